@@ -1,0 +1,258 @@
+//! Addresses as crier speaks of them: families, MAC addresses and ranges.
+//! Floor 0. Not for prefixes (those are `ipnet::IpNet`) and not for anything that asks the kernel.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// An address family. Ordered as Kubernetes lists them, IPv4 first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Family {
+    #[serde(rename = "IPv4")]
+    V4,
+    #[serde(rename = "IPv6")]
+    V6,
+}
+
+impl Family {
+    pub const BOTH: [Family; 2] = [Family::V4, Family::V6];
+
+    pub fn of(address: IpAddr) -> Family {
+        match address {
+            IpAddr::V4(_) => Family::V4,
+            IpAddr::V6(_) => Family::V6,
+        }
+    }
+
+    /// The length of a host prefix, in bits.
+    pub fn host_length(self) -> u8 {
+        match self {
+            Family::V4 => 32,
+            Family::V6 => 128,
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        })
+    }
+}
+
+/// The /32 or /128 of one address.
+pub fn host_prefix(address: IpAddr) -> IpNet {
+    IpNet::from(address)
+}
+
+/// A 48-bit Ethernet address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct MacAddress(pub [u8; 6]);
+
+impl MacAddress {
+    pub const BROADCAST: MacAddress = MacAddress([0xff; 6]);
+    pub const ZERO: MacAddress = MacAddress([0; 6]);
+}
+
+impl fmt::Display for MacAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// The text is not six colon-separated hexadecimal octets.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("\"{0}\" is not a MAC address; write it as 02:00:00:00:00:01")]
+pub struct MacAddressError(String);
+
+impl FromStr for MacAddress {
+    type Err = MacAddressError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut octets = [0; 6];
+        let mut parts = text.split(':');
+        for octet in &mut octets {
+            let part = parts.next().filter(|part| part.len() == 2);
+            *octet = part
+                .and_then(|part| u8::from_str_radix(part, 16).ok())
+                .ok_or_else(|| MacAddressError(text.to_owned()))?;
+        }
+        match parts.next() {
+            None => Ok(MacAddress(octets)),
+            Some(_) => Err(MacAddressError(text.to_owned())),
+        }
+    }
+}
+
+impl From<MacAddress> for String {
+    fn from(mac: MacAddress) -> String {
+        mac.to_string()
+    }
+}
+
+impl TryFrom<String> for MacAddress {
+    type Error = MacAddressError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+/// An inclusive range of addresses of one family, never backwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AddressRange {
+    family: Family,
+    first: u128,
+    last: u128,
+}
+
+/// Why a text is no range of addresses.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AddressRangeError {
+    /// Neither a CIDR, nor an address, nor two addresses with a dash between.
+    #[error("\"{0}\" is neither a CIDR (192.0.2.0/24) nor a range (192.0.2.10-192.0.2.20)")]
+    NotARange(String),
+    #[error("the range \"{first}-{last}\" mixes IPv4 and IPv6")]
+    MixedFamilies { first: IpAddr, last: IpAddr },
+    #[error("the range \"{first}-{last}\" runs backwards: {first} is after {last}")]
+    Backwards { first: IpAddr, last: IpAddr },
+}
+
+impl AddressRange {
+    pub fn new(first: IpAddr, last: IpAddr) -> Result<AddressRange, AddressRangeError> {
+        let family = Family::of(first);
+        if family != Family::of(last) {
+            return Err(AddressRangeError::MixedFamilies { first, last });
+        }
+        if number(first) > number(last) {
+            return Err(AddressRangeError::Backwards { first, last });
+        }
+        Ok(AddressRange { family, first: number(first), last: number(last) })
+    }
+
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
+    pub fn first(&self) -> IpAddr {
+        address(self.family, self.first)
+    }
+
+    pub fn last(&self) -> IpAddr {
+        address(self.family, self.last)
+    }
+
+    pub fn contains(&self, candidate: IpAddr) -> bool {
+        self.family == Family::of(candidate) && (self.first..=self.last).contains(&number(candidate))
+    }
+
+    pub fn overlaps(&self, other: &AddressRange) -> bool {
+        self.family == other.family && self.first <= other.last && other.first <= self.last
+    }
+
+    /// How many addresses the range holds; `u128::MAX` where the count itself does not fit.
+    pub fn count(&self) -> u128 {
+        (self.last - self.first).saturating_add(1)
+    }
+
+    /// Every address from the first to the last. An IPv6 range can be astronomically long: take what you need.
+    pub fn iter(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        let family = self.family;
+        (self.first..=self.last).map(move |n| address(family, n))
+    }
+}
+
+impl From<IpNet> for AddressRange {
+    /// Every address of the prefix, network and broadcast address included.
+    fn from(net: IpNet) -> AddressRange {
+        AddressRange { family: Family::of(net.addr()), first: number(net.network()), last: number(net.broadcast()) }
+    }
+}
+
+impl FromStr for AddressRange {
+    type Err = AddressRangeError;
+
+    /// `192.0.2.0/24`, `192.0.2.10-192.0.2.20` (spaces around the dash are fine) or a single address.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.trim();
+        if let Ok(net) = text.parse::<IpNet>() {
+            return Ok(net.into());
+        }
+        if let Ok(single) = text.parse::<IpAddr>() {
+            return AddressRange::new(single, single);
+        }
+        let not_a_range = || AddressRangeError::NotARange(text.to_owned());
+        let (first, last) = text.split_once('-').ok_or_else(not_a_range)?;
+        let first = first.trim().parse().map_err(|_| not_a_range())?;
+        let last = last.trim().parse().map_err(|_| not_a_range())?;
+        AddressRange::new(first, last)
+    }
+}
+
+impl fmt::Display for AddressRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.first(), self.last())
+    }
+}
+
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(v4) => u128::from(v4.to_bits()),
+        IpAddr::V6(v6) => v6.to_bits(),
+    }
+}
+
+fn address(family: Family, number: u128) -> IpAddr {
+    match family {
+        // A range of IPv4 addresses is only ever made from two of them, so the number fits.
+        Family::V4 => IpAddr::V4(Ipv4Addr::from_bits(u32::try_from(number).unwrap_or(u32::MAX))),
+        Family::V6 => IpAddr::V6(Ipv6Addr::from_bits(number)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(text: &str) -> AddressRange {
+        text.parse().expect(text)
+    }
+
+    #[test]
+    fn a_range_is_read_in_all_three_spellings() {
+        assert_eq!(range("192.0.2.10 - 192.0.2.12").count(), 3);
+        assert_eq!(range("192.0.2.0/30").last().to_string(), "192.0.2.3");
+        assert_eq!(range("fd35::100-fd35::1ff").count(), 256);
+        assert_eq!(range("192.0.2.7").first(), range("192.0.2.7").last());
+        assert_eq!(range("::/0").count(), u128::MAX);
+    }
+
+    #[test]
+    fn a_range_that_makes_no_sense_is_refused_by_name() {
+        let refused = |text: &str| text.parse::<AddressRange>().unwrap_err().to_string();
+        assert!(refused("192.0.2.20-192.0.2.10").contains("backwards"));
+        assert!(refused("192.0.2.1-fd35::1").contains("mixes"));
+        assert!(refused("lan").contains("\"lan\""));
+    }
+
+    #[test]
+    fn ranges_overlap_only_within_a_family() {
+        assert!(range("192.0.2.0/24").overlaps(&range("192.0.2.255-192.0.3.4")));
+        assert!(!range("0.0.0.0/0").overlaps(&range("::/0")));
+    }
+
+    #[test]
+    fn a_mac_address_reads_back_what_it_prints() {
+        let mac: MacAddress = "02:00:5e:10:00:ff".parse().unwrap();
+        assert_eq!(mac.to_string(), "02:00:5e:10:00:ff");
+        assert!("02:00:5e:10:00".parse::<MacAddress>().is_err());
+        assert!("02:00:5e:10:00:ff:01".parse::<MacAddress>().is_err());
+    }
+}

@@ -1,0 +1,3 @@
+//! The BGP speaker.
+pub mod agreement;
+pub mod wire;

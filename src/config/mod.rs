@@ -1,0 +1,219 @@
+//! The configuration: TOML in, [`Config`] out, or every mistake at once with file, line, caret and hint.
+//! Floor 1. Nothing here reads a file or a clock; `load` in the commands and the agent does the reading.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::address::AddressRange;
+use crate::community::Community;
+use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName, PoolName};
+use crate::selector::Selector;
+
+/// A configuration that was checked whole. Every reference in it resolves, every value is in its range.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    pub node: Node,
+    pub api: Api,
+    pub state: State,
+    pub source: Source,
+    pub pools: Vec<Pool>,
+    pub l2: Vec<L2>,
+    pub bgp: Bgp,
+    pub log: Log,
+}
+
+/// `[node]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// `None` is `"auto"`: the host name.
+    pub name: Option<NodeName>,
+}
+
+/// `[api]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Api {
+    pub socket: PathBuf,
+    /// Where metrics and health are served; `None` for nowhere.
+    pub listen: Option<std::net::SocketAddr>,
+}
+
+/// `[state]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct State {
+    pub folder: PathBuf,
+}
+
+/// Where Services come from: exactly one of `[kubernetes]` and `[manifests]`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Source {
+    Kubernetes(Kubernetes),
+    Manifests(Manifests),
+}
+
+/// `[kubernetes]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Kubernetes {
+    pub access: Access,
+    pub class: String,
+    pub default_class: bool,
+    /// `namespace/name` of the Lease whose holder allocates.
+    pub lease: ObjectKey,
+}
+
+/// How to reach the API server.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Access {
+    Kubeconfig(PathBuf),
+    /// The service account files and variables that Kubernetes gives a pod.
+    InCluster,
+}
+
+/// `[manifests]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Manifests {
+    pub folder: PathBuf,
+}
+
+/// `[[pool]]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pool {
+    pub name: PoolName,
+    /// In the order written, which is the order they are handed out in.
+    pub addresses: Vec<AddressRange>,
+    pub auto_assign: bool,
+    /// Skip IPv4 addresses that end in .0 or .255.
+    pub avoid_network_and_broadcast: bool,
+    /// Lower is asked first; `None` comes after every number.
+    pub priority: Option<u32>,
+    /// Empty: every namespace, unless the selector says otherwise.
+    pub namespaces: Vec<NamespaceName>,
+    pub namespace_selector: Option<Selector>,
+    pub service_selector: Option<Selector>,
+    /// How long a freed address is kept back.
+    pub rest: Duration,
+    pub bind: Option<InterfaceName>,
+}
+
+/// `[[l2]]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct L2 {
+    /// Empty: all pools.
+    pub pools: Vec<PoolName>,
+    /// Empty: every link that can do ARP and is not excluded.
+    pub interfaces: Vec<InterfacePattern>,
+    pub exclude_interfaces: Vec<InterfacePattern>,
+    pub nodes: Option<Selector>,
+    pub preference: Vec<Preference>,
+}
+
+/// One entry of `preference`: matching nodes score `weight` more.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Preference {
+    pub nodes: Selector,
+    pub weight: u32,
+}
+
+/// An interface name, or its beginning with a `*` behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InterfacePattern {
+    Exact(InterfaceName),
+    StartsWith(String),
+}
+
+impl InterfacePattern {
+    pub fn matches(&self, name: &InterfaceName) -> bool {
+        match self {
+            InterfacePattern::Exact(exact) => exact == name,
+            InterfacePattern::StartsWith(start) => name.as_str().starts_with(start),
+        }
+    }
+}
+
+/// `[bgp]` with its peers and advertisements. Without peers the speaker does nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bgp {
+    /// `None` only where no peer needs it.
+    pub asn: Option<u32>,
+    /// `None` is `"auto"`.
+    pub router_id: Option<Ipv4Addr>,
+    /// Empty: only dials.
+    pub listen: Vec<IpAddr>,
+    pub port: u16,
+    pub peers: Vec<Peer>,
+    pub advertisements: Vec<Advertisement>,
+}
+
+/// `[[bgp.peer]]`, with the values of `[bgp]` filled in where it names none.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Peer {
+    pub name: PeerName,
+    pub address: PeerAddress,
+    pub asn: PeerAsn,
+    /// The AS number that we show this peer: its `local-asn`, else `asn` of `[bgp]`. Never 0.
+    pub local_asn: u32,
+    /// `None` is no hold timer at all; else at least 3 s.
+    pub hold_time: Option<Duration>,
+    /// `None` is a third of the agreed hold time.
+    pub keepalive_time: Option<Duration>,
+    pub connect_retry_time: Duration,
+    pub source_address: Option<IpAddr>,
+    pub port: u16,
+    /// Wait for the peer's connection, never dial.
+    pub passive: bool,
+    /// How many hops away the peer may be, 1 to 255.
+    pub multihop: u8,
+    /// Which nodes talk to this peer; `None`: all.
+    pub nodes: Option<Selector>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerAsn {
+    Is(u32),
+    /// Any AS number but ours.
+    External,
+    /// Ours.
+    Internal,
+}
+
+/// An address, with the interface it is reached through if it is link-local.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerAddress {
+    pub ip: IpAddr,
+    pub interface: Option<InterfaceName>,
+}
+
+/// `[[bgp.advertisement]]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Advertisement {
+    /// Empty: all pools.
+    pub pools: Vec<PoolName>,
+    /// Empty: all peers.
+    pub peers: Vec<PeerName>,
+    pub service_selector: Option<Selector>,
+    pub nodes: Option<Selector>,
+    /// 1 to 32.
+    pub aggregation_length: u8,
+    /// 1 to 128.
+    pub aggregation_length_v6: u8,
+    pub local_preference: Option<u32>,
+    pub med: Option<u32>,
+    pub prepend: u8,
+    /// Aliases resolved, sorted, without repetition.
+    pub communities: Vec<Community>,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Log {
+    /// A filter as RUST_LOG has it.
+    pub level: String,
+    pub format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Auto,
+    Text,
+    Json,
+}

@@ -1,0 +1,13 @@
+//! crier: `Service type: LoadBalancer` on bare metal, one static binary per node.
+
+pub mod address;
+pub mod bgp;
+pub mod clock;
+pub mod community;
+pub mod config;
+pub mod names;
+pub mod plan;
+pub mod route;
+pub mod secret;
+pub mod selector;
+pub mod world;

@@ -1,0 +1,2 @@
+//! The decisions. Floor 1.
+pub mod slice;

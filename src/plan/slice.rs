@@ -1,0 +1,74 @@
+//! The slices of the Plan, one for each actuator: the whole wanted state, newest wins.
+//! Floor 1. The maps are persistent (structure is shared between versions), so a slice is cheap to clone, and the
+//! difference to the slice before costs what changed, not what there is.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::config;
+use crate::names::{InterfaceName, ObjectKey, PeerName};
+use crate::route::RouteAttributes;
+use crate::world::Link;
+
+/// For the ARP responder: which addresses this node answers for, and on which links.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct L2Slice {
+    /// Every link that some address below names, as the kernel last described it.
+    pub links: Arc<Vec<Link>>,
+    pub addresses: OrdMap<IpAddr, Arc<BTreeSet<InterfaceName>>>,
+}
+
+/// For the kernel: which addresses to put on which link, because nothing else on this host accepts for them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct BindSlice {
+    pub addresses: OrdMap<IpAddr, InterfaceName>,
+}
+
+/// For the BGP speaker: the peers to talk to and the routes to announce to each.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct BgpSlice {
+    /// Absent until an identifier could be chosen; it then never changes while the agent runs.
+    pub router_id: Option<Ipv4Addr>,
+    /// The routes are all that there is to announce: End-of-RIB may be sent.
+    pub complete: bool,
+    pub peers: OrdMap<PeerName, PeerSlice>,
+    /// This host's own addresses with their links, to find a next hop of the other family.
+    pub local_addresses: Arc<Vec<(InterfaceName, IpNet)>>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct PeerSlice {
+    pub settings: Arc<config::Peer>,
+    pub routes: OrdMap<IpNet, Arc<RouteAttributes>>,
+}
+
+/// For the status writer: what each Service's status should say. Empty unless this agent allocates.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct StatusSlice {
+    pub services: OrdMap<ObjectKey, Arc<ServiceStatus>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceStatus {
+    pub uid: String,
+    /// The version that the decision was made on. A write that meets another version is dropped: a newer object is on its way.
+    pub resource_version: String,
+    /// The addresses to write; `None` where the status says the right thing already.
+    pub write: Option<Vec<IpAddr>>,
+    /// What to tell the user in an Event, once for each time it changes.
+    pub notice: Option<Notice>,
+}
+
+/// An Event to be: written when it first appears or differs from the last one written for the Service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    pub warning: bool,
+    /// The Event's reason: one word in CamelCase.
+    pub reason: String,
+    pub message: String,
+}

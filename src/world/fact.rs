@@ -1,0 +1,90 @@
+//! A Fact: one thing that crier was told. Serialisable, so that a run can be kept and replayed.
+//! Floor 1.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::{EndpointSlice, Link, Node, Service};
+use crate::names::{NamespaceName, NodeName, ObjectKey, PeerName};
+use crate::selector::Labels;
+
+/// One thing that crier was told. An object comes whole; `None` says that it is gone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Fact {
+    Service(ObjectKey, Option<Arc<Service>>),
+    EndpointSlice(ObjectKey, Option<Arc<EndpointSlice>>),
+    Node(NodeName, Option<Arc<Node>>),
+    Namespace(NamespaceName, Option<Arc<Labels>>),
+    /// A source has told every object of a kind. What the World holds beside them is gone.
+    Listed(Listing),
+    /// The API server answers, or since when it does not.
+    ApiServer(ApiServer),
+    /// This agent holds the Lease and allocates, or lost it.
+    Leader(bool),
+    Link(u32, Option<Link>),
+    /// The kernel has told every link.
+    LinksListed,
+    Session(PeerName, SessionReport),
+    /// The planner chose these addresses for a Service; remembered until the Service status shows them.
+    Assigned(ObjectKey, Vec<IpAddr>),
+    /// The status of the Service could not be written; the addresses stay promised and are tried again.
+    StatusRefused(ObjectKey, String),
+    /// Nothing more will be waited for: act on what is known, even if no list was ever complete.
+    FailStatic,
+}
+
+/// The keys of a complete list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Listing {
+    Services(BTreeSet<ObjectKey>),
+    EndpointSlices(BTreeSet<ObjectKey>),
+    Nodes(BTreeSet<NodeName>),
+    Namespaces(BTreeSet<NamespaceName>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ApiServer {
+    Connecting,
+    Reachable,
+    /// The last World stands meanwhile.
+    Unreachable {
+        since: SystemTime,
+        why: String,
+    },
+    /// Standalone: the objects come from a folder of manifests.
+    Manifests,
+}
+
+/// What a BGP session reports of itself when something about it changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionReport {
+    pub state: SessionState,
+    pub since: SystemTime,
+    /// Why the session is not, or was last not, established: a NOTIFICATION, a refused connection, a timer.
+    pub last_error: Option<String>,
+    /// The local end of the established connection.
+    pub local_address: Option<IpAddr>,
+    /// The hold time agreed on, in seconds; `None` without a session or when the peers agreed on none.
+    pub hold_time_secs: Option<u16>,
+    /// Prefixes that the peer was sent and has not been told to forget.
+    pub prefixes_sent: usize,
+    /// Prefixes that were wanted but cannot be sent in this session, for want of a next hop of their family.
+    pub prefixes_unsendable: usize,
+    /// Prefixes that the peer announced to us; decoded, counted, dropped.
+    pub prefixes_received: u64,
+}
+
+/// The states of RFC 4271 §8.2.2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SessionState {
+    Idle,
+    Connect,
+    Active,
+    OpenSent,
+    OpenConfirm,
+    Established,
+}

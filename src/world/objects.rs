@@ -1,0 +1,122 @@
+//! What crier keeps of each object it was told about: only what a decision reads.
+//! Floor 1. The translators in `k8s` and `kernel` make these; nothing here judges.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::address::{Family, MacAddress};
+use crate::names::{InterfaceName, NodeName, ObjectKey, PoolName};
+use crate::selector::Labels;
+
+/// A Service of any type; one that is not ours is kept too, so that a change of type is seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// Empty for a Service from a manifest.
+    pub uid: String,
+    /// What a status write must name so that it never overwrites a newer object. Empty for a Service from a manifest.
+    pub resource_version: String,
+    pub load_balancer: bool,
+    /// `spec.loadBalancerClass`.
+    pub class: Option<String>,
+    pub labels: Labels,
+    /// The families of the Service, primary first; never empty for a Service of the API server.
+    pub families: Vec<Family>,
+    pub family_policy: FamilyPolicy,
+    pub external_traffic_policy: TrafficPolicy,
+    pub ports: Vec<ServicePort>,
+    /// What the annotations and `spec.loadBalancerIP` ask for, or why they cannot be read.
+    pub request: Result<Request, RequestError>,
+    /// `status.loadBalancer.ingress[].ip`, those that are addresses.
+    pub ingress: Vec<IpAddr>,
+}
+
+/// `spec.ipFamilyPolicy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FamilyPolicy {
+    SingleStack,
+    /// Both families where a pool offers both, else one.
+    PreferDualStack,
+    RequireDualStack,
+}
+
+/// `spec.externalTrafficPolicy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TrafficPolicy {
+    Cluster,
+    Local,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServicePort {
+    /// `TCP`, `UDP` or `SCTP`.
+    pub protocol: String,
+    pub port: u16,
+}
+
+/// What a Service asks for. All empty: any address of any pool that hands out by itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// At most one of each family.
+    pub addresses: Vec<IpAddr>,
+    pub pool: Option<PoolName>,
+}
+
+/// Why the wishes of a Service cannot be read. The text names the annotation or field and its value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum RequestError {
+    #[error("{field} is \"{value}\": {problem}")]
+    Malformed { field: String, value: String, problem: String },
+    #[error("{first} and {second} ask for different things; keep one of them")]
+    Contradiction { first: String, second: String },
+    /// A wish that this version does not know how to grant. Refused, never ignored.
+    #[error("{field} is not available yet")]
+    NotAvailableYet { field: String },
+}
+
+/// The serving endpoints of one EndpointSlice, counted by node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointSlice {
+    pub service: ObjectKey,
+    /// Endpoints that are ready, or still serving while they terminate, by the node they name.
+    pub serving: BTreeMap<NodeName, u32>,
+    /// Serving endpoints that name no node: good for external traffic policy Cluster, useless for Local.
+    pub serving_without_node: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    pub labels: Labels,
+    /// Condition Ready is True, or absent.
+    pub ready: bool,
+    /// Condition NetworkUnavailable is True.
+    pub network_unavailable: bool,
+    /// InternalIP addresses, in order.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Node {
+    /// The label by which a cluster keeps a node out of external load balancers, whatever its value.
+    pub const EXCLUDE_LABEL: &'static str = "node.kubernetes.io/exclude-from-external-load-balancers";
+}
+
+/// A network interface of this host, by its kernel index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    pub index: u32,
+    pub name: InterfaceName,
+    /// `None` where the link has no Ethernet address.
+    pub mac: Option<MacAddress>,
+    /// Administratively up.
+    pub up: bool,
+    /// The kernel says that frames can pass (operational state up or unknown).
+    pub carrier: bool,
+    pub loopback: bool,
+    /// The link can broadcast and does ARP.
+    pub arp: bool,
+    /// The index of the bond, bridge or VRF that this link is a part of.
+    pub master: Option<u32>,
+    pub addresses: Vec<IpNet>,
+}

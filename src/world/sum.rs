@@ -1,0 +1,3 @@
+//! The World: the sum of all facts. Floor 1.
+pub struct World;
+pub struct Touched;
