@@ -7,6 +7,7 @@ pub mod community;
 pub mod config;
 pub mod names;
 pub mod plan;
+pub mod reason;
 pub mod route;
 pub mod secret;
 pub mod selector;
