@@ -1,6 +1,8 @@
 //! crier: `Service type: LoadBalancer` on bare metal, one static binary per node.
 
 pub mod address;
+pub mod agent;
+pub mod api;
 pub mod bgp;
 pub mod clock;
 pub mod community;

@@ -12,7 +12,7 @@ pub mod judge;
 mod planner;
 pub mod slice;
 
-pub use planner::{Change, Plan, Planner};
+pub use planner::{Change, Moved, Plan, Planner, Turn};
 
 #[cfg(test)]
 mod tests;

@@ -45,6 +45,23 @@ pub struct Change {
 /// What each Service says about one prefix; several times where several advertisements cover it.
 type Contributions = BTreeMap<ObjectKey, Vec<Arc<RouteAttributes>>>;
 
+/// The outcome of a turn.
+#[derive(Debug, Default)]
+pub struct Turn {
+    pub changes: Vec<Change>,
+    /// Which slices are not what they were before the turn.
+    pub moved: Moved,
+}
+
+/// One flag for each slice of the [`Plan`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Moved {
+    pub l2: bool,
+    pub bgp: bool,
+    pub bind: bool,
+    pub status: bool,
+}
+
 /// See the module's documentation.
 pub struct Planner {
     config: Arc<Config>,
@@ -53,6 +70,7 @@ pub struct Planner {
     ground: Ground,
     book: Book,
     plan: Plan,
+    moved: Moved,
     work: BTreeMap<ObjectKey, Work>,
     /// Who contributes what to a route: several Services meet in one where prefixes are aggregated.
     routes: BTreeMap<(PeerName, IpNet), Contributions>,
@@ -71,6 +89,7 @@ impl Planner {
             ground: Ground::default(),
             book: Book::default(),
             plan: Plan::default(),
+            moved: Moved::default(),
             work: BTreeMap::new(),
             routes: BTreeMap::new(),
             to_judge: BTreeSet::new(),
@@ -106,9 +125,9 @@ impl Planner {
     }
 
     /// Brings the plan up to date and says what changed. Before the first lists are complete there is no plan.
-    pub fn turn(&mut self, now: Instant) -> Vec<Change> {
+    pub fn turn(&mut self, now: Instant) -> Turn {
         if !self.may_decide() {
-            return Vec::new();
+            return Turn::default();
         }
         if self.book.wake(now) {
             self.to_judge.extend(self.waiting.iter().cloned());
@@ -135,7 +154,7 @@ impl Planner {
         while let Some(key) = self.to_judge.pop_first() {
             changes.extend(self.judge(&key, now));
         }
-        changes
+        Turn { changes, moved: std::mem::take(&mut self.moved) }
     }
 
     /// Nothing is decided on half a picture: a route that is missing because its Service was not told yet would be
@@ -200,7 +219,7 @@ impl Planner {
 
     fn forget(&mut self, key: &ObjectKey) -> Option<Change> {
         self.waiting.remove(key);
-        self.plan.status.services.remove(key);
+        self.moved.status |= self.plan.status.services.remove(key).is_some();
         self.put_work(key, Work::default());
         self.work.remove(key);
         let before = self.plan.decisions.remove(key)?;
@@ -217,6 +236,9 @@ impl Planner {
             self.plan.bgp.router_id = ground::router_id(&self.config, &self.me, &self.world);
         }
         self.plan.bgp.complete = true;
+        // Facts about nodes and links are rare: no need to find out which of these two they change.
+        self.moved.bgp = true;
+        self.moved.l2 = true;
         let local_addresses = ground::local_addresses(&self.world);
         if *self.plan.bgp.local_addresses != local_addresses {
             self.plan.bgp.local_addresses = Arc::new(local_addresses);
@@ -254,11 +276,10 @@ impl Planner {
             Some(status) => {
                 if self.plan.status.services.get(key).map(|held| &**held) != Some(&status) {
                     self.plan.status.services.insert(key.clone(), Arc::new(status));
+                    self.moved.status = true;
                 }
             }
-            None => {
-                self.plan.status.services.remove(key);
-            }
+            None => self.moved.status |= self.plan.status.services.remove(key).is_some(),
         }
     }
 
@@ -268,6 +289,9 @@ impl Planner {
             return;
         }
         let before = self.work.insert(key.clone(), work.clone()).unwrap_or_default();
+        self.moved.l2 |= before.l2 != work.l2;
+        self.moved.bind |= before.bind != work.bind;
+        self.moved.bgp |= before.routes != work.routes;
         for (address, _) in &before.l2 {
             self.plan.l2.addresses.remove(address);
         }
