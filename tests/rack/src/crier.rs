@@ -1,0 +1,194 @@
+//! Nodes that run the real `crier` binary.
+
+use std::io;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use serde_json::Value;
+
+use crate::namespace::{Namespace, lossy};
+use crate::process::Process;
+use crate::wait::{Deadline, eventually};
+
+/// The binary under test: `CRIER_BIN`, else what `make build` leaves.
+pub fn binary() -> PathBuf {
+    let built = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/dist/crier");
+    std::env::var_os("CRIER_BIN").map_or_else(built, PathBuf::from)
+}
+
+/// One running `crier run`. Dropping it kills it.
+#[derive(Debug)]
+pub struct Crier {
+    process: Process,
+    namespace: Namespace,
+    node: String,
+    socket: PathBuf,
+    notices: Notices,
+}
+
+impl Namespace {
+    /// Starts `crier run` in here as node `node`, with `configuration` (TOML) and, unless the text has tables of that
+    /// name itself, `[api]` and `[state]` in the rack's folder. The state folder is the same for the same namespace and
+    /// node, so that starting again is a restart. Returns at once; see [`Crier::wait_ready`].
+    #[track_caller]
+    pub fn crier(&self, node: &str, configuration: &str) -> Crier {
+        self.crier_with(node, configuration, |_| {})
+    }
+
+    /// Like [`crier`](Self::crier), with a chance to add arguments and environment to the command first.
+    #[track_caller]
+    pub fn crier_with(&self, node: &str, configuration: &str, change: impl FnOnce(&mut Command)) -> Crier {
+        let folder = self.rack().subfolder(&format!("{}.crier.{node}", self.name()));
+        let socket = folder.join("crier.sock");
+        let mut text = configuration.to_owned();
+        let mut add = |table: &str, key: &str, value: &Path| {
+            let header = format!("[{table}]");
+            if !configuration.lines().any(|line| line.trim() == header) {
+                text.push_str(&format!("\n{header}\n{key} = \"{}\"\n", value.display()));
+            }
+        };
+        add("api", "socket", &socket);
+        add("state", "folder", &folder.join("state"));
+        let file = folder.join("crier.toml");
+        std::fs::write(&file, text).unwrap_or_else(|error| panic!("could not write {}: {error}", file.display()));
+        let notices = Notices::listen(&folder.join("notify"))
+            .unwrap_or_else(|error| panic!("could not listen for readiness: {error}"));
+        let mut command = Command::new(binary());
+        command.arg("run").arg("--config").arg(file).args(["--node", node]);
+        command.env("NOTIFY_SOCKET", &notices.path).env_remove("CRIER_SOCKET");
+        change(&mut command);
+        let process = self.start(&format!("crier.{node}"), command);
+        Crier { process, namespace: self.clone(), node: node.into(), socket, notices }
+    }
+}
+
+impl Crier {
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Its node's name.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// Its API socket, unless the configuration names another.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Whether it has sent `READY=1` to the service manager, which the harness plays.
+    pub fn is_ready(&self) -> bool {
+        self.notices.all().iter().any(|notice| notice.lines().any(|line| line == "READY=1"))
+    }
+
+    /// Waits until it is ready; fails at once with its log if it ends instead.
+    #[track_caller]
+    pub fn wait_ready(&self, deadline: impl Into<Deadline>) -> &Crier {
+        eventually(&format!("{} sends READY=1", self.process.name()), deadline, || {
+            if self.is_ready() {
+                return Ok(());
+            }
+            self.process.expect_running();
+            Err(format!("notices {:?}; its log ends:\n{}", self.notices.all(), self.process.log_tail(30)))
+        });
+        self
+    }
+
+    /// Everything it has told the service manager, one text for each message (`READY=1\nSTATUS=…`).
+    pub fn notices(&self) -> Vec<String> {
+        self.notices.all()
+    }
+
+    /// Any verb against this agent: `crier --socket PATH WORDS`, run in its namespace, however it ends.
+    #[track_caller]
+    pub fn verb(&self, words: &str) -> Output {
+        let mut command = Command::new(binary());
+        self.namespace.output(command.arg("--socket").arg(&self.socket).args(words.split_whitespace()))
+    }
+
+    /// A reading verb with `--json`, read.
+    ///
+    /// # Panics
+    /// When it does not end with success or prints no JSON.
+    #[track_caller]
+    pub fn json(&self, words: &str) -> Value {
+        self.try_json(words).unwrap_or_else(|problem| panic!("{problem}"))
+    }
+
+    /// Like [`json`](Self::json) for pollers, which look again.
+    pub fn try_json(&self, words: &str) -> Result<Value, String> {
+        let output = self.verb(&format!("{words} --json"));
+        let (node, shown) = (&self.node, lossy(&output.stdout));
+        if !output.status.success() {
+            let error = lossy(&output.stderr);
+            return Err(format!("{node}: `crier {words} --json` ended with {}: {error}", output.status));
+        }
+        serde_json::from_str(&shown).map_err(|error| format!("{node}: `crier {words} --json`: {error}\n{shown}"))
+    }
+
+    /// `crier status --json`.
+    #[track_caller]
+    pub fn status(&self) -> Value {
+        self.json("status")
+    }
+
+    /// SIGTERM, and waits: a clean leave.
+    #[track_caller]
+    pub fn stop(&self, deadline: impl Into<Deadline>) -> std::process::ExitStatus {
+        self.process.stop(deadline)
+    }
+
+    /// SIGKILL, and waits.
+    #[track_caller]
+    pub fn kill(&self) {
+        self.process.kill();
+    }
+}
+
+/// The service manager's end of `NOTIFY_SOCKET`.
+#[derive(Debug)]
+struct Notices {
+    path: PathBuf,
+    socket: UnixDatagram,
+    received: Arc<Mutex<Vec<String>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Notices {
+    fn listen(path: &Path) -> io::Result<Notices> {
+        // Of the agent that ran here before.
+        let _ = std::fs::remove_file(path);
+        let socket = UnixDatagram::bind(path)?;
+        let received = Arc::new(Mutex::new(Vec::new()));
+        // Read all the time: the kernel holds only ten messages and then makes the sender wait.
+        let thread = std::thread::spawn({
+            let (socket, received) = (socket.try_clone()?, received.clone());
+            move || {
+                let mut buffer = [0; 4096];
+                // After the shutdown in drop, a receive returns nothing for ever.
+                while let Ok(length @ 1..) = socket.recv(&mut buffer) {
+                    let mut received = received.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                    received.push(lossy(&buffer[..length]));
+                }
+            }
+        });
+        Ok(Notices { path: path.into(), socket, received, thread: Some(thread) })
+    }
+
+    fn all(&self) -> Vec<String> {
+        self.received.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+}
+
+impl Drop for Notices {
+    fn drop(&mut self) {
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

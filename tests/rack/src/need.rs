@@ -1,0 +1,128 @@
+//! What a test needs of the machine, and saying so when it is missing.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{getegid, geteuid};
+
+/// Something that a machine may not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// The right to make network namespaces, and iproute2.
+    Namespaces,
+    /// BIRD 2.
+    Bird,
+    /// FRR's zebra and bgpd.
+    Frr,
+    /// The binaries of the Kubernetes control plane, and nft for kube-proxy.
+    Kubernetes,
+    /// The `crier` binary itself.
+    Crier,
+}
+
+impl Need {
+    pub const ALL: [Need; 5] = [Need::Namespaces, Need::Bird, Need::Frr, Need::Kubernetes, Need::Crier];
+
+    /// `Ok` with where it was found, or `Err` with what is missing and how to get it, in one line.
+    pub fn look(self) -> Result<String, String> {
+        match self {
+            Need::Namespaces => namespaces(),
+            Need::Bird => program("bird").ok_or_else(|| "no BIRD: apt-get install bird2".into()),
+            Need::Frr => {
+                let folder = crate::frr::folder();
+                let found = ["zebra", "bgpd"].iter().all(|daemon| folder.join(daemon).exists());
+                if found { Ok(folder.display().to_string()) } else { Err("no FRR: apt-get install frr".into()) }
+            }
+            Need::Kubernetes => {
+                program("nft").ok_or("no nft for kube-proxy: apt-get install nftables")?;
+                crate::kubernetes::binaries().map(|folder| folder.display().to_string())
+            }
+            Need::Crier => {
+                let path = crate::crier::binary();
+                let found = path.exists();
+                let shown = path.display();
+                if found { Ok(shown.to_string()) } else { Err(format!("no {shown}: make build, or set CRIER_BIN")) }
+            }
+        }
+    }
+
+    pub(crate) fn missing(self) -> Result<(), String> {
+        self.look().map(drop)
+    }
+}
+
+/// Says that `test` was skipped and why: on standard error, past the test runner's capture, and as a line of the file
+/// that `CRIER_RACK_SKIPS` names, from which `make test` repeats it at its end.
+///
+/// # Panics
+/// When `CRIER_RACK_STRICT` is set: there nothing may be missing.
+#[track_caller]
+pub fn skip(test: &str, why: &str) {
+    assert!(std::env::var_os("CRIER_RACK_STRICT").is_none(), "{test} cannot run and CRIER_RACK_STRICT is set: {why}");
+    let line = format!("SKIPPED {test}: {why}\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
+    if let Some(path) = std::env::var_os("CRIER_RACK_SKIPS") {
+        let appended =
+            File::options().create(true).append(true).open(&path).and_then(|mut file| file.write_all(line.as_bytes()));
+        appended.unwrap_or_else(|error| panic!("could not write to {}: {error}", Path::new(&path).display()));
+    }
+}
+
+/// Makes this process root in a user namespace of its own if it may not make network namespaces as it is. Returns
+/// whether it did. Call it first in `main`: the kernel allows it only to a process with one thread.
+///
+/// # Errors
+/// When the kernel allows neither; the text says so.
+pub fn enter_user_namespace_if_needed() -> Result<bool, String> {
+    if may_make_namespaces().is_ok() {
+        return Ok(false);
+    }
+    let (user, group) = (geteuid(), getegid());
+    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
+        .map_err(|error| format!("not root, and the kernel gives no user namespace: {error}"))?;
+    let map = |file: &str, text: String| {
+        std::fs::write(format!("/proc/self/{file}"), text).map_err(|error| format!("could not write {file}: {error}"))
+    };
+    map("setgroups", "deny".into())?;
+    map("uid_map", format!("0 {user} 1"))?;
+    map("gid_map", format!("0 {group} 1"))?;
+    may_make_namespaces().map_err(|error| format!("no network namespaces, not even in a user namespace: {error}"))?;
+    Ok(true)
+}
+
+/// The path of a program by name, also in the folders of system programs that a user's PATH may not hold.
+pub(crate) fn program(name: &str) -> Option<String> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut folders = path.split(':').chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"]).map(PathBuf::from);
+    let found = folders.find_map(|folder| Some(folder.join(name)).filter(|path| path.is_file()));
+    found.map(|path| path.display().to_string())
+}
+
+fn namespaces() -> Result<String, String> {
+    may_make_namespaces().map_err(|error| {
+        format!("no right to make network namespaces ({error}): run as root, or under `unshare --user --map-root-user --net --mount`")
+    })?;
+    for tool in ["ip", "bridge"] {
+        program(tool).ok_or_else(|| format!("no `{tool}`: apt-get install iproute2"))?;
+    }
+    Ok(if geteuid().is_root() { "as root".into() } else { "as a user".into() })
+}
+
+fn may_make_namespaces() -> nix::Result<()> {
+    // In a child process and not in a thread: the caller may want to enter a user namespace next, and must be alone then.
+    // SAFETY: the child only calls unshare and _exit.
+    match unsafe { nix::unistd::fork() }? {
+        nix::unistd::ForkResult::Child => {
+            let code = unshare(CloneFlags::CLONE_NEWNET).map_or_else(|error| error as i32, |()| 0);
+            // SAFETY: ends the child without running anything of the parent's.
+            unsafe { libc::_exit(code) }
+        }
+        nix::unistd::ForkResult::Parent { child } => match nix::sys::wait::waitpid(child, None)? {
+            nix::sys::wait::WaitStatus::Exited(_, 0) => Ok(()),
+            nix::sys::wait::WaitStatus::Exited(_, code) => Err(nix::errno::Errno::from_raw(code)),
+            _ => Err(nix::errno::Errno::ECHILD),
+        },
+    }
+}
