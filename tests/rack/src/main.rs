@@ -1,5 +1,7 @@
 //! `crier-rack`: the rack's own command. `serve` is what the rack starts as a backend; `doctor` tells what this machine
-//! lacks for the system tests.
+//! lacks for the system tests; `demo` tells crier's main job while it happens.
+
+mod demo;
 
 use std::process::ExitCode;
 
@@ -11,6 +13,7 @@ fn main() -> ExitCode {
     match *words {
         ["serve", name, ref ports @ ..] if !ports.is_empty() => serve(name, ports),
         ["doctor"] => doctor(),
+        ["demo"] => demo::run(),
         _ => usage(),
     }
 }
@@ -41,6 +44,6 @@ fn doctor() -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: crier-rack doctor\n       crier-rack serve NAME PORT...");
+    eprintln!("usage: crier-rack demo\n       crier-rack doctor\n       crier-rack serve NAME PORT...");
     ExitCode::from(2)
 }
