@@ -7,6 +7,8 @@ pub mod bgp;
 pub mod clock;
 pub mod community;
 pub mod config;
+pub mod k8s;
+pub mod manifests;
 pub mod names;
 pub mod plan;
 pub mod reason;

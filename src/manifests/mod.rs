@@ -1,0 +1,1 @@
+//! Life without an API server.
