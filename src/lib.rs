@@ -1,6 +1,7 @@
 //! crier: `Service type: LoadBalancer` on bare metal, one static binary per node.
 
 pub mod address;
+pub mod arp;
 pub mod bgp;
 pub mod clock;
 pub mod community;
