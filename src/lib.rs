@@ -3,6 +3,7 @@
 pub mod address;
 pub mod agent;
 pub mod api;
+pub mod arp;
 pub mod bgp;
 pub mod clock;
 pub mod community;
