@@ -1,3 +1,5 @@
 //! The BGP speaker.
 pub mod agreement;
+pub mod collision;
+pub mod session;
 pub mod wire;
