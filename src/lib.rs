@@ -6,6 +6,7 @@ pub mod api;
 pub mod arp;
 pub mod bgp;
 pub mod clock;
+pub mod commands;
 pub mod community;
 pub mod config;
 pub mod k8s;

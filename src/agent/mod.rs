@@ -8,8 +8,8 @@ pub mod logging;
 mod memory;
 mod readiness;
 pub mod report;
-//RUN mod run;
+mod run;
 mod turn;
 pub mod wiring;
 
-//RUN pub use run::{Error, run};
+pub use run::{Error, run};

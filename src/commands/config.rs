@@ -42,6 +42,9 @@ pub fn config(verb: Config) -> Exit {
 /// Prints why a configuration was refused, in colour where somebody is looking.
 pub fn complain(error: &load::LoadError) -> Exit {
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    eprint!("{}", error.render(colour));
+    match error {
+        load::LoadError::Refused(complaints) => eprint!("{}", complaints.render(colour)),
+        load::LoadError::Unreadable { .. } | load::LoadError::NotText { .. } => eprintln!("crier: {error}"),
+    }
     Exit::Usage
 }

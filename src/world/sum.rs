@@ -135,6 +135,8 @@ impl World {
                 self.refused.insert(key, why);
                 Touched::Nothing
             }
+            // With the lists complete there is nothing left to be patient for.
+            Fact::FailStatic if self.listed.all() => Touched::Nothing,
             Fact::FailStatic => everything_if(!std::mem::replace(&mut self.fail_static, true)),
         }
     }
