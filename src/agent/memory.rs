@@ -73,7 +73,7 @@ mod tests {
         let fact = Fact::Assigned(ObjectKey::new("shop", "web"), vec!["192.0.2.1".parse().unwrap()]);
         world.apply(fact.clone());
         memory.keep(&world).unwrap();
-        assert_eq!(memory.recall().unwrap(), [fact.clone()]);
+        assert_eq!(memory.recall().unwrap(), std::slice::from_ref(&fact));
 
         let mut text = fs::read_to_string(memory.path()).unwrap();
         text.push_str("{\"Assigned\":[\"shop/w");

@@ -144,7 +144,7 @@ impl Crew {
         let stop = stopped();
         let bound = kernel::addresses::run(slices.bind.subscribe(), async move {
             stop.await;
-            kernel::addresses::Stop::Leave
+            kernel::addresses::Stop::Remove
         });
         self.leaving.spawn(named("the keeper of bound addresses", bound));
         self.standing.spawn(named("the observer of links", kernel::observe::run(facts.clone())));

@@ -154,6 +154,7 @@ fn is_kept(fact: &Fact) -> bool {
         | Fact::Node(..)
         | Fact::Namespace(..)
         | Fact::Listed(_)
+        | Fact::StatusWritten(..)
         | Fact::Assigned(..) => true,
         Fact::ApiServer(_)
         | Fact::Leader(_)

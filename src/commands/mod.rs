@@ -91,8 +91,25 @@ enum Format {
 
 /// The verbs of the design that this version does not have.
 const NOT_AVAILABLE_YET: [&str; 19] = [
-    "explain", "get", "bgp", "bfd", "l2", "drain", "undrain", "move", "history", "events", "doctor", "migrate",
-    "kubeconfig", "replay", "top", "capture", "bundle", "completion", "man",
+    "explain",
+    "get",
+    "bgp",
+    "bfd",
+    "l2",
+    "drain",
+    "undrain",
+    "move",
+    "history",
+    "events",
+    "doctor",
+    "migrate",
+    "kubeconfig",
+    "replay",
+    "top",
+    "capture",
+    "bundle",
+    "completion",
+    "man",
 ];
 
 /// Runs the verb that was asked for.

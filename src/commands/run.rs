@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::config::complain;
 use super::Exit;
+use super::config::complain;
 use crate::agent::{self, logging, wiring};
 use crate::api::server;
 use crate::config::load;

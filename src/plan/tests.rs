@@ -123,6 +123,10 @@ fn service() -> Service {
     }
 }
 
+fn story_ingress() -> Service {
+    Service { ingress: vec!["192.168.35.100".parse().unwrap()], ..service() }
+}
+
 fn asking_for(addresses: &[&str]) -> Service {
     let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
     Service { request: Ok(Request { addresses, pool: None }), ..service() }
@@ -203,7 +207,9 @@ impl Story {
         let mut service = Service::clone(&self.planner.world().services[&key(name)]);
         service.ingress = wanted;
         service.resource_version = format!("{}", service.resource_version.parse::<u64>().unwrap() + 1);
-        self.put(name, service)
+        self.tell(Fact::StatusWritten(key(name), Arc::new(service)));
+        self.turn();
+        self.decision(name)
     }
 
     fn decision(&self, name: &str) -> Arc<Decision> {
@@ -564,7 +570,13 @@ fn history_told_late_does_not_undo_what_is_known() {
     story.put("web", service());
     story.confirm("web");
     story.put("web", service());
-    assert_eq!(story.routes(), ["192.168.35.100/32"], "an older version of the Service changes nothing");
+    assert_eq!(story.routes(), ["192.168.35.100/32"], "what the watch tells behind the write changes nothing");
+    let told = Service { resource_version: "2".to_owned(), ..service() };
+    story.put("web", told);
+    assert!(story.routes().is_empty(), "the watch has caught up: its word counts");
+    let restored = Service { resource_version: "1".to_owned(), ..story_ingress() };
+    story.put("web", restored);
+    assert_eq!(story.routes(), ["192.168.35.100/32"], "an API server restored from a backup counts backwards");
 }
 
 #[test]

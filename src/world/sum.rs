@@ -29,6 +29,8 @@ pub struct World {
     pub sessions: BTreeMap<PeerName, SessionReport>,
     /// Addresses that were chosen for a Service and that its status does not show yet.
     pub assigned: BTreeMap<ObjectKey, Vec<IpAddr>>,
+    /// Services that a status write told ahead of the watch, with the version that the watch has yet to reach.
+    ahead: BTreeMap<ObjectKey, u64>,
     /// What the API server said when the status of a Service could not be written.
     pub refused: BTreeMap<ObjectKey, String>,
     pub fail_static: bool,
@@ -89,6 +91,7 @@ impl Default for World {
             links_listed: false,
             sessions: BTreeMap::new(),
             assigned: BTreeMap::new(),
+            ahead: BTreeMap::new(),
             refused: BTreeMap::new(),
             fail_static: false,
         }
@@ -131,6 +134,7 @@ impl World {
                 let before = self.assigned.insert(key.clone(), addresses.clone());
                 if before.as_ref() == Some(&addresses) { Touched::Nothing } else { Touched::Services(vec![key]) }
             }
+            Fact::StatusWritten(key, service) => self.status_written(key, service),
             Fact::StatusRefused(key, why) => {
                 self.refused.insert(key, why);
                 Touched::Nothing
@@ -169,10 +173,11 @@ impl World {
     }
 
     fn put_service(&mut self, key: ObjectKey, service: Arc<Service>) -> Touched {
-        if let Some(held) = self.services.get(&key)
-            && (*held == service || is_older(&service, held))
-        {
-            return Touched::Nothing;
+        if let Some(held) = self.services.get(&key) {
+            if *held == service || self.is_history(&key, held, &service) {
+                return Touched::Nothing;
+            }
+            self.ahead.remove(&key);
         }
         // A promise is kept until the status shows it. Standalone Services have no status: theirs stays.
         if self.assigned.get(&key).is_some_and(|addresses| *addresses == service.ingress) {
@@ -187,7 +192,26 @@ impl World {
         Touched::Services(vec![key])
     }
 
+    fn status_written(&mut self, key: ObjectKey, service: Arc<Service>) -> Touched {
+        let Some(held) = self.services.get(&key) else { return Touched::Nothing };
+        match (version(held), version(&service)) {
+            (Some(before), Some(after)) if held.uid == service.uid && before < after => {
+                let touched = self.put_service(key.clone(), service);
+                self.ahead.insert(key, after);
+                touched
+            }
+            _ => Touched::Nothing,
+        }
+    }
+
+    /// The answer to a status write overtakes the watch, which then tells the versions in between: they are history.
+    fn is_history(&self, key: &ObjectKey, held: &Service, told: &Service) -> bool {
+        let ahead = self.ahead.get(key).filter(|_| held.uid == told.uid);
+        ahead.zip(version(told)).is_some_and(|(ahead, told)| told < *ahead)
+    }
+
     fn drop_service(&mut self, key: &ObjectKey) -> Touched {
+        self.ahead.remove(key);
         self.assigned.remove(key);
         self.refused.remove(key);
         match self.services.remove(key) {
@@ -297,14 +321,7 @@ fn everything_if(changed: bool) -> Touched {
     if changed { Touched::Everything } else { Touched::Nothing }
 }
 
-/// The answer to a status write can overtake the watch, which then tells the versions in between: they are history.
-/// Versions of one object can be compared as numbers (Kubernetes KEP-5504); any that cannot are taken as newer.
-fn is_older(told: &Service, held: &Service) -> bool {
-    if told.uid != held.uid {
-        return false;
-    }
-    match (told.resource_version.parse::<u64>(), held.resource_version.parse::<u64>()) {
-        (Ok(told), Ok(held)) => told < held,
-        _ => false,
-    }
+/// Versions of one object can be compared as numbers (Kubernetes KEP-5504).
+fn version(service: &Service) -> Option<u64> {
+    service.resource_version.parse().ok()
 }
