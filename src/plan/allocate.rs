@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Instant;
 
-use crate::address::Family;
+use crate::address::{AddressRange, Family};
 use crate::config::Pool;
 use crate::names::{ObjectKey, PoolName};
 use crate::plan::decision::Held;
@@ -19,7 +19,17 @@ pub struct Book {
     /// Normally one Service an address. More only when somebody else wrote a status: then the first by name has it.
     claims: BTreeMap<IpAddr, BTreeSet<ObjectKey>>,
     claimed_by: BTreeMap<ObjectKey, Vec<IpAddr>>,
+    /// For each range of the pools, by its first address: the lowest address that nobody holds, so that a search does not
+    /// walk past all that are held.
+    lowest: BTreeMap<IpAddr, Lowest>,
     resting: BTreeMap<IpAddr, Rest>,
+}
+
+#[derive(Debug)]
+struct Lowest {
+    range: AddressRange,
+    /// `None` when the whole range is held.
+    unheld: Option<IpAddr>,
 }
 
 #[derive(Debug)]
@@ -30,6 +40,12 @@ struct Rest {
 }
 
 impl Book {
+    pub fn new(pools: &[Pool]) -> Book {
+        let ranges = pools.iter().flat_map(|pool| &pool.addresses);
+        let lowest = ranges.map(|range| (range.first(), Lowest { range: *range, unheld: Some(range.first()) }));
+        Book { lowest: lowest.collect(), ..Book::default() }
+    }
+
     /// The Service that has the address.
     pub fn holder(&self, address: IpAddr) -> Option<&ObjectKey> {
         self.claims.get(&address)?.first()
@@ -56,6 +72,9 @@ impl Book {
                 concerned.extend(claims.iter().cloned());
                 if claims.is_empty() {
                     self.claims.remove(address);
+                    if let Some(lowest) = self.lowest_around(*address) {
+                        lowest.unheld = Some(lowest.unheld.map_or(*address, |unheld| unheld.min(*address)));
+                    }
                     if let Some(until) = rest(*address) {
                         self.resting.insert(*address, Rest { until, last_holder: service.clone() });
                     }
@@ -67,6 +86,7 @@ impl Book {
             concerned.extend(claims.iter().cloned());
             claims.insert(service.clone());
             self.resting.remove(address);
+            self.move_lowest_past(*address);
         }
         if !addresses.is_empty() {
             self.claimed_by.insert(service.clone(), addresses);
@@ -89,6 +109,31 @@ impl Book {
     /// How many addresses of the pool are held.
     pub fn held_in(&self, pool: &Pool) -> usize {
         pool.addresses.iter().map(|range| self.claims.range(range.first()..=range.last()).count()).sum()
+    }
+
+    /// The addresses of a range of a pool from the lowest on that nobody holds; what comes after it may be held.
+    fn from_lowest(&self, range: &AddressRange) -> impl Iterator<Item = IpAddr> + use<> {
+        let unheld = match self.lowest.get(&range.first()) {
+            Some(lowest) => lowest.unheld,
+            None => Some(range.first()),
+        };
+        let last = range.last();
+        unheld.and_then(|unheld| AddressRange::new(unheld, last).ok()).into_iter().flat_map(|range| range.iter())
+    }
+
+    /// The range that an address lies in, if it lies in one: ranges of pools do not overlap.
+    fn lowest_around(&mut self, address: IpAddr) -> Option<&mut Lowest> {
+        let (_, lowest) = self.lowest.range_mut(..=address).next_back()?;
+        lowest.range.contains(address).then_some(lowest)
+    }
+
+    fn move_lowest_past(&mut self, held: IpAddr) {
+        let Some(lowest) = self.lowest_around(held).filter(|lowest| lowest.unheld == Some(held)) else { return };
+        let rest = AddressRange::new(held, lowest.range.last()).ok();
+        let unheld = rest.and_then(|rest| rest.iter().find(|address| !self.claims.contains_key(address)));
+        if let Some(lowest) = self.lowest_around(held) {
+            lowest.unheld = unheld;
+        }
     }
 
     fn is_resting(&self, address: IpAddr, service: &ObjectKey) -> bool {
@@ -263,7 +308,7 @@ fn serves(pool: &Pool, applicant: &Applicant<'_>) -> bool {
 fn first_free(pool: &Pool, book: &Book, service: &ObjectKey, family: Family) -> Option<Held> {
     let ranges = pool.addresses.iter().filter(|range| range.family() == family);
     ranges
-        .flat_map(|range| range.iter())
+        .flat_map(|range| book.from_lowest(range))
         .find(|address| {
             !avoided(pool, *address)
                 && !book.is_resting(*address, service)

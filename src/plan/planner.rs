@@ -83,11 +83,11 @@ pub struct Planner {
 impl Planner {
     pub fn new(config: Arc<Config>, me: NodeName) -> Planner {
         Planner {
+            book: Book::new(&config.pools),
             config,
             me,
             world: World::default(),
             ground: Ground::default(),
-            book: Book::default(),
             plan: Plan::default(),
             moved: Moved::default(),
             work: BTreeMap::new(),

@@ -17,6 +17,7 @@ use crate::world::{
 /// A planner with the facts of a small cluster, and the verbs of the stories.
 struct Story {
     planner: Planner,
+    pools: Vec<Pool>,
     now: Instant,
 }
 
@@ -144,7 +145,8 @@ fn node(labels: &[(&str, &str)]) -> Node {
 impl Story {
     /// This node is `a`, of three; it leads; one Ethernet link; nothing listed is missing.
     fn begin(config: Config) -> Story {
-        let mut story = Story { planner: Planner::new(Arc::new(config), "a".into()), now: clock::now() };
+        let pools = config.pools.clone();
+        let mut story = Story { planner: Planner::new(Arc::new(config), "a".into()), pools, now: clock::now() };
         for name in ["a", "b", "c"] {
             story.tell(Fact::Node(name.into(), Some(Arc::new(node(&[])))));
         }
@@ -239,6 +241,39 @@ fn the_first_free_address_is_given_and_a_request_is_granted() {
     assert_eq!(story.addresses("grafana"), ["192.168.35.103"]);
     assert_eq!(story.addresses("first"), ["192.168.35.100"]);
     assert_eq!(story.addresses("second"), ["192.168.35.101"]);
+}
+
+#[test]
+fn the_lowest_free_address_is_found_whatever_came_and_went() {
+    // Input: a thousand random arrivals and departures. Output: each arrival gets the lowest address that nobody holds.
+    let mut config = configuration();
+    config.pools = vec![pool("one", &["192.0.2.0/28", "198.51.100.4-198.51.100.9"]), pool("two", &["203.0.113.0/29"])];
+    let mut story = Story::begin(config);
+    let all: Vec<String> = story
+        .pools
+        .iter()
+        .flat_map(|pool| &pool.addresses)
+        .flat_map(|range| range.iter())
+        .map(|it| it.to_string())
+        .collect();
+    let mut random = fastrand::Rng::with_seed(3);
+    let mut held: std::collections::BTreeMap<String, String> = Default::default();
+    for round in 0..1000 {
+        if random.u8(..) < 150 {
+            let name = format!("s{round}");
+            story.put(&name, service());
+            let lowest = all.iter().find(|address| !held.values().any(|it| it == *address)).cloned();
+            assert_eq!(story.addresses(&name).first().cloned(), lowest, "arrival {round}");
+            match lowest {
+                Some(address) => drop(held.insert(name, address)),
+                None => story.delete(&name),
+            }
+        } else if let Some(name) = random.choice(held.keys().cloned().collect::<Vec<_>>()) {
+            story.delete(&name);
+            held.remove(&name);
+        }
+    }
+    assert!(!held.is_empty());
 }
 
 #[test]
