@@ -1,3 +1,5 @@
 //! The BGP speaker.
 pub mod agreement;
+pub mod outbox;
+mod packer;
 pub mod wire;
