@@ -2,4 +2,6 @@
 pub mod agreement;
 pub mod collision;
 pub mod session;
+pub mod outbox;
+mod packer;
 pub mod wire;
