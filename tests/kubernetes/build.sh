@@ -11,7 +11,7 @@ build() {
     [ -x "$folder/$name" ] && return 0
     echo "building $name ($package)"
     CGO_ENABLED=0 go build -trimpath \
-        -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$version -X k8s.io/component-base/version.gitMajor=1" \
+        -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$version" \
         -o "$folder/.$name.partial" "$package"
     mv "$folder/.$name.partial" "$folder/$name"
 }

@@ -54,7 +54,7 @@
 //! | [`net`], [`site`] | switches, cables that can be cut, and a whole site of nodes, router and client |
 //! | [`client`], [`server`], [`packet`] | requests, steady asking, ARP questions; backends and pods |
 //! | [`bird`], [`frr`], [`crier`](mod@crier) | routers from Debian, and the binary under test |
-//! | [`kubernetes`] | etcd, kube-apiserver, kube-controller-manager and kube-proxy |
+//! | [`kubernetes`], [`certificates`] | etcd, kube-apiserver, kube-controller-manager and kube-proxy |
 //!
 //! To look into a rack while a test stands still: `nsenter --net=PATH`, where `{namespace:?}` shows the path.
 //!
@@ -68,6 +68,7 @@
 //! | `KUBEBUILDER_ASSETS` | a folder with the control plane's binaries |
 
 pub mod bird;
+pub mod certificates;
 pub mod client;
 pub mod crier;
 mod folder;
