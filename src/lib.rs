@@ -6,6 +6,7 @@ pub mod bgp;
 pub mod clock;
 pub mod community;
 pub mod config;
+pub mod kernel;
 pub mod names;
 pub mod plan;
 pub mod route;
