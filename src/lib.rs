@@ -11,6 +11,7 @@ pub mod community;
 pub mod config;
 pub mod k8s;
 pub mod manifests;
+pub mod kernel;
 pub mod names;
 pub mod plan;
 pub mod reason;
