@@ -173,9 +173,13 @@ impl Claim {
 
     /// Reads the Lease, and takes it where that is our right.
     async fn look(&mut self) -> Result<(), kube::Error> {
-        let Some(lease) = self.api.get_opt(&self.name).await? else {
-            self.held = None;
-            return self.create().await;
+        let lease = match self.api.get(&self.name).await {
+            Ok(lease) => lease,
+            Err(error) if is(&error, 404) => {
+                self.held = None;
+                return self.create().await;
+            }
+            Err(error) => return Err(error),
         };
         let now = clock::now();
         let version = lease.metadata.resource_version.clone();
@@ -274,4 +278,181 @@ impl Claim {
 
 fn is(error: &kube::Error, code: u16) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == code)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use serde_json::json;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+    use crate::k8s::fake::{self, Answer, FakeApi, Fault};
+
+    const LEASES: &str = "/apis/coordination.k8s.io/v1/leases";
+    const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
+    const TERMS: Terms = Terms { duration: Duration::from_secs(1) };
+
+    struct Agent {
+        facts: mpsc::Receiver<Fact>,
+        stop: watch::Sender<bool>,
+        task: JoinHandle<()>,
+    }
+
+    impl Agent {
+        async fn start(api: &FakeApi, identity: &str) -> Agent {
+            let (sender, facts) = mpsc::channel(8);
+            let (stop, stopped) = watch::channel(false);
+            let lease = ObjectKey::new("kube-system", "crier");
+            let task = tokio::spawn(keep(api.client().await, lease, identity.to_owned(), sender, stopped, TERMS));
+            Agent { facts, stop, task }
+        }
+
+        async fn leader(&mut self, expected: bool) {
+            let what = if expected { "the Lease" } else { "the loss of the Lease" };
+            let told = fake::until(&mut self.facts, what, |fact| match fact {
+                Fact::Leader(leader) => Some(*leader),
+                other => panic!("{other:?} of a Lease"),
+            });
+            assert_eq!(told.await, expected);
+        }
+
+        fn says_nothing(&mut self) {
+            assert!(self.facts.try_recv().is_err(), "it said something");
+        }
+
+        async fn stop(self) {
+            self.stop.send_replace(true);
+            self.task.await.expect("it ends cleanly");
+        }
+
+        /// As by SIGKILL.
+        fn kill(self) {
+            self.task.abort();
+        }
+    }
+
+    fn holder(api: &FakeApi) -> String {
+        let lease = api.object(LEASES, "kube-system/crier").expect("a Lease");
+        lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned()
+    }
+
+    fn fault(method: Method, answer: Answer) -> Fault {
+        Fault { method, path: PATH, watch: None, answer }
+    }
+
+    #[tokio::test]
+    async fn one_of_two_holds_it_and_the_other_follows_when_it_is_handed_back() {
+        let api = FakeApi::start().await;
+        let mut first = Agent::start(&api, "a").await;
+        first.leader(true).await;
+        let mut second = Agent::start(&api, "b").await;
+        tokio::time::sleep(TERMS.duration * 2).await;
+        second.says_nothing();
+        first.says_nothing();
+        assert_eq!(holder(&api), "a");
+
+        let stopped = clock::now();
+        first.stop().await;
+        second.leader(true).await;
+        assert!(
+            stopped.elapsed() < TERMS.give_up(),
+            "it did not wait for the Lease to expire: {:?}",
+            stopped.elapsed()
+        );
+        assert_eq!(holder(&api), "b");
+        let lease = api.object(LEASES, "kube-system/crier").unwrap();
+        assert_eq!(lease["spec"]["leaseTransitions"], 2);
+        assert_eq!(lease["spec"]["leaseDurationSeconds"], 1);
+    }
+
+    #[tokio::test]
+    async fn a_dead_holder_is_followed_when_its_time_is_over_and_not_before() {
+        let api = FakeApi::start().await;
+        let mut first = Agent::start(&api, "a").await;
+        first.leader(true).await;
+        let mut second = Agent::start(&api, "b").await;
+        tokio::time::sleep(TERMS.duration).await;
+        let killed = clock::now();
+        first.kill();
+        second.leader(true).await;
+        let gap = killed.elapsed();
+        assert!(gap >= TERMS.duration - TERMS.renew(), "it took over after {gap:?}");
+        assert!(gap < TERMS.duration * 2, "it took over only after {gap:?}");
+    }
+
+    #[tokio::test]
+    async fn the_clock_of_another_host_is_not_believed() {
+        let api = FakeApi::start().await;
+        let spec =
+            json!({"holderIdentity": "far", "leaseDurationSeconds": 1, "renewTime": "1990-01-01T00:00:00.000000Z"});
+        api.put(LEASES, json!({"metadata": {"name": "crier", "namespace": "kube-system"}, "spec": spec}));
+        let mut agent = Agent::start(&api, "a").await;
+        tokio::time::sleep(TERMS.duration / 2).await;
+        agent.says_nothing();
+        agent.leader(true).await;
+    }
+
+    #[tokio::test]
+    async fn a_holder_that_cannot_renew_gives_up_before_the_others_may_take_over() {
+        for answer in ["silence", "failure"] {
+            let api = FakeApi::start().await;
+            let mut agent = Agent::start(&api, "a").await;
+            agent.leader(true).await;
+            for _ in 0..100 {
+                let answer = if answer == "silence" { Answer::Silence } else { Answer::Status(500, "etcd is away") };
+                api.fault(fault(Method::PUT, answer));
+            }
+            let last = api.object(LEASES, "kube-system/crier").unwrap()["spec"]["renewTime"].clone();
+            agent.leader(false).await;
+            let seen = api.object(LEASES, "kube-system/crier").unwrap()["spec"]["renewTime"].clone();
+            assert_eq!(last, seen, "nothing was renewed meanwhile");
+            let renewed: jiff::Timestamp = seen.as_str().unwrap().parse().unwrap();
+            let age = jiff::Timestamp::try_from(clock::wall()).unwrap().duration_since(renewed);
+            let age = Duration::try_from(age).unwrap();
+            assert!(age < TERMS.duration, "{answer}: it gave up {age:?} after the last renewal");
+        }
+    }
+
+    #[tokio::test]
+    async fn one_renewal_that_fails_is_made_good_in_time() {
+        let api = FakeApi::start().await;
+        let mut agent = Agent::start(&api, "a").await;
+        agent.leader(true).await;
+        api.fault(fault(Method::PUT, Answer::Status(500, "etcd is away")));
+        api.fault(fault(Method::PUT, Answer::Status(429, "later")));
+        tokio::time::sleep(TERMS.duration * 2).await;
+        agent.says_nothing();
+    }
+
+    #[tokio::test]
+    async fn a_conflict_is_looked_into() {
+        let api = FakeApi::start().await;
+        let mut agent = Agent::start(&api, "a").await;
+        agent.leader(true).await;
+        let mut lease = api.object(LEASES, "kube-system/crier").unwrap();
+        lease["metadata"]["labels"] = json!({"touched": "yes"});
+        api.put(LEASES, lease.clone());
+        tokio::time::sleep(TERMS.duration).await;
+        agent.says_nothing();
+        let labels = api.object(LEASES, "kube-system/crier").unwrap()["metadata"]["labels"].clone();
+        assert_eq!(labels["touched"], "yes", "somebody's label is kept");
+
+        lease["spec"]["holderIdentity"] = json!("thief");
+        api.put(LEASES, lease);
+        agent.leader(false).await;
+        agent.leader(true).await;
+    }
+
+    #[tokio::test]
+    async fn a_lease_that_is_deleted_is_made_again() {
+        let api = FakeApi::start().await;
+        let mut agent = Agent::start(&api, "a").await;
+        agent.leader(true).await;
+        api.delete(LEASES, "kube-system/crier");
+        tokio::time::sleep(TERMS.duration).await;
+        assert_eq!(holder(&api), "a");
+        agent.stop().await;
+        assert_eq!(holder(&api), "", "and handed back at the end");
+    }
 }

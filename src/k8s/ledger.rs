@@ -220,3 +220,164 @@ fn same_write(one: &ServiceStatus, other: &ServiceStatus) -> bool {
     let of = |status: &ServiceStatus| (status.uid.clone(), status.resource_version.clone(), status.write.clone());
     of(one) == of(other)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    fn key(name: &str) -> ObjectKey {
+        ObjectKey::new("shop", name)
+    }
+
+    fn wish(version: &str, write: Option<&str>, notice: Option<(bool, &str)>) -> ServiceStatus {
+        ServiceStatus {
+            uid: "u".to_owned(),
+            resource_version: version.to_owned(),
+            write: write.map(|addresses| addresses.split_whitespace().map(|ip| ip.parse().unwrap()).collect()),
+            notice: notice.map(|(warning, message)| Notice {
+                warning,
+                reason: "Word".to_owned(),
+                message: message.to_owned(),
+            }),
+        }
+    }
+
+    fn slice(services: &[(&str, ServiceStatus)]) -> StatusSlice {
+        let services = services.iter().map(|(name, status)| (key(name), Arc::new(status.clone()))).collect();
+        StatusSlice { services }
+    }
+
+    fn said(tellings: impl IntoIterator<Item = Telling>) -> Vec<String> {
+        tellings.into_iter().map(|telling| format!("{}: {}", telling.service.name, telling.notice.message)).collect()
+    }
+
+    fn refused(why: &str) -> Written {
+        Written::Refused { why: why.to_owned(), patience: Duration::ZERO }
+    }
+
+    #[test]
+    fn a_wish_is_written_once() {
+        let mut ledger = Ledger::default();
+        let one = slice(&[("web", wish("1", Some("192.0.2.1"), None)), ("api", wish("2", None, None))]);
+        ledger.turn_to(one.clone());
+        let (web, wanted, addresses) = ledger.next_write().expect("web is to be written");
+        assert_eq!((web.clone(), addresses), (key("web"), vec!["192.0.2.1".parse().unwrap()]));
+        assert!(ledger.next_write().is_none(), "api has what it should");
+        ledger.turn_to(one);
+        assert!(ledger.next_write().is_none(), "it is under way");
+        ledger.settle(&web, &wanted, &Written::Done, clock::now());
+        assert!(ledger.next_write().is_none() && ledger.next_deadline().is_none());
+    }
+
+    #[test]
+    fn a_newer_wish_waits_for_the_write_under_way_and_then_wins() {
+        for outcome in [Written::Done, Written::Overtaken, Written::Gone, refused("no")] {
+            let mut ledger = Ledger::default();
+            ledger.turn_to(slice(&[("web", wish("1", Some("192.0.2.1"), None))]));
+            let (web, first, _) = ledger.next_write().unwrap();
+            ledger.turn_to(slice(&[("web", wish("2", Some("192.0.2.2"), None))]));
+            ledger.turn_to(slice(&[("web", wish("3", Some("192.0.2.3"), None))]));
+            assert!(ledger.next_write().is_none(), "one at a time");
+            ledger.settle(&web, &first, &outcome, clock::now());
+            let (_, newest, _) = ledger.next_write().expect("the newest is next");
+            assert_eq!(newest.resource_version, "3", "after {outcome:?}");
+            assert!(ledger.next_deadline().is_none(), "the first is not tried again");
+        }
+    }
+
+    #[test]
+    fn a_wish_that_is_taken_back_is_not_written() {
+        let mut ledger = Ledger::default();
+        ledger.turn_to(slice(&[("a", wish("1", Some(""), None)), ("b", wish("1", Some("192.0.2.1"), None))]));
+        ledger.turn_to(slice(&[("a", wish("1", None, None))]));
+        assert!(ledger.next_write().is_none());
+    }
+
+    #[test]
+    fn a_refused_write_is_tried_again_ever_later_and_told_once() {
+        let mut ledger = Ledger::default();
+        ledger.turn_to(slice(&[("web", wish("1", Some("192.0.2.1"), None))]));
+        let mut now = clock::now();
+        for delay in [1, 2, 4, 8, 16, 30, 30] {
+            let (web, wanted, _) = ledger.next_write().expect("it is tried again");
+            let settled = ledger.settle(&web, &wanted, &refused("403 forbidden"), now);
+            assert_eq!(settled.refusal.is_some(), delay == 1, "told at the first time only");
+            assert!(ledger.next_write().is_none(), "not at once");
+            assert_eq!(ledger.next_deadline(), Some(now + Duration::from_secs(delay)));
+            ledger.wake(now + Duration::from_millis(900));
+            assert!(ledger.next_write().is_none(), "not too early");
+            now += Duration::from_secs(delay);
+            ledger.wake(now);
+        }
+        let (web, wanted, _) = ledger.next_write().unwrap();
+        let settled = ledger.settle(&web, &wanted, &refused("500 etcd is away"), now);
+        assert_eq!(settled.refusal.as_deref(), Some("500 etcd is away"), "another reason is news");
+        let patient = Written::Refused { why: "429".to_owned(), patience: Duration::from_secs(20) };
+        ledger.turn_to(slice(&[("api", wish("1", Some("192.0.2.1"), None))]));
+        assert_eq!(ledger.next_deadline(), None, "web is gone, and its tries with it");
+        let (api, wanted, _) = ledger.next_write().unwrap();
+        ledger.settle(&api, &wanted, &patient, now);
+        assert_eq!(ledger.next_deadline(), Some(now + Duration::from_secs(20)), "as long as the API server asked for");
+    }
+
+    #[test]
+    fn another_word_about_a_refused_write_does_not_hurry_it() {
+        let mut ledger = Ledger::default();
+        ledger.turn_to(slice(&[("web", wish("1", Some("192.0.2.1"), None))]));
+        let (web, wanted, _) = ledger.next_write().unwrap();
+        ledger.settle(&web, &wanted, &refused("403"), clock::now());
+        let told =
+            ledger.turn_to(slice(&[("web", wish("1", Some("192.0.2.1"), Some((true, "the write was refused"))))]));
+        assert_eq!(said(told), ["web: the write was refused"]);
+        assert!(ledger.next_write().is_none());
+        ledger.turn_to(slice(&[("web", wish("2", Some("192.0.2.1"), None))]));
+        assert!(ledger.next_write().is_some(), "another version is another write");
+    }
+
+    #[test]
+    fn a_good_word_is_said_when_it_has_come_true() {
+        let mut ledger = Ledger::default();
+        let good = Some((false, "assigned"));
+        assert_eq!(said(ledger.turn_to(slice(&[("web", wish("1", Some("192.0.2.1"), good))]))), [""; 0]);
+        let (web, wanted, _) = ledger.next_write().unwrap();
+        let refusal = ledger.settle(&web, &wanted, &refused("403"), clock::now());
+        assert_eq!(refusal.telling, None, "it is not true");
+        ledger.wake(clock::now() + LONGEST_DELAY);
+        let (web, wanted, _) = ledger.next_write().unwrap();
+        let done = ledger.settle(&web, &wanted, &Written::Done, clock::now());
+        assert_eq!(said(done.telling), ["web: assigned"]);
+        assert_eq!(said(ledger.turn_to(slice(&[("web", wish("2", None, good))]))), [""; 0], "once");
+        let other = Some((false, "moved"));
+        assert_eq!(said(ledger.turn_to(slice(&[("web", wish("3", None, other))]))), ["web: moved"]);
+    }
+
+    #[test]
+    fn a_good_word_is_said_once_though_the_watch_is_faster_than_the_answer() {
+        let mut ledger = Ledger::default();
+        let good = Some((false, "assigned"));
+        ledger.turn_to(slice(&[("web", wish("1", Some("192.0.2.1"), good))]));
+        let (web, wanted, _) = ledger.next_write().unwrap();
+        assert_eq!(said(ledger.turn_to(slice(&[("web", wish("2", None, good))]))), ["web: assigned"]);
+        assert_eq!(ledger.settle(&web, &wanted, &Written::Done, clock::now()).telling, None);
+    }
+
+    #[test]
+    fn a_bad_word_is_said_at_once_and_again_only_after_a_change() {
+        let mut ledger = Ledger::default();
+        let bad = Some((true, "no free address"));
+        assert_eq!(said(ledger.turn_to(slice(&[("web", wish("1", Some(""), bad))]))), ["web: no free address"]);
+        assert_eq!(said(ledger.turn_to(slice(&[("web", wish("2", None, bad))]))), [""; 0]);
+        ledger.turn_to(slice(&[("web", wish("2", None, None))]));
+        assert_eq!(said(ledger.turn_to(slice(&[("web", wish("2", None, bad))]))), ["web: no free address"]);
+    }
+
+    #[test]
+    fn at_first_sight_only_what_is_wrong_is_said() {
+        let mut ledger = Ledger::default();
+        let good = wish("1", None, Some((false, "assigned")));
+        let bad = wish("1", None, Some((true, "no free address")));
+        let told = ledger.turn_to(slice(&[("good", good), ("bad", bad)]));
+        assert_eq!(said(told), ["bad: no free address"]);
+    }
+}
