@@ -36,7 +36,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 const WATCH_SECONDS: std::ops::Range<u32> = 240..290;
 /// A watch that says nothing for so long is begun again. The API server sends a bookmark every minute or so.
 const SILENCE: Duration = Duration::from_secs(150);
-/// A watch that lived so long was a success, whatever ended it.
+/// What took so long needs no more delay before the next try than the first one.
 const LIVED: Duration = Duration::from_secs(1);
 const FIRST_DELAY: Duration = Duration::from_millis(50);
 const LONGEST_DELAY: Duration = Duration::from_secs(4);
@@ -162,7 +162,7 @@ async fn follow<K: Kind>(client: Client, facts: mpsc::Sender<Fact>, outcomes: mp
             },
             Some(version) => watch(&api, version, &facts, &outcomes).await,
         };
-        if began.elapsed() >= LIVED && matches!(end, End::Closed | End::Expired) {
+        if began.elapsed() >= LIVED {
             backoff.reset();
         }
         let mut delay = backoff.next_delay();
@@ -322,4 +322,233 @@ pub(super) fn reason(error: &kube::Error) -> String {
         next = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use serde_json::json;
+
+    use super::*;
+    use crate::k8s::fake::{self, Answer, FakeApi, Fault, NODES, SERVICES, SLICES, service};
+    use crate::names::ObjectKey;
+    use crate::world::Listing;
+
+    async fn watching(api: &FakeApi) -> (mpsc::Receiver<Fact>, JoinSet<()>) {
+        let (sender, facts) = mpsc::channel(64);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(run(api.client().await, sender));
+        (facts, tasks)
+    }
+
+    /// Waits until the watches are all open.
+    async fn reachable(facts: &mut mpsc::Receiver<Fact>) {
+        fake::until(facts, "an API server that answers", |fact| {
+            (*fact == Fact::ApiServer(ApiServer::Reachable)).then_some(())
+        })
+        .await;
+    }
+
+    async fn listed(facts: &mut mpsc::Receiver<Fact>) -> Vec<String> {
+        fake::until(facts, "a list of Services", |fact| match fact {
+            Fact::Listed(Listing::Services(keys)) => Some(keys.iter().map(ToString::to_string).collect()),
+            _ => None,
+        })
+        .await
+    }
+
+    /// The next word about this Service: its version, or none where it is gone.
+    async fn told(facts: &mut mpsc::Receiver<Fact>, key: &str) -> Option<String> {
+        fake::until(facts, key, |fact| match fact {
+            Fact::Service(of, service) if of.to_string() == key => {
+                Some(service.as_ref().map(|service| service.resource_version.clone()))
+            }
+            _ => None,
+        })
+        .await
+    }
+
+    fn fault(watch: bool, answer: Answer) -> Fault {
+        Fault { method: Method::GET, path: SERVICES, watch: Some(watch), answer }
+    }
+
+    #[tokio::test]
+    async fn every_kind_is_listed_and_then_watched() {
+        let api = FakeApi::start().await;
+        let version = api.put(SERVICES, service("shop/web"));
+        api.put(NODES, json!({"metadata": {"name": "node-a"}}));
+        let (mut facts, _tasks) = watching(&api).await;
+        let mut seen = Vec::new();
+        let mut lists = 0;
+        while lists < 4 {
+            let fact = facts.recv().await.unwrap();
+            lists += usize::from(matches!(fact, Fact::Listed(_)));
+            seen.push(fact);
+        }
+        let service = seen.iter().find_map(|fact| match fact {
+            Fact::Service(key, Some(service)) => Some((key.to_string(), service.resource_version.clone())),
+            _ => None,
+        });
+        assert_eq!(service, Some(("shop/web".to_owned(), version)));
+        assert!(seen.contains(&Fact::Listed(Listing::Services([ObjectKey::new("shop", "web")].into()))));
+        assert!(seen.contains(&Fact::Listed(Listing::Nodes(["node-a".into()].into()))));
+
+        reachable(&mut facts).await;
+        let version = api.put(SERVICES, fake::service("shop/api"));
+        assert_eq!(told(&mut facts, "shop/api").await, Some(version));
+        api.delete(SERVICES, "shop/api");
+        assert_eq!(told(&mut facts, "shop/api").await, None);
+    }
+
+    #[tokio::test]
+    async fn a_long_list_comes_in_pages_and_is_told_as_one() {
+        let api = FakeApi::start().await;
+        for number in 0..PAGE * 2 + 1 {
+            api.put(SERVICES, service(&format!("shop/web-{number:04}")));
+        }
+        let (mut facts, _tasks) = watching(&api).await;
+        assert_eq!(listed(&mut facts).await.len(), (PAGE * 2 + 1) as usize);
+        let lists = api.requests(&Method::GET, SERVICES).into_iter().filter(|seen| seen.query.contains("limit="));
+        assert_eq!(lists.count(), 3, "two full pages and the rest");
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_is_closed_goes_on_where_it_ended() {
+        let api = FakeApi::start().await;
+        let (mut facts, _tasks) = watching(&api).await;
+        reachable(&mut facts).await;
+        for round in 0..3 {
+            let version = api.put(SERVICES, service("shop/web"));
+            assert_eq!(told(&mut facts, "shop/web").await, Some(version), "round {round}");
+            api.end_watches();
+        }
+        let lists = api.requests(&Method::GET, SERVICES).into_iter().filter(|seen| seen.query.contains("limit="));
+        assert_eq!(lists.count(), 1, "nothing was listed again");
+    }
+
+    #[tokio::test]
+    async fn a_version_too_old_is_answered_by_a_new_list_that_lacks_what_is_gone() {
+        let api = FakeApi::start().await;
+        api.put(SERVICES, service("shop/old"));
+        api.put(SERVICES, service("shop/web"));
+        let (mut facts, _tasks) = watching(&api).await;
+        reachable(&mut facts).await;
+        api.lose(SERVICES, "shop/old");
+        api.compact();
+        api.end_watches();
+        assert_eq!(listed(&mut facts).await, ["shop/web"], "410 as the first event of a watch");
+
+        reachable_again(&api, &mut facts).await;
+        api.fault(fault(true, Answer::Status(410, "Gone")));
+        api.end_watches();
+        assert_eq!(listed(&mut facts).await, ["shop/web"], "410 as the answer to the request");
+    }
+
+    /// Waits until a change is told by a watch.
+    async fn reachable_again(api: &FakeApi, facts: &mut mpsc::Receiver<Fact>) {
+        let version = api.put(SERVICES, service("shop/web"));
+        while told(facts, "shop/web").await.as_ref() != Some(&version) {}
+    }
+
+    #[tokio::test]
+    async fn an_api_server_that_is_busy_or_broken_is_asked_again() {
+        let api = FakeApi::start().await;
+        api.put(SERVICES, service("shop/web"));
+        for answer in
+            [Answer::Status(500, "etcd is away"), Answer::Status(429, "later"), Answer::Status(503, "starting")]
+        {
+            api.fault(fault(false, answer));
+        }
+        api.fault(fault(true, Answer::Status(429, "later")));
+        let (mut facts, _tasks) = watching(&api).await;
+        let why = fake::until(&mut facts, "word of the trouble", |fact| match fact {
+            Fact::ApiServer(ApiServer::Unreachable { why, .. }) => Some(why.clone()),
+            _ => None,
+        })
+        .await;
+        assert_eq!(why, "services: 429 later", "what failed, and how; told at the second failure");
+        assert_eq!(listed(&mut facts).await, ["shop/web"]);
+        reachable(&mut facts).await;
+    }
+
+    #[tokio::test]
+    async fn an_api_server_that_is_away_withdraws_nothing() {
+        let mut api = FakeApi::start().await;
+        api.put(SERVICES, service("shop/web"));
+        let (mut facts, _tasks) = watching(&api).await;
+        reachable(&mut facts).await;
+        let left = clock::wall();
+        api.go_away().await;
+        let since = fake::until(&mut facts, "word of the absence", |fact| match fact {
+            Fact::ApiServer(ApiServer::Unreachable { since, .. }) => Some(*since),
+            Fact::Service(_, None) | Fact::Listed(_) => panic!("{fact:?} while the API server is away"),
+            _ => None,
+        })
+        .await;
+        assert!(since >= left, "since the first failure");
+        let version = api.put(SERVICES, service("shop/api"));
+        api.come_back().await;
+        assert_eq!(told(&mut facts, "shop/api").await, Some(version), "what it missed");
+        reachable(&mut facts).await;
+    }
+
+    #[tokio::test]
+    async fn an_object_that_cannot_be_read_keeps_its_last_word_and_harms_no_other() {
+        let api = FakeApi::start().await;
+        api.put(SERVICES, service("shop/web"));
+        let mut broken = service("shop/broken");
+        broken["spec"]["ports"] = json!([{"port": "http"}]);
+        api.put(SERVICES, broken.clone());
+        let (mut facts, _tasks) = watching(&api).await;
+        assert_eq!(listed(&mut facts).await, ["shop/broken", "shop/web"], "it exists, so it is not to be dropped");
+        reachable(&mut facts).await;
+        api.put(SERVICES, broken);
+        let version = api.put(SERVICES, service("shop/web"));
+        let next = fake::until(&mut facts, "a Service", |fact| match fact {
+            Fact::Service(key, service) => Some((key.to_string(), service.clone())),
+            _ => None,
+        })
+        .await;
+        assert_eq!((next.0.as_str(), next.1.map(|web| web.resource_version.clone())), ("shop/web", Some(version)));
+    }
+
+    #[tokio::test]
+    async fn a_slice_that_loses_its_service_is_gone() {
+        let api = FakeApi::start().await;
+        let (mut facts, _tasks) = watching(&api).await;
+        reachable(&mut facts).await;
+        let mut slice = json!({"metadata": {"name": "web-1", "namespace": "shop",
+            "labels": {"kubernetes.io/service-name": "web"}}, "endpoints": [{"nodeName": "a"}]});
+        for expected in [true, false] {
+            api.put(SLICES, slice.clone());
+            let there = fake::until(&mut facts, "the slice", |fact| match fact {
+                Fact::EndpointSlice(_, slice) => Some(slice.is_some()),
+                _ => None,
+            });
+            assert_eq!(there.await, expected);
+            slice["metadata"]["labels"] = json!({});
+        }
+    }
+
+    #[test]
+    fn one_failure_is_no_news_and_a_lasting_one_is_told_once() {
+        let mut reach = Reach::new(2);
+        let mut learn = |of, result: Result<(), &str>, secs| {
+            let outcome = Outcome { of, result: result.map_err(str::to_owned) };
+            reach.learn(outcome, SystemTime::UNIX_EPOCH + Duration::from_secs(secs))
+        };
+        assert_eq!(learn("services", Ok(()), 0), None, "the other kind has not answered yet");
+        assert_eq!(learn("nodes", Ok(()), 0), Some(ApiServer::Reachable));
+        assert_eq!(learn("nodes", Err("refused"), 1), None);
+        assert_eq!(learn("nodes", Ok(()), 2), None, "it had not been told as away");
+        assert_eq!(learn("nodes", Err("refused"), 3), None);
+        let away = ApiServer::Unreachable {
+            since: SystemTime::UNIX_EPOCH + Duration::from_secs(3),
+            why: "nodes: timed out".to_owned(),
+        };
+        assert_eq!(learn("nodes", Err("timed out"), 4), Some(away));
+        assert_eq!(learn("nodes", Err("refused"), 5), None);
+        assert_eq!(learn("services", Ok(()), 6), None, "half an API server is none");
+        assert_eq!(learn("nodes", Ok(()), 7), Some(ApiServer::Reachable));
+    }
 }
