@@ -21,10 +21,11 @@ use super::memory::Memory;
 use super::readiness;
 use super::turn::Loop;
 use super::wiring::{self, Query, Slices};
+use crate::bgp::transport::Listen;
 use crate::config::{Config, Kubernetes, Manifests, Source};
 use crate::names::NodeName;
 use crate::plan::judge::is_announced;
-use crate::world::{ApiServer, Fact};
+use crate::world::Fact;
 use crate::{arp, bgp, k8s, kernel, manifests};
 
 /// How long to wait for the first lists when there is a World of before to go on with.
@@ -45,8 +46,8 @@ pub enum Error {
     State { folder: std::path::PathBuf, source: std::io::Error },
     #[error("cannot talk to the API server: {0}")]
     Kubernetes(#[from] k8s::client::ClientError),
-    #[error("cannot listen for BGP: {0}")]
-    Bgp(#[from] bgp::speaker::ListenError),
+    #[error("{0}")]
+    Bgp(#[from] bgp::transport::ListenError),
     #[error("cannot listen to signals: {0}")]
     Signals(std::io::Error),
     #[error("{0} came to an end by itself; that is a bug in crier")]
@@ -67,13 +68,13 @@ pub async fn run(config: Config, node: Option<NodeName>, queries: mpsc::Receiver
     }
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
-    let listener = bgp::speaker::listen(&config.bgp).await?;
+    let listeners = open_bgp(&config)?;
 
     let (facts, incoming) = wiring::facts();
     let slices = Slices::default();
     let (stop, stopping) = watch::channel(false);
     let mut crew = Crew::default();
-    crew.actuators(&slices, &facts, listener, &stopping);
+    crew.actuators(&slices, &facts, listeners, &stopping);
     crew.sources(&config, &node, &slices, &facts, &stopping).await?;
 
     let (first_plan, plan_stands) = oneshot::channel();
@@ -132,11 +133,15 @@ impl Crew {
         &mut self,
         slices: &Slices,
         facts: &mpsc::Sender<Fact>,
-        listener: bgp::speaker::Listener,
+        listeners: bgp::transport::Listeners,
         stopping: &watch::Receiver<bool>,
     ) {
         let stopped = || stopped(stopping.clone());
-        let speaker = bgp::speaker::run(slices.bgp.subscribe(), facts.clone(), listener, stopped());
+        let stop = stopped();
+        let speaker = bgp::speaker::run(slices.bgp.subscribe(), facts.clone(), listeners, async move {
+            stop.await;
+            "the agent stops".to_owned()
+        });
         self.leaving.spawn(named("the BGP speaker", speaker));
         let (standing, _) = watch::channel(arp::responder::Standing::default());
         let responder = arp::responder::run(slices.l2.subscribe(), Arc::default(), standing, stopped());
@@ -169,9 +174,8 @@ impl Crew {
                 self.standing.spawn(named("the status writer", writing));
             }
             Source::Manifests(Manifests { folder }) => {
-                // The first fact of all: there is room for it.
-                let _ = facts.send(Fact::ApiServer(ApiServer::Manifests)).await;
-                self.standing.spawn(named("the reader of manifests", manifests::run(folder.clone(), facts.clone())));
+                self.standing
+                    .spawn(named("the reader of manifests", manifests::folder::run(folder.clone(), facts.clone())));
             }
         }
         Ok(())
@@ -197,6 +201,12 @@ impl Crew {
         self.leaving.shutdown().await;
         self.standing.shutdown().await;
     }
+}
+
+/// Without a peer nobody has a reason to connect, and the port is left to others.
+fn open_bgp(config: &Config) -> Result<bgp::transport::Listeners, bgp::transport::ListenError> {
+    let addresses = if config.bgp.peers.is_empty() { Vec::new() } else { config.bgp.listen.clone() };
+    bgp::transport::Listeners::open(&Listen { addresses, port: config.bgp.port })
 }
 
 async fn named(name: &'static str, task: impl Future<Output = ()>) -> &'static str {

@@ -112,7 +112,7 @@ impl Book {
     }
 
     /// The addresses of a range of a pool from the lowest on that nobody holds; what comes after it may be held.
-    fn from_lowest(&self, range: &AddressRange) -> impl Iterator<Item = IpAddr> + use<> {
+    fn unheld_from_lowest(&self, range: &AddressRange) -> impl Iterator<Item = IpAddr> + use<> {
         let unheld = match self.lowest.get(&range.first()) {
             Some(lowest) => lowest.unheld,
             None => Some(range.first()),
@@ -308,7 +308,7 @@ fn serves(pool: &Pool, applicant: &Applicant<'_>) -> bool {
 fn first_free(pool: &Pool, book: &Book, service: &ObjectKey, family: Family) -> Option<Held> {
     let ranges = pool.addresses.iter().filter(|range| range.family() == family);
     ranges
-        .flat_map(|range| book.from_lowest(range))
+        .flat_map(|range| book.unheld_from_lowest(range))
         .find(|address| {
             !avoided(pool, *address)
                 && !book.is_resting(*address, service)
