@@ -7,6 +7,7 @@
 mod complaint;
 mod document;
 pub mod duration;
+mod example;
 pub mod load;
 pub mod options;
 mod pools;
@@ -30,6 +31,7 @@ use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName, 
 use crate::selector::Selector;
 
 pub use complaint::{Complaint, Complaints, Place, Position};
+pub use example::example;
 pub use show::show;
 
 /// A file of the configuration, already read.

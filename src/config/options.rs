@@ -15,8 +15,17 @@ pub struct Section {
     pub summary: &'static str,
     pub available: Available,
     pub options: &'static [ConfigOption],
-    /// What the keys and values are where the keys are the operator's own, as the aliases of communities are.
-    pub own_keys: Option<&'static str>,
+    /// Set where the keys are the operator's own, as the aliases of communities are.
+    pub own_keys: Option<OwnKeys>,
+}
+
+/// Keys that no table can list, with texts as values.
+#[derive(Debug)]
+pub struct OwnKeys {
+    /// What key and value are, in a few words.
+    pub what: &'static str,
+    /// One of them, in TOML.
+    pub example: &'static str,
 }
 
 /// One key of a section.
@@ -30,6 +39,18 @@ pub struct ConfigOption {
     /// What one gains and pays by moving it. Empty where there is nothing to weigh.
     pub trade: &'static str,
     pub available: Available,
+    pub example: Example,
+}
+
+/// What the annotated example shows for a key, in TOML.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Example {
+    /// The default, commented out.
+    Default,
+    /// A value, commented out.
+    Shown(&'static str),
+    /// A value that is set: the example would be none without it.
+    Set(&'static str),
 }
 
 /// The type of a value, with its range. Ranges are inclusive.
@@ -43,13 +64,8 @@ pub enum Kind {
         most: i64,
         unit: &'static str,
     },
-    /// A number, or one of these words.
-    NumberOr {
-        least: i64,
-        most: i64,
-        unit: &'static str,
-        words: &'static [&'static str],
-    },
+    /// An AS number that a router may have, or one of these words.
+    Asn(&'static [&'static str]),
     /// Text such as `"1m30s"`.
     Duration {
         least: Duration,
@@ -124,18 +140,13 @@ impl fmt::Display for Section {
 /// The type and range in words: `a number from 1 to 65535`.
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let number = |least: &i64, most: &i64, unit: &str| {
-            let unit = if unit.is_empty() { String::new() } else { format!(" of {unit}") };
-            format!("a number{unit} from {least} to {most}")
-        };
         let any_of = |words: &[&str]| words.iter().map(|word| format!(", or \"{word}\"")).collect::<String>();
         match self {
             Kind::Flag => f.write_str("true or false"),
             Kind::FlagOr(words) => write!(f, "true, false{}", any_of(words)),
-            Kind::Number { least, most, unit } => f.write_str(&number(least, most, unit)),
-            Kind::NumberOr { least, most, unit, words } => {
-                write!(f, "{}{}", number(least, most, unit), any_of(words))
-            }
+            Kind::Number { least, most, unit: "" } => write!(f, "a number from {least} to {most}"),
+            Kind::Number { least, most, unit } => write!(f, "a number of {unit} from {least} to {most}"),
+            Kind::Asn(words) => write!(f, "an AS number from 1 to 4294967294{}", any_of(words)),
             Kind::Duration { least, most } => {
                 write!(f, "a duration from {} to {}", super::duration::text(*least), super::duration::text(*most))
             }
@@ -164,7 +175,15 @@ impl fmt::Display for Default {
 
 impl ConfigOption {
     const fn new(key: &'static str, kind: Kind, default: Default, summary: &'static str) -> ConfigOption {
-        ConfigOption { key, kind, default, summary, trade: "", available: Available::Yes }
+        ConfigOption { key, kind, default, summary, trade: "", available: Available::Yes, example: Example::Default }
+    }
+
+    const fn shown(self, example: &'static str) -> ConfigOption {
+        ConfigOption { example: Example::Shown(example), ..self }
+    }
+
+    const fn set(self, example: &'static str) -> ConfigOption {
+        ConfigOption { example: Example::Set(example), ..self }
     }
 
     const fn trade(self, trade: &'static str) -> ConfigOption {
@@ -260,7 +279,7 @@ pub static SECTIONS: &[Section] = &[
         "kubernetes",
         "Services come from an API server. Either this section or [manifests].",
         &[
-            option("kubeconfig", PATH, Unset("none; then in-cluster = true"), "The file that tells server and credentials."),
+            option("kubeconfig", PATH, Unset("none; then in-cluster = true"), "The file that tells server and credentials.").set("\"/etc/crier/kubeconfig\""),
             option(
                 "in-cluster",
                 Kind::Flag,
@@ -286,19 +305,19 @@ pub static SECTIONS: &[Section] = &[
     Section::one(
         "manifests",
         "Services come from files, without an API server. Either this section or [kubernetes].",
-        &[option("folder", PATH, Required, "The folder of *.yaml and *.json files, read again when they change.")],
+        &[option("folder", PATH, Required, "The folder of *.yaml and *.json files, read again when they change.").set("\"/etc/crier/manifests\"")],
     ),
     Section::many(
         "pool",
         "Addresses to give to Services.",
         &[
-            option("name", NAME, Required, "The name that Services, [[l2]] and [[bgp.advertisement]] use."),
+            option("name", NAME, Required, "The name that Services, [[l2]] and [[bgp.advertisement]] use.").set("\"lan\""),
             option(
                 "addresses",
                 Kind::Texts("CIDRs (192.0.2.0/24) and ranges (192.0.2.10-192.0.2.20) of either family"),
                 Required,
                 "The addresses, handed out in the order written. No address may be in two pools.",
-            ),
+            ).set("[\"192.168.35.100-192.168.35.110\", \"fd35::100-fd35::1ff\"]"),
             option("auto-assign", Kind::Flag, Flag(true), "Hand out to Services that do not ask for this pool or its addresses."),
             option(
                 "avoid-network-and-broadcast",
@@ -312,20 +331,20 @@ pub static SECTIONS: &[Section] = &[
                 number(0, MOST_U32),
                 Unset("none: after every pool that has one"),
                 "The pool with the lower number is asked first.",
-            ),
+            ).shown("100"),
             option(
                 "namespaces",
                 Kind::Texts("namespace names"),
                 Texts(&[]),
                 "Only Services in these namespaces, or in those that namespace-selector selects; [] for all.",
-            ),
+            ).shown("[\"shop\"]"),
             option(
                 "namespace-selector",
                 SELECTOR,
                 Unset("every namespace"),
                 "Only Services in namespaces with these labels.",
-            ),
-            option("service-selector", SELECTOR, Unset("every Service"), "Only Services with these labels."),
+            ).shown("\"team=web\""),
+            option("service-selector", SELECTOR, Unset("every Service"), "Only Services with these labels.").shown("\"tier in (front, edge)\""),
             option("rest", seconds(0, 24 * HOUR_SECS), Text("30s"), "How long a freed address is not handed out again.").trade(
                 "Shorter finds an address sooner in a full pool; longer keeps clients of the old Service from meeting the new one.",
             ),
@@ -334,27 +353,27 @@ pub static SECTIONS: &[Section] = &[
                 Kind::Text("an interface name"),
                 Unset("none; kube-proxy accepts the traffic"),
                 "Put announced addresses on this interface, for hosts without kube-proxy.",
-            ),
+            ).shown("\"lo\""),
         ],
     ),
     Section::many(
         "l2",
         "Announce addresses on the link, by ARP. One node answers for an address at a time.",
         &[
-            option("pools", Kind::Texts("pool names"), Texts(&[]), "Which pools; [] for all."),
+            option("pools", Kind::Texts("pool names"), Texts(&[]), "Which pools; [] for all.").shown("[\"lan\"]"),
             option(
                 "interfaces",
                 Kind::Texts("interface names, or beginnings of names with a * behind"),
                 Texts(&[]),
                 "On which interfaces; [] for every one that can do ARP.",
-            ),
+            ).shown("[\"eth0\", \"bond*\"]"),
             option(
                 "exclude-interfaces",
                 Kind::Texts("interface names, or beginnings of names with a * behind"),
                 Texts(&[]),
                 "On which interfaces never.",
-            ),
-            option("nodes", SELECTOR, Unset("every node"), "Which nodes may answer, by their labels."),
+            ).shown("[\"docker*\"]"),
+            option("nodes", SELECTOR, Unset("every node"), "Which nodes may answer, by their labels.").shown("\"rack=a\""),
             option(
                 "sticky",
                 Kind::Flag,
@@ -369,8 +388,8 @@ pub static SECTIONS: &[Section] = &[
         "l2.preference",
         "Matching nodes are preferred: the weights of all that match are added, and the highest sum wins.",
         &[
-            option("nodes", SELECTOR, Required, "Which nodes, by their labels."),
-            option("weight", number(1, 1000), Required, "How much more such a node counts."),
+            option("nodes", SELECTOR, Required, "Which nodes, by their labels.").set("\"edge=true\""),
+            option("weight", number(1, 1000), Required, "How much more such a node counts.").set("100"),
         ],
     ),
     Section::one(
@@ -389,11 +408,10 @@ pub static SECTIONS: &[Section] = &[
         "This host as a BGP speaker.",
         &[
             option(
-                "asn",
-                number(1, MOST_U32),
+                "asn", Kind::Asn(&[]),
                 Unset("none; then every peer names its local-asn"),
                 "The AS number of this host.",
-            ),
+            ).set("64513"),
             option(
                 "router-id",
                 Kind::Text("an IPv4 address, or \"auto\""),
@@ -413,19 +431,19 @@ pub static SECTIONS: &[Section] = &[
         "bgp.peer",
         "A router to announce to.",
         &[
-            option("name", NAME, Required, "The name that advertisements and commands use."),
+            option("name", NAME, Required, "The name that advertisements and commands use.").set("\"tor\""),
             option(
                 "address",
                 Kind::Text("an IP address; a link-local one with %interface"),
                 Required,
                 "Where the peer is: \"10.0.0.1\", or \"fe80::1%eth0\".",
-            ),
+            ).set("\"10.0.0.1\""),
             option(
                 "asn",
-                Kind::NumberOr { least: 1, most: MOST_U32, unit: "", words: &["external", "internal"] },
+                Kind::Asn(&["external", "internal"]),
                 Required,
                 "The peer's AS number; \"external\" takes any but ours, \"internal\" only ours.",
-            ),
+            ).set("64512"),
             option(
                 "hold-time",
                 seconds(0, 65535),
@@ -438,20 +456,20 @@ pub static SECTIONS: &[Section] = &[
                 seconds(0, 65535),
                 Unset("a third of the hold time that was agreed"),
                 "How often to send a KEEPALIVE; 1 s or more, and less than hold-time.",
-            ),
+            ).shown("\"30s\""),
             option(
                 "connect-retry-time",
                 milliseconds(100, HOUR_SECS * 1000),
                 Text("5s"),
                 "How long to wait before dialing again.",
             ),
-            option("local-asn", number(1, MOST_U32), Unset("asn of [bgp]"), "The AS number that this peer sees us with."),
+            option("local-asn", Kind::Asn(&[]), Unset("asn of [bgp]"), "The AS number that this peer sees us with.").shown("64514"),
             option(
                 "source-address",
                 Kind::Text("an IP address"),
                 Unset("the kernel chooses"),
                 "The local address of the connection, of the same family as address.",
-            ),
+            ).shown("\"10.0.0.11\""),
             option("port", PORT, Number(179), "The peer's TCP port."),
             option("passive", Kind::Flag, Flag(false), "Wait for the peer's connection, never dial."),
             option(
@@ -473,7 +491,7 @@ pub static SECTIONS: &[Section] = &[
             )
             .not_yet_true("graceful restart"),
             option("bfd", Kind::Text("the name of a [[bfd]] profile"), Unset("no BFD"), "Watch this peer by BFD.").not_yet(BFD),
-            option("nodes", SELECTOR, Unset("every node"), "Which nodes talk to this peer, by their labels."),
+            option("nodes", SELECTOR, Unset("every node"), "Which nodes talk to this peer, by their labels.").shown("\"rack=a\""),
             option("vrf", Kind::Text("the name of a [[vrf]]"), Unset("the main routing table"), "Reach the peer in this VRF.")
                 .not_yet(VRF),
         ],
@@ -482,10 +500,10 @@ pub static SECTIONS: &[Section] = &[
         "bgp.advertisement",
         "What is announced to which peers, and how. Without any, nothing is announced over BGP.",
         &[
-            option("pools", Kind::Texts("pool names"), Texts(&[]), "Which pools; [] for all."),
-            option("peers", Kind::Texts("peer names"), Texts(&[]), "To which peers; [] for all."),
-            option("service-selector", SELECTOR, Unset("every Service"), "Only Services with these labels."),
-            option("nodes", SELECTOR, Unset("every node"), "Which nodes announce, by their labels."),
+            option("pools", Kind::Texts("pool names"), Texts(&[]), "Which pools; [] for all.").shown("[\"lan\"]"),
+            option("peers", Kind::Texts("peer names"), Texts(&[]), "To which peers; [] for all.").shown("[\"tor\"]"),
+            option("service-selector", SELECTOR, Unset("every Service"), "Only Services with these labels.").shown("\"expose=wan\""),
+            option("nodes", SELECTOR, Unset("every node"), "Which nodes announce, by their labels.").shown("\"rack=a\""),
             option(
                 "aggregation-length",
                 Kind::Number { least: 1, most: 32, unit: "bits" },
@@ -505,8 +523,8 @@ pub static SECTIONS: &[Section] = &[
                 number(0, MOST_U32),
                 Unset("100"),
                 "LOCAL_PREF, to internal peers only. Higher wins.",
-            ),
-            option("med", number(0, MOST_U32), Unset("none is sent"), "MULTI_EXIT_DISC. Lower wins."),
+            ).shown("100"),
+            option("med", number(0, MOST_U32), Unset("none is sent"), "MULTI_EXIT_DISC. Lower wins.").shown("10"),
             option(
                 "prepend",
                 Kind::Number { least: 0, most: 64, unit: "times" },
@@ -519,7 +537,7 @@ pub static SECTIONS: &[Section] = &[
                 Kind::Texts("communities (64512:100, large:64512:1:2), well-known names and aliases"),
                 Texts(&[]),
                 "The communities on the routes.",
-            ),
+            ).shown("[\"64512:100\", \"large:64512:1:2\", \"no-advertise\", \"blue\"]"),
             option(
                 "link-bandwidth",
                 Kind::Flag,
@@ -530,7 +548,7 @@ pub static SECTIONS: &[Section] = &[
         ],
     ),
     Section {
-        own_keys: Some("an alias, and the community that it stands for"),
+        own_keys: Some(OwnKeys { what: "a name, and the community that it stands for", example: "blue = \"64512:200\"" }),
         ..Section::one("bgp.communities", "Names for communities, for use in advertisements.", &[])
     },
     Section::many(

@@ -20,6 +20,8 @@ type Aliases = BTreeMap<String, Community>;
 /// What peers take from `[bgp]`.
 struct Shared {
     asn: Option<u32>,
+    /// There is an `asn`, if perhaps a wrong one.
+    asn_written: bool,
     /// `listen` was written as an empty list.
     only_dials: bool,
     /// The names of the `[[bfd]]` profiles.
@@ -30,12 +32,12 @@ struct Shared {
 pub(super) fn bgp(root: &mut Reader<'_>, pools: &Pools) -> Option<Bgp> {
     let profiles = names_of_profiles(root);
     root.one("bgp", |section| {
-        let asn = asn(section, "asn");
+        let asn = section.number("asn");
         let router_id = section.text("router-id", router_id);
         let listen = items(section.set("listen", listen_address));
         let port = section.number("port");
         let only_dials = section.given("listen").is_some() && listen.is_empty();
-        let shared = Shared { asn, only_dials, profiles };
+        let shared = Shared { asn, asn_written: section.given("asn").is_some(), only_dials, profiles };
         let aliases = section.one("communities", aliases)?;
         let mut names = Vec::new();
         let mut endpoints = Vec::new();
@@ -56,16 +58,6 @@ fn names_of_profiles(root: &Reader<'_>) -> Vec<String> {
         _ => None,
     });
     texts.collect()
-}
-
-/// An AS number that a router may have.
-fn asn(section: &mut Reader<'_>, key: &str) -> Option<u32> {
-    let asn: u32 = section.number(key)?;
-    if let Some(why) = syntax::reserved_asn(asn) {
-        let hint = "private use: 64512 to 65534, and 4200000000 to 4294967294";
-        section.complain(section.place(key), format!("no router can be AS {asn}: {why}"), hint);
-    }
-    Some(asn)
 }
 
 fn router_id(text: &str) -> Result<Option<Ipv4Addr>, Problem> {
@@ -136,12 +128,18 @@ fn peer(
     let passive = section.flag("passive");
     let multihop = section.number("multihop");
     let nodes = section.text("nodes", syntax::selector);
+    if section.flag("ttl-security") && multihop.is_some_and(|hops: u8| hops > 1) {
+        // RFC 5082 §3: the mechanism is for peers that are one hop away.
+        let other = (section.place("multihop"), "the peer is farther than the link");
+        let message = "ttl-security takes packets from the link only, and multihop lets the peer be farther";
+        section.conflict(section.place("ttl-security"), message, "keep one of them", other);
+    }
     section.text("bfd", |text| {
         let known: Vec<&str> = shared.profiles.iter().map(String::as_str).collect();
         match known.contains(&text) {
             true => Ok(()),
             false => {
-                let message = format!("the peer names a BFD profile that there is not: {}", written(text));
+                let message = format!("there is no BFD profile {}", written(text));
                 Err(Problem::new(message, syntax::suggestion(text, &known, "[[bfd]] profile")))
             }
         }
@@ -195,7 +193,12 @@ fn peer_address(text: &str) -> Result<PeerAddress, Problem> {
         None => (text, None),
     };
     let Ok(ip) = ip.parse::<IpAddr>() else {
-        let unnumbered = zone.is_none() && syntax::interface(text).is_ok() && !text.contains('.');
+        // eth0, bond0 and eth0.100, but neither 10.0.0.256 nor tor.example.com
+        let device = text.split_once('.').map_or(text, |(device, vlan)| match vlan.parse::<u16>() {
+            Ok(_) => device,
+            Err(_) => "",
+        });
+        let unnumbered = device.starts_with(|c: char| c.is_ascii_alphabetic()) && syntax::interface(text).is_ok();
         return match text {
             "gateway" => refused(
                 "`bgp.peer.address = \"gateway\"` is not available yet".to_owned(),
@@ -233,15 +236,15 @@ fn peer_asn(section: &mut Reader<'_>) -> Option<PeerAsn> {
     match section.given("asn").map(|entry| &entry.value.data) {
         Some(Data::Text(text)) if text.text == "internal" => Some(PeerAsn::Internal),
         Some(Data::Text(text)) if text.text == "external" => Some(PeerAsn::External),
-        _ => asn(section, "asn").map(PeerAsn::Is),
+        _ => section.number("asn").map(PeerAsn::Is),
     }
 }
 
 fn local_asn(section: &mut Reader<'_>, shared: &Shared) -> Option<u32> {
     if section.given("local-asn").is_some() {
-        return asn(section, "local-asn");
+        return section.number("local-asn");
     }
-    if shared.asn.is_none() {
+    if !shared.asn_written {
         let hint = "add asn to [bgp], or local-asn to this peer";
         section.complain(section.header(), "no AS number of our own for this peer", hint);
     }
@@ -250,12 +253,12 @@ fn local_asn(section: &mut Reader<'_>, shared: &Shared) -> Option<u32> {
 
 /// The hold time and the keepalive time, `None` for no hold timer and for a third of what is agreed.
 fn timers(section: &mut Reader<'_>) -> (Option<Duration>, Option<Duration>) {
-    let hold = section.duration("hold-time").unwrap_or_default();
     let keepalive = section.duration("keepalive-time");
+    let Some(hold) = section.duration("hold-time") else { return (None, keepalive) };
     let seconds = hold.as_secs();
     if hold.subsec_nanos() != 0 {
-        let hint = "the hold time travels in whole seconds";
-        section.complain(section.place("hold-time"), format!("the hold time is {}", duration::text(hold)), hint);
+        let message = format!("the hold time is {}; the protocol has whole seconds only", duration::text(hold));
+        section.complain(section.place("hold-time"), message, format!("write \"{}s\"", seconds + 1));
     } else if (1..3).contains(&seconds) {
         // RFC 4271 §4.2: "Hold Time MUST be either zero or at least three seconds."
         let message = format!("the hold time is {seconds} s; it must be 0 s or at least 3 s (RFC 4271 §4.2)");

@@ -7,7 +7,7 @@ use super::complaint::{Complaint, Place};
 use super::document::{Data, Table};
 use super::options::Section;
 use super::reader::{Problem, Reader};
-use super::{Access, Api, Config, Kubernetes, Log, LogFormat, Manifests, Node, Source, State};
+use super::{Access, Api, Config, Kubernetes, Log, LogFormat, Manifests, Node, Source, State, nearest};
 use super::{pools, routing, syntax};
 
 /// Reads everything, and complains about everything. `None` only with a complaint.
@@ -62,6 +62,12 @@ fn source(root: &mut Reader<'_>) -> Option<Source> {
         }
         (Some(_), None) => root.one("kubernetes", self::kubernetes)?.map(Source::Kubernetes),
         (None, Some(_)) => root.one("manifests", self::manifests)?.map(Source::Manifests),
+        // A misspelt section is complained about as such.
+        (None, None)
+            if root.table.entries.keys().any(|key| nearest(key, ["kubernetes", "manifests"].into_iter()).is_some()) =>
+        {
+            None
+        }
         (None, None) => {
             let hint = "add [kubernetes] with a kubeconfig, or [manifests] with a folder of YAML files";
             root.complain(root.header(), "neither [kubernetes] nor [manifests] says where Services come from", hint);

@@ -30,10 +30,11 @@ impl Checker<'_> {
                 self.option(section, option, entry);
             } else if let Some(inner) = Section::find(&section.join(key)) {
                 self.section(inner, entry);
-            } else if let Some(what) = section.own_keys {
+            } else if let Some(own) = &section.own_keys {
                 if !matches!(entry.value.data, Data::Text(_)) {
-                    let message = format!("{} is {}, not {what}", quoted(key), entry.value.type_name());
-                    self.complain(&entry.value.place, message, format!("write {key} = \"64512:100\""));
+                    let message =
+                        format!("{} is {}; {section} takes {}", quoted(key), entry.value.type_name(), own.what);
+                    self.complain(&entry.value.place, message, format!("write it like {}", own.example));
                     entry.value.data = Data::Refused;
                 }
             } else {
@@ -44,13 +45,14 @@ impl Checker<'_> {
 
     fn unknown(&mut self, section: &Section, key: &str, entry: &mut Entry) {
         let known: Vec<&str> = section.keys().collect();
-        let elsewhere = SECTIONS.iter().find(|other| other.option(key).is_some() || other.keys().any(|k| k == key));
-        let hint = match (nearest(key, known.iter().copied()), elsewhere) {
+        let elsewhere: Vec<&Section> = SECTIONS.iter().filter(|other| other.keys().any(|known| known == key)).collect();
+        let hint = match (nearest(key, known.iter().copied()), &elsewhere[..]) {
             (Some(near), _) => format!("did you mean {}?", quoted(near)),
-            (None, Some(other)) => format!("{} is a key of {other}", quoted(key)),
-            (None, None) => format!("{section} knows {}", known.join(", ")),
+            (None, [only]) => format!("{} belongs into {only}", quoted(key)),
+            (None, _) => format!("{section} knows {}", known.join(", ")),
         };
-        self.complain(&entry.key, format!("unknown key {} in {section}", quoted(key)), hint);
+        let what = if matches!(entry.value.data, Data::Table(_)) { "section" } else { "key" };
+        self.complain(&entry.key, format!("unknown {what} {} in {section}", quoted(key)), hint);
         entry.value.data = Data::Refused;
     }
 
@@ -64,7 +66,7 @@ impl Checker<'_> {
             self.complain(
                 place,
                 format!("{section} is not available yet"),
-                format!("this version of crier does not know {what}; take the section out"),
+                format!("{what} will come with a later version of crier; take the section out"),
             );
             return;
         }
@@ -108,7 +110,7 @@ impl Checker<'_> {
             Available::NotYetTrue(what) => (what, " = true"),
             Available::NotYet(what) => (what, ""),
         };
-        let hint = format!("this version of crier does not know {what}; take the key out");
+        let hint = format!("{what} will come with a later version of crier; take the key out");
         self.complain(&entry.key, format!("{} is not available yet", quoted(&format!("{path}{value}"))), hint);
         // The value stays: a reference in it is checked even so.
     }
@@ -117,11 +119,12 @@ impl Checker<'_> {
         let key = option.key;
         let problem = match (option.kind, &mut value.data) {
             (Kind::Flag | Kind::FlagOr(_), Data::Flag(_)) => None,
-            (Kind::FlagOr(words) | Kind::NumberOr { words, .. }, Data::Text(text)) => {
+            (Kind::FlagOr(words) | Kind::Asn(words), Data::Text(text)) => {
                 let known = words.contains(&text.text.as_str());
                 (!known).then(|| format!("{} is {}", quoted(key), written(&text.text)))
             }
-            (Kind::Number { least, most, .. } | Kind::NumberOr { least, most, .. }, Data::Number(number)) => {
+            (Kind::Asn(_), Data::Number(number)) => reserved_asn(*number),
+            (Kind::Number { least, most, .. }, Data::Number(number)) => {
                 (!(least..=most).contains(number)).then(|| format!("{} is {number}, out of its range", quoted(key)))
             }
             (Kind::Duration { least, most }, Data::Text(text)) => match duration::parse(&text.text) {
@@ -148,14 +151,38 @@ impl Checker<'_> {
                 format!("it takes {}, written like \"300ms\", \"30s\", \"1m30s\"", option.kind)
             }
             (Kind::Texts(_), Data::Text(text)) => format!("write a list: [{}]", written(&text.text)),
-            (Kind::Number { .. } | Kind::NumberOr { .. }, Data::Text(text)) if text.text.parse::<i64>().is_ok() => {
+            (Kind::Number { .. } | Kind::Asn(_), Data::Text(text)) if text.text.parse::<i64>().is_ok() => {
                 format!("write the number without quotes: {key} = {}", text.text)
+            }
+            (Kind::FlagOr(words) | Kind::Asn(words), Data::Text(text))
+                if let Some(near) = nearest(&text.text, words.iter().copied()) =>
+            {
+                format!("did you mean {}?", written(near))
+            }
+            (Kind::Asn(_), Data::Number(_)) => {
+                "numbers for private use are 64512 to 65534 and 4200000000 to 4294967294".to_owned()
             }
             _ => format!("it takes {}", option.kind),
         };
         self.complain(&value.place, message, hint);
         value.data = Data::Refused;
     }
+}
+
+/// Why no router may have this AS number, if none may.
+fn reserved_asn(asn: i64) -> Option<String> {
+    let why = match asn {
+        // RFC 7607 §2: "A BGP speaker MUST NOT originate or propagate a route with an AS number of zero".
+        0 => "AS 0 is reserved (RFC 7607)",
+        // RFC 6793 §9: AS_TRANS stands for numbers that do not fit into two octets.
+        23456 => "AS 23456 stands for numbers that old routers cannot show (RFC 6793)",
+        // RFC 7300 §2: the last numbers of two and of four octets.
+        65535 => "AS 65535 is reserved (RFC 7300)",
+        0xffff_ffff => "AS 4294967295 is reserved (RFC 7300)",
+        1..0xffff_ffff => return None,
+        _ => return Some(format!("{asn} is no AS number; they go from 1 to 4294967294")),
+    };
+    Some(format!("no router can have this number: {why}"))
 }
 
 /// A key, as complaints show it.

@@ -128,20 +128,6 @@ pub(super) fn suggestion(text: &str, known: &[&str], what: &str) -> String {
     }
 }
 
-/// Why no router may have this AS number.
-pub(super) fn reserved_asn(asn: u32) -> Option<&'static str> {
-    match asn {
-        // RFC 7607 §2: "A BGP speaker MUST NOT originate or propagate a route with an AS number of zero".
-        0 => Some("AS 0 is reserved (RFC 7607)"),
-        // RFC 6793 §9: AS_TRANS stands for numbers that do not fit into two octets.
-        23456 => Some("AS 23456 only stands for others (RFC 6793)"),
-        // RFC 7300 §2: the last AS numbers of two and four octets.
-        65535 => Some("AS 65535 is reserved (RFC 7300)"),
-        4_294_967_295 => Some("AS 4294967295 is reserved (RFC 7300)"),
-        _ => None,
-    }
-}
-
 /// A filter for log lines: `info`, or `info,crier::bgp=debug`.
 pub(super) fn log_filter(text: &str) -> Result<String, Problem> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
