@@ -4,7 +4,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
 use super::SourceFile;
 
@@ -84,7 +84,9 @@ impl Complaints {
 
     /// `3 mistakes in crier.toml; nothing was changed`
     pub fn summary(&self) -> String {
-        let mut paths: Vec<&str> = self.list.iter().map(|complaint| self.position(&complaint.place).path).collect();
+        let path =
+            |complaint: &Complaint| self.files.get(complaint.place.file).map_or("the configuration", |f| &f.path);
+        let mut paths: Vec<&str> = self.list.iter().map(path).collect();
         paths.dedup();
         let count = match self.list.len() {
             1 => "1 mistake".to_owned(),
@@ -96,16 +98,12 @@ impl Complaints {
     fn report<'a>(&'a self, complaint: &'a Complaint) -> Group<'a> {
         let primary = (&complaint.place, None);
         let second = complaint.second.as_ref().map(|(place, label)| (place, Some(label.as_str())));
-        let mut group = Level::ERROR.primary_title(&complaint.message).elements([] as [Origin<'_>; 0]);
-        match second {
-            Some(second) if second.0.file == complaint.place.file => {
-                group = group.element(self.snippet(&[primary, second]));
-            }
-            Some(second) => {
-                group = group.element(self.snippet(&[primary])).element(self.snippet(&[second]));
-            }
-            None => group = group.element(self.snippet(&[primary])),
-        }
+        let group = Group::with_title(Level::ERROR.primary_title(&complaint.message));
+        let group = match second {
+            Some(second) if second.0.file == complaint.place.file => group.element(self.snippet(&[primary, second])),
+            Some(second) => group.element(self.snippet(&[primary])).element(self.snippet(&[second])),
+            None => group.element(self.snippet(&[primary])),
+        };
         match &complaint.hint {
             Some(hint) => group.element(Level::HELP.message(hint)),
             None => group,

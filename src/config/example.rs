@@ -22,7 +22,7 @@ pub fn example() -> String {
     for section in SECTIONS {
         let inside_another = parent(section).is_some_and(|parent| parent.repeated);
         if !section.path.is_empty() && section.available == Available::Yes && !inside_another {
-            page.push('\n');
+            page.push_str("\n\n");
             write_section(&mut page, section);
         }
     }
@@ -38,7 +38,8 @@ fn write_section(page: &mut String, section: &Section) {
     let off = if section.path == "manifests" { "#" } else { "" };
     comment(page, section.summary);
     line(page, &format!("{off}{section}"));
-    for option in section.options.iter().filter(|option| !matches!(option.available, Available::NotYet(_))) {
+    for (n, option) in section.options.iter().filter(|option| option.available_somehow()).enumerate() {
+        page.push_str(if n == 0 { "" } else { "\n" });
         comment(page, option.summary);
         if !option.trade.is_empty() {
             comment(page, option.trade);
@@ -63,6 +64,7 @@ fn write_section(page: &mut String, section: &Section) {
 
 /// A section in a section that comes many times is written as a list of inline tables.
 fn write_inner(page: &mut String, section: &Section) {
+    page.push('\n');
     comment(page, section.summary);
     let mut entries = Vec::new();
     for option in section.options {

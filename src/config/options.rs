@@ -186,6 +186,11 @@ impl ConfigOption {
         ConfigOption { example: Example::Set(example), ..self }
     }
 
+    /// Some value of it is accepted.
+    pub fn available_somehow(&self) -> bool {
+        !matches!(self.available, Available::NotYet(_))
+    }
+
     const fn trade(self, trade: &'static str) -> ConfigOption {
         ConfigOption { trade, ..self }
     }
@@ -237,7 +242,7 @@ const HOUR_SECS: u64 = 3600;
 const PORT: Kind = number(1, 65535);
 const PATH: Kind = Kind::Text("an absolute path");
 const SELECTOR: Kind = Kind::Text("a label selector as kubectl takes it");
-const NAME: Kind = Kind::Text("a name of lower case letters, digits, - and .");
+const NAME: Kind = Kind::Text("a name of lower case letters, digits, dots and dashes");
 
 const BFD: &str = "BFD";
 const VRF: &str = "VRFs";
@@ -279,7 +284,7 @@ pub static SECTIONS: &[Section] = &[
         "kubernetes",
         "Services come from an API server. Either this section or [manifests].",
         &[
-            option("kubeconfig", PATH, Unset("none; then in-cluster = true"), "The file that tells server and credentials.").set("\"/etc/crier/kubeconfig\""),
+            option("kubeconfig", PATH, Unset("none, and in-cluster = true instead"), "The file that tells server and credentials.").set("\"/etc/crier/kubeconfig\""),
             option(
                 "in-cluster",
                 Kind::Flag,
@@ -329,7 +334,7 @@ pub static SECTIONS: &[Section] = &[
             option(
                 "priority",
                 number(0, MOST_U32),
-                Unset("none: after every pool that has one"),
+                Unset("none, and after every pool that has one"),
                 "The pool with the lower number is asked first.",
             ).shown("100"),
             option(
@@ -351,7 +356,7 @@ pub static SECTIONS: &[Section] = &[
             option(
                 "bind",
                 Kind::Text("an interface name"),
-                Unset("none; kube-proxy accepts the traffic"),
+                Unset("none, and kube-proxy accepts the traffic"),
                 "Put announced addresses on this interface, for hosts without kube-proxy.",
             ).shown("\"lo\""),
         ],
@@ -409,7 +414,7 @@ pub static SECTIONS: &[Section] = &[
         &[
             option(
                 "asn", Kind::Asn(&[]),
-                Unset("none; then every peer names its local-asn"),
+                Unset("none, and every peer names its local-asn"),
                 "The AS number of this host.",
             ).set("64513"),
             option(
