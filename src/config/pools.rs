@@ -87,11 +87,7 @@ fn addresses(
     all: &mut Vec<(AddressRange, Place, PoolName)>,
 ) -> Vec<AddressRange> {
     let ranges = section.texts("addresses", range);
-    let written_empty = match section.given("addresses").map(|entry| &entry.value.data) {
-        Some(super::document::Data::List(values)) => values.is_empty(),
-        _ => false,
-    };
-    if written_empty {
+    if section.empty_list_given("addresses") {
         let place = section.place("addresses");
         section.complain(place, "this pool has no addresses", "add a CIDR or a range: addresses = [\"192.0.2.0/24\"]");
     }

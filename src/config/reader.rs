@@ -54,6 +54,11 @@ impl<'a> Reader<'a> {
         self.table.entries.get(key)
     }
 
+    /// The key was written with a list of nothing. A list whose items were all refused is not that.
+    pub fn empty_list_given(&self, key: &str) -> bool {
+        matches!(self.given(key).map(|entry| &entry.value.data), Some(Data::List(values)) if values.is_empty())
+    }
+
     /// Where to point for a key: at its value, or at the section's header.
     pub fn place(&self, key: &str) -> Place {
         self.given(key).map_or_else(|| self.table.place.clone(), |entry| entry.value.place.clone())

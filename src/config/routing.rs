@@ -36,7 +36,7 @@ pub(super) fn bgp(root: &mut Reader<'_>, pools: &Pools) -> Option<Bgp> {
         let router_id = section.text("router-id", router_id);
         let listen = items(section.set("listen", listen_address));
         let port = section.number("port");
-        let only_dials = section.given("listen").is_some() && listen.is_empty();
+        let only_dials = section.empty_list_given("listen");
         let shared = Shared { asn, asn_written: section.given("asn").is_some(), only_dials, profiles };
         let aliases = section.one("communities", aliases)?;
         let mut names = Vec::new();
@@ -258,7 +258,7 @@ fn timers(section: &mut Reader<'_>) -> (Option<Duration>, Option<Duration>) {
     let seconds = hold.as_secs();
     if hold.subsec_nanos() != 0 {
         let message = format!("the hold time is {}; the protocol has whole seconds only", duration::text(hold));
-        section.complain(section.place("hold-time"), message, format!("write \"{}s\"", seconds + 1));
+        section.complain(section.place("hold-time"), message, format!("write \"{}s\"", (seconds + 1).max(3)));
     } else if (1..3).contains(&seconds) {
         // RFC 4271 §4.2: "Hold Time MUST be either zero or at least three seconds."
         let message = format!("the hold time is {seconds} s; it must be 0 s or at least 3 s (RFC 4271 §4.2)");
@@ -323,7 +323,7 @@ fn advertisement(
     communities.dedup();
     let aggregation_length = section.number("aggregation-length");
     let aggregation_length_v6 = section.number("aggregation-length-v6");
-    let all = section.given("pools").is_none() || pool_names.is_empty();
+    let all = section.given("pools").is_none() || section.empty_list_given("pools");
     let announced = pools.list.iter().filter(|pool| all || pool_names.contains(&pool.name));
     for pool in announced {
         covered(section, "aggregation-length", Family::V4, aggregation_length, pool);

@@ -48,6 +48,10 @@ impl Checker<'_> {
         let elsewhere: Vec<&Section> = SECTIONS.iter().filter(|other| other.keys().any(|known| known == key)).collect();
         let hint = match (nearest(key, known.iter().copied()), &elsewhere[..]) {
             (Some(near), _) => format!("did you mean {}?", quoted(near)),
+            (None, [only]) if only.path.is_empty() => match Section::find(key) {
+                Some(top) => format!("write {top} on a line of its own"),
+                None => format!("{} belongs above every section", quoted(key)),
+            },
             (None, [only]) => format!("{} belongs into {only}", quoted(key)),
             (None, _) => format!("{section} knows {}", known.join(", ")),
         };

@@ -329,6 +329,9 @@ fn a_mistake_is_reported_once_and_causes_no_second_one() {
         "[[pool]]\nname = \"lan\"\naddresses = [\"lan\"]\n[[l2]]\npools = [\"lan\"]\n",
         "[[pool]]\nname = \"lan\"\naddresses = 3\n",
         "[pulse]\ninterval = 3\nfoo = 1\n",
+        "[[pool]]\nname = \"lan\"\naddresses = [\"10.1.0.7\"]\n[[bgp.advertisement]]\npools = [\"x\"]\naggregation-length = 24\n",
+        "[bgp]\nasn = 1\nlisten = [\"x\"]\n[[bgp.peer]]\nname = \"a\"\naddress = \"10.0.0.1\"\nasn = 1\npassive = true\n",
+        "bgp = 3\n",
     ] {
         let complaints = bad(text);
         assert_eq!(complaints.iter().count(), 1, "{complaints}");
@@ -353,6 +356,16 @@ fn thousands_of_mistakes_are_all_reported() {
     let text: String = (0..3000).map(|n| format!("key-{n} = 1\n")).collect();
     let complaints = parse_one(&(text + LEAST)).unwrap_err();
     assert_eq!(complaints.render(false).matches("unknown key").count(), 3000);
+}
+
+#[test]
+fn a_byte_order_mark_and_windows_line_ends_move_no_caret() {
+    let text = "\u{feff}[manifests]\r\nfolder = \"/m\"\r\n[[l2]]\r\nnodes = \"a b\"\r\n";
+    let complaints = parse_one(text).unwrap_err();
+    let complaint = complaints.iter().next().unwrap();
+    let position = complaints.position(&complaint.place);
+    assert_eq!((position.line, position.column), (4, 12), "{complaints}");
+    assert_eq!(&text[complaint.place.start..complaint.place.end], "b");
 }
 
 #[test]
