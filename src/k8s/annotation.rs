@@ -166,22 +166,24 @@ mod tests {
 
     #[test]
     fn each_spelling_of_a_wish_is_understood() {
-        let table: &[(&[(&str, &str)], Option<&str>, &[&str], Option<&str>)] = &[
-            (&[("crier.dev/addresses", "192.0.2.1")], None, &["192.0.2.1"], None),
-            (&[("crier.dev/addresses", " fd00::1 , 192.0.2.1")], None, &["fd00::1", "192.0.2.1"], None),
-            (&[("metallb.io/loadBalancerIPs", "192.0.2.1,fd00::1")], None, &["192.0.2.1", "fd00::1"], None),
-            (&[("metallb.universe.tf/loadBalancerIPs", "192.0.2.1")], None, &["192.0.2.1"], None),
-            (&[], Some("192.0.2.1"), &["192.0.2.1"], None),
-            (&[("crier.dev/pool", "lan")], None, &[], Some("lan")),
-            (&[("metallb.io/address-pool", "lan")], None, &[], Some("lan")),
-            (&[("metallb.universe.tf/address-pool", "lan")], None, &[], Some("lan")),
-            (&[("metallb.io/ip-allocated-from-pool", "lan")], None, &[], None),
-            (&[("metallb.io/loadBalancerIPs", ""), ("metallb.io/allow-shared-ip", "")], None, &[], None),
+        // Annotation, its value, spec.loadBalancerIP; the addresses asked for, the pool asked for.
+        let table = [
+            ("crier.dev/addresses", "192.0.2.1", "", "192.0.2.1", ""),
+            ("crier.dev/addresses", " fd00::1 , 192.0.2.1", "", "fd00::1 192.0.2.1", ""),
+            ("metallb.io/loadBalancerIPs", "192.0.2.1,fd00::1", "", "192.0.2.1 fd00::1", ""),
+            ("metallb.universe.tf/loadBalancerIPs", "192.0.2.1", "", "192.0.2.1", ""),
+            ("unrelated", "", "192.0.2.1", "192.0.2.1", ""),
+            ("crier.dev/pool", "lan", "", "", "lan"),
+            ("metallb.io/address-pool", "lan", "", "", "lan"),
+            ("metallb.universe.tf/address-pool", "lan", "", "", "lan"),
+            ("metallb.io/ip-allocated-from-pool", "lan", "", "", ""),
+            ("metallb.io/loadBalancerIPs", "", "192.0.2.1", "192.0.2.1", ""),
+            ("metallb.io/allow-shared-ip", "", "", "", ""),
         ];
-        for (annotations, spec, addresses, pool) in table {
-            let (seen, seen_pool) = granted(annotations, *spec);
-            assert_eq!(seen, *addresses, "addresses of {annotations:?} and {spec:?}");
-            assert_eq!(seen_pool.as_deref(), *pool, "pool of {annotations:?}");
+        for (name, value, spec, addresses, pool) in table {
+            let (seen, seen_pool) = granted(&[(name, value)], Some(spec));
+            assert_eq!(seen.join(" "), addresses, "addresses of {name}: \"{value}\" and {spec:?}");
+            assert_eq!(seen_pool.unwrap_or_default(), pool, "pool of {name}: \"{value}\"");
         }
     }
 
