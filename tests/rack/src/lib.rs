@@ -74,6 +74,7 @@ pub mod crier;
 mod folder;
 pub mod frr;
 pub mod kubernetes;
+pub mod metal;
 mod namespace;
 mod need;
 pub mod net;
@@ -84,6 +85,7 @@ pub mod server;
 pub mod site;
 mod wait;
 
+pub use metal::Metal;
 pub use namespace::Namespace;
 pub use need::{Need, enter_user_namespace_if_needed, skip};
 pub use process::Process;
