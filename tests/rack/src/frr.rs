@@ -1,8 +1,221 @@
-//! FRR as a router.
+//! FRR as a router: zebra and bgpd with sockets of their own, asked over the daemons' vty sockets.
+//!
+//! Pitfalls: without `no bgp ebgp-requires-policy` eBGP neither sends nor takes a route; without
+//! `no bgp network import-check` a `network` is only announced if the kernel has it; FRR 8.4 offers graceful restart
+//! unasked, so that routers which help keep its routes for two minutes after it died, until
+//! `bgp graceful-restart-disable`; of two IPv6 next hops it puts the link-local one into the kernel, unless a route map
+//! says `set ipv6 next-hop prefer-global`; and what changes goes out after 50 ms, not at once.
 
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read, Write};
+use std::net::IpAddr;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::unistd::Group;
+use serde_json::Value;
+
+use crate::bird::Session;
+use crate::namespace::Namespace;
+use crate::process::Process;
+use crate::wait::{Deadline, eventually, secs};
+
+/// What nearly every `router bgp` section of a test holds; see the pitfalls above.
+pub const PLAIN: &str = "
+ no bgp ebgp-requires-policy
+ no bgp network import-check
+ no bgp default ipv4-unicast
+ bgp graceful-restart-disable
+";
 
 /// Where Debian puts FRR's daemons.
-pub fn folder() -> PathBuf {
-    "/usr/lib/frr".into()
+const FOLDER: &str = "/usr/lib/frr";
+/// The group that its packages name at build time.
+const GROUP: &str = "frrvty";
+
+/// Where FRR is, or why it cannot run.
+pub(crate) fn look() -> Result<String, String> {
+    if !["zebra", "bgpd"].iter().all(|daemon| Path::new(FOLDER).join(daemon).exists()) {
+        return Err("no FRR: apt-get install frr".into());
+    }
+    match std::fs::read_to_string("/proc/self/setgroups") {
+        Ok(setgroups) if setgroups.trim() == "deny" => {
+            Err("FRR sets its groups, which a user namespace forbids".into())
+        }
+        Ok(_) | Err(_) => Ok(FOLDER.into()),
+    }
+}
+
+/// A running zebra and bgpd.
+#[derive(Debug)]
+pub struct Frr {
+    bgpd: Process,
+    zebra: Process,
+    folder: PathBuf,
+}
+
+impl Namespace {
+    /// Starts FRR in here with `configuration` for bgpd (see [`PLAIN`]) and waits until both daemons answer. zebra puts
+    /// the routes into the kernel, several equal ones as multipath.
+    #[track_caller]
+    pub fn frr(&self, configuration: &str) -> Frr {
+        let folder = self.rack().subfolder(&format!("{}.frr", self.name()));
+        let zebra = self.start_daemon("zebra", "log timestamp precision 6\n", &folder);
+        let configuration = format!("log timestamp precision 6\ndebug bgp neighbor-events\n{configuration}\n");
+        let bgpd = self.start_daemon("bgpd", &configuration, &folder);
+        Frr { bgpd, zebra, folder }
+    }
+
+    #[track_caller]
+    fn start_daemon(&self, daemon: &str, configuration: &str, folder: &Path) -> Process {
+        let file = |name: String| folder.join(name);
+        let configuration_file = file(format!("{daemon}.conf"));
+        let written = std::fs::write(&configuration_file, configuration);
+        written.unwrap_or_else(|error| panic!("could not write {}: {error}", configuration_file.display()));
+        let mut command = Command::new(Path::new(FOLDER).join(daemon));
+        command.arg("-f").arg(configuration_file).arg("-i").arg(file(format!("{daemon}.pid")));
+        command.arg("-z").arg(file("zserv".into())).arg("--vty_socket").arg(folder);
+        // It stays root, since its own user could not write into the folder, and insists on the group of those who may
+        // use vty sockets. It has that group from the start: changing it later would undo the parent-death signal.
+        let group = Group::from_name(GROUP).ok().flatten().unwrap_or_else(|| panic!("there is no group {GROUP}"));
+        command.gid(group.gid.as_raw()).args(["-u", "root", "-g", GROUP]);
+        // No telnet port.
+        command.args(["-P", "0", "--log", "stdout", "--log-level", "debugging"]);
+        let process = self.start(daemon, command);
+        eventually(&format!("{daemon} answers on its vty socket"), secs(10), || {
+            process.expect_running();
+            ask(folder, daemon, "show version")
+        });
+        process
+    }
+}
+
+impl Frr {
+    /// bgpd's process: killing it is what a crash of the router's BGP looks like.
+    pub fn bgpd(&self) -> &Process {
+        &self.bgpd
+    }
+
+    pub fn zebra(&self) -> &Process {
+        &self.zebra
+    }
+
+    /// Any command of bgpd's, as typed into vtysh in enable mode.
+    ///
+    /// # Panics
+    /// When bgpd has ended or refuses the command.
+    #[track_caller]
+    pub fn command(&self, command: &str) -> String {
+        ask(&self.folder, "bgpd", command).unwrap_or_else(|error| {
+            self.bgpd.expect_running();
+            panic!("{}: `{command}`: {error}", self.bgpd.name())
+        })
+    }
+
+    /// Configuration commands one after the other, as after `configure terminal`.
+    #[track_caller]
+    pub fn configure(&self, commands: &[&str]) {
+        let all = ["enable", "configure terminal"].iter().chain(commands);
+        converse(&self.folder, "bgpd", all.copied()).unwrap_or_else(|error| {
+            self.bgpd.expect_running();
+            panic!("{}: {commands:?}: {error}", self.bgpd.name())
+        });
+    }
+
+    /// A `show … json`, read.
+    #[track_caller]
+    pub fn json(&self, command: &str) -> Value {
+        let text = self.command(command);
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("`{command}` printed no JSON: {error}\n{text}"))
+    }
+
+    /// Every route in bgpd's tables of both families: prefix → next hops, over all peers that announced it. Where a peer
+    /// announced a global and a link-local next hop, the global one.
+    #[track_caller]
+    pub fn routes(&self) -> BTreeMap<String, BTreeSet<IpAddr>> {
+        let mut table: BTreeMap<String, BTreeSet<IpAddr>> = BTreeMap::new();
+        for family in ["ipv4", "ipv6"] {
+            let answer = self.json(&format!("show bgp {family} unicast json"));
+            for (prefix, paths) in answer["routes"].as_object().into_iter().flatten() {
+                let hops = paths.as_array().into_iter().flatten().filter_map(next_hop);
+                table.entry(prefix.clone()).or_default().extend(hops);
+            }
+        }
+        table
+    }
+
+    /// All that bgpd knows of one prefix: `paths`, each with `aspath`, `nexthops`, `community`, `locpref`, ….
+    #[track_caller]
+    pub fn route(&self, prefix: &str) -> Value {
+        let family = if prefix.contains(':') { "ipv6" } else { "ipv4" };
+        self.json(&format!("show bgp {family} unicast {prefix} json"))
+    }
+
+    /// The session with the neighbor of that address.
+    #[track_caller]
+    pub fn session(&self, neighbor: &str) -> Session {
+        let answer = self.json(&format!("show bgp neighbors {neighbor} json"));
+        let told = &answer[neighbor];
+        let text = |key: &str| told[key].as_str().unwrap_or_default().to_owned();
+        let times = told["connectionsEstablished"].as_u64().unwrap_or(0);
+        Session {
+            state: text("bgpState"),
+            since: told["bgpTimerUpEstablishedEpoch"].to_string(),
+            times_established: usize::try_from(times).unwrap_or(usize::MAX),
+            last_error: text("lastResetDueTo"),
+        }
+    }
+
+    /// Waits until that session is established, and returns it.
+    #[track_caller]
+    pub fn wait_established(&self, neighbor: &str, deadline: impl Into<Deadline>) -> Session {
+        eventually(&format!("{} has the session with {neighbor} established", self.bgpd.name()), deadline, || {
+            let session = self.session(neighbor);
+            if session.is_established() { Ok(session) } else { Err(format!("{session:?}")) }
+        })
+    }
+}
+
+/// One path's next hop; bgpd lists two if it was announced with a link-local one beside.
+fn next_hop(path: &Value) -> Option<IpAddr> {
+    let hops = path["nexthops"].as_array()?;
+    let global = hops.iter().find(|hop| hop["scope"] != "link-local");
+    global.or(hops.first())?["ip"].as_str()?.parse().ok()
+}
+
+fn ask(folder: &Path, daemon: &str, command: &str) -> io::Result<String> {
+    converse(folder, daemon, ["enable", command].into_iter())
+}
+
+/// Sends commands one after the other over one vty session and returns what the last one printed. A command ends with a
+/// zero byte; its answer with three zero bytes and a status.
+fn converse<'c>(folder: &Path, daemon: &str, commands: impl Iterator<Item = &'c str>) -> io::Result<String> {
+    /// CMD_SUCCESS, CMD_WARNING (said, and done): FRR's lib/command.h.
+    const FINE: [u8; 2] = [0, 1];
+    let mut stream = UnixStream::connect(folder.join(format!("{daemon}.vty")))?;
+    stream.set_read_timeout(Some(secs(10)))?;
+    let mut answer = Vec::new();
+    for command in commands {
+        stream.write_all(command.as_bytes())?;
+        stream.write_all(&[0])?;
+        answer.clear();
+        let mut buffer = [0; 16384];
+        let status = loop {
+            if let [.., 0, 0, 0, status] = *answer {
+                answer.truncate(answer.len() - 4);
+                break status;
+            }
+            match stream.read(&mut buffer)? {
+                0 => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the daemon closed its vty socket")),
+                length => answer.extend(&buffer[..length]),
+            }
+        };
+        if !FINE.contains(&status) {
+            let said = String::from_utf8_lossy(&answer);
+            return Err(io::Error::other(format!("`{command}` ended with status {status}: {said}")));
+        }
+    }
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }

@@ -153,7 +153,8 @@ impl Cluster {
         &self.api
     }
 
-    /// Writes a kubeconfig and returns its path. `server` is mostly [`url`](Self::url).
+    /// Writes a kubeconfig and returns its path. `server` is [`url`](Self::url), or that of the
+    /// [`Faults`](crate::faults::Faults) before it.
     #[track_caller]
     pub fn kubeconfig(&self, user: User, proof: Proof, server: &str) -> PathBuf {
         write_kubeconfig(&self.folder, &self.authority, server, user, proof)
@@ -316,6 +317,11 @@ impl Cluster {
         let process = start_api_server(&self.host, &self.folder);
         wait_ready(&self.api, &process);
         *self.api_server.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(process);
+    }
+
+    /// Where the certificates are: `ca.pem`, and `server.pem` with `server.key`.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 }
 

@@ -54,7 +54,9 @@
 //! | [`net`], [`site`] | switches, cables that can be cut, and a whole site of nodes, router and client |
 //! | [`client`], [`server`], [`packet`] | requests, steady asking, ARP questions; backends and pods |
 //! | [`bird`], [`frr`], [`crier`](mod@crier) | routers from Debian, and the binary under test |
+//! | [`capture`] | what went over a link and when: ARP, and BGP messages out of their TCP streams |
 //! | [`kubernetes`], [`certificates`] | etcd, kube-apiserver, kube-controller-manager and kube-proxy |
+//! | [`faults`] | an API server that closes watches, answers 410, 429 or 500, or goes away |
 //!
 //! To look into a rack while a test stands still: `nsenter --net=PATH`, where `{namespace:?}` shows the path.
 //!
@@ -68,9 +70,11 @@
 //! | `KUBEBUILDER_ASSETS` | a folder with the control plane's binaries |
 
 pub mod bird;
+pub mod capture;
 pub mod certificates;
 pub mod client;
 pub mod crier;
+pub mod faults;
 mod folder;
 pub mod frr;
 pub mod kubernetes;

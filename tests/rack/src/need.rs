@@ -30,11 +30,7 @@ impl Need {
         match self {
             Need::Namespaces => namespaces(),
             Need::Bird => program("bird").ok_or_else(|| "no BIRD: apt-get install bird2".into()),
-            Need::Frr => {
-                let folder = crate::frr::folder();
-                let found = ["zebra", "bgpd"].iter().all(|daemon| folder.join(daemon).exists());
-                if found { Ok(folder.display().to_string()) } else { Err("no FRR: apt-get install frr".into()) }
-            }
+            Need::Frr => crate::frr::look(),
             Need::Kubernetes => {
                 program("nft").ok_or("no nft for kube-proxy: apt-get install nftables")?;
                 crate::kubernetes::binaries().map(|folder| folder.display().to_string())

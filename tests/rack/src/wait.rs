@@ -4,7 +4,7 @@
 //! milliseconds. When time is up the panic says what was expected and what was last seen instead.
 
 use std::fmt::{Debug, Display};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How long the pollers rest between two looks.
 const REST: Duration = Duration::from_millis(4);
@@ -13,6 +13,12 @@ const REST: Duration = Duration::from_millis(4);
 #[expect(clippy::disallowed_methods, reason = "the rack's one reader of the clock")]
 pub fn now() -> Instant {
     Instant::now()
+}
+
+/// The time of day now; packets are stamped with it.
+#[expect(clippy::disallowed_methods, reason = "the rack's one reader of the clock")]
+pub(crate) fn wall() -> SystemTime {
+    SystemTime::now()
 }
 
 /// Lets `length` go by, for what happens at a pace (a probe every 5 ms), never to wait for something to have happened.

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use rack::{Need, Rack, Site, bird, eventually, eventually_equal, millis, net, secs};
+use rack::{Need, Rack, Site, bird, eventually, eventually_equal, frr, millis, net, secs};
 
 fn address(text: &str) -> SocketAddr {
     text.parse().unwrap()
@@ -198,6 +198,8 @@ fn stand_until_killed() {
     println!("folder {}", rack.folder().display());
     println!("pid {}", server.pid());
     bird.iter().for_each(|bird| println!("pid {}", bird.process().pid()));
+    let frr = Need::Frr.look().is_ok().then(|| rack.namespace("frr").frr("router bgp 64512"));
+    frr.iter().flat_map(|frr| [frr.zebra(), frr.bgpd()]).for_each(|process| println!("pid {}", process.pid()));
     println!("stands");
     loop {
         std::thread::park();
@@ -338,4 +340,65 @@ fn at_a_site_every_pod_is_reached_from_every_node_and_from_outside_by_nobody() {
     let answer = outside.get((site.node(0).address, 8080)).expect("the router forwards to nodes");
     assert_eq!(answer.source, Some(IpAddr::V4(outside.address)), "and the node sees the outside address");
     drop(server);
+}
+
+#[test]
+fn frr_takes_routes_from_two_birds_into_the_kernel() {
+    let name = "frr_takes_routes_from_two_birds_into_the_kernel";
+    let Some(rack) = Rack::for_test(name, &[Need::Bird, Need::Frr]) else { return };
+    let site = Site::new(&rack, "10.0.0.0/24", "fd00::/64", 2);
+    let frr = site.router.frr(&format!(
+        "router bgp 64512
+         bgp router-id 10.0.0.1
+         {}
+         neighbor nodes peer-group
+         neighbor nodes remote-as 64513
+         neighbor 10.0.0.11 peer-group nodes
+         neighbor 10.0.0.12 peer-group nodes
+         address-family ipv4 unicast
+          neighbor nodes activate
+         exit-address-family
+         address-family ipv6 unicast
+          neighbor nodes activate
+          neighbor nodes route-map global in
+         exit-address-family
+         route-map global permit 10
+          set ipv6 next-hop prefer-global",
+        frr::PLAIN
+    ));
+    let birds = site.nodes.iter().map(|node| {
+        node.bird(&format!(
+            "router id {};
+            protocol device {{}}
+            protocol static {{ ipv4; route 192.0.2.1/32 blackhole; }}
+            protocol static {{ ipv6; route 2001:db8::1/128 blackhole; }}
+            protocol bgp tor {{
+                local as 64513; neighbor 10.0.0.1 as 64512;
+                ipv4 {{ export where source = RTS_STATIC; import all; }};
+                ipv6 {{ export where source = RTS_STATIC; import all; next hop address {}; }}; }}",
+            node.address, node.address6
+        ))
+    });
+    let birds: Vec<_> = birds.collect();
+    for node in &site.nodes {
+        let session = frr.wait_established(&node.address.to_string(), secs(30));
+        assert_eq!(session.times_established, 1, "{session:?}");
+    }
+    let both: BTreeSet<IpAddr> = site.nodes.iter().map(|node| node.address.into()).collect();
+    let both6: BTreeSet<IpAddr> = site.nodes.iter().map(|node| node.address6.into()).collect();
+    let expected = [("192.0.2.1/32".to_owned(), both.clone()), ("2001:db8::1/128".to_owned(), both6.clone())].into();
+    eventually_equal("FRR holds the routes from both", secs(20), &expected, || frr.routes());
+    eventually_equal("the kernel has both next hops", secs(10), &both, || site.router.next_hops("192.0.2.1/32"));
+    eventually_equal("and for IPv6", secs(10), &both6, || site.router.next_hops("2001:db8::1/128"));
+    assert_eq!(frr.route("192.0.2.1/32")["paths"][0]["aspath"]["string"], "64513");
+
+    frr.configure(&["router bgp 64512", "network 198.51.100.0/24"]);
+    eventually("a route of FRR's own comes to BIRD", secs(10), || {
+        let seen = birds[0].routes();
+        if seen.contains_key("198.51.100.0/24") { Ok(()) } else { Err(format!("{seen:?}")) }
+    });
+    birds[1].process().kill();
+    let one = [site.node(0).address.into()].into();
+    eventually_equal("the dead one's next hop is gone", secs(10), &one, || site.router.next_hops("192.0.2.1/32"));
+    assert!(!frr.session("10.0.0.12").is_established(), "its session is down");
 }
