@@ -87,13 +87,14 @@ pub fn judge(station: Station<'_>, owns: impl Fn(Ipv4Addr) -> bool, frame: &[u8]
     if is_group(packet.sender_mac) || packet.sender_mac == MacAddress::ZERO {
         return Verdict::Ignore(Reason::NoStation);
     }
-    // RFC 5227 §2.4: a conflict is "any ARP packet (Request or Reply) where the 'sender IP address' is one of the host's
-    // own IP addresses ... but the 'sender hardware address' does not match" any of the host's own.
+    // RFC 5227 §2.4: "an ARP packet (Request *or* Reply) where the 'sender IP address' is (one of) the host's own IP
+    // address(es) configured on that interface, but the 'sender hardware address' does not match any of the host's
+    // own interface addresses".
     if owns(packet.sender_ip) {
         return Verdict::Conflict(Claimant { address: packet.sender_ip, mac: packet.sender_mac });
     }
     match packet.operation {
-        // A probe (RFC 5227 §2.1.1, sender 0.0.0.0) is a request like any other: who probes shall hear that it is taken.
+        // A probe (RFC 5227 §2.1.1, sender 0.0.0.0) is a request like any other: it shall find the address taken.
         Operation::Request if owns(packet.target_ip) => Verdict::Answer(Packet::reply_to(&packet, station.mac)),
         Operation::Request => Verdict::Ignore(Reason::NotOwned),
         Operation::Reply | Operation::Unknown(_) => Verdict::Ignore(Reason::NotARequest),

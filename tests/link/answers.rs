@@ -8,7 +8,7 @@ use crier::arp::packet::{Operation, Packet};
 use crier::arp::responder::SocketStanding;
 use crier::clock;
 
-use crate::namespace::{Namespace, ip};
+use crate::namespace::{Namespace, ip, try_ip};
 use crate::tests;
 use crate::wire::{A_WHILE, CLIENT_MAC, Ear, NODE_MAC, Node, SOON, Wire, kernel_resolves, neighbour, who_has};
 
@@ -18,6 +18,7 @@ tests!(
     a_take_over_corrects_a_neighbour_that_asks_nothing_and_is_announced_in_both_forms_again_and_again,
     an_address_given_up_is_neither_answered_nor_announced,
     a_link_that_was_down_answers_and_announces_as_soon_as_it_is_up,
+    a_link_that_is_down_at_first_is_served_once_it_is_up,
     a_new_mac_is_announced_and_answered_with,
     a_link_that_vanished_is_served_again_when_it_is_back,
     a_renamed_link_is_served_under_its_new_name,
@@ -53,7 +54,7 @@ fn a_clients_kernel_finds_the_mac_of_the_link() {
         let node = owning([VIP]).await;
         assert_eq!(kernel_resolves(&wire.client, VIP, SOON), Some(NODE_MAC));
         assert_eq!(kernel_resolves(&wire.client, OTHER, A_WHILE), None, "nobody owns that one");
-        assert!(node.counters.read().answers >= 1 || node.counters.read().gratuitous >= 1);
+        assert!(node.counters.read().answers >= 1, "the kernel found it without asking");
     });
 }
 
@@ -69,7 +70,6 @@ fn only_what_is_owned_is_answered_whether_asked_by_all_alone_or_by_a_probe() {
             let Some(answer) = ear.ask(&question, SOON) else { panic!("no answer to {question}") };
             assert_eq!(answer, Packet::reply_to(&question, NODE_MAC));
         }
-        assert_eq!(node.counters.read().answers, 3);
         assert_eq!(ear.ask(&who_has(OTHER), A_WHILE), None);
         let to_another_station = Packet { destination: MacAddress([2, 0, 0, 0, 0, 0x77]), ..everybody };
         assert_eq!(ear.ask(&to_another_station, A_WHILE), None);
@@ -127,11 +127,20 @@ fn a_link_that_was_down_answers_and_announces_as_soon_as_it_is_up() {
         let heard_down = node.slices.subscribe();
         set_link(&wire.node, heard_down, "down").await;
         while ear.hear(Duration::from_millis(1), |_| true).is_some() {}
-        let before = node.counters.read().gratuitous;
-
         set_link(&wire.node, node.slices.subscribe(), "up").await;
         assert!(ear.hear(SOON, is_announcement_of(VIP)).is_some(), "nothing announced on the link that came up");
-        assert!(node.counters.read().gratuitous > before);
+        assert!(ear.ask(&who_has(VIP), SOON).is_some(), "no answer on the link that came up");
+    });
+}
+
+fn a_link_that_is_down_at_first_is_served_once_it_is_up() {
+    let wire = Wire::new();
+    wire.run(async || {
+        wire.node.enter(|| ip("link set eth0 down"));
+        let node = owning([VIP]).await;
+        let ear = Ear::on(&wire.client, "eth0");
+        set_link(&wire.node, node.slices.subscribe(), "up").await;
+        assert!(ear.hear(SOON, is_announcement_of(VIP)).is_some(), "nothing announced on the link that came up");
         assert!(ear.ask(&who_has(VIP), SOON).is_some(), "no answer on the link that came up");
     });
 }
@@ -204,19 +213,21 @@ fn a_vlan_on_top_of_the_link_is_another_link() {
     let wire = Wire::new();
     wire.run(async || {
         let node = owning([VIP]).await;
-        wire.client.enter(|| {
-            ip("link add link eth0 name eth0.100 type vlan id 100");
-            ip("link set eth0.100 up");
-        });
-        let ear = Ear::on(&wire.client, "eth0.100");
-        assert_eq!(ear.ask(&who_has(VIP), A_WHILE), None, "answered on a VLAN that the node does not have");
-        wire.node.enter(|| {
-            ip("link add link eth0 name eth0.100 type vlan id 100");
-            ip("link set eth0.100 up");
-        });
-        assert_eq!(ear.ask(&who_has(VIP), A_WHILE), None, "answered on a VLAN that is not in the plan");
+        let ear = Ear::on(&wire.client, "eth0");
+        ear.say_in_vlan(&who_has(VIP), 100);
+        let answer = |patience| ear.hear(patience, |heard| heard.sender_ip == VIP && !heard.is_gratuitous());
+        assert_eq!(answer(A_WHILE), None, "answered for a VLAN that the node does not have");
+        if wire.node.enter(|| try_ip("link add link eth0 name eth0.100 type vlan id 100")).is_ok() {
+            wire.node.enter(|| ip("link set eth0.100 up"));
+            ear.say_in_vlan(&who_has(VIP), 100);
+            assert_eq!(answer(A_WHILE), None, "answered for a VLAN that is not in the plan");
+        } else {
+            println!("     (this kernel makes no VLAN links: only tried without one)");
+        }
         assert_eq!(node.counters.read().answers, 0);
-        assert!(Ear::on(&wire.client, "eth0").ask(&who_has(VIP), SOON).is_some());
+        // IEEE 802.1Q: VLAN 0 is none; such a tag gives a priority only.
+        ear.say_in_vlan(&who_has(VIP), 0);
+        assert!(answer(SOON).is_some(), "no answer to a frame with a priority and no VLAN");
     });
 }
 

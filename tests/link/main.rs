@@ -37,8 +37,10 @@ fn main() -> ExitCode {
     let chosen = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
     let chosen: Vec<Test> = tests.into_iter().filter(|(name, _)| chosen(name)).collect();
     for (name, test) in &chosen {
+        let start = crier::clock::now();
         let passed = catch_unwind(test).is_ok();
-        println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
+        let took = start.elapsed().as_secs_f32();
+        println!("test {name} ... {} ({took:.1} s)", if passed { "ok" } else { "FAILED" });
         if !passed {
             failed.push(name);
         }

@@ -65,8 +65,12 @@ impl Namespace {
 
 /// Runs `ip` in the namespace of this thread; its output.
 pub fn ip(arguments: &str) -> String {
+    try_ip(arguments).unwrap_or_else(|complaint| panic!("ip {arguments}: {complaint}"))
+}
+
+/// The same where the kernel may not be able to; what `ip` complained of.
+pub fn try_ip(arguments: &str) -> Result<String, String> {
     let output = Command::new("ip").args(arguments.split_whitespace()).output().expect("ip, from iproute2");
-    let told = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
-    told
+    let told = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() { Ok(told(&output.stdout)) } else { Err(told(&output.stderr)) }
 }

@@ -144,6 +144,14 @@ impl Ear {
         self.0.send(&packet.emit()).expect("sending a frame");
     }
 
+    /// Says it with a VLAN tag in the frame.
+    pub fn say_in_vlan(&self, packet: &Packet, vlan: u16) {
+        let frame = packet.emit();
+        let (macs, rest) = frame.split_at(12);
+        let tagged = [macs, &[0x81, 0x00], &vlan.to_be_bytes(), rest].concat();
+        self.0.send(&tagged).expect("sending a frame");
+    }
+
     /// The next packet for which `wanted` holds, if one is heard within `patience`.
     pub fn hear(&self, patience: Duration, wanted: impl Fn(&Packet) -> bool) -> Option<Packet> {
         let deadline = clock::now() + patience;
