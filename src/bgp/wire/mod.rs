@@ -38,6 +38,7 @@ pub use multiprotocol::{MpReach, MpUnreach, MultiprotocolFault, NextHop};
 pub use notification::{Cease, FsmError, HeaderError, Notification, NotificationReason, OpenError, UpdateError};
 pub use open::{Expectation, ExpectedAsn, Open, OpenFault};
 pub use prefix::PrefixFault;
+pub(super) use prefix::emitted_len as emitted_prefix_len;
 pub use refresh::RouteRefresh;
 pub use update::{Complaint, ParsedUpdate, Treatment, Update, UpdateFault};
 

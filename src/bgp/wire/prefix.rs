@@ -40,8 +40,8 @@ pub(super) fn parse_all(family: Family, field: &[u8]) -> Result<Vec<IpNet>, Pref
     Ok(prefixes)
 }
 
-/// Octets that [`emit`] appends for one prefix.
-pub(super) fn emitted_len(prefix: &IpNet) -> usize {
+/// Octets that one prefix takes in an UPDATE.
+pub(in crate::bgp) fn emitted_len(prefix: &IpNet) -> usize {
     1 + octets_of(prefix.prefix_len())
 }
 
