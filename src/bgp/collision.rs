@@ -266,6 +266,17 @@ impl Peering {
         }
     }
 
+    /// One connection cannot go on, for the reason that the NOTIFICATION gives. Others can, and a new one will be tried.
+    pub fn handle_fault(
+        &mut self,
+        id: ConnectionId,
+        notification: Notification,
+        why: String,
+        now: Instant,
+    ) -> Vec<Action> {
+        self.with_session(id, now, |session| session.stop(notification, why, now))
+    }
+
     /// RFC 4271 event 2: the end, for the reason that the NOTIFICATION gives. No connection is made or accepted any more.
     pub fn handle_stop(&mut self, notification: &Notification, why: &str, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
