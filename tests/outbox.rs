@@ -575,3 +575,19 @@ fn end_of_rib_is_told_without_any_route_and_only_when_the_table_is_whole() {
     outbox.set_complete(true);
     assert!(outbox.is_idle(), "once");
 }
+
+#[test]
+fn a_refresh_is_answered_even_where_a_route_changes_and_changes_back() {
+    let session = Session::external();
+    let plain = hosts(1, &Arc::new(RouteAttributes::default()), false);
+    let other = hosts(1, &Arc::new(RouteAttributes { med: Some(7), ..RouteAttributes::default() }), false);
+    let mut outbox = session.outbox();
+    let mut model = Model::default();
+    outbox.want(&plain);
+    model.drain(&mut outbox, &session);
+    outbox.want(&other);
+    outbox.refresh(AfiSafi::IPV4_UNICAST);
+    outbox.want(&plain);
+    model.drain(&mut outbox, &session);
+    assert_eq!(model.repeated, 1, "the peer asked to hear it again");
+}

@@ -1,11 +1,13 @@
 //! What two OPEN messages add up to. Floor 1.
 //! [`Terms`] is what we bring, [`Agreement`] what both sides hold to afterwards, [`OpenRefusal`] why there is none.
 
-use std::fmt;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use super::wire::{AS_TRANS, AfiSafi, Capability, Notification, NotificationReason, Open, OpenError};
+use super::wire::{
+    AS_TRANS, AfiSafi, Capability, Expectation, ExpectedAsn, MAX_MESSAGE_LEN, Notification, NotificationReason, Open,
+    OpenError, OpenFault,
+};
 
 /// What we bring to a session with one peer: the settings of the peer, and who we are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,16 +25,6 @@ pub struct Terms {
     pub connect_retry_time: Duration,
     /// Never dial, wait for the peer.
     pub passive: bool,
-}
-
-/// The AS number that the peer has to show.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ExpectedAsn {
-    Is(u32),
-    /// Any but ours.
-    External,
-    /// Ours.
-    Internal,
 }
 
 /// The outcome of an OPEN exchange that both sides accepted. Exists only from OpenConfirm on.
@@ -76,49 +68,27 @@ impl Agreement {
 /// Why the peer's OPEN was not accepted. Nothing was agreed on; the connection ends with [`OpenRefusal::notification`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenRefusal {
-    #[error("the peer is of AS {came}, expected {expected}")]
-    BadPeerAs { expected: Expected, came: u32 },
-    /// RFC 6286 §2.2: within an AS the identifiers have to differ.
-    #[error("the peer of our own AS uses our BGP identifier {0}; one of the two needs another router id")]
-    SameIdentifier(Ipv4Addr),
+    #[error(transparent)]
+    Fault(#[from] OpenFault),
     #[error("the peer offers neither IPv4 unicast nor IPv6 unicast")]
     NoCommonFamily,
 }
 
-/// The words for an [`ExpectedAsn`] that was not met.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Expected {
-    pub asn: ExpectedAsn,
-    pub local_asn: u32,
-}
-
-impl fmt::Display for Expected {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.asn {
-            ExpectedAsn::Is(asn) => write!(f, "AS {asn}"),
-            ExpectedAsn::External => write!(f, "any AS but our own {}", self.local_asn),
-            ExpectedAsn::Internal => write!(f, "our own AS {}", self.local_asn),
-        }
-    }
-}
-
 impl OpenRefusal {
     pub fn notification(&self) -> Notification {
-        let (error, data) = match self {
-            OpenRefusal::BadPeerAs { .. } => (OpenError::BadPeerAs, Vec::new()),
-            OpenRefusal::SameIdentifier(_) => (OpenError::BadBgpIdentifier, Vec::new()),
+        match self {
+            OpenRefusal::Fault(fault) => fault.notification(),
             // RFC 5492 §5: the data names the capabilities that were missed, as they stand in an OPEN.
-            OpenRefusal::NoCommonFamily => (OpenError::UnsupportedCapability, MULTIPROTOCOL_BOTH.to_vec()),
-        };
-        Notification { reason: NotificationReason::Open(error), data }
+            OpenRefusal::NoCommonFamily => Notification {
+                reason: NotificationReason::Open(OpenError::UnsupportedCapability),
+                data: MULTIPROTOCOL_BOTH.to_vec(),
+            },
+        }
     }
 }
 
 /// Multiprotocol (code 1, four octets) for IPv4 unicast and for IPv6 unicast.
 const MULTIPROTOCOL_BOTH: [u8; 12] = [1, 4, 0, 1, 0, 1, 1, 4, 0, 2, 0, 1];
-
-/// RFC 4271 §4: the longest message without RFC 8654.
-const MAX_MESSAGE_LEN: usize = 4096;
 
 impl Terms {
     /// The OPEN that says all this.
@@ -138,23 +108,13 @@ impl Terms {
 
     /// Holds the peer's OPEN against ours.
     pub fn negotiate(&self, theirs: &Open) -> Result<Agreement, OpenRefusal> {
-        let offered = Offered::of(theirs);
-        // RFC 6793 §4.1: with the capability, the number in it is the peer's.
-        let peer_asn = offered.four_octet_asn.unwrap_or(u32::from(theirs.asn));
-        let expected = match self.expected_asn {
-            ExpectedAsn::Is(asn) => peer_asn == asn,
-            ExpectedAsn::External => peer_asn != self.local_asn,
-            ExpectedAsn::Internal => peer_asn == self.local_asn,
-        };
-        // RFC 7607 §2: AS 0 is nobody's.
-        if !expected || peer_asn == 0 {
-            let expected = Expected { asn: self.expected_asn, local_asn: self.local_asn };
-            return Err(OpenRefusal::BadPeerAs { expected, came: peer_asn });
-        }
-        if peer_asn == self.local_asn && theirs.identifier == self.identifier {
-            return Err(OpenRefusal::SameIdentifier(self.identifier));
-        }
-        if !offered.ipv4_unicast && !offered.ipv6_unicast {
+        let peer_asn = theirs.acceptable(&Expectation {
+            local_asn: self.local_asn,
+            local_identifier: self.identifier,
+            peer_asn: self.expected_asn,
+        })?;
+        let (ipv4_unicast, ipv6_unicast) = (theirs.offers(AfiSafi::IPV4_UNICAST), theirs.offers(AfiSafi::IPV6_UNICAST));
+        if !ipv4_unicast && !ipv6_unicast {
             return Err(OpenRefusal::NoCommonFamily);
         }
         let hold_time = self.agree_on_hold_time(theirs.hold_time_secs);
@@ -164,12 +124,12 @@ impl Terms {
             peer_identifier: theirs.identifier,
             hold_time,
             keepalive_time: hold_time.map(|hold| self.keepalive_time.unwrap_or(hold / 3).min(hold / 3)),
-            four_octet_asn: offered.four_octet_asn.is_some(),
-            ipv4_unicast: offered.ipv4_unicast,
-            ipv6_unicast: offered.ipv6_unicast,
+            four_octet_asn: theirs.four_octet_asn().is_some(),
+            ipv4_unicast,
+            ipv6_unicast,
             // Not in our OPEN.
             ipv4_with_ipv6_next_hop: false,
-            route_refresh: offered.route_refresh,
+            route_refresh: theirs.offers_route_refresh(),
             max_message_len: MAX_MESSAGE_LEN,
         })
     }
@@ -185,40 +145,6 @@ impl Terms {
             0 => None,
             secs => Some(Duration::from_secs(u64::from(secs))),
         }
-    }
-}
-
-/// The part of the peer's capabilities that we have a use for. One that is repeated counts once (RFC 5492 §4).
-struct Offered {
-    ipv4_unicast: bool,
-    ipv6_unicast: bool,
-    route_refresh: bool,
-    four_octet_asn: Option<u32>,
-}
-
-impl Offered {
-    fn of(open: &Open) -> Offered {
-        let mut offered =
-            Offered { ipv4_unicast: false, ipv6_unicast: false, route_refresh: false, four_octet_asn: None };
-        let mut multiprotocol = false;
-        for capability in &open.capabilities {
-            match capability {
-                Capability::Multiprotocol(family) => {
-                    multiprotocol = true;
-                    offered.ipv4_unicast |= *family == AfiSafi::IPV4_UNICAST;
-                    offered.ipv6_unicast |= *family == AfiSafi::IPV6_UNICAST;
-                }
-                Capability::RouteRefresh => offered.route_refresh = true,
-                Capability::FourOctetAsn(asn) => offered.four_octet_asn = Some(*asn),
-                Capability::ExtendedNextHop(_)
-                | Capability::ExtendedMessage
-                | Capability::GracefulRestart(_)
-                | Capability::Unknown { .. } => {}
-            }
-        }
-        // RFC 4760 §8: a peer that says nothing of families speaks IPv4 unicast.
-        offered.ipv4_unicast |= !multiprotocol;
-        offered
     }
 }
 
@@ -274,10 +200,10 @@ mod tests {
             assert_eq!(refusal.notification().reason, NotificationReason::Open(OpenError::BadPeerAs));
             refusal.to_string()
         };
-        assert_eq!(refused(ExpectedAsn::Is(65002), 65010), "the peer is of AS 65010, expected AS 65002");
-        assert_eq!(refused(ExpectedAsn::External, 65001), "the peer is of AS 65001, expected any AS but our own 65001");
-        assert_eq!(refused(ExpectedAsn::Internal, 65002), "the peer is of AS 65002, expected our own AS 65001");
-        assert!(refused(ExpectedAsn::External, 0).contains("AS 0"), "RFC 7607: nobody is AS 0");
+        let text = refused(ExpectedAsn::Is(65002), 65010);
+        assert!(text.contains("65010") && text.contains("65002"), "both are named: {text}");
+        assert!(refused(ExpectedAsn::External, 65001).contains("other than ours"));
+        assert!(refused(ExpectedAsn::Internal, 65002).contains("our own"));
     }
 
     #[test]

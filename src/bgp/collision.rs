@@ -9,12 +9,12 @@ use fastrand::Rng;
 
 use super::agreement::{Agreement, Terms};
 use super::session::{Effect, End, Phase, Received, Session, jittered};
-use super::wire::{AfiSafi, Cease, Message, Notification, NotificationReason};
+use super::wire::{AfiSafi, Cease, Dialect, Frame, Message, Notification, NotificationReason, Parsed, WireError};
 
 /// One peer and every connection to it.
 ///
 /// - A. Create it with [`Peering::new`]; that is RFC 4271's ManualStart. It wants to be called at once.
-/// - B. Tell it what happens: `handle_connected`, `handle_dial_failed`, `handle_accepted`, `handle_message`,
+/// - B. Tell it what happens: `handle_connected`, `handle_dial_failed`, `handle_accepted`, `handle_frame`,
 ///   `handle_malformed`, `handle_lost`, `handle_sent`, `handle_stop`.
 /// - C. Call `handle_timeout` at [`Peering::next_deadline`]. A late or spare call is harmless.
 /// - D. Do what each call answers, in order. A connection that was closed here may still be heard of; that is ignored, so a late
@@ -233,43 +233,25 @@ impl Peering {
         (id, actions)
     }
 
-    /// A message came on a connection.
-    pub fn handle_message(&mut self, id: ConnectionId, message: Message, now: Instant) -> Vec<Action> {
-        let heard_before = self.connections.iter().any(|connection| connection.id == id && connection.heard());
-        let effects = match self.session(id) {
-            Some(session) => session.handle_message(message, now),
-            None => return Vec::new(),
-        };
-        let hears_now = self.connections.iter().any(|connection| connection.id == id && connection.heard());
-        if !hears_now || heard_before {
-            return self.carry_out(id, effects, now);
-        }
-        // The peer's OPEN was accepted. RFC 4271 §6.8: look for another connection that got this far, and keep one.
-        let mut actions = Vec::new();
-        while let Some(other) =
-            self.connections.iter().find(|other| other.id != id && other.heard()).map(|other| other.id)
-        {
-            if self.prefers(id, other) {
-                actions.extend(self.lose_collision(other, now));
-            } else {
-                actions.extend(self.lose_collision(id, now));
-                return actions;
-            }
-        }
-        self.stop_dialling(&mut actions);
-        actions.extend(self.carry_out(id, effects, now));
-        actions
+    /// Octets, header included, that the next message of a connection may be long.
+    pub fn max_message_len(&self, id: ConnectionId) -> usize {
+        let connection = self.connections.iter().find(|connection| connection.id == id);
+        connection.map_or(Dialect::BEFORE_OPEN.max_message_len, |connection| connection.session.max_message_len())
     }
 
-    /// RFC 4271 events 21, 22, 24 and 28: what came on a connection cannot be read as a message.
-    pub fn handle_malformed(
-        &mut self,
-        id: ConnectionId,
-        notification: Notification,
-        why: String,
-        now: Instant,
-    ) -> Vec<Action> {
-        self.with_session(id, now, |session| session.handle_malformed(notification, why, now))
+    /// A message came on a connection, not yet read.
+    pub fn handle_frame(&mut self, id: ConnectionId, frame: &Frame, now: Instant) -> Vec<Action> {
+        self.hear(id, now, |session| session.handle_frame(frame, now))
+    }
+
+    /// A message came on a connection.
+    pub fn handle_message(&mut self, id: ConnectionId, message: Parsed, now: Instant) -> Vec<Action> {
+        self.hear(id, now, |session| session.handle_message(message, now))
+    }
+
+    /// RFC 4271 events 21, 22, 24 and 28: what came on a connection cannot be cut into messages.
+    pub fn handle_malformed(&mut self, id: ConnectionId, error: &WireError, now: Instant) -> Vec<Action> {
+        self.with_session(id, now, |session| session.handle_malformed(error, now))
     }
 
     /// RFC 4271 event 18: the connection is gone; the text says how.
@@ -282,6 +264,17 @@ impl Peering {
         if let Some(session) = self.session(id) {
             session.handle_sent(now);
         }
+    }
+
+    /// One connection cannot go on, for the reason that the NOTIFICATION gives. Others can, and a new one will be tried.
+    pub fn handle_fault(
+        &mut self,
+        id: ConnectionId,
+        notification: Notification,
+        why: String,
+        now: Instant,
+    ) -> Vec<Action> {
+        self.with_session(id, now, |session| session.stop(notification, why, now))
     }
 
     /// RFC 4271 event 2: the end, for the reason that the NOTIFICATION gives. No connection is made or accepted any more.
@@ -315,6 +308,31 @@ impl Peering {
             Some(effects) => self.carry_out(id, effects, now),
             None => Vec::new(),
         }
+    }
+
+    /// Hands a message to its session, and settles a collision if it was the OPEN.
+    fn hear(&mut self, id: ConnectionId, now: Instant, step: impl FnOnce(&mut Session) -> Vec<Effect>) -> Vec<Action> {
+        let heard_before = self.connections.iter().any(|connection| connection.id == id && connection.heard());
+        let Some(effects) = self.session(id).map(step) else { return Vec::new() };
+        let hears_now = self.connections.iter().any(|connection| connection.id == id && connection.heard());
+        if !hears_now || heard_before {
+            return self.carry_out(id, effects, now);
+        }
+        // The peer's OPEN was accepted. RFC 4271 §6.8: look for another connection that got this far, and keep one.
+        let mut actions = Vec::new();
+        while let Some(other) =
+            self.connections.iter().find(|other| other.id != id && other.heard()).map(|other| other.id)
+        {
+            if self.prefers(id, other) {
+                actions.extend(self.lose_collision(other, now));
+            } else {
+                actions.extend(self.lose_collision(id, now));
+                return actions;
+            }
+        }
+        self.stop_dialling(&mut actions);
+        actions.extend(self.carry_out(id, effects, now));
+        actions
     }
 
     /// Both connections have heard the peer's OPEN: is the newer to be kept?

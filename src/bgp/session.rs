@@ -11,11 +11,14 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 
 use super::agreement::{Agreement, Terms};
-use super::wire::{AfiSafi, Cease, FsmError, Message, Notification, NotificationReason, RouteRefresh};
+use super::wire::{
+    AfiSafi, Cease, Dialect, Frame, FsmError, Message, MessageKind, Notification, NotificationReason, Parsed,
+    ParsedUpdate, RouteRefresh, WireError,
+};
 
 /// One connection. Create it when its socket is open, then
 ///
-/// - tell it what happens: `handle_message`, `handle_malformed`, `handle_sent`, `handle_timeout`;
+/// - tell it what happens: `handle_frame`, `handle_malformed`, `handle_lost`, `handle_sent`, `handle_timeout`;
 /// - do what it answers, in order; after an [`Effect::End`] it only ever answers nothing;
 /// - call `handle_timeout` at [`Session::next_deadline`]. Spare calls are harmless.
 #[derive(Debug, Clone)]
@@ -39,6 +42,8 @@ pub struct Received {
     pub updates: u64,
     /// Prefixes announced in them, each time they were.
     pub prefixes: u64,
+    /// UPDATEs in which something was wrong that RFC 7606 lets a session survive.
+    pub malformed: u64,
 }
 
 /// How far a connection or a peer has come: the states of RFC 4271 §8.2.2, in the order of progress.
@@ -203,66 +208,71 @@ impl Session {
         Vec::new()
     }
 
-    /// A whole message came.
-    pub fn handle_message(&mut self, message: Message, now: Instant) -> Vec<Effect> {
-        if let Message::Notification(notification) = message {
-            return self.end(End::Received(notification), now);
+    /// Octets, header included, that the next message may be long.
+    pub fn max_message_len(&self) -> usize {
+        self.agreement().map_or(Dialect::BEFORE_OPEN.max_message_len, |agreement| agreement.max_message_len)
+    }
+
+    /// A whole message came, not yet read.
+    pub fn handle_frame(&mut self, frame: &Frame, now: Instant) -> Vec<Effect> {
+        if !self.expects(frame.kind()) {
+            return self.refuse(frame.kind(), now);
         }
-        match &mut self.state {
-            State::OpenSent { .. } => match message {
-                Message::Open(theirs) => match self.terms.negotiate(&theirs) {
-                    Ok(agreement) => self.confirm(agreement, now),
-                    Err(refusal) => self.stop(refusal.notification(), refusal.to_string(), now),
-                },
-                Message::Keepalive | Message::Update(_) | Message::RouteRefresh(_) | Message::Notification(_) => {
-                    self.unexpected(&message, FsmError::UnexpectedInOpenSent, now)
-                }
-            },
-            State::OpenConfirm { agreement, liveness } => match message {
-                Message::Keepalive => {
-                    let agreement = agreement.clone();
-                    let mut liveness = *liveness;
-                    restart_hold_timer(&mut liveness, now);
-                    let up = Effect::Up(agreement.clone());
-                    self.state = State::Established { agreement, liveness, since: now, received: Received::default() };
-                    vec![up]
-                }
-                Message::Open(_) | Message::Update(_) | Message::RouteRefresh(_) | Message::Notification(_) => {
-                    self.unexpected(&message, FsmError::UnexpectedInOpenConfirm, now)
-                }
-            },
-            State::Established { agreement, liveness, received, .. } => match message {
-                Message::Keepalive => {
-                    restart_hold_timer(liveness, now);
-                    Vec::new()
-                }
-                Message::Update(update) => {
-                    restart_hold_timer(liveness, now);
-                    let announced = update.announced.len() + update.mp_reach.map_or(0, |reach| reach.prefixes.len());
-                    received.updates += 1;
-                    received.prefixes += u64::try_from(announced).unwrap_or(u64::MAX);
-                    Vec::new()
-                }
-                // RFC 2918 §4: a family that was not agreed on is ignored. RFC 7313 §5: so is a subtype, as long as
-                // enhanced route refresh was not.
-                Message::RouteRefresh(RouteRefresh { family, subtype }) => {
-                    if subtype == 0 && agreement.family(family) {
-                        vec![Effect::Refresh(family)]
-                    } else {
-                        Vec::new()
-                    }
-                }
-                Message::Open(_) | Message::Notification(_) => {
-                    self.unexpected(&message, FsmError::UnexpectedInEstablished, now)
-                }
-            },
-            State::Ended => Vec::new(),
+        let dialect = self.agreement().map_or(Dialect::BEFORE_OPEN, Agreement::dialect);
+        match Message::parse(frame.octets(), &dialect) {
+            Ok(parsed) => self.handle_message(parsed, now),
+            Err(error) => self.handle_malformed(&error, now),
         }
     }
 
-    /// What came cannot be read as a message; the codec says with which NOTIFICATION to answer.
-    pub fn handle_malformed(&mut self, notification: Notification, why: String, now: Instant) -> Vec<Effect> {
-        self.stop(notification, why, now)
+    /// A whole message came.
+    pub fn handle_message(&mut self, message: Parsed, now: Instant) -> Vec<Effect> {
+        let kind = kind_of(&message);
+        if !self.expects(kind) {
+            return self.refuse(kind, now);
+        }
+        match (&mut self.state, message) {
+            (_, Parsed::Notification(notification)) => self.end(End::Received(notification), now),
+            (State::OpenSent { .. }, Parsed::Open(theirs)) => match self.terms.negotiate(&theirs) {
+                Ok(agreement) => self.confirm(agreement, now),
+                Err(refusal) => self.stop(refusal.notification(), refusal.to_string(), now),
+            },
+            (State::OpenConfirm { agreement, liveness }, Parsed::Keepalive) => {
+                let agreement = agreement.clone();
+                let mut liveness = *liveness;
+                restart_hold_timer(&mut liveness, now);
+                let up = Effect::Up(agreement.clone());
+                self.state = State::Established { agreement, liveness, since: now, received: Received::default() };
+                vec![up]
+            }
+            (State::Established { liveness, .. }, Parsed::Keepalive) => {
+                restart_hold_timer(liveness, now);
+                Vec::new()
+            }
+            (State::Established { liveness, received, .. }, Parsed::Update(update)) => {
+                restart_hold_timer(liveness, now);
+                received.count(&update);
+                Vec::new()
+            }
+            (State::Established { agreement, .. }, Parsed::RouteRefresh(RouteRefresh { family, subtype })) => {
+                // RFC 2918 §4: a family that was not agreed on is ignored. RFC 7313 §5: so is a subtype, as long as
+                // enhanced route refresh was not agreed on.
+                if subtype == 0 && agreement.family(family) { vec![Effect::Refresh(family)] } else { Vec::new() }
+            }
+            // Refused above.
+            (
+                State::OpenSent { .. } | State::OpenConfirm { .. } | State::Established { .. } | State::Ended,
+                Parsed::Open(_) | Parsed::Update(_) | Parsed::Keepalive | Parsed::RouteRefresh(_),
+            ) => Vec::new(),
+        }
+    }
+
+    /// What came cannot be read as a message.
+    pub fn handle_malformed(&mut self, error: &WireError, now: Instant) -> Vec<Effect> {
+        match error.notification() {
+            Some(notification) => self.stop(notification, error.to_string(), now),
+            None => self.end(End::Lost(error.to_string()), now),
+        }
     }
 
     /// The socket has taken octets since it was last asked: RFC 9687 §4.2 restarts the send hold timer.
@@ -303,17 +313,33 @@ impl Session {
         vec![Effect::Send(Message::Keepalive)]
     }
 
-    /// RFC 6608 §3: the data is the type of the message that nobody waited for.
-    fn unexpected(&mut self, message: &Message, error: FsmError, now: Instant) -> Vec<Effect> {
-        let (kind, name) = match message {
-            Message::Open(_) => (1, "an OPEN"),
-            Message::Update(_) => (2, "an UPDATE"),
-            Message::Notification(_) => (3, "a NOTIFICATION"),
-            Message::Keepalive => (4, "a KEEPALIVE"),
-            Message::RouteRefresh(_) => (5, "a ROUTE-REFRESH"),
+    /// RFC 4271 §8.2.2: may a message of this kind come in this state?
+    fn expects(&self, kind: MessageKind) -> bool {
+        match (&self.state, kind) {
+            (State::OpenSent { .. }, MessageKind::Open)
+            | (State::OpenConfirm { .. }, MessageKind::Keepalive)
+            | (State::Established { .. }, MessageKind::Keepalive | MessageKind::Update | MessageKind::RouteRefresh)
+            | (_, MessageKind::Notification) => true,
+            (State::OpenSent { .. }, MessageKind::Keepalive | MessageKind::Update | MessageKind::RouteRefresh)
+            | (State::OpenConfirm { .. }, MessageKind::Open | MessageKind::Update | MessageKind::RouteRefresh)
+            | (State::Established { .. }, MessageKind::Open)
+            | (
+                State::Ended,
+                MessageKind::Open | MessageKind::Keepalive | MessageKind::Update | MessageKind::RouteRefresh,
+            ) => false,
+        }
+    }
+
+    /// RFC 6608 §3: the subcode says the state, and the data the type of the message that nobody waited for.
+    fn refuse(&mut self, kind: MessageKind, now: Instant) -> Vec<Effect> {
+        let error = match self.state {
+            State::OpenSent { .. } => FsmError::UnexpectedInOpenSent,
+            State::OpenConfirm { .. } => FsmError::UnexpectedInOpenConfirm,
+            State::Established { .. } => FsmError::UnexpectedInEstablished,
+            State::Ended => return Vec::new(),
         };
-        let notification = Notification { reason: NotificationReason::Fsm(error), data: vec![kind] };
-        self.stop(notification, format!("{name} came in state {}", self.phase()), now)
+        let notification = Notification { reason: NotificationReason::Fsm(error), data: vec![kind.code()] };
+        self.stop(notification, format!("{kind} came in state {}", self.phase()), now)
     }
 
     fn end_with(&mut self, reason: NotificationReason, why: String, now: Instant) -> Vec<Effect> {
@@ -331,6 +357,28 @@ impl Session {
     }
 }
 
+impl Received {
+    fn count(&mut self, parsed: &ParsedUpdate) {
+        let ParsedUpdate { update, withdraw_all, complaints, end_of_rib: _ } = parsed;
+        let announced = update.announced.len() + update.mp_reach.as_ref().map_or(0, |reach| reach.prefixes.len());
+        self.updates += 1;
+        self.malformed += u64::from(!complaints.is_empty());
+        if !withdraw_all {
+            self.prefixes += u64::try_from(announced).unwrap_or(u64::MAX);
+        }
+    }
+}
+
+fn kind_of(message: &Parsed) -> MessageKind {
+    match message {
+        Parsed::Open(_) => MessageKind::Open,
+        Parsed::Update(_) => MessageKind::Update,
+        Parsed::Notification(_) => MessageKind::Notification,
+        Parsed::Keepalive => MessageKind::Keepalive,
+        Parsed::RouteRefresh(_) => MessageKind::RouteRefresh,
+    }
+}
+
 fn restart_hold_timer(liveness: &mut Option<Liveness>, now: Instant) {
     if let Some(liveness) = liveness {
         liveness.hold_until = now + liveness.hold_time;
@@ -344,6 +392,20 @@ fn send_hold_time(hold_time: Duration) -> Duration {
 /// RFC 4271 §10: a time between three quarters of `time` and the whole of it.
 pub(super) fn jittered(time: Duration, rng: &mut Rng) -> Duration {
     time * rng.u32(750..=1000) / 1000
+}
+
+impl fmt::Display for End {
+    /// One line, in the past tense, with the names of a NOTIFICATION's code and subcode and the text that came with it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            End::DialFailed(why) => write!(f, "cannot connect: {why}"),
+            End::DialTimedOut => f.write_str("cannot connect: no answer"),
+            End::Lost(how) => write!(f, "connection lost: {how}"),
+            End::Sent { notification, why } => write!(f, "NOTIFICATION sent: {notification}: {why}"),
+            End::Received(notification) => write!(f, "NOTIFICATION received: {notification}"),
+            End::SendHoldTimerExpired => f.write_str("the peer took nothing for the send hold time (RFC 9687)"),
+        }
+    }
 }
 
 impl fmt::Display for Phase {

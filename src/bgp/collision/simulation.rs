@@ -5,13 +5,13 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::Ipv4Addr;
 
+use bytes::BytesMut;
 use fastrand::Rng;
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
 use super::tests::{RETRY, terms};
 use super::*;
-use crate::bgp::agreement::ExpectedAsn;
-use crate::bgp::wire::{Open, OpenError, RouteRefresh, Update};
+use crate::bgp::wire::{ExpectedAsn, HeaderFault, Open, OpenError, ParsedUpdate, RouteRefresh, Update};
 
 /// What a network does to what is sent over it.
 #[derive(Debug, Clone, Copy)]
@@ -31,7 +31,7 @@ enum Arrival {
     Dial(ConnectionId),
     /// The answer to it.
     Answer(ConnectionId),
-    Message(Pipe, Message),
+    Octets(Pipe, BytesMut),
     /// The other end has closed, after its last word was read.
     Closed(Pipe),
 }
@@ -71,7 +71,7 @@ impl Town {
         let ours = |end: usize| Terms {
             local_asn: [65001, 65002][end],
             expected_asn: ExpectedAsn::Is([65002, 65001][end]),
-            identifier: if seed % 4 == 0 { identifiers[0] } else { identifiers[end] },
+            identifier: if seed.is_multiple_of(4) { identifiers[0] } else { identifiers[end] },
             ..terms()
         };
         let ends = [0, 1].map(|end| {
@@ -136,9 +136,11 @@ impl Town {
                 }
                 self.carry_out(at, actions);
             }
-            Arrival::Message(pipe, message) => {
+            Arrival::Octets(pipe, mut octets) => {
                 if let Some(id) = self.names[at].get(&pipe).copied() {
-                    let actions = self.ends[at].handle_message(id, message, now);
+                    let frame = Frame::parse(&mut octets, self.ends[at].max_message_len(id));
+                    let frame = frame.expect("crier writes good headers").expect("a whole message was sent");
+                    let actions = self.ends[at].handle_frame(id, &frame, now);
                     self.carry_out(at, actions);
                 }
             }
@@ -186,7 +188,9 @@ impl Town {
             self.send(side, pipe, Arrival::Closed(pipe));
             self.send(1 - side, pipe, Arrival::Closed(pipe));
         } else {
-            self.send(1 - side, pipe, Arrival::Message(pipe, message));
+            let mut octets = BytesMut::new();
+            message.emit(&Dialect::BEFORE_OPEN, &mut octets).expect("a short message fits");
+            self.send(1 - side, pipe, Arrival::Octets(pipe, octets));
         }
     }
 
@@ -282,31 +286,33 @@ enum Step {
     Connected(u64),
     DialFailed(u64),
     Accepted,
-    Message(u64, Message),
+    Message(u64, Box<Parsed>),
     Malformed(u64),
     Lost(u64),
     Sent(u64),
     Stop,
 }
 
-fn any_message() -> impl Strategy<Value = Message> {
+fn any_message() -> impl Strategy<Value = Parsed> {
     let identifier = prop_oneof![Just(0x0a00_0001u32), Just(0x0a00_0002), Just(1)];
     let open = (64999u32..65004, prop_oneof![Just(0u64), Just(3), Just(90)], identifier).prop_map(|(asn, hold, id)| {
         let hold_time = Some(Duration::from_secs(hold)).filter(|time| !time.is_zero());
-        Message::Open(Open {
+        Parsed::Open(Open {
             identifier: Ipv4Addr::from_bits(id),
             ..Terms { local_asn: asn, hold_time, ..terms() }.open()
         })
     });
     let refresh = (1u16..3, 0u8..3)
-        .prop_map(|(afi, subtype)| Message::RouteRefresh(RouteRefresh { family: AfiSafi { afi, safi: 1 }, subtype }));
+        .prop_map(|(afi, subtype)| Parsed::RouteRefresh(RouteRefresh { family: AfiSafi { afi, safi: 1 }, subtype }));
     let notification = Notification { reason: NotificationReason::Open(OpenError::BadPeerAs), data: Vec::new() };
+    let update =
+        ParsedUpdate { update: Update::default(), withdraw_all: false, complaints: Vec::new(), end_of_rib: None };
     prop_oneof![
         4 => open,
-        4 => Just(Message::Keepalive),
-        2 => Just(Message::Update(Update::default())),
+        4 => Just(Parsed::Keepalive),
+        2 => Just(Parsed::Update(update)),
         1 => refresh,
-        1 => Just(Message::Notification(notification)),
+        1 => Just(Parsed::Notification(notification)),
     ]
 }
 
@@ -317,7 +323,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         4 => (0u64..3).prop_map(Step::Connected),
         1 => (0u64..3).prop_map(Step::DialFailed),
         3 => Just(Step::Accepted),
-        8 => (0u64..3, any_message()).prop_map(|(back, message)| Step::Message(back, message)),
+        8 => (0u64..3, any_message()).prop_map(|(back, message)| Step::Message(back, Box::new(message))),
         1 => (0u64..3).prop_map(Step::Malformed),
         1 => (0u64..3).prop_map(Step::Lost),
         1 => (0u64..3).prop_map(Step::Sent),
@@ -392,8 +398,8 @@ proptest! {
                 Step::Accepted => peering.handle_accepted(now).1,
                 Step::Message(back, message) => {
                     let id = named(back);
-                    let ends_it = matches!(message, Message::Notification(_));
-                    let actions = peering.handle_message(id, message, now);
+                    let ends_it = matches!(*message, Parsed::Notification(_));
+                    let actions = peering.handle_message(id, *message, now);
                     if ends_it {
                         prop_assert!(
                             !actions.iter().any(|action| matches!(action, Action::Close { last_word: Some(_), .. })),
@@ -403,9 +409,7 @@ proptest! {
                     actions
                 }
                 Step::Malformed(back) => {
-                    let reason = NotificationReason::Header(crate::bgp::wire::HeaderError::ConnectionNotSynchronized);
-                    let notification = Notification { reason, data: Vec::new() };
-                    peering.handle_malformed(named(back), notification, "no marker".to_owned(), now)
+                    peering.handle_malformed(named(back), &WireError::Header(HeaderFault::Type(9)), now)
                 }
                 Step::Lost(back) => peering.handle_lost(named(back), "reset".to_owned(), now),
                 Step::Sent(back) => {

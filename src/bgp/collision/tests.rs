@@ -3,9 +3,8 @@
 use std::net::Ipv4Addr;
 
 use super::*;
-use crate::bgp::agreement::ExpectedAsn;
 use crate::bgp::session::{LEAST_SEND_HOLD_TIME, OPEN_SENT_HOLD_TIME};
-use crate::bgp::wire::{OpenError, RouteRefresh, Update};
+use crate::bgp::wire::{ExpectedAsn, HeaderFault, OpenError, ParsedUpdate, RouteRefresh, Update};
 
 pub(super) const RETRY: Duration = Duration::from_secs(5);
 
@@ -22,26 +21,22 @@ pub(super) fn terms() -> Terms {
     }
 }
 
-fn peers_open() -> Message {
+fn peers_open() -> Parsed {
     open_from(65002, Ipv4Addr::new(10, 0, 0, 2), 90)
 }
 
-fn open_from(local_asn: u32, identifier: Ipv4Addr, hold_secs: u64) -> Message {
+fn open_from(local_asn: u32, identifier: Ipv4Addr, hold_secs: u64) -> Parsed {
     let hold_time = Some(secs(hold_secs)).filter(|time| !time.is_zero());
-    Message::Open(Terms { local_asn, identifier, hold_time, ..terms() }.open())
+    Parsed::Open(Terms { local_asn, identifier, hold_time, ..terms() }.open())
 }
 
-fn update() -> Message {
-    Message::Update(Update { announced: vec!["192.0.2.0/24".parse().unwrap()], ..Update::default() })
+fn update() -> Parsed {
+    let update = Update { announced: vec!["192.0.2.0/24".parse().unwrap()], ..Update::default() };
+    Parsed::Update(ParsedUpdate { update, withdraw_all: false, complaints: Vec::new(), end_of_rib: None })
 }
 
 fn cease(cease: Cease) -> Notification {
     Notification { reason: NotificationReason::Cease(cease), data: Vec::new() }
-}
-
-fn malformed() -> Notification {
-    let reason = NotificationReason::Header(crate::bgp::wire::HeaderError::BadMessageType);
-    Notification { reason, data: vec![9] }
 }
 
 fn secs(secs: u64) -> Duration {
@@ -93,7 +88,7 @@ impl Bench {
         Bench::new(terms()).brought_to(phase, peers_open())
     }
 
-    fn brought_to(mut self, phase: Phase, open: Message) -> Bench {
+    fn brought_to(mut self, phase: Phase, open: Parsed) -> Bench {
         match phase {
             Phase::Connect => {}
             Phase::Active => drop(self.peering.handle_dial_failed(self.id, "refused".to_owned(), self.now)),
@@ -104,22 +99,22 @@ impl Bench {
             }
             Phase::Established => {
                 self = self.brought_to(Phase::OpenConfirm, open);
-                self.hears(Message::Keepalive);
+                self.hears(Parsed::Keepalive);
             }
             Phase::Idle => {
                 self = self.brought_to(Phase::OpenSent, open);
-                self.hears(Message::Keepalive);
+                self.hears(Parsed::Keepalive);
             }
         }
         assert_eq!(self.peering.phase(), phase, "the bench brings the machine to the state that the test starts in");
         self
     }
 
-    fn hears(&mut self, message: Message) -> String {
+    fn hears(&mut self, message: Parsed) -> String {
         summary(&self.peering.handle_message(self.id, message, self.now))
     }
 
-    fn hears_on(&mut self, id: ConnectionId, message: Message) -> String {
+    fn hears_on(&mut self, id: ConnectionId, message: Parsed) -> String {
         summary(&self.peering.handle_message(id, message, self.now))
     }
 
@@ -177,16 +172,14 @@ fn happens(event: Event, bench: &mut Bench) -> String {
         Event::Lost => peering.handle_lost(id, "reset".to_owned(), now),
         Event::Open => peering.handle_message(id, peers_open(), now),
         Event::OpenOfAnotherAs => peering.handle_message(id, open_from(65010, Ipv4Addr::new(10, 0, 0, 2), 90), now),
-        Event::Keepalive => peering.handle_message(id, Message::Keepalive, now),
+        Event::Keepalive => peering.handle_message(id, Parsed::Keepalive, now),
         Event::Update => peering.handle_message(id, update(), now),
         Event::RouteRefresh => {
             let refresh = RouteRefresh { family: AfiSafi::IPV4_UNICAST, subtype: 0 };
-            peering.handle_message(id, Message::RouteRefresh(refresh), now)
+            peering.handle_message(id, Parsed::RouteRefresh(refresh), now)
         }
-        Event::Notification => {
-            peering.handle_message(id, Message::Notification(cease(Cease::AdministrativeReset)), now)
-        }
-        Event::Malformed => peering.handle_malformed(id, malformed(), "no such type".to_owned(), now),
+        Event::Notification => peering.handle_message(id, Parsed::Notification(cease(Cease::AdministrativeReset)), now),
+        Event::Malformed => peering.handle_malformed(id, &WireError::Header(HeaderFault::Type(9)), now),
     };
     summary(&actions)
 }
@@ -346,7 +339,7 @@ fn x3_keepalives_leave_at_a_third_of_the_agreed_hold_time_jittered() {
         let (waited, done) = bench.next_timeout();
         assert_eq!(done, "KEEPALIVE");
         intervals.push(waited);
-        bench.hears(Message::Keepalive);
+        bench.hears(Parsed::Keepalive);
         bench.peering.handle_sent(bench.id, bench.now);
     }
     assert!(intervals.iter().all(|interval| (secs(10) * 3 / 4..=secs(10)).contains(interval)), "within 7.5 and 10 s");
@@ -361,7 +354,7 @@ fn x4_with_hold_time_zero_from_either_side_no_timer_ever_runs() {
     for (bench, open) in [(ours, peers_open()), (theirs, zero)] {
         let mut bench = bench.brought_to(Phase::OpenConfirm, open);
         assert_eq!(bench.peering.next_deadline(), None, "the timer of OpenSent is stopped too");
-        for message in [Message::Keepalive, update(), Message::Keepalive] {
+        for message in [Parsed::Keepalive, update(), Parsed::Keepalive] {
             bench.hears(message);
             bench.peering.handle_sent(bench.id, bench.now);
             assert_eq!(bench.peering.next_deadline(), None);
@@ -381,7 +374,7 @@ fn x5_an_update_restarts_the_hold_timer_and_is_counted() {
         bench.hears(update());
     }
     assert_eq!(bench.peering.phase(), Phase::Established, "ten minutes of UPDATEs and no KEEPALIVE");
-    assert_eq!(bench.peering.received(), Received { updates: 10, prefixes: 10 });
+    assert_eq!(bench.peering.received(), Received { updates: 10, prefixes: 10, malformed: 0 });
 }
 
 #[test]
@@ -445,7 +438,7 @@ fn the_pause_after_refused_opens_doubles_up_to_a_minute_and_is_forgotten_after_a
     }
     let mut bench = bench.brought_to(Phase::Established, peers_open());
     bench.passes(FORGIVEN_AFTER);
-    bench.hears(Message::Notification(cease(Cease::AdministrativeReset)));
+    bench.hears(Parsed::Notification(cease(Cease::AdministrativeReset)));
     assert_eq!(bench.peering.failures(), 1, "only the newest failure counts");
 }
 
@@ -453,7 +446,7 @@ fn the_pause_after_refused_opens_doubles_up_to_a_minute_and_is_forgotten_after_a
 fn in_idle_a_connection_is_taken_after_one_failure_and_refused_after_more() {
     let mut bench = Bench::in_phase(Phase::Idle);
     let taken = bench.accepts();
-    assert_eq!(bench.hears_on(taken, Message::Keepalive), "close with Fsm(UnexpectedInOpenSent), failed");
+    assert_eq!(bench.hears_on(taken, Parsed::Keepalive), "close with Fsm(UnexpectedInOpenSent), failed");
     assert_eq!((bench.peering.phase(), bench.peering.failures()), (Phase::Idle, 2));
     let (refused, actions) = bench.peering.handle_accepted(bench.now);
     assert_eq!(actions, [Action::Close { connection: refused, last_word: None }]);
@@ -466,21 +459,21 @@ fn x10_a_peer_that_takes_nothing_is_dropped_without_a_word_after_the_send_hold_t
     let mut waited = Duration::ZERO;
     while waited < LEAST_SEND_HOLD_TIME {
         assert_eq!(bench.peering.phase(), Phase::Established, "after {waited:?}");
-        bench.hears(Message::Keepalive);
+        bench.hears(Parsed::Keepalive);
         bench.passes(secs(10));
         waited += secs(10);
     }
     assert_eq!(bench.peering.phase(), Phase::Idle, "the peer was alive, but has taken nothing for 480 s");
     let mut bench = Bench::in_phase(Phase::Established);
     bench.now += LEAST_SEND_HOLD_TIME;
-    bench.hears(Message::Keepalive);
+    bench.hears(Parsed::Keepalive);
     let actions = bench.peering.handle_timeout(bench.now);
     assert_eq!(summary(&actions), "close, down", "a NOTIFICATION could land within another message");
     assert!(actions.contains(&Action::Down { connection: bench.id, end: End::SendHoldTimerExpired }));
 }
 
 /// Both connections reach OpenConfirm: first ours, then the peer's, or the other way round.
-fn collide(mut bench: Bench, open: Message, ours_first: bool) -> (Bench, ConnectionId, ConnectionId, String) {
+fn collide(mut bench: Bench, open: Parsed, ours_first: bool) -> (Bench, ConnectionId, ConnectionId, String) {
     let ours = bench.id;
     bench.peering.handle_connected(ours, bench.now);
     let theirs = bench.accepts();
@@ -508,8 +501,8 @@ fn x12_x13_the_higher_identifier_keeps_its_connection_and_the_as_number_breaks_t
             };
             assert_eq!(done, expected, "peer AS {asn} id {identifier:#x}, ours first: {ours_first}");
             let (stays, gone) = if ours_stays { (ours, theirs) } else { (theirs, ours) };
-            assert_eq!(bench.hears_on(gone, Message::Keepalive), "", "the loser is gone");
-            assert_eq!(bench.hears_on(stays, Message::Keepalive), "up", "the winner goes on");
+            assert_eq!(bench.hears_on(gone, Parsed::Keepalive), "", "the loser is gone");
+            assert_eq!(bench.hears_on(stays, Parsed::Keepalive), "up", "the winner goes on");
         }
     }
 }
@@ -522,7 +515,7 @@ fn x14_a_loser_that_the_peer_has_already_reset_costs_the_live_connection_nothing
     let dead = bench.accepts();
     assert_eq!(bench.hears(peers_open()), "KEEPALIVE", "nothing is closed for one that was not heard of");
     assert_eq!(summary(&bench.peering.handle_lost(dead, "reset".to_owned(), bench.now)), "close, failed");
-    assert_eq!(bench.hears(Message::Keepalive), "up");
+    assert_eq!(bench.hears(Parsed::Keepalive), "up");
 }
 
 #[test]
@@ -539,7 +532,7 @@ fn x15_established_beats_a_new_connection_whoever_has_the_higher_identifier() {
 #[test]
 fn x17_a_late_end_of_the_loser_does_not_touch_the_established_session() {
     let (mut bench, ours, theirs, _) = collide(Bench::new(terms()), peers_open(), true);
-    assert_eq!(bench.hears_on(theirs, Message::Keepalive), "up");
+    assert_eq!(bench.hears_on(theirs, Parsed::Keepalive), "up");
     let actions = bench.peering.handle_lost(ours, "reset".to_owned(), bench.now);
     assert_eq!(actions, [], "the peer of that connection was already told");
     assert_eq!(bench.peering.phase(), Phase::Established);
@@ -596,7 +589,7 @@ fn a_newer_connection_of_the_peers_replaces_one_that_it_said_nothing_on() {
 #[test]
 fn two_connections_that_killed_each_other_are_soon_followed_by_a_new_dial() {
     let (mut bench, _, theirs, _) = collide(Bench::new(terms()), peers_open(), true);
-    bench.hears_on(theirs, Message::Notification(cease(Cease::ConnectionCollision)));
+    bench.hears_on(theirs, Parsed::Notification(cease(Cease::ConnectionCollision)));
     let (waited, done) = bench.next_timeout();
     assert!(waited <= COLLISION_PAUSE, "waited {waited:?}");
     assert_eq!(done, "dial");

@@ -30,7 +30,7 @@ pub struct Attributes {
     pub local_preference: Option<u32>,
     /// COMMUNITIES and LARGE_COMMUNITIES together; sorted and without repetition once parsed.
     pub communities: Vec<Community>,
-    /// Optional transitive attributes that crier does not know, in the order they came.
+    /// Optional transitive attributes that crier does not know; ascending by code once parsed.
     pub unknown: Vec<UnknownAttribute>,
 }
 
@@ -422,6 +422,7 @@ impl<'d> AttributeList<'d> {
         // RFC 8092 §3, RFC 1997: a set; a community that is there twice is there once.
         attributes.communities.sort_unstable();
         attributes.communities.dedup();
+        attributes.unknown.sort_by_key(|unknown| unknown.code);
         // RFC 6793 §4.2.3: a two-octet AS has aggregated after AS4_PATH was written, so it is out of date.
         let out_of_date = self.aggregator_asn.is_some_and(|asn| asn != u32::from(AS_TRANS));
         if let Some(as4_path) = self.as4_path.take()
