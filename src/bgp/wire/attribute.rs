@@ -409,7 +409,8 @@ impl<'d> AttributeList<'d> {
                 Err(UpdateFault::Attribute { code, fault, octets: rest.to_vec() })
             }
             code => {
-                self.seen.extend(code);
+                // Without a code it was still an attribute that nobody could read; 0 is reserved.
+                self.seen.push(code.unwrap_or(AttributeCode(0)));
                 self.complain(fault, Treatment::WithdrawAll);
                 Ok(())
             }
@@ -419,7 +420,7 @@ impl<'d> AttributeList<'d> {
     /// What can only be said once all attributes are read.
     fn settle(&mut self) {
         let attributes = &mut self.attributes;
-        // RFC 8092 §3, RFC 1997: a set; a community that is there twice is there once.
+        // RFC 8092 §2, RFC 1997: a set; a community that is there twice is there once.
         attributes.communities.sort_unstable();
         attributes.communities.dedup();
         attributes.unknown.sort_by_key(|unknown| unknown.code);
