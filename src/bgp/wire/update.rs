@@ -9,7 +9,8 @@ use nom::Parser;
 use nom::bytes::complete::take;
 use nom::number::complete::be_u16;
 
-use super::attribute::{self, AttributeList};
+use super::attribute;
+use super::attribute_list::AttributeList;
 use super::{
     AfiSafi, AttributeCode, AttributeFault, Attributes, Dialect, MpReach, MpUnreach, Notification, NotificationReason,
     PrefixFault, UpdateError, length16, prefix,
