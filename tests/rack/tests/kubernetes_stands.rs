@@ -47,6 +47,14 @@ fn eventually_answers(what: &str, ask: impl Fn() -> std::io::Result<rack::client
     eventually(what, secs(20), || ask().map_err(|error| error.to_string()))
 }
 
+/// Asks until both pods answer.
+fn eventually_balances(what: &str, client: &rack::Namespace, to: SocketAddr) {
+    eventually(&format!("kube-proxy balances {what}"), secs(20), || {
+        let by_pod = client.get_many(to, 40);
+        if by_pod.keys().eq(["web-node-1", "web-node-2"]) { Ok(()) } else { Err(format!("{by_pod:?}")) }
+    });
+}
+
 #[test]
 fn the_control_plane_stands_and_its_users_are_who_they_say() {
     let name = "the_control_plane_stands_and_its_users_are_who_they_say";
@@ -99,8 +107,7 @@ fn a_service_answers_on_its_cluster_address_and_on_its_load_balancer_address() {
         for node in &site.nodes {
             eventually_answers(&format!("{ip} answers {}", node.name()), || node.get((ip, 80)));
         }
-        let by_pod = site.node(0).get_many((ip, 80), 40);
-        assert_eq!(by_pod.keys().collect::<Vec<_>>(), ["web-node-1", "web-node-2"], "kube-proxy balances: {by_pod:?}");
+        eventually_balances(&format!("{ip} over both pods"), site.node(0), (ip, 80).into());
     }
 
     // The load balancer's part, by hand: an address in the status, and the client told whose hardware it is behind.
@@ -116,8 +123,7 @@ fn a_service_answers_on_its_cluster_address_and_on_its_load_balancer_address() {
         client.ip(&format!("neighbour replace {address} lladdr {} dev eth0", site.node(0).port.mac()));
         let to = SocketAddr::from((address, 80));
         eventually_answers("the address answers under policy Cluster", || client.get(to));
-        let by_pod = client.get_many(to, 40);
-        assert_eq!(by_pod.keys().collect::<Vec<_>>(), ["web-node-1", "web-node-2"], "both pods serve: {by_pod:?}");
+        eventually_balances(&format!("{address} over both pods under policy Cluster"), client, to);
 
         cluster.apply(&service("Local"));
         let answer = eventually(&format!("only the local pod serves {address}, and sees the client"), secs(20), || {
