@@ -1,13 +1,38 @@
 //! What two OPEN messages add up to. Floor 1.
+//! [`Terms`] is what we bring, [`Agreement`] what both sides hold to afterwards, [`OpenRefusal`] why there is none.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
+
+use super::wire::{
+    AS_TRANS, AfiSafi, Capability, Expectation, ExpectedAsn, MAX_MESSAGE_LEN, Notification, NotificationReason, Open,
+    OpenError, OpenFault,
+};
+
+/// What we bring to a session with one peer: the settings of the peer, and who we are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    /// Never 0.
+    pub local_asn: u32,
+    pub expected_asn: ExpectedAsn,
+    /// Our BGP identifier, never 0.0.0.0.
+    pub identifier: Ipv4Addr,
+    /// `None` offers 0, which means no hold timer and no keepalives; else 3 s to 65535 s.
+    pub hold_time: Option<Duration>,
+    /// `None`: a third of the hold time agreed on. More than that third is never used.
+    pub keepalive_time: Option<Duration>,
+    /// How long one dial may take, and the pause before the next one.
+    pub connect_retry_time: Duration,
+    /// Never dial, wait for the peer.
+    pub passive: bool,
+}
 
 /// The outcome of an OPEN exchange that both sides accepted. Exists only from OpenConfirm on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Agreement {
     pub local_asn: u32,
     pub peer_asn: u32,
-    pub peer_identifier: std::net::Ipv4Addr,
+    pub peer_identifier: Ipv4Addr,
     /// `None`: no hold timer, no keepalives (RFC 4271 §4.2). Else at least 3 s.
     pub hold_time: Option<Duration>,
     /// `None` exactly when `hold_time` is.
@@ -28,5 +53,199 @@ impl Agreement {
     /// Both ends are of one AS: LOCAL_PREF is sent and the AS path stays empty.
     pub fn internal(&self) -> bool {
         self.local_asn == self.peer_asn
+    }
+
+    /// Routes of this family may be exchanged.
+    pub fn family(&self, family: AfiSafi) -> bool {
+        match family {
+            AfiSafi::IPV4_UNICAST => self.ipv4_unicast,
+            AfiSafi::IPV6_UNICAST => self.ipv6_unicast,
+            AfiSafi { .. } => false,
+        }
+    }
+}
+
+/// Why the peer's OPEN was not accepted. Nothing was agreed on; the connection ends with [`OpenRefusal::notification`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenRefusal {
+    #[error(transparent)]
+    Fault(#[from] OpenFault),
+    #[error("the peer offers neither IPv4 unicast nor IPv6 unicast")]
+    NoCommonFamily,
+}
+
+impl OpenRefusal {
+    pub fn notification(&self) -> Notification {
+        match self {
+            OpenRefusal::Fault(fault) => fault.notification(),
+            // RFC 5492 §5: the data names the capabilities that were missed, as they stand in an OPEN.
+            OpenRefusal::NoCommonFamily => Notification {
+                reason: NotificationReason::Open(OpenError::UnsupportedCapability),
+                data: MULTIPROTOCOL_BOTH.to_vec(),
+            },
+        }
+    }
+}
+
+/// Multiprotocol (code 1, four octets) for IPv4 unicast and for IPv6 unicast.
+const MULTIPROTOCOL_BOTH: [u8; 12] = [1, 4, 0, 1, 0, 1, 1, 4, 0, 2, 0, 1];
+
+impl Terms {
+    /// The OPEN that says all this.
+    pub fn open(&self) -> Open {
+        Open {
+            asn: u16::try_from(self.local_asn).unwrap_or(AS_TRANS),
+            hold_time_secs: self.hold_time_secs(),
+            identifier: self.identifier,
+            capabilities: vec![
+                Capability::Multiprotocol(AfiSafi::IPV4_UNICAST),
+                Capability::Multiprotocol(AfiSafi::IPV6_UNICAST),
+                Capability::RouteRefresh,
+                Capability::FourOctetAsn(self.local_asn),
+            ],
+        }
+    }
+
+    /// Holds the peer's OPEN against ours.
+    pub fn negotiate(&self, theirs: &Open) -> Result<Agreement, OpenRefusal> {
+        let peer_asn = theirs.acceptable(&Expectation {
+            local_asn: self.local_asn,
+            local_identifier: self.identifier,
+            peer_asn: self.expected_asn,
+        })?;
+        let (ipv4_unicast, ipv6_unicast) = (theirs.offers(AfiSafi::IPV4_UNICAST), theirs.offers(AfiSafi::IPV6_UNICAST));
+        if !ipv4_unicast && !ipv6_unicast {
+            return Err(OpenRefusal::NoCommonFamily);
+        }
+        let hold_time = self.agree_on_hold_time(theirs.hold_time_secs);
+        Ok(Agreement {
+            local_asn: self.local_asn,
+            peer_asn,
+            peer_identifier: theirs.identifier,
+            hold_time,
+            keepalive_time: hold_time.map(|hold| self.keepalive_time.unwrap_or(hold / 3).min(hold / 3)),
+            four_octet_asn: theirs.four_octet_asn().is_some(),
+            ipv4_unicast,
+            ipv6_unicast,
+            // Not in our OPEN.
+            ipv4_with_ipv6_next_hop: false,
+            route_refresh: theirs.offers_route_refresh(),
+            max_message_len: MAX_MESSAGE_LEN,
+        })
+    }
+
+    /// What we offer, in seconds; the field holds the whole range of the setting.
+    fn hold_time_secs(&self) -> u16 {
+        self.hold_time.map_or(0, |time| u16::try_from(time.as_secs()).unwrap_or(u16::MAX))
+    }
+
+    /// RFC 4271 §4.2: the smaller of the two, and 0 from either side means no hold time.
+    fn agree_on_hold_time(&self, theirs_secs: u16) -> Option<Duration> {
+        match self.hold_time_secs().min(theirs_secs) {
+            0 => None,
+            secs => Some(Duration::from_secs(u64::from(secs))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn terms() -> Terms {
+        Terms {
+            local_asn: 65001,
+            expected_asn: ExpectedAsn::Is(65002),
+            identifier: Ipv4Addr::new(10, 0, 0, 1),
+            hold_time: Some(Duration::from_secs(90)),
+            keepalive_time: None,
+            connect_retry_time: Duration::from_secs(5),
+            passive: false,
+        }
+    }
+
+    fn open(asn: u32, hold_time_secs: u16) -> Open {
+        Open { hold_time_secs, identifier: Ipv4Addr::new(10, 0, 0, 2), ..Terms { local_asn: asn, ..terms() }.open() }
+    }
+
+    fn secs(secs: u64) -> Option<Duration> {
+        Some(Duration::from_secs(secs))
+    }
+
+    /// X3 of the timer cases, and the first half of X4.
+    #[test]
+    fn the_smaller_hold_time_counts_and_zero_from_either_side_means_none() {
+        let agreed = |ours: Option<Duration>, theirs: u16| {
+            let agreement = Terms { hold_time: ours, ..terms() }.negotiate(&open(65002, theirs)).unwrap();
+            (agreement.hold_time, agreement.keepalive_time)
+        };
+        assert_eq!(agreed(secs(90), 30), (secs(30), secs(10)));
+        assert_eq!(agreed(secs(9), 240), (secs(9), secs(3)));
+        assert_eq!(agreed(secs(90), 0), (None, None));
+        assert_eq!(agreed(None, 90), (None, None));
+        assert_eq!(agreed(None, 0), (None, None));
+    }
+
+    #[test]
+    fn a_configured_keepalive_time_is_kept_only_below_a_third_of_the_agreed_hold_time() {
+        let terms = Terms { keepalive_time: secs(5), ..terms() };
+        assert_eq!(terms.negotiate(&open(65002, 90)).unwrap().keepalive_time, secs(5));
+        assert_eq!(terms.negotiate(&open(65002, 9)).unwrap().keepalive_time, secs(3));
+    }
+
+    #[test]
+    fn an_unexpected_as_number_is_refused_with_both_numbers_in_the_text() {
+        let refused = |expected_asn, came| {
+            let refusal = Terms { expected_asn, ..terms() }.negotiate(&open(came, 90)).unwrap_err();
+            assert_eq!(refusal.notification().reason, NotificationReason::Open(OpenError::BadPeerAs));
+            refusal.to_string()
+        };
+        let text = refused(ExpectedAsn::Is(65002), 65010);
+        assert!(text.contains("65010") && text.contains("65002"), "both are named: {text}");
+        assert!(refused(ExpectedAsn::External, 65001).contains("other than ours"));
+        assert!(refused(ExpectedAsn::Internal, 65002).contains("our own"));
+    }
+
+    #[test]
+    fn external_and_internal_accept_what_they_say() {
+        let asn = |expected_asn, came| {
+            let agreement = Terms { expected_asn, ..terms() }.negotiate(&open(came, 90)).unwrap();
+            (agreement.peer_asn, agreement.internal())
+        };
+        assert_eq!(asn(ExpectedAsn::External, 4_200_000_000), (4_200_000_000, false));
+        assert_eq!(asn(ExpectedAsn::Internal, 65001), (65001, true));
+    }
+
+    #[test]
+    fn a_four_octet_as_number_stands_in_the_capability_and_as_trans_in_the_field() {
+        let open = Terms { local_asn: 4_200_000_000, ..terms() }.open();
+        assert_eq!(open.asn, AS_TRANS);
+        assert!(open.capabilities.contains(&Capability::FourOctetAsn(4_200_000_000)));
+        let old = Open { capabilities: Vec::new(), ..self::open(65002, 90) };
+        assert!(!terms().negotiate(&old).unwrap().four_octet_asn, "no capability: two octets");
+    }
+
+    #[test]
+    fn within_one_as_the_identifiers_have_to_differ() {
+        let terms = Terms { expected_asn: ExpectedAsn::Internal, ..terms() };
+        let refusal = terms.negotiate(&terms.open()).unwrap_err();
+        assert_eq!(refusal.notification().reason, NotificationReason::Open(OpenError::BadBgpIdentifier));
+        let external = Terms { expected_asn: ExpectedAsn::External, ..terms.clone() };
+        let same_id = Open { identifier: terms.identifier, ..open(65002, 90) };
+        assert!(external.negotiate(&same_id).is_ok(), "RFC 6286: between ASes they may be equal");
+    }
+
+    #[test]
+    fn a_family_is_exchanged_when_the_peer_offers_it_and_ipv4_when_it_offers_none_by_name() {
+        let families = |capabilities: Vec<Capability>| {
+            let theirs = Open { capabilities, ..open(65002, 90) };
+            terms().negotiate(&theirs).map(|agreement| (agreement.ipv4_unicast, agreement.ipv6_unicast))
+        };
+        let multiprotocol = |afi, safi| Capability::Multiprotocol(AfiSafi { afi, safi });
+        assert_eq!(families(vec![]), Ok((true, false)));
+        assert_eq!(families(vec![multiprotocol(2, 1)]), Ok((false, true)));
+        assert_eq!(families(vec![multiprotocol(2, 1), multiprotocol(1, 1)]), Ok((true, true)));
+        let refusal = families(vec![multiprotocol(1, 128)]).unwrap_err();
+        assert_eq!(refusal.notification().reason, NotificationReason::Open(OpenError::UnsupportedCapability));
     }
 }

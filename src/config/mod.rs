@@ -1,6 +1,26 @@
 //! The configuration: TOML in, [`Config`] out, or every mistake at once with file, line, caret and hint.
-//! Floor 1. Nothing here reads a file or a clock; `load` in the commands and the agent does the reading.
+//! Floor 1. Nothing here reads a file or a clock; only [`load`] does, which is an edge.
+//!
+//! `document` makes one tree of the files, `shape` holds it against the table of `options`, and `sections`, `pools`
+//! and `routing` make a [`Config`] of it. All of them complain, none of them stops at the first mistake.
 
+mod complaint;
+mod document;
+pub mod duration;
+mod example;
+pub mod load;
+pub mod options;
+mod pools;
+mod reader;
+mod routing;
+mod sections;
+mod shape;
+mod show;
+mod syntax;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,6 +29,56 @@ use crate::address::AddressRange;
 use crate::community::Community;
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName, PoolName};
 use crate::selector::Selector;
+
+pub use complaint::{Complaint, Complaints, Place, Position};
+pub use example::example;
+pub use show::show;
+
+/// A file of the configuration, already read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceFile {
+    /// As complaints should name it. It is not opened.
+    pub path: String,
+    pub text: String,
+}
+
+/// Makes a configuration of the main file and its drop-ins, in that order.
+///
+/// A drop-in overrides keys and appends to lists of tables. On error nothing was changed anywhere, and the complaints
+/// are all that can be said at once: everything, or what is no TOML at all.
+pub fn parse(files: &[SourceFile]) -> Result<Config, Complaints> {
+    let mut complaints = Vec::new();
+    let mut merged = document::Table::root();
+    let mut all_readable = true;
+    for (number, file) in files.iter().enumerate() {
+        match document::read(number, file) {
+            Ok(mut table) => {
+                shape::check(&mut table, &mut complaints);
+                document::merge("", &mut merged, table);
+            }
+            Err(complaint) => {
+                all_readable = false;
+                complaints.push(complaint);
+            }
+        }
+    }
+    // With a file missing, references into it would be complained about as well.
+    let config = if all_readable { sections::read(&merged, &mut complaints) } else { None };
+    match config {
+        Some(config) if complaints.is_empty() => Ok(config),
+        _ => {
+            reader::explain_refusal(&mut complaints, &merged.place);
+            Err(Complaints::new(files, complaints))
+        }
+    }
+}
+
+/// The candidate that the text was most likely meant to be, if any is close: at most a third of it is different.
+fn nearest<'c>(text: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
+    let distances = candidates.map(|candidate| (strsim::damerau_levenshtein(text, candidate), candidate));
+    let (distance, candidate) = distances.min_by_key(|(distance, _)| *distance)?;
+    (distance <= text.chars().count().div_ceil(3)).then_some(candidate)
+}
 
 /// A configuration that was checked whole. Every reference in it resolves, every value is in its range.
 #[derive(Debug, Clone, PartialEq)]
@@ -130,6 +200,15 @@ impl InterfacePattern {
     }
 }
 
+impl fmt::Display for InterfacePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            InterfacePattern::Exact(name) => write!(f, "{name}"),
+            InterfacePattern::StartsWith(start) => write!(f, "{start}*"),
+        }
+    }
+}
+
 /// `[bgp]` with its peers and advertisements. Without peers the speaker does nothing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bgp {
@@ -181,6 +260,15 @@ pub enum PeerAsn {
 pub struct PeerAddress {
     pub ip: IpAddr,
     pub interface: Option<InterfaceName>,
+}
+
+impl fmt::Display for PeerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.interface {
+            Some(interface) => write!(f, "{}%{interface}", self.ip),
+            None => write!(f, "{}", self.ip),
+        }
+    }
 }
 
 /// `[[bgp.advertisement]]`

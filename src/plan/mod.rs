@@ -1,2 +1,18 @@
-//! The decisions. Floor 1.
+//! The decisions: from the World to the Plan, each part with its reason. Floor 1: pure, `now` is an argument.
+//!
+//! [`Planner`] keeps the World and the Plan and re-judges what a fact touched; [`judge`] decides about one Service;
+//! [`allocate`] finds addresses; [`elect`] names the node that answers on the link; [`ground`] is what all decisions
+//! of a turn stand on; [`slice`] is what the actuators get.
+
+pub mod allocate;
+pub mod decision;
+pub mod elect;
+pub mod ground;
+pub mod judge;
+mod planner;
 pub mod slice;
+
+pub use planner::{Change, Moved, Plan, Planner, Turn};
+
+#[cfg(test)]
+mod tests;

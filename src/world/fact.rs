@@ -31,6 +31,11 @@ pub enum Fact {
     Session(PeerName, SessionReport),
     /// The planner chose these addresses for a Service; remembered until the Service status shows them.
     Assigned(ObjectKey, Vec<IpAddr>),
+    /// The API server took a status write and answered with the Service as it stands now, ahead of the watch. Only ever an
+    /// update: it counts where the World holds a Service of this key and `uid` with a smaller `resource_version` (as
+    /// numbers), and is no news otherwise, for the Service may be gone or replaced meanwhile. Until the watch has reached
+    /// that version, what it says of older ones is no news either.
+    StatusWritten(ObjectKey, Arc<Service>),
     /// The status of the Service could not be written; the addresses stay promised and are tried again.
     StatusRefused(ObjectKey, String),
     /// Nothing more will be waited for: act on what is known, even if no list was ever complete.

@@ -9,4 +9,4 @@ pub use fact::{ApiServer, Fact, Listing, SessionReport, SessionState};
 pub use objects::{
     EndpointSlice, FamilyPolicy, Link, Node, Request, RequestError, Service, ServicePort, TrafficPolicy,
 };
-pub use sum::{Touched, World};
+pub use sum::{Endpoints, ListedKinds, Touched, World};

@@ -1,3 +1,327 @@
 //! The World: the sum of all facts. Floor 1.
-pub struct World;
-pub struct Touched;
+//!
+//! Feed it with [`World::apply`], which answers what a planner must look at again; read its public fields.
+//! It never judges: an object that makes no sense is kept as it was told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::{ApiServer, EndpointSlice, Fact, Link, Listing, Node, Service, SessionReport};
+use crate::names::{NamespaceName, NodeName, ObjectKey, PeerName};
+use crate::selector::Labels;
+
+/// Everything crier was told and that still stands.
+#[derive(Debug, Clone)]
+pub struct World {
+    pub services: BTreeMap<ObjectKey, Arc<Service>>,
+    pub endpoint_slices: BTreeMap<ObjectKey, Arc<EndpointSlice>>,
+    /// The EndpointSlices of each Service.
+    slices_of: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
+    pub nodes: BTreeMap<NodeName, Arc<Node>>,
+    pub namespaces: BTreeMap<NamespaceName, Arc<Labels>>,
+    pub listed: ListedKinds,
+    pub api_server: ApiServer,
+    /// This agent allocates.
+    pub leader: bool,
+    pub links: BTreeMap<u32, Link>,
+    pub links_listed: bool,
+    pub sessions: BTreeMap<PeerName, SessionReport>,
+    /// Addresses that were chosen for a Service and that its status does not show yet.
+    pub assigned: BTreeMap<ObjectKey, Vec<IpAddr>>,
+    /// Services that a status write told ahead of the watch, with the version that the watch has yet to reach.
+    ahead: BTreeMap<ObjectKey, u64>,
+    /// What the API server said when the status of a Service could not be written.
+    pub refused: BTreeMap<ObjectKey, String>,
+    pub fail_static: bool,
+}
+
+/// Which kinds of object were told completely at least once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ListedKinds {
+    pub services: bool,
+    pub endpoint_slices: bool,
+    pub nodes: bool,
+    pub namespaces: bool,
+}
+
+impl ListedKinds {
+    pub fn all(self) -> bool {
+        let ListedKinds { services, endpoint_slices, nodes, namespaces } = self;
+        services && endpoint_slices && nodes && namespaces
+    }
+}
+
+/// What a fact may have changed for a planner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Touched {
+    /// No decision depends on it.
+    Nothing,
+    /// Only decisions about these Services.
+    Services(Vec<ObjectKey>),
+    /// Every decision.
+    Everything,
+}
+
+/// The serving endpoints of a Service, over all its EndpointSlices.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Endpoints {
+    pub by_node: BTreeMap<NodeName, u32>,
+    pub without_node: u32,
+}
+
+impl Endpoints {
+    pub fn is_empty(&self) -> bool {
+        self.by_node.is_empty() && self.without_node == 0
+    }
+}
+
+impl Default for World {
+    fn default() -> World {
+        World {
+            services: BTreeMap::new(),
+            endpoint_slices: BTreeMap::new(),
+            slices_of: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            namespaces: BTreeMap::new(),
+            listed: ListedKinds::default(),
+            api_server: ApiServer::Connecting,
+            leader: false,
+            links: BTreeMap::new(),
+            links_listed: false,
+            sessions: BTreeMap::new(),
+            assigned: BTreeMap::new(),
+            ahead: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            fail_static: false,
+        }
+    }
+}
+
+impl World {
+    /// Takes a fact in. Applying the same fact twice touches nothing the second time.
+    pub fn apply(&mut self, fact: Fact) -> Touched {
+        match fact {
+            Fact::Service(key, Some(service)) => self.put_service(key, service),
+            Fact::Service(key, None) => self.drop_service(&key),
+            Fact::EndpointSlice(key, Some(slice)) => self.put_slice(key, slice),
+            Fact::EndpointSlice(key, None) => self.drop_slice(&key),
+            Fact::Node(name, node) => everything_if(put(&mut self.nodes, name, node)),
+            Fact::Namespace(name, labels) => {
+                let changed = put(&mut self.namespaces, name.clone(), labels);
+                if changed { Touched::Services(self.services_in(&name)) } else { Touched::Nothing }
+            }
+            Fact::Listed(listing) => self.listed(listing),
+            Fact::ApiServer(state) => {
+                self.api_server = state;
+                Touched::Nothing
+            }
+            Fact::Leader(leader) => {
+                if !leader {
+                    // What was promised and not written is the next holder's to decide.
+                    self.assigned.clear();
+                    self.refused.clear();
+                }
+                everything_if(std::mem::replace(&mut self.leader, leader) != leader)
+            }
+            Fact::Link(index, link) => everything_if(put(&mut self.links, index, link)),
+            Fact::LinksListed => everything_if(!std::mem::replace(&mut self.links_listed, true)),
+            Fact::Session(name, report) => {
+                self.sessions.insert(name, report);
+                Touched::Nothing
+            }
+            Fact::Assigned(key, addresses) => {
+                let before = self.assigned.insert(key.clone(), addresses.clone());
+                if before.as_ref() == Some(&addresses) { Touched::Nothing } else { Touched::Services(vec![key]) }
+            }
+            Fact::StatusWritten(key, service) => self.status_written(key, service),
+            Fact::StatusRefused(key, why) => {
+                self.refused.insert(key, why);
+                Touched::Nothing
+            }
+            // With the lists complete there is nothing left to be patient for.
+            Fact::FailStatic if self.listed.all() => Touched::Nothing,
+            Fact::FailStatic => everything_if(!std::mem::replace(&mut self.fail_static, true)),
+        }
+    }
+
+    /// The serving endpoints of a Service.
+    pub fn endpoints(&self, service: &ObjectKey) -> Endpoints {
+        let mut endpoints = Endpoints::default();
+        let keys = self.slices_of.get(service).into_iter().flatten();
+        for slice in keys.filter_map(|key| self.endpoint_slices.get(key)) {
+            for (node, count) in &slice.serving {
+                *endpoints.by_node.entry(node.clone()).or_default() += count;
+            }
+            endpoints.without_node += slice.serving_without_node;
+        }
+        endpoints
+    }
+
+    /// The facts that make a World like this one, objects only: what is kept on disk for a start without API server.
+    /// Resource versions are left out, so that whatever the API server says later is newer.
+    pub fn to_remember(&self) -> impl Iterator<Item = Fact> + '_ {
+        let services = self.services.iter().map(|(key, service)| {
+            let service = Service { resource_version: String::new(), ..Service::clone(service) };
+            Fact::Service(key.clone(), Some(Arc::new(service)))
+        });
+        let slices = self.endpoint_slices.iter().map(|(key, it)| Fact::EndpointSlice(key.clone(), Some(it.clone())));
+        let nodes = self.nodes.iter().map(|(name, it)| Fact::Node(name.clone(), Some(it.clone())));
+        let namespaces = self.namespaces.iter().map(|(name, it)| Fact::Namespace(name.clone(), Some(it.clone())));
+        let assigned = self.assigned.iter().map(|(key, addresses)| Fact::Assigned(key.clone(), addresses.clone()));
+        services.chain(slices).chain(nodes).chain(namespaces).chain(assigned)
+    }
+
+    fn put_service(&mut self, key: ObjectKey, service: Arc<Service>) -> Touched {
+        if let Some(held) = self.services.get(&key) {
+            if *held == service || self.is_history(&key, held, &service) {
+                return Touched::Nothing;
+            }
+            self.ahead.remove(&key);
+        }
+        // A promise is kept until the status shows it. Standalone Services have no status: theirs stays.
+        if self.assigned.get(&key).is_some_and(|addresses| *addresses == service.ingress) {
+            self.assigned.remove(&key);
+            self.refused.remove(&key);
+        }
+        if !service.load_balancer {
+            self.assigned.remove(&key);
+            self.refused.remove(&key);
+        }
+        self.services.insert(key.clone(), service);
+        Touched::Services(vec![key])
+    }
+
+    fn status_written(&mut self, key: ObjectKey, service: Arc<Service>) -> Touched {
+        let Some(held) = self.services.get(&key) else { return Touched::Nothing };
+        match (version(held), version(&service)) {
+            (Some(before), Some(after)) if held.uid == service.uid && before < after => {
+                let touched = self.put_service(key.clone(), service);
+                self.ahead.insert(key, after);
+                touched
+            }
+            _ => Touched::Nothing,
+        }
+    }
+
+    /// The answer to a status write overtakes the watch, which then tells the versions in between: they are history.
+    fn is_history(&self, key: &ObjectKey, held: &Service, told: &Service) -> bool {
+        let ahead = self.ahead.get(key).filter(|_| held.uid == told.uid);
+        ahead.zip(version(told)).is_some_and(|(ahead, told)| told < *ahead)
+    }
+
+    fn drop_service(&mut self, key: &ObjectKey) -> Touched {
+        self.ahead.remove(key);
+        self.assigned.remove(key);
+        self.refused.remove(key);
+        match self.services.remove(key) {
+            Some(_) => Touched::Services(vec![key.clone()]),
+            None => Touched::Nothing,
+        }
+    }
+
+    fn put_slice(&mut self, key: ObjectKey, slice: Arc<EndpointSlice>) -> Touched {
+        if self.endpoint_slices.get(&key) == Some(&slice) {
+            return Touched::Nothing;
+        }
+        let mut touched = vec![slice.service.clone()];
+        self.slices_of.entry(slice.service.clone()).or_default().insert(key.clone());
+        if let Some(before) = self.endpoint_slices.insert(key.clone(), slice)
+            && before.service != touched[0]
+        {
+            self.unlink_slice(&key, &before.service);
+            touched.push(before.service.clone());
+        }
+        Touched::Services(touched)
+    }
+
+    fn drop_slice(&mut self, key: &ObjectKey) -> Touched {
+        match self.endpoint_slices.remove(key) {
+            Some(before) => {
+                self.unlink_slice(key, &before.service);
+                Touched::Services(vec![before.service.clone()])
+            }
+            None => Touched::Nothing,
+        }
+    }
+
+    fn unlink_slice(&mut self, key: &ObjectKey, service: &ObjectKey) {
+        if let Some(slices) = self.slices_of.get_mut(service) {
+            slices.remove(key);
+            if slices.is_empty() {
+                self.slices_of.remove(service);
+            }
+        }
+    }
+
+    fn listed(&mut self, listing: Listing) -> Touched {
+        let was_complete = self.listed.all();
+        let mut touched = Vec::new();
+        let mut all = false;
+        let mut collect = |it: Touched| match it {
+            Touched::Nothing => {}
+            Touched::Services(keys) => touched.extend(keys),
+            Touched::Everything => all = true,
+        };
+        match listing {
+            Listing::Services(keys) => {
+                let gone: Vec<_> = self.services.keys().filter(|key| !keys.contains(key)).cloned().collect();
+                gone.iter().for_each(|key| collect(self.drop_service(key)));
+                // Addresses promised before a restart, to a Service that is gone since.
+                self.assigned.retain(|key, _| keys.contains(key));
+                self.listed.services = true;
+            }
+            Listing::EndpointSlices(keys) => {
+                let gone: Vec<_> = self.endpoint_slices.keys().filter(|key| !keys.contains(key)).cloned().collect();
+                gone.iter().for_each(|key| collect(self.drop_slice(key)));
+                self.listed.endpoint_slices = true;
+            }
+            Listing::Nodes(names) => {
+                let before = self.nodes.len();
+                self.nodes.retain(|name, _| names.contains(name));
+                collect(everything_if(self.nodes.len() != before));
+                self.listed.nodes = true;
+            }
+            Listing::Namespaces(names) => {
+                let before = self.namespaces.len();
+                self.namespaces.retain(|name, _| names.contains(name));
+                collect(everything_if(self.namespaces.len() != before));
+                self.listed.namespaces = true;
+            }
+        }
+        if all || self.listed.all() != was_complete {
+            Touched::Everything
+        } else if touched.is_empty() {
+            Touched::Nothing
+        } else {
+            Touched::Services(touched)
+        }
+    }
+
+    fn services_in(&self, namespace: &NamespaceName) -> Vec<ObjectKey> {
+        let first = ObjectKey::new(namespace.as_str(), "");
+        let inside = self.services.range(first..).take_while(|(key, _)| key.namespace == *namespace);
+        inside.map(|(key, _)| key.clone()).collect()
+    }
+}
+
+/// Puts or removes, and says whether anything changed.
+fn put<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) -> bool {
+    match value {
+        Some(value) if map.get(&key) == Some(&value) => false,
+        Some(value) => {
+            map.insert(key, value);
+            true
+        }
+        None => map.remove(&key).is_some(),
+    }
+}
+
+fn everything_if(changed: bool) -> Touched {
+    if changed { Touched::Everything } else { Touched::Nothing }
+}
+
+/// Versions of one object can be compared as numbers (Kubernetes KEP-5504).
+fn version(service: &Service) -> Option<u64> {
+    service.resource_version.parse().ok()
+}

@@ -1,19 +1,58 @@
 //! BGP messages as values and as bytes (RFC 4271, RFC 4760, RFC 5492, RFC 6793, RFC 7606).
 //! Floor 1. Every type has `parse`, `emit`, `emitted_len` and `Display`; nothing else in crier touches BGP bytes.
+//!
+//! How to use it, in order:
+//!
+//! ```text
+//! Frame::parse(&mut BytesMut, max_message_len) -> Result<Option<Frame>, WireError>   one whole message off the stream
+//! Message::parse(frame.octets(), &Dialect)     -> Result<Parsed, WireError>          what it says
+//! WireError::notification()                    -> Option<Notification>               what to answer; None: only close
+//! Open::acceptable(&Expectation)               -> Result<u32, OpenFault>             the peer's AS number, if it may talk
+//! Message::emit(&self, &Dialect, &mut BytesMut) -> Result<(), EmitError>             an error here is a bug of ours
+//! Agreement::dialect()                         -> Dialect                            before one exists: Dialect::BEFORE_OPEN
+//! ```
+//!
+//! Whether a message may come in this state is the session's question: ask [`Frame::kind`] before parsing the body, so
+//! that an UPDATE in OpenSent is an FSM error whatever is in it.
 
+mod as_path;
+mod attribute;
+mod attribute_list;
+mod capability;
+mod dialect;
+mod family;
+mod header;
+mod multiprotocol;
 mod notification;
+mod open;
+mod prefix;
+mod refresh;
+mod update;
 
+pub use as_path::{AsPathFault, AsPathSegment};
+pub use attribute::{AttributeCode, AttributeFault, Attributes, Origin, UnknownAttribute};
+pub use capability::{Capability, GracefulRestart};
+pub use dialect::Dialect;
+pub use family::AfiSafi;
+pub use header::{Frame, HEADER_LEN, HeaderFault, MAX_EXTENDED_MESSAGE_LEN, MAX_MESSAGE_LEN, MessageKind};
+pub use multiprotocol::{MpReach, MpUnreach, MultiprotocolFault, NextHop};
 pub use notification::{Cease, FsmError, HeaderError, Notification, NotificationReason, OpenError, UpdateError};
+pub use open::{Expectation, ExpectedAsn, Open, OpenFault};
+pub use prefix::PrefixFault;
+pub(super) use prefix::emitted_len as emitted_prefix_len;
+pub use refresh::RouteRefresh;
+pub use update::{Complaint, ParsedUpdate, Treatment, Update, UpdateFault};
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::fmt;
 
-use ipnet::IpNet;
+use bytes::BytesMut;
 
-use crate::address::Family;
-use crate::community::Community;
+/// RFC 6793: the two-octet number that stands for one that needs four.
+pub const AS_TRANS: u16 = 23456;
 
 /// One message, header excluded.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "a message is handed on and dropped, never kept in numbers")]
 pub enum Message {
     Open(Open),
     Update(Update),
@@ -22,148 +61,132 @@ pub enum Message {
     RouteRefresh(RouteRefresh),
 }
 
-/// RFC 4271 §4.2. The version is always 4: another one is a parse error that knows its NOTIFICATION.
+/// What [`Message::parse`] made of a message: an UPDATE comes with what was wrong in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Open {
-    /// The two-octet field; `AS_TRANS` where the number does not fit.
-    pub asn: u16,
-    /// Seconds; 0 or at least 3 once parsed.
-    pub hold_time_secs: u16,
-    /// Never 0.0.0.0 once parsed.
-    pub identifier: Ipv4Addr,
-    pub capabilities: Vec<Capability>,
+#[expect(clippy::large_enum_variant, reason = "a message is handed on and dropped, never kept in numbers")]
+pub enum Parsed {
+    Open(Open),
+    Update(ParsedUpdate),
+    Notification(Notification),
+    Keepalive,
+    RouteRefresh(RouteRefresh),
 }
 
-/// RFC 6793: the two-octet number that stands for one that needs four.
-pub const AS_TRANS: u16 = 23456;
-
-/// RFC 5492. Codes crier does not know survive as `Unknown`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Capability {
-    /// RFC 4760, code 1.
-    Multiprotocol(AfiSafi),
-    /// RFC 2918, code 2.
-    RouteRefresh,
-    /// RFC 8950, code 5: (AFI, SAFI, next hop AFI) triples.
-    ExtendedNextHop(Vec<(AfiSafi, u16)>),
-    /// RFC 8654, code 6.
-    ExtendedMessage,
-    /// RFC 4724, code 64.
-    GracefulRestart(GracefulRestart),
-    /// RFC 6793, code 65.
-    FourOctetAsn(u32),
-    Unknown {
-        code: u8,
-        value: Vec<u8>,
-    },
+/// Why octets from a peer are no message that a session can go on with. Nothing was changed; the session ends.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    #[error(transparent)]
+    Header(#[from] HeaderFault),
+    #[error(transparent)]
+    Open(#[from] OpenFault),
+    #[error(transparent)]
+    Update(#[from] UpdateFault),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GracefulRestart {
-    pub restarting: bool,
-    /// RFC 8538: the N bit.
-    pub notification: bool,
-    /// Seconds, 0 to 4095.
-    pub restart_time_secs: u16,
-    /// The families, each with its forwarding state bit.
-    pub families: Vec<(AfiSafi, bool)>,
-}
-
-/// An address family as the wire numbers it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct AfiSafi {
-    pub afi: u16,
-    pub safi: u8,
-}
-
-impl AfiSafi {
-    pub const IPV4_UNICAST: AfiSafi = AfiSafi { afi: 1, safi: 1 };
-    pub const IPV6_UNICAST: AfiSafi = AfiSafi { afi: 2, safi: 1 };
-
-    pub fn unicast(family: Family) -> AfiSafi {
-        match family {
-            Family::V4 => AfiSafi::IPV4_UNICAST,
-            Family::V6 => AfiSafi::IPV6_UNICAST,
+impl WireError {
+    /// What to send before closing. `None`: close without a word, because the message was a NOTIFICATION itself
+    /// (RFC 4271 §6.4).
+    pub fn notification(&self) -> Option<Notification> {
+        match self {
+            WireError::Header(fault) => fault.notification(),
+            WireError::Open(fault) => Some(fault.notification()),
+            WireError::Update(fault) => Some(fault.notification()),
         }
     }
 }
 
-/// RFC 4271 §4.3 with the multiprotocol attributes of RFC 4760 taken out of the attribute list.
-///
-/// crier sends one family, and either announcements or withdrawals, in one UPDATE. What it receives may mix all.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Update {
-    /// IPv4 prefixes of the withdrawn routes field.
-    pub withdrawn: Vec<IpNet>,
-    /// MP_UNREACH_NLRI.
-    pub mp_unreach: Option<MpUnreach>,
-    pub attributes: Attributes,
-    /// MP_REACH_NLRI.
-    pub mp_reach: Option<MpReach>,
-    /// IPv4 prefixes of the NLRI field.
-    pub announced: Vec<IpNet>,
+/// A message that cannot be written. It is a bug of the caller: nothing was written, and the session must end rather
+/// than leave the message out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EmitError {
+    #[error("{kind} would be {len} octets long, and this session carries at most {max}")]
+    MessageTooLong { kind: MessageKind, len: usize, max: usize },
+    #[error("capability {code} has a value of {len} octets, and its length field holds at most 255")]
+    CapabilityTooLong { code: u8, len: usize },
 }
 
-/// The path attributes that crier reads or writes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Attributes {
-    pub origin: Option<Origin>,
-    /// `None` without the attribute; an empty path has no segments.
-    pub as_path: Option<Vec<AsPathSegment>>,
-    pub next_hop: Option<Ipv4Addr>,
-    pub med: Option<u32>,
-    pub local_preference: Option<u32>,
-    /// COMMUNITIES and LARGE_COMMUNITIES together.
-    pub communities: Vec<Community>,
+impl Message {
+    /// Reads one whole message, header included: `octets` as [`Frame::octets`] gives them.
+    ///
+    /// Never panics, whatever the octets; takes time and memory in proportion to their number.
+    pub fn parse(octets: &[u8], dialect: &Dialect) -> Result<Parsed, WireError> {
+        let (kind, body) = header::split(octets, dialect.max_message_len)?;
+        Ok(match kind {
+            MessageKind::Open => Parsed::Open(Open::parse(body)?),
+            MessageKind::Update => Parsed::Update(Update::parse(body, dialect)?),
+            MessageKind::Notification => Parsed::Notification(Notification::parse(body)?),
+            MessageKind::Keepalive => Parsed::Keepalive,
+            MessageKind::RouteRefresh => Parsed::RouteRefresh(RouteRefresh::parse(body)?),
+        })
+    }
+
+    pub fn kind(&self) -> MessageKind {
+        match self {
+            Message::Open(_) => MessageKind::Open,
+            Message::Update(_) => MessageKind::Update,
+            Message::Notification(_) => MessageKind::Notification,
+            Message::Keepalive => MessageKind::Keepalive,
+            Message::RouteRefresh(_) => MessageKind::RouteRefresh,
+        }
+    }
+
+    /// Octets that [`Message::emit`] appends, header included.
+    pub fn emitted_len(&self, dialect: &Dialect) -> usize {
+        HEADER_LEN
+            + match self {
+                Message::Open(open) => open.emitted_len(),
+                Message::Update(update) => update.emitted_len(dialect),
+                Message::Notification(notification) => notification.emitted_len(dialect.max_message_len),
+                Message::Keepalive => 0,
+                Message::RouteRefresh(refresh) => refresh.emitted_len(),
+            }
+    }
+
+    /// Appends the whole message, header included; on an error `out` is as it was.
+    pub fn emit(&self, dialect: &Dialect, out: &mut BytesMut) -> Result<(), EmitError> {
+        let kind = self.kind();
+        let len = self.emitted_len(dialect);
+        let max = kind.max_len(dialect.max_message_len);
+        let length = match u16::try_from(len) {
+            Ok(length) if len <= max => length,
+            _ => return Err(EmitError::MessageTooLong { kind, len, max }),
+        };
+        if let Message::Open(open) = self {
+            open.check_capabilities()?;
+        }
+        out.reserve(len);
+        let end = out.len() + len;
+        header::emit(kind, length, out);
+        match self {
+            Message::Open(open) => open.emit(out),
+            Message::Update(update) => update.emit(dialect, out),
+            Message::Notification(notification) => notification.emit(dialect.max_message_len, out),
+            Message::Keepalive => {}
+            Message::RouteRefresh(refresh) => refresh.emit(out),
+        }
+        debug_assert_eq!(out.len(), end, "emitted_len and emit of {kind} disagree");
+        Ok(())
+    }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    Igp,
-    Egp,
-    Incomplete,
-}
-
-/// At least one AS number, at most 255 on the wire (a longer one is split when emitted).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AsPathSegment {
-    pub set: bool,
-    pub asns: Vec<u32>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MpReach {
-    pub family: AfiSafi,
-    pub next_hop: NextHop,
-    pub prefixes: Vec<IpNet>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MpUnreach {
-    pub family: AfiSafi,
-    pub prefixes: Vec<IpNet>,
-}
-
-/// RFC 4760 §3, RFC 2545 §3, RFC 8950 §3.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NextHop {
-    V4(Ipv4Addr),
-    V6 { global: Ipv6Addr, link_local: Option<Ipv6Addr> },
-}
-
-impl From<IpAddr> for NextHop {
-    fn from(address: IpAddr) -> NextHop {
-        match address {
-            IpAddr::V4(v4) => NextHop::V4(v4),
-            IpAddr::V6(global) => NextHop::V6 { global, link_local: None },
+impl fmt::Display for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Message::Open(open) => open.fmt(f),
+            Message::Update(update) => update.fmt(f),
+            Message::Notification(notification) => write!(f, "NOTIFICATION {notification}"),
+            Message::Keepalive => MessageKind::Keepalive.fmt(f),
+            Message::RouteRefresh(refresh) => refresh.fmt(f),
         }
     }
 }
 
-/// RFC 2918 §3.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RouteRefresh {
-    pub family: AfiSafi,
-    /// RFC 7313; 0 for a plain request.
-    pub subtype: u8,
+/// A length that is known to fit, because [`Message::emit`] has compared the whole message with the limit.
+fn length16(len: usize) -> u16 {
+    u16::try_from(len).unwrap_or(u16::MAX)
+}
+
+/// As [`length16`], for the one-octet fields; whoever calls it has split or checked what is longer.
+fn length8(len: usize) -> u8 {
+    u8::try_from(len).unwrap_or(u8::MAX)
 }

@@ -1,5 +1,14 @@
 //! NOTIFICATION: why a session ends (RFC 4271 §4.5, RFC 4486, RFC 6608, RFC 9003, RFC 9384, RFC 9687). Floor 1.
 
+use std::fmt;
+
+use bytes::{BufMut, BytesMut};
+use nom::Parser;
+use nom::number::complete::be_u8;
+
+use super::header::{HEADER_LEN, HeaderFault};
+use super::{MessageKind, length8, length16};
+
 /// RFC 4271 §4.5.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notification {
@@ -8,7 +17,7 @@ pub struct Notification {
 }
 
 /// Code and subcode together, so that a pair that means nothing cannot be written. What a peer sends and we do not
-/// know survives as `Unknown`.
+/// know survives as `Unknown`; crier itself never makes one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotificationReason {
     Header(HeaderError),
@@ -21,62 +30,376 @@ pub enum NotificationReason {
     Unknown { code: u8, subcode: u8 },
 }
 
-/// RFC 4271 §6.1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HeaderError {
-    Unspecific,
-    ConnectionNotSynchronized,
-    BadMessageLength,
-    BadMessageType,
+/// Declares the subcodes of one code: the enum, its number, the way back, and the name that the RFC gives it.
+macro_rules! subcodes {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident = $subcode:literal $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name {
+            $($variant,)*
+        }
+
+        impl $name {
+            pub const ALL: &[$name] = &[$($name::$variant,)*];
+
+            pub fn subcode(self) -> u8 {
+                match self {
+                    $($name::$variant => $subcode,)*
+                }
+            }
+
+            /// `None` for a subcode that is not assigned.
+            pub fn from_subcode(subcode: u8) -> Option<$name> {
+                match subcode {
+                    $($subcode => Some($name::$variant),)*
+                    _ => None,
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self {
+                    $($name::$variant => $text,)*
+                })
+            }
+        }
+    };
 }
 
-/// RFC 4271 §6.2, RFC 5492 §5.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OpenError {
-    Unspecific,
-    UnsupportedVersion,
-    BadPeerAs,
-    BadBgpIdentifier,
-    UnsupportedOptionalParameter,
-    UnacceptableHoldTime,
-    UnsupportedCapability,
+subcodes! {
+    /// RFC 4271 §6.1.
+    HeaderError {
+        Unspecific = 0 "Unspecific",
+        ConnectionNotSynchronized = 1 "Connection Not Synchronized",
+        BadMessageLength = 2 "Bad Message Length",
+        BadMessageType = 3 "Bad Message Type",
+    }
 }
 
-/// RFC 4271 §6.3.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UpdateError {
-    MalformedAttributeList,
-    UnrecognizedWellKnownAttribute,
-    MissingWellKnownAttribute,
-    AttributeFlags,
-    AttributeLength,
-    InvalidOrigin,
-    InvalidNextHop,
-    OptionalAttribute,
-    InvalidNetworkField,
-    MalformedAsPath,
+subcodes! {
+    /// RFC 4271 §6.2, RFC 5492 §5.
+    OpenError {
+        Unspecific = 0 "Unspecific",
+        UnsupportedVersion = 1 "Unsupported Version Number",
+        BadPeerAs = 2 "Bad Peer AS",
+        BadBgpIdentifier = 3 "Bad BGP Identifier",
+        UnsupportedOptionalParameter = 4 "Unsupported Optional Parameter",
+        UnacceptableHoldTime = 6 "Unacceptable Hold Time",
+        UnsupportedCapability = 7 "Unsupported Capability",
+    }
 }
 
-/// RFC 6608.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FsmError {
-    Unspecific,
-    UnexpectedInOpenSent,
-    UnexpectedInOpenConfirm,
-    UnexpectedInEstablished,
+subcodes! {
+    /// RFC 4271 §6.3.
+    UpdateError {
+        MalformedAttributeList = 1 "Malformed Attribute List",
+        UnrecognizedWellKnownAttribute = 2 "Unrecognized Well-known Attribute",
+        MissingWellKnownAttribute = 3 "Missing Well-known Attribute",
+        AttributeFlags = 4 "Attribute Flags Error",
+        AttributeLength = 5 "Attribute Length Error",
+        InvalidOrigin = 6 "Invalid ORIGIN Attribute",
+        InvalidNextHop = 8 "Invalid NEXT_HOP Attribute",
+        OptionalAttribute = 9 "Optional Attribute Error",
+        InvalidNetworkField = 10 "Invalid Network Field",
+        MalformedAsPath = 11 "Malformed AS_PATH",
+    }
 }
 
-/// RFC 4486, RFC 8538, RFC 9384.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cease {
-    MaximumPrefixesReached,
-    AdministrativeShutdown,
-    PeerDeconfigured,
-    AdministrativeReset,
-    ConnectionRejected,
-    OtherConfigurationChange,
-    ConnectionCollision,
-    OutOfResources,
-    HardReset,
-    BfdDown,
+subcodes! {
+    /// RFC 6608.
+    FsmError {
+        Unspecific = 0 "Unspecified",
+        UnexpectedInOpenSent = 1 "Unexpected Message in OpenSent State",
+        UnexpectedInOpenConfirm = 2 "Unexpected Message in OpenConfirm State",
+        UnexpectedInEstablished = 3 "Unexpected Message in Established State",
+    }
+}
+
+subcodes! {
+    /// RFC 4486, RFC 8538, RFC 9384.
+    Cease {
+        MaximumPrefixesReached = 1 "Maximum Number of Prefixes Reached",
+        AdministrativeShutdown = 2 "Administrative Shutdown",
+        PeerDeconfigured = 3 "Peer De-configured",
+        AdministrativeReset = 4 "Administrative Reset",
+        ConnectionRejected = 5 "Connection Rejected",
+        OtherConfigurationChange = 6 "Other Configuration Change",
+        ConnectionCollision = 7 "Connection Collision Resolution",
+        OutOfResources = 8 "Out of Resources",
+        HardReset = 9 "Hard Reset",
+        BfdDown = 10 "BFD Down",
+    }
+}
+
+const HEADER: u8 = 1;
+const OPEN: u8 = 2;
+const UPDATE: u8 = 3;
+const HOLD_TIMER_EXPIRED: u8 = 4;
+const FSM: u8 = 5;
+const CEASE: u8 = 6;
+const SEND_HOLD_TIMER_EXPIRED: u8 = 8;
+
+impl NotificationReason {
+    /// Any pair of numbers; one without a name is `Unknown`.
+    pub fn from_codes(code: u8, subcode: u8) -> NotificationReason {
+        let known = match (code, subcode) {
+            (HEADER, _) => HeaderError::from_subcode(subcode).map(NotificationReason::Header),
+            (OPEN, _) => OpenError::from_subcode(subcode).map(NotificationReason::Open),
+            (UPDATE, _) => UpdateError::from_subcode(subcode).map(NotificationReason::Update),
+            (HOLD_TIMER_EXPIRED, 0) => Some(NotificationReason::HoldTimerExpired),
+            (FSM, _) => FsmError::from_subcode(subcode).map(NotificationReason::Fsm),
+            (CEASE, _) => Cease::from_subcode(subcode).map(NotificationReason::Cease),
+            (SEND_HOLD_TIMER_EXPIRED, 0) => Some(NotificationReason::SendHoldTimerExpired),
+            _ => None,
+        };
+        known.unwrap_or(NotificationReason::Unknown { code, subcode })
+    }
+
+    pub fn code(self) -> u8 {
+        match self {
+            NotificationReason::Header(_) => HEADER,
+            NotificationReason::Open(_) => OPEN,
+            NotificationReason::Update(_) => UPDATE,
+            NotificationReason::HoldTimerExpired => HOLD_TIMER_EXPIRED,
+            NotificationReason::Fsm(_) => FSM,
+            NotificationReason::Cease(_) => CEASE,
+            NotificationReason::SendHoldTimerExpired => SEND_HOLD_TIMER_EXPIRED,
+            NotificationReason::Unknown { code, .. } => code,
+        }
+    }
+
+    pub fn subcode(self) -> u8 {
+        match self {
+            NotificationReason::Header(error) => error.subcode(),
+            NotificationReason::Open(error) => error.subcode(),
+            NotificationReason::Update(error) => error.subcode(),
+            NotificationReason::Fsm(error) => error.subcode(),
+            NotificationReason::Cease(cease) => cease.subcode(),
+            NotificationReason::HoldTimerExpired | NotificationReason::SendHoldTimerExpired => 0,
+            NotificationReason::Unknown { subcode, .. } => subcode,
+        }
+    }
+}
+
+impl fmt::Display for NotificationReason {
+    /// The names that other speakers log, and both numbers: `Cease, Administrative Shutdown (6/2)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotificationReason::Header(error) => write!(f, "Message Header Error, {error}")?,
+            NotificationReason::Open(error) => write!(f, "OPEN Message Error, {error}")?,
+            NotificationReason::Update(error) => write!(f, "UPDATE Message Error, {error}")?,
+            NotificationReason::HoldTimerExpired => f.write_str("Hold Timer Expired")?,
+            NotificationReason::Fsm(error) => write!(f, "Finite State Machine Error, {error}")?,
+            NotificationReason::Cease(cease) => write!(f, "Cease, {cease}")?,
+            NotificationReason::SendHoldTimerExpired => f.write_str("Send Hold Timer Expired")?,
+            NotificationReason::Unknown { .. } => f.write_str("unknown reason")?,
+        }
+        write!(f, " ({}/{})", self.code(), self.subcode())
+    }
+}
+
+impl From<NotificationReason> for Notification {
+    fn from(reason: NotificationReason) -> Notification {
+        Notification { reason, data: Vec::new() }
+    }
+}
+
+impl Notification {
+    /// Code and subcode.
+    const FIXED_LEN: usize = 2;
+    /// RFC 9003 §2: octets of UTF-8, because one octet counts them.
+    pub const MAX_TEXT_LEN: usize = 255;
+
+    /// RFC 9003 §2: this peer is shut down, and why. A longer text is cut between two characters so that at most
+    /// [`Notification::MAX_TEXT_LEN`] octets are left; an empty one is left out.
+    pub fn administrative_shutdown(text: &str) -> Notification {
+        Notification { reason: NotificationReason::Cease(Cease::AdministrativeShutdown), data: communication(text) }
+    }
+
+    /// RFC 9003 §2: this session is reset, and why. The text is treated as in
+    /// [`Notification::administrative_shutdown`].
+    pub fn administrative_reset(text: &str) -> Notification {
+        Notification { reason: NotificationReason::Cease(Cease::AdministrativeReset), data: communication(text) }
+    }
+
+    /// RFC 8538 §3.1: the peer must drop the routes, not keep them for a restart. `self` travels inside.
+    pub fn into_hard_reset(self) -> Notification {
+        let mut data = vec![self.reason.code(), self.reason.subcode()];
+        data.extend(self.data);
+        Notification { reason: NotificationReason::Cease(Cease::HardReset), data }
+    }
+
+    /// What a Hard Reset wraps; `None` for other reasons, and where there is nothing inside.
+    pub fn hard_reset_cause(&self) -> Option<Notification> {
+        match self.reason {
+            NotificationReason::Cease(Cease::HardReset) => Notification::parse(&self.data).ok(),
+            _ => None,
+        }
+    }
+
+    /// The text that came with an Administrative Shutdown or Reset (RFC 9003 §2), made fit for a log: what is not
+    /// printable, and octets that are not UTF-8, are escaped. `None` without a text, or with a length that does not fit.
+    pub fn text(&self) -> Option<String> {
+        match self.reason {
+            NotificationReason::Cease(Cease::AdministrativeShutdown | Cease::AdministrativeReset) => {}
+            _ => return None,
+        }
+        let (length, rest) = self.data.split_first()?;
+        let text = rest.get(..usize::from(*length))?;
+        (!text.is_empty()).then(|| printable(text))
+    }
+
+    /// Octets behind the header; every code and subcode is taken.
+    pub fn parse(body: &[u8]) -> Result<Notification, HeaderFault> {
+        match (be_u8::<_, ()>, be_u8).parse(body) {
+            Ok((data, (code, subcode))) => {
+                Ok(Notification { reason: NotificationReason::from_codes(code, subcode), data: data.to_vec() })
+            }
+            Err(_) => Err(HeaderFault::Length {
+                type_code: MessageKind::Notification.code(),
+                length: length16(HEADER_LEN + body.len()),
+            }),
+        }
+    }
+
+    /// Octets that [`Notification::emit`] appends.
+    pub fn emitted_len(&self, max_message_len: usize) -> usize {
+        Notification::FIXED_LEN + self.emitted_data(max_message_len).len()
+    }
+
+    /// Appends the body. The data, which only helps whoever debugs it, is cut to what one message holds.
+    pub fn emit(&self, max_message_len: usize, out: &mut BytesMut) {
+        out.put_u8(self.reason.code());
+        out.put_u8(self.reason.subcode());
+        out.put_slice(self.emitted_data(max_message_len));
+    }
+
+    fn emitted_data(&self, max_message_len: usize) -> &[u8] {
+        let room =
+            MessageKind::Notification.max_len(max_message_len).saturating_sub(HEADER_LEN + Notification::FIXED_LEN);
+        self.data.get(..room).unwrap_or(&self.data)
+    }
+}
+
+impl fmt::Display for Notification {
+    /// The reason, then the text in quotes, or the data in hexadecimal.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reason.fmt(f)?;
+        if let Some(text) = self.text() {
+            return write!(f, ": \"{text}\"");
+        }
+        if let NotificationReason::Cease(Cease::HardReset) = self.reason
+            && let Ok((data, (code, subcode))) = (be_u8::<_, ()>, be_u8).parse(self.data.as_slice())
+        {
+            // Not the cause's own Display: a peer could wrap one reset in another for as long as the message is.
+            return write!(f, ": {}{}", NotificationReason::from_codes(code, subcode), Hex(data));
+        }
+        Hex(&self.data).fmt(f)
+    }
+}
+
+/// The octets of RFC 9003 §2: one that counts, then the text.
+fn communication(text: &str) -> Vec<u8> {
+    let cut = (0..=Notification::MAX_TEXT_LEN).rev().find_map(|len| text.get(..len));
+    let text = if text.len() <= Notification::MAX_TEXT_LEN { text } else { cut.unwrap_or_default() };
+    if text.is_empty() {
+        return Vec::new();
+    }
+    let mut data = vec![length8(text.len())];
+    data.extend_from_slice(text.as_bytes());
+    data
+}
+
+/// Text from a stranger, on one line and without anything that a terminal would obey.
+fn printable(octets: &[u8]) -> String {
+    let mut out = String::with_capacity(octets.len());
+    for chunk in octets.utf8_chunks() {
+        out.extend(chunk.valid().escape_debug());
+        out.extend(chunk.invalid().escape_ascii().map(char::from));
+    }
+    out
+}
+
+/// Data that crier cannot name, for a log line; nothing for no data.
+struct Hex<'a>(&'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        f.write_str(", data ")?;
+        self.0.iter().try_for_each(|octet| write!(f, "{octet:02x}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_pair_of_codes_survives_a_round_trip() {
+        for code in 0..=255 {
+            for subcode in 0..=255 {
+                let reason = NotificationReason::from_codes(code, subcode);
+                assert_eq!((reason.code(), reason.subcode()), (code, subcode));
+            }
+        }
+    }
+
+    #[test]
+    fn a_code_nobody_knows_is_not_taken_for_another() {
+        assert_eq!(NotificationReason::from_codes(7, 1), NotificationReason::Unknown { code: 7, subcode: 1 });
+        assert_eq!(NotificationReason::from_codes(6, 11), NotificationReason::Unknown { code: 6, subcode: 11 });
+        assert_eq!(NotificationReason::from_codes(2, 5), NotificationReason::Unknown { code: 2, subcode: 5 });
+    }
+
+    #[test]
+    fn a_text_is_cut_between_two_characters() {
+        let long = "ä".repeat(200);
+        let notification = Notification::administrative_shutdown(&long);
+        assert_eq!(notification.data[0], 254, "255 would cut the last letter in two");
+        assert_eq!(notification.text(), Some("ä".repeat(127)));
+    }
+
+    #[test]
+    fn a_text_of_255_octets_is_sent_whole() {
+        let text = "x".repeat(255);
+        let notification = Notification::administrative_reset(&text);
+        assert_eq!((notification.data[0], notification.data.len()), (255, 256));
+        assert_eq!(notification.text(), Some(text));
+        assert!(Notification::administrative_reset("").data.is_empty());
+    }
+
+    #[test]
+    fn a_text_cannot_touch_the_terminal() {
+        let hostile = Notification::administrative_shutdown("ok\x1b[2J\nroot: \u{202e}gnp.\"");
+        let shown = hostile.to_string();
+        assert!(shown.chars().all(|c| !c.is_control() && c != '\u{202e}'), "{shown}");
+        let not_utf8 = Notification { data: vec![3, 0xff, 0xfe, b'a'], ..hostile };
+        assert_eq!(not_utf8.text().as_deref(), Some("\\xff\\xfea"));
+    }
+
+    #[test]
+    fn a_text_shorter_than_it_says_is_shown_as_octets() {
+        let short = Notification { data: vec![200, b'a', b'b', b'c'], ..Notification::administrative_shutdown("") };
+        assert_eq!(short.text(), None);
+        assert_eq!(short.to_string(), "Cease, Administrative Shutdown (6/2), data c8616263");
+    }
+
+    #[test]
+    fn a_hard_reset_says_what_is_inside() {
+        let cause = Notification::from(NotificationReason::Cease(Cease::BfdDown));
+        let wrapped = cause.clone().into_hard_reset();
+        assert_eq!(wrapped.data, [6, 10]);
+        assert_eq!(wrapped.hard_reset_cause(), Some(cause));
+        assert_eq!(wrapped.to_string(), "Cease, Hard Reset (6/9): Cease, BFD Down (6/10)");
+    }
+
+    #[test]
+    fn data_that_fills_a_message_is_cut_to_it() {
+        let long = Notification { data: vec![7; 5000], ..Notification::administrative_shutdown("") };
+        assert_eq!(HEADER_LEN + long.emitted_len(4096), 4096);
+    }
 }

@@ -78,6 +78,7 @@ pub mod faults;
 mod folder;
 pub mod frr;
 pub mod kubernetes;
+pub mod metal;
 mod namespace;
 mod need;
 pub mod net;
@@ -88,6 +89,7 @@ pub mod server;
 pub mod site;
 mod wait;
 
+pub use metal::Metal;
 pub use namespace::Namespace;
 pub use need::{Need, enter_user_namespace_if_needed, skip};
 pub use process::Process;

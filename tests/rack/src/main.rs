@@ -1,5 +1,7 @@
 //! `crier-rack`: the rack's own command. `serve` is what the rack starts as a backend; `doctor` tells what this machine
-//! lacks for the system tests; `stand` builds a site to look around in.
+//! lacks for the system tests; `stand` builds a site to look around in; `demo` tells crier's main job while it happens.
+
+mod demo;
 
 use std::process::ExitCode;
 
@@ -12,6 +14,7 @@ fn main() -> ExitCode {
         ["serve", name, ref ports @ ..] if !ports.is_empty() => serve(name, ports),
         ["doctor"] => doctor(),
         ["stand", nodes] => nodes.parse().map_or_else(|_| usage(), stand),
+        ["demo"] => demo::run(),
         _ => usage(),
     }
 }
@@ -68,6 +71,8 @@ fn stand(nodes: u16) -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: crier-rack doctor\n       crier-rack stand NODES\n       crier-rack serve NAME PORT...");
+    eprintln!(
+        "usage: crier-rack demo\n       crier-rack doctor\n       crier-rack stand NODES\n       crier-rack serve NAME PORT..."
+    );
     ExitCode::from(2)
 }

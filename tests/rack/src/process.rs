@@ -15,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use nix::sys::prctl;
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::unistd::{Pid, getppid};
 
 use crate::namespace::{Namespace, lossy};
@@ -224,9 +224,11 @@ fn open_log(path: &Path) -> io::Result<(File, File)> {
 
 fn die_with_this_process(command: &mut Command) {
     let parent = Pid::this();
-    // SAFETY: between fork and exec only prctl and getppid are called, bare system calls.
+    // SAFETY: between fork and exec only prctl, sigprocmask and getppid are called, bare system calls.
     unsafe {
         command.pre_exec(move || {
+            // What this process blocked, as `clean_up_on_interrupt` does, would be blocked in the child for ever.
+            SigSet::empty().thread_set_mask()?;
             prctl::set_pdeathsig(Signal::SIGKILL)?;
             // The parent may have died before the line above.
             if getppid() != parent { Err(io::Error::from_raw_os_error(libc::ESRCH)) } else { Ok(()) }

@@ -125,7 +125,7 @@ pub fn clean_up_on_interrupt() {
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         signals.add(signal);
     }
-    // Blocked here and so in all later threads; processes are started with no signal blocked.
+    // Blocked here and so in all later threads; the processes that they start have no signal blocked.
     signals.thread_block().expect("a valid signal set can be blocked");
     std::thread::spawn(move || {
         let signal = signals.wait().expect("a valid signal set can be waited for");

@@ -1,0 +1,72 @@
+# The commands of the project. `make help` lists them.
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+
+TARGET  := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+DIST    := target/dist/crier
+# The control plane for the rack: built once, kept outside the work tree.
+VERSION := $(shell sed -n 's/^[[:space:]]*k8s.io\/kubernetes \(v[0-9.]*\).*/\1/p' tests/kubernetes/go.mod | head -n 1)
+CACHE   ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/crier
+export KUBERNETES_FOLDER := $(CACHE)/kubernetes/$(VERSION)
+
+.PHONY: help
+help: ## Lists the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST) | column -t -s : 2>/dev/null || sed -n 's/^\([a-z-]*\):.*## /\1  /p' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Builds the one static binary, target/dist/crier
+	@scripts/install-missing build
+	RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" cargo build --quiet --profile dist --bin crier --target $(TARGET) --target-dir target/static
+	@mkdir -p target/dist
+	@cp target/static/$(TARGET)/dist/crier $(DIST).new && mv $(DIST).new $(DIST)
+	@scripts/check-binary $(DIST)
+
+.PHONY: demo
+demo: ## Tells the main job in a rack of network namespaces, in under two minutes after the build
+	@scripts/install-missing build rack
+	@$(MAKE) --no-print-directory build
+	cargo build --quiet --package crier-rack --bin crier-rack
+	@target/debug/crier-rack demo
+
+.PHONY: kubernetes
+kubernetes: ## Builds the control plane for the tests once, into a cache folder of yours
+	@scripts/install-missing kubernetes
+	@if [ -n "$$KUBEBUILDER_ASSETS" ]; then echo "using the control plane in KUBEBUILDER_ASSETS"; \
+	elif command -v go >/dev/null; then tests/kubernetes/build.sh "$(KUBERNETES_FOLDER)"; \
+	else echo "no Go on this machine: the tests against a real Kubernetes will be skipped"; fi
+
+.PHONY: lint
+lint: ## Format and clippy, warnings are errors
+	cargo fmt --all --check
+	cargo clippy --quiet --workspace --all-targets -- -D warnings
+
+.PHONY: test
+test: ## All tests: unit, and the rack with real routers and a real Kubernetes
+	@scripts/install-missing build rack
+	@$(MAKE) --no-print-directory kubernetes
+	@$(MAKE) --no-print-directory build
+	@scripts/run-tests
+
+.PHONY: test-unit
+test-unit: ## Only what needs neither root nor routers
+	cargo test --package crier
+
+.PHONY: test-systemd
+test-systemd: ## The unit file under a real systemd, in a container root made by debootstrap
+	@scripts/install-missing build systemd
+	@$(MAKE) --no-print-directory build
+	tests/systemd/run
+
+.PHONY: bench
+bench: ## Latency, scale and memory against a real API server, as figures of one run
+	@scripts/install-missing build rack
+	@$(MAKE) --no-print-directory kubernetes
+	@$(MAKE) --no-print-directory build
+	cargo run --quiet --release --package crier-rack --bin crier-rack -- bench
+
+.PHONY: install
+install: ## Installs the binary, the unit and the example configuration below DESTDIR
+	install -D -m 0755 $(DIST) $(DESTDIR)/usr/bin/crier
+	install -D -m 0644 systemd/crier.service $(DESTDIR)/usr/lib/systemd/system/crier.service
+	install -D -m 0644 config/crier.toml $(DESTDIR)/usr/share/doc/crier/crier.toml
+	install -D -m 0644 config/rbac.yaml $(DESTDIR)/usr/share/doc/crier/rbac.yaml

@@ -1,0 +1,167 @@
+//! One function for each decoder: any octets in, and what must hold of the answer asserted.
+//! The fuzz targets call them with what libFuzzer finds, `tests/wire_never_panics.rs` with seeded mutations.
+
+// Every target uses one of them.
+#![allow(dead_code)]
+
+use std::net::Ipv4Addr;
+
+use bytes::{BufMut, BytesMut};
+use crier::bgp::agreement::Agreement;
+use crier::bgp::wire::{
+    Dialect, Frame, HEADER_LEN, MAX_EXTENDED_MESSAGE_LEN, MAX_MESSAGE_LEN, Message, MessageKind, Notification,
+    NotificationReason, Open, OpenFault, Parsed, Treatment, Update, WireError,
+};
+
+/// The first octet chooses the session, the rest is for the decoder.
+fn session(data: &[u8]) -> (Dialect, &[u8]) {
+    let (choice, rest) = data.split_first().unwrap_or((&0, &[]));
+    let bit = |place: u8| choice & (1 << place) != 0;
+    let agreement = Agreement {
+        local_asn: 65001,
+        peer_asn: if bit(0) { 65001 } else { 65002 },
+        peer_identifier: Ipv4Addr::new(10, 0, 0, 2),
+        hold_time: None,
+        keepalive_time: None,
+        four_octet_asn: !bit(1),
+        ipv4_unicast: !bit(2),
+        ipv6_unicast: !bit(3),
+        ipv4_with_ipv6_next_hop: bit(4),
+        route_refresh: true,
+        max_message_len: if bit(5) { MAX_EXTENDED_MESSAGE_LEN } else { MAX_MESSAGE_LEN },
+    };
+    (Dialect { link_scoped: bit(6), first_asn_is_peer: !bit(7), ..agreement.dialect() }, rest)
+}
+
+/// The same messages and the same error, whatever the split into reads; never more in the buffer than one message.
+pub fn frame(data: &[u8]) {
+    let (dialect, stream) = session(data);
+    let size = data.first().map_or(1, |choice| 1 + usize::from(*choice));
+    let whole = read_all(stream, &dialect, stream.len().max(1));
+    let parts = read_all(stream, &dialect, size);
+    assert_eq!(whole, parts, "the split into reads of {size} octets made a difference");
+    if let Err(error) = whole {
+        answer_is_sound(&error);
+    }
+}
+
+fn read_all(octets: &[u8], dialect: &Dialect, size: usize) -> Result<Vec<Parsed>, WireError> {
+    let mut stream = BytesMut::new();
+    let mut messages = Vec::new();
+    for read in octets.chunks(size) {
+        stream.extend_from_slice(read);
+        while let Some(frame) = Frame::parse(&mut stream, dialect.max_message_len)? {
+            assert!((frame.kind().min_len()..=dialect.max_message_len).contains(&frame.octets().len()));
+            messages.push(Message::parse(frame.octets(), dialect)?);
+        }
+        assert!(stream.len() < dialect.max_message_len, "a whole message is taken off at once");
+    }
+    Ok(messages)
+}
+
+/// The body of an OPEN.
+pub fn open(data: &[u8]) {
+    match Open::parse(data) {
+        Err(fault) => answer_is_sound(&fault.into()),
+        Ok(open) => {
+            assert!(!open.identifier.is_unspecified() && !matches!(open.hold_time_secs, 1 | 2));
+            assert!(open.peer_asn() != 0, "AS 0 is nobody");
+            let _ = open.to_string();
+            let message = Message::Open(open.clone());
+            let mut octets = BytesMut::new();
+            if data.len() < 4_000 {
+                message.emit(&Dialect::BEFORE_OPEN, &mut octets).expect("what was read can be written");
+                assert_eq!(Message::parse(&octets, &Dialect::BEFORE_OPEN), Ok(Parsed::Open(open)));
+            }
+        }
+    }
+}
+
+/// The body of an UPDATE.
+pub fn update(data: &[u8]) {
+    let (dialect, body) = session(data);
+    judge_update(body, &dialect);
+}
+
+/// The attribute list of an UPDATE that announces one IPv4 prefix.
+pub fn path_attribute(data: &[u8]) {
+    let (dialect, list) = session(data);
+    judge_update(&body(list, &[24, 203, 0, 113]), &dialect);
+}
+
+/// The value of MP_REACH_NLRI in an UPDATE that is good otherwise.
+pub fn mp_reach(data: &[u8]) {
+    let (dialect, value) = session(data);
+    let mut list = BytesMut::from([0x40, 1, 1, 0, 0x40, 2, 0, 0x90, 14].as_slice());
+    list.put_u16(u16::try_from(value.len()).unwrap_or(u16::MAX));
+    list.put_slice(value);
+    judge_update(&body(&list, &[]), &Dialect { internal: true, ..dialect });
+}
+
+fn body(list: &[u8], announced: &[u8]) -> BytesMut {
+    let mut body = BytesMut::new();
+    body.put_u16(0);
+    body.put_u16(u16::try_from(list.len()).unwrap_or(u16::MAX));
+    body.put_slice(list);
+    body.put_slice(announced);
+    body
+}
+
+fn judge_update(body: &[u8], dialect: &Dialect) {
+    let parsed = match Update::parse(body, dialect) {
+        Ok(parsed) => parsed,
+        Err(fault) => return answer_is_sound(&fault.into()),
+    };
+    for complaint in &parsed.complaints {
+        let _ = complaint.to_string();
+    }
+    let withdraws = parsed.complaints.iter().any(|complaint| complaint.treatment == Treatment::WithdrawAll);
+    assert_eq!(parsed.withdraw_all, withdraws, "what is complained about is done");
+    let _ = parsed.update.to_string();
+    if parsed.complaints.is_empty() {
+        let wide = Dialect { max_message_len: MAX_EXTENDED_MESSAGE_LEN, ..dialect.clone() };
+        let mut octets = BytesMut::new();
+        if Message::Update(parsed.update.clone()).emit(&wide, &mut octets).is_ok() {
+            let Ok(Parsed::Update(again)) = Message::parse(&octets, &wide) else {
+                panic!("{} cannot be read back", parsed.update);
+            };
+            assert_eq!(again.update, parsed.update);
+        }
+    }
+}
+
+/// The body of a NOTIFICATION.
+pub fn notification(data: &[u8]) {
+    let Ok(notification) = Notification::parse(data) else {
+        assert!(data.len() < 2, "every code and subcode is taken");
+        return;
+    };
+    let shown = notification.to_string();
+    assert!(!shown.contains(char::is_control), "{shown:?} is fit for a terminal");
+    let _ = notification.hard_reset_cause();
+    if data.len() <= MAX_MESSAGE_LEN - HEADER_LEN {
+        let mut octets = BytesMut::new();
+        Message::Notification(notification).emit(&Dialect::BEFORE_OPEN, &mut octets).expect("it fits");
+        assert_eq!(&octets[HEADER_LEN..], data);
+    }
+}
+
+/// An error is answered with a NOTIFICATION that has a name and fits the shortest maximum, or not at all.
+fn answer_is_sound(error: &WireError) {
+    let _ = error.to_string();
+    let Some(answer) = error.notification() else {
+        assert!(
+            matches!(error, WireError::Header(fault) if fault.to_string().contains("type 3")),
+            "only a NOTIFICATION is not answered: {error}"
+        );
+        return;
+    };
+    assert!(!matches!(answer.reason, NotificationReason::Unknown { .. }), "{error} has no name");
+    assert_ne!(answer.reason.code(), 0);
+    if let WireError::Open(OpenFault::Version(_)) = error {
+        assert_eq!(answer.data, [0, 4]);
+    }
+    let mut octets = BytesMut::new();
+    Message::Notification(answer).emit(&Dialect::BEFORE_OPEN, &mut octets).expect("every NOTIFICATION fits");
+    assert_eq!(MessageKind::from_code(octets[HEADER_LEN - 1]), Some(MessageKind::Notification));
+}

@@ -1,0 +1,91 @@
+//! One line in the log for each thing that a turn decided anew. Floor 3.
+
+use tracing::{info, warn};
+
+use crate::names::{NodeName, ObjectKey};
+use crate::plan::Change;
+use crate::plan::decision::{Allocation, Announcement, Decision};
+use crate::reason::Reason;
+
+/// Logs what differs between the decision of before and the one of now.
+pub fn log_change(change: &Change, node: &NodeName) {
+    let Change { service, before, after } = change;
+    let before = before.as_deref();
+    match after.as_deref() {
+        Some(after) => {
+            log_allocation(service, before.map(|it| &it.allocation), &after.allocation);
+            log_announcements(service, announcements(before), &after.announcements, node);
+        }
+        None => {
+            log_announcements(service, announcements(before), &[], node);
+            if before.is_some_and(|before| !before.allocation.held.is_empty()) {
+                info!(%service, "addresses freed: the Service is gone");
+            }
+        }
+    }
+}
+
+fn announcements(decision: Option<&Decision>) -> &[Announcement] {
+    decision.map(|decision| decision.announcements.as_slice()).unwrap_or_default()
+}
+
+fn log_allocation(service: &ObjectKey, before: Option<&Allocation>, after: &Allocation) {
+    if before == Some(after) {
+        return;
+    }
+    if before.map(|it| &it.held) != Some(&after.held) && !after.held.is_empty() {
+        let addresses = join(after.held.iter().map(|held| held.address));
+        let pools = join(after.held.iter().map(|held| &held.pool));
+        info!(%service, addresses, pools, "addresses held");
+    }
+    let refused = after.complaint.as_ref().or(after.held.is_empty().then_some(&after.reason));
+    let refused_before = before.and_then(|it| it.complaint.as_ref().or(it.held.is_empty().then_some(&it.reason)));
+    match refused {
+        Some(reason) if refused_before == Some(reason) => {}
+        Some(Reason::NotLoadBalancer | Reason::OtherClass { .. } | Reason::WaitingForAllocator) | None => {}
+        Some(Reason::WaitingForLists | Reason::WaitingForStatus) => {}
+        Some(reason) => warn!(%service, reason = reason.code(), "{reason}"),
+    }
+}
+
+fn log_announcements(service: &ObjectKey, before: &[Announcement], after: &[Announcement], node: &NodeName) {
+    for now in after {
+        let was = before.iter().find(|it| it.address == now.address);
+        let address = now.address;
+        let owner_before = was.and_then(|it| it.l2.owner.as_ref());
+        if owner_before != now.l2.owner.as_ref() {
+            match &now.l2.owner {
+                Some(owner) if owner == node => info!(%service, %address, %owner, "this node answers on the link"),
+                Some(owner) => info!(%service, %address, %owner, "another node answers on the link"),
+                None => info!(%service, %address, reason = now.l2.reason.code(), "no node answers on the link"),
+            }
+        }
+        if now.l2.owner.as_ref() == Some(node) && !now.l2.announced && was.is_none_or(|it| it.l2 != now.l2) {
+            warn!(%service, %address, reason = now.l2.reason.code(), "{}", now.l2.reason);
+        }
+        let peers_before = was.map(|it| it.bgp.peers.as_slice()).unwrap_or_default();
+        if peers_before != now.bgp.peers {
+            let peers = join(&now.bgp.peers);
+            if now.bgp.peers.is_empty() {
+                info!(%service, %address, reason = now.bgp.reason.code(), "not announced over BGP any more");
+            } else {
+                info!(%service, %address, peers, "announced over BGP");
+            }
+        }
+        let nameless = |it: &Announcement| {
+            it.l2.reason == Reason::EndpointsNameNoNode || it.bgp.reason == Reason::EndpointsNameNoNode
+        };
+        if nameless(now) && !was.is_some_and(nameless) {
+            warn!(%service, %address, reason = Reason::EndpointsNameNoNode.code(), "{}", Reason::EndpointsNameNoNode);
+        }
+    }
+    for was in before.iter().filter(|was| !after.iter().any(|now| now.address == was.address)) {
+        if was.l2.announced || !was.bgp.peers.is_empty() {
+            info!(%service, address = %was.address, "withdrawn");
+        }
+    }
+}
+
+fn join<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
+}

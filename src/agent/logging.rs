@@ -1,0 +1,50 @@
+//! The log: levels, format, and what systemd's journal wants. Floor 3.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::clock;
+use crate::config::LogFormat;
+
+/// The filter is not one that RUST_LOG would take.
+#[derive(Debug, thiserror::Error)]
+#[error("\"{filter}\" is no log filter: {source}; write a level such as debug, or crier::bgp=debug,info")]
+pub struct FilterError {
+    filter: String,
+    source: tracing_subscriber::filter::ParseError,
+}
+
+/// Starts the log, to standard error. Call once.
+pub fn start(filter: &str, format: LogFormat) -> Result<(), FilterError> {
+    let parsed = EnvFilter::try_new(filter).map_err(|source| FilterError { filter: filter.to_owned(), source })?;
+    let registry = tracing_subscriber::registry().with(parsed);
+    let in_journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let text = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    // A log that was started before stays as it is: tests of one process share it.
+    let _ = match format {
+        LogFormat::Json => registry.with(text.json().with_timer(Rfc3339).flatten_event(true)).try_init(),
+        // The journal has its own clock.
+        LogFormat::Auto if in_journal => registry.with(text.with_ansi(false).without_time()).try_init(),
+        LogFormat::Auto | LogFormat::Text => {
+            let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            registry.with(text.with_ansi(colour).with_timer(Rfc3339)).try_init()
+        }
+    };
+    Ok(())
+}
+
+struct Rfc3339;
+
+impl FormatTime for Rfc3339 {
+    fn format_time(&self, writer: &mut Writer<'_>) -> std::fmt::Result {
+        match jiff::Timestamp::try_from(clock::wall()) {
+            Ok(now) => write!(writer, "{now:.6}"),
+            Err(_) => writer.write_str("-"),
+        }
+    }
+}

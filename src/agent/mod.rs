@@ -1,0 +1,15 @@
+//! The agent: sources tell facts, the planner turns them into a plan, actuators make it so. Floor 3.
+//!
+//! [`run`] is one agent from start to farewell; [`turn`] is the loop in its middle; [`wiring`] holds every channel;
+//! [`memory`] keeps the World across a restart; [`readiness`] speaks to systemd; [`report`] is what the doors show.
+
+mod log_changes;
+pub mod logging;
+mod memory;
+mod readiness;
+pub mod report;
+mod run;
+mod turn;
+pub mod wiring;
+
+pub use run::{Error, run};

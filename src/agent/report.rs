@@ -1,0 +1,270 @@
+//! What a running agent says of itself: the JSON behind `crier status`, the page and the metrics.
+//! Floor 3. Fields are only ever added within one [`SCHEMA_VERSION`]; times are RFC 3339, durations are in seconds.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Config, PeerAsn, Source};
+use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName, PoolName};
+use crate::plan::Planner;
+use crate::plan::decision::Decision;
+use crate::world::{ApiServer, SessionReport, SessionState};
+
+/// Grows when a field is taken away or changes its meaning.
+pub const SCHEMA_VERSION: u32 = 1;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Report {
+    pub schema_version: u32,
+    pub node: NodeName,
+    pub version: String,
+    pub started: Timestamp,
+    pub api_server: ApiServerReport,
+    /// This agent chooses the addresses.
+    pub allocates: bool,
+    /// No list was ever complete: the agent acts on what it remembers from before.
+    pub fail_static: bool,
+    pub pools: Vec<PoolReport>,
+    pub peers: Vec<PeerReport>,
+    pub links: Vec<LinkReport>,
+    pub services: Vec<ServiceReport>,
+    /// What somebody should look at, in plain sentences.
+    pub problems: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ApiServerReport {
+    /// `connecting`, `reachable`, `unreachable`, or `manifests` where a folder takes its place.
+    pub state: String,
+    pub since: Option<Timestamp>,
+    pub error: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PoolReport {
+    pub name: PoolName,
+    pub addresses: Vec<String>,
+    /// Addresses that Services hold.
+    pub held: u64,
+    /// All addresses of the pool; `u64::MAX` for more than that.
+    pub total: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PeerReport {
+    pub name: PeerName,
+    pub address: IpAddr,
+    /// `None` where any external AS is welcome.
+    pub asn: Option<u32>,
+    pub state: SessionState,
+    pub since: Option<Timestamp>,
+    pub local_address: Option<IpAddr>,
+    pub hold_time_secs: Option<u16>,
+    pub prefixes_wanted: usize,
+    pub prefixes_sent: usize,
+    pub prefixes_unsendable: usize,
+    pub prefixes_received: u64,
+    pub last_error: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LinkReport {
+    pub name: InterfaceName,
+    pub mac: Option<String>,
+    pub up: bool,
+    /// The addresses that this node answers for on the link.
+    pub answers_for: Vec<IpAddr>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ServiceReport {
+    pub name: ObjectKey,
+    #[serde(flatten)]
+    pub decision: Decision,
+    /// The reasons above in words, as the table shows them.
+    pub summary: String,
+}
+
+impl Report {
+    pub fn of(planner: &Planner, config: &Config, node: &NodeName, started: Timestamp) -> Report {
+        let world = planner.world();
+        let plan = planner.plan();
+        let services: Vec<ServiceReport> = plan
+            .decisions
+            .iter()
+            .filter(|(key, _)| world.services.get(key).is_some_and(|service| service.load_balancer))
+            .map(|(key, decision)| ServiceReport {
+                name: key.clone(),
+                decision: Decision::clone(decision),
+                summary: summary(decision),
+            })
+            .collect();
+        let peers: Vec<PeerReport> = plan
+            .bgp
+            .peers
+            .iter()
+            .map(|(name, peer)| peer_report(name, &peer.settings, peer.routes.len(), world.sessions.get(name)))
+            .collect();
+        let links = world.links.values().filter(|link| !link.loopback).map(|link| LinkReport {
+            name: link.name.clone(),
+            mac: link.mac.map(|mac| mac.to_string()),
+            up: link.up && link.carrier,
+            answers_for: plan
+                .l2
+                .addresses
+                .iter()
+                .filter(|(_, interfaces)| interfaces.contains(&link.name))
+                .map(|(address, _)| *address)
+                .collect(),
+        });
+        let pools = config.pools.iter().map(|pool| PoolReport {
+            name: pool.name.clone(),
+            addresses: pool.addresses.iter().map(ToString::to_string).collect(),
+            held: planner.book().held_in(pool) as u64,
+            total: pool
+                .addresses
+                .iter()
+                .fold(0u64, |total, range| total.saturating_add(u64::try_from(range.count()).unwrap_or(u64::MAX))),
+        });
+        let api_server = api_server(&world.api_server);
+        let mut problems = problems(&api_server, &services, &peers);
+        problems.extend(world.refused.iter().map(|(key, why)| format!("{key}: status not written: {why}")));
+        Report {
+            schema_version: SCHEMA_VERSION,
+            node: node.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started,
+            allocates: world.leader || matches!(config.source, Source::Manifests(_)),
+            fail_static: world.fail_static && !world.listed.all(),
+            pools: pools.collect(),
+            peers,
+            links: links.collect(),
+            services,
+            api_server,
+            problems,
+        }
+    }
+}
+
+fn api_server(state: &ApiServer) -> ApiServerReport {
+    let plain = |state: &str| ApiServerReport { state: state.to_owned(), since: None, error: None };
+    match state {
+        ApiServer::Connecting => plain("connecting"),
+        ApiServer::Reachable => plain("reachable"),
+        ApiServer::Manifests => plain("manifests"),
+        ApiServer::Unreachable { since, why } => ApiServerReport {
+            state: "unreachable".to_owned(),
+            since: Timestamp::try_from(*since).ok(),
+            error: Some(why.clone()),
+        },
+    }
+}
+
+fn peer_report(
+    name: &PeerName,
+    settings: &crate::config::Peer,
+    prefixes_wanted: usize,
+    session: Option<&SessionReport>,
+) -> PeerReport {
+    PeerReport {
+        name: name.clone(),
+        address: settings.address.ip,
+        asn: match settings.asn {
+            PeerAsn::Is(asn) => Some(asn),
+            PeerAsn::Internal => Some(settings.local_asn),
+            PeerAsn::External => None,
+        },
+        state: session.map_or(SessionState::Idle, |session| session.state),
+        since: session.and_then(|session| Timestamp::try_from(session.since).ok()),
+        local_address: session.and_then(|session| session.local_address),
+        hold_time_secs: session.and_then(|session| session.hold_time_secs),
+        prefixes_wanted,
+        prefixes_sent: session.map_or(0, |session| session.prefixes_sent),
+        prefixes_unsendable: session.map_or(0, |session| session.prefixes_unsendable),
+        prefixes_received: session.map_or(0, |session| session.prefixes_received),
+        last_error: session.and_then(|session| session.last_error.clone()),
+    }
+}
+
+/// One line about a Service: what it has and where it is announced, or what is in the way.
+fn summary(decision: &Decision) -> String {
+    let allocation = &decision.allocation;
+    if allocation.held.is_empty() {
+        return allocation.reason.to_string();
+    }
+    let mut parts = Vec::new();
+    for announcement in &decision.announcements {
+        let l2 = &announcement.l2;
+        let bgp = &announcement.bgp;
+        if l2.announced {
+            parts.push("answered here".to_owned());
+        } else if let Some(owner) = &l2.owner {
+            parts.push(match l2.reason {
+                crate::reason::Reason::OwnedBy { .. } => format!("answered by {owner}"),
+                ref reason => reason.to_string(),
+            });
+        }
+        if !bgp.peers.is_empty() {
+            let peers: Vec<_> = bgp.peers.iter().map(PeerName::as_str).collect();
+            parts.push(format!("announced to {}", peers.join(", ")));
+        }
+        if l2.owner.is_none() && bgp.peers.is_empty() {
+            parts.push(not_announced(announcement));
+        }
+    }
+    if decision.announcements.is_empty() {
+        parts.push(crate::reason::Reason::WaitingForStatus.to_string());
+    }
+    parts.dedup();
+    if let Some(complaint) = &allocation.complaint {
+        parts.push(format!("but {complaint}"));
+    }
+    parts.join("; ")
+}
+
+/// Why an address is announced nowhere: the reason of the protocol that covers its pool at all.
+fn not_announced(announcement: &crate::plan::decision::Announcement) -> String {
+    use crate::reason::Reason;
+    let by_l2 = !matches!(announcement.l2.reason, Reason::NoL2ForPool { .. });
+    let by_bgp = !matches!(announcement.bgp.reason, Reason::NoAdvertisement { .. });
+    match (by_l2, by_bgp) {
+        (true, true) if announcement.l2.reason == announcement.bgp.reason => announcement.l2.reason.to_string(),
+        (true, true) => format!("on the link: {}; over BGP: {}", announcement.l2.reason, announcement.bgp.reason),
+        (true, false) => announcement.l2.reason.to_string(),
+        (false, true) => announcement.bgp.reason.to_string(),
+        (false, false) => format!("pool {} is announced by no [[l2]] and no [[bgp.advertisement]]", announcement.pool),
+    }
+}
+
+fn problems(api_server: &ApiServerReport, services: &[ServiceReport], peers: &[PeerReport]) -> Vec<String> {
+    let mut problems = Vec::new();
+    if let Some(error) = &api_server.error {
+        problems.push(format!("API server unreachable, what was known stands: {error}"));
+    }
+    for service in services {
+        let allocation = &service.decision.allocation;
+        let waiting = matches!(
+            allocation.reason,
+            crate::reason::Reason::OtherClass { .. } | crate::reason::Reason::WaitingForAllocator
+        );
+        if let Some(complaint) = &allocation.complaint {
+            problems.push(format!("{}: {complaint}", service.name));
+        } else if allocation.held.is_empty() && !waiting {
+            problems.push(format!("{}: {}", service.name, allocation.reason));
+        }
+    }
+    for peer in peers {
+        if peer.state != SessionState::Established {
+            let why = peer.last_error.as_deref().unwrap_or("no session yet");
+            problems.push(format!("peer {} ({}): {:?}: {why}", peer.name, peer.address, peer.state));
+        } else if peer.prefixes_unsendable > 0 {
+            problems.push(format!(
+                "peer {}: {} prefixes cannot be sent for want of a next hop of their family",
+                peer.name, peer.prefixes_unsendable
+            ));
+        }
+    }
+    problems
+}

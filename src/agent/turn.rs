@@ -1,0 +1,167 @@
+//! The loop in the middle: take every fact at hand, turn once, publish what moved. Floor 3.
+//!
+//! One task, the caller's; it owns the planner. Cancelled, it leaves the slices as they were last published.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep_until;
+use tracing::{info, warn};
+
+use super::log_changes::log_change;
+use super::memory::Memory;
+use super::report::Report;
+use super::wiring::{Query, Slices};
+use crate::clock;
+use crate::config::{Config, Source};
+use crate::names::NodeName;
+use crate::plan::Planner;
+use crate::world::Fact;
+
+/// At most this many facts go into one turn, so that a flood of them does not hold back what is decided already.
+const BATCH: usize = 4096;
+
+/// How long the World may have moved on before it is written to disk again.
+const KEEP_AFTER: Duration = Duration::from_secs(2);
+
+/// Everything the loop owns.
+pub struct Loop {
+    config: Arc<Config>,
+    node: NodeName,
+    started: Timestamp,
+    planner: Planner,
+    slices: Slices,
+    memory: Memory,
+    /// When to keep the World; none while the disk is up to date.
+    keep_at: Option<Instant>,
+    /// Told once, when the first plan stands.
+    first_plan: Option<oneshot::Sender<()>>,
+}
+
+impl Loop {
+    pub fn new(
+        config: Arc<Config>,
+        node: NodeName,
+        slices: Slices,
+        memory: Memory,
+        first_plan: oneshot::Sender<()>,
+    ) -> Loop {
+        let planner = Planner::new(config.clone(), node.clone());
+        let started = Timestamp::try_from(clock::wall()).unwrap_or_default();
+        Loop { config, node, started, planner, slices, memory, keep_at: None, first_plan: Some(first_plan) }
+    }
+
+    /// Takes in what was remembered from before. Promises count only where no API server keeps them.
+    pub fn recall(&mut self) {
+        let standalone = matches!(self.config.source, Source::Manifests(_));
+        match self.memory.recall() {
+            Ok(facts) => {
+                let facts = facts.into_iter().filter(|fact| standalone || !matches!(fact, Fact::Assigned(..)));
+                facts.for_each(|fact| self.planner.apply(fact));
+            }
+            Err(error) => warn!(file = %self.memory.path().display(), %error, "the World of before cannot be read"),
+        }
+    }
+
+    pub fn remembers_services(&self) -> bool {
+        !self.planner.world().services.is_empty()
+    }
+
+    /// Runs until every sender of facts is gone; cancel it to stop it.
+    pub async fn run(&mut self, facts: &mut mpsc::Receiver<Fact>, queries: &mut mpsc::Receiver<Query>) {
+        loop {
+            let wake = self.planner.next_deadline().into_iter().chain(self.keep_at).min();
+            tokio::select! {
+                biased;
+                fact = facts.recv() => match fact {
+                    Some(fact) => self.take(fact, facts),
+                    None => return,
+                },
+                Some(query) = queries.recv() => self.answer(query),
+                () = sleep_until(wake.unwrap_or_else(clock::now).into()), if wake.is_some() => {}
+            }
+            self.turn();
+            self.keep_if_due().await;
+        }
+    }
+
+    /// Writes the World to disk now, for the farewell.
+    pub fn keep_now(&mut self) {
+        if let Err(error) = self.memory.keep(self.planner.world()) {
+            warn!(file = %self.memory.path().display(), %error, "the World was not kept");
+        }
+    }
+
+    fn take(&mut self, first: Fact, facts: &mut mpsc::Receiver<Fact>) {
+        let rest = std::iter::from_fn(|| facts.try_recv().ok()).take(BATCH - 1);
+        for fact in std::iter::once(first).chain(rest) {
+            if is_kept(&fact) {
+                self.keep_at.get_or_insert_with(|| clock::now() + KEEP_AFTER);
+            }
+            self.planner.apply(fact);
+        }
+    }
+
+    fn turn(&mut self) {
+        let turn = self.planner.turn(clock::now());
+        self.slices.publish(self.planner.plan(), turn.moved);
+        for change in &turn.changes {
+            log_change(change, &self.node);
+        }
+        let stands = self.planner.plan().bgp.complete;
+        if stands && let Some(first_plan) = self.first_plan.take() {
+            info!(services = self.planner.world().services.len(), "first plan made");
+            // Nobody may be waiting for it any more; that is fine.
+            let _ = first_plan.send(());
+        }
+        if !turn.changes.is_empty() && matches!(self.config.source, Source::Manifests(_)) {
+            self.keep_at.get_or_insert_with(|| clock::now() + KEEP_AFTER);
+        }
+    }
+
+    async fn keep_if_due(&mut self) {
+        if self.keep_at.is_none_or(|due| due > clock::now()) {
+            return;
+        }
+        self.keep_at = None;
+        let (memory, world) = (self.memory.clone(), self.planner.world().clone());
+        // The disk may be slow; the loop goes on meanwhile.
+        drop(tokio::task::spawn_blocking(move || {
+            if let Err(error) = memory.keep(&world) {
+                warn!(file = %memory.path().display(), %error, "the World was not kept");
+            }
+        }));
+    }
+
+    fn answer(&self, query: Query) {
+        match query {
+            Query::Report(asked) => {
+                let report = Report::of(&self.planner, &self.config, &self.node, self.started);
+                // Whoever asked may have gone away.
+                let _ = asked.send(report);
+            }
+        }
+    }
+}
+
+/// Whether a fact is a part of what is kept on disk.
+fn is_kept(fact: &Fact) -> bool {
+    match fact {
+        Fact::Service(..)
+        | Fact::EndpointSlice(..)
+        | Fact::Node(..)
+        | Fact::Namespace(..)
+        | Fact::Listed(_)
+        | Fact::StatusWritten(..)
+        | Fact::Assigned(..) => true,
+        Fact::ApiServer(_)
+        | Fact::Leader(_)
+        | Fact::Link(..)
+        | Fact::LinksListed
+        | Fact::Session(..)
+        | Fact::StatusRefused(..)
+        | Fact::FailStatic => false,
+    }
+}

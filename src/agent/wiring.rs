@@ -1,0 +1,59 @@
+//! Every channel of the agent, with its depth and the reason for it. Floor 3.
+//!
+//! Facts travel through one bounded queue: a source that tells faster than the planner turns has to wait, and nothing
+//! is dropped. State travels the other way through `watch` channels, where the newest wins and nobody has to wait.
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::agent::report::Report;
+use crate::plan::slice::{BgpSlice, BindSlice, L2Slice, StatusSlice};
+use crate::plan::{Moved, Plan};
+use crate::world::Fact;
+
+/// A page of a list fits, so that a source does not stop for each object; a Fact is small, most of it behind an `Arc`.
+const FACTS: usize = 1024;
+
+/// People asking: a few at a time. One who comes while the queue is full waits.
+const QUERIES: usize = 16;
+
+/// A question to the running agent.
+#[derive(Debug)]
+pub enum Query {
+    Report(oneshot::Sender<Report>),
+}
+
+/// The sending ends of the slices.
+#[derive(Debug, Default)]
+pub struct Slices {
+    pub l2: watch::Sender<L2Slice>,
+    pub bgp: watch::Sender<BgpSlice>,
+    pub bind: watch::Sender<BindSlice>,
+    pub status: watch::Sender<StatusSlice>,
+}
+
+impl Slices {
+    /// Hands out those slices of the plan that moved.
+    pub fn publish(&self, plan: &Plan, moved: Moved) {
+        let Moved { l2, bgp, bind, status } = moved;
+        if bgp {
+            self.bgp.send_replace(plan.bgp.clone());
+        }
+        if l2 {
+            self.l2.send_replace(plan.l2.clone());
+        }
+        if bind {
+            self.bind.send_replace(plan.bind.clone());
+        }
+        if status {
+            self.status.send_replace(plan.status.clone());
+        }
+    }
+}
+
+pub fn facts() -> (mpsc::Sender<Fact>, mpsc::Receiver<Fact>) {
+    mpsc::channel(FACTS)
+}
+
+pub fn queries() -> (mpsc::Sender<Query>, mpsc::Receiver<Query>) {
+    mpsc::channel(QUERIES)
+}

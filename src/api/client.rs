@@ -1,0 +1,76 @@
+//! How a command asks the running agent. Floor 4.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::Request;
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+
+use crate::agent::report::{Report, SCHEMA_VERSION};
+
+/// How long an agent may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// An answer longer than this is not from crier.
+const LONGEST_ANSWER: usize = 256 << 20;
+
+/// The agent did not give what was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    #[error("no agent answers on {}: {source}; is crier running? (systemctl status crier)", .socket.display())]
+    NotReachable { socket: PathBuf, source: io::Error },
+    #[error("the agent on {} did not answer within {} s", .socket.display(), PATIENCE.as_secs())]
+    TimedOut { socket: PathBuf },
+    #[error("the agent on {} broke off: {source}", .socket.display())]
+    Broken { socket: PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("the agent answered {status}: {body}")]
+    Refused { status: http::StatusCode, body: String },
+    #[error("the agent speaks schema {theirs}, this command {SCHEMA_VERSION}; use the crier that belongs to the agent")]
+    OtherSchema { theirs: u32 },
+    #[error("the agent's answer makes no sense: {0}")]
+    Unreadable(#[from] serde_json::Error),
+}
+
+/// Asks for the whole report.
+pub async fn report(socket: &Path) -> Result<Report, AskError> {
+    let body = match tokio::time::timeout(PATIENCE, get(socket, "/v1/status")).await {
+        Ok(answer) => answer?,
+        Err(_) => return Err(AskError::TimedOut { socket: socket.to_owned() }),
+    };
+    #[derive(serde::Deserialize)]
+    struct Schema {
+        schema_version: u32,
+    }
+    let Schema { schema_version } = serde_json::from_slice(&body)?;
+    if schema_version != SCHEMA_VERSION {
+        return Err(AskError::OtherSchema { theirs: schema_version });
+    }
+    Ok(serde_json::from_slice(&body)?)
+}
+
+async fn get(socket: &Path, path: &str) -> Result<bytes::Bytes, AskError> {
+    let stream = UnixStream::connect(socket)
+        .await
+        .map_err(|source| AskError::NotReachable { socket: socket.to_owned(), source })?;
+    let broken =
+        |source: Box<dyn std::error::Error + Send + Sync>| AskError::Broken { socket: socket.to_owned(), source };
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(error.into()))?;
+    // The connection ends with the process, which asks once.
+    tokio::spawn(connection);
+    let request = Request::get(path)
+        .header(http::header::HOST, "crier")
+        .body(Empty::<bytes::Bytes>::new())
+        .map_err(|error| broken(error.into()))?;
+    let response = sender.send_request(request).await.map_err(|error| broken(error.into()))?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), LONGEST_ANSWER).collect().await.map_err(broken)?.to_bytes();
+    if status.is_success() {
+        Ok(body)
+    } else {
+        Err(AskError::Refused { status, body: String::from_utf8_lossy(&body).trim().to_owned() })
+    }
+}

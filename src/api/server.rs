@@ -1,0 +1,196 @@
+//! The doors of the running agent: a Unix socket for the commands, TCP for metrics and health. Floor 4.
+//!
+//! Tasks: one that accepts, owned by the caller, and one for each connection, which it owns and which ends with its
+//! request, its time or the acceptor. Cancelled in the middle of an answer, the asker sees a closed connection.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use super::metrics;
+use crate::agent::report::Report;
+use crate::agent::wiring::Query;
+
+/// A connection that has asked nothing for this long is closed.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// How many may be connected at once; more wait in the kernel's queue.
+const CONNECTIONS: usize = 32;
+
+/// The socket or port could not be opened. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("another crier answers on {}; stop it first, or give this one another [api] socket", .0.display())]
+    AlreadyRunning(PathBuf),
+    #[error("{} is in the way of the socket and is not a socket", .0.display())]
+    NotASocket(PathBuf),
+    #[error("cannot open the socket {}: {source}", .path.display())]
+    Socket { path: PathBuf, source: io::Error },
+    #[error("cannot listen on {address} ([api] listen): {source}")]
+    Listen { address: SocketAddr, source: io::Error },
+}
+
+/// The open doors; the socket file goes when this does.
+pub struct Doors {
+    unix: UnixListener,
+    socket: PathBuf,
+    tcp: Option<TcpListener>,
+}
+
+impl Drop for Doors {
+    fn drop(&mut self) {
+        // If it is gone already there is nothing to take away.
+        let _ = std::fs::remove_file(&self.socket);
+    }
+}
+
+/// Opens the Unix socket, readable for root and the socket's group, and the TCP port if one is wanted.
+pub async fn open(socket: &Path, listen: Option<SocketAddr>) -> Result<Doors, OpenError> {
+    let failed = |source| OpenError::Socket { path: socket.to_owned(), source };
+    if let Ok(known) = std::fs::symlink_metadata(socket) {
+        if !known.file_type().is_socket() {
+            return Err(OpenError::NotASocket(socket.to_owned()));
+        }
+        if UnixStream::connect(socket).await.is_ok() {
+            return Err(OpenError::AlreadyRunning(socket.to_owned()));
+        }
+        std::fs::remove_file(socket).map_err(failed)?;
+    }
+    if let Some(folder) = socket.parent() {
+        std::fs::create_dir_all(folder).map_err(failed)?;
+    }
+    let tcp = match listen {
+        Some(address) => {
+            let listener = TcpListener::bind(address).await;
+            Some(listener.map_err(|source| OpenError::Listen { address, source })?)
+        }
+        None => None,
+    };
+    let unix = UnixListener::bind(socket).map_err(failed)?;
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
+    Ok(Doors { unix, socket: socket.to_owned(), tcp })
+}
+
+impl Doors {
+    /// Answers until it is cancelled.
+    pub async fn serve(self, queries: mpsc::Sender<Query>) {
+        let mut connections = JoinSet::new();
+        loop {
+            let accept_tcp = async {
+                match &self.tcp {
+                    Some(tcp) => tcp.accept().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                accepted = self.unix.accept(), if connections.len() < CONNECTIONS => match accepted {
+                    Ok((stream, _)) => { connections.spawn(answer(stream, queries.clone(), Door::Unix)); }
+                    Err(error) => pause_after(error).await,
+                },
+                accepted = accept_tcp, if connections.len() < CONNECTIONS => match accepted {
+                    Ok((stream, _)) => { connections.spawn(answer(stream, queries.clone(), Door::Tcp)); }
+                    Err(error) => pause_after(error).await,
+                },
+                Some(_) = connections.join_next() => {}
+            }
+        }
+    }
+}
+
+/// Accepting fails when file descriptors run out: trying again at once would only burn the processor.
+async fn pause_after(error: io::Error) {
+    tracing::warn!(%error, "a connection to the local API was not accepted");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Door {
+    /// Root and the group of the socket: everything.
+    Unix,
+    /// Anybody who reaches the port: health and numbers.
+    Tcp,
+}
+
+async fn answer<S>(stream: S, queries: mpsc::Sender<Query>, door: Door)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let service = service_fn(|request| {
+        let queries = queries.clone();
+        async move { Ok::<_, Infallible>(route(request, &queries, door).await) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE)
+        .max_headers(32)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = connection.await {
+        tracing::debug!(%error, "a connection to the local API ended early");
+    }
+}
+
+async fn route(request: Request<Incoming>, queries: &mpsc::Sender<Query>, door: Door) -> Response<Full<Bytes>> {
+    if request.method() != Method::GET {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n");
+    }
+    match (request.uri().path(), door) {
+        ("/v1/status", Door::Unix) => match report(queries).await {
+            Some(report) => json(&report),
+            None => stopping(),
+        },
+        ("/metrics", Door::Unix | Door::Tcp) => match report(queries).await {
+            Some(report) => match metrics::encode(&report) {
+                Ok(metrics) => text(StatusCode::OK, metrics),
+                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+            },
+            None => stopping(),
+        },
+        ("/healthz", Door::Unix | Door::Tcp) => match report(queries).await {
+            Some(_) => text(StatusCode::OK, "ok\n"),
+            None => stopping(),
+        },
+        (path, Door::Unix | Door::Tcp) => text(StatusCode::NOT_FOUND, format!("there is nothing at {path}\n")),
+    }
+}
+
+async fn report(queries: &mpsc::Sender<Query>) -> Option<Report> {
+    let (asked, answer) = oneshot::channel();
+    queries.send(Query::Report(asked)).await.ok()?;
+    answer.await.ok()
+}
+
+fn stopping() -> Response<Full<Bytes>> {
+    text(StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping\n")
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Response<Full<Bytes>> {
+    match serde_json::to_vec(value) {
+        Ok(body) => {
+            let mut response = Response::new(Full::from(body));
+            let content_type = http::HeaderValue::from_static("application/json");
+            response.headers_mut().insert(http::header::CONTENT_TYPE, content_type);
+            response
+        }
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(body.into()));
+    *response.status_mut() = status;
+    response
+}

@@ -1,0 +1,92 @@
+//! What the responder has done since it started, for status and metrics.
+//! Floor 1. Counts only; nothing is decided by them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::answer::Reason;
+
+/// Counters that the responder's tasks share with whoever wants to read them. They only ever grow.
+#[derive(Debug, Default)]
+pub struct Counters {
+    answers: AtomicU64,
+    gratuitous: AtomicU64,
+    conflicts: AtomicU64,
+    unsent: AtomicU64,
+    ignored: [AtomicU64; Reason::ALL.len()],
+}
+
+/// One reading of the counters. Each figure is exact; they are not of one instant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Figures {
+    /// Replies sent to those who asked.
+    pub answers: u64,
+    /// Gratuitous frames sent: two for each announcement of an address.
+    pub gratuitous: u64,
+    /// Frames in which another station claimed an address of ours.
+    pub conflicts: u64,
+    /// Frames that the kernel did not take: the link went down or its queue was full.
+    pub unsent: u64,
+    /// Frames left without an answer, by reason.
+    pub ignored: Vec<(Reason, u64)>,
+}
+
+impl Counters {
+    pub fn read(&self) -> Figures {
+        let Counters { answers, gratuitous, conflicts, unsent, ignored: _ } = self;
+        Figures {
+            answers: answers.load(Ordering::Relaxed),
+            gratuitous: gratuitous.load(Ordering::Relaxed),
+            conflicts: conflicts.load(Ordering::Relaxed),
+            unsent: unsent.load(Ordering::Relaxed),
+            ignored: Reason::ALL.map(|reason| (reason, self.ignored(reason).load(Ordering::Relaxed))).to_vec(),
+        }
+    }
+
+    pub fn count_answer(&self) {
+        self.answers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn count_gratuitous(&self) {
+        self.gratuitous.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn count_conflict(&self) {
+        self.conflicts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn count_unsent(&self) {
+        self.unsent.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn count_ignored(&self, reason: Reason) {
+        self.ignored(reason).fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn ignored(&self, reason: Reason) -> &AtomicU64 {
+        let [malformed, own, other_destination, no_station, not_a_request, not_owned] = &self.ignored;
+        match reason {
+            Reason::Malformed => malformed,
+            Reason::Own => own,
+            Reason::OtherDestination => other_destination,
+            Reason::NoStation => no_station,
+            Reason::NotARequest => not_a_request,
+            Reason::NotOwned => not_owned,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_is_counted_by_itself() {
+        let counters = Counters::default();
+        for (times, reason) in Reason::ALL.into_iter().enumerate() {
+            (0..=times).for_each(|_| counters.count_ignored(reason));
+        }
+        let counted: Vec<u64> = counters.read().ignored.into_iter().map(|(_, count)| count).collect();
+        assert_eq!(counted, [1, 2, 3, 4, 5, 6]);
+        assert_eq!(counters.read().answers, 0);
+    }
+}

@@ -1,0 +1,490 @@
+//! One peer: when to dial it, and which of two connections to keep when both ends dialled (RFC 4271 §6.8, RFC 6286 §2.3).
+//! Floor 1. Idle, Connect and Active of RFC 4271 §8.2.2 are here; a connection from its socket on is a `session::Session`.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+
+use super::agreement::{Agreement, Terms};
+use super::session::{Effect, End, Phase, Received, Session, jittered};
+use super::wire::{AfiSafi, Cease, Dialect, Frame, Message, Notification, NotificationReason, Parsed, WireError};
+
+/// One peer and every connection to it.
+///
+/// - A. Create it with [`Peering::new`]; that is RFC 4271's ManualStart. It wants to be called at once.
+/// - B. Tell it what happens: `handle_connected`, `handle_dial_failed`, `handle_accepted`, `handle_frame`,
+///   `handle_malformed`, `handle_lost`, `handle_sent`, `handle_stop`.
+/// - C. Call `handle_timeout` at [`Peering::next_deadline`]. A late or spare call is harmless.
+/// - D. Do what each call answers, in order. A connection that was closed here may still be heard of; that is ignored, so a late
+///   "lost" of one connection can never touch another.
+///
+/// Time must not go backwards. Every connection has a full machine of its own from its socket on. Two are compared when both
+/// have heard the peer's OPEN, so that one which the peer has already given up is never preferred.
+#[derive(Debug, Clone)]
+pub struct Peering {
+    terms: Arc<Terms>,
+    approach: Approach,
+    /// At most one that we dialled, one that was accepted and waits for its OPEN, one that was accepted and got it.
+    connections: Vec<Connection>,
+    next_connection: u64,
+    /// Sessions that ended in error since the last one that held, RFC 4271's ConnectRetryCounter.
+    failures: u32,
+    rng: Rng,
+}
+
+/// Names one connection or dial of a peer; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(u64);
+
+#[derive(Debug, Clone)]
+struct Connection {
+    id: ConnectionId,
+    opened_by: Side,
+    session: Session,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    /// We dialled.
+    Us,
+    /// We accepted.
+    Peer,
+}
+
+/// What is done to get a connection, beside those that there are.
+#[derive(Debug, Clone, Copy)]
+enum Approach {
+    /// Nothing. `until` is absent after `handle_stop`.
+    Idle { until: Option<Instant> },
+    /// A dial is under way.
+    Connect { dial: ConnectionId, give_up_at: Instant },
+    /// Ready for the peer's dial. `dial_at` is absent where we never dial, or need not for now.
+    Active { dial_at: Option<Instant> },
+}
+
+/// What the machine asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Open a TCP connection to the peer; answer with `handle_connected` or `handle_dial_failed`.
+    Dial(ConnectionId),
+    Send(ConnectionId, Message),
+    /// Say the last word, if there is one, and close; or give the dial up.
+    Close {
+        connection: ConnectionId,
+        last_word: Option<Notification>,
+    },
+    /// The session is established on this connection.
+    Up {
+        connection: ConnectionId,
+        agreement: Agreement,
+    },
+    /// The session that was established on this connection is over.
+    Down {
+        connection: ConnectionId,
+        end: End,
+    },
+    /// A connection or a dial is over that never came to a session.
+    Failed {
+        connection: ConnectionId,
+        end: End,
+    },
+    /// The peer asks for all routes of a family again.
+    Refresh {
+        connection: ConnectionId,
+        family: AfiSafi,
+    },
+}
+
+/// The longest pause after repeated failures, unless the connect-retry time is longer.
+pub const LONGEST_IDLE_HOLD_TIME: Duration = Duration::from_secs(60);
+
+/// A session that held this long was a good one: the failures before it are forgotten.
+pub const FORGIVEN_AFTER: Duration = Duration::from_secs(10);
+
+/// Two connections that killed each other are followed by a new dial within this time. Drawn from the whole range, so that
+/// both ends do not dial at the same moment again.
+const COLLISION_PAUSE: Duration = Duration::from_secs(1);
+
+impl Peering {
+    /// The peer is to be talked to from now on. The seed feeds the jitter only.
+    pub fn new(terms: Terms, seed: u64, now: Instant) -> Peering {
+        let approach =
+            if terms.passive { Approach::Active { dial_at: None } } else { Approach::Active { dial_at: Some(now) } };
+        Peering {
+            terms: Arc::new(terms),
+            approach,
+            connections: Vec::new(),
+            next_connection: 0,
+            failures: 0,
+            rng: Rng::with_seed(seed),
+        }
+    }
+
+    /// How far the best connection has come, or what is done to get one.
+    pub fn phase(&self) -> Phase {
+        let approach = match self.approach {
+            Approach::Idle { .. } => Phase::Idle,
+            Approach::Connect { .. } => Phase::Connect,
+            Approach::Active { .. } => Phase::Active,
+        };
+        self.connections.iter().map(|connection| connection.session.phase()).fold(approach, Phase::max)
+    }
+
+    /// The established session's terms, if there is one.
+    pub fn agreement(&self) -> Option<&Agreement> {
+        self.established().and_then(|connection| connection.session.agreement())
+    }
+
+    /// What the established session has received.
+    pub fn received(&self) -> Received {
+        self.established().map(|connection| connection.session.received()).unwrap_or_default()
+    }
+
+    /// How often in a row a session has failed.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// When to call `handle_timeout`; `None` when no timer runs. In the past only until it is called.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let approach = match self.approach {
+            Approach::Idle { until } => until,
+            Approach::Connect { give_up_at, .. } => Some(give_up_at),
+            Approach::Active { dial_at } => dial_at,
+        };
+        self.connections.iter().map(|connection| connection.session.next_deadline()).chain([approach]).flatten().min()
+    }
+
+    /// RFC 4271 events 3, 9, 10, 11 and RFC 9687's: whatever timers are due.
+    pub fn handle_timeout(&mut self, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let due: Vec<ConnectionId> = self
+            .connections
+            .iter()
+            .filter(|connection| connection.session.next_deadline().is_some_and(|deadline| deadline <= now))
+            .map(|connection| connection.id)
+            .collect();
+        for id in due {
+            actions.extend(self.with_session(id, now, |session| session.handle_timeout(now)));
+        }
+        match self.approach {
+            Approach::Idle { until: Some(until) } if until <= now => self.start(now, &mut actions),
+            Approach::Active { dial_at: Some(dial_at) } if dial_at <= now => self.dial(now, &mut actions),
+            // RFC 4271 §8.2.2, Connect, event 9: drop the attempt and dial again.
+            Approach::Connect { dial, give_up_at } if give_up_at <= now => {
+                actions.push(Action::Close { connection: dial, last_word: None });
+                actions.push(Action::Failed { connection: dial, end: End::DialTimedOut });
+                self.dial(now, &mut actions);
+            }
+            Approach::Idle { .. } | Approach::Active { .. } | Approach::Connect { .. } => {}
+        }
+        actions
+    }
+
+    /// RFC 4271 event 16: the dial has become a connection.
+    pub fn handle_connected(&mut self, id: ConnectionId, now: Instant) -> Vec<Action> {
+        match self.approach {
+            Approach::Connect { dial, .. } if dial == id => {
+                self.approach = Approach::Active { dial_at: None };
+                let mut actions = Vec::new();
+                self.open(id, Side::Us, now, &mut actions);
+                actions
+            }
+            Approach::Idle { .. } | Approach::Connect { .. } | Approach::Active { .. } => Vec::new(),
+        }
+    }
+
+    /// RFC 4271 event 18 in Connect. The RFC says Idle here; waiting in Active for the connect-retry time is the same to the network,
+    /// except that the peer's own dial is heard meanwhile.
+    pub fn handle_dial_failed(&mut self, id: ConnectionId, why: String, now: Instant) -> Vec<Action> {
+        match self.approach {
+            Approach::Connect { dial, .. } if dial == id => {
+                self.await_retry(now);
+                vec![Action::Failed { connection: id, end: End::DialFailed(why) }]
+            }
+            Approach::Idle { .. } | Approach::Connect { .. } | Approach::Active { .. } => Vec::new(),
+        }
+    }
+
+    /// RFC 4271 event 17: the peer has dialled. The connection has the id that comes back, and may be closed at once.
+    pub fn handle_accepted(&mut self, now: Instant) -> (ConnectionId, Vec<Action>) {
+        let id = self.next_id();
+        let mut actions = Vec::new();
+        match self.approach {
+            // RFC 4271 §8.2.2 refuses every connection in Idle. That is kept for a peer that keeps failing. After a first
+            // failure its dial is taken as the automatic start (event 5) instead: a router that has restarted
+            // would else wait out its own connect-retry time, which is long with most.
+            Approach::Idle { until } if until.is_none() || self.failures > 1 => {
+                actions.push(Action::Close { connection: id, last_word: None });
+                return (id, actions);
+            }
+            Approach::Idle { .. } => self.await_retry(now),
+            Approach::Connect { .. } | Approach::Active { .. } => {}
+        }
+        let silent = self.connections.iter().find(|other| other.opened_by == Side::Peer && !other.heard());
+        let silent = silent.map(|other| other.id);
+        self.open(id, Side::Peer, now, &mut actions);
+        // The peer would not dial again if it still meant the connection that it has said nothing on.
+        if let Some(silent) = silent {
+            actions.extend(self.lose_collision(silent, now));
+        }
+        (id, actions)
+    }
+
+    /// Octets, header included, that the next message of a connection may be long.
+    pub fn max_message_len(&self, id: ConnectionId) -> usize {
+        let connection = self.connections.iter().find(|connection| connection.id == id);
+        connection.map_or(Dialect::BEFORE_OPEN.max_message_len, |connection| connection.session.max_message_len())
+    }
+
+    /// A message came on a connection, not yet read.
+    pub fn handle_frame(&mut self, id: ConnectionId, frame: &Frame, now: Instant) -> Vec<Action> {
+        self.hear(id, now, |session| session.handle_frame(frame, now))
+    }
+
+    /// A message came on a connection.
+    pub fn handle_message(&mut self, id: ConnectionId, message: Parsed, now: Instant) -> Vec<Action> {
+        self.hear(id, now, |session| session.handle_message(message, now))
+    }
+
+    /// RFC 4271 events 21, 22, 24 and 28: what came on a connection cannot be cut into messages.
+    pub fn handle_malformed(&mut self, id: ConnectionId, error: &WireError, now: Instant) -> Vec<Action> {
+        self.with_session(id, now, |session| session.handle_malformed(error, now))
+    }
+
+    /// RFC 4271 event 18: the connection is gone; the text says how.
+    pub fn handle_lost(&mut self, id: ConnectionId, how: String, now: Instant) -> Vec<Action> {
+        self.with_session(id, now, |session| session.handle_lost(how, now))
+    }
+
+    /// The socket of a connection has taken octets. Answers nothing: only moves the send hold timer of RFC 9687.
+    pub fn handle_sent(&mut self, id: ConnectionId, now: Instant) {
+        if let Some(session) = self.session(id) {
+            session.handle_sent(now);
+        }
+    }
+
+    /// One connection cannot go on, for the reason that the NOTIFICATION gives. Others can, and a new one will be tried.
+    pub fn handle_fault(
+        &mut self,
+        id: ConnectionId,
+        notification: Notification,
+        why: String,
+        now: Instant,
+    ) -> Vec<Action> {
+        self.with_session(id, now, |session| session.stop(notification, why, now))
+    }
+
+    /// RFC 4271 event 2: the end, for the reason that the NOTIFICATION gives. No connection is made or accepted any more.
+    pub fn handle_stop(&mut self, notification: &Notification, why: &str, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.stop_dialling(&mut actions);
+        self.approach = Approach::Idle { until: None };
+        let all: Vec<ConnectionId> = self.connections.iter().map(|connection| connection.id).collect();
+        for id in all {
+            actions
+                .extend(self.with_session(id, now, |session| session.stop(notification.clone(), why.to_owned(), now)));
+        }
+        actions
+    }
+
+    fn established(&self) -> Option<&Connection> {
+        self.connections.iter().find(|connection| connection.session.phase() == Phase::Established)
+    }
+
+    fn session(&mut self, id: ConnectionId) -> Option<&mut Session> {
+        self.connections.iter_mut().find(|connection| connection.id == id).map(|connection| &mut connection.session)
+    }
+
+    fn with_session(
+        &mut self,
+        id: ConnectionId,
+        now: Instant,
+        step: impl FnOnce(&mut Session) -> Vec<Effect>,
+    ) -> Vec<Action> {
+        match self.session(id).map(step) {
+            Some(effects) => self.carry_out(id, effects, now),
+            None => Vec::new(),
+        }
+    }
+
+    /// Hands a message to its session, and settles a collision if it was the OPEN.
+    fn hear(&mut self, id: ConnectionId, now: Instant, step: impl FnOnce(&mut Session) -> Vec<Effect>) -> Vec<Action> {
+        let heard_before = self.connections.iter().any(|connection| connection.id == id && connection.heard());
+        let Some(effects) = self.session(id).map(step) else { return Vec::new() };
+        let hears_now = self.connections.iter().any(|connection| connection.id == id && connection.heard());
+        if !hears_now || heard_before {
+            return self.carry_out(id, effects, now);
+        }
+        // The peer's OPEN was accepted. RFC 4271 §6.8: look for another connection that got this far, and keep one.
+        let mut actions = Vec::new();
+        while let Some(other) =
+            self.connections.iter().find(|other| other.id != id && other.heard()).map(|other| other.id)
+        {
+            if self.prefers(id, other) {
+                actions.extend(self.lose_collision(other, now));
+            } else {
+                actions.extend(self.lose_collision(id, now));
+                return actions;
+            }
+        }
+        self.stop_dialling(&mut actions);
+        actions.extend(self.carry_out(id, effects, now));
+        actions
+    }
+
+    /// Both connections have heard the peer's OPEN: is the newer to be kept?
+    fn prefers(&self, newer: ConnectionId, older: ConnectionId) -> bool {
+        let find = |id| self.connections.iter().find(|connection| connection.id == id);
+        let (Some(newer), Some(older)) = (find(newer), find(older)) else { return false };
+        // RFC 4271 §6.8: an established session stays.
+        if older.session.phase() == Phase::Established {
+            return false;
+        }
+        match newer.session.agreement() {
+            // The peer opened both: it means the newer.
+            Some(_) if newer.opened_by == older.opened_by => true,
+            Some(agreement) => newer.opened_by == self.whose_connection_stays(agreement),
+            None => false,
+        }
+    }
+
+    /// RFC 4271 §6.8: the connection that the side with the higher identifier opened is kept. RFC 6286 §2.3: with equal
+    /// identifiers the higher AS number decides; both cannot be equal, such an OPEN is refused.
+    fn whose_connection_stays(&self, agreement: &Agreement) -> Side {
+        let ours = (self.terms.identifier, agreement.local_asn);
+        let theirs = (agreement.peer_identifier, agreement.peer_asn);
+        if ours > theirs { Side::Us } else { Side::Peer }
+    }
+
+    fn lose_collision(&mut self, id: ConnectionId, now: Instant) -> Vec<Action> {
+        let reason = NotificationReason::Cease(Cease::ConnectionCollision);
+        let notification = Notification { reason, data: Vec::new() };
+        self.with_session(id, now, |session| {
+            session.stop(notification, "another connection to the peer is kept".to_owned(), now)
+        })
+    }
+
+    /// Turns what a session asks for into actions, and takes the session out when it is over.
+    fn carry_out(&mut self, id: ConnectionId, effects: Vec<Effect>, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Send(message) => actions.push(Action::Send(id, message)),
+                Effect::Up(agreement) => actions.push(Action::Up { connection: id, agreement }),
+                Effect::Refresh(family) => actions.push(Action::Refresh { connection: id, family }),
+                Effect::End { end, was, held } => self.end(id, end, was, held, now, &mut actions),
+            }
+        }
+        actions
+    }
+
+    fn end(&mut self, id: ConnectionId, end: End, was: Phase, held: Duration, now: Instant, actions: &mut Vec<Action>) {
+        self.connections.retain(|connection| connection.id != id);
+        self.go_on_after(&end, was, held, now);
+        actions.push(Action::Close { connection: id, last_word: end.last_word().cloned() });
+        actions.push(match was {
+            Phase::Established => Action::Down { connection: id, end },
+            Phase::Idle | Phase::Connect | Phase::Active | Phase::OpenSent | Phase::OpenConfirm => {
+                Action::Failed { connection: id, end }
+            }
+        });
+    }
+
+    /// A connection has ended: what is done next to get another?
+    fn go_on_after(&mut self, end: &End, was: Phase, held: Duration, now: Instant) {
+        let dial_is_due = match self.approach {
+            // Stopped, or under way already.
+            Approach::Idle { .. } | Approach::Connect { .. } => return,
+            Approach::Active { dial_at } => dial_at.is_some(),
+        };
+        if let Some(best) = self.connections.iter().map(|connection| connection.session.phase()).max() {
+            // Do not wait for a connection that the peer opened and says nothing on.
+            let ours = self.connections.iter().any(|connection| connection.opened_by == Side::Us);
+            if best == Phase::OpenSent && !ours && !dial_is_due {
+                self.await_retry(now);
+            }
+            return;
+        }
+        if held >= FORGIVEN_AFTER {
+            self.failures = 0;
+        }
+        // RFC 4271 §8.2.2, OpenSent, event 18: Active, and the connect-retry timer is started again.
+        let never_spoke = was == Phase::OpenSent && matches!(end, End::Lost(_));
+        if never_spoke {
+            return self.await_retry(now);
+        }
+        self.failures = self.failures.saturating_add(1);
+        if !end.is_collision() {
+            self.approach = Approach::Idle { until: Some(now + self.idle_hold_time()) };
+        } else if self.failures == 1 && !self.terms.passive {
+            // Each end kept the connection that the other gave up: nobody's fault, so there is no need to wait long.
+            let pause = COLLISION_PAUSE.min(self.terms.connect_retry_time) * self.rng.u32(0..=1000) / 1000;
+            self.approach = Approach::Active { dial_at: Some(now + pause) };
+        } else {
+            self.await_retry(now);
+        }
+    }
+
+    /// Doubles with every failure, jittered.
+    fn idle_hold_time(&mut self) -> Duration {
+        let longest = LONGEST_IDLE_HOLD_TIME.max(self.terms.connect_retry_time);
+        let doublings = self.failures.saturating_sub(1).min(16);
+        jittered(self.terms.connect_retry_time.saturating_mul(1 << doublings).min(longest), &mut self.rng)
+    }
+
+    fn start(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if self.terms.passive { self.approach = Approach::Active { dial_at: None } } else { self.dial(now, actions) }
+    }
+
+    fn dial(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let dial = self.next_id();
+        let give_up_at = now + jittered(self.terms.connect_retry_time, &mut self.rng);
+        self.approach = Approach::Connect { dial, give_up_at };
+        actions.push(Action::Dial(dial));
+    }
+
+    /// Active with the connect-retry timer running, where we dial at all.
+    fn await_retry(&mut self, now: Instant) {
+        let retry = jittered(self.terms.connect_retry_time, &mut self.rng);
+        self.approach = Approach::Active { dial_at: (!self.terms.passive).then(|| now + retry) };
+    }
+
+    fn stop_dialling(&mut self, actions: &mut Vec<Action>) {
+        if let Approach::Connect { dial, .. } = self.approach {
+            actions.push(Action::Close { connection: dial, last_word: None });
+        }
+        self.approach = Approach::Active { dial_at: None };
+    }
+
+    fn open(&mut self, id: ConnectionId, opened_by: Side, now: Instant, actions: &mut Vec<Action>) {
+        let (session, effect) = Session::new(Arc::clone(&self.terms), self.rng.u64(..), now);
+        self.connections.push(Connection { id, opened_by, session });
+        actions.extend(self.carry_out(id, vec![effect], now));
+    }
+
+    fn next_id(&mut self) -> ConnectionId {
+        self.next_connection += 1;
+        ConnectionId(self.next_connection)
+    }
+}
+
+impl Connection {
+    /// The peer's OPEN has come and was accepted.
+    fn heard(&self) -> bool {
+        self.session.agreement().is_some()
+    }
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;

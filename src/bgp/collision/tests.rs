@@ -1,0 +1,613 @@
+//! Every state against every event, and the timer cases X1 to X26 of the reference that concern one machine.
+
+use std::net::Ipv4Addr;
+
+use super::*;
+use crate::bgp::session::{LEAST_SEND_HOLD_TIME, OPEN_SENT_HOLD_TIME};
+use crate::bgp::wire::{ExpectedAsn, HeaderFault, OpenError, ParsedUpdate, RouteRefresh, Update};
+
+pub(super) const RETRY: Duration = Duration::from_secs(5);
+
+/// AS 65001, 10.0.0.1: ours. The peer of most tests is AS 65002, 10.0.0.2.
+pub(super) fn terms() -> Terms {
+    Terms {
+        local_asn: 65001,
+        expected_asn: ExpectedAsn::Is(65002),
+        identifier: Ipv4Addr::new(10, 0, 0, 1),
+        hold_time: Some(secs(90)),
+        keepalive_time: None,
+        connect_retry_time: RETRY,
+        passive: false,
+    }
+}
+
+fn peers_open() -> Parsed {
+    open_from(65002, Ipv4Addr::new(10, 0, 0, 2), 90)
+}
+
+fn open_from(local_asn: u32, identifier: Ipv4Addr, hold_secs: u64) -> Parsed {
+    let hold_time = Some(secs(hold_secs)).filter(|time| !time.is_zero());
+    Parsed::Open(Terms { local_asn, identifier, hold_time, ..terms() }.open())
+}
+
+fn update() -> Parsed {
+    let update = Update { announced: vec!["192.0.2.0/24".parse().unwrap()], ..Update::default() };
+    Parsed::Update(ParsedUpdate { update, withdraw_all: false, complaints: Vec::new(), end_of_rib: None })
+}
+
+fn cease(cease: Cease) -> Notification {
+    Notification { reason: NotificationReason::Cease(cease), data: Vec::new() }
+}
+
+fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+fn start() -> Instant {
+    crate::clock::now()
+}
+
+/// What the actions say, in short.
+fn summary(actions: &[Action]) -> String {
+    let word = |action: &Action| match action {
+        Action::Dial(_) => "dial".to_owned(),
+        Action::Send(_, Message::Open(_)) => "OPEN".to_owned(),
+        Action::Send(_, Message::Keepalive) => "KEEPALIVE".to_owned(),
+        Action::Send(_, other) => format!("{other:?}"),
+        Action::Close { last_word: None, .. } => "close".to_owned(),
+        Action::Close { last_word: Some(notification), .. } => format!("close with {:?}", notification.reason),
+        Action::Up { .. } => "up".to_owned(),
+        Action::Down { .. } => "down".to_owned(),
+        Action::Failed { .. } => "failed".to_owned(),
+        Action::Refresh { .. } => "refresh".to_owned(),
+    };
+    actions.iter().map(word).collect::<Vec<_>>().join(", ")
+}
+
+/// One machine, its clock, and the connection or dial that it is about.
+struct Bench {
+    peering: Peering,
+    now: Instant,
+    id: ConnectionId,
+}
+
+impl Bench {
+    /// Started, and its first dial is under way.
+    fn new(terms: Terms) -> Bench {
+        let now = start();
+        let mut peering = Peering::new(terms, 1, now);
+        let id = match peering.handle_timeout(now).as_slice() {
+            [Action::Dial(id)] => *id,
+            [] => ConnectionId(0),
+            other => panic!("the first thing a peering does is dial, not {other:?}"),
+        };
+        Bench { peering, now, id }
+    }
+
+    fn in_phase(phase: Phase) -> Bench {
+        Bench::new(terms()).brought_to(phase, peers_open())
+    }
+
+    fn brought_to(mut self, phase: Phase, open: Parsed) -> Bench {
+        match phase {
+            Phase::Connect => {}
+            Phase::Active => drop(self.peering.handle_dial_failed(self.id, "refused".to_owned(), self.now)),
+            Phase::OpenSent => drop(self.peering.handle_connected(self.id, self.now)),
+            Phase::OpenConfirm => {
+                self = self.brought_to(Phase::OpenSent, open.clone());
+                self.hears(open);
+            }
+            Phase::Established => {
+                self = self.brought_to(Phase::OpenConfirm, open);
+                self.hears(Parsed::Keepalive);
+            }
+            Phase::Idle => {
+                self = self.brought_to(Phase::OpenSent, open);
+                self.hears(Parsed::Keepalive);
+            }
+        }
+        assert_eq!(self.peering.phase(), phase, "the bench brings the machine to the state that the test starts in");
+        self
+    }
+
+    fn hears(&mut self, message: Parsed) -> String {
+        summary(&self.peering.handle_message(self.id, message, self.now))
+    }
+
+    fn hears_on(&mut self, id: ConnectionId, message: Parsed) -> String {
+        summary(&self.peering.handle_message(id, message, self.now))
+    }
+
+    fn accepts(&mut self) -> ConnectionId {
+        self.peering.handle_accepted(self.now).0
+    }
+
+    /// To the machine's next deadline, and what it does there.
+    fn next_timeout(&mut self) -> (Duration, String) {
+        let deadline = self.peering.next_deadline().expect("a timer runs");
+        let waited = deadline.saturating_duration_since(self.now);
+        self.now = self.now.max(deadline);
+        (waited, summary(&self.peering.handle_timeout(self.now)))
+    }
+
+    /// Lets time pass, with every timer served, and gives all that was done.
+    fn passes(&mut self, time: Duration) -> Vec<String> {
+        let end = self.now + time;
+        let mut done = Vec::new();
+        while let Some(deadline) = self.peering.next_deadline().filter(|deadline| *deadline <= end) {
+            self.now = self.now.max(deadline);
+            done.push(summary(&self.peering.handle_timeout(self.now)));
+        }
+        self.now = end;
+        done
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Event {
+    Stop,
+    TimerRunsOut,
+    Connected,
+    DialFailed,
+    Accepted,
+    Lost,
+    Open,
+    OpenOfAnotherAs,
+    Keepalive,
+    Update,
+    RouteRefresh,
+    Notification,
+    Malformed,
+}
+
+fn happens(event: Event, bench: &mut Bench) -> String {
+    let Bench { peering, now, id } = bench;
+    let (now, id) = (*now, *id);
+    let actions = match event {
+        Event::Stop => peering.handle_stop(&cease(Cease::AdministrativeShutdown), "the test ends", now),
+        Event::TimerRunsOut => return bench.next_timeout().1,
+        Event::Connected => peering.handle_connected(id, now),
+        Event::DialFailed => peering.handle_dial_failed(id, "connection refused".to_owned(), now),
+        Event::Accepted => peering.handle_accepted(now).1,
+        Event::Lost => peering.handle_lost(id, "reset".to_owned(), now),
+        Event::Open => peering.handle_message(id, peers_open(), now),
+        Event::OpenOfAnotherAs => peering.handle_message(id, open_from(65010, Ipv4Addr::new(10, 0, 0, 2), 90), now),
+        Event::Keepalive => peering.handle_message(id, Parsed::Keepalive, now),
+        Event::Update => peering.handle_message(id, update(), now),
+        Event::RouteRefresh => {
+            let refresh = RouteRefresh { family: AfiSafi::IPV4_UNICAST, subtype: 0 };
+            peering.handle_message(id, Parsed::RouteRefresh(refresh), now)
+        }
+        Event::Notification => peering.handle_message(id, Parsed::Notification(cease(Cease::AdministrativeReset)), now),
+        Event::Malformed => peering.handle_malformed(id, &WireError::Header(HeaderFault::Type(9)), now),
+    };
+    summary(&actions)
+}
+
+#[test]
+fn every_state_answers_every_event_as_the_table_says() {
+    use Phase::{Active, Connect, Established, Idle, OpenConfirm, OpenSent};
+    let header = "close with Header(BadMessageType)";
+    let stop = "close with Cease(AdministrativeShutdown)";
+    let hold = "close with HoldTimerExpired, failed";
+    let fsm = |state: &str| format!("close with Fsm(UnexpectedIn{state}), failed");
+    let (in_open_sent, in_open_confirm) = (fsm("OpenSent"), fsm("OpenConfirm"));
+    let in_established = "close with Fsm(UnexpectedInEstablished), down".to_owned();
+    let ignored = "";
+    // Event, state, what the machine does, the state after it.
+    #[rustfmt::skip]
+    let table: &[(Event, Phase, &str, Phase)] = &[
+        (Event::Stop, Idle, ignored, Idle),
+        (Event::Stop, Connect, "close", Idle),
+        (Event::Stop, Active, ignored, Idle),
+        (Event::Stop, OpenSent, &format!("{stop}, failed"), Idle),
+        (Event::Stop, OpenConfirm, &format!("{stop}, failed"), Idle),
+        (Event::Stop, Established, &format!("{stop}, down"), Idle),
+
+        (Event::TimerRunsOut, Idle, "dial", Connect),
+        (Event::TimerRunsOut, Connect, "close, failed, dial", Connect),
+        (Event::TimerRunsOut, Active, "dial", Connect),
+        (Event::TimerRunsOut, OpenSent, hold, Idle),
+        (Event::TimerRunsOut, OpenConfirm, "KEEPALIVE", OpenConfirm),
+        (Event::TimerRunsOut, Established, "KEEPALIVE", Established),
+
+        (Event::Connected, Idle, ignored, Idle),
+        (Event::Connected, Connect, "OPEN", OpenSent),
+        (Event::Connected, Active, ignored, Active),
+        (Event::Connected, OpenSent, ignored, OpenSent),
+        (Event::Connected, OpenConfirm, ignored, OpenConfirm),
+        (Event::Connected, Established, ignored, Established),
+
+        (Event::DialFailed, Idle, ignored, Idle),
+        (Event::DialFailed, Connect, "failed", Active),
+        (Event::DialFailed, Active, ignored, Active),
+        (Event::DialFailed, OpenSent, ignored, OpenSent),
+        (Event::DialFailed, OpenConfirm, ignored, OpenConfirm),
+        (Event::DialFailed, Established, ignored, Established),
+
+        (Event::Accepted, Idle, "OPEN", OpenSent),
+        (Event::Accepted, Connect, "OPEN", OpenSent),
+        (Event::Accepted, Active, "OPEN", OpenSent),
+        (Event::Accepted, OpenSent, "OPEN", OpenSent),
+        (Event::Accepted, OpenConfirm, "OPEN", OpenConfirm),
+        (Event::Accepted, Established, "OPEN", Established),
+
+        (Event::Lost, Idle, ignored, Idle),
+        (Event::Lost, Connect, ignored, Connect),
+        (Event::Lost, Active, ignored, Active),
+        (Event::Lost, OpenSent, "close, failed", Active),
+        (Event::Lost, OpenConfirm, "close, failed", Idle),
+        (Event::Lost, Established, "close, down", Idle),
+
+        (Event::Open, Idle, ignored, Idle),
+        (Event::Open, Connect, ignored, Connect),
+        (Event::Open, Active, ignored, Active),
+        (Event::Open, OpenSent, "KEEPALIVE", OpenConfirm),
+        (Event::Open, OpenConfirm, &in_open_confirm, Idle),
+        (Event::Open, Established, &in_established, Idle),
+
+        (Event::OpenOfAnotherAs, Idle, ignored, Idle),
+        (Event::OpenOfAnotherAs, Connect, ignored, Connect),
+        (Event::OpenOfAnotherAs, Active, ignored, Active),
+        (Event::OpenOfAnotherAs, OpenSent, "close with Open(BadPeerAs), failed", Idle),
+        (Event::OpenOfAnotherAs, OpenConfirm, &in_open_confirm, Idle),
+        (Event::OpenOfAnotherAs, Established, &in_established, Idle),
+
+        (Event::Keepalive, Idle, ignored, Idle),
+        (Event::Keepalive, Connect, ignored, Connect),
+        (Event::Keepalive, Active, ignored, Active),
+        (Event::Keepalive, OpenSent, &in_open_sent, Idle),
+        (Event::Keepalive, OpenConfirm, "up", Established),
+        (Event::Keepalive, Established, ignored, Established),
+
+        (Event::Update, Idle, ignored, Idle),
+        (Event::Update, Connect, ignored, Connect),
+        (Event::Update, Active, ignored, Active),
+        (Event::Update, OpenSent, &in_open_sent, Idle),
+        (Event::Update, OpenConfirm, &in_open_confirm, Idle),
+        (Event::Update, Established, ignored, Established),
+
+        (Event::RouteRefresh, Idle, ignored, Idle),
+        (Event::RouteRefresh, Connect, ignored, Connect),
+        (Event::RouteRefresh, Active, ignored, Active),
+        (Event::RouteRefresh, OpenSent, &in_open_sent, Idle),
+        (Event::RouteRefresh, OpenConfirm, &in_open_confirm, Idle),
+        (Event::RouteRefresh, Established, "refresh", Established),
+
+        // X26: a NOTIFICATION is never answered.
+        (Event::Notification, Idle, ignored, Idle),
+        (Event::Notification, Connect, ignored, Connect),
+        (Event::Notification, Active, ignored, Active),
+        (Event::Notification, OpenSent, "close, failed", Idle),
+        (Event::Notification, OpenConfirm, "close, failed", Idle),
+        (Event::Notification, Established, "close, down", Idle),
+
+        (Event::Malformed, Idle, ignored, Idle),
+        (Event::Malformed, Connect, ignored, Connect),
+        (Event::Malformed, Active, ignored, Active),
+        (Event::Malformed, OpenSent, &format!("{header}, failed"), Idle),
+        (Event::Malformed, OpenConfirm, &format!("{header}, failed"), Idle),
+        (Event::Malformed, Established, &format!("{header}, down"), Idle),
+    ];
+    assert_eq!(table.len(), 13 * 6, "thirteen events in six states");
+    for (event, before, done, after) in table {
+        let mut bench = Bench::in_phase(*before);
+        assert_eq!(happens(*event, &mut bench), *done, "what is done when {event:?} comes in {before}");
+        assert_eq!(bench.peering.phase(), *after, "the state after {event:?} in {before}");
+    }
+}
+
+#[test]
+fn a_passive_peering_never_dials() {
+    let mut bench = Bench::new(Terms { passive: true, ..terms() });
+    assert_eq!(bench.peering.phase(), Phase::Active);
+    assert_eq!(bench.peering.next_deadline(), None, "there is nothing to wake up for");
+    bench.id = bench.accepts();
+    bench.hears(open_from(65010, Ipv4Addr::new(10, 0, 0, 2), 90));
+    assert_eq!(bench.peering.phase(), Phase::Idle, "a refused OPEN is backed off from");
+    assert_eq!(bench.passes(secs(3600)), [""], "the only thing that happens is the way from Idle to Active");
+    assert_eq!(bench.peering.phase(), Phase::Active);
+}
+
+#[test]
+fn x1_open_sent_gives_up_after_four_minutes() {
+    let mut bench = Bench::in_phase(Phase::OpenSent);
+    let (waited, done) = bench.next_timeout();
+    assert_eq!((waited, done.as_str()), (OPEN_SENT_HOLD_TIME, "close with HoldTimerExpired, failed"));
+    assert_eq!(bench.peering.phase(), Phase::Idle);
+}
+
+#[test]
+fn x2_silence_for_the_hold_time_ends_the_session_and_counts() {
+    for phase in [Phase::OpenConfirm, Phase::Established] {
+        let mut bench = Bench::in_phase(phase);
+        assert!(bench.passes(secs(89)).iter().all(|done| done == "KEEPALIVE"), "up to 89 s only keepalives are due");
+        assert_eq!(bench.peering.phase(), phase);
+        let done = bench.passes(secs(1));
+        assert!(done.last().is_some_and(|done| done.contains("HoldTimerExpired")), "at 90 s: {done:?}");
+        assert_eq!((bench.peering.phase(), bench.peering.failures()), (Phase::Idle, 1));
+    }
+}
+
+#[test]
+fn x3_keepalives_leave_at_a_third_of_the_agreed_hold_time_jittered() {
+    let mut bench =
+        Bench::new(terms()).brought_to(Phase::Established, open_from(65002, Ipv4Addr::new(10, 0, 0, 2), 30));
+    assert_eq!(bench.peering.agreement().unwrap().hold_time, Some(secs(30)));
+    let mut intervals = Vec::new();
+    for _ in 0..200 {
+        let (waited, done) = bench.next_timeout();
+        assert_eq!(done, "KEEPALIVE");
+        intervals.push(waited);
+        bench.hears(Parsed::Keepalive);
+        bench.peering.handle_sent(bench.id, bench.now);
+    }
+    assert!(intervals.iter().all(|interval| (secs(10) * 3 / 4..=secs(10)).contains(interval)), "within 7.5 and 10 s");
+    assert!(intervals.iter().max() > intervals.iter().min(), "they are not all the same");
+}
+
+#[test]
+fn x4_with_hold_time_zero_from_either_side_no_timer_ever_runs() {
+    let ours = Bench::new(Terms { hold_time: None, ..terms() });
+    let theirs = Bench::new(terms());
+    let zero = open_from(65002, Ipv4Addr::new(10, 0, 0, 2), 0);
+    for (bench, open) in [(ours, peers_open()), (theirs, zero)] {
+        let mut bench = bench.brought_to(Phase::OpenConfirm, open);
+        assert_eq!(bench.peering.next_deadline(), None, "the timer of OpenSent is stopped too");
+        for message in [Parsed::Keepalive, update(), Parsed::Keepalive] {
+            bench.hears(message);
+            bench.peering.handle_sent(bench.id, bench.now);
+            assert_eq!(bench.peering.next_deadline(), None);
+        }
+        bench.now += secs(600);
+        assert_eq!(summary(&bench.peering.handle_timeout(bench.now)), "", "ten minutes later nothing is due");
+        assert_eq!(bench.peering.phase(), Phase::Established);
+    }
+}
+
+#[test]
+fn x5_an_update_restarts_the_hold_timer_and_is_counted() {
+    let mut bench = Bench::in_phase(Phase::Established);
+    for _ in 0..10 {
+        bench.passes(secs(60));
+        bench.peering.handle_sent(bench.id, bench.now);
+        bench.hears(update());
+    }
+    assert_eq!(bench.peering.phase(), Phase::Established, "ten minutes of UPDATEs and no KEEPALIVE");
+    assert_eq!(bench.peering.received(), Received { updates: 10, prefixes: 10, malformed: 0 });
+}
+
+#[test]
+fn x6_a_connection_closed_by_the_peer_ends_without_a_word() {
+    let mut bench = Bench::in_phase(Phase::Established);
+    let actions = bench.peering.handle_lost(bench.id, "closed by the peer within a message".to_owned(), bench.now);
+    assert_eq!(summary(&actions), "close, down");
+    assert_eq!(bench.peering.phase(), Phase::Idle);
+}
+
+#[test]
+fn x7_a_reset_in_open_sent_is_followed_by_active_and_a_new_dial() {
+    let mut bench = Bench::in_phase(Phase::OpenSent);
+    bench.peering.handle_lost(bench.id, "reset".to_owned(), bench.now);
+    assert_eq!((bench.peering.phase(), bench.peering.failures()), (Phase::Active, 0));
+    let (waited, done) = bench.next_timeout();
+    assert!((RETRY * 3 / 4..=RETRY).contains(&waited), "after the connect-retry time, jittered: {waited:?}");
+    assert_eq!(done, "dial");
+}
+
+#[test]
+fn x8_refused_dials_are_repeated_at_the_connect_retry_time_and_not_faster() {
+    for seed in 0..100 {
+        let now = start();
+        let mut peering = Peering::new(terms(), seed, now);
+        let mut dials = 0;
+        while let Some(at) = peering.next_deadline().filter(|at| *at < now + secs(10)) {
+            for action in peering.handle_timeout(at) {
+                if let Action::Dial(id) = action {
+                    dials += 1;
+                    peering.handle_dial_failed(id, "connection refused".to_owned(), at);
+                }
+            }
+        }
+        assert!((2..=3).contains(&dials), "{dials} dials in 10 s at a connect-retry time of 5 s");
+    }
+}
+
+#[test]
+fn a_dial_without_an_answer_is_given_up_after_the_connect_retry_time() {
+    let mut bench = Bench::in_phase(Phase::Connect);
+    let (waited, done) = bench.next_timeout();
+    assert!((RETRY * 3 / 4..=RETRY).contains(&waited));
+    assert_eq!(done, "close, failed, dial");
+}
+
+#[test]
+fn the_pause_after_refused_opens_doubles_up_to_a_minute_and_is_forgotten_after_a_good_session() {
+    let mut bench = Bench::new(terms());
+    let mut pauses = Vec::new();
+    for _ in 0..7 {
+        bench.peering.handle_connected(bench.id, bench.now);
+        bench.hears(open_from(65010, Ipv4Addr::new(10, 0, 0, 2), 90));
+        let (waited, _) = bench.next_timeout();
+        pauses.push(waited);
+        bench.id = ConnectionId(bench.peering.next_connection);
+    }
+    let nominal = [5, 10, 20, 40, 60, 60, 60].map(secs);
+    for (pause, nominal) in pauses.iter().zip(nominal) {
+        assert!((nominal * 3 / 4..=nominal).contains(pause), "{pause:?} is no jittered {nominal:?}");
+    }
+    let mut bench = bench.brought_to(Phase::Established, peers_open());
+    bench.passes(FORGIVEN_AFTER);
+    bench.hears(Parsed::Notification(cease(Cease::AdministrativeReset)));
+    assert_eq!(bench.peering.failures(), 1, "only the newest failure counts");
+}
+
+#[test]
+fn in_idle_a_connection_is_taken_after_one_failure_and_refused_after_more() {
+    let mut bench = Bench::in_phase(Phase::Idle);
+    let taken = bench.accepts();
+    assert_eq!(bench.hears_on(taken, Parsed::Keepalive), "close with Fsm(UnexpectedInOpenSent), failed");
+    assert_eq!((bench.peering.phase(), bench.peering.failures()), (Phase::Idle, 2));
+    let (refused, actions) = bench.peering.handle_accepted(bench.now);
+    assert_eq!(actions, [Action::Close { connection: refused, last_word: None }]);
+    assert_eq!(bench.peering.phase(), Phase::Idle);
+}
+
+#[test]
+fn x10_a_peer_that_takes_nothing_is_dropped_without_a_word_after_the_send_hold_time() {
+    let mut bench = Bench::in_phase(Phase::Established);
+    let mut waited = Duration::ZERO;
+    while waited < LEAST_SEND_HOLD_TIME {
+        assert_eq!(bench.peering.phase(), Phase::Established, "after {waited:?}");
+        bench.hears(Parsed::Keepalive);
+        bench.passes(secs(10));
+        waited += secs(10);
+    }
+    assert_eq!(bench.peering.phase(), Phase::Idle, "the peer was alive, but has taken nothing for 480 s");
+    let mut bench = Bench::in_phase(Phase::Established);
+    bench.now += LEAST_SEND_HOLD_TIME;
+    bench.hears(Parsed::Keepalive);
+    let actions = bench.peering.handle_timeout(bench.now);
+    assert_eq!(summary(&actions), "close, down", "a NOTIFICATION could land within another message");
+    assert!(actions.contains(&Action::Down { connection: bench.id, end: End::SendHoldTimerExpired }));
+}
+
+/// Both connections reach OpenConfirm: first ours, then the peer's, or the other way round.
+fn collide(mut bench: Bench, open: Parsed, ours_first: bool) -> (Bench, ConnectionId, ConnectionId, String) {
+    let ours = bench.id;
+    bench.peering.handle_connected(ours, bench.now);
+    let theirs = bench.accepts();
+    let order = if ours_first { [ours, theirs] } else { [theirs, ours] };
+    assert_eq!(bench.hears_on(order[0], open.clone()), "KEEPALIVE");
+    let done = bench.hears_on(order[1], open);
+    (bench, ours, theirs, done)
+}
+
+#[test]
+fn x12_x13_the_higher_identifier_keeps_its_connection_and_the_as_number_breaks_the_tie() {
+    let us = (65001, 0x0a00_0001);
+    // The peer's AS and identifier, and whether ours is the connection that stays.
+    let cases = [((65002, us.1 + 1), false), ((65002, us.1 - 1), true), ((65002, us.1), false), ((65000, us.1), true)];
+    for ((asn, identifier), ours_stays) in cases {
+        for ours_first in [true, false] {
+            let bench = Bench::new(Terms { expected_asn: ExpectedAsn::External, ..terms() });
+            let open = open_from(asn, Ipv4Addr::from_bits(identifier), 90);
+            let (mut bench, ours, theirs, done) = collide(bench, open, ours_first);
+            let newer_stays = ours_first != ours_stays;
+            let expected = if newer_stays {
+                "close with Cease(ConnectionCollision), failed, KEEPALIVE"
+            } else {
+                "close with Cease(ConnectionCollision), failed"
+            };
+            assert_eq!(done, expected, "peer AS {asn} id {identifier:#x}, ours first: {ours_first}");
+            let (stays, gone) = if ours_stays { (ours, theirs) } else { (theirs, ours) };
+            assert_eq!(bench.hears_on(gone, Parsed::Keepalive), "", "the loser is gone");
+            assert_eq!(bench.hears_on(stays, Parsed::Keepalive), "up", "the winner goes on");
+        }
+    }
+}
+
+#[test]
+fn x14_a_loser_that_the_peer_has_already_reset_costs_the_live_connection_nothing() {
+    let mut bench = Bench::new(terms());
+    bench.peering.handle_connected(bench.id, bench.now);
+    // The peer's connection would win, by its identifier: but it never says OPEN.
+    let dead = bench.accepts();
+    assert_eq!(bench.hears(peers_open()), "KEEPALIVE", "nothing is closed for one that was not heard of");
+    assert_eq!(summary(&bench.peering.handle_lost(dead, "reset".to_owned(), bench.now)), "close, failed");
+    assert_eq!(bench.hears(Parsed::Keepalive), "up");
+}
+
+#[test]
+fn x15_established_beats_a_new_connection_whoever_has_the_higher_identifier() {
+    for identifier in [0x0a00_0000, 0x0a00_0002] {
+        let open = open_from(65002, Ipv4Addr::from_bits(identifier), 90);
+        let mut bench = Bench::new(terms()).brought_to(Phase::Established, open.clone());
+        let new = bench.accepts();
+        assert_eq!(bench.hears_on(new, open), "close with Cease(ConnectionCollision), failed");
+        assert_eq!((bench.peering.phase(), bench.peering.failures()), (Phase::Established, 0));
+    }
+}
+
+#[test]
+fn x17_a_late_end_of_the_loser_does_not_touch_the_established_session() {
+    let (mut bench, ours, theirs, _) = collide(Bench::new(terms()), peers_open(), true);
+    assert_eq!(bench.hears_on(theirs, Parsed::Keepalive), "up");
+    let actions = bench.peering.handle_lost(ours, "reset".to_owned(), bench.now);
+    assert_eq!(actions, [], "the peer of that connection was already told");
+    assert_eq!(bench.peering.phase(), Phase::Established);
+}
+
+#[test]
+fn x18_x19_a_stop_ends_every_connection_with_its_reason_and_nothing_follows() {
+    for reason in [Cease::PeerDeconfigured, Cease::AdministrativeShutdown] {
+        let mut bench = Bench::in_phase(Phase::OpenSent);
+        let other = bench.accepts();
+        let actions = bench.peering.handle_stop(&cease(reason), "as told", bench.now);
+        for connection in [bench.id, other] {
+            let last_word = Some(cease(reason));
+            assert!(actions.contains(&Action::Close { connection, last_word }), "{connection:?} hears why");
+        }
+        assert_eq!(bench.peering.next_deadline(), None);
+        let (late, actions) = bench.peering.handle_accepted(bench.now);
+        assert_eq!(actions, [Action::Close { connection: late, last_word: None }]);
+        assert_eq!(bench.passes(secs(3600)), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_silent_connection_of_the_peers_does_not_keep_us_from_dialling() {
+    let mut bench = Bench::in_phase(Phase::Active);
+    bench.accepts();
+    assert_eq!(bench.peering.phase(), Phase::OpenSent);
+    let (waited, done) = bench.next_timeout();
+    assert!(waited <= RETRY, "waited {waited:?}");
+    assert_eq!(done, "dial");
+}
+
+#[test]
+fn an_accepted_connection_that_is_heard_ends_our_own_dial() {
+    let mut bench = Bench::in_phase(Phase::Connect);
+    let theirs = bench.accepts();
+    assert_eq!(bench.hears_on(theirs, peers_open()), "close, KEEPALIVE");
+    assert_eq!(
+        bench.peering.handle_connected(bench.id, bench.now),
+        [],
+        "a dial that comes through too late is ignored"
+    );
+}
+
+#[test]
+fn a_newer_connection_of_the_peers_replaces_one_that_it_said_nothing_on() {
+    let mut bench = Bench::in_phase(Phase::Active);
+    bench.accepts();
+    let (_, actions) = bench.peering.handle_accepted(bench.now);
+    assert_eq!(summary(&actions), "OPEN, close with Cease(ConnectionCollision), failed");
+    assert_eq!((bench.peering.phase(), bench.peering.failures()), (Phase::OpenSent, 0));
+}
+
+#[test]
+fn two_connections_that_killed_each_other_are_soon_followed_by_a_new_dial() {
+    let (mut bench, _, theirs, _) = collide(Bench::new(terms()), peers_open(), true);
+    bench.hears_on(theirs, Parsed::Notification(cease(Cease::ConnectionCollision)));
+    let (waited, done) = bench.next_timeout();
+    assert!(waited <= COLLISION_PAUSE, "waited {waited:?}");
+    assert_eq!(done, "dial");
+}
+
+#[test]
+fn the_reason_for_a_refused_open_reaches_the_caller_in_words() {
+    let mut bench = Bench::in_phase(Phase::OpenSent);
+    let open = open_from(65010, Ipv4Addr::new(10, 0, 0, 2), 90);
+    let actions = bench.peering.handle_message(bench.id, open, bench.now);
+    let ends: Vec<&End> = actions
+        .iter()
+        .filter_map(|action| match action {
+            Action::Failed { end, .. } => Some(end),
+            _ => None,
+        })
+        .collect();
+    let [End::Sent { notification, why }] = ends.as_slice() else { panic!("one end, by us: {ends:?}") };
+    assert_eq!(notification.reason, NotificationReason::Open(OpenError::BadPeerAs));
+    assert!(why.contains("65010") && why.contains("65002"), "{why}");
+}

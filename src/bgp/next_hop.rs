@@ -1,0 +1,134 @@
+//! Where the peer of a session can reach this node, for routes of either family. Floor 1.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+use super::outbox::{NextHopV6, NextHops};
+use crate::names::InterfaceName;
+
+/// The next hops of a session between `local` and `peer`.
+///
+/// For the family of the connection it is our end of it. For the other family it is the first global address on the same link, so that
+/// the peer sends the traffic where it reaches us anyway; without one the family cannot be announced.
+/// `interface` is the peer's link where its address is link-local: our end may then be on several.
+pub fn next_hops(
+    local: IpAddr,
+    peer: IpAddr,
+    interface: Option<&InterfaceName>,
+    local_addresses: &[(InterfaceName, IpNet)],
+) -> NextHops {
+    let link = interface.or_else(|| {
+        local_addresses.iter().find(|(_, address)| address.addr() == local).map(|(interface, _)| interface)
+    });
+    let on_link = || local_addresses.iter().filter(|(name, _)| Some(name) == link).map(|(_, address)| *address);
+    let v4 = match local {
+        IpAddr::V4(v4) => Some(v4),
+        IpAddr::V6(_) => on_link().find_map(global_v4),
+    };
+    // RFC 2545 §3: the link-local address goes along if, and only if, the peer is on the link.
+    let peer_is_on_link =
+        is_link_local(peer) || on_link().any(|net| net.prefix_len() < net.max_prefix_len() && net.contains(&peer));
+    let link_local = match local {
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => Some(v6),
+        IpAddr::V4(_) | IpAddr::V6(_) => on_link().find_map(link_local_v6),
+    };
+    let global = match local {
+        IpAddr::V6(v6) if !v6.is_unicast_link_local() => Some(v6),
+        // Without a global address the link-local one stands in both places, as routers do it too.
+        IpAddr::V6(v6) => Some(on_link().find_map(global_v6).unwrap_or(v6)),
+        IpAddr::V4(_) => on_link().find_map(global_v6),
+    };
+    let v6 = global.map(|global| NextHopV6 { global, link_local: link_local.filter(|_| peer_is_on_link) });
+    NextHops { v4, v6 }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
+}
+
+fn global_v4(net: IpNet) -> Option<Ipv4Addr> {
+    match net.addr() {
+        IpAddr::V4(v4) if !v4.is_link_local() && !v4.is_loopback() => Some(v4),
+        IpAddr::V4(_) | IpAddr::V6(_) => None,
+    }
+}
+
+fn global_v6(net: IpNet) -> Option<Ipv6Addr> {
+    match net.addr() {
+        IpAddr::V6(v6) if !v6.is_unicast_link_local() && !v6.is_loopback() => Some(v6),
+        IpAddr::V4(_) | IpAddr::V6(_) => None,
+    }
+}
+
+fn link_local_v6(net: IpNet) -> Option<Ipv6Addr> {
+    match net.addr() {
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => Some(v6),
+        IpAddr::V4(_) | IpAddr::V6(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host() -> Vec<(InterfaceName, IpNet)> {
+        let address = |interface: &str, net: &str| (InterfaceName::from(interface), net.parse().unwrap());
+        vec![
+            address("lo", "127.0.0.1/8"),
+            address("eth0", "10.0.0.11/24"),
+            address("eth0", "fe80::11/64"),
+            address("eth0", "2001:db8::11/64"),
+            address("eth1", "192.0.2.11/24"),
+            address("eth1", "fe80::11/64"),
+        ]
+    }
+
+    fn of(local: &str, peer: &str, interface: Option<&str>) -> (Option<String>, Option<String>, Option<String>) {
+        let interface = interface.map(InterfaceName::from);
+        let NextHops { v4, v6 } = next_hops(local.parse().unwrap(), peer.parse().unwrap(), interface.as_ref(), &host());
+        let link_local = v6.and_then(|v6| v6.link_local);
+        (v4.map(|v4| v4.to_string()), v6.map(|v6| v6.global.to_string()), link_local.map(|v6| v6.to_string()))
+    }
+
+    fn some(text: &str) -> Option<String> {
+        Some(text.to_owned())
+    }
+
+    #[test]
+    fn the_other_family_is_reached_by_the_first_global_address_of_the_same_link() {
+        assert_eq!(of("10.0.0.11", "10.0.0.1", None), (some("10.0.0.11"), some("2001:db8::11"), some("fe80::11")));
+        assert_eq!(
+            of("2001:db8::11", "2001:db8::1", None),
+            (some("10.0.0.11"), some("2001:db8::11"), some("fe80::11"))
+        );
+    }
+
+    #[test]
+    fn a_link_without_the_other_family_leaves_it_without_a_next_hop() {
+        assert_eq!(of("192.0.2.11", "192.0.2.1", None), (some("192.0.2.11"), None, None));
+        assert_eq!(
+            of("198.51.100.1", "192.0.2.1", None),
+            (some("198.51.100.1"), None, None),
+            "no link has this address"
+        );
+    }
+
+    #[test]
+    fn the_link_local_address_goes_along_only_to_a_peer_on_the_link() {
+        assert_eq!(of("2001:db8::11", "2001:db8:1::1", None).2, None);
+        assert_eq!(of("10.0.0.11", "10.9.9.9", None), (some("10.0.0.11"), some("2001:db8::11"), None));
+    }
+
+    #[test]
+    fn over_a_link_local_connection_the_links_global_address_is_used_where_there_is_one() {
+        assert_eq!(
+            of("fe80::11", "fe80::1", Some("eth0")),
+            (some("10.0.0.11"), some("2001:db8::11"), some("fe80::11"))
+        );
+        assert_eq!(of("fe80::11", "fe80::1", Some("eth1")), (some("192.0.2.11"), some("fe80::11"), some("fe80::11")));
+    }
+}

@@ -1,0 +1,220 @@
+//! Many prefixes into one UPDATE, filled as far as the session carries (RFC 4271 §4.3, RFC 4760, RFC 8950).
+//! Floor 1. Which prefixes there are to send is the outbox's business.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use bytes::{Bytes, BytesMut};
+use ipnet::IpNet;
+
+use super::agreement::Agreement;
+use super::wire::{
+    AfiSafi, AsPathSegment, Attributes, Dialect, EmitError, HEADER_LEN, MAX_MESSAGE_LEN, Message, MpReach, MpUnreach,
+    NextHop, Origin, Update, emitted_prefix_len,
+};
+use crate::address::Family;
+use crate::route::RouteAttributes;
+
+/// Where this node can be reached from the peer, for either family of routes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NextHops {
+    pub v4: Option<Ipv4Addr>,
+    pub v6: Option<NextHopV6>,
+}
+
+/// RFC 2545 §3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NextHopV6 {
+    pub global: Ipv6Addr,
+    /// Set exactly when the peer is on a link of this node.
+    pub link_local: Option<Ipv6Addr>,
+}
+
+/// Why a prefix is never sent on this session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unsendable {
+    #[error("{0} is not among the families that both sides offered")]
+    NotNegotiated(AfiSafi),
+    #[error("there is no next hop for {0} on this session")]
+    NoNextHop(AfiSafi),
+    #[error("its attributes alone fill a message of {0} octets")]
+    AttributesTooLong(usize),
+}
+
+/// How the routes of one family travel.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    /// RFC 4271: in the UPDATE's own fields.
+    Classic(Ipv4Addr),
+    /// RFC 4760: in an attribute.
+    Multiprotocol(NextHop),
+}
+
+/// One message and the prefixes that went into it.
+pub(super) struct Packed {
+    pub(super) message: Bytes,
+    pub(super) prefixes: Vec<IpNet>,
+}
+
+/// What stays the same for all messages of a session.
+#[derive(Debug)]
+pub(super) struct Packer {
+    dialect: Dialect,
+    local_asn: u32,
+    v4: Result<Way, Unsendable>,
+    v6: Result<Way, Unsendable>,
+}
+
+impl Packer {
+    pub(super) fn new(agreement: &Agreement, next_hops: NextHops) -> Packer {
+        let v4 = next_hops.v4.filter(|v4| !v4.is_unspecified() && !v4.is_multicast() && !v4.is_broadcast());
+        let v6 = next_hops.v6.filter(|v6| !v6.global.is_unspecified() && !v6.global.is_multicast());
+        let by_v6 = v6.map(|NextHopV6 { global, link_local }| Way::Multiprotocol(NextHop::V6 { global, link_local }));
+        let by_v6_for_v4 = by_v6.filter(|_| agreement.ipv4_with_ipv6_next_hop);
+        let way = |negotiated: bool, family, way: Option<Way>| match way {
+            _ if !negotiated => Err(Unsendable::NotNegotiated(family)),
+            Some(way) => Ok(way),
+            None => Err(Unsendable::NoNextHop(family)),
+        };
+        // RFC 4271 §4.1: every speaker takes so much. Below it, `judge` would have to measure every route.
+        let max_message_len = agreement.max_message_len.max(MAX_MESSAGE_LEN);
+        Packer {
+            dialect: Dialect { max_message_len, ..agreement.dialect() },
+            local_asn: agreement.local_asn,
+            v4: way(agreement.ipv4_unicast, AfiSafi::IPV4_UNICAST, v4.map(Way::Classic).or(by_v6_for_v4)),
+            v6: way(agreement.ipv6_unicast, AfiSafi::IPV6_UNICAST, by_v6),
+        }
+    }
+
+    pub(super) fn negotiated(&self, family: Family) -> bool {
+        self.dialect.negotiated(AfiSafi::unicast(family))
+    }
+
+    fn way(&self, family: Family) -> Result<Way, Unsendable> {
+        match family {
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        }
+    }
+
+    /// Whether a route can be sent here. The answer for the same route never changes.
+    pub(super) fn judge(&self, family: Family, attributes: &RouteAttributes) -> Result<(), Unsendable> {
+        /// So many fit the shortest maximum beside the longest of all other attributes: there is no need to measure.
+        const FEW: usize = 64;
+        let way = self.way(family)?;
+        if attributes.communities.len() <= FEW {
+            return Ok(());
+        }
+        let longest_prefix = 1 + usize::from(family.host_length() / 8);
+        let room = self.room(&self.announcement(family, way, attributes, Vec::new()));
+        if room < longest_prefix { Err(Unsendable::AttributesTooLong(self.dialect.max_message_len)) } else { Ok(()) }
+    }
+
+    /// The peer could not tell one from the other.
+    pub(super) fn says_the_same(&self, one: &RouteAttributes, other: &RouteAttributes) -> bool {
+        let said = |route: &RouteAttributes| {
+            let RouteAttributes { local_preference, med, prepend, communities: _ } = *route;
+            let preference = local_preference.unwrap_or(RouteAttributes::DEFAULT_LOCAL_PREFERENCE);
+            if self.dialect.internal { (med, preference, 0) } else { (med, 0, prepend) }
+        };
+        said(one) == said(other) && one.communities == other.communities
+    }
+
+    /// Takes as many prefixes off `from` as one message holds. All of them must be of `family` and have been judged
+    /// sendable with these attributes, and there must be one. After an error the session must end: they are lost.
+    pub(super) fn announce(
+        &self,
+        family: Family,
+        attributes: &RouteAttributes,
+        from: &mut BTreeSet<IpNet>,
+    ) -> Result<Option<Packed>, EmitError> {
+        let Ok(way) = self.way(family) else {
+            return Ok(None);
+        };
+        let room = self.room(&self.announcement(family, way, attributes, Vec::new()));
+        let prefixes = take(from, room);
+        self.pack(self.announcement(family, way, attributes, prefixes.clone()), prefixes).map(Some)
+    }
+
+    /// As [`Packer::announce`], for prefixes that the peer has.
+    pub(super) fn withdraw(&self, family: Family, from: &mut BTreeSet<IpNet>) -> Result<Option<Packed>, EmitError> {
+        let Ok(way) = self.way(family) else {
+            return Ok(None);
+        };
+        let room = self.room(&withdrawal(family, way, Vec::new()));
+        let prefixes = take(from, room);
+        self.pack(withdrawal(family, way, prefixes.clone()), prefixes).map(Some)
+    }
+
+    /// RFC 4724 §2.
+    pub(super) fn end_of_rib(&self, family: Family) -> Result<Bytes, EmitError> {
+        let update = Update::end_of_rib(AfiSafi::unicast(family));
+        self.pack(update, Vec::new()).map(|packed| packed.message)
+    }
+
+    /// Octets left for prefixes in an UPDATE that has none yet.
+    fn room(&self, update: &Update) -> usize {
+        // One octet is kept for the length of a multiprotocol attribute, which grows to two with its prefixes.
+        let taken = update.emitted_len(&self.dialect) + HEADER_LEN + 1;
+        self.dialect.max_message_len.saturating_sub(taken)
+    }
+
+    fn pack(&self, update: Update, prefixes: Vec<IpNet>) -> Result<Packed, EmitError> {
+        let mut out = BytesMut::new();
+        Message::Update(update).emit(&self.dialect, &mut out)?;
+        Ok(Packed { message: out.freeze(), prefixes })
+    }
+
+    fn announcement(&self, family: Family, way: Way, route: &RouteAttributes, prefixes: Vec<IpNet>) -> Update {
+        let RouteAttributes { local_preference, med, prepend, communities } = route;
+        let internal = self.dialect.internal;
+        let own = AsPathSegment { set: false, asns: vec![self.local_asn; 1 + usize::from(*prepend)] };
+        let mut communities = communities.clone();
+        communities.sort_unstable();
+        communities.dedup();
+        let mut attributes = Attributes {
+            origin: Some(Origin::Igp),
+            // RFC 4271 §5.1.2: empty to an internal peer, else our own number in front.
+            as_path: Some(if internal { Vec::new() } else { vec![own] }),
+            next_hop: None,
+            med: *med,
+            // RFC 4271 §5.1.5: always to internal peers, never to external ones.
+            local_preference: internal.then(|| local_preference.unwrap_or(RouteAttributes::DEFAULT_LOCAL_PREFERENCE)),
+            communities,
+            unknown: Vec::new(),
+        };
+        match way {
+            Way::Classic(next_hop) => {
+                attributes.next_hop = Some(next_hop);
+                Update { attributes, announced: prefixes, ..Update::default() }
+            }
+            Way::Multiprotocol(next_hop) => {
+                let reach = MpReach { family: AfiSafi::unicast(family), next_hop, prefixes };
+                Update { attributes, mp_reach: Some(reach), ..Update::default() }
+            }
+        }
+    }
+}
+
+fn withdrawal(family: Family, way: Way, prefixes: Vec<IpNet>) -> Update {
+    match way {
+        Way::Classic(_) => Update { withdrawn: prefixes, ..Update::default() },
+        Way::Multiprotocol(_) => {
+            let unreach = MpUnreach { family: AfiSafi::unicast(family), prefixes };
+            Update { mp_unreach: Some(unreach), ..Update::default() }
+        }
+    }
+}
+
+/// The first prefixes of the set, as long as they fit into `room` octets.
+fn take(from: &mut BTreeSet<IpNet>, mut room: usize) -> Vec<IpNet> {
+    let mut taken = Vec::new();
+    while let Some(prefix) = from.first() {
+        let Some(left) = room.checked_sub(emitted_prefix_len(prefix)) else {
+            break;
+        };
+        room = left;
+        taken.extend(from.pop_first());
+    }
+    taken
+}

@@ -1,0 +1,502 @@
+//! The task of one peer: its machine, its sockets, and what it should be told. Floor 2.
+//!
+//! | task     | owner         | owns                                             | when cancelled                             |
+//! |----------|---------------|--------------------------------------------------|--------------------------------------------|
+//! | peer     | the speaker   | machine, connections, outbox, the dial under way | sockets close without a NOTIFICATION        |
+//! | farewell | the peer task | one connection, for at most `FAREWELL_TIME`      | the peer may miss why the connection closed |
+//!
+//! Nothing in the task waits for a peer: connections are read and written as far as they go, and routes stay state, in the outbox,
+//! until a socket has room. So a peer that stops reading costs its own memory nothing, and neither timers nor orders wait.
+
+use std::future::{pending, poll_fn};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use ipnet::IpNet;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tracing::{debug, error, info, warn};
+
+use super::agreement::{Agreement, Terms};
+use super::collision::{Action, ConnectionId, Peering};
+use super::next_hop::next_hops;
+use super::outbox::{NextHops, Outbox, Routes};
+use super::session::{End, Phase};
+use super::transport::{Line, LineEvent, Route, describe};
+use super::wire::{Cease, Dialect, ExpectedAsn, Message, Notification, NotificationReason};
+use crate::clock;
+use crate::config;
+use crate::names::{InterfaceName, PeerName};
+use crate::world::{Fact, SessionReport, SessionState};
+
+/// What the peer should be told, whole; newest wins.
+#[derive(Debug, Clone)]
+pub(super) struct Orders {
+    pub routes: Routes,
+    /// The routes are all there is: End-of-RIB may be sent.
+    pub complete: bool,
+    pub local_addresses: Arc<Vec<(InterfaceName, IpNet)>>,
+}
+
+/// The reason to end every connection and the task.
+#[derive(Debug)]
+pub(super) struct Leave {
+    pub notification: Notification,
+    pub why: String,
+}
+
+/// The ends of the channels between the speaker and one peer that are the peer's.
+pub(super) struct Channels {
+    pub orders: watch::Receiver<Orders>,
+    /// Connections that the peer has dialled.
+    pub inbound: mpsc::Receiver<TcpStream>,
+    pub leave: oneshot::Receiver<Leave>,
+    pub facts: mpsc::Sender<Fact>,
+}
+
+/// Numbers alone are reported this often at most; everything else is at once.
+const COUNTERS_PAUSE: Duration = Duration::from_millis(250);
+
+/// Messages moved from the outbox to the socket between two looks at everything else.
+const MESSAGES_PER_TURN: usize = 64;
+
+/// Talks to one peer until it is told to leave.
+pub(super) async fn run(name: PeerName, settings: Arc<config::Peer>, router_id: Ipv4Addr, channels: Channels) {
+    let Channels { mut orders, mut inbound, mut leave, facts } = channels;
+    let now = clock::now();
+    let newest = orders.borrow_and_update().clone();
+    let mut task = PeerTask {
+        route: route(&settings),
+        peering: Peering::new(terms(&settings, router_id), fastrand::u64(..), now),
+        lines: Vec::new(),
+        dial: None,
+        outbound: None,
+        orders: newest,
+        farewells: JoinSet::new(),
+        report: Report::new(now),
+        warned: None,
+        name,
+    };
+    loop {
+        task.fill();
+        task.observe();
+        let deadline = task.next_deadline();
+        tokio::select! {
+            (id, event) = next_event(&mut task.lines, &task.peering) => task.handle_event(id, event),
+            (id, dialled) = next_dial(&mut task.dial) => task.handle_dialled(id, dialled),
+            Some(stream) = inbound.recv() => task.handle_inbound(stream),
+            Ok(()) = orders.changed() => {
+                let newest = orders.borrow_and_update().clone();
+                task.handle_orders(newest);
+            }
+            () = sleep_until(deadline) => {
+                let actions = task.peering.handle_timeout(clock::now());
+                task.carry_out(actions);
+            }
+            Ok(permit) = facts.reserve(), if task.report.is_due(clock::now()) => {
+                permit.send(task.report_now());
+            }
+            reason = &mut leave => {
+                if let Ok(Leave { notification, why }) = reason {
+                    let actions = task.peering.handle_stop(&notification, &why, clock::now());
+                    task.carry_out(actions);
+                }
+                break;
+            }
+        }
+    }
+    while task.farewells.join_next().await.is_some() {}
+}
+
+struct PeerTask {
+    name: PeerName,
+    route: Route,
+    peering: Peering,
+    /// At most as many as the machine has connections.
+    lines: Vec<(ConnectionId, Line)>,
+    dial: Option<(ConnectionId, BoxFuture<'static, io::Result<TcpStream>>)>,
+    /// The established session's; a new session gets a new one.
+    outbound: Option<Outbound>,
+    orders: Orders,
+    farewells: JoinSet<()>,
+    report: Report,
+    /// The failure that was logged last, until there is a session.
+    warned: Option<Arc<str>>,
+}
+
+/// What an established session is told.
+struct Outbound {
+    connection: ConnectionId,
+    agreement: Agreement,
+    local_address: IpAddr,
+    /// Those that the outbox writes.
+    next_hops: NextHops,
+    /// Those that hold now: the outbox is exchanged for one that writes them as soon as it is idle.
+    newest_next_hops: NextHops,
+    outbox: Outbox,
+}
+
+impl PeerTask {
+    /// Moves routes to the established connection while its socket keeps up.
+    fn fill(&mut self) {
+        let Some(outbound) = &mut self.outbound else { return };
+        let Some((_, line)) = self.lines.iter_mut().find(|(id, _)| *id == outbound.connection) else { return };
+        for _ in 0..MESSAGES_PER_TURN {
+            if !line.wants_routes() {
+                return;
+            }
+            match outbound.outbox.poll_message() {
+                Ok(Some(message)) => line.queue_routes(message),
+                // The peer has all there is, so announcing it all again with the new next hops replaces every route.
+                Ok(None) if outbound.next_hops != outbound.newest_next_hops => {
+                    outbound.next_hops = outbound.newest_next_hops;
+                    outbound.outbox = self.orders.outbox(&outbound.agreement, outbound.next_hops);
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    let connection = outbound.connection;
+                    return self.reset(connection, Cease::OutOfResources, format!("a bug in crier: {error}"));
+                }
+            }
+        }
+    }
+
+    fn handle_event(&mut self, id: ConnectionId, event: LineEvent) {
+        let now = clock::now();
+        let actions = match event {
+            LineEvent::Frame(frame) => self.peering.handle_frame(id, &frame, now),
+            LineEvent::Malformed(error) => self.peering.handle_malformed(id, &error, now),
+            LineEvent::Lost(how) => self.peering.handle_lost(id, how, now),
+            LineEvent::Sent => return self.peering.handle_sent(id, now),
+        };
+        self.carry_out(actions);
+    }
+
+    fn handle_dialled(&mut self, id: ConnectionId, dialled: io::Result<TcpStream>) {
+        self.dial = None;
+        let now = clock::now();
+        let actions = match dialled {
+            Ok(stream) => {
+                self.lines.push((id, Line::new(stream)));
+                self.peering.handle_connected(id, now)
+            }
+            Err(error) => self.peering.handle_dial_failed(id, describe(&error), now),
+        };
+        self.carry_out(actions);
+    }
+
+    fn handle_inbound(&mut self, stream: TcpStream) {
+        if let Err(error) = self.route.dress_accepted(&stream) {
+            // The peer has closed it again already, most likely.
+            debug!(peer = %self.name, %error, "accepted connection dropped");
+            return;
+        }
+        let (id, actions) = self.peering.handle_accepted(clock::now());
+        self.lines.push((id, Line::new(stream)));
+        self.carry_out(actions);
+    }
+
+    fn handle_orders(&mut self, newest: Orders) {
+        self.orders = newest;
+        let Some(outbound) = &mut self.outbound else { return };
+        outbound.outbox.want(&self.orders.routes);
+        outbound.outbox.set_complete(self.orders.complete);
+        let newest = self.orders.next_hops(outbound.local_address, &self.route);
+        let (had, has) = (outbound.newest_next_hops, newest);
+        outbound.newest_next_hops = newest;
+        if (had.v4.is_some() && has.v4.is_none()) || (had.v6.is_some() && has.v6.is_none()) {
+            // The peer's routes lead to an address that is gone, and there is none to replace it with.
+            let connection = outbound.connection;
+            self.reset(connection, Cease::OtherConfigurationChange, "a next hop of this node is gone".to_owned());
+        }
+    }
+
+    fn reset(&mut self, connection: ConnectionId, cease: Cease, why: String) {
+        let notification = NotificationReason::Cease(cease).into();
+        let actions = self.peering.handle_fault(connection, notification, why, clock::now());
+        self.carry_out(actions);
+    }
+
+    fn carry_out(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Dial(id) => {
+                    let route = self.route.clone();
+                    self.dial = Some((id, async move { route.dial().await }.boxed()));
+                }
+                Action::Send(id, message) => {
+                    debug!(peer = %self.name, connection = %id, %message, "message queued");
+                    if let Some((_, line)) = self.lines.iter_mut().find(|(name, _)| *name == id) {
+                        line.queue_control(octets(&message));
+                    }
+                }
+                Action::Close { connection, last_word } => self.close(connection, last_word),
+                Action::Up { connection, agreement } => self.begin(connection, agreement),
+                Action::Down { connection, end } => {
+                    self.outbound = None;
+                    warn!(peer = %self.name, %connection, reason = %end, "session lost");
+                    self.report.fail(end.to_string().into(), clock::now());
+                }
+                Action::Failed { connection, end } => self.note_failure(connection, &end),
+                Action::Refresh { connection: _, family } => {
+                    info!(peer = %self.name, %family, "the peer asked for all routes again");
+                    if let Some(outbound) = &mut self.outbound {
+                        outbound.outbox.refresh(family);
+                    }
+                }
+            }
+        }
+    }
+
+    fn close(&mut self, connection: ConnectionId, last_word: Option<Notification>) {
+        if self.dial.as_ref().is_some_and(|(id, _)| *id == connection) {
+            self.dial = None;
+        }
+        let Some(at) = self.lines.iter().position(|(id, _)| *id == connection) else { return };
+        let (_, line) = self.lines.swap_remove(at);
+        match last_word {
+            Some(word) => {
+                self.farewells.spawn(line.say_farewell(octets(&Message::Notification(word))));
+            }
+            None => line.abort(),
+        }
+    }
+
+    /// The session is established: the peer gets what it should have.
+    fn begin(&mut self, connection: ConnectionId, agreement: Agreement) {
+        let Some((_, line)) = self.lines.iter().find(|(id, _)| *id == connection) else { return };
+        // The address of a connection that was just read from; a failure would mean it is already gone, and be heard of.
+        let Ok(local) = line.local_address() else { return };
+        let local_address = local.ip();
+        let next_hops = self.orders.next_hops(local_address, &self.route);
+        let outbox = self.orders.outbox(&agreement, next_hops);
+        info!(
+            peer = %self.name,
+            address = %self.route.peer,
+            asn = agreement.peer_asn,
+            hold_time = agreement.hold_time.map_or(0, |time| time.as_secs()),
+            %local_address,
+            "session established"
+        );
+        self.warned = None;
+        let newest_next_hops = next_hops;
+        self.outbound = Some(Outbound { connection, agreement, local_address, next_hops, newest_next_hops, outbox });
+    }
+
+    /// Tells once of each reason why there is no session, not of each time.
+    fn note_failure(&mut self, connection: ConnectionId, end: &End) {
+        if end.is_collision() || self.outbound.is_some() {
+            debug!(peer = %self.name, %connection, reason = %end, "connection closed");
+            return;
+        }
+        let text: Arc<str> = end.to_string().into();
+        if self.warned.as_ref() == Some(&text) {
+            debug!(peer = %self.name, %connection, reason = %text, "no session, for the same reason");
+            return;
+        }
+        warn!(peer = %self.name, address = %self.route.peer, reason = %text, "no session");
+        self.warned = Some(Arc::clone(&text));
+        self.report.fail(text, clock::now());
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let report = self.report.due.filter(|due| *due > clock::now());
+        [self.peering.next_deadline(), report].into_iter().flatten().min()
+    }
+
+    fn observe(&mut self) {
+        let phase = self.peering.phase();
+        let outbound = self.outbound.as_ref();
+        let numbers = Numbers {
+            sent: outbound.map_or(0, |outbound| outbound.outbox.sent_count()),
+            received: self.peering.received().prefixes,
+            wanted: self.orders.routes.len(),
+        };
+        if self.report.observe(phase, numbers, clock::now()) {
+            debug!(peer = %self.name, state = %phase, "state changed");
+        }
+    }
+
+    fn report_now(&mut self) -> Fact {
+        let outbound = self.outbound.as_ref();
+        let report = SessionReport {
+            state: state(self.report.phase),
+            since: self.report.since,
+            last_error: self.report.last_error.as_deref().map(str::to_owned),
+            local_address: outbound.map(|outbound| outbound.local_address),
+            hold_time_secs: outbound
+                .and_then(|outbound| outbound.agreement.hold_time)
+                .and_then(|time| u16::try_from(time.as_secs()).ok()),
+            prefixes_sent: self.report.numbers.sent,
+            prefixes_unsendable: outbound.map_or(0, |outbound| outbound.outbox.unsendable().count()),
+            prefixes_received: self.report.numbers.received,
+        };
+        self.report.told(clock::now());
+        Fact::Session(self.name.clone(), report)
+    }
+}
+
+impl Orders {
+    fn next_hops(&self, local: IpAddr, route: &Route) -> NextHops {
+        next_hops(local, route.peer, route.interface.as_ref(), &self.local_addresses)
+    }
+
+    fn outbox(&self, agreement: &Agreement, next_hops: NextHops) -> Outbox {
+        let mut outbox = Outbox::new(agreement, next_hops);
+        outbox.want(&self.routes);
+        outbox.set_complete(self.complete);
+        outbox
+    }
+}
+
+/// What the agent was last told of the session, and when it is to be told again.
+struct Report {
+    phase: Phase,
+    since: SystemTime,
+    last_error: Option<Arc<str>>,
+    numbers: Numbers,
+    due: Option<Instant>,
+    told_at: Instant,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Numbers {
+    sent: usize,
+    received: u64,
+    /// Not reported: when it changes, so may the number of prefixes that cannot be sent.
+    wanted: usize,
+}
+
+impl Report {
+    fn new(now: Instant) -> Report {
+        Report {
+            phase: Phase::Idle,
+            since: clock::wall(),
+            last_error: None,
+            numbers: Numbers::default(),
+            due: Some(now),
+            told_at: now,
+        }
+    }
+
+    /// Whether the phase is another than before.
+    fn observe(&mut self, phase: Phase, numbers: Numbers, now: Instant) -> bool {
+        let moved = phase != self.phase;
+        if moved {
+            self.phase = phase;
+            self.since = clock::wall();
+            self.due = Some(now);
+        }
+        if numbers != self.numbers {
+            self.numbers = numbers;
+            self.due = Some(self.due.unwrap_or(self.told_at + COUNTERS_PAUSE));
+        }
+        moved
+    }
+
+    fn fail(&mut self, why: Arc<str>, now: Instant) {
+        self.last_error = Some(why);
+        self.due = Some(now);
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.due.is_some_and(|due| due <= now)
+    }
+
+    fn told(&mut self, now: Instant) {
+        self.due = None;
+        self.told_at = now;
+    }
+}
+
+/// The next thing that happens on any connection; for ever without one.
+async fn next_event(lines: &mut [(ConnectionId, Line)], peering: &Peering) -> (ConnectionId, LineEvent) {
+    poll_fn(|cx: &mut Context<'_>| {
+        for (id, line) in lines.iter_mut() {
+            if let Poll::Ready(event) = line.poll_event(peering.max_message_len(*id), cx) {
+                return Poll::Ready((*id, event));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// The outcome of the dial under way; for ever without one.
+async fn next_dial(
+    dial: &mut Option<(ConnectionId, BoxFuture<'static, io::Result<TcpStream>>)>,
+) -> (ConnectionId, io::Result<TcpStream>) {
+    match dial {
+        Some((id, dial)) => (*id, dial.await),
+        None => pending().await,
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => pending().await,
+    }
+}
+
+/// A control message in octets.
+fn octets(message: &Message) -> Bytes {
+    let mut octets = BytesMut::new();
+    if let Err(error) = message.emit(&Dialect::BEFORE_OPEN, &mut octets) {
+        // Our OPEN is short, a KEEPALIVE has no body and a NOTIFICATION's data is cut to fit.
+        error!(%error, "a control message could not be written, which is a bug in crier");
+    }
+    octets.freeze()
+}
+
+fn terms(settings: &config::Peer, identifier: Ipv4Addr) -> Terms {
+    let expected_asn = match settings.asn {
+        config::PeerAsn::Is(asn) => ExpectedAsn::Is(asn),
+        config::PeerAsn::External => ExpectedAsn::External,
+        config::PeerAsn::Internal => ExpectedAsn::Internal,
+    };
+    Terms {
+        local_asn: settings.local_asn,
+        expected_asn,
+        identifier,
+        hold_time: settings.hold_time,
+        keepalive_time: settings.keepalive_time,
+        connect_retry_time: settings.connect_retry_time,
+        passive: settings.passive,
+    }
+}
+
+/// How the settings say that the peer is reached.
+pub(super) fn route(settings: &config::Peer) -> Route {
+    let external = match settings.asn {
+        config::PeerAsn::Is(asn) => asn != settings.local_asn,
+        config::PeerAsn::External => true,
+        config::PeerAsn::Internal => false,
+    };
+    Route {
+        peer: settings.address.ip,
+        port: settings.port,
+        interface: settings.address.interface.clone(),
+        source: settings.source_address,
+        // An external peer is as many hops away as it is said to be; within an AS any distance is usual.
+        ttl: external.then_some(settings.multihop),
+    }
+}
+
+fn state(phase: Phase) -> SessionState {
+    match phase {
+        Phase::Idle => SessionState::Idle,
+        Phase::Connect => SessionState::Connect,
+        Phase::Active => SessionState::Active,
+        Phase::OpenSent => SessionState::OpenSent,
+        Phase::OpenConfirm => SessionState::OpenConfirm,
+        Phase::Established => SessionState::Established,
+    }
+}

@@ -1,0 +1,422 @@
+//! One BGP connection from its socket on: OpenSent, OpenConfirm and Established of RFC 4271 §8.2.2, with its timers.
+//! Floor 1. Not for when to dial and not for a second connection to the same peer: both are in `collision`.
+//!
+//! DelayOpen (RFC 4271 §8.1.1, options 8 and 9, events 11, 12, 20) is left out on purpose: it slows down every start to save
+//! a collision now and then, and collisions are settled anyway.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+
+use super::agreement::{Agreement, Terms};
+use super::wire::{
+    AfiSafi, Cease, Dialect, Frame, FsmError, Message, MessageKind, Notification, NotificationReason, Parsed,
+    ParsedUpdate, RouteRefresh, WireError,
+};
+
+/// One connection. Create it when its socket is open, then
+///
+/// - tell it what happens: `handle_frame`, `handle_malformed`, `handle_lost`, `handle_sent`, `handle_timeout`;
+/// - do what it answers, in order; after an [`Effect::End`] it only ever answers nothing;
+/// - call `handle_timeout` at [`Session::next_deadline`]. Spare calls are harmless.
+#[derive(Debug, Clone)]
+pub struct Session {
+    terms: Arc<Terms>,
+    state: State,
+    rng: Rng,
+}
+
+#[derive(Debug, Clone)]
+enum State {
+    OpenSent { hold_until: Instant },
+    OpenConfirm { agreement: Agreement, liveness: Option<Liveness> },
+    Established { agreement: Agreement, liveness: Option<Liveness>, since: Instant, received: Received },
+    Ended,
+}
+
+/// What crier keeps of the routes it receives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Received {
+    pub updates: u64,
+    /// Prefixes announced in them, each time they were.
+    pub prefixes: u64,
+    /// UPDATEs in which something was wrong that RFC 7606 lets a session survive.
+    pub malformed: u64,
+}
+
+/// How far a connection or a peer has come: the states of RFC 4271 §8.2.2, in the order of progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    Idle,
+    Connect,
+    Active,
+    OpenSent,
+    OpenConfirm,
+    Established,
+}
+
+/// What a connection asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    Send(Message),
+    /// The session is established.
+    Up(Agreement),
+    /// The peer asks for all routes of a family again (RFC 2918).
+    Refresh(AfiSafi),
+    /// The connection is over: say the last word that the [`End`] holds, if any, and close.
+    End {
+        end: End,
+        /// How far the connection had come.
+        was: Phase,
+        /// How long the session had been established; zero if it never was.
+        held: Duration,
+    },
+}
+
+/// Why a connection, or the attempt to make one, is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// Our dial was not answered with a connection; the text is the kernel's.
+    DialFailed(String),
+    /// Our dial was not answered at all for the connect-retry time.
+    DialTimedOut,
+    /// The peer or the network closed the connection without a NOTIFICATION; the text says how.
+    Lost(String),
+    /// We ended it with a NOTIFICATION.
+    Sent { notification: Notification, why: String },
+    /// The peer ended it with a NOTIFICATION, which is never answered (RFC 4271 §6.4).
+    Received(Notification),
+    /// RFC 9687: the peer took nothing for the send hold time. Nothing more can be said to it.
+    SendHoldTimerExpired,
+}
+
+impl End {
+    /// The connection lost against another one to the same peer: no error of anybody's.
+    pub fn is_collision(&self) -> bool {
+        match self {
+            End::Sent { notification, .. } | End::Received(notification) => {
+                notification.reason == NotificationReason::Cease(Cease::ConnectionCollision)
+            }
+            End::DialFailed(_) | End::DialTimedOut | End::Lost(_) | End::SendHoldTimerExpired => false,
+        }
+    }
+
+    /// What to tell the peer before closing.
+    pub fn last_word(&self) -> Option<&Notification> {
+        match self {
+            End::Sent { notification, .. } => Some(notification),
+            End::DialFailed(_) | End::DialTimedOut | End::Lost(_) | End::Received(_) | End::SendHoldTimerExpired => {
+                None
+            }
+        }
+    }
+}
+
+/// RFC 4271 §4.4 and §8, RFC 9687: the timers that exist only with a hold time.
+#[derive(Debug, Clone, Copy)]
+struct Liveness {
+    hold_time: Duration,
+    hold_until: Instant,
+    keepalive_time: Duration,
+    keepalive_at: Instant,
+    /// The next moment by which the socket has to have taken something.
+    send_hold_until: Instant,
+}
+
+/// RFC 4271 §8.2.2: "A HoldTimer value of 4 minutes is suggested."
+pub const OPEN_SENT_HOLD_TIME: Duration = Duration::from_secs(240);
+
+/// RFC 9687 §4.2: the send hold time is this, or twice the hold time where that is longer.
+pub const LEAST_SEND_HOLD_TIME: Duration = Duration::from_secs(480);
+
+impl Session {
+    /// A connection whose socket has just been opened, by either side: says OPEN at once.
+    pub fn new(terms: Arc<Terms>, seed: u64, now: Instant) -> (Session, Effect) {
+        let open = Effect::Send(Message::Open(terms.open()));
+        let state = State::OpenSent { hold_until: now + OPEN_SENT_HOLD_TIME };
+        (Session { terms, state, rng: Rng::with_seed(seed) }, open)
+    }
+
+    /// Idle once the connection is over.
+    pub fn phase(&self) -> Phase {
+        match self.state {
+            State::OpenSent { .. } => Phase::OpenSent,
+            State::OpenConfirm { .. } => Phase::OpenConfirm,
+            State::Established { .. } => Phase::Established,
+            State::Ended => Phase::Idle,
+        }
+    }
+
+    /// What both sides agreed on, from OpenConfirm on.
+    pub fn agreement(&self) -> Option<&Agreement> {
+        match &self.state {
+            State::OpenConfirm { agreement, .. } | State::Established { agreement, .. } => Some(agreement),
+            State::OpenSent { .. } | State::Ended => None,
+        }
+    }
+
+    /// What the peer has sent since the session was established; nothing before.
+    pub fn received(&self) -> Received {
+        match self.state {
+            State::Established { received, .. } => received,
+            State::OpenSent { .. } | State::OpenConfirm { .. } | State::Ended => Received::default(),
+        }
+    }
+
+    /// When to call `handle_timeout`; `None` when no timer runs.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        match &self.state {
+            State::OpenSent { hold_until } => Some(*hold_until),
+            State::OpenConfirm { liveness, .. } | State::Established { liveness, .. } => {
+                liveness.as_ref().map(|timers| timers.hold_until.min(timers.keepalive_at).min(timers.send_hold_until))
+            }
+            State::Ended => None,
+        }
+    }
+
+    /// RFC 4271 events 10 and 11, RFC 9687 §4.3: whatever timer is due.
+    pub fn handle_timeout(&mut self, now: Instant) -> Vec<Effect> {
+        let liveness = match &mut self.state {
+            State::OpenSent { hold_until } if *hold_until <= now => {
+                let minutes = OPEN_SENT_HOLD_TIME.as_secs() / 60;
+                return self.end_with(
+                    NotificationReason::HoldTimerExpired,
+                    format!("no OPEN came for {minutes} minutes"),
+                    now,
+                );
+            }
+            State::OpenConfirm { liveness: Some(liveness), .. }
+            | State::Established { liveness: Some(liveness), .. } => liveness,
+            State::OpenSent { .. }
+            | State::OpenConfirm { liveness: None, .. }
+            | State::Established { liveness: None, .. }
+            | State::Ended => return Vec::new(),
+        };
+        if liveness.hold_until <= now {
+            let why = format!("nothing came for the hold time of {} s", liveness.hold_time.as_secs());
+            return self.end_with(NotificationReason::HoldTimerExpired, why, now);
+        }
+        if liveness.send_hold_until <= now {
+            return self.end(End::SendHoldTimerExpired, now);
+        }
+        if liveness.keepalive_at <= now {
+            liveness.keepalive_at = now + jittered(liveness.keepalive_time, &mut self.rng);
+            return vec![Effect::Send(Message::Keepalive)];
+        }
+        Vec::new()
+    }
+
+    /// Octets, header included, that the next message may be long.
+    pub fn max_message_len(&self) -> usize {
+        self.agreement().map_or(Dialect::BEFORE_OPEN.max_message_len, |agreement| agreement.max_message_len)
+    }
+
+    /// A whole message came, not yet read.
+    pub fn handle_frame(&mut self, frame: &Frame, now: Instant) -> Vec<Effect> {
+        if !self.expects(frame.kind()) {
+            return self.refuse(frame.kind(), now);
+        }
+        let dialect = self.agreement().map_or(Dialect::BEFORE_OPEN, Agreement::dialect);
+        match Message::parse(frame.octets(), &dialect) {
+            Ok(parsed) => self.handle_message(parsed, now),
+            Err(error) => self.handle_malformed(&error, now),
+        }
+    }
+
+    /// A whole message came.
+    pub fn handle_message(&mut self, message: Parsed, now: Instant) -> Vec<Effect> {
+        let kind = kind_of(&message);
+        if !self.expects(kind) {
+            return self.refuse(kind, now);
+        }
+        match (&mut self.state, message) {
+            (_, Parsed::Notification(notification)) => self.end(End::Received(notification), now),
+            (State::OpenSent { .. }, Parsed::Open(theirs)) => match self.terms.negotiate(&theirs) {
+                Ok(agreement) => self.confirm(agreement, now),
+                Err(refusal) => self.stop(refusal.notification(), refusal.to_string(), now),
+            },
+            (State::OpenConfirm { agreement, liveness }, Parsed::Keepalive) => {
+                let agreement = agreement.clone();
+                let mut liveness = *liveness;
+                restart_hold_timer(&mut liveness, now);
+                let up = Effect::Up(agreement.clone());
+                self.state = State::Established { agreement, liveness, since: now, received: Received::default() };
+                vec![up]
+            }
+            (State::Established { liveness, .. }, Parsed::Keepalive) => {
+                restart_hold_timer(liveness, now);
+                Vec::new()
+            }
+            (State::Established { liveness, received, .. }, Parsed::Update(update)) => {
+                restart_hold_timer(liveness, now);
+                received.count(&update);
+                Vec::new()
+            }
+            (State::Established { agreement, .. }, Parsed::RouteRefresh(RouteRefresh { family, subtype })) => {
+                // RFC 2918 §4: a family that was not agreed on is ignored. RFC 7313 §5: so is a subtype, as long as
+                // enhanced route refresh was not agreed on.
+                if subtype == 0 && agreement.family(family) { vec![Effect::Refresh(family)] } else { Vec::new() }
+            }
+            // Refused above.
+            (
+                State::OpenSent { .. } | State::OpenConfirm { .. } | State::Established { .. } | State::Ended,
+                Parsed::Open(_) | Parsed::Update(_) | Parsed::Keepalive | Parsed::RouteRefresh(_),
+            ) => Vec::new(),
+        }
+    }
+
+    /// What came cannot be read as a message.
+    pub fn handle_malformed(&mut self, error: &WireError, now: Instant) -> Vec<Effect> {
+        match error.notification() {
+            Some(notification) => self.stop(notification, error.to_string(), now),
+            None => self.end(End::Lost(error.to_string()), now),
+        }
+    }
+
+    /// The socket has taken octets since it was last asked: RFC 9687 §4.2 restarts the send hold timer.
+    pub fn handle_sent(&mut self, now: Instant) {
+        match &mut self.state {
+            State::OpenConfirm { liveness: Some(liveness), .. }
+            | State::Established { liveness: Some(liveness), .. } => {
+                liveness.send_hold_until = now + send_hold_time(liveness.hold_time);
+            }
+            State::OpenSent { .. }
+            | State::OpenConfirm { liveness: None, .. }
+            | State::Established { liveness: None, .. }
+            | State::Ended => {}
+        }
+    }
+
+    /// The connection is gone without a word.
+    pub fn handle_lost(&mut self, how: String, now: Instant) -> Vec<Effect> {
+        self.end(End::Lost(how), now)
+    }
+
+    /// Ends the connection from our side, for whatever the NOTIFICATION says.
+    pub fn stop(&mut self, notification: Notification, why: String, now: Instant) -> Vec<Effect> {
+        self.end(End::Sent { notification, why }, now)
+    }
+
+    fn confirm(&mut self, agreement: Agreement, now: Instant) -> Vec<Effect> {
+        let rng = &mut self.rng;
+        // RFC 4271 §8.2.2: with a hold time of 0 the timers are stopped, the large one of OpenSent too.
+        let liveness = agreement.hold_time.zip(agreement.keepalive_time).map(|(hold_time, keepalive_time)| Liveness {
+            hold_time,
+            hold_until: now + hold_time,
+            keepalive_time,
+            keepalive_at: now + jittered(keepalive_time, rng),
+            send_hold_until: now + send_hold_time(hold_time),
+        });
+        self.state = State::OpenConfirm { agreement, liveness };
+        vec![Effect::Send(Message::Keepalive)]
+    }
+
+    /// RFC 4271 §8.2.2: may a message of this kind come in this state?
+    fn expects(&self, kind: MessageKind) -> bool {
+        match (&self.state, kind) {
+            (State::OpenSent { .. }, MessageKind::Open)
+            | (State::OpenConfirm { .. }, MessageKind::Keepalive)
+            | (State::Established { .. }, MessageKind::Keepalive | MessageKind::Update | MessageKind::RouteRefresh)
+            | (_, MessageKind::Notification) => true,
+            (State::OpenSent { .. }, MessageKind::Keepalive | MessageKind::Update | MessageKind::RouteRefresh)
+            | (State::OpenConfirm { .. }, MessageKind::Open | MessageKind::Update | MessageKind::RouteRefresh)
+            | (State::Established { .. }, MessageKind::Open)
+            | (
+                State::Ended,
+                MessageKind::Open | MessageKind::Keepalive | MessageKind::Update | MessageKind::RouteRefresh,
+            ) => false,
+        }
+    }
+
+    /// RFC 6608 §3: the subcode says the state, and the data the type of the message that nobody waited for.
+    fn refuse(&mut self, kind: MessageKind, now: Instant) -> Vec<Effect> {
+        let error = match self.state {
+            State::OpenSent { .. } => FsmError::UnexpectedInOpenSent,
+            State::OpenConfirm { .. } => FsmError::UnexpectedInOpenConfirm,
+            State::Established { .. } => FsmError::UnexpectedInEstablished,
+            State::Ended => return Vec::new(),
+        };
+        let notification = Notification { reason: NotificationReason::Fsm(error), data: vec![kind.code()] };
+        self.stop(notification, format!("{kind} came in state {}", self.phase()), now)
+    }
+
+    fn end_with(&mut self, reason: NotificationReason, why: String, now: Instant) -> Vec<Effect> {
+        self.stop(Notification { reason, data: Vec::new() }, why, now)
+    }
+
+    fn end(&mut self, end: End, now: Instant) -> Vec<Effect> {
+        let was = self.phase();
+        let held = match std::mem::replace(&mut self.state, State::Ended) {
+            State::Established { since, .. } => now.saturating_duration_since(since),
+            State::OpenSent { .. } | State::OpenConfirm { .. } => Duration::ZERO,
+            State::Ended => return Vec::new(),
+        };
+        vec![Effect::End { end, was, held }]
+    }
+}
+
+impl Received {
+    fn count(&mut self, parsed: &ParsedUpdate) {
+        let ParsedUpdate { update, withdraw_all, complaints, end_of_rib: _ } = parsed;
+        let announced = update.announced.len() + update.mp_reach.as_ref().map_or(0, |reach| reach.prefixes.len());
+        self.updates += 1;
+        self.malformed += u64::from(!complaints.is_empty());
+        if !withdraw_all {
+            self.prefixes += u64::try_from(announced).unwrap_or(u64::MAX);
+        }
+    }
+}
+
+fn kind_of(message: &Parsed) -> MessageKind {
+    match message {
+        Parsed::Open(_) => MessageKind::Open,
+        Parsed::Update(_) => MessageKind::Update,
+        Parsed::Notification(_) => MessageKind::Notification,
+        Parsed::Keepalive => MessageKind::Keepalive,
+        Parsed::RouteRefresh(_) => MessageKind::RouteRefresh,
+    }
+}
+
+fn restart_hold_timer(liveness: &mut Option<Liveness>, now: Instant) {
+    if let Some(liveness) = liveness {
+        liveness.hold_until = now + liveness.hold_time;
+    }
+}
+
+fn send_hold_time(hold_time: Duration) -> Duration {
+    LEAST_SEND_HOLD_TIME.max(hold_time * 2)
+}
+
+/// RFC 4271 §10: a time between three quarters of `time` and the whole of it.
+pub(super) fn jittered(time: Duration, rng: &mut Rng) -> Duration {
+    time * rng.u32(750..=1000) / 1000
+}
+
+impl fmt::Display for End {
+    /// One line, in the past tense, with the names of a NOTIFICATION's code and subcode and the text that came with it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            End::DialFailed(why) => write!(f, "cannot connect: {why}"),
+            End::DialTimedOut => f.write_str("cannot connect: no answer"),
+            End::Lost(how) => write!(f, "connection lost: {how}"),
+            End::Sent { notification, why } => write!(f, "NOTIFICATION sent: {notification}: {why}"),
+            End::Received(notification) => write!(f, "NOTIFICATION received: {notification}"),
+            End::SendHoldTimerExpired => f.write_str("the peer took nothing for the send hold time (RFC 9687)"),
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Phase::Idle => "Idle",
+            Phase::Connect => "Connect",
+            Phase::Active => "Active",
+            Phase::OpenSent => "OpenSent",
+            Phase::OpenConfirm => "OpenConfirm",
+            Phase::Established => "Established",
+        })
+    }
+}

@@ -1,0 +1,215 @@
+//! The BGP speaker: as many peer tasks as the plan names peers, and the listening sockets. Floor 2.
+//!
+//! | task    | owner       | owns                                        | when cancelled                      |
+//! |---------|-------------|---------------------------------------------|-------------------------------------|
+//! | speaker | the agent   | listening sockets, the ends to every peer   | all peers' sockets close, wordlessly |
+//! | peer    | the speaker | see `peer`                                  |                                      |
+//!
+//! | channel        | from, to           | depth                | when full                                              |
+//! |----------------|--------------------|----------------------|--------------------------------------------------------|
+//! | slices         | the agent, speaker | newest wins          | -                                                      |
+//! | orders         | speaker, peer      | newest wins          | -                                                      |
+//! | inbound        | speaker, peer      | `INBOUND_DEPTH`      | the connection is closed; a peer needs one at a time   |
+//! | leave          | speaker, peer      | once                 | -                                                      |
+//! | facts          | peer, the agent    | the agent's choice   | the report waits, and says the newest when there is room |
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tracing::{error, info, warn};
+
+use super::peer::{self, Channels, Leave, Orders};
+use super::transport::{FAREWELL_TIME, Listeners, Route, describe};
+use super::wire::{Cease, Notification, NotificationReason};
+use crate::clock;
+use crate::config;
+use crate::names::PeerName;
+use crate::plan::slice::{BgpSlice, PeerSlice};
+use crate::world::Fact;
+
+/// Connections of one peer that wait to be taken.
+const INBOUND_DEPTH: usize = 4;
+
+/// After an error of a listening socket, such as too many open files, the pause before the next try.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Strangers are logged this often at most.
+const STRANGER_PAUSE: Duration = Duration::from_secs(60);
+
+/// Talks BGP as the newest slice says, until `shutdown` gives the text with which to take leave of the peers, or there is no
+/// more slice to come. Every session then ends with Cease / Administrative Shutdown, within about [`FAREWELL_TIME`].
+///
+/// No peer is talked to while the slice has no router id. Reports every session as a [`Fact::Session`].
+pub async fn run(
+    mut slices: watch::Receiver<BgpSlice>,
+    facts: mpsc::Sender<Fact>,
+    listeners: Listeners,
+    shutdown: impl Future<Output = String>,
+) {
+    let mut speaker = Speaker { peers: BTreeMap::new(), tasks: JoinSet::new(), facts, strangers: Strangers::default() };
+    let newest = slices.borrow_and_update().clone();
+    speaker.follow(&newest);
+    let mut accept_from = clock::now();
+    let mut shutdown = std::pin::pin!(shutdown);
+    let why = loop {
+        tokio::select! {
+            changed = slices.changed() => match changed {
+                Ok(()) => {
+                    let newest = slices.borrow_and_update().clone();
+                    speaker.follow(&newest);
+                }
+                Err(_) => break "crier has no more plan to follow".to_owned(),
+            },
+            accepted = accept_after(&listeners, accept_from) => match accepted {
+                Ok((stream, from)) => speaker.hand_over(stream, from),
+                Err(error) => {
+                    warn!(reason = describe(&error), "no BGP connection can be accepted for now");
+                    accept_from = clock::now() + ACCEPT_PAUSE;
+                }
+            },
+            Some(ended) = speaker.tasks.join_next() => {
+                if let Err(error) = ended {
+                    error!(%error, "the task of a BGP peer has died");
+                }
+            }
+            why = &mut shutdown => break why,
+        }
+    };
+    speaker.leave(&why).await;
+}
+
+struct Speaker {
+    peers: BTreeMap<PeerName, PeerHandle>,
+    tasks: JoinSet<()>,
+    facts: mpsc::Sender<Fact>,
+    strangers: Strangers,
+}
+
+/// The speaker's side of one peer task. Dropping it ends the task without a word to the peer.
+struct PeerHandle {
+    settings: Arc<config::Peer>,
+    router_id: Ipv4Addr,
+    route: Route,
+    orders: watch::Sender<Orders>,
+    inbound: mpsc::Sender<TcpStream>,
+    leave: oneshot::Sender<Leave>,
+}
+
+impl Speaker {
+    /// Starts, stops and instructs the peer tasks as the slice says.
+    fn follow(&mut self, slice: &BgpSlice) {
+        let Some(router_id) = slice.router_id else { return };
+        let gone: Vec<PeerName> = self.peers.keys().filter(|name| !slice.peers.contains_key(*name)).cloned().collect();
+        for name in gone {
+            self.stop(&name, NotificationReason::Cease(Cease::PeerDeconfigured).into(), "the peer was removed");
+        }
+        for (name, peer) in &slice.peers {
+            match self.peers.get(name) {
+                Some(handle) if handle.settings == peer.settings && handle.router_id == router_id => {
+                    handle.orders.send_if_modified(|orders| orders.replace_with(slice, peer));
+                    continue;
+                }
+                Some(_) => {
+                    let notification = NotificationReason::Cease(Cease::OtherConfigurationChange).into();
+                    self.stop(name, notification, "the settings of the peer have changed");
+                }
+                None => {}
+            }
+            self.start(name, peer, router_id, slice);
+        }
+    }
+
+    fn start(&mut self, name: &PeerName, peer: &PeerSlice, router_id: Ipv4Addr, slice: &BgpSlice) {
+        let settings = Arc::clone(&peer.settings);
+        let (orders, orders_rx) = watch::channel(Orders {
+            routes: peer.routes.clone(),
+            complete: slice.complete,
+            local_addresses: Arc::clone(&slice.local_addresses),
+        });
+        let (inbound, inbound_rx) = mpsc::channel(INBOUND_DEPTH);
+        let (leave, leave_rx) = oneshot::channel();
+        let channels = Channels { orders: orders_rx, inbound: inbound_rx, leave: leave_rx, facts: self.facts.clone() };
+        self.tasks.spawn(peer::run(name.clone(), Arc::clone(&settings), router_id, channels));
+        let route = peer::route(&settings);
+        info!(peer = %name, address = %settings.address.ip, "peer started");
+        self.peers.insert(name.clone(), PeerHandle { settings, router_id, route, orders, inbound, leave });
+    }
+
+    fn stop(&mut self, name: &PeerName, notification: Notification, why: &str) {
+        let Some(handle) = self.peers.remove(name) else { return };
+        info!(peer = %name, reason = why, "peer stopped");
+        // It fails when the task has ended already, and then there is nobody to tell.
+        let _ = handle.leave.send(Leave { notification, why: why.to_owned() });
+    }
+
+    /// An accepted connection goes to the peer whose address it comes from.
+    fn hand_over(&mut self, stream: TcpStream, from: SocketAddr) {
+        let Some((name, handle)) = self.peers.iter().find(|(_, handle)| handle.route.is_from(from)) else {
+            return self.strangers.note(from.ip(), clock::now());
+        };
+        if handle.inbound.try_send(stream).is_err() {
+            warn!(peer = %name, "connection closed: the peer opens more than can be taken");
+        }
+    }
+
+    async fn leave(mut self, why: &str) {
+        let names: Vec<PeerName> = self.peers.keys().cloned().collect();
+        for name in names {
+            self.stop(&name, Notification::administrative_shutdown(why), why);
+        }
+        let all_gone = async { while self.tasks.join_next().await.is_some() {} };
+        // Half as long again: every task limits its own farewells to the full time.
+        if tokio::time::timeout(FAREWELL_TIME * 3 / 2, all_gone).await.is_err() {
+            warn!("a BGP peer was left without a word");
+        }
+    }
+}
+
+impl Orders {
+    /// Whether anything is different now.
+    fn replace_with(&mut self, slice: &BgpSlice, peer: &PeerSlice) -> bool {
+        let same = self.complete == slice.complete
+            && self.routes.ptr_eq(&peer.routes)
+            && Arc::ptr_eq(&self.local_addresses, &slice.local_addresses);
+        if !same {
+            *self = Orders {
+                routes: peer.routes.clone(),
+                complete: slice.complete,
+                local_addresses: Arc::clone(&slice.local_addresses),
+            };
+        }
+        !same
+    }
+}
+
+/// Connections from addresses that are no peer's.
+#[derive(Debug, Default)]
+struct Strangers {
+    logged_at: Option<Instant>,
+    unlogged: u64,
+}
+
+impl Strangers {
+    fn note(&mut self, from: IpAddr, now: Instant) {
+        if self.logged_at.is_some_and(|at| now < at + STRANGER_PAUSE) {
+            self.unlogged += 1;
+            return;
+        }
+        warn!(address = %from, more_before = self.unlogged, "BGP connection closed: no peer has this address");
+        *self = Strangers { logged_at: Some(now), unlogged: 0 };
+    }
+}
+
+async fn accept_after(listeners: &Listeners, from: Instant) -> std::io::Result<(TcpStream, SocketAddr)> {
+    tokio::time::sleep_until(from.into()).await;
+    listeners.accept().await
+}
+
+#[cfg(test)]
+mod tests;

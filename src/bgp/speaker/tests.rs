@@ -1,0 +1,434 @@
+//! Whole speakers on loopback: against each other, and against a peer that is scripted octet by octet.
+
+use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
+
+use bytes::BytesMut;
+use imbl::OrdMap;
+use ipnet::IpNet;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
+
+use super::*;
+use crate::bgp::transport::Listen;
+use crate::bgp::wire::{
+    AfiSafi, Attributes, Capability, Dialect, Frame, Message, Open, OpenError, Parsed, ParsedUpdate, RouteRefresh,
+    Update,
+};
+use crate::config::{PeerAddress, PeerAsn};
+use crate::names::InterfaceName;
+use crate::route::RouteAttributes;
+use crate::world::{SessionReport, SessionState};
+
+/// Long enough for anything that happens at once, however busy the machine is.
+const SOON: Duration = Duration::from_secs(10);
+
+type Routes = OrdMap<IpNet, Arc<RouteAttributes>>;
+
+/// A speaker under test and the agent's ends of its channels.
+struct Bench {
+    slices: watch::Sender<BgpSlice>,
+    facts: mpsc::Receiver<Fact>,
+    shutdown: Option<oneshot::Sender<String>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+fn listeners(address: &str) -> (Listeners, SocketAddr) {
+    let listen = Listen { addresses: vec![address.parse().unwrap()], port: 0 };
+    let listeners = Listeners::open(&listen).expect("a free port on loopback");
+    let address = listeners.local_addresses()[0];
+    (listeners, address)
+}
+
+impl Bench {
+    fn start(listeners: Listeners, slice: BgpSlice) -> Bench {
+        let (slices, slices_rx) = watch::channel(slice);
+        let (facts_tx, facts) = mpsc::channel(1024);
+        let (shutdown, shutdown_rx) = oneshot::channel();
+        let task = tokio::spawn(run(slices_rx, facts_tx, listeners, async { shutdown_rx.await.unwrap_or_default() }));
+        Bench { slices, facts, shutdown: Some(shutdown), task }
+    }
+
+    /// Waits for a report that is as it should be.
+    async fn report(&mut self, what: &str, is_it: impl Fn(&SessionReport) -> bool) -> SessionReport {
+        let mut last = None;
+        let wait = async {
+            while let Some(fact) = self.facts.recv().await {
+                let Fact::Session(_, report) = fact else { panic!("a speaker reports sessions only, not {fact:?}") };
+                if is_it(&report) {
+                    return report;
+                }
+                last = Some(report);
+            }
+            panic!("the speaker has ended")
+        };
+        match tokio::time::timeout(SOON, wait).await {
+            Ok(report) => report,
+            Err(_) => panic!("no report that {what}; the last was {last:?}"),
+        }
+    }
+
+    async fn stop(mut self, why: &str) {
+        let started = clock::now();
+        self.shutdown.take().expect("stopped once").send(why.to_owned()).expect("the speaker runs");
+        self.task.await.expect("the speaker ends well");
+        assert!(
+            started.elapsed() < Duration::from_secs(2),
+            "leaving takes a second at most, and some for a busy machine"
+        );
+    }
+}
+
+fn settings(name: &str, peer: SocketAddr, source: Option<&str>) -> config::Peer {
+    config::Peer {
+        name: name.into(),
+        address: PeerAddress { ip: peer.ip(), interface: None },
+        asn: PeerAsn::External,
+        local_asn: 65001,
+        hold_time: Some(Duration::from_secs(90)),
+        keepalive_time: None,
+        connect_retry_time: Duration::from_secs(5),
+        source_address: source.map(|source| source.parse().unwrap()),
+        port: peer.port(),
+        passive: false,
+        multihop: 1,
+        nodes: None,
+    }
+}
+
+fn slice(router_id: [u8; 4], settings: config::Peer, routes: Routes) -> BgpSlice {
+    let name = settings.name.clone();
+    let peer = PeerSlice { settings: Arc::new(settings), routes };
+    BgpSlice {
+        router_id: Some(router_id.into()),
+        complete: true,
+        peers: [(name, peer)].into_iter().collect(),
+        local_addresses: on_lo(&["127.0.0.1/8", "127.0.0.2/8", "fd00::1/64"]),
+    }
+}
+
+fn on_lo(addresses: &[&str]) -> Arc<Vec<(InterfaceName, IpNet)>> {
+    Arc::new(addresses.iter().map(|address| ("lo".into(), address.parse().unwrap())).collect())
+}
+
+/// So many /128, all said the same of. The sessions run over 127.0.0.0/8, which is no next hop for IPv4: a good peer would not
+/// take it.
+fn routes(count: u32, med: u32) -> Routes {
+    let attributes = Arc::new(RouteAttributes { med: Some(med), ..RouteAttributes::default() });
+    let first = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0).to_bits();
+    let prefix = |n| IpNet::from(IpAddr::from(Ipv6Addr::from_bits(first + u128::from(n))));
+    (0..count).map(|n| (prefix(n), Arc::clone(&attributes))).collect()
+}
+
+/// A peer whose every octet the test decides.
+struct Script {
+    stream: TcpStream,
+    inbox: BytesMut,
+    rib: BTreeMap<IpNet, Attributes>,
+    ends_of_rib: Vec<AfiSafi>,
+    /// How often a prefix was announced.
+    announcements: usize,
+}
+
+impl Script {
+    /// Dials the speaker. A small `receive_buffer` makes the window close early.
+    async fn dial(to: SocketAddr, receive_buffer: Option<u32>) -> Script {
+        let socket = TcpSocket::new_v4().unwrap();
+        if let Some(octets) = receive_buffer {
+            socket.set_recv_buffer_size(octets).unwrap();
+        }
+        socket.bind("127.0.0.9:0".parse().unwrap()).unwrap();
+        let stream = socket.connect(to).await.expect("the speaker listens");
+        stream.set_nodelay(true).unwrap();
+        Script { stream, inbox: BytesMut::new(), rib: BTreeMap::new(), ends_of_rib: Vec::new(), announcements: 0 }
+    }
+
+    fn open(asn: u16, hold_time_secs: u16) -> Message {
+        Message::Open(Open {
+            asn,
+            hold_time_secs,
+            identifier: Ipv4Addr::new(10, 0, 0, 9),
+            capabilities: vec![
+                Capability::Multiprotocol(AfiSafi::IPV4_UNICAST),
+                Capability::Multiprotocol(AfiSafi::IPV6_UNICAST),
+                Capability::RouteRefresh,
+                Capability::FourOctetAsn(u32::from(asn)),
+            ],
+        })
+    }
+
+    async fn say(&mut self, message: &Message) {
+        let mut octets = BytesMut::new();
+        message.emit(&Dialect::BEFORE_OPEN, &mut octets).unwrap();
+        self.stream.write_all(&octets).await.expect("the speaker keeps the connection open");
+    }
+
+    /// The next message; `None` at the end of the stream.
+    async fn hear(&mut self) -> Option<Parsed> {
+        let hear = async {
+            loop {
+                if let Some(frame) = Frame::parse(&mut self.inbox, 4096).expect("crier's headers are good") {
+                    let dialect = Dialect {
+                        four_octet_asn: true,
+                        ipv4_unicast: true,
+                        ipv6_unicast: true,
+                        ..Dialect::BEFORE_OPEN
+                    };
+                    return Some(Message::parse(frame.octets(), &dialect).expect("crier's messages are good"));
+                }
+                let read =
+                    self.stream.read_buf(&mut self.inbox).await.expect("the stream ends with FIN, not with a reset");
+                if read == 0 {
+                    return None;
+                }
+            }
+        };
+        tokio::time::timeout(SOON, hear).await.expect("the speaker says something soon")
+    }
+
+    async fn establish(&mut self, hold_time_secs: u16) {
+        self.say(&Script::open(65009, hold_time_secs)).await;
+        self.say(&Message::Keepalive).await;
+        assert!(matches!(self.hear().await, Some(Parsed::Open(_))));
+        assert!(matches!(self.hear().await, Some(Parsed::Keepalive)));
+    }
+
+    fn apply(&mut self, update: ParsedUpdate) {
+        assert_eq!(update.complaints, [], "crier's UPDATEs are good");
+        self.ends_of_rib.extend(update.end_of_rib);
+        let Update { withdrawn, mp_unreach, attributes, mp_reach, announced } = update.update;
+        for prefix in withdrawn.into_iter().chain(mp_unreach.into_iter().flat_map(|unreach| unreach.prefixes)) {
+            self.rib.remove(&prefix);
+        }
+        for prefix in announced.into_iter().chain(mp_reach.into_iter().flat_map(|reach| reach.prefixes)) {
+            self.announcements += 1;
+            self.rib.insert(prefix, attributes.clone());
+        }
+    }
+
+    /// Reads until the routes are as they should be and nothing else is owed.
+    async fn read_until(&mut self, what: &str, is_it: impl Fn(&Script) -> bool) {
+        while !is_it(self) {
+            match self.hear().await {
+                Some(Parsed::Update(update)) => self.apply(update),
+                Some(Parsed::Keepalive) => {}
+                other => panic!("{other:?} came, with {} routes, before {what}", self.rib.len()),
+            }
+        }
+    }
+
+    fn has_exactly(&self, wanted: &Routes) -> bool {
+        self.rib.len() == wanted.len()
+            && wanted.iter().all(|(prefix, route)| self.rib.get(prefix).is_some_and(|held| held.med == route.med))
+    }
+}
+
+/// A speaker that only listens, and has one peer: 127.0.0.9, AS 65009.
+fn against_a_script(routes: Routes, change: impl FnOnce(&mut config::Peer)) -> (Bench, SocketAddr) {
+    let (listeners, address) = listeners("127.0.0.1");
+    let mut settings = settings("script", "127.0.0.9:179".parse().unwrap(), None);
+    settings.passive = true;
+    settings.asn = PeerAsn::Is(65009);
+    change(&mut settings);
+    (Bench::start(listeners, slice([10, 0, 0, 1], settings, routes)), address)
+}
+
+fn change_routes(bench: &Bench, routes: Routes) {
+    bench.slices.send_modify(|slice| {
+        let name = PeerName::from("script");
+        let peer = slice.peers.get(&name).expect("the one peer").clone();
+        slice.peers.insert(name, PeerSlice { routes, ..peer });
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_speakers_that_dial_each_other_exchange_their_routes_and_part_with_a_text() {
+    let (one_listens, one_address) = listeners("127.0.0.1");
+    let (two_listens, two_address) = listeners("127.0.0.2");
+    let one = slice([10, 0, 0, 1], settings("two", two_address, Some("127.0.0.1")), routes(1000, 0));
+    let two = config::Peer { local_asn: 65002, ..settings("one", one_address, Some("127.0.0.2")) };
+    let two = slice([10, 0, 0, 2], two, routes(3, 0));
+    let (mut one, mut two) = (Bench::start(one_listens, one), Bench::start(two_listens, two));
+
+    let of_one =
+        one.report("one has sent and received all", |it| (it.prefixes_sent, it.prefixes_received) == (1000, 3)).await;
+    let of_two =
+        two.report("two has sent and received all", |it| (it.prefixes_sent, it.prefixes_received) == (3, 1000)).await;
+    assert_eq!((of_one.state, of_two.state), (SessionState::Established, SessionState::Established));
+    assert_eq!(of_one.local_address, Some("127.0.0.1".parse().unwrap()));
+    assert_eq!(of_one.hold_time_secs, Some(90));
+
+    one.stop("the node restarts").await;
+    let parted = two.report("the session is over", |it| it.state != SessionState::Established).await;
+    let why = parted.last_error.expect("the reason is kept");
+    assert!(why.contains("Administrative Shutdown") && why.contains("the node restarts"), "{why}");
+    two.stop("done").await;
+}
+
+#[tokio::test]
+async fn two_speakers_that_meet_over_ipv6_exchange_ipv4_routes_too() {
+    let route = |prefix: &str| (prefix.parse::<IpNet>().unwrap(), Arc::default());
+    let two_of_ipv4 = Routes::from_iter([route("192.0.2.1/32"), route("192.0.2.2/32")]);
+    let (one_listens, one_address) = listeners("::1");
+    let (two_listens, two_address) = listeners("::1");
+    let mut one = slice([10, 0, 0, 1], settings("two", two_address, Some("::1")), two_of_ipv4);
+    one.local_addresses = on_lo(&["::1/128", "10.9.9.9/32"]);
+    let two = config::Peer { local_asn: 65002, ..settings("one", one_address, Some("::1")) };
+    let mut one = Bench::start(one_listens, one);
+    let mut two = Bench::start(two_listens, slice([10, 0, 0, 2], two, Routes::new()));
+    let report = two.report("the routes came", |it| it.prefixes_received == 2).await;
+    assert_eq!(report.local_address, Some(IpAddr::V6(Ipv6Addr::LOCALHOST)));
+    one.report("its session is up", |it| it.state == SessionState::Established).await;
+}
+
+#[tokio::test]
+async fn x25_the_last_word_is_read_although_input_was_left_unread() {
+    let (mut bench, address) = against_a_script(Routes::new(), |_| {});
+    let mut script = Script::dial(address, None).await;
+    script.say(&Script::open(65010, 90)).await;
+    // Much more than the speaker reads at once. It may close before all of it is taken.
+    let _ = script.stream.write_all(&[0; 400_000]).await;
+    assert!(matches!(script.hear().await, Some(Parsed::Open(_))));
+    match script.hear().await {
+        Some(Parsed::Notification(notification)) => {
+            assert_eq!(notification.reason, NotificationReason::Open(OpenError::BadPeerAs));
+        }
+        other => panic!("a NOTIFICATION was to come, not {other:?}"),
+    }
+    assert_eq!(script.hear().await, None, "and then the end of the stream");
+    let report = bench.report("the refusal is told", |it| it.last_error.is_some()).await;
+    let why = report.last_error.unwrap();
+    assert!(why.contains("65010") && why.contains("65009"), "both AS numbers are named: {why}");
+}
+
+#[tokio::test]
+async fn x9_x11_a_peer_that_stops_reading_ends_with_exactly_what_is_wanted_when_it_reads_again() {
+    let (mut bench, address) = against_a_script(routes(10_000, 0), |_| {});
+    let mut script = Script::dial(address, Some(4096)).await;
+    script.establish(90).await;
+    bench
+        .report("not all could be sent", |it| it.state == SessionState::Established && it.prefixes_sent < 10_000)
+        .await;
+    // The window is closed. 5,000 of the prefixes change twice, 1,000 go, 500 are new.
+    let mut wanted = routes(10_000, 0);
+    for med in [1, 2] {
+        wanted = routes(5_000, med).union(wanted);
+        change_routes(&bench, wanted.clone());
+        tokio::task::yield_now().await;
+    }
+    wanted = wanted.into_iter().take(9_000).collect();
+    wanted = wanted.union(routes(20_500, 3).into_iter().skip(20_000).collect());
+    change_routes(&bench, wanted.clone());
+    script.read_until("all routes came", |script| script.has_exactly(&wanted) && script.ends_of_rib.len() == 2).await;
+    let most = 10_000 + 5_000 + 500;
+    assert!(script.announcements <= most, "{} announcements: at most once more for each changed", script.announcements);
+    bench.stop("done").await;
+}
+
+#[tokio::test]
+async fn x9_a_closed_window_keeps_neither_orders_nor_the_hold_timer_waiting() {
+    let (mut bench, address) =
+        against_a_script(routes(10_000, 0), |peer| peer.hold_time = Some(Duration::from_secs(3)));
+    let mut script = Script::dial(address, Some(4096)).await;
+    script.establish(90).await;
+    let established = bench.report("it is established", |it| it.state == SessionState::Established).await;
+    assert_eq!(established.hold_time_secs, Some(3));
+    let since = clock::now();
+    let lost = bench.report("the silent peer is given up", |it| it.state != SessionState::Established).await;
+    assert!(lost.last_error.as_ref().is_some_and(|why| why.contains("Hold Timer Expired")), "{lost:?}");
+    assert!(since.elapsed() < Duration::from_secs(6), "after 3 s, and some for a busy machine");
+
+    let mut script = Script::dial(address, Some(4096)).await;
+    script.establish(0).await;
+    bench.report("it is established again", |it| it.state == SessionState::Established).await;
+    // Nothing can be said to this peer any more; leaving takes no longer for it.
+    bench.stop("done").await;
+}
+
+#[tokio::test]
+async fn a_route_refresh_brings_all_routes_again_and_end_of_rib_comes_once() {
+    let (bench, address) = against_a_script(routes(10, 0), |_| {});
+    let mut script = Script::dial(address, None).await;
+    script.establish(90).await;
+    script.read_until("all came", |script| script.rib.len() == 10 && script.ends_of_rib.len() == 2).await;
+    script.say(&Message::RouteRefresh(RouteRefresh { family: AfiSafi::IPV6_UNICAST, subtype: 0 })).await;
+    script.read_until("all came again", |script| script.announcements == 20).await;
+    assert_eq!(script.ends_of_rib.len(), 2, "one for each family");
+    drop(bench);
+}
+
+#[tokio::test]
+async fn end_of_rib_waits_until_the_routes_are_complete() {
+    let (bench, address) = against_a_script(routes(10, 0), |_| {});
+    bench.slices.send_modify(|slice| slice.complete = false);
+    let mut script = Script::dial(address, None).await;
+    script.establish(90).await;
+    script.read_until("the routes came", |script| script.rib.len() == 10).await;
+    change_routes(&bench, routes(11, 0));
+    script.read_until("one more route came", |script| script.rib.len() == 11).await;
+    assert_eq!(script.ends_of_rib, [], "more routes may follow");
+    bench.slices.send_modify(|slice| slice.complete = true);
+    script.read_until("the end is told", |script| script.ends_of_rib.len() == 2).await;
+}
+
+#[tokio::test]
+async fn a_removed_peer_and_a_changed_one_are_told_so() {
+    for (cease, removed) in [(Cease::PeerDeconfigured, true), (Cease::OtherConfigurationChange, false)] {
+        let (bench, address) = against_a_script(Routes::new(), |_| {});
+        let mut script = Script::dial(address, None).await;
+        script.establish(90).await;
+        script.read_until("the session is up", |script| script.ends_of_rib.len() == 2).await;
+        bench.slices.send_modify(|slice| {
+            let name = PeerName::from("script");
+            let mut peer = slice.peers.remove(&name).expect("the one peer");
+            if !removed {
+                Arc::make_mut(&mut peer.settings).hold_time = Some(Duration::from_secs(30));
+                slice.peers.insert(name, peer);
+            }
+        });
+        match script.hear().await {
+            Some(Parsed::Notification(notification)) => {
+                assert_eq!(notification.reason, NotificationReason::Cease(cease))
+            }
+            other => panic!("a NOTIFICATION was to come, not {other:?}"),
+        }
+        assert_eq!(script.hear().await, None);
+        if !removed {
+            let mut script = Script::dial(address, None).await;
+            script.establish(90).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_from_an_address_that_is_no_peers_is_closed() {
+    let (_bench, address) = against_a_script(Routes::new(), |_| {});
+    let mut stranger = TcpStream::connect(address).await.unwrap();
+    let read = tokio::time::timeout(SOON, stranger.read(&mut [0; 64])).await.expect("closed at once");
+    assert!(matches!(read, Ok(0) | Err(_)), "without a word: {read:?}");
+}
+
+#[tokio::test]
+async fn without_a_router_id_nobody_is_talked_to() {
+    let (idle_listeners, _) = listeners("127.0.0.1");
+    let peer = settings("nobody", "127.0.0.8:9".parse().unwrap(), None);
+    let without = BgpSlice { router_id: None, ..slice([0; 4], peer, Routes::new()) };
+    let mut idle = Bench::start(idle_listeners, without);
+    idle.slices.send_modify(|slice| slice.complete = false);
+    tokio::task::yield_now().await;
+    assert!(idle.facts.is_empty(), "there is no session to report");
+    idle.slices.send_modify(|slice| slice.router_id = Some(Ipv4Addr::new(10, 0, 0, 7)));
+    let first = idle.report("the peer is started with the id", |_| true).await;
+    assert_eq!(first.state, SessionState::Active);
+}
+
+#[tokio::test]
+async fn a_peer_that_cannot_be_reached_is_reported_with_the_kernels_words() {
+    let (idle_listeners, _) = listeners("127.0.0.1");
+    // Nobody listens on the discard port of loopback.
+    let nobody = settings("nobody", "127.0.0.8:9".parse().unwrap(), None);
+    let mut bench = Bench::start(idle_listeners, slice([10, 0, 0, 1], nobody, Routes::new()));
+    let report = bench.report("the dial failed", |it| it.last_error.is_some()).await;
+    assert_eq!(report.last_error.as_deref(), Some("cannot connect: Connection refused"));
+    assert_eq!(report.state, SessionState::Active);
+}

@@ -1,0 +1,359 @@
+//! TCP for BGP: listeners, dials, and a connection that is read and written without ever waiting for the other direction.
+//! Floor 2. Knows messages by their boundaries only; what they mean is the machine's business.
+
+use std::collections::VecDeque;
+use std::ffi::CString;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+use super::wire::{Frame, WireError};
+use crate::names::InterfaceName;
+
+/// Where the speaker accepts connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// Empty: only dials.
+    pub addresses: Vec<IpAddr>,
+    pub port: u16,
+}
+
+/// One address could not be listened on; none is then.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot accept BGP connections on {address}: {source}{hint}")]
+pub struct ListenError {
+    pub address: SocketAddr,
+    pub source: io::Error,
+    hint: &'static str,
+}
+
+/// The open listening sockets, one for each address.
+#[derive(Debug)]
+pub struct Listeners(Vec<TcpListener>);
+
+/// How to reach a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    pub peer: IpAddr,
+    pub port: u16,
+    /// The link that a link-local peer is on.
+    pub interface: Option<InterfaceName>,
+    /// The address to dial from; `None` leaves it to the kernel.
+    pub source: Option<IpAddr>,
+    /// Routers that a packet may pass, the peer included; `None` leaves it to the kernel.
+    pub ttl: Option<u8>,
+    // The places for TCP MD5, for the least TTL that is accepted (RFC 5082) and for a VRF are here and in `dress`.
+}
+
+/// Connections that the kernel holds until they are accepted.
+const LISTEN_BACKLOG: i32 = 128;
+
+/// Internetwork control, as routers mark BGP: it passes before user traffic on a full link.
+const TRAFFIC_CLASS: u32 = 0xc0;
+
+/// How much a connection takes from its socket at once, in octets.
+const READ_LEN: usize = 16 * 1024;
+
+/// Octets of routes that are handed to a connection ahead of what its socket takes. Enough to keep the socket busy, little
+/// enough that what changes meanwhile is not sent as it was.
+const ROUTES_AHEAD: usize = 32 * 1024;
+
+/// Octets that the kernel takes beyond what it can send. What it has taken cannot be called back.
+const UNSENT_LEN: u32 = 16 * 1024;
+
+/// Slices that one write takes.
+const WRITE_SLICES: usize = 32;
+
+/// The time that a last word may take until the peer has closed its side.
+pub const FAREWELL_TIME: Duration = Duration::from_secs(1);
+
+impl Listeners {
+    /// Opens all sockets, IPv4 and IPv6 apart from each other. Needs a runtime, and root or CAP_NET_BIND_SERVICE for
+    /// a port below 1024.
+    pub fn open(listen: &Listen) -> Result<Listeners, ListenError> {
+        let open_one = |ip: &IpAddr| {
+            let address = SocketAddr::new(*ip, listen.port);
+            open_listener(address).map_err(|source| {
+                let hint = match source.kind() {
+                    io::ErrorKind::PermissionDenied => "; a port below 1024 needs root or CAP_NET_BIND_SERVICE",
+                    io::ErrorKind::AddrInUse => "; does another BGP speaker run on this host?",
+                    _ => "",
+                };
+                ListenError { address, source, hint }
+            })
+        };
+        listen.addresses.iter().map(open_one).collect::<Result<Vec<_>, _>>().map(Listeners)
+    }
+
+    /// The addresses that are listened on.
+    pub fn local_addresses(&self) -> Vec<SocketAddr> {
+        self.0.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+
+    /// The next connection on any of them; never without one.
+    pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        poll_fn(|cx| {
+            let accepted = self.0.iter().map(|listener| listener.poll_accept(cx)).find(Poll::is_ready);
+            accepted.unwrap_or(Poll::Pending)
+        })
+        .await
+    }
+}
+
+fn open_listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // Else the IPv4 listener on the same port would be in its way, and IPv4 peers would come in disguise.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::from(address))?;
+    socket.listen(LISTEN_BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+impl Route {
+    /// Opens a connection. Dropping the future gives the attempt up.
+    pub async fn dial(&self) -> io::Result<TcpStream> {
+        let peer = self.socket_address(self.peer, self.port)?;
+        let socket = if peer.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() }?;
+        self.dress(&socket2::SockRef::from(&socket))?;
+        if let Some(source) = self.source {
+            socket.bind(self.socket_address(source, 0)?).map_err(|error| {
+                io::Error::new(error.kind(), format!("source address {source}: {}", describe(&error)))
+            })?;
+        }
+        socket.connect(peer).await
+    }
+
+    /// Makes an accepted connection what a dialled one is.
+    pub fn dress_accepted(&self, stream: &TcpStream) -> io::Result<()> {
+        self.dress(&socket2::SockRef::from(stream))
+    }
+
+    fn dress(&self, socket: &socket2::SockRef<'_>) -> io::Result<()> {
+        // The last UPDATE of a batch is a short segment: it must not wait for the acknowledgement of the one before.
+        socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_notsent_lowat(UNSENT_LEN)?;
+        match self.peer {
+            IpAddr::V4(_) => {
+                socket.set_tos_v4(TRAFFIC_CLASS)?;
+                self.ttl.map_or(Ok(()), |ttl| socket.set_ttl_v4(u32::from(ttl)))
+            }
+            IpAddr::V6(_) => {
+                socket.set_tclass_v6(TRAFFIC_CLASS)?;
+                self.ttl.map_or(Ok(()), |hops| socket.set_unicast_hops_v6(u32::from(hops)))
+            }
+        }
+    }
+
+    /// A link-local address means something only together with its link.
+    fn socket_address(&self, ip: IpAddr, port: u16) -> io::Result<SocketAddr> {
+        match (ip, &self.interface) {
+            (IpAddr::V6(v6), Some(interface)) if v6.is_unicast_link_local() => {
+                Ok(SocketAddr::V6(SocketAddrV6::new(v6, port, 0, interface_index(interface)?)))
+            }
+            (ip, _) => Ok(SocketAddr::new(ip, port)),
+        }
+    }
+
+    /// Is a connection from this address one of this peer's?
+    pub fn is_from(&self, address: SocketAddr) -> bool {
+        match (address, &self.interface) {
+            (SocketAddr::V6(v6), Some(interface)) if v6.ip().is_unicast_link_local() => {
+                IpAddr::V6(*v6.ip()) == self.peer
+                    && interface_index(interface).is_ok_and(|index| index == v6.scope_id())
+            }
+            (address, _) => address.ip() == self.peer,
+        }
+    }
+}
+
+/// The text of an error without the number that the standard library puts behind it.
+pub fn describe(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error") {
+        Some((words, _)) => words.to_owned(),
+        None => text,
+    }
+}
+
+/// The kernel's number for a link, asked anew each time: a link can go and come back with another.
+fn interface_index(interface: &InterfaceName) -> io::Result<u32> {
+    let name = CString::new(interface.as_str())?;
+    // SAFETY: `name` is a string that ends in a zero octet and lives until the call returns; the call keeps nothing of it.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    if index == 0 {
+        return Err(io::Error::new(io::ErrorKind::NotFound, format!("there is no interface {interface}")));
+    }
+    Ok(index)
+}
+
+/// One connection. Nothing in it ever waits for the peer: what the socket does not take stays queued, in order, with control messages
+/// before routes.
+#[derive(Debug)]
+pub struct Line {
+    stream: TcpStream,
+    inbox: BytesMut,
+    /// What is to leave: the message that has left in part, if any, then control messages, then routes.
+    queue: VecDeque<Bytes>,
+    /// Whether the first of the queue has left in part. Nothing can be put before it any more.
+    first_has_started: bool,
+    /// How many of the queue, behind the started one, are control messages.
+    control_len: usize,
+    queued_octets: usize,
+    /// Writing has failed. The peer may have said why before it closed, so reading goes on until that ends too.
+    writable: bool,
+}
+
+/// What happened on a connection.
+#[derive(Debug)]
+pub enum LineEvent {
+    /// A whole message came.
+    Frame(Frame),
+    /// What came cannot be cut into messages.
+    Malformed(WireError),
+    /// The socket took something.
+    Sent,
+    /// It is over; the text says how.
+    Lost(String),
+}
+
+impl Line {
+    pub fn new(stream: TcpStream) -> Line {
+        Line {
+            stream,
+            inbox: BytesMut::new(),
+            queue: VecDeque::new(),
+            first_has_started: false,
+            control_len: 0,
+            queued_octets: 0,
+            writable: true,
+        }
+    }
+
+    /// Our own end of the connection.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.stream.local_addr()
+    }
+
+    /// Queues a message that is not to wait behind routes. One that waits already in the same words is enough: keepalives do not pile
+    /// up before a peer that does not read.
+    pub fn queue_control(&mut self, message: Bytes) {
+        let start = usize::from(self.first_has_started);
+        let waiting = self.queue.iter().skip(start).take(self.control_len);
+        if !self.writable || waiting.into_iter().any(|queued| *queued == message) {
+            return;
+        }
+        self.queued_octets += message.len();
+        self.queue.insert(start + self.control_len, message);
+        self.control_len += 1;
+    }
+
+    /// Queues a message that carries routes.
+    pub fn queue_routes(&mut self, message: Bytes) {
+        if self.writable {
+            self.queued_octets += message.len();
+            self.queue.push_back(message);
+        }
+    }
+
+    /// More routes may be queued: so little is waiting that the socket could run dry.
+    pub fn wants_routes(&self) -> bool {
+        self.writable && self.queued_octets < ROUTES_AHEAD
+    }
+
+    /// Writes what can be written, and gives the next thing that happened. Loses nothing when it is not asked again.
+    pub fn poll_event(&mut self, max_message_len: usize, cx: &mut Context<'_>) -> Poll<LineEvent> {
+        if self.writable && !self.queue.is_empty() {
+            match self.poll_write(cx) {
+                Poll::Ready(Ok(())) => return Poll::Ready(LineEvent::Sent),
+                Poll::Ready(Err(_)) => self.writable = false,
+                Poll::Pending => {}
+            }
+        }
+        self.poll_read(max_message_len, cx)
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut slices = [IoSlice::new(&[]); WRITE_SLICES];
+        let mut count = 0;
+        for (slice, message) in slices.iter_mut().zip(&self.queue) {
+            *slice = IoSlice::new(message);
+            count += 1;
+        }
+        let mut written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, &slices[..count]))?;
+        self.queued_octets -= written;
+        while let Some(first) = self.queue.front_mut() {
+            if written < first.len() {
+                if written > 0 && !std::mem::replace(&mut self.first_has_started, true) {
+                    self.control_len = self.control_len.saturating_sub(1);
+                }
+                first.advance(written);
+                break;
+            }
+            written -= first.len();
+            self.queue.pop_front();
+            if !std::mem::replace(&mut self.first_has_started, false) {
+                self.control_len = self.control_len.saturating_sub(1);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_read(&mut self, max_message_len: usize, cx: &mut Context<'_>) -> Poll<LineEvent> {
+        loop {
+            match Frame::parse(&mut self.inbox, max_message_len) {
+                Ok(Some(frame)) => return Poll::Ready(LineEvent::Frame(frame)),
+                Ok(None) => {}
+                Err(error) => return Poll::Ready(LineEvent::Malformed(error)),
+            }
+            let ready = ready!(self.stream.poll_read_ready(cx));
+            self.inbox.reserve(READ_LEN);
+            let how = match ready.and_then(|()| self.stream.try_read_buf(&mut self.inbox)) {
+                Ok(0) if self.inbox.is_empty() => "closed by the peer".to_owned(),
+                Ok(0) => "closed by the peer within a message".to_owned(),
+                Ok(_) => continue,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) => describe(&error),
+            };
+            return Poll::Ready(LineEvent::Lost(how));
+        }
+    }
+
+    /// Drops the connection with a reset, and with it what the kernel still holds for a peer that takes nothing.
+    pub fn abort(self) {
+        // Where the option cannot be set, a plain close has to do.
+        let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+    }
+
+    /// Says a last word and closes, within [`FAREWELL_TIME`]. What was queued and has not started is left out.
+    ///
+    /// The write side is closed first and the peer's octets are read until it closes too: closing a socket with unread input
+    /// makes the kernel send a reset, and a reset can take the last word away before the peer has read it.
+    pub async fn say_farewell(mut self, last_word: Bytes) {
+        let said = async {
+            if self.first_has_started
+                && let Some(started) = self.queue.pop_front()
+            {
+                self.stream.write_all(&started).await?;
+            }
+            self.stream.write_all(&last_word).await?;
+            self.stream.shutdown().await?;
+            let mut rest = [0; 4096];
+            while self.stream.read(&mut rest).await? > 0 {}
+            io::Result::Ok(())
+        };
+        // A peer that does not listen to the end is none of our business any more.
+        let _ = tokio::time::timeout(FAREWELL_TIME, said).await;
+    }
+}

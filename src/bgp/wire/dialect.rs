@@ -1,0 +1,88 @@
+//! What one side of a session must know to read and write the other's octets. Floor 1.
+
+use super::{AfiSafi, MAX_MESSAGE_LEN};
+use crate::bgp::agreement::Agreement;
+
+/// The part of an [`Agreement`] that decides how octets are read and written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dialect {
+    /// AS numbers in AS_PATH have four octets (RFC 6793).
+    pub four_octet_asn: bool,
+    /// Both ends are of one AS: LOCAL_PREF and the reflector's attributes mean something.
+    pub internal: bool,
+    pub peer_asn: u32,
+    /// An external peer must stand first in the AS_PATH it sends (RFC 4271 §6.3, a MAY). Off for route servers, which do
+    /// not prepend themselves.
+    pub first_asn_is_peer: bool,
+    /// The session is bound to one interface, so that a link-local next hop alone says where to send.
+    pub link_scoped: bool,
+    pub ipv4_unicast: bool,
+    pub ipv6_unicast: bool,
+    /// RFC 8950.
+    pub ipv4_with_ipv6_next_hop: bool,
+    /// Octets, header included.
+    pub max_message_len: usize,
+}
+
+impl Dialect {
+    /// For OPEN, and for whatever is said before the peer's OPEN was accepted.
+    pub const BEFORE_OPEN: Dialect = Dialect {
+        four_octet_asn: false,
+        internal: false,
+        peer_asn: 0,
+        first_asn_is_peer: false,
+        link_scoped: false,
+        ipv4_unicast: false,
+        ipv6_unicast: false,
+        ipv4_with_ipv6_next_hop: false,
+        max_message_len: MAX_MESSAGE_LEN,
+    };
+
+    /// Both sides may exchange routes of this family.
+    pub fn negotiated(&self, family: AfiSafi) -> bool {
+        match family {
+            AfiSafi::IPV4_UNICAST => self.ipv4_unicast,
+            AfiSafi::IPV6_UNICAST => self.ipv6_unicast,
+            AfiSafi { .. } => false,
+        }
+    }
+
+    /// Octets of one AS number in AS_PATH and AGGREGATOR.
+    pub(super) fn asn_width(&self) -> AsnWidth {
+        if self.four_octet_asn { AsnWidth::Four } else { AsnWidth::Two }
+    }
+}
+
+/// How wide an AS number is on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AsnWidth {
+    Two,
+    Four,
+}
+
+impl AsnWidth {
+    pub(super) fn octets(self) -> usize {
+        match self {
+            AsnWidth::Two => 2,
+            AsnWidth::Four => 4,
+        }
+    }
+}
+
+impl Agreement {
+    /// How this session's octets are read and written. Set `link_scoped` on it where the session is bound to one
+    /// interface: the OPEN messages do not say.
+    pub fn dialect(&self) -> Dialect {
+        Dialect {
+            four_octet_asn: self.four_octet_asn,
+            internal: self.internal(),
+            peer_asn: self.peer_asn,
+            first_asn_is_peer: true,
+            link_scoped: false,
+            ipv4_unicast: self.ipv4_unicast,
+            ipv6_unicast: self.ipv6_unicast,
+            ipv4_with_ipv6_next_hop: self.ipv4_with_ipv6_next_hop,
+            max_message_len: self.max_message_len,
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The verbs of the command line, one file each. Floor 4: the only place that prints.
+
+mod config;
+mod rbac;
+mod run;
+mod status;
+mod table;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// How a command ended. Scripts rely on the numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Fine, or nothing to change.
+    Fine = 0,
+    /// A problem was found, or changes are there.
+    Problem = 1,
+    /// The command line or the configuration is wrong.
+    Usage = 2,
+    /// No agent answers.
+    NotReachable = 3,
+    TimedOut = 4,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// Service type LoadBalancer on bare metal: allocates addresses, announces them, and can say why.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    arg_required_else_help = true,
+    after_help = "Exit codes: 0 fine, 1 problem found, 2 usage or configuration error, 3 agent not reachable, 4 timed out.\n\n\
+                  Examples:\n  crier config check /etc/crier/crier.toml\n  crier run --config /etc/crier/crier.toml\n  crier status"
+)]
+pub struct Arguments {
+    /// The Unix socket of the agent
+    #[arg(long, global = true, env = "CRIER_SOCKET", value_name = "PATH", default_value = "/run/crier/crier.sock")]
+    socket: PathBuf,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the agent on this node
+    Run(run::Run),
+    /// Show node, API server, pools, peers and addresses of the running agent
+    Status(Output),
+    /// Check or print a configuration
+    #[command(subcommand)]
+    Config(config::Config),
+    /// Print the Kubernetes objects that give the agent its rights
+    Rbac,
+    /// A verb that is promised and not there yet is refused by name.
+    #[command(external_subcommand)]
+    Other(Vec<String>),
+}
+
+/// What every reading verb takes.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Output {
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
+    output: Format,
+    /// The same as --output json
+    #[arg(long)]
+    json: bool,
+}
+
+impl Output {
+    fn format(self) -> Format {
+        if self.json { Format::Json } else { self.output }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Table,
+    /// A table with everything
+    Wide,
+    Json,
+    Yaml,
+}
+
+/// The verbs of the design that this version does not have.
+const NOT_AVAILABLE_YET: [&str; 19] = [
+    "explain",
+    "get",
+    "bgp",
+    "bfd",
+    "l2",
+    "drain",
+    "undrain",
+    "move",
+    "history",
+    "events",
+    "doctor",
+    "migrate",
+    "kubeconfig",
+    "replay",
+    "top",
+    "capture",
+    "bundle",
+    "completion",
+    "man",
+];
+
+/// Runs the verb that was asked for.
+pub fn dispatch(arguments: Arguments) -> Exit {
+    let Arguments { socket, verb } = arguments;
+    match verb {
+        Verb::Run(run) => run::run(run),
+        Verb::Status(output) => status::status(&socket, output),
+        Verb::Config(config) => config::config(config),
+        Verb::Rbac => rbac::rbac(),
+        Verb::Other(words) => refuse(words.first().map_or("", String::as_str)),
+    }
+}
+
+fn refuse(verb: &str) -> Exit {
+    if NOT_AVAILABLE_YET.contains(&verb) {
+        eprintln!("crier: \"{verb}\" is not available yet in version {}", env!("CARGO_PKG_VERSION"));
+    } else {
+        eprintln!("crier: there is no verb \"{verb}\"; see crier --help");
+    }
+    Exit::Usage
+}
+
+/// Prints an answer; a reader that went away, as `head` does, is no problem of ours.
+fn print(text: &str) -> Exit {
+    use std::io::Write;
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => Exit::Fine,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Fine,
+        Err(error) => {
+            eprintln!("crier: cannot write the answer: {error}");
+            Exit::Problem
+        }
+    }
+}

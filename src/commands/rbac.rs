@@ -1,0 +1,9 @@
+//! `crier rbac`: the rights that the agent needs, ready for `kubectl apply -f -`. Floor 4.
+
+use super::{Exit, print};
+
+const OBJECTS: &str = include_str!("../../config/rbac.yaml");
+
+pub fn rbac() -> Exit {
+    print(OBJECTS)
+}

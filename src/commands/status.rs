@@ -1,0 +1,163 @@
+//! `crier status`: one screen that says how the node stands. Floor 4.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use jiff::{SpanRound, Timestamp, Unit};
+
+use super::table::Table;
+use super::{Exit, Format, Output, print};
+use crate::agent::report::{PoolReport, Report};
+use crate::api::client::{self, AskError};
+use crate::clock;
+
+pub fn status(socket: &Path, output: Output) -> Exit {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("crier: cannot start: {error}");
+            return Exit::Problem;
+        }
+    };
+    let report = match runtime.block_on(client::report(socket)) {
+        Ok(report) => report,
+        Err(error) => {
+            eprintln!("crier: {error}");
+            return match error {
+                AskError::NotReachable { .. } => Exit::NotReachable,
+                AskError::TimedOut { .. } => Exit::TimedOut,
+                AskError::Broken { .. }
+                | AskError::Refused { .. }
+                | AskError::OtherSchema { .. }
+                | AskError::Unreadable(_) => Exit::Problem,
+            };
+        }
+    };
+    match output.format() {
+        Format::Table => print(&screen(&report, false)),
+        Format::Wide => print(&screen(&report, true)),
+        Format::Json => match serde_json::to_string_pretty(&report) {
+            Ok(json) => print(&(json + "\n")),
+            Err(error) => failed(error),
+        },
+        Format::Yaml => match serde_saphyr::to_string(&report) {
+            Ok(yaml) => print(&yaml),
+            Err(error) => failed(error),
+        },
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> Exit {
+    eprintln!("crier: cannot print the answer: {error}");
+    Exit::Problem
+}
+
+fn screen(report: &Report, wide: bool) -> String {
+    let mut text = head(report);
+    let mut pools = Table::new(["POOL", "HELD", "TOTAL", "ADDRESSES"]);
+    for pool in &report.pools {
+        pools.row([pool.name.to_string(), pool.held.to_string(), total(pool), pool.addresses.join(", ")]);
+    }
+    section(&mut text, &pools, report.pools.is_empty());
+
+    let mut peers = Table::new(["PEER", "ADDRESS", "AS", "STATE", "SINCE", "SENT", "WANTED", "RECEIVED"]);
+    for peer in &report.peers {
+        peers.row([
+            peer.name.to_string(),
+            peer.address.to_string(),
+            peer.asn.map_or("external".to_owned(), |asn| asn.to_string()),
+            format!("{:?}", peer.state),
+            peer.since.map_or("-".to_owned(), ago),
+            peer.prefixes_sent.to_string(),
+            peer.prefixes_wanted.to_string(),
+            peer.prefixes_received.to_string(),
+        ]);
+    }
+    section(&mut text, &peers, report.peers.is_empty());
+
+    if wide {
+        let mut links = Table::new(["LINK", "MAC", "UP", "ANSWERS FOR"]);
+        for link in &report.links {
+            links.row([
+                link.name.to_string(),
+                link.mac.clone().unwrap_or_else(|| "-".to_owned()),
+                if link.up { "yes" } else { "no" }.to_owned(),
+                join(&link.answers_for),
+            ]);
+        }
+        section(&mut text, &links, report.links.is_empty());
+    }
+
+    let mut services = Table::new(["SERVICE", "ADDRESSES", "POOL", "WHAT"]);
+    for service in &report.services {
+        let held = &service.decision.allocation.held;
+        let mut pools: Vec<_> = held.iter().map(|held| &held.pool).collect();
+        pools.dedup();
+        services.row([
+            service.name.to_string(),
+            if held.is_empty() { "-".to_owned() } else { join(held.iter().map(|held| held.address)) },
+            if held.is_empty() { "-".to_owned() } else { join(pools) },
+            service.summary.clone(),
+        ]);
+    }
+    section(&mut text, &services, report.services.is_empty());
+    text
+}
+
+fn head(report: &Report) -> String {
+    let api = &report.api_server;
+    let mut state = api.state.clone();
+    if let Some(since) = api.since {
+        let _ = write!(state, " since {}", ago(since));
+    }
+    if let Some(error) = &api.error {
+        let _ = write!(state, ": {error}");
+    }
+    if report.fail_static {
+        state.push_str("; acting on what was remembered from before");
+    }
+    let answered: usize = report.links.iter().map(|link| link.answers_for.len()).sum();
+    let announced: usize = report.peers.iter().map(|peer| peer.prefixes_sent).sum();
+    let mut text = format!(
+        "node        {}   crier {}   up {}\nAPI server  {state}\nallocates   {}\naddresses   {answered} answered on the link, {announced} prefixes announced over BGP\n",
+        report.node,
+        report.version,
+        ago(report.started),
+        if report.allocates { "this agent" } else { "another agent" },
+    );
+    match report.problems.as_slice() {
+        [] => text.push_str("problems    none\n"),
+        problems => {
+            for (number, problem) in problems.iter().enumerate() {
+                let label = if number == 0 { "problems" } else { "" };
+                let _ = writeln!(text, "{label:<11} {problem}");
+            }
+        }
+    }
+    text
+}
+
+fn section(text: &mut String, table: &Table, empty: bool) {
+    if !empty {
+        let _ = write!(text, "\n{table}");
+    }
+}
+
+fn total(pool: &PoolReport) -> String {
+    if pool.total == u64::MAX { "huge".to_owned() } else { pool.total.to_string() }
+}
+
+/// How long ago, in the two largest units that say something.
+fn ago(then: Timestamp) -> String {
+    let Ok(now) = Timestamp::try_from(clock::wall()) else { return "-".to_owned() };
+    let smallest = if now.duration_since(then).as_secs() < 3600 { Unit::Second } else { Unit::Minute };
+    let round = SpanRound::new().largest(Unit::Hour).smallest(smallest);
+    match (now - then).round(round) {
+        Ok(span) => format!("{span:#}"),
+        Err(_) => "-".to_owned(),
+    }
+}
+
+fn join<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,120 @@
+//! The annotated example, written from the option table: every key of this version with type, range and default.
+//! Floor 1. `config/crier.toml` is this text; a test holds the two together.
+
+use std::fmt::Write;
+
+use super::options::{Available, ConfigOption, Default, Example, SECTIONS, Section};
+
+/// How wide comments are, in characters.
+const WIDTH: usize = 110;
+
+/// The file as a whole. It is a good configuration as it stands, and with any of its commented keys set.
+pub fn example() -> String {
+    let mut page = String::new();
+    comment(
+        &mut page,
+        "The configuration of crier, with every key of this version. What is commented out shows the default, or an example where there is none. One file can serve every node of a cluster: what differs per node comes from selectors, from \"auto\", or from a drop-in in conf.d/*.toml beside this file. Drop-ins are read in order of name; they override keys and add to lists of tables.",
+    );
+    comment(
+        &mut page,
+        "Durations are whole numbers with units: \"300ms\", \"30s\", \"1m30s\", \"2h\". Selectors are written as for kubectl: \"rack=a, tier in (front, edge), !gpu\". `crier config check FILE` reports every mistake.",
+    );
+    for section in SECTIONS {
+        let inside_another = parent(section).is_some_and(|parent| parent.repeated);
+        if !section.path.is_empty() && section.available == Available::Yes && !inside_another {
+            page.push_str("\n\n");
+            write_section(&mut page, section);
+        }
+    }
+    page
+}
+
+fn parent(section: &Section) -> Option<&'static Section> {
+    section.path.rsplit_once('.').and_then(|(parent, _)| Section::find(parent))
+}
+
+fn write_section(page: &mut String, section: &Section) {
+    // The file says once where Services come from.
+    let off = if section.path == "manifests" { "#" } else { "" };
+    comment(page, section.summary);
+    line(page, &format!("{off}{section}"));
+    for (n, option) in section.options.iter().filter(|option| option.available_somehow()).enumerate() {
+        page.push_str(if n == 0 { "" } else { "\n" });
+        comment(page, option.summary);
+        if !option.trade.is_empty() {
+            comment(page, option.trade);
+        }
+        comment(page, &type_and_default(option));
+        match option.example {
+            Example::Default => line(page, &format!("#{} = {}", option.key, option.default)),
+            Example::Shown(value) => line(page, &format!("#{} = {value}", option.key)),
+            Example::Set(value) => line(page, &format!("{off}{} = {value}", option.key)),
+        }
+    }
+    if let Some(own) = &section.own_keys {
+        comment(page, &format!("{}.", capitalised(own.what)));
+        line(page, own.example);
+    }
+    for inner in
+        SECTIONS.iter().filter(|inner| section.repeated && parent(inner).is_some_and(|p| p.path == section.path))
+    {
+        write_inner(page, inner);
+    }
+}
+
+/// A section in a section that comes many times is written as a list of inline tables.
+fn write_inner(page: &mut String, section: &Section) {
+    page.push('\n');
+    comment(page, section.summary);
+    let mut entries = Vec::new();
+    for option in section.options {
+        comment(page, &format!("{}: {} {}", option.key, option.summary, type_and_default(option)));
+        match option.example {
+            Example::Default => entries.push(format!("{} = {}", option.key, option.default)),
+            Example::Shown(value) | Example::Set(value) => entries.push(format!("{} = {value}", option.key)),
+        }
+    }
+    let key = section.path.rsplit('.').next().unwrap_or(section.path);
+    line(page, &format!("#{key} = [{{ {} }}]", entries.join(", ")));
+}
+
+fn type_and_default(option: &ConfigOption) -> String {
+    let default = match option.default {
+        Default::Required => "Required.".to_owned(),
+        Default::Unset(_) | Default::Flag(_) | Default::Number(_) | Default::Text(_) | Default::Texts(_) => {
+            format!("Default: {}.", option.default)
+        }
+    };
+    let not_yet = match option.available {
+        Available::NotYetTrue(_) => " true is not available yet.",
+        Available::Yes | Available::NotYet(_) => "",
+    };
+    format!("{}. {default}{not_yet}", capitalised(&option.kind.to_string()))
+}
+
+fn capitalised(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
+}
+
+/// Comment lines no wider than `WIDTH`, broken at spaces.
+fn comment(page: &mut String, text: &str) {
+    let mut width = 0;
+    for word in text.split(' ') {
+        if width == 0 || width + 1 + word.chars().count() > WIDTH {
+            page.push_str(if width == 0 { "# " } else { "\n# " });
+            width = 2;
+        } else {
+            page.push(' ');
+            width += 1;
+        }
+        page.push_str(word);
+        width += word.chars().count();
+    }
+    page.push('\n');
+}
+
+fn line(page: &mut String, text: &str) {
+    // Writing to a String does not fail.
+    let _ = writeln!(page, "{text}");
+}

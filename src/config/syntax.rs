@@ -1,0 +1,152 @@
+//! The texts of the configuration that mean one thing on their own: paths, names, interfaces, addresses, selectors.
+//! Floor 1. What a text has to do with other texts is judged by the readers of the sections.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use super::reader::Problem;
+use super::shape::written;
+use super::{InterfacePattern, nearest};
+use crate::names::{InterfaceName, NamespaceName, ObjectKey};
+use crate::selector::{Selector, check_label_key, is_dns_label, is_dns_name};
+
+/// Relative paths would depend on where the agent was started.
+pub(super) fn absolute_path(text: &str) -> Result<PathBuf, Problem> {
+    if text.starts_with('/') && !text.contains('\0') {
+        Ok(PathBuf::from(text))
+    } else {
+        Err(Problem::new(format!("{} is no absolute path", written(text)), "begin the path with /"))
+    }
+}
+
+/// The name of a Unix socket must fit into `sockaddr_un`, whose 108 bytes end with a zero.
+pub(super) fn socket_path(text: &str) -> Result<PathBuf, Problem> {
+    const MOST: usize = 107;
+    if text.len() > MOST {
+        let message = format!("this path has {} bytes; the path of a socket may have {MOST}", text.len());
+        return Err(Problem::new(message, "put the socket into a folder with a shorter path"));
+    }
+    absolute_path(text)
+}
+
+/// The name of a pool, peer or Node.
+pub(super) fn name(text: &str) -> Result<&str, Problem> {
+    if is_dns_name(text) {
+        return Ok(text);
+    }
+    let message = format!("{} is no name", written(text));
+    Err(Problem::new(message, "use lower case letters, digits, - and ., with a letter or digit at both ends"))
+}
+
+pub(super) fn namespace(text: &str) -> Result<NamespaceName, Problem> {
+    if is_dns_label(text) {
+        return Ok(text.into());
+    }
+    let message = format!("{} is no name of a namespace", written(text));
+    Err(Problem::new(message, "use at most 63 lower case letters, digits and -, with a letter or digit at both ends"))
+}
+
+pub(super) fn lease(text: &str) -> Result<ObjectKey, Problem> {
+    match text.split_once('/') {
+        Some((namespace, name)) if is_dns_label(namespace) && is_dns_name(name) => Ok(ObjectKey::new(namespace, name)),
+        _ => Err(Problem::new(
+            format!("{} does not name a Lease", written(text)),
+            "write the namespace and the name: \"kube-system/crier\"",
+        )),
+    }
+}
+
+pub(super) fn class(text: &str) -> Result<String, Problem> {
+    check_label_key(text).map(|()| text.to_owned()).map_err(|error| {
+        let hint = "write it as in spec.loadBalancerClass: a name, with a DNS name and a slash before it if wanted";
+        Problem::new(format!("{} is no load balancer class: {error}", written(text)), hint)
+    })
+}
+
+/// What Linux takes as the name of an interface (`dev_valid_name`).
+pub(super) fn interface(text: &str) -> Result<InterfaceName, Problem> {
+    if is_interface_part(text) && text != "." && text != ".." {
+        return Ok(text.into());
+    }
+    let hint = "an interface name has 1 to 15 characters, no slash, no colon and no space";
+    Err(Problem::new(format!("{} is no interface name", written(text)), hint))
+}
+
+/// An interface name, or the beginning of one with a `*` behind.
+pub(super) fn interface_pattern(text: &str) -> Result<InterfacePattern, Problem> {
+    match text.strip_suffix('*') {
+        Some("") => Ok(InterfacePattern::StartsWith(String::new())),
+        Some(start) if is_interface_part(start) && !start.contains('*') => {
+            Ok(InterfacePattern::StartsWith(start.to_owned()))
+        }
+        None if !text.contains('*') => interface(text).map(InterfacePattern::Exact),
+        _ => Err(Problem::new(
+            format!("{} is neither an interface name nor the beginning of one", written(text)),
+            "a * may stand at the end only: \"bond*\"",
+        )),
+    }
+}
+
+fn is_interface_part(text: &str) -> bool {
+    let stays_out = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+    (1..=15).contains(&text.len()) && !text.contains(stays_out)
+}
+
+/// The part of the text that is wrong is pointed at.
+pub(super) fn selector(text: &str) -> Result<Selector, Problem> {
+    text.parse::<Selector>().map_err(|error| Problem {
+        hint: Some(error.hint().to_owned()),
+        message: format!("this is no label selector: {error}"),
+        part: Some(error.span),
+    })
+}
+
+pub(super) fn ip(text: &str) -> Result<IpAddr, Problem> {
+    text.parse().map_err(|_| {
+        let hint = "write an address without a length or a port: \"10.0.0.1\" or \"fd35::1\"";
+        Problem::new(format!("{} is no IP address", written(text)), hint)
+    })
+}
+
+/// The word of a list that this is, with a suggestion where it is none of them.
+pub(super) fn word<'w>(what: &str, text: &str, words: &[&'w str]) -> Result<&'w str, Problem> {
+    match words.iter().find(|word| **word == text) {
+        Some(word) => Ok(word),
+        None => Err(Problem::new(format!("{} is no {what}", written(text)), suggestion(text, words, what))),
+    }
+}
+
+/// `did you mean "lan"?`, or else all that there is.
+pub(super) fn suggestion(text: &str, known: &[&str], what: &str) -> String {
+    match nearest(text, known.iter().copied()) {
+        Some(near) => format!("did you mean {}?", written(near)),
+        None if known.is_empty() => format!("there is no {what} in the configuration"),
+        None => {
+            let known: Vec<String> = known.iter().map(|word| written(word)).collect();
+            format!("known are {}", known.join(", "))
+        }
+    }
+}
+
+/// A filter for log lines: `info`, or `info,crier::bgp=debug`.
+pub(super) fn log_filter(text: &str) -> Result<String, Problem> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let mut start = 0;
+    for directive in text.split(',') {
+        let (target, level) = directive.rsplit_once('=').map_or((None, directive), |(t, level)| (Some(t), level));
+        let good_target = target.is_none_or(|target| {
+            !target.is_empty() && target.chars().all(|c| c.is_ascii_alphanumeric() || "_:-".contains(c))
+        });
+        let level_start = start + directive.len() - level.len();
+        if !good_target {
+            let hint = "write a level, or module=level, with commas between: \"info,crier::bgp=debug\"";
+            let part = Some(start..start + directive.len());
+            return Err(Problem { part, ..Problem::new(format!("{} is no log filter", written(directive)), hint) });
+        }
+        if let Err(problem) = word("log level", level, &LEVELS) {
+            return Err(Problem { part: Some(level_start..level_start + level.len()), ..problem });
+        }
+        start += directive.len() + 1;
+    }
+    Ok(text.to_owned())
+}

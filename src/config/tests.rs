@@ -1,0 +1,497 @@
+//! The configuration as a whole: complaints held against snapshots, the example, the table, round trips, random bytes.
+//! `CRIER_WRITE_SNAPSHOTS=1 cargo test config::` writes the snapshots anew; read the difference before it is committed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+
+use super::options::{Available, Default, Kind, SECTIONS, Section};
+use super::*;
+
+const EXAMPLE: &str = include_str!("../../config/crier.toml");
+/// The least that is a configuration.
+const LEAST: &str = "[manifests]\nfolder = \"/m\"\n";
+
+fn file(path: &str, text: &str) -> SourceFile {
+    SourceFile { path: path.to_owned(), text: text.to_owned() }
+}
+
+fn parse_one(text: &str) -> Result<Config, Complaints> {
+    parse(&[file("crier.toml", text)])
+}
+
+/// The configuration of a text that is added to the least one.
+fn good(text: &str) -> Config {
+    parse_one(&format!("{LEAST}{text}")).unwrap_or_else(|complaints| panic!("{complaints}"))
+}
+
+/// The complaints about a text that is added to the least configuration.
+fn bad(text: &str) -> Complaints {
+    parse_one(&format!("{LEAST}{text}")).expect_err(text)
+}
+
+/// The cases in tests/config: a file, or a folder with the files of a main file and drop-ins.
+fn cases() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config");
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut cases: Vec<PathBuf> =
+        entries.filter(|path| path.is_dir() || path.extension().is_some_and(|extension| extension == "toml")).collect();
+    cases.sort();
+    cases
+}
+
+/// The files of a case, under names that do not tell where the test runs.
+fn files(case: &Path) -> Vec<SourceFile> {
+    let root = if case.is_dir() { case.to_owned() } else { case.parent().unwrap().to_owned() };
+    let main = if case.is_dir() { case.join("crier.toml") } else { case.to_owned() };
+    let mut files = if case.is_dir() {
+        load::read(&main).unwrap()
+    } else {
+        vec![file(main.to_str().unwrap(), &fs::read_to_string(&main).unwrap())]
+    };
+    for file in &mut files {
+        file.path = Path::new(&file.path).strip_prefix(&root).unwrap().display().to_string();
+    }
+    files
+}
+
+#[test]
+fn each_bad_file_gets_the_complaints_of_its_snapshot() {
+    let write = std::env::var_os("CRIER_WRITE_SNAPSHOTS").is_some();
+    let cases = cases();
+    assert!(cases.len() >= 30, "the bad files are found: {}", cases.len());
+    let mut wrong = String::new();
+    for case in cases {
+        let snapshot = case.with_extension("stderr");
+        let complaints = match parse(&files(&case)) {
+            Ok(_) => panic!("{} was accepted", case.display()),
+            Err(complaints) => complaints.to_string(),
+        };
+        if write {
+            fs::write(&snapshot, &complaints).unwrap();
+        }
+        let expected = fs::read_to_string(&snapshot).unwrap_or_default();
+        if expected != complaints {
+            wrong += &format!("{}:\n{complaints}\ninstead of\n{expected}\n", case.display());
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn the_example_file_is_what_the_option_table_writes() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/crier.toml");
+    if std::env::var_os("CRIER_WRITE_SNAPSHOTS").is_some() {
+        fs::write(&path, example()).unwrap();
+    }
+    assert!(fs::read_to_string(&path).unwrap() == example(), "config/crier.toml is not what the table writes now");
+}
+
+#[test]
+fn the_example_is_a_good_configuration_and_with_every_key_set_too() {
+    parse_one(EXAMPLE).unwrap_or_else(|complaints| panic!("{complaints}"));
+    // A comment that begins with a letter right away is a key or header that is commented out.
+    let set = |line: &str| match line.strip_prefix('#') {
+        Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) => rest.to_owned(),
+        _ => line.to_owned(),
+    };
+    let lines: Vec<String> = EXAMPLE.lines().map(set).collect();
+    let without = lines.iter().filter(|line| *line != "folder = \"/etc/crier/manifests\"");
+    let all: String = without.map(|line| format!("{line}\n")).collect();
+    let config = parse_one(&all).unwrap_or_else(|complaints| panic!("{complaints}"));
+    assert_eq!(config.l2[0].preference[0].weight, 100);
+    assert_eq!(config.bgp.peers[0].source_address, Some("10.0.0.11".parse().unwrap()));
+    assert_eq!(config.bgp.peers[0].local_asn, 64514);
+}
+
+#[test]
+fn every_available_key_is_in_the_example_and_no_other() {
+    for section in SECTIONS.iter().filter(|section| !section.path.is_empty()) {
+        let inline = section.path == "l2.preference";
+        let text =
+            if inline { EXAMPLE.split("preference = ").nth(1) } else { EXAMPLE.split(&format!("{section}\n")).nth(1) };
+        let text = text.and_then(|text| text.split(if inline { "\n" } else { "\n\n\n" }).next());
+        assert_eq!(text.is_some(), section.available == Available::Yes, "{section} is in the example if available");
+        let Some(text) = text else { continue };
+        for option in section.options {
+            let written = text.contains(&format!("\n{} = ", option.key))
+                || text.contains(&format!("\n#{} = ", option.key))
+                || (inline && text.contains(&format!("{} = ", option.key)));
+            assert_eq!(written, option.available_somehow(), "{section} {} is in the example if available", option.key);
+        }
+    }
+}
+
+#[test]
+fn defaults_are_those_that_the_table_names() {
+    let config = good(
+        "[[pool]]\nname = \"lan\"\naddresses = [\"10.1.0.0/24\"]\n[[l2]]\n[bgp]\nasn = 64513\n\
+         [[bgp.peer]]\nname = \"tor\"\naddress = \"10.0.0.1\"\nasn = 64512\n[[bgp.advertisement]]\n",
+    );
+    let expected = Config {
+        node: Node { name: None },
+        api: Api { socket: "/run/crier/crier.sock".into(), listen: Some("127.0.0.1:7472".parse().unwrap()) },
+        state: State { folder: "/var/lib/crier".into() },
+        source: Source::Manifests(Manifests { folder: "/m".into() }),
+        pools: vec![Pool {
+            name: "lan".into(),
+            addresses: vec!["10.1.0.0/24".parse().unwrap()],
+            auto_assign: true,
+            avoid_network_and_broadcast: false,
+            priority: None,
+            namespaces: vec![],
+            namespace_selector: None,
+            service_selector: None,
+            rest: Duration::from_secs(30),
+            bind: None,
+        }],
+        l2: vec![L2 { pools: vec![], interfaces: vec![], exclude_interfaces: vec![], nodes: None, preference: vec![] }],
+        bgp: Bgp {
+            asn: Some(64513),
+            router_id: None,
+            listen: vec!["0.0.0.0".parse().unwrap(), "::".parse().unwrap()],
+            port: 179,
+            peers: vec![Peer {
+                name: "tor".into(),
+                address: PeerAddress { ip: "10.0.0.1".parse().unwrap(), interface: None },
+                asn: PeerAsn::Is(64512),
+                local_asn: 64513,
+                hold_time: Some(Duration::from_secs(90)),
+                keepalive_time: None,
+                connect_retry_time: Duration::from_secs(5),
+                source_address: None,
+                port: 179,
+                passive: false,
+                multihop: 1,
+                nodes: None,
+            }],
+            advertisements: vec![Advertisement {
+                pools: vec![],
+                peers: vec![],
+                service_selector: None,
+                nodes: None,
+                aggregation_length: 32,
+                aggregation_length_v6: 128,
+                local_preference: None,
+                med: None,
+                prepend: 0,
+                communities: vec![],
+            }],
+        },
+        log: Log { level: "info".to_owned(), format: LogFormat::Auto },
+    };
+    assert_eq!(config, expected);
+    let kubernetes = parse_one("[kubernetes]\nin-cluster = true").unwrap().source;
+    let expected = Kubernetes {
+        access: Access::InCluster,
+        class: "crier.dev/crier".to_owned(),
+        default_class: true,
+        lease: ObjectKey::new("kube-system", "crier"),
+    };
+    assert_eq!(kubernetes, Source::Kubernetes(expected));
+}
+
+#[test]
+fn the_table_knows_each_key_once_and_its_defaults_are_of_its_types() {
+    for section in SECTIONS {
+        let mut keys: Vec<&str> = section.keys().collect();
+        keys.sort();
+        assert!(keys.windows(2).all(|pair| pair[0] != pair[1]), "{section} has no key twice: {keys:?}");
+        for option in section.options {
+            let fits = match (option.kind, option.default) {
+                (_, Default::Required | Default::Unset(_)) => true,
+                (Kind::Flag, Default::Flag(flag)) => !flag || option.available == Available::Yes,
+                (Kind::FlagOr(words), Default::Text(text)) => words.contains(&text),
+                (Kind::Number { least, most, .. }, Default::Number(number)) => (least..=most).contains(&number),
+                (Kind::Duration { least, most }, Default::Text(text)) => {
+                    duration::parse(text).is_ok_and(|duration| (least..=most).contains(&duration))
+                }
+                (Kind::Text(_), Default::Text(_)) | (Kind::Texts(_), Default::Texts(_)) => true,
+                _ => false,
+            };
+            assert!(fits, "the default of {} is {}, not {}", section.join(option.key), option.default, option.kind);
+            assert!(option.summary.ends_with('.'), "{} is said in a sentence", section.join(option.key));
+        }
+    }
+}
+
+/// Every key of the design, by section. What is not in this list is the option table's own addition.
+#[test]
+fn the_table_knows_every_key_of_the_contract() {
+    let contract = [
+        ("", "node api state kubernetes manifests pool l2 pulse bgp bfd vrf host log"),
+        ("node", "name"),
+        ("api", "socket listen"),
+        ("state", "folder"),
+        ("kubernetes", "kubeconfig in-cluster class default-class lease"),
+        ("manifests", "folder"),
+        (
+            "pool",
+            "name addresses auto-assign avoid-network-and-broadcast priority namespaces namespace-selector \
+             service-selector rest bind",
+        ),
+        ("l2", "pools interfaces exclude-interfaces nodes preference sticky"),
+        ("l2.preference", "nodes weight"),
+        ("pulse", "interval multiplier key-file"),
+        ("bgp", "asn router-id listen port peer advertisement communities"),
+        (
+            "bgp.peer",
+            "name address asn hold-time keepalive-time connect-retry-time local-asn source-address port passive \
+             multihop ttl-security password-file graceful-restart bfd nodes vrf",
+        ),
+        (
+            "bgp.advertisement",
+            "pools peers service-selector nodes aggregation-length aggregation-length-v6 local-preference med prepend \
+             communities link-bandwidth",
+        ),
+        ("bfd", "name receive-interval transmit-interval multiplier minimum-ttl"),
+        ("vrf", "name table interfaces manage routes"),
+        ("vrf.routes", "to via"),
+        ("host", "manage-sysctls"),
+        ("log", "level format"),
+    ];
+    for (path, keys) in contract {
+        let section = Section::find(path).unwrap_or_else(|| panic!("there is a section {path}"));
+        let known: Vec<&str> = section.keys().collect();
+        for key in keys.split_whitespace() {
+            assert!(known.contains(&key), "{section} knows {key}");
+        }
+    }
+}
+
+#[test]
+fn values_arrive_in_the_configuration() {
+    let config = good(
+        r#"
+        [api]
+        listen = ""
+        [[pool]]
+        name = "lan"
+        addresses = ["10.1.0.0/25", "10.1.0.200 - 10.1.0.210", "fd35::7"]
+        rest = "1m30s"
+        [[pool]]
+        name = "public"
+        addresses = ["203.0.113.0/24"]
+        namespace-selector = "team==web"
+        [[l2]]
+        interfaces = ["eth0", "bond*", "*"]
+        preference = [{ nodes = "edge", weight = 7 }, { nodes = "!edge", weight = 1 }]
+        [[bgp.peer]]
+        name = "tor"
+        address = "fe80::1%eth0"
+        asn = "internal"
+        local-asn = 4200000000
+        hold-time = "0s"
+        [[bgp.advertisement]]
+        pools = ["public"]
+        aggregation-length = 24
+        communities = ["64512:9", "blue", "no-export", "64512:9"]
+        [bgp.communities]
+        blue = "large:1:2:3"
+        "#,
+    );
+    assert_eq!(config.api.listen, None);
+    assert_eq!(config.pools[0].addresses[2].to_string(), "fd35::7-fd35::7");
+    assert_eq!(config.pools[0].rest, Duration::from_secs(90));
+    assert_eq!(config.pools[1].namespace_selector, "team=web".parse().ok());
+    let patterns: Vec<String> = config.l2[0].interfaces.iter().map(ToString::to_string).collect();
+    assert_eq!(patterns, ["eth0", "bond*", "*"]);
+    assert_eq!(config.l2[0].preference[1], Preference { nodes: "!edge".parse().unwrap(), weight: 1 });
+    let peer = &config.bgp.peers[0];
+    assert_eq!((peer.asn, peer.local_asn, peer.hold_time), (PeerAsn::Internal, 4_200_000_000, None));
+    assert_eq!(peer.address.to_string(), "fe80::1%eth0");
+    let communities: Vec<String> = config.bgp.advertisements[0].communities.iter().map(ToString::to_string).collect();
+    assert_eq!(communities, ["64512:9", "no-export", "large:1:2:3"], "sorted, aliases resolved, none twice");
+}
+
+#[test]
+fn drop_ins_override_keys_and_append_sections() {
+    let main = "[manifests]\nfolder = \"/m\"\n[bgp]\nasn = 64513\nport = 1790\n[[pool]]\nname = \"a\"\naddresses = [\"10.1.0.0/24\"]\n\
+                [bgp.communities]\nblue = \"64512:1\"\n";
+    let first = "bgp.asn = 64999\npool = [{ name = \"b\", addresses = [\"10.2.0.0/24\"] }]\n[log]\nlevel = \"debug\"\n";
+    let second = "[log]\nlevel = \"trace\"\n[bgp.communities]\nblue = \"64512:2\"\n[[bgp.advertisement]]\ncommunities = [\"blue\"]\n";
+    let files = [file("crier.toml", main), file("conf.d/1.toml", first), file("conf.d/2.toml", second)];
+    let config = parse(&files).unwrap_or_else(|complaints| panic!("{complaints}"));
+    let pools: Vec<&str> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
+    assert_eq!(pools, ["a", "b"]);
+    assert_eq!((config.bgp.asn, config.bgp.port), (Some(64999), 1790));
+    assert_eq!(config.log.level, "trace");
+    assert_eq!(config.bgp.advertisements[0].communities, ["64512:2".parse().unwrap()]);
+}
+
+#[test]
+fn a_mistake_is_reported_once_and_causes_no_second_one() {
+    for text in [
+        "[bgp]\nasn = 0\n[[bgp.peer]]\nname = \"a\"\naddress = \"10.0.0.1\"\nasn = 1\n",
+        "[bgp]\nasn = 1\n[[bgp.peer]]\nname = \"a\"\naddress = \"10.0.0.1\"\nasn = 1\nhold-time = \"x\"\nkeepalive-time = \"30s\"\n",
+        "[bgp]\nasn = 1\n[[bgp.peer]]\nname = \"a\"\naddress = \"lan?\"\nasn = 1\n[[bgp.advertisement]]\npeers = [\"a\"]\n",
+        "[[pool]]\nname = \"lan\"\naddresses = [\"lan\"]\n[[l2]]\npools = [\"lan\"]\n",
+        "[[pool]]\nname = \"lan\"\naddresses = 3\n",
+        "[pulse]\ninterval = 3\nfoo = 1\n",
+        "[[pool]]\nname = \"lan\"\naddresses = [\"10.1.0.7\"]\n[[bgp.advertisement]]\npools = [\"x\"]\naggregation-length = 24\n",
+        "[bgp]\nasn = 1\nlisten = [\"x\"]\n[[bgp.peer]]\nname = \"a\"\naddress = \"10.0.0.1\"\nasn = 1\npassive = true\n",
+        "bgp = 3\n",
+    ] {
+        let complaints = bad(text);
+        assert_eq!(complaints.iter().count(), 1, "{complaints}");
+    }
+}
+
+#[test]
+fn complaints_tell_their_places_as_data() {
+    let complaints = bad("[[pool]]\nname = \"größe\"\naddresses = [\"10.1.0.0/24\", \"10.1.0.9\"]\n");
+    let overlap = complaints.iter().nth(1).expect("the second complaint");
+    let position = complaints.position(&overlap.place);
+    assert_eq!((position.path, position.line, position.column), ("crier.toml", 5, 29));
+    let (place, label) = overlap.second.as_ref().expect("the other place");
+    assert_eq!((complaints.position(place).column, label.as_str()), (14, "overlaps with this"));
+    assert!(complaints.render(true).contains("\u{1b}["), "coloured if asked");
+    assert!(!complaints.to_string().contains('\u{1b}'), "plain if not");
+    assert_eq!(complaints.summary(), "2 mistakes in crier.toml; nothing was changed");
+}
+
+#[test]
+fn thousands_of_mistakes_are_all_reported() {
+    let text: String = (0..3000).map(|n| format!("key-{n} = 1\n")).collect();
+    let complaints = parse_one(&(text + LEAST)).unwrap_err();
+    assert_eq!(complaints.render(false).matches("unknown key").count(), 3000);
+}
+
+#[test]
+fn a_byte_order_mark_and_windows_line_ends_move_no_caret() {
+    let text = "\u{feff}[manifests]\r\nfolder = \"/m\"\r\n[[l2]]\r\nnodes = \"a b\"\r\n";
+    let complaints = parse_one(text).unwrap_err();
+    let complaint = complaints.iter().next().unwrap();
+    let position = complaints.position(&complaint.place);
+    assert_eq!((position.line, position.column), (4, 12), "{complaints}");
+    assert_eq!(&text[complaint.place.start..complaint.place.end], "b");
+}
+
+#[test]
+fn without_any_file_the_complaint_has_no_place_but_a_text() {
+    let complaints = parse(&[]).unwrap_err();
+    assert!(complaints.to_string().contains("neither [kubernetes] nor [manifests]"), "{complaints}");
+}
+
+#[test]
+fn deep_nesting_is_refused_and_not_followed() {
+    for text in [
+        format!("a = {}{}", "[".repeat(5000), "]".repeat(5000)),
+        format!("{}a = 1", "a.".repeat(5000)),
+        format!("[{}a]", "a.".repeat(5000)),
+        "[a.b]\n".repeat(50) + &"{".repeat(5000),
+    ] {
+        assert!(parse_one(&text).unwrap_err().to_string().ends_with("nothing was changed\n"));
+    }
+}
+
+/// Texts that are odd in TOML, in the places of the configuration that take free text.
+fn odd_text() -> impl Strategy<Value = String> {
+    "[a-z/\"\\\\'#=\\[\\]{} \t\u{7f}\u{1}\u{e9}\u{65e5}]{0,12}".prop_map(|text| format!("/{text}"))
+}
+
+proptest! {
+    #[test]
+    fn a_configuration_reads_back_what_it_shows(
+        folder in odd_text(),
+        pools in prop::collection::vec((0u8..3, any::<bool>(), prop::option::of(any::<u32>()), 0u64..86_400_000), 0..4),
+        peers in prop::collection::vec((1u32..65000, prop::option::of(3u64..65535), any::<u8>(), any::<bool>()), 0..4),
+        listen in any::<bool>(),
+    ) {
+        let mut config = good("");
+        config.source = Source::Manifests(Manifests { folder: folder.into() });
+        config.bgp.listen.truncate(if listen { 2 } else { 1 });
+        for (n, (kind, auto_assign, priority, rest)) in pools.into_iter().enumerate() {
+            config.pools.push(Pool {
+                name: format!("pool-{n}").into(),
+                addresses: vec![format!("10.{n}.0.0/24").parse().unwrap(), format!("fd35:{n}::/64").parse().unwrap()],
+                auto_assign,
+                avoid_network_and_broadcast: kind == 1,
+                priority,
+                namespaces: if kind == 0 { vec![] } else { vec!["shop".into()] },
+                namespace_selector: (kind == 1).then(|| "a in (b, c)".parse().unwrap()),
+                service_selector: (kind == 2).then(|| "a!=b, !c".parse().unwrap()),
+                rest: Duration::from_millis(rest),
+                bind: (kind == 2).then(|| "lo".into()),
+            });
+            config.l2.push(L2 {
+                pools: vec![format!("pool-{n}").into()],
+                interfaces: vec![InterfacePattern::StartsWith("bond".to_owned())],
+                exclude_interfaces: vec![],
+                nodes: (kind == 2).then(|| "rack".parse().unwrap()),
+                preference: vec![Preference { nodes: "edge=true".parse().unwrap(), weight: 9 }],
+            });
+        }
+        for (n, (asn, hold, small, passive)) in peers.into_iter().enumerate() {
+            config.bgp.peers.push(Peer {
+                name: format!("peer-{n}").into(),
+                address: PeerAddress { ip: format!("fe80::{n}").parse().unwrap(), interface: Some("eth0".into()) },
+                asn: [PeerAsn::Is(64512), PeerAsn::External, PeerAsn::Internal][n % 3],
+                local_asn: if asn == 23456 { 1 } else { asn },
+                hold_time: hold.map(Duration::from_secs),
+                keepalive_time: hold.map(|hold| Duration::from_secs(hold / 3)),
+                connect_retry_time: Duration::from_millis(100 + u64::from(small)),
+                source_address: passive.then(|| "fe80::9".parse().unwrap()),
+                port: 179,
+                passive,
+                multihop: 1,
+                nodes: None,
+            });
+            config.bgp.advertisements.push(Advertisement {
+                pools: vec![],
+                peers: vec![format!("peer-{n}").into()],
+                service_selector: None,
+                nodes: None,
+                aggregation_length: 28,
+                aggregation_length_v6: 100,
+                local_preference: hold.map(|_| asn),
+                med: None,
+                prepend: small % 65,
+                communities: vec!["64512:1".parse().unwrap(), "large:1:2:3".parse().unwrap()],
+            });
+        }
+        let shown = show(&config);
+        prop_assert_eq!(parse_one(&shown)?, config);
+    }
+
+    #[test]
+    fn random_bytes_are_read_or_refused_with_a_reason(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        read_or_refused(&String::from_utf8_lossy(&bytes))?;
+    }
+
+    /// The example with pieces cut out, doubled and replaced gets much deeper than random bytes.
+    #[test]
+    fn a_mangled_example_is_read_or_refused_with_a_reason(
+        cuts in prop::collection::vec((any::<prop::sample::Index>(), 0usize..40, "[\"\\[\\]{}=,.#%:/0-9a-z\n \u{e9}-]{0,6}"), 1..8),
+    ) {
+        let mut chars: Vec<char> = live_lines().chars().collect();
+        for (place, length, instead) in cuts {
+            let start = place.index(chars.len() + 1);
+            let end = (start + length).min(chars.len());
+            chars.splice(start..end, instead.chars());
+        }
+        read_or_refused(&chars.into_iter().collect::<String>())?;
+    }
+}
+
+/// The example without its comments, so that a cut mostly meets a key or value.
+fn live_lines() -> String {
+    EXAMPLE
+        .lines()
+        .filter(|line| !line.starts_with("# "))
+        .map(|line| line.trim_start_matches('#').to_owned() + "\n")
+        .collect()
+}
+
+fn read_or_refused(text: &str) -> Result<(), TestCaseError> {
+    match parse_one(text) {
+        Ok(config) => prop_assert_eq!(parse_one(&show(&config))?, config),
+        Err(complaints) => {
+            prop_assert!(complaints.iter().count() > 0, "a refusal has a reason");
+            prop_assert!(complaints.render(true).contains("nothing was changed"));
+            prop_assert!(!complaints.to_string().contains("crier does not know why"), "{}", complaints);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,255 @@
+//! What a Service asks for: its annotations of both families, and `spec.loadBalancerIP`.
+//! Floor 1. Whether the wish can be granted is decided by the plan, not here.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::address::Family;
+use crate::names::PoolName;
+use crate::world::{Request, RequestError};
+
+/// Our own prefix; beneath it every name must be known.
+const OWN: &str = "crier.dev/";
+/// MetalLB's prefixes, the one in use before the one of old.
+const METALLB: [&str; 2] = ["metallb.io/", "metallb.universe.tf/"];
+
+const ADDRESSES: &str = "crier.dev/addresses";
+const POOL: &str = "crier.dev/pool";
+const SHARE: &str = "crier.dev/share";
+const EGRESS: &str = "crier.dev/egress";
+const OWN_NAMES: [&str; 4] = [ADDRESSES, POOL, SHARE, EGRESS];
+
+const SPEC_ADDRESS: &str = "spec.loadBalancerIP";
+
+/// Whether an annotation of this name has a meaning here; all others need not be kept.
+pub fn is_read(name: &str) -> bool {
+    name.starts_with(OWN) || METALLB.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Reads what a Service asks for. Where several annotations say the same thing, `crier.dev/` goes before `metallb.io/`, and
+/// that before `metallb.universe.tf/`. MetalLB's own output, `ip-allocated-from-pool`, and any other name beneath
+/// its prefixes say nothing to us.
+pub fn request(
+    annotations: Option<&BTreeMap<String, String>>,
+    spec_address: Option<&str>,
+) -> Result<Request, RequestError> {
+    let none = BTreeMap::new();
+    let annotations = annotations.unwrap_or(&none);
+    refuse_unknown(annotations)?;
+    refuse_unavailable(annotations)?;
+    let pool = match first(annotations, POOL, "address-pool") {
+        Some((field, pool)) => Some(parse_pool(&field, pool)?),
+        None => None,
+    };
+    Ok(Request { addresses: addresses(annotations, spec_address)?, pool })
+}
+
+fn addresses(annotations: &BTreeMap<String, String>, spec_address: Option<&str>) -> Result<Vec<IpAddr>, RequestError> {
+    let annotated = match first(annotations, ADDRESSES, "loadBalancerIPs") {
+        Some((field, text)) => Some((parse_addresses(&field, text)?, field)),
+        None => None,
+    };
+    let spec = match spec_address.map(str::trim).filter(|text| !text.is_empty()) {
+        Some(text) => Some(vec![parse_address(SPEC_ADDRESS, text, text)?]),
+        None => None,
+    };
+    match (annotated, spec) {
+        (Some((addresses, field)), Some(spec)) if addresses != spec => {
+            Err(RequestError::Contradiction { first: field, second: SPEC_ADDRESS.to_owned() })
+        }
+        (Some((addresses, _)), _) => Ok(addresses),
+        (None, spec) => Ok(spec.unwrap_or_default()),
+    }
+}
+
+/// The annotation that counts, with its name: our own, else MetalLB's, where an empty text is as good as none.
+fn first<'a>(annotations: &'a BTreeMap<String, String>, own: &str, metallb: &str) -> Option<(String, &'a str)> {
+    if let Some(value) = annotations.get(own) {
+        return Some((own.to_owned(), value));
+    }
+    METALLB.iter().map(|prefix| format!("{prefix}{metallb}")).find_map(|name| {
+        let value = annotations.get(&name).filter(|value| !value.trim().is_empty())?;
+        Some((name, value.as_str()))
+    })
+}
+
+fn refuse_unknown(annotations: &BTreeMap<String, String>) -> Result<(), RequestError> {
+    let unknown = annotations.iter().find(|(name, _)| name.starts_with(OWN) && !OWN_NAMES.contains(&name.as_str()));
+    let Some((name, value)) = unknown else { return Ok(()) };
+    let nearest = OWN_NAMES
+        .iter()
+        .map(|known| (strsim::damerau_levenshtein(name, known), known))
+        .min()
+        .filter(|(distance, _)| *distance <= 3);
+    let problem = match nearest {
+        Some((_, known)) => format!("there is no such annotation; did you mean {known}?"),
+        None => format!("there is no such annotation; those that exist are {}", OWN_NAMES.join(", ")),
+    };
+    Err(malformed(name, value, problem))
+}
+
+/// Gap (sharing, egress): refused until the version that can do it, so that nobody believes to have what is not there.
+fn refuse_unavailable(annotations: &BTreeMap<String, String>) -> Result<(), RequestError> {
+    let own = [SHARE, EGRESS].into_iter().find(|name| annotations.contains_key(*name)).map(str::to_owned);
+    let field = own.or_else(|| {
+        // MetalLB takes an empty sharing key for none.
+        METALLB
+            .iter()
+            .map(|prefix| format!("{prefix}allow-shared-ip"))
+            .find(|name| annotations.get(name).is_some_and(|key| !key.is_empty()))
+    });
+    match field {
+        Some(field) => Err(RequestError::NotAvailableYet { field }),
+        None => Ok(()),
+    }
+}
+
+fn parse_pool(field: &str, text: &str) -> Result<PoolName, RequestError> {
+    match text.trim() {
+        "" => Err(malformed(field, text, "name a pool, or remove it to have any")),
+        pool => Ok(PoolName::from(pool)),
+    }
+}
+
+/// A comma between, spaces as you like; at most one address of each family.
+fn parse_addresses(field: &str, text: &str) -> Result<Vec<IpAddr>, RequestError> {
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for part in text.split(',') {
+        let address = parse_address(field, text, part.trim())?;
+        let family = Family::of(address);
+        if addresses.iter().any(|other| Family::of(*other) == family) {
+            return Err(malformed(
+                field,
+                text,
+                format!("it names two {family} addresses; one of each family is the most"),
+            ));
+        }
+        addresses.push(address);
+    }
+    Ok(addresses)
+}
+
+fn parse_address(field: &str, text: &str, part: &str) -> Result<IpAddr, RequestError> {
+    part.parse().map_err(|_| match part {
+        "" => malformed(field, text, "an address is missing; write 192.0.2.1 or 192.0.2.1,fd00::1"),
+        part => malformed(field, text, format!("\"{part}\" is not an IP address")),
+    })
+}
+
+fn malformed(field: &str, value: &str, problem: impl Into<String>) -> RequestError {
+    RequestError::Malformed { field: field.to_owned(), value: value.to_owned(), problem: problem.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(annotations: &[(&str, &str)], spec_address: Option<&str>) -> Result<Request, RequestError> {
+        let annotations = annotations.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        request(Some(&annotations), spec_address)
+    }
+
+    fn granted(annotations: &[(&str, &str)], spec_address: Option<&str>) -> (Vec<String>, Option<String>) {
+        let Request { addresses, pool } = read(annotations, spec_address).expect("a wish that can be read");
+        (addresses.iter().map(IpAddr::to_string).collect(), pool.map(|pool| pool.to_string()))
+    }
+
+    fn refused(annotations: &[(&str, &str)], spec_address: Option<&str>) -> String {
+        read(annotations, spec_address).expect_err("a wish that cannot be read").to_string()
+    }
+
+    #[test]
+    fn a_service_without_a_wish_asks_for_anything() {
+        assert_eq!(request(None, None), Ok(Request::default()));
+        assert_eq!(read(&[], Some("")), Ok(Request::default()));
+    }
+
+    #[test]
+    fn each_spelling_of_a_wish_is_understood() {
+        // Annotation, its value, spec.loadBalancerIP; the addresses asked for, the pool asked for.
+        let table = [
+            ("crier.dev/addresses", "192.0.2.1", "", "192.0.2.1", ""),
+            ("crier.dev/addresses", " fd00::1 , 192.0.2.1", "", "fd00::1 192.0.2.1", ""),
+            ("metallb.io/loadBalancerIPs", "192.0.2.1,fd00::1", "", "192.0.2.1 fd00::1", ""),
+            ("metallb.universe.tf/loadBalancerIPs", "192.0.2.1", "", "192.0.2.1", ""),
+            ("unrelated", "", "192.0.2.1", "192.0.2.1", ""),
+            ("crier.dev/pool", "lan", "", "", "lan"),
+            ("metallb.io/address-pool", "lan", "", "", "lan"),
+            ("metallb.universe.tf/address-pool", "lan", "", "", "lan"),
+            ("metallb.io/ip-allocated-from-pool", "lan", "", "", ""),
+            ("metallb.io/loadBalancerIPs", "", "192.0.2.1", "192.0.2.1", ""),
+            ("metallb.io/allow-shared-ip", "", "", "", ""),
+        ];
+        for (name, value, spec, addresses, pool) in table {
+            let (seen, seen_pool) = granted(&[(name, value)], Some(spec));
+            assert_eq!(seen.join(" "), addresses, "addresses of {name}: \"{value}\" and {spec:?}");
+            assert_eq!(seen_pool.unwrap_or_default(), pool, "pool of {name}: \"{value}\"");
+        }
+    }
+
+    #[test]
+    fn our_annotation_goes_before_metallbs_and_its_new_prefix_before_its_old() {
+        let three = [
+            ("crier.dev/pool", "a"),
+            ("metallb.io/address-pool", "b"),
+            ("metallb.universe.tf/address-pool", "c"),
+            ("metallb.io/loadBalancerIPs", "192.0.2.2"),
+            ("metallb.universe.tf/loadBalancerIPs", "192.0.2.3"),
+        ];
+        assert_eq!(granted(&three, None), (vec!["192.0.2.2".to_owned()], Some("a".to_owned())));
+        assert_eq!(granted(&three[1..], None).1.as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn the_field_of_the_spec_may_repeat_the_annotation_but_not_contradict_it() {
+        let annotation = [("metallb.io/loadBalancerIPs", "192.0.2.1")];
+        assert_eq!(granted(&annotation, Some("192.0.2.1")).0, ["192.0.2.1"]);
+        let text = refused(&annotation, Some("192.0.2.2"));
+        assert!(text.contains("metallb.io/loadBalancerIPs") && text.contains("spec.loadBalancerIP"), "{text}");
+        let both = [("crier.dev/addresses", "192.0.2.1,fd00::1")];
+        assert!(refused(&both, Some("192.0.2.1")).contains("different"), "one address is not the same wish as two");
+    }
+
+    #[test]
+    fn a_wish_that_cannot_be_read_names_its_field_and_value() {
+        let table: &[(&str, &str, &str)] = &[
+            ("crier.dev/addresses", "192.0.2.256", "\"192.0.2.256\" is not an IP address"),
+            ("crier.dev/addresses", "192.0.2.0/24", "is not an IP address"),
+            ("crier.dev/addresses", "192.0.2.1,", "an address is missing"),
+            ("crier.dev/addresses", "", "an address is missing"),
+            ("metallb.io/loadBalancerIPs", "192.0.2.1,192.0.2.2", "two IPv4 addresses"),
+            ("metallb.universe.tf/loadBalancerIPs", "fd00::1,fd00::1", "two IPv6 addresses"),
+            ("crier.dev/pool", " ", "name a pool"),
+            ("crier.dev/adresses", "192.0.2.1", "did you mean crier.dev/addresses?"),
+            ("crier.dev/pools", "lan", "did you mean crier.dev/pool?"),
+            ("crier.dev/frobnicate", "yes", "those that exist are crier.dev/addresses"),
+        ];
+        for (field, value, problem) in table {
+            let text = refused(&[(field, value)], None);
+            assert!(text.starts_with(&format!("{field} is \"{value}\": ")), "field and value in: {text}");
+            assert!(text.contains(problem), "{problem} in: {text}");
+        }
+        let text = refused(&[], Some("web.example"));
+        assert!(text.starts_with("spec.loadBalancerIP is \"web.example\""), "{text}");
+    }
+
+    #[test]
+    fn what_this_version_cannot_do_is_refused_and_not_ignored() {
+        for field in
+            ["crier.dev/share", "crier.dev/egress", "metallb.io/allow-shared-ip", "metallb.universe.tf/allow-shared-ip"]
+        {
+            assert_eq!(
+                read(&[(field, "key")], None),
+                Err(RequestError::NotAvailableYet { field: field.to_owned() }),
+                "{field}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_annotations_with_a_meaning_are_kept() {
+        assert!(is_read("crier.dev/anything") && is_read("metallb.io/address-pool"));
+        assert!(!is_read("kubectl.kubernetes.io/last-applied-configuration"));
+        assert!(!is_read("crier.device/pool"));
+    }
+}

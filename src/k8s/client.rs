@@ -1,0 +1,230 @@
+//! The client of the API server, from a kubeconfig or from a pod's service account. Floor 2.
+//!
+//! TLS is rustls; names are resolved inside the process, for a static binary cannot load the host's name service modules.
+//! Nothing here limits the rate of requests, and nothing retries: each caller knows best what its failure means.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::ResolverConfig;
+use hickory_resolver::net::NetError;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use http::header::{HeaderValue, USER_AGENT};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::Name;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use kube::client::{Body, ConfigExt};
+use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use tower::{BoxError, ServiceBuilder, ServiceExt};
+use tracing::warn;
+
+use crate::config::Access;
+
+/// How long one address of the API server may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A dead connection is noticed this long after the last sign of life, plus [`PING_TIMEOUT`]: by HTTP/2 pings where the
+/// API server is silent, by TCP where its host is.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of one answer that may be under way unread; a page of a list should fit, so that it comes in one go.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+
+/// Why there is no client. Nothing was opened or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("the kubeconfig {path} cannot be used: {source}")]
+    Kubeconfig { path: PathBuf, source: KubeconfigError },
+    #[error(
+        "the kubeconfig {path} asks for the login program \"{command}\" (exec); crier runs none: use a token, a tokenFile or a client certificate"
+    )]
+    LoginProgram { path: PathBuf, command: String },
+    #[error(
+        "the kubeconfig {path} asks for the login \"{name}\" (auth-provider), which Kubernetes has removed: use a token, a tokenFile or a client certificate"
+    )]
+    LoginProvider { path: PathBuf, name: String },
+    #[error("the kubeconfig {path} asks for the proxy {proxy} (proxy-url); crier reaches the API server only directly")]
+    Proxy { path: PathBuf, proxy: String },
+    #[error("there is no service account to be used (in-cluster = true is for an agent in a pod): {0}")]
+    InCluster(#[source] InClusterError),
+    #[error("the credentials for the API server cannot be used: {0}")]
+    Credentials(#[source] kube::Error),
+    #[error("tls-server-name \"{name}\" is no host name")]
+    ServerName { name: String },
+}
+
+/// A client for the API server. Opens no connection yet: the first request does.
+pub async fn build(access: &Access) -> Result<kube::Client, ClientError> {
+    let mut config = match access {
+        Access::Kubeconfig(path) => from_kubeconfig(path.clone()).await?,
+        Access::InCluster => kube::Config::incluster().map_err(ClientError::InCluster)?,
+    };
+    config.headers.push((USER_AGENT, HeaderValue::from_static(concat!("crier/", env!("CARGO_PKG_VERSION")))));
+    assemble(&config)
+}
+
+async fn from_kubeconfig(path: PathBuf) -> Result<kube::Config, ClientError> {
+    let unusable = |source| ClientError::Kubeconfig { path: path.clone(), source };
+    let kubeconfig = Kubeconfig::read_from(&path).map_err(unusable)?;
+    let proxy = proxy_of(&kubeconfig);
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
+    let config = config.map_err(unusable)?;
+    if let Some(exec) = &config.auth_info.exec {
+        return Err(ClientError::LoginProgram { path, command: exec.command.clone().unwrap_or_default() });
+    }
+    if let Some(provider) = &config.auth_info.auth_provider {
+        return Err(ClientError::LoginProvider { path, name: provider.name.clone() });
+    }
+    if let Some(proxy) = proxy {
+        return Err(ClientError::Proxy { path, proxy });
+    }
+    Ok(config)
+}
+
+/// The proxy of the cluster in use. Asked of the file itself: kube would also take one from the environment, which is
+/// meant for a way out to the world, not for the API server next door.
+fn proxy_of(kubeconfig: &Kubeconfig) -> Option<String> {
+    let current = kubeconfig.current_context.as_ref()?;
+    let context = kubeconfig.contexts.iter().find(|context| &context.name == current)?.context.as_ref()?;
+    let cluster = kubeconfig.clusters.iter().find(|cluster| cluster.name == context.cluster)?.cluster.as_ref()?;
+    cluster.proxy_url.clone().filter(|proxy| !proxy.is_empty())
+}
+
+fn assemble(config: &kube::Config) -> Result<kube::Client, ClientError> {
+    if config.cluster_url.scheme_str() == Some("http") {
+        warn!(url = %config.cluster_url, "the API server is spoken to in clear text");
+    }
+    let tls = config.rustls_client_config().map_err(ClientError::Credentials)?;
+    let mut https = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
+    if let Some(name) = &config.tls_server_name {
+        let server = name.clone().try_into().map_err(|_| ClientError::ServerName { name: name.clone() })?;
+        https = https.with_server_name_resolver(hyper_rustls::FixedServerNameResolver::new(server));
+    }
+    // HTTP/2 where the API server offers it: all watches and writes of an agent share one connection.
+    let connector = https.enable_all_versions().wrap_connector(tcp());
+    let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .http2_initial_stream_window_size(STREAM_WINDOW)
+        .http2_initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_keep_alive_interval(PING_INTERVAL)
+        .http2_keep_alive_timeout(PING_TIMEOUT)
+        .build::<_, Body>(connector);
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer().map_err(ClientError::Credentials)?)
+        .layer(config.extra_headers_layer().map_err(ClientError::Credentials)?)
+        .service(http.map_err(BoxError::from));
+    Ok(kube::Client::new(service, config.default_namespace.clone()))
+}
+
+fn tcp() -> HttpConnector<Names> {
+    let mut tcp = HttpConnector::new_with_resolver(Names);
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    tcp.set_keepalive(Some(PING_INTERVAL));
+    tcp.set_keepalive_interval(Some(PING_TIMEOUT));
+    tcp.set_keepalive_retries(Some(1));
+    tcp.set_tcp_user_timeout(Some(PING_INTERVAL + PING_TIMEOUT));
+    tcp
+}
+
+/// Host names to addresses by /etc/hosts and the name servers of /etc/resolv.conf, both read anew for each connection:
+/// connections are rare, and an agent outlives many a change of name servers.
+#[derive(Clone)]
+struct Names;
+
+impl tower::Service<Name> for Names {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = NetError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, NetError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), NetError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        Box::pin(async move {
+            let addresses = resolve(name.as_str()).await?;
+            // The connector puts the port of the URL in the place of 0.
+            Ok(addresses.into_iter().map(|address| SocketAddr::new(address, 0)).collect::<Vec<_>>().into_iter())
+        })
+    }
+}
+
+async fn resolve(host: &str) -> Result<Vec<IpAddr>, NetError> {
+    let resolver = TokioResolver::builder_tokio().or_else(|_: NetError| {
+        // Without name servers /etc/hosts is still good.
+        let nobody = ResolverConfig::from_parts(None, Vec::new(), Vec::new());
+        Ok::<_, Infallible>(TokioResolver::builder_with_config(nobody, TokioRuntimeProvider::default()))
+    });
+    let Ok(resolver) = resolver;
+    Ok(resolver.build()?.lookup_ip(host).await?.iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn refused(kubeconfig: &str) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kubeconfig");
+        std::fs::write(&path, kubeconfig).unwrap();
+        match build(&Access::Kubeconfig(path)).await {
+            Ok(_) => panic!("a client was built"),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    fn kubeconfig(cluster: &str, user: &str) -> String {
+        format!(
+            "{{apiVersion: v1, kind: Config, current-context: c, contexts: [{{name: c, context: {{cluster: c, user: u}}}}],
+               clusters: [{{name: c, cluster: {cluster}}}], users: [{{name: u, user: {user}}}]}}"
+        )
+    }
+
+    #[tokio::test]
+    async fn a_kubeconfig_that_cannot_be_used_says_why() {
+        let server = "{server: 'https://127.0.0.1:6443'}";
+        let table = [
+            (
+                kubeconfig(server, "{exec: {apiVersion: client.authentication.k8s.io/v1, command: aws-login}}"),
+                "aws-login",
+            ),
+            (kubeconfig(server, "{auth-provider: {name: oidc, config: {}}}"), "\"oidc\""),
+            (
+                kubeconfig("{server: 'https://127.0.0.1:6443', proxy-url: 'http://proxy:3128'}", "{}"),
+                "http://proxy:3128",
+            ),
+            (
+                kubeconfig(server, "{client-certificate: /nowhere/tls.crt, client-key: /nowhere/tls.key}"),
+                "/nowhere/tls",
+            ),
+            ("{apiVersion: v1, kind: Config}".to_owned(), "kubeconfig"),
+            (kubeconfig("{server: 'https://127.0.0.1:6443', tls-server-name: '-'}", "{}"), "tls-server-name"),
+        ];
+        for (kubeconfig, word) in table {
+            let text = refused(&kubeconfig).await;
+            assert!(text.contains(word), "{word} in: {text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_missing_kubeconfig_is_named() {
+        let Err(error) = build(&Access::Kubeconfig("/nowhere/kubeconfig".into())).await else { panic!("it was built") };
+        assert!(error.to_string().contains("/nowhere/kubeconfig"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_name_is_resolved_inside_the_process() {
+        let addresses = resolve("localhost").await.expect("every host knows localhost");
+        assert!(addresses.iter().all(IpAddr::is_loopback) && !addresses.is_empty(), "{addresses:?}");
+    }
+}

@@ -1,0 +1,183 @@
+//! EndpointSlice objects into [`world::EndpointSlice`]. Floor 1.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
+
+use crate::k8s::raw::{Kind, Object, Unreadable};
+use crate::k8s::service::object_key;
+use crate::names::{NodeName, ObjectKey};
+use crate::world::{self, Fact, Listing};
+
+/// The label by which a slice names its Service.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// What is read of an EndpointSlice.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct EndpointSliceFields {
+    #[serde(default)]
+    endpoints: Option<Vec<Endpoint>>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Endpoint {
+    node_name: Option<String>,
+    conditions: Option<Conditions>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct Conditions {
+    ready: Option<bool>,
+    serving: Option<bool>,
+}
+
+impl Endpoint {
+    /// Ready, where unknown counts as ready (so the API says), or still serving while it terminates.
+    fn is_serving(&self) -> bool {
+        let conditions = self.conditions.as_ref();
+        let ready = conditions.and_then(|conditions| conditions.ready).unwrap_or(true);
+        let serving = conditions.and_then(|conditions| conditions.serving).unwrap_or(false);
+        ready || serving
+    }
+}
+
+impl Kind for EndpointSliceFields {
+    const GROUP: &'static str = "discovery.k8s.io";
+    const VERSION: &'static str = "v1";
+    const KIND: &'static str = "EndpointSlice";
+    const PLURAL: &'static str = "endpointslices";
+    const FIELDS: &'static [&'static str] = &["endpoints"];
+
+    type Scope = NamespaceResourceScope;
+    type Key = ObjectKey;
+
+    fn key(metadata: &ObjectMeta) -> ObjectKey {
+        object_key(metadata)
+    }
+
+    fn translate(object: &Object<Self>) -> Result<Option<Fact>, Unreadable> {
+        let slice = endpoint_slice(object)?;
+        Ok(slice.map(|slice| Fact::EndpointSlice(object_key(&object.metadata), Some(Arc::new(slice)))))
+    }
+
+    fn gone(key: ObjectKey) -> Fact {
+        Fact::EndpointSlice(key, None)
+    }
+
+    fn listing(keys: BTreeSet<ObjectKey>) -> Listing {
+        Listing::EndpointSlices(keys)
+    }
+}
+
+/// The serving endpoints by node; `None` for a slice that belongs to no Service.
+///
+/// Gap (dual stack): a Service of both families has a slice for each, so a pod counts in both. Whether a node serves at
+/// all does not depend on it.
+pub fn endpoint_slice(object: &Object<EndpointSliceFields>) -> Result<Option<world::EndpointSlice>, Unreadable> {
+    let EndpointSliceFields { endpoints } = object.readable()?;
+    let key = object_key(&object.metadata);
+    let service = object.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME));
+    let Some(service) = service.filter(|name| !name.is_empty()) else { return Ok(None) };
+    let mut serving: BTreeMap<NodeName, u32> = BTreeMap::new();
+    let mut serving_without_node = 0;
+    for endpoint in endpoints.iter().flatten().filter(|endpoint| endpoint.is_serving()) {
+        match endpoint.node_name.as_deref().filter(|name| !name.is_empty()) {
+            Some(node) => *serving.entry(NodeName::from(node)).or_default() += 1,
+            None => serving_without_node += 1,
+        }
+    }
+    let service = ObjectKey { namespace: key.namespace, name: service.as_str().into() };
+    Ok(Some(world::EndpointSlice { service, serving, serving_without_node }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(yaml: &str) -> Option<world::EndpointSlice> {
+        let object: Object<EndpointSliceFields> = serde_saphyr::from_str(yaml).expect("YAML of an EndpointSlice");
+        endpoint_slice(&object).expect("a slice that can be read")
+    }
+
+    fn of_web(endpoints: &str) -> world::EndpointSlice {
+        let metadata = "{name: web-x2v, namespace: shop, labels: {kubernetes.io/service-name: web}}";
+        read(&format!("{{metadata: {metadata}, endpoints: {endpoints}}}")).expect("it belongs to web")
+    }
+
+    #[test]
+    fn a_slice_of_the_endpoint_slice_controller_is_read_whole() {
+        let slice = read(
+            r#"
+addressType: IPv4
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  name: web-7xk2p
+  namespace: shop
+  labels:
+    endpointslice.kubernetes.io/managed-by: endpointslice-controller.k8s.io
+    kubernetes.io/service-name: web
+endpoints:
+- addresses: [10.244.1.7]
+  conditions: {ready: true, serving: true, terminating: false}
+  nodeName: node-a
+  targetRef: {kind: Pod, name: web-1, namespace: shop}
+- addresses: [10.244.1.8]
+  conditions: {ready: true, serving: true, terminating: false}
+  nodeName: node-a
+- addresses: [10.244.2.3]
+  conditions: {ready: false, serving: false, terminating: false}
+  nodeName: node-b
+ports:
+- {name: http, port: 8080, protocol: TCP}
+"#,
+        )
+        .expect("it belongs to web");
+        assert_eq!(slice.service.to_string(), "shop/web");
+        assert_eq!(slice.serving, [(NodeName::from("node-a"), 2)].into(), "node-b has nothing ready");
+        assert_eq!(slice.serving_without_node, 0);
+    }
+
+    #[test]
+    fn an_endpoint_serves_when_it_is_ready_or_still_serving() {
+        let table = [
+            ("{}", true),
+            ("{ready: true}", true),
+            ("{ready: null}", true),
+            ("{ready: false}", false),
+            ("{ready: false, serving: false, terminating: true}", false),
+            ("{ready: false, serving: true, terminating: true}", true),
+            ("{ready: true, serving: false}", true),
+        ];
+        for (conditions, serves) in table {
+            let slice = of_web(&format!("[{{nodeName: a, conditions: {conditions}}}]"));
+            assert_eq!(!slice.serving.is_empty(), serves, "conditions {conditions}");
+        }
+        assert_eq!(of_web("[{nodeName: a}]").serving.len(), 1, "no conditions at all is ready");
+    }
+
+    #[test]
+    fn an_endpoint_that_names_no_node_is_counted_apart() {
+        let slice = of_web("[{addresses: [192.0.2.9]}, {addresses: [192.0.2.10], nodeName: ''}]");
+        assert!(slice.serving.is_empty());
+        assert_eq!(slice.serving_without_node, 2);
+    }
+
+    #[test]
+    fn a_slice_without_endpoints_serves_nothing() {
+        assert!(of_web("null").serving.is_empty(), "the API server writes null for none");
+        assert!(of_web("[]").serving.is_empty());
+    }
+
+    #[test]
+    fn a_slice_of_no_service_says_nothing() {
+        assert_eq!(read("{metadata: {name: stray}, endpoints: [{nodeName: a}]}"), None);
+        let object: Object<EndpointSliceFields> = serde_saphyr::from_str("{metadata: {name: stray}}").unwrap();
+        assert_eq!(EndpointSliceFields::translate(&object), Ok(None));
+    }
+}

@@ -1,0 +1,420 @@
+//! An API server for tests: lists in pages, watches, versions and conflicts on loopback, and misbehaves when told to.
+//! Only what crier asks for; where it stands in for a rule of the real one, it keeps that rule.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::{self, BoxStream, StreamExt};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::config::Access;
+use crate::world::Fact;
+
+pub const SERVICES: &str = "/api/v1/services";
+pub const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
+pub const NODES: &str = "/api/v1/nodes";
+
+/// Dropped, it hangs up on everybody.
+pub struct FakeApi {
+    pub address: SocketAddr,
+    state: Arc<Mutex<State>>,
+    changed: watch::Sender<u64>,
+    tasks: JoinSet<()>,
+}
+
+#[derive(Default)]
+struct State {
+    version: u64,
+    /// By collection (as for all namespaces) and `namespace/name`.
+    objects: BTreeMap<(String, String), Value>,
+    /// Every change: its version, its collection, the watch event.
+    log: Vec<(u64, String, Value)>,
+    /// Watches from before this version are told 410.
+    compacted: u64,
+    /// Watches that began before this are to end.
+    hang_up: u64,
+    faults: VecDeque<Fault>,
+    requests: Vec<Seen>,
+}
+
+/// A request that was made.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    pub method: Method,
+    pub path: String,
+    pub query: String,
+    pub body: Value,
+}
+
+/// The answer to the next request that fits, instead of the right one.
+pub struct Fault {
+    pub method: Method,
+    /// How the path begins.
+    pub path: &'static str,
+    /// `Some(true)`: watches only; `Some(false)`: anything but watches.
+    pub watch: Option<bool>,
+    pub answer: Answer,
+}
+
+pub enum Answer {
+    Status(u16, &'static str),
+    /// Takes the request and never answers.
+    Silence,
+    /// Does as asked, but answers only after so long.
+    Late(Duration),
+    /// Another writer is faster: the object gets a new version just before.
+    Overtaken,
+}
+
+impl FakeApi {
+    pub async fn start() -> FakeApi {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+        FakeApi::on(listener, Arc::default())
+    }
+
+    fn on(listener: TcpListener, state: Arc<Mutex<State>>) -> FakeApi {
+        let address = listener.local_addr().expect("it is bound");
+        let (changed, _) = watch::channel(0);
+        let mut tasks = JoinSet::new();
+        let (shared, changes) = (Arc::clone(&state), changed.clone());
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((connection, _)) = listener.accept().await {
+                let (shared, changes) = (Arc::clone(&shared), changes.clone());
+                let service = hyper::service::service_fn(move |request| {
+                    let (shared, changes) = (Arc::clone(&shared), changes.clone());
+                    async move { Ok::<_, Infallible>(answer(request, shared, changes).await) }
+                });
+                connections.spawn(async move {
+                    let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                    let _ = server.serve_connection(TokioIo::new(connection), service).await;
+                });
+            }
+        });
+        FakeApi { address, state, changed, tasks }
+    }
+
+    /// Hangs up and refuses connections until [`FakeApi::come_back`].
+    pub async fn go_away(&mut self) {
+        self.tasks.shutdown().await;
+    }
+
+    pub async fn come_back(&mut self) {
+        let listener = TcpListener::bind(self.address).await.expect("the port is ours still");
+        *self = FakeApi::on(listener, Arc::clone(&self.state));
+    }
+
+    pub async fn client(&self) -> kube::Client {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kubeconfig");
+        let kubeconfig = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+            "clusters": [{"name": "c", "cluster": {"server": format!("http://{}", self.address)}}],
+            "users": [{"name": "u", "user": {"token": "secret"}}],
+        });
+        std::fs::write(&path, kubeconfig.to_string()).unwrap();
+        crate::k8s::client::build(&Access::Kubeconfig(path)).await.expect("a sound kubeconfig")
+    }
+
+    /// Creates or replaces an object; answers with its version.
+    pub fn put(&self, collection: &str, object: Value) -> String {
+        self.change(|state| state.put(collection, object))
+    }
+
+    pub fn delete(&self, collection: &str, key: &str) {
+        self.change(|state| state.delete(collection, key));
+    }
+
+    /// Deletes without telling any watch, as after a compaction.
+    pub fn lose(&self, collection: &str, key: &str) {
+        self.state.lock().unwrap().objects.remove(&(collection.to_owned(), key.to_owned()));
+    }
+
+    /// Forgets the changes so far: whoever wants to watch from before is told 410.
+    pub fn compact(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.version += 1;
+        state.compacted = state.version;
+        state.log.clear();
+    }
+
+    pub fn end_watches(&self) {
+        self.change(|state| {
+            state.version += 1;
+            state.hang_up = state.version;
+        });
+    }
+
+    pub fn fault(&self, fault: Fault) {
+        self.state.lock().unwrap().faults.push_back(fault);
+    }
+
+    pub fn object(&self, collection: &str, key: &str) -> Option<Value> {
+        self.state.lock().unwrap().objects.get(&(collection.to_owned(), key.to_owned())).cloned()
+    }
+
+    pub fn requests(&self, method: &Method, path: &str) -> Vec<Seen> {
+        let state = self.state.lock().unwrap();
+        state.requests.iter().filter(|seen| seen.method == *method && seen.path.starts_with(path)).cloned().collect()
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.state.lock().unwrap();
+        let result = change(&mut state);
+        self.changed.send_replace(state.version);
+        result
+    }
+}
+
+impl State {
+    fn put(&mut self, collection: &str, mut object: Value) -> String {
+        self.version += 1;
+        let version = self.version.to_string();
+        let key = key_of(&object);
+        let before = self.objects.get(&(collection.to_owned(), key.clone()));
+        let uid = before.map_or_else(|| json!(format!("uid-{version}")), |before| before["metadata"]["uid"].clone());
+        object["metadata"]["resourceVersion"] = json!(version);
+        object["metadata"]["uid"] = uid;
+        let kind = if before.is_some() { "MODIFIED" } else { "ADDED" };
+        self.log.push((self.version, collection.to_owned(), json!({"type": kind, "object": object})));
+        self.objects.insert((collection.to_owned(), key), object);
+        version
+    }
+
+    fn delete(&mut self, collection: &str, key: &str) {
+        self.version += 1;
+        let mut object = self.objects.remove(&(collection.to_owned(), key.to_owned())).expect("it exists");
+        object["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        self.log.push((self.version, collection.to_owned(), json!({"type": "DELETED", "object": object})));
+    }
+
+    fn fault_for(&mut self, seen: &Seen) -> Option<Answer> {
+        let watch = seen.query.contains("watch=true");
+        let fits = |fault: &Fault| {
+            fault.method == seen.method && seen.path.starts_with(fault.path) && fault.watch.is_none_or(|is| is == watch)
+        };
+        let at = self.faults.iter().position(fits)?;
+        self.faults.remove(at).map(|fault| fault.answer)
+    }
+}
+
+fn key_of(object: &Value) -> String {
+    let name = object["metadata"]["name"].as_str().expect("a name");
+    match object["metadata"]["namespace"].as_str() {
+        Some(namespace) => format!("{namespace}/{name}"),
+        None => name.to_owned(),
+    }
+}
+
+type Body = StreamBody<BoxStream<'static, Result<Frame<Bytes>, Infallible>>>;
+
+async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>, changes: watch::Sender<u64>) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let query = parts.uri.query().unwrap_or_default().to_owned();
+    let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    let seen = Seen { method: parts.method, path: parts.uri.path().to_owned(), query, body };
+    let fault = {
+        let mut state = state.lock().unwrap();
+        state.requests.push(seen.clone());
+        state.fault_for(&seen)
+    };
+    match fault {
+        Some(Answer::Status(code, message)) => return failure(code, message),
+        Some(Answer::Silence) => std::future::pending().await,
+        Some(Answer::Late(after)) => tokio::time::sleep(after).await,
+        Some(Answer::Overtaken) => {
+            let (collection, rest) = split(&seen.path);
+            let mut state = state.lock().unwrap();
+            let key = rest.expect("an object").trim_end_matches("/status").to_owned();
+            let object = state.objects[&(collection.clone(), key)].clone();
+            state.put(&collection, object);
+            changes.send_replace(state.version);
+        }
+        None => {}
+    }
+    if seen.method == Method::GET && seen.query.contains("watch=true") {
+        return watch_from(&seen, state, changes);
+    }
+    let mut state = state.lock().unwrap();
+    let response = plain(&seen, &mut state);
+    changes.send_replace(state.version);
+    response
+}
+
+fn plain(seen: &Seen, state: &mut State) -> Response<Body> {
+    let (collection, rest) = split(&seen.path);
+    let Some(rest) = rest else {
+        return match seen.method {
+            Method::GET => list(&collection, &seen.query, state),
+            _ => failure(405, "not here"),
+        };
+    };
+    let (key, subresource) = match rest.strip_suffix("/status") {
+        Some(key) => (key.to_owned(), true),
+        None => (rest, false),
+    };
+    let current = state.objects.get(&(collection.clone(), key.clone())).cloned();
+    match (seen.method.clone(), current) {
+        (Method::POST, _) => {
+            let mut object = seen.body.clone();
+            object["metadata"]["namespace"] = json!(key.trim_end_matches('/'));
+            let key = key_of(&object);
+            if state.objects.contains_key(&(collection.clone(), key.clone())) {
+                return failure(409, "already exists");
+            }
+            state.put(&collection, object);
+            json_answer(201, &state.objects[&(collection, key)])
+        }
+        (_, None) => failure(404, "not found"),
+        (Method::GET, Some(current)) => json_answer(200, &current),
+        (Method::PUT | Method::PATCH, Some(current)) => {
+            let condition = |field: &str| {
+                let wanted = &seen.body["metadata"][field];
+                wanted.is_null() || *wanted == current["metadata"][field]
+            };
+            if !condition("resourceVersion") || !condition("uid") {
+                return failure(409, "the object has been modified");
+            }
+            let mut object = seen.body.clone();
+            if seen.method == Method::PATCH {
+                assert!(subresource, "only the status is patched");
+                object = current;
+                object["status"] = seen.body["status"].clone();
+            }
+            state.put(&collection, object);
+            json_answer(200, &state.objects[&(collection, key)])
+        }
+        _ => failure(405, "not here"),
+    }
+}
+
+fn list(collection: &str, query: &str, state: &State) -> Response<Body> {
+    let number = |name| parameter(query, name).and_then(|text| text.parse::<usize>().ok());
+    let (from, limit) = (number("continue").unwrap_or(0), number("limit").unwrap_or(usize::MAX));
+    let all: Vec<&Value> =
+        state.objects.iter().filter(|((of, _), _)| of == collection).map(|(_, object)| object).collect();
+    let page: Vec<&Value> = all.iter().copied().skip(from).take(limit).collect();
+    let next = from + page.len();
+    let mut metadata = json!({"resourceVersion": state.version.to_string()});
+    if next < all.len() {
+        metadata["continue"] = json!(next.to_string());
+    }
+    json_answer(200, &json!({"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": page}))
+}
+
+fn watch_from(seen: &Seen, state: Arc<Mutex<State>>, changes: watch::Sender<u64>) -> Response<Body> {
+    let (collection, _) = split(&seen.path);
+    let from: u64 = parameter(&seen.query, "resourceVersion").and_then(|text| text.parse().ok()).unwrap_or(0);
+    if from < state.lock().unwrap().compacted {
+        // As the real one does it: the watch begins, and its first event is the error.
+        let error = json!({"type": "ERROR", "object": {"kind": "Status", "status": "Failure", "code": 410, "message": "too old"}});
+        return stream_answer(200, stream::iter([line(&error)]).boxed());
+    }
+    let began = state.lock().unwrap().hang_up;
+    let changes = changes.subscribe();
+    let events = stream::unfold((from, changes), move |(at, mut changes)| {
+        let (collection, state) = (collection.clone(), Arc::clone(&state));
+        async move {
+            loop {
+                match next_event(&state.lock().unwrap(), &collection, at, began) {
+                    Next::End => return None,
+                    Next::Event(version, event) => return Some((line(&event), (version, changes))),
+                    Next::Wait => {}
+                }
+                changes.changed().await.ok()?;
+            }
+        }
+    });
+    stream_answer(200, events.boxed())
+}
+
+enum Next {
+    Wait,
+    Event(u64, Value),
+    End,
+}
+
+fn next_event(state: &State, collection: &str, after: u64, began: u64) -> Next {
+    if state.hang_up > began {
+        return Next::End;
+    }
+    match state.log.iter().find(|(version, of, _)| *version > after && of == collection) {
+        Some((version, _, event)) => Next::Event(*version, event.clone()),
+        None => Next::Wait,
+    }
+}
+
+/// A path into its collection over all namespaces, and what follows: `namespace/name`, with `/status` where asked for.
+fn split(path: &str) -> (String, Option<String>) {
+    let Some((before, after)) = path.split_once("/namespaces/") else {
+        return (path.to_owned(), None);
+    };
+    let mut parts = after.splitn(3, '/');
+    let (namespace, plural) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    (format!("{before}/{plural}"), Some(format!("{namespace}/{}", parts.next().unwrap_or_default())))
+}
+
+fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    query.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
+}
+
+fn line(event: &Value) -> Result<Frame<Bytes>, Infallible> {
+    Ok(Frame::data(Bytes::from(format!("{event}\n"))))
+}
+
+fn failure(code: u16, message: &str) -> Response<Body> {
+    let mut status =
+        json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": message});
+    if code == 429 {
+        status["details"] = json!({"retryAfterSeconds": 1});
+    }
+    json_answer(code, &status)
+}
+
+fn json_answer(code: u16, body: &Value) -> Response<Body> {
+    stream_answer(code, stream::iter([Ok(Frame::data(Bytes::from(body.to_string())))]).boxed())
+}
+
+fn stream_answer(code: u16, body: BoxStream<'static, Result<Frame<Bytes>, Infallible>>) -> Response<Body> {
+    let mut response = Response::new(StreamBody::new(body));
+    *response.status_mut() = StatusCode::from_u16(code).expect("a status code");
+    response
+}
+
+/// The next Fact that `wanted` knows, within ten seconds; those before it are dropped.
+pub async fn until<T>(facts: &mut mpsc::Receiver<Fact>, what: &str, mut wanted: impl FnMut(&Fact) -> Option<T>) -> T {
+    let found = tokio::time::timeout(Duration::from_secs(10), async {
+        loop {
+            let fact = facts.recv().await.expect("the source lives");
+            if let Some(found) = wanted(&fact) {
+                return found;
+            }
+        }
+    });
+    match found.await {
+        Ok(found) => found,
+        Err(_) => panic!("ten seconds without {what}"),
+    }
+}
+
+/// A Service of type LoadBalancer, as one creates it.
+pub fn service(key: &str) -> Value {
+    let (namespace, name) = key.split_once('/').expect("namespace/name");
+    json!({
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"type": "LoadBalancer", "ipFamilies": ["IPv4"], "ports": [{"port": 80}]},
+    })
+}

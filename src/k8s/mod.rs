@@ -1,0 +1,22 @@
+//! Kubernetes: its objects in, as Facts; the status of Services, Events and the Lease out.
+//! The translators are floor 1 and serve the `manifests` too; client, watch, lease, status and events are floor 2.
+
+// Floor 1: what of an object is read, and what it means.
+pub mod annotation;
+pub mod endpoints;
+pub mod ledger;
+pub mod namespace;
+pub mod node;
+pub mod raw;
+pub mod service;
+
+// Floor 2: the API server.
+pub mod backoff;
+pub mod client;
+pub mod event;
+pub mod lease;
+pub mod status;
+pub mod watch;
+
+#[cfg(test)]
+mod fake;

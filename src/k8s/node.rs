@@ -1,0 +1,142 @@
+//! Node objects into [`world::Node`]. Floor 1.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use k8s_openapi::ClusterResourceScope;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
+
+use crate::k8s::raw::{Kind, Object, Unreadable};
+use crate::k8s::service::labels;
+use crate::names::NodeName;
+use crate::world::{self, Fact, Listing};
+
+/// What is read of a Node.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct NodeFields {
+    #[serde(default)]
+    status: Option<Status>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct Status {
+    addresses: Option<Vec<Address>>,
+    conditions: Option<Vec<Condition>>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Address {
+    #[serde(rename = "type")]
+    kind: String,
+    address: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Condition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
+}
+
+impl Kind for NodeFields {
+    const GROUP: &'static str = "";
+    const VERSION: &'static str = "v1";
+    const KIND: &'static str = "Node";
+    const PLURAL: &'static str = "nodes";
+    const FIELDS: &'static [&'static str] = &["status"];
+
+    type Scope = ClusterResourceScope;
+    type Key = NodeName;
+
+    fn key(metadata: &ObjectMeta) -> NodeName {
+        NodeName::from(metadata.name.as_deref().unwrap_or_default())
+    }
+
+    fn translate(object: &Object<Self>) -> Result<Option<Fact>, Unreadable> {
+        Ok(Some(Fact::Node(Self::key(&object.metadata), Some(Arc::new(node(object)?)))))
+    }
+
+    fn gone(key: NodeName) -> Fact {
+        Fact::Node(key, None)
+    }
+
+    fn listing(keys: BTreeSet<NodeName>) -> Listing {
+        Listing::Nodes(keys)
+    }
+}
+
+/// What the World keeps of a Node. A Node without conditions (from a manifest) is ready.
+pub fn node(object: &Object<NodeFields>) -> Result<world::Node, Unreadable> {
+    let NodeFields { status } = object.readable()?;
+    let Status { addresses, conditions } = status.clone().unwrap_or_default();
+    let conditions = conditions.unwrap_or_default();
+    let condition = |kind: &str| conditions.iter().find(|condition| condition.kind == kind);
+    let addresses = addresses.unwrap_or_default();
+    let internal = addresses.iter().filter(|address| address.kind == "InternalIP");
+    Ok(world::Node {
+        labels: labels(&object.metadata),
+        ready: condition("Ready").is_none_or(|ready| ready.status == "True"),
+        network_unavailable: condition("NetworkUnavailable").is_some_and(|network| network.status == "True"),
+        addresses: internal.filter_map(|address| address.address.parse().ok()).collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(yaml: &str) -> world::Node {
+        let object: Object<NodeFields> = serde_saphyr::from_str(yaml).expect("YAML of a Node");
+        node(&object).expect("a Node that can be read")
+    }
+
+    #[test]
+    fn a_node_of_a_kubelet_is_read_whole() {
+        let seen = read(
+            r#"
+kind: Node
+metadata: {name: node-a, labels: {kubernetes.io/hostname: node-a, rack: a}}
+spec: {podCIDR: 10.244.1.0/24, unschedulable: true}
+status:
+  addresses:
+  - {type: Hostname, address: node-a}
+  - {type: InternalIP, address: 10.0.0.11}
+  - {type: ExternalIP, address: 203.0.113.11}
+  - {type: InternalIP, address: "fd00::11"}
+  conditions:
+  - {type: NetworkUnavailable, status: "False", reason: RouteCreated}
+  - {type: MemoryPressure, status: "False"}
+  - {type: Ready, status: "True", reason: KubeletReady, lastHeartbeatTime: "2026-07-01T08:00:00Z"}
+  nodeInfo: {kubeletVersion: v1.36.3}
+"#,
+        );
+        assert_eq!(seen.labels.0["rack"], "a");
+        assert!(seen.ready && !seen.network_unavailable);
+        let addresses: Vec<String> = seen.addresses.iter().map(ToString::to_string).collect();
+        assert_eq!(addresses, ["10.0.0.11", "fd00::11"], "InternalIP only, in order");
+    }
+
+    #[test]
+    fn ready_is_true_or_absent_and_nothing_else() {
+        let ready = |status: &str| {
+            read(&format!("{{metadata: {{name: a}}, status: {{conditions: [{{type: Ready, status: '{status}'}}]}}}}"))
+                .ready
+        };
+        assert!(ready("True"));
+        assert!(!ready("False"));
+        assert!(!ready("Unknown"), "a kubelet that is silent is not ready");
+        assert!(read("{metadata: {name: a}}").ready, "a Node from a manifest is ready");
+    }
+
+    #[test]
+    fn only_a_true_condition_says_that_the_network_is_missing() {
+        let unavailable = |status: &str| {
+            let condition = format!("{{type: NetworkUnavailable, status: '{status}'}}");
+            read(&format!("{{metadata: {{name: a}}, status: {{conditions: [{condition}]}}}}")).network_unavailable
+        };
+        assert!(unavailable("True"));
+        assert!(!unavailable("False") && !unavailable("Unknown"));
+    }
+}

@@ -1,0 +1,237 @@
+//! The few fields of a Kubernetes object that crier reads, straight from JSON or YAML.
+//! Floor 1. Everything else in an object (managedFields above all) is skipped while it is read and never kept.
+//! What the fields mean is said by the translators beside this file, one for each [`Kind`].
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::marker::PhantomData;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use crate::k8s::annotation;
+use crate::world::{Fact, Listing};
+
+/// A kind of object that crier is told about: where it lives, what is read of it, and the Facts it becomes.
+///
+/// The type that implements this holds the fields beside `metadata`.
+pub trait Kind: DeserializeOwned + Clone + fmt::Debug + Send + Sync + 'static {
+    /// The API group; empty for the core.
+    const GROUP: &'static str;
+    const VERSION: &'static str;
+    const KIND: &'static str;
+    const PLURAL: &'static str;
+    /// The top-level fields that this type reads, beside `metadata`.
+    const FIELDS: &'static [&'static str];
+
+    type Scope;
+    /// What the World calls an object of this kind.
+    type Key: Clone + Ord + fmt::Display + Send;
+
+    fn key(metadata: &ObjectMeta) -> Self::Key;
+
+    /// What the object says; `None` where it says nothing that crier reads.
+    fn translate(object: &Object<Self>) -> Result<Option<Fact>, Unreadable>;
+
+    /// The object is gone, or says nothing any more.
+    fn gone(key: Self::Key) -> Fact;
+
+    fn listing(keys: BTreeSet<Self::Key>) -> Listing;
+}
+
+/// An object of one kind. Decoding fails only where the text is no object at all or its metadata is broken; a fault in
+/// the other fields is kept beside them, so that one bad object never spoils a list.
+#[derive(Debug, Clone)]
+pub struct Object<K> {
+    pub metadata: ObjectMeta,
+    pub fields: Result<K, Unreadable>,
+}
+
+/// Why the fields of an object cannot be read. The object is left as it was last understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unreadable(pub String);
+
+impl<K: Clone> Object<K> {
+    /// The fields, or why there are none.
+    pub fn readable(&self) -> Result<&K, Unreadable> {
+        self.fields.as_ref().map_err(Clone::clone)
+    }
+}
+
+impl<K: Kind> kube::Resource for Object<K> {
+    type DynamicType = ();
+    type Scope = K::Scope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        K::KIND.into()
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        K::GROUP.into()
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        K::VERSION.into()
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        K::PLURAL.into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+impl<'de, K: Kind> Deserialize<'de> for Object<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+struct ObjectVisitor<K>(PhantomData<K>);
+
+impl<'de, K: Kind> Visitor<'de> for ObjectVisitor<K> {
+    type Value = Object<K>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a {}", K::KIND)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<K>, A::Error> {
+        let mut metadata = Metadata::default();
+        let mut fields = serde_json::Map::new();
+        while let Some(name) = map.next_key::<String>()? {
+            if name == "metadata" {
+                metadata = map.next_value()?;
+            } else if K::FIELDS.contains(&name.as_str()) {
+                // A generic value first: a field of the wrong type must not end the reading of the list around us.
+                fields.insert(name, map.next_value()?);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        let fields =
+            serde_json::from_value(serde_json::Value::Object(fields)).map_err(|error| Unreadable(error.to_string()));
+        Ok(Object { metadata: metadata.into(), fields })
+    }
+}
+
+/// What is read of `metadata`.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Metadata {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    labels: Option<BTreeMap<String, String>>,
+    annotations: Option<Annotations>,
+}
+
+impl From<Metadata> for ObjectMeta {
+    fn from(metadata: Metadata) -> ObjectMeta {
+        let Metadata { name, namespace, uid, resource_version, labels, annotations } = metadata;
+        let annotations = annotations.map(|Annotations(ours)| ours).filter(|ours| !ours.is_empty());
+        ObjectMeta { name, namespace, uid, resource_version, labels, annotations, ..ObjectMeta::default() }
+    }
+}
+
+/// The annotations under a prefix that is read here; `kubectl apply` alone leaves a whole copy of the object in another.
+#[derive(Default)]
+struct Annotations(BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for Annotations {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(AnnotationsVisitor)
+    }
+}
+
+struct AnnotationsVisitor;
+
+impl<'de> Visitor<'de> for AnnotationsVisitor {
+    type Value = Annotations;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map of annotations")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Annotations, A::Error> {
+        let mut ours = BTreeMap::new();
+        while let Some(name) = map.next_key::<String>()? {
+            if annotation::is_read(&name) {
+                ours.insert(name, map.next_value()?);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(Annotations(ours))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::k8s::service::ServiceFields;
+
+    /// As the API server of 1.36 answers, with what kubectl and the server itself add.
+    const SERVICE: &str = r#"{
+        "kind": "Service", "apiVersion": "v1",
+        "metadata": {
+            "name": "web", "namespace": "shop", "uid": "0b6f", "resourceVersion": "4711",
+            "creationTimestamp": "2026-07-01T08:00:00Z",
+            "labels": {"app": "web"},
+            "annotations": {
+                "crier.dev/pool": "lan",
+                "metallb.io/ip-allocated-from-pool": "old",
+                "kubectl.kubernetes.io/last-applied-configuration": "{\"apiVersion\":\"v1\"}"
+            },
+            "managedFields": [{"manager": "kubectl", "operation": "Update", "fieldsV1": {"f:spec": {"f:type": {}}}}]
+        },
+        "spec": {"type": "LoadBalancer", "ports": [{"port": 80, "protocol": "TCP", "nodePort": 31000}]},
+        "status": {"loadBalancer": {}}
+    }"#;
+
+    fn object(text: &str) -> Object<ServiceFields> {
+        serde_json::from_str(text).expect("the metadata is sound")
+    }
+
+    #[test]
+    fn only_what_is_read_is_kept() {
+        let service = object(SERVICE);
+        assert_eq!(service.metadata.resource_version.as_deref(), Some("4711"));
+        assert!(service.metadata.managed_fields.is_none(), "managedFields are skipped");
+        let annotations = service.metadata.annotations.expect("two annotations are read");
+        assert_eq!(annotations.keys().collect::<Vec<_>>(), ["crier.dev/pool", "metallb.io/ip-allocated-from-pool"]);
+    }
+
+    #[test]
+    fn a_field_of_the_wrong_type_spoils_its_own_object_only() {
+        let list = format!("[{SERVICE}, {}]", SERVICE.replace("\"port\": 80", "\"port\": \"http\""));
+        let objects: Vec<Object<ServiceFields>> = serde_json::from_str(&list).expect("the list is read to its end");
+        assert!(objects[0].fields.is_ok());
+        let fault = objects[1].readable().expect_err("a port is a number").to_string();
+        assert!(fault.contains("http"), "the fault names the value: {fault}");
+        assert_eq!(objects[1].metadata.name.as_deref(), Some("web"), "and the object can still be named");
+    }
+
+    #[test]
+    fn an_object_without_any_field_is_still_an_object() {
+        let service = object("{}");
+        assert!(service.fields.is_ok());
+        assert!(service.metadata.name.is_none());
+    }
+
+    #[test]
+    fn what_is_no_object_is_refused() {
+        assert!(serde_json::from_str::<Object<ServiceFields>>("[]").is_err());
+        assert!(serde_json::from_str::<Object<ServiceFields>>(r#"{"metadata": {"labels": {"a": 1}}}"#).is_err());
+    }
+}

@@ -1,0 +1,262 @@
+//! Service objects into [`world::Service`]. Floor 1.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
+
+use crate::address::Family;
+use crate::k8s::annotation;
+use crate::k8s::raw::{Kind, Object, Unreadable};
+use crate::names::ObjectKey;
+use crate::selector::Labels;
+use crate::world::{self, Fact, FamilyPolicy, Listing, ServicePort, TrafficPolicy};
+
+/// What is read of a Service.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct ServiceFields {
+    #[serde(default)]
+    spec: Option<Spec>,
+    #[serde(default)]
+    status: Option<Status>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Spec {
+    #[serde(rename = "type")]
+    service_type: Option<String>,
+    load_balancer_class: Option<String>,
+    #[serde(rename = "loadBalancerIP")]
+    load_balancer_ip: Option<String>,
+    ip_families: Option<Vec<String>>,
+    ip_family_policy: Option<String>,
+    #[serde(rename = "clusterIP")]
+    cluster_ip: Option<String>,
+    #[serde(rename = "clusterIPs")]
+    cluster_ips: Option<Vec<String>>,
+    external_traffic_policy: Option<String>,
+    ports: Option<Vec<Port>>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Port {
+    #[serde(default)]
+    protocol: Option<String>,
+    port: u16,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Status {
+    load_balancer: Option<LoadBalancer>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct LoadBalancer {
+    ingress: Option<Vec<Ingress>>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct Ingress {
+    ip: Option<String>,
+}
+
+impl Kind for ServiceFields {
+    const GROUP: &'static str = "";
+    const VERSION: &'static str = "v1";
+    const KIND: &'static str = "Service";
+    const PLURAL: &'static str = "services";
+    const FIELDS: &'static [&'static str] = &["spec", "status"];
+
+    type Scope = NamespaceResourceScope;
+    type Key = ObjectKey;
+
+    fn key(metadata: &ObjectMeta) -> ObjectKey {
+        object_key(metadata)
+    }
+
+    fn translate(object: &Object<Self>) -> Result<Option<Fact>, Unreadable> {
+        let service = service(object)?;
+        Ok(Some(Fact::Service(object_key(&object.metadata), Some(Arc::new(service)))))
+    }
+
+    fn gone(key: ObjectKey) -> Fact {
+        Fact::Service(key, None)
+    }
+
+    fn listing(keys: BTreeSet<ObjectKey>) -> Listing {
+        Listing::Services(keys)
+    }
+}
+
+/// What the World keeps of a Service. Values of a field that this version does not know stand for its default.
+pub fn service(object: &Object<ServiceFields>) -> Result<world::Service, Unreadable> {
+    let ServiceFields { spec, status } = object.readable()?;
+    let metadata = &object.metadata;
+    let spec = spec.clone().unwrap_or_default();
+    let ingress = status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    let ingress = ingress.and_then(|balancer| balancer.ingress.as_deref()).unwrap_or_default();
+    Ok(world::Service {
+        uid: metadata.uid.clone().unwrap_or_default(),
+        resource_version: metadata.resource_version.clone().unwrap_or_default(),
+        load_balancer: spec.service_type.as_deref() == Some("LoadBalancer"),
+        class: spec.load_balancer_class.clone(),
+        labels: labels(metadata),
+        families: families(&spec),
+        family_policy: match spec.ip_family_policy.as_deref() {
+            Some("PreferDualStack") => FamilyPolicy::PreferDualStack,
+            Some("RequireDualStack") => FamilyPolicy::RequireDualStack,
+            _ => FamilyPolicy::SingleStack,
+        },
+        external_traffic_policy: match spec.external_traffic_policy.as_deref() {
+            Some("Local") => TrafficPolicy::Local,
+            _ => TrafficPolicy::Cluster,
+        },
+        request: annotation::request(metadata.annotations.as_ref(), spec.load_balancer_ip.as_deref()),
+        ports: spec.ports.unwrap_or_default().into_iter().map(port).collect(),
+        ingress: ingress.iter().filter_map(|entry| entry.ip.as_deref()?.parse().ok()).collect(),
+    })
+}
+
+fn port(Port { protocol, port }: Port) -> ServicePort {
+    ServicePort { protocol: protocol.unwrap_or_else(|| "TCP".to_owned()), port }
+}
+
+/// `spec.ipFamilies`; a Service that does not carry it (one from a manifest) has those of its cluster addresses.
+fn families(spec: &Spec) -> Vec<Family> {
+    let named = spec.ip_families.iter().flatten().filter_map(|family| match family.as_str() {
+        "IPv4" => Some(Family::V4),
+        "IPv6" => Some(Family::V6),
+        _ => None,
+    });
+    let addresses = spec.cluster_ips.iter().flatten().chain(spec.cluster_ip.iter());
+    let clustered = addresses.filter_map(|text| text.parse::<IpAddr>().ok()).map(Family::of);
+    let mut families: Vec<Family> = named.collect();
+    if families.is_empty() {
+        for family in clustered {
+            if !families.contains(&family) {
+                families.push(family);
+            }
+        }
+    }
+    families
+}
+
+/// The key of a namespaced object; one that names no namespace (in a manifest) is in `default`, as for kubectl.
+pub(super) fn object_key(metadata: &ObjectMeta) -> ObjectKey {
+    let namespace = metadata.namespace.as_deref().filter(|namespace| !namespace.is_empty()).unwrap_or("default");
+    ObjectKey::new(namespace, metadata.name.as_deref().unwrap_or_default())
+}
+
+pub(super) fn labels(metadata: &ObjectMeta) -> Labels {
+    Labels(metadata.labels.clone().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::RequestError;
+
+    fn read(yaml: &str) -> world::Service {
+        let object: Object<ServiceFields> = serde_saphyr::from_str(yaml).expect("YAML of a Service");
+        service(&object).expect("a Service that can be read")
+    }
+
+    #[test]
+    fn a_service_of_the_api_server_is_read_whole() {
+        let seen = read(
+            r#"
+apiVersion: v1
+kind: Service
+metadata:
+  name: istio-ingressgateway
+  namespace: istio-system
+  uid: 5b8e
+  resourceVersion: "812"
+  labels: {app: istio-ingressgateway, tier: front}
+spec:
+  type: LoadBalancer
+  loadBalancerClass: crier.dev/crier
+  loadBalancerIP: 192.168.35.100
+  allocateLoadBalancerNodePorts: true
+  clusterIP: 10.96.12.1
+  clusterIPs: [10.96.12.1, "fd96::1"]
+  ipFamilies: [IPv4, IPv6]
+  ipFamilyPolicy: PreferDualStack
+  externalTrafficPolicy: Local
+  internalTrafficPolicy: Cluster
+  ports:
+  - {name: status-port, nodePort: 30521, port: 15021, protocol: TCP, targetPort: 15021}
+  - {name: dns, port: 53, protocol: UDP, targetPort: dns}
+status:
+  loadBalancer:
+    ingress:
+    - {ip: 192.168.35.100, ipMode: VIP}
+    - {hostname: somewhere.example}
+"#,
+        );
+        assert_eq!((seen.uid.as_str(), seen.resource_version.as_str()), ("5b8e", "812"));
+        assert!(seen.load_balancer);
+        assert_eq!(seen.class.as_deref(), Some("crier.dev/crier"));
+        assert_eq!(seen.labels.0["tier"], "front");
+        assert_eq!(seen.families, [Family::V4, Family::V6]);
+        assert_eq!(seen.family_policy, FamilyPolicy::PreferDualStack);
+        assert_eq!(seen.external_traffic_policy, TrafficPolicy::Local);
+        let ports: Vec<_> = seen.ports.iter().map(|port| (port.protocol.as_str(), port.port)).collect();
+        assert_eq!(ports, [("TCP", 15021), ("UDP", 53)]);
+        let address: IpAddr = "192.168.35.100".parse().unwrap();
+        assert_eq!(seen.request.expect("a wish").addresses, [address]);
+        assert_eq!(seen.ingress, [address], "a host name is no address");
+    }
+
+    #[test]
+    fn a_terse_manifest_gets_the_defaults_of_kubernetes() {
+        let seen = read("{kind: Service, metadata: {name: web}, spec: {type: LoadBalancer, ports: [{port: 80}]}}");
+        assert_eq!(seen.ports, [ServicePort { protocol: "TCP".to_owned(), port: 80 }]);
+        assert_eq!(seen.external_traffic_policy, TrafficPolicy::Cluster);
+        assert_eq!(seen.family_policy, FamilyPolicy::SingleStack);
+        assert!(seen.families.is_empty() && seen.ingress.is_empty() && seen.resource_version.is_empty());
+    }
+
+    #[test]
+    fn families_come_from_the_cluster_addresses_where_the_spec_names_none() {
+        let families = |spec: &str| read(&format!("{{metadata: {{name: web}}, spec: {{{spec}}}}}")).families;
+        assert_eq!(families("clusterIP: 'fd96::1', clusterIPs: ['fd96::1', 10.96.0.9]"), [Family::V6, Family::V4]);
+        assert_eq!(families("clusterIP: 10.96.0.9"), [Family::V4]);
+        assert_eq!(families("ipFamilies: [IPv6], clusterIP: 10.96.0.9"), [Family::V6]);
+        assert_eq!(families("clusterIP: None"), []);
+    }
+
+    #[test]
+    fn a_service_of_another_type_is_told_as_such() {
+        assert!(!read("{metadata: {name: web}, spec: {type: ClusterIP}}").load_balancer);
+        assert!(!read("{metadata: {name: web}}").load_balancer);
+    }
+
+    #[test]
+    fn a_wish_that_cannot_be_read_stays_with_the_service() {
+        let seen = read(
+            "{metadata: {name: web, annotations: {crier.dev/addresses: 192.0.2.300}}, spec: {type: LoadBalancer}}",
+        );
+        assert!(matches!(seen.request, Err(RequestError::Malformed { .. })), "{:?}", seen.request);
+    }
+
+    #[test]
+    fn the_fact_names_the_service_by_namespace_and_name() {
+        let key = |metadata: &str| {
+            let object: Object<ServiceFields> = serde_saphyr::from_str(&format!("metadata: {metadata}")).unwrap();
+            match ServiceFields::translate(&object) {
+                Ok(Some(Fact::Service(key, Some(_)))) => key.to_string(),
+                other => panic!("a Service became {other:?}"),
+            }
+        };
+        assert_eq!(key("{name: web, namespace: shop}"), "shop/web");
+        assert_eq!(key("{name: web}"), "default/web");
+    }
+}

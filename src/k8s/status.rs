@@ -1,0 +1,309 @@
+//! The status writer: makes each Service's status say what the plan wants, and tells the user why in Events. Floor 2.
+//!
+//! Tasks: [`run`], owned by the agent, owns the writes under way; and the Event writer ([`event::run`]), owned by `run`.
+//! Cancelled, a write under way may or may not have happened; it named the version that it was meant for, so it can
+//! never have undone anything newer, and the next slice says again what is wanted.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep_until, timeout};
+use tracing::{debug, warn};
+
+use crate::clock;
+use crate::k8s::event;
+use crate::k8s::ledger::{Ledger, Telling, Written};
+use crate::k8s::raw::Object;
+use crate::k8s::service::{self, ServiceFields};
+use crate::k8s::watch::reason;
+use crate::names::{NodeName, ObjectKey};
+use crate::plan::slice::{ServiceStatus, StatusSlice};
+use crate::world::Fact;
+
+/// Writes under way at a time, on one connection where the API server speaks HTTP/2. Well below the hundred streams that it
+/// allows, so that watches and the Lease always find room.
+const SIDE_BY_SIDE: usize = 64;
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Writes until the sender of the slices is gone. `node` is who tells the Events.
+pub async fn run(client: Client, node: NodeName, mut slices: watch::Receiver<StatusSlice>, facts: mpsc::Sender<Fact>) {
+    let (tell, tellings) = mpsc::channel(event::WAITING);
+    let mut events = JoinSet::new();
+    events.spawn(event::run(client.clone(), node.to_string(), tellings));
+    let mut ledger = Ledger::default();
+    let mut writes = FuturesUnordered::new();
+    let first = slices.borrow_and_update().clone();
+    pass_on(ledger.turn_to(first), &tell);
+    loop {
+        while writes.len() < SIDE_BY_SIDE {
+            let Some((key, wanted, addresses)) = ledger.next_write() else { break };
+            writes.push(write(client.clone(), key, wanted, addresses));
+        }
+        let due = ledger.next_deadline();
+        tokio::select! {
+            changed = slices.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let slice = slices.borrow_and_update().clone();
+                pass_on(ledger.turn_to(slice), &tell);
+            }
+            Some((key, wanted, outcome)) = writes.next() => {
+                let (written, answer) = match outcome {
+                    Ok(answer) => (Written::Done, answer),
+                    Err(written) => (written, None),
+                };
+                if let Written::Refused { why, .. } = &written {
+                    warn!(service = %key, why, "the status was not written; it is tried again");
+                }
+                let fresh = ledger.settle(&key, &wanted, &written, clock::now());
+                pass_on(fresh.telling, &tell);
+                let fact = match (answer, fresh.refusal) {
+                    (Some(service), _) => Fact::StatusWritten(key, service),
+                    (None, Some(why)) => Fact::StatusRefused(key, why),
+                    (None, None) => continue,
+                };
+                if facts.send(fact).await.is_err() {
+                    return;
+                }
+            }
+            () = sleep_until(due.unwrap_or_else(clock::now).into()), if due.is_some() => ledger.wake(clock::now()),
+        }
+    }
+}
+
+fn pass_on(tellings: impl IntoIterator<Item = Telling>, tell: &mpsc::Sender<Telling>) {
+    for telling in tellings {
+        if let Err(error) = tell.try_send(telling) {
+            debug!(%error, "an Event was dropped: too many are waiting");
+        }
+    }
+}
+
+/// One write, and the Service as the API server answered it.
+async fn write(
+    client: Client,
+    key: ObjectKey,
+    wanted: Arc<ServiceStatus>,
+    addresses: Vec<IpAddr>,
+) -> (ObjectKey, Arc<ServiceStatus>, Result<Option<Arc<crate::world::Service>>, Written>) {
+    let api: Api<Object<ServiceFields>> = Api::namespaced(client, key.namespace.as_str());
+    let patch = Patch::Merge(patch(&wanted, &addresses));
+    let params = PatchParams { field_manager: Some("crier".to_owned()), ..PatchParams::default() };
+    let outcome = match timeout(TIMEOUT, api.patch_status(&key.name, &params, &patch)).await {
+        Ok(Ok(object)) => {
+            debug!(service = %key, ?addresses, "status written");
+            Ok(service::service(&object).ok().map(Arc::new))
+        }
+        Ok(Err(kube::Error::Api(status))) if status.code == 409 => {
+            debug!(service = %key, "the status was not written: the Service has changed meanwhile");
+            Err(Written::Overtaken)
+        }
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 => Err(Written::Gone),
+        Ok(Err(error)) => Err(Written::Refused { why: reason(&error), patience: patience(&error) }),
+        Err(_) => Err(Written::Refused { why: "no answer".to_owned(), patience: Duration::ZERO }),
+    };
+    (key, wanted, outcome)
+}
+
+/// The uid and the version make the API server refuse the write where it would meet another object than was judged.
+fn patch(wanted: &ServiceStatus, addresses: &[IpAddr]) -> serde_json::Value {
+    let ingress: Vec<_> =
+        addresses.iter().map(|ip| serde_json::json!({ "ip": ip.to_string(), "ipMode": "VIP" })).collect();
+    serde_json::json!({
+        "metadata": { "uid": wanted.uid, "resourceVersion": wanted.resource_version },
+        "status": { "loadBalancer": { "ingress": ingress } },
+    })
+}
+
+/// How long the API server asked us to wait.
+fn patience(error: &kube::Error) -> Duration {
+    let kube::Error::Api(status) = error else { return Duration::ZERO };
+    Duration::from_secs(status.details.as_ref().map_or(0, |details| details.retry_after_seconds).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use serde_json::json;
+
+    use super::*;
+    use crate::k8s::fake::{self, Answer, FakeApi, Fault, SERVICES};
+    use crate::plan::slice::Notice;
+
+    struct Writer {
+        slices: watch::Sender<StatusSlice>,
+        facts: mpsc::Receiver<Fact>,
+        _task: JoinSet<()>,
+    }
+
+    impl Writer {
+        async fn start(api: &FakeApi) -> Writer {
+            let (slices, receiver) = watch::channel(StatusSlice::default());
+            let (sender, facts) = mpsc::channel(64);
+            let mut task = JoinSet::new();
+            task.spawn(run(api.client().await, NodeName::from("node-a"), receiver, sender));
+            Writer { slices, facts, _task: task }
+        }
+
+        /// Wants these addresses for the Service, as it now is at the API server.
+        fn want(&self, api: &FakeApi, key: &str, write: Option<&[&str]>, notice: Option<Notice>) {
+            let object = api.object(SERVICES, key).expect("the Service exists");
+            let text = |field: &str| object["metadata"][field].as_str().expect(field).to_owned();
+            let write = write.map(|all| all.iter().map(|ip| ip.parse().expect("an address")).collect());
+            let status = ServiceStatus { uid: text("uid"), resource_version: text("resourceVersion"), write, notice };
+            let (namespace, name) = key.split_once('/').unwrap();
+            self.slices.send_modify(|slice| {
+                slice.services.insert(ObjectKey::new(namespace, name), Arc::new(status));
+            });
+        }
+
+        async fn written(&mut self) -> (String, Arc<crate::world::Service>) {
+            fake::until(&mut self.facts, "a status that was written", |fact| match fact {
+                Fact::StatusWritten(key, service) => Some((key.to_string(), Arc::clone(service))),
+                _ => None,
+            })
+            .await
+        }
+
+        async fn refused(&mut self) -> String {
+            fake::until(&mut self.facts, "a refusal", |fact| match fact {
+                Fact::StatusRefused(_, why) => Some(why.clone()),
+                _ => None,
+            })
+            .await
+        }
+    }
+
+    fn fault(answer: Answer) -> Fault {
+        Fault { method: Method::PATCH, path: "/api/v1/namespaces/shop/services", watch: None, answer }
+    }
+
+    fn notice(warning: bool, message: &str) -> Option<Notice> {
+        Some(Notice { warning, reason: "Word".to_owned(), message: message.to_owned() })
+    }
+
+    /// Waits until the API server has seen so many Events.
+    async fn events(api: &FakeApi, count: usize) -> Vec<serde_json::Value> {
+        let path = "/apis/events.k8s.io/v1/namespaces/shop/events";
+        let seen = timeout(Duration::from_secs(10), async {
+            loop {
+                let seen = api.requests(&Method::POST, path);
+                if seen.len() >= count {
+                    return seen.into_iter().map(|seen| seen.body).collect();
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+        seen.await.expect("the Events come")
+    }
+
+    #[tokio::test]
+    async fn a_status_is_written_and_answered_as_a_fact() {
+        let api = FakeApi::start().await;
+        api.put(SERVICES, fake::service("shop/web"));
+        let mut writer = Writer::start(&api).await;
+        writer.want(&api, "shop/web", Some(&["192.0.2.1", "fd00::1"]), notice(false, "assigned"));
+        let (key, service) = writer.written().await;
+        assert_eq!(key, "shop/web");
+        let object = api.object(SERVICES, "shop/web").unwrap();
+        let expected = json!([{"ip": "192.0.2.1", "ipMode": "VIP"}, {"ip": "fd00::1", "ipMode": "VIP"}]);
+        assert_eq!(object["status"]["loadBalancer"]["ingress"], expected);
+        assert_eq!(service.ingress.len(), 2);
+        assert_eq!(Some(service.resource_version.as_str()), object["metadata"]["resourceVersion"].as_str());
+        assert_eq!(events(&api, 1).await[0]["note"], "assigned");
+
+        writer.want(&api, "shop/web", Some(&[]), None);
+        assert!(writer.written().await.1.ingress.is_empty(), "to clear is to write none");
+    }
+
+    #[tokio::test]
+    async fn a_write_for_an_older_version_changes_nothing() {
+        let api = FakeApi::start().await;
+        api.put(SERVICES, fake::service("shop/web"));
+        let mut writer = Writer::start(&api).await;
+        api.fault(fault(Answer::Overtaken));
+        writer.want(&api, "shop/web", Some(&["192.0.2.1"]), None);
+        let path = "/api/v1/namespaces/shop/services";
+        while api.requests(&Method::PATCH, path).is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        writer.want(&api, "shop/web", Some(&["192.0.2.2"]), None);
+        let (_, service) = writer.written().await;
+        assert_eq!(service.ingress, ["192.0.2.2".parse::<IpAddr>().unwrap()], "the wish for the version there is");
+        assert_eq!(api.requests(&Method::PATCH, path).len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_told_and_the_write_tried_again() {
+        let api = FakeApi::start().await;
+        api.put(SERVICES, fake::service("shop/web"));
+        let mut writer = Writer::start(&api).await;
+        api.fault(fault(Answer::Status(403, "services is forbidden")));
+        writer.want(&api, "shop/web", Some(&["192.0.2.1"]), None);
+        assert_eq!(writer.refused().await, "403 services is forbidden");
+        assert_eq!(writer.written().await.0, "shop/web");
+    }
+
+    #[tokio::test]
+    async fn a_service_that_is_gone_is_no_trouble() {
+        let api = FakeApi::start().await;
+        api.put(SERVICES, fake::service("shop/gone"));
+        api.put(SERVICES, fake::service("shop/web"));
+        let mut writer = Writer::start(&api).await;
+        api.fault(fault(Answer::Status(404, "not found")));
+        writer.want(&api, "shop/gone", Some(&["192.0.2.1"]), None);
+        while api.requests(&Method::PATCH, "/api/v1/namespaces/shop/services/gone").is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        writer.want(&api, "shop/web", Some(&["192.0.2.2"]), None);
+        assert_eq!(writer.facts.recv().await.map(|fact| matches!(fact, Fact::StatusWritten(..))), Some(true));
+    }
+
+    #[tokio::test]
+    async fn many_services_are_written_side_by_side() {
+        let api = FakeApi::start().await;
+        let mut writer = Writer::start(&api).await;
+        let late = Duration::from_millis(300);
+        for number in 0..SIDE_BY_SIDE {
+            let key = format!("shop/web-{number}");
+            api.put(SERVICES, fake::service(&key));
+            api.fault(fault(Answer::Late(late)));
+        }
+        let began = clock::now();
+        for number in 0..SIDE_BY_SIDE {
+            writer.want(&api, &format!("shop/web-{number}"), Some(&["192.0.2.1"]), None);
+        }
+        for _ in 0..SIDE_BY_SIDE {
+            writer.written().await;
+        }
+        let took = began.elapsed();
+        assert!(took < late * 10, "{SIDE_BY_SIDE} writes of {late:?} took {took:?}");
+    }
+
+    #[tokio::test]
+    async fn an_event_that_is_refused_holds_up_nothing() {
+        let api = FakeApi::start().await;
+        api.put(SERVICES, fake::service("shop/web"));
+        api.fault(Fault {
+            method: Method::POST,
+            path: "/apis/events.k8s.io",
+            watch: None,
+            answer: Answer::Status(500, "etcd is away"),
+        });
+        let mut writer = Writer::start(&api).await;
+        writer.want(&api, "shop/web", Some(&["192.0.2.1"]), notice(true, "pool lan is nearly full"));
+        writer.written().await;
+        let seen = events(&api, 2).await;
+        assert_eq!(seen[0]["metadata"]["name"], seen[1]["metadata"]["name"], "the same Event, tried again");
+        assert_eq!(seen[1]["type"], "Warning");
+        assert_eq!(seen[1]["reportingInstance"], "node-a");
+    }
+}

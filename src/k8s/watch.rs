@@ -1,0 +1,554 @@
+//! The watches: Services, EndpointSlices, Nodes and Namespaces of the API server, as Facts. Floor 2.
+//!
+//! Tasks, all owned by [`run`] and gone with it; cancelling them loses nothing, for the next start lists again:
+//! - one [`follow`] for each kind: owns the list and the watch of its kind, sends what it is told;
+//! - [`run`] itself: owns the picture of whether the API server answers, and tells when that changes.
+//!
+//! A loop of our own over kube's list and watch, instead of `kube::runtime::watcher`: that one says nothing when it has
+//! resumed in silence, never lists again when a resumption is answered 410, and fails a whole list for one bad object.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
+use std::time::{Duration, SystemTime};
+
+use futures::{Stream, StreamExt};
+use kube::api::{ListParams, WatchEvent, WatchParams};
+use kube::{Api, Client};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tracing::{debug, info, warn};
+
+use crate::clock;
+use crate::k8s::backoff::Backoff;
+use crate::k8s::endpoints::EndpointSliceFields;
+use crate::k8s::namespace::NamespaceFields;
+use crate::k8s::node::NodeFields;
+use crate::k8s::raw::{Kind, Object};
+use crate::k8s::service::ServiceFields;
+use crate::world::{ApiServer, Fact};
+
+/// Objects in one answer of a list. A page is in memory as a whole for a moment, so it is kept small.
+const PAGE: u32 = 250;
+/// How long one page of a list, or the beginning of a watch, may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Seconds after which we ask the API server to end a watch: each takes one of these, so that they do not all end at once.
+const WATCH_SECONDS: std::ops::Range<u32> = 240..290;
+/// A watch that says nothing for so long is begun again. The API server sends a bookmark every minute or so.
+const SILENCE: Duration = Duration::from_secs(150);
+/// What took so long needs no more delay before the next try than the first one.
+const LIVED: Duration = Duration::from_secs(1);
+const FIRST_DELAY: Duration = Duration::from_millis(50);
+const LONGEST_DELAY: Duration = Duration::from_secs(4);
+/// One failure is an API server that restarts or a connection that was moved; two in a row are worth a word.
+const FAILURES_WORTH_A_WORD: u32 = 2;
+/// How many outcomes may wait for [`run`]. It only ever waits for the receiver of the Facts, and then the watches may too.
+const OUTCOMES: usize = 8;
+
+/// Watches the four kinds until the receiver of the Facts is gone. Waits where that is full. Nothing is ever withdrawn because
+/// the API server is away: an object is told as gone only when a watch says so or a complete list lacks it.
+pub async fn run(client: Client, facts: mpsc::Sender<Fact>) {
+    let (outcomes, mut told) = mpsc::channel(OUTCOMES);
+    let mut follows = JoinSet::new();
+    follows.spawn(follow::<ServiceFields>(client.clone(), facts.clone(), outcomes.clone()));
+    follows.spawn(follow::<EndpointSliceFields>(client.clone(), facts.clone(), outcomes.clone()));
+    follows.spawn(follow::<NodeFields>(client.clone(), facts.clone(), outcomes.clone()));
+    follows.spawn(follow::<NamespaceFields>(client, facts.clone(), outcomes));
+    let mut reach = Reach::new(follows.len());
+    while let Some(outcome) = told.recv().await {
+        if let Some(state) = reach.learn(outcome, clock::wall()) {
+            match &state {
+                ApiServer::Unreachable { why, .. } => warn!(why, "the API server is away; what is known stands"),
+                _ => info!("the API server answers"),
+            }
+            if facts.send(Fact::ApiServer(state)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// What became of a list or the beginning of a watch.
+struct Outcome {
+    /// The plural of the kind.
+    of: &'static str,
+    /// `Err` says why not.
+    result: Result<(), String>,
+}
+
+/// Whether the API server answers, as seen by all the watches together.
+struct Reach {
+    kinds: usize,
+    answered: BTreeSet<&'static str>,
+    failing: BTreeMap<&'static str, Failing>,
+    told: ApiServer,
+}
+
+struct Failing {
+    since: SystemTime,
+    count: u32,
+    why: String,
+}
+
+impl Reach {
+    fn new(kinds: usize) -> Reach {
+        Reach { kinds, answered: BTreeSet::new(), failing: BTreeMap::new(), told: ApiServer::Connecting }
+    }
+
+    /// Takes an outcome in; answers with the state where that is another one now.
+    fn learn(&mut self, Outcome { of, result }: Outcome, now: SystemTime) -> Option<ApiServer> {
+        match result {
+            Ok(()) => {
+                self.answered.insert(of);
+                self.failing.remove(of);
+            }
+            Err(why) => {
+                let why = format!("{of}: {why}");
+                let failing = self.failing.entry(of).or_insert(Failing { since: now, count: 0, why: String::new() });
+                failing.count += 1;
+                failing.why = why;
+            }
+        }
+        let lasting = self.failing.values().filter(|failing| failing.count >= FAILURES_WORTH_A_WORD);
+        let state = match lasting.min_by_key(|failing| failing.since) {
+            Some(Failing { since, why, .. }) => ApiServer::Unreachable { since: *since, why: why.clone() },
+            None if self.answered.len() == self.kinds && self.failing.is_empty() => ApiServer::Reachable,
+            None => return None,
+        };
+        let same = match (&state, &self.told) {
+            // Another failure of the same absence is no news.
+            (ApiServer::Unreachable { since, .. }, ApiServer::Unreachable { since: told, .. }) => since == told,
+            (state, told) => state == told,
+        };
+        if same {
+            return None;
+        }
+        self.told = state.clone();
+        Some(state)
+    }
+}
+
+/// Why a list or a watch came to its end.
+enum End {
+    /// The receiver of the Facts is gone: so are we.
+    Nobody,
+    /// The watch ended without a fault: it goes on from the version reached.
+    Closed,
+    /// The version is too old to go on from: list again.
+    Expired,
+    Failed(Failure),
+}
+
+struct Failure {
+    why: String,
+    /// The API server asked for at least this much patience.
+    patience: Duration,
+}
+
+async fn follow<K: Kind>(client: Client, facts: mpsc::Sender<Fact>, outcomes: mpsc::Sender<Outcome>) {
+    let api: Api<Object<K>> = Api::all(client);
+    let mut backoff = Backoff::new(FIRST_DELAY, LONGEST_DELAY);
+    // The version to go on from; none: list.
+    let mut version: Option<String> = None;
+    loop {
+        let began = clock::now();
+        let end = match &mut version {
+            None => match list(&api, &facts).await {
+                Ok(listed) => {
+                    version = Some(listed);
+                    continue;
+                }
+                Err(end) => end,
+            },
+            Some(version) => watch(&api, version, &facts, &outcomes).await,
+        };
+        if began.elapsed() >= LIVED {
+            backoff.reset();
+        }
+        let mut delay = backoff.next_delay();
+        match end {
+            End::Nobody => return,
+            End::Closed => {}
+            End::Expired => {
+                debug!(kind = K::PLURAL, "the version to watch from is too old; listing again");
+                version = None;
+            }
+            End::Failed(Failure { why, patience }) => {
+                debug!(kind = K::PLURAL, why, "the watch failed");
+                delay = delay.max(patience.min(LONGEST_DELAY));
+                if outcomes.send(Outcome { of: K::PLURAL, result: Err(why) }).await.is_err() {
+                    return;
+                }
+            }
+        }
+        sleep(delay).await;
+    }
+}
+
+/// Tells every object of the kind, page by page, and at last that these are all. Answers with the version to watch from.
+async fn list<K: Kind>(api: &Api<Object<K>>, facts: &mpsc::Sender<Fact>) -> Result<String, End> {
+    let mut keys = BTreeSet::new();
+    let mut params = ListParams::default().limit(PAGE);
+    loop {
+        let page = match timeout(ANSWER_TIMEOUT, api.list(&params)).await {
+            Ok(Ok(page)) => page,
+            Ok(Err(error)) => return Err(end_of(&error)),
+            Err(_) => return Err(no_answer()),
+        };
+        for object in page.items {
+            let key = K::key(&object.metadata);
+            match K::translate(&object) {
+                Ok(Some(fact)) => facts.send(fact).await.map_err(|_| End::Nobody)?,
+                Ok(None) => continue,
+                Err(fault) => skip::<K>(&key, &fault),
+            }
+            keys.insert(key);
+        }
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params = ListParams::default().limit(PAGE).continue_token(&token),
+            None => {
+                let version = page.metadata.resource_version.unwrap_or_default();
+                facts.send(Fact::Listed(K::listing(keys))).await.map_err(|_| End::Nobody)?;
+                return Ok(version);
+            }
+        }
+    }
+}
+
+/// Tells what changes from `version` on, and keeps `version` at the last change told.
+async fn watch<K: Kind>(
+    api: &Api<Object<K>>,
+    version: &mut String,
+    facts: &mpsc::Sender<Fact>,
+    outcomes: &mpsc::Sender<Outcome>,
+) -> End {
+    let params = WatchParams::default().timeout(fastrand::u32(WATCH_SECONDS));
+    let events = match timeout(ANSWER_TIMEOUT, api.watch(&params, version)).await {
+        Ok(Ok(events)) => events,
+        Ok(Err(error)) => return end_of(&error),
+        Err(_) => return no_answer(),
+    };
+    if outcomes.send(Outcome { of: K::PLURAL, result: Ok(()) }).await.is_err() {
+        return End::Nobody;
+    }
+    let mut events = pin!(events);
+    loop {
+        match tell_next(&mut events, version).await {
+            Ok(Some(fact)) => {
+                if facts.send(fact).await.is_err() {
+                    return End::Nobody;
+                }
+            }
+            Ok(None) => {}
+            Err(end) => return end,
+        }
+    }
+}
+
+/// The next event of a watch as a Fact; `None` for one that says nothing to the World.
+async fn tell_next<K: Kind>(
+    events: &mut (impl Stream<Item = kube::Result<WatchEvent<Object<K>>>> + Unpin),
+    version: &mut String,
+) -> Result<Option<Fact>, End> {
+    let event = match timeout(SILENCE, events.next()).await {
+        Err(_) | Ok(None) => return Err(End::Closed),
+        Ok(Some(Err(kube::Error::SerdeError(error)))) => {
+            warn!(kind = K::PLURAL, %error, "an event of the watch cannot be read; it is skipped");
+            return Ok(None);
+        }
+        Ok(Some(Err(error))) => return Err(end_of(&error)),
+        Ok(Some(Ok(event))) => event,
+    };
+    let (object, deleted) = match event {
+        WatchEvent::Added(object) | WatchEvent::Modified(object) => (object, false),
+        WatchEvent::Deleted(object) => (object, true),
+        WatchEvent::Bookmark(bookmark) => {
+            *version = bookmark.metadata.resource_version;
+            return Ok(None);
+        }
+        WatchEvent::Error(status) => return Err(end_of(&kube::Error::Api(status))),
+    };
+    if let Some(reached) = &object.metadata.resource_version {
+        version.clone_from(reached);
+    }
+    let key = K::key(&object.metadata);
+    if deleted {
+        return Ok(Some(K::gone(key)));
+    }
+    match K::translate(&object) {
+        Ok(fact) => Ok(Some(fact.unwrap_or_else(|| K::gone(key)))),
+        Err(fault) => {
+            skip::<K>(&key, &fault);
+            Ok(None)
+        }
+    }
+}
+
+fn skip<K: Kind>(key: &K::Key, fault: &impl std::fmt::Display) {
+    warn!(kind = K::KIND, object = %key, %fault, "an object cannot be read; what it said before stands");
+}
+
+fn end_of(error: &kube::Error) -> End {
+    match error {
+        kube::Error::Api(status) if status.code == 410 => End::Expired,
+        kube::Error::Api(status) => {
+            let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+            End::Failed(Failure { why: reason(error), patience: Duration::from_secs(seconds.into()) })
+        }
+        _ => End::Failed(Failure { why: reason(error), patience: Duration::ZERO }),
+    }
+}
+
+fn no_answer() -> End {
+    End::Failed(Failure { why: format!("no answer in {} s", ANSWER_TIMEOUT.as_secs()), patience: Duration::ZERO })
+}
+
+/// One line of why a request failed, from the outermost word to the cause.
+pub(super) fn reason(error: &kube::Error) -> String {
+    if let kube::Error::Api(status) = error {
+        return format!("{} {}", status.code, status.message);
+    }
+    let mut text = String::new();
+    let mut next: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = next {
+        let word = error.to_string();
+        // Many an error repeats its cause in its own text.
+        if !text.contains(&word) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&word);
+        }
+        next = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use serde_json::json;
+
+    use super::*;
+    use crate::k8s::fake::{self, Answer, FakeApi, Fault, NODES, SERVICES, SLICES, service};
+    use crate::names::ObjectKey;
+    use crate::world::Listing;
+
+    async fn watching(api: &FakeApi) -> (mpsc::Receiver<Fact>, JoinSet<()>) {
+        let (sender, facts) = mpsc::channel(64);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(run(api.client().await, sender));
+        (facts, tasks)
+    }
+
+    /// Waits until the watches are all open.
+    async fn reachable(facts: &mut mpsc::Receiver<Fact>) {
+        fake::until(facts, "an API server that answers", |fact| {
+            (*fact == Fact::ApiServer(ApiServer::Reachable)).then_some(())
+        })
+        .await;
+    }
+
+    async fn listed(facts: &mut mpsc::Receiver<Fact>) -> Vec<String> {
+        fake::until(facts, "a list of Services", |fact| match fact {
+            Fact::Listed(Listing::Services(keys)) => Some(keys.iter().map(ToString::to_string).collect()),
+            _ => None,
+        })
+        .await
+    }
+
+    /// The next word about this Service: its version, or none where it is gone.
+    async fn told(facts: &mut mpsc::Receiver<Fact>, key: &str) -> Option<String> {
+        fake::until(facts, key, |fact| match fact {
+            Fact::Service(of, service) if of.to_string() == key => {
+                Some(service.as_ref().map(|service| service.resource_version.clone()))
+            }
+            _ => None,
+        })
+        .await
+    }
+
+    fn fault(watch: bool, answer: Answer) -> Fault {
+        Fault { method: Method::GET, path: SERVICES, watch: Some(watch), answer }
+    }
+
+    #[tokio::test]
+    async fn every_kind_is_listed_and_then_watched() {
+        let api = FakeApi::start().await;
+        let version = api.put(SERVICES, service("shop/web"));
+        api.put(NODES, json!({"metadata": {"name": "node-a"}}));
+        let (mut facts, _tasks) = watching(&api).await;
+        let mut seen = Vec::new();
+        let mut lists = 0;
+        while lists < 4 {
+            let fact = facts.recv().await.unwrap();
+            lists += usize::from(matches!(fact, Fact::Listed(_)));
+            seen.push(fact);
+        }
+        let service = seen.iter().find_map(|fact| match fact {
+            Fact::Service(key, Some(service)) => Some((key.to_string(), service.resource_version.clone())),
+            _ => None,
+        });
+        assert_eq!(service, Some(("shop/web".to_owned(), version)));
+        assert!(seen.contains(&Fact::Listed(Listing::Services([ObjectKey::new("shop", "web")].into()))));
+        assert!(seen.contains(&Fact::Listed(Listing::Nodes(["node-a".into()].into()))));
+
+        reachable(&mut facts).await;
+        let version = api.put(SERVICES, fake::service("shop/api"));
+        assert_eq!(told(&mut facts, "shop/api").await, Some(version));
+        api.delete(SERVICES, "shop/api");
+        assert_eq!(told(&mut facts, "shop/api").await, None);
+    }
+
+    #[tokio::test]
+    async fn a_long_list_comes_in_pages_and_is_told_as_one() {
+        let api = FakeApi::start().await;
+        for number in 0..PAGE * 2 + 1 {
+            api.put(SERVICES, service(&format!("shop/web-{number:04}")));
+        }
+        let (mut facts, _tasks) = watching(&api).await;
+        assert_eq!(listed(&mut facts).await.len(), (PAGE * 2 + 1) as usize);
+        let lists = api.requests(&Method::GET, SERVICES).into_iter().filter(|seen| seen.query.contains("limit="));
+        assert_eq!(lists.count(), 3, "two full pages and the rest");
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_is_closed_goes_on_where_it_ended() {
+        let api = FakeApi::start().await;
+        let (mut facts, _tasks) = watching(&api).await;
+        reachable(&mut facts).await;
+        for round in 0..3 {
+            let version = api.put(SERVICES, service("shop/web"));
+            assert_eq!(told(&mut facts, "shop/web").await, Some(version), "round {round}");
+            api.end_watches();
+        }
+        let lists = api.requests(&Method::GET, SERVICES).into_iter().filter(|seen| seen.query.contains("limit="));
+        assert_eq!(lists.count(), 1, "nothing was listed again");
+    }
+
+    #[tokio::test]
+    async fn a_version_too_old_is_answered_by_a_new_list_that_lacks_what_is_gone() {
+        let api = FakeApi::start().await;
+        api.put(SERVICES, service("shop/old"));
+        api.put(SERVICES, service("shop/web"));
+        let (mut facts, _tasks) = watching(&api).await;
+        reachable(&mut facts).await;
+        api.lose(SERVICES, "shop/old");
+        api.compact();
+        api.end_watches();
+        assert_eq!(listed(&mut facts).await, ["shop/web"], "410 as the first event of a watch");
+
+        reachable_again(&api, &mut facts).await;
+        api.fault(fault(true, Answer::Status(410, "Gone")));
+        api.end_watches();
+        assert_eq!(listed(&mut facts).await, ["shop/web"], "410 as the answer to the request");
+    }
+
+    /// Waits until a change is told by a watch.
+    async fn reachable_again(api: &FakeApi, facts: &mut mpsc::Receiver<Fact>) {
+        let version = api.put(SERVICES, service("shop/web"));
+        while told(facts, "shop/web").await.as_ref() != Some(&version) {}
+    }
+
+    #[tokio::test]
+    async fn an_api_server_that_is_busy_or_broken_is_asked_again() {
+        let api = FakeApi::start().await;
+        api.put(SERVICES, service("shop/web"));
+        for answer in
+            [Answer::Status(500, "etcd is away"), Answer::Status(429, "later"), Answer::Status(503, "starting")]
+        {
+            api.fault(fault(false, answer));
+        }
+        api.fault(fault(true, Answer::Status(429, "later")));
+        let (mut facts, _tasks) = watching(&api).await;
+        let why = fake::until(&mut facts, "word of the trouble", |fact| match fact {
+            Fact::ApiServer(ApiServer::Unreachable { why, .. }) => Some(why.clone()),
+            _ => None,
+        })
+        .await;
+        assert_eq!(why, "services: 429 later", "what failed, and how; told at the second failure");
+        assert_eq!(listed(&mut facts).await, ["shop/web"]);
+        reachable(&mut facts).await;
+    }
+
+    #[tokio::test]
+    async fn an_api_server_that_is_away_withdraws_nothing() {
+        let mut api = FakeApi::start().await;
+        api.put(SERVICES, service("shop/web"));
+        let (mut facts, _tasks) = watching(&api).await;
+        reachable(&mut facts).await;
+        let left = clock::wall();
+        api.go_away().await;
+        let since = fake::until(&mut facts, "word of the absence", |fact| match fact {
+            Fact::ApiServer(ApiServer::Unreachable { since, .. }) => Some(*since),
+            Fact::Service(_, None) | Fact::Listed(_) => panic!("{fact:?} while the API server is away"),
+            _ => None,
+        })
+        .await;
+        assert!(since >= left, "since the first failure");
+        let version = api.put(SERVICES, service("shop/api"));
+        api.come_back().await;
+        assert_eq!(told(&mut facts, "shop/api").await, Some(version), "what it missed");
+        reachable(&mut facts).await;
+    }
+
+    #[tokio::test]
+    async fn an_object_that_cannot_be_read_keeps_its_last_word_and_harms_no_other() {
+        let api = FakeApi::start().await;
+        api.put(SERVICES, service("shop/web"));
+        let mut broken = service("shop/broken");
+        broken["spec"]["ports"] = json!([{"port": "http"}]);
+        api.put(SERVICES, broken.clone());
+        let (mut facts, _tasks) = watching(&api).await;
+        assert_eq!(listed(&mut facts).await, ["shop/broken", "shop/web"], "it exists, so it is not to be dropped");
+        reachable(&mut facts).await;
+        api.put(SERVICES, broken);
+        let version = api.put(SERVICES, service("shop/web"));
+        let next = fake::until(&mut facts, "a Service", |fact| match fact {
+            Fact::Service(key, service) => Some((key.to_string(), service.clone())),
+            _ => None,
+        })
+        .await;
+        assert_eq!((next.0.as_str(), next.1.map(|web| web.resource_version.clone())), ("shop/web", Some(version)));
+    }
+
+    #[tokio::test]
+    async fn a_slice_that_loses_its_service_is_gone() {
+        let api = FakeApi::start().await;
+        let (mut facts, _tasks) = watching(&api).await;
+        reachable(&mut facts).await;
+        let mut slice = json!({"metadata": {"name": "web-1", "namespace": "shop",
+            "labels": {"kubernetes.io/service-name": "web"}}, "endpoints": [{"nodeName": "a"}]});
+        for expected in [true, false] {
+            api.put(SLICES, slice.clone());
+            let there = fake::until(&mut facts, "the slice", |fact| match fact {
+                Fact::EndpointSlice(_, slice) => Some(slice.is_some()),
+                _ => None,
+            });
+            assert_eq!(there.await, expected);
+            slice["metadata"]["labels"] = json!({});
+        }
+    }
+
+    #[test]
+    fn one_failure_is_no_news_and_a_lasting_one_is_told_once() {
+        let mut reach = Reach::new(2);
+        let mut learn = |of, result: Result<(), &str>, secs| {
+            let outcome = Outcome { of, result: result.map_err(str::to_owned) };
+            reach.learn(outcome, SystemTime::UNIX_EPOCH + Duration::from_secs(secs))
+        };
+        assert_eq!(learn("services", Ok(()), 0), None, "the other kind has not answered yet");
+        assert_eq!(learn("nodes", Ok(()), 0), Some(ApiServer::Reachable));
+        assert_eq!(learn("nodes", Err("refused"), 1), None);
+        assert_eq!(learn("nodes", Ok(()), 2), None, "it had not been told as away");
+        assert_eq!(learn("nodes", Err("refused"), 3), None);
+        let away = ApiServer::Unreachable {
+            since: SystemTime::UNIX_EPOCH + Duration::from_secs(3),
+            why: "nodes: timed out".to_owned(),
+        };
+        assert_eq!(learn("nodes", Err("timed out"), 4), Some(away));
+        assert_eq!(learn("nodes", Err("refused"), 5), None);
+        assert_eq!(learn("services", Ok(()), 6), None, "half an API server is none");
+        assert_eq!(learn("nodes", Ok(()), 7), Some(ApiServer::Reachable));
+    }
+}

@@ -1,0 +1,540 @@
+//! Binds addresses to a link of this host, so that a local server can accept what is sent to them; takes them away again.
+//! Floor 2. An actuator: it follows its slice of the Plan. It never touches an address that crier did not put there:
+//! which ones those are is written on them (`is_ours`), so a restart finds them again without a file.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, AddressScope};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
+
+use super::netlink::{Event, Netlink, NetlinkError};
+use crate::address::{Family, host_prefix};
+use crate::names::InterfaceName;
+use crate::plan::slice::BindSlice;
+
+/// What becomes of the bound addresses when crier stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// A restart: connections go on, the next run finds the addresses.
+    Keep,
+    /// A clean leave: every address that crier ever bound is taken away.
+    Remove,
+}
+
+/// Keeps the addresses of the newest slice bound to their links until `stop` says how to end.
+///
+/// An address that vanishes, or whose link comes later, is bound (again) when the kernel says so. One that the host had
+/// already is left as it is and serves as well.
+///
+/// The slice that `slices` holds at the start counts only if it names an address: an empty one is what a channel is born
+/// with, before there is a Plan, and must not take away what the last run has bound. The first slice sent counts always.
+pub async fn run(mut slices: watch::Receiver<BindSlice>, stop: impl Future<Output = Stop>) {
+    tokio::pin!(stop);
+    let stop = tokio::select! {
+        stop = &mut stop => stop,
+        never = first_slice(&mut slices) => match never {
+            Ok(()) => follow_until(&mut slices, &mut stop).await,
+            Err(_nobody_plans) => stop.await,
+        },
+    };
+    if stop == Stop::Remove
+        && let Err(error) = remove_all().await
+    {
+        warn!(%error, "bound addresses could not be taken away");
+    }
+}
+
+async fn first_slice(slices: &mut watch::Receiver<BindSlice>) -> Result<(), watch::error::RecvError> {
+    if slices.borrow().addresses.is_empty() { slices.changed().await } else { Ok(()) }
+}
+
+async fn follow_until(
+    slices: &mut watch::Receiver<BindSlice>,
+    stop: &mut (impl Future<Output = Stop> + Unpin),
+) -> Stop {
+    let mut binder = Binder::default();
+    loop {
+        tokio::select! {
+            stop = &mut *stop => return stop,
+            error = binder.follow(slices) => warn!(%error, "addresses are not being bound; trying again"),
+        }
+        tokio::select! {
+            stop = &mut *stop => return stop,
+            () = sleep(RETRY_INTERVAL) => {}
+        }
+    }
+}
+
+async fn remove_all() -> Result<(), NetlinkError> {
+    let mut binder = Binder::default();
+    let mut netlink = Netlink::open()?;
+    binder.list(&mut netlink).await?;
+    binder.work(&mut netlink).await
+}
+
+/// The address was put there by crier, in this run or an earlier one.
+///
+/// Kernels since 5.18 keep a protocol with every address, which is meant for this. Older ones forget it, but keep the
+/// metric of a prefix route, which a host prefix does not have: there it is the mark.
+pub(super) fn is_ours(message: &AddressMessage) -> bool {
+    let mut protocol = None;
+    let mut metric = None;
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Protocol(told) => protocol = Some(*told),
+            AddressAttribute::RoutePriority(told) => metric = Some(*told),
+            // The enum is not ours; the mark is in no other attribute.
+            _ => {}
+        }
+    }
+    match protocol {
+        Some(protocol) => protocol == MARK_PROTOCOL,
+        None => metric == Some(MARK_METRIC),
+    }
+}
+
+/// The kernel's description of an address of ours on a link.
+pub(super) fn message(index: u32, loopback: bool, address: IpAddr) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.index = index;
+    message.header.prefix_len = host_prefix(address).prefix_len();
+    message.attributes = vec![
+        AddressAttribute::Local(address),
+        AddressAttribute::Address(address),
+        AddressAttribute::RoutePriority(MARK_METRIC),
+        AddressAttribute::Protocol(MARK_PROTOCOL),
+    ];
+    match Family::of(address) {
+        Family::V4 => {
+            message.header.family = AddressFamily::Inet;
+            // On the loopback, so that this host never takes a Service's address for the source of its own traffic.
+            message.header.scope = if loopback { AddressScope::Host } else { AddressScope::Universe };
+        }
+        Family::V6 => {
+            // Its scope is part of an IPv6 address. Whether it is free is not for this link to find out, and it needs
+            // no route but the one to this host, which the kernel makes.
+            message.header.family = AddressFamily::Inet6;
+            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad | AddressFlags::Noprefixroute));
+        }
+    }
+    message
+}
+
+/// What is wanted, what the kernel has, and which addresses may differ.
+#[derive(Debug, Default)]
+struct Binder {
+    wanted: OrdMap<IpAddr, InterfaceName>,
+    links: BTreeMap<u32, BindLink>,
+    present: BTreeMap<IpAddr, BTreeMap<u32, Whose>>,
+    touched: BTreeSet<IpAddr>,
+    /// What went wrong last, so that it is told once.
+    complaints: BTreeMap<IpAddr, String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct BindLink {
+    name: InterfaceName,
+    loopback: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Ours,
+    TheHosts,
+}
+
+/// One change to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Step {
+    Add { address: IpAddr, index: u32, loopback: bool },
+    Remove { address: IpAddr, index: u32 },
+}
+
+impl Binder {
+    /// Works until the connection to the kernel fails; that is what it answers.
+    async fn follow(&mut self, slices: &mut watch::Receiver<BindSlice>) -> NetlinkError {
+        match self.follow_slices(slices).await {
+            Ok(never) => match never {},
+            Err(error) => error,
+        }
+    }
+
+    async fn follow_slices(
+        &mut self,
+        slices: &mut watch::Receiver<BindSlice>,
+    ) -> Result<std::convert::Infallible, NetlinkError> {
+        let mut netlink = Netlink::open()?;
+        self.list(&mut netlink).await?;
+        loop {
+            self.handle_wanted(slices.borrow_and_update().addresses.clone());
+            self.work(&mut netlink).await?;
+            let overrun = tokio::select! {
+                Ok(()) = slices.changed() => false,
+                event = netlink.event() => self.take_in(event, &mut netlink)?,
+                () = sleep(RETRY_INTERVAL), if !self.complaints.is_empty() => {
+                    self.touched.extend(self.complaints.keys());
+                    false
+                }
+            };
+            if overrun {
+                self.list(&mut netlink).await?;
+            }
+        }
+    }
+
+    /// Takes in an event and those that came with it. Whether any were lost.
+    fn take_in(&mut self, first: Event, netlink: &mut Netlink) -> Result<bool, NetlinkError> {
+        let mut next = Some(first);
+        let mut overrun = false;
+        while let Some(event) = next {
+            match event {
+                Event::Message(message) => self.handle_message(&message),
+                Event::Overrun => overrun = true,
+                Event::Closed => return Err(NetlinkError::Ended),
+            }
+            next = netlink.pending_event();
+        }
+        Ok(overrun)
+    }
+
+    async fn list(&mut self, netlink: &mut Netlink) -> Result<(), NetlinkError> {
+        let links = netlink.links().await?;
+        let addresses = netlink.addresses().await?;
+        self.touched.extend(self.present.keys());
+        self.touched.extend(self.wanted.keys());
+        self.links.clear();
+        self.present.clear();
+        links.iter().chain(&addresses).for_each(|message| self.handle_message(message));
+        Ok(())
+    }
+
+    fn handle_wanted(&mut self, wanted: OrdMap<IpAddr, InterfaceName>) {
+        for item in self.wanted.diff(&wanted) {
+            let (DiffItem::Add(address, _) | DiffItem::Remove(address, _) | DiffItem::Update { new: (address, _), .. }) =
+                item;
+            self.touched.insert(*address);
+        }
+        self.wanted = wanted;
+    }
+
+    fn handle_message(&mut self, message: &RouteNetlinkMessage) {
+        match message {
+            RouteNetlinkMessage::NewLink(message) => {
+                let Some(link) = link(message) else { return };
+                let before = self.links.insert(message.header.index, link.clone());
+                if before.as_ref() != Some(&link) {
+                    self.touch_link(before);
+                    self.touch_link(Some(link));
+                }
+            }
+            // The family tells a link from a port of a bridge, whose leaving is not the link's end.
+            RouteNetlinkMessage::DelLink(message) if message.header.interface_family == AddressFamily::Unspec => {
+                let index = message.header.index;
+                self.touch_link(self.links.get(&index).cloned());
+                self.links.remove(&index);
+                self.present.retain(|_, links| {
+                    links.remove(&index);
+                    !links.is_empty()
+                });
+            }
+            RouteNetlinkMessage::NewAddress(message) => {
+                if let Some(address) = host_address(message) {
+                    let whose = if is_ours(message) { Whose::Ours } else { Whose::TheHosts };
+                    self.present.entry(address).or_default().insert(message.header.index, whose);
+                    self.touched.insert(address);
+                }
+            }
+            RouteNetlinkMessage::DelAddress(message) => {
+                if let Some(address) = host_address(message) {
+                    self.absent(address, message.header.index);
+                    self.touched.insert(address);
+                }
+            }
+            // The enum is not ours; of what else netlink can say, nothing was subscribed to.
+            _ => {}
+        }
+    }
+
+    /// A link appeared, went or changed its name: what is wanted on it has to be looked at again.
+    fn touch_link(&mut self, link: Option<BindLink>) {
+        let Some(link) = link else { return };
+        self.touched.extend(self.wanted.iter().filter(|(_, name)| **name == link.name).map(|(address, _)| *address));
+    }
+
+    fn absent(&mut self, address: IpAddr, index: u32) {
+        if let Some(links) = self.present.get_mut(&address) {
+            links.remove(&index);
+            if links.is_empty() {
+                self.present.remove(&address);
+            }
+        }
+    }
+
+    /// What to change for one address. First it is added where it is wanted, then removed where it is not.
+    fn steps(&self, address: IpAddr) -> Vec<Step> {
+        let present = self.present.get(&address);
+        let wanted = self.wanted.get(&address);
+        let is_wanted_on = |link: &BindLink| wanted == Some(&link.name);
+        let is_present_on = |index: &u32| present.is_some_and(|links| links.contains_key(index));
+        let add = self
+            .links
+            .iter()
+            .filter(|(index, link)| is_wanted_on(link) && !is_present_on(index))
+            .map(|(index, link)| Step::Add { address, index: *index, loopback: link.loopback });
+        let remove = present
+            .into_iter()
+            .flatten()
+            .filter(|(index, whose)| **whose == Whose::Ours && !self.links.get(index).is_some_and(is_wanted_on))
+            .map(|(index, _)| Step::Remove { address, index: *index });
+        add.chain(remove).collect()
+    }
+
+    /// Makes every change there is to make. One that the kernel refuses is remembered as a complaint; only the end of
+    /// the connection is an error.
+    async fn work(&mut self, netlink: &mut Netlink) -> Result<(), NetlinkError> {
+        while let Some(address) = self.touched.pop_first() {
+            let mut refused = None;
+            for step in self.steps(address) {
+                match self.make(&step, netlink).await {
+                    Ok(()) => {}
+                    Err(error @ NetlinkError::Refused(_)) => refused = Some((step, error.to_string())),
+                    Err(error) => {
+                        self.touched.insert(address);
+                        return Err(error);
+                    }
+                }
+            }
+            match refused {
+                None => drop(self.complaints.remove(&address)),
+                Some((step, error)) => {
+                    if self.complaints.get(&address) != Some(&error) {
+                        warn!(%address, ?step, error, "the kernel refused to change an address; trying again");
+                    }
+                    self.complaints.insert(address, error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn make(&mut self, step: &Step, netlink: &mut Netlink) -> Result<(), NetlinkError> {
+        match *step {
+            Step::Add { address, index, loopback } => {
+                let request = RouteNetlinkMessage::NewAddress(message(index, loopback, address));
+                match netlink.change(request, NLM_F_CREATE | NLM_F_EXCL).await {
+                    Ok(()) => {
+                        info!(%address, link = %self.link_name(index), "address bound");
+                        self.present.entry(address).or_default().insert(index, Whose::Ours);
+                    }
+                    // Somebody was quicker, or it is the same address being taken away and put back: the event that
+                    // is on its way says whose it is.
+                    Err(error) if error.is_refusal(libc::EEXIST) => debug!(%address, index, "address is there already"),
+                    // So is the event that the link is gone.
+                    Err(error) if error.is_refusal(libc::ENODEV) => debug!(%address, index, "link is gone"),
+                    Err(error) => return Err(error),
+                }
+            }
+            Step::Remove { address, index } => {
+                let request = RouteNetlinkMessage::DelAddress(message(index, false, address));
+                match netlink.change(request, 0).await {
+                    Ok(()) => info!(%address, link = %self.link_name(index), "address unbound"),
+                    Err(error) if error.is_refusal(libc::EADDRNOTAVAIL) || error.is_refusal(libc::ENODEV) => {
+                        debug!(%address, index, "address was gone already");
+                    }
+                    Err(error) => return Err(error),
+                }
+                self.absent(address, index);
+            }
+        }
+        Ok(())
+    }
+
+    fn link_name(&self, index: u32) -> &str {
+        self.links.get(&index).map_or("", |link| link.name.as_str())
+    }
+}
+
+fn link(message: &LinkMessage) -> Option<BindLink> {
+    let name = message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(InterfaceName::from(name.as_str())),
+        // The enum is not ours; only the name is asked for.
+        _ => None,
+    })?;
+    Some(BindLink { name, loopback: message.header.flags.contains(LinkFlags::Loopback) })
+}
+
+/// The address, if it is one that crier could have bound: alone in its prefix, and its own peer.
+fn host_address(message: &AddressMessage) -> Option<IpAddr> {
+    let mut local = None;
+    let mut peer = None;
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(address) => local = Some(*address),
+            AddressAttribute::Address(address) => peer = Some(*address),
+            // The enum is not ours; nothing else identifies an address.
+            _ => {}
+        }
+    }
+    let address = local.or(peer)?;
+    let alone = message.header.prefix_len == host_prefix(address).prefix_len();
+    (alone && peer.is_none_or(|peer| peer == address)).then_some(address)
+}
+
+/// Who put an address there, in the kernel's own words: a number that neither the kernel nor another program of note uses.
+const MARK_PROTOCOL: AddressProtocol = AddressProtocol::Other(67);
+
+/// "crie" in ASCII.
+const MARK_METRIC: u32 = 0x6372_6965;
+
+/// How long to wait before something that the kernel refused is tried again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LO: u32 = 1;
+    const ETH0: u32 = 2;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn new_link(index: u32, name: &str) -> RouteNetlinkMessage {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        if index == LO {
+            message.header.flags = LinkFlags::Up | LinkFlags::Loopback;
+        }
+        message.attributes = vec![LinkAttribute::IfName(name.to_owned())];
+        RouteNetlinkMessage::NewLink(message)
+    }
+
+    fn the_hosts(index: u32, address: &str) -> AddressMessage {
+        let mut message = message(index, false, ip(address));
+        message.attributes.retain(|attribute| {
+            !matches!(attribute, AddressAttribute::Protocol(_) | AddressAttribute::RoutePriority(_))
+        });
+        message
+    }
+
+    fn ours(index: u32, address: &str) -> RouteNetlinkMessage {
+        RouteNetlinkMessage::NewAddress(message(index, index == LO, ip(address)))
+    }
+
+    /// A binder on a host with `lo` and `eth0`, that has heard `heard` and wants `wanted`.
+    fn binder(heard: &[RouteNetlinkMessage], wanted: &[(&str, &str)]) -> Binder {
+        let mut binder = Binder::default();
+        binder.handle_message(&new_link(LO, "lo"));
+        binder.handle_message(&new_link(ETH0, "eth0"));
+        heard.iter().for_each(|message| binder.handle_message(message));
+        want(&mut binder, wanted);
+        binder
+    }
+
+    fn want(binder: &mut Binder, wanted: &[(&str, &str)]) {
+        binder.handle_wanted(wanted.iter().map(|(address, link)| (ip(address), InterfaceName::from(*link))).collect());
+    }
+
+    /// The steps for everything that was touched.
+    fn steps(binder: &mut Binder) -> Vec<Step> {
+        std::mem::take(&mut binder.touched).into_iter().flat_map(|address| binder.steps(address)).collect()
+    }
+
+    fn add(address: &str, index: u32) -> Step {
+        Step::Add { address: ip(address), index, loopback: index == LO }
+    }
+
+    fn remove(address: &str, index: u32) -> Step {
+        Step::Remove { address: ip(address), index }
+    }
+
+    #[test]
+    fn what_an_earlier_run_left_is_taken_away_unless_it_is_wanted() {
+        let left = [ours(LO, "192.0.2.1"), ours(LO, "fd35::1"), ours(LO, "192.0.2.2")];
+        let mut binder = binder(&left, &[("192.0.2.2", "lo"), ("192.0.2.3", "lo")]);
+        assert_eq!(steps(&mut binder), [remove("192.0.2.1", LO), add("192.0.2.3", LO), remove("fd35::1", LO)]);
+    }
+
+    #[test]
+    fn an_address_of_the_host_is_neither_added_again_nor_taken_away() {
+        let there = RouteNetlinkMessage::NewAddress(the_hosts(LO, "192.0.2.1"));
+        let mut binder = binder(std::slice::from_ref(&there), &[("192.0.2.1", "lo")]);
+        assert_eq!(steps(&mut binder), []);
+        want(&mut binder, &[]);
+        assert_eq!(steps(&mut binder), []);
+
+        want(&mut binder, &[("192.0.2.1", "lo")]);
+        binder.handle_message(&RouteNetlinkMessage::DelAddress(the_hosts(LO, "192.0.2.1")));
+        assert_eq!(steps(&mut binder), [add("192.0.2.1", LO)], "the host gave it up, so it has to be bound now");
+    }
+
+    #[test]
+    fn an_address_that_moves_to_another_link_is_there_before_it_is_gone() {
+        let mut binder = binder(&[ours(LO, "192.0.2.1")], &[("192.0.2.1", "eth0")]);
+        assert_eq!(steps(&mut binder), [add("192.0.2.1", ETH0), remove("192.0.2.1", LO)]);
+    }
+
+    #[test]
+    fn an_address_waits_for_its_link_and_follows_its_name() {
+        let mut binder = binder(&[], &[("192.0.2.1", "vip0")]);
+        assert_eq!(steps(&mut binder), []);
+        binder.handle_message(&new_link(7, "vip0"));
+        assert_eq!(steps(&mut binder), [add("192.0.2.1", 7)]);
+        binder.handle_message(&ours(7, "192.0.2.1"));
+        assert_eq!(steps(&mut binder), []);
+
+        binder.handle_message(&new_link(7, "renamed"));
+        assert_eq!(steps(&mut binder), [remove("192.0.2.1", 7)]);
+        binder.handle_message(&new_link(8, "vip0"));
+        assert_eq!(steps(&mut binder), [add("192.0.2.1", 8), remove("192.0.2.1", 7)]);
+    }
+
+    #[test]
+    fn a_link_that_vanishes_takes_its_addresses_along() {
+        let mut binder = binder(&[ours(ETH0, "192.0.2.1")], &[("192.0.2.1", "eth0")]);
+        assert_eq!(steps(&mut binder), []);
+        let RouteNetlinkMessage::NewLink(gone) = new_link(ETH0, "eth0") else { unreachable!() };
+        binder.handle_message(&RouteNetlinkMessage::DelLink(gone));
+        assert_eq!(steps(&mut binder), []);
+        binder.handle_message(&new_link(9, "eth0"));
+        assert_eq!(steps(&mut binder), [add("192.0.2.1", 9)]);
+    }
+
+    #[test]
+    fn the_mark_is_found_on_kernels_that_know_address_protocols_and_on_those_that_do_not() {
+        let marked = message(LO, true, ip("192.0.2.1"));
+        assert!(is_ours(&marked));
+        let mut old_kernel = marked.clone();
+        old_kernel.attributes.retain(|attribute| !matches!(attribute, AddressAttribute::Protocol(_)));
+        assert!(is_ours(&old_kernel));
+        let mut another_program = marked;
+        for attribute in &mut another_program.attributes {
+            if let AddressAttribute::Protocol(protocol) = attribute {
+                *protocol = AddressProtocol::Other(18);
+            }
+        }
+        assert!(!is_ours(&another_program));
+        assert!(!is_ours(&the_hosts(LO, "192.0.2.1")));
+    }
+
+    #[test]
+    fn a_longer_prefix_and_a_peer_are_not_what_crier_binds() {
+        let mut subnet = the_hosts(ETH0, "192.0.2.1");
+        subnet.header.prefix_len = 24;
+        assert_eq!(host_address(&subnet), None);
+        let mut peer = the_hosts(ETH0, "192.0.2.1");
+        peer.attributes = vec![AddressAttribute::Local(ip("192.0.2.1")), AddressAttribute::Address(ip("192.0.2.9"))];
+        assert_eq!(host_address(&peer), None);
+    }
+}

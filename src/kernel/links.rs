@@ -1,0 +1,339 @@
+//! What the kernel has said of the links of this host, as facts to tell.
+//! Floor 2, for the netlink messages it reads; no socket, no clock. Opens nothing: `observe` does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage, State};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::addresses;
+use crate::address::MacAddress;
+use crate::names::InterfaceName;
+use crate::world::{Fact, Link};
+
+/// All links and their addresses.
+///
+/// Feed it with `handle_list` once and after every overrun, and with `handle_message` for each event; then call
+/// `poll_fact` until it answers `None`. A fact comes only for a link that is not as it was last told.
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    /// Without their addresses.
+    links: BTreeMap<u32, Link>,
+    addresses: BTreeMap<u32, BTreeSet<Address>>,
+    told: BTreeMap<u32, Link>,
+    touched: BTreeSet<u32>,
+}
+
+/// An address of a link. A point-to-point link can have one address several times, with different peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Address {
+    local: IpNet,
+    peer: IpAddr,
+}
+
+impl Links {
+    /// Everything there is: replaces what was known.
+    pub(super) fn handle_list(&mut self, links: &[RouteNetlinkMessage], addresses: &[RouteNetlinkMessage]) {
+        self.touched.extend(self.told.keys().chain(self.links.keys()));
+        self.links.clear();
+        self.addresses.clear();
+        links.iter().chain(addresses).for_each(|message| self.handle_message(message));
+    }
+
+    pub(super) fn handle_message(&mut self, message: &RouteNetlinkMessage) {
+        match message {
+            RouteNetlinkMessage::NewLink(message) if is_whole(message) => {
+                if let Some(link) = link(message) {
+                    self.touched.insert(link.index);
+                    self.links.insert(link.index, link);
+                }
+            }
+            RouteNetlinkMessage::DelLink(message) if is_whole(message) => {
+                let index = message.header.index;
+                self.touched.insert(index);
+                self.links.remove(&index);
+                self.addresses.remove(&index);
+            }
+            RouteNetlinkMessage::NewAddress(message) => {
+                if let Some(address) = address(message) {
+                    let addresses = self.addresses.entry(message.header.index).or_default();
+                    if is_the_hosts_own(message) {
+                        addresses.insert(address)
+                    } else {
+                        addresses.remove(&address)
+                    };
+                    self.touched.insert(message.header.index);
+                }
+            }
+            RouteNetlinkMessage::DelAddress(message) => {
+                if let (Some(address), Some(addresses)) =
+                    (address(message), self.addresses.get_mut(&message.header.index))
+                {
+                    addresses.remove(&address);
+                    self.touched.insert(message.header.index);
+                }
+            }
+            // The enum is not ours; of what else netlink can say, nothing was subscribed to.
+            _ => {}
+        }
+    }
+
+    pub(super) fn poll_fact(&mut self) -> Option<Fact> {
+        while let Some(index) = self.touched.pop_first() {
+            let now = self.link(index);
+            if now.as_ref() != self.told.get(&index) {
+                match &now {
+                    Some(link) => self.told.insert(index, link.clone()),
+                    None => self.told.remove(&index),
+                };
+                return Some(Fact::Link(index, now));
+            }
+        }
+        None
+    }
+
+    fn link(&self, index: u32) -> Option<Link> {
+        let mut link = self.links.get(&index)?.clone();
+        let local = |address: &Address| address.local;
+        link.addresses = self.addresses.get(&index).into_iter().flatten().map(local).collect();
+        link.addresses.dedup();
+        Some(link)
+    }
+}
+
+/// Whether a message is about the link itself. Bridges speak of their ports with the family AF_BRIDGE, where
+/// RTM_DELLINK only means that a port left its bridge; and wireless events name a link without describing it.
+fn is_whole(message: &LinkMessage) -> bool {
+    message.header.interface_family == AddressFamily::Unspec
+        && !message.attributes.iter().any(|attribute| matches!(attribute, LinkAttribute::Wireless(_)))
+}
+
+fn link(message: &LinkMessage) -> Option<Link> {
+    let flags = message.header.flags;
+    let ethernet = message.header.link_layer_type == LinkLayerType::Ether;
+    let mut name = None;
+    let mut mac = None;
+    let mut state = State::Unknown;
+    let mut master = None;
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(text) => name = Some(InterfaceName::from(text.as_str())),
+            LinkAttribute::Address(octets) if ethernet => mac = octets.as_slice().try_into().ok().map(MacAddress),
+            LinkAttribute::OperState(told) => state = *told,
+            LinkAttribute::Controller(index) => master = Some(*index),
+            // The enum is not ours; the rest does not matter to any decision.
+            _ => {}
+        }
+    }
+    let loopback = flags.contains(LinkFlags::Loopback);
+    Some(Link {
+        index: message.header.index,
+        name: name?,
+        mac,
+        up: flags.contains(LinkFlags::Up),
+        // A driver that does not report its state is believed in what it says of its carrier.
+        carrier: state == State::Up || (state == State::Unknown && flags.contains(LinkFlags::LowerUp)),
+        loopback,
+        arp: ethernet && !loopback && flags.contains(LinkFlags::Broadcast) && !flags.contains(LinkFlags::Noarp),
+        master,
+        addresses: Vec::new(),
+    })
+}
+
+fn address(message: &AddressMessage) -> Option<Address> {
+    let mut local = None;
+    let mut peer = None;
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(address) => local = Some(*address),
+            AddressAttribute::Address(address) => peer = Some(*address),
+            // The enum is not ours; nothing else identifies an address.
+            _ => {}
+        }
+    }
+    // IPv6 names its own address only as IFA_ADDRESS, unless there is a peer.
+    let local = local.or(peer)?;
+    let peer = peer.unwrap_or(local);
+    Some(Address { local: IpNet::new(local, message.header.prefix_len).ok()?, peer })
+}
+
+/// An address that others can reach this host at: not one that crier has put there for a Service, and not one that
+/// duplicate address detection has not let pass.
+fn is_the_hosts_own(message: &AddressMessage) -> bool {
+    let unusable = AddressFlags::Tentative | AddressFlags::Dadfailed;
+    !addresses::is_ours(message)
+        && !message.attributes.iter().any(
+            |attribute| matches!(attribute, AddressAttribute::Flags(flags) if flags.intersects(unusable) && !flags.contains(AddressFlags::Optimistic)),
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_route::link::WirelessEvent;
+
+    use super::*;
+
+    const ETH0: u32 = 2;
+
+    fn eth0(change: impl FnOnce(&mut LinkMessage)) -> LinkMessage {
+        let mut message = LinkMessage::default();
+        message.header.index = ETH0;
+        message.header.link_layer_type = LinkLayerType::Ether;
+        message.header.flags = LinkFlags::Up | LinkFlags::LowerUp | LinkFlags::Broadcast;
+        message.attributes = vec![
+            LinkAttribute::IfName("eth0".to_owned()),
+            LinkAttribute::Address(vec![2, 0, 0, 0, 0, 0x0a]),
+            LinkAttribute::OperState(State::Up),
+        ];
+        change(&mut message);
+        message
+    }
+
+    fn new_link(change: impl FnOnce(&mut LinkMessage)) -> RouteNetlinkMessage {
+        RouteNetlinkMessage::NewLink(eth0(change))
+    }
+
+    fn on_eth0(net: &str, more: Vec<AddressAttribute>) -> AddressMessage {
+        let net: IpNet = net.parse().unwrap();
+        let mut message = AddressMessage::default();
+        message.header.index = ETH0;
+        message.header.prefix_len = net.prefix_len();
+        message.attributes = vec![AddressAttribute::Address(net.addr())];
+        message.attributes.extend(more);
+        message
+    }
+
+    fn facts(links: &mut Links) -> Vec<Fact> {
+        std::iter::from_fn(|| links.poll_fact()).collect()
+    }
+
+    /// The addresses in the one fact that is to be told.
+    fn told_addresses(links: &mut Links) -> Vec<String> {
+        match facts(links).as_slice() {
+            [Fact::Link(ETH0, Some(link))] => link.addresses.iter().map(IpNet::to_string).collect(),
+            other => panic!("expected one fact about eth0, got {other:?}"),
+        }
+    }
+
+    fn listed(addresses: &[&str]) -> Links {
+        let mut links = Links::default();
+        let addresses: Vec<_> =
+            addresses.iter().map(|net| RouteNetlinkMessage::NewAddress(on_eth0(net, vec![]))).collect();
+        links.handle_list(&[new_link(|_| {})], &addresses);
+        assert_eq!(facts(&mut links).len(), 1);
+        links
+    }
+
+    #[test]
+    fn a_link_is_told_whole_once_and_again_only_when_it_changed() {
+        let mut links = Links::default();
+        let address = RouteNetlinkMessage::NewAddress(on_eth0("192.0.2.7/24", vec![]));
+        links.handle_list(&[new_link(|_| {})], std::slice::from_ref(&address));
+        let expected = Link {
+            index: ETH0,
+            name: "eth0".into(),
+            mac: Some(MacAddress([2, 0, 0, 0, 0, 0x0a])),
+            up: true,
+            carrier: true,
+            loopback: false,
+            arp: true,
+            master: None,
+            addresses: vec!["192.0.2.7/24".parse().unwrap()],
+        };
+        assert_eq!(facts(&mut links), [Fact::Link(ETH0, Some(expected.clone()))]);
+
+        links.handle_message(&new_link(|_| {}));
+        links.handle_message(&address);
+        links.handle_list(&[new_link(|_| {})], &[address]);
+        assert_eq!(facts(&mut links), [], "nothing changed");
+
+        links.handle_message(&new_link(|link| link.header.flags = LinkFlags::Broadcast));
+        let down = Link { up: false, ..expected };
+        assert_eq!(facts(&mut links), [Fact::Link(ETH0, Some(down))]);
+    }
+
+    #[test]
+    fn a_list_takes_back_what_it_does_not_name() {
+        let mut links = listed(&["192.0.2.7/24", "192.0.2.8/24"]);
+        links.handle_list(&[new_link(|_| {})], &[RouteNetlinkMessage::NewAddress(on_eth0("192.0.2.8/24", vec![]))]);
+        assert_eq!(told_addresses(&mut links), ["192.0.2.8/24"]);
+        links.handle_list(&[], &[]);
+        assert_eq!(facts(&mut links), [Fact::Link(ETH0, None)]);
+    }
+
+    #[test]
+    fn a_port_that_leaves_its_bridge_is_still_there() {
+        let mut links = listed(&[]);
+        links.handle_message(&RouteNetlinkMessage::DelLink(eth0(|link| {
+            link.header.interface_family = AddressFamily::Bridge;
+        })));
+        assert_eq!(facts(&mut links), []);
+        links.handle_message(&RouteNetlinkMessage::DelLink(eth0(|_| {})));
+        assert_eq!(facts(&mut links), [Fact::Link(ETH0, None)]);
+    }
+
+    #[test]
+    fn a_wireless_event_does_not_take_the_mac_away() {
+        let mut links = listed(&[]);
+        links.handle_message(&new_link(|link| {
+            link.attributes =
+                vec![LinkAttribute::IfName("eth0".to_owned()), LinkAttribute::Wireless(WirelessEvent::Other(vec![]))];
+        }));
+        assert_eq!(facts(&mut links), []);
+    }
+
+    #[test]
+    fn only_an_ethernet_link_that_broadcasts_does_arp_and_only_a_driver_without_state_is_asked_for_its_carrier() {
+        type Change = fn(&mut LinkMessage);
+        let unknown = |link: &mut LinkMessage| link.attributes.retain(|a| !matches!(a, LinkAttribute::OperState(_)));
+        let table: [(&str, Change, (bool, bool, bool)); 6] = [
+            ("as it is", |_| {}, (true, true, true)),
+            ("no ARP", |link| link.header.flags |= LinkFlags::Noarp, (true, true, false)),
+            ("no broadcast", |link| link.header.flags -= LinkFlags::Broadcast, (true, true, false)),
+            ("a tunnel", |link| link.header.link_layer_type = LinkLayerType::Ipgre, (false, true, false)),
+            ("no state", unknown, (true, true, true)),
+            (
+                "no state, no carrier",
+                |link| {
+                    link.attributes.retain(|a| !matches!(a, LinkAttribute::OperState(_)));
+                    link.header.flags -= LinkFlags::LowerUp;
+                },
+                (true, false, true),
+            ),
+        ];
+        for (what, change, expected) in table {
+            let Some(link) = link(&eth0(change)) else { panic!("{what}: no link") };
+            assert_eq!((link.mac.is_some(), link.carrier, link.arp), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn an_address_counts_once_it_is_usable_and_until_its_last_peer_is_gone() {
+        let mut links = listed(&[]);
+        let tentative = on_eth0("fd35::7/64", vec![AddressAttribute::Flags(AddressFlags::Tentative)]);
+        links.handle_message(&RouteNetlinkMessage::NewAddress(tentative));
+        assert_eq!(facts(&mut links), [], "a tentative address is not there yet");
+        links.handle_message(&RouteNetlinkMessage::NewAddress(on_eth0("fd35::7/64", vec![])));
+        assert_eq!(told_addresses(&mut links), ["fd35::7/64"]);
+
+        let local = || vec![AddressAttribute::Local("192.0.2.1".parse().unwrap())];
+        links.handle_message(&RouteNetlinkMessage::NewAddress(on_eth0("192.0.2.2/32", local())));
+        assert_eq!(told_addresses(&mut links), ["192.0.2.1/32", "fd35::7/64"]);
+        links.handle_message(&RouteNetlinkMessage::NewAddress(on_eth0("192.0.2.3/32", local())));
+        links.handle_message(&RouteNetlinkMessage::DelAddress(on_eth0("192.0.2.2/32", local())));
+        assert_eq!(facts(&mut links), [], "one of two peers is left");
+        links.handle_message(&RouteNetlinkMessage::DelAddress(on_eth0("192.0.2.3/32", local())));
+        assert_eq!(told_addresses(&mut links), ["fd35::7/64"]);
+    }
+
+    #[test]
+    fn an_address_that_crier_put_there_is_not_the_hosts_own() {
+        let mut links = listed(&[]);
+        let bound = addresses::message(ETH0, false, "192.168.35.100".parse().unwrap());
+        links.handle_message(&RouteNetlinkMessage::NewAddress(bound));
+        assert_eq!(facts(&mut links), []);
+    }
+}

@@ -1,0 +1,169 @@
+//! A connection to the kernel by rtnetlink: whole lists, single changes, and the events about links and addresses.
+//! Floor 2. What a message means to crier is the business of `links` and `addresses`.
+//!
+//! Tasks: one for each of the two sockets, owned by the `Netlink` and ended when it is dropped. Events have a socket of
+//! their own, so that a burst that overruns it can never cost the answer to a request.
+
+use std::io;
+
+use futures::StreamExt;
+use futures::channel::mpsc::UnboundedReceiver;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
+use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use rtnetlink::sys::SocketAddr;
+use rtnetlink::{Handle, MulticastGroup};
+use tokio::task::JoinSet;
+
+pub(super) struct Netlink {
+    handle: Handle,
+    events: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
+    _connections: JoinSet<()>,
+}
+
+/// Something that the kernel said without being asked.
+#[derive(Debug)]
+pub(super) enum Event {
+    Message(RouteNetlinkMessage),
+    /// More happened than the socket could hold. What is known may be wrong until everything is listed again.
+    Overrun,
+    /// There will be no more events on this connection.
+    Closed,
+}
+
+/// Why the kernel could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NetlinkError {
+    /// Nothing was opened.
+    #[error("netlink cannot be opened: {0}")]
+    Open(#[source] io::Error),
+    /// The kernel changed nothing.
+    #[error("the kernel refused: {0}")]
+    Refused(#[source] io::Error),
+    /// Whether the kernel did what it was asked to is not known.
+    #[error("the netlink connection ended before the kernel had answered")]
+    Ended,
+    /// No list was complete, since what it lists kept changing.
+    #[error("the kernel's list changed while it was read, {LIST_ATTEMPTS} times in a row")]
+    Interrupted,
+}
+
+impl Netlink {
+    /// Opens a connection; events are kept from here on, so a list taken after this misses nothing.
+    pub(super) fn open() -> Result<Netlink, NetlinkError> {
+        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+        let (events_connection, _, events) =
+            rtnetlink::new_multicast_connection(&groups).map_err(NetlinkError::Open)?;
+        let (mut connection, handle, _) = rtnetlink::new_connection().map_err(NetlinkError::Open)?;
+        // Without these two, an answer that was cut short looks like one that is complete.
+        connection.set_forward_done(true);
+        connection.set_forward_ack(true);
+        let mut connections = JoinSet::new();
+        connections.spawn(events_connection);
+        connections.spawn(connection);
+        Ok(Netlink { handle, events, _connections: connections })
+    }
+
+    pub(super) async fn links(&mut self) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        let mut request = LinkMessage::default();
+        request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        self.list(RouteNetlinkMessage::GetLink(request)).await
+    }
+
+    /// The addresses of both families.
+    pub(super) async fn addresses(&mut self) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        self.list(RouteNetlinkMessage::GetAddress(AddressMessage::default())).await
+    }
+
+    /// Asks for a change and waits until the kernel has made it.
+    pub(super) async fn change(&mut self, message: RouteNetlinkMessage, flags: u16) -> Result<(), NetlinkError> {
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+        let mut answers = self.handle.request(request).map_err(|_| NetlinkError::Ended)?;
+        while let Some(answer) = answers.next().await {
+            if let NetlinkPayload::Error(verdict) = answer.payload {
+                return match verdict.code {
+                    None => Ok(()),
+                    Some(_) => Err(NetlinkError::Refused(verdict.to_io())),
+                };
+            }
+        }
+        Err(NetlinkError::Ended)
+    }
+
+    /// Waits for the next event. Safe to cancel.
+    pub(super) async fn event(&mut self) -> Event {
+        loop {
+            match self.events.next().await {
+                None => return Event::Closed,
+                Some((message, _)) => {
+                    if let Some(event) = event(message) {
+                        return event;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next event, if there is one already.
+    pub(super) fn pending_event(&mut self) -> Option<Event> {
+        loop {
+            let (message, _) = self.events.try_recv().ok()?;
+            if let Some(event) = event(message) {
+                return Some(event);
+            }
+        }
+    }
+
+    async fn list(&mut self, request: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        for _ in 0..LIST_ATTEMPTS {
+            if let Some(list) = self.list_once(request.clone()).await? {
+                return Ok(list);
+            }
+        }
+        Err(NetlinkError::Interrupted)
+    }
+
+    /// `None` where the list changed while it was read, so that an entry may be missing which nothing happened to.
+    async fn list_once(
+        &mut self,
+        request: RouteNetlinkMessage,
+    ) -> Result<Option<Vec<RouteNetlinkMessage>>, NetlinkError> {
+        let mut request = NetlinkMessage::from(request);
+        request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+        let mut answers = self.handle.request(request).map_err(|_| NetlinkError::Ended)?;
+        let mut list = Vec::new();
+        let mut interrupted = false;
+        while let Some(answer) = answers.next().await {
+            interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
+            match answer.payload {
+                NetlinkPayload::InnerMessage(message) => list.push(message),
+                NetlinkPayload::Done(_) => return Ok((!interrupted).then_some(list)),
+                NetlinkPayload::Error(refused) => return Err(NetlinkError::Refused(refused.to_io())),
+                // The enum is not ours and may grow; what else there is today carries nothing.
+                _ => {}
+            }
+        }
+        Err(NetlinkError::Ended)
+    }
+}
+
+fn event(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Event> {
+    match message.payload {
+        NetlinkPayload::InnerMessage(message) => Some(Event::Message(message)),
+        NetlinkPayload::Overrun(_) => Some(Event::Overrun),
+        // The enum is not ours and may grow; nothing else is said without being asked.
+        _ => None,
+    }
+}
+
+impl NetlinkError {
+    /// Whether the kernel refused with this error number.
+    pub(super) fn is_refusal(&self, code: i32) -> bool {
+        matches!(self, NetlinkError::Refused(error) if error.raw_os_error() == Some(code))
+    }
+}
+
+/// A list that is disturbed this often in a row is read again later.
+const LIST_ATTEMPTS: usize = 8;

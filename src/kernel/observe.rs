@@ -1,0 +1,98 @@
+//! Tells the World what links this host has: all of them once, then each change.
+//! Floor 2. A source of facts; which link matters is the Plan's business.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tracing::{debug, warn};
+
+use super::links::Links;
+use super::netlink::{Event, Netlink, NetlinkError};
+use crate::world::Fact;
+
+/// Sends a `Fact::Link` for every link and every change of one, and `Fact::LinksListed` after the first complete list.
+///
+/// Runs until nobody takes facts anymore, and may be dropped at any time. If the kernel cannot be asked, it keeps trying:
+/// what was told stays told until the kernel says otherwise. Where facts are not taken, it waits, and tells only the
+/// newest state of each link then.
+pub async fn run(facts: mpsc::Sender<Fact>) {
+    let mut observer = Observer { links: Links::default(), listed: false, facts };
+    loop {
+        match observer.follow().await {
+            Err(Ended::Unwanted) => return,
+            Err(Ended::Failed(error)) => warn!(%error, "the kernel's links are not being followed; trying again"),
+        }
+        sleep(REOPEN_INTERVAL).await;
+    }
+}
+
+struct Observer {
+    links: Links,
+    listed: bool,
+    facts: mpsc::Sender<Fact>,
+}
+
+/// Why links are no longer followed.
+enum Ended {
+    /// Nobody takes facts anymore.
+    Unwanted,
+    Failed(NetlinkError),
+}
+
+impl Observer {
+    async fn follow(&mut self) -> Result<Infallible, Ended> {
+        let mut netlink = Netlink::open().map_err(Ended::Failed)?;
+        let mut overrun = true;
+        loop {
+            if overrun {
+                let links = netlink.links().await.map_err(Ended::Failed)?;
+                let addresses = netlink.addresses().await.map_err(Ended::Failed)?;
+                self.links.handle_list(&links, &addresses);
+            }
+            self.tell().await?;
+            overrun = self.wait(&mut netlink).await?;
+        }
+    }
+
+    async fn tell(&mut self) -> Result<(), Ended> {
+        while let Some(fact) = self.links.poll_fact() {
+            self.send(fact).await?;
+        }
+        if !self.listed {
+            self.listed = true;
+            self.send(Fact::LinksListed).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&self, fact: Fact) -> Result<(), Ended> {
+        self.facts.send(fact).await.map_err(|_| Ended::Unwanted)
+    }
+
+    /// Waits for the next event and takes in what came with it. Whether any were lost.
+    async fn wait(&mut self, netlink: &mut Netlink) -> Result<bool, Ended> {
+        let first = tokio::select! {
+            event = netlink.event() => event,
+            () = self.facts.closed() => return Err(Ended::Unwanted),
+        };
+        let mut next = Some(first);
+        let mut overrun = false;
+        while let Some(event) = next {
+            match event {
+                Event::Message(message) => self.links.handle_message(&message),
+                Event::Overrun => {
+                    debug!("netlink events were lost; listing the links again");
+                    overrun = true;
+                }
+                Event::Closed => return Err(Ended::Failed(NetlinkError::Ended)),
+            }
+            next = netlink.pending_event();
+        }
+        Ok(overrun)
+    }
+}
+
+/// How long to wait before the kernel is asked again after a failure.
+const REOPEN_INTERVAL: Duration = Duration::from_secs(1);

@@ -1,0 +1,307 @@
+//! The text of one manifest file into what its objects say. Floor 1.
+//! A file counts as a whole: one fault in it, and nothing of it is taken.
+
+use std::fmt;
+
+use serde_json::Value;
+use serde_saphyr::Spanned;
+
+use crate::k8s::endpoints::EndpointSliceFields;
+use crate::k8s::namespace::NamespaceFields;
+use crate::k8s::node::NodeFields;
+use crate::k8s::raw::{Kind, Object};
+use crate::k8s::service::ServiceFields;
+use crate::names::{NamespaceName, NodeName, ObjectKey};
+use crate::world::Fact;
+
+/// How a file is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Yaml,
+    Json,
+}
+
+impl Format {
+    /// By the end of the file's name; `None` for a file that is none of ours, as one whose name begins with a dot.
+    pub fn of(file: &str) -> Option<Format> {
+        let (stem, end) = file.rsplit_once('.')?;
+        match end {
+            _ if stem.is_empty() || file.starts_with('.') => None,
+            "yaml" | "yml" => Some(Format::Yaml),
+            "json" => Some(Format::Json),
+            _ => None,
+        }
+    }
+}
+
+/// What a Fact is about. Ordered as Facts are told: where before who.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    Namespace(NamespaceName),
+    Node(NodeName),
+    Service(ObjectKey),
+    EndpointSlice(ObjectKey),
+}
+
+impl Subject {
+    /// That there is no such object any more.
+    pub fn gone(self) -> Fact {
+        match self {
+            Subject::Namespace(key) => NamespaceFields::gone(key),
+            Subject::Node(key) => NodeFields::gone(key),
+            Subject::Service(key) => ServiceFields::gone(key),
+            Subject::EndpointSlice(key) => EndpointSliceFields::gone(key),
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Subject::Namespace(key) => write!(f, "Namespace {key}"),
+            Subject::Node(key) => write!(f, "Node {key}"),
+            Subject::Service(key) => write!(f, "Service {key}"),
+            Subject::EndpointSlice(key) => write!(f, "EndpointSlice {key}"),
+        }
+    }
+}
+
+/// What one object says.
+pub type Entry = (Subject, Fact);
+
+/// Why a file cannot be taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {problem}")]
+pub struct Fault {
+    /// From 1. Where the text itself is sound but an object is not, the line that the object's document begins on.
+    pub line: u64,
+    pub problem: String,
+}
+
+/// What a file says, in its order, and the kinds in it that say nothing to crier.
+#[derive(Debug, Default, PartialEq)]
+pub struct Contents {
+    pub entries: Vec<Entry>,
+    pub skipped: Vec<String>,
+}
+
+/// Reads a whole file.
+pub fn read(text: &str, format: Format) -> Result<Contents, Fault> {
+    let documents = match format {
+        Format::Yaml => yaml(text)?,
+        Format::Json => json(text)?,
+    };
+    let mut contents = Contents::default();
+    for (line, document) in documents {
+        take(document, &mut contents).map_err(|problem| Fault { line, problem })?;
+    }
+    Ok(contents)
+}
+
+fn yaml(text: &str) -> Result<Vec<(u64, Value)>, Fault> {
+    // The limits of the library against hostile files are below what an honest folder may hold; the file is the operator's.
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_documents: 1_000_000,
+            max_nodes: 100_000_000,
+            max_events: 400_000_000,
+        },
+    };
+    let documents: Vec<Spanned<Value>> =
+        serde_saphyr::from_multiple_with_options(text, options).map_err(|error| Fault {
+            line: error.location().map_or(1, |location| location.line()),
+            problem: first_line(&error.without_snippet().to_string()),
+        })?;
+    Ok(documents.into_iter().map(|document| (document.referenced.line(), document.value)).collect())
+}
+
+fn json(text: &str) -> Result<Vec<(u64, Value)>, Fault> {
+    let mut documents = Vec::new();
+    let mut stream = serde_json::Deserializer::from_str(text).into_iter::<Value>();
+    loop {
+        let begin = stream.byte_offset();
+        let begin = begin + text[begin..].len() - text[begin..].trim_start().len();
+        match stream.next() {
+            None => return Ok(documents),
+            Some(Ok(document)) => documents.push((line_at(text, begin), document)),
+            Some(Err(error)) => {
+                let line = u64::try_from(error.line()).unwrap_or(1);
+                return Err(Fault { line, problem: first_line(&error.to_string()) });
+            }
+        }
+    }
+}
+
+fn line_at(text: &str, byte: usize) -> u64 {
+    let before = text.bytes().take(byte).filter(|byte| *byte == b'\n').count();
+    u64::try_from(before).unwrap_or(u64::MAX).saturating_add(1)
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+/// One document: an object that is read, a list of objects, or something else.
+fn take(document: Value, contents: &mut Contents) -> Result<(), String> {
+    let kind = match (document.get("kind").and_then(Value::as_str), &document) {
+        (Some(kind), _) => kind.to_owned(),
+        // An empty document, or one with nothing but comments.
+        (None, Value::Null) => return Ok(()),
+        (None, Value::Object(_)) => return Err("there is no kind".to_owned()),
+        (None, _) => return Err("this is no object".to_owned()),
+    };
+    match kind.as_str() {
+        ServiceFields::KIND => entry::<ServiceFields>(document, Subject::Service, contents),
+        EndpointSliceFields::KIND => entry::<EndpointSliceFields>(document, Subject::EndpointSlice, contents),
+        NodeFields::KIND => entry::<NodeFields>(document, Subject::Node, contents),
+        NamespaceFields::KIND => entry::<NamespaceFields>(document, Subject::Namespace, contents),
+        "List" | "ServiceList" | "EndpointSliceList" | "NodeList" | "NamespaceList" => items(&kind, document, contents),
+        _ => {
+            contents.skipped.push(kind);
+            Ok(())
+        }
+    }
+}
+
+fn items(kind: &str, document: Value, contents: &mut Contents) -> Result<(), String> {
+    let Value::Object(mut list) = document else { return Err("this is no object".to_owned()) };
+    let items = match list.remove("items") {
+        None | Some(Value::Null) => return Ok(()),
+        Some(Value::Array(items)) => items,
+        Some(_) => return Err(format!("the items of the {kind} are no list")),
+    };
+    for mut item in items {
+        // The items of a typed list need not repeat their kind.
+        if let (Some(of), Value::Object(item)) = (kind.strip_suffix("List").filter(|of| !of.is_empty()), &mut item) {
+            item.entry("kind").or_insert_with(|| Value::from(of));
+        }
+        take(item, contents)?;
+    }
+    Ok(())
+}
+
+fn entry<K: Kind>(document: Value, subject: impl Fn(K::Key) -> Subject, contents: &mut Contents) -> Result<(), String> {
+    let version = document.get("apiVersion").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let expected = match K::GROUP {
+        "" => K::VERSION.to_owned(),
+        group => format!("{group}/{}", K::VERSION),
+    };
+    if version.is_empty() {
+        return Err(format!("a {} has no apiVersion; write {expected}", K::KIND));
+    }
+    if version != expected {
+        // The kind of another group, such as a Service of Knative, has only its name in common with ours.
+        contents.skipped.push(format!("{} of \"{version}\"", K::KIND));
+        return Ok(());
+    }
+    let object: Object<K> = serde_json::from_value(document).map_err(|error| format!("{}: {error}", K::KIND))?;
+    if object.metadata.name.as_deref().is_none_or(str::is_empty) {
+        return Err(format!("a {} has no metadata.name", K::KIND));
+    }
+    let subject = subject(K::key(&object.metadata));
+    match K::translate(&object) {
+        Ok(Some(fact)) => contents.entries.push((subject, fact)),
+        Ok(None) => contents.skipped.push(subject.to_string()),
+        Err(fault) => return Err(format!("{subject}: {fault}")),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subjects(text: &str, format: Format) -> Vec<String> {
+        let contents = read(text, format).expect("a sound file");
+        contents.entries.iter().map(|(subject, _)| subject.to_string()).collect()
+    }
+
+    fn fault(text: &str, format: Format) -> String {
+        read(text, format).expect_err("a file with a fault").to_string()
+    }
+
+    const WEB: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {ports: [{port: 80}]}\n";
+
+    #[test]
+    fn a_file_may_hold_many_documents_of_all_kinds() {
+        let text = format!(
+            "# the shop\n---\n{WEB}---\n# nothing here\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web}}\n---\n\
+             apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: web-1, labels: {{kubernetes.io/service-name: web}}}}\n\
+             ---\n{{apiVersion: v1, kind: Node, metadata: {{name: a}}}}\n---\n{{apiVersion: v1, kind: Namespace, metadata: {{name: shop}}}}\n"
+        );
+        let expected = ["Service default/web", "EndpointSlice default/web-1", "Node a", "Namespace shop"];
+        assert_eq!(subjects(&text, Format::Yaml), expected);
+        assert_eq!(read(&text, Format::Yaml).unwrap().skipped, ["Deployment"]);
+    }
+
+    #[test]
+    fn a_list_is_its_items() {
+        let list = "{apiVersion: v1, kind: List, items: [{apiVersion: v1, kind: Node, metadata: {name: a}}, {apiVersion: v1, kind: ConfigMap}]}";
+        assert_eq!(subjects(list, Format::Yaml), ["Node a"]);
+        let typed =
+            r#"{"apiVersion": "v1", "kind": "NodeList", "items": [{"apiVersion": "v1", "metadata": {"name": "a"}}]}"#;
+        assert_eq!(subjects(typed, Format::Json), ["Node a"]);
+        assert_eq!(subjects("{apiVersion: v1, kind: List}", Format::Yaml), [""; 0]);
+    }
+
+    #[test]
+    fn json_may_hold_many_documents_too() {
+        let one = r#"{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "a"}}"#;
+        let two = one.replace("\"a\"", "\"b\"");
+        assert_eq!(subjects(&format!("{one}\n\n{two}\n"), Format::Json), ["Node a", "Node b"]);
+        assert_eq!(subjects("", Format::Json), [""; 0]);
+    }
+
+    #[test]
+    fn an_empty_file_says_nothing() {
+        for text in ["", "\n", "# only a comment\n", "---\n---\n"] {
+            assert_eq!(subjects(text, Format::Yaml), [""; 0], "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_kind_of_another_group_is_not_ours() {
+        let knative = WEB.replace("apiVersion: v1", "apiVersion: serving.knative.dev/v1");
+        let contents = read(&knative, Format::Yaml).unwrap();
+        assert!(contents.entries.is_empty());
+        assert_eq!(contents.skipped, ["Service of \"serving.knative.dev/v1\""]);
+    }
+
+    #[test]
+    fn a_fault_names_line_and_object() {
+        let table = [
+            (format!("{WEB}---\nkind: Service\n  name: [\n"), Format::Yaml, "line 7: "),
+            (format!("{WEB}---\n{}", WEB.replace("80", "http")), Format::Yaml, "Service default/web: invalid type"),
+            (format!("{WEB}---\n{}", WEB.replace("80", "http")), Format::Yaml, "line 6: "),
+            (WEB.replace("{name: web}", "{namespace: shop}"), Format::Yaml, "a Service has no metadata.name"),
+            (WEB.replace("apiVersion: v1", "kind: Service"), Format::Yaml, "duplicate"),
+            ("kind: Service\n".to_owned(), Format::Yaml, "a Service has no apiVersion; write v1"),
+            ("metadata: {name: web}\n".to_owned(), Format::Yaml, "line 1: there is no kind"),
+            ("- a\n- b\n".to_owned(), Format::Yaml, "this is no object"),
+            ("kind: List\nitems: 5\n".to_owned(), Format::Yaml, "no list"),
+            ("{\n  \"kind\": \"Node\",\n}".to_owned(), Format::Json, "line 3: "),
+            ("{\"kind\": \"x\"}\n\n\n{\"a\": 1}".to_owned(), Format::Json, "line 4: there is no kind"),
+        ];
+        for (text, format, expected) in table {
+            let seen = fault(&text, format);
+            assert!(seen.contains(expected), "{expected} in: {seen}, of:\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_folder_of_thousands_fits_in_one_file() {
+        let text: String =
+            (0..3000).map(|number| format!("---\n{}", WEB.replace("web", &format!("web-{number}")))).collect();
+        assert_eq!(subjects(&text, Format::Yaml).len(), 3000);
+    }
+
+    #[test]
+    fn only_manifests_are_read() {
+        assert_eq!(Format::of("web.yaml"), Some(Format::Yaml));
+        assert_eq!(Format::of("web.yml"), Some(Format::Yaml));
+        assert_eq!(Format::of("web.json"), Some(Format::Json));
+        for other in ["README.md", ".web.yaml", ".yaml", "web.yaml~", "web.yaml.swp", "..data", "yaml"] {
+            assert_eq!(Format::of(other), None, "{other}");
+        }
+    }
+}

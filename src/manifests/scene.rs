@@ -1,0 +1,219 @@
+//! What all files of a folder say together, and what of that is news. Floor 1.
+//!
+//! Tell it what became of each file ([`Scene::take`], [`Scene::spoil`], [`Scene::drop_file`]), then ask [`Scene::news`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::manifests::document::{Entry, Subject};
+use crate::world::{Fact, Listing};
+
+/// The files and what was told of them. The same files make the same Facts in the same order, whatever happened before.
+#[derive(Default)]
+pub struct Scene {
+    files: BTreeMap<String, Vec<Entry>>,
+    /// Files that were never once read: nobody knows what they say, so nothing may be called complete.
+    never_read: BTreeSet<String>,
+    told: BTreeMap<Subject, Fact>,
+    /// Whether the world was last told that this is all.
+    complete: bool,
+}
+
+/// An object that two places describe.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Duplicate {
+    pub subject: Subject,
+    /// The file that counts: the first by name.
+    pub taken: String,
+    pub ignored: String,
+}
+
+/// What is to be told.
+#[derive(Debug, Default, PartialEq)]
+pub struct News {
+    /// What changed, ordered by what it is about; then, unless a file was never read, that these are all.
+    pub facts: Vec<Fact>,
+    pub duplicates: Vec<Duplicate>,
+}
+
+impl Scene {
+    /// The file says this now.
+    pub fn take(&mut self, file: &str, entries: Vec<Entry>) {
+        self.never_read.remove(file);
+        self.files.insert(file.to_owned(), entries);
+    }
+
+    /// The file cannot be read: what it said before stands.
+    pub fn spoil(&mut self, file: &str) {
+        if !self.files.contains_key(file) {
+            self.never_read.insert(file.to_owned());
+        }
+    }
+
+    /// The file is gone, and all it said.
+    pub fn drop_file(&mut self, file: &str) {
+        self.never_read.remove(file);
+        self.files.remove(file);
+    }
+
+    /// What is to be told since the last call; no facts where nothing changed.
+    pub fn news(&mut self) -> News {
+        let mut now: BTreeMap<&Subject, (&str, &Fact)> = BTreeMap::new();
+        let mut duplicates = Vec::new();
+        for (file, entries) in &self.files {
+            for (subject, fact) in entries {
+                match now.get(subject) {
+                    None => {
+                        now.insert(subject, (file, fact));
+                    }
+                    Some((taken, _)) => duplicates.push(Duplicate {
+                        subject: subject.clone(),
+                        taken: (*taken).to_owned(),
+                        ignored: file.clone(),
+                    }),
+                }
+            }
+        }
+        let mut changed: BTreeMap<&Subject, Fact> = BTreeMap::new();
+        for (subject, (_, fact)) in &now {
+            if self.told.get(*subject) != Some(*fact) {
+                changed.insert(subject, (*fact).clone());
+            }
+        }
+        for subject in self.told.keys().filter(|subject| !now.contains_key(subject)) {
+            changed.insert(subject, subject.clone().gone());
+        }
+        let complete = self.never_read.is_empty();
+        let mut facts: Vec<Fact> = changed.into_values().collect();
+        if complete && (!facts.is_empty() || !self.complete) {
+            facts.extend(listings(now.keys().copied()));
+        }
+        self.complete = complete;
+        self.told = now.into_iter().map(|(subject, (_, fact))| (subject.clone(), fact.clone())).collect();
+        News { facts, duplicates }
+    }
+}
+
+/// That these are all, for each of the four kinds.
+fn listings<'a>(subjects: impl Iterator<Item = &'a Subject>) -> [Fact; 4] {
+    let (mut namespaces, mut nodes) = (BTreeSet::new(), BTreeSet::new());
+    let (mut services, mut slices) = (BTreeSet::new(), BTreeSet::new());
+    for subject in subjects {
+        match subject {
+            Subject::Namespace(key) => drop(namespaces.insert(key.clone())),
+            Subject::Node(key) => drop(nodes.insert(key.clone())),
+            Subject::Service(key) => drop(services.insert(key.clone())),
+            Subject::EndpointSlice(key) => drop(slices.insert(key.clone())),
+        }
+    }
+    [
+        Fact::Listed(Listing::Namespaces(namespaces)),
+        Fact::Listed(Listing::Nodes(nodes)),
+        Fact::Listed(Listing::Services(services)),
+        Fact::Listed(Listing::EndpointSlices(slices)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifests::document::{Format, read};
+
+    /// Services by name, each with a port to tell it by.
+    fn services(services: &[(&str, u16)]) -> Vec<Entry> {
+        let text: String = services
+            .iter()
+            .map(|(name, port)| {
+                format!("---\n{{apiVersion: v1, kind: Service, metadata: {{name: {name}}}, spec: {{ports: [{{port: {port}}}]}}}}\n")
+            })
+            .collect();
+        read(&text, Format::Yaml).expect("sound manifests").entries
+    }
+
+    /// News in few words: `web:80`, `-web`, and `all` for the four lists.
+    fn told(scene: &mut Scene) -> Vec<String> {
+        let mut words = Vec::new();
+        for fact in scene.news().facts {
+            match fact {
+                Fact::Service(key, Some(service)) => words.push(format!("{}:{}", key.name, service.ports[0].port)),
+                Fact::Service(key, None) => words.push(format!("-{}", key.name)),
+                Fact::Listed(Listing::EndpointSlices(_)) => words.push("all".to_owned()),
+                Fact::Listed(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        words
+    }
+
+    #[test]
+    fn the_same_files_are_told_in_the_same_order() {
+        let mut one = Scene::default();
+        one.take("a.yaml", services(&[("web", 80), ("api", 81)]));
+        one.take("b.yaml", services(&[("dns", 53)]));
+        let mut other = Scene::default();
+        other.take("b.yaml", services(&[("dns", 53)]));
+        other.take("a.yaml", services(&[("api", 81), ("web", 80)]));
+        let news = told(&mut one);
+        assert_eq!(news, ["api:81", "dns:53", "web:80", "all"]);
+        assert_eq!(news, told(&mut other));
+    }
+
+    #[test]
+    fn an_empty_folder_is_complete_at_once() {
+        assert_eq!(told(&mut Scene::default()), ["all"]);
+    }
+
+    #[test]
+    fn only_what_changed_is_told_again() {
+        let mut scene = Scene::default();
+        scene.take("a.yaml", services(&[("web", 80), ("api", 81)]));
+        told(&mut scene);
+        assert_eq!(told(&mut scene), [""; 0], "nothing happened");
+        scene.take("a.yaml", services(&[("web", 80), ("api", 82)]));
+        assert_eq!(told(&mut scene), ["api:82", "all"]);
+        scene.take("a.yaml", services(&[("web", 80)]));
+        assert_eq!(told(&mut scene), ["-api", "all"]);
+        scene.drop_file("a.yaml");
+        assert_eq!(told(&mut scene), ["-web", "all"]);
+    }
+
+    #[test]
+    fn a_file_that_breaks_keeps_its_word() {
+        let mut scene = Scene::default();
+        scene.take("a.yaml", services(&[("web", 80)]));
+        told(&mut scene);
+        scene.spoil("a.yaml");
+        assert_eq!(told(&mut scene), [""; 0]);
+        scene.take("b.yaml", services(&[("api", 81)]));
+        assert_eq!(told(&mut scene), ["api:81", "all"], "its objects are in the list still");
+    }
+
+    #[test]
+    fn nothing_is_complete_before_each_file_was_read_once() {
+        let mut scene = Scene::default();
+        scene.spoil("a.yaml");
+        scene.take("b.yaml", services(&[("api", 81), ("dns", 53)]));
+        assert_eq!(told(&mut scene), ["api:81", "dns:53"], "what the last run knew of a.yaml may stand");
+        scene.take("b.yaml", services(&[("api", 81)]));
+        assert_eq!(told(&mut scene), ["-dns"], "what is surely gone is told");
+        scene.take("a.yaml", services(&[("web", 80)]));
+        assert_eq!(told(&mut scene), ["web:80", "all"]);
+
+        scene.spoil("c.yaml");
+        assert_eq!(told(&mut scene), [""; 0]);
+        scene.drop_file("c.yaml");
+        assert_eq!(told(&mut scene), ["all"], "complete again, so it is said again");
+    }
+
+    #[test]
+    fn of_two_descriptions_the_first_file_by_name_counts() {
+        let mut scene = Scene::default();
+        scene.take("b.yaml", services(&[("web", 81)]));
+        scene.take("a.yaml", services(&[("web", 80), ("web", 82)]));
+        let news = scene.news();
+        let lost: Vec<_> = news.duplicates.iter().map(|one| (one.taken.as_str(), one.ignored.as_str())).collect();
+        assert_eq!(lost, [("a.yaml", "a.yaml"), ("a.yaml", "b.yaml")]);
+        assert!(matches!(&news.facts[0], Fact::Service(_, Some(service)) if service.ports[0].port == 80));
+        scene.drop_file("a.yaml");
+        assert_eq!(told(&mut scene), ["web:81", "all"], "the second steps in");
+    }
+}

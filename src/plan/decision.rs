@@ -1,0 +1,66 @@
+//! What was decided about one Service, each part with its reason: what `status` prints and Events quote.
+//! Floor 1.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{NodeName, PeerName, PoolName};
+use crate::reason::Reason;
+
+/// The verdict about one Service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    pub allocation: Allocation,
+    /// One entry for each address that may be announced.
+    pub announcements: Vec<Announcement>,
+}
+
+/// Which addresses a Service has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Allocation {
+    /// Those it holds, each with its pool.
+    pub held: Vec<Held>,
+    /// How it came to hold them, or why it holds none.
+    pub reason: Reason,
+    /// A wish that could not be granted while the addresses above stand.
+    pub complaint: Option<Reason>,
+}
+
+impl Allocation {
+    /// The Service has no address, or not the one it wishes for: one that becomes free may help.
+    pub fn is_wanting(&self) -> bool {
+        self.held.is_empty() || self.complaint.is_some()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    pub address: IpAddr,
+    pub pool: PoolName,
+}
+
+/// What this node does about one address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announcement {
+    pub address: IpAddr,
+    pub pool: PoolName,
+    pub l2: L2Verdict,
+    pub bgp: BgpVerdict,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct L2Verdict {
+    /// The node that answers for the address on the link; all agents name the same one.
+    pub owner: Option<NodeName>,
+    /// This node is the owner and has a link to answer on.
+    pub announced: bool,
+    pub reason: Reason,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BgpVerdict {
+    /// The peers that this node announces the address to.
+    pub peers: Vec<PeerName>,
+    pub reason: Reason,
+}

@@ -1,0 +1,187 @@
+//! What every decision of a turn stands on: nodes, links and peers held against the configuration, worked out once
+//! for all Services and again only when a fact about nodes or links comes in.
+//! Floor 1.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::config::{self, Config, InterfacePattern, L2, Source};
+use crate::names::{InterfaceName, NodeName, PeerName};
+use crate::plan::elect::{self, Electorate};
+use crate::reason::Reason;
+use crate::selector::{Labels, Selector};
+use crate::world::{Link, Node, World};
+
+/// Links that belong to containers, tunnels and virtual switches. An `[[l2]]` that names no interfaces leaves them out.
+const NOT_BY_DEFAULT: [&str; 17] = [
+    "docker",
+    "cbr",
+    "dummy",
+    "virbr",
+    "lxcbr",
+    "veth",
+    "cali",
+    "tunl",
+    "flannel",
+    "kube-ipvs",
+    "cni",
+    "nodelocaldns",
+    "lxc",
+    "tap",
+    "podman",
+    "br-",
+    "vxlan",
+];
+
+/// The standing ground of all decisions of this node.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Ground {
+    /// In the order of the `[[l2]]` tables.
+    pub l2: Vec<L2Ground>,
+    /// In the order of the `[[bgp.advertisement]]` tables.
+    pub advertisements: Vec<AdvertisementGround>,
+    /// The peers that this node talks to.
+    pub peers: Vec<Arc<config::Peer>>,
+    /// Why this node may not announce over BGP at all.
+    pub bgp_exclusion: Option<Reason>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct L2Ground {
+    pub electorate: Electorate,
+    /// Where this node would answer.
+    pub interfaces: Arc<BTreeSet<InterfaceName>>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct AdvertisementGround {
+    /// The node selector lets this node take part.
+    pub selected: bool,
+    pub peers: Vec<PeerName>,
+}
+
+impl Ground {
+    pub fn of(config: &Config, me: &NodeName, world: &World) -> Ground {
+        let nodes = known_nodes(config, me, world);
+        let node = nodes.get(me);
+        let selects = |selector: &Option<Selector>| {
+            selector.as_ref().is_none_or(|selector| node.is_some_and(|node| selector.matches(&node.labels)))
+        };
+        let l2 = config.l2.iter().map(|l2| L2Ground {
+            electorate: elect::electorate(l2, &nodes),
+            interfaces: Arc::new(usable_interfaces(l2, world)),
+        });
+        let peers: Vec<_> =
+            config.bgp.peers.iter().filter(|peer| selects(&peer.nodes)).cloned().map(Arc::new).collect();
+        let advertisements = config.bgp.advertisements.iter().map(|it| AdvertisementGround {
+            selected: selects(&it.nodes),
+            peers: peers
+                .iter()
+                .map(|peer| peer.name.clone())
+                .filter(|name| it.peers.is_empty() || it.peers.contains(name))
+                .collect(),
+        });
+        Ground {
+            l2: l2.collect(),
+            advertisements: advertisements.collect(),
+            bgp_exclusion: match node {
+                Some(node) => elect::exclusion(node),
+                None => Some(Reason::NodeUnknown { node: me.clone() }),
+            },
+            peers,
+        }
+    }
+}
+
+/// The Nodes of the World. Standalone, with manifests that name none, this host is the only one.
+fn known_nodes<'a>(config: &Config, me: &NodeName, world: &'a World) -> Cow<'a, BTreeMap<NodeName, Arc<Node>>> {
+    let alone = matches!(config.source, Source::Manifests(_)) && world.nodes.is_empty();
+    if !alone {
+        return Cow::Borrowed(&world.nodes);
+    }
+    let labels = Labels([("kubernetes.io/hostname".to_owned(), me.to_string())].into());
+    let this = Node { labels, ready: true, network_unavailable: false, addresses: Vec::new() };
+    Cow::Owned([(me.clone(), Arc::new(this))].into())
+}
+
+fn usable_interfaces(l2: &L2, world: &World) -> BTreeSet<InterfaceName> {
+    world
+        .links
+        .values()
+        .filter(|link| is_usable(link) && is_wanted(l2, &link.name))
+        .map(|link| link.name.clone())
+        .collect()
+}
+
+/// Frames pass, ARP is spoken, and the link is not a part of a bond or bridge that answers in its place.
+fn is_usable(link: &Link) -> bool {
+    link.up && link.carrier && link.arp && !link.loopback && link.mac.is_some() && link.master.is_none()
+}
+
+fn is_wanted(l2: &L2, name: &InterfaceName) -> bool {
+    let matches = |patterns: &[InterfacePattern]| patterns.iter().any(|pattern| pattern.matches(name));
+    let wanted = if l2.interfaces.is_empty() {
+        !NOT_BY_DEFAULT.iter().any(|start| name.as_str().starts_with(start))
+    } else {
+        matches(&l2.interfaces)
+    };
+    wanted && !matches(&l2.exclude_interfaces)
+}
+
+/// What an `[[l2]]` asks of a link, for the sentence that says that there is none.
+pub fn describe_interfaces(l2: &L2) -> String {
+    let texts: Vec<String> = l2
+        .interfaces
+        .iter()
+        .map(|pattern| match pattern {
+            InterfacePattern::Exact(name) => name.to_string(),
+            InterfacePattern::StartsWith(start) => format!("{start}*"),
+        })
+        .collect();
+    if texts.is_empty() { "no Ethernet link is up".to_owned() } else { format!("wanted {}", texts.join(", ")) }
+}
+
+/// The BGP identifier where the configuration leaves it to crier: the Node's first IPv4 InternalIP, else this host's
+/// first global IPv4 address, else a number made from the node's name (RFC 6286 §2.1 asks only that it is unique).
+pub fn router_id(config: &Config, me: &NodeName, world: &World) -> Option<Ipv4Addr> {
+    if config.bgp.router_id.is_some() {
+        return config.bgp.router_id;
+    }
+    let of_node = world.nodes.get(me).and_then(|node| {
+        node.addresses.iter().find_map(|address| match address {
+            IpAddr::V4(v4) => Some(*v4),
+            IpAddr::V6(_) => None,
+        })
+    });
+    if of_node.is_some() {
+        return of_node;
+    }
+    if !world.links_listed {
+        return None;
+    }
+    let of_links =
+        world.links.values().filter(|link| !link.loopback).flat_map(|link| &link.addresses).find_map(|net| {
+            match net.addr() {
+                IpAddr::V4(v4) if !v4.is_link_local() => Some(v4),
+                IpAddr::V4(_) | IpAddr::V6(_) => None,
+            }
+        });
+    Some(of_links.unwrap_or_else(|| identifier_from_name(me)))
+}
+
+fn identifier_from_name(me: &NodeName) -> Ipv4Addr {
+    use sha2::{Digest, Sha256};
+    let digest = Sha256::digest(me.as_str());
+    // A number of class A that is never 0.0.0.0, as some routers refuse others.
+    Ipv4Addr::new(digest[0] % 126 + 1, digest[1], digest[2], digest[3])
+}
+
+/// Every address of this host with its link.
+pub fn local_addresses(world: &World) -> Vec<(InterfaceName, IpNet)> {
+    let of_link = |link: &Link| link.addresses.iter().map(|net| (link.name.clone(), *net)).collect::<Vec<_>>();
+    world.links.values().flat_map(of_link).collect()
+}

@@ -1,0 +1,351 @@
+//! The verdict about one Service: its addresses, and what this node does about each. The one place that decides,
+//! and so the one place that names reasons.
+//! Floor 1. `judge` reads; the planner keeps.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::address::{Family, host_prefix};
+use crate::config::{Config, L2, Pool, Source};
+use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
+use crate::plan::allocate::{Applicant, Book, allocate, may_keep, pool_of};
+use crate::plan::decision::{Allocation, Announcement, BgpVerdict, Decision, Held, L2Verdict};
+use crate::plan::elect::{Electorate, elect};
+use crate::plan::ground::{Ground, L2Ground, describe_interfaces};
+use crate::reason::Reason;
+use crate::route::RouteAttributes;
+use crate::world::{Endpoints, Service, TrafficPolicy, World};
+
+/// All that a verdict is based on.
+pub struct Court<'a> {
+    pub config: &'a Config,
+    pub me: &'a NodeName,
+    pub world: &'a World,
+    pub ground: &'a Ground,
+    pub book: &'a Book,
+}
+
+/// What this agent is to do about a Service.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verdict {
+    pub decision: Decision,
+    pub work: Work,
+    /// Addresses that this agent, as the one who allocates, newly chose.
+    pub assigned: Option<Vec<IpAddr>>,
+    /// What the status should say; `None` where it is not ours to write, or says it already.
+    pub status: Option<Vec<IpAddr>>,
+}
+
+/// The part of the slices that a Service accounts for.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Work {
+    pub l2: Vec<(IpAddr, Arc<BTreeSet<InterfaceName>>)>,
+    pub routes: Vec<(PeerName, IpNet, Arc<RouteAttributes>)>,
+    pub bind: Vec<(IpAddr, InterfaceName)>,
+}
+
+impl Court<'_> {
+    /// The addresses that a Service claims: what its status says, and what was promised to it; nothing if it is not
+    /// ours. Those outside every pool are somebody else's.
+    pub fn claims(&self, key: &ObjectKey) -> Vec<IpAddr> {
+        let Some(service) = self.world.services.get(key) else { return Vec::new() };
+        if self.not_ours(service).is_some() {
+            return Vec::new();
+        }
+        let promised = self.world.assigned.get(key);
+        let mut claims = service.ingress.clone();
+        claims.extend(promised.into_iter().flatten().filter(|address| !service.ingress.contains(address)));
+        claims.retain(|address| pool_of(&self.config.pools, *address).is_some());
+        claims
+    }
+
+    pub fn judge(&self, key: &ObjectKey, service: &Service) -> Verdict {
+        if let Some(reason) = self.not_ours(service) {
+            let ours_before = !service.load_balancer
+                && !service.ingress.is_empty()
+                && service.ingress.iter().all(|address| pool_of(&self.config.pools, *address).is_some());
+            return Verdict {
+                decision: Decision { allocation: Allocation::none(reason), announcements: Vec::new() },
+                work: Work::default(),
+                assigned: None,
+                status: (ours_before && self.world.leader).then(Vec::new),
+            };
+        }
+        let (allocation, assigned) = if self.allocates() {
+            self.allocation(key, service)
+        } else {
+            (self.allocation_by_another(key, service), None)
+        };
+        let wanted: Vec<IpAddr> = allocation.held.iter().map(|held| held.address).collect();
+        let status = (self.world.leader && self.allocates() && wanted != service.ingress).then_some(wanted);
+
+        // What the API server has not confirmed is not announced: it might be given to another Service yet.
+        let confirmed = |held: &&Held| self.is_standalone() || service.ingress.contains(&held.address);
+        let endpoints = self.world.endpoints(key);
+        let mut work = Work::default();
+        let announcements =
+            allocation.held.iter().filter(confirmed).map(|held| self.announce(service, &endpoints, held, &mut work));
+        let announcements = announcements.collect();
+        Verdict { decision: Decision { allocation, announcements }, work, assigned, status }
+    }
+
+    fn is_standalone(&self) -> bool {
+        matches!(self.config.source, Source::Manifests(_))
+    }
+
+    /// This agent is the one that chooses addresses, and knows enough to do so.
+    fn allocates(&self) -> bool {
+        self.world.listed.all() && (self.is_standalone() || self.world.leader)
+    }
+
+    fn not_ours(&self, service: &Service) -> Option<Reason> {
+        if !service.load_balancer {
+            return Some(Reason::NotLoadBalancer);
+        }
+        let ours = match (&self.config.source, &service.class) {
+            // Standalone there is nobody else whose Services these could be.
+            (Source::Manifests(_), _) => true,
+            (Source::Kubernetes(kubernetes), Some(class)) => *class == kubernetes.class,
+            (Source::Kubernetes(kubernetes), None) => kubernetes.default_class,
+        };
+        (!ours).then(|| Reason::OtherClass { class: service.class.clone() })
+    }
+
+    /// The allocation as this agent decides it. What a Service holds rightly stays, also when it wishes for something
+    /// that cannot be granted: then the wish is the complaint.
+    fn allocation(&self, key: &ObjectKey, service: &Service) -> (Allocation, Option<Vec<IpAddr>>) {
+        let pools = &self.config.pools;
+        let applicant =
+            Applicant { key, service, namespace_labels: self.world.namespaces.get(&key.namespace).map(|it| &**it) };
+        let nothing_asked = Default::default();
+        let (request, unreadable) = match &service.request {
+            Ok(request) => (request, None),
+            Err(error) => (&nothing_asked, Some(Reason::RequestUnreadable { text: error.to_string() })),
+        };
+        let current = self.world.assigned.get(key).unwrap_or(&service.ingress);
+        let mut lost = None;
+        let mut kept: Vec<Held> = Vec::new();
+        for address in current {
+            match self.claim_of(key, *address).and_then(|()| may_keep(pools, &applicant, request, *address)) {
+                Ok(held) => kept.push(held),
+                Err(reason) => lost = Some(reason),
+            }
+        }
+        if let Some(reason) = unreadable {
+            return (Allocation::kept(kept, reason), None);
+        }
+        match allocate(pools, self.book, &applicant, request, &kept) {
+            Ok(held) if held == kept => (Allocation::assigned(held), None),
+            Ok(held) => {
+                let addresses = held.iter().map(|held| held.address).collect();
+                (Allocation::assigned(held), Some(addresses))
+            }
+            Err(reason) => {
+                // The wish alone does not take away what still lies in our pools and is nobody else's.
+                let still_ours = |address: &IpAddr| {
+                    let pool = pool_of(pools, *address)?;
+                    self.claim_of(key, *address).ok()?;
+                    Some(Held { address: *address, pool: pool.name.clone() })
+                };
+                let kept = match &lost {
+                    Some(Reason::AddressInOtherPool { .. }) | None => current.iter().filter_map(still_ours).collect(),
+                    Some(_) => kept,
+                };
+                (Allocation::kept(kept, reason), None)
+            }
+        }
+    }
+
+    /// The allocation as the status tells it, while another agent decides.
+    fn allocation_by_another(&self, key: &ObjectKey, service: &Service) -> Allocation {
+        let mut complaint = None;
+        let mut held = Vec::new();
+        for address in &service.ingress {
+            let claim = self.claim_of(key, *address);
+            let pool = pool_of(&self.config.pools, *address);
+            match (claim, pool) {
+                (Ok(()), Some(pool)) => held.push(Held { address: *address, pool: pool.name.clone() }),
+                (Ok(()), None) => complaint = Some(Reason::AddressLeftPools { address: *address }),
+                (Err(reason), _) => complaint = Some(reason),
+            }
+        }
+        if held.is_empty() {
+            let lists = self.world.listed.all() || self.world.fail_static;
+            let waiting = if lists { Reason::WaitingForAllocator } else { Reason::WaitingForLists };
+            return Allocation { held, reason: complaint.unwrap_or(waiting), complaint: None };
+        }
+        Allocation { complaint, ..Allocation::assigned(held) }
+    }
+
+    fn claim_of(&self, key: &ObjectKey, address: IpAddr) -> Result<(), Reason> {
+        match self.book.holder(address) {
+            Some(by) if by != key => Err(Reason::AddressClaimedTwice { address, by: by.clone() }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn announce(&self, service: &Service, endpoints: &Endpoints, held: &Held, work: &mut Work) -> Announcement {
+        let l2 = self.judge_l2(service, endpoints, held, work);
+        let bgp = self.judge_bgp(service, endpoints, held, work);
+        let pool = self.config.pools.iter().find(|pool| pool.name == held.pool);
+        if let Some(link) = pool.and_then(|pool| pool.bind.as_ref())
+            && (l2.announced || !bgp.peers.is_empty())
+        {
+            work.bind.push((held.address, link.clone()));
+        }
+        Announcement { address: held.address, pool: held.pool.clone(), l2, bgp }
+    }
+
+    fn judge_l2(&self, service: &Service, endpoints: &Endpoints, held: &Held, work: &mut Work) -> L2Verdict {
+        let refused = |reason| L2Verdict { owner: None, announced: false, reason };
+        let covering: Vec<(&L2, &L2Ground)> = self
+            .config
+            .l2
+            .iter()
+            .zip(&self.ground.l2)
+            .filter(|(l2, _)| l2.pools.is_empty() || l2.pools.contains(&held.pool))
+            .collect();
+        if covering.is_empty() {
+            return refused(Reason::NoL2ForPool { pool: held.pool.clone() });
+        }
+        if Family::of(held.address) == Family::V6 {
+            return refused(Reason::NdpNotAvailable);
+        }
+        if endpoints.is_empty() {
+            return refused(Reason::NoEndpoints);
+        }
+        let electorate = union(covering.iter().map(|(_, ground)| &ground.electorate));
+        let local = service.external_traffic_policy == TrafficPolicy::Local;
+        let candidates = electorate.candidates.iter().filter(|it| !local || endpoints.by_node.contains_key(&it.node));
+        let Some(owner) = elect(candidates, held.address) else {
+            return refused(match (electorate.candidates.is_empty(), endpoints.by_node.is_empty()) {
+                (true, _) => no_eligible_node(&electorate, self.me),
+                (false, true) => Reason::EndpointsNameNoNode,
+                (false, false) => Reason::NoNodeWithEndpoint,
+            });
+        };
+        let owned = |announced, reason| L2Verdict { owner: Some(owner.clone()), announced, reason };
+        if owner != self.me {
+            return owned(false, Reason::OwnedBy { owner: owner.clone() });
+        }
+        let mine = covering.iter().filter(|(_, it)| it.electorate.candidates.iter().any(|it| it.node == *self.me));
+        let mut interfaces: Vec<_> = mine.map(|(_, ground)| ground.interfaces.clone()).collect();
+        let interfaces = match interfaces.len() {
+            1 => interfaces.swap_remove(0),
+            _ => Arc::new(interfaces.iter().flat_map(|set| set.iter().cloned()).collect::<BTreeSet<_>>()),
+        };
+        if interfaces.is_empty() {
+            let wanted = covering.iter().map(|(l2, _)| describe_interfaces(l2)).collect::<Vec<_>>().join("; ");
+            return owned(false, Reason::NoInterface { wanted });
+        }
+        work.l2.push((held.address, interfaces));
+        owned(true, Reason::Announced)
+    }
+
+    fn judge_bgp(&self, service: &Service, endpoints: &Endpoints, held: &Held, work: &mut Work) -> BgpVerdict {
+        let refused = |reason| BgpVerdict { peers: Vec::new(), reason };
+        let covering = self.config.bgp.advertisements.iter().zip(&self.ground.advertisements).filter(|(it, _)| {
+            (it.pools.is_empty() || it.pools.contains(&held.pool))
+                && it.service_selector.as_ref().is_none_or(|selector| selector.matches(&service.labels))
+        });
+        let covering: Vec<_> = covering.collect();
+        if covering.is_empty() {
+            return refused(Reason::NoAdvertisement { pool: held.pool.clone() });
+        }
+        if let Some(reason) = &self.ground.bgp_exclusion {
+            return refused(reason.clone());
+        }
+        if !covering.iter().any(|(_, ground)| ground.selected) {
+            return refused(Reason::NodeNotSelected);
+        }
+        if endpoints.is_empty() {
+            return refused(Reason::NoEndpoints);
+        }
+        if service.external_traffic_policy == TrafficPolicy::Local && !endpoints.by_node.contains_key(self.me) {
+            let nameless = endpoints.by_node.is_empty();
+            return refused(if nameless { Reason::EndpointsNameNoNode } else { Reason::NoLocalEndpoint });
+        }
+        let mut peers = BTreeSet::new();
+        for (advertisement, ground) in covering.iter().filter(|(_, ground)| ground.selected) {
+            let length = match Family::of(held.address) {
+                Family::V4 => advertisement.aggregation_length,
+                Family::V6 => advertisement.aggregation_length_v6,
+            };
+            // The configuration was checked: the length fits the family.
+            let prefix = IpNet::new(held.address, length).unwrap_or_else(|_| host_prefix(held.address)).trunc();
+            let attributes = Arc::new(RouteAttributes {
+                local_preference: advertisement.local_preference,
+                med: advertisement.med,
+                prepend: advertisement.prepend,
+                communities: advertisement.communities.clone(),
+            });
+            for peer in &ground.peers {
+                peers.insert(peer.clone());
+                work.routes.push((peer.clone(), prefix, attributes.clone()));
+            }
+        }
+        if peers.is_empty() {
+            return refused(Reason::NoPeer);
+        }
+        BgpVerdict { peers: peers.into_iter().collect(), reason: Reason::Announced }
+    }
+}
+
+impl Allocation {
+    fn none(reason: Reason) -> Allocation {
+        Allocation { held: Vec::new(), reason, complaint: None }
+    }
+
+    fn assigned(held: Vec<Held>) -> Allocation {
+        let addresses = held.iter().map(|held| held.address).collect();
+        let mut pools: Vec<_> = held.iter().map(|held| held.pool.clone()).collect();
+        pools.dedup();
+        Allocation { held, reason: Reason::Assigned { addresses, pools }, complaint: None }
+    }
+
+    /// What stands although something else was wished for.
+    fn kept(held: Vec<Held>, complaint: Reason) -> Allocation {
+        if held.is_empty() {
+            return Allocation::none(complaint);
+        }
+        Allocation { complaint: Some(complaint), ..Allocation::assigned(held) }
+    }
+}
+
+/// Several `[[l2]]` may cover a pool: a node is a candidate under any of them, with the sum of its weights.
+fn union<'a>(mut electorates: impl Iterator<Item = &'a Electorate>) -> std::borrow::Cow<'a, Electorate> {
+    use std::borrow::Cow;
+    let mut union = match electorates.next() {
+        Some(first) => Cow::Borrowed(first),
+        None => Cow::Owned(Electorate::default()),
+    };
+    for electorate in electorates {
+        let union = union.to_mut();
+        for candidate in &electorate.candidates {
+            match union.candidates.iter_mut().find(|it| it.node == candidate.node) {
+                Some(known) => known.weight = known.weight.saturating_add(candidate.weight),
+                None => union.candidates.push(candidate.clone()),
+            }
+        }
+        union.excluded.extend(electorate.excluded.iter().cloned());
+    }
+    union
+}
+
+fn no_eligible_node(electorate: &Electorate, me: &NodeName) -> Reason {
+    if electorate.excluded.is_empty() {
+        return Reason::NodeUnknown { node: me.clone() };
+    }
+    Reason::NoEligibleNode {
+        excluded: electorate.excluded.iter().map(|(node, reason)| format!("{node}: {reason}")).collect(),
+    }
+}
+
+/// Whether a pool is announced over anything at all, for the warning that it is not.
+pub fn is_announced(config: &Config, pool: &Pool) -> bool {
+    let covers = |pools: &[crate::names::PoolName]| pools.is_empty() || pools.contains(&pool.name);
+    config.l2.iter().any(|l2| covers(&l2.pools)) || config.bgp.advertisements.iter().any(|it| covers(&it.pools))
+}

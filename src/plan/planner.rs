@@ -1,0 +1,379 @@
+//! The planner: facts in, the whole wanted state out, at a cost that follows what changed.
+//! Floor 1.
+//!
+//! How to drive it: call [`Planner::apply`] with every fact at hand, then [`Planner::turn`] once, hand the slices of
+//! [`Planner::plan`] to the actuators, and come back with the next fact or at [`Planner::next_deadline`], whichever
+//! is first. Spare turns are harmless. Time must not go backwards.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use imbl::OrdMap;
+use ipnet::IpNet;
+
+use crate::config::{Config, Source};
+use crate::names::{NodeName, ObjectKey, PeerName};
+use crate::plan::allocate::{Book, pool_of};
+use crate::plan::decision::{Announcement, Decision};
+use crate::plan::ground::{self, Ground};
+use crate::plan::judge::{Court, Verdict, Work};
+use crate::plan::slice::{BgpSlice, BindSlice, L2Slice, Notice, PeerSlice, ServiceStatus, StatusSlice};
+use crate::reason::Reason;
+use crate::route::RouteAttributes;
+use crate::world::{Fact, Service, Touched, World};
+
+/// The whole wanted state of this node, and why.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    pub decisions: OrdMap<ObjectKey, Arc<Decision>>,
+    pub l2: L2Slice,
+    pub bgp: BgpSlice,
+    pub bind: BindSlice,
+    pub status: StatusSlice,
+}
+
+/// What changed for one Service in a turn, for the log and the journal.
+#[derive(Debug, Clone)]
+pub struct Change {
+    pub service: ObjectKey,
+    pub before: Option<Arc<Decision>>,
+    pub after: Option<Arc<Decision>>,
+}
+
+/// What each Service says about one prefix; several times where several advertisements cover it.
+type Contributions = BTreeMap<ObjectKey, Vec<Arc<RouteAttributes>>>;
+
+/// The outcome of a turn.
+#[derive(Debug, Default)]
+pub struct Turn {
+    pub changes: Vec<Change>,
+    /// Which slices are not what they were before the turn.
+    pub moved: Moved,
+}
+
+/// One flag for each slice of the [`Plan`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Moved {
+    pub l2: bool,
+    pub bgp: bool,
+    pub bind: bool,
+    pub status: bool,
+}
+
+/// See the module's documentation.
+pub struct Planner {
+    config: Arc<Config>,
+    me: NodeName,
+    world: World,
+    ground: Ground,
+    book: Book,
+    plan: Plan,
+    moved: Moved,
+    work: BTreeMap<ObjectKey, Work>,
+    /// Who contributes what to a route: several Services meet in one where prefixes are aggregated.
+    routes: BTreeMap<(PeerName, IpNet), Contributions>,
+    to_judge: BTreeSet<ObjectKey>,
+    ground_moved: bool,
+    /// Services that wait for an address: judged again when one becomes free.
+    waiting: BTreeSet<ObjectKey>,
+}
+
+impl Planner {
+    pub fn new(config: Arc<Config>, me: NodeName) -> Planner {
+        Planner {
+            book: Book::new(&config.pools),
+            config,
+            me,
+            world: World::default(),
+            ground: Ground::default(),
+            plan: Plan::default(),
+            moved: Moved::default(),
+            work: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            to_judge: BTreeSet::new(),
+            ground_moved: true,
+            waiting: BTreeSet::new(),
+        }
+    }
+
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    pub fn book(&self) -> &Book {
+        &self.book
+    }
+
+    /// Takes a fact in. Decides nothing yet.
+    pub fn apply(&mut self, fact: Fact) {
+        match self.world.apply(fact) {
+            Touched::Nothing => {}
+            Touched::Services(keys) => self.to_judge.extend(keys),
+            Touched::Everything => self.ground_moved = true,
+        }
+    }
+
+    /// When to call [`Planner::turn`] again even if no fact comes in.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        if self.waiting.is_empty() { None } else { self.book.next_deadline() }
+    }
+
+    /// Brings the plan up to date and says what changed. Before the first lists are complete there is no plan.
+    pub fn turn(&mut self, now: Instant) -> Turn {
+        if !self.may_decide() {
+            return Turn::default();
+        }
+        if self.book.wake(now) {
+            self.to_judge.extend(self.waiting.iter().cloned());
+        }
+        if std::mem::take(&mut self.ground_moved) {
+            self.ground = Ground::of(&self.config, &self.me, &self.world);
+            self.to_judge.extend(self.world.services.keys().cloned());
+            self.to_judge.extend(self.plan.decisions.keys().cloned());
+            self.renew_frames();
+        }
+        let mut changes = Vec::new();
+        // Claims first, so that nobody is given what the status of another already says.
+        let mut batch: Vec<ObjectKey> = std::mem::take(&mut self.to_judge).into_iter().collect();
+        for key in &batch {
+            self.claim(key, now);
+        }
+        batch.extend(std::mem::take(&mut self.to_judge));
+        // Then the wishes for a certain address, so that nobody gets by chance what another asked for by name.
+        batch.sort_by_key(|key| !self.asks_for_address(key));
+        for key in batch {
+            changes.extend(self.judge(&key, now));
+        }
+        // A judgement may free or take addresses that others wait for or claim.
+        while let Some(key) = self.to_judge.pop_first() {
+            changes.extend(self.judge(&key, now));
+        }
+        Turn { changes, moved: std::mem::take(&mut self.moved) }
+    }
+
+    /// Nothing is decided on half a picture: a route that is missing because its Service was not told yet would be
+    /// withdrawn from a router that holds it rightly.
+    fn may_decide(&self) -> bool {
+        (self.world.listed.all() || self.world.fail_static) && self.world.links_listed
+    }
+
+    fn asks_for_address(&self, key: &ObjectKey) -> bool {
+        let request = self.world.services.get(key).and_then(|service| service.request.as_ref().ok());
+        request.is_some_and(|request| !request.addresses.is_empty())
+    }
+
+    fn claim(&mut self, key: &ObjectKey, now: Instant) {
+        let claims = self.court().claims(key);
+        self.record_claims(key, claims, now);
+    }
+
+    fn record_claims(&mut self, key: &ObjectKey, claims: Vec<IpAddr>, now: Instant) {
+        let pools = &self.config.pools;
+        let until = |address| pool_of(pools, address).map(|pool| now + pool.rest).filter(|until| *until > now);
+        let freed = self.book.claimed_by(key).iter().any(|address| !claims.contains(address));
+        let concerned = self.book.claim(key, claims, until);
+        self.to_judge.extend(concerned.into_iter().filter(|other| other != key));
+        if freed {
+            self.to_judge.extend(self.waiting.iter().cloned());
+        }
+    }
+
+    fn court(&self) -> Court<'_> {
+        Court { config: &self.config, me: &self.me, world: &self.world, ground: &self.ground, book: &self.book }
+    }
+
+    fn judge(&mut self, key: &ObjectKey, now: Instant) -> Option<Change> {
+        let Some(service) = self.world.services.get(key).cloned() else {
+            return self.forget(key);
+        };
+        let Verdict { decision, work, assigned, status } = self.court().judge(key, &service);
+        if let Some(addresses) = assigned {
+            self.world.apply(Fact::Assigned(key.clone(), addresses));
+            self.claim(key, now);
+            // The promise counts from here on: standalone it is the allocation itself.
+            if self.is_standalone() {
+                return self.judge(key, now);
+            }
+        }
+        if service.load_balancer && decision.allocation.is_wanting() {
+            self.waiting.insert(key.clone());
+        } else {
+            self.waiting.remove(key);
+        }
+        self.put_status(key, &service, &decision, status);
+        self.put_work(key, work);
+        let before = self.plan.decisions.get(key).cloned();
+        if before.as_deref() == Some(&decision) {
+            return None;
+        }
+        let after = Arc::new(decision);
+        self.plan.decisions.insert(key.clone(), after.clone());
+        Some(Change { service: key.clone(), before, after: Some(after) })
+    }
+
+    fn forget(&mut self, key: &ObjectKey) -> Option<Change> {
+        self.waiting.remove(key);
+        self.moved.status |= self.plan.status.services.remove(key).is_some();
+        self.put_work(key, Work::default());
+        self.work.remove(key);
+        let before = self.plan.decisions.remove(key)?;
+        Some(Change { service: key.clone(), before: Some(before), after: None })
+    }
+
+    fn is_standalone(&self) -> bool {
+        matches!(self.config.source, Source::Manifests(_))
+    }
+
+    /// The parts of the slices that do not belong to a single Service.
+    fn renew_frames(&mut self) {
+        if self.plan.bgp.router_id.is_none() {
+            self.plan.bgp.router_id = ground::router_id(&self.config, &self.me, &self.world);
+        }
+        self.plan.bgp.complete = true;
+        // Facts about nodes and links are rare: no need to find out which of these two they change.
+        self.moved.bgp = true;
+        self.moved.l2 = true;
+        let local_addresses = ground::local_addresses(&self.world);
+        if *self.plan.bgp.local_addresses != local_addresses {
+            self.plan.bgp.local_addresses = Arc::new(local_addresses);
+        }
+        let links: Vec<_> = self.world.links.values().cloned().collect();
+        if *self.plan.l2.links != links {
+            self.plan.l2.links = Arc::new(links);
+        }
+        let peers: OrdMap<PeerName, PeerSlice> = self
+            .ground
+            .peers
+            .iter()
+            .map(|settings| {
+                let known = self.plan.bgp.peers.get(&settings.name);
+                let routes = known.map(|peer| peer.routes.clone()).unwrap_or_else(|| self.routes_of(&settings.name));
+                (settings.name.clone(), PeerSlice { settings: settings.clone(), routes })
+            })
+            .collect();
+        self.plan.bgp.peers = peers;
+    }
+
+    fn routes_of(&self, peer: &PeerName) -> OrdMap<IpNet, Arc<RouteAttributes>> {
+        let of_peer = self.routes.iter().filter(|((name, _), _)| name == peer);
+        of_peer.filter_map(|((_, prefix), given)| Some((*prefix, merge(given)?))).collect()
+    }
+
+    fn put_status(&mut self, key: &ObjectKey, service: &Service, decision: &Decision, write: Option<Vec<IpAddr>>) {
+        let wanted = (self.world.leader && (service.load_balancer || write.is_some())).then(|| ServiceStatus {
+            uid: service.uid.clone(),
+            resource_version: service.resource_version.clone(),
+            write,
+            notice: notice(service, decision),
+        });
+        match wanted {
+            Some(status) => {
+                if self.plan.status.services.get(key).map(|held| &**held) != Some(&status) {
+                    self.plan.status.services.insert(key.clone(), Arc::new(status));
+                    self.moved.status = true;
+                }
+            }
+            None => self.moved.status |= self.plan.status.services.remove(key).is_some(),
+        }
+    }
+
+    fn put_work(&mut self, key: &ObjectKey, work: Work) {
+        let before = self.work.get(key);
+        if before == Some(&work) || (before.is_none() && work == Work::default()) {
+            return;
+        }
+        let before = self.work.insert(key.clone(), work.clone()).unwrap_or_default();
+        self.moved.l2 |= before.l2 != work.l2;
+        self.moved.bind |= before.bind != work.bind;
+        self.moved.bgp |= before.routes != work.routes;
+        for (address, _) in &before.l2 {
+            self.plan.l2.addresses.remove(address);
+        }
+        for (address, _) in &before.bind {
+            self.plan.bind.addresses.remove(address);
+        }
+        self.plan.l2.addresses.extend(work.l2);
+        self.plan.bind.addresses.extend(work.bind);
+        let mut moved = BTreeSet::new();
+        for (peer, prefix, _) in before.routes {
+            let route = (peer, prefix);
+            if let Some(given) = self.routes.get_mut(&route) {
+                given.remove(key);
+            }
+            moved.insert(route);
+        }
+        for (peer, prefix, attributes) in work.routes {
+            let route = (peer, prefix);
+            self.routes.entry(route.clone()).or_default().entry(key.clone()).or_default().push(attributes);
+            moved.insert(route);
+        }
+        for route in moved {
+            let merged = self.routes.get(&route).and_then(merge);
+            if merged.is_none() {
+                self.routes.remove(&route);
+            }
+            let (name, prefix) = route;
+            let Some(peer) = self.plan.bgp.peers.get_mut(&name) else { continue };
+            match merged {
+                Some(attributes) if peer.routes.get(&prefix) == Some(&attributes) => {}
+                Some(attributes) => {
+                    peer.routes.insert(prefix, attributes);
+                }
+                None => {
+                    peer.routes.remove(&prefix);
+                }
+            }
+        }
+    }
+}
+
+/// One route from all that Services and advertisements say about its prefix: communities are united; of the rest the
+/// first word counts, in the order of the Services' names and of the configuration.
+fn merge(given: &Contributions) -> Option<Arc<RouteAttributes>> {
+    let mut all = given.values().flatten();
+    let first = all.next()?;
+    let mut merged = first.clone();
+    for other in all.filter(|other| **other != *first) {
+        let merged = Arc::make_mut(&mut merged);
+        merged.local_preference = merged.local_preference.or(other.local_preference);
+        merged.med = merged.med.or(other.med);
+        merged.communities.extend(other.communities.iter().copied());
+        merged.communities.sort();
+        merged.communities.dedup();
+    }
+    Some(merged)
+}
+
+/// The Event that tells a user how the Service stands. Reasons of Events are words that people filter by.
+fn notice(service: &Service, decision: &Decision) -> Option<Notice> {
+    if !service.load_balancer {
+        return None;
+    }
+    let warning = |reason: &str, why: &Reason| {
+        Some(Notice { warning: true, reason: reason.to_owned(), message: why.to_string() })
+    };
+    let allocation = &decision.allocation;
+    if let Some(complaint) = &allocation.complaint {
+        return warning("RequestRefused", complaint);
+    }
+    match &allocation.reason {
+        Reason::Assigned { .. } => {
+            let nameless = |it: &Announcement| {
+                it.l2.reason == Reason::EndpointsNameNoNode || it.bgp.reason == Reason::EndpointsNameNoNode
+            };
+            if decision.announcements.iter().any(nameless) {
+                return warning("NotAnnounced", &Reason::EndpointsNameNoNode);
+            }
+            let message = allocation.reason.to_string();
+            Some(Notice { warning: false, reason: "IPAllocated".to_owned(), message })
+        }
+        Reason::OtherClass { .. } | Reason::WaitingForAllocator | Reason::WaitingForLists => None,
+        other => warning("AllocationFailed", other),
+    }
+}

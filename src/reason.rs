@@ -1,0 +1,132 @@
+//! Why something is as it is. The function that decides names the reason; status, Events and logs only print it.
+//! Floor 0. Reasons are not errors: "no free address" is a reason.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::address::Family;
+use crate::names::{NodeName, ObjectKey, PoolName};
+
+/// One reason. `Display` is the sentence for people, [`Reason::code`] the word for machines.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(tag = "code", rename_all = "kebab-case")]
+pub enum Reason {
+    // Whether the Service is ours at all.
+    #[error("the Service is not of type LoadBalancer")]
+    NotLoadBalancer,
+    #[error("the load balancer class {} is not ours", .class.as_deref().unwrap_or("(none)"))]
+    OtherClass { class: Option<String> },
+
+    // Allocation.
+    #[error("the first list of objects is not complete yet")]
+    WaitingForLists,
+    #[error("another agent allocates; it has not written an address yet")]
+    WaitingForAllocator,
+    #[error("the address was chosen; the API server has not confirmed it yet")]
+    WaitingForStatus,
+    #[error("{text}")]
+    RequestUnreadable { text: String },
+    #[error("the requested address {address} is in no pool")]
+    AddressOutsidePools { address: IpAddr },
+    #[error("the requested address {address} is in use by {by}")]
+    AddressInUse { address: IpAddr, by: ObjectKey },
+    #[error("the requested address {address} is {}, but the Service is {}", Family::of(*.address), families(.wanted))]
+    WrongFamily { address: IpAddr, wanted: Vec<Family> },
+    #[error("the requested address {address} is in pool {actual}, but pool {requested} was asked for")]
+    AddressInOtherPool { address: IpAddr, actual: PoolName, requested: PoolName },
+    #[error("pool {pool} skips {address}: avoid-network-and-broadcast is set")]
+    AddressAvoided { address: IpAddr, pool: PoolName },
+    #[error("there is no pool \"{pool}\"; there are: {}", list(.known))]
+    UnknownPool { pool: PoolName, known: Vec<PoolName> },
+    #[error("pool {pool} does not serve this Service: its namespaces or selectors do not match")]
+    PoolNotForService { pool: PoolName },
+    #[error("no pool that assigns by itself serves this Service")]
+    NoPoolForService,
+    #[error("no free {family} address in {}{}", list(.pools), rest_note(*.resting))]
+    NoFreeAddress { family: Family, pools: Vec<PoolName>, resting: usize },
+    #[error("the Service requires IPv4 and IPv6, but no pool can give it {missing}")]
+    NoDualStack { missing: Family },
+    #[error("{address} is in no pool any more")]
+    AddressLeftPools { address: IpAddr },
+    #[error("{address} is in the status of {by} too, which comes first by name")]
+    AddressClaimedTwice { address: IpAddr, by: ObjectKey },
+    #[error("assigned {} from {}", list(.addresses), list(.pools))]
+    Assigned { addresses: Vec<IpAddr>, pools: Vec<PoolName> },
+
+    // Announcement.
+    #[error("announced by this node")]
+    Announced,
+    #[error("{owner} answers for it")]
+    OwnedBy { owner: NodeName },
+    #[error("no [[l2]] covers pool {pool}")]
+    NoL2ForPool { pool: PoolName },
+    #[error("no [[bgp.advertisement]] covers pool {pool} and this Service")]
+    NoAdvertisement { pool: PoolName },
+    #[error("no [[bgp.peer]] of the advertisement is configured for this node")]
+    NoPeer,
+    #[error("the Service has no serving endpoint")]
+    NoEndpoints,
+    #[error(
+        "no node has a serving endpoint of the Service (external traffic policy Local): its endpoints name no node"
+    )]
+    EndpointsNameNoNode,
+    #[error("this node has no serving endpoint of the Service (external traffic policy Local)")]
+    NoLocalEndpoint,
+    #[error("no eligible node has a serving endpoint of the Service (external traffic policy Local)")]
+    NoNodeWithEndpoint,
+    #[error("no node is eligible: {}", list(.excluded))]
+    NoEligibleNode { excluded: Vec<String> },
+    #[error("this node, {node}, is not known (yet) as a Node")]
+    NodeUnknown { node: NodeName },
+    #[error("the node selector does not match this node")]
+    NodeNotSelected,
+    #[error("the node carries the label node.kubernetes.io/exclude-from-external-load-balancers")]
+    NodeExcluded,
+    #[error("the node's condition NetworkUnavailable is True")]
+    NodeNetworkUnavailable,
+    #[error("the node is not Ready")]
+    NodeNotReady,
+    #[error("no usable link on this node: {wanted}")]
+    NoInterface { wanted: String },
+    #[error("IPv6 on the link (NDP) is not available yet")]
+    NdpNotAvailable,
+}
+
+impl Reason {
+    /// The word for machines, in kebab-case: the same as in the JSON.
+    pub fn code(&self) -> String {
+        match serde_json::to_value(self) {
+            Ok(serde_json::Value::Object(fields)) => {
+                fields.get("code").and_then(|code| code.as_str()).unwrap_or("unknown").to_owned()
+            }
+            // Every variant is an object with a code: the attribute on the enum says so, and a test below holds it.
+            Ok(_) | Err(_) => "unknown".to_owned(),
+        }
+    }
+}
+
+fn families(wanted: &[Family]) -> String {
+    list(wanted)
+}
+
+fn list<T: std::fmt::Display>(items: &[T]) -> String {
+    items.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn rest_note(count: usize) -> String {
+    if count == 0 { String::new() } else { format!(" ({count} freed a moment ago and still resting)") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_has_a_code_and_a_sentence() {
+        let reason = Reason::AddressInUse { address: "192.0.2.1".parse().unwrap(), by: ObjectKey::new("shop", "web") };
+        assert_eq!(reason.code(), "address-in-use");
+        assert_eq!(reason.to_string(), "the requested address 192.0.2.1 is in use by shop/web");
+        assert_eq!(Reason::NoEndpoints.code(), "no-endpoints");
+    }
+}

@@ -1,0 +1,58 @@
+//! crier's ARP and netlink against a real kernel: two network namespaces with a veth pair between them, no root needed.
+//! Each test has namespaces of its own. `cargo test --test link -- WORD` runs those with WORD in their name, and
+//! `-- --measure` compares the responder's latency with the kernel's own.
+
+mod answers;
+mod binds;
+mod measures;
+mod namespace;
+mod observes;
+mod wire;
+
+use std::panic::catch_unwind;
+use std::process::ExitCode;
+
+type Test = (&'static str, fn());
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let tests: Vec<Test> = [answers::TESTS, binds::TESTS, observes::TESTS].concat();
+    if arguments.iter().any(|argument| argument == "--list") {
+        tests.iter().for_each(|(name, _)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
+    if let Err(error) = namespace::leave_the_host() {
+        println!(
+            "link: SKIPPED, since the kernel gives this process no user and network namespace of its own: {error}"
+        );
+        return ExitCode::SUCCESS;
+    }
+    if arguments.iter().any(|argument| argument == "--measure") {
+        measures::latency();
+        return ExitCode::SUCCESS;
+    }
+
+    let words: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    let mut failed = Vec::new();
+    let chosen = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
+    let chosen: Vec<Test> = tests.into_iter().filter(|(name, _)| chosen(name)).collect();
+    for (name, test) in &chosen {
+        let start = crier::clock::now();
+        let passed = catch_unwind(test).is_ok();
+        let took = start.elapsed().as_secs_f32();
+        println!("test {name} ... {} ({took:.1} s)", if passed { "ok" } else { "FAILED" });
+        if !passed {
+            failed.push(name);
+        }
+    }
+    println!("\nlink: {} passed, {} failed", chosen.len() - failed.len(), failed.len());
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Lists tests by their names.
+#[macro_export]
+macro_rules! tests {
+    ($($name:ident),* $(,)?) => {
+        pub const TESTS: &[$crate::Test] = &[$((stringify!($name), $name)),*];
+    };
+}

@@ -1,0 +1,593 @@
+//! What the outbox emits, read by a second reader that shares no code with the codec and fed into a model of the
+//! peer's table: whatever happens in whatever order, the peer must end with what is wanted.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use crier::bgp::agreement::Agreement;
+use crier::bgp::outbox::{NextHopV6, NextHops, Outbox, Routes, Unsendable};
+use crier::bgp::wire::AfiSafi;
+use crier::community::Community;
+use crier::route::RouteAttributes;
+use ipnet::IpNet;
+use proptest::prelude::*;
+
+/// What the peer hears about a prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Heard {
+    next_hop: Vec<u8>,
+    path: Vec<u32>,
+    med: Option<u32>,
+    local_preference: Option<u32>,
+    communities: Vec<u32>,
+    large_communities: Vec<[u32; 3]>,
+}
+
+/// The peer's table, and what else it could see.
+#[derive(Debug, Default)]
+struct Model {
+    table: BTreeMap<IpNet, Heard>,
+    messages: usize,
+    ends_of_rib: Vec<AfiSafi>,
+    /// Announcements of what the peer already had.
+    repeated: usize,
+}
+
+/// A reader of its own: it walks the octets of RFC 4271 §4.3 and asserts what a careful peer would.
+struct Octets<'a>(&'a [u8]);
+
+impl<'a> Octets<'a> {
+    fn take(&mut self, count: usize) -> &'a [u8] {
+        let (taken, rest) = self.0.split_at(count);
+        self.0 = rest;
+        taken
+    }
+
+    fn number(&mut self, octets: usize) -> usize {
+        self.take(octets).iter().fold(0, |number, octet| number << 8 | usize::from(*octet))
+    }
+
+    fn u32(&mut self) -> u32 {
+        u32::try_from(self.number(4)).unwrap()
+    }
+
+    fn prefixes(&mut self, v6: bool) -> Vec<IpNet> {
+        let mut prefixes = Vec::new();
+        while !self.0.is_empty() {
+            let length = self.number(1);
+            let mut address = [0; 16];
+            let octets = self.take(length.div_ceil(8));
+            address[..octets.len()].copy_from_slice(octets);
+            let address = match v6 {
+                true => IpAddr::from(address),
+                false => IpAddr::from([address[0], address[1], address[2], address[3]]),
+            };
+            let prefix = IpNet::new(address, u8::try_from(length).unwrap()).expect("a length of the family");
+            assert_eq!(prefix, prefix.trunc(), "no bits behind the length");
+            prefixes.push(prefix);
+        }
+        prefixes
+    }
+}
+
+impl Model {
+    fn hear(&mut self, message: &[u8], session: &Session) {
+        self.messages += 1;
+        assert!((19..=session.agreement.max_message_len).contains(&message.len()), "{} octets", message.len());
+        let mut octets = Octets(message);
+        assert_eq!(octets.take(16), [0xff; 16], "marker");
+        assert_eq!(octets.number(2), message.len(), "length");
+        assert_eq!(octets.number(1), 2, "UPDATE");
+        let len = octets.number(2);
+        let mut withdrawn = Octets(octets.take(len)).prefixes(false);
+        let len = octets.number(2);
+        let mut attributes = Octets(octets.take(len));
+        let mut announced = octets.prefixes(false);
+
+        let mut codes = Vec::new();
+        let mut unreached_family = None;
+        let mut heard = Heard {
+            next_hop: Vec::new(),
+            path: Vec::new(),
+            med: None,
+            local_preference: None,
+            communities: Vec::new(),
+            large_communities: Vec::new(),
+        };
+        let classic = (!withdrawn.is_empty() || !announced.is_empty()).then_some(1);
+        let mut families: Vec<usize> = classic.into_iter().collect();
+        let mut four_octet_path = None;
+        while !attributes.0.is_empty() {
+            let flags = attributes.number(1);
+            let code = attributes.number(1);
+            let len = attributes.number(if flags & 0x10 == 0 { 1 } else { 2 });
+            assert_eq!(flags & 0x10 != 0, len > 255, "extended length exactly where it is needed");
+            let mut value = Octets(attributes.take(len));
+            let expected_flags = match code {
+                1 | 2 | 3 | 5 => 0x40,
+                4 | 14 | 15 => 0x80,
+                8 | 17 | 32 => 0xc0,
+                _ => panic!("attribute {code} is never sent"),
+            };
+            assert_eq!(flags & 0xe0, expected_flags, "flags of attribute {code}");
+            codes.push(code);
+            match code {
+                1 => assert_eq!(value.take(1), [0], "origin IGP"),
+                2 => heard.path = read_path(value, if session.agreement.four_octet_asn { 4 } else { 2 }),
+                3 => heard.next_hop = value.take(4).to_vec(),
+                4 => heard.med = Some(value.u32()),
+                5 => heard.local_preference = Some(value.u32()),
+                8 => {
+                    while !value.0.is_empty() {
+                        heard.communities.push(value.u32());
+                    }
+                }
+                14 => {
+                    let (afi, safi, next_hop) = (value.number(2), value.number(1), value.number(1));
+                    assert_eq!(safi, 1, "unicast");
+                    families.push(afi);
+                    heard.next_hop = value.take(next_hop).to_vec();
+                    assert_eq!(value.number(1), 0, "reserved");
+                    announced = value.prefixes(afi == 2);
+                    assert!(!announced.is_empty(), "MP_REACH_NLRI always reaches something");
+                }
+                15 => {
+                    let (afi, safi) = (value.number(2), value.number(1));
+                    assert_eq!(safi, 1, "unicast");
+                    families.push(afi);
+                    unreached_family = Some(afi);
+                    withdrawn = value.prefixes(afi == 2);
+                }
+                17 => four_octet_path = Some(read_path(value, 4)),
+                32 => {
+                    while !value.0.is_empty() {
+                        heard.large_communities.push([value.u32(), value.u32(), value.u32()]);
+                    }
+                }
+                _ => panic!("attribute {code} is never sent"),
+            }
+        }
+        assert!(families.len() <= 1, "one family in one UPDATE: {families:?}");
+        assert!(withdrawn.is_empty() || announced.is_empty(), "withdrawals or announcements");
+        let behind: &[usize] = if matches!(codes.first(), Some(14 | 15)) { &codes[1..] } else { &codes };
+        assert!(behind.is_sorted_by(|a, b| a < b) && !behind.contains(&14), "order of attributes: {codes:?}");
+        if let Some(wide) = four_octet_path {
+            assert!(!session.agreement.four_octet_asn, "AS4_PATH only to a two-octet peer");
+            assert!(heard.path.contains(&23456) && heard.path.len() == wide.len());
+            heard.path = wide;
+        }
+
+        if withdrawn.is_empty() && announced.is_empty() {
+            let family = match unreached_family {
+                Some(2) => AfiSafi::IPV6_UNICAST,
+                None => AfiSafi::IPV4_UNICAST,
+                Some(afi) => panic!("End-of-RIB of AFI {afi}"),
+            };
+            assert_eq!(codes.len(), usize::from(unreached_family.is_some()), "only End-of-RIB is empty");
+            self.ends_of_rib.push(family);
+        }
+        for prefix in withdrawn {
+            assert!(self.table.remove(&prefix).is_some(), "{prefix} was withdrawn, and never announced");
+            assert_eq!(codes.iter().filter(|code| **code != 15).count(), 0, "a withdrawal needs no attributes");
+        }
+        for prefix in announced {
+            let before = self.table.insert(prefix, heard.clone());
+            self.repeated += usize::from(before.is_some_and(|before| before == heard));
+        }
+    }
+
+    fn drain(&mut self, outbox: &mut Outbox, session: &Session) {
+        while let Some(message) = outbox.poll_message().expect("every message fits") {
+            self.hear(&message, session);
+            assert!(self.messages < 10_000, "the outbox comes to an end");
+        }
+    }
+}
+
+fn read_path(mut value: Octets<'_>, width: usize) -> Vec<u32> {
+    let mut path = Vec::new();
+    while !value.0.is_empty() {
+        assert_eq!(value.number(1), 2, "AS_SEQUENCE");
+        let count = value.number(1);
+        assert!(count > 0, "no empty segment");
+        path.extend((0..count).map(|_| u32::try_from(value.number(width)).unwrap()));
+    }
+    assert!(!path.contains(&0), "AS 0 is nobody");
+    path
+}
+
+#[derive(Debug, Clone)]
+struct Session {
+    agreement: Agreement,
+    next_hops: NextHops,
+}
+
+const V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
+const V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 11);
+const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 11);
+
+impl Session {
+    /// External, both families, four-octet AS numbers, both next hops.
+    fn external() -> Session {
+        Session {
+            agreement: Agreement {
+                local_asn: 64513,
+                peer_asn: 64512,
+                peer_identifier: Ipv4Addr::new(10, 0, 0, 2),
+                hold_time: None,
+                keepalive_time: None,
+                four_octet_asn: true,
+                ipv4_unicast: true,
+                ipv6_unicast: true,
+                ipv4_with_ipv6_next_hop: false,
+                route_refresh: true,
+                max_message_len: 4096,
+            },
+            next_hops: NextHops { v4: Some(V4), v6: Some(NextHopV6 { global: V6, link_local: None }) },
+        }
+    }
+
+    fn internal() -> Session {
+        let mut session = Session::external();
+        session.agreement.peer_asn = session.agreement.local_asn;
+        session
+    }
+
+    /// To a peer that has never heard of RFC 6793, from an AS that needs it.
+    fn two_octets() -> Session {
+        let mut session = Session::external();
+        session.agreement.four_octet_asn = false;
+        session.agreement.local_asn = 4_200_000_001;
+        session
+    }
+
+    /// Over IPv6, so that there is no IPv4 next hop.
+    fn over_ipv6() -> Session {
+        let mut session = Session::external();
+        session.next_hops.v4 = None;
+        session.next_hops.v6 = Some(NextHopV6 { global: V6, link_local: Some(LINK_LOCAL) });
+        session
+    }
+
+    fn over_ipv6_with_rfc_8950() -> Session {
+        let mut session = Session::over_ipv6();
+        session.agreement.ipv4_with_ipv6_next_hop = true;
+        session
+    }
+
+    fn only_ipv4() -> Session {
+        let mut session = Session::external();
+        session.agreement.ipv6_unicast = false;
+        session
+    }
+
+    fn extended() -> Session {
+        let mut session = Session::external();
+        session.agreement.max_message_len = 65535;
+        session
+    }
+
+    fn all() -> Vec<Session> {
+        vec![
+            Session::external(),
+            Session::internal(),
+            Session::two_octets(),
+            Session::over_ipv6(),
+            Session::over_ipv6_with_rfc_8950(),
+            Session::only_ipv4(),
+            Session::extended(),
+        ]
+    }
+
+    fn outbox(&self) -> Outbox {
+        Outbox::new(&self.agreement, self.next_hops)
+    }
+
+    fn families(&self) -> Vec<AfiSafi> {
+        let both = [
+            (self.agreement.ipv4_unicast, AfiSafi::IPV4_UNICAST),
+            (self.agreement.ipv6_unicast, AfiSafi::IPV6_UNICAST),
+        ];
+        both.into_iter().filter(|(negotiated, _)| *negotiated).map(|(_, family)| family).collect()
+    }
+
+    fn next_hop(&self, prefix: IpNet) -> Option<Vec<u8>> {
+        let v6 = self.next_hops.v6.map(|NextHopV6 { global, link_local }| {
+            let second = link_local.map(|link_local| link_local.octets()).into_iter().flatten();
+            global.octets().into_iter().chain(second).collect()
+        });
+        let Agreement { ipv4_unicast, ipv6_unicast, ipv4_with_ipv6_next_hop, .. } = self.agreement;
+        match prefix {
+            IpNet::V6(_) => v6.filter(|_| ipv6_unicast),
+            IpNet::V4(_) if !ipv4_unicast => None,
+            IpNet::V4(_) => match self.next_hops.v4 {
+                Some(v4) => Some(v4.octets().to_vec()),
+                None => v6.filter(|_| ipv4_with_ipv6_next_hop),
+            },
+        }
+    }
+
+    /// What the peer should hear of this route; `None` where it cannot be sent at all.
+    fn expected(&self, prefix: IpNet, attributes: &RouteAttributes) -> Option<Heard> {
+        let internal = self.agreement.internal();
+        let octets: usize =
+            attributes.communities.iter().map(|one| if let Community::Standard(_) = one { 4 } else { 12 }).sum();
+        if octets > self.agreement.max_message_len {
+            return None;
+        }
+        let standard = attributes.communities.iter().filter_map(|community| match community {
+            Community::Standard(value) => Some(*value),
+            Community::Large { .. } => None,
+        });
+        let large = attributes.communities.iter().filter_map(|community| match community {
+            Community::Standard(_) => None,
+            Community::Large { global, local1, local2 } => Some([*global, *local1, *local2]),
+        });
+        Some(Heard {
+            next_hop: self.next_hop(prefix)?,
+            path: if internal { vec![] } else { vec![self.agreement.local_asn; 1 + usize::from(attributes.prepend)] },
+            med: attributes.med,
+            local_preference: internal.then(|| attributes.local_preference.unwrap_or(100)),
+            communities: standard.collect(),
+            large_communities: large.collect(),
+        })
+    }
+
+    fn expected_table(&self, wanted: &Routes) -> BTreeMap<IpNet, Heard> {
+        let table = wanted.iter().filter_map(|(prefix, route)| Some((*prefix, self.expected(*prefix, route)?)));
+        table.collect()
+    }
+}
+
+fn of_family(table: &BTreeMap<IpNet, Heard>, family: AfiSafi) -> BTreeMap<IpNet, Heard> {
+    let is_v6 = |prefix: &IpNet| matches!(prefix, IpNet::V6(_));
+    let same = |prefix: &IpNet| is_v6(prefix) == (family == AfiSafi::IPV6_UNICAST);
+    table.iter().filter(|(prefix, _)| same(prefix)).map(|(prefix, heard)| (*prefix, heard.clone())).collect()
+}
+
+/// The attributes that random runs choose from: plain, rich, prepended beyond one segment, and too long for 4,096 octets.
+fn palette() -> Vec<Arc<RouteAttributes>> {
+    let standard = |count: u32| (1..=count).map(Community::Standard);
+    let large = Community::Large { global: 64512, local1: 1, local2: 2 };
+    let rich = RouteAttributes {
+        local_preference: Some(200),
+        med: Some(10),
+        prepend: 2,
+        communities: standard(100).chain([large]).collect(),
+    };
+    let prepended = RouteAttributes { med: Some(20), prepend: 255, ..RouteAttributes::default() };
+    let too_long = RouteAttributes { communities: standard(1_100).collect(), ..RouteAttributes::default() };
+    // The peer cannot tell these from the plain ones: one on external sessions, one on internal ones.
+    let preferred = RouteAttributes { local_preference: Some(300), ..RouteAttributes::default() };
+    let twice = RouteAttributes { prepend: 1, ..RouteAttributes::default() };
+    [RouteAttributes::default(), rich, prepended, too_long, preferred, twice].into_iter().map(Arc::new).collect()
+}
+
+fn universe() -> Vec<IpNet> {
+    let texts = [
+        "0.0.0.0/0",
+        "10.0.0.0/8",
+        "192.0.2.0/25",
+        "198.51.100.1/32",
+        "198.51.100.2/32",
+        "203.0.113.7/32",
+        "::/0",
+        "2001:db8:1::/48",
+        "2001:db8::1/128",
+        "2001:db8::2/128",
+    ];
+    texts.iter().map(|text| text.parse().expect(text)).collect()
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Set {
+        prefix: usize,
+        attributes: usize,
+    },
+    Remove {
+        prefix: usize,
+    },
+    /// A map that shares nothing with the last.
+    Replace(Vec<(usize, usize)>),
+    Poll,
+    Refresh(AfiSafi),
+    Complete(bool),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let prefix = 0..universe().len();
+    let attributes = 0..palette().len();
+    let route = (prefix.clone(), attributes);
+    prop_oneof![
+        6 => route.clone().prop_map(|(prefix, attributes)| Step::Set { prefix, attributes }),
+        4 => prefix.prop_map(|prefix| Step::Remove { prefix }),
+        1 => prop::collection::vec(route, 0..8).prop_map(Step::Replace),
+        6 => Just(Step::Poll),
+        1 => prop_oneof![
+            Just(AfiSafi::IPV4_UNICAST),
+            Just(AfiSafi::IPV6_UNICAST),
+            Just(AfiSafi { afi: 25, safi: 70 }),
+        ].prop_map(Step::Refresh),
+        1 => any::<bool>().prop_map(Step::Complete),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2_000) })]
+
+    #[test]
+    fn the_peer_ends_with_what_was_wanted_last(session in prop::sample::select(Session::all()), steps in prop::collection::vec(step(), 0..80)) {
+        let (universe, palette) = (universe(), palette());
+        let mut outbox = session.outbox();
+        let mut model = Model::default();
+        let mut wanted = Routes::new();
+        let (mut refreshed, mut ever_complete) = (false, false);
+        for step in steps {
+            match step {
+                Step::Set { prefix, attributes } => {
+                    wanted.insert(universe[prefix], palette[attributes].clone());
+                    outbox.want(&wanted);
+                }
+                Step::Remove { prefix } => {
+                    wanted.remove(&universe[prefix]);
+                    outbox.want(&wanted);
+                }
+                Step::Replace(routes) => {
+                    let fresh = |attributes: usize| Arc::new(RouteAttributes::clone(&palette[attributes]));
+                    wanted = routes.into_iter().map(|(prefix, attributes)| (universe[prefix], fresh(attributes))).collect();
+                    outbox.want(&wanted);
+                }
+                Step::Poll => {
+                    let idle = outbox.is_idle();
+                    let message = outbox.poll_message().expect("every message fits");
+                    prop_assert_eq!(idle, message.is_none(), "idle means that there is no message");
+                    let ends_of_rib = model.ends_of_rib.len();
+                    if let Some(message) = message {
+                        model.hear(&message, &session);
+                    }
+                    if let Some(family) = model.ends_of_rib.get(ends_of_rib) {
+                        let (has, expected) = (&model.table, session.expected_table(&wanted));
+                        prop_assert!(ever_complete, "End-of-RIB of an unfinished table");
+                        prop_assert_eq!(of_family(has, *family), of_family(&expected, *family), "End-of-RIB too early");
+                    }
+                }
+                Step::Refresh(family) => {
+                    refreshed = true;
+                    outbox.refresh(family);
+                }
+                Step::Complete(complete) => {
+                    ever_complete |= complete;
+                    outbox.set_complete(complete);
+                }
+            }
+            prop_assert_eq!(outbox.sent_count(), model.table.len(), "the count is what the peer has");
+        }
+        outbox.set_complete(true);
+        model.drain(&mut outbox, &session);
+        prop_assert_eq!(&model.table, &session.expected_table(&wanted));
+        prop_assert!(outbox.is_idle() && outbox.pending_count() == 0);
+        prop_assert_eq!(outbox.sent_count() + outbox.unsendable().count(), wanted.len());
+        model.ends_of_rib.sort();
+        prop_assert_eq!(&model.ends_of_rib, &session.families(), "End-of-RIB once for every family");
+        prop_assert!(refreshed || model.repeated == 0, "{} routes were told twice", model.repeated);
+
+        // A refresh brings everything of the family once more, and nothing else.
+        let (messages, repeated) = (model.messages, model.repeated);
+        outbox.want(&wanted);
+        prop_assert!(outbox.is_idle(), "the same map again is no news");
+        outbox.refresh(AfiSafi::IPV4_UNICAST);
+        model.drain(&mut outbox, &session);
+        let v4 = of_family(&model.table, AfiSafi::IPV4_UNICAST).len();
+        prop_assert_eq!(model.repeated - repeated, v4, "a refresh repeats every route of the family");
+        prop_assert!(v4 > 0 || model.messages == messages);
+    }
+}
+
+fn hosts(count: u32, attributes: &Arc<RouteAttributes>, v6: bool) -> Routes {
+    let address = |n: u32| match v6 {
+        false => IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + n)),
+        true => IpAddr::V6(Ipv6Addr::from_bits(0x2001_0db8 << 96 | u128::from(n))),
+    };
+    (0..count).map(|n| (IpNet::from(address(n)), attributes.clone())).collect()
+}
+
+fn messages_for(session: &Session, wanted: &Routes) -> usize {
+    let mut outbox = session.outbox();
+    outbox.want(wanted);
+    let mut model = Model::default();
+    model.drain(&mut outbox, session);
+    assert_eq!(model.table, session.expected_table(wanted));
+    model.messages
+}
+
+#[test]
+fn a_thousand_routes_take_the_fewest_messages_that_hold_them() {
+    let plain = Arc::new(RouteAttributes::default());
+    assert_eq!(messages_for(&Session::external(), &hosts(1_000, &plain, false)), 2, "5 octets each");
+    assert_eq!(messages_for(&Session::external(), &hosts(1_000, &plain, true)), 5, "17 octets each");
+    assert_eq!(messages_for(&Session::extended(), &hosts(10_000, &plain, false)), 1, "RFC 8654");
+    assert_eq!(messages_for(&Session::external(), &hosts(100_000, &plain, false)), 124, "as few as any speaker");
+}
+
+#[test]
+fn withdrawing_a_thousand_routes_takes_as_few() {
+    let session = Session::external();
+    let mut outbox = session.outbox();
+    let mut model = Model::default();
+    outbox.want(&hosts(1_000, &Arc::new(RouteAttributes::default()), false));
+    model.drain(&mut outbox, &session);
+    outbox.want(&Routes::new());
+    let before = model.messages;
+    model.drain(&mut outbox, &session);
+    assert_eq!((model.table.len(), model.messages - before), (0, 2));
+}
+
+#[test]
+fn a_withdrawal_is_sent_before_any_announcement() {
+    let session = Session::external();
+    let plain = Arc::new(RouteAttributes::default());
+    let mut outbox = session.outbox();
+    let mut model = Model::default();
+    outbox.want(&hosts(10, &plain, true));
+    model.drain(&mut outbox, &session);
+    outbox.want(&hosts(1_000, &plain, false));
+    model.hear(&outbox.poll_message().unwrap().expect("there is much to say"), &session);
+    assert!(model.table.is_empty(), "the ten are gone before the thousand come");
+}
+
+#[test]
+fn nothing_is_sent_where_there_is_no_next_hop() {
+    let session = Session::over_ipv6();
+    let mut outbox = session.outbox();
+    outbox.want(&hosts(3, &Arc::new(RouteAttributes::default()), false));
+    assert!(outbox.is_idle());
+    let reasons: Vec<_> = outbox.unsendable().map(|(_, reason)| reason).collect();
+    assert_eq!(reasons, [Unsendable::NoNextHop(AfiSafi::IPV4_UNICAST); 3]);
+    let unspecified = NextHops { v4: Some(Ipv4Addr::UNSPECIFIED), v6: None };
+    let mut outbox = Outbox::new(&session.agreement, unspecified);
+    outbox.want(&hosts(1, &Arc::new(RouteAttributes::default()), false));
+    assert_eq!(outbox.unsendable().count(), 1, "0.0.0.0 is no next hop");
+}
+
+#[test]
+fn a_route_that_is_wanted_and_unwanted_before_the_peer_reads_is_never_told() {
+    let session = Session::external();
+    let mut outbox = session.outbox();
+    outbox.want(&hosts(100, &Arc::new(RouteAttributes::default()), false));
+    assert_eq!(outbox.pending_count(), 100);
+    outbox.want(&Routes::new());
+    assert!(outbox.is_idle());
+}
+
+#[test]
+fn end_of_rib_is_told_without_any_route_and_only_when_the_table_is_whole() {
+    let session = Session::external();
+    let mut outbox = session.outbox();
+    let mut model = Model::default();
+    model.drain(&mut outbox, &session);
+    assert!(model.ends_of_rib.is_empty(), "the table is not whole yet");
+    outbox.set_complete(true);
+    model.drain(&mut outbox, &session);
+    assert_eq!(model.ends_of_rib, [AfiSafi::IPV4_UNICAST, AfiSafi::IPV6_UNICAST]);
+    outbox.set_complete(false);
+    outbox.set_complete(true);
+    assert!(outbox.is_idle(), "once");
+}
+
+#[test]
+fn a_refresh_is_answered_even_where_a_route_changes_and_changes_back() {
+    let session = Session::external();
+    let plain = hosts(1, &Arc::new(RouteAttributes::default()), false);
+    let other = hosts(1, &Arc::new(RouteAttributes { med: Some(7), ..RouteAttributes::default() }), false);
+    let mut outbox = session.outbox();
+    let mut model = Model::default();
+    outbox.want(&plain);
+    model.drain(&mut outbox, &session);
+    outbox.want(&other);
+    outbox.refresh(AfiSafi::IPV4_UNICAST);
+    outbox.want(&plain);
+    model.drain(&mut outbox, &session);
+    assert_eq!(model.repeated, 1, "the peer asked to hear it again");
+}
