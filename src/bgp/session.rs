@@ -103,6 +103,30 @@ impl End {
         }
     }
 
+    /// Somebody at the peer's end meant it: the session was not found to be bad.
+    pub fn is_peers_wish(&self) -> bool {
+        match self {
+            End::Received(Notification { reason: NotificationReason::Cease(cease), .. }) => match cease {
+                Cease::AdministrativeShutdown
+                | Cease::PeerDeconfigured
+                | Cease::AdministrativeReset
+                | Cease::OtherConfigurationChange => true,
+                Cease::MaximumPrefixesReached
+                | Cease::ConnectionRejected
+                | Cease::ConnectionCollision
+                | Cease::OutOfResources
+                | Cease::HardReset
+                | Cease::BfdDown => false,
+            },
+            End::DialFailed(_)
+            | End::DialTimedOut
+            | End::Lost(_)
+            | End::Sent { .. }
+            | End::Received(_)
+            | End::SendHoldTimerExpired => false,
+        }
+    }
+
     /// What to tell the peer before closing.
     pub fn last_word(&self) -> Option<&Notification> {
         match self {
@@ -401,6 +425,10 @@ impl fmt::Display for End {
             End::DialFailed(why) => write!(f, "cannot connect: {why}"),
             End::DialTimedOut => f.write_str("cannot connect: no answer"),
             End::Lost(how) => write!(f, "connection lost: {how}"),
+            // A shutdown communication is the reason already.
+            End::Sent { notification, .. } if notification.text().is_some() => {
+                write!(f, "NOTIFICATION sent: {notification}")
+            }
             End::Sent { notification, why } => write!(f, "NOTIFICATION sent: {notification}: {why}"),
             End::Received(notification) => write!(f, "NOTIFICATION received: {notification}"),
             End::SendHoldTimerExpired => f.write_str("the peer took nothing for the send hold time (RFC 9687)"),
