@@ -1,4 +1,4 @@
-//! Keeps `doc/rfc-gaps.md` in step with the `Gap (RFC …)` comments it is made of.
+//! Keeps `doc/rfc-gaps.md` in step with the `Gap (…)` comments it is made of.
 //! `CRIER_WRITE_SNAPSHOTS=1 cargo test --test gaps` writes it anew.
 
 use std::fmt::Write;
@@ -17,9 +17,9 @@ fn the_page_of_gaps_says_what_the_comments_say() {
     assert!(!gaps.is_empty(), "no file admits a gap: has the way of writing them changed?");
     gaps.sort();
     let mut page = String::from(
-        "# What the RFCs ask for and crier does not do\n\n\
-         Made of the `Gap (RFC …)` comments in the code by `tests/gaps.rs`; do not edit.\n\n\
-         | RFC | what is missing | where |\n|---|---|---|\n",
+        "# What crier does not do, and an RFC or a user might expect\n\n\
+         Made of the `Gap (…)` comments in the code by `tests/gaps.rs`; do not edit.\n\n\
+         | of | what is missing | where |\n|---|---|---|\n",
     );
     for (section, what, file) in &gaps {
         writeln!(page, "| {section} | {what} | `{file}` |").expect("a string takes everything");

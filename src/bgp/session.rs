@@ -1,8 +1,10 @@
 //! One BGP connection from its socket on: OpenSent, OpenConfirm and Established of RFC 4271 §8.2.2, with its timers.
 //! Floor 1. Not for when to dial and not for a second connection to the same peer: both are in `collision`.
 //!
-//! DelayOpen (RFC 4271 §8.1.1, options 8 and 9, events 11, 12, 20) is left out on purpose: it slows down every start to save
-//! a collision now and then, and collisions are settled anyway.
+//! Gap (RFC 4271 §8.1.1): no DelayOpen (options 8 and 9), on purpose: it slows down every start to save a collision now
+//! and then, and collisions are settled anyway.
+//! Gap (RFC 4724 §3): graceful restart is not offered; a router drops the routes when the session ends.
+//! Gap (RFC 7313 §4): refreshes are plain, without begin and end markers.
 
 use std::fmt;
 use std::sync::Arc;
