@@ -30,8 +30,10 @@ use crate::world::{ApiServer, Fact};
 
 /// Objects in one answer of a list. A page is in memory as a whole for a moment, so it is kept small.
 const PAGE: u32 = 100;
-/// How long one page of a list, or the beginning of a watch, may take.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long one page of a list may take.
+const LIST_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a watch may take to begin. With the pings of the client, so soon is an API server that hangs called away.
+const WATCH_TIMEOUT: Duration = Duration::from_secs(8);
 /// Seconds after which we ask the API server to end a watch: each takes one of these, so that they do not all end at once.
 const WATCH_SECONDS: std::ops::Range<u32> = 240..290;
 /// A watch that says nothing for so long is begun again. The API server sends a bookmark every minute or so.
@@ -104,6 +106,7 @@ impl Reach {
 
     /// Takes an outcome in; answers with the state where that is news.
     fn learn(&mut self, Outcome { of, result }: Outcome, now: SystemTime) -> Option<ApiServer> {
+        let failed = result.is_err();
         match result {
             Ok(()) => {
                 self.answered.insert(of);
@@ -128,10 +131,12 @@ impl Reach {
             self.told = Told::Reachable;
             return Some(ApiServer::Reachable);
         };
-        if matches!(&self.told, Told::Unreachable { of: told, why: known } if told == of && known == why) {
+        let same = matches!(&self.told, Told::Unreachable { of: told, why: known } if told == of && known == why);
+        self.told = Told::Unreachable { of, why: why.clone() };
+        // On the way back one kind answers after the other; what the last ones fail of is no news then.
+        if same || !failed {
             return None;
         }
-        self.told = Told::Unreachable { of, why: why.clone() };
         let since = self.failing.values().map(|failing| failing.since).min().unwrap_or(now);
         Some(ApiServer::Unreachable { since, why: format!("{of}: {why}") })
     }
@@ -205,10 +210,10 @@ async fn list<K: Kind>(api: &Api<Object<K>>, facts: &mpsc::Sender<Fact>) -> Resu
     let mut keys = BTreeSet::new();
     let mut params = ListParams::default().limit(PAGE);
     loop {
-        let page = match timeout(ANSWER_TIMEOUT, api.list(&params)).await {
+        let page = match timeout(LIST_TIMEOUT, api.list(&params)).await {
             Ok(Ok(page)) => page,
             Ok(Err(error)) => return Err(end_of(&error)),
-            Err(_) => return Err(no_answer()),
+            Err(_) => return Err(no_answer(LIST_TIMEOUT)),
         };
         for object in page.items {
             let key = K::key(&object.metadata);
@@ -238,10 +243,10 @@ async fn watch<K: Kind>(
     outcomes: &mpsc::Sender<Outcome>,
 ) -> End {
     let params = WatchParams::default().timeout(fastrand::u32(WATCH_SECONDS));
-    let events = match timeout(ANSWER_TIMEOUT, api.watch(&params, version)).await {
+    let events = match timeout(WATCH_TIMEOUT, api.watch(&params, version)).await {
         Ok(Ok(events)) => events,
         Ok(Err(error)) => return end_of(&error),
-        Err(_) => return no_answer(),
+        Err(_) => return no_answer(WATCH_TIMEOUT),
     };
     if outcomes.send(Outcome { of: K::PLURAL, result: Ok(()) }).await.is_err() {
         return End::Nobody;
@@ -314,8 +319,8 @@ fn end_of(error: &kube::Error) -> End {
     }
 }
 
-fn no_answer() -> End {
-    End::Failed(Failure { why: format!("no answer in {} s", ANSWER_TIMEOUT.as_secs()), patience: Duration::ZERO })
+fn no_answer(within: Duration) -> End {
+    End::Failed(Failure { why: format!("no answer in {} s", within.as_secs()), patience: Duration::ZERO })
 }
 
 /// One line of why a request failed, from the outermost word to the cause.
@@ -575,7 +580,10 @@ mod tests {
             matches!(other, Some(ApiServer::Unreachable { why, .. }) if why == "nodes: 403 forbidden"),
             "another cause"
         );
-        assert_eq!(learn("services", Ok(()), 6), None, "half an API server is none");
-        assert_eq!(learn("nodes", Ok(()), 7), Some(ApiServer::Reachable));
+        assert_eq!(learn("services", Err("403 forbidden"), 6), None);
+        assert_eq!(learn("nodes", Ok(()), 7), None, "half an API server is none, and no news");
+        assert_eq!(learn("nodes", Err("refused"), 7), None, "it failed but once; the services stand for it");
+        assert_eq!(learn("nodes", Ok(()), 7), None);
+        assert_eq!(learn("services", Ok(()), 8), Some(ApiServer::Reachable));
     }
 }
