@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Config, PeerAsn, Source};
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName, PoolName};
 use crate::plan::Planner;
+use crate::plan::allocate::capacity;
 use crate::plan::decision::Decision;
 use crate::world::{ApiServer, SessionReport, SessionState};
 
@@ -48,7 +49,7 @@ pub struct PoolReport {
     pub addresses: Vec<String>,
     /// Addresses that Services hold.
     pub held: u64,
-    /// All addresses of the pool; `u64::MAX` for more than that.
+    /// All addresses that the pool can hand out; `u64::MAX` for that many and more.
     pub total: u64,
 }
 
@@ -123,10 +124,7 @@ impl Report {
             name: pool.name.clone(),
             addresses: pool.addresses.iter().map(ToString::to_string).collect(),
             held: planner.book().held_in(pool) as u64,
-            total: pool
-                .addresses
-                .iter()
-                .fold(0u64, |total, range| total.saturating_add(u64::try_from(range.count()).unwrap_or(u64::MAX))),
+            total: capacity(pool),
         });
         let api_server = api_server(&world.api_server);
         let mut problems = problems(&api_server, &services, &peers);
