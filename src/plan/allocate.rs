@@ -330,7 +330,7 @@ pub fn capacity(pool: &Pool) -> u64 {
         let avoided = match (range.first(), range.last()) {
             (IpAddr::V4(first), IpAddr::V4(last)) if pool.avoid_network_and_broadcast => {
                 // Of the numbers below `n`, one in 256 ends in .0 and one in .255, but for those of the last block.
-                let below = |n: u64| n / 256 * 2 + u64::from(n % 256 > 0);
+                let below = |n: u64| n / 256 * 2 + u64::from(!n.is_multiple_of(256));
                 below(u64::from(last.to_bits()) + 1) - below(u64::from(first.to_bits()))
             }
             _ => 0,
