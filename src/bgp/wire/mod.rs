@@ -17,6 +17,7 @@
 
 mod as_path;
 mod attribute;
+mod attribute_list;
 mod capability;
 mod dialect;
 mod family;
