@@ -109,15 +109,16 @@ impl Reach {
                 failing.why = why;
             }
         }
-        let lasting = self.failing.values().filter(|failing| failing.count >= FAILURES_WORTH_A_WORD);
-        let state = match lasting.min_by_key(|failing| failing.since) {
-            Some(Failing { since, why, .. }) => ApiServer::Unreachable { since: *since, why: why.clone() },
-            None if self.answered.len() == self.kinds && self.failing.is_empty() => ApiServer::Reachable,
-            None => return None,
+        let lasting = self.failing.values().find(|failing| failing.count >= FAILURES_WORTH_A_WORD);
+        let since = self.failing.values().map(|failing| failing.since).min();
+        let state = match (lasting, since) {
+            (Some(Failing { why, .. }), Some(since)) => ApiServer::Unreachable { since, why: why.clone() },
+            _ if self.answered.len() == self.kinds && self.failing.is_empty() => ApiServer::Reachable,
+            _ => return None,
         };
         let same = match (&state, &self.told) {
-            // Another failure of the same absence is no news.
-            (ApiServer::Unreachable { since, .. }, ApiServer::Unreachable { since: told, .. }) => since == told,
+            // The kinds fail and recover one after the other: all that is one absence.
+            (ApiServer::Unreachable { .. }, ApiServer::Unreachable { .. }) => true,
             (state, told) => state == told,
         };
         if same {
@@ -549,6 +550,28 @@ mod tests {
         assert_eq!(learn("nodes", Err("timed out"), 4), Some(away));
         assert_eq!(learn("nodes", Err("refused"), 5), None);
         assert_eq!(learn("services", Ok(()), 6), None, "half an API server is none");
+        assert_eq!(learn("nodes", Ok(()), 7), Some(ApiServer::Reachable));
+    }
+
+    #[test]
+    fn an_absence_that_the_kinds_notice_one_after_the_other_is_told_once_with_its_beginning() {
+        let mut reach = Reach::new(2);
+        let mut learn = |of, result: Result<(), &str>, secs| {
+            let outcome = Outcome { of, result: result.map_err(str::to_owned) };
+            reach.learn(outcome, SystemTime::UNIX_EPOCH + Duration::from_secs(secs))
+        };
+        learn("services", Ok(()), 0);
+        assert_eq!(learn("nodes", Ok(()), 0), Some(ApiServer::Reachable));
+        assert_eq!(learn("services", Err("reset"), 1), None);
+        assert_eq!(learn("nodes", Err("reset"), 2), None);
+        let away = ApiServer::Unreachable {
+            since: SystemTime::UNIX_EPOCH + Duration::from_secs(1),
+            why: "nodes: refused".to_owned(),
+        };
+        assert_eq!(learn("nodes", Err("refused"), 3), Some(away), "since the first failure of any kind");
+        assert_eq!(learn("services", Err("refused"), 4), None, "its failures began earlier, and are no news");
+        assert_eq!(learn("services", Ok(()), 5), None);
+        assert_eq!(learn("nodes", Err("refused"), 6), None, "it is still away");
         assert_eq!(learn("nodes", Ok(()), 7), Some(ApiServer::Reachable));
     }
 }
