@@ -1,6 +1,7 @@
 //! `crier-rack`: the rack's own command. `serve` is what the rack starts as a backend; `doctor` tells what this machine
-//! lacks for the system tests; `demo` tells crier's main job while it happens.
+//! lacks for the system tests; `demo` tells crier's main job while it happens; `bench` measures it.
 
+mod bench;
 mod demo;
 
 use std::process::ExitCode;
@@ -13,6 +14,7 @@ fn main() -> ExitCode {
     match *words {
         ["serve", name, ref ports @ ..] if !ports.is_empty() => serve(name, ports),
         ["doctor"] => doctor(),
+        ["bench"] => bench::run(),
         ["demo"] => demo::run(),
         _ => usage(),
     }
@@ -44,6 +46,8 @@ fn doctor() -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: crier-rack demo\n       crier-rack doctor\n       crier-rack serve NAME PORT...");
+    eprintln!(
+        "usage: crier-rack bench\n       crier-rack demo\n       crier-rack doctor\n       crier-rack serve NAME PORT..."
+    );
     ExitCode::from(2)
 }
