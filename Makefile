@@ -16,7 +16,7 @@ help: ## Lists the targets
 .PHONY: build
 build: ## Builds the one static binary, target/dist/crier
 	@scripts/install-missing build
-	RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" cargo build --quiet --profile dist --bin crier --target $(TARGET) --target-dir target/static
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --quiet --profile dist --bin crier --target $(TARGET) --target-dir target/static
 	@mkdir -p target/dist
 	@cp target/static/$(TARGET)/dist/crier $(DIST).new && mv $(DIST).new $(DIST)
 	@scripts/check-binary $(DIST)

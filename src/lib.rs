@@ -1,21 +1,40 @@
-//! crier: `Service type: LoadBalancer` on bare metal, one static binary per node.
+//! crier makes Kubernetes `Service type: LoadBalancer` work on bare metal: one static binary per node.
+//!
+//! The tour, along the one-way street that everything travels (ARCHITECTURE.md draws it):
+//!
+//! 1. Sources tell [`world::Fact`]s: [`k8s`] from the API server, [`manifests`] from a folder, [`kernel`] about links.
+//! 2. The [`world::World`] is their sum, without opinions.
+//! 3. The [`plan::Planner`] turns it into a [`plan::Plan`]: the whole wanted state, each part with its [`reason::Reason`].
+//! 4. Actuators make it so, each from its own slice of the plan: [`arp`] on the link, [`bgp`] towards the routers,
+//!    [`kernel`] on the host, [`k8s::status`] at the API server. What they see comes back as facts.
+//! 5. [`agent`] is the loop around all of it; [`api`] and [`commands`] are the doors.
+//!
+//! Lower floors never import upper ones, and floors 0 and 1 are pure; `tests/floors.rs` holds the table.
 
+// Floor 0: the words.
 pub mod address;
-pub mod agent;
-pub mod api;
-pub mod arp;
-pub mod bgp;
-pub mod clock;
-pub mod commands;
 pub mod community;
-pub mod config;
-pub mod k8s;
-pub mod kernel;
-pub mod manifests;
 pub mod names;
-pub mod plan;
 pub mod reason;
 pub mod route;
-pub mod secret;
 pub mod selector;
+
+// Floor 1: decisions.
+pub mod config;
+pub mod plan;
 pub mod world;
+
+// Floors 1 and 2: protocols and translators, each with its machine and its tasks.
+pub mod arp;
+pub mod bgp;
+pub mod k8s;
+pub mod manifests;
+
+// Floor 2: the host, and the only reader of clocks.
+pub mod clock;
+pub mod kernel;
+
+// Floors 3 and 4: the agent and its doors.
+pub mod agent;
+pub mod api;
+pub mod commands;

@@ -3,6 +3,8 @@
 //!
 //! Probing before a claim and defending it (RFC 5227 §2.1, §2.4) belong here when they come: an address then passes
 //! through more states between `handle_owned` and its first announcement.
+//!
+//! Gap (RFC 5227 §2.1.1): an address is claimed without a probe before; the Plan alone says that it is free.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;

@@ -1,6 +1,8 @@
 //! Who else claims the addresses of this node on one link, and when a person should hear of it (again).
 //! Floor 1. It only remembers: to yield or to defend by rank (RFC 5227 §2.4) is decided here once ranks are known on
 //! the link, and `handle_claimant` will then answer with that too.
+//!
+//! Gap (RFC 5227 §2.4): a conflict is counted and told, neither yielded to nor defended against.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;

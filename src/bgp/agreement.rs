@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::wire::{
-    AS_TRANS, AfiSafi, Capability, Expectation, ExpectedAsn, MAX_MESSAGE_LEN, Notification, NotificationReason, Open,
-    OpenError, OpenFault,
+    AS_TRANS, AfiSafi, Capability, Dialect, Expectation, ExpectedAsn, MAX_MESSAGE_LEN, Notification,
+    NotificationReason, Open, OpenError, OpenFault,
 };
 
 /// What we bring to a session with one peer: the settings of the peer, and who we are.
@@ -50,6 +50,22 @@ pub struct Agreement {
 }
 
 impl Agreement {
+    /// How this session's octets are read and written. Set `link_scoped` on it where the session is bound to one
+    /// interface: the OPEN messages do not say.
+    pub fn dialect(&self) -> Dialect {
+        Dialect {
+            four_octet_asn: self.four_octet_asn,
+            internal: self.internal(),
+            peer_asn: self.peer_asn,
+            first_asn_is_peer: true,
+            link_scoped: false,
+            ipv4_unicast: self.ipv4_unicast,
+            ipv6_unicast: self.ipv6_unicast,
+            ipv4_with_ipv6_next_hop: self.ipv4_with_ipv6_next_hop,
+            max_message_len: self.max_message_len,
+        }
+    }
+
     /// Both ends are of one AS: LOCAL_PREF is sent and the AS path stays empty.
     pub fn internal(&self) -> bool {
         self.local_asn == self.peer_asn

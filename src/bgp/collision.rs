@@ -416,7 +416,8 @@ impl Peering {
         if never_spoke {
             return self.await_retry(now);
         }
-        self.failures = self.failures.saturating_add(1);
+        // Whoever works on a router ends several sessions in a row, and is not to wait longer for each.
+        self.failures = if end.is_peers_wish() { self.failures.max(1) } else { self.failures.saturating_add(1) };
         if !end.is_collision() {
             self.approach = Approach::Idle { until: Some(now + self.idle_hold_time()) };
         } else if self.failures == 1 && !self.terms.passive {

@@ -1,4 +1,17 @@
-//! The BGP speaker.
+//! The BGP speaker: it announces, and only counts what it is told.
+//!
+//! | file        | floor | what it is                                                                       |
+//! |-------------|-------|----------------------------------------------------------------------------------|
+//! | `wire`      | 1     | messages as values and as octets                                                 |
+//! | `agreement` | 1     | what two OPENs add up to                                                         |
+//! | `session`   | 1     | the machine of one connection, from its socket on                                |
+//! | `collision` | 1     | the machine of one peer: when to dial, and which of two connections to keep      |
+//! | `outbox`    | 1     | what a peer should have against what it has; `packer` makes full UPDATEs of it   |
+//! | `next_hop`  | 1     | where the peer reaches this node                                                 |
+//! | `transport` | 2     | sockets                                                                          |
+//! | `peer`      | 2     | the task of one peer                                                             |
+//! | `speaker`   | 2     | all peers, as the plan says, and the listening sockets                           |
+
 pub mod agreement;
 pub mod collision;
 pub mod next_hop;

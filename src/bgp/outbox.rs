@@ -2,6 +2,9 @@
 //! Its memory is bounded by the number of prefixes, however slowly the peer reads and however often routes change.
 //!
 //! Not for bytes (the packer and the codec) and not for when to write (the session's task).
+//!
+//! Gap (RFC 4271 §9.2.1.1): no MinRouteAdvertisementInterval, on purpose: the routes are this node's own, and who dampens
+//! them makes a failover slow.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -82,8 +82,11 @@ pub(super) async fn run(name: PeerName, settings: Arc<config::Peer>, router_id: 
         farewells: JoinSet::new(),
         report: Report::new(now),
         warned: None,
+        leaving: false,
         name,
     };
+    let actions = task.peering.handle_timeout(now);
+    task.carry_out(actions);
     loop {
         task.fill();
         task.observe();
@@ -105,6 +108,7 @@ pub(super) async fn run(name: PeerName, settings: Arc<config::Peer>, router_id: 
             }
             reason = &mut leave => {
                 if let Ok(Leave { notification, why }) = reason {
+                    task.leaving = true;
                     let actions = task.peering.handle_stop(&notification, &why, clock::now());
                     task.carry_out(actions);
                 }
@@ -129,6 +133,8 @@ struct PeerTask {
     report: Report,
     /// The failure that was logged last, until there is a session.
     warned: Option<Arc<str>>,
+    /// What ends now is meant to.
+    leaving: bool,
 }
 
 /// What an established session is told.
@@ -241,7 +247,11 @@ impl PeerTask {
                 Action::Up { connection, agreement } => self.begin(connection, agreement),
                 Action::Down { connection, end } => {
                     self.outbound = None;
-                    warn!(peer = %self.name, %connection, reason = %end, "session lost");
+                    if self.leaving {
+                        info!(peer = %self.name, %connection, reason = %end, "session closed");
+                    } else {
+                        warn!(peer = %self.name, %connection, reason = %end, "session lost");
+                    }
                     self.report.fail(end.to_string().into(), clock::now());
                 }
                 Action::Failed { connection, end } => self.note_failure(connection, &end),
@@ -265,7 +275,7 @@ impl PeerTask {
             Some(word) => {
                 self.farewells.spawn(line.say_farewell(octets(&Message::Notification(word))));
             }
-            None => line.abort(),
+            None => line.close(),
         }
     }
 
@@ -292,7 +302,7 @@ impl PeerTask {
 
     /// Tells once of each reason why there is no session, not of each time.
     fn note_failure(&mut self, connection: ConnectionId, end: &End) {
-        if end.is_collision() || self.outbound.is_some() {
+        if end.is_collision() || self.outbound.is_some() || self.leaving {
             debug!(peer = %self.name, %connection, reason = %end, "connection closed");
             return;
         }

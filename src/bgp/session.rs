@@ -1,8 +1,10 @@
 //! One BGP connection from its socket on: OpenSent, OpenConfirm and Established of RFC 4271 §8.2.2, with its timers.
 //! Floor 1. Not for when to dial and not for a second connection to the same peer: both are in `collision`.
 //!
-//! DelayOpen (RFC 4271 §8.1.1, options 8 and 9, events 11, 12, 20) is left out on purpose: it slows down every start to save
-//! a collision now and then, and collisions are settled anyway.
+//! Gap (RFC 4271 §8.1.1): no DelayOpen (options 8 and 9), on purpose: it slows down every start to save a collision now
+//! and then, and collisions are settled anyway.
+//! Gap (RFC 4724 §3): graceful restart is not offered; a router drops the routes when the session ends.
+//! Gap (RFC 7313 §4): refreshes are plain, without begin and end markers.
 
 use std::fmt;
 use std::sync::Arc;
@@ -100,6 +102,30 @@ impl End {
                 notification.reason == NotificationReason::Cease(Cease::ConnectionCollision)
             }
             End::DialFailed(_) | End::DialTimedOut | End::Lost(_) | End::SendHoldTimerExpired => false,
+        }
+    }
+
+    /// Somebody at the peer's end meant it: the session was not found to be bad.
+    pub fn is_peers_wish(&self) -> bool {
+        match self {
+            End::Received(Notification { reason: NotificationReason::Cease(cease), .. }) => match cease {
+                Cease::AdministrativeShutdown
+                | Cease::PeerDeconfigured
+                | Cease::AdministrativeReset
+                | Cease::OtherConfigurationChange => true,
+                Cease::MaximumPrefixesReached
+                | Cease::ConnectionRejected
+                | Cease::ConnectionCollision
+                | Cease::OutOfResources
+                | Cease::HardReset
+                | Cease::BfdDown => false,
+            },
+            End::DialFailed(_)
+            | End::DialTimedOut
+            | End::Lost(_)
+            | End::Sent { .. }
+            | End::Received(_)
+            | End::SendHoldTimerExpired => false,
         }
     }
 
@@ -401,6 +427,10 @@ impl fmt::Display for End {
             End::DialFailed(why) => write!(f, "cannot connect: {why}"),
             End::DialTimedOut => f.write_str("cannot connect: no answer"),
             End::Lost(how) => write!(f, "connection lost: {how}"),
+            // A shutdown communication is the reason already.
+            End::Sent { notification, .. } if notification.text().is_some() => {
+                write!(f, "NOTIFICATION sent: {notification}")
+            }
             End::Sent { notification, why } => write!(f, "NOTIFICATION sent: {notification}: {why}"),
             End::Received(notification) => write!(f, "NOTIFICATION received: {notification}"),
             End::SendHoldTimerExpired => f.write_str("the peer took nothing for the send hold time (RFC 9687)"),

@@ -330,10 +330,12 @@ impl Line {
         }
     }
 
-    /// Drops the connection with a reset, and with it what the kernel still holds for a peer that takes nothing.
-    pub fn abort(self) {
-        // Where the option cannot be set, a plain close has to do.
-        let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+    /// Closes without a word. What a peer did not take is not kept in the kernel for it either: that takes a reset.
+    pub fn close(self) {
+        if !self.queue.is_empty() {
+            // Where the option cannot be set, a plain close has to do.
+            let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        }
     }
 
     /// Says a last word and closes, within [`FAREWELL_TIME`]. What was queued and has not started is left out.
@@ -355,5 +357,108 @@ impl Line {
         };
         // A peer that does not listen to the end is none of our business any more.
         let _ = tokio::time::timeout(FAREWELL_TIME, said).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A connection on loopback whose other end reads little at a time.
+    async fn line() -> (Line, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port on loopback");
+        let peer = TcpSocket::new_v4().unwrap();
+        peer.set_recv_buffer_size(4096).unwrap();
+        let (accepted, peer) = tokio::join!(listener.accept(), peer.connect(listener.local_addr().unwrap()));
+        let stream = accepted.unwrap().0;
+        let route =
+            Route { peer: "127.0.0.1".parse().unwrap(), port: 179, interface: None, source: None, ttl: Some(1) };
+        route.dress_accepted(&stream).expect("options that every kernel has");
+        (Line::new(stream), peer.unwrap())
+    }
+
+    /// Writes until the socket takes no more.
+    async fn block(line: &mut Line) {
+        loop {
+            line.queue_routes(Bytes::from_static(&[b'r'; 4096]));
+            let wrote = poll_fn(|cx| Poll::Ready(line.poll_event(4096, cx).is_ready())).await;
+            if !wrote {
+                // Readiness of a socket is learned from the runtime.
+                tokio::task::yield_now().await;
+                if poll_fn(|cx| Poll::Ready(line.poll_event(4096, cx).is_pending())).await {
+                    return;
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn control_messages_overtake_routes_but_never_a_message_that_has_started() {
+        let (mut line, mut peer) = line().await;
+        block(&mut line).await;
+        line.queue_routes(Bytes::from_static(b"R"));
+        for control in [b"1", b"2", b"1"] {
+            line.queue_control(Bytes::from_static(control));
+        }
+        let read = async {
+            let mut read = Vec::new();
+            while !read.ends_with(b"R") {
+                peer.read_buf(&mut read).await.expect("the connection is good");
+            }
+            read
+        };
+        let write = async {
+            loop {
+                poll_fn(|cx| line.poll_event(4096, cx)).await;
+            }
+        };
+        let read = tokio::select! { read = read => read, () = write => unreachable!("it writes for ever") };
+        let first_control = read.iter().position(|octet| *octet == b'1').expect("it was written");
+        assert_eq!(first_control % 4096, 0, "between two messages");
+        assert_eq!(&read[first_control..first_control + 2], b"12", "in their order, and one of each");
+        assert!(first_control + 2 < read.len() - 1, "before routes that were queued earlier");
+        assert_eq!(
+            read.iter().filter(|octet| **octet == b'1').count(),
+            1,
+            "a second one of the same words waits in vain"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_last_word_to_a_peer_that_does_not_read_takes_no_longer_than_it_may() {
+        let (mut line, peer) = line().await;
+        block(&mut line).await;
+        let started = crate::clock::now();
+        line.say_farewell(Bytes::from_static(b"bye")).await;
+        assert!(started.elapsed() < FAREWELL_TIME * 2);
+        drop(peer);
+    }
+
+    #[tokio::test]
+    async fn the_reason_is_read_even_when_writing_has_failed_before() {
+        let (mut line, mut peer) = line().await;
+        let mut keepalive = vec![0xff; 16];
+        keepalive.extend([0, 19, 4]);
+        peer.write_all(&keepalive).await.unwrap();
+        drop(peer);
+        // The first write meets a closed socket and brings a reset back; the second fails.
+        for _ in 0..2 {
+            line.queue_routes(Bytes::from_static(&[b'r'; 64]));
+            let event = poll_fn(|cx| line.poll_event(4096, cx)).await;
+            match event {
+                LineEvent::Sent => {}
+                LineEvent::Frame(frame) => return assert_eq!(frame.octets(), keepalive),
+                other => panic!("{other:?} came before what the peer had said"),
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let event = poll_fn(|cx| line.poll_event(4096, cx)).await;
+        assert!(matches!(event, LineEvent::Frame(_)), "not {event:?}");
+    }
+
+    #[test]
+    fn a_kernel_error_is_told_in_words_without_its_number() {
+        assert_eq!(describe(&io::Error::from_raw_os_error(libc::ECONNREFUSED)), "Connection refused");
+        assert_eq!(describe(&io::Error::other("there is no interface eth7")), "there is no interface eth7");
     }
 }

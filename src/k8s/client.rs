@@ -30,7 +30,7 @@ use crate::config::Access;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A dead connection is noticed this long after the last sign of life, plus [`PING_TIMEOUT`]: by HTTP/2 pings where the
 /// API server is silent, by TCP where its host is.
-const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_INTERVAL: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of one answer that may be under way unread; a page of a list should fit, so that it comes in one go.
 const STREAM_WINDOW: u32 = 1 << 20;

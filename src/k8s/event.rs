@@ -20,9 +20,9 @@ use crate::k8s::watch::reason;
 use crate::plan::slice::Notice;
 
 /// Events may wait while the API server is slow; more than these are dropped, oldest kept.
-pub const WAITING: usize = 1024;
-/// Written side by side. Few, so that a thousand Events leave room for the status writes that they tell of.
-const SIDE_BY_SIDE: usize = 4;
+pub const WAITING: usize = 4096;
+/// Written side by side. Few, so that a thousand Events leave the API server free for the status writes that they tell of.
+const SIDE_BY_SIDE: usize = 2;
 const TRIES: usize = 3;
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest `note` that the API server takes, in bytes.

@@ -29,14 +29,16 @@ use crate::k8s::service::ServiceFields;
 use crate::world::{ApiServer, Fact};
 
 /// Objects in one answer of a list. A page is in memory as a whole for a moment, so it is kept small.
-const PAGE: u32 = 250;
-/// How long one page of a list, or the beginning of a watch, may take.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+const PAGE: u32 = 100;
+/// How long one page of a list may take.
+const LIST_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a watch may take to begin. With the pings of the client, so soon is an API server that hangs called away.
+const WATCH_TIMEOUT: Duration = Duration::from_secs(8);
 /// Seconds after which we ask the API server to end a watch: each takes one of these, so that they do not all end at once.
 const WATCH_SECONDS: std::ops::Range<u32> = 240..290;
 /// A watch that says nothing for so long is begun again. The API server sends a bookmark every minute or so.
 const SILENCE: Duration = Duration::from_secs(150);
-/// What took so long needs no more delay before the next try than the first one.
+/// A watch that lived so long needs no more delay before the next than a first one.
 const LIVED: Duration = Duration::from_secs(1);
 const FIRST_DELAY: Duration = Duration::from_millis(50);
 const LONGEST_DELAY: Duration = Duration::from_secs(4);
@@ -81,7 +83,7 @@ struct Reach {
     kinds: usize,
     answered: BTreeSet<&'static str>,
     failing: BTreeMap<&'static str, Failing>,
-    told: ApiServer,
+    told: Told,
 }
 
 struct Failing {
@@ -90,41 +92,53 @@ struct Failing {
     why: String,
 }
 
+/// What was last told: of an absence, whose failure stands for it, so that others of the same cause are no news.
+enum Told {
+    Nothing,
+    Reachable,
+    Unreachable { of: &'static str, why: String },
+}
+
 impl Reach {
     fn new(kinds: usize) -> Reach {
-        Reach { kinds, answered: BTreeSet::new(), failing: BTreeMap::new(), told: ApiServer::Connecting }
+        Reach { kinds, answered: BTreeSet::new(), failing: BTreeMap::new(), told: Told::Nothing }
     }
 
-    /// Takes an outcome in; answers with the state where that is another one now.
+    /// Takes an outcome in; answers with the state where that is news.
     fn learn(&mut self, Outcome { of, result }: Outcome, now: SystemTime) -> Option<ApiServer> {
+        let failed = result.is_err();
         match result {
             Ok(()) => {
                 self.answered.insert(of);
                 self.failing.remove(of);
             }
             Err(why) => {
-                let why = format!("{of}: {why}");
                 let failing = self.failing.entry(of).or_insert(Failing { since: now, count: 0, why: String::new() });
                 failing.count += 1;
                 failing.why = why;
             }
         }
-        let lasting = self.failing.values().filter(|failing| failing.count >= FAILURES_WORTH_A_WORD);
-        let state = match lasting.min_by_key(|failing| failing.since) {
-            Some(Failing { since, why, .. }) => ApiServer::Unreachable { since: *since, why: why.clone() },
-            None if self.answered.len() == self.kinds && self.failing.is_empty() => ApiServer::Reachable,
-            None => return None,
+        let mut lasting = self.failing.iter().filter(|(_, failing)| failing.count >= FAILURES_WORTH_A_WORD);
+        let standing = match &self.told {
+            Told::Unreachable { of, .. } => self.failing.get_key_value(of).or_else(|| lasting.next()),
+            Told::Nothing | Told::Reachable => lasting.next(),
         };
-        let same = match (&state, &self.told) {
-            // Another failure of the same absence is no news.
-            (ApiServer::Unreachable { since, .. }, ApiServer::Unreachable { since: told, .. }) => since == told,
-            (state, told) => state == told,
+        let Some((of, Failing { why, .. })) = standing else {
+            let all_answer = self.answered.len() == self.kinds && self.failing.is_empty();
+            if !all_answer || matches!(self.told, Told::Reachable) {
+                return None;
+            }
+            self.told = Told::Reachable;
+            return Some(ApiServer::Reachable);
         };
-        if same {
+        let same = matches!(&self.told, Told::Unreachable { of: told, why: known } if told == of && known == why);
+        self.told = Told::Unreachable { of, why: why.clone() };
+        // On the way back one kind answers after the other; what the last ones fail of is no news then.
+        if same || !failed {
             return None;
         }
-        self.told = state.clone();
-        Some(state)
+        let since = self.failing.values().map(|failing| failing.since).min().unwrap_or(now);
+        Some(ApiServer::Unreachable { since, why: format!("{of}: {why}") })
     }
 }
 
@@ -147,7 +161,9 @@ struct Failure {
 
 async fn follow<K: Kind>(client: Client, facts: mpsc::Sender<Fact>, outcomes: mpsc::Sender<Outcome>) {
     let api: Api<Object<K>> = Api::all(client);
-    let mut backoff = Backoff::new(FIRST_DELAY, LONGEST_DELAY);
+    // Apart, for an API server that is back should be listed at once, but one that ends every watch should not be pressed.
+    let mut trouble = Backoff::new(FIRST_DELAY, LONGEST_DELAY);
+    let mut churn = trouble.clone();
     // The version to go on from; none: list.
     let mut version: Option<String> = None;
     loop {
@@ -162,25 +178,29 @@ async fn follow<K: Kind>(client: Client, facts: mpsc::Sender<Fact>, outcomes: mp
             },
             Some(version) => watch(&api, version, &facts, &outcomes).await,
         };
-        if began.elapsed() >= LIVED {
-            backoff.reset();
+        let lived = began.elapsed() >= LIVED;
+        if lived {
+            churn.reset();
         }
-        let mut delay = backoff.next_delay();
-        match end {
+        if lived || matches!(end, End::Closed | End::Expired) {
+            trouble.reset();
+        }
+        let delay = match end {
             End::Nobody => return,
-            End::Closed => {}
+            End::Closed => churn.next_delay(),
             End::Expired => {
                 debug!(kind = K::PLURAL, "the version to watch from is too old; listing again");
                 version = None;
+                churn.next_delay()
             }
             End::Failed(Failure { why, patience }) => {
                 debug!(kind = K::PLURAL, why, "the watch failed");
-                delay = delay.max(patience.min(LONGEST_DELAY));
                 if outcomes.send(Outcome { of: K::PLURAL, result: Err(why) }).await.is_err() {
                     return;
                 }
+                trouble.next_delay().max(patience.min(LONGEST_DELAY))
             }
-        }
+        };
         sleep(delay).await;
     }
 }
@@ -190,10 +210,10 @@ async fn list<K: Kind>(api: &Api<Object<K>>, facts: &mpsc::Sender<Fact>) -> Resu
     let mut keys = BTreeSet::new();
     let mut params = ListParams::default().limit(PAGE);
     loop {
-        let page = match timeout(ANSWER_TIMEOUT, api.list(&params)).await {
+        let page = match timeout(LIST_TIMEOUT, api.list(&params)).await {
             Ok(Ok(page)) => page,
             Ok(Err(error)) => return Err(end_of(&error)),
-            Err(_) => return Err(no_answer()),
+            Err(_) => return Err(no_answer(LIST_TIMEOUT)),
         };
         for object in page.items {
             let key = K::key(&object.metadata);
@@ -223,10 +243,10 @@ async fn watch<K: Kind>(
     outcomes: &mpsc::Sender<Outcome>,
 ) -> End {
     let params = WatchParams::default().timeout(fastrand::u32(WATCH_SECONDS));
-    let events = match timeout(ANSWER_TIMEOUT, api.watch(&params, version)).await {
+    let events = match timeout(WATCH_TIMEOUT, api.watch(&params, version)).await {
         Ok(Ok(events)) => events,
         Ok(Err(error)) => return end_of(&error),
-        Err(_) => return no_answer(),
+        Err(_) => return no_answer(WATCH_TIMEOUT),
     };
     if outcomes.send(Outcome { of: K::PLURAL, result: Ok(()) }).await.is_err() {
         return End::Nobody;
@@ -299,8 +319,8 @@ fn end_of(error: &kube::Error) -> End {
     }
 }
 
-fn no_answer() -> End {
-    End::Failed(Failure { why: format!("no answer in {} s", ANSWER_TIMEOUT.as_secs()), patience: Duration::ZERO })
+fn no_answer(within: Duration) -> End {
+    End::Failed(Failure { why: format!("no answer in {} s", within.as_secs()), patience: Duration::ZERO })
 }
 
 /// One line of why a request failed, from the outermost word to the cause.
@@ -309,7 +329,12 @@ pub(super) fn reason(error: &kube::Error) -> String {
         return format!("{} {}", status.code, status.message);
     }
     let mut text = String::new();
-    let mut next: Option<&dyn std::error::Error> = Some(error);
+    let mut next: Option<&dyn std::error::Error> = match error {
+        // The words before these are kube's own and say nothing of what happened.
+        kube::Error::Service(cause) => Some(cause.as_ref()),
+        kube::Error::HyperError(cause) => Some(cause),
+        error => Some(error),
+    };
     while let Some(error) = next {
         let word = error.to_string();
         // Many an error repeats its cause in its own text.
@@ -547,8 +572,18 @@ mod tests {
             why: "nodes: timed out".to_owned(),
         };
         assert_eq!(learn("nodes", Err("timed out"), 4), Some(away));
-        assert_eq!(learn("nodes", Err("refused"), 5), None);
-        assert_eq!(learn("services", Ok(()), 6), None, "half an API server is none");
-        assert_eq!(learn("nodes", Ok(()), 7), Some(ApiServer::Reachable));
+        assert_eq!(learn("nodes", Err("timed out"), 5), None, "nothing new");
+        assert_eq!(learn("services", Err("timed out"), 5), None);
+        assert_eq!(learn("services", Err("timed out"), 5), None, "one failure stands for all");
+        let other = learn("nodes", Err("403 forbidden"), 6);
+        assert!(
+            matches!(other, Some(ApiServer::Unreachable { why, .. }) if why == "nodes: 403 forbidden"),
+            "another cause"
+        );
+        assert_eq!(learn("services", Err("403 forbidden"), 6), None);
+        assert_eq!(learn("nodes", Ok(()), 7), None, "half an API server is none, and no news");
+        assert_eq!(learn("nodes", Err("refused"), 7), None, "it failed but once; the services stand for it");
+        assert_eq!(learn("nodes", Ok(()), 7), None);
+        assert_eq!(learn("services", Ok(()), 8), Some(ApiServer::Reachable));
     }
 }

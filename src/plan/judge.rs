@@ -96,9 +96,14 @@ impl Court<'_> {
         matches!(self.config.source, Source::Manifests(_))
     }
 
-    /// This agent is the one that chooses addresses, and knows enough to do so.
+    /// This agent is the one that chooses addresses, and knows enough to do so. Standalone, a manifest that cannot be read
+    /// holds the others up only until patience ends: nobody else will choose for them.
     fn allocates(&self) -> bool {
-        self.world.listed.all() && (self.is_standalone() || self.world.leader)
+        if self.is_standalone() {
+            self.world.listed.all() || self.world.fail_static
+        } else {
+            self.world.listed.all() && self.world.leader
+        }
     }
 
     fn not_ours(&self, service: &Service) -> Option<Reason> {

@@ -443,6 +443,18 @@ fn the_pause_after_refused_opens_doubles_up_to_a_minute_and_is_forgotten_after_a
 }
 
 #[test]
+fn a_peer_that_is_reset_by_hand_again_and_again_is_not_waited_for_longer_each_time() {
+    let mut bench = Bench::in_phase(Phase::Established);
+    for _ in 0..5 {
+        bench.hears(Parsed::Notification(cease(Cease::AdministrativeReset)));
+        assert_eq!((bench.peering.phase(), bench.peering.failures()), (Phase::Idle, 1));
+        bench.id = bench.accepts();
+        bench.hears(peers_open());
+        assert_eq!(bench.hears(Parsed::Keepalive), "up", "its own dial is taken at once");
+    }
+}
+
+#[test]
 fn in_idle_a_connection_is_taken_after_one_failure_and_refused_after_more() {
     let mut bench = Bench::in_phase(Phase::Idle);
     let taken = bench.accepts();

@@ -419,7 +419,7 @@ async fn without_a_router_id_nobody_is_talked_to() {
     assert!(idle.facts.is_empty(), "there is no session to report");
     idle.slices.send_modify(|slice| slice.router_id = Some(Ipv4Addr::new(10, 0, 0, 7)));
     let first = idle.report("the peer is started with the id", |_| true).await;
-    assert_eq!(first.state, SessionState::Active);
+    assert_eq!(first.state, SessionState::Connect);
 }
 
 #[tokio::test]

@@ -1,9 +1,8 @@
 //! What one side of a session must know to read and write the other's octets. Floor 1.
 
 use super::{AfiSafi, MAX_MESSAGE_LEN};
-use crate::bgp::agreement::Agreement;
 
-/// The part of an [`Agreement`] that decides how octets are read and written.
+/// The part of an `Agreement` that decides how octets are read and written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dialect {
     /// AS numbers in AS_PATH have four octets (RFC 6793).
@@ -65,24 +64,6 @@ impl AsnWidth {
         match self {
             AsnWidth::Two => 2,
             AsnWidth::Four => 4,
-        }
-    }
-}
-
-impl Agreement {
-    /// How this session's octets are read and written. Set `link_scoped` on it where the session is bound to one
-    /// interface: the OPEN messages do not say.
-    pub fn dialect(&self) -> Dialect {
-        Dialect {
-            four_octet_asn: self.four_octet_asn,
-            internal: self.internal(),
-            peer_asn: self.peer_asn,
-            first_asn_is_peer: true,
-            link_scoped: false,
-            ipv4_unicast: self.ipv4_unicast,
-            ipv6_unicast: self.ipv6_unicast,
-            ipv4_with_ipv6_next_hop: self.ipv4_with_ipv6_next_hop,
-            max_message_len: self.max_message_len,
         }
     }
 }

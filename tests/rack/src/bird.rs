@@ -1,6 +1,6 @@
 //! BIRD 2 as a router: started with a configuration, asked over its control socket.
 //!
-//! Pitfall: one BIRD cannot hold two BGP sessions to the same neighbor address (the second stays Idle); run several
+//! Pitfalls: an eBGP session is refused unless it says what it imports and what it exports; one BIRD cannot hold two BGP sessions to the same neighbor address (the second stays Idle); run several
 //! BIRDs with `strict bind on` for that.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -389,6 +389,9 @@ impl fmt::Display for BgpMessage {
 mod tests {
     use super::*;
 
+    /// The numbers of a stream run over the end of their range on the way.
+    const FIRST: u32 = u32::MAX - 10;
+
     fn message(kind: u8, body: &[u8]) -> Vec<u8> {
         let length = u16::try_from(HEADER + body.len()).unwrap();
         [&MARKER[..], &length.to_be_bytes(), &[kind], body].concat()
@@ -401,6 +404,7 @@ mod tests {
 
     fn kinds(segments: &[Segment]) -> Vec<BgpKind> {
         let (mut stream, mut messages) = (Stream::default(), Vec::new());
+        stream.take(now(), &Segment { opens: true, ..segment(FIRST.wrapping_sub(1), &[]) }, &mut messages);
         segments.iter().for_each(|segment| stream.take(now(), segment, &mut messages));
         messages.into_iter().map(|message| message.kind).collect()
     }
@@ -409,15 +413,22 @@ mod tests {
     fn messages_are_found_in_segments_out_of_order_and_repeated() {
         let stream = [message(4, &[]), message(3, &[6, 2]), message(4, &[])].concat();
         let expected = [BgpKind::Keepalive, BgpKind::Notification { code: 6, subcode: 2 }, BgpKind::Keepalive];
-        // The numbers run over the end of their range on the way.
-        let first = u32::MAX - 10;
         let part = |range: std::ops::Range<usize>| {
-            segment(first.wrapping_add(u32::try_from(range.start).unwrap()), &stream[range])
+            segment(FIRST.wrapping_add(u32::try_from(range.start).unwrap()), &stream[range])
         };
         assert_eq!(kinds(&[part(0..stream.len())]), expected, "in one segment");
         assert_eq!(kinds(&[part(0..5), part(5..30), part(30..59)]), expected, "in order");
         assert_eq!(kinds(&[part(0..20), part(40..59), part(20..40)]), expected, "out of order");
         assert_eq!(kinds(&[part(0..30), part(0..30), part(20..59), part(30..59)]), expected, "repeated");
+    }
+
+    #[test]
+    fn a_capture_that_begins_late_begins_with_the_first_message_it_sees() {
+        let (mut stream, mut messages) = (Stream::default(), Vec::new());
+        for (sequence, payload) in [(100, vec![1, 2, 3]), (103, message(4, &[]))] {
+            stream.take(now(), &segment(sequence, &payload), &mut messages);
+        }
+        assert_eq!(messages.iter().map(|m| m.kind.clone()).collect::<Vec<_>>(), [BgpKind::Keepalive]);
     }
 
     #[test]

@@ -15,8 +15,8 @@ use crate::wait::{Deadline, eventually};
 
 /// The binary under test: `CRIER_BIN`, else what `make build` leaves.
 pub fn binary() -> PathBuf {
-    let built = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/dist/crier");
-    std::env::var_os("CRIER_BIN").map_or_else(built, PathBuf::from)
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("tests/rack has a workspace");
+    std::env::var_os("CRIER_BIN").map_or_else(|| workspace.join("target/dist/crier"), PathBuf::from)
 }
 
 /// One running `crier run`. Dropping it kills it.
@@ -30,8 +30,8 @@ pub struct Crier {
 }
 
 impl Namespace {
-    /// Starts `crier run` in here as node `node`, with `configuration` (TOML) and, unless the text has tables of that
-    /// name itself, `[api]` and `[state]` in the rack's folder. The state folder is the same for the same namespace and
+    /// Starts `crier run` in here as node `node`, with `configuration` (TOML) and, unless the text says otherwise, its
+    /// API socket and its state folder in the rack's folder. The state folder is the same for the same namespace and
     /// node, so that starting again is a restart. Returns at once; see [`Crier::wait_ready`].
     #[track_caller]
     pub fn crier(&self, node: &str, configuration: &str) -> Crier {
@@ -43,15 +43,9 @@ impl Namespace {
     pub fn crier_with(&self, node: &str, configuration: &str, change: impl FnOnce(&mut Command)) -> Crier {
         let folder = self.rack().subfolder(&format!("{}.crier.{node}", self.name()));
         let socket = folder.join("crier.sock");
-        let mut text = configuration.to_owned();
-        let mut add = |table: &str, key: &str, value: &Path| {
-            let header = format!("[{table}]");
-            if !configuration.lines().any(|line| line.trim() == header) {
-                text.push_str(&format!("\n{header}\n{key} = \"{}\"\n", value.display()));
-            }
-        };
-        add("api", "socket", &socket);
-        add("state", "folder", &folder.join("state"));
+        let state = folder.join("state");
+        let text = with_default(configuration, "api", "socket", &socket);
+        let text = with_default(&text, "state", "folder", &state);
         let file = folder.join("crier.toml");
         std::fs::write(&file, text).unwrap_or_else(|error| panic!("could not write {}: {error}", file.display()));
         let notices = Notices::listen(&folder.join("notify"))
@@ -149,6 +143,18 @@ impl Crier {
     }
 }
 
+/// Adds `key = "path"` to a TOML text's table of that name, which is added if there is none, unless the key is there.
+fn with_default(toml: &str, table: &str, key: &str, path: &Path) -> String {
+    let header = format!("[{table}]");
+    let line = format!("{key} = \"{}\"", path.display());
+    let Some((before, after)) = toml.split_once(&header) else { return format!("{toml}\n{header}\n{line}\n") };
+    let is_key = |line: &str| line.split_once('=').is_some_and(|(word, _)| word.trim() == key);
+    if after.lines().take_while(|line| !line.trim_start().starts_with('[')).any(is_key) {
+        return toml.to_owned();
+    }
+    format!("{before}{header}\n{line}{after}")
+}
+
 /// The service manager's end of `NOTIFY_SOCKET`.
 #[derive(Debug)]
 struct Notices {
@@ -190,5 +196,34 @@ impl Drop for Notices {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wait::{eventually_equal, secs};
+
+    #[test]
+    fn a_key_is_added_to_its_table_once() {
+        let path = Path::new("/x");
+        let add = |toml: &str| with_default(toml, "api", "socket", path);
+        assert_eq!(add("[bgp]\nasn = 1"), "[bgp]\nasn = 1\n[api]\nsocket = \"/x\"\n");
+        assert_eq!(add("[api]\nlisten = \"\"\n[bgp]"), "[api]\nsocket = \"/x\"\nlisten = \"\"\n[bgp]");
+        assert_eq!(add("[api]\nsocket = \"/y\"\n"), "[api]\nsocket = \"/y\"\n", "the test's own stands");
+        assert_eq!(add("[api]\n[x]\nsocket = 1\n"), "[api]\nsocket = \"/x\"\n[x]\nsocket = 1\n", "another table's");
+    }
+
+    #[test]
+    fn more_notices_are_taken_than_the_kernel_holds() {
+        let rack = crate::Rack::new("notices");
+        let path = rack.folder().join("notify");
+        let notices = Notices::listen(&path).unwrap();
+        let sender = UnixDatagram::unbound().unwrap();
+        let sent: Vec<String> = (0..40).map(|number| format!("STATUS={number}")).collect();
+        for notice in &sent {
+            sender.send_to(notice.as_bytes(), &path).unwrap();
+        }
+        eventually_equal("all notices have come", secs(5), &sent, || notices.all());
     }
 }

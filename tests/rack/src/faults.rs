@@ -321,6 +321,8 @@ fn watch(mut body: Incoming, mut orders: broadcast::Receiver<Order>) -> AnyBody 
                     // A cut is its connection's to obey.
                     Ok(Order::EndWatches | Order::Cut) | Err(_) => return,
                 },
+                // The client has gone.
+                () = parts.closed() => return,
             }
         }
     });

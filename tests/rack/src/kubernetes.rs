@@ -5,15 +5,17 @@
 //! out is the node lifecycle controller, so that Nodes stay Ready without a kubelet; a test that wants a node NotReady
 //! says so with [`Cluster::set_node_ready`].
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
-use ureq::http::Method;
 
 use crate::certificates::{Authority, signing_key};
 use crate::namespace::{Namespace, lossy};
@@ -24,6 +26,7 @@ use crate::wait::{Deadline, eventually, now, secs};
 mod api;
 
 pub use api::{Api, Refusal};
+pub use ureq::http::Method;
 
 /// The API server's port.
 pub const PORT: u16 = 6443;
@@ -153,11 +156,32 @@ impl Cluster {
         &self.api
     }
 
+    /// A client with all rights of another URL, as of [`Faults`](crate::faults::Faults).
+    pub fn api_at(&self, url: &str) -> Api {
+        Api::new(url, &User::Admin.token(), self.authority.certificate(), &self.host)
+    }
+
     /// Writes a kubeconfig and returns its path. `server` is [`url`](Self::url), or that of the
     /// [`Faults`](crate::faults::Faults) before it.
     #[track_caller]
     pub fn kubeconfig(&self, user: User, proof: Proof, server: &str) -> PathBuf {
         write_kubeconfig(&self.folder, &self.authority, server, user, proof)
+    }
+
+    /// Makes `command` believe that it runs in a pod of this cluster as the user: its environment names the API server,
+    /// and its own /run (a mount of its own) holds the token and the authority where pods find them. `server` is the API
+    /// server's own address and port, or another before it.
+    #[track_caller]
+    pub fn in_cluster(&self, command: &mut Command, user: User, server: SocketAddr) {
+        let run = self.folder.join(format!("run.{}", user.name()));
+        let account = run.join("secrets/kubernetes.io/serviceaccount");
+        std::fs::create_dir_all(&account).unwrap_or_else(|error| panic!("could not make {}: {error}", run.display()));
+        write(&account.join("token"), &user.token());
+        write(&account.join("ca.crt"), self.authority.certificate());
+        write(&account.join("namespace"), "kube-system");
+        command.env("KUBERNETES_SERVICE_HOST", server.ip().to_string());
+        command.env("KUBERNETES_SERVICE_PORT", server.port().to_string());
+        mount_as_run(command, run);
     }
 
     /// Gives the user `crier` the rights that `rules` lists (the `rules:` of a ClusterRole, as JSON).
@@ -330,6 +354,20 @@ impl Deref for Cluster {
 
     fn deref(&self) -> &Api {
         &self.api
+    }
+}
+
+/// `command` sees the folder `run` as /run; nobody else does.
+fn mount_as_run(command: &mut Command, run: PathBuf) {
+    let none: Option<&Path> = None;
+    // SAFETY: between fork and exec only unshare and mount are called, system calls on paths that need no memory.
+    unsafe {
+        command.pre_exec(move || {
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+            mount(Some(&*run), "/run", none, MsFlags::MS_BIND, none)?;
+            Ok(())
+        });
     }
 }
 

@@ -19,8 +19,8 @@
 //! let site = Site::new(&rack, "192.168.35.0/24", "fd35::/64", 2);
 //! let tor = site.router.bird(&format!(
 //!     "router id 192.168.35.1; {}
-//!      protocol bgp node1 {{ local as 64512; neighbor 192.168.35.11 as 64513; ipv4 {{ import all; }}; }}
-//!      protocol bgp node2 {{ local as 64512; neighbor 192.168.35.12 as 64513; ipv4 {{ import all; }}; }}",
+//!      protocol bgp node1 {{ local as 64512; neighbor 192.168.35.11 as 64513; ipv4 {{ import all; export none; }}; }}
+//!      protocol bgp node2 {{ local as 64512; neighbor 192.168.35.12 as 64513; ipv4 {{ import all; export none; }}; }}",
 //!     bird::KERNEL,
 //! ));
 //! let configuration = "…crier.toml; [api] and [state] are added…";

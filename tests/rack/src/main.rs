@@ -1,12 +1,13 @@
 //! `crier-rack`: the rack's own command. `serve` is what the rack starts as a backend; `doctor` tells what this machine
-//! lacks for the system tests; `demo` tells crier's main job while it happens; `bench` measures it.
+//! lacks for the system tests; `stand` builds a site to look around in; `demo` tells crier's main job while
+//! it happens; `bench` measures it.
 
 mod bench;
 mod demo;
 
 use std::process::ExitCode;
 
-use rack::Need;
+use rack::{Need, Rack, Site};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -14,6 +15,7 @@ fn main() -> ExitCode {
     match *words {
         ["serve", name, ref ports @ ..] if !ports.is_empty() => serve(name, ports),
         ["doctor"] => doctor(),
+        ["stand", nodes] => nodes.parse().map_or_else(|_| usage(), stand),
         ["bench"] => bench::run(),
         ["demo"] => demo::run(),
         _ => usage(),
@@ -32,6 +34,9 @@ fn serve(name: &str, ports: &[&str]) -> ExitCode {
 }
 
 fn doctor() -> ExitCode {
+    if let Ok(true) = rack::enter_user_namespace_if_needed() {
+        println!("         not root: looking from a user namespace of its own");
+    }
     let mut code = ExitCode::SUCCESS;
     for need in Need::ALL {
         match need.look() {
@@ -45,9 +50,32 @@ fn doctor() -> ExitCode {
     code
 }
 
+/// A site with a server on every node and a pod behind it, until it is interrupted.
+fn stand(nodes: u16) -> ExitCode {
+    if let Err(why) = rack::enter_user_namespace_if_needed() {
+        eprintln!("crier-rack: {why}");
+        return ExitCode::FAILURE;
+    }
+    rack::clean_up_on_interrupt();
+    let rack = Rack::new("stand");
+    println!("folder {}", rack.folder().display());
+    let site = Site::new(&rack, "192.168.35.0/24", "fd35::/64", nodes);
+    let pods: Vec<_> = site.nodes.iter().map(|node| node.pod(&format!("pod-{}", node.name()), &[8080])).collect();
+    for host in [&site.router, &site.client].into_iter().chain(site.nodes.iter().map(|node| &**node)) {
+        println!("{} {} {}: nsenter --net={}", host.name(), host.address, host.address6, host.path().display());
+    }
+    for pod in &pods {
+        println!("{} {} {} pid {}", pod.name(), pod.address, pod.address6, pod.process.pid());
+    }
+    println!("stands until it is interrupted");
+    loop {
+        std::thread::park();
+    }
+}
+
 fn usage() -> ExitCode {
     eprintln!(
-        "usage: crier-rack bench\n       crier-rack demo\n       crier-rack doctor\n       crier-rack serve NAME PORT..."
+        "usage: crier-rack bench\n       crier-rack demo\n       crier-rack doctor\n       crier-rack stand NODES\n       crier-rack serve NAME PORT..."
     );
     ExitCode::from(2)
 }

@@ -5,10 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::process::Command;
 
-use crate::namespace::Namespace;
+use crate::namespace::{Namespace, lossy};
 use crate::packet::Mac;
 use crate::rack::Rack;
+use crate::wait::{eventually, secs};
+
+/// States of a bridge's port, as `bridge link set` takes them.
+const DISABLED: &str = "0";
+const FORWARDING: &str = "3";
 
 /// A layer 2 link: a bridge in a namespace of its own, into which hosts are plugged. It learns, floods, and does not
 /// speak spanning tree.
@@ -47,6 +53,7 @@ impl Switch {
         cable(&self.namespace, &port, host, interface);
         self.namespace.ip(&format!("link set {port} master br0 up"));
         host.up(interface, addresses);
+        wait_forwarding(&self.namespace, &port);
         Port { switch: self.namespace.clone(), port, host: host.clone(), interface: interface.into() }
     }
 
@@ -73,7 +80,7 @@ impl Port {
 
     /// The cable carries nothing any more and nobody is told: both ends keep their carrier, as with a broken switch.
     pub fn cut(&self) {
-        self.switch.sh(&format!("bridge link set dev {} state 0", self.port));
+        self.switch.sh(&format!("bridge link set dev {} state {DISABLED}", self.port));
     }
 
     /// The cable is pulled: the host sees its carrier go.
@@ -84,7 +91,13 @@ impl Port {
     /// Undoes [`cut`](Self::cut) and [`unplug`](Self::unplug).
     pub fn restore(&self) {
         self.switch.ip(&format!("link set {} up", self.port));
-        self.switch.sh(&format!("bridge link set dev {} state 3", self.port));
+        eventually(&format!("{} forwards again", self.port), secs(10), || {
+            // Refused until the kernel has seen the carrier.
+            let mut command = Command::new("bridge");
+            let output = self.switch.output(command.args(["link", "set", "dev", &self.port, "state", FORWARDING]));
+            if output.status.success() { Ok(()) } else { Err(lossy(&output.stderr)) }
+        });
+        wait_forwarding(&self.switch, &self.port);
     }
 }
 
@@ -99,6 +112,15 @@ pub fn connect(one: &Namespace, interface: &str, other: &Namespace, other_interf
 pub(crate) fn cable(one: &Namespace, interface: &str, other: &Namespace, other_interface: &str) {
     let other_path = other.path();
     one.ip(&format!("link add {interface} type veth peer name {other_interface} netns {}", other_path.display()));
+}
+
+/// Waits until a bridge's port forwards: the kernel notices a carrier a moment after the link is set up.
+#[track_caller]
+pub(crate) fn wait_forwarding(bridge: &Namespace, port: &str) {
+    eventually(&format!("{port} of {} forwards", bridge.name()), secs(10), || {
+        let shown = bridge.sh(&format!("bridge link show dev {port}"));
+        if shown.contains("state forwarding") { Ok(()) } else { Err(shown) }
+    });
 }
 
 impl Namespace {

@@ -17,7 +17,7 @@ use std::ops::Deref;
 use std::sync::Mutex;
 
 use crate::namespace::Namespace;
-use crate::net::{Port, Switch, cable};
+use crate::net::{Port, Switch, cable, wait_forwarding};
 use crate::process::Process;
 use crate::rack::Rack;
 
@@ -171,6 +171,7 @@ impl Node {
         cable(self, &port, &namespace, "eth0");
         self.ip(&format!("link set {port} master pods up"));
         namespace.up("eth0", &[&format!("{address}/24"), &format!("{address6}/64")]);
+        wait_forwarding(self, &port);
         namespace.ip(&format!("route add default via {}", pod_address(self.number, 1)));
         namespace.ip(&format!("route add default via {}", pod_address6(self.number, 1)));
         let process = namespace.serve(name, ports);

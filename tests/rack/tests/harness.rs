@@ -8,6 +8,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use rack::capture::BgpKind;
+use rack::packet::ArpOperation;
 use rack::{Need, Rack, Site, bird, eventually, eventually_equal, frr, millis, net, secs};
 
 fn address(text: &str) -> SocketAddr {
@@ -92,7 +94,7 @@ fn a_cut_cable_keeps_its_carrier_and_an_unplugged_one_does_not() {
     let _server = host.serve("web", &[80]);
     let works = || client.get_path(address("10.0.0.2:80"), "/", millis(300)).is_ok();
     let carrier = || host.ip_json("link show dev eth0")[0]["operstate"].as_str().unwrap().to_owned();
-    assert!(works(), "the link works at first");
+    eventually("the link works at first", secs(5), || if works() { Ok(()) } else { Err("it does not") });
     port.cut();
     assert!(!works(), "a cut cable carries nothing");
     assert_eq!(carrier(), "UP", "the host of a cut cable is not told");
@@ -401,4 +403,127 @@ fn frr_takes_routes_from_two_birds_into_the_kernel() {
     let one = [site.node(0).address.into()].into();
     eventually_equal("the dead one's next hop is gone", secs(10), &one, || site.router.next_hops("192.0.2.1/32"));
     assert!(!frr.session("10.0.0.12").is_established(), "its session is down");
+}
+
+#[test]
+fn a_capture_sees_arp_and_the_messages_of_a_bgp_session() {
+    let name = "a_capture_sees_arp_and_the_messages_of_a_bgp_session";
+    let Some(rack) = Rack::for_test(name, &[Need::Bird]) else { return };
+    let switch = rack.switch("link");
+    let (one, two) = (rack.namespace("one"), rack.namespace("two"));
+    let port = switch.plug(&one, "eth0", &["10.0.0.1/24"]);
+    switch.plug(&two, "eth0", &["10.0.0.2/24"]);
+    let before = rack::now();
+    let capture = port.capture();
+    let _passive = two.bird(
+        "router id 10.0.0.2; protocol device {}
+        protocol bgp one { local as 64512; neighbor 10.0.0.1 as 64513; passive; ipv4 { import all; export none; }; }",
+    );
+    let bird = |routes: &str| {
+        format!(
+            "router id 10.0.0.1; protocol device {{}}
+            protocol static {{ ipv4; {routes} }}
+            protocol bgp two {{
+                local as 64513; neighbor 10.0.0.2 as 64512; connect delay time 1;
+                ipv4 {{ import none; export all; }}; }}"
+        )
+    };
+    let speaker = one.bird(&bird("route 192.0.2.1/32 blackhole; route 198.51.100.0/24 blackhole;"));
+    let announced = eventually("the announcement is captured", secs(20), || {
+        let messages = capture.announcements("192.0.2.1/32");
+        messages.first().cloned().ok_or_else(|| format!("{:?}", capture.bgp()))
+    });
+    assert_eq!(announced.from.ip(), IpAddr::from([10, 0, 0, 1]), "the speaker announced it");
+    assert!(before < announced.at && announced.at <= rack::now(), "its time lies between");
+    let opens: BTreeSet<IpAddr> =
+        capture.bgp().iter().filter(|m| m.kind == BgpKind::Open).map(|message| message.from.ip()).collect();
+    assert_eq!(opens.len(), 2, "both sides sent an OPEN");
+    assert_eq!(capture.withdrawals("192.0.2.1/32").len(), 0, "nothing was withdrawn yet");
+
+    speaker.configure(&bird("route 198.51.100.0/24 blackhole;"));
+    eventually("the withdrawal is captured", secs(10), || {
+        capture.withdrawals("192.0.2.1/32").first().cloned().ok_or_else(|| format!("{:?}", capture.bgp()))
+    });
+    speaker.process().stop(secs(10));
+    eventually("the farewell is captured: Cease", secs(10), || {
+        let messages = capture.bgp();
+        let has_cease = messages.iter().any(|m| matches!(m.kind, BgpKind::Notification { code: 6, .. }));
+        if has_cease { Ok(()) } else { Err(format!("{messages:?}")) }
+    });
+
+    let asked: IpAddr = "10.0.0.2".parse().unwrap();
+    let arps = capture.arps();
+    let question = arps.iter().find(|(_, arp)| arp.operation == ArpOperation::Request && arp.target == asked);
+    let (asked_at, question) = question.unwrap_or_else(|| panic!("nobody asked for {asked}: {arps:?}"));
+    assert_eq!(question.sender_mac, port.mac(), "the speaker asked");
+    assert!(*asked_at < announced.at, "before it could announce");
+}
+
+/// What a process of `crier-rack stand` tells of itself before it waits.
+struct Standing {
+    program: std::process::Child,
+    folder: PathBuf,
+    pids: Vec<u32>,
+}
+
+fn stand(mut command: Command) -> Standing {
+    let mut program = command.stdout(Stdio::piped()).spawn().unwrap();
+    let (mut folder, mut pids) = (PathBuf::new(), Vec::new());
+    for line in BufReader::new(program.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        if let Some(path) = line.strip_prefix("folder ") {
+            folder = path.into();
+        } else if let Some((_, pid)) = line.split_once(" pid ") {
+            pids.push(pid.trim().parse().unwrap());
+        } else if line.starts_with("stands") {
+            break;
+        }
+    }
+    assert!(folder.is_dir() && !pids.is_empty(), "it stands: {}, {pids:?}", folder.display());
+    Standing { program, folder, pids }
+}
+
+fn ends_cleanly_by_interrupt(command: Command) {
+    let Standing { mut program, folder, pids } = stand(command);
+    let interrupted = Command::new("kill").args(["-INT", &program.id().to_string()]).status().unwrap();
+    assert!(interrupted.success());
+    assert_eq!(program.wait().unwrap().code(), Some(130), "it ends as programs do that are interrupted");
+    assert!(!folder.exists(), "{} is gone", folder.display());
+    for pid in pids {
+        let path = PathBuf::from(format!("/proc/{pid}"));
+        eventually(
+            &format!("process {pid} has gone"),
+            secs(10),
+            || if path.exists() { Err("it lives") } else { Ok(()) },
+        );
+    }
+}
+
+#[test]
+fn an_interrupted_rack_takes_everything_with_it() {
+    let Some(_rack) = Rack::for_test("an_interrupted_rack_takes_everything_with_it", &[]) else { return };
+    let mut command = Command::new(env!("CARGO_BIN_EXE_crier-rack"));
+    command.args(["stand", "2"]);
+    ends_cleanly_by_interrupt(command);
+}
+
+#[test]
+fn a_rack_stands_for_a_user_without_rights_where_the_kernel_allows_it() {
+    let name = "a_rack_stands_for_a_user_without_rights_where_the_kernel_allows_it";
+    let unprivileged = |program: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", program]);
+        command
+    };
+    let allowed = unprivileged("unshare").args(["--user", "--map-root-user", "--net", "true"]).output();
+    if !allowed.is_ok_and(|output| output.status.success()) {
+        return rack::skip(name, "cannot become an unprivileged user, or the kernel gives that none a user namespace");
+    }
+    // The unprivileged user may not look into the folder that Cargo builds in.
+    let rack = Rack::new(name);
+    let program = rack.folder().join("crier-rack");
+    fs::copy(env!("CARGO_BIN_EXE_crier-rack"), &program).unwrap();
+    let mut command = unprivileged(program.to_str().unwrap());
+    command.args(["stand", "1"]);
+    ends_cleanly_by_interrupt(command);
 }

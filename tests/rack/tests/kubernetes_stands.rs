@@ -3,7 +3,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use rack::kubernetes::{Cluster, Proof, User};
+use rack::faults::Faults;
+use rack::kubernetes::{Cluster, Method, Proof, User};
 use rack::{Need, Pod, Rack, Site, eventually, secs};
 use serde_json::json;
 
@@ -46,6 +47,14 @@ fn eventually_answers(what: &str, ask: impl Fn() -> std::io::Result<rack::client
     eventually(what, secs(20), || ask().map_err(|error| error.to_string()))
 }
 
+/// Asks until both pods answer.
+fn eventually_balances(what: &str, client: &rack::Namespace, to: SocketAddr) {
+    eventually(&format!("kube-proxy balances {what}"), secs(20), || {
+        let by_pod = client.get_many(to, 40);
+        if by_pod.keys().eq(["web-node-1", "web-node-2"]) { Ok(()) } else { Err(format!("{by_pod:?}")) }
+    });
+}
+
 #[test]
 fn the_control_plane_stands_and_its_users_are_who_they_say() {
     let name = "the_control_plane_stands_and_its_users_are_who_they_say";
@@ -63,6 +72,13 @@ fn the_control_plane_stands_and_its_users_are_who_they_say() {
         ));
         assert_eq!(user, "crier", "{proof:?}");
     }
+    let mut in_pod = std::process::Command::new("sh");
+    in_pod.args(["-c", "echo $KUBERNETES_SERVICE_HOST:$KUBERNETES_SERVICE_PORT; cat /run/secrets/*/*/token"]);
+    cluster.in_cluster(&mut in_pod, User::Crier, (cluster.host.address, 6443).into());
+    let seen = String::from_utf8(site.node(0).output(&mut in_pod).stdout).unwrap();
+    assert_eq!(seen, format!("10.0.0.2:6443\n{}", User::Crier.token()), "a process in a pod finds the API server");
+    assert!(!std::path::Path::new("/run/secrets/kubernetes.io").exists(), "and the host's own /run is not touched");
+
     cluster.set_node_ready("node-2", false);
     let nodes = cluster.kubectl("get nodes --no-headers");
     assert_eq!(nodes.lines().filter(|line| line.contains(" NotReady ")).count(), 1, "{nodes}");
@@ -91,8 +107,7 @@ fn a_service_answers_on_its_cluster_address_and_on_its_load_balancer_address() {
         for node in &site.nodes {
             eventually_answers(&format!("{ip} answers {}", node.name()), || node.get((ip, 80)));
         }
-        let by_pod = site.node(0).get_many((ip, 80), 40);
-        assert_eq!(by_pod.keys().collect::<Vec<_>>(), ["web-node-1", "web-node-2"], "kube-proxy balances: {by_pod:?}");
+        eventually_balances(&format!("{ip} over both pods"), site.node(0), (ip, 80).into());
     }
 
     // The load balancer's part, by hand: an address in the status, and the client told whose hardware it is behind.
@@ -108,8 +123,7 @@ fn a_service_answers_on_its_cluster_address_and_on_its_load_balancer_address() {
         client.ip(&format!("neighbour replace {address} lladdr {} dev eth0", site.node(0).port.mac()));
         let to = SocketAddr::from((address, 80));
         eventually_answers("the address answers under policy Cluster", || client.get(to));
-        let by_pod = client.get_many(to, 40);
-        assert_eq!(by_pod.keys().collect::<Vec<_>>(), ["web-node-1", "web-node-2"], "both pods serve: {by_pod:?}");
+        eventually_balances(&format!("{address} over both pods under policy Cluster"), client, to);
 
         cluster.apply(&service("Local"));
         let answer = eventually(&format!("only the local pod serves {address}, and sees the client"), secs(20), || {
@@ -132,4 +146,59 @@ fn a_service_answers_on_its_cluster_address_and_on_its_load_balancer_address() {
     client.ip(&format!("neighbour replace {} lladdr {} dev eth0", addresses[0], site.node(1).port.mac()));
     let answer = eventually_answers("the other node answers", || client.get((addresses[0], 80)));
     assert_eq!(answer.name, "web-node-2");
+}
+
+#[test]
+fn the_faults_before_the_api_server_are_those_that_were_ordered() {
+    let name = "the_faults_before_the_api_server_are_those_that_were_ordered";
+    let Some(rack) = Rack::for_test(name, &[Need::Kubernetes]) else { return };
+    let site = Site::new(&rack, "10.0.0.0/24", "fd00::/64", 0);
+    let cluster = Cluster::start(&site);
+    let faults = Faults::before(&cluster);
+    let api = cluster.api_at(faults.url());
+    api.apply("apiVersion: v1\nkind: ConfigMap\nmetadata: { name: seen }\ndata: { a: b }");
+    assert_eq!(api.get("configmap/seen").expect("what was applied through it is there")["data"]["a"], "b");
+
+    let path = "/api/v1/namespaces/default/configmaps";
+    let status = || api.call(Method::GET, path, None).map_or_else(|refusal| refusal.status, |_| 200);
+    for code in [410, 429, 500] {
+        faults.answer(code, "configmaps", 2);
+        assert_eq!([status(), status(), status()], [code, code, 200], "two answers, then the truth");
+    }
+    faults.answer(500, "secrets", 1);
+    assert_eq!(status(), 200, "another path is not touched");
+    faults.answer(500, "configmaps", usize::MAX);
+    assert_eq!(status(), 500);
+    faults.behave();
+    assert_eq!(status(), 200, "forgotten");
+
+    // A watch comes back when it ends, with all of its lines.
+    let watch = |end: &dyn Fn(), seen_before: usize| {
+        let path = format!("{path}?watch=true&timeoutSeconds=60");
+        std::thread::scope(|scope| {
+            let watching = scope.spawn(|| api.call(Method::GET, &path, None));
+            let asked = || faults.requests().iter().filter(|request| request.contains("watch=true")).count();
+            eventually("the watch was asked for", secs(10), || match asked() {
+                count if count > seen_before => Ok(()),
+                count => Err(count),
+            });
+            eventually("the watch ends when it is ordered", secs(20), || {
+                end();
+                if watching.is_finished() { Ok(()) } else { Err("it goes on") }
+            });
+            watching.join().unwrap()
+        })
+    };
+    let closed = watch(&|| faults.close_watches(), 0).expect("a closed watch ends cleanly").to_string();
+    assert!(!closed.contains("ERROR"), "{closed}");
+    let expired = watch(&|| faults.expire_watches(), 1).expect("an expired watch ends cleanly").to_string();
+    assert!(expired.contains("ERROR") && expired.contains("410"), "{expired}");
+    let refusal = watch(&|| faults.cut(), 2).expect_err("a cut watch does not end cleanly");
+    assert_eq!(refusal.status, 0, "{refusal}");
+
+    faults.go_away();
+    assert_eq!(status(), 0, "it refuses connections");
+    assert!(cluster.get("configmap/seen").is_some(), "the API server itself is still there");
+    faults.come_back();
+    assert_eq!(status(), 200, "and is back");
 }
