@@ -55,14 +55,21 @@ pub fn run(arguments: Run) -> Exit {
             }
         };
         let doors = tokio::spawn(doors.serve(ask));
-        let ended = agent::run(config, arguments.node.map(NodeName::from), queries).await;
+        // Among the workers and not on this thread: then a watch event goes through the planner to the wire without a
+        // thread being woken for each step of the way.
+        let agent = tokio::spawn(agent::run(config, arguments.node.map(NodeName::from), queries));
+        let ended = agent.await;
         doors.abort();
         // Waited for, so that the socket file is gone when the process is.
         let _ = doors.await;
         match ended {
-            Ok(()) => Exit::Fine,
-            Err(error) => {
+            Ok(Ok(())) => Exit::Fine,
+            Ok(Err(error)) => {
                 tracing::error!("{error}");
+                Exit::Problem
+            }
+            Err(died) => {
+                tracing::error!("the agent has died, which is a bug in crier: {died}");
                 Exit::Problem
             }
         }
