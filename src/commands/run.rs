@@ -55,21 +55,14 @@ pub fn run(arguments: Run) -> Exit {
             }
         };
         let doors = tokio::spawn(doors.serve(ask));
-        // Among the workers and not on this thread: then a watch event goes through the planner to the wire without a
-        // thread being woken for each step of the way.
-        let agent = tokio::spawn(agent::run(config, arguments.node.map(NodeName::from), queries));
-        let ended = agent.await;
+        let ended = agent::run(config, arguments.node.map(NodeName::from), queries).await;
         doors.abort();
         // Waited for, so that the socket file is gone when the process is.
         let _ = doors.await;
         match ended {
-            Ok(Ok(())) => Exit::Fine,
-            Ok(Err(error)) => {
+            Ok(()) => Exit::Fine,
+            Err(error) => {
                 tracing::error!("{error}");
-                Exit::Problem
-            }
-            Err(died) => {
-                tracing::error!("the agent has died, which is a bug in crier: {died}");
                 Exit::Problem
             }
         }
