@@ -3,14 +3,14 @@
 //! One task, [`run`], owned by the status writer. It owns nothing but the Events under way; cancelled, those are lost, and
 //! so is nothing else: Events are a courtesy and never hold anything up.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::StreamExt;
 use http::Request;
 use kube::Client;
 use serde::de::IgnoredAny;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use crate::clock;
@@ -23,20 +23,15 @@ use crate::plan::slice::Notice;
 pub const WAITING: usize = 4096;
 /// Written side by side. Few, so that a thousand Events leave the API server free for the status writes that they tell of.
 const SIDE_BY_SIDE: usize = 2;
-/// How long after its telling an Event is written. The status write that it tells of is then through with the API server,
-/// and the agents that wait to hear of that need not share the API server with a courtesy.
-const PAUSE: Duration = Duration::from_millis(25);
 const TRIES: usize = 3;
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest `note` that the API server takes, in bytes.
 const LONGEST_NOTE: usize = 1024;
 
-/// Writes Events until the last sender is gone, each a little after the moment at which it was told. `instance` says
-/// which agent tells, at most 128 bytes.
-pub async fn run(client: Client, instance: String, tellings: mpsc::Receiver<(Telling, Instant)>) {
+/// Writes Events until the last sender is gone. `instance` says which agent tells, at most 128 bytes.
+pub async fn run(client: Client, instance: String, tellings: mpsc::Receiver<Telling>) {
     let tellings = futures::stream::unfold(tellings, |mut tellings| async {
-        let (telling, told) = tellings.recv().await?;
-        sleep_until((told + PAUSE).into()).await;
+        let telling = tellings.recv().await?;
         Some((telling, tellings))
     });
     tellings.for_each_concurrent(SIDE_BY_SIDE, |telling| write(&client, &instance, telling)).await;

@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -79,9 +79,9 @@ pub async fn run(client: Client, node: NodeName, mut slices: watch::Receiver<Sta
     }
 }
 
-fn pass_on(tellings: impl IntoIterator<Item = Telling>, tell: &mpsc::Sender<(Telling, Instant)>) {
+fn pass_on(tellings: impl IntoIterator<Item = Telling>, tell: &mpsc::Sender<Telling>) {
     for telling in tellings {
-        if let Err(error) = tell.try_send((telling, clock::now())) {
+        if let Err(error) = tell.try_send(telling) {
             debug!(%error, "an Event was dropped: too many are waiting");
         }
     }
