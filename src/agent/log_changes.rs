@@ -72,10 +72,7 @@ fn log_announcements(service: &ObjectKey, before: &[Announcement], after: &[Anno
                 info!(%service, %address, peers, "announced over BGP");
             }
         }
-        let nameless = |it: &Announcement| {
-            it.l2.reason == Reason::EndpointsNameNoNode || it.bgp.reason == Reason::EndpointsNameNoNode
-        };
-        if nameless(now) && !was.is_some_and(nameless) {
+        if now.lacks_node_names() && !was.is_some_and(Announcement::lacks_node_names) {
             warn!(%service, %address, reason = Reason::EndpointsNameNoNode.code(), "{}", Reason::EndpointsNameNoNode);
         }
     }

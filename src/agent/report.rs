@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Config, PeerAsn, Source};
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName, PoolName};
 use crate::plan::Planner;
-use crate::plan::decision::Decision;
+use crate::plan::allocate::capacity;
+use crate::plan::decision::{Announcement, Decision};
+use crate::reason::Reason;
 use crate::world::{ApiServer, SessionReport, SessionState};
 
 /// Grows when a field is taken away or changes its meaning.
@@ -48,7 +50,7 @@ pub struct PoolReport {
     pub addresses: Vec<String>,
     /// Addresses that Services hold.
     pub held: u64,
-    /// All addresses of the pool; `u64::MAX` for more than that.
+    /// All addresses that the pool can hand out; `u64::MAX` for that many and more.
     pub total: u64,
 }
 
@@ -123,10 +125,7 @@ impl Report {
             name: pool.name.clone(),
             addresses: pool.addresses.iter().map(ToString::to_string).collect(),
             held: planner.book().held_in(pool) as u64,
-            total: pool
-                .addresses
-                .iter()
-                .fold(0u64, |total, range| total.saturating_add(u64::try_from(range.count()).unwrap_or(u64::MAX))),
+            total: capacity(pool),
         });
         let api_server = api_server(&world.api_server);
         let mut problems = problems(&api_server, &services, &peers);
@@ -202,7 +201,7 @@ fn summary(decision: &Decision) -> String {
             parts.push("answered here".to_owned());
         } else if let Some(owner) = &l2.owner {
             parts.push(match l2.reason {
-                crate::reason::Reason::OwnedBy { .. } => format!("answered by {owner}"),
+                Reason::OwnedBy { .. } => format!("answered by {owner}"),
                 ref reason => reason.to_string(),
             });
         }
@@ -215,7 +214,7 @@ fn summary(decision: &Decision) -> String {
         }
     }
     if decision.announcements.is_empty() {
-        parts.push(crate::reason::Reason::WaitingForStatus.to_string());
+        parts.push(Reason::WaitingForStatus.to_string());
     }
     parts.dedup();
     if let Some(complaint) = &allocation.complaint {
@@ -225,8 +224,7 @@ fn summary(decision: &Decision) -> String {
 }
 
 /// Why an address is announced nowhere: the reason of the protocol that covers its pool at all.
-fn not_announced(announcement: &crate::plan::decision::Announcement) -> String {
-    use crate::reason::Reason;
+fn not_announced(announcement: &Announcement) -> String {
     let by_l2 = !matches!(announcement.l2.reason, Reason::NoL2ForPool { .. });
     let by_bgp = !matches!(announcement.bgp.reason, Reason::NoAdvertisement { .. });
     match (by_l2, by_bgp) {
@@ -245,14 +243,14 @@ fn problems(api_server: &ApiServerReport, services: &[ServiceReport], peers: &[P
     }
     for service in services {
         let allocation = &service.decision.allocation;
-        let waiting = matches!(
-            allocation.reason,
-            crate::reason::Reason::OtherClass { .. } | crate::reason::Reason::WaitingForAllocator
-        );
+        let waiting = matches!(allocation.reason, Reason::OtherClass { .. } | Reason::WaitingForAllocator);
         if let Some(complaint) = &allocation.complaint {
             problems.push(format!("{}: {complaint}", service.name));
         } else if allocation.held.is_empty() && !waiting {
             problems.push(format!("{}: {}", service.name, allocation.reason));
+        }
+        if service.decision.announcements.iter().any(Announcement::lacks_node_names) {
+            problems.push(format!("{}: {}", service.name, Reason::EndpointsNameNoNode));
         }
     }
     for peer in peers {

@@ -11,7 +11,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -68,6 +68,7 @@ pub async fn run(config: Config, node: Option<NodeName>, queries: mpsc::Receiver
     }
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
+    let hangup = signal(SignalKind::hangup()).map_err(Error::Signals)?;
     let listeners = open_bgp(&config)?;
 
     let (facts, incoming) = wiring::facts();
@@ -82,6 +83,7 @@ pub async fn run(config: Config, node: Option<NodeName>, queries: mpsc::Receiver
     turning.recall();
     let patience = if turning.remembers_services() { PATIENCE_WITH_MEMORY } else { PATIENCE_WITHOUT_MEMORY };
     crew.passing.spawn(lose_patience(facts, patience));
+    crew.passing.spawn(explain_hangups(hangup));
     crew.passing.spawn(async move {
         if plan_stands.await.is_ok() {
             readiness::ready("announcing");
@@ -224,6 +226,13 @@ async fn lose_patience(facts: mpsc::Sender<Fact>, patience: Duration) {
     sleep(patience).await;
     // The loop is gone: nobody to tell.
     let _ = facts.send(Fact::FailStatic).await;
+}
+
+/// What reloads other daemons must not end this one.
+async fn explain_hangups(mut hangup: Signal) {
+    while hangup.recv().await.is_some() {
+        warn!("SIGHUP: reloading the configuration is not available yet; restart crier to use a changed one");
+    }
 }
 
 fn host_name() -> std::io::Result<NodeName> {

@@ -586,4 +586,26 @@ mod tests {
         assert_eq!(learn("nodes", Ok(()), 7), None);
         assert_eq!(learn("services", Ok(()), 8), Some(ApiServer::Reachable));
     }
+
+    #[test]
+    fn an_absence_that_the_kinds_notice_one_after_the_other_is_told_once_with_its_beginning() {
+        let mut reach = Reach::new(2);
+        let mut learn = |of, result: Result<(), &str>, secs| {
+            let outcome = Outcome { of, result: result.map_err(str::to_owned) };
+            reach.learn(outcome, SystemTime::UNIX_EPOCH + Duration::from_secs(secs))
+        };
+        learn("services", Ok(()), 0);
+        assert_eq!(learn("nodes", Ok(()), 0), Some(ApiServer::Reachable));
+        assert_eq!(learn("services", Err("reset"), 1), None);
+        assert_eq!(learn("nodes", Err("reset"), 2), None);
+        let away = ApiServer::Unreachable {
+            since: SystemTime::UNIX_EPOCH + Duration::from_secs(1),
+            why: "nodes: refused".to_owned(),
+        };
+        assert_eq!(learn("nodes", Err("refused"), 3), Some(away), "since the first failure of any kind");
+        assert_eq!(learn("services", Err("refused"), 4), None, "its failures began earlier, and are no news");
+        assert_eq!(learn("services", Ok(()), 5), None);
+        assert_eq!(learn("nodes", Err("refused"), 6), None, "it is still away");
+        assert_eq!(learn("nodes", Ok(()), 7), Some(ApiServer::Reachable));
+    }
 }

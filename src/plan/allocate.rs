@@ -324,6 +324,22 @@ fn avoided(pool: &Pool, address: IpAddr) -> bool {
     }
 }
 
+/// How many addresses a pool can hand out; `u64::MAX` for that many and more.
+pub fn capacity(pool: &Pool) -> u64 {
+    let of_range = |range: &AddressRange| {
+        let avoided = match (range.first(), range.last()) {
+            (IpAddr::V4(first), IpAddr::V4(last)) if pool.avoid_network_and_broadcast => {
+                // Of the numbers below `n`, one in 256 ends in .0 and one in .255, but for those of the last block.
+                let below = |n: u64| n / 256 * 2 + u64::from(!n.is_multiple_of(256));
+                below(u64::from(last.to_bits()) + 1) - below(u64::from(first.to_bits()))
+            }
+            _ => 0,
+        };
+        u64::try_from(range.count()).unwrap_or(u64::MAX).saturating_sub(avoided)
+    };
+    pool.addresses.iter().map(of_range).fold(0, u64::saturating_add)
+}
+
 fn nothing_free(book: &Book, candidates: &[&Pool], family: Family) -> Reason {
     let resting = book
         .resting

@@ -49,6 +49,13 @@ pub struct Announcement {
     pub bgp: BgpVerdict,
 }
 
+impl Announcement {
+    /// It is announced nowhere because the endpoints of the Service name no node: a mistake that only a user can mend.
+    pub fn lacks_node_names(&self) -> bool {
+        self.l2.reason == Reason::EndpointsNameNoNode || self.bgp.reason == Reason::EndpointsNameNoNode
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct L2Verdict {
     /// The node that answers for the address on the link; all agents name the same one.

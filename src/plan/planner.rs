@@ -364,10 +364,7 @@ fn notice(service: &Service, decision: &Decision) -> Option<Notice> {
     }
     match &allocation.reason {
         Reason::Assigned { .. } => {
-            let nameless = |it: &Announcement| {
-                it.l2.reason == Reason::EndpointsNameNoNode || it.bgp.reason == Reason::EndpointsNameNoNode
-            };
-            if decision.announcements.iter().any(nameless) {
+            if decision.announcements.iter().any(Announcement::lacks_node_names) {
                 return warning("NotAnnounced", &Reason::EndpointsNameNoNode);
             }
             let message = allocation.reason.to_string();

@@ -277,6 +277,21 @@ fn the_lowest_free_address_is_found_whatever_came_and_went() {
 }
 
 #[test]
+fn the_capacity_of_a_pool_counts_what_it_hands_out() {
+    let avoiding = |addresses: &[&str]| Pool { avoid_network_and_broadcast: true, ..pool("p", addresses) };
+    for range in ["192.0.2.0/24", "192.0.2.0/28", "192.0.1.250-192.0.3.3", "192.0.2.255", "192.0.2.0", "10.0.0.0/22"] {
+        let pool = avoiding(&[range]);
+        let by_hand = pool.addresses[0].iter().filter(|address| match address {
+            std::net::IpAddr::V4(v4) => !matches!(v4.octets()[3], 0 | 255),
+            std::net::IpAddr::V6(_) => true,
+        });
+        assert_eq!(allocate::capacity(&pool), by_hand.count() as u64, "{range}");
+    }
+    assert_eq!(allocate::capacity(&pool("p", &["192.0.2.0/24", "fd35::/120"])), 512);
+    assert_eq!(allocate::capacity(&pool("p", &["fd35::/64"])), u64::MAX);
+}
+
+#[test]
 fn a_wish_by_name_goes_before_chance_in_one_batch() {
     let mut story = Story::begin(configuration());
     story.tell(Fact::Service(key("a-without-wish"), Some(Arc::new(service()))));
