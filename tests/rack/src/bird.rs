@@ -149,6 +149,15 @@ impl Bird {
         }
     }
 
+    /// How many IPv4 routes it has from the session that the configuration calls `name`.
+    #[track_caller]
+    pub fn count_from(&self, name: &str) -> usize {
+        // `1000 of 3000 routes for 1000 networks in table master4`
+        let text = self.command(&format!("show route table master4 protocol {name} count"));
+        let count = text.split_whitespace().next().and_then(|word| word.parse().ok());
+        count.unwrap_or_else(|| panic!("{}: this is no count: {text}", self.process.name()))
+    }
+
     /// The BGP session that the configuration calls `name`.
     #[track_caller]
     pub fn session(&self, name: &str) -> Session {

@@ -1,6 +1,8 @@
 //! `crier-rack`: the rack's own command. `serve` is what the rack starts as a backend; `doctor` tells what this machine
-//! lacks for the system tests; `stand` builds a site to look around in; `demo` tells crier's main job while it happens.
+//! lacks for the system tests; `stand` builds a site to look around in; `demo` tells crier's main job while
+//! it happens; `bench` measures it.
 
+mod bench;
 mod demo;
 
 use std::process::ExitCode;
@@ -14,6 +16,7 @@ fn main() -> ExitCode {
         ["serve", name, ref ports @ ..] if !ports.is_empty() => serve(name, ports),
         ["doctor"] => doctor(),
         ["stand", nodes] => nodes.parse().map_or_else(|_| usage(), stand),
+        ["bench"] => bench::run(),
         ["demo"] => demo::run(),
         _ => usage(),
     }
@@ -72,7 +75,7 @@ fn stand(nodes: u16) -> ExitCode {
 
 fn usage() -> ExitCode {
     eprintln!(
-        "usage: crier-rack demo\n       crier-rack doctor\n       crier-rack stand NODES\n       crier-rack serve NAME PORT..."
+        "usage: crier-rack bench\n       crier-rack demo\n       crier-rack doctor\n       crier-rack stand NODES\n       crier-rack serve NAME PORT..."
     );
     ExitCode::from(2)
 }

@@ -28,11 +28,18 @@ impl Metal {
     /// The same on another IPv4 subnet.
     #[track_caller]
     pub fn on(rack: &Rack, subnet: &str, nodes: u16) -> Metal {
+        let mut metal = Metal::without_kube_proxy(rack, subnet, nodes);
+        metal._proxies = metal.site.nodes.iter().map(|node| metal.cluster.kube_proxy(node)).collect();
+        metal
+    }
+
+    /// The same where nothing makes announced addresses lead anywhere, for those who measure only the announcing.
+    #[track_caller]
+    pub fn without_kube_proxy(rack: &Rack, subnet: &str, nodes: u16) -> Metal {
         let site = Site::new(rack, subnet, "fd35::/64", nodes);
         let cluster = Cluster::start(&site);
         cluster.allow_crier(&rules());
-        let proxies = site.nodes.iter().map(|node| cluster.kube_proxy(node)).collect();
-        Metal { cluster, site, _proxies: proxies }
+        Metal { cluster, site, _proxies: Vec::new() }
     }
 
     /// `[kubernetes]` for an agent that reaches the API server directly, with a token.

@@ -4,6 +4,7 @@
 //! singular: `service/web`, `endpointslice/shop/web-1`, `node/node-1`.
 
 use std::fmt;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use ureq::Agent;
@@ -11,7 +12,7 @@ use ureq::http::{Method, Request};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use crate::namespace::Namespace;
-use crate::wait::secs;
+use crate::wait::{now, secs};
 
 /// The kinds that tests speak of: as named here, as written in manifests, group and version, plural, whether it lives in
 /// a namespace.
@@ -32,6 +33,9 @@ const KINDS: &[(&str, &str, &str, &str, bool)] = &[
     ("role", "Role", "apis/rbac.authorization.k8s.io/v1", "roles", true),
     ("rolebinding", "RoleBinding", "apis/rbac.authorization.k8s.io/v1", "rolebindings", true),
 ];
+
+/// Connections kept open between requests: as many as threads use one [`Api`] side by side.
+const IDLE_CONNECTIONS: usize = 16;
 
 /// What the API server answered when it did not do what it was asked, or that it did not answer.
 #[derive(Clone, Debug)]
@@ -62,12 +66,23 @@ impl Api {
         let authority = Certificate::from_pem(authority.as_bytes()).expect("the rack's own certificate is PEM");
         let tls = TlsConfig::builder().root_certs(RootCerts::new_with_certs(&[authority])).build();
         let config = Agent::config_builder().tls_config(tls).http_status_as_error(false).proxy(None);
+        let config = config.max_idle_connections_per_host(IDLE_CONNECTIONS);
         let agent = config.timeout_global(Some(secs(30))).build().new_agent();
         Api { agent, url: url.into(), token: token.into(), namespace: namespace.clone() }
     }
 
     /// One request: `path` begins with a slash and holds the query, `body` has the content type given with it.
     pub fn call(&self, method: Method, path: &str, body: Option<(&str, String)>) -> Result<Value, Refusal> {
+        self.timed_call(method, path, body).map(|(value, _)| value)
+    }
+
+    /// The same, with the moment at which the head of the answer was here.
+    fn timed_call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(&str, String)>,
+    ) -> Result<(Value, Instant), Refusal> {
         let silent = |error: &dyn fmt::Display| Refusal { status: 0, message: error.to_string() };
         let (content_type, body) = body.unwrap_or_default();
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.url));
@@ -83,13 +98,14 @@ impl Api {
                 self.agent.run(request.body(body).map_err(|error| silent(&error))?)
             }
             .map_err(|error| silent(&error))?;
+            let answered = now();
             let text = answer.body_mut().with_config().limit(1 << 30).read_to_string();
-            Ok((answer.status().as_u16(), text.map_err(|error| silent(&error))?))
+            Ok((answer.status().as_u16(), text.map_err(|error| silent(&error))?, answered))
         });
-        let (status, text) = answer?;
+        let (status, text, answered) = answer?;
         let value: Value = serde_json::from_str(&text).unwrap_or(Value::String(text));
         if (200..300).contains(&status) {
-            return Ok(value);
+            return Ok((value, answered));
         }
         let message = value["message"].as_str().map_or_else(|| value.to_string(), str::to_owned);
         Err(Refusal { status, message })
@@ -120,9 +136,15 @@ impl Api {
     /// Creates one object; refused if it is there already. `generateName` works here.
     #[track_caller]
     pub fn create(&self, object: &Value) -> Result<Value, Refusal> {
+        self.timed_create(object).map(|(object, _)| object)
+    }
+
+    /// The same, with the moment at which the answer was here, for those who measure from there.
+    #[track_caller]
+    pub fn timed_create(&self, object: &Value) -> Result<(Value, Instant), Refusal> {
         let path = path_of_object(object);
         let collection = path.rsplit_once('/').map_or(&*path, |(collection, _)| collection);
-        self.call(Method::POST, collection, Some(("application/json", object.to_string())))
+        self.timed_call(Method::POST, collection, Some(("application/json", object.to_string())))
     }
 
     /// The object, or `None` if there is none of that name.
