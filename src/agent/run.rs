@@ -115,7 +115,7 @@ pub async fn run(config: Config, node: Option<NodeName>, queries: mpsc::Receiver
         }
         ended
     };
-    turning.keep_now();
+    turning.keep_now().await;
     ended.map(|_| info!("left"))
 }
 

@@ -1,12 +1,14 @@
 //! The loop in the middle: take every fact at hand, turn once, publish what moved. Floor 3.
 //!
-//! One task, the caller's; it owns the planner. Cancelled, it leaves the slices as they were last published.
+//! Tasks: the loop is the caller's; it owns the planner, and one blocking task at a time that writes the World to disk.
+//! Cancelled, it leaves the slices as they were last published.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 use tracing::{info, warn};
 
@@ -36,6 +38,8 @@ pub struct Loop {
     memory: Memory,
     /// When to keep the World; none while the disk is up to date.
     keep_at: Option<Instant>,
+    /// The write to the disk that is under way, or was last: never two at a time.
+    keeping: Option<JoinHandle<()>>,
     /// Told once, when the first plan stands.
     first_plan: Option<oneshot::Sender<()>>,
 }
@@ -50,7 +54,17 @@ impl Loop {
     ) -> Loop {
         let planner = Planner::new(config.clone(), node.clone());
         let started = Timestamp::try_from(clock::wall()).unwrap_or_default();
-        Loop { config, node, started, planner, slices, memory, keep_at: None, first_plan: Some(first_plan) }
+        Loop {
+            config,
+            node,
+            started,
+            planner,
+            slices,
+            memory,
+            keep_at: None,
+            keeping: None,
+            first_plan: Some(first_plan),
+        }
     }
 
     /// Takes in what was remembered from before. Promises count only where no API server keeps them.
@@ -83,12 +97,16 @@ impl Loop {
                 () = sleep_until(wake.unwrap_or_else(clock::now).into()), if wake.is_some() => {}
             }
             self.turn();
-            self.keep_if_due().await;
+            self.keep_if_due();
         }
     }
 
     /// Writes the World to disk now, for the farewell.
-    pub fn keep_now(&mut self) {
+    pub async fn keep_now(&mut self) {
+        if let Some(keeping) = self.keeping.take() {
+            // It has said itself what went wrong, if anything did.
+            let _ = keeping.await;
+        }
         if let Err(error) = self.memory.keep(self.planner.world()) {
             warn!(file = %self.memory.path().display(), %error, "the World was not kept");
         }
@@ -121,14 +139,19 @@ impl Loop {
         }
     }
 
-    async fn keep_if_due(&mut self) {
-        if self.keep_at.is_none_or(|due| due > clock::now()) {
+    fn keep_if_due(&mut self) {
+        let now = clock::now();
+        if self.keep_at.is_none_or(|due| due > now) {
+            return;
+        }
+        if self.keeping.as_ref().is_some_and(|keeping| !keeping.is_finished()) {
+            self.keep_at = Some(now + KEEP_AFTER);
             return;
         }
         self.keep_at = None;
         let (memory, world) = (self.memory.clone(), self.planner.world().clone());
         // The disk may be slow; the loop goes on meanwhile.
-        drop(tokio::task::spawn_blocking(move || {
+        self.keeping = Some(tokio::task::spawn_blocking(move || {
             if let Err(error) = memory.keep(&world) {
                 warn!(file = %memory.path().display(), %error, "the World was not kept");
             }
