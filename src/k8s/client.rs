@@ -11,11 +11,15 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::ResolverConfig;
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use http::header::{HeaderValue, USER_AGENT};
+use http::Response;
+use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http_body_util::{Either, Full};
+use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -120,8 +124,25 @@ fn assemble(config: &kube::Config) -> Result<kube::Client, ClientError> {
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer().map_err(ClientError::Credentials)?)
         .layer(config.extra_headers_layer().map_err(ClientError::Credentials)?)
-        .service(http.map_err(BoxError::from));
+        .service(http.map_err(BoxError::from).map_response(with_patience_in_body));
     Ok(kube::Client::new(service, config.default_namespace.clone()))
+}
+
+/// The API server turns requests away in plain text with the patience that it asks for in a header (its own Status objects
+/// say it in both places), and kube reads only the body: so there it must stand for our callers to see it.
+fn with_patience_in_body(response: Response<Incoming>) -> Response<Either<Incoming, Full<Bytes>>> {
+    let is_json = response.headers().get(CONTENT_TYPE).is_some_and(|it| it.as_bytes().starts_with(b"application/json"));
+    // RFC 9110 §10.2.3 also allows a date, which the API server never sends.
+    let seconds = response.headers().get(RETRY_AFTER).and_then(|it| it.to_str().ok()?.parse::<u32>().ok());
+    let Some(seconds) = seconds.filter(|_| response.status().as_u16() >= 400 && !is_json) else {
+        return response.map(Either::Left);
+    };
+    let status = serde_json::json!({
+        "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": response.status().as_u16(),
+        "message": format!("{}, again in {seconds} s", response.status().canonical_reason().unwrap_or("refused")),
+        "details": { "retryAfterSeconds": seconds },
+    });
+    response.map(|_| Either::Right(Full::from(status.to_string())))
 }
 
 fn tcp() -> HttpConnector<Names> {
@@ -171,7 +192,10 @@ async fn resolve(host: &str) -> Result<Vec<IpAddr>, NetError> {
 
 #[cfg(test)]
 mod tests {
+    use http::Method;
+
     use super::*;
+    use crate::k8s::fake::{Answer, FakeApi, Fault, SERVICES};
 
     async fn refused(kubeconfig: &str) -> String {
         let folder = tempfile::tempdir().unwrap();
@@ -214,6 +238,22 @@ mod tests {
             let text = refused(&kubeconfig).await;
             assert!(text.contains(word), "{word} in: {text}");
         }
+    }
+
+    #[tokio::test]
+    async fn the_patience_that_a_busy_api_server_asks_for_in_plain_text_is_heard() {
+        let api = FakeApi::start().await;
+        api.fault(Fault { method: Method::GET, path: SERVICES, watch: None, answer: Answer::Busy(7) });
+        let client = api.client().await;
+        let request = || http::Request::get(SERVICES).body(Vec::new()).unwrap();
+        match client.request::<serde_json::Value>(request()).await {
+            Err(kube::Error::Api(status)) => {
+                assert_eq!((status.code, status.message.as_str()), (429, "Too Many Requests, again in 7 s"));
+                assert_eq!(status.details.map(|details| details.retry_after_seconds), Some(7));
+            }
+            other => panic!("it was told to wait, and got {other:?}"),
+        }
+        client.request::<serde_json::Value>(request()).await.expect("other answers go through as they are");
     }
 
     #[tokio::test]

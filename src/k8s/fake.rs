@@ -69,6 +69,8 @@ pub struct Fault {
 
 pub enum Answer {
     Status(u16, &'static str),
+    /// Turned away by priority and fairness: 429 in plain text, to come again after so many seconds.
+    Busy(u32),
     /// Takes the request and never answers.
     Silence,
     /// Does as asked, but answers only after so long.
@@ -233,6 +235,12 @@ async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>, changes: w
     };
     match fault {
         Some(Answer::Status(code, message)) => return failure(code, message),
+        Some(Answer::Busy(seconds)) => {
+            let text = "Too many requests, please try again later.\n";
+            let mut response = stream_answer(429, stream::iter([Ok(Frame::data(text.into()))]).boxed());
+            response.headers_mut().insert(http::header::RETRY_AFTER, seconds.into());
+            return response;
+        }
         Some(Answer::Silence) => std::future::pending().await,
         Some(Answer::Late(after)) => tokio::time::sleep(after).await,
         Some(Answer::Overtaken) => {

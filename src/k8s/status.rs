@@ -60,14 +60,14 @@ pub async fn run(client: Client, node: NodeName, mut slices: watch::Receiver<Sta
                     Ok(answer) => (Written::Done, answer),
                     Err(written) => (written, None),
                 };
-                if let Written::Refused { why, .. } = &written {
-                    warn!(service = %key, why, "the status was not written; it is tried again");
-                }
                 let fresh = ledger.settle(&key, &wanted, &written, clock::now());
                 pass_on(fresh.telling, &tell);
                 let fact = match (answer, fresh.refusal) {
                     (Some(service), _) => Fact::StatusWritten(key, service),
-                    (None, Some(why)) => Fact::StatusRefused(key, why),
+                    (None, Some(why)) => {
+                        warn!(service = %key, why, "the status was not written; it is tried again");
+                        Fact::StatusRefused(key, why)
+                    }
                     (None, None) => continue,
                 };
                 if facts.send(fact).await.is_err() {

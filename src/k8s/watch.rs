@@ -497,6 +497,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_busy_api_server_is_given_the_time_that_it_asks_for() {
+        let api = FakeApi::start().await;
+        api.fault(fault(false, Answer::Busy(1)));
+        let began = clock::now();
+        let (mut facts, _tasks) = watching(&api).await;
+        listed(&mut facts).await;
+        assert!(began.elapsed() >= Duration::from_secs(1), "it was asked again after {:?}", began.elapsed());
+    }
+
+    #[tokio::test]
     async fn an_api_server_that_is_away_withdraws_nothing() {
         let mut api = FakeApi::start().await;
         api.put(SERVICES, service("shop/web"));

@@ -312,6 +312,17 @@ fn a_promise_stands_while_the_api_server_has_not_answered() {
 }
 
 #[test]
+fn a_refused_write_is_a_problem_until_one_is_taken() {
+    let mut story = Story::begin(configuration());
+    story.put("web", Service { ingress: vec!["198.51.100.9".parse().unwrap()], ..asking_for(&["198.51.100.9"]) });
+    story.tell(Fact::StatusRefused(key("web"), "500 etcd is away".to_owned()));
+    assert_eq!(story.planner.world().refused.len(), 1);
+    story.confirm("web");
+    assert!(story.addresses("web").is_empty(), "it was written that there is no address");
+    assert!(story.planner.world().refused.is_empty(), "{:?}", story.planner.world().refused);
+}
+
+#[test]
 fn nothing_is_announced_before_the_status_is_written() {
     let mut story = Story::begin(configuration());
     story.endpoints("web", &["b"]);

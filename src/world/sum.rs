@@ -179,20 +179,21 @@ impl World {
             }
             self.ahead.remove(&key);
         }
+        // It was the write for another version that was refused.
+        self.refused.remove(&key);
         // A promise is kept until the status shows it. Standalone Services have no status: theirs stays.
         if self.assigned.get(&key).is_some_and(|addresses| *addresses == service.ingress) {
             self.assigned.remove(&key);
-            self.refused.remove(&key);
         }
         if !service.load_balancer {
             self.assigned.remove(&key);
-            self.refused.remove(&key);
         }
         self.services.insert(key.clone(), service);
         Touched::Services(vec![key])
     }
 
     fn status_written(&mut self, key: ObjectKey, service: Arc<Service>) -> Touched {
+        self.refused.remove(&key);
         let Some(held) = self.services.get(&key) else { return Touched::Nothing };
         match (version(held), version(&service)) {
             (Some(before), Some(after)) if held.uid == service.uid && before < after => {

@@ -23,6 +23,7 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http1::SendRequest;
+use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -121,8 +122,8 @@ impl Faults {
         &self.url
     }
 
-    /// Answers the next `times` requests whose path and query contain `part` with `status` (a Status object, and
-    /// `Retry-After: 1` with 429). Requests in progress go on.
+    /// Answers the next `times` requests whose path and query contain `part` with `status` (a Status object, but
+    /// plain text and `Retry-After: 1` with 429, as the API server has it). Requests in progress go on.
     pub fn answer(&self, status: u16, part: &str, times: usize) {
         self.shared.answers().push(Planned { status, part: part.into(), left: times });
     }
@@ -344,13 +345,16 @@ impl Body for Piped {
 }
 
 fn refusal(code: u16) -> Response<AnyBody> {
-    let body = Full::from(status(code).to_string()).map_err(|never| match never {}).boxed();
-    let mut response = Response::new(body);
+    // The API server's priority and fairness answers in plain text, before anything knows of Status objects.
+    let is_busy = code == 429;
+    let text = if is_busy { "Too many requests, please try again later.\n".into() } else { status(code).to_string() };
+    let mut response = Response::new(Full::from(text).map_err(|never| match never {}).boxed());
     *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
-    headers.insert(hyper::header::CONTENT_TYPE, hyper::header::HeaderValue::from_static("application/json"));
-    if code == 429 {
-        headers.insert(hyper::header::RETRY_AFTER, hyper::header::HeaderValue::from_static("1"));
+    let content_type = if is_busy { "text/plain; charset=utf-8" } else { "application/json" };
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    if is_busy {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     response
 }
@@ -361,7 +365,6 @@ fn status(code: u16) -> Value {
         404 => ("NotFound", "the rack's faults hide this"),
         409 => ("Conflict", "the object has been modified; please apply your changes to the latest version"),
         410 => ("Expired", "too old resource version: 1 (2)"),
-        429 => ("TooManyRequests", "too many requests, please try again later"),
         502 => ("InternalError", "the rack's faults could not reach the API server"),
         _ => ("InternalError", "an error that the rack's faults were told to give"),
     };

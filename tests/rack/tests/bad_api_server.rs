@@ -202,6 +202,14 @@ fn whatever_the_api_server_answers_nothing_is_withdrawn_and_changes_arrive() {
         scene.metal.delete(&format!("service/{what}"));
         scene.wait_route(&address, 0);
         scene.never_withdrawn();
+        for agent in &scene.agents {
+            eventually_equal(
+                &format!("{} has no problem left after it {what}", agent.node()),
+                secs(10),
+                &json!([]),
+                || agent.status()["problems"].clone(),
+            );
+        }
         let asked = scene.faults.requests().len() - asked_before;
         assert!(asked < 200, "while it {what}, the agents asked {asked} times");
     }
@@ -218,6 +226,12 @@ fn an_api_server_that_goes_away_and_returns_withdraws_nothing_and_is_told_once()
         assert_eq!((times_logged(agent, AWAY), times_logged(agent, ANSWERS)), (0, 1), "{}", agent.node());
     }
 
+    let address: IpAddr = HELD.parse().expect("an address");
+    eventually("the client gets the page", secs(20), || {
+        scene.metal.site.client.get((address, 80)).map_err(|error| error.to_string())
+    });
+
+    let asking = scene.metal.site.client.ask_steadily((address, 80), millis(20));
     scene.faults.go_away();
     scene.metal.try_apply(&service("later")).expect("the API server takes the Service");
     scene.metal.delete("service/doomed");
@@ -254,6 +268,8 @@ fn an_api_server_that_goes_away_and_returns_withdraws_nothing_and_is_told_once()
         let told = (times_logged(agent, AWAY), times_logged(agent, ANSWERS));
         assert_eq!(told, (1, 2), "{} told once that it was away and once that it answers again", agent.node());
     }
+    let outcomes = asking.stop();
+    assert_eq!(outcomes.lost(), 0, "no request of a client was lost: {outcomes}");
     scene.never_withdrawn();
 }
 
