@@ -177,7 +177,7 @@ impl Bench {
         row("UPDATE of the last of three agents", millis(6), last, "p50 11.5 ms, max 28.8 ms");
         let Spread { p50, p90, max } = Spread::of(alone);
         self.rows.push(Row {
-            what: "of that, the API server alone: one such status write, by the bench's own client".to_owned(),
+            what: "for comparison: one such status write by the bench's own client, asked → answered".to_owned(),
             goal: String::new(),
             seen: format!("p50 {}, p90 {}, max {}", shown(p50), shown(p90), shown(max)),
             met: None,
