@@ -54,3 +54,31 @@ pub fn encode(report: &Report) -> Result<Vec<u8>, prometheus::Error> {
 fn saturated<T: TryInto<i64>>(count: T) -> i64 {
     count.try_into().unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::{SourceFile, parse};
+    use crate::plan::Planner;
+
+    #[test]
+    fn every_pool_and_peer_has_its_numbers_even_before_the_first_plan() {
+        let text =
+            "[manifests]\nfolder = \"/m\"\n[[pool]]\nname = \"lan\"\naddresses = [\"192.0.2.0/28\"]\n".to_owned();
+        let config = Arc::new(parse(&[SourceFile { path: "test.toml".to_owned(), text }]).unwrap());
+        let node = "node-1".into();
+        let planner = Planner::new(config.clone(), node);
+        let report = Report::of(&planner, &config, &"node-1".into(), jiff::Timestamp::UNIX_EPOCH);
+        let text = String::from_utf8(encode(&report).unwrap()).unwrap();
+        for line in [
+            "crier_pool_addresses{pool=\"lan\"} 16",
+            "crier_pool_addresses_held{pool=\"lan\"} 0",
+            "crier_allocates 1",
+            "crier_services{held=\"true\"} 0",
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line} is not in\n{text}");
+        }
+    }
+}
