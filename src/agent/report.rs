@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, PeerAsn, Source};
+use crate::config::{Config, PeerAsn};
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName, PoolName};
 use crate::plan::Planner;
 use crate::plan::allocate::capacity;
@@ -135,7 +135,7 @@ impl Report {
             node: node.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started,
-            allocates: world.leader || matches!(config.source, Source::Manifests(_)),
+            allocates: world.leader || config.is_standalone(),
             fail_static: world.fail_static && !world.listed.all(),
             pools: pools.collect(),
             peers,

@@ -17,7 +17,7 @@ use super::memory::Memory;
 use super::report::Report;
 use super::wiring::{Query, Slices};
 use crate::clock;
-use crate::config::{Config, Source};
+use crate::config::Config;
 use crate::names::NodeName;
 use crate::plan::Planner;
 use crate::world::Fact;
@@ -69,7 +69,7 @@ impl Loop {
 
     /// Takes in what was remembered from before. Promises count only where no API server keeps them.
     pub fn recall(&mut self) {
-        let standalone = matches!(self.config.source, Source::Manifests(_));
+        let standalone = self.config.is_standalone();
         match self.memory.recall() {
             Ok(facts) => {
                 let facts = facts.into_iter().filter(|fact| standalone || !matches!(fact, Fact::Assigned(..)));
@@ -134,7 +134,7 @@ impl Loop {
             // Nobody may be waiting for it any more; that is fine.
             let _ = first_plan.send(());
         }
-        if !turn.changes.is_empty() && matches!(self.config.source, Source::Manifests(_)) {
+        if !turn.changes.is_empty() && self.config.is_standalone() {
             self.keep_at.get_or_insert_with(|| clock::now() + KEEP_AFTER);
         }
     }

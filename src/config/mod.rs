@@ -93,6 +93,13 @@ pub struct Config {
     pub log: Log,
 }
 
+impl Config {
+    /// Manifests instead of an API server: every agent chooses addresses, and nobody confirms them.
+    pub fn is_standalone(&self) -> bool {
+        matches!(self.source, Source::Manifests(_))
+    }
+}
+
 /// `[node]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {

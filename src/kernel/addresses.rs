@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
-use super::netlink::{Event, Netlink, NetlinkError};
+use super::netlink::{self, Event, Netlink, NetlinkError};
 use crate::address::{Family, host_prefix};
 use crate::names::InterfaceName;
 use crate::plan::slice::BindSlice;
@@ -375,19 +375,9 @@ fn link(message: &LinkMessage) -> Option<BindLink> {
 
 /// The address, if it is one that crier could have bound: alone in its prefix, and its own peer.
 fn host_address(message: &AddressMessage) -> Option<IpAddr> {
-    let mut local = None;
-    let mut peer = None;
-    for attribute in &message.attributes {
-        match attribute {
-            AddressAttribute::Local(address) => local = Some(*address),
-            AddressAttribute::Address(address) => peer = Some(*address),
-            // The enum is not ours; nothing else identifies an address.
-            _ => {}
-        }
-    }
-    let address = local.or(peer)?;
+    let (address, peer) = netlink::own_and_peer(message)?;
     let alone = message.header.prefix_len == host_prefix(address).prefix_len();
-    (alone && peer.is_none_or(|peer| peer == address)).then_some(address)
+    (alone && peer == address).then_some(address)
 }
 
 /// Who put an address there, in the kernel's own words: a number that neither the kernel nor another program of note uses.

@@ -9,7 +9,7 @@ use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessa
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage, State};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::addresses;
+use super::{addresses, netlink};
 use crate::address::MacAddress;
 use crate::names::InterfaceName;
 use crate::world::{Fact, Link};
@@ -144,19 +144,7 @@ fn link(message: &LinkMessage) -> Option<Link> {
 }
 
 fn address(message: &AddressMessage) -> Option<Address> {
-    let mut local = None;
-    let mut peer = None;
-    for attribute in &message.attributes {
-        match attribute {
-            AddressAttribute::Local(address) => local = Some(*address),
-            AddressAttribute::Address(address) => peer = Some(*address),
-            // The enum is not ours; nothing else identifies an address.
-            _ => {}
-        }
-    }
-    // IPv6 names its own address only as IFA_ADDRESS, unless there is a peer.
-    let local = local.or(peer)?;
-    let peer = peer.unwrap_or(local);
+    let (local, peer) = netlink::own_and_peer(message)?;
     Some(Address { local: IpNet::new(local, message.header.prefix_len).ok()?, peer })
 }
 

@@ -5,11 +5,12 @@
 //! their own, so that a burst that overruns it can never cost the answer to a request.
 
 use std::io;
+use std::net::IpAddr;
 
 use futures::StreamExt;
 use futures::channel::mpsc::UnboundedReceiver;
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::sys::SocketAddr;
@@ -167,3 +168,20 @@ impl NetlinkError {
 
 /// A list that is disturbed this often in a row is read again later.
 const LIST_ATTEMPTS: usize = 8;
+
+/// The address that a message is about, and that of the other end: the same one unless the link is point-to-point.
+pub(super) fn own_and_peer(message: &AddressMessage) -> Option<(IpAddr, IpAddr)> {
+    let mut local = None;
+    let mut peer = None;
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(address) => local = Some(*address),
+            AddressAttribute::Address(address) => peer = Some(*address),
+            // The enum is not ours; nothing else identifies an address.
+            _ => {}
+        }
+    }
+    // IPv6 names its own address only as IFA_ADDRESS, unless there is a peer.
+    let local = local.or(peer)?;
+    Some((local, peer.unwrap_or(local)))
+}

@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::config::{self, Config, InterfacePattern, L2, Source};
+use crate::config::{self, Config, InterfacePattern, L2};
 use crate::names::{InterfaceName, NodeName, PeerName};
 use crate::plan::elect::{self, Electorate};
 use crate::reason::Reason;
+use crate::route::RouteAttributes;
 use crate::selector::{Labels, Selector};
 use crate::world::{Link, Node, World};
 
@@ -61,6 +62,8 @@ pub struct L2Ground {
 pub struct AdvertisementGround {
     /// The node selector lets this node take part.
     pub selected: bool,
+    /// What the advertisement says of every route: one copy for all of them.
+    pub attributes: Arc<RouteAttributes>,
     pub peers: Vec<PeerName>,
 }
 
@@ -79,6 +82,12 @@ impl Ground {
             config.bgp.peers.iter().filter(|peer| selects(&peer.nodes)).cloned().map(Arc::new).collect();
         let advertisements = config.bgp.advertisements.iter().map(|it| AdvertisementGround {
             selected: selects(&it.nodes),
+            attributes: Arc::new(RouteAttributes {
+                local_preference: it.local_preference,
+                med: it.med,
+                prepend: it.prepend,
+                communities: it.communities.clone(),
+            }),
             peers: peers
                 .iter()
                 .map(|peer| peer.name.clone())
@@ -99,7 +108,7 @@ impl Ground {
 
 /// The Nodes of the World. Standalone, with manifests that name none, this host is the only one.
 fn known_nodes<'a>(config: &Config, me: &NodeName, world: &'a World) -> Cow<'a, BTreeMap<NodeName, Arc<Node>>> {
-    let alone = matches!(config.source, Source::Manifests(_)) && world.nodes.is_empty();
+    let alone = config.is_standalone() && world.nodes.is_empty();
     if !alone {
         return Cow::Borrowed(&world.nodes);
     }

@@ -83,7 +83,7 @@ impl Court<'_> {
         let status = (self.world.leader && self.allocates() && wanted != service.ingress).then_some(wanted);
 
         // What the API server has not confirmed is not announced: it might be given to another Service yet.
-        let confirmed = |held: &&Held| self.is_standalone() || service.ingress.contains(&held.address);
+        let confirmed = |held: &&Held| self.config.is_standalone() || service.ingress.contains(&held.address);
         let endpoints = self.world.endpoints(key);
         let mut work = Work::default();
         let announcements =
@@ -92,14 +92,10 @@ impl Court<'_> {
         Verdict { decision: Decision { allocation, announcements }, work, assigned, status }
     }
 
-    fn is_standalone(&self) -> bool {
-        matches!(self.config.source, Source::Manifests(_))
-    }
-
     /// This agent is the one that chooses addresses, and knows enough to do so. Standalone, a manifest that cannot be read
     /// holds the others up only until patience ends: nobody else will choose for them.
     fn allocates(&self) -> bool {
-        if self.is_standalone() {
+        if self.config.is_standalone() {
             self.world.listed.all() || self.world.fail_static
         } else {
             self.world.listed.all() && self.world.leader
@@ -281,15 +277,9 @@ impl Court<'_> {
             };
             // The configuration was checked: the length fits the family.
             let prefix = IpNet::new(held.address, length).unwrap_or_else(|_| host_prefix(held.address)).trunc();
-            let attributes = Arc::new(RouteAttributes {
-                local_preference: advertisement.local_preference,
-                med: advertisement.med,
-                prepend: advertisement.prepend,
-                communities: advertisement.communities.clone(),
-            });
             for peer in &ground.peers {
                 peers.insert(peer.clone());
-                work.routes.push((peer.clone(), prefix, attributes.clone()));
+                work.routes.push((peer.clone(), prefix, ground.attributes.clone()));
             }
         }
         if peers.is_empty() {

@@ -13,7 +13,7 @@ use std::time::Instant;
 use imbl::OrdMap;
 use ipnet::IpNet;
 
-use crate::config::{Config, Source};
+use crate::config::Config;
 use crate::names::{NodeName, ObjectKey, PeerName};
 use crate::plan::allocate::{Book, pool_of};
 use crate::plan::decision::{Announcement, Decision};
@@ -197,7 +197,7 @@ impl Planner {
             self.world.apply(Fact::Assigned(key.clone(), addresses));
             self.claim(key, now);
             // The promise counts from here on: standalone it is the allocation itself.
-            if self.is_standalone() {
+            if self.config.is_standalone() {
                 return self.judge(key, now);
             }
         }
@@ -224,10 +224,6 @@ impl Planner {
         self.work.remove(key);
         let before = self.plan.decisions.remove(key)?;
         Some(Change { service: key.clone(), before: Some(before), after: None })
-    }
-
-    fn is_standalone(&self) -> bool {
-        matches!(self.config.source, Source::Manifests(_))
     }
 
     /// The parts of the slices that do not belong to a single Service.
