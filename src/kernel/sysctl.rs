@@ -90,7 +90,9 @@ fn readings() -> Readings {
     Readings {
         all: link_settings(&Path::new(SETTINGS).join("all")),
         links,
-        default_route_links: default_route_links(&std::fs::read_to_string("/proc/net/route").unwrap_or_default()),
+        default_route_links: default_route_links(
+            &std::fs::read_to_string("/proc/thread-self/net/route").unwrap_or_default(),
+        ),
     }
 }
 
