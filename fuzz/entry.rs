@@ -28,6 +28,7 @@ fn session(data: &[u8]) -> (Dialect, &[u8]) {
         ipv6_unicast: !bit(3),
         ipv4_with_ipv6_next_hop: bit(4),
         route_refresh: true,
+        enhanced_refresh: bit(5),
         max_message_len: if bit(5) { MAX_EXTENDED_MESSAGE_LEN } else { MAX_MESSAGE_LEN },
     };
     (Dialect { link_scoped: bit(6), first_asn_is_peer: !bit(7), ..agreement.dialect() }, rest)
