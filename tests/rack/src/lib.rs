@@ -54,6 +54,7 @@
 //! | [`net`], [`site`] | switches, cables that can be cut, and a whole site of nodes, router and client |
 //! | [`client`], [`server`], [`packet`] | requests, steady asking, ARP questions; backends and pods |
 //! | [`bird`], [`frr`], [`crier`](mod@crier) | routers from Debian, and the binary under test |
+//! | [`script`] | a BGP peer whose every octet the test decides |
 //! | [`capture`] | what went over a link and when: ARP, and BGP messages out of their TCP streams |
 //! | [`kubernetes`], [`certificates`] | etcd, kube-apiserver, kube-controller-manager and kube-proxy |
 //! | [`faults`] | an API server that closes watches, answers 410, 429 or 500, or goes away |
@@ -85,6 +86,7 @@ pub mod net;
 pub mod packet;
 mod process;
 mod rack;
+pub mod script;
 pub mod server;
 pub mod site;
 mod wait;
