@@ -128,6 +128,10 @@ impl Router for PairedBird {
     fn ask_again(&self) {
         self.0.command(&format!("reload in {PAIRED}"));
     }
+
+    fn shut_down(&self, text: &str) {
+        self.0.command(&format!("disable {PAIRED} \"{text}\""));
+    }
 }
 
 /// What the session of a [`PairedBird`] is called.

@@ -33,7 +33,6 @@ pub struct Exabgp {
     told: PathBuf,
     /// Where its helper reads commands.
     commands: PathBuf,
-    pairing: Pairing,
 }
 
 impl Namespace {
@@ -74,7 +73,7 @@ impl Namespace {
             process.expect_running();
             if told.exists() { Ok(()) } else { Err(process.log_tail(10)) }
         });
-        Exabgp { process, told, commands, pairing: pairing.clone() }
+        Exabgp { process, told, commands }
     }
 }
 
@@ -100,6 +99,14 @@ fn configuration(pairing: &Pairing, helper: &str) -> String {
 }
 
 impl Exabgp {
+    /// Any command of its API, for all its neighbors.
+    #[track_caller]
+    pub fn command(&self, command: &str) {
+        let pipe = File::options().append(true).open(&self.commands);
+        let written = pipe.and_then(|mut pipe| pipe.write_all(format!("{command}\n").as_bytes()));
+        written.unwrap_or_else(|error| panic!("could not write to {}: {error}", self.commands.display()));
+    }
+
     /// Everything that it told its helper, in order.
     fn told(&self) -> Vec<Value> {
         read_log(&self.told).lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
@@ -146,11 +153,13 @@ impl Router for Exabgp {
                 }
             }
             for (_, hops) in update["announce"].as_object().into_iter().flatten() {
-                for (hop, list) in hops.as_object().into_iter().flatten() {
-                    let Ok(hop) = hop.parse::<IpAddr>() else { continue };
-                    for prefix in prefixes(list) {
-                        table.insert(prefix, BTreeSet::from([hop]));
-                    }
+                let hops = hops.as_object().into_iter().flatten();
+                let mut hops: Vec<(IpAddr, &Value)> =
+                    hops.filter_map(|(hop, list)| Some((hop.parse().ok()?, list))).collect();
+                // A route with two next hops is told twice; the global one shall be the last.
+                hops.sort_by_key(|(hop, _)| !matches!(hop, IpAddr::V6(v6) if v6.is_unicast_link_local()));
+                for (hop, list) in hops {
+                    table.extend(prefixes(list).into_iter().map(|prefix| (prefix, BTreeSet::from([hop]))));
                 }
             }
         }
@@ -158,11 +167,12 @@ impl Router for Exabgp {
     }
 
     fn ask_again(&self) {
-        let written = File::options()
-            .append(true)
-            .open(&self.commands)
-            .and_then(|mut pipe| pipe.write_all(b"announce route-refresh ipv4 unicast\n"));
-        written.unwrap_or_else(|error| panic!("could not write to {}: {error}", self.commands.display()));
+        self.command("announce route-refresh ipv4 unicast");
+    }
+
+    fn shut_down(&self, _text: &str) {
+        // Its API takes a number and no text.
+        self.command("teardown 2");
     }
 
     fn words(&self) -> String {

@@ -93,7 +93,7 @@ impl Namespace {
     /// Starts FRR with one session, to crier.
     #[track_caller]
     pub fn frr_paired(&self, pairing: &Pairing) -> PairedFrr {
-        PairedFrr { frr: self.frr(&paired(pairing)), neighbor: pairing.crier_address() }
+        PairedFrr { frr: self.frr(&paired(pairing)), asn: pairing.router_asn, neighbor: pairing.crier_address() }
     }
 }
 
@@ -101,6 +101,7 @@ impl Namespace {
 #[derive(Debug)]
 pub struct PairedFrr {
     pub frr: Frr,
+    asn: u32,
     neighbor: IpAddr,
 }
 
@@ -119,6 +120,11 @@ impl Router for PairedFrr {
 
     fn ask_again(&self) {
         self.frr.command(&format!("clear bgp ipv4 unicast {} soft in", self.neighbor));
+    }
+
+    fn shut_down(&self, text: &str) {
+        let session = format!("neighbor {} shutdown message {text}", self.neighbor);
+        self.frr.configure(&[&format!("router bgp {}", self.asn), &session]);
     }
 
     fn words(&self) -> String {

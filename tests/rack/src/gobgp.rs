@@ -145,4 +145,11 @@ impl Router for Gobgp {
     fn ask_again(&self) {
         self.command(&format!("neighbor {} softresetin -a ipv4", self.pairing.crier_address()));
     }
+
+    fn shut_down(&self, text: &str) {
+        let neighbor = self.pairing.crier_address().to_string();
+        let mut command = Command::new("gobgp");
+        let output = self.namespace.output(command.args(["neighbor", &neighbor, "shutdown", text]));
+        assert!(output.status.success(), "{}: {}", self.process.name(), lossy(&output.stderr));
+    }
 }

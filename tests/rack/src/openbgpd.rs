@@ -152,6 +152,14 @@ impl Router for Openbgpd {
         self.command(&format!("neighbor {} refresh", self.pairing.crier_address()));
     }
 
+    fn shut_down(&self, text: &str) {
+        let neighbor = self.pairing.crier_address().to_string();
+        let mut command = Command::new("bgpctl");
+        let output =
+            self.namespace.output(command.arg("-s").arg(&self.socket).args(["neighbor", &neighbor, "down", text]));
+        assert!(output.status.success(), "{}: {}", self.process.name(), lossy(&output.stderr));
+    }
+
     fn words(&self) -> String {
         let shown = self.try_command(&format!("show neighbor {}", self.pairing.crier_address()));
         format!("{}\n{}", self.process.log(), shown.unwrap_or_default())

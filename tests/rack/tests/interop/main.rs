@@ -6,7 +6,9 @@
 //! `ROUTER: CASE`.
 
 mod cases;
+mod life;
 mod matrix;
+mod security;
 mod stage;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -86,8 +88,8 @@ fn run(cells: Vec<Cell>, threads: usize) -> BTreeMap<(Make, &'static str), Outco
 }
 
 fn judge(cell: Cell) -> Outcome {
-    if let Some(why) = impossible(cell.make, cell.case.name).or_else(|| (cell.case.unsupported)()) {
-        return Outcome::Impossible(why.to_owned());
+    if let Some(why) = impossible(cell.make, cell.case.name).map(str::to_owned).or_else(cell.case.unsupported) {
+        return Outcome::Impossible(why);
     }
     let missing = [Need::Namespaces, Need::Crier, cell.make.need()].into_iter().find_map(|need| need.look().err());
     if let Some(missing) = missing {

@@ -108,20 +108,31 @@ pub fn addresses(number: u32) -> (Ipv4Addr, Ipv6Addr) {
     (v4.into(), v6.into())
 }
 
-/// Waits until the router has the session established.
-#[track_caller]
-pub fn is_established(router: &dyn Router) {
-    eventually(&format!("{} has the session established", router.process().name()), PATIENCE, || {
-        router.process().expect_running();
-        let session = router.session();
-        if session.is_established() { Ok(()) } else { Err(format!("{session:?}")) }
-    });
+/// What the cases wait for.
+pub trait Expect {
+    /// Waits until it has the session established.
+    #[track_caller]
+    fn is_established(&self);
+
+    /// Waits until it knows exactly these routes.
+    #[track_caller]
+    fn knows(&self, expected: &Table);
 }
 
-/// Waits until the router knows exactly these routes.
-#[track_caller]
-pub fn knows(router: &dyn Router, expected: &Table) {
-    eventually_equal(&format!("the table of {}", router.process().name()), PATIENCE, expected, || router.routes());
+impl Expect for dyn Router {
+    #[track_caller]
+    fn is_established(&self) {
+        eventually(&format!("{} has the session established", self.process().name()), PATIENCE, || {
+            self.process().expect_running();
+            let session = self.session();
+            if session.is_established() { Ok(()) } else { Err(format!("{session:?}")) }
+        });
+    }
+
+    #[track_caller]
+    fn knows(&self, expected: &Table) {
+        eventually_equal(&format!("the table of {}", self.process().name()), PATIENCE, expected, || self.routes());
+    }
 }
 
 /// Neither end ever comes to a session, though they try for a while.
