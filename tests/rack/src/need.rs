@@ -22,6 +22,8 @@ pub enum Need {
     Openbgpd,
     /// ExaBGP 4.
     Exabgp,
+    /// keepalived, to compare with.
+    Keepalived,
     /// The binaries of the Kubernetes control plane, and nft for kube-proxy.
     Kubernetes,
     /// The `crier` binary itself.
@@ -29,13 +31,14 @@ pub enum Need {
 }
 
 impl Need {
-    pub const ALL: [Need; 8] = [
+    pub const ALL: [Need; 9] = [
         Need::Namespaces,
         Need::Bird,
         Need::Frr,
         Need::Gobgp,
         Need::Openbgpd,
         Need::Exabgp,
+        Need::Keepalived,
         Need::Kubernetes,
         Need::Crier,
     ];
@@ -49,6 +52,7 @@ impl Need {
             Need::Gobgp => crate::gobgp::look(),
             Need::Openbgpd => crate::openbgpd::look(),
             Need::Exabgp => crate::exabgp::look(),
+            Need::Keepalived => program("keepalived").ok_or_else(|| "no keepalived: apt-get install keepalived".into()),
             Need::Kubernetes => {
                 program("nft").ok_or("no nft for kube-proxy: apt-get install nftables")?;
                 crate::kubernetes::binaries().map(|folder| folder.display().to_string())
