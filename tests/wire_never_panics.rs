@@ -95,3 +95,12 @@ fn no_octets_make_mp_reach_panic() {
 fn no_octets_make_notification_panic() {
     run(entry::notification, &bodies(3, false));
 }
+
+#[test]
+fn no_octets_make_router_discovery_panic() {
+    let header = |kind: u8, length: usize| [&[kind][..], &vec![0; length - 1]].concat();
+    let option = [1, 1, 2, 0, 0, 0, 0, 1];
+    let seeds = [header(133, 8), header(134, 16)];
+    let with_options = seeds.iter().map(|seed| [&seed[..], &option, &option].concat());
+    run(entry::router_discovery, &seeds.iter().cloned().chain(with_options).collect::<Vec<_>>());
+}

@@ -154,7 +154,7 @@ fn defaults_are_those_that_the_table_names() {
             port: 179,
             peers: vec![Peer {
                 name: "tor".into(),
-                address: PeerAddress { ip: "10.0.0.1".parse().unwrap(), interface: None },
+                address: PeerAddress::Fixed(ScopedAddress { ip: "10.0.0.1".parse().unwrap(), interface: None }),
                 asn: PeerAsn::Is(64512),
                 local_asn: 64513,
                 hold_time: Some(Duration::from_secs(90)),
@@ -426,7 +426,11 @@ proptest! {
         for (n, (asn, hold, small, passive)) in peers.into_iter().enumerate() {
             config.bgp.peers.push(Peer {
                 name: format!("peer-{n}").into(),
-                address: PeerAddress { ip: format!("fe80::{n}").parse().unwrap(), interface: Some("eth0".into()) },
+                address: [
+                    PeerAddress::Fixed(ScopedAddress { ip: format!("fe80::{n}").parse().unwrap(), interface: Some("eth0".into()) }),
+                    PeerAddress::Interface(format!("eth{n}.100").into()),
+                    PeerAddress::Gateway,
+                ][usize::from(small) % 3].clone(),
                 asn: [PeerAsn::Is(64512), PeerAsn::External, PeerAsn::Internal][n % 3],
                 local_asn: if asn == 23456 { 1 } else { asn },
                 hold_time: hold.map(Duration::from_secs),

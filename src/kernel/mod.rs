@@ -1,8 +1,9 @@
 //! The kernel's side of things, by rtnetlink: what links there are, and the addresses that crier binds to one.
-//! Floor 2. `observe` is a source of facts, `addresses` an actuator; `links` is the pure part of the first. Every
+//! Floor 2. `observe` and `routes` are sources of facts, `addresses` an actuator; `links` is the pure part of the first. Every
 //! connection lives in the network namespace of the thread that opens it.
 
 pub mod addresses;
 mod links;
 mod netlink;
 pub mod observe;
+pub mod routes;

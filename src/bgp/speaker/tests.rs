@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 
 use super::*;
+use crate::address::ScopedAddress;
 use crate::bgp::transport::Listen;
 use crate::bgp::wire::{
     AfiSafi, Attributes, Capability, Dialect, Frame, Message, Open, OpenError, Parsed, ParsedUpdate, RouteRefresh,
@@ -82,7 +83,7 @@ impl Bench {
 fn settings(name: &str, peer: SocketAddr, source: Option<&str>) -> config::Peer {
     config::Peer {
         name: name.into(),
-        address: PeerAddress { ip: peer.ip(), interface: None },
+        address: PeerAddress::Fixed(ScopedAddress { ip: peer.ip(), interface: None }),
         asn: PeerAsn::External,
         local_asn: 65001,
         hold_time: Some(Duration::from_secs(90)),
@@ -98,12 +99,14 @@ fn settings(name: &str, peer: SocketAddr, source: Option<&str>) -> config::Peer 
 
 fn slice(router_id: [u8; 4], settings: config::Peer, routes: Routes) -> BgpSlice {
     let name = settings.name.clone();
-    let peer = PeerSlice { settings: Arc::new(settings), routes };
+    let PeerAddress::Fixed(address) = settings.address.clone() else { panic!("these peers have addresses") };
+    let peer = PeerSlice { settings: Arc::new(settings), address: Ok(address), routes };
     BgpSlice {
         router_id: Some(router_id.into()),
         complete: true,
         peers: [(name, peer)].into_iter().collect(),
         local_addresses: on_lo(&["127.0.0.1/8", "127.0.0.2/8", "fd00::1/64"]),
+        unnumbered: Arc::default(),
     }
 }
 
