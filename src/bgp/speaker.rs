@@ -32,6 +32,7 @@ use crate::clock;
 use crate::config;
 use crate::names::PeerName;
 use crate::plan::slice::{BgpSlice, PeerSlice};
+use crate::reason::Reason;
 use crate::world::Fact;
 
 /// Connections of one peer that wait to be taken.
@@ -57,6 +58,7 @@ pub async fn run(
         peers: BTreeMap::new(),
         tasks: JoinSet::new(),
         facts,
+        nowhere: BTreeMap::new(),
         unnumbered: Vec::new(),
         waiting: None,
         strangers: Strangers::default(),
@@ -96,6 +98,8 @@ struct Speaker {
     peers: BTreeMap<PeerName, PeerHandle>,
     tasks: JoinSet<()>,
     facts: mpsc::Sender<Fact>,
+    /// Why the peers that have no task have none, as it was logged.
+    nowhere: BTreeMap<PeerName, Reason>,
     /// Links whose peer may call from any link-local address, while no session with it stands in the way.
     unnumbered: Vec<u32>,
     /// The last connection from such an address, until the plan says that it is the peer's, or somebody else calls.
@@ -123,6 +127,7 @@ impl Speaker {
             self.stop(&name, NotificationReason::Cease(Cease::PeerDeconfigured).into(), "the peer was removed");
         }
         self.unnumbered = slice.unnumbered.keys().copied().collect();
+        self.nowhere.retain(|name, _| slice.peers.contains_key(name));
         for (name, peer) in &slice.peers {
             let change = match (self.peers.get(name), &peer.address) {
                 (None, _) => None,
@@ -139,8 +144,16 @@ impl Speaker {
             if let Some(why) = change {
                 self.stop(name, NotificationReason::Cease(Cease::OtherConfigurationChange).into(), &why);
             }
-            if let Ok(address) = &peer.address {
-                self.start(name, peer, address.clone(), router_id, slice);
+            match &peer.address {
+                Ok(address) => {
+                    self.nowhere.remove(name);
+                    self.start(name, peer, address.clone(), router_id, slice);
+                }
+                Err(reason) => {
+                    if self.nowhere.insert(name.clone(), reason.clone()).as_ref() != Some(reason) {
+                        info!(peer = %name, %reason, "peer not found");
+                    }
+                }
             }
         }
         if let Some((stream, from)) = self.waiting.take() {

@@ -202,7 +202,10 @@ fn peer_address(text: &str) -> Result<PeerAddress, Problem> {
             Ok(_) => device,
             Err(_) => "",
         });
-        let unnumbered = device.starts_with(|c: char| c.is_ascii_alphabetic()) && syntax::interface(text).is_ok();
+        let usual = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        let unnumbered = device.starts_with(|c: char| c.is_ascii_alphabetic())
+            && device.chars().all(usual)
+            && syntax::interface(text).is_ok();
         return match text {
             "gateway" => Ok(PeerAddress::Gateway),
             _ if unnumbered => Ok(PeerAddress::Interface(text.into())),

@@ -430,7 +430,7 @@ proptest! {
                     PeerAddress::Fixed(ScopedAddress { ip: format!("fe80::{n}").parse().unwrap(), interface: Some("eth0".into()) }),
                     PeerAddress::Interface(format!("eth{n}.100").into()),
                     PeerAddress::Gateway,
-                ][usize::from(small) % 3].clone(),
+                ][if n == 0 { usize::from(small) % 3 } else { usize::from(small) % 2 }].clone(),
                 asn: [PeerAsn::Is(64512), PeerAsn::External, PeerAsn::Internal][n % 3],
                 local_asn: if asn == 23456 { 1 } else { asn },
                 hold_time: hold.map(Duration::from_secs),

@@ -259,7 +259,7 @@ mod tests {
             link.lookout.handle_message(Ipv6Addr::UNSPECIFIED, Message::Solicitation, link.now);
             link.pass(Duration::from_millis(10));
         }
-        assert_eq!(link.advertised.len(), 5, "in five seconds: {:?}", link.advertised);
+        assert_eq!(link.advertised.len(), 6, "at once, and then once in each of five seconds: {:?}", link.advertised);
     }
 
     #[test]

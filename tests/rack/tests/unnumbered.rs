@@ -38,7 +38,7 @@ fn agent(rack: &Rack, node: &Namespace, peers: &str) -> Crier {
     let manifests = rack.folder().join(format!("{}.manifests", node.name()));
     std::fs::create_dir_all(&manifests).expect("the rack's folder is ours");
     std::fs::write(manifests.join("objects.yaml"), OBJECTS).expect("the rack's folder is ours");
-    node.crier(
+    let agent = node.crier(
         "node-1",
         &format!(
             "[manifests]\nfolder = \"{}\"\n\
@@ -46,7 +46,9 @@ fn agent(rack: &Rack, node: &Namespace, peers: &str) -> Crier {
              [bgp]\nasn = 64513\n{peers}\n[[bgp.advertisement]]\n",
             manifests.display()
         ),
-    )
+    );
+    agent.wait_ready(secs(20));
+    agent
 }
 
 /// An entry for one peer that is dialed again soon.
@@ -360,7 +362,6 @@ fn a_label_of_the_node_moves_its_session_from_one_peer_to_another_and_no_other_s
     };
     let agent =
         agent(&rack, &node, &[entry(1, "nodes = \"rack=a\""), entry(2, "nodes = \"rack=b\""), entry(3, "")].concat());
-    agent.wait_ready(secs(20));
     label("a");
     routers[0].1.wait_established("node", secs(20));
     routers[2].1.wait_established("node", secs(20));
