@@ -123,6 +123,10 @@ pub(super) async fn run(
             }
         }
     }
+    // Nobody else tells that this session is over.
+    task.observe();
+    // The agent may be gone already.
+    let _ = facts.send(task.report_now()).await;
     while task.farewells.join_next().await.is_some() {}
 }
 

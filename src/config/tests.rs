@@ -499,3 +499,34 @@ fn read_or_refused(text: &str) -> Result<(), TestCaseError> {
     }
     Ok(())
 }
+
+#[test]
+fn a_peer_is_an_address_an_interface_or_the_gateway() {
+    let read = |text: &str| {
+        let config = parse_one(&format!(
+            "[manifests]\nfolder = \"/m\"\n[bgp]\nasn = 1\n[[bgp.peer]]\nname = \"a\"\naddress = \"{text}\"\nasn = \"external\"\n"
+        ));
+        config.ok().map(|config| config.bgp.peers[0].address.clone())
+    };
+    let fixed = |ip: &str, interface: Option<&str>| {
+        Some(PeerAddress::Fixed(ScopedAddress { ip: ip.parse().unwrap(), interface: interface.map(Into::into) }))
+    };
+    let table = [
+        ("10.0.0.1", fixed("10.0.0.1", None)),
+        ("fd35::1", fixed("fd35::1", None)),
+        ("fe80::1%eth0", fixed("fe80::1", Some("eth0"))),
+        ("eth0", Some(PeerAddress::Interface("eth0".into()))),
+        ("eth0.100", Some(PeerAddress::Interface("eth0.100".into()))),
+        ("bond0", Some(PeerAddress::Interface("bond0".into()))),
+        ("enp1s0f0np0", Some(PeerAddress::Interface("enp1s0f0np0".into()))),
+        ("gateway", Some(PeerAddress::Gateway)),
+        ("10.0.0.256", None),
+        ("tor.example.com", None),
+        ("eth0.70000", None),
+        ("an-interface-that-is-too-long", None),
+        ("", None),
+    ];
+    for (text, expected) in table {
+        assert_eq!(read(text), expected, "{text:?}");
+    }
+}
