@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 use tracing::{info, warn};
 
-use super::log_changes::log_change;
+use super::log_changes::{log_change, log_dispute};
 use super::memory::Memory;
 use super::report::Report;
 use super::wiring::{Query, Slices};
@@ -127,6 +127,9 @@ impl Loop {
         self.slices.publish(self.planner.plan(), turn.moved);
         for change in &turn.changes {
             log_change(change, &self.node);
+        }
+        for route in &turn.disputed {
+            log_dispute(route, self.planner.plan().disputes.get(route));
         }
         let stands = self.planner.plan().bgp.complete;
         if stands && let Some(first_plan) = self.first_plan.take() {

@@ -196,6 +196,7 @@ impl Page {
             med,
             prepend,
             communities,
+            link_bandwidth,
         } = advertisement;
         self.section("[[bgp.advertisement]]");
         self.texts("pools", pools);
@@ -208,6 +209,7 @@ impl Page {
         self.plain_if("med", *med);
         self.plain("prepend", prepend);
         self.texts("communities", communities);
+        self.plain("link-bandwidth", link_bandwidth);
     }
 }
 
