@@ -12,7 +12,11 @@ use serde::{Deserialize, Serialize};
 #[serde(into = "String", try_from = "String")]
 pub enum Community {
     Standard(u32),
-    Large { global: u32, local1: u32, local2: u32 },
+    Large {
+        global: u32,
+        local1: u32,
+        local2: u32,
+    },
     /// All eight octets, the type first.
     Extended(u64),
 }
@@ -75,7 +79,9 @@ pub const WELL_KNOWN: [(&str, u32); 6] = [
 
 /// The text is no community in any of the forms that [`Community`] has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is no community; write 64512:100, large:64512:1:2, rt:64512:100, ro:64512:100, ext:0x and 16 digits, or a well-known name such as no-advertise")]
+#[error(
+    "\"{0}\" is no community; write 64512:100, large:64512:1:2, rt:64512:100, ro:64512:100, ext:0x and 16 digits, or a well-known name such as no-advertise"
+)]
 pub struct CommunityError(String);
 
 impl FromStr for Community {

@@ -7,8 +7,8 @@ use tracing::{info, warn};
 
 use crate::names::{NodeName, ObjectKey, PeerName};
 use crate::plan::Change;
-use crate::plan::join::Dispute;
 use crate::plan::decision::{Allocation, Announcement, Decision};
+use crate::plan::join::Dispute;
 use crate::reason::Reason;
 
 /// Logs what differs between the decision of before and the one of now.

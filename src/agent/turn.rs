@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 use tracing::{info, warn};
 
+use super::bgp_report::BgpSnapshot;
 use super::log_changes::{log_change, log_dispute};
 use super::memory::Memory;
 use super::report::Report;
@@ -167,6 +168,10 @@ impl Loop {
                 let report = Report::of(&self.planner, &self.config, &self.node, self.started);
                 // Whoever asked may have gone away.
                 let _ = asked.send(report);
+            }
+            Query::Bgp(asked) => {
+                // As above.
+                let _ = asked.send(BgpSnapshot::of(&self.planner, &self.node));
             }
         }
     }

@@ -8,6 +8,7 @@
 //! | `collision` | 1     | the machine of one peer: when to dial, and which of two connections to keep      |
 //! | `outbox`    | 1     | what a peer should have against what it has; `packer` makes full UPDATEs of it   |
 //! | `next_hop`  | 1     | where the peer reaches this node                                                 |
+//! | `tally`     | 1     | what is counted and remembered of one peer                                       |
 //! | `transport` | 2     | sockets                                                                          |
 //! | `peer`      | 2     | the task of one peer                                                             |
 //! | `speaker`   | 2     | all peers, as the plan says, and the listening sockets                           |
@@ -20,5 +21,6 @@ mod packer;
 mod peer;
 pub mod session;
 pub mod speaker;
+mod tally;
 pub mod transport;
 pub mod wire;

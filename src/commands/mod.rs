@@ -1,15 +1,20 @@
 //! The verbs of the command line, one file each. Floor 4: the only place that prints.
 
+mod bgp;
 mod config;
 mod rbac;
 mod run;
 mod status;
 mod table;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::{SpanRound, Timestamp, Unit};
+
+use crate::api::client::{self, AskError};
+use crate::clock;
 
 /// How a command ended. Scripts rely on the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +58,9 @@ enum Verb {
     Run(run::Run),
     /// Show node, API server, pools, peers and addresses of the running agent
     Status(Output),
+    /// Show BGP peers and the routes they are sent
+    #[command(subcommand)]
+    Bgp(bgp::Bgp),
     /// Check or print a configuration
     #[command(subcommand)]
     Config(config::Config),
@@ -90,10 +98,9 @@ enum Format {
 }
 
 /// The verbs of the design that this version does not have.
-const NOT_AVAILABLE_YET: [&str; 19] = [
+const NOT_AVAILABLE_YET: [&str; 18] = [
     "explain",
     "get",
-    "bgp",
     "bfd",
     "l2",
     "drain",
@@ -118,6 +125,7 @@ pub fn dispatch(arguments: Arguments) -> Exit {
     match verb {
         Verb::Run(run) => run::run(run),
         Verb::Status(output) => status::status(&socket, output),
+        Verb::Bgp(verb) => bgp::bgp(&socket, verb),
         Verb::Config(config) => config::config(config),
         Verb::Rbac => rbac::rbac(),
         Verb::Other(words) => refuse(words.first().map_or("", String::as_str)),
@@ -144,4 +152,59 @@ fn print(text: &str) -> Exit {
             Exit::Problem
         }
     }
+}
+
+/// Asks the agent for what is at a path. What went wrong is said already where it gives an [`Exit`].
+fn ask<T: serde::de::DeserializeOwned>(socket: &Path, path: &str) -> Result<T, Exit> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+        eprintln!("crier: cannot start: {error}");
+        Exit::Problem
+    })?;
+    runtime.block_on(client::ask(socket, path)).map_err(|error| {
+        eprintln!("crier: {error}");
+        match error {
+            AskError::NotReachable { .. } => Exit::NotReachable,
+            AskError::TimedOut { .. } => Exit::TimedOut,
+            AskError::NotThere(_) => Exit::Usage,
+            AskError::Broken { .. }
+            | AskError::Refused { .. }
+            | AskError::OtherSchema { .. }
+            | AskError::Unreadable(_) => Exit::Problem,
+        }
+    })
+}
+
+/// Prints an answer as it was asked for; the table is made only where one is wanted, wide or not.
+fn show<T: serde::Serialize>(output: Output, answer: &T, table: impl FnOnce(bool) -> String) -> Exit {
+    let failed = |error: &dyn std::fmt::Display| {
+        eprintln!("crier: cannot print the answer: {error}");
+        Exit::Problem
+    };
+    match output.format() {
+        Format::Table => print(&table(false)),
+        Format::Wide => print(&table(true)),
+        Format::Json => match serde_json::to_string_pretty(answer) {
+            Ok(json) => print(&(json + "\n")),
+            Err(error) => failed(&error),
+        },
+        Format::Yaml => match serde_saphyr::to_string(answer) {
+            Ok(yaml) => print(&yaml),
+            Err(error) => failed(&error),
+        },
+    }
+}
+
+/// How long ago, in the two largest units that say something.
+fn ago(then: Timestamp) -> String {
+    let Ok(now) = Timestamp::try_from(clock::wall()) else { return "-".to_owned() };
+    let smallest = if now.duration_since(then).as_secs() < 3600 { Unit::Second } else { Unit::Minute };
+    let round = SpanRound::new().largest(Unit::Hour).smallest(smallest);
+    match (now - then).round(round) {
+        Ok(span) => format!("{span:#}"),
+        Err(_) => "-".to_owned(),
+    }
+}
+
+fn join<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
 }

@@ -3,53 +3,15 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use jiff::{SpanRound, Timestamp, Unit};
-
 use super::table::Table;
-use super::{Exit, Format, Output, print};
+use super::{Exit, Output, ago, ask, join, show};
 use crate::agent::report::{PoolReport, Report};
-use crate::api::client::{self, AskError};
-use crate::clock;
 
 pub fn status(socket: &Path, output: Output) -> Exit {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("crier: cannot start: {error}");
-            return Exit::Problem;
-        }
-    };
-    let report = match runtime.block_on(client::report(socket)) {
-        Ok(report) => report,
-        Err(error) => {
-            eprintln!("crier: {error}");
-            return match error {
-                AskError::NotReachable { .. } => Exit::NotReachable,
-                AskError::TimedOut { .. } => Exit::TimedOut,
-                AskError::Broken { .. }
-                | AskError::Refused { .. }
-                | AskError::OtherSchema { .. }
-                | AskError::Unreadable(_) => Exit::Problem,
-            };
-        }
-    };
-    match output.format() {
-        Format::Table => print(&screen(&report, false)),
-        Format::Wide => print(&screen(&report, true)),
-        Format::Json => match serde_json::to_string_pretty(&report) {
-            Ok(json) => print(&(json + "\n")),
-            Err(error) => failed(error),
-        },
-        Format::Yaml => match serde_saphyr::to_string(&report) {
-            Ok(yaml) => print(&yaml),
-            Err(error) => failed(error),
-        },
+    match ask::<Report>(socket, "/v1/status") {
+        Ok(report) => show(output, &report, |wide| screen(&report, wide)),
+        Err(exit) => exit,
     }
-}
-
-fn failed(error: impl std::fmt::Display) -> Exit {
-    eprintln!("crier: cannot print the answer: {error}");
-    Exit::Problem
 }
 
 fn screen(report: &Report, wide: bool) -> String {
@@ -145,19 +107,4 @@ fn section(text: &mut String, table: &Table, empty: bool) {
 
 fn total(pool: &PoolReport) -> String {
     if pool.total == u64::MAX { "huge".to_owned() } else { pool.total.to_string() }
-}
-
-/// How long ago, in the two largest units that say something.
-fn ago(then: Timestamp) -> String {
-    let Ok(now) = Timestamp::try_from(clock::wall()) else { return "-".to_owned() };
-    let smallest = if now.duration_since(then).as_secs() < 3600 { Unit::Second } else { Unit::Minute };
-    let round = SpanRound::new().largest(Unit::Hour).smallest(smallest);
-    match (now - then).round(round) {
-        Ok(span) => format!("{span:#}"),
-        Err(_) => "-".to_owned(),
-    }
-}
-
-fn join<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
-    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
 }

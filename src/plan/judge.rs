@@ -97,8 +97,11 @@ impl Court<'_> {
         let confirmed = |held: &&Held| self.config.is_standalone() || service.ingress.contains(&held.address);
         let endpoints = self.world.endpoints(key);
         let mut work = Work::default();
-        let announcements =
-            allocation.held.iter().filter(confirmed).map(|held| self.announce(key, service, &endpoints, held, &mut work));
+        let announcements = allocation
+            .held
+            .iter()
+            .filter(confirmed)
+            .map(|held| self.announce(key, service, &endpoints, held, &mut work));
         let announcements = announcements.collect();
         Verdict { decision: Decision { allocation, announcements }, work, assigned, status }
     }
@@ -330,7 +333,8 @@ impl Court<'_> {
             return refused(Reason::NoPeer);
         }
         notes.extend(self.disputes(&work.routes[given_before..]));
-        let carrier = |(prefix, peers): (IpNet, BTreeSet<PeerName>)| Carrier { prefix, peers: peers.into_iter().collect() };
+        let carrier =
+            |(prefix, peers): (IpNet, BTreeSet<PeerName>)| Carrier { prefix, peers: peers.into_iter().collect() };
         BgpVerdict {
             peers: peers.into_iter().collect(),
             reason: Reason::Announced,

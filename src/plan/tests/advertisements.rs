@@ -48,7 +48,11 @@ fn an_aggregate_of_either_family_stays_until_its_last_service_goes() {
     announce(&mut story, "two", dual, 1);
     assert_eq!(story.routes(), ["192.168.35.0/28", "fd35::/96"]);
     let carriers: Vec<_> = story.decision("two").announcements.iter().flat_map(|it| it.bgp.routes.clone()).collect();
-    assert_eq!(carriers[0].prefix.to_string(), "192.168.35.0/28", "the verdict names the route that carries the address");
+    assert_eq!(
+        carriers[0].prefix.to_string(),
+        "192.168.35.0/28",
+        "the verdict names the route that carries the address"
+    );
     story.delete("one");
     assert_eq!(story.routes(), ["192.168.35.0/28", "fd35::/96"]);
     story.endpoints("two", &[]);
