@@ -320,10 +320,10 @@ impl Session {
         }
         let standard = attributes.communities.iter().filter_map(|community| match community {
             Community::Standard(value) => Some(*value),
-            Community::Large { .. } => None,
+            Community::Large { .. } | Community::Extended(_) => None,
         });
         let large = attributes.communities.iter().filter_map(|community| match community {
-            Community::Standard(_) => None,
+            Community::Standard(_) | Community::Extended(_) => None,
             Community::Large { global, local1, local2 } => Some([*global, *local1, *local2]),
         });
         Some(Heard {
@@ -357,6 +357,7 @@ fn palette() -> Vec<Arc<RouteAttributes>> {
         med: Some(10),
         prepend: 2,
         communities: standard(100).chain([large]).collect(),
+        endpoints: None,
     };
     let prepended = RouteAttributes { med: Some(20), prepend: 255, ..RouteAttributes::default() };
     let too_long = RouteAttributes { communities: standard(1_100).collect(), ..RouteAttributes::default() };

@@ -9,6 +9,7 @@
 //! | `outbox`    | 1     | what a peer should have against what it has; `packer` makes full UPDATEs of it   |
 //! | `refreshes` | 1     | what a peer has asked for again                                                  |
 //! | `next_hop`  | 1     | where the peer reaches this node                                                 |
+//! | `tally`     | 1     | what is counted and remembered of one peer                                       |
 //! | `transport` | 2     | sockets                                                                          |
 //! | `peer`      | 2     | the task of one peer                                                             |
 //! | `speaker`   | 2     | all peers, as the plan says, and the listening sockets                           |
@@ -22,5 +23,6 @@ mod peer;
 mod refreshes;
 pub mod session;
 pub mod speaker;
+mod tally;
 pub mod transport;
 pub mod wire;

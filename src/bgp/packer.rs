@@ -113,9 +113,9 @@ impl Packer {
     /// The peer could not tell one from the other.
     pub(super) fn says_the_same(&self, one: &RouteAttributes, other: &RouteAttributes) -> bool {
         let said = |route: &RouteAttributes| {
-            let RouteAttributes { local_preference, med, prepend, communities: _ } = *route;
+            let RouteAttributes { local_preference, med, prepend, endpoints, communities: _ } = *route;
             let preference = local_preference.unwrap_or(RouteAttributes::DEFAULT_LOCAL_PREFERENCE);
-            if self.dialect.internal { (med, preference, 0) } else { (med, 0, prepend) }
+            if self.dialect.internal { (med, endpoints, preference, 0) } else { (med, endpoints, 0, prepend) }
         };
         said(one) == said(other) && one.communities == other.communities
     }
@@ -166,12 +166,9 @@ impl Packer {
     }
 
     fn announcement(&self, family: Family, way: Way, route: &RouteAttributes, prefixes: Vec<IpNet>) -> Update {
-        let RouteAttributes { local_preference, med, prepend, communities } = route;
+        let RouteAttributes { local_preference, med, prepend, communities: _, endpoints: _ } = route;
         let internal = self.dialect.internal;
         let own = AsPathSegment { set: false, asns: vec![self.local_asn; 1 + usize::from(*prepend)] };
-        let mut communities = communities.clone();
-        communities.sort_unstable();
-        communities.dedup();
         let mut attributes = Attributes {
             origin: Some(Origin::Igp),
             // RFC 4271 §5.1.2: empty to an internal peer, else our own number in front.
@@ -180,7 +177,7 @@ impl Packer {
             med: *med,
             // RFC 4271 §5.1.5: always to internal peers, never to external ones.
             local_preference: internal.then(|| local_preference.unwrap_or(RouteAttributes::DEFAULT_LOCAL_PREFERENCE)),
-            communities,
+            communities: route.communities_from(self.local_asn),
             unknown: Vec::new(),
         };
         match way {
