@@ -6,7 +6,7 @@
 //! | `agreement` | 1     | what two OPENs add up to                                                         |
 //! | `session`   | 1     | the machine of one connection, from its socket on                                |
 //! | `collision` | 1     | the machine of one peer: when to dial, and which of two connections to keep      |
-//! | `outbox`    | 1     | what a peer should have against what it has; `packer` makes full UPDATEs of it   |
+//! | `outbox`    | 1     | what a peer should have against what it has; `gathering` and `packer` make full UPDATEs of it |
 //! | `next_hop`  | 1     | where the peer reaches this node                                                 |
 //! | `transport` | 2     | sockets                                                                          |
 //! | `peer`      | 2     | the task of one peer                                                             |
@@ -14,6 +14,7 @@
 
 pub mod agreement;
 pub mod collision;
+mod gathering;
 pub mod next_hop;
 pub mod outbox;
 mod packer;

@@ -144,7 +144,7 @@ struct Outbound {
     local_address: IpAddr,
     /// Those that the outbox writes.
     next_hops: NextHops,
-    /// Those that hold now: the outbox is exchanged for one that writes them as soon as it is idle.
+    /// Those that hold now: the outbox writes them, into every route once more, as soon as it is idle.
     newest_next_hops: NextHops,
     outbox: Outbox,
 }
@@ -160,10 +160,9 @@ impl PeerTask {
             }
             match outbound.outbox.poll_message() {
                 Ok(Some(message)) => line.queue_routes(message),
-                // The peer has all there is, so announcing it all again with the new next hops replaces every route.
                 Ok(None) if outbound.next_hops != outbound.newest_next_hops => {
                     outbound.next_hops = outbound.newest_next_hops;
-                    outbound.outbox = self.orders.outbox(&outbound.agreement, outbound.next_hops);
+                    outbound.outbox.change_next_hops(&outbound.agreement, outbound.next_hops);
                 }
                 Ok(None) => return,
                 Err(error) => {
@@ -345,7 +344,7 @@ impl PeerTask {
                 .and_then(|outbound| outbound.agreement.hold_time)
                 .and_then(|time| u16::try_from(time.as_secs()).ok()),
             prefixes_sent: self.report.numbers.sent,
-            prefixes_unsendable: outbound.map_or(0, |outbound| outbound.outbox.unsendable().count()),
+            prefixes_unsendable: outbound.map_or(0, |outbound| outbound.outbox.unsendable_count()),
             prefixes_received: self.report.numbers.received,
         };
         self.report.told(clock::now());
