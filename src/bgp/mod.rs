@@ -6,7 +6,8 @@
 //! | `agreement` | 1     | what two OPENs add up to                                                         |
 //! | `session`   | 1     | the machine of one connection, from its socket on                                |
 //! | `collision` | 1     | the machine of one peer: when to dial, and which of two connections to keep      |
-//! | `outbox`    | 1     | what a peer should have against what it has; `packer` makes full UPDATEs of it   |
+//! | `outbox`    | 1     | what a peer should have against what it has                                      |
+//! | `packer`    | 1     | full UPDATEs of it, from what `gathering` puts together                          |
 //! | `refreshes` | 1     | what a peer has asked for again                                                  |
 //! | `next_hop`  | 1     | where the peer reaches this node                                                 |
 //! | `tally`     | 1     | what is counted and remembered of one peer                                       |
@@ -16,6 +17,7 @@
 
 pub mod agreement;
 pub mod collision;
+mod gathering;
 pub mod next_hop;
 pub mod outbox;
 mod packer;

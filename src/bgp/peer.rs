@@ -166,7 +166,7 @@ struct Outbound {
     capabilities: Capabilities,
     /// Those that the outbox writes.
     next_hops: NextHops,
-    /// Those that hold now: the outbox is exchanged for one that writes them as soon as it is idle.
+    /// Those that hold now: the outbox writes them, into every route once more, as soon as it is idle.
     newest_next_hops: NextHops,
     outbox: Outbox,
     refreshes: Refreshes,
@@ -210,6 +210,9 @@ impl Outbound {
     /// How many prefixes cannot be sent, by the reason.
     fn unsendable(&self) -> Vec<UnsendablePrefixes> {
         let mut all: Vec<(Unsendable, usize)> = Vec::new();
+        if self.outbox.unsendable_count() == 0 {
+            return Vec::new();
+        }
         for (_, reason) in self.outbox.unsendable() {
             match all.iter_mut().find(|(known, _)| *known == reason) {
                 Some((_, count)) => *count += 1,
@@ -247,9 +250,8 @@ impl PeerTask {
                         });
                         again.into_iter().for_each(|family| outbound.outbox.refresh(family));
                     } else if outbound.next_hops != outbound.newest_next_hops {
-                        // The peer has all there is, so announcing it all again with the new next hops replaces every route.
                         outbound.next_hops = outbound.newest_next_hops;
-                        outbound.outbox = self.orders.outbox(&outbound.agreement, outbound.next_hops);
+                        outbound.outbox.change_next_hops(&outbound.agreement, outbound.next_hops);
                     } else {
                         return;
                     }
@@ -461,7 +463,7 @@ impl PeerTask {
                 .and_then(|outbound| outbound.agreement.hold_time)
                 .and_then(|time| u16::try_from(time.as_secs()).ok()),
             prefixes_sent: self.report.numbers.sent,
-            prefixes_unsendable: unsendable.iter().map(|one| one.prefixes).sum(),
+            prefixes_unsendable: outbound.map_or(0, |outbound| outbound.outbox.unsendable_count()),
             prefixes_received: self.report.numbers.received,
             detail: SessionDetail {
                 agreed: outbound.map(|outbound| outbound.agreed(self.router_id)),
