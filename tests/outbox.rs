@@ -647,9 +647,10 @@ fn walk_interrupted(routes: &Routes, messages: usize, then: &Routes, at_last: Op
     let mut model = Model::default();
     outbox.want(routes);
     outbox.set_complete(true);
-    let mut poll = |outbox: &mut Outbox| match outbox.poll_message().expect("every message fits") {
-        Some(message) => model.hear(&message, &session),
-        None => {}
+    let mut poll = |outbox: &mut Outbox| {
+        if let Some(message) = outbox.poll_message().expect("every message fits") {
+            model.hear(&message, &session);
+        }
     };
     (0..messages).for_each(|_| poll(&mut outbox));
     let was_idle = outbox.is_idle();
