@@ -1,10 +1,10 @@
 //! One agent from start to farewell. Floor 3.
 //!
 //! Tasks, all owned by [`run`] and ended by its farewell:
-//! - the sources: `k8s::watch` and `k8s::lease`, or `manifests`; `kernel::observe`, `kernel::routes` and `discovery::seeker`. Cancelled, they lose nothing:
-//!   the next start lists again.
-//! - the actuators: `bgp::speaker`, `arp::responder`, `kernel::addresses` and `k8s::status`. The first three are told to
-//!   leave and are waited for; a status write that is cancelled is made again by whoever allocates next.
+//! - the sources: `k8s::watch` and `k8s::lease`, or `manifests`; `kernel::observe`; and where peers are to be found,
+//!   `kernel::routes` and `discovery::seeker`. Cancelled, they lose nothing: the next start lists again.
+//! - the actuators: `bgp::speaker`, `arp::responder`, `kernel::addresses`, `kernel::sysctl` and `k8s::status`. The first three
+//!   are told to leave and are waited for; a status write that is cancelled is made again by whoever allocates next.
 //! - the patience task: says when nothing more will be waited for.
 
 use std::future::Future;
@@ -75,7 +75,7 @@ pub async fn run(config: Config, node: Option<NodeName>, queries: mpsc::Receiver
     let slices = Slices::default();
     let (stop, stopping) = watch::channel(false);
     let mut crew = Crew::default();
-    crew.actuators(&slices, &facts, listeners, &stopping);
+    crew.actuators(&config, &slices, &facts, listeners, &stopping);
     crew.finders(&config, &slices, &facts);
     crew.sources(&config, &node, &slices, &facts, &stopping).await?;
 
@@ -134,6 +134,7 @@ struct Crew {
 impl Crew {
     fn actuators(
         &mut self,
+        config: &Config,
         slices: &Slices,
         facts: &mpsc::Sender<Fact>,
         listeners: bgp::transport::Listeners,
@@ -155,6 +156,9 @@ impl Crew {
             kernel::addresses::Stop::Remove
         });
         self.leaving.spawn(named("the keeper of bound addresses", bound));
+        let manage = config.host.manage_sysctls;
+        let keeping = kernel::sysctl::run(slices.l2.subscribe(), manage, facts.clone());
+        self.standing.spawn(named("the keeper of sysctls", keeping));
         self.standing.spawn(named("the observer of links", kernel::observe::run(facts.clone())));
     }
 

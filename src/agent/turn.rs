@@ -188,6 +188,7 @@ fn is_kept(fact: &Fact) -> bool {
         | Fact::Caller(..)
         | Fact::DefaultRoutes(_)
         | Fact::StatusRefused(..)
+        | Fact::Host(_)
         | Fact::FailStatic => false,
     }
 }

@@ -118,6 +118,7 @@ mod tests {
             port: 179,
             passive: false,
             multihop: 1,
+            password: None,
             nodes: None,
         }
     }

@@ -50,6 +50,7 @@ fn peer(name: &str) -> config::Peer {
         port: 179,
         passive: false,
         multihop: 1,
+        password: None,
         nodes: None,
     }
 }
@@ -101,6 +102,7 @@ fn configuration() -> Config {
             peers: vec![peer("tor")],
             advertisements: vec![advertisement()],
         },
+        host: config::Host { manage_sysctls: false },
         log: Log { level: "info".to_owned(), format: LogFormat::Auto },
     }
 }

@@ -16,6 +16,8 @@ pub enum Need {
     Bird,
     /// FRR's zebra and bgpd.
     Frr,
+    /// keepalived, to compare with.
+    Keepalived,
     /// The binaries of the Kubernetes control plane, and nft for kube-proxy.
     Kubernetes,
     /// The `crier` binary itself.
@@ -23,7 +25,8 @@ pub enum Need {
 }
 
 impl Need {
-    pub const ALL: [Need; 5] = [Need::Namespaces, Need::Bird, Need::Frr, Need::Kubernetes, Need::Crier];
+    pub const ALL: [Need; 6] =
+        [Need::Namespaces, Need::Bird, Need::Frr, Need::Keepalived, Need::Kubernetes, Need::Crier];
 
     /// `Ok` with where it was found, or `Err` with what is missing and how to get it, in one line.
     pub fn look(self) -> Result<String, String> {
@@ -31,6 +34,7 @@ impl Need {
             Need::Namespaces => namespaces(),
             Need::Bird => program("bird").ok_or_else(|| "no BIRD: apt-get install bird2".into()),
             Need::Frr => crate::frr::look(),
+            Need::Keepalived => program("keepalived").ok_or_else(|| "no keepalived: apt-get install keepalived".into()),
             Need::Kubernetes => {
                 program("nft").ok_or("no nft for kube-proxy: apt-get install nftables")?;
                 crate::kubernetes::binaries().map(|folder| folder.display().to_string())
