@@ -8,17 +8,21 @@
 //! | `collision` | 1     | the machine of one peer: when to dial, and which of two connections to keep      |
 //! | `outbox`    | 1     | what a peer should have against what it has; `packer` makes full UPDATEs of it   |
 //! | `next_hop`  | 1     | where the peer reaches this node                                                 |
-//! | `transport` | 2     | sockets                                                                          |
+//! | `socket_options` | 2 | what no library sets on a socket: keys, the least TTL                             |
+//! | `transport` | 2     | how a peer is dialled, and a connection                                          |
+//! | `listeners` | 2     | the sockets that connections are accepted on, and the keys on them               |
 //! | `peer`      | 2     | the task of one peer                                                             |
 //! | `speaker`   | 2     | all peers, as the plan says, and the listening sockets                           |
 
 pub mod agreement;
 pub mod collision;
+pub mod listeners;
 pub mod next_hop;
 pub mod outbox;
 mod packer;
 mod peer;
 pub mod session;
+mod socket_options;
 pub mod speaker;
 pub mod transport;
 pub mod wire;

@@ -15,17 +15,17 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use super::peer::{self, Channels, Leave, Orders};
-use super::transport::{FAREWELL_TIME, Listeners, Route, describe};
+use super::listeners::{Arrival, Listeners, RETRY_PAUSE};
+use super::peer::{self, Channels, Inbound, Leave, Orders};
+use super::transport::{FAREWELL_TIME, Route, describe};
 use super::wire::{Cease, Notification, NotificationReason};
 use crate::clock;
 use crate::config;
@@ -52,10 +52,12 @@ pub async fn run(
     listeners: Listeners,
     shutdown: impl Future<Output = String>,
 ) {
-    let mut speaker = Speaker { peers: BTreeMap::new(), tasks: JoinSet::new(), facts, strangers: Strangers::default() };
+    let mut speaker =
+        Speaker { peers: BTreeMap::new(), tasks: JoinSet::new(), facts, listeners, strangers: Strangers::default() };
     let newest = slices.borrow_and_update().clone();
     speaker.follow(&newest);
     let mut accept_from = clock::now();
+    let mut look_at = clock::now() + RETRY_PAUSE;
     let mut shutdown = std::pin::pin!(shutdown);
     let why = loop {
         tokio::select! {
@@ -66,13 +68,17 @@ pub async fn run(
                 }
                 Err(_) => break "crier has no more plan to follow".to_owned(),
             },
-            accepted = accept_after(&listeners, accept_from) => match accepted {
-                Ok((stream, from)) => speaker.hand_over(stream, from),
+            accepted = accept_after(&speaker.listeners, accept_from) => match accepted {
+                Ok(arrival) => speaker.hand_over(arrival),
                 Err(error) => {
                     warn!(reason = describe(&error), "no BGP connection can be accepted for now");
                     accept_from = clock::now() + ACCEPT_PAUSE;
                 }
             },
+            () = tokio::time::sleep_until(look_at.into()), if speaker.listeners.wants_another_look() => {
+                speaker.arrange_listeners();
+                look_at = clock::now() + RETRY_PAUSE;
+            }
             Some(ended) = speaker.tasks.join_next() => {
                 if let Err(error) = ended {
                     error!(%error, "the task of a BGP peer has died");
@@ -88,6 +94,7 @@ struct Speaker {
     peers: BTreeMap<PeerName, PeerHandle>,
     tasks: JoinSet<()>,
     facts: mpsc::Sender<Fact>,
+    listeners: Listeners,
     strangers: Strangers,
 }
 
@@ -97,7 +104,7 @@ struct PeerHandle {
     router_id: Ipv4Addr,
     route: Route,
     orders: watch::Sender<Orders>,
-    inbound: mpsc::Sender<TcpStream>,
+    inbound: mpsc::Sender<Inbound>,
     leave: oneshot::Sender<Leave>,
 }
 
@@ -105,9 +112,11 @@ impl Speaker {
     /// Starts, stops and instructs the peer tasks as the slice says.
     fn follow(&mut self, slice: &BgpSlice) {
         let Some(router_id) = slice.router_id else { return };
+        let mut moved = false;
         let gone: Vec<PeerName> = self.peers.keys().filter(|name| !slice.peers.contains_key(*name)).cloned().collect();
         for name in gone {
             self.stop(&name, NotificationReason::Cease(Cease::PeerDeconfigured).into(), "the peer was removed");
+            moved = true;
         }
         for (name, peer) in &slice.peers {
             match self.peers.get(name) {
@@ -122,6 +131,21 @@ impl Speaker {
                 None => {}
             }
             self.start(name, peer, router_id, slice);
+            moved = true;
+        }
+        if moved {
+            self.arrange_listeners();
+        }
+    }
+
+    /// The listening sockets get the keys of exactly these peers.
+    fn arrange_listeners(&mut self) {
+        let peers = self.peers.iter().map(|(name, handle)| (name, &handle.route));
+        for (name, why) in self.listeners.follow(peers) {
+            if let Some(handle) = self.peers.get(&name) {
+                // A peer with so many connections to take is not deaf.
+                let _ = handle.inbound.try_send(Inbound::Refused(why));
+            }
         }
     }
 
@@ -148,12 +172,20 @@ impl Speaker {
         let _ = handle.leave.send(Leave { notification, why: why.to_owned() });
     }
 
-    /// An accepted connection goes to the peer whose address it comes from.
-    fn hand_over(&mut self, stream: TcpStream, from: SocketAddr) {
-        let Some((name, handle)) = self.peers.iter().find(|(_, handle)| handle.route.is_from(from)) else {
-            return self.strangers.note(from.ip(), clock::now());
+    /// An accepted connection goes to the peer whose address it comes from. Of several with one address, to the one in whose VRF,
+    /// at whose source address and with whose key it came; then by the order of their names.
+    fn hand_over(&mut self, arrival: Arrival) {
+        let mut of: Vec<(&PeerName, &PeerHandle)> =
+            self.peers.iter().filter(|(_, handle)| arrival.is_of(&handle.route)).collect();
+        of.sort_by_key(|(_, handle)| (arrival.mistrust(&handle.route).is_some(), handle.route.source.is_none()));
+        let Some((name, handle)) = of.first() else {
+            return self.strangers.note(arrival.from.ip(), clock::now());
         };
-        if handle.inbound.try_send(stream).is_err() {
+        let inbound = match arrival.mistrust(&handle.route) {
+            Some(why) => Inbound::Refused(why),
+            None => Inbound::Connection(arrival.stream),
+        };
+        if handle.inbound.try_send(inbound).is_err() {
             warn!(peer = %name, "connection closed: the peer opens more than can be taken");
         }
     }
@@ -206,7 +238,7 @@ impl Strangers {
     }
 }
 
-async fn accept_after(listeners: &Listeners, from: Instant) -> std::io::Result<(TcpStream, SocketAddr)> {
+async fn accept_after(listeners: &Listeners, from: Instant) -> std::io::Result<Arrival> {
     tokio::time::sleep_until(from.into()).await;
     listeners.accept().await
 }

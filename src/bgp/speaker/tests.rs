@@ -9,8 +9,12 @@ use ipnet::IpNet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 
+use std::net::SocketAddr;
+
+use tokio::net::TcpStream;
+
 use super::*;
-use crate::bgp::transport::Listen;
+use crate::bgp::listeners::Listen;
 use crate::bgp::wire::{
     AfiSafi, Attributes, Capability, Dialect, Frame, Message, Open, OpenError, Parsed, ParsedUpdate, RouteRefresh,
     Update,
@@ -92,7 +96,11 @@ fn settings(name: &str, peer: SocketAddr, source: Option<&str>) -> config::Peer 
         port: peer.port(),
         passive: false,
         multihop: 1,
+        ttl_security: false,
         password: None,
+        tcp_ao: vec![],
+        vrf: None,
+        router_id: None,
         nodes: None,
     }
 }
