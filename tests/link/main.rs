@@ -7,6 +7,7 @@ mod binds;
 mod measures;
 mod namespace;
 mod observes;
+mod sessions;
 mod wire;
 
 use std::panic::catch_unwind;
@@ -16,7 +17,7 @@ type Test = (&'static str, fn());
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let tests: Vec<Test> = [answers::TESTS, binds::TESTS, observes::TESTS].concat();
+    let tests: Vec<Test> = [answers::TESTS, binds::TESTS, observes::TESTS, sessions::TESTS].concat();
     if arguments.iter().any(|argument| argument == "--list") {
         tests.iter().for_each(|(name, _)| println!("{name}: test"));
         return ExitCode::SUCCESS;
