@@ -34,6 +34,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("k8s/status.rs", 2),
     ("k8s/event.rs", 2),
     ("kernel/", 2),
+    ("kernel/host.rs", 1),
     ("manifests/", 1),
     ("manifests/folder.rs", 2),
     ("agent/", 3),

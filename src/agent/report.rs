@@ -12,7 +12,7 @@ use crate::plan::Planner;
 use crate::plan::allocate::capacity;
 use crate::plan::decision::{Announcement, Decision};
 use crate::reason::Reason;
-use crate::world::{ApiServer, SessionReport, SessionState};
+use crate::world::{ApiServer, HostProblem, SessionReport, SessionState};
 
 /// Grows when a field is taken away or changes its meaning.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -32,6 +32,8 @@ pub struct Report {
     pub peers: Vec<PeerReport>,
     pub links: Vec<LinkReport>,
     pub services: Vec<ServiceReport>,
+    /// What is wrong with the settings of this host; the problems below have it too.
+    pub host_problems: Vec<HostProblem>,
     /// What somebody should look at, in plain sentences.
     pub problems: Vec<String>,
 }
@@ -129,6 +131,7 @@ impl Report {
         });
         let api_server = api_server(&world.api_server);
         let mut problems = problems(&api_server, &services, &peers);
+        problems.extend(world.host_problems.iter().map(ToString::to_string));
         problems.extend(world.refused.iter().map(|(key, why)| format!("{key}: status not written: {why}")));
         Report {
             schema_version: SCHEMA_VERSION,
@@ -142,6 +145,7 @@ impl Report {
             links: links.collect(),
             services,
             api_server,
+            host_problems: world.host_problems.clone(),
             problems,
         }
     }

@@ -3,8 +3,8 @@
 //! Tasks, all owned by [`run`] and ended by its farewell:
 //! - the sources: `k8s::watch` and `k8s::lease`, or `manifests`; and `kernel::observe`. Cancelled, they lose nothing:
 //!   the next start lists again.
-//! - the actuators: `bgp::speaker`, `arp::responder`, `kernel::addresses` and `k8s::status`. The first three are told to
-//!   leave and are waited for; a status write that is cancelled is made again by whoever allocates next.
+//! - the actuators: `bgp::speaker`, `arp::responder`, `kernel::addresses`, `kernel::sysctl` and `k8s::status`. The first three
+//!   are told to leave and are waited for; a status write that is cancelled is made again by whoever allocates next.
 //! - the patience task: says when nothing more will be waited for.
 
 use std::future::Future;
@@ -75,7 +75,7 @@ pub async fn run(config: Config, node: Option<NodeName>, queries: mpsc::Receiver
     let slices = Slices::default();
     let (stop, stopping) = watch::channel(false);
     let mut crew = Crew::default();
-    crew.actuators(&slices, &facts, listeners, &stopping);
+    crew.actuators(&config, &slices, &facts, listeners, &stopping);
     crew.sources(&config, &node, &slices, &facts, &stopping).await?;
 
     let (first_plan, plan_stands) = oneshot::channel();
@@ -133,6 +133,7 @@ struct Crew {
 impl Crew {
     fn actuators(
         &mut self,
+        config: &Config,
         slices: &Slices,
         facts: &mpsc::Sender<Fact>,
         listeners: bgp::listeners::Listeners,
@@ -154,6 +155,9 @@ impl Crew {
             kernel::addresses::Stop::Remove
         });
         self.leaving.spawn(named("the keeper of bound addresses", bound));
+        let manage = config.host.manage_sysctls;
+        let keeping = kernel::sysctl::run(slices.l2.subscribe(), manage, facts.clone());
+        self.standing.spawn(named("the keeper of sysctls", keeping));
         self.standing.spawn(named("the observer of links", kernel::observe::run(facts.clone())));
     }
 

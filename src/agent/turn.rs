@@ -185,6 +185,7 @@ fn is_kept(fact: &Fact) -> bool {
         | Fact::LinksListed
         | Fact::Session(..)
         | Fact::StatusRefused(..)
+        | Fact::Host(_)
         | Fact::FailStatic => false,
     }
 }

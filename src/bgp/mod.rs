@@ -7,6 +7,7 @@
 //! | `session`   | 1     | the machine of one connection, from its socket on                                |
 //! | `collision` | 1     | the machine of one peer: when to dial, and which of two connections to keep      |
 //! | `outbox`    | 1     | what a peer should have against what it has; `packer` makes full UPDATEs of it   |
+//! | `refreshes` | 1     | what a peer has asked for again                                                  |
 //! | `next_hop`  | 1     | where the peer reaches this node                                                 |
 //! | `socket_options` | 2 | what no library sets on a socket: keys, the least TTL                             |
 //! | `transport` | 2     | how a peer is dialled, and a connection                                          |
@@ -21,6 +22,7 @@ pub mod next_hop;
 pub mod outbox;
 mod packer;
 mod peer;
+mod refreshes;
 pub mod session;
 mod socket_options;
 pub mod speaker;

@@ -93,6 +93,7 @@ pub struct Config {
     pub pools: Vec<Pool>,
     pub l2: Vec<L2>,
     pub bgp: Bgp,
+    pub host: Host,
     pub log: Log,
 }
 
@@ -347,6 +348,13 @@ pub struct Advertisement {
     pub prepend: u8,
     /// Aliases resolved, sorted, without repetition.
     pub communities: Vec<Community>,
+}
+
+/// `[host]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Host {
+    /// Set the sysctls that announcing on the link needs, instead of only saying so.
+    pub manage_sysctls: bool,
 }
 
 /// `[log]`

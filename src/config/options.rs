@@ -626,8 +626,7 @@ pub static SECTIONS: &[Section] = &[
         "host",
         "Settings of this host.",
         &[option("manage-sysctls", Kind::Flag, Flag(false), "Set the kernel settings that announcing needs.")
-            .trade("Without it they are only checked.")
-            .not_yet_true("setting sysctls")],
+            .trade("Without it they are only checked. What was set stays set when crier stops.")],
     ),
     Section::one(
         "log",

@@ -4,13 +4,13 @@
 use std::fmt::{Display, Write};
 
 use super::{
-    Access, Advertisement, AoKey, Api, Bgp, Config, Kubernetes, L2, Log, LogFormat, Manifests, Node, Peer, PeerAsn,
-    Pool, SecretFile, Source, State, duration,
+    Access, Advertisement, AoKey, Api, Bgp, Config, Host, Kubernetes, L2, Log, LogFormat, Manifests, Node, Peer,
+    PeerAsn, Pool, SecretFile, Source, State, duration,
 };
 
 /// The whole configuration, in the order of the sections in the manual.
 pub fn show(config: &Config) -> String {
-    let Config { node: Node { name }, api, state: State { folder }, source, pools, l2, bgp, log } = config;
+    let Config { node: Node { name }, api, state: State { folder }, source, pools, l2, bgp, host, log } = config;
     let mut page = Page::default();
     page.section("[node]");
     page.text("name", name.as_ref().map_or("auto", |name| name.as_str()));
@@ -24,6 +24,9 @@ pub fn show(config: &Config) -> String {
     pools.iter().for_each(|pool| page.pool(pool));
     l2.iter().for_each(|l2| page.l2(l2));
     page.bgp(bgp);
+    let Host { manage_sysctls } = host;
+    page.section("[host]");
+    page.plain("manage-sysctls", manage_sysctls);
     let Log { level, format } = log;
     page.section("[log]");
     page.text("level", level);

@@ -220,6 +220,7 @@ fn defaults_are_those_that_the_table_names() {
                 communities: vec![],
             }],
         },
+        host: Host { manage_sysctls: false },
         log: Log { level: "info".to_owned(), format: LogFormat::Auto },
     };
     assert_eq!(config, expected);

@@ -105,6 +105,7 @@ fn configuration() -> Config {
             peers: vec![peer("tor")],
             advertisements: vec![advertisement()],
         },
+        host: config::Host { manage_sysctls: false },
         log: Log { level: "info".to_owned(), format: LogFormat::Auto },
     }
 }

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::{EndpointSlice, Link, Node, Service};
+use super::{EndpointSlice, HostProblem, Link, Node, Service};
 use crate::names::{NamespaceName, NodeName, ObjectKey, PeerName};
 use crate::selector::Labels;
 
@@ -38,6 +38,8 @@ pub enum Fact {
     StatusWritten(ObjectKey, Arc<Service>),
     /// The status of the Service could not be written; the addresses stay promised and are tried again.
     StatusRefused(ObjectKey, String),
+    /// All that is wrong with the settings of this host.
+    Host(Vec<HostProblem>),
     /// Nothing more will be waited for: act on what is known, even if no list was ever complete.
     FailStatic,
 }

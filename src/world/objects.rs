@@ -2,6 +2,7 @@
 //! Floor 1. The translators in `k8s` and `kernel` make these; nothing here judges.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -100,6 +101,21 @@ pub struct Node {
 impl Node {
     /// The label by which a cluster keeps a node out of external load balancers, whatever its value.
     pub const EXCLUDE_LABEL: &'static str = "node.kubernetes.io/exclude-from-external-load-balancers";
+}
+
+/// Something about this host that is in the way of announcing, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostProblem {
+    pub problem: String,
+    /// The exact commands, and where else the cause can be taken away.
+    pub remedy: String,
+}
+
+impl fmt::Display for HostProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let HostProblem { problem, remedy } = self;
+        write!(f, "{problem}; {remedy}")
+    }
 }
 
 /// A network interface of this host, by its kernel index.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{ApiServer, EndpointSlice, Fact, Link, Listing, Node, Service, SessionReport};
+use super::{ApiServer, EndpointSlice, Fact, HostProblem, Link, Listing, Node, Service, SessionReport};
 use crate::names::{NamespaceName, NodeName, ObjectKey, PeerName};
 use crate::selector::Labels;
 
@@ -33,6 +33,7 @@ pub struct World {
     ahead: BTreeMap<ObjectKey, u64>,
     /// What the API server said when the status of a Service could not be written.
     pub refused: BTreeMap<ObjectKey, String>,
+    pub host_problems: Vec<HostProblem>,
     pub fail_static: bool,
 }
 
@@ -93,6 +94,7 @@ impl Default for World {
             assigned: BTreeMap::new(),
             ahead: BTreeMap::new(),
             refused: BTreeMap::new(),
+            host_problems: Vec::new(),
             fail_static: false,
         }
     }
@@ -137,6 +139,10 @@ impl World {
             Fact::StatusWritten(key, service) => self.status_written(key, service),
             Fact::StatusRefused(key, why) => {
                 self.refused.insert(key, why);
+                Touched::Nothing
+            }
+            Fact::Host(problems) => {
+                self.host_problems = problems;
                 Touched::Nothing
             }
             // With the lists complete there is nothing left to be patient for.

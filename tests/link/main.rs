@@ -4,6 +4,7 @@
 
 mod answers;
 mod binds;
+mod host;
 mod measures;
 mod namespace;
 mod observes;
@@ -17,7 +18,7 @@ type Test = (&'static str, fn());
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let tests: Vec<Test> = [answers::TESTS, binds::TESTS, observes::TESTS, sessions::TESTS].concat();
+    let tests: Vec<Test> = [answers::TESTS, binds::TESTS, host::TESTS, observes::TESTS, sessions::TESTS].concat();
     if arguments.iter().any(|argument| argument == "--list") {
         tests.iter().for_each(|(name, _)| println!("{name}: test"));
         return ExitCode::SUCCESS;

@@ -69,9 +69,8 @@ impl Fork {
 
     /// Dials the node from a router; `None` if there was silence for longer than an answer takes.
     fn dial(&self, router: usize, to: &Route, patience: Duration) -> Option<TcpStream> {
-        self.routers[router].enter(|| {
-            self.runtime.block_on(async { tokio::time::timeout(patience, to.dial()).await.ok()?.ok() })
-        })
+        self.routers[router]
+            .enter(|| self.runtime.block_on(async { tokio::time::timeout(patience, to.dial()).await.ok()?.ok() }))
     }
 
     fn accept(&self, listeners: &Listeners) -> Arrival {
@@ -170,7 +169,10 @@ fn x29_link_local_peers_of_one_address_have_keys_of_their_own() {
 fn x29_an_ipv6_listener_lets_in_who_has_the_password_and_nobody_else() {
     let fork = Fork::new();
     // The IPv4 address of the same peer has another key: the listening sockets are apart.
-    let peers = [("six", through("red", route("fd00::1", md5("right")))), ("four", through("red", route("10.0.0.1", md5("4"))))];
+    let peers = [
+        ("six", through("red", route("fd00::1", md5("right")))),
+        ("four", through("red", route("10.0.0.1", md5("4")))),
+    ];
     let listeners = fork.listen(&peers);
     for protection in [md5("wrong"), md5("4"), Protection::None] {
         assert!(fork.dial(0, &route("fd00::2", protection.clone()), SILENCE).is_none(), "{protection}");
@@ -223,7 +225,8 @@ fn a_device_that_is_made_anew_is_listened_on_again() {
     fork.routers[0].enter(|| addresses("uplink", "1"));
     assert!(listeners.wants_another_look());
     assert_eq!(fork.follow(&mut listeners, &peers), Vec::<String>::new());
-    let dialled = fork.dial(0, &route("10.0.0.2", md5("red")), SOON).expect("the listening socket is on the new device");
+    let dialled =
+        fork.dial(0, &route("10.0.0.2", md5("red")), SOON).expect("the listening socket is on the new device");
     let from: SocketAddr = dialled.local_addr().expect("a local address");
     assert_eq!(fork.accept(&listeners).from, from);
 }
