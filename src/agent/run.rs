@@ -21,7 +21,7 @@ use super::memory::Memory;
 use super::readiness;
 use super::turn::Loop;
 use super::wiring::{self, Query, Slices};
-use crate::bgp::transport::Listen;
+use crate::bgp::listeners::Listen;
 use crate::config::{Config, Kubernetes, Manifests, PeerAddress, Source};
 use crate::names::NodeName;
 use crate::plan::judge::is_announced;
@@ -47,7 +47,7 @@ pub enum Error {
     #[error("cannot talk to the API server: {0}")]
     Kubernetes(#[from] k8s::client::ClientError),
     #[error("{0}")]
-    Bgp(#[from] bgp::transport::ListenError),
+    Bgp(#[from] bgp::listeners::ListenError),
     #[error("cannot listen to signals: {0}")]
     Signals(std::io::Error),
     #[error("{0} came to an end by itself; that is a bug in crier")]
@@ -137,7 +137,7 @@ impl Crew {
         config: &Config,
         slices: &Slices,
         facts: &mpsc::Sender<Fact>,
-        listeners: bgp::transport::Listeners,
+        listeners: bgp::listeners::Listeners,
         stopping: &watch::Receiver<bool>,
     ) {
         let stopped = || stopped(stopping.clone());
@@ -223,9 +223,9 @@ impl Crew {
 }
 
 /// Without a peer nobody has a reason to connect, and the port is left to others.
-fn open_bgp(config: &Config) -> Result<bgp::transport::Listeners, bgp::transport::ListenError> {
+fn open_bgp(config: &Config) -> Result<bgp::listeners::Listeners, bgp::listeners::ListenError> {
     let addresses = if config.bgp.peers.is_empty() { Vec::new() } else { config.bgp.listen.clone() };
-    bgp::transport::Listeners::open(&Listen { addresses, port: config.bgp.port })
+    bgp::listeners::Listeners::open(&Listen { addresses, port: config.bgp.port })
 }
 
 async fn named(name: &'static str, task: impl Future<Output = ()>) -> &'static str {

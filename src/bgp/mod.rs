@@ -11,19 +11,23 @@
 //! | `refreshes` | 1     | what a peer has asked for again                                                  |
 //! | `next_hop`  | 1     | where the peer reaches this node                                                 |
 //! | `tally`     | 1     | what is counted and remembered of one peer                                       |
-//! | `transport` | 2     | sockets                                                                          |
+//! | `socket_options` | 2 | what no library sets on a socket: keys, the least TTL                             |
+//! | `transport` | 2     | how a peer is dialled, and a connection                                          |
+//! | `listeners` | 2     | the sockets that connections are accepted on, and the keys on them               |
 //! | `peer`      | 2     | the task of one peer                                                             |
 //! | `speaker`   | 2     | all peers, as the plan says, and the listening sockets                           |
 
 pub mod agreement;
 pub mod collision;
 mod gathering;
+pub mod listeners;
 pub mod next_hop;
 pub mod outbox;
 mod packer;
 mod peer;
 mod refreshes;
 pub mod session;
+mod socket_options;
 pub mod speaker;
 mod tally;
 pub mod transport;

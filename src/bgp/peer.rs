@@ -31,7 +31,7 @@ use super::outbox::{NextHops, Outbox, Routes, Unsendable};
 use super::refreshes::{RefreshStep, Refreshes};
 use super::session::{End, Phase};
 use super::tally::Tally;
-use super::transport::{Line, LineEvent, Route, describe};
+use super::transport::{Line, LineEvent, Protection, Route, describe};
 use super::wire::{AfiSafi, Cease, Dialect, ExpectedAsn, Message, Notification, NotificationReason};
 use crate::address::{Family, ScopedAddress};
 use crate::clock;
@@ -50,6 +50,15 @@ pub(super) struct Orders {
     pub local_addresses: Arc<Vec<(InterfaceName, IpNet)>>,
 }
 
+/// What the listening sockets have for the peer.
+#[derive(Debug)]
+pub(super) enum Inbound {
+    /// A connection that the peer has dialled, and that is as it should be.
+    Connection(TcpStream),
+    /// Why such a connection cannot come, or was not taken.
+    Refused(String),
+}
+
 /// The reason to end every connection and the task.
 #[derive(Debug)]
 pub(super) struct Leave {
@@ -60,8 +69,7 @@ pub(super) struct Leave {
 /// The ends of the channels between the speaker and one peer that are the peer's.
 pub(super) struct Channels {
     pub orders: watch::Receiver<Orders>,
-    /// Connections that the peer has dialled.
-    pub inbound: mpsc::Receiver<TcpStream>,
+    pub inbound: mpsc::Receiver<Inbound>,
     pub leave: oneshot::Receiver<Leave>,
     pub facts: mpsc::Sender<Fact>,
 }
@@ -107,7 +115,10 @@ pub(super) async fn run(
         tokio::select! {
             (id, event) = next_event(&mut task.lines, &task.peering) => task.handle_event(id, event),
             (id, dialled) = next_dial(&mut task.dial) => task.handle_dialled(id, dialled),
-            Some(stream) = inbound.recv() => task.handle_inbound(stream),
+            Some(inbound) = inbound.recv() => match inbound {
+                Inbound::Connection(stream) => task.handle_inbound(stream),
+                Inbound::Refused(why) => task.note_refusal(&why),
+            },
             Ok(()) = orders.changed() => {
                 let newest = orders.borrow_and_update().clone();
                 task.handle_orders(newest);
@@ -300,6 +311,14 @@ impl PeerTask {
         let (id, actions) = self.peering.handle_accepted(clock::now());
         self.lines.push((id, Line::new(stream)));
         self.carry_out(actions);
+    }
+
+    /// Told like a failure of ours, for a peer that only waits has no other.
+    fn note_refusal(&mut self, why: &str) {
+        if self.outbound.is_none() {
+            warn!(peer = %self.name, address = %self.route.peer, reason = why, "no connection of the peer can be accepted");
+            self.report.fail(why.into(), clock::now());
+        }
     }
 
     fn handle_orders(&mut self, newest: Orders) {
@@ -609,7 +628,7 @@ fn terms(settings: &config::Peer, address: &ScopedAddress, identifier: Ipv4Addr)
     Terms {
         local_asn: settings.local_asn,
         expected_asn,
-        identifier,
+        identifier: settings.router_id.unwrap_or(identifier),
         hold_time: settings.hold_time,
         keepalive_time: settings.keepalive_time,
         connect_retry_time: settings.connect_retry_time,
@@ -620,17 +639,19 @@ fn terms(settings: &config::Peer, address: &ScopedAddress, identifier: Ipv4Addr)
 
 /// How the settings say that the peer is reached.
 pub(super) fn route(settings: &config::Peer, address: ScopedAddress) -> Route {
-    let external = match settings.asn {
-        config::PeerAsn::Is(asn) => asn != settings.local_asn,
-        config::PeerAsn::External => true,
-        config::PeerAsn::Internal => false,
+    let protection = match &settings.password {
+        Some(password) => Protection::Md5(password.secret.clone()),
+        None if settings.tcp_ao.is_empty() => Protection::None,
+        None => Protection::Ao(settings.tcp_ao.clone()),
     };
     Route {
         peer: address,
         port: settings.port,
         source: settings.source_address,
-        // An external peer is as many hops away as it is said to be; within an AS any distance is usual.
-        ttl: external.then_some(settings.multihop),
+        ttl: settings.multihop,
+        link_only: settings.ttl_security,
+        device: settings.vrf.clone(),
+        protection,
     }
 }
 

@@ -19,13 +19,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use super::peer::{self, Channels, Leave, Orders};
-use super::transport::{FAREWELL_TIME, Listeners, Route, describe};
+use super::listeners::{Arrival, Listeners, RETRY_PAUSE};
+use super::peer::{self, Channels, Inbound, Leave, Orders};
+use super::transport::{FAREWELL_TIME, Route, describe};
 use super::wire::{Cease, Notification, NotificationReason};
 use crate::address::ScopedAddress;
 use crate::clock;
@@ -58,6 +58,7 @@ pub async fn run(
         peers: BTreeMap::new(),
         tasks: JoinSet::new(),
         facts,
+        listeners,
         nowhere: BTreeMap::new(),
         unnumbered: Vec::new(),
         waiting: None,
@@ -66,6 +67,7 @@ pub async fn run(
     let newest = slices.borrow_and_update().clone();
     speaker.follow(&newest);
     let mut accept_from = clock::now();
+    let mut look_at = clock::now() + RETRY_PAUSE;
     let mut shutdown = std::pin::pin!(shutdown);
     let why = loop {
         tokio::select! {
@@ -76,13 +78,17 @@ pub async fn run(
                 }
                 Err(_) => break "crier has no more plan to follow".to_owned(),
             },
-            accepted = accept_after(&listeners, accept_from) => match accepted {
-                Ok((stream, from)) => speaker.hand_over(stream, from),
+            accepted = accept_after(&speaker.listeners, accept_from) => match accepted {
+                Ok(arrival) => speaker.hand_over(arrival),
                 Err(error) => {
                     warn!(reason = describe(&error), "no BGP connection can be accepted for now");
                     accept_from = clock::now() + ACCEPT_PAUSE;
                 }
             },
+            () = tokio::time::sleep_until(look_at.into()), if speaker.listeners.wants_another_look() => {
+                speaker.arrange_listeners();
+                look_at = clock::now() + RETRY_PAUSE;
+            }
             Some(ended) = speaker.tasks.join_next() => {
                 if let Err(error) = ended {
                     error!(%error, "the task of a BGP peer has died");
@@ -98,12 +104,13 @@ struct Speaker {
     peers: BTreeMap<PeerName, PeerHandle>,
     tasks: JoinSet<()>,
     facts: mpsc::Sender<Fact>,
+    listeners: Listeners,
     /// Why the peers that have no task have none, as it was logged.
     nowhere: BTreeMap<PeerName, Reason>,
     /// Links whose peer may call from any link-local address, while no session with it stands in the way.
     unnumbered: Vec<u32>,
     /// The last connection from such an address, until the plan says that it is the peer's, or somebody else calls.
-    waiting: Option<(TcpStream, SocketAddr)>,
+    waiting: Option<Arrival>,
     strangers: Strangers,
 }
 
@@ -114,7 +121,7 @@ struct PeerHandle {
     router_id: Ipv4Addr,
     route: Route,
     orders: watch::Sender<Orders>,
-    inbound: mpsc::Sender<TcpStream>,
+    inbound: mpsc::Sender<Inbound>,
     leave: oneshot::Sender<Leave>,
 }
 
@@ -122,9 +129,11 @@ impl Speaker {
     /// Starts, stops and instructs the peer tasks as the slice says.
     fn follow(&mut self, slice: &BgpSlice) {
         let Some(router_id) = slice.router_id else { return };
+        let mut moved = false;
         let gone: Vec<PeerName> = self.peers.keys().filter(|name| !slice.peers.contains_key(*name)).cloned().collect();
         for name in gone {
             self.stop(&name, NotificationReason::Cease(Cease::PeerDeconfigured).into(), "the peer was removed");
+            moved = true;
         }
         self.unnumbered = slice.unnumbered.keys().copied().collect();
         self.nowhere.retain(|name, _| slice.peers.contains_key(name));
@@ -142,11 +151,13 @@ impl Speaker {
                 }
             };
             if let Some(why) = change {
+                moved = true;
                 self.stop(name, NotificationReason::Cease(Cease::OtherConfigurationChange).into(), &why);
             }
             match &peer.address {
                 Ok(address) => {
                     self.nowhere.remove(name);
+                    moved = true;
                     self.start(name, peer, address.clone(), router_id, slice);
                 }
                 Err(reason) => {
@@ -156,10 +167,24 @@ impl Speaker {
                 }
             }
         }
-        if let Some((stream, from)) = self.waiting.take() {
-            match self.peers.values().any(|handle| handle.route.is_from(from)) {
-                true => self.hand_over(stream, from),
-                false => self.waiting = Some((stream, from)),
+        if moved {
+            self.arrange_listeners();
+        }
+        if let Some(arrival) = self.waiting.take() {
+            match self.peers.values().any(|handle| arrival.is_of(&handle.route)) {
+                true => self.hand_over(arrival),
+                false => self.waiting = Some(arrival),
+            }
+        }
+    }
+
+    /// The listening sockets get the keys of exactly these peers.
+    fn arrange_listeners(&mut self) {
+        let peers = self.peers.iter().map(|(name, handle)| (name, &handle.route));
+        for (name, why) in self.listeners.follow(peers) {
+            if let Some(handle) = self.peers.get(&name) {
+                // A peer with so many connections to take is not deaf.
+                let _ = handle.inbound.try_send(Inbound::Refused(why));
             }
         }
     }
@@ -194,25 +219,34 @@ impl Speaker {
         let _ = handle.leave.send(Leave { notification, why: why.to_owned() });
     }
 
-    /// An accepted connection goes to the peer whose address it comes from.
-    fn hand_over(&mut self, stream: TcpStream, from: SocketAddr) {
-        let Some((name, handle)) = self.peers.iter().find(|(_, handle)| handle.route.is_from(from)) else {
-            return self.note_caller(stream, from);
+    /// An accepted connection goes to the peer whose address it comes from. Of several with one address, to the one in whose VRF,
+    /// at whose source address and with whose key it came; then by the order of their names.
+    fn hand_over(&mut self, arrival: Arrival) {
+        let mut of: Vec<(&PeerName, &PeerHandle)> =
+            self.peers.iter().filter(|(_, handle)| arrival.is_of(&handle.route)).collect();
+        of.sort_by_key(|(_, handle)| (arrival.mistrust(&handle.route).is_some(), handle.route.source.is_none()));
+        let Some((name, handle)) = of.first() else {
+            return self.note_caller(arrival);
         };
-        if handle.inbound.try_send(stream).is_err() {
+        let inbound = match arrival.mistrust(&handle.route) {
+            Some(why) => Inbound::Refused(why),
+            None => Inbound::Connection(arrival.stream),
+        };
+        if handle.inbound.try_send(inbound).is_err() {
             warn!(peer = %name, "connection closed: the peer opens more than can be taken");
         }
     }
 
     /// Who calls from a link-local address on the link of an unnumbered peer may be that peer: the plan decides.
-    fn note_caller(&mut self, stream: TcpStream, from: SocketAddr) {
+    fn note_caller(&mut self, arrival: Arrival) {
+        let from = arrival.from;
         if let SocketAddr::V6(v6) = from
             && v6.ip().is_unicast_link_local()
             && self.unnumbered.contains(&v6.scope_id())
             // With the queue full the caller is not heard, and calls again.
             && self.facts.try_send(Fact::Caller(v6.scope_id(), *v6.ip())).is_ok()
         {
-            self.waiting = Some((stream, from));
+            self.waiting = Some(arrival);
             return;
         }
         self.strangers.note(from.ip(), clock::now());
@@ -266,7 +300,7 @@ impl Strangers {
     }
 }
 
-async fn accept_after(listeners: &Listeners, from: Instant) -> std::io::Result<(TcpStream, SocketAddr)> {
+async fn accept_after(listeners: &Listeners, from: Instant) -> std::io::Result<Arrival> {
     tokio::time::sleep_until(from.into()).await;
     listeners.accept().await
 }

@@ -1,44 +1,27 @@
-//! TCP for BGP: listeners, dials, and a connection that is read and written without ever waiting for the other direction.
-//! Floor 2. Knows messages by their boundaries only; what they mean is the machine's business.
+//! TCP for BGP: how a peer is dialled, what its sockets are set to, and a connection that is read and written without ever
+//! waiting for the other direction. Floor 2. Knows messages by their boundaries only; what they mean is the machine's business.
+//! The sockets that accept are in `listeners`.
 
 use std::collections::VecDeque;
-use std::ffi::CString;
-use std::future::poll_fn;
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 
+use super::socket_options::{self, interface_index};
 use super::wire::{Frame, WireError};
 use crate::address::ScopedAddress;
+use crate::config::AoKey;
 use crate::names::InterfaceName;
-
-/// Where the speaker accepts connections.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listen {
-    /// Empty: only dials.
-    pub addresses: Vec<IpAddr>,
-    pub port: u16,
-}
-
-/// One address could not be listened on; none is then.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot accept BGP connections on {address}: {source}{hint}")]
-pub struct ListenError {
-    pub address: SocketAddr,
-    pub source: io::Error,
-    hint: &'static str,
-}
-
-/// The open listening sockets, one for each address.
-#[derive(Debug)]
-pub struct Listeners(Vec<TcpListener>);
+use crate::secret::Secret;
 
 /// How to reach a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,13 +30,27 @@ pub struct Route {
     pub port: u16,
     /// The address to dial from; `None` leaves it to the kernel.
     pub source: Option<IpAddr>,
-    /// Routers that a packet may pass, the peer included; `None` leaves it to the kernel.
-    pub ttl: Option<u8>,
-    // The places for TCP MD5, for the least TTL that is accepted (RFC 5082) and for a VRF are here and in `dress`.
+    /// Routers that a packet may pass, the peer included. Without effect where `link_only` is set.
+    pub ttl: u8,
+    /// Only what comes from the link is taken (RFC 5082): packets leave with TTL 255, and come in with that or not at all.
+    pub link_only: bool,
+    /// The VRF that the peer is in, by the name of its device; any other device works too. `None`: the main routing table.
+    pub device: Option<InterfaceName>,
+    pub protection: Protection,
 }
 
-/// Connections that the kernel holds until they are accepted.
-const LISTEN_BACKLOG: i32 = 128;
+/// How the segments of a session are signed. What is not signed like this is dropped by the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Protection {
+    None,
+    /// TCP MD5, RFC 2385.
+    Md5(Secret),
+    /// TCP-AO, RFC 5925. The first key is the one to send with.
+    Ao(Vec<AoKey>),
+}
+
+/// RFC 5082 §3: a packet that has passed no router has the greatest TTL.
+pub const GTSM_TTL: u8 = 255;
 
 /// Internetwork control, as routers mark BGP: it passes before user traffic on a full link.
 const TRAFFIC_CLASS: u32 = 0xc0;
@@ -74,50 +71,51 @@ const WRITE_SLICES: usize = 32;
 /// The time that a last word may take until the peer has closed its side.
 pub const FAREWELL_TIME: Duration = Duration::from_secs(1);
 
-impl Listeners {
-    /// Opens all sockets, IPv4 and IPv6 apart from each other. Needs a runtime, and root or CAP_NET_BIND_SERVICE for
-    /// a port below 1024.
-    pub fn open(listen: &Listen) -> Result<Listeners, ListenError> {
-        let open_one = |ip: &IpAddr| {
-            let address = SocketAddr::new(*ip, listen.port);
-            open_listener(address).map_err(|source| {
-                let hint = match source.kind() {
-                    io::ErrorKind::PermissionDenied => "; a port below 1024 needs root or CAP_NET_BIND_SERVICE",
-                    io::ErrorKind::AddrInUse => "; does another BGP speaker run on this host?",
-                    _ => "",
-                };
-                ListenError { address, source, hint }
-            })
-        };
-        listen.addresses.iter().map(open_one).collect::<Result<Vec<_>, _>>().map(Listeners)
+impl Protection {
+    /// Puts the keys of a peer on a socket. `vrf` is the index of the device that the socket is bound to. Where it fails, some keys
+    /// may be set; the socket is not to be used for this peer then.
+    pub fn set(&self, socket: BorrowedFd<'_>, peer: IpAddr, vrf: Option<u32>, connecting: bool) -> io::Result<()> {
+        match self {
+            Protection::None => Ok(()),
+            Protection::Md5(password) => socket_options::set_md5_key(socket, peer, vrf, password.expose())
+                .map_err(|error| explain(error, "TCP MD5", "CONFIG_TCP_MD5SIG")),
+            Protection::Ao(keys) => keys.iter().enumerate().try_for_each(|(n, key)| {
+                socket_options::add_ao_key(socket, peer, vrf, key, connecting && n == 0)
+                    .map_err(|error| explain(error, "TCP-AO", "Linux 6.7 or later with CONFIG_TCP_AO"))
+            }),
+        }
     }
 
-    /// The addresses that are listened on.
-    pub fn local_addresses(&self) -> Vec<SocketAddr> {
-        self.0.iter().filter_map(|listener| listener.local_addr().ok()).collect()
-    }
-
-    /// The next connection on any of them; never without one.
-    pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        poll_fn(|cx| {
-            let accepted = self.0.iter().map(|listener| listener.poll_accept(cx)).find(Poll::is_ready);
-            accepted.unwrap_or(Poll::Pending)
-        })
-        .await
+    /// Takes the keys of a peer off a listening socket.
+    pub fn unset(&self, socket: BorrowedFd<'_>, peer: IpAddr, vrf: Option<u32>) -> io::Result<()> {
+        match self {
+            Protection::None => Ok(()),
+            Protection::Md5(_) => socket_options::set_md5_key(socket, peer, vrf, &[]),
+            Protection::Ao(keys) => {
+                keys.iter().try_for_each(|key| socket_options::delete_ao_key(socket, peer, vrf, key))
+            }
+        }
     }
 }
 
-fn open_listener(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        // Else the IPv4 listener on the same port would be in its way, and IPv4 peers would come in disguise.
-        socket.set_only_v6(true)?;
+/// What an operator can do about a key that cannot be set.
+fn explain(error: io::Error, what: &str, needed: &str) -> io::Error {
+    let text = match error.raw_os_error() {
+        Some(libc::ENOPROTOOPT | libc::EOPNOTSUPP) => format!("this kernel has no {what}: it takes {needed}"),
+        _ => format!("{what} key: {}", describe(&error)),
+    };
+    io::Error::new(error.kind(), text)
+}
+
+/// As in "the connection is ...".
+impl fmt::Display for Protection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protection::None => "not signed",
+            Protection::Md5(_) => "signed with a TCP MD5 password",
+            Protection::Ao(_) => "signed with TCP-AO",
+        })
     }
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&SockAddr::from(address))?;
-    socket.listen(LISTEN_BACKLOG)?;
-    TcpListener::from_std(socket.into())
 }
 
 impl Route {
@@ -125,7 +123,15 @@ impl Route {
     pub async fn dial(&self) -> io::Result<TcpStream> {
         let peer = self.socket_address(self.peer.ip, self.port)?;
         let socket = if peer.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() }?;
-        self.dress(&socket2::SockRef::from(&socket))?;
+        let device =
+            self.device.as_ref().map(|device| Ok::<_, io::Error>((device, interface_index(device)?))).transpose()?;
+        if let Some((device, _)) = device {
+            socket
+                .bind_device(Some(device.as_str().as_bytes()))
+                .map_err(|error| io::Error::new(error.kind(), format!("VRF {device}: {}", describe(&error))))?;
+        }
+        self.dress(&SockRef::from(&socket))?;
+        self.protection.set(socket.as_fd(), self.peer.ip, device.map(|(_, index)| index), true)?;
         if let Some(source) = self.source {
             socket.bind(self.socket_address(source, 0)?).map_err(|error| {
                 io::Error::new(error.kind(), format!("source address {source}: {}", describe(&error)))
@@ -134,25 +140,30 @@ impl Route {
         socket.connect(peer).await
     }
 
-    /// Makes an accepted connection what a dialled one is.
+    /// Makes an accepted connection what a dialled one is. Its keys are those of the listening socket already.
     pub fn dress_accepted(&self, stream: &TcpStream) -> io::Result<()> {
-        self.dress(&socket2::SockRef::from(stream))
+        self.dress(&SockRef::from(stream))
     }
 
-    fn dress(&self, socket: &socket2::SockRef<'_>) -> io::Result<()> {
+    fn dress(&self, socket: &SockRef<'_>) -> io::Result<()> {
         // The last UPDATE of a batch is a short segment: it must not wait for the acknowledgement of the one before.
         socket.set_tcp_nodelay(true)?;
         socket.set_tcp_notsent_lowat(UNSENT_LEN)?;
+        let ttl = u32::from(if self.link_only { GTSM_TTL } else { self.ttl });
         match self.peer.ip {
             IpAddr::V4(_) => {
                 socket.set_tos_v4(TRAFFIC_CLASS)?;
-                self.ttl.map_or(Ok(()), |ttl| socket.set_ttl_v4(u32::from(ttl)))
+                socket.set_ttl_v4(ttl)?;
             }
             IpAddr::V6(_) => {
                 socket.set_tclass_v6(TRAFFIC_CLASS)?;
-                self.ttl.map_or(Ok(()), |hops| socket.set_unicast_hops_v6(u32::from(hops)))
+                socket.set_unicast_hops_v6(ttl)?;
             }
         }
+        if self.link_only {
+            socket_options::set_minimum_ttl(socket.as_fd(), self.peer.ip, GTSM_TTL)?;
+        }
+        Ok(())
     }
 
     /// A link-local address means something only together with its link.
@@ -184,17 +195,6 @@ pub fn describe(error: &io::Error) -> String {
         Some((words, _)) => words.to_owned(),
         None => text,
     }
-}
-
-/// The kernel's number for a link, asked anew each time: a link can go and come back with another.
-fn interface_index(interface: &InterfaceName) -> io::Result<u32> {
-    let name = CString::new(interface.as_str())?;
-    // SAFETY: `name` is a string that ends in a zero octet and lives until the call returns; the call keeps nothing of it.
-    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
-    if index == 0 {
-        return Err(io::Error::new(io::ErrorKind::NotFound, format!("there is no interface {interface}")));
-    }
-    Ok(index)
 }
 
 /// One connection. Nothing in it ever waits for the peer: what the socket does not take stays queued, in order, with control messages
@@ -366,6 +366,10 @@ impl Line {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
+    use tokio::net::TcpListener;
+
     use super::*;
 
     /// A connection on loopback whose other end reads little at a time.
@@ -379,7 +383,10 @@ mod tests {
             peer: ScopedAddress { ip: "127.0.0.1".parse().unwrap(), interface: None },
             port: 179,
             source: None,
-            ttl: Some(1),
+            ttl: 1,
+            link_only: false,
+            device: None,
+            protection: Protection::None,
         };
         route.dress_accepted(&stream).expect("options that every kernel has");
         (Line::new(stream), peer.unwrap())

@@ -145,7 +145,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let host = HostSecrets { credentials: Some(folder.path().join("credentials")) };
         let path = folder.path().join("tor.md5");
-        let read = |host: &HostSecrets| secrets::find(host, &path).map(|(octets, origin)| (octets, origin));
+        let read = |host: &HostSecrets| secrets::find(host, &path);
         assert_eq!(read(&host).unwrap_err().kind(), io::ErrorKind::NotFound, "no file, no folder of credentials");
         fs::write(&path, "file\n").unwrap();
         assert_eq!(read(&host).unwrap(), (b"file".to_vec(), Origin::File));

@@ -105,7 +105,8 @@ impl Config {
 
     /// Every secret that the configuration names.
     pub fn secrets(&self) -> impl Iterator<Item = &SecretFile> {
-        self.bgp.peers.iter().filter_map(|peer| peer.password.as_ref())
+        let keys = self.bgp.peers.iter().flat_map(|peer| &peer.tcp_ao);
+        self.bgp.peers.iter().filter_map(|peer| peer.password.as_ref()).chain(keys.map(|key| &key.secret))
     }
 }
 
@@ -256,15 +257,52 @@ pub struct Peer {
     pub port: u16,
     /// Wait for the peer's connection, never dial.
     pub passive: bool,
-    /// How many hops away the peer may be, 1 to 255.
+    /// How many hops away the peer may be, 1 to 255: the TTL of what it is sent.
     pub multihop: u8,
+    /// Take packets from the link only (RFC 5082). `multihop` is 1 then.
+    pub ttl_security: bool,
     /// What both ends sign their segments with (TCP MD5, RFC 2385): 1 to [`LONGEST_PASSWORD`] octets.
     pub password: Option<SecretFile>,
+    /// The keys of TCP-AO (RFC 5925), the one to send with first. Empty where there is a password, and where nothing is signed.
+    pub tcp_ao: Vec<AoKey>,
+    /// The device of the VRF that the peer is in.
+    pub vrf: Option<InterfaceName>,
+    /// The BGP identifier that this peer sees; `None`: that of `[bgp]`.
+    pub router_id: Option<Ipv4Addr>,
     /// Which nodes talk to this peer; `None`: all.
     pub nodes: Option<Selector>,
 }
 
-/// Octets of a TCP MD5 password, `TCP_MD5SIG_MAXKEYLEN` of Linux.
+/// One entry of `tcp-ao`: a master key tuple of RFC 5925 §3.1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AoKey {
+    /// The KeyID that our segments carry.
+    pub send_id: u8,
+    /// The KeyID that the peer's segments carry.
+    pub receive_id: u8,
+    pub algorithm: AoAlgorithm,
+    /// 1 to [`LONGEST_PASSWORD`] octets.
+    pub secret: SecretFile,
+}
+
+/// The algorithms of RFC 5926, both cut to 96 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AoAlgorithm {
+    HmacSha1,
+    Aes128Cmac,
+}
+
+impl AoAlgorithm {
+    /// As the configuration writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            AoAlgorithm::HmacSha1 => "hmac-sha-1-96",
+            AoAlgorithm::Aes128Cmac => "aes-128-cmac-96",
+        }
+    }
+}
+
+/// Octets of a key of TCP MD5 or TCP-AO, `TCP_MD5SIG_MAXKEYLEN` and `TCP_AO_MAXKEYLEN` of Linux.
 pub const LONGEST_PASSWORD: usize = 80;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -480,14 +480,18 @@ pub static SECTIONS: &[Section] = &[
             option(
                 "multihop",
                 Kind::Number { least: 1, most: 255, unit: "hops" },
-                Number(1),
-                "How many hops away the peer may be.",
-            )
+                Unset("1 for a peer of another AS, 255 within an AS, 1 for a link-local address"),
+                "How many hops away the peer may be: the TTL of what it is sent.",
+            ).shown("1")
             .trade("More than 1 lets hosts beyond the link try to talk BGP to us."),
-            option("ttl-security", Kind::Flag, Flag(false), "Accept packets from this link only (RFC 5082).")
-                .not_yet_true("TTL security"),
-            option("password-file", PATH, Unset("no password"), "The file with the TCP MD5 password (RFC 2385).")
-                .not_yet("TCP MD5 authentication"),
+            option("ttl-security", Kind::Flag, Flag(false), "Accept packets from this link only (RFC 5082). The peer must do the same.")
+                .trade("Hosts beyond the link cannot disturb the session; a peer that is not set so never comes up."),
+            option(
+                "password-file",
+                PATH,
+                Unset("no password"),
+                "The file with the TCP MD5 password (RFC 2385), 80 octets at most; a systemd credential with the name of the file wins.",
+            ).shown("\"/etc/crier/tor.md5\""),
             option(
                 "graceful-restart",
                 Kind::FlagOr(&["auto"]),
@@ -497,8 +501,38 @@ pub static SECTIONS: &[Section] = &[
             .not_yet_true("graceful restart"),
             option("bfd", Kind::Text("the name of a [[bfd]] profile"), Unset("no BFD"), "Watch this peer by BFD.").not_yet(BFD),
             option("nodes", SELECTOR, Unset("every node"), "Which nodes talk to this peer, by their labels.").shown("\"rack=a\""),
-            option("vrf", Kind::Text("the name of a [[vrf]]"), Unset("the main routing table"), "Reach the peer in this VRF.")
-                .not_yet(VRF),
+            option(
+                "vrf",
+                Kind::Text("the name of a VRF device"),
+                Unset("the main routing table"),
+                "Reach the peer in this VRF. crier does not make it: the device must be there.",
+            ).shown("\"red\""),
+            option(
+                "router-id",
+                Kind::Text("an IPv4 address"),
+                Unset("router-id of [bgp]"),
+                "The BGP identifier that this peer sees us with.",
+            ).shown("\"10.0.0.11\""),
+        ],
+    ),
+    Section::many(
+        "bgp.peer.tcp-ao",
+        "Sign what is sent with TCP-AO (RFC 5925), and take nothing else: the first key signs, and each is accepted. Not together with password-file. It takes Linux 6.7 or later.",
+        &[
+            option("send-id", number(0, 255), Required, "The KeyID on what we send, the peer's receive-id.").set("1"),
+            option("receive-id", number(0, 255), Required, "The KeyID on what the peer sends, its send-id.").set("1"),
+            option(
+                "algorithm",
+                Kind::Text("\"hmac-sha-1-96\" or \"aes-128-cmac-96\""),
+                Text("hmac-sha-1-96"),
+                "How the code on each segment is computed (RFC 5926).",
+            ),
+            option(
+                "key-file",
+                PATH,
+                Required,
+                "The file with the key, 80 octets at most; a systemd credential with the name of the file wins.",
+            ).set("\"/etc/crier/tor.ao\""),
         ],
     ),
     Section::many(

@@ -10,10 +10,13 @@ use super::document::Data;
 use super::pools::{Pools, items, unique};
 use super::reader::{Problem, Reader};
 use super::shape::written;
-use super::{Advertisement, Bgp, LONGEST_PASSWORD, Peer, PeerAddress, PeerAsn, Pool, duration, syntax};
+use super::{
+    Advertisement, AoAlgorithm, AoKey, Bgp, LONGEST_PASSWORD, Peer, PeerAddress, PeerAsn, Pool, SecretFile, duration,
+    syntax,
+};
 use crate::address::{AddressRange, Family, ScopedAddress};
 use crate::community::{Community, WELL_KNOWN};
-use crate::names::PeerName;
+use crate::names::{InterfaceName, PeerName};
 
 type Aliases = BTreeMap<String, Community>;
 
@@ -33,15 +36,18 @@ pub(super) fn bgp(root: &mut Reader<'_>, pools: &Pools) -> Option<Bgp> {
     let profiles = names_of_profiles(root);
     root.one("bgp", |section| {
         let asn = section.number("asn");
-        let router_id = section.text("router-id", router_id);
+        let router_id = section.text("router-id", |text| match text {
+            "auto" => Ok(None),
+            text => router_id(text, ", or \"auto\"").map(Some),
+        });
         let listen = items(section.set("listen", listen_address));
         let port = section.number("port");
         let only_dials = section.empty_list_given("listen");
         let shared = Shared { asn, asn_written: section.given("asn").is_some(), only_dials, profiles };
         let aliases = section.one("communities", aliases)?;
-        let mut names = Vec::new();
-        let mut endpoints = Vec::new();
-        let peers = section.many("peer", |section| peer(section, &shared, &mut names, &mut endpoints));
+        let mut above = Above::default();
+        let peers = section.many("peer", |section| peer(section, &shared, &mut above));
+        let names = above.names;
         let advertisements = section.many("advertisement", |section| advertisement(section, pools, &names, &aliases));
         Some(Bgp { asn, router_id: router_id?, listen, port: port?, peers, advertisements })
     })?
@@ -60,14 +66,13 @@ fn names_of_profiles(root: &Reader<'_>) -> Vec<String> {
     texts.collect()
 }
 
-fn router_id(text: &str) -> Result<Option<Ipv4Addr>, Problem> {
-    match (text, text.parse::<Ipv4Addr>()) {
-        ("auto", _) => Ok(None),
+fn router_id(text: &str, or: &str) -> Result<Ipv4Addr, Problem> {
+    match text.parse::<Ipv4Addr>() {
         // RFC 6286 §2.1: the BGP Identifier is any four octets but all zero.
-        (_, Ok(id)) if !id.is_unspecified() => Ok(Some(id)),
+        Ok(id) if !id.is_unspecified() => Ok(id),
         _ => {
             let message = format!("{} is no router id", written(text));
-            Err(Problem::new(message, "write an IPv4 address other than 0.0.0.0, or \"auto\""))
+            Err(Problem::new(message, format!("write an IPv4 address other than 0.0.0.0{or}")))
         }
     }
 }
@@ -106,17 +111,41 @@ fn aliases(section: &mut Reader<'_>) -> Aliases {
 }
 
 /// What tells one session from another: where it leads, and which nodes hold it.
-type Endpoint = (PeerAddress, u16, Option<IpAddr>, Option<String>);
+#[derive(PartialEq)]
+struct Endpoint {
+    address: PeerAddress,
+    port: u16,
+    source: Option<IpAddr>,
+    vrf: Option<InterfaceName>,
+    nodes: Option<String>,
+}
 
-fn peer(
-    section: &mut Reader<'_>,
-    shared: &Shared,
-    names: &mut Vec<(PeerName, Place)>,
-    endpoints: &mut Vec<(Endpoint, Place)>,
-) -> Option<Peer> {
+impl Endpoint {
+    fn of(peer: &Peer) -> Endpoint {
+        Endpoint {
+            address: peer.address.clone(),
+            port: peer.port,
+            source: peer.source_address,
+            vrf: peer.vrf.clone(),
+            nodes: peer.nodes.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+/// What is known of the peers above.
+#[derive(Default)]
+struct Above {
+    names: Vec<(PeerName, Place)>,
+    endpoints: Vec<(Endpoint, Signature, Place)>,
+}
+
+/// What segments are signed with.
+type Signature = (Option<SecretFile>, Vec<AoKey>);
+
+fn peer(section: &mut Reader<'_>, shared: &Shared, above: &mut Above) -> Option<Peer> {
     let name = section.text("name", |text| syntax::name(text).map(PeerName::from));
     if let Some(name) = &name {
-        unique(section, "peer", name, names);
+        unique(section, "peer", name, &mut above.names);
     }
     let address = section.text("address", peer_address);
     let asn = peer_asn(section);
@@ -126,10 +155,28 @@ fn peer(
     let source_address = section.text("source-address", syntax::ip);
     let port = section.number("port");
     let passive = section.flag("passive");
-    let multihop = section.number("multihop");
-    let password = section.secret("password-file", LONGEST_PASSWORD);
+    let ttl_security = section.flag("ttl-security");
+    let internal = match asn {
+        Some(PeerAsn::Is(asn)) => local_asn == Some(asn),
+        Some(PeerAsn::Internal) => true,
+        Some(PeerAsn::External) | None => false,
+    };
+    let link_local = match &address {
+        Some(PeerAddress::Fixed(address)) => address.interface.is_some(),
+        Some(PeerAddress::Interface(_)) => true,
+        Some(PeerAddress::Gateway) | None => false,
+    };
+    let multihop = match section.given("multihop") {
+        Some(_) => section.number("multihop"),
+        // As FRR has it: within an AS, peers talk over any distance.
+        None if internal && !ttl_security && !link_local => Some(255),
+        None => Some(1),
+    };
+    let (password, tcp_ao) = signature(section);
+    let vrf = section.text("vrf", syntax::interface);
+    let router_id = section.text("router-id", |text| router_id(text, ""));
     let nodes = section.text("nodes", syntax::selector);
-    if section.flag("ttl-security") && multihop.is_some_and(|hops: u8| hops > 1) {
+    if ttl_security && multihop.is_some_and(|hops: u8| hops > 1) {
         // RFC 5082 §3: the mechanism is for peers that are one hop away.
         let other = (section.place("multihop"), "the peer is farther than the link");
         let message = "ttl-security takes packets from the link only, and multihop lets the peer be farther";
@@ -176,19 +223,74 @@ fn peer(
         port: port?,
         passive,
         multihop: multihop?,
+        ttl_security,
         password,
+        tcp_ao,
+        vrf,
+        router_id,
         nodes,
     };
-    let selected = peer.nodes.as_ref().map(ToString::to_string);
-    let endpoint = (peer.address.clone(), peer.port, peer.source_address, selected);
+    tell_apart(section, &peer, above);
+    Some(peer)
+}
+
+/// Two peers of one address need something that tells their sessions apart, for the routers and for the kernel.
+fn tell_apart(section: &mut Reader<'_>, peer: &Peer, above: &mut Above) {
+    let endpoint = Endpoint::of(peer);
+    let signature = (peer.password.clone(), peer.tcp_ao.clone());
     let place = section.place("address");
-    if let Some((_, first)) = endpoints.iter().find(|(other, _)| *other == endpoint) {
+    if let Some((_, _, first)) = above.endpoints.iter().find(|(other, _, _)| *other == endpoint) {
         let message = format!("two peers have the address {} on the same nodes", peer.address);
-        let hint = "a router takes one session from each address; keep one of them, or tell them apart by nodes";
+        let hint = "a router takes one session from each address; keep one of them, or tell them apart by nodes, \
+                    source-address or vrf";
+        section.conflict(place.clone(), message, hint, (first.clone(), "the first is here"));
+    } else if let Some((_, _, first)) = above.endpoints.iter().find(|(other, signed, _)| {
+        let same_but_for_the_port = Endpoint { port: other.port, ..Endpoint::of(peer) } == *other;
+        same_but_for_the_port && *signed != signature
+    }) {
+        // The kernel looks keys up by the address alone.
+        let message = format!("two peers have the address {} and are signed differently", peer.address);
+        let hint = "give each a source-address of its own, or both the same password";
         section.conflict(place.clone(), message, hint, (first.clone(), "the first is here"));
     }
-    endpoints.push((endpoint, place));
-    Some(peer)
+    above.endpoints.push((endpoint, signature, place));
+}
+
+/// The password or the keys: at most one of both.
+fn signature(section: &mut Reader<'_>) -> Signature {
+    let password = section.secret("password-file", LONGEST_PASSWORD);
+    if password.as_ref().is_some_and(|password| password.secret.expose().contains(&b'\n')) {
+        let hint = "a password is one line; take the others out of the file";
+        section.complain(section.place("password-file"), "the password has more than one line", hint);
+    }
+    let mut ids: Vec<(u8, u8, Place)> = Vec::new();
+    let keys = section.many("tcp-ao", |section| {
+        let (send_id, receive_id) = (section.number("send-id"), section.number("receive-id"));
+        let algorithm = section.text("algorithm", |text| {
+            let all = [AoAlgorithm::HmacSha1, AoAlgorithm::Aes128Cmac];
+            let word = syntax::word("algorithm of TCP-AO", text, &all.map(AoAlgorithm::name))?;
+            Ok(if word == AoAlgorithm::HmacSha1.name() { AoAlgorithm::HmacSha1 } else { AoAlgorithm::Aes128Cmac })
+        });
+        let secret = section.secret("key-file", LONGEST_PASSWORD);
+        let (send_id, receive_id) = (send_id?, receive_id?);
+        // RFC 5925 §3.1: the ids of one connection's keys must not overlap.
+        if let Some((_, _, first)) = ids.iter().find(|(send, receive, _)| *send == send_id || *receive == receive_id) {
+            let hint = "each key of a peer has a send-id and a receive-id of its own";
+            section.conflict(section.header(), "two keys with one id", hint, (first.clone(), "the first is here"));
+        }
+        ids.push((send_id, receive_id, section.header()));
+        Some(AoKey { send_id, receive_id, algorithm: algorithm?, secret: secret? })
+    });
+    if section.empty_list_given("tcp-ao") {
+        let hint = "name a key, or take `tcp-ao` out for segments without a signature";
+        section.complain(section.place("tcp-ao"), "`tcp-ao` holds no key", hint);
+    }
+    if section.given("tcp-ao").is_some() && section.given("password-file").is_some() {
+        let other = (section.place("tcp-ao"), "the keys of TCP-AO");
+        let message = "password-file is for TCP MD5, which TCP-AO replaces";
+        section.conflict(section.place("password-file"), message, "keep one of them", other);
+    }
+    (password, keys)
 }
 
 /// `10.0.0.1`, `fd35::1`, `fe80::1%eth0`, an interface, or `gateway`.

@@ -4,8 +4,8 @@
 use std::fmt::{Display, Write};
 
 use super::{
-    Access, Advertisement, Api, Bgp, Config, Host, Kubernetes, L2, Log, LogFormat, Manifests, Node, Peer, PeerAsn,
-    Pool, SecretFile, Source, State, duration,
+    Access, Advertisement, AoKey, Api, Bgp, Config, Host, Kubernetes, L2, Log, LogFormat, Manifests, Node, Peer,
+    PeerAsn, Pool, SecretFile, Source, State, duration,
 };
 
 /// The whole configuration, in the order of the sections in the manual.
@@ -85,6 +85,21 @@ impl Page {
 
     fn secret(&mut self, key: &str, secret: Option<&SecretFile>) {
         self.text_if(key, secret.and_then(|secret| secret.path.as_ref()).map(|path| path.display()));
+    }
+
+    fn tcp_ao(&mut self, keys: &[AoKey]) {
+        let entry = |AoKey { send_id, receive_id, algorithm, secret }: &AoKey| {
+            let path = secret.path.as_ref().map(|path| format!(", key-file = {}", quoted(path.display())));
+            format!(
+                "{{ send-id = {send_id}, receive-id = {receive_id}, algorithm = \"{}\"{} }}",
+                algorithm.name(),
+                path.unwrap_or_default()
+            )
+        };
+        let entries: Vec<String> = keys.iter().map(entry).collect();
+        if !entries.is_empty() {
+            self.plain("tcp-ao", format_args!("[{}]", entries.join(", ")));
+        }
     }
 
     fn source(&mut self, source: &Source) {
@@ -170,7 +185,11 @@ impl Page {
             port,
             passive,
             multihop,
+            ttl_security,
             password,
+            tcp_ao,
+            vrf,
+            router_id,
             nodes,
         } = peer;
         self.section("[[bgp.peer]]");
@@ -189,7 +208,11 @@ impl Page {
         self.plain("port", port);
         self.plain("passive", passive);
         self.plain("multihop", multihop);
+        self.plain("ttl-security", ttl_security);
         self.secret("password-file", password.as_ref());
+        self.tcp_ao(tcp_ao);
+        self.text_if("vrf", vrf.as_ref());
+        self.text_if("router-id", *router_id);
         self.text_if("nodes", nodes.as_ref());
     }
 

@@ -24,7 +24,9 @@ fn parse_one(text: &str) -> Result<Config, Complaints> {
 /// The files with secrets that there are for the tests of this file: by the names below, and none else.
 struct TestSecrets;
 
-const SECRET_FILES: [(&str, &[u8]); 4] = [
+const SECRET_FILES: [(&str, &[u8]); 6] = [
+    ("/etc/crier/tor.ao", b"marlin"),
+    ("/etc/crier/two-lines", b"one\ntwo\n"),
     ("/etc/crier/tor.md5", b"swordfish\n"),
     ("/etc/crier/empty", b"\n"),
     ("/etc/crier/80-octets", &[b'x'; 80]),
@@ -40,6 +42,16 @@ impl Secrets for TestSecrets {
         let known = SECRET_FILES.iter().find(|(known, _)| path == Path::new(known));
         known.map(|(_, octets)| octets.to_vec()).ok_or(std::io::ErrorKind::NotFound.into())
     }
+}
+
+fn secret(path: &str) -> SecretFile {
+    let (octets, _) = secrets::find(&TestSecrets, Path::new(path)).unwrap();
+    SecretFile { path: Some(path.into()), secret: octets[..].into() }
+}
+
+fn ao_keys(id: u8) -> Vec<AoKey> {
+    let key = |id, algorithm| AoKey { send_id: id, receive_id: !id, algorithm, secret: secret("/etc/crier/tor.ao") };
+    vec![key(id, AoAlgorithm::HmacSha1), key(id.wrapping_add(1), AoAlgorithm::Aes128Cmac)]
 }
 
 /// The configuration of a text that is added to the least one.
@@ -118,7 +130,9 @@ fn the_example_is_a_good_configuration_and_with_every_key_set_too() {
         _ => line.to_owned(),
     };
     let lines: Vec<String> = EXAMPLE.lines().map(set).collect();
-    let without = lines.iter().filter(|line| *line != "folder = \"/etc/crier/manifests\"");
+    // One source of Services, and one kind of signature.
+    let others = |line: &&String| *line != "folder = \"/etc/crier/manifests\"" && !line.starts_with("tcp-ao");
+    let without = lines.iter().filter(others);
     let all: String = without.map(|line| format!("{line}\n")).collect();
     let config = parse_one(&all).unwrap_or_else(|complaints| panic!("{complaints}"));
     assert_eq!(config.l2[0].preference[0].weight, 100);
@@ -129,9 +143,10 @@ fn the_example_is_a_good_configuration_and_with_every_key_set_too() {
 #[test]
 fn every_available_key_is_in_the_example_and_no_other() {
     for section in SECTIONS.iter().filter(|section| !section.path.is_empty()) {
-        let inline = section.path == "l2.preference";
-        let text =
-            if inline { EXAMPLE.split("preference = ").nth(1) } else { EXAMPLE.split(&format!("{section}\n")).nth(1) };
+        let (inside, key) = section.path.rsplit_once('.').unwrap_or(("", section.path));
+        let inline = Section::find(inside).is_some_and(|outer| outer.repeated);
+        let start = if inline { format!("{key} = ") } else { format!("{section}\n") };
+        let text = EXAMPLE.split(&start).nth(1);
         let text = text.and_then(|text| text.split(if inline { "\n" } else { "\n\n\n" }).next());
         assert_eq!(text.is_some(), section.available == Available::Yes, "{section} is in the example if available");
         let Some(text) = text else { continue };
@@ -185,7 +200,11 @@ fn defaults_are_those_that_the_table_names() {
                 port: 179,
                 passive: false,
                 multihop: 1,
+                ttl_security: false,
                 password: None,
+                tcp_ao: vec![],
+                vrf: None,
+                router_id: None,
                 nodes: None,
             }],
             advertisements: vec![Advertisement {
@@ -262,13 +281,14 @@ fn the_table_knows_every_key_of_the_contract() {
         (
             "bgp.peer",
             "name address asn hold-time keepalive-time connect-retry-time local-asn source-address port passive \
-             multihop ttl-security password-file graceful-restart bfd nodes vrf",
+             multihop ttl-security password-file tcp-ao graceful-restart bfd nodes vrf router-id",
         ),
         (
             "bgp.advertisement",
             "pools peers service-selector nodes aggregation-length aggregation-length-v6 local-preference med prepend \
              communities link-bandwidth",
         ),
+        ("bgp.peer.tcp-ao", "send-id receive-id algorithm key-file"),
         ("bfd", "name receive-interval transmit-interval multiplier minimum-ttl"),
         ("vrf", "name table interfaces manage routes"),
         ("vrf.routes", "to via"),
@@ -327,6 +347,40 @@ fn values_arrive_in_the_configuration() {
     assert_eq!(peer.address.to_string(), "fe80::1%eth0");
     let communities: Vec<String> = config.bgp.advertisements[0].communities.iter().map(ToString::to_string).collect();
     assert_eq!(communities, ["64512:9", "no-export", "large:1:2:3"], "sorted, aliases resolved, none twice");
+}
+
+/// How far a peer may be where nobody says it.
+#[test]
+fn within_an_as_a_peer_may_be_far_and_of_another_as_on_the_link() {
+    for (peer, hops) in [
+        ("address = \"10.0.0.1\"\nasn = 64512", 1),
+        ("address = \"10.0.0.1\"\nasn = \"external\"", 1),
+        ("address = \"10.0.0.1\"\nasn = \"internal\"", 255),
+        ("address = \"10.0.0.1\"\nasn = 64513", 255),
+        ("address = \"10.0.0.1\"\nasn = 64513\nlocal-asn = 64514", 1),
+        ("address = \"10.0.0.1\"\nasn = \"internal\"\nttl-security = true", 1),
+        ("address = \"10.0.0.1\"\nasn = \"internal\"\nmultihop = 3", 3),
+        ("address = \"fe80::1%eth0\"\nasn = \"internal\"", 1),
+    ] {
+        let config = good(&format!("[bgp]\nasn = 64513\n[[bgp.peer]]\nname = \"tor\"\n{peer}\n"));
+        assert_eq!(config.bgp.peers[0].multihop, hops, "{peer}");
+    }
+}
+
+#[test]
+fn a_secret_is_in_the_configuration_and_in_nothing_that_is_printed() {
+    let peer = "[bgp]\nasn = 64513\n[[bgp.peer]]\nname = \"tor\"\naddress = \"10.0.0.1\"\nasn = 64512\n";
+    let md5 = good(&format!("{peer}password-file = \"/etc/crier/tor.md5\"\n"));
+    let ao = good(&format!("{peer}tcp-ao = [{{ send-id = 1, receive-id = 2, key-file = \"/etc/crier/tor.ao\" }}]\n"));
+    assert_eq!(md5.bgp.peers[0].password.as_ref().unwrap().secret.expose(), b"swordfish");
+    assert_eq!(ao.bgp.peers[0].tcp_ao[0].secret.secret.expose(), b"marlin");
+    for config in [md5, ao] {
+        assert_eq!(config.secrets().count(), 1);
+        let printed = format!("{}\n{config:?}\n{config:#?}", show(&config));
+        assert!(!printed.contains("swordfish") && !printed.contains("marlin"), "{printed}");
+        // Octets in decimal, as slices print them.
+        assert!(!printed.contains("115, 119") && !printed.contains("109, 97"), "{printed}");
+    }
 }
 
 #[test]
@@ -464,7 +518,11 @@ proptest! {
                 port: 179,
                 passive,
                 multihop: 1,
-                password: None,
+                ttl_security: passive,
+                password: (n % 3 == 1).then(|| secret("/etc/crier/tor.md5")),
+                tcp_ao: if n % 3 == 2 { ao_keys(small) } else { vec![] },
+                vrf: (n % 2 == 1).then(|| "red".into()),
+                router_id: hold.map(|_| "10.0.0.9".parse().unwrap()),
                 nodes: None,
             });
             config.bgp.advertisements.push(Advertisement {
@@ -509,7 +567,7 @@ proptest! {
 fn live_lines() -> String {
     EXAMPLE
         .lines()
-        .filter(|line| !line.starts_with("# "))
+        .filter(|line| !line.starts_with("# ") && !line.starts_with("#tcp-ao"))
         .map(|line| line.trim_start_matches('#').to_owned() + "\n")
         .collect()
 }

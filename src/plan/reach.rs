@@ -119,6 +119,10 @@ mod tests {
             passive: false,
             multihop: 1,
             password: None,
+            tcp_ao: Vec::new(),
+            ttl_security: false,
+            vrf: None,
+            router_id: None,
             nodes: None,
         }
     }

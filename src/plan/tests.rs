@@ -52,7 +52,11 @@ fn peer(name: &str) -> config::Peer {
         port: 179,
         passive: false,
         multihop: 1,
+        ttl_security: false,
         password: None,
+        tcp_ao: vec![],
+        vrf: None,
+        router_id: None,
         nodes: None,
     }
 }

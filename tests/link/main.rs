@@ -10,6 +10,7 @@ mod namespace;
 mod observes;
 mod routes;
 mod seeks;
+mod sessions;
 mod wire;
 
 use std::panic::catch_unwind;
@@ -20,7 +21,8 @@ type Test = (&'static str, fn());
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let tests: Vec<Test> =
-        [answers::TESTS, binds::TESTS, host::TESTS, observes::TESTS, routes::TESTS, seeks::TESTS].concat();
+        [answers::TESTS, binds::TESTS, host::TESTS, observes::TESTS, routes::TESTS, seeks::TESTS, sessions::TESTS]
+            .concat();
     if arguments.iter().any(|argument| argument == "--list") {
         tests.iter().for_each(|(name, _)| println!("{name}: test"));
         return ExitCode::SUCCESS;

@@ -9,9 +9,13 @@ use ipnet::IpNet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 
+use std::net::SocketAddr;
+
+use tokio::net::TcpStream;
+
 use super::*;
 use crate::address::ScopedAddress;
-use crate::bgp::transport::Listen;
+use crate::bgp::listeners::Listen;
 use crate::bgp::wire::{
     AfiSafi, Attributes, Capability, Dialect, Frame, Message, Open, OpenError, Parsed, ParsedUpdate, RefreshKind,
     RouteRefresh, Update,
@@ -93,7 +97,11 @@ fn settings(name: &str, peer: SocketAddr, source: Option<&str>) -> config::Peer 
         port: peer.port(),
         passive: false,
         multihop: 1,
+        ttl_security: false,
         password: None,
+        tcp_ao: vec![],
+        vrf: None,
+        router_id: None,
         nodes: None,
     }
 }
@@ -519,4 +527,200 @@ async fn a_peer_that_is_nowhere_is_talked_to_once_it_is_found_and_its_session_en
     bench.stop("done").await;
     one.stop("done").await;
     two.stop("done").await;
+}
+
+fn password(text: &str) -> Option<config::SecretFile> {
+    Some(config::SecretFile { path: None, secret: text.as_bytes().into() })
+}
+
+/// A slice with several peers.
+fn slice_of(router_id: [u8; 4], peers: impl IntoIterator<Item = config::Peer>) -> BgpSlice {
+    let mut all = BgpSlice { router_id: Some(router_id.into()), complete: true, ..BgpSlice::default() };
+    for settings in peers {
+        let name = settings.name.clone();
+        let PeerAddress::Fixed(address) = settings.address.clone() else { panic!("{name} has no address") };
+        all.peers.insert(name, PeerSlice { settings: Arc::new(settings), address: Ok(address), routes: Routes::new() });
+    }
+    all
+}
+
+impl Bench {
+    /// Waits until every one of these peers has an established session.
+    async fn established(&mut self, names: &[&str]) {
+        let mut up = std::collections::BTreeSet::new();
+        let mut last = BTreeMap::new();
+        let wait = async {
+            while up.len() < names.len() {
+                let Some(Fact::Session(name, report)) = self.facts.recv().await else {
+                    panic!("the speaker has ended")
+                };
+                if report.state == SessionState::Established {
+                    up.insert(name.to_string());
+                } else {
+                    up.remove(name.as_str());
+                }
+                last.insert(name, report);
+            }
+        };
+        if tokio::time::timeout(SOON, wait).await.is_err() {
+            panic!("not all of {names:?} came up: {last:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_with_a_password_comes_up_whoever_dials_and_with_another_one_it_does_not() {
+    for (ours, theirs, works) in [("one", "one", true), ("one", "two", false)] {
+        let (one_listens, one_address) = listeners("127.0.0.1");
+        let (two_listens, two_address) = listeners("127.0.0.2");
+        // A dial into silence is given up after the connect-retry time.
+        let fast = |peer: config::Peer| config::Peer { connect_retry_time: Duration::from_millis(500), ..peer };
+        let one = fast(config::Peer { password: password(ours), ..settings("two", two_address, Some("127.0.0.1")) });
+        let two = fast(config::Peer {
+            local_asn: 65002,
+            password: password(theirs),
+            ..settings("one", one_address, Some("127.0.0.2"))
+        });
+        let mut one = Bench::start(one_listens, slice_of([10, 0, 0, 1], [one]));
+        let mut two = Bench::start(two_listens, slice_of([10, 0, 0, 2], [two]));
+        if works {
+            one.established(&["two"]).await;
+            two.established(&["one"]).await;
+        } else {
+            let report = one.report("the dial failed", |it| it.last_error.is_some()).await;
+            assert_ne!(report.state, SessionState::Established);
+            assert!(report.last_error.unwrap().starts_with("cannot connect"), "the kernel drops what they send");
+        }
+    }
+}
+
+/// Two routers at one address, and a node with two addresses, AS numbers and router ids: each session has its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn peers_of_one_address_have_each_its_own_local_address_as_number_router_id_and_password() {
+    let listen = Listen { addresses: vec!["0.0.0.0".parse().unwrap()], port: 0 };
+    let node_listens = Listeners::open(&listen).unwrap();
+    let port = node_listens.local_addresses()[0].port();
+    let (router_listens, router_address) = listeners("127.0.0.5");
+    let at = |ip: &str| SocketAddr::new(ip.parse().unwrap(), port);
+    // The node waits, so that all depends on telling apart what comes in.
+    let of_node = |name: &str, source: &str, local_asn, last: u8| config::Peer {
+        passive: true,
+        local_asn,
+        router_id: Some(Ipv4Addr::new(10, 9, 9, last)),
+        password: password(name),
+        ..settings(name, router_address, Some(source))
+    };
+    let of_router = |name: &str, to: &str, asn| config::Peer {
+        local_asn: 65100,
+        asn: PeerAsn::Is(asn),
+        password: password(name),
+        ..settings(name, at(to), Some("127.0.0.5"))
+    };
+    let node = [of_node("blue", "127.0.0.6", 65006, 6), of_node("green", "127.0.0.7", 65007, 7)];
+    let router = [of_router("blue", "127.0.0.6", 65006), of_router("green", "127.0.0.7", 65007)];
+    let mut node = Bench::start(node_listens, slice_of([10, 0, 0, 1], node));
+    // The keys are there when the router dials.
+    node.report("the peers are started", |it| it.state == SessionState::Active).await;
+    let mut router = Bench::start(router_listens, slice_of([10, 0, 0, 2], router));
+    router.established(&["blue", "green"]).await;
+    node.established(&["blue", "green"]).await;
+}
+
+#[tokio::test]
+async fn a_peer_sees_its_own_router_id_and_ours_is_compared_with_that() {
+    let (bench, address) = against_a_script(Routes::new(), |peer| {
+        peer.router_id = Some(Ipv4Addr::new(10, 0, 0, 77));
+    });
+    let mut script = Script::dial(address, None).await;
+    script.say(&Script::open(65009, 90)).await;
+    match script.hear().await {
+        Some(Parsed::Open(open)) => assert_eq!(open.identifier, Ipv4Addr::new(10, 0, 0, 77)),
+        other => panic!("an OPEN was to come, not {other:?}"),
+    }
+    drop(bench);
+}
+
+#[tokio::test]
+async fn without_a_hold_time_no_keepalive_is_asked_for_and_silence_ends_nothing() {
+    let (mut bench, address) = against_a_script(routes(3, 0), |peer| peer.hold_time = None);
+    let mut script = Script::dial(address, None).await;
+    script.establish(90).await;
+    let report = bench.report("it is established", |it| it.state == SessionState::Established).await;
+    assert_eq!(report.hold_time_secs, None, "0 on either side is none (RFC 4271 §4.2)");
+    script.read_until("the routes came", |script| script.rib.len() == 3).await;
+}
+
+#[tokio::test]
+async fn a_passive_peer_dials_nobody_and_takes_who_comes() {
+    let target = tokio::net::TcpListener::bind("127.0.0.9:0").await.unwrap();
+    let port = target.local_addr().unwrap().port();
+    let (mut bench, address) = against_a_script(Routes::new(), |peer| {
+        peer.port = port;
+        peer.connect_retry_time = Duration::from_millis(100);
+    });
+    bench.report("it waits", |it| it.state == SessionState::Active).await;
+    let dialled = tokio::time::timeout(Duration::from_millis(500), target.accept()).await;
+    assert!(dialled.is_err(), "it is not to dial: {dialled:?}");
+    let mut script = Script::dial(address, None).await;
+    script.establish(90).await;
+}
+
+#[tokio::test]
+async fn a_source_address_that_this_host_has_not_is_named_with_the_peer() {
+    let (idle_listeners, _) = listeners("127.0.0.1");
+    let far = settings("far", "127.0.0.8:9".parse().unwrap(), Some("192.0.2.77"));
+    let mut bench = Bench::start(idle_listeners, slice_of([10, 0, 0, 1], [far]));
+    let report = bench.report("the dial failed", |it| it.last_error.is_some()).await;
+    assert_eq!(
+        report.last_error.as_deref(),
+        Some("cannot connect: source address 192.0.2.77: Cannot assign requested address")
+    );
+}
+
+#[tokio::test]
+async fn a_passive_peer_whose_key_the_kernel_does_not_take_says_so_and_takes_nobody() {
+    let secret = config::SecretFile { path: None, secret: (&b"key"[..]).into() };
+    let key = config::AoKey { send_id: 1, receive_id: 1, algorithm: config::AoAlgorithm::HmacSha1, secret };
+    let (mut bench, address) = against_a_script(Routes::new(), |peer| peer.tcp_ao = vec![key]);
+    let told = async {
+        loop {
+            let Some(Fact::Session(_, report)) = bench.facts.recv().await else { panic!("the speaker has ended") };
+            if let Some(why) = report.last_error {
+                return why;
+            }
+        }
+    };
+    // A kernel with TCP-AO has nothing to say, and drops what is not signed.
+    let Ok(why) = tokio::time::timeout(Duration::from_secs(2), told).await else { return };
+    assert_eq!(why, "this kernel has no TCP-AO: it takes Linux 6.7 or later with CONFIG_TCP_AO");
+    let mut script = Script::dial(address, None).await;
+    let read = tokio::time::timeout(SOON, script.stream.read(&mut [0; 64])).await.expect("closed at once");
+    assert!(matches!(read, Ok(0) | Err(_)), "without a word: {read:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_ttl_security_on_both_ends_a_session_comes_up_and_with_a_router_between_it_does_not() {
+    for (theirs, works) in [(255, true), (254, false)] {
+        let (one_listens, one_address) = listeners("127.0.0.1");
+        let (two_listens, _) = listeners("127.0.0.2");
+        let near = config::Peer {
+            passive: true,
+            ttl_security: true,
+            ..settings("two", "127.0.0.2:179".parse().unwrap(), Some("127.0.0.1"))
+        };
+        // What is left of the TTL behind a router.
+        let two =
+            config::Peer { local_asn: 65002, multihop: theirs, ..settings("one", one_address, Some("127.0.0.2")) };
+        let mut one = Bench::start(one_listens, slice_of([10, 0, 0, 1], [near]));
+        let _two = Bench::start(two_listens, slice_of([10, 0, 0, 2], [two]));
+        if works {
+            one.established(&["two"]).await;
+        } else {
+            let report = one.report("it is refused", |it| it.last_error.is_some()).await;
+            assert_eq!(
+                report.last_error.as_deref(),
+                Some("an accepted connection came with TTL 254, not from the link")
+            );
+        }
+    }
 }

@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use crier::bgp::listeners::{Listen, Listeners};
 use crier::bgp::speaker;
-use crier::bgp::transport::{Listen, Listeners};
 use crier::community::Community;
 use crier::config::{self, PeerAddress, SourceFile};
 use crier::plan::slice::{BgpSlice, PeerSlice};

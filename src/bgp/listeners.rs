@@ -1,0 +1,341 @@
+//! The sockets that BGP connections are accepted on, and the keys of all peers on them. Floor 2.
+//!
+//! One socket for each address of `listen`, IPv4 and IPv6 apart, and the same again for each VRF with a peer. The kernel keeps
+//! one key for a peer's address on a socket. So where two peers have one address and different keys, each gets a socket of its
+//! own: at its source address, or on its link where the address is link-local.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::poll_fn;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
+use std::task::Poll;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::socket_options::{self, interface_index};
+use super::transport::{GTSM_TTL, Protection, Route, describe};
+use crate::names::{InterfaceName, PeerName};
+
+/// Where the speaker accepts connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// Empty: only dials.
+    pub addresses: Vec<IpAddr>,
+    pub port: u16,
+}
+
+/// One address could not be listened on; none is then.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot accept BGP connections on {address}{}: {source}{hint}", self.on_device())]
+pub struct ListenError {
+    pub address: SocketAddr,
+    pub device: Option<InterfaceName>,
+    pub source: io::Error,
+    hint: &'static str,
+}
+
+/// The open listening sockets.
+#[derive(Debug)]
+pub struct Listeners {
+    listen: Listen,
+    sockets: BTreeMap<Spot, Listener>,
+    /// What was said last of each peer that cannot be heard.
+    deaf: BTreeMap<PeerName, String>,
+}
+
+/// A connection that a peer, or somebody, opened.
+#[derive(Debug)]
+pub struct Arrival {
+    pub stream: TcpStream,
+    pub from: SocketAddr,
+    /// What the kernel asked of its segments, from the first on. `Err` says why a connection from this address cannot be trusted.
+    pub signed: Result<Protection, String>,
+    /// The local address that the peer dialled.
+    pub local: IpAddr,
+    /// The device that the connection is bound to: a VRF, or the link of a link-local address.
+    pub device: Option<InterfaceName>,
+}
+
+/// What one socket listens on.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Spot {
+    ip: IpAddr,
+    device: Option<InterfaceName>,
+}
+
+/// Whether a socket may be opened beside others on the same port. To the kernel an address and a device overlap with "all"; the
+/// connection goes to the socket that says more. The first sockets may not, so that another speaker on this host is noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    No,
+    Yes,
+}
+
+#[derive(Debug)]
+struct Listener {
+    socket: TcpListener,
+    /// The number of the device when the socket was bound to it.
+    index: Option<u32>,
+    /// By the address of the peer; the kernel has no other way to tell them apart.
+    keys: BTreeMap<IpAddr, Result<Protection, String>>,
+}
+
+/// Connections that the kernel holds until they are accepted.
+const LISTEN_BACKLOG: i32 = 128;
+
+/// How often to look after what could not be opened or set, and after devices, which can be made anew under the same name.
+pub const RETRY_PAUSE: Duration = Duration::from_secs(5);
+
+impl ListenError {
+    fn on_device(&self) -> String {
+        self.device.as_ref().map(|device| format!(" in {device}")).unwrap_or_default()
+    }
+}
+
+impl Listeners {
+    /// Opens all sockets outside VRFs. Needs a runtime, and root or CAP_NET_BIND_SERVICE for a port below 1024.
+    pub fn open(listen: &Listen) -> Result<Listeners, ListenError> {
+        let mut listen = listen.clone();
+        let mut sockets = BTreeMap::new();
+        for ip in listen.addresses.clone() {
+            let spot = Spot { ip, device: None };
+            let listener = spot.open(listen.port, Sharing::No)?;
+            if listen.addresses.len() == 1
+                && let Ok(address) = listener.socket.local_addr()
+            {
+                // A port that the kernel chose is that of the sockets to come, too.
+                listen.port = address.port();
+            }
+            sockets.insert(spot, listener);
+        }
+        Ok(Listeners { listen, sockets, deaf: BTreeMap::new() })
+    }
+
+    /// The addresses that are listened on.
+    pub fn local_addresses(&self) -> Vec<SocketAddr> {
+        self.sockets.values().filter_map(|listener| listener.socket.local_addr().ok()).collect()
+    }
+
+    /// Opens and closes sockets and sets keys, so that exactly these peers can be heard. Answers which cannot, and why, as far
+    /// as that is news. Call it again after [`RETRY_PAUSE`] while [`Listeners::wants_another_look`].
+    pub fn follow<'r>(&mut self, peers: impl Iterator<Item = (&'r PeerName, &'r Route)>) -> Vec<(PeerName, String)> {
+        let peers: Vec<(&PeerName, &Route)> = peers.collect();
+        let routes: Vec<&Route> = peers.iter().map(|(_, route)| *route).collect();
+        let arrangement = arrange(&self.listen, &routes);
+        self.sockets.retain(|spot, listener| arrangement.contains_key(spot) && spot.is_current(listener));
+        let mut failures: BTreeMap<Spot, String> = BTreeMap::new();
+        for (spot, keys) in arrangement {
+            let listener = match self.sockets.entry(spot.clone()) {
+                std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+                std::collections::btree_map::Entry::Vacant(entry) => match spot.open(self.listen.port, Sharing::Yes) {
+                    Ok(listener) => entry.insert(listener),
+                    Err(error) => {
+                        failures.insert(spot, error.to_string());
+                        continue;
+                    }
+                },
+            };
+            listener.set_keys(keys);
+        }
+        let deaf = peers.iter().filter_map(|(name, route)| {
+            let unopened = failures.iter().find(|(spot, _)| spot.hears(route)).map(|(_, why)| why.clone());
+            let unkeyed = || {
+                let hearing = self.sockets.iter().filter(|(spot, _)| spot.hears(route));
+                hearing.filter_map(|(_, listener)| listener.keys.get(&route.peer.ip)).find_map(|key| key.clone().err())
+            };
+            Some(((*name).clone(), unopened.or_else(unkeyed)?))
+        });
+        let deaf: BTreeMap<PeerName, String> = deaf.collect();
+        let before = std::mem::replace(&mut self.deaf, deaf);
+        let news = self.deaf.iter().filter(|(name, why)| before.get(*name) != Some(why));
+        news.map(|(name, why)| (name.clone(), why.clone())).collect()
+    }
+
+    /// Something is missing that may come, or is there and may be exchanged.
+    pub fn wants_another_look(&self) -> bool {
+        !self.deaf.is_empty() || self.sockets.keys().any(|spot| spot.device.is_some())
+    }
+
+    /// The next connection on any of them; never without one.
+    pub async fn accept(&self) -> io::Result<Arrival> {
+        let (spot, accepted) = poll_fn(|cx| {
+            for (spot, listener) in &self.sockets {
+                if let Poll::Ready(accepted) = listener.socket.poll_accept(cx) {
+                    return Poll::Ready(((spot, listener), accepted));
+                }
+            }
+            Poll::Pending
+        })
+        .await;
+        let (stream, from) = accepted?;
+        let (spot, listener) = spot;
+        let signed = listener.keys.get(&from.ip()).cloned().unwrap_or(Ok(Protection::None));
+        // A connection that its peer has closed already has an address none the less.
+        let local = stream.local_addr().map_or(spot.ip, |address| address.ip());
+        let bound = SockRef::from(&stream).device().ok().flatten();
+        let device = bound.and_then(|name| Some(InterfaceName::from(std::str::from_utf8(&name).ok()?)));
+        Ok(Arrival { stream, from, signed, local, device })
+    }
+}
+
+impl Arrival {
+    /// Is it a connection of this peer, by the addresses and the device alone?
+    pub fn is_of(&self, route: &Route) -> bool {
+        let device =
+            self.device == route.device || (route.peer.interface.is_some() && self.device == route.peer.interface);
+        device && route.is_from(self.from) && route.source.is_none_or(|source| source == self.local)
+    }
+
+    /// Why the peer must not have it although it comes from its address.
+    pub fn mistrust(&self, route: &Route) -> Option<String> {
+        match &self.signed {
+            Err(why) => Some(why.clone()),
+            Ok(signed) if *signed != route.protection => {
+                Some(format!("an accepted connection is {signed}, and the peer's are {}", route.protection))
+            }
+            Ok(_) if route.link_only => match socket_options::ttl_of_syn(self.stream.as_fd()) {
+                // RFC 5082 §3: what is not of the link is not to be trusted. The kernel's check begins with `dress_accepted`,
+                // and data may have come before.
+                Ok(Some(GTSM_TTL)) => None,
+                Ok(Some(ttl)) => Some(format!("an accepted connection came with TTL {ttl}, not from the link")),
+                Ok(None) => Some("the kernel does not tell what TTL an accepted connection came with".to_owned()),
+                Err(error) => Some(format!("the TTL of an accepted connection: {}", describe(&error))),
+            },
+            Ok(_) => None,
+        }
+    }
+}
+
+/// The sockets that are needed, and of which peer each has the key, by the peer's address.
+fn arrange(listen: &Listen, routes: &[&Route]) -> BTreeMap<Spot, BTreeMap<IpAddr, Protection>> {
+    let mut devices: BTreeSet<Option<InterfaceName>> = routes.iter().map(|route| route.device.clone()).collect();
+    devices.insert(None);
+    let at_all = |device: Option<InterfaceName>| {
+        listen.addresses.iter().map(move |ip| Spot { ip: *ip, device: device.clone() }).collect::<Vec<_>>()
+    };
+    let mut spots: BTreeSet<Spot> = devices.into_iter().flat_map(at_all).collect();
+    for route in routes.iter().filter(|_| !listen.addresses.is_empty()) {
+        let contested = routes.iter().any(|other| {
+            other.peer == route.peer && other.device == route.device && other.protection != route.protection
+        });
+        match (contested, &route.peer.interface, route.source) {
+            (true, Some(interface), _) => {
+                spots.insert(Spot { ip: Ipv6Addr::UNSPECIFIED.into(), device: Some(interface.clone()) });
+            }
+            (true, None, Some(ip)) => {
+                spots.insert(Spot { ip, device: route.device.clone() });
+            }
+            (true, None, None) | (false, _, _) => {}
+        }
+    }
+    let keys = |spot: &Spot| {
+        let mut best: BTreeMap<IpAddr, (u8, &Protection)> = BTreeMap::new();
+        for route in routes.iter().filter(|route| spot.hears(route)) {
+            // The peer that means just this socket comes first, then one that leaves the address open.
+            let rank = match route.source {
+                _ if route.peer.interface.is_some() && spot.device == route.peer.interface => 0,
+                Some(source) if source == spot.ip => 0,
+                None => 1,
+                Some(_) => 2,
+            };
+            let held = best.entry(route.peer.ip).or_insert((rank, &route.protection));
+            if rank < held.0 {
+                *held = (rank, &route.protection);
+            }
+        }
+        let keyed = best.into_iter().filter(|(_, (_, protection))| **protection != Protection::None);
+        keyed.map(|(ip, (_, protection))| (ip, protection.clone())).collect()
+    };
+    spots.into_iter().map(|spot| (spot.clone(), keys(&spot))).collect()
+}
+
+impl Spot {
+    /// Can the peer's connections come in here?
+    fn hears(&self, route: &Route) -> bool {
+        let device =
+            self.device == route.device || (route.peer.interface.is_some() && self.device == route.peer.interface);
+        let address = self.ip.is_unspecified() || route.source.is_none_or(|source| source == self.ip);
+        device && address && self.ip.is_ipv4() == route.peer.ip.is_ipv4()
+    }
+
+    /// The device has not been made anew since.
+    fn is_current(&self, listener: &Listener) -> bool {
+        self.device.as_ref().map(|device| interface_index(device).ok()) == self.device.as_ref().map(|_| listener.index)
+    }
+
+    fn open(&self, port: u16, sharing: Sharing) -> Result<Listener, ListenError> {
+        let address = SocketAddr::new(self.ip, port);
+        self.try_open(address, sharing).map_err(|source| {
+            let hint = match source.kind() {
+                io::ErrorKind::PermissionDenied => "; a port below 1024 needs root or CAP_NET_BIND_SERVICE",
+                io::ErrorKind::AddrInUse => "; does another BGP speaker run on this host?",
+                _ => "",
+            };
+            ListenError { address, device: self.device.clone(), source, hint }
+        })
+    }
+
+    fn try_open(&self, address: SocketAddr, sharing: Sharing) -> io::Result<Listener> {
+        let index = self.device.as_ref().map(interface_index).transpose()?;
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        // The answer to a SYN leaves with the TTL of the listening socket, and RFC 5082 wants 255 there too. To a peer without
+        // it this one segment is harmless: what an accepted connection sends has the TTL of its peer.
+        if address.is_ipv6() {
+            // Else the IPv4 listener on the same port would be in its way, and IPv4 peers would come in disguise.
+            socket.set_only_v6(true)?;
+            // An address that is not there yet is listened on once it is.
+            socket.set_freebind_v6(true)?;
+            socket.set_unicast_hops_v6(u32::from(GTSM_TTL))?;
+        } else {
+            socket.set_freebind_v4(true)?;
+            socket.set_ttl_v4(u32::from(GTSM_TTL))?;
+        }
+        socket_options::keep_syns(socket.as_fd())?;
+        socket.bind_device(self.device.as_ref().map(|device| device.as_str().as_bytes()))?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(sharing == Sharing::Yes)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&SockAddr::from(address))?;
+        socket.listen(LISTEN_BACKLOG)?;
+        socket.set_reuse_port(true)?;
+        Ok(Listener { socket: TcpListener::from_std(socket.into())?, index, keys: BTreeMap::new() })
+    }
+}
+
+impl Listener {
+    /// Makes these the keys. What waits to be accepted came in without a new key, so it is closed.
+    fn set_keys(&mut self, wanted: BTreeMap<IpAddr, Protection>) {
+        let held = std::mem::take(&mut self.keys);
+        let mut stricter = false;
+        for (ip, key) in &held {
+            if wanted.get(ip) != key.as_ref().ok()
+                && let Ok(key) = key
+            {
+                // A key that is gone already is as well.
+                let _ = key.unset(self.socket.as_fd(), *ip, self.index);
+            }
+        }
+        for (ip, protection) in wanted {
+            let key = match held.get(&ip) {
+                Some(Ok(key)) if *key == protection => Ok(protection),
+                _ => {
+                    stricter = true;
+                    protection
+                        .set(self.socket.as_fd(), ip, self.index, false)
+                        .map(|()| protection)
+                        .map_err(|error| error.to_string())
+                }
+            };
+            self.keys.insert(ip, key);
+        }
+        if stricter {
+            while SockRef::from(&self.socket).accept().is_ok() {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
