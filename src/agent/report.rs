@@ -12,8 +12,9 @@ use crate::plan::Planner;
 use crate::plan::allocate::capacity;
 use crate::plan::decision::{Announcement, Decision};
 use crate::plan::join::Dispute;
+use crate::plan::slice::PeerSlice;
 use crate::reason::Reason;
-use crate::world::{ApiServer, SessionDetail, SessionReport, SessionState};
+use crate::world::{ApiServer, HostProblem, SessionDetail, SessionReport, SessionState};
 
 /// Grows when a field is taken away or changes its meaning.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -33,6 +34,8 @@ pub struct Report {
     pub peers: Vec<PeerReport>,
     pub links: Vec<LinkReport>,
     pub services: Vec<ServiceReport>,
+    /// What is wrong with the settings of this host; the problems below have it too.
+    pub host_problems: Vec<HostProblem>,
     /// What somebody should look at, in plain sentences.
     pub problems: Vec<String>,
 }
@@ -58,7 +61,8 @@ pub struct PoolReport {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PeerReport {
     pub name: PeerName,
-    pub address: IpAddr,
+    /// Where the peer is; while that is not known, the address of the configuration: an interface, or "gateway".
+    pub address: String,
     /// `None` where any external AS is welcome.
     pub asn: Option<u32>,
     pub local_asn: u32,
@@ -71,7 +75,16 @@ pub struct PeerReport {
     pub prefixes_unsendable: usize,
     pub prefixes_received: u64,
     pub last_error: Option<String>,
+    pub security: Security,
     pub session: SessionDetail,
+}
+
+/// How the peer's connections are protected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Security {
+    /// Segments are signed with TCP MD5 (RFC 2385).
+    pub md5: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -106,12 +119,8 @@ impl Report {
                 summary: summary(decision),
             })
             .collect();
-        let peers: Vec<PeerReport> = plan
-            .bgp
-            .peers
-            .iter()
-            .map(|(name, peer)| peer_report(name, &peer.settings, peer.routes.len(), world.sessions.get(name)))
-            .collect();
+        let peers: Vec<PeerReport> =
+            plan.bgp.peers.iter().map(|(name, peer)| peer_report(name, peer, world.sessions.get(name))).collect();
         let links = world.links.values().filter(|link| !link.loopback).map(|link| LinkReport {
             name: link.name.clone(),
             mac: link.mac.map(|mac| mac.to_string()),
@@ -139,6 +148,7 @@ impl Report {
             };
             all.iter().map(in_words).collect::<Vec<_>>()
         }));
+        problems.extend(world.host_problems.iter().map(ToString::to_string));
         problems.extend(world.refused.iter().map(|(key, why)| format!("{key}: status not written: {why}")));
         Report {
             schema_version: SCHEMA_VERSION,
@@ -152,6 +162,7 @@ impl Report {
             links: links.collect(),
             services,
             api_server,
+            host_problems: world.host_problems.clone(),
             problems,
         }
     }
@@ -171,15 +182,14 @@ fn api_server(state: &ApiServer) -> ApiServerReport {
     }
 }
 
-pub(super) fn peer_report(
-    name: &PeerName,
-    settings: &crate::config::Peer,
-    prefixes_wanted: usize,
-    session: Option<&SessionReport>,
-) -> PeerReport {
+pub(super) fn peer_report(name: &PeerName, peer: &PeerSlice, session: Option<&SessionReport>) -> PeerReport {
+    let PeerSlice { settings, address, routes } = peer;
+    // What the session said last is past when there is nobody to have one with.
+    let session = session.filter(|_| address.is_ok());
+    let nowhere = address.as_ref().err().map(ToString::to_string);
     PeerReport {
         name: name.clone(),
-        address: settings.address.ip,
+        address: address.as_ref().map_or_else(|_| settings.address.to_string(), ToString::to_string),
         asn: match settings.asn {
             PeerAsn::Is(asn) => Some(asn),
             PeerAsn::Internal => Some(settings.local_asn),
@@ -190,11 +200,12 @@ pub(super) fn peer_report(
         since: session.and_then(|session| Timestamp::try_from(session.since).ok()),
         local_address: session.and_then(|session| session.local_address),
         hold_time_secs: session.and_then(|session| session.hold_time_secs),
-        prefixes_wanted,
+        prefixes_wanted: routes.len(),
         prefixes_sent: session.map_or(0, |session| session.prefixes_sent),
         prefixes_unsendable: session.map_or(0, |session| session.prefixes_unsendable),
         prefixes_received: session.map_or(0, |session| session.prefixes_received),
-        last_error: session.and_then(|session| session.last_error.clone()),
+        last_error: nowhere.or_else(|| session.and_then(|session| session.last_error.clone())),
+        security: Security { md5: settings.password.is_some() },
         session: session.map(|session| session.detail.clone()).unwrap_or_default(),
     }
 }

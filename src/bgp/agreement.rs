@@ -1,12 +1,16 @@
 //! What two OPEN messages add up to. Floor 1.
 //! [`Terms`] is what we bring, [`Agreement`] what both sides hold to afterwards, [`OpenRefusal`] why there is none.
+//!
+//! Gap (RFC 7911 §3): ADD-PATH is not offered, on purpose: a node has one way to each of its prefixes, itself.
+//! Gap (RFC 9494 §4.2): long-lived graceful restart is not offered, on purpose: it keeps routes for hours after their node is
+//! gone, and an address that has moved must not lead to where it was.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::wire::{
-    AS_TRANS, AfiSafi, Capability, Dialect, Expectation, ExpectedAsn, MAX_MESSAGE_LEN, Notification,
-    NotificationReason, Open, OpenError, OpenFault,
+    AS_TRANS, AfiSafi, Capability, Dialect, Expectation, ExpectedAsn, MAX_EXTENDED_MESSAGE_LEN, MAX_MESSAGE_LEN,
+    Notification, NotificationReason, Open, OpenError, OpenFault,
 };
 
 /// What we bring to a session with one peer: the settings of the peer, and who we are.
@@ -25,6 +29,8 @@ pub struct Terms {
     pub connect_retry_time: Duration,
     /// Never dial, wait for the peer.
     pub passive: bool,
+    /// The peer's address is link-local, so that both ends know which link its next hops are on.
+    pub link_scoped: bool,
 }
 
 /// The outcome of an OPEN exchange that both sides accepted. Exists only from OpenConfirm on.
@@ -44,24 +50,28 @@ pub struct Agreement {
     pub ipv6_unicast: bool,
     /// IPv4 prefixes may have an IPv6 next hop (RFC 8950).
     pub ipv4_with_ipv6_next_hop: bool,
+    /// The session is bound to one link.
+    pub link_scoped: bool,
     pub route_refresh: bool,
+    /// What is sent again is put between a begin and an end (RFC 7313).
+    pub enhanced_refresh: bool,
     /// Octets, header included: 4096, or 65535 with RFC 8654.
     pub max_message_len: usize,
 }
 
 impl Agreement {
-    /// How this session's octets are read and written. Set `link_scoped` on it where the session is bound to one
-    /// interface: the OPEN messages do not say.
+    /// How this session's octets are read and written.
     pub fn dialect(&self) -> Dialect {
         Dialect {
             four_octet_asn: self.four_octet_asn,
             internal: self.internal(),
             peer_asn: self.peer_asn,
             first_asn_is_peer: true,
-            link_scoped: false,
+            link_scoped: self.link_scoped,
             ipv4_unicast: self.ipv4_unicast,
             ipv6_unicast: self.ipv6_unicast,
             ipv4_with_ipv6_next_hop: self.ipv4_with_ipv6_next_hop,
+            enhanced_refresh: self.enhanced_refresh,
             max_message_len: self.max_message_len,
         }
     }
@@ -116,7 +126,11 @@ impl Terms {
             capabilities: vec![
                 Capability::Multiprotocol(AfiSafi::IPV4_UNICAST),
                 Capability::Multiprotocol(AfiSafi::IPV6_UNICAST),
+                // RFC 8950 §4, offered whatever the session runs over: it only says what we can read.
+                Capability::ExtendedNextHop(vec![(AfiSafi::IPV4_UNICAST, AfiSafi::IPV6_UNICAST.afi)]),
                 Capability::RouteRefresh,
+                Capability::EnhancedRouteRefresh,
+                Capability::ExtendedMessage,
                 Capability::FourOctetAsn(self.local_asn),
             ],
         }
@@ -143,10 +157,12 @@ impl Terms {
             four_octet_asn: theirs.four_octet_asn().is_some(),
             ipv4_unicast,
             ipv6_unicast,
-            // Not in our OPEN.
-            ipv4_with_ipv6_next_hop: false,
+            ipv4_with_ipv6_next_hop: ipv4_unicast && theirs.offers_ipv6_next_hop(AfiSafi::IPV4_UNICAST),
+            link_scoped: self.link_scoped,
             route_refresh: theirs.offers_route_refresh(),
-            max_message_len: MAX_MESSAGE_LEN,
+            enhanced_refresh: theirs.offers_enhanced_refresh(),
+            // RFC 8654 §4. We always offer it. A peer that does not is held to the old limit in what it sends as well.
+            max_message_len: if theirs.offers_extended_message() { MAX_EXTENDED_MESSAGE_LEN } else { MAX_MESSAGE_LEN },
         })
     }
 
@@ -177,6 +193,7 @@ mod tests {
             keepalive_time: None,
             connect_retry_time: Duration::from_secs(5),
             passive: false,
+            link_scoped: false,
         }
     }
 
@@ -249,6 +266,37 @@ mod tests {
         let external = Terms { expected_asn: ExpectedAsn::External, ..terms.clone() };
         let same_id = Open { identifier: terms.identifier, ..open(65002, 90) };
         assert!(external.negotiate(&same_id).is_ok(), "RFC 6286: between ASes they may be equal");
+    }
+
+    #[test]
+    fn long_messages_and_refresh_markers_need_the_offer_of_both_sides() {
+        let agreed = |capabilities: Vec<Capability>| {
+            let agreement = terms().negotiate(&Open { capabilities, ..open(65002, 90) }).unwrap();
+            (agreement.max_message_len, agreement.route_refresh, agreement.enhanced_refresh)
+        };
+        assert_eq!(agreed(vec![]), (4096, false, false));
+        assert_eq!(agreed(vec![Capability::ExtendedMessage]), (65535, false, false));
+        assert_eq!(agreed(vec![Capability::RouteRefresh]), (4096, true, false));
+        assert_eq!(agreed(vec![Capability::EnhancedRouteRefresh]), (4096, false, true));
+        assert_eq!(agreed(open(65002, 90).capabilities), (65535, true, true));
+    }
+
+    #[test]
+    fn ipv4_goes_by_ipv6_next_hops_when_the_peer_offers_that_too() {
+        let by_ipv6 = |capabilities: Vec<Capability>| {
+            let theirs = Open { capabilities, ..open(65002, 90) };
+            terms().negotiate(&theirs).unwrap().ipv4_with_ipv6_next_hop
+        };
+        let (v4, v6) =
+            (Capability::Multiprotocol(AfiSafi::IPV4_UNICAST), Capability::Multiprotocol(AfiSafi::IPV6_UNICAST));
+        let offer = |family, afi| Capability::ExtendedNextHop(vec![(family, afi)]);
+        let right = offer(AfiSafi::IPV4_UNICAST, 2);
+        assert!(terms().open().offers_ipv6_next_hop(AfiSafi::IPV4_UNICAST), "we do");
+        assert!(by_ipv6(vec![v4.clone(), right.clone()]));
+        assert!(!by_ipv6(vec![v4.clone(), v6.clone()]), "not offered");
+        assert!(!by_ipv6(vec![v4.clone(), offer(AfiSafi::IPV4_UNICAST, 1)]), "offered by IPv4 next hops");
+        assert!(!by_ipv6(vec![v4, offer(AfiSafi { afi: 1, safi: 128 }, 2)]), "offered for VPN routes");
+        assert!(!by_ipv6(vec![v6, right]), "IPv4 itself is not negotiated");
     }
 
     #[test]

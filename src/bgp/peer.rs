@@ -28,11 +28,12 @@ use super::agreement::{Agreement, Terms};
 use super::collision::{Action, ConnectionId, Peering};
 use super::next_hop::next_hops;
 use super::outbox::{NextHops, Outbox, Routes, Unsendable};
+use super::refreshes::{RefreshStep, Refreshes};
 use super::session::{End, Phase};
 use super::tally::Tally;
 use super::transport::{Line, LineEvent, Route, describe};
 use super::wire::{AfiSafi, Cease, Dialect, ExpectedAsn, Message, Notification, NotificationReason};
-use crate::address::Family;
+use crate::address::{Family, ScopedAddress};
 use crate::clock;
 use crate::config;
 use crate::names::{InterfaceName, PeerName};
@@ -72,13 +73,19 @@ const COUNTERS_PAUSE: Duration = Duration::from_millis(250);
 const MESSAGES_PER_TURN: usize = 64;
 
 /// Talks to one peer until it is told to leave.
-pub(super) async fn run(name: PeerName, settings: Arc<config::Peer>, router_id: Ipv4Addr, channels: Channels) {
+pub(super) async fn run(
+    name: PeerName,
+    settings: Arc<config::Peer>,
+    address: ScopedAddress,
+    router_id: Ipv4Addr,
+    channels: Channels,
+) {
     let Channels { mut orders, mut inbound, mut leave, facts } = channels;
     let now = clock::now();
     let newest = orders.borrow_and_update().clone();
     let mut task = PeerTask {
-        route: route(&settings),
-        peering: Peering::new(terms(&settings, router_id), fastrand::u64(..), now),
+        peering: Peering::new(terms(&settings, &address, router_id), fastrand::u64(..), now),
+        route: route(&settings, address),
         lines: Vec::new(),
         dial: None,
         outbound: None,
@@ -122,6 +129,10 @@ pub(super) async fn run(name: PeerName, settings: Arc<config::Peer>, router_id: 
             }
         }
     }
+    // Nobody else tells that this session is over.
+    task.observe();
+    // The agent may be gone already.
+    let _ = facts.send(task.report_now()).await;
     while task.farewells.join_next().await.is_some() {}
 }
 
@@ -158,6 +169,7 @@ struct Outbound {
     /// Those that hold now: the outbox is exchanged for one that writes them as soon as it is idle.
     newest_next_hops: NextHops,
     outbox: Outbox,
+    refreshes: Refreshes,
 }
 
 impl Outbound {
@@ -224,12 +236,24 @@ impl PeerTask {
                     self.tally.sent.update += 1;
                     line.queue_routes(message);
                 }
-                // The peer has all there is, so announcing it all again with the new next hops replaces every route.
-                Ok(None) if outbound.next_hops != outbound.newest_next_hops => {
-                    outbound.next_hops = outbound.newest_next_hops;
-                    outbound.outbox = self.orders.outbox(&outbound.agreement, outbound.next_hops);
+                Ok(None) => {
+                    let complete = self.orders.complete;
+                    if let Some(step) = outbound.refreshes.poll_idle(&outbound.agreement, complete) {
+                        let RefreshStep { mark, again } = step;
+                        // Behind the routes, not before them as other control messages.
+                        if let Some(mark) = mark {
+                            self.tally.note_sent(&mark);
+                            line.queue_routes(octets(&mark));
+                        }
+                        again.into_iter().for_each(|family| outbound.outbox.refresh(family));
+                    } else if outbound.next_hops != outbound.newest_next_hops {
+                        // The peer has all there is, so announcing it all again with the new next hops replaces every route.
+                        outbound.next_hops = outbound.newest_next_hops;
+                        outbound.outbox = self.orders.outbox(&outbound.agreement, outbound.next_hops);
+                    } else {
+                        return;
+                    }
                 }
-                Ok(None) => return,
                 Err(error) => {
                     let connection = outbound.connection;
                     return self.reset(connection, Cease::OutOfResources, format!("a bug in crier: {error}"));
@@ -281,7 +305,7 @@ impl PeerTask {
         let Some(outbound) = &mut self.outbound else { return };
         outbound.outbox.want(&self.orders.routes);
         outbound.outbox.set_complete(self.orders.complete);
-        let newest = self.orders.next_hops(outbound.local_address, &self.route);
+        let newest = self.orders.next_hops(outbound.local_address, &self.route, &outbound.agreement);
         let (had, has) = (outbound.newest_next_hops, newest);
         outbound.newest_next_hops = newest;
         if (had.v4.is_some() && has.v4.is_none()) || (had.v6.is_some() && has.v6.is_none()) {
@@ -328,9 +352,10 @@ impl PeerTask {
                     self.note_failure(connection, &end);
                 }
                 Action::Refresh { connection: _, family } => {
-                    info!(peer = %self.name, %family, "the peer asked for all routes again");
-                    if let Some(outbound) = &mut self.outbound {
-                        outbound.outbox.refresh(family);
+                    if let Some(outbound) = &mut self.outbound
+                        && outbound.refreshes.ask(family)
+                    {
+                        info!(peer = %self.name, %family, "the peer asked for all routes again");
                     }
                 }
             }
@@ -362,7 +387,7 @@ impl PeerTask {
         let remote = line.peer_address().ok();
         let capabilities = self.tally.capabilities(connection);
         self.tally.times_established += 1;
-        let next_hops = self.orders.next_hops(local_address, &self.route);
+        let next_hops = self.orders.next_hops(local_address, &self.route, &agreement);
         let outbox = self.orders.outbox(&agreement, next_hops);
         info!(
             peer = %self.name,
@@ -384,6 +409,7 @@ impl PeerTask {
             next_hops,
             newest_next_hops,
             outbox,
+            refreshes: Refreshes::default(),
         });
     }
 
@@ -457,8 +483,8 @@ impl PeerTask {
 }
 
 impl Orders {
-    fn next_hops(&self, local: IpAddr, route: &Route) -> NextHops {
-        next_hops(local, route.peer, route.interface.as_ref(), &self.local_addresses)
+    fn next_hops(&self, local: IpAddr, route: &Route, agreement: &Agreement) -> NextHops {
+        next_hops(local, &route.peer, agreement.ipv4_with_ipv6_next_hop, &self.local_addresses)
     }
 
     fn outbox(&self, agreement: &Agreement, next_hops: NextHops) -> Outbox {
@@ -572,7 +598,7 @@ fn octets(message: &Message) -> Bytes {
     octets.freeze()
 }
 
-fn terms(settings: &config::Peer, identifier: Ipv4Addr) -> Terms {
+fn terms(settings: &config::Peer, address: &ScopedAddress, identifier: Ipv4Addr) -> Terms {
     let expected_asn = match settings.asn {
         config::PeerAsn::Is(asn) => ExpectedAsn::Is(asn),
         config::PeerAsn::External => ExpectedAsn::External,
@@ -586,20 +612,20 @@ fn terms(settings: &config::Peer, identifier: Ipv4Addr) -> Terms {
         keepalive_time: settings.keepalive_time,
         connect_retry_time: settings.connect_retry_time,
         passive: settings.passive,
+        link_scoped: address.interface.is_some(),
     }
 }
 
 /// How the settings say that the peer is reached.
-pub(super) fn route(settings: &config::Peer) -> Route {
+pub(super) fn route(settings: &config::Peer, address: ScopedAddress) -> Route {
     let external = match settings.asn {
         config::PeerAsn::Is(asn) => asn != settings.local_asn,
         config::PeerAsn::External => true,
         config::PeerAsn::Internal => false,
     };
     Route {
-        peer: settings.address.ip,
+        peer: address,
         port: settings.port,
-        interface: settings.address.interface.clone(),
         source: settings.source_address,
         // An external peer is as many hops away as it is said to be; within an AS any distance is usual.
         ttl: external.then_some(settings.multihop),

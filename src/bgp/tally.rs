@@ -116,6 +116,7 @@ impl Tally {
             | NotificationReason::HoldTimerExpired
             | NotificationReason::Fsm(_)
             | NotificationReason::Cease(_)
+            | NotificationReason::RouteRefresh(_)
             | NotificationReason::SendHoldTimerExpired => (reason.code(), reason.subcode()),
         };
         *self.notifications.entry((direction, code, subcode)).or_default() += 1;

@@ -2,6 +2,7 @@
 
 mod bgp;
 mod config;
+mod doctor;
 mod rbac;
 mod run;
 mod status;
@@ -12,6 +13,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::{SpanRound, Timestamp, Unit};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::api::client::{self, AskError};
 use crate::clock;
@@ -61,6 +64,8 @@ enum Verb {
     /// Show BGP peers and the routes they are sent
     #[command(subcommand)]
     Bgp(bgp::Bgp),
+    /// Look for what is wrong with this host and the running agent, and say what to do
+    Doctor(Output),
     /// Check or print a configuration
     #[command(subcommand)]
     Config(config::Config),
@@ -98,7 +103,7 @@ enum Format {
 }
 
 /// The verbs of the design that this version does not have.
-const NOT_AVAILABLE_YET: [&str; 18] = [
+const NOT_AVAILABLE_YET: [&str; 17] = [
     "explain",
     "get",
     "bfd",
@@ -108,7 +113,6 @@ const NOT_AVAILABLE_YET: [&str; 18] = [
     "move",
     "history",
     "events",
-    "doctor",
     "migrate",
     "kubeconfig",
     "replay",
@@ -126,6 +130,7 @@ pub fn dispatch(arguments: Arguments) -> Exit {
         Verb::Run(run) => run::run(run),
         Verb::Status(output) => status::status(&socket, output),
         Verb::Bgp(verb) => bgp::bgp(&socket, verb),
+        Verb::Doctor(output) => doctor::doctor(&socket, output),
         Verb::Config(config) => config::config(config),
         Verb::Rbac => rbac::rbac(),
         Verb::Other(words) => refuse(words.first().map_or("", String::as_str)),
@@ -141,7 +146,45 @@ fn refuse(verb: &str) -> Exit {
     Exit::Usage
 }
 
-/// Prints an answer; a reader that went away, as `head` does, is no problem of ours.
+/// Asks the running agent for what is at a path, such as `/v1/status`.
+fn ask<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, AskError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AskError::CannotStart)?;
+    runtime.block_on(client::ask(socket, path))
+}
+
+/// Says why there is no answer.
+fn refused(error: &AskError) -> Exit {
+    eprintln!("crier: {error}");
+    match error {
+        AskError::NotReachable { .. } => Exit::NotReachable,
+        AskError::TimedOut { .. } => Exit::TimedOut,
+        AskError::NotThere(_) => Exit::Usage,
+        AskError::CannotStart(_)
+        | AskError::Broken { .. }
+        | AskError::Refused { .. }
+        | AskError::OtherSchema { .. }
+        | AskError::Unreadable(_) => Exit::Problem,
+    }
+}
+
+/// Prints an answer as it was asked for; the screen is told whether to show everything.
+fn answer<T: Serialize>(output: Output, answer: &T, screen: impl FnOnce(bool) -> String) -> Exit {
+    let text = match output.format() {
+        Format::Table => Ok(screen(false)),
+        Format::Wide => Ok(screen(true)),
+        Format::Json => serde_json::to_string_pretty(answer).map(|json| json + "\n").map_err(|error| error.to_string()),
+        Format::Yaml => serde_saphyr::to_string(answer).map_err(|error| error.to_string()),
+    };
+    match text {
+        Ok(text) => print(&text),
+        Err(error) => {
+            eprintln!("crier: cannot print the answer: {error}");
+            Exit::Problem
+        }
+    }
+}
+
+/// Prints a text; a reader that went away, as `head` does, is no problem of ours.
 fn print(text: &str) -> Exit {
     use std::io::Write;
     match std::io::stdout().write_all(text.as_bytes()) {
@@ -151,46 +194,6 @@ fn print(text: &str) -> Exit {
             eprintln!("crier: cannot write the answer: {error}");
             Exit::Problem
         }
-    }
-}
-
-/// Asks the agent for what is at a path. What went wrong is said already where it gives an [`Exit`].
-fn ask<T: serde::de::DeserializeOwned>(socket: &Path, path: &str) -> Result<T, Exit> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
-        eprintln!("crier: cannot start: {error}");
-        Exit::Problem
-    })?;
-    runtime.block_on(client::ask(socket, path)).map_err(|error| {
-        eprintln!("crier: {error}");
-        match error {
-            AskError::NotReachable { .. } => Exit::NotReachable,
-            AskError::TimedOut { .. } => Exit::TimedOut,
-            AskError::NotThere(_) => Exit::Usage,
-            AskError::Broken { .. }
-            | AskError::Refused { .. }
-            | AskError::OtherSchema { .. }
-            | AskError::Unreadable(_) => Exit::Problem,
-        }
-    })
-}
-
-/// Prints an answer as it was asked for; the table is made only where one is wanted, wide or not.
-fn show<T: serde::Serialize>(output: Output, answer: &T, table: impl FnOnce(bool) -> String) -> Exit {
-    let failed = |error: &dyn std::fmt::Display| {
-        eprintln!("crier: cannot print the answer: {error}");
-        Exit::Problem
-    };
-    match output.format() {
-        Format::Table => print(&table(false)),
-        Format::Wide => print(&table(true)),
-        Format::Json => match serde_json::to_string_pretty(answer) {
-            Ok(json) => print(&(json + "\n")),
-            Err(error) => failed(&error),
-        },
-        Format::Yaml => match serde_saphyr::to_string(answer) {
-            Ok(yaml) => print(&yaml),
-            Err(error) => failed(&error),
-        },
     }
 }
 

@@ -11,6 +11,7 @@ pub mod ground;
 pub mod join;
 pub mod judge;
 mod planner;
+mod reach;
 pub mod slice;
 
 pub use planner::{Change, Moved, Plan, Planner, Turn};

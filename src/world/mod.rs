@@ -8,7 +8,8 @@ mod sum;
 
 pub use fact::{ApiServer, Fact, Listing, SessionReport, SessionState};
 pub use objects::{
-    EndpointSlice, FamilyPolicy, Link, Node, Request, RequestError, Service, ServicePort, TrafficPolicy,
+    DefaultRoute, EndpointSlice, FamilyPolicy, HostProblem, Link, Node, Request, RequestError, Service, ServicePort,
+    TrafficPolicy,
 };
 pub use session::{
     Agreed, Capabilities, CarriedFamily, Direction, LastNotification, MessageCounts, NotificationCount, SessionDetail,
