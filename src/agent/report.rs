@@ -206,7 +206,7 @@ pub(super) fn peer_report(name: &PeerName, peer: &PeerSlice, session: Option<&Se
         prefixes_received: session.map_or(0, |session| session.prefixes_received),
         last_error: nowhere.or_else(|| session.and_then(|session| session.last_error.clone())),
         security: Security { md5: settings.password.is_some() },
-        session: session.map(|session| session.detail.clone()).unwrap_or_default(),
+        session: session.map(|session| SessionDetail::clone(&session.detail)).unwrap_or_default(),
     }
 }
 

@@ -463,7 +463,7 @@ impl PeerTask {
             prefixes_sent: self.report.numbers.sent,
             prefixes_unsendable: unsendable.iter().map(|one| one.prefixes).sum(),
             prefixes_received: self.report.numbers.received,
-            detail: SessionDetail {
+            detail: Box::new(SessionDetail {
                 agreed: outbound.map(|outbound| outbound.agreed(self.router_id)),
                 times_established: self.tally.times_established,
                 last_error_at: self.tally.last_error_at,
@@ -475,7 +475,7 @@ impl PeerTask {
                 last_notification_received: self.tally.last_received.clone(),
                 prefixes_pending: self.report.numbers.pending,
                 unsendable,
-            },
+            }),
         };
         self.report.told(clock::now());
         Fact::Session(self.name.clone(), report)
