@@ -125,6 +125,12 @@ impl BgpSnapshot {
         }
     }
 
+    /// What the session says; nothing while nobody knows where the peer is.
+    fn session(&self, name: &PeerName) -> Option<&SessionReport> {
+        let known = self.bgp.peers.get(name).is_some_and(|peer| peer.address.is_ok());
+        self.sessions.get(name).filter(|_| known)
+    }
+
     fn wanted(&self, name: Option<&PeerName>) -> Result<Vec<(&PeerName, &PeerSlice)>, UnknownPeer> {
         let wanted: Vec<_> =
             self.bgp.peers.iter().filter(|(known, _)| name.is_none_or(|name| name == *known)).collect();
@@ -163,7 +169,7 @@ impl BgpSnapshot {
             let disputes = self.disputes.get(&(name.clone(), prefix));
             let in_words = |it: &Dispute| format!("{}: {} is announced, {} is not", it.key, it.kept, it.ignored);
             let disputes = disputes.map(|all| all.iter().map(in_words).collect()).unwrap_or_default();
-            RouteReport { services, disputes, ..route_report(prefix, name, route, self.sessions.get(name)) }
+            RouteReport { services, disputes, ..route_report(prefix, name, route, self.session(name)) }
         });
         let routes = routes.collect();
         Ok(RoutesReport { schema_version: SCHEMA_VERSION, node: self.node.clone(), routes })

@@ -75,7 +75,16 @@ pub struct PeerReport {
     pub prefixes_unsendable: usize,
     pub prefixes_received: u64,
     pub last_error: Option<String>,
+    pub security: Security,
     pub session: SessionDetail,
+}
+
+/// How the peer's connections are protected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Security {
+    /// Segments are signed with TCP MD5 (RFC 2385).
+    pub md5: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -132,7 +141,6 @@ impl Report {
         });
         let api_server = api_server(&world.api_server);
         let mut problems = problems(&api_server, &services, &peers);
-        problems.extend(world.host_problems.iter().map(ToString::to_string));
         problems.extend(plan.disputes.iter().flat_map(|((peer, prefix), all)| {
             let in_words = move |it: &Dispute| {
                 let Dispute { key, kept, ignored } = it;
@@ -140,6 +148,7 @@ impl Report {
             };
             all.iter().map(in_words).collect::<Vec<_>>()
         }));
+        problems.extend(world.host_problems.iter().map(ToString::to_string));
         problems.extend(world.refused.iter().map(|(key, why)| format!("{key}: status not written: {why}")));
         Report {
             schema_version: SCHEMA_VERSION,
@@ -196,7 +205,8 @@ pub(super) fn peer_report(name: &PeerName, peer: &PeerSlice, session: Option<&Se
         prefixes_unsendable: session.map_or(0, |session| session.prefixes_unsendable),
         prefixes_received: session.map_or(0, |session| session.prefixes_received),
         last_error: nowhere.or_else(|| session.and_then(|session| session.last_error.clone())),
-        session: session.map(|session| session.detail.clone()).unwrap_or_default(),
+        security: Security { md5: settings.password.is_some() },
+        session: session.map(|session| SessionDetail::clone(&session.detail)).unwrap_or_default(),
     }
 }
 

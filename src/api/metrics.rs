@@ -128,6 +128,7 @@ mod tests {
     use super::*;
     use crate::config::{NoSecrets, SourceFile, parse};
     use crate::plan::Planner;
+    use crate::world::{MessageCounts, SessionDetail};
 
     #[test]
     fn every_pool_and_peer_has_its_numbers_even_before_the_first_plan() {
@@ -143,6 +144,52 @@ mod tests {
             "crier_pool_addresses_held{pool=\"lan\"} 0",
             "crier_allocates 1",
             "crier_services{held=\"true\"} 0",
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_peer_has_its_messages_notifications_and_times() {
+        let counts = MessageCounts { update: 7, ..MessageCounts::default() };
+        let hold_timer = NotificationCount { direction: Direction::Sent, code: 4, subcode: 0, count: 2 };
+        let peer = PeerReport {
+            name: "tor".into(),
+            address: "10.0.0.1".to_owned(),
+            asn: Some(64512),
+            local_asn: 64513,
+            state: SessionState::Established,
+            since: Some(jiff::Timestamp::from_second(1_700_000_000).unwrap()),
+            local_address: None,
+            hold_time_secs: Some(90),
+            prefixes_wanted: 9,
+            prefixes_sent: 5,
+            prefixes_unsendable: 1,
+            prefixes_received: 4,
+            last_error: None,
+            security: Default::default(),
+            session: SessionDetail {
+                times_established: 3,
+                messages_sent: counts,
+                notifications: vec![hold_timer],
+                prefixes_pending: 3,
+                ..SessionDetail::default()
+            },
+        };
+        let registry = Registry::new();
+        bgp(&registry, &[peer]).unwrap();
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&registry.gather(), &mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        for line in [
+            "crier_bgp_messages_total{direction=\"sent\",peer=\"tor\",type=\"update\"} 7",
+            "crier_bgp_messages_total{direction=\"received\",peer=\"tor\",type=\"keepalive\"} 0",
+            "crier_bgp_notifications_total{code=\"4\",direction=\"sent\",peer=\"tor\",subcode=\"0\"} 2",
+            "crier_bgp_session_established_total{peer=\"tor\"} 3",
+            "crier_bgp_session_state_since_timestamp_seconds{peer=\"tor\"} 1700000000",
+            "crier_bgp_prefixes_pending{peer=\"tor\"} 3",
+            "crier_bgp_prefixes_unsendable{peer=\"tor\"} 1",
+            "crier_bgp_prefixes_received_total{peer=\"tor\"} 4",
         ] {
             assert!(text.lines().any(|it| it == line), "{line} is not in\n{text}");
         }

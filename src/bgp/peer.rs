@@ -255,10 +255,10 @@ impl PeerTask {
                     if let Some(step) = outbound.refreshes.poll_idle(&outbound.agreement, complete) {
                         let RefreshStep { mark, again } = step;
                         // Behind the routes, not before them as other control messages.
-                        mark.into_iter().for_each(|mark| {
+                        if let Some(mark) = mark {
                             self.tally.note_sent(&mark);
                             line.queue_routes(octets(&mark));
-                        });
+                        }
                         again.into_iter().for_each(|family| outbound.outbox.refresh(family));
                     } else if outbound.next_hops != outbound.newest_next_hops {
                         outbound.next_hops = outbound.newest_next_hops;
@@ -405,10 +405,10 @@ impl PeerTask {
         // The address of a connection that was just read from; a failure would mean it is already gone, and be heard of.
         let Ok(local) = line.local_address() else { return };
         let local_address = local.ip();
-        let next_hops = self.orders.next_hops(local_address, &self.route, &agreement);
         let remote = line.peer_address().ok();
         let capabilities = self.tally.capabilities(connection);
         self.tally.times_established += 1;
+        let next_hops = self.orders.next_hops(local_address, &self.route, &agreement);
         let outbox = self.orders.outbox(&agreement, next_hops);
         info!(
             peer = %self.name,
@@ -484,7 +484,7 @@ impl PeerTask {
             prefixes_sent: self.report.numbers.sent,
             prefixes_unsendable: outbound.map_or(0, |outbound| outbound.outbox.unsendable_count()),
             prefixes_received: self.report.numbers.received,
-            detail: SessionDetail {
+            detail: Box::new(SessionDetail {
                 agreed: outbound.map(|outbound| outbound.agreed(self.router_id)),
                 times_established: self.tally.times_established,
                 last_error_at: self.tally.last_error_at,
@@ -496,7 +496,7 @@ impl PeerTask {
                 last_notification_received: self.tally.last_received.clone(),
                 prefixes_pending: self.report.numbers.pending,
                 unsendable,
-            },
+            }),
         };
         self.report.told(clock::now());
         Fact::Session(self.name.clone(), report)

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use ipnet::IpNet;
 
 use super::table::{Table, printable};
-use super::{Exit, Output, ago, ask, join, show};
+use super::{Exit, Output, ago, answer, ask, join, refused};
 use crate::address::host_prefix;
 use crate::agent::bgp_report::{PeersReport, RouteReport, RoutesFilter, RoutesReport};
 use crate::agent::report::PeerReport;
@@ -49,17 +49,17 @@ pub fn bgp(socket: &Path, verb: Bgp) -> Exit {
         Bgp::Peers(Peers { name, output }) => {
             let filter = RoutesFilter { peer: name.as_deref().map(PeerName::from), prefix: None };
             match ask::<PeersReport>(socket, &format!("/v1/bgp/peers{}", filter::write(&filter))) {
-                Ok(report) => show(output, &report, |wide| match (&name, report.peers.as_slice()) {
+                Ok(report) => answer(output, &report, |wide| match (&name, report.peers.as_slice()) {
                     (Some(_), [peer]) => whole(peer),
                     (_, peers) => peers_table(peers, wide),
                 }),
-                Err(exit) => exit,
+                Err(error) => refused(&error),
             }
         }
         Bgp::Routes(Routes { wanted, peer, output }) => match routes_filter(&wanted, peer.as_deref()) {
             Ok(filter) => match ask::<RoutesReport>(socket, &format!("/v1/bgp/routes{}", filter::write(&filter))) {
-                Ok(report) => show(output, &report, |wide| routes_table(&report.routes, wide)),
-                Err(exit) => exit,
+                Ok(report) => answer(output, &report, |wide| routes_table(&report.routes, wide)),
+                Err(error) => refused(&error),
             },
             Err(why) => {
                 eprintln!("crier: {why}");
@@ -193,6 +193,7 @@ fn whole(peer: &PeerReport) -> String {
     line("AS", format!("{}, local AS {}", asn(peer), peer.local_asn));
     let since = peer.since.map_or(String::new(), |since| format!(" for {}", ago(since)));
     line("state", format!("{:?}{since}", peer.state));
+    line("signed", if peer.security.md5 { "TCP MD5" } else { "no" }.to_owned());
     line("established", times(session.times_established));
     if let Some(agreed) = &session.agreed {
         let Agreed {

@@ -129,8 +129,8 @@ pub fn dispatch(arguments: Arguments) -> Exit {
     match verb {
         Verb::Run(run) => run::run(run),
         Verb::Status(output) => status::status(&socket, output),
-        Verb::Doctor(output) => doctor::doctor(&socket, output),
         Verb::Bgp(verb) => bgp::bgp(&socket, verb),
+        Verb::Doctor(output) => doctor::doctor(&socket, output),
         Verb::Config(config) => config::config(config),
         Verb::Rbac => rbac::rbac(),
         Verb::Other(words) => refuse(words.first().map_or("", String::as_str)),
@@ -146,6 +146,44 @@ fn refuse(verb: &str) -> Exit {
     Exit::Usage
 }
 
+/// Asks the running agent for what is at a path, such as `/v1/status`.
+fn ask<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, AskError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AskError::CannotStart)?;
+    runtime.block_on(client::ask(socket, path))
+}
+
+/// Says why there is no answer.
+fn refused(error: &AskError) -> Exit {
+    eprintln!("crier: {error}");
+    match error {
+        AskError::NotReachable { .. } => Exit::NotReachable,
+        AskError::TimedOut { .. } => Exit::TimedOut,
+        AskError::NotThere(_) => Exit::Usage,
+        AskError::CannotStart(_)
+        | AskError::Broken { .. }
+        | AskError::Refused { .. }
+        | AskError::OtherSchema { .. }
+        | AskError::Unreadable(_) => Exit::Problem,
+    }
+}
+
+/// Prints an answer as it was asked for; the screen is told whether to show everything.
+fn answer<T: Serialize>(output: Output, answer: &T, screen: impl FnOnce(bool) -> String) -> Exit {
+    let text = match output.format() {
+        Format::Table => Ok(screen(false)),
+        Format::Wide => Ok(screen(true)),
+        Format::Json => serde_json::to_string_pretty(answer).map(|json| json + "\n").map_err(|error| error.to_string()),
+        Format::Yaml => serde_saphyr::to_string(answer).map_err(|error| error.to_string()),
+    };
+    match text {
+        Ok(text) => print(&text),
+        Err(error) => {
+            eprintln!("crier: cannot print the answer: {error}");
+            Exit::Problem
+        }
+    }
+}
+
 /// Prints a text; a reader that went away, as `head` does, is no problem of ours.
 fn print(text: &str) -> Exit {
     use std::io::Write;
@@ -156,49 +194,6 @@ fn print(text: &str) -> Exit {
             eprintln!("crier: cannot write the answer: {error}");
             Exit::Problem
         }
-    }
-}
-
-/// Asks the agent for what is at a path.
-fn query<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, AskError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AskError::CannotStart)?;
-    runtime.block_on(client::ask(socket, path))
-}
-
-/// The same for verbs that have nothing to say without an answer: why there is none is said already, and this is the exit.
-fn ask<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, Exit> {
-    query(socket, path).map_err(|error| {
-        eprintln!("crier: {error}");
-        match error {
-            AskError::NotReachable { .. } => Exit::NotReachable,
-            AskError::TimedOut { .. } => Exit::TimedOut,
-            AskError::NotThere(_) => Exit::Usage,
-            AskError::CannotStart(_)
-            | AskError::Broken { .. }
-            | AskError::Refused { .. }
-            | AskError::OtherSchema { .. }
-            | AskError::Unreadable(_) => Exit::Problem,
-        }
-    })
-}
-
-/// Prints an answer as it was asked for; the table is made only where one is wanted, wide or not.
-fn show<T: Serialize>(output: Output, answer: &T, table: impl FnOnce(bool) -> String) -> Exit {
-    let failed = |error: &dyn std::fmt::Display| {
-        eprintln!("crier: cannot print the answer: {error}");
-        Exit::Problem
-    };
-    match output.format() {
-        Format::Table => print(&table(false)),
-        Format::Wide => print(&table(true)),
-        Format::Json => match serde_json::to_string_pretty(answer) {
-            Ok(json) => print(&(json + "\n")),
-            Err(error) => failed(&error),
-        },
-        Format::Yaml => match serde_saphyr::to_string(answer) {
-            Ok(yaml) => print(&yaml),
-            Err(error) => failed(&error),
-        },
     }
 }
 

@@ -4,13 +4,13 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::table::Table;
-use super::{Exit, Output, ago, ask, join, show};
+use super::{Exit, Output, ago, answer, ask, join, refused};
 use crate::agent::report::{PoolReport, Report};
 
 pub fn status(socket: &Path, output: Output) -> Exit {
     match ask::<Report>(socket, "/v1/status") {
-        Ok(report) => show(output, &report, |wide| screen(&report, wide)),
-        Err(exit) => exit,
+        Ok(report) => answer(output, &report, |wide| screen(&report, wide)),
+        Err(error) => refused(&error),
     }
 }
 

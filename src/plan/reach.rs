@@ -99,7 +99,7 @@ mod tests {
 
     use super::*;
     use crate::config::PeerAsn;
-    use crate::world::{DefaultRoute, Fact, SessionDetail, SessionReport};
+    use crate::world::{DefaultRoute, Fact, SessionReport};
 
     const ETH0: u32 = 2;
     const A: &str = "fe80::a";
@@ -165,7 +165,7 @@ mod tests {
             prefixes_sent: 0,
             prefixes_unsendable: 0,
             prefixes_received: 0,
-            detail: SessionDetail::default(),
+            detail: Default::default(),
         };
         Fact::Session("tor".into(), report)
     }

@@ -92,7 +92,7 @@ pub struct SessionReport {
     /// Prefixes that the peer announced to us; decoded, counted, dropped.
     pub prefixes_received: u64,
     #[serde(default)]
-    pub detail: SessionDetail,
+    pub detail: Box<SessionDetail>,
 }
 
 /// The states of RFC 4271 §8.2.2.
