@@ -129,6 +129,13 @@ impl Lab {
         Lab { rack, node, router }
     }
 
+    /// A file in the rack's folder.
+    fn write(&self, name: &str, text: &str) -> std::path::PathBuf {
+        let path = self.rack.folder().join(name);
+        std::fs::write(&path, text).unwrap_or_else(|error| panic!("could not write {}: {error}", path.display()));
+        path
+    }
+
     /// Medians of `repeats` dumps; `None`, with a line on standard error, where the speaker does not do it.
     fn measure(&self, kind: Kind, case: Case, repeats: usize) -> Option<Seen> {
         if !kind.can(case.routes) {

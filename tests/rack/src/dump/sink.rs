@@ -1,7 +1,7 @@
 //! The other end of a session in the dump bench: a bare socket that counts what it is told and holds nothing.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::sync::Barrier;
 use std::time::Duration;
 
@@ -225,9 +225,4 @@ pub fn feed(source: Ipv4Addr, asn: u16, updates: &[Vec<u8>]) -> io::Result<()> {
 /// The AS of the bare receivers.
 pub fn own_asn() -> u16 {
     u16::try_from(PEER_ASN).expect("two octets")
-}
-
-/// Kept for its address in messages.
-pub fn speaker() -> SocketAddr {
-    (SPEAKER, 179).into()
 }

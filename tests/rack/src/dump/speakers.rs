@@ -81,7 +81,7 @@ impl Kind {
                     );
                 }
                 let mut command = Command::new("/usr/sbin/bird");
-                command.arg("-f").arg("-c").arg(lab.rack.write("bird.conf", &text));
+                command.arg("-f").arg("-c").arg(lab.write("bird.conf", &text));
                 command
                     .arg("-s")
                     .arg(lab.rack.folder().join("bird.sock"))
@@ -108,7 +108,7 @@ impl Kind {
                     let _ = writeln!(text, "route-map SET{set} permit 10\n set community {a}:{b} {c}:{d}");
                 }
                 let mut command = Command::new("/usr/lib/frr/bgpd");
-                command.arg("-f").arg(lab.rack.write("frr.conf", &text)).args(["-Z", "-S", "-u", "root", "-g", "root"]);
+                command.arg("-f").arg(lab.write("frr.conf", &text)).args(["-Z", "-S", "-u", "root", "-g", "root"]);
                 command.arg("-i").arg(lab.rack.folder().join("frr.pid")).arg("--vty_socket").arg(lab.rack.folder());
                 command.args(["-P", "0", "--log", "stdout", "--log-level", "warnings"]);
                 lab.node.start("frr", command)
@@ -126,7 +126,7 @@ impl Kind {
                     );
                 }
                 let mut command = Command::new("/usr/bin/gobgpd");
-                command.arg("-f").arg(lab.rack.write("gobgp.toml", &text)).args([
+                command.arg("-f").arg(lab.write("gobgp.toml", &text)).args([
                     "-t",
                     "toml",
                     "-l",
@@ -151,7 +151,7 @@ fn open_bgpd(lab: &Lab, routes: u32, sets: u32, peers: impl Iterator<Item = Ipv4
         let _ = writeln!(text, "neighbor {address} {{ remote-as {PEER_ASN}; passive }}");
     }
     let _ = writeln!(text, "allow to any\nmatch to any set community {SPEAKER_ASN}:1");
-    let file = lab.rack.write("openbgpd.conf", &text);
+    let file = lab.write("openbgpd.conf", &text);
     let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
     std::fs::set_permissions(&file, private).expect("our own file can be made private");
     let mut command = Command::new("/usr/sbin/bgpd");
@@ -166,7 +166,7 @@ fn open_bgpd(lab: &Lab, routes: u32, sets: u32, peers: impl Iterator<Item = Ipv4
         for number in (set..routes).step_by(usize::try_from(sets).unwrap_or(1)) {
             let _ = writeln!(list, "{}/32", route(number));
         }
-        let list = lab.rack.write("bulk", &list);
+        let list = lab.write("bulk", &list);
         let [_, (high, low)] = communities(set);
         let line = format!("bgpctl -s {shown} network bulk add community {high}:{low} < {}", list.display());
         let output = lab.node.output(Command::new("sh").arg("-c").arg(&line));
