@@ -11,6 +11,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("names.rs", 0),
     ("reason.rs", 0),
     ("route.rs", 0),
+    ("secret.rs", 0),
     ("selector.rs", 0),
     ("clock.rs", 2),
     ("config/", 1),
@@ -24,6 +25,9 @@ const FLOORS: &[(&str, u8)] = &[
     ("bgp/transport.rs", 2),
     ("bgp/peer.rs", 2),
     ("bgp/speaker.rs", 2),
+    ("discovery/", 1),
+    ("discovery/socket.rs", 2),
+    ("discovery/seeker.rs", 2),
     ("k8s/", 1),
     ("k8s/client.rs", 2),
     ("k8s/watch.rs", 2),
@@ -31,6 +35,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("k8s/status.rs", 2),
     ("k8s/event.rs", 2),
     ("kernel/", 2),
+    ("kernel/host.rs", 1),
     ("manifests/", 1),
     ("manifests/folder.rs", 2),
     ("agent/", 3),
@@ -176,7 +181,7 @@ fn top(path: &str) -> String {
 }
 
 fn is_protocol(name: &str) -> bool {
-    ["arp", "bgp", "bfd", "pulse"].contains(&name)
+    ["arp", "bgp", "bfd", "discovery", "pulse"].contains(&name)
 }
 
 fn without_tests(text: &str) -> &str {

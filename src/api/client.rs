@@ -20,6 +20,8 @@ const LONGEST_ANSWER: usize = 256 << 20;
 /// The agent did not give what was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
+    #[error("cannot start: {0}")]
+    CannotStart(io::Error),
     #[error("no agent answers on {}: {source}; is crier running? (systemctl status crier)", .socket.display())]
     NotReachable { socket: PathBuf, source: io::Error },
     #[error("the agent on {} did not answer within {} s", .socket.display(), PATIENCE.as_secs())]

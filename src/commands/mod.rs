@@ -1,15 +1,20 @@
 //! The verbs of the command line, one file each. Floor 4: the only place that prints.
 
 mod config;
+mod doctor;
 mod rbac;
 mod run;
 mod status;
 mod table;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
+
+use crate::agent::report::Report;
+use crate::api::client::{self, AskError};
 
 /// How a command ended. Scripts rely on the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +58,8 @@ enum Verb {
     Run(run::Run),
     /// Show node, API server, pools, peers and addresses of the running agent
     Status(Output),
+    /// Look for what is wrong with this host and the running agent, and say what to do
+    Doctor(Output),
     /// Check or print a configuration
     #[command(subcommand)]
     Config(config::Config),
@@ -90,7 +97,7 @@ enum Format {
 }
 
 /// The verbs of the design that this version does not have.
-const NOT_AVAILABLE_YET: [&str; 19] = [
+const NOT_AVAILABLE_YET: [&str; 18] = [
     "explain",
     "get",
     "bgp",
@@ -101,7 +108,6 @@ const NOT_AVAILABLE_YET: [&str; 19] = [
     "move",
     "history",
     "events",
-    "doctor",
     "migrate",
     "kubeconfig",
     "replay",
@@ -118,6 +124,7 @@ pub fn dispatch(arguments: Arguments) -> Exit {
     match verb {
         Verb::Run(run) => run::run(run),
         Verb::Status(output) => status::status(&socket, output),
+        Verb::Doctor(output) => doctor::doctor(&socket, output),
         Verb::Config(config) => config::config(config),
         Verb::Rbac => rbac::rbac(),
         Verb::Other(words) => refuse(words.first().map_or("", String::as_str)),
@@ -133,7 +140,44 @@ fn refuse(verb: &str) -> Exit {
     Exit::Usage
 }
 
-/// Prints an answer; a reader that went away, as `head` does, is no problem of ours.
+/// Asks the running agent for its report.
+fn ask(socket: &Path) -> Result<Report, AskError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AskError::CannotStart)?;
+    runtime.block_on(client::report(socket))
+}
+
+/// Says why there is no answer.
+fn refused(error: &AskError) -> Exit {
+    eprintln!("crier: {error}");
+    match error {
+        AskError::NotReachable { .. } => Exit::NotReachable,
+        AskError::TimedOut { .. } => Exit::TimedOut,
+        AskError::CannotStart(_)
+        | AskError::Broken { .. }
+        | AskError::Refused { .. }
+        | AskError::OtherSchema { .. }
+        | AskError::Unreadable(_) => Exit::Problem,
+    }
+}
+
+/// Prints an answer as it was asked for; the screen is told whether to show everything.
+fn answer<T: Serialize>(output: Output, answer: &T, screen: impl FnOnce(bool) -> String) -> Exit {
+    let text = match output.format() {
+        Format::Table => Ok(screen(false)),
+        Format::Wide => Ok(screen(true)),
+        Format::Json => serde_json::to_string_pretty(answer).map(|json| json + "\n").map_err(|error| error.to_string()),
+        Format::Yaml => serde_saphyr::to_string(answer).map_err(|error| error.to_string()),
+    };
+    match text {
+        Ok(text) => print(&text),
+        Err(error) => {
+            eprintln!("crier: cannot print the answer: {error}");
+            Exit::Problem
+        }
+    }
+}
+
+/// Prints a text; a reader that went away, as `head` does, is no problem of ours.
 fn print(text: &str) -> Exit {
     use std::io::Write;
     match std::io::stdout().write_all(text.as_bytes()) {

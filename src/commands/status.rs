@@ -6,50 +6,15 @@ use std::path::Path;
 use jiff::{SpanRound, Timestamp, Unit};
 
 use super::table::Table;
-use super::{Exit, Format, Output, print};
+use super::{Exit, Output, answer, ask, refused};
 use crate::agent::report::{PoolReport, Report};
-use crate::api::client::{self, AskError};
 use crate::clock;
 
 pub fn status(socket: &Path, output: Output) -> Exit {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("crier: cannot start: {error}");
-            return Exit::Problem;
-        }
-    };
-    let report = match runtime.block_on(client::report(socket)) {
-        Ok(report) => report,
-        Err(error) => {
-            eprintln!("crier: {error}");
-            return match error {
-                AskError::NotReachable { .. } => Exit::NotReachable,
-                AskError::TimedOut { .. } => Exit::TimedOut,
-                AskError::Broken { .. }
-                | AskError::Refused { .. }
-                | AskError::OtherSchema { .. }
-                | AskError::Unreadable(_) => Exit::Problem,
-            };
-        }
-    };
-    match output.format() {
-        Format::Table => print(&screen(&report, false)),
-        Format::Wide => print(&screen(&report, true)),
-        Format::Json => match serde_json::to_string_pretty(&report) {
-            Ok(json) => print(&(json + "\n")),
-            Err(error) => failed(error),
-        },
-        Format::Yaml => match serde_saphyr::to_string(&report) {
-            Ok(yaml) => print(&yaml),
-            Err(error) => failed(error),
-        },
+    match ask(socket) {
+        Ok(report) => answer(output, &report, |wide| screen(&report, wide)),
+        Err(error) => refused(&error),
     }
-}
-
-fn failed(error: impl std::fmt::Display) -> Exit {
-    eprintln!("crier: cannot print the answer: {error}");
-    Exit::Problem
 }
 
 fn screen(report: &Report, wide: bool) -> String {

@@ -439,9 +439,9 @@ pub static SECTIONS: &[Section] = &[
             option("name", NAME, Required, "The name that advertisements and commands use.").set("\"tor\""),
             option(
                 "address",
-                Kind::Text("an IP address; a link-local one with %interface"),
+                Kind::Text("an IP address (a link-local one with %interface), an interface, or \"gateway\""),
                 Required,
-                "Where the peer is: \"10.0.0.1\", or \"fe80::1%eth0\".",
+                "Where the peer is: \"10.0.0.1\", \"fe80::1%eth0\", an interface for the router heard on that link, or \"gateway\" for the next hop of the default route.",
             ).set("\"10.0.0.1\""),
             option(
                 "asn",
@@ -592,8 +592,7 @@ pub static SECTIONS: &[Section] = &[
         "host",
         "Settings of this host.",
         &[option("manage-sysctls", Kind::Flag, Flag(false), "Set the kernel settings that announcing needs.")
-            .trade("Without it they are only checked.")
-            .not_yet_true("setting sysctls")],
+            .trade("Without it they are only checked. What was set stays set when crier stops.")],
     ),
     Section::one(
         "log",

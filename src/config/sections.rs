@@ -7,12 +7,12 @@ use super::complaint::{Complaint, Place};
 use super::document::{Data, Table};
 use super::options::Section;
 use super::reader::{Problem, Reader};
-use super::{Access, Api, Config, Kubernetes, Log, LogFormat, Manifests, Node, Source, State, nearest};
+use super::{Access, Api, Config, Host, Kubernetes, Log, LogFormat, Manifests, Node, Secrets, Source, State, nearest};
 use super::{pools, routing, syntax};
 
 /// Reads everything, and complains about everything. `None` only with a complaint.
-pub(super) fn read(merged: &Table, complaints: &mut Vec<Complaint>) -> Option<Config> {
-    let mut root = Reader { section: Section::find("")?, table: merged, complaints };
+pub(super) fn read(merged: &Table, secrets: &dyn Secrets, complaints: &mut Vec<Complaint>) -> Option<Config> {
+    let mut root = Reader { section: Section::find("")?, table: merged, secrets, complaints };
     let node = root.one("node", node);
     let api = root.one("api", api).flatten();
     let state = root.one("state", state).flatten();
@@ -20,8 +20,19 @@ pub(super) fn read(merged: &Table, complaints: &mut Vec<Complaint>) -> Option<Co
     let pools = pools::pools(&mut root);
     let l2 = root.many("l2", |l2| pools::l2(l2, &pools));
     let bgp = routing::bgp(&mut root, &pools);
+    let host = root.one("host", |host| Host { manage_sysctls: host.flag("manage-sysctls") });
     let log = root.one("log", log).flatten();
-    Some(Config { node: node?, api: api?, state: state?, source: source?, pools: pools.list, l2, bgp: bgp?, log: log? })
+    Some(Config {
+        node: node?,
+        api: api?,
+        state: state?,
+        source: source?,
+        pools: pools.list,
+        l2,
+        bgp: bgp?,
+        host: host?,
+        log: log?,
+    })
 }
 
 fn node(section: &mut Reader<'_>) -> Node {

@@ -1,16 +1,16 @@
 //! The effective configuration as TOML: defaults filled in, drop-ins merged, aliases of communities resolved.
-//! Floor 1. What is printed parses to the same `Config`. No secret is in a `Config`, so none can be printed.
+//! Floor 1. What is printed parses to the same `Config` on the same host. Of a secret the file is printed, never what is in it.
 
 use std::fmt::{Display, Write};
 
 use super::{
-    Access, Advertisement, Api, Bgp, Config, Kubernetes, L2, Log, LogFormat, Manifests, Node, Peer, PeerAsn, Pool,
-    Source, State, duration,
+    Access, Advertisement, Api, Bgp, Config, Host, Kubernetes, L2, Log, LogFormat, Manifests, Node, Peer, PeerAsn,
+    Pool, SecretFile, Source, State, duration,
 };
 
 /// The whole configuration, in the order of the sections in the manual.
 pub fn show(config: &Config) -> String {
-    let Config { node: Node { name }, api, state: State { folder }, source, pools, l2, bgp, log } = config;
+    let Config { node: Node { name }, api, state: State { folder }, source, pools, l2, bgp, host, log } = config;
     let mut page = Page::default();
     page.section("[node]");
     page.text("name", name.as_ref().map_or("auto", |name| name.as_str()));
@@ -24,6 +24,9 @@ pub fn show(config: &Config) -> String {
     pools.iter().for_each(|pool| page.pool(pool));
     l2.iter().for_each(|l2| page.l2(l2));
     page.bgp(bgp);
+    let Host { manage_sysctls } = host;
+    page.section("[host]");
+    page.plain("manage-sysctls", manage_sysctls);
     let Log { level, format } = log;
     page.section("[log]");
     page.text("level", level);
@@ -78,6 +81,10 @@ impl Page {
         if let Some(value) = value {
             self.plain(key, value);
         }
+    }
+
+    fn secret(&mut self, key: &str, secret: Option<&SecretFile>) {
+        self.text_if(key, secret.and_then(|secret| secret.path.as_ref()).map(|path| path.display()));
     }
 
     fn source(&mut self, source: &Source) {
@@ -163,6 +170,7 @@ impl Page {
             port,
             passive,
             multihop,
+            password,
             nodes,
         } = peer;
         self.section("[[bgp.peer]]");
@@ -181,6 +189,7 @@ impl Page {
         self.plain("port", port);
         self.plain("passive", passive);
         self.plain("multihop", multihop);
+        self.secret("password-file", password.as_ref());
         self.text_if("nodes", nodes.as_ref());
     }
 

@@ -2,6 +2,7 @@
 //! Floor 1. The translators in `k8s` and `kernel` make these; nothing here judges.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -102,6 +103,21 @@ impl Node {
     pub const EXCLUDE_LABEL: &'static str = "node.kubernetes.io/exclude-from-external-load-balancers";
 }
 
+/// Something about this host that is in the way of announcing, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostProblem {
+    pub problem: String,
+    /// The exact commands, and where else the cause can be taken away.
+    pub remedy: String,
+}
+
+impl fmt::Display for HostProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let HostProblem { problem, remedy } = self;
+        write!(f, "{problem}; {remedy}")
+    }
+}
+
 /// A network interface of this host, by its kernel index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
@@ -119,4 +135,14 @@ pub struct Link {
     /// The index of the bond, bridge or VRF that this link is a part of.
     pub master: Option<u32>,
     pub addresses: Vec<IpNet>,
+}
+
+/// One next hop of a default route of this host. Routes that lead to a link and no next hop are none of these.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DefaultRoute {
+    pub gateway: IpAddr,
+    /// The kernel's index of the link that it goes out by.
+    pub link: u32,
+    /// Lower is preferred, within a family.
+    pub metric: u32,
 }

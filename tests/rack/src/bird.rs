@@ -12,6 +12,7 @@ use std::process::Command;
 
 use crate::namespace::Namespace;
 use crate::need::program;
+use crate::pairing::{Pairing, ROUTER, Router};
 use crate::process::Process;
 use crate::wait::{Deadline, eventually, secs};
 
@@ -97,6 +98,62 @@ impl Namespace {
         });
         bird
     }
+}
+
+impl Namespace {
+    /// Starts BIRD with one session, called `crier`, to crier.
+    #[track_caller]
+    pub fn bird_paired(&self, pairing: &Pairing) -> PairedBird {
+        PairedBird(self.bird(&paired(pairing)))
+    }
+}
+
+/// A BIRD with one session, to crier.
+#[derive(Debug)]
+pub struct PairedBird(pub Bird);
+
+impl Router for PairedBird {
+    fn process(&self) -> &Process {
+        &self.0.process
+    }
+
+    fn session(&self) -> Session {
+        self.0.session(PAIRED)
+    }
+
+    fn routes(&self) -> BTreeMap<String, BTreeSet<IpAddr>> {
+        self.0.routes()
+    }
+
+    fn ask_again(&self) {
+        self.0.command(&format!("reload in {PAIRED}"));
+    }
+
+    fn shut_down(&self, text: &str) {
+        self.0.command(&format!("disable {PAIRED} \"{text}\""));
+    }
+}
+
+/// What the session of a [`PairedBird`] is called.
+const PAIRED: &str = "crier";
+
+fn paired(pairing: &Pairing) -> String {
+    let families: String =
+        pairing.families.iter().map(|family| format!(" {} {{ import all; export none; }};", family.word())).collect();
+    let password = pairing.password.as_ref().map(|password| format!(" password \"{password}\";"));
+    format!(
+        "router id {};\nprotocol device {{}}\nprotocol bgp {PAIRED} {{ local {} as {}; neighbor {} as {}; direct; hold time {}; \
+         connect delay time 1; connect retry time 1; error wait time 1, 2; error forget time 1;{}{}{}{families} }}\n",
+        ROUTER.0,
+        pairing.router_address(),
+        pairing.router_asn,
+        pairing.crier_address(),
+        pairing.crier_asn,
+        pairing.hold_time_secs,
+        if pairing.router_dials { "" } else { " passive;" },
+        if pairing.ttl_security { " ttl security on;" } else { "" },
+        password.unwrap_or_default(),
+    )
 }
 
 impl Bird {

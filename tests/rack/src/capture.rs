@@ -41,6 +41,19 @@ pub struct Frame {
     pub bytes: Vec<u8>,
 }
 
+/// The header of one TCP segment from or to BGP's port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BgpSegment {
+    pub from: SocketAddr,
+    pub to: SocketAddr,
+    /// The TTL or hop limit that it had left.
+    pub hops: u8,
+    /// A SYN without an ACK: `from` dials `to`.
+    pub dials: bool,
+    /// It carries a TCP MD5 signature (RFC 2385), good or not.
+    pub is_signed: bool,
+}
+
 /// One BGP message as it went by.
 #[derive(Clone, Debug)]
 pub struct BgpMessage {
@@ -128,6 +141,22 @@ impl Capture {
         self.shared.frames().iter().filter_map(|frame| Some((frame.at, Arp::read(&frame.bytes)?))).collect()
     }
 
+    /// The headers of all TCP segments so far from or to BGP's port.
+    pub fn bgp_segments(&self) -> Vec<BgpSegment> {
+        let frames = self.shared.frames();
+        let segments = frames.iter().filter_map(|frame| Segment::read(&frame.bytes));
+        segments
+            .filter(|segment| segment.from.port() == BGP_PORT || segment.to.port() == BGP_PORT)
+            .map(|segment| BgpSegment {
+                from: segment.from,
+                to: segment.to,
+                hops: segment.hops,
+                dials: segment.flags & (SYN | ACK) == SYN,
+                is_signed: has_option(segment.options, MD5_SIGNATURE),
+            })
+            .collect()
+    }
+
     /// All BGP messages so far that are complete, of all sessions, in the order of their ends.
     pub fn bgp(&self) -> Vec<BgpMessage> {
         let mut streams: HashMap<(SocketAddr, SocketAddr), Stream> = HashMap::new();
@@ -192,40 +221,66 @@ impl Shared {
 struct Segment<'f> {
     from: SocketAddr,
     to: SocketAddr,
+    hops: u8,
     sequence: u32,
-    opens: bool,
+    flags: u8,
+    options: &'f [u8],
     payload: &'f [u8],
+}
+
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
+/// RFC 2385 §3: the kind of TCP option.
+const MD5_SIGNATURE: u8 = 19;
+
+/// Whether TCP options hold one of that kind.
+fn has_option(mut options: &[u8], wanted: u8) -> bool {
+    loop {
+        match *options {
+            // End of the list, or nothing left.
+            [] | [0, ..] => return false,
+            [kind, ..] if kind == wanted => return true,
+            [1, ref rest @ ..] => options = rest,
+            [_, length, ..] => match options.get(usize::from(length.max(2))..) {
+                Some(rest) => options = rest,
+                None => return false,
+            },
+            [_] => return false,
+        }
+    }
 }
 
 impl<'f> Segment<'f> {
     fn read(frame: &'f [u8]) -> Option<Segment<'f>> {
         const TCP: u8 = 6;
         let packet = frame.get(14..)?;
-        let (from, to, tcp): (IpAddr, IpAddr, &[u8]) = match frame.get(12..14)? {
+        let (from, to, hops, tcp): (IpAddr, IpAddr, u8, &[u8]) = match frame.get(12..14)? {
             [0x08, 0x00] if *packet.get(9)? == TCP => {
                 let header = usize::from(packet.first()? & 15) * 4;
                 let total = usize::from(number(packet, 2)?);
                 let address = |at: usize| Some(Ipv4Addr::from(<[u8; 4]>::try_from(packet.get(at..at + 4)?).ok()?));
                 // Zero on segments that the kernel has not cut yet; short frames are padded past the total.
                 let end = if total == 0 { packet.len() } else { total };
-                (address(12)?.into(), address(16)?.into(), packet.get(header..end)?)
+                (address(12)?.into(), address(16)?.into(), *packet.get(8)?, packet.get(header..end)?)
             }
             // Extension headers do not occur on the rack's links.
             [0x86, 0xdd] if *packet.get(6)? == TCP => {
                 let length = usize::from(number(packet, 4)?);
                 let address = |at: usize| Some(Ipv6Addr::from(<[u8; 16]>::try_from(packet.get(at..at + 16)?).ok()?));
                 let end = if length == 0 { packet.len() } else { 40 + length };
-                (address(8)?.into(), address(24)?.into(), packet.get(40..end)?)
+                (address(8)?.into(), address(24)?.into(), *packet.get(7)?, packet.get(40..end)?)
             }
             _ => return None,
         };
-        let payload = tcp.get(usize::from(tcp.get(12)? >> 4) * 4..)?;
+        let header = usize::from(tcp.get(12)? >> 4) * 4;
         Some(Segment {
             from: SocketAddr::new(from, number(tcp, 0)?),
             to: SocketAddr::new(to, number(tcp, 2)?),
+            hops,
             sequence: u32::from_be_bytes(tcp.get(4..8)?.try_into().ok()?),
-            opens: tcp.get(13)? & 2 != 0,
-            payload,
+            flags: *tcp.get(13)?,
+            options: tcp.get(20..header)?,
+            payload: tcp.get(header..)?,
         })
     }
 }
@@ -243,7 +298,7 @@ struct Stream {
 
 impl Stream {
     fn take(&mut self, at: Instant, segment: &Segment, messages: &mut Vec<BgpMessage>) {
-        if segment.opens {
+        if segment.flags & SYN != 0 {
             // The same ports again: a new connection.
             *self = Stream { next: Some(segment.sequence.wrapping_add(1)), ..Stream::default() };
         }

@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 use crate::namespace::Namespace;
 use crate::packet::{Arp, ArpOperation, Frames, Mac, PacketSocket};
@@ -67,6 +70,19 @@ impl Namespace {
         let thread = self.spawn("asking", {
             let shared = shared.clone();
             move || shared.ask(address, every)
+        });
+        Asking { shared, thread: Some(thread) }
+    }
+
+    /// Starts a thread in here that opens a TCP connection `every` so often and closes it at once, without waiting for the
+    /// one before: so each outage is seen to the pace, however long a lost segment takes to be sent again. Who answered
+    /// is not asked; the outcomes name `connected`.
+    pub fn connect_steadily(&self, address: impl Into<SocketAddr>, every: Duration) -> Asking {
+        let address = address.into();
+        let shared = Arc::new(Steady::default());
+        let thread = self.spawn("connecting", {
+            let shared = shared.clone();
+            move || shared.connect(address, every)
         });
         Asking { shared, thread: Some(thread) }
     }
@@ -139,6 +155,68 @@ impl Steady {
             self.outcomes.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(Outcome { at, result });
             rest(every.saturating_sub(at.elapsed()));
         }
+    }
+}
+
+impl Steady {
+    /// A connection that has not come about by then is lost; TCP's own second attempt, after 1 s, is not waited for.
+    const CONNECT_PATIENCE: Duration = Duration::from_millis(900);
+
+    fn connect(&self, address: SocketAddr, every: Duration) {
+        let mut open: Vec<(usize, Instant, Socket)> = Vec::new();
+        let mut next = now();
+        while !self.stop.load(Ordering::Relaxed) {
+            let at = now();
+            if at >= next {
+                next += every;
+                let waiting = Err("no answer".to_owned());
+                let number = self.put(Outcome { at, result: waiting });
+                match start_connecting(address) {
+                    Ok(socket) => open.push((number, at, socket)),
+                    Err(error) => self.settle(number, Err(error.to_string())),
+                }
+                continue;
+            }
+            let mut fds: Vec<PollFd<'_>> =
+                open.iter().map(|(_, _, socket)| PollFd::new(socket.as_fd(), PollFlags::POLLOUT)).collect();
+            let wait = PollTimeout::try_from(next - at).unwrap_or(PollTimeout::ZERO);
+            // A signal in between is no news.
+            let _ = poll(&mut fds, wait);
+            let ready: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(false)).collect();
+            let mut ready = ready.into_iter();
+            open.retain(|(number, at, socket)| {
+                if !ready.next().unwrap_or(false) {
+                    return at.elapsed() < Self::CONNECT_PATIENCE;
+                }
+                let result = match socket.take_error() {
+                    Ok(None) => Ok("connected".to_owned()),
+                    Ok(Some(error)) | Err(error) => Err(error.to_string()),
+                };
+                self.settle(*number, result);
+                false
+            });
+        }
+    }
+
+    fn put(&self, outcome: Outcome) -> usize {
+        let mut outcomes = self.outcomes.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        outcomes.push(outcome);
+        outcomes.len() - 1
+    }
+
+    fn settle(&self, number: usize, result: Result<String, String>) {
+        let mut outcomes = self.outcomes.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        outcomes[number].result = result;
+    }
+}
+
+fn start_connecting(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
+    // Closing is a reset then, and leaves no port waiting.
+    socket.set_linger(Some(Duration::ZERO))?;
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        Ok(()) | Err(_) => Ok(socket),
     }
 }
 

@@ -19,6 +19,8 @@ use serde_json::Value;
 
 use crate::bird::Session;
 use crate::namespace::Namespace;
+use crate::need::may_set_groups;
+use crate::pairing::{Pairing, ROUTER, Router};
 use crate::process::Process;
 use crate::wait::{Deadline, eventually, secs};
 
@@ -40,12 +42,7 @@ pub(crate) fn look() -> Result<String, String> {
     if !["zebra", "bgpd"].iter().all(|daemon| Path::new(FOLDER).join(daemon).exists()) {
         return Err("no FRR: apt-get install frr".into());
     }
-    match std::fs::read_to_string("/proc/self/setgroups") {
-        Ok(setgroups) if setgroups.trim() == "deny" => {
-            Err("FRR sets its groups, which a user namespace forbids".into())
-        }
-        Ok(_) | Err(_) => Ok(FOLDER.into()),
-    }
+    if may_set_groups() { Ok(FOLDER.into()) } else { Err("FRR sets its groups, which a user namespace forbids".into()) }
 }
 
 /// A running zebra and bgpd.
@@ -90,6 +87,78 @@ impl Namespace {
         });
         process
     }
+}
+
+impl Namespace {
+    /// Starts FRR with one session, to crier.
+    #[track_caller]
+    pub fn frr_paired(&self, pairing: &Pairing) -> PairedFrr {
+        PairedFrr { frr: self.frr(&paired(pairing)), asn: pairing.router_asn, neighbor: pairing.crier_address() }
+    }
+}
+
+/// An FRR with one session, to crier.
+#[derive(Debug)]
+pub struct PairedFrr {
+    pub frr: Frr,
+    asn: u32,
+    neighbor: IpAddr,
+}
+
+impl Router for PairedFrr {
+    fn process(&self) -> &Process {
+        &self.frr.bgpd
+    }
+
+    fn session(&self) -> Session {
+        self.frr.session(&self.neighbor.to_string())
+    }
+
+    fn routes(&self) -> BTreeMap<String, BTreeSet<IpAddr>> {
+        self.frr.routes()
+    }
+
+    fn ask_again(&self) {
+        self.frr.command(&format!("clear bgp ipv4 unicast {} soft in", self.neighbor));
+    }
+
+    fn shut_down(&self, text: &str) {
+        let session = format!("neighbor {} shutdown message {text}", self.neighbor);
+        self.frr.configure(&[&format!("router bgp {}", self.asn), &session]);
+    }
+
+    fn words(&self) -> String {
+        let shown = ask(&self.frr.folder, "bgpd", &format!("show bgp neighbors {}", self.neighbor));
+        format!("{}\n{}", self.frr.bgpd.log(), shown.unwrap_or_default())
+    }
+}
+
+fn paired(pairing: &Pairing) -> String {
+    let neighbor = pairing.crier_address();
+    let mut lines = vec![
+        format!("neighbor {neighbor} remote-as {}", pairing.crier_asn),
+        format!("neighbor {neighbor} timers {} {}", pairing.hold_time_secs / 3, pairing.hold_time_secs),
+        format!("neighbor {neighbor} timers connect 1"),
+        format!("neighbor {neighbor} update-source {}", pairing.router_address()),
+    ];
+    lines.extend(pairing.password.iter().map(|password| format!("neighbor {neighbor} password {password}")));
+    if pairing.ttl_security {
+        lines.push(format!("neighbor {neighbor} ttl-security hops 1"));
+    }
+    if !pairing.router_dials {
+        lines.push(format!("neighbor {neighbor} passive"));
+    }
+    let lines: String = lines.iter().map(|line| format!(" {line}\n")).collect();
+    let families: String = pairing
+        .families
+        .iter()
+        .map(|family| {
+            let family = family.word();
+            format!(" address-family {family} unicast\n  neighbor {neighbor} activate\n exit-address-family\n")
+        })
+        .collect();
+    let asn = pairing.router_asn;
+    format!("router bgp {asn}\n bgp router-id {}\n{PLAIN}{lines}{families}", ROUTER.0)
 }
 
 impl Frr {

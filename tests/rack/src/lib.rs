@@ -55,6 +55,7 @@
 //! | [`client`], [`server`], [`packet`] | requests, steady asking, ARP questions; backends and pods |
 //! | [`bird`], [`frr`], [`crier`](mod@crier) | routers from Debian, and the binary under test |
 //! | [`script`] | a BGP peer whose every octet the test decides |
+//! | [`pairing`], [`gobgp`], [`openbgpd`], [`exabgp`] | one session between crier and any of five routers |
 //! | [`capture`] | what went over a link and when: ARP, and BGP messages out of their TCP streams |
 //! | [`kubernetes`], [`certificates`] | etcd, kube-apiserver, kube-controller-manager and kube-proxy |
 //! | [`faults`] | an API server that closes watches, answers 410, 429 or 500, or goes away |
@@ -75,15 +76,19 @@ pub mod capture;
 pub mod certificates;
 pub mod client;
 pub mod crier;
+pub mod exabgp;
 pub mod faults;
 mod folder;
 pub mod frr;
+pub mod gobgp;
 pub mod kubernetes;
 pub mod metal;
 mod namespace;
 mod need;
 pub mod net;
+pub mod openbgpd;
 pub mod packet;
+pub mod pairing;
 mod process;
 mod rack;
 pub mod script;

@@ -4,6 +4,7 @@
 
 mod bench;
 mod demo;
+mod failover;
 
 use std::process::ExitCode;
 
@@ -17,6 +18,10 @@ fn main() -> ExitCode {
         ["doctor"] => doctor(),
         ["stand", nodes] => nodes.parse().map_or_else(|_| usage(), stand),
         ["bench"] => bench::run(),
+        ["bench", "failover"] => failover::run(20, ""),
+        ["bench", "failover", runs, ref word @ ..] if word.len() <= 1 => {
+            runs.parse().map_or_else(|_| usage(), |runs| failover::run(runs, word.first().unwrap_or(&"")))
+        }
         ["demo"] => demo::run(),
         _ => usage(),
     }
@@ -75,7 +80,7 @@ fn stand(nodes: u16) -> ExitCode {
 
 fn usage() -> ExitCode {
     eprintln!(
-        "usage: crier-rack bench\n       crier-rack demo\n       crier-rack doctor\n       crier-rack stand NODES\n       crier-rack serve NAME PORT..."
+        "usage: crier-rack bench\n       crier-rack bench failover [RUNS [WORD]]\n       crier-rack demo\n       crier-rack doctor\n       crier-rack stand NODES\n       crier-rack serve NAME PORT..."
     );
     ExitCode::from(2)
 }

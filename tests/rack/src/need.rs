@@ -16,6 +16,14 @@ pub enum Need {
     Bird,
     /// FRR's zebra and bgpd.
     Frr,
+    /// GoBGP's daemon and its command.
+    Gobgp,
+    /// The portable OpenBGPD.
+    Openbgpd,
+    /// ExaBGP 4.
+    Exabgp,
+    /// keepalived, to compare with.
+    Keepalived,
     /// The binaries of the Kubernetes control plane, and nft for kube-proxy.
     Kubernetes,
     /// The `crier` binary itself.
@@ -23,7 +31,17 @@ pub enum Need {
 }
 
 impl Need {
-    pub const ALL: [Need; 5] = [Need::Namespaces, Need::Bird, Need::Frr, Need::Kubernetes, Need::Crier];
+    pub const ALL: [Need; 9] = [
+        Need::Namespaces,
+        Need::Bird,
+        Need::Frr,
+        Need::Gobgp,
+        Need::Openbgpd,
+        Need::Exabgp,
+        Need::Keepalived,
+        Need::Kubernetes,
+        Need::Crier,
+    ];
 
     /// `Ok` with where it was found, or `Err` with what is missing and how to get it, in one line.
     pub fn look(self) -> Result<String, String> {
@@ -31,6 +49,10 @@ impl Need {
             Need::Namespaces => namespaces(),
             Need::Bird => program("bird").ok_or_else(|| "no BIRD: apt-get install bird2".into()),
             Need::Frr => crate::frr::look(),
+            Need::Gobgp => crate::gobgp::look(),
+            Need::Openbgpd => crate::openbgpd::look(),
+            Need::Exabgp => crate::exabgp::look(),
+            Need::Keepalived => program("keepalived").ok_or_else(|| "no keepalived: apt-get install keepalived".into()),
             Need::Kubernetes => {
                 program("nft").ok_or("no nft for kube-proxy: apt-get install nftables")?;
                 crate::kubernetes::binaries().map(|folder| folder.display().to_string())
@@ -94,6 +116,11 @@ pub(crate) fn program(name: &str) -> Option<String> {
     let mut folders = path.split(':').chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"]).map(PathBuf::from);
     let found = folders.find_map(|folder| Some(folder.join(name)).filter(|path| path.is_file()));
     found.map(|path| path.display().to_string())
+}
+
+/// Whether a process here may set its groups, which a user namespace that was made without privilege forbids.
+pub(crate) fn may_set_groups() -> bool {
+    std::fs::read_to_string("/proc/self/setgroups").map_or(true, |setgroups| setgroups.trim() != "deny")
 }
 
 fn namespaces() -> Result<String, String> {

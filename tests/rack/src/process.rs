@@ -123,14 +123,14 @@ impl Process {
         self.wait(secs(10))
     }
 
-    /// SIGSTOP: it is there but does nothing, as on a hung machine.
+    /// SIGSTOP to it and the processes that it started: it is there but does nothing, as on a hung machine.
     pub fn freeze(&self) {
-        self.signal(Signal::SIGSTOP);
+        self.signal_group(Signal::SIGSTOP);
     }
 
     /// SIGCONT.
     pub fn thaw(&self) {
-        self.signal(Signal::SIGCONT);
+        self.signal_group(Signal::SIGCONT);
     }
 
     /// All it has written so far.
@@ -189,9 +189,13 @@ impl Process {
     }
 
     fn kill_group(&self) {
+        self.signal_group(Signal::SIGKILL);
+    }
+
+    fn signal_group(&self, signal: Signal) {
         // The group's id is the process's own and stays taken until the process has been waited for.
         if let Ok(None) = self.child().try_wait() {
-            let _ = killpg(self.pid, Signal::SIGKILL);
+            let _ = killpg(self.pid, signal);
         }
     }
 }

@@ -1,0 +1,82 @@
+//! `crier doctor`: what is wrong with this host and with the running agent, and what to do about it. Floor 4.
+//! It looks at the host itself, so it has something to say also when no agent answers.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{Exit, Output, answer, ask};
+use crate::agent::report::{Report, SCHEMA_VERSION};
+use crate::kernel::sysctl;
+use crate::names::InterfaceName;
+use crate::world::HostProblem;
+
+#[derive(Debug, Serialize)]
+struct Examination {
+    schema_version: u32,
+    findings: Vec<Finding>,
+}
+
+#[derive(Debug, Serialize)]
+struct Finding {
+    /// `agent` or `host`.
+    about: &'static str,
+    problem: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<String>,
+}
+
+pub fn doctor(socket: &Path, output: Output) -> Exit {
+    let mut findings = Vec::new();
+    let announcing = match ask(socket) {
+        Ok(report) => {
+            findings.extend(of_agent(&report));
+            announcing_on(&report)
+        }
+        Err(error) => {
+            findings.push(Finding { about: "agent", problem: error.to_string(), remedy: None });
+            sysctl::ethernet_links()
+        }
+    };
+    findings.extend(sysctl::check(&announcing).into_iter().map(|HostProblem { problem, remedy }| Finding {
+        about: "host",
+        problem,
+        remedy: Some(remedy),
+    }));
+    let found = !findings.is_empty();
+    let examination = Examination { schema_version: SCHEMA_VERSION, findings };
+    match answer(output, &examination, |_wide| screen(&examination)) {
+        Exit::Fine if found => Exit::Problem,
+        exit => exit,
+    }
+}
+
+/// What the agent complains about. The host is examined afresh, so what it said of that is left out.
+fn of_agent(report: &Report) -> Vec<Finding> {
+    let own = env!("CARGO_PKG_VERSION");
+    let older = (report.version != own).then(|| Finding {
+        about: "agent",
+        problem: format!("the running agent is crier {}, this command is {own}", report.version),
+        remedy: Some("systemctl restart crier".to_owned()),
+    });
+    let of_host: BTreeSet<String> = report.host_problems.iter().map(ToString::to_string).collect();
+    let complaints = report.problems.iter().filter(|problem| !of_host.contains(*problem));
+    let complaints = complaints.map(|problem| Finding { about: "agent", problem: problem.clone(), remedy: None });
+    older.into_iter().chain(complaints).collect()
+}
+
+fn announcing_on(report: &Report) -> BTreeSet<InterfaceName> {
+    report.links.iter().filter(|link| !link.answers_for.is_empty()).map(|link| link.name.clone()).collect()
+}
+
+fn screen(examination: &Examination) -> String {
+    if examination.findings.is_empty() {
+        return "nothing is wrong\n".to_owned();
+    }
+    let lines = examination.findings.iter().map(|Finding { about, problem, remedy }| {
+        let remedy = remedy.as_ref().map_or(String::new(), |remedy| format!("       do this: {remedy}\n"));
+        format!("{about:<5}  {problem}\n{remedy}")
+    });
+    lines.collect()
+}

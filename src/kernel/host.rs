@@ -1,0 +1,195 @@
+//! What of this host's own settings would spoil announcing on the link, and the exact remedy.
+//! Floor 1: it judges readings of `/proc/sys/net`. Reading and setting them is `sysctl`'s.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::names::InterfaceName;
+use crate::world::HostProblem;
+
+/// The settings of one link, or of `all`, in `net.ipv4.conf`. The kernel acts on the larger of the two.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LinkSettings {
+    /// 0: the kernel answers ARP for any address of the host on any link.
+    pub arp_ignore: u8,
+    /// 2: ARP requests of the host never carry an address of another link.
+    pub arp_announce: u8,
+    /// 1: strict reverse path filter (RFC 3704 §2.2); 2: loose.
+    pub rp_filter: u8,
+}
+
+/// What was read of the host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Readings {
+    pub all: LinkSettings,
+    pub links: BTreeMap<InterfaceName, LinkSettings>,
+    /// The links that IPv4 default routes of the main table leave by.
+    pub default_route_links: BTreeSet<InterfaceName>,
+}
+
+/// One value of the kernel, such as `net.ipv4.conf.all.arp_ignore`, that should be another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sysctl {
+    /// As `sysctl -w` takes it: a dot in the name of a link is written as a slash.
+    pub key: String,
+    pub value: u8,
+}
+
+/// A problem, and the settings that would solve it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    pub problem: String,
+    /// In words, beside the settings: where else the cause can be taken away.
+    pub advice: &'static str,
+    pub settings: Vec<Sysctl>,
+}
+
+/// The link that kube-proxy in IPVS mode puts the address of every Service on, on every node.
+const IPVS_LINK: &str = "kube-ipvs0";
+
+/// Holds the readings against what answering for addresses on `announcing` needs.
+pub fn judge(readings: &Readings, announcing: &BTreeSet<InterfaceName>) -> Vec<Finding> {
+    let Readings { all, links, default_route_links } = readings;
+    let mut findings = Vec::new();
+    let effective =
+        |link: &InterfaceName, setting: fn(&LinkSettings) -> u8| setting(all).max(links.get(link).map_or(0, setting));
+    // With IPVS every node holds every address, and with arp_ignore 0 every node's kernel answers for it on every link.
+    let ipvs = links.keys().any(|link| link.as_str() == IPVS_LINK);
+    let answers_for_all = announcing.iter().any(|link| effective(link, |settings| settings.arp_ignore) == 0);
+    if ipvs && answers_for_all {
+        findings.push(Finding {
+            problem: format!(
+                "kube-proxy runs in IPVS mode without strictARP ({IPVS_LINK} is there and arp_ignore is 0): \
+                 every node answers ARP for every Service"
+            ),
+            advice: "set ipvs.strictARP to true in the kube-proxy ConfigMap and restart kube-proxy",
+            settings: vec![sysctl("all", "arp_ignore", 1), sysctl("all", "arp_announce", 2)],
+        });
+    } else if ipvs && announcing.iter().any(|link| effective(link, |settings| settings.arp_announce) < 2) {
+        findings.push(Finding {
+            problem: format!(
+                "kube-proxy runs in IPVS mode and arp_announce is below 2: \
+                 this node's ARP requests may carry Service addresses from {IPVS_LINK} that another node owns"
+            ),
+            advice: "set ipvs.strictARP to true in the kube-proxy ConfigMap and restart kube-proxy",
+            settings: vec![sysctl("all", "arp_announce", 2)],
+        });
+    }
+    for link in announcing {
+        let elsewhere: Vec<&str> =
+            default_route_links.iter().filter(|route| *route != link).map(InterfaceName::as_str).collect();
+        let reached_back = default_route_links.contains(link) || elsewhere.is_empty();
+        if effective(link, |settings| settings.rp_filter) == 1 && !reached_back {
+            findings.push(Finding {
+                problem: format!(
+                    "rp_filter is strict on {link}, where addresses are answered, and the default route leaves by {}: \
+                     the kernel drops what clients from elsewhere send",
+                    elsewhere.join(", ")
+                ),
+                advice: "make the filter loose, or route back by the link that the request came in on",
+                // The larger of the two counts, so the link's own value is enough.
+                settings: vec![sysctl(link.as_str(), "rp_filter", 2)],
+            });
+        }
+    }
+    findings
+}
+
+fn sysctl(link: &str, setting: &str, value: u8) -> Sysctl {
+    Sysctl { key: format!("net.ipv4.conf.{}.{setting}", link.replace('.', "/")), value }
+}
+
+impl Sysctl {
+    /// Below `/proc/sys`.
+    pub fn path(&self) -> String {
+        // In a key `.` parts and `/` stands for a dot in a name, as sysctl(8) has it.
+        self.key
+            .chars()
+            .map(|c| {
+                if c == '.' {
+                    '/'
+                } else if c == '/' {
+                    '.'
+                } else {
+                    c
+                }
+            })
+            .collect()
+    }
+}
+
+impl Finding {
+    /// The problem with the commands that solve it.
+    pub fn report(&self) -> HostProblem {
+        let commands: Vec<String> =
+            self.settings.iter().map(|Sysctl { key, value }| format!("sysctl -w {key}={value}")).collect();
+        HostProblem {
+            problem: self.problem.clone(),
+            remedy: format!("{}; or here: {}", self.advice, commands.join("; ")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn readings(all: LinkSettings, links: &[(&str, LinkSettings)]) -> Readings {
+        let links = links.iter().map(|(name, settings)| (InterfaceName::from(*name), *settings)).collect();
+        Readings { all, links, default_route_links: BTreeSet::from(["eth0".into()]) }
+    }
+
+    fn on(links: &[&str]) -> BTreeSet<InterfaceName> {
+        links.iter().map(|name| InterfaceName::from(*name)).collect()
+    }
+
+    const OPEN: LinkSettings = LinkSettings { arp_ignore: 0, arp_announce: 0, rp_filter: 0 };
+    const STRICT_ARP: LinkSettings = LinkSettings { arp_ignore: 1, arp_announce: 2, rp_filter: 0 };
+    const STRICT_PATH: LinkSettings = LinkSettings { rp_filter: 1, ..OPEN };
+
+    fn settings(findings: &[Finding]) -> Vec<String> {
+        findings.iter().flat_map(|it| &it.settings).map(|it| format!("{}={}", it.key, it.value)).collect()
+    }
+
+    #[test]
+    fn ipvs_without_strict_arp_is_found_with_the_settings_that_strict_arp_makes() {
+        let found = judge(&readings(OPEN, &[("eth0", OPEN), ("kube-ipvs0", OPEN)]), &on(&["eth0"]));
+        assert_eq!(settings(&found), ["net.ipv4.conf.all.arp_ignore=1", "net.ipv4.conf.all.arp_announce=2"]);
+        assert!(found[0].report().remedy.contains("strictARP"), "{found:?}");
+        assert!(
+            found[0]
+                .report()
+                .remedy
+                .ends_with("sysctl -w net.ipv4.conf.all.arp_ignore=1; sysctl -w net.ipv4.conf.all.arp_announce=2")
+        );
+    }
+
+    #[test]
+    fn strict_arp_on_all_or_on_the_link_itself_is_enough() {
+        for (all, eth0) in [(STRICT_ARP, OPEN), (OPEN, STRICT_ARP)] {
+            let readings = readings(all, &[("eth0", eth0), ("kube-ipvs0", OPEN)]);
+            assert_eq!(judge(&readings, &on(&["eth0"])), [], "{readings:?}");
+        }
+        let half = LinkSettings { arp_announce: 0, ..STRICT_ARP };
+        let found = judge(&readings(half, &[("eth0", OPEN), ("kube-ipvs0", OPEN)]), &on(&["eth0"]));
+        assert_eq!(settings(&found), ["net.ipv4.conf.all.arp_announce=2"]);
+    }
+
+    #[test]
+    fn without_ipvs_or_without_addresses_on_the_link_there_is_nothing_to_find() {
+        assert_eq!(judge(&readings(OPEN, &[("eth0", OPEN)]), &on(&["eth0"])), []);
+        assert_eq!(judge(&readings(OPEN, &[("eth0", OPEN), ("kube-ipvs0", OPEN)]), &on(&[])), []);
+    }
+
+    #[test]
+    fn a_strict_filter_matters_only_where_clients_are_answered_by_another_link() {
+        let two = [("eth0", OPEN), ("eth1.100", OPEN)];
+        assert_eq!(judge(&readings(STRICT_PATH, &two), &on(&["eth0"])), [], "the default route's own link");
+        let found = judge(&readings(STRICT_PATH, &two), &on(&["eth1.100"]));
+        assert_eq!(settings(&found), ["net.ipv4.conf.eth1/100.rp_filter=2"]);
+        assert_eq!(found[0].settings[0].path(), "net/ipv4/conf/eth1.100/rp_filter");
+        let loose = [("eth0", OPEN), ("eth1.100", LinkSettings { rp_filter: 2, ..OPEN })];
+        assert_eq!(judge(&readings(STRICT_PATH, &loose), &on(&["eth1.100"])), [], "the larger value counts");
+        let alone = Readings { default_route_links: BTreeSet::new(), ..readings(STRICT_PATH, &two) };
+        assert_eq!(judge(&alone, &on(&["eth1.100"])), [], "nobody but the link is served");
+    }
+}

@@ -1,0 +1,130 @@
+//! Reads the settings of this host that announcing on the link depends on, and sets them where it is told to. Floor 2.
+//!
+//! Task: `run` is the caller's. It holds nothing that cancelling could lose; what it has set stays set, as sysctls do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{info, warn};
+
+use super::host::{Finding, LinkSettings, Readings, Sysctl, judge};
+use crate::names::InterfaceName;
+use crate::plan::slice::L2Slice;
+use crate::world::{Fact, HostProblem};
+
+/// The kernel tells nobody when a sysctl changes, so they are read again this often.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+const SETTINGS: &str = "/proc/sys/net/ipv4/conf";
+
+/// Judges the host for as long as there are slices, and reports what is wrong as a [`Fact::Host`] whenever that changes.
+/// With `manage` it sets what it can, and reports only what it could not.
+pub async fn run(mut slices: watch::Receiver<L2Slice>, manage: bool, facts: mpsc::Sender<Fact>) {
+    let mut reported: Vec<HostProblem> = Vec::new();
+    let mut look_again = interval(LOOK_AGAIN);
+    look_again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            changed = slices.changed() => if changed.is_err() { return },
+            _ = look_again.tick() => {}
+        }
+        let announcing = announcing_on(&slices.borrow_and_update());
+        let found = examine(&announcing, manage);
+        if found != reported {
+            for HostProblem { problem, remedy } in found.iter().filter(|problem| !reported.contains(problem)) {
+                warn!(problem, remedy, "a setting of this host is in the way");
+            }
+            reported = found;
+            if facts.send(Fact::Host(reported.clone())).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// What is wrong on this host for answering on these links; nothing is changed.
+pub fn check(announcing: &BTreeSet<InterfaceName>) -> Vec<HostProblem> {
+    judge(&readings(), announcing).iter().map(Finding::report).collect()
+}
+
+fn examine(announcing: &BTreeSet<InterfaceName>, manage: bool) -> Vec<HostProblem> {
+    let findings = judge(&readings(), announcing);
+    if !manage || findings.is_empty() {
+        return findings.iter().map(Finding::report).collect();
+    }
+    for setting in findings.iter().flat_map(|finding| &finding.settings) {
+        match set(setting) {
+            Ok(()) => info!(key = setting.key, value = setting.value, "sysctl set"),
+            Err(error) => warn!(key = setting.key, value = setting.value, %error, "sysctl could not be set"),
+        }
+    }
+    check(announcing)
+}
+
+fn announcing_on(slice: &L2Slice) -> BTreeSet<InterfaceName> {
+    slice.links.iter().map(|link| link.name.clone()).collect()
+}
+
+/// The links of this host that addresses could be answered on, when nobody says which it is done on.
+pub fn ethernet_links() -> BTreeSet<InterfaceName> {
+    let is_ethernet = |link: &InterfaceName| {
+        // ARPHRD_ETHER; the loopback link and tunnels are others.
+        std::fs::read_to_string(Path::new("/sys/class/net").join(link.as_str()).join("type"))
+            .is_ok_and(|kind| kind.trim() == "1")
+    };
+    readings().links.into_keys().filter(is_ethernet).collect()
+}
+
+/// What cannot be read counts as 0, the kernel's own default: a link may vanish while it is looked at.
+fn readings() -> Readings {
+    let mut links: BTreeMap<InterfaceName, LinkSettings> = BTreeMap::new();
+    for entry in std::fs::read_dir(SETTINGS).into_iter().flatten().flatten() {
+        if let Some(name) = entry.file_name().to_str().filter(|name| !["all", "default"].contains(name)) {
+            links.insert(name.into(), link_settings(&entry.path()));
+        }
+    }
+    Readings {
+        all: link_settings(&Path::new(SETTINGS).join("all")),
+        links,
+        default_route_links: default_route_links(
+            &std::fs::read_to_string("/proc/thread-self/net/route").unwrap_or_default(),
+        ),
+    }
+}
+
+fn link_settings(folder: &Path) -> LinkSettings {
+    let read = |name| {
+        let text = std::fs::read_to_string(folder.join(name)).unwrap_or_default();
+        text.trim().parse().unwrap_or_default()
+    };
+    LinkSettings { arp_ignore: read("arp_ignore"), arp_announce: read("arp_announce"), rp_filter: read("rp_filter") }
+}
+
+/// proc(5): interface, destination and gateway in hexadecimal, flags, …, mask as the eighth field.
+fn default_route_links(table: &str) -> BTreeSet<InterfaceName> {
+    let fields = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let defaults = fields.filter(|fields| fields.get(1) == Some(&"00000000") && fields.get(7) == Some(&"00000000"));
+    defaults.filter_map(|fields| fields.first().map(|link| InterfaceName::from(*link))).collect()
+}
+
+fn set(setting: &Sysctl) -> io::Result<()> {
+    std::fs::write(Path::new("/proc/sys").join(setting.path()), setting.value.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_default_routes_count() {
+        let table = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n\
+                     eth0\t00000000\t0100000A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
+                     eth1\t0000000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n";
+        assert_eq!(default_route_links(table), BTreeSet::from(["eth0".into()]));
+        assert_eq!(default_route_links(""), BTreeSet::new());
+    }
+}

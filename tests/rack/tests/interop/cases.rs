@@ -1,0 +1,115 @@
+//! The cases, each played with every router.
+
+use rack::pairing::{Family, Make, Pairing};
+
+use crate::stage::{Expect, Stage};
+use crate::{life, security};
+
+/// One row of the table.
+pub struct Case {
+    pub name: &'static str,
+    pub run: fn(Make, &str),
+    /// Why crier cannot do its part, if it cannot yet.
+    pub unsupported: fn() -> Option<String>,
+}
+
+impl Case {
+    const fn new(name: &'static str, run: fn(Make, &str)) -> Case {
+        Case { name, run, unsupported: || None }
+    }
+
+    const fn if_supported(name: &'static str, run: fn(Make, &str), unsupported: fn() -> Option<String>) -> Case {
+        Case { name, run, unsupported }
+    }
+}
+
+pub static CASES: [Case; 24] = [
+    Case::new("eBGP over IPv4", |make, name| routes_come_and_go(make, name, Pairing::default())),
+    Case::new("eBGP over IPv6", |make, name| {
+        let pairing = Pairing { transport: Family::V6, families: vec![Family::V6], ..Pairing::default() };
+        routes_come_and_go(make, name, pairing);
+    }),
+    Case::new("iBGP over IPv4", |make, name| {
+        routes_come_and_go(make, name, Pairing { router_asn: 64513, ..Pairing::default() });
+    }),
+    Case::new("iBGP over IPv6", |make, name| {
+        let families = vec![Family::V6];
+        routes_come_and_go(
+            make,
+            name,
+            Pairing { router_asn: 64513, transport: Family::V6, families, ..Pairing::default() },
+        );
+    }),
+    Case::new("both families over IPv4", |make, name| {
+        routes_come_and_go(make, name, Pairing { families: BOTH.to_vec(), ..Pairing::default() });
+    }),
+    Case::new("both families over IPv6", |make, name| {
+        let families = BOTH.to_vec();
+        routes_come_and_go(make, name, Pairing { transport: Family::V6, families, ..Pairing::default() });
+    }),
+    Case::new("4-octet AS numbers", |make, name| {
+        let pairing = Pairing { router_asn: 4_200_000_002, crier_asn: 4_200_000_001, ..Pairing::default() };
+        routes_come_and_go(make, name, pairing);
+    }),
+    Case::new("crier passive", |make, name| {
+        life::only_one_dials(make, name, &Pairing { crier_dials: false, ..Pairing::default() });
+    }),
+    Case::new("router passive", |make, name| {
+        life::only_one_dials(make, name, &Pairing { router_dials: false, ..Pairing::default() });
+    }),
+    Case::if_supported(
+        "MD5 over IPv4",
+        |make, name| security::signed(make, name, Pairing::default()),
+        security::no_password,
+    ),
+    Case::if_supported(
+        "MD5 over IPv6",
+        |make, name| {
+            let pairing = Pairing { transport: Family::V6, families: vec![Family::V6], ..Pairing::default() };
+            security::signed(make, name, pairing);
+        },
+        security::no_password,
+    ),
+    Case::if_supported("MD5, wrong password", security::wrong_password, security::no_password),
+    Case::if_supported("MD5, router has none", security::router_without_password, security::no_password),
+    Case::if_supported("MD5, crier has none", security::crier_without_password, || None),
+    Case::if_supported(
+        "GTSM over IPv4",
+        |make, name| security::near(make, name, Pairing::default()),
+        security::no_ttl_security,
+    ),
+    Case::if_supported(
+        "GTSM over IPv6",
+        |make, name| {
+            let pairing = Pairing { transport: Family::V6, families: vec![Family::V6], ..Pairing::default() };
+            security::near(make, name, pairing);
+        },
+        security::no_ttl_security,
+    ),
+    Case::if_supported("GTSM, router seems far", security::far, security::no_ttl_security),
+    Case::new("route refresh", life::asked_again),
+    Case::new("router stops answering", life::router_freezes),
+    Case::new("crier stops answering", life::crier_freezes),
+    Case::new("crier's last word", life::last_word),
+    Case::new("router's last word", life::routers_last_word),
+    Case::new("crier restarts", life::crier_restarts),
+    Case::new("router restarts", life::router_restarts),
+];
+
+const BOTH: [Family; 2] = [Family::V4, Family::V6];
+
+/// The session is established and stays so while Services come, change and go, and the router's table follows.
+fn routes_come_and_go(make: Make, name: &str, pairing: Pairing) {
+    let stage = Stage::new(name);
+    let one = stage.services(1, &pairing.families);
+    let router = stage.start(make, &pairing);
+    let _crier = stage.crier(&pairing);
+    router.is_established();
+    router.knows(&one);
+    let three = stage.services(3, &pairing.families);
+    router.knows(&three);
+    let none = stage.services(0, &pairing.families);
+    router.knows(&none);
+    let session = router.session();
+    assert!(session.is_established() && session.times_established == 1, "the session has flapped: {session:?}");
+}

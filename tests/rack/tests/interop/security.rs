@@ -1,0 +1,113 @@
+//! TCP MD5 (RFC 2385) and GTSM (RFC 5082): with both ends alike the session comes up, with only one of them never.
+
+use std::process::Command;
+
+use rack::pairing::{Family, Make, Pairing};
+use rack::{crier, eventually};
+
+use crate::PATIENCE;
+use crate::stage::{Expect, Stage, never_established};
+
+const PASSWORD: &str = "right-5fca";
+
+/// Every segment of the session is signed.
+pub fn signed(make: Make, name: &str, pairing: Pairing) {
+    let pairing = Pairing { password: Some(PASSWORD.into()), ..pairing };
+    let stage = Stage::new(name);
+    let capture = stage.router.capture("eth0");
+    let table = stage.services(2, &pairing.families);
+    let router = stage.start(make, &pairing);
+    let crier = stage.crier(&pairing);
+    router.is_established();
+    router.knows(&table);
+    eventually("crier has dialled with a signature", PATIENCE, || {
+        let dialled = |it: &&rack::capture::BgpSegment| it.dials && it.from.ip() == pairing.crier_address();
+        capture.bgp_segments().iter().find(dialled).map_or(Err("it has not dialled"), |dial| {
+            assert!(dial.is_signed, "unsigned: {dial:?}");
+            Ok(())
+        })
+    });
+    // A reset that answers an unsigned or ill-timed segment comes from the kernel and not from either end.
+    let from_crier: Vec<_> =
+        capture.bgp_segments().into_iter().filter(|it| it.from.ip() == pairing.crier_address()).collect();
+    assert!(from_crier.iter().all(|segment| segment.is_signed), "some are unsigned: {from_crier:?}");
+    drop(crier);
+}
+
+pub fn wrong_password(make: Make, name: &str) {
+    let with = |password: &str| Pairing { password: Some(password.into()), ..Pairing::default() };
+    are_strangers(make, name, &with("wrong-8d21"), &with(PASSWORD));
+}
+
+pub fn router_without_password(make: Make, name: &str) {
+    are_strangers(make, name, &Pairing::default(), &Pairing { password: Some(PASSWORD.into()), ..Pairing::default() });
+}
+
+pub fn crier_without_password(make: Make, name: &str) {
+    are_strangers(make, name, &Pairing { password: Some(PASSWORD.into()), ..Pairing::default() }, &Pairing::default());
+}
+
+/// Every segment arrives with all its hops left.
+pub fn near(make: Make, name: &str, pairing: Pairing) {
+    let pairing = Pairing { ttl_security: true, ..pairing };
+    let stage = Stage::new(name);
+    let capture = stage.router.capture("eth0");
+    let table = stage.services(2, &pairing.families);
+    let router = stage.start(make, &pairing);
+    let _crier = stage.crier(&pairing);
+    router.is_established();
+    router.knows(&table);
+    // Of the connection that carries the session: the kernel answers one that nobody listens for as it likes.
+    let session = capture.bgp().last().map(|message| (message.from, message.to)).expect("messages went by");
+    let all = capture.bgp_segments();
+    let segments = all.iter().filter(|it| it.from.ip() == pairing.crier_address());
+    let of_session = segments.filter(|it| [session, (session.1, session.0)].contains(&(it.from, it.to)));
+    let hops: Vec<u8> = of_session.map(|segment| segment.hops).collect();
+    assert!(!hops.is_empty() && hops.iter().all(|hops| *hops == 255), "crier sent with {hops:?} hops left");
+}
+
+/// The router sends as one does that could be anywhere, and crier does not listen.
+pub fn far(make: Make, name: &str) {
+    are_strangers(make, name, &Pairing::default(), &Pairing { ttl_security: true, ..Pairing::default() });
+}
+
+/// With these two configurations there is no session, though both ends try; crier knows the router's table stays empty.
+fn are_strangers(make: Make, name: &str, routers: &Pairing, criers: &Pairing) {
+    let stage = Stage::new(name);
+    let capture = stage.router.capture("eth0");
+    stage.services(1, &[Family::V4]);
+    let router = stage.start(make, routers);
+    let crier = stage.crier(criers);
+    for (who, address) in [("the router", routers.router_address()), ("crier", routers.crier_address())] {
+        eventually(&format!("{who} has dialled"), PATIENCE, || {
+            let dialled = capture.bgp_segments().iter().any(|it| it.dials && it.from.ip() == address);
+            if dialled { Ok(()) } else { Err("no SYN went by") }
+        });
+    }
+    never_established(&*router, &crier);
+    assert!(router.routes().is_empty(), "routes without a session: {:?}", router.routes());
+}
+
+/// Why crier takes no password, in its own words.
+pub fn no_password() -> Option<String> {
+    refused("password-file = \"/dev/null\"", "password-file")
+}
+
+/// Why crier does no GTSM, in its own words.
+pub fn no_ttl_security() -> Option<String> {
+    refused("ttl-security = true", "ttl-security")
+}
+
+/// What crier says to a peer with that key: the words that it is not there yet, if they are what it says.
+fn refused(line: &str, key: &str) -> Option<String> {
+    let folder = rack::Rack::new("interop-check");
+    let file = folder.folder().join("crier.toml");
+    let text = format!(
+        "[manifests]\nfolder = \"/\"\n[[pool]]\nname = \"p\"\naddresses = [\"10.0.0.0/24\"]\n[bgp]\nasn = 1\n\
+         [[bgp.peer]]\nname = \"r\"\naddress = \"192.0.2.1\"\nasn = 2\n{line}\n"
+    );
+    std::fs::write(&file, text).expect("the rack's folder is ours");
+    let output = Command::new(crier::binary()).args(["config", "check"]).arg(&file).output();
+    let said = String::from_utf8_lossy(&output.expect("crier runs").stderr).into_owned();
+    said.contains("not available yet").then(|| format!("this crier has no `{key}` yet"))
+}

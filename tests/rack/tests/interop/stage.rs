@@ -1,0 +1,154 @@
+//! One cell's rack: a node and a router on one cable, and crier's Services as manifests.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+
+use rack::crier::Crier;
+use rack::pairing::{Family, Make, NODE, Pairing, ROUTER, Router};
+use rack::{Namespace, Rack, eventually, eventually_equal, secs, throughout};
+
+use crate::PATIENCE;
+
+pub type Table = BTreeMap<String, BTreeSet<IpAddr>>;
+
+pub struct Stage {
+    pub rack: Rack,
+    pub router: Namespace,
+    pub node: Namespace,
+    manifests: PathBuf,
+}
+
+impl Stage {
+    pub fn new(name: &str) -> Stage {
+        let rack = Rack::new(name);
+        let manifests = rack.folder().join("manifests");
+        std::fs::create_dir(&manifests).expect("the rack's folder is ours");
+        let (router, node) = (rack.namespace("router"), rack.namespace("node-1"));
+        rack::net::connect(&router, "eth0", &node, "eth0");
+        for (host, (v4, v6)) in [(&router, ROUTER), (&node, NODE)] {
+            host.up("eth0", &[&format!("{v4}/24"), &format!("{v6}/64")]);
+        }
+        let stage = Stage { rack, router, node, manifests };
+        stage.write(
+            "node.yaml",
+            &format!(
+                "apiVersion: v1\nkind: Node\nmetadata: {{ name: node-1 }}\n\
+             status: {{ addresses: [{{ type: InternalIP, address: {} }}, {{ type: InternalIP, address: \"{}\" }}] }}\n",
+                NODE.0, NODE.1
+            ),
+        );
+        stage
+    }
+
+    /// Starts crier's end of the session.
+    pub fn crier(&self, pairing: &Pairing) -> Crier {
+        let password_file = self.rack.folder().join("password");
+        if let Some(password) = &pairing.password {
+            std::fs::write(&password_file, password).expect("the rack's folder is ours");
+        }
+        let crier = self.node.crier("node-1", &pairing.crier_configuration(&self.manifests, &password_file));
+        crier.wait_ready(secs(30));
+        crier
+    }
+
+    pub fn start(&self, make: Make, pairing: &Pairing) -> Box<dyn Router> {
+        make.start(&self.router, pairing)
+    }
+
+    /// From now on there are `count` Services, with addresses of these families, and no others. Returns what a router
+    /// should know then.
+    pub fn services(&self, count: u32, families: &[Family]) -> Table {
+        let mut text = String::new();
+        let mut table = Table::new();
+        for number in 1..=count {
+            let (v4, v6) = addresses(number);
+            let routes: Vec<(IpAddr, String, IpAddr)> = families
+                .iter()
+                .map(|family| match family {
+                    Family::V4 => (v4.into(), format!("{v4}/32"), IpAddr::from(NODE.0)),
+                    Family::V6 => (v6.into(), format!("{v6}/128"), IpAddr::from(NODE.1)),
+                })
+                .collect();
+            let wish: Vec<String> = routes.iter().map(|(address, ..)| address.to_string()).collect();
+            let names: Vec<&str> = families.iter().map(|it| if *it == Family::V4 { "IPv4" } else { "IPv6" }).collect();
+            let policy = if families.len() == 2 { "RequireDualStack" } else { "SingleStack" };
+            let _ = write!(
+                text,
+                "---\napiVersion: v1\nkind: Service\nmetadata: {{ name: s{number}, \
+                 annotations: {{ crier.dev/addresses: \"{}\" }} }}\n\
+                 spec: {{ type: LoadBalancer, ipFamilyPolicy: {policy}, ipFamilies: [{}], ports: [{{ port: 80 }}] }}\n\
+                 ---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\n\
+                 metadata: {{ name: s{number}-1, labels: {{ kubernetes.io/service-name: s{number} }} }}\n\
+                 ports: [{{ port: 80 }}]\n\
+                 endpoints: [{{ addresses: [10.244.0.1], nodeName: node-1, conditions: {{ ready: true }} }}]\n",
+                wish.join(","),
+                names.join(", "),
+            );
+            table.extend(routes.into_iter().map(|(_, prefix, hop)| (prefix, BTreeSet::from([hop]))));
+        }
+        self.write("services.yaml", &text);
+        table
+    }
+
+    /// A manifest appears whole, as an editor writes it.
+    fn write(&self, name: &str, text: &str) {
+        let aside = self.manifests.join(format!(".{name}.new"));
+        std::fs::write(&aside, text)
+            .and_then(|()| std::fs::rename(&aside, self.manifests.join(name)))
+            .expect("a manifest is written");
+    }
+}
+
+/// The addresses of the Service of that number, out of `POOLS`.
+pub fn addresses(number: u32) -> (Ipv4Addr, Ipv6Addr) {
+    let v4 = u32::from(Ipv4Addr::new(10, 64, 0, 0)) + number;
+    let v6 = u128::from(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0)) + u128::from(number);
+    (v4.into(), v6.into())
+}
+
+/// What the cases wait for.
+pub trait Expect {
+    /// Waits until it has the session established.
+    #[track_caller]
+    fn is_established(&self);
+
+    /// Waits until it knows exactly these routes.
+    #[track_caller]
+    fn knows(&self, expected: &Table);
+}
+
+impl Expect for dyn Router {
+    #[track_caller]
+    fn is_established(&self) {
+        eventually(&format!("{} has the session established", self.process().name()), PATIENCE, || {
+            self.process().expect_running();
+            let session = self.session();
+            if session.is_established() { Ok(()) } else { Err(format!("{session:?}")) }
+        });
+    }
+
+    #[track_caller]
+    fn knows(&self, expected: &Table) {
+        eventually_equal(&format!("the table of {}", self.process().name()), PATIENCE, expected, || self.routes());
+    }
+}
+
+/// Neither end ever comes to a session, though they try for a while.
+#[track_caller]
+pub fn never_established(router: &dyn Router, crier: &Crier) {
+    throughout("there is no session", secs(6), || {
+        let (session, state) = (router.session(), crier_state(crier));
+        if session.times_established > 0 || session.is_established() || state == "Established" {
+            return Err(format!("the router says {session:?}, crier says {state}"));
+        }
+        Ok(())
+    });
+}
+
+/// The state of the session as crier reports it.
+pub fn crier_state(crier: &Crier) -> String {
+    let status = crier.try_json("status").unwrap_or_default();
+    status["peers"][0]["state"].as_str().unwrap_or_default().to_owned()
+}
