@@ -464,7 +464,7 @@ fn play_all(subject: &Subject<'_>, vectors: &[Vector]) -> Vec<(Vector, Fate)> {
         }
     });
     let mut wrong = wrong.into_inner().unwrap();
-    wrong.sort_by(|(one, _), (other, _)| one.peer.cmp(&other.peer));
+    wrong.sort_by_key(|(vector, _)| vector.peer);
     wrong
 }
 
