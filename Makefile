@@ -57,6 +57,13 @@ test-systemd: ## The unit file under a real systemd, in a container root made by
 	@$(MAKE) --no-print-directory build
 	tests/systemd/run
 
+FUZZ_TARGET  ?= update
+FUZZ_SECONDS ?= 600
+.PHONY: fuzz
+fuzz: ## One decoder with libFuzzer and the address sanitizer: make fuzz FUZZ_TARGET=update FUZZ_SECONDS=600
+	CRIER_FUZZ_CORPUS="$(CURDIR)/target/fuzz-corpus" cargo test --quiet --package crier --test wire_never_panics
+	cargo +nightly fuzz run --target-dir target/fuzz "$(FUZZ_TARGET)" "target/fuzz-corpus/$(FUZZ_TARGET)" -- -max_total_time="$(FUZZ_SECONDS)"
+
 .PHONY: bench
 bench: ## Latency, scale and memory against a real API server, as figures of one run
 	@scripts/install-missing build rack

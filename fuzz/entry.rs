@@ -21,8 +21,11 @@ use crier::bgp::wire::{
 };
 use crier::discovery;
 
+/// Takes any octets, and panics where a promise is broken.
+pub type Target = fn(&[u8]);
+
 /// Every target by its name.
-pub const ALL: [(&str, fn(&[u8])); 11] = [
+pub const ALL: [(&str, Target); 11] = [
     ("frame", frame),
     ("open", open),
     ("update", update),

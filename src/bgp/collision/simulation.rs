@@ -20,6 +20,12 @@ struct Weather {
     delay: Duration,
     /// How many of a thousand dials are lost: nobody ever answers them.
     lost_dials: u32,
+    /// How many of the others are refused at once.
+    refused_dials: u32,
+    /// How many of the others are so late that the dialler may have given up: another dial overtakes them.
+    late_dials: u32,
+    /// How many of the others are answered, and the dialler never hears of it: the other end alone has a connection.
+    half_open: u32,
     /// How many of a thousand segments reset their connection instead of arriving.
     resets: u32,
 }
@@ -31,6 +37,8 @@ enum Arrival {
     Dial(ConnectionId),
     /// The answer to it.
     Answer(ConnectionId),
+    /// The other answer.
+    Refusal(ConnectionId),
     Octets(Pipe, BytesMut),
     /// The other end has closed, after its last word was read.
     Closed(Pipe),
@@ -58,8 +66,16 @@ struct Town {
     names: [BTreeMap<Pipe, ConnectionId>; 2],
     /// TCP keeps the order: nothing arrives on a pipe before what was sent earlier.
     arrived_until: BTreeMap<(Pipe, usize), Instant>,
+    /// Nothing that is sent on these arrives.
+    half_open: BTreeSet<Pipe>,
     /// Sessions that came up, at either end.
     ups: u32,
+}
+
+impl Weather {
+    fn calm(delay: Duration) -> Weather {
+        Weather { delay, lost_dials: 0, refused_dials: 0, late_dials: 0, half_open: 0, resets: 0 }
+    }
 }
 
 impl Town {
@@ -89,6 +105,7 @@ impl Town {
             next_letter: 0,
             names: [BTreeMap::new(), BTreeMap::new()],
             arrived_until: BTreeMap::new(),
+            half_open: BTreeSet::new(),
             ups: 0,
         }
     }
@@ -122,7 +139,11 @@ impl Town {
                 let pipe = Pipe { dialler: 1 - at, dial };
                 let (id, actions) = self.ends[at].handle_accepted(now);
                 self.names[at].insert(pipe, id);
-                self.send(1 - at, pipe, Arrival::Answer(dial));
+                if self.chance(self.weather.half_open) {
+                    self.half_open.insert(pipe);
+                } else {
+                    self.send(1 - at, pipe, Arrival::Answer(dial));
+                }
                 self.carry_out(at, actions);
             }
             Arrival::Answer(dial) => {
@@ -134,6 +155,10 @@ impl Town {
                 } else {
                     self.names[at].insert(pipe, dial);
                 }
+                self.carry_out(at, actions);
+            }
+            Arrival::Refusal(dial) => {
+                let actions = self.ends[at].handle_dial_failed(dial, "refused".to_owned(), now);
                 self.carry_out(at, actions);
             }
             Arrival::Octets(pipe, mut octets) => {
@@ -157,9 +182,18 @@ impl Town {
         for action in actions {
             match action {
                 Action::Dial(dial) => {
-                    if self.rng.u32(0..1000) >= self.weather.lost_dials {
-                        self.send(1 - side, Pipe { dialler: side, dial }, Arrival::Dial(dial));
+                    let pipe = Pipe { dialler: side, dial };
+                    let Weather { delay, lost_dials, refused_dials, late_dials, .. } = self.weather;
+                    if self.chance(lost_dials) {
+                        continue;
                     }
+                    if self.chance(refused_dials) {
+                        self.send(side, pipe, Arrival::Refusal(dial));
+                        continue;
+                    }
+                    self.weather.delay = if self.chance(late_dials) { 3 * RETRY } else { delay };
+                    self.send(1 - side, pipe, Arrival::Dial(dial));
+                    self.weather.delay = delay;
                 }
                 Action::Send(id, message) => {
                     self.ends[side].handle_sent(id, self.now);
@@ -194,7 +228,15 @@ impl Town {
         }
     }
 
+    /// One that comes true so many times of a thousand.
+    fn chance(&mut self, of_a_thousand: u32) -> bool {
+        self.rng.u32(0..1000) < of_a_thousand
+    }
+
     fn send(&mut self, to: usize, pipe: Pipe, arrival: Arrival) {
+        if self.half_open.contains(&pipe) {
+            return;
+        }
         let delay = self.weather.delay * self.rng.u32(100..=1000) / 1000;
         let earliest = self.arrived_until.entry((pipe, to)).or_insert(self.now);
         *earliest = (*earliest).max(self.now + delay);
@@ -222,7 +264,7 @@ impl Town {
 fn two_ends_that_start_within_a_millisecond_have_one_session_within_one_connect_retry_time() {
     for seed in 0..1000 {
         for delay_micros in [100, 1_000, 10_000, 100_000] {
-            let weather = Weather { delay: Duration::from_micros(delay_micros), lost_dials: 0, resets: 0 };
+            let weather = Weather::calm(Duration::from_micros(delay_micros));
             let mut town = Town::new(seed, weather);
             while town.established() != [1, 1] {
                 town.run_until(town.now + Duration::from_millis(10));
@@ -245,10 +287,10 @@ fn two_ends_that_start_within_a_millisecond_have_one_session_within_one_connect_
 #[test]
 fn over_a_network_that_loses_dials_and_resets_connections_the_session_comes_up_all_the_same() {
     for seed in 0..1000 {
-        let storm = Weather { delay: Duration::from_millis(200), lost_dials: 300, resets: 100 };
+        let storm = Weather { lost_dials: 300, resets: 100, ..Weather::calm(Duration::from_millis(200)) };
         let mut town = Town::new(seed, storm);
         town.run_until(town.start + Duration::from_secs(120));
-        town.weather = Weather { lost_dials: 0, resets: 0, ..storm };
+        town.weather = Weather::calm(storm.delay);
         // The longest pause that repeated failures earn, and two rounds of dialling.
         town.run_until(town.now + LONGEST_IDLE_HOLD_TIME + 2 * RETRY);
         assert_eq!(town.established(), [1, 1], "seed {seed}: {:?}", town.ends);
@@ -257,8 +299,38 @@ fn over_a_network_that_loses_dials_and_resets_connections_the_session_comes_up_a
 }
 
 #[test]
+fn dials_that_fail_come_late_or_stay_half_open_keep_two_ends_apart_no_longer_than_they_last() {
+    let mut half_open = 0;
+    for seed in 0..1000 {
+        let storm = Weather {
+            lost_dials: 100,
+            refused_dials: 200,
+            late_dials: 200,
+            half_open: 300,
+            ..Weather::calm(Duration::from_millis(50))
+        };
+        let mut town = Town::new(seed, storm);
+        // A session that comes up in such weather is a good one: nothing else is wrong.
+        while town.established() != [1, 1] && town.now - town.start < Duration::from_secs(60) {
+            town.run_until(town.now + Duration::from_millis(100));
+        }
+        half_open += town.half_open.len();
+        town.weather = Weather::calm(storm.delay);
+        town.run_until(town.now + LONGEST_IDLE_HOLD_TIME + 5 * RETRY);
+        assert_eq!(town.established(), [1, 1], "seed {seed}: {:?}", town.ends);
+        assert_eq!(town.session_pipe(0), town.session_pipe(1), "seed {seed}: both mean the same connection");
+        // What is half open is given up when nothing was heard on it for the hold time of OpenSent, and takes nothing with it.
+        let ups = town.ups;
+        town.run_until(town.now + Duration::from_secs(300));
+        assert_eq!((town.ups, town.established()), (ups, [1, 1]), "seed {seed}: it is the same session all the time");
+        assert_eq!(town.ends.each_ref().map(|end| end.connections.len()), [1, 1], "seed {seed}: nothing is left over");
+    }
+    assert!(half_open > 300, "the weather was bad: {half_open} half-open connections");
+}
+
+#[test]
 fn a_cut_cable_is_noticed_within_the_hold_time_and_the_session_returns() {
-    let calm = Weather { delay: Duration::from_millis(1), lost_dials: 0, resets: 0 };
+    let calm = Weather::calm(Duration::from_millis(1));
     let mut town = Town::new(1, calm);
     town.run_until(town.start + RETRY);
     assert_eq!(town.established(), [1, 1]);

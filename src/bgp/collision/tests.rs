@@ -159,6 +159,10 @@ enum Event {
     RouteRefresh,
     Notification,
     Malformed,
+    /// BFD says that the peer is gone (RFC 9384).
+    Fault,
+    /// The socket took something.
+    Sent,
 }
 
 fn happens(event: Event, bench: &mut Bench) -> String {
@@ -181,6 +185,11 @@ fn happens(event: Event, bench: &mut Bench) -> String {
         }
         Event::Notification => peering.handle_message(id, Parsed::Notification(cease(Cease::AdministrativeReset)), now),
         Event::Malformed => peering.handle_malformed(id, &WireError::Header(HeaderFault::Type(9)), now),
+        Event::Fault => peering.handle_fault(id, cease(Cease::BfdDown), "BFD says so".to_owned(), now),
+        Event::Sent => {
+            peering.handle_sent(id, now);
+            Vec::new()
+        }
     };
     summary(&actions)
 }
@@ -190,6 +199,7 @@ fn every_state_answers_every_event_as_the_table_says() {
     use Phase::{Active, Connect, Established, Idle, OpenConfirm, OpenSent};
     let header = "close with Header(BadMessageType)";
     let stop = "close with Cease(AdministrativeShutdown)";
+    let bfd = "close with Cease(BfdDown)";
     let hold = "close with HoldTimerExpired, failed";
     let fsm = |state: &str| format!("close with Fsm(UnexpectedIn{state}), failed");
     let (in_open_sent, in_open_confirm) = (fsm("OpenSent"), fsm("OpenConfirm"));
@@ -289,8 +299,23 @@ fn every_state_answers_every_event_as_the_table_says() {
         (Event::Malformed, OpenSent, &format!("{header}, failed"), Idle),
         (Event::Malformed, OpenConfirm, &format!("{header}, failed"), Idle),
         (Event::Malformed, Established, &format!("{header}, down"), Idle),
+
+        // X22, and X23: without a connection there is nothing to end.
+        (Event::Fault, Idle, ignored, Idle),
+        (Event::Fault, Connect, ignored, Connect),
+        (Event::Fault, Active, ignored, Active),
+        (Event::Fault, OpenSent, &format!("{bfd}, failed"), Idle),
+        (Event::Fault, OpenConfirm, &format!("{bfd}, failed"), Idle),
+        (Event::Fault, Established, &format!("{bfd}, down"), Idle),
+
+        (Event::Sent, Idle, ignored, Idle),
+        (Event::Sent, Connect, ignored, Connect),
+        (Event::Sent, Active, ignored, Active),
+        (Event::Sent, OpenSent, ignored, OpenSent),
+        (Event::Sent, OpenConfirm, ignored, OpenConfirm),
+        (Event::Sent, Established, ignored, Established),
     ];
-    assert_eq!(table.len(), 13 * 6, "thirteen events in six states");
+    assert_eq!(table.len(), 15 * 6, "fifteen events in six states");
     for (event, before, done, after) in table {
         let mut bench = Bench::in_phase(*before);
         assert_eq!(happens(*event, &mut bench), *done, "what is done when {event:?} comes in {before}");
@@ -566,6 +591,57 @@ fn x18_x19_a_stop_ends_every_connection_with_its_reason_and_nothing_follows() {
         assert_eq!(actions, [Action::Close { connection: late, last_word: None }]);
         assert_eq!(bench.passes(secs(3600)), Vec::<String>::new());
     }
+}
+
+#[test]
+fn x20_an_operators_reset_is_told_to_the_peer_and_the_session_returns() {
+    for reason in [Cease::AdministrativeReset, Cease::OtherConfigurationChange] {
+        let mut bench = Bench::in_phase(Phase::Established);
+        let actions = bench.peering.handle_fault(bench.id, cease(reason), "as told".to_owned(), bench.now);
+        assert_eq!(summary(&actions), format!("close with Cease({reason:?}), down"));
+        let (waited, done) = bench.next_timeout();
+        assert!(waited <= RETRY && done == "dial", "{done} after {waited:?}");
+    }
+}
+
+#[test]
+fn x22_a_hard_reset_carries_what_it_is_for() {
+    let hard = cease(Cease::BfdDown).into_hard_reset();
+    let mut octets = bytes::BytesMut::new();
+    Message::Notification(hard.clone()).emit(&Dialect::BEFORE_OPEN, &mut octets).expect("it fits");
+    assert_eq!(octets[19..], [6, 9, 6, 10], "RFC 8538 §3.1 around RFC 9384");
+    assert_eq!(hard.hard_reset_cause(), Some(cease(Cease::BfdDown)));
+}
+
+#[test]
+fn x23_a_late_fault_of_an_old_session_does_not_touch_the_new_one() {
+    let mut bench = Bench::in_phase(Phase::Established);
+    let old = bench.id;
+    bench.hears(Parsed::Notification(cease(Cease::AdministrativeReset)));
+    bench.id = bench.accepts();
+    bench.hears(peers_open());
+    assert_eq!(bench.hears(Parsed::Keepalive), "up");
+    assert_eq!(bench.peering.handle_fault(old, cease(Cease::BfdDown), "late".to_owned(), bench.now), []);
+    assert_eq!(bench.peering.phase(), Phase::Established);
+}
+
+#[test]
+fn a_hard_reset_by_hand_is_the_peers_wish_as_much_as_a_soft_one() {
+    for (inside, is_wish) in [(Cease::AdministrativeReset, true), (Cease::BfdDown, false)] {
+        assert_eq!(End::Received(cease(inside)).is_peers_wish(), is_wish);
+        assert_eq!(End::Received(cease(inside).into_hard_reset()).is_peers_wish(), is_wish, "{inside}");
+    }
+}
+
+#[test]
+fn marks_and_unknown_kinds_of_refresh_are_passed_over() {
+    let mut bench = Bench::in_phase(Phase::Established);
+    for kind in [RefreshKind::Begin, RefreshKind::End, RefreshKind::Unknown(255)] {
+        let refresh = RouteRefresh { family: AfiSafi::IPV4_UNICAST, kind };
+        assert_eq!(bench.hears(Parsed::RouteRefresh(refresh)), "", "{refresh}");
+    }
+    let multicast = RouteRefresh { family: AfiSafi { afi: 1, safi: 2 }, kind: RefreshKind::Request };
+    assert_eq!(bench.hears(Parsed::RouteRefresh(multicast)), "", "a family that is not exchanged");
 }
 
 #[test]

@@ -17,8 +17,8 @@ use super::*;
 use crate::address::ScopedAddress;
 use crate::bgp::listeners::Listen;
 use crate::bgp::wire::{
-    AfiSafi, Attributes, Capability, Dialect, Frame, Message, Open, OpenError, Parsed, ParsedUpdate, RefreshKind,
-    RouteRefresh, Update,
+    AfiSafi, AsPathSegment, Attributes, Capability, Dialect, Frame, MAX_EXTENDED_MESSAGE_LEN, Message, Open, OpenError,
+    Origin, Parsed, ParsedUpdate, RefreshKind, RouteRefresh, Update,
 };
 use crate::config::{PeerAddress, PeerAsn};
 use crate::names::InterfaceName;
@@ -140,6 +140,8 @@ struct Script {
     ends_of_rib: Vec<AfiSafi>,
     /// How often a prefix was announced.
     announcements: usize,
+    /// Of the messages that were heard, in octets.
+    longest: usize,
 }
 
 impl Script {
@@ -156,20 +158,30 @@ impl Script {
         socket.bind(SocketAddr::new(source.parse().unwrap(), 0)).unwrap();
         let stream = socket.connect(to).await.expect("the speaker listens");
         stream.set_nodelay(true).unwrap();
-        Script { stream, inbox: BytesMut::new(), rib: BTreeMap::new(), ends_of_rib: Vec::new(), announcements: 0 }
+        Script {
+            stream,
+            inbox: BytesMut::new(),
+            rib: BTreeMap::new(),
+            ends_of_rib: Vec::new(),
+            announcements: 0,
+            longest: 0,
+        }
     }
 
-    fn open(asn: u16, hold_time_secs: u16) -> Message {
+    fn open(asn: u16, hold_time_secs: u16, more: &[Capability]) -> Message {
         Message::Open(Open {
             asn,
             hold_time_secs,
             identifier: Ipv4Addr::new(10, 0, 0, 9),
-            capabilities: vec![
+            capabilities: [
                 Capability::Multiprotocol(AfiSafi::IPV4_UNICAST),
                 Capability::Multiprotocol(AfiSafi::IPV6_UNICAST),
                 Capability::RouteRefresh,
                 Capability::FourOctetAsn(u32::from(asn)),
-            ],
+            ]
+            .into_iter()
+            .chain(more.iter().cloned())
+            .collect(),
         })
     }
 
@@ -183,13 +195,17 @@ impl Script {
     async fn hear(&mut self) -> Option<Parsed> {
         let hear = async {
             loop {
-                if let Some(frame) = Frame::parse(&mut self.inbox, 4096).expect("crier's headers are good") {
+                if let Some(frame) =
+                    Frame::parse(&mut self.inbox, MAX_EXTENDED_MESSAGE_LEN).expect("crier's headers are good")
+                {
                     let dialect = Dialect {
                         four_octet_asn: true,
                         ipv4_unicast: true,
                         ipv6_unicast: true,
+                        max_message_len: MAX_EXTENDED_MESSAGE_LEN,
                         ..Dialect::BEFORE_OPEN
                     };
+                    self.longest = self.longest.max(frame.octets().len());
                     return Some(Message::parse(frame.octets(), &dialect).expect("crier's messages are good"));
                 }
                 let read =
@@ -203,7 +219,11 @@ impl Script {
     }
 
     async fn establish(&mut self, hold_time_secs: u16) {
-        self.say(&Script::open(65009, hold_time_secs)).await;
+        self.establish_with(hold_time_secs, &[]).await;
+    }
+
+    async fn establish_with(&mut self, hold_time_secs: u16, more: &[Capability]) {
+        self.say(&Script::open(65009, hold_time_secs, more)).await;
         self.say(&Message::Keepalive).await;
         assert!(matches!(self.hear().await, Some(Parsed::Open(_))));
         assert!(matches!(self.hear().await, Some(Parsed::Keepalive)));
@@ -301,7 +321,7 @@ async fn two_speakers_that_meet_over_ipv6_exchange_ipv4_routes_too() {
 async fn x25_the_last_word_is_read_although_input_was_left_unread() {
     let (mut bench, address) = against_a_script(Routes::new(), |_| {});
     let mut script = Script::dial(address, None).await;
-    script.say(&Script::open(65010, 90)).await;
+    script.say(&Script::open(65010, 90, &[])).await;
     // Much more than the speaker reads at once. It may close before all of it is taken.
     let _ = script.stream.write_all(&[0; 400_000]).await;
     assert!(matches!(script.hear().await, Some(Parsed::Open(_))));
@@ -406,6 +426,82 @@ async fn a_route_refresh_brings_all_routes_again_and_end_of_rib_comes_once() {
     script.read_until("all came again", |script| script.announcements == 20).await;
     assert_eq!(script.ends_of_rib.len(), 2, "one for each family");
     drop(bench);
+}
+
+#[tokio::test]
+async fn what_is_refreshed_stands_between_a_beginning_and_an_end_where_both_sides_know_them() {
+    let (mut bench, address) = against_a_script(routes(10, 0), |_| {});
+    bench.slices.send_modify(|slice| slice.complete = false);
+    let mut script = Script::dial(address, None).await;
+    script.establish_with(90, &[Capability::EnhancedRouteRefresh]).await;
+    script.read_until("the routes came", |script| script.rib.len() == 10).await;
+    let marker = |kind| RouteRefresh { family: AfiSafi::IPV6_UNICAST, kind };
+    for _ in 0..100 {
+        script.say(&Message::RouteRefresh(marker(RefreshKind::Request))).await;
+    }
+    let attributes = Attributes {
+        origin: Some(Origin::Igp),
+        as_path: Some(vec![AsPathSegment { set: false, asns: vec![65009] }]),
+        next_hop: Some(Ipv4Addr::new(10, 0, 0, 9)),
+        ..Attributes::default()
+    };
+    let announced = vec!["203.0.113.0/24".parse().unwrap()];
+    let four_octets = Dialect { four_octet_asn: true, ..Dialect::BEFORE_OPEN };
+    let mut octets = BytesMut::new();
+    Message::Update(Update { attributes, announced, ..Update::default() }).emit(&four_octets, &mut octets).unwrap();
+    script.stream.write_all(&octets).await.unwrap();
+    bench.report("all that the peer has asked for is read", |it| it.prefixes_received == 1).await;
+    // RFC 7313 §4: not before End-of-RIB.
+    bench.slices.send_modify(|slice| slice.complete = true);
+    script.read_until("the end is told", |script| script.ends_of_rib.len() == 2).await;
+    assert_eq!(script.announcements, 10, "nothing was sent again before the End-of-RIB");
+    for (kind, announcements) in [(RefreshKind::Begin, 10), (RefreshKind::End, 20)] {
+        let refresh = loop {
+            match script.hear().await {
+                Some(Parsed::Update(update)) => script.apply(update),
+                Some(Parsed::RouteRefresh(refresh)) => break refresh,
+                Some(Parsed::Keepalive) => {}
+                other => panic!("{other:?} came instead of a mark"),
+            }
+        };
+        assert_eq!((refresh, script.announcements), (marker(kind), announcements));
+    }
+    // However often it was asked for, what had not begun yet was sent once; nothing else follows but what is new.
+    change_routes(&bench, routes(11, 0));
+    script.read_until("one more route came", |script| script.rib.len() == 11).await;
+    assert_eq!(script.announcements, 21);
+}
+
+#[tokio::test]
+async fn long_messages_go_both_ways_only_where_both_sides_offer_them() {
+    for (more, longest, lives) in
+        [(vec![Capability::ExtendedMessage], 30_000..=65_535, true), (vec![], 4_000..=4_096, false)]
+    {
+        let (mut bench, address) = against_a_script(routes(2_000, 0), |_| {});
+        let mut script = Script::dial(address, None).await;
+        script.establish_with(90, &more).await;
+        script.read_until("all came", |script| script.rib.len() == 2_000 && script.ends_of_rib.len() == 2).await;
+        assert!(longest.contains(&script.longest), "2,000 /128 in messages of at most {} octets", script.longest);
+        // An UPDATE of 60,023 octets that withdraws 15,000 /24.
+        let mut long = vec![0xff; 16];
+        long.extend([0xea, 0x77, 2, 0xea, 0x60]);
+        long.extend([24, 203, 0, 113].repeat(15_000));
+        long.extend([0, 0]);
+        script.stream.write_all(&long).await.unwrap();
+        script
+            .say(&Message::RouteRefresh(RouteRefresh { family: AfiSafi::IPV6_UNICAST, kind: RefreshKind::Request }))
+            .await;
+        match script.hear().await {
+            Some(Parsed::Update(_)) => assert!(lives, "it was not offered, and yet taken"),
+            Some(Parsed::Notification(notification)) => {
+                assert!(!lives, "{notification}");
+                assert_eq!((notification.reason.code(), notification.reason.subcode()), (1, 2));
+                assert_eq!(notification.data, [0xea, 0x77], "RFC 4271 §6.1: the length");
+            }
+            other => panic!("{other:?} is no answer"),
+        }
+        bench.report("it is reported", |it| (it.state == SessionState::Established) == lives).await;
+    }
 }
 
 #[tokio::test]

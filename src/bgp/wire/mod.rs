@@ -195,3 +195,6 @@ fn length16(len: usize) -> u16 {
 fn length8(len: usize) -> u8 {
     u8::try_from(len).unwrap_or(u8::MAX)
 }
+
+#[cfg(test)]
+mod round_trip;

@@ -1,4 +1,7 @@
 //! UPDATE: routes announced and withdrawn (RFC 4271 §4.3), and how much of a bad one is believed (RFC 7606). Floor 1.
+//!
+//! Gap (RFC 7606 §2): "AFI/SAFI disable" is not used, on purpose: what cannot be located ends the session, as the same section
+//! allows. Going on half deaf would hide from the router's people that their router sends what nobody can read.
 
 use std::collections::BTreeSet;
 use std::fmt;
