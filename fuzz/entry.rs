@@ -1,17 +1,38 @@
 //! One function for each decoder: any octets in, and what must hold of the answer asserted.
-//! The fuzz targets call them with what libFuzzer finds, `tests/wire_never_panics.rs` with seeded mutations.
+//! The fuzz targets call them with what libFuzzer finds, `tests/wire_never_panics.rs` with the stored corpus and with
+//! seeded mutations.
+//!
+//! A new one is a function here, a row in `ALL`, a file in `fuzz_targets/` and a `[[bin]]` in `Cargo.toml`.
 
 // Every target uses one of them.
 #![allow(dead_code)]
 
+#[path = "peer_events.rs"]
+pub mod peer_events;
+
 use std::net::Ipv4Addr;
 
 use bytes::{BufMut, BytesMut};
+use crier::arp::packet::Packet;
 use crier::bgp::agreement::Agreement;
 use crier::bgp::wire::{
-    Dialect, Frame, HEADER_LEN, MAX_EXTENDED_MESSAGE_LEN, MAX_MESSAGE_LEN, Message, MessageKind, Notification,
-    NotificationReason, Open, OpenFault, Parsed, Treatment, Update, WireError,
+    AfiSafi, Dialect, Frame, HEADER_LEN, MAX_EXTENDED_MESSAGE_LEN, MAX_MESSAGE_LEN, Message, MessageKind, Notification,
+    NotificationReason, Open, OpenFault, Parsed, RouteRefresh, Treatment, Update, WireError,
 };
+
+/// Every target by its name.
+pub const ALL: [(&str, fn(&[u8])); 10] = [
+    ("frame", frame),
+    ("open", open),
+    ("update", update),
+    ("path_attribute", path_attribute),
+    ("mp_reach", mp_reach),
+    ("prefix", prefix),
+    ("notification", notification),
+    ("route_refresh", route_refresh),
+    ("peer_events", peer_events::run),
+    ("arp", arp),
+];
 
 /// The first octet chooses the session, the rest is for the decoder.
 fn session(data: &[u8]) -> (Dialect, &[u8]) {
@@ -28,6 +49,7 @@ fn session(data: &[u8]) -> (Dialect, &[u8]) {
         ipv6_unicast: !bit(3),
         ipv4_with_ipv6_next_hop: bit(4),
         route_refresh: true,
+        enhanced_refresh: bit(5),
         max_message_len: if bit(5) { MAX_EXTENDED_MESSAGE_LEN } else { MAX_MESSAGE_LEN },
     };
     (Dialect { link_scoped: bit(6), first_asn_is_peer: !bit(7), ..agreement.dialect() }, rest)
@@ -96,6 +118,56 @@ pub fn mp_reach(data: &[u8]) {
     list.put_u16(u16::try_from(value.len()).unwrap_or(u16::MAX));
     list.put_slice(value);
     judge_update(&body(&list, &[]), &Dialect { internal: true, ..dialect });
+}
+
+/// A field of prefixes: with an even first octet the withdrawn routes, else the value of MP_UNREACH_NLRI for IPv6.
+pub fn prefix(data: &[u8]) {
+    let (choice, field) = data.split_first().unwrap_or((&0, &[]));
+    let dialect = Dialect { ipv4_unicast: true, ipv6_unicast: true, ..Dialect::BEFORE_OPEN };
+    let mut octets = BytesMut::new();
+    if choice & 1 == 0 {
+        octets.put_u16(u16::try_from(field.len()).unwrap_or(u16::MAX));
+        octets.put_slice(field);
+        octets.put_u16(0);
+    } else {
+        octets = body(&[&[0x90, 15], &length(3 + field.len())[..], &[0, 2, 1], field].concat(), &[]);
+    }
+    if let Ok(parsed) = Update::parse(&octets, &dialect) {
+        let v6 = parsed.update.mp_unreach.iter().flat_map(|unreach| &unreach.prefixes);
+        for prefix in parsed.update.withdrawn.iter().chain(v6) {
+            assert_eq!(prefix.network(), prefix.addr(), "no bit is set behind the length");
+        }
+    }
+    judge_update(&octets, &dialect);
+}
+
+/// The body of a ROUTE-REFRESH.
+pub fn route_refresh(data: &[u8]) {
+    let (dialect, body) = session(data);
+    match RouteRefresh::parse(body, &dialect) {
+        Err(fault) => answer_is_sound(&fault.into()),
+        Ok(refresh) => {
+            let mut octets = BytesMut::new();
+            refresh.emit(&mut octets);
+            assert!(body.starts_with(&octets), "it reads what it would write");
+            let _ = (refresh.to_string(), refresh.family == AfiSafi::IPV4_UNICAST);
+        }
+    }
+}
+
+/// An Ethernet frame with an ARP packet.
+pub fn arp(data: &[u8]) {
+    match Packet::parse(data) {
+        Err(error) => assert!(!error.to_string().is_empty()),
+        Ok(packet) => {
+            assert_eq!(Packet::parse(&packet.emit()), Ok(packet), "{packet} reads back");
+            let _ = packet.is_gratuitous();
+        }
+    }
+}
+
+fn length(len: usize) -> [u8; 2] {
+    u16::try_from(len).unwrap_or(u16::MAX).to_be_bytes()
 }
 
 fn body(list: &[u8], announced: &[u8]) -> BytesMut {

@@ -17,6 +17,7 @@ pub mod community;
 pub mod names;
 pub mod reason;
 pub mod route;
+pub mod secret;
 pub mod selector;
 
 // Floor 1: decisions.

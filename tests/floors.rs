@@ -11,6 +11,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("names.rs", 0),
     ("reason.rs", 0),
     ("route.rs", 0),
+    ("secret.rs", 0),
     ("selector.rs", 0),
     ("clock.rs", 2),
     ("config/", 1),

@@ -222,6 +222,7 @@ impl Session {
                 ipv6_unicast: true,
                 ipv4_with_ipv6_next_hop: false,
                 route_refresh: true,
+                enhanced_refresh: false,
                 max_message_len: 4096,
             },
             next_hops: NextHops { v4: Some(V4), v6: Some(NextHopV6 { global: V6, link_local: None }) },

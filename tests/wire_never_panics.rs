@@ -1,5 +1,7 @@
-//! The entry points of the fuzz targets over seeded mutations of the founders' vectors and over noise, so that
-//! `cargo test` alone shows that no octets make a decoder panic or break its promises.
+//! The entry points of the fuzz targets over the founders' vectors, the stored corpus, seeded mutations of both and
+//! noise, so that `cargo test` alone shows that no octets make a decoder panic or break its promises.
+
+use std::path::{Path, PathBuf};
 
 #[path = "../fuzz/entry.rs"]
 mod entry;
@@ -10,12 +12,23 @@ const VECTORS: &str = include_str!("vectors/bgp.json");
 const HEADER_LEN: usize = 19;
 const ROUNDS: usize = 40_000;
 
+/// Who has 192.0.2.1? Tell 192.0.2.2.
+#[rustfmt::skip]
+const ARP_REQUEST: [u8; 42] = [
+    0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 2, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1,
+    2, 0, 0, 0, 0, 2, 192, 0, 2, 2, 0, 0, 0, 0, 0, 0, 192, 0, 2, 1,
+];
+
 /// The messages of the vectors, as many as have a header.
 fn messages() -> Vec<Vec<u8>> {
     let rows: Vec<serde_json::Value> = serde_json::from_str(VECTORS).expect("the vectors are JSON");
     let hex = rows.iter().filter_map(|row| row["hex"].as_str()).filter(|hex| hex.len() > 2 * HEADER_LEN);
+    hex.map(octets).collect()
+}
+
+fn octets(hex: &str) -> Vec<u8> {
     let octet = |pair: &[u8]| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).expect("hexadecimal");
-    hex.map(|hex| hex.as_bytes().chunks(2).map(octet).collect()).collect()
+    hex.as_bytes().chunks(2).map(octet).collect()
 }
 
 /// A few octets changed, left out, doubled or put in.
@@ -36,62 +49,96 @@ fn mutate(octets: &mut Vec<u8>, random: &mut Rng) {
     }
 }
 
-/// Half mutations of what `seeds` hold, half noise.
-fn run(target: fn(&[u8]), seeds: &[Vec<u8>]) {
-    assert!(!seeds.is_empty(), "there is something to start from");
-    let mut random = Rng::with_seed(0xc41e4);
-    for round in 0..ROUNDS {
-        let mut octets = match round % 2 {
-            0 => random.choice(seeds).cloned().unwrap_or_default(),
-            _ => (0..random.usize(0..64)).map(|_| random.u8(..)).collect(),
+/// What a target starts from: the vectors that are its business, and the corpus that fuzzing has left.
+fn seeds(target: &str) -> Vec<Vec<u8>> {
+    let first_octet =
+        |octet: u8, bodies: Vec<Vec<u8>>| bodies.into_iter().map(move |body| [vec![octet], body].concat());
+    let values = |code: u8| {
+        let value = move |list: &Vec<u8>| {
+            let place = list.windows(2).position(|pair| pair == [0x80, code])?;
+            list.get(place + 3..).map(<[u8]>::to_vec)
         };
-        mutate(&mut octets, &mut random);
-        target(&octets);
-    }
+        attribute_lists().iter().filter_map(value).collect::<Vec<_>>()
+    };
+    let from_vectors: Vec<_> = match target {
+        "frame" => first_octet(0, messages()).collect(),
+        "open" => bodies(1),
+        "update" => first_octet(0, bodies(2)).collect(),
+        "path_attribute" => first_octet(0, attribute_lists()).collect(),
+        "mp_reach" => first_octet(0, values(14)).collect(),
+        "prefix" => {
+            let announced = bodies(2).into_iter().filter_map(|body| body.get(24..).map(<[u8]>::to_vec)).collect();
+            let withdrawn = values(15).into_iter().filter_map(|value| value.get(3..).map(<[u8]>::to_vec)).collect();
+            first_octet(0, announced).chain(first_octet(1, withdrawn)).collect()
+        }
+        "notification" => bodies(3),
+        "route_refresh" => first_octet(0x20, bodies(5)).collect(),
+        "peer_events" => {
+            // Dials, is connected, hears a good OPEN and a KEEPALIVE, then the message of the vector.
+            let established = [0, 2, 4, 9, 0x2a, 8];
+            let event = |message: Vec<u8>| {
+                let (header, body) = message.split_at(HEADER_LEN);
+                let len = u8::try_from(body.len()).ok()?;
+                Some([&established[..], &[10, header[HEADER_LEN - 1], len], body].concat())
+            };
+            let collision = vec![0x00, 2, 4, 3, 0x19, 0x2a, 9, 0x2a, 8, 0x18, 1, 1, 0xfd];
+            messages().into_iter().filter_map(event).chain([collision]).collect()
+        }
+        "arp" => vec![ARP_REQUEST.to_vec()],
+        other => panic!("{other} has nothing to start from"),
+    };
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("fuzz/corpus/{target}.hex"));
+    let stored = std::fs::read_to_string(path).unwrap_or_default();
+    from_vectors.into_iter().chain(stored.lines().map(octets)).collect()
 }
 
-/// The bodies of one type of message, each behind the octet that chooses the session where `chosen`.
-fn bodies(type_code: u8, chosen: bool) -> Vec<Vec<u8>> {
+/// The bodies of one type of message.
+fn bodies(type_code: u8) -> Vec<Vec<u8>> {
     let of_type = messages().into_iter().filter(|message| message[HEADER_LEN - 1] == type_code);
-    let choice: &[u8] = if chosen { &[0] } else { &[] };
-    of_type.map(|message| [choice, &message[HEADER_LEN..]].concat()).collect()
+    of_type.map(|message| message[HEADER_LEN..].to_vec()).collect()
 }
 
 /// The octets between the header of an UPDATE and its routes.
 fn attribute_lists() -> Vec<Vec<u8>> {
-    bodies(2, true).into_iter().filter_map(|body| Some([&body[..1], body.get(5..)?].concat())).collect()
+    bodies(2).into_iter().filter_map(|body| body.get(4..).map(<[u8]>::to_vec)).collect()
 }
 
 #[test]
-fn no_stream_makes_framing_panic() {
-    run(entry::frame, &messages().into_iter().map(|message| [vec![0], message].concat()).collect::<Vec<_>>());
+fn no_octets_make_a_decoder_or_a_machine_panic_or_break_a_promise() {
+    for (name, target) in entry::ALL {
+        let seeds = seeds(name);
+        assert!(!seeds.is_empty(), "{name} has something to start from");
+        seeds.iter().for_each(|seed| target(seed));
+        let mut random = Rng::with_seed(0xc41e4);
+        for round in 0..ROUNDS {
+            let mut octets = match round % 2 {
+                0 => random.choice(&seeds).cloned().unwrap_or_default(),
+                _ => (0..random.usize(0..64)).map(|_| random.u8(..)).collect(),
+            };
+            mutate(&mut octets, &mut random);
+            target(&octets);
+        }
+    }
 }
 
 #[test]
-fn no_octets_make_open_panic() {
-    run(entry::open, &bodies(1, false));
+fn every_target_is_built_by_cargo_fuzz() {
+    let manifest = include_str!("../fuzz/Cargo.toml");
+    for (name, _) in entry::ALL {
+        assert!(manifest.contains(&format!("name = \"{name}\"")), "{name} is missing in fuzz/Cargo.toml");
+    }
+    assert_eq!(manifest.matches("[[bin]]").count(), entry::ALL.len(), "and there is no other");
 }
 
+/// `CRIER_FUZZ_CORPUS=folder cargo test --test wire_never_panics` gives libFuzzer its start: a folder for each target.
 #[test]
-fn no_octets_make_update_panic() {
-    run(entry::update, &bodies(2, true));
-}
-
-#[test]
-fn no_octets_make_a_path_attribute_panic() {
-    run(entry::path_attribute, &attribute_lists());
-}
-
-#[test]
-fn no_octets_make_mp_reach_panic() {
-    let value = |list: Vec<u8>| {
-        let place = list.windows(2).position(|pair| pair == [0x80, 14])?;
-        Some([&[0], list.get(place + 3..)?].concat())
-    };
-    run(entry::mp_reach, &attribute_lists().into_iter().filter_map(value).collect::<Vec<_>>());
-}
-
-#[test]
-fn no_octets_make_notification_panic() {
-    run(entry::notification, &bodies(3, false));
+fn the_seeds_are_written_where_the_environment_says() {
+    let Some(folder) = std::env::var_os("CRIER_FUZZ_CORPUS").map(PathBuf::from) else { return };
+    for (name, _) in entry::ALL {
+        let folder = folder.join(name);
+        std::fs::create_dir_all(&folder).expect("a folder can be made");
+        for (number, seed) in seeds(name).iter().enumerate() {
+            std::fs::write(folder.join(format!("seed-{number}")), seed).expect("a file can be written");
+        }
+    }
 }

@@ -124,6 +124,7 @@ fn dialect(state: &str) -> Dialect {
         ipv6_unicast: true,
         ipv4_with_ipv6_next_hop: false,
         route_refresh: true,
+        enhanced_refresh: false,
         max_message_len: 4096,
     };
     Dialect { link_scoped: state.contains("scoped"), ..agreement.dialect() }

@@ -1,12 +1,16 @@
 //! What two OPEN messages add up to. Floor 1.
 //! [`Terms`] is what we bring, [`Agreement`] what both sides hold to afterwards, [`OpenRefusal`] why there is none.
+//!
+//! Gap (RFC 7911 §3): ADD-PATH is not offered, on purpose: a node has one way to each of its prefixes, itself.
+//! Gap (RFC 9494 §4.2): long-lived graceful restart is not offered, on purpose: it keeps routes for hours after their node is
+//! gone, and an address that has moved must not lead to where it was.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::wire::{
-    AS_TRANS, AfiSafi, Capability, Dialect, Expectation, ExpectedAsn, MAX_MESSAGE_LEN, Notification,
-    NotificationReason, Open, OpenError, OpenFault,
+    AS_TRANS, AfiSafi, Capability, Dialect, Expectation, ExpectedAsn, MAX_EXTENDED_MESSAGE_LEN, MAX_MESSAGE_LEN,
+    Notification, NotificationReason, Open, OpenError, OpenFault,
 };
 
 /// What we bring to a session with one peer: the settings of the peer, and who we are.
@@ -45,6 +49,8 @@ pub struct Agreement {
     /// IPv4 prefixes may have an IPv6 next hop (RFC 8950).
     pub ipv4_with_ipv6_next_hop: bool,
     pub route_refresh: bool,
+    /// What is sent again is put between a begin and an end (RFC 7313).
+    pub enhanced_refresh: bool,
     /// Octets, header included: 4096, or 65535 with RFC 8654.
     pub max_message_len: usize,
 }
@@ -62,6 +68,7 @@ impl Agreement {
             ipv4_unicast: self.ipv4_unicast,
             ipv6_unicast: self.ipv6_unicast,
             ipv4_with_ipv6_next_hop: self.ipv4_with_ipv6_next_hop,
+            enhanced_refresh: self.enhanced_refresh,
             max_message_len: self.max_message_len,
         }
     }
@@ -117,6 +124,8 @@ impl Terms {
                 Capability::Multiprotocol(AfiSafi::IPV4_UNICAST),
                 Capability::Multiprotocol(AfiSafi::IPV6_UNICAST),
                 Capability::RouteRefresh,
+                Capability::EnhancedRouteRefresh,
+                Capability::ExtendedMessage,
                 Capability::FourOctetAsn(self.local_asn),
             ],
         }
@@ -146,7 +155,9 @@ impl Terms {
             // Not in our OPEN.
             ipv4_with_ipv6_next_hop: false,
             route_refresh: theirs.offers_route_refresh(),
-            max_message_len: MAX_MESSAGE_LEN,
+            enhanced_refresh: theirs.offers_enhanced_refresh(),
+            // RFC 8654 §4. We always offer it. A peer that does not is held to the old limit in what it sends as well.
+            max_message_len: if theirs.offers_extended_message() { MAX_EXTENDED_MESSAGE_LEN } else { MAX_MESSAGE_LEN },
         })
     }
 
@@ -249,6 +260,19 @@ mod tests {
         let external = Terms { expected_asn: ExpectedAsn::External, ..terms.clone() };
         let same_id = Open { identifier: terms.identifier, ..open(65002, 90) };
         assert!(external.negotiate(&same_id).is_ok(), "RFC 6286: between ASes they may be equal");
+    }
+
+    #[test]
+    fn long_messages_and_refresh_markers_need_the_offer_of_both_sides() {
+        let agreed = |capabilities: Vec<Capability>| {
+            let agreement = terms().negotiate(&Open { capabilities, ..open(65002, 90) }).unwrap();
+            (agreement.max_message_len, agreement.route_refresh, agreement.enhanced_refresh)
+        };
+        assert_eq!(agreed(vec![]), (4096, false, false));
+        assert_eq!(agreed(vec![Capability::ExtendedMessage]), (65535, false, false));
+        assert_eq!(agreed(vec![Capability::RouteRefresh]), (4096, true, false));
+        assert_eq!(agreed(vec![Capability::EnhancedRouteRefresh]), (4096, false, true));
+        assert_eq!(agreed(open(65002, 90).capabilities), (65535, true, true));
     }
 
     #[test]

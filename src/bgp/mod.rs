@@ -7,6 +7,7 @@
 //! | `session`   | 1     | the machine of one connection, from its socket on                                |
 //! | `collision` | 1     | the machine of one peer: when to dial, and which of two connections to keep      |
 //! | `outbox`    | 1     | what a peer should have against what it has; `packer` makes full UPDATEs of it   |
+//! | `refreshes` | 1     | what a peer has asked for again                                                  |
 //! | `next_hop`  | 1     | where the peer reaches this node                                                 |
 //! | `transport` | 2     | sockets                                                                          |
 //! | `peer`      | 2     | the task of one peer                                                             |
@@ -18,6 +19,7 @@ pub mod next_hop;
 pub mod outbox;
 mod packer;
 mod peer;
+mod refreshes;
 pub mod session;
 pub mod speaker;
 pub mod transport;

@@ -28,6 +28,7 @@ use super::agreement::{Agreement, Terms};
 use super::collision::{Action, ConnectionId, Peering};
 use super::next_hop::next_hops;
 use super::outbox::{NextHops, Outbox, Routes};
+use super::refreshes::{RefreshStep, Refreshes};
 use super::session::{End, Phase};
 use super::transport::{Line, LineEvent, Route, describe};
 use super::wire::{Cease, Dialect, ExpectedAsn, Message, Notification, NotificationReason};
@@ -147,6 +148,7 @@ struct Outbound {
     /// Those that hold now: the outbox is exchanged for one that writes them as soon as it is idle.
     newest_next_hops: NextHops,
     outbox: Outbox,
+    refreshes: Refreshes,
 }
 
 impl PeerTask {
@@ -160,12 +162,21 @@ impl PeerTask {
             }
             match outbound.outbox.poll_message() {
                 Ok(Some(message)) => line.queue_routes(message),
-                // The peer has all there is, so announcing it all again with the new next hops replaces every route.
-                Ok(None) if outbound.next_hops != outbound.newest_next_hops => {
-                    outbound.next_hops = outbound.newest_next_hops;
-                    outbound.outbox = self.orders.outbox(&outbound.agreement, outbound.next_hops);
+                Ok(None) => {
+                    let complete = self.orders.complete;
+                    if let Some(step) = outbound.refreshes.poll_idle(&outbound.agreement, complete) {
+                        let RefreshStep { mark, again } = step;
+                        // Behind the routes, not before them as other control messages.
+                        mark.into_iter().for_each(|mark| line.queue_routes(octets(&mark)));
+                        again.into_iter().for_each(|family| outbound.outbox.refresh(family));
+                    } else if outbound.next_hops != outbound.newest_next_hops {
+                        // The peer has all there is, so announcing it all again with the new next hops replaces every route.
+                        outbound.next_hops = outbound.newest_next_hops;
+                        outbound.outbox = self.orders.outbox(&outbound.agreement, outbound.next_hops);
+                    } else {
+                        return;
+                    }
                 }
-                Ok(None) => return,
                 Err(error) => {
                     let connection = outbound.connection;
                     return self.reset(connection, Cease::OutOfResources, format!("a bug in crier: {error}"));
@@ -256,9 +267,10 @@ impl PeerTask {
                 }
                 Action::Failed { connection, end } => self.note_failure(connection, &end),
                 Action::Refresh { connection: _, family } => {
-                    info!(peer = %self.name, %family, "the peer asked for all routes again");
-                    if let Some(outbound) = &mut self.outbound {
-                        outbound.outbox.refresh(family);
+                    if let Some(outbound) = &mut self.outbound
+                        && outbound.refreshes.ask(family)
+                    {
+                        info!(peer = %self.name, %family, "the peer asked for all routes again");
                     }
                 }
             }
@@ -297,7 +309,15 @@ impl PeerTask {
         );
         self.warned = None;
         let newest_next_hops = next_hops;
-        self.outbound = Some(Outbound { connection, agreement, local_address, next_hops, newest_next_hops, outbox });
+        self.outbound = Some(Outbound {
+            connection,
+            agreement,
+            local_address,
+            next_hops,
+            newest_next_hops,
+            outbox,
+            refreshes: Refreshes::default(),
+        });
     }
 
     /// Tells once of each reason why there is no session, not of each time.

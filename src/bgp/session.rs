@@ -4,7 +4,8 @@
 //! Gap (RFC 4271 §8.1.1): no DelayOpen (options 8 and 9), on purpose: it slows down every start to save a collision now
 //! and then, and collisions are settled anyway.
 //! Gap (RFC 4724 §3): graceful restart is not offered; a router drops the routes when the session ends.
-//! Gap (RFC 7313 §4): refreshes are plain, without begin and end markers.
+//! Gap (RFC 4486 §4): no limit on received prefixes (subcode 1) and no memory to run out of (subcode 8): what is received is
+//! counted and dropped, so neither is ever sent.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use fastrand::Rng;
 use super::agreement::{Agreement, Terms};
 use super::wire::{
     AfiSafi, Cease, Dialect, Frame, FsmError, Message, MessageKind, Notification, NotificationReason, Parsed,
-    ParsedUpdate, RouteRefresh, WireError,
+    ParsedUpdate, RefreshKind, RouteRefresh, WireError,
 };
 
 /// One connection. Create it when its socket is open, then
@@ -108,24 +109,14 @@ impl End {
     /// Somebody at the peer's end meant it: the session was not found to be bad.
     pub fn is_peers_wish(&self) -> bool {
         match self {
-            End::Received(Notification { reason: NotificationReason::Cease(cease), .. }) => match cease {
-                Cease::AdministrativeShutdown
-                | Cease::PeerDeconfigured
-                | Cease::AdministrativeReset
-                | Cease::OtherConfigurationChange => true,
-                Cease::MaximumPrefixesReached
-                | Cease::ConnectionRejected
-                | Cease::ConnectionCollision
-                | Cease::OutOfResources
-                | Cease::HardReset
-                | Cease::BfdDown => false,
+            // RFC 8538 §3.1: what a Hard Reset is for stands inside it.
+            End::Received(notification) => match notification.hard_reset_cause() {
+                Some(cause) => is_wish(cause.reason),
+                None => is_wish(notification.reason),
             },
-            End::DialFailed(_)
-            | End::DialTimedOut
-            | End::Lost(_)
-            | End::Sent { .. }
-            | End::Received(_)
-            | End::SendHoldTimerExpired => false,
+            End::DialFailed(_) | End::DialTimedOut | End::Lost(_) | End::Sent { .. } | End::SendHoldTimerExpired => {
+                false
+            }
         }
     }
 
@@ -137,6 +128,31 @@ impl End {
                 None
             }
         }
+    }
+}
+
+fn is_wish(reason: NotificationReason) -> bool {
+    match reason {
+        NotificationReason::Cease(cease) => match cease {
+            Cease::AdministrativeShutdown
+            | Cease::PeerDeconfigured
+            | Cease::AdministrativeReset
+            | Cease::OtherConfigurationChange => true,
+            Cease::MaximumPrefixesReached
+            | Cease::ConnectionRejected
+            | Cease::ConnectionCollision
+            | Cease::OutOfResources
+            | Cease::HardReset
+            | Cease::BfdDown => false,
+        },
+        NotificationReason::Header(_)
+        | NotificationReason::Open(_)
+        | NotificationReason::Update(_)
+        | NotificationReason::HoldTimerExpired
+        | NotificationReason::Fsm(_)
+        | NotificationReason::RouteRefresh(_)
+        | NotificationReason::SendHoldTimerExpired
+        | NotificationReason::Unknown { .. } => false,
     }
 }
 
@@ -280,11 +296,12 @@ impl Session {
                 received.count(&update);
                 Vec::new()
             }
-            (State::Established { agreement, .. }, Parsed::RouteRefresh(RouteRefresh { family, subtype })) => {
-                // RFC 2918 §4: a family that was not agreed on is ignored. RFC 7313 §5: so is a subtype, as long as
-                // enhanced route refresh was not agreed on.
-                if subtype == 0 && agreement.family(family) { vec![Effect::Refresh(family)] } else { Vec::new() }
-            }
+            (State::Established { agreement, .. }, Parsed::RouteRefresh(RouteRefresh { family, kind })) => match kind {
+                // RFC 2918 §4: a family that was not agreed on is ignored.
+                RefreshKind::Request if agreement.family(family) => vec![Effect::Refresh(family)],
+                // Marks around routes that are dropped anyway. RFC 7313 §5: an unknown subtype is ignored.
+                RefreshKind::Request | RefreshKind::Begin | RefreshKind::End | RefreshKind::Unknown(_) => Vec::new(),
+            },
             // Refused above.
             (
                 State::OpenSent { .. } | State::OpenConfirm { .. } | State::Established { .. } | State::Ended,

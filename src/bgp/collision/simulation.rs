@@ -11,7 +11,7 @@ use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop, prop_assert, 
 
 use super::tests::{RETRY, terms};
 use super::*;
-use crate::bgp::wire::{ExpectedAsn, HeaderFault, Open, OpenError, ParsedUpdate, RouteRefresh, Update};
+use crate::bgp::wire::{ExpectedAsn, HeaderFault, Open, OpenError, ParsedUpdate, RefreshKind, RouteRefresh, Update};
 
 /// What a network does to what is sent over it.
 #[derive(Debug, Clone, Copy)]
@@ -302,8 +302,10 @@ fn any_message() -> impl Strategy<Value = Parsed> {
             ..Terms { local_asn: asn, hold_time, ..terms() }.open()
         })
     });
-    let refresh = (1u16..3, 0u8..3)
-        .prop_map(|(afi, subtype)| Parsed::RouteRefresh(RouteRefresh { family: AfiSafi { afi, safi: 1 }, subtype }));
+    let kind =
+        prop::sample::select(vec![RefreshKind::Request, RefreshKind::Begin, RefreshKind::End, RefreshKind::Unknown(3)]);
+    let refresh = (1u16..3, kind)
+        .prop_map(|(afi, kind)| Parsed::RouteRefresh(RouteRefresh { family: AfiSafi { afi, safi: 1 }, kind }));
     let notification = Notification { reason: NotificationReason::Open(OpenError::BadPeerAs), data: Vec::new() };
     let update =
         ParsedUpdate { update: Update::default(), withdraw_all: false, complaints: Vec::new(), end_of_rib: None };

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use super::*;
 use crate::bgp::session::{LEAST_SEND_HOLD_TIME, OPEN_SENT_HOLD_TIME};
-use crate::bgp::wire::{ExpectedAsn, HeaderFault, OpenError, ParsedUpdate, RouteRefresh, Update};
+use crate::bgp::wire::{ExpectedAsn, HeaderFault, OpenError, ParsedUpdate, RefreshKind, RouteRefresh, Update};
 
 pub(super) const RETRY: Duration = Duration::from_secs(5);
 
@@ -175,7 +175,7 @@ fn happens(event: Event, bench: &mut Bench) -> String {
         Event::Keepalive => peering.handle_message(id, Parsed::Keepalive, now),
         Event::Update => peering.handle_message(id, update(), now),
         Event::RouteRefresh => {
-            let refresh = RouteRefresh { family: AfiSafi::IPV4_UNICAST, subtype: 0 };
+            let refresh = RouteRefresh { family: AfiSafi::IPV4_UNICAST, kind: RefreshKind::Request };
             peering.handle_message(id, Parsed::RouteRefresh(refresh), now)
         }
         Event::Notification => peering.handle_message(id, Parsed::Notification(cease(Cease::AdministrativeReset)), now),

@@ -12,8 +12,8 @@ use tokio::net::TcpSocket;
 use super::*;
 use crate::bgp::transport::Listen;
 use crate::bgp::wire::{
-    AfiSafi, Attributes, Capability, Dialect, Frame, Message, Open, OpenError, Parsed, ParsedUpdate, RouteRefresh,
-    Update,
+    AfiSafi, Attributes, Capability, Dialect, Frame, Message, Open, OpenError, Parsed, ParsedUpdate, RefreshKind,
+    RouteRefresh, Update,
 };
 use crate::config::{PeerAddress, PeerAsn};
 use crate::names::InterfaceName;
@@ -92,6 +92,7 @@ fn settings(name: &str, peer: SocketAddr, source: Option<&str>) -> config::Peer 
         port: peer.port(),
         passive: false,
         multihop: 1,
+        password: None,
         nodes: None,
     }
 }
@@ -351,7 +352,9 @@ async fn a_route_refresh_brings_all_routes_again_and_end_of_rib_comes_once() {
     let mut script = Script::dial(address, None).await;
     script.establish(90).await;
     script.read_until("all came", |script| script.rib.len() == 10 && script.ends_of_rib.len() == 2).await;
-    script.say(&Message::RouteRefresh(RouteRefresh { family: AfiSafi::IPV6_UNICAST, subtype: 0 })).await;
+    script
+        .say(&Message::RouteRefresh(RouteRefresh { family: AfiSafi::IPV6_UNICAST, kind: RefreshKind::Request }))
+        .await;
     script.read_until("all came again", |script| script.announcements == 20).await;
     assert_eq!(script.ends_of_rib.len(), 2, "one for each family");
     drop(bench);

@@ -1,4 +1,4 @@
-//! AS_PATH and AS4_PATH (RFC 4271 §5.1.2, RFC 6793 §4.2, RFC 7606 §7.2, RFC 7607). Floor 1.
+//! AS_PATH and AS4_PATH (RFC 4271 §5.1.2, RFC 6793 §4.2, RFC 7606 §7.2, RFC 7607, RFC 9774). Floor 1.
 
 use std::fmt;
 
@@ -31,6 +31,8 @@ pub enum AsPathFault {
     Truncated,
     #[error("AS 0 in the path (RFC 7607)")]
     AsnZero,
+    #[error("a set of AS numbers, which nobody may send any more (RFC 9774)")]
+    Set,
     #[error("a path that begins with {}, from AS {peer}", match first { Some(asn) => format!("AS {asn}"), None => "no AS".to_owned() })]
     FirstAsn { first: Option<u32>, peer: u32 },
 }

@@ -277,8 +277,11 @@ impl<'d> AttributeList<'d> {
             let fault = AttributeFault::NextHop(NextHop::V4(next_hop));
             self.complain_again(AttributeCode::NEXT_HOP, fault, next_hop.octets().to_vec());
         }
-        if let Some(first) = self.first_asn_fault() {
-            self.complain_again(AttributeCode::AS_PATH, first.into(), Vec::new());
+        // RFC 9774 §3: treat-as-withdraw. Not while parsing: a set in AS4_PATH counts as much as one in AS_PATH.
+        let has_set = self.attributes.as_path.iter().flatten().any(|segment| segment.set);
+        let set = has_set.then_some(AsPathFault::Set);
+        for fault in set.into_iter().chain(self.first_asn_fault()) {
+            self.complain_again(AttributeCode::AS_PATH, fault.into(), Vec::new());
         }
     }
 

@@ -25,6 +25,8 @@ pub enum Capability {
     GracefulRestart(GracefulRestart),
     /// RFC 6793, code 65.
     FourOctetAsn(u32),
+    /// RFC 7313, code 70.
+    EnhancedRouteRefresh,
     Unknown {
         code: u8,
         /// At most 255 octets.
@@ -49,6 +51,7 @@ const EXTENDED_NEXT_HOP: u8 = 5;
 const EXTENDED_MESSAGE: u8 = 6;
 const GRACEFUL_RESTART: u8 = 64;
 const FOUR_OCTET_ASN: u8 = 65;
+const ENHANCED_ROUTE_REFRESH: u8 = 70;
 
 /// RFC 4724 §3, from the left: R, RFC 8538 §2: N.
 const RESTARTING: u16 = 0x8000;
@@ -64,7 +67,7 @@ impl Capability {
     /// All capabilities of one optional parameter.
     ///
     /// A value that is no value of its code is an error: half understood, it would make both sides read each other
-    /// wrongly for as long as the session lasts. Codes 2 and 6 have no value, and one that comes anyway is not read.
+    /// wrongly for as long as the session lasts. Codes 2, 6 and 70 have no value, and one that comes anyway is not read.
     pub fn parse_all(parameter: &[u8]) -> Result<Vec<Capability>, OpenFault> {
         let mut capabilities = Vec::new();
         let mut rest = parameter;
@@ -115,6 +118,7 @@ impl Capability {
                 let (_, asn) = all_consuming(be_u32::<_, ()>).parse(value).ok()?;
                 Capability::FourOctetAsn(asn)
             }
+            ENHANCED_ROUTE_REFRESH => Capability::EnhancedRouteRefresh,
             code => Capability::Unknown { code, value: value.to_vec() },
         })
     }
@@ -127,6 +131,7 @@ impl Capability {
             Capability::ExtendedMessage => EXTENDED_MESSAGE,
             Capability::GracefulRestart(_) => GRACEFUL_RESTART,
             Capability::FourOctetAsn(_) => FOUR_OCTET_ASN,
+            Capability::EnhancedRouteRefresh => ENHANCED_ROUTE_REFRESH,
             Capability::Unknown { code, .. } => *code,
         }
     }
@@ -134,7 +139,7 @@ impl Capability {
     fn value_len(&self) -> usize {
         match self {
             Capability::Multiprotocol(_) | Capability::FourOctetAsn(_) => 4,
-            Capability::RouteRefresh | Capability::ExtendedMessage => 0,
+            Capability::RouteRefresh | Capability::ExtendedMessage | Capability::EnhancedRouteRefresh => 0,
             Capability::ExtendedNextHop(triples) => 6 * triples.len(),
             Capability::GracefulRestart(restart) => 2 + 4 * restart.families.len(),
             Capability::Unknown { value, .. } => value.len(),
@@ -163,7 +168,7 @@ impl Capability {
                 out.put_u8(0);
                 out.put_u8(family.safi);
             }
-            Capability::RouteRefresh | Capability::ExtendedMessage => {}
+            Capability::RouteRefresh | Capability::ExtendedMessage | Capability::EnhancedRouteRefresh => {}
             Capability::ExtendedNextHop(triples) => {
                 for (family, next_hop_afi) in triples {
                     out.put_u16(family.afi);
@@ -220,6 +225,7 @@ impl fmt::Display for Capability {
                 })
             }
             Capability::FourOctetAsn(asn) => write!(f, "4-octet AS {asn}"),
+            Capability::EnhancedRouteRefresh => f.write_str("enhanced route refresh"),
             Capability::Unknown { code, .. } => write!(f, "code {code}"),
         }
     }
@@ -250,6 +256,7 @@ mod tests {
                 families: vec![(AfiSafi::IPV4_UNICAST, true), (AfiSafi::IPV6_UNICAST, false)],
             }),
             Capability::FourOctetAsn(4_200_000_000),
+            Capability::EnhancedRouteRefresh,
             Capability::Unknown { code: 250, value: b"abc".to_vec() },
         ];
         for capability in all {

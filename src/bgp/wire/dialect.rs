@@ -19,6 +19,8 @@ pub struct Dialect {
     pub ipv6_unicast: bool,
     /// RFC 8950.
     pub ipv4_with_ipv6_next_hop: bool,
+    /// RFC 7313: a ROUTE-REFRESH that marks a beginning or an end has exactly one length.
+    pub enhanced_refresh: bool,
     /// Octets, header included.
     pub max_message_len: usize,
 }
@@ -34,6 +36,7 @@ impl Dialect {
         ipv4_unicast: false,
         ipv6_unicast: false,
         ipv4_with_ipv6_next_hop: false,
+        enhanced_refresh: false,
         max_message_len: MAX_MESSAGE_LEN,
     };
 

@@ -36,11 +36,13 @@ pub use dialect::Dialect;
 pub use family::AfiSafi;
 pub use header::{Frame, HEADER_LEN, HeaderFault, MAX_EXTENDED_MESSAGE_LEN, MAX_MESSAGE_LEN, MessageKind};
 pub use multiprotocol::{MpReach, MpUnreach, MultiprotocolFault, NextHop};
-pub use notification::{Cease, FsmError, HeaderError, Notification, NotificationReason, OpenError, UpdateError};
+pub use notification::{
+    Cease, FsmError, HeaderError, Notification, NotificationReason, OpenError, RouteRefreshError, UpdateError,
+};
 pub use open::{Expectation, ExpectedAsn, Open, OpenFault};
 pub use prefix::PrefixFault;
 pub(super) use prefix::emitted_len as emitted_prefix_len;
-pub use refresh::RouteRefresh;
+pub use refresh::{RefreshFault, RefreshKind, RouteRefresh};
 pub use update::{Complaint, ParsedUpdate, Treatment, Update, UpdateFault};
 
 use std::fmt;
@@ -81,6 +83,8 @@ pub enum WireError {
     Open(#[from] OpenFault),
     #[error(transparent)]
     Update(#[from] UpdateFault),
+    #[error(transparent)]
+    Refresh(#[from] RefreshFault),
 }
 
 impl WireError {
@@ -91,6 +95,7 @@ impl WireError {
             WireError::Header(fault) => fault.notification(),
             WireError::Open(fault) => Some(fault.notification()),
             WireError::Update(fault) => Some(fault.notification()),
+            WireError::Refresh(fault) => fault.notification(),
         }
     }
 }
@@ -116,7 +121,7 @@ impl Message {
             MessageKind::Update => Parsed::Update(Update::parse(body, dialect)?),
             MessageKind::Notification => Parsed::Notification(Notification::parse(body)?),
             MessageKind::Keepalive => Parsed::Keepalive,
-            MessageKind::RouteRefresh => Parsed::RouteRefresh(RouteRefresh::parse(body)?),
+            MessageKind::RouteRefresh => Parsed::RouteRefresh(RouteRefresh::parse(body, dialect)?),
         })
     }
 

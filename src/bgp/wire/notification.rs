@@ -1,4 +1,5 @@
-//! NOTIFICATION: why a session ends (RFC 4271 §4.5, RFC 4486, RFC 6608, RFC 9003, RFC 9384, RFC 9687). Floor 1.
+//! NOTIFICATION: why a session ends (RFC 4271 §4.5, RFC 4486, RFC 6608, RFC 7313, RFC 8538, RFC 9003, RFC 9384,
+//! RFC 9687). Floor 1.
 
 use std::fmt;
 
@@ -26,6 +27,7 @@ pub enum NotificationReason {
     HoldTimerExpired,
     Fsm(FsmError),
     Cease(Cease),
+    RouteRefresh(RouteRefreshError),
     SendHoldTimerExpired,
     Unknown { code: u8, subcode: u8 },
 }
@@ -132,12 +134,20 @@ subcodes! {
     }
 }
 
+subcodes! {
+    /// RFC 7313 §5.
+    RouteRefreshError {
+        InvalidMessageLength = 1 "Invalid Message Length",
+    }
+}
+
 const HEADER: u8 = 1;
 const OPEN: u8 = 2;
 const UPDATE: u8 = 3;
 const HOLD_TIMER_EXPIRED: u8 = 4;
 const FSM: u8 = 5;
 const CEASE: u8 = 6;
+const ROUTE_REFRESH: u8 = 7;
 const SEND_HOLD_TIMER_EXPIRED: u8 = 8;
 
 impl NotificationReason {
@@ -150,6 +160,7 @@ impl NotificationReason {
             (HOLD_TIMER_EXPIRED, 0) => Some(NotificationReason::HoldTimerExpired),
             (FSM, _) => FsmError::from_subcode(subcode).map(NotificationReason::Fsm),
             (CEASE, _) => Cease::from_subcode(subcode).map(NotificationReason::Cease),
+            (ROUTE_REFRESH, _) => RouteRefreshError::from_subcode(subcode).map(NotificationReason::RouteRefresh),
             (SEND_HOLD_TIMER_EXPIRED, 0) => Some(NotificationReason::SendHoldTimerExpired),
             _ => None,
         };
@@ -164,6 +175,7 @@ impl NotificationReason {
             NotificationReason::HoldTimerExpired => HOLD_TIMER_EXPIRED,
             NotificationReason::Fsm(_) => FSM,
             NotificationReason::Cease(_) => CEASE,
+            NotificationReason::RouteRefresh(_) => ROUTE_REFRESH,
             NotificationReason::SendHoldTimerExpired => SEND_HOLD_TIMER_EXPIRED,
             NotificationReason::Unknown { code, .. } => code,
         }
@@ -176,6 +188,7 @@ impl NotificationReason {
             NotificationReason::Update(error) => error.subcode(),
             NotificationReason::Fsm(error) => error.subcode(),
             NotificationReason::Cease(cease) => cease.subcode(),
+            NotificationReason::RouteRefresh(error) => error.subcode(),
             NotificationReason::HoldTimerExpired | NotificationReason::SendHoldTimerExpired => 0,
             NotificationReason::Unknown { subcode, .. } => subcode,
         }
@@ -192,6 +205,7 @@ impl fmt::Display for NotificationReason {
             NotificationReason::HoldTimerExpired => f.write_str("Hold Timer Expired")?,
             NotificationReason::Fsm(error) => write!(f, "Finite State Machine Error, {error}")?,
             NotificationReason::Cease(cease) => write!(f, "Cease, {cease}")?,
+            NotificationReason::RouteRefresh(error) => write!(f, "ROUTE-REFRESH Message Error, {error}")?,
             NotificationReason::SendHoldTimerExpired => f.write_str("Send Hold Timer Expired")?,
             NotificationReason::Unknown { .. } => f.write_str("unknown reason")?,
         }
@@ -350,7 +364,7 @@ mod tests {
 
     #[test]
     fn a_code_nobody_knows_is_not_taken_for_another() {
-        assert_eq!(NotificationReason::from_codes(7, 1), NotificationReason::Unknown { code: 7, subcode: 1 });
+        assert_eq!(NotificationReason::from_codes(7, 2), NotificationReason::Unknown { code: 7, subcode: 2 });
         assert_eq!(NotificationReason::from_codes(6, 11), NotificationReason::Unknown { code: 6, subcode: 11 });
         assert_eq!(NotificationReason::from_codes(2, 5), NotificationReason::Unknown { code: 2, subcode: 5 });
     }

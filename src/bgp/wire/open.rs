@@ -199,6 +199,11 @@ impl Open {
         self.capabilities.contains(&Capability::RouteRefresh)
     }
 
+    /// RFC 7313.
+    pub fn offers_enhanced_refresh(&self) -> bool {
+        self.capabilities.contains(&Capability::EnhancedRouteRefresh)
+    }
+
     /// RFC 8654.
     pub fn offers_extended_message(&self) -> bool {
         self.capabilities.contains(&Capability::ExtendedMessage)

@@ -54,6 +54,7 @@
 //! | [`net`], [`site`] | switches, cables that can be cut, and a whole site of nodes, router and client |
 //! | [`client`], [`server`], [`packet`] | requests, steady asking, ARP questions; backends and pods |
 //! | [`bird`], [`frr`], [`crier`](mod@crier) | routers from Debian, and the binary under test |
+//! | [`script`] | a BGP peer whose every octet the test decides |
 //! | [`pairing`], [`gobgp`], [`openbgpd`], [`exabgp`] | one session between crier and any of five routers |
 //! | [`capture`] | what went over a link and when: ARP, and BGP messages out of their TCP streams |
 //! | [`kubernetes`], [`certificates`] | etcd, kube-apiserver, kube-controller-manager and kube-proxy |
@@ -90,6 +91,7 @@ pub mod packet;
 pub mod pairing;
 mod process;
 mod rack;
+pub mod script;
 pub mod server;
 pub mod site;
 mod wait;

@@ -1,0 +1,127 @@
+//! The families that a peer wants again, and the marks around them (RFC 2918, RFC 7313). Floor 1.
+//! Not for the routes themselves: those are the outbox's, which also joins what is asked for again with what is pending.
+
+use std::collections::BTreeSet;
+
+use super::agreement::Agreement;
+use super::wire::{AfiSafi, Message, RefreshKind, RouteRefresh};
+
+/// What one session still has to send again. However often the peer asks, each family waits once, and one is sent at a
+/// time: a peer that asks without end costs as much as it takes, and no more.
+#[derive(Debug, Default)]
+pub(super) struct Refreshes {
+    waiting: BTreeSet<AfiSafi>,
+    /// Its beginning was marked, and its end is due once nothing is left to send.
+    marked: Option<AfiSafi>,
+}
+
+/// What is next, once nothing is left to send.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct RefreshStep {
+    /// To be sent first, behind all routes that were sent so far.
+    pub(super) mark: Option<Message>,
+    /// All routes of it are to be sent again.
+    pub(super) again: Option<AfiSafi>,
+}
+
+impl Refreshes {
+    /// False where it is waiting already.
+    pub(super) fn ask(&mut self, family: AfiSafi) -> bool {
+        self.waiting.insert(family)
+    }
+
+    /// Call it when all that is wanted was sent. `complete`: so was End-of-RIB.
+    pub(super) fn poll_idle(&mut self, agreement: &Agreement, complete: bool) -> Option<RefreshStep> {
+        let mark = |kind, family| Some(Message::RouteRefresh(RouteRefresh { family, kind }));
+        if let Some(family) = self.marked.take() {
+            return Some(RefreshStep { mark: mark(RefreshKind::End, family), again: None });
+        }
+        if !agreement.enhanced_refresh {
+            let family = self.waiting.pop_first()?;
+            return Some(RefreshStep { mark: None, again: Some(family) });
+        }
+        // RFC 7313 §4: no beginning is marked before End-of-RIB. What is asked for earlier waits for it.
+        let family = if complete { self.waiting.pop_first() } else { None }?;
+        self.marked = Some(family);
+        Some(RefreshStep { mark: mark(RefreshKind::Begin, family), again: Some(family) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::bgp::agreement::Terms;
+    use crate::bgp::wire::ExpectedAsn;
+
+    const V4: AfiSafi = AfiSafi::IPV4_UNICAST;
+    const V6: AfiSafi = AfiSafi::IPV6_UNICAST;
+
+    fn agreement(enhanced_refresh: bool) -> Agreement {
+        let terms = |local_asn, expected, id| Terms {
+            local_asn,
+            expected_asn: ExpectedAsn::Is(expected),
+            identifier: Ipv4Addr::from_bits(id),
+            hold_time: None,
+            keepalive_time: None,
+            connect_retry_time: Duration::from_secs(5),
+            passive: false,
+        };
+        let agreed = terms(65001, 65002, 1).negotiate(&terms(65002, 65001, 2).open()).expect("they fit");
+        Agreement { enhanced_refresh, ..agreed }
+    }
+
+    /// Every step until there is none, as `begin`, `again` and `end` of a family.
+    fn steps(refreshes: &mut Refreshes, agreement: &Agreement, complete: bool) -> Vec<String> {
+        let step = || refreshes.poll_idle(agreement, complete);
+        std::iter::from_fn(step)
+            .flat_map(|RefreshStep { mark, again }| {
+                mark.map(|mark| mark.to_string()).into_iter().chain(again.map(|family| format!("all {family}")))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn each_family_is_sent_again_once_however_often_it_was_asked_for() {
+        let mut refreshes = Refreshes::default();
+        assert_eq!([V6, V4, V6, V4, V4].map(|family| refreshes.ask(family)), [true, true, false, false, false]);
+        assert_eq!(steps(&mut refreshes, &agreement(false), false), ["all IPv4 unicast", "all IPv6 unicast"]);
+        assert_eq!(steps(&mut refreshes, &agreement(false), false), [""; 0]);
+    }
+
+    #[test]
+    fn marks_stand_around_the_routes_of_one_family_where_both_sides_know_them() {
+        let mut refreshes = Refreshes::default();
+        assert_eq!([V4, V6].map(|family| refreshes.ask(family)), [true, true]);
+        let expected = [
+            "ROUTE-REFRESH IPv4 unicast begins",
+            "all IPv4 unicast",
+            "ROUTE-REFRESH IPv4 unicast ends",
+            "ROUTE-REFRESH IPv6 unicast begins",
+            "all IPv6 unicast",
+            "ROUTE-REFRESH IPv6 unicast ends",
+        ];
+        assert_eq!(steps(&mut refreshes, &agreement(true), true), expected);
+    }
+
+    #[test]
+    fn a_family_that_is_asked_for_while_it_is_sent_is_sent_once_more() {
+        let (mut refreshes, agreement) = (Refreshes::default(), agreement(true));
+        refreshes.ask(V4);
+        assert_eq!(refreshes.poll_idle(&agreement, true).and_then(|step| step.again), Some(V4));
+        refreshes.ask(V4);
+        let all = steps(&mut refreshes, &agreement, true).join(", ");
+        let (ends, begins) = ("ROUTE-REFRESH IPv4 unicast ends", "ROUTE-REFRESH IPv4 unicast begins");
+        assert_eq!(all, format!("{ends}, {begins}, all IPv4 unicast, {ends}"));
+    }
+
+    #[test]
+    fn no_beginning_is_marked_before_end_of_rib() {
+        let mut refreshes = Refreshes::default();
+        refreshes.ask(V4);
+        assert_eq!(steps(&mut refreshes, &agreement(true), false), [""; 0]);
+        assert_eq!(steps(&mut refreshes, &agreement(true), true).len(), 3, "it was not forgotten");
+    }
+}
