@@ -19,9 +19,10 @@ use crier::bgp::wire::{
     AfiSafi, Dialect, Frame, HEADER_LEN, MAX_EXTENDED_MESSAGE_LEN, MAX_MESSAGE_LEN, Message, MessageKind, Notification,
     NotificationReason, Open, OpenFault, Parsed, RouteRefresh, Treatment, Update, WireError,
 };
+use crier::discovery;
 
 /// Every target by its name.
-pub const ALL: [(&str, fn(&[u8])); 10] = [
+pub const ALL: [(&str, fn(&[u8])); 11] = [
     ("frame", frame),
     ("open", open),
     ("update", update),
@@ -32,6 +33,7 @@ pub const ALL: [(&str, fn(&[u8])); 10] = [
     ("route_refresh", route_refresh),
     ("peer_events", peer_events::run),
     ("arp", arp),
+    ("router_discovery", router_discovery),
 ];
 
 /// The first octet chooses the session, the rest is for the decoder.
@@ -48,11 +50,12 @@ fn session(data: &[u8]) -> (Dialect, &[u8]) {
         ipv4_unicast: !bit(2),
         ipv6_unicast: !bit(3),
         ipv4_with_ipv6_next_hop: bit(4),
+        link_scoped: bit(6),
         route_refresh: true,
         enhanced_refresh: bit(5),
         max_message_len: if bit(5) { MAX_EXTENDED_MESSAGE_LEN } else { MAX_MESSAGE_LEN },
     };
-    (Dialect { link_scoped: bit(6), first_asn_is_peer: !bit(7), ..agreement.dialect() }, rest)
+    (Dialect { first_asn_is_peer: !bit(7), ..agreement.dialect() }, rest)
 }
 
 /// The same messages and the same error, whatever the split into reads; never more in the buffer than one message.
@@ -216,6 +219,17 @@ pub fn notification(data: &[u8]) {
         Message::Notification(notification).emit(&Dialect::BEFORE_OPEN, &mut octets).expect("it fits");
         assert_eq!(&octets[HEADER_LEN..], data);
     }
+}
+
+/// A message of router discovery, from its ICMPv6 header on.
+pub fn router_discovery(data: &[u8]) {
+    let Ok(message) = discovery::packet::Message::parse(data) else {
+        return;
+    };
+    let mut octets = BytesMut::new();
+    message.emit(&mut octets);
+    assert_eq!(octets.len(), message.emitted_len());
+    assert_eq!(discovery::packet::Message::parse(&octets), Ok(message));
 }
 
 /// An error is answered with a NOTIFICATION that has a name and fits the shortest maximum, or not at all.

@@ -53,6 +53,7 @@ impl Town {
             keepalive_time: bit(4).then(|| Duration::from_secs(1)),
             connect_retry_time: Duration::from_secs(5),
             passive: bit(5),
+            link_scoped: bit(6),
         };
         Town {
             peering: Peering::new(terms.clone(), u64::from(choice), now),

@@ -8,6 +8,8 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::names::InterfaceName;
+
 /// An address family. Ordered as Kubernetes lists them, IPv4 first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Family {
@@ -42,6 +44,22 @@ impl fmt::Display for Family {
             Family::V4 => "IPv4",
             Family::V6 => "IPv6",
         })
+    }
+}
+
+/// Where one host on the network is reached: an address, with the interface it is behind exactly if it is link-local IPv6.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ScopedAddress {
+    pub ip: IpAddr,
+    pub interface: Option<InterfaceName>,
+}
+
+impl fmt::Display for ScopedAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.interface {
+            Some(interface) => write!(f, "{}%{interface}", self.ip),
+            None => write!(f, "{}", self.ip),
+        }
     }
 }
 

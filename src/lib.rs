@@ -28,6 +28,7 @@ pub mod world;
 // Floors 1 and 2: protocols and translators, each with its machine and its tasks.
 pub mod arp;
 pub mod bgp;
+pub mod discovery;
 pub mod k8s;
 pub mod manifests;
 

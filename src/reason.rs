@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::address::Family;
-use crate::names::{NodeName, ObjectKey, PoolName};
+use crate::names::{InterfaceName, NodeName, ObjectKey, PoolName};
 
 /// One reason. `Display` is the sentence for people, [`Reason::code`] the word for machines.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -63,6 +63,16 @@ pub enum Reason {
     NoL2ForPool { pool: PoolName },
     #[error("no [[bgp.advertisement]] covers pool {pool} and this Service")]
     NoAdvertisement { pool: PoolName },
+    #[error("there is no interface {interface}")]
+    NoSuchInterface { interface: InterfaceName },
+    #[error("the link {interface} is down")]
+    LinkDown { interface: InterfaceName },
+    #[error("{interface} has no link-local IPv6 address; is IPv6 off on it?")]
+    NoLinkLocalAddress { interface: InterfaceName },
+    #[error("no router is heard on {interface}: none advertises itself there, and none has called")]
+    NoRouterHeard { interface: InterfaceName },
+    #[error("there is no default route with a next hop")]
+    NoDefaultRoute,
     #[error("no [[bgp.peer]] of the advertisement is configured for this node")]
     NoPeer,
     #[error("the Service has no serving endpoint")]

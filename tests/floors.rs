@@ -25,6 +25,9 @@ const FLOORS: &[(&str, u8)] = &[
     ("bgp/transport.rs", 2),
     ("bgp/peer.rs", 2),
     ("bgp/speaker.rs", 2),
+    ("discovery/", 1),
+    ("discovery/socket.rs", 2),
+    ("discovery/seeker.rs", 2),
     ("k8s/", 1),
     ("k8s/client.rs", 2),
     ("k8s/watch.rs", 2),
@@ -178,7 +181,7 @@ fn top(path: &str) -> String {
 }
 
 fn is_protocol(name: &str) -> bool {
-    ["arp", "bgp", "bfd", "pulse"].contains(&name)
+    ["arp", "bgp", "bfd", "discovery", "pulse"].contains(&name)
 }
 
 fn without_tests(text: &str) -> &str {

@@ -221,6 +221,7 @@ impl Session {
                 ipv4_unicast: true,
                 ipv6_unicast: true,
                 ipv4_with_ipv6_next_hop: false,
+                link_scoped: false,
                 route_refresh: true,
                 enhanced_refresh: false,
                 max_message_len: 4096,

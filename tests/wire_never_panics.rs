@@ -85,6 +85,12 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             messages().into_iter().filter_map(event).chain([collision]).collect()
         }
         "arp" => vec![ARP_REQUEST.to_vec()],
+        "router_discovery" => {
+            let header = |kind: u8, length: usize| [&[kind][..], &vec![0; length - 1]].concat();
+            let option = [1, 1, 2, 0, 0, 0, 0, 1];
+            let plain = [header(133, 8), header(134, 16)];
+            plain.iter().flat_map(|bare| [bare.clone(), [&bare[..], &option, &option].concat()]).collect()
+        }
         other => panic!("{other} has nothing to start from"),
     };
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("fuzz/corpus/{target}.hex"));

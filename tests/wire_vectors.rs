@@ -123,11 +123,12 @@ fn dialect(state: &str) -> Dialect {
         ipv4_unicast: true,
         ipv6_unicast: true,
         ipv4_with_ipv6_next_hop: false,
+        link_scoped: state.contains("scoped"),
         route_refresh: true,
         enhanced_refresh: false,
         max_message_len: 4096,
     };
-    Dialect { link_scoped: state.contains("scoped"), ..agreement.dialect() }
+    agreement.dialect()
 }
 
 fn expectation(state: &str) -> Expectation {

@@ -11,6 +11,7 @@ use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName, PoolName};
 use crate::plan::Planner;
 use crate::plan::allocate::capacity;
 use crate::plan::decision::{Announcement, Decision};
+use crate::plan::slice::PeerSlice;
 use crate::reason::Reason;
 use crate::world::{ApiServer, HostProblem, SessionReport, SessionState};
 
@@ -59,7 +60,8 @@ pub struct PoolReport {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PeerReport {
     pub name: PeerName,
-    pub address: IpAddr,
+    /// Where the peer is; while that is not known, the address of the configuration: an interface, or "gateway".
+    pub address: String,
     /// `None` where any external AS is welcome.
     pub asn: Option<u32>,
     pub state: SessionState,
@@ -105,12 +107,8 @@ impl Report {
                 summary: summary(decision),
             })
             .collect();
-        let peers: Vec<PeerReport> = plan
-            .bgp
-            .peers
-            .iter()
-            .map(|(name, peer)| peer_report(name, &peer.settings, peer.routes.len(), world.sessions.get(name)))
-            .collect();
+        let peers: Vec<PeerReport> =
+            plan.bgp.peers.iter().map(|(name, peer)| peer_report(name, peer, world.sessions.get(name))).collect();
         let links = world.links.values().filter(|link| !link.loopback).map(|link| LinkReport {
             name: link.name.clone(),
             mac: link.mac.map(|mac| mac.to_string()),
@@ -165,15 +163,14 @@ fn api_server(state: &ApiServer) -> ApiServerReport {
     }
 }
 
-fn peer_report(
-    name: &PeerName,
-    settings: &crate::config::Peer,
-    prefixes_wanted: usize,
-    session: Option<&SessionReport>,
-) -> PeerReport {
+fn peer_report(name: &PeerName, peer: &PeerSlice, session: Option<&SessionReport>) -> PeerReport {
+    let PeerSlice { settings, address, routes } = peer;
+    // What the session said last is past when there is nobody to have one with.
+    let session = session.filter(|_| address.is_ok());
+    let nowhere = address.as_ref().err().map(ToString::to_string);
     PeerReport {
         name: name.clone(),
-        address: settings.address.ip,
+        address: address.as_ref().map_or_else(|_| settings.address.to_string(), ToString::to_string),
         asn: match settings.asn {
             PeerAsn::Is(asn) => Some(asn),
             PeerAsn::Internal => Some(settings.local_asn),
@@ -183,11 +180,11 @@ fn peer_report(
         since: session.and_then(|session| Timestamp::try_from(session.since).ok()),
         local_address: session.and_then(|session| session.local_address),
         hold_time_secs: session.and_then(|session| session.hold_time_secs),
-        prefixes_wanted,
+        prefixes_wanted: routes.len(),
         prefixes_sent: session.map_or(0, |session| session.prefixes_sent),
         prefixes_unsendable: session.map_or(0, |session| session.prefixes_unsendable),
         prefixes_received: session.map_or(0, |session| session.prefixes_received),
-        last_error: session.and_then(|session| session.last_error.clone()),
+        last_error: nowhere.or_else(|| session.and_then(|session| session.last_error.clone())),
     }
 }
 

@@ -1,8 +1,8 @@
 //! One agent from start to farewell. Floor 3.
 //!
 //! Tasks, all owned by [`run`] and ended by its farewell:
-//! - the sources: `k8s::watch` and `k8s::lease`, or `manifests`; and `kernel::observe`. Cancelled, they lose nothing:
-//!   the next start lists again.
+//! - the sources: `k8s::watch` and `k8s::lease`, or `manifests`; `kernel::observe`, `kernel::routes` and
+//!   `discovery::seeker`. Cancelled, they lose nothing: the next start lists again.
 //! - the actuators: `bgp::speaker`, `arp::responder`, `kernel::addresses`, `kernel::sysctl` and `k8s::status`. The first three
 //!   are told to leave and are waited for; a status write that is cancelled is made again by whoever allocates next.
 //! - the patience task: says when nothing more will be waited for.
@@ -22,11 +22,11 @@ use super::readiness;
 use super::turn::Loop;
 use super::wiring::{self, Query, Slices};
 use crate::bgp::transport::Listen;
-use crate::config::{Config, Kubernetes, Manifests, Source};
+use crate::config::{Config, Kubernetes, Manifests, PeerAddress, Source};
 use crate::names::NodeName;
 use crate::plan::judge::is_announced;
 use crate::world::Fact;
-use crate::{arp, bgp, k8s, kernel, manifests};
+use crate::{arp, bgp, discovery, k8s, kernel, manifests};
 
 /// How long to wait for the first lists when there is a World of before to go on with.
 const PATIENCE_WITH_MEMORY: Duration = Duration::from_secs(2);
@@ -76,6 +76,7 @@ pub async fn run(config: Config, node: Option<NodeName>, queries: mpsc::Receiver
     let (stop, stopping) = watch::channel(false);
     let mut crew = Crew::default();
     crew.actuators(&config, &slices, &facts, listeners, &stopping);
+    crew.finders(&config, &slices, &facts);
     crew.sources(&config, &node, &slices, &facts, &stopping).await?;
 
     let (first_plan, plan_stands) = oneshot::channel();
@@ -159,6 +160,18 @@ impl Crew {
         let keeping = kernel::sysctl::run(slices.l2.subscribe(), manage, facts.clone());
         self.standing.spawn(named("the keeper of sysctls", keeping));
         self.standing.spawn(named("the observer of links", kernel::observe::run(facts.clone())));
+    }
+
+    /// The sources that tell where peers are, as far as there are peers to be found.
+    fn finders(&mut self, config: &Config, slices: &Slices, facts: &mpsc::Sender<Fact>) {
+        let any = |is_it: fn(&PeerAddress) -> bool| config.bgp.peers.iter().any(|peer| is_it(&peer.address));
+        if any(|address| matches!(address, PeerAddress::Interface(_))) {
+            let seeking = discovery::seeker::run(slices.bgp.subscribe(), facts.clone());
+            self.standing.spawn(named("the seeker of routers", seeking));
+        }
+        if any(|address| matches!(address, PeerAddress::Gateway)) {
+            self.standing.spawn(named("the observer of routes", kernel::routes::run(facts.clone())));
+        }
     }
 
     async fn sources(

@@ -184,6 +184,9 @@ fn is_kept(fact: &Fact) -> bool {
         | Fact::Link(..)
         | Fact::LinksListed
         | Fact::Session(..)
+        | Fact::Routers(..)
+        | Fact::Caller(..)
+        | Fact::DefaultRoutes(_)
         | Fact::StatusRefused(..)
         | Fact::Host(_)
         | Fact::FailStatic => false,

@@ -29,6 +29,8 @@ pub struct Terms {
     pub connect_retry_time: Duration,
     /// Never dial, wait for the peer.
     pub passive: bool,
+    /// The peer's address is link-local, so that both ends know which link its next hops are on.
+    pub link_scoped: bool,
 }
 
 /// The outcome of an OPEN exchange that both sides accepted. Exists only from OpenConfirm on.
@@ -48,6 +50,8 @@ pub struct Agreement {
     pub ipv6_unicast: bool,
     /// IPv4 prefixes may have an IPv6 next hop (RFC 8950).
     pub ipv4_with_ipv6_next_hop: bool,
+    /// The session is bound to one link.
+    pub link_scoped: bool,
     pub route_refresh: bool,
     /// What is sent again is put between a begin and an end (RFC 7313).
     pub enhanced_refresh: bool,
@@ -56,15 +60,14 @@ pub struct Agreement {
 }
 
 impl Agreement {
-    /// How this session's octets are read and written. Set `link_scoped` on it where the session is bound to one
-    /// interface: the OPEN messages do not say.
+    /// How this session's octets are read and written.
     pub fn dialect(&self) -> Dialect {
         Dialect {
             four_octet_asn: self.four_octet_asn,
             internal: self.internal(),
             peer_asn: self.peer_asn,
             first_asn_is_peer: true,
-            link_scoped: false,
+            link_scoped: self.link_scoped,
             ipv4_unicast: self.ipv4_unicast,
             ipv6_unicast: self.ipv6_unicast,
             ipv4_with_ipv6_next_hop: self.ipv4_with_ipv6_next_hop,
@@ -123,6 +126,8 @@ impl Terms {
             capabilities: vec![
                 Capability::Multiprotocol(AfiSafi::IPV4_UNICAST),
                 Capability::Multiprotocol(AfiSafi::IPV6_UNICAST),
+                // RFC 8950 §4, offered whatever the session runs over: it only says what we can read.
+                Capability::ExtendedNextHop(vec![(AfiSafi::IPV4_UNICAST, AfiSafi::IPV6_UNICAST.afi)]),
                 Capability::RouteRefresh,
                 Capability::EnhancedRouteRefresh,
                 Capability::ExtendedMessage,
@@ -152,8 +157,8 @@ impl Terms {
             four_octet_asn: theirs.four_octet_asn().is_some(),
             ipv4_unicast,
             ipv6_unicast,
-            // Not in our OPEN.
-            ipv4_with_ipv6_next_hop: false,
+            ipv4_with_ipv6_next_hop: ipv4_unicast && theirs.offers_ipv6_next_hop(AfiSafi::IPV4_UNICAST),
+            link_scoped: self.link_scoped,
             route_refresh: theirs.offers_route_refresh(),
             enhanced_refresh: theirs.offers_enhanced_refresh(),
             // RFC 8654 §4. We always offer it. A peer that does not is held to the old limit in what it sends as well.
@@ -188,6 +193,7 @@ mod tests {
             keepalive_time: None,
             connect_retry_time: Duration::from_secs(5),
             passive: false,
+            link_scoped: false,
         }
     }
 
@@ -273,6 +279,24 @@ mod tests {
         assert_eq!(agreed(vec![Capability::RouteRefresh]), (4096, true, false));
         assert_eq!(agreed(vec![Capability::EnhancedRouteRefresh]), (4096, false, true));
         assert_eq!(agreed(open(65002, 90).capabilities), (65535, true, true));
+    }
+
+    #[test]
+    fn ipv4_goes_by_ipv6_next_hops_when_the_peer_offers_that_too() {
+        let by_ipv6 = |capabilities: Vec<Capability>| {
+            let theirs = Open { capabilities, ..open(65002, 90) };
+            terms().negotiate(&theirs).unwrap().ipv4_with_ipv6_next_hop
+        };
+        let (v4, v6) =
+            (Capability::Multiprotocol(AfiSafi::IPV4_UNICAST), Capability::Multiprotocol(AfiSafi::IPV6_UNICAST));
+        let offer = |family, afi| Capability::ExtendedNextHop(vec![(family, afi)]);
+        let right = offer(AfiSafi::IPV4_UNICAST, 2);
+        assert!(terms().open().offers_ipv6_next_hop(AfiSafi::IPV4_UNICAST), "we do");
+        assert!(by_ipv6(vec![v4.clone(), right.clone()]));
+        assert!(!by_ipv6(vec![v4.clone(), v6.clone()]), "not offered");
+        assert!(!by_ipv6(vec![v4.clone(), offer(AfiSafi::IPV4_UNICAST, 1)]), "offered by IPv4 next hops");
+        assert!(!by_ipv6(vec![v4, offer(AfiSafi { afi: 1, safi: 128 }, 2)]), "offered for VPN routes");
+        assert!(!by_ipv6(vec![v6, right]), "IPv4 itself is not negotiated");
     }
 
     #[test]

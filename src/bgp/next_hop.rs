@@ -5,27 +5,32 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::outbox::{NextHopV6, NextHops};
+use crate::address::ScopedAddress;
 use crate::names::InterfaceName;
 
 /// The next hops of a session between `local` and `peer`.
 ///
 /// For the family of the connection it is our end of it. For the other family it is the first global address on the same link, so that
 /// the peer sends the traffic where it reaches us anyway; without one the family cannot be announced.
-/// `interface` is the peer's link where its address is link-local: our end may then be on several.
+/// Over a link-local connection an IPv4 address of the link need not be one that the peer can reach, so where
+/// `ipv4_with_ipv6_next_hop` was agreed on (RFC 8950) there is none, and the IPv6 one serves both families.
 pub fn next_hops(
     local: IpAddr,
-    peer: IpAddr,
-    interface: Option<&InterfaceName>,
+    peer: &ScopedAddress,
+    ipv4_with_ipv6_next_hop: bool,
     local_addresses: &[(InterfaceName, IpNet)],
 ) -> NextHops {
-    let link = interface.or_else(|| {
+    // Where the peer's address is link-local, our own may be on several links.
+    let link = peer.interface.as_ref().or_else(|| {
         local_addresses.iter().find(|(_, address)| address.addr() == local).map(|(interface, _)| interface)
     });
     let on_link = || local_addresses.iter().filter(|(name, _)| Some(name) == link).map(|(_, address)| *address);
     let v4 = match local {
         IpAddr::V4(v4) => Some(v4),
+        IpAddr::V6(v6) if v6.is_unicast_link_local() && ipv4_with_ipv6_next_hop => None,
         IpAddr::V6(_) => on_link().find_map(global_v4),
     };
+    let peer = peer.ip;
     // RFC 2545 §3: the link-local address goes along if, and only if, the peer is on the link.
     let peer_is_on_link =
         is_link_local(peer) || on_link().any(|net| net.prefix_len() < net.max_prefix_len() && net.contains(&peer));
@@ -87,9 +92,15 @@ mod tests {
         ]
     }
 
-    fn of(local: &str, peer: &str, interface: Option<&str>) -> (Option<String>, Option<String>, Option<String>) {
-        let interface = interface.map(InterfaceName::from);
-        let NextHops { v4, v6 } = next_hops(local.parse().unwrap(), peer.parse().unwrap(), interface.as_ref(), &host());
+    type Texts = (Option<String>, Option<String>, Option<String>);
+
+    fn of(local: &str, peer: &str, interface: Option<&str>) -> Texts {
+        agreed(false, local, peer, interface)
+    }
+
+    fn agreed(ipv4_with_ipv6_next_hop: bool, local: &str, peer: &str, interface: Option<&str>) -> Texts {
+        let peer = ScopedAddress { ip: peer.parse().unwrap(), interface: interface.map(InterfaceName::from) };
+        let NextHops { v4, v6 } = next_hops(local.parse().unwrap(), &peer, ipv4_with_ipv6_next_hop, &host());
         let link_local = v6.and_then(|v6| v6.link_local);
         (v4.map(|v4| v4.to_string()), v6.map(|v6| v6.global.to_string()), link_local.map(|v6| v6.to_string()))
     }
@@ -130,5 +141,12 @@ mod tests {
             (some("10.0.0.11"), some("2001:db8::11"), some("fe80::11"))
         );
         assert_eq!(of("fe80::11", "fe80::1", Some("eth1")), (some("192.0.2.11"), some("fe80::11"), some("fe80::11")));
+    }
+
+    #[test]
+    fn an_ipv4_address_of_the_link_is_left_out_only_over_a_link_local_connection_with_rfc_8950() {
+        assert_eq!(agreed(true, "fe80::11", "fe80::1", Some("eth1")), (None, some("fe80::11"), some("fe80::11")));
+        assert_eq!(agreed(true, "2001:db8::11", "2001:db8::1", None).0, some("10.0.0.11"));
+        assert_eq!(agreed(true, "10.0.0.11", "10.0.0.1", None).0, some("10.0.0.11"));
     }
 }

@@ -32,6 +32,7 @@ use super::refreshes::{RefreshStep, Refreshes};
 use super::session::{End, Phase};
 use super::transport::{Line, LineEvent, Route, describe};
 use super::wire::{Cease, Dialect, ExpectedAsn, Message, Notification, NotificationReason};
+use crate::address::ScopedAddress;
 use crate::clock;
 use crate::config;
 use crate::names::{InterfaceName, PeerName};
@@ -69,13 +70,19 @@ const COUNTERS_PAUSE: Duration = Duration::from_millis(250);
 const MESSAGES_PER_TURN: usize = 64;
 
 /// Talks to one peer until it is told to leave.
-pub(super) async fn run(name: PeerName, settings: Arc<config::Peer>, router_id: Ipv4Addr, channels: Channels) {
+pub(super) async fn run(
+    name: PeerName,
+    settings: Arc<config::Peer>,
+    address: ScopedAddress,
+    router_id: Ipv4Addr,
+    channels: Channels,
+) {
     let Channels { mut orders, mut inbound, mut leave, facts } = channels;
     let now = clock::now();
     let newest = orders.borrow_and_update().clone();
     let mut task = PeerTask {
-        route: route(&settings),
-        peering: Peering::new(terms(&settings, router_id), fastrand::u64(..), now),
+        peering: Peering::new(terms(&settings, &address, router_id), fastrand::u64(..), now),
+        route: route(&settings, address),
         lines: Vec::new(),
         dial: None,
         outbound: None,
@@ -117,6 +124,10 @@ pub(super) async fn run(name: PeerName, settings: Arc<config::Peer>, router_id: 
             }
         }
     }
+    // Nobody else tells that this session is over.
+    task.observe();
+    // The agent may be gone already.
+    let _ = facts.send(task.report_now()).await;
     while task.farewells.join_next().await.is_some() {}
 }
 
@@ -225,7 +236,7 @@ impl PeerTask {
         let Some(outbound) = &mut self.outbound else { return };
         outbound.outbox.want(&self.orders.routes);
         outbound.outbox.set_complete(self.orders.complete);
-        let newest = self.orders.next_hops(outbound.local_address, &self.route);
+        let newest = self.orders.next_hops(outbound.local_address, &self.route, &outbound.agreement);
         let (had, has) = (outbound.newest_next_hops, newest);
         outbound.newest_next_hops = newest;
         if (had.v4.is_some() && has.v4.is_none()) || (had.v6.is_some() && has.v6.is_none()) {
@@ -297,7 +308,7 @@ impl PeerTask {
         // The address of a connection that was just read from; a failure would mean it is already gone, and be heard of.
         let Ok(local) = line.local_address() else { return };
         let local_address = local.ip();
-        let next_hops = self.orders.next_hops(local_address, &self.route);
+        let next_hops = self.orders.next_hops(local_address, &self.route, &agreement);
         let outbox = self.orders.outbox(&agreement, next_hops);
         info!(
             peer = %self.name,
@@ -374,8 +385,8 @@ impl PeerTask {
 }
 
 impl Orders {
-    fn next_hops(&self, local: IpAddr, route: &Route) -> NextHops {
-        next_hops(local, route.peer, route.interface.as_ref(), &self.local_addresses)
+    fn next_hops(&self, local: IpAddr, route: &Route, agreement: &Agreement) -> NextHops {
+        next_hops(local, &route.peer, agreement.ipv4_with_ipv6_next_hop, &self.local_addresses)
     }
 
     fn outbox(&self, agreement: &Agreement, next_hops: NextHops) -> Outbox {
@@ -486,7 +497,7 @@ fn octets(message: &Message) -> Bytes {
     octets.freeze()
 }
 
-fn terms(settings: &config::Peer, identifier: Ipv4Addr) -> Terms {
+fn terms(settings: &config::Peer, address: &ScopedAddress, identifier: Ipv4Addr) -> Terms {
     let expected_asn = match settings.asn {
         config::PeerAsn::Is(asn) => ExpectedAsn::Is(asn),
         config::PeerAsn::External => ExpectedAsn::External,
@@ -500,20 +511,20 @@ fn terms(settings: &config::Peer, identifier: Ipv4Addr) -> Terms {
         keepalive_time: settings.keepalive_time,
         connect_retry_time: settings.connect_retry_time,
         passive: settings.passive,
+        link_scoped: address.interface.is_some(),
     }
 }
 
 /// How the settings say that the peer is reached.
-pub(super) fn route(settings: &config::Peer) -> Route {
+pub(super) fn route(settings: &config::Peer, address: ScopedAddress) -> Route {
     let external = match settings.asn {
         config::PeerAsn::Is(asn) => asn != settings.local_asn,
         config::PeerAsn::External => true,
         config::PeerAsn::Internal => false,
     };
     Route {
-        peer: settings.address.ip,
+        peer: address,
         port: settings.port,
-        interface: settings.address.interface.clone(),
         source: settings.source_address,
         // An external peer is as many hops away as it is said to be; within an AS any distance is usual.
         ttl: external.then_some(settings.multihop),

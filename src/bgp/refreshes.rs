@@ -68,6 +68,7 @@ mod tests {
             keepalive_time: None,
             connect_retry_time: Duration::from_secs(5),
             passive: false,
+            link_scoped: false,
         };
         let agreed = terms(65001, 65002, 1).negotiate(&terms(65002, 65001, 2).open()).expect("they fit");
         Agreement { enhanced_refresh, ..agreed }

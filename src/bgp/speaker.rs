@@ -27,10 +27,12 @@ use tracing::{error, info, warn};
 use super::peer::{self, Channels, Leave, Orders};
 use super::transport::{FAREWELL_TIME, Listeners, Route, describe};
 use super::wire::{Cease, Notification, NotificationReason};
+use crate::address::ScopedAddress;
 use crate::clock;
 use crate::config;
 use crate::names::PeerName;
 use crate::plan::slice::{BgpSlice, PeerSlice};
+use crate::reason::Reason;
 use crate::world::Fact;
 
 /// Connections of one peer that wait to be taken.
@@ -52,7 +54,15 @@ pub async fn run(
     listeners: Listeners,
     shutdown: impl Future<Output = String>,
 ) {
-    let mut speaker = Speaker { peers: BTreeMap::new(), tasks: JoinSet::new(), facts, strangers: Strangers::default() };
+    let mut speaker = Speaker {
+        peers: BTreeMap::new(),
+        tasks: JoinSet::new(),
+        facts,
+        nowhere: BTreeMap::new(),
+        unnumbered: Vec::new(),
+        waiting: None,
+        strangers: Strangers::default(),
+    };
     let newest = slices.borrow_and_update().clone();
     speaker.follow(&newest);
     let mut accept_from = clock::now();
@@ -88,12 +98,19 @@ struct Speaker {
     peers: BTreeMap<PeerName, PeerHandle>,
     tasks: JoinSet<()>,
     facts: mpsc::Sender<Fact>,
+    /// Why the peers that have no task have none, as it was logged.
+    nowhere: BTreeMap<PeerName, Reason>,
+    /// Links whose peer may call from any link-local address, while no session with it stands in the way.
+    unnumbered: Vec<u32>,
+    /// The last connection from such an address, until the plan says that it is the peer's, or somebody else calls.
+    waiting: Option<(TcpStream, SocketAddr)>,
     strangers: Strangers,
 }
 
 /// The speaker's side of one peer task. Dropping it ends the task without a word to the peer.
 struct PeerHandle {
     settings: Arc<config::Peer>,
+    address: ScopedAddress,
     router_id: Ipv4Addr,
     route: Route,
     orders: watch::Sender<Orders>,
@@ -109,23 +126,52 @@ impl Speaker {
         for name in gone {
             self.stop(&name, NotificationReason::Cease(Cease::PeerDeconfigured).into(), "the peer was removed");
         }
+        self.unnumbered = slice.unnumbered.keys().copied().collect();
+        self.nowhere.retain(|name, _| slice.peers.contains_key(name));
         for (name, peer) in &slice.peers {
-            match self.peers.get(name) {
-                Some(handle) if handle.settings == peer.settings && handle.router_id == router_id => {
+            let change = match (self.peers.get(name), &peer.address) {
+                (None, _) => None,
+                (Some(_), Err(reason)) => Some(reason.to_string()),
+                (Some(handle), Ok(address)) if handle.address != *address => Some(format!("the peer is now {address}")),
+                (Some(handle), Ok(_)) if handle.settings != peer.settings || handle.router_id != router_id => {
+                    Some("the settings of the peer have changed".to_owned())
+                }
+                (Some(handle), Ok(_)) => {
                     handle.orders.send_if_modified(|orders| orders.replace_with(slice, peer));
                     continue;
                 }
-                Some(_) => {
-                    let notification = NotificationReason::Cease(Cease::OtherConfigurationChange).into();
-                    self.stop(name, notification, "the settings of the peer have changed");
-                }
-                None => {}
+            };
+            if let Some(why) = change {
+                self.stop(name, NotificationReason::Cease(Cease::OtherConfigurationChange).into(), &why);
             }
-            self.start(name, peer, router_id, slice);
+            match &peer.address {
+                Ok(address) => {
+                    self.nowhere.remove(name);
+                    self.start(name, peer, address.clone(), router_id, slice);
+                }
+                Err(reason) => {
+                    if self.nowhere.insert(name.clone(), reason.clone()).as_ref() != Some(reason) {
+                        info!(peer = %name, %reason, "peer not found");
+                    }
+                }
+            }
+        }
+        if let Some((stream, from)) = self.waiting.take() {
+            match self.peers.values().any(|handle| handle.route.is_from(from)) {
+                true => self.hand_over(stream, from),
+                false => self.waiting = Some((stream, from)),
+            }
         }
     }
 
-    fn start(&mut self, name: &PeerName, peer: &PeerSlice, router_id: Ipv4Addr, slice: &BgpSlice) {
+    fn start(
+        &mut self,
+        name: &PeerName,
+        peer: &PeerSlice,
+        address: ScopedAddress,
+        router_id: Ipv4Addr,
+        slice: &BgpSlice,
+    ) {
         let settings = Arc::clone(&peer.settings);
         let (orders, orders_rx) = watch::channel(Orders {
             routes: peer.routes.clone(),
@@ -135,10 +181,10 @@ impl Speaker {
         let (inbound, inbound_rx) = mpsc::channel(INBOUND_DEPTH);
         let (leave, leave_rx) = oneshot::channel();
         let channels = Channels { orders: orders_rx, inbound: inbound_rx, leave: leave_rx, facts: self.facts.clone() };
-        self.tasks.spawn(peer::run(name.clone(), Arc::clone(&settings), router_id, channels));
-        let route = peer::route(&settings);
-        info!(peer = %name, address = %settings.address.ip, "peer started");
-        self.peers.insert(name.clone(), PeerHandle { settings, router_id, route, orders, inbound, leave });
+        self.tasks.spawn(peer::run(name.clone(), Arc::clone(&settings), address.clone(), router_id, channels));
+        let route = peer::route(&settings, address.clone());
+        info!(peer = %name, %address, "peer started");
+        self.peers.insert(name.clone(), PeerHandle { settings, address, router_id, route, orders, inbound, leave });
     }
 
     fn stop(&mut self, name: &PeerName, notification: Notification, why: &str) {
@@ -151,11 +197,25 @@ impl Speaker {
     /// An accepted connection goes to the peer whose address it comes from.
     fn hand_over(&mut self, stream: TcpStream, from: SocketAddr) {
         let Some((name, handle)) = self.peers.iter().find(|(_, handle)| handle.route.is_from(from)) else {
-            return self.strangers.note(from.ip(), clock::now());
+            return self.note_caller(stream, from);
         };
         if handle.inbound.try_send(stream).is_err() {
             warn!(peer = %name, "connection closed: the peer opens more than can be taken");
         }
+    }
+
+    /// Who calls from a link-local address on the link of an unnumbered peer may be that peer: the plan decides.
+    fn note_caller(&mut self, stream: TcpStream, from: SocketAddr) {
+        if let SocketAddr::V6(v6) = from
+            && v6.ip().is_unicast_link_local()
+            && self.unnumbered.contains(&v6.scope_id())
+            // With the queue full the caller is not heard, and calls again.
+            && self.facts.try_send(Fact::Caller(v6.scope_id(), *v6.ip())).is_ok()
+        {
+            self.waiting = Some((stream, from));
+            return;
+        }
+        self.strangers.note(from.ip(), clock::now());
     }
 
     async fn leave(mut self, why: &str) {

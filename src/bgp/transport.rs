@@ -16,6 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::wire::{Frame, WireError};
+use crate::address::ScopedAddress;
 use crate::names::InterfaceName;
 
 /// Where the speaker accepts connections.
@@ -42,10 +43,8 @@ pub struct Listeners(Vec<TcpListener>);
 /// How to reach a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    pub peer: IpAddr,
+    pub peer: ScopedAddress,
     pub port: u16,
-    /// The link that a link-local peer is on.
-    pub interface: Option<InterfaceName>,
     /// The address to dial from; `None` leaves it to the kernel.
     pub source: Option<IpAddr>,
     /// Routers that a packet may pass, the peer included; `None` leaves it to the kernel.
@@ -124,7 +123,7 @@ fn open_listener(address: SocketAddr) -> io::Result<TcpListener> {
 impl Route {
     /// Opens a connection. Dropping the future gives the attempt up.
     pub async fn dial(&self) -> io::Result<TcpStream> {
-        let peer = self.socket_address(self.peer, self.port)?;
+        let peer = self.socket_address(self.peer.ip, self.port)?;
         let socket = if peer.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() }?;
         self.dress(&socket2::SockRef::from(&socket))?;
         if let Some(source) = self.source {
@@ -144,7 +143,7 @@ impl Route {
         // The last UPDATE of a batch is a short segment: it must not wait for the acknowledgement of the one before.
         socket.set_tcp_nodelay(true)?;
         socket.set_tcp_notsent_lowat(UNSENT_LEN)?;
-        match self.peer {
+        match self.peer.ip {
             IpAddr::V4(_) => {
                 socket.set_tos_v4(TRAFFIC_CLASS)?;
                 self.ttl.map_or(Ok(()), |ttl| socket.set_ttl_v4(u32::from(ttl)))
@@ -158,7 +157,7 @@ impl Route {
 
     /// A link-local address means something only together with its link.
     fn socket_address(&self, ip: IpAddr, port: u16) -> io::Result<SocketAddr> {
-        match (ip, &self.interface) {
+        match (ip, &self.peer.interface) {
             (IpAddr::V6(v6), Some(interface)) if v6.is_unicast_link_local() => {
                 Ok(SocketAddr::V6(SocketAddrV6::new(v6, port, 0, interface_index(interface)?)))
             }
@@ -168,12 +167,12 @@ impl Route {
 
     /// Is a connection from this address one of this peer's?
     pub fn is_from(&self, address: SocketAddr) -> bool {
-        match (address, &self.interface) {
+        match (address, &self.peer.interface) {
             (SocketAddr::V6(v6), Some(interface)) if v6.ip().is_unicast_link_local() => {
-                IpAddr::V6(*v6.ip()) == self.peer
+                IpAddr::V6(*v6.ip()) == self.peer.ip
                     && interface_index(interface).is_ok_and(|index| index == v6.scope_id())
             }
-            (address, _) => address.ip() == self.peer,
+            (address, _) => address.ip() == self.peer.ip,
         }
     }
 }
@@ -371,8 +370,12 @@ mod tests {
         peer.set_recv_buffer_size(4096).unwrap();
         let (accepted, peer) = tokio::join!(listener.accept(), peer.connect(listener.local_addr().unwrap()));
         let stream = accepted.unwrap().0;
-        let route =
-            Route { peer: "127.0.0.1".parse().unwrap(), port: 179, interface: None, source: None, ttl: Some(1) };
+        let route = Route {
+            peer: ScopedAddress { ip: "127.0.0.1".parse().unwrap(), interface: None },
+            port: 179,
+            source: None,
+            ttl: Some(1),
+        };
         route.dress_accepted(&stream).expect("options that every kernel has");
         (Line::new(stream), peer.unwrap())
     }

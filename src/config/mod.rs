@@ -26,7 +26,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::address::AddressRange;
+use crate::address::{AddressRange, ScopedAddress};
 use crate::community::Community;
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName, PoolName};
 use crate::selector::Selector;
@@ -276,18 +276,22 @@ pub enum PeerAsn {
     Internal,
 }
 
-/// An address, with the interface it is reached through if it is link-local.
+/// Where a peer is, or how to find out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PeerAddress {
-    pub ip: IpAddr,
-    pub interface: Option<InterfaceName>,
+pub enum PeerAddress {
+    Fixed(ScopedAddress),
+    /// Unnumbered: the router that is heard on this link, by its link-local address.
+    Interface(InterfaceName),
+    /// The next hop of this host's default route.
+    Gateway,
 }
 
 impl fmt::Display for PeerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.interface {
-            Some(interface) => write!(f, "{}%{interface}", self.ip),
-            None => write!(f, "{}", self.ip),
+        match self {
+            PeerAddress::Fixed(address) => address.fmt(f),
+            PeerAddress::Interface(interface) => interface.fmt(f),
+            PeerAddress::Gateway => f.write_str("gateway"),
         }
     }
 }

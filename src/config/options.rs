@@ -439,9 +439,9 @@ pub static SECTIONS: &[Section] = &[
             option("name", NAME, Required, "The name that advertisements and commands use.").set("\"tor\""),
             option(
                 "address",
-                Kind::Text("an IP address; a link-local one with %interface"),
+                Kind::Text("an IP address (a link-local one with %interface), an interface, or \"gateway\""),
                 Required,
-                "Where the peer is: \"10.0.0.1\", or \"fe80::1%eth0\".",
+                "Where the peer is: \"10.0.0.1\", \"fe80::1%eth0\", an interface for the router heard on that link, or \"gateway\" for the next hop of the default route.",
             ).set("\"10.0.0.1\""),
             option(
                 "asn",

@@ -11,7 +11,7 @@ use super::pools::{Pools, items, unique};
 use super::reader::{Problem, Reader};
 use super::shape::written;
 use super::{Advertisement, Bgp, LONGEST_PASSWORD, Peer, PeerAddress, PeerAsn, Pool, duration, syntax};
-use crate::address::{AddressRange, Family};
+use crate::address::{AddressRange, Family, ScopedAddress};
 use crate::community::{Community, WELL_KNOWN};
 use crate::names::PeerName;
 
@@ -155,8 +155,12 @@ fn peer(
     }
     if let Some(address) = &address {
         source_fits(section, address, source_address);
-        if address.interface.is_some() && multihop.is_some_and(|hops: u8| hops > 1) {
-            let hint = "a link-local address is one hop away; take multihop out";
+        let on_link = match address {
+            PeerAddress::Fixed(address) => address.interface.is_some(),
+            PeerAddress::Interface(_) | PeerAddress::Gateway => true,
+        };
+        if on_link && multihop.is_some_and(|hops: u8| hops > 1) {
+            let hint = "a peer on the link is one hop away; take multihop out";
             section.complain(section.place("multihop"), "multihop does not reach beyond the link of the address", hint);
         }
     }
@@ -187,7 +191,7 @@ fn peer(
     Some(peer)
 }
 
-/// `10.0.0.1`, `fd35::1` or `fe80::1%eth0`.
+/// `10.0.0.1`, `fd35::1`, `fe80::1%eth0`, an interface, or `gateway`.
 fn peer_address(text: &str) -> Result<PeerAddress, Problem> {
     let refused = |message: String, hint: &str| Err(Problem::new(message, hint));
     let (ip, zone) = match text.split_once('%') {
@@ -200,19 +204,16 @@ fn peer_address(text: &str) -> Result<PeerAddress, Problem> {
             Ok(_) => device,
             Err(_) => "",
         });
-        let unnumbered = device.starts_with(|c: char| c.is_ascii_alphabetic()) && syntax::interface(text).is_ok();
+        let usual = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        let unnumbered = device.starts_with(|c: char| c.is_ascii_alphabetic())
+            && device.chars().all(usual)
+            && syntax::interface(text).is_ok();
         return match text {
-            "gateway" => refused(
-                "`bgp.peer.address = \"gateway\"` is not available yet".to_owned(),
-                "this version of crier does not look for the default gateway; write its address",
-            ),
-            _ if unnumbered => refused(
-                format!("a peer found by its interface ({}) is not available yet", written(text)),
-                "write the address of the peer: \"10.0.0.1\", or \"fe80::1%eth0\"",
-            ),
+            "gateway" => Ok(PeerAddress::Gateway),
+            _ if unnumbered => Ok(PeerAddress::Interface(text.into())),
             _ => refused(
                 format!("{} is no address of a peer", written(text)),
-                "write \"10.0.0.1\", \"fd35::1\", or \"fe80::1%eth0\" for a link-local address",
+                "write \"10.0.0.1\", \"fd35::1\", \"fe80::1%eth0\", an interface, or \"gateway\"",
             ),
         };
     };
@@ -231,7 +232,7 @@ fn peer_address(text: &str) -> Result<PeerAddress, Problem> {
     if ip.is_multicast() || ip.is_unspecified() {
         return refused(format!("{ip} is not the address of one router"), "write the unicast address of the peer");
     }
-    Ok(PeerAddress { ip, interface })
+    Ok(PeerAddress::Fixed(ScopedAddress { ip, interface }))
 }
 
 fn peer_asn(section: &mut Reader<'_>) -> Option<PeerAsn> {
@@ -291,7 +292,14 @@ fn timers(section: &mut Reader<'_>) -> (Option<Duration>, Option<Duration>) {
 
 fn source_fits(section: &mut Reader<'_>, peer: &PeerAddress, source: Option<IpAddr>) {
     let Some(source) = source else { return };
-    let (ours, theirs) = (Family::of(source), Family::of(peer.ip));
+    let ours = Family::of(source);
+    let theirs = match peer {
+        PeerAddress::Fixed(peer) => Family::of(peer.ip),
+        // Unnumbered sessions run between link-local addresses.
+        PeerAddress::Interface(_) => Family::V6,
+        // Found out when the default route is known; a dial that does not fit fails and says so.
+        PeerAddress::Gateway => ours,
+    };
     if ours != theirs {
         let message = format!("the source address is {ours}, the address of the peer is {theirs}");
         let hint = "write a local address of the peer's family";

@@ -175,7 +175,7 @@ fn defaults_are_those_that_the_table_names() {
             port: 179,
             peers: vec![Peer {
                 name: "tor".into(),
-                address: PeerAddress { ip: "10.0.0.1".parse().unwrap(), interface: None },
+                address: PeerAddress::Fixed(ScopedAddress { ip: "10.0.0.1".parse().unwrap(), interface: None }),
                 asn: PeerAsn::Is(64512),
                 local_asn: 64513,
                 hold_time: Some(Duration::from_secs(90)),
@@ -449,7 +449,11 @@ proptest! {
         for (n, (asn, hold, small, passive)) in peers.into_iter().enumerate() {
             config.bgp.peers.push(Peer {
                 name: format!("peer-{n}").into(),
-                address: PeerAddress { ip: format!("fe80::{n}").parse().unwrap(), interface: Some("eth0".into()) },
+                address: [
+                    PeerAddress::Fixed(ScopedAddress { ip: format!("fe80::{n}").parse().unwrap(), interface: Some("eth0".into()) }),
+                    PeerAddress::Interface(format!("eth{n}.100").into()),
+                    PeerAddress::Gateway,
+                ][if n == 0 { usize::from(small) % 3 } else { usize::from(small) % 2 }].clone(),
                 asn: [PeerAsn::Is(64512), PeerAsn::External, PeerAsn::Internal][n % 3],
                 local_asn: if asn == 23456 { 1 } else { asn },
                 hold_time: hold.map(Duration::from_secs),
@@ -518,4 +522,35 @@ fn read_or_refused(text: &str) -> Result<(), TestCaseError> {
         }
     }
     Ok(())
+}
+
+#[test]
+fn a_peer_is_an_address_an_interface_or_the_gateway() {
+    let read = |text: &str| {
+        let config = parse_one(&format!(
+            "[manifests]\nfolder = \"/m\"\n[bgp]\nasn = 1\n[[bgp.peer]]\nname = \"a\"\naddress = \"{text}\"\nasn = \"external\"\n"
+        ));
+        config.ok().map(|config| config.bgp.peers[0].address.clone())
+    };
+    let fixed = |ip: &str, interface: Option<&str>| {
+        Some(PeerAddress::Fixed(ScopedAddress { ip: ip.parse().unwrap(), interface: interface.map(Into::into) }))
+    };
+    let table = [
+        ("10.0.0.1", fixed("10.0.0.1", None)),
+        ("fd35::1", fixed("fd35::1", None)),
+        ("fe80::1%eth0", fixed("fe80::1", Some("eth0"))),
+        ("eth0", Some(PeerAddress::Interface("eth0".into()))),
+        ("eth0.100", Some(PeerAddress::Interface("eth0.100".into()))),
+        ("bond0", Some(PeerAddress::Interface("bond0".into()))),
+        ("enp1s0f0np0", Some(PeerAddress::Interface("enp1s0f0np0".into()))),
+        ("gateway", Some(PeerAddress::Gateway)),
+        ("10.0.0.256", None),
+        ("tor.example.com", None),
+        ("eth0.70000", None),
+        ("an-interface-that-is-too-long", None),
+        ("", None),
+    ];
+    for (text, expected) in table {
+        assert_eq!(read(text), expected, "{text:?}");
+    }
 }

@@ -12,6 +12,7 @@ use futures::channel::mpsc::UnboundedReceiver;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
+use netlink_packet_route::route::RouteMessage;
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::sys::SocketAddr;
 use rtnetlink::{Handle, MulticastGroup};
@@ -51,11 +52,14 @@ pub(super) enum NetlinkError {
 }
 
 impl Netlink {
-    /// Opens a connection; events are kept from here on, so a list taken after this misses nothing.
+    /// Opens a connection that tells of links and addresses.
     pub(super) fn open() -> Result<Netlink, NetlinkError> {
-        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
-        let (events_connection, _, events) =
-            rtnetlink::new_multicast_connection(&groups).map_err(NetlinkError::Open)?;
+        Netlink::open_for(&[MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr])
+    }
+
+    /// Opens a connection; events are kept from here on, so a list taken after this misses nothing.
+    pub(super) fn open_for(groups: &[MulticastGroup]) -> Result<Netlink, NetlinkError> {
+        let (events_connection, _, events) = rtnetlink::new_multicast_connection(groups).map_err(NetlinkError::Open)?;
         let (mut connection, handle, _) = rtnetlink::new_connection().map_err(NetlinkError::Open)?;
         // Without these two, an answer that was cut short looks like one that is complete.
         connection.set_forward_done(true);
@@ -75,6 +79,11 @@ impl Netlink {
     /// The addresses of both families.
     pub(super) async fn addresses(&mut self) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
         self.list(RouteNetlinkMessage::GetAddress(AddressMessage::default())).await
+    }
+
+    /// The routes of both families, of every table.
+    pub(super) async fn routes(&mut self) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        self.list(RouteNetlinkMessage::GetRoute(RouteMessage::default())).await
     }
 
     /// Asks for a change and waits until the kernel has made it.

@@ -10,6 +10,7 @@ pub mod elect;
 pub mod ground;
 pub mod judge;
 mod planner;
+mod reach;
 pub mod slice;
 
 pub use planner::{Change, Moved, Plan, Planner, Turn};

@@ -19,6 +19,7 @@ use crate::plan::allocate::{Book, pool_of};
 use crate::plan::decision::{Announcement, Decision};
 use crate::plan::ground::{self, Ground};
 use crate::plan::judge::{Court, Verdict, Work};
+use crate::plan::reach;
 use crate::plan::slice::{BgpSlice, BindSlice, L2Slice, Notice, PeerSlice, ServiceStatus, StatusSlice};
 use crate::reason::Reason;
 use crate::route::RouteAttributes;
@@ -76,6 +77,7 @@ pub struct Planner {
     routes: BTreeMap<(PeerName, IpNet), Contributions>,
     to_judge: BTreeSet<ObjectKey>,
     ground_moved: bool,
+    peers_moved: bool,
     /// Services that wait for an address: judged again when one becomes free.
     waiting: BTreeSet<ObjectKey>,
 }
@@ -94,6 +96,7 @@ impl Planner {
             routes: BTreeMap::new(),
             to_judge: BTreeSet::new(),
             ground_moved: true,
+            peers_moved: false,
             waiting: BTreeSet::new(),
         }
     }
@@ -114,6 +117,7 @@ impl Planner {
     pub fn apply(&mut self, fact: Fact) {
         match self.world.apply(fact) {
             Touched::Nothing => {}
+            Touched::Peers => self.peers_moved = true,
             Touched::Services(keys) => self.to_judge.extend(keys),
             Touched::Everything => self.ground_moved = true,
         }
@@ -137,6 +141,9 @@ impl Planner {
             self.to_judge.extend(self.world.services.keys().cloned());
             self.to_judge.extend(self.plan.decisions.keys().cloned());
             self.renew_frames();
+        }
+        if std::mem::take(&mut self.peers_moved) {
+            self.renew_peers();
         }
         let mut changes = Vec::new();
         // Claims first, so that nobody is given what the status of another already says.
@@ -243,6 +250,15 @@ impl Planner {
         if *self.plan.l2.links != links {
             self.plan.l2.links = Arc::new(links);
         }
+        let unnumbered = reach::unnumbered_links(&self.ground.peers, &self.world);
+        if *self.plan.bgp.unnumbered != unnumbered {
+            self.plan.bgp.unnumbered = Arc::new(unnumbered);
+        }
+        self.renew_peers();
+    }
+
+    /// Which peers there are, and where.
+    fn renew_peers(&mut self) {
         let peers: OrdMap<PeerName, PeerSlice> = self
             .ground
             .peers
@@ -250,9 +266,15 @@ impl Planner {
             .map(|settings| {
                 let known = self.plan.bgp.peers.get(&settings.name);
                 let routes = known.map(|peer| peer.routes.clone()).unwrap_or_else(|| self.routes_of(&settings.name));
-                (settings.name.clone(), PeerSlice { settings: settings.clone(), routes })
+                let before = known.and_then(|peer| peer.address.as_ref().ok());
+                let address = reach::address(settings, before, &self.world);
+                (settings.name.clone(), PeerSlice { settings: settings.clone(), address, routes })
             })
             .collect();
+        let places = |peers: &OrdMap<PeerName, PeerSlice>| {
+            peers.iter().map(|(name, peer)| (name.clone(), peer.address.clone())).collect::<Vec<_>>()
+        };
+        self.moved.bgp |= places(&peers) != places(&self.plan.bgp.peers);
         self.plan.bgp.peers = peers;
     }
 

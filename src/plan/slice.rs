@@ -2,7 +2,7 @@
 //! Floor 1. The maps are persistent (structure is shared between versions), so a slice is cheap to clone, and the
 //! difference to the slice before costs what changed, not what there is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -10,8 +10,10 @@ use imbl::OrdMap;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::address::ScopedAddress;
 use crate::config;
 use crate::names::{InterfaceName, ObjectKey, PeerName};
+use crate::reason::Reason;
 use crate::route::RouteAttributes;
 use crate::world::Link;
 
@@ -39,11 +41,15 @@ pub struct BgpSlice {
     pub peers: OrdMap<PeerName, PeerSlice>,
     /// This host's own addresses with their links, to find a next hop of the other family.
     pub local_addresses: Arc<Vec<(InterfaceName, IpNet)>>,
+    /// The links, by their index, whose routers are peers: they are listened for, and told about this node.
+    pub unnumbered: Arc<BTreeMap<u32, InterfaceName>>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct PeerSlice {
     pub settings: Arc<config::Peer>,
+    /// Where the peer is now, or why that is not known: then there is no session.
+    pub address: Result<ScopedAddress, Reason>,
     pub routes: OrdMap<IpNet, Arc<RouteAttributes>>,
 }
 

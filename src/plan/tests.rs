@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::address::ScopedAddress;
 use crate::clock;
 use crate::config::{self, *};
 use crate::names::{NodeName, ObjectKey, PeerName};
@@ -39,7 +40,7 @@ fn pool(name: &str, addresses: &[&str]) -> Pool {
 fn peer(name: &str) -> config::Peer {
     config::Peer {
         name: name.into(),
-        address: PeerAddress { ip: "10.0.0.1".parse().unwrap(), interface: None },
+        address: PeerAddress::Fixed(ScopedAddress { ip: "10.0.0.1".parse().unwrap(), interface: None }),
         asn: PeerAsn::Is(64512),
         local_asn: 64513,
         hold_time: Some(Duration::from_secs(90)),

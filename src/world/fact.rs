@@ -2,13 +2,13 @@
 //! Floor 1.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::{EndpointSlice, HostProblem, Link, Node, Service};
+use super::{DefaultRoute, EndpointSlice, HostProblem, Link, Node, Service};
 use crate::names::{NamespaceName, NodeName, ObjectKey, PeerName};
 use crate::selector::Labels;
 
@@ -29,6 +29,14 @@ pub enum Fact {
     /// The kernel has told every link.
     LinksListed,
     Session(PeerName, SessionReport),
+    /// The routers that advertise themselves on the link of this index, by their link-local addresses: all of them, the
+    /// one that was heard first in front. Empty also when nobody listens on the link any more.
+    Routers(u32, Vec<Ipv6Addr>),
+    /// Somebody with this link-local address, on the link of this index, has opened a connection to our BGP port. It
+    /// stands until the link goes down.
+    Caller(u32, Ipv6Addr),
+    /// The next hops of this host's default routes: all of them, the preferred one in front.
+    DefaultRoutes(Vec<DefaultRoute>),
     /// The planner chose these addresses for a Service; remembered until the Service status shows them.
     Assigned(ObjectKey, Vec<IpAddr>),
     /// The API server took a status write and answered with the Service as it stands now, ahead of the watch. Only ever an

@@ -136,3 +136,13 @@ pub struct Link {
     pub master: Option<u32>,
     pub addresses: Vec<IpNet>,
 }
+
+/// One next hop of a default route of this host. Routes that lead to a link and no next hop are none of these.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DefaultRoute {
+    pub gateway: IpAddr,
+    /// The kernel's index of the link that it goes out by.
+    pub link: u32,
+    /// Lower is preferred, within a family.
+    pub metric: u32,
+}

@@ -4,10 +4,13 @@
 //! It never judges: an object that makes no sense is kept as it was told.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-use super::{ApiServer, EndpointSlice, Fact, HostProblem, Link, Listing, Node, Service, SessionReport};
+use super::{
+    ApiServer, DefaultRoute, EndpointSlice, Fact, HostProblem, Link, Listing, Node, Service, SessionReport,
+    SessionState,
+};
 use crate::names::{NamespaceName, NodeName, ObjectKey, PeerName};
 use crate::selector::Labels;
 
@@ -27,6 +30,12 @@ pub struct World {
     pub links: BTreeMap<u32, Link>,
     pub links_listed: bool,
     pub sessions: BTreeMap<PeerName, SessionReport>,
+    /// Heard on each link, by its index; the first heard in front. Never an empty list.
+    pub routers: BTreeMap<u32, Vec<Ipv6Addr>>,
+    /// Who last called our BGP port on each link, from a link-local address.
+    pub callers: BTreeMap<u32, Ipv6Addr>,
+    /// Best first.
+    pub default_routes: Vec<DefaultRoute>,
     /// Addresses that were chosen for a Service and that its status does not show yet.
     pub assigned: BTreeMap<ObjectKey, Vec<IpAddr>>,
     /// Services that a status write told ahead of the watch, with the version that the watch has yet to reach.
@@ -58,6 +67,8 @@ impl ListedKinds {
 pub enum Touched {
     /// No decision depends on it.
     Nothing,
+    /// Only where BGP peers are to be found.
+    Peers,
     /// Only decisions about these Services.
     Services(Vec<ObjectKey>),
     /// Every decision.
@@ -91,6 +102,9 @@ impl Default for World {
             links: BTreeMap::new(),
             links_listed: false,
             sessions: BTreeMap::new(),
+            routers: BTreeMap::new(),
+            callers: BTreeMap::new(),
+            default_routes: Vec::new(),
             assigned: BTreeMap::new(),
             ahead: BTreeMap::new(),
             refused: BTreeMap::new(),
@@ -126,11 +140,26 @@ impl World {
                 }
                 everything_if(std::mem::replace(&mut self.leader, leader) != leader)
             }
-            Fact::Link(index, link) => everything_if(put(&mut self.links, index, link)),
+            Fact::Link(index, link) => {
+                if !link.as_ref().is_some_and(|link| link.up && link.carrier) {
+                    self.callers.remove(&index);
+                }
+                everything_if(put(&mut self.links, index, link))
+            }
             Fact::LinksListed => everything_if(!std::mem::replace(&mut self.links_listed, true)),
             Fact::Session(name, report) => {
-                self.sessions.insert(name, report);
-                Touched::Nothing
+                let established = |report: &SessionReport| report.state == SessionState::Established;
+                let now = established(&report);
+                let before = self.sessions.insert(name, report).as_ref().is_some_and(established);
+                peers_if(now != before)
+            }
+            Fact::Routers(link, routers) => {
+                peers_if(put(&mut self.routers, link, Some(routers).filter(|routers| !routers.is_empty())))
+            }
+            Fact::Caller(link, caller) => peers_if(put(&mut self.callers, link, Some(caller))),
+            Fact::DefaultRoutes(routes) => {
+                let before = std::mem::replace(&mut self.default_routes, routes);
+                peers_if(before != self.default_routes)
             }
             Fact::Assigned(key, addresses) => {
                 let before = self.assigned.insert(key.clone(), addresses.clone());
@@ -266,7 +295,8 @@ impl World {
         let mut touched = Vec::new();
         let mut all = false;
         let mut collect = |it: Touched| match it {
-            Touched::Nothing => {}
+            // Nothing that a list holds says where a peer is.
+            Touched::Nothing | Touched::Peers => {}
             Touched::Services(keys) => touched.extend(keys),
             Touched::Everything => all = true,
         };
@@ -322,6 +352,10 @@ fn put<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>)
         }
         None => map.remove(&key).is_some(),
     }
+}
+
+fn peers_if(changed: bool) -> Touched {
+    if changed { Touched::Peers } else { Touched::Nothing }
 }
 
 fn everything_if(changed: bool) -> Touched {

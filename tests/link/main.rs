@@ -8,6 +8,8 @@ mod host;
 mod measures;
 mod namespace;
 mod observes;
+mod routes;
+mod seeks;
 mod wire;
 
 use std::panic::catch_unwind;
@@ -17,7 +19,8 @@ type Test = (&'static str, fn());
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let tests: Vec<Test> = [answers::TESTS, binds::TESTS, host::TESTS, observes::TESTS].concat();
+    let tests: Vec<Test> =
+        [answers::TESTS, binds::TESTS, host::TESTS, observes::TESTS, routes::TESTS, seeks::TESTS].concat();
     if arguments.iter().any(|argument| argument == "--list") {
         tests.iter().for_each(|(name, _)| println!("{name}: test"));
         return ExitCode::SUCCESS;

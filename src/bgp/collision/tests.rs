@@ -18,6 +18,7 @@ pub(super) fn terms() -> Terms {
         keepalive_time: None,
         connect_retry_time: RETRY,
         passive: false,
+        link_scoped: false,
     }
 }
 

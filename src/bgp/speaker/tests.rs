@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 
 use super::*;
+use crate::address::ScopedAddress;
 use crate::bgp::transport::Listen;
 use crate::bgp::wire::{
     AfiSafi, Attributes, Capability, Dialect, Frame, Message, Open, OpenError, Parsed, ParsedUpdate, RefreshKind,
@@ -82,7 +83,7 @@ impl Bench {
 fn settings(name: &str, peer: SocketAddr, source: Option<&str>) -> config::Peer {
     config::Peer {
         name: name.into(),
-        address: PeerAddress { ip: peer.ip(), interface: None },
+        address: PeerAddress::Fixed(ScopedAddress { ip: peer.ip(), interface: None }),
         asn: PeerAsn::External,
         local_asn: 65001,
         hold_time: Some(Duration::from_secs(90)),
@@ -99,12 +100,14 @@ fn settings(name: &str, peer: SocketAddr, source: Option<&str>) -> config::Peer 
 
 fn slice(router_id: [u8; 4], settings: config::Peer, routes: Routes) -> BgpSlice {
     let name = settings.name.clone();
-    let peer = PeerSlice { settings: Arc::new(settings), routes };
+    let PeerAddress::Fixed(address) = settings.address.clone() else { panic!("these peers have addresses") };
+    let peer = PeerSlice { settings: Arc::new(settings), address: Ok(address), routes };
     BgpSlice {
         router_id: Some(router_id.into()),
         complete: true,
         peers: [(name, peer)].into_iter().collect(),
         local_addresses: on_lo(&["127.0.0.1/8", "127.0.0.2/8", "fd00::1/64"]),
+        unnumbered: Arc::default(),
     }
 }
 
@@ -434,4 +437,49 @@ async fn a_peer_that_cannot_be_reached_is_reported_with_the_kernels_words() {
     let report = bench.report("the dial failed", |it| it.last_error.is_some()).await;
     assert_eq!(report.last_error.as_deref(), Some("cannot connect: Connection refused"));
     assert_eq!(report.state, SessionState::Active);
+}
+
+#[tokio::test]
+async fn a_peer_that_is_nowhere_is_talked_to_once_it_is_found_and_its_session_ends_when_it_moves() {
+    let (first, at_first) = listeners("127.0.0.1");
+    let (second, at_second) = listeners("127.0.0.2");
+    let (ours, _) = listeners("127.0.0.1");
+    let passive = |name: &str| config::Peer {
+        passive: true,
+        asn: PeerAsn::External,
+        local_asn: 65002,
+        ..settings(name, "127.0.0.9:1".parse().unwrap(), None)
+    };
+    let mut one = Bench::start(first, slice([10, 0, 0, 2], passive("one"), Routes::new()));
+    let mut two = Bench::start(second, slice([10, 0, 0, 3], passive("two"), Routes::new()));
+
+    let found = slice([10, 0, 0, 1], settings("gateway", at_first, Some("127.0.0.9")), Routes::new());
+    let place = |address: Result<SocketAddr, Reason>| {
+        let mut slice = found.clone();
+        let peer = slice.peers.get_mut(&PeerName::from("gateway")).expect("the only peer");
+        // All of them have the port of the first listener, so the settings say which one is meant.
+        peer.settings = match &address {
+            Ok(address) => Arc::new(settings("gateway", *address, Some("127.0.0.9"))),
+            Err(_) => Arc::clone(&peer.settings),
+        };
+        peer.address = address.map(|address| ScopedAddress { ip: address.ip(), interface: None });
+        slice
+    };
+    let mut bench = Bench::start(ours, place(Err(Reason::NoDefaultRoute)));
+    bench.slices.send_replace(place(Ok(at_first)));
+    one.report("the peer was found", |report| report.state == SessionState::Established).await;
+    bench.report("it is established", |report| report.state == SessionState::Established).await;
+    bench.slices.send_replace(place(Ok(at_second)));
+    one.report("the session ended for a change of configuration", |report| {
+        report.last_error.as_deref().is_some_and(|why| why.contains("Other Configuration Change"))
+    })
+    .await;
+    two.report("the peer is at the second place", |report| report.state == SessionState::Established).await;
+    bench.report("it is established there", |report| report.state == SessionState::Established).await;
+    bench.slices.send_replace(place(Err(Reason::NoDefaultRoute)));
+    bench.report("it has no session any more", |report| report.state == SessionState::Idle).await;
+    two.report("the session ended", |report| report.state != SessionState::Established).await;
+    bench.stop("done").await;
+    one.stop("done").await;
+    two.stop("done").await;
 }

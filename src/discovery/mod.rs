@@ -1,0 +1,13 @@
+//! Router discovery (RFC 4861) on the links of unnumbered BGP peers: who the router is, and telling it who we are.
+//!
+//! | file      | floor | what it is                                                      |
+//! |-----------|-------|-----------------------------------------------------------------|
+//! | `packet`  | 1     | router advertisements and solicitations as octets               |
+//! | `lookout` | 1     | the machine of one link: which routers are there, when to speak |
+//! | `socket`  | 2     | hears and sends them on one link                                |
+//! | `seeker`  | 2     | a task for each link that the plan names                        |
+
+pub mod lookout;
+pub mod packet;
+pub mod seeker;
+mod socket;

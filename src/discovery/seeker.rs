@@ -1,0 +1,110 @@
+//! Looks for routers on every link that the plan names, and shows this node to them. Floor 2. A source of facts.
+//!
+//! | task   | owner     | owns                              | when cancelled                                     |
+//! |--------|-----------|-----------------------------------|----------------------------------------------------|
+//! | seeker | the agent | the tasks of the links            | they end with it                                   |
+//! | link   | seeker    | the socket and machine of one link | routers forget this node, after minutes, if at all |
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, sleep_until};
+use tracing::{debug, info, warn};
+
+use super::lookout::Lookout;
+use super::packet::Message;
+use super::socket::DiscoverySocket;
+use crate::clock;
+use crate::names::InterfaceName;
+use crate::plan::slice::BgpSlice;
+use crate::world::Fact;
+
+/// After a failure on a link, the pause before the next try.
+const REOPEN_PAUSE: Duration = Duration::from_secs(1);
+
+/// Longer than any advertisement that fits on a link in one piece.
+const PACKET: usize = 2048;
+
+/// Tells the routers of each link in [`BgpSlice::unnumbered`] as a [`Fact::Routers`], whenever they change. Runs until
+/// there is no more slice to come or nobody takes facts any more, and may be dropped at any time.
+pub async fn run(mut slices: watch::Receiver<BgpSlice>, facts: mpsc::Sender<Fact>) {
+    let mut links: BTreeMap<u32, (InterfaceName, JoinSet<()>)> = BTreeMap::new();
+    loop {
+        let wanted = slices.borrow_and_update().unnumbered.clone();
+        let gone: Vec<u32> = links
+            .iter()
+            .filter(|(index, (name, _))| wanted.get(index) != Some(name))
+            .map(|(index, _)| *index)
+            .collect();
+        for index in gone {
+            if let Some((_, mut task)) = links.remove(&index) {
+                // Waited for, so that its last word is not behind this one.
+                task.shutdown().await;
+            }
+            if facts.send(Fact::Routers(index, Vec::new())).await.is_err() {
+                return;
+            }
+        }
+        for (index, interface) in wanted.iter().filter(|(index, _)| !links.contains_key(index)).collect::<Vec<_>>() {
+            let mut task = JoinSet::new();
+            task.spawn(watch_link(interface.clone(), *index, facts.clone()));
+            links.insert(*index, (interface.clone(), task));
+        }
+        if slices.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn watch_link(interface: InterfaceName, index: u32, facts: mpsc::Sender<Fact>) {
+    let mut warned = false;
+    loop {
+        let error = match follow(&interface, index, &facts).await {
+            Ok(()) => return,
+            Err(error) => error,
+        };
+        if std::mem::replace(&mut warned, true) {
+            debug!(link = %interface, %error, "routers cannot be looked for, again");
+        } else {
+            warn!(link = %interface, %error, "routers cannot be looked for on the link for now");
+        }
+        sleep(REOPEN_PAUSE).await;
+    }
+}
+
+/// Ends well only when nobody takes facts any more.
+async fn follow(interface: &InterfaceName, index: u32, facts: &mpsc::Sender<Fact>) -> io::Result<()> {
+    let socket = DiscoverySocket::open(interface, index)?;
+    let mut lookout = Lookout::new(clock::now());
+    let mut told = Vec::new();
+    let mut buffer = [0; PACKET];
+    loop {
+        while let Some(message) = lookout.poll_message(clock::now()) {
+            if let Err(error) = socket.send(message) {
+                // The next one is not far; a link that is gone is taken from us.
+                debug!(link = %interface, %message, %error, "not sent");
+            }
+        }
+        let routers: Vec<_> = lookout.routers().collect();
+        if routers != told {
+            info!(link = %interface, routers = ?routers, "the routers on the link have changed");
+            if facts.send(Fact::Routers(index, routers.clone())).await.is_err() {
+                return Ok(());
+            }
+            told = routers;
+        }
+        tokio::select! {
+            received = socket.receive(&mut buffer) => {
+                let (from, packet) = received?;
+                match Message::parse(packet) {
+                    Ok(message) => lookout.handle_message(from, message, clock::now()),
+                    Err(fault) => debug!(link = %interface, %from, %fault, "packet dropped"),
+                }
+            }
+            () = sleep_until(lookout.next_deadline().into()) => {}
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Tells the World where this host's default routes lead: once, then at each change.
+//! Floor 2. A source of facts; which of them is the gateway is the Plan's business.
+//!
+//! Only the main table is read, so a peer in a VRF cannot be found by that VRF's default route.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteNextHopFlags, RouteType, RouteVia,
+};
+use rtnetlink::MulticastGroup;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tracing::{debug, warn};
+
+use super::netlink::{Event, Netlink, NetlinkError};
+use crate::world::{DefaultRoute, Fact};
+
+/// How long to wait before the kernel is asked again after a failure.
+const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Sends a [`Fact::DefaultRoutes`] at first and whenever they are others.
+///
+/// Runs until nobody takes facts anymore, and may be dropped at any time. If the kernel cannot be asked, it keeps trying:
+/// what was told stays told meanwhile.
+pub async fn run(facts: mpsc::Sender<Fact>) {
+    let mut told = None;
+    loop {
+        match follow(&facts, &mut told).await {
+            Err(Ended::Unwanted) => return,
+            Err(Ended::Failed(error)) => warn!(%error, "the kernel's routes are not being followed; trying again"),
+        }
+        sleep(REOPEN_INTERVAL).await;
+    }
+}
+
+/// Why routes are no longer followed.
+enum Ended {
+    /// Nobody takes facts anymore.
+    Unwanted,
+    Failed(NetlinkError),
+}
+
+async fn follow(facts: &mpsc::Sender<Fact>, told: &mut Option<Vec<DefaultRoute>>) -> Result<Infallible, Ended> {
+    // A link that goes down takes its IPv4 routes with it, and the kernel says so only of the link.
+    let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route];
+    let mut netlink = Netlink::open_for(&groups).map_err(Ended::Failed)?;
+    loop {
+        let routes = netlink.routes().await.map_err(Ended::Failed)?;
+        let routes = default_routes(&routes);
+        if told.as_ref() != Some(&routes) {
+            debug!(?routes, "the default routes are these");
+            facts.send(Fact::DefaultRoutes(routes.clone())).await.map_err(|_| Ended::Unwanted)?;
+            *told = Some(routes);
+        }
+        loop {
+            let first = tokio::select! {
+                event = netlink.event() => event,
+                () = facts.closed() => return Err(Ended::Unwanted),
+            };
+            let mut concerned = false;
+            let mut next = Some(first);
+            while let Some(event) = next {
+                concerned |= match event {
+                    Event::Message(message) => may_move_default_routes(&message),
+                    Event::Overrun => true,
+                    Event::Closed => return Err(Ended::Failed(NetlinkError::Ended)),
+                };
+                next = netlink.pending_event();
+            }
+            if concerned {
+                break;
+            }
+        }
+    }
+}
+
+fn may_move_default_routes(message: &RouteNetlinkMessage) -> bool {
+    match message {
+        RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => is_default(route),
+        RouteNetlinkMessage::NewLink(_) | RouteNetlinkMessage::DelLink(_) => true,
+        // The enum is not ours; of what else netlink can say, nothing was subscribed to.
+        _ => false,
+    }
+}
+
+fn is_default(route: &RouteMessage) -> bool {
+    route.header.destination_prefix_length == 0 && route.header.table == RouteHeader::RT_TABLE_MAIN
+}
+
+/// The next hops of all default routes among these, best first; equal ones as the kernel lists them.
+fn default_routes(routes: &[RouteNetlinkMessage]) -> Vec<DefaultRoute> {
+    let of_message = |message: &RouteNetlinkMessage| match message {
+        RouteNetlinkMessage::NewRoute(route) if is_default(route) && route.header.kind == RouteType::Unicast => {
+            next_hops(route)
+        }
+        // The enum is not ours; nothing else is a route.
+        _ => Vec::new(),
+    };
+    let mut found: Vec<DefaultRoute> = routes.iter().flat_map(of_message).collect();
+    found.sort_by_key(|route| route.metric);
+    found
+}
+
+fn next_hops(route: &RouteMessage) -> Vec<DefaultRoute> {
+    let mut metric = 0;
+    let mut hops = Vec::new();
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Priority(priority) => metric = *priority,
+            RouteAttribute::MultiPath(several) => {
+                let dead = RouteNextHopFlags::Dead | RouteNextHopFlags::Linkdown;
+                let alive = several.iter().filter(|hop| !hop.flags.intersects(dead));
+                hops.extend(alive.filter_map(|hop| Some((gateway(&hop.attributes)?, hop.interface_index))));
+            }
+            // The enum is not ours; the single next hop is read below.
+            _ => {}
+        }
+    }
+    let link = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        // The enum is not ours.
+        _ => None,
+    });
+    hops.extend(gateway(&route.attributes).zip(link));
+    hops.into_iter().map(|(gateway, link)| DefaultRoute { gateway, link, metric }).collect()
+}
+
+/// `None` for a route that leads to a link and no further.
+fn gateway(attributes: &[RouteAttribute]) -> Option<IpAddr> {
+    attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Gateway(RouteAddress::Inet(v4)) | RouteAttribute::Via(RouteVia::Inet(v4)) => {
+            Some(IpAddr::V4(*v4))
+        }
+        RouteAttribute::Gateway(RouteAddress::Inet6(v6)) | RouteAttribute::Via(RouteVia::Inet6(v6)) => {
+            Some(IpAddr::V6(*v6))
+        }
+        // The enum is not ours.
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_route::route::RouteNextHop;
+
+    use super::*;
+
+    fn route(attributes: Vec<RouteAttribute>) -> RouteMessage {
+        let mut message = RouteMessage::default();
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        message.header.kind = RouteType::Unicast;
+        message.attributes = attributes;
+        message
+    }
+
+    fn via(gateway: &str, link: u32, metric: Option<u32>) -> RouteMessage {
+        let gateway: IpAddr = gateway.parse().unwrap();
+        let mut attributes = vec![RouteAttribute::Gateway(gateway.into()), RouteAttribute::Oif(link)];
+        attributes.extend(metric.map(RouteAttribute::Priority));
+        route(attributes)
+    }
+
+    fn found(routes: Vec<RouteMessage>) -> Vec<(String, u32, u32)> {
+        let messages: Vec<_> = routes.into_iter().map(RouteNetlinkMessage::NewRoute).collect();
+        let texts = |route: DefaultRoute| (route.gateway.to_string(), route.link, route.metric);
+        default_routes(&messages).into_iter().map(texts).collect()
+    }
+
+    #[test]
+    fn the_lowest_metric_comes_first_and_none_is_the_lowest() {
+        let routes = vec![via("10.0.0.3", 2, Some(200)), via("10.0.0.1", 2, None), via("fe80::1", 3, Some(100))];
+        let (first, second, third) = ("10.0.0.1".to_owned(), "fe80::1".to_owned(), "10.0.0.3".to_owned());
+        assert_eq!(found(routes), [(first, 2, 0), (second, 3, 100), (third, 2, 200)]);
+    }
+
+    #[test]
+    fn routes_to_somewhere_in_other_tables_or_to_nowhere_are_no_default_routes() {
+        let change = |change: fn(&mut RouteMessage)| {
+            let mut message = via("10.0.0.1", 2, None);
+            change(&mut message);
+            message
+        };
+        let others = vec![
+            change(|route| route.header.destination_prefix_length = 8),
+            change(|route| route.header.table = 100),
+            change(|route| route.header.kind = RouteType::BlackHole),
+            change(|route| drop(route.attributes.remove(0))),
+        ];
+        assert_eq!(found(others), []);
+    }
+
+    #[test]
+    fn of_several_next_hops_those_that_work_are_told_in_the_kernels_order() {
+        let hop = |gateway: &str, link: u32, flags: RouteNextHopFlags| {
+            let mut hop = RouteNextHop::default();
+            hop.flags = flags;
+            hop.interface_index = link;
+            hop.attributes = vec![RouteAttribute::Gateway(gateway.parse::<IpAddr>().unwrap().into())];
+            hop
+        };
+        let none = RouteNextHopFlags::empty();
+        let several = RouteAttribute::MultiPath(vec![
+            hop("10.0.1.1", 2, RouteNextHopFlags::Linkdown),
+            hop("10.0.2.1", 3, none),
+            hop("10.0.3.1", 4, none),
+        ]);
+        let expected = [("10.0.2.1".to_owned(), 3, 5), ("10.0.3.1".to_owned(), 4, 5)];
+        assert_eq!(found(vec![route(vec![RouteAttribute::Priority(5), several])]), expected);
+    }
+
+    #[test]
+    fn an_ipv4_route_through_an_ipv6_neighbor_is_told_as_that_neighbor() {
+        let attributes = vec![RouteAttribute::Via(RouteVia::Inet6("fe80::1".parse().unwrap())), RouteAttribute::Oif(7)];
+        assert_eq!(found(vec![route(attributes)]), [("fe80::1".to_owned(), 7, 0)]);
+    }
+}

@@ -1,0 +1,386 @@
+//! Peers that have no address in the configuration: the router on a link, and the gateway. And IPv4 routes where there is
+//! no IPv4 address to lead them to. Against FRR and BIRD, standalone.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv6Addr};
+
+use rack::crier::Crier;
+use rack::frr::Frr;
+use rack::net::connect;
+use rack::{Namespace, Need, Rack, eventually, eventually_equal, frr, now, secs};
+
+const V4: &str = "203.0.113.1";
+const V6: &str = "2001:db8:1::1";
+
+/// One Service of both families, everywhere.
+const OBJECTS: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: { name: web }
+spec:
+  type: LoadBalancer
+  externalTrafficPolicy: Cluster
+  ipFamilyPolicy: RequireDualStack
+  ipFamilies: [IPv4, IPv6]
+  ports: [{ port: 80 }]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+addressType: IPv4
+metadata: { name: web-1, labels: { kubernetes.io/service-name: web } }
+ports: [{ port: 80 }]
+endpoints: [{ addresses: [10.244.0.1], nodeName: node-1, conditions: { ready: true } }]
+"#;
+
+/// Starts the agent of node-1 with these peers.
+#[track_caller]
+fn agent(rack: &Rack, node: &Namespace, peers: &str) -> Crier {
+    let manifests = rack.folder().join(format!("{}.manifests", node.name()));
+    std::fs::create_dir_all(&manifests).expect("the rack's folder is ours");
+    std::fs::write(manifests.join("objects.yaml"), OBJECTS).expect("the rack's folder is ours");
+    let agent = node.crier(
+        "node-1",
+        &format!(
+            "[manifests]\nfolder = \"{}\"\n\
+             [[pool]]\nname = \"public\"\naddresses = [\"{V4}-203.0.113.9\", \"{V6}-2001:db8:1::9\"]\nbind = \"lo\"\n\
+             [bgp]\nasn = 64513\n{peers}\n[[bgp.advertisement]]\n",
+            manifests.display()
+        ),
+    );
+    agent.wait_ready(secs(20));
+    agent
+}
+
+/// An entry for one peer that is dialed again soon.
+fn peer(name: &str, address: &str, more: &str) -> String {
+    format!(
+        "[[bgp.peer]]\nname = \"{name}\"\naddress = \"{address}\"\nconnect-retry-time = \"1s\"\nhold-time = \"9s\"\n{more}\n"
+    )
+}
+
+/// As operators write it: the interface, and nothing else about the neighbor.
+fn frr_unnumbered(asn: u32, id: &str, interfaces: &[&str]) -> String {
+    let lines = |line: &dyn Fn(&str) -> String| interfaces.iter().map(|name| line(name)).collect::<String>();
+    let neighbors = lines(&|name| format!(" neighbor {name} interface remote-as external\n"));
+    let activate = lines(&|name| format!("  neighbor {name} activate\n"));
+    format!(
+        "router bgp {asn}\n bgp router-id {id}\n{}{neighbors} address-family ipv4 unicast\n{activate} exit-address-family\n \
+         address-family ipv6 unicast\n{activate} exit-address-family\n",
+        frr::PLAIN
+    )
+}
+
+fn link_local(namespace: &Namespace, interface: &str) -> Ipv6Addr {
+    eventually(&format!("{} has a link-local address on {interface}", namespace.name()), secs(10), || {
+        let shown = namespace.ip_json(&format!("-6 address show dev {interface} scope link -tentative"));
+        let address = shown[0]["addr_info"].as_array().into_iter().flatten().find_map(|info| info["local"].as_str());
+        address.and_then(|text| text.parse().ok()).ok_or_else(|| shown.to_string())
+    })
+}
+
+#[track_caller]
+fn status_of_peer(agent: &Crier, name: &str) -> serde_json::Value {
+    let status = agent.status();
+    let peer = status["peers"].as_array().into_iter().flatten().find(|peer| peer["name"] == name).cloned();
+    peer.unwrap_or_else(|| panic!("the status has no peer {name}: {status:#}"))
+}
+
+#[track_caller]
+fn wait_status(agent: &Crier, name: &str, what: &str, is_it: impl Fn(&serde_json::Value) -> bool) {
+    eventually(&format!("the status of {name}: {what}"), secs(20), || {
+        let peer = status_of_peer(agent, name);
+        if is_it(&peer) { Ok(()) } else { Err(peer.to_string()) }
+    });
+}
+
+#[track_caller]
+fn wait_established(agent: &Crier, name: &str, address: &str) {
+    wait_status(agent, name, &format!("Established at {address}"), |peer| {
+        peer["state"] == "Established" && peer["address"] == address
+    });
+}
+
+/// The router's kernel leads both prefixes to this address on the link.
+#[track_caller]
+fn kernel_leads_to(router: &Namespace, hop: IpAddr) {
+    for prefix in [format!("{V4}/32"), format!("{V6}/128")] {
+        let hops = BTreeSet::from([hop]);
+        eventually_equal(&format!("the kernel of {} for {prefix}", router.name()), secs(20), &hops, || {
+            router.next_hops(&prefix)
+        });
+    }
+}
+
+fn frr_neighbor_is_up(frr: &Frr, interface: &str) {
+    frr.wait_established(interface, secs(20));
+}
+
+#[test]
+fn frr_and_crier_find_each_other_by_their_links_alone_and_a_client_gets_through() {
+    let name = "frr_and_crier_find_each_other_by_their_links_alone_and_a_client_gets_through";
+    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Frr]) else { return };
+    let (node, tor, spine) = (rack.router("node-1"), rack.router("tor"), rack.router("spine"));
+    connect(&node, "eth0", &tor, "swp1");
+    connect(&node, "eth1", &spine, "swp1");
+    let client = rack.namespace("client");
+    connect(&client, "eth0", &tor, "swp9");
+    client.up("eth0", &["198.51.100.9/24", "fd51::9/64"]);
+    tor.up("swp9", &["198.51.100.1/24", "fd51::1/64"]);
+    client.ip("route add default via 198.51.100.1");
+    client.ip("route add default via fd51::1");
+    let (to_tor, to_spine) = (link_local(&node, "eth0"), link_local(&node, "eth1"));
+    let (at_tor, at_spine) = (link_local(&tor, "swp1"), link_local(&spine, "swp1"));
+    node.ip(&format!("route add 198.51.100.0/24 via inet6 {at_tor} dev eth0"));
+    node.ip(&format!("route add fd51::/64 via {at_tor} dev eth0"));
+    let _web = node.serve("web", &[80]);
+
+    let started = now();
+    let agent = agent(
+        &rack,
+        &node,
+        &[peer("tor", "eth0", "asn = \"external\""), peer("spine", "eth1", "asn = 64514")].concat(),
+    );
+    let frr = tor.frr(&frr_unnumbered(64512, "192.0.2.1", &["swp1"]));
+    frr_neighbor_is_up(&frr, "swp1");
+    eprintln!("FRR is Established {:?} after crier and it were started", started.elapsed());
+    let other = spine.frr(&frr_unnumbered(64514, "192.0.2.2", &["swp1"]));
+    let started = now();
+    frr_neighbor_is_up(&other, "swp1");
+    eprintln!("the second FRR is Established {:?} after it had started beside a running crier", started.elapsed());
+    wait_established(&agent, "tor", &format!("{at_tor}%eth0"));
+    wait_established(&agent, "spine", &format!("{at_spine}%eth1"));
+
+    kernel_leads_to(&tor, to_tor.into());
+    kernel_leads_to(&spine, to_spine.into());
+    for address in [V4, V6] {
+        let address: IpAddr = address.parse().unwrap();
+        eventually(&format!("the client is answered by {address}"), secs(20), || {
+            client.get((address, 80)).map_err(|error| error.to_string())
+        });
+    }
+
+    // The link to one router goes down and comes back; the other session never notices.
+    spine.ip("link set swp1 down");
+    wait_status(&agent, "spine", "its link is down", |peer| {
+        peer["state"] == "Idle" && peer["last_error"] == "the link eth1 is down"
+    });
+    spine.ip("link set swp1 up");
+    let started = now();
+    wait_established(&agent, "spine", &format!("{at_spine}%eth1"));
+    eprintln!("Established {:?} after the link came back, duplicate address detection included", started.elapsed());
+    kernel_leads_to(&spine, to_spine.into());
+
+    // The router comes back with another address.
+    spine.ip("link set swp1 down");
+    wait_status(&agent, "spine", "its link is down", |peer| peer["state"] == "Idle");
+    spine.ip("link set swp1 address 02:00:00:00:77:01");
+    spine.ip("link set swp1 up");
+    let moved = link_local(&spine, "swp1");
+    assert_ne!(moved, at_spine, "it has another address now");
+    wait_established(&agent, "spine", &format!("{moved}%eth1"));
+
+    // An interface that goes, and comes back with another number.
+    node.ip("link delete eth1");
+    wait_status(&agent, "spine", "its interface is gone", |peer| {
+        peer["last_error"] == "there is no interface eth1" && peer["address"] == "eth1"
+    });
+    connect(&node, "eth1", &spine, "swp1");
+    let again = link_local(&spine, "swp1");
+    wait_established(&agent, "spine", &format!("{again}%eth1"));
+    assert_eq!(frr.session("swp1").times_established, 1, "the session with the first router flapped");
+}
+
+#[test]
+fn a_bird_that_only_advertises_itself_is_dialed_and_one_that_only_dials_is_answered() {
+    let name = "a_bird_that_only_advertises_itself_is_dialed_and_one_that_only_dials_is_answered";
+    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Bird]) else { return };
+    let (node, one, two) = (rack.router("node-1"), rack.router("one"), rack.router("two"));
+    connect(&node, "eth0", &one, "swp1");
+    connect(&node, "eth1", &two, "swp1");
+    let (to_one, to_two) = (link_local(&node, "eth0"), link_local(&node, "eth1"));
+    let (at_one, at_two) = (link_local(&one, "swp1"), link_local(&two, "swp1"));
+    let channels = "ipv4 { import all; export none; extended next hop on; }; ipv6 { import all; export none; };";
+    // It knows nobody by address: whoever calls on the link is the peer.
+    let waiting = one.bird(&format!(
+        "router id 192.0.2.1; {}\nprotocol radv {{ interface \"swp1\" {{ min ra interval 3; max ra interval 4; }}; }}\n\
+         protocol bgp node {{ local as 64512; neighbor range fe80::/10 external; interface \"swp1\"; dynamic name \"node\"; {channels} }}",
+        rack::bird::KERNEL
+    ));
+    // It advertises nothing and dials.
+    let dialing = two.bird(&format!(
+        "router id 192.0.2.2; {}\n\
+         protocol bgp node {{ local as 64514; neighbor {to_two}%swp1 as 64513; connect delay time 1; {channels} }}",
+        rack::bird::KERNEL
+    ));
+    let agent = agent(
+        &rack,
+        &node,
+        &[peer("one", "eth0", "asn = \"external\""), peer("two", "eth1", "asn = \"external\"\npassive = true")]
+            .concat(),
+    );
+    wait_established(&agent, "one", &format!("{at_one}%eth0"));
+    wait_established(&agent, "two", &format!("{at_two}%eth1"));
+    kernel_leads_to(&one, to_one.into());
+    kernel_leads_to(&two, to_two.into());
+    drop((waiting, dialing));
+}
+
+#[test]
+fn ipv4_routes_reach_frr_and_bird_by_an_ipv6_next_hop_over_an_ipv6_session() {
+    let name = "ipv4_routes_reach_frr_and_bird_by_an_ipv6_next_hop_over_an_ipv6_session";
+    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Frr, Need::Bird]) else { return };
+    let (node, one, two, three) = (rack.router("node-1"), rack.router("one"), rack.router("two"), rack.router("three"));
+    for (number, router) in [(1, &one), (2, &two), (3, &three)] {
+        connect(&node, &format!("eth{number}"), router, "swp1");
+        node.up(&format!("eth{number}"), &[&format!("fd0{number}::11/64")]);
+        router.up("swp1", &[&format!("fd0{number}::1/64")]);
+    }
+    let frr = one.frr(&format!(
+        "router bgp 64512\n bgp router-id 192.0.2.1\n{} neighbor fd01::11 remote-as 64513\n neighbor fd01::11 capability extended-nexthop\n \
+         address-family ipv4 unicast\n  neighbor fd01::11 activate\n exit-address-family\n address-family ipv6 unicast\n  \
+         neighbor fd01::11 activate\n exit-address-family\n",
+        frr::PLAIN
+    ));
+    let bird = |id: &str, peer: &str, option: &str, router: &Namespace| {
+        router.bird(&format!(
+            "router id {id}; {}\nprotocol bgp node {{ local as 64512; neighbor {peer} as 64513; \
+             ipv4 {{ import all; export none; {option} }}; ipv6 {{ import all; export none; }}; }}",
+            rack::bird::KERNEL
+        ))
+    };
+    let with = bird("192.0.2.2", "fd02::11", "extended next hop on;", &two);
+    let without = bird("192.0.2.3", "fd03::11", "", &three);
+    let entry = |number: u32| peer(&format!("peer-{number}"), &format!("fd0{number}::1"), "asn = \"external\"");
+    let agent = agent(&rack, &node, &[entry(1), entry(2), entry(3)].concat());
+    frr.wait_established("fd01::11", secs(20));
+    with.wait_established("node", secs(20));
+    without.wait_established("node", secs(20));
+    // FRR gives its kernel the link-local one of the two.
+    kernel_leads_to(&one, link_local(&node, "eth1").into());
+    eventually("BIRD's kernel leads both families to the node", secs(20), || {
+        let hops = [two.next_hops(&format!("{V4}/32")), two.next_hops(&format!("{V6}/128"))];
+        let good = |hops: &BTreeSet<IpAddr>| hops.len() == 1 && hops.iter().all(IpAddr::is_ipv6);
+        if hops.iter().all(good) { Ok(()) } else { Err(format!("{hops:?}")) }
+    });
+    // Without the capability there is no way to send it, and the status says so.
+    eventually_equal(
+        "BIRD without the capability has the IPv6 route alone",
+        secs(20),
+        &vec![format!("{V6}/128")],
+        || without.routes().into_keys().collect::<Vec<_>>(),
+    );
+    wait_status(&agent, "peer-3", "one prefix cannot be sent", |peer| {
+        peer["prefixes_unsendable"] == 1 && peer["prefixes_sent"] == 1
+    });
+    wait_status(&agent, "peer-1", "everything is sent", |peer| {
+        peer["prefixes_unsendable"] == 0 && peer["prefixes_sent"] == 2
+    });
+}
+
+#[test]
+fn the_session_follows_the_default_route_from_one_gateway_to_the_other() {
+    let name = "the_session_follows_the_default_route_from_one_gateway_to_the_other";
+    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Bird]) else { return };
+    let (node, one, two) = (rack.router("node-1"), rack.router("one"), rack.router("two"));
+    let link = rack.switch("link");
+    link.plug(&node, "eth0", &["10.0.0.11/24"]);
+    link.plug(&one, "eth0", &["10.0.0.1/24"]);
+    link.plug(&two, "eth0", &["10.0.0.2/24"]);
+    let bird = |id: &str, router: &Namespace| {
+        router.bird(&format!(
+            "router id {id}; {}\nprotocol bgp node {{ local as 64512; neighbor 10.0.0.11 as 64513; connect delay time 1; error wait time 1, 2; \
+             ipv4 {{ import all; export none; }}; ipv6 {{ import all; export none; }}; }}",
+            rack::bird::KERNEL
+        ))
+    };
+    let (first, second) = (bird("10.0.0.1", &one), bird("10.0.0.2", &two));
+    let agent = agent(&rack, &node, &peer("gateway", "gateway", "asn = \"external\""));
+    wait_status(&agent, "gateway", "there is none", |peer| {
+        peer["address"] == "gateway" && peer["last_error"] == "there is no default route with a next hop"
+    });
+    node.ip("route add default via 10.0.0.1 metric 100");
+    wait_established(&agent, "gateway", "10.0.0.1");
+    kernel_v4_leads_to(&one, "10.0.0.11");
+    // A better route wins, and the first router forgets.
+    node.ip("route add default via 10.0.0.2 metric 50");
+    wait_established(&agent, "gateway", "10.0.0.2");
+    kernel_v4_leads_to(&two, "10.0.0.11");
+    eventually_equal("the first router has no route any more", secs(10), &0, || first.routes().len());
+    // It goes away again.
+    node.ip("route del default via 10.0.0.2 metric 50");
+    wait_established(&agent, "gateway", "10.0.0.1");
+    // Without any default route the session stands: nothing says that the router is another.
+    node.ip("route del default via 10.0.0.1 metric 100");
+    rack::throughout("the session stands without a default route", secs(3), || {
+        let peer = status_of_peer(&agent, "gateway");
+        if peer["state"] == "Established" { Ok(()) } else { Err(peer.to_string()) }
+    });
+    let times = first.session("node").times_established;
+    node.ip("route add default via 10.0.0.1");
+    wait_established(&agent, "gateway", "10.0.0.1");
+    assert_eq!(first.session("node").times_established, times, "the same gateway again is no change");
+    drop(second);
+}
+
+#[track_caller]
+fn kernel_v4_leads_to(router: &Namespace, hop: &str) {
+    let hops = BTreeSet::from([hop.parse().unwrap()]);
+    eventually_equal(&format!("the kernel of {}", router.name()), secs(20), &hops, || {
+        router.next_hops(&format!("{V4}/32"))
+    });
+}
+
+#[test]
+fn a_label_of_the_node_moves_its_session_from_one_peer_to_another_and_no_other_session() {
+    let name = "a_label_of_the_node_moves_its_session_from_one_peer_to_another_and_no_other_session";
+    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Bird]) else { return };
+    let node = rack.router("node-1");
+    let link = rack.switch("link");
+    link.plug(&node, "eth0", &["10.0.0.11/24"]);
+    let routers: Vec<_> = (1..=3)
+        .map(|number| {
+            let router = rack.router(&format!("router-{number}"));
+            link.plug(&router, "eth0", &[&format!("10.0.0.{number}/24")]);
+            let bird = router.bird(&format!(
+                "router id 10.0.0.{number}; {}\nprotocol bgp node {{ local as 64512; neighbor 10.0.0.11 as 64513; \
+                 connect delay time 1; error wait time 1, 2; ipv4 {{ import all; export none; }}; }}",
+                rack::bird::KERNEL
+            ));
+            (router, bird)
+        })
+        .collect();
+    let entry = |number: u32, nodes: &str| {
+        peer(&format!("router-{number}"), &format!("10.0.0.{number}"), &format!("asn = 64512\n{nodes}"))
+    };
+    let label = |rack_label: &str| {
+        let objects = format!(
+            "{OBJECTS}---\napiVersion: v1\nkind: Node\nmetadata: {{ name: node-1, labels: {{ rack: {rack_label} }} }}\n"
+        );
+        let folder = rack.folder().join("node-1.manifests");
+        std::fs::write(folder.join("objects.new"), objects).expect("the rack's folder is ours");
+        std::fs::rename(folder.join("objects.new"), folder.join("objects.yaml")).expect("the rack's folder is ours");
+    };
+    let agent =
+        agent(&rack, &node, &[entry(1, "nodes = \"rack=a\""), entry(2, "nodes = \"rack=b\""), entry(3, "")].concat());
+    label("a");
+    routers[0].1.wait_established("node", secs(20));
+    routers[2].1.wait_established("node", secs(20));
+    let names = || -> Vec<String> {
+        let status = agent.status();
+        status["peers"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|peer| peer["name"].as_str().unwrap_or_default().to_owned())
+            .collect()
+    };
+    eventually_equal("the peers of rack a", secs(10), &vec!["router-1".to_owned(), "router-3".to_owned()], names);
+    label("b");
+    routers[1].1.wait_established("node", secs(20));
+    eventually_equal("the peers of rack b", secs(10), &vec!["router-2".to_owned(), "router-3".to_owned()], names);
+    eventually("router-1 was told why", secs(10), || {
+        let log = routers[0].1.process().log();
+        if log.contains("Peer de-configured") { Ok(()) } else { Err(log.lines().last().unwrap_or_default().to_owned()) }
+    });
+    assert_eq!(routers[2].1.session("node").times_established, 1, "router-3 is no concern of the label");
+}
