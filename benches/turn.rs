@@ -43,11 +43,23 @@ fn measure(count: usize) -> (Duration, Duration, Duration) {
     let middle = key(count / 2);
     let serving = |number: u32| {
         let serving = [("node-1".into(), number)].into();
-        let slice = EndpointSlice { service: middle.clone(), serving, serving_without_node: 0 };
+        let slice = EndpointSlice {
+            service: middle.clone(),
+            family: None,
+            ready: Default::default(),
+            serving,
+            serving_without_node: 0,
+        };
         Fact::EndpointSlice(middle.clone(), Some(Arc::new(slice)))
     };
     // None and one in turn, so that the route and the answer on the link come and go.
-    let empty = EndpointSlice { service: middle.clone(), serving: Default::default(), serving_without_node: 0 };
+    let empty = EndpointSlice {
+        service: middle.clone(),
+        family: None,
+        ready: Default::default(),
+        serving: Default::default(),
+        serving_without_node: 0,
+    };
     let endpoint = median(|round| {
         let fact = match round % 2 {
             0 => Fact::EndpointSlice(middle.clone(), Some(Arc::new(empty.clone()))),
@@ -117,7 +129,13 @@ fn filled(count: usize) -> Planner {
         let address = std::net::Ipv4Addr::from_bits(0x0a40_0000 + u32::try_from(number).expect("a small number"));
         planner.apply(Fact::Service(key(number), Some(Arc::new(service(Some(address.into()))))));
         let serving = [("node-1".into(), 1)].into();
-        let slice = EndpointSlice { service: key(number), serving, serving_without_node: 0 };
+        let slice = EndpointSlice {
+            service: key(number),
+            family: None,
+            ready: Default::default(),
+            serving,
+            serving_without_node: 0,
+        };
         planner.apply(Fact::EndpointSlice(key(number), Some(Arc::new(slice))));
     }
     let keys: std::collections::BTreeSet<_> = (0..count).map(key).collect();

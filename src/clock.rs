@@ -3,6 +3,8 @@
 
 use std::time::{Instant, SystemTime};
 
+use jiff::Timestamp;
+
 /// The monotonic clock, for deadlines and ages.
 #[allow(clippy::disallowed_methods)] // this is the place that the ban in clippy.toml names
 pub fn now() -> Instant {
@@ -13,4 +15,10 @@ pub fn now() -> Instant {
 #[allow(clippy::disallowed_methods)] // as above
 pub fn wall() -> SystemTime {
     SystemTime::now()
+}
+
+/// [`wall`] as reports print it.
+pub fn wall_timestamp() -> Timestamp {
+    // A clock that stands before the year -9999 or after 9999 is read as the beginning of 1970.
+    Timestamp::try_from(wall()).unwrap_or_default()
 }

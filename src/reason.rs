@@ -3,10 +3,11 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::address::Family;
-use crate::names::{InterfaceName, NodeName, ObjectKey, PoolName};
+use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName, PoolName};
 
 /// One reason. `Display` is the sentence for people, [`Reason::code`] the word for machines.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -75,6 +76,15 @@ pub enum Reason {
     NoDefaultRoute,
     #[error("no [[bgp.peer]] of the advertisement is configured for this node")]
     NoPeer,
+    #[error(
+        "two [[bgp.advertisement]] give {prefix} to peer {peer} with different {key}: {kept} is announced, as the first \
+         in the file says, and {ignored} is not"
+    )]
+    AdvertisementsDisagree { prefix: IpNet, peer: PeerName, key: String, kept: u32, ignored: u32 },
+    #[error(
+        "no link bandwidth is announced: with external traffic policy Cluster all nodes lead to the same endpoints"
+    )]
+    LinkBandwidthNeedsLocal,
     #[error("the Service has no serving endpoint")]
     NoEndpoints,
     #[error(

@@ -32,6 +32,8 @@ struct Model {
     ends_of_rib: Vec<AfiSafi>,
     /// Announcements of what the peer already had.
     repeated: usize,
+    /// How often each prefix was announced.
+    told: BTreeMap<IpNet, usize>,
 }
 
 /// A reader of its own: it walks the octets of RFC 4271 §4.3 and asserts what a careful peer would.
@@ -172,6 +174,7 @@ impl Model {
             assert_eq!(codes.iter().filter(|code| **code != 15).count(), 0, "a withdrawal needs no attributes");
         }
         for prefix in announced {
+            *self.told.entry(prefix).or_default() += 1;
             let before = self.table.insert(prefix, heard.clone());
             self.repeated += usize::from(before.is_some_and(|before| before == heard));
         }
@@ -320,10 +323,10 @@ impl Session {
         }
         let standard = attributes.communities.iter().filter_map(|community| match community {
             Community::Standard(value) => Some(*value),
-            Community::Large { .. } => None,
+            Community::Large { .. } | Community::Extended(_) => None,
         });
         let large = attributes.communities.iter().filter_map(|community| match community {
-            Community::Standard(_) => None,
+            Community::Standard(_) | Community::Extended(_) => None,
             Community::Large { global, local1, local2 } => Some([*global, *local1, *local2]),
         });
         Some(Heard {
@@ -357,6 +360,7 @@ fn palette() -> Vec<Arc<RouteAttributes>> {
         med: Some(10),
         prepend: 2,
         communities: standard(100).chain([large]).collect(),
+        endpoints: None,
     };
     let prepended = RouteAttributes { med: Some(20), prepend: 255, ..RouteAttributes::default() };
     let too_long = RouteAttributes { communities: standard(1_100).collect(), ..RouteAttributes::default() };
@@ -398,10 +402,9 @@ enum Step {
     Complete(bool),
 }
 
-fn step() -> impl Strategy<Value = Step> {
-    let prefix = 0..universe().len();
-    let attributes = 0..palette().len();
-    let route = (prefix.clone(), attributes);
+fn step(prefixes: usize, attributes: usize) -> impl Strategy<Value = Step> {
+    let prefix = 0..prefixes;
+    let route = (prefix.clone(), 0..attributes);
     prop_oneof![
         6 => route.clone().prop_map(|(prefix, attributes)| Step::Set { prefix, attributes }),
         4 => prefix.prop_map(|prefix| Step::Remove { prefix }),
@@ -416,74 +419,117 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Runs an outbox for `session` through `steps`, beginning with some routes, and judges what the peer heard of each.
+fn the_peer_follows(
+    session: &Session,
+    (universe, palette): (&[IpNet], &[Arc<RouteAttributes>]),
+    at_first: &[(usize, usize)],
+    steps: Vec<Step>,
+) -> Result<(), TestCaseError> {
+    let mut outbox = session.outbox();
+    let mut model = Model::default();
+    let mut wanted: Routes =
+        at_first.iter().map(|(prefix, attributes)| (universe[*prefix], palette[*attributes].clone())).collect();
+    outbox.want(&wanted);
+    let (mut refreshed, mut ever_complete) = (false, false);
+    for step in steps {
+        match step {
+            Step::Set { prefix, attributes } => {
+                wanted.insert(universe[prefix], palette[attributes].clone());
+                outbox.want(&wanted);
+            }
+            Step::Remove { prefix } => {
+                wanted.remove(&universe[prefix]);
+                outbox.want(&wanted);
+            }
+            Step::Replace(routes) => {
+                let fresh = |attributes: usize| Arc::new(RouteAttributes::clone(&palette[attributes]));
+                wanted = routes.into_iter().map(|(prefix, attributes)| (universe[prefix], fresh(attributes))).collect();
+                outbox.want(&wanted);
+            }
+            Step::Poll => {
+                let idle = outbox.is_idle();
+                let message = outbox.poll_message().expect("every message fits");
+                prop_assert_eq!(idle, message.is_none(), "idle means that there is no message");
+                let ends_of_rib = model.ends_of_rib.len();
+                if let Some(message) = message {
+                    model.hear(&message, session);
+                }
+                if let Some(family) = model.ends_of_rib.get(ends_of_rib) {
+                    let (has, expected) = (&model.table, session.expected_table(&wanted));
+                    prop_assert!(ever_complete, "End-of-RIB of an unfinished table");
+                    prop_assert_eq!(of_family(has, *family), of_family(&expected, *family), "End-of-RIB too early");
+                }
+            }
+            Step::Refresh(family) => {
+                refreshed = true;
+                outbox.refresh(family);
+            }
+            Step::Complete(complete) => {
+                ever_complete |= complete;
+                outbox.set_complete(complete);
+            }
+        }
+        prop_assert_eq!(outbox.sent_count(), model.table.len(), "the count is what the peer has");
+    }
+    outbox.set_complete(true);
+    model.drain(&mut outbox, session);
+    prop_assert_eq!(&model.table, &session.expected_table(&wanted));
+    prop_assert!(outbox.is_idle() && outbox.pending_count() == 0);
+    prop_assert_eq!(outbox.sent_count() + outbox.unsendable().count(), wanted.len());
+    model.ends_of_rib.sort();
+    prop_assert_eq!(&model.ends_of_rib, &session.families(), "End-of-RIB once for every family");
+    prop_assert!(refreshed || model.repeated == 0, "{} routes were told twice", model.repeated);
+
+    // A refresh brings everything of the family once more, and nothing else.
+    let (messages, repeated) = (model.messages, model.repeated);
+    outbox.want(&wanted);
+    prop_assert!(outbox.is_idle(), "the same map again is no news");
+    outbox.refresh(AfiSafi::IPV4_UNICAST);
+    model.drain(&mut outbox, session);
+    let v4 = of_family(&model.table, AfiSafi::IPV4_UNICAST).len();
+    prop_assert_eq!(model.repeated - repeated, v4, "a refresh repeats every route of the family");
+    prop_assert!(v4 > 0 || model.messages == messages);
+    Ok(())
+}
+
+/// Attributes that leave room for a few prefixes only, so that few routes fill many messages; two that differ, and a plain one.
+fn wide_palette() -> Vec<Arc<RouteAttributes>> {
+    let wide = |med| RouteAttributes {
+        med: Some(med),
+        communities: (1..=980).map(Community::Standard).collect(),
+        ..RouteAttributes::default()
+    };
+    [wide(1), wide(2), RouteAttributes::default()].into_iter().map(Arc::new).collect()
+}
+
+fn hundred_prefixes() -> Vec<IpNet> {
+    let plain = Arc::default();
+    hosts(80, &plain, false).keys().chain(hosts(20, &plain, true).keys()).copied().collect()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2_000) })]
 
     #[test]
-    fn the_peer_ends_with_what_was_wanted_last(session in prop::sample::select(Session::all()), steps in prop::collection::vec(step(), 0..80)) {
-        let (universe, palette) = (universe(), palette());
-        let mut outbox = session.outbox();
-        let mut model = Model::default();
-        let mut wanted = Routes::new();
-        let (mut refreshed, mut ever_complete) = (false, false);
-        for step in steps {
-            match step {
-                Step::Set { prefix, attributes } => {
-                    wanted.insert(universe[prefix], palette[attributes].clone());
-                    outbox.want(&wanted);
-                }
-                Step::Remove { prefix } => {
-                    wanted.remove(&universe[prefix]);
-                    outbox.want(&wanted);
-                }
-                Step::Replace(routes) => {
-                    let fresh = |attributes: usize| Arc::new(RouteAttributes::clone(&palette[attributes]));
-                    wanted = routes.into_iter().map(|(prefix, attributes)| (universe[prefix], fresh(attributes))).collect();
-                    outbox.want(&wanted);
-                }
-                Step::Poll => {
-                    let idle = outbox.is_idle();
-                    let message = outbox.poll_message().expect("every message fits");
-                    prop_assert_eq!(idle, message.is_none(), "idle means that there is no message");
-                    let ends_of_rib = model.ends_of_rib.len();
-                    if let Some(message) = message {
-                        model.hear(&message, &session);
-                    }
-                    if let Some(family) = model.ends_of_rib.get(ends_of_rib) {
-                        let (has, expected) = (&model.table, session.expected_table(&wanted));
-                        prop_assert!(ever_complete, "End-of-RIB of an unfinished table");
-                        prop_assert_eq!(of_family(has, *family), of_family(&expected, *family), "End-of-RIB too early");
-                    }
-                }
-                Step::Refresh(family) => {
-                    refreshed = true;
-                    outbox.refresh(family);
-                }
-                Step::Complete(complete) => {
-                    ever_complete |= complete;
-                    outbox.set_complete(complete);
-                }
-            }
-            prop_assert_eq!(outbox.sent_count(), model.table.len(), "the count is what the peer has");
-        }
-        outbox.set_complete(true);
-        model.drain(&mut outbox, &session);
-        prop_assert_eq!(&model.table, &session.expected_table(&wanted));
-        prop_assert!(outbox.is_idle() && outbox.pending_count() == 0);
-        prop_assert_eq!(outbox.sent_count() + outbox.unsendable().count(), wanted.len());
-        model.ends_of_rib.sort();
-        prop_assert_eq!(&model.ends_of_rib, &session.families(), "End-of-RIB once for every family");
-        prop_assert!(refreshed || model.repeated == 0, "{} routes were told twice", model.repeated);
+    fn the_peer_ends_with_what_was_wanted_last(
+        session in prop::sample::select(Session::all()),
+        steps in prop::collection::vec(step(universe().len(), palette().len()), 0..80),
+    ) {
+        the_peer_follows(&session, (&universe(), &palette()), &[], steps)?;
+    }
+}
 
-        // A refresh brings everything of the family once more, and nothing else.
-        let (messages, repeated) = (model.messages, model.repeated);
-        outbox.want(&wanted);
-        prop_assert!(outbox.is_idle(), "the same map again is no news");
-        outbox.refresh(AfiSafi::IPV4_UNICAST);
-        model.drain(&mut outbox, &session);
-        let v4 = of_family(&model.table, AfiSafi::IPV4_UNICAST).len();
-        prop_assert_eq!(model.repeated - repeated, v4, "a refresh repeats every route of the family");
-        prop_assert!(v4 > 0 || model.messages == messages);
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
+
+    #[test]
+    fn the_peer_ends_with_what_was_wanted_last_where_the_walk_takes_many_messages(
+        session in prop::sample::select(Session::all()),
+        at_first in prop::collection::vec((0..100_usize, 0..3_usize), 0..150),
+        steps in prop::collection::vec(step(100, 3), 0..60),
+    ) {
+        the_peer_follows(&session, (&hundred_prefixes(), &wide_palette()), &at_first, steps)?;
     }
 }
 
@@ -592,4 +638,136 @@ fn a_refresh_is_answered_even_where_a_route_changes_and_changes_back() {
     outbox.want(&plain);
     model.drain(&mut outbox, &session);
     assert_eq!(model.repeated, 1, "the peer asked to hear it again");
+}
+
+/// A walk through `routes` that stops after `messages`, where the wanted map becomes `then`, and perhaps `at_last` a message later.
+fn walk_interrupted(routes: &Routes, messages: usize, then: &Routes, at_last: Option<&Routes>) -> (Model, bool) {
+    let session = Session::external();
+    let mut outbox = session.outbox();
+    let mut model = Model::default();
+    outbox.want(routes);
+    outbox.set_complete(true);
+    let mut poll = |outbox: &mut Outbox| {
+        if let Some(message) = outbox.poll_message().expect("every message fits") {
+            model.hear(&message, &session);
+        }
+    };
+    (0..messages).for_each(|_| poll(&mut outbox));
+    let was_idle = outbox.is_idle();
+    outbox.want(then);
+    if let Some(at_last) = at_last {
+        poll(&mut outbox);
+        outbox.want(at_last);
+    }
+    model.drain(&mut outbox, &session);
+    assert_eq!(model.table, session.expected_table(at_last.unwrap_or(then)), "after {messages} messages");
+    assert_eq!(model.repeated, 0, "after {messages} messages: the peer heard again what it had");
+    assert!(
+        model.told.values().all(|times| *times <= if at_last.is_some() { 3 } else { 2 }),
+        "after {messages} messages"
+    );
+    assert_eq!((outbox.pending_count(), outbox.sent_count()), (0, model.table.len()));
+    (model, was_idle)
+}
+
+#[test]
+fn whatever_changes_at_whatever_point_of_a_walk_is_told_at_most_once_more() {
+    let palette = wide_palette();
+    let universe = hundred_prefixes();
+    let routes: Routes = universe.iter().enumerate().map(|(n, prefix)| (*prefix, palette[n % 3].clone())).collect();
+    // Of every five, one stays, one changes, one goes, one is exchanged for a neighbour, one is another Arc of the same.
+    let changed: Routes = universe
+        .iter()
+        .enumerate()
+        .filter_map(|(n, prefix)| match n % 5 {
+            0 => Some((*prefix, palette[n % 3].clone())),
+            1 => Some((*prefix, palette[(n + 1) % 3].clone())),
+            2 => None,
+            3 => Some((IpNet::new(prefix.addr(), prefix.prefix_len() - 2).unwrap().trunc(), palette[0].clone())),
+            _ => Some((*prefix, Arc::new(RouteAttributes::clone(&palette[n % 3])))),
+        })
+        .collect();
+    for messages in 0.. {
+        let (_, was_idle) = walk_interrupted(&routes, messages, &changed, None);
+        walk_interrupted(&routes, messages, &Routes::new(), None);
+        walk_interrupted(&routes, messages, &changed, Some(&routes));
+        walk_interrupted(&routes, messages, &Routes::new(), Some(&routes));
+        if was_idle {
+            assert!(messages > 10, "the walk took only {messages} messages");
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_change_overtakes_the_rest_of_a_walk() {
+    let session = Session::external();
+    let plain = Arc::new(RouteAttributes::default());
+    let mut wanted = hosts(100_000, &plain, false);
+    let mut outbox = session.outbox();
+    let mut model = Model::default();
+    outbox.want(&wanted);
+    model.hear(&outbox.poll_message().unwrap().expect("much is wanted"), &session);
+    let first: IpNet = "10.0.0.0/32".parse().unwrap();
+    wanted.insert(first, Arc::new(RouteAttributes { med: Some(7), ..RouteAttributes::default() }));
+    outbox.want(&wanted);
+    model.hear(&outbox.poll_message().unwrap().expect("there is a change"), &session);
+    assert_eq!(model.table[&first].med, Some(7));
+    assert!(model.table.len() < 1_000, "and the rest of the walk is still to come");
+}
+
+#[test]
+fn mixed_attribute_sets_fill_their_messages_as_if_they_stood_apart() {
+    let sets: Vec<_> =
+        (0..100).map(|med| Arc::new(RouteAttributes { med: Some(med), ..RouteAttributes::default() })).collect();
+    let mixed = |step: usize| -> Routes {
+        let plain = hosts(100_000, &sets[0], false);
+        plain.keys().enumerate().map(|(n, prefix)| (*prefix, sets[n / step % 100].clone())).collect()
+    };
+    // A thousand routes of a set need two messages each.
+    assert_eq!(messages_for(&Session::external(), &mixed(1)), 200);
+    assert_eq!(messages_for(&Session::external(), &mixed(1_000)), 200);
+}
+
+#[test]
+fn routes_of_which_no_two_are_alike_are_all_told() {
+    let with_med = |(n, prefix): (u32, &IpNet)| {
+        (*prefix, Arc::new(RouteAttributes { med: Some(n), ..RouteAttributes::default() }))
+    };
+    let routes: Routes = (0..).zip(hosts(150_000, &Arc::default(), false).keys()).map(with_med).collect();
+    let session = Session::external();
+    let mut outbox = session.outbox();
+    outbox.want(&routes);
+    let mut told = 0;
+    while let Some(message) = outbox.poll_message().unwrap() {
+        assert!(message.len() < 100, "one prefix");
+        told += 1;
+    }
+    assert_eq!((told, outbox.sent_count(), outbox.pending_count()), (150_000, 150_000, 0));
+}
+
+#[test]
+fn a_new_next_hop_is_told_for_every_route_and_for_those_that_change_meanwhile() {
+    let mut session = Session::external();
+    let palette = wide_palette();
+    let universe = hundred_prefixes();
+    let routes: Routes = universe.iter().enumerate().map(|(n, prefix)| (*prefix, palette[n % 3].clone())).collect();
+    for messages in 0..40 {
+        let before = Session { next_hops: NextHops { v6: None, ..Session::external().next_hops }, ..session.clone() };
+        let mut outbox = before.outbox();
+        let mut model = Model::default();
+        outbox.want(&routes);
+        model.drain(&mut outbox, &before);
+        assert_eq!((outbox.unsendable_count(), outbox.sent_count()), (20, 80));
+        session.next_hops = NextHops { v4: Some(Ipv4Addr::new(192, 0, 2, 99)), ..session.next_hops };
+        outbox.change_next_hops(&session.agreement, session.next_hops);
+        for message in (0..messages).map_while(|_| outbox.poll_message().unwrap()) {
+            model.hear(&message, &session);
+        }
+        let fewer: Routes = routes.iter().step_by(3).map(|(prefix, route)| (*prefix, route.clone())).collect();
+        outbox.want(&fewer);
+        model.drain(&mut outbox, &session);
+        assert_eq!(model.table, session.expected_table(&fewer), "after {messages} messages");
+        assert_eq!((outbox.unsendable_count(), outbox.sent_count()), (0, fewer.len()));
+    }
 }

@@ -1,10 +1,14 @@
 //! One line in the log for each thing that a turn decided anew. Floor 3.
 
+use std::sync::Arc;
+
+use ipnet::IpNet;
 use tracing::{info, warn};
 
-use crate::names::{NodeName, ObjectKey};
+use crate::names::{NodeName, ObjectKey, PeerName};
 use crate::plan::Change;
 use crate::plan::decision::{Allocation, Announcement, Decision};
+use crate::plan::join::Dispute;
 use crate::reason::Reason;
 
 /// Logs what differs between the decision of before and the one of now.
@@ -22,6 +26,13 @@ pub fn log_change(change: &Change, node: &NodeName) {
                 info!(%service, "addresses freed: the Service is gone");
             }
         }
+    }
+}
+
+/// Logs that advertisements disagree about a route, unless that is over already.
+pub fn log_dispute((peer, prefix): &(PeerName, IpNet), disputes: Option<&Arc<Vec<Dispute>>>) {
+    for Dispute { key, kept, ignored } in disputes.into_iter().flat_map(|disputes| disputes.iter()) {
+        warn!(%peer, %prefix, key, kept, ignored, "advertisements disagree; the first in the file counts");
     }
 }
 

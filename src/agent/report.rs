@@ -11,9 +11,10 @@ use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName, PoolName};
 use crate::plan::Planner;
 use crate::plan::allocate::capacity;
 use crate::plan::decision::{Announcement, Decision};
+use crate::plan::join::Dispute;
 use crate::plan::slice::PeerSlice;
 use crate::reason::Reason;
-use crate::world::{ApiServer, HostProblem, SessionReport, SessionState};
+use crate::world::{ApiServer, HostProblem, SessionDetail, SessionReport, SessionState};
 
 /// Grows when a field is taken away or changes its meaning.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -64,6 +65,7 @@ pub struct PeerReport {
     pub address: String,
     /// `None` where any external AS is welcome.
     pub asn: Option<u32>,
+    pub local_asn: u32,
     pub state: SessionState,
     pub since: Option<Timestamp>,
     pub local_address: Option<IpAddr>,
@@ -73,6 +75,7 @@ pub struct PeerReport {
     pub prefixes_unsendable: usize,
     pub prefixes_received: u64,
     pub last_error: Option<String>,
+    pub session: SessionDetail,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -130,6 +133,13 @@ impl Report {
         let api_server = api_server(&world.api_server);
         let mut problems = problems(&api_server, &services, &peers);
         problems.extend(world.host_problems.iter().map(ToString::to_string));
+        problems.extend(plan.disputes.iter().flat_map(|((peer, prefix), all)| {
+            let in_words = move |it: &Dispute| {
+                let Dispute { key, kept, ignored } = it;
+                format!("{prefix} to peer {peer}: advertisements disagree about {key}: {kept} is announced, {ignored} is not")
+            };
+            all.iter().map(in_words).collect::<Vec<_>>()
+        }));
         problems.extend(world.refused.iter().map(|(key, why)| format!("{key}: status not written: {why}")));
         Report {
             schema_version: SCHEMA_VERSION,
@@ -163,7 +173,7 @@ fn api_server(state: &ApiServer) -> ApiServerReport {
     }
 }
 
-fn peer_report(name: &PeerName, peer: &PeerSlice, session: Option<&SessionReport>) -> PeerReport {
+pub(super) fn peer_report(name: &PeerName, peer: &PeerSlice, session: Option<&SessionReport>) -> PeerReport {
     let PeerSlice { settings, address, routes } = peer;
     // What the session said last is past when there is nobody to have one with.
     let session = session.filter(|_| address.is_ok());
@@ -176,6 +186,7 @@ fn peer_report(name: &PeerName, peer: &PeerSlice, session: Option<&SessionReport
             PeerAsn::Internal => Some(settings.local_asn),
             PeerAsn::External => None,
         },
+        local_asn: settings.local_asn,
         state: session.map_or(SessionState::Idle, |session| session.state),
         since: session.and_then(|session| Timestamp::try_from(session.since).ok()),
         local_address: session.and_then(|session| session.local_address),
@@ -185,6 +196,7 @@ fn peer_report(name: &PeerName, peer: &PeerSlice, session: Option<&SessionReport
         prefixes_unsendable: session.map_or(0, |session| session.prefixes_unsendable),
         prefixes_received: session.map_or(0, |session| session.prefixes_received),
         last_error: nowhere.or_else(|| session.and_then(|session| session.last_error.clone())),
+        session: session.map(|session| session.detail.clone()).unwrap_or_default(),
     }
 }
 

@@ -12,7 +12,8 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 use tracing::{info, warn};
 
-use super::log_changes::log_change;
+use super::bgp_report::BgpSnapshot;
+use super::log_changes::{log_change, log_dispute};
 use super::memory::Memory;
 use super::report::Report;
 use super::wiring::{Query, Slices};
@@ -128,6 +129,9 @@ impl Loop {
         for change in &turn.changes {
             log_change(change, &self.node);
         }
+        for route in &turn.disputed {
+            log_dispute(route, self.planner.plan().disputes.get(route));
+        }
         let stands = self.planner.plan().bgp.complete;
         if stands && let Some(first_plan) = self.first_plan.take() {
             info!(services = self.planner.world().services.len(), "first plan made");
@@ -164,6 +168,10 @@ impl Loop {
                 let report = Report::of(&self.planner, &self.config, &self.node, self.started);
                 // Whoever asked may have gone away.
                 let _ = asked.send(report);
+            }
+            Query::Bgp(asked) => {
+                // As above.
+                let _ = asked.send(BgpSnapshot::of(&self.planner, &self.node));
             }
         }
     }

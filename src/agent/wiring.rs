@@ -5,6 +5,7 @@
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::agent::bgp_report::BgpSnapshot;
 use crate::agent::report::Report;
 use crate::plan::slice::{BgpSlice, BindSlice, L2Slice, StatusSlice};
 use crate::plan::{Moved, Plan};
@@ -20,6 +21,8 @@ const QUERIES: usize = 16;
 #[derive(Debug)]
 pub enum Query {
     Report(oneshot::Sender<Report>),
+    /// What the reports about BGP are made of.
+    Bgp(oneshot::Sender<BgpSnapshot>),
 }
 
 /// The sending ends of the slices.

@@ -9,7 +9,7 @@ use hyper::Request;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
-use crate::agent::report::{Report, SCHEMA_VERSION};
+use crate::agent::report::SCHEMA_VERSION;
 
 /// How long an agent may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -28,6 +28,8 @@ pub enum AskError {
     TimedOut { socket: PathBuf },
     #[error("the agent on {} broke off: {source}", .socket.display())]
     Broken { socket: PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("{0}")]
+    NotThere(String),
     #[error("the agent answered {status}: {body}")]
     Refused { status: http::StatusCode, body: String },
     #[error("the agent speaks schema {theirs}, this command {SCHEMA_VERSION}; use the crier that belongs to the agent")]
@@ -36,9 +38,9 @@ pub enum AskError {
     Unreadable(#[from] serde_json::Error),
 }
 
-/// Asks for the whole report.
-pub async fn report(socket: &Path) -> Result<Report, AskError> {
-    let body = match tokio::time::timeout(PATIENCE, get(socket, "/v1/status")).await {
+/// Asks for what is at a path, such as `/v1/status`.
+pub async fn ask<T: serde::de::DeserializeOwned>(socket: &Path, path: &str) -> Result<T, AskError> {
+    let body = match tokio::time::timeout(PATIENCE, get(socket, path)).await {
         Ok(answer) => answer?,
         Err(_) => return Err(AskError::TimedOut { socket: socket.to_owned() }),
     };
@@ -70,9 +72,10 @@ async fn get(socket: &Path, path: &str) -> Result<bytes::Bytes, AskError> {
     let response = sender.send_request(request).await.map_err(|error| broken(error.into()))?;
     let status = response.status();
     let body = Limited::new(response.into_body(), LONGEST_ANSWER).collect().await.map_err(broken)?.to_bytes();
-    if status.is_success() {
-        Ok(body)
-    } else {
-        Err(AskError::Refused { status, body: String::from_utf8_lossy(&body).trim().to_owned() })
+    let text = || String::from_utf8_lossy(&body).trim().to_owned();
+    match status {
+        status if status.is_success() => Ok(body),
+        http::StatusCode::NOT_FOUND => Err(AskError::NotThere(text())),
+        status => Err(AskError::Refused { status, body: text() }),
     }
 }

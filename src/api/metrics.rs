@@ -1,9 +1,9 @@
 //! The report as Prometheus metrics: base units, `crier_` in front. Floor 4.
 
-use prometheus::{Encoder, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{Encoder, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
-use crate::agent::report::Report;
-use crate::world::SessionState;
+use crate::agent::report::{PeerReport, Report};
+use crate::world::{Direction, NotificationCount, SessionState};
 
 /// The metrics in the text format of Prometheus.
 pub fn encode(report: &Report) -> Result<Vec<u8>, prometheus::Error> {
@@ -30,6 +30,7 @@ pub fn encode(report: &Report) -> Result<Vec<u8>, prometheus::Error> {
     let up = gauge("crier_bgp_session_up", "1 while the session is Established.", &["peer"])?;
     let sent = gauge("crier_bgp_prefixes_sent", "Prefixes announced to the peer.", &["peer"])?;
     let wanted = gauge("crier_bgp_prefixes_wanted", "Prefixes to be announced to the peer.", &["peer"])?;
+    bgp(&registry, &report.peers)?;
     for peer in &report.peers {
         let of_peer = [peer.name.as_str()];
         up.with_label_values(&of_peer).set(i64::from(peer.state == SessionState::Established));
@@ -49,6 +50,71 @@ pub fn encode(report: &Report) -> Result<Vec<u8>, prometheus::Error> {
     let mut text = Vec::new();
     TextEncoder::new().encode(&registry.gather(), &mut text)?;
     Ok(text)
+}
+
+/// What `crier bgp peers` shows, in the same words.
+fn bgp(registry: &Registry, peers: &[PeerReport]) -> Result<(), prometheus::Error> {
+    let gauge = |name: &str, help: &str| -> Result<IntGaugeVec, prometheus::Error> {
+        let gauge = IntGaugeVec::new(Opts::new(name, help), &["peer"])?;
+        registry.register(Box::new(gauge.clone()))?;
+        Ok(gauge)
+    };
+    let counter = |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec, prometheus::Error> {
+        let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
+        registry.register(Box::new(counter.clone()))?;
+        Ok(counter)
+    };
+    let since = gauge("crier_bgp_session_state_since_timestamp_seconds", "When the session came into its state.")?;
+    let failed = gauge(
+        "crier_bgp_session_last_error_timestamp_seconds",
+        "When the session, or the attempt at one, last failed.",
+    )?;
+    let pending =
+        gauge("crier_bgp_prefixes_pending", "Prefixes that are still to be announced to the peer, or withdrawn.")?;
+    let unsendable = gauge("crier_bgp_prefixes_unsendable", "Prefixes that the session cannot carry.")?;
+    let established =
+        counter("crier_bgp_session_established_total", "How often the session was established.", &["peer"])?;
+    let messages =
+        counter("crier_bgp_messages_total", "BGP messages, by type and direction.", &["peer", "direction", "type"])?;
+    let notifications = counter(
+        "crier_bgp_notifications_total",
+        "NOTIFICATIONs by code and subcode; 0/0 are those without a name.",
+        &["peer", "direction", "code", "subcode"],
+    )?;
+    let received = counter(
+        "crier_bgp_prefixes_received_total",
+        "Prefixes that the peer announced in this session; all are dropped.",
+        &["peer"],
+    )?;
+    let malformed = counter(
+        "crier_bgp_updates_malformed_total",
+        "UPDATEs of this session with something wrong in them that the session survived.",
+        &["peer"],
+    )?;
+    for peer in peers {
+        let (of_peer, session) = ([peer.name.as_str()], &peer.session);
+        since.with_label_values(&of_peer).set(peer.since.map_or(0, |at| at.as_second()));
+        failed.with_label_values(&of_peer).set(session.last_error_at.map_or(0, |at| at.as_second()));
+        pending.with_label_values(&of_peer).set(saturated(session.prefixes_pending));
+        unsendable.with_label_values(&of_peer).set(saturated(peer.prefixes_unsendable));
+        established.with_label_values(&of_peer).inc_by(session.times_established);
+        received.with_label_values(&of_peer).inc_by(peer.prefixes_received);
+        malformed.with_label_values(&of_peer).inc_by(session.updates_malformed);
+        for (direction, counts) in [("sent", &session.messages_sent), ("received", &session.messages_received)] {
+            for (name, count) in counts.by_type() {
+                messages.with_label_values(&[peer.name.as_str(), direction, name]).inc_by(count);
+            }
+        }
+        for NotificationCount { direction, code, subcode, count } in &session.notifications {
+            let direction = match direction {
+                Direction::Sent => "sent",
+                Direction::Received => "received",
+            };
+            let labels = [peer.name.as_str(), direction, &code.to_string(), &subcode.to_string()];
+            notifications.with_label_values(&labels).inc_by(*count);
+        }
+    }
+    Ok(())
 }
 
 fn saturated<T: TryInto<i64>>(count: T) -> i64 {

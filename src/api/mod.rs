@@ -4,5 +4,6 @@
 //! also served over TCP, with health.
 
 pub mod client;
+pub mod filter;
 pub mod metrics;
 pub mod server;

@@ -21,7 +21,8 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use super::metrics;
+use super::{filter, metrics};
+use crate::agent::bgp_report::{BgpSnapshot, RoutesFilter, UnknownPeer};
 use crate::agent::report::Report;
 use crate::agent::wiring::Query;
 
@@ -152,6 +153,8 @@ async fn route(request: Request<Incoming>, queries: &mpsc::Sender<Query>, door: 
             Some(report) => json(&report),
             None => stopping(),
         },
+        ("/v1/bgp/peers", Door::Unix) => bgp(&request, queries, |bgp, filter| bgp.peers(filter.peer.as_ref())).await,
+        ("/v1/bgp/routes", Door::Unix) => bgp(&request, queries, |bgp, filter| bgp.routes(filter)).await,
         ("/metrics", Door::Unix | Door::Tcp) => match report(queries).await {
             Some(report) => match metrics::encode(&report) {
                 Ok(metrics) => text(StatusCode::OK, metrics),
@@ -171,6 +174,28 @@ async fn report(queries: &mpsc::Sender<Query>) -> Option<Report> {
     let (asked, answer) = oneshot::channel();
     queries.send(Query::Report(asked)).await.ok()?;
     answer.await.ok()
+}
+
+/// Answers from a snapshot, on a thread of its own: a report of many routes takes its time.
+async fn bgp<T, F>(request: &Request<Incoming>, queries: &mpsc::Sender<Query>, report: F) -> Response<Full<Bytes>>
+where
+    T: serde::Serialize,
+    F: FnOnce(&BgpSnapshot, &RoutesFilter) -> Result<T, UnknownPeer> + Send + 'static,
+{
+    let filter = match filter::read(request.uri().query()) {
+        Ok(filter) => filter,
+        Err(error) => return text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+    };
+    let (asked, answer) = oneshot::channel();
+    if queries.send(Query::Bgp(asked)).await.is_err() {
+        return stopping();
+    }
+    let Ok(snapshot) = answer.await else { return stopping() };
+    let answer = tokio::task::spawn_blocking(move || match report(&snapshot, &filter) {
+        Ok(report) => json(&report),
+        Err(unknown) => text(StatusCode::NOT_FOUND, format!("{unknown}\n")),
+    });
+    answer.await.unwrap_or_else(|error| text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")))
 }
 
 fn stopping() -> Response<Full<Bytes>> {

@@ -6,15 +6,18 @@
 //! | `agreement` | 1     | what two OPENs add up to                                                         |
 //! | `session`   | 1     | the machine of one connection, from its socket on                                |
 //! | `collision` | 1     | the machine of one peer: when to dial, and which of two connections to keep      |
-//! | `outbox`    | 1     | what a peer should have against what it has; `packer` makes full UPDATEs of it   |
+//! | `outbox`    | 1     | what a peer should have against what it has                                      |
+//! | `packer`    | 1     | full UPDATEs of it, from what `gathering` puts together                          |
 //! | `refreshes` | 1     | what a peer has asked for again                                                  |
 //! | `next_hop`  | 1     | where the peer reaches this node                                                 |
+//! | `tally`     | 1     | what is counted and remembered of one peer                                       |
 //! | `transport` | 2     | sockets                                                                          |
 //! | `peer`      | 2     | the task of one peer                                                             |
 //! | `speaker`   | 2     | all peers, as the plan says, and the listening sockets                           |
 
 pub mod agreement;
 pub mod collision;
+mod gathering;
 pub mod next_hop;
 pub mod outbox;
 mod packer;
@@ -22,5 +25,6 @@ mod peer;
 mod refreshes;
 pub mod session;
 pub mod speaker;
+mod tally;
 pub mod transport;
 pub mod wire;

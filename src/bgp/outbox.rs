@@ -1,6 +1,9 @@
 //! What a peer should have against what it has: state, not a queue of messages. Floor 1.
 //! Its memory is bounded by the number of prefixes, however slowly the peer reads and however often routes change.
 //!
+//! A new peer is told the wanted map by walking through it once: what was not passed yet needs no state of its own, and what changes
+//! behind the walk, or after it, is kept by prefix until it is told.
+//!
 //! Not for bytes (the packer and the codec) and not for when to write (the session's task).
 //!
 //! Gap (RFC 4271 §9.2.1.1): no MinRouteAdvertisementInterval, on purpose: the routes are this node's own, and who dampens
@@ -15,8 +18,9 @@ use imbl::ordmap::DiffItem;
 use ipnet::IpNet;
 
 use super::agreement::Agreement;
+use super::gathering::{Batch, Gathering, Way};
+use super::packer::Packer;
 pub use super::packer::{NextHopV6, NextHops, Unsendable};
-use super::packer::{Packed, Packer};
 use super::wire::{AfiSafi, EmitError};
 use crate::address::Family;
 use crate::route::RouteAttributes;
@@ -38,18 +42,30 @@ pub struct Outbox {
     wanted: Routes,
     pending: ByFamily<Pending>,
     /// What the peer has of each pending prefix. A pending prefix that is not in here is not at the peer; a sendable
-    /// prefix that is not pending is there as it is wanted. So an idle outbox costs no memory beside the shared map.
+    /// prefix behind the first walk that is not pending is there as it is wanted, and one ahead of it is not there. So an
+    /// idle outbox costs no memory beside the shared map, and a walk hardly any.
     held: BTreeMap<IpNet, Held>,
     /// The wanted map is whole, so that its end may be told.
     complete: bool,
     sent_count: usize,
+    /// Of the wanted prefixes behind the first walk, those that cannot be sent.
+    unsendable_count: usize,
+    /// Wanted prefixes behind the first walk.
+    passed_count: usize,
 }
 
 /// What is still to be sent of one family. No prefix is in it twice.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Pending {
+    /// What the peer is told first of all the wanted map holds: what is ahead was never sent. `None` once it is through.
+    first_walk: Option<Way>,
+    /// The peer asked for the family again: what is ahead is told once more, whatever else is said about it meanwhile.
+    second_walk: Option<Way>,
+    /// What a walk has passed and no message has taken yet.
+    gathering: Gathering,
     withdrawals: BTreeSet<IpNet>,
-    /// By what is said about them, because an UPDATE says it once for all. No set is empty.
+    /// What has changed behind the first walk, by what is said about it, because an UPDATE says it once for all. No set is
+    /// empty.
     announcements: BTreeMap<Arc<RouteAttributes>, BTreeSet<IpNet>>,
     /// Every family is told its End-of-RIB once.
     owes_end_of_rib: bool,
@@ -63,18 +79,36 @@ enum Held {
     Outdated,
 }
 
+/// The two walks through a family. The second begins when the first is through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Walk {
+    First,
+    Second,
+}
+
 impl Outbox {
     pub fn new(agreement: &Agreement, next_hops: NextHops) -> Outbox {
         let packer = Packer::new(agreement, next_hops);
-        let pending = |family| Pending { owes_end_of_rib: packer.negotiated(family), ..Pending::default() };
-        let pending = ByFamily { v4: pending(Family::V4), v6: pending(Family::V6) };
-        Outbox { packer, wanted: Routes::new(), pending, held: BTreeMap::new(), complete: false, sent_count: 0 }
+        let pending = ByFamily { v4: Pending::new(Family::V4, &packer), v6: Pending::new(Family::V6, &packer) };
+        Outbox {
+            packer,
+            wanted: Routes::new(),
+            pending,
+            held: BTreeMap::new(),
+            complete: false,
+            sent_count: 0,
+            unsendable_count: 0,
+            passed_count: 0,
+        }
     }
 
     /// The peer should have these routes and no others. Costs time in proportion to what differs from the last call,
-    /// where the maps share their structure.
+    /// where the maps share their structure; to a peer that has nothing yet it costs none.
     pub fn want(&mut self, wanted: &Routes) {
         let before = std::mem::replace(&mut self.wanted, wanted.clone());
+        if self.sent_count == 0 && Family::BOTH.into_iter().all(|family| self.pending.of(family).is_empty()) {
+            return self.walk_from_the_start();
+        }
         for difference in before.diff(wanted) {
             match difference {
                 DiffItem::Add(prefix, new) => self.turn(*prefix, None, Some(new)),
@@ -92,26 +126,33 @@ impl Outbox {
     /// RFC 2918 §4: the peer wants all routes of this family again. Nothing happens for a family that the session does
     /// not carry.
     pub fn refresh(&mut self, family: AfiSafi) {
-        let Some(family) = family.unicast_family() else {
-            return;
-        };
-        for (prefix, attributes) in &self.wanted {
-            if Family::of(prefix.addr()) != family || self.packer.judge(family, attributes).is_err() {
+        if let Some(family) = family.unicast_family() {
+            self.walk_again(family);
+        }
+    }
+
+    /// The peer is told every route once more, with these next hops; only while the outbox is idle. A family must not lose
+    /// its next hop: its routes could not be withdrawn any more.
+    pub fn change_next_hops(&mut self, agreement: &Agreement, next_hops: NextHops) {
+        let before = std::mem::replace(&mut self.packer, Packer::new(agreement, next_hops));
+        for family in Family::BOTH {
+            if before.carries(family) || !self.packer.carries(family) {
+                self.walk_again(family);
                 continue;
             }
-            let was_pending = !self.pending.of_mut(family).announce(*prefix, attributes);
-            // What is pending and not held was never sent, and what is not pending was.
-            if !was_pending || self.held.contains_key(prefix) {
-                self.held.insert(*prefix, Held::Outdated);
-            }
+            // None of the family was ever sent, and now each can be.
+            let count = self.wanted.range(Way::through(family).range()).count();
+            self.passed_count -= count;
+            self.unsendable_count -= count;
+            self.pending.of_mut(family).first_walk = Some(Way::through(family));
         }
     }
 
     /// The next UPDATE, at most as long as the session carries; `None` when there is nothing to say for now.
     ///
     /// An UPDATE carries one family, and either withdrawals, which come first, or announcements with the same
-    /// attributes. The only empty one is End-of-RIB. An error is a bug: the session must end, because what should have
-    /// been sent is lost.
+    /// attributes. What has changed comes before the rest of a walk. The only empty UPDATE is End-of-RIB. An error is a bug:
+    /// the session must end, because what should have been sent is lost.
     pub fn poll_message(&mut self) -> Result<Option<Bytes>, EmitError> {
         for family in Family::BOTH {
             if let Some(message) = self.poll_withdrawal(family)? {
@@ -122,11 +163,19 @@ impl Outbox {
             if let Some(message) = self.poll_announcement(family)? {
                 return Ok(Some(message));
             }
+        }
+        for family in Family::BOTH {
+            if let Some(message) = self.poll_walk(family, Walk::First)? {
+                return Ok(Some(message));
+            }
             // RFC 4724 §2: after the last initial route, and also where there is none.
             let pending = self.pending.of_mut(family);
             if self.complete && pending.owes_end_of_rib {
                 pending.owes_end_of_rib = false;
                 return self.packer.end_of_rib(family).map(Some);
+            }
+            if let Some(message) = self.poll_walk(family, Walk::Second)? {
+                return Ok(Some(message));
             }
         }
         Ok(None)
@@ -134,11 +183,16 @@ impl Outbox {
 
     /// [`Outbox::poll_message`] would answer `None`.
     pub fn is_idle(&self) -> bool {
-        let owes = |pending: &Pending| self.complete && pending.owes_end_of_rib;
-        Family::BOTH
-            .into_iter()
-            .map(|family| self.pending.of(family))
-            .all(|pending| pending.is_empty() && !owes(pending))
+        Family::BOTH.into_iter().all(|family| {
+            let pending = self.pending.of(family);
+            let mut walks = pending.first_walk.iter().chain(&pending.second_walk);
+            let owes_end_of_rib = self.complete && pending.owes_end_of_rib;
+            pending.is_empty() && !owes_end_of_rib && !walks.any(|way| self.has_sendable(family, way))
+        })
+    }
+
+    fn has_sendable(&self, family: Family, way: &Way) -> bool {
+        self.wanted.range(way.range()).any(|(_, attributes)| self.packer.judge(family, attributes).is_ok())
     }
 
     /// Prefixes that the peer has.
@@ -146,9 +200,16 @@ impl Outbox {
         self.sent_count
     }
 
-    /// Prefixes that are still to be announced, announced again, or withdrawn.
+    /// Prefixes that are still to be announced or withdrawn. Those that the peer asked for again count from the moment that their
+    /// turn comes; those that cannot be sent do until then.
     pub fn pending_count(&self) -> usize {
-        Family::BOTH.into_iter().map(|family| self.pending.of(family).len()).sum()
+        let pending = Family::BOTH.into_iter().map(|family| self.pending.of(family).len());
+        self.wanted.len() - self.passed_count + pending.sum::<usize>()
+    }
+
+    /// Wanted prefixes that are never sent on this session, as far as that was looked into: all, when nothing is pending.
+    pub fn unsendable_count(&self) -> usize {
+        self.unsendable_count
     }
 
     /// The wanted prefixes that are never sent on this session, each with the reason. Looks at every wanted prefix.
@@ -159,13 +220,43 @@ impl Outbox {
         })
     }
 
+    /// Nothing was sent, and nothing is about to be: everything is ahead of the first walk.
+    fn walk_from_the_start(&mut self) {
+        self.passed_count = 0;
+        for family in Family::BOTH {
+            let pending = self.pending.of_mut(family);
+            pending.second_walk = None;
+            pending.first_walk = self.packer.carries(family).then_some(Way::through(family));
+            if pending.first_walk.is_none() {
+                self.passed_count += self.wanted.range(Way::through(family).range()).count();
+            }
+        }
+        self.unsendable_count = self.passed_count;
+    }
+
+    fn walk_again(&mut self, family: Family) {
+        let pending = self.pending.of_mut(family);
+        pending.second_walk = match &pending.first_walk {
+            Some(first_walk) => first_walk.passed(family),
+            None => Some(Way::through(family)),
+        };
+    }
+
     /// One prefix is wanted otherwise than before.
     fn turn(&mut self, prefix: IpNet, old: Option<&Arc<RouteAttributes>>, new: Option<&Arc<RouteAttributes>>) {
         let family = Family::of(prefix.addr());
-        // What cannot be sent is not wanted here.
-        let old = old.filter(|old| self.packer.judge(family, old).is_ok());
-        let new = new.filter(|new| self.packer.judge(family, new).is_ok());
         let pending = self.pending.of_mut(family);
+        if pending.first_walk.is_some_and(|way| way.is_ahead(&prefix)) {
+            // It was never sent, and the walk will find it as it is then.
+            return;
+        }
+        self.passed_count = self.passed_count + usize::from(new.is_some()) - usize::from(old.is_some());
+        // What cannot be sent is not wanted here.
+        let sendable = |route: &&Arc<RouteAttributes>| self.packer.judge(family, route).is_ok();
+        let (was_wanted, is_wanted) = (old.is_some(), new.is_some());
+        let (old, new) = (old.filter(sendable), new.filter(sendable));
+        self.unsendable_count += usize::from(is_wanted && new.is_none());
+        self.unsendable_count -= usize::from(was_wanted && old.is_none());
         let was_pending = match old {
             Some(old) => pending.forget_announcement(&prefix, old),
             None => pending.withdrawals.remove(&prefix),
@@ -178,9 +269,7 @@ impl Outbox {
             (Some(Held::Route(held)), Some(new)) if self.packer.says_the_same(held, new) => {
                 self.held.remove(&prefix);
             }
-            (_, Some(new)) => {
-                pending.announce(prefix, new);
-            }
+            (_, Some(new)) => pending.announce(prefix, new),
             (Some(_), None) => {
                 pending.withdrawals.insert(prefix);
             }
@@ -193,14 +282,12 @@ impl Outbox {
         if pending.withdrawals.is_empty() {
             return Ok(None);
         }
-        let Some(Packed { message, prefixes }) = self.packer.withdraw(family, &mut pending.withdrawals)? else {
-            return Ok(None);
-        };
+        let prefixes = self.packer.take_withdrawals(family, &mut pending.withdrawals);
         for prefix in &prefixes {
             self.held.remove(prefix);
         }
         self.sent_count = self.sent_count.saturating_sub(prefixes.len());
-        Ok(Some(message))
+        self.packer.withdraw(family, prefixes)
     }
 
     fn poll_announcement(&mut self, family: Family) -> Result<Option<Bytes>, EmitError> {
@@ -209,18 +296,74 @@ impl Outbox {
             return Ok(None);
         };
         let attributes = Arc::clone(group.key());
-        let Some(Packed { message, prefixes }) = self.packer.announce(family, &attributes, group.get_mut())? else {
-            return Ok(None);
-        };
+        let prefixes = self.packer.take_announcements(family, &attributes, group.get_mut());
         if group.get().is_empty() {
             group.remove();
         }
-        for prefix in &prefixes {
-            if self.held.remove(prefix).is_none() {
-                self.sent_count += 1;
+        self.announce(family, &attributes, prefixes)
+    }
+
+    /// Goes on with a walk until a message is full, or the last has what is left. Nothing else of the family may be pending.
+    fn poll_walk(&mut self, family: Family, walk: Walk) -> Result<Option<Bytes>, EmitError> {
+        loop {
+            let pending = self.pending.of_mut(family);
+            if let Some(Batch { attributes, prefixes, .. }) = pending.gathering.take_closed() {
+                return self.announce(family, &attributes, prefixes);
+            }
+            let way = match walk {
+                Walk::First => &mut pending.first_walk,
+                Walk::Second => &mut pending.second_walk,
+            };
+            let Some(mut on_the_way) = *way else { return Ok(None) };
+            let mut full = None;
+            let mut is_through = true;
+            let mut passed = None;
+            for (prefix, attributes) in self.wanted.range(on_the_way.range()) {
+                passed = Some(*prefix);
+                let sendable = self.packer.judge(family, attributes).is_ok();
+                match walk {
+                    Walk::First => {
+                        self.passed_count += 1;
+                        self.unsendable_count += usize::from(!sendable);
+                    }
+                    Walk::Second if sendable => drop(self.held.insert(*prefix, Held::Outdated)),
+                    Walk::Second => {}
+                }
+                if !sendable {
+                    continue;
+                }
+                full = pending.gathering.add(*prefix, attributes, || self.packer.room_for_routes(family, attributes));
+                if full.is_some() || pending.gathering.is_closing() {
+                    is_through = false;
+                    break;
+                }
+            }
+            if let Some(passed) = passed {
+                on_the_way.pass(passed);
+            }
+            *way = if is_through { None } else { Some(on_the_way) };
+            if is_through {
+                pending.gathering.close();
+            }
+            if let Some(Batch { attributes, prefixes, .. }) = full {
+                return self.announce(family, &attributes, prefixes);
             }
         }
-        Ok(Some(message))
+    }
+
+    fn announce(
+        &mut self,
+        family: Family,
+        attributes: &RouteAttributes,
+        prefixes: Vec<IpNet>,
+    ) -> Result<Option<Bytes>, EmitError> {
+        // On a first walk nothing is held, and a million look-ups are saved.
+        let known = match self.held.is_empty() {
+            true => 0,
+            false => prefixes.iter().filter(|prefix| self.held.remove(prefix).is_some()).count(),
+        };
+        self.sent_count += prefixes.len() - known;
+        self.packer.announce(family, attributes, prefixes)
     }
 }
 
@@ -248,34 +391,43 @@ impl<T> ByFamily<T> {
 }
 
 impl Pending {
-    /// False where it was pending already.
-    fn announce(&mut self, prefix: IpNet, attributes: &Arc<RouteAttributes>) -> bool {
+    fn new(family: Family, packer: &Packer) -> Pending {
+        Pending {
+            first_walk: packer.carries(family).then_some(Way::through(family)),
+            second_walk: None,
+            gathering: Gathering::default(),
+            withdrawals: BTreeSet::new(),
+            announcements: BTreeMap::new(),
+            owes_end_of_rib: packer.negotiated(family),
+        }
+    }
+
+    fn announce(&mut self, prefix: IpNet, attributes: &Arc<RouteAttributes>) {
         match self.announcements.get_mut(attributes) {
-            Some(group) => group.insert(prefix),
-            None => {
-                self.announcements.insert(Arc::clone(attributes), BTreeSet::from([prefix]));
-                true
-            }
+            Some(group) => drop(group.insert(prefix)),
+            None => drop(self.announcements.insert(Arc::clone(attributes), BTreeSet::from([prefix]))),
         }
     }
 
     /// False where it was not pending.
     fn forget_announcement(&mut self, prefix: &IpNet, attributes: &Arc<RouteAttributes>) -> bool {
         let Some(group) = self.announcements.get_mut(attributes) else {
-            return false;
+            return self.gathering.remove(prefix, attributes);
         };
         let was_pending = group.remove(prefix);
         if group.is_empty() {
             self.announcements.remove(attributes);
         }
-        was_pending
+        was_pending || self.gathering.remove(prefix, attributes)
     }
 
+    /// Apart from what is ahead of a walk.
     fn is_empty(&self) -> bool {
-        self.withdrawals.is_empty() && self.announcements.is_empty()
+        self.withdrawals.is_empty() && self.announcements.is_empty() && self.gathering.len() == 0
     }
 
     fn len(&self) -> usize {
-        self.withdrawals.len() + self.announcements.values().map(BTreeSet::len).sum::<usize>()
+        let announcements = self.announcements.values().map(BTreeSet::len).sum::<usize>();
+        self.withdrawals.len() + announcements + self.gathering.len()
     }
 }

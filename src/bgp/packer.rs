@@ -50,12 +50,6 @@ enum Way {
     Multiprotocol(NextHop),
 }
 
-/// One message and the prefixes that went into it.
-pub(super) struct Packed {
-    pub(super) message: Bytes,
-    pub(super) prefixes: Vec<IpNet>,
-}
-
 /// What stays the same for all messages of a session.
 #[derive(Debug)]
 pub(super) struct Packer {
@@ -90,6 +84,11 @@ impl Packer {
         self.dialect.negotiated(AfiSafi::unicast(family))
     }
 
+    /// Whether any route of the family can be sent.
+    pub(super) fn carries(&self, family: Family) -> bool {
+        self.way(family).is_ok()
+    }
+
     fn way(&self, family: Family) -> Result<Way, Unsendable> {
         match family {
             Family::V4 => self.v4,
@@ -113,43 +112,62 @@ impl Packer {
     /// The peer could not tell one from the other.
     pub(super) fn says_the_same(&self, one: &RouteAttributes, other: &RouteAttributes) -> bool {
         let said = |route: &RouteAttributes| {
-            let RouteAttributes { local_preference, med, prepend, communities: _ } = *route;
+            let RouteAttributes { local_preference, med, prepend, endpoints, communities: _ } = *route;
             let preference = local_preference.unwrap_or(RouteAttributes::DEFAULT_LOCAL_PREFERENCE);
-            if self.dialect.internal { (med, preference, 0) } else { (med, 0, prepend) }
+            if self.dialect.internal { (med, endpoints, preference, 0) } else { (med, endpoints, 0, prepend) }
         };
         said(one) == said(other) && one.communities == other.communities
     }
 
-    /// Takes as many prefixes off `from` as one message holds. All of them must be of `family` and have been judged
-    /// sendable with these attributes, and there must be one. After an error the session must end: they are lost.
-    pub(super) fn announce(
+    /// Takes as many prefixes off `from` as one message with these attributes holds. All must be of `family`.
+    pub(super) fn take_announcements(
         &self,
         family: Family,
         attributes: &RouteAttributes,
         from: &mut BTreeSet<IpNet>,
-    ) -> Result<Option<Packed>, EmitError> {
+    ) -> Vec<IpNet> {
+        take(from, self.room_for_routes(family, attributes))
+    }
+
+    /// As [`Packer::take_announcements`], for prefixes to withdraw.
+    pub(super) fn take_withdrawals(&self, family: Family, from: &mut BTreeSet<IpNet>) -> Vec<IpNet> {
+        let room = self.way(family).map_or(0, |way| self.room(&withdrawal(family, way, Vec::new())));
+        take(from, room)
+    }
+
+    /// Octets that a message with these attributes has for its prefixes.
+    pub(super) fn room_for_routes(&self, family: Family, attributes: &RouteAttributes) -> usize {
+        self.way(family).map_or(0, |way| self.room(&self.announcement(family, way, attributes, Vec::new())))
+    }
+
+    /// The message that announces these prefixes. All of them must be of `family` and have been judged sendable with these
+    /// attributes, they must have been taken by the room there is for them, and there must be one. After an error the session must
+    /// end: they are lost.
+    pub(super) fn announce(
+        &self,
+        family: Family,
+        attributes: &RouteAttributes,
+        prefixes: Vec<IpNet>,
+    ) -> Result<Option<Bytes>, EmitError> {
         let Ok(way) = self.way(family) else {
             return Ok(None);
         };
-        let room = self.room(&self.announcement(family, way, attributes, Vec::new()));
-        let prefixes = take(from, room);
-        self.pack(self.announcement(family, way, attributes, prefixes.clone()), prefixes).map(Some)
+        let len = prefixes.len();
+        self.pack(self.announcement(family, way, attributes, prefixes), len).map(Some)
     }
 
     /// As [`Packer::announce`], for prefixes that the peer has.
-    pub(super) fn withdraw(&self, family: Family, from: &mut BTreeSet<IpNet>) -> Result<Option<Packed>, EmitError> {
+    pub(super) fn withdraw(&self, family: Family, prefixes: Vec<IpNet>) -> Result<Option<Bytes>, EmitError> {
         let Ok(way) = self.way(family) else {
             return Ok(None);
         };
-        let room = self.room(&withdrawal(family, way, Vec::new()));
-        let prefixes = take(from, room);
-        self.pack(withdrawal(family, way, prefixes.clone()), prefixes).map(Some)
+        let len = prefixes.len();
+        self.pack(withdrawal(family, way, prefixes), len).map(Some)
     }
 
     /// RFC 4724 §2.
     pub(super) fn end_of_rib(&self, family: Family) -> Result<Bytes, EmitError> {
-        let update = Update::end_of_rib(AfiSafi::unicast(family));
-        self.pack(update, Vec::new()).map(|packed| packed.message)
+        self.pack(Update::end_of_rib(AfiSafi::unicast(family)), 0)
     }
 
     /// Octets left for prefixes in an UPDATE that has none yet.
@@ -159,19 +177,19 @@ impl Packer {
         self.dialect.max_message_len.saturating_sub(taken)
     }
 
-    fn pack(&self, update: Update, prefixes: Vec<IpNet>) -> Result<Packed, EmitError> {
-        let mut out = BytesMut::new();
+    fn pack(&self, update: Update, prefix_count: usize) -> Result<Bytes, EmitError> {
+        /// Of a message with few prefixes; more than it takes does no harm.
+        const USUAL_LEN: usize = 256;
+        let len = if prefix_count < USUAL_LEN / 32 { USUAL_LEN } else { self.dialect.max_message_len };
+        let mut out = BytesMut::with_capacity(len);
         Message::Update(update).emit(&self.dialect, &mut out)?;
-        Ok(Packed { message: out.freeze(), prefixes })
+        Ok(out.freeze())
     }
 
     fn announcement(&self, family: Family, way: Way, route: &RouteAttributes, prefixes: Vec<IpNet>) -> Update {
-        let RouteAttributes { local_preference, med, prepend, communities } = route;
+        let RouteAttributes { local_preference, med, prepend, communities: _, endpoints: _ } = route;
         let internal = self.dialect.internal;
         let own = AsPathSegment { set: false, asns: vec![self.local_asn; 1 + usize::from(*prepend)] };
-        let mut communities = communities.clone();
-        communities.sort_unstable();
-        communities.dedup();
         let mut attributes = Attributes {
             origin: Some(Origin::Igp),
             // RFC 4271 §5.1.2: empty to an internal peer, else our own number in front.
@@ -180,7 +198,7 @@ impl Packer {
             med: *med,
             // RFC 4271 §5.1.5: always to internal peers, never to external ones.
             local_preference: internal.then(|| local_preference.unwrap_or(RouteAttributes::DEFAULT_LOCAL_PREFERENCE)),
-            communities,
+            communities: route.communities_from(self.local_asn),
             unknown: Vec::new(),
         };
         match way {

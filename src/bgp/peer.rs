@@ -10,7 +10,7 @@
 
 use std::future::{pending, poll_fn};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
@@ -27,16 +27,19 @@ use tracing::{debug, error, info, warn};
 use super::agreement::{Agreement, Terms};
 use super::collision::{Action, ConnectionId, Peering};
 use super::next_hop::next_hops;
-use super::outbox::{NextHops, Outbox, Routes};
+use super::outbox::{NextHops, Outbox, Routes, Unsendable};
 use super::refreshes::{RefreshStep, Refreshes};
 use super::session::{End, Phase};
+use super::tally::Tally;
 use super::transport::{Line, LineEvent, Route, describe};
-use super::wire::{Cease, Dialect, ExpectedAsn, Message, Notification, NotificationReason};
-use crate::address::ScopedAddress;
+use super::wire::{AfiSafi, Cease, Dialect, ExpectedAsn, Message, Notification, NotificationReason};
+use crate::address::{Family, ScopedAddress};
 use crate::clock;
 use crate::config;
 use crate::names::{InterfaceName, PeerName};
-use crate::world::{Fact, SessionReport, SessionState};
+use crate::world::{
+    Agreed, Capabilities, CarriedFamily, Fact, SessionDetail, SessionReport, SessionState, UnsendablePrefixes,
+};
 
 /// What the peer should be told, whole; newest wins.
 #[derive(Debug, Clone)]
@@ -89,6 +92,8 @@ pub(super) async fn run(
         orders: newest,
         farewells: JoinSet::new(),
         report: Report::new(now),
+        tally: Tally::default(),
+        router_id,
         warned: None,
         leaving: false,
         name,
@@ -143,6 +148,8 @@ struct PeerTask {
     orders: Orders,
     farewells: JoinSet<()>,
     report: Report,
+    tally: Tally,
+    router_id: Ipv4Addr,
     /// The failure that was logged last, until there is a session.
     warned: Option<Arc<str>>,
     /// What ends now is meant to.
@@ -154,12 +161,68 @@ struct Outbound {
     connection: ConnectionId,
     agreement: Agreement,
     local_address: IpAddr,
+    local: SocketAddr,
+    remote: Option<SocketAddr>,
+    capabilities: Capabilities,
     /// Those that the outbox writes.
     next_hops: NextHops,
-    /// Those that hold now: the outbox is exchanged for one that writes them as soon as it is idle.
+    /// Those that hold now: the outbox writes them, into every route once more, as soon as it is idle.
     newest_next_hops: NextHops,
     outbox: Outbox,
     refreshes: Refreshes,
+}
+
+impl Outbound {
+    /// What both sides hold to, for the report.
+    fn agreed(&self, router_id: Ipv4Addr) -> Agreed {
+        let Agreement { hold_time, keepalive_time, ipv4_unicast, ipv6_unicast, .. } = self.agreement;
+        let NextHops { v4, v6 } = self.next_hops;
+        let v6 = v6.map(|v6| IpAddr::V6(v6.global));
+        let v6_for_v4 = v6.filter(|_| self.agreement.ipv4_with_ipv6_next_hop);
+        let carried = |family, negotiated: bool, next_hop: Option<IpAddr>| CarriedFamily {
+            family,
+            next_hop: next_hop.filter(|_| negotiated),
+            unsendable: match (negotiated, next_hop) {
+                (false, _) => Some(Unsendable::NotNegotiated(AfiSafi::unicast(family)).to_string()),
+                (true, None) => Some(Unsendable::NoNextHop(AfiSafi::unicast(family)).to_string()),
+                (true, Some(_)) => None,
+            },
+        };
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Agreed {
+            local: self.local,
+            remote: self.remote,
+            local_asn: self.agreement.local_asn,
+            peer_asn: self.agreement.peer_asn,
+            local_router_id: router_id,
+            peer_router_id: self.agreement.peer_identifier,
+            hold_time_secs: hold_time.map(|time| time.as_secs()),
+            keepalive_time_millis: keepalive_time.map(millis),
+            max_message_len: self.agreement.max_message_len,
+            families: vec![
+                carried(Family::V4, ipv4_unicast, v4.map(IpAddr::V4).or(v6_for_v4)),
+                carried(Family::V6, ipv6_unicast, v6),
+            ],
+            capabilities: self.capabilities.clone(),
+        }
+    }
+
+    /// How many prefixes cannot be sent, by the reason.
+    fn unsendable(&self) -> Vec<UnsendablePrefixes> {
+        let mut all: Vec<(Unsendable, usize)> = Vec::new();
+        if self.outbox.unsendable_count() == 0 {
+            return Vec::new();
+        }
+        for (_, reason) in self.outbox.unsendable() {
+            match all.iter_mut().find(|(known, _)| *known == reason) {
+                Some((_, count)) => *count += 1,
+                None => all.push((reason, 1)),
+            }
+        }
+        let in_words =
+            |(reason, prefixes): (Unsendable, usize)| UnsendablePrefixes { reason: reason.to_string(), prefixes };
+        all.into_iter().map(in_words).collect()
+    }
 }
 
 impl PeerTask {
@@ -172,18 +235,23 @@ impl PeerTask {
                 return;
             }
             match outbound.outbox.poll_message() {
-                Ok(Some(message)) => line.queue_routes(message),
+                Ok(Some(message)) => {
+                    self.tally.sent.update += 1;
+                    line.queue_routes(message);
+                }
                 Ok(None) => {
                     let complete = self.orders.complete;
                     if let Some(step) = outbound.refreshes.poll_idle(&outbound.agreement, complete) {
                         let RefreshStep { mark, again } = step;
                         // Behind the routes, not before them as other control messages.
-                        mark.into_iter().for_each(|mark| line.queue_routes(octets(&mark)));
+                        mark.into_iter().for_each(|mark| {
+                            self.tally.note_sent(&mark);
+                            line.queue_routes(octets(&mark));
+                        });
                         again.into_iter().for_each(|family| outbound.outbox.refresh(family));
                     } else if outbound.next_hops != outbound.newest_next_hops {
-                        // The peer has all there is, so announcing it all again with the new next hops replaces every route.
                         outbound.next_hops = outbound.newest_next_hops;
-                        outbound.outbox = self.orders.outbox(&outbound.agreement, outbound.next_hops);
+                        outbound.outbox.change_next_hops(&outbound.agreement, outbound.next_hops);
                     } else {
                         return;
                     }
@@ -199,7 +267,10 @@ impl PeerTask {
     fn handle_event(&mut self, id: ConnectionId, event: LineEvent) {
         let now = clock::now();
         let actions = match event {
-            LineEvent::Frame(frame) => self.peering.handle_frame(id, &frame, now),
+            LineEvent::Frame(frame) => {
+                self.tally.note_frame(id, &frame);
+                self.peering.handle_frame(id, &frame, now)
+            }
             LineEvent::Malformed(error) => self.peering.handle_malformed(id, &error, now),
             LineEvent::Lost(how) => self.peering.handle_lost(id, how, now),
             LineEvent::Sent => return self.peering.handle_sent(id, now),
@@ -261,6 +332,7 @@ impl PeerTask {
                 }
                 Action::Send(id, message) => {
                     debug!(peer = %self.name, connection = %id, %message, "message queued");
+                    self.tally.note_sent(&message);
                     if let Some((_, line)) = self.lines.iter_mut().find(|(name, _)| *name == id) {
                         line.queue_control(octets(&message));
                     }
@@ -269,6 +341,7 @@ impl PeerTask {
                 Action::Up { connection, agreement } => self.begin(connection, agreement),
                 Action::Down { connection, end } => {
                     self.outbound = None;
+                    self.tally.note_end(&end, clock::wall_timestamp());
                     if self.leaving {
                         info!(peer = %self.name, %connection, reason = %end, "session closed");
                     } else {
@@ -276,7 +349,10 @@ impl PeerTask {
                     }
                     self.report.fail(end.to_string().into(), clock::now());
                 }
-                Action::Failed { connection, end } => self.note_failure(connection, &end),
+                Action::Failed { connection, end } => {
+                    self.tally.note_end(&end, clock::wall_timestamp());
+                    self.note_failure(connection, &end);
+                }
                 Action::Refresh { connection: _, family } => {
                     if let Some(outbound) = &mut self.outbound
                         && outbound.refreshes.ask(family)
@@ -294,8 +370,10 @@ impl PeerTask {
         }
         let Some(at) = self.lines.iter().position(|(id, _)| *id == connection) else { return };
         let (_, line) = self.lines.swap_remove(at);
+        self.tally.forget(connection);
         match last_word {
             Some(word) => {
+                self.tally.note_last_word(&word, clock::wall_timestamp());
                 self.farewells.spawn(line.say_farewell(octets(&Message::Notification(word))));
             }
             None => line.close(),
@@ -309,6 +387,9 @@ impl PeerTask {
         let Ok(local) = line.local_address() else { return };
         let local_address = local.ip();
         let next_hops = self.orders.next_hops(local_address, &self.route, &agreement);
+        let remote = line.peer_address().ok();
+        let capabilities = self.tally.capabilities(connection);
+        self.tally.times_established += 1;
         let outbox = self.orders.outbox(&agreement, next_hops);
         info!(
             peer = %self.name,
@@ -324,6 +405,9 @@ impl PeerTask {
             connection,
             agreement,
             local_address,
+            local,
+            remote,
+            capabilities,
             next_hops,
             newest_next_hops,
             outbox,
@@ -358,6 +442,8 @@ impl PeerTask {
         let numbers = Numbers {
             sent: outbound.map_or(0, |outbound| outbound.outbox.sent_count()),
             received: self.peering.received().prefixes,
+            pending: outbound.map_or(0, |outbound| outbound.outbox.pending_count()),
+            messages: self.tally.sent.total() + self.tally.received.total(),
             wanted: self.orders.routes.len(),
         };
         if self.report.observe(phase, numbers, clock::now()) {
@@ -367,6 +453,7 @@ impl PeerTask {
 
     fn report_now(&mut self) -> Fact {
         let outbound = self.outbound.as_ref();
+        let unsendable = outbound.map(Outbound::unsendable).unwrap_or_default();
         let report = SessionReport {
             state: state(self.report.phase),
             since: self.report.since,
@@ -376,8 +463,21 @@ impl PeerTask {
                 .and_then(|outbound| outbound.agreement.hold_time)
                 .and_then(|time| u16::try_from(time.as_secs()).ok()),
             prefixes_sent: self.report.numbers.sent,
-            prefixes_unsendable: outbound.map_or(0, |outbound| outbound.outbox.unsendable().count()),
+            prefixes_unsendable: outbound.map_or(0, |outbound| outbound.outbox.unsendable_count()),
             prefixes_received: self.report.numbers.received,
+            detail: SessionDetail {
+                agreed: outbound.map(|outbound| outbound.agreed(self.router_id)),
+                times_established: self.tally.times_established,
+                last_error_at: self.tally.last_error_at,
+                messages_sent: self.tally.sent,
+                messages_received: self.tally.received,
+                updates_malformed: self.peering.received().malformed,
+                notifications: self.tally.notifications(),
+                last_notification_sent: self.tally.last_sent.clone(),
+                last_notification_received: self.tally.last_received.clone(),
+                prefixes_pending: self.report.numbers.pending,
+                unsendable,
+            },
         };
         self.report.told(clock::now());
         Fact::Session(self.name.clone(), report)
@@ -411,6 +511,9 @@ struct Report {
 struct Numbers {
     sent: usize,
     received: u64,
+    pending: usize,
+    /// In both directions.
+    messages: u64,
     /// Not reported: when it changes, so may the number of prefixes that cannot be sent.
     wanted: usize,
 }

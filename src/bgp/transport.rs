@@ -245,6 +245,11 @@ impl Line {
         self.stream.local_addr()
     }
 
+    /// The peer's end of the connection.
+    pub fn peer_address(&self) -> io::Result<SocketAddr> {
+        self.stream.peer_addr()
+    }
+
     /// Queues a message that is not to wait behind routes. One that waits already in the same words is enough: keepalives do not pile
     /// up before a peer that does not read.
     pub fn queue_control(&mut self, message: Bytes) {

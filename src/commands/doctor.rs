@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Exit, Output, answer, ask};
+use super::{Exit, Output, query, show};
 use crate::agent::report::{Report, SCHEMA_VERSION};
 use crate::kernel::sysctl;
 use crate::names::InterfaceName;
@@ -29,7 +29,7 @@ struct Finding {
 
 pub fn doctor(socket: &Path, output: Output) -> Exit {
     let mut findings = Vec::new();
-    let announcing = match ask(socket) {
+    let announcing = match query::<Report>(socket, "/v1/status") {
         Ok(report) => {
             findings.extend(of_agent(&report));
             announcing_on(&report)
@@ -46,7 +46,7 @@ pub fn doctor(socket: &Path, output: Output) -> Exit {
     }));
     let found = !findings.is_empty();
     let examination = Examination { schema_version: SCHEMA_VERSION, findings };
-    match answer(output, &examination, |_wide| screen(&examination)) {
+    match show(output, &examination, |_wide| screen(&examination)) {
         Exit::Fine if found => Exit::Problem,
         exit => exit,
     }

@@ -1,5 +1,6 @@
 //! The verbs of the command line, one file each. Floor 4: the only place that prints.
 
+mod bgp;
 mod config;
 mod doctor;
 mod rbac;
@@ -11,10 +12,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::{SpanRound, Timestamp, Unit};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-use crate::agent::report::Report;
 use crate::api::client::{self, AskError};
+use crate::clock;
 
 /// How a command ended. Scripts rely on the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +61,9 @@ enum Verb {
     Run(run::Run),
     /// Show node, API server, pools, peers and addresses of the running agent
     Status(Output),
+    /// Show BGP peers and the routes they are sent
+    #[command(subcommand)]
+    Bgp(bgp::Bgp),
     /// Look for what is wrong with this host and the running agent, and say what to do
     Doctor(Output),
     /// Check or print a configuration
@@ -97,10 +103,9 @@ enum Format {
 }
 
 /// The verbs of the design that this version does not have.
-const NOT_AVAILABLE_YET: [&str; 18] = [
+const NOT_AVAILABLE_YET: [&str; 17] = [
     "explain",
     "get",
-    "bgp",
     "bfd",
     "l2",
     "drain",
@@ -125,6 +130,7 @@ pub fn dispatch(arguments: Arguments) -> Exit {
         Verb::Run(run) => run::run(run),
         Verb::Status(output) => status::status(&socket, output),
         Verb::Doctor(output) => doctor::doctor(&socket, output),
+        Verb::Bgp(verb) => bgp::bgp(&socket, verb),
         Verb::Config(config) => config::config(config),
         Verb::Rbac => rbac::rbac(),
         Verb::Other(words) => refuse(words.first().map_or("", String::as_str)),
@@ -140,43 +146,6 @@ fn refuse(verb: &str) -> Exit {
     Exit::Usage
 }
 
-/// Asks the running agent for its report.
-fn ask(socket: &Path) -> Result<Report, AskError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AskError::CannotStart)?;
-    runtime.block_on(client::report(socket))
-}
-
-/// Says why there is no answer.
-fn refused(error: &AskError) -> Exit {
-    eprintln!("crier: {error}");
-    match error {
-        AskError::NotReachable { .. } => Exit::NotReachable,
-        AskError::TimedOut { .. } => Exit::TimedOut,
-        AskError::CannotStart(_)
-        | AskError::Broken { .. }
-        | AskError::Refused { .. }
-        | AskError::OtherSchema { .. }
-        | AskError::Unreadable(_) => Exit::Problem,
-    }
-}
-
-/// Prints an answer as it was asked for; the screen is told whether to show everything.
-fn answer<T: Serialize>(output: Output, answer: &T, screen: impl FnOnce(bool) -> String) -> Exit {
-    let text = match output.format() {
-        Format::Table => Ok(screen(false)),
-        Format::Wide => Ok(screen(true)),
-        Format::Json => serde_json::to_string_pretty(answer).map(|json| json + "\n").map_err(|error| error.to_string()),
-        Format::Yaml => serde_saphyr::to_string(answer).map_err(|error| error.to_string()),
-    };
-    match text {
-        Ok(text) => print(&text),
-        Err(error) => {
-            eprintln!("crier: cannot print the answer: {error}");
-            Exit::Problem
-        }
-    }
-}
-
 /// Prints a text; a reader that went away, as `head` does, is no problem of ours.
 fn print(text: &str) -> Exit {
     use std::io::Write;
@@ -188,4 +157,62 @@ fn print(text: &str) -> Exit {
             Exit::Problem
         }
     }
+}
+
+/// Asks the agent for what is at a path.
+fn query<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, AskError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AskError::CannotStart)?;
+    runtime.block_on(client::ask(socket, path))
+}
+
+/// The same for verbs that have nothing to say without an answer: why there is none is said already, and this is the exit.
+fn ask<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, Exit> {
+    query(socket, path).map_err(|error| {
+        eprintln!("crier: {error}");
+        match error {
+            AskError::NotReachable { .. } => Exit::NotReachable,
+            AskError::TimedOut { .. } => Exit::TimedOut,
+            AskError::NotThere(_) => Exit::Usage,
+            AskError::CannotStart(_)
+            | AskError::Broken { .. }
+            | AskError::Refused { .. }
+            | AskError::OtherSchema { .. }
+            | AskError::Unreadable(_) => Exit::Problem,
+        }
+    })
+}
+
+/// Prints an answer as it was asked for; the table is made only where one is wanted, wide or not.
+fn show<T: Serialize>(output: Output, answer: &T, table: impl FnOnce(bool) -> String) -> Exit {
+    let failed = |error: &dyn std::fmt::Display| {
+        eprintln!("crier: cannot print the answer: {error}");
+        Exit::Problem
+    };
+    match output.format() {
+        Format::Table => print(&table(false)),
+        Format::Wide => print(&table(true)),
+        Format::Json => match serde_json::to_string_pretty(answer) {
+            Ok(json) => print(&(json + "\n")),
+            Err(error) => failed(&error),
+        },
+        Format::Yaml => match serde_saphyr::to_string(answer) {
+            Ok(yaml) => print(&yaml),
+            Err(error) => failed(&error),
+        },
+    }
+}
+
+/// How long ago, in the two largest units that say something.
+fn ago(then: Timestamp) -> String {
+    let Ok(now) = Timestamp::try_from(clock::wall()) else { return "-".to_owned() };
+    let smallest = if now.duration_since(then).as_secs() < 3600 { Unit::Second } else { Unit::Minute };
+    let round = SpanRound::new().largest(Unit::Hour).smallest(smallest);
+    match (now - then).round(round) {
+        Ok(span) => format!("{span:#}"),
+        Err(_) => "-".to_owned(),
+    }
+}
+
+fn join<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
 }

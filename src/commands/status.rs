@@ -3,17 +3,14 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use jiff::{SpanRound, Timestamp, Unit};
-
 use super::table::Table;
-use super::{Exit, Output, answer, ask, refused};
+use super::{Exit, Output, ago, ask, join, show};
 use crate::agent::report::{PoolReport, Report};
-use crate::clock;
 
 pub fn status(socket: &Path, output: Output) -> Exit {
-    match ask(socket) {
-        Ok(report) => answer(output, &report, |wide| screen(&report, wide)),
-        Err(error) => refused(&error),
+    match ask::<Report>(socket, "/v1/status") {
+        Ok(report) => show(output, &report, |wide| screen(&report, wide)),
+        Err(exit) => exit,
     }
 }
 
@@ -110,19 +107,4 @@ fn section(text: &mut String, table: &Table, empty: bool) {
 
 fn total(pool: &PoolReport) -> String {
     if pool.total == u64::MAX { "huge".to_owned() } else { pool.total.to_string() }
-}
-
-/// How long ago, in the two largest units that say something.
-fn ago(then: Timestamp) -> String {
-    let Ok(now) = Timestamp::try_from(clock::wall()) else { return "-".to_owned() };
-    let smallest = if now.duration_since(then).as_secs() < 3600 { Unit::Second } else { Unit::Minute };
-    let round = SpanRound::new().largest(Unit::Hour).smallest(smallest);
-    match (now - then).round(round) {
-        Ok(span) => format!("{span:#}"),
-        Err(_) => "-".to_owned(),
-    }
-}
-
-fn join<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
-    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
 }

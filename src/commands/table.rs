@@ -10,9 +10,25 @@ impl Table {
         Table { rows: vec![head.map(str::to_owned).to_vec()] }
     }
 
-    pub fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.to_vec());
+    /// For a table whose columns depend on what was asked for.
+    pub fn with_head(head: Vec<&str>) -> Table {
+        Table { rows: vec![head.into_iter().map(str::to_owned).collect()] }
     }
+
+    pub fn row<const N: usize>(&mut self, cells: [String; N]) {
+        self.cells(cells.to_vec());
+    }
+
+    /// A row of as many cells as the head has.
+    pub fn cells(&mut self, cells: Vec<String>) {
+        self.rows.push(cells.iter().map(|cell| printable(cell)).collect());
+    }
+}
+
+/// Text on one line and without anything that a terminal would obey: some of it comes from strangers.
+pub fn printable(text: &str) -> String {
+    let escape = |c: char| if c.is_control() { c.escape_default().collect() } else { c.to_string() };
+    text.chars().map(escape).collect()
 }
 
 impl std::fmt::Display for Table {
@@ -32,6 +48,13 @@ impl std::fmt::Display for Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stranger_in_a_cell_cannot_talk_to_the_terminal() {
+        let mut table = Table::new(["ERROR"]);
+        table.row(["bye\n\u{1b}[2Jä".to_owned()]);
+        assert_eq!(table.to_string(), "ERROR\nbye\\n\\u{1b}[2Jä\n");
+    }
 
     #[test]
     fn columns_line_up_and_lines_end_with_a_letter() {

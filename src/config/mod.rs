@@ -314,6 +314,8 @@ pub struct Advertisement {
     pub prepend: u8,
     /// Aliases resolved, sorted, without repetition.
     pub communities: Vec<Community>,
+    /// Weigh this node by its ready endpoints, under external traffic policy Local.
+    pub link_bandwidth: bool,
 }
 
 /// `[host]`

@@ -539,7 +539,7 @@ pub static SECTIONS: &[Section] = &[
             .trade("Each makes the route less wanted; some routers drop very long paths."),
             option(
                 "communities",
-                Kind::Texts("communities (64512:100, large:64512:1:2), well-known names and aliases"),
+                Kind::Texts("communities (64512:100, large:64512:1:2, rt:64512:100, ro:64512:100, ext:0x and 16 digits), well-known names and aliases"),
                 Texts(&[]),
                 "The communities on the routes.",
             ).shown("[\"64512:100\", \"large:64512:1:2\", \"no-advertise\", \"blue\"]"),
@@ -547,9 +547,9 @@ pub static SECTIONS: &[Section] = &[
                 "link-bandwidth",
                 Kind::Flag,
                 Flag(false),
-                "Tell routers to weigh nodes by their number of ready endpoints.",
+                "Tell routers to weigh nodes by their number of ready endpoints, under external traffic policy Local.",
             )
-            .not_yet_true("the link bandwidth community"),
+            .trade("Each endpoint that comes or goes is an UPDATE; only routers that balance by link bandwidth heed it."),
         ],
     ),
     Section {

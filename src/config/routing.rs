@@ -350,6 +350,7 @@ fn advertisement(
         med: section.number("med"),
         prepend: section.number("prepend")?,
         communities,
+        link_bandwidth: section.flag("link-bandwidth"),
     })
 }
 
@@ -360,7 +361,8 @@ fn community(text: &str, aliases: &Aliases) -> Result<Community, Problem> {
     text.parse().map_err(|_| match text.contains(':') {
         true => Problem::new(
             format!("{} is no community", written(text)),
-            "write 64512:100 with numbers up to 65535, or large:64512:1:2 with numbers up to 4294967295",
+            "write 64512:100 with numbers up to 65535, large:64512:1:2 with numbers up to 4294967295, rt:64512:100, \
+             ro:64512:100, or ext:0x and 16 hexadecimal digits",
         ),
         false => {
             let known: Vec<&str> = aliases.keys().map(String::as_str).chain(WELL_KNOWN.map(|(name, _)| name)).collect();

@@ -205,6 +205,7 @@ impl Page {
             med,
             prepend,
             communities,
+            link_bandwidth,
         } = advertisement;
         self.section("[[bgp.advertisement]]");
         self.texts("pools", pools);
@@ -217,6 +218,7 @@ impl Page {
         self.plain_if("med", *med);
         self.plain("prepend", prepend);
         self.texts("communities", communities);
+        self.plain("link-bandwidth", link_bandwidth);
     }
 }
 

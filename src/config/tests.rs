@@ -199,6 +199,7 @@ fn defaults_are_those_that_the_table_names() {
                 med: None,
                 prepend: 0,
                 communities: vec![],
+                link_bandwidth: false,
             }],
         },
         host: Host { manage_sysctls: false },
@@ -477,6 +478,7 @@ proptest! {
                 med: None,
                 prepend: small % 65,
                 communities: vec!["64512:1".parse().unwrap(), "large:1:2:3".parse().unwrap()],
+                link_bandwidth: small % 2 == 0,
             });
         }
         let shown = show(&config);

@@ -7,6 +7,7 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 
+use crate::address::Family;
 use crate::k8s::raw::{Kind, Object, Unreadable};
 use crate::k8s::service::object_key;
 use crate::names::{NodeName, ObjectKey};
@@ -18,6 +19,8 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// What is read of an EndpointSlice.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct EndpointSliceFields {
+    #[serde(default, rename = "addressType")]
+    address_type: Option<String>,
     #[serde(default)]
     endpoints: Option<Vec<Endpoint>>,
 }
@@ -40,9 +43,12 @@ impl Endpoint {
     /// Ready, where unknown counts as ready (so the API says), or still serving while it terminates.
     fn is_serving(&self) -> bool {
         let conditions = self.conditions.as_ref();
-        let ready = conditions.and_then(|conditions| conditions.ready).unwrap_or(true);
         let serving = conditions.and_then(|conditions| conditions.serving).unwrap_or(false);
-        ready || serving
+        self.is_ready() || serving
+    }
+
+    fn is_ready(&self) -> bool {
+        self.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
     }
 }
 
@@ -51,7 +57,7 @@ impl Kind for EndpointSliceFields {
     const VERSION: &'static str = "v1";
     const KIND: &'static str = "EndpointSlice";
     const PLURAL: &'static str = "endpointslices";
-    const FIELDS: &'static [&'static str] = &["endpoints"];
+    const FIELDS: &'static [&'static str] = &["addressType", "endpoints"];
 
     type Scope = NamespaceResourceScope;
     type Key = ObjectKey;
@@ -76,23 +82,34 @@ impl Kind for EndpointSliceFields {
 
 /// The serving endpoints by node; `None` for a slice that belongs to no Service.
 ///
-/// Gap (dual stack): a Service of both families has a slice for each, so a pod counts in both. Whether a node serves at
-/// all does not depend on it.
+/// A Service of both families has a slice for each, so a pod counts in both: whoever counts pods asks for one family.
 pub fn endpoint_slice(object: &Object<EndpointSliceFields>) -> Result<Option<world::EndpointSlice>, Unreadable> {
-    let EndpointSliceFields { endpoints } = object.readable()?;
+    let EndpointSliceFields { address_type, endpoints } = object.readable()?;
     let key = object_key(&object.metadata);
     let service = object.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME));
     let Some(service) = service.filter(|name| !name.is_empty()) else { return Ok(None) };
     let mut serving: BTreeMap<NodeName, u32> = BTreeMap::new();
+    let mut ready: BTreeMap<NodeName, u32> = BTreeMap::new();
     let mut serving_without_node = 0;
     for endpoint in endpoints.iter().flatten().filter(|endpoint| endpoint.is_serving()) {
         match endpoint.node_name.as_deref().filter(|name| !name.is_empty()) {
-            Some(node) => *serving.entry(NodeName::from(node)).or_default() += 1,
+            Some(node) => {
+                let node = NodeName::from(node);
+                if endpoint.is_ready() {
+                    *ready.entry(node.clone()).or_default() += 1;
+                }
+                *serving.entry(node).or_default() += 1;
+            }
             None => serving_without_node += 1,
         }
     }
     let service = ObjectKey { namespace: key.namespace, name: service.as_str().into() };
-    Ok(Some(world::EndpointSlice { service, serving, serving_without_node }))
+    let family = match address_type.as_deref() {
+        Some("IPv4") => Some(Family::V4),
+        Some("IPv6") => Some(Family::V6),
+        Some(_) | None => None,
+    };
+    Ok(Some(world::EndpointSlice { service, family, ready, serving, serving_without_node }))
 }
 
 #[cfg(test)]
@@ -141,6 +158,7 @@ ports:
         assert_eq!(slice.service.to_string(), "shop/web");
         assert_eq!(slice.serving, [(NodeName::from("node-a"), 2)].into(), "node-b has nothing ready");
         assert_eq!(slice.serving_without_node, 0);
+        assert_eq!(slice.family, Some(Family::V4));
     }
 
     #[test]
@@ -159,6 +177,15 @@ ports:
             assert_eq!(!slice.serving.is_empty(), serves, "conditions {conditions}");
         }
         assert_eq!(of_web("[{nodeName: a}]").serving.len(), 1, "no conditions at all is ready");
+    }
+
+    #[test]
+    fn one_that_terminates_serves_but_is_not_ready() {
+        let slice = of_web(
+            "[{nodeName: a, conditions: {ready: true}}, {nodeName: a, conditions: {ready: false, serving: true}}]",
+        );
+        assert_eq!(slice.serving, [(NodeName::from("a"), 2)].into());
+        assert_eq!(slice.ready, [(NodeName::from("a"), 1)].into());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{NodeName, PeerName, PoolName};
@@ -70,4 +71,24 @@ pub struct BgpVerdict {
     /// The peers that this node announces the address to.
     pub peers: Vec<PeerName>,
     pub reason: Reason,
+    /// The routes that carry the address, each with the peers that get it.
+    #[serde(default)]
+    pub routes: Vec<Carrier>,
+    /// What of the advertisements could not be done, while the routes above are announced.
+    #[serde(default)]
+    pub notes: Vec<Reason>,
+}
+
+/// A route that this node announces for an address: the address alone, or an aggregate around it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Carrier {
+    pub prefix: IpNet,
+    pub peers: Vec<PeerName>,
+}
+
+impl BgpVerdict {
+    /// Advertisements that say different things of one route: only the operator can say which is meant.
+    pub fn dispute(&self) -> Option<&Reason> {
+        self.notes.iter().find(|note| matches!(note, Reason::AdvertisementsDisagree { .. }))
+    }
 }

@@ -87,6 +87,7 @@ impl Ground {
                 med: it.med,
                 prepend: it.prepend,
                 communities: it.communities.clone(),
+                endpoints: None,
             }),
             peers: peers
                 .iter()

@@ -2,7 +2,7 @@
 //! and so the one place that names reasons.
 //! Floor 1. `judge` reads; the planner keeps.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -12,9 +12,10 @@ use crate::address::{Family, host_prefix};
 use crate::config::{Config, L2, Pool, Source};
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::plan::allocate::{Applicant, Book, allocate, may_keep, pool_of};
-use crate::plan::decision::{Allocation, Announcement, BgpVerdict, Decision, Held, L2Verdict};
+use crate::plan::decision::{Allocation, Announcement, BgpVerdict, Carrier, Decision, Held, L2Verdict};
 use crate::plan::elect::{Electorate, elect};
 use crate::plan::ground::{Ground, L2Ground, describe_interfaces};
+use crate::plan::join;
 use crate::reason::Reason;
 use crate::route::RouteAttributes;
 use crate::world::{Endpoints, Service, TrafficPolicy, World};
@@ -43,8 +44,18 @@ pub struct Verdict {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Work {
     pub l2: Vec<(IpAddr, Arc<BTreeSet<InterfaceName>>)>,
-    pub routes: Vec<(PeerName, IpNet, Arc<RouteAttributes>)>,
+    pub routes: Vec<Contribution>,
     pub bind: Vec<(IpAddr, InterfaceName)>,
+}
+
+/// What one advertisement says of one route, on behalf of a Service.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Contribution {
+    pub peer: PeerName,
+    pub prefix: IpNet,
+    /// Which `[[bgp.advertisement]]` it is, counted from 0: where two disagree, the first in the file counts.
+    pub advertisement: usize,
+    pub attributes: Arc<RouteAttributes>,
 }
 
 impl Court<'_> {
@@ -86,8 +97,11 @@ impl Court<'_> {
         let confirmed = |held: &&Held| self.config.is_standalone() || service.ingress.contains(&held.address);
         let endpoints = self.world.endpoints(key);
         let mut work = Work::default();
-        let announcements =
-            allocation.held.iter().filter(confirmed).map(|held| self.announce(service, &endpoints, held, &mut work));
+        let announcements = allocation
+            .held
+            .iter()
+            .filter(confirmed)
+            .map(|held| self.announce(key, service, &endpoints, held, &mut work));
         let announcements = announcements.collect();
         Verdict { decision: Decision { allocation, announcements }, work, assigned, status }
     }
@@ -188,9 +202,16 @@ impl Court<'_> {
         }
     }
 
-    fn announce(&self, service: &Service, endpoints: &Endpoints, held: &Held, work: &mut Work) -> Announcement {
+    fn announce(
+        &self,
+        key: &ObjectKey,
+        service: &Service,
+        endpoints: &Endpoints,
+        held: &Held,
+        work: &mut Work,
+    ) -> Announcement {
         let l2 = self.judge_l2(service, endpoints, held, work);
-        let bgp = self.judge_bgp(service, endpoints, held, work);
+        let bgp = self.judge_bgp(key, service, endpoints, held, work);
         let pool = self.config.pools.iter().find(|pool| pool.name == held.pool);
         if let Some(link) = pool.and_then(|pool| pool.bind.as_ref())
             && (l2.announced || !bgp.peers.is_empty())
@@ -246,9 +267,17 @@ impl Court<'_> {
         owned(true, Reason::Announced)
     }
 
-    fn judge_bgp(&self, service: &Service, endpoints: &Endpoints, held: &Held, work: &mut Work) -> BgpVerdict {
-        let refused = |reason| BgpVerdict { peers: Vec::new(), reason };
-        let covering = self.config.bgp.advertisements.iter().zip(&self.ground.advertisements).filter(|(it, _)| {
+    fn judge_bgp(
+        &self,
+        key: &ObjectKey,
+        service: &Service,
+        endpoints: &Endpoints,
+        held: &Held,
+        work: &mut Work,
+    ) -> BgpVerdict {
+        let refused = |reason| BgpVerdict { peers: Vec::new(), reason, routes: Vec::new(), notes: Vec::new() };
+        let advertisements = self.config.bgp.advertisements.iter().zip(&self.ground.advertisements).enumerate();
+        let covering = advertisements.filter(|(_, (it, _))| {
             (it.pools.is_empty() || it.pools.contains(&held.pool))
                 && it.service_selector.as_ref().is_none_or(|selector| selector.matches(&service.labels))
         });
@@ -259,33 +288,79 @@ impl Court<'_> {
         if let Some(reason) = &self.ground.bgp_exclusion {
             return refused(reason.clone());
         }
-        if !covering.iter().any(|(_, ground)| ground.selected) {
+        if !covering.iter().any(|(_, (_, ground))| ground.selected) {
             return refused(Reason::NodeNotSelected);
         }
         if endpoints.is_empty() {
             return refused(Reason::NoEndpoints);
         }
-        if service.external_traffic_policy == TrafficPolicy::Local && !endpoints.by_node.contains_key(self.me) {
+        let local = service.external_traffic_policy == TrafficPolicy::Local;
+        if local && !endpoints.by_node.contains_key(self.me) {
             let nameless = endpoints.by_node.is_empty();
             return refused(if nameless { Reason::EndpointsNameNoNode } else { Reason::NoLocalEndpoint });
         }
         let mut peers = BTreeSet::new();
-        for (advertisement, ground) in covering.iter().filter(|(_, ground)| ground.selected) {
-            let length = match Family::of(held.address) {
+        let mut routes: BTreeMap<IpNet, BTreeSet<PeerName>> = BTreeMap::new();
+        let mut notes = Vec::new();
+        let family = Family::of(held.address);
+        let given_before = work.routes.len();
+        for (number, (advertisement, ground)) in covering.iter().filter(|(_, (_, ground))| ground.selected) {
+            let length = match family {
                 Family::V4 => advertisement.aggregation_length,
                 Family::V6 => advertisement.aggregation_length_v6,
             };
             // The configuration was checked: the length fits the family.
             let prefix = IpNet::new(held.address, length).unwrap_or_else(|_| host_prefix(held.address)).trunc();
+            let attributes = match advertisement.link_bandwidth {
+                true if local => {
+                    let endpoints = Some(self.world.endpoints_on(self.me, key, family));
+                    Arc::new(RouteAttributes { endpoints, ..RouteAttributes::clone(&ground.attributes) })
+                }
+                true if !notes.contains(&Reason::LinkBandwidthNeedsLocal) => {
+                    notes.push(Reason::LinkBandwidthNeedsLocal);
+                    ground.attributes.clone()
+                }
+                true | false => ground.attributes.clone(),
+            };
             for peer in &ground.peers {
                 peers.insert(peer.clone());
-                work.routes.push((peer.clone(), prefix, ground.attributes.clone()));
+                routes.entry(prefix).or_default().insert(peer.clone());
+                let (peer, attributes) = (peer.clone(), attributes.clone());
+                work.routes.push(Contribution { peer, prefix, advertisement: *number, attributes });
             }
         }
         if peers.is_empty() {
             return refused(Reason::NoPeer);
         }
-        BgpVerdict { peers: peers.into_iter().collect(), reason: Reason::Announced }
+        notes.extend(self.disputes(&work.routes[given_before..]));
+        let carrier =
+            |(prefix, peers): (IpNet, BTreeSet<PeerName>)| Carrier { prefix, peers: peers.into_iter().collect() };
+        BgpVerdict {
+            peers: peers.into_iter().collect(),
+            reason: Reason::Announced,
+            routes: routes.into_iter().map(carrier).collect(),
+            notes,
+        }
+    }
+
+    /// Where the advertisements of one Service cannot be joined.
+    fn disputes(&self, given: &[Contribution]) -> Vec<Reason> {
+        let mut disputes = Vec::new();
+        for (place, first) in given.iter().enumerate() {
+            let (peer, prefix) = (&first.peer, first.prefix);
+            let same = |other: &&Contribution| other.peer == *peer && other.prefix == prefix;
+            // Most routes are given once. Of several, the first goes through them all.
+            if given.len() == 1 || given[..place].iter().any(|other| same(&other)) {
+                continue;
+            }
+            let all: Vec<_> = given[place..].iter().filter(same).map(|it| (it.advertisement, &it.attributes)).collect();
+            let internal = self.ground.peers.iter().any(|it| it.name == *peer && join::is_internal(it));
+            for join::Dispute { key, kept, ignored } in join::disputes(&all, internal) {
+                let (peer, key) = (peer.clone(), key.to_owned());
+                disputes.push(Reason::AdvertisementsDisagree { prefix, peer, key, kept, ignored });
+            }
+        }
+        disputes
     }
 }
 

@@ -2,12 +2,13 @@
 //!
 //! [`Planner`] keeps the World and the Plan and re-judges what a fact touched; [`judge`] decides about one Service;
 //! [`allocate`] finds addresses; [`elect`] names the node that answers on the link; [`ground`] is what all decisions
-//! of a turn stand on; [`slice`] is what the actuators get.
+//! of a turn stand on; [`join`] makes one route of what several say about it; [`slice`] is what the actuators get.
 
 pub mod allocate;
 pub mod decision;
 pub mod elect;
 pub mod ground;
+pub mod join;
 pub mod judge;
 mod planner;
 mod reach;

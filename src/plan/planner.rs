@@ -18,7 +18,8 @@ use crate::names::{NodeName, ObjectKey, PeerName};
 use crate::plan::allocate::{Book, pool_of};
 use crate::plan::decision::{Announcement, Decision};
 use crate::plan::ground::{self, Ground};
-use crate::plan::judge::{Court, Verdict, Work};
+use crate::plan::join::{Contributions, Dispute, disputes_of, is_internal, join};
+use crate::plan::judge::{Contribution, Court, Verdict, Work};
 use crate::plan::reach;
 use crate::plan::slice::{BgpSlice, BindSlice, L2Slice, Notice, PeerSlice, ServiceStatus, StatusSlice};
 use crate::reason::Reason;
@@ -31,6 +32,8 @@ pub struct Plan {
     pub decisions: OrdMap<ObjectKey, Arc<Decision>>,
     pub l2: L2Slice,
     pub bgp: BgpSlice,
+    /// Routes about which advertisements say what cannot be joined.
+    pub disputes: OrdMap<(PeerName, IpNet), Arc<Vec<Dispute>>>,
     pub bind: BindSlice,
     pub status: StatusSlice,
 }
@@ -43,13 +46,12 @@ pub struct Change {
     pub after: Option<Arc<Decision>>,
 }
 
-/// What each Service says about one prefix; several times where several advertisements cover it.
-type Contributions = BTreeMap<ObjectKey, Vec<Arc<RouteAttributes>>>;
-
 /// The outcome of a turn.
 #[derive(Debug, Default)]
 pub struct Turn {
     pub changes: Vec<Change>,
+    /// Routes about which advertisements have begun to disagree in this turn; the Plan holds the dispute.
+    pub disputed: Vec<(PeerName, IpNet)>,
     /// Which slices are not what they were before the turn.
     pub moved: Moved,
 }
@@ -75,6 +77,8 @@ pub struct Planner {
     work: BTreeMap<ObjectKey, Work>,
     /// Who contributes what to a route: several Services meet in one where prefixes are aggregated.
     routes: BTreeMap<(PeerName, IpNet), Contributions>,
+    shared: Shared,
+    disputed: Vec<(PeerName, IpNet)>,
     to_judge: BTreeSet<ObjectKey>,
     ground_moved: bool,
     peers_moved: bool,
@@ -94,6 +98,8 @@ impl Planner {
             moved: Moved::default(),
             work: BTreeMap::new(),
             routes: BTreeMap::new(),
+            shared: Shared::default(),
+            disputed: Vec::new(),
             to_judge: BTreeSet::new(),
             ground_moved: true,
             peers_moved: false,
@@ -161,7 +167,7 @@ impl Planner {
         while let Some(key) = self.to_judge.pop_first() {
             changes.extend(self.judge(&key, now));
         }
-        Turn { changes, moved: std::mem::take(&mut self.moved) }
+        Turn { changes, disputed: std::mem::take(&mut self.disputed), moved: std::mem::take(&mut self.moved) }
     }
 
     /// Nothing is decided on half a picture: a route that is missing because its Service was not told yet would be
@@ -280,7 +286,20 @@ impl Planner {
 
     fn routes_of(&self, peer: &PeerName) -> OrdMap<IpNet, Arc<RouteAttributes>> {
         let of_peer = self.routes.iter().filter(|((name, _), _)| name == peer);
-        of_peer.filter_map(|((_, prefix), given)| Some((*prefix, merge(given)?))).collect()
+        of_peer.filter_map(|((_, prefix), given)| Some((*prefix, join(given)?))).collect()
+    }
+
+    fn note_disputes(&mut self, route: &(PeerName, IpNet)) {
+        let internal = self.ground.peers.iter().any(|peer| peer.name == route.0 && is_internal(peer));
+        let found = self.routes.get(route).map(|given| disputes_of(given, internal)).unwrap_or_default();
+        if found.is_empty() {
+            self.plan.disputes.remove(route);
+            return;
+        }
+        if self.plan.disputes.get(route).map(|known| &**known) != Some(&found) {
+            self.plan.disputes.insert(route.clone(), Arc::new(found));
+            self.disputed.push(route.clone());
+        }
     }
 
     fn put_status(&mut self, key: &ObjectKey, service: &Service, decision: &Decision, write: Option<Vec<IpAddr>>) {
@@ -319,23 +338,26 @@ impl Planner {
         self.plan.l2.addresses.extend(work.l2);
         self.plan.bind.addresses.extend(work.bind);
         let mut moved = BTreeSet::new();
-        for (peer, prefix, _) in before.routes {
+        for Contribution { peer, prefix, .. } in before.routes {
             let route = (peer, prefix);
             if let Some(given) = self.routes.get_mut(&route) {
                 given.remove(key);
             }
             moved.insert(route);
         }
-        for (peer, prefix, attributes) in work.routes {
+        for Contribution { peer, prefix, advertisement, attributes } in work.routes {
             let route = (peer, prefix);
-            self.routes.entry(route.clone()).or_default().entry(key.clone()).or_default().push(attributes);
+            let attributes = self.shared.share(attributes);
+            let given = self.routes.entry(route.clone()).or_default().entry(key.clone()).or_default();
+            given.push((advertisement, attributes));
             moved.insert(route);
         }
         for route in moved {
-            let merged = self.routes.get(&route).and_then(merge);
+            let merged = self.routes.get(&route).and_then(join).map(|attributes| self.shared.share(attributes));
             if merged.is_none() {
                 self.routes.remove(&route);
             }
+            self.note_disputes(&route);
             let (name, prefix) = route;
             let Some(peer) = self.plan.bgp.peers.get_mut(&name) else { continue };
             match merged {
@@ -351,22 +373,30 @@ impl Planner {
     }
 }
 
-/// One route from all that Services and advertisements say about its prefix: communities are united; of the rest the
-/// first word counts, in the order of the Services' names and of the configuration.
-fn merge(given: &Contributions) -> Option<Arc<RouteAttributes>> {
-    let mut all = given.values().flatten();
-    let first = all.next()?;
-    let mut merged = first.clone();
-    for other in all.filter(|other| **other != *first) {
-        let merged = Arc::make_mut(&mut merged);
-        merged.local_preference = merged.local_preference.or(other.local_preference);
-        merged.med = merged.med.or(other.med);
-        merged.communities.extend(other.communities.iter().copied());
-        merged.communities.sort();
-        merged.communities.dedup();
-    }
-    Some(merged)
+/// One `Arc` for each value, so that routes that are worth the same share it.
+#[derive(Debug, Default)]
+struct Shared {
+    known: BTreeSet<Arc<RouteAttributes>>,
+    /// How many there may be before those that nobody uses any more are looked for.
+    limit: usize,
 }
+
+impl Shared {
+    fn share(&mut self, attributes: Arc<RouteAttributes>) -> Arc<RouteAttributes> {
+        if let Some(known) = self.known.get(&attributes) {
+            return known.clone();
+        }
+        if self.known.len() >= self.limit {
+            self.known.retain(|known| Arc::strong_count(known) > 1);
+            self.limit = self.known.len().max(LEAST_SHARED) * 2;
+        }
+        self.known.insert(attributes.clone());
+        attributes
+    }
+}
+
+/// So few are not worth looking through.
+const LEAST_SHARED: usize = 64;
 
 /// The Event that tells a user how the Service stands. Reasons of Events are words that people filter by.
 fn notice(service: &Service, decision: &Decision) -> Option<Notice> {
@@ -384,6 +414,9 @@ fn notice(service: &Service, decision: &Decision) -> Option<Notice> {
         Reason::Assigned { .. } => {
             if decision.announcements.iter().any(Announcement::lacks_node_names) {
                 return warning("NotAnnounced", &Reason::EndpointsNameNoNode);
+            }
+            if let Some(dispute) = decision.announcements.iter().find_map(|it| it.bgp.dispute()) {
+                return warning("AdvertisementsDisagree", dispute);
             }
             let message = allocation.reason.to_string();
             Some(Notice { warning: false, reason: "IPAllocated".to_owned(), message })

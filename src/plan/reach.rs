@@ -99,7 +99,7 @@ mod tests {
 
     use super::*;
     use crate::config::PeerAsn;
-    use crate::world::{DefaultRoute, Fact, SessionReport};
+    use crate::world::{DefaultRoute, Fact, SessionDetail, SessionReport};
 
     const ETH0: u32 = 2;
     const A: &str = "fe80::a";
@@ -161,6 +161,7 @@ mod tests {
             prefixes_sent: 0,
             prefixes_unsendable: 0,
             prefixes_received: 0,
+            detail: SessionDetail::default(),
         };
         Fact::Session("tor".into(), report)
     }

@@ -15,6 +15,8 @@ use crate::world::{
     EndpointSlice, Fact, FamilyPolicy, Link, Listing, Node, Request, RequestError, Service, TrafficPolicy,
 };
 
+mod advertisements;
+
 /// A planner with the facts of a small cluster, and the verbs of the stories.
 struct Story {
     planner: Planner,
@@ -67,6 +69,7 @@ fn advertisement() -> Advertisement {
         med: None,
         prepend: 0,
         communities: Vec::new(),
+        link_bandwidth: false,
     }
 }
 
@@ -200,7 +203,13 @@ impl Story {
 
     fn endpoints(&mut self, name: &str, nodes: &[&str]) {
         let serving = nodes.iter().map(|name| (NodeName::from(*name), 1)).collect();
-        let slice = EndpointSlice { service: key(name), serving, serving_without_node: 0 };
+        let slice = EndpointSlice {
+            service: key(name),
+            family: None,
+            ready: Default::default(),
+            serving,
+            serving_without_node: 0,
+        };
         self.tell(Fact::EndpointSlice(key(&format!("{name}-1")), Some(Arc::new(slice))));
         self.turn();
     }
@@ -521,7 +530,13 @@ fn endpoints_that_name_no_node_are_told_to_the_user_under_local() {
     let mut story = Story::begin(configuration());
     story.put("web", Service { external_traffic_policy: TrafficPolicy::Local, ..service() });
     story.confirm("web");
-    let slice = EndpointSlice { service: key("web"), serving: Default::default(), serving_without_node: 2 };
+    let slice = EndpointSlice {
+        service: key("web"),
+        family: None,
+        ready: Default::default(),
+        serving: Default::default(),
+        serving_without_node: 2,
+    };
     story.tell(Fact::EndpointSlice(key("web-1"), Some(Arc::new(slice))));
     story.turn();
     let announcement = &story.decision("web").announcements[0];
@@ -736,7 +751,13 @@ fn the_plan_is_the_same_in_whatever_order_the_facts_come() {
         let ingress = vec![format!("192.168.35.{}", 100 + index).parse().unwrap()];
         facts.push(Fact::Service(key(name), Some(Arc::new(Service { ingress, ..service() }))));
         let serving = [(NodeName::from(["a", "b", "c", "a"][index]), 1)].into();
-        let slice = EndpointSlice { service: key(name), serving, serving_without_node: 0 };
+        let slice = EndpointSlice {
+            service: key(name),
+            family: None,
+            ready: Default::default(),
+            serving,
+            serving_without_node: 0,
+        };
         facts.push(Fact::EndpointSlice(key(&format!("{name}-x")), Some(Arc::new(slice))));
     }
     facts.push(Fact::Node("b".into(), Some(Arc::new(node(&[(Node::EXCLUDE_LABEL, "true")])))));

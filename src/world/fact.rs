@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DefaultRoute, EndpointSlice, HostProblem, Link, Node, Service};
+use super::{DefaultRoute, EndpointSlice, HostProblem, Link, Node, Service, SessionDetail};
 use crate::names::{NamespaceName, NodeName, ObjectKey, PeerName};
 use crate::selector::Labels;
 
@@ -91,6 +91,8 @@ pub struct SessionReport {
     pub prefixes_unsendable: usize,
     /// Prefixes that the peer announced to us; decoded, counted, dropped.
     pub prefixes_received: u64,
+    #[serde(default)]
+    pub detail: SessionDetail,
 }
 
 /// The states of RFC 4271 §8.2.2.

@@ -3,11 +3,16 @@
 
 mod fact;
 mod objects;
+mod session;
 mod sum;
 
 pub use fact::{ApiServer, Fact, Listing, SessionReport, SessionState};
 pub use objects::{
     DefaultRoute, EndpointSlice, FamilyPolicy, HostProblem, Link, Node, Request, RequestError, Service, ServicePort,
     TrafficPolicy,
+};
+pub use session::{
+    Agreed, Capabilities, CarriedFamily, Direction, LastNotification, MessageCounts, NotificationCount, SessionDetail,
+    UnsendablePrefixes,
 };
 pub use sum::{Endpoints, ListedKinds, Touched, World};

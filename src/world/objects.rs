@@ -81,6 +81,12 @@ pub enum RequestError {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointSlice {
     pub service: ObjectKey,
+    /// Of the endpoints' addresses; `None` where they are names.
+    #[serde(default)]
+    pub family: Option<Family>,
+    /// Endpoints that are ready, by the node they name: all in `serving` but those that terminate.
+    #[serde(default)]
+    pub ready: BTreeMap<NodeName, u32>,
     /// Endpoints that are ready, or still serving while they terminate, by the node they name.
     pub serving: BTreeMap<NodeName, u32>,
     /// Serving endpoints that name no node: good for external traffic policy Cluster, useless for Local.

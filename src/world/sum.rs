@@ -11,6 +11,7 @@ use super::{
     ApiServer, DefaultRoute, EndpointSlice, Fact, HostProblem, Link, Listing, Node, Service, SessionReport,
     SessionState,
 };
+use crate::address::Family;
 use crate::names::{NamespaceName, NodeName, ObjectKey, PeerName};
 use crate::selector::Labels;
 
@@ -191,6 +192,19 @@ impl World {
             endpoints.without_node += slice.serving_without_node;
         }
         endpoints
+    }
+
+    /// How many endpoints of one family a node has that take new connections: the ready ones, or while there is none of
+    /// those the ones that still serve, as kube-proxy does it.
+    pub fn endpoints_on(&self, node: &NodeName, service: &ObjectKey, family: Family) -> u32 {
+        let keys = self.slices_of.get(service).into_iter().flatten();
+        let slices = keys.filter_map(|key| self.endpoint_slices.get(key));
+        let slices = slices.filter(|slice| slice.family.is_none_or(|of| of == family));
+        let (ready, serving) = slices.fold((0_u32, 0_u32), |(ready, serving), slice| {
+            let count = |of: &BTreeMap<NodeName, u32>| of.get(node).copied().unwrap_or(0);
+            (ready.saturating_add(count(&slice.ready)), serving.saturating_add(count(&slice.serving)))
+        });
+        if ready > 0 { ready } else { serving }
     }
 
     /// The facts that make a World like this one, objects only: what is kept on disk for a start without API server.

@@ -137,11 +137,15 @@ struct Script {
 impl Script {
     /// Dials the speaker. A small `receive_buffer` makes the window close early.
     async fn dial(to: SocketAddr, receive_buffer: Option<u32>) -> Script {
+        Script::dial_from("127.0.0.9", to, receive_buffer).await
+    }
+
+    async fn dial_from(source: &str, to: SocketAddr, receive_buffer: Option<u32>) -> Script {
         let socket = TcpSocket::new_v4().unwrap();
         if let Some(octets) = receive_buffer {
             socket.set_recv_buffer_size(octets).unwrap();
         }
-        socket.bind("127.0.0.9:0".parse().unwrap()).unwrap();
+        socket.bind(SocketAddr::new(source.parse().unwrap(), 0)).unwrap();
         let stream = socket.connect(to).await.expect("the speaker listens");
         stream.set_nodelay(true).unwrap();
         Script { stream, inbox: BytesMut::new(), rib: BTreeMap::new(), ends_of_rib: Vec::new(), announcements: 0 }
@@ -327,6 +331,39 @@ async fn x9_x11_a_peer_that_stops_reading_ends_with_exactly_what_is_wanted_when_
     let most = 10_000 + 5_000 + 500;
     assert!(script.announcements <= most, "{} announcements: at most once more for each changed", script.announcements);
     bench.stop("done").await;
+}
+
+#[tokio::test]
+async fn x9_a_peer_that_stops_reading_keeps_no_other_peer_waiting() {
+    let (bench, address) = against_a_script(routes(10_000, 0), |_| {});
+    bench.slices.send_modify(|slice| {
+        let script = slice.peers.get(&PeerName::from("script")).expect("the one peer");
+        let mut settings = config::Peer::clone(&script.settings);
+        settings.name = "other".into();
+        let address = ScopedAddress { ip: "127.0.0.8".parse().unwrap(), interface: None };
+        settings.address = PeerAddress::Fixed(address.clone());
+        let other = PeerSlice { settings: Arc::new(settings), address: Ok(address), routes: script.routes.clone() };
+        slice.peers.insert("other".into(), other);
+    });
+    let mut silent = Script::dial(address, Some(4096)).await;
+    silent.establish(90).await;
+    let mut other = Script::dial_from("127.0.0.8", address, None).await;
+    other.establish(90).await;
+    other.read_until("the other has all", |other| other.rib.len() == 10_000 && other.ends_of_rib.len() == 2).await;
+    // What changes reaches the one that reads, and waits for the one that does not.
+    for med in 1..=5 {
+        let wanted = routes(10, med).union(routes(10_000, 0));
+        bench.slices.send_modify(|slice| {
+            let peers: Vec<_> = slice.peers.values().cloned().collect();
+            for peer in peers {
+                slice.peers.insert(peer.settings.name.clone(), PeerSlice { routes: wanted.clone(), ..peer });
+            }
+        });
+        other.read_until("the other has the change", |other| other.has_exactly(&wanted)).await;
+    }
+    let wanted = routes(10, 5).union(routes(10_000, 0));
+    silent.read_until("the silent one reads again", |silent| silent.has_exactly(&wanted)).await;
+    assert!(silent.announcements <= 10_000 + 10, "{} announcements", silent.announcements);
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ pub struct Attributes {
     pub next_hop: Option<Ipv4Addr>,
     pub med: Option<u32>,
     pub local_preference: Option<u32>,
-    /// COMMUNITIES and LARGE_COMMUNITIES together; sorted and without repetition once parsed.
+    /// COMMUNITIES, LARGE_COMMUNITIES and EXTENDED_COMMUNITIES together; sorted and without repetition once parsed.
     pub communities: Vec<Community>,
     /// Optional transitive attributes that crier does not know; ascending by code once parsed.
     pub unknown: Vec<UnknownAttribute>,
@@ -229,16 +229,21 @@ impl Attributes {
         if let Some(preference) = local_preference {
             push(WELL_KNOWN, AttributeCode::LOCAL_PREF, &preference.to_be_bytes());
         }
-        let (mut standard, mut large) = (BytesMut::new(), BytesMut::new());
+        let (mut standard, mut large, mut extended) = (BytesMut::new(), BytesMut::new(), BytesMut::new());
         for community in communities {
             match community {
                 Community::Standard(value) => standard.put_u32(*value),
                 Community::Large { global, local1, local2 } => {
                     [global, local1, local2].into_iter().for_each(|part| large.put_u32(*part));
                 }
+                Community::Extended(value) => extended.put_u64(*value),
             }
         }
-        for (code, value) in [(AttributeCode::COMMUNITIES, standard), (AttributeCode::LARGE_COMMUNITIES, large)] {
+        for (code, value) in [
+            (AttributeCode::COMMUNITIES, standard),
+            (AttributeCode::LARGE_COMMUNITIES, large),
+            (AttributeCode::EXTENDED_COMMUNITIES, extended),
+        ] {
             if !value.is_empty() {
                 push(OPTIONAL_TRANSITIVE, code, &value);
             }

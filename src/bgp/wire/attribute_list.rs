@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use nom::Parser;
 use nom::combinator::all_consuming;
 use nom::multi::{length_data, many0};
-use nom::number::complete::{be_u8, be_u16, be_u32};
+use nom::number::complete::{be_u8, be_u16, be_u32, be_u64};
 
 use super::attribute::{EXTENDED_LENGTH, Heard, Length, OPTIONAL, OPTIONAL_TRANSITIVE, TRANSITIVE, WELL_KNOWN};
 use super::dialect::AsnWidth;
@@ -200,6 +200,11 @@ impl<'d> AttributeList<'d> {
                     local2,
                 });
                 let communities = all_consuming(many0(large)).parse(value);
+                attributes.communities.extend(communities.into_iter().flat_map(|(_, all)| all));
+            }
+            AttributeCode::EXTENDED_COMMUNITIES => {
+                let extended = be_u64::<_, ()>.map(Community::Extended);
+                let communities = all_consuming(many0(extended)).parse(value);
                 attributes.communities.extend(communities.into_iter().flat_map(|(_, all)| all));
             }
             AttributeCode::MP_REACH_NLRI => match MpReach::parse(value, self.dialect)? {

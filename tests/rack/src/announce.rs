@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crier::bgp::speaker;
 use crier::bgp::transport::{Listen, Listeners};
-use crier::config::load;
+use crier::config::{PeerAddress, load};
 use crier::plan::slice::{BgpSlice, PeerSlice};
 use crier::route::RouteAttributes;
 use imbl::OrdMap;
@@ -38,12 +38,16 @@ async fn announce(file: &Path, first: Ipv4Addr, count: u32) -> Result<(), String
             (IpNet::V4(Ipv4Net::from(Ipv4Addr::from_bits(first.to_bits() + number))), Arc::clone(&attributes))
         })
         .collect();
-    let peers = bgp
-        .peers
-        .into_iter()
-        .map(|settings| (settings.name.clone(), PeerSlice { settings: Arc::new(settings), routes: routes.clone() }));
+    let peers = bgp.peers.into_iter().map(|settings| {
+        let name = settings.name.clone();
+        let PeerAddress::Fixed(address) = settings.address.clone() else {
+            return Err(format!("{name}: a peer that has to be found has no address here"));
+        };
+        Ok((name, PeerSlice { settings: Arc::new(settings), address: Ok(address), routes: routes.clone() }))
+    });
+    let peers = peers.collect::<Result<_, _>>()?;
     let router_id = Some(Ipv4Addr::new(192, 0, 2, 11));
-    let slice = BgpSlice { router_id, complete: true, peers: peers.collect(), ..BgpSlice::default() };
+    let slice = BgpSlice { router_id, complete: true, peers, ..BgpSlice::default() };
     let (_slices, newest) = watch::channel(slice);
     let (facts, mut told) = mpsc::channel(64);
     tokio::spawn(async move { while told.recv().await.is_some() {} });

@@ -1,10 +1,12 @@
 //! `crier-rack`: the rack's own command. `serve` is what the rack starts as a backend; `doctor` tells what this machine
 //! lacks for the system tests; `stand` builds a site to look around in; `demo` tells crier's main job while
-//! it happens; `announce` is its speaker with routes made up; `bench` measures it.
+//! it happens; `announce` is its speaker with routes made up; `bench` measures it, and `bench dump` what announcing many
+//! routes takes (`speak` is crier in there).
 
 mod announce;
 mod bench;
 mod demo;
+mod dump;
 mod failover;
 
 use std::process::ExitCode;
@@ -26,6 +28,12 @@ fn main() -> ExitCode {
         ["announce", file, first, count] => match (first.parse(), count.parse()) {
             (Ok(first), Ok(count)) => announce::run(file, first, count),
             (Err(_), _) | (_, Err(_)) => usage(),
+        },
+        ["bench", "dump"] => dump::run(false),
+        ["bench", "dump", "--quick"] => dump::run(true),
+        ["speak", routes, sets, peers] => match (routes.parse(), sets.parse(), peers.parse()) {
+            (Ok(routes), Ok(sets), Ok(peers)) => dump::speak::run(routes, sets, peers),
+            _ => usage(),
         },
         ["demo"] => demo::run(),
         _ => usage(),
@@ -85,7 +93,7 @@ fn stand(nodes: u16) -> ExitCode {
 
 fn usage() -> ExitCode {
     eprintln!(
-        "usage: crier-rack bench\n       crier-rack bench failover [RUNS [WORD]]\n       crier-rack demo\n       crier-rack doctor\n       crier-rack stand NODES\n       crier-rack serve NAME PORT..."
+        "usage: crier-rack bench\n       crier-rack bench dump [--quick]\n       crier-rack bench failover [RUNS [WORD]]\n       crier-rack demo\n       crier-rack doctor\n       crier-rack stand NODES\n       crier-rack serve NAME PORT..."
     );
     ExitCode::from(2)
 }

@@ -59,6 +59,12 @@ impl Rack {
         self.shared.folder()
     }
 
+    /// Writes a file of that name into the rack's folder and returns its path.
+    #[track_caller]
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        self.shared.write(name, text)
+    }
+
     /// A new network namespace with only `lo` in it, up. It forwards nothing yet.
     #[track_caller]
     pub fn namespace(&self, name: &str) -> Namespace {

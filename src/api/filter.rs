@@ -1,0 +1,94 @@
+//! Which routes or peers a command asks for, as the query of its request: written by the client, read by the server.
+//! Floor 4.
+
+use ipnet::IpNet;
+
+use crate::agent::bgp_report::RoutesFilter;
+use crate::names::PeerName;
+
+/// What the query says makes no sense.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    #[error("\"{0}\" is nothing that can be asked for here")]
+    UnknownKey(String),
+    #[error("\"{0}\" is no prefix")]
+    NoPrefix(String),
+    #[error("\"{0}\" is not percent-encoded UTF-8")]
+    Encoding(String),
+}
+
+/// The query with its question mark; nothing where everything is asked for.
+pub fn write(filter: &RoutesFilter) -> String {
+    let RoutesFilter { peer, prefix } = filter;
+    let peer = peer.as_ref().map(|peer| format!("peer={}", encoded(peer.as_str())));
+    let prefix = prefix.as_ref().map(|prefix| format!("prefix={}", encoded(&prefix.to_string())));
+    let parts: Vec<String> = peer.into_iter().chain(prefix).collect();
+    if parts.is_empty() { String::new() } else { format!("?{}", parts.join("&")) }
+}
+
+/// Reads what [`write`] wrote.
+pub fn read(query: Option<&str>) -> Result<RoutesFilter, QueryError> {
+    let mut filter = RoutesFilter::default();
+    for part in query.unwrap_or_default().split('&').filter(|part| !part.is_empty()) {
+        let (key, value) = part.split_once('=').unwrap_or((part, ""));
+        let value = decoded(value).ok_or_else(|| QueryError::Encoding(value.to_owned()))?;
+        match key {
+            "peer" => filter.peer = Some(PeerName::from(value)),
+            "prefix" => match value.parse::<IpNet>() {
+                Ok(prefix) => filter.prefix = Some(prefix),
+                Err(_) => return Err(QueryError::NoPrefix(value)),
+            },
+            key => return Err(QueryError::UnknownKey(key.to_owned())),
+        }
+    }
+    Ok(filter)
+}
+
+/// RFC 3986 §2: everything but the unreserved characters as octets.
+fn encoded(text: &str) -> String {
+    let octet = |octet: u8| match octet {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(octet).to_string(),
+        octet => format!("%{octet:02X}"),
+    };
+    text.bytes().map(octet).collect()
+}
+
+fn decoded(text: &str) -> Option<String> {
+    let mut octets = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, behind)) = rest.split_first() {
+        rest = behind;
+        if *first != b'%' {
+            octets.push(*first);
+            continue;
+        }
+        let digits =
+            std::str::from_utf8(rest.get(..2)?).ok().filter(|two| two.bytes().all(|it| it.is_ascii_hexdigit()))?;
+        octets.push(u8::from_str_radix(digits, 16).ok()?);
+        rest = &rest[2..];
+    }
+    String::from_utf8(octets).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_reads_back_as_it_was_written() {
+        let names = [None, Some("tor"), Some("eth0.100 & more=%41/ä")];
+        let prefixes = [None, Some("192.0.2.1/32"), Some("2001:db8::/64")];
+        for (peer, prefix) in names.into_iter().flat_map(|name| prefixes.map(|prefix| (name, prefix))) {
+            let filter = RoutesFilter { peer: peer.map(PeerName::from), prefix: prefix.map(|it| it.parse().unwrap()) };
+            let query = write(&filter);
+            assert_eq!(read(query.strip_prefix('?')).expect("it reads"), filter, "{query}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_its_name() {
+        for query in ["colour=red", "prefix=everything", "prefix=192.0.2.0", "peer=%4", "peer=%+1", "peer=%ff"] {
+            assert!(read(Some(query)).is_err(), "{query} is refused");
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Routes on their way from the wanted map into messages: gathered by what is said about them until a message is full.
+//! Floor 1. Which routes are gathered, and what becomes of one that changes meanwhile, is the outbox's business.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::wire::emitted_prefix_len;
+use crate::address::Family;
+use crate::route::RouteAttributes;
+
+/// Prefixes that are gathered before all messages are closed, full or not. It bounds the time until the first message and what a
+/// table without two routes alike costs, and lets up to this many divided by a message's prefixes attribute sets fill every message,
+/// however they are mixed.
+pub(super) const MOST_GATHERED: usize = 1 << 17;
+
+/// A way through one family of the wanted map, in the order of its prefixes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Way {
+    from: Bound<IpNet>,
+    to: Bound<IpNet>,
+}
+
+impl Way {
+    pub(super) fn through(family: Family) -> Way {
+        let v6 = IpNet::V6(Ipv6Net::default());
+        match family {
+            Family::V4 => Way { from: Bound::Included(IpNet::V4(Ipv4Net::default())), to: Bound::Excluded(v6) },
+            Family::V6 => Way { from: Bound::Included(v6), to: Bound::Unbounded },
+        }
+    }
+
+    pub(super) fn range(&self) -> (Bound<IpNet>, Bound<IpNet>) {
+        (self.from, self.to)
+    }
+
+    /// Goes on behind this prefix.
+    pub(super) fn pass(&mut self, prefix: IpNet) {
+        self.from = Bound::Excluded(prefix);
+    }
+
+    /// Whether a prefix of the family was not passed yet.
+    pub(super) fn is_ahead(&self, prefix: &IpNet) -> bool {
+        match &self.from {
+            Bound::Included(first) => prefix >= first,
+            Bound::Excluded(passed) => prefix > passed,
+            Bound::Unbounded => true,
+        }
+    }
+
+    /// The way from the family's first prefix to the last that this one has passed; `None` where that is none.
+    pub(super) fn passed(&self, family: Family) -> Option<Way> {
+        match self.from {
+            Bound::Excluded(passed) => Some(Way { to: Bound::Included(passed), ..Way::through(family) }),
+            Bound::Included(_) | Bound::Unbounded => None,
+        }
+    }
+}
+
+/// Prefixes for one message with what is said about all of them.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) attributes: Arc<RouteAttributes>,
+    /// In ascending order.
+    pub(super) prefixes: Vec<IpNet>,
+    /// Octets that the prefixes take, and that a message has for them.
+    octets: usize,
+    room: usize,
+}
+
+/// The messages that are being filled, one for each attribute set.
+#[derive(Debug, Default)]
+pub(super) struct Gathering {
+    batches: Vec<Batch>,
+    by_attributes: BTreeMap<Arc<RouteAttributes>, usize>,
+    /// The batch that took the last route: where neighbours are alike, as they mostly are, nothing is looked up.
+    last: usize,
+    prefix_count: usize,
+    /// Every batch is to leave as it is.
+    closing: bool,
+}
+
+impl Gathering {
+    /// Takes one route in. Where its message is full, the message's batch comes out, and the route is the first of the next.
+    ///
+    /// Prefixes must come in ascending order from one [`Gathering::close`] to the next. `room` is asked for once for each
+    /// attribute set: the octets that its messages have for prefixes.
+    pub(super) fn add(
+        &mut self,
+        prefix: IpNet,
+        attributes: &Arc<RouteAttributes>,
+        room: impl FnOnce() -> usize,
+    ) -> Option<Batch> {
+        let at = match self.batches.get(self.last) {
+            Some(batch) if Arc::ptr_eq(&batch.attributes, attributes) => self.last,
+            _ => self.find_or_open(attributes, room),
+        };
+        self.last = at;
+        let batch = self.batches.get_mut(at)?;
+        let len = emitted_prefix_len(&prefix);
+        if batch.octets + len <= batch.room {
+            batch.octets += len;
+            batch.prefixes.push(prefix);
+            self.prefix_count += 1;
+            self.closing = self.prefix_count >= MOST_GATHERED;
+            return None;
+        }
+        let mut prefixes = Vec::with_capacity(batch.prefixes.len());
+        prefixes.push(prefix);
+        let next = Batch { attributes: Arc::clone(attributes), prefixes, octets: len, room: batch.room };
+        let full = std::mem::replace(batch, next);
+        self.prefix_count = self.prefix_count + 1 - full.prefixes.len();
+        Some(full)
+    }
+
+    fn find_or_open(&mut self, attributes: &Arc<RouteAttributes>, room: impl FnOnce() -> usize) -> usize {
+        if let Some(at) = self.by_attributes.get(attributes) {
+            return *at;
+        }
+        let at = self.batches.len();
+        let attributes = Arc::clone(attributes);
+        self.by_attributes.insert(Arc::clone(&attributes), at);
+        self.batches.push(Batch { attributes, prefixes: Vec::new(), octets: 0, room: room() });
+        at
+    }
+
+    /// Takes a route out again. False where it was not gathered.
+    pub(super) fn remove(&mut self, prefix: &IpNet, attributes: &Arc<RouteAttributes>) -> bool {
+        let at = self.by_attributes.get(attributes).copied();
+        let Some(batch) = at.and_then(|at| self.batches.get_mut(at)) else { return false };
+        let Ok(place) = batch.prefixes.binary_search(prefix) else { return false };
+        batch.prefixes.remove(place);
+        batch.octets -= emitted_prefix_len(prefix);
+        self.prefix_count -= 1;
+        true
+    }
+
+    /// No more routes come: what is gathered is to leave.
+    pub(super) fn close(&mut self) {
+        self.closing = true;
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing
+    }
+
+    /// The next batch of those that are to leave. Once it has answered `None`, routes can be added again.
+    pub(super) fn take_closed(&mut self) -> Option<Batch> {
+        while self.closing {
+            match self.batches.pop() {
+                Some(batch) => {
+                    self.by_attributes.remove(&batch.attributes);
+                    self.prefix_count -= batch.prefixes.len();
+                    // All of its routes may have been taken out again.
+                    if !batch.prefixes.is_empty() {
+                        return Some(batch);
+                    }
+                }
+                None => self.closing = false,
+            }
+        }
+        None
+    }
+
+    /// Prefixes that are gathered.
+    pub(super) fn len(&self) -> usize {
+        self.prefix_count
+    }
+}

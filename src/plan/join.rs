@@ -1,0 +1,85 @@
+//! One route out of all that advertisements and Services say about its prefix to one peer.
+//! Floor 1. Communities are united and endpoints added up; of the rest the first in the file counts, and where a later
+//! one says something else that is a dispute, which an operator has to settle.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::config::{self, PeerAsn};
+use crate::names::ObjectKey;
+use crate::route::RouteAttributes;
+
+/// What each Service says about one route, by the number of the `[[bgp.advertisement]]` that says it. Never empty lists.
+pub type Contributions = BTreeMap<ObjectKey, Vec<(usize, Arc<RouteAttributes>)>>;
+
+/// Two advertisements that cannot both be obeyed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dispute {
+    /// The key of the configuration: `local-preference`, `med` or `prepend`.
+    pub key: &'static str,
+    /// As the first in the file says.
+    pub kept: u32,
+    pub ignored: u32,
+}
+
+/// Both ends are of one AS, as far as the configuration says: LOCAL_PREF is sent, and nothing is prepended.
+pub fn is_internal(peer: &config::Peer) -> bool {
+    match peer.asn {
+        PeerAsn::Is(asn) => asn == peer.local_asn,
+        PeerAsn::Internal => true,
+        PeerAsn::External => false,
+    }
+}
+
+/// The route; `None` where nobody says anything. One that is said once only is handed on, not copied.
+pub fn join(given: &Contributions) -> Option<Arc<RouteAttributes>> {
+    let mut all: Vec<_> = given.values().flatten().map(|(number, attributes)| (*number, attributes)).collect();
+    all.sort_by_key(|(number, _)| *number);
+    let (_, first) = *all.first()?;
+    if all.len() == 1 {
+        return Some(first.clone());
+    }
+    let mut joined = first.clone();
+    for (_, other) in all.iter().filter(|(_, other)| *other != first) {
+        let joined = Arc::make_mut(&mut joined);
+        joined.local_preference = joined.local_preference.or(other.local_preference);
+        joined.med = joined.med.or(other.med);
+        joined.prepend = if joined.prepend == 0 { other.prepend } else { joined.prepend };
+        joined.communities.extend(other.communities.iter().copied());
+        joined.communities.sort_unstable();
+        joined.communities.dedup();
+    }
+    // Several advertisements of one Service speak of the same endpoints.
+    let of_service = |said: &Vec<(usize, Arc<RouteAttributes>)>| said.iter().filter_map(|(_, it)| it.endpoints).max();
+    let endpoints = given.values().filter_map(of_service).reduce(u32::saturating_add);
+    if joined.endpoints != endpoints {
+        Arc::make_mut(&mut joined).endpoints = endpoints;
+    }
+    Some(joined)
+}
+
+/// What cannot be joined, each key once. What a session of this kind does not send is no matter of dispute.
+pub fn disputes(all: &[(usize, &Arc<RouteAttributes>)], internal: bool) -> Vec<Dispute> {
+    if all.iter().all(|(_, attributes)| *attributes == all[0].1) {
+        return Vec::new();
+    }
+    type Said = fn(&RouteAttributes) -> Option<u32>;
+    let local_preference: (&str, Said) = ("local-preference", |it| it.local_preference);
+    let prepend: (&str, Said) = ("prepend", |it| (it.prepend > 0).then(|| u32::from(it.prepend)));
+    let med: (&str, Said) = ("med", |it| it.med);
+    let mut all = all.to_vec();
+    all.sort_by_key(|(number, _)| *number);
+    let keys = [if internal { local_preference } else { prepend }, med];
+    let dispute = |(key, said): (&'static str, Said)| {
+        let mut values = all.iter().filter_map(|(_, attributes)| said(attributes));
+        let kept = values.next()?;
+        values.find(|other| *other != kept).map(|ignored| Dispute { key, kept, ignored })
+    };
+    keys.into_iter().filter_map(dispute).collect()
+}
+
+/// [`disputes`] of a whole route.
+pub fn disputes_of(given: &Contributions, internal: bool) -> Vec<Dispute> {
+    let all: Vec<_> = given.values().flatten().map(|(number, attributes)| (*number, attributes)).collect();
+    if all.len() < 2 { Vec::new() } else { disputes(&all, internal) }
+}

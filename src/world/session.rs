@@ -1,0 +1,133 @@
+//! What a BGP session tells of itself beyond its state: the rest of [`super::SessionReport`], as commands and metrics show
+//! it. Floor 1. No decision reads it, so it may change as often as it likes.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::address::Family;
+
+/// Counters run from the start of the agent, over all connections of the peer; the rest is of the session that stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SessionDetail {
+    /// Only while the session is established.
+    pub agreed: Option<Agreed>,
+    /// How often the session was established.
+    pub times_established: u64,
+    pub last_error_at: Option<Timestamp>,
+    pub messages_sent: MessageCounts,
+    pub messages_received: MessageCounts,
+    /// UPDATEs of this session in which something was wrong that RFC 7606 lets a session survive.
+    pub updates_malformed: u64,
+    pub notifications: Vec<NotificationCount>,
+    /// The last one of each direction that was not about two connections at once, which is nobody's error.
+    pub last_notification_sent: Option<LastNotification>,
+    pub last_notification_received: Option<LastNotification>,
+    /// Prefixes that are still to be announced, announced again, or withdrawn.
+    pub prefixes_pending: usize,
+    /// Why prefixes cannot be sent in this session, each reason with how many there are.
+    pub unsendable: Vec<UnsendablePrefixes>,
+}
+
+/// What both sides hold to while the session is established.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agreed {
+    /// Our end of the connection, and the peer's.
+    pub local: SocketAddr,
+    pub remote: Option<SocketAddr>,
+    pub local_asn: u32,
+    pub peer_asn: u32,
+    pub local_router_id: Ipv4Addr,
+    pub peer_router_id: Ipv4Addr,
+    /// `None`: neither a hold timer nor keepalives.
+    pub hold_time_secs: Option<u64>,
+    pub keepalive_time_millis: Option<u64>,
+    /// Octets, header included.
+    pub max_message_len: usize,
+    /// IPv4 and IPv6, carried or not.
+    pub families: Vec<CarriedFamily>,
+    pub capabilities: Capabilities,
+}
+
+/// How routes of one family travel in a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CarriedFamily {
+    pub family: Family,
+    /// The next hop that the peer is told.
+    pub next_hop: Option<IpAddr>,
+    /// Why there is none, so that no route of the family can be sent.
+    pub unsendable: Option<String>,
+}
+
+/// The capabilities of both OPENs, in words.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capabilities {
+    pub sent: Vec<String>,
+    pub received: Vec<String>,
+    /// Those that count, because both sides have them.
+    pub agreed: Vec<String>,
+}
+
+/// Messages by their type.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MessageCounts {
+    pub open: u64,
+    pub update: u64,
+    pub notification: u64,
+    pub keepalive: u64,
+    pub route_refresh: u64,
+}
+
+impl MessageCounts {
+    /// Each type by its name, as the metrics label it.
+    pub fn by_type(&self) -> [(&'static str, u64); 5] {
+        let MessageCounts { open, update, notification, keepalive, route_refresh } = *self;
+        [
+            ("open", open),
+            ("update", update),
+            ("notification", notification),
+            ("keepalive", keepalive),
+            ("route-refresh", route_refresh),
+        ]
+    }
+
+    pub fn total(&self) -> u64 {
+        self.by_type().into_iter().map(|(_, count)| count).sum()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direction {
+    Sent,
+    Received,
+}
+
+/// NOTIFICATIONs of one kind; those without a name in any RFC are counted together, as 0/0.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotificationCount {
+    pub direction: Direction,
+    pub code: u8,
+    pub subcode: u8,
+    pub count: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastNotification {
+    pub at: Timestamp,
+    pub code: u8,
+    pub subcode: u8,
+    /// The names that the RFCs give code and subcode, with both numbers.
+    pub name: String,
+    /// The shutdown communication (RFC 9003), fit for a terminal: what is not printable is escaped.
+    pub text: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnsendablePrefixes {
+    pub reason: String,
+    pub prefixes: usize,
+}

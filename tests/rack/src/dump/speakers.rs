@@ -1,0 +1,269 @@
+//! The speakers of the dump bench, each with a table of host routes that alternate between attribute sets, all waiting to be dialled.
+
+use std::fmt::Write;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use nix::unistd::Pid;
+use rack::{Process, millis, rest, secs};
+
+use super::{FIRST_ROUTE, Lab, PATIENCE, PEER_ASN, SPEAKER, SPEAKER_ASN, peer_address, sink};
+
+/// The AS and the address of the one that feeds GoBGP.
+const FEEDER_ASN: u16 = 64514;
+const FEEDER: u8 = 9;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    Crier,
+    Bird,
+    Frr,
+    OpenBgpd,
+    GoBgp,
+}
+
+/// A running speaker.
+pub struct Speaker {
+    process: Process,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 5] = [Kind::Crier, Kind::Bird, Kind::Frr, Kind::OpenBgpd, Kind::GoBgp];
+
+    /// Whether this machine has it; a line on standard error tells what it lacks.
+    pub fn look(self) -> bool {
+        let path = match self {
+            Kind::Crier => return true,
+            Kind::Bird => "/usr/sbin/bird",
+            Kind::Frr => "/usr/lib/frr/bgpd",
+            Kind::OpenBgpd => "/usr/sbin/bgpd",
+            Kind::GoBgp => "/usr/bin/gobgpd",
+        };
+        let found = Path::new(path).exists();
+        if !found {
+            eprintln!("{self:?} is left out: there is no {path}");
+        }
+        found
+    }
+
+    /// GoBGP takes half a minute and 1.6 GiB for a million.
+    pub fn can(self, routes: u32) -> bool {
+        self != Kind::GoBgp || routes < 1_000_000
+    }
+
+    /// Starts it with its table. It may still be loading when this returns.
+    pub fn start(self, lab: &Lab, routes: u32, sets: u32, peers: u8) -> Speaker {
+        let peers = 1..=peers;
+        let process = match self {
+            Kind::Crier => {
+                let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
+                let words = [routes.to_string(), sets.to_string(), peers.end().to_string()];
+                command.arg("speak").args(words);
+                lab.node.start("crier", command)
+            }
+            Kind::Bird => {
+                let mut text = format!("router id {SPEAKER};\nprotocol device {{}}\nprotocol static {{ ipv4;\n");
+                for number in 0..routes {
+                    let communities = communities(number % sets)
+                        .map(|(high, low)| format!("bgp_community.add(({high},{low}));"))
+                        .concat();
+                    let _ = writeln!(text, "route {}/32 blackhole {{ {communities} }};", route(number));
+                }
+                text += "}\n";
+                for peer in peers {
+                    let _ = writeln!(
+                        text,
+                        "protocol bgp peer{peer} {{ local {SPEAKER} as {SPEAKER_ASN}; neighbor {} as {PEER_ASN}; passive on; \
+                         error wait time 1, 1; error forget time 1; ipv4 {{ import none; export where source = RTS_STATIC; }}; }}",
+                        peer_address(peer)
+                    );
+                }
+                let mut command = Command::new("/usr/sbin/bird");
+                command.arg("-f").arg("-c").arg(lab.rack.write("bird.conf", &text));
+                command
+                    .arg("-s")
+                    .arg(lab.rack.folder().join("bird.sock"))
+                    .arg("-P")
+                    .arg(lab.rack.folder().join("bird.pid"));
+                lab.node.start("bird", command)
+            }
+            Kind::Frr => {
+                let mut text = format!("router bgp {SPEAKER_ASN}\n bgp router-id {SPEAKER}\n{}", rack::frr::PLAIN);
+                for peer in peers.clone() {
+                    let address = peer_address(peer);
+                    let _ = writeln!(text, " neighbor {address} remote-as {PEER_ASN}\n neighbor {address} passive");
+                }
+                text += " address-family ipv4 unicast\n";
+                for peer in peers {
+                    let _ = writeln!(text, "  neighbor {} activate", peer_address(peer));
+                }
+                for number in 0..routes {
+                    let _ = writeln!(text, "  network {}/32 route-map SET{}", route(number), number % sets);
+                }
+                text += " exit-address-family\n";
+                for set in 0..sets {
+                    let [(a, b), (c, d)] = communities(set);
+                    let _ = writeln!(text, "route-map SET{set} permit 10\n set community {a}:{b} {c}:{d}");
+                }
+                let mut command = Command::new("/usr/lib/frr/bgpd");
+                command.arg("-f").arg(lab.rack.write("frr.conf", &text)).args(["-Z", "-S", "-u", "root", "-g", "root"]);
+                command.arg("-i").arg(lab.rack.folder().join("frr.pid")).arg("--vty_socket").arg(lab.rack.folder());
+                command.args(["-P", "0", "--log", "stdout", "--log-level", "warnings"]);
+                lab.node.start("frr", command)
+            }
+            Kind::OpenBgpd => open_bgpd(lab, routes, sets, peers.map(peer_address)),
+            Kind::GoBgp => {
+                let mut text = format!("[global.config]\nas = {SPEAKER_ASN}\nrouter-id = \"{SPEAKER}\"\n");
+                let feeder = (peer_address(FEEDER), u32::from(FEEDER_ASN));
+                for (address, asn) in peers.map(|peer| (peer_address(peer), PEER_ASN)).chain([feeder]) {
+                    let _ = writeln!(
+                        text,
+                        "[[neighbors]]\n[neighbors.config]\nneighbor-address = \"{address}\"\npeer-as = {asn}\n\
+                         [neighbors.transport.config]\npassive-mode = true\n\
+                         [neighbors.timers.config]\nidle-hold-time-after-reset = 1\nhold-time = 3600"
+                    );
+                }
+                let mut command = Command::new("/usr/bin/gobgpd");
+                command.arg("-f").arg(lab.rack.write("gobgp.toml", &text)).args([
+                    "-t",
+                    "toml",
+                    "-l",
+                    "warn",
+                    "--api-hosts",
+                    "127.0.0.1:50051",
+                ]);
+                let process = lab.node.start("gobgp", command);
+                feed(lab, routes, sets);
+                process
+            }
+        };
+        Speaker { process }
+    }
+}
+
+fn open_bgpd(lab: &Lab, routes: u32, sets: u32, peers: impl Iterator<Item = Ipv4Addr>) -> Process {
+    let socket = lab.rack.folder().join("openbgpd.sock");
+    let shown = socket.display();
+    let mut text = format!("AS {SPEAKER_ASN}\nrouter-id {SPEAKER}\nfib-update no\nsocket \"{shown}\"\n");
+    for address in peers {
+        let _ = writeln!(text, "neighbor {address} {{ remote-as {PEER_ASN}; passive }}");
+    }
+    let _ = writeln!(text, "allow to any\nmatch to any set community {SPEAKER_ASN}:1");
+    let file = lab.rack.write("openbgpd.conf", &text);
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&file, private).expect("our own file can be made private");
+    let mut command = Command::new("/usr/sbin/bgpd");
+    command.arg("-d").arg("-f").arg(file);
+    let process = lab.node.start("openbgpd", command);
+    rack::eventually("OpenBGPD has its socket", secs(10), || {
+        process.expect_running();
+        if socket.exists() { Ok(()) } else { Err("not yet") }
+    });
+    for set in 0..sets {
+        let mut list = String::new();
+        for number in (set..routes).step_by(usize::try_from(sets).unwrap_or(1)) {
+            let _ = writeln!(list, "{}/32", route(number));
+        }
+        let list = lab.rack.write("bulk", &list);
+        let [_, (high, low)] = communities(set);
+        let line = format!("bgpctl -s {shown} network bulk add community {high}:{low} < {}", list.display());
+        let output = lab.node.output(Command::new("sh").arg("-c").arg(&line));
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    process
+}
+
+/// GoBGP learns the table from a peer. Its dump is the same then, with one AS number more in the path.
+fn feed(lab: &Lab, routes: u32, sets: u32) {
+    let updates: Vec<Vec<u8>> = (0..sets).flat_map(|set| updates(routes, sets, set)).collect();
+    lab.router.run(|| {
+        rack::eventually("GoBGP takes the feeder's session", PATIENCE, || {
+            sink::feed(peer_address(FEEDER), FEEDER_ASN, &updates)
+        });
+    });
+    // It does not tell when it has taken all in; the dump that is not counted waits for the rest.
+    rest(millis(500));
+}
+
+fn updates(routes: u32, sets: u32, set: u32) -> Vec<Vec<u8>> {
+    let mut attributes = vec![0x40, 1, 1, 0, 0x40, 2, 6, 2, 1, 0, 0];
+    attributes.extend(FEEDER_ASN.to_be_bytes());
+    attributes.extend([0x40, 3, 4]);
+    attributes.extend(peer_address(FEEDER).octets());
+    attributes.extend([0xc0, 8, 8]);
+    for (high, low) in communities(set) {
+        attributes.extend((high << 16 | low).to_be_bytes());
+    }
+    let numbers: Vec<u32> = (set..routes).step_by(usize::try_from(sets).unwrap_or(1)).collect();
+    let update = |some: &[u32]| {
+        let mut body = vec![0, 0];
+        body.extend(u16::try_from(attributes.len()).expect("few attributes").to_be_bytes());
+        body.extend(&attributes);
+        some.iter().for_each(|number| {
+            body.push(32);
+            body.extend(route(*number).octets());
+        });
+        let mut message = vec![0xff; 16];
+        message.extend(u16::try_from(19 + body.len()).expect("a short list").to_be_bytes());
+        message.push(2);
+        message.extend(body);
+        message
+    };
+    numbers.chunks(800).map(update).collect()
+}
+
+fn route(number: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(FIRST_ROUTE.to_bits() + number)
+}
+
+/// The two communities of a set.
+fn communities(set: u32) -> [(u32, u32); 2] {
+    [(SPEAKER_ASN, 1), (SPEAKER_ASN, 1000 + set)]
+}
+
+impl Speaker {
+    pub fn expect_running(&self) {
+        self.process.expect_running();
+    }
+
+    pub fn log_tail(&self) -> String {
+        self.process.log_tail(10)
+    }
+
+    /// User and system, to the nanosecond, of the process and all it has started.
+    pub fn processor_time(&self) -> Duration {
+        self.members()
+            .into_iter()
+            .filter_map(|pid| {
+                let clock = nix::time::clock_getcpuclockid(pid).ok()?;
+                Some(Duration::from(nix::time::clock_gettime(clock).ok()?))
+            })
+            .sum()
+    }
+
+    /// The peaks of all its processes together, in octets.
+    pub fn peak_memory(&self) -> u64 {
+        let peak = |pid: Pid| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+            Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? * 1024)
+        };
+        self.members().into_iter().filter_map(peak).sum()
+    }
+
+    /// The processes of its group, of which it is the first.
+    fn members(&self) -> Vec<Pid> {
+        let group = self.process.pid().to_string();
+        let pids = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        let in_group = |pid: &i32| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            // Behind the name in brackets: state, parent, group.
+            let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+            after_name.split_whitespace().nth(2) == Some(&group)
+        };
+        pids.filter(in_group).map(Pid::from_raw).collect()
+    }
+}

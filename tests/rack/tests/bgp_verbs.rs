@@ -1,0 +1,199 @@
+//! `crier bgp peers` and `crier bgp routes` against a live BIRD: tables, JSON, YAML, and last words both ways.
+
+use rack::{Crier, Need, Rack, Site, bird, eventually, lossy, secs};
+use serde_json::Value;
+
+const NEEDS: [Need; 3] = [Need::Namespaces, Need::Bird, Need::Crier];
+
+const MANIFESTS: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: { name: shop }
+spec: { type: LoadBalancer, externalTrafficPolicy: Local, loadBalancerIP: 203.0.113.1, ports: [{ port: 80 }] }
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+addressType: IPv4
+metadata: { name: shop-1, labels: { kubernetes.io/service-name: shop } }
+ports: [{ port: 80 }]
+endpoints:
+- { addresses: [10.244.0.1], nodeName: node-1, conditions: { ready: true } }
+- { addresses: [10.244.0.2], nodeName: node-1, conditions: { ready: true } }
+- { addresses: [10.244.0.3], nodeName: node-1, conditions: { ready: false, serving: true, terminating: true } }
+"#;
+
+fn configuration(manifests: &str) -> String {
+    format!(
+        r#"
+[manifests]
+folder = "{manifests}"
+
+[api]
+listen = ""
+
+[[pool]]
+name = "public"
+addresses = ["203.0.113.0/24"]
+
+[bgp]
+asn = 64513
+
+[[bgp.peer]]
+name = "tor"
+address = "192.168.35.1"
+asn = 64512
+connect-retry-time = "1s"
+
+[[bgp.peer]]
+name = "nobody"
+address = "192.168.35.200"
+asn = "internal"
+
+[[bgp.advertisement]]
+communities = ["64512:100", "no-export", "rt:64512:7"]
+med = 10
+prepend = 1
+link-bandwidth = true
+
+[[bgp.advertisement]]
+peers = ["tor"]
+aggregation-length = 24
+med = 20
+"#
+    )
+}
+
+fn router() -> String {
+    format!(
+        "router id 192.168.35.1;\n{}\n\
+         protocol bgp node1 {{ local as 64512; neighbor 192.168.35.11 as 64513; ipv4 {{ import all; export none; }}; }}\n",
+        bird::KERNEL
+    )
+}
+
+#[track_caller]
+fn text(crier: &Crier, words: &str) -> String {
+    let output = crier.verb(words);
+    assert!(output.status.success(), "crier {words}: {}: {}", output.status, lossy(&output.stderr));
+    lossy(&output.stdout)
+}
+
+#[track_caller]
+fn holds(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "\"{part}\" is not in\n{text}");
+    }
+}
+
+fn peer(crier: &Crier, name: &str) -> Value {
+    crier.json(&format!("bgp peers {name}"))["peers"][0].clone()
+}
+
+fn wait_for(crier: &Crier, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+    eventually(what, secs(30), || {
+        let tor = peer(crier, "tor");
+        if is_it(&tor) { Ok(tor) } else { Err(tor.to_string()) }
+    })
+}
+
+#[test]
+fn the_verbs_tell_what_the_router_has() {
+    if !rack::can_run("the_verbs_tell_what_the_router_has", &NEEDS) {
+        return;
+    }
+    let rack = Rack::new("verbs");
+    let manifests = rack.subfolder("manifests");
+    std::fs::write(manifests.join("shop.yaml"), MANIFESTS).unwrap();
+    let site = Site::new(&rack, "192.168.35.0/24", "fd35::/64", 1);
+    let tor = site.router.bird(&router());
+    let crier = site.nodes[0].crier("node-1", &configuration(&manifests.display().to_string()));
+    crier.wait_ready(secs(20));
+    tor.wait_established("node1", secs(20));
+    let up = wait_for(&crier, "both routes are sent", |tor| tor["prefixes_sent"] == 2);
+
+    // The JSON.
+    let agreed = &up["session"]["agreed"];
+    assert_eq!(up["state"], "Established");
+    assert_eq!((&agreed["peer_asn"], &agreed["local_asn"]), (&64512.into(), &64513.into()));
+    assert_eq!(agreed["peer_router_id"], "192.168.35.1");
+    assert!(agreed["remote"].as_str().is_some_and(|remote| remote.starts_with("192.168.35.1:")), "{agreed}");
+    let capabilities = agreed["capabilities"]["agreed"].to_string();
+    holds(&capabilities, &["4-octet AS", "route refresh", "IPv4"]);
+    assert!(up["session"]["messages_sent"]["update"].as_u64() >= Some(2), "{up}");
+    assert!(up["session"]["messages_received"]["keepalive"].as_u64() >= Some(1), "{up}");
+    assert_eq!(crier.json("bgp peers")["schema_version"], 1);
+
+    // What the router holds is what the verb says.
+    let routes = crier.json("bgp routes tor");
+    let shown: Vec<_> = routes["routes"].as_array().expect("a list").iter().collect();
+    let prefixes: Vec<_> = shown.iter().map(|route| route["prefix"].as_str().unwrap_or_default()).collect();
+    assert_eq!(prefixes, ["203.0.113.0/24", "203.0.113.1/32"]);
+    let host = shown[1];
+    assert_eq!(
+        (&host["state"], &host["next_hop"], &host["med"]),
+        (&"sent".into(), &"192.168.35.11".into(), &10.into())
+    );
+    assert_eq!(host["as_path"], serde_json::json!([64513, 64513]));
+    assert_eq!((&host["local_preference"], &host["endpoints"]), (&Value::Null, &2.into()), "one endpoint terminates");
+    assert_eq!(host["services"], serde_json::json!(["default/shop"]));
+    holds(&host["communities"].to_string(), &["64512:100", "no-export", "rt:64512:7", "ext:0x4004fc0148742400"]);
+    let held = tor.route("203.0.113.1/32");
+    let attributes = &held.first().expect("the router has it").attributes;
+    assert_eq!(attributes["BGP.as_path"], "64513 64513");
+    assert_eq!(attributes["BGP.med"], "10");
+    holds(&attributes["BGP.community"], &["(64512,100)"]);
+    holds(&attributes["BGP.ext_community"], &["(rt, 64512, 7)", "(generic, 0x4004fc01, 0x48742400)"]);
+
+    // The longest route that holds an address; a peer without a session.
+    let longest = |of: &str| {
+        let found = crier.json(&format!("bgp routes --peer tor {of}"));
+        found["routes"].as_array().expect("a list").iter().map(|route| route["prefix"].to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(longest("203.0.113.1"), ["\"203.0.113.1/32\""]);
+    assert_eq!(longest("203.0.113.7"), ["\"203.0.113.0/24\""]);
+    assert_eq!(longest("198.51.100.1"), Vec::<String>::new());
+    let waiting = &crier.json("bgp routes nobody")["routes"][0];
+    assert_eq!((&waiting["state"], &waiting["next_hop"]), (&"waiting".into(), &Value::Null));
+
+    // The tables, and the other forms.
+    let table = text(&crier, "bgp peers");
+    holds(&table, &["PEER", "MSGRCVD", "OUTQ", "tor", "64512", "64513", "Established", "nobody", "192.168.35.200"]);
+    holds(&text(&crier, "bgp peers -o wide"), &["ROUTER-ID", "192.168.35.1", "UNSENDABLE"]);
+    holds(&text(&crier, "bgp peers tor"), &["hold time", "capabilities agreed", "keepalive", "next hop 192.168.35.11"]);
+    holds(&text(&crier, "bgp peers -o yaml"), &["schema_version: 1", "state: Established"]);
+    holds(
+        &text(&crier, "bgp routes"),
+        &["AS PATH", "64513 64513 i", "64512:100", "sent", "waiting: there is no session"],
+    );
+    holds(&text(&crier, "bgp routes -o wide"), &["SERVICES", "default/shop"]);
+    holds(&text(&crier, "bgp routes -o yaml"), &["prefix: 203.0.113.1/32"]);
+    println!("{table}\n{}\n{}", text(&crier, "bgp peers tor"), text(&crier, "bgp routes -o wide"));
+    let unknown = crier.verb("bgp peers toor");
+    assert_eq!(unknown.status.code(), Some(2));
+    holds(&lossy(&unknown.stderr), &["no peer \"toor\"", "nobody, tor"]);
+
+    // The last words, with their text. The router says its own first.
+    tor.command("disable node1 \"maintenance at the rack\"");
+    let down = wait_for(&crier, "the router's NOTIFICATION is told", |tor| {
+        tor["session"]["last_notification_received"]["text"] == "maintenance at the rack"
+    });
+    let last = &down["session"]["last_notification_received"];
+    assert_eq!((&last["code"], &last["subcode"]), (&6.into(), &2.into()));
+    holds(last["name"].as_str().unwrap_or_default(), &["Cease, Administrative Shutdown (6/2)"]);
+    tor.command("enable node1");
+    let again = wait_for(&crier, "the session is up again", |tor| tor["state"] == "Established");
+    assert_eq!(again["session"]["times_established"], 2);
+    let whole = text(&crier, "bgp peers tor");
+    holds(&whole, &["2 times", "\"maintenance at the rack\""]);
+
+    // And ours: the router comes back as another AS, which is refused.
+    tor.configure(&router().replace("local as 64512", "local as 64999"));
+    let refused = wait_for(&crier, "our NOTIFICATION is told", |tor| {
+        tor["session"]["last_notification_sent"]["name"].as_str().is_some_and(|name| name.contains("Bad Peer AS"))
+    });
+    let counts = refused["session"]["notifications"].as_array().expect("a list").clone();
+    let bad_peer = counts.iter().find(|it| it["code"] == 2 && it["subcode"] == 2).expect("it is counted");
+    assert_eq!(bad_peer["direction"], "sent");
+    holds(&text(&crier, "bgp peers"), &["Bad Peer AS"]);
+    println!("{}\n{}", text(&crier, "bgp peers"), text(&crier, "bgp peers tor"));
+}
