@@ -1,8 +1,8 @@
 //! One agent from start to farewell. Floor 3.
 //!
 //! Tasks, all owned by [`run`] and ended by its farewell:
-//! - the sources: `k8s::watch` and `k8s::lease`, or `manifests`; `kernel::observe`, `kernel::routes` and
-//!   `discovery::seeker`. Cancelled, they lose nothing: the next start lists again.
+//! - the sources: `k8s::watch` and `k8s::lease`, or `manifests`; `kernel::observe`; and where peers are to be found,
+//!   `kernel::routes` and `discovery::seeker`. Cancelled, they lose nothing: the next start lists again.
 //! - the actuators: `bgp::speaker`, `arp::responder`, `kernel::addresses`, `kernel::sysctl` and `k8s::status`. The first three
 //!   are told to leave and are waited for; a status write that is cancelled is made again by whoever allocates next.
 //! - the patience task: says when nothing more will be waited for.

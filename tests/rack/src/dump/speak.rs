@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crier::bgp::speaker;
 use crier::bgp::transport::{Listen, Listeners};
 use crier::community::Community;
-use crier::config::{self, SourceFile};
+use crier::config::{self, PeerAddress, SourceFile};
 use crier::plan::slice::{BgpSlice, PeerSlice};
 use crier::route::RouteAttributes;
 use imbl::OrdMap;
