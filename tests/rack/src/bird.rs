@@ -125,6 +125,10 @@ impl Router for PairedBird {
         self.0.routes()
     }
 
+    fn route_count(&self) -> usize {
+        self.0.count_from(PAIRED)
+    }
+
     fn ask_again(&self) {
         self.0.command(&format!("reload in {PAIRED}"));
     }

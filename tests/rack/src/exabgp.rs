@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::bird::Session;
 use crate::namespace::Namespace;
 use crate::need::program;
-use crate::pairing::{Pairing, ROUTER, Router};
+use crate::pairing::{Family, Pairing, ROUTER, Router};
 use crate::process::{Process, read_log};
 use crate::wait::{eventually, secs};
 
@@ -62,8 +62,6 @@ impl Namespace {
             ("exabgp.daemon.drop", "false"),
             ("exabgp.api.cli", "false"),
             ("exabgp.api.ack", "false"),
-            ("exabgp.log.level", "DEBUG"),
-            ("exabgp.log.reactor", "true"),
             ("exabgp.tcp.bind", &format!("{v4} {v6}")),
         ] {
             command.env(key, value);
@@ -85,7 +83,7 @@ fn configuration(pairing: &Pairing, helper: &str) -> String {
          neighbor {} {{\n  router-id {};\n  local-address {};\n  local-as {};\n  peer-as {};\n  hold-time {};\n\
          {}{}{}  capability {{ asn4 enable; route-refresh enable; graceful-restart disable; }}\n\
          family {{{families} }}\n  api {{ processes [ rack ]; neighbor-changes; \
-         receive {{ parsed; update; notification; }} }}\n}}\n",
+         receive {{ parsed; update; }} }}\n}}\n",
         pairing.crier_address(),
         ROUTER.0,
         pairing.router_address(),
@@ -93,7 +91,12 @@ fn configuration(pairing: &Pairing, helper: &str) -> String {
         pairing.crier_asn,
         pairing.hold_time_secs,
         if pairing.router_dials { "" } else { "  passive true;\n" },
-        if pairing.ttl_security { "  outgoing-ttl 255;\n" } else { "" },
+        match (pairing.ttl_security, pairing.transport) {
+            (false, _) => "",
+            (true, Family::V4) => "  outgoing-ttl 255;\n  incoming-ttl 255;\n",
+            // Of what it accepts it can set the IPv4 kind only.
+            (true, Family::V6) => "  outgoing-ttl 255;\n",
+        },
         password.unwrap_or_default(),
     )
 }
@@ -166,13 +169,17 @@ impl Router for Exabgp {
         table
     }
 
+    fn route_count(&self) -> usize {
+        // What was announced, as long as nothing is announced twice or withdrawn.
+        read_log(&self.told).matches("\"nlri\"").count()
+    }
+
     fn ask_again(&self) {
         self.command("announce route-refresh ipv4 unicast");
     }
 
     fn shut_down(&self, _text: &str) {
-        // Its API takes a number and no text.
-        self.command("teardown 2");
+        unreachable!("ExaBGP's API takes a subcode and no text");
     }
 
     fn words(&self) -> String {

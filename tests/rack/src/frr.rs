@@ -118,6 +118,12 @@ impl Router for PairedFrr {
         self.frr.routes()
     }
 
+    fn route_count(&self) -> usize {
+        let summary = self.frr.json("show bgp summary json");
+        let count = summary["ipv4Unicast"]["peers"][self.neighbor.to_string()]["pfxRcd"].as_u64();
+        count.and_then(|count| usize::try_from(count).ok()).unwrap_or(0)
+    }
+
     fn ask_again(&self) {
         self.frr.command(&format!("clear bgp ipv4 unicast {} soft in", self.neighbor));
     }

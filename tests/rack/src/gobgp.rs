@@ -36,7 +36,7 @@ impl Namespace {
     pub fn gobgp(&self, pairing: &Pairing) -> Gobgp {
         let file = self.rack().write(&format!("{}.gobgpd.toml", self.name()), &configuration(pairing));
         let mut command = Command::new(program("gobgpd").unwrap_or_else(|| panic!("no GoBGP on this machine")));
-        command.args(["--pprof-disable", "--log-level", "debug", "--log-plain", "--config-file"]).arg(file);
+        command.args(["--pprof-disable", "--log-plain", "--config-file"]).arg(file);
         let process = self.start("gobgpd", command);
         let gobgp = Gobgp { process, namespace: self.clone(), pairing: pairing.clone() };
         eventually("GoBGP answers", secs(20), || {
@@ -142,6 +142,13 @@ impl Router for Gobgp {
         table
     }
 
+    fn route_count(&self) -> usize {
+        // `Destination: 1000, Path: 1000`
+        let summary = self.command("global rib summary -a ipv4");
+        let count = summary.rsplit_once("Path: ").and_then(|(_, count)| count.trim().parse().ok());
+        count.unwrap_or_else(|| panic!("{}: this is no count: {summary}", self.process.name()))
+    }
+
     fn ask_again(&self) {
         self.command(&format!("neighbor {} softresetin -a ipv4", self.pairing.crier_address()));
     }
@@ -149,7 +156,7 @@ impl Router for Gobgp {
     fn shut_down(&self, text: &str) {
         let neighbor = self.pairing.crier_address().to_string();
         let mut command = Command::new("gobgp");
-        let output = self.namespace.output(command.args(["neighbor", &neighbor, "shutdown", text]));
+        let output = self.namespace.output(command.args(["neighbor", &neighbor, "shutdown", "--reason", text]));
         assert!(output.status.success(), "{}: {}", self.process.name(), lossy(&output.stderr));
     }
 }

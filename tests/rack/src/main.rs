@@ -1,7 +1,9 @@
 //! `crier-rack`: the rack's own command. `serve` is what the rack starts as a backend; `doctor` tells what this machine
 //! lacks for the system tests; `stand` builds a site to look around in; `demo` tells crier's main job while
-//! it happens; `bench` measures it, and `bench dump` what announcing many routes takes (`speak` is crier in there).
+//! it happens; `announce` is its speaker with routes made up; `bench` measures it, and `bench dump` what announcing many
+//! routes takes (`speak` is crier in there).
 
+mod announce;
 mod bench;
 mod demo;
 mod dump;
@@ -23,6 +25,10 @@ fn main() -> ExitCode {
         ["bench", "failover", runs, ref word @ ..] if word.len() <= 1 => {
             runs.parse().map_or_else(|_| usage(), |runs| failover::run(runs, word.first().unwrap_or(&"")))
         }
+        ["announce", file, first, count] => match (first.parse(), count.parse()) {
+            (Ok(first), Ok(count)) => announce::run(file, first, count),
+            (Err(_), _) | (_, Err(_)) => usage(),
+        },
         ["bench", "dump"] => dump::run(false),
         ["bench", "dump", "--quick"] => dump::run(true),
         ["speak", routes, sets, peers] => match (routes.parse(), sets.parse(), peers.parse()) {

@@ -148,6 +148,13 @@ impl Router for Openbgpd {
         table
     }
 
+    fn route_count(&self) -> usize {
+        let shown = self.command("show rib memory");
+        // `    1000 IPv4 unicast network entries using 39.1K of memory`
+        let line = shown.lines().find(|line| line.contains("IPv4 unicast network entries"));
+        line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+    }
+
     fn ask_again(&self) {
         self.command(&format!("neighbor {} refresh", self.pairing.crier_address()));
     }

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
+use std::process::Command;
 
 use crate::bird::Session;
 use crate::namespace::Namespace;
@@ -149,6 +150,9 @@ pub trait Router {
     /// What crier announced to it: prefix → next hops. Where it came with a link-local next hop too, the global one.
     fn routes(&self) -> BTreeMap<String, BTreeSet<IpAddr>>;
 
+    /// How many IPv4 routes crier has announced to it, cheaply.
+    fn route_count(&self) -> usize;
+
     /// Sends crier a ROUTE-REFRESH for IPv4 unicast (RFC 2918).
     fn ask_again(&self);
 
@@ -186,6 +190,18 @@ impl Pairing {
             self.crier_asn,
             peer.join("\n"),
         )
+    }
+}
+
+impl Namespace {
+    /// crier's speaker alone, in a process of its own, at crier's end of a session: it announces `count` host routes
+    /// from `first` on, as if for so many Services. The configuration is what `crier run` would have.
+    #[track_caller]
+    pub fn announce(&self, configuration: &str, first: Ipv4Addr, count: u32) -> Process {
+        let file = self.rack().write(&format!("{}.announce.toml", self.name()), configuration);
+        let mut command = Command::new(crate::server::binary());
+        command.arg("announce").arg(file).args([first.to_string(), count.to_string()]);
+        self.start("announce", command)
     }
 }
 

@@ -81,7 +81,7 @@ fn answer(mut stream: TcpStream, name: &str) -> io::Result<()> {
 
 /// The `crier-rack` binary: this very program if it is that, else `CRIER_RACK_BIN`, else the one that Cargo put beside
 /// the folder of the test programs.
-fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("CRIER_RACK_BIN") {
         return path.into();
     }

@@ -35,15 +35,30 @@ pub fn impossible(make: Make, case: &str) -> Option<&'static str> {
     Some(why)
 }
 
-const IMPOSSIBLE: &[(Make, &str, &str)] =
-    &[(Make::Gobgp, "route refresh", "GoBGP never sends a ROUTE-REFRESH: softresetin goes over what it has again")];
+const IMPOSSIBLE: &[(Make, &str, &str)] = &[
+    (
+        Make::Gobgp,
+        "route refresh",
+        "GoBGP never sends a ROUTE-REFRESH: its softresetin goes over what it has once more",
+    ),
+    (
+        Make::Openbgpd,
+        "MD5, crier has none",
+        "OpenBGPD 7.7 on Linux puts no key on its listening socket: it takes unsigned connections from a neighbor with a key",
+    ),
+    (
+        Make::Exabgp,
+        "crier's last word",
+        "ExaBGP 4.2.21 cannot read a Cease with a text (a TypeError in its notification.py) and calls it a message header error",
+    ),
+    (Make::Exabgp, "router's last word", "ExaBGP's teardown takes a subcode and no text"),
+];
 
 /// A row for each case, a column for each router, and the reasons below.
 pub fn table(outcomes: &BTreeMap<(Make, &'static str), Outcome>) -> String {
     let mut reasons: Vec<&str> = Vec::new();
-    let mut text = String::from("case");
     let width = CASES.iter().map(|case| case.name.len()).max().unwrap_or(0) + 2;
-    text = format!("{text:width$}");
+    let mut text = format!("{:width$}", "case");
     for make in Make::ALL {
         let _ = write!(text, "{:10}", make.name());
     }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use rack::crier::Crier;
 use rack::pairing::{Family, Make, NODE, Pairing, ROUTER, Router};
-use rack::{Namespace, Rack, eventually, eventually_equal, secs, throughout};
+use rack::{Namespace, Process, Rack, eventually, eventually_equal, secs, throughout};
 
 use crate::PATIENCE;
 
@@ -90,6 +90,14 @@ impl Stage {
         }
         self.write("services.yaml", &text);
         table
+    }
+
+    /// crier's speaker with `count` IPv4 routes, and what a router should know then.
+    pub fn announce(&self, pairing: &Pairing, count: u32) -> (Table, Process) {
+        let configuration = pairing.crier_configuration(&self.manifests, &self.rack.folder().join("password"));
+        let prefixes = (1..=count).map(|number| format!("{}/32", addresses(number).0));
+        let table = prefixes.map(|prefix| (prefix, BTreeSet::from([NODE.0.into()]))).collect();
+        (table, self.node.announce(&configuration, addresses(1).0, count))
     }
 
     /// A manifest appears whole, as an editor writes it.
