@@ -18,8 +18,8 @@ fn main() -> ExitCode {
         ["doctor"] => doctor(),
         ["stand", nodes] => nodes.parse().map_or_else(|_| usage(), stand),
         ["bench"] => bench::run(),
-        ["bench", "dump"] => dump::run(false),
-        ["bench", "dump", "--quick"] => dump::run(true),
+        ["bench", "dump", "--quick", ref speakers @ ..] => dump::run(true, speakers),
+        ["bench", "dump", ref speakers @ ..] => dump::run(false, speakers),
         ["speak", routes, sets, peers] => match (routes.parse(), sets.parse(), peers.parse()) {
             (Ok(routes), Ok(sets), Ok(peers)) => dump::speak::run(routes, sets, peers),
             _ => usage(),
@@ -82,7 +82,7 @@ fn stand(nodes: u16) -> ExitCode {
 
 fn usage() -> ExitCode {
     eprintln!(
-        "usage: crier-rack bench\n       crier-rack bench dump [--quick]\n       crier-rack demo\n       crier-rack doctor\n       crier-rack stand NODES\n       crier-rack serve NAME PORT..."
+        "usage: crier-rack bench\n       crier-rack bench dump [--quick] [SPEAKER...]\n       crier-rack demo\n       crier-rack doctor\n       crier-rack stand NODES\n       crier-rack serve NAME PORT..."
     );
     ExitCode::from(2)
 }
