@@ -728,7 +728,7 @@ async fn a_peer_sees_its_own_router_id_and_ours_is_compared_with_that() {
         peer.router_id = Some(Ipv4Addr::new(10, 0, 0, 77));
     });
     let mut script = Script::dial(address, None).await;
-    script.say(&Script::open(65009, 90)).await;
+    script.say(&Script::open(65009, 90, &[])).await;
     match script.hear().await {
         Some(Parsed::Open(open)) => assert_eq!(open.identifier, Ipv4Addr::new(10, 0, 0, 77)),
         other => panic!("an OPEN was to come, not {other:?}"),

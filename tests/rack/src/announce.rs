@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use crier::bgp::speaker;
-use crier::bgp::transport::{Listen, Listeners};
+use crier::bgp::listeners::{Listen, Listeners};
 use crier::config::{PeerAddress, load};
 use crier::plan::slice::{BgpSlice, PeerSlice};
 use crier::route::RouteAttributes;

@@ -454,12 +454,12 @@ mod tests {
 
     fn segment(sequence: u32, payload: &[u8]) -> Segment<'_> {
         let address = |last: u8, port: u16| SocketAddr::from(([10, 0, 0, last], port));
-        Segment { from: address(1, 4000), to: address(2, BGP_PORT), sequence, opens: false, payload }
+        Segment { from: address(1, 4000), to: address(2, BGP_PORT), hops: 64, sequence, flags: ACK, options: &[], payload }
     }
 
     fn kinds(segments: &[Segment]) -> Vec<BgpKind> {
         let (mut stream, mut messages) = (Stream::default(), Vec::new());
-        stream.take(now(), &Segment { opens: true, ..segment(FIRST.wrapping_sub(1), &[]) }, &mut messages);
+        stream.take(now(), &Segment { flags: SYN, ..segment(FIRST.wrapping_sub(1), &[]) }, &mut messages);
         segments.iter().for_each(|segment| stream.take(now(), segment, &mut messages));
         messages.into_iter().map(|message| message.kind).collect()
     }

@@ -57,7 +57,8 @@ struct Seen {
     first: Duration,
     nearly_all: Duration,
     last: Duration,
-    end_of_rib: Option<Duration>,
+    /// When End-of-RIB came: so long behind the last route, or before it.
+    end_of_rib: Option<Result<Duration, Duration>>,
     updates: usize,
     octets: usize,
     processor: Duration,
@@ -71,8 +72,8 @@ pub struct Lab {
     router: Namespace,
 }
 
-/// Runs the bench; `quick` leaves out the large tables and most repetitions.
-pub fn run(quick: bool) -> ExitCode {
+/// Runs the bench with the speakers named, or all; `quick` leaves out the large tables and most repetitions.
+pub fn run(quick: bool, names: &[&str]) -> ExitCode {
     if let Err(why) = rack::enter_user_namespace_if_needed() {
         eprintln!("the bench cannot run here: {why}");
         return ExitCode::FAILURE;
@@ -82,7 +83,7 @@ pub fn run(quick: bool) -> ExitCode {
         eprintln!("the bench cannot run here: {why}");
         return ExitCode::FAILURE;
     }
-    let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| kind.look()).collect();
+    let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| kind.is_among(names) && kind.look()).collect();
     let lab = Lab::new();
     println!(
         "| routes / sets / peers | speaker | first | 99 % | last | End-of-RIB | UPDATEs | octets | CPU | peak RSS |"
@@ -103,8 +104,13 @@ pub fn run(quick: bool) -> ExitCode {
             } else {
                 3
             };
-            let seen: Vec<Seen> = kinds.iter().filter_map(|kind| lab.measure(*kind, case, repeats)).collect();
-            seen.iter().for_each(|seen| println!("{}", row(case, seen)));
+            let mut seen = Vec::new();
+            for kind in &kinds {
+                if let Some(medians) = lab.measure(*kind, case, repeats) {
+                    println!("{}", row(case, &medians));
+                    seen.push(medians);
+                }
+            }
             verdicts += &judge(case, &seen);
         }
     }
@@ -164,7 +170,7 @@ impl Lab {
             first: middle(&|(dump, _)| dump.first.saturating_sub(dump.established)),
             nearly_all: middle(&|(dump, _)| dump.nearly_all.saturating_sub(dump.established)),
             last: middle(&|(dump, _)| dump.last.saturating_sub(dump.established)),
-            end_of_rib: last.end_of_rib.map(|at| at.saturating_sub(last.established)),
+            end_of_rib: last.end_of_rib.map(|at| at.checked_sub(last.last).ok_or(last.last.saturating_sub(at))),
             updates: last.updates,
             octets: last.octets,
             processor: middle(&|(_, processor)| *processor),
@@ -251,7 +257,11 @@ fn row(case: Case, seen: &Seen) -> String {
         shown(*first),
         shown(*nearly_all),
         shown(*last),
-        end_of_rib.map_or("none".to_owned(), shown),
+        match end_of_rib {
+            Some(Ok(behind)) => format!("+{}", shown(*behind)),
+            Some(Err(before)) => format!("-{}", shown(*before)),
+            None => "none".to_owned(),
+        },
         shown(*processor),
         mebibytes(*peak_memory)
     )

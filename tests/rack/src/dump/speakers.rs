@@ -11,7 +11,7 @@ use rack::{Process, millis, rest, secs};
 
 use super::{FIRST_ROUTE, Lab, PATIENCE, PEER_ASN, SPEAKER, SPEAKER_ASN, peer_address, sink};
 
-/// The AS and the address of the one that feeds GoBGP.
+/// The AS and the address of the one that feeds those whose own tools cannot load the table.
 const FEEDER_ASN: u16 = 64514;
 const FEEDER: u8 = 9;
 
@@ -31,6 +31,12 @@ pub struct Speaker {
 
 impl Kind {
     pub const ALL: [Kind; 5] = [Kind::Crier, Kind::Bird, Kind::Frr, Kind::OpenBgpd, Kind::GoBgp];
+
+    /// Whether it is named, as in its rows of the table but in small letters; no names are all.
+    pub fn is_among(self, names: &[&str]) -> bool {
+        let own = format!("{self:?}").to_lowercase();
+        names.is_empty() || names.contains(&own.as_str())
+    }
 
     /// Whether this machine has it; a line on standard error tells what it lacks.
     pub fn look(self) -> bool {
@@ -148,9 +154,15 @@ fn open_bgpd(lab: &Lab, routes: u32, sets: u32, peers: impl Iterator<Item = Ipv4
     let shown = socket.display();
     let mut text = format!("AS {SPEAKER_ASN}\nrouter-id {SPEAKER}\nfib-update no\nsocket \"{shown}\"\n");
     for address in peers {
-        let _ = writeln!(text, "neighbor {address} {{ remote-as {PEER_ASN}; passive }}");
+        let _ = writeln!(text, "neighbor {address} {{\n remote-as {PEER_ASN}\n passive\n}}");
     }
-    let _ = writeln!(text, "allow to any\nmatch to any set community {SPEAKER_ASN}:1");
+    if sets > 1 {
+        let feeder = peer_address(FEEDER);
+        let _ = writeln!(text, "neighbor {feeder} {{\n remote-as {FEEDER_ASN}\n passive\n}}\nallow from any\nallow to any");
+    } else {
+        let [(a, b), (c, d)] = communities(0);
+        let _ = writeln!(text, "allow to any\nmatch to any set {{ community {a}:{b} community {c}:{d} }}");
+    }
     let file = lab.write("openbgpd.conf", &text);
     let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
     std::fs::set_permissions(&file, private).expect("our own file can be made private");
@@ -161,25 +173,24 @@ fn open_bgpd(lab: &Lab, routes: u32, sets: u32, peers: impl Iterator<Item = Ipv4
         process.expect_running();
         if socket.exists() { Ok(()) } else { Err("not yet") }
     });
-    for set in 0..sets {
-        let mut list = String::new();
-        for number in (set..routes).step_by(usize::try_from(sets).unwrap_or(1)) {
-            let _ = writeln!(list, "{}/32", route(number));
-        }
-        let list = lab.write("bulk", &list);
-        let [_, (high, low)] = communities(set);
-        let line = format!("bgpctl -s {shown} network bulk add community {high}:{low} < {}", list.display());
-        let output = lab.node.output(Command::new("sh").arg("-c").arg(&line));
-        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    if sets > 1 {
+        // Its own tool gives no attributes to what it adds.
+        feed(lab, routes, sets);
+        return process;
     }
+    let list = (0..routes).map(|number| format!("{}/32\n", route(number))).collect::<String>();
+    let list = lab.write("bulk", &list);
+    let line = format!("bgpctl -s {shown} network bulk add < {}", list.display());
+    let output = lab.node.output(Command::new("sh").arg("-c").arg(&line));
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
     process
 }
 
-/// GoBGP learns the table from a peer. Its dump is the same then, with one AS number more in the path.
+/// The speaker learns the table from a peer. Its dump is the same then, with one AS number more in the path.
 fn feed(lab: &Lab, routes: u32, sets: u32) {
     let updates: Vec<Vec<u8>> = (0..sets).flat_map(|set| updates(routes, sets, set)).collect();
     lab.router.run(|| {
-        rack::eventually("GoBGP takes the feeder's session", PATIENCE, || {
+        rack::eventually("the speaker takes the feeder's session", PATIENCE, || {
             sink::feed(peer_address(FEEDER), FEEDER_ASN, &updates)
         });
     });
