@@ -184,6 +184,8 @@ fn is_kept(fact: &Fact) -> bool {
         | Fact::Link(..)
         | Fact::LinksListed
         | Fact::Session(..)
+        | Fact::Pulses(_)
+        | Fact::Roster(..)
         | Fact::StatusRefused(..)
         | Fact::FailStatic => false,
     }
