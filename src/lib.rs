@@ -18,6 +18,7 @@ pub mod names;
 pub mod reason;
 pub mod roster;
 pub mod route;
+pub mod secret;
 pub mod selector;
 
 // Floor 1: decisions.

@@ -12,6 +12,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("reason.rs", 0),
     ("roster.rs", 0),
     ("route.rs", 0),
+    ("secret.rs", 0),
     ("selector.rs", 0),
     ("clock.rs", 2),
     ("config/", 1),

@@ -13,6 +13,7 @@ pub mod options;
 mod pools;
 mod reader;
 mod routing;
+pub mod secrets;
 mod sections;
 mod shape;
 mod show;
@@ -32,6 +33,7 @@ use crate::selector::Selector;
 
 pub use complaint::{Complaint, Complaints, Place, Position};
 pub use example::example;
+pub use secrets::{NoSecrets, SecretFile, Secrets};
 pub use show::show;
 
 /// A file of the configuration, already read.
@@ -45,8 +47,9 @@ pub struct SourceFile {
 /// Makes a configuration of the main file and its drop-ins, in that order.
 ///
 /// A drop-in overrides keys and appends to lists of tables. On error nothing was changed anywhere, and the complaints
-/// are all that can be said at once: everything, or what is no TOML at all.
-pub fn parse(files: &[SourceFile]) -> Result<Config, Complaints> {
+/// are all that can be said at once: everything, or what is no TOML at all. The secrets that the files name are read from
+/// `secrets`, so one that cannot be used is a complaint like any other.
+pub fn parse(files: &[SourceFile], secrets: &dyn Secrets) -> Result<Config, Complaints> {
     let mut complaints = Vec::new();
     let mut merged = document::Table::root();
     let mut all_readable = true;
@@ -63,7 +66,7 @@ pub fn parse(files: &[SourceFile]) -> Result<Config, Complaints> {
         }
     }
     // With a file missing, references into it would be complained about as well.
-    let config = if all_readable { sections::read(&merged, &mut complaints) } else { None };
+    let config = if all_readable { sections::read(&merged, secrets, &mut complaints) } else { None };
     match config {
         Some(config) if complaints.is_empty() => Ok(config),
         _ => {
@@ -97,6 +100,11 @@ impl Config {
     /// Manifests instead of an API server: every agent chooses addresses, and nobody confirms them.
     pub fn is_standalone(&self) -> bool {
         matches!(self.source, Source::Manifests(_))
+    }
+
+    /// Every secret that the configuration names.
+    pub fn secrets(&self) -> impl Iterator<Item = &SecretFile> {
+        self.bgp.peers.iter().filter_map(|peer| peer.password.as_ref())
     }
 }
 
@@ -249,9 +257,14 @@ pub struct Peer {
     pub passive: bool,
     /// How many hops away the peer may be, 1 to 255.
     pub multihop: u8,
+    /// What both ends sign their segments with (TCP MD5, RFC 2385): 1 to [`LONGEST_PASSWORD`] octets.
+    pub password: Option<SecretFile>,
     /// Which nodes talk to this peer; `None`: all.
     pub nodes: Option<Selector>,
 }
+
+/// Octets of a TCP MD5 password, `TCP_MD5SIG_MAXKEYLEN` of Linux.
+pub const LONGEST_PASSWORD: usize = 80;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PeerAsn {

@@ -7,12 +7,12 @@ use super::complaint::{Complaint, Place};
 use super::document::{Data, Table};
 use super::options::Section;
 use super::reader::{Problem, Reader};
-use super::{Access, Api, Config, Kubernetes, Log, LogFormat, Manifests, Node, Source, State, nearest};
+use super::{Access, Api, Config, Kubernetes, Log, LogFormat, Manifests, Node, Secrets, Source, State, nearest};
 use super::{pools, routing, syntax};
 
 /// Reads everything, and complains about everything. `None` only with a complaint.
-pub(super) fn read(merged: &Table, complaints: &mut Vec<Complaint>) -> Option<Config> {
-    let mut root = Reader { section: Section::find("")?, table: merged, complaints };
+pub(super) fn read(merged: &Table, secrets: &dyn Secrets, complaints: &mut Vec<Complaint>) -> Option<Config> {
+    let mut root = Reader { section: Section::find("")?, table: merged, secrets, complaints };
     let node = root.one("node", node);
     let api = root.one("api", api).flatten();
     let state = root.one("state", state).flatten();

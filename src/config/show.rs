@@ -1,11 +1,11 @@
 //! The effective configuration as TOML: defaults filled in, drop-ins merged, aliases of communities resolved.
-//! Floor 1. What is printed parses to the same `Config`. No secret is in a `Config`, so none can be printed.
+//! Floor 1. What is printed parses to the same `Config` on the same host. Of a secret the file is printed, never what is in it.
 
 use std::fmt::{Display, Write};
 
 use super::{
     Access, Advertisement, Api, Bgp, Config, Kubernetes, L2, Log, LogFormat, Manifests, Node, Peer, PeerAsn, Pool,
-    Source, State, duration,
+    SecretFile, Source, State, duration,
 };
 
 /// The whole configuration, in the order of the sections in the manual.
@@ -78,6 +78,10 @@ impl Page {
         if let Some(value) = value {
             self.plain(key, value);
         }
+    }
+
+    fn secret(&mut self, key: &str, secret: Option<&SecretFile>) {
+        self.text_if(key, secret.and_then(|secret| secret.path.as_ref()).map(|path| path.display()));
     }
 
     fn source(&mut self, source: &Source) {
@@ -163,6 +167,7 @@ impl Page {
             port,
             passive,
             multihop,
+            password,
             nodes,
         } = peer;
         self.section("[[bgp.peer]]");
@@ -181,6 +186,7 @@ impl Page {
         self.plain("port", port);
         self.plain("passive", passive);
         self.plain("multihop", multihop);
+        self.secret("password-file", password.as_ref());
         self.text_if("nodes", nodes.as_ref());
     }
 

@@ -49,6 +49,7 @@ fn peer(name: &str) -> config::Peer {
         port: 179,
         passive: false,
         multihop: 1,
+        password: None,
         nodes: None,
     }
 }
