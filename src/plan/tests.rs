@@ -159,6 +159,7 @@ impl Story {
             loopback: false,
             arp: true,
             master: None,
+            vrf: None,
             addresses: vec!["192.168.35.11/24".parse().unwrap()],
         };
         story.tell(Fact::Link(2, Some(link)));

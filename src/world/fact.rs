@@ -8,8 +8,8 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::{EndpointSlice, Link, Node, Service};
-use crate::names::{NamespaceName, NodeName, ObjectKey, PeerName};
+use super::{Conflict, EndpointSlice, Link, Node, Service};
+use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
 use crate::selector::Labels;
 
 /// One thing that crier was told. An object comes whole; `None` says that it is gone.
@@ -28,6 +28,8 @@ pub enum Fact {
     Link(u32, Option<Link>),
     /// The kernel has told every link.
     LinksListed,
+    /// Another station has an address that this node is to answer for on a link, or has it no longer.
+    Conflict(IpAddr, InterfaceName, Option<Conflict>),
     Session(PeerName, SessionReport),
     /// The planner chose these addresses for a Service; remembered until the Service status shows them.
     Assigned(ObjectKey, Vec<IpAddr>),

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{ApiServer, EndpointSlice, Fact, Link, Listing, Node, Service, SessionReport};
-use crate::names::{NamespaceName, NodeName, ObjectKey, PeerName};
+use super::{ApiServer, Conflict, EndpointSlice, Fact, Link, Listing, Node, Service, SessionReport};
+use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
 use crate::selector::Labels;
 
 /// Everything crier was told and that still stands.
@@ -26,6 +26,8 @@ pub struct World {
     pub leader: bool,
     pub links: BTreeMap<u32, Link>,
     pub links_listed: bool,
+    /// Other stations that have addresses which this node is to answer for, by link.
+    pub conflicts: BTreeMap<IpAddr, BTreeMap<InterfaceName, Conflict>>,
     pub sessions: BTreeMap<PeerName, SessionReport>,
     /// Addresses that were chosen for a Service and that its status does not show yet.
     pub assigned: BTreeMap<ObjectKey, Vec<IpAddr>>,
@@ -89,6 +91,7 @@ impl Default for World {
             leader: false,
             links: BTreeMap::new(),
             links_listed: false,
+            conflicts: BTreeMap::new(),
             sessions: BTreeMap::new(),
             assigned: BTreeMap::new(),
             ahead: BTreeMap::new(),
@@ -126,6 +129,7 @@ impl World {
             }
             Fact::Link(index, link) => everything_if(put(&mut self.links, index, link)),
             Fact::LinksListed => everything_if(!std::mem::replace(&mut self.links_listed, true)),
+            Fact::Conflict(address, link, conflict) => self.conflict(address, link, conflict),
             Fact::Session(name, report) => {
                 self.sessions.insert(name, report);
                 Touched::Nothing
@@ -170,6 +174,22 @@ impl World {
         let namespaces = self.namespaces.iter().map(|(name, it)| Fact::Namespace(name.clone(), Some(it.clone())));
         let assigned = self.assigned.iter().map(|(key, addresses)| Fact::Assigned(key.clone(), addresses.clone()));
         services.chain(slices).chain(nodes).chain(namespaces).chain(assigned)
+    }
+
+    /// Who holds the address is looked for among all Services: conflicts are rare.
+    fn conflict(&mut self, address: IpAddr, link: InterfaceName, conflict: Option<Conflict>) -> Touched {
+        let on_links = self.conflicts.entry(address).or_default();
+        let changed = put(on_links, link, conflict);
+        if on_links.is_empty() {
+            self.conflicts.remove(&address);
+        }
+        if !changed {
+            return Touched::Nothing;
+        }
+        let promised = self.assigned.iter().filter(|(_, addresses)| addresses.contains(&address)).map(|(key, _)| key);
+        let shown = self.services.iter().filter(|(_, service)| service.ingress.contains(&address)).map(|(key, _)| key);
+        let holders: BTreeSet<&ObjectKey> = promised.chain(shown).collect();
+        Touched::Services(holders.into_iter().cloned().collect())
     }
 
     fn put_service(&mut self, key: ObjectKey, service: Arc<Service>) -> Touched {
