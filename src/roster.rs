@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::address::MacAddress;
 use crate::names::NodeName;
 use crate::selector::Labels;
 
@@ -24,6 +25,8 @@ pub struct Roster {
 /// What another node says of itself in its pulses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
+    /// Of its end of the link.
+    pub mac: MacAddress,
     pub standing: Standing,
     /// It answers for addresses.
     pub owner: bool,
@@ -44,6 +47,8 @@ pub enum Standing {
     Excluded,
     /// Its Node's network is unavailable.
     NetworkUnavailable,
+    /// Its Node is not known to it, and with it nothing of what could be held against it.
+    NodeUnknown,
     /// It goes. Whatever it owned is free from now on.
     Leaving,
     /// Something that a later version means: it may not be chosen.

@@ -183,6 +183,7 @@ fn is_kept(fact: &Fact) -> bool {
         | Fact::Leader(_)
         | Fact::Link(..)
         | Fact::LinksListed
+        | Fact::Conflict(..)
         | Fact::Session(..)
         | Fact::Pulses(_)
         | Fact::Roster(..)

@@ -24,7 +24,9 @@ fn parse_one(text: &str) -> Result<Config, Complaints> {
 /// The files with secrets that there are for the tests of this file: by the names below, and none else.
 struct TestSecrets;
 
-const SECRET_FILES: [(&str, &[u8]); 4] = [
+const SECRET_FILES: [(&str, &[u8]); 6] = [
+    ("/etc/crier/pulse.key", b"0123456789abcdef0123456789abcdef\n"),
+    ("/etc/crier/short.key", b"0123456789abcde\n"),
     ("/etc/crier/tor.md5", b"swordfish\n"),
     ("/etc/crier/empty", b"\n"),
     ("/etc/crier/80-octets", &[b'x'; 80]),
@@ -167,7 +169,13 @@ fn defaults_are_those_that_the_table_names() {
             rest: Duration::from_secs(30),
             bind: None,
         }],
-        l2: vec![L2 { pools: vec![], interfaces: vec![], exclude_interfaces: vec![], nodes: None, preference: vec![] }],
+        l2: vec![L2 { pools: vec![], interfaces: vec![], exclude_interfaces: vec![], nodes: None, preference: vec![], sticky: false }],
+        pulse: Pulse {
+            interval: Duration::from_millis(100),
+            multiplier: std::num::NonZeroU8::new(3).unwrap(),
+            key: PulseKey::Absent,
+            peers: vec![],
+        },
         bgp: Bgp {
             asn: Some(64513),
             router_id: None,
@@ -443,6 +451,7 @@ proptest! {
                 exclude_interfaces: vec![],
                 nodes: (kind == 2).then(|| "rack".parse().unwrap()),
                 preference: vec![Preference { nodes: "edge=true".parse().unwrap(), weight: 9 }],
+                sticky: true,
             });
         }
         for (n, (asn, hold, small, passive)) in peers.into_iter().enumerate() {

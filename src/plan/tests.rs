@@ -76,6 +76,7 @@ fn l2() -> L2 {
         exclude_interfaces: Vec::new(),
         nodes: None,
         preference: Vec::new(),
+        sticky: false,
     }
 }
 
@@ -93,6 +94,12 @@ fn configuration() -> Config {
         }),
         pools: vec![pool("lan", &["192.168.35.100-192.168.35.110"])],
         l2: vec![l2()],
+        pulse: config::Pulse {
+            interval: Duration::from_millis(100),
+            multiplier: std::num::NonZeroU8::new(3).unwrap(),
+            key: PulseKey::Absent,
+            peers: Vec::new(),
+        },
         bgp: Bgp {
             asn: Some(64513),
             router_id: None,
@@ -160,6 +167,7 @@ impl Story {
             loopback: false,
             arp: true,
             master: None,
+            vrf: None,
             addresses: vec!["192.168.35.11/24".parse().unwrap()],
         };
         story.tell(Fact::Link(2, Some(link)));

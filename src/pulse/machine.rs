@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::packet::{ClaimsPage, MOST_NUMBERS, Pulse, Ticket};
+use crate::address::MacAddress;
 use crate::names::NodeName;
 use crate::roster::{Member, Roster, Standing};
 use crate::selector::Labels;
@@ -47,6 +48,8 @@ pub const PATIENCE: u32 = 3;
 /// What a node says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stance {
+    /// Of this node's end of the link.
+    pub mac: MacAddress,
     /// [`Standing::Eligible`], or why not.
     pub standing: Standing,
     /// It answers for addresses.
@@ -113,6 +116,7 @@ pub struct Machine {
 #[derive(Debug)]
 struct Peer {
     ticket: Ticket,
+    mac: MacAddress,
     life: Life,
     incarnation: u64,
     sequence: u64,
@@ -315,6 +319,7 @@ impl Machine {
         self.next_pulse = now + if listening { self.detection() / 3 } else { promise - jitter };
         Some(Pulse {
             node: self.me.clone(),
+            mac: self.stance.mac,
             incarnation: self.incarnation,
             sequence,
             interval: promise,
@@ -473,6 +478,7 @@ impl Peer {
     fn new(pulse: &Pulse, now: Instant) -> Peer {
         Peer {
             ticket: Ticket::of(&pulse.node),
+            mac: pulse.mac,
             life: Life::Unverified,
             incarnation: pulse.incarnation,
             sequence: pulse.sequence,
@@ -496,7 +502,7 @@ impl Peer {
 
     /// Takes in what a newer pulse says. Whether a roster would show it.
     fn take(&mut self, pulse: Pulse, now: Instant) -> bool {
-        let shown = (self.standing, self.owner);
+        let shown = (self.standing, self.owner, self.mac);
         let mut moved = false;
         self.sequence = pulse.sequence;
         self.last_heard = now;
@@ -505,6 +511,7 @@ impl Peer {
         self.multiplier = pulse.multiplier;
         self.standing = pulse.standing;
         self.owner = pulse.owner;
+        self.mac = pulse.mac;
         self.needs_ipv4 = pulse.needs_ipv4;
         if let Some(labels) = pulse.labels {
             moved |= self.labels.as_ref() != Some(&labels);
@@ -528,11 +535,12 @@ impl Peer {
                 self.claims = Arc::new(whole);
             }
         }
-        moved || shown != (self.standing, self.owner)
+        moved || shown != (self.standing, self.owner, self.mac)
     }
 
     fn member(&self) -> Member {
         Member {
+            mac: self.mac,
             standing: self.standing,
             owner: self.owner,
             labels: self.labels.clone().unwrap_or_default(),

@@ -2,7 +2,7 @@
 //! key of the cluster. Floor 1. Octets in and out; what a pulse means for anybody is the business of `machine`.
 //!
 //! All numbers are in network order: magic (2), version (1), flags (1), key id (4), incarnation (8), sequence (8),
-//! interval in milliseconds (2), multiplier (1), standing (1), version of the card (4), version of the claims (4), length
+//! MAC (6), interval in milliseconds (2), multiplier (1), standing (1), version of the card (4), version of the claims (4), length
 //! of the node's name (1) and the name; then sections, each a type (1), a length (2) and as many octets; then the seal,
 //! HMAC-SHA-256 over all before it (32), absent where the key id is 0. Sections of a type unknown are passed over.
 
@@ -14,6 +14,7 @@ use std::time::Duration;
 use ring::hmac;
 use sha2::{Digest, Sha256};
 
+use crate::address::MacAddress;
 use crate::names::NodeName;
 use crate::roster::Standing;
 use crate::selector::Labels;
@@ -22,6 +23,8 @@ use crate::selector::Labels;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pulse {
     pub node: NodeName,
+    /// Of the sender's end of the link.
+    pub mac: MacAddress,
     /// Which life of the sender on this link: grows with every start of the agent. Also the challenge to whoever answers.
     pub incarnation: u64,
     /// Grows with every pulse of one incarnation.
@@ -138,7 +141,7 @@ pub const MOST_TEXT: usize = ROOM - 2 * 8 * MOST_NUMBERS;
 
 const MAGIC: u16 = 0xc41e;
 const VERSION: u8 = 1;
-const FIXED: usize = 37;
+const FIXED: usize = 43;
 const SEAL: usize = 32;
 const LONGEST_NAME: usize = 253;
 const SECTION_HEADER: usize = 3;
@@ -181,6 +184,7 @@ impl Pulse {
         let mut reader = Reader(body.get(8..).ok_or(Refused::Malformed)?);
         let incarnation = reader.u64()?;
         let sequence = reader.u64()?;
+        let mac = MacAddress(reader.array()?);
         let interval = match reader.u16()? {
             0 => return Err(Refused::Malformed),
             interval => Duration::from_millis(interval.into()),
@@ -195,6 +199,7 @@ impl Pulse {
         }
         let mut pulse = Pulse {
             node: NodeName::from(name),
+            mac,
             incarnation,
             sequence,
             interval,
@@ -231,6 +236,7 @@ impl Pulse {
     pub fn emit(&self, key: &Key) -> Vec<u8> {
         let Pulse {
             node,
+            mac,
             incarnation,
             sequence,
             interval,
@@ -254,6 +260,7 @@ impl Pulse {
         octets.extend(key.id.to_be_bytes());
         octets.extend(incarnation.to_be_bytes());
         octets.extend(sequence.to_be_bytes());
+        octets.extend(mac.0);
         octets.extend(u16::try_from(interval.as_millis()).unwrap_or(u16::MAX).max(1).to_be_bytes());
         octets.push(multiplier.get());
         octets.push(standing_code(*standing));
@@ -336,6 +343,7 @@ fn standing(code: u8) -> Standing {
         2 => Standing::Excluded,
         3 => Standing::NetworkUnavailable,
         4 => Standing::Leaving,
+        5 => Standing::NodeUnknown,
         code => Standing::Unknown(code),
     }
 }
@@ -347,6 +355,7 @@ fn standing_code(standing: Standing) -> u8 {
         Standing::Excluded => 2,
         Standing::NetworkUnavailable => 3,
         Standing::Leaving => 4,
+        Standing::NodeUnknown => 5,
         Standing::Unknown(code) => code,
     }
 }
@@ -470,6 +479,7 @@ mod tests {
     fn full() -> Pulse {
         Pulse {
             node: "node-1".into(),
+            mac: MacAddress([2, 0, 0, 0, 0, 1]),
             incarnation: 1_700_000_000_000_000,
             sequence: 7,
             interval: Duration::from_millis(100),

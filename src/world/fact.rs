@@ -8,8 +8,8 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::{EndpointSlice, Link, Node, Service};
-use crate::names::{NamespaceName, NodeName, ObjectKey, PeerName};
+use super::{Conflict, EndpointSlice, Link, Node, Service};
+use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
 use crate::roster::Roster;
 use crate::selector::Labels;
 
@@ -29,6 +29,8 @@ pub enum Fact {
     Link(u32, Option<Link>),
     /// The kernel has told every link.
     LinksListed,
+    /// Another station has an address that this node is to answer for on a link, or has it no longer.
+    Conflict(IpAddr, InterfaceName, Option<Conflict>),
     Session(PeerName, SessionReport),
     /// Whether this agent sends and hears pulses at all.
     Pulses(Pulses),

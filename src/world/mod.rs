@@ -7,6 +7,7 @@ mod sum;
 
 pub use fact::{ApiServer, Fact, Listing, Pulses, SessionReport, SessionState};
 pub use objects::{
-    EndpointSlice, FamilyPolicy, Link, Node, Request, RequestError, Service, ServicePort, TrafficPolicy,
+    Conflict, ConflictKind, EndpointSlice, FamilyPolicy, Link, Node, Request, RequestError, Service, ServicePort,
+    TrafficPolicy,
 };
 pub use sum::{Endpoints, ListedKinds, Touched, World};

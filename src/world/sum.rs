@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{ApiServer, EndpointSlice, Fact, Link, Listing, Node, Pulses, Service, SessionReport};
-use crate::names::{NamespaceName, NodeName, ObjectKey, PeerName};
+use super::{ApiServer, Conflict, EndpointSlice, Fact, Link, Listing, Node, Pulses, Service, SessionReport};
+use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
 use crate::roster::{Member, Roster};
 use crate::selector::Labels;
 
@@ -27,6 +27,8 @@ pub struct World {
     pub leader: bool,
     pub links: BTreeMap<u32, Link>,
     pub links_listed: bool,
+    /// Other stations that have addresses which this node is to answer for, by link.
+    pub conflicts: BTreeMap<IpAddr, BTreeMap<InterfaceName, Conflict>>,
     pub sessions: BTreeMap<PeerName, SessionReport>,
     pub pulses: Pulses,
     /// Who is there on each link, by its index.
@@ -93,6 +95,7 @@ impl Default for World {
             leader: false,
             links: BTreeMap::new(),
             links_listed: false,
+            conflicts: BTreeMap::new(),
             sessions: BTreeMap::new(),
             pulses: Pulses::Off,
             rosters: BTreeMap::new(),
@@ -132,6 +135,7 @@ impl World {
             }
             Fact::Link(index, link) => everything_if(put(&mut self.links, index, link)),
             Fact::LinksListed => everything_if(!std::mem::replace(&mut self.links_listed, true)),
+            Fact::Conflict(address, link, conflict) => self.conflict(address, link, conflict),
             Fact::Session(name, report) => {
                 self.sessions.insert(name, report);
                 Touched::Nothing
@@ -190,6 +194,22 @@ impl World {
         let touched = everything_if(before != after);
         put(&mut self.rosters, index, roster);
         touched
+    }
+
+    /// Who holds the address is looked for among all Services: conflicts are rare.
+    fn conflict(&mut self, address: IpAddr, link: InterfaceName, conflict: Option<Conflict>) -> Touched {
+        let on_links = self.conflicts.entry(address).or_default();
+        let changed = put(on_links, link, conflict);
+        if on_links.is_empty() {
+            self.conflicts.remove(&address);
+        }
+        if !changed {
+            return Touched::Nothing;
+        }
+        let promised = self.assigned.iter().filter(|(_, addresses)| addresses.contains(&address)).map(|(key, _)| key);
+        let shown = self.services.iter().filter(|(_, service)| service.ingress.contains(&address)).map(|(key, _)| key);
+        let holders: BTreeSet<&ObjectKey> = promised.chain(shown).collect();
+        Touched::Services(holders.into_iter().cloned().collect())
     }
 
     fn put_service(&mut self, key: ObjectKey, service: Arc<Service>) -> Touched {
