@@ -364,7 +364,7 @@ impl Planner {
         }
         if before.claims != work.claims {
             let claims = Arc::make_mut(&mut self.plan.pulse.claims);
-            before.claims.iter().for_each(|address| drop(claims.remove(address)));
+            claims.retain(|address| !before.claims.contains(address));
             claims.extend(&work.claims);
             self.moved.pulse = true;
         }
