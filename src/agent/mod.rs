@@ -3,6 +3,7 @@
 //! [`run`] is one agent from start to farewell; [`turn`] is the loop in its middle; [`wiring`] holds every channel;
 //! [`memory`] keeps the World across a restart; [`readiness`] speaks to systemd; [`report`] is what the doors show.
 
+mod incarnation;
 mod log_changes;
 pub mod logging;
 mod memory;

@@ -2,6 +2,7 @@
 //! Floor 3. Fields are only ever added within one [`SCHEMA_VERSION`]; times are RFC 3339, durations are in seconds.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,8 @@ use crate::plan::Planner;
 use crate::plan::allocate::capacity;
 use crate::plan::decision::{Announcement, Decision};
 use crate::reason::Reason;
-use crate::world::{ApiServer, SessionReport, SessionState};
+use crate::roster::{Member, Roster, Standing};
+use crate::world::{ApiServer, Pulses, SessionReport, SessionState, World};
 
 /// Grows when a field is taken away or changes its meaning.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -31,6 +33,8 @@ pub struct Report {
     pub pools: Vec<PoolReport>,
     pub peers: Vec<PeerReport>,
     pub links: Vec<LinkReport>,
+    #[serde(default)]
+    pub pulse: PulseReport,
     pub services: Vec<ServiceReport>,
     /// What somebody should look at, in plain sentences.
     pub problems: Vec<String>,
@@ -78,6 +82,32 @@ pub struct LinkReport {
     pub up: bool,
     /// The addresses that this node answers for on the link.
     pub answers_for: Vec<IpAddr>,
+}
+
+/// Who is alive on the links, as the pulses tell.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct PulseReport {
+    /// `off`, `unauthenticated`, or `authenticated`.
+    pub state: String,
+    pub links: Vec<RosterReport>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RosterReport {
+    pub link: InterfaceName,
+    /// This node has listened long enough to own addresses there.
+    pub settled: bool,
+    pub members: Vec<MemberReport>,
+    /// Nodes that fell silent without a word.
+    pub silent: Vec<NodeName>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MemberReport {
+    pub node: NodeName,
+    pub mac: String,
+    pub standing: Standing,
+    pub owner: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -128,7 +158,9 @@ impl Report {
             total: capacity(pool),
         });
         let api_server = api_server(&world.api_server);
+        let pulse = pulse_report(world);
         let mut problems = problems(&api_server, &services, &peers);
+        problems.extend(pulse_problems(config, node, world));
         problems.extend(world.refused.iter().map(|(key, why)| format!("{key}: status not written: {why}")));
         Report {
             schema_version: SCHEMA_VERSION,
@@ -140,9 +172,58 @@ impl Report {
             pools: pools.collect(),
             peers,
             links: links.collect(),
+            pulse,
             services,
             api_server,
             problems,
+        }
+    }
+}
+
+fn pulse_report(world: &World) -> PulseReport {
+    let state = match world.pulses {
+        Pulses::Off => "off",
+        Pulses::On { authenticated: false } => "unauthenticated",
+        Pulses::On { authenticated: true } => "authenticated",
+    };
+    let on_link = |(index, roster): (&u32, &Arc<Roster>)| {
+        let member = |(node, member): (&NodeName, &Member)| MemberReport {
+            node: node.clone(),
+            mac: member.mac.to_string(),
+            standing: member.standing,
+            owner: member.owner,
+        };
+        Some(RosterReport {
+            link: world.links.get(index)?.name.clone(),
+            settled: roster.settled,
+            members: roster.members.iter().map(member).collect(),
+            silent: roster.silent.iter().cloned().collect(),
+        })
+    };
+    PulseReport { state: state.to_owned(), links: world.rosters.iter().filter_map(on_link).collect() }
+}
+
+fn pulse_problems(config: &Config, node: &NodeName, world: &World) -> Vec<String> {
+    let others = world.nodes.iter().filter(|(name, other)| *name != node && other.ready).count();
+    let heard = |roster: &Arc<Roster>| !roster.members.is_empty() || !roster.silent.is_empty();
+    match world.pulses {
+        Pulses::Off if !config.l2.is_empty() && others > 0 => {
+            vec!["no pulse: [pulse] has no key, so failover on the link waits for a Node's Ready condition".to_owned()]
+        }
+        Pulses::Off => Vec::new(),
+        Pulses::On { authenticated } => {
+            let mut problems = Vec::new();
+            if !authenticated {
+                problems.push("the pulse is unauthenticated: anybody on the link can take addresses away".to_owned());
+            }
+            let settled = world.rosters.values().any(|roster| roster.settled);
+            if others > 0 && settled && !world.rosters.values().any(heard) {
+                problems.push(format!(
+                    "no pulse of any other node was heard, although {others} more are Ready: does crier run there, with the                      same key? is UDP port {} let through? does the network pass multicast ([pulse] peers)?",
+                    crate::pulse::socket::PORT
+                ));
+            }
+            problems
         }
     }
 }

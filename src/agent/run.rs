@@ -3,6 +3,7 @@
 //! Tasks, all owned by [`run`] and ended by its farewell:
 //! - the sources: `k8s::watch` and `k8s::lease`, or `manifests`; and `kernel::observe`. Cancelled, they lose nothing:
 //!   the next start lists again.
+//! - the pulse, source and actuator: told to leave, it says goodbye before the others stop, so that they are replaced.
 //! - the actuators: `bgp::speaker`, `arp::responder`, `kernel::addresses` and `k8s::status`. The first three are told to
 //!   leave and are waited for; a status write that is cancelled is made again by whoever allocates next.
 //! - the patience task: says when nothing more will be waited for.
@@ -17,22 +18,29 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+use super::incarnation;
 use super::memory::Memory;
 use super::readiness;
 use super::turn::Loop;
 use super::wiring::{self, Query, Slices};
 use crate::bgp::transport::Listen;
-use crate::config::{Config, Kubernetes, Manifests, Source};
+use crate::clock;
+use crate::config::{Config, Kubernetes, Manifests, PulseKey, Source};
 use crate::names::NodeName;
 use crate::plan::judge::is_announced;
-use crate::world::Fact;
-use crate::{arp, bgp, k8s, kernel, manifests};
+use crate::world::{Fact, Pulses};
+use crate::{arp, bgp, k8s, kernel, manifests, pulse};
 
 /// How long to wait for the first lists when there is a World of before to go on with.
 const PATIENCE_WITH_MEMORY: Duration = Duration::from_secs(2);
 
 /// And when there is none: then there is nothing to announce either way, but systemd wants to hear something.
 const PATIENCE_WITHOUT_MEMORY: Duration = Duration::from_secs(20);
+
+/// How long this node goes on answering for addresses after it said goodbye, so that nobody asks in vain meanwhile, and
+/// how long it goes on accepting traffic for them: until the neighbours have heard of the next owner.
+const ANSWERS_ON: Duration = Duration::from_millis(30);
+const ACCEPTS_ON: Duration = Duration::from_millis(200);
 
 /// How long the farewell may take in all: the routers hear it within milliseconds, or not at all.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -75,7 +83,14 @@ pub async fn run(config: Config, node: Option<NodeName>, queries: mpsc::Receiver
     let slices = Slices::default();
     let (stop, stopping) = watch::channel(false);
     let mut crew = Crew::default();
-    crew.actuators(&slices, &facts, listeners, &stopping);
+    let pulse = pulse_setup(&config, &node);
+    let pulses = match &pulse {
+        Some(setup) => Pulses::On { authenticated: !setup.key.is_none() },
+        None => Pulses::Off,
+    };
+    // First of all, so that the first plan knows it: there is room for it in the empty queue.
+    let _ = facts.send(Fact::Pulses(pulses)).await;
+    crew.actuators(&slices, &facts, listeners, pulse, &stopping);
     crew.sources(&config, &node, &slices, &facts, &stopping).await?;
 
     let (first_plan, plan_stands) = oneshot::channel();
@@ -136,6 +151,7 @@ impl Crew {
         slices: &Slices,
         facts: &mpsc::Sender<Fact>,
         listeners: bgp::transport::Listeners,
+        pulse: Option<pulse::task::Setup>,
         stopping: &watch::Receiver<bool>,
     ) {
         let stopped = || stopped(stopping.clone());
@@ -145,12 +161,26 @@ impl Crew {
             "the agent stops".to_owned()
         });
         self.leaving.spawn(named("the BGP speaker", speaker));
+        let handed_over = pulse.is_some();
+        if let Some(setup) = pulse {
+            let pulsing = pulse::task::run(slices.pulse.subscribe(), facts.clone(), setup, Arc::default(), stopped());
+            self.leaving.spawn(named("the pulse", pulsing));
+        }
         let (standing, _) = watch::channel(arp::responder::Standing::default());
-        let responder = arp::responder::run(slices.l2.subscribe(), Arc::default(), standing, stopped());
+        let stop = stopped();
+        let responder = arp::responder::run(slices.l2.subscribe(), Arc::default(), standing, async move {
+            stop.await;
+            if handed_over {
+                sleep(ANSWERS_ON).await;
+            }
+        });
         self.leaving.spawn(named("the ARP responder", responder));
         let stop = stopped();
         let bound = kernel::addresses::run(slices.bind.subscribe(), async move {
             stop.await;
+            if handed_over {
+                sleep(ACCEPTS_ON).await;
+            }
             kernel::addresses::Stop::Remove
         });
         self.leaving.spawn(named("the keeper of bound addresses", bound));
@@ -203,6 +233,32 @@ impl Crew {
         self.leaving.shutdown().await;
         self.standing.shutdown().await;
     }
+}
+
+/// What the pulse is to work with; nothing where there is no key or nothing to announce on a link.
+fn pulse_setup(config: &Config, node: &NodeName) -> Option<pulse::task::Setup> {
+    let key = match &config.pulse.key {
+        // The configuration was checked: the key is long enough.
+        PulseKey::Shared(key) => pulse::packet::Key::of_secret(key.secret.expose())?,
+        PulseKey::Unauthenticated => pulse::packet::Key::none(),
+        PulseKey::Absent => return None,
+    };
+    if config.l2.is_empty() {
+        return None;
+    }
+    let folder = &config.state.folder;
+    let incarnation = incarnation::next(folder, clock::wall()).unwrap_or_else(|error| {
+        warn!(folder = %folder.display(), %error, "the incarnation is not kept; until the clock is past it, others take this node for a recording");
+        let now = clock::wall().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
+    });
+    Some(pulse::task::Setup {
+        node: node.clone(),
+        settings: pulse::machine::Settings { interval: config.pulse.interval, multiplier: config.pulse.multiplier },
+        key,
+        peers: config.pulse.peers.clone(),
+        incarnation,
+    })
 }
 
 /// Without a peer nobody has a reason to connect, and the port is left to others.

@@ -94,6 +94,8 @@ pub struct Machine {
     stance: Stance,
     card_version: u32,
     claims_version: u32,
+    /// The last version that was not [`NO_CLAIMS`].
+    claims_made: u32,
     pages: Vec<ClaimsPage>,
     next_page: usize,
     peers: BTreeMap<NodeName, Peer>,
@@ -164,10 +166,11 @@ impl Machine {
             random: fastrand::Rng::with_seed(incarnation),
             began: now,
             settled: false,
-            stance,
             card_version: 1,
-            claims_version: 1,
+            claims_version: u32::from(!stance.claims.is_empty()),
+            claims_made: 1,
             pages,
+            stance,
             next_page: 0,
             peers: BTreeMap::new(),
             expected: BTreeSet::new(),
@@ -204,7 +207,8 @@ impl Machine {
             self.cards = URGENT;
         }
         if before.claims != self.stance.claims {
-            self.claims_version = self.claims_version.wrapping_add(1);
+            self.claims_made = self.claims_made.wrapping_add(1).max(1);
+            self.claims_version = if self.stance.claims.is_empty() { NO_CLAIMS } else { self.claims_made };
             self.pages = pages(&self.stance.claims);
             self.next_page = 0;
         }
@@ -305,7 +309,8 @@ impl Machine {
         let listening = !self.settled;
         let sequence = self.sequence;
         let with_labels = !answers.is_empty() || self.cards > 0 || sequence.is_multiple_of(CARD_EVERY);
-        let claims = self.pages.get(self.next_page).filter(|_| !with_labels).cloned();
+        // Beside labels it may not fit; then it comes in the next round.
+        let claims = self.pages.get(self.next_page).filter(|_| self.claims_version != NO_CLAIMS).cloned();
         if claims.is_some() {
             self.next_page = (self.next_page + 1) % self.pages.len();
         }
@@ -523,6 +528,11 @@ impl Peer {
             self.pages.clear();
             self.claims_complete = false;
         }
+        if pulse.claims_version == NO_CLAIMS && !self.claims_complete {
+            self.claims_complete = true;
+            moved |= !self.claims.is_empty();
+            self.claims = Arc::default();
+        }
         if let Some(page) = pulse.claims.filter(|_| !self.claims_complete) {
             let of = usize::from(page.of);
             self.pages.retain(|_, known| known.of == page.of);
@@ -616,6 +626,9 @@ const CARD_EVERY: u64 = 10;
 
 /// How many pulses of a new agent ask everybody for an answer.
 const HELLOS: u64 = 2;
+
+/// The version of claims to nothing, which needs no page.
+const NO_CLAIMS: u32 = 0;
 
 /// How many names are kept in mind on one link: more than agents that could share one.
 const MOST_PEERS: usize = 1024;

@@ -52,7 +52,6 @@ pub struct Town {
     /// Every change of who answers, in order.
     pub moves: Vec<Move>,
     pub packets: u64,
-    pub octets: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -135,7 +134,6 @@ impl Town {
             incarnation: 1000,
             moves: Vec::new(),
             packets: 0,
-            octets: 0,
         }
     }
 
@@ -273,7 +271,7 @@ impl Town {
         let now = self.now;
         let Some(life) = &mut self.agents[to].life else { return };
         let heard = life.machine.handle_pulse(pulse.clone(), now);
-        if heard == Heard::Taken {
+        if heard == Heard::Taken && pulse.standing == Standing::Eligible {
             life.heard.entry(from).or_insert(now);
             life.last_taken.insert(from, now);
         }
@@ -310,7 +308,6 @@ impl Town {
 
     fn send(&mut self, from: usize, pulse: Pulse) {
         self.packets += 1;
-        self.octets += pulse.emit(&crier::pulse::packet::Key::none()).len() as u64;
         let pulse = Arc::new(pulse);
         for to in 0..self.agents.len() {
             if to == from || !self.connected(from, to) || self.agents[to].life.is_none() {
