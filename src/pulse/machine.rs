@@ -13,7 +13,8 @@
 //! - In the last third of its time a node is asked, again and again, whether it is there, and answers at once: a few lost
 //!   packets make nobody silent. Those who ask hear each other, so that not everybody asks.
 //! - A node that starts owns nothing before it has listened for D, at most [`PATIENCE`] times D.
-//! - Of two owners that hear each other again the worse yields at the first pulse of the better, which comes within I.
+//! - Of two owners that hear each other again the worse yields at the first pulse of the better, which comes within I; where
+//!   the better has started anew meanwhile, at its answer to a question that is asked every [`PROOF_PART`] of I.
 //!
 //! Nobody is believed on an old recording. Within one incarnation sequences grow. A node of whom only an incarnation is
 //! seen that was not seen before is alive once it has answered ours, which is as new as we are, and a node that went back
@@ -460,7 +461,7 @@ impl Machine {
             }
             asks.push(peer.ticket);
             let spacing = match peer.life {
-                Life::Unverified => settings.interval / 2,
+                Life::Unverified => settings.interval / PROOF_PART,
                 Life::Alive | Life::Silent | Life::Left => peer.window(settings) / ASK_PART,
             };
             peer.next_ask = now + around(spacing, &mut self.random);
@@ -620,6 +621,9 @@ const GAP_PART: u32 = 20;
 
 /// Asks about a node come about this part of its time after each other: four in its last third.
 const ASK_PART: u32 = 12;
+
+/// Asks of a node that has yet to prove that it is no recording come about this part of the interval after each other.
+const PROOF_PART: u32 = 4;
 
 /// Every so many pulses carry the labels even if nobody asked.
 const CARD_EVERY: u64 = 10;

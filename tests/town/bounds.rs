@@ -13,11 +13,18 @@ const LOOKS: Duration = Duration::from_millis(4);
 const REACTION: Duration = LATENCY.saturating_add(THINKING).saturating_add(Duration::from_millis(6)).saturating_add(LOOKS);
 
 /// Two agents that can hear each other both answer for an address at most for this long. They pulse as owners, and the
-/// worse yields at the first pulse of the better.
-const TWO_OWNERS: Duration = INTERVAL.saturating_add(REACTION);
+/// worse yields at the first pulse of the better, or at its answer where it has to prove first that it is no recording:
+/// then the question, for which it may not be time again right now, and the answer come on top, each at the least distance
+/// from another pulse.
+const TWO_OWNERS: Duration = INTERVAL.saturating_add(Duration::from_millis(38 + 14)).saturating_add(REACTION);
 
 /// A node that owns nothing promises pulses at this distance; who died within three of them may be unnoticed still.
 const UNNOTICED: Duration = Duration::from_millis(3100);
+
+/// How many towns are tried: what takes seconds, or so many as CRIER_TOWN_SEEDS says.
+fn seeds(usual: u64) -> u64 {
+    std::env::var("CRIER_TOWN_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
 
 /// Watches the invariants while a town runs.
 struct Watch {
@@ -172,7 +179,7 @@ fn live(seed: u64, agents: usize, faults: usize) -> Watch {
 fn the_bounds_hold_through_anything_that_happens_to_a_small_town() {
     let mut both = Duration::ZERO;
     let mut nobody = Duration::ZERO;
-    for seed in 0..1500 {
+    for seed in 0..seeds(200) {
         let agents = 3 + usize::try_from(seed % 4).unwrap();
         let watch = std::panic::catch_unwind(|| live(seed, agents, 8)).unwrap_or_else(|_| panic!("seed {seed}"));
         both = both.max(watch.longest_both);
@@ -185,8 +192,8 @@ fn the_bounds_hold_through_anything_that_happens_to_a_small_town() {
 
 #[test]
 fn the_bounds_hold_in_a_town_of_fifty() {
-    for seed in 0..3 {
-        std::panic::catch_unwind(|| live(seed, 50, 4)).unwrap_or_else(|_| panic!("seed {seed}"));
+    for seed in 0..seeds(200) / 200 {
+        std::panic::catch_unwind(|| live(seed, 50, 1)).unwrap_or_else(|_| panic!("seed {seed}"));
     }
 }
 
@@ -194,7 +201,7 @@ fn the_bounds_hold_in_a_town_of_fifty() {
 /// heard the better one of the two.
 #[test]
 fn who_hears_a_better_owner_yields_at_once_however_much_is_lost() {
-    for seed in 0..300 {
+    for seed in 0..seeds(60) {
         let loss = 10 + u8::try_from(seed % 3).unwrap() * 10;
         let mut town = Town::new(seed, 5, 3, Weather { loss, doubles: 10 }, "");
         (0..5).for_each(|agent| town.start(agent));
@@ -204,6 +211,8 @@ fn who_hears_a_better_owner_yields_at_once_however_much_is_lost() {
             harm(&mut town);
         }
         town.agents.iter_mut().for_each(|agent| agent.part = 0);
+        // Who said goodbye in the last moment is gone then.
+        town.run_for(DETECTION);
         (0..5).for_each(|agent| {
             if town.agents[agent].life.is_none() {
                 town.start(agent);
