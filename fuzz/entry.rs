@@ -130,6 +130,18 @@ fn judge_update(body: &[u8], dialect: &Dialect) {
     }
 }
 
+/// A pulse that nothing seals: what is read can be sent, and is the same then.
+pub fn pulse(data: &[u8]) {
+    let none = crier::pulse::packet::Key::none();
+    let Ok(pulse) = crier::pulse::packet::Pulse::parse(data, &none) else { return };
+    let shown = pulse.to_string();
+    assert!(!shown.contains(char::is_control), "{shown:?} is fit for a terminal");
+    let again = crier::pulse::packet::Pulse::parse(&pulse.emit(&none), &none).expect("what was read can be written");
+    assert_eq!((&again.node, again.sequence, again.standing), (&pulse.node, pulse.sequence, pulse.standing));
+    let key = crier::pulse::packet::Key::of_secret(&[7; 32]).expect("it is long enough");
+    assert!(crier::pulse::packet::Pulse::parse(data, &key).is_err(), "nobody can have sealed it");
+}
+
 /// The body of a NOTIFICATION.
 pub fn notification(data: &[u8]) {
     let Ok(notification) = Notification::parse(data) else {

@@ -92,6 +92,33 @@ fn no_octets_make_mp_reach_panic() {
 }
 
 #[test]
+fn no_octets_make_a_pulse_panic() {
+    use crier::pulse::packet::{ClaimsPage, Key, Pulse, Ticket};
+    use crier::selector::Labels;
+    let node = crier::names::NodeName::from("node-1");
+    let full = Pulse {
+        mac: "02:00:00:00:00:01".parse().unwrap(),
+        incarnation: 1_700_000_000_000_000,
+        sequence: 9,
+        interval: std::time::Duration::from_millis(100),
+        multiplier: std::num::NonZeroU8::new(3).unwrap(),
+        standing: crier::roster::Standing::Eligible,
+        owner: true,
+        hello: true,
+        needs_ipv4: false,
+        card_version: 1,
+        claims_version: 1,
+        asks: vec![Ticket::of(&node)],
+        answers: vec![1, 2],
+        labels: Some(Labels([("rack".to_owned(), "a".to_owned())].into())),
+        claims: ClaimsPage::pages(["192.0.2.1".parse().unwrap(), "fd35::1".parse().unwrap()]).pop(),
+        node,
+    };
+    let bare = Pulse { asks: vec![], answers: vec![], labels: None, claims: None, ..full.clone() };
+    run(entry::pulse, &[full.emit(&Key::none()), bare.emit(&Key::none())]);
+}
+
+#[test]
 fn no_octets_make_notification_panic() {
     run(entry::notification, &bodies(3, false));
 }

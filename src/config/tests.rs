@@ -358,7 +358,7 @@ fn a_mistake_is_reported_once_and_causes_no_second_one() {
         "[bgp]\nasn = 1\n[[bgp.peer]]\nname = \"a\"\naddress = \"lan?\"\nasn = 1\n[[bgp.advertisement]]\npeers = [\"a\"]\n",
         "[[pool]]\nname = \"lan\"\naddresses = [\"lan\"]\n[[l2]]\npools = [\"lan\"]\n",
         "[[pool]]\nname = \"lan\"\naddresses = 3\n",
-        "[pulse]\ninterval = 3\nfoo = 1\n",
+        "[[vrf]]\ntable = \"x\"\nfoo = 1\n",
         "[[pool]]\nname = \"lan\"\naddresses = [\"10.1.0.7\"]\n[[bgp.advertisement]]\npools = [\"x\"]\naggregation-length = 24\n",
         "[bgp]\nasn = 1\nlisten = [\"x\"]\n[[bgp.peer]]\nname = \"a\"\naddress = \"10.0.0.1\"\nasn = 1\npassive = true\n",
         "bgp = 3\n",

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::town::{Town, Weather};
 
 /// The size of a town, and how many seeds of it are tried: a large one costs more to run.
-const TOWNS: [(usize, u64); 3] = [(3, 60), (10, 16), (30, 2)];
+const TOWNS: [(usize, u64); 3] = [(3, 40), (10, 8), (30, 1)];
 
 #[test]
 fn the_failover_gap_is_what_the_reviewed_table_says() {

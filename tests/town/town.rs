@@ -55,6 +55,7 @@ pub struct Town {
 }
 
 #[derive(Debug, Clone, Copy)]
+#[allow(dead_code, reason = "who it was is for whoever reads the complaint of an invariant")]
 pub struct Move {
     pub at: Instant,
     pub agent: usize,
