@@ -582,6 +582,10 @@ impl Peer {
 
     /// Sets when to ask it next: in the last third of its time.
     fn plan_ask(&mut self, settings: Settings, now: Instant, random: &mut fastrand::Rng) {
+        if self.life == Life::Unverified {
+            // It is asked for its proof, and soon.
+            return;
+        }
         let window = self.window(settings);
         let jitter = up_to(window / ASK_PART, random);
         self.next_ask = (self.last_proof() + window * 2 / 3 + jitter).max(now);

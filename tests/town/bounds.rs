@@ -91,7 +91,8 @@ impl Watch {
             let since = *self.both.entry((address, one, other)).or_insert(town.now);
             let lasted = town.now.duration_since(since);
             self.longest_both = self.longest_both.max(lasted);
-            assert!(lasted <= TWO_OWNERS, "{address}: agents {one} and {other} both answer for {lasted:?}");
+            let minds = || format!("{}\n{}", town.mind_of(one), town.mind_of(other));
+            assert!(lasted <= TWO_OWNERS, "{address}: {one} and {other} both answer for {lasted:?}\n{}", minds());
         }
     }
 

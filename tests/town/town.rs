@@ -248,6 +248,12 @@ impl Town {
         self.agents.iter().enumerate().filter_map(owns).collect()
     }
 
+    /// What an agent knows, for the complaint of an invariant.
+    pub fn mind_of(&self, agent: usize) -> String {
+        let life = self.agents[agent].life.as_ref();
+        life.map_or_else(|| "dead".to_owned(), |life| format!("at {:?}: {:#?}", self.now, life.machine))
+    }
+
     pub fn connected(&self, one: usize, other: usize) -> bool {
         self.agents[one].part == self.agents[other].part
     }
