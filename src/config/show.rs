@@ -4,8 +4,8 @@
 use std::fmt::{Display, Write};
 
 use super::{
-    Access, Advertisement, Api, Bgp, Config, Kubernetes, L2, Log, LogFormat, Manifests, Node, Peer, PeerAsn, Pool, Pulse, PulseKey,
-    SecretFile, Source, State, duration,
+    Access, Advertisement, Api, Bgp, Config, Kubernetes, L2, Log, LogFormat, Manifests, Node, Peer, PeerAsn, Pool,
+    Pulse, PulseKey, SecretFile, Source, State, duration,
 };
 
 /// The whole configuration, in the order of the sections in the manual.

@@ -169,7 +169,14 @@ fn defaults_are_those_that_the_table_names() {
             rest: Duration::from_secs(30),
             bind: None,
         }],
-        l2: vec![L2 { pools: vec![], interfaces: vec![], exclude_interfaces: vec![], nodes: None, preference: vec![], sticky: false }],
+        l2: vec![L2 {
+            pools: vec![],
+            interfaces: vec![],
+            exclude_interfaces: vec![],
+            nodes: None,
+            preference: vec![],
+            sticky: false,
+        }],
         pulse: Pulse {
             interval: Duration::from_millis(100),
             multiplier: std::num::NonZeroU8::new(3).unwrap(),

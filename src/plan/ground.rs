@@ -172,9 +172,7 @@ fn l2_ground(l2: &L2, me: &NodeName, nodes: &BTreeMap<NodeName, Arc<Node>>, worl
             },
             interfaces,
         },
-        Pulses::Off => {
-            L2Ground { electorate: elect::electorate(l2, nodes, None), by_link: Vec::new(), interfaces }
-        }
+        Pulses::Off => L2Ground { electorate: elect::electorate(l2, nodes, None), by_link: Vec::new(), interfaces },
     }
 }
 

@@ -95,9 +95,11 @@ impl Court<'_> {
         let mut work = Work::default();
         // All addresses of a Service move together: its first one ranks the nodes for all of them.
         let rank_by = allocation.held.iter().find(confirmed).map(|held| held.address);
-        let announcements = allocation.held.iter().filter(confirmed).map(|held| {
-            self.announce(service, &endpoints, held, rank_by.unwrap_or(held.address), &mut work)
-        });
+        let announcements = allocation
+            .held
+            .iter()
+            .filter(confirmed)
+            .map(|held| self.announce(service, &endpoints, held, rank_by.unwrap_or(held.address), &mut work));
         let announcements = announcements.collect();
         Verdict { decision: Decision { allocation, announcements }, work, assigned, status }
     }

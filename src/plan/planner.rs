@@ -259,10 +259,8 @@ impl Planner {
         self.plan.pulse = PulseSlice { links, standing, labels, ..std::mem::take(&mut self.plan.pulse) };
         self.moved.pulse = true;
         let rosters = self.world.rosters.values();
-        let members: BTreeMap<_, _> = rosters
-            .flat_map(|roster| &roster.members)
-            .map(|(name, member)| (member.mac, name.clone()))
-            .collect();
+        let members: BTreeMap<_, _> =
+            rosters.flat_map(|roster| &roster.members).map(|(name, member)| (member.mac, name.clone())).collect();
         if *self.plan.l2.members != members {
             self.plan.l2.members = Arc::new(members);
         }

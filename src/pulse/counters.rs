@@ -119,7 +119,11 @@ impl Counters {
             sent: sent.load(Ordering::Relaxed),
             octets_sent: octets_sent.load(Ordering::Relaxed),
             unsent: unsent.load(Ordering::Relaxed),
-            received: Fate::ALL.iter().zip(&self.received).map(|(fate, it)| (*fate, it.load(Ordering::Relaxed))).collect(),
+            received: Fate::ALL
+                .iter()
+                .zip(&self.received)
+                .map(|(fate, it)| (*fate, it.load(Ordering::Relaxed)))
+                .collect(),
         }
     }
 

@@ -368,7 +368,8 @@ impl Machine {
 
     /// When to poll again although nothing was told. `None` once this node has left.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let silences = self.peers.values().filter(|peer| peer.life == Life::Alive).map(|peer| peer.silent_at(self));
+        let alive = self.peers.values().filter(|peer| peer.life == Life::Alive);
+        let silences = alive.map(|peer| peer.silent_at(self.settings));
         let settles = (!self.settled).then(|| self.settles_at());
         let due = self.next_due()?;
         silences.chain(settles).chain([due]).min()
@@ -400,14 +401,9 @@ impl Machine {
 
     /// Counts those as silent who have not been heard for too long, and ends the listening.
     fn expire(&mut self, now: Instant) {
-        let late: Vec<NodeName> = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| peer.life == Life::Alive && peer.silent_at(self) <= now)
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in late {
-            if let Some(peer) = self.peers.get_mut(&name) {
+        let settings = self.settings;
+        for peer in self.peers.values_mut().filter(|peer| peer.life == Life::Alive) {
+            if peer.silent_at(settings) <= now {
                 peer.life = Life::Silent;
                 self.roster_moved = true;
             }
@@ -447,7 +443,8 @@ impl Machine {
         if pulse.asks.is_empty() {
             return;
         }
-        for peer in self.peers.values_mut().filter(|peer| peer.life == Life::Alive && pulse.asks.contains(&peer.ticket)) {
+        for peer in self.peers.values_mut().filter(|peer| peer.life == Life::Alive && pulse.asks.contains(&peer.ticket))
+        {
             let spacing = peer.window(self.settings) / ASK_PART;
             peer.next_ask = peer.next_ask.max(now + around(spacing, &mut self.random));
         }
@@ -575,9 +572,9 @@ impl Peer {
         self.expected.map_or(self.last_heard, |since| since.max(self.last_heard))
     }
 
-    fn silent_at(&self, machine: &Machine) -> Instant {
+    fn silent_at(&self, settings: Settings) -> Instant {
         let promised = self.last_heard + self.interval * u32::from(self.multiplier.get());
-        (self.last_proof() + self.window(machine.settings)).min(promised)
+        (self.last_proof() + self.window(settings)).min(promised)
     }
 
     /// Sets when to ask it next: in the last third of its time.

@@ -391,7 +391,8 @@ fn put_section_even_if_empty(octets: &mut Vec<u8>, kind: u8, section: &[u8]) {
 
 /// A text of at most 255 octets; of a longer one the beginning.
 fn put_short_text(octets: &mut Vec<u8>, text: &str) {
-    let text = text.get(..text.floor_char_boundary(LONGEST_NAME)).unwrap_or_default();
+    let end = (0..=LONGEST_NAME.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    let text = text.get(..end.unwrap_or(0)).unwrap_or_default();
     octets.push(u8::try_from(text.len()).unwrap_or(0));
     octets.extend(text.as_bytes());
 }

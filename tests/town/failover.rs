@@ -13,7 +13,8 @@ const TOWNS: [(usize, u64); 3] = [(3, 40), (10, 8), (30, 1)];
 #[test]
 fn the_failover_gap_is_what_the_reviewed_table_says() {
     let mut table = String::new();
-    let _ = writeln!(table, "The owner is killed; how long nobody answers, in ms; and idle moves in all quiet minutes.\n");
+    let _ =
+        writeln!(table, "The owner is killed; how long nobody answers, in ms; and idle moves in all quiet minutes.\n");
     let _ = writeln!(table, "agents  loss   p50   p95   most   idle moves");
     for (agents, seeds) in TOWNS {
         for loss in [0, 10, 20, 30] {
@@ -30,7 +31,10 @@ fn the_failover_gap_is_what_the_reviewed_table_says() {
             let at = |part: usize| gaps[(gaps.len() * part / 100).min(gaps.len() - 1)].as_millis();
             let (half, most, minutes) = (at(50), at(100), quiet.as_secs() / 60);
             let p95 = at(95);
-            let _ = writeln!(table, "{agents:>6}  {loss:>3}%  {half:>4}  {p95:>4}  {most:>5}   {idle_moves} in {minutes} min");
+            let _ = writeln!(
+                table,
+                "{agents:>6}  {loss:>3}%  {half:>4}  {p95:>4}  {most:>5}   {idle_moves} in {minutes} min"
+            );
         }
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/town/failover.txt");

@@ -54,9 +54,7 @@ impl Lan {
         let agents: Vec<Crier> = (0..3).map(|node| self.agent(node)).collect();
         for agent in &agents {
             agent.wait_ready(secs(20));
-            eventually_equal(&format!("{} hears the others", agent.node()), secs(20), &2, || {
-                members(agent).len()
-            });
+            eventually_equal(&format!("{} hears the others", agent.node()), secs(20), &2, || members(agent).len());
         }
         agents
     }
@@ -64,7 +62,8 @@ impl Lan {
     /// The nodes that answer who-has for the address.
     fn answering(&self) -> Vec<String> {
         let macs = self.site.client.who_has("eth0", ADDRESS, millis(200));
-        let name = |mac: Mac| self.site.nodes.iter().find(|node| node.port.mac() == mac).map(|node| node.name().to_owned());
+        let name =
+            |mac: Mac| self.site.nodes.iter().find(|node| node.port.mac() == mac).map(|node| node.name().to_owned());
         macs.into_iter().map(|mac| name(mac).unwrap_or_else(|| format!("a stranger, {mac}"))).collect()
     }
 
