@@ -121,6 +121,7 @@ fn filled(count: usize) -> Planner {
         loopback: false,
         arp: true,
         master: None,
+        vrf: None,
         addresses: Vec::new(),
     };
     planner.apply(Fact::Link(2, Some(link)));

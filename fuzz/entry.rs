@@ -19,13 +19,13 @@ use crier::bgp::wire::{
     AfiSafi, Dialect, Frame, HEADER_LEN, MAX_EXTENDED_MESSAGE_LEN, MAX_MESSAGE_LEN, Message, MessageKind, Notification,
     NotificationReason, Open, OpenFault, Parsed, RouteRefresh, Treatment, Update, WireError,
 };
-use crier::discovery;
+use crier::{discovery, pulse};
 
 /// Takes any octets, and panics where a promise is broken.
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const ALL: [(&str, Target); 11] = [
+pub const ALL: [(&str, Target); 12] = [
     ("frame", frame),
     ("open", open),
     ("update", update),
@@ -37,6 +37,7 @@ pub const ALL: [(&str, Target); 11] = [
     ("peer_events", peer_events::run),
     ("arp", arp),
     ("router_discovery", router_discovery),
+    ("pulse", pulse),
 ];
 
 /// The first octet chooses the session, the rest is for the decoder.
@@ -206,6 +207,18 @@ fn judge_update(body: &[u8], dialect: &Dialect) {
             assert_eq!(again.update, parsed.update);
         }
     }
+}
+
+/// A pulse that nothing seals: what is read can be sent, and is the same then.
+pub fn pulse(data: &[u8]) {
+    let none = pulse::packet::Key::none();
+    let Ok(pulse) = pulse::packet::Pulse::parse(data, &none) else { return };
+    let shown = pulse.to_string();
+    assert!(!shown.contains(char::is_control), "{shown:?} is fit for a terminal");
+    let again = pulse::packet::Pulse::parse(&pulse.emit(&none), &none).expect("what was read can be written");
+    assert_eq!((&again.node, again.sequence, again.standing), (&pulse.node, pulse.sequence, pulse.standing));
+    let key = pulse::packet::Key::of_secret(&[7; 32]).expect("it is long enough");
+    assert!(pulse::packet::Pulse::parse(data, &key).is_err(), "nobody can have sealed it");
 }
 
 /// The body of a NOTIFICATION.

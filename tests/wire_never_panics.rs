@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 #[path = "../fuzz/entry.rs"]
 mod entry;
 
+use crier::names::NodeName;
+use crier::pulse::packet::{ClaimsPage, Key, Pulse, Ticket};
+use crier::selector::Labels;
 use fastrand::Rng;
 
 const VECTORS: &str = include_str!("vectors/bgp.json");
@@ -91,6 +94,11 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             let plain = [header(133, 8), header(134, 16)];
             plain.iter().flat_map(|bare| [bare.clone(), [&bare[..], &option, &option].concat()]).collect()
         }
+        "pulse" => {
+            let full = full_pulse();
+            let bare = Pulse { asks: vec![], answers: vec![], labels: None, claims: None, ..full.clone() };
+            vec![full.emit(&Key::none()), bare.emit(&Key::none())]
+        }
         other => panic!("{other} has nothing to start from"),
     };
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("fuzz/corpus/{target}.hex"));
@@ -146,5 +154,28 @@ fn the_seeds_are_written_where_the_environment_says() {
         for (number, seed) in seeds(name).iter().enumerate() {
             std::fs::write(folder.join(format!("seed-{number}")), seed).expect("a file can be written");
         }
+    }
+}
+
+/// A pulse with everything in it.
+fn full_pulse() -> Pulse {
+    let node = NodeName::from("node-1");
+    Pulse {
+        mac: "02:00:00:00:00:01".parse().unwrap(),
+        incarnation: 1_700_000_000_000_000,
+        sequence: 9,
+        interval: std::time::Duration::from_millis(100),
+        multiplier: std::num::NonZeroU8::new(3).unwrap(),
+        standing: crier::roster::Standing::Eligible,
+        owner: true,
+        hello: true,
+        needs_ipv4: false,
+        card_version: 1,
+        claims_version: 1,
+        asks: vec![Ticket::of(&node)],
+        answers: vec![1, 2],
+        labels: Some(Labels([("rack".to_owned(), "a".to_owned())].into())),
+        claims: ClaimsPage::pages(["192.0.2.1".parse().unwrap(), "fd35::1".parse().unwrap()]).pop(),
+        node,
     }
 }

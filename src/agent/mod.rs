@@ -4,6 +4,7 @@
 //! [`memory`] keeps the World across a restart; [`readiness`] speaks to systemd; [`report`] is what the doors show.
 
 pub mod bgp_report;
+mod incarnation;
 mod log_changes;
 pub mod logging;
 mod memory;

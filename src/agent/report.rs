@@ -2,6 +2,7 @@
 //! Floor 3. Fields are only ever added within one [`SCHEMA_VERSION`]; times are RFC 3339, durations are in seconds.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,8 @@ use crate::plan::decision::{Announcement, Decision};
 use crate::plan::join::Dispute;
 use crate::plan::slice::PeerSlice;
 use crate::reason::Reason;
-use crate::world::{ApiServer, HostProblem, SessionDetail, SessionReport, SessionState};
+use crate::roster::{Member, Roster, Standing};
+use crate::world::{ApiServer, HostProblem, Pulses, SessionDetail, SessionReport, SessionState, World};
 
 /// Grows when a field is taken away or changes its meaning.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -33,6 +35,8 @@ pub struct Report {
     pub pools: Vec<PoolReport>,
     pub peers: Vec<PeerReport>,
     pub links: Vec<LinkReport>,
+    #[serde(default)]
+    pub pulse: PulseReport,
     pub services: Vec<ServiceReport>,
     /// What is wrong with the settings of this host; the problems below have it too.
     pub host_problems: Vec<HostProblem>,
@@ -96,6 +100,32 @@ pub struct LinkReport {
     pub answers_for: Vec<IpAddr>,
 }
 
+/// Who is alive on the links, as the pulses tell.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct PulseReport {
+    /// `off`, `unauthenticated`, or `authenticated`.
+    pub state: String,
+    pub links: Vec<RosterReport>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RosterReport {
+    pub link: InterfaceName,
+    /// This node has listened long enough to own addresses there.
+    pub settled: bool,
+    pub members: Vec<MemberReport>,
+    /// Nodes that fell silent without a word.
+    pub silent: Vec<NodeName>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MemberReport {
+    pub node: NodeName,
+    pub mac: String,
+    pub standing: Standing,
+    pub owner: bool,
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ServiceReport {
     pub name: ObjectKey,
@@ -140,6 +170,7 @@ impl Report {
             total: capacity(pool),
         });
         let api_server = api_server(&world.api_server);
+        let pulse = pulse_report(world);
         let mut problems = problems(&api_server, &services, &peers);
         problems.extend(plan.disputes.iter().flat_map(|((peer, prefix), all)| {
             let in_words = move |it: &Dispute| {
@@ -149,6 +180,7 @@ impl Report {
             all.iter().map(in_words).collect::<Vec<_>>()
         }));
         problems.extend(world.host_problems.iter().map(ToString::to_string));
+        problems.extend(pulse_problems(config, node, world));
         problems.extend(world.refused.iter().map(|(key, why)| format!("{key}: status not written: {why}")));
         Report {
             schema_version: SCHEMA_VERSION,
@@ -160,10 +192,59 @@ impl Report {
             pools: pools.collect(),
             peers,
             links: links.collect(),
+            pulse,
             services,
             api_server,
             host_problems: world.host_problems.clone(),
             problems,
+        }
+    }
+}
+
+fn pulse_report(world: &World) -> PulseReport {
+    let state = match world.pulses {
+        Pulses::Off => "off",
+        Pulses::On { authenticated: false } => "unauthenticated",
+        Pulses::On { authenticated: true } => "authenticated",
+    };
+    let on_link = |(index, roster): (&u32, &Arc<Roster>)| {
+        let member = |(node, member): (&NodeName, &Member)| MemberReport {
+            node: node.clone(),
+            mac: member.mac.to_string(),
+            standing: member.standing,
+            owner: member.owner,
+        };
+        Some(RosterReport {
+            link: world.links.get(index)?.name.clone(),
+            settled: roster.settled,
+            members: roster.members.iter().map(member).collect(),
+            silent: roster.silent.iter().cloned().collect(),
+        })
+    };
+    PulseReport { state: state.to_owned(), links: world.rosters.iter().filter_map(on_link).collect() }
+}
+
+fn pulse_problems(config: &Config, node: &NodeName, world: &World) -> Vec<String> {
+    let others = world.nodes.iter().filter(|(name, other)| *name != node && other.ready).count();
+    let heard = |roster: &Arc<Roster>| !roster.members.is_empty() || !roster.silent.is_empty();
+    match world.pulses {
+        Pulses::Off if !config.l2.is_empty() && others > 0 => {
+            vec!["no pulse: [pulse] has no key, so failover on the link waits for a Node's Ready condition".to_owned()]
+        }
+        Pulses::Off => Vec::new(),
+        Pulses::On { authenticated } => {
+            let mut problems = Vec::new();
+            if !authenticated {
+                problems.push("the pulse is unauthenticated: anybody on the link can take addresses away".to_owned());
+            }
+            let settled = world.rosters.values().any(|roster| roster.settled);
+            if others > 0 && settled && !world.rosters.values().any(heard) {
+                problems.push(format!(
+                    "no pulse of any other node was heard, although {others} more are Ready: does crier run there, with the                      same key? is UDP port {} let through? does the network pass multicast ([pulse] peers)?",
+                    crate::pulse::socket::PORT
+                ));
+            }
+            problems
         }
     }
 }

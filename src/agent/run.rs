@@ -3,6 +3,7 @@
 //! Tasks, all owned by [`run`] and ended by its farewell:
 //! - the sources: `k8s::watch` and `k8s::lease`, or `manifests`; `kernel::observe`; and where peers are to be found,
 //!   `kernel::routes` and `discovery::seeker`. Cancelled, they lose nothing: the next start lists again.
+//! - the pulse, source and actuator: told to leave, it says goodbye before the others stop, so that they are replaced.
 //! - the actuators: `bgp::speaker`, `arp::responder`, `kernel::addresses`, `kernel::sysctl` and `k8s::status`. The first three
 //!   are told to leave and are waited for; a status write that is cancelled is made again by whoever allocates next.
 //! - the patience task: says when nothing more will be waited for.
@@ -17,22 +18,28 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+use super::incarnation;
 use super::memory::Memory;
 use super::readiness;
 use super::turn::Loop;
 use super::wiring::{self, Query, Slices};
 use crate::bgp::listeners::Listen;
-use crate::config::{Config, Kubernetes, Manifests, PeerAddress, Source};
+use crate::config::{Config, Kubernetes, Manifests, PeerAddress, PulseKey, Source};
 use crate::names::NodeName;
 use crate::plan::judge::is_announced;
-use crate::world::Fact;
-use crate::{arp, bgp, discovery, k8s, kernel, manifests};
+use crate::world::{Fact, Pulses};
+use crate::{arp, bgp, clock, discovery, k8s, kernel, manifests, pulse};
 
 /// How long to wait for the first lists when there is a World of before to go on with.
 const PATIENCE_WITH_MEMORY: Duration = Duration::from_secs(2);
 
 /// And when there is none: then there is nothing to announce either way, but systemd wants to hear something.
 const PATIENCE_WITHOUT_MEMORY: Duration = Duration::from_secs(20);
+
+/// How long this node goes on answering for addresses after it said goodbye, so that nobody asks in vain meanwhile, and
+/// how long it goes on accepting traffic for them: until the neighbours have heard of the next owner.
+const ANSWERS_ON: Duration = Duration::from_millis(30);
+const ACCEPTS_ON: Duration = Duration::from_millis(200);
 
 /// How long the farewell may take in all: the routers hear it within milliseconds, or not at all.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -75,9 +82,17 @@ pub async fn run(config: Config, node: Option<NodeName>, queries: mpsc::Receiver
     let slices = Slices::default();
     let (stop, stopping) = watch::channel(false);
     let mut crew = Crew::default();
-    crew.actuators(&config, &slices, &facts, listeners, &stopping);
-    crew.finders(&config, &slices, &facts);
-    crew.sources(&config, &node, &slices, &facts, &stopping).await?;
+    let lines = Lines { slices: &slices, facts: &facts, stopping: &stopping };
+    let pulse = pulse_setup(&config, &node);
+    let pulses = match &pulse {
+        Some(setup) => Pulses::On { authenticated: !setup.key.is_none() },
+        None => Pulses::Off,
+    };
+    // First of all, so that the first plan knows it: there is room for it in the empty queue.
+    let _ = facts.send(Fact::Pulses(pulses)).await;
+    crew.actuators(&config, lines, listeners, pulse);
+    crew.finders(&config, lines);
+    crew.sources(&config, &node, lines).await?;
 
     let (first_plan, plan_stands) = oneshot::channel();
     let mut turning = Loop::new(Arc::new(config), node, slices, memory, first_plan);
@@ -120,6 +135,15 @@ pub async fn run(config: Config, node: Option<NodeName>, queries: mpsc::Receiver
     ended.map(|_| info!("left"))
 }
 
+/// What every task is connected to.
+#[derive(Clone, Copy)]
+struct Lines<'a> {
+    slices: &'a Slices,
+    facts: &'a mpsc::Sender<Fact>,
+    /// True once the agent leaves.
+    stopping: &'a watch::Receiver<bool>,
+}
+
 /// The tasks of the agent. Each returns its name when it ends.
 #[derive(Default)]
 struct Crew {
@@ -135,10 +159,9 @@ impl Crew {
     fn actuators(
         &mut self,
         config: &Config,
-        slices: &Slices,
-        facts: &mpsc::Sender<Fact>,
+        Lines { slices, facts, stopping }: Lines<'_>,
         listeners: bgp::listeners::Listeners,
-        stopping: &watch::Receiver<bool>,
+        pulse: Option<pulse::task::Setup>,
     ) {
         let stopped = || stopped(stopping.clone());
         let stop = stopped();
@@ -147,12 +170,26 @@ impl Crew {
             "the agent stops".to_owned()
         });
         self.leaving.spawn(named("the BGP speaker", speaker));
+        let handed_over = pulse.is_some();
+        if let Some(setup) = pulse {
+            let pulsing = pulse::task::run(slices.pulse.subscribe(), facts.clone(), setup, Arc::default(), stopped());
+            self.leaving.spawn(named("the pulse", pulsing));
+        }
         let (standing, _) = watch::channel(arp::responder::Standing::default());
-        let responder = arp::responder::run(slices.l2.subscribe(), Arc::default(), standing, stopped());
+        let stop = stopped();
+        let responder = arp::responder::run(slices.l2.subscribe(), Arc::default(), standing, async move {
+            stop.await;
+            if handed_over {
+                sleep(ANSWERS_ON).await;
+            }
+        });
         self.leaving.spawn(named("the ARP responder", responder));
         let stop = stopped();
         let bound = kernel::addresses::run(slices.bind.subscribe(), async move {
             stop.await;
+            if handed_over {
+                sleep(ACCEPTS_ON).await;
+            }
             kernel::addresses::Stop::Remove
         });
         self.leaving.spawn(named("the keeper of bound addresses", bound));
@@ -163,7 +200,7 @@ impl Crew {
     }
 
     /// The sources that tell where peers are, as far as there are peers to be found.
-    fn finders(&mut self, config: &Config, slices: &Slices, facts: &mpsc::Sender<Fact>) {
+    fn finders(&mut self, config: &Config, Lines { slices, facts, stopping: _ }: Lines<'_>) {
         let any = |is_it: fn(&PeerAddress) -> bool| config.bgp.peers.iter().any(|peer| is_it(&peer.address));
         if any(|address| matches!(address, PeerAddress::Interface(_))) {
             let seeking = discovery::seeker::run(slices.bgp.subscribe(), facts.clone());
@@ -178,9 +215,7 @@ impl Crew {
         &mut self,
         config: &Config,
         node: &NodeName,
-        slices: &Slices,
-        facts: &mpsc::Sender<Fact>,
-        stopping: &watch::Receiver<bool>,
+        Lines { slices, facts, stopping }: Lines<'_>,
     ) -> Result<(), Error> {
         match &config.source {
             Source::Kubernetes(Kubernetes { access, lease, class: _, default_class: _ }) => {
@@ -220,6 +255,32 @@ impl Crew {
         self.leaving.shutdown().await;
         self.standing.shutdown().await;
     }
+}
+
+/// What the pulse is to work with; nothing where there is no key or nothing to announce on a link.
+fn pulse_setup(config: &Config, node: &NodeName) -> Option<pulse::task::Setup> {
+    let key = match &config.pulse.key {
+        // The configuration was checked: the key is long enough.
+        PulseKey::Shared(key) => pulse::packet::Key::of_secret(key.secret.expose())?,
+        PulseKey::Unauthenticated => pulse::packet::Key::none(),
+        PulseKey::Absent => return None,
+    };
+    if config.l2.is_empty() {
+        return None;
+    }
+    let folder = &config.state.folder;
+    let incarnation = incarnation::next(folder, clock::wall()).unwrap_or_else(|error| {
+        warn!(folder = %folder.display(), %error, "the incarnation is not kept; until the clock is past it, others take this node for a recording");
+        let now = clock::wall().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
+    });
+    Some(pulse::task::Setup {
+        node: node.clone(),
+        settings: pulse::machine::Settings { interval: config.pulse.interval, multiplier: config.pulse.multiplier },
+        key,
+        peers: config.pulse.peers.clone(),
+        incarnation,
+    })
 }
 
 /// Without a peer nobody has a reason to connect, and the port is left to others.

@@ -191,10 +191,13 @@ fn is_kept(fact: &Fact) -> bool {
         | Fact::Leader(_)
         | Fact::Link(..)
         | Fact::LinksListed
+        | Fact::Conflict(..)
         | Fact::Session(..)
         | Fact::Routers(..)
         | Fact::Caller(..)
         | Fact::DefaultRoutes(_)
+        | Fact::Pulses(_)
+        | Fact::Roster(..)
         | Fact::StatusRefused(..)
         | Fact::Host(_)
         | Fact::FailStatic => false,

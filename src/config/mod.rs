@@ -23,6 +23,7 @@ mod tests;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU8;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -92,6 +93,7 @@ pub struct Config {
     pub source: Source,
     pub pools: Vec<Pool>,
     pub l2: Vec<L2>,
+    pub pulse: Pulse,
     pub bgp: Bgp,
     pub host: Host,
     pub log: Log,
@@ -105,8 +107,13 @@ impl Config {
 
     /// Every secret that the configuration names.
     pub fn secrets(&self) -> impl Iterator<Item = &SecretFile> {
-        let keys = self.bgp.peers.iter().flat_map(|peer| &peer.tcp_ao);
-        self.bgp.peers.iter().filter_map(|peer| peer.password.as_ref()).chain(keys.map(|key| &key.secret))
+        let of_pulse = match &self.pulse.key {
+            PulseKey::Shared(key) => Some(key),
+            PulseKey::Unauthenticated | PulseKey::Absent => None,
+        };
+        let peers = &self.bgp.peers;
+        let keys = peers.iter().flat_map(|peer| &peer.tcp_ao).map(|key| &key.secret);
+        peers.iter().filter_map(|peer| peer.password.as_ref()).chain(keys).chain(of_pulse)
     }
 }
 
@@ -192,7 +199,35 @@ pub struct L2 {
     pub exclude_interfaces: Vec<InterfacePattern>,
     pub nodes: Option<Selector>,
     pub preference: Vec<Preference>,
+    /// An address stays with its owner when a node comes back that would be better only by chance.
+    pub sticky: bool,
 }
+
+/// `[pulse]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pulse {
+    /// How often an owner of addresses says that it is alive: whole milliseconds.
+    pub interval: Duration,
+    /// After how many missing pulses an owner counts as silent.
+    pub multiplier: NonZeroU8,
+    pub key: PulseKey,
+    /// Nodes on the same link that are sent pulses besides the multicast group.
+    pub peers: Vec<IpAddr>,
+}
+
+/// What pulses are sealed with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PulseKey {
+    /// The key of the cluster, of at least [`LEAST_PULSE_KEY`] octets.
+    Shared(SecretFile),
+    /// Nothing, because the configuration wants it so.
+    Unauthenticated,
+    /// There is none, and so no pulse.
+    Absent,
+}
+
+/// Octets of a key that is no password which can be guessed.
+pub const LEAST_PULSE_KEY: usize = 16;
 
 /// One entry of `preference`: matching nodes score `weight` more.
 #[derive(Debug, Clone, PartialEq)]

@@ -88,7 +88,6 @@ impl Reader<'_> {
     }
 
     /// As `secret`; without the key, the systemd credential of this name, if the service has it.
-    #[allow(dead_code, reason = "[pulse] is not available yet; it goes when that is")]
     pub(super) fn secret_or_credential(&mut self, key: &str, credential: &str, most: usize) -> Option<SecretFile> {
         if self.given(key).is_some() {
             return self.secret(key, most);

@@ -5,12 +5,12 @@ use std::fmt::{Display, Write};
 
 use super::{
     Access, Advertisement, AoKey, Api, Bgp, Config, Host, Kubernetes, L2, Log, LogFormat, Manifests, Node, Peer,
-    PeerAsn, Pool, SecretFile, Source, State, duration,
+    PeerAsn, Pool, Pulse, PulseKey, SecretFile, Source, State, duration,
 };
 
 /// The whole configuration, in the order of the sections in the manual.
 pub fn show(config: &Config) -> String {
-    let Config { node: Node { name }, api, state: State { folder }, source, pools, l2, bgp, host, log } = config;
+    let Config { node: Node { name }, api, state: State { folder }, source, pools, l2, pulse, bgp, host, log } = config;
     let mut page = Page::default();
     page.section("[node]");
     page.text("name", name.as_ref().map_or("auto", |name| name.as_str()));
@@ -23,6 +23,7 @@ pub fn show(config: &Config) -> String {
     page.source(source);
     pools.iter().for_each(|pool| page.pool(pool));
     l2.iter().for_each(|l2| page.l2(l2));
+    page.pulse(pulse);
     page.bgp(bgp);
     let Host { manage_sysctls } = host;
     page.section("[host]");
@@ -148,7 +149,7 @@ impl Page {
     }
 
     fn l2(&mut self, l2: &L2) {
-        let L2 { pools, interfaces, exclude_interfaces, nodes, preference } = l2;
+        let L2 { pools, interfaces, exclude_interfaces, nodes, preference, sticky } = l2;
         self.section("[[l2]]");
         self.texts("pools", pools);
         self.texts("interfaces", interfaces);
@@ -159,6 +160,20 @@ impl Page {
             .map(|one| format!("{{ nodes = {}, weight = {} }}", quoted(&one.nodes), one.weight))
             .collect();
         self.plain("preference", format_args!("[{}]", preference.join(", ")));
+        self.plain("sticky", sticky);
+    }
+
+    fn pulse(&mut self, pulse: &Pulse) {
+        let Pulse { interval, multiplier, key, peers } = pulse;
+        self.section("[pulse]");
+        self.text("interval", duration::text(*interval));
+        self.plain("multiplier", multiplier);
+        match key {
+            PulseKey::Shared(key) => self.secret("key-file", Some(key)),
+            PulseKey::Unauthenticated => self.plain("unauthenticated", true),
+            PulseKey::Absent => {}
+        }
+        self.texts("peers", peers);
     }
 
     fn bgp(&mut self, bgp: &Bgp) {

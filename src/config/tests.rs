@@ -24,9 +24,11 @@ fn parse_one(text: &str) -> Result<Config, Complaints> {
 /// The files with secrets that there are for the tests of this file: by the names below, and none else.
 struct TestSecrets;
 
-const SECRET_FILES: [(&str, &[u8]); 6] = [
+const SECRET_FILES: [(&str, &[u8]); 8] = [
     ("/etc/crier/tor.ao", b"marlin"),
     ("/etc/crier/two-lines", b"one\ntwo\n"),
+    ("/etc/crier/pulse.key", b"0123456789abcdef0123456789abcdef\n"),
+    ("/etc/crier/short.key", b"0123456789abcde\n"),
     ("/etc/crier/tor.md5", b"swordfish\n"),
     ("/etc/crier/empty", b"\n"),
     ("/etc/crier/80-octets", &[b'x'; 80]),
@@ -182,7 +184,20 @@ fn defaults_are_those_that_the_table_names() {
             rest: Duration::from_secs(30),
             bind: None,
         }],
-        l2: vec![L2 { pools: vec![], interfaces: vec![], exclude_interfaces: vec![], nodes: None, preference: vec![] }],
+        l2: vec![L2 {
+            pools: vec![],
+            interfaces: vec![],
+            exclude_interfaces: vec![],
+            nodes: None,
+            preference: vec![],
+            sticky: false,
+        }],
+        pulse: Pulse {
+            interval: Duration::from_millis(100),
+            multiplier: std::num::NonZeroU8::new(3).unwrap(),
+            key: PulseKey::Absent,
+            peers: vec![],
+        },
         bgp: Bgp {
             asn: Some(64513),
             router_id: None,
@@ -406,7 +421,7 @@ fn a_mistake_is_reported_once_and_causes_no_second_one() {
         "[bgp]\nasn = 1\n[[bgp.peer]]\nname = \"a\"\naddress = \"lan?\"\nasn = 1\n[[bgp.advertisement]]\npeers = [\"a\"]\n",
         "[[pool]]\nname = \"lan\"\naddresses = [\"lan\"]\n[[l2]]\npools = [\"lan\"]\n",
         "[[pool]]\nname = \"lan\"\naddresses = 3\n",
-        "[pulse]\ninterval = 3\nfoo = 1\n",
+        "[[vrf]]\ntable = \"x\"\nfoo = 1\n",
         "[[pool]]\nname = \"lan\"\naddresses = [\"10.1.0.7\"]\n[[bgp.advertisement]]\npools = [\"x\"]\naggregation-length = 24\n",
         "[bgp]\nasn = 1\nlisten = [\"x\"]\n[[bgp.peer]]\nname = \"a\"\naddress = \"10.0.0.1\"\nasn = 1\npassive = true\n",
         "bgp = 3\n",
@@ -499,6 +514,7 @@ proptest! {
                 exclude_interfaces: vec![],
                 nodes: (kind == 2).then(|| "rack".parse().unwrap()),
                 preference: vec![Preference { nodes: "edge=true".parse().unwrap(), weight: 9 }],
+                sticky: true,
             });
         }
         for (n, (asn, hold, small, passive)) in peers.into_iter().enumerate() {

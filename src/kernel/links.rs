@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage, State};
+use netlink_packet_route::link::{InfoPortKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, State};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::{addresses, netlink};
@@ -118,12 +118,16 @@ fn link(message: &LinkMessage) -> Option<Link> {
     let mut mac = None;
     let mut state = State::Unknown;
     let mut master = None;
+    let mut in_vrf = false;
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name = Some(InterfaceName::from(text.as_str())),
             LinkAttribute::Address(octets) if ethernet => mac = octets.as_slice().try_into().ok().map(MacAddress),
             LinkAttribute::OperState(told) => state = *told,
             LinkAttribute::Controller(index) => master = Some(*index),
+            LinkAttribute::LinkInfo(told) => {
+                in_vrf = told.iter().any(|one| matches!(one, LinkInfo::PortKind(InfoPortKind::Vrf)));
+            }
             // The enum is not ours; the rest does not matter to any decision.
             _ => {}
         }
@@ -138,7 +142,8 @@ fn link(message: &LinkMessage) -> Option<Link> {
         carrier: state == State::Up || (state == State::Unknown && flags.contains(LinkFlags::LowerUp)),
         loopback,
         arp: ethernet && !loopback && flags.contains(LinkFlags::Broadcast) && !flags.contains(LinkFlags::Noarp),
-        master,
+        master: master.filter(|_| !in_vrf),
+        vrf: master.filter(|_| in_vrf),
         addresses: Vec::new(),
     })
 }
@@ -229,6 +234,7 @@ mod tests {
             loopback: false,
             arp: true,
             master: None,
+            vrf: None,
             addresses: vec!["192.0.2.7/24".parse().unwrap()],
         };
         assert_eq!(facts(&mut links), [Fact::Link(ETH0, Some(expected.clone()))]);
@@ -296,6 +302,23 @@ mod tests {
             let Some(link) = link(&eth0(change)) else { panic!("{what}: no link") };
             assert_eq!((link.mac.is_some(), link.carrier, link.arp), expected, "{what}");
         }
+    }
+
+    #[test]
+    fn a_part_of_a_vrf_speaks_for_itself_and_a_part_of_a_bond_or_bridge_does_not() {
+        let part_of = |kind: InfoPortKind| {
+            let told = eth0(|link| {
+                link.attributes.push(LinkAttribute::Controller(9));
+                link.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::PortKind(kind)]));
+            });
+            link(&told).map(|link| (link.master, link.vrf))
+        };
+        assert_eq!(part_of(InfoPortKind::Vrf), Some((None, Some(9))));
+        for kind in [InfoPortKind::Bond, InfoPortKind::Bridge, InfoPortKind::Team] {
+            assert_eq!(part_of(kind.clone()), Some((Some(9), None)), "a part of a {kind}");
+        }
+        let unsaid = link(&eth0(|link| link.attributes.push(LinkAttribute::Controller(9))));
+        assert_eq!(unsaid.map(|link| (link.master, link.vrf)), Some((Some(9), None)), "when in doubt, silent");
     }
 
     #[test]

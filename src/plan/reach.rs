@@ -138,6 +138,7 @@ mod tests {
             loopback: false,
             arp: true,
             master: None,
+            vrf: None,
             addresses,
         };
         Fact::Link(ETH0, Some(link))

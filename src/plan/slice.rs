@@ -10,19 +10,57 @@ use imbl::OrdMap;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::address::ScopedAddress;
+use crate::address::{MacAddress, ScopedAddress};
 use crate::config;
-use crate::names::{InterfaceName, ObjectKey, PeerName};
+use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::reason::Reason;
+use crate::roster::Standing;
 use crate::route::RouteAttributes;
+use crate::selector::Labels;
 use crate::world::Link;
 
-/// For the ARP responder: which addresses this node answers for, and on which links.
+/// For the responder on the link: which addresses this node answers for by ARP and NDP, and on which links.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct L2Slice {
     /// Every link that some address below names, as the kernel last described it.
     pub links: Arc<Vec<Link>>,
     pub addresses: OrdMap<IpAddr, Arc<BTreeSet<InterfaceName>>>,
+    /// How the addresses above came to this node. One that is not named comes into use for the first time.
+    pub origins: OrdMap<IpAddr, Origin>,
+    /// The MACs of the other agents' links, with their nodes. Who claims an address of ours from one of them is no
+    /// stranger: ranks decide who keeps it, and this node does not defend it on the wire meanwhile.
+    pub members: Arc<BTreeMap<MacAddress, NodeName>>,
+}
+
+/// How an address came to this node: that decides how the link is asked before the address is used.
+///
+/// It counts when the address is new to the responder, and when it changes while the address is not claimed yet: a
+/// `HandOver` then ends the asking at once. For an address that is answered for already it changes nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody is known to have used it just before: the link is probed before the first answer.
+    #[default]
+    FirstUse,
+    /// Its owner fell silent. One quick probe decides whether it is dead or only not heard.
+    TakeOver { from: NodeName },
+    /// The node before gave it up and said so, or this node itself used it until a moment ago: no probe, no wait.
+    HandOver,
+}
+
+/// For the pulse: what this node says of itself, on which links, and whom it must not miss.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PulseSlice {
+    /// Every link that this node may answer on, by its index. Empty where there are no pulses.
+    pub links: Arc<BTreeMap<u32, Link>>,
+    /// `None` as long as there is no plan, or no pulses.
+    pub standing: Option<Standing>,
+    pub labels: Arc<Labels>,
+    /// This node answers for some address.
+    pub owner: bool,
+    /// The addresses that it answers for and wants to keep.
+    pub claims: Arc<BTreeSet<IpAddr>>,
+    /// The other nodes that answer for some address, by this plan.
+    pub expected: Arc<BTreeSet<NodeName>>,
 }
 
 /// For the kernel: which addresses to put on which link, because nothing else on this host accepts for them.

@@ -6,10 +6,10 @@ mod objects;
 mod session;
 mod sum;
 
-pub use fact::{ApiServer, Fact, Listing, SessionReport, SessionState};
+pub use fact::{ApiServer, Fact, Listing, Pulses, SessionReport, SessionState};
 pub use objects::{
-    DefaultRoute, EndpointSlice, FamilyPolicy, HostProblem, Link, Node, Request, RequestError, Service, ServicePort,
-    TrafficPolicy,
+    Conflict, ConflictKind, DefaultRoute, EndpointSlice, FamilyPolicy, HostProblem, Link, Node, Request, RequestError,
+    Service, ServicePort, TrafficPolicy,
 };
 pub use session::{
     Agreed, Capabilities, CarriedFamily, Direction, LastNotification, MessageCounts, NotificationCount, SessionDetail,

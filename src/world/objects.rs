@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::time::SystemTime;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -138,8 +139,11 @@ pub struct Link {
     pub loopback: bool,
     /// The link can broadcast and does ARP.
     pub arp: bool,
-    /// The index of the bond, bridge or VRF that this link is a part of.
+    /// The index of the bond or bridge that this link is a part of and that speaks in its place.
     pub master: Option<u32>,
+    /// The index of the VRF device that this link is a part of. Such a link speaks for itself.
+    #[serde(default)]
+    pub vrf: Option<u32>,
     pub addresses: Vec<IpNet>,
 }
 
@@ -151,4 +155,25 @@ pub struct DefaultRoute {
     pub link: u32,
     /// Lower is preferred, within a family.
     pub metric: u32,
+}
+
+/// Another station has, or says to have, an address that this node is to answer for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conflict {
+    /// The hardware address that was heard last.
+    pub mac: MacAddress,
+    pub kind: ConflictKind,
+    pub since: SystemTime,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ConflictKind {
+    /// It was there before this node used the address: this node does not answer, and asks again from time to time.
+    Occupied,
+    /// The owner before fell silent among the agents and yet answers on the link: this node does not take over, and asks
+    /// again every second.
+    AliveUnheard,
+    /// It came while this node answers for the address: this node goes on.
+    Contested,
 }

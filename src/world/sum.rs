@@ -8,11 +8,12 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::{
-    ApiServer, DefaultRoute, EndpointSlice, Fact, HostProblem, Link, Listing, Node, Service, SessionReport,
-    SessionState,
+    ApiServer, Conflict, DefaultRoute, EndpointSlice, Fact, HostProblem, Link, Listing, Node, Pulses, Service,
+    SessionReport, SessionState,
 };
 use crate::address::Family;
-use crate::names::{NamespaceName, NodeName, ObjectKey, PeerName};
+use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
+use crate::roster::{Member, Roster};
 use crate::selector::Labels;
 
 /// Everything crier was told and that still stands.
@@ -30,6 +31,8 @@ pub struct World {
     pub leader: bool,
     pub links: BTreeMap<u32, Link>,
     pub links_listed: bool,
+    /// Other stations that have addresses which this node is to answer for, by link.
+    pub conflicts: BTreeMap<IpAddr, BTreeMap<InterfaceName, Conflict>>,
     pub sessions: BTreeMap<PeerName, SessionReport>,
     /// Heard on each link, by its index; the first heard in front. Never an empty list.
     pub routers: BTreeMap<u32, Vec<Ipv6Addr>>,
@@ -37,6 +40,9 @@ pub struct World {
     pub callers: BTreeMap<u32, Ipv6Addr>,
     /// Best first.
     pub default_routes: Vec<DefaultRoute>,
+    pub pulses: Pulses,
+    /// Who is there on each link, by its index.
+    pub rosters: BTreeMap<u32, Arc<Roster>>,
     /// Addresses that were chosen for a Service and that its status does not show yet.
     pub assigned: BTreeMap<ObjectKey, Vec<IpAddr>>,
     /// Services that a status write told ahead of the watch, with the version that the watch has yet to reach.
@@ -102,10 +108,13 @@ impl Default for World {
             leader: false,
             links: BTreeMap::new(),
             links_listed: false,
+            conflicts: BTreeMap::new(),
             sessions: BTreeMap::new(),
             routers: BTreeMap::new(),
             callers: BTreeMap::new(),
             default_routes: Vec::new(),
+            pulses: Pulses::Off,
+            rosters: BTreeMap::new(),
             assigned: BTreeMap::new(),
             ahead: BTreeMap::new(),
             refused: BTreeMap::new(),
@@ -148,6 +157,7 @@ impl World {
                 everything_if(put(&mut self.links, index, link))
             }
             Fact::LinksListed => everything_if(!std::mem::replace(&mut self.links_listed, true)),
+            Fact::Conflict(address, link, conflict) => self.conflict(address, link, conflict),
             Fact::Session(name, report) => {
                 let established = |report: &SessionReport| report.state == SessionState::Established;
                 let now = established(&report);
@@ -162,6 +172,12 @@ impl World {
                 let before = std::mem::replace(&mut self.default_routes, routes);
                 peers_if(before != self.default_routes)
             }
+            Fact::Pulses(pulses) => {
+                let changed = pulses != self.pulses;
+                self.pulses = pulses;
+                everything_if(changed)
+            }
+            Fact::Roster(index, roster) => self.put_roster(index, roster),
             Fact::Assigned(key, addresses) => {
                 let before = self.assigned.insert(key.clone(), addresses.clone());
                 if before.as_ref() == Some(&addresses) { Touched::Nothing } else { Touched::Services(vec![key]) }
@@ -219,6 +235,30 @@ impl World {
         let namespaces = self.namespaces.iter().map(|(name, it)| Fact::Namespace(name.clone(), Some(it.clone())));
         let assigned = self.assigned.iter().map(|(key, addresses)| Fact::Assigned(key.clone(), addresses.clone()));
         services.chain(slices).chain(nodes).chain(namespaces).chain(assigned)
+    }
+
+    fn put_roster(&mut self, index: u32, roster: Option<Arc<Roster>>) -> Touched {
+        let after = roster.as_ref().map(|roster| electable(roster));
+        let before = self.rosters.get(&index).map(|roster| electable(roster));
+        let touched = everything_if(before != after);
+        put(&mut self.rosters, index, roster);
+        touched
+    }
+
+    /// Who holds the address is looked for among all Services: conflicts are rare.
+    fn conflict(&mut self, address: IpAddr, link: InterfaceName, conflict: Option<Conflict>) -> Touched {
+        let on_links = self.conflicts.entry(address).or_default();
+        let changed = put(on_links, link, conflict);
+        if on_links.is_empty() {
+            self.conflicts.remove(&address);
+        }
+        if !changed {
+            return Touched::Nothing;
+        }
+        let promised = self.assigned.iter().filter(|(_, addresses)| addresses.contains(&address)).map(|(key, _)| key);
+        let shown = self.services.iter().filter(|(_, service)| service.ingress.contains(&address)).map(|(key, _)| key);
+        let holders: BTreeSet<&ObjectKey> = promised.chain(shown).collect();
+        Touched::Services(holders.into_iter().cloned().collect())
     }
 
     fn put_service(&mut self, key: ObjectKey, service: Arc<Service>) -> Touched {
@@ -374,6 +414,14 @@ fn peers_if(changed: bool) -> Touched {
 
 fn everything_if(changed: bool) -> Touched {
     if changed { Touched::Everything } else { Touched::Nothing }
+}
+
+/// A roster without what is only for people to see.
+fn electable(roster: &Roster) -> Roster {
+    let Roster { settled, members, silent } = roster;
+    let member = |member: &Member| Member { owner: false, ..member.clone() };
+    let members = members.iter().map(|(name, it)| (name.clone(), member(it))).collect();
+    Roster { settled: *settled, members, silent: silent.clone() }
 }
 
 /// Versions of one object can be compared as numbers (Kubernetes KEP-5504).

@@ -454,7 +454,15 @@ mod tests {
 
     fn segment(sequence: u32, payload: &[u8]) -> Segment<'_> {
         let address = |last: u8, port: u16| SocketAddr::from(([10, 0, 0, last], port));
-        Segment { from: address(1, 4000), to: address(2, BGP_PORT), hops: 64, sequence, flags: ACK, options: &[], payload }
+        Segment {
+            from: address(1, 4000),
+            to: address(2, BGP_PORT),
+            hops: 64,
+            sequence,
+            flags: ACK,
+            options: &[],
+            payload,
+        }
     }
 
     fn kinds(segments: &[Segment]) -> Vec<BgpKind> {

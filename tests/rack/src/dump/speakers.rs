@@ -158,7 +158,8 @@ fn open_bgpd(lab: &Lab, routes: u32, sets: u32, peers: impl Iterator<Item = Ipv4
     }
     if sets > 1 {
         let feeder = peer_address(FEEDER);
-        let _ = writeln!(text, "neighbor {feeder} {{\n remote-as {FEEDER_ASN}\n passive\n}}\nallow from any\nallow to any");
+        let _ =
+            writeln!(text, "neighbor {feeder} {{\n remote-as {FEEDER_ASN}\n passive\n}}\nallow from any\nallow to any");
     } else {
         let [(a, b), (c, d)] = communities(0);
         let _ = writeln!(text, "allow to any\nmatch to any set {{ community {a}:{b} community {c}:{d} }}");

@@ -1,0 +1,48 @@
+//! Which life of this node it is, as a number that only ever grows. Floor 3.
+//!
+//! The wall clock, in microseconds, unless it went back: then the number after the one of before, which the state folder
+//! keeps. Recordings of pulses of an earlier life are told from pulses of this one by it.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// How many numbers one life may use: one for each time that a link appears.
+const USED: u64 = 1 << 20;
+
+/// The first number of this life. Those up to [`USED`] beyond it are kept from later lives.
+pub fn next(folder: &Path, wall: SystemTime) -> io::Result<u64> {
+    let file = folder.join("incarnation");
+    let before = match fs::read_to_string(&file) {
+        // One that cannot be read was not written by us; the clock has to do.
+        Ok(text) => text.trim().parse().unwrap_or(0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(error),
+    };
+    let now = wall.duration_since(UNIX_EPOCH).map_or(0, |time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+    let this = now.max(before);
+    let aside = folder.join("incarnation.new");
+    fs::write(&aside, format!("{}\n", this.saturating_add(USED)))?;
+    fs::rename(&aside, &file)?;
+    Ok(this)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn it_grows_although_the_clock_goes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |secs| UNIX_EPOCH + Duration::from_secs(secs);
+        let first = next(folder.path(), at(1_700_000_000)).unwrap();
+        assert_eq!(first, 1_700_000_000_000_000);
+        let second = next(folder.path(), at(1_000)).unwrap();
+        assert!(second >= first + USED, "{second} is beyond every number of the first life");
+        let third = next(folder.path(), at(1_800_000_000)).unwrap();
+        assert_eq!(third, 1_800_000_000_000_000);
+    }
+}

@@ -1,0 +1,205 @@
+//! The sockets that carry pulses on one link: UDP to a link-local group of IPv6, of IPv4 too where it is needed.
+//! Floor 2. Octets in and out, with where they came from and over how many hops. The only `unsafe` of this folder.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::AsRawFd;
+
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, Socket, Type};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::packet::LONGEST;
+use crate::address::Family;
+
+/// The UDP port of pulses, source and destination.
+pub const PORT: u16 = 7473;
+
+/// The groups for experiments and for what no registry knows (RFC 4727 §2.1 and §3), of link-local scope: no router passes
+/// them on, and switches send those of IPv4 to every port (RFC 4541 §2.1.2).
+pub const GROUP_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 254);
+pub const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x114);
+
+/// The hop limit that is sent, and that every router on the way would make less: what has it was sent on this link.
+pub const HOP_LIMIT: u8 = 255;
+
+/// A datagram as it came.
+#[derive(Debug)]
+pub struct Datagram<'a> {
+    pub source: SocketAddr,
+    pub hop_limit: Option<u8>,
+    pub octets: &'a [u8],
+}
+
+/// A socket for one family on one link.
+#[derive(Debug)]
+pub struct PulseSocket {
+    inner: AsyncFd<Socket>,
+    family: Family,
+    index: u32,
+}
+
+impl PulseSocket {
+    /// Opens a socket on the link with this index, in the network namespace of the calling thread, and joins the group.
+    ///
+    /// Needs CAP_NET_RAW, and a tokio runtime around it.
+    ///
+    /// # Errors
+    /// ENODEV where there is no such link, EADDRNOTAVAIL where it does not speak the family, EADDRINUSE where somebody has
+    /// the port. Nothing is left behind.
+    pub fn open(family: Family, index: u32) -> io::Result<PulseSocket> {
+        let domain = match family {
+            Family::V4 => Domain::IPV4,
+            Family::V6 => Domain::IPV6,
+        };
+        let socket = Socket::new(domain, Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?;
+        bind_to_link(&socket, index)?;
+        socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+        match family {
+            Family::V4 => {
+                socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, PORT).into())?;
+                socket.join_multicast_v4_n(&GROUP_V4, &InterfaceIndexOrAddress::Index(index))?;
+                socket.set_multicast_all_v4(false)?;
+                socket.set_multicast_loop_v4(false)?;
+                socket.set_multicast_ttl_v4(HOP_LIMIT.into())?;
+                socket.set_ttl_v4(HOP_LIMIT.into())?;
+                switch_on(&socket, libc::IPPROTO_IP, libc::IP_RECVTTL)?;
+            }
+            Family::V6 => {
+                socket.set_only_v6(true)?;
+                socket.bind(&SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, PORT, 0, 0).into())?;
+                socket.join_multicast_v6(&GROUP_V6, index)?;
+                socket.set_multicast_all_v6(false)?;
+                socket.set_multicast_if_v6(index)?;
+                socket.set_multicast_loop_v6(false)?;
+                socket.set_multicast_hops_v6(HOP_LIMIT.into())?;
+                socket.set_unicast_hops_v6(HOP_LIMIT.into())?;
+                socket.set_recv_hoplimit_v6(true)?;
+            }
+        }
+        // SAFETY: the socket owns its descriptor and closes it when dropped, which the AsyncFd does after deregistering;
+        // nothing here replaces or gives away the socket inside.
+        let inner = unsafe { AsyncFd::register(socket) }?;
+        Ok(PulseSocket { inner, family, index })
+    }
+
+    /// Waits until there may be datagrams. Safe to cancel: nothing is taken.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.inner.readable().await.map(|mut ready| ready.retain_ready())
+    }
+
+    /// Hands out the datagrams that are there, no more than `BATCH`; never waits.
+    pub fn receive_ready(&self, mut handle: impl FnMut(Datagram<'_>)) -> io::Result<()> {
+        let mut buffer = [0; LONGEST + 1];
+        for _ in 0..BATCH {
+            match self.inner.try_io(Interest::READABLE, |inner| receive_one(inner, &mut buffer)) {
+                Ok((length, source, hop_limit)) => {
+                    let octets = buffer.get(..length).unwrap_or_default();
+                    if let Some(source) = source {
+                        handle(Datagram { source, hop_limit, octets });
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends to everybody on the link, or fails at once where the kernel has no room for it.
+    pub fn send_to_group(&self, octets: &[u8]) -> io::Result<()> {
+        let group = match self.family {
+            Family::V4 => IpAddr::V4(GROUP_V4),
+            Family::V6 => IpAddr::V6(GROUP_V6),
+        };
+        self.send_to(octets, group)
+    }
+
+    /// Sends to one host on the link.
+    pub fn send_to(&self, octets: &[u8], address: IpAddr) -> io::Result<()> {
+        let address: SockAddr = match address {
+            IpAddr::V4(v4) => SocketAddrV4::new(v4, PORT).into(),
+            IpAddr::V6(v6) => SocketAddrV6::new(v6, PORT, 0, self.index).into(),
+        };
+        self.inner.get_ref().send_to(octets, &address).map(|_whole_datagram| ())
+    }
+}
+
+/// By the index, so that a link that is renamed stays the same link.
+fn bind_to_link(socket: &Socket, index: u32) -> io::Result<()> {
+    let out_of_range = |_| io::Error::new(io::ErrorKind::InvalidInput, format!("there is no link {index}"));
+    set_option(socket, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX, libc::c_int::try_from(index).map_err(out_of_range)?)
+}
+
+fn switch_on(socket: &Socket, level: libc::c_int, option: libc::c_int) -> io::Result<()> {
+    set_option(socket, level, option, 1)
+}
+
+fn set_option(socket: &Socket, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    // SAFETY: the descriptor is open as long as the socket is borrowed; the value is an int that lives through the call,
+    // and its size is what is said.
+    let failed = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), INT_LEN) };
+    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// One datagram: how long it was (one more than fits is as good as longer), from where, and its hop limit.
+fn receive_one(socket: &Socket, buffer: &mut [u8]) -> io::Result<(usize, Option<SocketAddr>, Option<u8>)> {
+    let mut control = Control(MaybeUninit::zeroed());
+    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    let receive = |storage: *mut socket2::SockAddrStorage, length: *mut libc::socklen_t| {
+        // SAFETY: a message header of zeros is a message without anything.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_name = storage.cast();
+        // SAFETY: socket2 hands in a valid length.
+        message.msg_namelen = unsafe { *length };
+        message.msg_iov = &raw mut part;
+        message.msg_iovlen = 1;
+        message.msg_control = control.0.as_mut_ptr().cast();
+        message.msg_controllen = CONTROL_LEN as _;
+        // SAFETY: every pointer of the header leads to memory of the length beside it, which outlives the call.
+        let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, 0) };
+        let received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
+        // SAFETY: as above.
+        unsafe { *length = message.msg_namelen };
+        // SAFETY: the kernel has just filled in the control messages, and the header still describes them.
+        Ok((received, unsafe { hop_limit(&message) }))
+    };
+    // SAFETY: the closure sets the length to that of the name that the kernel wrote.
+    let ((length, hop_limit), source) = unsafe { SockAddr::try_init(receive) }?;
+    Ok((length, source.as_socket(), hop_limit))
+}
+
+/// The hop limit that came with a message.
+///
+/// # Safety
+/// The header must be as recvmsg left it, with its control messages still there.
+unsafe fn hop_limit(message: &libc::msghdr) -> Option<u8> {
+    // SAFETY: the caller says that the header is good; the macros stay within what it describes, and the data of these
+    // two kinds of control message is an int, which is read without asking for its alignment.
+    unsafe {
+        let mut next = libc::CMSG_FIRSTHDR(message);
+        while let Some(header) = next.as_ref() {
+            let ttl = (header.cmsg_level, header.cmsg_type) == (libc::IPPROTO_IP, libc::IP_TTL);
+            let hops = (header.cmsg_level, header.cmsg_type) == (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT);
+            if ttl || hops {
+                return u8::try_from(libc::CMSG_DATA(next).cast::<libc::c_int>().read_unaligned()).ok();
+            }
+            next = libc::CMSG_NXTHDR(message, next);
+        }
+    }
+    None
+}
+
+/// Room for control messages, aligned as their headers must be.
+#[repr(align(8))]
+struct Control(MaybeUninit<[u8; CONTROL_LEN]>);
+
+const CONTROL_LEN: usize = 128;
+const INT_LEN: libc::socklen_t = size_of::<libc::c_int>() as libc::socklen_t;
+
+/// Datagrams handed out in one go.
+const BATCH: usize = 64;
+
+/// Octets of received datagrams that may wait: some hundreds of them, as answers to a newcomer in a large cluster.
+const RECEIVE_BUFFER: usize = 512 << 10;

@@ -1,0 +1,379 @@
+//! The pulse of this node: one machine and its sockets on every link of the slice, and what they hear told as facts.
+//! Floor 2. An actuator and a source: it says what its slice says and decides nothing. Who is alive is the machine's word.
+//!
+//! Tasks: `run` is one, owned by the caller. It starts one more for each link, which owns that link's machine and sockets,
+//! so that nothing else this agent does delays a pulse or the notice that there is none. Told to stop, each says goodbye
+//! and ends within the time of its last pulses; cancelled, it is silent, which the others notice in their time.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, sleep_until};
+use tracing::{debug, info, trace, warn};
+
+use super::counters::{Counters, Fate};
+use super::machine::{Heard, Machine, Settings, Stance};
+use super::packet::{Key, Pulse, labels_fit};
+use super::socket::{Datagram, HOP_LIMIT, PORT, PulseSocket};
+use crate::address::{Family, MacAddress};
+use crate::clock;
+use crate::names::NodeName;
+use crate::plan::slice::PulseSlice;
+use crate::roster::{Roster, Standing};
+use crate::world::{Fact, Link};
+
+/// What does not change while the agent runs.
+#[derive(Debug)]
+pub struct Setup {
+    pub node: NodeName,
+    pub settings: Settings,
+    pub key: Key,
+    /// Nodes on the same link that are sent pulses besides the group.
+    pub peers: Vec<IpAddr>,
+    /// Greater than any that this node ever used: see [`Machine::new`]. Links count up from here.
+    pub incarnation: u64,
+}
+
+/// Pulses on the links of the newest slice until `shutdown` is over, or until nobody can send slices anymore.
+///
+/// A link begins with listening, and again when it comes back after it was gone. What is heard is told as
+/// [`Fact::Roster`]; where pulses end, that is told too.
+pub async fn run(
+    mut slices: watch::Receiver<PulseSlice>,
+    facts: mpsc::Sender<Fact>,
+    setup: Setup,
+    counters: Arc<Counters>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let mut next_incarnation = setup.incarnation;
+    let setup = Arc::new(setup);
+    let (stop, _) = watch::channel(false);
+    let mut tasks = JoinSet::new();
+    let mut links: BTreeMap<u32, watch::Sender<LinkSlice>> = BTreeMap::new();
+    tokio::pin!(shutdown);
+    loop {
+        let slice = slices.borrow_and_update().clone();
+        // A link that is dropped here has its sender dropped, by which its task knows that it is to end.
+        links.retain(|index, _| slice.links.contains_key(index));
+        while tasks.try_join_next().is_some() {}
+        for (index, link) in slice.links.iter() {
+            let Some(of_link) = LinkSlice::of(&slice, link) else { continue };
+            match links.get(index) {
+                Some(sender) => drop(sender.send_replace(of_link)),
+                None => {
+                    next_incarnation += 1;
+                    let (sender, slices) = watch::channel(of_link);
+                    links.insert(*index, sender);
+                    let task = LinkTask {
+                        index: *index,
+                        incarnation: next_incarnation,
+                        setup: setup.clone(),
+                        facts: facts.clone(),
+                        counters: counters.clone(),
+                    };
+                    tasks.spawn(task.run(slices, stop.subscribe()));
+                }
+            }
+        }
+        tokio::select! {
+            () = &mut shutdown => break,
+            changed = slices.changed() => if changed.is_err() { break },
+        }
+    }
+    stop.send_replace(true);
+    while tasks.join_next().await.is_some() {}
+}
+
+/// What one link's task works to.
+#[derive(Debug, Clone, PartialEq)]
+struct LinkSlice {
+    link: Link,
+    mac: MacAddress,
+    standing: Standing,
+    /// The part of the slice that is the same on every link.
+    all: PulseSlice,
+}
+
+impl LinkSlice {
+    fn of(slice: &PulseSlice, link: &Link) -> Option<LinkSlice> {
+        Some(LinkSlice { link: link.clone(), mac: link.mac?, standing: slice.standing?, all: slice.clone() })
+    }
+
+    fn stance(&self, needs_ipv4: bool) -> Stance {
+        Stance {
+            mac: self.mac,
+            standing: self.standing,
+            owner: self.all.owner,
+            labels: self.all.labels.clone(),
+            claims: self.all.claims.clone(),
+            needs_ipv4,
+        }
+    }
+}
+
+/// The sockets of a link: of one family at least.
+struct Sockets {
+    v4: Option<PulseSocket>,
+    v6: Option<PulseSocket>,
+}
+
+impl Sockets {
+    /// IPv6 needs a link-local address to speak from, and a kernel that has it switched on.
+    fn open(link: &Link) -> io::Result<Sockets> {
+        let link_local = |address: IpAddr| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        let v6 = match link.addresses.iter().any(|net| link_local(net.addr())) {
+            true => PulseSocket::open(Family::V6, link.index),
+            false => Err(io::Error::from(io::ErrorKind::AddrNotAvailable)),
+        };
+        match (PulseSocket::open(Family::V4, link.index), v6) {
+            (Err(error), Err(_)) => Err(error),
+            (v4, v6) => Ok(Sockets { v4: v4.ok(), v6: v6.ok() }),
+        }
+    }
+
+    async fn receive(&self, mut handle: impl FnMut(Datagram<'_>)) -> io::Result<()> {
+        let mut take = |datagram: Datagram<'_>| handle(datagram);
+        match (&self.v4, &self.v6) {
+            (Some(v4), Some(v6)) => tokio::select! {
+                received = v4.readable() => received.and_then(|()| v4.receive_ready(&mut take)),
+                received = v6.readable() => received.and_then(|()| v6.receive_ready(&mut take)),
+            },
+            (Some(one), None) | (None, Some(one)) => {
+                one.readable().await?;
+                one.receive_ready(&mut take)
+            }
+            (None, None) => std::future::pending().await,
+        }
+    }
+}
+
+/// The task of one link.
+struct LinkTask {
+    index: u32,
+    incarnation: u64,
+    setup: Arc<Setup>,
+    facts: mpsc::Sender<Fact>,
+    counters: Arc<Counters>,
+}
+
+/// Why the task no longer pulses through its sockets.
+enum Ended {
+    /// It was told to stop, or the link is no longer wanted.
+    Told,
+    Failed(io::Error),
+}
+
+impl LinkTask {
+    async fn run(self, mut slices: watch::Receiver<LinkSlice>, mut stop: watch::Receiver<bool>) {
+        let slice = slices.borrow().clone();
+        let now = clock::now();
+        let Setup { node, settings, .. } = &*self.setup;
+        let mut machine = Machine::new(node.clone(), *settings, self.incarnation, slice.stance(false), now);
+        let mut failing = false;
+        loop {
+            // A newer address may make the link speak IPv6, so the sockets are opened for the link as it is now.
+            let slice = slices.borrow_and_update().clone();
+            let ended = match Sockets::open(&slice.link) {
+                Ok(sockets) => {
+                    failing = false;
+                    self.pulse(&sockets, slice, &mut machine, &mut slices, &mut stop).await
+                }
+                Err(error) => Ended::Failed(error),
+            };
+            let error = match ended {
+                Ended::Told => break,
+                Ended::Failed(error) => error,
+            };
+            let link = slices.borrow().link.name.clone();
+            if !failing {
+                failing = true;
+                warn!(%link, %error, "pulses are neither sent nor heard on this link until its sockets can be opened again");
+            }
+            tokio::select! {
+                () = sleep(REOPEN_INTERVAL) => {}
+                changed = slices.changed() => if changed.is_err() { break },
+                _ = stop.wait_for(|stop| *stop) => break,
+            }
+        }
+        // The loop of the agent may be gone already.
+        let _ = self.facts.send(Fact::Roster(self.index, None)).await;
+    }
+
+    /// Sends and hears through these sockets until they fail, the link's addresses change their family, or it is over.
+    async fn pulse(
+        &self,
+        sockets: &Sockets,
+        mut slice: LinkSlice,
+        machine: &mut Machine,
+        slices: &mut watch::Receiver<LinkSlice>,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Ended {
+        let mut strangers = Strangers::default();
+        let mut roster = None;
+        let mut leaving = false;
+        debug!(link = %slice.link.name, ipv4 = sockets.v4.is_some(), ipv6 = sockets.v6.is_some(), "pulse sockets opened");
+        machine.handle_stance(slice.stance(sockets.v6.is_none()), clock::now());
+        loop {
+            let now = clock::now();
+            while let Some(pulse) = machine.poll_pulse(now) {
+                self.send(sockets, &slice, &pulse, machine.somebody_needs_ipv4());
+            }
+            if machine.has_left() {
+                return Ended::Told;
+            }
+            if let Some(newest) = machine.poll_roster(now) {
+                log_roster(&slice.link, roster.as_ref(), &newest);
+                roster = Some(newest.clone());
+                // The loop takes facts in batches, so there is room but for moments; the newest roster would win anyway.
+                if self.facts.send(Fact::Roster(self.index, Some(Arc::new(newest)))).await.is_err() {
+                    return Ended::Told;
+                }
+            }
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop), if !leaving => {
+                    leaving = true;
+                    machine.handle_leaving(clock::now());
+                }
+                () = reached(machine.next_deadline()) => {}
+                received = sockets.receive(|datagram| self.handle_datagram(datagram, &slice, machine, &mut strangers)) => {
+                    if let Err(error) = received {
+                        // What the kernel tells of a link that went down; it tells it once, and the plan hears of it too.
+                        debug!(link = %slice.link.name, %error, "pulse not received");
+                    }
+                }
+                changed = slices.changed(), if !leaving => {
+                    if changed.is_err() {
+                        leaving = true;
+                        machine.handle_leaving(clock::now());
+                        continue;
+                    }
+                    let next = slices.borrow_and_update().clone();
+                    let renewed = next.link.addresses != slice.link.addresses;
+                    let now = clock::now();
+                    machine.handle_expected(&next.all.expected, now);
+                    machine.handle_stance(next.stance(sockets.v6.is_none()), now);
+                    if !labels_fit(&next.all.labels) && labels_fit(&slice.all.labels) {
+                        warn!(link = %slice.link.name, "the labels that [[l2]] selects by are too long for a pulse; the others do not learn them from it");
+                    }
+                    slice = next;
+                    if renewed && (sockets.v4.is_none() || sockets.v6.is_none()) {
+                        return Ended::Failed(io::Error::from(io::ErrorKind::Interrupted));
+                    }
+                }
+            }
+        }
+    }
+
+    fn send(&self, sockets: &Sockets, slice: &LinkSlice, pulse: &Pulse, somebody_needs_ipv4: bool) {
+        let octets = pulse.emit(&self.setup.key);
+        trace!(link = %slice.link.name, %pulse, "pulse sent");
+        let count = |sent: io::Result<()>| match sent {
+            Ok(()) => self.counters.count_sent(octets.len().try_into().unwrap_or(u64::MAX)),
+            Err(error) => {
+                self.counters.count_unsent();
+                debug!(link = %slice.link.name, %error, "pulse not sent");
+            }
+        };
+        if let Some(v6) = &sockets.v6 {
+            count(v6.send_to_group(&octets));
+        }
+        // Who asks everybody does not know yet what they hear.
+        let in_both = sockets.v6.is_none() || somebody_needs_ipv4 || pulse.hello;
+        if let Some(v4) = sockets.v4.as_ref().filter(|_| in_both) {
+            count(v4.send_to_group(&octets));
+        }
+        for peer in &self.setup.peers {
+            let socket = if peer.is_ipv4() { &sockets.v4 } else { &sockets.v6 };
+            let nets = || slice.link.addresses.iter();
+            let here = nets().any(|net| net.contains(peer)) && !nets().any(|net| net.addr() == *peer);
+            if let Some(socket) = socket.as_ref().filter(|_| here) {
+                count(socket.send_to(&octets, *peer));
+            }
+        }
+    }
+
+    fn handle_datagram(
+        &self,
+        datagram: Datagram<'_>,
+        slice: &LinkSlice,
+        machine: &mut Machine,
+        strangers: &mut Strangers,
+    ) {
+        let Datagram { source, hop_limit, octets } = datagram;
+        let fate = if hop_limit != Some(HOP_LIMIT) || source.port() != PORT {
+            Fate::FromAfar
+        } else {
+            match Pulse::parse(octets, &self.setup.key) {
+                Ok(pulse) => {
+                    trace!(link = %slice.link.name, %source, %pulse, "pulse received");
+                    let (node, heard) = (pulse.node.clone(), machine.handle_pulse(pulse, clock::now()));
+                    if heard == Heard::Namesake && strangers.is_news(source, Fate::Namesake, clock::now()) {
+                        warn!(link = %slice.link.name, %source, %node, "another agent on this link uses this node's name");
+                    }
+                    Fate::from(heard)
+                }
+                Err(refused) => {
+                    let fate = Fate::from(refused);
+                    if strangers.is_news(source, fate, clock::now()) {
+                        warn!(link = %slice.link.name, %source, reason = fate.code(), "a pulse was dropped: {refused}");
+                    }
+                    fate
+                }
+            }
+        };
+        self.counters.count_received(fate);
+    }
+}
+
+/// Whose pulses were dropped, so that each is spoken of once in a while and not with every packet.
+#[derive(Debug, Default)]
+struct Strangers(BTreeMap<(IpAddr, Fate), Instant>);
+
+impl Strangers {
+    fn is_news(&mut self, source: SocketAddr, fate: Fate, now: Instant) -> bool {
+        self.0.retain(|_, said| now.duration_since(*said) < SAY_AGAIN_AFTER);
+        // Who invents addresses fills no memory and no log.
+        if self.0.len() >= MOST_STRANGERS || self.0.contains_key(&(source.ip(), fate)) {
+            return false;
+        }
+        self.0.insert((source.ip(), fate), now);
+        true
+    }
+}
+
+fn log_roster(link: &Link, before: Option<&Roster>, after: &Roster) {
+    let link = &link.name;
+    let was = |node: &NodeName| before.is_some_and(|before| before.members.contains_key(node));
+    for node in after.members.keys().filter(|node| !was(node)) {
+        info!(%link, %node, "a node is alive on the link");
+    }
+    for node in before.into_iter().flat_map(|before| before.members.keys()) {
+        if after.silent.contains(node) {
+            warn!(%link, %node, "a node fell silent");
+        } else if !after.members.contains_key(node) {
+            info!(%link, %node, "a node left the link or started anew");
+        }
+    }
+}
+
+/// Waits for a moment, or for ever where there is none to wait for.
+async fn reached(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// How long to wait before sockets are opened again that could not be.
+const REOPEN_INTERVAL: Duration = Duration::from_millis(200);
+
+const SAY_AGAIN_AFTER: Duration = Duration::from_secs(60);
+
+const MOST_STRANGERS: usize = 256;
