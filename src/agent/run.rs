@@ -146,8 +146,8 @@ impl Crew {
         });
         self.leaving.spawn(named("the BGP speaker", speaker));
         let (standing, _) = watch::channel(arp::responder::Standing::default());
-        let responder = arp::responder::run(slices.l2.subscribe(), Arc::default(), standing, stopped());
-        self.leaving.spawn(named("the ARP responder", responder));
+        let responder = arp::responder::run(slices.l2.subscribe(), facts.clone(), Arc::default(), standing, stopped());
+        self.leaving.spawn(named("the responder on the link", responder));
         let stop = stopped();
         let bound = kernel::addresses::run(slices.bind.subscribe(), async move {
             stop.await;

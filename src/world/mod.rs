@@ -7,7 +7,6 @@ mod sum;
 
 pub use fact::{ApiServer, Fact, Listing, SessionReport, SessionState};
 pub use objects::{
-    Conflict, ConflictKind, EndpointSlice, FamilyPolicy, Link, Node, Request, RequestError, Service, ServicePort,
-    TrafficPolicy,
+    Conflict, EndpointSlice, FamilyPolicy, Link, Node, Request, RequestError, Service, ServicePort, TrafficPolicy,
 };
 pub use sum::{Endpoints, ListedKinds, Touched, World};

@@ -4,8 +4,10 @@
 
 mod answers;
 mod binds;
+mod claims;
 mod measures;
 mod namespace;
+mod neighbors;
 mod observes;
 mod wire;
 
@@ -16,7 +18,7 @@ type Test = (&'static str, fn());
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let tests: Vec<Test> = [answers::TESTS, binds::TESTS, observes::TESTS].concat();
+    let tests: Vec<Test> = [answers::TESTS, neighbors::TESTS, claims::TESTS, binds::TESTS, observes::TESTS].concat();
     if arguments.iter().any(|argument| argument == "--list") {
         tests.iter().for_each(|(name, _)| println!("{name}: test"));
         return ExitCode::SUCCESS;
