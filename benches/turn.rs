@@ -95,7 +95,7 @@ fn timed(planner: &mut Planner, facts: impl IntoIterator<Item = Fact>) -> Durati
 
 fn filled(count: usize) -> Planner {
     let file = SourceFile { path: "bench.toml".to_owned(), text: CONFIGURATION.to_owned() };
-    let config = config::parse(&[file]).expect("the configuration of the benchmark is good");
+    let config = config::parse(&[file], &config::NoSecrets).expect("the configuration of the benchmark is good");
     let mut planner = Planner::new(Arc::new(config), "node-1".into());
     for name in ["node-1", "node-2", "node-3"] {
         planner.apply(Fact::Node(name.into(), Some(Arc::new(node(true)))));

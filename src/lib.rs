@@ -5,7 +5,7 @@
 //! 1. Sources tell [`world::Fact`]s: [`k8s`] from the API server, [`manifests`] from a folder, [`kernel`] about links.
 //! 2. The [`world::World`] is their sum, without opinions.
 //! 3. The [`plan::Planner`] turns it into a [`plan::Plan`]: the whole wanted state, each part with its [`reason::Reason`].
-//! 4. Actuators make it so, each from its own slice of the plan: [`arp`] on the link, [`bgp`] towards the routers,
+//! 4. Actuators make it so, each from its own slice of the plan: [`arp`] and [`pulse`] on the link, [`bgp`] towards the routers,
 //!    [`kernel`] on the host, [`k8s::status`] at the API server. What they see comes back as facts.
 //! 5. [`agent`] is the loop around all of it; [`api`] and [`commands`] are the doors.
 //!
@@ -17,7 +17,9 @@ pub mod claim;
 pub mod community;
 pub mod names;
 pub mod reason;
+pub mod roster;
 pub mod route;
+pub mod secret;
 pub mod selector;
 
 // Floor 1: decisions.
@@ -30,6 +32,7 @@ pub mod arp;
 pub mod bgp;
 pub mod k8s;
 pub mod manifests;
+pub mod pulse;
 
 // Floor 2: the host, and the only reader of clocks.
 pub mod clock;

@@ -87,6 +87,16 @@ pub enum Reason {
     NodeNetworkUnavailable,
     #[error("the node is not Ready")]
     NodeNotReady,
+    #[error("the node is not alive: its pulses stopped")]
+    NodeSilent,
+    #[error("no pulse of the node was heard")]
+    NodeNotHeard,
+    #[error("the node has just started and listens who is there")]
+    NodeListening,
+    #[error("the node is leaving")]
+    NodeLeaving,
+    #[error("the node says that it takes no part, for a reason that a later version of crier knows ({standing})")]
+    NodeStands { standing: u8 },
     #[error("no usable link on this node: {wanted}")]
     NoInterface { wanted: String },
     #[error("IPv6 on the link (NDP) is not available yet")]

@@ -48,6 +48,16 @@ impl Selector {
     pub fn matches(&self, labels: &Labels) -> bool {
         self.requirements.iter().all(|requirement| requirement.holds(labels))
     }
+
+    /// The labels that the answer depends on.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.requirements.iter().map(|requirement| match requirement {
+            Requirement::In { key, .. }
+            | Requirement::NotIn { key, .. }
+            | Requirement::Present { key }
+            | Requirement::Absent { key } => key.as_str(),
+        })
+    }
 }
 
 impl Requirement {

@@ -185,6 +185,8 @@ fn is_kept(fact: &Fact) -> bool {
         | Fact::LinksListed
         | Fact::Conflict(..)
         | Fact::Session(..)
+        | Fact::Pulses(_)
+        | Fact::Roster(..)
         | Fact::StatusRefused(..)
         | Fact::FailStatic => false,
     }

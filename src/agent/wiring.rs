@@ -6,7 +6,7 @@
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::agent::report::Report;
-use crate::plan::slice::{BgpSlice, BindSlice, L2Slice, StatusSlice};
+use crate::plan::slice::{BgpSlice, BindSlice, L2Slice, PulseSlice, StatusSlice};
 use crate::plan::{Moved, Plan};
 use crate::world::Fact;
 
@@ -28,13 +28,14 @@ pub struct Slices {
     pub l2: watch::Sender<L2Slice>,
     pub bgp: watch::Sender<BgpSlice>,
     pub bind: watch::Sender<BindSlice>,
+    pub pulse: watch::Sender<PulseSlice>,
     pub status: watch::Sender<StatusSlice>,
 }
 
 impl Slices {
     /// Hands out those slices of the plan that moved.
     pub fn publish(&self, plan: &Plan, moved: Moved) {
-        let Moved { l2, bgp, bind, status } = moved;
+        let Moved { l2, bgp, bind, pulse, status } = moved;
         if bgp {
             self.bgp.send_replace(plan.bgp.clone());
         }
@@ -43,6 +44,9 @@ impl Slices {
         }
         if bind {
             self.bind.send_replace(plan.bind.clone());
+        }
+        if pulse {
+            self.pulse.send_replace(plan.pulse.clone());
         }
         if status {
             self.status.send_replace(plan.status.clone());

@@ -60,14 +60,14 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::config::{SourceFile, parse};
+    use crate::config::{NoSecrets, SourceFile, parse};
     use crate::plan::Planner;
 
     #[test]
     fn every_pool_and_peer_has_its_numbers_even_before_the_first_plan() {
         let text =
             "[manifests]\nfolder = \"/m\"\n[[pool]]\nname = \"lan\"\naddresses = [\"192.0.2.0/28\"]\n".to_owned();
-        let config = Arc::new(parse(&[SourceFile { path: "test.toml".to_owned(), text }]).unwrap());
+        let config = Arc::new(parse(&[SourceFile { path: "test.toml".to_owned(), text }], &NoSecrets).unwrap());
         let node = "node-1".into();
         let planner = Planner::new(config.clone(), node);
         let report = Report::of(&planner, &config, &"node-1".into(), jiff::Timestamp::UNIX_EPOCH);

@@ -20,6 +20,9 @@ pub fn config(verb: Config) -> Exit {
     match verb {
         Config::Check { file } => match load::load(&file) {
             Ok(config) => {
+                for warning in load::warnings(&config) {
+                    eprintln!("crier: {warning}");
+                }
                 let text = format!(
                     "{}: good: {} pools, {} [[l2]], {} peers, {} advertisements\n",
                     file.display(),

@@ -1,10 +1,14 @@
-//! Reads the configuration from disk: the main file, and the drop-ins of `conf.d` beside it in order of name.
-//! Floor 2, the one edge in this folder. What the texts mean is `parse`'s business.
+//! Reads the configuration from disk: the main file, the drop-ins of `conf.d` beside it in order of name, and the secrets
+//! that they name. Floor 2, the one edge in this folder. What the texts mean is `parse`'s business.
 
-use std::io;
+use std::ffi::OsStr;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::{Complaints, Config, SourceFile, parse};
+use super::secrets::{self, Origin};
+use super::{Complaints, Config, Secrets, SourceFile, parse};
 
 /// Why there is no configuration. The running one, if there is one, was not touched.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +24,63 @@ pub enum LoadError {
 
 /// Reads and checks a configuration.
 pub fn load(path: &Path) -> Result<Config, LoadError> {
-    Ok(parse(&read(path)?)?)
+    Ok(parse(&read(path)?, &HostSecrets::from_environment())?)
+}
+
+/// What should be said about a configuration that is good: the secrets of it that every user of this host may read.
+///
+/// A warning and no complaint: the secret is out already, and refusing the file would take the announcements down as well.
+pub fn warnings(config: &Config) -> Vec<String> {
+    let host = HostSecrets::from_environment();
+    let paths = config.secrets().filter_map(|secret| secret.path.as_deref());
+    let files = paths.filter(|path| matches!(secrets::find(&host, path), Ok((_, Origin::File))));
+    let open = files.filter_map(|path| {
+        let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o7777;
+        let text = format!(
+            "the secret {} may be read by every user of this host (mode {mode:04o}); chmod o-rwx it",
+            path.display()
+        );
+        (mode & 0o004 != 0).then_some(text)
+    });
+    open.collect()
+}
+
+/// The secrets of this host: files, and the credentials that systemd gave this service (`LoadCredential=`).
+#[derive(Debug, Clone, Default)]
+pub struct HostSecrets {
+    /// `None` where systemd gave none.
+    credentials: Option<PathBuf>,
+}
+
+/// Octets of a secret file that are read. No secret is longer.
+const MOST_SECRET_OCTETS: u64 = 64 * 1024;
+
+impl HostSecrets {
+    /// Looks for credentials where `$CREDENTIALS_DIRECTORY` says that they are.
+    pub fn from_environment() -> HostSecrets {
+        HostSecrets { credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from) }
+    }
+}
+
+impl Secrets for HostSecrets {
+    fn credential(&self, name: &OsStr) -> io::Result<Option<Vec<u8>>> {
+        let Some(folder) = &self.credentials else { return Ok(None) };
+        match self.file(&folder.join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            found => found.map(Some),
+        }
+    }
+
+    fn file(&self, path: &Path) -> io::Result<Vec<u8>> {
+        // Opening a pipe would else wait for its writer.
+        let file: File = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "this is no regular file"));
+        }
+        let mut octets = Vec::new();
+        file.take(MOST_SECRET_OCTETS).read_to_end(&mut octets)?;
+        Ok(octets)
+    }
 }
 
 /// Reads the main file and each `conf.d/*.toml` beside it; hidden files are left alone. No `conf.d` is no mistake.
@@ -78,6 +138,26 @@ mod tests {
         }
         let texts: Vec<String> = read(&main).unwrap().into_iter().map(|file| file.text).collect();
         assert_eq!(texts, ["main", "10-a.toml", "20-b.toml"]);
+    }
+
+    #[test]
+    fn a_secret_is_read_from_a_credential_or_a_regular_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let host = HostSecrets { credentials: Some(folder.path().join("credentials")) };
+        let path = folder.path().join("tor.md5");
+        let read = |host: &HostSecrets| secrets::find(host, &path).map(|(octets, origin)| (octets, origin));
+        assert_eq!(read(&host).unwrap_err().kind(), io::ErrorKind::NotFound, "no file, no folder of credentials");
+        fs::write(&path, "file\n").unwrap();
+        assert_eq!(read(&host).unwrap(), (b"file".to_vec(), Origin::File));
+        fs::create_dir(folder.path().join("credentials")).unwrap();
+        assert_eq!(read(&host).unwrap(), (b"file".to_vec(), Origin::File));
+        fs::write(folder.path().join("credentials/tor.md5"), "credential\n").unwrap();
+        assert_eq!(read(&host).unwrap(), (b"credential".to_vec(), Origin::Credential));
+        assert_eq!(read(&HostSecrets::default()).unwrap(), (b"file".to_vec(), Origin::File));
+        let unusable = HostSecrets::default().file(folder.path()).unwrap_err();
+        assert_eq!(unusable.to_string(), "this is no regular file");
+        let endless = HostSecrets::default().file(Path::new("/dev/zero")).unwrap_err();
+        assert_eq!(endless.to_string(), "this is no regular file");
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod options;
 mod pools;
 mod reader;
 mod routing;
+pub mod secrets;
 mod sections;
 mod shape;
 mod show;
@@ -22,6 +23,7 @@ mod tests;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU8;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -32,6 +34,7 @@ use crate::selector::Selector;
 
 pub use complaint::{Complaint, Complaints, Place, Position};
 pub use example::example;
+pub use secrets::{NoSecrets, SecretFile, Secrets};
 pub use show::show;
 
 /// A file of the configuration, already read.
@@ -45,8 +48,9 @@ pub struct SourceFile {
 /// Makes a configuration of the main file and its drop-ins, in that order.
 ///
 /// A drop-in overrides keys and appends to lists of tables. On error nothing was changed anywhere, and the complaints
-/// are all that can be said at once: everything, or what is no TOML at all.
-pub fn parse(files: &[SourceFile]) -> Result<Config, Complaints> {
+/// are all that can be said at once: everything, or what is no TOML at all. The secrets that the files name are read from
+/// `secrets`, so one that cannot be used is a complaint like any other.
+pub fn parse(files: &[SourceFile], secrets: &dyn Secrets) -> Result<Config, Complaints> {
     let mut complaints = Vec::new();
     let mut merged = document::Table::root();
     let mut all_readable = true;
@@ -63,7 +67,7 @@ pub fn parse(files: &[SourceFile]) -> Result<Config, Complaints> {
         }
     }
     // With a file missing, references into it would be complained about as well.
-    let config = if all_readable { sections::read(&merged, &mut complaints) } else { None };
+    let config = if all_readable { sections::read(&merged, secrets, &mut complaints) } else { None };
     match config {
         Some(config) if complaints.is_empty() => Ok(config),
         _ => {
@@ -89,6 +93,7 @@ pub struct Config {
     pub source: Source,
     pub pools: Vec<Pool>,
     pub l2: Vec<L2>,
+    pub pulse: Pulse,
     pub bgp: Bgp,
     pub log: Log,
 }
@@ -97,6 +102,15 @@ impl Config {
     /// Manifests instead of an API server: every agent chooses addresses, and nobody confirms them.
     pub fn is_standalone(&self) -> bool {
         matches!(self.source, Source::Manifests(_))
+    }
+
+    /// Every secret that the configuration names.
+    pub fn secrets(&self) -> impl Iterator<Item = &SecretFile> {
+        let of_pulse = match &self.pulse.key {
+            PulseKey::Shared(key) => Some(key),
+            PulseKey::Unauthenticated | PulseKey::Absent => None,
+        };
+        self.bgp.peers.iter().filter_map(|peer| peer.password.as_ref()).chain(of_pulse)
     }
 }
 
@@ -182,7 +196,35 @@ pub struct L2 {
     pub exclude_interfaces: Vec<InterfacePattern>,
     pub nodes: Option<Selector>,
     pub preference: Vec<Preference>,
+    /// An address stays with its owner when a node comes back that would be better only by chance.
+    pub sticky: bool,
 }
+
+/// `[pulse]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pulse {
+    /// How often an owner of addresses says that it is alive: whole milliseconds.
+    pub interval: Duration,
+    /// After how many missing pulses an owner counts as silent.
+    pub multiplier: NonZeroU8,
+    pub key: PulseKey,
+    /// Nodes on the same link that are sent pulses besides the multicast group.
+    pub peers: Vec<IpAddr>,
+}
+
+/// What pulses are sealed with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PulseKey {
+    /// The key of the cluster, of at least [`LEAST_PULSE_KEY`] octets.
+    Shared(SecretFile),
+    /// Nothing, because the configuration wants it so.
+    Unauthenticated,
+    /// There is none, and so no pulse.
+    Absent,
+}
+
+/// Octets of a key that is no password which can be guessed.
+pub const LEAST_PULSE_KEY: usize = 16;
 
 /// One entry of `preference`: matching nodes score `weight` more.
 #[derive(Debug, Clone, PartialEq)]
@@ -249,9 +291,14 @@ pub struct Peer {
     pub passive: bool,
     /// How many hops away the peer may be, 1 to 255.
     pub multihop: u8,
+    /// What both ends sign their segments with (TCP MD5, RFC 2385): 1 to [`LONGEST_PASSWORD`] octets.
+    pub password: Option<SecretFile>,
     /// Which nodes talk to this peer; `None`: all.
     pub nodes: Option<Selector>,
 }
+
+/// Octets of a TCP MD5 password, `TCP_MD5SIG_MAXKEYLEN` of Linux.
+pub const LONGEST_PASSWORD: usize = 80;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PeerAsn {

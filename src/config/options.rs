@@ -246,7 +246,6 @@ const NAME: Kind = Kind::Text("a name of lower case letters, digits, dots and da
 
 const BFD: &str = "BFD";
 const VRF: &str = "VRFs";
-const PULSE: &str = "the pulse between agents";
 
 /// Every section, the file itself first.
 pub static SECTIONS: &[Section] = &[
@@ -385,8 +384,7 @@ pub static SECTIONS: &[Section] = &[
                 Flag(false),
                 "An address stays where it is when a better node comes back.",
             )
-            .trade("Fewer moves, but the addresses are spread less evenly after a failure.")
-            .not_yet_true("keeping an address on its node"),
+            .trade("Fewer moves, but the addresses are spread less evenly after a failure. Needs the pulse."),
         ],
     ),
     Section::many(
@@ -399,15 +397,32 @@ pub static SECTIONS: &[Section] = &[
     ),
     Section::one(
         "pulse",
-        "How agents on one link know that the others are alive.",
+        "How agents on one link know that the others are alive: by sealed packets to a link-local multicast group (UDP port 7473). Without a key there is no pulse, and failover waits for the Node's Ready condition.",
         &[
             option("interval", milliseconds(20, 5000), Text("100ms"), "How often an owner of addresses says that it is alive.")
                 .trade("Shorter moves addresses sooner after a failure, and costs packets and false alarms."),
             option("multiplier", number(2, 50), Number(3), "After how many missing pulses an owner counts as silent."),
-            option("key-file", PATH, Unset("the systemd credential pulse.key"), "The key that all agents of a cluster share."),
+            option(
+                "key-file",
+                PATH,
+                Unset("the systemd credential pulse.key, and without it no pulse"),
+                "The key that all agents of a cluster share: 16 octets or more, for instance of `openssl rand -hex 32`.",
+            ).shown("\"/etc/crier/pulse.key\""),
+            option(
+                "unauthenticated",
+                Kind::Flag,
+                Flag(false),
+                "Send and believe pulses without a key; instead of key-file.",
+            )
+            .trade("No key to hand out, but anybody on the link can take addresses away from the nodes."),
+            option(
+                "peers",
+                Kind::Texts("IP addresses"),
+                Texts(&[]),
+                "Nodes on the same link to send pulses to as well, where the network filters multicast.",
+            ).shown("[\"10.0.0.12\", \"10.0.0.13\"]"),
         ],
-    )
-    .not_yet(PULSE),
+    ),
     Section::one(
         "bgp",
         "This host as a BGP speaker.",

@@ -199,5 +199,6 @@ pub(super) fn l2(section: &mut Reader<'_>, pools: &Pools) -> Option<L2> {
             let weight = preference.number("weight");
             Some(Preference { nodes: nodes?, weight: weight? })
         }),
+        sticky: section.flag("sticky"),
     })
 }

@@ -9,6 +9,7 @@ use super::complaint::{Complaint, Place};
 use super::document::{Data, Entry, Table, Value};
 use super::duration;
 use super::options::{Default, Section};
+use super::secrets::Secrets;
 use super::shape::quoted;
 
 /// What is wrong with a text, before it is known where the text stands.
@@ -30,6 +31,8 @@ impl Problem {
 pub(super) struct Reader<'a> {
     pub section: &'static Section,
     pub table: &'a Table,
+    /// Where secrets are read that the files name.
+    pub secrets: &'a dyn Secrets,
     pub complaints: &'a mut Vec<Complaint>,
 }
 
@@ -165,7 +168,7 @@ impl<'a> Reader<'a> {
             Some(_) => return None,
             None => &empty,
         };
-        Some(read(&mut Reader { section, table, complaints: self.complaints }))
+        Some(read(&mut Reader { section, table, secrets: self.secrets, complaints: self.complaints }))
     }
 
     /// Reads each of the sections that may stand in this one many times. Those that make no sense are left out.
@@ -181,7 +184,7 @@ impl<'a> Reader<'a> {
         });
         let mut many = Vec::new();
         for table in tables {
-            let one = read(&mut Reader { section, table, complaints: self.complaints });
+            let one = read(&mut Reader { section, table, secrets: self.secrets, complaints: self.complaints });
             if one.is_none() {
                 explain_refusal(self.complaints, &table.place);
             }

@@ -10,7 +10,7 @@ use super::document::Data;
 use super::pools::{Pools, items, unique};
 use super::reader::{Problem, Reader};
 use super::shape::written;
-use super::{Advertisement, Bgp, Peer, PeerAddress, PeerAsn, Pool, duration, syntax};
+use super::{Advertisement, Bgp, LONGEST_PASSWORD, Peer, PeerAddress, PeerAsn, Pool, duration, syntax};
 use crate::address::{AddressRange, Family};
 use crate::community::{Community, WELL_KNOWN};
 use crate::names::PeerName;
@@ -127,6 +127,7 @@ fn peer(
     let port = section.number("port");
     let passive = section.flag("passive");
     let multihop = section.number("multihop");
+    let password = section.secret("password-file", LONGEST_PASSWORD);
     let nodes = section.text("nodes", syntax::selector);
     if section.flag("ttl-security") && multihop.is_some_and(|hops: u8| hops > 1) {
         // RFC 5082 §3: the mechanism is for peers that are one hop away.
@@ -171,6 +172,7 @@ fn peer(
         port: port?,
         passive,
         multihop: multihop?,
+        password,
         nodes,
     };
     let selected = peer.nodes.as_ref().map(ToString::to_string);

@@ -1,27 +1,43 @@
 //! Reads the merged files into a `Config`: the sections that are a few keys each, and the order of them all.
 //! Floor 1. The pools and the layer 2 sections are in `pools`, BGP is in `routing`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU8;
 
 use super::complaint::{Complaint, Place};
 use super::document::{Data, Table};
 use super::options::Section;
 use super::reader::{Problem, Reader};
-use super::{Access, Api, Config, Kubernetes, Log, LogFormat, Manifests, Node, Source, State, nearest};
+use super::{Access, Api, Config, Kubernetes, LEAST_PULSE_KEY, Log, LogFormat, Manifests, Node, Pulse, PulseKey};
+use super::{Secrets, Source, State, nearest};
 use super::{pools, routing, syntax};
 
+/// Octets of a key: more would be hashed down to fewer.
+const LONGEST_PULSE_KEY: usize = 1024;
+
 /// Reads everything, and complains about everything. `None` only with a complaint.
-pub(super) fn read(merged: &Table, complaints: &mut Vec<Complaint>) -> Option<Config> {
-    let mut root = Reader { section: Section::find("")?, table: merged, complaints };
+pub(super) fn read(merged: &Table, secrets: &dyn Secrets, complaints: &mut Vec<Complaint>) -> Option<Config> {
+    let mut root = Reader { section: Section::find("")?, table: merged, secrets, complaints };
     let node = root.one("node", node);
     let api = root.one("api", api).flatten();
     let state = root.one("state", state).flatten();
     let source = source(&mut root);
     let pools = pools::pools(&mut root);
     let l2 = root.many("l2", |l2| pools::l2(l2, &pools));
+    let pulse = root.one("pulse", pulse).flatten();
     let bgp = routing::bgp(&mut root, &pools);
     let log = root.one("log", log).flatten();
-    Some(Config { node: node?, api: api?, state: state?, source: source?, pools: pools.list, l2, bgp: bgp?, log: log? })
+    Some(Config {
+        node: node?,
+        api: api?,
+        state: state?,
+        source: source?,
+        pools: pools.list,
+        l2,
+        pulse: pulse?,
+        bgp: bgp?,
+        log: log?,
+    })
 }
 
 fn node(section: &mut Reader<'_>) -> Node {
@@ -111,6 +127,41 @@ fn kubernetes(section: &mut Reader<'_>) -> Option<Kubernetes> {
 
 fn manifests(section: &mut Reader<'_>) -> Option<Manifests> {
     Some(Manifests { folder: section.text("folder", syntax::absolute_path)? })
+}
+
+fn pulse(section: &mut Reader<'_>) -> Option<Pulse> {
+    let interval = section.duration("interval");
+    let multiplier = section.number("multiplier").and_then(NonZeroU8::new);
+    let key = section.secret_or_credential("key-file", "pulse.key", LONGEST_PULSE_KEY);
+    let unauthenticated = section.flag("unauthenticated");
+    let key = match key {
+        Some(_) if unauthenticated => {
+            let other = (section.place("key-file"), "the key is named here");
+            let message = "unauthenticated = true and a key exclude each other";
+            section.conflict(section.place("unauthenticated"), message, "keep one of them", other);
+            None
+        }
+        Some(key) if key.secret.expose().len() < LEAST_PULSE_KEY => {
+            let message = format!("the key of the pulse is shorter than {LEAST_PULSE_KEY} octets");
+            section.complain(section.place("key-file"), message, "make one with `openssl rand -hex 32`");
+            None
+        }
+        Some(key) => Some(PulseKey::Shared(key)),
+        None if unauthenticated => Some(PulseKey::Unauthenticated),
+        // A key that cannot be read was complained about.
+        None if section.given("key-file").is_some() => None,
+        None => Some(PulseKey::Absent),
+    };
+    let peers = super::pools::items(section.set("peers", |text| {
+        let hint = "write addresses of nodes on the same link: [\"10.0.0.12\", \"10.0.0.13\"]";
+        let refused = || Problem::new(format!("{} is no address of a node", super::shape::written(text)), hint);
+        let address: IpAddr = text.parse().map_err(|_| refused())?;
+        if address.is_multicast() || address.is_unspecified() || address.is_loopback() {
+            return Err(refused());
+        }
+        Ok(address)
+    }));
+    Some(Pulse { interval: interval?, multiplier: multiplier?, key: key?, peers })
 }
 
 fn log(section: &mut Reader<'_>) -> Option<Log> {

@@ -1,16 +1,16 @@
 //! The effective configuration as TOML: defaults filled in, drop-ins merged, aliases of communities resolved.
-//! Floor 1. What is printed parses to the same `Config`. No secret is in a `Config`, so none can be printed.
+//! Floor 1. What is printed parses to the same `Config` on the same host. Of a secret the file is printed, never what is in it.
 
 use std::fmt::{Display, Write};
 
 use super::{
-    Access, Advertisement, Api, Bgp, Config, Kubernetes, L2, Log, LogFormat, Manifests, Node, Peer, PeerAsn, Pool,
-    Source, State, duration,
+    Access, Advertisement, Api, Bgp, Config, Kubernetes, L2, Log, LogFormat, Manifests, Node, Peer, PeerAsn, Pool, Pulse, PulseKey,
+    SecretFile, Source, State, duration,
 };
 
 /// The whole configuration, in the order of the sections in the manual.
 pub fn show(config: &Config) -> String {
-    let Config { node: Node { name }, api, state: State { folder }, source, pools, l2, bgp, log } = config;
+    let Config { node: Node { name }, api, state: State { folder }, source, pools, l2, pulse, bgp, log } = config;
     let mut page = Page::default();
     page.section("[node]");
     page.text("name", name.as_ref().map_or("auto", |name| name.as_str()));
@@ -23,6 +23,7 @@ pub fn show(config: &Config) -> String {
     page.source(source);
     pools.iter().for_each(|pool| page.pool(pool));
     l2.iter().for_each(|l2| page.l2(l2));
+    page.pulse(pulse);
     page.bgp(bgp);
     let Log { level, format } = log;
     page.section("[log]");
@@ -80,6 +81,10 @@ impl Page {
         }
     }
 
+    fn secret(&mut self, key: &str, secret: Option<&SecretFile>) {
+        self.text_if(key, secret.and_then(|secret| secret.path.as_ref()).map(|path| path.display()));
+    }
+
     fn source(&mut self, source: &Source) {
         match source {
             Source::Kubernetes(Kubernetes { access, class, default_class, lease }) => {
@@ -126,7 +131,7 @@ impl Page {
     }
 
     fn l2(&mut self, l2: &L2) {
-        let L2 { pools, interfaces, exclude_interfaces, nodes, preference } = l2;
+        let L2 { pools, interfaces, exclude_interfaces, nodes, preference, sticky } = l2;
         self.section("[[l2]]");
         self.texts("pools", pools);
         self.texts("interfaces", interfaces);
@@ -137,6 +142,20 @@ impl Page {
             .map(|one| format!("{{ nodes = {}, weight = {} }}", quoted(&one.nodes), one.weight))
             .collect();
         self.plain("preference", format_args!("[{}]", preference.join(", ")));
+        self.plain("sticky", sticky);
+    }
+
+    fn pulse(&mut self, pulse: &Pulse) {
+        let Pulse { interval, multiplier, key, peers } = pulse;
+        self.section("[pulse]");
+        self.text("interval", duration::text(*interval));
+        self.plain("multiplier", multiplier);
+        match key {
+            PulseKey::Shared(key) => self.secret("key-file", Some(key)),
+            PulseKey::Unauthenticated => self.plain("unauthenticated", true),
+            PulseKey::Absent => {}
+        }
+        self.texts("peers", peers);
     }
 
     fn bgp(&mut self, bgp: &Bgp) {
@@ -163,6 +182,7 @@ impl Page {
             port,
             passive,
             multihop,
+            password,
             nodes,
         } = peer;
         self.section("[[bgp.peer]]");
@@ -181,6 +201,7 @@ impl Page {
         self.plain("port", port);
         self.plain("passive", passive);
         self.plain("multihop", multihop);
+        self.secret("password-file", password.as_ref());
         self.text_if("nodes", nodes.as_ref());
     }
 

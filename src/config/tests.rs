@@ -18,7 +18,30 @@ fn file(path: &str, text: &str) -> SourceFile {
 }
 
 fn parse_one(text: &str) -> Result<Config, Complaints> {
-    parse(&[file("crier.toml", text)])
+    parse(&[file("crier.toml", text)], &TestSecrets)
+}
+
+/// The files with secrets that there are for the tests of this file: by the names below, and none else.
+struct TestSecrets;
+
+const SECRET_FILES: [(&str, &[u8]); 6] = [
+    ("/etc/crier/pulse.key", b"0123456789abcdef0123456789abcdef\n"),
+    ("/etc/crier/short.key", b"0123456789abcde\n"),
+    ("/etc/crier/tor.md5", b"swordfish\n"),
+    ("/etc/crier/empty", b"\n"),
+    ("/etc/crier/80-octets", &[b'x'; 80]),
+    ("/etc/crier/81-octets", &[b'x'; 81]),
+];
+
+impl Secrets for TestSecrets {
+    fn credential(&self, _name: &std::ffi::OsStr) -> std::io::Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
+
+    fn file(&self, path: &Path) -> std::io::Result<Vec<u8>> {
+        let known = SECRET_FILES.iter().find(|(known, _)| path == Path::new(known));
+        known.map(|(_, octets)| octets.to_vec()).ok_or(std::io::ErrorKind::NotFound.into())
+    }
 }
 
 /// The configuration of a text that is added to the least one.
@@ -64,7 +87,7 @@ fn each_bad_file_gets_the_complaints_of_its_snapshot() {
     let mut wrong = String::new();
     for case in cases {
         let snapshot = case.with_extension("stderr");
-        let complaints = match parse(&files(&case)) {
+        let complaints = match parse(&files(&case), &TestSecrets) {
             Ok(_) => panic!("{} was accepted", case.display()),
             Err(complaints) => complaints.to_string(),
         };
@@ -146,7 +169,13 @@ fn defaults_are_those_that_the_table_names() {
             rest: Duration::from_secs(30),
             bind: None,
         }],
-        l2: vec![L2 { pools: vec![], interfaces: vec![], exclude_interfaces: vec![], nodes: None, preference: vec![] }],
+        l2: vec![L2 { pools: vec![], interfaces: vec![], exclude_interfaces: vec![], nodes: None, preference: vec![], sticky: false }],
+        pulse: Pulse {
+            interval: Duration::from_millis(100),
+            multiplier: std::num::NonZeroU8::new(3).unwrap(),
+            key: PulseKey::Absent,
+            peers: vec![],
+        },
         bgp: Bgp {
             asn: Some(64513),
             router_id: None,
@@ -164,6 +193,7 @@ fn defaults_are_those_that_the_table_names() {
                 port: 179,
                 passive: false,
                 multihop: 1,
+                password: None,
                 nodes: None,
             }],
             advertisements: vec![Advertisement {
@@ -312,7 +342,7 @@ fn drop_ins_override_keys_and_append_sections() {
     let first = "bgp.asn = 64999\npool = [{ name = \"b\", addresses = [\"10.2.0.0/24\"] }]\n[log]\nlevel = \"debug\"\n";
     let second = "[log]\nlevel = \"trace\"\n[bgp.communities]\nblue = \"64512:2\"\n[[bgp.advertisement]]\ncommunities = [\"blue\"]\n";
     let files = [file("crier.toml", main), file("conf.d/1.toml", first), file("conf.d/2.toml", second)];
-    let config = parse(&files).unwrap_or_else(|complaints| panic!("{complaints}"));
+    let config = parse(&files, &TestSecrets).unwrap_or_else(|complaints| panic!("{complaints}"));
     let pools: Vec<&str> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
     assert_eq!(pools, ["a", "b"]);
     assert_eq!((config.bgp.asn, config.bgp.port), (Some(64999), 1790));
@@ -370,7 +400,7 @@ fn a_byte_order_mark_and_windows_line_ends_move_no_caret() {
 
 #[test]
 fn without_any_file_the_complaint_has_no_place_but_a_text() {
-    let complaints = parse(&[]).unwrap_err();
+    let complaints = parse(&[], &TestSecrets).unwrap_err();
     assert!(complaints.to_string().contains("neither [kubernetes] nor [manifests]"), "{complaints}");
 }
 
@@ -421,6 +451,7 @@ proptest! {
                 exclude_interfaces: vec![],
                 nodes: (kind == 2).then(|| "rack".parse().unwrap()),
                 preference: vec![Preference { nodes: "edge=true".parse().unwrap(), weight: 9 }],
+                sticky: true,
             });
         }
         for (n, (asn, hold, small, passive)) in peers.into_iter().enumerate() {
@@ -436,6 +467,7 @@ proptest! {
                 port: 179,
                 passive,
                 multihop: 1,
+                password: None,
                 nodes: None,
             });
             config.bgp.advertisements.push(Advertisement {

@@ -1,8 +1,9 @@
 //! Who answers for an address on the link: the ranking that every agent computes alike.
 //! Floor 1.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -11,6 +12,8 @@ use sha2::{Digest, Sha256};
 use crate::config::L2;
 use crate::names::NodeName;
 use crate::reason::Reason;
+use crate::roster::{Roster, Standing};
+use crate::selector::Labels;
 use crate::world::Node;
 
 /// A node that may answer for addresses of an `[[l2]]`, with its score there.
@@ -19,6 +22,8 @@ pub struct Candidate {
     pub node: NodeName,
     /// The sum of the weights of the preferences that match; more is better.
     pub weight: u32,
+    /// The addresses that it says to answer for and to keep. Nothing is said here of this node's own.
+    pub claims: Arc<BTreeSet<IpAddr>>,
 }
 
 /// The nodes of the cluster under one `[[l2]]`.
@@ -29,23 +34,100 @@ pub struct Electorate {
     pub excluded: Vec<(NodeName, Reason)>,
 }
 
+/// How this node stands on the links that an `[[l2]]` covers, where pulses tell who is alive.
+#[derive(Debug, Clone)]
+pub struct Hearing<'a> {
+    pub me: &'a NodeName,
+    /// This node's links of the `[[l2]]`, as far as pulses are heard there.
+    pub rosters: Vec<&'a Roster>,
+    /// Why this node may not be a candidate itself; its standing towards the others is the same.
+    pub refusal: Option<Reason>,
+}
+
 /// Sorts the known nodes into candidates and excluded ones.
 ///
-/// A node that is not Ready is passed over while another one is: that is as much as the API server can tell of life
-/// and death. If no node is Ready the whole cluster is in doubt, and readiness says nothing about any of them.
-pub fn electorate(l2: &L2, nodes: &BTreeMap<NodeName, Arc<Node>>) -> Electorate {
+/// Where pulses are heard they tell who is alive, and nothing else does: a node that was never heard is no candidate, for
+/// to hear nothing of it is all that its death would look like. What a node says of itself counts before what the API
+/// server says of it, so that all that hear it judge alike.
+///
+/// Where none are heard, a node that is not Ready is passed over while another one is: that is as much as the API server
+/// can tell of life and death. If no node is Ready the whole cluster is in doubt, and readiness says nothing about any.
+pub fn electorate(l2: &L2, nodes: &BTreeMap<NodeName, Arc<Node>>, hearing: Option<&Hearing<'_>>) -> Electorate {
+    match hearing {
+        Some(hearing) => electorate_by_pulse(l2, nodes, hearing),
+        None => electorate_by_readiness(l2, nodes),
+    }
+}
+
+fn electorate_by_pulse(l2: &L2, nodes: &BTreeMap<NodeName, Arc<Node>>, hearing: &Hearing<'_>) -> Electorate {
+    let heard = hearing.rosters.iter().flat_map(|roster| roster.members.keys().chain(&roster.silent));
+    let names: BTreeSet<&NodeName> = nodes.keys().chain(heard).collect();
+    let mut electorate = Electorate::default();
+    for name in names {
+        let verdict = if name == hearing.me { stands_here(nodes, hearing) } else { stands_there(name, nodes, hearing) };
+        let judged = verdict.and_then(|(labels, claims)| match weight(l2, &labels) {
+            Some(weight) => Ok(Candidate { node: name.clone(), weight, claims }),
+            None => Err(Reason::NodeNotSelected),
+        });
+        match judged {
+            Ok(candidate) => electorate.candidates.push(candidate),
+            Err(reason) => electorate.excluded.push((name.clone(), reason)),
+        }
+    }
+    electorate
+}
+
+type Judged<'a> = Result<(Cow<'a, Labels>, Arc<BTreeSet<IpAddr>>), Reason>;
+
+fn stands_here<'a>(nodes: &'a BTreeMap<NodeName, Arc<Node>>, hearing: &Hearing<'_>) -> Judged<'a> {
+    let Some(node) = nodes.get(hearing.me) else { return Err(Reason::NodeUnknown { node: hearing.me.clone() }) };
+    if let Some(reason) = exclusion(node).or_else(|| hearing.refusal.clone()) {
+        return Err(reason);
+    }
+    if !hearing.rosters.iter().any(|roster| roster.settled) {
+        return Err(Reason::NodeListening);
+    }
+    Ok((Cow::Borrowed(&node.labels), Arc::default()))
+}
+
+/// One that may be chosen on any of the links may be chosen; its labels are its own word, before the API server's.
+fn stands_there<'a>(name: &NodeName, nodes: &'a BTreeMap<NodeName, Arc<Node>>, hearing: &Hearing<'a>) -> Judged<'a> {
+    let mut refused = None;
+    for member in hearing.rosters.iter().filter_map(|roster| roster.members.get(name)) {
+        let reason = match member.standing {
+            Standing::Eligible => {
+                let labels = match nodes.get(name) {
+                    Some(node) => {
+                        let mut labels = node.labels.clone();
+                        labels.0.extend(member.labels.0.iter().map(|(name, value)| (name.clone(), value.clone())));
+                        Cow::Owned(labels)
+                    }
+                    None => Cow::Borrowed(&member.labels),
+                };
+                return Ok((labels, member.claims.clone()));
+            }
+            Standing::Listening => Reason::NodeListening,
+            Standing::Excluded => Reason::NodeExcluded,
+            Standing::NetworkUnavailable => Reason::NodeNetworkUnavailable,
+            Standing::NodeUnknown => Reason::NodeUnknown { node: name.clone() },
+            Standing::Leaving => Reason::NodeLeaving,
+            Standing::Unknown(standing) => Reason::NodeStands { standing },
+        };
+        refused.get_or_insert(reason);
+    }
+    let silent = hearing.rosters.iter().any(|roster| roster.silent.contains(name));
+    Err(refused.unwrap_or(if silent { Reason::NodeSilent } else { Reason::NodeNotHeard }))
+}
+
+fn electorate_by_readiness(l2: &L2, nodes: &BTreeMap<NodeName, Arc<Node>>) -> Electorate {
     let mut electorate = Electorate::default();
     let mut not_ready = Vec::new();
     for (name, node) in nodes {
-        match exclusion(node) {
-            Some(reason) => electorate.excluded.push((name.clone(), reason)),
-            None if l2.nodes.as_ref().is_some_and(|selector| !selector.matches(&node.labels)) => {
-                electorate.excluded.push((name.clone(), Reason::NodeNotSelected));
-            }
-            None => {
-                let weights = l2.preference.iter().filter(|preference| preference.nodes.matches(&node.labels));
-                let weight = weights.map(|preference| preference.weight).fold(0, u32::saturating_add);
-                let candidate = Candidate { node: name.clone(), weight };
+        match (exclusion(node), weight(l2, &node.labels)) {
+            (Some(reason), _) => electorate.excluded.push((name.clone(), reason)),
+            (None, None) => electorate.excluded.push((name.clone(), Reason::NodeNotSelected)),
+            (None, Some(weight)) => {
+                let candidate = Candidate { node: name.clone(), weight, claims: Arc::default() };
                 if node.ready { electorate.candidates.push(candidate) } else { not_ready.push(candidate) }
             }
         }
@@ -59,6 +141,15 @@ pub fn electorate(l2: &L2, nodes: &BTreeMap<NodeName, Arc<Node>>) -> Electorate 
     electorate
 }
 
+/// What the preferences give a node with these labels; `None` where the selector leaves it out.
+fn weight(l2: &L2, labels: &Labels) -> Option<u32> {
+    if l2.nodes.as_ref().is_some_and(|selector| !selector.matches(labels)) {
+        return None;
+    }
+    let weights = l2.preference.iter().filter(|preference| preference.nodes.matches(labels));
+    Some(weights.map(|preference| preference.weight).fold(0, u32::saturating_add))
+}
+
 /// Why a node takes no part in announcing at all, over any protocol.
 pub fn exclusion(node: &Node) -> Option<Reason> {
     if node.labels.0.contains_key(Node::EXCLUDE_LABEL) {
@@ -70,15 +161,20 @@ pub fn exclusion(node: &Node) -> Option<Reason> {
     }
 }
 
-/// The best of the candidates: highest weight, then the lowest `sha256(node + "#" + address)`, which is the order
-/// of MetalLB, so that a migration moves no address.
-pub fn elect<'a>(candidates: impl IntoIterator<Item = &'a Candidate>, address: IpAddr) -> Option<&'a NodeName> {
+/// The best of the candidates: highest weight, then one that `keeps` says already has the address and keeps it, then the
+/// lowest `sha256(node + "#" + address)`, which is the order of MetalLB, so that a migration moves no address.
+pub fn elect<'a>(
+    candidates: impl IntoIterator<Item = &'a Candidate>,
+    address: IpAddr,
+    keeps: impl Fn(&Candidate) -> bool,
+) -> Option<&'a NodeName> {
     let mut candidates = candidates.into_iter();
     let first = candidates.next()?;
     let Some(second) = candidates.next() else {
         return Some(&first.node);
     };
-    let rank = |candidate: &&Candidate| (Reverse(candidate.weight), ticket(&candidate.node, address));
+    let rank =
+        |candidate: &&Candidate| (Reverse(candidate.weight), !keeps(candidate), ticket(&candidate.node, address));
     [first, second].into_iter().chain(candidates).min_by_key(rank).map(|candidate| &candidate.node)
 }
 
@@ -95,7 +191,7 @@ mod tests {
     use super::*;
 
     fn candidate(node: &str, weight: u32) -> Candidate {
-        Candidate { node: node.into(), weight }
+        Candidate { node: node.into(), weight, claims: Arc::default() }
     }
 
     #[test]
@@ -105,7 +201,7 @@ mod tests {
         let address: IpAddr = "192.168.35.100".parse().unwrap();
         let mut by_digest: Vec<_> = nodes.iter().collect();
         by_digest.sort_by_key(|it| ticket(&it.node, address));
-        assert_eq!(elect(&nodes, address), Some(&by_digest[0].node));
+        assert_eq!(elect(&nodes, address, |_| false), Some(&by_digest[0].node));
         let hex: String = ticket(&"node1".into(), address).iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, "4d142f37fee6bc18fa5b99902341e0da35527035833fc51f6504d860786ddc2b");
     }
@@ -116,8 +212,8 @@ mod tests {
         let without_b = ["a", "c"].map(|name| candidate(name, 0));
         for last in 0..=255u8 {
             let address = IpAddr::from([192, 0, 2, last]);
-            let before = elect(&all, address).unwrap();
-            let after = elect(&without_b, address).unwrap();
+            let before = elect(&all, address, |_| false).unwrap();
+            let after = elect(&without_b, address, |_| false).unwrap();
             assert!(before.as_str() == "b" || before == after, "{address} moved from {before} to {after}");
         }
     }
@@ -126,7 +222,7 @@ mod tests {
     fn a_preferred_node_wins_whatever_the_digest() {
         let nodes = [candidate("a", 0), candidate("b", 100), candidate("c", 0)];
         for last in 0..=255u8 {
-            assert_eq!(elect(&nodes, IpAddr::from([192, 0, 2, last])).unwrap().as_str(), "b");
+            assert_eq!(elect(&nodes, IpAddr::from([192, 0, 2, last]), |_| false).unwrap().as_str(), "b");
         }
     }
 }

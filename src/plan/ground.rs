@@ -11,11 +11,12 @@ use ipnet::IpNet;
 
 use crate::config::{self, Config, InterfacePattern, L2};
 use crate::names::{InterfaceName, NodeName, PeerName};
-use crate::plan::elect::{self, Electorate};
+use crate::plan::elect::{self, Electorate, Hearing};
 use crate::reason::Reason;
+use crate::roster::{Roster, Standing};
 use crate::route::RouteAttributes;
 use crate::selector::{Labels, Selector};
-use crate::world::{Link, Node, World};
+use crate::world::{Link, Node, Pulses, World};
 
 /// Links that belong to containers, tunnels and virtual switches. An `[[l2]]` that names no interfaces leaves them out.
 const NOT_BY_DEFAULT: [&str; 17] = [
@@ -43,6 +44,7 @@ const NOT_BY_DEFAULT: [&str; 17] = [
 pub struct Ground {
     /// In the order of the `[[l2]]` tables.
     pub l2: Vec<L2Ground>,
+    pub pulse: PulseGround,
     /// In the order of the `[[bgp.advertisement]]` tables.
     pub advertisements: Vec<AdvertisementGround>,
     /// The peers that this node talks to.
@@ -54,8 +56,20 @@ pub struct Ground {
 #[derive(Debug, Clone, PartialEq)]
 pub struct L2Ground {
     pub electorate: Electorate,
+    /// The same for each link by itself, with the subnets of the link, where pulses tell more than one link apart.
+    by_link: Vec<(Vec<IpNet>, Electorate)>,
     /// Where this node would answer.
     pub interfaces: Arc<BTreeSet<InterfaceName>>,
+}
+
+/// What this node says of itself in its pulses, apart from what it owns, and where.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PulseGround {
+    pub links: Arc<BTreeMap<u32, Link>>,
+    /// `None` where there are no pulses.
+    pub standing: Option<Standing>,
+    /// The labels that some `[[l2]]` selects by.
+    pub labels: Arc<Labels>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -67,6 +81,17 @@ pub struct AdvertisementGround {
     pub peers: Vec<PeerName>,
 }
 
+impl L2Ground {
+    /// Who may answer for an address: where one link alone has its subnet, those that are alive on that link.
+    pub fn electorate_for(&self, address: IpAddr) -> &Electorate {
+        let mut on_link = self.by_link.iter().filter(|(nets, _)| nets.iter().any(|net| net.contains(&address)));
+        match (on_link.next(), on_link.next()) {
+            (Some((_, electorate)), None) => electorate,
+            (Some(_), Some(_)) | (None, _) => &self.electorate,
+        }
+    }
+}
+
 impl Ground {
     pub fn of(config: &Config, me: &NodeName, world: &World) -> Ground {
         let nodes = known_nodes(config, me, world);
@@ -74,10 +99,11 @@ impl Ground {
         let selects = |selector: &Option<Selector>| {
             selector.as_ref().is_none_or(|selector| node.is_some_and(|node| selector.matches(&node.labels)))
         };
-        let l2 = config.l2.iter().map(|l2| L2Ground {
-            electorate: elect::electorate(l2, &nodes),
-            interfaces: Arc::new(usable_interfaces(l2, world)),
-        });
+        let l2: Vec<L2Ground> = config.l2.iter().map(|l2| l2_ground(l2, me, &nodes, world)).collect();
+        let pulse = match world.pulses {
+            Pulses::On { .. } => pulse_ground(config, node.map(|node| &**node), &l2, world),
+            Pulses::Off => PulseGround::default(),
+        };
         let peers: Vec<_> =
             config.bgp.peers.iter().filter(|peer| selects(&peer.nodes)).cloned().map(Arc::new).collect();
         let advertisements = config.bgp.advertisements.iter().map(|it| AdvertisementGround {
@@ -95,7 +121,8 @@ impl Ground {
                 .collect(),
         });
         Ground {
-            l2: l2.collect(),
+            l2,
+            pulse,
             advertisements: advertisements.collect(),
             bgp_exclusion: match node {
                 Some(node) => elect::exclusion(node),
@@ -117,13 +144,60 @@ fn known_nodes<'a>(config: &Config, me: &NodeName, world: &'a World) -> Cow<'a, 
     Cow::Owned([(me.clone(), Arc::new(this))].into())
 }
 
-fn usable_interfaces(l2: &L2, world: &World) -> BTreeSet<InterfaceName> {
-    world
-        .links
-        .values()
-        .filter(|link| is_usable(link) && is_wanted(l2, &link.name))
-        .map(|link| link.name.clone())
-        .collect()
+fn l2_ground(l2: &L2, me: &NodeName, nodes: &BTreeMap<NodeName, Arc<Node>>, world: &World) -> L2Ground {
+    let links: Vec<&Link> = usable_links(l2, world).collect();
+    let interfaces = Arc::new(links.iter().map(|link| link.name.clone()).collect());
+    let refusal = links.is_empty().then(|| Reason::NoInterface { wanted: describe_interfaces(l2) });
+    let heard: Vec<(&Link, &Roster)> =
+        links.iter().filter_map(|link| Some((*link, &**world.rosters.get(&link.index)?))).collect();
+    let electorate = |rosters: Vec<&Roster>| {
+        let hearing = Hearing { me, rosters, refusal: refusal.clone() };
+        elect::electorate(l2, nodes, Some(&hearing))
+    };
+    match world.pulses {
+        // A node that hears nothing of this `[[l2]]` only looks on: the others decide without it.
+        Pulses::On { .. } if links.is_empty() => {
+            let mut electorate = elect::electorate(l2, nodes, None);
+            electorate.candidates.retain(|candidate| candidate.node != *me);
+            electorate.excluded.extend(refusal.clone().map(|reason| (me.clone(), reason)));
+            L2Ground { electorate, by_link: Vec::new(), interfaces }
+        }
+        Pulses::On { .. } => L2Ground {
+            electorate: electorate(heard.iter().map(|(_, roster)| *roster).collect()),
+            by_link: match heard.as_slice() {
+                [] | [_] => Vec::new(),
+                several => {
+                    several.iter().map(|(link, roster)| (link.addresses.clone(), electorate(vec![roster]))).collect()
+                }
+            },
+            interfaces,
+        },
+        Pulses::Off => {
+            L2Ground { electorate: elect::electorate(l2, nodes, None), by_link: Vec::new(), interfaces }
+        }
+    }
+}
+
+fn pulse_ground(config: &Config, node: Option<&Node>, l2: &[L2Ground], world: &World) -> PulseGround {
+    let on_links = |link: &&Link| l2.iter().any(|ground| ground.interfaces.contains(&link.name));
+    let links = world.links.values().filter(on_links).map(|link| (link.index, link.clone())).collect();
+    let selectors = config.l2.iter().flat_map(|l2| l2.nodes.iter().chain(l2.preference.iter().map(|it| &it.nodes)));
+    let keys: BTreeSet<&str> = selectors.flat_map(Selector::keys).collect();
+    let labels = node.into_iter().flat_map(|node| &node.labels.0).filter(|(name, _)| keys.contains(name.as_str()));
+    PulseGround {
+        links: Arc::new(links),
+        standing: Some(match node.map(elect::exclusion) {
+            None => Standing::NodeUnknown,
+            Some(None) => Standing::Eligible,
+            Some(Some(Reason::NodeNetworkUnavailable)) => Standing::NetworkUnavailable,
+            Some(Some(_)) => Standing::Excluded,
+        }),
+        labels: Arc::new(Labels(labels.map(|(name, value)| (name.clone(), value.clone())).collect())),
+    }
+}
+
+fn usable_links<'a>(l2: &L2, world: &'a World) -> impl Iterator<Item = &'a Link> {
+    world.links.values().filter(|link| is_usable(link) && is_wanted(l2, &link.name))
 }
 
 /// Frames pass, ARP is spoken, and the link is not a part of a bond or bridge that answers in its place.

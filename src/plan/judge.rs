@@ -13,8 +13,9 @@ use crate::config::{Config, L2, Pool, Source};
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::plan::allocate::{Applicant, Book, allocate, may_keep, pool_of};
 use crate::plan::decision::{Allocation, Announcement, BgpVerdict, Decision, Held, L2Verdict};
-use crate::plan::elect::{Electorate, elect};
+use crate::plan::elect::{Candidate, Electorate, elect};
 use crate::plan::ground::{Ground, L2Ground, describe_interfaces};
+use crate::plan::slice::L2Slice;
 use crate::reason::Reason;
 use crate::route::RouteAttributes;
 use crate::world::{Endpoints, Service, TrafficPolicy, World};
@@ -26,6 +27,8 @@ pub struct Court<'a> {
     pub world: &'a World,
     pub ground: &'a Ground,
     pub book: &'a Book,
+    /// The addresses that this node answers for as of the last turn.
+    pub answered: &'a L2Slice,
 }
 
 /// What this agent is to do about a Service.
@@ -45,6 +48,10 @@ pub struct Work {
     pub l2: Vec<(IpAddr, Arc<BTreeSet<InterfaceName>>)>,
     pub routes: Vec<(PeerName, IpNet, Arc<RouteAttributes>)>,
     pub bind: Vec<(IpAddr, InterfaceName)>,
+    /// Of the addresses above, those that this node wants to keep when a better one comes back.
+    pub claims: Vec<IpAddr>,
+    /// The other nodes that answer for an address of the Service.
+    pub other_owners: BTreeSet<NodeName>,
 }
 
 impl Court<'_> {
@@ -86,8 +93,11 @@ impl Court<'_> {
         let confirmed = |held: &&Held| self.config.is_standalone() || service.ingress.contains(&held.address);
         let endpoints = self.world.endpoints(key);
         let mut work = Work::default();
-        let announcements =
-            allocation.held.iter().filter(confirmed).map(|held| self.announce(service, &endpoints, held, &mut work));
+        // All addresses of a Service move together: its first one ranks the nodes for all of them.
+        let rank_by = allocation.held.iter().find(confirmed).map(|held| held.address);
+        let announcements = allocation.held.iter().filter(confirmed).map(|held| {
+            self.announce(service, &endpoints, held, rank_by.unwrap_or(held.address), &mut work)
+        });
         let announcements = announcements.collect();
         Verdict { decision: Decision { allocation, announcements }, work, assigned, status }
     }
@@ -188,8 +198,15 @@ impl Court<'_> {
         }
     }
 
-    fn announce(&self, service: &Service, endpoints: &Endpoints, held: &Held, work: &mut Work) -> Announcement {
-        let l2 = self.judge_l2(service, endpoints, held, work);
+    fn announce(
+        &self,
+        service: &Service,
+        endpoints: &Endpoints,
+        held: &Held,
+        rank_by: IpAddr,
+        work: &mut Work,
+    ) -> Announcement {
+        let l2 = self.judge_l2(service, endpoints, held, rank_by, work);
         let bgp = self.judge_bgp(service, endpoints, held, work);
         let pool = self.config.pools.iter().find(|pool| pool.name == held.pool);
         if let Some(link) = pool.and_then(|pool| pool.bind.as_ref())
@@ -200,7 +217,14 @@ impl Court<'_> {
         Announcement { address: held.address, pool: held.pool.clone(), l2, bgp }
     }
 
-    fn judge_l2(&self, service: &Service, endpoints: &Endpoints, held: &Held, work: &mut Work) -> L2Verdict {
+    fn judge_l2(
+        &self,
+        service: &Service,
+        endpoints: &Endpoints,
+        held: &Held,
+        rank_by: IpAddr,
+        work: &mut Work,
+    ) -> L2Verdict {
         let refused = |reason| L2Verdict { owner: None, announced: false, reason };
         let covering: Vec<(&L2, &L2Ground)> = self
             .config
@@ -218,10 +242,15 @@ impl Court<'_> {
         if endpoints.is_empty() {
             return refused(Reason::NoEndpoints);
         }
-        let electorate = union(covering.iter().map(|(_, ground)| &ground.electorate));
+        let electorate = union(covering.iter().map(|(_, ground)| ground.electorate_for(rank_by)));
         let local = service.external_traffic_policy == TrafficPolicy::Local;
         let candidates = electorate.candidates.iter().filter(|it| !local || endpoints.by_node.contains_key(&it.node));
-        let Some(owner) = elect(candidates, held.address) else {
+        let sticky = covering.iter().any(|(l2, _)| l2.sticky);
+        let keeps = |candidate: &Candidate| {
+            let here = || candidate.node == *self.me && self.answered.addresses.contains_key(&rank_by);
+            sticky && (candidate.claims.contains(&rank_by) || here())
+        };
+        let Some(owner) = elect(candidates, rank_by, keeps) else {
             return refused(match (electorate.candidates.is_empty(), endpoints.by_node.is_empty()) {
                 (true, _) => no_eligible_node(&electorate, self.me),
                 (false, true) => Reason::EndpointsNameNoNode,
@@ -230,9 +259,12 @@ impl Court<'_> {
         };
         let owned = |announced, reason| L2Verdict { owner: Some(owner.clone()), announced, reason };
         if owner != self.me {
+            work.other_owners.insert(owner.clone());
             return owned(false, Reason::OwnedBy { owner: owner.clone() });
         }
-        let mine = covering.iter().filter(|(_, it)| it.electorate.candidates.iter().any(|it| it.node == *self.me));
+        let mine = covering
+            .iter()
+            .filter(|(_, it)| it.electorate_for(rank_by).candidates.iter().any(|it| it.node == *self.me));
         let mut interfaces: Vec<_> = mine.map(|(_, ground)| ground.interfaces.clone()).collect();
         let interfaces = match interfaces.len() {
             1 => interfaces.swap_remove(0),
@@ -243,6 +275,9 @@ impl Court<'_> {
             return owned(false, Reason::NoInterface { wanted });
         }
         work.l2.push((held.address, interfaces));
+        if sticky {
+            work.claims.push(held.address);
+        }
         owned(true, Reason::Announced)
     }
 

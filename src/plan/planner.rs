@@ -17,12 +17,14 @@ use crate::config::Config;
 use crate::names::{NodeName, ObjectKey, PeerName};
 use crate::plan::allocate::{Book, pool_of};
 use crate::plan::decision::{Announcement, Decision};
-use crate::plan::ground::{self, Ground};
+use crate::plan::ground::{self, Ground, PulseGround};
 use crate::plan::judge::{Court, Verdict, Work};
-use crate::plan::slice::{BgpSlice, BindSlice, L2Slice, Notice, PeerSlice, ServiceStatus, StatusSlice};
+use crate::plan::slice::{
+    BgpSlice, BindSlice, L2Slice, Notice, Origin, PeerSlice, PulseSlice, ServiceStatus, StatusSlice,
+};
 use crate::reason::Reason;
 use crate::route::RouteAttributes;
-use crate::world::{Fact, Service, Touched, World};
+use crate::world::{Fact, Pulses, Service, Touched, World};
 
 /// The whole wanted state of this node, and why.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +33,7 @@ pub struct Plan {
     pub l2: L2Slice,
     pub bgp: BgpSlice,
     pub bind: BindSlice,
+    pub pulse: PulseSlice,
     pub status: StatusSlice,
 }
 
@@ -59,6 +62,7 @@ pub struct Moved {
     pub l2: bool,
     pub bgp: bool,
     pub bind: bool,
+    pub pulse: bool,
     pub status: bool,
 }
 
@@ -74,6 +78,8 @@ pub struct Planner {
     work: BTreeMap<ObjectKey, Work>,
     /// Who contributes what to a route: several Services meet in one where prefixes are aggregated.
     routes: BTreeMap<(PeerName, IpNet), Contributions>,
+    /// For how many Services each other node answers.
+    owners: BTreeMap<NodeName, usize>,
     to_judge: BTreeSet<ObjectKey>,
     ground_moved: bool,
     /// Services that wait for an address: judged again when one becomes free.
@@ -92,6 +98,7 @@ impl Planner {
             moved: Moved::default(),
             work: BTreeMap::new(),
             routes: BTreeMap::new(),
+            owners: BTreeMap::new(),
             to_judge: BTreeSet::new(),
             ground_moved: true,
             waiting: BTreeSet::new(),
@@ -154,6 +161,7 @@ impl Planner {
         while let Some(key) = self.to_judge.pop_first() {
             changes.extend(self.judge(&key, now));
         }
+        self.renew_pulse();
         Turn { changes, moved: std::mem::take(&mut self.moved) }
     }
 
@@ -185,7 +193,14 @@ impl Planner {
     }
 
     fn court(&self) -> Court<'_> {
-        Court { config: &self.config, me: &self.me, world: &self.world, ground: &self.ground, book: &self.book }
+        Court {
+            config: &self.config,
+            me: &self.me,
+            world: &self.world,
+            ground: &self.ground,
+            book: &self.book,
+            answered: &self.plan.l2,
+        }
     }
 
     fn judge(&mut self, key: &ObjectKey, now: Instant) -> Option<Change> {
@@ -207,8 +222,9 @@ impl Planner {
             self.waiting.remove(key);
         }
         self.put_status(key, &service, &decision, status);
-        self.put_work(key, work);
         let before = self.plan.decisions.get(key).cloned();
+        self.note_origins(before.as_deref(), &work);
+        self.put_work(key, work);
         if before.as_deref() == Some(&decision) {
             return None;
         }
@@ -238,6 +254,17 @@ impl Planner {
         let local_addresses = ground::local_addresses(&self.world);
         if *self.plan.bgp.local_addresses != local_addresses {
             self.plan.bgp.local_addresses = Arc::new(local_addresses);
+        }
+        let PulseGround { links, standing, labels } = self.ground.pulse.clone();
+        self.plan.pulse = PulseSlice { links, standing, labels, ..std::mem::take(&mut self.plan.pulse) };
+        self.moved.pulse = true;
+        let rosters = self.world.rosters.values();
+        let members: BTreeMap<_, _> = rosters
+            .flat_map(|roster| &roster.members)
+            .map(|(name, member)| (member.mac, name.clone()))
+            .collect();
+        if *self.plan.l2.members != members {
+            self.plan.l2.members = Arc::new(members);
         }
         let links: Vec<_> = self.world.links.values().cloned().collect();
         if *self.plan.l2.links != links {
@@ -279,6 +306,47 @@ impl Planner {
         }
     }
 
+    /// How each address came here that was not answered for before: what the one who had it is known to do now.
+    fn note_origins(&mut self, before: Option<&Decision>, work: &Work) {
+        for (address, _) in &work.l2 {
+            if self.plan.l2.addresses.contains_key(address) {
+                continue;
+            }
+            let announced = before.into_iter().flat_map(|before| &before.announcements);
+            let owner = announced.filter(|it| it.address == *address).find_map(|it| it.l2.owner.as_ref());
+            let silent = |owner: &NodeName| self.world.rosters.values().any(|roster| roster.silent.contains(owner));
+            let pulses = self.world.pulses != Pulses::Off;
+            let origin = match owner {
+                Some(owner) if *owner == self.me => None,
+                Some(owner) if silent(owner) => Some(Origin::TakeOver { from: owner.clone() }),
+                Some(_) if pulses => Some(Origin::HandOver),
+                Some(_) | None => None,
+            };
+            if let Some(origin) = origin {
+                self.plan.l2.origins.insert(*address, origin);
+            }
+        }
+    }
+
+    fn count_owner(&mut self, owner: &NodeName, count: fn(usize, usize) -> Option<usize>) {
+        let services = self.owners.entry(owner.clone()).or_default();
+        *services = count(*services, 1).unwrap_or(0);
+        if *services == 0 {
+            self.owners.remove(owner);
+        }
+        self.moved.pulse = true;
+    }
+
+    /// What the pulse says of what this node owns, and whom it expects to own.
+    fn renew_pulse(&mut self) {
+        let owner = !self.plan.l2.addresses.is_empty();
+        self.moved.pulse |= self.plan.pulse.owner != owner;
+        self.plan.pulse.owner = owner;
+        if self.moved.pulse && !self.plan.pulse.expected.iter().eq(self.owners.keys()) {
+            self.plan.pulse.expected = Arc::new(self.owners.keys().cloned().collect());
+        }
+    }
+
     fn put_work(&mut self, key: &ObjectKey, work: Work) {
         let before = self.work.get(key);
         if before == Some(&work) || (before.is_none() && work == Work::default()) {
@@ -290,6 +358,19 @@ impl Planner {
         self.moved.bgp |= before.routes != work.routes;
         for (address, _) in &before.l2 {
             self.plan.l2.addresses.remove(address);
+            if !work.l2.iter().any(|(still, _)| still == address) {
+                self.plan.l2.origins.remove(address);
+            }
+        }
+        if before.claims != work.claims {
+            let claims = Arc::make_mut(&mut self.plan.pulse.claims);
+            claims.retain(|address| !before.claims.contains(address));
+            claims.extend(&work.claims);
+            self.moved.pulse = true;
+        }
+        if before.other_owners != work.other_owners {
+            before.other_owners.iter().for_each(|owner| self.count_owner(owner, usize::checked_sub));
+            work.other_owners.iter().for_each(|owner| self.count_owner(owner, usize::checked_add));
         }
         for (address, _) in &before.bind {
             self.plan.bind.addresses.remove(address);

@@ -14,7 +14,9 @@ use crate::address::MacAddress;
 pub use crate::claim::Origin;
 use crate::config;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
+use crate::roster::Standing;
 use crate::route::RouteAttributes;
+use crate::selector::Labels;
 use crate::world::Link;
 
 /// For the responder on the link: which addresses this node answers for by ARP and NDP, and on which links.
@@ -28,6 +30,22 @@ pub struct L2Slice {
     /// The MACs of the other agents' links, with their nodes. Who claims an address of ours from one of them is no
     /// stranger: ranks decide who keeps it, and this node does not defend it on the wire meanwhile.
     pub members: Arc<BTreeMap<MacAddress, NodeName>>,
+}
+
+/// For the pulse: what this node says of itself, on which links, and whom it must not miss.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PulseSlice {
+    /// Every link that this node may answer on, by its index. Empty where there are no pulses.
+    pub links: Arc<BTreeMap<u32, Link>>,
+    /// `None` as long as there is no plan, or no pulses.
+    pub standing: Option<Standing>,
+    pub labels: Arc<Labels>,
+    /// This node answers for some address.
+    pub owner: bool,
+    /// The addresses that it answers for and wants to keep.
+    pub claims: Arc<BTreeSet<IpAddr>>,
+    /// The other nodes that answer for some address, by this plan.
+    pub expected: Arc<BTreeSet<NodeName>>,
 }
 
 /// For the kernel: which addresses to put on which link, because nothing else on this host accepts for them.

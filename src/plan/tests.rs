@@ -49,6 +49,7 @@ fn peer(name: &str) -> config::Peer {
         port: 179,
         passive: false,
         multihop: 1,
+        password: None,
         nodes: None,
     }
 }
@@ -75,6 +76,7 @@ fn l2() -> L2 {
         exclude_interfaces: Vec::new(),
         nodes: None,
         preference: Vec::new(),
+        sticky: false,
     }
 }
 
@@ -92,6 +94,12 @@ fn configuration() -> Config {
         }),
         pools: vec![pool("lan", &["192.168.35.100-192.168.35.110"])],
         l2: vec![l2()],
+        pulse: config::Pulse {
+            interval: Duration::from_millis(100),
+            multiplier: std::num::NonZeroU8::new(3).unwrap(),
+            key: PulseKey::Absent,
+            peers: Vec::new(),
+        },
         bgp: Bgp {
             asn: Some(64513),
             router_id: None,

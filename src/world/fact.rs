@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Conflict, EndpointSlice, Link, Node, Service};
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
+use crate::roster::Roster;
 use crate::selector::Labels;
 
 /// One thing that crier was told. An object comes whole; `None` says that it is gone.
@@ -31,6 +32,10 @@ pub enum Fact {
     /// Another station has an address that this node is to answer for on a link, or has it no longer.
     Conflict(IpAddr, InterfaceName, Option<Conflict>),
     Session(PeerName, SessionReport),
+    /// Whether this agent sends and hears pulses at all.
+    Pulses(Pulses),
+    /// Who is there on a link, by its index, as their pulses tell; `None` where no pulses are heard any more.
+    Roster(u32, Option<Arc<Roster>>),
     /// The planner chose these addresses for a Service; remembered until the Service status shows them.
     Assigned(ObjectKey, Vec<IpAddr>),
     /// The API server took a status write and answered with the Service as it stands now, ahead of the watch. Only ever an
@@ -64,6 +69,18 @@ pub enum ApiServer {
     },
     /// Standalone: the objects come from a folder of manifests.
     Manifests,
+}
+
+/// Whether life and death of other nodes are told by their pulses.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Pulses {
+    /// There is no key, or nothing to announce on a link: a Node's Ready condition tells.
+    #[default]
+    Off,
+    On {
+        /// Pulses are sealed with a key, and those that are not are dropped.
+        authenticated: bool,
+    },
 }
 
 /// What a BGP session reports of itself when something about it changed.

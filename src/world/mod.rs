@@ -5,7 +5,7 @@ mod fact;
 mod objects;
 mod sum;
 
-pub use fact::{ApiServer, Fact, Listing, SessionReport, SessionState};
+pub use fact::{ApiServer, Fact, Listing, Pulses, SessionReport, SessionState};
 pub use objects::{
     Conflict, EndpointSlice, FamilyPolicy, Link, Node, Request, RequestError, Service, ServicePort, TrafficPolicy,
 };

@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{ApiServer, Conflict, EndpointSlice, Fact, Link, Listing, Node, Service, SessionReport};
+use super::{ApiServer, Conflict, EndpointSlice, Fact, Link, Listing, Node, Pulses, Service, SessionReport};
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
+use crate::roster::{Member, Roster};
 use crate::selector::Labels;
 
 /// Everything crier was told and that still stands.
@@ -29,6 +30,9 @@ pub struct World {
     /// Other stations that have addresses which this node is to answer for, by link.
     pub conflicts: BTreeMap<IpAddr, BTreeMap<InterfaceName, Conflict>>,
     pub sessions: BTreeMap<PeerName, SessionReport>,
+    pub pulses: Pulses,
+    /// Who is there on each link, by its index.
+    pub rosters: BTreeMap<u32, Arc<Roster>>,
     /// Addresses that were chosen for a Service and that its status does not show yet.
     pub assigned: BTreeMap<ObjectKey, Vec<IpAddr>>,
     /// Services that a status write told ahead of the watch, with the version that the watch has yet to reach.
@@ -93,6 +97,8 @@ impl Default for World {
             links_listed: false,
             conflicts: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            pulses: Pulses::Off,
+            rosters: BTreeMap::new(),
             assigned: BTreeMap::new(),
             ahead: BTreeMap::new(),
             refused: BTreeMap::new(),
@@ -134,6 +140,12 @@ impl World {
                 self.sessions.insert(name, report);
                 Touched::Nothing
             }
+            Fact::Pulses(pulses) => {
+                let changed = pulses != self.pulses;
+                self.pulses = pulses;
+                everything_if(changed)
+            }
+            Fact::Roster(index, roster) => self.put_roster(index, roster),
             Fact::Assigned(key, addresses) => {
                 let before = self.assigned.insert(key.clone(), addresses.clone());
                 if before.as_ref() == Some(&addresses) { Touched::Nothing } else { Touched::Services(vec![key]) }
@@ -174,6 +186,14 @@ impl World {
         let namespaces = self.namespaces.iter().map(|(name, it)| Fact::Namespace(name.clone(), Some(it.clone())));
         let assigned = self.assigned.iter().map(|(key, addresses)| Fact::Assigned(key.clone(), addresses.clone()));
         services.chain(slices).chain(nodes).chain(namespaces).chain(assigned)
+    }
+
+    fn put_roster(&mut self, index: u32, roster: Option<Arc<Roster>>) -> Touched {
+        let after = roster.as_ref().map(|roster| electable(roster));
+        let before = self.rosters.get(&index).map(|roster| electable(roster));
+        let touched = everything_if(before != after);
+        put(&mut self.rosters, index, roster);
+        touched
     }
 
     /// Who holds the address is looked for among all Services: conflicts are rare.
@@ -340,6 +360,14 @@ fn put<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>)
 
 fn everything_if(changed: bool) -> Touched {
     if changed { Touched::Everything } else { Touched::Nothing }
+}
+
+/// A roster without what is only for people to see.
+fn electable(roster: &Roster) -> Roster {
+    let Roster { settled, members, silent } = roster;
+    let member = |member: &Member| Member { owner: false, ..member.clone() };
+    let members = members.iter().map(|(name, it)| (name.clone(), member(it))).collect();
+    Roster { settled: *settled, members, silent: silent.clone() }
 }
 
 /// Versions of one object can be compared as numbers (Kubernetes KEP-5504).

@@ -92,6 +92,7 @@ fn settings(name: &str, peer: SocketAddr, source: Option<&str>) -> config::Peer 
         port: peer.port(),
         passive: false,
         multihop: 1,
+        password: None,
         nodes: None,
     }
 }

@@ -1,0 +1,624 @@
+//! The pulse of one link as a machine: what to send when, and who else is alive. Floor 1.
+//!
+//! How to drive it: tell it what the plan says ([`Machine::handle_stance`], [`Machine::handle_expected`]) and what was
+//! heard ([`Machine::handle_pulse`]); after each of these, and at [`Machine::next_deadline`], send what
+//! [`Machine::poll_pulse`] gives until it gives nothing, and pass on what [`Machine::poll_roster`] has. Spare calls are
+//! harmless. Time must not go backwards.
+//!
+//! The bounds, where I is the interval, D the interval times the multiplier, and pulses arrive at once:
+//! - An owner pulses every I at most, another node every [`SLOW`] times I. A node is silent when nothing was heard for as
+//!   long as it promised itself, so an owner that dies is silent for everybody within D.
+//! - A node that the plan expects to own is held to D as well, whatever it promised: so if the next in rank has died
+//!   unnoticed, the one after it comes at most D later.
+//! - In the last third of its time a node is asked, again and again, whether it is there, and answers at once: a few lost
+//!   packets make nobody silent. Those who ask hear each other, so that not everybody asks.
+//! - A node that starts owns nothing before it has listened for D, at most [`PATIENCE`] times D.
+//! - Of two owners that hear each other again the worse yields at the first pulse of the better, which comes within I.
+//!
+//! Nobody is believed on an old recording. Within one incarnation sequences grow. A node of whom only an incarnation is
+//! seen that was not seen before is alive once it has answered ours, which is as new as we are, and a node that went back
+//! to an earlier incarnation is a recording. Who delays packets on the link by less than D is not found out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::num::NonZeroU8;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::packet::{ClaimsPage, MOST_NUMBERS, Pulse, Ticket};
+use crate::address::MacAddress;
+use crate::names::NodeName;
+use crate::roster::{Member, Roster, Standing};
+use crate::selector::Labels;
+
+/// How fast owners pulse, and how many pulses may be missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// Of owners. 20 ms to 5 s.
+    pub interval: Duration,
+    pub multiplier: NonZeroU8,
+}
+
+/// How many intervals of an owner lie between two pulses of a node that owns nothing.
+pub const SLOW: u32 = 10;
+
+/// How many times D a node listens at most for what the others have to say, when that takes long.
+pub const PATIENCE: u32 = 3;
+
+/// What a node says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stance {
+    /// Of this node's end of the link.
+    pub mac: MacAddress,
+    /// [`Standing::Eligible`], or why not.
+    pub standing: Standing,
+    /// It answers for addresses.
+    pub owner: bool,
+    pub labels: Arc<Labels>,
+    /// Addresses that it answers for and would keep.
+    pub claims: Arc<BTreeSet<IpAddr>>,
+    /// There is no IPv6 on the link.
+    pub needs_ipv4: bool,
+}
+
+/// What became of a pulse that was heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Heard {
+    /// Its sender is alive.
+    Taken,
+    /// Its sender was not heard before, and has yet to answer us.
+    Unverified,
+    /// It says that its sender goes.
+    Left,
+    /// We sent it ourselves.
+    Own,
+    /// Another agent uses this node's name.
+    Namesake,
+    /// It was heard before, or is older than what was.
+    Replayed,
+    /// There are more names on this link than are kept in mind.
+    TooMany,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Machine {
+    me: NodeName,
+    ticket: Ticket,
+    settings: Settings,
+    incarnation: u64,
+    sequence: u64,
+    random: fastrand::Rng,
+    began: Instant,
+    settled: bool,
+    stance: Stance,
+    card_version: u32,
+    claims_version: u32,
+    pages: Vec<ClaimsPage>,
+    next_page: usize,
+    peers: BTreeMap<NodeName, Peer>,
+    expected: BTreeSet<NodeName>,
+    /// The incarnations of those who wait for an answer.
+    to_answer: BTreeSet<u64>,
+    answer_at: Option<Instant>,
+    next_pulse: Instant,
+    last_pulse: Option<Instant>,
+    /// How many pulses are still to follow quickly, because something changed that must not get lost.
+    urgent: u8,
+    /// How many pulses still carry the labels, because they changed.
+    cards: u8,
+    leaving: bool,
+    roster: Roster,
+    roster_moved: bool,
+}
+
+/// Another node, as far as it was heard.
+#[derive(Debug)]
+struct Peer {
+    ticket: Ticket,
+    mac: MacAddress,
+    life: Life,
+    incarnation: u64,
+    sequence: u64,
+    last_heard: Instant,
+    /// Since when the plan says that it owns addresses.
+    expected: Option<Instant>,
+    next_ask: Instant,
+    /// How often since it was last heard.
+    asked: u32,
+    interval: Duration,
+    multiplier: NonZeroU8,
+    standing: Standing,
+    owner: bool,
+    card_version: u32,
+    labels: Option<Labels>,
+    claims_version: u32,
+    pages: BTreeMap<u16, ClaimsPage>,
+    /// Of the newest version of which every page was heard.
+    claims: Arc<BTreeSet<IpAddr>>,
+    claims_complete: bool,
+    needs_ipv4: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    /// Heard, but it has not answered us.
+    Unverified,
+    Alive,
+    Silent,
+    Left,
+}
+
+impl Machine {
+    /// A machine that begins to listen now. `incarnation` must be greater than any that this node used before, on any
+    /// link: it is what keeps recordings of an earlier life from being believed, here and elsewhere.
+    pub fn new(me: NodeName, settings: Settings, incarnation: u64, stance: Stance, now: Instant) -> Machine {
+        let pages = pages(&stance.claims);
+        Machine {
+            ticket: Ticket::of(&me),
+            me,
+            settings,
+            incarnation,
+            sequence: 0,
+            // No secret hangs on it: it only keeps nodes out of step.
+            random: fastrand::Rng::with_seed(incarnation),
+            began: now,
+            settled: false,
+            stance,
+            card_version: 1,
+            claims_version: 1,
+            pages,
+            next_page: 0,
+            peers: BTreeMap::new(),
+            expected: BTreeSet::new(),
+            to_answer: BTreeSet::new(),
+            answer_at: None,
+            next_pulse: now,
+            last_pulse: None,
+            urgent: 0,
+            cards: 1,
+            leaving: false,
+            roster: Roster::default(),
+            roster_moved: false,
+        }
+    }
+
+    /// How long an owner may be silent: D.
+    pub fn detection(&self) -> Duration {
+        self.settings.interval * u32::from(self.settings.multiplier.get())
+    }
+
+    /// Whether somebody on the link hears only IPv4.
+    pub fn somebody_needs_ipv4(&self) -> bool {
+        self.peers.values().any(|peer| peer.needs_ipv4 && peer.life != Life::Silent && peer.life != Life::Left)
+    }
+
+    /// What the plan wants said from now on. What others act on is said at once.
+    pub fn handle_stance(&mut self, stance: Stance, now: Instant) {
+        if stance == self.stance {
+            return;
+        }
+        let before = std::mem::replace(&mut self.stance, stance);
+        if before.labels != self.stance.labels {
+            self.card_version = self.card_version.wrapping_add(1);
+            self.cards = URGENT;
+        }
+        if before.claims != self.stance.claims {
+            self.claims_version = self.claims_version.wrapping_add(1);
+            self.pages = pages(&self.stance.claims);
+            self.next_page = 0;
+        }
+        self.hurry(now);
+    }
+
+    /// The nodes that own addresses by the plan: these are noticed within D when they fall silent, whatever they promised.
+    pub fn handle_expected(&mut self, nodes: &BTreeSet<NodeName>, now: Instant) {
+        if *nodes == self.expected {
+            return;
+        }
+        self.expected.clone_from(nodes);
+        for (name, peer) in &mut self.peers {
+            match (nodes.contains(name), peer.expected) {
+                (true, None) => {
+                    peer.expected = Some(now);
+                    peer.plan_ask(self.settings, now, &mut self.random);
+                }
+                (false, Some(_)) => {
+                    peer.expected = None;
+                    peer.plan_ask(self.settings, now, &mut self.random);
+                }
+                (true, Some(_)) | (false, None) => {}
+            }
+        }
+    }
+
+    /// Takes in a pulse whose seal was good.
+    pub fn handle_pulse(&mut self, pulse: Pulse, now: Instant) -> Heard {
+        if pulse.node == self.me {
+            return if pulse.incarnation == self.incarnation { Heard::Own } else { Heard::Namesake };
+        }
+        if !self.peers.contains_key(&pulse.node) {
+            if self.peers.len() >= MOST_PEERS {
+                self.forget_one();
+            }
+            if self.peers.len() >= MOST_PEERS {
+                return Heard::TooMany;
+            }
+            let expected = self.expected.contains(&pulse.node).then_some(now);
+            self.peers.insert(pulse.node.clone(), Peer { expected, ..Peer::new(&pulse, now) });
+        } else if let Some(peer) = self.peers.get_mut(&pulse.node) {
+            if (pulse.incarnation, pulse.sequence) <= (peer.incarnation, peer.sequence) {
+                return Heard::Replayed;
+            }
+            if pulse.incarnation > peer.incarnation {
+                // It has started anew: whatever it owned before, it does not any more.
+                self.roster_moved |= peer.life == Life::Alive || peer.life == Life::Silent;
+                *peer = Peer { expected: peer.expected, ..Peer::new(&pulse, now) };
+            }
+        }
+        self.note_questions(&pulse, now);
+        let answered = pulse.answers.contains(&self.incarnation);
+        let Some(peer) = self.peers.get_mut(&pulse.node) else { return Heard::TooMany };
+        let card_stale = pulse.labels.is_none() && pulse.card_version != peer.card_version;
+        self.roster_moved |= peer.take(pulse, now);
+        let life = match peer.life {
+            _ if peer.standing == Standing::Leaving => Life::Left,
+            Life::Unverified if answered && peer.labels.is_some() => Life::Alive,
+            Life::Unverified => Life::Unverified,
+            Life::Alive | Life::Silent | Life::Left => Life::Alive,
+        };
+        self.roster_moved |= life != peer.life;
+        peer.life = life;
+        match life {
+            Life::Unverified => {}
+            Life::Alive | Life::Silent | Life::Left => peer.plan_ask(self.settings, now, &mut self.random),
+        }
+        if card_stale {
+            peer.next_ask = now;
+        }
+        match life {
+            Life::Unverified => Heard::Unverified,
+            Life::Left => Heard::Left,
+            Life::Alive | Life::Silent => Heard::Taken,
+        }
+    }
+
+    /// This node goes. A few pulses that say so follow, after which there is nothing more to send.
+    pub fn handle_leaving(&mut self, now: Instant) {
+        if !self.leaving {
+            self.leaving = true;
+            self.hurry(now);
+        }
+    }
+
+    /// The next pulse to send, if one is due.
+    pub fn poll_pulse(&mut self, now: Instant) -> Option<Pulse> {
+        self.expire(now);
+        if self.next_due().is_none_or(|due| due > now) {
+            return None;
+        }
+        let asks = self.take_asks(now);
+        let answers: Vec<u64> = self.to_answer.iter().copied().take(MOST_NUMBERS).collect();
+        self.to_answer.retain(|incarnation| !answers.contains(incarnation));
+        self.answer_at = (!self.to_answer.is_empty()).then_some(now);
+
+        let listening = !self.settled;
+        let sequence = self.sequence;
+        let with_labels = !answers.is_empty() || self.cards > 0 || sequence.is_multiple_of(CARD_EVERY);
+        let claims = self.pages.get(self.next_page).filter(|_| !with_labels).cloned();
+        if claims.is_some() {
+            self.next_page = (self.next_page + 1) % self.pages.len();
+        }
+        self.cards = self.cards.saturating_sub(1);
+        self.urgent = self.urgent.saturating_sub(1);
+        self.sequence += 1;
+        self.last_pulse = Some(now);
+        let promise = if self.stance.owner { self.settings.interval } else { self.settings.interval * SLOW };
+        // A tenth earlier than promised at most, so that nodes do not fall into step.
+        let jitter = up_to(promise / 10, &mut self.random);
+        self.next_pulse = now + if listening { self.detection() / 3 } else { promise - jitter };
+        Some(Pulse {
+            node: self.me.clone(),
+            mac: self.stance.mac,
+            incarnation: self.incarnation,
+            sequence,
+            interval: promise,
+            multiplier: self.settings.multiplier,
+            standing: match (self.leaving, listening) {
+                (true, _) => Standing::Leaving,
+                (false, true) => Standing::Listening,
+                (false, false) => self.stance.standing,
+            },
+            owner: self.stance.owner && !self.leaving,
+            hello: listening && sequence < HELLOS,
+            needs_ipv4: self.stance.needs_ipv4,
+            card_version: self.card_version,
+            claims_version: self.claims_version,
+            asks,
+            answers,
+            labels: with_labels.then(|| Labels::clone(&self.stance.labels)),
+            claims,
+        })
+    }
+
+    /// Who is there, if that is not what was last given.
+    pub fn poll_roster(&mut self, now: Instant) -> Option<Roster> {
+        self.expire(now);
+        if !std::mem::take(&mut self.roster_moved) {
+            return None;
+        }
+        let alive = self.peers.iter().filter(|(_, peer)| peer.life == Life::Alive);
+        let members = alive.map(|(name, peer)| (name.clone(), peer.member())).collect();
+        let silent = self.peers.iter().filter(|(_, peer)| peer.life == Life::Silent);
+        let silent = silent.map(|(name, _)| name.clone()).collect();
+        let roster = Roster { settled: self.settled, members, silent };
+        if roster == self.roster {
+            return None;
+        }
+        self.roster = roster.clone();
+        Some(roster)
+    }
+
+    /// When to poll again although nothing was told. `None` once this node has left.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let silences = self.peers.values().filter(|peer| peer.life == Life::Alive).map(|peer| peer.silent_at(self));
+        let settles = (!self.settled).then(|| self.settles_at());
+        let due = self.next_due()?;
+        silences.chain(settles).chain([due]).min()
+    }
+
+    /// Whether everything was said that leaving takes.
+    pub fn has_left(&self) -> bool {
+        self.leaving && self.urgent == 0
+    }
+
+    /// What changed must reach everybody soon, even where a packet gets lost.
+    fn hurry(&mut self, now: Instant) {
+        self.urgent = URGENT;
+        self.next_pulse = now;
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        if self.leaving {
+            let again = |last| last + self.settings.interval / URGENT_PART;
+            return (self.urgent > 0).then(|| self.last_pulse.map_or(self.next_pulse, again).min(self.next_pulse));
+        }
+        let again = (self.urgent > 0).then(|| self.last_pulse.map(|last| last + self.settings.interval / URGENT_PART));
+        let asks = self.peers.values().filter(|peer| peer.is_asked(self.settings)).map(|peer| peer.next_ask);
+        let due = asks.chain(self.answer_at).chain(again.flatten()).chain([self.next_pulse]).min()?;
+        // Answers and asks that come up together go into one pulse.
+        let gap = self.last_pulse.map(|last| last + self.settings.interval / GAP_PART);
+        Some(gap.map_or(due, |gap| due.max(gap)))
+    }
+
+    /// Counts those as silent who have not been heard for too long, and ends the listening.
+    fn expire(&mut self, now: Instant) {
+        let late: Vec<NodeName> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.life == Life::Alive && peer.silent_at(self) <= now)
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in late {
+            if let Some(peer) = self.peers.get_mut(&name) {
+                peer.life = Life::Silent;
+                self.roster_moved = true;
+            }
+        }
+        self.peers.retain(|_, peer| peer.life == Life::Alive || now < peer.last_heard + FORGET_AFTER);
+        if !self.settled && self.settles_at() <= now {
+            self.settled = true;
+            self.roster_moved = true;
+            self.hurry(now);
+        }
+    }
+
+    fn settles_at(&self) -> Instant {
+        let listened = self.began + self.detection();
+        let unsure = |peer: &Peer| match peer.life {
+            Life::Unverified => peer.last_heard + self.detection() > listened,
+            Life::Alive => !peer.claims_complete,
+            Life::Silent | Life::Left => false,
+        };
+        if self.peers.values().any(unsure) { self.began + self.detection() * PATIENCE } else { listened }
+    }
+
+    /// What a pulse asks of us, and what others ask for us.
+    fn note_questions(&mut self, pulse: &Pulse, now: Instant) {
+        let at = if pulse.asks.contains(&self.ticket) {
+            Some(now)
+        } else if pulse.hello {
+            // Everybody answers: not all at once.
+            Some(now + up_to(self.settings.interval / 2, &mut self.random))
+        } else {
+            None
+        };
+        if let Some(at) = at {
+            self.to_answer.insert(pulse.incarnation);
+            self.answer_at = Some(self.answer_at.map_or(at, |known| known.min(at)));
+        }
+        if pulse.asks.is_empty() {
+            return;
+        }
+        for peer in self.peers.values_mut().filter(|peer| peer.life == Life::Alive && pulse.asks.contains(&peer.ticket)) {
+            let spacing = peer.window(self.settings) / ASK_PART;
+            peer.next_ask = peer.next_ask.max(now + around(spacing, &mut self.random));
+        }
+    }
+
+    fn take_asks(&mut self, now: Instant) -> Vec<Ticket> {
+        let mut asks = Vec::new();
+        let settings = self.settings;
+        for peer in self.peers.values_mut().filter(|peer| peer.is_asked(settings) && peer.next_ask <= now) {
+            if asks.len() == MOST_NUMBERS {
+                break;
+            }
+            asks.push(peer.ticket);
+            let spacing = match peer.life {
+                Life::Unverified => settings.interval / 2,
+                Life::Alive | Life::Silent | Life::Left => peer.window(settings) / ASK_PART,
+            };
+            peer.next_ask = now + around(spacing, &mut self.random);
+            peer.asked += 1;
+        }
+        asks
+    }
+
+    /// Makes room for a name: one that is not alive and was not heard for the longest time. If it comes again it has to
+    /// answer first, so nothing is lost by forgetting it.
+    fn forget_one(&mut self) {
+        let dead = self.peers.iter().filter(|(_, peer)| peer.life != Life::Alive);
+        let Some(name) = dead.min_by_key(|(_, peer)| peer.last_heard).map(|(name, _)| name.clone()) else { return };
+        self.peers.remove(&name);
+        self.roster_moved = true;
+    }
+}
+
+impl Peer {
+    fn new(pulse: &Pulse, now: Instant) -> Peer {
+        Peer {
+            ticket: Ticket::of(&pulse.node),
+            mac: pulse.mac,
+            life: Life::Unverified,
+            incarnation: pulse.incarnation,
+            sequence: pulse.sequence,
+            last_heard: now,
+            expected: None,
+            next_ask: now,
+            asked: 0,
+            interval: pulse.interval,
+            multiplier: pulse.multiplier,
+            standing: pulse.standing,
+            owner: pulse.owner,
+            card_version: pulse.card_version,
+            labels: None,
+            claims_version: pulse.claims_version,
+            pages: BTreeMap::new(),
+            claims: Arc::default(),
+            claims_complete: false,
+            needs_ipv4: pulse.needs_ipv4,
+        }
+    }
+
+    /// Takes in what a newer pulse says. Whether a roster would show it.
+    fn take(&mut self, pulse: Pulse, now: Instant) -> bool {
+        let shown = (self.standing, self.owner, self.mac);
+        let mut moved = false;
+        self.sequence = pulse.sequence;
+        self.last_heard = now;
+        self.asked = 0;
+        self.interval = pulse.interval;
+        self.multiplier = pulse.multiplier;
+        self.standing = pulse.standing;
+        self.owner = pulse.owner;
+        self.mac = pulse.mac;
+        self.needs_ipv4 = pulse.needs_ipv4;
+        if let Some(labels) = pulse.labels {
+            moved |= self.labels.as_ref() != Some(&labels);
+            self.labels = Some(labels);
+            self.card_version = pulse.card_version;
+        }
+        if pulse.claims_version != self.claims_version {
+            self.claims_version = pulse.claims_version;
+            self.pages.clear();
+            self.claims_complete = false;
+        }
+        if let Some(page) = pulse.claims.filter(|_| !self.claims_complete) {
+            let of = usize::from(page.of);
+            self.pages.retain(|_, known| known.of == page.of);
+            self.pages.insert(page.page, page);
+            if self.pages.len() == of {
+                let whole: BTreeSet<IpAddr> = self.pages.values().flat_map(|page| &page.addresses).copied().collect();
+                self.pages.clear();
+                self.claims_complete = true;
+                moved |= *self.claims != whole;
+                self.claims = Arc::new(whole);
+            }
+        }
+        moved || shown != (self.standing, self.owner, self.mac)
+    }
+
+    fn member(&self) -> Member {
+        Member {
+            mac: self.mac,
+            standing: self.standing,
+            owner: self.owner,
+            labels: self.labels.clone().unwrap_or_default(),
+            claims: self.claims.clone(),
+        }
+    }
+
+    /// How long it may be silent: as long as it promised, and no longer than an owner where it is expected
+    /// to be one and does not say so yet.
+    fn window(&self, settings: Settings) -> Duration {
+        let promised = self.interval * u32::from(self.multiplier.get());
+        match self.expected {
+            Some(_) if !self.owner => promised.min(settings.interval * u32::from(settings.multiplier.get())),
+            Some(_) | None => promised,
+        }
+    }
+
+    /// When it was last known to be there, or to have been given the time of an owner.
+    fn last_proof(&self) -> Instant {
+        self.expected.map_or(self.last_heard, |since| since.max(self.last_heard))
+    }
+
+    fn silent_at(&self, machine: &Machine) -> Instant {
+        let promised = self.last_heard + self.interval * u32::from(self.multiplier.get());
+        (self.last_proof() + self.window(machine.settings)).min(promised)
+    }
+
+    /// Sets when to ask it next: in the last third of its time.
+    fn plan_ask(&mut self, settings: Settings, now: Instant, random: &mut fastrand::Rng) {
+        let window = self.window(settings);
+        let jitter = up_to(window / ASK_PART, random);
+        self.next_ask = (self.last_proof() + window * 2 / 3 + jitter).max(now);
+    }
+
+    fn is_asked(&self, settings: Settings) -> bool {
+        match self.life {
+            Life::Alive => true,
+            // A recording never answers: enough is enough, until it is heard again.
+            Life::Unverified => self.asked < u32::from(settings.multiplier.get()) * 2,
+            Life::Silent | Life::Left => false,
+        }
+    }
+}
+
+fn pages(claims: &BTreeSet<IpAddr>) -> Vec<ClaimsPage> {
+    ClaimsPage::pages(claims.iter().copied())
+}
+
+/// Anything from nothing to this.
+fn up_to(most: Duration, random: &mut fastrand::Rng) -> Duration {
+    Duration::from_nanos(random.u64(0..=u64::try_from(most.as_nanos()).unwrap_or(u64::MAX)))
+}
+
+/// Anything from half of this to half as much again.
+fn around(middle: Duration, random: &mut fastrand::Rng) -> Duration {
+    middle / 2 + up_to(middle, random)
+}
+
+/// How many pulses follow quickly when something changed: two of three may get lost.
+const URGENT: u8 = 3;
+
+/// Pulses that must get through come this part of the interval after each other.
+const URGENT_PART: u32 = 10;
+
+/// Two pulses are never closer together than this part of the interval, except the first that says goodbye.
+const GAP_PART: u32 = 20;
+
+/// Asks about a node come about this part of its time after each other: four in its last third.
+const ASK_PART: u32 = 12;
+
+/// Every so many pulses carry the labels even if nobody asked.
+const CARD_EVERY: u64 = 10;
+
+/// How many pulses of a new agent ask everybody for an answer.
+const HELLOS: u64 = 2;
+
+/// How many names are kept in mind on one link: more than agents that could share one.
+const MOST_PEERS: usize = 1024;
+
+/// How long a node that is not alive is kept in mind.
+const FORGET_AFTER: Duration = Duration::from_secs(3600);
