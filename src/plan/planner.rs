@@ -8,23 +8,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use imbl::OrdMap;
 use ipnet::IpNet;
 
+use crate::claim::ConflictKind;
 use crate::config::Config;
 use crate::names::{NodeName, ObjectKey, PeerName};
 use crate::plan::allocate::{Book, pool_of};
 use crate::plan::decision::{Announcement, Decision};
 use crate::plan::ground::{self, Ground, PulseGround};
-use crate::plan::judge::{Court, Verdict, Work};
+use crate::plan::judge::{Court, Fresh, Verdict, Work};
 use crate::plan::slice::{
     BgpSlice, BindSlice, L2Slice, Notice, Origin, PeerSlice, PulseSlice, ServiceStatus, StatusSlice,
 };
 use crate::reason::Reason;
 use crate::route::RouteAttributes;
-use crate::world::{Fact, Pulses, Service, Touched, World};
+use crate::world::{Conflict, Fact, Pulses, Service, Touched, World};
 
 /// The whole wanted state of this node, and why.
 #[derive(Debug, Clone, Default)]
@@ -80,6 +81,8 @@ pub struct Planner {
     routes: BTreeMap<(PeerName, IpNet), Contributions>,
     /// For how many Services each other node answers.
     owners: BTreeMap<NodeName, usize>,
+    /// Addresses that this agent chose a moment ago.
+    fresh: BTreeMap<IpAddr, Fresh>,
     to_judge: BTreeSet<ObjectKey>,
     ground_moved: bool,
     /// Services that wait for an address: judged again when one becomes free.
@@ -99,6 +102,7 @@ impl Planner {
             work: BTreeMap::new(),
             routes: BTreeMap::new(),
             owners: BTreeMap::new(),
+            fresh: BTreeMap::new(),
             to_judge: BTreeSet::new(),
             ground_moved: true,
             waiting: BTreeSet::new(),
@@ -119,10 +123,18 @@ impl Planner {
 
     /// Takes a fact in. Decides nothing yet.
     pub fn apply(&mut self, fact: Fact) {
+        let conflict = matches!(fact, Fact::Conflict(..));
         match self.world.apply(fact) {
             Touched::Nothing => {}
             Touched::Services(keys) => self.to_judge.extend(keys),
             Touched::Everything => self.ground_moved = true,
+        }
+        if conflict {
+            let occupied = |on_links: &BTreeMap<_, Conflict>| {
+                on_links.values().any(|conflict| conflict.kind == ConflictKind::Occupied)
+            };
+            let conflicts = self.world.conflicts.iter().filter(|(_, on_links)| occupied(on_links));
+            self.book.set_occupied(conflicts.map(|(address, _)| *address).collect());
         }
     }
 
@@ -136,6 +148,7 @@ impl Planner {
         if !self.may_decide() {
             return Turn::default();
         }
+        self.fresh.retain(|_, fresh| fresh.until > now);
         if self.book.wake(now) {
             self.to_judge.extend(self.waiting.iter().cloned());
         }
@@ -183,7 +196,13 @@ impl Planner {
 
     fn record_claims(&mut self, key: &ObjectKey, claims: Vec<IpAddr>, now: Instant) {
         let pools = &self.config.pools;
-        let until = |address| pool_of(pools, address).map(|pool| now + pool.rest).filter(|until| *until > now);
+        let occupied: Vec<IpAddr> =
+            self.book.claimed_by(key).iter().copied().filter(|address| self.book.is_occupied(*address)).collect();
+        let until = |address| {
+            // Nobody asks on the link about an address that nobody holds, so nobody learns when the stranger leaves.
+            let least = if occupied.contains(&address) { OCCUPIED_REST } else { Duration::ZERO };
+            pool_of(pools, address).map(|pool| now + pool.rest.max(least)).filter(|until| *until > now)
+        };
         let freed = self.book.claimed_by(key).iter().any(|address| !claims.contains(address));
         let concerned = self.book.claim(key, claims, until);
         self.to_judge.extend(concerned.into_iter().filter(|other| other != key));
@@ -199,6 +218,7 @@ impl Planner {
             world: &self.world,
             ground: &self.ground,
             book: &self.book,
+            fresh: &self.fresh,
             answered: &self.plan.l2,
         }
     }
@@ -209,6 +229,11 @@ impl Planner {
         };
         let Verdict { decision, work, assigned, status } = self.court().judge(key, &service);
         if let Some(addresses) = assigned {
+            let held = self.book.claimed_by(key);
+            let chosen =
+                addresses.iter().filter(|address| !held.contains(address) && !service.ingress.contains(address));
+            let fresh = Fresh { service: key.clone(), until: now + FRESH };
+            self.fresh.extend(chosen.map(|address| (*address, fresh.clone())));
             self.world.apply(Fact::Assigned(key.clone(), addresses));
             self.claim(key, now);
             // The promise counts from here on: standalone it is the allocation itself.
@@ -259,10 +284,8 @@ impl Planner {
         self.plan.pulse = PulseSlice { links, standing, labels, ..std::mem::take(&mut self.plan.pulse) };
         self.moved.pulse = true;
         let rosters = self.world.rosters.values();
-        let members: BTreeMap<_, _> = rosters
-            .flat_map(|roster| &roster.members)
-            .map(|(name, member)| (member.mac, name.clone()))
-            .collect();
+        let members: BTreeMap<_, _> =
+            rosters.flat_map(|roster| &roster.members).map(|(name, member)| (member.mac, name.clone())).collect();
         if *self.plan.l2.members != members {
             self.plan.l2.members = Arc::new(members);
         }
@@ -289,7 +312,10 @@ impl Planner {
     }
 
     fn put_status(&mut self, key: &ObjectKey, service: &Service, decision: &Decision, write: Option<Vec<IpAddr>>) {
-        let wanted = (self.world.leader && (service.load_balancer || write.is_some())).then(|| ServiceStatus {
+        // Who is in the way of an address is told by the node that finds it there, whoever allocates.
+        let in_conflict = decision.announcements.iter().any(|it| it.l2.reason.is_conflict());
+        let ours = self.world.leader && (service.load_balancer || write.is_some());
+        let wanted = (ours || in_conflict).then(|| ServiceStatus {
             uid: service.uid.clone(),
             resource_version: service.resource_version.clone(),
             write,
@@ -410,6 +436,12 @@ impl Planner {
     }
 }
 
+/// How long a chosen address counts as not used yet. It is asked for on the link within a second of the choice.
+const FRESH: Duration = Duration::from_secs(60);
+
+/// How long an address that a stranger had when it was freed is not handed out again.
+const OCCUPIED_REST: Duration = Duration::from_secs(600);
+
 /// One route from all that Services and advertisements say about its prefix: communities are united; of the rest the
 /// first word counts, in the order of the Services' names and of the configuration.
 fn merge(given: &Contributions) -> Option<Arc<RouteAttributes>> {
@@ -443,6 +475,9 @@ fn notice(service: &Service, decision: &Decision) -> Option<Notice> {
         Reason::Assigned { .. } => {
             if decision.announcements.iter().any(Announcement::lacks_node_names) {
                 return warning("NotAnnounced", &Reason::EndpointsNameNoNode);
+            }
+            if let Some(conflict) = decision.announcements.iter().find(|it| it.l2.reason.is_conflict()) {
+                return warning("AddressConflict", &conflict.l2.reason);
             }
             let message = allocation.reason.to_string();
             Some(Notice { warning: false, reason: "IPAllocated".to_owned(), message })

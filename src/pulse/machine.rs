@@ -440,7 +440,8 @@ impl Machine {
         if pulse.asks.is_empty() {
             return;
         }
-        for peer in self.peers.values_mut().filter(|peer| peer.life == Life::Alive && pulse.asks.contains(&peer.ticket)) {
+        for peer in self.peers.values_mut().filter(|peer| peer.life == Life::Alive && pulse.asks.contains(&peer.ticket))
+        {
             let spacing = peer.window(self.settings) / ASK_PART;
             peer.next_ask = peer.next_ask.max(now + around(spacing, &mut self.random));
         }

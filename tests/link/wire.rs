@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use crier::kernel::observe;
 use crier::names::InterfaceName;
 use crier::plan::slice::L2Slice;
 use crier::world::{Conflict, Fact};
-use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
@@ -143,7 +144,7 @@ impl Node {
 }
 
 /// The client's own eyes on its end of the wire.
-pub struct Ear(Socket);
+pub struct Ear(pub Socket);
 
 impl Ear {
     /// Hears all ARP on one link of a namespace, and can speak there.
@@ -176,6 +177,42 @@ impl Ear {
 
     pub fn say_frame(&self, frame: &Frame) {
         self.say_octets(frame.emit().as_ref());
+    }
+
+    /// Hears only ARP for one address, so that a flood of answers to others does not reach it.
+    pub fn on_for(namespace: &Namespace, link: &str, address: Ipv4Addr) -> Ear {
+        let ear = Ear::on(namespace, link);
+        // Of an ARP packet, the target address; equal, and everything passes, else nothing.
+        let (load, compare, give) = (0x20, 0x15, 0x06);
+        let filter = [
+            SockFilter::new(load, 0, 0, 38),
+            SockFilter::new(compare, 0, 1, address.to_bits()),
+            SockFilter::new(give, 0, 0, u32::MAX),
+            SockFilter::new(give, 0, 0, 0),
+        ];
+        ear.0.attach_filter(&filter).expect("a filter");
+        ear
+    }
+
+    /// Hears nothing.
+    pub fn mute(namespace: &Namespace, link: &str) -> Ear {
+        let ear = Ear::on(namespace, link);
+        ear.0.attach_filter(&[SockFilter::new(0x06, 0, 0, 0)]).expect("a filter");
+        ear
+    }
+
+    /// Says the same so often, in one system call; how often the kernel took it.
+    pub fn say_many(&self, frame: &[u8], times: u64) -> u64 {
+        let mut part = libc::iovec { iov_base: frame.as_ptr().cast_mut().cast(), iov_len: frame.len() };
+        // SAFETY: a msghdr of zeros is one that says nothing.
+        let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
+        message.msg_hdr.msg_iov = &raw mut part;
+        message.msg_hdr.msg_iovlen = 1;
+        let mut messages = vec![message; usize::try_from(times).expect("a few")];
+        let count = u32::try_from(times).expect("a few");
+        // SAFETY: as many messages as the count says, each with one part that is read only and lives until the end.
+        let sent = unsafe { libc::sendmmsg(self.0.as_raw_fd(), messages.as_mut_ptr(), count, 0) };
+        u64::try_from(sent).unwrap_or(0)
     }
 
     pub fn say_octets(&self, frame: &[u8]) {

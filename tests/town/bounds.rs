@@ -68,7 +68,9 @@ impl Watch {
     fn two_owners(&mut self, town: &Town, address: IpAddr, owners: &[usize]) {
         let mut pairs = Vec::new();
         for (place, one) in owners.iter().enumerate() {
-            pairs.extend(owners[place + 1..].iter().filter(|other| town.connected(*one, **other)).map(|other| (*one, *other)));
+            pairs.extend(
+                owners[place + 1..].iter().filter(|other| town.connected(*one, **other)).map(|other| (*one, *other)),
+            );
         }
         self.both.retain(|(known, one, other), _| *known != address || pairs.contains(&(*one, *other)));
         for (one, other) in pairs {

@@ -87,7 +87,11 @@ pub struct Life {
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
-    Arrive { from: usize, to: usize, packet: Packet },
+    Arrive {
+        from: usize,
+        to: usize,
+        packet: Packet,
+    },
     /// The last is the life that is meant.
     Think(usize, u64),
     Wake(usize, u64),
@@ -203,7 +207,12 @@ impl Town {
     pub fn kill(&mut self, agent: usize) {
         if let Some(life) = self.agents[agent].life.take() {
             let (at, number) = (self.now, agent);
-            self.moves.extend(life.owns.iter().map(|address| Move { at, agent: number, address: *address, owns: false }));
+            self.moves.extend(life.owns.iter().map(|address| Move {
+                at,
+                agent: number,
+                address: *address,
+                owns: false,
+            }));
         }
     }
 
@@ -255,7 +264,8 @@ impl Town {
 
     /// Which of two comes first for an address.
     pub fn better(&self, one: usize, other: usize, address: IpAddr) -> usize {
-        let candidate = |number: usize| Candidate { node: self.agents[number].name.clone(), weight: 0, claims: Arc::default() };
+        let candidate =
+            |number: usize| Candidate { node: self.agents[number].name.clone(), weight: 0, claims: Arc::default() };
         let both = [candidate(one), candidate(other)];
         if elect(&both, address, |_| false) == Some(&both[0].node) { one } else { other }
     }
