@@ -4,9 +4,12 @@
 // Every target uses one of them.
 #![allow(dead_code)]
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use bytes::{BufMut, BytesMut};
+use crier::address::MacAddress;
+use crier::arp::answer::{Standing, Station, Verdict, judge};
+use crier::arp::frame::{self, Protocol};
 use crier::bgp::agreement::Agreement;
 use crier::bgp::wire::{
     Dialect, Frame, HEADER_LEN, MAX_EXTENDED_MESSAGE_LEN, MAX_MESSAGE_LEN, Message, MessageKind, Notification,
@@ -143,6 +146,36 @@ pub fn notification(data: &[u8]) {
         let mut octets = BytesMut::new();
         Message::Notification(notification).emit(&Dialect::BEFORE_OPEN, &mut octets).expect("it fits");
         assert_eq!(&octets[HEADER_LEN..], data);
+    }
+}
+
+/// A frame that an ARP socket has received.
+pub fn arp(data: &[u8]) {
+    judge_frame(Protocol::Arp, data);
+}
+
+/// A frame that an NDP socket has received.
+pub fn ndp(data: &[u8]) {
+    judge_frame(Protocol::Ndp, data);
+}
+
+/// What can be read can be written and read back; who owns everything answers only those who ask, and never a group.
+fn judge_frame(protocol: Protocol, octets: &[u8]) {
+    let mac = MacAddress([2, 0, 0, 0, 0, 0x0a]);
+    if let Ok(frame) = frame::Frame::parse(protocol, octets) {
+        let _ = frame.to_string();
+        assert_eq!(frame::Frame::parse(protocol, frame.emit().as_ref()), Ok(frame));
+    }
+    let stands = |address: IpAddr| if address.is_unspecified() { Standing::None } else { Standing::Holds };
+    match judge(Station { mac, other_macs: &[] }, stands, protocol, octets) {
+        Verdict::Answer(answer) => {
+            assert_eq!(answer.speaker(), mac, "{answer}");
+            assert_eq!(frame::Frame::parse(protocol, answer.emit().as_ref()), Ok(answer));
+            assert!(answer.asks().is_none() && answer.says().is_some(), "{answer}");
+        }
+        Verdict::Conflict(claimant) => assert_ne!(claimant.mac, mac),
+        Verdict::Rival(_) => panic!("who holds an address has no rivals for it"),
+        Verdict::Ignore(reason) => assert!(!reason.code().is_empty()),
     }
 }
 

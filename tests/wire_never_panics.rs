@@ -4,6 +4,8 @@
 #[path = "../fuzz/entry.rs"]
 mod entry;
 
+use crier::address::MacAddress;
+use crier::arp::frame::Frame;
 use fastrand::Rng;
 
 const VECTORS: &str = include_str!("vectors/bgp.json");
@@ -94,4 +96,22 @@ fn no_octets_make_mp_reach_panic() {
 #[test]
 fn no_octets_make_notification_panic() {
     run(entry::notification, &bodies(3, false));
+}
+
+/// A frame of each kind about an address of the family.
+fn frames(address: &str) -> Vec<Vec<u8>> {
+    let (address, mac) = (address.parse().expect("an address"), MacAddress([2, 0, 0, 0, 0, 0x0b]));
+    let probe = Frame::probe(address, mac);
+    let answer = probe.answer(mac).expect("a probe asks");
+    Frame::announcements(address, mac).chain([probe, answer]).map(|frame| frame.emit().as_ref().to_vec()).collect()
+}
+
+#[test]
+fn no_frame_makes_arp_panic() {
+    run(entry::arp, &frames("192.0.2.1"));
+}
+
+#[test]
+fn no_frame_makes_ndp_panic() {
+    run(entry::ndp, &frames("fd35::1"));
 }

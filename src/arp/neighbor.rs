@@ -57,6 +57,9 @@ pub enum ParseError {
     Checksum,
     #[error("ICMPv6 type {kind} with code {code} is neither a solicitation nor an advertisement")]
     NotNeighbor { kind: u8, code: u8 },
+    /// Answers would go to the group.
+    #[error("the sender {0} is a group")]
+    SenderIsGroup(Ipv6Addr),
     #[error("the target {0} is a group")]
     TargetIsGroup(Ipv6Addr),
     /// The length of an option is zero, or reaches past the packet.
@@ -106,6 +109,10 @@ impl Packet {
         let ([kind, code, _, _, flags, _, _, _], target) = (split_8(message), target_of(message));
         if !matches!((kind, code), (SOLICITATION | ADVERTISEMENT, 0)) {
             return Err(ParseError::NotNeighbor { kind, code });
+        }
+        // RFC 4291 §2.7: "Multicast addresses must not be used as source addresses in IPv6 packets".
+        if sender_ip.is_multicast() {
+            return Err(ParseError::SenderIsGroup(sender_ip));
         }
         if target.is_multicast() {
             return Err(ParseError::TargetIsGroup(target));
@@ -423,7 +430,7 @@ mod tests {
     #[test]
     fn what_must_be_dropped_is_refused_by_name() {
         type Change = fn(&mut Vec<u8>);
-        let table: [(&str, Change, ParseError); 16] = [
+        let table: [(&str, Change, ParseError); 17] = [
             ("a VLAN tag", |it| drop(it.splice(12..12, [0x81, 0, 0, 100])), ParseError::NotIpv6(0x8100)),
             ("IPv4", |it| it[14] = 0x45, ParseError::NotIcmpv6 { version: 4, next_header: 58 }),
             ("UDP", |it| it[20] = 17, ParseError::NotIcmpv6 { version: 6, next_header: 17 }),
@@ -433,6 +440,7 @@ mod tests {
             ("less than a message", |it| it[19] = 0x10, ParseError::TooShort { length: 86 }),
             ("an echo request", |it| it[54] = 128, ParseError::NotNeighbor { kind: 128, code: 0 }),
             ("a code", |it| it[55] = 1, ParseError::NotNeighbor { kind: 135, code: 1 }),
+            ("a group that asks", |it| it[22] = 0xff, ParseError::SenderIsGroup(ip("ff35::2"))),
             ("a group asked for", |it| it[62] = 0xff, ParseError::TargetIsGroup(ip("ff35::100"))),
             ("an option of no length", |it| it[79] = 0, ParseError::Option { kind: 1, length: 0 }),
             ("an option past the end", |it| it[79] = 2, ParseError::Option { kind: 1, length: 2 }),
