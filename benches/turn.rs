@@ -109,6 +109,7 @@ fn filled(count: usize) -> Planner {
         loopback: false,
         arp: true,
         master: None,
+        vrf: None,
         addresses: Vec::new(),
     };
     planner.apply(Fact::Link(2, Some(link)));

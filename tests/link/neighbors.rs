@@ -159,16 +159,16 @@ fn a_take_over_corrects_an_ipv6_neighbour_that_asks_nothing() {
         let node = owning([VIP]).await;
         let announced = ear.hear_frame(Protocol::Ndp, SOON, |frame| frame.source() == NODE_MAC);
         assert_eq!(announced, Some(Frame::Ndp(Packet::announcement(VIP, NODE_MAC))));
-        until_corrected(&wire.client);
+        until_corrected(&wire.client).await;
         assert_eq!(node.counters.read().answers, 0, "nobody asked");
     });
 }
 
-fn until_corrected(client: &Namespace) {
+async fn until_corrected(client: &Namespace) {
     let deadline = clock::now() + SOON;
     while client.enter(|| neighbour(VIP)) != Some(NODE_MAC) {
         assert!(clock::now() < deadline, "the neighbour was not corrected");
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
 }
 

@@ -231,10 +231,11 @@ impl Ear {
             let left = deadline.checked_duration_since(clock::now()).filter(|left| !left.is_zero())?;
             self.0.set_read_timeout(Some(left)).expect("a time-out");
             match (&self.0).read(&mut frame) {
-                Ok(length) => match wanted(&frame[..length]) {
-                    Some(found) => return Some(found),
-                    None => {}
-                },
+                Ok(length) => {
+                    if let Some(found) = wanted(&frame[..length]) {
+                        return Some(found);
+                    }
+                }
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
                 Err(error) => panic!("listening on the wire: {error}"),
             }

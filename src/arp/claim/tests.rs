@@ -336,8 +336,9 @@ fn an_ipv6_address_costs_half_the_frames() {
 /// Every state, every event: where it leads and what is told.
 #[test]
 fn the_table_of_states_and_events_holds() {
+    type Beginning = (&'static str, fn() -> Bench);
     type Event = (&'static str, fn(&mut Bench));
-    let states: [(&str, fn() -> Bench); 5] = [
+    let states: [Beginning; 5] = [
         ("asking", || {
             let mut bench = Bench::new();
             bench.own(1, Origin::FirstUse);
