@@ -165,7 +165,7 @@ impl PlainResponder {
     fn start(wire: &Wire) -> PlainResponder {
         let over = Arc::new(AtomicBool::new(false));
         let is_over = over.clone();
-        let ear = Ear::on(&wire.node, "eth0");
+        let ear = Ear::on_for(&wire.node, "eth0", PLAIN);
         ear.0.set_read_timeout(Some(Duration::from_millis(100))).expect("a time-out");
         thread::spawn(move || {
             let mut frame = [0; 128];
