@@ -10,10 +10,12 @@
 #[path = "peer_events.rs"]
 pub mod peer_events;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use bytes::{BufMut, BytesMut};
-use crier::arp::packet::Packet;
+use crier::address::MacAddress;
+use crier::arp::answer::{Standing, Station, Verdict, judge};
+use crier::arp::frame::{self, Protocol};
 use crier::bgp::agreement::Agreement;
 use crier::bgp::wire::{
     AfiSafi, Dialect, Frame, HEADER_LEN, MAX_EXTENDED_MESSAGE_LEN, MAX_MESSAGE_LEN, Message, MessageKind, Notification,
@@ -25,7 +27,7 @@ use crier::{discovery, pulse};
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const ALL: [(&str, Target); 12] = [
+pub const ALL: [(&str, Target); 13] = [
     ("frame", frame),
     ("open", open),
     ("update", update),
@@ -36,6 +38,7 @@ pub const ALL: [(&str, Target); 12] = [
     ("route_refresh", route_refresh),
     ("peer_events", peer_events::run),
     ("arp", arp),
+    ("ndp", ndp),
     ("router_discovery", router_discovery),
     ("pulse", pulse),
 ];
@@ -246,6 +249,36 @@ pub fn router_discovery(data: &[u8]) {
     message.emit(&mut octets);
     assert_eq!(octets.len(), message.emitted_len());
     assert_eq!(discovery::packet::Message::parse(&octets), Ok(message));
+}
+
+/// A frame that an ARP socket has received.
+pub fn arp(data: &[u8]) {
+    judge_frame(Protocol::Arp, data);
+}
+
+/// A frame that an NDP socket has received.
+pub fn ndp(data: &[u8]) {
+    judge_frame(Protocol::Ndp, data);
+}
+
+/// What can be read can be written and read back; who owns everything answers only those who ask, and never a group.
+fn judge_frame(protocol: Protocol, octets: &[u8]) {
+    let mac = MacAddress([2, 0, 0, 0, 0, 0x0a]);
+    if let Ok(frame) = frame::Frame::parse(protocol, octets) {
+        let _ = frame.to_string();
+        assert_eq!(frame::Frame::parse(protocol, frame.emit().as_ref()), Ok(frame));
+    }
+    let stands = |address: IpAddr| if address.is_unspecified() { Standing::None } else { Standing::Holds };
+    match judge(Station { mac, other_macs: &[] }, stands, protocol, octets) {
+        Verdict::Answer(answer) => {
+            assert_eq!(answer.speaker(), mac, "{answer}");
+            assert_eq!(frame::Frame::parse(protocol, answer.emit().as_ref()), Ok(answer));
+            assert!(answer.asks().is_none() && answer.says().is_some(), "{answer}");
+        }
+        Verdict::Conflict(claimant) => assert_ne!(claimant.mac, mac),
+        Verdict::Rival(_) => panic!("who holds an address has no rivals for it"),
+        Verdict::Ignore(reason) => assert!(!reason.code().is_empty()),
+    }
 }
 
 /// An error is answered with a NOTIFICATION that has a name and fits the shortest maximum, or not at all.

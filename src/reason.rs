@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::address::Family;
+use crate::address::{Family, MacAddress};
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName, PoolName};
 
 /// One reason. `Display` is the sentence for people, [`Reason::code`] the word for machines.
@@ -119,11 +119,27 @@ pub enum Reason {
     NodeStands { standing: u8 },
     #[error("no usable link on this node: {wanted}")]
     NoInterface { wanted: String },
-    #[error("IPv6 on the link (NDP) is not available yet")]
-    NdpNotAvailable,
+    #[error(
+        "no link on this node has an address in the subnet of {address}, which [[l2]] subnet = \"require\" asks for"
+    )]
+    NoLinkInSubnet { address: IpAddr },
+    #[error("{mac} has {address} on {link} already: not answered for until it is free")]
+    AddressOccupied { address: IpAddr, link: InterfaceName, mac: MacAddress },
+    #[error("the node before fell silent, but {mac} still answers for {address} on {link}: not taken over")]
+    OwnerStillAnswers { address: IpAddr, link: InterfaceName, mac: MacAddress },
+    #[error("announced by this node, but {mac} claims {address} on {link} too")]
+    AddressContested { address: IpAddr, link: InterfaceName, mac: MacAddress },
 }
 
 impl Reason {
+    /// Another station is in the way on the link: something that only a person can mend.
+    pub fn is_conflict(&self) -> bool {
+        matches!(
+            self,
+            Reason::AddressOccupied { .. } | Reason::OwnerStillAnswers { .. } | Reason::AddressContested { .. }
+        )
+    }
+
     /// The word for machines, in kebab-case: the same as in the JSON.
     pub fn code(&self) -> String {
         match serde_json::to_value(self) {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 /// The floor of a file, by the longest beginning of its path below `src/` that matches.
 const FLOORS: &[(&str, u8)] = &[
     ("address.rs", 0),
+    ("claim.rs", 0),
     ("community.rs", 0),
     ("names.rs", 0),
     ("reason.rs", 0),
@@ -21,6 +22,8 @@ const FLOORS: &[(&str, u8)] = &[
     ("plan/", 1),
     ("arp/", 1),
     ("arp/socket.rs", 2),
+    ("arp/groups.rs", 2),
+    ("arp/attendant.rs", 2),
     ("arp/responder.rs", 2),
     ("bgp/", 1),
     ("bgp/socket_options.rs", 2),

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 #[path = "../fuzz/entry.rs"]
 mod entry;
 
+use crier::address::MacAddress;
+use crier::arp::frame::Frame;
 use crier::names::NodeName;
 use crier::pulse::packet::{ClaimsPage, Key, Pulse, Ticket};
 use crier::selector::Labels;
@@ -178,4 +180,22 @@ fn full_pulse() -> Pulse {
         claims: ClaimsPage::pages(["192.0.2.1".parse().unwrap(), "fd35::1".parse().unwrap()]).pop(),
         node,
     }
+}
+
+/// A frame of each kind about an address of the family.
+fn frames(address: &str) -> Vec<Vec<u8>> {
+    let (address, mac) = (address.parse().expect("an address"), MacAddress([2, 0, 0, 0, 0, 0x0b]));
+    let probe = Frame::probe(address, mac);
+    let answer = probe.answer(mac).expect("a probe asks");
+    Frame::announcements(address, mac).chain([probe, answer]).map(|frame| frame.emit().as_ref().to_vec()).collect()
+}
+
+#[test]
+fn no_frame_makes_arp_panic() {
+    run(entry::arp, &frames("192.0.2.1"));
+}
+
+#[test]
+fn no_frame_makes_ndp_panic() {
+    run(entry::ndp, &frames("fd35::1"));
 }

@@ -1,12 +1,14 @@
 //! What a running agent says of itself: the JSON behind `crier status`, the page and the metrics.
 //! Floor 3. Fields are only ever added within one [`SCHEMA_VERSION`]; times are RFC 3339, durations are in seconds.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::claim::ConflictKind;
 use crate::config::{Config, PeerAsn};
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName, PoolName};
 use crate::plan::Planner;
@@ -16,7 +18,7 @@ use crate::plan::join::Dispute;
 use crate::plan::slice::PeerSlice;
 use crate::reason::Reason;
 use crate::roster::{Member, Roster, Standing};
-use crate::world::{ApiServer, HostProblem, Pulses, SessionDetail, SessionReport, SessionState, World};
+use crate::world::{ApiServer, Conflict, HostProblem, Pulses, SessionDetail, SessionReport, SessionState, World};
 
 /// Grows when a field is taken away or changes its meaning.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -98,6 +100,18 @@ pub struct LinkReport {
     pub up: bool,
     /// The addresses that this node answers for on the link.
     pub answers_for: Vec<IpAddr>,
+    /// Other stations that have, or claim, addresses that this node is to answer for.
+    #[serde(default)]
+    pub conflicts: Vec<ConflictReport>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ConflictReport {
+    pub address: IpAddr,
+    /// Who was heard last.
+    pub mac: String,
+    pub kind: ConflictKind,
+    pub since: Option<Timestamp>,
 }
 
 /// Who is alive on the links, as the pulses tell.
@@ -161,7 +175,12 @@ impl Report {
                 .iter()
                 .filter(|(_, interfaces)| interfaces.contains(&link.name))
                 .map(|(address, _)| *address)
+                .filter(|address| {
+                    let conflict = world.conflicts.get(address).and_then(|on_links| on_links.get(&link.name));
+                    conflict.is_none_or(|conflict| conflict.kind == ConflictKind::Contested)
+                })
                 .collect(),
+            conflicts: conflicts_on(&link.name, &world.conflicts),
         });
         let pools = config.pools.iter().map(|pool| PoolReport {
             name: pool.name.clone(),
@@ -249,6 +268,21 @@ fn pulse_problems(config: &Config, node: &NodeName, world: &World) -> Vec<String
     }
 }
 
+fn conflicts_on(
+    link: &InterfaceName,
+    conflicts: &BTreeMap<IpAddr, BTreeMap<InterfaceName, Conflict>>,
+) -> Vec<ConflictReport> {
+    let on_link = conflicts.iter().filter_map(|(address, on_links)| Some((*address, *on_links.get(link)?)));
+    on_link
+        .map(|(address, Conflict { mac, kind, since })| ConflictReport {
+            address,
+            mac: mac.to_string(),
+            kind,
+            since: Timestamp::try_from(since).ok(),
+        })
+        .collect()
+}
+
 fn api_server(state: &ApiServer) -> ApiServerReport {
     let plain = |state: &str| ApiServerReport { state: state.to_owned(), since: None, error: None };
     match state {
@@ -301,7 +335,9 @@ fn summary(decision: &Decision) -> String {
     for announcement in &decision.announcements {
         let l2 = &announcement.l2;
         let bgp = &announcement.bgp;
-        if l2.announced {
+        if l2.announced && l2.reason.is_conflict() {
+            parts.push(format!("answered here, but: {}", l2.reason));
+        } else if l2.announced {
             parts.push("answered here".to_owned());
         } else if let Some(owner) = &l2.owner {
             parts.push(match l2.reason {
@@ -353,6 +389,8 @@ fn problems(api_server: &ApiServerReport, services: &[ServiceReport], peers: &[P
         } else if allocation.held.is_empty() && !waiting {
             problems.push(format!("{}: {}", service.name, allocation.reason));
         }
+        let in_conflict = service.decision.announcements.iter().filter(|it| it.l2.reason.is_conflict());
+        problems.extend(in_conflict.map(|it| format!("{}: {}", service.name, it.l2.reason)));
         if service.decision.announcements.iter().any(Announcement::lacks_node_names) {
             problems.push(format!("{}: {}", service.name, Reason::EndpointsNameNoNode));
         }

@@ -177,13 +177,14 @@ impl Crew {
         }
         let (standing, _) = watch::channel(arp::responder::Standing::default());
         let stop = stopped();
-        let responder = arp::responder::run(slices.l2.subscribe(), Arc::default(), standing, async move {
-            stop.await;
-            if handed_over {
-                sleep(ANSWERS_ON).await;
-            }
-        });
-        self.leaving.spawn(named("the ARP responder", responder));
+        let responder =
+            arp::responder::run(slices.l2.subscribe(), facts.clone(), Arc::default(), standing, async move {
+                stop.await;
+                if handed_over {
+                    sleep(ANSWERS_ON).await;
+                }
+            });
+        self.leaving.spawn(named("the responder on the link", responder));
         let stop = stopped();
         let bound = kernel::addresses::run(slices.bind.subscribe(), async move {
             stop.await;

@@ -1,42 +1,48 @@
 //! The verdict on a received frame: answer it, report who else claims an address of ours, or leave it, and why.
-//! Floor 1. A function of its arguments alone. Nothing is remembered here: claimants are the business of `conflict`.
+//! Floor 1. A function of its arguments alone, and the same for ARP and NDP. Nothing is remembered here: claimants are
+//! the business of `claim`.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use super::packet::{Operation, Packet};
+use super::frame::{Claimant, Frame, Protocol};
 use crate::address::MacAddress;
 
 /// What to do about a received frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Send this.
-    Answer(Packet),
+    Answer(Frame),
     /// Somebody else says to have an address of ours.
     Conflict(Claimant),
+    /// Somebody else asks for an address before it uses it, as this node does.
+    Rival(Claimant),
     Ignore(Reason),
 }
 
-/// Another station that announces, answers for, or speaks from an address of ours.
+/// How this node stands to an address on a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Claimant {
-    pub address: Ipv4Addr,
-    pub mac: MacAddress,
+pub enum Standing {
+    /// It answers for the address.
+    Holds,
+    /// It would, and asks first whether anybody has it.
+    Asks,
+    None,
 }
 
 /// Why a frame needs no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// Not an ARP packet for IPv4 on Ethernet, tagged for a VLAN, or cut short.
+    /// Not what its protocol lets pass (RFC 826 for IPv4 on Ethernet, RFC 4861 §7.1), tagged for a VLAN, or cut short.
     Malformed,
     /// We sent it ourselves, from this link or from another one that leads to the same wire.
     Own,
-    /// The Ethernet destination is neither broadcast nor this link.
+    /// The Ethernet destination is neither a group of the protocol nor this link.
     OtherDestination,
     /// The sender's hardware address is no station's: an answer would go to a group or to nobody.
     NoStation,
-    /// A reply, or an operation other than a request, about addresses that are not ours.
+    /// An answer, or anything else that asks nothing, about addresses that are not ours.
     NotARequest,
-    /// A request for an address that this node does not own on this link.
+    /// Asks for an address that this node does not answer for on this link.
     NotOwned,
 }
 
@@ -72,32 +78,39 @@ pub struct Station<'a> {
     pub other_macs: &'a [MacAddress],
 }
 
-/// Judges one frame. `owns` says whether this node answers for an address on this link.
-pub fn judge(station: Station<'_>, owns: impl Fn(Ipv4Addr) -> bool, frame: &[u8]) -> Verdict {
-    let Ok(packet) = Packet::parse(frame) else {
+/// Judges one frame. `stands` says how this node stands to an address on this link.
+pub fn judge(station: Station<'_>, stands: impl Fn(IpAddr) -> Standing, protocol: Protocol, octets: &[u8]) -> Verdict {
+    let Ok(frame) = Frame::parse(protocol, octets) else {
         return Verdict::Ignore(Reason::Malformed);
     };
     let ours = |mac: MacAddress| mac == station.mac || station.other_macs.contains(&mac);
-    if ours(packet.source) || ours(packet.sender_mac) {
+    let speaker = frame.speaker();
+    if ours(frame.source()) || ours(speaker) {
         return Verdict::Ignore(Reason::Own);
     }
-    if packet.destination != MacAddress::BROADCAST && packet.destination != station.mac {
+    if !frame.is_for(station.mac) {
         return Verdict::Ignore(Reason::OtherDestination);
     }
-    if is_group(packet.sender_mac) || packet.sender_mac == MacAddress::ZERO {
+    if is_group(speaker) || speaker == MacAddress::ZERO {
         return Verdict::Ignore(Reason::NoStation);
     }
     // RFC 5227 §2.4: "an ARP packet (Request *or* Reply) where the 'sender IP address' is (one of) the host's own IP
     // address(es) configured on that interface, but the 'sender hardware address' does not match any of the host's
-    // own interface addresses".
-    if owns(packet.sender_ip) {
-        return Verdict::Conflict(Claimant { address: packet.sender_ip, mac: packet.sender_mac });
+    // own interface addresses". RFC 4862 §5.4.4 says the same of an advertisement.
+    let says = frame.says();
+    if let Some(claimant) = says.filter(|claimant| stands(claimant.address) != Standing::None) {
+        return Verdict::Conflict(claimant);
     }
-    match packet.operation {
-        // A probe (RFC 5227 §2.1.1, sender 0.0.0.0) is a request like any other: it shall find the address taken.
-        Operation::Request if owns(packet.target_ip) => Verdict::Answer(Packet::reply_to(&packet, station.mac)),
-        Operation::Request => Verdict::Ignore(Reason::NotOwned),
-        Operation::Reply | Operation::Unknown(_) => Verdict::Ignore(Reason::NotARequest),
+    let Some(address) = frame.asks() else {
+        return Verdict::Ignore(Reason::NotARequest);
+    };
+    match stands(address) {
+        // A probe (RFC 5227 §2.1.1, RFC 4862 §5.4.2) is a request like any other: it shall find the address taken.
+        Standing::Holds => frame.answer(station.mac).map_or(Verdict::Ignore(Reason::NotARequest), Verdict::Answer),
+        // RFC 5227 §2.1.1: also a conflict, "if during this period the host receives any ARP Probe where the packet's
+        // 'target IP address' is the address being probed for"; RFC 4862 §5.4.3 has it for solicitations.
+        Standing::Asks if says.is_none() => Verdict::Rival(Claimant { address, mac: speaker }),
+        Standing::Asks | Standing::None => Verdict::Ignore(Reason::NotOwned),
     }
 }
 
@@ -109,20 +122,35 @@ fn is_group(mac: MacAddress) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::arp::neighbor::{self, Message};
+    use crate::arp::packet::{Operation, Packet};
 
     const OURS: MacAddress = MacAddress([2, 0, 0, 0, 0, 0x0a]);
     const OUR_OTHER_LINK: MacAddress = MacAddress([2, 0, 0, 0, 0, 0x1a]);
     const CLIENT: MacAddress = MacAddress([2, 0, 0, 0, 0, 0x0b]);
+    const RELAY: MacAddress = MacAddress([2, 0, 0, 0, 0, 0x77]);
     const GROUP: MacAddress = MacAddress([1, 0, 0x5e, 0, 0, 1]);
     const OWNED: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 100);
+    const ASKED: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 102);
     const STRANGE: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 101);
     const CLIENT_IP: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 2);
+    const OWNED6: Ipv6Addr = Ipv6Addr::new(0xfd35, 0, 0, 0, 0, 0, 0, 0x100);
+    const ASKED6: Ipv6Addr = Ipv6Addr::new(0xfd35, 0, 0, 0, 0, 0, 0, 0x102);
+    const STRANGE6: Ipv6Addr = Ipv6Addr::new(0xfd35, 0, 0, 0, 0, 0, 0, 0x101);
+    const CLIENT_IP6: Ipv6Addr = Ipv6Addr::new(0xfd35, 0, 0, 0, 0, 0, 0, 2);
 
-    fn judged(frame: &[u8]) -> Verdict {
-        judge(Station { mac: OURS, other_macs: &[OUR_OTHER_LINK] }, |address| address == OWNED, frame)
+    fn judged(protocol: Protocol, octets: &[u8]) -> Verdict {
+        let stands = |address: IpAddr| match address {
+            _ if address == OWNED || address == OWNED6 => Standing::Holds,
+            _ if address == ASKED || address == ASKED6 => Standing::Asks,
+            _ => Standing::None,
+        };
+        judge(Station { mac: OURS, other_macs: &[OUR_OTHER_LINK] }, stands, protocol, octets)
     }
 
     fn who_has(target_ip: Ipv4Addr) -> Packet {
@@ -137,80 +165,135 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_request_for_an_owned_address_is_answered_to_the_asker_alone_with_the_mac_of_the_link() {
-        let Verdict::Answer(answer) = judged(&who_has(OWNED).emit()) else { panic!("not answered") };
-        assert_eq!(
-            answer,
-            Packet {
-                destination: CLIENT,
-                source: OURS,
-                operation: Operation::Reply,
-                sender_mac: OURS,
-                sender_ip: OWNED,
-                target_mac: CLIENT,
-                target_ip: CLIENT_IP,
-            }
-        );
+    fn solicitation(target: Ipv6Addr) -> neighbor::Packet {
+        let group = neighbor::solicited_node(target);
+        neighbor::Packet {
+            destination: neighbor::group_mac(group),
+            source: CLIENT,
+            sender_ip: CLIENT_IP6,
+            receiver_ip: group,
+            message: Message::Solicitation { target, source_link: Some(CLIENT) },
+        }
     }
 
-    /// Every kind of frame that reaches a link, and what becomes of it.
     #[test]
-    fn the_verdict_table_holds() {
+    fn a_request_for_an_owned_address_is_answered_to_the_asker_alone_with_the_mac_of_the_link() {
+        let expected = Packet {
+            destination: CLIENT,
+            source: OURS,
+            operation: Operation::Reply,
+            sender_mac: OURS,
+            sender_ip: OWNED,
+            target_mac: CLIENT,
+            target_ip: CLIENT_IP,
+        };
+        assert_eq!(judged(Protocol::Arp, &who_has(OWNED).emit()), Verdict::Answer(Frame::Arp(expected)));
+    }
+
+    /// Every kind of ARP frame that reaches a link, and what becomes of it.
+    #[test]
+    fn the_verdict_table_of_arp_holds() {
         let ask = who_has(OWNED);
         let reply = Packet { operation: Operation::Reply, target_mac: OURS, ..ask };
-        let answered = |packet: Packet| Verdict::Answer(Packet::reply_to(&packet, OURS));
-        let conflict = Verdict::Conflict(Claimant { address: OWNED, mac: CLIENT });
+        let answered = |packet: Packet| Verdict::Answer(Frame::Arp(Packet::reply_to(&packet, OURS)));
+        let conflict = Verdict::Conflict(Claimant { address: OWNED.into(), mac: CLIENT });
+        let occupied = Verdict::Conflict(Claimant { address: ASKED.into(), mac: CLIENT });
+        let rival = Verdict::Rival(Claimant { address: ASKED.into(), mac: CLIENT });
+        let ignored = Verdict::Ignore;
         let unicast = Packet { destination: OURS, ..ask };
         let probe = Packet { sender_ip: Ipv4Addr::UNSPECIFIED, ..ask };
-        let relayed = Packet { source: MacAddress([2, 0, 0, 0, 0, 0x77]), ..ask };
+        let relayed = Packet { source: RELAY, ..ask };
+        let other_link = Packet { source: OUR_OTHER_LINK, sender_mac: OUR_OTHER_LINK, sender_ip: OWNED, ..ask };
+        let to_other = Packet { destination: CLIENT, ..ask };
+        let by_everybody = Packet { sender_mac: MacAddress::BROADCAST, ..ask };
+        let by_nobody = Packet { sender_mac: MacAddress::ZERO, ..ask };
         let table = [
             ("a broadcast request for ours", ask, answered(ask)),
             ("a unicast request for ours", unicast, answered(unicast)),
             ("a probe for ours", probe, answered(probe)),
             ("a request relayed by another station", relayed, answered(relayed)),
-            ("a request for another's", who_has(STRANGE), Verdict::Ignore(Reason::NotOwned)),
-            (
-                "a request to another station",
-                Packet { destination: CLIENT, ..ask },
-                Verdict::Ignore(Reason::OtherDestination),
-            ),
-            ("a request to a group", Packet { destination: GROUP, ..ask }, Verdict::Ignore(Reason::OtherDestination)),
-            ("a frame of our own", Packet { source: OURS, ..ask }, Verdict::Ignore(Reason::Own)),
-            (
-                "a packet of our own in another's frame",
-                Packet { sender_mac: OURS, ..ask },
-                Verdict::Ignore(Reason::Own),
-            ),
-            (
-                "our other link announcing the same address",
-                Packet { source: OUR_OTHER_LINK, sender_mac: OUR_OTHER_LINK, sender_ip: OWNED, ..ask },
-                Verdict::Ignore(Reason::Own),
-            ),
-            ("a group as sender", Packet { sender_mac: GROUP, ..ask }, Verdict::Ignore(Reason::NoStation)),
-            (
-                "everybody as sender",
-                Packet { sender_mac: MacAddress::BROADCAST, ..ask },
-                Verdict::Ignore(Reason::NoStation),
-            ),
-            ("nobody as sender", Packet { sender_mac: MacAddress::ZERO, ..ask }, Verdict::Ignore(Reason::NoStation)),
-            ("another's reply", reply, Verdict::Ignore(Reason::NotARequest)),
-            ("reverse ARP", Packet { operation: Operation::Unknown(3), ..ask }, Verdict::Ignore(Reason::NotARequest)),
+            ("a request for another's", who_has(STRANGE), ignored(Reason::NotOwned)),
+            ("a request for one that we only ask for", who_has(ASKED), ignored(Reason::NotOwned)),
+            ("a probe for one that we ask for", Packet { target_ip: ASKED, ..probe }, rival),
+            ("a request to another station", to_other, ignored(Reason::OtherDestination)),
+            ("a request to a group", Packet { destination: GROUP, ..ask }, ignored(Reason::OtherDestination)),
+            ("a frame of our own", Packet { source: OURS, ..ask }, ignored(Reason::Own)),
+            ("a packet of our own in another's frame", Packet { sender_mac: OURS, ..ask }, ignored(Reason::Own)),
+            ("our other link announcing the same address", other_link, ignored(Reason::Own)),
+            ("a group as sender", Packet { sender_mac: GROUP, ..ask }, ignored(Reason::NoStation)),
+            ("everybody as sender", by_everybody, ignored(Reason::NoStation)),
+            ("nobody as sender", by_nobody, ignored(Reason::NoStation)),
+            ("another's reply", reply, ignored(Reason::NotARequest)),
+            ("reverse ARP", Packet { operation: Operation::Unknown(3), ..ask }, ignored(Reason::NotARequest)),
             ("another announcing ours", Packet { sender_ip: OWNED, ..ask }, conflict),
             ("another answering for ours", Packet { sender_ip: OWNED, ..reply }, conflict),
             ("another asking from ours", Packet { sender_ip: OWNED, ..who_has(STRANGE) }, conflict),
+            ("an answer for one that we ask for", Packet { sender_ip: ASKED, ..reply }, occupied),
+            ("another asking from one that we ask for", Packet { sender_ip: ASKED, ..ask }, occupied),
         ];
         for (what, packet, expected) in table {
-            assert_eq!(judged(&packet.emit()), expected, "{what}: {packet}");
+            assert_eq!(judged(Protocol::Arp, &packet.emit()), expected, "{what}: {packet}");
+        }
+    }
+
+    /// The same for NDP.
+    #[test]
+    fn the_verdict_table_of_ndp_holds() {
+        let ask = solicitation(OWNED6);
+        let without_link = |packet: neighbor::Packet, target| neighbor::Packet {
+            message: Message::Solicitation { target, source_link: None },
+            ..packet
+        };
+        let bare = without_link(ask, OWNED6);
+        let alone = neighbor::Packet { destination: OURS, receiver_ip: OWNED6, ..ask };
+        let bare_alone = without_link(alone, OWNED6);
+        let probe = |target| neighbor::Packet::probe(target, CLIENT);
+        let answer = neighbor::Packet::announcement(STRANGE6, CLIENT);
+        let announcing = |address| neighbor::Packet::announcement(address, CLIENT);
+        let naming =
+            |mac| neighbor::Packet { message: Message::Solicitation { target: OWNED6, source_link: Some(mac) }, ..ask };
+        let answered = |packet: neighbor::Packet| Verdict::Answer(Frame::Ndp(packet.answer_to(OWNED6, OURS)));
+        let conflict = Verdict::Conflict(Claimant { address: OWNED6.into(), mac: CLIENT });
+        let occupied = Verdict::Conflict(Claimant { address: ASKED6.into(), mac: CLIENT });
+        let rival = Verdict::Rival(Claimant { address: ASKED6.into(), mac: CLIENT });
+        let ignored = Verdict::Ignore;
+        let to_other = neighbor::Packet { destination: RELAY, ..ask };
+        let table = [
+            ("a solicitation for ours", ask, answered(ask)),
+            ("one without a link address", bare, answered(bare)),
+            ("a check whether we are still there", alone, answered(alone)),
+            ("such a check without a link address", bare_alone, answered(bare_alone)),
+            ("duplicate address detection of ours", probe(OWNED6), answered(probe(OWNED6))),
+            ("a solicitation for another's", solicitation(STRANGE6), ignored(Reason::NotOwned)),
+            ("a solicitation for one that we only ask for", solicitation(ASKED6), ignored(Reason::NotOwned)),
+            ("duplicate address detection of one that we ask for", probe(ASKED6), rival),
+            ("a solicitation to another station", to_other, ignored(Reason::OtherDestination)),
+            ("a frame of our own", neighbor::Packet { source: OURS, ..ask }, ignored(Reason::Own)),
+            ("a packet of our own in another's frame", naming(OURS), ignored(Reason::Own)),
+            ("our other link", naming(OUR_OTHER_LINK), ignored(Reason::Own)),
+            ("a group as sender", naming(GROUP), ignored(Reason::NoStation)),
+            ("nobody as sender", naming(MacAddress::ZERO), ignored(Reason::NoStation)),
+            ("another's advertisement", answer, ignored(Reason::NotARequest)),
+            ("another announcing ours", announcing(OWNED6), conflict),
+            ("another asking from ours", neighbor::Packet { sender_ip: OWNED6, ..solicitation(STRANGE6) }, conflict),
+            ("an advertisement of one that we ask for", announcing(ASKED6), occupied),
+            ("another asking from one that we ask for", neighbor::Packet { sender_ip: ASKED6, ..ask }, occupied),
+        ];
+        for (what, packet, expected) in table {
+            assert_eq!(judged(Protocol::Ndp, Frame::Ndp(packet).emit().as_ref()), expected, "{what}: {packet}");
         }
     }
 
     #[test]
-    fn a_frame_that_is_no_arp_is_malformed() {
+    fn a_frame_of_another_protocol_is_malformed() {
         let mut frame = who_has(OWNED).emit();
         frame[12] = 0x86;
-        assert_eq!(judged(&frame), Verdict::Ignore(Reason::Malformed));
-        assert_eq!(judged(&[]), Verdict::Ignore(Reason::Malformed));
+        assert_eq!(judged(Protocol::Arp, &frame), Verdict::Ignore(Reason::Malformed));
+        let solicitation = Frame::Ndp(solicitation(OWNED6)).emit();
+        assert_eq!(judged(Protocol::Arp, solicitation.as_ref()), Verdict::Ignore(Reason::Malformed));
+        for protocol in Protocol::BOTH {
+            assert_eq!(judged(protocol, &[]), Verdict::Ignore(Reason::Malformed));
+        }
     }
 
     #[test]
@@ -224,13 +307,14 @@ mod tests {
         fn only_a_request_for_ours_is_ever_answered_and_never_to_a_group(
             mut frame in proptest::collection::vec(any::<u8>(), 42..64),
             to in proptest::sample::select(vec![MacAddress::BROADCAST, OURS, CLIENT]),
-            target in proptest::sample::select(vec![OWNED, STRANGE]),
+            target in proptest::sample::select(vec![OWNED, ASKED, STRANGE]),
             operation in 0u8..4,
         ) {
             frame[..6].copy_from_slice(&to.0);
             frame[12..22].copy_from_slice(&[8, 6, 0, 1, 8, 0, 6, 4, 0, operation]);
             frame[38..42].copy_from_slice(&target.octets());
-            if let Verdict::Answer(answer) = judged(&frame) {
+            if let Verdict::Answer(answer) = judged(Protocol::Arp, &frame) {
+                let Frame::Arp(answer) = answer else { panic!("NDP answers ARP: {answer}") };
                 prop_assert_eq!(operation, 1, "only a request");
                 prop_assert!(to != CLIENT, "only what was sent to us or to everybody");
                 prop_assert_eq!(answer.sender_ip, OWNED);

@@ -1,335 +1,391 @@
-//! When to announce what: the schedule of gratuitous ARP for every address that this node owns on one link.
-//! Floor 1. Pure: time is an argument, announcements are answers. The frames are made by `packet` and sent by `responder`.
+//! The claims of this node to addresses on one link: ask before the first use, announce, refresh, defend, or give way.
+//! Floor 1. Pure: time is an argument, what to send and what to tell are answers. The frames are made by `frame` and sent
+//! by `attendant`; every time is in `timing`.
 //!
-//! Probing before a claim and defending it (RFC 5227 §2.1, §2.4) belong here when they come: an address then passes
-//! through more states between `handle_owned` and its first announcement.
-//!
-//! Gap (RFC 5227 §2.1.1): an address is claimed without a probe before; the Plan alone says that it is free.
+//! ```text
+//!                   a hand-over                                     somebody claims it: defended,
+//!            ┌────────────────────────────────────┐                 reported, never given up ─┐
+//! owned ──► Asking ── nobody answered in time ──► Holding ◄─────────────────────────────────────┘
+//!            │  ▲                                   │
+//!  somebody  │  │ a pause                           │ a stranger, within `PROBATION` of a first use
+//!  has it    ▼  │                                   │
+//!           Refused ◄───────────────────────────────┘
+//! ```
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
+
+use super::answer::Standing;
+use super::conflict::Conflicts;
+use super::frame::{Claimant, Protocol};
+use super::schedule::{Lane, Schedule};
+use super::timing::{
+    self, Asking, MEMBER_PATIENCE, PROBATION, REFRESH_INTERVAL, REFRESH_SPREAD, ROUND_INTERVAL, ROUNDS,
+};
+use crate::address::MacAddress;
+use crate::claim::{ConflictKind, Origin};
 
 /// The claims of one link.
 ///
 /// How to drive it:
-/// - tell it what happened with `handle_owned`, `handle_disowned`, `handle_link_up` and `handle_link_down`;
-/// - then call `poll_announcement` until it answers `None`, and announce each address it gives, in both forms;
+/// - tell it what happened with the `handle_*` functions;
+/// - then call `poll_action` until it answers `None` and do each, and `poll_report` until it answers `None`;
 /// - come back at `next_deadline`, or never if there is none.
 ///
-/// Time must not go backwards. Spare calls are harmless. A claim starts on a link that is down: nothing is announced
-/// before `handle_link_up`.
+/// Time must not go backwards. Spare calls are harmless. A claim starts on a link that is down: nothing is sent before
+/// `handle_link_up`.
 #[derive(Debug, Default)]
 pub struct Claims {
     up: bool,
-    owned: BTreeMap<Ipv4Addr, Progress>,
-    /// The same as in `owned`, by round and time: what `poll_announcement` takes from.
-    due: [BTreeSet<(Instant, Ipv4Addr)>; ROUNDS],
-    pace: Pace,
+    claims: BTreeMap<IpAddr, Claim>,
+    schedule: Schedule,
+    /// The ends of waits that need no frame: verdicts after the last probe, and pauses after a refusal.
+    waits: BTreeSet<(Instant, IpAddr)>,
+    contests: Conflicts,
+    /// Who is in the way, as last reported.
+    in_the_way: BTreeMap<IpAddr, (MacAddress, ConflictKind)>,
+    reports: VecDeque<Report>,
+    /// Counts refreshes, to move them against each other.
+    refreshes: u32,
 }
 
-/// How far the announcements of an address have come.
+#[derive(Debug)]
+struct Claim {
+    origin: Origin,
+    state: State,
+    next: Next,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Progress {
-    /// All rounds are over, or the link is down.
-    Silent,
-    Waiting {
-        round: usize,
-        due: Instant,
-    },
+enum State {
+    /// So many probes of `timing::asking` have gone out. It was refused so often before.
+    Asking { sent: u8, refusals: u32 },
+    /// Another station has it.
+    Refused { refusals: u32 },
+    /// It is answered for. So many announcements have gone out since it came or the link came up.
+    Holding { round: usize, on_probation_until: Option<Instant> },
+}
+
+/// Where the next step of a claim waits. Nowhere, while the link is down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Never,
+    Frame(Lane, Instant),
+    Wait(Instant),
+}
+
+/// What to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Ask everybody whether they have the address.
+    Probe(IpAddr),
+    /// Tell everybody that this node has it.
+    Announce(IpAddr),
+}
+
+/// What a person, and the World, should hear of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Report {
+    /// Another station is in the way. Told for the first frame, when its MAC changes, and now and then while it lasts.
+    Conflict { claimant: Claimant, kind: ConflictKind, frames: u64 },
+    /// Nobody is in the way of this address any more.
+    Over(IpAddr),
 }
 
 impl Claims {
-    pub fn owns(&self, address: Ipv4Addr) -> bool {
-        self.owned.contains_key(&address)
+    /// How this node stands to an address: what `answer` goes by.
+    pub fn standing(&self, address: IpAddr) -> Standing {
+        match self.claims.get(&address).map(|claim| claim.state) {
+            Some(State::Holding { .. }) => Standing::Holds,
+            Some(State::Asking { .. } | State::Refused { .. }) => Standing::Asks,
+            None => Standing::None,
+        }
     }
 
-    /// How many addresses are owned.
+    /// How many addresses are wanted, held or not.
     pub fn len(&self) -> usize {
-        self.owned.len()
+        self.claims.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.owned.is_empty()
+        self.claims.is_empty()
     }
 
-    /// This node has taken the address over. One that it owns already is not announced again.
-    pub fn handle_owned(&mut self, address: Ipv4Addr, now: Instant) {
-        if !self.owns(address) {
-            self.owned.insert(address, Progress::Silent);
-            self.schedule(address, 0, now);
+    /// Who is in the way of which address.
+    pub fn conflicts(&self) -> impl Iterator<Item = (IpAddr, MacAddress, ConflictKind)> {
+        self.in_the_way.iter().map(|(address, (mac, kind))| (*address, *mac, *kind))
+    }
+
+    /// This node is to answer for the address. For one that it holds already that is no news.
+    pub fn handle_owned(&mut self, address: IpAddr, origin: &Origin, now: Instant) {
+        let known = self.claims.get(&address);
+        let is_news =
+            known.is_none_or(|claim| claim.origin != *origin && !matches!(claim.state, State::Holding { .. }));
+        if is_news {
+            self.leave_queue(address);
+            let claim = Claim { origin: origin.clone(), state: beginning(origin), next: Next::Never };
+            if matches!(claim.state, State::Holding { .. }) {
+                self.over(address);
+            }
+            self.claims.insert(address, claim);
+            self.begin(address, now);
         }
     }
 
-    /// This node no longer owns the address: not a word about it from here on, not even a farewell. Who took it over
-    /// announces it; anything said now could only be believed after that.
-    pub fn handle_disowned(&mut self, address: Ipv4Addr) {
-        self.unschedule(address);
-        self.owned.remove(&address);
+    /// This node is no longer to answer for the address: not a word about it from here on, not even a farewell. Who took
+    /// it over announces it; anything said now could only be believed after that.
+    pub fn handle_disowned(&mut self, address: IpAddr) {
+        self.leave_queue(address);
+        self.claims.remove(&address);
+        self.contests.forget(address);
+        self.over(address);
     }
 
-    /// The link can carry frames (again), or has another MAC: everything is announced anew.
+    /// The link can carry frames (again), or has another MAC: everything held is announced anew, everything else asked for
+    /// anew.
     pub fn handle_link_up(&mut self, now: Instant) {
         self.up = true;
-        let addresses: Vec<Ipv4Addr> = self.owned.keys().copied().collect();
+        let addresses: Vec<IpAddr> = self.claims.keys().copied().collect();
         for address in addresses {
-            self.unschedule(address);
-            self.schedule(address, 0, now);
+            self.leave_queue(address);
+            self.begin(address, now);
         }
     }
 
-    /// The link can carry no frames: nothing is announced until it can.
+    /// The link can carry no frames: nothing is sent until it can.
     pub fn handle_link_down(&mut self) {
         self.up = false;
-        self.due = Default::default();
-        self.owned.values_mut().for_each(|progress| *progress = Progress::Silent);
+        self.schedule.clear();
+        self.waits.clear();
+        self.claims.values_mut().for_each(|claim| claim.next = Next::Never);
     }
 
-    /// The next address to announce now. First announcements go before repeated ones, however many are waiting.
-    pub fn poll_announcement(&mut self, now: Instant) -> Option<Ipv4Addr> {
-        if !self.pace.allows(now) {
-            return None;
+    /// Another station said to have an address. `is_member`: it is another agent of the cluster.
+    pub fn handle_claimant(&mut self, claimant: Claimant, is_member: bool, now: Instant) {
+        let Some(claim) = self.claims.get(&claimant.address) else { return };
+        match claim.state {
+            State::Asking { refusals, .. } => self.refuse(claimant, refusals + 1, is_member, now),
+            // It answers somebody else, or asks in its own name: no news, but for its MAC.
+            State::Refused { .. } => self.report_refusal(claimant, is_member),
+            State::Holding { on_probation_until: Some(end), .. } if now < end && !is_member => {
+                self.refuse(claimant, 1, is_member, now);
+            }
+            State::Holding { .. } => self.contest(claimant, is_member, now),
         }
-        let (round, address) = self.due.iter().enumerate().find_map(|(round, waiting)| {
-            waiting.first().filter(|(due, _)| *due <= now).map(|(_, address)| (round, *address))
-        })?;
-        self.pace.spend(now);
-        self.unschedule(address);
-        self.schedule(address, round + 1, now + ROUND_INTERVAL);
-        Some(address)
     }
 
-    /// When to poll again; at once, if that is in the past. `None`: everything was said.
+    /// Another station asks for an address before it uses it, as this node does. The lower MAC goes first: one of two
+    /// agents then has it at once, while a stranger that follows RFC 5227 withdraws from both.
+    pub fn handle_rival(&mut self, claimant: Claimant, our_mac: MacAddress, is_member: bool, now: Instant) {
+        let Some(claim) = self.claims.get(&claimant.address) else { return };
+        match claim.state {
+            State::Asking { refusals, .. } if claimant.mac < our_mac => {
+                self.refuse(claimant, refusals + 1, is_member, now);
+            }
+            State::Asking { .. } | State::Refused { .. } | State::Holding { .. } => {}
+        }
+    }
+
+    /// The next frame to send now. What is urgent goes before what was said before, however much is waiting.
+    pub fn poll_action(&mut self, now: Instant) -> Option<Action> {
+        while let Some((due, address)) = self.waits.first().copied().filter(|(due, _)| *due <= now) {
+            self.waits.remove(&(due, address));
+            self.end_wait(address, now);
+        }
+        while let Some(address) = self.contests.poll_over(now) {
+            self.over(address);
+        }
+        let address = self.schedule.poll(now)?;
+        let claim = self.claims.get_mut(&address)?;
+        match claim.state {
+            State::Asking { sent, refusals } => {
+                self.schedule.spend(1, now);
+                let sent = sent + 1;
+                claim.state = State::Asking { sent, refusals };
+                claim.next = Next::Never;
+                if let Some(Asking { probes, interval, .. }) = timing::asking(&claim.origin) {
+                    let next = if sent < probes {
+                        Next::Frame(lane(&claim.origin), now + interval)
+                    } else {
+                        Next::Wait(now + interval)
+                    };
+                    self.enter_queue(address, next);
+                }
+                Some(Action::Probe(address))
+            }
+            State::Holding { round, on_probation_until } => {
+                self.schedule.spend(Protocol::of(address).frames_of_an_announcement(), now);
+                let round = round.saturating_add(1);
+                claim.state = State::Holding { round, on_probation_until };
+                claim.next = Next::Never;
+                let next = if round < ROUNDS {
+                    Next::Frame(Lane::Repeat, now + ROUND_INTERVAL)
+                } else {
+                    Next::Frame(Lane::Refresh, now + self.refresh_interval())
+                };
+                self.enter_queue(address, next);
+                Some(Action::Announce(address))
+            }
+            // A refused claim waits without a frame.
+            State::Refused { .. } => None,
+        }
+    }
+
+    /// What there is to tell, oldest first.
+    pub fn poll_report(&mut self) -> Option<Report> {
+        self.reports.pop_front()
+    }
+
+    /// When to poll again; at once, if that is in the past.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let due = self.due.iter().filter_map(|waiting| waiting.first()).map(|(due, _)| *due).min()?;
-        Some(self.pace.earliest(due))
+        let wait = self.waits.first().map(|(due, _)| *due);
+        [wait, self.schedule.next_deadline(), self.contests.next_deadline()].into_iter().flatten().min()
     }
 
-    fn schedule(&mut self, address: Ipv4Addr, round: usize, due: Instant) {
-        let Some(progress) = self.owned.get_mut(&address) else { return };
-        let Some(waiting) = self.due.get_mut(round).filter(|_| self.up) else { return };
-        *progress = Progress::Waiting { round, due };
-        waiting.insert((due, address));
+    /// Puts a claim at its first step on a link that is up.
+    fn begin(&mut self, address: IpAddr, now: Instant) {
+        let Some(claim) = self.claims.get_mut(&address).filter(|_| self.up) else { return };
+        let lane = match &mut claim.state {
+            State::Holding { round, .. } => {
+                *round = 0;
+                Lane::Urgent
+            }
+            State::Asking { sent, .. } => {
+                *sent = 0;
+                lane(&claim.origin)
+            }
+            State::Refused { refusals } => {
+                claim.state = State::Asking { sent: 0, refusals: *refusals };
+                lane(&claim.origin)
+            }
+        };
+        self.enter_queue(address, Next::Frame(lane, now));
     }
 
-    fn unschedule(&mut self, address: Ipv4Addr) {
-        let Some(progress) = self.owned.get_mut(&address) else { return };
-        if let Progress::Waiting { round, due } = std::mem::replace(progress, Progress::Silent)
-            && let Some(waiting) = self.due.get_mut(round)
-        {
-            waiting.remove(&(due, address));
+    fn end_wait(&mut self, address: IpAddr, now: Instant) {
+        let Some(claim) = self.claims.get_mut(&address) else { return };
+        claim.next = Next::Never;
+        match claim.state {
+            State::Asking { .. } => {
+                let on_probation_until = (claim.origin == Origin::FirstUse).then(|| now + PROBATION);
+                claim.state = State::Holding { round: 0, on_probation_until };
+                self.over(address);
+            }
+            State::Refused { .. } | State::Holding { .. } => {}
+        }
+        self.begin(address, now);
+    }
+
+    fn refuse(&mut self, claimant: Claimant, refusals: u32, is_member: bool, now: Instant) {
+        let address = claimant.address;
+        self.leave_queue(address);
+        self.contests.forget(address);
+        if let Some(claim) = self.claims.get_mut(&address) {
+            claim.state = State::Refused { refusals };
+            let pause = pause(&claim.origin, refusals);
+            self.enter_queue(address, Next::Wait(now + pause));
+        }
+        self.report_refusal(claimant, is_member);
+    }
+
+    fn report_refusal(&mut self, claimant: Claimant, is_member: bool) {
+        let Some(claim) = self.claims.get(&claimant.address) else { return };
+        let kind = match claim.origin {
+            Origin::TakeOver { .. } => ConflictKind::AliveUnheard,
+            Origin::FirstUse | Origin::HandOver if is_member => ConflictKind::AliveUnheard,
+            Origin::FirstUse | Origin::HandOver => ConflictKind::Occupied,
+        };
+        if self.in_the_way.insert(claimant.address, (claimant.mac, kind)) != Some((claimant.mac, kind)) {
+            self.reports.push_back(Report::Conflict { claimant, kind, frames: 1 });
         }
     }
-}
 
-/// Spreads the announcements of many addresses over time, so that answers pass between them and no switch takes them
-/// for a storm: one each `SPACING` on average, and after a silence up to `BURST` at once.
-#[derive(Debug, Clone, Copy, Default)]
-struct Pace {
-    /// When all that was announced would be over, had each announcement taken `SPACING`.
-    paid_until: Option<Instant>,
-}
-
-impl Pace {
-    fn allows(&self, now: Instant) -> bool {
-        self.earliest(now) <= now
+    fn contest(&mut self, claimant: Claimant, is_member: bool, now: Instant) {
+        let address = claimant.address;
+        let response = self.contests.handle_claimant(claimant, now);
+        if response.defend {
+            // RFC 5227 §2.4: the defence is an announcement. Not against another agent: if that one is to have the address,
+            // this node is about to hear so, and would only take the neighbours back from it for a moment.
+            let due = if is_member { now + MEMBER_PATIENCE } else { now };
+            self.announce_by(address, due);
+        }
+        let kind = ConflictKind::Contested;
+        let before = self.in_the_way.insert(address, (claimant.mac, kind));
+        let frames = response.report.map(|report| report.frames);
+        if let Some(frames) = frames.or((before.map(|(_, kind)| kind) != Some(kind)).then_some(1)) {
+            self.reports.push_back(Report::Conflict { claimant, kind, frames });
+        }
     }
 
-    fn spend(&mut self, now: Instant) {
-        self.paid_until = Some(self.paid_until.map_or(now, |paid| paid.max(now)) + SPACING);
+    /// Moves the next announcement of a held address forward to `due`, if it would come later.
+    fn announce_by(&mut self, address: IpAddr, due: Instant) {
+        let waits = self.claims.get(&address).map(|claim| claim.next);
+        if let Some(Next::Frame(_, later)) = waits.filter(|next| matches!(next, Next::Frame(_, at) if *at > due)) {
+            debug_assert!(later > due);
+            self.leave_queue(address);
+            self.enter_queue(address, Next::Frame(Lane::Urgent, due));
+        }
     }
 
-    /// The first moment from `due` on that allows an announcement.
-    fn earliest(&self, due: Instant) -> Instant {
-        self.paid_until.and_then(|paid| paid.checked_sub(SPACING * (BURST - 1))).map_or(due, |free| due.max(free))
+    fn over(&mut self, address: IpAddr) {
+        if self.in_the_way.remove(&address).is_some() {
+            self.reports.push_back(Report::Over(address));
+        }
+    }
+
+    /// Nothing waits on a link that is down.
+    fn enter_queue(&mut self, address: IpAddr, next: Next) {
+        let Some(claim) = self.claims.get_mut(&address).filter(|_| self.up) else { return };
+        claim.next = next;
+        match next {
+            Next::Never => {}
+            Next::Frame(lane, due) => self.schedule.put(lane, due, address),
+            Next::Wait(due) => drop(self.waits.insert((due, address))),
+        }
+    }
+
+    fn leave_queue(&mut self, address: IpAddr) {
+        let Some(claim) = self.claims.get_mut(&address) else { return };
+        match std::mem::replace(&mut claim.next, Next::Never) {
+            Next::Never => {}
+            Next::Frame(lane, due) => self.schedule.take(lane, due, address),
+            Next::Wait(due) => drop(self.waits.remove(&(due, address))),
+        }
+    }
+
+    fn refresh_interval(&mut self) -> Duration {
+        self.refreshes = self.refreshes.wrapping_add(1);
+        // Steps of a 64th, in an order that leaves neighbours in time far apart.
+        let step = self.refreshes.wrapping_mul(37) % 64;
+        REFRESH_INTERVAL - REFRESH_SPREAD * step / 64
     }
 }
 
-/// How often an address is announced after a take-over. RFC 5227 §1.1 asks for two (ANNOUNCE_NUM); more are for links
-/// that lose the first frames while a switch port starts to forward.
-pub const ROUNDS: usize = 5;
+/// The state that an address comes in by its origin.
+fn beginning(origin: &Origin) -> State {
+    match timing::asking(origin) {
+        Some(_) => State::Asking { sent: 0, refusals: 0 },
+        None => State::Holding { round: 0, on_probation_until: None },
+    }
+}
 
-/// The time between two announcements of one address. A Linux neighbour drops an update that comes within a second of
-/// the one before (`locktime`), unless it takes it for gratuitous, so the rounds lie further apart than that.
-pub const ROUND_INTERVAL: Duration = Duration::from_millis(1100);
+/// The lane of the probes of a claim.
+fn lane(origin: &Origin) -> Lane {
+    match origin {
+        Origin::TakeOver { .. } | Origin::HandOver => Lane::Urgent,
+        Origin::FirstUse => Lane::Probe,
+    }
+}
 
-/// The average time between the announcements of two addresses, two frames each: a thousand take a quarter of a second.
-const SPACING: Duration = Duration::from_micros(250);
-
-/// Announcements that may follow each other at once. A timer is no finer than a millisecond, so fewer would not keep up
-/// with `SPACING`; an answer waits for no more frames than these.
-const BURST: u32 = 16;
+/// How long to wait after so many refusals in a row.
+fn pause(origin: &Origin, refusals: u32) -> Duration {
+    // Who comes by a hand-over is not refused.
+    let Some(Asking { first_pause, longest_pause, .. }) = timing::asking(origin) else { return Duration::ZERO };
+    let doublings = refusals.saturating_sub(1).min(16);
+    first_pause.saturating_mul(1 << doublings).min(longest_pause)
+}
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::clock;
-
-    fn address(n: u32) -> Ipv4Addr {
-        Ipv4Addr::from_bits(0x0a00_0000 + n)
-    }
-
-    /// Runs the claims on a virtual clock until they have nothing more to say or `until` is reached, and tells who was
-    /// announced when, in milliseconds since `start`.
-    fn run(claims: &mut Claims, start: Instant, from: Instant, until: Instant) -> Vec<(u128, Ipv4Addr)> {
-        let mut now = from;
-        let mut said = Vec::new();
-        loop {
-            while let Some(address) = claims.poll_announcement(now) {
-                said.push(((now - start).as_millis(), address));
-            }
-            match claims.next_deadline() {
-                Some(deadline) if deadline <= until => {
-                    assert!(deadline > now, "a deadline that does not move the clock would spin");
-                    now = deadline;
-                }
-                Some(_) | None => return said,
-            }
-        }
-    }
-
-    const AN_HOUR: Duration = Duration::from_secs(3600);
-
-    fn up(now: Instant) -> Claims {
-        let mut claims = Claims::default();
-        claims.handle_link_up(now);
-        claims
-    }
-
-    #[test]
-    fn a_taken_address_is_announced_at_once_then_repeated_then_never_again() {
-        let start = clock::now();
-        let mut claims = up(start);
-        claims.handle_owned(address(1), start);
-        let said = run(&mut claims, start, start, start + AN_HOUR);
-        assert_eq!(said, [0, 1100, 2200, 3300, 4400].map(|at| (at, address(1))));
-        assert_eq!(claims.next_deadline(), None);
-        claims.handle_owned(address(1), start + AN_HOUR);
-        assert_eq!(claims.next_deadline(), None, "an address that is owned already is no news");
-    }
-
-    #[test]
-    fn a_disowned_address_is_not_mentioned_again() {
-        let start = clock::now();
-        let mut claims = up(start);
-        claims.handle_owned(address(1), start);
-        assert_eq!(claims.poll_announcement(start), Some(address(1)));
-        claims.handle_disowned(address(1));
-        assert!(!claims.owns(address(1)));
-        assert_eq!(claims.next_deadline(), None);
-        assert_eq!(claims.poll_announcement(start + AN_HOUR), None);
-    }
-
-    #[test]
-    fn a_link_that_comes_up_again_hears_everything_anew_and_a_link_that_is_down_hears_nothing() {
-        let start = clock::now();
-        let mut claims = Claims::default();
-        claims.handle_owned(address(1), start);
-        assert_eq!(claims.poll_announcement(start), None, "the link was never up");
-
-        claims.handle_link_up(start);
-        assert_eq!(run(&mut claims, start, start, start + AN_HOUR).len(), ROUNDS);
-
-        let later = start + AN_HOUR;
-        claims.handle_link_down();
-        assert_eq!(claims.poll_announcement(later), None);
-        claims.handle_link_up(later);
-        let said = run(&mut claims, later, later, later + AN_HOUR);
-        assert_eq!(said.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [0, 1100, 2200, 3300, 4400]);
-    }
-
-    #[test]
-    fn a_thousand_addresses_are_spread_over_a_quarter_of_a_second_and_first_words_go_first() {
-        let start = clock::now();
-        let mut claims = up(start);
-        (0..1000).for_each(|n| claims.handle_owned(address(n), start));
-        let said = run(&mut claims, start, start, start + AN_HOUR);
-        assert_eq!(said.len(), 1000 * ROUNDS);
-        let first_words: BTreeSet<_> = said.iter().take(1000).map(|(_, address)| *address).collect();
-        assert_eq!(first_words.len(), 1000, "somebody was repeated before everybody was named");
-        assert_eq!(said[999].0, 246);
-        for at in [0, 1, 2, 100, 245, 1100, 1101, 4400] {
-            let in_ten_milliseconds = said.iter().filter(|(other, _)| (at..at + 10).contains(other)).count();
-            assert!(in_ten_milliseconds <= 16 + 40, "{in_ten_milliseconds} announcements within 10 ms from {at} ms on");
-        }
-    }
-
-    #[test]
-    fn a_newly_taken_address_overtakes_the_repeats_of_many() {
-        let start = clock::now();
-        let mut claims = up(start);
-        (0..10_000).for_each(|n| claims.handle_owned(address(n), start));
-        let busy = start + ROUND_INTERVAL + Duration::from_millis(2000);
-        run(&mut claims, start, start, busy);
-        claims.handle_owned(address(20_000), busy);
-        let said = run(&mut claims, start, busy, busy + SPACING * BURST);
-        assert!(said.iter().any(|(_, said)| *said == address(20_000)), "still waiting behind {said:?}");
-    }
-
-    #[derive(Debug, Clone)]
-    enum Step {
-        Own(u32),
-        Disown(u32),
-        Up,
-        Down,
-        Wait(u64),
-    }
-
-    fn any_step() -> impl Strategy<Value = Step> {
-        prop_oneof![
-            (0u32..8).prop_map(Step::Own),
-            (0u32..8).prop_map(Step::Disown),
-            Just(Step::Up),
-            Just(Step::Down),
-            (0u64..3000).prop_map(Step::Wait),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn whatever_happens_only_owned_addresses_are_named_and_only_on_a_link_that_is_up(
-            steps in proptest::collection::vec(any_step(), 0..60),
-        ) {
-            let start = clock::now();
-            let mut now = start;
-            let mut claims = Claims::default();
-            let mut owned = BTreeSet::new();
-            let mut link_up = false;
-            for step in steps {
-                match step {
-                    Step::Own(n) => {
-                        let news = owned.insert(address(n));
-                        claims.handle_owned(address(n), now);
-                        prop_assert!(!(news && link_up) || claims.next_deadline().is_some());
-                    }
-                    Step::Disown(n) => {
-                        owned.remove(&address(n));
-                        claims.handle_disowned(address(n));
-                    }
-                    Step::Up => {
-                        link_up = true;
-                        claims.handle_link_up(now);
-                    }
-                    Step::Down => {
-                        link_up = false;
-                        claims.handle_link_down();
-                    }
-                    Step::Wait(millis) => {
-                        let until = now + Duration::from_millis(millis);
-                        for (_, said) in run(&mut claims, start, now, until) {
-                            prop_assert!(link_up, "spoke on a link that is down");
-                            prop_assert!(owned.contains(&said), "named {said}, which is not owned");
-                        }
-                        now = until;
-                    }
-                }
-                prop_assert_eq!(claims.len(), owned.len());
-            }
-            claims.handle_link_up(now);
-            let said = run(&mut claims, start, now, now + AN_HOUR);
-            prop_assert_eq!(said.len(), owned.len() * ROUNDS, "each address, each round, once");
-        }
-    }
-}
+#[path = "claim/tests.rs"]
+mod tests;

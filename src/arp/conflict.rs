@@ -1,109 +1,152 @@
-//! Who else claims the addresses of this node on one link, and when a person should hear of it (again).
-//! Floor 1. It only remembers: to yield or to defend by rank (RFC 5227 §2.4) is decided here once ranks are known on
-//! the link, and `handle_claimant` will then answer with that too.
-//!
-//! Gap (RFC 5227 §2.4): a conflict is counted and told, neither yielded to nor defended against.
+//! Who else claims the addresses that this node holds on one link: when to defend one, when a person should hear of it
+//! (again), and when it is over.
+//! Floor 1. It remembers and answers; `claim` acts. Addresses that are not held yet are `claim`'s business alone.
 
-use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
-use std::time::{Duration, Instant};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Instant;
 
-use super::answer::Claimant;
+use super::frame::Claimant;
+use super::timing::{CONFLICT_OVER, DEFEND_INTERVAL, REPORT_INTERVAL};
 use crate::address::MacAddress;
 
-/// The conflicts of one link. Holds at most one entry for each owned address, whatever the network sends.
+/// The conflicts of one link. Holds at most one entry for each address held, whatever the network sends.
 #[derive(Debug, Default)]
 pub struct Conflicts {
-    seen: BTreeMap<Ipv4Addr, Conflict>,
+    seen: BTreeMap<IpAddr, Conflict>,
+    /// The same by when each was last heard of.
+    by_age: BTreeSet<(Instant, IpAddr)>,
 }
 
 /// Somebody else's claim to one address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Conflict {
-    /// Who claimed it last.
-    pub mac: MacAddress,
+struct Conflict {
     /// How many frames said so.
-    pub frames: u64,
-    pub last_seen: Instant,
+    frames: u64,
+    last_seen: Instant,
     reported: Instant,
     frames_when_reported: u64,
+    defended: Instant,
+}
+
+/// What to do about a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Response {
+    /// Announce the address now.
+    pub defend: bool,
+    pub report: Option<Report>,
 }
 
 /// A conflict that a person should hear of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Report {
-    pub claimant: Claimant,
+    pub mac: MacAddress,
     /// Frames since the last report, this one included.
     pub frames: u64,
 }
 
 impl Conflicts {
-    /// Somebody else claimed an address of ours. A report comes for the first claim and then at most once in
-    /// `REPORT_INTERVAL` for each address, however often and under however many MACs it is claimed.
-    pub fn handle_claimant(&mut self, claimant: Claimant, now: Instant) -> Option<Report> {
+    /// Somebody else claimed an address that this node holds. The first claim calls for a defence and a report; later ones
+    /// for a defence at most once in `DEFEND_INTERVAL` and a report at most once in `REPORT_INTERVAL` for each address,
+    /// however often and under however many MACs it is claimed.
+    pub fn handle_claimant(&mut self, claimant: Claimant, now: Instant) -> Response {
         let Claimant { address, mac } = claimant;
         let Some(conflict) = self.seen.get_mut(&address) else {
-            let first = Conflict { mac, frames: 1, last_seen: now, reported: now, frames_when_reported: 1 };
+            let first = Conflict { frames: 1, last_seen: now, reported: now, frames_when_reported: 1, defended: now };
             self.seen.insert(address, first);
-            return Some(Report { claimant, frames: 1 });
+            self.by_age.insert((now, address));
+            return Response { defend: true, report: Some(Report { mac, frames: 1 }) };
         };
-        conflict.mac = mac;
+        self.by_age.remove(&(conflict.last_seen, address));
+        self.by_age.insert((now, address));
         conflict.frames = conflict.frames.saturating_add(1);
         conflict.last_seen = now;
-        if now < conflict.reported + REPORT_INTERVAL {
-            return None;
+        // RFC 5227 §2.4 (c): a host "that has been configured to not give up its address under any circumstances" MUST
+        // NOT send another defence within DEFEND_INTERVAL, so that two of them do not drown the link.
+        let defend = now >= conflict.defended + DEFEND_INTERVAL;
+        if defend {
+            conflict.defended = now;
         }
-        let frames = conflict.frames - conflict.frames_when_reported;
-        conflict.reported = now;
-        conflict.frames_when_reported = conflict.frames;
-        Some(Report { claimant, frames })
+        let report = (now >= conflict.reported + REPORT_INTERVAL).then(|| {
+            let frames = conflict.frames - conflict.frames_when_reported;
+            conflict.reported = now;
+            conflict.frames_when_reported = conflict.frames;
+            Report { mac, frames }
+        });
+        Response { defend, report }
     }
 
-    /// The address is no longer ours, so nobody is in our way.
-    pub fn handle_disowned(&mut self, address: Ipv4Addr) {
-        self.seen.remove(&address);
+    /// The address is no longer held, so nobody is in our way.
+    pub fn forget(&mut self, address: IpAddr) {
+        if let Some(conflict) = self.seen.remove(&address) {
+            self.by_age.remove(&(conflict.last_seen, address));
+        }
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (Ipv4Addr, &Conflict)> {
-        self.seen.iter().map(|(address, conflict)| (*address, conflict))
+    /// An address that nobody else has claimed for `CONFLICT_OVER`; it is forgotten.
+    pub fn poll_over(&mut self, now: Instant) -> Option<IpAddr> {
+        let (last_seen, address) = *self.by_age.first()?;
+        (now >= last_seen + CONFLICT_OVER).then(|| {
+            self.forget(address);
+            address
+        })
+    }
+
+    /// When `poll_over` may have something to say.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.by_age.first().map(|(last_seen, _)| *last_seen + CONFLICT_OVER)
     }
 }
 
-/// How often one address may fill the log. A conflict that lasts is looked up in `status`, not counted in log lines.
-pub const REPORT_INTERVAL: Duration = Duration::from_secs(60);
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::clock;
 
-    const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 100);
+    const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 168, 35, 100));
 
     fn claimant(last: u8) -> Claimant {
         Claimant { address: ADDRESS, mac: MacAddress([2, 0, 0, 0, 0, last]) }
     }
 
     #[test]
-    fn the_first_claim_is_reported_and_a_flood_of_them_once_a_minute() {
+    fn the_first_claim_is_reported_and_defended_and_a_flood_of_them_once_a_minute_and_once_in_ten_seconds() {
         let start = clock::now();
         let mut conflicts = Conflicts::default();
-        let reports: Vec<Report> = (0..600u64)
-            .filter_map(|tick| {
+        let responses: Vec<Response> = (0..600u64)
+            .map(|tick| {
                 conflicts.handle_claimant(claimant((tick % 7) as u8), start + Duration::from_millis(200 * tick))
             })
             .collect();
-        assert_eq!(reports.iter().map(|report| report.frames).collect::<Vec<_>>(), [1, 300]);
-        let (address, conflict) = conflicts.iter().next().unwrap();
-        assert_eq!((address, conflict.frames), (ADDRESS, 600));
+        let reported: Vec<u64> = responses.iter().filter_map(|it| it.report).map(|report| report.frames).collect();
+        assert_eq!(reported, [1, 300]);
+        let defended: Vec<usize> =
+            responses.iter().enumerate().filter_map(|(tick, it)| it.defend.then_some(tick / 5)).collect();
+        assert_eq!(defended, [0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110], "seconds of the defences");
     }
 
     #[test]
     fn an_address_that_was_given_up_starts_with_a_clean_record() {
         let start = clock::now();
         let mut conflicts = Conflicts::default();
-        assert!(conflicts.handle_claimant(claimant(1), start).is_some());
-        conflicts.handle_disowned(ADDRESS);
-        assert_eq!(conflicts.iter().count(), 0);
-        assert!(conflicts.handle_claimant(claimant(1), start).is_some());
+        assert!(conflicts.handle_claimant(claimant(1), start).report.is_some());
+        conflicts.forget(ADDRESS);
+        assert_eq!(conflicts.next_deadline(), None);
+        assert!(conflicts.handle_claimant(claimant(1), start).report.is_some());
+    }
+
+    #[test]
+    fn a_claimant_that_falls_silent_is_over_once_and_not_before_its_time() {
+        let start = clock::now();
+        let mut conflicts = Conflicts::default();
+        conflicts.handle_claimant(claimant(1), start);
+        let heard_again = start + Duration::from_secs(100);
+        conflicts.handle_claimant(claimant(1), heard_again);
+        assert_eq!(conflicts.next_deadline(), Some(heard_again + CONFLICT_OVER));
+        assert_eq!(conflicts.poll_over(start + CONFLICT_OVER), None);
+        assert_eq!(conflicts.poll_over(heard_again + CONFLICT_OVER), Some(ADDRESS));
+        assert_eq!((conflicts.poll_over(heard_again + CONFLICT_OVER), conflicts.next_deadline()), (None, None));
     }
 }

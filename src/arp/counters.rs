@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::answer::Reason;
 
-/// Counters that the responder's tasks share with whoever wants to read them. They only ever grow.
+/// Counters that the responder's threads share with whoever wants to read them. They only ever grow.
 #[derive(Debug, Default)]
 pub struct Counters {
     answers: AtomicU64,
     gratuitous: AtomicU64,
+    probes: AtomicU64,
     conflicts: AtomicU64,
+    lost: AtomicU64,
     unsent: AtomicU64,
     ignored: [AtomicU64; Reason::ALL.len()],
 }
@@ -20,10 +22,14 @@ pub struct Counters {
 pub struct Figures {
     /// Replies sent to those who asked.
     pub answers: u64,
-    /// Gratuitous frames sent: two for each announcement of an address.
+    /// Gratuitous frames sent: two for each announcement of an IPv4 address, one for IPv6.
     pub gratuitous: u64,
+    /// Frames sent to ask whether anybody has an address.
+    pub probes: u64,
     /// Frames in which another station claimed an address of ours.
     pub conflicts: u64,
+    /// Received frames that found no room: they came faster than they were judged.
+    pub lost: u64,
     /// Frames that the kernel did not take: the link went down or its queue was full.
     pub unsent: u64,
     /// Frames left without an answer, by reason.
@@ -32,11 +38,13 @@ pub struct Figures {
 
 impl Counters {
     pub fn read(&self) -> Figures {
-        let Counters { answers, gratuitous, conflicts, unsent, ignored: _ } = self;
+        let Counters { answers, gratuitous, probes, conflicts, lost, unsent, ignored: _ } = self;
         Figures {
             answers: answers.load(Ordering::Relaxed),
             gratuitous: gratuitous.load(Ordering::Relaxed),
+            probes: probes.load(Ordering::Relaxed),
             conflicts: conflicts.load(Ordering::Relaxed),
+            lost: lost.load(Ordering::Relaxed),
             unsent: unsent.load(Ordering::Relaxed),
             ignored: Reason::ALL.map(|reason| (reason, self.ignored(reason).load(Ordering::Relaxed))).to_vec(),
         }
@@ -48,6 +56,14 @@ impl Counters {
 
     pub fn count_gratuitous(&self) {
         self.gratuitous.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn count_probe(&self) {
+        self.probes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn count_lost(&self, frames: u64) {
+        self.lost.fetch_add(frames, Ordering::Relaxed);
     }
 
     pub fn count_conflict(&self) {

@@ -1,11 +1,19 @@
-//! ARP (RFC 826): this node answers "who has" for the addresses it owns on a link, and says so when it takes one over.
-//! Floors 1 and 2, by file. The bytes are in `packet`, the verdict on a received frame in `answer`, the schedule of
-//! announcements in `claim`, the memory of other claimants in `conflict`; `socket` and `responder` touch the kernel.
+//! ARP (RFC 826) and NDP (RFC 4861): this node answers "who has" for the addresses it holds on a link, asks before it
+//! uses one, and says so when it takes one over.
+//! Floors 1 and 2, by file. The bytes are in `packet` and `neighbor`, and `frame` is what they have in common; the verdict
+//! on a received frame is `answer`'s. `claim` is the machine of every address, with `schedule`, `conflict` and `timing`.
+//! `socket` and `groups` touch the kernel, `attendant` serves one link, and `responder` keeps one for each.
 
 pub mod answer;
+mod attendant;
 pub mod claim;
 pub mod conflict;
 pub mod counters;
+pub mod frame;
+mod groups;
+pub mod neighbor;
 pub mod packet;
 pub mod responder;
+pub mod schedule;
 pub mod socket;
+pub mod timing;

@@ -141,6 +141,21 @@ impl Packet {
         ]
     }
 
+    /// Asks everybody whether they have `address`, without claiming it.
+    pub fn probe(address: Ipv4Addr, mac: MacAddress) -> Packet {
+        // RFC 5227 §2.1.1: "The 'sender IP address' field MUST be set to all zeroes; this is to avoid polluting ARP caches
+        // in other hosts on the same link in the case where the address turns out to be already in use".
+        Packet {
+            destination: MacAddress::BROADCAST,
+            source: mac,
+            operation: Operation::Request,
+            sender_mac: mac,
+            sender_ip: Ipv4Addr::UNSPECIFIED,
+            target_mac: MacAddress::ZERO,
+            target_ip: address,
+        }
+    }
+
     /// The packet is about its own sender: who listens shall update what they know of `sender_ip`.
     pub fn is_gratuitous(&self) -> bool {
         self.sender_ip == self.target_ip

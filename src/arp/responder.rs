@@ -1,36 +1,33 @@
-//! The ARP responder: keeps a socket on every link that an address is announced on, answers, and announces take-overs.
-//! Floor 2. An actuator: it follows its slice of the Plan and decides nothing. Verdicts are `answer`'s, times `claim`'s.
+//! The responder on the link: keeps an attendant on every link that an address is announced on, and tells the World who
+//! is in the way of which address.
+//! Floor 2. An actuator: it follows its slice of the Plan and decides nothing.
 //!
-//! Tasks: `run` is one, owned by the caller. It starts one more for each link, which owns that link's socket, claims and
-//! memory of conflicts, so that a flood on one link delays nobody on another. Cancelling any of them closes its sockets;
-//! nothing else has to be undone, since silence is how an address is given up.
+//! Tasks: `run` is one, owned by the caller. It starts the teller, which turns the standing of the links into facts, and a
+//! thread for each link (`attendant`), which owns that link's sockets and claims, so that a flood on one link delays
+//! nobody on another. `run` ends all of them before it ends; cancelled, it leaves the threads to end by themselves within
+//! a frame, since their slices end with it. Nothing else has to be undone: silence is how an address is given up.
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
+use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::thread::JoinHandle;
 
-use imbl::OrdSet;
+use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
-use imbl::ordset::DiffItem as SetDiffItem;
-use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{sleep, sleep_until};
-use tracing::{debug, info, trace, warn};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::warn;
 
-use super::answer::{self, Claimant, Station, Verdict};
-use super::claim::Claims;
-use super::conflict::Conflicts;
+use super::attendant::{Attendant, LinkSlice};
 use super::counters::Counters;
-use super::packet::Packet;
-use super::socket::ArpSocket;
 use crate::address::MacAddress;
-use crate::clock;
+use crate::claim::Origin;
 use crate::names::InterfaceName;
 use crate::plan::slice::L2Slice;
-use crate::world::Link;
+use crate::world::{Conflict, Fact, Link};
 
 /// How the responder stands on each link that it was told to serve, by the index of the link.
 pub type Standing = BTreeMap<u32, LinkStanding>;
@@ -40,10 +37,10 @@ pub struct LinkStanding {
     pub name: InterfaceName,
     pub mac: MacAddress,
     pub socket: SocketStanding,
-    /// How many addresses are answered for.
+    /// How many addresses are wanted, those in conflict included.
     pub addresses: usize,
-    /// Other stations that claim addresses of ours, as last reported.
-    pub conflicts: BTreeMap<Ipv4Addr, MacAddress>,
+    /// Other stations that have addresses of ours.
+    pub conflicts: BTreeMap<IpAddr, Conflict>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,22 +51,26 @@ pub enum SocketStanding {
     Failed(String),
 }
 
-/// Answers ARP for the addresses of the newest slice until `shutdown` is over, or until nobody can send slices anymore.
+/// Answers for the addresses of the newest slice until `shutdown` is over, or until nobody can send slices anymore.
 ///
-/// An address that a slice adds to a link is announced there at once and then repeatedly; one that it takes away is not
-/// answered for from then on, and not announced. Everything is announced anew on a link that comes up or changes its
-/// MAC. A link that vanishes while it is served is no error. IPv6 addresses are passed over: they are NDP's.
+/// An address that a slice adds to a link is asked for there as its origin wants, then announced at once and repeatedly,
+/// and from time to time for as long as it is held; one that a slice takes away is not answered for from then on, and
+/// not announced. Everything is announced anew on a link that comes up or changes its MAC. A link that vanishes while it
+/// is served is no error. `facts` hears of every conflict that begins, changes or ends.
 pub async fn run(
     mut slices: watch::Receiver<L2Slice>,
+    facts: mpsc::Sender<Fact>,
     counters: Arc<Counters>,
     standing: watch::Sender<Standing>,
     shutdown: impl Future<Output = ()>,
 ) {
+    let mut teller = JoinSet::new();
+    teller.spawn(tell(standing.subscribe(), facts));
     let mut responder = Responder {
         served: L2Slice::default(),
         addresses: BTreeMap::new(),
         links: BTreeMap::new(),
-        tasks: JoinSet::new(),
+        ending: Vec::new(),
         counters,
         standing,
     };
@@ -82,29 +83,90 @@ pub async fn run(
             changed = slices.changed() => if changed.is_err() { break },
         }
     }
-    responder.tasks.shutdown().await;
-    responder.standing.send_replace(Standing::new());
+    responder.end().await;
+    teller.shutdown().await;
+}
+
+/// Turns the conflicts of the links into facts, the newest of each only.
+async fn tell(mut standing: watch::Receiver<Standing>, facts: mpsc::Sender<Fact>) {
+    let mut told: BTreeMap<(IpAddr, InterfaceName), Conflict> = BTreeMap::new();
+    loop {
+        let links: Vec<LinkStanding> = standing.borrow_and_update().values().cloned().collect();
+        let of_link = |link: &LinkStanding| {
+            let name = link.name.clone();
+            link.conflicts.iter().map(|(address, it)| ((*address, name.clone()), *it)).collect::<Vec<_>>()
+        };
+        let known: BTreeMap<_, _> = links.iter().flat_map(of_link).collect();
+        let over = told.keys().filter(|key| !known.contains_key(*key)).map(|key| (key.clone(), None));
+        let news =
+            known.iter().filter(|(key, it)| told.get(*key) != Some(*it)).map(|(key, it)| (key.clone(), Some(*it)));
+        for ((address, link), conflict) in over.chain(news) {
+            if facts.send(Fact::Conflict(address, link, conflict)).await.is_err() {
+                return;
+            }
+        }
+        told = known;
+        if standing.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 struct Responder {
     served: L2Slice,
-    /// `served.addresses` the other way round, IPv4 only: what `serve` keeps in step with the difference to the last slice.
-    addresses: BTreeMap<InterfaceName, OrdSet<Ipv4Addr>>,
-    links: BTreeMap<u32, (AbortHandle, watch::Sender<LinkSlice>)>,
-    tasks: JoinSet<()>,
+    /// `served.addresses` the other way round: what `serve` keeps in step with the difference to the last slice.
+    addresses: BTreeMap<InterfaceName, OrdMap<IpAddr, Origin>>,
+    links: BTreeMap<u32, LinkHandle>,
+    /// Threads of links that are served no longer.
+    ending: Vec<JoinHandle<()>>,
     counters: Arc<Counters>,
     standing: watch::Sender<Standing>,
 }
 
-/// What one link's task works to.
-#[derive(Debug, Clone, PartialEq)]
-struct LinkSlice {
-    name: InterfaceName,
-    mac: MacAddress,
-    /// Frames can pass.
-    up: bool,
-    other_macs: Arc<[MacAddress]>,
-    addresses: OrdSet<Ipv4Addr>,
+/// The end of an attendant that the responder holds. Dropped, it ends the attendant, as soon as that is awake.
+struct LinkHandle {
+    slices: watch::Sender<LinkSlice>,
+    wake: UnixDatagram,
+    thread: JoinHandle<()>,
+}
+
+impl LinkHandle {
+    fn start(
+        index: u32,
+        slice: LinkSlice,
+        counters: Arc<Counters>,
+        standing: watch::Sender<Standing>,
+    ) -> io::Result<LinkHandle> {
+        let (wake, woken) = UnixDatagram::pair()?;
+        wake.set_nonblocking(true)?;
+        woken.set_nonblocking(true)?;
+        // The kernel keeps the first 15 octets of a thread's name.
+        let name = format!("link-{}", slice.name);
+        let (slices, receiver) = watch::channel(slice);
+        let attendant = Attendant::new(index, receiver, woken, counters, standing);
+        let thread = std::thread::Builder::new().name(name).spawn(|| attendant.run())?;
+        Ok(LinkHandle { slices, wake, thread })
+    }
+
+    fn follow(&self, slice: LinkSlice) {
+        let changed = self.slices.send_if_modified(|current| {
+            let changed = *current != slice;
+            *current = slice;
+            changed
+        });
+        if changed {
+            // No room means that it was woken already.
+            let _ = self.wake.send(&[0]);
+        }
+    }
+
+    /// Ends the attendant; the thread to wait for.
+    fn end(self) -> JoinHandle<()> {
+        let LinkHandle { slices, wake, thread } = self;
+        drop(slices);
+        let _ = wake.send(&[0]);
+        thread
+    }
 }
 
 impl Responder {
@@ -115,41 +177,47 @@ impl Responder {
                 DiffItem::Remove(address, links) => (address, Some(links), None),
                 DiffItem::Update { old: (address, before), new: (_, after) } => (address, Some(before), Some(after)),
             };
-            let IpAddr::V4(address) = *address else { continue };
             for link in before.into_iter().flat_map(|links| links.iter()) {
-                give_up(&mut self.addresses, link, address);
+                give_up(&mut self.addresses, link, *address);
             }
+            let origin = slice.origins.get(address).cloned().unwrap_or_default();
             for link in after.into_iter().flat_map(|links| links.iter()) {
-                self.addresses.entry(link.clone()).or_default().insert(address);
+                self.addresses.entry(link.clone()).or_default().insert(*address, origin.clone());
+            }
+        }
+        for item in self.served.origins.diff(&slice.origins) {
+            let (address, origin) = match item {
+                DiffItem::Add(address, origin) | DiffItem::Update { new: (address, origin), .. } => (address, origin),
+                // What is not named any more was known to have come somehow: that is still so.
+                DiffItem::Remove(..) => continue,
+            };
+            for link in slice.addresses.get(address).into_iter().flat_map(|links| links.iter()) {
+                self.addresses.entry(link.clone()).or_default().insert(*address, origin.clone());
             }
         }
         self.served = slice;
 
         let wanted = self.wanted();
-        self.links.retain(|index, (task, _)| {
-            let kept = wanted.contains_key(index);
-            if !kept {
-                task.abort();
-                self.standing.send_modify(|standing| drop(standing.remove(index)));
-            }
-            kept
-        });
-        while self.tasks.try_join_next().is_some() {}
+        let unwanted: Vec<u32> = self.links.keys().filter(|index| !wanted.contains_key(index)).copied().collect();
+        for index in unwanted {
+            self.stop(index);
+        }
+        self.ending.retain(|thread| !thread.is_finished());
         for (index, slice) in wanted {
             match self.links.get(&index) {
-                Some((_, slices)) => {
-                    slices.send_if_modified(|current| {
-                        let changed = *current != slice;
-                        *current = slice;
-                        changed
-                    });
+                Some(link) if !link.thread.is_finished() => link.follow(slice),
+                Some(_) => {
+                    // A bug: it has said itself which.
+                    warn!(link = %slice.name, "the attendant of the link came to an end by itself; starting another");
+                    self.stop(index);
+                    self.start(index, slice);
                 }
                 None => self.start(index, slice),
             }
         }
     }
 
-    /// What each link's task should know: for every link that can do ARP and has an address to announce.
+    /// What each link's attendant should know: for every link that can do ARP and has an address to announce.
     fn wanted(&self) -> BTreeMap<u32, LinkSlice> {
         let links = &self.served.links;
         let other_macs = |index| links.iter().filter(|link| link.index != index).filter_map(|link| link.mac).collect();
@@ -161,6 +229,7 @@ impl Responder {
                 mac,
                 up: link.up && link.carrier,
                 other_macs: other_macs(link.index),
+                members: self.served.members.clone(),
                 addresses: addresses.clone(),
             };
             Some((link.index, slice))
@@ -170,17 +239,47 @@ impl Responder {
 
     fn start(&mut self, index: u32, slice: LinkSlice) {
         let LinkSlice { name, mac, .. } = slice.clone();
-        let opening =
-            LinkStanding { name, mac, socket: SocketStanding::Opening, addresses: 0, conflicts: BTreeMap::new() };
+        let opening = LinkStanding {
+            name: name.clone(),
+            mac,
+            socket: SocketStanding::Opening,
+            addresses: 0,
+            conflicts: BTreeMap::new(),
+        };
         self.standing.send_modify(|standing| drop(standing.insert(index, opening)));
-        let (sender, slices) = watch::channel(slice);
-        let link = LinkTask { index, counters: self.counters.clone(), standing: self.standing.clone() };
-        let task = self.tasks.spawn(link.run(slices));
-        self.links.insert(index, (task, sender));
+        match LinkHandle::start(index, slice, self.counters.clone(), self.standing.clone()) {
+            Ok(link) => drop(self.links.insert(index, link)),
+            Err(error) => {
+                warn!(link = %name, %error, "no thread for the link; no answers there before the next change of the plan");
+                self.standing.send_modify(|standing| {
+                    if let Some(link) = standing.get_mut(&index) {
+                        link.socket = SocketStanding::Failed(error.to_string());
+                    }
+                });
+            }
+        }
+    }
+
+    fn stop(&mut self, index: u32) {
+        if let Some(link) = self.links.remove(&index) {
+            self.ending.push(link.end());
+        }
+        self.standing.send_modify(|standing| drop(standing.remove(&index)));
+    }
+
+    /// Ends every attendant and waits for it.
+    async fn end(mut self) {
+        let links = std::mem::take(&mut self.links);
+        let threads: Vec<JoinHandle<()>> =
+            links.into_values().map(LinkHandle::end).chain(std::mem::take(&mut self.ending)).collect();
+        // One that panicked has printed why.
+        let joined = tokio::task::spawn_blocking(|| threads.into_iter().for_each(|thread| drop(thread.join())));
+        let _ = joined.await;
+        self.standing.send_replace(Standing::new());
     }
 }
 
-fn give_up(addresses: &mut BTreeMap<InterfaceName, OrdSet<Ipv4Addr>>, link: &InterfaceName, address: Ipv4Addr) {
+fn give_up(addresses: &mut BTreeMap<InterfaceName, OrdMap<IpAddr, Origin>>, link: &InterfaceName, address: IpAddr) {
     if let Some(owned) = addresses.get_mut(link) {
         owned.remove(&address);
         if owned.is_empty() {
@@ -188,196 +287,3 @@ fn give_up(addresses: &mut BTreeMap<InterfaceName, OrdSet<Ipv4Addr>>, link: &Int
         }
     }
 }
-
-/// The task of one link.
-struct LinkTask {
-    index: u32,
-    counters: Arc<Counters>,
-    standing: watch::Sender<Standing>,
-}
-
-impl LinkTask {
-    /// Serves the link until the task is aborted or its slices end.
-    async fn run(self, mut slices: watch::Receiver<LinkSlice>) {
-        let mut failing = false;
-        loop {
-            let error = match ArpSocket::open(self.index) {
-                Ok(socket) => {
-                    failing = false;
-                    match self.serve(&socket, &mut slices).await {
-                        Ok(()) => return,
-                        Err(error) => error,
-                    }
-                }
-                Err(error) => error,
-            };
-            let name = slices.borrow().name.clone();
-            // A link that vanished will leave the slice as soon as the kernel's word of it has come around.
-            if is(&error, libc::ENODEV) || is(&error, libc::ENETDOWN) {
-                debug!(link = %name, %error, "ARP socket lost its link");
-            } else if !failing {
-                failing = true;
-                warn!(link = %name, %error, "ARP socket failed; no answers on this link until it can be opened again");
-            }
-            self.report(|standing| standing.socket = SocketStanding::Failed(error.to_string()));
-            tokio::select! {
-                () = sleep(REOPEN_INTERVAL) => {}
-                changed = slices.changed() => if changed.is_err() { return },
-            }
-        }
-    }
-
-    /// Answers and announces through one socket. `Ok` when the slices have ended.
-    async fn serve(&self, socket: &ArpSocket, slices: &mut watch::Receiver<LinkSlice>) -> io::Result<()> {
-        let mut slice = slices.borrow_and_update().clone();
-        let mut claims = Claims::default();
-        let mut conflicts = Conflicts::default();
-        let now = clock::now();
-        slice.addresses.iter().for_each(|address| claims.handle_owned(*address, now));
-        if slice.up {
-            claims.handle_link_up(now);
-        }
-        self.report_slice(&slice, &conflicts);
-        self.report(|standing| standing.socket = SocketStanding::Open);
-        debug!(link = %slice.name, mac = %slice.mac, addresses = slice.addresses.len(), "ARP socket opened");
-
-        loop {
-            tokio::select! {
-                // In this order, since each of the first two is over after a few frames: a flood of requests cannot
-                // keep them waiting, and they keep no request waiting for long.
-                biased;
-                changed = slices.changed() => {
-                    if changed.is_err() {
-                        return Ok(());
-                    }
-                    let next = slices.borrow_and_update().clone();
-                    follow(&slice, &next, &mut claims, &mut conflicts, clock::now());
-                    slice = next;
-                    self.report_slice(&slice, &conflicts);
-                }
-                () = reached(claims.next_deadline()) => self.announce(socket, &slice, &mut claims),
-                received = socket.receive(|frame| self.handle_frame(socket, &slice, &claims, &mut conflicts, frame)) => {
-                    match received {
-                        Ok(()) => {}
-                        // The link went down; the kernel hands the socket its frames again once it is up. The rounds
-                        // start over in case it is up before any slice says that it was down.
-                        Err(error) if is(&error, libc::ENETDOWN) && socket.is_bound() => {
-                            if slice.up {
-                                claims.handle_link_up(clock::now());
-                            }
-                        }
-                        Err(error) => return Err(error),
-                    }
-                }
-            }
-        }
-    }
-
-    fn handle_frame(
-        &self,
-        socket: &ArpSocket,
-        slice: &LinkSlice,
-        claims: &Claims,
-        conflicts: &mut Conflicts,
-        frame: &[u8],
-    ) {
-        let station = Station { mac: slice.mac, other_macs: &slice.other_macs };
-        match answer::judge(station, |address| claims.owns(address), frame) {
-            Verdict::Answer(packet) => {
-                if self.send(socket, slice, &packet) {
-                    self.counters.count_answer();
-                }
-            }
-            Verdict::Ignore(reason) => self.counters.count_ignored(reason),
-            Verdict::Conflict(claimant) => {
-                self.counters.count_conflict();
-                if let Some(report) = conflicts.handle_claimant(claimant, clock::now()) {
-                    let Claimant { address, mac } = claimant;
-                    warn!(link = %slice.name, %address, claimed_by = %mac, frames = report.frames, "another station claimed an address that this node announces");
-                    self.report_slice(slice, conflicts);
-                }
-            }
-        }
-    }
-
-    fn announce(&self, socket: &ArpSocket, slice: &LinkSlice, claims: &mut Claims) {
-        let now = clock::now();
-        while let Some(address) = claims.poll_announcement(now) {
-            for packet in Packet::announcements(address, slice.mac) {
-                if self.send(socket, slice, &packet) {
-                    self.counters.count_gratuitous();
-                }
-            }
-        }
-    }
-
-    /// Whether the kernel took the frame. One that it did not take is not sent later: who asked will ask again, and
-    /// announcements are repeated anyway.
-    fn send(&self, socket: &ArpSocket, slice: &LinkSlice, packet: &Packet) -> bool {
-        match socket.send(&packet.emit()) {
-            Ok(()) => {
-                trace!(link = %slice.name, %packet, "ARP sent");
-                true
-            }
-            Err(error) => {
-                self.counters.count_unsent();
-                debug!(link = %slice.name, %packet, %error, "ARP not sent");
-                false
-            }
-        }
-    }
-
-    fn report_slice(&self, slice: &LinkSlice, conflicts: &Conflicts) {
-        let LinkSlice { name, mac, up: _, other_macs: _, addresses } = slice;
-        self.report(|standing| {
-            standing.name = name.clone();
-            standing.mac = *mac;
-            standing.addresses = addresses.len();
-            standing.conflicts = conflicts.iter().map(|(address, conflict)| (address, conflict.mac)).collect();
-        });
-    }
-
-    /// Changes what is told of this link, unless it is told of no longer.
-    fn report(&self, change: impl FnOnce(&mut LinkStanding)) {
-        self.standing.send_if_modified(|standing| {
-            let Some(link) = standing.get_mut(&self.index) else { return false };
-            let before = link.clone();
-            change(link);
-            *link != before
-        });
-    }
-}
-
-/// Takes the claims from one slice to the next.
-fn follow(last: &LinkSlice, next: &LinkSlice, claims: &mut Claims, conflicts: &mut Conflicts, now: Instant) {
-    for item in last.addresses.diff(&next.addresses) {
-        match item {
-            SetDiffItem::Add(address) => claims.handle_owned(*address, now),
-            SetDiffItem::Remove(address) => {
-                claims.handle_disowned(*address);
-                conflicts.handle_disowned(*address);
-            }
-        }
-    }
-    if !next.up {
-        claims.handle_link_down();
-    } else if !last.up || last.mac != next.mac {
-        info!(link = %next.name, mac = %next.mac, addresses = next.addresses.len(), "link came up or changed its MAC; announcing its addresses anew");
-        claims.handle_link_up(now);
-    }
-}
-
-/// Waits for a moment, or for ever where there is none to wait for.
-async fn reached(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline.into()).await,
-        None => std::future::pending().await,
-    }
-}
-
-fn is(error: &io::Error, code: i32) -> bool {
-    error.raw_os_error() == Some(code)
-}
-
-/// How long to wait before a socket that failed is opened again.
-const REOPEN_INTERVAL: Duration = Duration::from_millis(500);

@@ -201,6 +201,7 @@ pub struct L2 {
     pub preference: Vec<Preference>,
     /// An address stays with its owner when a node comes back that would be better only by chance.
     pub sticky: bool,
+    pub subnet: Subnet,
 }
 
 /// `[pulse]`
@@ -228,6 +229,17 @@ pub enum PulseKey {
 
 /// Octets of a key that is no password which can be guessed.
 pub const LEAST_PULSE_KEY: usize = 16;
+
+/// Whether a link must have an address of the subnet that an announced address is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subnet {
+    /// Links that have one, or all where none has.
+    Prefer,
+    /// Only links that have one.
+    Require,
+    /// All links, as MetalLB does.
+    Ignore,
+}
 
 /// One entry of `preference`: matching nodes score `weight` more.
 #[derive(Debug, Clone, PartialEq)]

@@ -362,14 +362,14 @@ pub static SECTIONS: &[Section] = &[
     ),
     Section::many(
         "l2",
-        "Announce addresses on the link, by ARP. One node answers for an address at a time.",
+        "Announce addresses on the link, by ARP and NDP. One node answers for an address at a time.",
         &[
             option("pools", Kind::Texts("pool names"), Texts(&[]), "Which pools; [] for all.").shown("[\"lan\"]"),
             option(
                 "interfaces",
                 Kind::Texts("interface names, or beginnings of names with a * behind"),
                 Texts(&[]),
-                "On which interfaces; [] for every one that can do ARP.",
+                "On which interfaces; [] for every Ethernet one but those of containers and tunnels.",
             ).shown("[\"eth0\", \"bond*\"]"),
             option(
                 "exclude-interfaces",
@@ -385,6 +385,13 @@ pub static SECTIONS: &[Section] = &[
                 "An address stays where it is when a better node comes back.",
             )
             .trade("Fewer moves, but the addresses are spread less evenly after a failure. Needs the pulse."),
+            option(
+                "subnet",
+                Kind::Text("\"prefer\", \"require\" or \"ignore\""),
+                Text("prefer"),
+                "Announce an address only on interfaces that have an address of its subnet: \"prefer\" where there is one, \"require\" always.",
+            )
+            .trade("\"ignore\" announces on every interface, as MetalLB does, also where nobody asks for the address."),
         ],
     ),
     Section::many(

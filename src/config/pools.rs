@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::complaint::Place;
 use super::reader::{Problem, Reader};
 use super::shape::written;
-use super::{L2, Pool, Preference, syntax};
+use super::{L2, Pool, Preference, Subnet, syntax};
 use crate::address::{AddressRange, AddressRangeError};
 use crate::names::PoolName;
 
@@ -200,5 +200,12 @@ pub(super) fn l2(section: &mut Reader<'_>, pools: &Pools) -> Option<L2> {
             Some(Preference { nodes: nodes?, weight: weight? })
         }),
         sticky: section.flag("sticky"),
+        subnet: section.text("subnet", |text| {
+            syntax::word("subnet rule", text, &["prefer", "require", "ignore"]).map(|word| match word {
+                "require" => Subnet::Require,
+                "ignore" => Subnet::Ignore,
+                _ => Subnet::Prefer,
+            })
+        })?,
     })
 }

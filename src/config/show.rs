@@ -5,7 +5,7 @@ use std::fmt::{Display, Write};
 
 use super::{
     Access, Advertisement, AoKey, Api, Bgp, Config, Host, Kubernetes, L2, Log, LogFormat, Manifests, Node, Peer,
-    PeerAsn, Pool, Pulse, PulseKey, SecretFile, Source, State, duration,
+    PeerAsn, Pool, Pulse, PulseKey, SecretFile, Source, State, Subnet, duration,
 };
 
 /// The whole configuration, in the order of the sections in the manual.
@@ -149,7 +149,7 @@ impl Page {
     }
 
     fn l2(&mut self, l2: &L2) {
-        let L2 { pools, interfaces, exclude_interfaces, nodes, preference, sticky } = l2;
+        let L2 { pools, interfaces, exclude_interfaces, nodes, preference, sticky, subnet } = l2;
         self.section("[[l2]]");
         self.texts("pools", pools);
         self.texts("interfaces", interfaces);
@@ -161,6 +161,14 @@ impl Page {
             .collect();
         self.plain("preference", format_args!("[{}]", preference.join(", ")));
         self.plain("sticky", sticky);
+        self.text(
+            "subnet",
+            match subnet {
+                Subnet::Prefer => "prefer",
+                Subnet::Require => "require",
+                Subnet::Ignore => "ignore",
+            },
+        );
     }
 
     fn pulse(&mut self, pulse: &Pulse) {

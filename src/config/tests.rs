@@ -191,6 +191,7 @@ fn defaults_are_those_that_the_table_names() {
             nodes: None,
             preference: vec![],
             sticky: false,
+            subnet: Subnet::Prefer,
         }],
         pulse: Pulse {
             interval: Duration::from_millis(100),
@@ -289,7 +290,7 @@ fn the_table_knows_every_key_of_the_contract() {
             "name addresses auto-assign avoid-network-and-broadcast priority namespaces namespace-selector \
              service-selector rest bind",
         ),
-        ("l2", "pools interfaces exclude-interfaces nodes preference sticky"),
+        ("l2", "pools interfaces exclude-interfaces nodes preference sticky subnet"),
         ("l2.preference", "nodes weight"),
         ("pulse", "interval multiplier key-file"),
         ("bgp", "asn router-id listen port peer advertisement communities"),
@@ -515,6 +516,7 @@ proptest! {
                 nodes: (kind == 2).then(|| "rack".parse().unwrap()),
                 preference: vec![Preference { nodes: "edge=true".parse().unwrap(), weight: 9 }],
                 sticky: true,
+                subnet: Subnet::Require,
             });
         }
         for (n, (asn, hold, small, passive)) in peers.into_iter().enumerate() {

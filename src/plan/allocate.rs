@@ -23,6 +23,8 @@ pub struct Book {
     /// walk past all that are held.
     lowest: BTreeMap<IpAddr, Lowest>,
     resting: BTreeMap<IpAddr, Rest>,
+    /// Addresses that another station on the link has.
+    occupied: BTreeSet<IpAddr>,
 }
 
 #[derive(Debug)]
@@ -104,6 +106,15 @@ impl Book {
     /// When the next address has rested enough.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.resting.values().map(|rest| rest.until).min()
+    }
+
+    /// The addresses that another station on the link has, all of them. They are not handed out by chance.
+    pub fn set_occupied(&mut self, addresses: BTreeSet<IpAddr>) {
+        self.occupied = addresses;
+    }
+
+    pub fn is_occupied(&self, address: IpAddr) -> bool {
+        self.occupied.contains(&address)
     }
 
     /// How many addresses of the pool are held.
@@ -312,6 +323,7 @@ fn first_free(pool: &Pool, book: &Book, service: &ObjectKey, family: Family) -> 
         .find(|address| {
             !avoided(pool, *address)
                 && !book.is_resting(*address, service)
+                && !book.is_occupied(*address)
                 && book.holder(*address).is_none_or(|holder| holder == service)
         })
         .map(|address| Held { address, pool: pool.name.clone() })

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::config::{self, Config, InterfacePattern, L2};
+use crate::config::{self, Config, InterfacePattern, L2, Subnet};
 use crate::names::{InterfaceName, NodeName, PeerName};
 use crate::plan::elect::{self, Electorate, Hearing};
 use crate::reason::Reason;
@@ -60,6 +60,9 @@ pub struct L2Ground {
     by_link: Vec<(Vec<IpNet>, Electorate)>,
     /// Where this node would answer.
     pub interfaces: Arc<BTreeSet<InterfaceName>>,
+    /// The subnets of those links.
+    subnets: Vec<(IpNet, InterfaceName)>,
+    rule: Subnet,
 }
 
 /// What this node says of itself in its pulses, apart from what it owns, and where.
@@ -82,6 +85,18 @@ pub struct AdvertisementGround {
 }
 
 impl L2Ground {
+    /// Where this node would answer for an address: on the links with its subnet, as far as the rule asks for them.
+    pub fn interfaces_for(&self, address: IpAddr) -> Arc<BTreeSet<InterfaceName>> {
+        if self.rule == Subnet::Ignore {
+            return self.interfaces.clone();
+        }
+        let matching = self.subnets.iter().filter(|(net, _)| net.contains(&address)).map(|(_, link)| link.clone());
+        let matching: BTreeSet<InterfaceName> = matching.collect();
+        let all = matching.is_empty() && self.rule == Subnet::Prefer;
+        // The same set for all addresses, where it can be: it is told apart by its place.
+        if all || matching.len() == self.interfaces.len() { self.interfaces.clone() } else { Arc::new(matching) }
+    }
+
     /// Who may answer for an address: where one link alone has its subnet, those that are alive on that link.
     pub fn electorate_for(&self, address: IpAddr) -> &Electorate {
         let mut on_link = self.by_link.iter().filter(|(nets, _)| nets.iter().any(|net| net.contains(&address)));
@@ -148,6 +163,9 @@ fn known_nodes<'a>(config: &Config, me: &NodeName, world: &'a World) -> Cow<'a, 
 fn l2_ground(l2: &L2, me: &NodeName, nodes: &BTreeMap<NodeName, Arc<Node>>, world: &World) -> L2Ground {
     let links: Vec<&Link> = usable_links(l2, world).collect();
     let interfaces = Arc::new(links.iter().map(|link| link.name.clone()).collect());
+    let of_link = |link: &&Link| link.addresses.iter().map(|net| (*net, link.name.clone())).collect::<Vec<_>>();
+    let subnets: Vec<(IpNet, InterfaceName)> = links.iter().flat_map(of_link).collect();
+    let rule = l2.subnet;
     let refusal = links.is_empty().then(|| Reason::NoInterface { wanted: describe_interfaces(l2) });
     let heard: Vec<(&Link, &Roster)> =
         links.iter().filter_map(|link| Some((*link, &**world.rosters.get(&link.index)?))).collect();
@@ -161,7 +179,7 @@ fn l2_ground(l2: &L2, me: &NodeName, nodes: &BTreeMap<NodeName, Arc<Node>>, worl
             let mut electorate = elect::electorate(l2, nodes, None);
             electorate.candidates.retain(|candidate| candidate.node != *me);
             electorate.excluded.extend(refusal.clone().map(|reason| (me.clone(), reason)));
-            L2Ground { electorate, by_link: Vec::new(), interfaces }
+            L2Ground { electorate, by_link: Vec::new(), interfaces, subnets, rule }
         }
         Pulses::On { .. } => L2Ground {
             electorate: electorate(heard.iter().map(|(_, roster)| *roster).collect()),
@@ -172,8 +190,12 @@ fn l2_ground(l2: &L2, me: &NodeName, nodes: &BTreeMap<NodeName, Arc<Node>>, worl
                 }
             },
             interfaces,
+            subnets,
+            rule,
         },
-        Pulses::Off => L2Ground { electorate: elect::electorate(l2, nodes, None), by_link: Vec::new(), interfaces },
+        Pulses::Off => {
+            L2Ground { electorate: elect::electorate(l2, nodes, None), by_link: Vec::new(), interfaces, subnets, rule }
+        }
     }
 }
 

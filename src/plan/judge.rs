@@ -5,10 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ipnet::IpNet;
 
 use crate::address::{Family, host_prefix};
+use crate::claim::ConflictKind;
 use crate::config::{Config, L2, Pool, Source};
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::plan::allocate::{Applicant, Book, allocate, may_keep, pool_of};
@@ -28,8 +30,17 @@ pub struct Court<'a> {
     pub world: &'a World,
     pub ground: &'a Ground,
     pub book: &'a Book,
+    /// Services for which this agent itself chose these addresses a moment ago: nobody has used them yet.
+    pub fresh: &'a BTreeMap<IpAddr, Fresh>,
     /// The addresses that this node answers for as of the last turn.
     pub answered: &'a L2Slice,
+}
+
+/// An address that was chosen a moment ago.
+#[derive(Debug, Clone)]
+pub struct Fresh {
+    pub service: ObjectKey,
+    pub until: Instant,
 }
 
 /// What this agent is to do about a Service.
@@ -152,7 +163,13 @@ impl Court<'_> {
         let current = self.world.assigned.get(key).unwrap_or(&service.ingress);
         let mut lost = None;
         let mut kept: Vec<Held> = Vec::new();
+        let fresh = |address: &IpAddr| self.fresh.get(address).is_some_and(|fresh| fresh.service == *key);
         for address in current {
+            // Somebody was there first, and nobody has been told this address yet: another one will do. One that has been in
+            // use is never exchanged, whatever is in its way.
+            if fresh(address) && self.book.is_occupied(*address) && !request.addresses.contains(address) {
+                continue;
+            }
             match self.claim_of(key, *address).and_then(|()| may_keep(pools, &applicant, request, *address)) {
                 Ok(held) => kept.push(held),
                 Err(reason) => lost = Some(reason),
@@ -250,9 +267,6 @@ impl Court<'_> {
         if covering.is_empty() {
             return refused(Reason::NoL2ForPool { pool: held.pool.clone() });
         }
-        if Family::of(held.address) == Family::V6 {
-            return refused(Reason::NdpNotAvailable);
-        }
         if endpoints.is_empty() {
             return refused(Reason::NoEndpoints);
         }
@@ -279,20 +293,49 @@ impl Court<'_> {
         let mine = covering
             .iter()
             .filter(|(_, it)| it.electorate_for(rank_by).candidates.iter().any(|it| it.node == *self.me));
-        let mut interfaces: Vec<_> = mine.map(|(_, ground)| ground.interfaces.clone()).collect();
+        let mut interfaces: Vec<_> = mine.map(|(_, ground)| ground.interfaces_for(held.address)).collect();
         let interfaces = match interfaces.len() {
             1 => interfaces.swap_remove(0),
             _ => Arc::new(interfaces.iter().flat_map(|set| set.iter().cloned()).collect::<BTreeSet<_>>()),
         };
         if interfaces.is_empty() {
+            if covering.iter().any(|(_, ground)| !ground.interfaces.is_empty()) {
+                return owned(false, Reason::NoLinkInSubnet { address: held.address });
+            }
             let wanted = covering.iter().map(|(l2, _)| describe_interfaces(l2)).collect::<Vec<_>>().join("; ");
             return owned(false, Reason::NoInterface { wanted });
         }
-        work.l2.push((held.address, interfaces));
+        // In a conflict too: the responder asks again until it is over.
+        work.l2.push((held.address, interfaces.clone()));
         if sticky {
             work.claims.push(held.address);
         }
-        owned(true, Reason::Announced)
+        match self.conflict(held.address) {
+            // Where it is served on several links, it may be free on another.
+            Some((kind, reason)) => {
+                owned(kind == ConflictKind::Contested || self.is_free_on_any(held.address, &interfaces), reason)
+            }
+            None => owned(true, Reason::Announced),
+        }
+    }
+
+    /// What is in the way of an address on a link of this node: the worst of it.
+    fn conflict(&self, address: IpAddr) -> Option<(ConflictKind, Reason)> {
+        let on_links = self.world.conflicts.get(&address)?;
+        let (link, conflict) = on_links.iter().min_by_key(|(_, conflict)| conflict.kind == ConflictKind::Contested)?;
+        let (link, mac) = (link.clone(), conflict.mac);
+        let reason = match conflict.kind {
+            ConflictKind::Occupied => Reason::AddressOccupied { address, link, mac },
+            ConflictKind::AliveUnheard => Reason::OwnerStillAnswers { address, link, mac },
+            ConflictKind::Contested => Reason::AddressContested { address, link, mac },
+        };
+        Some((conflict.kind, reason))
+    }
+
+    fn is_free_on_any(&self, address: IpAddr, interfaces: &BTreeSet<InterfaceName>) -> bool {
+        let conflicts = self.world.conflicts.get(&address);
+        let on = |link: &InterfaceName| conflicts.and_then(|on_links| on_links.get(link));
+        interfaces.iter().any(|link| on(link).is_none_or(|it| it.kind == ConflictKind::Contested))
     }
 
     fn judge_bgp(

@@ -8,25 +8,26 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use imbl::OrdMap;
 use ipnet::IpNet;
 
+use crate::claim::ConflictKind;
 use crate::config::Config;
 use crate::names::{NodeName, ObjectKey, PeerName};
 use crate::plan::allocate::{Book, pool_of};
 use crate::plan::decision::{Announcement, Decision};
 use crate::plan::ground::{self, Ground, PulseGround};
 use crate::plan::join::{Contributions, Dispute, disputes_of, is_internal, join};
-use crate::plan::judge::{Contribution, Court, Verdict, Work};
+use crate::plan::judge::{Contribution, Court, Fresh, Verdict, Work};
 use crate::plan::reach;
 use crate::plan::slice::{
     BgpSlice, BindSlice, L2Slice, Notice, Origin, PeerSlice, PulseSlice, ServiceStatus, StatusSlice,
 };
 use crate::reason::Reason;
 use crate::route::RouteAttributes;
-use crate::world::{Fact, Pulses, Service, Touched, World};
+use crate::world::{Conflict, Fact, Pulses, Service, Touched, World};
 
 /// The whole wanted state of this node, and why.
 #[derive(Debug, Clone, Default)]
@@ -85,6 +86,8 @@ pub struct Planner {
     disputed: Vec<(PeerName, IpNet)>,
     /// For how many Services each other node answers.
     owners: BTreeMap<NodeName, usize>,
+    /// Addresses that this agent chose a moment ago.
+    fresh: BTreeMap<IpAddr, Fresh>,
     to_judge: BTreeSet<ObjectKey>,
     ground_moved: bool,
     peers_moved: bool,
@@ -107,6 +110,7 @@ impl Planner {
             shared: Shared::default(),
             disputed: Vec::new(),
             owners: BTreeMap::new(),
+            fresh: BTreeMap::new(),
             to_judge: BTreeSet::new(),
             ground_moved: true,
             peers_moved: false,
@@ -128,11 +132,19 @@ impl Planner {
 
     /// Takes a fact in. Decides nothing yet.
     pub fn apply(&mut self, fact: Fact) {
+        let conflict = matches!(fact, Fact::Conflict(..));
         match self.world.apply(fact) {
             Touched::Nothing => {}
             Touched::Peers => self.peers_moved = true,
             Touched::Services(keys) => self.to_judge.extend(keys),
             Touched::Everything => self.ground_moved = true,
+        }
+        if conflict {
+            let occupied = |on_links: &BTreeMap<_, Conflict>| {
+                on_links.values().any(|conflict| conflict.kind == ConflictKind::Occupied)
+            };
+            let conflicts = self.world.conflicts.iter().filter(|(_, on_links)| occupied(on_links));
+            self.book.set_occupied(conflicts.map(|(address, _)| *address).collect());
         }
     }
 
@@ -146,6 +158,7 @@ impl Planner {
         if !self.may_decide() {
             return Turn::default();
         }
+        self.fresh.retain(|_, fresh| fresh.until > now);
         if self.book.wake(now) {
             self.to_judge.extend(self.waiting.iter().cloned());
         }
@@ -196,7 +209,13 @@ impl Planner {
 
     fn record_claims(&mut self, key: &ObjectKey, claims: Vec<IpAddr>, now: Instant) {
         let pools = &self.config.pools;
-        let until = |address| pool_of(pools, address).map(|pool| now + pool.rest).filter(|until| *until > now);
+        let occupied: Vec<IpAddr> =
+            self.book.claimed_by(key).iter().copied().filter(|address| self.book.is_occupied(*address)).collect();
+        let until = |address| {
+            // Nobody asks on the link about an address that nobody holds, so nobody learns when the stranger leaves.
+            let least = if occupied.contains(&address) { OCCUPIED_REST } else { Duration::ZERO };
+            pool_of(pools, address).map(|pool| now + pool.rest.max(least)).filter(|until| *until > now)
+        };
         let freed = self.book.claimed_by(key).iter().any(|address| !claims.contains(address));
         let concerned = self.book.claim(key, claims, until);
         self.to_judge.extend(concerned.into_iter().filter(|other| other != key));
@@ -212,6 +231,7 @@ impl Planner {
             world: &self.world,
             ground: &self.ground,
             book: &self.book,
+            fresh: &self.fresh,
             answered: &self.plan.l2,
         }
     }
@@ -222,6 +242,11 @@ impl Planner {
         };
         let Verdict { decision, work, assigned, status } = self.court().judge(key, &service);
         if let Some(addresses) = assigned {
+            let held = self.book.claimed_by(key);
+            let chosen =
+                addresses.iter().filter(|address| !held.contains(address) && !service.ingress.contains(address));
+            let fresh = Fresh { service: key.clone(), until: now + FRESH };
+            self.fresh.extend(chosen.map(|address| (*address, fresh.clone())));
             self.world.apply(Fact::Assigned(key.clone(), addresses));
             self.claim(key, now);
             // The promise counts from here on: standalone it is the allocation itself.
@@ -328,7 +353,10 @@ impl Planner {
     }
 
     fn put_status(&mut self, key: &ObjectKey, service: &Service, decision: &Decision, write: Option<Vec<IpAddr>>) {
-        let wanted = (self.world.leader && (service.load_balancer || write.is_some())).then(|| ServiceStatus {
+        // Who is in the way of an address is told by the node that finds it there, whoever allocates.
+        let in_conflict = decision.announcements.iter().any(|it| it.l2.reason.is_conflict());
+        let ours = self.world.leader && (service.load_balancer || write.is_some());
+        let wanted = (ours || in_conflict).then(|| ServiceStatus {
             uid: service.uid.clone(),
             resource_version: service.resource_version.clone(),
             write,
@@ -452,6 +480,12 @@ impl Planner {
     }
 }
 
+/// How long a chosen address counts as not used yet. It is asked for on the link within a second of the choice.
+const FRESH: Duration = Duration::from_secs(60);
+
+/// How long an address that a stranger had when it was freed is not handed out again.
+const OCCUPIED_REST: Duration = Duration::from_secs(600);
+
 /// One `Arc` for each value, so that routes that are worth the same share it.
 #[derive(Debug, Default)]
 struct Shared {
@@ -496,6 +530,9 @@ fn notice(service: &Service, decision: &Decision) -> Option<Notice> {
             }
             if let Some(dispute) = decision.announcements.iter().find_map(|it| it.bgp.dispute()) {
                 return warning("AdvertisementsDisagree", dispute);
+            }
+            if let Some(conflict) = decision.announcements.iter().find(|it| it.l2.reason.is_conflict()) {
+                return warning("AddressConflict", &conflict.l2.reason);
             }
             let message = allocation.reason.to_string();
             Some(Notice { warning: false, reason: "IPAllocated".to_owned(), message })

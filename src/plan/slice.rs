@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::address::{MacAddress, ScopedAddress};
+pub use crate::claim::Origin;
 use crate::config;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::reason::Reason;
@@ -30,21 +31,6 @@ pub struct L2Slice {
     /// The MACs of the other agents' links, with their nodes. Who claims an address of ours from one of them is no
     /// stranger: ranks decide who keeps it, and this node does not defend it on the wire meanwhile.
     pub members: Arc<BTreeMap<MacAddress, NodeName>>,
-}
-
-/// How an address came to this node: that decides how the link is asked before the address is used.
-///
-/// It counts when the address is new to the responder, and when it changes while the address is not claimed yet: a
-/// `HandOver` then ends the asking at once. For an address that is answered for already it changes nothing.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Origin {
-    /// Nobody is known to have used it just before: the link is probed before the first answer.
-    #[default]
-    FirstUse,
-    /// Its owner fell silent. One quick probe decides whether it is dead or only not heard.
-    TakeOver { from: NodeName },
-    /// The node before gave it up and said so, or this node itself used it until a moment ago: no probe, no wait.
-    HandOver,
 }
 
 /// For the pulse: what this node says of itself, on which links, and whom it must not miss.

@@ -1,10 +1,12 @@
 //! The planner's decisions, as stories: facts in, decisions and slices out.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::*;
 use crate::address::ScopedAddress;
+use crate::claim::ConflictKind;
 use crate::clock;
 use crate::config::{self, *};
 use crate::names::{NodeName, ObjectKey, PeerName};
@@ -16,6 +18,8 @@ use crate::world::{
 };
 
 mod advertisements;
+mod links;
+mod pulses;
 
 /// A planner with the facts of a small cluster, and the verbs of the stories.
 struct Story {
@@ -85,6 +89,7 @@ fn l2() -> L2 {
         nodes: None,
         preference: Vec::new(),
         sticky: false,
+        subnet: config::Subnet::Prefer,
     }
 }
 
@@ -789,113 +794,4 @@ fn the_plan_is_the_same_in_whatever_order_the_facts_come() {
         let this = (story.answered(), story.routes());
         assert_eq!(*outcome.get_or_insert(this.clone()), this);
     }
-}
-
-/// What the tests below say of others: alive and eligible, with these claims.
-fn roster(members: &[(&str, &[&str])], silent: &[&str]) -> Fact {
-    let member = |(number, (name, claims)): (usize, &(&str, &[&str]))| {
-        let member = crate::roster::Member {
-            mac: crate::address::MacAddress([2, 0, 0, 0, 1, u8::try_from(number).unwrap()]),
-            standing: crate::roster::Standing::Eligible,
-            owner: !claims.is_empty(),
-            labels: Labels::default(),
-            claims: Arc::new(claims.iter().map(|address| address.parse().unwrap()).collect()),
-        };
-        (NodeName::from(*name), member)
-    };
-    Fact::Roster(
-        2,
-        Some(Arc::new(crate::roster::Roster {
-            settled: true,
-            members: members.iter().enumerate().map(member).collect(),
-            silent: silent.iter().map(|name| NodeName::from(*name)).collect(),
-        })),
-    )
-}
-
-/// A story with pulses, a Service on .103, and an endpoint somewhere. By MetalLB's order: b, c, a.
-fn with_pulses(sticky: bool) -> Story {
-    let mut config = configuration();
-    config.l2[0].sticky = sticky;
-    let mut story = Story::begin(config);
-    story.tell(Fact::Pulses(crate::world::Pulses::On { authenticated: true }));
-    story.put("web", Service { ingress: vec!["192.168.35.103".parse().unwrap()], ..service() });
-    story.endpoints("web", &["b"]);
-    story
-}
-
-impl Story {
-    fn owner(&mut self, fact: Fact) -> String {
-        self.tell(fact);
-        self.turn();
-        match &self.decision("web").announcements[0].l2 {
-            crate::plan::decision::L2Verdict { owner: Some(owner), .. } => owner.to_string(),
-            crate::plan::decision::L2Verdict { reason, .. } => reason.to_string(),
-        }
-    }
-}
-
-#[test]
-fn where_there_are_pulses_they_alone_tell_who_is_alive() {
-    let mut story = with_pulses(false);
-    // This node is a. Whoever else is first in rank is a candidate only while its pulse is heard, Ready or not.
-    let listening = Fact::Roster(2, Some(Arc::default()));
-    assert!(story.owner(listening).contains("a: the node has just started"), "who listens owns nothing");
-    assert_eq!(story.owner(roster(&[("b", &[]), ("c", &[])], &[])), "b");
-    assert_eq!(story.owner(roster(&[], &["b", "c"])), "a");
-    story.tell(Fact::Node("b".into(), Some(Arc::new(Node { ready: false, ..node(&[]) }))));
-    story.tell(Fact::Node("c".into(), Some(Arc::new(Node { ready: false, ..node(&[]) }))));
-    assert_eq!(story.owner(roster(&[("b", &[]), ("c", &[])], &[])), "b", "a pulse is life enough");
-    story.tell(Fact::Pulses(crate::world::Pulses::Off));
-    story.turn();
-    assert_eq!(story.answered(), ["192.168.35.103"], "without pulses a, the only one that is Ready, has it");
-}
-
-#[test]
-fn how_an_address_came_here_is_told_to_the_responder() {
-    use crate::plan::slice::Origin;
-    let address: std::net::IpAddr = "192.168.35.103".parse().unwrap();
-    let mut story = with_pulses(false);
-    let first = story.owner(roster(&[("b", &[]), ("c", &[])], &[]));
-    assert_ne!(first, "a", "the story is about another's address");
-    let rest: Vec<(&str, &[&str])> = Vec::new();
-    assert_eq!(story.owner(roster(&rest, &[first.as_str()])), "a");
-    let origin = story.planner.plan().l2.origins.get(&address).cloned();
-    assert_eq!(origin, Some(Origin::TakeOver { from: first.as_str().into() }));
-    story.owner(roster(&[("b", &[]), ("c", &[])], &[]));
-    assert_eq!(story.planner.plan().l2.origins.get(&address), None, "it is not ours any more");
-    assert_eq!(story.owner(roster(&[], &[])), "a", "the others have left");
-    assert_eq!(story.planner.plan().l2.origins.get(&address), Some(&Origin::HandOver));
-    assert_eq!(story.planner.plan().l2.members.len(), 0);
-}
-
-#[test]
-fn a_sticky_address_stays_until_its_owner_goes_or_a_preferred_one_comes() {
-    let mut story = with_pulses(true);
-    let held = "192.168.35.103";
-    let best = story.owner(roster(&[("b", &[]), ("c", &[])], &[]));
-    let worst = ["b", "c"].into_iter().find(|name| *name != best).unwrap();
-    // The one that says it has it keeps it, whoever is better by chance.
-    assert_eq!(story.owner(roster(&[(worst, &[held]), (&best, &[])], &[])), worst);
-    assert_eq!(story.owner(roster(&[(&best, &[])], &[worst])), best);
-    assert_eq!(story.owner(roster(&[], &[worst, &best])), "a");
-    assert!(story.planner.plan().pulse.claims.contains(&held.parse().unwrap()), "now a says that it has it");
-    assert_eq!(story.owner(roster(&[("b", &[]), ("c", &[])], &[])), "a", "and keeps it when the others come back");
-    // Two that have it after a partition: the order decides as ever.
-    assert_eq!(story.owner(roster(&[(&best, &[held])], &[])), best);
-    let mut unsticky = with_pulses(false);
-    assert_eq!(unsticky.owner(roster(&[(worst, &[held]), (&best, &[])], &[])), best);
-}
-
-#[test]
-fn the_pulse_says_what_this_node_owns_and_whom_it_expects_to() {
-    let mut story = with_pulses(false);
-    let owner = story.owner(roster(&[("b", &[]), ("c", &[])], &[]));
-    let pulse = story.planner.plan().pulse.clone();
-    assert_eq!((pulse.owner, pulse.expected.iter().map(ToString::to_string).collect::<Vec<_>>()), (false, vec![owner]));
-    assert_eq!(pulse.standing, Some(crate::roster::Standing::Eligible));
-    assert_eq!(pulse.links.keys().copied().collect::<Vec<_>>(), [2]);
-    story.owner(roster(&[], &["b", "c"]));
-    let pulse = story.planner.plan().pulse.clone();
-    assert_eq!((pulse.owner, pulse.expected.len()), (true, 0));
 }

@@ -8,8 +8,8 @@ mod sum;
 
 pub use fact::{ApiServer, Fact, Listing, Pulses, SessionReport, SessionState};
 pub use objects::{
-    Conflict, ConflictKind, DefaultRoute, EndpointSlice, FamilyPolicy, HostProblem, Link, Node, Request, RequestError,
-    Service, ServicePort, TrafficPolicy,
+    Conflict, DefaultRoute, EndpointSlice, FamilyPolicy, HostProblem, Link, Node, Request, RequestError, Service,
+    ServicePort, TrafficPolicy,
 };
 pub use session::{
     Agreed, Capabilities, CarriedFamily, Direction, LastNotification, MessageCounts, NotificationCount, SessionDetail,

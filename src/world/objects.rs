@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::address::{Family, MacAddress};
+use crate::claim::ConflictKind;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PoolName};
 use crate::selector::Labels;
 
@@ -164,16 +165,4 @@ pub struct Conflict {
     pub mac: MacAddress,
     pub kind: ConflictKind,
     pub since: SystemTime,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ConflictKind {
-    /// It was there before this node used the address: this node does not answer, and asks again from time to time.
-    Occupied,
-    /// The owner before fell silent among the agents and yet answers on the link: this node does not take over, and asks
-    /// again every second.
-    AliveUnheard,
-    /// It came while this node answers for the address: this node goes on.
-    Contested,
 }

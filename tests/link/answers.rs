@@ -1,6 +1,6 @@
 //! The responder: who is answered, what is announced, and what becomes of it when the link changes.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use crier::address::MacAddress;
@@ -34,14 +34,14 @@ fn is_announcement_of(address: Ipv4Addr) -> impl Fn(&Packet) -> bool {
     move |packet| packet.is_gratuitous() && packet.sender_ip == address
 }
 
-async fn owning(addresses: impl IntoIterator<Item = Ipv4Addr>) -> Node {
+pub async fn owning<A: Into<IpAddr>>(addresses: impl IntoIterator<Item = A>) -> Node {
     let mut node = Node::start().await;
     node.own(addresses);
     is_served(&mut node).await;
     node
 }
 
-async fn is_served(node: &mut Node) {
+pub async fn is_served(node: &mut Node) {
     node.until("an open socket on eth0", |standing| {
         standing.values().any(|link| link.name.as_str() == "eth0" && link.socket == SocketStanding::Open)
     })
@@ -112,7 +112,7 @@ fn an_address_given_up_is_neither_answered_nor_announced() {
         let said_later = ear.hear(Duration::from_millis(1300), is_announcement_of(VIP));
         assert_eq!(said_later, None);
         assert!(ear.ask(&who_has(OTHER), SOON).is_some());
-        node.own([]);
+        node.own::<IpAddr>([]);
         node.until("no link to serve", |standing| standing.is_empty()).await;
         assert_eq!(ear.ask(&who_has(OTHER), A_WHILE), None);
     });
@@ -250,7 +250,7 @@ fn another_claimant_is_counted_and_named_but_our_own_second_link_is_not() {
 
         Packet::announcements(VIP, CLIENT_MAC).iter().for_each(|packet| ear.say(packet));
         node.until("a conflict", |standing| {
-            standing.values().any(|link| link.conflicts.get(&VIP) == Some(&CLIENT_MAC))
+            standing.values().any(|link| link.conflicts.get(&VIP.into()).is_some_and(|it| it.mac == CLIENT_MAC))
         })
         .await;
         assert!(ear.ask(&who_has(VIP), SOON).is_some(), "the claim alone takes nothing away");

@@ -57,6 +57,7 @@ fn told(link: &str, manage: bool, done: fn() -> bool) -> Vec<HostProblem> {
             loopback: false,
             arp: true,
             master: None,
+            vrf: None,
             addresses: Vec::new(),
         };
         let keeper = tokio::spawn(sysctl::run(slices_rx, manage, facts));

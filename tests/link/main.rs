@@ -4,9 +4,11 @@
 
 mod answers;
 mod binds;
+mod claims;
 mod host;
 mod measures;
 mod namespace;
+mod neighbors;
 mod observes;
 mod routes;
 mod seeks;
@@ -20,9 +22,18 @@ type Test = (&'static str, fn());
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let tests: Vec<Test> =
-        [answers::TESTS, binds::TESTS, host::TESTS, observes::TESTS, routes::TESTS, seeks::TESTS, sessions::TESTS]
-            .concat();
+    let tests: Vec<Test> = [
+        answers::TESTS,
+        neighbors::TESTS,
+        claims::TESTS,
+        binds::TESTS,
+        host::TESTS,
+        observes::TESTS,
+        routes::TESTS,
+        seeks::TESTS,
+        sessions::TESTS,
+    ]
+    .concat();
     if arguments.iter().any(|argument| argument == "--list") {
         tests.iter().for_each(|(name, _)| println!("{name}: test"));
         return ExitCode::SUCCESS;

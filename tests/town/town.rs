@@ -165,7 +165,13 @@ impl Town {
         for address in &self.addresses {
             let key = ObjectKey::new("shop", &address.to_string());
             planner.apply(Fact::Service(key.clone(), Some(Arc::new(service(*address)))));
-            let slice = EndpointSlice { service: key.clone(), serving: BTreeMap::new(), serving_without_node: 1 };
+            let slice = EndpointSlice {
+                service: key.clone(),
+                family: None,
+                ready: BTreeMap::new(),
+                serving: BTreeMap::new(),
+                serving_without_node: 1,
+            };
             planner.apply(Fact::EndpointSlice(key, Some(Arc::new(slice))));
         }
         let keys = || self.addresses.iter().map(|address| ObjectKey::new("shop", &address.to_string())).collect();

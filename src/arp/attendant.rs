@@ -1,0 +1,388 @@
+//! The attendant of one link: a thread that owns its sockets, groups and claims, answers what comes and sends what is due.
+//! Floor 2. It follows what `responder` tells it and decides nothing: verdicts are `answer`'s, times `claim`'s.
+//!
+//! A thread and not a task, so that an answer never waits for other work of the agent, nor that for a flood of questions:
+//! the kernel shares the cores between the two.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
+use tokio::sync::watch;
+use tracing::{debug, info, trace, warn};
+
+use super::answer::{self, Station, Verdict};
+use super::claim::{Action, Claims, Report};
+use super::counters::Counters;
+use super::frame::{Claimant, Frame, Protocol};
+use super::groups::Groups;
+use super::responder::{LinkStanding, SocketStanding, Standing};
+use super::socket::{LinkSender, LinkSocket, wait};
+use crate::address::MacAddress;
+use crate::claim::{ConflictKind, Origin};
+use crate::clock;
+use crate::names::{InterfaceName, NodeName};
+use crate::world::Conflict;
+
+/// What one link's attendant works to.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct LinkSlice {
+    pub(super) name: InterfaceName,
+    pub(super) mac: MacAddress,
+    /// Frames can pass.
+    pub(super) up: bool,
+    pub(super) other_macs: Arc<[MacAddress]>,
+    pub(super) members: Arc<BTreeMap<MacAddress, NodeName>>,
+    pub(super) addresses: OrdMap<IpAddr, Origin>,
+}
+
+/// The thread of one link. Everything in it is its own, but for the counters.
+pub(super) struct Attendant {
+    index: u32,
+    slices: watch::Receiver<LinkSlice>,
+    /// Something to read there says that there is a new slice, or that there will be none any more.
+    wake: UnixDatagram,
+    counters: Arc<Counters>,
+    standing: watch::Sender<Standing>,
+    slice: LinkSlice,
+    claims: Claims,
+    groups: Groups,
+    /// Open for each protocol that an address asks for.
+    sockets: Vec<(Protocol, LinkSocket)>,
+    /// The last failure was told: one that lasts is told once.
+    failing: bool,
+    joining_failed: bool,
+}
+
+impl Attendant {
+    pub(super) fn new(
+        index: u32,
+        slices: watch::Receiver<LinkSlice>,
+        wake: UnixDatagram,
+        counters: Arc<Counters>,
+        standing: watch::Sender<Standing>,
+    ) -> Attendant {
+        let slice = LinkSlice { up: false, addresses: OrdMap::new(), ..slices.borrow().clone() };
+        Attendant {
+            index,
+            slices,
+            wake,
+            counters,
+            standing,
+            slice,
+            claims: Claims::default(),
+            groups: Groups::of(index),
+            sockets: Vec::new(),
+            failing: false,
+            joining_failed: false,
+        }
+    }
+
+    /// Serves the link until nobody can send slices any more.
+    pub(super) fn run(mut self) {
+        self.slices.mark_changed();
+        loop {
+            let outcome = self.serve();
+            let Err(error) = outcome else { return };
+            // A link that vanished will leave the slice as soon as the kernel's word of it has come around.
+            if is(&error, libc::ENODEV) || is(&error, libc::ENETDOWN) {
+                debug!(link = %self.slice.name, %error, "socket lost its link");
+            } else if !self.failing {
+                self.failing = true;
+                warn!(link = %self.slice.name, %error, "socket failed; no answers on this link until it can be opened again");
+            }
+            self.sockets.clear();
+            self.claims.handle_link_down();
+            self.slice.up = false;
+            self.report(|standing| standing.socket = SocketStanding::Failed(error.to_string()));
+            // A failure to wait is a failure to be patient: then it is tried again at once.
+            let _ = wait([Some(self.wake.as_fd())], Some(REOPEN_INTERVAL));
+            self.drain_wake();
+            self.slices.mark_changed();
+        }
+    }
+
+    /// Answers and announces until something fails. `Ok` when the slices have ended.
+    fn serve(&mut self) -> io::Result<()> {
+        loop {
+            match self.slices.has_changed() {
+                Ok(true) => self.follow()?,
+                Ok(false) => {}
+                Err(_ended) => return Ok(()),
+            }
+            let now = clock::now();
+            self.act(now);
+            let busy = self.receive(now);
+            self.tell();
+            if !busy {
+                self.rest()?;
+            }
+        }
+    }
+
+    /// Waits for a frame, a slice or the next deadline.
+    fn rest(&mut self) -> io::Result<()> {
+        let patience = self.claims.next_deadline().map(|due| due.saturating_duration_since(clock::now()));
+        let mut sockets = self.sockets.iter().map(|(_, socket)| socket.as_fd());
+        let ends = [Some(self.wake.as_fd()), sockets.next(), sockets.next()];
+        let [woken, first, second] = wait(ends, patience)?;
+        if woken.readable {
+            self.drain_wake();
+        }
+        for (place, end) in [first, second].into_iter().enumerate().filter(|(_, end)| end.failed) {
+            debug!(link = %self.slice.name, ?end, "socket has an error");
+            self.ask_what_failed(place)?;
+        }
+        Ok(())
+    }
+
+    fn ask_what_failed(&mut self, place: usize) -> io::Result<()> {
+        let Some((_, socket)) = self.sockets.get(place) else { return Ok(()) };
+        match socket.take_error()? {
+            None => Ok(()),
+            // The link went down; the kernel hands the socket its frames again once it is up. The rounds start over in
+            // case it is up before any slice says that it was down.
+            Some(error) if is(&error, libc::ENETDOWN) && socket.is_bound() => {
+                if self.slice.up {
+                    self.claims.handle_link_up(clock::now());
+                }
+                Ok(())
+            }
+            Some(error) => Err(error),
+        }
+    }
+
+    /// One word is as good as many.
+    fn drain_wake(&self) {
+        while self.wake.recv(&mut [0]).is_ok() {}
+    }
+
+    /// Goes from the slice before to the newest.
+    fn follow(&mut self) -> io::Result<()> {
+        let next = self.slices.borrow_and_update().clone();
+        self.open(&next)?;
+        let now = clock::now();
+        let before = std::mem::replace(&mut self.slice, next);
+        let after = self.slice.clone();
+        for item in before.addresses.diff(&after.addresses) {
+            match item {
+                DiffItem::Add(address, origin) | DiffItem::Update { new: (address, origin), .. } => {
+                    self.claims.handle_owned(*address, origin, now);
+                }
+                DiffItem::Remove(address, _) => {
+                    self.claims.handle_disowned(*address);
+                    if let IpAddr::V6(address) = address {
+                        self.groups.leave(*address);
+                    }
+                }
+            }
+        }
+        self.join();
+        if !after.up {
+            self.claims.handle_link_down();
+        } else if !before.up || before.mac != after.mac {
+            info!(link = %after.name, mac = %after.mac, addresses = after.addresses.len(), "link came up or changed its MAC; its addresses are announced");
+            self.claims.handle_link_up(now);
+        }
+        self.report_slice();
+        Ok(())
+    }
+
+    /// Opens a socket for each protocol that the next slice has addresses of, and closes the others.
+    fn open(&mut self, next: &LinkSlice) -> io::Result<()> {
+        for protocol in Protocol::BOTH {
+            let wanted = next.addresses.keys().any(|address| Protocol::of(*address) == protocol);
+            let held = self.sockets.iter().any(|(open, _)| *open == protocol);
+            if wanted && !held {
+                self.sockets.push((protocol, LinkSocket::open(self.index, protocol)?));
+                debug!(link = %next.name, mac = %next.mac, %protocol, "socket opened");
+            } else if held && !wanted {
+                self.sockets.retain(|(open, _)| *open != protocol);
+            }
+        }
+        self.failing = false;
+        Ok(())
+    }
+
+    /// Joins the groups of those addresses whose groups are not joined yet.
+    fn join(&mut self) {
+        let joined: std::collections::BTreeSet<_> = self.groups.addresses().collect();
+        let missing = self.slice.addresses.keys().filter_map(|address| match address {
+            IpAddr::V6(address) => Some(*address).filter(|address| !joined.contains(address)),
+            IpAddr::V4(_) => None,
+        });
+        let mut failure = None;
+        for address in missing {
+            if let Err(error) = self.groups.join(address) {
+                failure = Some((address, error));
+            }
+        }
+        match failure {
+            Some((address, error)) if !self.joining_failed => {
+                self.joining_failed = true;
+                warn!(link = %self.slice.name, %address, %error, "the group of an address could not be joined: neighbours may not find it; is IPv6 off on this link?");
+            }
+            Some(_) => {}
+            None => self.joining_failed = false,
+        }
+    }
+
+    /// Judges the frames that are there, a batch of each socket; whether there may be more.
+    fn receive(&mut self, now: Instant) -> bool {
+        let Attendant { slice, claims, counters, sockets, .. } = self;
+        let mut busy = false;
+        for (protocol, socket) in sockets.iter_mut() {
+            let judged = socket.receive(BATCH, |sender, octets| {
+                judge(*protocol, sender, slice, claims, counters, octets, now);
+            });
+            busy |= judged == BATCH;
+            counters.count_lost(socket.take_lost());
+        }
+        busy
+    }
+
+    /// Sends what is due.
+    fn act(&mut self, now: Instant) {
+        while let Some(action) = self.claims.poll_action(now) {
+            let (Action::Probe(address) | Action::Announce(address)) = action;
+            let protocol = Protocol::of(address);
+            let Some((_, socket)) = self.sockets.iter().find(|(open, _)| *open == protocol) else { continue };
+            match action {
+                Action::Probe(address) => {
+                    if send(socket.sender(), &self.slice, &self.counters, &Frame::probe(address, self.slice.mac)) {
+                        self.counters.count_probe();
+                    }
+                }
+                Action::Announce(address) => {
+                    for frame in Frame::announcements(address, self.slice.mac) {
+                        if send(socket.sender(), &self.slice, &self.counters, &frame) {
+                            self.counters.count_gratuitous();
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Logs what the claims have to report, and shows who is in the way.
+    fn tell(&mut self) {
+        let mut told = false;
+        let link = &self.slice.name;
+        while let Some(report) = self.claims.poll_report() {
+            told = true;
+            match report {
+                Report::Conflict { claimant: Claimant { address, mac }, kind, frames } => {
+                    let node = self.slice.members.get(&mac).map_or("none of ours", NodeName::as_str);
+                    match kind {
+                        ConflictKind::Occupied => {
+                            warn!(%link, %address, claimed_by = %mac, node, "address is in use by another station; not answered for, and asked for again");
+                        }
+                        ConflictKind::AliveUnheard => {
+                            warn!(%link, %address, claimed_by = %mac, node, "the owner before is not heard, and yet it answers; not taken over, and asked for again");
+                        }
+                        ConflictKind::Contested => {
+                            warn!(%link, %address, claimed_by = %mac, node, frames, "another station claimed an address that this node announces");
+                        }
+                    }
+                }
+                Report::Over(address) => info!(%link, %address, "nobody else claims the address any more"),
+            }
+        }
+        if told {
+            self.report_slice();
+        }
+    }
+
+    fn report_slice(&self) {
+        let LinkSlice { name, mac, up: _, other_macs: _, members: _, addresses } = &self.slice;
+        let now = clock::wall();
+        self.report(|standing| {
+            let since = |address: &IpAddr, kind| {
+                let before = standing.conflicts.get(address).filter(|before| before.kind == kind);
+                before.map_or(now, |before| before.since)
+            };
+            let conflicts = self.claims.conflicts();
+            let conflicts = conflicts
+                .map(|(address, mac, kind)| (address, Conflict { mac, kind, since: since(&address, kind) }))
+                .collect();
+            *standing = LinkStanding {
+                name: name.clone(),
+                mac: *mac,
+                socket: SocketStanding::Open,
+                addresses: addresses.len(),
+                conflicts,
+            };
+        });
+    }
+
+    /// Changes what is told of this link, unless it is told of no longer.
+    fn report(&self, change: impl FnOnce(&mut LinkStanding)) {
+        self.standing.send_if_modified(|standing| {
+            let Some(link) = standing.get_mut(&self.index) else { return false };
+            let before = link.clone();
+            change(link);
+            *link != before
+        });
+    }
+}
+
+fn judge(
+    protocol: Protocol,
+    sender: &LinkSender<'_>,
+    slice: &LinkSlice,
+    claims: &mut Claims,
+    counters: &Counters,
+    octets: &[u8],
+    now: Instant,
+) {
+    let station = Station { mac: slice.mac, other_macs: &slice.other_macs };
+    let is_member = |claimant: &Claimant| slice.members.contains_key(&claimant.mac);
+    match answer::judge(station, |address| claims.standing(address), protocol, octets) {
+        Verdict::Answer(frame) => {
+            if send(*sender, slice, counters, &frame) {
+                counters.count_answer();
+            }
+        }
+        Verdict::Ignore(reason) => counters.count_ignored(reason),
+        Verdict::Conflict(claimant) => {
+            counters.count_conflict();
+            claims.handle_claimant(claimant, is_member(&claimant), now);
+        }
+        Verdict::Rival(claimant) => {
+            counters.count_conflict();
+            claims.handle_rival(claimant, slice.mac, is_member(&claimant), now);
+        }
+    }
+}
+
+/// Whether the kernel took the frame. One that it did not take is not sent later: who asked will ask again, and
+/// announcements are repeated anyway.
+fn send(sender: LinkSender<'_>, slice: &LinkSlice, counters: &Counters, frame: &Frame) -> bool {
+    match sender.send(frame.emit().as_ref()) {
+        Ok(()) => {
+            trace!(link = %slice.name, %frame, "sent");
+            true
+        }
+        Err(error) => {
+            counters.count_unsent();
+            debug!(link = %slice.name, %frame, %error, "not sent");
+            false
+        }
+    }
+}
+
+fn is(error: &io::Error, code: i32) -> bool {
+    error.raw_os_error() == Some(code)
+}
+
+/// How long to wait before a socket that failed is opened again.
+const REOPEN_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Frames judged in one go, before slices and timers get their turn.
+const BATCH: usize = 64;

@@ -1,0 +1,122 @@
+//! Addresses on a link that others have too, and links of other subnets, as stories.
+
+use super::*;
+
+fn stranger(kind: ConflictKind) -> Option<crate::world::Conflict> {
+    let mac = "02:00:00:00:00:99".parse().unwrap();
+    Some(crate::world::Conflict { mac, kind, since: std::time::SystemTime::UNIX_EPOCH })
+}
+
+#[test]
+fn an_ipv6_address_is_answered_for_on_the_link_like_any_other() {
+    let mut config = standalone();
+    config.pools = vec![pool("lan", &["fd35::100-fd35::1ff"])];
+    let mut story = Story::begin(config);
+    story.tell(Fact::Node("b".into(), None));
+    story.tell(Fact::Node("c".into(), None));
+    story.endpoints("web", &["a"]);
+    let decision = story.put("web", Service { families: vec![crate::address::Family::V6], ..service() });
+    assert_eq!(decision.announcements[0].l2.reason, Reason::Announced);
+    assert_eq!(story.answered(), ["fd35::100"]);
+}
+
+/// Input: a Service gets an address that a host on the link has. Output: another one at once, if nobody used the first
+/// before; a complaint, if somebody asked for it by name or it was in use already.
+#[test]
+fn an_occupied_address_is_exchanged_only_before_its_first_use_and_never_handed_out_by_chance() {
+    let begin = || {
+        let mut story = Story::begin(standalone());
+        story.tell(Fact::Node("b".into(), None));
+        story.tell(Fact::Node("c".into(), None));
+        story.endpoints("web", &["a"]);
+        story
+    };
+    let first: IpAddr = "192.168.35.100".parse().unwrap();
+    let occupied = || Fact::Conflict(first, "eth0".into(), stranger(ConflictKind::Occupied));
+
+    let mut story = begin();
+    story.put("web", service());
+    story.tell(occupied());
+    story.turn();
+    assert_eq!(story.addresses("web"), ["192.168.35.101"]);
+    story.tell(Fact::Conflict(first, "eth0".into(), None));
+    story.put("next", service());
+    assert_eq!(story.addresses("next"), ["192.168.35.102"], "the stranger may still be there");
+
+    let mut story = begin();
+    story.put("web", asking_for(&["192.168.35.100"]));
+    story.tell(occupied());
+    story.turn();
+    assert_eq!(story.addresses("web"), ["192.168.35.100"]);
+    let decision = story.decision("web");
+    assert!(matches!(decision.announcements[0].l2.reason, Reason::AddressOccupied { .. }), "{decision:?}");
+    assert!(!decision.announcements[0].l2.announced);
+    assert_eq!(story.answered(), ["192.168.35.100"], "the responder goes on asking for it");
+
+    let mut story = begin();
+    story.put("web", service());
+    story.now += Duration::from_secs(3600);
+    story.turn();
+    story.tell(occupied());
+    story.turn();
+    assert_eq!(story.addresses("web"), ["192.168.35.100"], "users know this address");
+    story.tell(Fact::Conflict(first, "eth0".into(), None));
+    story.turn();
+    assert_eq!(story.decision("web").announcements[0].l2.reason, Reason::Announced);
+}
+
+#[test]
+fn the_node_that_finds_an_address_taken_tells_the_user_whoever_allocates() {
+    let mut story = Story::begin(configuration());
+    story.tell(Fact::Leader(false));
+    story.tell(Fact::Node("b".into(), None));
+    story.tell(Fact::Node("c".into(), None));
+    story.endpoints("web", &["a"]);
+    story.put("web", story_ingress());
+    let notice = |story: &Story| story.planner.plan().status.services.get(&key("web")).and_then(|it| it.notice.clone());
+    assert_eq!(notice(&story), None);
+    for (kind, announced) in
+        [(ConflictKind::Occupied, false), (ConflictKind::AliveUnheard, false), (ConflictKind::Contested, true)]
+    {
+        story.tell(Fact::Conflict("192.168.35.100".parse().unwrap(), "eth0".into(), stranger(kind)));
+        story.turn();
+        let told = notice(&story).expect("the user is told");
+        assert_eq!((told.warning, told.reason.as_str()), (true, "AddressConflict"));
+        assert!(told.message.contains("02:00:00:00:00:99"), "{}", told.message);
+        assert_eq!(story.decision("web").announcements[0].l2.announced, announced, "{kind:?}");
+        assert_eq!(story.planner.plan().status.services[&key("web")].write, None, "the status is not ours to write");
+    }
+}
+
+#[test]
+fn an_address_is_announced_on_the_links_of_its_subnet_unless_told_otherwise() {
+    let links_by = |subnet, addresses: &str| {
+        let mut config = standalone();
+        config.pools = vec![pool("lan", &[addresses])];
+        config.l2[0].interfaces = Vec::new();
+        config.l2[0].subnet = subnet;
+        let mut story = Story::begin(config);
+        story.tell(Fact::Node("b".into(), None));
+        story.tell(Fact::Node("c".into(), None));
+        let eth0 = story.planner.world().links[&2].clone();
+        let addresses = vec!["10.9.0.1/24".parse().unwrap()];
+        story.tell(Fact::Link(3, Some(Link { index: 3, name: "eth1".into(), addresses, ..eth0 })));
+        story.endpoints("web", &["a"]);
+        story.put("web", service());
+        let l2 = &story.planner.plan().l2.addresses;
+        l2.values().flat_map(|links| links.iter().map(ToString::to_string)).collect::<Vec<_>>().join(" ")
+    };
+    use config::Subnet::{Ignore, Prefer, Require};
+    let (here, nowhere) = ("192.168.35.100-192.168.35.110", "172.31.0.0/28");
+    let table = [
+        (Prefer, here, "eth0"),
+        (Require, here, "eth0"),
+        (Ignore, here, "eth0 eth1"),
+        (Prefer, nowhere, "eth0 eth1"),
+        (Require, nowhere, ""),
+        (Ignore, nowhere, "eth0 eth1"),
+    ];
+    for (rule, addresses, expected) in table {
+        assert_eq!(links_by(rule, addresses), expected, "{rule:?} for {addresses}");
+    }
+}

@@ -1,0 +1,160 @@
+//! Claims on a real wire: nobody's address is taken, a silent owner is asked first, and conflicts are told and end.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crier::arp::frame::{Frame, Protocol};
+use crier::claim::{ConflictKind, Origin};
+use crier::clock;
+
+use crate::answers::owning;
+use crate::namespace::ip;
+use crate::tests;
+use crate::wire::{A_WHILE, CLIENT_MAC, Ear, NODE_MAC, Node, SOON, Wire, kernel_resolves};
+
+tests!(
+    an_address_that_a_host_has_is_not_claimed_until_it_leaves,
+    a_free_address_is_asked_for_and_then_announced,
+    an_owner_that_answers_is_not_robbed_and_a_dead_one_is_at_once,
+    a_stranger_that_announces_a_held_address_is_fended_off_and_told,
+    arping_finds_an_owned_address_taken,
+);
+
+/// One of each family; every test runs for both.
+const VIPS: [&str; 2] = ["192.168.35.100", "fd35::100"];
+
+fn for_both(test: impl Fn(&Wire, IpAddr)) {
+    for vip in VIPS {
+        let wire = Wire::new();
+        test(&wire, vip.parse().expect("an address"));
+    }
+}
+
+fn ear_for(wire: &Wire, vip: IpAddr) -> Ear {
+    match vip {
+        IpAddr::V4(_) => Ear::on(&wire.client, "eth0"),
+        IpAddr::V6(_) => Ear::for_ipv6(&wire.client, "eth0"),
+    }
+}
+
+fn host_has(wire: &Wire, vip: IpAddr, verb: &str) {
+    let (length, nodad) = if vip.is_ipv4() { (32, "") } else { (128, if verb == "add" { " nodad" } else { "" }) };
+    wire.client.enter(|| ip(&format!("address {verb} {vip}/{length} dev eth0{nodad}")));
+}
+
+fn taking_over() -> Origin {
+    Origin::TakeOver { from: "node1".into() }
+}
+
+fn an_address_that_a_host_has_is_not_claimed_until_it_leaves() {
+    for_both(|wire, vip| {
+        wire.run(async || {
+            host_has(wire, vip, "add");
+            let mut node = Node::start().await;
+            node.own_by(&Origin::FirstUse, [vip]);
+            node.until_told("the host that has it", |told| {
+                told.get(&vip).is_some_and(|it| (it.mac, it.kind) == (CLIENT_MAC, ConflictKind::Occupied))
+            })
+            .await;
+            assert_eq!(node.counters.read().gratuitous, 0, "announced though somebody has it");
+            host_has(wire, vip, "delete");
+            node.until_told("that it is free", |told| told.is_empty()).await;
+            assert_eq!(kernel_resolves(&wire.client, vip, SOON), Some(NODE_MAC));
+        });
+    });
+}
+
+fn a_free_address_is_asked_for_and_then_announced() {
+    for_both(|wire, vip| {
+        wire.run(async || {
+            let node = Node::start().await;
+            let ear = ear_for(wire, vip);
+            node.own_by(&Origin::FirstUse, [vip]);
+            let start = clock::now();
+            let spoken = Protocol::of(vip);
+            let ours = |frame: &Frame| {
+                frame.source() == NODE_MAC
+                    && (frame.asks() == Some(vip) || frame.says().is_some_and(|it| it.address == vip))
+            };
+            for probe in 0..3 {
+                let Some(heard) = ear.hear_frame(spoken, SOON, ours) else { panic!("no probe {probe}") };
+                assert_eq!(heard, Frame::probe(vip, NODE_MAC));
+            }
+            let announced = ear.hear_frame(spoken, SOON, ours);
+            assert_eq!(announced, Frame::announcements(vip, NODE_MAC).next());
+            assert!(clock::now() - start >= Duration::from_millis(105), "before anybody could have answered");
+        });
+    });
+}
+
+fn an_owner_that_answers_is_not_robbed_and_a_dead_one_is_at_once() {
+    for_both(|wire, vip| {
+        wire.run(async || {
+            let mut node = owning([vip]).await;
+            node.own::<IpAddr>([]);
+            node.until("no link to serve", |standing| standing.is_empty()).await;
+            host_has(wire, vip, "add");
+            node.own_by(&taking_over(), [vip]);
+            node.until_told("the owner that is alive", |told| {
+                told.get(&vip).is_some_and(|it| (it.mac, it.kind) == (CLIENT_MAC, ConflictKind::AliveUnheard))
+            })
+            .await;
+            let said = node.counters.read().gratuitous;
+            host_has(wire, vip, "delete");
+            node.until_told("that it is dead", |told| told.is_empty()).await;
+            assert_eq!(kernel_resolves(&wire.client, vip, SOON), Some(NODE_MAC));
+            assert!(node.counters.read().gratuitous > said, "not announced");
+
+            node.own::<IpAddr>([]);
+            node.until("no link to serve", |standing| standing.is_empty()).await;
+            let ear = ear_for(wire, vip);
+            let start = clock::now();
+            node.own_by(&taking_over(), [vip]);
+            let announces =
+                |frame: &Frame| frame.source() == NODE_MAC && frame.says().is_some_and(|it| it.address == vip);
+            assert!(ear.hear_frame(Protocol::of(vip), SOON, announces).is_some());
+            println!("     taken over from a dead owner after {:?} ({vip})", clock::now() - start);
+        });
+    });
+}
+
+fn a_stranger_that_announces_a_held_address_is_fended_off_and_told() {
+    for_both(|wire, vip| {
+        wire.run(async || {
+            let mut node = owning([vip]).await;
+            let ear = ear_for(wire, vip);
+            let spoken = Protocol::of(vip);
+            let ours = |frame: &Frame| frame.source() == NODE_MAC;
+            // The rounds of the take-over, so that what comes after them is the defence.
+            while ear.hear_frame(spoken, Duration::from_millis(2500), ours).is_some() {}
+            Frame::announcements(vip, CLIENT_MAC).for_each(|frame| ear.say_frame(&frame));
+            assert_eq!(ear.hear_frame(spoken, SOON, ours), Frame::announcements(vip, NODE_MAC).next());
+            node.until_told("the stranger", |told| {
+                told.get(&vip).is_some_and(|it| (it.mac, it.kind) == (CLIENT_MAC, ConflictKind::Contested))
+            })
+            .await;
+            while ear.hear_frame(spoken, A_WHILE, ours).is_some() {}
+            Frame::announcements(vip, CLIENT_MAC).for_each(|frame| ear.say_frame(&frame));
+            assert_eq!(ear.hear_frame(spoken, A_WHILE, ours), None, "defended twice within ten seconds");
+        });
+    });
+}
+
+/// RFC 5227 as another implementation speaks it.
+fn arping_finds_an_owned_address_taken() {
+    let wire = Wire::new();
+    wire.run(async || {
+        let _node = owning(["192.168.35.100".parse::<IpAddr>().expect("an address")]).await;
+        let arping = |address: &str| {
+            wire.client.enter(|| {
+                let arguments = ["-D", "-I", "eth0", "-c", "1", "-w", "2", address];
+                let output = std::process::Command::new("arping").args(arguments).output().expect("arping");
+                String::from_utf8_lossy(&output.stdout).to_lowercase()
+            })
+        };
+        let told = arping("192.168.35.100");
+        assert!(told.contains(&NODE_MAC.to_string()), "{told}");
+        let told = arping("192.168.35.101");
+        assert!(!told.contains(&NODE_MAC.to_string()), "{told}");
+    });
+}
