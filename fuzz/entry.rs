@@ -165,17 +165,6 @@ pub fn route_refresh(data: &[u8]) {
     }
 }
 
-/// An Ethernet frame with an ARP packet.
-pub fn arp(data: &[u8]) {
-    match Packet::parse(data) {
-        Err(error) => assert!(!error.to_string().is_empty()),
-        Ok(packet) => {
-            assert_eq!(Packet::parse(&packet.emit()), Ok(packet), "{packet} reads back");
-            let _ = packet.is_gratuitous();
-        }
-    }
-}
-
 fn length(len: usize) -> [u8; 2] {
     u16::try_from(len).unwrap_or(u16::MAX).to_be_bytes()
 }
