@@ -218,8 +218,9 @@ fn arrange(listen: &Listen, routes: &[&Route]) -> BTreeMap<Spot, BTreeMap<IpAddr
     };
     let mut spots: BTreeSet<Spot> = devices.into_iter().flat_map(at_all).collect();
     for route in routes.iter().filter(|_| !listen.addresses.is_empty()) {
+        // Without the link: a key of the kernel's is for an address, on whatever link it is.
         let contested = routes.iter().any(|other| {
-            other.peer == route.peer && other.device == route.device && other.protection != route.protection
+            other.peer.ip == route.peer.ip && other.device == route.device && other.protection != route.protection
         });
         match (contested, &route.peer.interface, route.source) {
             (true, Some(interface), _) => {

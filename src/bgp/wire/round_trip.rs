@@ -89,7 +89,6 @@ fn attributes(internal: bool) -> impl Strategy<Value = Attributes> {
                     .into_iter()
                     .map(|(code, value)| UnknownAttribute { code: AttributeCode(code), value })
                     .collect(),
-                ..Attributes::default()
             }
         },
     )

@@ -12,9 +12,9 @@ use std::fmt::Write;
 use std::net::Ipv4Addr;
 use std::process::ExitCode;
 use std::sync::Barrier;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rack::{Namespace, Need, Rack, millis, rest, secs};
+use rack::{Namespace, Need, Rack, millis, now, rest, secs};
 
 use sink::{Dump, Sink};
 use speakers::{Kind, Speaker};
@@ -147,7 +147,7 @@ impl Lab {
         if !kind.can(case.routes) {
             return None;
         }
-        let began = Instant::now();
+        let began = now();
         let speaker = kind.start(self, case.routes, case.sets, case.peers);
         let count = usize::try_from(case.routes).ok()?;
         let mut runs = Vec::new();
@@ -204,7 +204,7 @@ impl Lab {
     }
 
     fn dial(&self, speaker: &Speaker, number: u8) -> std::io::Result<Sink> {
-        let began = Instant::now();
+        let began = now();
         loop {
             match Sink::dial(peer_address(number), sink::own_asn()) {
                 Ok(sink) => return Ok(sink),

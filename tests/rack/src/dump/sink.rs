@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 
+use rack::rest;
+
 use super::{PEER_ASN, SPEAKER, clock};
 
 /// Much more than a dump's bandwidth times its delay, so that the sink is in nobody's way.
@@ -216,7 +218,7 @@ pub fn feed(source: Ipv4Addr, asn: u16, updates: &[Vec<u8>]) -> io::Result<()> {
     }
     std::thread::spawn(move || {
         while writer.write_all(&message(KEEPALIVE, &[])).is_ok() {
-            std::thread::sleep(Duration::from_secs(10));
+            rest(Duration::from_secs(10));
         }
     });
     Ok(())
