@@ -219,12 +219,17 @@ impl Story {
     }
 
     fn endpoints(&mut self, name: &str, nodes: &[&str]) {
-        let serving = nodes.iter().map(|name| (NodeName::from(*name), 1)).collect();
+        self.endpoints_of(name, nodes, nodes);
+    }
+
+    /// What serves and is not ready terminates.
+    fn endpoints_of(&mut self, name: &str, serving: &[&str], ready: &[&str]) {
+        let counts = |nodes: &[&str]| nodes.iter().map(|name| (NodeName::from(*name), 1)).collect();
         let slice = EndpointSlice {
             service: key(name),
             family: None,
-            ready: Default::default(),
-            serving,
+            ready: counts(ready),
+            serving: counts(serving),
             serving_without_node: 0,
         };
         self.tell(Fact::EndpointSlice(key(&format!("{name}-1")), Some(Arc::new(slice))));
@@ -540,6 +545,22 @@ fn local_policy_announces_only_where_an_endpoint_is() {
     assert_eq!(story.answered(), ["192.168.35.100"]);
     story.endpoints("web", &[]);
     assert!(story.routes().is_empty() && story.answered().is_empty());
+}
+
+/// Output under Local: a node whose endpoints all terminate is relieved while it still serves, if another can take over.
+#[test]
+fn a_node_whose_endpoints_terminate_is_relieved_as_soon_as_another_is_ready() {
+    let mut story = Story::begin(configuration());
+    story.put("web", Service { external_traffic_policy: TrafficPolicy::Local, ..service() });
+    story.confirm("web");
+    story.endpoints_of("web", &["a"], &[]);
+    assert_eq!((story.routes().len(), story.answered().len()), (1, 1), "nobody else is there");
+    story.endpoints_of("web", &["a", "b"], &["b"]);
+    assert_eq!(story.decision("web").announcements[0].l2.owner, Some("b".into()));
+    assert_eq!(story.decision("web").announcements[0].bgp.reason, Reason::NoLocalEndpoint);
+    assert!(story.routes().is_empty() && story.answered().is_empty());
+    story.endpoints_of("web", &["a", "b"], &["a", "b"]);
+    assert_eq!(story.routes().len(), 1);
 }
 
 #[test]

@@ -82,7 +82,9 @@ pub enum Touched {
     Everything,
 }
 
-/// The serving endpoints of a Service, over all its EndpointSlices.
+/// The endpoints of a Service that take new connections, over all its EndpointSlices: the ready ones, or while no node has
+/// one of those, the ones that serve still while they terminate. So a node whose last endpoint begins to terminate is
+/// relieved while it still serves, which is what kube-proxy's health check tells other load balancers to do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Endpoints {
     pub by_node: BTreeMap<NodeName, u32>,
@@ -197,17 +199,22 @@ impl World {
         }
     }
 
-    /// The serving endpoints of a Service.
+    /// The endpoints of a Service that take new connections.
     pub fn endpoints(&self, service: &ObjectKey) -> Endpoints {
-        let mut endpoints = Endpoints::default();
+        let (mut ready, mut serving, mut without_node) = (BTreeMap::new(), BTreeMap::new(), 0_u32);
+        let add = |sum: &mut BTreeMap<NodeName, u32>, of: &BTreeMap<NodeName, u32>| {
+            for (node, count) in of.iter().filter(|(_, count)| **count > 0) {
+                let of_node = sum.entry(node.clone()).or_default();
+                *of_node = of_node.saturating_add(*count);
+            }
+        };
         let keys = self.slices_of.get(service).into_iter().flatten();
         for slice in keys.filter_map(|key| self.endpoint_slices.get(key)) {
-            for (node, count) in &slice.serving {
-                *endpoints.by_node.entry(node.clone()).or_default() += count;
-            }
-            endpoints.without_node += slice.serving_without_node;
+            add(&mut ready, &slice.ready);
+            add(&mut serving, &slice.serving);
+            without_node = without_node.saturating_add(slice.serving_without_node);
         }
-        endpoints
+        Endpoints { by_node: if ready.is_empty() { serving } else { ready }, without_node }
     }
 
     /// How many endpoints of one family a node has that take new connections: the ready ones, or while there is none of
