@@ -38,7 +38,7 @@ enum Blow {
     HandedOver,
     /// The interface is set down.
     InterfaceDown,
-    /// Policy Local: the last endpoint of the node goes.
+    /// Policy Local: the last endpoint of the node is gone, without having terminated first.
     EndpointGone,
     /// The agent of the best node starts again and takes the address back.
     Returned,
@@ -71,7 +71,7 @@ impl Blow {
 
     /// Nobody could know that it would come.
     fn is_unplanned(self) -> bool {
-        matches!(self, Blow::Killed | Blow::Cut | Blow::Frozen | Blow::InterfaceDown)
+        matches!(self, Blow::Killed | Blow::Cut | Blow::Frozen | Blow::InterfaceDown | Blow::EndpointGone)
     }
 
     /// keepalived knows no Nodes and no endpoints.
