@@ -23,6 +23,8 @@ const FLOORS: &[(&str, u8)] = &[
     ("arp/", 1),
     ("arp/socket.rs", 2),
     ("arp/groups.rs", 2),
+    ("arp/bpf.rs", 2),
+    ("arp/offload.rs", 2),
     ("arp/attendant.rs", 2),
     ("arp/responder.rs", 2),
     ("bgp/", 1),

@@ -177,13 +177,14 @@ impl Crew {
         }
         let (standing, _) = watch::channel(arp::responder::Standing::default());
         let stop = stopped();
-        let responder =
-            arp::responder::run(slices.l2.subscribe(), facts.clone(), Arc::default(), standing, async move {
-                stop.await;
-                if handed_over {
-                    sleep(ANSWERS_ON).await;
-                }
-            });
+        let answered = async move {
+            stop.await;
+            if handed_over {
+                sleep(ANSWERS_ON).await;
+            }
+        };
+        let (l2, offloads) = (slices.l2.subscribe(), config.host.arp_offload);
+        let responder = arp::responder::run(l2, facts.clone(), Arc::default(), standing, offloads, answered);
         self.leaving.spawn(named("the responder on the link", responder));
         let stop = stopped();
         let bound = kernel::addresses::run(slices.bind.subscribe(), async move {

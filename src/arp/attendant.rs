@@ -22,6 +22,7 @@ use super::claim::{Action, Claims, Report};
 use super::counters::Counters;
 use super::frame::{Claimant, Frame, Protocol};
 use super::groups::Groups;
+use super::offload::Offload;
 use super::responder::{LinkStanding, SocketStanding, Standing};
 use super::socket::{LinkSender, LinkSocket, wait};
 use crate::address::MacAddress;
@@ -42,6 +43,15 @@ pub(super) struct LinkSlice {
     pub(super) addresses: OrdMap<IpAddr, Origin>,
 }
 
+/// What the attendants of all links share.
+#[derive(Debug, Clone)]
+pub(super) struct Shared {
+    pub(super) counters: Arc<Counters>,
+    pub(super) standing: watch::Sender<Standing>,
+    /// Plain requests may be answered in the kernel.
+    pub(super) offloads: bool,
+}
+
 /// The thread of one link. Everything in it is its own, but for the counters.
 pub(super) struct Attendant {
     index: u32,
@@ -55,6 +65,9 @@ pub(super) struct Attendant {
     groups: Groups,
     /// Open for each protocol that an address asks for.
     sockets: Vec<(Protocol, LinkSocket)>,
+    /// Answers in the kernel are wanted.
+    offloads: bool,
+    offload: Option<Offload>,
     /// The last failure was told: one that lasts is told once.
     failing: bool,
     joining_failed: bool,
@@ -65,8 +78,7 @@ impl Attendant {
         index: u32,
         slices: watch::Receiver<LinkSlice>,
         wake: UnixDatagram,
-        counters: Arc<Counters>,
-        standing: watch::Sender<Standing>,
+        Shared { counters, standing, offloads }: Shared,
     ) -> Attendant {
         let slice = LinkSlice { up: false, addresses: OrdMap::new(), ..slices.borrow().clone() };
         Attendant {
@@ -79,6 +91,8 @@ impl Attendant {
             claims: Claims::default(),
             groups: Groups::of(index),
             sockets: Vec::new(),
+            offloads,
+            offload: None,
             failing: false,
             joining_failed: false,
         }
@@ -97,10 +111,14 @@ impl Attendant {
                 self.failing = true;
                 warn!(link = %self.slice.name, %error, "socket failed; no answers on this link until it can be opened again");
             }
+            self.offload = None;
             self.sockets.clear();
             self.claims.handle_link_down();
             self.slice.up = false;
-            self.report(|standing| standing.socket = SocketStanding::Failed(error.to_string()));
+            self.report(|standing| {
+                standing.socket = SocketStanding::Failed(error.to_string());
+                standing.offloaded = false;
+            });
             // A failure to wait is a failure to be patient: then it is tried again at once.
             let _ = wait([Some(self.wake.as_fd())], Some(REOPEN_INTERVAL));
             self.drain_wake();
@@ -120,6 +138,7 @@ impl Attendant {
             self.act(now);
             let busy = self.receive(now);
             self.tell();
+            self.tend_offload(now);
             if !busy {
                 self.rest()?;
             }
@@ -128,7 +147,9 @@ impl Attendant {
 
     /// Waits for a frame, a slice or the next deadline.
     fn rest(&mut self) -> io::Result<()> {
-        let patience = self.claims.next_deadline().map(|due| due.saturating_duration_since(clock::now()));
+        let sign = self.offload.as_ref().and_then(Offload::next_sign);
+        let due = self.claims.next_deadline().into_iter().chain(sign).min();
+        let patience = due.map(|due| due.saturating_duration_since(clock::now()));
         let mut sockets = self.sockets.iter().map(|(_, socket)| socket.as_fd());
         let ends = [Some(self.wake.as_fd()), sockets.next(), sockets.next()];
         let [woken, first, second] = wait(ends, patience)?;
@@ -184,6 +205,11 @@ impl Attendant {
             }
         }
         self.join();
+        if before.mac != after.mac || before.other_macs != after.other_macs {
+            self.fill_offload(&before);
+        }
+        // What is given up is not answered for one moment longer.
+        self.tend_offload(now);
         if !after.up {
             self.claims.handle_link_down();
         } else if !before.up || before.mac != after.mac {
@@ -202,12 +228,91 @@ impl Attendant {
             if wanted && !held {
                 self.sockets.push((protocol, LinkSocket::open(self.index, protocol)?));
                 debug!(link = %next.name, mac = %next.mac, %protocol, "socket opened");
+                if protocol == Protocol::Arp && self.offloads {
+                    self.start_offload(next);
+                }
             } else if held && !wanted {
+                if protocol == Protocol::Arp {
+                    self.offload = None;
+                }
                 self.sockets.retain(|(open, _)| *open != protocol);
             }
         }
         self.failing = false;
         Ok(())
+    }
+
+    /// Lets the kernel answer, if it will.
+    fn start_offload(&mut self, next: &LinkSlice) {
+        match Offload::start(self.index) {
+            Ok(offload) => {
+                debug!(link = %next.name, "ARP is answered in the kernel");
+                self.offload = Some(offload);
+                let before = self.slice.clone();
+                self.fill_offload(&before);
+            }
+            Err(error) => {
+                debug!(link = %next.name, %error, "the kernel takes no program; ARP is answered by the socket")
+            }
+        }
+    }
+
+    /// Puts everything into the tables of the offload anew; `before` is what was there.
+    fn fill_offload(&mut self, before: &LinkSlice) {
+        let Some(offload) = &self.offload else { return };
+        let macs =
+            |slice: &LinkSlice| [slice.mac].into_iter().chain(slice.other_macs.iter().copied()).collect::<Vec<_>>();
+        let kept = macs(&self.slice);
+        let old = macs(before);
+        let outcome = old
+            .iter()
+            .filter(|mac| !kept.contains(mac))
+            .map(|mac| offload.leave_in(*mac))
+            .chain(kept.iter().map(|mac| offload.leave_out(*mac)))
+            .find(Result::is_err);
+        if let Some(Err(error)) = outcome {
+            self.end_offload(&error);
+            return;
+        }
+        let held: Vec<IpAddr> = self.claims.held().collect();
+        held.into_iter().for_each(|address| self.turn_offload(address));
+    }
+
+    /// Tells the offload which addresses have come and gone, and that this thread lives.
+    fn tend_offload(&mut self, now: Instant) {
+        while let Some(address) = self.claims.poll_turned() {
+            self.turn_offload(address);
+        }
+        let Some(offload) = &mut self.offload else { return };
+        if offload.next_sign().is_none_or(|due| due <= now) {
+            offload.give_sign(now);
+            self.counters.count_answers(offload.take_answers());
+        }
+    }
+
+    fn turn_offload(&mut self, address: IpAddr) {
+        let (Some(offload), IpAddr::V4(ip)) = (&self.offload, address) else { return };
+        match self.claims.standing(address) {
+            answer::Standing::Holds => {
+                // Where the table is full the socket answers.
+                if let Err(error) = offload.hold(ip, self.slice.mac) {
+                    debug!(link = %self.slice.name, %address, %error, "answered for by the socket");
+                }
+            }
+            answer::Standing::Asks | answer::Standing::None => {
+                if let Err(error) = offload.release(ip) {
+                    self.end_offload(&error);
+                }
+            }
+        }
+    }
+
+    /// Goes back to answers of the socket.
+    fn end_offload(&mut self, error: &io::Error) {
+        let Some(mut offload) = self.offload.take() else { return };
+        self.counters.count_answers(offload.take_answers());
+        warn!(link = %self.slice.name, %error, "ARP is answered in the kernel no longer, but by the socket");
+        self.report(|standing| standing.offloaded = false);
     }
 
     /// Joins the groups of those addresses whose groups are not joined yet.
@@ -315,6 +420,7 @@ impl Attendant {
                 name: name.clone(),
                 mac: *mac,
                 socket: SocketStanding::Open,
+                offloaded: self.offload.is_some(),
                 addresses: addresses.len(),
                 conflicts,
             };

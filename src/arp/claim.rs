@@ -46,6 +46,8 @@ pub struct Claims {
     /// Who is in the way, as last reported.
     in_the_way: BTreeMap<IpAddr, (MacAddress, ConflictKind)>,
     reports: VecDeque<Report>,
+    /// Addresses that may have come to be held, or are held no longer.
+    turned: BTreeSet<IpAddr>,
     /// Counts refreshes, to move them against each other.
     refreshes: u32,
 }
@@ -129,6 +131,7 @@ impl Claims {
                 self.over(address);
             }
             self.claims.insert(address, claim);
+            self.turned.insert(address);
             self.begin(address, now);
         }
     }
@@ -138,6 +141,7 @@ impl Claims {
     pub fn handle_disowned(&mut self, address: IpAddr) {
         self.leave_queue(address);
         self.claims.remove(&address);
+        self.turned.insert(address);
         self.contests.forget(address);
         self.over(address);
     }
@@ -237,6 +241,19 @@ impl Claims {
         self.reports.pop_front()
     }
 
+    /// An address that this node may stand to differently than when it was named last.
+    pub fn poll_turned(&mut self) -> Option<IpAddr> {
+        self.turned.pop_first()
+    }
+
+    /// The addresses that are answered for.
+    pub fn held(&self) -> impl Iterator<Item = IpAddr> {
+        self.claims
+            .iter()
+            .filter(|(_, claim)| matches!(claim.state, State::Holding { .. }))
+            .map(|(address, _)| *address)
+    }
+
     /// When to poll again; at once, if that is in the past.
     pub fn next_deadline(&self) -> Option<Instant> {
         let wait = self.waits.first().map(|(due, _)| *due);
@@ -270,6 +287,7 @@ impl Claims {
             State::Asking { .. } => {
                 let on_probation_until = (claim.origin == Origin::FirstUse).then(|| now + PROBATION);
                 claim.state = State::Holding { round: 0, on_probation_until };
+                self.turned.insert(address);
                 self.over(address);
             }
             State::Refused { .. } | State::Holding { .. } => {}
@@ -283,6 +301,7 @@ impl Claims {
         self.contests.forget(address);
         if let Some(claim) = self.claims.get_mut(&address) {
             claim.state = State::Refused { refusals };
+            self.turned.insert(address);
             let pause = pause(&claim.origin, refusals);
             self.enter_queue(address, Next::Wait(now + pause));
         }

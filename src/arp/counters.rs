@@ -54,6 +54,11 @@ impl Counters {
         self.answers.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Answers that the kernel has given in our name.
+    pub fn count_answers(&self, answers: u64) {
+        self.answers.fetch_add(answers, Ordering::Relaxed);
+    }
+
     pub fn count_gratuitous(&self) {
         self.gratuitous.fetch_add(1, Ordering::Relaxed);
     }

@@ -2,17 +2,20 @@
 //! uses one, and says so when it takes one over.
 //! Floors 1 and 2, by file. The bytes are in `packet` and `neighbor`, and `frame` is what they have in common; the verdict
 //! on a received frame is `answer`'s. `claim` is the machine of every address, with `schedule`, `conflict` and `timing`.
-//! `socket` and `groups` touch the kernel, `attendant` serves one link, and `responder` keeps one for each.
+//! `socket`, `groups`, and `bpf` with `offload` touch the kernel, `program` is what the latter puts there; `attendant` serves one link, and `responder` keeps one for each.
 
 pub mod answer;
 mod attendant;
+mod bpf;
 pub mod claim;
 pub mod conflict;
 pub mod counters;
 pub mod frame;
 mod groups;
 pub mod neighbor;
+pub mod offload;
 pub mod packet;
+pub mod program;
 pub mod responder;
 pub mod schedule;
 pub mod socket;

@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::warn;
 
-use super::attendant::{Attendant, LinkSlice};
+use super::attendant::{Attendant, LinkSlice, Shared};
 use super::counters::Counters;
 use crate::address::MacAddress;
 use crate::claim::Origin;
@@ -37,6 +37,8 @@ pub struct LinkStanding {
     pub name: InterfaceName,
     pub mac: MacAddress,
     pub socket: SocketStanding,
+    /// Plain ARP requests are answered in the kernel.
+    pub offloaded: bool,
     /// How many addresses are wanted, those in conflict included.
     pub addresses: usize,
     /// Other stations that have addresses of ours.
@@ -56,12 +58,14 @@ pub enum SocketStanding {
 /// An address that a slice adds to a link is asked for there as its origin wants, then announced at once and repeatedly,
 /// and from time to time for as long as it is held; one that a slice takes away is not answered for from then on, and
 /// not announced. Everything is announced anew on a link that comes up or changes its MAC. A link that vanishes while it
-/// is served is no error. `facts` hears of every conflict that begins, changes or ends.
+/// is served is no error. `facts` hears of every conflict that begins, changes or ends. With `offloads`, plain requests are
+/// answered in the kernel where it takes the program for it.
 pub async fn run(
     mut slices: watch::Receiver<L2Slice>,
     facts: mpsc::Sender<Fact>,
     counters: Arc<Counters>,
     standing: watch::Sender<Standing>,
+    offloads: bool,
     shutdown: impl Future<Output = ()>,
 ) {
     let mut teller = JoinSet::new();
@@ -71,8 +75,7 @@ pub async fn run(
         addresses: BTreeMap::new(),
         links: BTreeMap::new(),
         ending: Vec::new(),
-        counters,
-        standing,
+        shared: Shared { counters, standing, offloads },
     };
     tokio::pin!(shutdown);
     loop {
@@ -119,8 +122,7 @@ struct Responder {
     links: BTreeMap<u32, LinkHandle>,
     /// Threads of links that are served no longer.
     ending: Vec<JoinHandle<()>>,
-    counters: Arc<Counters>,
-    standing: watch::Sender<Standing>,
+    shared: Shared,
 }
 
 /// The end of an attendant that the responder holds. Dropped, it ends the attendant, as soon as that is awake.
@@ -131,19 +133,14 @@ struct LinkHandle {
 }
 
 impl LinkHandle {
-    fn start(
-        index: u32,
-        slice: LinkSlice,
-        counters: Arc<Counters>,
-        standing: watch::Sender<Standing>,
-    ) -> io::Result<LinkHandle> {
+    fn start(index: u32, slice: LinkSlice, shared: Shared) -> io::Result<LinkHandle> {
         let (wake, woken) = UnixDatagram::pair()?;
         wake.set_nonblocking(true)?;
         woken.set_nonblocking(true)?;
         // The kernel keeps the first 15 octets of a thread's name.
         let name = format!("link-{}", slice.name);
         let (slices, receiver) = watch::channel(slice);
-        let attendant = Attendant::new(index, receiver, woken, counters, standing);
+        let attendant = Attendant::new(index, receiver, woken, shared);
         let thread = std::thread::Builder::new().name(name).spawn(|| attendant.run())?;
         Ok(LinkHandle { slices, wake, thread })
     }
@@ -243,15 +240,16 @@ impl Responder {
             name: name.clone(),
             mac,
             socket: SocketStanding::Opening,
+            offloaded: false,
             addresses: 0,
             conflicts: BTreeMap::new(),
         };
-        self.standing.send_modify(|standing| drop(standing.insert(index, opening)));
-        match LinkHandle::start(index, slice, self.counters.clone(), self.standing.clone()) {
+        self.shared.standing.send_modify(|standing| drop(standing.insert(index, opening)));
+        match LinkHandle::start(index, slice, self.shared.clone()) {
             Ok(link) => drop(self.links.insert(index, link)),
             Err(error) => {
                 warn!(link = %name, %error, "no thread for the link; no answers there before the next change of the plan");
-                self.standing.send_modify(|standing| {
+                self.shared.standing.send_modify(|standing| {
                     if let Some(link) = standing.get_mut(&index) {
                         link.socket = SocketStanding::Failed(error.to_string());
                     }
@@ -264,7 +262,7 @@ impl Responder {
         if let Some(link) = self.links.remove(&index) {
             self.ending.push(link.end());
         }
-        self.standing.send_modify(|standing| drop(standing.remove(&index)));
+        self.shared.standing.send_modify(|standing| drop(standing.remove(&index)));
     }
 
     /// Ends every attendant and waits for it.
@@ -275,7 +273,7 @@ impl Responder {
         // One that panicked has printed why.
         let joined = tokio::task::spawn_blocking(|| threads.into_iter().for_each(|thread| drop(thread.join())));
         let _ = joined.await;
-        self.standing.send_replace(Standing::new());
+        self.shared.standing.send_replace(Standing::new());
     }
 }
 

@@ -408,6 +408,8 @@ pub struct Advertisement {
 pub struct Host {
     /// Set the sysctls that announcing on the link needs, instead of only saying so.
     pub manage_sysctls: bool,
+    /// Plain ARP requests are answered by a small program in the kernel, where it takes one.
+    pub arp_offload: bool,
 }
 
 /// `[log]`

@@ -647,8 +647,12 @@ pub static SECTIONS: &[Section] = &[
     Section::one(
         "host",
         "Settings of this host.",
-        &[option("manage-sysctls", Kind::Flag, Flag(false), "Set the kernel settings that announcing needs.")
-            .trade("Without it they are only checked. What was set stays set when crier stops.")],
+        &[
+            option("manage-sysctls", Kind::Flag, Flag(false), "Set the kernel settings that announcing needs.")
+                .trade("Without it they are only checked. What was set stays set when crier stops."),
+            option("arp-offload", Kind::Flag, Flag(true), "Let the kernel answer plain ARP requests by a small program.")
+                .trade("Needs Linux 6.6 and CAP_BPF; without them, or with false, crier answers each request itself."),
+        ],
     ),
     Section::one(
         "log",

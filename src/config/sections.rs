@@ -28,7 +28,10 @@ pub(super) fn read(merged: &Table, secrets: &dyn Secrets, complaints: &mut Vec<C
     let l2 = root.many("l2", |l2| pools::l2(l2, &pools));
     let pulse = root.one("pulse", pulse).flatten();
     let bgp = routing::bgp(&mut root, &pools);
-    let host = root.one("host", |host| Host { manage_sysctls: host.flag("manage-sysctls") });
+    let host = root.one("host", |host| Host {
+        manage_sysctls: host.flag("manage-sysctls"),
+        arp_offload: host.flag("arp-offload"),
+    });
     let log = root.one("log", log).flatten();
     Some(Config {
         node: node?,

@@ -25,9 +25,10 @@ pub fn show(config: &Config) -> String {
     l2.iter().for_each(|l2| page.l2(l2));
     page.pulse(pulse);
     page.bgp(bgp);
-    let Host { manage_sysctls } = host;
+    let Host { manage_sysctls, arp_offload } = host;
     page.section("[host]");
     page.plain("manage-sysctls", manage_sysctls);
+    page.plain("arp-offload", arp_offload);
     let Log { level, format } = log;
     page.section("[log]");
     page.text("level", level);

@@ -237,7 +237,7 @@ fn defaults_are_those_that_the_table_names() {
                 link_bandwidth: false,
             }],
         },
-        host: Host { manage_sysctls: false },
+        host: Host { manage_sysctls: false, arp_offload: true },
         log: Log { level: "info".to_owned(), format: LogFormat::Auto },
     };
     assert_eq!(config, expected);
@@ -308,7 +308,7 @@ fn the_table_knows_every_key_of_the_contract() {
         ("bfd", "name receive-interval transmit-interval multiplier minimum-ttl"),
         ("vrf", "name table interfaces manage routes"),
         ("vrf.routes", "to via"),
-        ("host", "manage-sysctls"),
+        ("host", "manage-sysctls arp-offload"),
         ("log", "level format"),
     ];
     for (path, keys) in contract {

@@ -121,7 +121,7 @@ fn configuration() -> Config {
             peers: vec![peer("tor")],
             advertisements: vec![advertisement()],
         },
-        host: config::Host { manage_sysctls: false },
+        host: config::Host { manage_sysctls: false, arp_offload: true },
         log: Log { level: "info".to_owned(), format: LogFormat::Auto },
     }
 }

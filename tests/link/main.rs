@@ -10,6 +10,7 @@ mod measures;
 mod namespace;
 mod neighbors;
 mod observes;
+mod offload;
 mod routes;
 mod seeks;
 mod sessions;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         binds::TESTS,
         host::TESTS,
         observes::TESTS,
+        offload::TESTS,
         routes::TESTS,
         seeks::TESTS,
         sessions::TESTS,
@@ -36,6 +38,10 @@ fn main() -> ExitCode {
     .concat();
     if arguments.iter().any(|argument| argument == "--list") {
         tests.iter().for_each(|(name, _)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
+    if arguments.iter().any(|argument| argument == offload::ANSWERING) {
+        offload::answer_for_ever();
         return ExitCode::SUCCESS;
     }
     if let Err(error) = namespace::leave_the_host() {

@@ -18,6 +18,7 @@ use crate::wire::{Ear, NODE_IP, NODE_MAC, SOON, Wire, who_has};
 
 /// What the responder answers for, and what the plain one does.
 const VIP: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 100);
+const OFFLOADED: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 101);
 const PLAIN: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 200);
 const QUESTIONS: usize = 20_000;
 
@@ -25,22 +26,33 @@ pub fn latency() {
     let wire = Wire::new();
     wire.run(async || {
         let node = owning([VIP]).await;
+        // Another agent on the same link, whose answers the kernel gives; without its help, the socket of that one.
+        let helped = Node::start_with(true).await;
+        helped.own([OFFLOADED]);
         let ear = Ear::on(&wire.client, "eth0");
         ear.ask(&who_has(VIP), SOON).expect("an answer of the responder");
         let _plain = PlainResponder::start(&wire);
         println!("one question outstanding, {QUESTIONS} of them each, in turns of a thousand:");
-        let (mut kernel, mut plain, mut responder) = (Vec::new(), Vec::new(), Vec::new());
+        ear.ask(&who_has(OFFLOADED), SOON).expect("an answer of the other responder");
+        let is_helped = helped.standing.borrow().values().any(|link| link.offloaded);
+        println!("the kernel {} the program", if is_helped { "takes" } else { "does not take" });
+        let (mut kernel, mut plain, mut responder, mut offloaded) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for _ in 0..QUESTIONS / 1000 {
             ask(&ear, NODE_IP, &mut kernel);
             ask(&ear, PLAIN, &mut plain);
             ask(&ear, VIP, &mut responder);
+            ask(&ear, OFFLOADED, &mut offloaded);
         }
-        figures("kernel", kernel);
+        let kernel = figures("kernel", kernel);
+        let offloaded = figures("offloaded", offloaded);
+        println!("offloaded / kernel at p50: {:.2}", offloaded.as_secs_f64() / kernel.as_secs_f64());
         let (plain, responder) = (figures("plain recv/send", plain), figures("responder", responder));
         println!("responder / plain at p50: {:.2}", responder.as_secs_f64() / plain.as_secs_f64());
         println!();
         for rate in [10_000, 50_000, 100_000, 200_000] {
-            for (who, address) in [("kernel", NODE_IP), ("plain recv/send", PLAIN), ("responder", VIP)] {
+            for (who, address) in
+                [("kernel", NODE_IP), ("plain recv/send", PLAIN), ("responder", VIP), ("offloaded", OFFLOADED)]
+            {
                 let before = node.counters.read();
                 let flood = flood(&wire, address, rate, Duration::from_secs(3));
                 let after = node.counters.read();

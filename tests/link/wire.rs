@@ -85,12 +85,17 @@ pub struct Node {
 impl Node {
     /// Starts the tasks and waits until the links are known.
     pub async fn start() -> Node {
+        Node::start_with(false).await
+    }
+
+    /// The same, with ARP answered in the kernel if it takes the programs.
+    pub async fn start_with(offloads: bool) -> Node {
         let slices = Arc::new(watch::Sender::new(L2Slice::default()));
         let counters = Arc::new(Counters::default());
         let (standing, standing_seen) = watch::channel(Standing::new());
         let (sender, mut facts) = mpsc::channel(16);
         let forever = std::future::pending();
-        tokio::spawn(responder::run(slices.subscribe(), sender.clone(), counters.clone(), standing, forever));
+        tokio::spawn(responder::run(slices.subscribe(), sender.clone(), counters.clone(), standing, offloads, forever));
         tokio::spawn(observe::run(sender));
         let (listed, mut is_listed) = watch::channel(false);
         let (conflicts, conflicts_seen) = watch::channel(BTreeMap::new());
