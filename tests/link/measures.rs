@@ -14,7 +14,7 @@ use crier::clock;
 
 use crate::answers::owning;
 use crate::namespace::ip;
-use crate::wire::{Ear, NODE_IP, NODE_MAC, SOON, Wire, who_has};
+use crate::wire::{Ear, NODE_IP, NODE_MAC, Node, SOON, Wire, who_has};
 
 /// What the responder answers for, and what the plain one does.
 const VIP: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 100);
