@@ -133,8 +133,9 @@ impl Router for PairedBird {
         self.0.command(&format!("reload in {PAIRED}"));
     }
 
-    fn shut_down(&self, text: &str) {
+    fn shut_down(&self, text: &str) -> String {
         self.0.command(&format!("disable {PAIRED} \"{text}\""));
+        text.to_owned()
     }
 }
 

@@ -33,6 +33,7 @@ pub struct Exabgp {
     told: PathBuf,
     /// Where its helper reads commands.
     commands: PathBuf,
+    neighbor: IpAddr,
 }
 
 impl Namespace {
@@ -71,7 +72,7 @@ impl Namespace {
             process.expect_running();
             if told.exists() { Ok(()) } else { Err(process.log_tail(10)) }
         });
-        Exabgp { process, told, commands }
+        Exabgp { process, told, commands, neighbor: pairing.crier_address() }
     }
 }
 
@@ -178,8 +179,10 @@ impl Router for Exabgp {
         self.command("announce route-refresh ipv4 unicast");
     }
 
-    fn shut_down(&self, _text: &str) {
-        unreachable!("ExaBGP's API takes a subcode and no text");
+    fn shut_down(&self, _text: &str) -> String {
+        // Its command takes the subcode of the Cease only; the subcode's name is the text that it sends.
+        self.command(&format!("neighbor {} teardown 2", self.neighbor));
+        "Administrative Shutdown".to_owned()
     }
 
     fn words(&self) -> String {

@@ -128,9 +128,10 @@ impl Router for PairedFrr {
         self.frr.command(&format!("clear bgp ipv4 unicast {} soft in", self.neighbor));
     }
 
-    fn shut_down(&self, text: &str) {
+    fn shut_down(&self, text: &str) -> String {
         let session = format!("neighbor {} shutdown message {text}", self.neighbor);
         self.frr.configure(&[&format!("router bgp {}", self.asn), &session]);
+        text.to_owned()
     }
 
     fn words(&self) -> String {

@@ -153,10 +153,11 @@ impl Router for Gobgp {
         self.command(&format!("neighbor {} softresetin -a ipv4", self.pairing.crier_address()));
     }
 
-    fn shut_down(&self, text: &str) {
+    fn shut_down(&self, text: &str) -> String {
         let neighbor = self.pairing.crier_address().to_string();
         let mut command = Command::new("gobgp");
         let output = self.namespace.output(command.args(["neighbor", &neighbor, "shutdown", "--reason", text]));
         assert!(output.status.success(), "{}: {}", self.process.name(), lossy(&output.stderr));
+        text.to_owned()
     }
 }

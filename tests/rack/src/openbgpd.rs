@@ -159,12 +159,13 @@ impl Router for Openbgpd {
         self.command(&format!("neighbor {} refresh", self.pairing.crier_address()));
     }
 
-    fn shut_down(&self, text: &str) {
+    fn shut_down(&self, text: &str) -> String {
         let neighbor = self.pairing.crier_address().to_string();
         let mut command = Command::new("bgpctl");
         let output =
             self.namespace.output(command.arg("-s").arg(&self.socket).args(["neighbor", &neighbor, "down", text]));
         assert!(output.status.success(), "{}: {}", self.process.name(), lossy(&output.stderr));
+        text.to_owned()
     }
 
     fn words(&self) -> String {

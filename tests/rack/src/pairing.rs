@@ -156,8 +156,9 @@ pub trait Router {
     /// Sends crier a ROUTE-REFRESH for IPv4 unicast (RFC 2918).
     fn ask_again(&self);
 
-    /// Ends the session as its operator does, with a text for the other end (RFC 9003).
-    fn shut_down(&self, text: &str);
+    /// Ends the session as its operator does, with a text for the other end (RFC 9003). Returns the text that crier
+    /// should get, which is another where the router lets its operator choose none.
+    fn shut_down(&self, text: &str) -> String;
 
     /// All that it shows or has logged of the session, in which a NOTIFICATION's text can be found.
     fn words(&self) -> String {

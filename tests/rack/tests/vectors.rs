@@ -168,6 +168,18 @@ impl Subject<'_> {
         Expected::of(vector).is_met_by(fate) || (is_lenient && same_code)
     }
 
+    /// Plays one vector. A router that came to something odd gets two more tries, for a busy machine is no fault of its:
+    /// only crier has to be right at once.
+    fn judge(&self, vector: &Vector) -> Fate {
+        let tries = if self.name == "crier" { 1 } else { 3 };
+        let mut fate = self.play(vector);
+        for _ in 1..tries {
+            let Fate::Odd(_) = fate else { break };
+            fate = self.play(vector);
+        }
+        fate
+    }
+
     /// Plays one vector on a new connection.
     fn play(&self, vector: &Vector) -> Fate {
         self.peers.run(|| {
@@ -402,7 +414,7 @@ fn bird_configuration(vectors: &[Vector]) -> String {
             let import = format!("import where {first_as};");
             format!(
                 "protocol bgp {name} {{ local 10.0.0.1 as 65001; neighbor {address} as {asn}; direct; passive yes; \
-                 hold time 90; ipv4 {{ {import} export where source = RTS_STATIC; }}; \
+                 hold time 90; error wait time 1, 2; error forget time 1; ipv4 {{ {import} export where source = RTS_STATIC; }}; \
                  ipv6 {{ {import} export none; }}; }}\n"
             )
         })
@@ -455,7 +467,7 @@ fn play_all(subject: &Subject<'_>, vectors: &[Vector]) -> Vec<(Vector, Fate)> {
             scope.spawn(|| {
                 loop {
                     let Some(vector) = waiting.lock().unwrap().next() else { return };
-                    let fate = subject.play(vector);
+                    let fate = subject.judge(vector);
                     if !subject.is_right(vector, &fate) {
                         wrong.lock().unwrap().push((vector.clone(), fate));
                     }

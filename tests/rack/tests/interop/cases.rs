@@ -11,36 +11,22 @@ use crate::{life, security};
 pub struct Case {
     pub name: &'static str,
     pub run: fn(Make, &str),
-    /// Why crier cannot do its part, if it cannot yet.
-    pub unsupported: fn() -> Option<String>,
 }
 
 impl Case {
     const fn new(name: &'static str, run: fn(Make, &str)) -> Case {
-        Case { name, run, unsupported: || None }
-    }
-
-    const fn if_supported(name: &'static str, run: fn(Make, &str), unsupported: fn() -> Option<String>) -> Case {
-        Case { name, run, unsupported }
+        Case { name, run }
     }
 }
 
 pub static CASES: [Case; 26] = [
     Case::new("eBGP over IPv4", |make, name| routes_come_and_go(make, name, Pairing::default())),
-    Case::new("eBGP over IPv6", |make, name| {
-        let pairing = Pairing { transport: Family::V6, families: vec![Family::V6], ..Pairing::default() };
-        routes_come_and_go(make, name, pairing);
-    }),
+    Case::new("eBGP over IPv6", |make, name| routes_come_and_go(make, name, over_v6())),
     Case::new("iBGP over IPv4", |make, name| {
         routes_come_and_go(make, name, Pairing { router_asn: 64513, ..Pairing::default() });
     }),
     Case::new("iBGP over IPv6", |make, name| {
-        let families = vec![Family::V6];
-        routes_come_and_go(
-            make,
-            name,
-            Pairing { router_asn: 64513, transport: Family::V6, families, ..Pairing::default() },
-        );
+        routes_come_and_go(make, name, Pairing { router_asn: 64513, ..over_v6() });
     }),
     Case::new("both families over IPv4", |make, name| {
         routes_come_and_go(make, name, Pairing { families: BOTH.to_vec(), ..Pairing::default() });
@@ -60,36 +46,14 @@ pub static CASES: [Case; 26] = [
     Case::new("router passive", |make, name| {
         life::only_one_dials(make, name, &Pairing { router_dials: false, ..Pairing::default() });
     }),
-    Case::if_supported(
-        "MD5 over IPv4",
-        |make, name| security::signed(make, name, Pairing::default()),
-        security::no_password,
-    ),
-    Case::if_supported(
-        "MD5 over IPv6",
-        |make, name| {
-            let pairing = Pairing { transport: Family::V6, families: vec![Family::V6], ..Pairing::default() };
-            security::signed(make, name, pairing);
-        },
-        security::no_password,
-    ),
-    Case::if_supported("MD5, wrong password", security::wrong_password, security::no_password),
-    Case::if_supported("MD5, router has none", security::router_without_password, security::no_password),
-    Case::if_supported("MD5, crier has none", security::crier_without_password, || None),
-    Case::if_supported(
-        "GTSM over IPv4",
-        |make, name| security::near(make, name, Pairing::default()),
-        security::no_ttl_security,
-    ),
-    Case::if_supported(
-        "GTSM over IPv6",
-        |make, name| {
-            let pairing = Pairing { transport: Family::V6, families: vec![Family::V6], ..Pairing::default() };
-            security::near(make, name, pairing);
-        },
-        security::no_ttl_security,
-    ),
-    Case::if_supported("GTSM, router seems far", security::far, security::no_ttl_security),
+    Case::new("MD5 over IPv4", |make, name| security::signed(make, name, Pairing::default())),
+    Case::new("MD5 over IPv6", |make, name| security::signed(make, name, over_v6())),
+    Case::new("MD5, wrong password", security::wrong_password),
+    Case::new("MD5, router has none", security::router_without_password),
+    Case::new("MD5, crier has none", security::crier_without_password),
+    Case::new("GTSM over IPv4", |make, name| security::near(make, name, Pairing::default())),
+    Case::new("GTSM over IPv6", |make, name| security::near(make, name, over_v6())),
+    Case::new("GTSM, router seems far", security::far),
     Case::new("route refresh", life::asked_again),
     Case::new("router stops answering", life::router_freezes),
     Case::new("crier stops answering", life::crier_freezes),
@@ -99,6 +63,11 @@ pub static CASES: [Case; 26] = [
     Case::new("router restarts", life::router_restarts),
     Case::new("100,000 prefixes", many_arrive),
 ];
+
+/// IPv6 routes over IPv6.
+fn over_v6() -> Pairing {
+    Pairing { transport: Family::V6, families: vec![Family::V6], ..Pairing::default() }
+}
 
 const BOTH: [Family; 2] = [Family::V4, Family::V6];
 

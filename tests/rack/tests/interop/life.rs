@@ -10,7 +10,7 @@ use crate::stage::{Expect, Stage, crier_state};
 const HOLD_TIME_SECS: u16 = 3;
 
 /// What crier says when it is told to stop.
-const LAST_WORD: &str = "the agent stops";
+pub const LAST_WORD: &str = "the agent stops";
 
 /// The end that is passive never dials, and the session comes up nevertheless.
 pub fn only_one_dials(make: Make, name: &str, pairing: &Pairing) {
@@ -140,12 +140,14 @@ pub fn routers_last_word(make: Make, name: &str) {
     let crier = stage.crier(&pairing);
     router.is_established();
     router.knows(&table);
-    router.shut_down("change 4711");
-    crier.process().wait_for_log("change 4711", PATIENCE);
+    let text = router.shut_down("change 4711");
+    crier.process().wait_for_log(&text, PATIENCE);
+    // A text stands in quotes, apart from the name of the subcode.
+    let quoted = format!("\"{text}\"");
     eventually("the status has the router's text", PATIENCE, || {
         let status = crier.try_json("status")?;
         let error = status["peers"][0]["last_error"].as_str().unwrap_or_default().to_owned();
-        if error.contains("change 4711") { Ok(()) } else { Err(error) }
+        if error.contains(&quoted) { Ok(()) } else { Err(error) }
     });
 }
 

@@ -1,4 +1,4 @@
-//! The table: what a cell can come to, which cells cannot be, and the printing.
+//! The table: what a cell can come to, and the printing.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
@@ -12,8 +12,8 @@ use crate::cases::CASES;
 pub enum Outcome {
     Fine,
     Failed,
-    /// It cannot be tried, and why: for good, or as long as crier cannot do its part.
-    Impossible(String),
+    /// The router cannot do its part, as was just seen, and why.
+    Impossible(&'static str),
     /// This machine misses something.
     Skipped(String),
 }
@@ -23,36 +23,11 @@ impl fmt::Display for Outcome {
         match self {
             Outcome::Fine => write!(f, "ok"),
             Outcome::Failed => write!(f, "FAILED"),
-            Outcome::Impossible(why) => write!(f, "not possible: {why}"),
+            Outcome::Impossible(why) => write!(f, "n/a: {why}"),
             Outcome::Skipped(why) => write!(f, "skipped: {why}"),
         }
     }
 }
-
-/// Why a router cannot do its part of a case; the reasons were seen, not guessed.
-pub fn impossible(make: Make, case: &str) -> Option<&'static str> {
-    let (_, _, why) = IMPOSSIBLE.iter().find(|(router, name, _)| *router == make && *name == case)?;
-    Some(why)
-}
-
-const IMPOSSIBLE: &[(Make, &str, &str)] = &[
-    (
-        Make::Gobgp,
-        "route refresh",
-        "GoBGP never sends a ROUTE-REFRESH: its softresetin goes over what it has once more",
-    ),
-    (
-        Make::Openbgpd,
-        "MD5, crier has none",
-        "OpenBGPD 7.7 on Linux puts no key on its listening socket: it takes unsigned connections from a neighbor with a key",
-    ),
-    (
-        Make::Exabgp,
-        "crier's last word",
-        "ExaBGP 4.2.21 cannot read a Cease with a text (a TypeError in its notification.py) and calls it a message header error",
-    ),
-    (Make::Exabgp, "router's last word", "ExaBGP's teardown takes a subcode and no text"),
-];
 
 /// A row for each case, a column for each router, and the reasons below.
 pub fn table(outcomes: &BTreeMap<(Make, &'static str), Outcome>) -> String {
@@ -78,7 +53,7 @@ pub fn table(outcomes: &BTreeMap<(Make, &'static str), Outcome>) -> String {
                         reasons.push(why);
                         reasons.len() - 1
                     });
-                    format!("no ({})", at + 1)
+                    format!("n/a ({})", at + 1)
                 }
                 None => String::new(),
             };
@@ -86,7 +61,7 @@ pub fn table(outcomes: &BTreeMap<(Make, &'static str), Outcome>) -> String {
         }
     }
     for (at, reason) in reasons.iter().enumerate() {
-        let _ = write!(text, "\nno ({}): not possible because {reason}", at + 1);
+        let _ = write!(text, "\nn/a ({}): {reason}", at + 1);
     }
     text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }

@@ -1,14 +1,12 @@
 //! TCP MD5 (RFC 2385) and GTSM (RFC 5082): with both ends alike the session comes up, with only one of them never.
 
-use std::process::Command;
-
+use rack::eventually;
 use rack::pairing::{Family, Make, Pairing};
-use rack::{crier, eventually};
 
 use crate::PATIENCE;
 use crate::stage::{Expect, Stage, never_established};
 
-const PASSWORD: &str = "right-5fca";
+pub const PASSWORD: &str = "right-5fca";
 
 /// Every segment of the session is signed.
 pub fn signed(make: Make, name: &str, pairing: Pairing) {
@@ -87,28 +85,4 @@ fn are_strangers(make: Make, name: &str, routers: &Pairing, criers: &Pairing) {
     });
     never_established(&*router, &crier);
     assert!(router.routes().is_empty(), "routes without a session: {:?}", router.routes());
-}
-
-/// Why crier takes no password, in its own words.
-pub fn no_password() -> Option<String> {
-    refused("password-file = \"/dev/null\"", "password-file")
-}
-
-/// Why crier does no GTSM, in its own words.
-pub fn no_ttl_security() -> Option<String> {
-    refused("ttl-security = true", "ttl-security")
-}
-
-/// What crier says to a peer with that key: the words that it is not there yet, if they are what it says.
-fn refused(line: &str, key: &str) -> Option<String> {
-    let folder = rack::Rack::new("interop-check");
-    let file = folder.folder().join("crier.toml");
-    let text = format!(
-        "[manifests]\nfolder = \"/\"\n[[pool]]\nname = \"p\"\naddresses = [\"10.0.0.0/24\"]\n[bgp]\nasn = 1\n\
-         [[bgp.peer]]\nname = \"r\"\naddress = \"192.0.2.1\"\nasn = 2\n{line}\n"
-    );
-    std::fs::write(&file, text).expect("the rack's folder is ours");
-    let output = Command::new(crier::binary()).args(["config", "check"]).arg(&file).output();
-    let said = String::from_utf8_lossy(&output.expect("crier runs").stderr).into_owned();
-    said.contains("not available yet").then(|| format!("this crier has no `{key}` yet"))
 }
