@@ -237,7 +237,7 @@ fn pulse_report(world: &World) -> PulseReport {
             link: world.links.get(index)?.name.clone(),
             settled: roster.settled,
             members: roster.members.iter().map(member).collect(),
-            silent: roster.silent.iter().cloned().collect(),
+            silent: roster.silent.keys().cloned().collect(),
         })
     };
     PulseReport { state: state.to_owned(), links: world.rosters.iter().filter_map(on_link).collect() }

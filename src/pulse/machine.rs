@@ -148,7 +148,8 @@ enum Life {
     /// Heard, but it has not answered us.
     Unverified,
     Alive,
-    Silent,
+    /// Nothing had been heard of it for so long when it was given up.
+    Silent(Duration),
     Left,
 }
 
@@ -194,7 +195,7 @@ impl Machine {
 
     /// Whether somebody on the link hears only IPv4.
     pub fn somebody_needs_ipv4(&self) -> bool {
-        self.peers.values().any(|peer| peer.needs_ipv4 && peer.life != Life::Silent && peer.life != Life::Left)
+        self.peers.values().any(|peer| peer.needs_ipv4 && matches!(peer.life, Life::Unverified | Life::Alive))
     }
 
     /// What the plan wants said from now on. What others act on is said at once.
@@ -258,7 +259,7 @@ impl Machine {
             }
             if pulse.incarnation > peer.incarnation {
                 // It has started anew: whatever it owned before, it does not any more.
-                self.roster_moved |= peer.life == Life::Alive || peer.life == Life::Silent;
+                self.roster_moved |= matches!(peer.life, Life::Alive | Life::Silent(_) | Life::Left);
                 *peer = Peer { expected: peer.expected, ..Peer::new(&pulse, now) };
             }
         }
@@ -271,13 +272,13 @@ impl Machine {
             _ if peer.standing == Standing::Leaving => Life::Left,
             Life::Unverified if answered && peer.labels.is_some() => Life::Alive,
             Life::Unverified => Life::Unverified,
-            Life::Alive | Life::Silent | Life::Left => Life::Alive,
+            Life::Alive | Life::Silent(_) | Life::Left => Life::Alive,
         };
         self.roster_moved |= life != peer.life;
         peer.life = life;
         match life {
             Life::Unverified => {}
-            Life::Alive | Life::Silent | Life::Left => peer.plan_ask(self.settings, now, &mut self.random),
+            Life::Alive | Life::Silent(_) | Life::Left => peer.plan_ask(self.settings, now, &mut self.random),
         }
         if card_stale {
             peer.next_ask = now;
@@ -285,7 +286,7 @@ impl Machine {
         match life {
             Life::Unverified => Heard::Unverified,
             Life::Left => Heard::Left,
-            Life::Alive | Life::Silent => Heard::Taken,
+            Life::Alive | Life::Silent(_) => Heard::Taken,
         }
     }
 
@@ -356,9 +357,14 @@ impl Machine {
         }
         let alive = self.peers.iter().filter(|(_, peer)| peer.life == Life::Alive);
         let members = alive.map(|(name, peer)| (name.clone(), peer.member())).collect();
-        let silent = self.peers.iter().filter(|(_, peer)| peer.life == Life::Silent);
-        let silent = silent.map(|(name, _)| name.clone()).collect();
-        let roster = Roster { settled: self.settled, members, silent };
+        let silent = self.peers.iter().filter_map(|(name, peer)| match peer.life {
+            Life::Silent(after) => Some((name.clone(), after)),
+            Life::Unverified | Life::Alive | Life::Left => None,
+        });
+        let silent = silent.collect();
+        let left = self.peers.iter().filter(|(_, peer)| peer.life == Life::Left);
+        let left = left.map(|(name, _)| name.clone()).collect();
+        let roster = Roster { settled: self.settled, members, silent, left };
         if roster == self.roster {
             return None;
         }
@@ -404,7 +410,7 @@ impl Machine {
         let settings = self.settings;
         for peer in self.peers.values_mut().filter(|peer| peer.life == Life::Alive) {
             if peer.silent_at(settings) <= now {
-                peer.life = Life::Silent;
+                peer.life = Life::Silent(now.saturating_duration_since(peer.last_heard));
                 self.roster_moved = true;
             }
         }
@@ -421,7 +427,7 @@ impl Machine {
         let unsure = |peer: &Peer| match peer.life {
             Life::Unverified => peer.last_heard + self.detection() > listened,
             Life::Alive => !peer.claims_complete,
-            Life::Silent | Life::Left => false,
+            Life::Silent(_) | Life::Left => false,
         };
         if self.peers.values().any(unsure) { self.began + self.detection() * PATIENCE } else { listened }
     }
@@ -460,7 +466,7 @@ impl Machine {
             asks.push(peer.ticket);
             let spacing = match peer.life {
                 Life::Unverified => settings.interval / PROOF_PART,
-                Life::Alive | Life::Silent | Life::Left => peer.window(settings) / ASK_PART,
+                Life::Alive | Life::Silent(_) | Life::Left => peer.window(settings) / ASK_PART,
             };
             peer.next_ask = now + around(spacing, &mut self.random);
             peer.asked += 1;
@@ -593,7 +599,7 @@ impl Peer {
             Life::Alive => true,
             // A recording never answers: enough is enough, until it is heard again.
             Life::Unverified => self.asked < u32::from(settings.multiplier.get()) * 2,
-            Life::Silent | Life::Left => false,
+            Life::Silent(_) | Life::Left => false,
         }
     }
 }

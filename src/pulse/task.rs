@@ -355,7 +355,7 @@ fn log_roster(link: &Link, before: Option<&Roster>, after: &Roster) {
         info!(%link, %node, "a node is alive on the link");
     }
     for node in before.into_iter().flat_map(|before| before.members.keys()) {
-        if after.silent.contains(node) {
+        if after.silent.contains_key(node) {
             warn!(%link, %node, "a node fell silent");
         } else if !after.members.contains_key(node) {
             info!(%link, %node, "a node left the link or started anew");
