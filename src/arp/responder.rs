@@ -24,6 +24,7 @@ use tracing::warn;
 use super::attendant::{Attendant, LinkSlice};
 use super::counters::Counters;
 use crate::address::MacAddress;
+use crate::by_link::ByLink;
 use crate::claim::Origin;
 use crate::names::InterfaceName;
 use crate::plan::slice::L2Slice;
@@ -56,11 +57,11 @@ pub enum SocketStanding {
 /// An address that a slice adds to a link is asked for there as its origin wants, then announced at once and repeatedly,
 /// and from time to time for as long as it is held; one that a slice takes away is not answered for from then on, and
 /// not announced. Everything is announced anew on a link that comes up or changes its MAC. A link that vanishes while it
-/// is served is no error. `facts` hears of every conflict that begins, changes or ends.
+/// is served is no error. What is done on each link is counted in `counters`. `facts` hears of every conflict that begins, changes or ends.
 pub async fn run(
     mut slices: watch::Receiver<L2Slice>,
     facts: mpsc::Sender<Fact>,
-    counters: Arc<Counters>,
+    counters: Arc<ByLink<Counters>>,
     standing: watch::Sender<Standing>,
     shutdown: impl Future<Output = ()>,
 ) {
@@ -119,7 +120,7 @@ struct Responder {
     links: BTreeMap<u32, LinkHandle>,
     /// Threads of links that are served no longer.
     ending: Vec<JoinHandle<()>>,
-    counters: Arc<Counters>,
+    counters: Arc<ByLink<Counters>>,
     standing: watch::Sender<Standing>,
 }
 
@@ -247,7 +248,8 @@ impl Responder {
             conflicts: BTreeMap::new(),
         };
         self.standing.send_modify(|standing| drop(standing.insert(index, opening)));
-        match LinkHandle::start(index, slice, self.counters.clone(), self.standing.clone()) {
+        let counters = self.counters.of(&name);
+        match LinkHandle::start(index, slice, counters, self.standing.clone()) {
             Ok(link) => drop(self.links.insert(index, link)),
             Err(error) => {
                 warn!(link = %name, %error, "no thread for the link; no answers there before the next change of the plan");
