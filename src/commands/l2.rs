@@ -90,10 +90,8 @@ fn short_move(it: &MoveReport) -> String {
 
 fn short_conflict(it: &LastConflictReport) -> String {
     let who = it.node.as_ref().map_or_else(|| it.mac.clone(), |node| format!("{} ({node})", it.mac));
-    match it.over {
-        None => format!("{}: {who}", it.kind.code()),
-        Some(over) => format!("over {} ago: {who}", ago(over)),
-    }
+    let over = it.over.map_or(String::new(), |over| format!(", over {} ago", ago(over)));
+    format!("{}: {who}{over}", it.kind.code())
 }
 
 /// All that is known of one address.
@@ -124,7 +122,8 @@ fn whole(it: &AddressReport, me: &NodeName) -> String {
     }
     match &it.last_conflict {
         Some(last) => {
-            line("last conflict", format!("{} on {}", short_conflict(last), last.link));
+            line("last conflict", short_conflict(last));
+            line("  link", last.link.to_string());
             line("  when", last.since.map_or("-".to_owned(), when));
             line("  over", last.over.map_or("not yet".to_owned(), when));
         }
@@ -235,7 +234,7 @@ mod tests {
             "owner          node-2, this node, 02:00:00:00:00:02",
             "last move      from node-1 to node-2",
             "  cause        owner-silent: the owner fell silent",
-            "last conflict  contested: 02:00:00:00:00:99 on eth0",
+            "last conflict  contested: 02:00:00:00:00:99",
             "1     node-2  0       owner",
             "2     node-3  0       candidate",
             "-     node-1  -       the node is not alive: its pulses stopped",
