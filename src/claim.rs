@@ -21,7 +21,7 @@ pub enum Origin {
 }
 
 /// In what way another station is in this node's way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ConflictKind {
     /// It was there before this node used the address: this node does not answer, and asks again from time to time.
@@ -31,4 +31,27 @@ pub enum ConflictKind {
     AliveUnheard,
     /// It came while this node answers for the address: this node goes on, and defends it.
     Contested,
+}
+
+impl ConflictKind {
+    /// The kind as a label of a metric: the same word as in the JSON.
+    pub fn code(self) -> &'static str {
+        match self {
+            ConflictKind::Occupied => "occupied",
+            ConflictKind::AliveUnheard => "alive-unheard",
+            ConflictKind::Contested => "contested",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_has_one_word() {
+        for kind in [ConflictKind::Occupied, ConflictKind::AliveUnheard, ConflictKind::Contested] {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.code());
+        }
+    }
 }

@@ -13,6 +13,7 @@
 
 // Floor 0: the words.
 pub mod address;
+pub mod by_link;
 pub mod claim;
 pub mod community;
 pub mod names;

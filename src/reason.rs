@@ -68,6 +68,8 @@ pub enum Reason {
     NoSuchInterface { interface: InterfaceName },
     #[error("the link {interface} is down")]
     LinkDown { interface: InterfaceName },
+    #[error("the link {interface} has no carrier")]
+    NoCarrier { interface: InterfaceName },
     #[error("{interface} has no link-local IPv6 address; is IPv6 off on it?")]
     NoLinkLocalAddress { interface: InterfaceName },
     #[error("no router is heard on {interface}: none advertises itself there, and none has called")]
@@ -109,6 +111,10 @@ pub enum Reason {
     NodeNotReady,
     #[error("the node is not alive: its pulses stopped")]
     NodeSilent,
+    #[error("the node left: its agent said goodbye")]
+    NodeLeft,
+    #[error("the node has no serving endpoint of the Service (external traffic policy Local)")]
+    NodeLacksEndpoint,
     #[error("no pulse of the node was heard")]
     NodeNotHeard,
     #[error("the node has just started and listens who is there")]

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,8 +19,12 @@ pub struct Roster {
     pub settled: bool,
     /// The others that are alive.
     pub members: BTreeMap<NodeName, Member>,
-    /// The others that were alive and are not heard any more, although none of them said that it leaves.
-    pub silent: BTreeSet<NodeName>,
+    /// The others that were alive and are not heard any more, although none of them said that it leaves: each with how long
+    /// nothing had been heard of it when it was given up.
+    pub silent: BTreeMap<NodeName, Duration>,
+    /// The others that said goodbye.
+    #[serde(default)]
+    pub left: BTreeSet<NodeName>,
 }
 
 /// What another node says of itself in its pulses.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 /// The floor of a file, by the longest beginning of its path below `src/` that matches.
 const FLOORS: &[(&str, u8)] = &[
     ("address.rs", 0),
+    ("by_link.rs", 0),
     ("claim.rs", 0),
     ("community.rs", 0),
     ("names.rs", 0),

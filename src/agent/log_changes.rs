@@ -9,19 +9,21 @@ use crate::names::{NodeName, ObjectKey, PeerName};
 use crate::plan::Change;
 use crate::plan::decision::{Allocation, Announcement, Decision};
 use crate::plan::join::Dispute;
+use crate::plan::tenure::Handover;
 use crate::reason::Reason;
 
 /// Logs what differs between the decision of before and the one of now.
-pub fn log_change(change: &Change, node: &NodeName) {
+/// `handovers` are those of the same turn: they say why an owner changed.
+pub fn log_change(change: &Change, node: &NodeName, handovers: &[Handover]) {
     let Change { service, before, after } = change;
     let before = before.as_deref();
     match after.as_deref() {
         Some(after) => {
             log_allocation(service, before.map(|it| &it.allocation), &after.allocation);
-            log_announcements(service, announcements(before), &after.announcements, node);
+            log_announcements(service, announcements(before), &after.announcements, node, handovers);
         }
         None => {
-            log_announcements(service, announcements(before), &[], node);
+            log_announcements(service, announcements(before), &[], node, handovers);
             if before.is_some_and(|before| !before.allocation.held.is_empty()) {
                 info!(%service, "addresses freed: the Service is gone");
             }
@@ -59,16 +61,30 @@ fn log_allocation(service: &ObjectKey, before: Option<&Allocation>, after: &Allo
     }
 }
 
-fn log_announcements(service: &ObjectKey, before: &[Announcement], after: &[Announcement], node: &NodeName) {
+fn log_announcements(
+    service: &ObjectKey,
+    before: &[Announcement],
+    after: &[Announcement],
+    node: &NodeName,
+    handovers: &[Handover],
+) {
     for now in after {
         let was = before.iter().find(|it| it.address == now.address);
         let address = now.address;
         let owner_before = was.and_then(|it| it.l2.owner.as_ref());
         if owner_before != now.l2.owner.as_ref() {
+            let moved = handovers.iter().find(|it| it.address == address && it.to == now.l2.owner);
+            let from = moved.and_then(|it| it.from.as_ref()).map(tracing::field::display);
+            let cause = moved.map(|it| it.cause.code());
+            let why = moved.map(|it| format!(": {}", it.cause)).unwrap_or_default();
             match &now.l2.owner {
-                Some(owner) if owner == node => info!(%service, %address, %owner, "this node answers on the link"),
-                Some(owner) => info!(%service, %address, %owner, "another node answers on the link"),
-                None => info!(%service, %address, reason = now.l2.reason.code(), "no node answers on the link"),
+                Some(owner) if owner == node => {
+                    info!(%service, %address, %owner, from, cause, "this node answers on the link{why}");
+                }
+                Some(owner) => info!(%service, %address, %owner, from, cause, "another node answers on the link{why}"),
+                None => {
+                    info!(%service, %address, from, cause, reason = now.l2.reason.code(), "no node answers on the link{why}")
+                }
             }
         }
         if now.l2.owner.as_ref() == Some(node) && !now.l2.announced && was.is_none_or(|it| it.l2 != now.l2) {

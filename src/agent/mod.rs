@@ -5,6 +5,8 @@
 
 pub mod bgp_report;
 mod incarnation;
+pub mod l2_figures;
+pub mod l2_report;
 mod log_changes;
 pub mod logging;
 mod memory;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::l2_figures::L2Figures;
 use crate::claim::ConflictKind;
 use crate::config::{Config, PeerAsn};
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName, PoolName};
@@ -39,6 +40,9 @@ pub struct Report {
     pub links: Vec<LinkReport>,
     #[serde(default)]
     pub pulse: PulseReport,
+    /// What was counted on the links.
+    #[serde(default)]
+    pub l2: L2Figures,
     pub services: Vec<ServiceReport>,
     /// What is wrong with the settings of this host; the problems below have it too.
     pub host_problems: Vec<HostProblem>,
@@ -91,6 +95,10 @@ pub struct PeerReport {
 pub struct Security {
     /// Segments are signed with TCP MD5 (RFC 2385).
     pub md5: bool,
+    /// Segments are signed with TCP-AO (RFC 5925).
+    pub tcp_ao: bool,
+    /// Packets are taken from the link only: GTSM (RFC 5082), `ttl-security`.
+    pub ttl_security: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -150,7 +158,7 @@ pub struct ServiceReport {
 }
 
 impl Report {
-    pub fn of(planner: &Planner, config: &Config, node: &NodeName, started: Timestamp) -> Report {
+    pub fn of(planner: &Planner, config: &Config, node: &NodeName, started: Timestamp, l2: L2Figures) -> Report {
         let world = planner.world();
         let plan = planner.plan();
         let services: Vec<ServiceReport> = plan
@@ -212,6 +220,7 @@ impl Report {
             peers,
             links: links.collect(),
             pulse,
+            l2,
             services,
             api_server,
             host_problems: world.host_problems.clone(),
@@ -237,7 +246,7 @@ fn pulse_report(world: &World) -> PulseReport {
             link: world.links.get(index)?.name.clone(),
             settled: roster.settled,
             members: roster.members.iter().map(member).collect(),
-            silent: roster.silent.iter().cloned().collect(),
+            silent: roster.silent.keys().cloned().collect(),
         })
     };
     PulseReport { state: state.to_owned(), links: world.rosters.iter().filter_map(on_link).collect() }
@@ -320,7 +329,11 @@ pub(super) fn peer_report(name: &PeerName, peer: &PeerSlice, session: Option<&Se
         prefixes_unsendable: session.map_or(0, |session| session.prefixes_unsendable),
         prefixes_received: session.map_or(0, |session| session.prefixes_received),
         last_error: nowhere.or_else(|| session.and_then(|session| session.last_error.clone())),
-        security: Security { md5: settings.password.is_some() },
+        security: Security {
+            md5: settings.password.is_some(),
+            tcp_ao: !settings.tcp_ao.is_empty(),
+            ttl_security: settings.ttl_security,
+        },
         session: session.map(|session| SessionDetail::clone(&session.detail)).unwrap_or_default(),
     }
 }

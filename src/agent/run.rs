@@ -19,6 +19,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::incarnation;
+use super::l2_figures::LinkCounters;
 use super::memory::Memory;
 use super::readiness;
 use super::turn::Loop;
@@ -90,12 +91,13 @@ pub async fn run(config: Config, node: Option<NodeName>, queries: mpsc::Receiver
     };
     // First of all, so that the first plan knows it: there is room for it in the empty queue.
     let _ = facts.send(Fact::Pulses(pulses)).await;
-    crew.actuators(&config, lines, listeners, pulse);
+    let counters = LinkCounters::default();
+    crew.actuators(&config, lines, listeners, pulse, &counters);
     crew.finders(&config, lines);
     crew.sources(&config, &node, lines).await?;
 
     let (first_plan, plan_stands) = oneshot::channel();
-    let mut turning = Loop::new(Arc::new(config), node, slices, memory, first_plan);
+    let mut turning = Loop::new(Arc::new(config), node, slices, memory, counters, first_plan);
     turning.recall();
     let patience = if turning.remembers_services() { PATIENCE_WITH_MEMORY } else { PATIENCE_WITHOUT_MEMORY };
     crew.passing.spawn(lose_patience(facts, patience));
@@ -162,6 +164,7 @@ impl Crew {
         Lines { slices, facts, stopping }: Lines<'_>,
         listeners: bgp::listeners::Listeners,
         pulse: Option<pulse::task::Setup>,
+        counters: &LinkCounters,
     ) {
         let stopped = || stopped(stopping.clone());
         let stop = stopped();
@@ -172,7 +175,8 @@ impl Crew {
         self.leaving.spawn(named("the BGP speaker", speaker));
         let handed_over = pulse.is_some();
         if let Some(setup) = pulse {
-            let pulsing = pulse::task::run(slices.pulse.subscribe(), facts.clone(), setup, Arc::default(), stopped());
+            let pulsing =
+                pulse::task::run(slices.pulse.subscribe(), facts.clone(), setup, counters.pulse.clone(), stopped());
             self.leaving.spawn(named("the pulse", pulsing));
         }
         let (standing, _) = watch::channel(arp::responder::Standing::default());
@@ -184,7 +188,7 @@ impl Crew {
             }
         };
         let (l2, offloads) = (slices.l2.subscribe(), config.host.arp_offload);
-        let responder = arp::responder::run(l2, facts.clone(), Arc::default(), standing, offloads, answered);
+        let responder = arp::responder::run(l2, facts.clone(), counters.arp.clone(), standing, offloads, answered);
         self.leaving.spawn(named("the responder on the link", responder));
         let stop = stopped();
         let bound = kernel::addresses::run(slices.bind.subscribe(), async move {

@@ -13,6 +13,8 @@ use tokio::time::sleep_until;
 use tracing::{info, warn};
 
 use super::bgp_report::BgpSnapshot;
+use super::l2_figures::{LinkCounters, Tally};
+use super::l2_report::L2Snapshot;
 use super::log_changes::{log_change, log_dispute};
 use super::memory::Memory;
 use super::report::Report;
@@ -37,6 +39,7 @@ pub struct Loop {
     planner: Planner,
     slices: Slices,
     memory: Memory,
+    tally: Tally,
     /// When to keep the World; none while the disk is up to date.
     keep_at: Option<Instant>,
     /// The write to the disk that is under way, or was last: never two at a time.
@@ -51,6 +54,7 @@ impl Loop {
         node: NodeName,
         slices: Slices,
         memory: Memory,
+        counters: LinkCounters,
         first_plan: oneshot::Sender<()>,
     ) -> Loop {
         let planner = Planner::new(config.clone(), node.clone());
@@ -62,6 +66,7 @@ impl Loop {
             planner,
             slices,
             memory,
+            tally: Tally::new(counters),
             keep_at: None,
             keeping: None,
             first_plan: Some(first_plan),
@@ -126,8 +131,9 @@ impl Loop {
     fn turn(&mut self) {
         let turn = self.planner.turn(clock::now());
         self.slices.publish(self.planner.plan(), turn.moved);
+        self.tally.count(&turn, &self.node);
         for change in &turn.changes {
-            log_change(change, &self.node);
+            log_change(change, &self.node, &turn.handovers);
         }
         for route in &turn.disputed {
             log_dispute(route, self.planner.plan().disputes.get(route));
@@ -165,13 +171,17 @@ impl Loop {
     fn answer(&self, query: Query) {
         match query {
             Query::Report(asked) => {
-                let report = Report::of(&self.planner, &self.config, &self.node, self.started);
+                let report = Report::of(&self.planner, &self.config, &self.node, self.started, self.tally.figures());
                 // Whoever asked may have gone away.
                 let _ = asked.send(report);
             }
             Query::Bgp(asked) => {
                 // As above.
                 let _ = asked.send(BgpSnapshot::of(&self.planner, &self.node));
+            }
+            Query::L2(asked) => {
+                // As above.
+                let _ = asked.send(L2Snapshot::of(&self.planner, &self.config, &self.node));
             }
         }
     }

@@ -6,6 +6,7 @@
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::agent::bgp_report::BgpSnapshot;
+use crate::agent::l2_report::L2Snapshot;
 use crate::agent::report::Report;
 use crate::plan::slice::{BgpSlice, BindSlice, L2Slice, PulseSlice, StatusSlice};
 use crate::plan::{Moved, Plan};
@@ -23,6 +24,8 @@ pub enum Query {
     Report(oneshot::Sender<Report>),
     /// What the reports about BGP are made of.
     Bgp(oneshot::Sender<BgpSnapshot>),
+    /// What the report about the link is made of.
+    L2(oneshot::Sender<L2Snapshot>),
 }
 
 /// The sending ends of the slices.

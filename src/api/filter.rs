@@ -1,5 +1,7 @@
-//! Which routes or peers a command asks for, as the query of its request: written by the client, read by the server.
+//! Which routes, peers or address a command asks for, as the query of its request: written by the client, read by the server.
 //! Floor 4.
+
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -13,6 +15,8 @@ pub enum QueryError {
     UnknownKey(String),
     #[error("\"{0}\" is no prefix")]
     NoPrefix(String),
+    #[error("\"{0}\" is no address")]
+    NoAddress(String),
     #[error("\"{0}\" is not percent-encoded UTF-8")]
     Encoding(String),
 }
@@ -42,6 +46,25 @@ pub fn read(query: Option<&str>) -> Result<RoutesFilter, QueryError> {
         }
     }
     Ok(filter)
+}
+
+/// The query for one address, or for all.
+pub fn write_address(address: Option<IpAddr>) -> String {
+    address.map(|address| format!("?address={}", encoded(&address.to_string()))).unwrap_or_default()
+}
+
+/// Reads what [`write_address`] wrote.
+pub fn read_address(query: Option<&str>) -> Result<Option<IpAddr>, QueryError> {
+    let mut address = None;
+    for part in query.unwrap_or_default().split('&').filter(|part| !part.is_empty()) {
+        let (key, value) = part.split_once('=').unwrap_or((part, ""));
+        let value = decoded(value).ok_or_else(|| QueryError::Encoding(value.to_owned()))?;
+        match key {
+            "address" => address = Some(value.parse::<IpAddr>().map_err(|_| QueryError::NoAddress(value))?),
+            key => return Err(QueryError::UnknownKey(key.to_owned())),
+        }
+    }
+    Ok(address)
 }
 
 /// RFC 3986 §2: everything but the unreserved characters as octets.
@@ -89,6 +112,18 @@ mod tests {
     fn what_makes_no_sense_is_refused_with_its_name() {
         for query in ["colour=red", "prefix=everything", "prefix=192.0.2.0", "peer=%4", "peer=%+1", "peer=%ff"] {
             assert!(read(Some(query)).is_err(), "{query} is refused");
+        }
+        for query in ["peer=tor", "address=192.0.2.0/24", "address=", "address=%4"] {
+            assert!(read_address(Some(query)).is_err(), "{query} is refused");
+        }
+    }
+
+    #[test]
+    fn an_address_reads_back_as_it_was_written() {
+        for address in [None, Some("192.0.2.1"), Some("2001:db8::1")] {
+            let address: Option<IpAddr> = address.map(|it| it.parse().unwrap());
+            let query = write_address(address);
+            assert_eq!(read_address(query.strip_prefix('?')).expect("it reads"), address, "{query}");
         }
     }
 }

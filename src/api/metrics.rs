@@ -2,6 +2,7 @@
 
 use prometheus::{Encoder, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
+use super::l2_metrics;
 use crate::agent::report::{PeerReport, Report};
 use crate::world::{Direction, NotificationCount, SessionState};
 
@@ -37,10 +38,8 @@ pub fn encode(report: &Report) -> Result<Vec<u8>, prometheus::Error> {
         sent.with_label_values(&of_peer).set(saturated(peer.prefixes_sent));
         wanted.with_label_values(&of_peer).set(saturated(peer.prefixes_wanted));
     }
-    let answered = gauge("crier_l2_addresses", "Addresses that this node answers for on the link.", &["interface"])?;
-    for link in &report.links {
-        answered.with_label_values(&[link.name.as_str()]).set(saturated(link.answers_for.len()));
-    }
+    l2_metrics::register_links(&registry, &report.links, &report.pulse)?;
+    l2_metrics::register(&registry, &report.l2)?;
     let services =
         gauge("crier_services", "Services of type LoadBalancer, by whether they hold an address.", &["held"])?;
     let with_address = report.services.iter().filter(|it| !it.decision.allocation.held.is_empty()).count();
@@ -48,7 +47,12 @@ pub fn encode(report: &Report) -> Result<Vec<u8>, prometheus::Error> {
     services.with_label_values(&["false"]).set(saturated(report.services.len() - with_address));
 
     let mut text = Vec::new();
-    TextEncoder::new().encode(&registry.gather(), &mut text)?;
+    let mut families = registry.gather();
+    // A family without a series is refused by the encoder.
+    if !report.l2.pulses.is_empty() {
+        families.push(l2_metrics::detection(&report.l2.pulses));
+    }
+    TextEncoder::new().encode(&families, &mut text)?;
     Ok(text)
 }
 
@@ -137,7 +141,7 @@ mod tests {
         let config = Arc::new(parse(&[SourceFile { path: "test.toml".to_owned(), text }], &NoSecrets).unwrap());
         let node = "node-1".into();
         let planner = Planner::new(config.clone(), node);
-        let report = Report::of(&planner, &config, &"node-1".into(), jiff::Timestamp::UNIX_EPOCH);
+        let report = Report::of(&planner, &config, &"node-1".into(), jiff::Timestamp::UNIX_EPOCH, Default::default());
         let text = String::from_utf8(encode(&report).unwrap()).unwrap();
         for line in [
             "crier_pool_addresses{pool=\"lan\"} 16",

@@ -5,5 +5,6 @@
 
 pub mod client;
 pub mod filter;
+mod l2_metrics;
 pub mod metrics;
 pub mod server;

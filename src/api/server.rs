@@ -155,6 +155,7 @@ async fn route(request: Request<Incoming>, queries: &mpsc::Sender<Query>, door: 
         },
         ("/v1/bgp/peers", Door::Unix) => bgp(&request, queries, |bgp, filter| bgp.peers(filter.peer.as_ref())).await,
         ("/v1/bgp/routes", Door::Unix) => bgp(&request, queries, |bgp, filter| bgp.routes(filter)).await,
+        ("/v1/l2", Door::Unix) => l2(&request, queries).await,
         ("/metrics", Door::Unix | Door::Tcp) => match report(queries).await {
             Some(report) => match metrics::encode(&report) {
                 Ok(metrics) => text(StatusCode::OK, metrics),
@@ -192,6 +193,24 @@ where
     }
     let Ok(snapshot) = answer.await else { return stopping() };
     let answer = tokio::task::spawn_blocking(move || match report(&snapshot, &filter) {
+        Ok(report) => json(&report),
+        Err(unknown) => text(StatusCode::NOT_FOUND, format!("{unknown}\n")),
+    });
+    answer.await.unwrap_or_else(|error| text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")))
+}
+
+/// As above: the rank lists of many addresses take their time.
+async fn l2(request: &Request<Incoming>, queries: &mpsc::Sender<Query>) -> Response<Full<Bytes>> {
+    let address = match filter::read_address(request.uri().query()) {
+        Ok(address) => address,
+        Err(error) => return text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+    };
+    let (asked, answer) = oneshot::channel();
+    if queries.send(Query::L2(asked)).await.is_err() {
+        return stopping();
+    }
+    let Ok(snapshot) = answer.await else { return stopping() };
+    let answer = tokio::task::spawn_blocking(move || match snapshot.report(address) {
         Ok(report) => json(&report),
         Err(unknown) => text(StatusCode::NOT_FOUND, format!("{unknown}\n")),
     });

@@ -43,8 +43,8 @@ pub(super) struct LinkSlice {
     pub(super) addresses: OrdMap<IpAddr, Origin>,
 }
 
-/// What the attendants of all links share.
-#[derive(Debug, Clone)]
+/// What an attendant has from the responder, beside its slices.
+#[derive(Debug)]
 pub(super) struct Shared {
     pub(super) counters: Arc<Counters>,
     pub(super) standing: watch::Sender<Standing>,

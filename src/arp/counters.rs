@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::answer::Reason;
 
-/// Counters that the responder's threads share with whoever wants to read them. They only ever grow.
+/// Counters of one link, that its thread shares with whoever wants to read them. They only ever grow.
 #[derive(Debug, Default)]
 pub struct Counters {
     answers: AtomicU64,

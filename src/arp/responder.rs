@@ -24,6 +24,7 @@ use tracing::warn;
 use super::attendant::{Attendant, LinkSlice, Shared};
 use super::counters::Counters;
 use crate::address::MacAddress;
+use crate::by_link::ByLink;
 use crate::claim::Origin;
 use crate::names::InterfaceName;
 use crate::plan::slice::L2Slice;
@@ -58,12 +59,12 @@ pub enum SocketStanding {
 /// An address that a slice adds to a link is asked for there as its origin wants, then announced at once and repeatedly,
 /// and from time to time for as long as it is held; one that a slice takes away is not answered for from then on, and
 /// not announced. Everything is announced anew on a link that comes up or changes its MAC. A link that vanishes while it
-/// is served is no error. `facts` hears of every conflict that begins, changes or ends. With `offloads`, plain requests are
-/// answered in the kernel where it takes the program for it.
+/// is served is no error. What is done on each link is counted in `counters`. `facts` hears of every conflict that begins,
+/// changes or ends. With `offloads`, plain requests are answered in the kernel where it takes the program for it.
 pub async fn run(
     mut slices: watch::Receiver<L2Slice>,
     facts: mpsc::Sender<Fact>,
-    counters: Arc<Counters>,
+    counters: Arc<ByLink<Counters>>,
     standing: watch::Sender<Standing>,
     offloads: bool,
     shutdown: impl Future<Output = ()>,
@@ -75,7 +76,9 @@ pub async fn run(
         addresses: BTreeMap::new(),
         links: BTreeMap::new(),
         ending: Vec::new(),
-        shared: Shared { counters, standing, offloads },
+        counters,
+        standing,
+        offloads,
     };
     tokio::pin!(shutdown);
     loop {
@@ -122,7 +125,9 @@ struct Responder {
     links: BTreeMap<u32, LinkHandle>,
     /// Threads of links that are served no longer.
     ending: Vec<JoinHandle<()>>,
-    shared: Shared,
+    counters: Arc<ByLink<Counters>>,
+    standing: watch::Sender<Standing>,
+    offloads: bool,
 }
 
 /// The end of an attendant that the responder holds. Dropped, it ends the attendant, as soon as that is awake.
@@ -244,12 +249,14 @@ impl Responder {
             addresses: 0,
             conflicts: BTreeMap::new(),
         };
-        self.shared.standing.send_modify(|standing| drop(standing.insert(index, opening)));
-        match LinkHandle::start(index, slice, self.shared.clone()) {
+        self.standing.send_modify(|standing| drop(standing.insert(index, opening)));
+        let shared =
+            Shared { counters: self.counters.of(&name), standing: self.standing.clone(), offloads: self.offloads };
+        match LinkHandle::start(index, slice, shared) {
             Ok(link) => drop(self.links.insert(index, link)),
             Err(error) => {
                 warn!(link = %name, %error, "no thread for the link; no answers there before the next change of the plan");
-                self.shared.standing.send_modify(|standing| {
+                self.standing.send_modify(|standing| {
                     if let Some(link) = standing.get_mut(&index) {
                         link.socket = SocketStanding::Failed(error.to_string());
                     }
@@ -262,7 +269,7 @@ impl Responder {
         if let Some(link) = self.links.remove(&index) {
             self.ending.push(link.end());
         }
-        self.shared.standing.send_modify(|standing| drop(standing.remove(&index)));
+        self.standing.send_modify(|standing| drop(standing.remove(&index)));
     }
 
     /// Ends every attendant and waits for it.
@@ -273,7 +280,7 @@ impl Responder {
         // One that panicked has printed why.
         let joined = tokio::task::spawn_blocking(|| threads.into_iter().for_each(|thread| drop(thread.join())));
         let _ = joined.await;
-        self.shared.standing.send_replace(Standing::new());
+        self.standing.send_replace(Standing::new());
     }
 }
 

@@ -11,7 +11,7 @@ use super::table::{Table, printable};
 use super::{Exit, Output, ago, answer, ask, join, refused};
 use crate::address::host_prefix;
 use crate::agent::bgp_report::{PeersReport, RouteReport, RoutesFilter, RoutesReport};
-use crate::agent::report::PeerReport;
+use crate::agent::report::{PeerReport, Security};
 use crate::api::filter;
 use crate::names::PeerName;
 use crate::world::{Agreed, LastNotification};
@@ -193,7 +193,10 @@ fn whole(peer: &PeerReport) -> String {
     line("AS", format!("{}, local AS {}", asn(peer), peer.local_asn));
     let since = peer.since.map_or(String::new(), |since| format!(" for {}", ago(since)));
     line("state", format!("{:?}{since}", peer.state));
-    line("signed", if peer.security.md5 { "TCP MD5" } else { "no" }.to_owned());
+    let Security { md5, tcp_ao, ttl_security } = peer.security;
+    let signed = [(md5, "TCP MD5"), (tcp_ao, "TCP-AO")].into_iter().find_map(|(is_it, name)| is_it.then_some(name));
+    line("signed", signed.unwrap_or("no").to_owned());
+    line("TTL security (GTSM)", if ttl_security { "yes: packets from the link only" } else { "no" }.to_owned());
     line("established", times(session.times_established));
     if let Some(agreed) = &session.agreed {
         let Agreed {

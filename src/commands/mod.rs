@@ -3,6 +3,7 @@
 mod bgp;
 mod config;
 mod doctor;
+mod l2;
 mod rbac;
 mod run;
 mod status;
@@ -64,6 +65,8 @@ enum Verb {
     /// Show BGP peers and the routes they are sent
     #[command(subcommand)]
     Bgp(bgp::Bgp),
+    /// Show who answers for which address on the link, since when and why
+    L2(l2::L2),
     /// Look for what is wrong with this host and the running agent, and say what to do
     Doctor(Output),
     /// Check or print a configuration
@@ -103,11 +106,10 @@ enum Format {
 }
 
 /// The verbs of the design that this version does not have.
-const NOT_AVAILABLE_YET: [&str; 17] = [
+const NOT_AVAILABLE_YET: [&str; 16] = [
     "explain",
     "get",
     "bfd",
-    "l2",
     "drain",
     "undrain",
     "move",
@@ -130,6 +132,7 @@ pub fn dispatch(arguments: Arguments) -> Exit {
         Verb::Run(run) => run::run(run),
         Verb::Status(output) => status::status(&socket, output),
         Verb::Bgp(verb) => bgp::bgp(&socket, verb),
+        Verb::L2(verb) => l2::l2(&socket, verb),
         Verb::Doctor(output) => doctor::doctor(&socket, output),
         Verb::Config(config) => config::config(config),
         Verb::Rbac => rbac::rbac(),

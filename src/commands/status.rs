@@ -87,6 +87,11 @@ fn head(report: &Report) -> String {
         ago(report.started),
         if report.allocates { "this agent" } else { "another agent" },
     );
+    let lost: Vec<_> = report.l2.links.iter().filter(|link| link.lost > 0).collect();
+    if !lost.is_empty() {
+        let on_links = join(lost.iter().map(|link| format!("{} on {}", link.lost, link.link)));
+        let _ = writeln!(text, "frames lost {on_links}: they came faster than they were judged");
+    }
     match report.problems.as_slice() {
         [] => text.push_str("problems    none\n"),
         problems => {

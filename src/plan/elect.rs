@@ -60,7 +60,8 @@ pub fn electorate(l2: &L2, nodes: &BTreeMap<NodeName, Arc<Node>>, hearing: Optio
 }
 
 fn electorate_by_pulse(l2: &L2, nodes: &BTreeMap<NodeName, Arc<Node>>, hearing: &Hearing<'_>) -> Electorate {
-    let heard = hearing.rosters.iter().flat_map(|roster| roster.members.keys().chain(&roster.silent));
+    let heard =
+        hearing.rosters.iter().flat_map(|roster| roster.members.keys().chain(roster.silent.keys()).chain(&roster.left));
     let names: BTreeSet<&NodeName> = nodes.keys().chain(heard).collect();
     let mut electorate = Electorate::default();
     for name in names {
@@ -115,8 +116,13 @@ fn stands_there<'a>(name: &NodeName, nodes: &'a BTreeMap<NodeName, Arc<Node>>, h
         };
         refused.get_or_insert(reason);
     }
-    let silent = hearing.rosters.iter().any(|roster| roster.silent.contains(name));
-    Err(refused.unwrap_or(if silent { Reason::NodeSilent } else { Reason::NodeNotHeard }))
+    let silent = hearing.rosters.iter().any(|roster| roster.silent.contains_key(name));
+    let left = hearing.rosters.iter().any(|roster| roster.left.contains(name));
+    Err(refused.unwrap_or(match (silent, left) {
+        (true, _) => Reason::NodeSilent,
+        (false, true) => Reason::NodeLeft,
+        (false, false) => Reason::NodeNotHeard,
+    }))
 }
 
 fn electorate_by_readiness(l2: &L2, nodes: &BTreeMap<NodeName, Arc<Node>>) -> Electorate {
@@ -173,9 +179,23 @@ pub fn elect<'a>(
     let Some(second) = candidates.next() else {
         return Some(&first.node);
     };
-    let rank =
-        |candidate: &&Candidate| (Reverse(candidate.weight), !keeps(candidate), ticket(&candidate.node, address));
-    [first, second].into_iter().chain(candidates).min_by_key(rank).map(|candidate| &candidate.node)
+    let all = [first, second].into_iter().chain(candidates);
+    all.min_by_key(|candidate| rank(candidate, address, keeps(candidate))).map(|candidate| &candidate.node)
+}
+
+/// All of the candidates, the one that [`elect`] names in front.
+pub fn ranked<'a>(
+    candidates: impl IntoIterator<Item = &'a Candidate>,
+    address: IpAddr,
+    keeps: impl Fn(&Candidate) -> bool,
+) -> Vec<&'a Candidate> {
+    let mut all: Vec<_> = candidates.into_iter().collect();
+    all.sort_by_cached_key(|candidate| rank(candidate, address, keeps(candidate)));
+    all
+}
+
+fn rank(candidate: &Candidate, address: IpAddr, keeps: bool) -> impl Ord + use<> {
+    (Reverse(candidate.weight), !keeps, ticket(&candidate.node, address))
 }
 
 fn ticket(node: &NodeName, address: IpAddr) -> [u8; 32] {
@@ -202,6 +222,7 @@ mod tests {
         let mut by_digest: Vec<_> = nodes.iter().collect();
         by_digest.sort_by_key(|it| ticket(&it.node, address));
         assert_eq!(elect(&nodes, address, |_| false), Some(&by_digest[0].node));
+        assert_eq!(ranked(&nodes, address, |_| false), by_digest, "and so is the whole list");
         let hex: String = ticket(&"node1".into(), address).iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, "4d142f37fee6bc18fa5b99902341e0da35527035833fc51f6504d860786ddc2b");
     }

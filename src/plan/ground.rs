@@ -166,7 +166,7 @@ fn l2_ground(l2: &L2, me: &NodeName, nodes: &BTreeMap<NodeName, Arc<Node>>, worl
     let of_link = |link: &&Link| link.addresses.iter().map(|net| (*net, link.name.clone())).collect::<Vec<_>>();
     let subnets: Vec<(IpNet, InterfaceName)> = links.iter().flat_map(of_link).collect();
     let rule = l2.subnet;
-    let refusal = links.is_empty().then(|| Reason::NoInterface { wanted: describe_interfaces(l2) });
+    let refusal = links.is_empty().then(|| no_link(l2, world));
     let heard: Vec<(&Link, &Roster)> =
         links.iter().filter_map(|link| Some((*link, &**world.rosters.get(&link.index)?))).collect();
     let electorate = |rosters: Vec<&Roster>| {
@@ -219,6 +219,16 @@ fn pulse_ground(config: &Config, node: Option<&Node>, l2: &[L2Ground], world: &W
 
 fn usable_links<'a>(l2: &L2, world: &'a World) -> impl Iterator<Item = &'a Link> {
     world.links.values().filter(|link| is_usable(link) && is_wanted(l2, &link.name))
+}
+
+/// Why no link of this node is usable: that of the link that was asked for by name or pattern, if there is one.
+fn no_link(l2: &L2, world: &World) -> Reason {
+    let asked_for = |link: &&Link| !l2.interfaces.is_empty() && !link.loopback && is_wanted(l2, &link.name);
+    match world.links.values().find(asked_for) {
+        Some(Link { name, up: false, .. }) => Reason::LinkDown { interface: name.clone() },
+        Some(Link { name, carrier: false, .. }) => Reason::NoCarrier { interface: name.clone() },
+        Some(_) | None => Reason::NoInterface { wanted: describe_interfaces(l2) },
+    }
 }
 
 /// Frames pass, ARP is spoken, and the link is not a part of a bond or bridge that answers in its place.

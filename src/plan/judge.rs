@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use imbl::OrdMap;
 use ipnet::IpNet;
 
 use crate::address::{Family, host_prefix};
@@ -14,11 +15,12 @@ use crate::claim::ConflictKind;
 use crate::config::{Config, L2, Pool, Source};
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::plan::allocate::{Applicant, Book, allocate, may_keep, pool_of};
+use crate::plan::contest::{Contest, covering};
 use crate::plan::decision::{Allocation, Announcement, BgpVerdict, Carrier, Decision, Held, L2Verdict};
-use crate::plan::elect::{Candidate, Electorate, elect};
 use crate::plan::ground::{Ground, L2Ground, describe_interfaces};
 use crate::plan::join;
 use crate::plan::slice::L2Slice;
+use crate::plan::tenure::{Cause, Tenure};
 use crate::reason::Reason;
 use crate::route::RouteAttributes;
 use crate::world::{Endpoints, Service, TrafficPolicy, World};
@@ -34,6 +36,10 @@ pub struct Court<'a> {
     pub fresh: &'a BTreeMap<IpAddr, Fresh>,
     /// The addresses that this node answers for as of the last turn.
     pub answered: &'a L2Slice,
+    /// Who has which address on the link as of the last turn.
+    pub tenures: &'a OrdMap<IpAddr, Arc<Tenure>>,
+    /// Nothing was judged before.
+    pub first_turn: bool,
 }
 
 /// An address that was chosen a moment ago.
@@ -50,6 +56,8 @@ pub struct Verdict {
     pub work: Work,
     /// Addresses that this agent, as the one who allocates, newly chose.
     pub assigned: Option<Vec<IpAddr>>,
+    /// Why addresses have another owner on the link than before.
+    pub causes: Vec<(IpAddr, Cause)>,
     /// What the status should say; `None` where it is not ours to write, or says it already.
     pub status: Option<Vec<IpAddr>>,
 }
@@ -100,6 +108,7 @@ impl Court<'_> {
                 decision: Decision { allocation: Allocation::none(reason), announcements: Vec::new() },
                 work: Work::default(),
                 assigned: None,
+                causes: Vec::new(),
                 status: (ours_before && self.world.leader).then(Vec::new),
             };
         }
@@ -117,13 +126,15 @@ impl Court<'_> {
         let mut work = Work::default();
         // All addresses of a Service move together: its first one ranks the nodes for all of them.
         let rank_by = allocation.held.iter().find(confirmed).map(|held| held.address);
-        let announcements = allocation
-            .held
-            .iter()
-            .filter(confirmed)
-            .map(|held| self.announce(key, service, &endpoints, held, rank_by.unwrap_or(held.address), &mut work));
+        let mut causes = Vec::new();
+        let announcements = allocation.held.iter().filter(confirmed).map(|held| {
+            let rank_by = rank_by.unwrap_or(held.address);
+            let (announcement, cause) = self.announce(key, service, &endpoints, held, rank_by, &mut work);
+            causes.extend(cause.map(|cause| (held.address, cause)));
+            announcement
+        });
         let announcements = announcements.collect();
-        Verdict { decision: Decision { allocation, announcements }, work, assigned, status }
+        Verdict { decision: Decision { allocation, announcements }, work, assigned, causes, status }
     }
 
     /// This agent is the one that chooses addresses, and knows enough to do so. Standalone, a manifest that cannot be read
@@ -236,8 +247,8 @@ impl Court<'_> {
         held: &Held,
         rank_by: IpAddr,
         work: &mut Work,
-    ) -> Announcement {
-        let l2 = self.judge_l2(service, endpoints, held, rank_by, work);
+    ) -> (Announcement, Option<Cause>) {
+        let (l2, cause) = self.judge_l2(service, endpoints, held, rank_by, work);
         let bgp = self.judge_bgp(key, service, endpoints, held, work);
         let pool = self.config.pools.iter().find(|pool| pool.name == held.pool);
         if let Some(link) = pool.and_then(|pool| pool.bind.as_ref())
@@ -245,7 +256,7 @@ impl Court<'_> {
         {
             work.bind.push((held.address, link.clone()));
         }
-        Announcement { address: held.address, pool: held.pool.clone(), l2, bgp }
+        (Announcement { address: held.address, pool: held.pool.clone(), l2, bgp }, cause)
     }
 
     fn judge_l2(
@@ -255,41 +266,29 @@ impl Court<'_> {
         held: &Held,
         rank_by: IpAddr,
         work: &mut Work,
-    ) -> L2Verdict {
-        let refused = |reason| L2Verdict { owner: None, announced: false, reason };
-        let covering: Vec<(&L2, &L2Ground)> = self
-            .config
-            .l2
-            .iter()
-            .zip(&self.ground.l2)
-            .filter(|(l2, _)| l2.pools.is_empty() || l2.pools.contains(&held.pool))
-            .collect();
+    ) -> (L2Verdict, Option<Cause>) {
+        let covering = covering(self.config, self.ground, &held.pool);
         if covering.is_empty() {
-            return refused(Reason::NoL2ForPool { pool: held.pool.clone() });
+            return (L2Verdict::refused(Reason::NoL2ForPool { pool: held.pool.clone() }), None);
         }
-        if endpoints.is_empty() {
-            return refused(Reason::NoEndpoints);
-        }
-        let electorate = union(covering.iter().map(|(_, ground)| ground.electorate_for(rank_by)));
-        let local = service.external_traffic_policy == TrafficPolicy::Local;
-        let candidates = electorate.candidates.iter().filter(|it| !local || endpoints.by_node.contains_key(&it.node));
-        let sticky = covering.iter().any(|(l2, _)| l2.sticky);
-        let keeps = |candidate: &Candidate| {
-            let here = || candidate.node == *self.me && self.answered.addresses.contains_key(&rank_by);
-            sticky && (candidate.claims.contains(&rank_by) || here())
+        let contest = Contest::of((service, endpoints), &covering, self.me, self.answered, rank_by);
+        let winner = if endpoints.is_empty() { Err(Reason::NoEndpoints) } else { contest.winner() };
+        let verdict = match winner {
+            Err(reason) => L2Verdict::refused(reason),
+            Ok(owner) if owner != self.me => {
+                work.other_owners.insert(owner.clone());
+                let reason = Reason::OwnedBy { owner: owner.clone() };
+                L2Verdict { owner: Some(owner.clone()), announced: false, reason }
+            }
+            Ok(_) => self.judge_own(&covering, held, rank_by, work),
         };
-        let Some(owner) = elect(candidates, rank_by, keeps) else {
-            return refused(match (electorate.candidates.is_empty(), endpoints.by_node.is_empty()) {
-                (true, _) => no_eligible_node(&electorate, self.me),
-                (false, true) => Reason::EndpointsNameNoNode,
-                (false, false) => Reason::NoNodeWithEndpoint,
-            });
-        };
-        let owned = |announced, reason| L2Verdict { owner: Some(owner.clone()), announced, reason };
-        if owner != self.me {
-            work.other_owners.insert(owner.clone());
-            return owned(false, Reason::OwnedBy { owner: owner.clone() });
-        }
+        let cause = self.cause(held.address, &verdict, &contest);
+        (verdict, cause)
+    }
+
+    /// Of an address that is this node's to answer for.
+    fn judge_own(&self, covering: &[(&L2, &L2Ground)], held: &Held, rank_by: IpAddr, work: &mut Work) -> L2Verdict {
+        let owned = |announced, reason| L2Verdict { owner: Some(self.me.clone()), announced, reason };
         let mine = covering
             .iter()
             .filter(|(_, it)| it.electorate_for(rank_by).candidates.iter().any(|it| it.node == *self.me));
@@ -307,7 +306,7 @@ impl Court<'_> {
         }
         // In a conflict too: the responder asks again until it is over.
         work.l2.push((held.address, interfaces.clone()));
-        if sticky {
+        if covering.iter().any(|(l2, _)| l2.sticky) {
             work.claims.push(held.address);
         }
         match self.conflict(held.address) {
@@ -317,6 +316,30 @@ impl Court<'_> {
             }
             None => owned(true, Reason::Announced),
         }
+    }
+
+    /// Why the address has another owner than before; `None` where it has the same.
+    fn cause(&self, address: IpAddr, verdict: &L2Verdict, contest: &Contest<'_>) -> Option<Cause> {
+        let before = self.tenures.get(&address);
+        if before.is_some_and(|before| before.owner == verdict.owner) {
+            return None;
+        }
+        // Who listens learns one by one who is there: it sees no moves.
+        let listens = || contest.refusal(self.me) == Some(Reason::NodeListening);
+        // And when it has listened, others may have had it long since.
+        let found_so = before.map_or(self.first_turn, |it| !it.witnessed && verdict.owner.as_ref() != Some(self.me));
+        Some(match before.and_then(|before| before.owner.as_ref()) {
+            _ if listens() => Cause::Learned,
+            None if found_so => Cause::Learned,
+            None => Cause::FirstUse,
+            // Not the one who had it: nobody may have it.
+            Some(_) if verdict.reason == Reason::NoEndpoints => Cause::OwnerRefused { reason: Reason::NoEndpoints },
+            Some(owner) => {
+                let rosters = self.world.rosters.values();
+                let silence = rosters.filter_map(|roster| roster.silent.get(owner)).max().copied();
+                Cause::of_refusal(contest.refusal(owner), silence)
+            }
+        })
     }
 
     /// What is in the way of an address on a link of this node: the worst of it.
@@ -435,6 +458,13 @@ impl Court<'_> {
     }
 }
 
+impl L2Verdict {
+    /// No node answers.
+    fn refused(reason: Reason) -> L2Verdict {
+        L2Verdict { owner: None, announced: false, reason }
+    }
+}
+
 impl Allocation {
     fn none(reason: Reason) -> Allocation {
         Allocation { held: Vec::new(), reason, complaint: None }
@@ -453,35 +483,6 @@ impl Allocation {
             return Allocation::none(complaint);
         }
         Allocation { complaint: Some(complaint), ..Allocation::assigned(held) }
-    }
-}
-
-/// Several `[[l2]]` may cover a pool: a node is a candidate under any of them, with the sum of its weights.
-fn union<'a>(mut electorates: impl Iterator<Item = &'a Electorate>) -> std::borrow::Cow<'a, Electorate> {
-    use std::borrow::Cow;
-    let mut union = match electorates.next() {
-        Some(first) => Cow::Borrowed(first),
-        None => Cow::Owned(Electorate::default()),
-    };
-    for electorate in electorates {
-        let union = union.to_mut();
-        for candidate in &electorate.candidates {
-            match union.candidates.iter_mut().find(|it| it.node == candidate.node) {
-                Some(known) => known.weight = known.weight.saturating_add(candidate.weight),
-                None => union.candidates.push(candidate.clone()),
-            }
-        }
-        union.excluded.extend(electorate.excluded.iter().cloned());
-    }
-    union
-}
-
-fn no_eligible_node(electorate: &Electorate, me: &NodeName) -> Reason {
-    if electorate.excluded.is_empty() {
-        return Reason::NodeUnknown { node: me.clone() };
-    }
-    Reason::NoEligibleNode {
-        excluded: electorate.excluded.iter().map(|(node, reason)| format!("{node}: {reason}")).collect(),
     }
 }
 

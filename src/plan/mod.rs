@@ -1,10 +1,12 @@
 //! The decisions: from the World to the Plan, each part with its reason. Floor 1: pure, `now` is an argument.
 //!
 //! [`Planner`] keeps the World and the Plan and re-judges what a fact touched; [`judge`] decides about one Service;
-//! [`allocate`] finds addresses; [`elect`] names the node that answers on the link; [`ground`] is what all decisions
+//! [`allocate`] finds addresses; [`elect`] and [`contest`] name the node that answers on the link, [`tenure`] is
+//! since when and why; [`ground`] is what all decisions
 //! of a turn stand on; [`join`] makes one route of what several say about it; [`slice`] is what the actuators get.
 
 pub mod allocate;
+pub mod contest;
 pub mod decision;
 pub mod elect;
 pub mod ground;
@@ -13,6 +15,7 @@ pub mod judge;
 mod planner;
 mod reach;
 pub mod slice;
+pub mod tenure;
 
 pub use planner::{Change, Moved, Plan, Planner, Turn};
 

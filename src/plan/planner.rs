@@ -15,7 +15,7 @@ use ipnet::IpNet;
 
 use crate::claim::ConflictKind;
 use crate::config::Config;
-use crate::names::{NodeName, ObjectKey, PeerName};
+use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::plan::allocate::{Book, pool_of};
 use crate::plan::decision::{Announcement, Decision};
 use crate::plan::ground::{self, Ground, PulseGround};
@@ -25,6 +25,7 @@ use crate::plan::reach;
 use crate::plan::slice::{
     BgpSlice, BindSlice, L2Slice, Notice, Origin, PeerSlice, PulseSlice, ServiceStatus, StatusSlice,
 };
+use crate::plan::tenure::{Cause, Handover, Move, PastConflict, Tenure};
 use crate::reason::Reason;
 use crate::route::RouteAttributes;
 use crate::world::{Conflict, Fact, Pulses, Service, Touched, World};
@@ -40,6 +41,8 @@ pub struct Plan {
     pub bind: BindSlice,
     pub pulse: PulseSlice,
     pub status: StatusSlice,
+    /// Who has each address that is announced on a link, since when and why.
+    pub tenures: OrdMap<IpAddr, Arc<Tenure>>,
 }
 
 /// What changed for one Service in a turn, for the log and the journal.
@@ -56,6 +59,10 @@ pub struct Turn {
     pub changes: Vec<Change>,
     /// Routes about which advertisements have begun to disagree in this turn; the Plan holds the dispute.
     pub disputed: Vec<(PeerName, IpNet)>,
+    /// Addresses that have another owner on the link since this turn; those that were only found to have it are left out.
+    pub handovers: Vec<Handover>,
+    /// Conflicts on a link that began or changed their kind.
+    pub conflicts: Vec<(IpAddr, InterfaceName, ConflictKind)>,
     /// Which slices are not what they were before the turn.
     pub moved: Moved,
 }
@@ -75,7 +82,7 @@ pub struct Planner {
     config: Arc<Config>,
     me: NodeName,
     world: World,
-    ground: Ground,
+    ground: Arc<Ground>,
     book: Book,
     plan: Plan,
     moved: Moved,
@@ -84,6 +91,11 @@ pub struct Planner {
     routes: BTreeMap<(PeerName, IpNet), Contributions>,
     shared: Shared,
     disputed: Vec<(PeerName, IpNet)>,
+    handovers: Vec<Handover>,
+    /// The conflicts that were told since the last turn.
+    contested: BTreeSet<(IpAddr, InterfaceName)>,
+    conflicts: Vec<(IpAddr, InterfaceName, ConflictKind)>,
+    first_turn: bool,
     /// For how many Services each other node answers.
     owners: BTreeMap<NodeName, usize>,
     /// Addresses that this agent chose a moment ago.
@@ -102,13 +114,17 @@ impl Planner {
             config,
             me,
             world: World::default(),
-            ground: Ground::default(),
+            ground: Arc::default(),
             plan: Plan::default(),
             moved: Moved::default(),
             work: BTreeMap::new(),
             routes: BTreeMap::new(),
             shared: Shared::default(),
             disputed: Vec::new(),
+            handovers: Vec::new(),
+            contested: BTreeSet::new(),
+            conflicts: Vec::new(),
+            first_turn: true,
             owners: BTreeMap::new(),
             fresh: BTreeMap::new(),
             to_judge: BTreeSet::new(),
@@ -130,9 +146,19 @@ impl Planner {
         &self.book
     }
 
+    /// What the decisions of the last turn stand on.
+    pub fn ground(&self) -> &Arc<Ground> {
+        &self.ground
+    }
+
     /// Takes a fact in. Decides nothing yet.
     pub fn apply(&mut self, fact: Fact) {
-        let conflict = matches!(fact, Fact::Conflict(..));
+        let conflict = if let Fact::Conflict(address, link, _) = &fact {
+            self.contested.insert((*address, link.clone()));
+            true
+        } else {
+            false
+        };
         match self.world.apply(fact) {
             Touched::Nothing => {}
             Touched::Peers => self.peers_moved = true,
@@ -163,7 +189,7 @@ impl Planner {
             self.to_judge.extend(self.waiting.iter().cloned());
         }
         if std::mem::take(&mut self.ground_moved) {
-            self.ground = Ground::of(&self.config, &self.me, &self.world);
+            self.ground = Arc::new(Ground::of(&self.config, &self.me, &self.world));
             self.to_judge.extend(self.world.services.keys().cloned());
             self.to_judge.extend(self.plan.decisions.keys().cloned());
             self.renew_frames();
@@ -188,7 +214,15 @@ impl Planner {
             changes.extend(self.judge(&key, now));
         }
         self.renew_pulse();
-        Turn { changes, disputed: std::mem::take(&mut self.disputed), moved: std::mem::take(&mut self.moved) }
+        self.note_conflicts(now);
+        self.first_turn = false;
+        Turn {
+            changes,
+            disputed: std::mem::take(&mut self.disputed),
+            handovers: std::mem::take(&mut self.handovers),
+            conflicts: std::mem::take(&mut self.conflicts),
+            moved: std::mem::take(&mut self.moved),
+        }
     }
 
     /// Nothing is decided on half a picture: a route that is missing because its Service was not told yet would be
@@ -233,6 +267,8 @@ impl Planner {
             book: &self.book,
             fresh: &self.fresh,
             answered: &self.plan.l2,
+            tenures: &self.plan.tenures,
+            first_turn: self.first_turn,
         }
     }
 
@@ -240,7 +276,7 @@ impl Planner {
         let Some(service) = self.world.services.get(key).cloned() else {
             return self.forget(key);
         };
-        let Verdict { decision, work, assigned, status } = self.court().judge(key, &service);
+        let Verdict { decision, work, assigned, causes, status } = self.court().judge(key, &service);
         if let Some(addresses) = assigned {
             let held = self.book.claimed_by(key);
             let chosen =
@@ -262,6 +298,7 @@ impl Planner {
         self.put_status(key, &service, &decision, status);
         let before = self.plan.decisions.get(key).cloned();
         self.note_origins(before.as_deref(), &work);
+        self.note_tenures(before.as_deref(), &decision, causes, now);
         self.put_work(key, work);
         if before.as_deref() == Some(&decision) {
             return None;
@@ -277,6 +314,7 @@ impl Planner {
         self.put_work(key, Work::default());
         self.work.remove(key);
         let before = self.plan.decisions.remove(key)?;
+        before.announcements.iter().for_each(|it| drop(self.plan.tenures.remove(&it.address)));
         Some(Change { service: key.clone(), before: Some(before), after: None })
     }
 
@@ -381,7 +419,7 @@ impl Planner {
             }
             let announced = before.into_iter().flat_map(|before| &before.announcements);
             let owner = announced.filter(|it| it.address == *address).find_map(|it| it.l2.owner.as_ref());
-            let silent = |owner: &NodeName| self.world.rosters.values().any(|roster| roster.silent.contains(owner));
+            let silent = |owner: &NodeName| self.world.rosters.values().any(|roster| roster.silent.contains_key(owner));
             let pulses = self.world.pulses != Pulses::Off;
             let origin = match owner {
                 Some(owner) if *owner == self.me => None,
@@ -392,6 +430,54 @@ impl Planner {
             if let Some(origin) = origin {
                 self.plan.l2.origins.insert(*address, origin);
             }
+        }
+    }
+
+    /// Who has the addresses of a Service from now on, where that is not who had them before.
+    fn note_tenures(
+        &mut self,
+        before: Option<&Decision>,
+        after: &Decision,
+        causes: Vec<(IpAddr, Cause)>,
+        now: Instant,
+    ) {
+        let on_link = |it: &Announcement| !matches!(it.l2.reason, Reason::NoL2ForPool { .. });
+        for was in before.into_iter().flat_map(|before| &before.announcements) {
+            if !after.announcements.iter().any(|it| it.address == was.address && on_link(it)) {
+                self.plan.tenures.remove(&was.address);
+            }
+        }
+        for (address, cause) in causes {
+            let announcement = after.announcements.iter().find(|it| it.address == address);
+            let owner = announcement.and_then(|it| it.l2.owner.clone());
+            let known = self.plan.tenures.get(&address);
+            let from = known.and_then(|known| known.owner.clone());
+            let tenure = Tenure::next(known.map(|known| &**known), owner.clone(), cause, now);
+            if let Some(Move { cause, .. }) = tenure.last_move.as_ref().filter(|_| tenure.witnessed && from != owner) {
+                self.handovers.push(Handover { address, from, to: owner, cause: cause.clone() });
+            }
+            self.plan.tenures.insert(address, Arc::new(tenure));
+        }
+    }
+
+    /// The last conflict about each address is remembered when it is over, too.
+    fn note_conflicts(&mut self, now: Instant) {
+        for (address, link) in std::mem::take(&mut self.contested) {
+            let Some(known) = self.plan.tenures.get(&address) else { continue };
+            let told = self.world.conflicts.get(&address).and_then(|on_links| on_links.get(&link)).copied();
+            let before = known.last_conflict.as_ref().filter(|before| before.link == link && before.over.is_none());
+            let last_conflict = match (told, before) {
+                (Some(conflict), _) => {
+                    if before.is_none_or(|before| before.conflict.kind != conflict.kind) {
+                        self.conflicts.push((address, link.clone(), conflict.kind));
+                    }
+                    PastConflict { link, conflict, over: None }
+                }
+                (None, Some(before)) => PastConflict { over: Some(now), ..before.clone() },
+                (None, None) => continue,
+            };
+            let tenure = Tenure { last_conflict: Some(last_conflict), ..Tenure::clone(known) };
+            self.plan.tenures.insert(address, Arc::new(tenure));
         }
     }
 

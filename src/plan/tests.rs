@@ -20,6 +20,7 @@ use crate::world::{
 mod advertisements;
 mod links;
 mod pulses;
+mod tenures;
 
 /// A planner with the facts of a small cluster, and the verbs of the stories.
 struct Story {

@@ -2,6 +2,7 @@
 //! Floor 1. Counts only; nothing is decided by them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::machine::Heard;
 use super::packet::Refused;
@@ -92,13 +93,32 @@ impl From<Refused> for Fate {
     }
 }
 
-/// Counters that the tasks of all links share with whoever wants to read them. They only ever grow.
+/// The upper bounds of the classes that detection times are counted in: around the defaults, and up to the slowest settings.
+pub const DETECTION_BOUNDS: [Duration; 12] = [
+    Duration::from_millis(60),
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(300),
+    Duration::from_millis(350),
+    Duration::from_millis(400),
+    Duration::from_millis(500),
+    Duration::from_millis(750),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+    Duration::from_secs(15),
+];
+
+/// Counters of one link, that its task shares with whoever wants to read them. They only ever grow.
 #[derive(Debug, Default)]
 pub struct Counters {
     sent: AtomicU64,
     octets_sent: AtomicU64,
     unsent: AtomicU64,
     received: [AtomicU64; Fate::ALL.len()],
+    /// One for each bound, not added up; and one for what is beyond them all.
+    detections: [AtomicU64; DETECTION_BOUNDS.len() + 1],
+    detection_micros: AtomicU64,
 }
 
 /// One reading of the counters. Each figure is exact; they are not of one instant.
@@ -110,11 +130,28 @@ pub struct Figures {
     /// Datagrams that the kernel did not take.
     pub unsent: u64,
     pub received: Vec<(Fate, u64)>,
+    pub detection: Detection,
+}
+
+/// How long owners had been silent when they were given up.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Detection {
+    /// How many took so long at most, by [`DETECTION_BOUNDS`].
+    pub within: Vec<(Duration, u64)>,
+    pub count: u64,
+    /// Of all of them.
+    pub sum: Duration,
 }
 
 impl Counters {
     pub fn read(&self) -> Figures {
-        let Counters { sent, octets_sent, unsent, received: _ } = self;
+        let Counters { sent, octets_sent, unsent, received: _, detections, detection_micros } = self;
+        let mut count = 0;
+        let mut within: Vec<u64> = Vec::new();
+        for class in detections {
+            count += class.load(Ordering::Relaxed);
+            within.push(count);
+        }
         Figures {
             sent: sent.load(Ordering::Relaxed),
             octets_sent: octets_sent.load(Ordering::Relaxed),
@@ -124,6 +161,11 @@ impl Counters {
                 .zip(&self.received)
                 .map(|(fate, it)| (*fate, it.load(Ordering::Relaxed)))
                 .collect(),
+            detection: Detection {
+                within: DETECTION_BOUNDS.into_iter().zip(within).collect(),
+                count,
+                sum: Duration::from_micros(detection_micros.load(Ordering::Relaxed)),
+            },
         }
     }
 
@@ -136,6 +178,15 @@ impl Counters {
         self.unsent.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// An owner was given up that had been silent for so long.
+    pub fn count_detection(&self, after: Duration) {
+        let class = DETECTION_BOUNDS.partition_point(|bound| *bound < after);
+        if let Some(counter) = self.detections.get(class) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+        self.detection_micros.fetch_add(u64::try_from(after.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
     pub fn count_received(&self, fate: Fate) {
         if let Some(counter) = self.received.get(fate.place()) {
             counter.fetch_add(1, Ordering::Relaxed);
@@ -146,6 +197,18 @@ impl Counters {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_detection_is_within_its_bound_and_every_larger_one() {
+        let counters = Counters::default();
+        for millis in [60, 61, 300, 303, 20_000] {
+            counters.count_detection(Duration::from_millis(millis));
+        }
+        let Detection { within, count, sum } = counters.read().detection;
+        let counts: Vec<u64> = within.iter().map(|(_, count)| *count).collect();
+        assert_eq!(counts, [1, 2, 2, 3, 4, 4, 4, 4, 4, 4, 4, 4]);
+        assert_eq!((count, sum), (5, Duration::from_millis(20_724)));
+    }
 
     #[test]
     fn each_fate_is_counted_by_itself() {

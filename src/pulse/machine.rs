@@ -100,6 +100,8 @@ pub struct Machine {
     pages: Vec<ClaimsPage>,
     next_page: usize,
     peers: BTreeMap<NodeName, Peer>,
+    /// No peer wants anything before: see [`Dues`].
+    dues: Dues,
     expected: BTreeSet<NodeName>,
     /// The incarnations of those who wait for an answer.
     to_answer: BTreeSet<u64>,
@@ -113,6 +115,44 @@ pub struct Machine {
     leaving: bool,
     roster: Roster,
     roster_moved: bool,
+}
+
+/// When the first peer is to be looked at. Whatever makes a peer's time come earlier says so here; what puts it off does not,
+/// so these may be too early, and never too late. They are exact after each look at all peers, which so is taken a few
+/// times in an interval and not for every pulse of every node.
+#[derive(Debug, Clone, Copy, Default)]
+struct Dues {
+    /// That one counts as silent.
+    silence: Option<Instant>,
+    /// That one is asked whether it is there.
+    ask: Option<Instant>,
+}
+
+impl Dues {
+    fn note(&mut self, peer: &Peer, settings: Settings) {
+        let silence = (peer.life == Life::Alive).then(|| peer.silent_at(settings));
+        let ask = peer.is_asked(settings).then_some(peer.next_ask);
+        self.silence = self.silence.into_iter().chain(silence).min();
+        self.ask = self.ask.into_iter().chain(ask).min();
+    }
+
+    fn of<'a>(peers: impl IntoIterator<Item = &'a Peer>, settings: Settings) -> Dues {
+        let mut dues = Dues::default();
+        peers.into_iter().for_each(|peer| dues.note(peer, settings));
+        dues
+    }
+
+    /// Never later than the exact ones.
+    fn are_early_enough(&self, exact: &Dues) -> bool {
+        let early = |known: Option<Instant>, exact: Option<Instant>| {
+            exact.is_none_or(|exact| known.is_some_and(|known| known <= exact))
+        };
+        early(self.silence, exact.silence) && early(self.ask, exact.ask)
+    }
+
+    fn first(self) -> Option<Instant> {
+        self.silence.into_iter().chain(self.ask).min()
+    }
 }
 
 /// Another node, as far as it was heard.
@@ -148,7 +188,8 @@ enum Life {
     /// Heard, but it has not answered us.
     Unverified,
     Alive,
-    Silent,
+    /// Nothing had been heard of it for so long when it was given up.
+    Silent(Duration),
     Left,
 }
 
@@ -174,6 +215,7 @@ impl Machine {
             stance,
             next_page: 0,
             peers: BTreeMap::new(),
+            dues: Dues::default(),
             expected: BTreeSet::new(),
             to_answer: BTreeSet::new(),
             answer_at: None,
@@ -194,7 +236,7 @@ impl Machine {
 
     /// Whether somebody on the link hears only IPv4.
     pub fn somebody_needs_ipv4(&self) -> bool {
-        self.peers.values().any(|peer| peer.needs_ipv4 && peer.life != Life::Silent && peer.life != Life::Left)
+        self.peers.values().any(|peer| peer.needs_ipv4 && matches!(peer.life, Life::Unverified | Life::Alive))
     }
 
     /// What the plan wants said from now on. What others act on is said at once.
@@ -235,6 +277,7 @@ impl Machine {
                 }
                 (true, Some(_)) | (false, None) => {}
             }
+            self.dues.note(peer, self.settings);
         }
     }
 
@@ -258,7 +301,7 @@ impl Machine {
             }
             if pulse.incarnation > peer.incarnation {
                 // It has started anew: whatever it owned before, it does not any more.
-                self.roster_moved |= peer.life == Life::Alive || peer.life == Life::Silent;
+                self.roster_moved |= matches!(peer.life, Life::Alive | Life::Silent(_) | Life::Left);
                 *peer = Peer { expected: peer.expected, ..Peer::new(&pulse, now) };
             }
         }
@@ -271,21 +314,22 @@ impl Machine {
             _ if peer.standing == Standing::Leaving => Life::Left,
             Life::Unverified if answered && peer.labels.is_some() => Life::Alive,
             Life::Unverified => Life::Unverified,
-            Life::Alive | Life::Silent | Life::Left => Life::Alive,
+            Life::Alive | Life::Silent(_) | Life::Left => Life::Alive,
         };
         self.roster_moved |= life != peer.life;
         peer.life = life;
         match life {
             Life::Unverified => {}
-            Life::Alive | Life::Silent | Life::Left => peer.plan_ask(self.settings, now, &mut self.random),
+            Life::Alive | Life::Silent(_) | Life::Left => peer.plan_ask(self.settings, now, &mut self.random),
         }
         if card_stale {
             peer.next_ask = now;
         }
+        self.dues.note(peer, self.settings);
         match life {
             Life::Unverified => Heard::Unverified,
             Life::Left => Heard::Left,
-            Life::Alive | Life::Silent => Heard::Taken,
+            Life::Alive | Life::Silent(_) => Heard::Taken,
         }
     }
 
@@ -356,9 +400,14 @@ impl Machine {
         }
         let alive = self.peers.iter().filter(|(_, peer)| peer.life == Life::Alive);
         let members = alive.map(|(name, peer)| (name.clone(), peer.member())).collect();
-        let silent = self.peers.iter().filter(|(_, peer)| peer.life == Life::Silent);
-        let silent = silent.map(|(name, _)| name.clone()).collect();
-        let roster = Roster { settled: self.settled, members, silent };
+        let silent = self.peers.iter().filter_map(|(name, peer)| match peer.life {
+            Life::Silent(after) => Some((name.clone(), after)),
+            Life::Unverified | Life::Alive | Life::Left => None,
+        });
+        let silent = silent.collect();
+        let left = self.peers.iter().filter(|(_, peer)| peer.life == Life::Left);
+        let left = left.map(|(name, _)| name.clone()).collect();
+        let roster = Roster { settled: self.settled, members, silent, left };
         if roster == self.roster {
             return None;
         }
@@ -368,11 +417,9 @@ impl Machine {
 
     /// When to poll again although nothing was told. `None` once this node has left.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let alive = self.peers.values().filter(|peer| peer.life == Life::Alive);
-        let silences = alive.map(|peer| peer.silent_at(self.settings));
         let settles = (!self.settled).then(|| self.settles_at());
         let due = self.next_due()?;
-        silences.chain(settles).chain([due]).min()
+        self.dues.silence.into_iter().chain(settles).chain([due]).min()
     }
 
     /// Whether everything was said that leaving takes.
@@ -392,8 +439,8 @@ impl Machine {
             return (self.urgent > 0).then(|| self.last_pulse.map_or(self.next_pulse, again).min(self.next_pulse));
         }
         let again = (self.urgent > 0).then(|| self.last_pulse.map(|last| last + self.settings.interval / URGENT_PART));
-        let asks = self.peers.values().filter(|peer| peer.is_asked(self.settings)).map(|peer| peer.next_ask);
-        let due = asks.chain(self.answer_at).chain(again.flatten()).chain([self.next_pulse]).min()?;
+        let due =
+            self.dues.ask.into_iter().chain(self.answer_at).chain(again.flatten()).chain([self.next_pulse]).min()?;
         // Answers and asks that come up together go into one pulse.
         let gap = self.last_pulse.map(|last| last + self.settings.interval / GAP_PART);
         Some(gap.map_or(due, |gap| due.max(gap)))
@@ -402,13 +449,17 @@ impl Machine {
     /// Counts those as silent who have not been heard for too long, and ends the listening.
     fn expire(&mut self, now: Instant) {
         let settings = self.settings;
-        for peer in self.peers.values_mut().filter(|peer| peer.life == Life::Alive) {
-            if peer.silent_at(settings) <= now {
-                peer.life = Life::Silent;
-                self.roster_moved = true;
+        debug_assert!(self.dues.are_early_enough(&Dues::of(self.peers.values(), settings)), "a peer would be missed");
+        if self.dues.first().is_some_and(|due| due <= now) {
+            for peer in self.peers.values_mut().filter(|peer| peer.life == Life::Alive) {
+                if peer.silent_at(settings) <= now {
+                    peer.life = Life::Silent(now.saturating_duration_since(peer.last_heard));
+                    self.roster_moved = true;
+                }
             }
+            self.peers.retain(|_, peer| peer.life == Life::Alive || now < peer.last_heard + FORGET_AFTER);
+            self.dues = Dues::of(self.peers.values(), settings);
         }
-        self.peers.retain(|_, peer| peer.life == Life::Alive || now < peer.last_heard + FORGET_AFTER);
         if !self.settled && self.settles_at() <= now {
             self.settled = true;
             self.roster_moved = true;
@@ -421,7 +472,7 @@ impl Machine {
         let unsure = |peer: &Peer| match peer.life {
             Life::Unverified => peer.last_heard + self.detection() > listened,
             Life::Alive => !peer.claims_complete,
-            Life::Silent | Life::Left => false,
+            Life::Silent(_) | Life::Left => false,
         };
         if self.peers.values().any(unsure) { self.began + self.detection() * PATIENCE } else { listened }
     }
@@ -460,7 +511,7 @@ impl Machine {
             asks.push(peer.ticket);
             let spacing = match peer.life {
                 Life::Unverified => settings.interval / PROOF_PART,
-                Life::Alive | Life::Silent | Life::Left => peer.window(settings) / ASK_PART,
+                Life::Alive | Life::Silent(_) | Life::Left => peer.window(settings) / ASK_PART,
             };
             peer.next_ask = now + around(spacing, &mut self.random);
             peer.asked += 1;
@@ -593,7 +644,7 @@ impl Peer {
             Life::Alive => true,
             // A recording never answers: enough is enough, until it is heard again.
             Life::Unverified => self.asked < u32::from(settings.multiplier.get()) * 2,
-            Life::Silent | Life::Left => false,
+            Life::Silent(_) | Life::Left => false,
         }
     }
 }

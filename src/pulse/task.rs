@@ -22,6 +22,7 @@ use super::machine::{Heard, Machine, Settings, Stance};
 use super::packet::{Key, Pulse, labels_fit};
 use super::socket::{Datagram, HOP_LIMIT, PORT, PulseSocket};
 use crate::address::{Family, MacAddress};
+use crate::by_link::ByLink;
 use crate::clock;
 use crate::names::NodeName;
 use crate::plan::slice::PulseSlice;
@@ -43,12 +44,12 @@ pub struct Setup {
 /// Pulses on the links of the newest slice until `shutdown` is over, or until nobody can send slices anymore.
 ///
 /// A link begins with listening, and again when it comes back after it was gone. What is heard is told as
-/// [`Fact::Roster`]; where pulses end, that is told too.
+/// [`Fact::Roster`]; where pulses end, that is told too. What is sent and heard on each link is counted in `counters`.
 pub async fn run(
     mut slices: watch::Receiver<PulseSlice>,
     facts: mpsc::Sender<Fact>,
     setup: Setup,
-    counters: Arc<Counters>,
+    counters: Arc<ByLink<Counters>>,
     shutdown: impl Future<Output = ()>,
 ) {
     let mut next_incarnation = setup.incarnation;
@@ -75,7 +76,7 @@ pub async fn run(
                         incarnation: next_incarnation,
                         setup: setup.clone(),
                         facts: facts.clone(),
-                        counters: counters.clone(),
+                        counters: counters.of(&link.name),
                     };
                     tasks.spawn(task.run(slices, stop.subscribe()));
                 }
@@ -229,6 +230,7 @@ impl LinkTask {
             }
             if let Some(newest) = machine.poll_roster(now) {
                 log_roster(&slice.link, roster.as_ref(), &newest);
+                self.count_detections(roster.as_ref(), &newest);
                 roster = Some(newest.clone());
                 // The loop takes facts in batches, so there is room but for moments; the newest roster would win anyway.
                 if self.facts.send(Fact::Roster(self.index, Some(Arc::new(newest)))).await.is_err() {
@@ -267,6 +269,15 @@ impl LinkTask {
                         return Ended::Failed(io::Error::from(io::ErrorKind::Interrupted));
                     }
                 }
+            }
+        }
+    }
+
+    fn count_detections(&self, before: Option<&Roster>, after: &Roster) {
+        for (node, silent) in &after.silent {
+            let owned = before.and_then(|before| before.members.get(node)).is_some_and(|member| member.owner);
+            if owned {
+                self.counters.count_detection(*silent);
             }
         }
     }
@@ -355,8 +366,8 @@ fn log_roster(link: &Link, before: Option<&Roster>, after: &Roster) {
         info!(%link, %node, "a node is alive on the link");
     }
     for node in before.into_iter().flat_map(|before| before.members.keys()) {
-        if after.silent.contains(node) {
-            warn!(%link, %node, "a node fell silent");
+        if let Some(after) = after.silent.get(node) {
+            warn!(%link, %node, unheard_millis = after.as_millis(), "a node fell silent");
         } else if !after.members.contains_key(node) {
             info!(%link, %node, "a node left the link or started anew");
         }

@@ -425,10 +425,10 @@ fn everything_if(changed: bool) -> Touched {
 
 /// A roster without what is only for people to see.
 fn electable(roster: &Roster) -> Roster {
-    let Roster { settled, members, silent } = roster;
+    let Roster { settled, members, silent, left } = roster;
     let member = |member: &Member| Member { owner: false, ..member.clone() };
     let members = members.iter().map(|(name, it)| (name.clone(), member(it))).collect();
-    Roster { settled: *settled, members, silent: silent.clone() }
+    Roster { settled: *settled, members, silent: silent.clone(), left: left.clone() }
 }
 
 /// Versions of one object can be compared as numbers (Kubernetes KEP-5504).

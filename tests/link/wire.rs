@@ -13,6 +13,7 @@ use crier::arp::counters::Counters;
 use crier::arp::frame::{Frame, Protocol as Spoken};
 use crier::arp::packet::{Operation, Packet};
 use crier::arp::responder::{self, Standing};
+use crier::by_link::ByLink;
 use crier::claim::Origin;
 use crier::clock;
 use crier::kernel::observe;
@@ -91,11 +92,12 @@ impl Node {
     /// The same, with ARP answered in the kernel if it takes the programs.
     pub async fn start_with(offloads: bool) -> Node {
         let slices = Arc::new(watch::Sender::new(L2Slice::default()));
-        let counters = Arc::new(Counters::default());
+        let by_link = Arc::new(ByLink::default());
+        let counters = by_link.of(&InterfaceName::from("eth0"));
         let (standing, standing_seen) = watch::channel(Standing::new());
         let (sender, mut facts) = mpsc::channel(16);
         let forever = std::future::pending();
-        tokio::spawn(responder::run(slices.subscribe(), sender.clone(), counters.clone(), standing, offloads, forever));
+        tokio::spawn(responder::run(slices.subscribe(), sender.clone(), by_link, standing, offloads, forever));
         tokio::spawn(observe::run(sender));
         let (listed, mut is_listed) = watch::channel(false);
         let (conflicts, conflicts_seen) = watch::channel(BTreeMap::new());

@@ -3,7 +3,7 @@
 use super::*;
 
 /// What the tests below say of others: alive and eligible, with these claims.
-fn roster(members: &[(&str, &[&str])], silent: &[&str]) -> Fact {
+pub(super) fn roster(members: &[(&str, &[&str])], silent: &[&str]) -> Fact {
     let member = |(number, (name, claims)): (usize, &(&str, &[&str]))| {
         let member = crate::roster::Member {
             mac: crate::address::MacAddress([2, 0, 0, 0, 1, u8::try_from(number).unwrap()]),
@@ -19,13 +19,14 @@ fn roster(members: &[(&str, &[&str])], silent: &[&str]) -> Fact {
         Some(Arc::new(crate::roster::Roster {
             settled: true,
             members: members.iter().enumerate().map(member).collect(),
-            silent: silent.iter().map(|name| NodeName::from(*name)).collect(),
+            silent: silent.iter().map(|name| (NodeName::from(*name), Duration::from_millis(303))).collect(),
+            left: Default::default(),
         })),
     )
 }
 
 /// A story with pulses, a Service on .103, and an endpoint somewhere. By MetalLB's order: b, c, a.
-fn with_pulses(sticky: bool) -> Story {
+pub(super) fn with_pulses(sticky: bool) -> Story {
     let mut config = configuration();
     config.l2[0].sticky = sticky;
     let mut story = Story::begin(config);
@@ -36,7 +37,7 @@ fn with_pulses(sticky: bool) -> Story {
 }
 
 impl Story {
-    fn owner(&mut self, fact: Fact) -> String {
+    pub(super) fn owner(&mut self, fact: Fact) -> String {
         self.tell(fact);
         self.turn();
         match &self.decision("web").announcements[0].l2 {

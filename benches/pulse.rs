@@ -1,0 +1,177 @@
+//! What the pulse costs at 3, 30 and 300 nodes on one link: the machines and packets of all nodes on one virtual clock, with
+//! a key. `cargo bench --bench pulse`. Octets and packets are exact; processor time is that of the pure part, measured, and
+//! without the kernel's own work for each datagram.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
+use std::num::NonZeroU8;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crier::address::MacAddress;
+use crier::clock;
+use crier::names::NodeName;
+use crier::pulse::machine::{Heard, Machine, Settings, Stance};
+use crier::pulse::packet::{Key, Pulse};
+use crier::roster::Standing;
+use crier::selector::Labels;
+
+/// Ethernet header and frame check, IPv6, UDP.
+const AROUND_A_PULSE: u64 = 18 + 40 + 8;
+
+/// So long the nodes find each other before anything is counted.
+const WARM_UP: Duration = Duration::from_secs(6);
+
+/// So long is counted.
+const MEASURED: Duration = Duration::from_secs(4);
+
+/// How many nodes own addresses.
+#[derive(Debug, Clone, Copy)]
+enum Owners {
+    One,
+    Third,
+    All,
+}
+
+impl Owners {
+    fn of(self, nodes: usize) -> usize {
+        match self {
+            Owners::One => 1,
+            Owners::Third => nodes.div_ceil(3),
+            Owners::All => nodes,
+        }
+    }
+}
+
+fn main() {
+    println!(
+        "{:>5}  {:>6}  {:>11}  {:>11}  {:>9}  {:>11}  {:>13}  {:>13}",
+        "nodes", "owners", "link B/s", "sent B/s", "sent /s", "heard /s", "CPU us/s", "CPU us/heard"
+    );
+    println!("{:>5}  {:>6}  {:>11}  {:>11}  {:>9}  {:>11}", "", "", "", "per node", "per node", "per node");
+    for owners in [Owners::One, Owners::Third, Owners::All] {
+        for nodes in [3, 30, 300] {
+            measure(nodes, owners.of(nodes));
+        }
+    }
+}
+
+fn measure(nodes: usize, owners: usize) {
+    let mut link = Link::new(nodes, owners);
+    link.run(WARM_UP);
+    link.cost = Cost::default();
+    link.run(MEASURED);
+    let Cost { pulses, octets, heard, spent } = link.cost;
+    let seconds = MEASURED.as_secs_f64();
+    let count = nodes as f64;
+    println!(
+        "{nodes:>5}  {owners:>6}  {:>11.0}  {:>11.0}  {:>9.1}  {:>11.1}  {:>13.0}  {:>13.2}",
+        octets as f64 / seconds,
+        octets as f64 / seconds / count,
+        pulses as f64 / seconds / count,
+        heard as f64 / seconds / count,
+        spent.as_secs_f64() * 1e6 / seconds / count,
+        spent.as_secs_f64() * 1e6 / heard as f64,
+    );
+}
+
+/// What was counted on the link.
+#[derive(Default)]
+struct Cost {
+    pulses: u64,
+    /// On the wire, headers and all. Each pulse is there once, whoever hears it.
+    octets: u64,
+    /// By all nodes together.
+    heard: u64,
+    spent: Duration,
+}
+
+struct Link {
+    now: Instant,
+    key: Key,
+    machines: Vec<Machine>,
+    /// When each machine wants to be called, and which; an entry that is out of date costs a spare call.
+    wakes: BinaryHeap<Reverse<(Instant, usize)>>,
+    cost: Cost,
+}
+
+impl Link {
+    fn new(nodes: usize, owners: usize) -> Link {
+        let now = clock::now();
+        let name = |number: usize| NodeName::from(format!("worker-{number:03}.rack.example.net"));
+        let owning: BTreeSet<NodeName> = (0..owners).map(name).collect();
+        let settings = Settings { interval: Duration::from_millis(100), multiplier: NonZeroU8::new(3).expect("not 0") };
+        let labels = Labels([("topology.kubernetes.io/zone".to_owned(), "rack-a".to_owned())].into());
+        let labels = Arc::new(labels);
+        let machine = |number: usize| {
+            let short = u16::try_from(number).expect("few nodes").to_be_bytes();
+            let stance = Stance {
+                mac: MacAddress([2, 0, 0, 0, short[0], short[1]]),
+                standing: Standing::Eligible,
+                owner: number < owners,
+                labels: labels.clone(),
+                claims: Arc::default(),
+                needs_ipv4: false,
+            };
+            let incarnation = 1000 + u64::try_from(number).expect("few nodes");
+            let mut machine = Machine::new(name(number), settings, incarnation, stance, now);
+            machine.handle_expected(&owning.iter().filter(|it| **it != name(number)).cloned().collect(), now);
+            machine
+        };
+        let machines: Vec<Machine> = (0..nodes).map(machine).collect();
+        // They do not start in the same instant, or their first pulses would come in step.
+        let wakes = (0..nodes).map(|number| {
+            let late = Duration::from_micros(u64::try_from(number * 331 % 1000).expect("small") * 100);
+            Reverse((now + late, number))
+        });
+        let key = Key::of_secret(b"0123456789abcdef0123456789abcdef").expect("long enough");
+        Link { now, key, wakes: wakes.collect(), machines, cost: Cost::default() }
+    }
+
+    /// Lets so much virtual time go by.
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(Reverse((at, number))) = self.wakes.pop() {
+            if at >= end {
+                self.wakes.push(Reverse((at, number)));
+                break;
+            }
+            self.now = self.now.max(at);
+            self.wake(number);
+        }
+        self.now = end;
+    }
+
+    /// One node has its turn, and all others hear what it says, each as a datagram of its own.
+    fn wake(&mut self, number: usize) {
+        let mut wake = Vec::new();
+        let began = clock::now();
+        let mut said = Vec::new();
+        while let Some(pulse) = self.machines[number].poll_pulse(self.now) {
+            said.push(pulse.emit(&self.key));
+        }
+        std::hint::black_box(self.machines[number].poll_roster(self.now));
+        wake.extend(self.machines[number].next_deadline().map(|due| (due, number)));
+        for octets in &said {
+            for (hearer, machine) in self.machines.iter_mut().enumerate().filter(|(hearer, _)| *hearer != number) {
+                let pulse = Pulse::parse(octets, &self.key).expect("it was sealed with this key");
+                let fate = machine.handle_pulse(pulse, self.now);
+                assert!(fate == Heard::Taken || fate == Heard::Unverified, "{fate:?}");
+                // As the task does after each datagram: an answer may be due at once.
+                let due = machine.next_deadline();
+                std::hint::black_box(machine.poll_roster(self.now));
+                if let Some(due) = due.filter(|due| *due <= self.now) {
+                    wake.push((due, hearer));
+                }
+            }
+        }
+        self.cost.spent += began.elapsed();
+        let others = u64::try_from(self.machines.len() - 1).expect("few nodes");
+        for octets in &said {
+            self.cost.pulses += 1;
+            self.cost.octets += u64::try_from(octets.len()).expect("a datagram") + AROUND_A_PULSE;
+            self.cost.heard += others;
+        }
+        self.wakes.extend(wake.into_iter().map(|(due, number)| Reverse((due.max(self.now), number))));
+    }
+}

@@ -1,0 +1,148 @@
+//! Who may answer for the addresses of one Service on the link, in order, and why the others may not.
+//! Floor 1. `judge` takes the first of it for the owner; `crier l2` shows the whole of it: there is no second path.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use crate::config::{Config, L2};
+use crate::names::{NodeName, PoolName};
+use crate::plan::elect::{Candidate, Electorate, elect, ranked};
+use crate::plan::ground::{Ground, L2Ground};
+use crate::plan::slice::L2Slice;
+use crate::reason::Reason;
+use crate::world::{Endpoints, Service, TrafficPolicy};
+
+/// Every `[[l2]]` that covers a pool, with what this node knows of the nodes there.
+pub fn covering<'a>(config: &'a Config, ground: &'a Ground, pool: &PoolName) -> Vec<(&'a L2, &'a L2Ground)> {
+    let all = config.l2.iter().zip(&ground.l2);
+    all.filter(|(l2, _)| l2.pools.is_empty() || l2.pools.contains(pool)).collect()
+}
+
+/// The nodes as they stand to the addresses of one Service.
+#[derive(Debug)]
+pub struct Contest<'a> {
+    me: &'a NodeName,
+    electorate: Cow<'a, Electorate>,
+    /// Only nodes with one of these may answer, under external traffic policy Local.
+    endpoints: Option<&'a Endpoints>,
+    /// All addresses of a Service move together: this one ranks the nodes for all of them.
+    rank_by: IpAddr,
+    sticky: bool,
+    /// This node answers for it as of the last turn.
+    answered_here: bool,
+}
+
+/// A node in a contest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contestant {
+    pub node: NodeName,
+    pub standing: Result<Chance, Reason>,
+}
+
+/// What the rank of a candidate follows from, apart from MetalLB's order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chance {
+    pub weight: u32,
+    /// It has the address already, and the `[[l2]]` is sticky.
+    pub keeps: bool,
+}
+
+impl<'a> Contest<'a> {
+    pub fn of(
+        (service, endpoints): (&Service, &'a Endpoints),
+        covering: &[(&'a L2, &'a L2Ground)],
+        me: &'a NodeName,
+        answered: &L2Slice,
+        rank_by: IpAddr,
+    ) -> Contest<'a> {
+        Contest {
+            me,
+            electorate: union(covering.iter().map(|(_, ground)| ground.electorate_for(rank_by))),
+            endpoints: (service.external_traffic_policy == TrafficPolicy::Local).then_some(endpoints),
+            rank_by,
+            sticky: covering.iter().any(|(l2, _)| l2.sticky),
+            answered_here: answered.addresses.contains_key(&rank_by),
+        }
+    }
+
+    /// The best node that may answer, or why there is none.
+    pub fn winner(&self) -> Result<&NodeName, Reason> {
+        let candidates = self.electorate.candidates.iter().filter(|it| self.has_endpoint(it));
+        if let Some(winner) = elect(candidates, self.rank_by, |candidate| self.keeps(candidate)) {
+            return Ok(winner);
+        }
+        let nameless = self.endpoints.is_some_and(|endpoints| endpoints.by_node.is_empty());
+        Err(match (self.electorate.candidates.is_empty(), nameless) {
+            (true, _) => no_eligible_node(&self.electorate, self.me),
+            (false, true) => Reason::EndpointsNameNoNode,
+            (false, false) => Reason::NoNodeWithEndpoint,
+        })
+    }
+
+    /// Why a node may not answer; `None` where it may.
+    pub fn refusal(&self, node: &NodeName) -> Option<Reason> {
+        if let Some(candidate) = self.electorate.candidates.iter().find(|it| it.node == *node) {
+            return (!self.has_endpoint(candidate)).then_some(Reason::NodeLacksEndpoint);
+        }
+        let excluded = self.electorate.excluded.iter().find(|(name, _)| name == node);
+        Some(excluded.map_or_else(|| Reason::NodeUnknown { node: node.clone() }, |(_, reason)| reason.clone()))
+    }
+
+    /// Every node there is: those that may answer in the order of their rank, and behind them the others by name.
+    pub fn ranking(&self) -> Vec<Contestant> {
+        let candidates = self.electorate.candidates.iter().filter(|it| self.has_endpoint(it));
+        let chance = |it: &&Candidate| Contestant {
+            node: it.node.clone(),
+            standing: Ok(Chance { weight: it.weight, keeps: self.keeps(it) }),
+        };
+        let mut all: Vec<Contestant> =
+            ranked(candidates, self.rank_by, |candidate| self.keeps(candidate)).iter().map(chance).collect();
+        let lacking = self.electorate.candidates.iter().filter(|it| !self.has_endpoint(it));
+        let lacking = lacking.map(|it| (&it.node, Reason::NodeLacksEndpoint));
+        let excluded = self.electorate.excluded.iter().map(|(node, reason)| (node, reason.clone()));
+        let mut refused: Vec<_> = lacking.chain(excluded).collect();
+        // Several `[[l2]]` may have refused the same node, and one may have taken it.
+        refused.retain(|(node, _)| !all.iter().any(|it| it.node == **node));
+        refused.sort_by(|(a, _), (b, _)| a.cmp(b));
+        refused.dedup_by(|(a, _), (b, _)| a == b);
+        all.extend(refused.into_iter().map(|(node, reason)| Contestant { node: node.clone(), standing: Err(reason) }));
+        all
+    }
+
+    fn has_endpoint(&self, candidate: &Candidate) -> bool {
+        self.endpoints.is_none_or(|endpoints| endpoints.by_node.contains_key(&candidate.node))
+    }
+
+    fn keeps(&self, candidate: &Candidate) -> bool {
+        let here = || candidate.node == *self.me && self.answered_here;
+        self.sticky && (candidate.claims.contains(&self.rank_by) || here())
+    }
+}
+
+/// Several `[[l2]]` may cover a pool: a node is a candidate under any of them, with the sum of its weights.
+fn union<'a>(mut electorates: impl Iterator<Item = &'a Electorate>) -> Cow<'a, Electorate> {
+    let mut union = match electorates.next() {
+        Some(first) => Cow::Borrowed(first),
+        None => Cow::Owned(Electorate::default()),
+    };
+    for electorate in electorates {
+        let union = union.to_mut();
+        for candidate in &electorate.candidates {
+            match union.candidates.iter_mut().find(|it| it.node == candidate.node) {
+                Some(known) => known.weight = known.weight.saturating_add(candidate.weight),
+                None => union.candidates.push(candidate.clone()),
+            }
+        }
+        union.excluded.extend(electorate.excluded.iter().cloned());
+    }
+    union
+}
+
+fn no_eligible_node(electorate: &Electorate, me: &NodeName) -> Reason {
+    if electorate.excluded.is_empty() {
+        return Reason::NodeUnknown { node: me.clone() };
+    }
+    Reason::NoEligibleNode {
+        excluded: electorate.excluded.iter().map(|(node, reason)| format!("{node}: {reason}")).collect(),
+    }
+}

@@ -1,0 +1,132 @@
+//! Who has an address on the link, since when, and the last time it changed: one entry for each address that is announced
+//! there, so what is remembered is bounded by what is announced.
+//! Floor 1. The cause of a move is the plan's own reason for what it decided: `judge` names it, the planner keeps it here,
+//! and the log, the metrics and `crier l2` show it.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crate::names::{InterfaceName, NodeName};
+use crate::reason::Reason;
+use crate::world::Conflict;
+
+/// How an address stands on the link, and how it came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tenure {
+    /// The node that answers for it, by this plan.
+    pub owner: Option<NodeName>,
+    /// Since when that is so, as far as this node knows.
+    pub since: Instant,
+    /// This node saw it begin. Else it found it so, and it may be so for longer.
+    pub witnessed: bool,
+    /// The last change of the owner that this node saw; `None` where there was none since it began to look.
+    pub last_move: Option<Move>,
+    /// The last other station that was in the way of this node here.
+    pub last_conflict: Option<PastConflict>,
+}
+
+/// A change of the owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Move {
+    /// Who had it last, if anybody did; where nobody did for a while, who had it before that.
+    pub from: Option<NodeName>,
+    /// Nobody, where no node may have it.
+    pub to: Option<NodeName>,
+    pub at: Instant,
+    pub cause: Cause,
+}
+
+/// Why the owner of an address changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// Nothing changed: this node has just begun to look, or to listen on the link, and learned who has it.
+    Learned,
+    /// Nobody is known to have had it before.
+    FirstUse,
+    /// The owner is not heard any more.
+    OwnerSilent { after: Duration },
+    /// The agent of the owner runs anew, and owns nothing before it has proved that it lives and has listened.
+    OwnerRestarted,
+    /// A node that ranks before the owner may have it.
+    BetterNode,
+    /// The owner may not have it any more, and why.
+    OwnerRefused { reason: Reason },
+}
+
+impl Cause {
+    /// The cause as a label of a metric, in kebab-case.
+    pub fn code(&self) -> String {
+        match self {
+            Cause::Learned => "learned".to_owned(),
+            Cause::FirstUse => "first-use".to_owned(),
+            Cause::OwnerSilent { after: _ } => "owner-silent".to_owned(),
+            Cause::OwnerRestarted => "owner-restarted".to_owned(),
+            Cause::BetterNode => "better-node".to_owned(),
+            Cause::OwnerRefused { reason } => reason.code(),
+        }
+    }
+
+    /// What became of the owner before, by what refuses it now; `silence` is how long it was silent, where it is.
+    pub(super) fn of_refusal(refusal: Option<Reason>, silence: Option<Duration>) -> Cause {
+        match (refusal, silence) {
+            (None, _) => Cause::BetterNode,
+            (Some(Reason::NodeSilent), Some(after)) => Cause::OwnerSilent { after },
+            // It was alive a moment ago, and neither fell silent nor left.
+            (Some(Reason::NodeNotHeard | Reason::NodeListening), _) => Cause::OwnerRestarted,
+            (Some(reason), _) => Cause::OwnerRefused { reason },
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cause::Learned => f.write_str("found so when this node began to listen"),
+            Cause::FirstUse => f.write_str("nobody is known to have had it before"),
+            Cause::OwnerSilent { after } => {
+                write!(f, "the owner fell silent: nothing was heard of it for {} ms", after.as_millis())
+            }
+            Cause::OwnerRestarted => f.write_str("the owner's agent started anew"),
+            Cause::BetterNode => f.write_str("a node that ranks before the owner came"),
+            Cause::OwnerRefused { reason } => write!(f, "the owner may not have it any more: {reason}"),
+        }
+    }
+}
+
+/// Another station that was in the way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PastConflict {
+    pub link: InterfaceName,
+    pub conflict: Conflict,
+    /// When it was over; `None` while it lasts.
+    pub over: Option<Instant>,
+}
+
+/// A change of the owner in one turn, with every step of it: for the log and the metrics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handover {
+    pub address: std::net::IpAddr,
+    pub from: Option<NodeName>,
+    pub to: Option<NodeName>,
+    pub cause: Cause,
+}
+
+impl Tenure {
+    /// What follows when `owner` has the address from now on.
+    pub(super) fn next(before: Option<&Tenure>, owner: Option<NodeName>, cause: Cause, now: Instant) -> Tenure {
+        let last_move = before.and_then(|before| before.last_move.clone());
+        let last_conflict = before.and_then(|before| before.last_conflict.clone());
+        let witnessed = cause != Cause::Learned;
+        let begins = Tenure { owner: owner.clone(), since: now, witnessed, last_move: None, last_conflict };
+        let from = before.and_then(|before| before.owner.clone());
+        match (from, last_move) {
+            (_, last_move) if !witnessed => Tenure { last_move, ..begins },
+            // Nobody had it for a while: the cause is why the one before lost it.
+            (None, Some(Move { from, to: None, cause, at: _ })) if owner.is_some() => {
+                Tenure { last_move: Some(Move { from, to: owner, at: now, cause }), ..begins }
+            }
+            (None, last_move) if owner.is_none() => Tenure { last_move, ..begins },
+            (from, _) => Tenure { last_move: Some(Move { from, to: owner, at: now, cause }), ..begins },
+        }
+    }
+}
