@@ -127,6 +127,19 @@ pub enum Refused {
     Forged,
 }
 
+impl Refused {
+    /// The same said of all the pulses of a sender.
+    pub fn of_many(self) -> String {
+        match self {
+            Refused::Malformed => "they are no pulses of crier".to_owned(),
+            Refused::Version(version) => format!("they are of version {version}, another crier's"),
+            Refused::OtherKey => "they are sealed with another key; give all nodes the same [pulse] key-file".to_owned(),
+            Refused::Unsealed => "they carry no seal; give all nodes the same [pulse] key-file".to_owned(),
+            Refused::Forged => "their seal is wrong: they were forged or altered".to_owned(),
+        }
+    }
+}
+
 /// No pulse is longer: what IPv6 carries everywhere in one piece (RFC 8200 §5), without its headers.
 pub const LONGEST: usize = 1280 - 40 - 8;
 
