@@ -112,6 +112,7 @@ impl LinkSlice {
             owner: self.all.owner,
             labels: self.all.labels.clone(),
             claims: self.all.claims.clone(),
+            occupied: self.all.occupied.clone(),
             needs_ipv4,
         }
     }
