@@ -135,7 +135,9 @@ impl Refused {
         match self {
             Refused::Malformed => "they are no pulses of crier".to_owned(),
             Refused::Version(version) => format!("they are of version {version}, another crier's"),
-            Refused::OtherKey => "they are sealed with another key; give all nodes the same [pulse] key-file".to_owned(),
+            Refused::OtherKey => {
+                "they are sealed with another key; give all nodes the same [pulse] key-file".to_owned()
+            }
             Refused::Unsealed => "they carry no seal; give all nodes the same [pulse] key-file".to_owned(),
             Refused::Forged => "their seal is wrong: they were forged or altered".to_owned(),
         }

@@ -133,7 +133,11 @@ fn pulses_of_a_dead_owner_that_are_played_again_keep_it_alive_for_nobody() {
     lan.answered_by(ADDRESS, &[heir]);
     throughout("the recording is not believed after a restart either", secs(3), || {
         let (members, answering) = (lan::members(&again), lan.answering(ADDRESS));
-        if members.is_empty() && answering == [heir] { Ok(()) } else { Err(format!("{dead}: {members:?}, {answering:?}")) }
+        if members.is_empty() && answering == [heir] {
+            Ok(())
+        } else {
+            Err(format!("{dead}: {members:?}, {answering:?}"))
+        }
     });
     // The real one is let in while its old pulses still go round.
     let returned = lan.agent(owner);
@@ -166,9 +170,10 @@ fn forged_pulses_move_nothing_and_are_named_in_the_log() {
     let mut junk: Vec<Vec<u8>> = (0..genuine.len()).map(|length| genuine[..length].to_vec()).collect();
     junk.extend((0..genuine.len()).map(altered));
     // Multiplication by an odd number: octets without an order, the same in each run.
-    junk.extend((0..200u32).map(|seed| {
-        (0..seed * 6).map(|at| ((seed * 7919 + at).wrapping_mul(2_654_435_761) >> 24) as u8).collect()
-    }));
+    junk.extend(
+        (0..200u32)
+            .map(|seed| (0..seed * 6).map(|at| ((seed * 7919 + at).wrapping_mul(2_654_435_761) >> 24) as u8).collect()),
+    );
 
     forger.run(|| {
         let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, PORT)).expect("the port is free there");
@@ -227,7 +232,9 @@ fn where_multicast_is_filtered_listed_peers_hear_each_other() {
         agent.wait_ready(secs(30));
     }
     for (agent, other) in [(0, "node-2"), (1, "node-1")] {
-        eventually_equal("the listed hear each other", secs(20), &vec![other.to_owned()], || lan::members(&agents[agent]));
+        eventually_equal("the listed hear each other", secs(20), &vec![other.to_owned()], || {
+            lan::members(&agents[agent])
+        });
     }
     let owner = lan.owner(ADDRESS);
     let heir = &agents[1 - owner];

@@ -36,9 +36,7 @@ fn serves(name: &str, needs: &[Need], interface: &str, build: impl FnOnce(&Lan))
     agent.wait_ready(secs(30));
     let mac = lan.site.node(0).mac(interface);
     found_under(&lan.site.client, mac);
-    eventually_equal("nobody else answers", secs(10), &vec![mac], || {
-        lan.site.client.who_has("eth0", V4, millis(200))
-    });
+    eventually_equal("nobody else answers", secs(10), &vec![mac], || lan.site.client.who_has("eth0", V4, millis(200)));
 }
 
 /// Moves the node's own addresses from `eth0` to another link of it.
@@ -190,7 +188,6 @@ fn a_link_that_changes_its_mac_or_comes_back_up_is_announced_to_its_neighbours()
     let agent = lan.agents().remove(0);
     let (node, client) = (lan.site.node(0), &lan.site.client);
     found_under(client, node.port.mac());
-    // The rounds of the first announcement are over: what comes now is because of what happens now.
     let first = node.port.mac();
 
     let changed: Mac = "02:00:5e:00:53:01".parse().expect("a MAC");
@@ -217,13 +214,12 @@ fn a_link_that_changes_its_mac_or_comes_back_up_is_announced_to_its_neighbours()
         let link = agent.status()["links"][0].clone();
         if link["up"] == false { Ok(()) } else { Err(link.to_string()) }
     });
-    assert_eq!(announcements(&capture, changed), announcements(&capture, changed));
+    let before = announcements(&capture, changed);
     node.port.restore();
     client.forget_neighbors();
     found_under(client, changed);
-    eventually("it is announced when the carrier is back", secs(20), || match announcements(&capture, changed) {
-        0 => Err("nothing"),
-        _ => Ok(()),
+    eventually("it is announced when the carrier is back", secs(20), || {
+        if announcements(&capture, changed) > before { Ok(()) } else { Err("nothing") }
     });
 }
 

@@ -77,11 +77,16 @@ fn a_service_that_asks_for_no_address_is_given_one_that_no_stranger_has() {
     let agents = lan.agents();
     lan.service("web", "");
     for agent in &agents {
-        eventually_equal(&format!("{} gives it the second address", agent.node()), secs(20), &json!(["192.168.35.101"]), || {
-            let held = lan::service(agent, "web")["allocation"]["held"].clone();
-            let addresses = held.as_array().cloned().unwrap_or_default();
-            addresses.into_iter().map(|it| it["address"].clone()).collect()
-        });
+        eventually_equal(
+            &format!("{} gives it the second address", agent.node()),
+            secs(20),
+            &json!(["192.168.35.101"]),
+            || {
+                let held = lan::service(agent, "web")["allocation"]["held"].clone();
+                let addresses = held.as_array().cloned().unwrap_or_default();
+                addresses.into_iter().map(|it| it["address"].clone()).collect()
+            },
+        );
     }
     lan.owner(SECOND);
     lan.answered_by(FIRST, &[&format!("a stranger, {}", stranger.port.mac())]);
@@ -94,9 +99,9 @@ fn an_address_in_use_is_defended_against_a_stranger_who_takes_it() {
     let lan = Lan::new(&rack, 2);
     lan.service("web", "192.168.35.100");
     let mut agents = lan.agents();
-    // Who has it by a hand-over is sure of it from the first moment: only after a first use there is a time to give way.
+    // Who takes it over from a silent owner is sure of it at once: only after a first use there is a time to give way.
     let first = agents.remove(lan.owner(FIRST));
-    first.stop(secs(10));
+    first.kill();
     let owner = lan.owner(FIRST);
     assert_ne!(lan.site.node(owner).name(), first.node());
     let client = &lan.site.client;
