@@ -128,8 +128,12 @@ fn pulses_of_a_dead_owner_that_are_played_again_keep_it_alive_for_nobody() {
 
     // Who starts anew has never heard of the dead one, and the recording is all that it hears.
     agents[1 - owner].kill();
-    let again = lan.agent(1 - owner);
+    let node = lan.site.node(1 - owner);
+    let again = node
+        .crier_with(node.name(), &lan.configuration(), |command| drop(command.args(["--log", "crier::pulse=trace"])));
     again.wait_ready(secs(30));
+    let heard = again.process().wait_for_log("pulse received", secs(10));
+    assert!(heard.contains(dead), "the recording does arrive: {heard}");
     lan.answered_by(ADDRESS, &[heir]);
     throughout("the recording is not believed after a restart either", secs(3), || {
         let (members, answering) = (lan::members(&again), lan.answering(ADDRESS));
