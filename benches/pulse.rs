@@ -111,6 +111,7 @@ impl Link {
                 owner: number < owners,
                 labels: labels.clone(),
                 claims: Arc::default(),
+                occupied: Default::default(),
                 needs_ipv4: false,
             };
             let incarnation = 1000 + u64::try_from(number).expect("few nodes");

@@ -39,6 +39,9 @@ pub struct Member {
     pub labels: Labels,
     /// The addresses that it answers for and would keep: those of a sticky `[[l2]]`.
     pub claims: Arc<BTreeSet<IpAddr>>,
+    /// Addresses that it found taken by stations that are no agents.
+    #[serde(default)]
+    pub occupied: Arc<BTreeSet<IpAddr>>,
 }
 
 /// How a node stands to being chosen as an owner.

@@ -92,7 +92,8 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         }
         "pulse" => {
             let full = full_pulse();
-            let bare = Pulse { asks: vec![], answers: vec![], labels: None, claims: None, ..full.clone() };
+            let bare =
+                Pulse { asks: vec![], answers: vec![], labels: None, claims: None, occupied: vec![], ..full.clone() };
             vec![full.emit(&Key::none()), bare.emit(&Key::none())]
         }
         other => panic!("{other} has nothing to start from"),
@@ -172,6 +173,7 @@ fn full_pulse() -> Pulse {
         answers: vec![1, 2],
         labels: Some(Labels([("rack".to_owned(), "a".to_owned())].into())),
         claims: ClaimsPage::pages(["192.0.2.1".parse().unwrap(), "fd35::1".parse().unwrap()]).pop(),
+        occupied: vec!["192.0.2.9".parse().unwrap(), "fd35::9".parse().unwrap()],
         node,
     }
 }

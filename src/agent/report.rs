@@ -208,6 +208,7 @@ impl Report {
         }));
         problems.extend(world.host_problems.iter().map(ToString::to_string));
         problems.extend(pulse_problems(config, node, world));
+        problems.extend(refused_pulses(world));
         problems.extend(world.refused.iter().map(|(key, why)| format!("{key}: status not written: {why}")));
         Report {
             schema_version: SCHEMA_VERSION,
@@ -275,6 +276,27 @@ fn pulse_problems(config: &Config, node: &NodeName, world: &World) -> Vec<String
             problems
         }
     }
+}
+
+/// One line for each link and each way of not being believed, with some of those whom it concerns: who invents addresses
+/// fills no screen.
+fn refused_pulses(world: &World) -> Vec<String> {
+    const NAMED: usize = 4;
+    let on_link = |(index, refused): (&u32, &Arc<BTreeMap<IpAddr, String>>)| {
+        let link = world.links.get(index).map_or("a link that is gone", |link| link.name.as_str());
+        let mut by_reason: BTreeMap<&str, Vec<IpAddr>> = BTreeMap::new();
+        for (source, why) in &**refused {
+            by_reason.entry(why).or_default().push(*source);
+        }
+        let line = |(why, sources): (&str, Vec<IpAddr>)| {
+            let named: Vec<String> = sources.iter().take(NAMED).map(IpAddr::to_string).collect();
+            let more = sources.len().saturating_sub(NAMED);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            format!("pulses on {link} from {}{more} are dropped: {why}", named.join(", "))
+        };
+        by_reason.into_iter().map(line).collect::<Vec<_>>()
+    };
+    world.refused_pulses.iter().flat_map(on_link).collect()
 }
 
 fn conflicts_on(

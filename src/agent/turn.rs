@@ -208,6 +208,7 @@ fn is_kept(fact: &Fact) -> bool {
         | Fact::DefaultRoutes(_)
         | Fact::Pulses(_)
         | Fact::Roster(..)
+        | Fact::PulsesRefused(..)
         | Fact::StatusRefused(..)
         | Fact::Host(_)
         | Fact::FailStatic => false,

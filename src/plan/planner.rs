@@ -27,6 +27,7 @@ use crate::plan::slice::{
 };
 use crate::plan::tenure::{Cause, Handover, Move, PastConflict, Tenure};
 use crate::reason::Reason;
+use crate::roster::Standing;
 use crate::route::RouteAttributes;
 use crate::world::{Conflict, Fact, Pulses, Service, Touched, World};
 
@@ -100,6 +101,10 @@ pub struct Planner {
     owners: BTreeMap<NodeName, usize>,
     /// Addresses that this agent chose a moment ago.
     fresh: BTreeMap<IpAddr, Fresh>,
+    /// Addresses that this node found taken by strangers, each until when the other agents are told.
+    found: BTreeMap<IpAddr, Instant>,
+    /// Nodes that were still listening when this one looked last, each with when that was.
+    listening: BTreeMap<NodeName, Instant>,
     to_judge: BTreeSet<ObjectKey>,
     ground_moved: bool,
     peers_moved: bool,
@@ -127,6 +132,8 @@ impl Planner {
             first_turn: true,
             owners: BTreeMap::new(),
             fresh: BTreeMap::new(),
+            found: BTreeMap::new(),
+            listening: BTreeMap::new(),
             to_judge: BTreeSet::new(),
             ground_moved: true,
             peers_moved: false,
@@ -153,24 +160,46 @@ impl Planner {
 
     /// Takes a fact in. Decides nothing yet.
     pub fn apply(&mut self, fact: Fact) {
-        let conflict = if let Fact::Conflict(address, link, _) = &fact {
+        let may_occupy = matches!(fact, Fact::Conflict(..) | Fact::Roster(..));
+        if let Fact::Conflict(address, link, _) = &fact {
             self.contested.insert((*address, link.clone()));
-            true
-        } else {
-            false
-        };
+        }
         match self.world.apply(fact) {
             Touched::Nothing => {}
             Touched::Peers => self.peers_moved = true,
             Touched::Services(keys) => self.to_judge.extend(keys),
             Touched::Everything => self.ground_moved = true,
         }
-        if conflict {
-            let occupied = |on_links: &BTreeMap<_, Conflict>| {
-                on_links.values().any(|conflict| conflict.kind == ConflictKind::Occupied)
-            };
-            let conflicts = self.world.conflicts.iter().filter(|(_, on_links)| occupied(on_links));
-            self.book.set_occupied(conflicts.map(|(address, _)| *address).collect());
+        if may_occupy {
+            let members = self.world.rosters.values().flat_map(|roster| roster.members.values());
+            let by_others = members.flat_map(|member| member.occupied.iter().copied());
+            let occupied = self.occupied_here().chain(by_others).collect();
+            self.book.set_occupied(occupied);
+        }
+    }
+
+    /// What strangers have of the addresses that this node is to answer for.
+    fn occupied_here(&self) -> impl Iterator<Item = IpAddr> {
+        let is_it = |on_links: &BTreeMap<_, Conflict>| {
+            on_links.values().any(|conflict| conflict.kind == ConflictKind::Occupied)
+        };
+        self.world.conflicts.iter().filter(move |(_, on_links)| is_it(on_links)).map(|(address, _)| *address)
+    }
+
+    /// Tells the other agents what strangers have, so that whoever allocates takes none of it. That goes on for a time
+    /// after this node gave such an address up, for nobody asks for it any more; and ends where this node has it itself.
+    fn renew_occupied(&mut self, now: Instant) {
+        let here: BTreeSet<IpAddr> = self.occupied_here().collect();
+        self.found.extend(here.iter().map(|address| (*address, now + OCCUPIED_REST)));
+        let held = &self.plan.l2.addresses;
+        self.found.retain(|address, until| *until > now && (here.contains(address) || !held.contains_key(address)));
+        let mut newest: Vec<(Instant, IpAddr)> = self.found.iter().map(|(address, until)| (*until, *address)).collect();
+        newest.sort_by(|one, other| other.cmp(one));
+        // Those that are in the way now are found anew with every turn, and which of them stands first shall not change.
+        let occupied: Vec<IpAddr> = newest.into_iter().map(|(_, address)| address).take(MOST_TOLD).collect();
+        if *self.plan.pulse.occupied != occupied {
+            self.plan.pulse.occupied = Arc::new(occupied);
+            self.moved.pulse = true;
         }
     }
 
@@ -185,10 +214,13 @@ impl Planner {
             return Turn::default();
         }
         self.fresh.retain(|_, fresh| fresh.until > now);
+        // Before anybody is judged: what is in the way now may be given up by it.
+        self.renew_occupied(now);
         if self.book.wake(now) {
             self.to_judge.extend(self.waiting.iter().cloned());
         }
         if std::mem::take(&mut self.ground_moved) {
+            self.note_listening(now);
             self.ground = Arc::new(Ground::of(&self.config, &self.me, &self.world));
             self.to_judge.extend(self.world.services.keys().cloned());
             self.to_judge.extend(self.plan.decisions.keys().cloned());
@@ -297,7 +329,7 @@ impl Planner {
         }
         self.put_status(key, &service, &decision, status);
         let before = self.plan.decisions.get(key).cloned();
-        self.note_origins(before.as_deref(), &work);
+        self.note_origins(before.as_deref(), &work, now);
         self.note_tenures(before.as_deref(), &decision, causes, now);
         self.put_work(key, work);
         if before.as_deref() == Some(&decision) {
@@ -411,8 +443,15 @@ impl Planner {
         }
     }
 
+    fn note_listening(&mut self, now: Instant) {
+        self.listening.retain(|_, seen| now < *seen + BEGINNING);
+        let members = self.world.rosters.values().flat_map(|roster| &roster.members);
+        let listening = members.filter(|(_, member)| member.standing == Standing::Listening);
+        self.listening.extend(listening.map(|(name, _)| (name.clone(), now)));
+    }
+
     /// How each address came here that was not answered for before: what the one who had it is known to do now.
-    fn note_origins(&mut self, before: Option<&Decision>, work: &Work) {
+    fn note_origins(&mut self, before: Option<&Decision>, work: &Work, now: Instant) {
         for (address, _) in &work.l2 {
             if self.plan.l2.addresses.contains_key(address) {
                 continue;
@@ -424,6 +463,9 @@ impl Planner {
             let origin = match owner {
                 Some(owner) if *owner == self.me => None,
                 Some(owner) if silent(owner) => Some(Origin::TakeOver { from: owner.clone() }),
+                // It had not used the address yet, nor asked whether a stranger does; or it has, and found one.
+                Some(owner) if self.listening.get(owner).is_some_and(|seen| now < *seen + BEGINNING) => None,
+                Some(_) if self.book.is_occupied(*address) => None,
                 Some(_) if pulses => Some(Origin::HandOver),
                 Some(_) | None => None,
             };
@@ -568,6 +610,13 @@ impl Planner {
 
 /// How long a chosen address counts as not used yet. It is asked for on the link within a second of the choice.
 const FRESH: Duration = Duration::from_secs(60);
+
+/// How long after its listening a node may still be asking for the addresses that it was the first to own. Agents that start
+/// together do not finish listening together, so an address may move before anybody has used it.
+const BEGINNING: Duration = Duration::from_secs(2);
+
+/// How many occupied addresses the other agents are told of at a time: what fits into a pulse.
+const MOST_TOLD: usize = 8;
 
 /// How long an address that a stranger had when it was freed is not handed out again.
 const OCCUPIED_REST: Duration = Duration::from_secs(600);

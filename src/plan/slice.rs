@@ -47,6 +47,8 @@ pub struct PulseSlice {
     pub claims: Arc<BTreeSet<IpAddr>>,
     /// The other nodes that answer for some address, by this plan.
     pub expected: Arc<BTreeSet<NodeName>>,
+    /// Addresses that this node found taken by stations that are no agents, the newest findings first.
+    pub occupied: Arc<Vec<IpAddr>>,
 }
 
 /// For the kernel: which addresses to put on which link, because nothing else on this host accepts for them.

@@ -58,6 +58,8 @@ pub struct Stance {
     pub labels: Arc<Labels>,
     /// Addresses that it answers for and would keep.
     pub claims: Arc<BTreeSet<IpAddr>>,
+    /// Addresses that it found taken by stations that are no agents, the newest findings first.
+    pub occupied: Arc<Vec<IpAddr>>,
     /// There is no IPv6 on the link.
     pub needs_ipv4: bool,
 }
@@ -180,6 +182,7 @@ struct Peer {
     /// Of the newest version of which every page was heard.
     claims: Arc<BTreeSet<IpAddr>>,
     claims_complete: bool,
+    occupied: Arc<BTreeSet<IpAddr>>,
     needs_ipv4: bool,
 }
 
@@ -389,6 +392,7 @@ impl Machine {
             answers,
             labels: with_labels.then(|| Labels::clone(&self.stance.labels)),
             claims,
+            occupied: self.stance.occupied.to_vec(),
         })
     }
 
@@ -551,6 +555,7 @@ impl Peer {
             pages: BTreeMap::new(),
             claims: Arc::default(),
             claims_complete: false,
+            occupied: Arc::default(),
             needs_ipv4: pulse.needs_ipv4,
         }
     }
@@ -572,6 +577,11 @@ impl Peer {
             moved |= self.labels.as_ref() != Some(&labels);
             self.labels = Some(labels);
             self.card_version = pulse.card_version;
+        }
+        if !pulse.occupied.iter().eq(self.occupied.iter()) {
+            let occupied: BTreeSet<IpAddr> = pulse.occupied.iter().copied().collect();
+            moved |= *self.occupied != occupied;
+            self.occupied = Arc::new(occupied);
         }
         if pulse.claims_version != self.claims_version {
             self.claims_version = pulse.claims_version;
@@ -605,6 +615,7 @@ impl Peer {
             owner: self.owner,
             labels: self.labels.clone().unwrap_or_default(),
             claims: self.claims.clone(),
+            occupied: self.occupied.clone(),
         }
     }
 
@@ -708,6 +719,7 @@ mod tests {
             owner: false,
             labels: Arc::default(),
             claims: Arc::default(),
+            occupied: Arc::default(),
             needs_ipv4: false,
         };
         Machine::new(name.into(), settings, incarnation, stance, now)

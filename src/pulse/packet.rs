@@ -50,6 +50,8 @@ pub struct Pulse {
     pub answers: Vec<u64>,
     pub labels: Option<Labels>,
     pub claims: Option<ClaimsPage>,
+    /// Addresses that the sender found taken by stations that are no agents, the newest findings first.
+    pub occupied: Vec<IpAddr>,
 }
 
 /// A page of the addresses that the sender answers for and would keep.
@@ -127,17 +129,35 @@ pub enum Refused {
     Forged,
 }
 
+impl Refused {
+    /// The same said of all the pulses of a sender.
+    pub fn of_many(self) -> String {
+        match self {
+            Refused::Malformed => "they are no pulses of crier".to_owned(),
+            Refused::Version(version) => format!("they are of version {version}, another crier's"),
+            Refused::OtherKey => {
+                "they are sealed with another key; give all nodes the same [pulse] key-file".to_owned()
+            }
+            Refused::Unsealed => "they carry no seal; give all nodes the same [pulse] key-file".to_owned(),
+            Refused::Forged => "their seal is wrong: they were forged or altered".to_owned(),
+        }
+    }
+}
+
 /// No pulse is longer: what IPv6 carries everywhere in one piece (RFC 8200 §5), without its headers.
 pub const LONGEST: usize = 1280 - 40 - 8;
 
 /// How many octets the sections may take together, for all of them to fit beside the longest name.
-const ROOM: usize = LONGEST - FIXED - LONGEST_NAME - SEAL - 4 * SECTION_HEADER;
+const ROOM: usize = LONGEST - FIXED - LONGEST_NAME - SEAL - 5 * SECTION_HEADER;
 
 /// How many asks go into one pulse, and how many answers.
 pub const MOST_NUMBERS: usize = 16;
 
+/// How many occupied addresses go into one pulse: one at a time is found, and what was told before is remembered.
+pub const MOST_OCCUPIED: usize = 8;
+
 /// How many octets of labels fit into a pulse, and how many of claims; both only together where they share them.
-pub const MOST_TEXT: usize = ROOM - 2 * 8 * MOST_NUMBERS;
+pub const MOST_TEXT: usize = ROOM - 2 * 8 * MOST_NUMBERS - MOST_OCCUPIED * IPV6_CLAIM;
 
 const MAGIC: u16 = 0xc41e;
 const VERSION: u8 = 1;
@@ -156,6 +176,7 @@ const SECTION_ASKS: u8 = 1;
 const SECTION_ANSWERS: u8 = 2;
 const SECTION_LABELS: u8 = 3;
 const SECTION_CLAIMS: u8 = 4;
+const SECTION_OCCUPIED: u8 = 5;
 
 impl Pulse {
     /// Reads a pulse and checks its seal.
@@ -214,6 +235,7 @@ impl Pulse {
             answers: Vec::new(),
             labels: None,
             claims: None,
+            occupied: Vec::new(),
         };
         while !reader.is_empty() {
             let kind = reader.u8()?;
@@ -224,6 +246,7 @@ impl Pulse {
                 SECTION_ANSWERS => pulse.answers = section.numbers()?,
                 SECTION_LABELS => pulse.labels = Some(section.labels()?),
                 SECTION_CLAIMS => pulse.claims = Some(section.claims()?),
+                SECTION_OCCUPIED => pulse.occupied = section.addresses()?,
                 // Sections are for later versions to add.
                 _ => {}
             }
@@ -231,8 +254,8 @@ impl Pulse {
         Ok(pulse)
     }
 
-    /// The octets of the pulse, sealed. Lists beyond [`MOST_NUMBERS`] are cut off, labels that do not fit are left
-    /// out (see [`labels_fit`]), and so are claims that do not fit beside the labels.
+    /// The octets of the pulse, sealed. Lists beyond [`MOST_NUMBERS`] and [`MOST_OCCUPIED`] are cut off, labels that do not
+    /// fit are left out (see [`labels_fit`]), and so are claims that do not fit beside the labels.
     pub fn emit(&self, key: &Key) -> Vec<u8> {
         let Pulse {
             node,
@@ -251,6 +274,7 @@ impl Pulse {
             answers,
             labels,
             claims,
+            occupied,
         } = self;
         let flag = |set: &bool, flag| if *set { flag } else { 0 };
         let mut octets = Vec::with_capacity(256);
@@ -285,14 +309,12 @@ impl Pulse {
         if let Some(claims) = claims.as_ref().filter(|claims| claims.emitted_len() <= room) {
             let ClaimsPage { page, of, addresses } = claims;
             let mut section = [page.to_be_bytes(), of.to_be_bytes()].concat();
-            for address in addresses {
-                match address {
-                    IpAddr::V4(v4) => section.extend(std::iter::once(4).chain(v4.octets())),
-                    IpAddr::V6(v6) => section.extend(std::iter::once(16).chain(v6.octets())),
-                }
-            }
+            put_addresses(&mut section, addresses);
             put_section_even_if_empty(&mut octets, SECTION_CLAIMS, &section);
         }
+        let mut section = Vec::new();
+        put_addresses(&mut section, occupied.iter().take(MOST_OCCUPIED));
+        put_section(&mut octets, SECTION_OCCUPIED, &section);
         if let Some(seal) = &key.seal {
             let tag = hmac::sign(seal, &octets);
             octets.extend(tag.as_ref());
@@ -389,6 +411,16 @@ fn put_section_even_if_empty(octets: &mut Vec<u8>, kind: u8, section: &[u8]) {
     octets.extend(section);
 }
 
+/// Each with the number of its octets before it.
+fn put_addresses<'a>(section: &mut Vec<u8>, addresses: impl IntoIterator<Item = &'a IpAddr>) {
+    for address in addresses {
+        match address {
+            IpAddr::V4(v4) => section.extend(std::iter::once(4).chain(v4.octets())),
+            IpAddr::V6(v6) => section.extend(std::iter::once(16).chain(v6.octets())),
+        }
+    }
+}
+
 /// A text of at most 255 octets; of a longer one the beginning.
 fn put_short_text(octets: &mut Vec<u8>, text: &str) {
     let end = (0..=LONGEST_NAME.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
@@ -457,6 +489,11 @@ impl<'a> Reader<'a> {
 
     fn claims(&mut self) -> Result<ClaimsPage, Refused> {
         let (page, of) = (self.u16()?, self.u16()?);
+        let addresses = self.addresses()?;
+        if page >= of { Err(Refused::Malformed) } else { Ok(ClaimsPage { page, of, addresses }) }
+    }
+
+    fn addresses(&mut self) -> Result<Vec<IpAddr>, Refused> {
         let mut addresses = Vec::new();
         while !self.is_empty() {
             addresses.push(match self.u8()? {
@@ -465,7 +502,7 @@ impl<'a> Reader<'a> {
                 _ => return Err(Refused::Malformed),
             });
         }
-        if page >= of { Err(Refused::Malformed) } else { Ok(ClaimsPage { page, of, addresses }) }
+        Ok(addresses)
     }
 }
 
@@ -499,12 +536,13 @@ mod tests {
                 of: 1,
                 addresses: vec!["192.0.2.1".parse().unwrap(), "fd35::1".parse().unwrap()],
             }),
+            occupied: vec!["192.0.2.9".parse().unwrap(), "fd35::9".parse().unwrap()],
         }
     }
 
     #[test]
     fn what_is_emitted_is_read_back_sealed_or_not() {
-        let bare = Pulse { asks: vec![], answers: vec![], labels: None, claims: None, ..full() };
+        let bare = Pulse { asks: vec![], answers: vec![], labels: None, claims: None, occupied: vec![], ..full() };
         let unlabelled = Pulse { labels: Some(Labels::default()), ..bare.clone() };
         for pulse in [full(), bare, unlabelled, Pulse { standing: Standing::Unknown(99), ..full() }] {
             for key in [key(), Key::none()] {
@@ -567,6 +605,7 @@ mod tests {
             answers: vec![2; 500],
             labels: Some(labels),
             claims: Some(ClaimsPage { page: 0, of: 1, addresses: vec!["fd35::1".parse().unwrap(); 3] }),
+            occupied: vec!["fd35::2".parse().unwrap(); 500],
             ..full()
         };
         let octets = longest.emit(&key());
@@ -574,6 +613,7 @@ mod tests {
         let read = Pulse::parse(&octets, &key()).unwrap();
         assert_eq!((read.asks.len(), read.answers.len()), (MOST_NUMBERS, MOST_NUMBERS));
         assert_eq!(read.labels, longest.labels);
+        assert_eq!(read.occupied, longest.occupied[..MOST_OCCUPIED]);
 
         let many = ClaimsPage::pages((0..1000u32).map(|number| std::net::Ipv6Addr::from(u128::from(number)).into()));
         assert_eq!(many.iter().map(|page| page.addresses.len()).sum::<usize>(), 1000);
@@ -586,10 +626,11 @@ mod tests {
 
     #[test]
     fn a_section_of_a_later_version_is_passed_over_and_nonsense_is_refused() {
-        let bare = Pulse { asks: vec![], answers: vec![], labels: None, claims: None, ..full() };
+        let bare = Pulse { asks: vec![], answers: vec![], labels: None, claims: None, occupied: vec![], ..full() };
         let with = |more: &[u8]| [bare.emit(&Key::none()).as_slice(), more].concat();
         assert_eq!(Pulse::parse(&with(&[200, 0, 2, 1, 2]), &Key::none()), Ok(bare.clone()));
-        let nonsense: [&[u8]; 6] = [
+        let nonsense: [&[u8]; 7] = [
+            &[SECTION_OCCUPIED, 0, 2, 4, 1],
             &[200, 0, 2, 1],
             &[SECTION_ASKS, 0, 3, 1, 2, 3],
             &[SECTION_LABELS, 0, 4, 1, b'a', 1, b'\n'],

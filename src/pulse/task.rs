@@ -113,6 +113,7 @@ impl LinkSlice {
             owner: self.all.owner,
             labels: self.all.labels.clone(),
             claims: self.all.claims.clone(),
+            occupied: self.all.occupied.clone(),
             needs_ipv4,
         }
     }
@@ -176,6 +177,7 @@ impl LinkTask {
         let now = clock::now();
         let Setup { node, settings, .. } = &*self.setup;
         let mut machine = Machine::new(node.clone(), *settings, self.incarnation, slice.stance(false), now);
+        let mut strangers = Strangers::default();
         let mut failing = false;
         loop {
             // A newer address may make the link speak IPv6, so the sockets are opened for the link as it is now.
@@ -183,7 +185,7 @@ impl LinkTask {
             let ended = match Sockets::open(&slice.link) {
                 Ok(sockets) => {
                     failing = false;
-                    self.pulse(&sockets, slice, &mut machine, &mut slices, &mut stop).await
+                    self.pulse(&sockets, slice, &mut machine, &mut strangers, &mut slices, &mut stop).await
                 }
                 Err(error) => Ended::Failed(error),
             };
@@ -204,6 +206,7 @@ impl LinkTask {
         }
         // The loop of the agent may be gone already.
         let _ = self.facts.send(Fact::Roster(self.index, None)).await;
+        let _ = self.facts.send(Fact::PulsesRefused(self.index, Arc::default())).await;
     }
 
     /// Sends and hears through these sockets until they fail, the link's addresses change their family, or it is over.
@@ -212,10 +215,10 @@ impl LinkTask {
         sockets: &Sockets,
         mut slice: LinkSlice,
         machine: &mut Machine,
+        strangers: &mut Strangers,
         slices: &mut watch::Receiver<LinkSlice>,
         stop: &mut watch::Receiver<bool>,
     ) -> Ended {
-        let mut strangers = Strangers::default();
         let mut roster = None;
         let mut leaving = false;
         debug!(link = %slice.link.name, ipv4 = sockets.v4.is_some(), ipv6 = sockets.v6.is_some(), "pulse sockets opened");
@@ -237,6 +240,11 @@ impl LinkTask {
                     return Ended::Told;
                 }
             }
+            if let Some(refused) = strangers.poll_refused(now)
+                && self.facts.send(Fact::PulsesRefused(self.index, Arc::new(refused))).await.is_err()
+            {
+                return Ended::Told;
+            }
             tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop), if !leaving => {
@@ -244,7 +252,7 @@ impl LinkTask {
                     machine.handle_leaving(clock::now());
                 }
                 () = reached(machine.next_deadline()) => {}
-                received = sockets.receive(|datagram| self.handle_datagram(datagram, &slice, machine, &mut strangers)) => {
+                received = sockets.receive(|datagram| self.handle_datagram(datagram, &slice, machine, strangers)) => {
                     if let Err(error) = received {
                         // What the kernel tells of a link that went down; it tells it once, and the plan hears of it too.
                         debug!(link = %slice.link.name, %error, "pulse not received");
@@ -325,14 +333,15 @@ impl LinkTask {
                 Ok(pulse) => {
                     trace!(link = %slice.link.name, %source, %pulse, "pulse received");
                     let (node, heard) = (pulse.node.clone(), machine.handle_pulse(pulse, clock::now()));
-                    if heard == Heard::Namesake && strangers.is_news(source, Fate::Namesake, clock::now()) {
+                    let why = || format!("their sender says that it is {node}, as this node does");
+                    if heard == Heard::Namesake && strangers.is_news(source, Fate::Namesake, why, clock::now()) {
                         warn!(link = %slice.link.name, %source, %node, "another agent on this link uses this node's name");
                     }
                     Fate::from(heard)
                 }
                 Err(refused) => {
                     let fate = Fate::from(refused);
-                    if strangers.is_news(source, fate, clock::now()) {
+                    if strangers.is_news(source, fate, || refused.of_many(), clock::now()) {
                         warn!(link = %slice.link.name, %source, reason = fate.code(), "a pulse was dropped: {refused}");
                     }
                     fate
@@ -343,19 +352,54 @@ impl LinkTask {
     }
 }
 
-/// Whose pulses were dropped, so that each is spoken of once in a while and not with every packet.
+/// Whose pulses are dropped, and why: each is spoken of once in a while and not with every packet, and told for as long as
+/// it goes on.
 #[derive(Debug, Default)]
-struct Strangers(BTreeMap<(IpAddr, Fate), Instant>);
+struct Strangers {
+    known: BTreeMap<(IpAddr, Fate), Stranger>,
+    moved: bool,
+}
+
+#[derive(Debug)]
+struct Stranger {
+    why: String,
+    said: Instant,
+    last_heard: Instant,
+}
 
 impl Strangers {
-    fn is_news(&mut self, source: SocketAddr, fate: Fate, now: Instant) -> bool {
-        self.0.retain(|_, said| now.duration_since(*said) < SAY_AGAIN_AFTER);
+    /// Notes a pulse that was dropped. Whether it is worth a word in the log.
+    fn is_news(&mut self, source: SocketAddr, fate: Fate, why: impl FnOnce() -> String, now: Instant) -> bool {
+        if let Some(stranger) = self.known.get_mut(&(source.ip(), fate)) {
+            stranger.last_heard = now;
+            let again = now.duration_since(stranger.said) >= SAY_AGAIN_AFTER;
+            if again {
+                stranger.said = now;
+            }
+            return again;
+        }
+        self.forget(now);
         // Who invents addresses fills no memory and no log.
-        if self.0.len() >= MOST_STRANGERS || self.0.contains_key(&(source.ip(), fate)) {
+        if self.known.len() >= MOST_STRANGERS {
             return false;
         }
-        self.0.insert((source.ip(), fate), now);
+        self.known.insert((source.ip(), fate), Stranger { why: why(), said: now, last_heard: now });
+        self.moved = true;
         true
+    }
+
+    fn forget(&mut self, now: Instant) {
+        let before = self.known.len();
+        self.known.retain(|_, stranger| now.duration_since(stranger.last_heard) < SAY_AGAIN_AFTER);
+        self.moved |= self.known.len() != before;
+    }
+
+    /// Who they are, if that is not what was last given. Somebody who fell silent is left out in time, for this node's own
+    /// pulses come more often than that.
+    fn poll_refused(&mut self, now: Instant) -> Option<BTreeMap<IpAddr, String>> {
+        self.forget(now);
+        std::mem::take(&mut self.moved)
+            .then(|| self.known.iter().map(|((source, _), stranger)| (*source, stranger.why.clone())).collect())
     }
 }
 

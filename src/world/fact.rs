@@ -1,7 +1,7 @@
 //! A Fact: one thing that crier was told. Serialisable, so that a run can be kept and replayed.
 //! Floor 1.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -44,6 +44,8 @@ pub enum Fact {
     Pulses(Pulses),
     /// Who is there on a link, by its index, as their pulses tell; `None` where no pulses are heard any more.
     Roster(u32, Option<Arc<Roster>>),
+    /// Whose pulses are not believed on a link, by its index and their source, each with why: all of them.
+    PulsesRefused(u32, Arc<BTreeMap<IpAddr, String>>),
     /// The planner chose these addresses for a Service; remembered until the Service status shows them.
     Assigned(ObjectKey, Vec<IpAddr>),
     /// The API server took a status write and answered with the Service as it stands now, ahead of the watch. Only ever an

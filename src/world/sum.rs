@@ -43,6 +43,8 @@ pub struct World {
     pub pulses: Pulses,
     /// Who is there on each link, by its index.
     pub rosters: BTreeMap<u32, Arc<Roster>>,
+    /// Whose pulses are not believed on each link, by its index: each with why. Never empty for a link.
+    pub refused_pulses: BTreeMap<u32, Arc<BTreeMap<IpAddr, String>>>,
     /// Addresses that were chosen for a Service and that its status does not show yet.
     pub assigned: BTreeMap<ObjectKey, Vec<IpAddr>>,
     /// Services that a status write told ahead of the watch, with the version that the watch has yet to reach.
@@ -117,6 +119,7 @@ impl Default for World {
             default_routes: Vec::new(),
             pulses: Pulses::Off,
             rosters: BTreeMap::new(),
+            refused_pulses: BTreeMap::new(),
             assigned: BTreeMap::new(),
             ahead: BTreeMap::new(),
             refused: BTreeMap::new(),
@@ -180,6 +183,10 @@ impl World {
                 everything_if(changed)
             }
             Fact::Roster(index, roster) => self.put_roster(index, roster),
+            Fact::PulsesRefused(index, refused) => {
+                put(&mut self.refused_pulses, index, Some(refused).filter(|refused| !refused.is_empty()));
+                Touched::Nothing
+            }
             Fact::Assigned(key, addresses) => {
                 let before = self.assigned.insert(key.clone(), addresses.clone());
                 if before.as_ref() == Some(&addresses) { Touched::Nothing } else { Touched::Services(vec![key]) }

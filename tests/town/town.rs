@@ -189,6 +189,7 @@ impl Town {
             owner: false,
             labels: Arc::default(),
             claims: Arc::default(),
+            occupied: Arc::default(),
             needs_ipv4: false,
         };
         let settings = Settings { interval: INTERVAL, multiplier: self.config.pulse.multiplier };
@@ -374,6 +375,7 @@ impl Town {
                 owner: pulse.owner,
                 labels: Arc::new(Labels::clone(&pulse.labels)),
                 claims: pulse.claims.clone(),
+                occupied: pulse.occupied.clone(),
                 needs_ipv4: false,
             },
             now,

@@ -11,6 +11,7 @@ pub(super) fn roster(members: &[(&str, &[&str])], silent: &[&str]) -> Fact {
             owner: !claims.is_empty(),
             labels: Labels::default(),
             claims: Arc::new(claims.iter().map(|address| address.parse().unwrap()).collect()),
+            occupied: Arc::default(),
         };
         (NodeName::from(*name), member)
     };
@@ -110,4 +111,68 @@ fn the_pulse_says_what_this_node_owns_and_whom_it_expects_to() {
     story.owner(roster(&[], &["b", "c"]));
     let pulse = story.planner.plan().pulse.clone();
     assert_eq!((pulse.owner, pulse.expected.len()), (true, 0));
+}
+
+/// Input: another agent found the address taken that this one has just chosen too. Output: another address, the same one
+/// that the other chooses, and the word is passed on only where it was this node's own finding.
+#[test]
+fn what_another_agent_found_taken_is_exchanged_here_as_well() {
+    let taken: IpAddr = "192.168.35.100".parse().unwrap();
+    let hearing_of = |occupied: &[IpAddr]| {
+        let Fact::Roster(index, Some(roster)) = roster(&[("b", &[]), ("c", &[])], &[]) else { unreachable!() };
+        let mut roster = crate::roster::Roster::clone(&roster);
+        let b = roster.members.get_mut(&NodeName::from("b")).unwrap();
+        b.occupied = Arc::new(occupied.iter().copied().collect());
+        Fact::Roster(index, Some(Arc::new(roster)))
+    };
+    let mut story = Story::begin(standalone());
+    story.tell(Fact::Pulses(crate::world::Pulses::On { authenticated: true }));
+    story.tell(hearing_of(&[]));
+    story.endpoints("web", &["a"]);
+    story.put("web", service());
+    story.turn();
+    assert_eq!(story.addresses("web"), ["192.168.35.100"]);
+    story.tell(hearing_of(&[taken]));
+    story.turn();
+    assert_eq!(story.addresses("web"), ["192.168.35.101"]);
+    assert!(story.planner.plan().pulse.occupied.is_empty(), "it is not this node's finding");
+
+    // This node's own finding is told for as long as the address rests, although nothing is in its way any more.
+    let mac = "02:00:00:00:00:99".parse().unwrap();
+    let conflict = crate::world::Conflict {
+        mac,
+        kind: crate::claim::ConflictKind::Occupied,
+        since: std::time::SystemTime::UNIX_EPOCH,
+    };
+    let second: IpAddr = "192.168.35.101".parse().unwrap();
+    story.tell(Fact::Conflict(second, "eth0".into(), Some(conflict)));
+    story.turn();
+    assert_eq!(story.addresses("web"), ["192.168.35.102"]);
+    story.tell(Fact::Conflict(second, "eth0".into(), None));
+    story.turn();
+    assert_eq!(*story.planner.plan().pulse.occupied, [second]);
+    story.now += Duration::from_secs(601);
+    story.turn();
+    assert!(story.planner.plan().pulse.occupied.is_empty());
+}
+
+/// Input: an agent that was listening a moment ago owns an address first, for this one listened longer; then this one
+/// owns it. Output: this one asks for it like for any address that nobody used, unless the other had it for longer.
+#[test]
+fn an_address_that_its_owner_had_no_time_to_ask_for_is_no_hand_over() {
+    use crate::plan::slice::Origin;
+    let address: IpAddr = "192.168.35.103".parse().unwrap();
+    for (owned_for, expected) in [(Duration::from_millis(20), None), (Duration::from_secs(5), Some(Origin::HandOver))] {
+        let mut story = with_pulses(false);
+        let Fact::Roster(index, Some(all)) = roster(&[("b", &[]), ("c", &[])], &[]) else { unreachable!() };
+        let mut listening = crate::roster::Roster::clone(&all);
+        listening.members.values_mut().for_each(|member| member.standing = crate::roster::Standing::Listening);
+        listening.settled = false;
+        assert!(story.owner(Fact::Roster(index, Some(Arc::new(listening)))).contains("listens"), "nobody owns it yet");
+        let first = story.owner(Fact::Roster(index, Some(all)));
+        assert_ne!(first, "a", "the story is about another's address");
+        story.now += owned_for;
+        assert_eq!(story.owner(roster(&[], &[])), "a", "the others have left");
+        assert_eq!(story.planner.plan().l2.origins.get(&address), expected.as_ref(), "after {owned_for:?}");
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -107,6 +107,15 @@ impl Namespace {
         };
         let answers = self.run(|| answers_to(interface, &question, Deadline::after(window)));
         answers.unwrap_or_else(|error| panic!("{}: could not ask who has {address}: {error}", self.name()))
+    }
+
+    /// Makes the kernel in here look for the neighbour behind an address of its links, by sending a datagram that nobody
+    /// waits for.
+    pub fn poke(&self, address: IpAddr) {
+        let local: SocketAddr =
+            if address.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
+        // That nobody was found is told to the next one who sends.
+        let _ = self.run(|| UdpSocket::bind(local)?.send_to(b"anybody?", (address, 9)));
     }
 
     /// Opens a TCP connection from in here; it stays usable anywhere.
@@ -312,6 +321,11 @@ fn request(address: SocketAddr, path: &str, within: Duration) -> io::Result<Answ
         body: body.into(),
         took: start.elapsed(),
     })
+}
+
+/// What a host's neighbour table has for the address, or that it has nothing.
+pub(crate) fn neighbor_or(host: &Namespace, address: IpAddr) -> Result<Mac, String> {
+    host.neighbors().get(&address).copied().ok_or_else(|| format!("{} has no entry for {address}", host.name()))
 }
 
 /// Sends the question at once and every 100 ms until the deadline, since the first may be lost on a link just set up.

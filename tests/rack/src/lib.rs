@@ -52,8 +52,9 @@
 //! |---|---|
 //! | [`Rack`], [`Namespace`], [`Process`] | the ground: a folder, namespaces held by descriptor, processes that die with the test |
 //! | [`net`], [`site`] | switches, cables that can be cut, and a whole site of nodes, router and client |
-//! | [`client`], [`server`], [`packet`] | requests, steady asking, ARP questions; backends and pods |
+//! | [`client`], [`server`], [`packet`], [`ndp`] | requests, steady asking, ARP and NDP; backends and pods |
 //! | [`bird`], [`frr`], [`crier`](mod@crier) | routers from Debian, and the binary under test |
+//! | [`lan`] | standalone nodes on one link, for the judges of layer 2 |
 //! | [`script`] | a BGP peer whose every octet the test decides |
 //! | [`pairing`], [`gobgp`], [`openbgpd`], [`exabgp`] | one session between crier and any of five routers |
 //! | [`capture`] | what went over a link and when: ARP, and BGP messages out of their TCP streams |
@@ -82,8 +83,10 @@ mod folder;
 pub mod frr;
 pub mod gobgp;
 pub mod kubernetes;
+pub mod lan;
 pub mod metal;
 mod namespace;
+pub mod ndp;
 mod need;
 pub mod net;
 pub mod openbgpd;

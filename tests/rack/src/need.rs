@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, unshare};
@@ -24,6 +25,12 @@ pub enum Need {
     Exabgp,
     /// keepalived, to compare with.
     Keepalived,
+    /// The arping of iputils.
+    Arping,
+    Ndisc6,
+    Nft,
+    /// Links of this type, as `ip link add type` names it: no program, and so not in [`ALL`](Self::ALL).
+    LinkType(&'static str),
     /// The binaries of the Kubernetes control plane, and nft for kube-proxy.
     Kubernetes,
     /// The `crier` binary itself.
@@ -31,7 +38,7 @@ pub enum Need {
 }
 
 impl Need {
-    pub const ALL: [Need; 9] = [
+    pub const ALL: [Need; 12] = [
         Need::Namespaces,
         Need::Bird,
         Need::Frr,
@@ -39,6 +46,9 @@ impl Need {
         Need::Openbgpd,
         Need::Exabgp,
         Need::Keepalived,
+        Need::Arping,
+        Need::Ndisc6,
+        Need::Nft,
         Need::Kubernetes,
         Need::Crier,
     ];
@@ -53,6 +63,10 @@ impl Need {
             Need::Openbgpd => crate::openbgpd::look(),
             Need::Exabgp => crate::exabgp::look(),
             Need::Keepalived => program("keepalived").ok_or_else(|| "no keepalived: apt-get install keepalived".into()),
+            Need::Arping => program("arping").ok_or_else(|| "no arping: apt-get install iputils-arping".into()),
+            Need::Ndisc6 => program("ndisc6").ok_or_else(|| "no ndisc6: apt-get install ndisc6".into()),
+            Need::Nft => program("nft").ok_or_else(|| "no nft: apt-get install nftables".into()),
+            Need::LinkType(kind) => link_type(kind),
             Need::Kubernetes => {
                 program("nft").ok_or("no nft for kube-proxy: apt-get install nftables")?;
                 crate::kubernetes::binaries().map(|folder| folder.display().to_string())
@@ -131,6 +145,22 @@ fn namespaces() -> Result<String, String> {
         program(tool).ok_or_else(|| format!("no `{tool}`: apt-get install iproute2"))?;
     }
     Ok(if geteuid().is_root() { "as root".into() } else { "as a user".into() })
+}
+
+/// Whether the kernel knows a type of link. Asked in a namespace of its own, where a type that wants more arguments is
+/// refused for want of them, and one that is not known for that.
+fn link_type(kind: &str) -> Result<String, String> {
+    let mut command = std::process::Command::new("ip");
+    command.args(["link", "add", "name", "asked", "type", kind]);
+    // SAFETY: between fork and exec only unshare is called, a bare system call.
+    unsafe { command.pre_exec(|| Ok(unshare(CloneFlags::CLONE_NEWNET)?)) };
+    let output = command.output().map_err(|error| format!("could not start ip: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if said.contains("Unknown device type") {
+        Err(format!("this kernel has no links of type {kind}"))
+    } else {
+        Ok(format!("links of type {kind}"))
+    }
 }
 
 fn may_make_namespaces() -> nix::Result<()> {

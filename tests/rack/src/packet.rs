@@ -169,6 +169,38 @@ impl PacketSocket {
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
+    /// Sends whole frames in one call. Returns how many it took;
+    /// the rest found no room.
+    pub fn send_many(&self, frames: &[Vec<u8>]) -> io::Result<usize> {
+        let mut parts: Vec<libc::iovec> = frames
+            .iter()
+            .map(|frame| libc::iovec { iov_base: frame.as_ptr().cast_mut().cast(), iov_len: frame.len() })
+            .collect();
+        let mut messages: Vec<libc::mmsghdr> = parts
+            .iter_mut()
+            .map(|part| {
+                // SAFETY: all-zero is a valid mmsghdr.
+                let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
+                message.msg_hdr.msg_iov = std::ptr::from_mut(part);
+                message.msg_hdr.msg_iovlen = 1;
+                message
+            })
+            .collect();
+        let count = u32::try_from(messages.len()).map_err(io::Error::other)?;
+        // SAFETY: `messages` holds that many, each with one part that points to a live frame, which the kernel only reads.
+        let sent = unsafe { libc::sendmmsg(self.socket.as_raw_fd(), messages.as_mut_ptr(), count, 0) };
+        match usize::try_from(sent) {
+            Ok(sent) => Ok(sent),
+            Err(_) if io::Error::last_os_error().raw_os_error() == Some(libc::ENOBUFS) => Ok(0),
+            Err(_) => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Frames that are sent go to the interface directly, past its queue.
+    pub fn bypass_queue(&self) -> io::Result<()> {
+        self.set(libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, &1)
+    }
+
     /// The next frame and when the kernel saw it, or `None` if none came in time.
     pub fn receive<'b>(&self, buffer: &'b mut [u8]) -> io::Result<Option<(SystemTime, &'b [u8])>> {
         /// Room for one timestamp message, aligned as the kernel writes it.

@@ -1,0 +1,126 @@
+//! Hosts that are none of ours and have, or take, an address of the pool: found before it is used, fought off while it is
+//! used, and told to the operator with their MAC.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use rack::crier::Crier;
+use rack::lan::{self, Lan};
+use rack::{Host, Need, Rack, eventually, eventually_equal, secs, throughout};
+use serde_json::json;
+
+const FIRST: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 100);
+const SECOND: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 101);
+
+fn stranger(lan: &Lan, addresses: &[&str]) -> Host {
+    let host = lan.site.host("stranger", 77);
+    for address in addresses {
+        let no_dad = if address.contains(':') { " nodad" } else { "" };
+        host.ip(&format!("address add {address} dev eth0{no_dad}"));
+    }
+    host
+}
+
+/// Waits until `status` and `doctor` of one of the agents name the address together with the MAC, and returns its index.
+fn complains(agents: &[Crier], address: &str, mac: &str) -> usize {
+    eventually(&format!("one of the agents complains about {mac} with {address}"), secs(20), || {
+        let complaints: Vec<String> = agents.iter().map(lan::problems).collect();
+        let names_both = |text: &String| text.lines().any(|line| line.contains(address) && line.contains(mac));
+        let index = complaints.iter().position(names_both).ok_or_else(|| format!("{complaints:#?}"))?;
+        let doctor = agents[index].verb("doctor");
+        let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
+        if said.contains(mac) && doctor.status.code() == Some(1) { Ok(index) } else { Err(format!("doctor: {said}")) }
+    })
+}
+
+#[test]
+fn an_address_that_a_stranger_has_is_not_claimed_until_the_stranger_is_gone() {
+    let name = "an_address_that_a_stranger_has_is_not_claimed_until_the_stranger_is_gone";
+    let Some(rack) = Rack::for_test(name, &[Need::Crier]) else { return };
+    let lan = Lan::new(&rack, 2);
+    let stranger = stranger(&lan, &["192.168.35.100/24", "fd35::100/64"]);
+    let mac = stranger.port.mac().to_string();
+    lan.service("web", "192.168.35.100,fd35::100");
+    let agents = lan.agents();
+
+    let owner = complains(&agents, "192.168.35.100", &mac);
+    complains(&agents, "fd35::100", &mac);
+    agents[owner].process().wait_for_log("address is in use by another station", secs(10));
+    let conflicts = agents[owner].status()["links"][0]["conflicts"].clone();
+    assert!(conflicts.to_string().contains("occupied") && conflicts.to_string().contains(&mac), "{conflicts}");
+    let only_the_stranger = [format!("a stranger, {mac}")];
+    throughout("nobody else answers for it", secs(3), || {
+        let seen = lan.answering(FIRST);
+        if seen == only_the_stranger { Ok(()) } else { Err(format!("{seen:?}")) }
+    });
+
+    stranger.ip("address del 192.168.35.100/24 dev eth0");
+    stranger.ip("address del fd35::100/64 dev eth0");
+    lan.answered_by(FIRST, &[agents[owner].node()]);
+    let client = &lan.site.client;
+    let address = IpAddr::from([0xfd35, 0, 0, 0, 0, 0, 0, 0x100]);
+    eventually("the IPv6 address is answered for as well", secs(20), || {
+        client.poke(address);
+        let known = client.neighbors().get(&address).copied();
+        if known == Some(lan.site.node(owner).port.mac()) { Ok(()) } else { Err(format!("{known:?}")) }
+    });
+    eventually_equal("and nobody complains any more", secs(10), &String::new(), || {
+        agents.iter().map(lan::problems).collect::<String>()
+    });
+}
+
+#[test]
+fn a_service_that_asks_for_no_address_is_given_one_that_no_stranger_has() {
+    let name = "a_service_that_asks_for_no_address_is_given_one_that_no_stranger_has";
+    let Some(rack) = Rack::for_test(name, &[Need::Crier]) else { return };
+    let lan = Lan::new(&rack, 3);
+    let stranger = stranger(&lan, &["192.168.35.100/24"]);
+    let agents = lan.agents();
+    lan.service("web", "");
+    for agent in &agents {
+        eventually_equal(
+            &format!("{} gives it the second address", agent.node()),
+            secs(20),
+            &json!(["192.168.35.101"]),
+            || {
+                let held = lan::service(agent, "web")["allocation"]["held"].clone();
+                let addresses = held.as_array().cloned().unwrap_or_default();
+                addresses.into_iter().map(|it| it["address"].clone()).collect()
+            },
+        );
+    }
+    lan.owner(SECOND);
+    lan.answered_by(FIRST, &[&format!("a stranger, {}", stranger.port.mac())]);
+}
+
+#[test]
+fn an_address_in_use_is_defended_against_a_stranger_who_takes_it() {
+    let name = "an_address_in_use_is_defended_against_a_stranger_who_takes_it";
+    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Arping]) else { return };
+    let lan = Lan::new(&rack, 2);
+    lan.service("web", "192.168.35.100");
+    let mut agents = lan.agents();
+    // Who takes it over from a silent owner is sure of it at once: only after a first use there is a time to give way.
+    let first = agents.remove(lan.owner(FIRST));
+    first.kill();
+    let owner = lan.owner(FIRST);
+    assert_ne!(lan.site.node(owner).name(), first.node());
+    let client = &lan.site.client;
+    let (address, mac) = (IpAddr::from(FIRST), lan.site.node(owner).port.mac());
+    client.poke(address);
+    lan.known_as(client, address, mac);
+
+    let stranger = stranger(&lan, &["192.168.35.100/24"]);
+    // As a host does that takes an address over: once, to everybody.
+    stranger.sh("arping -U -I eth0 -c 1 192.168.35.100");
+    agents[0].process().wait_for_log("another station claimed an address that this node announces", secs(10));
+    // The client believed the stranger, if for a moment, and hears the defence.
+    lan.known_as(client, address, mac);
+    let conflicts = agents[0].status()["links"][0]["conflicts"].clone();
+    assert!(conflicts.to_string().contains("contested"), "{conflicts}");
+    assert_eq!(complains(&agents, "192.168.35.100", &stranger.port.mac().to_string()), 0);
+    let answering = lan.answering(FIRST);
+    assert!(answering.contains(&lan.site.node(owner).name().to_owned()), "the owner still answers: {answering:?}");
+
+    stranger.ip("address del 192.168.35.100/24 dev eth0");
+    lan.answered_by(FIRST, &[lan.site.node(owner).name()]);
+}
