@@ -103,6 +103,7 @@ pub struct Planner {
     fresh: BTreeMap<IpAddr, Fresh>,
     /// Addresses that this node found taken by strangers, each until when the other agents are told.
     found: BTreeMap<IpAddr, Instant>,
+    occupied_moved: bool,
     /// Nodes that were still listening when this one looked last, each with when that was.
     listening: BTreeMap<NodeName, Instant>,
     to_judge: BTreeSet<ObjectKey>,
@@ -133,6 +134,7 @@ impl Planner {
             owners: BTreeMap::new(),
             fresh: BTreeMap::new(),
             found: BTreeMap::new(),
+            occupied_moved: false,
             listening: BTreeMap::new(),
             to_judge: BTreeSet::new(),
             ground_moved: true,
@@ -170,12 +172,7 @@ impl Planner {
             Touched::Services(keys) => self.to_judge.extend(keys),
             Touched::Everything => self.ground_moved = true,
         }
-        if may_occupy {
-            let members = self.world.rosters.values().flat_map(|roster| roster.members.values());
-            let by_others = members.flat_map(|member| member.occupied.iter().copied());
-            let occupied = self.occupied_here().chain(by_others).collect();
-            self.book.set_occupied(occupied);
-        }
+        self.occupied_moved |= may_occupy;
     }
 
     /// What strangers have of the addresses that this node is to answer for.
@@ -189,10 +186,18 @@ impl Planner {
     /// Tells the other agents what strangers have, so that whoever allocates takes none of it. That goes on for a time
     /// after this node gave such an address up, for nobody asks for it any more; and ends where this node has it itself.
     fn renew_occupied(&mut self, now: Instant) {
+        let before = self.found.len();
         let here: BTreeSet<IpAddr> = self.occupied_here().collect();
         self.found.extend(here.iter().map(|address| (*address, now + OCCUPIED_REST)));
         let held = &self.plan.l2.addresses;
         self.found.retain(|address, until| *until > now && (here.contains(address) || !held.contains_key(address)));
+        if std::mem::take(&mut self.occupied_moved) || self.found.len() != before {
+            // With what was found before: once the address is given up nobody asks for it, and the conflict is over long before
+            // the status says that it is free.
+            let members = self.world.rosters.values().flat_map(|roster| roster.members.values());
+            let by_others = members.flat_map(|member| member.occupied.iter().copied());
+            self.book.set_occupied(self.found.keys().copied().chain(by_others).collect());
+        }
         let mut newest: Vec<(Instant, IpAddr)> = self.found.iter().map(|(address, until)| (*until, *address)).collect();
         newest.sort_by(|one, other| other.cmp(one));
         // Those that are in the way now are found anew with every turn, and which of them stands first shall not change.

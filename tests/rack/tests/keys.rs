@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rack::capture::Capture;
 use rack::crier::Crier;
 use rack::lan::{self, Lan};
-use rack::packet::{Frames, PacketSocket};
 use rack::{Host, Need, Rack, eventually, eventually_equal, millis, rest, secs, throughout};
+use socket2::{SockAddr, Socket};
 
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 100);
 const GROUP: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x114);
@@ -18,7 +18,8 @@ const PORT: u16 = 7473;
 /// Ethernet, IPv6 and UDP.
 const HEADERS: usize = 14 + 40 + 8;
 
-/// The frames with a pulse to the IPv6 group that this host sent.
+/// The pulses to the IPv6 group that this host sent, as the datagrams' contents: their checksums are the network card's
+/// business, so the frames as captured would reach nobody a second time.
 fn pulses_of(capture: &Capture, host: &Host) -> Vec<Vec<u8>> {
     let mac = host.port.mac().0;
     let is_it = |frame: &[u8]| {
@@ -27,7 +28,20 @@ fn pulses_of(capture: &Capture, host: &Host) -> Vec<Vec<u8>> {
             && frame.get(38..54) == Some(&GROUP.octets())
             && frame.get(56..58) == Some(&PORT.to_be_bytes())
     };
-    capture.frames().into_iter().map(|frame| frame.bytes).filter(|frame| is_it(frame)).collect()
+    let frames = capture.frames().into_iter().map(|frame| frame.bytes).filter(|frame| is_it(frame));
+    frames.filter_map(|frame| frame.get(HEADERS..).map(<[u8]>::to_vec)).collect()
+}
+
+/// A socket of the pulse's port in a host, and where it sends to reach everybody on the link.
+fn to_the_group(host: &Host) -> (Socket, SockAddr) {
+    host.run(|| {
+        let socket = Socket::from(UdpSocket::bind((Ipv6Addr::UNSPECIFIED, PORT)).expect("the port is free there"));
+        // SAFETY: the name is a terminated string.
+        let index = unsafe { libc::if_nametoindex(c"eth0".as_ptr()) };
+        socket.set_multicast_if_v6(index).expect("it has eth0");
+        socket.set_multicast_hops_v6(255).expect("a hop limit is taken");
+        (socket, SocketAddrV6::new(GROUP, PORT, 0, index).into())
+    })
 }
 
 #[test]
@@ -68,24 +82,24 @@ fn agents_with_different_keys_never_own_one_address_both_and_say_why_they_do_not
     lan.answered_by(ADDRESS, &[loser.node()]);
 }
 
-/// Plays recorded frames on a host's link again and again until it is dropped.
+/// Sends recorded pulses on a host's link again and again until it is dropped.
 struct Replay {
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Replay {
-    fn of(frames: Vec<Vec<u8>>, host: &Host) -> Replay {
-        let socket = host.run(|| PacketSocket::open("eth0", Frames::Arp, millis(1))).expect("the host can send");
+    fn of(pulses: Vec<Vec<u8>>, host: &Host) -> Replay {
+        let (socket, group) = to_the_group(host);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = std::thread::spawn(move || {
-            for frame in frames.iter().cycle() {
+            for pulse in pulses.iter().cycle() {
                 if stopped.load(Ordering::Relaxed) {
                     return;
                 }
                 // One that found no room is missing among thousands.
-                let _ = socket.send(frame);
+                let _ = socket.send_to(pulse, &group);
                 rest(millis(3));
             }
         });
@@ -163,8 +177,7 @@ fn forged_pulses_move_nothing_and_are_named_in_the_log() {
     let agents = lan.agents();
     let owner = lan.owner(ADDRESS);
     let genuine = eventually("a pulse of the owner is seen", secs(10), || {
-        let pulse = pulses_of(&capture, &lan.site.nodes[owner]).pop();
-        pulse.and_then(|frame| frame.get(HEADERS..).map(<[u8]>::to_vec)).ok_or("none")
+        pulses_of(&capture, &lan.site.nodes[owner]).pop().ok_or("none")
     });
     // It says that it leaves, if its seal were right: the standing stands after the numbers.
     let altered = |at: usize| {
@@ -180,20 +193,13 @@ fn forged_pulses_move_nothing_and_are_named_in_the_log() {
             .map(|seed| (0..seed * 6).map(|at| ((seed * 7919 + at).wrapping_mul(2_654_435_761) >> 24) as u8).collect()),
     );
 
-    forger.run(|| {
-        let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, PORT)).expect("the port is free there");
-        let socket = socket2::Socket::from(socket);
-        // SAFETY: the name is a terminated string.
-        let index = unsafe { libc::if_nametoindex(c"eth0".as_ptr()) };
-        socket.set_multicast_if_v6(index).expect("it has eth0");
-        let group = SocketAddrV6::new(GROUP, PORT, 0, index).into();
-        for hops in [255, 1] {
-            socket.set_multicast_hops_v6(hops).expect("a hop limit is taken");
-            for pulse in junk.iter().chain([&genuine]) {
-                socket.send_to(pulse, &group).expect("it goes out");
-            }
+    let (socket, group) = to_the_group(&forger);
+    for hops in [255, 1] {
+        socket.set_multicast_hops_v6(hops).expect("a hop limit is taken");
+        for pulse in junk.iter().chain([&genuine]) {
+            socket.send_to(pulse, &group).expect("it goes out");
         }
-    });
+    }
 
     for agent in &agents {
         for refusal in ["it is no pulse", "its seal is wrong"] {

@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use rack::crier::Crier;
 use rack::lan::{self, Lan};
-use rack::{Host, Need, Rack, eventually, eventually_equal, secs, throughout};
+use rack::packet::Mac;
+use rack::{Host, Metal, Need, Rack, eventually, eventually_equal, millis, secs, throughout};
 use serde_json::json;
 
 const FIRST: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 100);
@@ -123,4 +124,41 @@ fn an_address_in_use_is_defended_against_a_stranger_who_takes_it() {
 
     stranger.ip("address del 192.168.35.100/24 dev eth0");
     lan.answered_by(FIRST, &[lan.site.node(owner).name()]);
+}
+
+#[test]
+fn the_allocator_of_a_cluster_hands_out_no_address_that_another_agent_found_taken() {
+    let name = "the_allocator_of_a_cluster_hands_out_no_address_that_another_agent_found_taken";
+    let Some(rack) = Rack::for_test(name, &[Need::Kubernetes, Need::Crier]) else { return };
+    let metal = Metal::without_kube_proxy(&rack, "192.168.35.0/24", 3);
+    let stranger = metal.site.host("stranger", 77);
+    let taken = ["192.168.35.100", "192.168.35.101", "192.168.35.102"];
+    for address in taken {
+        stranger.ip(&format!("address add {address}/24 dev eth0"));
+    }
+    let key = rack.write("pulse.key", "0123456789abcdef0123456789abcdef");
+    let agents = metal.agents(&format!(
+        "[[pool]]\nname = \"lan\"\n{}[[l2]]\ninterfaces = [\"eth0\"]\n[pulse]\nkey-file = \"{}\"\n",
+        lan::POOL,
+        key.display()
+    ));
+    for agent in &agents {
+        eventually_equal("the agents hear each other", secs(30), &2, || lan::members(agent).len());
+    }
+    // Whoever holds the Lease, two of three addresses are on average found taken by somebody else.
+    let _pod = metal.pod(0, "web-1", "web", &[80]);
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": { "name": "web" },
+        "spec": { "type": "LoadBalancer", "selector": { "app": "web" }, "ports": [{ "port": 80 }] },
+    });
+    metal.try_apply(&service).expect("the API server takes it");
+    eventually_equal("it ends with the first that is free", secs(30), &vec!["192.168.35.103".to_owned()], || {
+        metal.ingress("service/web")
+    });
+    let free: Ipv4Addr = "192.168.35.103".parse().expect("an address");
+    eventually("which one node answers for", secs(20), || {
+        let macs = metal.site.client.who_has("eth0", free, millis(200));
+        let ours = |mac: &Mac| metal.site.nodes.iter().any(|node| node.port.mac() == *mac);
+        if macs.len() == 1 && macs.iter().all(ours) { Ok(()) } else { Err(format!("{macs:?}")) }
+    });
 }
