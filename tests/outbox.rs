@@ -533,6 +533,22 @@ proptest! {
     }
 }
 
+/// A router that asks again while it is being told again: the peer ends with the table, and the count with what it has.
+#[test]
+fn a_refresh_within_a_refresh_begins_anew() {
+    let (universe, palette) = (hundred_prefixes(), wide_palette());
+    let at_first: Vec<(usize, usize)> = (0..100).map(|prefix| (prefix, prefix % 2)).collect();
+    for polls in 0..40 {
+        for family in [AfiSafi::IPV4_UNICAST, AfiSafi::IPV6_UNICAST] {
+            let told: Vec<Step> = (0..200).map(|_| Step::Poll).collect();
+            let again = [Step::Refresh(family)].into_iter().chain((0..polls).map(|_| Step::Poll));
+            let steps =
+                told.into_iter().chain(again).chain([Step::Remove { prefix: 0 }, Step::Refresh(family)]).collect();
+            the_peer_follows(&Session::external(), (&universe, &palette), &at_first, steps).unwrap();
+        }
+    }
+}
+
 fn hosts(count: u32, attributes: &Arc<RouteAttributes>, v6: bool) -> Routes {
     let address = |n: u32| match v6 {
         false => IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + n)),

@@ -137,6 +137,18 @@ impl Gathering {
         true
     }
 
+    /// Takes out the routes that are not to be kept. Once none is left, others can come in any order.
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(&IpNet) -> bool) {
+        for batch in &mut self.batches {
+            batch.prefixes.retain(|prefix| keep(prefix));
+            batch.octets = batch.prefixes.iter().map(emitted_prefix_len).sum();
+        }
+        self.prefix_count = self.batches.iter().map(|batch| batch.prefixes.len()).sum();
+        if self.prefix_count == 0 {
+            *self = Gathering::default();
+        }
+    }
+
     /// No more routes come: what is gathered is to leave.
     pub(super) fn close(&mut self) {
         self.closing = true;

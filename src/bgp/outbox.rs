@@ -238,7 +238,13 @@ impl Outbox {
         let pending = self.pending.of_mut(family);
         pending.second_walk = match &pending.first_walk {
             Some(first_walk) => first_walk.passed(family),
-            None => Some(Way::through(family)),
+            None => {
+                // What a second walk has gathered so far is passed once more by the new one. What the first has left there
+                // is not held yet, and leaves before.
+                let held = &mut self.held;
+                pending.gathering.retain(|prefix| held.remove(prefix).is_none());
+                Some(Way::through(family))
+            }
         };
     }
 
