@@ -103,7 +103,7 @@ impl<'a> Contest<'a> {
         let mut refused: Vec<_> = lacking.chain(excluded).collect();
         // Several `[[l2]]` may have refused the same node, and one may have taken it.
         refused.retain(|(node, _)| !all.iter().any(|it| it.node == **node));
-        refused.sort_by(|(a, _), (b, _)| a.cmp(b));
+        refused.sort_by_key(|(node, _)| *node);
         refused.dedup_by(|(a, _), (b, _)| a == b);
         all.extend(refused.into_iter().map(|(node, reason)| Contestant { node: node.clone(), standing: Err(reason) }));
         all
