@@ -129,7 +129,7 @@ impl Control {
                 Ok(at)
             }
             Control::Bird { socket, file, routes } => {
-                *routes += &speakers::bird_route(number, 0);
+                *routes += &speakers::bird_route(number);
                 std::fs::write(file, &*routes)?;
                 let at = clock();
                 socket.write_all(b"configure\n")?;

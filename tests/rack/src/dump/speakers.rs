@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::net::{Ipv4Addr, TcpStream};
 use std::ops::Range;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -71,9 +72,13 @@ impl Kind {
         found
     }
 
-    /// GoBGP takes half a minute and 1.6 GiB for a million.
-    pub fn can(self, routes: u32) -> bool {
-        self != Kind::GoBgp || routes < 1_000_000
+    /// Of a million, GoBGP takes half a minute and 1.6 GiB for each dump, and OpenBGPD with many sets as long.
+    pub fn can(self, table: Table) -> bool {
+        match self {
+            Kind::Crier | Kind::Bird | Kind::Frr => true,
+            Kind::OpenBgpd => table.routes < 1_000_000 || table.sets == 1,
+            Kind::GoBgp => table.routes < 1_000_000,
+        }
     }
 
     /// Starts it with its table, for so many peers. It may still be loading when this returns.
@@ -89,13 +94,19 @@ impl Kind {
                 lab.node.start("crier", command)
             }
             Kind::Bird => {
-                let added = lab.write(ADDED_TO_BIRD, "");
-                let added = added.display();
-                let mut text = format!(
-                    "router id {SPEAKER};\nprotocol device {{}}\nprotocol static {{ ipv4;\ninclude \"{added}\";\n"
-                );
-                (0..routes).for_each(|number| text += &bird_route(number, number % sets));
-                text += "}\n";
+                lab.write(ADDED_TO_BIRD, "");
+                let mut text = format!("router id {SPEAKER};\nprotocol device {{}}\n");
+                for set in 0..sets {
+                    let communities =
+                        communities(set).map(|(high, low)| format!("bgp_community.add(({high},{low}));")).concat();
+                    // Attributes that each route brings itself would cost BIRD a kibioctet a route.
+                    let _ = writeln!(text, "protocol static {{ ipv4 {{ import filter {{ {communities} accept; }}; }};");
+                    if set == 0 {
+                        let _ = writeln!(text, "include \"{ADDED_TO_BIRD}\";");
+                    }
+                    table.numbers(set).for_each(|number| text += &bird_route(number));
+                    text += "}\n";
+                }
                 for peer in peers {
                     let _ = writeln!(
                         text,
@@ -203,10 +214,12 @@ fn open_bgpd(lab: &Lab, table: Table, peers: impl Iterator<Item = Ipv4Addr>) -> 
     std::fs::set_permissions(&file, private).expect("our own file can be made private");
     let mut command = Command::new("/usr/sbin/bgpd");
     command.arg("-d").arg("-f").arg(file);
+    // The one before, if any, has left its own there.
+    let _ = std::fs::remove_file(&socket);
     let process = lab.node.start("openbgpd", command);
-    rack::eventually("OpenBGPD has its socket", secs(10), || {
+    rack::eventually("OpenBGPD answers on its socket", secs(10), || {
         process.expect_running();
-        if socket.exists() { Ok(()) } else { Err("not yet") }
+        UnixStream::connect(&socket)
     });
     if sets > 1 {
         return process;
@@ -221,9 +234,8 @@ fn open_bgpd(lab: &Lab, table: Table, peers: impl Iterator<Item = Ipv4Addr>) -> 
 
 /// The speaker learns the table from a peer. Its dump is the same then, with one AS number more in the path.
 fn feed(lab: &Lab, table: Table) -> TcpStream {
-    let Table { routes, sets } = table;
-    let numbers = |set: u32| (set..routes).step_by(usize::try_from(sets).unwrap_or(1)).collect::<Vec<u32>>();
-    let updates: Vec<Vec<u8>> = (0..sets).flat_map(|set| updates(set, &numbers(set))).collect();
+    let of_set = |set| updates(set, &table.numbers(set).collect::<Vec<u32>>());
+    let updates: Vec<Vec<u8>> = (0..table.sets).flat_map(of_set).collect();
     let feeder = lab.router.run(|| {
         rack::eventually("the speaker takes the feeder's session", PATIENCE, || {
             sink::feed(peer_address(FEEDER), FEEDER_ASN, &updates)
@@ -262,9 +274,8 @@ pub fn updates(set: u32, numbers: &[u32]) -> Vec<Vec<u8>> {
 }
 
 /// One route in BIRD's words.
-pub fn bird_route(number: u32, set: u32) -> String {
-    let communities = communities(set).map(|(high, low)| format!("bgp_community.add(({high},{low}));")).concat();
-    format!("route {}/32 blackhole {{ {communities} }};\n", route(number))
+pub fn bird_route(number: u32) -> String {
+    format!("route {}/32 blackhole;\n", route(number))
 }
 
 pub fn route(number: u32) -> Ipv4Addr {
@@ -298,8 +309,8 @@ impl Speaker {
         let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
     }
 
-    pub fn expect_running(&self) {
-        self.process.expect_running();
+    pub fn is_running(&self) -> bool {
+        self.process.is_running()
     }
 
     pub fn log_tail(&self) -> String {
