@@ -75,8 +75,6 @@ pub(super) struct Batch {
 pub(super) struct Gathering {
     batches: Vec<Batch>,
     by_attributes: BTreeMap<Arc<RouteAttributes>, usize>,
-    /// The same by where the attributes are, which is compared much faster. The keys above keep them there.
-    by_place: BTreeMap<usize, usize>,
     /// The batch that took the last route: where neighbours are alike, as they mostly are, nothing is looked up.
     last: usize,
     prefix_count: usize,
@@ -118,13 +116,11 @@ impl Gathering {
     }
 
     fn find_or_open(&mut self, attributes: &Arc<RouteAttributes>, room: impl FnOnce() -> usize) -> usize {
-        let at_place = self.by_place.get(&place(attributes));
-        if let Some(at) = at_place.or_else(|| self.by_attributes.get(attributes)) {
+        if let Some(at) = self.by_attributes.get(attributes) {
             return *at;
         }
         let at = self.batches.len();
         let attributes = Arc::clone(attributes);
-        self.by_place.insert(place(&attributes), at);
         self.by_attributes.insert(Arc::clone(&attributes), at);
         self.batches.push(Batch { attributes, prefixes: Vec::new(), octets: 0, room: room() });
         at
@@ -155,9 +151,7 @@ impl Gathering {
         while self.closing {
             match self.batches.pop() {
                 Some(batch) => {
-                    if let Some((attributes, _)) = self.by_attributes.remove_entry(&batch.attributes) {
-                        self.by_place.remove(&place(&attributes));
-                    }
+                    self.by_attributes.remove(&batch.attributes);
                     self.prefix_count -= batch.prefixes.len();
                     // All of its routes may have been taken out again.
                     if !batch.prefixes.is_empty() {
@@ -174,8 +168,4 @@ impl Gathering {
     pub(super) fn len(&self) -> usize {
         self.prefix_count
     }
-}
-
-fn place(attributes: &Arc<RouteAttributes>) -> usize {
-    Arc::as_ptr(attributes).addr()
 }
