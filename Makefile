@@ -71,6 +71,19 @@ bench: ## Latency, scale and memory against a real API server, as figures of one
 	@$(MAKE) --no-print-directory build
 	cargo run --quiet --release --package crier-rack --bin crier-rack -- bench
 
+.PHONY: bench-dump
+bench-dump: ## Announcing large tables beside BIRD, FRR, OpenBGPD and GoBGP, as ratios of one run
+	@scripts/install-missing build rack
+	@# Linked statically, as crier is shipped, because its memory is compared.
+	cargo rustc --quiet --release --package crier-rack --bin crier-rack -- -C target-feature=+crt-static
+	@target/release/crier-rack bench dump
+
+.PHONY: bench-failover
+bench-failover: ## How long an address is away when its owner fails, beside keepalived
+	@scripts/install-missing build rack
+	@$(MAKE) --no-print-directory build
+	cargo run --quiet --release --package crier-rack --bin crier-rack -- bench failover
+
 .PHONY: install
 install: ## Installs the binary, the unit and the example configuration below DESTDIR
 	install -D -m 0755 $(DIST) $(DESTDIR)/usr/bin/crier

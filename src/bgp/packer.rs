@@ -152,8 +152,7 @@ impl Packer {
         let Ok(way) = self.way(family) else {
             return Ok(None);
         };
-        let len = prefixes.len();
-        self.pack(self.announcement(family, way, attributes, prefixes), len).map(Some)
+        self.pack(self.announcement(family, way, attributes, prefixes)).map(Some)
     }
 
     /// As [`Packer::announce`], for prefixes that the peer has.
@@ -161,13 +160,12 @@ impl Packer {
         let Ok(way) = self.way(family) else {
             return Ok(None);
         };
-        let len = prefixes.len();
-        self.pack(withdrawal(family, way, prefixes), len).map(Some)
+        self.pack(withdrawal(family, way, prefixes)).map(Some)
     }
 
     /// RFC 4724 §2.
     pub(super) fn end_of_rib(&self, family: Family) -> Result<Bytes, EmitError> {
-        self.pack(Update::end_of_rib(AfiSafi::unicast(family)), 0)
+        self.pack(Update::end_of_rib(AfiSafi::unicast(family)))
     }
 
     /// Octets left for prefixes in an UPDATE that has none yet.
@@ -177,11 +175,9 @@ impl Packer {
         self.dialect.max_message_len.saturating_sub(taken)
     }
 
-    fn pack(&self, update: Update, prefix_count: usize) -> Result<Bytes, EmitError> {
-        /// Of a message with few prefixes; more than it takes does no harm.
-        const USUAL_LEN: usize = 256;
-        let len = if prefix_count < USUAL_LEN / 32 { USUAL_LEN } else { self.dialect.max_message_len };
-        let mut out = BytesMut::with_capacity(len);
+    fn pack(&self, update: Update) -> Result<Bytes, EmitError> {
+        // As long as the message and no longer: a message waits in it until its socket has room.
+        let mut out = BytesMut::new();
         Message::Update(update).emit(&self.dialect, &mut out)?;
         Ok(out.freeze())
     }

@@ -77,8 +77,8 @@ pub(super) struct Channels {
 /// Numbers alone are reported this often at most; everything else is at once.
 const COUNTERS_PAUSE: Duration = Duration::from_millis(250);
 
-/// Messages moved from the outbox to the socket between two looks at everything else.
-const MESSAGES_PER_TURN: usize = 64;
+/// Messages moved from the outbox to the socket between two looks at everything else: short ones fill one write.
+const MESSAGES_PER_TURN: usize = 256;
 
 /// Talks to one peer until it is told to leave.
 pub(super) async fn run(

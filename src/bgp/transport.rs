@@ -65,8 +65,8 @@ const ROUTES_AHEAD: usize = 32 * 1024;
 /// Octets that the kernel takes beyond what it can send. What it has taken cannot be called back.
 const UNSENT_LEN: u32 = 16 * 1024;
 
-/// Slices that one write takes.
-const WRITE_SLICES: usize = 32;
+/// Slices that one write takes. A write costs more than all else about a short message, so many go with one.
+const WRITE_SLICES: usize = 256;
 
 /// The time that a last word may take until the peer has closed its side.
 pub const FAREWELL_TIME: Duration = Duration::from_secs(1);
@@ -405,6 +405,12 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_short_message_waits_for_no_acknowledgement() {
+        let (line, _peer) = line().await;
+        assert!(line.stream.nodelay().expect("an option that every socket has"), "TCP_NODELAY is set");
     }
 
     #[tokio::test]

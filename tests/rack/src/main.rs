@@ -29,8 +29,8 @@ fn main() -> ExitCode {
             (Ok(first), Ok(count)) => announce::run(file, first, count),
             (Err(_), _) | (_, Err(_)) => usage(),
         },
-        ["bench", "dump", "--quick", ref speakers @ ..] => dump::run(true, speakers),
-        ["bench", "dump", ref speakers @ ..] => dump::run(false, speakers),
+        ["bench", "dump", "--quick", ref words @ ..] => dump::run(true, words),
+        ["bench", "dump", ref words @ ..] => dump::run(false, words),
         ["speak", routes, sets, peers] => match (routes.parse(), sets.parse(), peers.parse()) {
             (Ok(routes), Ok(sets), Ok(peers)) => dump::speak::run(routes, sets, peers),
             _ => usage(),
@@ -93,7 +93,7 @@ fn stand(nodes: u16) -> ExitCode {
 
 fn usage() -> ExitCode {
     eprintln!(
-        "usage: crier-rack bench\n       crier-rack bench dump [--quick] [SPEAKER...]\n       crier-rack bench failover [RUNS [WORD]]\n       crier-rack demo\n       crier-rack doctor\n       crier-rack stand NODES\n       crier-rack serve NAME PORT..."
+        "usage: crier-rack bench\n       crier-rack bench dump [--quick] [ROUTES...] [SPEAKER...]\n       crier-rack bench failover [RUNS [WORD]]\n       crier-rack demo\n       crier-rack doctor\n       crier-rack stand NODES\n       crier-rack serve NAME PORT..."
     );
     ExitCode::from(2)
 }

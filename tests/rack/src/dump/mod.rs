@@ -2,8 +2,9 @@
 //!
 //! Every speaker runs in one namespace with its table loaded; receivers in another dial it, over a veth pair. A first dump warms
 //! everything up and is not counted; then the session is ended and made anew, which is what is measured. Half of the best of
-//! the others is the goal for time and processor time, BIRD's peak for memory.
+//! the others is the goal for time and processor time, BIRD's peak for memory. What one route more takes is in `addition`.
 
+mod addition;
 mod sink;
 pub mod speak;
 mod speakers;
@@ -28,10 +29,18 @@ pub const FIRST_ROUTE: Ipv4Addr = Ipv4Addr::new(20, 0, 0, 0);
 const PATIENCE: Duration = secs(240);
 /// Work that goes on behind the last route is counted for so long.
 const AFTERMATH: Duration = millis(50);
-/// Additions of one route.
-const ADDITIONS: usize = 40;
+/// Dumps of one speaker in one case that are counted at most, where they are over soon.
+const MOST_DUMPS: usize = 7;
+/// As many where the bench has to be quick.
+const FEW_DUMPS: usize = 2;
+/// The dump that begins later than this is the last of its case.
+const DUMPING_TIME: Duration = secs(3);
+/// Sessions of one case that may fail: FRR still holds the one before for a while.
+const FAILURES: usize = 5;
+/// Who takes each table, one case after the other.
+const PEERS: [u8; 2] = [1, 4];
 
-/// The address of a receiver, counted from 1.
+/// The address of a receiver: counted from 1, beside [`SPEAKER`]'s own number.
 pub fn peer_address(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, 0, number)
 }
@@ -42,11 +51,18 @@ pub fn clock() -> Duration {
     now.into()
 }
 
-/// One table and who takes it.
+/// What is announced.
+#[derive(Debug, Clone, Copy)]
+pub struct Table {
+    pub routes: u32,
+    /// Attribute sets that alternate from route to route.
+    pub sets: u32,
+}
+
+/// One table and how many take it.
 #[derive(Debug, Clone, Copy)]
 struct Case {
-    routes: u32,
-    sets: u32,
+    table: Table,
     peers: u8,
 }
 
@@ -54,6 +70,8 @@ struct Case {
 #[derive(Debug, Clone)]
 struct Seen {
     kind: Kind,
+    case: Case,
+    dumps: usize,
     first: Duration,
     nearly_all: Duration,
     last: Duration,
@@ -72,8 +90,9 @@ pub struct Lab {
     router: Namespace,
 }
 
-/// Runs the bench with the speakers named, or all; `quick` leaves out the large tables and most repetitions.
-pub fn run(quick: bool, names: &[&str]) -> ExitCode {
+/// Runs the bench with the sizes and speakers named, or all; `quick` leaves out the smallest and the largest table and most
+/// repetitions.
+pub fn run(quick: bool, words: &[&str]) -> ExitCode {
     if let Err(why) = rack::enter_user_namespace_if_needed() {
         eprintln!("the bench cannot run here: {why}");
         return ExitCode::FAILURE;
@@ -83,43 +102,33 @@ pub fn run(quick: bool, names: &[&str]) -> ExitCode {
         eprintln!("the bench cannot run here: {why}");
         return ExitCode::FAILURE;
     }
-    let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| kind.is_among(names) && kind.look()).collect();
+    let mut sizes: Vec<u32> = words.iter().filter_map(|word| word.parse().ok()).collect();
+    let names: Vec<&str> = words.iter().filter(|word| word.parse::<u32>().is_err()).copied().collect();
+    if sizes.is_empty() {
+        sizes.extend(if quick { &[10_000, 100_000][..] } else { &[1_000, 10_000, 100_000, 1_000_000] });
+    }
+    let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| kind.is_among(&names) && kind.look()).collect();
     let lab = Lab::new();
+    let most = if quick { FEW_DUMPS } else { MOST_DUMPS };
     println!(
-        "| routes / sets / peers | speaker | first | 99 % | last | End-of-RIB | UPDATEs | octets | CPU | peak RSS |"
+        "| routes / sets / peers | speaker | dumps | first | 99 % | last | End-of-RIB | UPDATEs | octets | CPU | peak RSS |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|");
-    let sizes: &[u32] = if quick { &[10_000, 100_000] } else { &[1_000, 10_000, 100_000, 1_000_000] };
+    println!("|---|---|---|---|---|---|---|---|---|---|---|");
     let mut verdicts = String::new();
-    for routes in sizes {
-        for (sets, peers) in [(1, 1), (100, 1), (1, 4), (100, 4)] {
-            if quick && peers > 1 && *routes > 10_000 {
-                continue;
-            }
-            let case = Case { routes: *routes, sets, peers };
-            let repeats = if quick {
-                3
-            } else if *routes < 1_000_000 {
-                7
-            } else {
-                3
-            };
-            let mut seen = Vec::new();
-            for kind in &kinds {
-                if let Some(medians) = lab.measure(*kind, case, repeats) {
-                    println!("{}", row(case, &medians));
-                    seen.push(medians);
-                }
-            }
-            verdicts += &judge(case, &seen);
+    for table in sizes.iter().flat_map(|routes| [1, 100].map(|sets| Table { routes: *routes, sets })) {
+        let seen: Vec<Seen> = kinds.iter().flat_map(|kind| lab.measure(*kind, table, most)).collect();
+        for peers in PEERS {
+            let of_case: Vec<&Seen> = seen.iter().filter(|seen| seen.case.peers == peers).collect();
+            of_case.iter().for_each(|seen| println!("{}", row(seen)));
+            verdicts += &judge(&of_case);
         }
     }
     println!(
         "\n| routes / sets / peers | what | crier | best of the others | goal | |\n|---|---|---|---|---|---|\n{verdicts}"
     );
-    match lab.one_more() {
-        Some(times) => print!("{times}"),
-        None => println!("the addition of one route could not be measured"),
+    print!("{}", addition::compare(&lab, &kinds));
+    if kinds.contains(&Kind::Crier) {
+        println!("{}", lab.extended());
     }
     ExitCode::SUCCESS
 }
@@ -130,7 +139,8 @@ impl Lab {
         let (node, router) = (rack.namespace("node"), rack.namespace("router"));
         rack::net::connect(&node, "eth0", &router, "eth0");
         node.up("eth0", &[&format!("{SPEAKER}/24")]);
-        let receivers: Vec<String> = (1..=9).map(|number| format!("{}/24", peer_address(number))).collect();
+        let receivers = (1..=9).chain(speakers::FRESH_RECEIVERS);
+        let receivers: Vec<String> = receivers.map(|number| format!("{}/24", peer_address(number))).collect();
         router.up("eth0", &receivers.iter().map(String::as_str).collect::<Vec<_>>());
         Lab { rack, node, router }
     }
@@ -142,48 +152,70 @@ impl Lab {
         path
     }
 
-    /// Medians of `repeats` dumps; `None`, with a line on standard error, where the speaker does not do it.
-    fn measure(&self, kind: Kind, case: Case, repeats: usize) -> Option<Seen> {
-        if !kind.can(case.routes) {
-            return None;
+    /// Medians of at most `most` dumps for each number of peers; those are missing, with a line on standard error, that the speaker
+    /// does not do.
+    fn measure(&self, kind: Kind, table: Table, most: usize) -> Vec<Seen> {
+        if !kind.can(table) {
+            return Vec::new();
         }
         let began = now();
-        let speaker = kind.start(self, case.routes, case.sets, case.peers);
-        let count = usize::try_from(case.routes).ok()?;
-        let mut runs = Vec::new();
-        for number in 0..=repeats {
-            match self.dump(&speaker, count, case.peers) {
-                // The first one warms up.
-                Ok(_) if number == 0 => {}
-                Ok(run) => runs.push(run),
-                Err(error) => {
-                    eprintln!("{kind:?} with {case:?}, dump {number}: {error}\n{}", speaker.log_tail());
-                    return None;
-                }
+        let mut speaker = kind.start(self, table, PEERS.into_iter().max().unwrap_or(1));
+        let mut all = Vec::new();
+        for case in PEERS.map(|peers| Case { table, peers }) {
+            let mut runs = self.dumps(&speaker, case, most);
+            if let Err(error) = &runs
+                && !speaker.is_running()
+            {
+                eprintln!("{kind:?} with {case:?} died and is started again: {error}\n{}", speaker.log_tail());
+                speaker = kind.start(self, table, case.peers);
+                runs = self.dumps(&speaker, case, most);
+            }
+            match runs {
+                Ok(runs) => all.push(Seen::medians(&speaker, case, &runs)),
+                Err(error) => eprintln!("{kind:?} with {case:?}: {error}\n{}", speaker.log_tail()),
             }
         }
-        eprintln!("{kind:?} with {case:?}: {:.1} s", began.elapsed().as_secs_f64());
-        let middle = |of: &dyn Fn(&(Dump, Duration)) -> Duration| median(runs.iter().map(of).collect());
-        let (last, _) = runs.last()?;
-        Some(Seen {
-            kind,
-            first: middle(&|(dump, _)| dump.first.saturating_sub(dump.established)),
-            nearly_all: middle(&|(dump, _)| dump.nearly_all.saturating_sub(dump.established)),
-            last: middle(&|(dump, _)| dump.last.saturating_sub(dump.established)),
-            end_of_rib: last.end_of_rib.map(|at| at.checked_sub(last.last).ok_or(last.last.saturating_sub(at))),
-            updates: last.updates,
-            octets: last.octets,
-            processor: middle(&|(_, processor)| *processor),
-            peak_memory: speaker.peak_memory(),
-        })
+        eprintln!("{kind:?} with {table:?}: {:.1} s", began.elapsed().as_secs_f64());
+        all
+    }
+
+    fn dumps(&self, speaker: &Speaker, case: Case, most: usize) -> std::io::Result<Vec<(Dump, Duration)>> {
+        let mut runs = Vec::new();
+        let mut failures = 0;
+        // The first one warms up.
+        let mut began = None;
+        loop {
+            let is_last = began.is_some_and(|began| now() > began + DUMPING_TIME || runs.len() + 1 >= most);
+            // BIRD's last message often stands still for three seconds. That is waited for once.
+            let to_the_end = speaker.kind != Kind::Bird || is_last;
+            match self.dump(speaker, case, to_the_end) {
+                Ok((dump, _)) if began.is_none() => {
+                    // Loading the table takes none of the time, its dump does.
+                    let length = dump.nearly_all.saturating_sub(dump.established);
+                    began = Some(now().checked_sub(length).unwrap_or_else(now));
+                }
+                Ok(run) => runs.push(run),
+                Err(error) if failures >= FAILURES || !speaker.is_running() => return Err(error),
+                Err(error) => {
+                    eprintln!("{:?} with {case:?}, once more: {error}", speaker.kind);
+                    failures += 1;
+                    rest(millis(300));
+                    continue;
+                }
+            }
+            if is_last {
+                return Ok(runs);
+            }
+        }
     }
 
     /// One dump to every receiver at once: the slowest receiver's times, and the speaker's processor time.
-    fn dump(&self, speaker: &Speaker, count: usize, peers: u8) -> std::io::Result<(Dump, Duration)> {
+    fn dump(&self, speaker: &Speaker, case: Case, to_the_end: bool) -> std::io::Result<(Dump, Duration)> {
+        let count = usize::try_from(case.table.routes).map_err(std::io::Error::other)?;
         self.router.run(|| {
             let mut sinks = Vec::new();
-            for number in 1..=peers {
-                sinks.push(self.dial(speaker, number)?);
+            for number in 1..=case.peers {
+                sinks.push(self.dial(speaker, number, false)?);
             }
             // What the handshakes cost is not of the dump.
             rest(millis(20));
@@ -191,68 +223,77 @@ impl Lab {
             let together = Barrier::new(sinks.len());
             let dumps: Vec<std::io::Result<Dump>> = std::thread::scope(|scope| {
                 let threads: Vec<_> =
-                    sinks.iter_mut().map(|sink| scope.spawn(|| sink.take_dump(count, &together))).collect();
+                    sinks.iter_mut().map(|sink| scope.spawn(|| sink.take_dump(count, to_the_end, &together))).collect();
                 threads.into_iter().map(|thread| thread.join().expect("a sink does not panic")).collect()
             });
             rest(AFTERMATH);
             let processor = speaker.processor_time().saturating_sub(before);
             sinks.into_iter().for_each(Sink::close);
             let dumps = dumps.into_iter().collect::<std::io::Result<Vec<Dump>>>()?;
-            let slowest = dumps.into_iter().max_by_key(|dump| dump.last.saturating_sub(dump.established));
+            let slowest = dumps.into_iter().max_by_key(|dump| dump.nearly_all.saturating_sub(dump.established));
             Ok((slowest.expect("there is a receiver"), processor))
         })
     }
 
-    fn dial(&self, speaker: &Speaker, number: u8) -> std::io::Result<Sink> {
+    /// A session with the speaker that lacks the receiver's KEEPALIVE. Call it inside the router's namespace.
+    fn dial(&self, speaker: &Speaker, number: u8, extended: bool) -> std::io::Result<Sink> {
         let began = now();
+        let receiver = speaker.receiver(number);
         loop {
-            match Sink::dial(peer_address(number), sink::own_asn()) {
+            speaker.encourage(receiver);
+            match Sink::dial(receiver, sink::own_asn(), extended) {
                 Ok(sink) => return Ok(sink),
-                Err(error) if began.elapsed() > PATIENCE => return Err(error),
+                Err(error) if began.elapsed() > PATIENCE || !speaker.is_running() => return Err(error),
                 Err(_) => rest(millis(50)),
             }
-            speaker.expect_running();
         }
     }
 
-    /// One route added to the plan among 100,000, until its UPDATE is read at the other end.
-    fn one_more(&self) -> Option<String> {
-        const BACKGROUND: u32 = 100_000;
-        let speaker = Kind::Crier.start(self, BACKGROUND, 1, 1);
-        let mut times = self.router.run(|| {
-            let mut sink = self.dial(&speaker, 1).ok()?;
-            sink.take_dump(usize::try_from(BACKGROUND).ok()?, &Barrier::new(1)).ok()?;
-            let orders = std::net::UdpSocket::bind((peer_address(1), 0)).ok()?;
-            let mut times = Vec::new();
-            for _ in 0..ADDITIONS {
-                rest(millis(20));
-                orders.send_to(b"add", (SPEAKER, speak::ORDERS)).ok()?;
-                let told = sink.next_update().ok()?;
-                let mut planned = [0; 8];
-                orders.recv(&mut planned).ok()?;
-                times.push(told.saturating_sub(Duration::from_nanos(u64::from_be_bytes(planned))));
+    /// How many UPDATEs crier needs for a peer that takes extended messages (RFC 8654).
+    fn extended(&self) -> String {
+        let table = Table { routes: 100_000, sets: 1 };
+        let speaker = Kind::Crier.start(self, table, 1);
+        let dump = self.router.run(|| {
+            let mut sink = self.dial(&speaker, 1, true)?;
+            sink.take_dump(100_000, true, &Barrier::new(1))
+        });
+        match dump {
+            Ok(Dump { updates, octets, .. }) => {
+                format!("\nWith extended messages crier announces 100000 routes in {updates} UPDATEs, {octets} octets.")
             }
-            Some(times)
-        })?;
-        times.sort();
-        let goal = Duration::from_micros(500);
-        let (p50, p90, max) = (times[times.len() / 2], times[times.len() * 9 / 10], *times.last()?);
-        Some(format!(
-            "One route added to the plan beside {BACKGROUND} → its UPDATE read by the peer ({ADDITIONS} times): p50 {}, p90 {}, max {}; \
-             goal {}: {}\n(elsewhere, from command to wire: BIRD 0.9 ms, GoBGP 1.2 ms, FRR 50 ms)\n",
-            shown(p50),
-            shown(p90),
-            shown(max),
-            shown(goal),
-            verdict(p50 <= goal)
-        ))
+            Err(error) => format!("\nA dump with extended messages failed: {error}"),
+        }
     }
 }
 
-fn row(case: Case, seen: &Seen) -> String {
-    let Seen { kind, first, nearly_all, last, end_of_rib, updates, octets, processor, peak_memory } = seen;
+impl Seen {
+    fn medians(speaker: &Speaker, case: Case, runs: &[(Dump, Duration)]) -> Seen {
+        let middle =
+            |of: &dyn Fn(&Dump) -> Option<Duration>| median(runs.iter().filter_map(|(dump, _)| of(dump)).collect());
+        let whole = runs.iter().map(|(dump, _)| dump).rfind(|dump| dump.last.is_some()).copied().unwrap_or_default();
+        Seen {
+            kind: speaker.kind,
+            case,
+            dumps: runs.len(),
+            first: middle(&|dump| Some(dump.first.saturating_sub(dump.established))),
+            nearly_all: middle(&|dump| Some(dump.nearly_all.saturating_sub(dump.established))),
+            last: middle(&|dump| Some(dump.last?.saturating_sub(dump.established))),
+            end_of_rib: whole
+                .end_of_rib
+                .zip(whole.last)
+                .map(|(at, last)| at.checked_sub(last).ok_or(last.saturating_sub(at))),
+            updates: whole.updates,
+            octets: whole.octets,
+            processor: median(runs.iter().map(|(_, processor)| *processor).collect()),
+            peak_memory: speaker.peak_memory(),
+        }
+    }
+}
+
+fn row(seen: &Seen) -> String {
+    let Seen { kind, case, dumps, first, nearly_all, last, end_of_rib, updates, octets, processor, peak_memory } = seen;
     format!(
-        "| {} | {kind:?} | {} | {} | {} | {} | {updates} | {octets} | {} | {} |",
+        "| {} | {kind:?} | {dumps} | {} | {} | {} | {} | {updates} | {octets} | {} | {} |",
         case.shown(),
         shown(*first),
         shown(*nearly_all),
@@ -268,10 +309,11 @@ fn row(case: Case, seen: &Seen) -> String {
 }
 
 /// crier against the best of the others. The others' time is taken at 99 % of the routes, crier's at its last.
-fn judge(case: Case, seen: &[Seen]) -> String {
+fn judge(seen: &[&Seen]) -> String {
     let (crier, others): (Vec<&Seen>, Vec<&Seen>) = seen.iter().partition(|seen| seen.kind == Kind::Crier);
     let mut text = String::new();
     let Some(crier) = crier.first() else { return text };
+    let case = crier.case;
     let mut compare = |what: &str, own: Duration, best: Option<(Duration, Kind)>| {
         let Some((best, who)) = best else { return };
         let ratio = own.as_secs_f64() / best.as_secs_f64().max(1e-9);
@@ -300,9 +342,16 @@ fn judge(case: Case, seen: &[Seen]) -> String {
     text
 }
 
+impl Table {
+    /// The routes of one set.
+    pub fn numbers(self, set: u32) -> impl Iterator<Item = u32> {
+        (set..self.routes).step_by(usize::try_from(self.sets).unwrap_or(1))
+    }
+}
+
 impl Case {
     fn shown(&self) -> String {
-        format!("{} / {} / {}", self.routes, self.sets, self.peers)
+        format!("{} / {} / {}", self.table.routes, self.table.sets, self.peers)
     }
 }
 

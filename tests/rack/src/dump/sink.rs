@@ -37,7 +37,8 @@ pub struct Dump {
     pub first: Duration,
     /// So many routes were there that less than one of a hundred was missing.
     pub nearly_all: Duration,
-    pub last: Duration,
+    /// `None` where the end was not waited for.
+    pub last: Option<Duration>,
     pub end_of_rib: Option<Duration>,
     pub updates: usize,
     pub octets: usize,
@@ -45,12 +46,13 @@ pub struct Dump {
 
 impl Sink {
     /// Dials the speaker from `source` and goes as far as its OPEN and KEEPALIVE. Call it inside the receiver's namespace.
-    pub fn dial(source: Ipv4Addr, asn: u16) -> io::Result<Sink> {
+    /// `extended` offers extended messages.
+    pub fn dial(source: Ipv4Addr, asn: u16, extended: bool) -> io::Result<Sink> {
         let socket = socket(source)?;
         let mut sink = Sink { stream: socket, read: Vec::new(), from: 0 };
         sink.stream.set_read_timeout(Some(Duration::from_secs(3)))?;
         sink.stream.set_nodelay(true)?;
-        sink.stream.write_all(&open(source, asn))?;
+        sink.stream.write_all(&open(source, asn, extended))?;
         sink.expect(OPEN)?;
         // A speaker answers our OPEN with its KEEPALIVE; ours must wait, so it is only looked for later.
         Ok(sink)
@@ -68,12 +70,15 @@ impl Sink {
         self.stream.try_clone()
     }
 
-    /// Waits for all others, establishes the session, and takes the dump of `count` routes.
-    pub fn take_dump(&mut self, count: usize, together: &Barrier) -> io::Result<Dump> {
+    /// Waits for all others, establishes the session, and takes the dump of `count` routes, or but 99 % of it.
+    pub fn take_dump(&mut self, count: usize, to_the_end: bool, together: &Barrier) -> io::Result<Dump> {
         together.wait();
         let mut dump = Dump { established: self.establish()?, ..Dump::default() };
         let mut prefixes = 0;
         while prefixes < count {
+            if !to_the_end && !dump.nearly_all.is_zero() {
+                return Ok(dump);
+            }
             let (kind, body, len) = self.next()?;
             match kind {
                 UPDATE => {
@@ -95,7 +100,7 @@ impl Sink {
                 kind => return Err(io::Error::other(format!("message {kind} within a dump: {body:02x?}"))),
             }
         }
-        dump.last = clock();
+        dump.last = Some(clock());
         self.stream.set_read_timeout(Some(Duration::from_millis(100)))?;
         while dump.end_of_rib.is_none() {
             match self.next() {
@@ -187,23 +192,27 @@ fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     octets
 }
 
-/// IPv4 unicast and four-octet AS numbers; a hold time that no dump reaches.
-fn open(identifier: Ipv4Addr, asn: u16) -> Vec<u8> {
+/// IPv4 unicast and four-octet AS numbers, and perhaps extended messages; a hold time that no dump reaches.
+fn open(identifier: Ipv4Addr, asn: u16, extended: bool) -> Vec<u8> {
     let mut body = vec![4];
     body.extend(asn.to_be_bytes());
     body.extend(3600_u16.to_be_bytes());
     body.extend(identifier.octets());
     let [high, low] = asn.to_be_bytes();
-    let capabilities = [1, 4, 0, 1, 0, 1, 65, 4, 0, 0, high, low];
-    body.extend([14, 2, 12]);
+    let mut capabilities = vec![1, 4, 0, 1, 0, 1, 65, 4, 0, 0, high, low];
+    if extended {
+        capabilities.extend([6, 0]);
+    }
+    let len = u8::try_from(capabilities.len()).expect("a few capabilities");
+    body.extend([len + 2, 2, len]);
     body.extend(capabilities);
     message(OPEN, &body)
 }
 
-/// Announces routes to the speaker for as long as the returned thread's process lives: how GoBGP gets its table, for which its own
-/// tools take minutes.
-pub fn feed(source: Ipv4Addr, asn: u16, updates: &[Vec<u8>]) -> io::Result<()> {
-    let mut sink = Sink::dial(source, asn)?;
+/// Announces routes to the speaker for as long as this process lives: how GoBGP gets its table, for which its own tools take
+/// minutes. What is written to the answer must be whole messages.
+pub fn feed(source: Ipv4Addr, asn: u16, updates: &[Vec<u8>]) -> io::Result<std::net::TcpStream> {
+    let mut sink = Sink::dial(source, asn, false)?;
     sink.establish()?;
     let mut writer = sink.writer()?;
     std::thread::spawn(move || {
@@ -216,12 +225,13 @@ pub fn feed(source: Ipv4Addr, asn: u16, updates: &[Vec<u8>]) -> io::Result<()> {
     for update in updates {
         writer.write_all(update)?;
     }
+    let more = writer.try_clone()?;
     std::thread::spawn(move || {
         while writer.write_all(&message(KEEPALIVE, &[])).is_ok() {
             rest(Duration::from_secs(10));
         }
     });
-    Ok(())
+    Ok(more)
 }
 
 /// The AS of the bare receivers.

@@ -1,15 +1,26 @@
 //! The speakers of the dump bench, each with a table of host routes that alternate between attribute sets, all waiting to be dialled.
 
 use std::fmt::Write;
-use std::net::Ipv4Addr;
-use std::path::Path;
-use std::process::Command;
+use std::net::{Ipv4Addr, TcpStream};
+use std::ops::Range;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use nix::unistd::Pid;
 use rack::{Process, millis, rest, secs};
 
-use super::{FIRST_ROUTE, Lab, PATIENCE, PEER_ASN, SPEAKER, SPEAKER_ASN, peer_address, sink};
+use super::{FIRST_ROUTE, Lab, PATIENCE, PEER_ASN, SPEAKER, SPEAKER_ASN, Table, peer_address, sink};
+
+/// Names of files in the rack's folder.
+pub const BIRD_SOCKET: &str = "bird.sock";
+pub const ADDED_TO_BIRD: &str = "bird.added";
+const OPEN_BGPD_SOCKET: &str = "openbgpd.sock";
+
+/// Receivers for one session each: as many as all dumps of a table take, and some that may fail.
+pub const FRESH_RECEIVERS: Range<u8> = 20..80;
 
 /// The AS and the address of the one that feeds those whose own tools cannot load the table.
 const FEEDER_ASN: u16 = 64514;
@@ -26,7 +37,14 @@ pub enum Kind {
 
 /// A running speaker.
 pub struct Speaker {
+    pub kind: Kind,
     process: Process,
+    /// Of OpenBGPD.
+    control: PathBuf,
+    /// Of [`FRESH_RECEIVERS`].
+    used: AtomicU8,
+    /// Where the speaker learns its table from a peer: what that peer says.
+    pub feeder: Option<TcpStream>,
 }
 
 impl Kind {
@@ -54,14 +72,20 @@ impl Kind {
         found
     }
 
-    /// GoBGP takes half a minute and 1.6 GiB for a million.
-    pub fn can(self, routes: u32) -> bool {
-        self != Kind::GoBgp || routes < 1_000_000
+    /// Of a million, GoBGP takes half a minute and 1.6 GiB for each dump, and OpenBGPD with many sets as long.
+    pub fn can(self, table: Table) -> bool {
+        match self {
+            Kind::Crier | Kind::Bird | Kind::Frr => true,
+            Kind::OpenBgpd => table.routes < 1_000_000 || table.sets == 1,
+            Kind::GoBgp => table.routes < 1_000_000,
+        }
     }
 
-    /// Starts it with its table. It may still be loading when this returns.
-    pub fn start(self, lab: &Lab, routes: u32, sets: u32, peers: u8) -> Speaker {
+    /// Starts it with its table, for so many peers. It may still be loading when this returns.
+    pub fn start(self, lab: &Lab, table: Table, peers: u8) -> Speaker {
+        let Table { routes, sets } = table;
         let peers = 1..=peers;
+        let mut feeder = None;
         let process = match self {
             Kind::Crier => {
                 let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
@@ -70,14 +94,19 @@ impl Kind {
                 lab.node.start("crier", command)
             }
             Kind::Bird => {
-                let mut text = format!("router id {SPEAKER};\nprotocol device {{}}\nprotocol static {{ ipv4;\n");
-                for number in 0..routes {
-                    let communities = communities(number % sets)
-                        .map(|(high, low)| format!("bgp_community.add(({high},{low}));"))
-                        .concat();
-                    let _ = writeln!(text, "route {}/32 blackhole {{ {communities} }};", route(number));
+                lab.write(ADDED_TO_BIRD, "");
+                let mut text = format!("router id {SPEAKER};\nprotocol device {{}}\n");
+                for set in 0..sets {
+                    let communities =
+                        communities(set).map(|(high, low)| format!("bgp_community.add(({high},{low}));")).concat();
+                    // Attributes that each route brings itself would cost BIRD a kibioctet a route.
+                    let _ = writeln!(text, "protocol static {{ ipv4 {{ import filter {{ {communities} accept; }}; }};");
+                    if set == 0 {
+                        let _ = writeln!(text, "include \"{ADDED_TO_BIRD}\";");
+                    }
+                    table.numbers(set).for_each(|number| text += &bird_route(number));
+                    text += "}\n";
                 }
-                text += "}\n";
                 for peer in peers {
                     let _ = writeln!(
                         text,
@@ -90,13 +119,15 @@ impl Kind {
                 command.arg("-f").arg("-c").arg(lab.write("bird.conf", &text));
                 command
                     .arg("-s")
-                    .arg(lab.rack.folder().join("bird.sock"))
+                    .arg(lab.rack.folder().join(BIRD_SOCKET))
                     .arg("-P")
                     .arg(lab.rack.folder().join("bird.pid"));
                 lab.node.start("bird", command)
             }
             Kind::Frr => {
                 let mut text = format!("router bgp {SPEAKER_ASN}\n bgp router-id {SPEAKER}\n{}", rack::frr::PLAIN);
+                // Its default holds every dump back for a second.
+                text += " coalesce-time 0\n";
                 for peer in peers.clone() {
                     let address = peer_address(peer);
                     let _ = writeln!(text, " neighbor {address} remote-as {PEER_ASN}\n neighbor {address} passive");
@@ -119,11 +150,18 @@ impl Kind {
                 command.args(["-P", "0", "--log", "stdout", "--log-level", "warnings"]);
                 lab.node.start("frr", command)
             }
-            Kind::OpenBgpd => open_bgpd(lab, routes, sets, peers.map(peer_address)),
+            Kind::OpenBgpd => {
+                let process = open_bgpd(lab, table, peers.map(peer_address));
+                if sets > 1 {
+                    // Its own tool gives no attributes to what it adds.
+                    feeder = Some(feed(lab, table));
+                }
+                process
+            }
             Kind::GoBgp => {
                 let mut text = format!("[global.config]\nas = {SPEAKER_ASN}\nrouter-id = \"{SPEAKER}\"\n");
-                let feeder = (peer_address(FEEDER), u32::from(FEEDER_ASN));
-                for (address, asn) in peers.map(|peer| (peer_address(peer), PEER_ASN)).chain([feeder]) {
+                let neighbor = (peer_address(FEEDER), u32::from(FEEDER_ASN));
+                for (address, asn) in FRESH_RECEIVERS.map(|peer| (peer_address(peer), PEER_ASN)).chain([neighbor]) {
                     let _ = writeln!(
                         text,
                         "[[neighbors]]\n[neighbors.config]\nneighbor-address = \"{address}\"\npeer-as = {asn}\n\
@@ -141,16 +179,23 @@ impl Kind {
                     "127.0.0.1:50051",
                 ]);
                 let process = lab.node.start("gobgp", command);
-                feed(lab, routes, sets);
+                feeder = Some(feed(lab, table));
                 process
             }
         };
-        Speaker { process }
+        Speaker {
+            kind: self,
+            process,
+            control: lab.rack.folder().join(OPEN_BGPD_SOCKET),
+            used: AtomicU8::new(0),
+            feeder,
+        }
     }
 }
 
-fn open_bgpd(lab: &Lab, routes: u32, sets: u32, peers: impl Iterator<Item = Ipv4Addr>) -> Process {
-    let socket = lab.rack.folder().join("openbgpd.sock");
+fn open_bgpd(lab: &Lab, table: Table, peers: impl Iterator<Item = Ipv4Addr>) -> Process {
+    let Table { routes, sets } = table;
+    let socket = lab.rack.folder().join(OPEN_BGPD_SOCKET);
     let shown = socket.display();
     let mut text = format!("AS {SPEAKER_ASN}\nrouter-id {SPEAKER}\nfib-update no\nsocket \"{shown}\"\n");
     for address in peers {
@@ -169,14 +214,14 @@ fn open_bgpd(lab: &Lab, routes: u32, sets: u32, peers: impl Iterator<Item = Ipv4
     std::fs::set_permissions(&file, private).expect("our own file can be made private");
     let mut command = Command::new("/usr/sbin/bgpd");
     command.arg("-d").arg("-f").arg(file);
+    // The one before, if any, has left its own there.
+    let _ = std::fs::remove_file(&socket);
     let process = lab.node.start("openbgpd", command);
-    rack::eventually("OpenBGPD has its socket", secs(10), || {
+    rack::eventually("OpenBGPD answers on its socket", secs(10), || {
         process.expect_running();
-        if socket.exists() { Ok(()) } else { Err("not yet") }
+        UnixStream::connect(&socket)
     });
     if sets > 1 {
-        // Its own tool gives no attributes to what it adds.
-        feed(lab, routes, sets);
         return process;
     }
     let list = (0..routes).map(|number| format!("{}/32\n", route(number))).collect::<String>();
@@ -188,18 +233,21 @@ fn open_bgpd(lab: &Lab, routes: u32, sets: u32, peers: impl Iterator<Item = Ipv4
 }
 
 /// The speaker learns the table from a peer. Its dump is the same then, with one AS number more in the path.
-fn feed(lab: &Lab, routes: u32, sets: u32) {
-    let updates: Vec<Vec<u8>> = (0..sets).flat_map(|set| updates(routes, sets, set)).collect();
-    lab.router.run(|| {
+fn feed(lab: &Lab, table: Table) -> TcpStream {
+    let of_set = |set| updates(set, &table.numbers(set).collect::<Vec<u32>>());
+    let updates: Vec<Vec<u8>> = (0..table.sets).flat_map(of_set).collect();
+    let feeder = lab.router.run(|| {
         rack::eventually("the speaker takes the feeder's session", PATIENCE, || {
             sink::feed(peer_address(FEEDER), FEEDER_ASN, &updates)
-        });
+        })
     });
     // It does not tell when it has taken all in; the dump that is not counted waits for the rest.
     rest(millis(500));
+    feeder
 }
 
-fn updates(routes: u32, sets: u32, set: u32) -> Vec<Vec<u8>> {
+/// The feeder's messages that announce these routes.
+pub fn updates(set: u32, numbers: &[u32]) -> Vec<Vec<u8>> {
     let mut attributes = vec![0x40, 1, 1, 0, 0x40, 2, 6, 2, 1, 0, 0];
     attributes.extend(FEEDER_ASN.to_be_bytes());
     attributes.extend([0x40, 3, 4]);
@@ -208,7 +256,6 @@ fn updates(routes: u32, sets: u32, set: u32) -> Vec<Vec<u8>> {
     for (high, low) in communities(set) {
         attributes.extend((high << 16 | low).to_be_bytes());
     }
-    let numbers: Vec<u32> = (set..routes).step_by(usize::try_from(sets).unwrap_or(1)).collect();
     let update = |some: &[u32]| {
         let mut body = vec![0, 0];
         body.extend(u16::try_from(attributes.len()).expect("few attributes").to_be_bytes());
@@ -226,7 +273,12 @@ fn updates(routes: u32, sets: u32, set: u32) -> Vec<Vec<u8>> {
     numbers.chunks(800).map(update).collect()
 }
 
-fn route(number: u32) -> Ipv4Addr {
+/// One route in BIRD's words.
+pub fn bird_route(number: u32) -> String {
+    format!("route {}/32 blackhole;\n", route(number))
+}
+
+pub fn route(number: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(FIRST_ROUTE.to_bits() + number)
 }
 
@@ -236,8 +288,29 @@ fn communities(set: u32) -> [(u32, u32); 2] {
 }
 
 impl Speaker {
-    pub fn expect_running(&self) {
-        self.process.expect_running();
+    /// Before a session is tried: OpenBGPD would take none for half a minute after the last.
+    pub fn encourage(&self, peer: Ipv4Addr) {
+        if self.kind == Kind::OpenBgpd {
+            self.tell(Command::new("bgpctl").arg("-s").arg(&self.control).args(["neighbor", &peer.to_string(), "up"]));
+        }
+    }
+
+    /// Where the next session with that receiver is dialled from: for GoBGP from where none was before, because it takes none for
+    /// five seconds after the last.
+    pub fn receiver(&self, number: u8) -> Ipv4Addr {
+        match self.kind {
+            Kind::GoBgp => peer_address(FRESH_RECEIVERS.start + self.used.fetch_add(1, Ordering::Relaxed)),
+            Kind::Crier | Kind::Bird | Kind::Frr | Kind::OpenBgpd => peer_address(number),
+        }
+    }
+
+    /// The answer is not needed: what did not help shows in the next dial.
+    fn tell(&self, command: &mut Command) {
+        let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.process.is_running()
     }
 
     pub fn log_tail(&self) -> String {
