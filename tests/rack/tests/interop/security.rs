@@ -56,7 +56,9 @@ pub fn near(make: Make, name: &str, pairing: Pairing) {
     router.is_established();
     router.knows(&table);
     // Of the connection that carries the session: the kernel answers one that nobody listens for as it likes.
-    let session = capture.bgp().last().map(|message| (message.from, message.to)).expect("messages went by");
+    let session = eventually("the capture shows the session", PATIENCE, || {
+        capture.bgp().last().map(|message| (message.from, message.to)).ok_or("no message")
+    });
     let all = capture.bgp_segments();
     let segments = all.iter().filter(|it| it.from.ip() == pairing.crier_address());
     let of_session = segments.filter(|it| [session, (session.1, session.0)].contains(&(it.from, it.to)));
