@@ -122,6 +122,8 @@ impl Config {
 pub struct Node {
     /// `None` is `"auto"`: the host name.
     pub name: Option<NodeName>,
+    /// The label that takes nodes out of load balancing counts for nothing.
+    pub ignore_exclude_label: bool,
 }
 
 /// `[api]`

@@ -253,12 +253,21 @@ pub static SECTIONS: &[Section] = &[
     Section::one(
         "node",
         "This host.",
-        &[option(
-            "name",
-            Kind::Text("a node name, or \"auto\""),
-            Text("auto"),
-            "The Kubernetes Node that this host is; \"auto\" takes the host name.",
-        )],
+        &[
+            option(
+                "name",
+                Kind::Text("a node name, or \"auto\""),
+                Text("auto"),
+                "The Kubernetes Node that this host is; \"auto\" takes the host name.",
+            ),
+            option(
+                "ignore-exclude-label",
+                Kind::Flag,
+                Flag(false),
+                "Announce from Nodes labelled node.kubernetes.io/exclude-from-external-load-balancers too.",
+            )
+            .trade("Set it alike on every node: they must agree who may announce."),
+        ],
     ),
     Section::one(
         "api",

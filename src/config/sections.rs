@@ -52,7 +52,7 @@ fn node(section: &mut Reader<'_>) -> Node {
         "auto" => Ok(None),
         name => syntax::name(name).map(|name| Some(name.into())),
     });
-    Node { name: name.flatten() }
+    Node { name: name.flatten(), ignore_exclude_label: section.flag("ignore-exclude-label") }
 }
 
 fn api(section: &mut Reader<'_>) -> Option<Api> {

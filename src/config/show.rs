@@ -10,10 +10,22 @@ use super::{
 
 /// The whole configuration, in the order of the sections in the manual.
 pub fn show(config: &Config) -> String {
-    let Config { node: Node { name }, api, state: State { folder }, source, pools, l2, pulse, bgp, host, log } = config;
+    let Config {
+        node: Node { name, ignore_exclude_label },
+        api,
+        state: State { folder },
+        source,
+        pools,
+        l2,
+        pulse,
+        bgp,
+        host,
+        log,
+    } = config;
     let mut page = Page::default();
     page.section("[node]");
     page.text("name", name.as_ref().map_or("auto", |name| name.as_str()));
+    page.plain("ignore-exclude-label", ignore_exclude_label);
     let Api { socket, listen } = api;
     page.section("[api]");
     page.text("socket", socket.display());

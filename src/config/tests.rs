@@ -168,7 +168,7 @@ fn defaults_are_those_that_the_table_names() {
          [[bgp.peer]]\nname = \"tor\"\naddress = \"10.0.0.1\"\nasn = 64512\n[[bgp.advertisement]]\n",
     );
     let expected = Config {
-        node: Node { name: None },
+        node: Node { name: None, ignore_exclude_label: false },
         api: Api { socket: "/run/crier/crier.sock".into(), listen: Some("127.0.0.1:7472".parse().unwrap()) },
         state: State { folder: "/var/lib/crier".into() },
         source: Source::Manifests(Manifests { folder: "/m".into() }),
@@ -280,7 +280,7 @@ fn the_table_knows_each_key_once_and_its_defaults_are_of_its_types() {
 fn the_table_knows_every_key_of_the_contract() {
     let contract = [
         ("", "node api state kubernetes manifests pool l2 pulse bgp bfd vrf host log"),
-        ("node", "name"),
+        ("node", "name ignore-exclude-label"),
         ("api", "socket listen"),
         ("state", "folder"),
         ("kubernetes", "kubeconfig in-cluster class default-class lease"),

@@ -97,7 +97,7 @@ fn l2() -> L2 {
 /// Kubernetes, one pool, both protocols, one peer.
 fn configuration() -> Config {
     Config {
-        node: config::Node { name: None },
+        node: config::Node { name: None, ignore_exclude_label: false },
         api: Api { socket: "/run/crier/crier.sock".into(), listen: None },
         state: State { folder: "/var/lib/crier".into() },
         source: Source::Kubernetes(Kubernetes {
@@ -598,6 +598,22 @@ fn an_excluded_node_announces_nothing_and_a_cordoned_one_goes_on() {
     assert!(story.routes().is_empty());
     assert_eq!(story.decision("web").announcements[0].bgp.reason, Reason::NodeExcluded);
     assert_ne!(story.decision("web").announcements[0].l2.owner, Some("a".into()));
+}
+
+#[test]
+fn the_exclude_label_counts_for_nothing_where_the_configuration_says_so() {
+    let mut config = configuration();
+    config.node.ignore_exclude_label = true;
+    let mut story = Story::begin(config);
+    let excluded = || Some(Arc::new(node(&[(Node::EXCLUDE_LABEL, "")])));
+    for name in ["a", "b", "c"] {
+        story.tell(Fact::Node(name.into(), excluded()));
+    }
+    story.endpoints("web", &["a"]);
+    story.put("web", service());
+    story.confirm("web");
+    assert_eq!(story.routes().len(), 1);
+    assert!(story.decision("web").announcements[0].l2.owner.is_some());
 }
 
 #[test]
