@@ -618,7 +618,7 @@ const FRESH: Duration = Duration::from_secs(60);
 
 /// How long after its listening a node may still be asking for the addresses that it was the first to own. Agents that start
 /// together do not finish listening together, so an address may move before anybody has used it.
-const BEGINNING: Duration = Duration::from_secs(2);
+const BEGINNING: Duration = Duration::from_millis(500);
 
 /// How many occupied addresses the other agents are told of at a time: what fits into a pulse.
 const MOST_TOLD: usize = 8;
