@@ -96,7 +96,7 @@ impl Contender {
     /// For so long one node has to hold the address, alone and answering, before the next blow.
     fn calm(self) -> Duration {
         match self {
-            Contender::Crier(_) | Contender::Keepalived("0.1") => millis(400),
+            Contender::Crier(_) | Contender::Keepalived("0.1") => secs(1),
             Contender::Keepalived(_) => secs(4),
         }
     }
