@@ -57,6 +57,12 @@ test-systemd: ## The unit file under a real systemd, in a container root made by
 	@$(MAKE) --no-print-directory build
 	tests/systemd/run
 
+.PHONY: test-kernels
+test-kernels: ## The links, VRFs and TCP-AO that this kernel may lack, under Debian's kernels in a virtual machine; half an hour
+	@scripts/install-missing build rack kernels
+	@$(MAKE) --no-print-directory build
+	tests/kernels/run
+
 FUZZ_TARGET  ?= update
 FUZZ_SECONDS ?= 600
 .PHONY: fuzz

@@ -1,9 +1,9 @@
 //! The decisions: from the World to the Plan, each part with its reason. Floor 1: pure, `now` is an argument.
 //!
 //! [`Planner`] keeps the World and the Plan and re-judges what a fact touched; [`judge`] decides about one Service;
-//! [`allocate`] finds addresses; [`elect`] and [`contest`] name the node that answers on the link, [`tenure`] is
-//! since when and why; [`ground`] is what all decisions
-//! of a turn stand on; [`join`] makes one route of what several say about it; [`slice`] is what the actuators get.
+//! [`allocate`] finds addresses; [`elect`] and [`contest`] name the node that answers on the link, [`tenure`] is since when
+//! and why; [`ground`] is what all decisions of a turn stand on; [`join`] makes one route of what several say about it;
+//! `notice` is the Event that a Service gets; [`slice`] is what the actuators get.
 
 pub mod allocate;
 pub mod contest;
@@ -12,6 +12,7 @@ pub mod elect;
 pub mod ground;
 pub mod join;
 pub mod judge;
+mod notice;
 mod planner;
 mod reach;
 pub mod slice;

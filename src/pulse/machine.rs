@@ -27,9 +27,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::packet::{ClaimsPage, MOST_NUMBERS, Pulse, Ticket};
+use super::peer::{ASK_PART, Dues, Life, NO_CLAIMS, Peer, around, up_to};
 use crate::address::MacAddress;
 use crate::names::NodeName;
-use crate::roster::{Member, Roster, Standing};
+use crate::roster::{Roster, Standing};
 use crate::selector::Labels;
 
 /// How fast owners pulse, and how many pulses may be missed.
@@ -117,83 +118,6 @@ pub struct Machine {
     leaving: bool,
     roster: Roster,
     roster_moved: bool,
-}
-
-/// When the first peer is to be looked at. Whatever makes a peer's time come earlier says so here; what puts it off does not,
-/// so these may be too early, and never too late. They are exact after each look at all peers, which so is taken a few
-/// times in an interval and not for every pulse of every node.
-#[derive(Debug, Clone, Copy, Default)]
-struct Dues {
-    /// That one counts as silent.
-    silence: Option<Instant>,
-    /// That one is asked whether it is there.
-    ask: Option<Instant>,
-}
-
-impl Dues {
-    fn note(&mut self, peer: &Peer, settings: Settings) {
-        let silence = (peer.life == Life::Alive).then(|| peer.silent_at(settings));
-        let ask = peer.is_asked(settings).then_some(peer.next_ask);
-        self.silence = self.silence.into_iter().chain(silence).min();
-        self.ask = self.ask.into_iter().chain(ask).min();
-    }
-
-    fn of<'a>(peers: impl IntoIterator<Item = &'a Peer>, settings: Settings) -> Dues {
-        let mut dues = Dues::default();
-        peers.into_iter().for_each(|peer| dues.note(peer, settings));
-        dues
-    }
-
-    /// Never later than the exact ones.
-    fn are_early_enough(&self, exact: &Dues) -> bool {
-        let early = |known: Option<Instant>, exact: Option<Instant>| {
-            exact.is_none_or(|exact| known.is_some_and(|known| known <= exact))
-        };
-        early(self.silence, exact.silence) && early(self.ask, exact.ask)
-    }
-
-    fn first(self) -> Option<Instant> {
-        self.silence.into_iter().chain(self.ask).min()
-    }
-}
-
-/// Another node, as far as it was heard.
-#[derive(Debug)]
-struct Peer {
-    ticket: Ticket,
-    mac: MacAddress,
-    life: Life,
-    incarnation: u64,
-    sequence: u64,
-    last_heard: Instant,
-    /// Since when the plan says that it owns addresses.
-    expected: Option<Instant>,
-    next_ask: Instant,
-    /// How often since it was last heard.
-    asked: u32,
-    interval: Duration,
-    multiplier: NonZeroU8,
-    standing: Standing,
-    owner: bool,
-    card_version: u32,
-    labels: Option<Labels>,
-    claims_version: u32,
-    pages: BTreeMap<u16, ClaimsPage>,
-    /// Of the newest version of which every page was heard.
-    claims: Arc<BTreeSet<IpAddr>>,
-    claims_complete: bool,
-    occupied: Arc<BTreeSet<IpAddr>>,
-    needs_ipv4: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Life {
-    /// Heard, but it has not answered us.
-    Unverified,
-    Alive,
-    /// Nothing had been heard of it for so long when it was given up.
-    Silent(Duration),
-    Left,
 }
 
 impl Machine {
@@ -297,7 +221,7 @@ impl Machine {
                 return Heard::TooMany;
             }
             let expected = self.expected.contains(&pulse.node).then_some(now);
-            self.peers.insert(pulse.node.clone(), Peer { expected, ..Peer::new(&pulse, now) });
+            self.peers.insert(pulse.node.clone(), Peer::new(&pulse, expected, now));
         } else if let Some(peer) = self.peers.get_mut(&pulse.node) {
             if (pulse.incarnation, pulse.sequence) <= (peer.incarnation, peer.sequence) {
                 return Heard::Replayed;
@@ -305,7 +229,7 @@ impl Machine {
             if pulse.incarnation > peer.incarnation {
                 // It has started anew: whatever it owned before, it does not any more.
                 self.roster_moved |= matches!(peer.life, Life::Alive | Life::Silent(_) | Life::Left);
-                *peer = Peer { expected: peer.expected, ..Peer::new(&pulse, now) };
+                *peer = Peer::new(&pulse, peer.expected, now);
             }
         }
         self.note_questions(&pulse, now);
@@ -533,145 +457,8 @@ impl Machine {
     }
 }
 
-impl Peer {
-    fn new(pulse: &Pulse, now: Instant) -> Peer {
-        Peer {
-            ticket: Ticket::of(&pulse.node),
-            mac: pulse.mac,
-            life: Life::Unverified,
-            incarnation: pulse.incarnation,
-            sequence: pulse.sequence,
-            last_heard: now,
-            expected: None,
-            next_ask: now,
-            asked: 0,
-            interval: pulse.interval,
-            multiplier: pulse.multiplier,
-            standing: pulse.standing,
-            owner: pulse.owner,
-            card_version: pulse.card_version,
-            labels: None,
-            claims_version: pulse.claims_version,
-            pages: BTreeMap::new(),
-            claims: Arc::default(),
-            claims_complete: false,
-            occupied: Arc::default(),
-            needs_ipv4: pulse.needs_ipv4,
-        }
-    }
-
-    /// Takes in what a newer pulse says. Whether a roster would show it.
-    fn take(&mut self, pulse: Pulse, now: Instant) -> bool {
-        let shown = (self.standing, self.owner, self.mac);
-        let mut moved = false;
-        self.sequence = pulse.sequence;
-        self.last_heard = now;
-        self.asked = 0;
-        self.interval = pulse.interval;
-        self.multiplier = pulse.multiplier;
-        self.standing = pulse.standing;
-        self.owner = pulse.owner;
-        self.mac = pulse.mac;
-        self.needs_ipv4 = pulse.needs_ipv4;
-        if let Some(labels) = pulse.labels {
-            moved |= self.labels.as_ref() != Some(&labels);
-            self.labels = Some(labels);
-            self.card_version = pulse.card_version;
-        }
-        if !pulse.occupied.iter().eq(self.occupied.iter()) {
-            let occupied: BTreeSet<IpAddr> = pulse.occupied.iter().copied().collect();
-            moved |= *self.occupied != occupied;
-            self.occupied = Arc::new(occupied);
-        }
-        if pulse.claims_version != self.claims_version {
-            self.claims_version = pulse.claims_version;
-            self.pages.clear();
-            self.claims_complete = false;
-        }
-        if pulse.claims_version == NO_CLAIMS && !self.claims_complete {
-            self.claims_complete = true;
-            moved |= !self.claims.is_empty();
-            self.claims = Arc::default();
-        }
-        if let Some(page) = pulse.claims.filter(|_| !self.claims_complete) {
-            let of = usize::from(page.of);
-            self.pages.retain(|_, known| known.of == page.of);
-            self.pages.insert(page.page, page);
-            if self.pages.len() == of {
-                let whole: BTreeSet<IpAddr> = self.pages.values().flat_map(|page| &page.addresses).copied().collect();
-                self.pages.clear();
-                self.claims_complete = true;
-                moved |= *self.claims != whole;
-                self.claims = Arc::new(whole);
-            }
-        }
-        moved || shown != (self.standing, self.owner, self.mac)
-    }
-
-    fn member(&self) -> Member {
-        Member {
-            mac: self.mac,
-            standing: self.standing,
-            owner: self.owner,
-            labels: self.labels.clone().unwrap_or_default(),
-            claims: self.claims.clone(),
-            occupied: self.occupied.clone(),
-        }
-    }
-
-    /// How long it may be silent: as long as it promised, and no longer than an owner where it is expected
-    /// to be one and does not say so yet.
-    fn window(&self, settings: Settings) -> Duration {
-        let promised = self.interval * u32::from(self.multiplier.get());
-        match self.expected {
-            Some(_) if !self.owner => promised.min(settings.interval * u32::from(settings.multiplier.get())),
-            Some(_) | None => promised,
-        }
-    }
-
-    /// When it was last known to be there, or to have been given the time of an owner.
-    fn last_proof(&self) -> Instant {
-        self.expected.map_or(self.last_heard, |since| since.max(self.last_heard))
-    }
-
-    fn silent_at(&self, settings: Settings) -> Instant {
-        let promised = self.last_heard + self.interval * u32::from(self.multiplier.get());
-        (self.last_proof() + self.window(settings)).min(promised)
-    }
-
-    /// Sets when to ask it next: in the last third of its time.
-    fn plan_ask(&mut self, settings: Settings, now: Instant, random: &mut fastrand::Rng) {
-        if self.life == Life::Unverified {
-            // It is asked for its proof, and soon.
-            return;
-        }
-        let window = self.window(settings);
-        let jitter = up_to(window / ASK_PART, random);
-        self.next_ask = (self.last_proof() + window * 2 / 3 + jitter).max(now);
-    }
-
-    fn is_asked(&self, settings: Settings) -> bool {
-        match self.life {
-            Life::Alive => true,
-            // A recording never answers: enough is enough, until it is heard again.
-            Life::Unverified => self.asked < u32::from(settings.multiplier.get()) * 2,
-            Life::Silent(_) | Life::Left => false,
-        }
-    }
-}
-
 fn pages(claims: &BTreeSet<IpAddr>) -> Vec<ClaimsPage> {
     ClaimsPage::pages(claims.iter().copied())
-}
-
-/// Anything from nothing to this.
-fn up_to(most: Duration, random: &mut fastrand::Rng) -> Duration {
-    Duration::from_nanos(random.u64(0..=u64::try_from(most.as_nanos()).unwrap_or(u64::MAX)))
-}
-
-/// Anything from half of this to half as much again.
-fn around(middle: Duration, random: &mut fastrand::Rng) -> Duration {
-    middle / 2 + up_to(middle, random)
 }
 
 /// How many pulses follow quickly when something changed: two of three may get lost.
@@ -683,9 +470,6 @@ const URGENT_PART: u32 = 10;
 /// Two pulses are never closer together than this part of the interval, except the first that says goodbye.
 const GAP_PART: u32 = 20;
 
-/// Asks about a node come about this part of its time after each other: four in its last third.
-const ASK_PART: u32 = 12;
-
 /// Asks of a node that has yet to prove that it is no recording come about this part of the interval after each other.
 const PROOF_PART: u32 = 4;
 
@@ -695,9 +479,6 @@ const CARD_EVERY: u64 = 10;
 /// How many pulses of a new agent ask everybody for an answer.
 const HELLOS: u64 = 2;
 
-/// The version of claims to nothing, which needs no page.
-const NO_CLAIMS: u32 = 0;
-
 /// How many names are kept in mind on one link: more than agents that could share one.
 const MOST_PEERS: usize = 1024;
 
@@ -705,142 +486,4 @@ const MOST_PEERS: usize = 1024;
 const FORGET_AFTER: Duration = Duration::from_secs(3600);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const START: fn() -> Instant = crate::clock::now;
-
-    fn machine(name: &str, incarnation: u64, now: Instant) -> Machine {
-        let settings =
-            Settings { interval: Duration::from_millis(100), multiplier: NonZeroU8::new(3).unwrap_or(NonZeroU8::MIN) };
-        let stance = Stance {
-            mac: MacAddress([2, 0, 0, 0, 0, 1]),
-            standing: Standing::Eligible,
-            owner: false,
-            labels: Arc::default(),
-            claims: Arc::default(),
-            occupied: Arc::default(),
-            needs_ipv4: false,
-        };
-        Machine::new(name.into(), settings, incarnation, stance, now)
-    }
-
-    /// Lets two machines speak for a while, and gives everything the second said.
-    fn speak(a: &mut Machine, b: &mut Machine, now: &mut Instant, time: Duration) -> Vec<Pulse> {
-        let end = *now + time;
-        let mut recorded = Vec::new();
-        while *now < end {
-            while let Some(pulse) = a.poll_pulse(*now) {
-                b.handle_pulse(pulse, *now);
-            }
-            while let Some(pulse) = b.poll_pulse(*now) {
-                recorded.push(pulse.clone());
-                a.handle_pulse(pulse, *now);
-            }
-            *now += Duration::from_millis(1);
-        }
-        recorded
-    }
-
-    fn alive(machine: &mut Machine, now: Instant) -> bool {
-        machine.roster_moved = true;
-        machine.poll_roster(now);
-        machine.roster.members.contains_key(&NodeName::from("b"))
-    }
-
-    #[test]
-    fn no_recording_of_another_life_makes_a_node_alive() {
-        let mut now = START();
-        let (mut a, mut b) = (machine("a", 1, now), machine("b", 2, now));
-        let recording = speak(&mut a, &mut b, &mut now, Duration::from_secs(3));
-        assert!(alive(&mut a, now), "it was alive while it was recorded");
-        drop(b);
-        // Input: everything that b ever said, again, to the one that heard it.
-        for pulse in &recording {
-            assert_eq!(a.handle_pulse(pulse.clone(), now), Heard::Replayed);
-        }
-        now += Duration::from_secs(4);
-        assert!(!alive(&mut a, now), "and it falls silent in its time");
-        // And to one that has started since, and knows nothing.
-        let mut newcomer = machine("a", 3, now);
-        for pulse in &recording {
-            assert_eq!(newcomer.handle_pulse(pulse.clone(), now), Heard::Unverified);
-            while newcomer.poll_pulse(now).is_some() {}
-            now += Duration::from_millis(10);
-        }
-        assert!(!alive(&mut newcomer, now));
-    }
-
-    #[test]
-    fn a_node_that_started_anew_ends_its_life_before_at_its_first_pulse() {
-        let mut now = START();
-        let (mut a, mut b) = (machine("a", 1, now), machine("b", 2, now));
-        let recording = speak(&mut a, &mut b, &mut now, Duration::from_secs(1));
-        assert!(alive(&mut a, now));
-        let mut again = machine("b", 3, now);
-        let first = again.poll_pulse(now).expect("it says hello at once");
-        assert!(first.hello && first.standing == Standing::Listening);
-        assert_eq!(a.handle_pulse(first, now), Heard::Unverified);
-        assert!(!alive(&mut a, now), "what it owned before it does not own now");
-        let last = recording.last().cloned().expect("it spoke");
-        assert_eq!(a.handle_pulse(Pulse { sequence: u64::MAX, ..last }, now), Heard::Replayed, "an earlier life");
-        speak(&mut a, &mut again, &mut now, Duration::from_secs(1));
-        assert!(alive(&mut a, now));
-    }
-
-    #[test]
-    fn who_leaves_says_so_several_times_and_then_nothing() {
-        let mut now = START();
-        let (mut a, mut b) = (machine("a", 1, now), machine("b", 2, now));
-        speak(&mut a, &mut b, &mut now, Duration::from_secs(1));
-        b.handle_leaving(now);
-        let goodbye = b.poll_pulse(now).expect("at once");
-        assert_eq!(a.handle_pulse(goodbye, now), Heard::Left);
-        assert!(!alive(&mut a, now) && a.roster.silent.is_empty(), "it left, it did not fall silent");
-        let said = speak(&mut a, &mut b, &mut now, Duration::from_secs(1));
-        assert_eq!(said.len(), usize::from(URGENT) - 1, "{said:?}");
-        assert!(b.has_left() && b.next_deadline().is_none());
-    }
-
-    #[test]
-    fn what_is_expected_of_an_owner_is_expected_at_once() {
-        let mut now = START();
-        let (mut a, mut b) = (machine("a", 1, now), machine("b", 2, now));
-        speak(&mut a, &mut b, &mut now, Duration::from_secs(2));
-        drop(b);
-        // It promised a pulse a second, so it may be silent for three; from the moment on that it is to own it may not.
-        a.handle_expected(&[NodeName::from("b")].into(), now);
-        let mut asked = 0;
-        let end = now + a.detection();
-        while now < end {
-            asked += std::iter::from_fn(|| a.poll_pulse(now)).filter(|pulse| !pulse.asks.is_empty()).count();
-            assert!(alive(&mut a, now), "it has its time");
-            now += Duration::from_millis(1);
-        }
-        assert!(!alive(&mut a, end), "and no more");
-        assert!((3..=6).contains(&asked), "it was asked {asked} times whether it is there");
-    }
-
-    #[test]
-    fn a_namesake_and_our_own_echo_are_told_apart() {
-        let now = START();
-        let mut a = machine("a", 1, now);
-        let echo = a.poll_pulse(now).expect("it says hello");
-        assert_eq!(a.handle_pulse(echo.clone(), now), Heard::Own);
-        assert_eq!(a.handle_pulse(Pulse { incarnation: 9, ..echo }, now), Heard::Namesake);
-    }
-
-    #[test]
-    fn more_names_than_are_kept_in_mind_push_nobody_out_that_is_alive() {
-        let mut now = START();
-        let (mut a, mut b) = (machine("a", 1, now), machine("b", 2, now));
-        let spoken = speak(&mut a, &mut b, &mut now, Duration::from_secs(1));
-        let sample = spoken.last().cloned().expect("it spoke");
-        for number in 0..MOST_PEERS + 10 {
-            let pulse = Pulse { node: format!("ghost-{number}").into(), ..sample.clone() };
-            assert_eq!(a.handle_pulse(pulse, now), Heard::Unverified);
-        }
-        assert!(a.peers.len() <= MOST_PEERS);
-        assert!(alive(&mut a, now));
-    }
-}
+mod tests;

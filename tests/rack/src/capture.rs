@@ -52,6 +52,8 @@ pub struct BgpSegment {
     pub dials: bool,
     /// It carries a TCP MD5 signature (RFC 2385), good or not.
     pub is_signed: bool,
+    /// It carries a message authentication code of TCP-AO (RFC 5925), good or not.
+    pub is_authenticated: bool,
 }
 
 /// One BGP message as it went by.
@@ -153,6 +155,7 @@ impl Capture {
                 hops: segment.hops,
                 dials: segment.flags & (SYN | ACK) == SYN,
                 is_signed: has_option(segment.options, MD5_SIGNATURE),
+                is_authenticated: has_option(segment.options, TCP_AO),
             })
             .collect()
     }
@@ -232,6 +235,7 @@ const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 /// RFC 2385 §3: the kind of TCP option.
 const MD5_SIGNATURE: u8 = 19;
+const TCP_AO: u8 = 29;
 
 /// Whether TCP options hold one of that kind.
 fn has_option(mut options: &[u8], wanted: u8) -> bool {

@@ -31,6 +31,8 @@ pub enum Need {
     Nft,
     /// Links of this type, as `ip link add type` names it: no program, and so not in [`ALL`](Self::ALL).
     LinkType(&'static str),
+    /// TCP-AO in the kernel (Linux 6.7, if it was built with it): no program either.
+    TcpAo,
     /// The binaries of the Kubernetes control plane, and nft for kube-proxy.
     Kubernetes,
     /// The `crier` binary itself.
@@ -67,6 +69,7 @@ impl Need {
             Need::Ndisc6 => program("ndisc6").ok_or_else(|| "no ndisc6: apt-get install ndisc6".into()),
             Need::Nft => program("nft").ok_or_else(|| "no nft: apt-get install nftables".into()),
             Need::LinkType(kind) => link_type(kind),
+            Need::TcpAo => tcp_ao(),
             Need::Kubernetes => {
                 program("nft").ok_or("no nft for kube-proxy: apt-get install nftables")?;
                 crate::kubernetes::binaries().map(|folder| folder.display().to_string())
@@ -160,6 +163,32 @@ fn link_type(kind: &str) -> Result<String, String> {
         Err(format!("this kernel has no links of type {kind}"))
     } else {
         Ok(format!("links of type {kind}"))
+    }
+}
+
+/// Whether the kernel has TCP-AO. A socket that has no key is told so by one that has, and that there is no such option by
+/// one that has not.
+fn tcp_ao() -> Result<String, String> {
+    /// `TCP_AO_INFO` of linux/tcp.h, and the size of its `struct tcp_ao_info_opt`.
+    const INFO: (libc::c_int, usize) = (40, 64);
+    let socket = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).map_err(|error| error.to_string())?;
+    let mut told = [0_u8; INFO.1];
+    let mut length = INFO.1 as libc::socklen_t;
+    // SAFETY: `told` has `length` octets, which is as far as the kernel writes, and the descriptor is of an open socket.
+    let got = unsafe {
+        libc::getsockopt(
+            std::os::fd::AsRawFd::as_raw_fd(&socket),
+            libc::IPPROTO_TCP,
+            INFO.0,
+            told.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    let error = nix::errno::Errno::last();
+    if got != 0 && error == nix::errno::Errno::ENOPROTOOPT {
+        Err("this kernel has no TCP-AO".to_owned())
+    } else {
+        Ok("TCP-AO".to_owned())
     }
 }
 
