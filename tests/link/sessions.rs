@@ -88,6 +88,8 @@ const SOON: Duration = Duration::from_secs(20);
 const SILENCE: Duration = Duration::from_millis(400);
 
 fn addresses(link: &str, last: &str) {
+    // The kernel's own link-local address comes when the link has its carrier, and might be dialled from then.
+    ip(&format!("link set {link} addrgenmode none"));
     ip(&format!("link set {link} up"));
     ip(&format!("address add 10.0.0.{last}/24 dev {link}"));
     ip(&format!("address add fd00::{last}/64 dev {link} nodad"));

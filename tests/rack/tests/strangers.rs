@@ -161,4 +161,18 @@ fn the_allocator_of_a_cluster_hands_out_no_address_that_another_agent_found_take
         let ours = |mac: &Mac| metal.site.nodes.iter().any(|node| node.port.mac() == *mac);
         if macs.len() == 1 && macs.iter().all(ours) { Ok(()) } else { Err(format!("{macs:?}")) }
     });
+
+    // Asked for by name, it is held and not claimed, and the Service says by an Event who is in the way.
+    let mac = stranger.port.mac().to_string();
+    let mut asking = service.clone();
+    asking["metadata"]["name"] = "asking".into();
+    asking["spec"]["loadBalancerIP"] = "192.168.35.101".into();
+    metal.try_apply(&asking).expect("the API server takes it");
+    eventually("the Service has the Event", secs(30), || {
+        let events = metal.events("Service", "asking");
+        let told = events.iter().any(|(kind, reason, text)| {
+            kind == "Warning" && reason == "AddressConflict" && text.contains("192.168.35.101") && text.contains(&mac)
+        });
+        if told { Ok(()) } else { Err(format!("{events:?}")) }
+    });
 }
