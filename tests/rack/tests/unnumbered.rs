@@ -58,10 +58,10 @@ fn peer(name: &str, address: &str, more: &str) -> String {
     )
 }
 
-/// As operators write it: the interface, and nothing else about the neighbor.
-fn frr_unnumbered(asn: u32, id: &str, interfaces: &[&str]) -> String {
+/// As operators write it: the interface, and of the neighbor only whether it is of the same AS.
+fn frr_unnumbered(asn: u32, id: &str, interfaces: &[&str], remote_as: &str) -> String {
     let lines = |line: &dyn Fn(&str) -> String| interfaces.iter().map(|name| line(name)).collect::<String>();
-    let neighbors = lines(&|name| format!(" neighbor {name} interface remote-as external\n"));
+    let neighbors = lines(&|name| format!(" neighbor {name} interface remote-as {remote_as}\n"));
     let activate = lines(&|name| format!("  neighbor {name} activate\n"));
     format!(
         "router bgp {asn}\n bgp router-id {id}\n{}{neighbors} address-family ipv4 unicast\n{activate} exit-address-family\n \
@@ -140,10 +140,10 @@ fn frr_and_crier_find_each_other_by_their_links_alone_and_a_client_gets_through(
         &node,
         &[peer("tor", "eth0", "asn = \"external\""), peer("spine", "eth1", "asn = 64514")].concat(),
     );
-    let frr = tor.frr(&frr_unnumbered(64512, "192.0.2.1", &["swp1"]));
+    let frr = tor.frr(&frr_unnumbered(64512, "192.0.2.1", &["swp1"], "external"));
     frr_neighbor_is_up(&frr, "swp1");
     eprintln!("FRR is Established {:?} after crier and it were started", started.elapsed());
-    let other = spine.frr(&frr_unnumbered(64514, "192.0.2.2", &["swp1"]));
+    let other = spine.frr(&frr_unnumbered(64514, "192.0.2.2", &["swp1"], "external"));
     let started = now();
     frr_neighbor_is_up(&other, "swp1");
     eprintln!("the second FRR is Established {:?} after it had started beside a running crier", started.elapsed());
@@ -188,6 +188,23 @@ fn frr_and_crier_find_each_other_by_their_links_alone_and_a_client_gets_through(
     let again = link_local(&spine, "swp1");
     wait_established(&agent, "spine", &format!("{again}%eth1"));
     assert_eq!(frr.session("swp1").times_established, 1, "the session with the first router flapped");
+}
+
+#[test]
+fn an_unnumbered_router_of_the_same_as_has_the_routes_too() {
+    let name = "an_unnumbered_router_of_the_same_as_has_the_routes_too";
+    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Frr]) else { return };
+    let (node, tor) = (rack.router("node-1"), rack.router("tor"));
+    connect(&node, "eth0", &tor, "swp1");
+    let (to_tor, at_tor) = (link_local(&node, "eth0"), link_local(&tor, "swp1"));
+    let agent = agent(&rack, &node, &peer("tor", "eth0", "asn = \"internal\""));
+    let frr = tor.frr(&frr_unnumbered(64513, "192.0.2.1", &["swp1"], "internal"));
+    frr_neighbor_is_up(&frr, "swp1");
+    wait_established(&agent, "tor", &format!("{at_tor}%eth0"));
+    kernel_leads_to(&tor, to_tor.into());
+    let route = frr.json(&format!("show bgp ipv6 unicast {V6}/128 json"));
+    let path = &route["paths"][0];
+    assert_eq!((&path["locPrf"], &path["aspath"]["length"]), (&100.into(), &0.into()), "{route:#}");
 }
 
 #[test]
