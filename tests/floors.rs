@@ -33,6 +33,8 @@ const FLOORS: &[(&str, u8)] = &[
     ("bgp/transport.rs", 2),
     ("bgp/listeners.rs", 2),
     ("bgp/peer.rs", 2),
+    ("bgp/peer/report.rs", 2),
+    ("bgp/settings.rs", 2),
     ("bgp/speaker.rs", 2),
     ("discovery/", 1),
     ("discovery/socket.rs", 2),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::arp::frame::Protocol;
 use crate::by_link::ByLink;
 use crate::claim::ConflictKind;
 use crate::names::{InterfaceName, NodeName};
@@ -17,7 +18,7 @@ use crate::{arp, pulse};
 /// The counters that the responder and the pulse share with the loop.
 #[derive(Debug, Clone, Default)]
 pub struct LinkCounters {
-    pub arp: Arc<ByLink<arp::counters::Counters>>,
+    pub arp: Arc<ByLink<arp::counters::ByProtocol>>,
     pub pulse: Arc<ByLink<pulse::counters::Counters>>,
 }
 
@@ -60,7 +61,7 @@ impl Direction {
 pub struct L2Figures {
     pub moves: Vec<MoveCount>,
     pub conflicts: Vec<ConflictCount>,
-    /// Of every link that this node ever answered on.
+    /// Of every link that this node ever answered on, ARP and NDP apart.
     pub links: Vec<LinkFigures>,
     /// Of every link that this node ever pulsed on.
     pub pulses: Vec<PulseFigures>,
@@ -81,10 +82,11 @@ pub struct ConflictCount {
     pub count: u64,
 }
 
-/// ARP and NDP together. What the fields mean is said at [`arp::counters::Figures`].
+/// What the fields mean is said at [`arp::counters::Figures`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LinkFigures {
     pub link: InterfaceName,
+    pub protocol: Protocol,
     pub answers: u64,
     pub gratuitous: u64,
     pub probes: u64,
@@ -132,7 +134,9 @@ impl Tally {
 
     pub fn figures(&self) -> L2Figures {
         let Tally { counters, moves, conflicts } = self;
-        let links = counters.arp.all().into_iter().map(|(link, counters)| link_figures(link, counters.read()));
+        let links = counters.arp.all().into_iter().flat_map(|(link, counters)| {
+            Protocol::BOTH.map(|protocol| link_figures(link.clone(), protocol, counters.of(protocol).read()))
+        });
         let pulses = counters.pulse.all().into_iter().map(|(link, counters)| pulse_figures(link, counters.read()));
         let moves = moves.iter().map(|((direction, cause), count)| MoveCount {
             direction: *direction,
@@ -153,10 +157,10 @@ impl Tally {
     }
 }
 
-fn link_figures(link: InterfaceName, figures: arp::counters::Figures) -> LinkFigures {
+fn link_figures(link: InterfaceName, protocol: Protocol, figures: arp::counters::Figures) -> LinkFigures {
     let arp::counters::Figures { answers, gratuitous, probes, conflicts, lost, unsent, ignored } = figures;
     let ignored = ignored.into_iter().map(|(reason, count)| (reason.code().to_owned(), count)).collect();
-    LinkFigures { link, answers, gratuitous, probes, claims_heard: conflicts, lost, unsent, ignored }
+    LinkFigures { link, protocol, answers, gratuitous, probes, claims_heard: conflicts, lost, unsent, ignored }
 }
 
 fn pulse_figures(link: InterfaceName, figures: pulse::counters::Figures) -> PulseFigures {

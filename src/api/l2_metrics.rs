@@ -18,24 +18,24 @@ pub fn register(registry: &Registry, figures: &L2Figures) -> Result<(), promethe
         Ok(counter)
     };
     let on_link = |name: &str, help: &str| counter(name, help, &["interface"]);
-    let requests = on_link(
+    let frames = |name: &str, help: &str| counter(name, help, &["interface", "protocol"]);
+    let requests = frames(
         "crier_l2_requests_total",
         "ARP requests and neighbour solicitations heard that were answered, or that ask for what this node does not own.",
     )?;
-    let answers = on_link("crier_l2_answers_total", "ARP replies and neighbour advertisements sent to who asked.")?;
+    let answers = frames("crier_l2_answers_total", "ARP replies and neighbour advertisements sent to who asked.")?;
     let ignored = counter(
         "crier_l2_ignored_total",
         "ARP and NDP frames heard and left without an answer, by reason.",
-        &["interface", "reason"],
+        &["interface", "protocol", "reason"],
     )?;
-    let gratuitous =
-        on_link("crier_l2_gratuitous_total", "Gratuitous ARP frames and unsolicited advertisements sent.")?;
-    let probes = on_link("crier_l2_probes_total", "Frames sent to ask whether anybody has an address.")?;
-    let claims = on_link("crier_l2_claims_heard_total", "Frames in which another station claimed an address of ours.")?;
-    let lost = on_link("crier_l2_frames_lost_total", "Frames lost because they came faster than they were judged.")?;
-    let unsent = on_link("crier_l2_frames_unsent_total", "Frames that the kernel did not take.")?;
+    let gratuitous = frames("crier_l2_gratuitous_total", "Gratuitous ARP frames and unsolicited advertisements sent.")?;
+    let probes = frames("crier_l2_probes_total", "Frames sent to ask whether anybody has an address.")?;
+    let claims = frames("crier_l2_claims_heard_total", "Frames in which another station claimed an address of ours.")?;
+    let lost = frames("crier_l2_frames_lost_total", "Frames lost because they came faster than they were judged.")?;
+    let unsent = frames("crier_l2_frames_unsent_total", "Frames that the kernel did not take.")?;
     for link in &figures.links {
-        let of_link = [link.link.as_str()];
+        let of_link = [link.link.as_str(), link.protocol.code()];
         let not_owned = link.ignored.get("not-owned").copied().unwrap_or(0);
         requests.with_label_values(&of_link).inc_by(link.answers + not_owned);
         answers.with_label_values(&of_link).inc_by(link.answers);
@@ -45,7 +45,7 @@ pub fn register(registry: &Registry, figures: &L2Figures) -> Result<(), promethe
         lost.with_label_values(&of_link).inc_by(link.lost);
         unsent.with_label_values(&of_link).inc_by(link.unsent);
         for (reason, count) in &link.ignored {
-            ignored.with_label_values(&[link.link.as_str(), reason]).inc_by(*count);
+            ignored.with_label_values(&[link.link.as_str(), link.protocol.code(), reason]).inc_by(*count);
         }
     }
     let moves = counter(
@@ -157,18 +157,21 @@ mod tests {
     use super::*;
     use crate::agent::l2_figures::{ConflictCount, LinkCounters, MoveCount, Tally};
     use crate::arp::answer::Reason;
+    use crate::arp::frame::Protocol;
     use crate::claim::ConflictKind;
     use crate::pulse::counters::Fate;
 
     #[test]
     fn everything_that_was_counted_on_a_link_has_its_series() {
         let counters = LinkCounters::default();
-        let eth0 = counters.arp.of(&"eth0".into());
+        let of_eth0 = counters.arp.of(&"eth0".into());
+        let eth0 = of_eth0.of(Protocol::Arp);
         eth0.count_answer();
         eth0.count_answer();
         eth0.count_gratuitous();
         eth0.count_lost(7);
         eth0.count_ignored(Reason::NotOwned);
+        of_eth0.of(Protocol::Ndp).count_answer();
         let pulse = counters.pulse.of(&"eth0".into());
         pulse.count_sent(120);
         pulse.count_received(Fate::Forged);
@@ -187,11 +190,12 @@ mod tests {
         TextEncoder::new().encode(&families, &mut text).unwrap();
         let text = String::from_utf8(text).unwrap();
         for line in [
-            "crier_l2_requests_total{interface=\"eth0\"} 3",
-            "crier_l2_answers_total{interface=\"eth0\"} 2",
-            "crier_l2_gratuitous_total{interface=\"eth0\"} 1",
-            "crier_l2_frames_lost_total{interface=\"eth0\"} 7",
-            "crier_l2_ignored_total{interface=\"eth0\",reason=\"not-owned\"} 1",
+            "crier_l2_requests_total{interface=\"eth0\",protocol=\"arp\"} 3",
+            "crier_l2_answers_total{interface=\"eth0\",protocol=\"arp\"} 2",
+            "crier_l2_answers_total{interface=\"eth0\",protocol=\"ndp\"} 1",
+            "crier_l2_gratuitous_total{interface=\"eth0\",protocol=\"arp\"} 1",
+            "crier_l2_frames_lost_total{interface=\"eth0\",protocol=\"arp\"} 7",
+            "crier_l2_ignored_total{interface=\"eth0\",protocol=\"arp\",reason=\"not-owned\"} 1",
             "crier_l2_moves_total{cause=\"owner-silent\",direction=\"in\"} 3",
             "crier_l2_moves_total{cause=\"owner-silent\",direction=\"out\"} 0",
             "crier_l2_conflicts_total{interface=\"eth0\",kind=\"contested\"} 2",

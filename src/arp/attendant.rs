@@ -19,7 +19,7 @@ use tracing::{debug, info, trace, warn};
 
 use super::answer::{self, Station, Verdict};
 use super::claim::{Action, Claims, Report};
-use super::counters::Counters;
+use super::counters::{ByProtocol, Counters};
 use super::frame::{Claimant, Frame, Protocol};
 use super::groups::Groups;
 use super::offload::Offload;
@@ -46,7 +46,7 @@ pub(super) struct LinkSlice {
 /// What an attendant has from the responder, beside its slices.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) counters: Arc<Counters>,
+    pub(super) counters: Arc<ByProtocol>,
     pub(super) standing: watch::Sender<Standing>,
     /// Plain requests may be answered in the kernel.
     pub(super) offloads: bool,
@@ -58,7 +58,7 @@ pub(super) struct Attendant {
     slices: watch::Receiver<LinkSlice>,
     /// Something to read there says that there is a new slice, or that there will be none any more.
     wake: UnixDatagram,
-    counters: Arc<Counters>,
+    counters: Arc<ByProtocol>,
     standing: watch::Sender<Standing>,
     slice: LinkSlice,
     claims: Claims,
@@ -286,7 +286,7 @@ impl Attendant {
         let Some(offload) = &mut self.offload else { return };
         if offload.next_sign().is_none_or(|due| due <= now) {
             offload.give_sign(now);
-            self.counters.count_answers(offload.take_answers());
+            self.counters.of(Protocol::Arp).count_answers(offload.take_answers());
         }
     }
 
@@ -310,7 +310,7 @@ impl Attendant {
     /// Goes back to answers of the socket.
     fn end_offload(&mut self, error: &io::Error) {
         let Some(mut offload) = self.offload.take() else { return };
-        self.counters.count_answers(offload.take_answers());
+        self.counters.of(Protocol::Arp).count_answers(offload.take_answers());
         warn!(link = %self.slice.name, %error, "ARP is answered in the kernel no longer, but by the socket");
         self.report(|standing| standing.offloaded = false);
     }
@@ -343,6 +343,7 @@ impl Attendant {
         let Attendant { slice, claims, counters, sockets, .. } = self;
         let mut busy = false;
         for (protocol, socket) in sockets.iter_mut() {
+            let counters = counters.of(*protocol);
             let judged = socket.receive(BATCH, |sender, octets| {
                 judge(*protocol, sender, slice, claims, counters, octets, now);
             });
@@ -358,16 +359,17 @@ impl Attendant {
             let (Action::Probe(address) | Action::Announce(address)) = action;
             let protocol = Protocol::of(address);
             let Some((_, socket)) = self.sockets.iter().find(|(open, _)| *open == protocol) else { continue };
+            let counters = self.counters.of(protocol);
             match action {
                 Action::Probe(address) => {
-                    if send(socket.sender(), &self.slice, &self.counters, &Frame::probe(address, self.slice.mac)) {
-                        self.counters.count_probe();
+                    if send(socket.sender(), &self.slice, counters, &Frame::probe(address, self.slice.mac)) {
+                        counters.count_probe();
                     }
                 }
                 Action::Announce(address) => {
                     for frame in Frame::announcements(address, self.slice.mac) {
-                        if send(socket.sender(), &self.slice, &self.counters, &frame) {
-                            self.counters.count_gratuitous();
+                        if send(socket.sender(), &self.slice, counters, &frame) {
+                            counters.count_gratuitous();
                         }
                     }
                 }

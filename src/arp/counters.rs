@@ -4,8 +4,25 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::answer::Reason;
+use super::frame::Protocol;
 
-/// Counters of one link, that its thread shares with whoever wants to read them. They only ever grow.
+/// The counters of one link, that its thread shares with whoever wants to read them.
+#[derive(Debug, Default)]
+pub struct ByProtocol {
+    arp: Counters,
+    ndp: Counters,
+}
+
+impl ByProtocol {
+    pub fn of(&self, protocol: Protocol) -> &Counters {
+        match protocol {
+            Protocol::Arp => &self.arp,
+            Protocol::Ndp => &self.ndp,
+        }
+    }
+}
+
+/// Counters of one protocol on one link. They only ever grow.
 #[derive(Debug, Default)]
 pub struct Counters {
     answers: AtomicU64,
@@ -22,7 +39,7 @@ pub struct Counters {
 pub struct Figures {
     /// Replies sent to those who asked.
     pub answers: u64,
-    /// Gratuitous frames sent: two for each announcement of an IPv4 address, one for IPv6.
+    /// Gratuitous frames sent: two for each announcement by ARP, one by NDP.
     pub gratuitous: u64,
     /// Frames sent to ask whether anybody has an address.
     pub probes: u64,

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 use super::{neighbor, packet};
 use crate::address::MacAddress;
 
@@ -14,7 +16,8 @@ pub enum Frame {
 }
 
 /// The protocol of an address family on the link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Protocol {
     /// RFC 826, for IPv4.
     Arp,
@@ -45,6 +48,14 @@ impl Protocol {
         match address {
             IpAddr::V4(_) => Protocol::Arp,
             IpAddr::V6(_) => Protocol::Ndp,
+        }
+    }
+
+    /// The protocol as a label of a metric.
+    pub fn code(self) -> &'static str {
+        match self {
+            Protocol::Arp => "arp",
+            Protocol::Ndp => "ndp",
         }
     }
 

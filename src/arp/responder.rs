@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use tracing::warn;
 
 use super::attendant::{Attendant, LinkSlice, Shared};
-use super::counters::Counters;
+use super::counters::ByProtocol;
 use crate::address::MacAddress;
 use crate::by_link::ByLink;
 use crate::claim::Origin;
@@ -64,7 +64,7 @@ pub enum SocketStanding {
 pub async fn run(
     mut slices: watch::Receiver<L2Slice>,
     facts: mpsc::Sender<Fact>,
-    counters: Arc<ByLink<Counters>>,
+    counters: Arc<ByLink<ByProtocol>>,
     standing: watch::Sender<Standing>,
     offloads: bool,
     shutdown: impl Future<Output = ()>,
@@ -125,7 +125,7 @@ struct Responder {
     links: BTreeMap<u32, LinkHandle>,
     /// Threads of links that are served no longer.
     ending: Vec<JoinHandle<()>>,
-    counters: Arc<ByLink<Counters>>,
+    counters: Arc<ByLink<ByProtocol>>,
     standing: watch::Sender<Standing>,
     offloads: bool,
 }

@@ -27,6 +27,7 @@ mod packer;
 mod peer;
 mod refreshes;
 pub mod session;
+mod settings;
 mod socket_options;
 pub mod speaker;
 mod tally;

@@ -8,12 +8,15 @@
 //! Nothing in the task waits for a peer: connections are read and written as far as they go, and routes stay state, in the outbox,
 //! until a socket has room. So a peer that stops reading costs its own memory nothing, and neither timers nor orders wait.
 
+mod outbound;
+mod report;
+
 use std::future::{pending, poll_fn};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
@@ -24,22 +27,23 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
-use super::agreement::{Agreement, Terms};
+use self::outbound::Outbound;
+use self::report::{Numbers, Report, state};
+use super::agreement::Agreement;
 use super::collision::{Action, ConnectionId, Peering};
 use super::next_hop::next_hops;
-use super::outbox::{NextHops, Outbox, Routes, Unsendable};
+use super::outbox::{NextHops, Outbox, Routes};
 use super::refreshes::{RefreshStep, Refreshes};
-use super::session::{End, Phase};
+use super::session::End;
+use super::settings;
 use super::tally::Tally;
-use super::transport::{Line, LineEvent, Protection, Route, describe};
-use super::wire::{AfiSafi, Cease, Dialect, ExpectedAsn, Message, Notification, NotificationReason};
-use crate::address::{Family, ScopedAddress};
+use super::transport::{Line, LineEvent, Route, describe};
+use super::wire::{Cease, Dialect, Message, Notification, NotificationReason};
+use crate::address::ScopedAddress;
 use crate::clock;
 use crate::config;
 use crate::names::{InterfaceName, PeerName};
-use crate::world::{
-    Agreed, Capabilities, CarriedFamily, Fact, SessionDetail, SessionReport, SessionState, UnsendablePrefixes,
-};
+use crate::world::{Fact, SessionDetail, SessionReport};
 
 /// What the peer should be told, whole; newest wins.
 #[derive(Debug, Clone)]
@@ -74,9 +78,6 @@ pub(super) struct Channels {
     pub facts: mpsc::Sender<Fact>,
 }
 
-/// Numbers alone are reported this often at most; everything else is at once.
-const COUNTERS_PAUSE: Duration = Duration::from_millis(250);
-
 /// Messages moved from the outbox to the socket between two looks at everything else: short ones fill one write.
 const MESSAGES_PER_TURN: usize = 256;
 
@@ -92,8 +93,8 @@ pub(super) async fn run(
     let now = clock::now();
     let newest = orders.borrow_and_update().clone();
     let mut task = PeerTask {
-        peering: Peering::new(terms(&settings, &address, router_id), fastrand::u64(..), now),
-        route: route(&settings, address),
+        peering: Peering::new(settings::terms(&settings, &address, router_id), fastrand::u64(..), now),
+        route: settings::route(&settings, address),
         lines: Vec::new(),
         dial: None,
         outbound: None,
@@ -165,75 +166,6 @@ struct PeerTask {
     warned: Option<Arc<str>>,
     /// What ends now is meant to.
     leaving: bool,
-}
-
-/// What an established session is told.
-struct Outbound {
-    connection: ConnectionId,
-    agreement: Agreement,
-    local_address: IpAddr,
-    local: SocketAddr,
-    remote: Option<SocketAddr>,
-    capabilities: Capabilities,
-    /// Those that the outbox writes.
-    next_hops: NextHops,
-    /// Those that hold now: the outbox writes them, into every route once more, as soon as it is idle.
-    newest_next_hops: NextHops,
-    outbox: Outbox,
-    refreshes: Refreshes,
-}
-
-impl Outbound {
-    /// What both sides hold to, for the report.
-    fn agreed(&self, router_id: Ipv4Addr) -> Agreed {
-        let Agreement { hold_time, keepalive_time, ipv4_unicast, ipv6_unicast, .. } = self.agreement;
-        let NextHops { v4, v6 } = self.next_hops;
-        let v6 = v6.map(|v6| IpAddr::V6(v6.global));
-        let v6_for_v4 = v6.filter(|_| self.agreement.ipv4_with_ipv6_next_hop);
-        let carried = |family, negotiated: bool, next_hop: Option<IpAddr>| CarriedFamily {
-            family,
-            next_hop: next_hop.filter(|_| negotiated),
-            unsendable: match (negotiated, next_hop) {
-                (false, _) => Some(Unsendable::NotNegotiated(AfiSafi::unicast(family)).to_string()),
-                (true, None) => Some(Unsendable::NoNextHop(AfiSafi::unicast(family)).to_string()),
-                (true, Some(_)) => None,
-            },
-        };
-        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        Agreed {
-            local: self.local,
-            remote: self.remote,
-            local_asn: self.agreement.local_asn,
-            peer_asn: self.agreement.peer_asn,
-            local_router_id: router_id,
-            peer_router_id: self.agreement.peer_identifier,
-            hold_time_secs: hold_time.map(|time| time.as_secs()),
-            keepalive_time_millis: keepalive_time.map(millis),
-            max_message_len: self.agreement.max_message_len,
-            families: vec![
-                carried(Family::V4, ipv4_unicast, v4.map(IpAddr::V4).or(v6_for_v4)),
-                carried(Family::V6, ipv6_unicast, v6),
-            ],
-            capabilities: self.capabilities.clone(),
-        }
-    }
-
-    /// How many prefixes cannot be sent, by the reason.
-    fn unsendable(&self) -> Vec<UnsendablePrefixes> {
-        let mut all: Vec<(Unsendable, usize)> = Vec::new();
-        if self.outbox.unsendable_count() == 0 {
-            return Vec::new();
-        }
-        for (_, reason) in self.outbox.unsendable() {
-            match all.iter_mut().find(|(known, _)| *known == reason) {
-                Some((_, count)) => *count += 1,
-                None => all.push((reason, 1)),
-            }
-        }
-        let in_words =
-            |(reason, prefixes): (Unsendable, usize)| UnsendablePrefixes { reason: reason.to_string(), prefixes };
-        all.into_iter().map(in_words).collect()
-    }
 }
 
 impl PeerTask {
@@ -516,69 +448,6 @@ impl Orders {
     }
 }
 
-/// What the agent was last told of the session, and when it is to be told again.
-struct Report {
-    phase: Phase,
-    since: SystemTime,
-    last_error: Option<Arc<str>>,
-    numbers: Numbers,
-    due: Option<Instant>,
-    told_at: Instant,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Numbers {
-    sent: usize,
-    received: u64,
-    pending: usize,
-    /// In both directions.
-    messages: u64,
-    /// Not reported: when it changes, so may the number of prefixes that cannot be sent.
-    wanted: usize,
-}
-
-impl Report {
-    fn new(now: Instant) -> Report {
-        Report {
-            phase: Phase::Idle,
-            since: clock::wall(),
-            last_error: None,
-            numbers: Numbers::default(),
-            due: Some(now),
-            told_at: now,
-        }
-    }
-
-    /// Whether the phase is another than before.
-    fn observe(&mut self, phase: Phase, numbers: Numbers, now: Instant) -> bool {
-        let moved = phase != self.phase;
-        if moved {
-            self.phase = phase;
-            self.since = clock::wall();
-            self.due = Some(now);
-        }
-        if numbers != self.numbers {
-            self.numbers = numbers;
-            self.due = Some(self.due.unwrap_or(self.told_at + COUNTERS_PAUSE));
-        }
-        moved
-    }
-
-    fn fail(&mut self, why: Arc<str>, now: Instant) {
-        self.last_error = Some(why);
-        self.due = Some(now);
-    }
-
-    fn is_due(&self, now: Instant) -> bool {
-        self.due.is_some_and(|due| due <= now)
-    }
-
-    fn told(&mut self, now: Instant) {
-        self.due = None;
-        self.told_at = now;
-    }
-}
-
 /// The next thing that happens on any connection; for ever without one.
 async fn next_event(lines: &mut [(ConnectionId, Line)], peering: &Peering) -> (ConnectionId, LineEvent) {
     poll_fn(|cx: &mut Context<'_>| {
@@ -617,51 +486,4 @@ fn octets(message: &Message) -> Bytes {
         error!(%error, "a control message could not be written, which is a bug in crier");
     }
     octets.freeze()
-}
-
-fn terms(settings: &config::Peer, address: &ScopedAddress, identifier: Ipv4Addr) -> Terms {
-    let expected_asn = match settings.asn {
-        config::PeerAsn::Is(asn) => ExpectedAsn::Is(asn),
-        config::PeerAsn::External => ExpectedAsn::External,
-        config::PeerAsn::Internal => ExpectedAsn::Internal,
-    };
-    Terms {
-        local_asn: settings.local_asn,
-        expected_asn,
-        identifier: settings.router_id.unwrap_or(identifier),
-        hold_time: settings.hold_time,
-        keepalive_time: settings.keepalive_time,
-        connect_retry_time: settings.connect_retry_time,
-        passive: settings.passive,
-        link_scoped: address.interface.is_some(),
-    }
-}
-
-/// How the settings say that the peer is reached.
-pub(super) fn route(settings: &config::Peer, address: ScopedAddress) -> Route {
-    let protection = match &settings.password {
-        Some(password) => Protection::Md5(password.secret.clone()),
-        None if settings.tcp_ao.is_empty() => Protection::None,
-        None => Protection::Ao(settings.tcp_ao.clone()),
-    };
-    Route {
-        peer: address,
-        port: settings.port,
-        source: settings.source_address,
-        ttl: settings.multihop,
-        link_only: settings.ttl_security,
-        device: settings.vrf.clone(),
-        protection,
-    }
-}
-
-fn state(phase: Phase) -> SessionState {
-    match phase {
-        Phase::Idle => SessionState::Idle,
-        Phase::Connect => SessionState::Connect,
-        Phase::Active => SessionState::Active,
-        Phase::OpenSent => SessionState::OpenSent,
-        Phase::OpenConfirm => SessionState::OpenConfirm,
-        Phase::Established => SessionState::Established,
-    }
 }

@@ -25,6 +25,7 @@ use tracing::{error, info, warn};
 
 use super::listeners::{Arrival, Listeners, RETRY_PAUSE};
 use super::peer::{self, Channels, Inbound, Leave, Orders};
+use super::settings;
 use super::transport::{FAREWELL_TIME, Route, describe};
 use super::wire::{Cease, Notification, NotificationReason};
 use crate::address::ScopedAddress;
@@ -207,7 +208,7 @@ impl Speaker {
         let (leave, leave_rx) = oneshot::channel();
         let channels = Channels { orders: orders_rx, inbound: inbound_rx, leave: leave_rx, facts: self.facts.clone() };
         self.tasks.spawn(peer::run(name.clone(), Arc::clone(&settings), address.clone(), router_id, channels));
-        let route = peer::route(&settings, address.clone());
+        let route = settings::route(&settings, address.clone());
         info!(peer = %name, %address, "peer started");
         self.peers.insert(name.clone(), PeerHandle { settings, address, router_id, route, orders, inbound, leave });
     }

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use crier::address::MacAddress;
+use crier::arp::frame::Protocol;
 use crier::arp::packet::{Operation, Packet};
 use crier::arp::responder::SocketStanding;
 use crier::clock;
@@ -54,7 +55,7 @@ fn a_clients_kernel_finds_the_mac_of_the_link() {
         let node = owning([VIP]).await;
         assert_eq!(kernel_resolves(&wire.client, VIP, SOON), Some(NODE_MAC));
         assert_eq!(kernel_resolves(&wire.client, OTHER, A_WHILE), None, "nobody owns that one");
-        assert!(node.counters.read().answers >= 1, "the kernel found it without asking");
+        assert!(node.counted(Protocol::Arp).answers >= 1, "the kernel found it without asking");
     });
 }
 
@@ -73,7 +74,7 @@ fn only_what_is_owned_is_answered_whether_asked_by_all_alone_or_by_a_probe() {
         assert_eq!(ear.ask(&who_has(OTHER), A_WHILE), None);
         let to_another_station = Packet { destination: MacAddress([2, 0, 0, 0, 0, 0x77]), ..everybody };
         assert_eq!(ear.ask(&to_another_station, A_WHILE), None);
-        assert_eq!(node.counters.read().answers, 3);
+        assert_eq!(node.counted(Protocol::Arp).answers, 3);
     });
 }
 
@@ -95,7 +96,7 @@ fn a_take_over_corrects_a_neighbour_that_asks_nothing_and_is_announced_in_both_f
             }
         }
         assert!(clock::now() - start >= Duration::from_millis(1050), "repeated too soon to be believed");
-        assert_eq!(node.counters.read().answers, 0, "nobody asked");
+        assert_eq!(node.counted(Protocol::Arp).answers, 0, "nobody asked");
     });
 }
 
@@ -224,7 +225,7 @@ fn a_vlan_on_top_of_the_link_is_another_link() {
         } else {
             println!("     (this kernel makes no VLAN links: only tried without one)");
         }
-        assert_eq!(node.counters.read().answers, 0);
+        assert_eq!(node.counted(Protocol::Arp).answers, 0);
         // IEEE 802.1Q: VLAN 0 is none; such a tag gives a priority only.
         ear.say_in_vlan(&who_has(VIP), 0);
         assert!(answer(SOON).is_some(), "no answer to a frame with a priority and no VLAN");
@@ -246,7 +247,7 @@ fn another_claimant_is_counted_and_named_but_our_own_second_link_is_not() {
         ear.ask(&who_has(VIP), SOON).expect("an answer, after which the second link is known");
         Packet::announcements(VIP, second).iter().for_each(|packet| ear.say(packet));
         assert!(ear.ask(&who_has(VIP), SOON).is_some(), "an answer, after which the announcements were judged");
-        assert_eq!(node.counters.read().conflicts, 0);
+        assert_eq!(node.counted(Protocol::Arp).conflicts, 0);
 
         Packet::announcements(VIP, CLIENT_MAC).iter().for_each(|packet| ear.say(packet));
         node.until("a conflict", |standing| {
@@ -254,7 +255,7 @@ fn another_claimant_is_counted_and_named_but_our_own_second_link_is_not() {
         })
         .await;
         assert!(ear.ask(&who_has(VIP), SOON).is_some(), "the claim alone takes nothing away");
-        assert_eq!(node.counters.read().conflicts, 2);
+        assert_eq!(node.counted(Protocol::Arp).conflicts, 2);
     });
 }
 

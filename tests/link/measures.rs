@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use crier::address::MacAddress;
+use crier::arp::frame::Protocol;
 use crier::arp::packet::{Operation, Packet};
 use crier::clock;
 
@@ -53,9 +54,9 @@ pub fn latency() {
             for (who, address) in
                 [("kernel", NODE_IP), ("plain recv/send", PLAIN), ("responder", VIP), ("offloaded", OFFLOADED)]
             {
-                let before = node.counters.read();
+                let before = node.counted(Protocol::Arp);
                 let flood = flood(&wire, address, rate, Duration::from_secs(3));
-                let after = node.counters.read();
+                let after = node.counted(Protocol::Arp);
                 println!("{who:>15} at {rate:>6}/s: {flood}; lost in our ring {}", after.lost - before.lost);
             }
         }

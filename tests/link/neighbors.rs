@@ -60,7 +60,7 @@ fn a_clients_kernel_finds_the_mac_of_an_ipv6_address() {
         let node = owning([VIP]).await;
         assert_eq!(kernel_resolves(&wire.client, VIP, SOON), Some(NODE_MAC));
         assert_eq!(kernel_resolves(&wire.client, OTHER, A_WHILE), None, "nobody owns that one");
-        assert!(node.counters.read().answers >= 1, "the kernel found it without asking");
+        assert!(node.counted(Protocol::Ndp).answers >= 1, "the kernel found it without asking");
     });
 }
 
@@ -113,7 +113,7 @@ fn every_kind_of_solicitation_is_answered_with_the_right_flags() {
         assert_eq!(ask(&ear, &solicitation(OTHER), A_WHILE), None);
         let to_another = Packet { destination: MacAddress([2, 0, 0, 0, 0, 0x77]), ..alone };
         assert_eq!(ask(&ear, &to_another, A_WHILE), None);
-        assert_eq!(node.counters.read().answers, 5);
+        assert_eq!(node.counted(Protocol::Ndp).answers, 5);
     });
 }
 
@@ -128,7 +128,7 @@ fn a_solicitation_that_came_from_outside_the_link_is_not_answered() {
         ear.say_octets(&routed);
         let answer = ear.hear_frame(Protocol::Ndp, A_WHILE, |frame| frame.source() == NODE_MAC);
         assert_eq!(answer, None);
-        let malformed = node.counters.read().ignored.iter().map(|(reason, n)| (reason.code(), *n)).next();
+        let malformed = node.counted(Protocol::Ndp).ignored.iter().map(|(reason, n)| (reason.code(), *n)).next();
         assert_eq!(malformed, Some(("malformed", 1)));
     });
 }
@@ -165,7 +165,7 @@ fn a_take_over_corrects_an_ipv6_neighbour_that_asks_nothing() {
         );
         assert_eq!(announced, Some(Frame::Ndp(Packet::announcement(VIP, NODE_MAC))));
         until_corrected(&wire.client).await;
-        assert_eq!(node.counters.read().answers, 0, "nobody asked");
+        assert_eq!(node.counted(Protocol::Ndp).answers, 0, "nobody asked");
     });
 }
 

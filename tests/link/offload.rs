@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crier::address::MacAddress;
+use crier::arp::frame::Protocol;
 use crier::arp::packet::{Operation, Packet};
 use crier::clock;
 
@@ -61,7 +62,7 @@ fn the_kernel_answers_for_what_is_held_and_the_socket_hears_only_the_rest() {
         let told = conflicts.wait_for(|all| all.get(&VIP.into()).is_some_and(|it| it.mac == CLIENT_MAC));
         tokio::time::timeout(SOON, told).await.expect("the claim is told of").expect("the node stands");
         let counted = async {
-            while node.counters.read().answers < 4 {
+            while node.counted(Protocol::Arp).answers < 4 {
                 tokio::task::yield_now().await;
             }
         };

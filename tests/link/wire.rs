@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crier::address::MacAddress;
-use crier::arp::counters::Counters;
+use crier::arp::counters::{ByProtocol, Figures};
 use crier::arp::frame::{Frame, Protocol as Spoken};
 use crier::arp::packet::{Operation, Packet};
 use crier::arp::responder::{self, Standing};
@@ -77,7 +77,7 @@ impl Wire {
 /// The node's part of crier: the observer of links and the responder, with a plan that is written by hand.
 pub struct Node {
     pub slices: Arc<watch::Sender<L2Slice>>,
-    pub counters: Arc<Counters>,
+    counters: Arc<ByProtocol>,
     pub standing: watch::Receiver<Standing>,
     /// As the World would be told of them.
     pub conflicts: watch::Receiver<BTreeMap<IpAddr, Conflict>>,
@@ -120,6 +120,11 @@ impl Node {
         });
         is_listed.wait_for(|listed| *listed).await.expect("the links of the node");
         Node { slices, counters, standing: standing_seen, conflicts: conflicts_seen }
+    }
+
+    /// What was counted on `eth0` so far.
+    pub fn counted(&self, protocol: Spoken) -> Figures {
+        self.counters.of(protocol).read()
     }
 
     /// Announces addresses on `eth0`, and nothing else, as if they had been handed over.

@@ -150,9 +150,9 @@ fn the_new_owner_says_from_whom_it_has_the_address_and_why() {
     };
     assert_eq!(moved(heir, "owner-silent", "in").as_deref(), Some("1"));
     assert_eq!(metric(heir, "crier_pulse_detection_seconds_count{interface=\"eth0\"}").as_deref(), Some("1"));
-    let gratuitous = metric(heir, "crier_l2_gratuitous_total{interface=\"eth0\"}");
+    let gratuitous = metric(heir, "crier_l2_gratuitous_total{interface=\"eth0\",protocol=\"arp\"}");
     assert!(gratuitous.as_deref().is_some_and(|count| count != "0"), "{gratuitous:?}");
-    let answers = || metric(heir, "crier_l2_answers_total{interface=\"eth0\"}");
+    let answers = || metric(heir, "crier_l2_answers_total{interface=\"eth0\",protocol=\"arp\"}");
     let before = answers();
     site.client.who_has("eth0", ADDRESS, millis(200));
     eventually("the answer to a question is counted", secs(5), || {

@@ -1,0 +1,81 @@
+//! What an established session is told, and what the report says of it. Floor 1, a part of the peer's task.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use crate::address::Family;
+use crate::bgp::agreement::Agreement;
+use crate::bgp::collision::ConnectionId;
+use crate::bgp::outbox::{NextHops, Outbox, Unsendable};
+use crate::bgp::refreshes::Refreshes;
+use crate::bgp::wire::AfiSafi;
+use crate::world::{Agreed, Capabilities, CarriedFamily, UnsendablePrefixes};
+
+/// What an established session is told.
+pub(super) struct Outbound {
+    pub(super) connection: ConnectionId,
+    pub(super) agreement: Agreement,
+    pub(super) local_address: IpAddr,
+    pub(super) local: SocketAddr,
+    pub(super) remote: Option<SocketAddr>,
+    pub(super) capabilities: Capabilities,
+    /// Those that the outbox writes.
+    pub(super) next_hops: NextHops,
+    /// Those that hold now: the outbox writes them, into every route once more, as soon as it is idle.
+    pub(super) newest_next_hops: NextHops,
+    pub(super) outbox: Outbox,
+    pub(super) refreshes: Refreshes,
+}
+
+impl Outbound {
+    /// What both sides hold to, for the report.
+    pub(super) fn agreed(&self, router_id: Ipv4Addr) -> Agreed {
+        let Agreement { hold_time, keepalive_time, ipv4_unicast, ipv6_unicast, .. } = self.agreement;
+        let NextHops { v4, v6 } = self.next_hops;
+        let v6 = v6.map(|v6| IpAddr::V6(v6.global));
+        let v6_for_v4 = v6.filter(|_| self.agreement.ipv4_with_ipv6_next_hop);
+        let carried = |family, negotiated: bool, next_hop: Option<IpAddr>| CarriedFamily {
+            family,
+            next_hop: next_hop.filter(|_| negotiated),
+            unsendable: match (negotiated, next_hop) {
+                (false, _) => Some(Unsendable::NotNegotiated(AfiSafi::unicast(family)).to_string()),
+                (true, None) => Some(Unsendable::NoNextHop(AfiSafi::unicast(family)).to_string()),
+                (true, Some(_)) => None,
+            },
+        };
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Agreed {
+            local: self.local,
+            remote: self.remote,
+            local_asn: self.agreement.local_asn,
+            peer_asn: self.agreement.peer_asn,
+            local_router_id: router_id,
+            peer_router_id: self.agreement.peer_identifier,
+            hold_time_secs: hold_time.map(|time| time.as_secs()),
+            keepalive_time_millis: keepalive_time.map(millis),
+            max_message_len: self.agreement.max_message_len,
+            families: vec![
+                carried(Family::V4, ipv4_unicast, v4.map(IpAddr::V4).or(v6_for_v4)),
+                carried(Family::V6, ipv6_unicast, v6),
+            ],
+            capabilities: self.capabilities.clone(),
+        }
+    }
+
+    /// How many prefixes cannot be sent, by the reason.
+    pub(super) fn unsendable(&self) -> Vec<UnsendablePrefixes> {
+        let mut all: Vec<(Unsendable, usize)> = Vec::new();
+        if self.outbox.unsendable_count() == 0 {
+            return Vec::new();
+        }
+        for (_, reason) in self.outbox.unsendable() {
+            match all.iter_mut().find(|(known, _)| *known == reason) {
+                Some((_, count)) => *count += 1,
+                None => all.push((reason, 1)),
+            }
+        }
+        let in_words =
+            |(reason, prefixes): (Unsendable, usize)| UnsendablePrefixes { reason: reason.to_string(), prefixes };
+        all.into_iter().map(in_words).collect()
+    }
+}

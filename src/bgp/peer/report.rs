@@ -1,0 +1,85 @@
+//! What the agent was last told of the session, and when it is to be told again. Floor 2, a part of the peer's task.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::bgp::session::Phase;
+use crate::clock;
+use crate::world::SessionState;
+
+/// What the agent was last told of the session, and when it is to be told again.
+pub(super) struct Report {
+    pub(super) phase: Phase,
+    pub(super) since: SystemTime,
+    pub(super) last_error: Option<Arc<str>>,
+    pub(super) numbers: Numbers,
+    pub(super) due: Option<Instant>,
+    pub(super) told_at: Instant,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Numbers {
+    pub(super) sent: usize,
+    pub(super) received: u64,
+    pub(super) pending: usize,
+    /// In both directions.
+    pub(super) messages: u64,
+    /// Not reported: when it changes, so may the number of prefixes that cannot be sent.
+    pub(super) wanted: usize,
+}
+
+impl Report {
+    pub(super) fn new(now: Instant) -> Report {
+        Report {
+            phase: Phase::Idle,
+            since: clock::wall(),
+            last_error: None,
+            numbers: Numbers::default(),
+            due: Some(now),
+            told_at: now,
+        }
+    }
+
+    /// Whether the phase is another than before.
+    pub(super) fn observe(&mut self, phase: Phase, numbers: Numbers, now: Instant) -> bool {
+        let moved = phase != self.phase;
+        if moved {
+            self.phase = phase;
+            self.since = clock::wall();
+            self.due = Some(now);
+        }
+        if numbers != self.numbers {
+            self.numbers = numbers;
+            self.due = Some(self.due.unwrap_or(self.told_at + COUNTERS_PAUSE));
+        }
+        moved
+    }
+
+    pub(super) fn fail(&mut self, why: Arc<str>, now: Instant) {
+        self.last_error = Some(why);
+        self.due = Some(now);
+    }
+
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.due.is_some_and(|due| due <= now)
+    }
+
+    pub(super) fn told(&mut self, now: Instant) {
+        self.due = None;
+        self.told_at = now;
+    }
+}
+
+pub(super) fn state(phase: Phase) -> SessionState {
+    match phase {
+        Phase::Idle => SessionState::Idle,
+        Phase::Connect => SessionState::Connect,
+        Phase::Active => SessionState::Active,
+        Phase::OpenSent => SessionState::OpenSent,
+        Phase::OpenConfirm => SessionState::OpenConfirm,
+        Phase::Established => SessionState::Established,
+    }
+}
+
+/// Numbers alone are reported this often at most; everything else is at once.
+const COUNTERS_PAUSE: Duration = Duration::from_millis(250);

@@ -1,0 +1,46 @@
+//! What a `[[bgp.peer]]` of the configuration means to the machine of the peer and to its sockets. Floor 2.
+
+use std::net::Ipv4Addr;
+
+use super::agreement::Terms;
+use super::transport::{Protection, Route};
+use super::wire::ExpectedAsn;
+use crate::address::ScopedAddress;
+use crate::config;
+
+/// What is said and asked for in an OPEN; `identifier` where the peer has no router id of its own.
+pub(super) fn terms(settings: &config::Peer, address: &ScopedAddress, identifier: Ipv4Addr) -> Terms {
+    let expected_asn = match settings.asn {
+        config::PeerAsn::Is(asn) => ExpectedAsn::Is(asn),
+        config::PeerAsn::External => ExpectedAsn::External,
+        config::PeerAsn::Internal => ExpectedAsn::Internal,
+    };
+    Terms {
+        local_asn: settings.local_asn,
+        expected_asn,
+        identifier: settings.router_id.unwrap_or(identifier),
+        hold_time: settings.hold_time,
+        keepalive_time: settings.keepalive_time,
+        connect_retry_time: settings.connect_retry_time,
+        passive: settings.passive,
+        link_scoped: address.interface.is_some(),
+    }
+}
+
+/// How the settings say that the peer is reached.
+pub(super) fn route(settings: &config::Peer, address: ScopedAddress) -> Route {
+    let protection = match &settings.password {
+        Some(password) => Protection::Md5(password.secret.clone()),
+        None if settings.tcp_ao.is_empty() => Protection::None,
+        None => Protection::Ao(settings.tcp_ao.clone()),
+    };
+    Route {
+        peer: address,
+        port: settings.port,
+        source: settings.source_address,
+        ttl: settings.multihop,
+        link_only: settings.ttl_security,
+        device: settings.vrf.clone(),
+        protection,
+    }
+}
