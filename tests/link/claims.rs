@@ -56,7 +56,7 @@ fn an_address_that_a_host_has_is_not_claimed_until_it_leaves() {
                 told.get(&vip).is_some_and(|it| (it.mac, it.kind) == (CLIENT_MAC, ConflictKind::Occupied))
             })
             .await;
-            assert_eq!(node.counted(Protocol::Arp).gratuitous, 0, "announced though somebody has it");
+            assert_eq!(node.counted(Protocol::of(vip)).gratuitous, 0, "announced though somebody has it");
             host_has(wire, vip, "delete");
             node.until_told("that it is free", |told| told.is_empty()).await;
             assert_eq!(kernel_resolves(&wire.client, vip, SOON), Some(NODE_MAC));
@@ -99,11 +99,11 @@ fn an_owner_that_answers_is_not_robbed_and_a_dead_one_is_at_once() {
                 told.get(&vip).is_some_and(|it| (it.mac, it.kind) == (CLIENT_MAC, ConflictKind::AliveUnheard))
             })
             .await;
-            let said = node.counted(Protocol::Arp).gratuitous;
+            let said = node.counted(Protocol::of(vip)).gratuitous;
             host_has(wire, vip, "delete");
             node.until_told("that it is dead", |told| told.is_empty()).await;
             assert_eq!(kernel_resolves(&wire.client, vip, SOON), Some(NODE_MAC));
-            assert!(node.counted(Protocol::Arp).gratuitous > said, "not announced");
+            assert!(node.counted(Protocol::of(vip)).gratuitous > said, "not announced");
 
             node.own::<IpAddr>([]);
             node.until("no link to serve", |standing| standing.is_empty()).await;
