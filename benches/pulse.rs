@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use crier::address::MacAddress;
 use crier::clock;
 use crier::names::NodeName;
-use crier::pulse::machine::{Heard, Machine, Settings, Stance};
+use crier::pulse::machine::{Heard, Machine, Stance};
 use crier::pulse::packet::{Key, Pulse};
+use crier::pulse::settings::Settings;
 use crier::roster::Standing;
 use crier::selector::Labels;
 

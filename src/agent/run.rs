@@ -179,7 +179,7 @@ impl Crew {
                 pulse::task::run(slices.pulse.subscribe(), facts.clone(), setup, counters.pulse.clone(), stopped());
             self.leaving.spawn(named("the pulse", pulsing));
         }
-        let (standing, _) = watch::channel(arp::responder::Standing::default());
+        let (standing, _) = watch::channel(arp::standing::Standings::default());
         let stop = stopped();
         let answered = async move {
             stop.await;
@@ -282,7 +282,7 @@ fn pulse_setup(config: &Config, node: &NodeName) -> Option<pulse::task::Setup> {
     });
     Some(pulse::task::Setup {
         node: node.clone(),
-        settings: pulse::machine::Settings { interval: config.pulse.interval, multiplier: config.pulse.multiplier },
+        settings: pulse::settings::Settings { interval: config.pulse.interval, multiplier: config.pulse.multiplier },
         key,
         peers: config.pulse.peers.clone(),
         incarnation,

@@ -23,8 +23,8 @@ use super::counters::{ByProtocol, Counters};
 use super::frame::{Claimant, Frame, Protocol};
 use super::groups::Groups;
 use super::offload::Offload;
-use super::responder::{LinkStanding, SocketStanding, Standing};
 use super::socket::{LinkSender, LinkSocket, wait};
+use super::standing::{LinkStanding, SocketStanding, Standings};
 use crate::address::MacAddress;
 use crate::claim::{ConflictKind, Origin};
 use crate::clock;
@@ -47,7 +47,7 @@ pub(super) struct LinkSlice {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) counters: Arc<ByProtocol>,
-    pub(super) standing: watch::Sender<Standing>,
+    pub(super) standing: watch::Sender<Standings>,
     /// Plain requests may be answered in the kernel.
     pub(super) offloads: bool,
 }
@@ -59,7 +59,7 @@ pub(super) struct Attendant {
     /// Something to read there says that there is a new slice, or that there will be none any more.
     wake: UnixDatagram,
     counters: Arc<ByProtocol>,
-    standing: watch::Sender<Standing>,
+    standing: watch::Sender<Standings>,
     slice: LinkSlice,
     claims: Claims,
     groups: Groups,

@@ -23,36 +23,12 @@ use tracing::warn;
 
 use super::attendant::{Attendant, LinkSlice, Shared};
 use super::counters::ByProtocol;
-use crate::address::MacAddress;
+use super::standing::{LinkStanding, SocketStanding, Standings};
 use crate::by_link::ByLink;
 use crate::claim::Origin;
 use crate::names::InterfaceName;
 use crate::plan::slice::L2Slice;
 use crate::world::{Conflict, Fact, Link};
-
-/// How the responder stands on each link that it was told to serve, by the index of the link.
-pub type Standing = BTreeMap<u32, LinkStanding>;
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LinkStanding {
-    pub name: InterfaceName,
-    pub mac: MacAddress,
-    pub socket: SocketStanding,
-    /// Plain ARP requests are answered in the kernel.
-    pub offloaded: bool,
-    /// How many addresses are wanted, those in conflict included.
-    pub addresses: usize,
-    /// Other stations that have addresses of ours.
-    pub conflicts: BTreeMap<IpAddr, Conflict>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SocketStanding {
-    Opening,
-    Open,
-    /// It is tried again until it works or the link is no longer wanted.
-    Failed(String),
-}
 
 /// Answers for the addresses of the newest slice until `shutdown` is over, or until nobody can send slices anymore.
 ///
@@ -65,7 +41,7 @@ pub async fn run(
     mut slices: watch::Receiver<L2Slice>,
     facts: mpsc::Sender<Fact>,
     counters: Arc<ByLink<ByProtocol>>,
-    standing: watch::Sender<Standing>,
+    standing: watch::Sender<Standings>,
     offloads: bool,
     shutdown: impl Future<Output = ()>,
 ) {
@@ -94,7 +70,7 @@ pub async fn run(
 }
 
 /// Turns the conflicts of the links into facts, the newest of each only.
-async fn tell(mut standing: watch::Receiver<Standing>, facts: mpsc::Sender<Fact>) {
+async fn tell(mut standing: watch::Receiver<Standings>, facts: mpsc::Sender<Fact>) {
     let mut told: BTreeMap<(IpAddr, InterfaceName), Conflict> = BTreeMap::new();
     loop {
         let links: Vec<LinkStanding> = standing.borrow_and_update().values().cloned().collect();
@@ -126,7 +102,7 @@ struct Responder {
     /// Threads of links that are served no longer.
     ending: Vec<JoinHandle<()>>,
     counters: Arc<ByLink<ByProtocol>>,
-    standing: watch::Sender<Standing>,
+    standing: watch::Sender<Standings>,
     offloads: bool,
 }
 
@@ -280,7 +256,7 @@ impl Responder {
         // One that panicked has printed why.
         let joined = tokio::task::spawn_blocking(|| threads.into_iter().for_each(|thread| drop(thread.join())));
         let _ = joined.await;
-        self.standing.send_replace(Standing::new());
+        self.standing.send_replace(Standings::new());
     }
 }
 

@@ -16,6 +16,21 @@ pub struct Place {
     pub end: usize,
 }
 
+/// What is wrong with a text, before it is known where the text stands.
+#[derive(Debug)]
+pub(super) struct Problem {
+    pub message: String,
+    pub hint: Option<String>,
+    /// The part of the text that is wrong; `None` for all of it.
+    pub part: Option<Range<usize>>,
+}
+
+impl Problem {
+    pub fn new(message: impl Into<String>, hint: impl Into<String>) -> Problem {
+        Problem { message: message.into(), hint: Some(hint.into()), part: None }
+    }
+}
+
 /// One mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Complaint {

@@ -13,6 +13,7 @@ pub mod options;
 mod pools;
 mod reader;
 mod routing;
+mod secret_entries;
 pub mod secrets;
 mod sections;
 mod shape;

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::complaint::Place;
-use super::reader::{Problem, Reader};
+use super::complaint::{Place, Problem};
+use super::reader::Reader;
 use super::shape::written;
 use super::{L2, Pool, Preference, Subnet, syntax};
 use crate::address::{AddressRange, AddressRangeError};

@@ -2,30 +2,14 @@
 //! Floor 1. A value that was complained about reads as absent without default; the configuration that a reader
 //! builds from such values is thrown away with the complaints, so stand-ins in it never reach anybody.
 
-use std::ops::Range;
 use std::time::Duration;
 
-use super::complaint::{Complaint, Place};
+use super::complaint::{Complaint, Place, Problem};
 use super::document::{Data, Entry, Table, Value};
 use super::duration;
 use super::options::{Default, Section};
 use super::secrets::Secrets;
 use super::shape::quoted;
-
-/// What is wrong with a text, before it is known where the text stands.
-#[derive(Debug)]
-pub(super) struct Problem {
-    pub message: String,
-    pub hint: Option<String>,
-    /// The part of the text that is wrong; `None` for all of it.
-    pub part: Option<Range<usize>>,
-}
-
-impl Problem {
-    pub fn new(message: impl Into<String>, hint: impl Into<String>) -> Problem {
-        Problem { message: message.into(), hint: Some(hint.into()), part: None }
-    }
-}
 
 /// One section of the merged files.
 pub(super) struct Reader<'a> {

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use super::complaint::Place;
+use super::complaint::{Place, Problem};
 use super::document::Data;
 use super::pools::{Pools, items, unique};
-use super::reader::{Problem, Reader};
+use super::reader::Reader;
 use super::shape::written;
 use super::{
     Advertisement, AoAlgorithm, AoKey, Bgp, LONGEST_PASSWORD, Peer, PeerAddress, PeerAsn, Pool, SecretFile, duration,

@@ -4,10 +4,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU8;
 
-use super::complaint::{Complaint, Place};
+use super::complaint::{Complaint, Place, Problem};
 use super::document::{Data, Table};
 use super::options::Section;
-use super::reader::{Problem, Reader};
+use super::reader::Reader;
 use super::{
     Access, Api, Config, Host, Kubernetes, LEAST_PULSE_KEY, Log, LogFormat, Manifests, Node, Pulse, PulseKey, Secrets,
     Source, State, nearest,

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::reader::Problem;
+use super::complaint::Problem;
 use super::shape::written;
 use super::{InterfacePattern, nearest};
 use crate::names::{InterfaceName, NamespaceName, ObjectKey};

@@ -22,24 +22,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::packet::{ClaimsPage, MOST_NUMBERS, Pulse, Ticket};
 use super::peer::{ASK_PART, Dues, Life, NO_CLAIMS, Peer, around, up_to};
+use super::settings::Settings;
 use crate::address::MacAddress;
 use crate::names::NodeName;
 use crate::roster::{Roster, Standing};
 use crate::selector::Labels;
-
-/// How fast owners pulse, and how many pulses may be missed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settings {
-    /// Of owners. 20 ms to 5 s.
-    pub interval: Duration,
-    pub multiplier: NonZeroU8,
-}
 
 /// How many intervals of an owner lie between two pulses of a node that owns nothing.
 pub const SLOW: u32 = 10;
@@ -154,11 +146,6 @@ impl Machine {
             roster: Roster::default(),
             roster_moved: false,
         }
-    }
-
-    /// How long an owner may be silent: D.
-    pub fn detection(&self) -> Duration {
-        self.settings.interval * u32::from(self.settings.multiplier.get())
     }
 
     /// Whether somebody on the link hears only IPv4.
@@ -294,7 +281,7 @@ impl Machine {
         let promise = if self.stance.owner { self.settings.interval } else { self.settings.interval * SLOW };
         // A tenth earlier than promised at most, so that nodes do not fall into step.
         let jitter = up_to(promise / 10, &mut self.random);
-        self.next_pulse = now + if listening { self.detection() / 3 } else { promise - jitter };
+        self.next_pulse = now + if listening { self.settings.detection() / 3 } else { promise - jitter };
         Some(Pulse {
             node: self.me.clone(),
             mac: self.stance.mac,
@@ -396,13 +383,13 @@ impl Machine {
     }
 
     fn settles_at(&self) -> Instant {
-        let listened = self.began + self.detection();
+        let listened = self.began + self.settings.detection();
         let unsure = |peer: &Peer| match peer.life {
-            Life::Unverified => peer.last_heard + self.detection() > listened,
+            Life::Unverified => peer.last_heard + self.settings.detection() > listened,
             Life::Alive => !peer.claims_complete,
             Life::Silent(_) | Life::Left => false,
         };
-        if self.peers.values().any(unsure) { self.began + self.detection() * PATIENCE } else { listened }
+        if self.peers.values().any(unsure) { self.began + self.settings.detection() * PATIENCE } else { listened }
     }
 
     /// What a pulse asks of us, and what others ask for us.

@@ -6,8 +6,8 @@ use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::machine::Settings;
 use super::packet::{ClaimsPage, Pulse, Ticket};
+use super::settings::Settings;
 use crate::address::MacAddress;
 use crate::roster::{Member, Standing};
 use crate::selector::Labels;
@@ -180,7 +180,7 @@ impl Peer {
     pub(super) fn window(&self, settings: Settings) -> Duration {
         let promised = self.interval * u32::from(self.multiplier.get());
         match self.expected {
-            Some(_) if !self.owner => promised.min(settings.interval * u32::from(settings.multiplier.get())),
+            Some(_) if !self.owner => promised.min(settings.detection()),
             Some(_) | None => promised,
         }
     }

@@ -18,8 +18,9 @@ use tokio::time::{sleep, sleep_until};
 use tracing::{debug, info, trace, warn};
 
 use super::counters::{Counters, Fate};
-use super::machine::{Heard, Machine, Settings, Stance};
+use super::machine::{Heard, Machine, Stance};
 use super::packet::{Key, Pulse, labels_fit};
+use super::settings::Settings;
 use super::socket::{Datagram, HOP_LIMIT, PORT, PulseSocket};
 use crate::address::{Family, MacAddress};
 use crate::by_link::ByLink;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crier::address::MacAddress;
 use crier::arp::frame::Protocol;
 use crier::arp::packet::{Operation, Packet};
-use crier::arp::responder::SocketStanding;
+use crier::arp::standing::SocketStanding;
 use crier::clock;
 
 use crate::namespace::{Namespace, ip, try_ip};

@@ -12,7 +12,8 @@ use crier::address::MacAddress;
 use crier::arp::counters::{ByProtocol, Figures};
 use crier::arp::frame::{Frame, Protocol as Spoken};
 use crier::arp::packet::{Operation, Packet};
-use crier::arp::responder::{self, Standing};
+use crier::arp::responder;
+use crier::arp::standing::Standings;
 use crier::by_link::ByLink;
 use crier::claim::Origin;
 use crier::clock;
@@ -78,7 +79,7 @@ impl Wire {
 pub struct Node {
     pub slices: Arc<watch::Sender<L2Slice>>,
     counters: Arc<ByProtocol>,
-    pub standing: watch::Receiver<Standing>,
+    pub standing: watch::Receiver<Standings>,
     /// As the World would be told of them.
     pub conflicts: watch::Receiver<BTreeMap<IpAddr, Conflict>>,
 }
@@ -94,7 +95,7 @@ impl Node {
         let slices = Arc::new(watch::Sender::new(L2Slice::default()));
         let by_link = Arc::new(ByLink::default());
         let counters = by_link.of(&InterfaceName::from("eth0"));
-        let (standing, standing_seen) = watch::channel(Standing::new());
+        let (standing, standing_seen) = watch::channel(Standings::new());
         let (sender, mut facts) = mpsc::channel(16);
         let forever = std::future::pending();
         tokio::spawn(responder::run(slices.subscribe(), sender.clone(), by_link, standing, offloads, forever));
@@ -149,7 +150,7 @@ impl Node {
     }
 
     /// Waits until the responder says so.
-    pub async fn until(&mut self, what: &str, condition: impl FnMut(&Standing) -> bool) {
+    pub async fn until(&mut self, what: &str, condition: impl FnMut(&Standings) -> bool) {
         let in_time = matches!(timeout(SOON, self.standing.wait_for(condition)).await, Ok(Ok(_)));
         assert!(in_time, "{what} did not come about; the responder stands at {:?}", *self.standing.borrow());
     }

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use bytes::{BufMut, BytesMut};
 
 use super::dialect::AsnWidth;
-use super::update::Treatment;
+use super::treatment::Treatment;
 use super::{AsPathFault, AsPathSegment, Dialect, MultiprotocolFault, NextHop, as_path, length16};
 use crate::community::Community;
 

@@ -11,7 +11,8 @@ use nom::number::complete::{be_u8, be_u16, be_u32, be_u64};
 use super::attribute::{EXTENDED_LENGTH, Heard, Length, OPTIONAL, OPTIONAL_TRANSITIVE, TRANSITIVE, WELL_KNOWN};
 use super::dialect::AsnWidth;
 use super::multiprotocol::{Negotiated, is_host};
-use super::update::{Complaint, Treatment, UpdateFault};
+use super::treatment::Treatment;
+use super::update_fault::{Complaint, UpdateFault};
 use super::{
     AS_TRANS, AsPathFault, AsPathSegment, AttributeCode, AttributeFault, Attributes, Dialect, MpReach, MpUnreach,
     MultiprotocolFault, NextHop, Origin, UnknownAttribute, as_path, length8,

@@ -27,7 +27,9 @@ mod notification;
 mod open;
 mod prefix;
 mod refresh;
+mod treatment;
 mod update;
+mod update_fault;
 
 pub use as_path::{AsPathFault, AsPathSegment};
 pub use attribute::{AttributeCode, AttributeFault, Attributes, Origin, UnknownAttribute};
@@ -43,7 +45,9 @@ pub use open::{Expectation, ExpectedAsn, Open, OpenFault};
 pub use prefix::PrefixFault;
 pub(super) use prefix::emitted_len as emitted_prefix_len;
 pub use refresh::{RefreshFault, RefreshKind, RouteRefresh};
-pub use update::{Complaint, ParsedUpdate, Treatment, Update, UpdateFault};
+pub use treatment::Treatment;
+pub use update::{ParsedUpdate, Update};
+pub use update_fault::{Complaint, UpdateFault};
 
 use std::fmt;
 

@@ -14,10 +14,9 @@ use nom::number::complete::be_u16;
 
 use super::attribute;
 use super::attribute_list::AttributeList;
-use super::{
-    AfiSafi, AttributeCode, AttributeFault, Attributes, Dialect, MpReach, MpUnreach, Notification, NotificationReason,
-    PrefixFault, UpdateError, length16, prefix,
-};
+use super::treatment::Treatment;
+use super::update_fault::{Complaint, UpdateFault};
+use super::{AfiSafi, AttributeCode, Attributes, Dialect, MpReach, MpUnreach, length16, prefix};
 use crate::address::Family;
 
 /// RFC 4271 §4.3 with the multiprotocol attributes of RFC 4760 taken out of the attribute list.
@@ -45,91 +44,6 @@ pub struct ParsedUpdate {
     pub complaints: Vec<Complaint>,
     /// RFC 4724 §2: the peer has sent all it had of this family, which the session carries.
     pub end_of_rib: Option<AfiSafi>,
-}
-
-/// Something wrong in an UPDATE, and what was done about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Complaint {
-    pub fault: UpdateFault,
-    pub treatment: Treatment,
-}
-
-/// What RFC 7606 §2 does short of ending the session, the weakest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Treatment {
-    /// The routes in question were left out, the rest stands.
-    IgnoreRoutes,
-    /// The attribute was left out, the rest stands.
-    DiscardAttribute,
-    /// No announcement of the UPDATE stands.
-    WithdrawAll,
-}
-
-/// What can be wrong in an UPDATE.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum UpdateFault {
-    #[error("the withdrawn routes are said to take {claimed} octets, and {present} follow")]
-    WithdrawnLength { claimed: usize, present: usize },
-    #[error("the path attributes are said to take {claimed} octets, and {present} follow")]
-    AttributesLength { claimed: usize, present: usize },
-    #[error("in the withdrawn routes: {0}")]
-    WithdrawnPrefix(PrefixFault),
-    #[error("in the announced routes: {0}")]
-    AnnouncedPrefix(PrefixFault),
-    #[error("the last attribute is longer than what is left of the list: {octets:02x?}")]
-    AttributeOverrun { octets: Vec<u8> },
-    #[error("{code}: {fault}")]
-    Attribute {
-        code: AttributeCode,
-        fault: AttributeFault,
-        /// The attribute, flags and length included.
-        octets: Vec<u8>,
-    },
-    #[error("routes without {0}")]
-    Missing(AttributeCode),
-    #[error("a route to the multicast prefix {0}")]
-    MulticastPrefix(IpNet),
-    #[error("routes of {0}, which this session does not carry")]
-    NotNegotiated(AfiSafi),
-}
-
-impl UpdateFault {
-    pub fn notification(&self) -> Notification {
-        let (error, data) = match self {
-            UpdateFault::WithdrawnLength { .. }
-            | UpdateFault::AttributesLength { .. }
-            | UpdateFault::AttributeOverrun { .. } => (UpdateError::MalformedAttributeList, Vec::new()),
-            UpdateFault::WithdrawnPrefix(_)
-            | UpdateFault::AnnouncedPrefix(_)
-            | UpdateFault::MulticastPrefix(_)
-            | UpdateFault::NotNegotiated(_) => (UpdateError::InvalidNetworkField, Vec::new()),
-            // RFC 4271 §6.3: "the Attribute Type Code of the missing, well-known attribute".
-            UpdateFault::Missing(code) => (UpdateError::MissingWellKnownAttribute, vec![code.0]),
-            UpdateFault::Attribute { code, fault, octets } => attribute_error(*code, fault, octets),
-        };
-        Notification { reason: NotificationReason::Update(error), data }
-    }
-}
-
-/// RFC 4271 §6.3: which error a bad attribute is, and whether it goes along as data.
-fn attribute_error(code: AttributeCode, fault: &AttributeFault, octets: &[u8]) -> (UpdateError, Vec<u8>) {
-    let error = match fault {
-        AttributeFault::Repeated => return (UpdateError::MalformedAttributeList, Vec::new()),
-        AttributeFault::AsPath(_) if code == AttributeCode::AS_PATH => {
-            return (UpdateError::MalformedAsPath, Vec::new());
-        }
-        AttributeFault::Unrecognised => UpdateError::UnrecognizedWellKnownAttribute,
-        AttributeFault::Flags(_) => UpdateError::AttributeFlags,
-        AttributeFault::Length(_) => UpdateError::AttributeLength,
-        AttributeFault::Origin(_) => UpdateError::InvalidOrigin,
-        AttributeFault::NextHop(_) if code == AttributeCode::NEXT_HOP => UpdateError::InvalidNextHop,
-        AttributeFault::NextHop(_)
-        | AttributeFault::AsPath(_)
-        | AttributeFault::Multiprotocol(_)
-        | AttributeFault::AsnZero
-        | AttributeFault::OutOfPlace => UpdateError::OptionalAttribute,
-    };
-    (error, octets.to_vec())
 }
 
 impl Update {
@@ -276,22 +190,6 @@ fn take_strongest(complaints: &mut Vec<Complaint>) -> Option<UpdateFault> {
     Some(complaints.swap_remove(place).fault)
 }
 
-impl fmt::Display for Treatment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Treatment::IgnoreRoutes => "routes ignored",
-            Treatment::DiscardAttribute => "attribute discarded",
-            Treatment::WithdrawAll => "treated as withdrawn",
-        })
-    }
-}
-
-impl fmt::Display for Complaint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.fault, self.treatment)
-    }
-}
-
 impl fmt::Display for Update {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Update { withdrawn, mp_unreach, attributes, mp_reach, announced } = self;
@@ -322,7 +220,8 @@ mod tests {
 
     use super::*;
     use crate::bgp::wire::{
-        AsPathSegment, EmitError, MAX_EXTENDED_MESSAGE_LEN, Message, NextHop, Origin, Parsed, UnknownAttribute,
+        AsPathSegment, EmitError, MAX_EXTENDED_MESSAGE_LEN, Message, NextHop, NotificationReason, Origin, Parsed,
+        UnknownAttribute, UpdateError,
     };
     use crate::community::Community;
 

@@ -1,3 +1,5 @@
+use std::num::NonZeroU8;
+
 use super::*;
 
 const START: fn() -> Instant = crate::clock::now;
@@ -103,7 +105,7 @@ fn what_is_expected_of_an_owner_is_expected_at_once() {
     // It promised a pulse a second, so it may be silent for three; from the moment on that it is to own it may not.
     a.handle_expected(&[NodeName::from("b")].into(), now);
     let mut asked = 0;
-    let end = now + a.detection();
+    let end = now + a.settings.detection();
     while now < end {
         asked += std::iter::from_fn(|| a.poll_pulse(now)).filter(|pulse| !pulse.asks.is_empty()).count();
         assert!(alive(&mut a, now), "it has its time");

@@ -10,12 +10,12 @@ pub mod speak;
 mod speakers;
 
 use std::fmt::Write;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, TcpListener};
 use std::process::ExitCode;
 use std::sync::Barrier;
 use std::time::Duration;
 
-use rack::{Namespace, Need, Rack, millis, now, rest, secs};
+use rack::{Namespace, Need, Rack, eventually, millis, now, rest, secs};
 
 use sink::{Dump, Sink};
 use speakers::{Kind, Speaker};
@@ -158,8 +158,13 @@ impl Lab {
         if !kind.can(table) {
             return Vec::new();
         }
+        // The one before may still be giving back its memory, and holds the port as long.
+        eventually("nobody listens for BGP any more", secs(30), || {
+            self.node.run(|| TcpListener::bind((SPEAKER, 179)).map(drop))
+        });
         let began = now();
-        let mut speaker = kind.start(self, table, PEERS.into_iter().max().unwrap_or(1));
+        let most_peers = PEERS.into_iter().max().unwrap_or(1);
+        let mut speaker = kind.start(self, table, most_peers);
         let mut all = Vec::new();
         for case in PEERS.map(|peers| Case { table, peers }) {
             let mut runs = self.dumps(&speaker, case, most);
@@ -167,7 +172,7 @@ impl Lab {
                 && !speaker.is_running()
             {
                 eprintln!("{kind:?} with {case:?} died and is started again: {error}\n{}", speaker.log_tail());
-                speaker = kind.start(self, table, case.peers);
+                speaker = kind.start(self, table, most_peers);
                 runs = self.dumps(&speaker, case, most);
             }
             match runs {

@@ -1,0 +1,89 @@
+//! What can be wrong in an UPDATE, and what a peer is told of it (RFC 4271 §6.3). Floor 1. How much of the UPDATE stands
+//! all the same is a `Treatment`.
+
+use std::fmt;
+
+use ipnet::IpNet;
+
+use super::treatment::Treatment;
+use super::{AfiSafi, AttributeCode, AttributeFault, Notification, NotificationReason, PrefixFault, UpdateError};
+
+/// Something wrong in an UPDATE, and what was done about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Complaint {
+    pub fault: UpdateFault,
+    pub treatment: Treatment,
+}
+
+/// What can be wrong in an UPDATE.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UpdateFault {
+    #[error("the withdrawn routes are said to take {claimed} octets, and {present} follow")]
+    WithdrawnLength { claimed: usize, present: usize },
+    #[error("the path attributes are said to take {claimed} octets, and {present} follow")]
+    AttributesLength { claimed: usize, present: usize },
+    #[error("in the withdrawn routes: {0}")]
+    WithdrawnPrefix(PrefixFault),
+    #[error("in the announced routes: {0}")]
+    AnnouncedPrefix(PrefixFault),
+    #[error("the last attribute is longer than what is left of the list: {octets:02x?}")]
+    AttributeOverrun { octets: Vec<u8> },
+    #[error("{code}: {fault}")]
+    Attribute {
+        code: AttributeCode,
+        fault: AttributeFault,
+        /// The attribute, flags and length included.
+        octets: Vec<u8>,
+    },
+    #[error("routes without {0}")]
+    Missing(AttributeCode),
+    #[error("a route to the multicast prefix {0}")]
+    MulticastPrefix(IpNet),
+    #[error("routes of {0}, which this session does not carry")]
+    NotNegotiated(AfiSafi),
+}
+
+impl UpdateFault {
+    pub fn notification(&self) -> Notification {
+        let (error, data) = match self {
+            UpdateFault::WithdrawnLength { .. }
+            | UpdateFault::AttributesLength { .. }
+            | UpdateFault::AttributeOverrun { .. } => (UpdateError::MalformedAttributeList, Vec::new()),
+            UpdateFault::WithdrawnPrefix(_)
+            | UpdateFault::AnnouncedPrefix(_)
+            | UpdateFault::MulticastPrefix(_)
+            | UpdateFault::NotNegotiated(_) => (UpdateError::InvalidNetworkField, Vec::new()),
+            // RFC 4271 §6.3: "the Attribute Type Code of the missing, well-known attribute".
+            UpdateFault::Missing(code) => (UpdateError::MissingWellKnownAttribute, vec![code.0]),
+            UpdateFault::Attribute { code, fault, octets } => attribute_error(*code, fault, octets),
+        };
+        Notification { reason: NotificationReason::Update(error), data }
+    }
+}
+
+/// RFC 4271 §6.3: which error a bad attribute is, and whether it goes along as data.
+fn attribute_error(code: AttributeCode, fault: &AttributeFault, octets: &[u8]) -> (UpdateError, Vec<u8>) {
+    let error = match fault {
+        AttributeFault::Repeated => return (UpdateError::MalformedAttributeList, Vec::new()),
+        AttributeFault::AsPath(_) if code == AttributeCode::AS_PATH => {
+            return (UpdateError::MalformedAsPath, Vec::new());
+        }
+        AttributeFault::Unrecognised => UpdateError::UnrecognizedWellKnownAttribute,
+        AttributeFault::Flags(_) => UpdateError::AttributeFlags,
+        AttributeFault::Length(_) => UpdateError::AttributeLength,
+        AttributeFault::Origin(_) => UpdateError::InvalidOrigin,
+        AttributeFault::NextHop(_) if code == AttributeCode::NEXT_HOP => UpdateError::InvalidNextHop,
+        AttributeFault::NextHop(_)
+        | AttributeFault::AsPath(_)
+        | AttributeFault::Multiprotocol(_)
+        | AttributeFault::AsnZero
+        | AttributeFault::OutOfPlace => UpdateError::OptionalAttribute,
+    };
+    (error, octets.to_vec())
+}
+
+impl fmt::Display for Complaint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.fault, self.treatment)
+    }
+}

@@ -1,0 +1,153 @@
+//! Takes secrets out of a section: those that its keys name, and what is wrong with them. Floor 1.
+
+use std::ffi::OsStr;
+use std::io;
+
+use super::reader::Reader;
+use super::secrets::{SecretFile, find, without_newline};
+use super::shape::quoted;
+use super::syntax;
+use crate::secret::Secret;
+
+impl Reader<'_> {
+    /// The secret of the file that a key names, of at most so many octets. `None` without the key, or with a complaint.
+    pub(super) fn secret(&mut self, key: &str, most: usize) -> Option<SecretFile> {
+        let path = self.text(key, syntax::absolute_path)?;
+        let found = find(self.secrets, &path).map(|(octets, _)| octets);
+        let secret = self.checked(key, &path.display().to_string(), found, most)?;
+        Some(SecretFile { path: Some(path), secret })
+    }
+
+    /// As `secret`; without the key, the systemd credential of this name, if the service has it.
+    pub(super) fn secret_or_credential(&mut self, key: &str, credential: &str, most: usize) -> Option<SecretFile> {
+        if self.given(key).is_some() {
+            return self.secret(key, most);
+        }
+        let found = self.secrets.credential(OsStr::new(credential)).transpose()?.map(without_newline);
+        let secret = self.checked(key, &format!("the credential {credential}"), found, most)?;
+        Some(SecretFile { path: None, secret })
+    }
+
+    /// What was found, if it can be used. Complaints name the file and never what is in it.
+    fn checked(&mut self, key: &str, name: &str, found: io::Result<Vec<u8>>, most: usize) -> Option<Secret> {
+        let (problem, hint) = match found {
+            Err(error) => {
+                let hint = match error.kind() {
+                    io::ErrorKind::NotFound => {
+                        "put it there, or give the service a systemd credential with the name of the file"
+                    }
+                    io::ErrorKind::PermissionDenied => "let crier's user read it, and nobody else",
+                    _ => "name a file that crier can read",
+                };
+                (format!("the secret {name} cannot be read: {error}"), hint.to_owned())
+            }
+            Ok(octets) if octets.is_empty() => (
+                format!("the secret {name} is empty"),
+                format!("write the secret into it, or take {} out", quoted(key)),
+            ),
+            Ok(octets) if octets.len() > most => {
+                (format!("the secret {name} is too long"), format!("it may have {most} octets"))
+            }
+            Ok(octets) => return Some(Secret::from(&octets[..])),
+        };
+        self.complain(self.place(key), problem, hint);
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::{SourceFile, document, options::Section, secrets::Secrets};
+    use super::*;
+
+    /// Files and credentials by name.
+    struct Stub {
+        credentials: Vec<(&'static str, &'static [u8])>,
+        files: Vec<(&'static str, io::Result<&'static [u8]>)>,
+    }
+
+    impl Secrets for Stub {
+        fn credential(&self, name: &OsStr) -> io::Result<Option<Vec<u8>>> {
+            Ok(self.credentials.iter().find(|(known, _)| name == *known).map(|(_, octets)| octets.to_vec()))
+        }
+
+        fn file(&self, path: &Path) -> io::Result<Vec<u8>> {
+            match self.files.iter().find(|(known, _)| path == Path::new(known)) {
+                Some((_, Ok(octets))) => Ok(octets.to_vec()),
+                Some((_, Err(error))) => Err(error.kind().into()),
+                None => Err(io::ErrorKind::NotFound.into()),
+            }
+        }
+    }
+
+    /// What `[pulse]` with this text gives for its key, and the complaints.
+    fn read(stub: &Stub, text: &str) -> (Option<SecretFile>, Vec<(String, String)>) {
+        let source = SourceFile { path: "crier.toml".to_owned(), text: text.to_owned() };
+        let table = document::read(0, &source).expect("the text is TOML");
+        let mut complaints = Vec::new();
+        let section = Section::find("pulse").expect("there is such a section");
+        let mut reader = Reader { section, table: &table, secrets: stub, complaints: &mut complaints };
+        let secret = reader.secret_or_credential("key-file", "pulse.key", 4);
+        let told = complaints.iter().map(|it| (text[it.place.start..it.place.end].to_owned(), it.message.clone()));
+        (secret, told.collect())
+    }
+
+    fn octets(stub: &Stub, text: &str) -> Vec<u8> {
+        let (secret, complaints) = read(stub, text);
+        assert_eq!(complaints, [], "{text}");
+        secret.expect("there is a secret").secret.expose().to_vec()
+    }
+
+    #[test]
+    fn a_credential_of_the_files_name_wins_over_the_file_and_stands_in_for_a_key_left_out() {
+        let files = || vec![("/etc/k", Ok(&b"file"[..])), ("/etc/pulse.key", Ok(&b"path"[..]))];
+        let with = Stub { credentials: vec![("k", b"cred"), ("pulse.key", b"own")], files: files() };
+        let without = Stub { credentials: vec![], files: files() };
+        assert_eq!(octets(&with, "key-file = \"/etc/k\""), b"cred");
+        assert_eq!(octets(&with, "key-file = \"/etc/pulse.key\""), b"own");
+        assert_eq!(octets(&without, "key-file = \"/etc/k\""), b"file");
+        assert_eq!(octets(&with, ""), b"own");
+        assert_eq!(read(&with, "").0.unwrap().path, None);
+        assert_eq!(read(&without, ""), (None, vec![]), "neither is no mistake by itself");
+    }
+
+    #[test]
+    fn one_newline_at_the_end_is_no_part_of_a_secret() {
+        for (content, secret) in [
+            (&b"a\n"[..], &b"a"[..]),
+            (b"a\r\n", b"a"),
+            (b"a\n\n", b"a\n"),
+            (b"\na", b"\na"),
+            (b"a\r", b"a\r"),
+            (b"abcd\n", b"abcd"),
+        ] {
+            let stub = Stub { credentials: vec![], files: vec![("/k", Ok(content))] };
+            assert_eq!(octets(&stub, "key-file = \"/k\""), secret, "{content:?}");
+        }
+    }
+
+    #[test]
+    fn a_secret_that_cannot_be_used_is_complained_about_at_its_key_without_its_content() {
+        let stub = Stub {
+            credentials: vec![("empty", b"\n")],
+            files: vec![
+                ("/long", Ok(b"abcde")),
+                ("/denied", Err(io::ErrorKind::PermissionDenied.into())),
+                ("/empty", Ok(b"good")),
+            ],
+        };
+        for (path, message) in [
+            ("/long", "the secret /long is too long"),
+            ("/denied", "the secret /denied cannot be read: permission denied"),
+            ("/none", "the secret /none cannot be read: entity not found"),
+            ("/empty", "the secret /empty is empty"),
+            ("k", "\"k\" is no absolute path"),
+        ] {
+            let (secret, complaints) = read(&stub, &format!("key-file = \"{path}\""));
+            assert_eq!(secret, None, "{path}");
+            assert_eq!(complaints, [(format!("\"{path}\""), message.to_owned())]);
+        }
+    }
+}
