@@ -174,6 +174,7 @@ impl Crew {
         });
         self.leaving.spawn(named("the BGP speaker", speaker));
         let handed_over = pulse.is_some();
+        let life = arp::offload::life(pulse.as_ref().map(|setup| setup.settings.detection()));
         if let Some(setup) = pulse {
             let pulsing =
                 pulse::task::run(slices.pulse.subscribe(), facts.clone(), setup, counters.pulse.clone(), stopped());
@@ -187,8 +188,8 @@ impl Crew {
                 sleep(ANSWERS_ON).await;
             }
         };
-        let (l2, offloads) = (slices.l2.subscribe(), config.host.arp_offload);
-        let responder = arp::responder::run(l2, facts.clone(), counters.arp.clone(), standing, offloads, answered);
+        let (l2, offload) = (slices.l2.subscribe(), config.host.arp_offload.then_some(life));
+        let responder = arp::responder::run(l2, facts.clone(), counters.arp.clone(), standing, offload, answered);
         self.leaving.spawn(named("the responder on the link", responder));
         let stop = stopped();
         let bound = kernel::addresses::run(slices.bind.subscribe(), async move {

@@ -49,7 +49,7 @@ pub(super) struct Shared {
     pub(super) counters: Arc<ByProtocol>,
     pub(super) standing: watch::Sender<Standings>,
     /// Plain requests may be answered in the kernel.
-    pub(super) offloads: bool,
+    pub(super) offload: Option<Duration>,
 }
 
 /// The thread of one link. Everything in it is its own, but for the counters.
@@ -66,7 +66,8 @@ pub(super) struct Attendant {
     /// Open for each protocol that an address asks for.
     sockets: Vec<(Protocol, LinkSocket)>,
     /// Answers in the kernel are wanted.
-    offloads: bool,
+    /// How long the kernel may answer without this thread; `None` where it is not asked to.
+    offload_life: Option<Duration>,
     offload: Option<Offload>,
     /// The last failure was told: one that lasts is told once.
     failing: bool,
@@ -78,7 +79,7 @@ impl Attendant {
         index: u32,
         slices: watch::Receiver<LinkSlice>,
         wake: UnixDatagram,
-        Shared { counters, standing, offloads }: Shared,
+        Shared { counters, standing, offload: offload_life }: Shared,
     ) -> Attendant {
         let slice = LinkSlice { up: false, addresses: OrdMap::new(), ..slices.borrow().clone() };
         Attendant {
@@ -91,7 +92,7 @@ impl Attendant {
             claims: Claims::default(),
             groups: Groups::of(index),
             sockets: Vec::new(),
-            offloads,
+            offload_life,
             offload: None,
             failing: false,
             joining_failed: false,
@@ -228,8 +229,8 @@ impl Attendant {
             if wanted && !held {
                 self.sockets.push((protocol, LinkSocket::open(self.index, protocol)?));
                 debug!(link = %next.name, mac = %next.mac, %protocol, "socket opened");
-                if protocol == Protocol::Arp && self.offloads {
-                    self.start_offload(next);
+                if let Some(life) = self.offload_life.filter(|_| protocol == Protocol::Arp) {
+                    self.start_offload(next, life);
                 }
             } else if held && !wanted {
                 if protocol == Protocol::Arp {
@@ -243,8 +244,8 @@ impl Attendant {
     }
 
     /// Lets the kernel answer, if it will.
-    fn start_offload(&mut self, next: &LinkSlice) {
-        match Offload::start(self.index) {
+    fn start_offload(&mut self, next: &LinkSlice, life: Duration) {
+        match Offload::start(self.index, life) {
             Ok(offload) => {
                 debug!(link = %next.name, "ARP is answered in the kernel");
                 self.offload = Some(offload);

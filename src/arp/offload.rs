@@ -3,7 +3,7 @@
 //! `socket` opens them, and after those that hear everything: what it answers the agent is not shown, and tcpdump is.
 //!
 //! It is a convenience that may be missing: an old kernel, a missing capability, a locked down host or another program in
-//! front leave the answers to the socket. And it must never be a second owner: it answers only for `LIFE` after the agent
+//! front leave the answers to the socket. And it must never be a second owner: it answers only for a [`life`] after the agent
 //! has last said that it lives, so that one that froze falls silent; when its process ends, the kernel takes it away.
 
 use std::io;
@@ -21,21 +21,24 @@ pub struct Offload {
     _attachment: Attachment,
     table: Table,
     cell: Cell,
+    /// How long a sign lasts.
+    life: Duration,
     /// Answers that were taken over into the counters.
     told: u64,
     next_sign: Option<Instant>,
 }
 
 impl Offload {
-    /// Puts the program in its place on the link. Nothing is answered before an address is put in and a sign is given.
+    /// Puts the program in its place on the link. Nothing is answered before an address is put in and a sign is given, nor
+    /// when the last sign is older than `life`.
     ///
     /// # Errors
     /// Whatever the kernel has against it. Everything is as it was before then.
-    pub fn start(index: u32) -> io::Result<Offload> {
+    pub fn start(index: u32, life: Duration) -> io::Result<Offload> {
         let (table, cell) = (Table::create(MOST_ADDRESSES)?, Cell::create()?);
         let setting = Setting { table: table.as_fd().as_raw_fd(), cell: cell.as_fd().as_raw_fd(), link: index };
         let attachment = Attachment::of(&Program::load(&program::answering(setting))?, index)?;
-        Ok(Offload { _attachment: attachment, table, cell, told: 0, next_sign: None })
+        Ok(Offload { _attachment: attachment, table, cell, life, told: 0, next_sign: None })
     }
 
     /// Answers for the address from now on, with this MAC.
@@ -62,9 +65,9 @@ impl Offload {
 
     /// Says that the agent lives. The next time should be at `next_sign`.
     pub fn give_sign(&mut self, now: Instant) {
-        let life = u64::try_from(LIFE.as_nanos()).unwrap_or(u64::MAX);
+        let life = u64::try_from(self.life.as_nanos()).unwrap_or(u64::MAX);
         self.cell.write(Word::AliveUntil, bpf::monotonic_nanos().saturating_add(life));
-        self.next_sign = Some(now + SIGN_INTERVAL);
+        self.next_sign = Some(now + self.life / SIGNS_IN_A_LIFE);
     }
 
     /// When to give the next sign; at once, if there is none.
@@ -82,7 +85,25 @@ impl Offload {
 /// Addresses and MACs that there is room for; the table grows as they come.
 const MOST_ADDRESSES: u32 = 65_536;
 
-/// How long a sign of life lasts. With the default pulse others wait for 300 ms before they take over.
-const LIFE: Duration = Duration::from_millis(150);
+/// How long the kernel may answer without a sign of its agent, where others take over from a silent one after `detection`:
+/// half of that, so that a frozen agent has fallen silent before anybody takes over, however late its last sign came.
+pub fn life(detection: Option<Duration>) -> Duration {
+    detection.map_or(LONGEST_LIFE, |detection| LONGEST_LIFE.min(detection / 2))
+}
 
-const SIGN_INTERVAL: Duration = Duration::from_millis(50);
+const LONGEST_LIFE: Duration = Duration::from_millis(150);
+
+/// One sign may be late.
+const SIGNS_IN_A_LIFE: u32 = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frozen_agent_is_silent_before_others_take_over() {
+        for (detection, expected) in [(None, 150), (Some(300), 150), (Some(15_000), 150), (Some(60), 30)] {
+            assert_eq!(life(detection.map(Duration::from_millis)), Duration::from_millis(expected));
+        }
+    }
+}

@@ -14,6 +14,7 @@ use std::net::IpAddr;
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
@@ -36,13 +37,14 @@ use crate::world::{Conflict, Fact, Link};
 /// and from time to time for as long as it is held; one that a slice takes away is not answered for from then on, and
 /// not announced. Everything is announced anew on a link that comes up or changes its MAC. A link that vanishes while it
 /// is served is no error. What is done on each link is counted in `counters`. `facts` hears of every conflict that begins,
-/// changes or ends. With `offloads`, plain requests are answered in the kernel where it takes the program for it.
+/// changes or ends. With an `offload`, plain requests are answered in the kernel where it takes the program for it, for so long
+/// after this process has last run.
 pub async fn run(
     mut slices: watch::Receiver<L2Slice>,
     facts: mpsc::Sender<Fact>,
     counters: Arc<ByLink<ByProtocol>>,
     standing: watch::Sender<Standings>,
-    offloads: bool,
+    offload: Option<Duration>,
     shutdown: impl Future<Output = ()>,
 ) {
     let mut teller = JoinSet::new();
@@ -54,7 +56,7 @@ pub async fn run(
         ending: Vec::new(),
         counters,
         standing,
-        offloads,
+        offload,
     };
     tokio::pin!(shutdown);
     loop {
@@ -103,7 +105,7 @@ struct Responder {
     ending: Vec<JoinHandle<()>>,
     counters: Arc<ByLink<ByProtocol>>,
     standing: watch::Sender<Standings>,
-    offloads: bool,
+    offload: Option<Duration>,
 }
 
 /// The end of an attendant that the responder holds. Dropped, it ends the attendant, as soon as that is awake.
@@ -227,7 +229,7 @@ impl Responder {
         };
         self.standing.send_modify(|standing| drop(standing.insert(index, opening)));
         let shared =
-            Shared { counters: self.counters.of(&name), standing: self.standing.clone(), offloads: self.offloads };
+            Shared { counters: self.counters.of(&name), standing: self.standing.clone(), offload: self.offload };
         match LinkHandle::start(index, slice, shared) {
             Ok(link) => drop(self.links.insert(index, link)),
             Err(error) => {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crier::address::MacAddress;
 use crier::arp::frame::Protocol;
+use crier::arp::offload::life;
 use crier::arp::packet::{Operation, Packet};
 use crier::clock;
 
@@ -28,7 +29,7 @@ pub fn latency() {
     wire.run(async || {
         let node = owning([VIP]).await;
         // Another agent on the same link, whose answers the kernel gives; without its help, the socket of that one.
-        let helped = Node::start_with(true).await;
+        let helped = Node::start_with(Some(life(None))).await;
         helped.own([OFFLOADED]);
         let ear = Ear::on(&wire.client, "eth0");
         ear.ask(&who_has(VIP), SOON).expect("an answer of the responder");

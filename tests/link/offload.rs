@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crier::address::MacAddress;
 use crier::arp::frame::Protocol;
+use crier::arp::offload::life;
 use crier::arp::packet::{Operation, Packet};
 use crier::clock;
 
@@ -27,7 +28,7 @@ const OTHER: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 101);
 
 /// `None`, and a line of it, where this kernel takes no program.
 async fn offloading(addresses: &[Ipv4Addr]) -> Option<Node> {
-    let mut node = Node::start_with(true).await;
+    let mut node = Node::start_with(Some(life(None))).await;
     node.own(addresses.iter().copied());
     crate::answers::is_served(&mut node).await;
     let offloaded = node.standing.borrow().values().any(|link| link.offloaded);

@@ -87,18 +87,18 @@ pub struct Node {
 impl Node {
     /// Starts the tasks and waits until the links are known.
     pub async fn start() -> Node {
-        Node::start_with(false).await
+        Node::start_with(None).await
     }
 
-    /// The same, with ARP answered in the kernel if it takes the programs.
-    pub async fn start_with(offloads: bool) -> Node {
+    /// The same, with ARP answered in the kernel if it takes the programs, for so long after this process last ran.
+    pub async fn start_with(offload: Option<Duration>) -> Node {
         let slices = Arc::new(watch::Sender::new(L2Slice::default()));
         let by_link = Arc::new(ByLink::default());
         let counters = by_link.of(&InterfaceName::from("eth0"));
         let (standing, standing_seen) = watch::channel(Standings::new());
         let (sender, mut facts) = mpsc::channel(16);
         let forever = std::future::pending();
-        tokio::spawn(responder::run(slices.subscribe(), sender.clone(), by_link, standing, offloads, forever));
+        tokio::spawn(responder::run(slices.subscribe(), sender.clone(), by_link, standing, offload, forever));
         tokio::spawn(observe::run(sender));
         let (listed, mut is_listed) = watch::channel(false);
         let (conflicts, conflicts_seen) = watch::channel(BTreeMap::new());
