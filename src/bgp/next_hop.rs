@@ -12,6 +12,8 @@ use crate::names::InterfaceName;
 ///
 /// For the family of the connection it is our end of it. For the other family it is the first global address on the same link, so that
 /// the peer sends the traffic where it reaches us anyway; without one the family cannot be announced.
+/// A peer on this very host, as another routing daemon may be, would find its own address in our end of the connection and refuse it
+/// (RFC 4271 §6.3). It is told the first global address of the host that is not its own, by which it can tell others.
 /// Over a link-local connection an IPv4 address of the link need not be one that the peer can reach, so where
 /// `ipv4_with_ipv6_next_hop` was agreed on (RFC 8950) there is none, and the IPv6 one serves both families.
 pub fn next_hops(
@@ -20,6 +22,9 @@ pub fn next_hops(
     ipv4_with_ipv6_next_hop: bool,
     local_addresses: &[(InterfaceName, IpNet)],
 ) -> NextHops {
+    if local.is_loopback() || local == peer.ip {
+        return on_this_host(local, peer.ip, local_addresses);
+    }
     // Where the peer's address is link-local, our own may be on several links.
     let link = peer.interface.as_ref().or_else(|| {
         local_addresses.iter().find(|(_, address)| address.addr() == local).map(|(interface, _)| interface)
@@ -46,6 +51,19 @@ pub fn next_hops(
     };
     let v6 = global.map(|global| NextHopV6 { global, link_local: link_local.filter(|_| peer_is_on_link) });
     NextHops { v4, v6 }
+}
+
+fn on_this_host(local: IpAddr, peer: IpAddr, local_addresses: &[(InterfaceName, IpNet)]) -> NextHops {
+    let others = || local_addresses.iter().map(|(_, address)| *address).filter(|address| address.addr() != peer);
+    let (v4, v6) = match local {
+        IpAddr::V4(v4) => (Some(v4), None),
+        IpAddr::V6(v6) => (None, Some(v6)),
+    };
+    let global = others().find_map(global_v6).or(v6);
+    NextHops {
+        v4: others().find_map(global_v4).or(v4),
+        v6: global.map(|global| NextHopV6 { global, link_local: None }),
+    }
 }
 
 fn is_link_local(address: IpAddr) -> bool {
@@ -141,6 +159,17 @@ mod tests {
             (some("10.0.0.11"), some("2001:db8::11"), some("fe80::11"))
         );
         assert_eq!(of("fe80::11", "fe80::1", Some("eth1")), (some("192.0.2.11"), some("fe80::11"), some("fe80::11")));
+    }
+
+    #[test]
+    fn a_peer_on_this_host_is_told_an_address_that_is_not_its_own() {
+        assert_eq!(of("127.0.0.1", "127.0.0.1", None), (some("10.0.0.11"), some("2001:db8::11"), None));
+        assert_eq!(of("::1", "::1", None), (some("10.0.0.11"), some("2001:db8::11"), None));
+        assert_eq!(of("10.0.0.11", "10.0.0.11", None), (some("192.0.2.11"), some("2001:db8::11"), None));
+        let lonely = [(InterfaceName::from("lo"), "127.0.0.1/8".parse().unwrap())];
+        let peer = ScopedAddress { ip: "127.0.0.1".parse().unwrap(), interface: None };
+        let NextHops { v4, v6 } = next_hops(peer.ip, &peer, false, &lonely);
+        assert_eq!((v4, v6), (Some(Ipv4Addr::LOCALHOST), None), "there is nothing better");
     }
 
     #[test]

@@ -1,0 +1,139 @@
+//! Peers that other speakers have trouble with: a routing daemon on the node itself, and routers that each see the node as
+//! another AS with another identifier.
+
+use std::net::IpAddr;
+
+use rack::bird::Bird;
+use rack::crier::Crier;
+use rack::net::connect;
+use rack::{Namespace, Need, Rack, eventually, eventually_equal, secs};
+
+const PREFIX: &str = "203.0.113.1/32";
+
+const SERVICE: &str = "
+apiVersion: v1
+kind: Service
+metadata: { name: web }
+spec: { type: LoadBalancer, ports: [{ port: 80 }] }
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+addressType: IPv4
+metadata: { name: web-1, labels: { kubernetes.io/service-name: web } }
+ports: [{ port: 80 }]
+endpoints: [{ addresses: [10.244.0.1], nodeName: node-1, conditions: { ready: true } }]
+";
+
+/// The agent of node-1 with this configuration of BGP, announcing one Service.
+fn agent(rack: &Rack, node: &Namespace, bgp: &str) -> Crier {
+    let folder = rack.folder().join("manifests");
+    std::fs::create_dir_all(&folder).expect("the rack's folder is ours");
+    std::fs::write(folder.join("web.yaml"), SERVICE).expect("the rack's folder is ours");
+    let agent = node.crier(
+        "node-1",
+        &format!(
+            "[manifests]\nfolder = \"{}\"\n[[pool]]\nname = \"public\"\naddresses = [\"203.0.113.1-203.0.113.9\"]\nbind = \"lo\"\n\
+             {bgp}\n[[bgp.advertisement]]\n",
+            folder.display(),
+        ),
+    );
+    agent.wait_ready(secs(20));
+    agent
+}
+
+/// One attribute of the route as BIRD prints it.
+fn attribute(bird: &Bird, name: &str) -> Option<String> {
+    bird.route(PREFIX).first().and_then(|route| route.attributes.get(name).cloned())
+}
+
+#[test]
+fn a_bird_on_the_node_has_the_route_and_tells_the_rack() {
+    let Some(rack) = Rack::for_test("a_bird_on_the_node_has_the_route_and_tells_the_rack", &[Need::Crier, Need::Bird])
+    else {
+        return;
+    };
+    let (node, tor) = (rack.router("node-1"), rack.router("tor"));
+    connect(&node, "eth0", &tor, "eth0");
+    node.up("eth0", &["192.168.35.11/24"]);
+    tor.up("eth0", &["192.168.35.1/24"]);
+    let at_tor = tor.bird(
+        "router id 192.168.35.1;
+         protocol device {}
+         protocol kernel { ipv4 { export all; import none; }; }
+         protocol bgp node { local as 64500; neighbor 192.168.35.11 as 64512; ipv4 { import all; export none; }; }",
+    );
+    // As where a network plugin brings a BIRD to every node: it has the port of BGP, and crier another.
+    let on_node = node.bird(
+        "router id 192.168.35.11;
+         protocol device {}
+         protocol bgp crier { local 127.0.0.1 as 64512; neighbor 127.0.0.1 port 1790 as 64513; multihop;
+            connect delay time 1; connect retry time 1; ipv4 { import all; export none; }; }
+         protocol bgp tor { local 192.168.35.11 as 64512; neighbor 192.168.35.1 as 64500;
+            connect delay time 1; connect retry time 1; ipv4 { import none; export all; next hop self; }; }",
+    );
+    let _web = node.serve("web", &[80]);
+    let _agent = agent(
+        &rack,
+        &node,
+        "[bgp]\nasn = 64513\nport = 1790\n\
+         [[bgp.peer]]\nname = \"calico\"\naddress = \"127.0.0.1\"\nasn = 64512\nconnect-retry-time = \"1s\"",
+    );
+    on_node.wait_established("crier", secs(30));
+    at_tor.wait_established("node", secs(30));
+    // Not the end of the session, which would lead nobody anywhere.
+    eventually_equal(
+        "the next hop that the BIRD on the node is told",
+        secs(20),
+        &Some("192.168.35.11".to_owned()),
+        || attribute(&on_node, "BGP.next_hop"),
+    );
+    eventually_equal("the route that the rack has", secs(20), &Some("64512 64513".to_owned()), || {
+        attribute(&at_tor, "BGP.as_path")
+    });
+    eventually_equal(
+        "where the router sends the traffic",
+        secs(20),
+        &[IpAddr::from([192, 168, 35, 11])].into(),
+        || tor.next_hops(PREFIX),
+    );
+    eventually("and it arrives", secs(20), || {
+        tor.get((IpAddr::from([203, 0, 113, 1]), 80)).map_err(|error| error.to_string())
+    });
+}
+
+#[test]
+fn each_router_sees_the_node_by_a_number_and_an_identifier_of_its_own() {
+    let name = "each_router_sees_the_node_by_a_number_and_an_identifier_of_its_own";
+    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Bird]) else { return };
+    let node = rack.router("node-1");
+    let routers = [("left", 1, 64601), ("right", 2, 64602)];
+    let birds = routers.map(|(name, number, asn)| {
+        let router = rack.router(name);
+        let link = format!("eth{number}");
+        connect(&node, &link, &router, "eth0");
+        node.up(&link, &[&format!("10.0.{number}.11/24")]);
+        router.up("eth0", &[&format!("10.0.{number}.1/24")]);
+        router.bird(&format!(
+            "router id 10.0.{number}.1;
+             protocol device {{}}
+             protocol bgp node {{ local as 64500; neighbor 10.0.{number}.11 as {asn}; ipv4 {{ import all; export none; }}; }}",
+        ))
+    });
+    let peers = routers.map(|(name, number, asn)| {
+        format!(
+            "[[bgp.peer]]\nname = \"{name}\"\naddress = \"10.0.{number}.1\"\nasn = 64500\nlocal-asn = {asn}\n\
+             router-id = \"192.0.2.{number}\"\nconnect-retry-time = \"1s\"\n"
+        )
+    });
+    // Without a number of the host's own.
+    let _agent = agent(&rack, &node, &format!("[bgp]\n{}", peers.concat()));
+    for (bird, (name, number, asn)) in birds.iter().zip(routers) {
+        bird.wait_established("node", secs(30));
+        let shown = bird.command("show protocols all node");
+        let identifier = shown.lines().find_map(|line| line.trim().strip_prefix("Neighbor ID:"));
+        assert_eq!(identifier.map(str::trim), Some(format!("192.0.2.{number}").as_str()), "{name}: {shown}");
+        eventually_equal(&format!("the path that {name} has"), secs(20), &Some(asn.to_string()), || {
+            attribute(bird, "BGP.as_path")
+        });
+    }
+}
