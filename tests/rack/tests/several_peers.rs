@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use rack::bird::Bird;
 use rack::crier::Crier;
 use rack::net::connect;
-use rack::{Namespace, Need, Rack, eventually, eventually_equal, secs};
+use rack::{Namespace, Need, Rack, eventually, eventually_equal, secs, throughout};
 
 const PREFIX: &str = "203.0.113.1/32";
 
@@ -136,4 +136,51 @@ fn each_router_sees_the_node_by_a_number_and_an_identifier_of_its_own() {
             attribute(bird, "BGP.as_path")
         });
     }
+}
+
+#[test]
+fn a_router_two_hops_away_is_reached_from_a_loopback_address_on_another_port_and_never_expires() {
+    let name = "a_router_two_hops_away_is_reached_from_a_loopback_address_on_another_port_and_never_expires";
+    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Bird]) else { return };
+    let (node, tor, spine) = (rack.router("node-1"), rack.router("tor"), rack.router("spine"));
+    connect(&node, "eth0", &tor, "swp1");
+    connect(&tor, "swp2", &spine, "eth0");
+    node.up("eth0", &["10.0.1.11/24"]);
+    node.ip("address add 192.0.2.11/32 dev lo");
+    tor.up("swp1", &["10.0.1.1/24"]);
+    tor.up("swp2", &["10.0.2.1/24"]);
+    spine.up("eth0", &["10.0.2.9/24"]);
+    node.ip("route add 10.0.2.0/24 via 10.0.1.1");
+    tor.ip("route add 192.0.2.11/32 via 10.0.1.11");
+    spine.ip("route add 192.0.2.11/32 via 10.0.2.1");
+    spine.ip("route add 10.0.1.0/24 via 10.0.2.1");
+    let bird = spine.bird(
+        "router id 10.0.2.9;
+         protocol device {}
+         protocol bgp node { local 10.0.2.9 port 1179 as 64500; neighbor 192.0.2.11 as 64513; multihop 3; hold time 0;
+            connect delay time 1; connect retry time 1; ipv4 { import all; export none; }; }",
+    );
+    let peer = |multihop: u8| {
+        format!(
+            "[bgp]\nasn = 64513\n[[bgp.peer]]\nname = \"spine\"\naddress = \"10.0.2.9\"\nasn = 64500\nport = 1179\n\
+             source-address = \"192.0.2.11\"\nmultihop = {multihop}\nhold-time = \"0s\"\nconnect-retry-time = \"1s\""
+        )
+    };
+    // What is sent with too few hops never gets there, in either direction of dialing.
+    let too_near = agent(&rack, &node, &peer(1));
+    throughout("there is no session with one hop", secs(3), || {
+        let session = bird.session("node");
+        if session.is_established() { Err(format!("{session:?}")) } else { Ok(()) }
+    });
+    too_near.stop(secs(10));
+    let agent = agent(&rack, &node, &peer(2));
+    bird.wait_established("node", secs(30));
+    eventually_equal("the next hop of the route", secs(20), &Some("192.0.2.11".to_owned()), || {
+        attribute(&bird, "BGP.next_hop")
+    });
+    let shown = bird.command("show protocols all node");
+    let timer = shown.lines().find_map(|line| line.trim().strip_prefix("Hold timer:"));
+    assert_eq!(timer.map(str::trim), Some("0.000/0"), "{shown}");
+    let status = agent.status();
+    assert_eq!(status["peers"][0]["hold_time_secs"], serde_json::Value::Null, "{:#}", status["peers"]);
 }
