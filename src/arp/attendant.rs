@@ -48,8 +48,8 @@ pub(super) struct LinkSlice {
 pub(super) struct Shared {
     pub(super) counters: Arc<ByProtocol>,
     pub(super) standing: watch::Sender<Standings>,
-    /// Plain requests may be answered in the kernel.
-    pub(super) offload: Option<Duration>,
+    /// How long the kernel may answer without the thread of the link; `None` where it is not asked to.
+    pub(super) offload_life: Option<Duration>,
 }
 
 /// The thread of one link. Everything in it is its own, but for the counters.
@@ -65,8 +65,7 @@ pub(super) struct Attendant {
     groups: Groups,
     /// Open for each protocol that an address asks for.
     sockets: Vec<(Protocol, LinkSocket)>,
-    /// Answers in the kernel are wanted.
-    /// How long the kernel may answer without this thread; `None` where it is not asked to.
+    /// As in [`Shared`].
     offload_life: Option<Duration>,
     offload: Option<Offload>,
     /// The last failure was told: one that lasts is told once.
@@ -79,7 +78,7 @@ impl Attendant {
         index: u32,
         slices: watch::Receiver<LinkSlice>,
         wake: UnixDatagram,
-        Shared { counters, standing, offload: offload_life }: Shared,
+        Shared { counters, standing, offload_life }: Shared,
     ) -> Attendant {
         let slice = LinkSlice { up: false, addresses: OrdMap::new(), ..slices.borrow().clone() };
         Attendant {

@@ -37,14 +37,14 @@ use crate::world::{Conflict, Fact, Link};
 /// and from time to time for as long as it is held; one that a slice takes away is not answered for from then on, and
 /// not announced. Everything is announced anew on a link that comes up or changes its MAC. A link that vanishes while it
 /// is served is no error. What is done on each link is counted in `counters`. `facts` hears of every conflict that begins,
-/// changes or ends. With an `offload`, plain requests are answered in the kernel where it takes the program for it, for so long
+/// changes or ends. With an `offload_life`, plain requests are answered in the kernel where it takes the program for it, for so long
 /// after this process has last run.
 pub async fn run(
     mut slices: watch::Receiver<L2Slice>,
     facts: mpsc::Sender<Fact>,
     counters: Arc<ByLink<ByProtocol>>,
     standing: watch::Sender<Standings>,
-    offload: Option<Duration>,
+    offload_life: Option<Duration>,
     shutdown: impl Future<Output = ()>,
 ) {
     let mut teller = JoinSet::new();
@@ -56,7 +56,7 @@ pub async fn run(
         ending: Vec::new(),
         counters,
         standing,
-        offload,
+        offload_life,
     };
     tokio::pin!(shutdown);
     loop {
@@ -105,7 +105,7 @@ struct Responder {
     ending: Vec<JoinHandle<()>>,
     counters: Arc<ByLink<ByProtocol>>,
     standing: watch::Sender<Standings>,
-    offload: Option<Duration>,
+    offload_life: Option<Duration>,
 }
 
 /// The end of an attendant that the responder holds. Dropped, it ends the attendant, as soon as that is awake.
@@ -228,8 +228,11 @@ impl Responder {
             conflicts: BTreeMap::new(),
         };
         self.standing.send_modify(|standing| drop(standing.insert(index, opening)));
-        let shared =
-            Shared { counters: self.counters.of(&name), standing: self.standing.clone(), offload: self.offload };
+        let shared = Shared {
+            counters: self.counters.of(&name),
+            standing: self.standing.clone(),
+            offload_life: self.offload_life,
+        };
         match LinkHandle::start(index, slice, shared) {
             Ok(link) => drop(self.links.insert(index, link)),
             Err(error) => {

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -64,8 +63,8 @@ pub(super) struct Peer {
     pub(super) next_ask: Instant,
     /// How often since it was last heard.
     pub(super) asked: u32,
-    interval: Duration,
-    multiplier: NonZeroU8,
+    /// How often it pulses, by its own word.
+    promise: Settings,
     pub(super) standing: Standing,
     owner: bool,
     pub(super) card_version: u32,
@@ -101,8 +100,7 @@ impl Peer {
             expected,
             next_ask: now,
             asked: 0,
-            interval: pulse.interval,
-            multiplier: pulse.multiplier,
+            promise: Settings { interval: pulse.interval, multiplier: pulse.multiplier },
             standing: pulse.standing,
             owner: pulse.owner,
             card_version: pulse.card_version,
@@ -123,8 +121,7 @@ impl Peer {
         self.sequence = pulse.sequence;
         self.last_heard = now;
         self.asked = 0;
-        self.interval = pulse.interval;
-        self.multiplier = pulse.multiplier;
+        self.promise = Settings { interval: pulse.interval, multiplier: pulse.multiplier };
         self.standing = pulse.standing;
         self.owner = pulse.owner;
         self.mac = pulse.mac;
@@ -178,7 +175,7 @@ impl Peer {
     /// How long it may be silent: as long as it promised, and no longer than an owner where it is expected
     /// to be one and does not say so yet.
     pub(super) fn window(&self, settings: Settings) -> Duration {
-        let promised = self.interval * u32::from(self.multiplier.get());
+        let promised = self.promise.detection();
         match self.expected {
             Some(_) if !self.owner => promised.min(settings.detection()),
             Some(_) | None => promised,
@@ -191,7 +188,7 @@ impl Peer {
     }
 
     pub(super) fn silent_at(&self, settings: Settings) -> Instant {
-        let promised = self.last_heard + self.interval * u32::from(self.multiplier.get());
+        let promised = self.last_heard + self.promise.detection();
         (self.last_proof() + self.window(settings)).min(promised)
     }
 

@@ -14,7 +14,7 @@ pub(super) struct Report {
     pub(super) last_error: Option<Arc<str>>,
     pub(super) numbers: Numbers,
     pub(super) due: Option<Instant>,
-    pub(super) told_at: Instant,
+    told_at: Instant,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -72,6 +72,7 @@
 //! | `CRIER_RACK_STRICT` | set: a test that would be skipped fails |
 //! | `KUBEBUILDER_ASSETS` | a folder with the control plane's binaries |
 
+pub mod announcer;
 pub mod bird;
 pub mod capture;
 pub mod certificates;

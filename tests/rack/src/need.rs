@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 
@@ -176,13 +177,7 @@ fn tcp_ao() -> Result<String, String> {
     let mut length = INFO.1 as libc::socklen_t;
     // SAFETY: `told` has `length` octets, which is as far as the kernel writes, and the descriptor is of an open socket.
     let got = unsafe {
-        libc::getsockopt(
-            std::os::fd::AsRawFd::as_raw_fd(&socket),
-            libc::IPPROTO_TCP,
-            INFO.0,
-            told.as_mut_ptr().cast(),
-            &raw mut length,
-        )
+        libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, INFO.0, told.as_mut_ptr().cast(), &raw mut length)
     };
     let error = nix::errno::Errno::last();
     if got != 0 && error == nix::errno::Errno::ENOPROTOOPT {

@@ -4,42 +4,10 @@
 use std::net::IpAddr;
 
 use rack::bird::Bird;
-use rack::crier::Crier;
 use rack::net::connect;
-use rack::{Namespace, Need, Rack, eventually, eventually_equal, secs, throughout};
+use rack::{Need, Rack, eventually, eventually_equal, secs, throughout};
 
 const PREFIX: &str = "203.0.113.1/32";
-
-const SERVICE: &str = "
-apiVersion: v1
-kind: Service
-metadata: { name: web }
-spec: { type: LoadBalancer, ports: [{ port: 80 }] }
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-addressType: IPv4
-metadata: { name: web-1, labels: { kubernetes.io/service-name: web } }
-ports: [{ port: 80 }]
-endpoints: [{ addresses: [10.244.0.1], nodeName: node-1, conditions: { ready: true } }]
-";
-
-/// The agent of node-1 with this configuration of BGP, announcing one Service.
-fn agent(rack: &Rack, node: &Namespace, bgp: &str) -> Crier {
-    let folder = rack.folder().join("manifests");
-    std::fs::create_dir_all(&folder).expect("the rack's folder is ours");
-    std::fs::write(folder.join("web.yaml"), SERVICE).expect("the rack's folder is ours");
-    let agent = node.crier(
-        "node-1",
-        &format!(
-            "[manifests]\nfolder = \"{}\"\n[[pool]]\nname = \"public\"\naddresses = [\"203.0.113.1-203.0.113.9\"]\nbind = \"lo\"\n\
-             {bgp}\n[[bgp.advertisement]]\n",
-            folder.display(),
-        ),
-    );
-    agent.wait_ready(secs(20));
-    agent
-}
 
 /// One attribute of the route as BIRD prints it.
 fn attribute(bird: &Bird, name: &str) -> Option<String> {
@@ -72,9 +40,7 @@ fn a_bird_on_the_node_has_the_route_and_tells_the_rack() {
             connect delay time 1; connect retry time 1; ipv4 { import none; export all; next hop self; }; }",
     );
     let _web = node.serve("web", &[80]);
-    let _agent = agent(
-        &rack,
-        &node,
+    let _agent = node.announcer(
         "[bgp]\nasn = 64513\nport = 1790\n\
          [[bgp.peer]]\nname = \"calico\"\naddress = \"127.0.0.1\"\nasn = 64512\nconnect-retry-time = \"1s\"",
     );
@@ -126,7 +92,7 @@ fn each_router_sees_the_node_by_a_number_and_an_identifier_of_its_own() {
         )
     });
     // Without a number of the host's own.
-    let _agent = agent(&rack, &node, &format!("[bgp]\n{}", peers.concat()));
+    let _agent = node.announcer(&format!("[bgp]\n{}", peers.concat()));
     for (bird, (name, number, asn)) in birds.iter().zip(routers) {
         bird.wait_established("node", secs(30));
         let shown = bird.command("show protocols all node");
@@ -167,13 +133,13 @@ fn a_router_two_hops_away_is_reached_from_a_loopback_address_on_another_port_and
         )
     };
     // What is sent with too few hops never gets there, in either direction of dialing.
-    let too_near = agent(&rack, &node, &peer(1));
+    let too_near = node.announcer(&peer(1));
     throughout("there is no session with one hop", secs(3), || {
         let session = bird.session("node");
         if session.is_established() { Err(format!("{session:?}")) } else { Ok(()) }
     });
     too_near.stop(secs(10));
-    let agent = agent(&rack, &node, &peer(2));
+    let agent = node.announcer(&peer(2));
     bird.wait_established("node", secs(30));
     eventually_equal("the next hop of the route", secs(20), &Some("192.0.2.11".to_owned()), || {
         attribute(&bird, "BGP.next_hop")

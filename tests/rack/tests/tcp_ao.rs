@@ -35,8 +35,6 @@ impl Pair {
     /// The agent of one node, with the other as its peer over either family. Only the first dials.
     fn agent(&self, at: usize, keys: &Keys) -> Crier {
         let name = self.nodes[at].name();
-        let folder = self.rack.folder().join(format!("{name}.manifests"));
-        std::fs::create_dir_all(&folder).expect("the rack's folder is ours");
         let entries = keys.0.iter().enumerate().map(|(number, key)| {
             let file = self.rack.write(&format!("{name}.{number}.key"), key.octets);
             format!(
@@ -58,18 +56,7 @@ impl Pair {
                 at == 1
             )
         });
-        let agent = self.nodes[at].crier(
-            name,
-            &format!(
-                "[manifests]\nfolder = \"{}\"\n[[pool]]\nname = \"public\"\naddresses = [\"203.0.113.1{at}\"]\nbind = \"lo\"\n\
-                 [bgp]\nasn = {}\n{}[[bgp.advertisement]]\n",
-                folder.display(),
-                64512 + at,
-                peers.concat(),
-            ),
-        );
-        agent.wait_ready(secs(20));
-        agent
+        self.nodes[at].announcer(&format!("[bgp]\nasn = {}\n{}", 64512 + at, peers.concat()))
     }
 
     /// With these keys both sessions are Established, and each of their segments has its code.

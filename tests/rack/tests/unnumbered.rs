@@ -4,51 +4,16 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 
+use rack::announcer::{V4, V6};
 use rack::crier::Crier;
 use rack::frr::Frr;
 use rack::net::connect;
 use rack::{Namespace, Need, Rack, eventually, eventually_equal, frr, now, secs};
 
-const V4: &str = "203.0.113.1";
-const V6: &str = "2001:db8:1::1";
-
-/// One Service of both families, everywhere.
-const OBJECTS: &str = r#"
-apiVersion: v1
-kind: Service
-metadata: { name: web }
-spec:
-  type: LoadBalancer
-  externalTrafficPolicy: Cluster
-  ipFamilyPolicy: RequireDualStack
-  ipFamilies: [IPv4, IPv6]
-  ports: [{ port: 80 }]
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-addressType: IPv4
-metadata: { name: web-1, labels: { kubernetes.io/service-name: web } }
-ports: [{ port: 80 }]
-endpoints: [{ addresses: [10.244.0.1], nodeName: node-1, conditions: { ready: true } }]
-"#;
-
-/// Starts the agent of node-1 with these peers.
+/// Starts the agent of `node` with these peers.
 #[track_caller]
-fn agent(rack: &Rack, node: &Namespace, peers: &str) -> Crier {
-    let manifests = rack.folder().join(format!("{}.manifests", node.name()));
-    std::fs::create_dir_all(&manifests).expect("the rack's folder is ours");
-    std::fs::write(manifests.join("objects.yaml"), OBJECTS).expect("the rack's folder is ours");
-    let agent = node.crier(
-        "node-1",
-        &format!(
-            "[manifests]\nfolder = \"{}\"\n\
-             [[pool]]\nname = \"public\"\naddresses = [\"{V4}-203.0.113.9\", \"{V6}-2001:db8:1::9\"]\nbind = \"lo\"\n\
-             [bgp]\nasn = 64513\n{peers}\n[[bgp.advertisement]]\n",
-            manifests.display()
-        ),
-    );
-    agent.wait_ready(secs(20));
-    agent
+fn agent(node: &Namespace, peers: &str) -> Crier {
+    node.announcer(&format!("[bgp]\nasn = 64513\n{peers}"))
 }
 
 /// An entry for one peer that is dialed again soon.
@@ -135,11 +100,8 @@ fn frr_and_crier_find_each_other_by_their_links_alone_and_a_client_gets_through(
     let _web = node.serve("web", &[80]);
 
     let started = now();
-    let agent = agent(
-        &rack,
-        &node,
-        &[peer("tor", "eth0", "asn = \"external\""), peer("spine", "eth1", "asn = 64514")].concat(),
-    );
+    let agent =
+        agent(&node, &[peer("tor", "eth0", "asn = \"external\""), peer("spine", "eth1", "asn = 64514")].concat());
     let frr = tor.frr(&frr_unnumbered(64512, "192.0.2.1", &["swp1"], "external"));
     frr_neighbor_is_up(&frr, "swp1");
     eprintln!("FRR is Established {:?} after crier and it were started", started.elapsed());
@@ -197,7 +159,7 @@ fn an_unnumbered_router_of_the_same_as_has_the_routes_too() {
     let (node, tor) = (rack.router("node-1"), rack.router("tor"));
     connect(&node, "eth0", &tor, "swp1");
     let (to_tor, at_tor) = (link_local(&node, "eth0"), link_local(&tor, "swp1"));
-    let agent = agent(&rack, &node, &peer("tor", "eth0", "asn = \"internal\""));
+    let agent = agent(&node, &peer("tor", "eth0", "asn = \"internal\""));
     let frr = tor.frr(&frr_unnumbered(64513, "192.0.2.1", &["swp1"], "internal"));
     frr_neighbor_is_up(&frr, "swp1");
     wait_established(&agent, "tor", &format!("{at_tor}%eth0"));
@@ -230,7 +192,6 @@ fn a_bird_that_only_advertises_itself_is_dialed_and_one_that_only_dials_is_answe
         rack::bird::KERNEL
     ));
     let agent = agent(
-        &rack,
         &node,
         &[peer("one", "eth0", "asn = \"external\""), peer("two", "eth1", "asn = \"external\"\npassive = true")]
             .concat(),
@@ -268,7 +229,7 @@ fn ipv4_routes_reach_frr_and_bird_by_an_ipv6_next_hop_over_an_ipv6_session() {
     let with = bird("192.0.2.2", "fd02::11", "extended next hop on;", &two);
     let without = bird("192.0.2.3", "fd03::11", "", &three);
     let entry = |number: u32| peer(&format!("peer-{number}"), &format!("fd0{number}::1"), "asn = \"external\"");
-    let agent = agent(&rack, &node, &[entry(1), entry(2), entry(3)].concat());
+    let agent = agent(&node, &[entry(1), entry(2), entry(3)].concat());
     frr.wait_established("fd01::11", secs(20));
     with.wait_established("node", secs(20));
     without.wait_established("node", secs(20));
@@ -311,7 +272,7 @@ fn the_session_follows_the_default_route_from_one_gateway_to_the_other() {
         ))
     };
     let (first, second) = (bird("10.0.0.1", &one), bird("10.0.0.2", &two));
-    let agent = agent(&rack, &node, &peer("gateway", "gateway", "asn = \"external\""));
+    let agent = agent(&node, &peer("gateway", "gateway", "asn = \"external\""));
     wait_status(&agent, "gateway", "there is none", |peer| {
         peer["address"] == "gateway" && peer["last_error"] == "there is no default route with a next hop"
     });
@@ -370,15 +331,13 @@ fn a_label_of_the_node_moves_its_session_from_one_peer_to_another_and_no_other_s
         peer(&format!("router-{number}"), &format!("10.0.0.{number}"), &format!("asn = 64512\n{nodes}"))
     };
     let label = |rack_label: &str| {
-        let objects = format!(
-            "{OBJECTS}---\napiVersion: v1\nkind: Node\nmetadata: {{ name: node-1, labels: {{ rack: {rack_label} }} }}\n"
-        );
-        let folder = rack.folder().join("node-1.manifests");
-        std::fs::write(folder.join("objects.new"), objects).expect("the rack's folder is ours");
-        std::fs::rename(folder.join("objects.new"), folder.join("objects.yaml")).expect("the rack's folder is ours");
+        let this_node =
+            format!("apiVersion: v1\nkind: Node\nmetadata: {{ name: node-1, labels: {{ rack: {rack_label} }} }}\n");
+        let folder = node.announcers_manifests();
+        std::fs::write(folder.join("node.new"), this_node).expect("the rack's folder is ours");
+        std::fs::rename(folder.join("node.new"), folder.join("node.yaml")).expect("the rack's folder is ours");
     };
-    let agent =
-        agent(&rack, &node, &[entry(1, "nodes = \"rack=a\""), entry(2, "nodes = \"rack=b\""), entry(3, "")].concat());
+    let agent = agent(&node, &[entry(1, "nodes = \"rack=a\""), entry(2, "nodes = \"rack=b\""), entry(3, "")].concat());
     label("a");
     routers[0].1.wait_established("node", secs(20));
     routers[2].1.wait_established("node", secs(20));

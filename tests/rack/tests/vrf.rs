@@ -6,20 +6,6 @@ use rack::net::connect;
 use rack::pairing::{Family, NODE, Pairing, ROUTER, Router};
 use rack::{Namespace, Need, Rack, eventually, eventually_equal, secs};
 
-const SERVICE: &str = "
-apiVersion: v1
-kind: Service
-metadata: { name: web }
-spec: { type: LoadBalancer, ports: [{ port: 80 }] }
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-addressType: IPv4
-metadata: { name: web-1, labels: { kubernetes.io/service-name: web } }
-ports: [{ port: 80 }]
-endpoints: [{ addresses: [10.244.0.1], nodeName: node-1, conditions: { ready: true } }]
-";
-
 /// A node with a link in the main table and a link in the VRF `red`, each with the same addresses and a router at its end.
 struct Fork {
     rack: Rack,
@@ -52,9 +38,6 @@ impl Fork {
     }
 
     fn agent(&self, pairings: &[Pairing; 2]) -> Crier {
-        let folder = self.rack.folder().join("manifests");
-        std::fs::create_dir_all(&folder).expect("the rack's folder is ours");
-        std::fs::write(folder.join("web.yaml"), SERVICE).expect("the rack's folder is ours");
         let peers = pairings.iter().zip([("main", ""), ("red", "vrf = \"red\"\n")]).map(|(pairing, (name, vrf))| {
             let file = self.rack.write(&format!("{name}.password"), pairing.password.as_deref().unwrap_or_default());
             format!(
@@ -66,18 +49,8 @@ impl Fork {
                 !pairing.crier_dials,
             )
         });
-        let agent = self.node.crier(
-            "node-1",
-            &format!(
-                "[manifests]\nfolder = \"{}\"\n[[pool]]\nname = \"public\"\naddresses = [\"203.0.113.1-203.0.113.9\"]\nbind = \"lo\"\n\
-                 [bgp]\nasn = {}\n{}[[bgp.advertisement]]\n",
-                folder.display(),
-                pairings[0].crier_asn,
-                peers.collect::<String>(),
-            ),
-        );
-        agent.wait_ready(secs(20));
-        agent
+        let peers: String = peers.collect();
+        self.node.announcer(&format!("[bgp]\nasn = {}\n{peers}", pairings[0].crier_asn))
     }
 
     /// Both sessions come up, and each router has the route of its own session.
