@@ -14,7 +14,7 @@ use crier::names::NodeName;
 use crier::pulse::machine::{Heard, Machine, Stance};
 use crier::pulse::packet::{Key, Pulse};
 use crier::pulse::settings::Settings;
-use crier::roster::Standing;
+use crier::roster::Eligibility;
 use crier::selector::Labels;
 
 /// Ethernet header and frame check, IPv6, UDP.
@@ -103,7 +103,7 @@ impl Link {
             let short = u16::try_from(number).expect("few nodes").to_be_bytes();
             let stance = Stance {
                 mac: MacAddress([2, 0, 0, 0, short[0], short[1]]),
-                standing: Standing::Eligible,
+                eligibility: Eligibility::Eligible,
                 owner: number < owners,
                 labels: labels.clone(),
                 claims: Arc::default(),

@@ -208,7 +208,7 @@ pub fn pulse(data: &[u8]) {
     let shown = pulse.to_string();
     assert!(!shown.contains(char::is_control), "{shown:?} is fit for a terminal");
     let again = pulse::packet::Pulse::parse(&pulse.emit(&none), &none).expect("what was read can be written");
-    assert_eq!((&again.node, again.sequence, again.standing), (&pulse.node, pulse.sequence, pulse.standing));
+    assert_eq!((&again.node, again.sequence, again.eligibility), (&pulse.node, pulse.sequence, pulse.eligibility));
     let key = pulse::packet::Key::of_secret(&[7; 32]).expect("it is long enough");
     assert!(pulse::packet::Pulse::parse(data, &key).is_err(), "nobody can have sealed it");
 }

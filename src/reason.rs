@@ -121,8 +121,10 @@ pub enum Reason {
     NodeListening,
     #[error("the node is leaving")]
     NodeLeaving,
-    #[error("the node says that it takes no part, for a reason that a later version of crier knows ({standing})")]
-    NodeStands { standing: u8 },
+    #[error(
+        "the node says that it is not eligible, for a reason that only a later version of crier knows ({eligibility})"
+    )]
+    NodeIneligible { eligibility: u8 },
     #[error("no usable link on this node: {wanted}")]
     NoInterface { wanted: String },
     #[error(

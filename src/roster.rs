@@ -32,7 +32,7 @@ pub struct Roster {
 pub struct Member {
     /// Of its end of the link.
     pub mac: MacAddress,
-    pub standing: Standing,
+    pub eligibility: Eligibility,
     /// It answers for addresses.
     pub owner: bool,
     /// Those labels of its Node that the configuration selects by.
@@ -44,9 +44,9 @@ pub struct Member {
     pub occupied: Arc<BTreeSet<IpAddr>>,
 }
 
-/// How a node stands to being chosen as an owner.
+/// Whether a node may be chosen as an owner, in its own words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Standing {
+pub enum Eligibility {
     /// It has just started, and listens who is there before it may own anything.
     Listening,
     /// It may be chosen.

@@ -163,7 +163,7 @@ fn full_pulse() -> Pulse {
         sequence: 9,
         interval: std::time::Duration::from_millis(100),
         multiplier: std::num::NonZeroU8::new(3).unwrap(),
-        standing: crier::roster::Standing::Eligible,
+        eligibility: crier::roster::Eligibility::Eligible,
         owner: true,
         hello: true,
         needs_ipv4: false,

@@ -18,7 +18,7 @@ use crate::plan::decision::{Announcement, Decision};
 use crate::plan::join::Dispute;
 use crate::plan::slice::PeerSlice;
 use crate::reason::Reason;
-use crate::roster::{Member, Roster, Standing};
+use crate::roster::{Eligibility, Member, Roster};
 use crate::world::{ApiServer, Conflict, HostProblem, Pulses, SessionDetail, SessionReport, SessionState, World};
 
 /// Grows when a field is taken away or changes its meaning.
@@ -144,7 +144,7 @@ pub struct RosterReport {
 pub struct MemberReport {
     pub node: NodeName,
     pub mac: String,
-    pub standing: Standing,
+    pub eligibility: Eligibility,
     pub owner: bool,
 }
 
@@ -240,7 +240,7 @@ fn pulse_report(world: &World) -> PulseReport {
         let member = |(node, member): (&NodeName, &Member)| MemberReport {
             node: node.clone(),
             mac: member.mac.to_string(),
-            standing: member.standing,
+            eligibility: member.eligibility,
             owner: member.owner,
         };
         Some(RosterReport {

@@ -36,7 +36,7 @@ pub struct Contest<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contestant {
     pub node: NodeName,
-    pub standing: Result<Chance, Reason>,
+    pub eligibility: Result<Chance, Reason>,
 }
 
 /// What the rank of a candidate follows from, apart from MetalLB's order.
@@ -93,7 +93,7 @@ impl<'a> Contest<'a> {
         let candidates = self.electorate.candidates.iter().filter(|it| self.has_endpoint(it));
         let chance = |it: &&Candidate| Contestant {
             node: it.node.clone(),
-            standing: Ok(Chance { weight: it.weight, keeps: self.keeps(it) }),
+            eligibility: Ok(Chance { weight: it.weight, keeps: self.keeps(it) }),
         };
         let mut all: Vec<Contestant> =
             ranked(candidates, self.rank_by, |candidate| self.keeps(candidate)).iter().map(chance).collect();
@@ -105,7 +105,9 @@ impl<'a> Contest<'a> {
         refused.retain(|(node, _)| !all.iter().any(|it| it.node == **node));
         refused.sort_by_key(|(node, _)| *node);
         refused.dedup_by(|(a, _), (b, _)| a == b);
-        all.extend(refused.into_iter().map(|(node, reason)| Contestant { node: node.clone(), standing: Err(reason) }));
+        all.extend(
+            refused.into_iter().map(|(node, reason)| Contestant { node: node.clone(), eligibility: Err(reason) }),
+        );
         all
     }
 

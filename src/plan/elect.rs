@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::config::L2;
 use crate::names::NodeName;
 use crate::reason::Reason;
-use crate::roster::{Roster, Standing};
+use crate::roster::{Eligibility, Roster};
 use crate::selector::Labels;
 use crate::world::Node;
 
@@ -40,7 +40,7 @@ pub struct Hearing<'a> {
     pub me: &'a NodeName,
     /// This node's links of the `[[l2]]`, as far as pulses are heard there.
     pub rosters: Vec<&'a Roster>,
-    /// Why this node may not be a candidate itself; its standing towards the others is the same.
+    /// Why this node may not be a candidate itself; the others are judged all the same.
     pub refusal: Option<Reason>,
 }
 
@@ -95,8 +95,8 @@ fn stands_here<'a>(nodes: &'a BTreeMap<NodeName, Arc<Node>>, hearing: &Hearing<'
 fn stands_there<'a>(name: &NodeName, nodes: &'a BTreeMap<NodeName, Arc<Node>>, hearing: &Hearing<'a>) -> Judged<'a> {
     let mut refused = None;
     for member in hearing.rosters.iter().filter_map(|roster| roster.members.get(name)) {
-        let reason = match member.standing {
-            Standing::Eligible => {
+        let reason = match member.eligibility {
+            Eligibility::Eligible => {
                 let labels = match nodes.get(name) {
                     Some(node) => {
                         let mut labels = node.labels.clone();
@@ -107,12 +107,12 @@ fn stands_there<'a>(name: &NodeName, nodes: &'a BTreeMap<NodeName, Arc<Node>>, h
                 };
                 return Ok((labels, member.claims.clone()));
             }
-            Standing::Listening => Reason::NodeListening,
-            Standing::Excluded => Reason::NodeExcluded,
-            Standing::NetworkUnavailable => Reason::NodeNetworkUnavailable,
-            Standing::NodeUnknown => Reason::NodeUnknown { node: name.clone() },
-            Standing::Leaving => Reason::NodeLeaving,
-            Standing::Unknown(standing) => Reason::NodeStands { standing },
+            Eligibility::Listening => Reason::NodeListening,
+            Eligibility::Excluded => Reason::NodeExcluded,
+            Eligibility::NetworkUnavailable => Reason::NodeNetworkUnavailable,
+            Eligibility::NodeUnknown => Reason::NodeUnknown { node: name.clone() },
+            Eligibility::Leaving => Reason::NodeLeaving,
+            Eligibility::Unknown(eligibility) => Reason::NodeIneligible { eligibility },
         };
         refused.get_or_insert(reason);
     }

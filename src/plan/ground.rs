@@ -13,7 +13,7 @@ use crate::config::{self, Config, InterfacePattern, L2, Subnet};
 use crate::names::{InterfaceName, NodeName, PeerName};
 use crate::plan::elect::{self, Electorate, Hearing};
 use crate::reason::Reason;
-use crate::roster::{Roster, Standing};
+use crate::roster::{Eligibility, Roster};
 use crate::route::RouteAttributes;
 use crate::selector::{Labels, Selector};
 use crate::world::{Link, Node, Pulses, World};
@@ -39,7 +39,7 @@ const NOT_BY_DEFAULT: [&str; 17] = [
     "vxlan",
 ];
 
-/// The standing ground of all decisions of this node.
+/// The eligibility ground of all decisions of this node.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Ground {
     /// In the order of the `[[l2]]` tables.
@@ -70,7 +70,7 @@ pub struct L2Ground {
 pub struct PulseGround {
     pub links: Arc<BTreeMap<u32, Link>>,
     /// `None` where there are no pulses.
-    pub standing: Option<Standing>,
+    pub eligibility: Option<Eligibility>,
     /// The labels that some `[[l2]]` selects by.
     pub labels: Arc<Labels>,
 }
@@ -216,11 +216,11 @@ fn pulse_ground(config: &Config, node: Option<&Node>, l2: &[L2Ground], world: &W
     let labels = node.into_iter().flat_map(|node| &node.labels.0).filter(|(name, _)| keys.contains(name.as_str()));
     PulseGround {
         links: Arc::new(links),
-        standing: Some(match node.map(elect::exclusion) {
-            None => Standing::NodeUnknown,
-            Some(None) => Standing::Eligible,
-            Some(Some(Reason::NodeNetworkUnavailable)) => Standing::NetworkUnavailable,
-            Some(Some(_)) => Standing::Excluded,
+        eligibility: Some(match node.map(elect::exclusion) {
+            None => Eligibility::NodeUnknown,
+            Some(None) => Eligibility::Eligible,
+            Some(Some(Reason::NodeNetworkUnavailable)) => Eligibility::NetworkUnavailable,
+            Some(Some(_)) => Eligibility::Excluded,
         }),
         labels: Arc::new(Labels(labels.map(|(name, value)| (name.clone(), value.clone())).collect())),
     }

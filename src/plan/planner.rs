@@ -335,8 +335,8 @@ impl Planner {
         if *self.plan.bgp.local_addresses != local_addresses {
             self.plan.bgp.local_addresses = Arc::new(local_addresses);
         }
-        let PulseGround { links, standing, labels } = self.ground.pulse.clone();
-        self.plan.pulse = PulseSlice { links, standing, labels, ..std::mem::take(&mut self.plan.pulse) };
+        let PulseGround { links, eligibility, labels } = self.ground.pulse.clone();
+        self.plan.pulse = PulseSlice { links, eligibility, labels, ..std::mem::take(&mut self.plan.pulse) };
         self.moved.pulse = true;
         let rosters = self.world.rosters.values();
         let members: BTreeMap<_, _> =

@@ -15,7 +15,7 @@ pub use crate::claim::Origin;
 use crate::config;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::reason::Reason;
-use crate::roster::Standing;
+use crate::roster::Eligibility;
 use crate::route::RouteAttributes;
 use crate::selector::Labels;
 use crate::world::Link;
@@ -39,7 +39,7 @@ pub struct PulseSlice {
     /// Every link that this node may answer on, by its index. Empty where there are no pulses.
     pub links: Arc<BTreeMap<u32, Link>>,
     /// `None` as long as there is no plan, or no pulses.
-    pub standing: Option<Standing>,
+    pub eligibility: Option<Eligibility>,
     pub labels: Arc<Labels>,
     /// This node answers for some address.
     pub owner: bool,

@@ -30,7 +30,7 @@ use super::peer::{ASK_PART, Dues, Life, NO_CLAIMS, Peer, around, up_to};
 use super::settings::Settings;
 use crate::address::MacAddress;
 use crate::names::NodeName;
-use crate::roster::{Roster, Standing};
+use crate::roster::{Eligibility, Roster};
 use crate::selector::Labels;
 
 /// How many intervals of an owner lie between two pulses of a node that owns nothing.
@@ -44,8 +44,8 @@ pub const PATIENCE: u32 = 3;
 pub struct Stance {
     /// Of this node's end of the link.
     pub mac: MacAddress,
-    /// [`Standing::Eligible`], or why not.
-    pub standing: Standing,
+    /// [`Eligibility::Eligible`], or why not.
+    pub eligibility: Eligibility,
     /// It answers for addresses.
     pub owner: bool,
     pub labels: Arc<Labels>,
@@ -225,7 +225,7 @@ impl Machine {
         let card_stale = pulse.labels.is_none() && pulse.card_version != peer.card_version;
         self.roster_moved |= peer.take(pulse, now);
         let life = match peer.life {
-            _ if peer.standing == Standing::Leaving => Life::Left,
+            _ if peer.eligibility == Eligibility::Leaving => Life::Left,
             Life::Unverified if answered && peer.labels.is_some() => Life::Alive,
             Life::Unverified => Life::Unverified,
             Life::Alive | Life::Silent(_) | Life::Left => Life::Alive,
@@ -289,10 +289,10 @@ impl Machine {
             sequence,
             interval: promise,
             multiplier: self.settings.multiplier,
-            standing: match (self.leaving, listening) {
-                (true, _) => Standing::Leaving,
-                (false, true) => Standing::Listening,
-                (false, false) => self.stance.standing,
+            eligibility: match (self.leaving, listening) {
+                (true, _) => Eligibility::Leaving,
+                (false, true) => Eligibility::Listening,
+                (false, false) => self.stance.eligibility,
             },
             owner: self.stance.owner && !self.leaving,
             hello: listening && sequence < HELLOS,

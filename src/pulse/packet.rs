@@ -2,7 +2,7 @@
 //! key of the cluster. Floor 1. Octets in and out; what a pulse means for anybody is the business of `machine`.
 //!
 //! All numbers are in network order: magic (2), version (1), flags (1), key id (4), incarnation (8), sequence (8),
-//! MAC (6), interval in milliseconds (2), multiplier (1), standing (1), version of the card (4), version of the claims (4), length
+//! MAC (6), interval in milliseconds (2), multiplier (1), eligibility (1), version of the card (4), version of the claims (4), length
 //! of the node's name (1) and the name; then sections, each a type (1), a length (2) and as many octets; then the seal,
 //! HMAC-SHA-256 over all before it (32), absent where the key id is 0. Sections of a type unknown are passed over.
 
@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use crate::address::MacAddress;
 use crate::names::NodeName;
-use crate::roster::Standing;
+use crate::roster::Eligibility;
 use crate::selector::Labels;
 
 /// One pulse. What it says holds for the link that it was sent on.
@@ -33,7 +33,7 @@ pub struct Pulse {
     pub interval: Duration,
     /// After how many missing pulses the sender wants to be counted as silent.
     pub multiplier: NonZeroU8,
-    pub standing: Standing,
+    pub eligibility: Eligibility,
     /// The sender answers for addresses.
     pub owner: bool,
     /// Everybody is asked for an answer.
@@ -211,7 +211,7 @@ impl Pulse {
             interval => Duration::from_millis(interval.into()),
         };
         let multiplier = NonZeroU8::new(reader.u8()?).ok_or(Refused::Malformed)?;
-        let standing = self::standing(reader.u8()?);
+        let eligibility = self::eligibility(reader.u8()?);
         let card_version = reader.u32()?;
         let claims_version = reader.u32()?;
         let name = reader.short_text()?;
@@ -225,7 +225,7 @@ impl Pulse {
             sequence,
             interval,
             multiplier,
-            standing,
+            eligibility,
             owner: flags & FLAG_OWNER != 0,
             hello: flags & FLAG_HELLO != 0,
             needs_ipv4: flags & FLAG_NEEDS_IPV4 != 0,
@@ -264,7 +264,7 @@ impl Pulse {
             sequence,
             interval,
             multiplier,
-            standing,
+            eligibility,
             owner,
             hello,
             needs_ipv4,
@@ -287,7 +287,7 @@ impl Pulse {
         octets.extend(mac.0);
         octets.extend(u16::try_from(interval.as_millis()).unwrap_or(u16::MAX).max(1).to_be_bytes());
         octets.push(multiplier.get());
-        octets.push(standing_code(*standing));
+        octets.push(eligibility_code(*eligibility));
         octets.extend(card_version.to_be_bytes());
         octets.extend(claims_version.to_be_bytes());
         put_short_text(&mut octets, node.as_str());
@@ -358,35 +358,35 @@ impl ClaimsPage {
     }
 }
 
-fn standing(code: u8) -> Standing {
+fn eligibility(code: u8) -> Eligibility {
     match code {
-        0 => Standing::Listening,
-        1 => Standing::Eligible,
-        2 => Standing::Excluded,
-        3 => Standing::NetworkUnavailable,
-        4 => Standing::Leaving,
-        5 => Standing::NodeUnknown,
-        code => Standing::Unknown(code),
+        0 => Eligibility::Listening,
+        1 => Eligibility::Eligible,
+        2 => Eligibility::Excluded,
+        3 => Eligibility::NetworkUnavailable,
+        4 => Eligibility::Leaving,
+        5 => Eligibility::NodeUnknown,
+        code => Eligibility::Unknown(code),
     }
 }
 
-fn standing_code(standing: Standing) -> u8 {
-    match standing {
-        Standing::Listening => 0,
-        Standing::Eligible => 1,
-        Standing::Excluded => 2,
-        Standing::NetworkUnavailable => 3,
-        Standing::Leaving => 4,
-        Standing::NodeUnknown => 5,
-        Standing::Unknown(code) => code,
+fn eligibility_code(eligibility: Eligibility) -> u8 {
+    match eligibility {
+        Eligibility::Listening => 0,
+        Eligibility::Eligible => 1,
+        Eligibility::Excluded => 2,
+        Eligibility::NetworkUnavailable => 3,
+        Eligibility::Leaving => 4,
+        Eligibility::NodeUnknown => 5,
+        Eligibility::Unknown(code) => code,
     }
 }
 
 /// As tcpdump would say it.
 impl fmt::Display for Pulse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Pulse { node, incarnation, sequence, interval, multiplier, standing, owner, hello, .. } = self;
-        write!(f, "pulse {node} {incarnation}.{sequence} {standing:?} every {interval:?} x{multiplier}")?;
+        let Pulse { node, incarnation, sequence, interval, multiplier, eligibility, owner, hello, .. } = self;
+        write!(f, "pulse {node} {incarnation}.{sequence} {eligibility:?} every {interval:?} x{multiplier}")?;
         if *owner {
             f.write_str(" owner")?;
         }
@@ -522,7 +522,7 @@ mod tests {
             sequence: 7,
             interval: Duration::from_millis(100),
             multiplier: NonZeroU8::new(3).unwrap(),
-            standing: Standing::Eligible,
+            eligibility: Eligibility::Eligible,
             owner: true,
             hello: false,
             needs_ipv4: true,
@@ -544,7 +544,7 @@ mod tests {
     fn what_is_emitted_is_read_back_sealed_or_not() {
         let bare = Pulse { asks: vec![], answers: vec![], labels: None, claims: None, occupied: vec![], ..full() };
         let unlabelled = Pulse { labels: Some(Labels::default()), ..bare.clone() };
-        for pulse in [full(), bare, unlabelled, Pulse { standing: Standing::Unknown(99), ..full() }] {
+        for pulse in [full(), bare, unlabelled, Pulse { eligibility: Eligibility::Unknown(99), ..full() }] {
             for key in [key(), Key::none()] {
                 assert_eq!(Pulse::parse(&pulse.emit(&key), &key), Ok(pulse.clone()));
             }

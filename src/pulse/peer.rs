@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::packet::{ClaimsPage, Pulse, Ticket};
 use super::settings::Settings;
 use crate::address::MacAddress;
-use crate::roster::{Member, Standing};
+use crate::roster::{Eligibility, Member};
 use crate::selector::Labels;
 
 /// When the first peer is to be looked at. Whatever makes a peer's time come earlier says so here; what puts it off does not,
@@ -65,7 +65,7 @@ pub(super) struct Peer {
     pub(super) asked: u32,
     /// How often it pulses, by its own word.
     promise: Settings,
-    pub(super) standing: Standing,
+    pub(super) eligibility: Eligibility,
     owner: bool,
     pub(super) card_version: u32,
     pub(super) labels: Option<Labels>,
@@ -101,7 +101,7 @@ impl Peer {
             next_ask: now,
             asked: 0,
             promise: Settings { interval: pulse.interval, multiplier: pulse.multiplier },
-            standing: pulse.standing,
+            eligibility: pulse.eligibility,
             owner: pulse.owner,
             card_version: pulse.card_version,
             labels: None,
@@ -116,13 +116,13 @@ impl Peer {
 
     /// Takes in what a newer pulse says. Whether a roster would show it.
     pub(super) fn take(&mut self, pulse: Pulse, now: Instant) -> bool {
-        let shown = (self.standing, self.owner, self.mac);
+        let shown = (self.eligibility, self.owner, self.mac);
         let mut moved = false;
         self.sequence = pulse.sequence;
         self.last_heard = now;
         self.asked = 0;
         self.promise = Settings { interval: pulse.interval, multiplier: pulse.multiplier };
-        self.standing = pulse.standing;
+        self.eligibility = pulse.eligibility;
         self.owner = pulse.owner;
         self.mac = pulse.mac;
         self.needs_ipv4 = pulse.needs_ipv4;
@@ -158,13 +158,13 @@ impl Peer {
                 self.claims = Arc::new(whole);
             }
         }
-        moved || shown != (self.standing, self.owner, self.mac)
+        moved || shown != (self.eligibility, self.owner, self.mac)
     }
 
     pub(super) fn member(&self) -> Member {
         Member {
             mac: self.mac,
-            standing: self.standing,
+            eligibility: self.eligibility,
             owner: self.owner,
             labels: self.labels.clone().unwrap_or_default(),
             claims: self.claims.clone(),

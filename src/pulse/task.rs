@@ -27,7 +27,7 @@ use crate::by_link::ByLink;
 use crate::clock;
 use crate::names::NodeName;
 use crate::plan::slice::PulseSlice;
-use crate::roster::{Roster, Standing};
+use crate::roster::{Eligibility, Roster};
 use crate::world::{Fact, Link};
 
 /// What does not change while the agent runs.
@@ -97,20 +97,20 @@ pub async fn run(
 struct LinkSlice {
     link: Link,
     mac: MacAddress,
-    standing: Standing,
+    eligibility: Eligibility,
     /// The part of the slice that is the same on every link.
     all: PulseSlice,
 }
 
 impl LinkSlice {
     fn of(slice: &PulseSlice, link: &Link) -> Option<LinkSlice> {
-        Some(LinkSlice { link: link.clone(), mac: link.mac?, standing: slice.standing?, all: slice.clone() })
+        Some(LinkSlice { link: link.clone(), mac: link.mac?, eligibility: slice.eligibility?, all: slice.clone() })
     }
 
     fn stance(&self, needs_ipv4: bool) -> Stance {
         Stance {
             mac: self.mac,
-            standing: self.standing,
+            eligibility: self.eligibility,
             owner: self.all.owner,
             labels: self.all.labels.clone(),
             claims: self.all.claims.clone(),

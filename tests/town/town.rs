@@ -15,7 +15,7 @@ use crier::plan::elect::{Candidate, elect};
 use crier::pulse::machine::{Heard, Machine, Stance};
 use crier::pulse::packet::Pulse;
 use crier::pulse::settings::Settings;
-use crier::roster::Standing;
+use crier::roster::Eligibility;
 use crier::selector::Labels;
 use crier::world::{EndpointSlice, Fact, FamilyPolicy, Link, Listing, Pulses, Request, Service, TrafficPolicy};
 use fastrand::Rng;
@@ -186,7 +186,7 @@ impl Town {
         }
         let stance = Stance {
             mac: mac(agent),
-            standing: Standing::Eligible,
+            eligibility: Eligibility::Eligible,
             owner: false,
             labels: Arc::default(),
             claims: Arc::default(),
@@ -296,7 +296,7 @@ impl Town {
         let now = self.now;
         let Some(life) = &mut self.agents[to].life else { return };
         let heard = life.machine.handle_pulse(pulse.clone(), now);
-        if heard == Heard::Taken && pulse.standing == Standing::Eligible {
+        if heard == Heard::Taken && pulse.eligibility == Eligibility::Eligible {
             life.heard.entry(from).or_insert(now);
             life.last_taken.insert(from, now);
         }
@@ -372,7 +372,7 @@ impl Town {
         life.machine.handle_stance(
             Stance {
                 mac: mac(number),
-                standing: pulse.standing.unwrap_or(Standing::NodeUnknown),
+                eligibility: pulse.eligibility.unwrap_or(Eligibility::NodeUnknown),
                 owner: pulse.owner,
                 labels: Arc::new(Labels::clone(&pulse.labels)),
                 claims: pulse.claims.clone(),

@@ -14,7 +14,7 @@ use crate::plan::judge::Work;
 use crate::plan::slice::Origin;
 use crate::plan::tenure::{Cause, Handover, Move, PastConflict, Tenure};
 use crate::reason::Reason;
-use crate::roster::Standing;
+use crate::roster::Eligibility;
 use crate::world::{Conflict, Pulses};
 
 impl Planner {
@@ -54,7 +54,7 @@ impl Planner {
     pub(super) fn note_listening(&mut self, now: Instant) {
         self.listening.retain(|_, seen| now < *seen + BEGINNING);
         let members = self.world.rosters.values().flat_map(|roster| &roster.members);
-        let listening = members.filter(|(_, member)| member.standing == Standing::Listening);
+        let listening = members.filter(|(_, member)| member.eligibility == Eligibility::Listening);
         self.listening.extend(listening.map(|(name, _)| (name.clone(), now)));
     }
 

@@ -7,7 +7,7 @@ pub(super) fn roster(members: &[(&str, &[&str])], silent: &[&str]) -> Fact {
     let member = |(number, (name, claims)): (usize, &(&str, &[&str]))| {
         let member = crate::roster::Member {
             mac: crate::address::MacAddress([2, 0, 0, 0, 1, u8::try_from(number).unwrap()]),
-            standing: crate::roster::Standing::Eligible,
+            eligibility: crate::roster::Eligibility::Eligible,
             owner: !claims.is_empty(),
             labels: Labels::default(),
             claims: Arc::new(claims.iter().map(|address| address.parse().unwrap()).collect()),
@@ -106,7 +106,7 @@ fn the_pulse_says_what_this_node_owns_and_whom_it_expects_to() {
     let owner = story.owner(roster(&[("b", &[]), ("c", &[])], &[]));
     let pulse = story.planner.plan().pulse.clone();
     assert_eq!((pulse.owner, pulse.expected.iter().map(ToString::to_string).collect::<Vec<_>>()), (false, vec![owner]));
-    assert_eq!(pulse.standing, Some(crate::roster::Standing::Eligible));
+    assert_eq!(pulse.eligibility, Some(crate::roster::Eligibility::Eligible));
     assert_eq!(pulse.links.keys().copied().collect::<Vec<_>>(), [2]);
     story.owner(roster(&[], &["b", "c"]));
     let pulse = story.planner.plan().pulse.clone();
@@ -166,7 +166,7 @@ fn an_address_that_its_owner_had_no_time_to_ask_for_is_no_hand_over() {
         let mut story = with_pulses(false);
         let Fact::Roster(index, Some(all)) = roster(&[("b", &[]), ("c", &[])], &[]) else { unreachable!() };
         let mut listening = crate::roster::Roster::clone(&all);
-        listening.members.values_mut().for_each(|member| member.standing = crate::roster::Standing::Listening);
+        listening.members.values_mut().for_each(|member| member.eligibility = crate::roster::Eligibility::Listening);
         listening.settled = false;
         assert!(story.owner(Fact::Roster(index, Some(Arc::new(listening)))).contains("listens"), "nobody owns it yet");
         let first = story.owner(Fact::Roster(index, Some(all)));

@@ -4,7 +4,7 @@ use super::pulses::{roster, with_pulses};
 use super::*;
 use crate::plan::contest::{Chance, Contest, covering};
 use crate::plan::tenure::{Cause, Tenure};
-use crate::roster::{Roster, Standing};
+use crate::roster::{Eligibility, Roster};
 use crate::world::Conflict;
 
 const ADDRESS: &str = "192.168.35.103";
@@ -41,7 +41,7 @@ impl Story {
         let me = NodeName::from("a");
         let about = (&*world.services[&key("web")], &endpoints);
         let contest = Contest::of(about, &covering, &me, &plan.l2, ADDRESS.parse().unwrap());
-        contest.ranking().into_iter().map(|it| (it.node.to_string(), it.standing)).collect()
+        contest.ranking().into_iter().map(|it| (it.node.to_string(), it.eligibility)).collect()
     }
 }
 
@@ -67,15 +67,16 @@ fn owned_by_b() -> Story {
 #[test]
 fn every_way_to_lose_an_address_is_named_as_the_cause_of_its_move() {
     let without_b = || roster(&[("c", &[])], &[]);
-    let stands = |standing| heard(both(), |it| it.members.get_mut(&NodeName::from("b")).unwrap().standing = standing);
+    let stands =
+        |eligibility| heard(both(), |it| it.members.get_mut(&NodeName::from("b")).unwrap().eligibility = eligibility);
     let table: [(&str, Fact); 8] = [
         ("b > c: owner-silent", roster(&[("c", &[])], &["b"])),
         ("b > c: node-left", heard(without_b(), |it| it.left = ["b".into()].into())),
         ("b > c: owner-restarted", without_b()),
-        ("b > c: owner-restarted", stands(Standing::Listening)),
-        ("b > c: node-excluded", stands(Standing::Excluded)),
-        ("b > c: node-network-unavailable", stands(Standing::NetworkUnavailable)),
-        ("b > c: node-leaving", stands(Standing::Leaving)),
+        ("b > c: owner-restarted", stands(Eligibility::Listening)),
+        ("b > c: node-excluded", stands(Eligibility::Excluded)),
+        ("b > c: node-network-unavailable", stands(Eligibility::NetworkUnavailable)),
+        ("b > c: node-leaving", stands(Eligibility::Leaving)),
         ("b > nobody: no-endpoints", Fact::EndpointSlice(key("web-1"), None)),
     ];
     for (expected, fact) in table {
@@ -106,7 +107,7 @@ fn under_policy_local_the_last_endpoint_of_the_owner_is_the_cause() {
     story.endpoints("web", &["a", "c"]);
     story.turn();
     assert_eq!(story.last_move(), "b > c: node-lacks-endpoint");
-    let names: Vec<_> = story.ranking().into_iter().map(|(name, standing)| (name, standing.err())).collect();
+    let names: Vec<_> = story.ranking().into_iter().map(|(name, eligibility)| (name, eligibility.err())).collect();
     let expected = [("c", None), ("a", None), ("b", Some(Reason::NodeLacksEndpoint))];
     assert_eq!(names, expected.map(|(name, reason)| (name.to_owned(), reason)));
 }
@@ -203,5 +204,5 @@ fn the_rank_list_names_every_node_and_why_it_is_refused() {
         ("e", Err(Reason::NodeLeft)),
         ("f", Err(Reason::NodeNotHeard)),
     ];
-    assert_eq!(story.ranking(), expected.map(|(name, standing)| (name.to_owned(), standing)));
+    assert_eq!(story.ranking(), expected.map(|(name, eligibility)| (name.to_owned(), eligibility)));
 }

@@ -9,7 +9,7 @@ fn machine(name: &str, incarnation: u64, now: Instant) -> Machine {
         Settings { interval: Duration::from_millis(100), multiplier: NonZeroU8::new(3).unwrap_or(NonZeroU8::MIN) };
     let stance = Stance {
         mac: MacAddress([2, 0, 0, 0, 0, 1]),
-        standing: Standing::Eligible,
+        eligibility: Eligibility::Eligible,
         owner: false,
         labels: Arc::default(),
         claims: Arc::default(),
@@ -73,7 +73,7 @@ fn a_node_that_started_anew_ends_its_life_before_at_its_first_pulse() {
     assert!(alive(&mut a, now));
     let mut again = machine("b", 3, now);
     let first = again.poll_pulse(now).expect("it says hello at once");
-    assert!(first.hello && first.standing == Standing::Listening);
+    assert!(first.hello && first.eligibility == Eligibility::Listening);
     assert_eq!(a.handle_pulse(first, now), Heard::Unverified);
     assert!(!alive(&mut a, now), "what it owned before it does not own now");
     let last = recording.last().cloned().expect("it spoke");

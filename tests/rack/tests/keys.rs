@@ -179,7 +179,7 @@ fn forged_pulses_move_nothing_and_are_named_in_the_log() {
     let genuine = eventually("a pulse of the owner is seen", secs(10), || {
         pulses_of(&capture, &lan.site.nodes[owner]).pop().ok_or("none")
     });
-    // It says that it leaves, if its seal were right: the standing stands after the numbers.
+    // It says that it leaves, if its seal were right: its eligibility stands after the numbers.
     let altered = |at: usize| {
         let mut pulse = genuine.clone();
         pulse[at] ^= 1;
