@@ -12,7 +12,7 @@ use crate::by_link::ByLink;
 use crate::claim::ConflictKind;
 use crate::names::{InterfaceName, NodeName};
 use crate::plan::Turn;
-use crate::plan::tenure::Handover;
+use crate::plan::placement::Handover;
 use crate::{arp, pulse};
 
 /// The counters that the responder and the pulse share with the loop.
@@ -184,7 +184,7 @@ fn millis(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::tenure::Cause;
+    use crate::plan::placement::Cause;
 
     #[test]
     fn a_move_is_counted_by_its_direction_and_cause() {

@@ -20,8 +20,8 @@ use crate::plan::Planner;
 use crate::plan::contest::{Chance, Contest, Contestant, covering};
 use crate::plan::decision::{Announcement, Decision};
 use crate::plan::ground::Ground;
+use crate::plan::placement::{Cause, Move, PastConflict, Placement};
 use crate::plan::slice::L2Slice;
-use crate::plan::tenure::{Cause, Move, PastConflict, Tenure};
 use crate::reason::Reason;
 use crate::world::World;
 
@@ -33,7 +33,7 @@ pub struct L2Snapshot {
     ground: Arc<Ground>,
     world: World,
     decisions: OrdMap<ObjectKey, Arc<Decision>>,
-    tenures: OrdMap<IpAddr, Arc<Tenure>>,
+    placements: OrdMap<IpAddr, Arc<Placement>>,
     answered: L2Slice,
     now: Instant,
     wall: SystemTime,
@@ -134,7 +134,7 @@ impl L2Snapshot {
             ground: planner.ground().clone(),
             world: planner.world().clone(),
             decisions: plan.decisions.clone(),
-            tenures: plan.tenures.clone(),
+            placements: plan.placements.clone(),
             answered: plan.l2.clone(),
             now: clock::now(),
             wall: clock::wall(),
@@ -151,13 +151,13 @@ impl L2Snapshot {
                 if wanted.is_some_and(|wanted| wanted != address) {
                     continue;
                 }
-                let Some(tenure) = self.tenures.get(&address) else {
+                let Some(placement) = self.placements.get(&address) else {
                     elsewhere = Some((key, &announcement.l2.reason));
                     continue;
                 };
                 match addresses.get_mut(&address) {
                     Some(known) => known.services.push(key.clone()),
-                    None => drop(addresses.insert(address, self.address(key, decision, announcement, tenure))),
+                    None => drop(addresses.insert(address, self.address(key, decision, announcement, placement))),
                 }
             }
         }
@@ -179,10 +179,10 @@ impl L2Snapshot {
         key: &ObjectKey,
         decision: &Decision,
         announcement: &Announcement,
-        tenure: &Tenure,
+        placement: &Placement,
     ) -> AddressReport {
         let Announcement { address, pool, l2, bgp: _ } = announcement;
-        let Tenure { owner, since, witnessed, last_move, last_conflict } = tenure;
+        let Placement { owner, since, witnessed, last_move, last_conflict } = placement;
         let interfaces = self.answered.addresses.get(address).map(|links| links.iter().cloned().collect());
         // The first address ranks the nodes for all addresses of a Service.
         let rank_by = decision.announcements.first().map_or(*address, |first| first.address);

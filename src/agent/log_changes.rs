@@ -9,7 +9,7 @@ use crate::names::{NodeName, ObjectKey, PeerName};
 use crate::plan::Change;
 use crate::plan::decision::{Allocation, Announcement, Decision};
 use crate::plan::join::Dispute;
-use crate::plan::tenure::Handover;
+use crate::plan::placement::Handover;
 use crate::reason::Reason;
 
 /// Logs what differs between the decision of before and the one of now.

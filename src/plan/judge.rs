@@ -19,8 +19,8 @@ use crate::plan::contest::{Contest, covering};
 use crate::plan::decision::{Allocation, Announcement, BgpVerdict, Carrier, Decision, Held, L2Verdict};
 use crate::plan::ground::{Ground, L2Ground, describe_interfaces};
 use crate::plan::join;
+use crate::plan::placement::{Cause, Placement};
 use crate::plan::slice::L2Slice;
-use crate::plan::tenure::{Cause, Tenure};
 use crate::reason::Reason;
 use crate::route::RouteAttributes;
 use crate::world::{Endpoints, Service, TrafficPolicy, World};
@@ -37,7 +37,7 @@ pub struct Court<'a> {
     /// The addresses that this node answers for as of the last turn.
     pub answered: &'a L2Slice,
     /// Who has which address on the link as of the last turn.
-    pub tenures: &'a OrdMap<IpAddr, Arc<Tenure>>,
+    pub placements: &'a OrdMap<IpAddr, Arc<Placement>>,
     /// Nothing was judged before.
     pub first_turn: bool,
 }
@@ -320,7 +320,7 @@ impl Court<'_> {
 
     /// Why the address has another owner than before; `None` where it has the same.
     fn cause(&self, address: IpAddr, verdict: &L2Verdict, contest: &Contest<'_>) -> Option<Cause> {
-        let before = self.tenures.get(&address);
+        let before = self.placements.get(&address);
         if before.is_some_and(|before| before.owner == verdict.owner) {
             return None;
         }

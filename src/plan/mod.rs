@@ -1,7 +1,7 @@
 //! The decisions: from the World to the Plan, each part with its reason. Floor 1: pure, `now` is an argument.
 //!
 //! [`Planner`] keeps the World and the Plan and re-judges what a fact touched; [`judge`] decides about one Service;
-//! [`allocate`] finds addresses; [`elect`] and [`contest`] name the node that answers on the link, [`tenure`] is since when
+//! [`allocate`] finds addresses; [`elect`] and [`contest`] name the node that answers on the link, [`placement`] is since when
 //! and why; [`ground`] is what all decisions of a turn stand on; [`join`] makes one route of what several say about it;
 //! `notice` is the Event that a Service gets; [`slice`] is what the actuators get.
 
@@ -13,10 +13,10 @@ pub mod ground;
 pub mod join;
 pub mod judge;
 mod notice;
+pub mod placement;
 mod planner;
 mod reach;
 pub mod slice;
-pub mod tenure;
 
 pub use planner::{Change, Moved, Plan, Planner, Turn};
 

@@ -25,9 +25,9 @@ use crate::plan::ground::{self, Ground, PulseGround};
 use crate::plan::join::{Contributions, Dispute, disputes_of, is_internal, join};
 use crate::plan::judge::{Contribution, Court, Fresh, Verdict, Work};
 use crate::plan::notice::notice;
+use crate::plan::placement::{Handover, Placement};
 use crate::plan::reach;
 use crate::plan::slice::{BgpSlice, BindSlice, L2Slice, PeerSlice, PulseSlice, ServiceStatus, StatusSlice};
-use crate::plan::tenure::{Handover, Tenure};
 use crate::route::RouteAttributes;
 use crate::world::{Fact, Service, Touched, World};
 
@@ -43,7 +43,7 @@ pub struct Plan {
     pub pulse: PulseSlice,
     pub status: StatusSlice,
     /// Who has each address that is announced on a link, since when and why.
-    pub tenures: OrdMap<IpAddr, Arc<Tenure>>,
+    pub placements: OrdMap<IpAddr, Arc<Placement>>,
 }
 
 /// What changed for one Service in a turn, for the log and the journal.
@@ -271,7 +271,7 @@ impl Planner {
             book: &self.book,
             fresh: &self.fresh,
             answered: &self.plan.l2,
-            tenures: &self.plan.tenures,
+            placements: &self.plan.placements,
             first_turn: self.first_turn,
         }
     }
@@ -302,7 +302,7 @@ impl Planner {
         self.put_status(key, &service, &decision, status);
         let before = self.plan.decisions.get(key).cloned();
         self.note_origins(before.as_deref(), &work, now);
-        self.note_tenures(before.as_deref(), &decision, causes, now);
+        self.note_placements(before.as_deref(), &decision, causes, now);
         self.put_work(key, work);
         if before.as_deref() == Some(&decision) {
             return None;
@@ -318,7 +318,7 @@ impl Planner {
         self.put_work(key, Work::default());
         self.work.remove(key);
         let before = self.plan.decisions.remove(key)?;
-        before.announcements.iter().for_each(|it| drop(self.plan.tenures.remove(&it.address)));
+        before.announcements.iter().for_each(|it| drop(self.plan.placements.remove(&it.address)));
         Some(Change { service: key.clone(), before: Some(before), after: None })
     }
 

@@ -19,8 +19,8 @@ use crate::world::{
 
 mod advertisements;
 mod links;
+mod placements;
 mod pulses;
-mod tenures;
 
 /// A planner with the facts of a small cluster, and the verbs of the stories.
 struct Story {

@@ -11,8 +11,8 @@ use crate::claim::ConflictKind;
 use crate::names::NodeName;
 use crate::plan::decision::{Announcement, Decision};
 use crate::plan::judge::Work;
+use crate::plan::placement::{Cause, Handover, Move, PastConflict, Placement};
 use crate::plan::slice::Origin;
-use crate::plan::tenure::{Cause, Handover, Move, PastConflict, Tenure};
 use crate::reason::Reason;
 use crate::roster::Eligibility;
 use crate::world::{Conflict, Pulses};
@@ -84,7 +84,7 @@ impl Planner {
     }
 
     /// Who has the addresses of a Service from now on, where that is not who had them before.
-    pub(super) fn note_tenures(
+    pub(super) fn note_placements(
         &mut self,
         before: Option<&Decision>,
         after: &Decision,
@@ -94,26 +94,28 @@ impl Planner {
         let on_link = |it: &Announcement| !matches!(it.l2.reason, Reason::NoL2ForPool { .. });
         for was in before.into_iter().flat_map(|before| &before.announcements) {
             if !after.announcements.iter().any(|it| it.address == was.address && on_link(it)) {
-                self.plan.tenures.remove(&was.address);
+                self.plan.placements.remove(&was.address);
             }
         }
         for (address, cause) in causes {
             let announcement = after.announcements.iter().find(|it| it.address == address);
             let owner = announcement.and_then(|it| it.l2.owner.clone());
-            let known = self.plan.tenures.get(&address);
+            let known = self.plan.placements.get(&address);
             let from = known.and_then(|known| known.owner.clone());
-            let tenure = Tenure::next(known.map(|known| &**known), owner.clone(), cause, now);
-            if let Some(Move { cause, .. }) = tenure.last_move.as_ref().filter(|_| tenure.witnessed && from != owner) {
+            let placement = Placement::next(known.map(|known| &**known), owner.clone(), cause, now);
+            if let Some(Move { cause, .. }) =
+                placement.last_move.as_ref().filter(|_| placement.witnessed && from != owner)
+            {
                 self.handovers.push(Handover { address, from, to: owner, cause: cause.clone() });
             }
-            self.plan.tenures.insert(address, Arc::new(tenure));
+            self.plan.placements.insert(address, Arc::new(placement));
         }
     }
 
     /// The last conflict about each address is remembered when it is over, too.
     pub(super) fn note_conflicts(&mut self, now: Instant) {
         for (address, link) in std::mem::take(&mut self.contested) {
-            let Some(known) = self.plan.tenures.get(&address) else { continue };
+            let Some(known) = self.plan.placements.get(&address) else { continue };
             let told = self.world.conflicts.get(&address).and_then(|on_links| on_links.get(&link)).copied();
             let before = known.last_conflict.as_ref().filter(|before| before.link == link && before.over.is_none());
             let last_conflict = match (told, before) {
@@ -126,8 +128,8 @@ impl Planner {
                 (None, Some(before)) => PastConflict { over: Some(now), ..before.clone() },
                 (None, None) => continue,
             };
-            let tenure = Tenure { last_conflict: Some(last_conflict), ..Tenure::clone(known) };
-            self.plan.tenures.insert(address, Arc::new(tenure));
+            let placement = Placement { last_conflict: Some(last_conflict), ..Placement::clone(known) };
+            self.plan.placements.insert(address, Arc::new(placement));
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::world::Conflict;
 
 /// How an address stands on the link, and how it came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tenure {
+pub struct Placement {
     /// The node that answers for it, by this plan.
     pub owner: Option<NodeName>,
     /// Since when that is so, as far as this node knows.
@@ -111,22 +111,22 @@ pub struct Handover {
     pub cause: Cause,
 }
 
-impl Tenure {
+impl Placement {
     /// What follows when `owner` has the address from now on.
-    pub(super) fn next(before: Option<&Tenure>, owner: Option<NodeName>, cause: Cause, now: Instant) -> Tenure {
+    pub(super) fn next(before: Option<&Placement>, owner: Option<NodeName>, cause: Cause, now: Instant) -> Placement {
         let last_move = before.and_then(|before| before.last_move.clone());
         let last_conflict = before.and_then(|before| before.last_conflict.clone());
         let witnessed = cause != Cause::Learned;
-        let begins = Tenure { owner: owner.clone(), since: now, witnessed, last_move: None, last_conflict };
+        let begins = Placement { owner: owner.clone(), since: now, witnessed, last_move: None, last_conflict };
         let from = before.and_then(|before| before.owner.clone());
         match (from, last_move) {
-            (_, last_move) if !witnessed => Tenure { last_move, ..begins },
+            (_, last_move) if !witnessed => Placement { last_move, ..begins },
             // Nobody had it for a while: the cause is why the one before lost it.
             (None, Some(Move { from, to: None, cause, at: _ })) if owner.is_some() => {
-                Tenure { last_move: Some(Move { from, to: owner, at: now, cause }), ..begins }
+                Placement { last_move: Some(Move { from, to: owner, at: now, cause }), ..begins }
             }
-            (None, last_move) if owner.is_none() => Tenure { last_move, ..begins },
-            (from, _) => Tenure { last_move: Some(Move { from, to: owner, at: now, cause }), ..begins },
+            (None, last_move) if owner.is_none() => Placement { last_move, ..begins },
+            (from, _) => Placement { last_move: Some(Move { from, to: owner, at: now, cause }), ..begins },
         }
     }
 }

@@ -3,23 +3,23 @@
 use super::pulses::{roster, with_pulses};
 use super::*;
 use crate::plan::contest::{Chance, Contest, covering};
-use crate::plan::tenure::{Cause, Tenure};
+use crate::plan::placement::{Cause, Placement};
 use crate::roster::{Eligibility, Roster};
 use crate::world::Conflict;
 
 const ADDRESS: &str = "192.168.35.103";
 
 impl Story {
-    fn tenure(&self) -> Tenure {
+    fn placement(&self) -> Placement {
         let address: IpAddr = ADDRESS.parse().unwrap();
-        let tenure = self.planner.plan().tenures.get(&address);
-        Tenure::clone(tenure.expect("the address is announced on the link"))
+        let placement = self.planner.plan().placements.get(&address);
+        Placement::clone(placement.expect("the address is announced on the link"))
     }
 
     /// The last move, as `from > to: cause`.
     fn last_move(&self) -> String {
         let name = |node: Option<NodeName>| node.map_or("nobody".to_owned(), |node| node.to_string());
-        match self.tenure().last_move {
+        match self.placement().last_move {
             Some(it) => format!("{} > {}: {}", name(it.from), name(it.to), it.cause.code()),
             None => "none".to_owned(),
         }
@@ -84,13 +84,13 @@ fn every_way_to_lose_an_address_is_named_as_the_cause_of_its_move() {
         story.now += Duration::from_secs(9);
         assert_eq!(story.handovers(fact.clone()), [expected], "{fact:?}");
         assert_eq!(story.last_move(), expected);
-        let tenure = story.tenure();
-        assert_eq!((tenure.since, tenure.witnessed), (story.now, true));
+        let placement = story.placement();
+        assert_eq!((placement.since, placement.witnessed), (story.now, true));
         assert_eq!(story.handovers(fact), Vec::<String>::new(), "it is told once");
     }
     let mut story = owned_by_b();
     story.handovers(roster(&[("c", &[])], &["b"]));
-    let cause = story.tenure().last_move.map(|it| it.cause);
+    let cause = story.placement().last_move.map(|it| it.cause);
     assert_eq!(cause, Some(Cause::OwnerSilent { after: Duration::from_millis(303) }));
     assert_eq!(story.handovers(both()), ["c > b: better-node"]);
 }
@@ -133,11 +133,11 @@ fn losing_the_link_is_told_by_its_name_and_a_node_that_listens_sees_no_moves() {
         assert_eq!(story.handovers(Fact::Link(2, Some(eth0.clone()))), Vec::<String>::new());
         let listening = heard(roster(&[("c", &[])], &[]), |it| it.settled = false);
         assert_eq!(story.handovers(listening), Vec::<String>::new());
-        assert!(!story.tenure().witnessed);
-        assert_eq!(story.tenure().owner, Some("c".into()));
+        assert!(!story.placement().witnessed);
+        assert_eq!(story.placement().owner, Some("c".into()));
         assert_eq!(story.last_move(), expected, "the last that was seen");
         story.handovers(roster(&[], &["c"]));
-        assert_eq!(story.tenure().owner, Some("a".into()));
+        assert_eq!(story.placement().owner, Some("a".into()));
     }
 }
 
@@ -158,12 +158,12 @@ fn a_new_address_is_in_its_first_use_and_one_that_is_gone_is_forgotten() {
     let mut story = Story::begin(standalone());
     story.endpoints("web", &["a"]);
     story.put("web", asking_for(&[ADDRESS]));
-    let tenure = story.tenure();
-    assert!(tenure.witnessed && tenure.owner.is_some());
+    let placement = story.placement();
+    assert!(placement.witnessed && placement.owner.is_some());
     assert!(story.last_move().ends_with(": first-use"), "{}", story.last_move());
     story.tell(Fact::Service(key("web"), None));
     story.turn();
-    assert!(story.planner.plan().tenures.is_empty());
+    assert!(story.planner.plan().placements.is_empty());
 }
 
 #[test]
@@ -179,11 +179,11 @@ fn the_last_conflict_is_remembered_when_it_is_over() {
     story.tell(Fact::Conflict(address, "eth0".into(), Some(stranger)));
     let told = story.planner.turn(story.now).conflicts;
     assert_eq!(told, [(address, "eth0".into(), ConflictKind::Contested)]);
-    assert_eq!(story.tenure().last_conflict.map(|it| (it.conflict, it.over)), Some((stranger, None)));
+    assert_eq!(story.placement().last_conflict.map(|it| (it.conflict, it.over)), Some((stranger, None)));
     story.now += Duration::from_secs(5);
     story.tell(Fact::Conflict(address, "eth0".into(), None));
     assert!(story.planner.turn(story.now).conflicts.is_empty());
-    assert_eq!(story.tenure().last_conflict.map(|it| (it.conflict, it.over)), Some((stranger, Some(story.now))));
+    assert_eq!(story.placement().last_conflict.map(|it| (it.conflict, it.over)), Some((stranger, Some(story.now))));
 }
 
 #[test]
