@@ -1,6 +1,6 @@
 //! What a running agent says of addresses on the link: the JSON behind `crier l2`. Floor 3.
 //! As in `report`, fields are only ever added. The loop hands out an [`L2Snapshot`]; the rank lists are worked out from it
-//! outside of the loop, by the same contest that the plan decides by.
+//! outside of the loop, by the same ranking that the plan decides by.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -17,10 +17,10 @@ use crate::clock;
 use crate::config::Config;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PoolName};
 use crate::plan::Planner;
-use crate::plan::contest::{Chance, Contest, Contestant, covering};
 use crate::plan::decision::{Announcement, Decision};
 use crate::plan::ground::Ground;
 use crate::plan::placement::{Cause, Move, PastConflict, Placement};
+use crate::plan::ranking::{RankedNode, Ranking, Score, covering};
 use crate::plan::slice::L2Slice;
 use crate::reason::Reason;
 use crate::world::World;
@@ -208,9 +208,9 @@ impl L2Snapshot {
         let Some(service) = self.world.services.get(key) else { return Vec::new() };
         let endpoints = self.world.endpoints(key);
         let covering = covering(&self.config, &self.ground, pool);
-        let contest = Contest::of((service, &endpoints), &covering, &self.node, &self.answered, rank_by);
-        let report = |(place, Contestant { node, standing }): (usize, Contestant)| match standing {
-            Ok(Chance { weight, keeps }) => {
+        let ranking = Ranking::of((service, &endpoints), &covering, &self.node, &self.answered, rank_by);
+        let report = |(place, RankedNode { node, score }): (usize, RankedNode)| match score {
+            Ok(Score { weight, keeps }) => {
                 RankReport { node, rank: Some(place + 1), weight: Some(weight), keeps, reason: None, summary: None }
             }
             Err(reason) => {
@@ -218,7 +218,7 @@ impl L2Snapshot {
                 RankReport { node, rank: None, weight: None, keeps: false, reason: Some(reason), summary }
             }
         };
-        contest.ranking().into_iter().enumerate().map(report).collect()
+        ranking.nodes().into_iter().enumerate().map(report).collect()
     }
 
     fn macs(&self, owner: &NodeName, address: IpAddr) -> Vec<String> {

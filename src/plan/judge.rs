@@ -15,11 +15,11 @@ use crate::claim::ConflictKind;
 use crate::config::{Config, L2, Pool, Source};
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::plan::allocate::{Applicant, Book, allocate, may_keep, pool_of};
-use crate::plan::contest::{Contest, covering};
 use crate::plan::decision::{Allocation, Announcement, BgpVerdict, Carrier, Decision, Held, L2Verdict};
 use crate::plan::ground::{Ground, L2Ground, describe_interfaces};
 use crate::plan::join;
 use crate::plan::placement::{Cause, Placement};
+use crate::plan::ranking::{Ranking, covering};
 use crate::plan::slice::L2Slice;
 use crate::reason::Reason;
 use crate::route::RouteAttributes;
@@ -271,8 +271,8 @@ impl Court<'_> {
         if covering.is_empty() {
             return (L2Verdict::refused(Reason::NoL2ForPool { pool: held.pool.clone() }), None);
         }
-        let contest = Contest::of((service, endpoints), &covering, self.me, self.answered, rank_by);
-        let winner = if endpoints.is_empty() { Err(Reason::NoEndpoints) } else { contest.winner() };
+        let ranking = Ranking::of((service, endpoints), &covering, self.me, self.answered, rank_by);
+        let winner = if endpoints.is_empty() { Err(Reason::NoEndpoints) } else { ranking.winner() };
         let verdict = match winner {
             Err(reason) => L2Verdict::refused(reason),
             Ok(owner) if owner != self.me => {
@@ -282,7 +282,7 @@ impl Court<'_> {
             }
             Ok(_) => self.judge_own(&covering, held, rank_by, work),
         };
-        let cause = self.cause(held.address, &verdict, &contest);
+        let cause = self.cause(held.address, &verdict, &ranking);
         (verdict, cause)
     }
 
@@ -319,13 +319,13 @@ impl Court<'_> {
     }
 
     /// Why the address has another owner than before; `None` where it has the same.
-    fn cause(&self, address: IpAddr, verdict: &L2Verdict, contest: &Contest<'_>) -> Option<Cause> {
+    fn cause(&self, address: IpAddr, verdict: &L2Verdict, ranking: &Ranking<'_>) -> Option<Cause> {
         let before = self.placements.get(&address);
         if before.is_some_and(|before| before.owner == verdict.owner) {
             return None;
         }
         // Who listens learns one by one who is there: it sees no moves.
-        let listens = || contest.refusal(self.me) == Some(Reason::NodeListening);
+        let listens = || ranking.refusal(self.me) == Some(Reason::NodeListening);
         // And when it has listened, others may have had it long since.
         let found_so = before.map_or(self.first_turn, |it| !it.witnessed && verdict.owner.as_ref() != Some(self.me));
         Some(match before.and_then(|before| before.owner.as_ref()) {
@@ -337,7 +337,7 @@ impl Court<'_> {
             Some(owner) => {
                 let rosters = self.world.rosters.values();
                 let silence = rosters.filter_map(|roster| roster.silent.get(owner)).max().copied();
-                Cause::of_refusal(contest.refusal(owner), silence)
+                Cause::of_refusal(ranking.refusal(owner), silence)
             }
         })
     }

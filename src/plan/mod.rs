@@ -1,12 +1,11 @@
 //! The decisions: from the World to the Plan, each part with its reason. Floor 1: pure, `now` is an argument.
 //!
 //! [`Planner`] keeps the World and the Plan and re-judges what a fact touched; [`judge`] decides about one Service;
-//! [`allocate`] finds addresses; [`elect`] and [`contest`] name the node that answers on the link, [`placement`] is since when
+//! [`allocate`] finds addresses; [`elect`] and [`ranking`] name the node that answers on the link, [`placement`] is since when
 //! and why; [`ground`] is what all decisions of a turn stand on; [`join`] makes one route of what several say about it;
 //! `notice` is the Event that a Service gets; [`slice`] is what the actuators get.
 
 pub mod allocate;
-pub mod contest;
 pub mod decision;
 pub mod elect;
 pub mod ground;
@@ -15,6 +14,7 @@ pub mod judge;
 mod notice;
 pub mod placement;
 mod planner;
+pub mod ranking;
 mod reach;
 pub mod slice;
 

@@ -2,8 +2,8 @@
 
 use super::pulses::{roster, with_pulses};
 use super::*;
-use crate::plan::contest::{Chance, Contest, covering};
 use crate::plan::placement::{Cause, Placement};
+use crate::plan::ranking::{Ranking, Score, covering};
 use crate::roster::{Eligibility, Roster};
 use crate::world::Conflict;
 
@@ -33,15 +33,15 @@ impl Story {
         turn.handovers.iter().map(|it| format!("{} > {}: {}", name(&it.from), name(&it.to), it.cause.code())).collect()
     }
 
-    fn ranking(&self) -> Vec<(String, Result<Chance, Reason>)> {
+    fn ranking(&self) -> Vec<(String, Result<Score, Reason>)> {
         let (world, plan) = (self.planner.world(), self.planner.plan());
         let config = configuration();
         let covering = covering(&config, self.planner.ground(), &"lan".into());
         let endpoints = world.endpoints(&key("web"));
         let me = NodeName::from("a");
         let about = (&*world.services[&key("web")], &endpoints);
-        let contest = Contest::of(about, &covering, &me, &plan.l2, ADDRESS.parse().unwrap());
-        contest.ranking().into_iter().map(|it| (it.node.to_string(), it.eligibility)).collect()
+        let ranking = Ranking::of(about, &covering, &me, &plan.l2, ADDRESS.parse().unwrap());
+        ranking.nodes().into_iter().map(|it| (it.node.to_string(), it.score)).collect()
     }
 }
 
@@ -107,7 +107,7 @@ fn under_policy_local_the_last_endpoint_of_the_owner_is_the_cause() {
     story.endpoints("web", &["a", "c"]);
     story.turn();
     assert_eq!(story.last_move(), "b > c: node-lacks-endpoint");
-    let names: Vec<_> = story.ranking().into_iter().map(|(name, eligibility)| (name, eligibility.err())).collect();
+    let names: Vec<_> = story.ranking().into_iter().map(|(name, score)| (name, score.err())).collect();
     let expected = [("c", None), ("a", None), ("b", Some(Reason::NodeLacksEndpoint))];
     assert_eq!(names, expected.map(|(name, reason)| (name.to_owned(), reason)));
 }
@@ -195,14 +195,14 @@ fn the_rank_list_names_every_node_and_why_it_is_refused() {
     });
     story.tell(Fact::Node("f".into(), Some(Arc::new(node(&[])))));
     story.handovers(fact);
-    let chance = Ok(Chance { weight: 0, keeps: false });
+    let score = Ok(Score { weight: 0, keeps: false });
     let expected = [
-        ("b", chance.clone()),
-        ("c", chance.clone()),
-        ("a", chance),
+        ("b", score.clone()),
+        ("c", score.clone()),
+        ("a", score),
         ("d", Err(Reason::NodeSilent)),
         ("e", Err(Reason::NodeLeft)),
         ("f", Err(Reason::NodeNotHeard)),
     ];
-    assert_eq!(story.ranking(), expected.map(|(name, eligibility)| (name.to_owned(), eligibility)));
+    assert_eq!(story.ranking(), expected.map(|(name, score)| (name.to_owned(), score)));
 }

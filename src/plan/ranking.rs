@@ -20,7 +20,7 @@ pub fn covering<'a>(config: &'a Config, ground: &'a Ground, pool: &PoolName) -> 
 
 /// The nodes as they stand to the addresses of one Service.
 #[derive(Debug)]
-pub struct Contest<'a> {
+pub struct Ranking<'a> {
     me: &'a NodeName,
     electorate: Cow<'a, Electorate>,
     /// Only nodes with one of these may answer, under external traffic policy Local.
@@ -32,30 +32,30 @@ pub struct Contest<'a> {
     answered_here: bool,
 }
 
-/// A node in a contest.
+/// A node in a ranking.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Contestant {
+pub struct RankedNode {
     pub node: NodeName,
-    pub eligibility: Result<Chance, Reason>,
+    pub score: Result<Score, Reason>,
 }
 
 /// What the rank of a candidate follows from, apart from MetalLB's order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Chance {
+pub struct Score {
     pub weight: u32,
     /// It has the address already, and the `[[l2]]` is sticky.
     pub keeps: bool,
 }
 
-impl<'a> Contest<'a> {
+impl<'a> Ranking<'a> {
     pub fn of(
         (service, endpoints): (&Service, &'a Endpoints),
         covering: &[(&'a L2, &'a L2Ground)],
         me: &'a NodeName,
         answered: &L2Slice,
         rank_by: IpAddr,
-    ) -> Contest<'a> {
-        Contest {
+    ) -> Ranking<'a> {
+        Ranking {
             me,
             electorate: union(covering.iter().map(|(_, ground)| ground.electorate_for(rank_by))),
             endpoints: (service.external_traffic_policy == TrafficPolicy::Local).then_some(endpoints),
@@ -89,14 +89,14 @@ impl<'a> Contest<'a> {
     }
 
     /// Every node there is: those that may answer in the order of their rank, and behind them the others by name.
-    pub fn ranking(&self) -> Vec<Contestant> {
+    pub fn nodes(&self) -> Vec<RankedNode> {
         let candidates = self.electorate.candidates.iter().filter(|it| self.has_endpoint(it));
-        let chance = |it: &&Candidate| Contestant {
+        let scored = |it: &&Candidate| RankedNode {
             node: it.node.clone(),
-            eligibility: Ok(Chance { weight: it.weight, keeps: self.keeps(it) }),
+            score: Ok(Score { weight: it.weight, keeps: self.keeps(it) }),
         };
-        let mut all: Vec<Contestant> =
-            ranked(candidates, self.rank_by, |candidate| self.keeps(candidate)).iter().map(chance).collect();
+        let mut all: Vec<RankedNode> =
+            ranked(candidates, self.rank_by, |candidate| self.keeps(candidate)).iter().map(scored).collect();
         let lacking = self.electorate.candidates.iter().filter(|it| !self.has_endpoint(it));
         let lacking = lacking.map(|it| (&it.node, Reason::NodeLacksEndpoint));
         let excluded = self.electorate.excluded.iter().map(|(node, reason)| (node, reason.clone()));
@@ -105,9 +105,7 @@ impl<'a> Contest<'a> {
         refused.retain(|(node, _)| !all.iter().any(|it| it.node == **node));
         refused.sort_by_key(|(node, _)| *node);
         refused.dedup_by(|(a, _), (b, _)| a == b);
-        all.extend(
-            refused.into_iter().map(|(node, reason)| Contestant { node: node.clone(), eligibility: Err(reason) }),
-        );
+        all.extend(refused.into_iter().map(|(node, reason)| RankedNode { node: node.clone(), score: Err(reason) }));
         all
     }
 
