@@ -17,8 +17,8 @@ use crate::clock;
 use crate::config::Config;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PoolName};
 use crate::plan::Planner;
+use crate::plan::context::Context;
 use crate::plan::decision::{Announcement, Decision};
-use crate::plan::ground::Ground;
 use crate::plan::placement::{Cause, Move, PastConflict, Placement};
 use crate::plan::ranking::{RankedNode, Ranking, Score, covering};
 use crate::plan::slice::L2Slice;
@@ -30,7 +30,7 @@ use crate::world::World;
 pub struct L2Snapshot {
     node: NodeName,
     config: Arc<Config>,
-    ground: Arc<Ground>,
+    context: Arc<Context>,
     world: World,
     decisions: OrdMap<ObjectKey, Arc<Decision>>,
     placements: OrdMap<IpAddr, Arc<Placement>>,
@@ -131,7 +131,7 @@ impl L2Snapshot {
         L2Snapshot {
             node: node.clone(),
             config: config.clone(),
-            ground: planner.ground().clone(),
+            context: planner.context().clone(),
             world: planner.world().clone(),
             decisions: plan.decisions.clone(),
             placements: plan.placements.clone(),
@@ -207,7 +207,7 @@ impl L2Snapshot {
     fn nodes(&self, key: &ObjectKey, pool: &PoolName, rank_by: IpAddr) -> Vec<RankReport> {
         let Some(service) = self.world.services.get(key) else { return Vec::new() };
         let endpoints = self.world.endpoints(key);
-        let covering = covering(&self.config, &self.ground, pool);
+        let covering = covering(&self.config, &self.context, pool);
         let ranking = Ranking::of((service, &endpoints), &covering, &self.node, &self.answered, rank_by);
         let report = |(place, RankedNode { node, score }): (usize, RankedNode)| match score {
             Ok(Score { weight, keeps }) => {

@@ -15,8 +15,8 @@ use crate::claim::ConflictKind;
 use crate::config::{Config, L2, Pool, Source};
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::plan::allocate::{Applicant, Book, allocate, may_keep, pool_of};
+use crate::plan::context::{Context, L2Context, describe_interfaces};
 use crate::plan::decision::{Allocation, Announcement, BgpVerdict, Carrier, Decision, Held, L2Verdict};
-use crate::plan::ground::{Ground, L2Ground, describe_interfaces};
 use crate::plan::join;
 use crate::plan::placement::{Cause, Placement};
 use crate::plan::ranking::{Ranking, covering};
@@ -26,11 +26,11 @@ use crate::route::RouteAttributes;
 use crate::world::{Endpoints, Service, TrafficPolicy, World};
 
 /// All that a verdict is based on.
-pub struct Court<'a> {
+pub struct Inputs<'a> {
     pub config: &'a Config,
     pub me: &'a NodeName,
     pub world: &'a World,
-    pub ground: &'a Ground,
+    pub context: &'a Context,
     pub book: &'a Book,
     /// Services for which this agent itself chose these addresses a moment ago: nobody has used them yet.
     pub fresh: &'a BTreeMap<IpAddr, Fresh>,
@@ -84,7 +84,7 @@ pub struct Contribution {
     pub attributes: Arc<RouteAttributes>,
 }
 
-impl Court<'_> {
+impl Inputs<'_> {
     /// The addresses that a Service claims: what its status says, and what was promised to it; nothing if it is not
     /// ours. Those outside every pool are somebody else's.
     pub fn claims(&self, key: &ObjectKey) -> Vec<IpAddr> {
@@ -267,7 +267,7 @@ impl Court<'_> {
         rank_by: IpAddr,
         work: &mut Work,
     ) -> (L2Verdict, Option<Cause>) {
-        let covering = covering(self.config, self.ground, &held.pool);
+        let covering = covering(self.config, self.context, &held.pool);
         if covering.is_empty() {
             return (L2Verdict::refused(Reason::NoL2ForPool { pool: held.pool.clone() }), None);
         }
@@ -287,18 +287,18 @@ impl Court<'_> {
     }
 
     /// Of an address that is this node's to answer for.
-    fn judge_own(&self, covering: &[(&L2, &L2Ground)], held: &Held, rank_by: IpAddr, work: &mut Work) -> L2Verdict {
+    fn judge_own(&self, covering: &[(&L2, &L2Context)], held: &Held, rank_by: IpAddr, work: &mut Work) -> L2Verdict {
         let owned = |announced, reason| L2Verdict { owner: Some(self.me.clone()), announced, reason };
         let mine = covering
             .iter()
             .filter(|(_, it)| it.electorate_for(rank_by).candidates.iter().any(|it| it.node == *self.me));
-        let mut interfaces: Vec<_> = mine.map(|(_, ground)| ground.interfaces_for(held.address)).collect();
+        let mut interfaces: Vec<_> = mine.map(|(_, context)| context.interfaces_for(held.address)).collect();
         let interfaces = match interfaces.len() {
             1 => interfaces.swap_remove(0),
             _ => Arc::new(interfaces.iter().flat_map(|set| set.iter().cloned()).collect::<BTreeSet<_>>()),
         };
         if interfaces.is_empty() {
-            if covering.iter().any(|(_, ground)| !ground.interfaces.is_empty()) {
+            if covering.iter().any(|(_, context)| !context.interfaces.is_empty()) {
                 return owned(false, Reason::NoLinkInSubnet { address: held.address });
             }
             let wanted = covering.iter().map(|(l2, _)| describe_interfaces(l2)).collect::<Vec<_>>().join("; ");
@@ -370,7 +370,7 @@ impl Court<'_> {
         work: &mut Work,
     ) -> BgpVerdict {
         let refused = |reason| BgpVerdict { peers: Vec::new(), reason, routes: Vec::new(), notes: Vec::new() };
-        let advertisements = self.config.bgp.advertisements.iter().zip(&self.ground.advertisements).enumerate();
+        let advertisements = self.config.bgp.advertisements.iter().zip(&self.context.advertisements).enumerate();
         let covering = advertisements.filter(|(_, (it, _))| {
             (it.pools.is_empty() || it.pools.contains(&held.pool))
                 && it.service_selector.as_ref().is_none_or(|selector| selector.matches(&service.labels))
@@ -379,10 +379,10 @@ impl Court<'_> {
         if covering.is_empty() {
             return refused(Reason::NoAdvertisement { pool: held.pool.clone() });
         }
-        if let Some(reason) = &self.ground.bgp_exclusion {
+        if let Some(reason) = &self.context.bgp_exclusion {
             return refused(reason.clone());
         }
-        if !covering.iter().any(|(_, (_, ground))| ground.selected) {
+        if !covering.iter().any(|(_, (_, context))| context.selected) {
             return refused(Reason::NodeNotSelected);
         }
         if endpoints.is_empty() {
@@ -398,7 +398,7 @@ impl Court<'_> {
         let mut notes = Vec::new();
         let family = Family::of(held.address);
         let given_before = work.routes.len();
-        for (number, (advertisement, ground)) in covering.iter().filter(|(_, (_, ground))| ground.selected) {
+        for (number, (advertisement, context)) in covering.iter().filter(|(_, (_, context))| context.selected) {
             let length = match family {
                 Family::V4 => advertisement.aggregation_length,
                 Family::V6 => advertisement.aggregation_length_v6,
@@ -408,15 +408,15 @@ impl Court<'_> {
             let attributes = match advertisement.link_bandwidth {
                 true if local => {
                     let endpoints = Some(self.world.endpoints_on(self.me, key, family));
-                    Arc::new(RouteAttributes { endpoints, ..RouteAttributes::clone(&ground.attributes) })
+                    Arc::new(RouteAttributes { endpoints, ..RouteAttributes::clone(&context.attributes) })
                 }
                 true if !notes.contains(&Reason::LinkBandwidthNeedsLocal) => {
                     notes.push(Reason::LinkBandwidthNeedsLocal);
-                    ground.attributes.clone()
+                    context.attributes.clone()
                 }
-                true | false => ground.attributes.clone(),
+                true | false => context.attributes.clone(),
             };
-            for peer in &ground.peers {
+            for peer in &context.peers {
                 peers.insert(peer.clone());
                 routes.entry(prefix).or_default().insert(peer.clone());
                 let (peer, attributes) = (peer.clone(), attributes.clone());
@@ -448,7 +448,7 @@ impl Court<'_> {
                 continue;
             }
             let all: Vec<_> = given[place..].iter().filter(same).map(|it| (it.advertisement, &it.attributes)).collect();
-            let internal = self.ground.peers.iter().any(|it| it.name == *peer && join::is_internal(it));
+            let internal = self.context.peers.iter().any(|it| it.name == *peer && join::is_internal(it));
             for join::Dispute { key, kept, ignored } in join::disputes(&all, internal) {
                 let (peer, key) = (peer.clone(), key.to_owned());
                 disputes.push(Reason::AdvertisementsDisagree { prefix, peer, key, kept, ignored });

@@ -2,13 +2,13 @@
 //!
 //! [`Planner`] keeps the World and the Plan and re-judges what a fact touched; [`judge`] decides about one Service;
 //! [`allocate`] finds addresses; [`elect`] and [`ranking`] name the node that answers on the link, [`placement`] is since when
-//! and why; [`ground`] is what all decisions of a turn stand on; [`join`] makes one route of what several say about it;
+//! and why; [`context`] is what all decisions of a turn are based on; [`join`] makes one route of what several say about it;
 //! `notice` is the Event that a Service gets; [`slice`] is what the actuators get.
 
 pub mod allocate;
+pub mod context;
 pub mod decision;
 pub mod elect;
-pub mod ground;
 pub mod join;
 pub mod judge;
 mod notice;

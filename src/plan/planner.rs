@@ -20,10 +20,10 @@ use crate::claim::ConflictKind;
 use crate::config::Config;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::plan::allocate::{Book, pool_of};
+use crate::plan::context::{self, Context, PulseContext};
 use crate::plan::decision::Decision;
-use crate::plan::ground::{self, Ground, PulseGround};
 use crate::plan::join::{Contributions, Dispute, disputes_of, is_internal, join};
-use crate::plan::judge::{Contribution, Court, Fresh, Verdict, Work};
+use crate::plan::judge::{Contribution, Fresh, Inputs, Verdict, Work};
 use crate::plan::notice::notice;
 use crate::plan::placement::{Handover, Placement};
 use crate::plan::reach;
@@ -83,7 +83,7 @@ pub struct Planner {
     config: Arc<Config>,
     me: NodeName,
     world: World,
-    ground: Arc<Ground>,
+    context: Arc<Context>,
     book: Book,
     plan: Plan,
     moved: Moved,
@@ -107,7 +107,7 @@ pub struct Planner {
     /// Nodes that were still listening when this one looked last, each with when that was.
     listening: BTreeMap<NodeName, Instant>,
     to_judge: BTreeSet<ObjectKey>,
-    ground_moved: bool,
+    context_moved: bool,
     peers_moved: bool,
     /// Services that wait for an address: judged again when one becomes free.
     waiting: BTreeSet<ObjectKey>,
@@ -120,7 +120,7 @@ impl Planner {
             config,
             me,
             world: World::default(),
-            ground: Arc::default(),
+            context: Arc::default(),
             plan: Plan::default(),
             moved: Moved::default(),
             work: BTreeMap::new(),
@@ -137,7 +137,7 @@ impl Planner {
             occupied_moved: false,
             listening: BTreeMap::new(),
             to_judge: BTreeSet::new(),
-            ground_moved: true,
+            context_moved: true,
             peers_moved: false,
             waiting: BTreeSet::new(),
         }
@@ -155,9 +155,9 @@ impl Planner {
         &self.book
     }
 
-    /// What the decisions of the last turn stand on.
-    pub fn ground(&self) -> &Arc<Ground> {
-        &self.ground
+    /// What the decisions of the last turn are based on.
+    pub fn context(&self) -> &Arc<Context> {
+        &self.context
     }
 
     /// Takes a fact in. Decides nothing yet.
@@ -170,7 +170,7 @@ impl Planner {
             Touched::Nothing => {}
             Touched::Peers => self.peers_moved = true,
             Touched::Services(keys) => self.to_judge.extend(keys),
-            Touched::Everything => self.ground_moved = true,
+            Touched::Everything => self.context_moved = true,
         }
         self.occupied_moved |= may_occupy;
     }
@@ -191,9 +191,9 @@ impl Planner {
         if self.book.wake(now) {
             self.to_judge.extend(self.waiting.iter().cloned());
         }
-        if std::mem::take(&mut self.ground_moved) {
+        if std::mem::take(&mut self.context_moved) {
             self.note_listening(now);
-            self.ground = Arc::new(Ground::of(&self.config, &self.me, &self.world));
+            self.context = Arc::new(Context::of(&self.config, &self.me, &self.world));
             self.to_judge.extend(self.world.services.keys().cloned());
             self.to_judge.extend(self.plan.decisions.keys().cloned());
             self.renew_frames();
@@ -241,7 +241,7 @@ impl Planner {
     }
 
     fn claim(&mut self, key: &ObjectKey, now: Instant) {
-        let claims = self.court().claims(key);
+        let claims = self.inputs().claims(key);
         self.record_claims(key, claims, now);
     }
 
@@ -262,12 +262,12 @@ impl Planner {
         }
     }
 
-    fn court(&self) -> Court<'_> {
-        Court {
+    fn inputs(&self) -> Inputs<'_> {
+        Inputs {
             config: &self.config,
             me: &self.me,
             world: &self.world,
-            ground: &self.ground,
+            context: &self.context,
             book: &self.book,
             fresh: &self.fresh,
             answered: &self.plan.l2,
@@ -280,7 +280,7 @@ impl Planner {
         let Some(service) = self.world.services.get(key).cloned() else {
             return self.forget(key);
         };
-        let Verdict { decision, work, assigned, causes, status } = self.court().judge(key, &service);
+        let Verdict { decision, work, assigned, causes, status } = self.inputs().judge(key, &service);
         if let Some(addresses) = assigned {
             let held = self.book.claimed_by(key);
             let chosen =
@@ -325,17 +325,17 @@ impl Planner {
     /// The parts of the slices that do not belong to a single Service.
     fn renew_frames(&mut self) {
         if self.plan.bgp.router_id.is_none() {
-            self.plan.bgp.router_id = ground::router_id(&self.config, &self.me, &self.world);
+            self.plan.bgp.router_id = context::router_id(&self.config, &self.me, &self.world);
         }
         self.plan.bgp.complete = true;
         // Facts about nodes and links are rare: no need to find out which of these two they change.
         self.moved.bgp = true;
         self.moved.l2 = true;
-        let local_addresses = ground::local_addresses(&self.world);
+        let local_addresses = context::local_addresses(&self.world);
         if *self.plan.bgp.local_addresses != local_addresses {
             self.plan.bgp.local_addresses = Arc::new(local_addresses);
         }
-        let PulseGround { links, eligibility, labels } = self.ground.pulse.clone();
+        let PulseContext { links, eligibility, labels } = self.context.pulse.clone();
         self.plan.pulse = PulseSlice { links, eligibility, labels, ..std::mem::take(&mut self.plan.pulse) };
         self.moved.pulse = true;
         let rosters = self.world.rosters.values();
@@ -348,7 +348,7 @@ impl Planner {
         if *self.plan.l2.links != links {
             self.plan.l2.links = Arc::new(links);
         }
-        let unnumbered = reach::unnumbered_links(&self.ground.peers, &self.world);
+        let unnumbered = reach::unnumbered_links(&self.context.peers, &self.world);
         if *self.plan.bgp.unnumbered != unnumbered {
             self.plan.bgp.unnumbered = Arc::new(unnumbered);
         }
@@ -358,7 +358,7 @@ impl Planner {
     /// Which peers there are, and where.
     fn renew_peers(&mut self) {
         let peers: OrdMap<PeerName, PeerSlice> = self
-            .ground
+            .context
             .peers
             .iter()
             .map(|settings| {
@@ -382,7 +382,7 @@ impl Planner {
     }
 
     fn note_disputes(&mut self, route: &(PeerName, IpNet)) {
-        let internal = self.ground.peers.iter().any(|peer| peer.name == route.0 && is_internal(peer));
+        let internal = self.context.peers.iter().any(|peer| peer.name == route.0 && is_internal(peer));
         let found = self.routes.get(route).map(|given| disputes_of(given, internal)).unwrap_or_default();
         if found.is_empty() {
             self.plan.disputes.remove(route);

@@ -6,15 +6,15 @@ use std::net::IpAddr;
 
 use crate::config::{Config, L2};
 use crate::names::{NodeName, PoolName};
+use crate::plan::context::{Context, L2Context};
 use crate::plan::elect::{Candidate, Electorate, elect, ranked};
-use crate::plan::ground::{Ground, L2Ground};
 use crate::plan::slice::L2Slice;
 use crate::reason::Reason;
 use crate::world::{Endpoints, Service, TrafficPolicy};
 
 /// Every `[[l2]]` that covers a pool, with what this node knows of the nodes there.
-pub fn covering<'a>(config: &'a Config, ground: &'a Ground, pool: &PoolName) -> Vec<(&'a L2, &'a L2Ground)> {
-    let all = config.l2.iter().zip(&ground.l2);
+pub fn covering<'a>(config: &'a Config, context: &'a Context, pool: &PoolName) -> Vec<(&'a L2, &'a L2Context)> {
+    let all = config.l2.iter().zip(&context.l2);
     all.filter(|(l2, _)| l2.pools.is_empty() || l2.pools.contains(pool)).collect()
 }
 
@@ -50,14 +50,14 @@ pub struct Score {
 impl<'a> Ranking<'a> {
     pub fn of(
         (service, endpoints): (&Service, &'a Endpoints),
-        covering: &[(&'a L2, &'a L2Ground)],
+        covering: &[(&'a L2, &'a L2Context)],
         me: &'a NodeName,
         answered: &L2Slice,
         rank_by: IpAddr,
     ) -> Ranking<'a> {
         Ranking {
             me,
-            electorate: union(covering.iter().map(|(_, ground)| ground.electorate_for(rank_by))),
+            electorate: union(covering.iter().map(|(_, context)| context.electorate_for(rank_by))),
             endpoints: (service.external_traffic_policy == TrafficPolicy::Local).then_some(endpoints),
             rank_by,
             sticky: covering.iter().any(|(l2, _)| l2.sticky),

@@ -36,7 +36,7 @@ impl Story {
     fn ranking(&self) -> Vec<(String, Result<Score, Reason>)> {
         let (world, plan) = (self.planner.world(), self.planner.plan());
         let config = configuration();
-        let covering = covering(&config, self.planner.ground(), &"lan".into());
+        let covering = covering(&config, self.planner.context(), &"lan".into());
         let endpoints = world.endpoints(&key("web"));
         let me = NodeName::from("a");
         let about = (&*world.services[&key("web")], &endpoints);

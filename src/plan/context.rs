@@ -1,4 +1,4 @@
-//! What every decision of a turn stands on: nodes, links and peers held against the configuration, worked out once
+//! What every decision of a turn is based on: nodes, links and peers compared with the configuration, worked out once
 //! for all Services and again only when a fact about nodes or links comes in.
 //! Floor 1.
 
@@ -39,14 +39,14 @@ const NOT_BY_DEFAULT: [&str; 17] = [
     "vxlan",
 ];
 
-/// The eligibility ground of all decisions of this node.
+/// What all decisions of this node are based on, apart from the Service itself.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Ground {
+pub struct Context {
     /// In the order of the `[[l2]]` tables.
-    pub l2: Vec<L2Ground>,
-    pub pulse: PulseGround,
+    pub l2: Vec<L2Context>,
+    pub pulse: PulseContext,
     /// In the order of the `[[bgp.advertisement]]` tables.
-    pub advertisements: Vec<AdvertisementGround>,
+    pub advertisements: Vec<AdvertisementContext>,
     /// The peers that this node talks to.
     pub peers: Vec<Arc<config::Peer>>,
     /// Why this node may not announce over BGP at all.
@@ -54,7 +54,7 @@ pub struct Ground {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct L2Ground {
+pub struct L2Context {
     pub electorate: Electorate,
     /// The same for each link by itself, with the subnets of the link, where pulses tell more than one link apart.
     by_link: Vec<(Vec<IpNet>, Electorate)>,
@@ -67,7 +67,7 @@ pub struct L2Ground {
 
 /// What this node says of itself in its pulses, apart from what it owns, and where.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct PulseGround {
+pub struct PulseContext {
     pub links: Arc<BTreeMap<u32, Link>>,
     /// `None` where there are no pulses.
     pub eligibility: Option<Eligibility>,
@@ -76,7 +76,7 @@ pub struct PulseGround {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct AdvertisementGround {
+pub struct AdvertisementContext {
     /// The node selector lets this node take part.
     pub selected: bool,
     /// What the advertisement says of every route: one copy for all of them.
@@ -84,7 +84,7 @@ pub struct AdvertisementGround {
     pub peers: Vec<PeerName>,
 }
 
-impl L2Ground {
+impl L2Context {
     /// Where this node would answer for an address: on the links with its subnet, as far as the rule asks for them.
     pub fn interfaces_for(&self, address: IpAddr) -> Arc<BTreeSet<InterfaceName>> {
         if self.rule == Subnet::Ignore {
@@ -107,21 +107,21 @@ impl L2Ground {
     }
 }
 
-impl Ground {
-    pub fn of(config: &Config, me: &NodeName, world: &World) -> Ground {
+impl Context {
+    pub fn of(config: &Config, me: &NodeName, world: &World) -> Context {
         let nodes = known_nodes(config, me, world);
         let node = nodes.get(me);
         let selects = |selector: &Option<Selector>| {
             selector.as_ref().is_none_or(|selector| node.is_some_and(|node| selector.matches(&node.labels)))
         };
-        let l2: Vec<L2Ground> = config.l2.iter().map(|l2| l2_ground(l2, me, &nodes, world)).collect();
+        let l2: Vec<L2Context> = config.l2.iter().map(|l2| l2_context(l2, me, &nodes, world)).collect();
         let pulse = match world.pulses {
-            Pulses::On { .. } => pulse_ground(config, node.map(|node| &**node), &l2, world),
-            Pulses::Off => PulseGround::default(),
+            Pulses::On { .. } => pulse_context(config, node.map(|node| &**node), &l2, world),
+            Pulses::Off => PulseContext::default(),
         };
         let peers: Vec<_> =
             config.bgp.peers.iter().filter(|peer| selects(&peer.nodes)).cloned().map(Arc::new).collect();
-        let advertisements = config.bgp.advertisements.iter().map(|it| AdvertisementGround {
+        let advertisements = config.bgp.advertisements.iter().map(|it| AdvertisementContext {
             selected: selects(&it.nodes),
             attributes: Arc::new(RouteAttributes {
                 local_preference: it.local_preference,
@@ -136,7 +136,7 @@ impl Ground {
                 .filter(|name| it.peers.is_empty() || it.peers.contains(name))
                 .collect(),
         });
-        Ground {
+        Context {
             l2,
             pulse,
             advertisements: advertisements.collect(),
@@ -169,7 +169,7 @@ fn known_nodes<'a>(config: &Config, me: &NodeName, world: &'a World) -> Cow<'a, 
     Cow::Owned([(me.clone(), Arc::new(this))].into())
 }
 
-fn l2_ground(l2: &L2, me: &NodeName, nodes: &BTreeMap<NodeName, Arc<Node>>, world: &World) -> L2Ground {
+fn l2_context(l2: &L2, me: &NodeName, nodes: &BTreeMap<NodeName, Arc<Node>>, world: &World) -> L2Context {
     let links: Vec<&Link> = usable_links(l2, world).collect();
     let interfaces = Arc::new(links.iter().map(|link| link.name.clone()).collect());
     let of_link = |link: &&Link| link.addresses.iter().map(|net| (*net, link.name.clone())).collect::<Vec<_>>();
@@ -188,9 +188,9 @@ fn l2_ground(l2: &L2, me: &NodeName, nodes: &BTreeMap<NodeName, Arc<Node>>, worl
             let mut electorate = elect::electorate(l2, nodes, None);
             electorate.candidates.retain(|candidate| candidate.node != *me);
             electorate.excluded.extend(refusal.clone().map(|reason| (me.clone(), reason)));
-            L2Ground { electorate, by_link: Vec::new(), interfaces, subnets, rule }
+            L2Context { electorate, by_link: Vec::new(), interfaces, subnets, rule }
         }
-        Pulses::On { .. } => L2Ground {
+        Pulses::On { .. } => L2Context {
             electorate: electorate(heard.iter().map(|(_, roster)| *roster).collect()),
             by_link: match heard.as_slice() {
                 [] | [_] => Vec::new(),
@@ -203,18 +203,18 @@ fn l2_ground(l2: &L2, me: &NodeName, nodes: &BTreeMap<NodeName, Arc<Node>>, worl
             rule,
         },
         Pulses::Off => {
-            L2Ground { electorate: elect::electorate(l2, nodes, None), by_link: Vec::new(), interfaces, subnets, rule }
+            L2Context { electorate: elect::electorate(l2, nodes, None), by_link: Vec::new(), interfaces, subnets, rule }
         }
     }
 }
 
-fn pulse_ground(config: &Config, node: Option<&Node>, l2: &[L2Ground], world: &World) -> PulseGround {
-    let on_links = |link: &&Link| l2.iter().any(|ground| ground.interfaces.contains(&link.name));
+fn pulse_context(config: &Config, node: Option<&Node>, l2: &[L2Context], world: &World) -> PulseContext {
+    let on_links = |link: &&Link| l2.iter().any(|context| context.interfaces.contains(&link.name));
     let links = world.links.values().filter(on_links).map(|link| (link.index, link.clone())).collect();
     let selectors = config.l2.iter().flat_map(|l2| l2.nodes.iter().chain(l2.preference.iter().map(|it| &it.nodes)));
     let keys: BTreeSet<&str> = selectors.flat_map(Selector::keys).collect();
     let labels = node.into_iter().flat_map(|node| &node.labels.0).filter(|(name, _)| keys.contains(name.as_str()));
-    PulseGround {
+    PulseContext {
         links: Arc::new(links),
         eligibility: Some(match node.map(elect::exclusion) {
             None => Eligibility::NodeUnknown,
