@@ -1,5 +1,5 @@
 //! Which addresses a Service may have: pools, what others hold, what it asks for.
-//! Floor 1. The [`Book`] knows who holds what; [`allocate`] chooses and changes nothing.
+//! Floor 1. The [`AddressBook`] knows who holds what; [`allocate`] chooses and changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ use crate::world::{FamilyPolicy, Request, Service};
 
 /// Who holds which address, and which were freed a moment ago.
 #[derive(Debug, Default)]
-pub struct Book {
+pub struct AddressBook {
     /// Normally one Service an address. More only when somebody else wrote a status: then the first by name has it.
     claims: BTreeMap<IpAddr, BTreeSet<ObjectKey>>,
     claimed_by: BTreeMap<ObjectKey, Vec<IpAddr>>,
@@ -41,11 +41,11 @@ struct Rest {
     last_holder: ObjectKey,
 }
 
-impl Book {
-    pub fn new(pools: &[Pool]) -> Book {
+impl AddressBook {
+    pub fn new(pools: &[Pool]) -> AddressBook {
         let ranges = pools.iter().flat_map(|pool| &pool.addresses);
         let lowest = ranges.map(|range| (range.first(), Lowest { range: *range, unheld: Some(range.first()) }));
-        Book { lowest: lowest.collect(), ..Book::default() }
+        AddressBook { lowest: lowest.collect(), ..AddressBook::default() }
     }
 
     /// The Service that has the address.
@@ -165,7 +165,7 @@ pub struct Applicant<'a> {
 /// The families come from the Service: all of them where its policy requires it, the second where it can be had.
 pub fn allocate(
     pools: &[Pool],
-    book: &Book,
+    book: &AddressBook,
     applicant: &Applicant<'_>,
     request: &Request,
     kept: &[Held],
@@ -233,7 +233,7 @@ pub fn pool_of(pools: &[Pool], address: IpAddr) -> Option<&Pool> {
 
 fn take_requested(
     pools: &[Pool],
-    book: &Book,
+    book: &AddressBook,
     applicant: &Applicant<'_>,
     request: &Request,
     address: IpAddr,
@@ -316,7 +316,7 @@ fn serves(pool: &Pool, applicant: &Applicant<'_>) -> bool {
 }
 
 /// The lowest free address of the first range of the family that has one.
-fn first_free(pool: &Pool, book: &Book, service: &ObjectKey, family: Family) -> Option<Held> {
+fn first_free(pool: &Pool, book: &AddressBook, service: &ObjectKey, family: Family) -> Option<Held> {
     let ranges = pool.addresses.iter().filter(|range| range.family() == family);
     ranges
         .flat_map(|range| book.unheld_from_lowest(range))
@@ -352,7 +352,7 @@ pub fn capacity(pool: &Pool) -> u64 {
     pool.addresses.iter().map(of_range).fold(0, u64::saturating_add)
 }
 
-fn nothing_free(book: &Book, candidates: &[&Pool], family: Family) -> Reason {
+fn nothing_free(book: &AddressBook, candidates: &[&Pool], family: Family) -> Reason {
     let resting = book
         .resting
         .keys()

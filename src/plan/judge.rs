@@ -14,7 +14,7 @@ use crate::address::{Family, host_prefix};
 use crate::claim::ConflictKind;
 use crate::config::{Config, L2, Pool, Source};
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
-use crate::plan::allocate::{Applicant, Book, allocate, may_keep, pool_of};
+use crate::plan::allocate::{AddressBook, Applicant, allocate, may_keep, pool_of};
 use crate::plan::context::{Context, L2Context, describe_interfaces};
 use crate::plan::decision::{Allocation, Announcement, BgpVerdict, Carrier, Decision, Held, L2Verdict};
 use crate::plan::join;
@@ -31,7 +31,7 @@ pub struct Inputs<'a> {
     pub me: &'a NodeName,
     pub world: &'a World,
     pub context: &'a Context,
-    pub book: &'a Book,
+    pub book: &'a AddressBook,
     /// Services for which this agent itself chose these addresses a moment ago: nobody has used them yet.
     pub fresh: &'a BTreeMap<IpAddr, Fresh>,
     /// The addresses that this node answers for as of the last turn.

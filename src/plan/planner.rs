@@ -19,7 +19,7 @@ use self::memory::OCCUPIED_REST;
 use crate::claim::ConflictKind;
 use crate::config::Config;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
-use crate::plan::allocate::{Book, pool_of};
+use crate::plan::allocate::{AddressBook, pool_of};
 use crate::plan::context::{self, Context, PulseContext};
 use crate::plan::decision::Decision;
 use crate::plan::join::{Contributions, Dispute, disputes_of, is_internal, join};
@@ -84,7 +84,7 @@ pub struct Planner {
     me: NodeName,
     world: World,
     context: Arc<Context>,
-    book: Book,
+    book: AddressBook,
     plan: Plan,
     moved: Moved,
     work: BTreeMap<ObjectKey, Work>,
@@ -116,7 +116,7 @@ pub struct Planner {
 impl Planner {
     pub fn new(config: Arc<Config>, me: NodeName) -> Planner {
         Planner {
-            book: Book::new(&config.pools),
+            book: AddressBook::new(&config.pools),
             config,
             me,
             world: World::default(),
@@ -151,7 +151,7 @@ impl Planner {
         &self.plan
     }
 
-    pub fn book(&self) -> &Book {
+    pub fn book(&self) -> &AddressBook {
         &self.book
     }
 
