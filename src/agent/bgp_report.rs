@@ -29,7 +29,7 @@ pub struct BgpSnapshot {
     bgp: BgpSlice,
     decisions: OrdMap<ObjectKey, Arc<Decision>>,
     disputes: OrdMap<(PeerName, IpNet), Arc<Vec<Dispute>>>,
-    sessions: BTreeMap<PeerName, SessionReport>,
+    sessions: OrdMap<PeerName, SessionReport>,
 }
 
 /// `crier bgp peers`.

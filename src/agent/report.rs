@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use imbl::OrdMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -164,7 +165,7 @@ impl Report {
         let services: Vec<ServiceReport> = plan
             .decisions
             .iter()
-            .filter(|(key, _)| world.services.get(key).is_some_and(|service| service.load_balancer))
+            .filter(|(key, _)| world.services.get(*key).is_some_and(|service| service.load_balancer))
             .map(|(key, decision)| ServiceReport {
                 name: key.clone(),
                 decision: Decision::clone(decision),
@@ -301,7 +302,7 @@ fn refused_pulses(world: &World) -> Vec<String> {
 
 fn conflicts_on(
     link: &InterfaceName,
-    conflicts: &BTreeMap<IpAddr, BTreeMap<InterfaceName, Conflict>>,
+    conflicts: &OrdMap<IpAddr, OrdMap<InterfaceName, Conflict>>,
 ) -> Vec<ConflictReport> {
     let on_link = conflicts.iter().filter_map(|(address, on_links)| Some((*address, *on_links.get(link)?)));
     on_link

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use imbl::OrdMap;
 use ipnet::IpNet;
 
 use crate::config::{self, Config, InterfacePattern, L2, Subnet};
@@ -151,7 +152,7 @@ impl Context {
 
 /// The Nodes of the World. Standalone, with manifests that name none, this host is the only one. Where the exclude label is
 /// to count for nothing, none has it.
-fn known_nodes<'a>(config: &Config, me: &NodeName, world: &'a World) -> Cow<'a, BTreeMap<NodeName, Arc<Node>>> {
+fn known_nodes<'a>(config: &Config, me: &NodeName, world: &'a World) -> Cow<'a, OrdMap<NodeName, Arc<Node>>> {
     let alone = config.is_standalone() && world.nodes.is_empty();
     if !alone {
         let is_labelled =
@@ -166,10 +167,10 @@ fn known_nodes<'a>(config: &Config, me: &NodeName, world: &'a World) -> Cow<'a, 
     }
     let labels = Labels([("kubernetes.io/hostname".to_owned(), me.to_string())].into());
     let this = Node { labels, ready: true, network_unavailable: false, addresses: Vec::new() };
-    Cow::Owned([(me.clone(), Arc::new(this))].into())
+    Cow::Owned(OrdMap::unit(me.clone(), Arc::new(this)))
 }
 
-fn l2_context(l2: &L2, me: &NodeName, nodes: &BTreeMap<NodeName, Arc<Node>>, world: &World) -> L2Context {
+fn l2_context(l2: &L2, me: &NodeName, nodes: &OrdMap<NodeName, Arc<Node>>, world: &World) -> L2Context {
     let links: Vec<&Link> = usable_links(l2, world).collect();
     let interfaces = Arc::new(links.iter().map(|link| link.name.clone()).collect());
     let of_link = |link: &&Link| link.addresses.iter().map(|net| (*net, link.name.clone())).collect::<Vec<_>>();

@@ -3,10 +3,11 @@
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use imbl::OrdMap;
 use sha2::{Digest, Sha256};
 
 use crate::config::L2;
@@ -52,14 +53,14 @@ pub struct Hearing<'a> {
 ///
 /// Where none are heard, a node that is not Ready is passed over while another one is: that is as much as the API server
 /// can tell of life and death. If no node is Ready the whole cluster is in doubt, and readiness says nothing about any.
-pub fn electorate(l2: &L2, nodes: &BTreeMap<NodeName, Arc<Node>>, hearing: Option<&Hearing<'_>>) -> Electorate {
+pub fn electorate(l2: &L2, nodes: &OrdMap<NodeName, Arc<Node>>, hearing: Option<&Hearing<'_>>) -> Electorate {
     match hearing {
         Some(hearing) => electorate_by_pulse(l2, nodes, hearing),
         None => electorate_by_readiness(l2, nodes),
     }
 }
 
-fn electorate_by_pulse(l2: &L2, nodes: &BTreeMap<NodeName, Arc<Node>>, hearing: &Hearing<'_>) -> Electorate {
+fn electorate_by_pulse(l2: &L2, nodes: &OrdMap<NodeName, Arc<Node>>, hearing: &Hearing<'_>) -> Electorate {
     let heard =
         hearing.rosters.iter().flat_map(|roster| roster.members.keys().chain(roster.silent.keys()).chain(&roster.left));
     let names: BTreeSet<&NodeName> = nodes.keys().chain(heard).collect();
@@ -80,7 +81,7 @@ fn electorate_by_pulse(l2: &L2, nodes: &BTreeMap<NodeName, Arc<Node>>, hearing: 
 
 type Judged<'a> = Result<(Cow<'a, Labels>, Arc<BTreeSet<IpAddr>>), Reason>;
 
-fn stands_here<'a>(nodes: &'a BTreeMap<NodeName, Arc<Node>>, hearing: &Hearing<'_>) -> Judged<'a> {
+fn stands_here<'a>(nodes: &'a OrdMap<NodeName, Arc<Node>>, hearing: &Hearing<'_>) -> Judged<'a> {
     let Some(node) = nodes.get(hearing.me) else { return Err(Reason::NodeUnknown { node: hearing.me.clone() }) };
     if let Some(reason) = exclusion(node).or_else(|| hearing.refusal.clone()) {
         return Err(reason);
@@ -92,7 +93,7 @@ fn stands_here<'a>(nodes: &'a BTreeMap<NodeName, Arc<Node>>, hearing: &Hearing<'
 }
 
 /// One that may be chosen on any of the links may be chosen; its labels are its own word, before the API server's.
-fn stands_there<'a>(name: &NodeName, nodes: &'a BTreeMap<NodeName, Arc<Node>>, hearing: &Hearing<'a>) -> Judged<'a> {
+fn stands_there<'a>(name: &NodeName, nodes: &'a OrdMap<NodeName, Arc<Node>>, hearing: &Hearing<'a>) -> Judged<'a> {
     let mut refused = None;
     for member in hearing.rosters.iter().filter_map(|roster| roster.members.get(name)) {
         let reason = match member.eligibility {
@@ -125,7 +126,7 @@ fn stands_there<'a>(name: &NodeName, nodes: &'a BTreeMap<NodeName, Arc<Node>>, h
     }))
 }
 
-fn electorate_by_readiness(l2: &L2, nodes: &BTreeMap<NodeName, Arc<Node>>) -> Electorate {
+fn electorate_by_readiness(l2: &L2, nodes: &OrdMap<NodeName, Arc<Node>>) -> Electorate {
     let mut electorate = Electorate::default();
     let mut not_ready = Vec::new();
     for (name, node) in nodes {

@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
+use imbl::OrdMap;
+
 use super::{
     ApiServer, Conflict, DefaultRoute, EndpointSlice, Fact, HostProblem, Link, Listing, Node, Pulses, Service,
     SessionReport, SessionState,
@@ -17,40 +19,42 @@ use crate::roster::{Member, Roster};
 use crate::selector::Labels;
 
 /// Everything crier was told and that still stands.
+///
+/// A clone costs next to nothing, however many objects there are: the maps that grow with the cluster share their structure.
 #[derive(Debug, Clone)]
 pub struct World {
-    pub services: BTreeMap<ObjectKey, Arc<Service>>,
-    pub endpoint_slices: BTreeMap<ObjectKey, Arc<EndpointSlice>>,
+    pub services: OrdMap<ObjectKey, Arc<Service>>,
+    pub endpoint_slices: OrdMap<ObjectKey, Arc<EndpointSlice>>,
     /// The EndpointSlices of each Service.
-    slices_of: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
-    pub nodes: BTreeMap<NodeName, Arc<Node>>,
-    pub namespaces: BTreeMap<NamespaceName, Arc<Labels>>,
+    slices_of: OrdMap<ObjectKey, BTreeSet<ObjectKey>>,
+    pub nodes: OrdMap<NodeName, Arc<Node>>,
+    pub namespaces: OrdMap<NamespaceName, Arc<Labels>>,
     pub listed: ListedKinds,
     pub api_server: ApiServer,
     /// This agent allocates.
     pub leader: bool,
-    pub links: BTreeMap<u32, Link>,
+    pub links: OrdMap<u32, Link>,
     pub links_listed: bool,
     /// Other stations that have addresses which this node is to answer for, by link.
-    pub conflicts: BTreeMap<IpAddr, BTreeMap<InterfaceName, Conflict>>,
-    pub sessions: BTreeMap<PeerName, SessionReport>,
+    pub conflicts: OrdMap<IpAddr, OrdMap<InterfaceName, Conflict>>,
+    pub sessions: OrdMap<PeerName, SessionReport>,
     /// Heard on each link, by its index; the first heard in front. Never an empty list.
-    pub routers: BTreeMap<u32, Vec<Ipv6Addr>>,
+    pub routers: OrdMap<u32, Vec<Ipv6Addr>>,
     /// Who last called our BGP port on each link, from a link-local address.
-    pub callers: BTreeMap<u32, Ipv6Addr>,
+    pub callers: OrdMap<u32, Ipv6Addr>,
     /// Best first.
     pub default_routes: Vec<DefaultRoute>,
     pub pulses: Pulses,
     /// Who is there on each link, by its index.
-    pub rosters: BTreeMap<u32, Arc<Roster>>,
+    pub rosters: OrdMap<u32, Arc<Roster>>,
     /// Whose pulses are not believed on each link, by its index: each with why. Never empty for a link.
-    pub refused_pulses: BTreeMap<u32, Arc<BTreeMap<IpAddr, String>>>,
+    pub refused_pulses: OrdMap<u32, Arc<BTreeMap<IpAddr, String>>>,
     /// Addresses that were chosen for a Service and that its status does not show yet.
-    pub assigned: BTreeMap<ObjectKey, Vec<IpAddr>>,
+    pub assigned: OrdMap<ObjectKey, Vec<IpAddr>>,
     /// Services that a status write told ahead of the watch, with the version that the watch has yet to reach.
-    ahead: BTreeMap<ObjectKey, u64>,
+    ahead: OrdMap<ObjectKey, u64>,
     /// What the API server said when the status of a Service could not be written.
-    pub refused: BTreeMap<ObjectKey, String>,
+    pub refused: OrdMap<ObjectKey, String>,
     pub host_problems: Vec<HostProblem>,
     pub fail_static: bool,
 }
@@ -102,27 +106,27 @@ impl Endpoints {
 impl Default for World {
     fn default() -> World {
         World {
-            services: BTreeMap::new(),
-            endpoint_slices: BTreeMap::new(),
-            slices_of: BTreeMap::new(),
-            nodes: BTreeMap::new(),
-            namespaces: BTreeMap::new(),
+            services: OrdMap::new(),
+            endpoint_slices: OrdMap::new(),
+            slices_of: OrdMap::new(),
+            nodes: OrdMap::new(),
+            namespaces: OrdMap::new(),
             listed: ListedKinds::default(),
             api_server: ApiServer::Connecting,
             leader: false,
-            links: BTreeMap::new(),
+            links: OrdMap::new(),
             links_listed: false,
-            conflicts: BTreeMap::new(),
-            sessions: BTreeMap::new(),
-            routers: BTreeMap::new(),
-            callers: BTreeMap::new(),
+            conflicts: OrdMap::new(),
+            sessions: OrdMap::new(),
+            routers: OrdMap::new(),
+            callers: OrdMap::new(),
             default_routes: Vec::new(),
             pulses: Pulses::Off,
-            rosters: BTreeMap::new(),
-            refused_pulses: BTreeMap::new(),
-            assigned: BTreeMap::new(),
-            ahead: BTreeMap::new(),
-            refused: BTreeMap::new(),
+            rosters: OrdMap::new(),
+            refused_pulses: OrdMap::new(),
+            assigned: OrdMap::new(),
+            ahead: OrdMap::new(),
+            refused: OrdMap::new(),
             host_problems: Vec::new(),
             fail_static: false,
         }
@@ -373,7 +377,7 @@ impl World {
                 let gone: Vec<_> = self.services.keys().filter(|key| !keys.contains(key)).cloned().collect();
                 gone.iter().for_each(|key| collect(self.drop_service(key)));
                 // Addresses promised before a restart, to a Service that is gone since.
-                self.assigned.retain(|key, _| keys.contains(key));
+                retain(&mut self.assigned, &keys);
                 self.listed.services = true;
             }
             Listing::EndpointSlices(keys) => {
@@ -382,15 +386,11 @@ impl World {
                 self.listed.endpoint_slices = true;
             }
             Listing::Nodes(names) => {
-                let before = self.nodes.len();
-                self.nodes.retain(|name, _| names.contains(name));
-                collect(everything_if(self.nodes.len() != before));
+                collect(everything_if(retain(&mut self.nodes, &names)));
                 self.listed.nodes = true;
             }
             Listing::Namespaces(names) => {
-                let before = self.namespaces.len();
-                self.namespaces.retain(|name, _| names.contains(name));
-                collect(everything_if(self.namespaces.len() != before));
+                collect(everything_if(retain(&mut self.namespaces, &names)));
                 self.listed.namespaces = true;
             }
         }
@@ -411,7 +411,7 @@ impl World {
 }
 
 /// Puts or removes, and says whether anything changed.
-fn put<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) -> bool {
+fn put<K: Ord + Clone, V: PartialEq + Clone>(map: &mut OrdMap<K, V>, key: K, value: Option<V>) -> bool {
     match value {
         Some(value) if map.get(&key) == Some(&value) => false,
         Some(value) => {
@@ -420,6 +420,13 @@ fn put<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>)
         }
         None => map.remove(&key).is_some(),
     }
+}
+
+/// Drops whatever is not in a complete list, and says whether anything was.
+fn retain<K: Ord + Clone, V: Clone>(map: &mut OrdMap<K, V>, listed: &BTreeSet<K>) -> bool {
+    let gone: Vec<K> = map.keys().filter(|key| !listed.contains(key)).cloned().collect();
+    gone.iter().for_each(|key| drop(map.remove(key)));
+    !gone.is_empty()
 }
 
 fn peers_if(changed: bool) -> Touched {

@@ -1,10 +1,12 @@
 //! What the planner remembers of the links: who had each address and how it moved, what strangers have, who has just begun.
 //! Floor 1, a part of the planner.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use imbl::OrdMap;
 
 use super::Planner;
 use crate::claim::ConflictKind;
@@ -20,9 +22,8 @@ use crate::world::{Conflict, Pulses};
 impl Planner {
     /// What strangers have of the addresses that this node is to answer for.
     fn occupied_here(&self) -> impl Iterator<Item = IpAddr> {
-        let is_it = |on_links: &BTreeMap<_, Conflict>| {
-            on_links.values().any(|conflict| conflict.kind == ConflictKind::Occupied)
-        };
+        let is_it =
+            |on_links: &OrdMap<_, Conflict>| on_links.values().any(|conflict| conflict.kind == ConflictKind::Occupied);
         self.world.conflicts.iter().filter(move |(_, on_links)| is_it(on_links)).map(|(address, _)| *address)
     }
 
