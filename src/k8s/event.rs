@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 
 use crate::clock;
 use crate::k8s::backoff::Backoff;
-use crate::k8s::ledger::Telling;
+use crate::k8s::status_queue::PendingEvent;
 use crate::k8s::watch::reason;
 use crate::plan::slice::Notice;
 
@@ -29,38 +29,38 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const LONGEST_NOTE: usize = 1024;
 
 /// Writes Events until the last sender is gone. `instance` says which agent tells, at most 128 bytes.
-pub async fn run(client: Client, instance: String, tellings: mpsc::Receiver<Telling>) {
-    let tellings = futures::stream::unfold(tellings, |mut tellings| async {
-        let telling = tellings.recv().await?;
-        Some((telling, tellings))
+pub async fn run(client: Client, instance: String, events: mpsc::Receiver<PendingEvent>) {
+    let events = futures::stream::unfold(events, |mut events| async {
+        let pending = events.recv().await?;
+        Some((pending, events))
     });
-    tellings.for_each_concurrent(SIDE_BY_SIDE, |telling| write(&client, &instance, telling)).await;
+    events.for_each_concurrent(SIDE_BY_SIDE, |pending| write(&client, &instance, pending)).await;
 }
 
-async fn write(client: &Client, instance: &str, telling: Telling) {
-    let path = format!("/apis/events.k8s.io/v1/namespaces/{}/events", telling.service.namespace);
-    let body = event(instance, &telling, clock::wall(), fastrand::u64(..)).to_string().into_bytes();
+async fn write(client: &Client, instance: &str, pending: PendingEvent) {
+    let path = format!("/apis/events.k8s.io/v1/namespaces/{}/events", pending.service.namespace);
+    let body = event(instance, &pending, clock::wall(), fastrand::u64(..)).to_string().into_bytes();
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(5));
     for left in (0..TRIES).rev() {
         let request = Request::post(&path).header(http::header::CONTENT_TYPE, "application/json").body(body.clone());
         let request = match request {
             Ok(request) => request,
-            Err(error) => return warn!(service = %telling.service, %error, "an Event could not be written"),
+            Err(error) => return warn!(service = %pending.service, %error, "an Event could not be written"),
         };
         let why = match timeout(TIMEOUT, client.request::<IgnoredAny>(request)).await {
-            Ok(Ok(_)) => return debug!(service = %telling.service, reason = telling.notice.reason, "Event written"),
+            Ok(Ok(_)) => return debug!(service = %pending.service, reason = pending.notice.reason, "Event written"),
             // The name was drawn anew for this Event: it is there already because an answer was lost.
             Ok(Err(kube::Error::Api(status))) if status.code == 409 => return,
             Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
-                return debug!(service = %telling.service, "no Event: the namespace is gone");
+                return debug!(service = %pending.service, "no Event: the namespace is gone");
             }
             Ok(Err(error @ kube::Error::Api(_))) if left == 0 || !passes(&error) => {
-                return warn!(service = %telling.service, why = reason(&error), "an Event could not be written");
+                return warn!(service = %pending.service, why = reason(&error), "an Event could not be written");
             }
             Ok(Err(error)) => reason(&error),
             Err(_) => "no answer".to_owned(),
         };
-        debug!(service = %telling.service, why, left, "an Event was not written");
+        debug!(service = %pending.service, why, left, "an Event was not written");
         if left > 0 {
             sleep(backoff.next_delay()).await;
         }
@@ -72,8 +72,8 @@ fn passes(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 429 || status.code >= 500)
 }
 
-fn event(instance: &str, telling: &Telling, now: std::time::SystemTime, number: u64) -> serde_json::Value {
-    let Telling { service, uid, resource_version, notice: Notice { warning, reason, message } } = telling;
+fn event(instance: &str, pending: &PendingEvent, now: std::time::SystemTime, number: u64) -> serde_json::Value {
+    let PendingEvent { service, uid, resource_version, notice: Notice { warning, reason, message } } = pending;
     let time = jiff::Timestamp::try_from(now).unwrap_or_default();
     serde_json::json!({
         "apiVersion": "events.k8s.io/v1",
@@ -113,8 +113,8 @@ mod tests {
     use super::*;
     use crate::names::ObjectKey;
 
-    fn telling(message: &str) -> Telling {
-        Telling {
+    fn pending(message: &str) -> PendingEvent {
+        PendingEvent {
             service: ObjectKey::new("shop", "web"),
             uid: "0b6f".to_owned(),
             resource_version: "7".to_owned(),
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn an_event_has_all_that_the_api_server_asks_for() {
-        let event = event("node-a", &telling("pool lan is full"), UNIX_EPOCH + Duration::from_micros(1_500_000), 0xab);
+        let event = event("node-a", &pending("pool lan is full"), UNIX_EPOCH + Duration::from_micros(1_500_000), 0xab);
         assert_eq!(event["metadata"]["name"], "web.00000000000000ab");
         assert_eq!(event["eventTime"], "1970-01-01T00:00:01.500000Z", "exactly six decimals");
         assert_eq!(event["type"], "Warning");
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn a_long_note_is_cut_between_characters() {
         let note = "ä".repeat(600);
-        let event = event("node-a", &telling(&note), UNIX_EPOCH, 0);
+        let event = event("node-a", &pending(&note), UNIX_EPOCH, 0);
         assert_eq!(event["note"].as_str().map(str::len), Some(1024));
         assert_eq!(shortened("äö", 3), "ä");
     }

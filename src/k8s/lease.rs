@@ -28,11 +28,11 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The times that a Lease of one duration is kept by.
 #[derive(Debug, Clone, Copy)]
-struct Terms {
+struct Timing {
     duration: Duration,
 }
 
-impl Terms {
+impl Timing {
     /// The holder renews so often.
     fn renew(self) -> Duration {
         self.duration / 3
@@ -66,7 +66,7 @@ pub async fn run(
     facts: mpsc::Sender<Fact>,
     stop: watch::Receiver<bool>,
 ) {
-    keep(client, lease, identity, facts, stop, Terms { duration: DURATION }).await;
+    keep(client, lease, identity, facts, stop, Timing { duration: DURATION }).await;
 }
 
 async fn keep(
@@ -75,10 +75,11 @@ async fn keep(
     identity: String,
     facts: mpsc::Sender<Fact>,
     mut stop: watch::Receiver<bool>,
-    terms: Terms,
+    timing: Timing,
 ) {
     let api = Api::namespaced(client, lease.namespace.as_str());
-    let mut claim = Claim { api, name: lease.name.to_string(), identity, terms, held: None, seen: None, trouble: None };
+    let mut claim =
+        Claim { api, name: lease.name.to_string(), identity, timing, held: None, seen: None, trouble: None };
     loop {
         let was_leader = claim.held.is_some();
         let stopped = tokio::select! {
@@ -110,7 +111,7 @@ struct Claim {
     api: Api<Lease>,
     name: String,
     identity: String,
-    terms: Terms,
+    timing: Timing,
     held: Option<Held>,
     seen: Option<Seen>,
     /// The failure last logged, so that a lasting one is logged once.
@@ -137,8 +138,8 @@ impl Claim {
     async fn work(&mut self) {
         let now = clock::now();
         let limit = match &self.held {
-            Some(held) => (held.renewed + self.terms.give_up()).saturating_duration_since(now),
-            None => self.terms.give_up(),
+            Some(held) => (held.renewed + self.timing.give_up()).saturating_duration_since(now),
+            None => self.timing.give_up(),
         };
         let outcome = match timeout(limit, self.attempt()).await {
             Ok(outcome) => outcome,
@@ -153,7 +154,7 @@ impl Claim {
                 self.trouble = Some(why);
             }
         }
-        self.held = self.held.take().filter(|held| clock::now() < held.renewed + self.terms.give_up());
+        self.held = self.held.take().filter(|held| clock::now() < held.renewed + self.timing.give_up());
     }
 
     async fn attempt(&mut self) -> Result<(), String> {
@@ -238,7 +239,7 @@ impl Claim {
         let transitions = before.lease_transitions.unwrap_or(0);
         LeaseSpec {
             holder_identity: Some(self.identity.clone()),
-            lease_duration_seconds: Some(self.terms.duration_secs()),
+            lease_duration_seconds: Some(self.timing.duration_secs()),
             acquire_time: if same { before.acquire_time.clone() } else { Some(now.clone()) },
             renew_time: Some(now),
             lease_transitions: Some(if same { transitions } else { transitions.saturating_add(1) }),
@@ -250,11 +251,11 @@ impl Claim {
     fn pause(&self, now: Instant) -> Duration {
         match &self.held {
             Some(held) if held.failing => {
-                let left = (held.renewed + self.terms.give_up()).saturating_duration_since(now);
-                (self.terms.look() / 4).min(left)
+                let left = (held.renewed + self.timing.give_up()).saturating_duration_since(now);
+                (self.timing.look() / 4).min(left)
             }
-            Some(held) => (held.renewed + self.terms.renew()).saturating_duration_since(now),
-            None => self.terms.look(),
+            Some(held) => (held.renewed + self.timing.renew()).saturating_duration_since(now),
+            None => self.timing.look(),
         }
     }
 
@@ -291,7 +292,7 @@ mod tests {
 
     const LEASES: &str = "/apis/coordination.k8s.io/v1/leases";
     const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
-    const TERMS: Terms = Terms { duration: Duration::from_secs(1) };
+    const TIMING: Timing = Timing { duration: Duration::from_secs(1) };
 
     struct Agent {
         facts: mpsc::Receiver<Fact>,
@@ -304,7 +305,7 @@ mod tests {
             let (sender, facts) = mpsc::channel(8);
             let (stop, stopped) = watch::channel(false);
             let lease = ObjectKey::new("kube-system", "crier");
-            let task = tokio::spawn(keep(api.client().await, lease, identity.to_owned(), sender, stopped, TERMS));
+            let task = tokio::spawn(keep(api.client().await, lease, identity.to_owned(), sender, stopped, TIMING));
             Agent { facts, stop, task }
         }
 
@@ -347,7 +348,7 @@ mod tests {
         let mut first = Agent::start(&api, "a").await;
         first.leader(true).await;
         let mut second = Agent::start(&api, "b").await;
-        tokio::time::sleep(TERMS.duration * 2).await;
+        tokio::time::sleep(TIMING.duration * 2).await;
         second.says_nothing();
         first.says_nothing();
         assert_eq!(holder(&api), "a");
@@ -356,7 +357,7 @@ mod tests {
         first.stop().await;
         second.leader(true).await;
         assert!(
-            stopped.elapsed() < TERMS.give_up(),
+            stopped.elapsed() < TIMING.give_up(),
             "it did not wait for the Lease to expire: {:?}",
             stopped.elapsed()
         );
@@ -372,13 +373,13 @@ mod tests {
         let mut first = Agent::start(&api, "a").await;
         first.leader(true).await;
         let mut second = Agent::start(&api, "b").await;
-        tokio::time::sleep(TERMS.duration).await;
+        tokio::time::sleep(TIMING.duration).await;
         let killed = clock::now();
         first.kill();
         second.leader(true).await;
         let gap = killed.elapsed();
-        assert!(gap >= TERMS.duration - TERMS.renew(), "it took over after {gap:?}");
-        assert!(gap < TERMS.duration * 2, "it took over only after {gap:?}");
+        assert!(gap >= TIMING.duration - TIMING.renew(), "it took over after {gap:?}");
+        assert!(gap < TIMING.duration * 2, "it took over only after {gap:?}");
     }
 
     #[tokio::test]
@@ -388,7 +389,7 @@ mod tests {
             json!({"holderIdentity": "far", "leaseDurationSeconds": 1, "renewTime": "1990-01-01T00:00:00.000000Z"});
         api.put(LEASES, json!({"metadata": {"name": "crier", "namespace": "kube-system"}, "spec": spec}));
         let mut agent = Agent::start(&api, "a").await;
-        tokio::time::sleep(TERMS.duration / 2).await;
+        tokio::time::sleep(TIMING.duration / 2).await;
         agent.says_nothing();
         agent.leader(true).await;
     }
@@ -410,7 +411,7 @@ mod tests {
             let renewed: jiff::Timestamp = seen.as_str().unwrap().parse().unwrap();
             let age = jiff::Timestamp::try_from(clock::wall()).unwrap().duration_since(renewed);
             let age = Duration::try_from(age).unwrap();
-            assert!(age < TERMS.duration, "{answer}: it gave up {age:?} after the last renewal");
+            assert!(age < TIMING.duration, "{answer}: it gave up {age:?} after the last renewal");
         }
     }
 
@@ -421,7 +422,7 @@ mod tests {
         agent.leader(true).await;
         api.fault(fault(Method::PUT, Answer::Status(500, "etcd is away")));
         api.fault(fault(Method::PUT, Answer::Status(429, "later")));
-        tokio::time::sleep(TERMS.duration * 2).await;
+        tokio::time::sleep(TIMING.duration * 2).await;
         agent.says_nothing();
     }
 
@@ -433,7 +434,7 @@ mod tests {
         let mut lease = api.object(LEASES, "kube-system/crier").unwrap();
         lease["metadata"]["labels"] = json!({"touched": "yes"});
         api.put(LEASES, lease.clone());
-        tokio::time::sleep(TERMS.duration).await;
+        tokio::time::sleep(TIMING.duration).await;
         agent.says_nothing();
         let labels = api.object(LEASES, "kube-system/crier").unwrap()["metadata"]["labels"].clone();
         assert_eq!(labels["touched"], "yes", "somebody's label is kept");
@@ -450,7 +451,7 @@ mod tests {
         let mut agent = Agent::start(&api, "a").await;
         agent.leader(true).await;
         api.delete(LEASES, "kube-system/crier");
-        tokio::time::sleep(TERMS.duration).await;
+        tokio::time::sleep(TIMING.duration).await;
         assert_eq!(holder(&api), "a");
         agent.stop().await;
         assert_eq!(holder(&api), "", "and handed back at the end");

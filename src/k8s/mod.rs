@@ -4,11 +4,11 @@
 // Floor 1: what of an object is read, and what it means.
 pub mod annotation;
 pub mod endpoints;
-pub mod ledger;
 pub mod namespace;
 pub mod node;
 pub mod raw;
 pub mod service;
+pub mod status_queue;
 
 // Floor 2: the API server.
 pub mod backoff;

@@ -19,9 +19,9 @@ use tracing::{debug, warn};
 
 use crate::clock;
 use crate::k8s::event;
-use crate::k8s::ledger::{Ledger, Telling, Written};
 use crate::k8s::raw::Object;
 use crate::k8s::service::{self, ServiceFields};
+use crate::k8s::status_queue::{PendingEvent, StatusQueue, Written};
 use crate::k8s::watch::reason;
 use crate::names::{NodeName, ObjectKey};
 use crate::plan::slice::{ServiceStatus, StatusSlice};
@@ -34,35 +34,35 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Writes until the sender of the slices is gone. `node` is who tells the Events.
 pub async fn run(client: Client, node: NodeName, mut slices: watch::Receiver<StatusSlice>, facts: mpsc::Sender<Fact>) {
-    let (tell, tellings) = mpsc::channel(event::WAITING);
-    let mut events = JoinSet::new();
-    events.spawn(event::run(client.clone(), node.to_string(), tellings));
-    let mut ledger = Ledger::default();
+    let (events, pending) = mpsc::channel(event::WAITING);
+    let mut event_writer = JoinSet::new();
+    event_writer.spawn(event::run(client.clone(), node.to_string(), pending));
+    let mut queue = StatusQueue::default();
     let mut writes = FuturesUnordered::new();
     let first = slices.borrow_and_update().clone();
-    pass_on(ledger.turn_to(first), &tell);
+    pass_on(queue.turn_to(first), &events);
     loop {
         while writes.len() < SIDE_BY_SIDE {
-            let Some((key, wanted, addresses)) = ledger.next_write() else { break };
+            let Some((key, wanted, addresses)) = queue.next_write() else { break };
             writes.push(write(client.clone(), key, wanted, addresses));
         }
-        let due = ledger.next_deadline();
+        let due = queue.next_deadline();
         tokio::select! {
             changed = slices.changed() => {
                 if changed.is_err() {
                     return;
                 }
                 let slice = slices.borrow_and_update().clone();
-                pass_on(ledger.turn_to(slice), &tell);
+                pass_on(queue.turn_to(slice), &events);
             }
             Some((key, wanted, outcome)) = writes.next() => {
                 let (written, answer) = match outcome {
                     Ok(answer) => (Written::Done, answer),
                     Err(written) => (written, None),
                 };
-                let fresh = ledger.settle(&key, &wanted, &written, clock::now());
-                pass_on(fresh.telling, &tell);
-                let fact = match (answer, fresh.refusal) {
+                let settled = queue.settle(&key, &wanted, &written, clock::now());
+                pass_on(settled.event, &events);
+                let fact = match (answer, settled.refusal) {
                     (Some(service), _) => Fact::StatusWritten(key, service),
                     (None, Some(why)) => {
                         warn!(service = %key, why, "the status was not written; it is tried again");
@@ -74,14 +74,14 @@ pub async fn run(client: Client, node: NodeName, mut slices: watch::Receiver<Sta
                     return;
                 }
             }
-            () = sleep_until(due.unwrap_or_else(clock::now).into()), if due.is_some() => ledger.wake(clock::now()),
+            () = sleep_until(due.unwrap_or_else(clock::now).into()), if due.is_some() => queue.wake(clock::now()),
         }
     }
 }
 
-fn pass_on(tellings: impl IntoIterator<Item = Telling>, tell: &mpsc::Sender<Telling>) {
-    for telling in tellings {
-        if let Err(error) = tell.try_send(telling) {
+fn pass_on(pending: impl IntoIterator<Item = PendingEvent>, events: &mpsc::Sender<PendingEvent>) {
+    for event in pending {
+        if let Err(error) = events.try_send(event) {
             debug!(%error, "an Event was dropped: too many are waiting");
         }
     }
