@@ -1,5 +1,5 @@
 //! What a Service asks for: its annotations of both families, and `spec.loadBalancerIP`.
-//! Floor 1. Whether the wish can be granted is decided by the plan, not here.
+//! Floor 1. Whether the request can be met is decided by the plan, not here.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -8,9 +8,9 @@ use crate::address::Family;
 use crate::names::PoolName;
 use crate::world::{Request, RequestError};
 
-/// Our own prefix; beneath it every name must be known.
+/// crier's own prefix; an unknown name below it is refused.
 const OWN: &str = "crier.dev/";
-/// MetalLB's prefixes, the one in use before the one of old.
+/// MetalLB's prefixes, the current one first.
 const METALLB: [&str; 2] = ["metallb.io/", "metallb.universe.tf/"];
 
 const ADDRESSES: &str = "crier.dev/addresses";
@@ -21,14 +21,14 @@ const OWN_NAMES: [&str; 4] = [ADDRESSES, POOL, SHARE, EGRESS];
 
 const SPEC_ADDRESS: &str = "spec.loadBalancerIP";
 
-/// Whether an annotation of this name has a meaning here; all others need not be kept.
+/// Whether crier reads the annotation of this name; all others are skipped.
 pub fn is_read(name: &str) -> bool {
     name.starts_with(OWN) || METALLB.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Reads what a Service asks for. Where several annotations say the same thing, `crier.dev/` goes before `metallb.io/`, and
-/// that before `metallb.universe.tf/`. MetalLB's own output, `ip-allocated-from-pool`, and any other name beneath
-/// its prefixes say nothing to us.
+/// Reads what a Service asks for. `crier.dev/` overrides `metallb.io/`, and `metallb.io/` overrides
+/// `metallb.universe.tf/`. MetalLB's own output, `ip-allocated-from-pool`, and any other name below its prefixes are
+/// ignored.
 pub fn request(
     annotations: Option<&BTreeMap<String, String>>,
     spec_address: Option<&str>,
@@ -62,7 +62,7 @@ fn addresses(annotations: &BTreeMap<String, String>, spec_address: Option<&str>)
     }
 }
 
-/// The annotation that counts, with its name: our own, else MetalLB's, where an empty text is as good as none.
+/// The annotation that applies, with its name: crier's own, else MetalLB's unless its value is empty.
 fn first<'a>(annotations: &'a BTreeMap<String, String>, own: &str, metallb: &str) -> Option<(String, &'a str)> {
     if let Some(value) = annotations.get(own) {
         return Some((own.to_owned(), value));
@@ -88,11 +88,11 @@ fn refuse_unknown(annotations: &BTreeMap<String, String>) -> Result<(), RequestE
     Err(malformed(name, value, problem))
 }
 
-/// Gap (sharing, egress): refused until the version that can do it, so that nobody believes to have what is not there.
+/// Gap (sharing, egress): refused until a version implements it, so that nobody relies on a feature that is missing.
 fn refuse_unavailable(annotations: &BTreeMap<String, String>) -> Result<(), RequestError> {
     let own = [SHARE, EGRESS].into_iter().find(|name| annotations.contains_key(*name)).map(str::to_owned);
     let field = own.or_else(|| {
-        // MetalLB takes an empty sharing key for none.
+        // For MetalLB an empty sharing key is no sharing key.
         METALLB
             .iter()
             .map(|prefix| format!("{prefix}allow-shared-ip"))
@@ -111,7 +111,7 @@ fn parse_pool(field: &str, text: &str) -> Result<PoolName, RequestError> {
     }
 }
 
-/// A comma between, spaces as you like; at most one address of each family.
+/// Addresses separated by commas, spaces allowed; at most one address of each family.
 fn parse_addresses(field: &str, text: &str) -> Result<Vec<IpAddr>, RequestError> {
     let mut addresses: Vec<IpAddr> = Vec::new();
     for part in text.split(',') {
@@ -150,22 +150,22 @@ mod tests {
     }
 
     fn granted(annotations: &[(&str, &str)], spec_address: Option<&str>) -> (Vec<String>, Option<String>) {
-        let Request { addresses, pool } = read(annotations, spec_address).expect("a wish that can be read");
+        let Request { addresses, pool } = read(annotations, spec_address).expect("a request that can be read");
         (addresses.iter().map(IpAddr::to_string).collect(), pool.map(|pool| pool.to_string()))
     }
 
     fn refused(annotations: &[(&str, &str)], spec_address: Option<&str>) -> String {
-        read(annotations, spec_address).expect_err("a wish that cannot be read").to_string()
+        read(annotations, spec_address).expect_err("a request that cannot be read").to_string()
     }
 
     #[test]
-    fn a_service_without_a_wish_asks_for_anything() {
+    fn a_service_without_a_request_accepts_any_address() {
         assert_eq!(request(None, None), Ok(Request::default()));
         assert_eq!(read(&[], Some("")), Ok(Request::default()));
     }
 
     #[test]
-    fn each_spelling_of_a_wish_is_understood() {
+    fn each_spelling_of_a_request_is_understood() {
         // Annotation, its value, spec.loadBalancerIP; the addresses asked for, the pool asked for.
         let table = [
             ("crier.dev/addresses", "192.0.2.1", "", "192.0.2.1", ""),
@@ -207,11 +207,11 @@ mod tests {
         let text = refused(&annotation, Some("192.0.2.2"));
         assert!(text.contains("metallb.io/loadBalancerIPs") && text.contains("spec.loadBalancerIP"), "{text}");
         let both = [("crier.dev/addresses", "192.0.2.1,fd00::1")];
-        assert!(refused(&both, Some("192.0.2.1")).contains("different"), "one address is not the same wish as two");
+        assert!(refused(&both, Some("192.0.2.1")).contains("different"), "one address is not the same request as two");
     }
 
     #[test]
-    fn a_wish_that_cannot_be_read_names_its_field_and_value() {
+    fn a_request_that_cannot_be_read_names_its_field_and_value() {
         let table: &[(&str, &str, &str)] = &[
             ("crier.dev/addresses", "192.0.2.256", "\"192.0.2.256\" is not an IP address"),
             ("crier.dev/addresses", "192.0.2.0/24", "is not an IP address"),

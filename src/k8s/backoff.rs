@@ -1,8 +1,8 @@
-//! Delays between tries. Floor 2: the jitter is random, so that the agents of a cluster do not come back all at once.
+//! Delays between retries. Floor 2: the jitter is random, so that the agents of a cluster do not reconnect all at once.
 
 use std::time::Duration;
 
-/// Delays that double from try to try up to a most, each cut by a random part of up to its half.
+/// Delays that double up to a maximum, each shortened by a random part of up to its half.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     first: Duration,
@@ -11,19 +11,19 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// `first` and `most` before the cut; `first` should not be zero, for zero never grows.
+    /// `first` and `most` are before the jitter. `first` should not be zero: zero never grows.
     pub const fn new(first: Duration, most: Duration) -> Backoff {
         Backoff { first, most, next: first }
     }
 
-    /// How long to wait before the next try.
+    /// How long to wait before the next attempt.
     pub fn next_delay(&mut self) -> Duration {
         let whole = self.next;
         self.next = whole.saturating_mul(2).min(self.most);
         whole.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 
-    /// The last try went well: begin again with the first delay.
+    /// The last attempt succeeded: starts again with the first delay.
     pub fn reset(&mut self) {
         self.next = self.first;
     }

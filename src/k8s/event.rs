@@ -1,7 +1,7 @@
 //! Events on Services: what `kubectl describe service` shows of crier's decisions. Floor 2.
 //!
-//! One task, [`run`], owned by the status writer. It owns nothing but the Events under way; cancelled, those are lost, and
-//! so is nothing else: Events are a courtesy and never hold anything up.
+//! One task, [`run`], owned by the status writer. It owns the Events in flight; a cancelled task loses these and nothing
+//! else. Events are best effort and never delay other work.
 
 use std::time::Duration;
 
@@ -19,16 +19,16 @@ use crate::k8s::status_queue::PendingEvent;
 use crate::k8s::watch::reason;
 use crate::plan::slice::Notice;
 
-/// Events may wait while the API server is slow; more than these are dropped, oldest kept.
+/// How many Events may wait while the API server is slow; newer ones beyond that are dropped.
 pub const WAITING: usize = 4096;
-/// Written side by side. Few, so that a thousand Events leave the API server free for the status writes that they tell of.
+/// Events in flight. Few, so that a thousand Events leave the API server free for the status writes.
 const SIDE_BY_SIDE: usize = 2;
 const TRIES: usize = 3;
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest `note` that the API server takes, in bytes.
+/// The longest `note` that the API server accepts, in bytes.
 const LONGEST_NOTE: usize = 1024;
 
-/// Writes Events until the last sender is gone. `instance` says which agent tells, at most 128 bytes.
+/// Writes Events until the last sender is gone. `instance` names the reporting agent, at most 128 bytes.
 pub async fn run(client: Client, instance: String, events: mpsc::Receiver<PendingEvent>) {
     let events = futures::stream::unfold(events, |mut events| async {
         let pending = events.recv().await?;
@@ -49,7 +49,7 @@ async fn write(client: &Client, instance: &str, pending: PendingEvent) {
         };
         let why = match timeout(TIMEOUT, client.request::<IgnoredAny>(request)).await {
             Ok(Ok(_)) => return debug!(service = %pending.service, reason = pending.notice.reason, "Event written"),
-            // The name was drawn anew for this Event: it is there already because an answer was lost.
+            // The name is random and new for this Event: an earlier attempt succeeded and its answer was lost.
             Ok(Err(kube::Error::Api(status))) if status.code == 409 => return,
             Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
                 return debug!(service = %pending.service, "no Event: the namespace is gone");
@@ -67,7 +67,7 @@ async fn write(client: &Client, instance: &str, pending: PendingEvent) {
     }
 }
 
-/// Whether the same request may go well a little later.
+/// Whether the same request may succeed later.
 fn passes(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 429 || status.code >= 500)
 }

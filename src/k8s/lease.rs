@@ -1,10 +1,10 @@
 //! The Lease: which agent allocates. Floor 2.
 //!
-//! One task, [`run`], owned by the agent. It owns the claim on the Lease. Cancelled without a stop, it leaves the Lease to expire;
-//! stopped, it hands the Lease back, so that the next agent need not wait.
+//! One task, [`run`], owned by the agent. It owns this agent's claim on the Lease. A cancelled task leaves the Lease to
+//! expire; a stopped task releases the Lease, so that the next agent takes over at once.
 //!
-//! No two clocks are ever compared: a candidate counts from when it saw the Lease last change, the holder from when it
-//! sent its last good renewal. Hence the holder gives up before any candidate can think it gone.
+//! No two clocks are ever compared: a candidate measures from its own observation of the last change of the Lease, the
+//! holder from the sending of its last successful renewal. So the holder gives up before any candidate may take over.
 
 use std::time::{Duration, Instant};
 
@@ -21,29 +21,29 @@ use crate::k8s::watch::reason;
 use crate::names::{NodeName, ObjectKey};
 use crate::world::Fact;
 
-/// How long the Lease may go unrenewed. Whole seconds, for the field of the Lease holds no less.
+/// How long a Lease stays valid without renewal. Whole seconds: `leaseDurationSeconds` is an integer.
 const DURATION: Duration = Duration::from_secs(6);
-/// How long handing back may take while the agent stops.
+/// How long the release of the Lease may take while the agent stops.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The times that a Lease of one duration is kept by.
+/// The intervals that follow from the duration of a Lease.
 #[derive(Debug, Clone, Copy)]
 struct Timing {
     duration: Duration,
 }
 
 impl Timing {
-    /// The holder renews so often.
+    /// How often the holder renews.
     fn renew(self) -> Duration {
         self.duration / 3
     }
 
-    /// A holder that could not renew for so long is none any more; a sixth before the others may think so.
+    /// A holder that could not renew for this long gives up, a sixth of the duration before a candidate may take over.
     fn give_up(self) -> Duration {
         self.duration * 5 / 6
     }
 
-    /// A candidate looks so often, and a holder tries so often while it cannot renew; spread over the agents.
+    /// How often a candidate reads the Lease, and a failing holder retries. Random, to spread the agents.
     fn look(self) -> Duration {
         (self.duration / 3).mul_f64(0.5 + fastrand::f64() / 2.0)
     }
@@ -53,12 +53,13 @@ impl Timing {
     }
 }
 
-/// The identity of this agent on the Lease: its node, and a suffix that tells it from its predecessor on that node.
+/// The identity of this agent on the Lease: its node, and a random suffix that distinguishes it from the previous agent
+/// on that node.
 pub fn identity(node: &NodeName) -> String {
     format!("{node}_{:08x}", fastrand::u32(..))
 }
 
-/// Tries to hold `lease` until `stop` turns true or its sender is gone, and tells [`Fact::Leader`] whenever that changes.
+/// Tries to hold `lease` until `stop` turns true or its sender is gone, and sends [`Fact::Leader`] at each change.
 pub async fn run(
     client: Client,
     lease: ObjectKey,
@@ -90,14 +91,14 @@ async fn keep(
         if leader != was_leader {
             match leader {
                 true => info!(%lease, "this agent allocates now"),
-                false => info!(%lease, "this agent allocates no more"),
+                false => info!(%lease, "this agent no longer allocates"),
             }
             if facts.send(Fact::Leader(leader)).await.is_err() {
                 return;
             }
         }
         if stopped {
-            // Only now: the next one may take it as soon as it is free.
+            // After the fact was sent: another agent may take the Lease as soon as it is free.
             claim.release().await;
             return;
         }
@@ -106,7 +107,7 @@ async fn keep(
     }
 }
 
-/// What this agent knows of the Lease and of its own right to it.
+/// What this agent knows about the Lease, and whether it holds the Lease.
 struct Claim {
     api: Api<Lease>,
     name: String,
@@ -114,27 +115,27 @@ struct Claim {
     timing: Timing,
     held: Option<Held>,
     seen: Option<Seen>,
-    /// The failure last logged, so that a lasting one is logged once.
+    /// The failure last logged, so that a lasting failure is logged once.
     trouble: Option<String>,
 }
 
-/// The Lease as the API server last answered it to its holder.
+/// The Lease as the API server last returned it to this holder.
 struct Held {
     lease: Lease,
-    /// When the renewal that was answered had been sent.
+    /// When the last successful renewal was sent.
     renewed: Instant,
-    /// The last try to renew failed: try again soon.
+    /// The last renewal failed: retry soon.
     failing: bool,
 }
 
-/// How long the Lease has been as it is, by our own clock.
+/// Since when the Lease is unchanged, by the clock of this host.
 struct Seen {
     version: Option<String>,
     since: Instant,
 }
 
 impl Claim {
-    /// One try: to renew where we hold the Lease, else to take it. Ends in time for the holder to give up.
+    /// One attempt: renews a held Lease, else tries to take it. Ends in time for the holder to give up.
     async fn work(&mut self) {
         let now = clock::now();
         let limit = match &self.held {
@@ -162,7 +163,7 @@ impl Claim {
             held.failing = true;
             let current = held.lease.clone();
             match self.take(current).await {
-                // Another holds it, or somebody touched it: look, and take it back only if it is ours still.
+                // The Lease was changed by somebody: read it, and renew only if this agent still holds it.
                 Err(error) if is(&error, 409) => {}
                 Err(error) if is(&error, 404) => self.held = None,
                 Err(error) => return Err(reason(&error)),
@@ -172,7 +173,7 @@ impl Claim {
         self.look().await.map_err(|error| reason(&error))
     }
 
-    /// Reads the Lease, and takes it where that is our right.
+    /// Reads the Lease, and takes it when it is ours, free or expired.
     async fn look(&mut self) -> Result<(), kube::Error> {
         let lease = match self.api.get(&self.name).await {
             Ok(lease) => lease,
@@ -199,7 +200,7 @@ impl Claim {
             return Ok(());
         }
         match self.take(lease).await {
-            // Another was faster.
+            // Another agent was faster.
             Err(error) if is(&error, 409) => Ok(()),
             other => other,
         }
@@ -211,14 +212,14 @@ impl Claim {
         let lease = Lease { metadata, spec: Some(self.spec(None)) };
         match self.api.create(&PostParams::default(), &lease).await {
             Ok(lease) => self.held = Some(Held { lease, renewed: sent, failing: false }),
-            // Another was faster.
+            // Another agent was faster.
             Err(error) if is(&error, 409) => {}
             Err(error) => return Err(error),
         }
         Ok(())
     }
 
-    /// Writes our name and the time into `lease`; a conflict if it has changed since it was read.
+    /// Writes this agent's identity and the time into `lease`; a conflict if the Lease changed since it was read.
     async fn take(&mut self, mut lease: Lease) -> Result<(), kube::Error> {
         let sent = clock::now();
         lease.spec = Some(self.spec(lease.spec.take()));
@@ -259,20 +260,20 @@ impl Claim {
         }
     }
 
-    /// Hands the Lease back. Where that fails it expires by itself.
+    /// Releases the Lease. If that fails, the Lease expires.
     async fn release(&mut self) {
         let Some(Held { mut lease, .. }) = self.held.take() else { return };
         if let Some(spec) = &mut lease.spec {
             spec.holder_identity = Some(String::new());
-            // The API server wants a positive one; with no holder nobody waits for it.
+            // The API server requires a positive duration; a Lease without a holder is free at once.
             spec.lease_duration_seconds = Some(1);
         }
         match timeout(RELEASE_TIMEOUT, self.put(lease)).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
-                warn!(lease = self.name, why = reason(&error), "the Lease was not handed back; it expires")
+                warn!(lease = self.name, why = reason(&error), "the Lease was not released and will expire")
             }
-            Err(_) => warn!(lease = self.name, why = "no answer", "the Lease was not handed back; it expires"),
+            Err(_) => warn!(lease = self.name, why = "no answer", "the Lease was not released and will expire"),
         }
     }
 }

@@ -95,7 +95,7 @@ impl Kind for ServiceFields {
     }
 }
 
-/// What the World keeps of a Service. Values of a field that this version does not know stand for its default.
+/// What the World keeps of a Service. An unknown value of a field is read as the field's default.
 pub fn service(object: &Object<ServiceFields>) -> Result<world::Service, Unreadable> {
     let ServiceFields { spec, status } = object.readable()?;
     let metadata = &object.metadata;
@@ -211,7 +211,7 @@ status:
         let ports: Vec<_> = seen.ports.iter().map(|port| (port.protocol.as_str(), port.port)).collect();
         assert_eq!(ports, [("TCP", 15021), ("UDP", 53)]);
         let address: IpAddr = "192.168.35.100".parse().unwrap();
-        assert_eq!(seen.request.expect("a wish").addresses, [address]);
+        assert_eq!(seen.request.expect("a request").addresses, [address]);
         assert_eq!(seen.ingress, [address], "a host name is no address");
     }
 
@@ -240,7 +240,7 @@ status:
     }
 
     #[test]
-    fn a_wish_that_cannot_be_read_stays_with_the_service() {
+    fn a_request_that_cannot_be_read_stays_with_the_service() {
         let seen = read(
             "{metadata: {name: web, annotations: {crier.dev/addresses: 192.0.2.300}}, spec: {type: LoadBalancer}}",
         );

@@ -1,8 +1,8 @@
-//! The status writer: makes each Service's status say what the plan wants, and tells the user why in Events. Floor 2.
+//! The status writer: writes the planned status of each Service, and explains it in Events. Floor 2.
 //!
-//! Tasks: [`run`], owned by the agent, owns the writes under way; and the Event writer ([`event::run`]), owned by `run`.
-//! Cancelled, a write under way may or may not have happened; it named the version that it was meant for, so it can
-//! never have undone anything newer, and the next slice says again what is wanted.
+//! Tasks: [`run`], owned by the agent, owns the writes in flight; and the Event writer ([`event::run`]), owned by `run`.
+//! A cancelled write may or may not have happened. It names the version it is meant for, so it never overwrites a newer
+//! one, and the next slice repeats the desired status.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -27,12 +27,12 @@ use crate::names::{NodeName, ObjectKey};
 use crate::plan::slice::{ServiceStatus, StatusSlice};
 use crate::world::Fact;
 
-/// Writes under way at a time, on one connection where the API server speaks HTTP/2. Well below the hundred streams that it
-/// allows, so that watches and the Lease always find room.
+/// Writes in flight, on one connection where the API server speaks HTTP/2. Well below the hundred streams that it allows,
+/// so that watches and the Lease always have room.
 const SIDE_BY_SIDE: usize = 64;
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Writes until the sender of the slices is gone. `node` is who tells the Events.
+/// Writes until the sender of the slices is gone. `node` is the reporting instance of the Events.
 pub async fn run(client: Client, node: NodeName, mut slices: watch::Receiver<StatusSlice>, facts: mpsc::Sender<Fact>) {
     let (events, pending) = mpsc::channel(event::WAITING);
     let mut event_writer = JoinSet::new();
@@ -65,7 +65,7 @@ pub async fn run(client: Client, node: NodeName, mut slices: watch::Receiver<Sta
                 let fact = match (answer, settled.refusal) {
                     (Some(service), _) => Fact::StatusWritten(key, service),
                     (None, Some(why)) => {
-                        warn!(service = %key, why, "the status was not written; it is tried again");
+                        warn!(service = %key, why, "the status was not written and will be retried");
                         Fact::StatusRefused(key, why)
                     }
                     (None, None) => continue,
@@ -82,12 +82,12 @@ pub async fn run(client: Client, node: NodeName, mut slices: watch::Receiver<Sta
 fn pass_on(pending: impl IntoIterator<Item = PendingEvent>, events: &mpsc::Sender<PendingEvent>) {
     for event in pending {
         if let Err(error) = events.try_send(event) {
-            debug!(%error, "an Event was dropped: too many are waiting");
+            debug!(%error, "an Event was dropped: too many are pending");
         }
     }
 }
 
-/// One write, and the Service as the API server answered it.
+/// One write, and the Service as the API server returned it.
 async fn write(
     client: Client,
     key: ObjectKey,
@@ -113,7 +113,7 @@ async fn write(
     (key, wanted, outcome)
 }
 
-/// The uid and the version make the API server refuse the write where it would meet another object than was judged.
+/// With uid and version the API server refuses the write if the Service is not the one the decision was made for.
 fn patch(wanted: &ServiceStatus, addresses: &[IpAddr]) -> serde_json::Value {
     let ingress: Vec<_> =
         addresses.iter().map(|ip| serde_json::json!({ "ip": ip.to_string(), "ipMode": "VIP" })).collect();
@@ -153,7 +153,7 @@ mod tests {
             Writer { slices, facts, _task: task }
         }
 
-        /// Wants these addresses for the Service, as it now is at the API server.
+        /// Desires these addresses for the current version of the Service.
         fn want(&self, api: &FakeApi, key: &str, write: Option<&[&str]>, notice: Option<Notice>) {
             let object = api.object(SERVICES, key).expect("the Service exists");
             let text = |field: &str| object["metadata"][field].as_str().expect(field).to_owned();
@@ -190,7 +190,7 @@ mod tests {
         Some(Notice { warning, reason: "Word".to_owned(), message: message.to_owned() })
     }
 
-    /// Waits until the API server has seen so many Events.
+    /// Waits until the API server has received `count` Events.
     async fn events(api: &FakeApi, count: usize) -> Vec<serde_json::Value> {
         let path = "/apis/events.k8s.io/v1/namespaces/shop/events";
         let seen = timeout(Duration::from_secs(10), async {
@@ -237,7 +237,11 @@ mod tests {
         }
         writer.want(&api, "shop/web", Some(&["192.0.2.2"]), None);
         let (_, service) = writer.written().await;
-        assert_eq!(service.ingress, ["192.0.2.2".parse::<IpAddr>().unwrap()], "the wish for the version there is");
+        assert_eq!(
+            service.ingress,
+            ["192.0.2.2".parse::<IpAddr>().unwrap()],
+            "the desired status of the current version"
+        );
         assert_eq!(api.requests(&Method::PATCH, path).len(), 2);
     }
 

@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wish_is_written_once() {
+    fn a_desired_status_is_written_once() {
         let mut queue = StatusQueue::default();
         let one = slice(&[("web", status("1", Some("192.0.2.1"), None)), ("api", status("2", None, None))]);
         queue.turn_to(one.clone());
@@ -271,13 +271,13 @@ mod tests {
         assert_eq!((web.clone(), addresses), (key("web"), vec!["192.0.2.1".parse().unwrap()]));
         assert!(queue.next_write().is_none(), "api has what it should");
         queue.turn_to(one);
-        assert!(queue.next_write().is_none(), "it is under way");
+        assert!(queue.next_write().is_none(), "it is in flight");
         queue.settle(&web, &wanted, &Written::Done, clock::now());
         assert!(queue.next_write().is_none() && queue.next_deadline().is_none());
     }
 
     #[test]
-    fn a_newer_wish_waits_for_the_write_in_flight_and_then_wins() {
+    fn a_newer_status_waits_for_the_write_in_flight_and_then_wins() {
         for outcome in [Written::Done, Written::Overtaken, Written::Gone, refused("no")] {
             let mut queue = StatusQueue::default();
             queue.turn_to(slice(&[("web", status("1", Some("192.0.2.1"), None))]));
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wish_that_is_taken_back_is_not_written() {
+    fn a_write_that_is_no_longer_desired_is_not_begun() {
         let mut queue = StatusQueue::default();
         queue.turn_to(slice(&[("a", status("1", Some(""), None)), ("b", status("1", Some("192.0.2.1"), None))]));
         queue.turn_to(slice(&[("a", status("1", None, None))]));
@@ -301,14 +301,14 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_write_is_tried_again_ever_later_and_told_once() {
+    fn a_refused_write_is_retried_ever_later_and_told_once() {
         let mut queue = StatusQueue::default();
         queue.turn_to(slice(&[("web", status("1", Some("192.0.2.1"), None))]));
         let mut now = clock::now();
         for delay in [1, 2, 4, 8, 16, 30, 30] {
             let (web, wanted, _) = queue.next_write().expect("it is tried again");
             let settled = queue.settle(&web, &wanted, &refused("403 forbidden"), now);
-            assert_eq!(settled.refusal.is_some(), delay == 1, "reported at the first time only");
+            assert_eq!(settled.refusal.is_some(), delay == 1, "reported the first time only");
             assert!(queue.next_write().is_none(), "not at once");
             assert_eq!(queue.next_deadline(), Some(now + Duration::from_secs(delay)));
             queue.wake(now + Duration::from_millis(900));
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn another_word_about_a_refused_write_does_not_hurry_it() {
+    fn a_new_notice_about_a_refused_write_does_not_hurry_it() {
         let mut queue = StatusQueue::default();
         queue.turn_to(slice(&[("web", status("1", Some("192.0.2.1"), None))]));
         let (web, wanted, _) = queue.next_write().unwrap();
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_good_word_is_said_when_it_has_come_true() {
+    fn success_is_reported_once_the_write_has_succeeded() {
         let mut queue = StatusQueue::default();
         let good = Some((false, "assigned"));
         assert_eq!(said(queue.turn_to(slice(&[("web", status("1", Some("192.0.2.1"), good))]))), [""; 0]);
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_good_word_is_said_once_though_the_watch_is_faster_than_the_answer() {
+    fn success_is_reported_once_though_the_watch_is_faster_than_the_answer() {
         let mut queue = StatusQueue::default();
         let good = Some((false, "assigned"));
         queue.turn_to(slice(&[("web", status("1", Some("192.0.2.1"), good))]));
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_word_is_said_at_once_and_again_only_after_a_change() {
+    fn a_warning_is_reported_at_once_and_again_only_after_a_change() {
         let mut queue = StatusQueue::default();
         let bad = Some((true, "no free address"));
         assert_eq!(said(queue.turn_to(slice(&[("web", status("1", Some(""), bad))]))), ["web: no free address"]);
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn at_first_sight_only_what_is_wrong_is_said() {
+    fn for_a_service_seen_first_only_a_warning_is_reported() {
         let mut queue = StatusQueue::default();
         let good = status("1", None, Some((false, "assigned")));
         let bad = status("1", None, Some((true, "no free address")));

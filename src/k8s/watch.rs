@@ -60,7 +60,9 @@ pub async fn run(client: Client, facts: mpsc::Sender<Fact>) {
     while let Some(outcome) = told.recv().await {
         if let Some(state) = reach.learn(outcome, clock::wall()) {
             match &state {
-                ApiServer::Unreachable { why, .. } => warn!(why, "the API server is away; what is known stands"),
+                ApiServer::Unreachable { why, .. } => {
+                    warn!(why, "the API server does not answer; the last known state stays in use")
+                }
                 _ => info!("the API server answers"),
             }
             if facts.send(Fact::ApiServer(state)).await.is_err() {
@@ -273,7 +275,7 @@ async fn tell_next<K: Kind>(
     let event = match timeout(SILENCE, events.next()).await {
         Err(_) | Ok(None) => return Err(End::Closed),
         Ok(Some(Err(kube::Error::SerdeError(error)))) => {
-            warn!(kind = K::PLURAL, %error, "an event of the watch cannot be read; it is skipped");
+            warn!(kind = K::PLURAL, %error, "an event of the watch cannot be read and is skipped");
             return Ok(None);
         }
         Ok(Some(Err(error))) => return Err(end_of(&error)),
@@ -305,7 +307,7 @@ async fn tell_next<K: Kind>(
 }
 
 fn skip<K: Kind>(key: &K::Key, fault: &impl std::fmt::Display) {
-    warn!(kind = K::KIND, object = %key, %fault, "an object cannot be read; what it said before stands");
+    warn!(kind = K::KIND, object = %key, %fault, "an object cannot be read; its last known state stays in use");
 }
 
 fn end_of(error: &kube::Error) -> End {

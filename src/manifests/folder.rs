@@ -100,7 +100,7 @@ impl Reader {
             Err(error) => {
                 let why = error.to_string();
                 if self.trouble.as_ref() != Some(&why) {
-                    warn!(folder = %self.folder.display(), why, "the folder of manifests cannot be read; what it said stands");
+                    warn!(folder = %self.folder.display(), why, "the folder of manifests cannot be read; its last contents stay in use");
                 }
                 self.trouble = Some(why);
                 None
@@ -124,11 +124,11 @@ impl Reader {
                 }
                 Err(Unreadable::Gone) => self.scene.drop_file(file),
                 Err(Unreadable::File(error)) => {
-                    warn!(file, %error, "a manifest cannot be read; what it said before stands");
+                    warn!(file, %error, "a manifest cannot be read; its last contents stay in use");
                     self.scene.spoil(file);
                 }
                 Err(Unreadable::Text(Fault { line, problem })) => {
-                    warn!(file, line, problem, "a manifest has a fault; what it said before stands");
+                    warn!(file, line, problem, "a manifest has a fault; its last contents stay in use");
                     self.scene.spoil(file);
                 }
             }

@@ -1,4 +1,4 @@
-//! A Fact: one thing that crier was told. Serialisable, so that a run can be kept and replayed.
+//! A Fact: one thing that crier was told. Serialisable, so that a run can be recorded and replayed.
 //! Floor 1.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,44 +20,43 @@ pub enum Fact {
     EndpointSlice(ObjectKey, Option<Arc<EndpointSlice>>),
     Node(NodeName, Option<Arc<Node>>),
     Namespace(NamespaceName, Option<Arc<Labels>>),
-    /// A source has told every object of a kind. What the World holds beside them is gone.
+    /// A source has listed every object of a kind. Any other object of that kind in the World is gone.
     Listed(Listing),
-    /// The API server answers, or since when it does not.
+    /// Whether the API server answers, and since when it does not.
     ApiServer(ApiServer),
-    /// This agent holds the Lease and allocates, or lost it.
+    /// Whether this agent holds the Lease and so allocates.
     Leader(bool),
     Link(u32, Option<Link>),
-    /// The kernel has told every link.
+    /// The kernel has listed every link.
     LinksListed,
-    /// Another station has an address that this node is to answer for on a link, or has it no longer.
+    /// Another station uses an address that this node is to answer for on a link, or no longer does.
     Conflict(IpAddr, InterfaceName, Option<Conflict>),
     Session(PeerName, SessionReport),
-    /// The routers that advertise themselves on the link of this index, by their link-local addresses: all of them, the
-    /// one that was heard first in front. Empty also when nobody listens on the link any more.
+    /// All routers that advertise themselves on the link of this index, by link-local address, the first heard in front.
+    /// Empty also when the link is no longer listened on.
     Routers(u32, Vec<Ipv6Addr>),
-    /// Somebody with this link-local address, on the link of this index, has opened a connection to our BGP port. It
-    /// stands until the link goes down.
+    /// A host with this link-local address, on the link of this index, has opened a connection to our BGP port. Valid
+    /// until the link goes down.
     Caller(u32, Ipv6Addr),
     /// The next hops of this host's default routes: all of them, the preferred one in front.
     DefaultRoutes(Vec<DefaultRoute>),
     /// Whether this agent sends and hears pulses at all.
     Pulses(Pulses),
-    /// Who is there on a link, by its index, as their pulses tell; `None` where no pulses are heard any more.
+    /// Which nodes are alive on a link, by its index, as their pulses tell; `None` where pulses are no longer heard.
     Roster(u32, Option<Arc<Roster>>),
-    /// Whose pulses are not believed on a link, by its index and their source, each with why: all of them.
+    /// All sources whose pulses are dropped on a link, by the link's index, each with the reason.
     PulsesRefused(u32, Arc<BTreeMap<IpAddr, String>>),
-    /// The planner chose these addresses for a Service; remembered until the Service status shows them.
+    /// The planner chose these addresses for a Service; kept until the Service status shows them.
     Assigned(ObjectKey, Vec<IpAddr>),
-    /// The API server took a status write and answered with the Service as it stands now, ahead of the watch. Only ever an
-    /// update: it counts where the World holds a Service of this key and `uid` with a smaller `resource_version` (as
-    /// numbers), and is no news otherwise, for the Service may be gone or replaced meanwhile. Until the watch has reached
-    /// that version, what it says of older ones is no news either.
+    /// The API server accepted a status write and returned the Service, ahead of the watch. Applied only to a Service of
+    /// this key and `uid` with a smaller `resource_version` (as numbers): the Service may be gone or replaced meanwhile.
+    /// Older versions that the watch tells afterwards are ignored.
     StatusWritten(ObjectKey, Arc<Service>),
-    /// The status of the Service could not be written; the addresses stay promised and are tried again.
+    /// The status of the Service could not be written; the addresses stay reserved and the write is retried.
     StatusRefused(ObjectKey, String),
-    /// All that is wrong with the settings of this host.
+    /// All problems of this host's settings.
     Host(Vec<HostProblem>),
-    /// Nothing more will be waited for: act on what is known, even if no list was ever complete.
+    /// Wait for no list any longer: act on the last known state, even if no list was ever complete.
     FailStatic,
 }
 
@@ -74,7 +73,7 @@ pub enum Listing {
 pub enum ApiServer {
     Connecting,
     Reachable,
-    /// The last World stands meanwhile.
+    /// The last known state stays in use.
     Unreachable {
         since: SystemTime,
         why: String,
@@ -83,34 +82,34 @@ pub enum ApiServer {
     Manifests,
 }
 
-/// Whether life and death of other nodes are told by their pulses.
+/// Whether pulses tell which other nodes are alive.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Pulses {
-    /// There is no key, or nothing to announce on a link: a Node's Ready condition tells.
+    /// There is no key, or nothing to announce on a link: a Node's Ready condition decides.
     #[default]
     Off,
     On {
-        /// Pulses are sealed with a key, and those that are not are dropped.
+        /// Pulses are authenticated with a key; those without are dropped.
         authenticated: bool,
     },
 }
 
-/// What a BGP session reports of itself when something about it changed.
+/// What a BGP session reports when it changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionReport {
     pub state: SessionState,
     pub since: SystemTime,
-    /// Why the session is not, or was last not, established: a NOTIFICATION, a refused connection, a timer.
+    /// Why the session is not established, or was last lost: a NOTIFICATION, a refused connection, a timer.
     pub last_error: Option<String>,
     /// The local end of the established connection.
     pub local_address: Option<IpAddr>,
     /// The hold time agreed on, in seconds; `None` without a session or when the peers agreed on none.
     pub hold_time_secs: Option<u16>,
-    /// Prefixes that the peer was sent and has not been told to forget.
+    /// Prefixes announced to the peer and not withdrawn.
     pub prefixes_sent: usize,
-    /// Prefixes that were wanted but cannot be sent in this session, for want of a next hop of their family.
+    /// Prefixes that cannot be sent in this session: no next hop of the same address family.
     pub prefixes_unsendable: usize,
-    /// Prefixes that the peer announced to us; decoded, counted, dropped.
+    /// Prefixes that the peer announced to us: decoded, counted and dropped.
     pub prefixes_received: u64,
     #[serde(default)]
     pub detail: Box<SessionDetail>,

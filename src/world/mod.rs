@@ -1,4 +1,4 @@
-//! All that crier was told: facts come in, the World is their sum. It has no opinions.
+//! Everything crier was told: facts come in, the World is their sum. It decides nothing.
 //! Floor 1. `Fact` is what the sources and actuators report; `World` is what `plan` reads.
 
 mod fact;

@@ -1,4 +1,4 @@
-//! What crier keeps of each object it was told about: only what a decision reads.
+//! What crier keeps of each object: only what a decision reads.
 //! Floor 1. The translators in `k8s` and `kernel` make these; nothing here judges.
 
 use std::collections::BTreeMap;
@@ -59,7 +59,7 @@ pub struct ServicePort {
     pub port: u16,
 }
 
-/// What a Service asks for. All empty: any address of any pool that hands out by itself.
+/// What a Service asks for. All empty: any address of any pool with `auto-assign`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// At most one of each family.
@@ -67,14 +67,14 @@ pub struct Request {
     pub pool: Option<PoolName>,
 }
 
-/// Why the wishes of a Service cannot be read. The text names the annotation or field and its value.
+/// Why the request of a Service cannot be read. The text names the annotation or field and its value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum RequestError {
     #[error("{field} is \"{value}\": {problem}")]
     Malformed { field: String, value: String, problem: String },
     #[error("{first} and {second} ask for different things; keep one of them")]
     Contradiction { first: String, second: String },
-    /// A wish that this version does not know how to grant. Refused, never ignored.
+    /// A request that this version cannot meet. Refused, never ignored.
     #[error("{field} is not available yet")]
     NotAvailableYet { field: String },
 }
@@ -91,7 +91,7 @@ pub struct EndpointSlice {
     pub ready: BTreeMap<NodeName, u32>,
     /// Endpoints that are ready, or still serving while they terminate, by the node they name.
     pub serving: BTreeMap<NodeName, u32>,
-    /// Serving endpoints that name no node: good for external traffic policy Cluster, useless for Local.
+    /// Serving endpoints that name no node: usable with external traffic policy Cluster, not with Local.
     pub serving_without_node: u32,
 }
 
@@ -111,11 +111,11 @@ impl Node {
     pub const EXCLUDE_LABEL: &'static str = "node.kubernetes.io/exclude-from-external-load-balancers";
 }
 
-/// Something about this host that is in the way of announcing, and what to do about it.
+/// A setting of this host that prevents announcing, and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostProblem {
     pub problem: String,
-    /// The exact commands, and where else the cause can be taken away.
+    /// The exact commands, and where else the cause can be removed.
     pub remedy: String,
 }
 
@@ -140,15 +140,15 @@ pub struct Link {
     pub loopback: bool,
     /// The link can broadcast and does ARP.
     pub arp: bool,
-    /// The index of the bond or bridge that this link is a part of and that speaks in its place.
+    /// The index of the bond or bridge that this link is a port of; frames go through that one.
     pub master: Option<u32>,
-    /// The index of the VRF device that this link is a part of. Such a link speaks for itself.
+    /// The index of the VRF device that this link is enslaved to. Frames still go through this link.
     #[serde(default)]
     pub vrf: Option<u32>,
     pub addresses: Vec<IpNet>,
 }
 
-/// One next hop of a default route of this host. Routes that lead to a link and no next hop are none of these.
+/// One next hop of a default route of this host. Routes to a link without a next hop are left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DefaultRoute {
     pub gateway: IpAddr,
@@ -158,10 +158,10 @@ pub struct DefaultRoute {
     pub metric: u32,
 }
 
-/// Another station has, or says to have, an address that this node is to answer for.
+/// Another station uses or claims an address that this node is to answer for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conflict {
-    /// The hardware address that was heard last.
+    /// The hardware address heard last.
     pub mac: MacAddress,
     pub kind: ConflictKind,
     pub since: SystemTime,
