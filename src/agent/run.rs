@@ -2,9 +2,9 @@
 //!
 //! Tasks, all owned by [`run`] and ended by its farewell:
 //! - the sources: `k8s::watch` and `k8s::lease`, or `manifests`; `kernel::observe`; and where peers are to be found,
-//!   `kernel::routes` and `discovery::seeker`. Cancelled, they lose nothing: the next start lists again.
+//!   `kernel::routes` and `discovery::task`. Cancelled, they lose nothing: the next start lists again.
 //! - the pulse, source and actuator: told to leave, it says goodbye before the others stop, so that they are replaced.
-//! - the actuators: `bgp::speaker`, `arp::responder`, `kernel::addresses`, `kernel::sysctl` and `k8s::status`. The first three
+//! - the actuators: `bgp::speaker`, `arp::task`, `kernel::addresses`, `kernel::sysctl` and `k8s::status`. The first three
 //!   are told to leave and are waited for; a status write that is cancelled is made again by whoever allocates next.
 //! - the patience task: says when nothing more will be waited for.
 
@@ -180,7 +180,7 @@ impl Crew {
                 pulse::task::run(slices.pulse.subscribe(), facts.clone(), setup, counters.pulse.clone(), stopped());
             self.leaving.spawn(named("the pulse", pulsing));
         }
-        let (standing, _) = watch::channel(arp::standing::Standings::default());
+        let (states, _) = watch::channel(arp::state::LinkStates::default());
         let stop = stopped();
         let answered = async move {
             stop.await;
@@ -189,7 +189,7 @@ impl Crew {
             }
         };
         let (l2, offload) = (slices.l2.subscribe(), config.host.arp_offload.then_some(life));
-        let responder = arp::responder::run(l2, facts.clone(), counters.arp.clone(), standing, offload, answered);
+        let responder = arp::task::run(l2, facts.clone(), counters.arp.clone(), states, offload, answered);
         self.leaving.spawn(named("the responder on the link", responder));
         let stop = stopped();
         let bound = kernel::addresses::run(slices.bind.subscribe(), async move {
@@ -210,8 +210,8 @@ impl Crew {
     fn finders(&mut self, config: &Config, Lines { slices, facts, stopping: _ }: Lines<'_>) {
         let any = |is_it: fn(&PeerAddress) -> bool| config.bgp.peers.iter().any(|peer| is_it(&peer.address));
         if any(|address| matches!(address, PeerAddress::Interface(_))) {
-            let seeking = discovery::seeker::run(slices.bgp.subscribe(), facts.clone());
-            self.standing.spawn(named("the seeker of routers", seeking));
+            let discovering = discovery::task::run(slices.bgp.subscribe(), facts.clone());
+            self.standing.spawn(named("router discovery", discovering));
         }
         if any(|address| matches!(address, PeerAddress::Gateway)) {
             self.standing.spawn(named("the observer of routes", kernel::routes::run(facts.clone())));

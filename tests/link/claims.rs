@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crier::arp::frame::{Frame, Protocol};
-use crier::claim::{ConflictKind, Origin};
+use crier::arp::packet::{Frame, Protocol};
+use crier::claim::{Acquisition, ConflictKind};
 use crier::clock;
 
 use crate::answers::owning;
@@ -16,7 +16,7 @@ tests!(
     an_address_that_a_host_has_is_not_claimed_until_it_leaves,
     a_free_address_is_asked_for_and_then_announced,
     an_owner_that_answers_is_not_robbed_and_a_dead_one_is_at_once,
-    a_stranger_that_announces_a_held_address_is_fended_off_and_told,
+    a_foreign_host_that_announces_a_held_address_is_fended_off_and_told,
     arping_finds_an_owned_address_taken,
 );
 
@@ -42,8 +42,8 @@ fn host_has(wire: &Wire, vip: IpAddr, verb: &str) {
     wire.client.enter(|| ip(&format!("address {verb} {vip}/{length} dev eth0{nodad}")));
 }
 
-fn taking_over() -> Origin {
-    Origin::TakeOver { from: "node1".into() }
+fn taking_over() -> Acquisition {
+    Acquisition::TakeOver { from: "node1".into() }
 }
 
 fn an_address_that_a_host_has_is_not_claimed_until_it_leaves() {
@@ -51,7 +51,7 @@ fn an_address_that_a_host_has_is_not_claimed_until_it_leaves() {
         wire.run(async || {
             host_has(wire, vip, "add");
             let mut node = Node::start().await;
-            node.own_by(&Origin::FirstUse, [vip]);
+            node.own_by(&Acquisition::FirstUse, [vip]);
             node.until_told("the host that has it", |told| {
                 told.get(&vip).is_some_and(|it| (it.mac, it.kind) == (CLIENT_MAC, ConflictKind::Occupied))
             })
@@ -69,7 +69,7 @@ fn a_free_address_is_asked_for_and_then_announced() {
         wire.run(async || {
             let node = Node::start().await;
             let ear = ear_for(wire, vip);
-            node.own_by(&Origin::FirstUse, [vip]);
+            node.own_by(&Acquisition::FirstUse, [vip]);
             let start = clock::now();
             let spoken = Protocol::of(vip);
             let ours = |frame: &Frame| {
@@ -92,7 +92,7 @@ fn an_owner_that_answers_is_not_robbed_and_a_dead_one_is_at_once() {
         wire.run(async || {
             let mut node = owning([vip]).await;
             node.own::<IpAddr>([]);
-            node.until("no link to serve", |standing| standing.is_empty()).await;
+            node.until("no link to serve", |links| links.is_empty()).await;
             host_has(wire, vip, "add");
             node.own_by(&taking_over(), [vip]);
             node.until_told("the owner that is alive", |told| {
@@ -106,7 +106,7 @@ fn an_owner_that_answers_is_not_robbed_and_a_dead_one_is_at_once() {
             assert!(node.counted(Protocol::of(vip)).gratuitous > said, "not announced");
 
             node.own::<IpAddr>([]);
-            node.until("no link to serve", |standing| standing.is_empty()).await;
+            node.until("no link to serve", |links| links.is_empty()).await;
             let ear = ear_for(wire, vip);
             let start = clock::now();
             node.own_by(&taking_over(), [vip]);
@@ -118,7 +118,7 @@ fn an_owner_that_answers_is_not_robbed_and_a_dead_one_is_at_once() {
     });
 }
 
-fn a_stranger_that_announces_a_held_address_is_fended_off_and_told() {
+fn a_foreign_host_that_announces_a_held_address_is_fended_off_and_told() {
     for_both(|wire, vip| {
         wire.run(async || {
             let mut node = owning([vip]).await;
@@ -129,7 +129,7 @@ fn a_stranger_that_announces_a_held_address_is_fended_off_and_told() {
             while ear.hear_frame(spoken, Duration::from_millis(2500), ours).is_some() {}
             Frame::announcements(vip, CLIENT_MAC).for_each(|frame| ear.say_frame(&frame));
             assert_eq!(ear.hear_frame(spoken, SOON, ours), Frame::announcements(vip, NODE_MAC).next());
-            node.until_told("the stranger", |told| {
+            node.until_told("the foreign host", |told| {
                 told.get(&vip).is_some_and(|it| (it.mac, it.kind) == (CLIENT_MAC, ConflictKind::Contested))
             })
             .await;

@@ -7,7 +7,7 @@ use super::*;
 use crate::clock;
 
 const OUR_MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 0x50]);
-const STRANGER: MacAddress = MacAddress([2, 0, 0, 0, 0, 0x99]);
+const FOREIGN: MacAddress = MacAddress([2, 0, 0, 0, 0, 0x99]);
 const LOWER: MacAddress = MacAddress([2, 0, 0, 0, 0, 0x01]);
 const AN_HOUR: Duration = Duration::from_secs(3600);
 
@@ -15,8 +15,8 @@ fn address(n: u32) -> IpAddr {
     Ipv4Addr::from_bits(0x0a00_0000 + n).into()
 }
 
-fn taking_over() -> Origin {
-    Origin::TakeOver { from: "node1".into() }
+fn taking_over() -> Acquisition {
+    Acquisition::TakeOver { from: "node1".into() }
 }
 
 fn millis(n: u64) -> Duration {
@@ -44,8 +44,8 @@ impl Bench {
         Bench { claims, start, now: start }
     }
 
-    fn own(&mut self, n: u32, origin: Origin) {
-        self.claims.handle_owned(address(n), &origin, self.now);
+    fn own(&mut self, n: u32, acquisition: Acquisition) {
+        self.claims.handle_owned(address(n), &acquisition, self.now);
     }
 
     fn claimed_by(&mut self, n: u32, mac: MacAddress, is_member: bool) {
@@ -86,8 +86,8 @@ impl Bench {
         std::iter::from_fn(|| self.claims.poll_report()).collect()
     }
 
-    fn stands(&self, n: u32) -> Standing {
-        self.claims.standing(address(n))
+    fn ownership(&self, n: u32) -> Ownership {
+        self.claims.ownership(address(n))
     }
 }
 
@@ -98,12 +98,12 @@ fn conflict(n: u32, mac: MacAddress, kind: ConflictKind) -> Report {
 #[test]
 fn an_address_is_asked_for_three_times_in_a_tenth_of_a_second_before_its_first_use() {
     let mut bench = Bench::new();
-    bench.own(1, Origin::FirstUse);
+    bench.own(1, Acquisition::FirstUse);
     assert_eq!(bench.times(millis(104), Sent::Probe), [0, 35, 70]);
-    assert_eq!(bench.stands(1), Standing::Asks, "answered before the verdict");
+    assert_eq!(bench.ownership(1), Ownership::Pending, "answered before the verdict");
     assert_eq!(bench.times(millis(5000), Sent::Announce), [105, 1205, 2305, 3405, 4505]);
-    assert_eq!(bench.stands(1), Standing::Holds);
-    assert_eq!(bench.reports(), [], "a claim that nobody contests is no news");
+    assert_eq!(bench.ownership(1), Ownership::Announced);
+    assert_eq!(bench.reports(), [], "a claim in which nobody is in the way is no news");
 }
 
 #[test]
@@ -111,19 +111,19 @@ fn a_take_over_asks_for_fifteen_milliseconds_and_a_hand_over_not_at_all() {
     let mut bench = Bench::new();
     bench.own(1, taking_over());
     assert_eq!(bench.times(millis(14), Sent::Probe), [0, 7]);
-    assert_eq!(bench.stands(1), Standing::Asks);
+    assert_eq!(bench.ownership(1), Ownership::Pending);
     assert_eq!(bench.times(millis(10), Sent::Announce), [15]);
 
     let mut bench = Bench::new();
-    bench.own(1, Origin::HandOver);
-    assert_eq!(bench.stands(1), Standing::Holds, "it is answered for from the first moment");
+    bench.own(1, Acquisition::HandOver);
+    assert_eq!(bench.ownership(1), Ownership::Announced, "it is answered for from the first moment");
     assert_eq!(bench.pass(millis(100)), [(0, Sent::Announce, address(1))]);
 }
 
 #[test]
 fn an_address_that_is_held_is_refreshed_for_ever_below_the_ageing_of_switches() {
     let mut bench = Bench::new();
-    bench.own(1, Origin::HandOver);
+    bench.own(1, Acquisition::HandOver);
     bench.pass(millis(5000));
     let refreshed = bench.times(AN_HOUR, Sent::Announce);
     assert!(refreshed.len() >= 27, "{refreshed:?}");
@@ -135,7 +135,7 @@ fn an_address_that_is_held_is_refreshed_for_ever_below_the_ageing_of_switches() 
 #[test]
 fn refreshes_of_addresses_that_came_together_drift_apart() {
     let mut bench = Bench::new();
-    (0..640).for_each(|n| bench.own(n, Origin::HandOver));
+    (0..640).for_each(|n| bench.own(n, Acquisition::HandOver));
     bench.pass(millis(5000));
     let sent = bench.pass(REFRESH_INTERVAL);
     let fullest =
@@ -147,24 +147,24 @@ fn refreshes_of_addresses_that_came_together_drift_apart() {
 #[test]
 fn an_address_that_somebody_has_is_not_used_and_asked_for_ever_more_rarely_until_it_is_free() {
     let mut bench = Bench::new();
-    bench.own(1, Origin::FirstUse);
+    bench.own(1, Acquisition::FirstUse);
     bench.pass(millis(10));
-    bench.claimed_by(1, STRANGER, false);
-    assert_eq!(bench.reports(), [conflict(1, STRANGER, ConflictKind::Occupied)]);
+    bench.claimed_by(1, FOREIGN, false);
+    assert_eq!(bench.reports(), [conflict(1, FOREIGN, ConflictKind::Occupied)]);
     let mut asked: Vec<(u128, Sent, IpAddr)> = Vec::new();
     for _ in 0..7 {
-        // The stranger answers each first probe at once.
+        // The foreign host answers each first probe at once.
         let before = asked.len();
         while asked.len() == before {
             asked.extend(bench.pass(millis(1)));
         }
-        assert_eq!(bench.stands(1), Standing::Asks);
-        bench.claimed_by(1, STRANGER, false);
+        assert_eq!(bench.ownership(1), Ownership::Pending);
+        bench.claimed_by(1, FOREIGN, false);
     }
     let pauses: Vec<u128> = asked.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
     assert_eq!((asked[0].0, pauses.as_slice()), (260, [500, 1000, 2000, 4000, 5000, 5000].as_slice()));
-    assert_eq!(bench.reports(), [], "the same stranger is no news");
-    assert_eq!(bench.claims.conflicts().collect::<Vec<_>>(), [(address(1), STRANGER, ConflictKind::Occupied)]);
+    assert_eq!(bench.reports(), [], "the same foreign host is no news");
+    assert_eq!(bench.claims.conflicts().collect::<Vec<_>>(), [(address(1), FOREIGN, ConflictKind::Occupied)]);
 
     assert_eq!(bench.pass(millis(5200)).last().map(|(_, what, _)| *what), Some(Sent::Announce), "it left, and so");
     assert_eq!(bench.reports(), [Report::Over(address(1))]);
@@ -176,77 +176,77 @@ fn an_owner_that_answers_though_nobody_hears_it_is_not_robbed_and_asked_again_ev
     let mut bench = Bench::new();
     bench.own(1, taking_over());
     bench.pass(millis(1));
-    bench.claimed_by(1, STRANGER, true);
-    assert_eq!(bench.reports(), [conflict(1, STRANGER, ConflictKind::AliveUnheard)]);
+    bench.claimed_by(1, FOREIGN, true);
+    assert_eq!(bench.reports(), [conflict(1, FOREIGN, ConflictKind::AliveUnheard)]);
     let mut probed = bench.pass(millis(1000));
     assert_eq!(probed.pop(), Some((1001, Sent::Probe, address(1))));
-    bench.claimed_by(1, STRANGER, true);
+    bench.claimed_by(1, FOREIGN, true);
     assert_eq!(bench.times(millis(1020), Sent::Probe), [2001, 2008], "the pause does not grow");
-    assert_eq!(bench.stands(1), Standing::Holds, "now it is dead");
+    assert_eq!(bench.ownership(1), Ownership::Announced, "now it is dead");
     assert_eq!(bench.reports(), [Report::Over(address(1))]);
 }
 
 #[test]
-fn a_hand_over_ends_the_asking_and_the_pause_after_a_refusal() {
+fn a_hand_over_ends_the_probing_and_the_pause_after_a_deferral() {
     let mut bench = Bench::new();
-    bench.own(1, Origin::FirstUse);
-    bench.own(2, Origin::FirstUse);
+    bench.own(1, Acquisition::FirstUse);
+    bench.own(2, Acquisition::FirstUse);
     bench.pass(millis(10));
-    bench.claimed_by(2, STRANGER, true);
-    bench.own(1, Origin::HandOver);
-    bench.own(2, Origin::HandOver);
-    assert_eq!((bench.stands(1), bench.stands(2)), (Standing::Holds, Standing::Holds));
+    bench.claimed_by(2, FOREIGN, true);
+    bench.own(1, Acquisition::HandOver);
+    bench.own(2, Acquisition::HandOver);
+    assert_eq!((bench.ownership(1), bench.ownership(2)), (Ownership::Announced, Ownership::Announced));
     let said: Vec<_> = bench.pass(millis(1)).into_iter().map(|(_, what, address)| (what, address)).collect();
     assert_eq!(said, [(Sent::Announce, address(1)), (Sent::Announce, address(2))]);
 }
 
 #[test]
-fn a_stranger_that_was_only_slow_to_answer_was_there_first_and_one_that_comes_later_is_fended_off() {
+fn a_foreign_host_that_was_only_slow_to_answer_was_there_first_and_one_that_comes_later_is_fended_off() {
     let mut bench = Bench::new();
-    bench.own(1, Origin::FirstUse);
+    bench.own(1, Acquisition::FirstUse);
     bench.pass(millis(1500));
-    assert_eq!(bench.stands(1), Standing::Holds);
-    bench.claimed_by(1, STRANGER, false);
-    assert_eq!(bench.stands(1), Standing::Asks, "it was there before");
-    assert_eq!(bench.reports(), [conflict(1, STRANGER, ConflictKind::Occupied)]);
+    assert_eq!(bench.ownership(1), Ownership::Announced);
+    bench.claimed_by(1, FOREIGN, false);
+    assert_eq!(bench.ownership(1), Ownership::Pending, "it was there before");
+    assert_eq!(bench.reports(), [conflict(1, FOREIGN, ConflictKind::Occupied)]);
 
     let mut bench = Bench::new();
-    bench.own(1, Origin::FirstUse);
+    bench.own(1, Acquisition::FirstUse);
     bench.pass(PROBATION + millis(200));
-    bench.claimed_by(1, STRANGER, false);
-    assert_eq!(bench.stands(1), Standing::Holds);
-    assert_eq!(bench.reports(), [conflict(1, STRANGER, ConflictKind::Contested)]);
+    bench.claimed_by(1, FOREIGN, false);
+    assert_eq!(bench.ownership(1), Ownership::Announced);
+    assert_eq!(bench.reports(), [conflict(1, FOREIGN, ConflictKind::Contested)]);
     assert_eq!(bench.times(millis(1), Sent::Announce).len(), 1, "defended at once");
 }
 
 #[test]
-fn a_stranger_that_insists_is_fended_off_once_in_ten_seconds_and_forgotten_when_it_is_silent() {
+fn a_foreign_host_that_insists_is_fended_off_once_in_ten_seconds_and_forgotten_when_it_is_silent() {
     let mut bench = Bench::new();
-    bench.own(1, Origin::HandOver);
+    bench.own(1, Acquisition::HandOver);
     bench.pass(millis(6000));
     let mut defended = Vec::new();
     for _ in 0..300 {
-        bench.claimed_by(1, STRANGER, false);
+        bench.claimed_by(1, FOREIGN, false);
         defended.extend(bench.times(millis(100), Sent::Announce));
     }
     assert_eq!(defended, [6000, 16_000, 26_000]);
-    assert_eq!(bench.reports(), [conflict(1, STRANGER, ConflictKind::Contested)]);
+    assert_eq!(bench.reports(), [conflict(1, FOREIGN, ConflictKind::Contested)]);
     bench.pass(timing::CONFLICT_OVER);
     assert_eq!(bench.reports(), [Report::Over(address(1))]);
-    assert_eq!(bench.stands(1), Standing::Holds);
+    assert_eq!(bench.ownership(1), Ownership::Announced);
 }
 
 #[test]
 fn another_agent_is_not_fended_off_at_once_but_corrected_if_this_node_still_is_the_owner_after_a_second() {
     let mut bench = Bench::new();
-    bench.own(1, Origin::HandOver);
+    bench.own(1, Acquisition::HandOver);
     bench.pass(millis(6000));
-    bench.claimed_by(1, STRANGER, true);
+    bench.claimed_by(1, FOREIGN, true);
     assert_eq!(bench.times(millis(1500), Sent::Announce), [7000]);
 
-    bench.own(2, Origin::HandOver);
+    bench.own(2, Acquisition::HandOver);
     bench.pass(millis(6000));
-    bench.claimed_by(2, STRANGER, true);
+    bench.claimed_by(2, FOREIGN, true);
     bench.claims.handle_disowned(address(2));
     assert_eq!(bench.pass(millis(5000)), [], "the other one is the owner: not a word");
 }
@@ -254,25 +254,25 @@ fn another_agent_is_not_fended_off_at_once_but_corrected_if_this_node_still_is_t
 #[test]
 fn of_two_that_ask_at_once_the_lower_mac_goes_first() {
     let rival = |mac| Claimant { address: address(1), mac };
-    for (mac, expected) in [(LOWER, 1), (STRANGER, 0)] {
+    for (mac, expected) in [(LOWER, 1), (FOREIGN, 0)] {
         let mut bench = Bench::new();
-        bench.own(1, Origin::FirstUse);
+        bench.own(1, Acquisition::FirstUse);
         bench.pass(millis(1));
         bench.claims.handle_rival(rival(mac), OUR_MAC, false, bench.now);
         assert_eq!(bench.reports().len(), expected, "asked by {mac}");
         bench.pass(millis(200));
-        assert_eq!(bench.stands(1), if expected == 1 { Standing::Asks } else { Standing::Holds });
+        assert_eq!(bench.ownership(1), if expected == 1 { Ownership::Pending } else { Ownership::Announced });
     }
 }
 
 #[test]
 fn a_disowned_address_is_not_mentioned_again_and_its_conflict_is_over() {
     let mut bench = Bench::new();
-    for (n, origin) in [(1, Origin::HandOver), (2, Origin::FirstUse), (3, Origin::FirstUse)] {
-        bench.own(n, origin);
+    for (n, acquisition) in [(1, Acquisition::HandOver), (2, Acquisition::FirstUse), (3, Acquisition::FirstUse)] {
+        bench.own(n, acquisition);
     }
     bench.pass(millis(1));
-    bench.claimed_by(3, STRANGER, false);
+    bench.claimed_by(3, FOREIGN, false);
     bench.reports();
     (1..4).for_each(|n| bench.claims.handle_disowned(address(n)));
     assert_eq!(bench.reports(), [Report::Over(address(3))]);
@@ -283,8 +283,8 @@ fn a_disowned_address_is_not_mentioned_again_and_its_conflict_is_over() {
 #[test]
 fn a_link_that_comes_up_again_hears_everything_anew_and_a_link_that_is_down_hears_nothing() {
     let mut bench = Bench::new();
-    bench.own(1, Origin::HandOver);
-    bench.own(2, Origin::FirstUse);
+    bench.own(1, Acquisition::HandOver);
+    bench.own(2, Acquisition::FirstUse);
     bench.claims.handle_link_down();
     assert_eq!(bench.pass(AN_HOUR), []);
     bench.claims.handle_link_up(bench.now);
@@ -297,7 +297,7 @@ fn a_link_that_comes_up_again_hears_everything_anew_and_a_link_that_is_down_hear
 #[test]
 fn ten_thousand_addresses_are_no_storm_and_a_take_over_overtakes_them() {
     let mut bench = Bench::new();
-    (0..10_000).for_each(|n| bench.own(n, Origin::FirstUse));
+    (0..10_000).for_each(|n| bench.own(n, Acquisition::FirstUse));
     let mut sent = bench.pass(millis(2000));
     bench.own(20_000, taking_over());
     let urgent = bench.pass(millis(25));
@@ -327,7 +327,7 @@ fn an_ipv6_address_costs_half_the_frames() {
     let mut bench = Bench::new();
     for n in 0..2000u16 {
         let address = Ipv6Addr::new(0xfd35, 0, 0, 0, 0, 0, 0, n);
-        bench.claims.handle_owned(address.into(), &Origin::HandOver, bench.now);
+        bench.claims.handle_owned(address.into(), &Acquisition::HandOver, bench.now);
     }
     let said = bench.pass(millis(1000));
     assert_eq!((said.len(), said[1999].0 / 10), (2000, 24), "two thousand frames take a quarter of a second");
@@ -339,49 +339,49 @@ fn the_table_of_states_and_events_holds() {
     type Beginning = (&'static str, fn() -> Bench);
     type Event = (&'static str, fn(&mut Bench));
     let states: [Beginning; 5] = [
-        ("asking", || {
+        ("probing", || {
             let mut bench = Bench::new();
-            bench.own(1, Origin::FirstUse);
+            bench.own(1, Acquisition::FirstUse);
             bench.pass(millis(50));
             bench
         }),
-        ("asking to take over", || {
+        ("probing to take over", || {
             let mut bench = Bench::new();
             bench.own(1, taking_over());
             bench.pass(millis(5));
             bench
         }),
-        ("refused", || {
+        ("deferred", || {
             let mut bench = Bench::new();
-            bench.own(1, Origin::FirstUse);
-            bench.claimed_by(1, STRANGER, false);
+            bench.own(1, Acquisition::FirstUse);
+            bench.claimed_by(1, FOREIGN, false);
             bench.reports();
             bench
         }),
         ("on probation", || {
             let mut bench = Bench::new();
-            bench.own(1, Origin::FirstUse);
+            bench.own(1, Acquisition::FirstUse);
             bench.pass(millis(200));
             bench
         }),
-        ("holding", || {
+        ("announced", || {
             let mut bench = Bench::new();
-            bench.own(1, Origin::HandOver);
+            bench.own(1, Acquisition::HandOver);
             bench.pass(millis(200));
             bench
         }),
     ];
     let events: [Event; 8] = [
-        ("owned again", |bench| bench.own(1, Origin::FirstUse)),
-        ("handed over", |bench| bench.own(1, Origin::HandOver)),
-        ("a stranger", |bench| bench.claimed_by(1, LOWER, false)),
+        ("owned again", |bench| bench.own(1, Acquisition::FirstUse)),
+        ("handed over", |bench| bench.own(1, Acquisition::HandOver)),
+        ("a foreign host", |bench| bench.claimed_by(1, LOWER, false)),
         ("another agent", |bench| bench.claimed_by(1, LOWER, true)),
         ("a lower rival", |bench| {
             let rival = Claimant { address: address(1), mac: LOWER };
             bench.claims.handle_rival(rival, OUR_MAC, false, bench.now);
         }),
         ("a higher rival", |bench| {
-            let rival = Claimant { address: address(1), mac: STRANGER };
+            let rival = Claimant { address: address(1), mac: FOREIGN };
             bench.claims.handle_rival(rival, OUR_MAC, false, bench.now);
         }),
         ("link down", |bench| bench.claims.handle_link_down()),
@@ -406,7 +406,7 @@ fn the_table_of_states_and_events_holds() {
             let next = bench.claims.next_deadline().map_or("never".to_owned(), |due| {
                 format!("{} ms", due.saturating_duration_since(bench.now).as_millis())
             });
-            table += &format!("{state} + {event}: {:?}{told}; next {next}\n", bench.stands(1));
+            table += &format!("{state} + {event}: {:?}{told}; next {next}\n", bench.ownership(1));
         }
     }
     assert_eq!(table, include_str!("table.txt"), "the table is now:\n{table}");
@@ -414,7 +414,7 @@ fn the_table_of_states_and_events_holds() {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Own(u32, Origin),
+    Own(u32, Acquisition),
     Disown(u32),
     Up,
     Down,
@@ -424,9 +424,9 @@ enum Step {
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
-    let origin = prop_oneof![Just(Origin::FirstUse), Just(taking_over()), Just(Origin::HandOver)];
+    let acquisition = prop_oneof![Just(Acquisition::FirstUse), Just(taking_over()), Just(Acquisition::HandOver)];
     prop_oneof![
-        3 => (0u32..8, origin).prop_map(|(n, origin)| Step::Own(n, origin)),
+        3 => (0u32..8, acquisition).prop_map(|(n, acquisition)| Step::Own(n, acquisition)),
         1 => (0u32..8).prop_map(Step::Disown),
         1 => Just(Step::Up),
         1 => Just(Step::Down),
@@ -446,9 +446,9 @@ proptest! {
         let mut link_up = true;
         for step in steps {
             match step {
-                Step::Own(n, origin) => {
+                Step::Own(n, acquisition) => {
                     wanted.insert(address(n));
-                    bench.own(n, origin);
+                    bench.own(n, acquisition);
                     prop_assert!(!link_up || bench.claims.next_deadline().is_some());
                 }
                 Step::Disown(n) => {
@@ -463,9 +463,9 @@ proptest! {
                     link_up = false;
                     bench.claims.handle_link_down();
                 }
-                Step::Claimed(n, is_member) => bench.claimed_by(n, STRANGER, is_member),
+                Step::Claimed(n, is_member) => bench.claimed_by(n, FOREIGN, is_member),
                 Step::Rival(n, lower) => {
-                    let mac = if lower { LOWER } else { STRANGER };
+                    let mac = if lower { LOWER } else { FOREIGN };
                     let rival = Claimant { address: address(n), mac };
                     bench.claims.handle_rival(rival, OUR_MAC, false, bench.now);
                 }
@@ -489,7 +489,7 @@ proptest! {
         bench.claims.handle_link_up(bench.now);
         bench.pass(millis(20_000));
         for address in &wanted {
-            prop_assert_eq!(bench.claims.standing(*address), Standing::Holds, "nobody is in the way any more");
+            prop_assert_eq!(bench.claims.ownership(*address), Ownership::Announced, "nobody is in the way any more");
         }
         bench.pass(timing::CONFLICT_OVER);
         prop_assert_eq!(bench.claims.conflicts().count(), 0);

@@ -1,11 +1,11 @@
-//! The responder on the link: keeps an attendant on every link that an address is announced on, and tells the World who
-//! is in the way of which address.
+//! The responder: keeps a link worker on every link that has an address to announce, and tells the World which station
+//! conflicts with which address.
 //! Floor 2. An actuator: it follows its slice of the Plan and decides nothing.
 //!
-//! Tasks: `run` is one, owned by the caller. It starts the teller, which turns the standing of the links into facts, and a
-//! thread for each link (`attendant`), which owns that link's sockets and claims, so that a flood on one link delays
-//! nobody on another. `run` ends all of them before it ends; cancelled, it leaves the threads to end by themselves within
-//! a frame, since their slices end with it. Nothing else has to be undone: silence is how an address is given up.
+//! Tasks: `run` is one, owned by the caller. It starts the teller, which turns the conflicts on the links into facts, and a
+//! thread for each link (`worker`), which owns that link's sockets and claims, so that a flood on one link delays
+//! nobody on another. `run` ends all of them before it ends. Cancelled, it leaves the threads to end by themselves within
+//! a frame, because their slices end with it. Nothing else has to be undone: a node gives an address up by silence.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -22,18 +22,20 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::warn;
 
-use super::attendant::{Attendant, LinkSlice, Shared};
+use self::worker::{LinkSlice, Shared, Worker};
 use super::counters::ByProtocol;
-use super::standing::{LinkStanding, SocketStanding, Standings};
+use super::state::{LinkState, LinkStates, SocketState};
 use crate::by_link::ByLink;
-use crate::claim::Origin;
+use crate::claim::Acquisition;
 use crate::names::InterfaceName;
 use crate::plan::slice::L2Slice;
 use crate::world::{Conflict, Fact, Link};
 
-/// Answers for the addresses of the newest slice until `shutdown` is over, or until nobody can send slices anymore.
+mod worker;
+
+/// Answers for the addresses of the newest slice until `shutdown` completes or the sender of slices is dropped.
 ///
-/// An address that a slice adds to a link is asked for there as its origin wants, then announced at once and repeatedly,
+/// An address that a slice adds to a link is probed as its acquisition asks, then announced at once and repeatedly,
 /// and from time to time for as long as it is held; one that a slice takes away is not answered for from then on, and
 /// not announced. Everything is announced anew on a link that comes up or changes its MAC. A link that vanishes while it
 /// is served is no error. What is done on each link is counted in `counters`. `facts` hears of every conflict that begins,
@@ -43,19 +45,19 @@ pub async fn run(
     mut slices: watch::Receiver<L2Slice>,
     facts: mpsc::Sender<Fact>,
     counters: Arc<ByLink<ByProtocol>>,
-    standing: watch::Sender<Standings>,
+    states: watch::Sender<LinkStates>,
     offload_life: Option<Duration>,
     shutdown: impl Future<Output = ()>,
 ) {
     let mut teller = JoinSet::new();
-    teller.spawn(tell(standing.subscribe(), facts));
+    teller.spawn(tell(states.subscribe(), facts));
     let mut responder = Responder {
         served: L2Slice::default(),
         addresses: BTreeMap::new(),
         links: BTreeMap::new(),
         ending: Vec::new(),
         counters,
-        standing,
+        states,
         offload_life,
     };
     tokio::pin!(shutdown);
@@ -72,11 +74,11 @@ pub async fn run(
 }
 
 /// Turns the conflicts of the links into facts, the newest of each only.
-async fn tell(mut standing: watch::Receiver<Standings>, facts: mpsc::Sender<Fact>) {
+async fn tell(mut states: watch::Receiver<LinkStates>, facts: mpsc::Sender<Fact>) {
     let mut told: BTreeMap<(IpAddr, InterfaceName), Conflict> = BTreeMap::new();
     loop {
-        let links: Vec<LinkStanding> = standing.borrow_and_update().values().cloned().collect();
-        let of_link = |link: &LinkStanding| {
+        let links: Vec<LinkState> = states.borrow_and_update().values().cloned().collect();
+        let of_link = |link: &LinkState| {
             let name = link.name.clone();
             link.conflicts.iter().map(|(address, it)| ((*address, name.clone()), *it)).collect::<Vec<_>>()
         };
@@ -90,7 +92,7 @@ async fn tell(mut standing: watch::Receiver<Standings>, facts: mpsc::Sender<Fact
             }
         }
         told = known;
-        if standing.changed().await.is_err() {
+        if states.changed().await.is_err() {
             return;
         }
     }
@@ -98,17 +100,17 @@ async fn tell(mut standing: watch::Receiver<Standings>, facts: mpsc::Sender<Fact
 
 struct Responder {
     served: L2Slice,
-    /// `served.addresses` the other way round: what `serve` keeps in step with the difference to the last slice.
-    addresses: BTreeMap<InterfaceName, OrdMap<IpAddr, Origin>>,
+    /// The addresses of `served` by link. `serve` applies the difference of each slice.
+    addresses: BTreeMap<InterfaceName, OrdMap<IpAddr, Acquisition>>,
     links: BTreeMap<u32, LinkHandle>,
-    /// Threads of links that are served no longer.
+    /// Threads of links that are no longer served.
     ending: Vec<JoinHandle<()>>,
     counters: Arc<ByLink<ByProtocol>>,
-    standing: watch::Sender<Standings>,
+    states: watch::Sender<LinkStates>,
     offload_life: Option<Duration>,
 }
 
-/// The end of an attendant that the responder holds. Dropped, it ends the attendant, as soon as that is awake.
+/// The responder's end of a link worker. Dropping it ends the worker when that next wakes up.
 struct LinkHandle {
     slices: watch::Sender<LinkSlice>,
     wake: UnixDatagram,
@@ -123,8 +125,8 @@ impl LinkHandle {
         // The kernel keeps the first 15 octets of a thread's name.
         let name = format!("link-{}", slice.name);
         let (slices, receiver) = watch::channel(slice);
-        let attendant = Attendant::new(index, receiver, woken, shared);
-        let thread = std::thread::Builder::new().name(name).spawn(|| attendant.run())?;
+        let worker = Worker::new(index, receiver, woken, shared);
+        let thread = std::thread::Builder::new().name(name).spawn(|| worker.run())?;
         Ok(LinkHandle { slices, wake, thread })
     }
 
@@ -135,12 +137,12 @@ impl LinkHandle {
             changed
         });
         if changed {
-            // No room means that it was woken already.
+            // No room means that the worker was woken already.
             let _ = self.wake.send(&[0]);
         }
     }
 
-    /// Ends the attendant; the thread to wait for.
+    /// Ends the worker, and answers the thread to wait for.
     fn end(self) -> JoinHandle<()> {
         let LinkHandle { slices, wake, thread } = self;
         drop(slices);
@@ -160,19 +162,21 @@ impl Responder {
             for link in before.into_iter().flat_map(|links| links.iter()) {
                 give_up(&mut self.addresses, link, *address);
             }
-            let origin = slice.origins.get(address).cloned().unwrap_or_default();
+            let acquisition = slice.acquisitions.get(address).cloned().unwrap_or_default();
             for link in after.into_iter().flat_map(|links| links.iter()) {
-                self.addresses.entry(link.clone()).or_default().insert(*address, origin.clone());
+                self.addresses.entry(link.clone()).or_default().insert(*address, acquisition.clone());
             }
         }
-        for item in self.served.origins.diff(&slice.origins) {
-            let (address, origin) = match item {
-                DiffItem::Add(address, origin) | DiffItem::Update { new: (address, origin), .. } => (address, origin),
-                // What is not named any more was known to have come somehow: that is still so.
+        for item in self.served.acquisitions.diff(&slice.acquisitions) {
+            let (address, acquisition) = match item {
+                DiffItem::Add(address, acquisition) | DiffItem::Update { new: (address, acquisition), .. } => {
+                    (address, acquisition)
+                }
+                // The claim began with this acquisition, and keeps it.
                 DiffItem::Remove(..) => continue,
             };
             for link in slice.addresses.get(address).into_iter().flat_map(|links| links.iter()) {
-                self.addresses.entry(link.clone()).or_default().insert(*address, origin.clone());
+                self.addresses.entry(link.clone()).or_default().insert(*address, acquisition.clone());
             }
         }
         self.served = slice;
@@ -187,8 +191,8 @@ impl Responder {
             match self.links.get(&index) {
                 Some(link) if !link.thread.is_finished() => link.follow(slice),
                 Some(_) => {
-                    // A bug: it has said itself which.
-                    warn!(link = %slice.name, "the attendant of the link came to an end by itself; starting another");
+                    // A bug. The panic has printed which.
+                    warn!(link = %slice.name, "the link worker ended by itself; starting another");
                     self.stop(index);
                     self.start(index, slice);
                 }
@@ -197,7 +201,7 @@ impl Responder {
         }
     }
 
-    /// What each link's attendant should know: for every link that can do ARP and has an address to announce.
+    /// The slice of each link worker: one for every link that can do ARP and has an address to announce.
     fn wanted(&self) -> BTreeMap<u32, LinkSlice> {
         let links = &self.served.links;
         let other_macs = |index| links.iter().filter(|link| link.index != index).filter_map(|link| link.mac).collect();
@@ -219,27 +223,24 @@ impl Responder {
 
     fn start(&mut self, index: u32, slice: LinkSlice) {
         let LinkSlice { name, mac, .. } = slice.clone();
-        let opening = LinkStanding {
+        let opening = LinkState {
             name: name.clone(),
             mac,
-            socket: SocketStanding::Opening,
+            socket: SocketState::Opening,
             offloaded: false,
             addresses: 0,
             conflicts: BTreeMap::new(),
         };
-        self.standing.send_modify(|standing| drop(standing.insert(index, opening)));
-        let shared = Shared {
-            counters: self.counters.of(&name),
-            standing: self.standing.clone(),
-            offload_life: self.offload_life,
-        };
+        self.states.send_modify(|states| drop(states.insert(index, opening)));
+        let shared =
+            Shared { counters: self.counters.of(&name), states: self.states.clone(), offload_life: self.offload_life };
         match LinkHandle::start(index, slice, shared) {
             Ok(link) => drop(self.links.insert(index, link)),
             Err(error) => {
-                warn!(link = %name, %error, "no thread for the link; no answers there before the next change of the plan");
-                self.standing.send_modify(|standing| {
-                    if let Some(link) = standing.get_mut(&index) {
-                        link.socket = SocketStanding::Failed(error.to_string());
+                warn!(link = %name, %error, "no thread could be started for the link; its addresses are not answered for until the plan changes");
+                self.states.send_modify(|states| {
+                    if let Some(link) = states.get_mut(&index) {
+                        link.socket = SocketState::Failed(error.to_string());
                     }
                 });
             }
@@ -250,22 +251,26 @@ impl Responder {
         if let Some(link) = self.links.remove(&index) {
             self.ending.push(link.end());
         }
-        self.standing.send_modify(|standing| drop(standing.remove(&index)));
+        self.states.send_modify(|states| drop(states.remove(&index)));
     }
 
-    /// Ends every attendant and waits for it.
+    /// Ends every link worker and waits for it.
     async fn end(mut self) {
         let links = std::mem::take(&mut self.links);
         let threads: Vec<JoinHandle<()>> =
             links.into_values().map(LinkHandle::end).chain(std::mem::take(&mut self.ending)).collect();
-        // One that panicked has printed why.
+        // A thread that panicked has printed why.
         let joined = tokio::task::spawn_blocking(|| threads.into_iter().for_each(|thread| drop(thread.join())));
         let _ = joined.await;
-        self.standing.send_replace(Standings::new());
+        self.states.send_replace(LinkStates::new());
     }
 }
 
-fn give_up(addresses: &mut BTreeMap<InterfaceName, OrdMap<IpAddr, Origin>>, link: &InterfaceName, address: IpAddr) {
+fn give_up(
+    addresses: &mut BTreeMap<InterfaceName, OrdMap<IpAddr, Acquisition>>,
+    link: &InterfaceName,
+    address: IpAddr,
+) {
     if let Some(owned) = addresses.get_mut(link) {
         owned.remove(&address);
         if owned.is_empty() {

@@ -1,31 +1,31 @@
-//! The verdict on a received frame: answer it, report who else claims an address of ours, or leave it, and why.
-//! Floor 1. A function of its arguments alone, and the same for ARP and NDP. Nothing is remembered here: claimants are
-//! the business of `claim`.
+//! The verdict on a received frame: answer it, report a station that claims an address of ours, or ignore it, and why.
+//! Floor 1. A pure function, the same for ARP and NDP. It remembers nothing; `machine` remembers claimants.
 
 use std::net::IpAddr;
 
-use super::frame::{Claimant, Frame, Protocol};
 use crate::address::MacAddress;
+use crate::arp::packet::{Claimant, Frame, Protocol};
 
 /// What to do about a received frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Send this.
     Answer(Frame),
-    /// Somebody else says to have an address of ours.
+    /// Another station claims an address of ours.
     Conflict(Claimant),
-    /// Somebody else asks for an address before it uses it, as this node does.
+    /// Another station probes an address that this node probes too.
     Rival(Claimant),
     Ignore(Reason),
 }
 
-/// How this node stands to an address on a link.
+/// Whether this node owns an address on a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// It answers for the address.
-    Holds,
-    /// It would, and asks first whether anybody has it.
-    Asks,
+pub enum Ownership {
+    /// It has announced the address and answers for it.
+    Announced,
+    /// It is to own the address, and does not answer for it yet: it probes, or it defers to another station.
+    Pending,
+    /// It is not to own the address.
     None,
 }
 
@@ -34,13 +34,13 @@ pub enum Standing {
 pub enum Reason {
     /// Not what its protocol lets pass (RFC 826 for IPv4 on Ethernet, RFC 4861 §7.1), tagged for a VLAN, or cut short.
     Malformed,
-    /// We sent it ourselves, from this link or from another one that leads to the same wire.
+    /// This node sent it, from this link or from another link on the same wire.
     Own,
     /// The Ethernet destination is neither a group of the protocol nor this link.
     OtherDestination,
-    /// The sender's hardware address is no station's: an answer would go to a group or to nobody.
+    /// The sender's hardware address is a group or zero, so there is no station to answer.
     NoStation,
-    /// An answer, or anything else that asks nothing, about addresses that are not ours.
+    /// A reply, or another frame without a question, about addresses that are not ours.
     NotARequest,
     /// Asks for an address that this node does not answer for on this link.
     NotOwned,
@@ -72,14 +72,19 @@ impl Reason {
 /// The end of a link that frames are judged for.
 #[derive(Debug, Clone, Copy)]
 pub struct Station<'a> {
-    /// The address of the link, that answers name.
+    /// The MAC of the link, which answers name.
     pub mac: MacAddress,
-    /// The addresses of this node's other links. Two links may lead to one wire, and what one says the other hears.
+    /// The MACs of this node's other links. Two links may be on one wire and hear each other's frames.
     pub other_macs: &'a [MacAddress],
 }
 
-/// Judges one frame. `stands` says how this node stands to an address on this link.
-pub fn judge(station: Station<'_>, stands: impl Fn(IpAddr) -> Standing, protocol: Protocol, octets: &[u8]) -> Verdict {
+/// Judges one frame. `ownership` says whether this node owns an address on this link.
+pub fn judge(
+    station: Station<'_>,
+    ownership: impl Fn(IpAddr) -> Ownership,
+    protocol: Protocol,
+    octets: &[u8],
+) -> Verdict {
     let Ok(frame) = Frame::parse(protocol, octets) else {
         return Verdict::Ignore(Reason::Malformed);
     };
@@ -98,19 +103,19 @@ pub fn judge(station: Station<'_>, stands: impl Fn(IpAddr) -> Standing, protocol
     // address(es) configured on that interface, but the 'sender hardware address' does not match any of the host's
     // own interface addresses". RFC 4862 §5.4.4 says the same of an advertisement.
     let says = frame.says();
-    if let Some(claimant) = says.filter(|claimant| stands(claimant.address) != Standing::None) {
+    if let Some(claimant) = says.filter(|claimant| ownership(claimant.address) != Ownership::None) {
         return Verdict::Conflict(claimant);
     }
     let Some(address) = frame.asks() else {
         return Verdict::Ignore(Reason::NotARequest);
     };
-    match stands(address) {
+    match ownership(address) {
         // A probe (RFC 5227 §2.1.1, RFC 4862 §5.4.2) is a request like any other: it shall find the address taken.
-        Standing::Holds => frame.answer(station.mac).map_or(Verdict::Ignore(Reason::NotARequest), Verdict::Answer),
+        Ownership::Announced => frame.answer(station.mac).map_or(Verdict::Ignore(Reason::NotARequest), Verdict::Answer),
         // RFC 5227 §2.1.1: also a conflict, "if during this period the host receives any ARP Probe where the packet's
         // 'target IP address' is the address being probed for"; RFC 4862 §5.4.3 has it for solicitations.
-        Standing::Asks if says.is_none() => Verdict::Rival(Claimant { address, mac: speaker }),
-        Standing::Asks | Standing::None => Verdict::Ignore(Reason::NotOwned),
+        Ownership::Pending if says.is_none() => Verdict::Rival(Claimant { address, mac: speaker }),
+        Ownership::Pending | Ownership::None => Verdict::Ignore(Reason::NotOwned),
     }
 }
 
@@ -127,8 +132,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::arp::neighbor::{self, Message};
-    use crate::arp::packet::{Operation, Packet};
+    use crate::arp::packet::arp::{Operation, Packet};
+    use crate::arp::packet::ndp::{self, Message};
 
     const OURS: MacAddress = MacAddress([2, 0, 0, 0, 0, 0x0a]);
     const OUR_OTHER_LINK: MacAddress = MacAddress([2, 0, 0, 0, 0, 0x1a]);
@@ -137,20 +142,20 @@ mod tests {
     const GROUP: MacAddress = MacAddress([1, 0, 0x5e, 0, 0, 1]);
     const OWNED: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 100);
     const ASKED: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 102);
-    const STRANGE: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 101);
+    const FOREIGN: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 101);
     const CLIENT_IP: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 2);
     const OWNED6: Ipv6Addr = Ipv6Addr::new(0xfd35, 0, 0, 0, 0, 0, 0, 0x100);
     const ASKED6: Ipv6Addr = Ipv6Addr::new(0xfd35, 0, 0, 0, 0, 0, 0, 0x102);
-    const STRANGE6: Ipv6Addr = Ipv6Addr::new(0xfd35, 0, 0, 0, 0, 0, 0, 0x101);
+    const FOREIGN6: Ipv6Addr = Ipv6Addr::new(0xfd35, 0, 0, 0, 0, 0, 0, 0x101);
     const CLIENT_IP6: Ipv6Addr = Ipv6Addr::new(0xfd35, 0, 0, 0, 0, 0, 0, 2);
 
     fn judged(protocol: Protocol, octets: &[u8]) -> Verdict {
-        let stands = |address: IpAddr| match address {
-            _ if address == OWNED || address == OWNED6 => Standing::Holds,
-            _ if address == ASKED || address == ASKED6 => Standing::Asks,
-            _ => Standing::None,
+        let ownership = |address: IpAddr| match address {
+            _ if address == OWNED || address == OWNED6 => Ownership::Announced,
+            _ if address == ASKED || address == ASKED6 => Ownership::Pending,
+            _ => Ownership::None,
         };
-        judge(Station { mac: OURS, other_macs: &[OUR_OTHER_LINK] }, stands, protocol, octets)
+        judge(Station { mac: OURS, other_macs: &[OUR_OTHER_LINK] }, ownership, protocol, octets)
     }
 
     fn who_has(target_ip: Ipv4Addr) -> Packet {
@@ -165,10 +170,10 @@ mod tests {
         }
     }
 
-    fn solicitation(target: Ipv6Addr) -> neighbor::Packet {
-        let group = neighbor::solicited_node(target);
-        neighbor::Packet {
-            destination: neighbor::group_mac(group),
+    fn solicitation(target: Ipv6Addr) -> ndp::Packet {
+        let group = ndp::solicited_node(target);
+        ndp::Packet {
+            destination: ndp::group_mac(group),
             source: CLIENT,
             sender_ip: CLIENT_IP6,
             receiver_ip: group,
@@ -212,7 +217,7 @@ mod tests {
             ("a unicast request for ours", unicast, answered(unicast)),
             ("a probe for ours", probe, answered(probe)),
             ("a request relayed by another station", relayed, answered(relayed)),
-            ("a request for another's", who_has(STRANGE), ignored(Reason::NotOwned)),
+            ("a request for another's", who_has(FOREIGN), ignored(Reason::NotOwned)),
             ("a request for one that we only ask for", who_has(ASKED), ignored(Reason::NotOwned)),
             ("a probe for one that we ask for", Packet { target_ip: ASKED, ..probe }, rival),
             ("a request to another station", to_other, ignored(Reason::OtherDestination)),
@@ -227,7 +232,7 @@ mod tests {
             ("reverse ARP", Packet { operation: Operation::Unknown(3), ..ask }, ignored(Reason::NotARequest)),
             ("another announcing ours", Packet { sender_ip: OWNED, ..ask }, conflict),
             ("another answering for ours", Packet { sender_ip: OWNED, ..reply }, conflict),
-            ("another asking from ours", Packet { sender_ip: OWNED, ..who_has(STRANGE) }, conflict),
+            ("another asking from ours", Packet { sender_ip: OWNED, ..who_has(FOREIGN) }, conflict),
             ("an answer for one that we ask for", Packet { sender_ip: ASKED, ..reply }, occupied),
             ("another asking from one that we ask for", Packet { sender_ip: ASKED, ..ask }, occupied),
         ];
@@ -240,44 +245,44 @@ mod tests {
     #[test]
     fn the_verdict_table_of_ndp_holds() {
         let ask = solicitation(OWNED6);
-        let without_link = |packet: neighbor::Packet, target| neighbor::Packet {
+        let without_link = |packet: ndp::Packet, target| ndp::Packet {
             message: Message::Solicitation { target, source_link: None },
             ..packet
         };
         let bare = without_link(ask, OWNED6);
-        let alone = neighbor::Packet { destination: OURS, receiver_ip: OWNED6, ..ask };
+        let alone = ndp::Packet { destination: OURS, receiver_ip: OWNED6, ..ask };
         let bare_alone = without_link(alone, OWNED6);
-        let probe = |target| neighbor::Packet::probe(target, CLIENT);
-        let answer = neighbor::Packet::announcement(STRANGE6, CLIENT);
-        let announcing = |address| neighbor::Packet::announcement(address, CLIENT);
+        let probe = |target| ndp::Packet::probe(target, CLIENT);
+        let answer = ndp::Packet::announcement(FOREIGN6, CLIENT);
+        let announcing = |address| ndp::Packet::announcement(address, CLIENT);
         let naming =
-            |mac| neighbor::Packet { message: Message::Solicitation { target: OWNED6, source_link: Some(mac) }, ..ask };
-        let answered = |packet: neighbor::Packet| Verdict::Answer(Frame::Ndp(packet.answer_to(OWNED6, OURS)));
+            |mac| ndp::Packet { message: Message::Solicitation { target: OWNED6, source_link: Some(mac) }, ..ask };
+        let answered = |packet: ndp::Packet| Verdict::Answer(Frame::Ndp(packet.answer_to(OWNED6, OURS)));
         let conflict = Verdict::Conflict(Claimant { address: OWNED6.into(), mac: CLIENT });
         let occupied = Verdict::Conflict(Claimant { address: ASKED6.into(), mac: CLIENT });
         let rival = Verdict::Rival(Claimant { address: ASKED6.into(), mac: CLIENT });
         let ignored = Verdict::Ignore;
-        let to_other = neighbor::Packet { destination: RELAY, ..ask };
+        let to_other = ndp::Packet { destination: RELAY, ..ask };
         let table = [
             ("a solicitation for ours", ask, answered(ask)),
             ("one without a link address", bare, answered(bare)),
             ("a check whether we are still there", alone, answered(alone)),
             ("such a check without a link address", bare_alone, answered(bare_alone)),
             ("duplicate address detection of ours", probe(OWNED6), answered(probe(OWNED6))),
-            ("a solicitation for another's", solicitation(STRANGE6), ignored(Reason::NotOwned)),
+            ("a solicitation for another's", solicitation(FOREIGN6), ignored(Reason::NotOwned)),
             ("a solicitation for one that we only ask for", solicitation(ASKED6), ignored(Reason::NotOwned)),
             ("duplicate address detection of one that we ask for", probe(ASKED6), rival),
             ("a solicitation to another station", to_other, ignored(Reason::OtherDestination)),
-            ("a frame of our own", neighbor::Packet { source: OURS, ..ask }, ignored(Reason::Own)),
+            ("a frame of our own", ndp::Packet { source: OURS, ..ask }, ignored(Reason::Own)),
             ("a packet of our own in another's frame", naming(OURS), ignored(Reason::Own)),
             ("our other link", naming(OUR_OTHER_LINK), ignored(Reason::Own)),
             ("a group as sender", naming(GROUP), ignored(Reason::NoStation)),
             ("nobody as sender", naming(MacAddress::ZERO), ignored(Reason::NoStation)),
             ("another's advertisement", answer, ignored(Reason::NotARequest)),
             ("another announcing ours", announcing(OWNED6), conflict),
-            ("another asking from ours", neighbor::Packet { sender_ip: OWNED6, ..solicitation(STRANGE6) }, conflict),
+            ("another asking from ours", ndp::Packet { sender_ip: OWNED6, ..solicitation(FOREIGN6) }, conflict),
             ("an advertisement of one that we ask for", announcing(ASKED6), occupied),
-            ("another asking from one that we ask for", neighbor::Packet { sender_ip: ASKED6, ..ask }, occupied),
+            ("another asking from one that we ask for", ndp::Packet { sender_ip: ASKED6, ..ask }, occupied),
         ];
         for (what, packet, expected) in table {
             assert_eq!(judged(Protocol::Ndp, Frame::Ndp(packet).emit().as_ref()), expected, "{what}: {packet}");
@@ -307,7 +312,7 @@ mod tests {
         fn only_a_request_for_ours_is_ever_answered_and_never_to_a_group(
             mut frame in proptest::collection::vec(any::<u8>(), 42..64),
             to in proptest::sample::select(vec![MacAddress::BROADCAST, OURS, CLIENT]),
-            target in proptest::sample::select(vec![OWNED, ASKED, STRANGE]),
+            target in proptest::sample::select(vec![OWNED, ASKED, FOREIGN]),
             operation in 0u8..4,
         ) {
             frame[..6].copy_from_slice(&to.0);

@@ -1,0 +1,120 @@
+//! The senders whose pulses were refused, and why: what to log, and what to show.
+//! Floor 1. `task` says which pulses are refused; nothing is decided here.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::outcome::Outcome;
+
+/// The senders whose pulses are refused, and why. Each is logged once in a while, not with every packet, and is shown for as
+/// long as it goes on.
+#[derive(Debug, Default)]
+pub(super) struct RefusedSenders {
+    known: BTreeMap<(IpAddr, Outcome), RefusedSender>,
+    moved: bool,
+}
+
+#[derive(Debug)]
+struct RefusedSender {
+    why: String,
+    said: Instant,
+    last_heard: Instant,
+}
+
+impl RefusedSenders {
+    /// Notes a pulse that was refused. True if it should be logged.
+    pub(super) fn is_news(
+        &mut self,
+        source: IpAddr,
+        outcome: Outcome,
+        why: impl FnOnce() -> String,
+        now: Instant,
+    ) -> bool {
+        if let Some(sender) = self.known.get_mut(&(source, outcome)) {
+            sender.last_heard = now;
+            let again = now.duration_since(sender.said) >= SAY_AGAIN_AFTER;
+            if again {
+                sender.said = now;
+            }
+            return again;
+        }
+        self.forget(now);
+        // A host that makes up source addresses must not fill memory and log.
+        if self.known.len() >= MOST_REFUSED_SENDERS {
+            return false;
+        }
+        self.known.insert((source, outcome), RefusedSender { why: why(), said: now, last_heard: now });
+        self.moved = true;
+        true
+    }
+
+    fn forget(&mut self, now: Instant) {
+        let before = self.known.len();
+        self.known.retain(|_, sender| now.duration_since(sender.last_heard) < SAY_AGAIN_AFTER);
+        self.moved |= self.known.len() != before;
+    }
+
+    /// The refused senders, if they changed since the last call. One that stopped sending is forgotten in time, because this
+    /// is called at least as often as this node pulses.
+    pub(super) fn poll_refused(&mut self, now: Instant) -> Option<BTreeMap<IpAddr, String>> {
+        self.forget(now);
+        std::mem::take(&mut self.moved)
+            .then(|| self.known.iter().map(|((source, _), sender)| (*source, sender.why.clone())).collect())
+    }
+}
+
+/// A sender is logged again after this time, and forgotten if no pulse of it was refused for as long.
+const SAY_AGAIN_AFTER: Duration = Duration::from_secs(60);
+
+/// The most senders and reasons that are remembered.
+const MOST_REFUSED_SENDERS: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    const SENDER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 168, 35, 9));
+
+    fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    fn refuse(senders: &mut RefusedSenders, source: IpAddr, now: Instant) -> bool {
+        senders.is_news(source, Outcome::OtherKey, || "another key".to_owned(), now)
+    }
+
+    #[test]
+    fn a_sender_that_goes_on_is_logged_once_a_minute_and_shown_once() {
+        let start = clock::now();
+        let mut senders = RefusedSenders::default();
+        let logged: Vec<u64> = (0..180).filter(|at| refuse(&mut senders, SENDER, start + secs(*at))).collect();
+        assert_eq!(logged, [0, 60, 120]);
+        let shown = BTreeMap::from([(SENDER, "another key".to_owned())]);
+        assert_eq!(senders.poll_refused(start + secs(180)), Some(shown));
+        assert_eq!(senders.poll_refused(start + secs(181)), None, "nothing changed since");
+    }
+
+    #[test]
+    fn a_sender_that_stops_is_shown_for_a_minute_more_and_news_when_it_comes_again() {
+        let start = clock::now();
+        let mut senders = RefusedSenders::default();
+        refuse(&mut senders, SENDER, start);
+        senders.poll_refused(start);
+        assert_eq!(senders.poll_refused(start + secs(59)), None, "it is shown still");
+        assert_eq!(senders.poll_refused(start + secs(60)), Some(BTreeMap::new()));
+        assert!(refuse(&mut senders, SENDER, start + secs(61)));
+    }
+
+    #[test]
+    fn a_host_that_makes_up_source_addresses_fills_neither_memory_nor_log() {
+        let start = clock::now();
+        let mut senders = RefusedSenders::default();
+        let made_up = |n: u32| IpAddr::V4(std::net::Ipv4Addr::from_bits(n));
+        let logged = (0..10_000).filter(|n| refuse(&mut senders, made_up(*n), start)).count();
+        assert_eq!(logged, MOST_REFUSED_SENDERS);
+        assert_eq!(senders.known.len(), MOST_REFUSED_SENDERS);
+        assert!(refuse(&mut senders, SENDER, start + secs(60)), "there is room again once they are forgotten");
+    }
+}
