@@ -5,6 +5,7 @@
 //! and why; [`context`] is what all decisions of a turn are based on; [`join`] makes one route of what several say about it;
 //! `notice` is the Event that a Service gets; [`slice`] is what the actuators get.
 
+pub mod address_book;
 pub mod allocate;
 pub mod context;
 pub mod decision;
