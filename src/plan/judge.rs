@@ -16,7 +16,8 @@ use crate::config::{Config, L2, Pool, Source};
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::plan::address_book::AddressBook;
 use crate::plan::allocate::{Applicant, allocate, may_keep, pool_of};
-use crate::plan::context::{Context, L2Context, describe_interfaces};
+use crate::plan::context::Context;
+use crate::plan::context::l2::{L2Context, describe_interfaces};
 use crate::plan::decision::{Allocation, Announcement, BgpVerdict, Carrier, Decision, Held, L2Verdict};
 use crate::plan::join;
 use crate::plan::placement::{Cause, Placement};
@@ -371,7 +372,7 @@ impl Inputs<'_> {
         work: &mut Work,
     ) -> BgpVerdict {
         let refused = |reason| BgpVerdict { peers: Vec::new(), reason, routes: Vec::new(), notes: Vec::new() };
-        let advertisements = self.config.bgp.advertisements.iter().zip(&self.context.advertisements).enumerate();
+        let advertisements = self.config.bgp.advertisements.iter().zip(&self.context.bgp.advertisements).enumerate();
         let covering = advertisements.filter(|(_, (it, _))| {
             (it.pools.is_empty() || it.pools.contains(&held.pool))
                 && it.service_selector.as_ref().is_none_or(|selector| selector.matches(&service.labels))
@@ -380,7 +381,7 @@ impl Inputs<'_> {
         if covering.is_empty() {
             return refused(Reason::NoAdvertisement { pool: held.pool.clone() });
         }
-        if let Some(reason) = &self.context.bgp_exclusion {
+        if let Some(reason) = &self.context.bgp.exclusion {
             return refused(reason.clone());
         }
         if !covering.iter().any(|(_, (_, context))| context.selected) {
@@ -449,7 +450,7 @@ impl Inputs<'_> {
                 continue;
             }
             let all: Vec<_> = given[place..].iter().filter(same).map(|it| (it.advertisement, &it.attributes)).collect();
-            let internal = self.context.peers.iter().any(|it| it.name == *peer && join::is_internal(it));
+            let internal = self.context.bgp.peers.iter().any(|it| it.name == *peer && join::is_internal(it));
             for join::Dispute { key, kept, ignored } in join::disputes(&all, internal) {
                 let (peer, key) = (peer.clone(), key.to_owned());
                 disputes.push(Reason::AdvertisementsDisagree { prefix, peer, key, kept, ignored });

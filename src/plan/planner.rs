@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::plan::address_book::AddressBook;
 use crate::plan::allocate::pool_of;
-use crate::plan::context::{self, Context, PulseContext};
+use crate::plan::context::{Context, PulseContext, bgp};
 use crate::plan::decision::Decision;
 use crate::plan::join::{Contributions, Dispute, disputes_of, is_internal, join};
 use crate::plan::judge::{Contribution, Fresh, Inputs, Verdict, Work};
@@ -326,13 +326,13 @@ impl Planner {
     /// The parts of the slices that do not belong to a single Service.
     fn renew_frames(&mut self) {
         if self.plan.bgp.router_id.is_none() {
-            self.plan.bgp.router_id = context::router_id(&self.config, &self.me, &self.world);
+            self.plan.bgp.router_id = bgp::router_id(&self.config, &self.me, &self.world);
         }
         self.plan.bgp.complete = true;
         // Facts about nodes and links are rare: no need to find out which of these two they change.
         self.moved.bgp = true;
         self.moved.l2 = true;
-        let local_addresses = context::local_addresses(&self.world);
+        let local_addresses = bgp::local_addresses(&self.world);
         if *self.plan.bgp.local_addresses != local_addresses {
             self.plan.bgp.local_addresses = Arc::new(local_addresses);
         }
@@ -349,7 +349,7 @@ impl Planner {
         if *self.plan.l2.links != links {
             self.plan.l2.links = Arc::new(links);
         }
-        let unnumbered = reach::unnumbered_links(&self.context.peers, &self.world);
+        let unnumbered = reach::unnumbered_links(&self.context.bgp.peers, &self.world);
         if *self.plan.bgp.unnumbered != unnumbered {
             self.plan.bgp.unnumbered = Arc::new(unnumbered);
         }
@@ -360,6 +360,7 @@ impl Planner {
     fn renew_peers(&mut self) {
         let peers: OrdMap<PeerName, PeerSlice> = self
             .context
+            .bgp
             .peers
             .iter()
             .map(|settings| {
@@ -383,7 +384,7 @@ impl Planner {
     }
 
     fn note_disputes(&mut self, route: &(PeerName, IpNet)) {
-        let internal = self.context.peers.iter().any(|peer| peer.name == route.0 && is_internal(peer));
+        let internal = self.context.bgp.peers.iter().any(|peer| peer.name == route.0 && is_internal(peer));
         let found = self.routes.get(route).map(|given| disputes_of(given, internal)).unwrap_or_default();
         if found.is_empty() {
             self.plan.disputes.remove(route);
