@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::address::AddressRange;
 use crate::config::Pool;
@@ -19,8 +19,12 @@ pub struct AddressBook {
     /// walk past all that are held.
     lowest: BTreeMap<IpAddr, Lowest>,
     resting: BTreeMap<IpAddr, Rest>,
-    /// Addresses that another station on the link has.
+    /// Addresses that foreign hosts on the link have.
     occupied: BTreeSet<IpAddr>,
+    /// Addresses that this agent chose a moment ago: nobody has used them yet.
+    fresh: BTreeMap<IpAddr, Fresh>,
+    /// Services that wait for an address: judged again when one becomes free.
+    waiting: BTreeSet<ObjectKey>,
 }
 
 #[derive(Debug)]
@@ -36,6 +40,15 @@ struct Rest {
     /// The Service that held it may have it back at once.
     last_holder: ObjectKey,
 }
+
+#[derive(Debug)]
+struct Fresh {
+    until: Instant,
+    service: ObjectKey,
+}
+
+/// How long a chosen address counts as not used yet. It is asked for on the link within a second of the choice.
+const FRESH: Duration = Duration::from_secs(60);
 
 impl AddressBook {
     pub fn new(pools: &[Pool]) -> AddressBook {
@@ -94,19 +107,55 @@ impl AddressBook {
 
     /// Ends the rest of every address whose time is over; true if there was one.
     pub fn wake(&mut self, now: Instant) -> bool {
+        self.fresh.retain(|_, fresh| fresh.until > now);
         let before = self.resting.len();
         self.resting.retain(|_, rest| rest.until > now);
         self.resting.len() != before
     }
 
-    /// When the next address has rested enough.
+    /// When the next address has rested enough, if a Service waits for one.
     pub fn next_deadline(&self) -> Option<Instant> {
+        if self.waiting.is_empty() {
+            return None;
+        }
         self.resting.values().map(|rest| rest.until).min()
     }
 
-    /// The addresses that another station on the link has, all of them. They are not handed out by chance.
-    pub fn set_occupied(&mut self, addresses: BTreeSet<IpAddr>) {
+    /// This agent chose these addresses for a Service just now.
+    pub fn note_fresh(&mut self, service: &ObjectKey, addresses: impl IntoIterator<Item = IpAddr>, now: Instant) {
+        let fresh = |address| (address, Fresh { until: now + FRESH, service: service.clone() });
+        self.fresh.extend(addresses.into_iter().map(fresh));
+    }
+
+    /// The address was chosen for the Service a moment ago, by this agent: nobody has used it yet.
+    pub fn is_fresh(&self, address: IpAddr, service: &ObjectKey) -> bool {
+        self.fresh.get(&address).is_some_and(|fresh| fresh.service == *service)
+    }
+
+    /// The Services for which an address was chosen a moment ago.
+    pub fn freshly_given(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.fresh.values().map(|fresh| &fresh.service)
+    }
+
+    /// Whether a Service waits for an address, from now on.
+    pub fn set_waiting(&mut self, service: &ObjectKey, waits: bool) {
+        match waits {
+            true => drop(self.waiting.insert(service.clone())),
+            false => drop(self.waiting.remove(service)),
+        }
+    }
+
+    /// The Services that wait for an address: one that becomes free may help them.
+    pub fn waiting(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.waiting.iter()
+    }
+
+    /// The addresses that foreign hosts on the link have, all of them: none of these is chosen for a Service that does not
+    /// ask for it. True if they are others than before.
+    pub fn set_occupied(&mut self, addresses: BTreeSet<IpAddr>) -> bool {
+        let moved = self.occupied != addresses;
         self.occupied = addresses;
+        moved
     }
 
     pub fn is_occupied(&self, address: IpAddr) -> bool {
@@ -150,5 +199,40 @@ impl AddressBook {
 
     pub fn is_resting(&self, address: IpAddr, service: &ObjectKey) -> bool {
         self.resting.get(&address).is_some_and(|rest| rest.last_holder != *service)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+
+    fn key(name: &str) -> ObjectKey {
+        ObjectKey::new("shop", name)
+    }
+
+    #[test]
+    fn a_freed_address_rests_for_all_but_its_last_holder_and_wakes_only_for_those_who_wait() {
+        let (mut book, now) = (AddressBook::default(), clock::now());
+        let until = now + Duration::from_secs(30);
+        book.claim(&key("one"), vec![ADDRESS], |_| None);
+        book.claim(&key("one"), Vec::new(), |_| Some(until));
+        assert!(book.is_resting(ADDRESS, &key("two")) && !book.is_resting(ADDRESS, &key("one")));
+        assert_eq!(book.next_deadline(), None, "nobody waits for it");
+        book.set_waiting(&key("two"), true);
+        assert_eq!(book.next_deadline(), Some(until));
+        assert!(!book.wake(now) && book.wake(until));
+        assert!(!book.is_resting(ADDRESS, &key("two")));
+    }
+
+    #[test]
+    fn a_chosen_address_is_fresh_for_its_service_for_a_minute() {
+        let (mut book, now) = (AddressBook::default(), clock::now());
+        book.note_fresh(&key("one"), [ADDRESS], now);
+        assert!(book.is_fresh(ADDRESS, &key("one")) && !book.is_fresh(ADDRESS, &key("two")));
+        book.wake(now + FRESH);
+        assert!(!book.is_fresh(ADDRESS, &key("one")));
     }
 }

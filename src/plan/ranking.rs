@@ -8,7 +8,6 @@ use crate::config::{Config, L2};
 use crate::names::{NodeName, PoolName};
 use crate::plan::context::{Context, L2Context};
 use crate::plan::elect::{Candidate, Electorate, elect, ranked};
-use crate::plan::slice::L2Slice;
 use crate::reason::Reason;
 use crate::world::{Endpoints, Service, TrafficPolicy};
 
@@ -52,7 +51,7 @@ impl<'a> Ranking<'a> {
         (service, endpoints): (&Service, &'a Endpoints),
         covering: &[(&'a L2, &'a L2Context)],
         me: &'a NodeName,
-        answered: &L2Slice,
+        answered_here: bool,
         rank_by: IpAddr,
     ) -> Ranking<'a> {
         Ranking {
@@ -61,7 +60,7 @@ impl<'a> Ranking<'a> {
             endpoints: (service.external_traffic_policy == TrafficPolicy::Local).then_some(endpoints),
             rank_by,
             sticky: covering.iter().any(|(l2, _)| l2.sticky),
-            answered_here: answered.addresses.contains_key(&rank_by),
+            answered_here,
         }
     }
 
