@@ -4,7 +4,7 @@
 //! for each question; [`context`] is what all verdicts of a turn are based on, [`allocate`] finds addresses, [`elect`] and
 //! [`ranking`] order the nodes for an address, [`decision`] is the verdict as it is shown, `notice` the Event about it.
 //! What verdicts lead to is kept by organs of the planner: [`address_book`], `route_table` (with [`join`], which makes one
-//! route of what several Services want), `ownership`, `link_memory` (with [`placement`]) and `bind_table`. [`slice`] is what
+//! route of what several Services want), `ownership`, `tickets`, `link_memory` (with [`placement`]) and `bind_table`. [`slice`] is what
 //! the actuators get.
 //!
 //! A further question (a VRF, egress, sharing, drain) is one more file in [`verdict`], its part in `verdict::Work`, the organ
@@ -26,6 +26,7 @@ pub mod ranking;
 mod reach;
 mod route_table;
 pub mod slice;
+mod tickets;
 pub mod verdict;
 
 pub use planner::{Change, Moved, Plan, Planner, Turn};

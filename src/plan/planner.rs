@@ -19,7 +19,7 @@ use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::plan::address_book::AddressBook;
 use crate::plan::allocate::pool_of;
 use crate::plan::bind_table::BindTable;
-use crate::plan::context::{Context, PulseContext, bgp};
+use crate::plan::context::{Context, Difference, PulseContext, bgp, l2};
 use crate::plan::decision::Decision;
 use crate::plan::join::Dispute;
 use crate::plan::link_memory::{LinkMemory, OCCUPIED_REST};
@@ -29,7 +29,8 @@ use crate::plan::placement::{Handover, Placement};
 use crate::plan::reach;
 use crate::plan::route_table::RouteTable;
 use crate::plan::slice::{BgpSlice, BindSlice, L2Slice, PeerSlice, PulseSlice, ServiceStatus, StatusSlice};
-use crate::plan::verdict::{Inputs, L2Work, Verdict, Work, allocation, judge};
+use crate::plan::tickets::Tickets;
+use crate::plan::verdict::{self, Inputs, L2Work, Verdict, Work, allocation, judge};
 use crate::world::{Fact, Service, Touched, World};
 
 /// The whole wanted state of this node, and why.
@@ -90,18 +91,24 @@ pub struct Planner {
     ownership: Ownership,
     memory: LinkMemory,
     binds: BindTable,
+    tickets: Tickets,
     plan: Plan,
     moved: Moved,
     dirty: Dirty,
     first_turn: bool,
+    /// How many judgements the last turn made.
+    judged: usize,
 }
 
 /// What is to be looked at again in the next turn.
 #[derive(Debug, Default)]
 struct Dirty {
     services: BTreeSet<ObjectKey>,
-    /// The context, and with it every Service.
+    everything: bool,
+    /// Nodes, links or rosters.
     context: bool,
+    /// Links that no `[[l2]]` can use. This host's addresses and where peers are may follow from them, and nothing else.
+    other_links: bool,
     /// Where BGP peers are.
     peers: bool,
 }
@@ -118,10 +125,12 @@ impl Planner {
             ownership: Ownership::default(),
             memory: LinkMemory::default(),
             binds: BindTable::default(),
+            tickets: Tickets::default(),
             plan: Plan::default(),
             moved: Moved::default(),
-            dirty: Dirty { context: true, ..Dirty::default() },
+            dirty: Dirty { everything: true, ..Dirty::default() },
             first_turn: true,
+            judged: 0,
         }
     }
 
@@ -142,15 +151,30 @@ impl Planner {
         &self.context
     }
 
+    /// How many Services the last turn judged.
+    pub fn judged(&self) -> usize {
+        self.judged
+    }
+
     /// Takes a fact in. Decides nothing yet.
     pub fn apply(&mut self, fact: Fact) {
         self.memory.note_fact(&fact);
+        let of_other_link = self.is_about_other_link(&fact);
         match self.world.apply(fact) {
             Touched::Nothing => {}
             Touched::Peers => self.dirty.peers = true,
             Touched::Services(keys) => self.dirty.services.extend(keys),
-            Touched::Everything => self.dirty.context = true,
+            Touched::Surroundings if of_other_link => self.dirty.other_links = true,
+            Touched::Surroundings => self.dirty.context = true,
+            Touched::Everything => self.dirty.everything = true,
         }
+    }
+
+    /// Pods come and go with links that nothing is done on.
+    fn is_about_other_link(&self, fact: &Fact) -> bool {
+        let Fact::Link(index, after) = fact else { return false };
+        let mut names = self.world.links.get(index).into_iter().chain(after).map(|link| &link.name);
+        !names.any(|name| l2::is_of_interest(&self.config, name))
     }
 
     /// When to call [`Planner::turn`] again even if no fact comes in.
@@ -168,10 +192,18 @@ impl Planner {
         if self.book.wake(now) {
             self.dirty.services.extend(self.book.waiting().cloned());
         }
-        if std::mem::take(&mut self.dirty.context) {
-            self.renew_context(now);
+        let Dirty { services: _, everything, context, other_links, peers } = &mut self.dirty;
+        let everything = std::mem::take(everything);
+        let context = std::mem::take(context) || everything;
+        let host = std::mem::take(other_links) || context;
+        let peers = std::mem::take(peers) || host;
+        if context {
+            self.renew_context(everything, now);
         }
-        if std::mem::take(&mut self.dirty.peers) {
+        if host {
+            self.renew_host();
+        }
+        if peers {
             self.renew_peers();
         }
         let changes = self.judge_dirty(now);
@@ -195,8 +227,10 @@ impl Planner {
 
     fn renew_occupied(&mut self, now: Instant) {
         let answers = |address| self.ownership.answers().contains_key(&address);
-        if let Some(occupied) = self.memory.renew_occupied(&self.world, answers, now) {
-            self.book.set_occupied(occupied);
+        let occupied = self.memory.renew_occupied(&self.world, answers, now);
+        if occupied.is_some_and(|occupied| self.book.set_occupied(occupied)) {
+            // An address that nobody has used yet may be in the way, and an address that became free may help.
+            self.dirty.services.extend(self.book.waiting().chain(self.book.freshly_given()).cloned());
         }
         let found = self.memory.found();
         if *self.plan.pulse.occupied != found {
@@ -205,16 +239,42 @@ impl Planner {
         }
     }
 
-    fn renew_context(&mut self, now: Instant) {
+    fn renew_context(&mut self, everything: bool, now: Instant) {
         self.memory.note_listening(&self.world, now);
-        self.context = Arc::new(Context::of(&self.config, &self.me, &self.world));
+        let context = Arc::new(Context::of(&self.config, &self.me, &self.world));
+        let difference = if everything { Difference::Everything } else { context.difference(&self.context) };
+        self.context = context;
+        self.tickets.set_nodes(self.context.nodes());
         self.routes.set_peers(&self.context.bgp.peers);
-        self.dirty.services.extend(self.world.services.keys().cloned());
-        self.dirty.services.extend(self.plan.decisions.keys().cloned());
+        let concerned = self.concerned(difference);
+        self.dirty.services.extend(concerned);
         self.renew_frames();
     }
 
+    /// The Services that a difference of the context concerns.
+    fn concerned(&self, difference: Difference) -> Vec<ObjectKey> {
+        let nodes = match difference {
+            Difference::Everything => {
+                return self.world.services.keys().chain(self.plan.decisions.keys()).cloned().collect();
+            }
+            Difference::Nodes(nodes) => nodes,
+        };
+        let owned = nodes.changed.iter().flat_map(|node| self.ownership.owned_by(node));
+        let claimed = nodes.claimed.iter().filter_map(|address| self.book.holder(*address));
+        let mut concerned: Vec<ObjectKey> = owned.chain(claimed).cloned().collect();
+        if nodes.any {
+            concerned.extend(self.ownership.unowned().cloned());
+        }
+        if nodes.gained {
+            let inputs = self.inputs();
+            let outranked = self.plan.decisions.iter().filter(|(key, it)| verdict::l2::is_outranked(&inputs, key, it));
+            concerned.extend(outranked.map(|(key, _)| key.clone()));
+        }
+        concerned
+    }
+
     fn judge_dirty(&mut self, now: Instant) -> Vec<Change> {
+        self.judged = 0;
         let mut changes = Vec::new();
         // Claims first, so that nobody is given what the status of another already says.
         let mut batch: Vec<ObjectKey> = std::mem::take(&mut self.dirty.services).into_iter().collect();
@@ -264,6 +324,7 @@ impl Planner {
             world: &self.world,
             context: &self.context,
             book: &self.book,
+            tickets: &self.tickets,
             answered: self.ownership.answers(),
             placements: self.memory.placements(),
             first_turn: self.first_turn,
@@ -271,6 +332,7 @@ impl Planner {
     }
 
     fn judge(&mut self, key: &ObjectKey, now: Instant) -> Option<Change> {
+        self.judged += 1;
         let Some(service) = self.world.services.get(key).cloned() else {
             return self.forget(key);
         };
@@ -331,33 +393,43 @@ impl Planner {
         self.binds.put(key, bind);
     }
 
-    /// The parts of the slices that do not belong to a single Service.
+    /// The parts of the slices that follow from nodes and links alone.
     fn renew_frames(&mut self) {
-        if self.plan.bgp.router_id.is_none() {
-            self.plan.bgp.router_id = bgp::router_id(&self.config, &self.me, &self.world);
-        }
-        self.plan.bgp.complete = true;
-        // Facts about nodes and links are rare: no need to find out which of these two they change.
-        self.moved.bgp = true;
-        self.moved.l2 = true;
-        let local_addresses = bgp::local_addresses(&self.world);
-        if *self.plan.bgp.local_addresses != local_addresses {
-            self.plan.bgp.local_addresses = Arc::new(local_addresses);
-        }
         let PulseContext { links, eligibility, labels } = self.context.pulse.clone();
-        self.plan.pulse = PulseSlice { links, eligibility, labels, ..std::mem::take(&mut self.plan.pulse) };
-        self.moved.pulse = true;
+        let pulse = PulseSlice { links, eligibility, labels, ..self.plan.pulse.clone() };
+        if self.plan.pulse != pulse {
+            self.plan.pulse = pulse;
+            self.moved.pulse = true;
+        }
         let rosters = self.world.rosters.values();
         let members: BTreeMap<_, _> =
             rosters.flat_map(|roster| &roster.members).map(|(name, member)| (member.mac, name.clone())).collect();
         if *self.plan.l2.members != members {
             self.plan.l2.members = Arc::new(members);
+            self.moved.l2 = true;
         }
-        let links: Vec<_> = self.world.links.values().cloned().collect();
+        let links = self.world.links.values().filter(|link| l2::is_of_interest(&self.config, &link.name));
+        let links: Vec<_> = links.cloned().collect();
         if *self.plan.l2.links != links {
             self.plan.l2.links = Arc::new(links);
+            self.moved.l2 = true;
         }
-        self.renew_peers();
+    }
+
+    /// What BGP is told of this host.
+    fn renew_host(&mut self) {
+        let bgp = &mut self.plan.bgp;
+        if bgp.router_id.is_none() {
+            bgp.router_id = bgp::router_id(&self.config, &self.me, &self.world);
+            self.moved.bgp |= bgp.router_id.is_some();
+        }
+        self.moved.bgp |= !bgp.complete;
+        bgp.complete = true;
+        let local_addresses = bgp::local_addresses(&self.world);
+        if *bgp.local_addresses != local_addresses {
+            bgp.local_addresses = Arc::new(local_addresses);
+            self.moved.bgp = true;
+        }
     }
 
     /// Which peers there are, and where.
@@ -365,6 +437,7 @@ impl Planner {
         let unnumbered = reach::unnumbered_links(&self.context.bgp.peers, &self.world);
         if *self.plan.bgp.unnumbered != unnumbered {
             self.plan.bgp.unnumbered = Arc::new(unnumbered);
+            self.moved.bgp = true;
         }
         let of_peer = |settings: &Arc<config::Peer>| {
             let before = self.plan.bgp.peers.get(&settings.name).and_then(|peer| peer.address.as_ref().ok());
@@ -438,5 +511,19 @@ impl Planner {
             pulse.expected = Arc::new(expected().cloned().collect());
             pulse.claims = self.ownership.kept().clone();
         }
+    }
+}
+
+#[cfg(test)]
+impl Planner {
+    /// The next turn judges every Service, whatever was told.
+    pub fn judge_everything(&mut self) {
+        self.dirty.services.extend(self.world.services.keys().chain(self.plan.decisions.keys()).cloned());
+    }
+
+    /// All that is known, at once.
+    pub fn apply_world(&mut self, world: World) {
+        self.world = world;
+        self.dirty.everything = true;
     }
 }

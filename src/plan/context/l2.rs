@@ -76,6 +76,19 @@ impl L2Context {
         if all || matching.len() == self.interfaces.len() { self.interfaces.clone() } else { Arc::new(matching) }
     }
 
+    /// Every electorate of this `[[l2]]`, in an order that depends on nothing but its links.
+    pub(super) fn electorates(&self) -> impl Iterator<Item = &Electorate> {
+        std::iter::once(&self.electorate).chain(self.by_link.iter().map(|(_, electorate)| electorate))
+    }
+
+    /// It covers the same links, in the same way.
+    pub(super) fn has_same_links(&self, other: &L2Context) -> bool {
+        self.interfaces == other.interfaces
+            && self.subnets == other.subnets
+            && self.rule == other.rule
+            && self.by_link.iter().map(|(nets, _)| nets).eq(other.by_link.iter().map(|(nets, _)| nets))
+    }
+
     /// Who may answer for an address: where one link alone has its subnet, those that are alive on that link.
     pub fn electorate_for(&self, address: IpAddr) -> &Electorate {
         let mut on_link = self.by_link.iter().filter(|(nets, _)| nets.iter().any(|net| net.contains(&address)));
@@ -102,9 +115,10 @@ fn l2_context(l2: &L2, me: &NodeName, nodes: &OrdMap<NodeName, Arc<Node>>, world
     match world.pulses {
         // A node that hears nothing of this `[[l2]]` only looks on: the others decide without it.
         Pulses::On { .. } if links.is_empty() => {
-            let mut electorate = elect::electorate(l2, nodes, None);
-            electorate.candidates.retain(|candidate| candidate.node != *me);
-            electorate.excluded.extend(refusal.clone().map(|reason| (me.clone(), reason)));
+            let others = elect::electorate(l2, nodes, None);
+            let candidates = others.candidates().iter().filter(|candidate| candidate.node != *me).cloned().collect();
+            let refused = refusal.clone().map(|reason| (me.clone(), reason));
+            let electorate = Electorate::new(candidates, others.excluded.into_iter().chain(refused).collect());
             L2Context { electorate, by_link: Vec::new(), interfaces, subnets, rule }
         }
         Pulses::On { .. } => L2Context {
@@ -153,6 +167,16 @@ fn pulse_context(config: &Config, node: Option<&Node>, l2: &[L2Context], world: 
     }
 }
 
+/// Whether the link of this name can matter to what is done on a link: some `[[l2]]` wants it, or it is not a link that
+/// containers and tunnels come and go with.
+pub fn is_of_interest(config: &Config, name: &InterfaceName) -> bool {
+    !is_left_out_by_default(name) || config.l2.iter().any(|l2| is_wanted(l2, name))
+}
+
+fn is_left_out_by_default(name: &InterfaceName) -> bool {
+    NOT_BY_DEFAULT.iter().any(|start| name.as_str().starts_with(start))
+}
+
 fn usable_links<'a>(l2: &L2, world: &'a World) -> impl Iterator<Item = &'a Link> {
     world.links.values().filter(|link| is_usable(link) && is_wanted(l2, &link.name))
 }
@@ -174,11 +198,7 @@ fn is_usable(link: &Link) -> bool {
 
 fn is_wanted(l2: &L2, name: &InterfaceName) -> bool {
     let matches = |patterns: &[InterfacePattern]| patterns.iter().any(|pattern| pattern.matches(name));
-    let wanted = if l2.interfaces.is_empty() {
-        !NOT_BY_DEFAULT.iter().any(|start| name.as_str().starts_with(start))
-    } else {
-        matches(&l2.interfaces)
-    };
+    let wanted = if l2.interfaces.is_empty() { !is_left_out_by_default(name) } else { matches(&l2.interfaces) };
     wanted && !matches(&l2.exclude_interfaces)
 }
 

@@ -3,11 +3,15 @@
 //! Floor 1. One file for each question that a verdict answers, as in `plan::verdict`.
 
 pub mod bgp;
+mod difference;
 pub mod l2;
 mod nodes;
 
 pub use self::bgp::BgpContext;
+pub use self::difference::Difference;
 pub use self::l2::{L2Context, PulseContext};
+use std::collections::BTreeSet;
+
 use crate::config::Config;
 use crate::names::NodeName;
 use crate::world::World;
@@ -28,5 +32,14 @@ impl Context {
         let l2: Vec<L2Context> = config.l2.iter().map(|l2| L2Context::of(l2, me, &nodes, world)).collect();
         let pulse = PulseContext::of(config, node, &l2, world);
         Context { l2, pulse, bgp: BgpContext::of(config, me, node) }
+    }
+
+    /// Every node that some `[[l2]]` takes or refuses.
+    pub fn nodes(&self) -> BTreeSet<NodeName> {
+        let electorates = self.l2.iter().flat_map(L2Context::electorates);
+        let names = electorates.flat_map(|it| {
+            it.candidates().iter().map(|candidate| &candidate.node).chain(it.excluded.iter().map(|(node, _)| node))
+        });
+        names.cloned().collect()
     }
 }

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use super::{Announceable, Inputs};
 use crate::claim::ConflictKind;
 use crate::config::L2;
-use crate::names::{InterfaceName, NodeName};
+use crate::names::{InterfaceName, NodeName, ObjectKey};
 use crate::plan::context::L2Context;
 use crate::plan::context::l2::describe_interfaces;
-use crate::plan::decision::{Held, L2Verdict};
+use crate::plan::decision::{Decision, Held, L2Verdict};
 use crate::plan::placement::Cause;
 use crate::plan::ranking::{Ranking, covering};
 use crate::reason::Reason;
+use crate::world::{Endpoints, TrafficPolicy};
 
 /// What this node does on the link about the addresses of a Service.
 pub struct Answer {
@@ -55,6 +56,24 @@ pub fn judge(inputs: &Inputs<'_>, about: &Announceable<'_>) -> Answer {
     answer
 }
 
+/// Whether another node than its owner is the best for an address of the Service now: then the Service is to be judged again.
+pub fn is_outranked(inputs: &Inputs<'_>, key: &ObjectKey, decision: &Decision) -> bool {
+    let Some(service) = inputs.world.services.get(key) else { return false };
+    let Some(rank_by) = decision.announcements.first().map(|it| it.address) else { return false };
+    let endpoints = match service.external_traffic_policy {
+        TrafficPolicy::Local => inputs.world.endpoints(key),
+        // Which nodes have endpoints counts for nothing.
+        TrafficPolicy::Cluster => Endpoints::default(),
+    };
+    let answered_here = inputs.answered.contains_key(&rank_by);
+    decision.announcements.iter().any(|announcement| {
+        let Some(owner) = &announcement.l2.owner else { return false };
+        let covering = covering(inputs.config, inputs.context, &announcement.pool);
+        let ranking = Ranking::of((service, &endpoints), &covering, inputs.me, answered_here, rank_by);
+        ranking.winner(inputs.tickets) != Ok(owner)
+    })
+}
+
 /// What is decided about one address.
 struct Judged {
     verdict: L2Verdict,
@@ -74,7 +93,7 @@ fn judge_address(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, ran
     let Announceable { service, endpoints, .. } = about;
     let ranking =
         Ranking::of((service, endpoints), &covering, inputs.me, inputs.answered.contains_key(&rank_by), rank_by);
-    let best = if endpoints.is_empty() { Err(Reason::NoEndpoints) } else { ranking.winner() };
+    let best = if endpoints.is_empty() { Err(Reason::NoEndpoints) } else { ranking.winner(inputs.tickets) };
     let (verdict, answered_on) = match best {
         Err(reason) => (L2Verdict::refused(reason), None),
         Ok(owner) if owner != inputs.me => {
@@ -95,8 +114,7 @@ fn judge_own(
     rank_by: IpAddr,
 ) -> (L2Verdict, Option<Arc<BTreeSet<InterfaceName>>>) {
     let owned = |announced, reason| L2Verdict { owner: Some(inputs.me.clone()), announced, reason };
-    let mine =
-        covering.iter().filter(|(_, it)| it.electorate_for(rank_by).candidates.iter().any(|it| it.node == *inputs.me));
+    let mine = covering.iter().filter(|(_, it)| it.electorate_for(rank_by).candidate(inputs.me).is_some());
     let mut interfaces: Vec<_> = mine.map(|(_, context)| context.interfaces_for(address)).collect();
     let interfaces = match interfaces.len() {
         1 => interfaces.swap_remove(0),

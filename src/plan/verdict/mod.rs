@@ -21,6 +21,7 @@ use crate::plan::address_book::AddressBook;
 use crate::plan::context::Context;
 use crate::plan::decision::{Announcement, Decision, Held};
 use crate::plan::placement::{Cause, Placement};
+use crate::plan::tickets::Tickets;
 use crate::world::{Endpoints, Service, World};
 
 /// All that a verdict is based on, apart from the Service.
@@ -30,6 +31,7 @@ pub struct Inputs<'a> {
     pub world: &'a World,
     pub context: &'a Context,
     pub book: &'a AddressBook,
+    pub tickets: &'a Tickets,
     /// The addresses that this node answers for as of the last turn, each with the links.
     pub answered: &'a OrdMap<IpAddr, Arc<BTreeSet<InterfaceName>>>,
     /// Who has which address on the link as of the last turn.
