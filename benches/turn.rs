@@ -1,14 +1,18 @@
-//! What a turn of the planner costs: one Service changed among 100 and among 10,000, and everything judged anew.
-//! `cargo bench --bench turn`. Read the ratios: a turn about one Service should hardly depend on how many there are.
+//! What a turn of the planner costs: one Service changed among 100 and among 10,000, everything judged anew, a node that dies
+//! and returns, and the links of pods that come and go.
+//! `cargo bench --bench turn`. Read the ratios: a turn about one Service should hardly depend on how many there are, and a
+//! turn about a node only on what it owned.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crier::address::MacAddress;
 use crier::clock;
 use crier::config::{self, SourceFile};
-use crier::names::ObjectKey;
+use crier::names::{NodeName, ObjectKey};
 use crier::plan::Planner;
-use crier::world::{EndpointSlice, Fact, FamilyPolicy, Link, Listing, Node, Request, Service, TrafficPolicy};
+use crier::roster::{Eligibility, Member, Roster};
+use crier::world::{EndpointSlice, Fact, FamilyPolicy, Link, Listing, Node, Pulses, Request, Service, TrafficPolicy};
 
 const CONFIGURATION: &str = r#"
 [kubernetes]
@@ -36,6 +40,86 @@ fn main() {
         "one endpoint changed, 10,000 Services against 100: {:.1} times",
         large.0.as_secs_f64() / small.0.as_secs_f64()
     );
+    measure_node(500, 10_000);
+    measure_links(300, 3_000);
+}
+
+/// The first plan, a node that dies and returns as its pulses tell, and everything judged anew.
+fn measure_node(nodes: usize, services: usize) {
+    let mut planner = empty(&names(nodes));
+    planner.apply(Fact::Pulses(Pulses::On { authenticated: true }));
+    planner.apply(roster(nodes, None));
+    fill(&mut planner, services);
+    let first = timed(&mut planner, []);
+    let victim = NodeName::from("node-250");
+    let mut owned = 0;
+    let (mut deaths, mut returns) = (Vec::new(), Vec::new());
+    for _ in 0..9 {
+        deaths.push(timed(&mut planner, [roster(nodes, Some(&victim))]));
+        owned = planner.judged();
+        returns.push(timed(&mut planner, [roster(nodes, None)]));
+    }
+    let everything: Vec<_> = [false, true].map(|leader| timed(&mut planner, [Fact::Leader(leader)])).into();
+    println!("{nodes} nodes, {services} Services, with pulses:");
+    println!("  the first plan           {:>9.1} ms", micros(first) / 1e3);
+    println!("  a node dies              {:>9.1} ms, {owned} Services judged", micros(middle(deaths)) / 1e3);
+    println!("  it returns               {:>9.1} ms", micros(middle(returns)) / 1e3);
+    println!("  everything judged anew   {:>9.1} ms", micros(middle(everything)) / 1e3);
+}
+
+/// Ten pairs of veth that come up and go, with a turn for each fact.
+fn measure_links(nodes: usize, services: usize) {
+    let mut planner = empty(&names(nodes));
+    fill(&mut planner, services);
+    planner.turn(clock::now());
+    let address = "fe80::ecee:eeff:feee:eeee/64".parse().expect("an address");
+    let mut took = Duration::ZERO;
+    for pair in 0..10 {
+        for end in 0..2 {
+            let index = 100 + pair * 2 + end;
+            let down =
+                Link { index, name: format!("veth{index}").as_str().into(), up: false, carrier: false, ..eth0() };
+            let up = Link { up: true, carrier: true, ..down.clone() };
+            let addressed = Link { addresses: vec![address], ..up.clone() };
+            for link in [Some(down), Some(up), Some(addressed), None] {
+                took += timed(&mut planner, [Fact::Link(index, link)]);
+            }
+        }
+    }
+    println!(
+        "{nodes} nodes, {services} Services: ten veth pairs come and go {:>6.2} ms in 80 turns",
+        micros(took) / 1e3
+    );
+}
+
+fn names(count: usize) -> Vec<NodeName> {
+    (1..=count).map(|number| format!("node-{number}").into()).collect()
+}
+
+/// All nodes but this one, node-1; `silent` is dead.
+fn roster(nodes: usize, silent: Option<&NodeName>) -> Fact {
+    let mut roster = Roster { settled: true, ..Roster::default() };
+    for (number, name) in (1_u32..).zip(names(nodes)).skip(1) {
+        let [_, _, high, low] = number.to_be_bytes();
+        let member = Member {
+            mac: MacAddress([2, 0, 0, 0, high, low]),
+            eligibility: Eligibility::Eligible,
+            owner: true,
+            labels: Default::default(),
+            claims: Arc::default(),
+            occupied: Arc::default(),
+        };
+        match silent == Some(&name) {
+            true => drop(roster.silent.insert(name, Duration::from_millis(300))),
+            false => drop(roster.members.insert(name, member)),
+        }
+    }
+    Fact::Roster(2, Some(Arc::new(roster)))
+}
+
+fn middle(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
 }
 
 fn measure(count: usize) -> (Duration, Duration, Duration) {
@@ -72,11 +156,9 @@ fn measure(count: usize) -> (Duration, Duration, Duration) {
         let service = (round % 2 == 0).then(|| Arc::new(service(None)));
         timed(&mut planner, [Fact::Service(newcomer.clone(), service)])
     });
-    let mut ready = true;
     let started = clock::now();
-    for _ in 0..4 {
-        ready = !ready;
-        timed(&mut planner, [Fact::Node("node-2".into(), Some(Arc::new(node(ready))))]);
+    for round in 0..4 {
+        timed(&mut planner, [Fact::Leader(round % 2 == 1)]);
     }
     let everything = started.elapsed() / 4;
     println!(
@@ -106,13 +188,30 @@ fn timed(planner: &mut Planner, facts: impl IntoIterator<Item = Fact>) -> Durati
 }
 
 fn filled(count: usize) -> Planner {
+    let mut planner = empty(&names(3));
+    fill(&mut planner, count);
+    planner.turn(clock::now());
+    let routes = planner.plan().bgp.peers.values().next().map(|peer| peer.routes.len());
+    assert_eq!(routes, Some(count), "every Service is announced before anything is measured");
+    planner
+}
+
+/// A planner of node-1 that knows the nodes and one link.
+fn empty(nodes: &[NodeName]) -> Planner {
     let file = SourceFile { path: "bench.toml".to_owned(), text: CONFIGURATION.to_owned() };
     let config = config::parse(&[file], &config::NoSecrets).expect("the configuration of the benchmark is good");
     let mut planner = Planner::new(Arc::new(config), "node-1".into());
-    for name in ["node-1", "node-2", "node-3"] {
-        planner.apply(Fact::Node(name.into(), Some(Arc::new(node(true)))));
+    for name in nodes {
+        planner.apply(Fact::Node(name.clone(), Some(Arc::new(node(true)))));
     }
-    let link = Link {
+    planner.apply(Fact::Link(2, Some(eth0())));
+    planner.apply(Fact::LinksListed);
+    planner.apply(Fact::Listed(Listing::Nodes(nodes.iter().cloned().collect())));
+    planner
+}
+
+fn eth0() -> Link {
+    Link {
         index: 2,
         name: "eth0".into(),
         mac: Some("02:00:00:00:00:01".parse().expect("a MAC address")),
@@ -123,9 +222,11 @@ fn filled(count: usize) -> Planner {
         master: None,
         vrf: None,
         addresses: Vec::new(),
-    };
-    planner.apply(Fact::Link(2, Some(link)));
-    planner.apply(Fact::LinksListed);
+    }
+}
+
+/// Tells the Services, each with an endpoint; the next turn makes the first plan.
+fn fill(planner: &mut Planner, count: usize) {
     for number in 0..count {
         let address = std::net::Ipv4Addr::from_bits(0x0a40_0000 + u32::try_from(number).expect("a small number"));
         planner.apply(Fact::Service(key(number), Some(Arc::new(service(Some(address.into()))))));
@@ -142,13 +243,8 @@ fn filled(count: usize) -> Planner {
     let keys: std::collections::BTreeSet<_> = (0..count).map(key).collect();
     planner.apply(Fact::Listed(Listing::Services(keys.clone())));
     planner.apply(Fact::Listed(Listing::EndpointSlices(keys)));
-    planner.apply(Fact::Listed(Listing::Nodes(["node-1", "node-2", "node-3"].map(Into::into).into())));
     planner.apply(Fact::Listed(Listing::Namespaces(Default::default())));
     planner.apply(Fact::Leader(true));
-    planner.turn(clock::now());
-    let routes = planner.plan().bgp.peers.values().next().map(|peer| peer.routes.len());
-    assert_eq!(routes, Some(count), "every Service is announced before anything is measured");
-    planner
 }
 
 fn key(number: usize) -> ObjectKey {

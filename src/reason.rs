@@ -1,4 +1,4 @@
-//! Why something is as it is. The function that decides names the reason; status, Events and logs only print it.
+//! Why a decision is as it is. The function that decides names the reason; status, Events and logs only print it.
 //! Floor 0. Reasons are not errors: "no free address" is a reason.
 
 use std::net::IpAddr;
@@ -42,7 +42,7 @@ pub enum Reason {
     UnknownPool { pool: PoolName, known: Vec<PoolName> },
     #[error("pool {pool} does not serve this Service: its namespaces or selectors do not match")]
     PoolNotForService { pool: PoolName },
-    #[error("no pool that assigns by itself serves this Service")]
+    #[error("no pool with auto-assign = true serves this Service")]
     NoPoolForService,
     #[error("no free {family} address in {}{}", list(.pools), rest_note(*.resting))]
     NoFreeAddress { family: Family, pools: Vec<PoolName>, resting: usize },
@@ -50,7 +50,7 @@ pub enum Reason {
     NoDualStack { missing: Family },
     #[error("{address} is in no pool any more")]
     AddressLeftPools { address: IpAddr },
-    #[error("{address} is in the status of {by} too, which comes first by name")]
+    #[error("{address} is in the status of {by} too: {by} has it, because its name sorts first")]
     AddressClaimedTwice { address: IpAddr, by: ObjectKey },
     #[error("assigned {} from {}", list(.addresses), list(.pools))]
     Assigned { addresses: Vec<IpAddr>, pools: Vec<PoolName> },
@@ -72,7 +72,9 @@ pub enum Reason {
     NoCarrier { interface: InterfaceName },
     #[error("{interface} has no link-local IPv6 address; is IPv6 off on it?")]
     NoLinkLocalAddress { interface: InterfaceName },
-    #[error("no router is heard on {interface}: none advertises itself there, and none has called")]
+    #[error(
+        "no router is heard on {interface}: no Router Advertisement was received, and no router opened a BGP connection"
+    )]
     NoRouterHeard { interface: InterfaceName },
     #[error("there is no default route with a next hop")]
     NoDefaultRoute,
@@ -83,9 +85,7 @@ pub enum Reason {
          in the file says, and {ignored} is not"
     )]
     AdvertisementsDisagree { prefix: IpNet, peer: PeerName, key: String, kept: u32, ignored: u32 },
-    #[error(
-        "no link bandwidth is announced: with external traffic policy Cluster all nodes lead to the same endpoints"
-    )]
+    #[error("no link bandwidth is announced: under external traffic policy Cluster every node reaches all endpoints")]
     LinkBandwidthNeedsLocal,
     #[error("the Service has no serving endpoint")]
     NoEndpoints,
@@ -99,7 +99,7 @@ pub enum Reason {
     NoNodeWithEndpoint,
     #[error("no node is eligible: {}", list(.excluded))]
     NoEligibleNode { excluded: Vec<String> },
-    #[error("this node, {node}, is not known (yet) as a Node")]
+    #[error("the Node {node} is not known (yet)")]
     NodeUnknown { node: NodeName },
     #[error("the node selector does not match this node")]
     NodeNotSelected,
@@ -111,13 +111,13 @@ pub enum Reason {
     NodeNotReady,
     #[error("the node is not alive: its pulses stopped")]
     NodeSilent,
-    #[error("the node left: its agent said goodbye")]
+    #[error("the node left: its agent was stopped")]
     NodeLeft,
     #[error("the node has no serving endpoint of the Service (external traffic policy Local)")]
     NodeLacksEndpoint,
     #[error("no pulse of the node was heard")]
     NodeNotHeard,
-    #[error("the node has just started and listens who is there")]
+    #[error("the node has just started and still listens for other nodes")]
     NodeListening,
     #[error("the node is leaving")]
     NodeLeaving,
@@ -125,22 +125,24 @@ pub enum Reason {
         "the node says that it is not eligible, for a reason that only a later version of crier knows ({eligibility})"
     )]
     NodeIneligible { eligibility: u8 },
-    #[error("no usable link on this node: {wanted}")]
+    #[error("this node has no usable link: {wanted}")]
     NoInterface { wanted: String },
     #[error(
         "no link on this node has an address in the subnet of {address}, which [[l2]] subnet = \"require\" asks for"
     )]
     NoLinkInSubnet { address: IpAddr },
-    #[error("{mac} has {address} on {link} already: not answered for until it is free")]
+    #[error("{mac} uses {address} on {link} already: this node does not answer for {address} until {mac} stops")]
     AddressOccupied { address: IpAddr, link: InterfaceName, mac: MacAddress },
-    #[error("the node before fell silent, but {mac} still answers for {address} on {link}: not taken over")]
+    #[error(
+        "the previous owner stopped responding to the other agents, but {mac} still answers for {address} on {link}: this node does not take the address over"
+    )]
     OwnerStillAnswers { address: IpAddr, link: InterfaceName, mac: MacAddress },
     #[error("announced by this node, but {mac} claims {address} on {link} too")]
     AddressContested { address: IpAddr, link: InterfaceName, mac: MacAddress },
 }
 
 impl Reason {
-    /// Another station is in the way on the link: something that only a person can mend.
+    /// A foreign host uses the address on the link: needs operator action.
     pub fn is_conflict(&self) -> bool {
         matches!(
             self,

@@ -1,4 +1,4 @@
-//! Who is there on a link, as its pulses tell: the word that the pulse and the plan share.
+//! Which nodes are alive on a link, as their pulses say: the words that the pulse and the plan share.
 //! Floor 0. Told by `pulse::machine`, kept in the World, read by `plan::elect`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,10 +12,10 @@ use crate::address::MacAddress;
 use crate::names::NodeName;
 use crate::selector::Labels;
 
-/// Everybody whose pulse was heard on one link.
+/// Every node whose pulse was heard on one link.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Roster {
-    /// This node has listened long enough to know who is there: it may own addresses on this link.
+    /// This node has listened long enough to know the others: it may own addresses on this link.
     pub settled: bool,
     /// The others that are alive.
     pub members: BTreeMap<NodeName, Member>,
@@ -33,13 +33,13 @@ pub struct Member {
     /// Of its end of the link.
     pub mac: MacAddress,
     pub eligibility: Eligibility,
-    /// It answers for addresses.
+    /// The node answers for addresses.
     pub owner: bool,
     /// Those labels of its Node that the configuration selects by.
     pub labels: Labels,
-    /// The addresses that it answers for and would keep: those of a sticky `[[l2]]`.
+    /// The addresses that the node answers for and keeps when a better node comes: those of a sticky `[[l2]]`.
     pub claims: Arc<BTreeSet<IpAddr>>,
-    /// Addresses that it found taken by stations that are no agents.
+    /// Addresses that the node found taken by foreign hosts.
     #[serde(default)]
     pub occupied: Arc<BTreeSet<IpAddr>>,
 }
@@ -47,18 +47,18 @@ pub struct Member {
 /// Whether a node may be chosen as an owner, in its own words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Eligibility {
-    /// It has just started, and listens who is there before it may own anything.
+    /// The node has just started, and listens for others before it may own anything.
     Listening,
-    /// It may be chosen.
+    /// The node may be chosen.
     Eligible,
-    /// Its Node is kept out of external load balancers.
+    /// Its Node is excluded from external load balancers.
     Excluded,
     /// Its Node's network is unavailable.
     NetworkUnavailable,
-    /// Its Node is not known to it, and with it nothing of what could be held against it.
+    /// The node does not know its own Node, so it cannot tell whether it is excluded.
     NodeUnknown,
-    /// It goes. Whatever it owned is free from now on.
+    /// The agent stops. What the node owned is free from now on.
     Leaving,
-    /// Something that a later version means: it may not be chosen.
+    /// A word of a later version: the node may not be chosen.
     Unknown(u8),
 }

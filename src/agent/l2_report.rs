@@ -208,7 +208,8 @@ impl L2Snapshot {
         let Some(service) = self.world.services.get(key) else { return Vec::new() };
         let endpoints = self.world.endpoints(key);
         let covering = covering(&self.config, &self.context, pool);
-        let ranking = Ranking::of((service, &endpoints), &covering, &self.node, &self.answered, rank_by);
+        let answered_here = self.answered.addresses.contains_key(&rank_by);
+        let ranking = Ranking::of((service, &endpoints), &covering, &self.node, answered_here, rank_by);
         let report = |(place, RankedNode { node, score }): (usize, RankedNode)| match score {
             Ok(Score { weight, keeps }) => {
                 RankReport { node, rank: Some(place + 1), weight: Some(weight), keeps, reason: None, summary: None }

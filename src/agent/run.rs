@@ -27,7 +27,7 @@ use super::wiring::{self, Query, Slices};
 use crate::bgp::listeners::Listen;
 use crate::config::{Config, Kubernetes, Manifests, PeerAddress, PulseKey, Source};
 use crate::names::NodeName;
-use crate::plan::judge::is_announced;
+use crate::plan::verdict::is_announced;
 use crate::world::{Fact, Pulses};
 use crate::{arp, bgp, clock, discovery, k8s, kernel, manifests, pulse};
 

@@ -121,7 +121,7 @@ impl Loop {
     fn take(&mut self, first: Fact, facts: &mut mpsc::Receiver<Fact>) {
         let rest = std::iter::from_fn(|| facts.try_recv().ok()).take(BATCH - 1);
         for fact in std::iter::once(first).chain(rest) {
-            if is_kept(&fact) {
+            if fact.is_worth_remembering() {
                 self.keep_at.get_or_insert_with(|| clock::now() + KEEP_AFTER);
             }
             self.planner.apply(fact);
@@ -184,33 +184,5 @@ impl Loop {
                 let _ = asked.send(L2Snapshot::of(&self.planner, &self.config, &self.node));
             }
         }
-    }
-}
-
-/// Whether a fact is a part of what is kept on disk.
-fn is_kept(fact: &Fact) -> bool {
-    match fact {
-        Fact::Service(..)
-        | Fact::EndpointSlice(..)
-        | Fact::Node(..)
-        | Fact::Namespace(..)
-        | Fact::Listed(_)
-        | Fact::StatusWritten(..)
-        | Fact::Assigned(..) => true,
-        Fact::ApiServer(_)
-        | Fact::Leader(_)
-        | Fact::Link(..)
-        | Fact::LinksListed
-        | Fact::Conflict(..)
-        | Fact::Session(..)
-        | Fact::Routers(..)
-        | Fact::Caller(..)
-        | Fact::DefaultRoutes(_)
-        | Fact::Pulses(_)
-        | Fact::Roster(..)
-        | Fact::PulsesRefused(..)
-        | Fact::StatusRefused(..)
-        | Fact::Host(_)
-        | Fact::FailStatic => false,
     }
 }

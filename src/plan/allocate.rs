@@ -1,156 +1,16 @@
 //! Which addresses a Service may have: pools, what others hold, what it asks for.
 //! Floor 1. The [`AddressBook`] knows who holds what; [`allocate`] chooses and changes nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::Instant;
 
 use crate::address::{AddressRange, Family};
 use crate::config::Pool;
 use crate::names::{ObjectKey, PoolName};
+use crate::plan::address_book::AddressBook;
 use crate::plan::decision::Held;
 use crate::reason::Reason;
 use crate::selector::Labels;
 use crate::world::{FamilyPolicy, Request, Service};
-
-/// Who holds which address, and which were freed a moment ago.
-#[derive(Debug, Default)]
-pub struct AddressBook {
-    /// Normally one Service an address. More only when somebody else wrote a status: then the first by name has it.
-    claims: BTreeMap<IpAddr, BTreeSet<ObjectKey>>,
-    claimed_by: BTreeMap<ObjectKey, Vec<IpAddr>>,
-    /// For each range of the pools, by its first address: the lowest address that nobody holds, so that a search does not
-    /// walk past all that are held.
-    lowest: BTreeMap<IpAddr, Lowest>,
-    resting: BTreeMap<IpAddr, Rest>,
-    /// Addresses that another station on the link has.
-    occupied: BTreeSet<IpAddr>,
-}
-
-#[derive(Debug)]
-struct Lowest {
-    range: AddressRange,
-    /// `None` when the whole range is held.
-    unheld: Option<IpAddr>,
-}
-
-#[derive(Debug)]
-struct Rest {
-    until: Instant,
-    /// The Service that held it may have it back at once.
-    last_holder: ObjectKey,
-}
-
-impl AddressBook {
-    pub fn new(pools: &[Pool]) -> AddressBook {
-        let ranges = pools.iter().flat_map(|pool| &pool.addresses);
-        let lowest = ranges.map(|range| (range.first(), Lowest { range: *range, unheld: Some(range.first()) }));
-        AddressBook { lowest: lowest.collect(), ..AddressBook::default() }
-    }
-
-    /// The Service that has the address.
-    pub fn holder(&self, address: IpAddr) -> Option<&ObjectKey> {
-        self.claims.get(&address)?.first()
-    }
-
-    /// The addresses that a Service claims.
-    pub fn claimed_by(&self, service: &ObjectKey) -> &[IpAddr] {
-        self.claimed_by.get(service).map(Vec::as_slice).unwrap_or_default()
-    }
-
-    /// Records all that a Service claims now, and answers which other Services that may concern.
-    /// An address that nobody claims any more rests until the time that `rest` gives for it.
-    pub fn claim(
-        &mut self,
-        service: &ObjectKey,
-        addresses: Vec<IpAddr>,
-        rest: impl Fn(IpAddr) -> Option<Instant>,
-    ) -> Vec<ObjectKey> {
-        let before = self.claimed_by.remove(service).unwrap_or_default();
-        let mut concerned = Vec::new();
-        for address in before.iter().filter(|address| !addresses.contains(address)) {
-            if let Some(claims) = self.claims.get_mut(address) {
-                claims.remove(service);
-                concerned.extend(claims.iter().cloned());
-                if claims.is_empty() {
-                    self.claims.remove(address);
-                    if let Some(lowest) = self.lowest_around(*address) {
-                        lowest.unheld = Some(lowest.unheld.map_or(*address, |unheld| unheld.min(*address)));
-                    }
-                    if let Some(until) = rest(*address) {
-                        self.resting.insert(*address, Rest { until, last_holder: service.clone() });
-                    }
-                }
-            }
-        }
-        for address in addresses.iter().filter(|address| !before.contains(address)) {
-            let claims = self.claims.entry(*address).or_default();
-            concerned.extend(claims.iter().cloned());
-            claims.insert(service.clone());
-            self.resting.remove(address);
-            self.move_lowest_past(*address);
-        }
-        if !addresses.is_empty() {
-            self.claimed_by.insert(service.clone(), addresses);
-        }
-        concerned
-    }
-
-    /// Ends the rest of every address whose time is over; true if there was one.
-    pub fn wake(&mut self, now: Instant) -> bool {
-        let before = self.resting.len();
-        self.resting.retain(|_, rest| rest.until > now);
-        self.resting.len() != before
-    }
-
-    /// When the next address has rested enough.
-    pub fn next_deadline(&self) -> Option<Instant> {
-        self.resting.values().map(|rest| rest.until).min()
-    }
-
-    /// The addresses that another station on the link has, all of them. They are not handed out by chance.
-    pub fn set_occupied(&mut self, addresses: BTreeSet<IpAddr>) {
-        self.occupied = addresses;
-    }
-
-    pub fn is_occupied(&self, address: IpAddr) -> bool {
-        self.occupied.contains(&address)
-    }
-
-    /// How many addresses of the pool are held.
-    pub fn held_in(&self, pool: &Pool) -> usize {
-        pool.addresses.iter().map(|range| self.claims.range(range.first()..=range.last()).count()).sum()
-    }
-
-    /// The addresses of a range of a pool from the lowest on that nobody holds; what comes after it may be held.
-    fn unheld_from_lowest(&self, range: &AddressRange) -> impl Iterator<Item = IpAddr> + use<> {
-        let unheld = match self.lowest.get(&range.first()) {
-            Some(lowest) => lowest.unheld,
-            None => Some(range.first()),
-        };
-        let last = range.last();
-        unheld.and_then(|unheld| AddressRange::new(unheld, last).ok()).into_iter().flat_map(|range| range.iter())
-    }
-
-    /// The range that an address lies in, if it lies in one: ranges of pools do not overlap.
-    fn lowest_around(&mut self, address: IpAddr) -> Option<&mut Lowest> {
-        let (_, lowest) = self.lowest.range_mut(..=address).next_back()?;
-        lowest.range.contains(address).then_some(lowest)
-    }
-
-    fn move_lowest_past(&mut self, held: IpAddr) {
-        let Some(lowest) = self.lowest_around(held).filter(|lowest| lowest.unheld == Some(held)) else { return };
-        let rest = AddressRange::new(held, lowest.range.last()).ok();
-        let unheld = rest.and_then(|rest| rest.iter().find(|address| !self.claims.contains_key(address)));
-        if let Some(lowest) = self.lowest_around(held) {
-            lowest.unheld = unheld;
-        }
-    }
-
-    fn is_resting(&self, address: IpAddr, service: &ObjectKey) -> bool {
-        self.resting.get(&address).is_some_and(|rest| rest.last_holder != *service)
-    }
-}
 
 /// A Service before the pools.
 pub struct Applicant<'a> {
@@ -354,10 +214,9 @@ pub fn capacity(pool: &Pool) -> u64 {
 
 fn nothing_free(book: &AddressBook, candidates: &[&Pool], family: Family) -> Reason {
     let resting = book
-        .resting
-        .keys()
-        .filter(|address| Family::of(**address) == family)
-        .filter(|address| candidates.iter().any(|pool| pool.addresses.iter().any(|range| range.contains(**address))))
+        .resting()
+        .filter(|address| Family::of(*address) == family)
+        .filter(|address| candidates.iter().any(|pool| pool.addresses.iter().any(|range| range.contains(*address))))
         .count();
     let pools: Vec<PoolName> = candidates.iter().map(|pool| pool.name.clone()).collect();
     Reason::NoFreeAddress { family, pools, resting }

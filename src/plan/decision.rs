@@ -24,12 +24,12 @@ pub struct Allocation {
     pub held: Vec<Held>,
     /// How it came to hold them, or why it holds none.
     pub reason: Reason,
-    /// A wish that could not be granted while the addresses above stand.
+    /// A request that cannot be met, while the Service keeps the addresses above.
     pub complaint: Option<Reason>,
 }
 
 impl Allocation {
-    /// The Service has no address, or not the one it wishes for: one that becomes free may help.
+    /// The Service has no address, or not the one it requests: an address that becomes free may help.
     pub fn is_wanting(&self) -> bool {
         self.held.is_empty() || self.complaint.is_some()
     }
@@ -51,7 +51,7 @@ pub struct Announcement {
 }
 
 impl Announcement {
-    /// It is announced nowhere because the endpoints of the Service name no node: a mistake that only a user can mend.
+    /// It is announced nowhere because the endpoints of the Service name no node: a mistake in the EndpointSlice, which needs user action.
     pub fn lacks_node_names(&self) -> bool {
         self.l2.reason == Reason::EndpointsNameNoNode || self.bgp.reason == Reason::EndpointsNameNoNode
     }

@@ -8,10 +8,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use sha2::{Digest, Sha256};
 
 use crate::config::L2;
 use crate::names::NodeName;
+use crate::plan::tickets::Ticket;
 use crate::reason::Reason;
 use crate::roster::{Eligibility, Roster};
 use crate::selector::Labels;
@@ -30,9 +30,41 @@ pub struct Candidate {
 /// The nodes of the cluster under one `[[l2]]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Electorate {
-    pub candidates: Vec<Candidate>,
+    /// By name.
+    candidates: Vec<Candidate>,
     /// The others, each with why.
     pub excluded: Vec<(NodeName, Reason)>,
+    /// The highest weight of a candidate, and how many have it.
+    best: (u32, usize),
+}
+
+impl Electorate {
+    pub fn new(mut candidates: Vec<Candidate>, excluded: Vec<(NodeName, Reason)>) -> Electorate {
+        candidates.sort_by(|one, other| one.node.cmp(&other.node));
+        let weight = candidates.iter().map(|it| it.weight).max().unwrap_or(0);
+        let count = candidates.iter().filter(|it| it.weight == weight).count();
+        Electorate { candidates, excluded, best: (weight, count) }
+    }
+
+    /// By name.
+    pub fn candidates(&self) -> &[Candidate] {
+        &self.candidates
+    }
+
+    pub fn candidate(&self, node: &NodeName) -> Option<&Candidate> {
+        let place = self.candidates.binary_search_by(|it| it.node.cmp(node)).ok()?;
+        self.candidates.get(place)
+    }
+
+    /// The candidates with the highest weight, by name.
+    pub fn best(&self) -> impl Iterator<Item = &Candidate> {
+        self.candidates.iter().filter(|it| it.weight == self.best.0)
+    }
+
+    /// How many candidates have the highest weight.
+    pub fn count_best(&self) -> usize {
+        self.best.1
+    }
 }
 
 /// How this node stands on the links that an `[[l2]]` covers, where pulses tell who is alive.
@@ -64,7 +96,7 @@ fn electorate_by_pulse(l2: &L2, nodes: &OrdMap<NodeName, Arc<Node>>, hearing: &H
     let heard =
         hearing.rosters.iter().flat_map(|roster| roster.members.keys().chain(roster.silent.keys()).chain(&roster.left));
     let names: BTreeSet<&NodeName> = nodes.keys().chain(heard).collect();
-    let mut electorate = Electorate::default();
+    let (mut candidates, mut excluded) = (Vec::new(), Vec::new());
     for name in names {
         let verdict = if name == hearing.me { stands_here(nodes, hearing) } else { stands_there(name, nodes, hearing) };
         let judged = verdict.and_then(|(labels, claims)| match weight(l2, &labels) {
@@ -72,11 +104,11 @@ fn electorate_by_pulse(l2: &L2, nodes: &OrdMap<NodeName, Arc<Node>>, hearing: &H
             None => Err(Reason::NodeNotSelected),
         });
         match judged {
-            Ok(candidate) => electorate.candidates.push(candidate),
-            Err(reason) => electorate.excluded.push((name.clone(), reason)),
+            Ok(candidate) => candidates.push(candidate),
+            Err(reason) => excluded.push((name.clone(), reason)),
         }
     }
-    electorate
+    Electorate::new(candidates, excluded)
 }
 
 type Judged<'a> = Result<(Cow<'a, Labels>, Arc<BTreeSet<IpAddr>>), Reason>;
@@ -127,25 +159,25 @@ fn stands_there<'a>(name: &NodeName, nodes: &'a OrdMap<NodeName, Arc<Node>>, hea
 }
 
 fn electorate_by_readiness(l2: &L2, nodes: &OrdMap<NodeName, Arc<Node>>) -> Electorate {
-    let mut electorate = Electorate::default();
+    let (mut candidates, mut excluded) = (Vec::new(), Vec::new());
     let mut not_ready = Vec::new();
     for (name, node) in nodes {
         match (exclusion(node), weight(l2, &node.labels)) {
-            (Some(reason), _) => electorate.excluded.push((name.clone(), reason)),
-            (None, None) => electorate.excluded.push((name.clone(), Reason::NodeNotSelected)),
+            (Some(reason), _) => excluded.push((name.clone(), reason)),
+            (None, None) => excluded.push((name.clone(), Reason::NodeNotSelected)),
             (None, Some(weight)) => {
                 let candidate = Candidate { node: name.clone(), weight, claims: Arc::default() };
-                if node.ready { electorate.candidates.push(candidate) } else { not_ready.push(candidate) }
+                if node.ready { candidates.push(candidate) } else { not_ready.push(candidate) }
             }
         }
     }
-    if electorate.candidates.is_empty() {
-        electorate.candidates = not_ready;
+    if candidates.is_empty() {
+        candidates = not_ready;
     } else {
         let passed_over = not_ready.into_iter().map(|candidate| (candidate.node, Reason::NodeNotReady));
-        electorate.excluded.extend(passed_over);
+        excluded.extend(passed_over);
     }
-    electorate
+    Electorate::new(candidates, excluded)
 }
 
 /// What the preferences give a node with these labels; `None` where the selector leaves it out.
@@ -196,15 +228,7 @@ pub fn ranked<'a>(
 }
 
 fn rank(candidate: &Candidate, address: IpAddr, keeps: bool) -> impl Ord + use<> {
-    (Reverse(candidate.weight), !keeps, ticket(&candidate.node, address))
-}
-
-fn ticket(node: &NodeName, address: IpAddr) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    hash.update(node.as_str());
-    hash.update("#");
-    hash.update(address.to_string());
-    hash.finalize().into()
+    (Reverse(candidate.weight), !keeps, Ticket::of(&candidate.node, address))
 }
 
 #[cfg(test)]
@@ -215,16 +239,21 @@ mod tests {
         Candidate { node: node.into(), weight, claims: Arc::default() }
     }
 
+    fn digest(node: &NodeName, address: IpAddr) -> [u8; 32] {
+        use sha2::{Digest, Sha256};
+        Sha256::digest(format!("{node}#{address}")).into()
+    }
+
     #[test]
     fn the_order_is_that_of_metallb() {
         // echo -n "node1#192.168.35.100" | sha256sum, and so on: the lowest digest wins.
         let nodes = ["node1", "node2", "node3", "node4"].map(|name| candidate(name, 0));
         let address: IpAddr = "192.168.35.100".parse().unwrap();
         let mut by_digest: Vec<_> = nodes.iter().collect();
-        by_digest.sort_by_key(|it| ticket(&it.node, address));
+        by_digest.sort_by_key(|it| digest(&it.node, address));
         assert_eq!(elect(&nodes, address, |_| false), Some(&by_digest[0].node));
         assert_eq!(ranked(&nodes, address, |_| false), by_digest, "and so is the whole list");
-        let hex: String = ticket(&"node1".into(), address).iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex: String = digest(&"node1".into(), address).iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, "4d142f37fee6bc18fa5b99902341e0da35527035833fc51f6504d860786ddc2b");
     }
 

@@ -1,22 +1,33 @@
 //! The decisions: from the World to the Plan, each part with its reason. Floor 1: pure, `now` is an argument.
 //!
-//! [`Planner`] keeps the World and the Plan and re-judges what a fact touched; [`judge`] decides about one Service;
-//! [`allocate`] finds addresses; [`elect`] and [`ranking`] name the node that answers on the link, [`placement`] is since when
-//! and why; [`context`] is what all decisions of a turn are based on; [`join`] makes one route of what several say about it;
-//! `notice` is the Event that a Service gets; [`slice`] is what the actuators get.
+//! [`Planner`] keeps the World and the Plan and re-judges what a fact touched. [`verdict`] decides about one Service, one file
+//! for each question; [`context`] is what all verdicts of a turn are based on, [`allocate`] finds addresses, [`elect`] and
+//! [`ranking`] order the nodes for an address, [`decision`] is the verdict as it is shown, `notice` the Event about it.
+//! What verdicts lead to is kept by organs of the planner: [`address_book`], `route_table` (with [`join`], which makes one
+//! route of what several Services want), `ownership`, `tickets`, `link_memory` (with [`placement`]) and `bind_table`. [`slice`] is what
+//! the actuators get.
+//!
+//! A further question (a VRF, egress, sharing, drain) is one more file in [`verdict`], its part in `verdict::Work`, the organ
+//! that keeps this part, and the slice that shows it.
 
+pub mod address_book;
 pub mod allocate;
+mod bind_table;
 pub mod context;
 pub mod decision;
 pub mod elect;
 pub mod join;
-pub mod judge;
+mod link_memory;
 mod notice;
+mod ownership;
 pub mod placement;
 mod planner;
 pub mod ranking;
 mod reach;
+mod route_table;
 pub mod slice;
+mod tickets;
+pub mod verdict;
 
 pub use planner::{Change, Moved, Plan, Planner, Turn};
 

@@ -5,8 +5,6 @@
 //! [`Planner::plan`] to the actuators, and come back with the next fact or at [`Planner::next_deadline`], whichever
 //! is first. Spare turns are harmless. Time must not go backwards.
 
-mod memory;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,20 +13,24 @@ use std::time::{Duration, Instant};
 use imbl::OrdMap;
 use ipnet::IpNet;
 
-use self::memory::OCCUPIED_REST;
-use crate::claim::ConflictKind;
-use crate::config::Config;
+use crate::claim::{ConflictKind, Acquisition};
+use crate::config::{self, Config};
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
-use crate::plan::allocate::{AddressBook, pool_of};
-use crate::plan::context::{self, Context, PulseContext};
+use crate::plan::address_book::AddressBook;
+use crate::plan::allocate::pool_of;
+use crate::plan::bind_table::BindTable;
+use crate::plan::context::{Context, Difference, PulseContext, bgp, l2};
 use crate::plan::decision::Decision;
-use crate::plan::join::{Contributions, Dispute, disputes_of, is_internal, join};
-use crate::plan::judge::{Contribution, Fresh, Inputs, Verdict, Work};
+use crate::plan::join::Dispute;
+use crate::plan::link_memory::{LinkMemory, OCCUPIED_REST};
 use crate::plan::notice::notice;
+use crate::plan::ownership::Ownership;
 use crate::plan::placement::{Handover, Placement};
 use crate::plan::reach;
+use crate::plan::route_table::RouteTable;
 use crate::plan::slice::{BgpSlice, BindSlice, L2Slice, PeerSlice, PulseSlice, ServiceStatus, StatusSlice};
-use crate::route::RouteAttributes;
+use crate::plan::tickets::Tickets;
+use crate::plan::verdict::{self, Inputs, L2Work, Verdict, Work, allocation, judge};
 use crate::world::{Fact, Service, Touched, World};
 
 /// The whole wanted state of this node, and why.
@@ -85,32 +87,30 @@ pub struct Planner {
     world: World,
     context: Arc<Context>,
     book: AddressBook,
+    routes: RouteTable,
+    ownership: Ownership,
+    memory: LinkMemory,
+    binds: BindTable,
+    tickets: Tickets,
     plan: Plan,
     moved: Moved,
-    work: BTreeMap<ObjectKey, Work>,
-    /// Who contributes what to a route: several Services meet in one where prefixes are aggregated.
-    routes: BTreeMap<(PeerName, IpNet), Contributions>,
-    shared: Shared,
-    disputed: Vec<(PeerName, IpNet)>,
-    handovers: Vec<Handover>,
-    /// The conflicts that were told since the last turn.
-    contested: BTreeSet<(IpAddr, InterfaceName)>,
-    conflicts: Vec<(IpAddr, InterfaceName, ConflictKind)>,
+    dirty: Dirty,
     first_turn: bool,
-    /// For how many Services each other node answers.
-    owners: BTreeMap<NodeName, usize>,
-    /// Addresses that this agent chose a moment ago.
-    fresh: BTreeMap<IpAddr, Fresh>,
-    /// Addresses that this node found taken by foreign hosts, each until when the other agents are told.
-    found: BTreeMap<IpAddr, Instant>,
-    occupied_moved: bool,
-    /// Nodes that were still listening when this one looked last, each with when that was.
-    listening: BTreeMap<NodeName, Instant>,
-    to_judge: BTreeSet<ObjectKey>,
-    context_moved: bool,
-    peers_moved: bool,
-    /// Services that wait for an address: judged again when one becomes free.
-    waiting: BTreeSet<ObjectKey>,
+    /// How many judgements the last turn made.
+    judged: usize,
+}
+
+/// What is to be looked at again in the next turn.
+#[derive(Debug, Default)]
+struct Dirty {
+    services: BTreeSet<ObjectKey>,
+    everything: bool,
+    /// Nodes, links or rosters.
+    context: bool,
+    /// Links that no `[[l2]]` can use. This host's addresses and where peers are may follow from them, and nothing else.
+    other_links: bool,
+    /// Where BGP peers are.
+    peers: bool,
 }
 
 impl Planner {
@@ -121,25 +121,16 @@ impl Planner {
             me,
             world: World::default(),
             context: Arc::default(),
+            routes: RouteTable::default(),
+            ownership: Ownership::default(),
+            memory: LinkMemory::default(),
+            binds: BindTable::default(),
+            tickets: Tickets::default(),
             plan: Plan::default(),
             moved: Moved::default(),
-            work: BTreeMap::new(),
-            routes: BTreeMap::new(),
-            shared: Shared::default(),
-            disputed: Vec::new(),
-            handovers: Vec::new(),
-            contested: BTreeSet::new(),
-            conflicts: Vec::new(),
+            dirty: Dirty { everything: true, ..Dirty::default() },
             first_turn: true,
-            owners: BTreeMap::new(),
-            fresh: BTreeMap::new(),
-            found: BTreeMap::new(),
-            occupied_moved: false,
-            listening: BTreeMap::new(),
-            to_judge: BTreeSet::new(),
-            context_moved: true,
-            peers_moved: false,
-            waiting: BTreeSet::new(),
+            judged: 0,
         }
     }
 
@@ -160,24 +151,35 @@ impl Planner {
         &self.context
     }
 
+    /// How many Services the last turn judged.
+    pub fn judged(&self) -> usize {
+        self.judged
+    }
+
     /// Takes a fact in. Decides nothing yet.
     pub fn apply(&mut self, fact: Fact) {
-        let may_occupy = matches!(fact, Fact::Conflict(..) | Fact::Roster(..));
-        if let Fact::Conflict(address, link, _) = &fact {
-            self.contested.insert((*address, link.clone()));
-        }
+        self.memory.note_fact(&fact);
+        let of_other_link = self.is_about_other_link(&fact);
         match self.world.apply(fact) {
             Touched::Nothing => {}
-            Touched::Peers => self.peers_moved = true,
-            Touched::Services(keys) => self.to_judge.extend(keys),
-            Touched::Everything => self.context_moved = true,
+            Touched::Peers => self.dirty.peers = true,
+            Touched::Services(keys) => self.dirty.services.extend(keys),
+            Touched::Surroundings if of_other_link => self.dirty.other_links = true,
+            Touched::Surroundings => self.dirty.context = true,
+            Touched::Everything => self.dirty.everything = true,
         }
-        self.occupied_moved |= may_occupy;
+    }
+
+    /// Pods come and go with links that nothing is done on.
+    fn is_about_other_link(&self, fact: &Fact) -> bool {
+        let Fact::Link(index, after) = fact else { return false };
+        let mut names = self.world.links.get(index).into_iter().chain(after).map(|link| &link.name);
+        !names.any(|name| l2::is_of_interest(&self.config, name))
     }
 
     /// When to call [`Planner::turn`] again even if no fact comes in.
     pub fn next_deadline(&self) -> Option<Instant> {
-        if self.waiting.is_empty() { None } else { self.book.next_deadline() }
+        self.book.next_deadline()
     }
 
     /// Brings the plan up to date and says what changed. Before the first lists are complete there is no plan.
@@ -185,46 +187,34 @@ impl Planner {
         if !self.may_decide() {
             return Turn::default();
         }
-        self.fresh.retain(|_, fresh| fresh.until > now);
-        // Before anybody is judged: what is in the way now may be given up by it.
+        // Before any Service is judged: an address that is taken now may be given up by it.
         self.renew_occupied(now);
         if self.book.wake(now) {
-            self.to_judge.extend(self.waiting.iter().cloned());
+            self.dirty.services.extend(self.book.waiting().cloned());
         }
-        if std::mem::take(&mut self.context_moved) {
-            self.note_listening(now);
-            self.context = Arc::new(Context::of(&self.config, &self.me, &self.world));
-            self.to_judge.extend(self.world.services.keys().cloned());
-            self.to_judge.extend(self.plan.decisions.keys().cloned());
-            self.renew_frames();
+        let Dirty { services: _, everything, context, other_links, peers } = &mut self.dirty;
+        let everything = std::mem::take(everything);
+        let context = std::mem::take(context) || everything;
+        let host = std::mem::take(other_links) || context;
+        let peers = std::mem::take(peers) || host;
+        if context {
+            self.renew_context(everything, now);
         }
-        if std::mem::take(&mut self.peers_moved) {
+        if host {
+            self.renew_host();
+        }
+        if peers {
             self.renew_peers();
         }
-        let mut changes = Vec::new();
-        // Claims first, so that nobody is given what the status of another already says.
-        let mut batch: Vec<ObjectKey> = std::mem::take(&mut self.to_judge).into_iter().collect();
-        for key in &batch {
-            self.claim(key, now);
-        }
-        batch.extend(std::mem::take(&mut self.to_judge));
-        // Then the wishes for a certain address, so that nobody gets by chance what another asked for by name.
-        batch.sort_by_key(|key| !self.asks_for_address(key));
-        for key in batch {
-            changes.extend(self.judge(&key, now));
-        }
-        // A judgement may free or take addresses that others wait for or claim.
-        while let Some(key) = self.to_judge.pop_first() {
-            changes.extend(self.judge(&key, now));
-        }
-        self.renew_pulse();
-        self.note_conflicts(now);
+        let changes = self.judge_dirty(now);
+        self.memory.note_conflicts(&self.world, now);
         self.first_turn = false;
+        self.renew_slices();
         Turn {
             changes,
-            disputed: std::mem::take(&mut self.disputed),
-            handovers: std::mem::take(&mut self.handovers),
-            conflicts: std::mem::take(&mut self.conflicts),
+            disputed: self.routes.take_begun(),
+            handovers: self.memory.take_handovers(),
+            conflicts: self.memory.take_conflicts(),
             moved: std::mem::take(&mut self.moved),
         }
     }
@@ -235,30 +225,95 @@ impl Planner {
         (self.world.listed.all() || self.world.fail_static) && self.world.links_listed
     }
 
+    fn renew_occupied(&mut self, now: Instant) {
+        let answers = |address| self.ownership.answers().contains_key(&address);
+        let occupied = self.memory.renew_occupied(&self.world, answers, now);
+        if occupied.is_some_and(|occupied| self.book.set_occupied(occupied)) {
+            // An address that nobody has used yet may be in the way, and an address that became free may help.
+            self.dirty.services.extend(self.book.waiting().chain(self.book.freshly_given()).cloned());
+        }
+        let found = self.memory.found();
+        if *self.plan.pulse.occupied != found {
+            self.plan.pulse.occupied = Arc::new(found);
+            self.moved.pulse = true;
+        }
+    }
+
+    fn renew_context(&mut self, everything: bool, now: Instant) {
+        self.memory.note_listening(&self.world, now);
+        let context = Arc::new(Context::of(&self.config, &self.me, &self.world));
+        let difference = if everything { Difference::Everything } else { context.difference(&self.context) };
+        self.context = context;
+        self.tickets.set_nodes(self.context.nodes());
+        self.routes.set_peers(&self.context.bgp.peers);
+        let concerned = self.concerned(difference);
+        self.dirty.services.extend(concerned);
+        self.renew_frames();
+    }
+
+    /// The Services that a difference of the context concerns.
+    fn concerned(&self, difference: Difference) -> Vec<ObjectKey> {
+        let nodes = match difference {
+            Difference::Everything => {
+                return self.world.services.keys().chain(self.plan.decisions.keys()).cloned().collect();
+            }
+            Difference::Nodes(nodes) => nodes,
+        };
+        let owned = nodes.changed.iter().flat_map(|node| self.ownership.owned_by(node));
+        let claimed = nodes.claimed.iter().filter_map(|address| self.book.holder(*address));
+        let mut concerned: Vec<ObjectKey> = owned.chain(claimed).cloned().collect();
+        if nodes.any {
+            concerned.extend(self.ownership.unowned().cloned());
+        }
+        if nodes.gained {
+            let inputs = self.inputs();
+            let outranked = self.plan.decisions.iter().filter(|(key, it)| verdict::l2::is_outranked(&inputs, key, it));
+            concerned.extend(outranked.map(|(key, _)| key.clone()));
+        }
+        concerned
+    }
+
+    fn judge_dirty(&mut self, now: Instant) -> Vec<Change> {
+        self.judged = 0;
+        let mut changes = Vec::new();
+        // Claims first, so that nobody is given what the status of another already says.
+        let mut batch: Vec<ObjectKey> = std::mem::take(&mut self.dirty.services).into_iter().collect();
+        for key in &batch {
+            self.claim(key, now);
+        }
+        batch.extend(std::mem::take(&mut self.dirty.services));
+        // Then the requests for a certain address, so that nobody gets by chance what another asked for by name.
+        batch.sort_by_key(|key| !self.asks_for_address(key));
+        for key in batch {
+            changes.extend(self.judge(&key, now));
+        }
+        // A judgement may free or take addresses that others wait for or claim.
+        while let Some(key) = self.dirty.services.pop_first() {
+            changes.extend(self.judge(&key, now));
+        }
+        changes
+    }
+
     fn asks_for_address(&self, key: &ObjectKey) -> bool {
         let request = self.world.services.get(key).and_then(|service| service.request.as_ref().ok());
         request.is_some_and(|request| !request.addresses.is_empty())
     }
 
     fn claim(&mut self, key: &ObjectKey, now: Instant) {
-        let claims = self.inputs().claims(key);
-        self.record_claims(key, claims, now);
-    }
-
-    fn record_claims(&mut self, key: &ObjectKey, claims: Vec<IpAddr>, now: Instant) {
+        let claims = allocation::claims(&self.inputs(), key);
         let pools = &self.config.pools;
-        let occupied: Vec<IpAddr> =
-            self.book.claimed_by(key).iter().copied().filter(|address| self.book.is_occupied(*address)).collect();
+        let held = self.book.claimed_by(key);
+        let occupied: Vec<IpAddr> = held.iter().copied().filter(|address| self.book.is_occupied(*address)).collect();
         let until = |address| {
             // Nobody asks on the link about an address that nobody holds, so nobody learns when the foreign host leaves.
             let least = if occupied.contains(&address) { OCCUPIED_REST } else { Duration::ZERO };
             pool_of(pools, address).map(|pool| now + pool.rest.max(least)).filter(|until| *until > now)
         };
-        let freed = self.book.claimed_by(key).iter().any(|address| !claims.contains(address));
+        let freed = held.iter().any(|address| !claims.contains(address));
         let concerned = self.book.claim(key, claims, until);
-        self.to_judge.extend(concerned.into_iter().filter(|other| other != key));
+        self.dirty.services.extend(concerned.into_iter().filter(|other| other != key));
         if freed {
-            self.to_judge.extend(self.waiting.iter().cloned());
+            self.dirty.services.extend(self.book.waiting().cloned());
         }
     }
 
@@ -269,24 +324,24 @@ impl Planner {
             world: &self.world,
             context: &self.context,
             book: &self.book,
-            fresh: &self.fresh,
-            answered: &self.plan.l2,
-            placements: &self.plan.placements,
+            tickets: &self.tickets,
+            answered: self.ownership.answers(),
+            placements: self.memory.placements(),
             first_turn: self.first_turn,
         }
     }
 
     fn judge(&mut self, key: &ObjectKey, now: Instant) -> Option<Change> {
+        self.judged += 1;
         let Some(service) = self.world.services.get(key).cloned() else {
             return self.forget(key);
         };
-        let Verdict { decision, work, assigned, causes, status } = self.inputs().judge(key, &service);
+        let Verdict { decision, work, assigned, causes, status } = judge(&self.inputs(), key, &service);
         if let Some(addresses) = assigned {
             let held = self.book.claimed_by(key);
-            let chosen =
-                addresses.iter().filter(|address| !held.contains(address) && !service.ingress.contains(address));
-            let fresh = Fresh { service: key.clone(), until: now + FRESH };
-            self.fresh.extend(chosen.map(|address| (*address, fresh.clone())));
+            let is_new = |address: &IpAddr| !held.contains(address) && !service.ingress.contains(address);
+            let chosen: Vec<IpAddr> = addresses.iter().copied().filter(is_new).collect();
+            self.book.note_fresh(key, chosen, now);
             self.world.apply(Fact::Assigned(key.clone(), addresses));
             self.claim(key, now);
             // The promise counts from here on: standalone it is the allocation itself.
@@ -294,16 +349,12 @@ impl Planner {
                 return self.judge(key, now);
             }
         }
-        if service.load_balancer && decision.allocation.is_wanting() {
-            self.waiting.insert(key.clone());
-        } else {
-            self.waiting.remove(key);
-        }
+        self.book.set_waiting(key, service.load_balancer && decision.allocation.is_wanting());
         self.put_status(key, &service, &decision, status);
         let before = self.plan.decisions.get(key).cloned();
-        self.note_acquisitions(before.as_deref(), &work, now);
-        self.note_placements(before.as_deref(), &decision, causes, now);
-        self.put_work(key, work);
+        let acquisitions = self.acquisitions(before.as_deref(), &work.l2, now);
+        self.memory.place(before.as_deref(), &decision, causes, now);
+        self.put_work(key, work, acquisitions);
         if before.as_deref() == Some(&decision) {
             return None;
         }
@@ -313,85 +364,93 @@ impl Planner {
     }
 
     fn forget(&mut self, key: &ObjectKey) -> Option<Change> {
-        self.waiting.remove(key);
+        self.book.set_waiting(key, false);
         self.moved.status |= self.plan.status.services.remove(key).is_some();
-        self.put_work(key, Work::default());
-        self.work.remove(key);
+        self.put_work(key, Work::default(), Vec::new());
         let before = self.plan.decisions.remove(key)?;
-        before.announcements.iter().for_each(|it| drop(self.plan.placements.remove(&it.address)));
+        self.memory.forget(&before);
         Some(Change { service: key.clone(), before: Some(before), after: None })
     }
 
-    /// The parts of the slices that do not belong to a single Service.
+    /// How the addresses came here that this node did not answer for before.
+    fn acquisitions(&self, before: Option<&Decision>, work: &L2Work, now: Instant) -> Vec<(IpAddr, Acquisition)> {
+        let new = work.answers.iter().map(|(address, _)| *address);
+        let new = new.filter(|address| !self.ownership.answers().contains_key(address));
+        let acquisition = |address: IpAddr| {
+            let announced = before.into_iter().flat_map(|before| &before.announcements);
+            let owner = announced.filter(|it| it.address == address).find_map(|it| it.l2.owner.as_ref());
+            let occupied = self.book.is_occupied(address);
+            Some((address, self.memory.acquisition(&self.world, &self.me, owner, occupied, now)?))
+        };
+        new.filter_map(acquisition).collect()
+    }
+
+    /// Each organ keeps its part.
+    fn put_work(&mut self, key: &ObjectKey, work: Work, acquisitions: Vec<(IpAddr, Acquisition)>) {
+        let Work { l2, routes, bind } = work;
+        self.ownership.put(key, l2, acquisitions);
+        self.routes.put(key, routes);
+        self.binds.put(key, bind);
+    }
+
+    /// The parts of the slices that follow from nodes and links alone.
     fn renew_frames(&mut self) {
-        if self.plan.bgp.router_id.is_none() {
-            self.plan.bgp.router_id = context::router_id(&self.config, &self.me, &self.world);
-        }
-        self.plan.bgp.complete = true;
-        // Facts about nodes and links are rare: no need to find out which of these two they change.
-        self.moved.bgp = true;
-        self.moved.l2 = true;
-        let local_addresses = context::local_addresses(&self.world);
-        if *self.plan.bgp.local_addresses != local_addresses {
-            self.plan.bgp.local_addresses = Arc::new(local_addresses);
-        }
         let PulseContext { links, eligibility, labels } = self.context.pulse.clone();
-        self.plan.pulse = PulseSlice { links, eligibility, labels, ..std::mem::take(&mut self.plan.pulse) };
-        self.moved.pulse = true;
+        let pulse = PulseSlice { links, eligibility, labels, ..self.plan.pulse.clone() };
+        if self.plan.pulse != pulse {
+            self.plan.pulse = pulse;
+            self.moved.pulse = true;
+        }
         let rosters = self.world.rosters.values();
         let members: BTreeMap<_, _> =
             rosters.flat_map(|roster| &roster.members).map(|(name, member)| (member.mac, name.clone())).collect();
         if *self.plan.l2.members != members {
             self.plan.l2.members = Arc::new(members);
+            self.moved.l2 = true;
         }
-        let links: Vec<_> = self.world.links.values().cloned().collect();
+        let links = self.world.links.values().filter(|link| l2::is_of_interest(&self.config, &link.name));
+        let links: Vec<_> = links.cloned().collect();
         if *self.plan.l2.links != links {
             self.plan.l2.links = Arc::new(links);
+            self.moved.l2 = true;
         }
-        let unnumbered = reach::unnumbered_links(&self.context.peers, &self.world);
-        if *self.plan.bgp.unnumbered != unnumbered {
-            self.plan.bgp.unnumbered = Arc::new(unnumbered);
+    }
+
+    /// What BGP is told of this host.
+    fn renew_host(&mut self) {
+        let bgp = &mut self.plan.bgp;
+        if bgp.router_id.is_none() {
+            bgp.router_id = bgp::router_id(&self.config, &self.me, &self.world);
+            self.moved.bgp |= bgp.router_id.is_some();
         }
-        self.renew_peers();
+        self.moved.bgp |= !bgp.complete;
+        bgp.complete = true;
+        let local_addresses = bgp::local_addresses(&self.world);
+        if *bgp.local_addresses != local_addresses {
+            bgp.local_addresses = Arc::new(local_addresses);
+            self.moved.bgp = true;
+        }
     }
 
     /// Which peers there are, and where.
     fn renew_peers(&mut self) {
-        let peers: OrdMap<PeerName, PeerSlice> = self
-            .context
-            .peers
-            .iter()
-            .map(|settings| {
-                let known = self.plan.bgp.peers.get(&settings.name);
-                let routes = known.map(|peer| peer.routes.clone()).unwrap_or_else(|| self.routes_of(&settings.name));
-                let before = known.and_then(|peer| peer.address.as_ref().ok());
-                let address = reach::address(settings, before, &self.world);
-                (settings.name.clone(), PeerSlice { settings: settings.clone(), address, routes })
-            })
-            .collect();
+        let unnumbered = reach::unnumbered_links(&self.context.bgp.peers, &self.world);
+        if *self.plan.bgp.unnumbered != unnumbered {
+            self.plan.bgp.unnumbered = Arc::new(unnumbered);
+            self.moved.bgp = true;
+        }
+        let of_peer = |settings: &Arc<config::Peer>| {
+            let before = self.plan.bgp.peers.get(&settings.name).and_then(|peer| peer.address.as_ref().ok());
+            let address = reach::address(settings, before, &self.world);
+            let routes = self.routes.routes_to(&settings.name);
+            (settings.name.clone(), PeerSlice { settings: settings.clone(), address, routes })
+        };
+        let peers: OrdMap<PeerName, PeerSlice> = self.context.bgp.peers.iter().map(of_peer).collect();
         let places = |peers: &OrdMap<PeerName, PeerSlice>| {
             peers.iter().map(|(name, peer)| (name.clone(), peer.address.clone())).collect::<Vec<_>>()
         };
         self.moved.bgp |= places(&peers) != places(&self.plan.bgp.peers);
         self.plan.bgp.peers = peers;
-    }
-
-    fn routes_of(&self, peer: &PeerName) -> OrdMap<IpNet, Arc<RouteAttributes>> {
-        let of_peer = self.routes.iter().filter(|((name, _), _)| name == peer);
-        of_peer.filter_map(|((_, prefix), given)| Some((*prefix, join(given)?))).collect()
-    }
-
-    fn note_disputes(&mut self, route: &(PeerName, IpNet)) {
-        let internal = self.context.peers.iter().any(|peer| peer.name == route.0 && is_internal(peer));
-        let found = self.routes.get(route).map(|given| disputes_of(given, internal)).unwrap_or_default();
-        if found.is_empty() {
-            self.plan.disputes.remove(route);
-            return;
-        }
-        if self.plan.disputes.get(route).map(|known| &**known) != Some(&found) {
-            self.plan.disputes.insert(route.clone(), Arc::new(found));
-            self.disputed.push(route.clone());
-        }
     }
 
     fn put_status(&mut self, key: &ObjectKey, service: &Service, decision: &Decision, write: Option<Vec<IpAddr>>) {
@@ -415,115 +474,56 @@ impl Planner {
         }
     }
 
-    fn count_owner(&mut self, owner: &NodeName, count: fn(usize, usize) -> Option<usize>) {
-        let services = self.owners.entry(owner.clone()).or_default();
-        *services = count(*services, 1).unwrap_or(0);
-        if *services == 0 {
-            self.owners.remove(owner);
+    /// Hands what the organs keep to the slices. The maps are persistent: a copy is cheap.
+    fn renew_slices(&mut self) {
+        self.plan.placements = self.memory.placements().clone();
+        if self.ownership.take_moved() {
+            self.moved.l2 = true;
+            self.plan.l2.addresses = self.ownership.answers().clone();
+            self.plan.l2.acquisitions = self.ownership.acquisitions().clone();
+            self.renew_pulse();
         }
-        self.moved.pulse = true;
+        if self.routes.take_moved() {
+            self.moved.bgp = true;
+            self.plan.disputes = self.routes.disputes().clone();
+            let names: Vec<PeerName> = self.plan.bgp.peers.keys().cloned().collect();
+            for name in names {
+                let routes = self.routes.routes_to(&name);
+                if let Some(peer) = self.plan.bgp.peers.get_mut(&name) {
+                    peer.routes = routes;
+                }
+            }
+        }
+        if self.binds.take_moved() {
+            self.moved.bind = true;
+            self.plan.bind.addresses = self.binds.addresses().clone();
+        }
     }
 
     /// What the pulse says of what this node owns, and whom it expects to own.
     fn renew_pulse(&mut self) {
-        let owner = !self.plan.l2.addresses.is_empty();
-        self.moved.pulse |= self.plan.pulse.owner != owner;
-        self.plan.pulse.owner = owner;
-        if self.moved.pulse && !self.plan.pulse.expected.iter().eq(self.owners.keys()) {
-            self.plan.pulse.expected = Arc::new(self.owners.keys().cloned().collect());
-        }
-    }
-
-    fn put_work(&mut self, key: &ObjectKey, work: Work) {
-        let before = self.work.get(key);
-        if before == Some(&work) || (before.is_none() && work == Work::default()) {
-            return;
-        }
-        let before = self.work.insert(key.clone(), work.clone()).unwrap_or_default();
-        self.moved.l2 |= before.l2 != work.l2;
-        self.moved.bind |= before.bind != work.bind;
-        self.moved.bgp |= before.routes != work.routes;
-        for (address, _) in &before.l2 {
-            self.plan.l2.addresses.remove(address);
-            if !work.l2.iter().any(|(still, _)| still == address) {
-                self.plan.l2.acquisitions.remove(address);
-            }
-        }
-        if before.claims != work.claims {
-            let claims = Arc::make_mut(&mut self.plan.pulse.claims);
-            claims.retain(|address| !before.claims.contains(address));
-            claims.extend(&work.claims);
+        let pulse = &mut self.plan.pulse;
+        let owner = !self.ownership.answers().is_empty();
+        let expected = || self.ownership.owners().filter(|owner| **owner != self.me);
+        if pulse.owner != owner || !pulse.expected.iter().eq(expected()) || pulse.claims != *self.ownership.kept() {
             self.moved.pulse = true;
-        }
-        if before.other_owners != work.other_owners {
-            before.other_owners.iter().for_each(|owner| self.count_owner(owner, usize::checked_sub));
-            work.other_owners.iter().for_each(|owner| self.count_owner(owner, usize::checked_add));
-        }
-        for (address, _) in &before.bind {
-            self.plan.bind.addresses.remove(address);
-        }
-        self.plan.l2.addresses.extend(work.l2);
-        self.plan.bind.addresses.extend(work.bind);
-        let mut moved = BTreeSet::new();
-        for Contribution { peer, prefix, .. } in before.routes {
-            let route = (peer, prefix);
-            if let Some(given) = self.routes.get_mut(&route) {
-                given.remove(key);
-            }
-            moved.insert(route);
-        }
-        for Contribution { peer, prefix, advertisement, attributes } in work.routes {
-            let route = (peer, prefix);
-            let attributes = self.shared.share(attributes);
-            let given = self.routes.entry(route.clone()).or_default().entry(key.clone()).or_default();
-            given.push((advertisement, attributes));
-            moved.insert(route);
-        }
-        for route in moved {
-            let merged = self.routes.get(&route).and_then(join).map(|attributes| self.shared.share(attributes));
-            if merged.is_none() {
-                self.routes.remove(&route);
-            }
-            self.note_disputes(&route);
-            let (name, prefix) = route;
-            let Some(peer) = self.plan.bgp.peers.get_mut(&name) else { continue };
-            match merged {
-                Some(attributes) if peer.routes.get(&prefix) == Some(&attributes) => {}
-                Some(attributes) => {
-                    peer.routes.insert(prefix, attributes);
-                }
-                None => {
-                    peer.routes.remove(&prefix);
-                }
-            }
+            pulse.owner = owner;
+            pulse.expected = Arc::new(expected().cloned().collect());
+            pulse.claims = self.ownership.kept().clone();
         }
     }
 }
 
-/// How long a chosen address counts as not used yet. It is asked for on the link within a second of the choice.
-const FRESH: Duration = Duration::from_secs(60);
+#[cfg(test)]
+impl Planner {
+    /// The next turn judges every Service, whatever was told.
+    pub fn judge_everything(&mut self) {
+        self.dirty.services.extend(self.world.services.keys().chain(self.plan.decisions.keys()).cloned());
+    }
 
-/// One `Arc` for each value, so that routes that are worth the same share it.
-#[derive(Debug, Default)]
-struct Shared {
-    known: BTreeSet<Arc<RouteAttributes>>,
-    /// How many there may be before those that nobody uses any more are looked for.
-    limit: usize,
-}
-
-impl Shared {
-    fn share(&mut self, attributes: Arc<RouteAttributes>) -> Arc<RouteAttributes> {
-        if let Some(known) = self.known.get(&attributes) {
-            return known.clone();
-        }
-        if self.known.len() >= self.limit {
-            self.known.retain(|known| Arc::strong_count(known) > 1);
-            self.limit = self.known.len().max(LEAST_SHARED) * 2;
-        }
-        self.known.insert(attributes.clone());
-        attributes
+    /// All that is known, at once.
+    pub fn apply_world(&mut self, world: World) {
+        self.world = world;
+        self.dirty.everything = true;
     }
 }
-
-/// So few are not worth looking through.
-const LEAST_SHARED: usize = 64;

@@ -2,13 +2,15 @@
 //! Floor 1. `judge` takes the first of it for the owner; `crier l2` shows the whole of it: there is no second path.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 
 use crate::config::{Config, L2};
 use crate::names::{NodeName, PoolName};
 use crate::plan::context::{Context, L2Context};
 use crate::plan::elect::{Candidate, Electorate, elect, ranked};
-use crate::plan::slice::L2Slice;
+use crate::plan::tickets::Tickets;
 use crate::reason::Reason;
 use crate::world::{Endpoints, Service, TrafficPolicy};
 
@@ -17,6 +19,9 @@ pub fn covering<'a>(config: &'a Config, context: &'a Context, pool: &PoolName) -
     let all = config.l2.iter().zip(&context.l2);
     all.filter(|(l2, _)| l2.pools.is_empty() || l2.pools.contains(pool)).collect()
 }
+
+/// So few tickets are worked out anew rather than looked for.
+const FEW: usize = 3;
 
 /// The nodes as they stand to the addresses of one Service.
 #[derive(Debug)]
@@ -52,7 +57,7 @@ impl<'a> Ranking<'a> {
         (service, endpoints): (&Service, &'a Endpoints),
         covering: &[(&'a L2, &'a L2Context)],
         me: &'a NodeName,
-        answered: &L2Slice,
+        answered_here: bool,
         rank_by: IpAddr,
     ) -> Ranking<'a> {
         Ranking {
@@ -61,18 +66,24 @@ impl<'a> Ranking<'a> {
             endpoints: (service.external_traffic_policy == TrafficPolicy::Local).then_some(endpoints),
             rank_by,
             sticky: covering.iter().any(|(l2, _)| l2.sticky),
-            answered_here: answered.addresses.contains_key(&rank_by),
+            answered_here,
         }
     }
 
     /// The best node that may answer, or why there is none.
-    pub fn winner(&self) -> Result<&NodeName, Reason> {
-        let candidates = self.electorate.candidates.iter().filter(|it| self.has_endpoint(it));
-        if let Some(winner) = elect(candidates, self.rank_by, |candidate| self.keeps(candidate)) {
+    pub fn winner(&self, tickets: &Tickets) -> Result<&NodeName, Reason> {
+        let best = match self.endpoints {
+            Some(endpoints) => {
+                let candidates = endpoints.by_node.keys().filter_map(|node| self.electorate.candidate(node));
+                elect(candidates, self.rank_by, |candidate| self.keeps(candidate))
+            }
+            None => self.best_of_all(tickets),
+        };
+        if let Some(winner) = best {
             return Ok(winner);
         }
         let nameless = self.endpoints.is_some_and(|endpoints| endpoints.by_node.is_empty());
-        Err(match (self.electorate.candidates.is_empty(), nameless) {
+        Err(match (self.electorate.candidates().is_empty(), nameless) {
             (true, _) => no_eligible_node(&self.electorate, self.me),
             (false, true) => Reason::EndpointsNameNoNode,
             (false, false) => Reason::NoNodeWithEndpoint,
@@ -81,7 +92,7 @@ impl<'a> Ranking<'a> {
 
     /// Why a node may not answer; `None` where it may.
     pub fn refusal(&self, node: &NodeName) -> Option<Reason> {
-        if let Some(candidate) = self.electorate.candidates.iter().find(|it| it.node == *node) {
+        if let Some(candidate) = self.electorate.candidate(node) {
             return (!self.has_endpoint(candidate)).then_some(Reason::NodeLacksEndpoint);
         }
         let excluded = self.electorate.excluded.iter().find(|(name, _)| name == node);
@@ -90,14 +101,14 @@ impl<'a> Ranking<'a> {
 
     /// Every node there is: those that may answer in the order of their rank, and behind them the others by name.
     pub fn nodes(&self) -> Vec<RankedNode> {
-        let candidates = self.electorate.candidates.iter().filter(|it| self.has_endpoint(it));
+        let candidates = self.electorate.candidates().iter().filter(|it| self.has_endpoint(it));
         let scored = |it: &&Candidate| RankedNode {
             node: it.node.clone(),
             score: Ok(Score { weight: it.weight, keeps: self.keeps(it) }),
         };
         let mut all: Vec<RankedNode> =
             ranked(candidates, self.rank_by, |candidate| self.keeps(candidate)).iter().map(scored).collect();
-        let lacking = self.electorate.candidates.iter().filter(|it| !self.has_endpoint(it));
+        let lacking = self.electorate.candidates().iter().filter(|it| !self.has_endpoint(it));
         let lacking = lacking.map(|it| (&it.node, Reason::NodeLacksEndpoint));
         let excluded = self.electorate.excluded.iter().map(|(node, reason)| (node, reason.clone()));
         let mut refused: Vec<_> = lacking.chain(excluded).collect();
@@ -107,6 +118,27 @@ impl<'a> Ranking<'a> {
         refused.dedup_by(|(a, _), (b, _)| a == b);
         all.extend(refused.into_iter().map(|(node, reason)| RankedNode { node: node.clone(), score: Err(reason) }));
         all
+    }
+
+    /// What [`elect`] says of all candidates, with as few tickets as can be: they count only among those that have the highest
+    /// weight, and of these only where none keeps the address.
+    fn best_of_all(&self, tickets: &Tickets) -> Option<&NodeName> {
+        let electorate = &*self.electorate;
+        if self.sticky {
+            let keepers = electorate.best().filter(|candidate| self.keeps(candidate));
+            if let Some(keeper) = elect(keepers, self.rank_by, |_| true) {
+                return Some(keeper);
+            }
+        }
+        let best = electorate.best().next()?;
+        if electorate.count_best() > FEW {
+            let is_candidate = |node: &NodeName| electorate.candidate(node).is_some_and(|it| it.weight == best.weight);
+            let lowest = tickets.lowest(self.rank_by, is_candidate);
+            if let Some(candidate) = lowest.and_then(|node| electorate.candidate(&node)) {
+                return Some(&candidate.node);
+            }
+        }
+        elect(electorate.best(), self.rank_by, |_| false)
     }
 
     fn has_endpoint(&self, candidate: &Candidate) -> bool {
@@ -121,21 +153,25 @@ impl<'a> Ranking<'a> {
 
 /// Several `[[l2]]` may cover a pool: a node is a candidate under any of them, with the sum of its weights.
 fn union<'a>(mut electorates: impl Iterator<Item = &'a Electorate>) -> Cow<'a, Electorate> {
-    let mut union = match electorates.next() {
-        Some(first) => Cow::Borrowed(first),
-        None => Cow::Owned(Electorate::default()),
-    };
-    for electorate in electorates {
-        let union = union.to_mut();
-        for candidate in &electorate.candidates {
-            match union.candidates.iter_mut().find(|it| it.node == candidate.node) {
-                Some(known) => known.weight = known.weight.saturating_add(candidate.weight),
-                None => union.candidates.push(candidate.clone()),
+    let Some(first) = electorates.next() else { return Cow::Owned(Electorate::default()) };
+    let others: Vec<&Electorate> = electorates.collect();
+    if others.is_empty() {
+        return Cow::Borrowed(first);
+    }
+    let mut candidates: BTreeMap<NodeName, Candidate> = BTreeMap::new();
+    let mut excluded = Vec::new();
+    for electorate in std::iter::once(first).chain(others) {
+        for candidate in electorate.candidates() {
+            match candidates.entry(candidate.node.clone()) {
+                Entry::Occupied(mut known) => {
+                    known.get_mut().weight = known.get().weight.saturating_add(candidate.weight);
+                }
+                Entry::Vacant(place) => drop(place.insert(candidate.clone())),
             }
         }
-        union.excluded.extend(electorate.excluded.iter().cloned());
+        excluded.extend(electorate.excluded.iter().cloned());
     }
-    union
+    Cow::Owned(Electorate::new(candidates.into_values().collect(), excluded))
 }
 
 fn no_eligible_node(electorate: &Electorate, me: &NodeName) -> Reason {

@@ -18,6 +18,7 @@ use crate::world::{
 };
 
 mod advertisements;
+mod incremental;
 mod links;
 mod placements;
 mod pulses;

@@ -60,6 +60,36 @@ pub enum Fact {
     FailStatic,
 }
 
+impl Fact {
+    /// Whether the fact is a part of what is kept on disk: see [`World::to_remember`](super::World::to_remember).
+    pub fn is_worth_remembering(&self) -> bool {
+        match self {
+            Fact::Service(..)
+            | Fact::EndpointSlice(..)
+            | Fact::Node(..)
+            | Fact::Namespace(..)
+            | Fact::Listed(_)
+            | Fact::StatusWritten(..)
+            | Fact::Assigned(..) => true,
+            Fact::ApiServer(_)
+            | Fact::Leader(_)
+            | Fact::Link(..)
+            | Fact::LinksListed
+            | Fact::Conflict(..)
+            | Fact::Session(..)
+            | Fact::Routers(..)
+            | Fact::Caller(..)
+            | Fact::DefaultRoutes(_)
+            | Fact::Pulses(_)
+            | Fact::Roster(..)
+            | Fact::PulsesRefused(..)
+            | Fact::StatusRefused(..)
+            | Fact::Host(_)
+            | Fact::FailStatic => false,
+        }
+    }
+}
+
 /// The keys of a complete list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Listing {

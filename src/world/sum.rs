@@ -84,6 +84,8 @@ pub enum Touched {
     Peers,
     /// Only decisions about these Services.
     Services(Vec<ObjectKey>),
+    /// Nodes, links or rosters: what all decisions are based on, beside the Service itself.
+    Surroundings,
     /// Every decision.
     Everything,
 }
@@ -141,7 +143,7 @@ impl World {
             Fact::Service(key, None) => self.drop_service(&key),
             Fact::EndpointSlice(key, Some(slice)) => self.put_slice(key, slice),
             Fact::EndpointSlice(key, None) => self.drop_slice(&key),
-            Fact::Node(name, node) => everything_if(put(&mut self.nodes, name, node)),
+            Fact::Node(name, node) => surroundings_if(put(&mut self.nodes, name, node)),
             Fact::Namespace(name, labels) => {
                 let changed = put(&mut self.namespaces, name.clone(), labels);
                 if changed { Touched::Services(self.services_in(&name)) } else { Touched::Nothing }
@@ -163,7 +165,7 @@ impl World {
                 if !link.as_ref().is_some_and(|link| link.up && link.carrier) {
                     self.callers.remove(&index);
                 }
-                everything_if(put(&mut self.links, index, link))
+                surroundings_if(put(&mut self.links, index, link))
             }
             Fact::LinksListed => everything_if(!std::mem::replace(&mut self.links_listed, true)),
             Fact::Conflict(address, link, conflict) => self.conflict(address, link, conflict),
@@ -258,7 +260,7 @@ impl World {
     fn put_roster(&mut self, index: u32, roster: Option<Arc<Roster>>) -> Touched {
         let after = roster.as_ref().map(|roster| electable(roster));
         let before = self.rosters.get(&index).map(|roster| electable(roster));
-        let touched = everything_if(before != after);
+        let touched = surroundings_if(before != after);
         put(&mut self.rosters, index, roster);
         touched
     }
@@ -370,7 +372,7 @@ impl World {
             // Nothing that a list holds says where a peer is.
             Touched::Nothing | Touched::Peers => {}
             Touched::Services(keys) => touched.extend(keys),
-            Touched::Everything => all = true,
+            Touched::Surroundings | Touched::Everything => all = true,
         };
         match listing {
             Listing::Services(keys) => {
@@ -431,6 +433,10 @@ fn retain<K: Ord + Clone, V: Clone>(map: &mut OrdMap<K, V>, listed: &BTreeSet<K>
 
 fn peers_if(changed: bool) -> Touched {
     if changed { Touched::Peers } else { Touched::Nothing }
+}
+
+fn surroundings_if(changed: bool) -> Touched {
+    if changed { Touched::Surroundings } else { Touched::Nothing }
 }
 
 fn everything_if(changed: bool) -> Touched {

@@ -40,7 +40,9 @@ impl Story {
         let endpoints = world.endpoints(&key("web"));
         let me = NodeName::from("a");
         let about = (&*world.services[&key("web")], &endpoints);
-        let ranking = Ranking::of(about, &covering, &me, &plan.l2, ADDRESS.parse().unwrap());
+        let address = ADDRESS.parse().unwrap();
+        let answered_here = plan.l2.addresses.contains_key(&address);
+        let ranking = Ranking::of(about, &covering, &me, answered_here, address);
         ranking.nodes().into_iter().map(|it| (it.node.to_string(), it.score)).collect()
     }
 }

@@ -1,21 +1,18 @@
-//! What every decision of a turn is based on: nodes, links and peers compared with the configuration, worked out once
-//! for all Services and again only when a fact about nodes or links comes in.
-//! Floor 1.
+//! What verdicts about the link are based on: for each `[[l2]]` the nodes that may answer and this node's own links, and
+//! what this node says of itself in its pulses. Floor 1.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use imbl::OrdMap;
 use ipnet::IpNet;
 
-use crate::config::{self, Config, InterfacePattern, L2, Subnet};
-use crate::names::{InterfaceName, NodeName, PeerName};
+use crate::config::{Config, InterfacePattern, L2, Subnet};
+use crate::names::{InterfaceName, NodeName};
 use crate::plan::elect::{self, Electorate, Hearing};
 use crate::reason::Reason;
 use crate::roster::{Eligibility, Roster};
-use crate::route::RouteAttributes;
 use crate::selector::{Labels, Selector};
 use crate::world::{Link, Node, Pulses, World};
 
@@ -40,20 +37,6 @@ const NOT_BY_DEFAULT: [&str; 17] = [
     "vxlan",
 ];
 
-/// What all decisions of this node are based on, apart from the Service itself.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Context {
-    /// In the order of the `[[l2]]` tables.
-    pub l2: Vec<L2Context>,
-    pub pulse: PulseContext,
-    /// In the order of the `[[bgp.advertisement]]` tables.
-    pub advertisements: Vec<AdvertisementContext>,
-    /// The peers that this node talks to.
-    pub peers: Vec<Arc<config::Peer>>,
-    /// Why this node may not announce over BGP at all.
-    pub bgp_exclusion: Option<Reason>,
-}
-
 #[derive(Debug, Clone, PartialEq)]
 pub struct L2Context {
     pub electorate: Electorate,
@@ -76,16 +59,11 @@ pub struct PulseContext {
     pub labels: Arc<Labels>,
 }
 
-#[derive(Debug, Clone, PartialEq)]
-pub struct AdvertisementContext {
-    /// The node selector lets this node take part.
-    pub selected: bool,
-    /// What the advertisement says of every route: one copy for all of them.
-    pub attributes: Arc<RouteAttributes>,
-    pub peers: Vec<PeerName>,
-}
-
 impl L2Context {
+    pub(super) fn of(l2: &L2, me: &NodeName, nodes: &OrdMap<NodeName, Arc<Node>>, world: &World) -> L2Context {
+        l2_context(l2, me, nodes, world)
+    }
+
     /// Where this node would answer for an address: on the links with its subnet, as far as the rule asks for them.
     pub fn interfaces_for(&self, address: IpAddr) -> Arc<BTreeSet<InterfaceName>> {
         if self.rule == Subnet::Ignore {
@@ -98,6 +76,19 @@ impl L2Context {
         if all || matching.len() == self.interfaces.len() { self.interfaces.clone() } else { Arc::new(matching) }
     }
 
+    /// Every electorate of this `[[l2]]`, in an order that depends on nothing but its links.
+    pub(super) fn electorates(&self) -> impl Iterator<Item = &Electorate> {
+        std::iter::once(&self.electorate).chain(self.by_link.iter().map(|(_, electorate)| electorate))
+    }
+
+    /// It covers the same links, in the same way.
+    pub(super) fn has_same_links(&self, other: &L2Context) -> bool {
+        self.interfaces == other.interfaces
+            && self.subnets == other.subnets
+            && self.rule == other.rule
+            && self.by_link.iter().map(|(nets, _)| nets).eq(other.by_link.iter().map(|(nets, _)| nets))
+    }
+
     /// Who may answer for an address: where one link alone has its subnet, those that are alive on that link.
     pub fn electorate_for(&self, address: IpAddr) -> &Electorate {
         let mut on_link = self.by_link.iter().filter(|(nets, _)| nets.iter().any(|net| net.contains(&address)));
@@ -106,68 +97,6 @@ impl L2Context {
             (Some(_), Some(_)) | (None, _) => &self.electorate,
         }
     }
-}
-
-impl Context {
-    pub fn of(config: &Config, me: &NodeName, world: &World) -> Context {
-        let nodes = known_nodes(config, me, world);
-        let node = nodes.get(me);
-        let selects = |selector: &Option<Selector>| {
-            selector.as_ref().is_none_or(|selector| node.is_some_and(|node| selector.matches(&node.labels)))
-        };
-        let l2: Vec<L2Context> = config.l2.iter().map(|l2| l2_context(l2, me, &nodes, world)).collect();
-        let pulse = match world.pulses {
-            Pulses::On { .. } => pulse_context(config, node.map(|node| &**node), &l2, world),
-            Pulses::Off => PulseContext::default(),
-        };
-        let peers: Vec<_> =
-            config.bgp.peers.iter().filter(|peer| selects(&peer.nodes)).cloned().map(Arc::new).collect();
-        let advertisements = config.bgp.advertisements.iter().map(|it| AdvertisementContext {
-            selected: selects(&it.nodes),
-            attributes: Arc::new(RouteAttributes {
-                local_preference: it.local_preference,
-                med: it.med,
-                prepend: it.prepend,
-                communities: it.communities.clone(),
-                endpoints: None,
-            }),
-            peers: peers
-                .iter()
-                .map(|peer| peer.name.clone())
-                .filter(|name| it.peers.is_empty() || it.peers.contains(name))
-                .collect(),
-        });
-        Context {
-            l2,
-            pulse,
-            advertisements: advertisements.collect(),
-            bgp_exclusion: match node {
-                Some(node) => elect::exclusion(node),
-                None => Some(Reason::NodeUnknown { node: me.clone() }),
-            },
-            peers,
-        }
-    }
-}
-
-/// The Nodes of the World. Standalone, with manifests that name none, this host is the only one. Where the exclude label is
-/// to count for nothing, none has it.
-fn known_nodes<'a>(config: &Config, me: &NodeName, world: &'a World) -> Cow<'a, OrdMap<NodeName, Arc<Node>>> {
-    let alone = config.is_standalone() && world.nodes.is_empty();
-    if !alone {
-        let is_labelled =
-            |node: &Node| config.node.ignore_exclude_label && node.labels.0.contains_key(Node::EXCLUDE_LABEL);
-        let mut nodes = Cow::Borrowed(&world.nodes);
-        for (name, node) in world.nodes.iter().filter(|(_, node)| is_labelled(node)) {
-            let mut node = Node::clone(node);
-            node.labels.0.remove(Node::EXCLUDE_LABEL);
-            nodes.to_mut().insert(name.clone(), Arc::new(node));
-        }
-        return nodes;
-    }
-    let labels = Labels([("kubernetes.io/hostname".to_owned(), me.to_string())].into());
-    let this = Node { labels, ready: true, network_unavailable: false, addresses: Vec::new() };
-    Cow::Owned(OrdMap::unit(me.clone(), Arc::new(this)))
 }
 
 fn l2_context(l2: &L2, me: &NodeName, nodes: &OrdMap<NodeName, Arc<Node>>, world: &World) -> L2Context {
@@ -186,9 +115,10 @@ fn l2_context(l2: &L2, me: &NodeName, nodes: &OrdMap<NodeName, Arc<Node>>, world
     match world.pulses {
         // A node that hears nothing of this `[[l2]]` only looks on: the others decide without it.
         Pulses::On { .. } if links.is_empty() => {
-            let mut electorate = elect::electorate(l2, nodes, None);
-            electorate.candidates.retain(|candidate| candidate.node != *me);
-            electorate.excluded.extend(refusal.clone().map(|reason| (me.clone(), reason)));
+            let others = elect::electorate(l2, nodes, None);
+            let candidates = others.candidates().iter().filter(|candidate| candidate.node != *me).cloned().collect();
+            let refused = refusal.clone().map(|reason| (me.clone(), reason));
+            let electorate = Electorate::new(candidates, others.excluded.into_iter().chain(refused).collect());
             L2Context { electorate, by_link: Vec::new(), interfaces, subnets, rule }
         }
         Pulses::On { .. } => L2Context {
@@ -209,6 +139,16 @@ fn l2_context(l2: &L2, me: &NodeName, nodes: &OrdMap<NodeName, Arc<Node>>, world
     }
 }
 
+impl PulseContext {
+    /// `node` is this node, where it is known.
+    pub(super) fn of(config: &Config, node: Option<&Node>, l2: &[L2Context], world: &World) -> PulseContext {
+        match world.pulses {
+            Pulses::On { .. } => pulse_context(config, node, l2, world),
+            Pulses::Off => PulseContext::default(),
+        }
+    }
+}
+
 fn pulse_context(config: &Config, node: Option<&Node>, l2: &[L2Context], world: &World) -> PulseContext {
     let on_links = |link: &&Link| l2.iter().any(|context| context.interfaces.contains(&link.name));
     let links = world.links.values().filter(on_links).map(|link| (link.index, link.clone())).collect();
@@ -225,6 +165,16 @@ fn pulse_context(config: &Config, node: Option<&Node>, l2: &[L2Context], world: 
         }),
         labels: Arc::new(Labels(labels.map(|(name, value)| (name.clone(), value.clone())).collect())),
     }
+}
+
+/// Whether the link of this name can matter to what is done on a link: some `[[l2]]` wants it, or it is not a link that
+/// containers and tunnels come and go with.
+pub fn is_of_interest(config: &Config, name: &InterfaceName) -> bool {
+    !is_left_out_by_default(name) || config.l2.iter().any(|l2| is_wanted(l2, name))
+}
+
+fn is_left_out_by_default(name: &InterfaceName) -> bool {
+    NOT_BY_DEFAULT.iter().any(|start| name.as_str().starts_with(start))
 }
 
 fn usable_links<'a>(l2: &L2, world: &'a World) -> impl Iterator<Item = &'a Link> {
@@ -248,11 +198,7 @@ fn is_usable(link: &Link) -> bool {
 
 fn is_wanted(l2: &L2, name: &InterfaceName) -> bool {
     let matches = |patterns: &[InterfacePattern]| patterns.iter().any(|pattern| pattern.matches(name));
-    let wanted = if l2.interfaces.is_empty() {
-        !NOT_BY_DEFAULT.iter().any(|start| name.as_str().starts_with(start))
-    } else {
-        matches(&l2.interfaces)
-    };
+    let wanted = if l2.interfaces.is_empty() { !is_left_out_by_default(name) } else { matches(&l2.interfaces) };
     wanted && !matches(&l2.exclude_interfaces)
 }
 
@@ -267,45 +213,4 @@ pub fn describe_interfaces(l2: &L2) -> String {
         })
         .collect();
     if texts.is_empty() { "no Ethernet link is up".to_owned() } else { format!("wanted {}", texts.join(", ")) }
-}
-
-/// The BGP identifier where the configuration leaves it to crier: the Node's first IPv4 InternalIP, else this host's
-/// first global IPv4 address, else a number made from the node's name (RFC 6286 §2.1 asks only that it is unique).
-pub fn router_id(config: &Config, me: &NodeName, world: &World) -> Option<Ipv4Addr> {
-    if config.bgp.router_id.is_some() {
-        return config.bgp.router_id;
-    }
-    let of_node = world.nodes.get(me).and_then(|node| {
-        node.addresses.iter().find_map(|address| match address {
-            IpAddr::V4(v4) => Some(*v4),
-            IpAddr::V6(_) => None,
-        })
-    });
-    if of_node.is_some() {
-        return of_node;
-    }
-    if !world.links_listed {
-        return None;
-    }
-    let of_links =
-        world.links.values().filter(|link| !link.loopback).flat_map(|link| &link.addresses).find_map(|net| {
-            match net.addr() {
-                IpAddr::V4(v4) if !v4.is_link_local() => Some(v4),
-                IpAddr::V4(_) | IpAddr::V6(_) => None,
-            }
-        });
-    Some(of_links.unwrap_or_else(|| identifier_from_name(me)))
-}
-
-fn identifier_from_name(me: &NodeName) -> Ipv4Addr {
-    use sha2::{Digest, Sha256};
-    let digest = Sha256::digest(me.as_str());
-    // A number of class A that is never 0.0.0.0, as some routers refuse others.
-    Ipv4Addr::new(digest[0] % 126 + 1, digest[1], digest[2], digest[3])
-}
-
-/// Every address of this host with its link.
-pub fn local_addresses(world: &World) -> Vec<(InterfaceName, IpNet)> {
-    let of_link = |link: &Link| link.addresses.iter().map(|net| (link.name.clone(), *net)).collect::<Vec<_>>();
-    world.links.values().flat_map(of_link).collect()
 }

@@ -1,0 +1,110 @@
+//! What verdicts about BGP are based on: the advertisements and peers of this node, its identifier and its addresses.
+//! Floor 1.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::config::{self, Config};
+use crate::names::{InterfaceName, NodeName, PeerName};
+use crate::plan::elect;
+use crate::reason::Reason;
+use crate::route::RouteAttributes;
+use crate::selector::Selector;
+use crate::world::{Link, Node, World};
+
+/// What this node may announce, and to whom.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct BgpContext {
+    /// In the order of the `[[bgp.advertisement]]` tables.
+    pub advertisements: Vec<AdvertisementContext>,
+    /// The peers that this node talks to.
+    pub peers: Vec<Arc<config::Peer>>,
+    /// Why this node may not announce over BGP at all.
+    pub exclusion: Option<Reason>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct AdvertisementContext {
+    /// The node selector lets this node take part.
+    pub selected: bool,
+    /// What the advertisement says of every route: one copy for all of them.
+    pub attributes: Arc<RouteAttributes>,
+    pub peers: Vec<PeerName>,
+}
+
+impl BgpContext {
+    /// `node` is this node, where it is known.
+    pub(super) fn of(config: &Config, me: &NodeName, node: Option<&Node>) -> BgpContext {
+        let selects = |selector: &Option<Selector>| {
+            selector.as_ref().is_none_or(|selector| node.is_some_and(|node| selector.matches(&node.labels)))
+        };
+        let peers: Vec<_> =
+            config.bgp.peers.iter().filter(|peer| selects(&peer.nodes)).cloned().map(Arc::new).collect();
+        let advertisements = config.bgp.advertisements.iter().map(|it| AdvertisementContext {
+            selected: selects(&it.nodes),
+            attributes: Arc::new(RouteAttributes {
+                local_preference: it.local_preference,
+                med: it.med,
+                prepend: it.prepend,
+                communities: it.communities.clone(),
+                endpoints: None,
+            }),
+            peers: peers
+                .iter()
+                .map(|peer| peer.name.clone())
+                .filter(|name| it.peers.is_empty() || it.peers.contains(name))
+                .collect(),
+        });
+        BgpContext {
+            advertisements: advertisements.collect(),
+            exclusion: match node {
+                Some(node) => elect::exclusion(node),
+                None => Some(Reason::NodeUnknown { node: me.clone() }),
+            },
+            peers,
+        }
+    }
+}
+
+/// The BGP identifier where the configuration leaves it to crier: the Node's first IPv4 InternalIP, else this host's
+/// first global IPv4 address, else a number made from the node's name (RFC 6286 §2.1 asks only that it is unique).
+pub fn router_id(config: &Config, me: &NodeName, world: &World) -> Option<Ipv4Addr> {
+    if config.bgp.router_id.is_some() {
+        return config.bgp.router_id;
+    }
+    let of_node = world.nodes.get(me).and_then(|node| {
+        node.addresses.iter().find_map(|address| match address {
+            IpAddr::V4(v4) => Some(*v4),
+            IpAddr::V6(_) => None,
+        })
+    });
+    if of_node.is_some() {
+        return of_node;
+    }
+    if !world.links_listed {
+        return None;
+    }
+    let of_links =
+        world.links.values().filter(|link| !link.loopback).flat_map(|link| &link.addresses).find_map(|net| {
+            match net.addr() {
+                IpAddr::V4(v4) if !v4.is_link_local() => Some(v4),
+                IpAddr::V4(_) | IpAddr::V6(_) => None,
+            }
+        });
+    Some(of_links.unwrap_or_else(|| identifier_from_name(me)))
+}
+
+fn identifier_from_name(me: &NodeName) -> Ipv4Addr {
+    use sha2::{Digest, Sha256};
+    let digest = Sha256::digest(me.as_str());
+    // A number of class A that is never 0.0.0.0, as some routers refuse others.
+    Ipv4Addr::new(digest[0] % 126 + 1, digest[1], digest[2], digest[3])
+}
+
+/// Every address of this host with its link.
+pub fn local_addresses(world: &World) -> Vec<(InterfaceName, IpNet)> {
+    let of_link = |link: &Link| link.addresses.iter().map(|net| (link.name.clone(), *net)).collect::<Vec<_>>();
+    world.links.values().flat_map(of_link).collect()
+}

@@ -1,0 +1,35 @@
+//! The nodes that verdicts are based on. Floor 1.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use imbl::OrdMap;
+
+use crate::config::Config;
+use crate::names::NodeName;
+use crate::selector::Labels;
+use crate::world::{Node, World};
+
+/// The Nodes of the World. Standalone, with manifests that name none, this host is the only one. Where the exclude label is
+/// to count for nothing, none has it.
+pub(super) fn known_nodes<'a>(
+    config: &Config,
+    me: &NodeName,
+    world: &'a World,
+) -> Cow<'a, OrdMap<NodeName, Arc<Node>>> {
+    let alone = config.is_standalone() && world.nodes.is_empty();
+    if !alone {
+        let is_labelled =
+            |node: &Node| config.node.ignore_exclude_label && node.labels.0.contains_key(Node::EXCLUDE_LABEL);
+        let mut nodes = Cow::Borrowed(&world.nodes);
+        for (name, node) in world.nodes.iter().filter(|(_, node)| is_labelled(node)) {
+            let mut node = Node::clone(node);
+            node.labels.0.remove(Node::EXCLUDE_LABEL);
+            nodes.to_mut().insert(name.clone(), Arc::new(node));
+        }
+        return nodes;
+    }
+    let labels = Labels([("kubernetes.io/hostname".to_owned(), me.to_string())].into());
+    let this = Node { labels, ready: true, network_unavailable: false, addresses: Vec::new() };
+    Cow::Owned(OrdMap::unit(me.clone(), Arc::new(this)))
+}

@@ -1,0 +1,244 @@
+//! The memory of the link: who had each address and how it moved, what foreign hosts have, and which nodes have just begun.
+//! Floor 1. It remembers and decides nothing. What is remembered is bounded by the addresses that are announced and by the
+//! nodes that are heard.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use imbl::OrdMap;
+
+use crate::claim::{ConflictKind, Acquisition};
+use crate::names::{InterfaceName, NodeName};
+use crate::plan::decision::{Announcement, Decision};
+use crate::plan::placement::{Cause, Handover, Move, PastConflict, Placement};
+use crate::reason::Reason;
+use crate::roster::Eligibility;
+use crate::world::{Conflict, Fact, Pulses, World};
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub struct LinkMemory {
+    placements: OrdMap<IpAddr, Arc<Placement>>,
+    /// Since they were last taken.
+    handovers: Vec<Handover>,
+    conflicts: Vec<(IpAddr, InterfaceName, ConflictKind)>,
+    /// The conflicts that were told since the last turn.
+    contested: BTreeSet<(IpAddr, InterfaceName)>,
+    /// Addresses that this node found taken by foreign hosts, each until when the other agents are told.
+    found: BTreeMap<IpAddr, Instant>,
+    /// Something was told that may change which addresses foreign hosts have.
+    occupied_moved: bool,
+    /// Nodes that were still listening when this one looked last, each with when that was.
+    listening: BTreeMap<NodeName, Instant>,
+}
+
+impl LinkMemory {
+    /// Takes note of a fact on its way into the World.
+    pub fn note_fact(&mut self, fact: &Fact) {
+        self.occupied_moved |= matches!(fact, Fact::Conflict(..) | Fact::Roster(..));
+        if let Fact::Conflict(address, link, _) = fact {
+            self.contested.insert((*address, link.clone()));
+        }
+    }
+
+    /// Who has each address that is announced on a link, since when and why.
+    pub fn placements(&self) -> &OrdMap<IpAddr, Arc<Placement>> {
+        &self.placements
+    }
+
+    /// The addresses that have another owner since the last call; those that were only found to have it are left out.
+    pub fn take_handovers(&mut self) -> Vec<Handover> {
+        std::mem::take(&mut self.handovers)
+    }
+
+    /// The conflicts that began or changed their kind since the last call.
+    pub fn take_conflicts(&mut self) -> Vec<(IpAddr, InterfaceName, ConflictKind)> {
+        std::mem::take(&mut self.conflicts)
+    }
+
+    /// Works out which addresses foreign hosts have: all of them where that may have changed, `None` where it did not.
+    ///
+    /// What this node found is told to the other agents, so that whoever allocates takes none of it. That goes on for a time
+    /// after this node gave such an address up, because nobody asks for the address any more; it ends where this node
+    /// answers for the address itself, which `answers` says.
+    pub fn renew_occupied(
+        &mut self,
+        world: &World,
+        answers: impl Fn(IpAddr) -> bool,
+        now: Instant,
+    ) -> Option<BTreeSet<IpAddr>> {
+        let before = self.found.len();
+        let here: BTreeSet<IpAddr> = occupied_here(world).collect();
+        self.found.extend(here.iter().map(|address| (*address, now + OCCUPIED_REST)));
+        self.found.retain(|address, until| *until > now && (here.contains(address) || !answers(*address)));
+        if !std::mem::take(&mut self.occupied_moved) && self.found.len() == before {
+            return None;
+        }
+        // With what was found before: once the address is given up nobody asks for it, and the conflict is over long before
+        // the status says that the address is free.
+        let members = world.rosters.values().flat_map(|roster| roster.members.values());
+        let by_others = members.flat_map(|member| member.occupied.iter().copied());
+        Some(self.found.keys().copied().chain(by_others).collect())
+    }
+
+    /// The addresses that this node found taken, the newest first, as many as the other agents are told of.
+    pub fn found(&self) -> Vec<IpAddr> {
+        let mut newest: Vec<(Instant, IpAddr)> = self.found.iter().map(|(address, until)| (*until, *address)).collect();
+        // Those that are in the way now are found anew with every turn: their order shall not change.
+        newest.sort_by(|one, other| other.cmp(one));
+        newest.into_iter().map(|(_, address)| address).take(MOST_TOLD).collect()
+    }
+
+    /// Takes note of the nodes that are listening now.
+    pub fn note_listening(&mut self, world: &World, now: Instant) {
+        self.listening.retain(|_, seen| now < *seen + BEGINNING);
+        let members = world.rosters.values().flat_map(|roster| &roster.members);
+        let listening = members.filter(|(_, member)| member.eligibility == Eligibility::Listening);
+        self.listening.extend(listening.map(|(name, _)| (name.clone(), now)));
+    }
+
+    /// How an address comes to this node that `owner` had before: by what that owner is known to do now. `None` where the
+    /// address comes into use for the first time.
+    pub fn acquisition(
+        &self,
+        world: &World,
+        me: &NodeName,
+        owner: Option<&NodeName>,
+        occupied: bool,
+        now: Instant,
+    ) -> Option<Acquisition> {
+        let silent = |owner: &NodeName| world.rosters.values().any(|roster| roster.silent.contains_key(owner));
+        match owner {
+            Some(owner) if owner == me => None,
+            Some(owner) if silent(owner) => Some(Acquisition::TakeOver { from: owner.clone() }),
+            // The owner had not used the address yet, nor asked whether a foreign host does; or it has, and found one.
+            Some(owner) if self.listening.get(owner).is_some_and(|seen| now < *seen + BEGINNING) => None,
+            Some(_) if occupied => None,
+            Some(_) if world.pulses != Pulses::Off => Some(Acquisition::HandOver),
+            Some(_) | None => None,
+        }
+    }
+
+    /// Who has the addresses of a Service from now on, where that is not who had them before.
+    pub fn place(&mut self, before: Option<&Decision>, after: &Decision, causes: Vec<(IpAddr, Cause)>, now: Instant) {
+        let on_link = |it: &Announcement| !matches!(it.l2.reason, Reason::NoL2ForPool { .. });
+        for was in before.into_iter().flat_map(|before| &before.announcements) {
+            if !after.announcements.iter().any(|it| it.address == was.address && on_link(it)) {
+                self.placements.remove(&was.address);
+            }
+        }
+        for (address, cause) in causes {
+            let announcement = after.announcements.iter().find(|it| it.address == address);
+            let owner = announcement.and_then(|it| it.l2.owner.clone());
+            let known = self.placements.get(&address);
+            let from = known.and_then(|known| known.owner.clone());
+            let placement = Placement::next(known.map(|known| &**known), owner.clone(), cause, now);
+            if let Some(Move { cause, .. }) =
+                placement.last_move.as_ref().filter(|_| placement.witnessed && from != owner)
+            {
+                self.handovers.push(Handover { address, from, to: owner, cause: cause.clone() });
+            }
+            self.placements.insert(address, Arc::new(placement));
+        }
+    }
+
+    /// The Service is gone.
+    pub fn forget(&mut self, before: &Decision) {
+        before.announcements.iter().for_each(|it| drop(self.placements.remove(&it.address)));
+    }
+
+    /// Takes note of what became of the conflicts that were told. The last conflict about each address is remembered when
+    /// it is over, too.
+    pub fn note_conflicts(&mut self, world: &World, now: Instant) {
+        for (address, link) in std::mem::take(&mut self.contested) {
+            let Some(known) = self.placements.get(&address) else { continue };
+            let told = world.conflicts.get(&address).and_then(|on_links| on_links.get(&link)).copied();
+            let before = known.last_conflict.as_ref().filter(|before| before.link == link && before.over.is_none());
+            let last_conflict = match (told, before) {
+                (Some(conflict), _) => {
+                    if before.is_none_or(|before| before.conflict.kind != conflict.kind) {
+                        self.conflicts.push((address, link.clone(), conflict.kind));
+                    }
+                    PastConflict { link, conflict, over: None }
+                }
+                (None, Some(before)) => PastConflict { over: Some(now), ..before.clone() },
+                (None, None) => continue,
+            };
+            let placement = Placement { last_conflict: Some(last_conflict), ..Placement::clone(known) };
+            self.placements.insert(address, Arc::new(placement));
+        }
+    }
+}
+
+/// The addresses that this node is to answer for and that foreign hosts have.
+fn occupied_here(world: &World) -> impl Iterator<Item = IpAddr> {
+    let is_it =
+        |on_links: &OrdMap<_, Conflict>| on_links.values().any(|conflict| conflict.kind == ConflictKind::Occupied);
+    world.conflicts.iter().filter(move |(_, on_links)| is_it(on_links)).map(|(address, _)| *address)
+}
+
+/// How long after its listening a node may still be asking for the addresses that it was the first to own. Agents that start
+/// together do not finish listening together, so an address may move before anybody has used it.
+const BEGINNING: Duration = Duration::from_millis(500);
+
+/// How many occupied addresses the other agents are told of at a time: what fits into a pulse.
+const MOST_TOLD: usize = 8;
+
+/// How long an address that a foreign host had when it was freed is not handed out again.
+pub const OCCUPIED_REST: Duration = Duration::from_secs(600);
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::clock;
+
+    const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+
+    fn occupied() -> Fact {
+        let mac = "02:00:00:00:00:09".parse().unwrap();
+        let conflict = Conflict { mac, kind: ConflictKind::Occupied, since: SystemTime::UNIX_EPOCH };
+        Fact::Conflict(ADDRESS, "eth0".into(), Some(conflict))
+    }
+
+    fn told(memory: &mut LinkMemory, world: &mut World, fact: Fact) {
+        memory.note_fact(&fact);
+        world.apply(fact);
+    }
+
+    #[test]
+    fn an_address_that_was_found_taken_is_told_until_its_time_is_over_or_this_node_answers_for_it() {
+        let (mut memory, mut world, now) = (LinkMemory::default(), World::default(), clock::now());
+        told(&mut memory, &mut world, occupied());
+        assert_eq!(memory.renew_occupied(&world, |_| true, now), Some([ADDRESS].into()));
+        assert_eq!(memory.renew_occupied(&world, |_| true, now), None, "no news");
+        told(&mut memory, &mut world, Fact::Conflict(ADDRESS, "eth0".into(), None));
+        assert_eq!(memory.renew_occupied(&world, |_| false, now), Some([ADDRESS].into()), "given up, and still told");
+        assert_eq!(memory.found(), [ADDRESS]);
+        assert_eq!(memory.renew_occupied(&world, |_| false, now + OCCUPIED_REST), Some([].into()));
+        told(&mut memory, &mut world, occupied());
+        memory.renew_occupied(&world, |_| true, now);
+        told(&mut memory, &mut world, Fact::Conflict(ADDRESS, "eth0".into(), None));
+        assert_eq!(memory.renew_occupied(&world, |_| true, now), Some([].into()), "this node answers for it");
+    }
+
+    #[test]
+    fn an_address_comes_by_what_its_owner_before_does_now() {
+        let (memory, mut world, now) = (LinkMemory::default(), World::default(), clock::now());
+        let (me, b) = (NodeName::from("a"), NodeName::from("b"));
+        let acquisition = |world: &World, owner, occupied| memory.acquisition(world, &me, owner, occupied, now);
+        assert_eq!(acquisition(&world, Some(&b), false), None, "without pulses nobody hands over");
+        world.apply(Fact::Pulses(Pulses::On { authenticated: true }));
+        assert_eq!(acquisition(&world, None, false), None);
+        assert_eq!(acquisition(&world, Some(&me), false), None);
+        assert_eq!(acquisition(&world, Some(&b), false), Some(Acquisition::HandOver));
+        assert_eq!(acquisition(&world, Some(&b), true), None, "a foreign host has it");
+        let silent = [(b.clone(), Duration::from_millis(300))].into();
+        let roster = crate::roster::Roster { settled: true, silent, ..Default::default() };
+        world.apply(Fact::Roster(2, Some(Arc::new(roster))));
+        assert_eq!(acquisition(&world, Some(&b), false), Some(Acquisition::TakeOver { from: b.clone() }));
+    }
+}

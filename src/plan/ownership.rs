@@ -1,0 +1,145 @@
+//! Who owns what on the link: which Services each node answers for, and which addresses this node answers for itself.
+//! Floor 1. It keeps what `verdict::l2` decided, so that the loss of a node leads to its Services at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use imbl::OrdMap;
+
+use crate::claim::Acquisition;
+use crate::names::{InterfaceName, NodeName, ObjectKey};
+use crate::plan::verdict::L2Work;
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub struct Ownership {
+    works: BTreeMap<ObjectKey, L2Work>,
+    by_owner: BTreeMap<NodeName, BTreeSet<ObjectKey>>,
+    unowned: BTreeSet<ObjectKey>,
+    answers: OrdMap<IpAddr, Arc<BTreeSet<InterfaceName>>>,
+    acquisitions: OrdMap<IpAddr, Acquisition>,
+    kept: Arc<BTreeSet<IpAddr>>,
+    moved: bool,
+}
+
+impl Ownership {
+    /// What was decided about a Service. `acquisitions` is how addresses came here that this node did not answer for before;
+    /// an address without an acquisition comes into use for the first time.
+    pub fn put(&mut self, service: &ObjectKey, work: L2Work, acquisitions: Vec<(IpAddr, Acquisition)>) {
+        self.acquisitions.extend(acquisitions);
+        let before = self.works.get(service);
+        if before == Some(&work) || (before.is_none() && work == L2Work::default()) {
+            return;
+        }
+        self.moved = true;
+        let before = self.works.remove(service).unwrap_or_default();
+        for (address, _) in &before.answers {
+            self.answers.remove(address);
+            if !work.answers.iter().any(|(still, _)| still == address) {
+                self.acquisitions.remove(address);
+            }
+        }
+        self.answers.extend(work.answers.iter().cloned());
+        if before.kept != work.kept {
+            let kept = Arc::make_mut(&mut self.kept);
+            kept.retain(|address| !before.kept.contains(address));
+            kept.extend(&work.kept);
+        }
+        for owner in before.owners.difference(&work.owners) {
+            if let Some(services) = self.by_owner.get_mut(owner) {
+                services.remove(service);
+                if services.is_empty() {
+                    self.by_owner.remove(owner);
+                }
+            }
+        }
+        for owner in work.owners.difference(&before.owners) {
+            self.by_owner.entry(owner.clone()).or_default().insert(service.clone());
+        }
+        match work.unowned {
+            true => drop(self.unowned.insert(service.clone())),
+            false => drop(self.unowned.remove(service)),
+        }
+        if work != L2Work::default() {
+            self.works.insert(service.clone(), work);
+        }
+    }
+
+    /// The Services of which a node owns an address.
+    pub fn owned_by(&self, node: &NodeName) -> impl Iterator<Item = &ObjectKey> {
+        self.by_owner.get(node).into_iter().flatten()
+    }
+
+    /// The Services of which no node may answer for some address, although they have endpoints.
+    pub fn unowned(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.unowned.iter()
+    }
+
+    /// All nodes that own something.
+    pub fn owners(&self) -> impl Iterator<Item = &NodeName> {
+        self.by_owner.keys()
+    }
+
+    /// The addresses that this node answers for, each with the links.
+    pub fn answers(&self) -> &OrdMap<IpAddr, Arc<BTreeSet<InterfaceName>>> {
+        &self.answers
+    }
+
+    /// How the addresses above came to this node.
+    pub fn acquisitions(&self) -> &OrdMap<IpAddr, Acquisition> {
+        &self.acquisitions
+    }
+
+    /// Of the addresses that this node answers for, those that it keeps when a better node comes back.
+    pub fn kept(&self) -> &Arc<BTreeSet<IpAddr>> {
+        &self.kept
+    }
+
+    /// Whether anything changed since the last call.
+    pub fn take_moved(&mut self) -> bool {
+        std::mem::take(&mut self.moved)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+
+    fn key() -> ObjectKey {
+        ObjectKey::new("shop", "web")
+    }
+
+    fn here() -> L2Work {
+        let answers = vec![(ADDRESS, Arc::new([InterfaceName::from("eth0")].into()))];
+        L2Work { answers, kept: vec![ADDRESS], owners: [NodeName::from("a")].into(), unowned: false }
+    }
+
+    #[test]
+    fn a_service_is_found_by_its_owner_as_long_as_it_has_that_owner() {
+        let mut ownership = Ownership::default();
+        ownership.put(&key(), here(), vec![(ADDRESS, Acquisition::HandOver)]);
+        assert_eq!(ownership.owned_by(&"a".into()).collect::<Vec<_>>(), [&key()]);
+        assert_eq!((ownership.answers().len(), ownership.acquisitions().len(), ownership.kept().len()), (1, 1, 1));
+        let there = L2Work { owners: [NodeName::from("b")].into(), ..L2Work::default() };
+        ownership.put(&key(), there, Vec::new());
+        assert_eq!(ownership.owned_by(&"a".into()).count(), 0);
+        assert_eq!(ownership.owners().collect::<Vec<_>>(), [&NodeName::from("b")]);
+        assert_eq!((ownership.answers().len(), ownership.acquisitions().len(), ownership.kept().len()), (0, 0, 0));
+        ownership.put(&key(), L2Work { unowned: true, ..L2Work::default() }, Vec::new());
+        assert_eq!(ownership.unowned().collect::<Vec<_>>(), [&key()]);
+        ownership.put(&key(), L2Work::default(), Vec::new());
+        assert!(ownership.works.is_empty() && ownership.by_owner.is_empty() && ownership.unowned.is_empty());
+    }
+
+    #[test]
+    fn the_same_again_is_no_news() {
+        let mut ownership = Ownership::default();
+        ownership.put(&key(), here(), Vec::new());
+        assert!(ownership.take_moved());
+        ownership.put(&key(), here(), Vec::new());
+        assert!(!ownership.take_moved());
+    }
+}

@@ -1,0 +1,193 @@
+//! The route table: which Service wants which route to which peer, the route that all of them make together, and where
+//! they cannot be joined. Several Services meet in one route where prefixes are aggregated.
+//! Floor 1. It keeps; `verdict::bgp` decides what a Service wants, and `join` how several become one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use ipnet::IpNet;
+
+use crate::config;
+use crate::names::{ObjectKey, PeerName};
+use crate::plan::join::{Contributions, Dispute, disputes_of, is_internal, join};
+use crate::plan::verdict::Contribution;
+use crate::route::RouteAttributes;
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub struct RouteTable {
+    /// What each Service wants. Never empty lists.
+    wanted: BTreeMap<ObjectKey, Vec<Contribution>>,
+    /// Who wants each route. Never empty.
+    by_route: BTreeMap<(PeerName, IpNet), Contributions>,
+    joined: BTreeMap<PeerName, OrdMap<IpNet, Arc<RouteAttributes>>>,
+    disputes: OrdMap<(PeerName, IpNet), Arc<Vec<Dispute>>>,
+    /// The disputes that began or changed since they were last taken.
+    begun: Vec<(PeerName, IpNet)>,
+    internal: BTreeSet<PeerName>,
+    shared: Shared,
+    moved: bool,
+}
+
+impl RouteTable {
+    /// Which peers there are: what is a dispute depends on whether a session stays inside the AS.
+    pub fn set_peers(&mut self, peers: &[Arc<config::Peer>]) {
+        self.internal = peers.iter().filter(|peer| is_internal(peer)).map(|peer| peer.name.clone()).collect();
+    }
+
+    /// All that a Service wants from now on.
+    pub fn put(&mut self, service: &ObjectKey, wanted: Vec<Contribution>) {
+        let before = self.wanted.get(service).map(Vec::as_slice).unwrap_or_default();
+        if before == wanted {
+            return;
+        }
+        let mut touched = BTreeSet::new();
+        for Contribution { peer, prefix, .. } in self.wanted.remove(service).into_iter().flatten() {
+            let route = (peer, prefix);
+            if let Some(given) = self.by_route.get_mut(&route) {
+                given.remove(service);
+            }
+            touched.insert(route);
+        }
+        for Contribution { peer, prefix, advertisement, attributes } in &wanted {
+            let route = (peer.clone(), *prefix);
+            let attributes = self.shared.share(attributes.clone());
+            let given = self.by_route.entry(route.clone()).or_default().entry(service.clone()).or_default();
+            given.push((*advertisement, attributes));
+            touched.insert(route);
+        }
+        if !wanted.is_empty() {
+            self.wanted.insert(service.clone(), wanted);
+        }
+        touched.into_iter().for_each(|route| self.renew(route));
+    }
+
+    /// The routes to a peer.
+    pub fn routes_to(&self, peer: &PeerName) -> OrdMap<IpNet, Arc<RouteAttributes>> {
+        self.joined.get(peer).cloned().unwrap_or_default()
+    }
+
+    /// Routes about which advertisements say what cannot be joined.
+    pub fn disputes(&self) -> &OrdMap<(PeerName, IpNet), Arc<Vec<Dispute>>> {
+        &self.disputes
+    }
+
+    /// The disputes that began or changed since the last call.
+    pub fn take_begun(&mut self) -> Vec<(PeerName, IpNet)> {
+        std::mem::take(&mut self.begun)
+    }
+
+    /// Whether a route or a dispute changed since the last call.
+    pub fn take_moved(&mut self) -> bool {
+        std::mem::take(&mut self.moved)
+    }
+
+    fn renew(&mut self, route: (PeerName, IpNet)) {
+        let given = self.by_route.get(&route);
+        let joined = given.and_then(join).map(|attributes| self.shared.share(attributes));
+        if joined.is_none() {
+            self.by_route.remove(&route);
+        }
+        self.renew_dispute(&route);
+        let (peer, prefix) = route;
+        let routes = self.joined.entry(peer).or_default();
+        if routes.get(&prefix) == joined.as_ref() {
+            return;
+        }
+        self.moved = true;
+        match joined {
+            Some(attributes) => drop(routes.insert(prefix, attributes)),
+            None => drop(routes.remove(&prefix)),
+        }
+    }
+
+    fn renew_dispute(&mut self, route: &(PeerName, IpNet)) {
+        let internal = self.internal.contains(&route.0);
+        let found = self.by_route.get(route).map(|given| disputes_of(given, internal)).unwrap_or_default();
+        if self.disputes.get(route).map(|known| known.as_slice()).unwrap_or_default() == found {
+            return;
+        }
+        self.moved = true;
+        if found.is_empty() {
+            self.disputes.remove(route);
+        } else {
+            self.disputes.insert(route.clone(), Arc::new(found));
+            self.begun.push(route.clone());
+        }
+    }
+}
+
+/// One `Arc` for each value, so that routes that are worth the same share it.
+#[derive(Debug, Default)]
+struct Shared {
+    known: BTreeSet<Arc<RouteAttributes>>,
+    /// How many there may be before those that nobody uses any more are looked for.
+    limit: usize,
+}
+
+impl Shared {
+    fn share(&mut self, attributes: Arc<RouteAttributes>) -> Arc<RouteAttributes> {
+        if let Some(known) = self.known.get(&attributes) {
+            return known.clone();
+        }
+        if self.known.len() >= self.limit {
+            self.known.retain(|known| Arc::strong_count(known) > 1);
+            self.limit = self.known.len().max(LEAST_SHARED) * 2;
+        }
+        self.known.insert(attributes.clone());
+        attributes
+    }
+}
+
+/// So few are not worth looking through.
+const LEAST_SHARED: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wants(prefix: &str, advertisement: usize, med: Option<u32>) -> Contribution {
+        let attributes =
+            RouteAttributes { local_preference: None, med, prepend: 0, communities: Vec::new(), endpoints: None };
+        Contribution {
+            peer: "tor".into(),
+            prefix: prefix.parse().unwrap(),
+            advertisement,
+            attributes: Arc::new(attributes),
+        }
+    }
+
+    fn key(name: &str) -> ObjectKey {
+        ObjectKey::new("shop", name)
+    }
+
+    #[test]
+    fn a_route_stands_until_the_last_service_that_wants_it_is_gone() {
+        let mut table = RouteTable::default();
+        let to_tor =
+            |table: &RouteTable| table.routes_to(&"tor".into()).keys().map(ToString::to_string).collect::<Vec<_>>();
+        table.put(&key("one"), vec![wants("192.0.2.0/24", 0, None)]);
+        assert!(table.take_moved());
+        table.put(&key("two"), vec![wants("192.0.2.0/24", 0, None)]);
+        assert!(!table.take_moved(), "the second Service changes nothing for the peer");
+        table.put(&key("one"), Vec::new());
+        assert_eq!(to_tor(&table), ["192.0.2.0/24"]);
+        table.put(&key("two"), Vec::new());
+        assert!(to_tor(&table).is_empty() && table.take_moved());
+        assert!(table.wanted.is_empty() && table.by_route.is_empty(), "nothing is kept of Services that are gone");
+    }
+
+    #[test]
+    fn a_dispute_is_told_once_and_ends_with_one_of_its_sides() {
+        let mut table = RouteTable::default();
+        table.put(&key("one"), vec![wants("192.0.2.0/24", 0, Some(1))]);
+        table.put(&key("two"), vec![wants("192.0.2.0/24", 1, Some(2))]);
+        assert_eq!(table.take_begun().len(), 1);
+        table.put(&key("three"), vec![wants("192.0.2.0/24", 1, Some(2))]);
+        assert_eq!(table.take_begun(), [], "a third side that says the same is no news");
+        assert_eq!(table.disputes().len(), 1);
+        table.put(&key("one"), Vec::new());
+        assert!(table.disputes().is_empty());
+    }
+}

@@ -1,0 +1,230 @@
+//! A turn judges only what a fact can concern. These tests hold it to the plan of planners that judge everything.
+
+use super::*;
+use crate::address::MacAddress;
+use crate::roster::{Eligibility, Member, Roster};
+use crate::world::{Conflict, Pulses};
+
+const NODES: [&str; 7] = ["a", "b", "c", "d", "e", "f", "g"];
+const SERVICES: usize = 12;
+
+/// Two links, four `[[l2]]`: some nodes preferred, some left out, one of them sticky where that is asked for.
+fn many_rules(sticky: bool) -> Config {
+    let for_pool = |name: &str| L2 { pools: vec![name.into()], ..l2() };
+    let preference = vec![Preference { nodes: "edge=true".parse().unwrap(), weight: 100 }];
+    let mut config = configuration();
+    config.pools = vec![
+        pool("lan", &["192.168.35.100-192.168.35.110"]),
+        pool("edge", &["192.168.36.100-192.168.36.110"]),
+        pool("both", &["10.0.0.100-10.0.0.110"]),
+    ];
+    config.l2 = vec![
+        L2 { sticky, ..for_pool("lan") },
+        L2 { preference, ..for_pool("edge") },
+        L2 { interfaces: vec![InterfacePattern::Exact("eth1".into())], ..for_pool("both") },
+        L2 { nodes: Some("edge=true".parse().unwrap()), ..for_pool("both") },
+    ];
+    config
+}
+
+fn address(number: usize) -> IpAddr {
+    let network = [[192, 168, 35], [192, 168, 36], [10, 0, 0]][number % 3];
+    IpAddr::from([network[0], network[1], network[2], 100 + u8::try_from(number / 3).unwrap()])
+}
+
+fn link(index: u32, name: &str, net: &str, up: bool) -> Link {
+    Link {
+        index,
+        name: name.into(),
+        mac: Some("02:00:00:00:00:01".parse().unwrap()),
+        up,
+        carrier: up,
+        loopback: false,
+        arp: true,
+        master: None,
+        vrf: None,
+        addresses: vec![net.parse().unwrap()],
+    }
+}
+
+/// Something that happens to a cluster: nodes, links, rosters, Services and endpoints come, change and go.
+fn happening(random: &mut fastrand::Rng) -> Fact {
+    let name = NODES[random.usize(..NODES.len())];
+    let number = random.usize(..SERVICES);
+    let service_key = key(&format!("s{number}"));
+    match random.u8(0..12) {
+        0 => Fact::Node(name.into(), None),
+        1 | 2 => {
+            let labels: &[(&str, &str)] =
+                [&[][..], &[("edge", "true")], &[(Node::EXCLUDE_LABEL, "")]][random.usize(..3)];
+            let node = Node { ready: random.u8(0..4) > 0, ..node(labels) };
+            Fact::Node(name.into(), Some(Arc::new(node)))
+        }
+        3 => Fact::Link(2, Some(link(2, "eth0", "192.168.35.11/24", random.bool()))),
+        4 => Fact::Link(3, random.bool().then(|| link(3, "eth1", "10.0.0.11/24", random.u8(0..4) > 0))),
+        5 => Fact::Link(9, random.bool().then(|| link(9, "veth9", "169.254.1.1/32", true))),
+        6 | 7 => some_roster(random),
+        8 => {
+            let ingress = if random.u8(0..4) > 0 { vec![address(number)] } else { Vec::new() };
+            let external_traffic_policy = if random.bool() { TrafficPolicy::Cluster } else { TrafficPolicy::Local };
+            let service = Service { ingress, external_traffic_policy, ..service() };
+            Fact::Service(service_key, (random.u8(0..5) > 0).then(|| Arc::new(service)))
+        }
+        9 => {
+            let mac = MacAddress([2, 0, 0, 0, 9, 9]);
+            let kind = [ConflictKind::Occupied, ConflictKind::Contested][random.usize(..2)];
+            let conflict = Conflict { mac, kind, since: std::time::SystemTime::UNIX_EPOCH };
+            Fact::Conflict(address(number), "eth0".into(), random.bool().then_some(conflict))
+        }
+        _ => {
+            let serving =
+                NODES.iter().filter(|_| random.u8(0..3) == 0).map(|node| (NodeName::from(*node), 1)).collect();
+            let slice = EndpointSlice {
+                service: service_key.clone(),
+                family: None,
+                ready: Default::default(),
+                serving,
+                serving_without_node: random.u32(0..2),
+            };
+            Fact::EndpointSlice(service_key, Some(Arc::new(slice)))
+        }
+    }
+}
+
+fn some_roster(random: &mut fastrand::Rng) -> Fact {
+    let mut roster = Roster { settled: random.u8(0..5) > 0, ..Roster::default() };
+    for (number, name) in NODES.iter().enumerate().skip(1) {
+        let eligibility = match random.u8(0..8) {
+            0 => Eligibility::Listening,
+            1 => Eligibility::Excluded,
+            _ => Eligibility::Eligible,
+        };
+        let edge = random.u8(0..4) == 0;
+        let member = Member {
+            mac: MacAddress([2, 0, 0, 0, 1, u8::try_from(number).unwrap()]),
+            eligibility,
+            owner: random.bool(),
+            labels: Labels(edge.then(|| ("edge".to_owned(), "true".to_owned())).into_iter().collect()),
+            claims: Arc::new((0..SERVICES).filter(|_| random.u8(0..12) == 0).map(address).collect()),
+            occupied: Arc::default(),
+        };
+        match random.u8(0..10) {
+            0 => drop(roster.silent.insert((*name).into(), Duration::from_millis(303))),
+            1 => drop(roster.left.insert((*name).into())),
+            _ => drop(roster.members.insert((*name).into(), member)),
+        }
+    }
+    Fact::Roster(random.u32(2..=3), (random.u8(0..6) > 0).then(|| Arc::new(roster)))
+}
+
+/// What a plan says of the present.
+fn outcome(planner: &Planner) -> impl PartialEq + std::fmt::Debug + use<> {
+    let plan = planner.plan();
+    let routes: Vec<_> = plan.bgp.peers.iter().map(|(name, peer)| (name.clone(), peer.clone())).collect();
+    let l2 = (plan.l2.addresses.clone(), plan.l2.members.clone(), plan.l2.links.clone());
+    (plan.decisions.clone(), l2, routes, plan.pulse.clone(), plan.status.clone(), plan.disputes.clone())
+}
+
+fn begin(config: &Config, pulses: bool, leader: bool) -> Planner {
+    let mut story = Story::begin(config.clone());
+    story.tell(Fact::Leader(leader));
+    let pulses = if pulses { Pulses::On { authenticated: true } } else { Pulses::Off };
+    story.tell(Fact::Pulses(pulses));
+    story.turn();
+    story.planner
+}
+
+#[test]
+fn a_turn_comes_to_the_plan_that_judging_everything_comes_to_whatever_happened() {
+    // Input: random happenings, some of them in one turn. Output: after every turn the plan, with its history, of a planner
+    // that was told the same and judges every Service in every turn.
+    for seed in 0..20 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let config = many_rules(seed % 2 == 0);
+        let (pulses, leader) = (seed % 3 > 0, seed % 5 == 0);
+        let (mut one, mut all) = (begin(&config, pulses, leader), begin(&config, pulses, leader));
+        let mut now = clock::now();
+        for step in 0..100 {
+            for _ in 0..random.u8(1..4) {
+                let fact = happening(&mut random);
+                one.apply(fact.clone());
+                all.apply(fact);
+            }
+            now += Duration::from_millis(random.u64(0..400));
+            all.judge_everything();
+            let (turn_one, turn_all) = (one.turn(now), all.turn(now));
+            assert_eq!(outcome(&one), outcome(&all), "seed {seed}, step {step}");
+            assert_eq!(turn_one.handovers, turn_all.handovers, "seed {seed}, step {step}");
+            let history = |planner: &Planner| (planner.plan().placements.clone(), planner.plan().l2.acquisitions.clone());
+            assert_eq!(history(&one), history(&all), "seed {seed}, step {step}");
+        }
+    }
+}
+
+#[test]
+fn a_planner_that_starts_with_all_that_is_known_comes_to_the_same_plan() {
+    // Input: random happenings. Output: now and then the plan of a new planner that is told the World as it stands. Nothing
+    // is sticky and nothing allocated here: these follow from what happened before.
+    for seed in 0..20 {
+        let mut random = fastrand::Rng::with_seed(1000 + seed);
+        let config = many_rules(false);
+        let pulses = seed % 3 > 0;
+        let mut planner = begin(&config, pulses, false);
+        let now = clock::now();
+        for step in 0..100 {
+            planner.apply(happening(&mut random));
+            planner.turn(now);
+            if step % 10 == 9 {
+                let mut new = Planner::new(Arc::new(config.clone()), "a".into());
+                new.apply_world(planner.world().clone());
+                new.turn(now);
+                let of = |planner: &Planner| {
+                    let plan = planner.plan();
+                    let peers: Vec<_> = plan.bgp.peers.values().map(|peer| peer.routes.clone()).collect();
+                    (plan.decisions.clone(), plan.l2.addresses.clone(), peers, plan.pulse.expected.clone())
+                };
+                assert_eq!(of(&planner), of(&new), "seed {seed}, step {step}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_link_of_a_pod_moves_nothing() {
+    let mut story = Story::begin(configuration());
+    story.endpoints("web", &["a"]);
+    story.put("web", service());
+    story.confirm("web");
+    let context = story.planner.context().clone();
+    let veth = Link { addresses: Vec::new(), ..link(77, "veth1234", "169.254.1.1/32", true) };
+    for fact in [Some(veth.clone()), Some(Link { carrier: false, ..veth }), None] {
+        story.tell(Fact::Link(77, fact));
+        assert_eq!(story.turn().moved, Moved::default());
+    }
+    assert!(Arc::ptr_eq(&context, story.planner.context()), "the context was not worked out again");
+}
+
+#[test]
+fn the_death_of_a_node_judges_only_what_it_owned_and_its_return_only_what_it_wins() {
+    let mut story = Story::begin(configuration());
+    let addresses = 100..=110;
+    for last in addresses.clone() {
+        let name = format!("s{last}");
+        story.endpoints(&name, &["b"]);
+        let ingress = vec![format!("192.168.35.{last}").parse().unwrap()];
+        story.put(&name, Service { ingress, ..service() });
+    }
+    let owners = |story: &Story| -> Vec<NodeName> {
+        let owner = |last| story.decision(&format!("s{last}")).announcements[0].l2.owner.clone().unwrap();
+        addresses.clone().map(owner).collect()
+    };
+    let before = owners(&story);
+    let of_b = before.iter().filter(|owner| owner.as_str() == "b").count();
+    assert!(of_b > 0 && of_b < before.len());
+    for ready in [false, true] {
+        story.tell(Fact::Node("b".into(), Some(Arc::new(Node { ready, ..node(&[]) }))));
+        let turn = story.turn();
+        assert_eq!((turn.changes.len(), story.planner.judged()), (of_b, of_b), "b is Ready: {ready}");
+    }
+    assert_eq!(owners(&story), before);
+}

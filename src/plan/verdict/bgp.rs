@@ -1,0 +1,161 @@
+//! Which routes this node announces for the addresses of a Service, and to which peers.
+//! Floor 1. What several Services say about one route is joined by `plan::route_table`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::{Announceable, Inputs};
+use crate::address::{Family, host_prefix};
+use crate::config::Advertisement;
+use crate::names::PeerName;
+use crate::plan::context::bgp::AdvertisementContext;
+use crate::plan::decision::{BgpVerdict, Carrier, Held};
+use crate::plan::join;
+use crate::reason::Reason;
+use crate::route::RouteAttributes;
+use crate::world::TrafficPolicy;
+
+/// What this node announces over BGP for the addresses of a Service.
+pub struct Answer {
+    /// One for each address, in their order.
+    pub verdicts: Vec<BgpVerdict>,
+    pub work: Vec<Contribution>,
+}
+
+/// What one advertisement says of one route, on behalf of a Service.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Contribution {
+    pub peer: PeerName,
+    pub prefix: IpNet,
+    /// Which `[[bgp.advertisement]]` it is, counted from 0: where two disagree, the first in the file counts.
+    pub advertisement: usize,
+    pub attributes: Arc<RouteAttributes>,
+}
+
+pub fn judge(inputs: &Inputs<'_>, about: &Announceable<'_>) -> Answer {
+    let mut answer = Answer { verdicts: Vec::new(), work: Vec::new() };
+    for held in &about.held {
+        let covering = covering(inputs, about, held);
+        let (verdict, contributions) = match refusal(inputs, about, held, &covering) {
+            Some(reason) => (BgpVerdict::refused(reason), Vec::new()),
+            None => announce(inputs, about, held, &covering),
+        };
+        answer.verdicts.push(verdict);
+        answer.work.extend(contributions);
+    }
+    answer
+}
+
+/// An advertisement with its number in the file and what this node has to do with it.
+type Numbered<'a> = (usize, &'a Advertisement, &'a AdvertisementContext);
+
+fn covering<'a>(inputs: &Inputs<'a>, about: &Announceable<'_>, held: &Held) -> Vec<Numbered<'a>> {
+    let all = inputs.config.bgp.advertisements.iter().zip(&inputs.context.bgp.advertisements).enumerate();
+    let covers = |it: &Advertisement| {
+        (it.pools.is_empty() || it.pools.contains(&held.pool))
+            && it.service_selector.as_ref().is_none_or(|selector| selector.matches(&about.service.labels))
+    };
+    all.filter(|(_, (it, _))| covers(it)).map(|(number, (it, context))| (number, it, context)).collect()
+}
+
+/// Why the address is announced to no peer, as far as that does not depend on the peers.
+fn refusal(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, covering: &[Numbered<'_>]) -> Option<Reason> {
+    if covering.is_empty() {
+        return Some(Reason::NoAdvertisement { pool: held.pool.clone() });
+    }
+    if let Some(reason) = &inputs.context.bgp.exclusion {
+        return Some(reason.clone());
+    }
+    if !covering.iter().any(|(_, _, context)| context.selected) {
+        return Some(Reason::NodeNotSelected);
+    }
+    let endpoints = about.endpoints;
+    if endpoints.is_empty() {
+        return Some(Reason::NoEndpoints);
+    }
+    let local = about.service.external_traffic_policy == TrafficPolicy::Local;
+    if local && !endpoints.by_node.contains_key(inputs.me) {
+        let nameless = endpoints.by_node.is_empty();
+        return Some(if nameless { Reason::EndpointsNameNoNode } else { Reason::NoLocalEndpoint });
+    }
+    None
+}
+
+fn announce(
+    inputs: &Inputs<'_>,
+    about: &Announceable<'_>,
+    held: &Held,
+    covering: &[Numbered<'_>],
+) -> (BgpVerdict, Vec<Contribution>) {
+    let local = about.service.external_traffic_policy == TrafficPolicy::Local;
+    let family = Family::of(held.address);
+    let mut routes: BTreeMap<IpNet, BTreeSet<PeerName>> = BTreeMap::new();
+    let mut notes = Vec::new();
+    let mut contributions = Vec::new();
+    for (number, advertisement, context) in covering.iter().filter(|(_, _, context)| context.selected) {
+        let length = match family {
+            Family::V4 => advertisement.aggregation_length,
+            Family::V6 => advertisement.aggregation_length_v6,
+        };
+        // The configuration was checked: the length fits the family.
+        let prefix = IpNet::new(held.address, length).unwrap_or_else(|_| host_prefix(held.address)).trunc();
+        let attributes = match advertisement.link_bandwidth {
+            true if local => {
+                let endpoints = Some(inputs.world.endpoints_on(inputs.me, about.key, family));
+                Arc::new(RouteAttributes { endpoints, ..RouteAttributes::clone(&context.attributes) })
+            }
+            true if !notes.contains(&Reason::LinkBandwidthNeedsLocal) => {
+                notes.push(Reason::LinkBandwidthNeedsLocal);
+                context.attributes.clone()
+            }
+            true | false => context.attributes.clone(),
+        };
+        for peer in &context.peers {
+            routes.entry(prefix).or_default().insert(peer.clone());
+            let (peer, attributes) = (peer.clone(), attributes.clone());
+            contributions.push(Contribution { peer, prefix, advertisement: *number, attributes });
+        }
+    }
+    if routes.is_empty() {
+        return (BgpVerdict::refused(Reason::NoPeer), Vec::new());
+    }
+    notes.extend(disputes(inputs, &contributions));
+    let peers: BTreeSet<PeerName> = routes.values().flatten().cloned().collect();
+    let carrier = |(prefix, peers): (IpNet, BTreeSet<PeerName>)| Carrier { prefix, peers: peers.into_iter().collect() };
+    let verdict = BgpVerdict {
+        peers: peers.into_iter().collect(),
+        reason: Reason::Announced,
+        routes: routes.into_iter().map(carrier).collect(),
+        notes,
+    };
+    (verdict, contributions)
+}
+
+/// Where the advertisements of one Service cannot be joined.
+fn disputes(inputs: &Inputs<'_>, given: &[Contribution]) -> Vec<Reason> {
+    let mut disputes = Vec::new();
+    for (place, first) in given.iter().enumerate() {
+        let (peer, prefix) = (&first.peer, first.prefix);
+        let same = |other: &&Contribution| other.peer == *peer && other.prefix == prefix;
+        // Most routes are given once. Of several, the first goes through them all.
+        if given.len() == 1 || given[..place].iter().any(|other| same(&other)) {
+            continue;
+        }
+        let all: Vec<_> = given[place..].iter().filter(same).map(|it| (it.advertisement, &it.attributes)).collect();
+        let internal = inputs.context.bgp.peers.iter().any(|it| it.name == *peer && join::is_internal(it));
+        for join::Dispute { key, kept, ignored } in join::disputes(&all, internal) {
+            let (peer, key) = (peer.clone(), key.to_owned());
+            disputes.push(Reason::AdvertisementsDisagree { prefix, peer, key, kept, ignored });
+        }
+    }
+    disputes
+}
+
+impl BgpVerdict {
+    /// No peer is told.
+    fn refused(reason: Reason) -> BgpVerdict {
+        BgpVerdict { peers: Vec::new(), reason, routes: Vec::new(), notes: Vec::new() }
+    }
+}
