@@ -5,8 +5,9 @@
 use super::complaint::{Complaint, Place};
 use super::document::{Data, Entry, Table, Value};
 use super::duration;
+use super::key::{Available, Kind, Row};
 use super::nearest;
-use super::options::{Available, ConfigOption, Kind, SECTIONS, Section};
+use super::section::{SECTIONS, Section};
 
 /// Checks a whole file.
 pub(super) fn check(file: &mut Table, complaints: &mut Vec<Complaint>) {
@@ -26,8 +27,8 @@ impl Checker<'_> {
 
     fn table(&mut self, section: &'static Section, table: &mut Table) {
         for (key, entry) in &mut table.entries {
-            if let Some(option) = section.option(key) {
-                self.option(section, option, entry);
+            if let Some(row) = section.row(key) {
+                self.row(section, row, entry);
             } else if let Some(inner) = Section::find(&section.join(key)) {
                 self.section(inner, entry);
             } else if let Some(own) = &section.own_keys {
@@ -45,15 +46,16 @@ impl Checker<'_> {
 
     fn unknown(&mut self, section: &Section, key: &str, entry: &mut Entry) {
         let known: Vec<&str> = section.keys().collect();
-        let elsewhere: Vec<&Section> = SECTIONS.iter().filter(|other| other.keys().any(|known| known == key)).collect();
+        let elsewhere: Vec<&Section> =
+            SECTIONS.iter().copied().filter(|other| other.keys().any(|known| known == key)).collect();
         let hint = match (nearest(key, known.iter().copied()), &elsewhere[..]) {
             (Some(near), _) => format!("did you mean {}?", quoted(near)),
             (None, [only]) if only.path.is_empty() => match Section::find(key) {
-                Some(top) => format!("write {top} on a line of its own"),
-                None => format!("{} belongs above every section", quoted(key)),
+                Some(top) => format!("write {top} on its own line"),
+                None => format!("move {} above all sections", quoted(key)),
             },
-            (None, [only]) => format!("{} belongs into {only}", quoted(key)),
-            (None, _) => format!("{section} knows {}", known.join(", ")),
+            (None, [only]) => format!("move {} to {only}", quoted(key)),
+            (None, _) => format!("{section} has the keys {}", known.join(", ")),
         };
         let what = if matches!(entry.value.data, Data::Table(_)) { "section" } else { "key" };
         self.complain(&entry.key, format!("unknown {what} {} in {section}", quoted(key)), hint);
@@ -70,7 +72,7 @@ impl Checker<'_> {
             self.complain(
                 place,
                 format!("{section} is not available yet"),
-                format!("{what} will come with a later version of crier; take the section out"),
+                format!("this version of crier does not support {what} yet; remove the section"),
             );
             return;
         }
@@ -91,57 +93,56 @@ impl Checker<'_> {
     fn not_a_section(&mut self, section: &Section, value: &mut Value) {
         let (message, hint) = match (&value.data, section.repeated) {
             (Data::Table(_), true) => {
-                ("may come many times and is a list", format!("write {section}, also for the first"))
+                ("is a list and can be repeated", format!("write {section}, also for a single one"))
             }
-            (_, true) => ("is a list of tables", format!("write {section} on a line of its own and the keys below")),
-            (Data::List(_), false) => ("may come only once", format!("write {section}")),
-            (_, false) => ("is a table", format!("write {section} on a line of its own and the keys below")),
+            (_, true) => ("is a list of tables", format!("write {section} on its own line and the keys below it")),
+            (Data::List(_), false) => ("can appear only once", format!("write {section}")),
+            (_, false) => ("is a table", format!("write {section} on its own line and the keys below it")),
         };
         self.complain(&value.place, format!("{} {message}", quoted(section.path)), hint);
         value.data = Data::Refused;
     }
 
-    fn option(&mut self, section: &Section, option: &ConfigOption, entry: &mut Entry) {
-        let path = section.join(option.key);
+    fn row(&mut self, section: &Section, row: &Row, entry: &mut Entry) {
+        let path = section.join(row.key);
         let complaints = self.complaints.len();
-        self.kind(option, &mut entry.value);
+        self.kind(row, &mut entry.value);
         if self.complaints.len() > complaints {
             return;
         }
-        let (what, value) = match option.available {
+        let (what, value) = match row.available {
             Available::Yes => return,
             Available::NotYetTrue(_) if !matches!(entry.value.data, Data::Flag(true)) => return,
             Available::NotYetTrue(what) => (what, " = true"),
             Available::NotYet(what) => (what, ""),
         };
-        let hint = format!("{what} will come with a later version of crier; take the key out");
+        let hint = format!("this version of crier does not support {what} yet; remove the key");
         self.complain(&entry.key, format!("{} is not available yet", quoted(&format!("{path}{value}"))), hint);
         // The value stays: a reference in it is checked even so.
     }
 
-    fn kind(&mut self, option: &ConfigOption, value: &mut Value) {
-        let key = option.key;
-        let problem = match (option.kind, &mut value.data) {
+    fn kind(&mut self, row: &Row, value: &mut Value) {
+        let key = row.key;
+        let problem = match (row.kind, &mut value.data) {
             (Kind::Flag | Kind::FlagOr(_), Data::Flag(_)) => None,
             (Kind::FlagOr(words) | Kind::Asn(words), Data::Text(text)) => {
                 let known = words.contains(&text.text.as_str());
                 (!known).then(|| format!("{} is {}", quoted(key), written(&text.text)))
             }
             (Kind::Asn(_), Data::Number(number)) => reserved_asn(*number),
-            (Kind::Number { least, most, .. }, Data::Number(number)) => {
-                (!(least..=most).contains(number)).then(|| format!("{} is {number}, out of its range", quoted(key)))
-            }
+            (Kind::Number { least, most, .. }, Data::Number(number)) => (!(least..=most).contains(number))
+                .then(|| format!("{} is {number}, which is out of range", quoted(key))),
             (Kind::Duration { least, most }, Data::Text(text)) => match duration::parse(&text.text) {
                 Ok(duration) => (!(least..=most).contains(&duration))
-                    .then(|| format!("{} is {}, out of its range", quoted(key), written(&text.text))),
+                    .then(|| format!("{} is {}, which is out of range", quoted(key), written(&text.text))),
                 Err(error) => Some(format!("{}: {error}", quoted(key))),
             },
-            (Kind::Text(_), Data::Text(_)) => None,
+            (Kind::Text(_) | Kind::Word(_), Data::Text(_)) => None,
             (Kind::Texts(_), Data::List(values)) => {
                 for value in values {
                     if !matches!(value.data, Data::Text(_)) {
-                        let message = format!("{} holds {}, not a text", quoted(key), value.type_name());
-                        self.complain(&value.place, message, format!("it takes {}", option.kind));
+                        let message = format!("{} contains {}, not a string", quoted(key), value.type_name());
+                        self.complain(&value.place, message, format!("it takes {}", row.kind));
                         value.data = Data::Refused;
                     }
                 }
@@ -150,9 +151,9 @@ impl Checker<'_> {
             _ => Some(format!("{} is {}", quoted(key), value.type_name())),
         };
         let Some(message) = problem else { return };
-        let hint = match (option.kind, &value.data) {
+        let hint = match (row.kind, &value.data) {
             (Kind::Duration { .. }, Data::Text(_) | Data::Number(_)) => {
-                format!("it takes {}, written like \"300ms\", \"30s\", \"1m30s\"", option.kind)
+                format!("it takes {}, written like \"300ms\", \"30s\", \"1m30s\"", row.kind)
             }
             (Kind::Texts(_), Data::Text(text)) => format!("write a list: [{}]", written(&text.text)),
             (Kind::Number { .. } | Kind::Asn(_), Data::Text(text)) if text.text.parse::<i64>().is_ok() => {
@@ -164,9 +165,9 @@ impl Checker<'_> {
                 format!("did you mean {}?", written(near))
             }
             (Kind::Asn(_), Data::Number(_)) => {
-                "numbers for private use are 64512 to 65534 and 4200000000 to 4294967294".to_owned()
+                "private AS numbers are 64512 to 65534 and 4200000000 to 4294967294".to_owned()
             }
-            _ => format!("it takes {}", option.kind),
+            _ => format!("it takes {}", row.kind),
         };
         self.complain(&value.place, message, hint);
         value.data = Data::Refused;
@@ -179,14 +180,14 @@ fn reserved_asn(asn: i64) -> Option<String> {
         // RFC 7607 §2: "A BGP speaker MUST NOT originate or propagate a route with an AS number of zero".
         0 => "AS 0 is reserved (RFC 7607)",
         // RFC 6793 §9: AS_TRANS stands for numbers that do not fit into two octets.
-        23456 => "AS 23456 stands for numbers that old routers cannot show (RFC 6793)",
+        23456 => "AS 23456 is AS_TRANS (RFC 6793)",
         // RFC 7300 §2: the last numbers of two and of four octets.
         65535 => "AS 65535 is reserved (RFC 7300)",
         0xffff_ffff => "AS 4294967295 is reserved (RFC 7300)",
         1..0xffff_ffff => return None,
-        _ => return Some(format!("{asn} is no AS number; they go from 1 to 4294967294")),
+        _ => return Some(format!("{asn} is not an AS number; AS numbers range from 1 to 4294967294")),
     };
-    Some(format!("no router can have this number: {why}"))
+    Some(format!("this AS number cannot be used: {why}"))
 }
 
 /// A key, as complaints show it.
