@@ -16,7 +16,7 @@ use bytes::{BufMut, BytesMut};
 use crier::address::MacAddress;
 use crier::arp::answer::{Standing, Station, Verdict, judge};
 use crier::arp::frame::{self, Protocol};
-use crier::bgp::agreement::Agreement;
+use crier::bgp::machine::negotiation::Agreement;
 use crier::bgp::wire::{
     AfiSafi, Dialect, Frame, HEADER_LEN, MAX_EXTENDED_MESSAGE_LEN, MAX_MESSAGE_LEN, Message, MessageKind, Notification,
     NotificationReason, Open, OpenFault, Parsed, RouteRefresh, Treatment, Update, WireError,

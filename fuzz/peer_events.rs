@@ -6,8 +6,8 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, BytesMut};
-use crier::bgp::agreement::Terms;
-use crier::bgp::collision::{Action, ConnectionId, Peering};
+use crier::bgp::machine::negotiation::Terms;
+use crier::bgp::machine::{Action, ConnectionId, Peering};
 use crier::bgp::wire::{
     Cease, Dialect, ExpectedAsn, Frame, HEADER_LEN, Message, MessageKind, Notification, NotificationReason, Open,
 };

@@ -30,13 +30,11 @@ const FLOORS: &[(&str, u8)] = &[
     ("arp/responder.rs", 2),
     ("arp/standing.rs", 2),
     ("bgp/", 1),
-    ("bgp/socket_options.rs", 2),
-    ("bgp/transport.rs", 2),
-    ("bgp/listeners.rs", 2),
-    ("bgp/peer.rs", 2),
-    ("bgp/peer/report.rs", 2),
+    ("bgp/socket/", 2),
+    ("bgp/socket.rs", 2),
+    ("bgp/task.rs", 2),
+    ("bgp/task/", 2),
     ("bgp/settings.rs", 2),
-    ("bgp/speaker.rs", 2),
     ("discovery/", 1),
     ("discovery/socket.rs", 2),
     ("discovery/seeker.rs", 2),
@@ -63,7 +61,7 @@ const FLOORS: &[(&str, u8)] = &[
 const DECISIONS: &[&str] = &["config", "world", "plan"];
 
 /// Files that are modules of tests only.
-const TESTS: &[&str] = &["bgp/collision/simulation.rs", "bgp/wire/round_trip.rs", "k8s/fake.rs"];
+const TESTS: &[&str] = &["bgp/machine/simulation.rs", "bgp/wire/round_trip.rs", "k8s/fake.rs"];
 
 /// What files of floors 0 and 1 never name.
 const NEVER_BELOW: &[&str] =

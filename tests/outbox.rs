@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use crier::bgp::agreement::Agreement;
+use crier::bgp::machine::negotiation::Agreement;
 use crier::bgp::outbox::{NextHopV6, NextHops, Outbox, Routes, Unsendable};
 use crier::bgp::wire::AfiSafi;
 use crier::community::Community;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use bytes::BytesMut;
-use crier::bgp::agreement::Agreement;
+use crier::bgp::machine::negotiation::Agreement;
 use crier::bgp::wire::{
     AfiSafi, Dialect, Expectation, ExpectedAsn, Frame, Message, Notification, Open, Parsed, ParsedUpdate, Treatment,
     WireError,

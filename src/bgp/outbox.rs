@@ -9,6 +9,11 @@
 //! Gap (RFC 4271 §9.2.1.1): no MinRouteAdvertisementInterval, on purpose: the routes are this node's own, and who dampens
 //! them makes a failover slow.
 
+mod batcher;
+pub mod next_hop;
+mod packer;
+pub(super) mod refreshes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -17,12 +22,12 @@ use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use ipnet::IpNet;
 
-use super::agreement::Agreement;
-use super::gathering::{Batch, Gathering, Way};
-use super::packer::Packer;
-pub use super::packer::{NextHopV6, NextHops, Unsendable};
-use super::wire::{AfiSafi, EmitError};
 use crate::address::Family;
+use crate::bgp::machine::negotiation::Agreement;
+use crate::bgp::outbox::batcher::{Batch, Gathering, Way};
+use crate::bgp::outbox::packer::Packer;
+pub use crate::bgp::outbox::packer::{NextHopV6, NextHops, Unsendable};
+use crate::bgp::wire::{AfiSafi, EmitError};
 use crate::route::RouteAttributes;
 
 /// The routes that a peer should have, by prefix. Prefixes are networks: no bit is set behind their length.

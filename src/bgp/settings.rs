@@ -2,10 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-use super::agreement::Terms;
-use super::transport::{Protection, Route};
-use super::wire::ExpectedAsn;
 use crate::address::ScopedAddress;
+use crate::bgp::machine::negotiation::Terms;
+use crate::bgp::socket::{Protection, Route};
+use crate::bgp::wire::ExpectedAsn;
 use crate::config;
 
 /// What is said and asked for in an OPEN; `identifier` where the peer has no router id of its own.

@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crier::address::ScopedAddress;
-use crier::bgp::listeners::{Arrival, Listen, Listeners};
-use crier::bgp::transport::{Protection, Route};
+use crier::bgp::socket::listeners::{Arrival, Listen, Listeners};
+use crier::bgp::socket::{Protection, Route};
 use crier::names::PeerName;
 use crier::secret::Secret;
 use tokio::io::AsyncReadExt;

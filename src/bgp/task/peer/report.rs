@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::bgp::session::Phase;
+use crate::bgp::machine::session::Phase;
 use crate::clock;
 use crate::world::SessionState;
 

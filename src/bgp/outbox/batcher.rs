@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::wire::emitted_prefix_len;
 use crate::address::Family;
+use crate::bgp::wire::emitted_prefix_len;
 use crate::route::RouteAttributes;
 
 /// Prefixes that are gathered before all messages are closed, full or not. It bounds the time until the first message and what a

@@ -1,15 +1,18 @@
 //! One peer: when to dial it, and which of two connections to keep when both ends dialled (RFC 4271 §6.8, RFC 6286 §2.3).
 //! Floor 1. Idle, Connect and Active of RFC 4271 §8.2.2 are here; a connection from its socket on is a `session::Session`.
 
+pub mod negotiation;
+pub mod session;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use super::agreement::{Agreement, Terms};
-use super::session::{Effect, End, Phase, Received, Session, jittered};
-use super::wire::{AfiSafi, Cease, Dialect, Frame, Message, Notification, NotificationReason, Parsed, WireError};
+use crate::bgp::machine::negotiation::{Agreement, Terms};
+use crate::bgp::machine::session::{Effect, End, Phase, Received, Session, jittered};
+use crate::bgp::wire::{AfiSafi, Cease, Dialect, Frame, Message, Notification, NotificationReason, Parsed, WireError};
 
 /// One peer and every connection to it.
 ///

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use super::agreement::Agreement;
-use super::wire::{AfiSafi, Message, RefreshKind, RouteRefresh};
+use crate::bgp::machine::negotiation::Agreement;
+use crate::bgp::wire::{AfiSafi, Message, RefreshKind, RouteRefresh};
 
 /// What one session still has to send again. However often the peer asks, each family waits once, and one is sent at a
 /// time: a peer that asks without end costs as much as it takes, and no more.
@@ -53,7 +53,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::bgp::agreement::Terms;
+    use crate::bgp::machine::negotiation::Terms;
     use crate::bgp::wire::ExpectedAsn;
 
     const V4: AfiSafi = AfiSafi::IPV4_UNICAST;

@@ -13,6 +13,8 @@
 //! | leave          | speaker, peer      | once                 | -                                                      |
 //! | facts          | peer, the agent    | the agent's choice   | the report waits, and says the newest when there is room |
 
+mod peer;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -23,12 +25,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use super::listeners::{Arrival, Listeners, RETRY_PAUSE};
-use super::peer::{self, Channels, Inbound, Leave, Orders};
-use super::settings;
-use super::transport::{FAREWELL_TIME, Route, describe};
-use super::wire::{Cease, Notification, NotificationReason};
 use crate::address::ScopedAddress;
+use crate::bgp::settings;
+use crate::bgp::socket::listeners::{Arrival, Listeners, RETRY_PAUSE};
+use crate::bgp::socket::{FAREWELL_TIME, Route, describe};
+use crate::bgp::task::peer::{self, Channels, Inbound, Leave, Orders};
+use crate::bgp::wire::{Cease, Notification, NotificationReason};
 use crate::clock;
 use crate::config;
 use crate::names::PeerName;

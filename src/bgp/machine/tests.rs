@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::*;
-use crate::bgp::session::{LEAST_SEND_HOLD_TIME, OPEN_SENT_HOLD_TIME};
+use crate::bgp::machine::session::{LEAST_SEND_HOLD_TIME, OPEN_SENT_HOLD_TIME};
 use crate::bgp::wire::{ExpectedAsn, HeaderFault, OpenError, ParsedUpdate, RefreshKind, RouteRefresh, Update};
 
 pub(super) const RETRY: Duration = Duration::from_secs(5);

@@ -8,7 +8,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use super::wire::{
+use crate::bgp::wire::{
     AS_TRANS, AfiSafi, Capability, Dialect, Expectation, ExpectedAsn, MAX_EXTENDED_MESSAGE_LEN, MAX_MESSAGE_LEN,
     Notification, NotificationReason, Open, OpenError, OpenFault,
 };

@@ -7,12 +7,12 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use bytes::{Bytes, BytesMut};
 use ipnet::IpNet;
 
-use super::agreement::Agreement;
-use super::wire::{
+use crate::address::Family;
+use crate::bgp::machine::negotiation::Agreement;
+use crate::bgp::wire::{
     AfiSafi, AsPathSegment, Attributes, Dialect, EmitError, HEADER_LEN, MAX_MESSAGE_LEN, Message, MpReach, MpUnreach,
     NextHop, Origin, Update, emitted_prefix_len,
 };
-use crate::address::Family;
 use crate::route::RouteAttributes;
 
 /// Where this node can be reached from the peer, for either family of routes.

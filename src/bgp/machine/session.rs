@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use super::agreement::{Agreement, Terms};
-use super::wire::{
+use crate::bgp::machine::negotiation::{Agreement, Terms};
+use crate::bgp::wire::{
     AfiSafi, Cease, Dialect, Frame, FsmError, Message, MessageKind, Notification, NotificationReason, Parsed,
     ParsedUpdate, RefreshKind, RouteRefresh, WireError,
 };

@@ -15,8 +15,8 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::socket_options::{self, interface_index};
-use super::transport::{GTSM_TTL, Protection, Route, describe};
+use crate::bgp::socket::options::{self, interface_index};
+use crate::bgp::socket::{GTSM_TTL, Protection, Route, describe};
 use crate::names::{InterfaceName, PeerName};
 
 /// Where the speaker accepts connections.
@@ -196,7 +196,7 @@ impl Arrival {
             Ok(signed) if *signed != route.protection => {
                 Some(format!("an accepted connection is {signed}, and the peer's are {}", route.protection))
             }
-            Ok(_) if route.link_only => match socket_options::ttl_of_syn(self.stream.as_fd()) {
+            Ok(_) if route.link_only => match options::ttl_of_syn(self.stream.as_fd()) {
                 // RFC 5082 §3: what is not of the link is not to be trusted. The kernel's check begins with `dress_accepted`,
                 // and data may have come before.
                 Ok(Some(GTSM_TTL)) => None,
@@ -294,7 +294,7 @@ impl Spot {
             socket.set_freebind_v4(true)?;
             socket.set_ttl_v4(u32::from(GTSM_TTL))?;
         }
-        socket_options::keep_syns(socket.as_fd())?;
+        options::keep_syns(socket.as_fd())?;
         socket.bind_device(self.device.as_ref().map(|device| device.as_str().as_bytes()))?;
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(sharing == Sharing::Yes)?;

@@ -2,6 +2,9 @@
 //! waiting for the other direction. Floor 2. Knows messages by their boundaries only; what they mean is the machine's business.
 //! The sockets that accept are in `listeners`.
 
+pub mod listeners;
+mod options;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -16,9 +19,9 @@ use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::socket_options::{self, interface_index};
-use super::wire::{Frame, WireError};
 use crate::address::ScopedAddress;
+use crate::bgp::socket::options::{self, interface_index};
+use crate::bgp::wire::{Frame, WireError};
 use crate::config::AoKey;
 use crate::names::InterfaceName;
 use crate::secret::Secret;
@@ -77,10 +80,10 @@ impl Protection {
     pub fn set(&self, socket: BorrowedFd<'_>, peer: IpAddr, vrf: Option<u32>, connecting: bool) -> io::Result<()> {
         match self {
             Protection::None => Ok(()),
-            Protection::Md5(password) => socket_options::set_md5_key(socket, peer, vrf, password.expose())
+            Protection::Md5(password) => options::set_md5_key(socket, peer, vrf, password.expose())
                 .map_err(|error| explain(error, "TCP MD5", "CONFIG_TCP_MD5SIG")),
             Protection::Ao(keys) => keys.iter().enumerate().try_for_each(|(n, key)| {
-                socket_options::add_ao_key(socket, peer, vrf, key, connecting && n == 0)
+                options::add_ao_key(socket, peer, vrf, key, connecting && n == 0)
                     .map_err(|error| explain(error, "TCP-AO", "Linux 6.7 or later with CONFIG_TCP_AO"))
             }),
         }
@@ -90,10 +93,8 @@ impl Protection {
     pub fn unset(&self, socket: BorrowedFd<'_>, peer: IpAddr, vrf: Option<u32>) -> io::Result<()> {
         match self {
             Protection::None => Ok(()),
-            Protection::Md5(_) => socket_options::set_md5_key(socket, peer, vrf, &[]),
-            Protection::Ao(keys) => {
-                keys.iter().try_for_each(|key| socket_options::delete_ao_key(socket, peer, vrf, key))
-            }
+            Protection::Md5(_) => options::set_md5_key(socket, peer, vrf, &[]),
+            Protection::Ao(keys) => keys.iter().try_for_each(|key| options::delete_ao_key(socket, peer, vrf, key)),
         }
     }
 }
@@ -161,7 +162,7 @@ impl Route {
             }
         }
         if self.link_only {
-            socket_options::set_minimum_ttl(socket.as_fd(), self.peer.ip, GTSM_TTL)?;
+            options::set_minimum_ttl(socket.as_fd(), self.peer.ip, GTSM_TTL)?;
         }
         Ok(())
     }

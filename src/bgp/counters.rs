@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::collision::ConnectionId;
-use super::session::End;
-use super::wire::{
+use crate::bgp::machine::ConnectionId;
+use crate::bgp::machine::session::End;
+use crate::bgp::wire::{
     Capability, Cease, Dialect, Frame, Message, MessageKind, Notification, NotificationReason, Open, Parsed,
 };
 use crate::world::{Capabilities, Direction, LastNotification, MessageCounts, NotificationCount};
@@ -167,7 +167,7 @@ fn count_of(counts: &mut MessageCounts, kind: MessageKind) -> &mut u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::wire::AfiSafi;
+    use super::crate::bgp::wire::AfiSafi;
     use super::*;
 
     fn at() -> Timestamp {

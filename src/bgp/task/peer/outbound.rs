@@ -4,10 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::address::Family;
-use crate::bgp::agreement::Agreement;
-use crate::bgp::collision::ConnectionId;
+use crate::bgp::machine::ConnectionId;
+use crate::bgp::machine::negotiation::Agreement;
+use crate::bgp::outbox::refreshes::Refreshes;
 use crate::bgp::outbox::{NextHops, Outbox, Unsendable};
-use crate::bgp::refreshes::Refreshes;
 use crate::bgp::wire::AfiSafi;
 use crate::world::{Agreed, Capabilities, CarriedFamily, UnsendablePrefixes};
 
