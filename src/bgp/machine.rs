@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use crate::bgp::machine::negotiation::{Agreement, Terms};
+use crate::bgp::machine::negotiation::{Agreement, LocalOffer};
 use crate::bgp::machine::session::{Effect, End, Phase, Received, Session, jittered};
 use crate::bgp::wire::{AfiSafi, Cease, Dialect, Frame, Message, Notification, NotificationReason, Parsed, WireError};
 
@@ -27,7 +27,7 @@ use crate::bgp::wire::{AfiSafi, Cease, Dialect, Frame, Message, Notification, No
 /// have heard the peer's OPEN, so that one which the peer has already given up is never preferred.
 #[derive(Debug, Clone)]
 pub struct Peering {
-    terms: Arc<Terms>,
+    offer: Arc<LocalOffer>,
     approach: Approach,
     /// At most one that we dialled, one that was accepted and waits for its OPEN, one that was accepted and got it.
     connections: Vec<Connection>,
@@ -112,11 +112,11 @@ const COLLISION_PAUSE: Duration = Duration::from_secs(1);
 
 impl Peering {
     /// The peer is to be talked to from now on. The seed feeds the jitter only.
-    pub fn new(terms: Terms, seed: u64, now: Instant) -> Peering {
+    pub fn new(offer: LocalOffer, seed: u64, now: Instant) -> Peering {
         let approach =
-            if terms.passive { Approach::Active { dial_at: None } } else { Approach::Active { dial_at: Some(now) } };
+            if offer.passive { Approach::Active { dial_at: None } } else { Approach::Active { dial_at: Some(now) } };
         Peering {
-            terms: Arc::new(terms),
+            offer: Arc::new(offer),
             approach,
             connections: Vec::new(),
             next_connection: 0,
@@ -135,7 +135,7 @@ impl Peering {
         self.connections.iter().map(|connection| connection.session.phase()).fold(approach, Phase::max)
     }
 
-    /// The established session's terms, if there is one.
+    /// The established session's offer, if there is one.
     pub fn agreement(&self) -> Option<&Agreement> {
         self.established().and_then(|connection| connection.session.agreement())
     }
@@ -357,7 +357,7 @@ impl Peering {
     /// RFC 4271 §6.8: the connection that the side with the higher identifier opened is kept. RFC 6286 §2.3: with equal
     /// identifiers the higher AS number decides; both cannot be equal, such an OPEN is refused.
     fn whose_connection_stays(&self, agreement: &Agreement) -> Side {
-        let ours = (self.terms.identifier, agreement.local_asn);
+        let ours = (self.offer.identifier, agreement.local_asn);
         let theirs = (agreement.peer_identifier, agreement.peer_asn);
         if ours > theirs { Side::Us } else { Side::Peer }
     }
@@ -423,9 +423,9 @@ impl Peering {
         self.failures = if end.is_peers_wish() { self.failures.max(1) } else { self.failures.saturating_add(1) };
         if !end.is_collision() {
             self.approach = Approach::Idle { until: Some(now + self.idle_hold_time()) };
-        } else if self.failures == 1 && !self.terms.passive {
+        } else if self.failures == 1 && !self.offer.passive {
             // Each end kept the connection that the other gave up: nobody's fault, so there is no need to wait long.
-            let pause = COLLISION_PAUSE.min(self.terms.connect_retry_time) * self.rng.u32(0..=1000) / 1000;
+            let pause = COLLISION_PAUSE.min(self.offer.connect_retry_time) * self.rng.u32(0..=1000) / 1000;
             self.approach = Approach::Active { dial_at: Some(now + pause) };
         } else {
             self.await_retry(now);
@@ -434,26 +434,26 @@ impl Peering {
 
     /// Doubles with every failure, jittered.
     fn idle_hold_time(&mut self) -> Duration {
-        let longest = LONGEST_IDLE_HOLD_TIME.max(self.terms.connect_retry_time);
+        let longest = LONGEST_IDLE_HOLD_TIME.max(self.offer.connect_retry_time);
         let doublings = self.failures.saturating_sub(1).min(16);
-        jittered(self.terms.connect_retry_time.saturating_mul(1 << doublings).min(longest), &mut self.rng)
+        jittered(self.offer.connect_retry_time.saturating_mul(1 << doublings).min(longest), &mut self.rng)
     }
 
     fn start(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        if self.terms.passive { self.approach = Approach::Active { dial_at: None } } else { self.dial(now, actions) }
+        if self.offer.passive { self.approach = Approach::Active { dial_at: None } } else { self.dial(now, actions) }
     }
 
     fn dial(&mut self, now: Instant, actions: &mut Vec<Action>) {
         let dial = self.next_id();
-        let give_up_at = now + jittered(self.terms.connect_retry_time, &mut self.rng);
+        let give_up_at = now + jittered(self.offer.connect_retry_time, &mut self.rng);
         self.approach = Approach::Connect { dial, give_up_at };
         actions.push(Action::Dial(dial));
     }
 
     /// Active with the connect-retry timer running, where we dial at all.
     fn await_retry(&mut self, now: Instant) {
-        let retry = jittered(self.terms.connect_retry_time, &mut self.rng);
-        self.approach = Approach::Active { dial_at: (!self.terms.passive).then(|| now + retry) };
+        let retry = jittered(self.offer.connect_retry_time, &mut self.rng);
+        self.approach = Approach::Active { dial_at: (!self.offer.passive).then(|| now + retry) };
     }
 
     fn stop_dialling(&mut self, actions: &mut Vec<Action>) {
@@ -464,7 +464,7 @@ impl Peering {
     }
 
     fn open(&mut self, id: ConnectionId, opened_by: Side, now: Instant, actions: &mut Vec<Action>) {
-        let (session, effect) = Session::new(Arc::clone(&self.terms), self.rng.u64(..), now);
+        let (session, effect) = Session::new(Arc::clone(&self.offer), self.rng.u64(..), now);
         self.connections.push(Connection { id, opened_by, session });
         actions.extend(self.carry_out(id, vec![effect], now));
     }

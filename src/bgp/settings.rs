@@ -3,19 +3,19 @@
 use std::net::Ipv4Addr;
 
 use crate::address::ScopedAddress;
-use crate::bgp::machine::negotiation::Terms;
+use crate::bgp::machine::negotiation::LocalOffer;
 use crate::bgp::socket::{Protection, Route};
 use crate::bgp::wire::ExpectedAsn;
 use crate::config;
 
 /// What is said and asked for in an OPEN; `identifier` where the peer has no router id of its own.
-pub(super) fn terms(settings: &config::Peer, address: &ScopedAddress, identifier: Ipv4Addr) -> Terms {
+pub(super) fn local_offer(settings: &config::Peer, address: &ScopedAddress, identifier: Ipv4Addr) -> LocalOffer {
     let expected_asn = match settings.asn {
         config::PeerAsn::Is(asn) => ExpectedAsn::Is(asn),
         config::PeerAsn::External => ExpectedAsn::External,
         config::PeerAsn::Internal => ExpectedAsn::Internal,
     };
-    Terms {
+    LocalOffer {
         local_asn: settings.local_asn,
         expected_asn,
         identifier: settings.router_id.unwrap_or(identifier),

@@ -1,5 +1,5 @@
 //! What two OPEN messages add up to. Floor 1.
-//! [`Terms`] is what we bring, [`Agreement`] what both sides hold to afterwards, [`OpenRefusal`] why there is none.
+//! [`LocalOffer`] is what we bring, [`Agreement`] what both sides hold to afterwards, [`OpenRefusal`] why there is none.
 //!
 //! Gap (RFC 7911 §3): ADD-PATH is not offered, on purpose: a node has one way to each of its prefixes, itself.
 //! Gap (RFC 9494 §4.2): long-lived graceful restart is not offered, on purpose: it keeps routes for hours after their node is
@@ -15,7 +15,7 @@ use crate::bgp::wire::{
 
 /// What we bring to a session with one peer: the settings of the peer, and who we are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Terms {
+pub struct LocalOffer {
     /// Never 0.
     pub local_asn: u32,
     pub expected_asn: ExpectedAsn,
@@ -116,7 +116,7 @@ impl OpenRefusal {
 /// Multiprotocol (code 1, four octets) for IPv4 unicast and for IPv6 unicast.
 const MULTIPROTOCOL_BOTH: [u8; 12] = [1, 4, 0, 1, 0, 1, 1, 4, 0, 2, 0, 1];
 
-impl Terms {
+impl LocalOffer {
     /// The OPEN that says all this.
     pub fn open(&self) -> Open {
         Open {
@@ -184,8 +184,8 @@ impl Terms {
 mod tests {
     use super::*;
 
-    fn terms() -> Terms {
-        Terms {
+    fn offer() -> LocalOffer {
+        LocalOffer {
             local_asn: 65001,
             expected_asn: ExpectedAsn::Is(65002),
             identifier: Ipv4Addr::new(10, 0, 0, 1),
@@ -198,7 +198,11 @@ mod tests {
     }
 
     fn open(asn: u32, hold_time_secs: u16) -> Open {
-        Open { hold_time_secs, identifier: Ipv4Addr::new(10, 0, 0, 2), ..Terms { local_asn: asn, ..terms() }.open() }
+        Open {
+            hold_time_secs,
+            identifier: Ipv4Addr::new(10, 0, 0, 2),
+            ..LocalOffer { local_asn: asn, ..offer() }.open()
+        }
     }
 
     fn secs(secs: u64) -> Option<Duration> {
@@ -209,7 +213,7 @@ mod tests {
     #[test]
     fn the_smaller_hold_time_counts_and_zero_from_either_side_means_none() {
         let agreed = |ours: Option<Duration>, theirs: u16| {
-            let agreement = Terms { hold_time: ours, ..terms() }.negotiate(&open(65002, theirs)).unwrap();
+            let agreement = LocalOffer { hold_time: ours, ..offer() }.negotiate(&open(65002, theirs)).unwrap();
             (agreement.hold_time, agreement.keepalive_time)
         };
         assert_eq!(agreed(secs(90), 30), (secs(30), secs(10)));
@@ -221,15 +225,15 @@ mod tests {
 
     #[test]
     fn a_configured_keepalive_time_is_kept_only_below_a_third_of_the_agreed_hold_time() {
-        let terms = Terms { keepalive_time: secs(5), ..terms() };
-        assert_eq!(terms.negotiate(&open(65002, 90)).unwrap().keepalive_time, secs(5));
-        assert_eq!(terms.negotiate(&open(65002, 9)).unwrap().keepalive_time, secs(3));
+        let offer = LocalOffer { keepalive_time: secs(5), ..offer() };
+        assert_eq!(offer.negotiate(&open(65002, 90)).unwrap().keepalive_time, secs(5));
+        assert_eq!(offer.negotiate(&open(65002, 9)).unwrap().keepalive_time, secs(3));
     }
 
     #[test]
     fn an_unexpected_as_number_is_refused_with_both_numbers_in_the_text() {
         let refused = |expected_asn, came| {
-            let refusal = Terms { expected_asn, ..terms() }.negotiate(&open(came, 90)).unwrap_err();
+            let refusal = LocalOffer { expected_asn, ..offer() }.negotiate(&open(came, 90)).unwrap_err();
             assert_eq!(refusal.notification().reason, NotificationReason::Open(OpenError::BadPeerAs));
             refusal.to_string()
         };
@@ -242,7 +246,7 @@ mod tests {
     #[test]
     fn external_and_internal_accept_what_they_say() {
         let asn = |expected_asn, came| {
-            let agreement = Terms { expected_asn, ..terms() }.negotiate(&open(came, 90)).unwrap();
+            let agreement = LocalOffer { expected_asn, ..offer() }.negotiate(&open(came, 90)).unwrap();
             (agreement.peer_asn, agreement.internal())
         };
         assert_eq!(asn(ExpectedAsn::External, 4_200_000_000), (4_200_000_000, false));
@@ -251,27 +255,27 @@ mod tests {
 
     #[test]
     fn a_four_octet_as_number_stands_in_the_capability_and_as_trans_in_the_field() {
-        let open = Terms { local_asn: 4_200_000_000, ..terms() }.open();
+        let open = LocalOffer { local_asn: 4_200_000_000, ..offer() }.open();
         assert_eq!(open.asn, AS_TRANS);
         assert!(open.capabilities.contains(&Capability::FourOctetAsn(4_200_000_000)));
         let old = Open { capabilities: Vec::new(), ..self::open(65002, 90) };
-        assert!(!terms().negotiate(&old).unwrap().four_octet_asn, "no capability: two octets");
+        assert!(!offer().negotiate(&old).unwrap().four_octet_asn, "no capability: two octets");
     }
 
     #[test]
     fn within_one_as_the_identifiers_have_to_differ() {
-        let terms = Terms { expected_asn: ExpectedAsn::Internal, ..terms() };
-        let refusal = terms.negotiate(&terms.open()).unwrap_err();
+        let offer = LocalOffer { expected_asn: ExpectedAsn::Internal, ..offer() };
+        let refusal = offer.negotiate(&offer.open()).unwrap_err();
         assert_eq!(refusal.notification().reason, NotificationReason::Open(OpenError::BadBgpIdentifier));
-        let external = Terms { expected_asn: ExpectedAsn::External, ..terms.clone() };
-        let same_id = Open { identifier: terms.identifier, ..open(65002, 90) };
+        let external = LocalOffer { expected_asn: ExpectedAsn::External, ..offer.clone() };
+        let same_id = Open { identifier: offer.identifier, ..open(65002, 90) };
         assert!(external.negotiate(&same_id).is_ok(), "RFC 6286: between ASes they may be equal");
     }
 
     #[test]
     fn long_messages_and_refresh_markers_need_the_offer_of_both_sides() {
         let agreed = |capabilities: Vec<Capability>| {
-            let agreement = terms().negotiate(&Open { capabilities, ..open(65002, 90) }).unwrap();
+            let agreement = offer().negotiate(&Open { capabilities, ..open(65002, 90) }).unwrap();
             (agreement.max_message_len, agreement.route_refresh, agreement.enhanced_refresh)
         };
         assert_eq!(agreed(vec![]), (4096, false, false));
@@ -285,13 +289,13 @@ mod tests {
     fn ipv4_goes_by_ipv6_next_hops_when_the_peer_offers_that_too() {
         let by_ipv6 = |capabilities: Vec<Capability>| {
             let theirs = Open { capabilities, ..open(65002, 90) };
-            terms().negotiate(&theirs).unwrap().ipv4_with_ipv6_next_hop
+            offer().negotiate(&theirs).unwrap().ipv4_with_ipv6_next_hop
         };
         let (v4, v6) =
             (Capability::Multiprotocol(AfiSafi::IPV4_UNICAST), Capability::Multiprotocol(AfiSafi::IPV6_UNICAST));
         let offer = |family, afi| Capability::ExtendedNextHop(vec![(family, afi)]);
         let right = offer(AfiSafi::IPV4_UNICAST, 2);
-        assert!(terms().open().offers_ipv6_next_hop(AfiSafi::IPV4_UNICAST), "we do");
+        assert!(offer().open().offers_ipv6_next_hop(AfiSafi::IPV4_UNICAST), "we do");
         assert!(by_ipv6(vec![v4.clone(), right.clone()]));
         assert!(!by_ipv6(vec![v4.clone(), v6.clone()]), "not offered");
         assert!(!by_ipv6(vec![v4.clone(), offer(AfiSafi::IPV4_UNICAST, 1)]), "offered by IPv4 next hops");
@@ -303,7 +307,7 @@ mod tests {
     fn a_family_is_exchanged_when_the_peer_offers_it_and_ipv4_when_it_offers_none_by_name() {
         let families = |capabilities: Vec<Capability>| {
             let theirs = Open { capabilities, ..open(65002, 90) };
-            terms().negotiate(&theirs).map(|agreement| (agreement.ipv4_unicast, agreement.ipv6_unicast))
+            offer().negotiate(&theirs).map(|agreement| (agreement.ipv4_unicast, agreement.ipv6_unicast))
         };
         let multiprotocol = |afi, safi| Capability::Multiprotocol(AfiSafi { afi, safi });
         assert_eq!(families(vec![]), Ok((true, false)));

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use crate::bgp::machine::negotiation::{Agreement, Terms};
+use crate::bgp::machine::negotiation::{Agreement, LocalOffer};
 use crate::bgp::wire::{
     AfiSafi, Cease, Dialect, Frame, FsmError, Message, MessageKind, Notification, NotificationReason, Parsed,
     ParsedUpdate, RefreshKind, RouteRefresh, WireError,
@@ -26,7 +26,7 @@ use crate::bgp::wire::{
 /// - call `handle_timeout` at [`Session::next_deadline`]. Spare calls are harmless.
 #[derive(Debug, Clone)]
 pub struct Session {
-    terms: Arc<Terms>,
+    offer: Arc<LocalOffer>,
     state: State,
     rng: Rng,
 }
@@ -175,10 +175,10 @@ pub const LEAST_SEND_HOLD_TIME: Duration = Duration::from_secs(480);
 
 impl Session {
     /// A connection whose socket has just been opened, by either side: says OPEN at once.
-    pub fn new(terms: Arc<Terms>, seed: u64, now: Instant) -> (Session, Effect) {
-        let open = Effect::Send(Message::Open(terms.open()));
+    pub fn new(offer: Arc<LocalOffer>, seed: u64, now: Instant) -> (Session, Effect) {
+        let open = Effect::Send(Message::Open(offer.open()));
         let state = State::OpenSent { hold_until: now + OPEN_SENT_HOLD_TIME };
-        (Session { terms, state, rng: Rng::with_seed(seed) }, open)
+        (Session { offer, state, rng: Rng::with_seed(seed) }, open)
     }
 
     /// Idle once the connection is over.
@@ -275,7 +275,7 @@ impl Session {
         }
         match (&mut self.state, message) {
             (_, Parsed::Notification(notification)) => self.end(End::Received(notification), now),
-            (State::OpenSent { .. }, Parsed::Open(theirs)) => match self.terms.negotiate(&theirs) {
+            (State::OpenSent { .. }, Parsed::Open(theirs)) => match self.offer.negotiate(&theirs) {
                 Ok(agreement) => self.confirm(agreement, now),
                 Err(refusal) => self.stop(refusal.notification(), refusal.to_string(), now),
             },

@@ -9,8 +9,8 @@ use crate::bgp::wire::{ExpectedAsn, HeaderFault, OpenError, ParsedUpdate, Refres
 pub(super) const RETRY: Duration = Duration::from_secs(5);
 
 /// AS 65001, 10.0.0.1: ours. The peer of most tests is AS 65002, 10.0.0.2.
-pub(super) fn terms() -> Terms {
-    Terms {
+pub(super) fn local_offer() -> LocalOffer {
+    LocalOffer {
         local_asn: 65001,
         expected_asn: ExpectedAsn::Is(65002),
         identifier: Ipv4Addr::new(10, 0, 0, 1),
@@ -28,7 +28,7 @@ fn peers_open() -> Parsed {
 
 fn open_from(local_asn: u32, identifier: Ipv4Addr, hold_secs: u64) -> Parsed {
     let hold_time = Some(secs(hold_secs)).filter(|time| !time.is_zero());
-    Parsed::Open(Terms { local_asn, identifier, hold_time, ..terms() }.open())
+    Parsed::Open(LocalOffer { local_asn, identifier, hold_time, ..offer() }.open())
 }
 
 fn update() -> Parsed {
@@ -74,9 +74,9 @@ struct Bench {
 
 impl Bench {
     /// Started, and its first dial is under way.
-    fn new(terms: Terms) -> Bench {
+    fn new(offer: LocalOffer) -> Bench {
         let now = start();
-        let mut peering = Peering::new(terms, 1, now);
+        let mut peering = Peering::new(offer, 1, now);
         let id = match peering.handle_timeout(now).as_slice() {
             [Action::Dial(id)] => *id,
             [] => ConnectionId(0),
@@ -86,7 +86,7 @@ impl Bench {
     }
 
     fn in_phase(phase: Phase) -> Bench {
-        Bench::new(terms()).brought_to(phase, peers_open())
+        Bench::new(offer()).brought_to(phase, peers_open())
     }
 
     fn brought_to(mut self, phase: Phase, open: Parsed) -> Bench {
@@ -325,7 +325,7 @@ fn every_state_answers_every_event_as_the_table_says() {
 
 #[test]
 fn a_passive_peering_never_dials() {
-    let mut bench = Bench::new(Terms { passive: true, ..terms() });
+    let mut bench = Bench::new(LocalOffer { passive: true, ..offer() });
     assert_eq!(bench.peering.phase(), Phase::Active);
     assert_eq!(bench.peering.next_deadline(), None, "there is nothing to wake up for");
     bench.id = bench.accepts();
@@ -358,7 +358,7 @@ fn x2_silence_for_the_hold_time_ends_the_session_and_counts() {
 #[test]
 fn x3_keepalives_leave_at_a_third_of_the_agreed_hold_time_jittered() {
     let mut bench =
-        Bench::new(terms()).brought_to(Phase::Established, open_from(65002, Ipv4Addr::new(10, 0, 0, 2), 30));
+        Bench::new(offer()).brought_to(Phase::Established, open_from(65002, Ipv4Addr::new(10, 0, 0, 2), 30));
     assert_eq!(bench.peering.agreement().unwrap().hold_time, Some(secs(30)));
     let mut intervals = Vec::new();
     for _ in 0..200 {
@@ -374,8 +374,8 @@ fn x3_keepalives_leave_at_a_third_of_the_agreed_hold_time_jittered() {
 
 #[test]
 fn x4_with_hold_time_zero_from_either_side_no_timer_ever_runs() {
-    let ours = Bench::new(Terms { hold_time: None, ..terms() });
-    let theirs = Bench::new(terms());
+    let ours = Bench::new(LocalOffer { hold_time: None, ..offer() });
+    let theirs = Bench::new(offer());
     let zero = open_from(65002, Ipv4Addr::new(10, 0, 0, 2), 0);
     for (bench, open) in [(ours, peers_open()), (theirs, zero)] {
         let mut bench = bench.brought_to(Phase::OpenConfirm, open);
@@ -425,7 +425,7 @@ fn x7_a_reset_in_open_sent_is_followed_by_active_and_a_new_dial() {
 fn x8_refused_dials_are_repeated_at_the_connect_retry_time_and_not_faster() {
     for seed in 0..100 {
         let now = start();
-        let mut peering = Peering::new(terms(), seed, now);
+        let mut peering = Peering::new(offer(), seed, now);
         let mut dials = 0;
         while let Some(at) = peering.next_deadline().filter(|at| *at < now + secs(10)) {
             for action in peering.handle_timeout(at) {
@@ -449,7 +449,7 @@ fn a_dial_without_an_answer_is_given_up_after_the_connect_retry_time() {
 
 #[test]
 fn the_pause_after_refused_opens_doubles_up_to_a_minute_and_is_forgotten_after_a_good_session() {
-    let mut bench = Bench::new(terms());
+    let mut bench = Bench::new(offer());
     let mut pauses = Vec::new();
     for _ in 0..7 {
         bench.peering.handle_connected(bench.id, bench.now);
@@ -528,7 +528,7 @@ fn x12_x13_the_higher_identifier_keeps_its_connection_and_the_as_number_breaks_t
     let cases = [((65002, us.1 + 1), false), ((65002, us.1 - 1), true), ((65002, us.1), false), ((65000, us.1), true)];
     for ((asn, identifier), ours_stays) in cases {
         for ours_first in [true, false] {
-            let bench = Bench::new(Terms { expected_asn: ExpectedAsn::External, ..terms() });
+            let bench = Bench::new(LocalOffer { expected_asn: ExpectedAsn::External, ..offer() });
             let open = open_from(asn, Ipv4Addr::from_bits(identifier), 90);
             let (mut bench, ours, theirs, done) = collide(bench, open, ours_first);
             let newer_stays = ours_first != ours_stays;
@@ -547,7 +547,7 @@ fn x12_x13_the_higher_identifier_keeps_its_connection_and_the_as_number_breaks_t
 
 #[test]
 fn x14_a_loser_that_the_peer_has_already_reset_costs_the_live_connection_nothing() {
-    let mut bench = Bench::new(terms());
+    let mut bench = Bench::new(offer());
     bench.peering.handle_connected(bench.id, bench.now);
     // The peer's connection would win, by its identifier: but it never says OPEN.
     let dead = bench.accepts();
@@ -560,7 +560,7 @@ fn x14_a_loser_that_the_peer_has_already_reset_costs_the_live_connection_nothing
 fn x15_established_beats_a_new_connection_whoever_has_the_higher_identifier() {
     for identifier in [0x0a00_0000, 0x0a00_0002] {
         let open = open_from(65002, Ipv4Addr::from_bits(identifier), 90);
-        let mut bench = Bench::new(terms()).brought_to(Phase::Established, open.clone());
+        let mut bench = Bench::new(offer()).brought_to(Phase::Established, open.clone());
         let new = bench.accepts();
         assert_eq!(bench.hears_on(new, open), "close with Cease(ConnectionCollision), failed");
         assert_eq!((bench.peering.phase(), bench.peering.failures()), (Phase::Established, 0));
@@ -569,7 +569,7 @@ fn x15_established_beats_a_new_connection_whoever_has_the_higher_identifier() {
 
 #[test]
 fn x17_a_late_end_of_the_loser_does_not_touch_the_established_session() {
-    let (mut bench, ours, theirs, _) = collide(Bench::new(terms()), peers_open(), true);
+    let (mut bench, ours, theirs, _) = collide(Bench::new(offer()), peers_open(), true);
     assert_eq!(bench.hears_on(theirs, Parsed::Keepalive), "up");
     let actions = bench.peering.handle_lost(ours, "reset".to_owned(), bench.now);
     assert_eq!(actions, [], "the peer of that connection was already told");
@@ -677,7 +677,7 @@ fn a_newer_connection_of_the_peers_replaces_one_that_it_said_nothing_on() {
 
 #[test]
 fn two_connections_that_killed_each_other_are_soon_followed_by_a_new_dial() {
-    let (mut bench, _, theirs, _) = collide(Bench::new(terms()), peers_open(), true);
+    let (mut bench, _, theirs, _) = collide(Bench::new(offer()), peers_open(), true);
     bench.hears_on(theirs, Parsed::Notification(cease(Cease::ConnectionCollision)));
     let (waited, done) = bench.next_timeout();
     assert!(waited <= COLLISION_PAUSE, "waited {waited:?}");

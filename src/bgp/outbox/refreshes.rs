@@ -53,14 +53,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::bgp::machine::negotiation::Terms;
+    use crate::bgp::machine::negotiation::LocalOffer;
     use crate::bgp::wire::ExpectedAsn;
 
     const V4: AfiSafi = AfiSafi::IPV4_UNICAST;
     const V6: AfiSafi = AfiSafi::IPV6_UNICAST;
 
     fn agreement(enhanced_refresh: bool) -> Agreement {
-        let terms = |local_asn, expected, id| Terms {
+        let offer = |local_asn, expected, id| LocalOffer {
             local_asn,
             expected_asn: ExpectedAsn::Is(expected),
             identifier: Ipv4Addr::from_bits(id),
@@ -70,7 +70,7 @@ mod tests {
             passive: false,
             link_scoped: false,
         };
-        let agreed = terms(65001, 65002, 1).negotiate(&terms(65002, 65001, 2).open()).expect("they fit");
+        let agreed = offer(65001, 65002, 1).negotiate(&offer(65002, 65001, 2).open()).expect("they fit");
         Agreement { enhanced_refresh, ..agreed }
     }
 

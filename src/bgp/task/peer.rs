@@ -93,7 +93,7 @@ pub(super) async fn run(
     let now = clock::now();
     let newest = orders.borrow_and_update().clone();
     let mut task = PeerTask {
-        peering: Peering::new(settings::terms(&settings, &address, router_id), fastrand::u64(..), now),
+        peering: Peering::new(settings::local_offer(&settings, &address, router_id), fastrand::u64(..), now),
         route: settings::route(&settings, address),
         lines: Vec::new(),
         dial: None,
