@@ -191,7 +191,7 @@ impl Town {
     }
 
     fn is_sound(&self) {
-        assert_eq!(self.peering.agreement().is_some(), self.up.is_some(), "an agreement is that of the session");
+        assert_eq!(self.peering.negotiated().is_some(), self.up.is_some(), "an negotiated is that of the session");
         // Serving what is due leaves nothing that is due, in a few rounds.
         let mut after = self.peering.clone();
         for _ in 0..8 {

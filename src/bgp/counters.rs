@@ -90,7 +90,7 @@ impl Tally {
         Capabilities {
             sent: in_words(&self.offered),
             received: in_words(theirs),
-            agreed: self.offered.iter().filter_map(|ours| agreed(ours, theirs)).collect(),
+            negotiated: self.offered.iter().filter_map(|ours| negotiated(ours, theirs)).collect(),
         }
     }
 
@@ -124,7 +124,7 @@ impl Tally {
 }
 
 /// One of our capabilities, in words, where the peer has it too.
-fn agreed(ours: &Capability, theirs: &[Capability]) -> Option<String> {
+fn negotiated(ours: &Capability, theirs: &[Capability]) -> Option<String> {
     let same_code = || theirs.iter().find(|other| other.code() == ours.code());
     if let Capability::FourOctetAsn(_) = ours {
         // Each side tells its own number; what counts is that both can.
@@ -213,9 +213,9 @@ mod tests {
         let v4 = Capability::Multiprotocol(AfiSafi::IPV4_UNICAST);
         let v6 = Capability::Multiprotocol(AfiSafi::IPV6_UNICAST);
         let theirs = [v4.clone(), Capability::FourOctetAsn(2), Capability::ExtendedMessage];
-        assert_eq!(agreed(&v4, &theirs), Some(v4.to_string()));
-        assert_eq!(agreed(&v6, &theirs), None, "the same code for another family");
-        assert_eq!(agreed(&Capability::FourOctetAsn(1), &theirs).as_deref(), Some("4-octet AS"));
-        assert_eq!(agreed(&Capability::RouteRefresh, &theirs), None);
+        assert_eq!(negotiated(&v4, &theirs), Some(v4.to_string()));
+        assert_eq!(negotiated(&v6, &theirs), None, "the same code for another family");
+        assert_eq!(negotiated(&Capability::FourOctetAsn(1), &theirs).as_deref(), Some("4-octet AS"));
+        assert_eq!(negotiated(&Capability::RouteRefresh, &theirs), None);
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use crate::bgp::machine::negotiation::{Agreement, LocalOffer};
+use crate::bgp::machine::negotiation::{LocalOffer, Negotiated};
 use crate::bgp::machine::session::{Effect, End, Phase, Received, Session, jittered};
 use crate::bgp::wire::{AfiSafi, Cease, Dialect, Frame, Message, Notification, NotificationReason, Parsed, WireError};
 
@@ -81,7 +81,7 @@ pub enum Action {
     /// The session is established on this connection.
     Up {
         connection: ConnectionId,
-        agreement: Agreement,
+        negotiated: Negotiated,
     },
     /// The session that was established on this connection is over.
     Down {
@@ -136,8 +136,8 @@ impl Peering {
     }
 
     /// The established session's offer, if there is one.
-    pub fn agreement(&self) -> Option<&Agreement> {
-        self.established().and_then(|connection| connection.session.agreement())
+    pub fn negotiated(&self) -> Option<&Negotiated> {
+        self.established().and_then(|connection| connection.session.negotiated())
     }
 
     /// What the established session has received.
@@ -346,19 +346,19 @@ impl Peering {
         if older.session.phase() == Phase::Established {
             return false;
         }
-        match newer.session.agreement() {
+        match newer.session.negotiated() {
             // The peer opened both: it means the newer.
             Some(_) if newer.opened_by == older.opened_by => true,
-            Some(agreement) => newer.opened_by == self.whose_connection_stays(agreement),
+            Some(negotiated) => newer.opened_by == self.whose_connection_stays(negotiated),
             None => false,
         }
     }
 
     /// RFC 4271 §6.8: the connection that the side with the higher identifier opened is kept. RFC 6286 §2.3: with equal
     /// identifiers the higher AS number decides; both cannot be equal, such an OPEN is refused.
-    fn whose_connection_stays(&self, agreement: &Agreement) -> Side {
-        let ours = (self.offer.identifier, agreement.local_asn);
-        let theirs = (agreement.peer_identifier, agreement.peer_asn);
+    fn whose_connection_stays(&self, negotiated: &Negotiated) -> Side {
+        let ours = (self.offer.identifier, negotiated.local_asn);
+        let theirs = (negotiated.peer_identifier, negotiated.peer_asn);
         if ours > theirs { Side::Us } else { Side::Peer }
     }
 
@@ -376,7 +376,7 @@ impl Peering {
         for effect in effects {
             match effect {
                 Effect::Send(message) => actions.push(Action::Send(id, message)),
-                Effect::Up(agreement) => actions.push(Action::Up { connection: id, agreement }),
+                Effect::Up(negotiated) => actions.push(Action::Up { connection: id, negotiated }),
                 Effect::Refresh(family) => actions.push(Action::Refresh { connection: id, family }),
                 Effect::End { end, was, held } => self.end(id, end, was, held, now, &mut actions),
             }
@@ -478,7 +478,7 @@ impl Peering {
 impl Connection {
     /// The peer's OPEN has come and was accepted.
     fn heard(&self) -> bool {
-        self.session.agreement().is_some()
+        self.session.negotiated().is_some()
     }
 }
 

@@ -23,7 +23,7 @@ use imbl::ordmap::DiffItem;
 use ipnet::IpNet;
 
 use crate::address::Family;
-use crate::bgp::machine::negotiation::Agreement;
+use crate::bgp::machine::negotiation::Negotiated;
 use crate::bgp::outbox::batcher::{Batch, Gathering, Way};
 use crate::bgp::outbox::packer::Packer;
 pub use crate::bgp::outbox::packer::{NextHopV6, NextHops, Unsendable};
@@ -92,8 +92,8 @@ enum Walk {
 }
 
 impl Outbox {
-    pub fn new(agreement: &Agreement, next_hops: NextHops) -> Outbox {
-        let packer = Packer::new(agreement, next_hops);
+    pub fn new(negotiated: &Negotiated, next_hops: NextHops) -> Outbox {
+        let packer = Packer::new(negotiated, next_hops);
         let pending = ByFamily { v4: Pending::new(Family::V4, &packer), v6: Pending::new(Family::V6, &packer) };
         Outbox {
             packer,
@@ -138,8 +138,8 @@ impl Outbox {
 
     /// The peer is told every route once more, with these next hops; only while the outbox is idle. A family must not lose
     /// its next hop: its routes could not be withdrawn any more.
-    pub fn change_next_hops(&mut self, agreement: &Agreement, next_hops: NextHops) {
-        let before = std::mem::replace(&mut self.packer, Packer::new(agreement, next_hops));
+    pub fn change_next_hops(&mut self, negotiated: &Negotiated, next_hops: NextHops) {
+        let before = std::mem::replace(&mut self.packer, Packer::new(negotiated, next_hops));
         for family in Family::BOTH {
             if before.carries(family) || !self.packer.carries(family) {
                 self.walk_again(family);

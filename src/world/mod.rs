@@ -12,7 +12,7 @@ pub use objects::{
     ServicePort, TrafficPolicy,
 };
 pub use session::{
-    Agreed, Capabilities, CarriedFamily, Direction, LastNotification, MessageCounts, NotificationCount, SessionDetail,
-    UnsendablePrefixes,
+    Capabilities, CarriedFamily, Direction, LastNotification, MessageCounts, NegotiatedReport, NotificationCount,
+    SessionDetail, UnsendablePrefixes,
 };
 pub use sum::{Endpoints, ListedKinds, Touched, World};

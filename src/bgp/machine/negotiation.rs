@@ -1,5 +1,5 @@
 //! What two OPEN messages add up to. Floor 1.
-//! [`LocalOffer`] is what we bring, [`Agreement`] what both sides hold to afterwards, [`OpenRefusal`] why there is none.
+//! [`LocalOffer`] is what we bring, [`Negotiated`] what both sides hold to afterwards, [`OpenRefusal`] why there is none.
 //!
 //! Gap (RFC 7911 §3): ADD-PATH is not offered, on purpose: a node has one way to each of its prefixes, itself.
 //! Gap (RFC 9494 §4.2): long-lived graceful restart is not offered, on purpose: it keeps routes for hours after their node is
@@ -35,7 +35,7 @@ pub struct LocalOffer {
 
 /// The outcome of an OPEN exchange that both sides accepted. Exists only from OpenConfirm on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Agreement {
+pub struct Negotiated {
     pub local_asn: u32,
     pub peer_asn: u32,
     pub peer_identifier: Ipv4Addr,
@@ -59,7 +59,7 @@ pub struct Agreement {
     pub max_message_len: usize,
 }
 
-impl Agreement {
+impl Negotiated {
     /// How this session's octets are read and written.
     pub fn dialect(&self) -> Dialect {
         Dialect {
@@ -137,7 +137,7 @@ impl LocalOffer {
     }
 
     /// Holds the peer's OPEN against ours.
-    pub fn negotiate(&self, theirs: &Open) -> Result<Agreement, OpenRefusal> {
+    pub fn negotiate(&self, theirs: &Open) -> Result<Negotiated, OpenRefusal> {
         let peer_asn = theirs.acceptable(&Expectation {
             local_asn: self.local_asn,
             local_identifier: self.identifier,
@@ -147,8 +147,8 @@ impl LocalOffer {
         if !ipv4_unicast && !ipv6_unicast {
             return Err(OpenRefusal::NoCommonFamily);
         }
-        let hold_time = self.agree_on_hold_time(theirs.hold_time_secs);
-        Ok(Agreement {
+        let hold_time = self.negotiate_hold_time(theirs.hold_time_secs);
+        Ok(Negotiated {
             local_asn: self.local_asn,
             peer_asn,
             peer_identifier: theirs.identifier,
@@ -172,7 +172,7 @@ impl LocalOffer {
     }
 
     /// RFC 4271 §4.2: the smaller of the two, and 0 from either side means no hold time.
-    fn agree_on_hold_time(&self, theirs_secs: u16) -> Option<Duration> {
+    fn negotiate_hold_time(&self, theirs_secs: u16) -> Option<Duration> {
         match self.hold_time_secs().min(theirs_secs) {
             0 => None,
             secs => Some(Duration::from_secs(u64::from(secs))),
@@ -213,8 +213,8 @@ mod tests {
     #[test]
     fn the_smaller_hold_time_counts_and_zero_from_either_side_means_none() {
         let agreed = |ours: Option<Duration>, theirs: u16| {
-            let agreement = LocalOffer { hold_time: ours, ..offer() }.negotiate(&open(65002, theirs)).unwrap();
-            (agreement.hold_time, agreement.keepalive_time)
+            let negotiated = LocalOffer { hold_time: ours, ..offer() }.negotiate(&open(65002, theirs)).unwrap();
+            (negotiated.hold_time, negotiated.keepalive_time)
         };
         assert_eq!(agreed(secs(90), 30), (secs(30), secs(10)));
         assert_eq!(agreed(secs(9), 240), (secs(9), secs(3)));
@@ -246,8 +246,8 @@ mod tests {
     #[test]
     fn external_and_internal_accept_what_they_say() {
         let asn = |expected_asn, came| {
-            let agreement = LocalOffer { expected_asn, ..offer() }.negotiate(&open(came, 90)).unwrap();
-            (agreement.peer_asn, agreement.internal())
+            let negotiated = LocalOffer { expected_asn, ..offer() }.negotiate(&open(came, 90)).unwrap();
+            (negotiated.peer_asn, negotiated.internal())
         };
         assert_eq!(asn(ExpectedAsn::External, 4_200_000_000), (4_200_000_000, false));
         assert_eq!(asn(ExpectedAsn::Internal, 65001), (65001, true));
@@ -275,8 +275,8 @@ mod tests {
     #[test]
     fn long_messages_and_refresh_markers_need_the_offer_of_both_sides() {
         let agreed = |capabilities: Vec<Capability>| {
-            let agreement = offer().negotiate(&Open { capabilities, ..open(65002, 90) }).unwrap();
-            (agreement.max_message_len, agreement.route_refresh, agreement.enhanced_refresh)
+            let negotiated = offer().negotiate(&Open { capabilities, ..open(65002, 90) }).unwrap();
+            (negotiated.max_message_len, negotiated.route_refresh, negotiated.enhanced_refresh)
         };
         assert_eq!(agreed(vec![]), (4096, false, false));
         assert_eq!(agreed(vec![Capability::ExtendedMessage]), (65535, false, false));
@@ -307,7 +307,7 @@ mod tests {
     fn a_family_is_exchanged_when_the_peer_offers_it_and_ipv4_when_it_offers_none_by_name() {
         let families = |capabilities: Vec<Capability>| {
             let theirs = Open { capabilities, ..open(65002, 90) };
-            offer().negotiate(&theirs).map(|agreement| (agreement.ipv4_unicast, agreement.ipv6_unicast))
+            offer().negotiate(&theirs).map(|negotiated| (negotiated.ipv4_unicast, negotiated.ipv6_unicast))
         };
         let multiprotocol = |afi, safi| Capability::Multiprotocol(AfiSafi { afi, safi });
         assert_eq!(families(vec![]), Ok((true, false)));

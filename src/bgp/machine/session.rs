@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use crate::bgp::machine::negotiation::{Agreement, LocalOffer};
+use crate::bgp::machine::negotiation::{LocalOffer, Negotiated};
 use crate::bgp::wire::{
     AfiSafi, Cease, Dialect, Frame, FsmError, Message, MessageKind, Notification, NotificationReason, Parsed,
     ParsedUpdate, RefreshKind, RouteRefresh, WireError,
@@ -34,8 +34,8 @@ pub struct Session {
 #[derive(Debug, Clone)]
 enum State {
     OpenSent { hold_until: Instant },
-    OpenConfirm { agreement: Agreement, liveness: Option<Liveness> },
-    Established { agreement: Agreement, liveness: Option<Liveness>, since: Instant, received: Received },
+    OpenConfirm { negotiated: Negotiated, liveness: Option<Liveness> },
+    Established { negotiated: Negotiated, liveness: Option<Liveness>, since: Instant, received: Received },
     Ended,
 }
 
@@ -65,7 +65,7 @@ pub enum Phase {
 pub enum Effect {
     Send(Message),
     /// The session is established.
-    Up(Agreement),
+    Up(Negotiated),
     /// The peer asks for all routes of a family again (RFC 2918).
     Refresh(AfiSafi),
     /// The connection is over: say the last word that the [`End`] holds, if any, and close.
@@ -192,9 +192,9 @@ impl Session {
     }
 
     /// What both sides agreed on, from OpenConfirm on.
-    pub fn agreement(&self) -> Option<&Agreement> {
+    pub fn negotiated(&self) -> Option<&Negotiated> {
         match &self.state {
-            State::OpenConfirm { agreement, .. } | State::Established { agreement, .. } => Some(agreement),
+            State::OpenConfirm { negotiated, .. } | State::Established { negotiated, .. } => Some(negotiated),
             State::OpenSent { .. } | State::Ended => None,
         }
     }
@@ -252,7 +252,7 @@ impl Session {
 
     /// Octets, header included, that the next message may be long.
     pub fn max_message_len(&self) -> usize {
-        self.agreement().map_or(Dialect::BEFORE_OPEN.max_message_len, |agreement| agreement.max_message_len)
+        self.negotiated().map_or(Dialect::BEFORE_OPEN.max_message_len, |negotiated| negotiated.max_message_len)
     }
 
     /// A whole message came, not yet read.
@@ -260,7 +260,7 @@ impl Session {
         if !self.expects(frame.kind()) {
             return self.refuse(frame.kind(), now);
         }
-        let dialect = self.agreement().map_or(Dialect::BEFORE_OPEN, Agreement::dialect);
+        let dialect = self.negotiated().map_or(Dialect::BEFORE_OPEN, Negotiated::dialect);
         match Message::parse(frame.octets(), &dialect) {
             Ok(parsed) => self.handle_message(parsed, now),
             Err(error) => self.handle_malformed(&error, now),
@@ -276,15 +276,15 @@ impl Session {
         match (&mut self.state, message) {
             (_, Parsed::Notification(notification)) => self.end(End::Received(notification), now),
             (State::OpenSent { .. }, Parsed::Open(theirs)) => match self.offer.negotiate(&theirs) {
-                Ok(agreement) => self.confirm(agreement, now),
+                Ok(negotiated) => self.confirm(negotiated, now),
                 Err(refusal) => self.stop(refusal.notification(), refusal.to_string(), now),
             },
-            (State::OpenConfirm { agreement, liveness }, Parsed::Keepalive) => {
-                let agreement = agreement.clone();
+            (State::OpenConfirm { negotiated, liveness }, Parsed::Keepalive) => {
+                let negotiated = negotiated.clone();
                 let mut liveness = *liveness;
                 restart_hold_timer(&mut liveness, now);
-                let up = Effect::Up(agreement.clone());
-                self.state = State::Established { agreement, liveness, since: now, received: Received::default() };
+                let up = Effect::Up(negotiated.clone());
+                self.state = State::Established { negotiated, liveness, since: now, received: Received::default() };
                 vec![up]
             }
             (State::Established { liveness, .. }, Parsed::Keepalive) => {
@@ -296,12 +296,16 @@ impl Session {
                 received.count(&update);
                 Vec::new()
             }
-            (State::Established { agreement, .. }, Parsed::RouteRefresh(RouteRefresh { family, kind })) => match kind {
-                // RFC 2918 §4: a family that was not agreed on is ignored.
-                RefreshKind::Request if agreement.family(family) => vec![Effect::Refresh(family)],
-                // Marks around routes that are dropped anyway. RFC 7313 §5: an unknown subtype is ignored.
-                RefreshKind::Request | RefreshKind::Begin | RefreshKind::End | RefreshKind::Unknown(_) => Vec::new(),
-            },
+            (State::Established { negotiated, .. }, Parsed::RouteRefresh(RouteRefresh { family, kind })) => {
+                match kind {
+                    // RFC 2918 §4: a family that was not agreed on is ignored.
+                    RefreshKind::Request if negotiated.family(family) => vec![Effect::Refresh(family)],
+                    // Marks around routes that are dropped anyway. RFC 7313 §5: an unknown subtype is ignored.
+                    RefreshKind::Request | RefreshKind::Begin | RefreshKind::End | RefreshKind::Unknown(_) => {
+                        Vec::new()
+                    }
+                }
+            }
             // Refused above.
             (
                 State::OpenSent { .. } | State::OpenConfirm { .. } | State::Established { .. } | State::Ended,
@@ -342,17 +346,18 @@ impl Session {
         self.end(End::Sent { notification, why }, now)
     }
 
-    fn confirm(&mut self, agreement: Agreement, now: Instant) -> Vec<Effect> {
+    fn confirm(&mut self, negotiated: Negotiated, now: Instant) -> Vec<Effect> {
         let rng = &mut self.rng;
         // RFC 4271 §8.2.2: with a hold time of 0 the timers are stopped, the large one of OpenSent too.
-        let liveness = agreement.hold_time.zip(agreement.keepalive_time).map(|(hold_time, keepalive_time)| Liveness {
-            hold_time,
-            hold_until: now + hold_time,
-            keepalive_time,
-            keepalive_at: now + jittered(keepalive_time, rng),
-            send_hold_until: now + send_hold_time(hold_time),
-        });
-        self.state = State::OpenConfirm { agreement, liveness };
+        let liveness =
+            negotiated.hold_time.zip(negotiated.keepalive_time).map(|(hold_time, keepalive_time)| Liveness {
+                hold_time,
+                hold_until: now + hold_time,
+                keepalive_time,
+                keepalive_at: now + jittered(keepalive_time, rng),
+                send_hold_until: now + send_hold_time(hold_time),
+            });
+        self.state = State::OpenConfirm { negotiated, liveness };
         vec![Effect::Send(Message::Keepalive)]
     }
 

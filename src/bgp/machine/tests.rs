@@ -359,7 +359,7 @@ fn x2_silence_for_the_hold_time_ends_the_session_and_counts() {
 fn x3_keepalives_leave_at_a_third_of_the_agreed_hold_time_jittered() {
     let mut bench =
         Bench::new(offer()).brought_to(Phase::Established, open_from(65002, Ipv4Addr::new(10, 0, 0, 2), 30));
-    assert_eq!(bench.peering.agreement().unwrap().hold_time, Some(secs(30)));
+    assert_eq!(bench.peering.negotiated().unwrap().hold_time, Some(secs(30)));
     let mut intervals = Vec::new();
     for _ in 0..200 {
         let (waited, done) = bench.next_timeout();

@@ -31,7 +31,7 @@ use self::outbound::Outbound;
 use self::report::{Numbers, Report, state};
 use crate::address::ScopedAddress;
 use crate::bgp::counters::Tally;
-use crate::bgp::machine::negotiation::Agreement;
+use crate::bgp::machine::negotiation::Negotiated;
 use crate::bgp::machine::session::End;
 use crate::bgp::machine::{Action, ConnectionId, Peering};
 use crate::bgp::outbox::next_hop::next_hops;
@@ -184,7 +184,7 @@ impl PeerTask {
                 }
                 Ok(None) => {
                     let complete = self.orders.complete;
-                    if let Some(step) = outbound.refreshes.poll_idle(&outbound.agreement, complete) {
+                    if let Some(step) = outbound.refreshes.poll_idle(&outbound.negotiated, complete) {
                         let RefreshStep { mark, again } = step;
                         // Behind the routes, not before them as other control messages.
                         if let Some(mark) = mark {
@@ -194,7 +194,7 @@ impl PeerTask {
                         again.into_iter().for_each(|family| outbound.outbox.refresh(family));
                     } else if outbound.next_hops != outbound.newest_next_hops {
                         outbound.next_hops = outbound.newest_next_hops;
-                        outbound.outbox.change_next_hops(&outbound.agreement, outbound.next_hops);
+                        outbound.outbox.change_next_hops(&outbound.negotiated, outbound.next_hops);
                     } else {
                         return;
                     }
@@ -258,7 +258,7 @@ impl PeerTask {
         let Some(outbound) = &mut self.outbound else { return };
         outbound.outbox.want(&self.orders.routes);
         outbound.outbox.set_complete(self.orders.complete);
-        let newest = self.orders.next_hops(outbound.local_address, &self.route, &outbound.agreement);
+        let newest = self.orders.next_hops(outbound.local_address, &self.route, &outbound.negotiated);
         let (had, has) = (outbound.newest_next_hops, newest);
         outbound.newest_next_hops = newest;
         if (had.v4.is_some() && has.v4.is_none()) || (had.v6.is_some() && has.v6.is_none()) {
@@ -289,7 +289,7 @@ impl PeerTask {
                     }
                 }
                 Action::Close { connection, last_word } => self.close(connection, last_word),
-                Action::Up { connection, agreement } => self.begin(connection, agreement),
+                Action::Up { connection, negotiated } => self.begin(connection, negotiated),
                 Action::Down { connection, end } => {
                     self.outbound = None;
                     self.tally.note_end(&end, clock::wall_timestamp());
@@ -332,7 +332,7 @@ impl PeerTask {
     }
 
     /// The session is established: the peer gets what it should have.
-    fn begin(&mut self, connection: ConnectionId, agreement: Agreement) {
+    fn begin(&mut self, connection: ConnectionId, negotiated: Negotiated) {
         let Some((_, line)) = self.lines.iter().find(|(id, _)| *id == connection) else { return };
         // The address of a connection that was just read from; a failure would mean it is already gone, and be heard of.
         let Ok(local) = line.local_address() else { return };
@@ -340,13 +340,13 @@ impl PeerTask {
         let remote = line.peer_address().ok();
         let capabilities = self.tally.capabilities(connection);
         self.tally.times_established += 1;
-        let next_hops = self.orders.next_hops(local_address, &self.route, &agreement);
-        let outbox = self.orders.outbox(&agreement, next_hops);
+        let next_hops = self.orders.next_hops(local_address, &self.route, &negotiated);
+        let outbox = self.orders.outbox(&negotiated, next_hops);
         info!(
             peer = %self.name,
             address = %self.route.peer,
-            asn = agreement.peer_asn,
-            hold_time = agreement.hold_time.map_or(0, |time| time.as_secs()),
+            asn = negotiated.peer_asn,
+            hold_time = negotiated.hold_time.map_or(0, |time| time.as_secs()),
             %local_address,
             "session established"
         );
@@ -354,7 +354,7 @@ impl PeerTask {
         let newest_next_hops = next_hops;
         self.outbound = Some(Outbound {
             connection,
-            agreement,
+            negotiated,
             local_address,
             local,
             remote,
@@ -411,13 +411,13 @@ impl PeerTask {
             last_error: self.report.last_error.as_deref().map(str::to_owned),
             local_address: outbound.map(|outbound| outbound.local_address),
             hold_time_secs: outbound
-                .and_then(|outbound| outbound.agreement.hold_time)
+                .and_then(|outbound| outbound.negotiated.hold_time)
                 .and_then(|time| u16::try_from(time.as_secs()).ok()),
             prefixes_sent: self.report.numbers.sent,
             prefixes_unsendable: outbound.map_or(0, |outbound| outbound.outbox.unsendable_count()),
             prefixes_received: self.report.numbers.received,
             detail: Box::new(SessionDetail {
-                agreed: outbound.map(|outbound| outbound.agreed(self.router_id)),
+                negotiated: outbound.map(|outbound| outbound.negotiated(self.router_id)),
                 times_established: self.tally.times_established,
                 last_error_at: self.tally.last_error_at,
                 messages_sent: self.tally.sent,
@@ -436,12 +436,12 @@ impl PeerTask {
 }
 
 impl Orders {
-    fn next_hops(&self, local: IpAddr, route: &Route, agreement: &Agreement) -> NextHops {
-        next_hops(local, &route.peer, agreement.ipv4_with_ipv6_next_hop, &self.local_addresses)
+    fn next_hops(&self, local: IpAddr, route: &Route, negotiated: &Negotiated) -> NextHops {
+        next_hops(local, &route.peer, negotiated.ipv4_with_ipv6_next_hop, &self.local_addresses)
     }
 
-    fn outbox(&self, agreement: &Agreement, next_hops: NextHops) -> Outbox {
-        let mut outbox = Outbox::new(agreement, next_hops);
+    fn outbox(&self, negotiated: &Negotiated, next_hops: NextHops) -> Outbox {
+        let mut outbox = Outbox::new(negotiated, next_hops);
         outbox.want(&self.routes);
         outbox.set_complete(self.complete);
         outbox
