@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use crate::address::ScopedAddress;
 use crate::bgp::machine::negotiation::LocalOffer;
-use crate::bgp::socket::{Protection, Route};
+use crate::bgp::socket::{Endpoint, Protection};
 use crate::bgp::wire::ExpectedAsn;
 use crate::config;
 
@@ -28,13 +28,13 @@ pub(super) fn local_offer(settings: &config::Peer, address: &ScopedAddress, iden
 }
 
 /// How the settings say that the peer is reached.
-pub(super) fn route(settings: &config::Peer, address: ScopedAddress) -> Route {
+pub(super) fn endpoint(settings: &config::Peer, address: ScopedAddress) -> Endpoint {
     let protection = match &settings.password {
         Some(password) => Protection::Md5(password.secret.clone()),
         None if settings.tcp_ao.is_empty() => Protection::None,
         None => Protection::Ao(settings.tcp_ao.clone()),
     };
-    Route {
+    Endpoint {
         peer: address,
         port: settings.port,
         source: settings.source_address,

@@ -28,7 +28,7 @@ use tracing::{error, info, warn};
 use crate::address::ScopedAddress;
 use crate::bgp::settings;
 use crate::bgp::socket::listeners::{Arrival, Listeners, RETRY_PAUSE};
-use crate::bgp::socket::{FAREWELL_TIME, Route, describe};
+use crate::bgp::socket::{Endpoint, FAREWELL_TIME, describe};
 use crate::bgp::task::peer::{self, Channels, Inbound, Leave, Orders};
 use crate::bgp::wire::{Cease, Notification, NotificationReason};
 use crate::clock;
@@ -122,7 +122,7 @@ struct PeerHandle {
     settings: Arc<config::Peer>,
     address: ScopedAddress,
     router_id: Ipv4Addr,
-    route: Route,
+    endpoint: Endpoint,
     orders: watch::Sender<Orders>,
     inbound: mpsc::Sender<Inbound>,
     leave: oneshot::Sender<Leave>,
@@ -174,7 +174,7 @@ impl Speaker {
             self.arrange_listeners();
         }
         if let Some(arrival) = self.waiting.take() {
-            match self.peers.values().any(|handle| arrival.is_of(&handle.route)) {
+            match self.peers.values().any(|handle| arrival.is_of(&handle.endpoint)) {
                 true => self.hand_over(arrival),
                 false => self.waiting = Some(arrival),
             }
@@ -183,7 +183,7 @@ impl Speaker {
 
     /// The listening sockets get the keys of exactly these peers.
     fn arrange_listeners(&mut self) {
-        let peers = self.peers.iter().map(|(name, handle)| (name, &handle.route));
+        let peers = self.peers.iter().map(|(name, handle)| (name, &handle.endpoint));
         for (name, why) in self.listeners.follow(peers) {
             if let Some(handle) = self.peers.get(&name) {
                 // A peer with so many connections to take is not deaf.
@@ -210,9 +210,9 @@ impl Speaker {
         let (leave, leave_rx) = oneshot::channel();
         let channels = Channels { orders: orders_rx, inbound: inbound_rx, leave: leave_rx, facts: self.facts.clone() };
         self.tasks.spawn(peer::run(name.clone(), Arc::clone(&settings), address.clone(), router_id, channels));
-        let route = settings::route(&settings, address.clone());
+        let endpoint = settings::endpoint(&settings, address.clone());
         info!(peer = %name, %address, "peer started");
-        self.peers.insert(name.clone(), PeerHandle { settings, address, router_id, route, orders, inbound, leave });
+        self.peers.insert(name.clone(), PeerHandle { settings, address, router_id, endpoint, orders, inbound, leave });
     }
 
     fn stop(&mut self, name: &PeerName, notification: Notification, why: &str) {
@@ -226,12 +226,12 @@ impl Speaker {
     /// at whose source address and with whose key it came; then by the order of their names.
     fn hand_over(&mut self, arrival: Arrival) {
         let mut of: Vec<(&PeerName, &PeerHandle)> =
-            self.peers.iter().filter(|(_, handle)| arrival.is_of(&handle.route)).collect();
-        of.sort_by_key(|(_, handle)| (arrival.mistrust(&handle.route).is_some(), handle.route.source.is_none()));
+            self.peers.iter().filter(|(_, handle)| arrival.is_of(&handle.endpoint)).collect();
+        of.sort_by_key(|(_, handle)| (arrival.mistrust(&handle.endpoint).is_some(), handle.endpoint.source.is_none()));
         let Some((name, handle)) = of.first() else {
             return self.note_caller(arrival);
         };
-        let inbound = match arrival.mistrust(&handle.route) {
+        let inbound = match arrival.mistrust(&handle.endpoint) {
             Some(why) => Inbound::Refused(why),
             None => Inbound::Connection(arrival.stream),
         };

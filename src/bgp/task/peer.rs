@@ -38,7 +38,7 @@ use crate::bgp::outbox::next_hop::next_hops;
 use crate::bgp::outbox::refreshes::{RefreshStep, Refreshes};
 use crate::bgp::outbox::{NextHops, Outbox, Routes};
 use crate::bgp::settings;
-use crate::bgp::socket::{Line, LineEvent, Route, describe};
+use crate::bgp::socket::{Connection, ConnectionEvent, Endpoint, describe};
 use crate::bgp::wire::{Cease, Dialect, Message, Notification, NotificationReason};
 use crate::clock;
 use crate::config;
@@ -94,8 +94,8 @@ pub(super) async fn run(
     let newest = orders.borrow_and_update().clone();
     let mut task = PeerTask {
         peering: Peering::new(settings::local_offer(&settings, &address, router_id), fastrand::u64(..), now),
-        route: settings::route(&settings, address),
-        lines: Vec::new(),
+        endpoint: settings::endpoint(&settings, address),
+        connections: Vec::new(),
         dial: None,
         outbound: None,
         orders: newest,
@@ -114,7 +114,7 @@ pub(super) async fn run(
         task.observe();
         let deadline = task.next_deadline();
         tokio::select! {
-            (id, event) = next_event(&mut task.lines, &task.peering) => task.handle_event(id, event),
+            (id, event) = next_event(&mut task.connections, &task.peering) => task.handle_event(id, event),
             (id, dialled) = next_dial(&mut task.dial) => task.handle_dialled(id, dialled),
             Some(inbound) = inbound.recv() => match inbound {
                 Inbound::Connection(stream) => task.handle_inbound(stream),
@@ -150,10 +150,10 @@ pub(super) async fn run(
 
 struct PeerTask {
     name: PeerName,
-    route: Route,
+    endpoint: Endpoint,
     peering: Peering,
     /// At most as many as the machine has connections.
-    lines: Vec<(ConnectionId, Line)>,
+    connections: Vec<(ConnectionId, Connection)>,
     dial: Option<(ConnectionId, BoxFuture<'static, io::Result<TcpStream>>)>,
     /// The established session's; a new session gets a new one.
     outbound: Option<Outbound>,
@@ -172,15 +172,15 @@ impl PeerTask {
     /// Moves routes to the established connection while its socket keeps up.
     fn fill(&mut self) {
         let Some(outbound) = &mut self.outbound else { return };
-        let Some((_, line)) = self.lines.iter_mut().find(|(id, _)| *id == outbound.connection) else { return };
+        let Some((_, socket)) = self.connections.iter_mut().find(|(id, _)| *id == outbound.connection) else { return };
         for _ in 0..MESSAGES_PER_TURN {
-            if !line.wants_routes() {
+            if !socket.wants_routes() {
                 return;
             }
             match outbound.outbox.poll_message() {
                 Ok(Some(message)) => {
                     self.tally.sent.update += 1;
-                    line.queue_routes(message);
+                    socket.queue_routes(message);
                 }
                 Ok(None) => {
                     let complete = self.orders.complete;
@@ -189,7 +189,7 @@ impl PeerTask {
                         // Behind the routes, not before them as other control messages.
                         if let Some(mark) = mark {
                             self.tally.note_sent(&mark);
-                            line.queue_routes(octets(&mark));
+                            socket.queue_routes(octets(&mark));
                         }
                         again.into_iter().for_each(|family| outbound.outbox.refresh(family));
                     } else if outbound.next_hops != outbound.newest_next_hops {
@@ -207,16 +207,16 @@ impl PeerTask {
         }
     }
 
-    fn handle_event(&mut self, id: ConnectionId, event: LineEvent) {
+    fn handle_event(&mut self, id: ConnectionId, event: ConnectionEvent) {
         let now = clock::now();
         let actions = match event {
-            LineEvent::Frame(frame) => {
+            ConnectionEvent::Frame(frame) => {
                 self.tally.note_frame(id, &frame);
                 self.peering.handle_frame(id, &frame, now)
             }
-            LineEvent::Malformed(error) => self.peering.handle_malformed(id, &error, now),
-            LineEvent::Lost(how) => self.peering.handle_lost(id, how, now),
-            LineEvent::Sent => return self.peering.handle_sent(id, now),
+            ConnectionEvent::Malformed(error) => self.peering.handle_malformed(id, &error, now),
+            ConnectionEvent::Lost(how) => self.peering.handle_lost(id, how, now),
+            ConnectionEvent::Sent => return self.peering.handle_sent(id, now),
         };
         self.carry_out(actions);
     }
@@ -226,7 +226,7 @@ impl PeerTask {
         let now = clock::now();
         let actions = match dialled {
             Ok(stream) => {
-                self.lines.push((id, Line::new(stream)));
+                self.connections.push((id, Connection::new(stream)));
                 self.peering.handle_connected(id, now)
             }
             Err(error) => self.peering.handle_dial_failed(id, describe(&error), now),
@@ -235,20 +235,20 @@ impl PeerTask {
     }
 
     fn handle_inbound(&mut self, stream: TcpStream) {
-        if let Err(error) = self.route.dress_accepted(&stream) {
+        if let Err(error) = self.endpoint.dress_accepted(&stream) {
             // The peer has closed it again already, most likely.
             debug!(peer = %self.name, %error, "accepted connection dropped");
             return;
         }
         let (id, actions) = self.peering.handle_accepted(clock::now());
-        self.lines.push((id, Line::new(stream)));
+        self.connections.push((id, Connection::new(stream)));
         self.carry_out(actions);
     }
 
     /// Told like a failure of ours, for a peer that only waits has no other.
     fn note_refusal(&mut self, why: &str) {
         if self.outbound.is_none() {
-            warn!(peer = %self.name, address = %self.route.peer, reason = why, "no connection of the peer can be accepted");
+            warn!(peer = %self.name, address = %self.endpoint.peer, reason = why, "no connection of the peer can be accepted");
             self.report.fail(why.into(), clock::now());
         }
     }
@@ -258,7 +258,7 @@ impl PeerTask {
         let Some(outbound) = &mut self.outbound else { return };
         outbound.outbox.want(&self.orders.routes);
         outbound.outbox.set_complete(self.orders.complete);
-        let newest = self.orders.next_hops(outbound.local_address, &self.route, &outbound.negotiated);
+        let newest = self.orders.next_hops(outbound.local_address, &self.endpoint, &outbound.negotiated);
         let (had, has) = (outbound.newest_next_hops, newest);
         outbound.newest_next_hops = newest;
         if (had.v4.is_some() && has.v4.is_none()) || (had.v6.is_some() && has.v6.is_none()) {
@@ -278,14 +278,14 @@ impl PeerTask {
         for action in actions {
             match action {
                 Action::Dial(id) => {
-                    let route = self.route.clone();
-                    self.dial = Some((id, async move { route.dial().await }.boxed()));
+                    let endpoint = self.endpoint.clone();
+                    self.dial = Some((id, async move { endpoint.dial().await }.boxed()));
                 }
                 Action::Send(id, message) => {
                     debug!(peer = %self.name, connection = %id, %message, "message queued");
                     self.tally.note_sent(&message);
-                    if let Some((_, line)) = self.lines.iter_mut().find(|(name, _)| *name == id) {
-                        line.queue_control(octets(&message));
+                    if let Some((_, socket)) = self.connections.iter_mut().find(|(name, _)| *name == id) {
+                        socket.queue_control(octets(&message));
                     }
                 }
                 Action::Close { connection, last_word } => self.close(connection, last_word),
@@ -319,32 +319,32 @@ impl PeerTask {
         if self.dial.as_ref().is_some_and(|(id, _)| *id == connection) {
             self.dial = None;
         }
-        let Some(at) = self.lines.iter().position(|(id, _)| *id == connection) else { return };
-        let (_, line) = self.lines.swap_remove(at);
+        let Some(at) = self.connections.iter().position(|(id, _)| *id == connection) else { return };
+        let (_, socket) = self.connections.swap_remove(at);
         self.tally.forget(connection);
         match last_word {
             Some(word) => {
                 self.tally.note_last_word(&word, clock::wall_timestamp());
-                self.farewells.spawn(line.say_farewell(octets(&Message::Notification(word))));
+                self.farewells.spawn(socket.say_farewell(octets(&Message::Notification(word))));
             }
-            None => line.close(),
+            None => socket.close(),
         }
     }
 
     /// The session is established: the peer gets what it should have.
     fn begin(&mut self, connection: ConnectionId, negotiated: Negotiated) {
-        let Some((_, line)) = self.lines.iter().find(|(id, _)| *id == connection) else { return };
+        let Some((_, socket)) = self.connections.iter().find(|(id, _)| *id == connection) else { return };
         // The address of a connection that was just read from; a failure would mean it is already gone, and be heard of.
-        let Ok(local) = line.local_address() else { return };
+        let Ok(local) = socket.local_address() else { return };
         let local_address = local.ip();
-        let remote = line.peer_address().ok();
+        let remote = socket.peer_address().ok();
         let capabilities = self.tally.capabilities(connection);
         self.tally.times_established += 1;
-        let next_hops = self.orders.next_hops(local_address, &self.route, &negotiated);
+        let next_hops = self.orders.next_hops(local_address, &self.endpoint, &negotiated);
         let outbox = self.orders.outbox(&negotiated, next_hops);
         info!(
             peer = %self.name,
-            address = %self.route.peer,
+            address = %self.endpoint.peer,
             asn = negotiated.peer_asn,
             hold_time = negotiated.hold_time.map_or(0, |time| time.as_secs()),
             %local_address,
@@ -377,7 +377,7 @@ impl PeerTask {
             debug!(peer = %self.name, %connection, reason = %text, "no session, for the same reason");
             return;
         }
-        warn!(peer = %self.name, address = %self.route.peer, reason = %text, "no session");
+        warn!(peer = %self.name, address = %self.endpoint.peer, reason = %text, "no session");
         self.warned = Some(Arc::clone(&text));
         self.report.fail(text, clock::now());
     }
@@ -436,8 +436,8 @@ impl PeerTask {
 }
 
 impl Orders {
-    fn next_hops(&self, local: IpAddr, route: &Route, negotiated: &Negotiated) -> NextHops {
-        next_hops(local, &route.peer, negotiated.ipv4_with_ipv6_next_hop, &self.local_addresses)
+    fn next_hops(&self, local: IpAddr, endpoint: &Endpoint, negotiated: &Negotiated) -> NextHops {
+        next_hops(local, &endpoint.peer, negotiated.ipv4_with_ipv6_next_hop, &self.local_addresses)
     }
 
     fn outbox(&self, negotiated: &Negotiated, next_hops: NextHops) -> Outbox {
@@ -449,10 +449,13 @@ impl Orders {
 }
 
 /// The next thing that happens on any connection; for ever without one.
-async fn next_event(lines: &mut [(ConnectionId, Line)], peering: &Peering) -> (ConnectionId, LineEvent) {
+async fn next_event(
+    connections: &mut [(ConnectionId, Connection)],
+    peering: &Peering,
+) -> (ConnectionId, ConnectionEvent) {
     poll_fn(|cx: &mut Context<'_>| {
-        for (id, line) in lines.iter_mut() {
-            if let Poll::Ready(event) = line.poll_event(peering.max_message_len(*id), cx) {
+        for (id, socket) in connections.iter_mut() {
+            if let Poll::Ready(event) = socket.poll_event(peering.max_message_len(*id), cx) {
                 return Poll::Ready((*id, event));
             }
         }
