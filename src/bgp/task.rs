@@ -8,7 +8,7 @@
 //! | channel        | from, to           | depth                | when full                                              |
 //! |----------------|--------------------|----------------------|--------------------------------------------------------|
 //! | slices         | the agent, speaker | newest wins          | -                                                      |
-//! | orders         | speaker, peer      | newest wins          | -                                                      |
+//! | desired         | speaker, peer      | newest wins          | -                                                      |
 //! | inbound        | speaker, peer      | `INBOUND_DEPTH`      | the connection is closed; a peer needs one at a time   |
 //! | leave          | speaker, peer      | once                 | -                                                      |
 //! | facts          | peer, the agent    | the agent's choice   | the report waits, and says the newest when there is room |
@@ -29,7 +29,7 @@ use crate::address::ScopedAddress;
 use crate::bgp::settings;
 use crate::bgp::socket::listeners::{Arrival, Listeners, RETRY_PAUSE};
 use crate::bgp::socket::{Endpoint, FAREWELL_TIME, describe};
-use crate::bgp::task::peer::{self, Channels, Inbound, Leave, Orders};
+use crate::bgp::task::peer::{self, Channels, Desired, Inbound, Leave};
 use crate::bgp::wire::{Cease, Notification, NotificationReason};
 use crate::clock;
 use crate::config;
@@ -123,7 +123,7 @@ struct PeerHandle {
     address: ScopedAddress,
     router_id: Ipv4Addr,
     endpoint: Endpoint,
-    orders: watch::Sender<Orders>,
+    desired: watch::Sender<Desired>,
     inbound: mpsc::Sender<Inbound>,
     leave: oneshot::Sender<Leave>,
 }
@@ -149,7 +149,7 @@ impl Speaker {
                     Some("the settings of the peer have changed".to_owned())
                 }
                 (Some(handle), Ok(_)) => {
-                    handle.orders.send_if_modified(|orders| orders.replace_with(slice, peer));
+                    handle.desired.send_if_modified(|desired| desired.replace_with(slice, peer));
                     continue;
                 }
             };
@@ -201,18 +201,19 @@ impl Speaker {
         slice: &BgpSlice,
     ) {
         let settings = Arc::clone(&peer.settings);
-        let (orders, orders_rx) = watch::channel(Orders {
+        let (desired, desired_rx) = watch::channel(Desired {
             routes: peer.routes.clone(),
             complete: slice.complete,
             local_addresses: Arc::clone(&slice.local_addresses),
         });
         let (inbound, inbound_rx) = mpsc::channel(INBOUND_DEPTH);
         let (leave, leave_rx) = oneshot::channel();
-        let channels = Channels { orders: orders_rx, inbound: inbound_rx, leave: leave_rx, facts: self.facts.clone() };
+        let channels =
+            Channels { desired: desired_rx, inbound: inbound_rx, leave: leave_rx, facts: self.facts.clone() };
         self.tasks.spawn(peer::run(name.clone(), Arc::clone(&settings), address.clone(), router_id, channels));
         let endpoint = settings::endpoint(&settings, address.clone());
         info!(peer = %name, %address, "peer started");
-        self.peers.insert(name.clone(), PeerHandle { settings, address, router_id, endpoint, orders, inbound, leave });
+        self.peers.insert(name.clone(), PeerHandle { settings, address, router_id, endpoint, desired, inbound, leave });
     }
 
     fn stop(&mut self, name: &PeerName, notification: Notification, why: &str) {
@@ -268,14 +269,14 @@ impl Speaker {
     }
 }
 
-impl Orders {
+impl Desired {
     /// Whether anything is different now.
     fn replace_with(&mut self, slice: &BgpSlice, peer: &PeerSlice) -> bool {
         let same = self.complete == slice.complete
             && self.routes.ptr_eq(&peer.routes)
             && Arc::ptr_eq(&self.local_addresses, &slice.local_addresses);
         if !same {
-            *self = Orders {
+            *self = Desired {
                 routes: peer.routes.clone(),
                 complete: slice.complete,
                 local_addresses: Arc::clone(&slice.local_addresses),

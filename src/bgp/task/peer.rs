@@ -6,7 +6,7 @@
 //! | farewell | the peer task | one connection, for at most `FAREWELL_TIME`      | the peer may miss why the connection closed |
 //!
 //! Nothing in the task waits for a peer: connections are read and written as far as they go, and routes stay state, in the outbox,
-//! until a socket has room. So a peer that stops reading costs its own memory nothing, and neither timers nor orders wait.
+//! until a socket has room. So a peer that stops reading costs its own memory nothing, and neither timers nor desired wait.
 
 mod outbound;
 mod report;
@@ -47,7 +47,7 @@ use crate::world::{Fact, SessionDetail, SessionReport};
 
 /// What the peer should be told, whole; newest wins.
 #[derive(Debug, Clone)]
-pub(super) struct Orders {
+pub(super) struct Desired {
     pub routes: Routes,
     /// The routes are all there is: End-of-RIB may be sent.
     pub complete: bool,
@@ -72,7 +72,7 @@ pub(super) struct Leave {
 
 /// The ends of the channels between the speaker and one peer that are the peer's.
 pub(super) struct Channels {
-    pub orders: watch::Receiver<Orders>,
+    pub desired: watch::Receiver<Desired>,
     pub inbound: mpsc::Receiver<Inbound>,
     pub leave: oneshot::Receiver<Leave>,
     pub facts: mpsc::Sender<Fact>,
@@ -89,16 +89,16 @@ pub(super) async fn run(
     router_id: Ipv4Addr,
     channels: Channels,
 ) {
-    let Channels { mut orders, mut inbound, mut leave, facts } = channels;
+    let Channels { mut desired, mut inbound, mut leave, facts } = channels;
     let now = clock::now();
-    let newest = orders.borrow_and_update().clone();
+    let newest = desired.borrow_and_update().clone();
     let mut task = PeerTask {
         peering: Peering::new(settings::local_offer(&settings, &address, router_id), fastrand::u64(..), now),
         endpoint: settings::endpoint(&settings, address),
         connections: Vec::new(),
         dial: None,
         outbound: None,
-        orders: newest,
+        desired: newest,
         farewells: JoinSet::new(),
         report: Report::new(now),
         tally: Tally::default(),
@@ -120,9 +120,9 @@ pub(super) async fn run(
                 Inbound::Connection(stream) => task.handle_inbound(stream),
                 Inbound::Refused(why) => task.note_refusal(&why),
             },
-            Ok(()) = orders.changed() => {
-                let newest = orders.borrow_and_update().clone();
-                task.handle_orders(newest);
+            Ok(()) = desired.changed() => {
+                let newest = desired.borrow_and_update().clone();
+                task.handle_desired(newest);
             }
             () = sleep_until(deadline) => {
                 let actions = task.peering.handle_timeout(clock::now());
@@ -157,7 +157,7 @@ struct PeerTask {
     dial: Option<(ConnectionId, BoxFuture<'static, io::Result<TcpStream>>)>,
     /// The established session's; a new session gets a new one.
     outbound: Option<Outbound>,
-    orders: Orders,
+    desired: Desired,
     farewells: JoinSet<()>,
     report: Report,
     tally: Tally,
@@ -183,7 +183,7 @@ impl PeerTask {
                     socket.queue_routes(message);
                 }
                 Ok(None) => {
-                    let complete = self.orders.complete;
+                    let complete = self.desired.complete;
                     if let Some(step) = outbound.refreshes.poll_idle(&outbound.negotiated, complete) {
                         let RefreshStep { mark, again } = step;
                         // Behind the routes, not before them as other control messages.
@@ -253,12 +253,12 @@ impl PeerTask {
         }
     }
 
-    fn handle_orders(&mut self, newest: Orders) {
-        self.orders = newest;
+    fn handle_desired(&mut self, newest: Desired) {
+        self.desired = newest;
         let Some(outbound) = &mut self.outbound else { return };
-        outbound.outbox.want(&self.orders.routes);
-        outbound.outbox.set_complete(self.orders.complete);
-        let newest = self.orders.next_hops(outbound.local_address, &self.endpoint, &outbound.negotiated);
+        outbound.outbox.want(&self.desired.routes);
+        outbound.outbox.set_complete(self.desired.complete);
+        let newest = self.desired.next_hops(outbound.local_address, &self.endpoint, &outbound.negotiated);
         let (had, has) = (outbound.newest_next_hops, newest);
         outbound.newest_next_hops = newest;
         if (had.v4.is_some() && has.v4.is_none()) || (had.v6.is_some() && has.v6.is_none()) {
@@ -340,8 +340,8 @@ impl PeerTask {
         let remote = socket.peer_address().ok();
         let capabilities = self.tally.capabilities(connection);
         self.tally.times_established += 1;
-        let next_hops = self.orders.next_hops(local_address, &self.endpoint, &negotiated);
-        let outbox = self.orders.outbox(&negotiated, next_hops);
+        let next_hops = self.desired.next_hops(local_address, &self.endpoint, &negotiated);
+        let outbox = self.desired.outbox(&negotiated, next_hops);
         info!(
             peer = %self.name,
             address = %self.endpoint.peer,
@@ -395,7 +395,7 @@ impl PeerTask {
             received: self.peering.received().prefixes,
             pending: outbound.map_or(0, |outbound| outbound.outbox.pending_count()),
             messages: self.tally.sent.total() + self.tally.received.total(),
-            wanted: self.orders.routes.len(),
+            wanted: self.desired.routes.len(),
         };
         if self.report.observe(phase, numbers, clock::now()) {
             debug!(peer = %self.name, state = %phase, "state changed");
@@ -435,7 +435,7 @@ impl PeerTask {
     }
 }
 
-impl Orders {
+impl Desired {
     fn next_hops(&self, local: IpAddr, endpoint: &Endpoint, negotiated: &Negotiated) -> NextHops {
         next_hops(local, &endpoint.peer, negotiated.ipv4_with_ipv6_next_hop, &self.local_addresses)
     }
