@@ -28,9 +28,9 @@ use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
 use self::outbound::Outbound;
-use self::report::{Numbers, Report, state};
+use self::report::{Counts, Report, state};
 use crate::address::ScopedAddress;
-use crate::bgp::counters::Tally;
+use crate::bgp::counters::Counters;
 use crate::bgp::machine::negotiation::Negotiated;
 use crate::bgp::machine::session::End;
 use crate::bgp::machine::{Action, ConnectionId, Peering};
@@ -101,7 +101,7 @@ pub(super) async fn run(
         desired: newest,
         farewells: JoinSet::new(),
         report: Report::new(now),
-        tally: Tally::default(),
+        counters: Counters::default(),
         router_id,
         warned: None,
         leaving: false,
@@ -160,7 +160,7 @@ struct PeerTask {
     desired: Desired,
     farewells: JoinSet<()>,
     report: Report,
-    tally: Tally,
+    counters: Counters,
     router_id: Ipv4Addr,
     /// The failure that was logged last, until there is a session.
     warned: Option<Arc<str>>,
@@ -179,7 +179,7 @@ impl PeerTask {
             }
             match outbound.outbox.poll_message() {
                 Ok(Some(message)) => {
-                    self.tally.sent.update += 1;
+                    self.counters.sent.update += 1;
                     socket.queue_routes(message);
                 }
                 Ok(None) => {
@@ -188,7 +188,7 @@ impl PeerTask {
                         let RefreshStep { mark, again } = step;
                         // Behind the routes, not before them as other control messages.
                         if let Some(mark) = mark {
-                            self.tally.note_sent(&mark);
+                            self.counters.note_sent(&mark);
                             socket.queue_routes(octets(&mark));
                         }
                         again.into_iter().for_each(|family| outbound.outbox.refresh(family));
@@ -211,7 +211,7 @@ impl PeerTask {
         let now = clock::now();
         let actions = match event {
             ConnectionEvent::Frame(frame) => {
-                self.tally.note_frame(id, &frame);
+                self.counters.note_frame(id, &frame);
                 self.peering.handle_frame(id, &frame, now)
             }
             ConnectionEvent::Malformed(error) => self.peering.handle_malformed(id, &error, now),
@@ -283,7 +283,7 @@ impl PeerTask {
                 }
                 Action::Send(id, message) => {
                     debug!(peer = %self.name, connection = %id, %message, "message queued");
-                    self.tally.note_sent(&message);
+                    self.counters.note_sent(&message);
                     if let Some((_, socket)) = self.connections.iter_mut().find(|(name, _)| *name == id) {
                         socket.queue_control(octets(&message));
                     }
@@ -292,7 +292,7 @@ impl PeerTask {
                 Action::Up { connection, negotiated } => self.begin(connection, negotiated),
                 Action::Down { connection, end } => {
                     self.outbound = None;
-                    self.tally.note_end(&end, clock::wall_timestamp());
+                    self.counters.note_end(&end, clock::wall_timestamp());
                     if self.leaving {
                         info!(peer = %self.name, %connection, reason = %end, "session closed");
                     } else {
@@ -301,7 +301,7 @@ impl PeerTask {
                     self.report.fail(end.to_string().into(), clock::now());
                 }
                 Action::Failed { connection, end } => {
-                    self.tally.note_end(&end, clock::wall_timestamp());
+                    self.counters.note_end(&end, clock::wall_timestamp());
                     self.note_failure(connection, &end);
                 }
                 Action::Refresh { connection: _, family } => {
@@ -321,10 +321,10 @@ impl PeerTask {
         }
         let Some(at) = self.connections.iter().position(|(id, _)| *id == connection) else { return };
         let (_, socket) = self.connections.swap_remove(at);
-        self.tally.forget(connection);
+        self.counters.forget(connection);
         match last_word {
             Some(word) => {
-                self.tally.note_last_word(&word, clock::wall_timestamp());
+                self.counters.note_last_word(&word, clock::wall_timestamp());
                 self.farewells.spawn(socket.say_farewell(octets(&Message::Notification(word))));
             }
             None => socket.close(),
@@ -338,8 +338,8 @@ impl PeerTask {
         let Ok(local) = socket.local_address() else { return };
         let local_address = local.ip();
         let remote = socket.peer_address().ok();
-        let capabilities = self.tally.capabilities(connection);
-        self.tally.times_established += 1;
+        let capabilities = self.counters.capabilities(connection);
+        self.counters.times_established += 1;
         let next_hops = self.desired.next_hops(local_address, &self.endpoint, &negotiated);
         let outbox = self.desired.outbox(&negotiated, next_hops);
         info!(
@@ -390,14 +390,14 @@ impl PeerTask {
     fn observe(&mut self) {
         let phase = self.peering.phase();
         let outbound = self.outbound.as_ref();
-        let numbers = Numbers {
+        let counts = Counts {
             sent: outbound.map_or(0, |outbound| outbound.outbox.sent_count()),
             received: self.peering.received().prefixes,
             pending: outbound.map_or(0, |outbound| outbound.outbox.pending_count()),
-            messages: self.tally.sent.total() + self.tally.received.total(),
+            messages: self.counters.sent.total() + self.counters.received.total(),
             wanted: self.desired.routes.len(),
         };
-        if self.report.observe(phase, numbers, clock::now()) {
+        if self.report.observe(phase, counts, clock::now()) {
             debug!(peer = %self.name, state = %phase, "state changed");
         }
     }
@@ -413,20 +413,20 @@ impl PeerTask {
             hold_time_secs: outbound
                 .and_then(|outbound| outbound.negotiated.hold_time)
                 .and_then(|time| u16::try_from(time.as_secs()).ok()),
-            prefixes_sent: self.report.numbers.sent,
+            prefixes_sent: self.report.counts.sent,
             prefixes_unsendable: outbound.map_or(0, |outbound| outbound.outbox.unsendable_count()),
-            prefixes_received: self.report.numbers.received,
+            prefixes_received: self.report.counts.received,
             detail: Box::new(SessionDetail {
                 negotiated: outbound.map(|outbound| outbound.negotiated(self.router_id)),
-                times_established: self.tally.times_established,
-                last_error_at: self.tally.last_error_at,
-                messages_sent: self.tally.sent,
-                messages_received: self.tally.received,
+                times_established: self.counters.times_established,
+                last_error_at: self.counters.last_error_at,
+                messages_sent: self.counters.sent,
+                messages_received: self.counters.received,
                 updates_malformed: self.peering.received().malformed,
-                notifications: self.tally.notifications(),
-                last_notification_sent: self.tally.last_sent.clone(),
-                last_notification_received: self.tally.last_received.clone(),
-                prefixes_pending: self.report.numbers.pending,
+                notifications: self.counters.notifications(),
+                last_notification_sent: self.counters.last_sent.clone(),
+                last_notification_received: self.counters.last_received.clone(),
+                prefixes_pending: self.report.counts.pending,
                 unsendable,
             }),
         };

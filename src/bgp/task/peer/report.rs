@@ -12,13 +12,13 @@ pub(super) struct Report {
     pub(super) phase: Phase,
     pub(super) since: SystemTime,
     pub(super) last_error: Option<Arc<str>>,
-    pub(super) numbers: Numbers,
+    pub(super) counts: Counts,
     pub(super) due: Option<Instant>,
     told_at: Instant,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Numbers {
+pub(super) struct Counts {
     pub(super) sent: usize,
     pub(super) received: u64,
     pub(super) pending: usize,
@@ -34,22 +34,22 @@ impl Report {
             phase: Phase::Idle,
             since: clock::wall(),
             last_error: None,
-            numbers: Numbers::default(),
+            counts: Counts::default(),
             due: Some(now),
             told_at: now,
         }
     }
 
     /// Whether the phase is another than before.
-    pub(super) fn observe(&mut self, phase: Phase, numbers: Numbers, now: Instant) -> bool {
+    pub(super) fn observe(&mut self, phase: Phase, counts: Counts, now: Instant) -> bool {
         let moved = phase != self.phase;
         if moved {
             self.phase = phase;
             self.since = clock::wall();
             self.due = Some(now);
         }
-        if numbers != self.numbers {
-            self.numbers = numbers;
+        if counts != self.counts {
+            self.counts = counts;
             self.due = Some(self.due.unwrap_or(self.told_at + COUNTERS_PAUSE));
         }
         moved
@@ -81,5 +81,5 @@ pub(super) fn state(phase: Phase) -> SessionState {
     }
 }
 
-/// Numbers alone are reported this often at most; everything else is at once.
+/// Counts alone are reported this often at most; everything else is at once.
 const COUNTERS_PAUSE: Duration = Duration::from_millis(250);
