@@ -106,7 +106,7 @@ impl Counters {
             .collect()
     }
 
-    /// A peer may invent counts: those without a name share one count, so that there are never more than there are names.
+    /// A peer may invent numbers: those without a name share one count, so that there are never more than there are names.
     fn count_notification(&mut self, direction: Direction, reason: NotificationReason) {
         let (code, subcode) = match reason {
             NotificationReason::Unknown { .. } => (0, 0),

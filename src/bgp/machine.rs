@@ -135,7 +135,7 @@ impl Peering {
         self.connections.iter().map(|connection| connection.session.phase()).fold(approach, Phase::max)
     }
 
-    /// The established session's offer, if there is one.
+    /// What both sides of the established session negotiated, if there is one.
     pub fn negotiated(&self) -> Option<&Negotiated> {
         self.established().and_then(|connection| connection.session.negotiated())
     }

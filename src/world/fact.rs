@@ -107,7 +107,7 @@ pub struct SessionReport {
     pub hold_time_secs: Option<u16>,
     /// Prefixes announced to the peer and not withdrawn.
     pub prefixes_sent: usize,
-    /// Prefixes that cannot be sent in this session: no next hop of the same address family.
+    /// Prefixes that should be announced but cannot be sent in this session, each for a reason of `detail.unsendable`.
     pub prefixes_unsendable: usize,
     /// Prefixes that the peer announced to us: decoded, counted and dropped.
     pub prefixes_received: u64,

@@ -1,5 +1,5 @@
 //! What two OPEN messages add up to. Floor 1.
-//! [`LocalOffer`] is what we bring, [`Negotiated`] what both sides hold to afterwards, [`OpenRefusal`] why there is none.
+//! [`LocalOffer`] is what this node offers, [`Negotiated`] what both sides hold to afterwards, [`OpenRefusal`] why there is no session.
 //!
 //! Gap (RFC 7911 §3): ADD-PATH is not offered, on purpose: a node has one way to each of its prefixes, itself.
 //! Gap (RFC 9494 §4.2): long-lived graceful restart is not offered, on purpose: it keeps routes for hours after their node is

@@ -6,7 +6,7 @@
 //! | farewell | the peer task | one connection, for at most `FAREWELL_TIME`      | the peer may miss why the connection closed |
 //!
 //! Nothing in the task waits for a peer: connections are read and written as far as they go, and routes stay state, in the outbox,
-//! until a socket has room. So a peer that stops reading costs its own memory nothing, and neither timers nor desired wait.
+//! until a socket has room. So a peer that stops reading costs its own memory nothing, and neither timers nor what is desired wait.
 
 mod outbound;
 mod report;
