@@ -16,6 +16,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("route.rs", 0),
     ("secret.rs", 0),
     ("selector.rs", 0),
+    ("session_state.rs", 0),
     ("clock.rs", 2),
     ("config/", 1),
     ("config/load.rs", 2),

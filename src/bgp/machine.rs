@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 
 use crate::bgp::machine::negotiation::{LocalOffer, Negotiated};
-use crate::bgp::machine::session::{Effect, End, Phase, Received, Session, jittered};
+use crate::bgp::machine::session::{Effect, End, Received, Session, jittered};
 use crate::bgp::wire::{AfiSafi, Cease, Dialect, Frame, Message, Notification, NotificationReason, Parsed, WireError};
+use crate::session_state::SessionState;
 
 /// One peer and every connection to it.
 ///
@@ -126,13 +127,13 @@ impl Peering {
     }
 
     /// How far the best connection has come, or what is done to get one.
-    pub fn phase(&self) -> Phase {
+    pub fn state(&self) -> SessionState {
         let approach = match self.approach {
-            Approach::Idle { .. } => Phase::Idle,
-            Approach::Connect { .. } => Phase::Connect,
-            Approach::Active { .. } => Phase::Active,
+            Approach::Idle { .. } => SessionState::Idle,
+            Approach::Connect { .. } => SessionState::Connect,
+            Approach::Active { .. } => SessionState::Active,
         };
-        self.connections.iter().map(|connection| connection.session.phase()).fold(approach, Phase::max)
+        self.connections.iter().map(|connection| connection.session.state()).fold(approach, SessionState::max)
     }
 
     /// What both sides of the established session negotiated, if there is one.
@@ -294,7 +295,7 @@ impl Peering {
     }
 
     fn established(&self) -> Option<&Connection> {
-        self.connections.iter().find(|connection| connection.session.phase() == Phase::Established)
+        self.connections.iter().find(|connection| connection.session.state() == SessionState::Established)
     }
 
     fn session(&mut self, id: ConnectionId) -> Option<&mut Session> {
@@ -343,7 +344,7 @@ impl Peering {
         let find = |id| self.connections.iter().find(|connection| connection.id == id);
         let (Some(newer), Some(older)) = (find(newer), find(older)) else { return false };
         // RFC 4271 §6.8: an established session stays.
-        if older.session.phase() == Phase::Established {
+        if older.session.state() == SessionState::Established {
             return false;
         }
         match newer.session.negotiated() {
@@ -384,29 +385,39 @@ impl Peering {
         actions
     }
 
-    fn end(&mut self, id: ConnectionId, end: End, was: Phase, held: Duration, now: Instant, actions: &mut Vec<Action>) {
+    fn end(
+        &mut self,
+        id: ConnectionId,
+        end: End,
+        was: SessionState,
+        held: Duration,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
         self.connections.retain(|connection| connection.id != id);
         self.go_on_after(&end, was, held, now);
         actions.push(Action::Close { connection: id, last_word: end.last_word().cloned() });
         actions.push(match was {
-            Phase::Established => Action::Down { connection: id, end },
-            Phase::Idle | Phase::Connect | Phase::Active | Phase::OpenSent | Phase::OpenConfirm => {
-                Action::Failed { connection: id, end }
-            }
+            SessionState::Established => Action::Down { connection: id, end },
+            SessionState::Idle
+            | SessionState::Connect
+            | SessionState::Active
+            | SessionState::OpenSent
+            | SessionState::OpenConfirm => Action::Failed { connection: id, end },
         });
     }
 
     /// A connection has ended: what is done next to get another?
-    fn go_on_after(&mut self, end: &End, was: Phase, held: Duration, now: Instant) {
+    fn go_on_after(&mut self, end: &End, was: SessionState, held: Duration, now: Instant) {
         let dial_is_due = match self.approach {
             // Stopped, or under way already.
             Approach::Idle { .. } | Approach::Connect { .. } => return,
             Approach::Active { dial_at } => dial_at.is_some(),
         };
-        if let Some(best) = self.connections.iter().map(|connection| connection.session.phase()).max() {
+        if let Some(best) = self.connections.iter().map(|connection| connection.session.state()).max() {
             // Do not wait for a connection that the peer opened and says nothing on.
             let ours = self.connections.iter().any(|connection| connection.opened_by == Side::Us);
-            if best == Phase::OpenSent && !ours && !dial_is_due {
+            if best == SessionState::OpenSent && !ours && !dial_is_due {
                 self.await_retry(now);
             }
             return;
@@ -415,7 +426,7 @@ impl Peering {
             self.failures = 0;
         }
         // RFC 4271 §8.2.2, OpenSent, event 18: Active, and the connect-retry timer is started again.
-        let never_spoke = was == Phase::OpenSent && matches!(end, End::Lost(_));
+        let never_spoke = was == SessionState::OpenSent && matches!(end, End::Lost(_));
         if never_spoke {
             return self.await_retry(now);
         }

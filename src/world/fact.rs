@@ -12,6 +12,7 @@ use super::{Conflict, DefaultRoute, EndpointSlice, HostProblem, Link, Node, Serv
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
 use crate::roster::Roster;
 use crate::selector::Labels;
+use crate::session_state::SessionState;
 
 /// One thing that crier was told. An object comes whole; `None` says that it is gone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -113,15 +114,4 @@ pub struct SessionReport {
     pub prefixes_received: u64,
     #[serde(default)]
     pub detail: Box<SessionDetail>,
-}
-
-/// The states of RFC 4271 §8.2.2.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum SessionState {
-    Idle,
-    Connect,
-    Active,
-    OpenSent,
-    OpenConfirm,
-    Established,
 }

@@ -6,7 +6,8 @@ mod objects;
 mod session;
 mod sum;
 
-pub use fact::{ApiServer, Fact, Listing, Pulses, SessionReport, SessionState};
+pub use crate::session_state::SessionState;
+pub use fact::{ApiServer, Fact, Listing, Pulses, SessionReport};
 pub use objects::{
     Conflict, DefaultRoute, EndpointSlice, FamilyPolicy, HostProblem, Link, Node, Request, RequestError, Service,
     ServicePort, TrafficPolicy,

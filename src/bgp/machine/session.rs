@@ -18,6 +18,7 @@ use crate::bgp::wire::{
     AfiSafi, Cease, Dialect, Frame, FsmError, Message, MessageKind, Notification, NotificationReason, Parsed,
     ParsedUpdate, RefreshKind, RouteRefresh, WireError,
 };
+use crate::session_state::SessionState;
 
 /// One connection. Create it when its socket is open, then
 ///
@@ -49,17 +50,6 @@ pub struct Received {
     pub malformed: u64,
 }
 
-/// How far a connection or a peer has come: the states of RFC 4271 §8.2.2, in the order of progress.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Phase {
-    Idle,
-    Connect,
-    Active,
-    OpenSent,
-    OpenConfirm,
-    Established,
-}
-
 /// What a connection asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
@@ -72,7 +62,7 @@ pub enum Effect {
     End {
         end: End,
         /// How far the connection had come.
-        was: Phase,
+        was: SessionState,
         /// How long the session had been established; zero if it never was.
         held: Duration,
     },
@@ -182,12 +172,12 @@ impl Session {
     }
 
     /// Idle once the connection is over.
-    pub fn phase(&self) -> Phase {
+    pub fn state(&self) -> SessionState {
         match self.state {
-            State::OpenSent { .. } => Phase::OpenSent,
-            State::OpenConfirm { .. } => Phase::OpenConfirm,
-            State::Established { .. } => Phase::Established,
-            State::Ended => Phase::Idle,
+            State::OpenSent { .. } => SessionState::OpenSent,
+            State::OpenConfirm { .. } => SessionState::OpenConfirm,
+            State::Established { .. } => SessionState::Established,
+            State::Ended => SessionState::Idle,
         }
     }
 
@@ -387,7 +377,7 @@ impl Session {
             State::Ended => return Vec::new(),
         };
         let notification = Notification { reason: NotificationReason::Fsm(error), data: vec![kind.code()] };
-        self.stop(notification, format!("{kind} came in state {}", self.phase()), now)
+        self.stop(notification, format!("{kind} came in state {}", self.state()), now)
     }
 
     fn end_with(&mut self, reason: NotificationReason, why: String, now: Instant) -> Vec<Effect> {
@@ -395,7 +385,7 @@ impl Session {
     }
 
     fn end(&mut self, end: End, now: Instant) -> Vec<Effect> {
-        let was = self.phase();
+        let was = self.state();
         let held = match std::mem::replace(&mut self.state, State::Ended) {
             State::Established { since, .. } => now.saturating_duration_since(since),
             State::OpenSent { .. } | State::OpenConfirm { .. } => Duration::ZERO,
@@ -457,18 +447,5 @@ impl fmt::Display for End {
             End::Received(notification) => write!(f, "NOTIFICATION received: {notification}"),
             End::SendHoldTimerExpired => f.write_str("the peer took nothing for the send hold time (RFC 9687)"),
         }
-    }
-}
-
-impl fmt::Display for Phase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Phase::Idle => "Idle",
-            Phase::Connect => "Connect",
-            Phase::Active => "Active",
-            Phase::OpenSent => "OpenSent",
-            Phase::OpenConfirm => "OpenConfirm",
-            Phase::Established => "Established",
-        })
     }
 }

@@ -247,7 +247,7 @@ impl Town {
 
     fn established(&self) -> [usize; 2] {
         [0, 1].map(|side| {
-            let established = |connection: &&Connection| connection.session.phase() == Phase::Established;
+            let established = |connection: &&Connection| connection.session.state() == SessionState::Established;
             self.ends[side].connections.iter().filter(established).count()
         })
     }

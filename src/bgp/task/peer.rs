@@ -28,7 +28,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
 use self::outbound::Outbound;
-use self::report::{Counts, Report, state};
+use self::report::{Counts, Report};
 use crate::address::ScopedAddress;
 use crate::bgp::counters::Counters;
 use crate::bgp::machine::negotiation::Negotiated;
@@ -388,7 +388,7 @@ impl PeerTask {
     }
 
     fn observe(&mut self) {
-        let phase = self.peering.phase();
+        let state = self.peering.state();
         let outbound = self.outbound.as_ref();
         let counts = Counts {
             sent: outbound.map_or(0, |outbound| outbound.outbox.sent_count()),
@@ -397,8 +397,8 @@ impl PeerTask {
             messages: self.counters.sent.total() + self.counters.received.total(),
             wanted: self.desired.routes.len(),
         };
-        if self.report.observe(phase, counts, clock::now()) {
-            debug!(peer = %self.name, state = %phase, "state changed");
+        if self.report.observe(state, counts, clock::now()) {
+            debug!(peer = %self.name, state = %state, "state changed");
         }
     }
 
@@ -406,7 +406,7 @@ impl PeerTask {
         let outbound = self.outbound.as_ref();
         let unsendable = outbound.map(Outbound::unsendable).unwrap_or_default();
         let report = SessionReport {
-            state: state(self.report.phase),
+            state: self.report.state,
             since: self.report.since,
             last_error: self.report.last_error.as_deref().map(str::to_owned),
             local_address: outbound.map(|outbound| outbound.local_address),

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::bgp::machine::session::Phase;
 use crate::clock;
-use crate::world::SessionState;
+use crate::session_state::SessionState;
 
 /// What the agent was last told of the session, and when it is to be told again.
 pub(super) struct Report {
-    pub(super) phase: Phase,
+    pub(super) state: SessionState,
     pub(super) since: SystemTime,
     pub(super) last_error: Option<Arc<str>>,
     pub(super) counts: Counts,
@@ -31,7 +30,7 @@ pub(super) struct Counts {
 impl Report {
     pub(super) fn new(now: Instant) -> Report {
         Report {
-            phase: Phase::Idle,
+            state: SessionState::Idle,
             since: clock::wall(),
             last_error: None,
             counts: Counts::default(),
@@ -40,11 +39,11 @@ impl Report {
         }
     }
 
-    /// Whether the phase is another than before.
-    pub(super) fn observe(&mut self, phase: Phase, counts: Counts, now: Instant) -> bool {
-        let moved = phase != self.phase;
+    /// Whether the state is another than before.
+    pub(super) fn observe(&mut self, state: SessionState, counts: Counts, now: Instant) -> bool {
+        let moved = state != self.state;
         if moved {
-            self.phase = phase;
+            self.state = state;
             self.since = clock::wall();
             self.due = Some(now);
         }
@@ -67,17 +66,6 @@ impl Report {
     pub(super) fn told(&mut self, now: Instant) {
         self.due = None;
         self.told_at = now;
-    }
-}
-
-pub(super) fn state(phase: Phase) -> SessionState {
-    match phase {
-        Phase::Idle => SessionState::Idle,
-        Phase::Connect => SessionState::Connect,
-        Phase::Active => SessionState::Active,
-        Phase::OpenSent => SessionState::OpenSent,
-        Phase::OpenConfirm => SessionState::OpenConfirm,
-        Phase::Established => SessionState::Established,
     }
 }
 
