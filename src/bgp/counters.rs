@@ -167,8 +167,8 @@ fn count_of(counts: &mut MessageCounts, kind: MessageKind) -> &mut u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::crate::bgp::wire::AfiSafi;
     use super::*;
+    use crate::bgp::wire::AfiSafi;
 
     fn at() -> Timestamp {
         Timestamp::UNIX_EPOCH

@@ -19,8 +19,8 @@ use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
+use self::options::interface_index;
 use crate::address::ScopedAddress;
-use crate::bgp::socket::options::{self, interface_index};
 use crate::bgp::wire::{Frame, WireError};
 use crate::config::AoKey;
 use crate::names::InterfaceName;

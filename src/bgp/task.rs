@@ -25,11 +25,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
+use self::peer::{Channels, Desired, Inbound, Leave};
 use crate::address::ScopedAddress;
 use crate::bgp::settings;
 use crate::bgp::socket::listeners::{Arrival, Listeners, RETRY_PAUSE};
 use crate::bgp::socket::{Endpoint, FAREWELL_TIME, describe};
-use crate::bgp::task::peer::{self, Channels, Desired, Inbound, Leave};
 use crate::bgp::wire::{Cease, Notification, NotificationReason};
 use crate::clock;
 use crate::config;

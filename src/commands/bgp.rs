@@ -14,7 +14,7 @@ use crate::agent::bgp_report::{PeersReport, RouteReport, RoutesFilter, RoutesRep
 use crate::agent::report::{PeerReport, Security};
 use crate::api::filter;
 use crate::names::PeerName;
-use crate::world::{Agreed, LastNotification};
+use crate::world::{LastNotification, NegotiatedReport};
 
 #[derive(Debug, Subcommand)]
 pub enum Bgp {
@@ -199,7 +199,7 @@ fn whole(peer: &PeerReport) -> String {
     line("TTL security (GTSM)", if ttl_security { "yes: packets from the link only" } else { "no" }.to_owned());
     line("established", times(session.times_established));
     if let Some(negotiated) = &session.negotiated {
-        let Agreed {
+        let NegotiatedReport {
             local,
             remote,
             local_asn: _,

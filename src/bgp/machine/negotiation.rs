@@ -293,13 +293,13 @@ mod tests {
         };
         let (v4, v6) =
             (Capability::Multiprotocol(AfiSafi::IPV4_UNICAST), Capability::Multiprotocol(AfiSafi::IPV6_UNICAST));
-        let offer = |family, afi| Capability::ExtendedNextHop(vec![(family, afi)]);
-        let right = offer(AfiSafi::IPV4_UNICAST, 2);
+        let next_hop_offer = |family, afi| Capability::ExtendedNextHop(vec![(family, afi)]);
+        let right = next_hop_offer(AfiSafi::IPV4_UNICAST, 2);
         assert!(offer().open().offers_ipv6_next_hop(AfiSafi::IPV4_UNICAST), "we do");
         assert!(by_ipv6(vec![v4.clone(), right.clone()]));
         assert!(!by_ipv6(vec![v4.clone(), v6.clone()]), "not offered");
-        assert!(!by_ipv6(vec![v4.clone(), offer(AfiSafi::IPV4_UNICAST, 1)]), "offered by IPv4 next hops");
-        assert!(!by_ipv6(vec![v4, offer(AfiSafi { afi: 1, safi: 128 }, 2)]), "offered for VPN routes");
+        assert!(!by_ipv6(vec![v4.clone(), next_hop_offer(AfiSafi::IPV4_UNICAST, 1)]), "offered by IPv4 next hops");
+        assert!(!by_ipv6(vec![v4, next_hop_offer(AfiSafi { afi: 1, safi: 128 }, 2)]), "offered for VPN routes");
         assert!(!by_ipv6(vec![v6, right]), "IPv4 itself is not negotiated");
     }
 

@@ -9,7 +9,7 @@ use crate::bgp::wire::{ExpectedAsn, HeaderFault, OpenError, ParsedUpdate, Refres
 pub(super) const RETRY: Duration = Duration::from_secs(5);
 
 /// AS 65001, 10.0.0.1: ours. The peer of most tests is AS 65002, 10.0.0.2.
-pub(super) fn local_offer() -> LocalOffer {
+pub(super) fn offer() -> LocalOffer {
     LocalOffer {
         local_asn: 65001,
         expected_asn: ExpectedAsn::Is(65002),

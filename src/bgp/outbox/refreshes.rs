@@ -9,7 +9,7 @@ use crate::bgp::wire::{AfiSafi, Message, RefreshKind, RouteRefresh};
 /// What one session still has to send again. However often the peer asks, each family waits once, and one is sent at a
 /// time: a peer that asks without end costs as much as it takes, and no more.
 #[derive(Debug, Default)]
-pub(super) struct Refreshes {
+pub(in crate::bgp) struct Refreshes {
     waiting: BTreeSet<AfiSafi>,
     /// Its beginning was marked, and its end is due once nothing is left to send.
     marked: Option<AfiSafi>,
@@ -17,21 +17,21 @@ pub(super) struct Refreshes {
 
 /// What is next, once nothing is left to send.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct RefreshStep {
+pub(in crate::bgp) struct RefreshStep {
     /// To be sent first, behind all routes that were sent so far.
-    pub(super) mark: Option<Message>,
+    pub(in crate::bgp) mark: Option<Message>,
     /// All routes of it are to be sent again.
-    pub(super) again: Option<AfiSafi>,
+    pub(in crate::bgp) again: Option<AfiSafi>,
 }
 
 impl Refreshes {
     /// False where it is waiting already.
-    pub(super) fn ask(&mut self, family: AfiSafi) -> bool {
+    pub(in crate::bgp) fn ask(&mut self, family: AfiSafi) -> bool {
         self.waiting.insert(family)
     }
 
     /// Call it when all that is wanted was sent. `complete`: so was End-of-RIB.
-    pub(super) fn poll_idle(&mut self, negotiated: &Negotiated, complete: bool) -> Option<RefreshStep> {
+    pub(in crate::bgp) fn poll_idle(&mut self, negotiated: &Negotiated, complete: bool) -> Option<RefreshStep> {
         let mark = |kind, family| Some(Message::RouteRefresh(RouteRefresh { family, kind }));
         if let Some(family) = self.marked.take() {
             return Some(RefreshStep { mark: mark(RefreshKind::End, family), again: None });
