@@ -16,7 +16,7 @@ use bytes::{BufMut, BytesMut};
 use crier::address::MacAddress;
 use crier::arp::machine::answer::{Ownership, Station, Verdict, judge};
 use crier::arp::packet::{Frame as LinkFrame, Protocol};
-use crier::bgp::agreement::Agreement;
+use crier::bgp::machine::negotiation::Negotiated;
 use crier::bgp::wire::{
     AfiSafi, Dialect, Frame, HEADER_LEN, MAX_EXTENDED_MESSAGE_LEN, MAX_MESSAGE_LEN, Message, MessageKind, Notification,
     NotificationReason, Open, OpenFault, Parsed, RouteRefresh, Treatment, Update, WireError,
@@ -47,7 +47,7 @@ pub const ALL: [(&str, Target); 13] = [
 fn session(data: &[u8]) -> (Dialect, &[u8]) {
     let (choice, rest) = data.split_first().unwrap_or((&0, &[]));
     let bit = |place: u8| choice & (1 << place) != 0;
-    let agreement = Agreement {
+    let negotiated = Negotiated {
         local_asn: 65001,
         peer_asn: if bit(0) { 65001 } else { 65002 },
         peer_identifier: Ipv4Addr::new(10, 0, 0, 2),
@@ -62,7 +62,7 @@ fn session(data: &[u8]) -> (Dialect, &[u8]) {
         enhanced_refresh: bit(5),
         max_message_len: if bit(5) { MAX_EXTENDED_MESSAGE_LEN } else { MAX_MESSAGE_LEN },
     };
-    (Dialect { first_asn_is_peer: !bit(7), ..agreement.dialect() }, rest)
+    (Dialect { first_asn_is_peer: !bit(7), ..negotiated.dialect() }, rest)
 }
 
 /// The same messages and the same error, whatever the split into reads; never more in the buffer than one message.

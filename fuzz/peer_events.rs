@@ -6,8 +6,8 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, BytesMut};
-use crier::bgp::agreement::Terms;
-use crier::bgp::collision::{Action, ConnectionId, Peering};
+use crier::bgp::machine::negotiation::LocalOffer;
+use crier::bgp::machine::{Action, ConnectionId, Peering};
 use crier::bgp::wire::{
     Cease, Dialect, ExpectedAsn, Frame, HEADER_LEN, Message, MessageKind, Notification, NotificationReason, Open,
 };
@@ -26,7 +26,7 @@ pub fn run(data: &[u8]) {
 }
 
 struct Town {
-    terms: Terms,
+    offer: LocalOffer,
     peering: Peering,
     now: Instant,
     /// Every dial and connection that there ever was, oldest first.
@@ -41,7 +41,7 @@ struct Town {
 impl Town {
     fn new(choice: u8, now: Instant) -> Town {
         let bit = |place: u8| choice & (1 << place) != 0;
-        let terms = Terms {
+        let offer = LocalOffer {
             local_asn: 65001,
             expected_asn: match (bit(0), bit(1)) {
                 (false, false) => ExpectedAsn::External,
@@ -56,8 +56,8 @@ impl Town {
             link_scoped: bit(6),
         };
         Town {
-            peering: Peering::new(terms.clone(), u64::from(choice), now),
-            terms,
+            peering: Peering::new(offer.clone(), u64::from(choice), now),
+            offer,
             now,
             known: Vec::new(),
             dialled: BTreeSet::new(),
@@ -97,7 +97,7 @@ impl Town {
                     asn: 65000 + u16::from(whose & 3),
                     hold_time_secs: if whose & 4 == 0 { 90 } else { 0 },
                     identifier: Ipv4Addr::new(10, 0, 0, whose >> 4),
-                    capabilities: if whose & 8 == 0 { Vec::new() } else { self.terms.open().capabilities },
+                    capabilities: if whose & 8 == 0 { Vec::new() } else { self.offer.open().capabilities },
                 };
                 if !open.identifier.is_unspecified() {
                     self.hears(id, &octets(&Message::Open(open)));
@@ -156,7 +156,7 @@ impl Town {
             match action {
                 Action::Dial(id) => {
                     assert!(self.dialled.insert(*id), "{id} was dialled before");
-                    assert!(!self.terms.passive, "a passive peering never dials");
+                    assert!(!self.offer.passive, "a passive peering never dials");
                     self.known.push(*id);
                 }
                 Action::Send(id, message) => {
@@ -191,7 +191,7 @@ impl Town {
     }
 
     fn is_sound(&self) {
-        assert_eq!(self.peering.agreement().is_some(), self.up.is_some(), "an agreement is that of the session");
+        assert_eq!(self.peering.negotiated().is_some(), self.up.is_some(), "an negotiated is that of the session");
         // Serving what is due leaves nothing that is due, in a few rounds.
         let mut after = self.peering.clone();
         for _ in 0..8 {

@@ -22,6 +22,7 @@ pub mod roster;
 pub mod route;
 pub mod secret;
 pub mod selector;
+pub mod session_state;
 
 // Floor 1: decisions.
 pub mod config;

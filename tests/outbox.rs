@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use crier::bgp::agreement::Agreement;
+use crier::bgp::machine::negotiation::Negotiated;
 use crier::bgp::outbox::{NextHopV6, NextHops, Outbox, Routes, Unsendable};
 use crier::bgp::wire::AfiSafi;
 use crier::community::Community;
@@ -76,7 +76,7 @@ impl<'a> Octets<'a> {
 impl Model {
     fn hear(&mut self, message: &[u8], session: &Session) {
         self.messages += 1;
-        assert!((19..=session.agreement.max_message_len).contains(&message.len()), "{} octets", message.len());
+        assert!((19..=session.negotiated.max_message_len).contains(&message.len()), "{} octets", message.len());
         let mut octets = Octets(message);
         assert_eq!(octets.take(16), [0xff; 16], "marker");
         assert_eq!(octets.number(2), message.len(), "length");
@@ -116,7 +116,7 @@ impl Model {
             codes.push(code);
             match code {
                 1 => assert_eq!(value.take(1), [0], "origin IGP"),
-                2 => heard.path = read_path(value, if session.agreement.four_octet_asn { 4 } else { 2 }),
+                2 => heard.path = read_path(value, if session.negotiated.four_octet_asn { 4 } else { 2 }),
                 3 => heard.next_hop = value.take(4).to_vec(),
                 4 => heard.med = Some(value.u32()),
                 5 => heard.local_preference = Some(value.u32()),
@@ -155,7 +155,7 @@ impl Model {
         let behind: &[usize] = if matches!(codes.first(), Some(14 | 15)) { &codes[1..] } else { &codes };
         assert!(behind.is_sorted_by(|a, b| a < b) && !behind.contains(&14), "order of attributes: {codes:?}");
         if let Some(wide) = four_octet_path {
-            assert!(!session.agreement.four_octet_asn, "AS4_PATH only to a two-octet peer");
+            assert!(!session.negotiated.four_octet_asn, "AS4_PATH only to a two-octet peer");
             assert!(heard.path.contains(&23456) && heard.path.len() == wide.len());
             heard.path = wide;
         }
@@ -202,7 +202,7 @@ fn read_path(mut value: Octets<'_>, width: usize) -> Vec<u32> {
 
 #[derive(Debug, Clone)]
 struct Session {
-    agreement: Agreement,
+    negotiated: Negotiated,
     next_hops: NextHops,
 }
 
@@ -214,7 +214,7 @@ impl Session {
     /// External, both families, four-octet AS numbers, both next hops.
     fn external() -> Session {
         Session {
-            agreement: Agreement {
+            negotiated: Negotiated {
                 local_asn: 64513,
                 peer_asn: 64512,
                 peer_identifier: Ipv4Addr::new(10, 0, 0, 2),
@@ -235,15 +235,15 @@ impl Session {
 
     fn internal() -> Session {
         let mut session = Session::external();
-        session.agreement.peer_asn = session.agreement.local_asn;
+        session.negotiated.peer_asn = session.negotiated.local_asn;
         session
     }
 
     /// To a peer that has never heard of RFC 6793, from an AS that needs it.
     fn two_octets() -> Session {
         let mut session = Session::external();
-        session.agreement.four_octet_asn = false;
-        session.agreement.local_asn = 4_200_000_001;
+        session.negotiated.four_octet_asn = false;
+        session.negotiated.local_asn = 4_200_000_001;
         session
     }
 
@@ -257,19 +257,19 @@ impl Session {
 
     fn over_ipv6_with_rfc_8950() -> Session {
         let mut session = Session::over_ipv6();
-        session.agreement.ipv4_with_ipv6_next_hop = true;
+        session.negotiated.ipv4_with_ipv6_next_hop = true;
         session
     }
 
     fn only_ipv4() -> Session {
         let mut session = Session::external();
-        session.agreement.ipv6_unicast = false;
+        session.negotiated.ipv6_unicast = false;
         session
     }
 
     fn extended() -> Session {
         let mut session = Session::external();
-        session.agreement.max_message_len = 65535;
+        session.negotiated.max_message_len = 65535;
         session
     }
 
@@ -286,13 +286,13 @@ impl Session {
     }
 
     fn outbox(&self) -> Outbox {
-        Outbox::new(&self.agreement, self.next_hops)
+        Outbox::new(&self.negotiated, self.next_hops)
     }
 
     fn families(&self) -> Vec<AfiSafi> {
         let both = [
-            (self.agreement.ipv4_unicast, AfiSafi::IPV4_UNICAST),
-            (self.agreement.ipv6_unicast, AfiSafi::IPV6_UNICAST),
+            (self.negotiated.ipv4_unicast, AfiSafi::IPV4_UNICAST),
+            (self.negotiated.ipv6_unicast, AfiSafi::IPV6_UNICAST),
         ];
         both.into_iter().filter(|(negotiated, _)| *negotiated).map(|(_, family)| family).collect()
     }
@@ -302,7 +302,7 @@ impl Session {
             let second = link_local.map(|link_local| link_local.octets()).into_iter().flatten();
             global.octets().into_iter().chain(second).collect()
         });
-        let Agreement { ipv4_unicast, ipv6_unicast, ipv4_with_ipv6_next_hop, .. } = self.agreement;
+        let Negotiated { ipv4_unicast, ipv6_unicast, ipv4_with_ipv6_next_hop, .. } = self.negotiated;
         match prefix {
             IpNet::V6(_) => v6.filter(|_| ipv6_unicast),
             IpNet::V4(_) if !ipv4_unicast => None,
@@ -315,10 +315,10 @@ impl Session {
 
     /// What the peer should hear of this route; `None` where it cannot be sent at all.
     fn expected(&self, prefix: IpNet, attributes: &RouteAttributes) -> Option<Heard> {
-        let internal = self.agreement.internal();
+        let internal = self.negotiated.internal();
         let octets: usize =
             attributes.communities.iter().map(|one| if let Community::Standard(_) = one { 4 } else { 12 }).sum();
-        if octets > self.agreement.max_message_len {
+        if octets > self.negotiated.max_message_len {
             return None;
         }
         let standard = attributes.communities.iter().filter_map(|community| match community {
@@ -331,7 +331,7 @@ impl Session {
         });
         Some(Heard {
             next_hop: self.next_hop(prefix)?,
-            path: if internal { vec![] } else { vec![self.agreement.local_asn; 1 + usize::from(attributes.prepend)] },
+            path: if internal { vec![] } else { vec![self.negotiated.local_asn; 1 + usize::from(attributes.prepend)] },
             med: attributes.med,
             local_preference: internal.then(|| attributes.local_preference.unwrap_or(100)),
             communities: standard.collect(),
@@ -610,7 +610,7 @@ fn nothing_is_sent_where_there_is_no_next_hop() {
     let reasons: Vec<_> = outbox.unsendable().map(|(_, reason)| reason).collect();
     assert_eq!(reasons, [Unsendable::NoNextHop(AfiSafi::IPV4_UNICAST); 3]);
     let unspecified = NextHops { v4: Some(Ipv4Addr::UNSPECIFIED), v6: None };
-    let mut outbox = Outbox::new(&session.agreement, unspecified);
+    let mut outbox = Outbox::new(&session.negotiated, unspecified);
     outbox.want(&hosts(1, &Arc::new(RouteAttributes::default()), false));
     assert_eq!(outbox.unsendable().count(), 1, "0.0.0.0 is no next hop");
 }
@@ -776,7 +776,7 @@ fn a_new_next_hop_is_told_for_every_route_and_for_those_that_change_meanwhile() 
         model.drain(&mut outbox, &before);
         assert_eq!((outbox.unsendable_count(), outbox.sent_count()), (20, 80));
         session.next_hops = NextHops { v4: Some(Ipv4Addr::new(192, 0, 2, 99)), ..session.next_hops };
-        outbox.change_next_hops(&session.agreement, session.next_hops);
+        outbox.change_next_hops(&session.negotiated, session.next_hops);
         for message in (0..messages).map_while(|_| outbox.poll_message().unwrap()) {
             model.hear(&message, &session);
         }

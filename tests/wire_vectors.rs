@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use bytes::BytesMut;
-use crier::bgp::agreement::Agreement;
+use crier::bgp::machine::negotiation::Negotiated;
 use crier::bgp::wire::{
     AfiSafi, Dialect, Expectation, ExpectedAsn, Frame, Message, Notification, Open, Parsed, ParsedUpdate, Treatment,
     WireError,
@@ -113,7 +113,7 @@ fn dialect(state: &str) -> Dialect {
     if state.starts_with("OpenSent") {
         return Dialect::BEFORE_OPEN;
     }
-    let agreement = Agreement {
+    let negotiated = Negotiated {
         local_asn: 65001,
         peer_asn: if state.contains("iBGP") { 65001 } else { 65002 },
         peer_identifier: Ipv4Addr::new(10, 0, 0, 2),
@@ -128,7 +128,7 @@ fn dialect(state: &str) -> Dialect {
         enhanced_refresh: false,
         max_message_len: 4096,
     };
-    agreement.dialect()
+    negotiated.dialect()
 }
 
 fn expectation(state: &str) -> Expectation {

@@ -20,7 +20,7 @@ use crate::plan::decision::Decision;
 use crate::plan::join::Dispute;
 use crate::plan::slice::{BgpSlice, PeerSlice};
 use crate::route::RouteAttributes;
-use crate::world::{Agreed, SessionReport};
+use crate::world::{NegotiatedReport, SessionReport};
 
 /// All that the reports are made of, as it stood at one moment.
 #[derive(Debug, Clone)]
@@ -204,9 +204,9 @@ fn route_report(
     route: &RouteAttributes,
     session: Option<&SessionReport>,
 ) -> RouteReport {
-    let agreed = session.and_then(|session| session.detail.agreed.as_ref());
+    let negotiated = session.and_then(|session| session.detail.negotiated.as_ref());
     let family = Family::of(prefix.addr());
-    let carried = agreed.and_then(|agreed| agreed.families.iter().find(|it| it.family == family));
+    let carried = negotiated.and_then(|negotiated| negotiated.families.iter().find(|it| it.family == family));
     let pending = session.map_or(0, |session| session.detail.prefixes_pending);
     let (state, why) = match (carried, carried.and_then(|carried| carried.unsendable.clone())) {
         (_, Some(why)) => (RouteState::Unsendable, Some(why)),
@@ -216,10 +216,10 @@ fn route_report(
         }
         (Some(_), None) => (RouteState::Sent, None),
     };
-    let internal = agreed.map(|Agreed { local_asn, peer_asn, .. }| local_asn == peer_asn);
-    let path = |agreed: &Agreed| match agreed.local_asn == agreed.peer_asn {
+    let internal = negotiated.map(|NegotiatedReport { local_asn, peer_asn, .. }| local_asn == peer_asn);
+    let path = |negotiated: &NegotiatedReport| match negotiated.local_asn == negotiated.peer_asn {
         true => Vec::new(),
-        false => vec![agreed.local_asn; 1 + usize::from(route.prepend)],
+        false => vec![negotiated.local_asn; 1 + usize::from(route.prepend)],
     };
     RouteReport {
         prefix,
@@ -227,14 +227,14 @@ fn route_report(
         state,
         why,
         next_hop: carried.and_then(|carried| carried.next_hop),
-        as_path: agreed.map(path),
+        as_path: negotiated.map(path),
         med: route.med,
         local_preference: match internal {
             Some(true) => Some(route.local_preference.unwrap_or(RouteAttributes::DEFAULT_LOCAL_PREFERENCE)),
             Some(false) | None => None,
         },
-        communities: match agreed {
-            Some(agreed) => route.communities_from(agreed.local_asn),
+        communities: match negotiated {
+            Some(negotiated) => route.communities_from(negotiated.local_asn),
             None => route.communities.clone(),
         },
         endpoints: route.endpoints,

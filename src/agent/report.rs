@@ -437,7 +437,7 @@ fn problems(api_server: &ApiServerReport, services: &[ServiceReport], peers: &[P
             problems.push(format!("peer {} ({}): {:?}: {why}", peer.name, peer.address, peer.state));
         } else if peer.prefixes_unsendable > 0 {
             problems.push(format!(
-                "peer {}: {} prefixes cannot be sent for want of a next hop of their family",
+                "peer {}: {} prefixes are not announced: this node has no next hop of the same address family",
                 peer.name, peer.prefixes_unsendable
             ));
         }

@@ -4,7 +4,7 @@
 //! - the sources: `k8s::watch` and `k8s::lease`, or `manifests`; `kernel::observe`; and where peers are to be found,
 //!   `kernel::routes` and `discovery::task`. Cancelled, they lose nothing: the next start lists again.
 //! - the pulse, source and actuator: told to leave, it says goodbye before the others stop, so that they are replaced.
-//! - the actuators: `bgp::speaker`, `arp::task`, `kernel::addresses`, `kernel::sysctl` and `k8s::status`. The first three
+//! - the actuators: `bgp::task`, `arp::task`, `kernel::addresses`, `kernel::sysctl` and `k8s::status`. The first three
 //!   are told to leave and are waited for; a status write that is cancelled is made again by whoever allocates next.
 //! - the patience task: says when nothing more will be waited for.
 
@@ -24,7 +24,7 @@ use super::memory::Memory;
 use super::readiness;
 use super::turn::Loop;
 use super::wiring::{self, Query, Slices};
-use crate::bgp::listeners::Listen;
+use crate::bgp::socket::listeners::Listen;
 use crate::config::{Config, Kubernetes, Manifests, PeerAddress, PulseKey, Source};
 use crate::names::NodeName;
 use crate::plan::verdict::is_announced;
@@ -55,7 +55,7 @@ pub enum Error {
     #[error("cannot talk to the API server: {0}")]
     Kubernetes(#[from] k8s::client::ClientError),
     #[error("{0}")]
-    Bgp(#[from] bgp::listeners::ListenError),
+    Bgp(#[from] bgp::socket::listeners::ListenError),
     #[error("cannot listen to signals: {0}")]
     Signals(std::io::Error),
     #[error("{0} came to an end by itself; that is a bug in crier")]
@@ -162,13 +162,13 @@ impl Crew {
         &mut self,
         config: &Config,
         Lines { slices, facts, stopping }: Lines<'_>,
-        listeners: bgp::listeners::Listeners,
+        listeners: bgp::socket::listeners::Listeners,
         pulse: Option<pulse::task::Setup>,
         counters: &LinkCounters,
     ) {
         let stopped = || stopped(stopping.clone());
         let stop = stopped();
-        let speaker = bgp::speaker::run(slices.bgp.subscribe(), facts.clone(), listeners, async move {
+        let speaker = bgp::task::run(slices.bgp.subscribe(), facts.clone(), listeners, async move {
             stop.await;
             "the agent stops".to_owned()
         });
@@ -291,9 +291,9 @@ fn pulse_setup(config: &Config, node: &NodeName) -> Option<pulse::task::Setup> {
 }
 
 /// Without a peer nobody has a reason to connect, and the port is left to others.
-fn open_bgp(config: &Config) -> Result<bgp::listeners::Listeners, bgp::listeners::ListenError> {
+fn open_bgp(config: &Config) -> Result<bgp::socket::listeners::Listeners, bgp::socket::listeners::ListenError> {
     let addresses = if config.bgp.peers.is_empty() { Vec::new() } else { config.bgp.listen.clone() };
-    bgp::listeners::Listeners::open(&Listen { addresses, port: config.bgp.port })
+    bgp::socket::listeners::Listeners::open(&Listen { addresses, port: config.bgp.port })
 }
 
 async fn named(name: &'static str, task: impl Future<Output = ()>) -> &'static str {

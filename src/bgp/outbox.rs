@@ -9,6 +9,11 @@
 //! Gap (RFC 4271 §9.2.1.1): no MinRouteAdvertisementInterval, on purpose: the routes are this node's own, and who dampens
 //! them makes a failover slow.
 
+mod batcher;
+pub mod next_hop;
+mod packer;
+pub(super) mod refreshes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -17,12 +22,12 @@ use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use ipnet::IpNet;
 
-use super::agreement::Agreement;
-use super::gathering::{Batch, Gathering, Way};
-use super::packer::Packer;
-pub use super::packer::{NextHopV6, NextHops, Unsendable};
-use super::wire::{AfiSafi, EmitError};
 use crate::address::Family;
+use crate::bgp::machine::negotiation::Negotiated;
+use crate::bgp::outbox::batcher::{Batch, Batcher, Way};
+use crate::bgp::outbox::packer::Packer;
+pub use crate::bgp::outbox::packer::{NextHopV6, NextHops, Unsendable};
+use crate::bgp::wire::{AfiSafi, EmitError};
 use crate::route::RouteAttributes;
 
 /// The routes that a peer should have, by prefix. Prefixes are networks: no bit is set behind their length.
@@ -62,7 +67,7 @@ struct Pending {
     /// The peer asked for the family again: what is ahead is told once more, whatever else is said about it meanwhile.
     second_walk: Option<Way>,
     /// What a walk has passed and no message has taken yet.
-    gathering: Gathering,
+    batcher: Batcher,
     withdrawals: BTreeSet<IpNet>,
     /// What has changed behind the first walk, by what is said about it, because an UPDATE says it once for all. No set is
     /// empty.
@@ -87,8 +92,8 @@ enum Walk {
 }
 
 impl Outbox {
-    pub fn new(agreement: &Agreement, next_hops: NextHops) -> Outbox {
-        let packer = Packer::new(agreement, next_hops);
+    pub fn new(negotiated: &Negotiated, next_hops: NextHops) -> Outbox {
+        let packer = Packer::new(negotiated, next_hops);
         let pending = ByFamily { v4: Pending::new(Family::V4, &packer), v6: Pending::new(Family::V6, &packer) };
         Outbox {
             packer,
@@ -133,8 +138,8 @@ impl Outbox {
 
     /// The peer is told every route once more, with these next hops; only while the outbox is idle. A family must not lose
     /// its next hop: its routes could not be withdrawn any more.
-    pub fn change_next_hops(&mut self, agreement: &Agreement, next_hops: NextHops) {
-        let before = std::mem::replace(&mut self.packer, Packer::new(agreement, next_hops));
+    pub fn change_next_hops(&mut self, negotiated: &Negotiated, next_hops: NextHops) {
+        let before = std::mem::replace(&mut self.packer, Packer::new(negotiated, next_hops));
         for family in Family::BOTH {
             if before.carries(family) || !self.packer.carries(family) {
                 self.walk_again(family);
@@ -242,7 +247,7 @@ impl Outbox {
                 // What a second walk has gathered so far is passed once more by the new one. What the first has left there
                 // is not held yet, and leaves before.
                 let held = &mut self.held;
-                pending.gathering.retain(|prefix| held.remove(prefix).is_none());
+                pending.batcher.retain(|prefix| held.remove(prefix).is_none());
                 Some(Way::through(family))
             }
         };
@@ -313,7 +318,7 @@ impl Outbox {
     fn poll_walk(&mut self, family: Family, walk: Walk) -> Result<Option<Bytes>, EmitError> {
         loop {
             let pending = self.pending.of_mut(family);
-            if let Some(Batch { attributes, prefixes, .. }) = pending.gathering.take_closed() {
+            if let Some(Batch { attributes, prefixes, .. }) = pending.batcher.take_closed() {
                 return self.announce(family, &attributes, prefixes);
             }
             let way = match walk {
@@ -338,8 +343,8 @@ impl Outbox {
                 if !sendable {
                     continue;
                 }
-                full = pending.gathering.add(*prefix, attributes, || self.packer.room_for_routes(family, attributes));
-                if full.is_some() || pending.gathering.is_closing() {
+                full = pending.batcher.add(*prefix, attributes, || self.packer.room_for_routes(family, attributes));
+                if full.is_some() || pending.batcher.is_closing() {
                     is_through = false;
                     break;
                 }
@@ -349,7 +354,7 @@ impl Outbox {
             }
             *way = if is_through { None } else { Some(on_the_way) };
             if is_through {
-                pending.gathering.close();
+                pending.batcher.close();
             }
             if let Some(Batch { attributes, prefixes, .. }) = full {
                 return self.announce(family, &attributes, prefixes);
@@ -401,7 +406,7 @@ impl Pending {
         Pending {
             first_walk: packer.carries(family).then_some(Way::through(family)),
             second_walk: None,
-            gathering: Gathering::default(),
+            batcher: Batcher::default(),
             withdrawals: BTreeSet::new(),
             announcements: BTreeMap::new(),
             owes_end_of_rib: packer.negotiated(family),
@@ -418,22 +423,22 @@ impl Pending {
     /// False where it was not pending.
     fn forget_announcement(&mut self, prefix: &IpNet, attributes: &Arc<RouteAttributes>) -> bool {
         let Some(group) = self.announcements.get_mut(attributes) else {
-            return self.gathering.remove(prefix, attributes);
+            return self.batcher.remove(prefix, attributes);
         };
         let was_pending = group.remove(prefix);
         if group.is_empty() {
             self.announcements.remove(attributes);
         }
-        was_pending || self.gathering.remove(prefix, attributes)
+        was_pending || self.batcher.remove(prefix, attributes)
     }
 
     /// Apart from what is ahead of a walk.
     fn is_empty(&self) -> bool {
-        self.withdrawals.is_empty() && self.announcements.is_empty() && self.gathering.len() == 0
+        self.withdrawals.is_empty() && self.announcements.is_empty() && self.batcher.len() == 0
     }
 
     fn len(&self) -> usize {
         let announcements = self.announcements.values().map(BTreeSet::len).sum::<usize>();
-        self.withdrawals.len() + announcements + self.gathering.len()
+        self.withdrawals.len() + announcements + self.batcher.len()
     }
 }

@@ -2,20 +2,20 @@
 
 use std::net::Ipv4Addr;
 
-use super::agreement::Terms;
-use super::transport::{Protection, Route};
-use super::wire::ExpectedAsn;
 use crate::address::ScopedAddress;
+use crate::bgp::machine::negotiation::LocalOffer;
+use crate::bgp::socket::{Endpoint, Protection};
+use crate::bgp::wire::ExpectedAsn;
 use crate::config;
 
 /// What is said and asked for in an OPEN; `identifier` where the peer has no router id of its own.
-pub(super) fn terms(settings: &config::Peer, address: &ScopedAddress, identifier: Ipv4Addr) -> Terms {
+pub(super) fn local_offer(settings: &config::Peer, address: &ScopedAddress, identifier: Ipv4Addr) -> LocalOffer {
     let expected_asn = match settings.asn {
         config::PeerAsn::Is(asn) => ExpectedAsn::Is(asn),
         config::PeerAsn::External => ExpectedAsn::External,
         config::PeerAsn::Internal => ExpectedAsn::Internal,
     };
-    Terms {
+    LocalOffer {
         local_asn: settings.local_asn,
         expected_asn,
         identifier: settings.router_id.unwrap_or(identifier),
@@ -28,13 +28,13 @@ pub(super) fn terms(settings: &config::Peer, address: &ScopedAddress, identifier
 }
 
 /// How the settings say that the peer is reached.
-pub(super) fn route(settings: &config::Peer, address: ScopedAddress) -> Route {
+pub(super) fn endpoint(settings: &config::Peer, address: ScopedAddress) -> Endpoint {
     let protection = match &settings.password {
         Some(password) => Protection::Md5(password.secret.clone()),
         None if settings.tcp_ao.is_empty() => Protection::None,
         None => Protection::Ao(settings.tcp_ao.clone()),
     };
-    Route {
+    Endpoint {
         peer: address,
         port: settings.port,
         source: settings.source_address,

@@ -14,7 +14,7 @@ use crate::agent::bgp_report::{PeersReport, RouteReport, RoutesFilter, RoutesRep
 use crate::agent::report::{PeerReport, Security};
 use crate::api::filter;
 use crate::names::PeerName;
-use crate::world::{Agreed, LastNotification};
+use crate::world::{LastNotification, NegotiatedReport};
 
 #[derive(Debug, Subcommand)]
 pub enum Bgp {
@@ -89,8 +89,8 @@ fn dash<T: ToString>(value: Option<T>) -> String {
 }
 
 fn asn(peer: &PeerReport) -> String {
-    let agreed = peer.session.agreed.as_ref().map(|agreed| agreed.peer_asn);
-    agreed.or(peer.asn).map_or("external".to_owned(), |asn| asn.to_string())
+    let negotiated = peer.session.negotiated.as_ref().map(|negotiated| negotiated.peer_asn);
+    negotiated.or(peer.asn).map_or("external".to_owned(), |asn| asn.to_string())
 }
 
 /// The columns of `show bgp summary`. Wide: what else there is room for.
@@ -128,15 +128,15 @@ fn peers_table(peers: &[PeerReport], wide: bool) -> String {
             dash(peer.last_error.as_deref()),
         ];
         if wide {
-            let agreed = session.agreed.as_ref();
+            let negotiated = session.negotiated.as_ref();
             let more = [
                 peer.prefixes_wanted.to_string(),
                 peer.prefixes_unsendable.to_string(),
                 peer.prefixes_received.to_string(),
                 session.times_established.to_string(),
                 dash(peer.hold_time_secs),
-                dash(agreed.map(|agreed| agreed.peer_router_id)),
-                dash(agreed.map(|agreed| agreed.local)),
+                dash(negotiated.map(|negotiated| negotiated.peer_router_id)),
+                dash(negotiated.map(|negotiated| negotiated.local)),
             ];
             row.splice(10..10, more);
         }
@@ -198,8 +198,8 @@ fn whole(peer: &PeerReport) -> String {
     line("signed", signed.unwrap_or("no").to_owned());
     line("TTL security (GTSM)", if ttl_security { "yes: packets from the link only" } else { "no" }.to_owned());
     line("established", times(session.times_established));
-    if let Some(agreed) = &session.agreed {
-        let Agreed {
+    if let Some(negotiated) = &session.negotiated {
+        let NegotiatedReport {
             local,
             remote,
             local_asn: _,
@@ -211,7 +211,7 @@ fn whole(peer: &PeerReport) -> String {
             max_message_len,
             families,
             capabilities,
-        } = agreed;
+        } = negotiated;
         line("local end", format!("{local}, router id {local_router_id}"));
         line("peer's end", format!("{}, router id {peer_router_id}", dash(*remote)));
         let seconds = |millis: u64| format!("{}.{:03} s", millis / 1000, millis % 1000);
@@ -227,7 +227,7 @@ fn whole(peer: &PeerReport) -> String {
         }
         line("capabilities sent", join(&capabilities.sent));
         line("capabilities received", join(&capabilities.received));
-        line("capabilities agreed", join(&capabilities.agreed));
+        line("capabilities negotiated", join(&capabilities.negotiated));
     }
     line("prefixes wanted", peer.prefixes_wanted.to_string());
     line("prefixes sent", peer.prefixes_sent.to_string());

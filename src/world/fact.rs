@@ -12,6 +12,7 @@ use super::{Conflict, DefaultRoute, EndpointSlice, HostProblem, Link, Node, Serv
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
 use crate::roster::Roster;
 use crate::selector::Labels;
+use crate::session_state::SessionState;
 
 /// One thing that crier was told. An object comes whole; `None` says that it is gone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -137,21 +138,10 @@ pub struct SessionReport {
     pub hold_time_secs: Option<u16>,
     /// Prefixes announced to the peer and not withdrawn.
     pub prefixes_sent: usize,
-    /// Prefixes that cannot be sent in this session: no next hop of the same address family.
+    /// Prefixes that should be announced but cannot be sent in this session, each for a reason of `detail.unsendable`.
     pub prefixes_unsendable: usize,
     /// Prefixes that the peer announced to us: decoded, counted and dropped.
     pub prefixes_received: u64,
     #[serde(default)]
     pub detail: Box<SessionDetail>,
-}
-
-/// The states of RFC 4271 §8.2.2.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum SessionState {
-    Idle,
-    Connect,
-    Active,
-    OpenSent,
-    OpenConfirm,
-    Established,
 }

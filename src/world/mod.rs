@@ -6,13 +6,14 @@ mod objects;
 mod session;
 mod sum;
 
-pub use fact::{ApiServer, Fact, Listing, Pulses, SessionReport, SessionState};
+pub use crate::session_state::SessionState;
+pub use fact::{ApiServer, Fact, Listing, Pulses, SessionReport};
 pub use objects::{
     Conflict, DefaultRoute, EndpointSlice, FamilyPolicy, HostProblem, Link, Node, Request, RequestError, Service,
     ServicePort, TrafficPolicy,
 };
 pub use session::{
-    Agreed, Capabilities, CarriedFamily, Direction, LastNotification, MessageCounts, NotificationCount, SessionDetail,
-    UnsendablePrefixes,
+    Capabilities, CarriedFamily, Direction, LastNotification, MessageCounts, NegotiatedReport, NotificationCount,
+    SessionDetail, UnsendablePrefixes,
 };
 pub use sum::{Endpoints, ListedKinds, Touched, World};

@@ -13,7 +13,7 @@ use crate::address::Family;
 #[serde(default)]
 pub struct SessionDetail {
     /// Only while the session is established.
-    pub agreed: Option<Agreed>,
+    pub negotiated: Option<NegotiatedReport>,
     /// How often the session was established.
     pub times_established: u64,
     pub last_error_at: Option<Timestamp>,
@@ -33,7 +33,7 @@ pub struct SessionDetail {
 
 /// What both sides hold to while the session is established.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Agreed {
+pub struct NegotiatedReport {
     /// Our end of the connection, and the peer's.
     pub local: SocketAddr,
     pub remote: Option<SocketAddr>,
@@ -67,7 +67,7 @@ pub struct Capabilities {
     pub sent: Vec<String>,
     pub received: Vec<String>,
     /// Those that count, because both sides have them.
-    pub agreed: Vec<String>,
+    pub negotiated: Vec<String>,
 }
 
 /// Messages by their type.

@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crier::address::ScopedAddress;
-use crier::bgp::listeners::{Arrival, Listen, Listeners};
-use crier::bgp::transport::{Protection, Route};
+use crier::bgp::socket::listeners::{Arrival, Listen, Listeners};
+use crier::bgp::socket::{Endpoint, Protection};
 use crier::names::PeerName;
 use crier::secret::Secret;
 use tokio::io::AsyncReadExt;
@@ -50,7 +50,7 @@ impl Fork {
         Fork { node, routers, runtime: Builder::new_current_thread().enable_all().build().expect("a runtime") }
     }
 
-    fn listen(&self, peers: &[(&str, Route)]) -> Listeners {
+    fn listen(&self, peers: &[(&str, Endpoint)]) -> Listeners {
         let mut listeners = self.node.enter(|| {
             let _guard = self.runtime.enter();
             let listen = Listen { addresses: vec![address("0.0.0.0"), address("::")], port: 179 };
@@ -60,17 +60,21 @@ impl Fork {
         listeners
     }
 
-    fn follow(&self, listeners: &mut Listeners, peers: &[(&str, Route)]) -> Vec<String> {
+    fn follow(&self, listeners: &mut Listeners, peers: &[(&str, Endpoint)]) -> Vec<String> {
         self.node.enter(|| {
             let _guard = self.runtime.enter();
-            let named: Vec<(PeerName, &Route)> =
-                peers.iter().map(|(name, route)| (PeerName::from(*name), route)).collect();
-            listeners.follow(named.iter().map(|(name, route)| (name, *route))).into_iter().map(|(_, why)| why).collect()
+            let named: Vec<(PeerName, &Endpoint)> =
+                peers.iter().map(|(name, endpoint)| (PeerName::from(*name), endpoint)).collect();
+            listeners
+                .follow(named.iter().map(|(name, endpoint)| (name, *endpoint)))
+                .into_iter()
+                .map(|(_, why)| why)
+                .collect()
         })
     }
 
     /// Dials the node from a router; `None` if there was silence for longer than an answer takes.
-    fn dial(&self, router: usize, to: &Route, patience: Duration) -> Option<TcpStream> {
+    fn dial(&self, router: usize, to: &Endpoint, patience: Duration) -> Option<TcpStream> {
         self.routers[router]
             .enter(|| self.runtime.block_on(async { tokio::time::timeout(patience, to.dial()).await.ok()?.ok() }))
     }
@@ -104,8 +108,8 @@ fn md5(password: &str) -> Protection {
     Protection::Md5(Secret::from(password.as_bytes()))
 }
 
-fn route(peer: &str, protection: Protection) -> Route {
-    Route {
+fn endpoint(peer: &str, protection: Protection) -> Endpoint {
+    Endpoint {
         peer: ScopedAddress { ip: address(peer), interface: None },
         port: 179,
         source: None,
@@ -116,25 +120,26 @@ fn route(peer: &str, protection: Protection) -> Route {
     }
 }
 
-fn through(device: &str, route: Route) -> Route {
-    Route { device: Some(device.into()), ..route }
+fn through(device: &str, endpoint: Endpoint) -> Endpoint {
+    Endpoint { device: Some(device.into()), ..endpoint }
 }
 
-fn on(interface: &str, route: Route) -> Route {
-    Route { peer: ScopedAddress { interface: Some(interface.into()), ..route.peer }, ..route }
+fn on(interface: &str, endpoint: Endpoint) -> Endpoint {
+    Endpoint { peer: ScopedAddress { interface: Some(interface.into()), ..endpoint.peer }, ..endpoint }
 }
 
 fn peers_of_one_address_on_two_devices_have_sessions_and_keys_of_their_own() {
     let fork = Fork::new();
-    let peers = LINKS.map(|link| (link, through(link, route("10.0.0.1", md5(link)))));
+    let peers = LINKS.map(|link| (link, through(link, endpoint("10.0.0.1", md5(link)))));
     let listeners = fork.listen(&peers);
-    let to_node = |key: &str| route("10.0.0.2", md5(key));
+    let to_node = |key: &str| endpoint("10.0.0.2", md5(key));
     assert!(fork.dial(0, &to_node("blue"), SILENCE).is_none(), "the key of the other device");
     for (at, link) in LINKS.iter().enumerate() {
         let _dialled = fork.dial(at, &to_node(link), SOON).expect(link);
         let arrival = fork.accept(&listeners);
         assert_eq!(arrival.device.as_ref().map(|device| device.as_str()), Some(*link));
-        let of: Vec<&str> = peers.iter().filter(|(_, route)| arrival.is_of(route)).map(|(name, _)| *name).collect();
+        let of: Vec<&str> =
+            peers.iter().filter(|(_, endpoint)| arrival.is_of(endpoint)).map(|(name, _)| *name).collect();
         assert_eq!(of, [*link]);
         assert_eq!(arrival.mistrust(&peers[at].1), None);
         // The other way: the node dials the one address twice, and each router hears it on its own.
@@ -142,7 +147,7 @@ fn peers_of_one_address_on_two_devices_have_sessions_and_keys_of_their_own() {
             let _guard = fork.runtime.enter();
             let listen = Listen { addresses: vec![address("0.0.0.0")], port: 179 };
             let mut listeners = Listeners::open(&listen).expect("nobody else listens here");
-            let (name, node) = (PeerName::from("node"), route("10.0.0.2", md5(link)));
+            let (name, node) = (PeerName::from("node"), endpoint("10.0.0.2", md5(link)));
             assert_eq!(listeners.follow([(&name, &node)].into_iter()), []);
             listeners
         });
@@ -155,17 +160,17 @@ fn peers_of_one_address_on_two_devices_have_sessions_and_keys_of_their_own() {
 
 fn x29_link_local_peers_of_one_address_have_keys_of_their_own() {
     let fork = Fork::new();
-    let peers = LINKS.map(|link| (link, on(link, route("fe80::1", md5(link)))));
+    let peers = LINKS.map(|link| (link, on(link, endpoint("fe80::1", md5(link)))));
     let listeners = fork.listen(&peers);
-    let to_node = |key: &str| on("uplink", route("fe80::2", md5(key)));
+    let to_node = |key: &str| on("uplink", endpoint("fe80::2", md5(key)));
     assert!(fork.dial(0, &to_node("blue"), SILENCE).is_none(), "the key of the other link");
-    assert!(fork.dial(1, &on("uplink", route("fe80::2", Protection::None)), SILENCE).is_none(), "no key");
+    assert!(fork.dial(1, &on("uplink", endpoint("fe80::2", Protection::None)), SILENCE).is_none(), "no key");
     for (at, link) in LINKS.iter().enumerate() {
         let _dialled = fork.dial(at, &to_node(link), SOON).expect(link);
         let arrival = fork.accept(&listeners);
         // The number of a link is that of the node's namespace.
-        let is_of = |route: &Route| fork.node.enter(|| arrival.is_of(route));
-        let of: Vec<&str> = peers.iter().filter(|(_, route)| is_of(route)).map(|(name, _)| *name).collect();
+        let is_of = |endpoint: &Endpoint| fork.node.enter(|| arrival.is_of(endpoint));
+        let of: Vec<&str> = peers.iter().filter(|(_, endpoint)| is_of(endpoint)).map(|(name, _)| *name).collect();
         assert_eq!(of, [*link]);
         assert_eq!(arrival.mistrust(&peers[at].1), None);
     }
@@ -175,17 +180,18 @@ fn x29_an_ipv6_listener_lets_in_who_has_the_password_and_nobody_else() {
     let fork = Fork::new();
     // The IPv4 address of the same peer has another key: the listening sockets are apart.
     let peers = [
-        ("six", through("red", route("fd00::1", md5("right")))),
-        ("four", through("red", route("10.0.0.1", md5("4")))),
+        ("six", through("red", endpoint("fd00::1", md5("right")))),
+        ("four", through("red", endpoint("10.0.0.1", md5("4")))),
     ];
     let listeners = fork.listen(&peers);
     for protection in [md5("wrong"), md5("4"), Protection::None] {
-        assert!(fork.dial(0, &route("fd00::2", protection.clone()), SILENCE).is_none(), "{protection}");
+        assert!(fork.dial(0, &endpoint("fd00::2", protection.clone()), SILENCE).is_none(), "{protection}");
     }
     for (to, key, name) in [("fd00::2", "right", "six"), ("10.0.0.2", "4", "four")] {
-        let _dialled = fork.dial(0, &route(to, md5(key)), SOON).expect(to);
+        let _dialled = fork.dial(0, &endpoint(to, md5(key)), SOON).expect(to);
         let arrival = fork.accept(&listeners);
-        let of: Vec<&str> = peers.iter().filter(|(_, route)| arrival.is_of(route)).map(|(name, _)| *name).collect();
+        let of: Vec<&str> =
+            peers.iter().filter(|(_, endpoint)| arrival.is_of(endpoint)).map(|(name, _)| *name).collect();
         assert_eq!((of, arrival.signed), (vec![name], Ok(md5(key))));
     }
 }
@@ -193,10 +199,10 @@ fn x29_an_ipv6_listener_lets_in_who_has_the_password_and_nobody_else() {
 fn x30_over_ipv6_what_has_passed_a_router_is_dropped() {
     let fork = Fork::new();
     for (peer, node) in [("fd00::1", "fd00::2"), ("10.0.0.1", "10.0.0.2")] {
-        let near = Route { link_only: true, ..through("red", route(peer, Protection::None)) };
+        let near = Endpoint { link_only: true, ..through("red", endpoint(peer, Protection::None)) };
         let listeners = fork.listen(&[("near", near.clone())]);
         for (ttl, trusted) in [(255, true), (254, false)] {
-            let dialler = Route { ttl, ..route(node, Protection::None) };
+            let dialler = Endpoint { ttl, ..endpoint(node, Protection::None) };
             let dialled = fork.dial(0, &dialler, SOON).expect("the handshake is the kernel's");
             let mut arrival = fork.accept(&listeners);
             let mistrust = arrival.mistrust(&near);
@@ -213,14 +219,14 @@ fn x30_over_ipv6_what_has_passed_a_router_is_dropped() {
             assert_eq!(heard.is_ok(), trusted, "data of {peer} with TTL {ttl}: {heard:?}");
         }
         // The answer of the node's listening socket has 255, as a strict peer wants it.
-        let strict = Route { link_only: true, ..route(node, Protection::None) };
+        let strict = Endpoint { link_only: true, ..endpoint(node, Protection::None) };
         assert!(fork.dial(0, &strict, SOON).is_some(), "{node}");
     }
 }
 
 fn a_device_that_is_made_anew_is_listened_on_again() {
     let fork = Fork::new();
-    let peers = [("red", through("red", route("10.0.0.1", md5("red"))))];
+    let peers = [("red", through("red", endpoint("10.0.0.1", md5("red"))))];
     let mut listeners = fork.listen(&peers);
     fork.node.enter(|| ip("link delete red"));
     let why = fork.follow(&mut listeners, &peers);
@@ -234,7 +240,7 @@ fn a_device_that_is_made_anew_is_listened_on_again() {
     assert!(listeners.wants_another_look());
     assert_eq!(fork.follow(&mut listeners, &peers), Vec::<String>::new());
     let dialled =
-        fork.dial(0, &route("10.0.0.2", md5("red")), SOON).expect("the listening socket is on the new device");
+        fork.dial(0, &endpoint("10.0.0.2", md5("red")), SOON).expect("the listening socket is on the new device");
     let from: SocketAddr = dialled.local_addr().expect("a local address");
     assert_eq!(fork.accept(&listeners).from, from);
 }

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use crier::bgp::listeners::{Listen, Listeners};
-use crier::bgp::speaker;
+use crier::bgp::socket::listeners::{Listen, Listeners};
+use crier::bgp::task as speaker;
 use crier::config::{PeerAddress, load};
 use crier::plan::slice::{BgpSlice, PeerSlice};
 use crier::route::RouteAttributes;

@@ -115,12 +115,12 @@ fn the_verbs_tell_what_the_router_has() {
     let up = wait_for(&crier, "both routes are sent", |tor| tor["prefixes_sent"] == 2);
 
     // The JSON.
-    let agreed = &up["session"]["agreed"];
+    let negotiated = &up["session"]["negotiated"];
     assert_eq!(up["state"], "Established");
-    assert_eq!((&agreed["peer_asn"], &agreed["local_asn"]), (&64512.into(), &64513.into()));
-    assert_eq!(agreed["peer_router_id"], "192.168.35.1");
-    assert!(agreed["remote"].as_str().is_some_and(|remote| remote.starts_with("192.168.35.1:")), "{agreed}");
-    let capabilities = agreed["capabilities"]["agreed"].to_string();
+    assert_eq!((&negotiated["peer_asn"], &negotiated["local_asn"]), (&64512.into(), &64513.into()));
+    assert_eq!(negotiated["peer_router_id"], "192.168.35.1");
+    assert!(negotiated["remote"].as_str().is_some_and(|remote| remote.starts_with("192.168.35.1:")), "{negotiated}");
+    let capabilities = negotiated["capabilities"]["negotiated"].to_string();
     holds(&capabilities, &["4-octet AS", "route refresh", "IPv4"]);
     assert!(up["session"]["messages_sent"]["update"].as_u64() >= Some(2), "{up}");
     assert!(up["session"]["messages_received"]["keepalive"].as_u64() >= Some(1), "{up}");
@@ -162,7 +162,10 @@ fn the_verbs_tell_what_the_router_has() {
     let table = text(&crier, "bgp peers");
     holds(&table, &["PEER", "MSGRCVD", "OUTQ", "tor", "64512", "64513", "Established", "nobody", "192.168.35.200"]);
     holds(&text(&crier, "bgp peers -o wide"), &["ROUTER-ID", "192.168.35.1", "UNSENDABLE"]);
-    holds(&text(&crier, "bgp peers tor"), &["hold time", "capabilities agreed", "keepalive", "next hop 192.168.35.11"]);
+    holds(
+        &text(&crier, "bgp peers tor"),
+        &["hold time", "capabilities negotiated", "keepalive", "next hop 192.168.35.11"],
+    );
     holds(&text(&crier, "bgp peers -o yaml"), &["schema_version: 1", "state: Established"]);
     holds(
         &text(&crier, "bgp routes"),

@@ -1,12 +1,12 @@
-//! crier in the dump bench: `bgp::speaker::run` with a slice of many routes, in a process of its own, as `crier run` has it; only
+//! crier in the dump bench: `bgp::task::run` with a slice of many routes, in a process of its own, as `crier run` has it; only
 //! the plan is made up. A datagram to port [`ORDERS`] adds one route to the plan.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use crier::bgp::listeners::{Listen, Listeners};
-use crier::bgp::speaker;
+use crier::bgp::socket::listeners::{Listen, Listeners};
+use crier::bgp::task as speaker;
 use crier::community::Community;
 use crier::config::{self, PeerAddress, SourceFile};
 use crier::plan::slice::{BgpSlice, PeerSlice};

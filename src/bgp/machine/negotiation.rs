@@ -1,5 +1,5 @@
 //! What two OPEN messages add up to. Floor 1.
-//! [`Terms`] is what we bring, [`Agreement`] what both sides hold to afterwards, [`OpenRefusal`] why there is none.
+//! [`LocalOffer`] is what this node offers, [`Negotiated`] what both sides hold to afterwards, [`OpenRefusal`] why there is no session.
 //!
 //! Gap (RFC 7911 §3): ADD-PATH is not offered, on purpose: a node has one way to each of its prefixes, itself.
 //! Gap (RFC 9494 §4.2): long-lived graceful restart is not offered, on purpose: it keeps routes for hours after their node is
@@ -8,14 +8,14 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use super::wire::{
+use crate::bgp::wire::{
     AS_TRANS, AfiSafi, Capability, Dialect, Expectation, ExpectedAsn, MAX_EXTENDED_MESSAGE_LEN, MAX_MESSAGE_LEN,
     Notification, NotificationReason, Open, OpenError, OpenFault,
 };
 
 /// What we bring to a session with one peer: the settings of the peer, and who we are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Terms {
+pub struct LocalOffer {
     /// Never 0.
     pub local_asn: u32,
     pub expected_asn: ExpectedAsn,
@@ -35,7 +35,7 @@ pub struct Terms {
 
 /// The outcome of an OPEN exchange that both sides accepted. Exists only from OpenConfirm on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Agreement {
+pub struct Negotiated {
     pub local_asn: u32,
     pub peer_asn: u32,
     pub peer_identifier: Ipv4Addr,
@@ -59,7 +59,7 @@ pub struct Agreement {
     pub max_message_len: usize,
 }
 
-impl Agreement {
+impl Negotiated {
     /// How this session's octets are read and written.
     pub fn dialect(&self) -> Dialect {
         Dialect {
@@ -116,7 +116,7 @@ impl OpenRefusal {
 /// Multiprotocol (code 1, four octets) for IPv4 unicast and for IPv6 unicast.
 const MULTIPROTOCOL_BOTH: [u8; 12] = [1, 4, 0, 1, 0, 1, 1, 4, 0, 2, 0, 1];
 
-impl Terms {
+impl LocalOffer {
     /// The OPEN that says all this.
     pub fn open(&self) -> Open {
         Open {
@@ -137,7 +137,7 @@ impl Terms {
     }
 
     /// Holds the peer's OPEN against ours.
-    pub fn negotiate(&self, theirs: &Open) -> Result<Agreement, OpenRefusal> {
+    pub fn negotiate(&self, theirs: &Open) -> Result<Negotiated, OpenRefusal> {
         let peer_asn = theirs.acceptable(&Expectation {
             local_asn: self.local_asn,
             local_identifier: self.identifier,
@@ -147,8 +147,8 @@ impl Terms {
         if !ipv4_unicast && !ipv6_unicast {
             return Err(OpenRefusal::NoCommonFamily);
         }
-        let hold_time = self.agree_on_hold_time(theirs.hold_time_secs);
-        Ok(Agreement {
+        let hold_time = self.negotiate_hold_time(theirs.hold_time_secs);
+        Ok(Negotiated {
             local_asn: self.local_asn,
             peer_asn,
             peer_identifier: theirs.identifier,
@@ -172,7 +172,7 @@ impl Terms {
     }
 
     /// RFC 4271 §4.2: the smaller of the two, and 0 from either side means no hold time.
-    fn agree_on_hold_time(&self, theirs_secs: u16) -> Option<Duration> {
+    fn negotiate_hold_time(&self, theirs_secs: u16) -> Option<Duration> {
         match self.hold_time_secs().min(theirs_secs) {
             0 => None,
             secs => Some(Duration::from_secs(u64::from(secs))),
@@ -184,8 +184,8 @@ impl Terms {
 mod tests {
     use super::*;
 
-    fn terms() -> Terms {
-        Terms {
+    fn offer() -> LocalOffer {
+        LocalOffer {
             local_asn: 65001,
             expected_asn: ExpectedAsn::Is(65002),
             identifier: Ipv4Addr::new(10, 0, 0, 1),
@@ -198,7 +198,11 @@ mod tests {
     }
 
     fn open(asn: u32, hold_time_secs: u16) -> Open {
-        Open { hold_time_secs, identifier: Ipv4Addr::new(10, 0, 0, 2), ..Terms { local_asn: asn, ..terms() }.open() }
+        Open {
+            hold_time_secs,
+            identifier: Ipv4Addr::new(10, 0, 0, 2),
+            ..LocalOffer { local_asn: asn, ..offer() }.open()
+        }
     }
 
     fn secs(secs: u64) -> Option<Duration> {
@@ -209,8 +213,8 @@ mod tests {
     #[test]
     fn the_smaller_hold_time_counts_and_zero_from_either_side_means_none() {
         let agreed = |ours: Option<Duration>, theirs: u16| {
-            let agreement = Terms { hold_time: ours, ..terms() }.negotiate(&open(65002, theirs)).unwrap();
-            (agreement.hold_time, agreement.keepalive_time)
+            let negotiated = LocalOffer { hold_time: ours, ..offer() }.negotiate(&open(65002, theirs)).unwrap();
+            (negotiated.hold_time, negotiated.keepalive_time)
         };
         assert_eq!(agreed(secs(90), 30), (secs(30), secs(10)));
         assert_eq!(agreed(secs(9), 240), (secs(9), secs(3)));
@@ -221,15 +225,15 @@ mod tests {
 
     #[test]
     fn a_configured_keepalive_time_is_kept_only_below_a_third_of_the_agreed_hold_time() {
-        let terms = Terms { keepalive_time: secs(5), ..terms() };
-        assert_eq!(terms.negotiate(&open(65002, 90)).unwrap().keepalive_time, secs(5));
-        assert_eq!(terms.negotiate(&open(65002, 9)).unwrap().keepalive_time, secs(3));
+        let offer = LocalOffer { keepalive_time: secs(5), ..offer() };
+        assert_eq!(offer.negotiate(&open(65002, 90)).unwrap().keepalive_time, secs(5));
+        assert_eq!(offer.negotiate(&open(65002, 9)).unwrap().keepalive_time, secs(3));
     }
 
     #[test]
     fn an_unexpected_as_number_is_refused_with_both_numbers_in_the_text() {
         let refused = |expected_asn, came| {
-            let refusal = Terms { expected_asn, ..terms() }.negotiate(&open(came, 90)).unwrap_err();
+            let refusal = LocalOffer { expected_asn, ..offer() }.negotiate(&open(came, 90)).unwrap_err();
             assert_eq!(refusal.notification().reason, NotificationReason::Open(OpenError::BadPeerAs));
             refusal.to_string()
         };
@@ -242,8 +246,8 @@ mod tests {
     #[test]
     fn external_and_internal_accept_what_they_say() {
         let asn = |expected_asn, came| {
-            let agreement = Terms { expected_asn, ..terms() }.negotiate(&open(came, 90)).unwrap();
-            (agreement.peer_asn, agreement.internal())
+            let negotiated = LocalOffer { expected_asn, ..offer() }.negotiate(&open(came, 90)).unwrap();
+            (negotiated.peer_asn, negotiated.internal())
         };
         assert_eq!(asn(ExpectedAsn::External, 4_200_000_000), (4_200_000_000, false));
         assert_eq!(asn(ExpectedAsn::Internal, 65001), (65001, true));
@@ -251,28 +255,28 @@ mod tests {
 
     #[test]
     fn a_four_octet_as_number_stands_in_the_capability_and_as_trans_in_the_field() {
-        let open = Terms { local_asn: 4_200_000_000, ..terms() }.open();
+        let open = LocalOffer { local_asn: 4_200_000_000, ..offer() }.open();
         assert_eq!(open.asn, AS_TRANS);
         assert!(open.capabilities.contains(&Capability::FourOctetAsn(4_200_000_000)));
         let old = Open { capabilities: Vec::new(), ..self::open(65002, 90) };
-        assert!(!terms().negotiate(&old).unwrap().four_octet_asn, "no capability: two octets");
+        assert!(!offer().negotiate(&old).unwrap().four_octet_asn, "no capability: two octets");
     }
 
     #[test]
     fn within_one_as_the_identifiers_have_to_differ() {
-        let terms = Terms { expected_asn: ExpectedAsn::Internal, ..terms() };
-        let refusal = terms.negotiate(&terms.open()).unwrap_err();
+        let offer = LocalOffer { expected_asn: ExpectedAsn::Internal, ..offer() };
+        let refusal = offer.negotiate(&offer.open()).unwrap_err();
         assert_eq!(refusal.notification().reason, NotificationReason::Open(OpenError::BadBgpIdentifier));
-        let external = Terms { expected_asn: ExpectedAsn::External, ..terms.clone() };
-        let same_id = Open { identifier: terms.identifier, ..open(65002, 90) };
+        let external = LocalOffer { expected_asn: ExpectedAsn::External, ..offer.clone() };
+        let same_id = Open { identifier: offer.identifier, ..open(65002, 90) };
         assert!(external.negotiate(&same_id).is_ok(), "RFC 6286: between ASes they may be equal");
     }
 
     #[test]
     fn long_messages_and_refresh_markers_need_the_offer_of_both_sides() {
         let agreed = |capabilities: Vec<Capability>| {
-            let agreement = terms().negotiate(&Open { capabilities, ..open(65002, 90) }).unwrap();
-            (agreement.max_message_len, agreement.route_refresh, agreement.enhanced_refresh)
+            let negotiated = offer().negotiate(&Open { capabilities, ..open(65002, 90) }).unwrap();
+            (negotiated.max_message_len, negotiated.route_refresh, negotiated.enhanced_refresh)
         };
         assert_eq!(agreed(vec![]), (4096, false, false));
         assert_eq!(agreed(vec![Capability::ExtendedMessage]), (65535, false, false));
@@ -285,17 +289,17 @@ mod tests {
     fn ipv4_goes_by_ipv6_next_hops_when_the_peer_offers_that_too() {
         let by_ipv6 = |capabilities: Vec<Capability>| {
             let theirs = Open { capabilities, ..open(65002, 90) };
-            terms().negotiate(&theirs).unwrap().ipv4_with_ipv6_next_hop
+            offer().negotiate(&theirs).unwrap().ipv4_with_ipv6_next_hop
         };
         let (v4, v6) =
             (Capability::Multiprotocol(AfiSafi::IPV4_UNICAST), Capability::Multiprotocol(AfiSafi::IPV6_UNICAST));
-        let offer = |family, afi| Capability::ExtendedNextHop(vec![(family, afi)]);
-        let right = offer(AfiSafi::IPV4_UNICAST, 2);
-        assert!(terms().open().offers_ipv6_next_hop(AfiSafi::IPV4_UNICAST), "we do");
+        let next_hop_offer = |family, afi| Capability::ExtendedNextHop(vec![(family, afi)]);
+        let right = next_hop_offer(AfiSafi::IPV4_UNICAST, 2);
+        assert!(offer().open().offers_ipv6_next_hop(AfiSafi::IPV4_UNICAST), "we do");
         assert!(by_ipv6(vec![v4.clone(), right.clone()]));
         assert!(!by_ipv6(vec![v4.clone(), v6.clone()]), "not offered");
-        assert!(!by_ipv6(vec![v4.clone(), offer(AfiSafi::IPV4_UNICAST, 1)]), "offered by IPv4 next hops");
-        assert!(!by_ipv6(vec![v4, offer(AfiSafi { afi: 1, safi: 128 }, 2)]), "offered for VPN routes");
+        assert!(!by_ipv6(vec![v4.clone(), next_hop_offer(AfiSafi::IPV4_UNICAST, 1)]), "offered by IPv4 next hops");
+        assert!(!by_ipv6(vec![v4, next_hop_offer(AfiSafi { afi: 1, safi: 128 }, 2)]), "offered for VPN routes");
         assert!(!by_ipv6(vec![v6, right]), "IPv4 itself is not negotiated");
     }
 
@@ -303,7 +307,7 @@ mod tests {
     fn a_family_is_exchanged_when_the_peer_offers_it_and_ipv4_when_it_offers_none_by_name() {
         let families = |capabilities: Vec<Capability>| {
             let theirs = Open { capabilities, ..open(65002, 90) };
-            terms().negotiate(&theirs).map(|agreement| (agreement.ipv4_unicast, agreement.ipv6_unicast))
+            offer().negotiate(&theirs).map(|negotiated| (negotiated.ipv4_unicast, negotiated.ipv6_unicast))
         };
         let multiprotocol = |afi, safi| Capability::Multiprotocol(AfiSafi { afi, safi });
         assert_eq!(families(vec![]), Ok((true, false)));

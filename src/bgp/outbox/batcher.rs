@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::wire::emitted_prefix_len;
 use crate::address::Family;
+use crate::bgp::wire::emitted_prefix_len;
 use crate::route::RouteAttributes;
 
 /// Prefixes that are gathered before all messages are closed, full or not. It bounds the time until the first message and what a
@@ -72,7 +72,7 @@ pub(super) struct Batch {
 
 /// The messages that are being filled, one for each attribute set.
 #[derive(Debug, Default)]
-pub(super) struct Gathering {
+pub(super) struct Batcher {
     batches: Vec<Batch>,
     by_attributes: BTreeMap<Arc<RouteAttributes>, usize>,
     /// The batch that took the last route: where neighbours are alike, as they mostly are, nothing is looked up.
@@ -82,10 +82,10 @@ pub(super) struct Gathering {
     closing: bool,
 }
 
-impl Gathering {
+impl Batcher {
     /// Takes one route in. Where its message is full, the message's batch comes out, and the route is the first of the next.
     ///
-    /// Prefixes must come in ascending order from one [`Gathering::close`] to the next. `room` is asked for once for each
+    /// Prefixes must come in ascending order from one [`Batcher::close`] to the next. `room` is asked for once for each
     /// attribute set: the octets that its messages have for prefixes.
     pub(super) fn add(
         &mut self,
@@ -145,7 +145,7 @@ impl Gathering {
         }
         self.prefix_count = self.batches.iter().map(|batch| batch.prefixes.len()).sum();
         if self.prefix_count == 0 {
-            *self = Gathering::default();
+            *self = Batcher::default();
         }
     }
 

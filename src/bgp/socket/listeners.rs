@@ -15,8 +15,8 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::socket_options::{self, interface_index};
-use super::transport::{GTSM_TTL, Protection, Route, describe};
+use crate::bgp::socket::options::{self, interface_index};
+use crate::bgp::socket::{Endpoint, GTSM_TTL, Protection, describe};
 use crate::names::{InterfaceName, PeerName};
 
 /// Where the speaker accepts connections.
@@ -121,10 +121,10 @@ impl Listeners {
 
     /// Opens and closes sockets and sets keys, so that exactly these peers can be heard. Answers which cannot, and why, as far
     /// as that is news. Call it again after [`RETRY_PAUSE`] while [`Listeners::wants_another_look`].
-    pub fn follow<'r>(&mut self, peers: impl Iterator<Item = (&'r PeerName, &'r Route)>) -> Vec<(PeerName, String)> {
-        let peers: Vec<(&PeerName, &Route)> = peers.collect();
-        let routes: Vec<&Route> = peers.iter().map(|(_, route)| *route).collect();
-        let arrangement = arrange(&self.listen, &routes);
+    pub fn follow<'r>(&mut self, peers: impl Iterator<Item = (&'r PeerName, &'r Endpoint)>) -> Vec<(PeerName, String)> {
+        let peers: Vec<(&PeerName, &Endpoint)> = peers.collect();
+        let endpoints: Vec<&Endpoint> = peers.iter().map(|(_, endpoint)| *endpoint).collect();
+        let arrangement = arrange(&self.listen, &endpoints);
         self.sockets.retain(|spot, listener| arrangement.contains_key(spot) && spot.is_current(listener));
         let mut failures: BTreeMap<Spot, String> = BTreeMap::new();
         for (spot, keys) in arrangement {
@@ -140,11 +140,13 @@ impl Listeners {
             };
             listener.set_keys(keys);
         }
-        let deaf = peers.iter().filter_map(|(name, route)| {
-            let unopened = failures.iter().find(|(spot, _)| spot.hears(route)).map(|(_, why)| why.clone());
+        let deaf = peers.iter().filter_map(|(name, endpoint)| {
+            let unopened = failures.iter().find(|(spot, _)| spot.hears(endpoint)).map(|(_, why)| why.clone());
             let unkeyed = || {
-                let hearing = self.sockets.iter().filter(|(spot, _)| spot.hears(route));
-                hearing.filter_map(|(_, listener)| listener.keys.get(&route.peer.ip)).find_map(|key| key.clone().err())
+                let hearing = self.sockets.iter().filter(|(spot, _)| spot.hears(endpoint));
+                hearing
+                    .filter_map(|(_, listener)| listener.keys.get(&endpoint.peer.ip))
+                    .find_map(|key| key.clone().err())
             };
             Some(((*name).clone(), unopened.or_else(unkeyed)?))
         });
@@ -183,20 +185,20 @@ impl Listeners {
 
 impl Arrival {
     /// Is it a connection of this peer, by the addresses and the device alone?
-    pub fn is_of(&self, route: &Route) -> bool {
-        let device =
-            self.device == route.device || (route.peer.interface.is_some() && self.device == route.peer.interface);
-        device && route.is_from(self.from) && route.source.is_none_or(|source| source == self.local)
+    pub fn is_of(&self, endpoint: &Endpoint) -> bool {
+        let device = self.device == endpoint.device
+            || (endpoint.peer.interface.is_some() && self.device == endpoint.peer.interface);
+        device && endpoint.is_from(self.from) && endpoint.source.is_none_or(|source| source == self.local)
     }
 
     /// Why the peer must not have it although it comes from its address.
-    pub fn mistrust(&self, route: &Route) -> Option<String> {
+    pub fn mistrust(&self, endpoint: &Endpoint) -> Option<String> {
         match &self.signed {
             Err(why) => Some(why.clone()),
-            Ok(signed) if *signed != route.protection => {
-                Some(format!("an accepted connection is {signed}, and the peer's are {}", route.protection))
+            Ok(signed) if *signed != endpoint.protection => {
+                Some(format!("an accepted connection is {signed}, and the peer's are {}", endpoint.protection))
             }
-            Ok(_) if route.link_only => match socket_options::ttl_of_syn(self.stream.as_fd()) {
+            Ok(_) if endpoint.link_only => match options::ttl_of_syn(self.stream.as_fd()) {
                 // RFC 5082 §3: what is not of the link is not to be trusted. The kernel's check begins with `dress_accepted`,
                 // and data may have come before.
                 Ok(Some(GTSM_TTL)) => None,
@@ -210,41 +212,44 @@ impl Arrival {
 }
 
 /// The sockets that are needed, and of which peer each has the key, by the peer's address.
-fn arrange(listen: &Listen, routes: &[&Route]) -> BTreeMap<Spot, BTreeMap<IpAddr, Protection>> {
-    let mut devices: BTreeSet<Option<InterfaceName>> = routes.iter().map(|route| route.device.clone()).collect();
+fn arrange(listen: &Listen, endpoints: &[&Endpoint]) -> BTreeMap<Spot, BTreeMap<IpAddr, Protection>> {
+    let mut devices: BTreeSet<Option<InterfaceName>> =
+        endpoints.iter().map(|endpoint| endpoint.device.clone()).collect();
     devices.insert(None);
     let at_all = |device: Option<InterfaceName>| {
         listen.addresses.iter().map(move |ip| Spot { ip: *ip, device: device.clone() }).collect::<Vec<_>>()
     };
     let mut spots: BTreeSet<Spot> = devices.into_iter().flat_map(at_all).collect();
-    for route in routes.iter().filter(|_| !listen.addresses.is_empty()) {
+    for endpoint in endpoints.iter().filter(|_| !listen.addresses.is_empty()) {
         // Without the link: a key of the kernel's is for an address, on whatever link it is.
-        let contested = routes.iter().any(|other| {
-            other.peer.ip == route.peer.ip && other.device == route.device && other.protection != route.protection
+        let contested = endpoints.iter().any(|other| {
+            other.peer.ip == endpoint.peer.ip
+                && other.device == endpoint.device
+                && other.protection != endpoint.protection
         });
-        match (contested, &route.peer.interface, route.source) {
+        match (contested, &endpoint.peer.interface, endpoint.source) {
             (true, Some(interface), _) => {
                 spots.insert(Spot { ip: Ipv6Addr::UNSPECIFIED.into(), device: Some(interface.clone()) });
             }
             (true, None, Some(ip)) => {
-                spots.insert(Spot { ip, device: route.device.clone() });
+                spots.insert(Spot { ip, device: endpoint.device.clone() });
             }
             (true, None, None) | (false, _, _) => {}
         }
     }
     let keys = |spot: &Spot| {
         let mut best: BTreeMap<IpAddr, (u8, &Protection)> = BTreeMap::new();
-        for route in routes.iter().filter(|route| spot.hears(route)) {
+        for endpoint in endpoints.iter().filter(|endpoint| spot.hears(endpoint)) {
             // The peer that means just this socket comes first, then one that leaves the address open.
-            let rank = match route.source {
-                _ if route.peer.interface.is_some() && spot.device == route.peer.interface => 0,
+            let rank = match endpoint.source {
+                _ if endpoint.peer.interface.is_some() && spot.device == endpoint.peer.interface => 0,
                 Some(source) if source == spot.ip => 0,
                 None => 1,
                 Some(_) => 2,
             };
-            let held = best.entry(route.peer.ip).or_insert((rank, &route.protection));
+            let held = best.entry(endpoint.peer.ip).or_insert((rank, &endpoint.protection));
             if rank < held.0 {
-                *held = (rank, &route.protection);
+                *held = (rank, &endpoint.protection);
             }
         }
         let keyed = best.into_iter().filter(|(_, (_, protection))| **protection != Protection::None);
@@ -255,11 +260,11 @@ fn arrange(listen: &Listen, routes: &[&Route]) -> BTreeMap<Spot, BTreeMap<IpAddr
 
 impl Spot {
     /// Can the peer's connections come in here?
-    fn hears(&self, route: &Route) -> bool {
-        let device =
-            self.device == route.device || (route.peer.interface.is_some() && self.device == route.peer.interface);
-        let address = self.ip.is_unspecified() || route.source.is_none_or(|source| source == self.ip);
-        device && address && self.ip.is_ipv4() == route.peer.ip.is_ipv4()
+    fn hears(&self, endpoint: &Endpoint) -> bool {
+        let device = self.device == endpoint.device
+            || (endpoint.peer.interface.is_some() && self.device == endpoint.peer.interface);
+        let address = self.ip.is_unspecified() || endpoint.source.is_none_or(|source| source == self.ip);
+        device && address && self.ip.is_ipv4() == endpoint.peer.ip.is_ipv4()
     }
 
     /// The device has not been made anew since.
@@ -294,7 +299,7 @@ impl Spot {
             socket.set_freebind_v4(true)?;
             socket.set_ttl_v4(u32::from(GTSM_TTL))?;
         }
-        socket_options::keep_syns(socket.as_fd())?;
+        options::keep_syns(socket.as_fd())?;
         socket.bind_device(self.device.as_ref().map(|device| device.as_str().as_bytes()))?;
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(sharing == Sharing::Yes)?;

@@ -3,22 +3,21 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::bgp::session::Phase;
 use crate::clock;
-use crate::world::SessionState;
+use crate::session_state::SessionState;
 
 /// What the agent was last told of the session, and when it is to be told again.
 pub(super) struct Report {
-    pub(super) phase: Phase,
+    pub(super) state: SessionState,
     pub(super) since: SystemTime,
     pub(super) last_error: Option<Arc<str>>,
-    pub(super) numbers: Numbers,
+    pub(super) counts: Counts,
     pub(super) due: Option<Instant>,
     told_at: Instant,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Numbers {
+pub(super) struct Counts {
     pub(super) sent: usize,
     pub(super) received: u64,
     pub(super) pending: usize,
@@ -31,25 +30,25 @@ pub(super) struct Numbers {
 impl Report {
     pub(super) fn new(now: Instant) -> Report {
         Report {
-            phase: Phase::Idle,
+            state: SessionState::Idle,
             since: clock::wall(),
             last_error: None,
-            numbers: Numbers::default(),
+            counts: Counts::default(),
             due: Some(now),
             told_at: now,
         }
     }
 
-    /// Whether the phase is another than before.
-    pub(super) fn observe(&mut self, phase: Phase, numbers: Numbers, now: Instant) -> bool {
-        let moved = phase != self.phase;
+    /// Whether the state is another than before.
+    pub(super) fn observe(&mut self, state: SessionState, counts: Counts, now: Instant) -> bool {
+        let moved = state != self.state;
         if moved {
-            self.phase = phase;
+            self.state = state;
             self.since = clock::wall();
             self.due = Some(now);
         }
-        if numbers != self.numbers {
-            self.numbers = numbers;
+        if counts != self.counts {
+            self.counts = counts;
             self.due = Some(self.due.unwrap_or(self.told_at + COUNTERS_PAUSE));
         }
         moved
@@ -70,16 +69,5 @@ impl Report {
     }
 }
 
-pub(super) fn state(phase: Phase) -> SessionState {
-    match phase {
-        Phase::Idle => SessionState::Idle,
-        Phase::Connect => SessionState::Connect,
-        Phase::Active => SessionState::Active,
-        Phase::OpenSent => SessionState::OpenSent,
-        Phase::OpenConfirm => SessionState::OpenConfirm,
-        Phase::Established => SessionState::Established,
-    }
-}
-
-/// Numbers alone are reported this often at most; everything else is at once.
+/// Counts alone are reported this often at most; everything else is at once.
 const COUNTERS_PAUSE: Duration = Duration::from_millis(250);

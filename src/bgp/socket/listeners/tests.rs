@@ -11,8 +11,8 @@ fn md5(password: &str) -> Protection {
     Protection::Md5(Secret::from(password.as_bytes()))
 }
 
-fn route(peer: &str, protection: Protection) -> Route {
-    Route {
+fn endpoint(peer: &str, protection: Protection) -> Endpoint {
+    Endpoint {
         peer: ScopedAddress { ip: peer.parse().unwrap(), interface: None },
         port: 179,
         source: None,
@@ -23,11 +23,11 @@ fn route(peer: &str, protection: Protection) -> Route {
     }
 }
 
-fn from(source: &str, route: Route) -> Route {
-    Route { source: Some(source.parse().unwrap()), ..route }
+fn from(source: &str, endpoint: Endpoint) -> Endpoint {
+    Endpoint { source: Some(source.parse().unwrap()), ..endpoint }
 }
 
-fn arranged(addresses: &[&str], routes: &[Route]) -> Vec<String> {
+fn arranged(addresses: &[&str], routes: &[Endpoint]) -> Vec<String> {
     let listen = Listen { addresses: addresses.iter().map(|ip| ip.parse().unwrap()).collect(), port: 179 };
     let line = |(spot, keys): (Spot, BTreeMap<IpAddr, Protection>)| {
         let device = spot.device.map(|device| format!("%{device}")).unwrap_or_default();
@@ -42,32 +42,32 @@ fn arranged(addresses: &[&str], routes: &[Route]) -> Vec<String> {
 
 #[test]
 fn each_socket_has_the_keys_of_the_peers_of_its_family() {
-    let peers = [route("10.0.0.1", md5("a")), route("10.0.0.2", Protection::None), route("fd00::1", md5("b"))];
+    let peers = [endpoint("10.0.0.1", md5("a")), endpoint("10.0.0.2", Protection::None), endpoint("fd00::1", md5("b"))];
     assert_eq!(arranged(&["0.0.0.0", "::"], &peers), ["0.0.0.0: 10.0.0.1=a", "::: fd00::1=b"]);
     assert_eq!(arranged(&[], &peers), Vec::<String>::new(), "who only dials listens nowhere");
-    let bound = from("10.0.0.9", route("10.0.0.1", md5("a")));
+    let bound = from("10.0.0.9", endpoint("10.0.0.1", md5("a")));
     assert_eq!(arranged(&["10.0.0.9", "10.0.0.8"], &[bound]), ["10.0.0.8:", "10.0.0.9: 10.0.0.1=a"]);
 }
 
 #[test]
 fn a_vrf_has_sockets_of_its_own() {
-    let red = Route { device: Some("red".into()), ..route("10.0.0.1", md5("b")) };
-    let peers = [route("10.0.0.1", md5("a")), red];
+    let red = Endpoint { device: Some("red".into()), ..endpoint("10.0.0.1", md5("b")) };
+    let peers = [endpoint("10.0.0.1", md5("a")), red];
     assert_eq!(arranged(&["0.0.0.0"], &peers), ["0.0.0.0: 10.0.0.1=a", "0.0.0.0%red: 10.0.0.1=b"]);
 }
 
 #[test]
 fn peers_of_one_address_with_different_keys_get_a_socket_at_their_source_address_each() {
     let peers = [
-        from("10.0.0.8", route("10.0.0.1", md5("a"))),
-        from("10.0.0.9", route("10.0.0.1", md5("b"))),
-        from("10.0.0.9", route("10.0.0.2", md5("c"))),
+        from("10.0.0.8", endpoint("10.0.0.1", md5("a"))),
+        from("10.0.0.9", endpoint("10.0.0.1", md5("b"))),
+        from("10.0.0.9", endpoint("10.0.0.2", md5("c"))),
     ];
     let expected = ["0.0.0.0: 10.0.0.1=a 10.0.0.2=c", "10.0.0.8: 10.0.0.1=a", "10.0.0.9: 10.0.0.1=b 10.0.0.2=c"];
     assert_eq!(arranged(&["0.0.0.0"], &peers), expected);
-    let same = peers.map(|peer| Route { protection: md5("x"), ..peer });
+    let same = peers.map(|peer| Endpoint { protection: md5("x"), ..peer });
     assert_eq!(arranged(&["0.0.0.0"], &same), ["0.0.0.0: 10.0.0.1=x 10.0.0.2=x"], "with one key one socket does");
-    let open = [route("10.0.0.1", Protection::None), from("10.0.0.9", route("10.0.0.1", md5("b")))];
+    let open = [endpoint("10.0.0.1", Protection::None), from("10.0.0.9", endpoint("10.0.0.1", md5("b")))];
     assert_eq!(arranged(&["0.0.0.0"], &open), ["0.0.0.0:", "10.0.0.9: 10.0.0.1=b"]);
 }
 
@@ -75,7 +75,7 @@ fn peers_of_one_address_with_different_keys_get_a_socket_at_their_source_address
 fn link_local_peers_of_one_address_get_a_socket_on_their_link_each() {
     let on = |link: &str, key| {
         let peer = ScopedAddress { ip: "fe80::1".parse().unwrap(), interface: Some(link.into()) };
-        Route { peer, ..route("fe80::1", md5(key)) }
+        Endpoint { peer, ..endpoint("fe80::1", md5(key)) }
     };
     assert_eq!(
         arranged(&["::"], &[on("eth0", "a"), on("eth1", "b")]),
@@ -84,7 +84,7 @@ fn link_local_peers_of_one_address_get_a_socket_on_their_link_each() {
 }
 
 /// Listens on 127.0.0.1 for these peers. The answers of `follow` are to be empty.
-fn listening(peers: &[(&str, Route)]) -> (Listeners, SocketAddr) {
+fn listening(peers: &[(&str, Endpoint)]) -> (Listeners, SocketAddr) {
     let listen = Listen { addresses: vec!["127.0.0.1".parse().unwrap()], port: 0 };
     let mut listeners = Listeners::open(&listen).expect("a free port on loopback");
     assert_eq!(follow(&mut listeners, peers), []);
@@ -92,9 +92,10 @@ fn listening(peers: &[(&str, Route)]) -> (Listeners, SocketAddr) {
     (listeners, address)
 }
 
-fn follow(listeners: &mut Listeners, peers: &[(&str, Route)]) -> Vec<(String, String)> {
-    let named: Vec<(PeerName, &Route)> = peers.iter().map(|(name, route)| (PeerName::from(*name), route)).collect();
-    let news = listeners.follow(named.iter().map(|(name, route)| (name, *route)));
+fn follow(listeners: &mut Listeners, peers: &[(&str, Endpoint)]) -> Vec<(String, String)> {
+    let named: Vec<(PeerName, &Endpoint)> =
+        peers.iter().map(|(name, endpoint)| (PeerName::from(*name), endpoint)).collect();
+    let news = listeners.follow(named.iter().map(|(name, endpoint)| (name, *endpoint)));
     news.into_iter().map(|(name, why)| (name.to_string(), why)).collect()
 }
 
@@ -102,8 +103,8 @@ fn follow(listeners: &mut Listeners, peers: &[(&str, Route)]) -> Vec<(String, St
 const SILENCE: Duration = Duration::from_millis(300);
 
 async fn dial_within(patience: Duration, from: &str, to: SocketAddr, protection: Protection) -> Option<TcpStream> {
-    let route = Route { port: to.port(), ..self::from(from, route(&to.ip().to_string(), protection)) };
-    tokio::time::timeout(patience, route.dial()).await.ok()?.ok()
+    let endpoint = Endpoint { port: to.port(), ..self::from(from, endpoint(&to.ip().to_string(), protection)) };
+    tokio::time::timeout(patience, endpoint.dial()).await.ok()?.ok()
 }
 
 /// Nobody answers the dial.
@@ -120,9 +121,9 @@ async fn dial(from: &str, to: SocketAddr, protection: Protection) -> Option<TcpS
 async fn x29_with_a_password_the_kernel_lets_in_who_has_the_same_and_nobody_else() {
     let longest = "x".repeat(crate::config::LONGEST_PASSWORD);
     let (listeners, address) = listening(&[
-        ("a", route("127.0.0.2", md5("right"))),
-        ("b", route("127.0.0.3", md5(&longest))),
-        ("c", route("127.0.0.4", Protection::None)),
+        ("a", endpoint("127.0.0.2", md5("right"))),
+        ("b", endpoint("127.0.0.3", md5(&longest))),
+        ("c", endpoint("127.0.0.4", Protection::None)),
     ]);
     assert!(is_dropped("127.0.0.2", address, md5("wrong")).await, "another password");
     assert!(is_dropped("127.0.0.2", address, Protection::None).await, "none there, one here");
@@ -139,7 +140,7 @@ async fn x29_with_a_password_the_kernel_lets_in_who_has_the_same_and_nobody_else
 
 #[tokio::test]
 async fn x29_an_accepted_socket_keeps_the_key() {
-    let (listeners, address) = listening(&[("a", route("127.0.0.2", md5("right")))]);
+    let (listeners, address) = listening(&[("a", endpoint("127.0.0.2", md5("right")))]);
     let mut dialled = dial("127.0.0.2", address, md5("right")).await.expect("the same password");
     let mut accepted = listeners.accept().await.unwrap().stream;
     dialled.write_all(b"signed").await.unwrap();
@@ -154,7 +155,7 @@ async fn x29_an_accepted_socket_keeps_the_key() {
 
 #[tokio::test]
 async fn keys_follow_the_peers_as_they_come_change_and_go() {
-    let peer = |key| [("a", route("127.0.0.2", md5(key)))];
+    let peer = |key| [("a", endpoint("127.0.0.2", md5(key)))];
     let (mut listeners, address) = listening(&[]);
     assert!(dial("127.0.0.2", address, Protection::None).await.is_some());
     // The unsigned connection still waits to be accepted when the peer comes.
@@ -162,8 +163,8 @@ async fn keys_follow_the_peers_as_they_come_change_and_go() {
     let _first = dial("127.0.0.2", address, md5("one")).await.expect("signed as the peer is");
     let arrival = listeners.accept().await.unwrap();
     assert_eq!(arrival.signed, Ok(md5("one")));
-    assert_eq!(arrival.mistrust(&route("127.0.0.2", md5("one"))), None);
-    let why = arrival.mistrust(&route("127.0.0.2", Protection::None)).expect("it is signed");
+    assert_eq!(arrival.mistrust(&endpoint("127.0.0.2", md5("one"))), None);
+    let why = arrival.mistrust(&endpoint("127.0.0.2", Protection::None)).expect("it is signed");
     assert_eq!(why, "an accepted connection is signed with a TCP MD5 password, and the peer's are not signed");
     let nobody_else = tokio::time::timeout(Duration::from_millis(50), listeners.accept()).await;
     assert!(nobody_else.is_err(), "the connection of before the key was closed: {nobody_else:?}");
@@ -180,8 +181,8 @@ async fn keys_follow_the_peers_as_they_come_change_and_go() {
 async fn two_peers_of_one_address_are_told_apart_by_the_address_they_dial_and_have_keys_of_their_own() {
     let listen = Listen { addresses: vec!["0.0.0.0".parse().unwrap()], port: 0 };
     let mut listeners = Listeners::open(&listen).unwrap();
-    let one = from("127.0.0.8", route("127.0.0.2", md5("one")));
-    let two = from("127.0.0.9", route("127.0.0.2", md5("two")));
+    let one = from("127.0.0.8", endpoint("127.0.0.2", md5("one")));
+    let two = from("127.0.0.9", endpoint("127.0.0.2", md5("two")));
     assert_eq!(follow(&mut listeners, &[("one", one.clone()), ("two", two.clone())]), []);
     let port = listeners.listen.port;
     let at = |ip: &str| SocketAddr::new(ip.parse().unwrap(), port);
@@ -196,11 +197,12 @@ async fn two_peers_of_one_address_are_told_apart_by_the_address_they_dial_and_ha
 
 #[tokio::test]
 async fn x30_with_ttl_security_a_connection_that_did_not_begin_on_the_link_is_not_taken() {
-    let near = Route { link_only: true, ..route("127.0.0.2", Protection::None) };
+    let near = Endpoint { link_only: true, ..endpoint("127.0.0.2", Protection::None) };
     let (listeners, address) = listening(&[("near", near.clone())]);
     // 254 is what is left of 255 behind one router.
     for (ttl, trusted) in [(255, true), (254, false)] {
-        let dialler = Route { ttl, port: address.port(), ..from("127.0.0.2", route("127.0.0.1", Protection::None)) };
+        let dialler =
+            Endpoint { ttl, port: address.port(), ..from("127.0.0.2", endpoint("127.0.0.1", Protection::None)) };
         let mut dialled = dialler.dial().await.expect("the listening socket serves others too");
         let arrival = listeners.accept().await.unwrap();
         assert_eq!(arrival.mistrust(&near).is_none(), trusted, "{:?}", arrival.mistrust(&near));
@@ -215,11 +217,11 @@ async fn x30_with_ttl_security_a_connection_that_did_not_begin_on_the_link_is_no
 
 #[tokio::test]
 async fn x30_the_answer_to_a_syn_leaves_with_255_so_that_a_peer_with_ttl_security_takes_it() {
-    let (_listeners, address) = listening(&[("any", route("127.0.0.2", Protection::None))]);
-    let strict = |to: SocketAddr| Route {
+    let (_listeners, address) = listening(&[("any", endpoint("127.0.0.2", Protection::None))]);
+    let strict = |to: SocketAddr| Endpoint {
         port: to.port(),
         link_only: true,
-        ..from("127.0.0.2", route("127.0.0.1", Protection::None))
+        ..from("127.0.0.2", endpoint("127.0.0.1", Protection::None))
     };
     let dialled = tokio::time::timeout(Duration::from_secs(5), strict(address).dial()).await;
     dialled.expect("it does not time out").expect("it connects");
@@ -247,7 +249,7 @@ async fn an_address_that_is_not_there_is_listened_on_and_a_port_that_is_taken_is
 async fn a_device_that_is_not_there_is_told_once_and_looked_for_again() {
     let (mut listeners, _) = listening(&[]);
     assert!(!listeners.wants_another_look());
-    let red = Route { device: Some("red0".into()), ..route("127.0.0.2", Protection::None) };
+    let red = Endpoint { device: Some("red0".into()), ..endpoint("127.0.0.2", Protection::None) };
     let why = "cannot accept BGP connections on 127.0.0.1:PORT in red0: there is no interface red0";
     let why = why.replace("PORT", &listeners.listen.port.to_string());
     assert_eq!(follow(&mut listeners, &[("red", red.clone())]), [("red".to_owned(), why)]);
@@ -262,7 +264,7 @@ async fn a_device_that_is_not_there_is_told_once_and_looked_for_again() {
 async fn without_tcp_ao_in_the_kernel_such_a_peer_is_neither_dialled_nor_heard() {
     let secret = SecretFile { path: None, secret: Secret::from(&b"key"[..]) };
     let key = AoKey { send_id: 1, receive_id: 1, algorithm: AoAlgorithm::HmacSha1, secret };
-    let signed = route("127.0.0.2", Protection::Ao(vec![key]));
+    let signed = endpoint("127.0.0.2", Protection::Ao(vec![key]));
     let listen = Listen { addresses: vec!["127.0.0.1".parse().unwrap()], port: 0 };
     let mut listeners = Listeners::open(&listen).unwrap();
     let address = listeners.local_addresses()[0];

@@ -1,15 +1,19 @@
 //! One peer: when to dial it, and which of two connections to keep when both ends dialled (RFC 4271 §6.8, RFC 6286 §2.3).
 //! Floor 1. Idle, Connect and Active of RFC 4271 §8.2.2 are here; a connection from its socket on is a `session::Session`.
 
+pub mod negotiation;
+pub mod session;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use super::agreement::{Agreement, Terms};
-use super::session::{Effect, End, Phase, Received, Session, jittered};
-use super::wire::{AfiSafi, Cease, Dialect, Frame, Message, Notification, NotificationReason, Parsed, WireError};
+use crate::bgp::machine::negotiation::{LocalOffer, Negotiated};
+use crate::bgp::machine::session::{Effect, End, Received, Session, jittered};
+use crate::bgp::wire::{AfiSafi, Cease, Dialect, Frame, Message, Notification, NotificationReason, Parsed, WireError};
+use crate::session_state::SessionState;
 
 /// One peer and every connection to it.
 ///
@@ -24,7 +28,7 @@ use super::wire::{AfiSafi, Cease, Dialect, Frame, Message, Notification, Notific
 /// have heard the peer's OPEN, so that one which the peer has already given up is never preferred.
 #[derive(Debug, Clone)]
 pub struct Peering {
-    terms: Arc<Terms>,
+    offer: Arc<LocalOffer>,
     approach: Approach,
     /// At most one that we dialled, one that was accepted and waits for its OPEN, one that was accepted and got it.
     connections: Vec<Connection>,
@@ -78,7 +82,7 @@ pub enum Action {
     /// The session is established on this connection.
     Up {
         connection: ConnectionId,
-        agreement: Agreement,
+        negotiated: Negotiated,
     },
     /// The session that was established on this connection is over.
     Down {
@@ -109,11 +113,11 @@ const COLLISION_PAUSE: Duration = Duration::from_secs(1);
 
 impl Peering {
     /// The peer is to be talked to from now on. The seed feeds the jitter only.
-    pub fn new(terms: Terms, seed: u64, now: Instant) -> Peering {
+    pub fn new(offer: LocalOffer, seed: u64, now: Instant) -> Peering {
         let approach =
-            if terms.passive { Approach::Active { dial_at: None } } else { Approach::Active { dial_at: Some(now) } };
+            if offer.passive { Approach::Active { dial_at: None } } else { Approach::Active { dial_at: Some(now) } };
         Peering {
-            terms: Arc::new(terms),
+            offer: Arc::new(offer),
             approach,
             connections: Vec::new(),
             next_connection: 0,
@@ -123,18 +127,18 @@ impl Peering {
     }
 
     /// How far the best connection has come, or what is done to get one.
-    pub fn phase(&self) -> Phase {
+    pub fn state(&self) -> SessionState {
         let approach = match self.approach {
-            Approach::Idle { .. } => Phase::Idle,
-            Approach::Connect { .. } => Phase::Connect,
-            Approach::Active { .. } => Phase::Active,
+            Approach::Idle { .. } => SessionState::Idle,
+            Approach::Connect { .. } => SessionState::Connect,
+            Approach::Active { .. } => SessionState::Active,
         };
-        self.connections.iter().map(|connection| connection.session.phase()).fold(approach, Phase::max)
+        self.connections.iter().map(|connection| connection.session.state()).fold(approach, SessionState::max)
     }
 
-    /// The established session's terms, if there is one.
-    pub fn agreement(&self) -> Option<&Agreement> {
-        self.established().and_then(|connection| connection.session.agreement())
+    /// What both sides of the established session negotiated, if there is one.
+    pub fn negotiated(&self) -> Option<&Negotiated> {
+        self.established().and_then(|connection| connection.session.negotiated())
     }
 
     /// What the established session has received.
@@ -291,7 +295,7 @@ impl Peering {
     }
 
     fn established(&self) -> Option<&Connection> {
-        self.connections.iter().find(|connection| connection.session.phase() == Phase::Established)
+        self.connections.iter().find(|connection| connection.session.state() == SessionState::Established)
     }
 
     fn session(&mut self, id: ConnectionId) -> Option<&mut Session> {
@@ -340,22 +344,22 @@ impl Peering {
         let find = |id| self.connections.iter().find(|connection| connection.id == id);
         let (Some(newer), Some(older)) = (find(newer), find(older)) else { return false };
         // RFC 4271 §6.8: an established session stays.
-        if older.session.phase() == Phase::Established {
+        if older.session.state() == SessionState::Established {
             return false;
         }
-        match newer.session.agreement() {
+        match newer.session.negotiated() {
             // The peer opened both: it means the newer.
             Some(_) if newer.opened_by == older.opened_by => true,
-            Some(agreement) => newer.opened_by == self.whose_connection_stays(agreement),
+            Some(negotiated) => newer.opened_by == self.whose_connection_stays(negotiated),
             None => false,
         }
     }
 
     /// RFC 4271 §6.8: the connection that the side with the higher identifier opened is kept. RFC 6286 §2.3: with equal
     /// identifiers the higher AS number decides; both cannot be equal, such an OPEN is refused.
-    fn whose_connection_stays(&self, agreement: &Agreement) -> Side {
-        let ours = (self.terms.identifier, agreement.local_asn);
-        let theirs = (agreement.peer_identifier, agreement.peer_asn);
+    fn whose_connection_stays(&self, negotiated: &Negotiated) -> Side {
+        let ours = (self.offer.identifier, negotiated.local_asn);
+        let theirs = (negotiated.peer_identifier, negotiated.peer_asn);
         if ours > theirs { Side::Us } else { Side::Peer }
     }
 
@@ -373,7 +377,7 @@ impl Peering {
         for effect in effects {
             match effect {
                 Effect::Send(message) => actions.push(Action::Send(id, message)),
-                Effect::Up(agreement) => actions.push(Action::Up { connection: id, agreement }),
+                Effect::Up(negotiated) => actions.push(Action::Up { connection: id, negotiated }),
                 Effect::Refresh(family) => actions.push(Action::Refresh { connection: id, family }),
                 Effect::End { end, was, held } => self.end(id, end, was, held, now, &mut actions),
             }
@@ -381,29 +385,39 @@ impl Peering {
         actions
     }
 
-    fn end(&mut self, id: ConnectionId, end: End, was: Phase, held: Duration, now: Instant, actions: &mut Vec<Action>) {
+    fn end(
+        &mut self,
+        id: ConnectionId,
+        end: End,
+        was: SessionState,
+        held: Duration,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
         self.connections.retain(|connection| connection.id != id);
         self.go_on_after(&end, was, held, now);
         actions.push(Action::Close { connection: id, last_word: end.last_word().cloned() });
         actions.push(match was {
-            Phase::Established => Action::Down { connection: id, end },
-            Phase::Idle | Phase::Connect | Phase::Active | Phase::OpenSent | Phase::OpenConfirm => {
-                Action::Failed { connection: id, end }
-            }
+            SessionState::Established => Action::Down { connection: id, end },
+            SessionState::Idle
+            | SessionState::Connect
+            | SessionState::Active
+            | SessionState::OpenSent
+            | SessionState::OpenConfirm => Action::Failed { connection: id, end },
         });
     }
 
     /// A connection has ended: what is done next to get another?
-    fn go_on_after(&mut self, end: &End, was: Phase, held: Duration, now: Instant) {
+    fn go_on_after(&mut self, end: &End, was: SessionState, held: Duration, now: Instant) {
         let dial_is_due = match self.approach {
             // Stopped, or under way already.
             Approach::Idle { .. } | Approach::Connect { .. } => return,
             Approach::Active { dial_at } => dial_at.is_some(),
         };
-        if let Some(best) = self.connections.iter().map(|connection| connection.session.phase()).max() {
+        if let Some(best) = self.connections.iter().map(|connection| connection.session.state()).max() {
             // Do not wait for a connection that the peer opened and says nothing on.
             let ours = self.connections.iter().any(|connection| connection.opened_by == Side::Us);
-            if best == Phase::OpenSent && !ours && !dial_is_due {
+            if best == SessionState::OpenSent && !ours && !dial_is_due {
                 self.await_retry(now);
             }
             return;
@@ -412,7 +426,7 @@ impl Peering {
             self.failures = 0;
         }
         // RFC 4271 §8.2.2, OpenSent, event 18: Active, and the connect-retry timer is started again.
-        let never_spoke = was == Phase::OpenSent && matches!(end, End::Lost(_));
+        let never_spoke = was == SessionState::OpenSent && matches!(end, End::Lost(_));
         if never_spoke {
             return self.await_retry(now);
         }
@@ -420,9 +434,9 @@ impl Peering {
         self.failures = if end.is_peers_wish() { self.failures.max(1) } else { self.failures.saturating_add(1) };
         if !end.is_collision() {
             self.approach = Approach::Idle { until: Some(now + self.idle_hold_time()) };
-        } else if self.failures == 1 && !self.terms.passive {
+        } else if self.failures == 1 && !self.offer.passive {
             // Each end kept the connection that the other gave up: nobody's fault, so there is no need to wait long.
-            let pause = COLLISION_PAUSE.min(self.terms.connect_retry_time) * self.rng.u32(0..=1000) / 1000;
+            let pause = COLLISION_PAUSE.min(self.offer.connect_retry_time) * self.rng.u32(0..=1000) / 1000;
             self.approach = Approach::Active { dial_at: Some(now + pause) };
         } else {
             self.await_retry(now);
@@ -431,26 +445,26 @@ impl Peering {
 
     /// Doubles with every failure, jittered.
     fn idle_hold_time(&mut self) -> Duration {
-        let longest = LONGEST_IDLE_HOLD_TIME.max(self.terms.connect_retry_time);
+        let longest = LONGEST_IDLE_HOLD_TIME.max(self.offer.connect_retry_time);
         let doublings = self.failures.saturating_sub(1).min(16);
-        jittered(self.terms.connect_retry_time.saturating_mul(1 << doublings).min(longest), &mut self.rng)
+        jittered(self.offer.connect_retry_time.saturating_mul(1 << doublings).min(longest), &mut self.rng)
     }
 
     fn start(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        if self.terms.passive { self.approach = Approach::Active { dial_at: None } } else { self.dial(now, actions) }
+        if self.offer.passive { self.approach = Approach::Active { dial_at: None } } else { self.dial(now, actions) }
     }
 
     fn dial(&mut self, now: Instant, actions: &mut Vec<Action>) {
         let dial = self.next_id();
-        let give_up_at = now + jittered(self.terms.connect_retry_time, &mut self.rng);
+        let give_up_at = now + jittered(self.offer.connect_retry_time, &mut self.rng);
         self.approach = Approach::Connect { dial, give_up_at };
         actions.push(Action::Dial(dial));
     }
 
     /// Active with the connect-retry timer running, where we dial at all.
     fn await_retry(&mut self, now: Instant) {
-        let retry = jittered(self.terms.connect_retry_time, &mut self.rng);
-        self.approach = Approach::Active { dial_at: (!self.terms.passive).then(|| now + retry) };
+        let retry = jittered(self.offer.connect_retry_time, &mut self.rng);
+        self.approach = Approach::Active { dial_at: (!self.offer.passive).then(|| now + retry) };
     }
 
     fn stop_dialling(&mut self, actions: &mut Vec<Action>) {
@@ -461,7 +475,7 @@ impl Peering {
     }
 
     fn open(&mut self, id: ConnectionId, opened_by: Side, now: Instant, actions: &mut Vec<Action>) {
-        let (session, effect) = Session::new(Arc::clone(&self.terms), self.rng.u64(..), now);
+        let (session, effect) = Session::new(Arc::clone(&self.offer), self.rng.u64(..), now);
         self.connections.push(Connection { id, opened_by, session });
         actions.extend(self.carry_out(id, vec![effect], now));
     }
@@ -475,7 +489,7 @@ impl Peering {
 impl Connection {
     /// The peer's OPEN has come and was accepted.
     fn heard(&self) -> bool {
-        self.session.agreement().is_some()
+        self.session.negotiated().is_some()
     }
 }
 

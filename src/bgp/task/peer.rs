@@ -6,7 +6,7 @@
 //! | farewell | the peer task | one connection, for at most `FAREWELL_TIME`      | the peer may miss why the connection closed |
 //!
 //! Nothing in the task waits for a peer: connections are read and written as far as they go, and routes stay state, in the outbox,
-//! until a socket has room. So a peer that stops reading costs its own memory nothing, and neither timers nor orders wait.
+//! until a socket has room. So a peer that stops reading costs its own memory nothing, and neither timers nor what is desired wait.
 
 mod outbound;
 mod report;
@@ -28,18 +28,18 @@ use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
 use self::outbound::Outbound;
-use self::report::{Numbers, Report, state};
-use super::agreement::Agreement;
-use super::collision::{Action, ConnectionId, Peering};
-use super::next_hop::next_hops;
-use super::outbox::{NextHops, Outbox, Routes};
-use super::refreshes::{RefreshStep, Refreshes};
-use super::session::End;
-use super::settings;
-use super::tally::Tally;
-use super::transport::{Line, LineEvent, Route, describe};
-use super::wire::{Cease, Dialect, Message, Notification, NotificationReason};
+use self::report::{Counts, Report};
 use crate::address::ScopedAddress;
+use crate::bgp::counters::Counters;
+use crate::bgp::machine::negotiation::Negotiated;
+use crate::bgp::machine::session::End;
+use crate::bgp::machine::{Action, ConnectionId, Peering};
+use crate::bgp::outbox::next_hop::next_hops;
+use crate::bgp::outbox::refreshes::{RefreshStep, Refreshes};
+use crate::bgp::outbox::{NextHops, Outbox, Routes};
+use crate::bgp::settings;
+use crate::bgp::socket::{Connection, ConnectionEvent, Endpoint, describe};
+use crate::bgp::wire::{Cease, Dialect, Message, Notification, NotificationReason};
 use crate::clock;
 use crate::config;
 use crate::names::{InterfaceName, PeerName};
@@ -47,7 +47,7 @@ use crate::world::{Fact, SessionDetail, SessionReport};
 
 /// What the peer should be told, whole; newest wins.
 #[derive(Debug, Clone)]
-pub(super) struct Orders {
+pub(super) struct Desired {
     pub routes: Routes,
     /// The routes are all there is: End-of-RIB may be sent.
     pub complete: bool,
@@ -72,7 +72,7 @@ pub(super) struct Leave {
 
 /// The ends of the channels between the speaker and one peer that are the peer's.
 pub(super) struct Channels {
-    pub orders: watch::Receiver<Orders>,
+    pub desired: watch::Receiver<Desired>,
     pub inbound: mpsc::Receiver<Inbound>,
     pub leave: oneshot::Receiver<Leave>,
     pub facts: mpsc::Sender<Fact>,
@@ -89,19 +89,19 @@ pub(super) async fn run(
     router_id: Ipv4Addr,
     channels: Channels,
 ) {
-    let Channels { mut orders, mut inbound, mut leave, facts } = channels;
+    let Channels { mut desired, mut inbound, mut leave, facts } = channels;
     let now = clock::now();
-    let newest = orders.borrow_and_update().clone();
+    let newest = desired.borrow_and_update().clone();
     let mut task = PeerTask {
-        peering: Peering::new(settings::terms(&settings, &address, router_id), fastrand::u64(..), now),
-        route: settings::route(&settings, address),
-        lines: Vec::new(),
+        peering: Peering::new(settings::local_offer(&settings, &address, router_id), fastrand::u64(..), now),
+        endpoint: settings::endpoint(&settings, address),
+        connections: Vec::new(),
         dial: None,
         outbound: None,
-        orders: newest,
+        desired: newest,
         farewells: JoinSet::new(),
         report: Report::new(now),
-        tally: Tally::default(),
+        counters: Counters::default(),
         router_id,
         warned: None,
         leaving: false,
@@ -114,15 +114,15 @@ pub(super) async fn run(
         task.observe();
         let deadline = task.next_deadline();
         tokio::select! {
-            (id, event) = next_event(&mut task.lines, &task.peering) => task.handle_event(id, event),
+            (id, event) = next_event(&mut task.connections, &task.peering) => task.handle_event(id, event),
             (id, dialled) = next_dial(&mut task.dial) => task.handle_dialled(id, dialled),
             Some(inbound) = inbound.recv() => match inbound {
                 Inbound::Connection(stream) => task.handle_inbound(stream),
                 Inbound::Refused(why) => task.note_refusal(&why),
             },
-            Ok(()) = orders.changed() => {
-                let newest = orders.borrow_and_update().clone();
-                task.handle_orders(newest);
+            Ok(()) = desired.changed() => {
+                let newest = desired.borrow_and_update().clone();
+                task.handle_desired(newest);
             }
             () = sleep_until(deadline) => {
                 let actions = task.peering.handle_timeout(clock::now());
@@ -150,17 +150,17 @@ pub(super) async fn run(
 
 struct PeerTask {
     name: PeerName,
-    route: Route,
+    endpoint: Endpoint,
     peering: Peering,
     /// At most as many as the machine has connections.
-    lines: Vec<(ConnectionId, Line)>,
+    connections: Vec<(ConnectionId, Connection)>,
     dial: Option<(ConnectionId, BoxFuture<'static, io::Result<TcpStream>>)>,
     /// The established session's; a new session gets a new one.
     outbound: Option<Outbound>,
-    orders: Orders,
+    desired: Desired,
     farewells: JoinSet<()>,
     report: Report,
-    tally: Tally,
+    counters: Counters,
     router_id: Ipv4Addr,
     /// The failure that was logged last, until there is a session.
     warned: Option<Arc<str>>,
@@ -172,29 +172,29 @@ impl PeerTask {
     /// Moves routes to the established connection while its socket keeps up.
     fn fill(&mut self) {
         let Some(outbound) = &mut self.outbound else { return };
-        let Some((_, line)) = self.lines.iter_mut().find(|(id, _)| *id == outbound.connection) else { return };
+        let Some((_, socket)) = self.connections.iter_mut().find(|(id, _)| *id == outbound.connection) else { return };
         for _ in 0..MESSAGES_PER_TURN {
-            if !line.wants_routes() {
+            if !socket.wants_routes() {
                 return;
             }
             match outbound.outbox.poll_message() {
                 Ok(Some(message)) => {
-                    self.tally.sent.update += 1;
-                    line.queue_routes(message);
+                    self.counters.sent.update += 1;
+                    socket.queue_routes(message);
                 }
                 Ok(None) => {
-                    let complete = self.orders.complete;
-                    if let Some(step) = outbound.refreshes.poll_idle(&outbound.agreement, complete) {
+                    let complete = self.desired.complete;
+                    if let Some(step) = outbound.refreshes.poll_idle(&outbound.negotiated, complete) {
                         let RefreshStep { mark, again } = step;
                         // Behind the routes, not before them as other control messages.
                         if let Some(mark) = mark {
-                            self.tally.note_sent(&mark);
-                            line.queue_routes(octets(&mark));
+                            self.counters.note_sent(&mark);
+                            socket.queue_routes(octets(&mark));
                         }
                         again.into_iter().for_each(|family| outbound.outbox.refresh(family));
                     } else if outbound.next_hops != outbound.newest_next_hops {
                         outbound.next_hops = outbound.newest_next_hops;
-                        outbound.outbox.change_next_hops(&outbound.agreement, outbound.next_hops);
+                        outbound.outbox.change_next_hops(&outbound.negotiated, outbound.next_hops);
                     } else {
                         return;
                     }
@@ -207,16 +207,16 @@ impl PeerTask {
         }
     }
 
-    fn handle_event(&mut self, id: ConnectionId, event: LineEvent) {
+    fn handle_event(&mut self, id: ConnectionId, event: ConnectionEvent) {
         let now = clock::now();
         let actions = match event {
-            LineEvent::Frame(frame) => {
-                self.tally.note_frame(id, &frame);
+            ConnectionEvent::Frame(frame) => {
+                self.counters.note_frame(id, &frame);
                 self.peering.handle_frame(id, &frame, now)
             }
-            LineEvent::Malformed(error) => self.peering.handle_malformed(id, &error, now),
-            LineEvent::Lost(how) => self.peering.handle_lost(id, how, now),
-            LineEvent::Sent => return self.peering.handle_sent(id, now),
+            ConnectionEvent::Malformed(error) => self.peering.handle_malformed(id, &error, now),
+            ConnectionEvent::Lost(how) => self.peering.handle_lost(id, how, now),
+            ConnectionEvent::Sent => return self.peering.handle_sent(id, now),
         };
         self.carry_out(actions);
     }
@@ -226,7 +226,7 @@ impl PeerTask {
         let now = clock::now();
         let actions = match dialled {
             Ok(stream) => {
-                self.lines.push((id, Line::new(stream)));
+                self.connections.push((id, Connection::new(stream)));
                 self.peering.handle_connected(id, now)
             }
             Err(error) => self.peering.handle_dial_failed(id, describe(&error), now),
@@ -235,30 +235,30 @@ impl PeerTask {
     }
 
     fn handle_inbound(&mut self, stream: TcpStream) {
-        if let Err(error) = self.route.dress_accepted(&stream) {
+        if let Err(error) = self.endpoint.dress_accepted(&stream) {
             // The peer has closed it again already, most likely.
             debug!(peer = %self.name, %error, "accepted connection dropped");
             return;
         }
         let (id, actions) = self.peering.handle_accepted(clock::now());
-        self.lines.push((id, Line::new(stream)));
+        self.connections.push((id, Connection::new(stream)));
         self.carry_out(actions);
     }
 
     /// Told like a failure of ours, for a peer that only waits has no other.
     fn note_refusal(&mut self, why: &str) {
         if self.outbound.is_none() {
-            warn!(peer = %self.name, address = %self.route.peer, reason = why, "no connection of the peer can be accepted");
+            warn!(peer = %self.name, address = %self.endpoint.peer, reason = why, "no connection of the peer can be accepted");
             self.report.fail(why.into(), clock::now());
         }
     }
 
-    fn handle_orders(&mut self, newest: Orders) {
-        self.orders = newest;
+    fn handle_desired(&mut self, newest: Desired) {
+        self.desired = newest;
         let Some(outbound) = &mut self.outbound else { return };
-        outbound.outbox.want(&self.orders.routes);
-        outbound.outbox.set_complete(self.orders.complete);
-        let newest = self.orders.next_hops(outbound.local_address, &self.route, &outbound.agreement);
+        outbound.outbox.want(&self.desired.routes);
+        outbound.outbox.set_complete(self.desired.complete);
+        let newest = self.desired.next_hops(outbound.local_address, &self.endpoint, &outbound.negotiated);
         let (had, has) = (outbound.newest_next_hops, newest);
         outbound.newest_next_hops = newest;
         if (had.v4.is_some() && has.v4.is_none()) || (had.v6.is_some() && has.v6.is_none()) {
@@ -278,21 +278,21 @@ impl PeerTask {
         for action in actions {
             match action {
                 Action::Dial(id) => {
-                    let route = self.route.clone();
-                    self.dial = Some((id, async move { route.dial().await }.boxed()));
+                    let endpoint = self.endpoint.clone();
+                    self.dial = Some((id, async move { endpoint.dial().await }.boxed()));
                 }
                 Action::Send(id, message) => {
                     debug!(peer = %self.name, connection = %id, %message, "message queued");
-                    self.tally.note_sent(&message);
-                    if let Some((_, line)) = self.lines.iter_mut().find(|(name, _)| *name == id) {
-                        line.queue_control(octets(&message));
+                    self.counters.note_sent(&message);
+                    if let Some((_, socket)) = self.connections.iter_mut().find(|(name, _)| *name == id) {
+                        socket.queue_control(octets(&message));
                     }
                 }
                 Action::Close { connection, last_word } => self.close(connection, last_word),
-                Action::Up { connection, agreement } => self.begin(connection, agreement),
+                Action::Up { connection, negotiated } => self.begin(connection, negotiated),
                 Action::Down { connection, end } => {
                     self.outbound = None;
-                    self.tally.note_end(&end, clock::wall_timestamp());
+                    self.counters.note_end(&end, clock::wall_timestamp());
                     if self.leaving {
                         info!(peer = %self.name, %connection, reason = %end, "session closed");
                     } else {
@@ -301,7 +301,7 @@ impl PeerTask {
                     self.report.fail(end.to_string().into(), clock::now());
                 }
                 Action::Failed { connection, end } => {
-                    self.tally.note_end(&end, clock::wall_timestamp());
+                    self.counters.note_end(&end, clock::wall_timestamp());
                     self.note_failure(connection, &end);
                 }
                 Action::Refresh { connection: _, family } => {
@@ -319,34 +319,34 @@ impl PeerTask {
         if self.dial.as_ref().is_some_and(|(id, _)| *id == connection) {
             self.dial = None;
         }
-        let Some(at) = self.lines.iter().position(|(id, _)| *id == connection) else { return };
-        let (_, line) = self.lines.swap_remove(at);
-        self.tally.forget(connection);
+        let Some(at) = self.connections.iter().position(|(id, _)| *id == connection) else { return };
+        let (_, socket) = self.connections.swap_remove(at);
+        self.counters.forget(connection);
         match last_word {
             Some(word) => {
-                self.tally.note_last_word(&word, clock::wall_timestamp());
-                self.farewells.spawn(line.say_farewell(octets(&Message::Notification(word))));
+                self.counters.note_last_word(&word, clock::wall_timestamp());
+                self.farewells.spawn(socket.say_farewell(octets(&Message::Notification(word))));
             }
-            None => line.close(),
+            None => socket.close(),
         }
     }
 
     /// The session is established: the peer gets what it should have.
-    fn begin(&mut self, connection: ConnectionId, agreement: Agreement) {
-        let Some((_, line)) = self.lines.iter().find(|(id, _)| *id == connection) else { return };
+    fn begin(&mut self, connection: ConnectionId, negotiated: Negotiated) {
+        let Some((_, socket)) = self.connections.iter().find(|(id, _)| *id == connection) else { return };
         // The address of a connection that was just read from; a failure would mean it is already gone, and be heard of.
-        let Ok(local) = line.local_address() else { return };
+        let Ok(local) = socket.local_address() else { return };
         let local_address = local.ip();
-        let remote = line.peer_address().ok();
-        let capabilities = self.tally.capabilities(connection);
-        self.tally.times_established += 1;
-        let next_hops = self.orders.next_hops(local_address, &self.route, &agreement);
-        let outbox = self.orders.outbox(&agreement, next_hops);
+        let remote = socket.peer_address().ok();
+        let capabilities = self.counters.capabilities(connection);
+        self.counters.times_established += 1;
+        let next_hops = self.desired.next_hops(local_address, &self.endpoint, &negotiated);
+        let outbox = self.desired.outbox(&negotiated, next_hops);
         info!(
             peer = %self.name,
-            address = %self.route.peer,
-            asn = agreement.peer_asn,
-            hold_time = agreement.hold_time.map_or(0, |time| time.as_secs()),
+            address = %self.endpoint.peer,
+            asn = negotiated.peer_asn,
+            hold_time = negotiated.hold_time.map_or(0, |time| time.as_secs()),
             %local_address,
             "session established"
         );
@@ -354,7 +354,7 @@ impl PeerTask {
         let newest_next_hops = next_hops;
         self.outbound = Some(Outbound {
             connection,
-            agreement,
+            negotiated,
             local_address,
             local,
             remote,
@@ -377,7 +377,7 @@ impl PeerTask {
             debug!(peer = %self.name, %connection, reason = %text, "no session, for the same reason");
             return;
         }
-        warn!(peer = %self.name, address = %self.route.peer, reason = %text, "no session");
+        warn!(peer = %self.name, address = %self.endpoint.peer, reason = %text, "no session");
         self.warned = Some(Arc::clone(&text));
         self.report.fail(text, clock::now());
     }
@@ -388,17 +388,17 @@ impl PeerTask {
     }
 
     fn observe(&mut self) {
-        let phase = self.peering.phase();
+        let state = self.peering.state();
         let outbound = self.outbound.as_ref();
-        let numbers = Numbers {
+        let counts = Counts {
             sent: outbound.map_or(0, |outbound| outbound.outbox.sent_count()),
             received: self.peering.received().prefixes,
             pending: outbound.map_or(0, |outbound| outbound.outbox.pending_count()),
-            messages: self.tally.sent.total() + self.tally.received.total(),
-            wanted: self.orders.routes.len(),
+            messages: self.counters.sent.total() + self.counters.received.total(),
+            wanted: self.desired.routes.len(),
         };
-        if self.report.observe(phase, numbers, clock::now()) {
-            debug!(peer = %self.name, state = %phase, "state changed");
+        if self.report.observe(state, counts, clock::now()) {
+            debug!(peer = %self.name, state = %state, "state changed");
         }
     }
 
@@ -406,27 +406,27 @@ impl PeerTask {
         let outbound = self.outbound.as_ref();
         let unsendable = outbound.map(Outbound::unsendable).unwrap_or_default();
         let report = SessionReport {
-            state: state(self.report.phase),
+            state: self.report.state,
             since: self.report.since,
             last_error: self.report.last_error.as_deref().map(str::to_owned),
             local_address: outbound.map(|outbound| outbound.local_address),
             hold_time_secs: outbound
-                .and_then(|outbound| outbound.agreement.hold_time)
+                .and_then(|outbound| outbound.negotiated.hold_time)
                 .and_then(|time| u16::try_from(time.as_secs()).ok()),
-            prefixes_sent: self.report.numbers.sent,
+            prefixes_sent: self.report.counts.sent,
             prefixes_unsendable: outbound.map_or(0, |outbound| outbound.outbox.unsendable_count()),
-            prefixes_received: self.report.numbers.received,
+            prefixes_received: self.report.counts.received,
             detail: Box::new(SessionDetail {
-                agreed: outbound.map(|outbound| outbound.agreed(self.router_id)),
-                times_established: self.tally.times_established,
-                last_error_at: self.tally.last_error_at,
-                messages_sent: self.tally.sent,
-                messages_received: self.tally.received,
+                negotiated: outbound.map(|outbound| outbound.negotiated(self.router_id)),
+                times_established: self.counters.times_established,
+                last_error_at: self.counters.last_error_at,
+                messages_sent: self.counters.sent,
+                messages_received: self.counters.received,
                 updates_malformed: self.peering.received().malformed,
-                notifications: self.tally.notifications(),
-                last_notification_sent: self.tally.last_sent.clone(),
-                last_notification_received: self.tally.last_received.clone(),
-                prefixes_pending: self.report.numbers.pending,
+                notifications: self.counters.notifications(),
+                last_notification_sent: self.counters.last_sent.clone(),
+                last_notification_received: self.counters.last_received.clone(),
+                prefixes_pending: self.report.counts.pending,
                 unsendable,
             }),
         };
@@ -435,13 +435,13 @@ impl PeerTask {
     }
 }
 
-impl Orders {
-    fn next_hops(&self, local: IpAddr, route: &Route, agreement: &Agreement) -> NextHops {
-        next_hops(local, &route.peer, agreement.ipv4_with_ipv6_next_hop, &self.local_addresses)
+impl Desired {
+    fn next_hops(&self, local: IpAddr, endpoint: &Endpoint, negotiated: &Negotiated) -> NextHops {
+        next_hops(local, &endpoint.peer, negotiated.ipv4_with_ipv6_next_hop, &self.local_addresses)
     }
 
-    fn outbox(&self, agreement: &Agreement, next_hops: NextHops) -> Outbox {
-        let mut outbox = Outbox::new(agreement, next_hops);
+    fn outbox(&self, negotiated: &Negotiated, next_hops: NextHops) -> Outbox {
+        let mut outbox = Outbox::new(negotiated, next_hops);
         outbox.want(&self.routes);
         outbox.set_complete(self.complete);
         outbox
@@ -449,10 +449,13 @@ impl Orders {
 }
 
 /// The next thing that happens on any connection; for ever without one.
-async fn next_event(lines: &mut [(ConnectionId, Line)], peering: &Peering) -> (ConnectionId, LineEvent) {
+async fn next_event(
+    connections: &mut [(ConnectionId, Connection)],
+    peering: &Peering,
+) -> (ConnectionId, ConnectionEvent) {
     poll_fn(|cx: &mut Context<'_>| {
-        for (id, line) in lines.iter_mut() {
-            if let Poll::Ready(event) = line.poll_event(peering.max_message_len(*id), cx) {
+        for (id, socket) in connections.iter_mut() {
+            if let Poll::Ready(event) = socket.poll_event(peering.max_message_len(*id), cx) {
                 return Poll::Ready((*id, event));
             }
         }

@@ -7,12 +7,12 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use bytes::{Bytes, BytesMut};
 use ipnet::IpNet;
 
-use super::agreement::Agreement;
-use super::wire::{
+use crate::address::Family;
+use crate::bgp::machine::negotiation::Negotiated;
+use crate::bgp::wire::{
     AfiSafi, AsPathSegment, Attributes, Dialect, EmitError, HEADER_LEN, MAX_MESSAGE_LEN, Message, MpReach, MpUnreach,
     NextHop, Origin, Update, emitted_prefix_len,
 };
-use crate::address::Family;
 use crate::route::RouteAttributes;
 
 /// Where this node can be reached from the peer, for either family of routes.
@@ -60,23 +60,23 @@ pub(super) struct Packer {
 }
 
 impl Packer {
-    pub(super) fn new(agreement: &Agreement, next_hops: NextHops) -> Packer {
+    pub(super) fn new(negotiated: &Negotiated, next_hops: NextHops) -> Packer {
         let v4 = next_hops.v4.filter(|v4| !v4.is_unspecified() && !v4.is_multicast() && !v4.is_broadcast());
         let v6 = next_hops.v6.filter(|v6| !v6.global.is_unspecified() && !v6.global.is_multicast());
         let by_v6 = v6.map(|NextHopV6 { global, link_local }| Way::Multiprotocol(NextHop::V6 { global, link_local }));
-        let by_v6_for_v4 = by_v6.filter(|_| agreement.ipv4_with_ipv6_next_hop);
+        let by_v6_for_v4 = by_v6.filter(|_| negotiated.ipv4_with_ipv6_next_hop);
         let way = |negotiated: bool, family, way: Option<Way>| match way {
             _ if !negotiated => Err(Unsendable::NotNegotiated(family)),
             Some(way) => Ok(way),
             None => Err(Unsendable::NoNextHop(family)),
         };
         // RFC 4271 §4.1: every speaker takes so much. Below it, `judge` would have to measure every route.
-        let max_message_len = agreement.max_message_len.max(MAX_MESSAGE_LEN);
+        let max_message_len = negotiated.max_message_len.max(MAX_MESSAGE_LEN);
         Packer {
-            dialect: Dialect { max_message_len, ..agreement.dialect() },
-            local_asn: agreement.local_asn,
-            v4: way(agreement.ipv4_unicast, AfiSafi::IPV4_UNICAST, v4.map(Way::Classic).or(by_v6_for_v4)),
-            v6: way(agreement.ipv6_unicast, AfiSafi::IPV6_UNICAST, by_v6),
+            dialect: Dialect { max_message_len, ..negotiated.dialect() },
+            local_asn: negotiated.local_asn,
+            v4: way(negotiated.ipv4_unicast, AfiSafi::IPV4_UNICAST, v4.map(Way::Classic).or(by_v6_for_v4)),
+            v6: way(negotiated.ipv6_unicast, AfiSafi::IPV6_UNICAST, by_v6),
         }
     }
 

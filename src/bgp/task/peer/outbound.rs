@@ -4,17 +4,17 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::address::Family;
-use crate::bgp::agreement::Agreement;
-use crate::bgp::collision::ConnectionId;
+use crate::bgp::machine::ConnectionId;
+use crate::bgp::machine::negotiation::Negotiated;
+use crate::bgp::outbox::refreshes::Refreshes;
 use crate::bgp::outbox::{NextHops, Outbox, Unsendable};
-use crate::bgp::refreshes::Refreshes;
 use crate::bgp::wire::AfiSafi;
-use crate::world::{Agreed, Capabilities, CarriedFamily, UnsendablePrefixes};
+use crate::world::{Capabilities, CarriedFamily, NegotiatedReport, UnsendablePrefixes};
 
 /// What an established session is told.
 pub(super) struct Outbound {
     pub(super) connection: ConnectionId,
-    pub(super) agreement: Agreement,
+    pub(super) negotiated: Negotiated,
     pub(super) local_address: IpAddr,
     pub(super) local: SocketAddr,
     pub(super) remote: Option<SocketAddr>,
@@ -29,11 +29,11 @@ pub(super) struct Outbound {
 
 impl Outbound {
     /// What both sides hold to, for the report.
-    pub(super) fn agreed(&self, router_id: Ipv4Addr) -> Agreed {
-        let Agreement { hold_time, keepalive_time, ipv4_unicast, ipv6_unicast, .. } = self.agreement;
+    pub(super) fn negotiated(&self, router_id: Ipv4Addr) -> NegotiatedReport {
+        let Negotiated { hold_time, keepalive_time, ipv4_unicast, ipv6_unicast, .. } = self.negotiated;
         let NextHops { v4, v6 } = self.next_hops;
         let v6 = v6.map(|v6| IpAddr::V6(v6.global));
-        let v6_for_v4 = v6.filter(|_| self.agreement.ipv4_with_ipv6_next_hop);
+        let v6_for_v4 = v6.filter(|_| self.negotiated.ipv4_with_ipv6_next_hop);
         let carried = |family, negotiated: bool, next_hop: Option<IpAddr>| CarriedFamily {
             family,
             next_hop: next_hop.filter(|_| negotiated),
@@ -44,16 +44,16 @@ impl Outbound {
             },
         };
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        Agreed {
+        NegotiatedReport {
             local: self.local,
             remote: self.remote,
-            local_asn: self.agreement.local_asn,
-            peer_asn: self.agreement.peer_asn,
+            local_asn: self.negotiated.local_asn,
+            peer_asn: self.negotiated.peer_asn,
             local_router_id: router_id,
-            peer_router_id: self.agreement.peer_identifier,
+            peer_router_id: self.negotiated.peer_identifier,
             hold_time_secs: hold_time.map(|time| time.as_secs()),
             keepalive_time_millis: keepalive_time.map(millis),
-            max_message_len: self.agreement.max_message_len,
+            max_message_len: self.negotiated.max_message_len,
             families: vec![
                 carried(Family::V4, ipv4_unicast, v4.map(IpAddr::V4).or(v6_for_v4)),
                 carried(Family::V6, ipv6_unicast, v6),

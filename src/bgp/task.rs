@@ -8,10 +8,12 @@
 //! | channel        | from, to           | depth                | when full                                              |
 //! |----------------|--------------------|----------------------|--------------------------------------------------------|
 //! | slices         | the agent, speaker | newest wins          | -                                                      |
-//! | orders         | speaker, peer      | newest wins          | -                                                      |
+//! | desired         | speaker, peer      | newest wins          | -                                                      |
 //! | inbound        | speaker, peer      | `INBOUND_DEPTH`      | the connection is closed; a peer needs one at a time   |
 //! | leave          | speaker, peer      | once                 | -                                                      |
 //! | facts          | peer, the agent    | the agent's choice   | the report waits, and says the newest when there is room |
+
+mod peer;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -23,12 +25,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use super::listeners::{Arrival, Listeners, RETRY_PAUSE};
-use super::peer::{self, Channels, Inbound, Leave, Orders};
-use super::settings;
-use super::transport::{FAREWELL_TIME, Route, describe};
-use super::wire::{Cease, Notification, NotificationReason};
+use self::peer::{Channels, Desired, Inbound, Leave};
 use crate::address::ScopedAddress;
+use crate::bgp::settings;
+use crate::bgp::socket::listeners::{Arrival, Listeners, RETRY_PAUSE};
+use crate::bgp::socket::{Endpoint, FAREWELL_TIME, describe};
+use crate::bgp::wire::{Cease, Notification, NotificationReason};
 use crate::clock;
 use crate::config;
 use crate::names::PeerName;
@@ -120,8 +122,8 @@ struct PeerHandle {
     settings: Arc<config::Peer>,
     address: ScopedAddress,
     router_id: Ipv4Addr,
-    route: Route,
-    orders: watch::Sender<Orders>,
+    endpoint: Endpoint,
+    desired: watch::Sender<Desired>,
     inbound: mpsc::Sender<Inbound>,
     leave: oneshot::Sender<Leave>,
 }
@@ -147,7 +149,7 @@ impl Speaker {
                     Some("the settings of the peer have changed".to_owned())
                 }
                 (Some(handle), Ok(_)) => {
-                    handle.orders.send_if_modified(|orders| orders.replace_with(slice, peer));
+                    handle.desired.send_if_modified(|desired| desired.replace_with(slice, peer));
                     continue;
                 }
             };
@@ -172,7 +174,7 @@ impl Speaker {
             self.arrange_listeners();
         }
         if let Some(arrival) = self.waiting.take() {
-            match self.peers.values().any(|handle| arrival.is_of(&handle.route)) {
+            match self.peers.values().any(|handle| arrival.is_of(&handle.endpoint)) {
                 true => self.hand_over(arrival),
                 false => self.waiting = Some(arrival),
             }
@@ -181,7 +183,7 @@ impl Speaker {
 
     /// The listening sockets get the keys of exactly these peers.
     fn arrange_listeners(&mut self) {
-        let peers = self.peers.iter().map(|(name, handle)| (name, &handle.route));
+        let peers = self.peers.iter().map(|(name, handle)| (name, &handle.endpoint));
         for (name, why) in self.listeners.follow(peers) {
             if let Some(handle) = self.peers.get(&name) {
                 // A peer with so many connections to take is not deaf.
@@ -199,18 +201,19 @@ impl Speaker {
         slice: &BgpSlice,
     ) {
         let settings = Arc::clone(&peer.settings);
-        let (orders, orders_rx) = watch::channel(Orders {
+        let (desired, desired_rx) = watch::channel(Desired {
             routes: peer.routes.clone(),
             complete: slice.complete,
             local_addresses: Arc::clone(&slice.local_addresses),
         });
         let (inbound, inbound_rx) = mpsc::channel(INBOUND_DEPTH);
         let (leave, leave_rx) = oneshot::channel();
-        let channels = Channels { orders: orders_rx, inbound: inbound_rx, leave: leave_rx, facts: self.facts.clone() };
+        let channels =
+            Channels { desired: desired_rx, inbound: inbound_rx, leave: leave_rx, facts: self.facts.clone() };
         self.tasks.spawn(peer::run(name.clone(), Arc::clone(&settings), address.clone(), router_id, channels));
-        let route = settings::route(&settings, address.clone());
+        let endpoint = settings::endpoint(&settings, address.clone());
         info!(peer = %name, %address, "peer started");
-        self.peers.insert(name.clone(), PeerHandle { settings, address, router_id, route, orders, inbound, leave });
+        self.peers.insert(name.clone(), PeerHandle { settings, address, router_id, endpoint, desired, inbound, leave });
     }
 
     fn stop(&mut self, name: &PeerName, notification: Notification, why: &str) {
@@ -224,12 +227,12 @@ impl Speaker {
     /// at whose source address and with whose key it came; then by the order of their names.
     fn hand_over(&mut self, arrival: Arrival) {
         let mut of: Vec<(&PeerName, &PeerHandle)> =
-            self.peers.iter().filter(|(_, handle)| arrival.is_of(&handle.route)).collect();
-        of.sort_by_key(|(_, handle)| (arrival.mistrust(&handle.route).is_some(), handle.route.source.is_none()));
+            self.peers.iter().filter(|(_, handle)| arrival.is_of(&handle.endpoint)).collect();
+        of.sort_by_key(|(_, handle)| (arrival.mistrust(&handle.endpoint).is_some(), handle.endpoint.source.is_none()));
         let Some((name, handle)) = of.first() else {
             return self.note_caller(arrival);
         };
-        let inbound = match arrival.mistrust(&handle.route) {
+        let inbound = match arrival.mistrust(&handle.endpoint) {
             Some(why) => Inbound::Refused(why),
             None => Inbound::Connection(arrival.stream),
         };
@@ -266,14 +269,14 @@ impl Speaker {
     }
 }
 
-impl Orders {
+impl Desired {
     /// Whether anything is different now.
     fn replace_with(&mut self, slice: &BgpSlice, peer: &PeerSlice) -> bool {
         let same = self.complete == slice.complete
             && self.routes.ptr_eq(&peer.routes)
             && Arc::ptr_eq(&self.local_addresses, &slice.local_addresses);
         if !same {
-            *self = Orders {
+            *self = Desired {
                 routes: peer.routes.clone(),
                 complete: slice.complete,
                 local_addresses: Arc::clone(&slice.local_addresses),

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::outbox::{NextHopV6, NextHops};
 use crate::address::ScopedAddress;
+use crate::bgp::outbox::{NextHopV6, NextHops};
 use crate::names::InterfaceName;
 
 /// The next hops of a session between `local` and `peer`.

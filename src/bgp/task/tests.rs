@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 
 use super::*;
 use crate::address::ScopedAddress;
-use crate::bgp::listeners::Listen;
+use crate::bgp::socket::listeners::Listen;
 use crate::bgp::wire::{
     AfiSafi, AsPathSegment, Attributes, Capability, Dialect, Frame, MAX_EXTENDED_MESSAGE_LEN, Message, Open, OpenError,
     Origin, Parsed, ParsedUpdate, RefreshKind, RouteRefresh, Update,

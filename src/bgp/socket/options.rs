@@ -1,5 +1,5 @@
 //! The options of TCP sockets that no library sets: keys of TCP MD5 and TCP-AO, the least TTL, the header of a SYN.
-//! Floor 2, and the place of `unsafe` for BGP. Not for deciding who gets which option: that is `Route` and `Listeners`.
+//! Floor 2, and the place of `unsafe` for BGP. Not for deciding who gets which option: that is `Endpoint` and `Listeners`.
 
 use std::ffi::CString;
 use std::io;

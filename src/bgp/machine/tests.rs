@@ -3,14 +3,14 @@
 use std::net::Ipv4Addr;
 
 use super::*;
-use crate::bgp::session::{LEAST_SEND_HOLD_TIME, OPEN_SENT_HOLD_TIME};
+use crate::bgp::machine::session::{LEAST_SEND_HOLD_TIME, OPEN_SENT_HOLD_TIME};
 use crate::bgp::wire::{ExpectedAsn, HeaderFault, OpenError, ParsedUpdate, RefreshKind, RouteRefresh, Update};
 
 pub(super) const RETRY: Duration = Duration::from_secs(5);
 
 /// AS 65001, 10.0.0.1: ours. The peer of most tests is AS 65002, 10.0.0.2.
-pub(super) fn terms() -> Terms {
-    Terms {
+pub(super) fn offer() -> LocalOffer {
+    LocalOffer {
         local_asn: 65001,
         expected_asn: ExpectedAsn::Is(65002),
         identifier: Ipv4Addr::new(10, 0, 0, 1),
@@ -28,7 +28,7 @@ fn peers_open() -> Parsed {
 
 fn open_from(local_asn: u32, identifier: Ipv4Addr, hold_secs: u64) -> Parsed {
     let hold_time = Some(secs(hold_secs)).filter(|time| !time.is_zero());
-    Parsed::Open(Terms { local_asn, identifier, hold_time, ..terms() }.open())
+    Parsed::Open(LocalOffer { local_asn, identifier, hold_time, ..offer() }.open())
 }
 
 fn update() -> Parsed {
@@ -74,9 +74,9 @@ struct Bench {
 
 impl Bench {
     /// Started, and its first dial is under way.
-    fn new(terms: Terms) -> Bench {
+    fn new(offer: LocalOffer) -> Bench {
         let now = start();
-        let mut peering = Peering::new(terms, 1, now);
+        let mut peering = Peering::new(offer, 1, now);
         let id = match peering.handle_timeout(now).as_slice() {
             [Action::Dial(id)] => *id,
             [] => ConnectionId(0),
@@ -85,29 +85,29 @@ impl Bench {
         Bench { peering, now, id }
     }
 
-    fn in_phase(phase: Phase) -> Bench {
-        Bench::new(terms()).brought_to(phase, peers_open())
+    fn in_phase(state: SessionState) -> Bench {
+        Bench::new(offer()).brought_to(state, peers_open())
     }
 
-    fn brought_to(mut self, phase: Phase, open: Parsed) -> Bench {
-        match phase {
-            Phase::Connect => {}
-            Phase::Active => drop(self.peering.handle_dial_failed(self.id, "refused".to_owned(), self.now)),
-            Phase::OpenSent => drop(self.peering.handle_connected(self.id, self.now)),
-            Phase::OpenConfirm => {
-                self = self.brought_to(Phase::OpenSent, open.clone());
+    fn brought_to(mut self, state: SessionState, open: Parsed) -> Bench {
+        match state {
+            SessionState::Connect => {}
+            SessionState::Active => drop(self.peering.handle_dial_failed(self.id, "refused".to_owned(), self.now)),
+            SessionState::OpenSent => drop(self.peering.handle_connected(self.id, self.now)),
+            SessionState::OpenConfirm => {
+                self = self.brought_to(SessionState::OpenSent, open.clone());
                 self.hears(open);
             }
-            Phase::Established => {
-                self = self.brought_to(Phase::OpenConfirm, open);
+            SessionState::Established => {
+                self = self.brought_to(SessionState::OpenConfirm, open);
                 self.hears(Parsed::Keepalive);
             }
-            Phase::Idle => {
-                self = self.brought_to(Phase::OpenSent, open);
+            SessionState::Idle => {
+                self = self.brought_to(SessionState::OpenSent, open);
                 self.hears(Parsed::Keepalive);
             }
         }
-        assert_eq!(self.peering.phase(), phase, "the bench brings the machine to the state that the test starts in");
+        assert_eq!(self.peering.state(), state, "the bench brings the machine to the state that the test starts in");
         self
     }
 
@@ -196,7 +196,7 @@ fn happens(event: Event, bench: &mut Bench) -> String {
 
 #[test]
 fn every_state_answers_every_event_as_the_table_says() {
-    use Phase::{Active, Connect, Established, Idle, OpenConfirm, OpenSent};
+    use SessionState::{Active, Connect, Established, Idle, OpenConfirm, OpenSent};
     let header = "close with Header(BadMessageType)";
     let stop = "close with Cease(AdministrativeShutdown)";
     let bfd = "close with Cease(BfdDown)";
@@ -207,7 +207,7 @@ fn every_state_answers_every_event_as_the_table_says() {
     let ignored = "";
     // Event, state, what the machine does, the state after it.
     #[rustfmt::skip]
-    let table: &[(Event, Phase, &str, Phase)] = &[
+    let table: &[(Event, SessionState, &str, SessionState)] = &[
         (Event::Stop, Idle, ignored, Idle),
         (Event::Stop, Connect, "close", Idle),
         (Event::Stop, Active, ignored, Idle),
@@ -319,47 +319,47 @@ fn every_state_answers_every_event_as_the_table_says() {
     for (event, before, done, after) in table {
         let mut bench = Bench::in_phase(*before);
         assert_eq!(happens(*event, &mut bench), *done, "what is done when {event:?} comes in {before}");
-        assert_eq!(bench.peering.phase(), *after, "the state after {event:?} in {before}");
+        assert_eq!(bench.peering.state(), *after, "the state after {event:?} in {before}");
     }
 }
 
 #[test]
 fn a_passive_peering_never_dials() {
-    let mut bench = Bench::new(Terms { passive: true, ..terms() });
-    assert_eq!(bench.peering.phase(), Phase::Active);
+    let mut bench = Bench::new(LocalOffer { passive: true, ..offer() });
+    assert_eq!(bench.peering.state(), SessionState::Active);
     assert_eq!(bench.peering.next_deadline(), None, "there is nothing to wake up for");
     bench.id = bench.accepts();
     bench.hears(open_from(65010, Ipv4Addr::new(10, 0, 0, 2), 90));
-    assert_eq!(bench.peering.phase(), Phase::Idle, "a refused OPEN is backed off from");
+    assert_eq!(bench.peering.state(), SessionState::Idle, "a refused OPEN is backed off from");
     assert_eq!(bench.passes(secs(3600)), [""], "the only thing that happens is the way from Idle to Active");
-    assert_eq!(bench.peering.phase(), Phase::Active);
+    assert_eq!(bench.peering.state(), SessionState::Active);
 }
 
 #[test]
 fn x1_open_sent_gives_up_after_four_minutes() {
-    let mut bench = Bench::in_phase(Phase::OpenSent);
+    let mut bench = Bench::in_phase(SessionState::OpenSent);
     let (waited, done) = bench.next_timeout();
     assert_eq!((waited, done.as_str()), (OPEN_SENT_HOLD_TIME, "close with HoldTimerExpired, failed"));
-    assert_eq!(bench.peering.phase(), Phase::Idle);
+    assert_eq!(bench.peering.state(), SessionState::Idle);
 }
 
 #[test]
 fn x2_silence_for_the_hold_time_ends_the_session_and_counts() {
-    for phase in [Phase::OpenConfirm, Phase::Established] {
-        let mut bench = Bench::in_phase(phase);
+    for state in [SessionState::OpenConfirm, SessionState::Established] {
+        let mut bench = Bench::in_phase(state);
         assert!(bench.passes(secs(89)).iter().all(|done| done == "KEEPALIVE"), "up to 89 s only keepalives are due");
-        assert_eq!(bench.peering.phase(), phase);
+        assert_eq!(bench.peering.state(), state);
         let done = bench.passes(secs(1));
         assert!(done.last().is_some_and(|done| done.contains("HoldTimerExpired")), "at 90 s: {done:?}");
-        assert_eq!((bench.peering.phase(), bench.peering.failures()), (Phase::Idle, 1));
+        assert_eq!((bench.peering.state(), bench.peering.failures()), (SessionState::Idle, 1));
     }
 }
 
 #[test]
 fn x3_keepalives_leave_at_a_third_of_the_agreed_hold_time_jittered() {
     let mut bench =
-        Bench::new(terms()).brought_to(Phase::Established, open_from(65002, Ipv4Addr::new(10, 0, 0, 2), 30));
-    assert_eq!(bench.peering.agreement().unwrap().hold_time, Some(secs(30)));
+        Bench::new(offer()).brought_to(SessionState::Established, open_from(65002, Ipv4Addr::new(10, 0, 0, 2), 30));
+    assert_eq!(bench.peering.negotiated().unwrap().hold_time, Some(secs(30)));
     let mut intervals = Vec::new();
     for _ in 0..200 {
         let (waited, done) = bench.next_timeout();
@@ -374,11 +374,11 @@ fn x3_keepalives_leave_at_a_third_of_the_agreed_hold_time_jittered() {
 
 #[test]
 fn x4_with_hold_time_zero_from_either_side_no_timer_ever_runs() {
-    let ours = Bench::new(Terms { hold_time: None, ..terms() });
-    let theirs = Bench::new(terms());
+    let ours = Bench::new(LocalOffer { hold_time: None, ..offer() });
+    let theirs = Bench::new(offer());
     let zero = open_from(65002, Ipv4Addr::new(10, 0, 0, 2), 0);
     for (bench, open) in [(ours, peers_open()), (theirs, zero)] {
-        let mut bench = bench.brought_to(Phase::OpenConfirm, open);
+        let mut bench = bench.brought_to(SessionState::OpenConfirm, open);
         assert_eq!(bench.peering.next_deadline(), None, "the timer of OpenSent is stopped too");
         for message in [Parsed::Keepalive, update(), Parsed::Keepalive] {
             bench.hears(message);
@@ -387,35 +387,35 @@ fn x4_with_hold_time_zero_from_either_side_no_timer_ever_runs() {
         }
         bench.now += secs(600);
         assert_eq!(summary(&bench.peering.handle_timeout(bench.now)), "", "ten minutes later nothing is due");
-        assert_eq!(bench.peering.phase(), Phase::Established);
+        assert_eq!(bench.peering.state(), SessionState::Established);
     }
 }
 
 #[test]
 fn x5_an_update_restarts_the_hold_timer_and_is_counted() {
-    let mut bench = Bench::in_phase(Phase::Established);
+    let mut bench = Bench::in_phase(SessionState::Established);
     for _ in 0..10 {
         bench.passes(secs(60));
         bench.peering.handle_sent(bench.id, bench.now);
         bench.hears(update());
     }
-    assert_eq!(bench.peering.phase(), Phase::Established, "ten minutes of UPDATEs and no KEEPALIVE");
+    assert_eq!(bench.peering.state(), SessionState::Established, "ten minutes of UPDATEs and no KEEPALIVE");
     assert_eq!(bench.peering.received(), Received { updates: 10, prefixes: 10, malformed: 0 });
 }
 
 #[test]
 fn x6_a_connection_closed_by_the_peer_ends_without_a_word() {
-    let mut bench = Bench::in_phase(Phase::Established);
+    let mut bench = Bench::in_phase(SessionState::Established);
     let actions = bench.peering.handle_lost(bench.id, "closed by the peer within a message".to_owned(), bench.now);
     assert_eq!(summary(&actions), "close, down");
-    assert_eq!(bench.peering.phase(), Phase::Idle);
+    assert_eq!(bench.peering.state(), SessionState::Idle);
 }
 
 #[test]
 fn x7_a_reset_in_open_sent_is_followed_by_active_and_a_new_dial() {
-    let mut bench = Bench::in_phase(Phase::OpenSent);
+    let mut bench = Bench::in_phase(SessionState::OpenSent);
     bench.peering.handle_lost(bench.id, "reset".to_owned(), bench.now);
-    assert_eq!((bench.peering.phase(), bench.peering.failures()), (Phase::Active, 0));
+    assert_eq!((bench.peering.state(), bench.peering.failures()), (SessionState::Active, 0));
     let (waited, done) = bench.next_timeout();
     assert!((RETRY * 3 / 4..=RETRY).contains(&waited), "after the connect-retry time, jittered: {waited:?}");
     assert_eq!(done, "dial");
@@ -425,7 +425,7 @@ fn x7_a_reset_in_open_sent_is_followed_by_active_and_a_new_dial() {
 fn x8_refused_dials_are_repeated_at_the_connect_retry_time_and_not_faster() {
     for seed in 0..100 {
         let now = start();
-        let mut peering = Peering::new(terms(), seed, now);
+        let mut peering = Peering::new(offer(), seed, now);
         let mut dials = 0;
         while let Some(at) = peering.next_deadline().filter(|at| *at < now + secs(10)) {
             for action in peering.handle_timeout(at) {
@@ -441,7 +441,7 @@ fn x8_refused_dials_are_repeated_at_the_connect_retry_time_and_not_faster() {
 
 #[test]
 fn a_dial_without_an_answer_is_given_up_after_the_connect_retry_time() {
-    let mut bench = Bench::in_phase(Phase::Connect);
+    let mut bench = Bench::in_phase(SessionState::Connect);
     let (waited, done) = bench.next_timeout();
     assert!((RETRY * 3 / 4..=RETRY).contains(&waited));
     assert_eq!(done, "close, failed, dial");
@@ -449,7 +449,7 @@ fn a_dial_without_an_answer_is_given_up_after_the_connect_retry_time() {
 
 #[test]
 fn the_pause_after_refused_opens_doubles_up_to_a_minute_and_is_forgotten_after_a_good_session() {
-    let mut bench = Bench::new(terms());
+    let mut bench = Bench::new(offer());
     let mut pauses = Vec::new();
     for _ in 0..7 {
         bench.peering.handle_connected(bench.id, bench.now);
@@ -462,7 +462,7 @@ fn the_pause_after_refused_opens_doubles_up_to_a_minute_and_is_forgotten_after_a
     for (pause, nominal) in pauses.iter().zip(nominal) {
         assert!((nominal * 3 / 4..=nominal).contains(pause), "{pause:?} is no jittered {nominal:?}");
     }
-    let mut bench = bench.brought_to(Phase::Established, peers_open());
+    let mut bench = bench.brought_to(SessionState::Established, peers_open());
     bench.passes(FORGIVEN_AFTER);
     bench.hears(Parsed::Notification(cease(Cease::AdministrativeReset)));
     assert_eq!(bench.peering.failures(), 1, "only the newest failure counts");
@@ -470,10 +470,10 @@ fn the_pause_after_refused_opens_doubles_up_to_a_minute_and_is_forgotten_after_a
 
 #[test]
 fn a_peer_that_is_reset_by_hand_again_and_again_is_not_waited_for_longer_each_time() {
-    let mut bench = Bench::in_phase(Phase::Established);
+    let mut bench = Bench::in_phase(SessionState::Established);
     for _ in 0..5 {
         bench.hears(Parsed::Notification(cease(Cease::AdministrativeReset)));
-        assert_eq!((bench.peering.phase(), bench.peering.failures()), (Phase::Idle, 1));
+        assert_eq!((bench.peering.state(), bench.peering.failures()), (SessionState::Idle, 1));
         bench.id = bench.accepts();
         bench.hears(peers_open());
         assert_eq!(bench.hears(Parsed::Keepalive), "up", "its own dial is taken at once");
@@ -482,27 +482,27 @@ fn a_peer_that_is_reset_by_hand_again_and_again_is_not_waited_for_longer_each_ti
 
 #[test]
 fn in_idle_a_connection_is_taken_after_one_failure_and_refused_after_more() {
-    let mut bench = Bench::in_phase(Phase::Idle);
+    let mut bench = Bench::in_phase(SessionState::Idle);
     let taken = bench.accepts();
     assert_eq!(bench.hears_on(taken, Parsed::Keepalive), "close with Fsm(UnexpectedInOpenSent), failed");
-    assert_eq!((bench.peering.phase(), bench.peering.failures()), (Phase::Idle, 2));
+    assert_eq!((bench.peering.state(), bench.peering.failures()), (SessionState::Idle, 2));
     let (refused, actions) = bench.peering.handle_accepted(bench.now);
     assert_eq!(actions, [Action::Close { connection: refused, last_word: None }]);
-    assert_eq!(bench.peering.phase(), Phase::Idle);
+    assert_eq!(bench.peering.state(), SessionState::Idle);
 }
 
 #[test]
 fn x10_a_peer_that_takes_nothing_is_dropped_without_a_word_after_the_send_hold_time() {
-    let mut bench = Bench::in_phase(Phase::Established);
+    let mut bench = Bench::in_phase(SessionState::Established);
     let mut waited = Duration::ZERO;
     while waited < LEAST_SEND_HOLD_TIME {
-        assert_eq!(bench.peering.phase(), Phase::Established, "after {waited:?}");
+        assert_eq!(bench.peering.state(), SessionState::Established, "after {waited:?}");
         bench.hears(Parsed::Keepalive);
         bench.passes(secs(10));
         waited += secs(10);
     }
-    assert_eq!(bench.peering.phase(), Phase::Idle, "the peer was alive, but has taken nothing for 480 s");
-    let mut bench = Bench::in_phase(Phase::Established);
+    assert_eq!(bench.peering.state(), SessionState::Idle, "the peer was alive, but has taken nothing for 480 s");
+    let mut bench = Bench::in_phase(SessionState::Established);
     bench.now += LEAST_SEND_HOLD_TIME;
     bench.hears(Parsed::Keepalive);
     let actions = bench.peering.handle_timeout(bench.now);
@@ -528,7 +528,7 @@ fn x12_x13_the_higher_identifier_keeps_its_connection_and_the_as_number_breaks_t
     let cases = [((65002, us.1 + 1), false), ((65002, us.1 - 1), true), ((65002, us.1), false), ((65000, us.1), true)];
     for ((asn, identifier), ours_stays) in cases {
         for ours_first in [true, false] {
-            let bench = Bench::new(Terms { expected_asn: ExpectedAsn::External, ..terms() });
+            let bench = Bench::new(LocalOffer { expected_asn: ExpectedAsn::External, ..offer() });
             let open = open_from(asn, Ipv4Addr::from_bits(identifier), 90);
             let (mut bench, ours, theirs, done) = collide(bench, open, ours_first);
             let newer_stays = ours_first != ours_stays;
@@ -547,7 +547,7 @@ fn x12_x13_the_higher_identifier_keeps_its_connection_and_the_as_number_breaks_t
 
 #[test]
 fn x14_a_loser_that_the_peer_has_already_reset_costs_the_live_connection_nothing() {
-    let mut bench = Bench::new(terms());
+    let mut bench = Bench::new(offer());
     bench.peering.handle_connected(bench.id, bench.now);
     // The peer's connection would win, by its identifier: but it never says OPEN.
     let dead = bench.accepts();
@@ -560,26 +560,26 @@ fn x14_a_loser_that_the_peer_has_already_reset_costs_the_live_connection_nothing
 fn x15_established_beats_a_new_connection_whoever_has_the_higher_identifier() {
     for identifier in [0x0a00_0000, 0x0a00_0002] {
         let open = open_from(65002, Ipv4Addr::from_bits(identifier), 90);
-        let mut bench = Bench::new(terms()).brought_to(Phase::Established, open.clone());
+        let mut bench = Bench::new(offer()).brought_to(SessionState::Established, open.clone());
         let new = bench.accepts();
         assert_eq!(bench.hears_on(new, open), "close with Cease(ConnectionCollision), failed");
-        assert_eq!((bench.peering.phase(), bench.peering.failures()), (Phase::Established, 0));
+        assert_eq!((bench.peering.state(), bench.peering.failures()), (SessionState::Established, 0));
     }
 }
 
 #[test]
 fn x17_a_late_end_of_the_loser_does_not_touch_the_established_session() {
-    let (mut bench, ours, theirs, _) = collide(Bench::new(terms()), peers_open(), true);
+    let (mut bench, ours, theirs, _) = collide(Bench::new(offer()), peers_open(), true);
     assert_eq!(bench.hears_on(theirs, Parsed::Keepalive), "up");
     let actions = bench.peering.handle_lost(ours, "reset".to_owned(), bench.now);
     assert_eq!(actions, [], "the peer of that connection was already told");
-    assert_eq!(bench.peering.phase(), Phase::Established);
+    assert_eq!(bench.peering.state(), SessionState::Established);
 }
 
 #[test]
 fn x18_x19_a_stop_ends_every_connection_with_its_reason_and_nothing_follows() {
     for reason in [Cease::PeerDeconfigured, Cease::AdministrativeShutdown] {
-        let mut bench = Bench::in_phase(Phase::OpenSent);
+        let mut bench = Bench::in_phase(SessionState::OpenSent);
         let other = bench.accepts();
         let actions = bench.peering.handle_stop(&cease(reason), "as told", bench.now);
         for connection in [bench.id, other] {
@@ -596,7 +596,7 @@ fn x18_x19_a_stop_ends_every_connection_with_its_reason_and_nothing_follows() {
 #[test]
 fn x20_an_operators_reset_is_told_to_the_peer_and_the_session_returns() {
     for reason in [Cease::AdministrativeReset, Cease::OtherConfigurationChange] {
-        let mut bench = Bench::in_phase(Phase::Established);
+        let mut bench = Bench::in_phase(SessionState::Established);
         let actions = bench.peering.handle_fault(bench.id, cease(reason), "as told".to_owned(), bench.now);
         assert_eq!(summary(&actions), format!("close with Cease({reason:?}), down"));
         let (waited, done) = bench.next_timeout();
@@ -615,14 +615,14 @@ fn x22_a_hard_reset_carries_what_it_is_for() {
 
 #[test]
 fn x23_a_late_fault_of_an_old_session_does_not_touch_the_new_one() {
-    let mut bench = Bench::in_phase(Phase::Established);
+    let mut bench = Bench::in_phase(SessionState::Established);
     let old = bench.id;
     bench.hears(Parsed::Notification(cease(Cease::AdministrativeReset)));
     bench.id = bench.accepts();
     bench.hears(peers_open());
     assert_eq!(bench.hears(Parsed::Keepalive), "up");
     assert_eq!(bench.peering.handle_fault(old, cease(Cease::BfdDown), "late".to_owned(), bench.now), []);
-    assert_eq!(bench.peering.phase(), Phase::Established);
+    assert_eq!(bench.peering.state(), SessionState::Established);
 }
 
 #[test]
@@ -635,7 +635,7 @@ fn a_hard_reset_by_hand_is_the_peers_wish_as_much_as_a_soft_one() {
 
 #[test]
 fn marks_and_unknown_kinds_of_refresh_are_passed_over() {
-    let mut bench = Bench::in_phase(Phase::Established);
+    let mut bench = Bench::in_phase(SessionState::Established);
     for kind in [RefreshKind::Begin, RefreshKind::End, RefreshKind::Unknown(255)] {
         let refresh = RouteRefresh { family: AfiSafi::IPV4_UNICAST, kind };
         assert_eq!(bench.hears(Parsed::RouteRefresh(refresh)), "", "{refresh}");
@@ -646,9 +646,9 @@ fn marks_and_unknown_kinds_of_refresh_are_passed_over() {
 
 #[test]
 fn a_silent_connection_of_the_peers_does_not_keep_us_from_dialling() {
-    let mut bench = Bench::in_phase(Phase::Active);
+    let mut bench = Bench::in_phase(SessionState::Active);
     bench.accepts();
-    assert_eq!(bench.peering.phase(), Phase::OpenSent);
+    assert_eq!(bench.peering.state(), SessionState::OpenSent);
     let (waited, done) = bench.next_timeout();
     assert!(waited <= RETRY, "waited {waited:?}");
     assert_eq!(done, "dial");
@@ -656,7 +656,7 @@ fn a_silent_connection_of_the_peers_does_not_keep_us_from_dialling() {
 
 #[test]
 fn an_accepted_connection_that_is_heard_ends_our_own_dial() {
-    let mut bench = Bench::in_phase(Phase::Connect);
+    let mut bench = Bench::in_phase(SessionState::Connect);
     let theirs = bench.accepts();
     assert_eq!(bench.hears_on(theirs, peers_open()), "close, KEEPALIVE");
     assert_eq!(
@@ -668,16 +668,16 @@ fn an_accepted_connection_that_is_heard_ends_our_own_dial() {
 
 #[test]
 fn a_newer_connection_of_the_peers_replaces_one_that_it_said_nothing_on() {
-    let mut bench = Bench::in_phase(Phase::Active);
+    let mut bench = Bench::in_phase(SessionState::Active);
     bench.accepts();
     let (_, actions) = bench.peering.handle_accepted(bench.now);
     assert_eq!(summary(&actions), "OPEN, close with Cease(ConnectionCollision), failed");
-    assert_eq!((bench.peering.phase(), bench.peering.failures()), (Phase::OpenSent, 0));
+    assert_eq!((bench.peering.state(), bench.peering.failures()), (SessionState::OpenSent, 0));
 }
 
 #[test]
 fn two_connections_that_killed_each_other_are_soon_followed_by_a_new_dial() {
-    let (mut bench, _, theirs, _) = collide(Bench::new(terms()), peers_open(), true);
+    let (mut bench, _, theirs, _) = collide(Bench::new(offer()), peers_open(), true);
     bench.hears_on(theirs, Parsed::Notification(cease(Cease::ConnectionCollision)));
     let (waited, done) = bench.next_timeout();
     assert!(waited <= COLLISION_PAUSE, "waited {waited:?}");
@@ -686,7 +686,7 @@ fn two_connections_that_killed_each_other_are_soon_followed_by_a_new_dial() {
 
 #[test]
 fn the_reason_for_a_refused_open_reaches_the_caller_in_words() {
-    let mut bench = Bench::in_phase(Phase::OpenSent);
+    let mut bench = Bench::in_phase(SessionState::OpenSent);
     let open = open_from(65010, Ipv4Addr::new(10, 0, 0, 2), 90);
     let actions = bench.peering.handle_message(bench.id, open, bench.now);
     let ends: Vec<&End> = actions

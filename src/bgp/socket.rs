@@ -2,6 +2,9 @@
 //! waiting for the other direction. Floor 2. Knows messages by their boundaries only; what they mean is the machine's business.
 //! The sockets that accept are in `listeners`.
 
+pub mod listeners;
+mod options;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -16,16 +19,16 @@ use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::socket_options::{self, interface_index};
-use super::wire::{Frame, WireError};
+use self::options::interface_index;
 use crate::address::ScopedAddress;
+use crate::bgp::wire::{Frame, WireError};
 use crate::config::AoKey;
 use crate::names::InterfaceName;
 use crate::secret::Secret;
 
 /// How to reach a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
+pub struct Endpoint {
     pub peer: ScopedAddress,
     pub port: u16,
     /// The address to dial from; `None` leaves it to the kernel.
@@ -77,10 +80,10 @@ impl Protection {
     pub fn set(&self, socket: BorrowedFd<'_>, peer: IpAddr, vrf: Option<u32>, connecting: bool) -> io::Result<()> {
         match self {
             Protection::None => Ok(()),
-            Protection::Md5(password) => socket_options::set_md5_key(socket, peer, vrf, password.expose())
+            Protection::Md5(password) => options::set_md5_key(socket, peer, vrf, password.expose())
                 .map_err(|error| explain(error, "TCP MD5", "CONFIG_TCP_MD5SIG")),
             Protection::Ao(keys) => keys.iter().enumerate().try_for_each(|(n, key)| {
-                socket_options::add_ao_key(socket, peer, vrf, key, connecting && n == 0)
+                options::add_ao_key(socket, peer, vrf, key, connecting && n == 0)
                     .map_err(|error| explain(error, "TCP-AO", "Linux 6.7 or later with CONFIG_TCP_AO"))
             }),
         }
@@ -90,10 +93,8 @@ impl Protection {
     pub fn unset(&self, socket: BorrowedFd<'_>, peer: IpAddr, vrf: Option<u32>) -> io::Result<()> {
         match self {
             Protection::None => Ok(()),
-            Protection::Md5(_) => socket_options::set_md5_key(socket, peer, vrf, &[]),
-            Protection::Ao(keys) => {
-                keys.iter().try_for_each(|key| socket_options::delete_ao_key(socket, peer, vrf, key))
-            }
+            Protection::Md5(_) => options::set_md5_key(socket, peer, vrf, &[]),
+            Protection::Ao(keys) => keys.iter().try_for_each(|key| options::delete_ao_key(socket, peer, vrf, key)),
         }
     }
 }
@@ -118,7 +119,7 @@ impl fmt::Display for Protection {
     }
 }
 
-impl Route {
+impl Endpoint {
     /// Opens a connection. Dropping the future gives the attempt up.
     pub async fn dial(&self) -> io::Result<TcpStream> {
         let peer = self.socket_address(self.peer.ip, self.port)?;
@@ -161,7 +162,7 @@ impl Route {
             }
         }
         if self.link_only {
-            socket_options::set_minimum_ttl(socket.as_fd(), self.peer.ip, GTSM_TTL)?;
+            options::set_minimum_ttl(socket.as_fd(), self.peer.ip, GTSM_TTL)?;
         }
         Ok(())
     }
@@ -200,7 +201,7 @@ pub fn describe(error: &io::Error) -> String {
 /// One connection. Nothing in it ever waits for the peer: what the socket does not take stays queued, in order, with control messages
 /// before routes.
 #[derive(Debug)]
-pub struct Line {
+pub struct Connection {
     stream: TcpStream,
     inbox: BytesMut,
     /// What is to leave: the message that has left in part, if any, then control messages, then routes.
@@ -216,7 +217,7 @@ pub struct Line {
 
 /// What happened on a connection.
 #[derive(Debug)]
-pub enum LineEvent {
+pub enum ConnectionEvent {
     /// A whole message came.
     Frame(Frame),
     /// What came cannot be cut into messages.
@@ -227,9 +228,9 @@ pub enum LineEvent {
     Lost(String),
 }
 
-impl Line {
-    pub fn new(stream: TcpStream) -> Line {
-        Line {
+impl Connection {
+    pub fn new(stream: TcpStream) -> Connection {
+        Connection {
             stream,
             inbox: BytesMut::new(),
             queue: VecDeque::new(),
@@ -277,10 +278,10 @@ impl Line {
     }
 
     /// Writes what can be written, and gives the next thing that happened. Loses nothing when it is not asked again.
-    pub fn poll_event(&mut self, max_message_len: usize, cx: &mut Context<'_>) -> Poll<LineEvent> {
+    pub fn poll_event(&mut self, max_message_len: usize, cx: &mut Context<'_>) -> Poll<ConnectionEvent> {
         if self.writable && !self.queue.is_empty() {
             match self.poll_write(cx) {
-                Poll::Ready(Ok(())) => return Poll::Ready(LineEvent::Sent),
+                Poll::Ready(Ok(())) => return Poll::Ready(ConnectionEvent::Sent),
                 Poll::Ready(Err(_)) => self.writable = false,
                 Poll::Pending => {}
             }
@@ -314,12 +315,12 @@ impl Line {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_read(&mut self, max_message_len: usize, cx: &mut Context<'_>) -> Poll<LineEvent> {
+    fn poll_read(&mut self, max_message_len: usize, cx: &mut Context<'_>) -> Poll<ConnectionEvent> {
         loop {
             match Frame::parse(&mut self.inbox, max_message_len) {
-                Ok(Some(frame)) => return Poll::Ready(LineEvent::Frame(frame)),
+                Ok(Some(frame)) => return Poll::Ready(ConnectionEvent::Frame(frame)),
                 Ok(None) => {}
-                Err(error) => return Poll::Ready(LineEvent::Malformed(error)),
+                Err(error) => return Poll::Ready(ConnectionEvent::Malformed(error)),
             }
             let ready = ready!(self.stream.poll_read_ready(cx));
             self.inbox.reserve(READ_LEN);
@@ -330,7 +331,7 @@ impl Line {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 Err(error) => describe(&error),
             };
-            return Poll::Ready(LineEvent::Lost(how));
+            return Poll::Ready(ConnectionEvent::Lost(how));
         }
     }
 
@@ -373,13 +374,13 @@ mod tests {
     use super::*;
 
     /// A connection on loopback whose other end reads little at a time.
-    async fn line() -> (Line, TcpStream) {
+    async fn connection() -> (Connection, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port on loopback");
         let peer = TcpSocket::new_v4().unwrap();
         peer.set_recv_buffer_size(4096).unwrap();
         let (accepted, peer) = tokio::join!(listener.accept(), peer.connect(listener.local_addr().unwrap()));
         let stream = accepted.unwrap().0;
-        let route = Route {
+        let endpoint = Endpoint {
             peer: ScopedAddress { ip: "127.0.0.1".parse().unwrap(), interface: None },
             port: 179,
             source: None,
@@ -388,19 +389,19 @@ mod tests {
             device: None,
             protection: Protection::None,
         };
-        route.dress_accepted(&stream).expect("options that every kernel has");
-        (Line::new(stream), peer.unwrap())
+        endpoint.dress_accepted(&stream).expect("options that every kernel has");
+        (Connection::new(stream), peer.unwrap())
     }
 
     /// Writes until the socket takes no more.
-    async fn block(line: &mut Line) {
+    async fn block(connection: &mut Connection) {
         loop {
-            line.queue_routes(Bytes::from_static(&[b'r'; 4096]));
-            let wrote = poll_fn(|cx| Poll::Ready(line.poll_event(4096, cx).is_ready())).await;
+            connection.queue_routes(Bytes::from_static(&[b'r'; 4096]));
+            let wrote = poll_fn(|cx| Poll::Ready(connection.poll_event(4096, cx).is_ready())).await;
             if !wrote {
                 // Readiness of a socket is learned from the runtime.
                 tokio::task::yield_now().await;
-                if poll_fn(|cx| Poll::Ready(line.poll_event(4096, cx).is_pending())).await {
+                if poll_fn(|cx| Poll::Ready(connection.poll_event(4096, cx).is_pending())).await {
                     return;
                 }
             }
@@ -409,17 +410,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_short_message_waits_for_no_acknowledgement() {
-        let (line, _peer) = line().await;
-        assert!(line.stream.nodelay().expect("an option that every socket has"), "TCP_NODELAY is set");
+        let (connection, _peer) = connection().await;
+        assert!(connection.stream.nodelay().expect("an option that every socket has"), "TCP_NODELAY is set");
     }
 
     #[tokio::test]
     async fn control_messages_overtake_routes_but_never_a_message_that_has_started() {
-        let (mut line, mut peer) = line().await;
-        block(&mut line).await;
-        line.queue_routes(Bytes::from_static(b"R"));
+        let (mut connection, mut peer) = connection().await;
+        block(&mut connection).await;
+        connection.queue_routes(Bytes::from_static(b"R"));
         for control in [b"1", b"2", b"1"] {
-            line.queue_control(Bytes::from_static(control));
+            connection.queue_control(Bytes::from_static(control));
         }
         let read = async {
             let mut read = Vec::new();
@@ -430,7 +431,7 @@ mod tests {
         };
         let write = async {
             loop {
-                poll_fn(|cx| line.poll_event(4096, cx)).await;
+                poll_fn(|cx| connection.poll_event(4096, cx)).await;
             }
         };
         let read = tokio::select! { read = read => read, () = write => unreachable!("it writes for ever") };
@@ -448,34 +449,34 @@ mod tests {
 
     #[tokio::test]
     async fn a_last_word_to_a_peer_that_does_not_read_takes_no_longer_than_it_may() {
-        let (mut line, peer) = line().await;
-        block(&mut line).await;
+        let (mut connection, peer) = connection().await;
+        block(&mut connection).await;
         let started = crate::clock::now();
-        line.say_farewell(Bytes::from_static(b"bye")).await;
+        connection.say_farewell(Bytes::from_static(b"bye")).await;
         assert!(started.elapsed() < FAREWELL_TIME * 2);
         drop(peer);
     }
 
     #[tokio::test]
     async fn the_reason_is_read_even_when_writing_has_failed_before() {
-        let (mut line, mut peer) = line().await;
+        let (mut connection, mut peer) = connection().await;
         let mut keepalive = vec![0xff; 16];
         keepalive.extend([0, 19, 4]);
         peer.write_all(&keepalive).await.unwrap();
         drop(peer);
         // The first write meets a closed socket and brings a reset back; the second fails.
         for _ in 0..2 {
-            line.queue_routes(Bytes::from_static(&[b'r'; 64]));
-            let event = poll_fn(|cx| line.poll_event(4096, cx)).await;
+            connection.queue_routes(Bytes::from_static(&[b'r'; 64]));
+            let event = poll_fn(|cx| connection.poll_event(4096, cx)).await;
             match event {
-                LineEvent::Sent => {}
-                LineEvent::Frame(frame) => return assert_eq!(frame.octets(), keepalive),
+                ConnectionEvent::Sent => {}
+                ConnectionEvent::Frame(frame) => return assert_eq!(frame.octets(), keepalive),
                 other => panic!("{other:?} came before what the peer had said"),
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        let event = poll_fn(|cx| line.poll_event(4096, cx)).await;
-        assert!(matches!(event, LineEvent::Frame(_)), "not {event:?}");
+        let event = poll_fn(|cx| connection.poll_event(4096, cx)).await;
+        assert!(matches!(event, ConnectionEvent::Frame(_)), "not {event:?}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use fastrand::Rng;
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
-use super::tests::{RETRY, terms};
+use super::tests::{RETRY, offer};
 use super::*;
 use crate::bgp::wire::{ExpectedAsn, HeaderFault, Open, OpenError, ParsedUpdate, RefreshKind, RouteRefresh, Update};
 
@@ -84,11 +84,11 @@ impl Town {
         let start = crate::clock::now();
         let identifiers = [Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2)];
         // Every fourth pair is distinguished by the AS number alone.
-        let ours = |end: usize| Terms {
+        let ours = |end: usize| LocalOffer {
             local_asn: [65001, 65002][end],
             expected_asn: ExpectedAsn::Is([65002, 65001][end]),
             identifier: if seed.is_multiple_of(4) { identifiers[0] } else { identifiers[end] },
-            ..terms()
+            ..offer()
         };
         let ends = [0, 1].map(|end| {
             let born = start + Duration::from_micros(rng.u64(0..1000));
@@ -247,7 +247,7 @@ impl Town {
 
     fn established(&self) -> [usize; 2] {
         [0, 1].map(|side| {
-            let established = |connection: &&Connection| connection.session.phase() == Phase::Established;
+            let established = |connection: &&Connection| connection.session.state() == SessionState::Established;
             self.ends[side].connections.iter().filter(established).count()
         })
     }
@@ -371,7 +371,7 @@ fn any_message() -> impl Strategy<Value = Parsed> {
         let hold_time = Some(Duration::from_secs(hold)).filter(|time| !time.is_zero());
         Parsed::Open(Open {
             identifier: Ipv4Addr::from_bits(id),
-            ..Terms { local_asn: asn, hold_time, ..terms() }.open()
+            ..LocalOffer { local_asn: asn, hold_time, ..offer() }.open()
         })
     });
     let kind =
@@ -454,8 +454,8 @@ proptest! {
         passive in any::<bool>(),
     ) {
         let mut now = crate::clock::now();
-        let terms = Terms { passive, expected_asn: ExpectedAsn::External, ..terms() };
-        let mut peering = Peering::new(terms, seed, now);
+        let offer = LocalOffer { passive, expected_asn: ExpectedAsn::External, ..offer() };
+        let mut peering = Peering::new(offer, seed, now);
         let mut witness = Witness::default();
         let mut stopped = false;
         for step in steps {

@@ -13,11 +13,12 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use super::agreement::{Agreement, Terms};
-use super::wire::{
+use crate::bgp::machine::negotiation::{LocalOffer, Negotiated};
+use crate::bgp::wire::{
     AfiSafi, Cease, Dialect, Frame, FsmError, Message, MessageKind, Notification, NotificationReason, Parsed,
     ParsedUpdate, RefreshKind, RouteRefresh, WireError,
 };
+use crate::session_state::SessionState;
 
 /// One connection. Create it when its socket is open, then
 ///
@@ -26,7 +27,7 @@ use super::wire::{
 /// - call `handle_timeout` at [`Session::next_deadline`]. Spare calls are harmless.
 #[derive(Debug, Clone)]
 pub struct Session {
-    terms: Arc<Terms>,
+    offer: Arc<LocalOffer>,
     state: State,
     rng: Rng,
 }
@@ -34,8 +35,8 @@ pub struct Session {
 #[derive(Debug, Clone)]
 enum State {
     OpenSent { hold_until: Instant },
-    OpenConfirm { agreement: Agreement, liveness: Option<Liveness> },
-    Established { agreement: Agreement, liveness: Option<Liveness>, since: Instant, received: Received },
+    OpenConfirm { negotiated: Negotiated, liveness: Option<Liveness> },
+    Established { negotiated: Negotiated, liveness: Option<Liveness>, since: Instant, received: Received },
     Ended,
 }
 
@@ -49,30 +50,19 @@ pub struct Received {
     pub malformed: u64,
 }
 
-/// How far a connection or a peer has come: the states of RFC 4271 §8.2.2, in the order of progress.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Phase {
-    Idle,
-    Connect,
-    Active,
-    OpenSent,
-    OpenConfirm,
-    Established,
-}
-
 /// What a connection asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     Send(Message),
     /// The session is established.
-    Up(Agreement),
+    Up(Negotiated),
     /// The peer asks for all routes of a family again (RFC 2918).
     Refresh(AfiSafi),
     /// The connection is over: say the last word that the [`End`] holds, if any, and close.
     End {
         end: End,
         /// How far the connection had come.
-        was: Phase,
+        was: SessionState,
         /// How long the session had been established; zero if it never was.
         held: Duration,
     },
@@ -175,26 +165,26 @@ pub const LEAST_SEND_HOLD_TIME: Duration = Duration::from_secs(480);
 
 impl Session {
     /// A connection whose socket has just been opened, by either side: says OPEN at once.
-    pub fn new(terms: Arc<Terms>, seed: u64, now: Instant) -> (Session, Effect) {
-        let open = Effect::Send(Message::Open(terms.open()));
+    pub fn new(offer: Arc<LocalOffer>, seed: u64, now: Instant) -> (Session, Effect) {
+        let open = Effect::Send(Message::Open(offer.open()));
         let state = State::OpenSent { hold_until: now + OPEN_SENT_HOLD_TIME };
-        (Session { terms, state, rng: Rng::with_seed(seed) }, open)
+        (Session { offer, state, rng: Rng::with_seed(seed) }, open)
     }
 
     /// Idle once the connection is over.
-    pub fn phase(&self) -> Phase {
+    pub fn state(&self) -> SessionState {
         match self.state {
-            State::OpenSent { .. } => Phase::OpenSent,
-            State::OpenConfirm { .. } => Phase::OpenConfirm,
-            State::Established { .. } => Phase::Established,
-            State::Ended => Phase::Idle,
+            State::OpenSent { .. } => SessionState::OpenSent,
+            State::OpenConfirm { .. } => SessionState::OpenConfirm,
+            State::Established { .. } => SessionState::Established,
+            State::Ended => SessionState::Idle,
         }
     }
 
     /// What both sides agreed on, from OpenConfirm on.
-    pub fn agreement(&self) -> Option<&Agreement> {
+    pub fn negotiated(&self) -> Option<&Negotiated> {
         match &self.state {
-            State::OpenConfirm { agreement, .. } | State::Established { agreement, .. } => Some(agreement),
+            State::OpenConfirm { negotiated, .. } | State::Established { negotiated, .. } => Some(negotiated),
             State::OpenSent { .. } | State::Ended => None,
         }
     }
@@ -252,7 +242,7 @@ impl Session {
 
     /// Octets, header included, that the next message may be long.
     pub fn max_message_len(&self) -> usize {
-        self.agreement().map_or(Dialect::BEFORE_OPEN.max_message_len, |agreement| agreement.max_message_len)
+        self.negotiated().map_or(Dialect::BEFORE_OPEN.max_message_len, |negotiated| negotiated.max_message_len)
     }
 
     /// A whole message came, not yet read.
@@ -260,7 +250,7 @@ impl Session {
         if !self.expects(frame.kind()) {
             return self.refuse(frame.kind(), now);
         }
-        let dialect = self.agreement().map_or(Dialect::BEFORE_OPEN, Agreement::dialect);
+        let dialect = self.negotiated().map_or(Dialect::BEFORE_OPEN, Negotiated::dialect);
         match Message::parse(frame.octets(), &dialect) {
             Ok(parsed) => self.handle_message(parsed, now),
             Err(error) => self.handle_malformed(&error, now),
@@ -275,16 +265,16 @@ impl Session {
         }
         match (&mut self.state, message) {
             (_, Parsed::Notification(notification)) => self.end(End::Received(notification), now),
-            (State::OpenSent { .. }, Parsed::Open(theirs)) => match self.terms.negotiate(&theirs) {
-                Ok(agreement) => self.confirm(agreement, now),
+            (State::OpenSent { .. }, Parsed::Open(theirs)) => match self.offer.negotiate(&theirs) {
+                Ok(negotiated) => self.confirm(negotiated, now),
                 Err(refusal) => self.stop(refusal.notification(), refusal.to_string(), now),
             },
-            (State::OpenConfirm { agreement, liveness }, Parsed::Keepalive) => {
-                let agreement = agreement.clone();
+            (State::OpenConfirm { negotiated, liveness }, Parsed::Keepalive) => {
+                let negotiated = negotiated.clone();
                 let mut liveness = *liveness;
                 restart_hold_timer(&mut liveness, now);
-                let up = Effect::Up(agreement.clone());
-                self.state = State::Established { agreement, liveness, since: now, received: Received::default() };
+                let up = Effect::Up(negotiated.clone());
+                self.state = State::Established { negotiated, liveness, since: now, received: Received::default() };
                 vec![up]
             }
             (State::Established { liveness, .. }, Parsed::Keepalive) => {
@@ -296,12 +286,16 @@ impl Session {
                 received.count(&update);
                 Vec::new()
             }
-            (State::Established { agreement, .. }, Parsed::RouteRefresh(RouteRefresh { family, kind })) => match kind {
-                // RFC 2918 §4: a family that was not agreed on is ignored.
-                RefreshKind::Request if agreement.family(family) => vec![Effect::Refresh(family)],
-                // Marks around routes that are dropped anyway. RFC 7313 §5: an unknown subtype is ignored.
-                RefreshKind::Request | RefreshKind::Begin | RefreshKind::End | RefreshKind::Unknown(_) => Vec::new(),
-            },
+            (State::Established { negotiated, .. }, Parsed::RouteRefresh(RouteRefresh { family, kind })) => {
+                match kind {
+                    // RFC 2918 §4: a family that was not agreed on is ignored.
+                    RefreshKind::Request if negotiated.family(family) => vec![Effect::Refresh(family)],
+                    // Marks around routes that are dropped anyway. RFC 7313 §5: an unknown subtype is ignored.
+                    RefreshKind::Request | RefreshKind::Begin | RefreshKind::End | RefreshKind::Unknown(_) => {
+                        Vec::new()
+                    }
+                }
+            }
             // Refused above.
             (
                 State::OpenSent { .. } | State::OpenConfirm { .. } | State::Established { .. } | State::Ended,
@@ -342,17 +336,18 @@ impl Session {
         self.end(End::Sent { notification, why }, now)
     }
 
-    fn confirm(&mut self, agreement: Agreement, now: Instant) -> Vec<Effect> {
+    fn confirm(&mut self, negotiated: Negotiated, now: Instant) -> Vec<Effect> {
         let rng = &mut self.rng;
         // RFC 4271 §8.2.2: with a hold time of 0 the timers are stopped, the large one of OpenSent too.
-        let liveness = agreement.hold_time.zip(agreement.keepalive_time).map(|(hold_time, keepalive_time)| Liveness {
-            hold_time,
-            hold_until: now + hold_time,
-            keepalive_time,
-            keepalive_at: now + jittered(keepalive_time, rng),
-            send_hold_until: now + send_hold_time(hold_time),
-        });
-        self.state = State::OpenConfirm { agreement, liveness };
+        let liveness =
+            negotiated.hold_time.zip(negotiated.keepalive_time).map(|(hold_time, keepalive_time)| Liveness {
+                hold_time,
+                hold_until: now + hold_time,
+                keepalive_time,
+                keepalive_at: now + jittered(keepalive_time, rng),
+                send_hold_until: now + send_hold_time(hold_time),
+            });
+        self.state = State::OpenConfirm { negotiated, liveness };
         vec![Effect::Send(Message::Keepalive)]
     }
 
@@ -382,7 +377,7 @@ impl Session {
             State::Ended => return Vec::new(),
         };
         let notification = Notification { reason: NotificationReason::Fsm(error), data: vec![kind.code()] };
-        self.stop(notification, format!("{kind} came in state {}", self.phase()), now)
+        self.stop(notification, format!("{kind} came in state {}", self.state()), now)
     }
 
     fn end_with(&mut self, reason: NotificationReason, why: String, now: Instant) -> Vec<Effect> {
@@ -390,7 +385,7 @@ impl Session {
     }
 
     fn end(&mut self, end: End, now: Instant) -> Vec<Effect> {
-        let was = self.phase();
+        let was = self.state();
         let held = match std::mem::replace(&mut self.state, State::Ended) {
             State::Established { since, .. } => now.saturating_duration_since(since),
             State::OpenSent { .. } | State::OpenConfirm { .. } => Duration::ZERO,
@@ -452,18 +447,5 @@ impl fmt::Display for End {
             End::Received(notification) => write!(f, "NOTIFICATION received: {notification}"),
             End::SendHoldTimerExpired => f.write_str("the peer took nothing for the send hold time (RFC 9687)"),
         }
-    }
-}
-
-impl fmt::Display for Phase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Phase::Idle => "Idle",
-            Phase::Connect => "Connect",
-            Phase::Active => "Active",
-            Phase::OpenSent => "OpenSent",
-            Phase::OpenConfirm => "OpenConfirm",
-            Phase::Established => "Established",
-        })
     }
 }

@@ -5,16 +5,16 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::collision::ConnectionId;
-use super::session::End;
-use super::wire::{
+use crate::bgp::machine::ConnectionId;
+use crate::bgp::machine::session::End;
+use crate::bgp::wire::{
     Capability, Cease, Dialect, Frame, Message, MessageKind, Notification, NotificationReason, Open, Parsed,
 };
 use crate::world::{Capabilities, Direction, LastNotification, MessageCounts, NotificationCount};
 
 /// Tell it of every message. It lasts as long as the peer's task does.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct Counters {
     pub sent: MessageCounts,
     pub received: MessageCounts,
     pub times_established: u64,
@@ -28,7 +28,7 @@ pub struct Tally {
     opens: Vec<(ConnectionId, Open)>,
 }
 
-impl Tally {
+impl Counters {
     /// A message is on its way.
     pub fn note_sent(&mut self, message: &Message) {
         let kind = match message {
@@ -90,7 +90,7 @@ impl Tally {
         Capabilities {
             sent: in_words(&self.offered),
             received: in_words(theirs),
-            agreed: self.offered.iter().filter_map(|ours| agreed(ours, theirs)).collect(),
+            negotiated: self.offered.iter().filter_map(|ours| negotiated(ours, theirs)).collect(),
         }
     }
 
@@ -124,7 +124,7 @@ impl Tally {
 }
 
 /// One of our capabilities, in words, where the peer has it too.
-fn agreed(ours: &Capability, theirs: &[Capability]) -> Option<String> {
+fn negotiated(ours: &Capability, theirs: &[Capability]) -> Option<String> {
     let same_code = || theirs.iter().find(|other| other.code() == ours.code());
     if let Capability::FourOctetAsn(_) = ours {
         // Each side tells its own number; what counts is that both can.
@@ -167,8 +167,8 @@ fn count_of(counts: &mut MessageCounts, kind: MessageKind) -> &mut u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::wire::AfiSafi;
     use super::*;
+    use crate::bgp::wire::AfiSafi;
 
     fn at() -> Timestamp {
         Timestamp::UNIX_EPOCH
@@ -176,35 +176,35 @@ mod tests {
 
     #[test]
     fn a_peer_that_invents_codes_costs_one_count() {
-        let mut tally = Tally::default();
+        let mut counters = Counters::default();
         for code in 100..=200 {
             for subcode in 0..=255 {
                 let reason = NotificationReason::from_codes(code, subcode);
-                tally.note_end(&End::Received(Notification { reason, data: Vec::new() }), at());
+                counters.note_end(&End::Received(Notification { reason, data: Vec::new() }), at());
             }
         }
-        let counts = tally.notifications();
+        let counts = counters.notifications();
         assert_eq!(counts.len(), 1, "{counts:?}");
         assert_eq!((counts[0].code, counts[0].subcode, counts[0].count), (0, 0, 101 * 256));
-        let last = tally.last_received.expect("the last one is remembered as it came");
+        let last = counters.last_received.expect("the last one is remembered as it came");
         assert_eq!((last.code, last.subcode), (200, 255));
     }
 
     #[test]
     fn two_connections_at_once_are_counted_and_no_error() {
-        let mut tally = Tally::default();
+        let mut counters = Counters::default();
         let collision = Notification::from(NotificationReason::Cease(Cease::ConnectionCollision));
-        tally.note_last_word(&collision, at());
-        tally.note_end(&End::Received(collision), at());
-        assert_eq!(tally.notifications().len(), 2, "one of each direction");
-        assert!(tally.last_sent.is_none() && tally.last_received.is_none() && tally.last_error_at.is_none());
+        counters.note_last_word(&collision, at());
+        counters.note_end(&End::Received(collision), at());
+        assert_eq!(counters.notifications().len(), 2, "one of each direction");
+        assert!(counters.last_sent.is_none() && counters.last_received.is_none() && counters.last_error_at.is_none());
     }
 
     #[test]
     fn a_text_that_a_terminal_would_obey_is_escaped() {
-        let mut tally = Tally::default();
-        tally.note_end(&End::Received(Notification::administrative_shutdown("\u{1b}[2Jbye\nall")), at());
-        let text = tally.last_received.and_then(|last| last.text).expect("there is a text");
+        let mut counters = Counters::default();
+        counters.note_end(&End::Received(Notification::administrative_shutdown("\u{1b}[2Jbye\nall")), at());
+        let text = counters.last_received.and_then(|last| last.text).expect("there is a text");
         assert_eq!(text, "\\u{1b}[2Jbye\\nall");
     }
 
@@ -213,9 +213,9 @@ mod tests {
         let v4 = Capability::Multiprotocol(AfiSafi::IPV4_UNICAST);
         let v6 = Capability::Multiprotocol(AfiSafi::IPV6_UNICAST);
         let theirs = [v4.clone(), Capability::FourOctetAsn(2), Capability::ExtendedMessage];
-        assert_eq!(agreed(&v4, &theirs), Some(v4.to_string()));
-        assert_eq!(agreed(&v6, &theirs), None, "the same code for another family");
-        assert_eq!(agreed(&Capability::FourOctetAsn(1), &theirs).as_deref(), Some("4-octet AS"));
-        assert_eq!(agreed(&Capability::RouteRefresh, &theirs), None);
+        assert_eq!(negotiated(&v4, &theirs), Some(v4.to_string()));
+        assert_eq!(negotiated(&v6, &theirs), None, "the same code for another family");
+        assert_eq!(negotiated(&Capability::FourOctetAsn(1), &theirs).as_deref(), Some("4-octet AS"));
+        assert_eq!(negotiated(&Capability::RouteRefresh, &theirs), None);
     }
 }

@@ -3,13 +3,13 @@
 
 use std::collections::BTreeSet;
 
-use super::agreement::Agreement;
-use super::wire::{AfiSafi, Message, RefreshKind, RouteRefresh};
+use crate::bgp::machine::negotiation::Negotiated;
+use crate::bgp::wire::{AfiSafi, Message, RefreshKind, RouteRefresh};
 
 /// What one session still has to send again. However often the peer asks, each family waits once, and one is sent at a
 /// time: a peer that asks without end costs as much as it takes, and no more.
 #[derive(Debug, Default)]
-pub(super) struct Refreshes {
+pub(in crate::bgp) struct Refreshes {
     waiting: BTreeSet<AfiSafi>,
     /// Its beginning was marked, and its end is due once nothing is left to send.
     marked: Option<AfiSafi>,
@@ -17,26 +17,26 @@ pub(super) struct Refreshes {
 
 /// What is next, once nothing is left to send.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct RefreshStep {
+pub(in crate::bgp) struct RefreshStep {
     /// To be sent first, behind all routes that were sent so far.
-    pub(super) mark: Option<Message>,
+    pub(in crate::bgp) mark: Option<Message>,
     /// All routes of it are to be sent again.
-    pub(super) again: Option<AfiSafi>,
+    pub(in crate::bgp) again: Option<AfiSafi>,
 }
 
 impl Refreshes {
     /// False where it is waiting already.
-    pub(super) fn ask(&mut self, family: AfiSafi) -> bool {
+    pub(in crate::bgp) fn ask(&mut self, family: AfiSafi) -> bool {
         self.waiting.insert(family)
     }
 
     /// Call it when all that is wanted was sent. `complete`: so was End-of-RIB.
-    pub(super) fn poll_idle(&mut self, agreement: &Agreement, complete: bool) -> Option<RefreshStep> {
+    pub(in crate::bgp) fn poll_idle(&mut self, negotiated: &Negotiated, complete: bool) -> Option<RefreshStep> {
         let mark = |kind, family| Some(Message::RouteRefresh(RouteRefresh { family, kind }));
         if let Some(family) = self.marked.take() {
             return Some(RefreshStep { mark: mark(RefreshKind::End, family), again: None });
         }
-        if !agreement.enhanced_refresh {
+        if !negotiated.enhanced_refresh {
             let family = self.waiting.pop_first()?;
             return Some(RefreshStep { mark: None, again: Some(family) });
         }
@@ -53,14 +53,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::bgp::agreement::Terms;
+    use crate::bgp::machine::negotiation::LocalOffer;
     use crate::bgp::wire::ExpectedAsn;
 
     const V4: AfiSafi = AfiSafi::IPV4_UNICAST;
     const V6: AfiSafi = AfiSafi::IPV6_UNICAST;
 
-    fn agreement(enhanced_refresh: bool) -> Agreement {
-        let terms = |local_asn, expected, id| Terms {
+    fn negotiated(enhanced_refresh: bool) -> Negotiated {
+        let offer = |local_asn, expected, id| LocalOffer {
             local_asn,
             expected_asn: ExpectedAsn::Is(expected),
             identifier: Ipv4Addr::from_bits(id),
@@ -70,13 +70,13 @@ mod tests {
             passive: false,
             link_scoped: false,
         };
-        let agreed = terms(65001, 65002, 1).negotiate(&terms(65002, 65001, 2).open()).expect("they fit");
-        Agreement { enhanced_refresh, ..agreed }
+        let agreed = offer(65001, 65002, 1).negotiate(&offer(65002, 65001, 2).open()).expect("they fit");
+        Negotiated { enhanced_refresh, ..agreed }
     }
 
     /// Every step until there is none, as `begin`, `again` and `end` of a family.
-    fn steps(refreshes: &mut Refreshes, agreement: &Agreement, complete: bool) -> Vec<String> {
-        let step = || refreshes.poll_idle(agreement, complete);
+    fn steps(refreshes: &mut Refreshes, negotiated: &Negotiated, complete: bool) -> Vec<String> {
+        let step = || refreshes.poll_idle(negotiated, complete);
         std::iter::from_fn(step)
             .flat_map(|RefreshStep { mark, again }| {
                 mark.map(|mark| mark.to_string()).into_iter().chain(again.map(|family| format!("all {family}")))
@@ -88,8 +88,8 @@ mod tests {
     fn each_family_is_sent_again_once_however_often_it_was_asked_for() {
         let mut refreshes = Refreshes::default();
         assert_eq!([V6, V4, V6, V4, V4].map(|family| refreshes.ask(family)), [true, true, false, false, false]);
-        assert_eq!(steps(&mut refreshes, &agreement(false), false), ["all IPv4 unicast", "all IPv6 unicast"]);
-        assert_eq!(steps(&mut refreshes, &agreement(false), false), [""; 0]);
+        assert_eq!(steps(&mut refreshes, &negotiated(false), false), ["all IPv4 unicast", "all IPv6 unicast"]);
+        assert_eq!(steps(&mut refreshes, &negotiated(false), false), [""; 0]);
     }
 
     #[test]
@@ -104,16 +104,16 @@ mod tests {
             "all IPv6 unicast",
             "ROUTE-REFRESH IPv6 unicast ends",
         ];
-        assert_eq!(steps(&mut refreshes, &agreement(true), true), expected);
+        assert_eq!(steps(&mut refreshes, &negotiated(true), true), expected);
     }
 
     #[test]
     fn a_family_that_is_asked_for_while_it_is_sent_is_sent_once_more() {
-        let (mut refreshes, agreement) = (Refreshes::default(), agreement(true));
+        let (mut refreshes, negotiated) = (Refreshes::default(), negotiated(true));
         refreshes.ask(V4);
-        assert_eq!(refreshes.poll_idle(&agreement, true).and_then(|step| step.again), Some(V4));
+        assert_eq!(refreshes.poll_idle(&negotiated, true).and_then(|step| step.again), Some(V4));
         refreshes.ask(V4);
-        let all = steps(&mut refreshes, &agreement, true).join(", ");
+        let all = steps(&mut refreshes, &negotiated, true).join(", ");
         let (ends, begins) = ("ROUTE-REFRESH IPv4 unicast ends", "ROUTE-REFRESH IPv4 unicast begins");
         assert_eq!(all, format!("{ends}, {begins}, all IPv4 unicast, {ends}"));
     }
@@ -122,7 +122,7 @@ mod tests {
     fn no_beginning_is_marked_before_end_of_rib() {
         let mut refreshes = Refreshes::default();
         refreshes.ask(V4);
-        assert_eq!(steps(&mut refreshes, &agreement(true), false), [""; 0]);
-        assert_eq!(steps(&mut refreshes, &agreement(true), true).len(), 3, "it was not forgotten");
+        assert_eq!(steps(&mut refreshes, &negotiated(true), false), [""; 0]);
+        assert_eq!(steps(&mut refreshes, &negotiated(true), true).len(), 3, "it was not forgotten");
     }
 }
