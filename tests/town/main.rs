@@ -5,4 +5,4 @@
 
 mod bounds;
 mod failover;
-mod town;
+mod pulses;
