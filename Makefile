@@ -63,6 +63,13 @@ test-kernels: ## The links, VRFs and TCP-AO that this kernel may lack, under Deb
 	@$(MAKE) --no-print-directory build
 	tests/kernels/run
 
+TOWN_SEEDS ?= 10000
+TOWN_FIRST ?= 0
+.PHONY: town
+town: ## Thousands of simulated towns, each with trouble of its own: make town TOWN_SEEDS=10000 TOWN_FIRST=0
+	CRIER_TOWN_SEEDS="$(TOWN_SEEDS)" CRIER_TOWN_FIRST="$(TOWN_FIRST)" \
+		cargo test --release --package crier --test town seeds::the_long_run -- --ignored --nocapture
+
 FUZZ_TARGET  ?= update
 FUZZ_SECONDS ?= 600
 .PHONY: fuzz

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::town::{DETECTION, FAIR, INTERVAL, LATENCY, THINKING, Town, Weather};
+use crate::pulses::{DETECTION, FAIR, INTERVAL, LATENCY, THINKING, Town, Weather};
 
 const LOOKS: Duration = Duration::from_millis(8);
 

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::town::{Town, Weather};
+use crate::pulses::{Town, Weather};
 
 /// The size of a town, and how many seeds of it are tried: a large one costs more to run.
 const TOWNS: [(usize, u64); 3] = [(3, 40), (10, 8), (30, 1)];

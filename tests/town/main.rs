@@ -1,8 +1,21 @@
-//! The town: many agents on one link and one virtual clock. Each has the real machine of the pulse and the real planner;
-//! between them is a link that loses, delays, reorders and doubles packets and falls into parts. No socket, no second.
+//! The town: many agents on one link and one virtual clock, each with its real planner, pulse and claims. No socket, no
+//! second. A [`story`] says what happens to it, [`weather`] makes stories from seeds, [`invariants`] says what must hold
+//! whatever happens, and `stories/` keeps those that were once broken.
 //!
-//! `cargo test --test town`; CRIER_WRITE_SNAPSHOTS=1 writes `failover.txt` anew.
+//! `cargo test --test town`. CRIER_TOWN_SEEDS=10000 and CRIER_TOWN_FIRST=0 for a long run, in release: `make town`.
+//! CRIER_TOWN_STORY=path tells one story in full. CRIER_WRITE_SNAPSHOTS=1 writes `failover.txt` anew.
 
+mod agent;
 mod bounds;
+mod client;
+mod events;
 mod failover;
+mod field_cases;
+mod invariants;
+mod life;
+mod link;
+mod pulses;
+mod seeds;
+mod story;
 mod town;
+mod weather;

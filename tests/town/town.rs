@@ -1,403 +1,680 @@
-//! The agents, the link between them, and the clock: what the tests drive and look at.
+//! The town: hosts with their agents, a client, a router and a foreign station on one link and one virtual clock, living
+//! through a story. What happens is done here and looked at by `invariants`.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use crier::address::{Family, MacAddress};
+use crier::arp::frame::Frame;
+use crier::arp::packet::{Operation, Packet};
 use crier::clock;
-use crier::config::{self, Config, NoSecrets, SourceFile};
 use crier::names::{NodeName, ObjectKey};
-use crier::plan::Planner;
-use crier::plan::elect::{Candidate, elect};
-use crier::pulse::machine::{Machine, Stance};
-use crier::pulse::outcome::Outcome;
-use crier::pulse::packet::Pulse;
-use crier::pulse::settings::Settings;
-use crier::roster::Eligibility;
 use crier::selector::Labels;
-use crier::world::{EndpointSlice, Fact, FamilyPolicy, Link, Listing, Pulses, Request, Service, TrafficPolicy};
+use crier::world::{ApiServer, EndpointSlice, Fact, FamilyPolicy, Listing, Node, Request, Service, TrafficPolicy};
 use fastrand::Rng;
 
-pub const INTERVAL: Duration = Duration::from_millis(100);
-pub const DETECTION: Duration = Duration::from_millis(300);
+use crate::agent::{ACCEPTS_ON, ANSWERS_ON, Agent, File, LIFE, PATIENCE, Sealed, Sent, THINKING};
+use crate::client::{Client, REQUEST_INTERVAL};
+use crate::events::Events;
+use crate::link::{Firewall, Kind, Link, Port};
+use crate::story::{Deed, Station, Story};
 
-/// The longest that a packet is under way, a late double excepted.
-pub const LATENCY: Duration = Duration::from_millis(2);
+/// To how many of the addresses the client and the router send requests.
+const ASKED: usize = 4;
 
-/// The longest that an agent thinks between what it hears and what it does.
-pub const THINKING: Duration = Duration::from_millis(3);
+/// How long after its agent said goodbye a restart starts the next.
+const RESTART_PAUSE: Duration = Duration::from_millis(250);
 
-/// What packets meet.
-#[derive(Debug, Clone, Copy)]
-pub struct Weather {
-    /// Of a hundred packets so many are lost.
-    pub loss: u8,
-    /// Of a hundred packets so many come twice, the second time up to half a second late.
-    pub doubles: u8,
-}
-
-pub const FAIR: Weather = Weather { loss: 0, doubles: 5 };
+/// How long at most the API server takes to tell an agent something.
+const API_LATENCY: Duration = Duration::from_millis(50);
 
 pub struct Town {
-    pub now: Instant,
-    pub random: Rng,
-    pub weather: Weather,
-    pub agents: Vec<Agent>,
-    pub addresses: Vec<IpAddr>,
-    config: Arc<Config>,
-    events: BinaryHeap<Reverse<(Instant, u64, Event)>>,
-    number: u64,
+    events: Events<Event>,
+    random: Rng,
+    story: Story,
+    files: Vec<File>,
+    pub link: Link,
+    pub hosts: Vec<Host>,
+    clients: Vec<Client>,
+    pub addresses: Vec<Ipv4Addr>,
+    /// Under policy Local: on which host the endpoint of each address is.
+    endpoints: Vec<Station>,
+    foreign: Option<usize>,
+    /// The addresses that the foreign station used at some time.
+    fouled: BTreeSet<usize>,
+    proxy: bool,
     incarnation: u64,
-    /// Every change of who answers, in order.
-    pub moves: Vec<Move>,
-    pub packets: u64,
+    /// Who answers for each address on the link.
+    pub owners: BTreeMap<IpAddr, BTreeSet<Station>>,
+    /// What is to be looked at by the invariants; they take it.
+    pub notices: Vec<Notice>,
+    began: Instant,
 }
 
-#[derive(Debug, Clone, Copy)]
-#[allow(dead_code, reason = "who it was is for whoever reads the complaint of an invariant")]
-pub struct Move {
-    pub at: Instant,
-    pub agent: usize,
-    pub address: IpAddr,
-    pub owns: bool,
-}
-
-pub struct Agent {
-    pub name: NodeName,
-    /// `None` while it is dead.
-    pub life: Option<Life>,
-    /// Packets pass only between agents of one part.
-    pub part: u8,
-}
-
-pub struct Life {
-    planner: Planner,
-    machine: Machine,
-    /// It is to think about what it heard.
-    thinks: bool,
-    wakes: Option<Instant>,
-    pub settled: bool,
-    pub owns: BTreeSet<IpAddr>,
-    /// Whose pulses were taken, and when first since it became an owner.
-    pub heard: BTreeMap<usize, Instant>,
-    pub last_taken: BTreeMap<usize, Instant>,
-    life: u64,
-}
-
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-enum Event {
-    Arrive {
-        from: usize,
-        to: usize,
-        packet: Packet,
+/// What the invariants look at.
+#[derive(Debug, Clone)]
+pub enum Notice {
+    Deed(Deed),
+    /// A host began or ceased to answer for an address.
+    Owner {
+        address: IpAddr,
+        host: Station,
+        answers: bool,
     },
-    /// The last is the life that is meant.
-    Think(usize, u64),
-    Wake(usize, u64),
+    /// An agent asked on the link whether anybody has an address.
+    Probe {
+        address: IpAddr,
+        host: Station,
+    },
+    /// A request of a client was sent, and served or not.
+    Request {
+        client: usize,
+        address: usize,
+        served: bool,
+    },
 }
 
-/// A pulse is not ordered; the events' numbers order them.
-struct Packet(Arc<Pulse>);
+/// A node.
+pub struct Host {
+    pub name: NodeName,
+    pub mac: MacAddress,
+    ip: IpAddr,
+    /// `None` while no agent runs.
+    agent: Option<Agent>,
+    /// Grows with every start of the agent.
+    life: u64,
+    pub started: Option<Instant>,
+    /// Powered on.
+    pub up: bool,
+    /// What is to be done once the agent runs on again; `None` while it is not frozen.
+    frozen: Option<Vec<Event>>,
+    /// The addresses that the kernel accepts traffic for.
+    accepts: BTreeSet<IpAddr>,
+    /// kube-proxy has its rules.
+    pub path: bool,
+    pub file: usize,
+    pub sees_api: bool,
+    disk: Vec<Fact>,
+    wakes: Option<Instant>,
+    thinks: bool,
+    /// Until when it has frames of ARP to judge.
+    busy_until: Instant,
+}
 
-impl PartialEq for Packet {
-    fn eq(&self, _: &Packet) -> bool {
-        true
-    }
+#[derive(Clone)]
+enum Event {
+    Begin,
+    Deed(usize),
+    Arrive {
+        to: Port,
+        payload: Payload,
+    },
+    /// The last is the life that is meant, here and below.
+    Think(Station, u64),
+    Wake(Station, u64),
+    Learn(Station, u64, Rc<Vec<Fact>>),
+    Thaw(Station, u64),
+    Gone(Station, u64),
+    Unbind(Station, u64),
+    Start(Station),
+    PowerOn {
+        host: Station,
+        path: Duration,
+    },
+    PathWorks(Station),
+    Request {
+        client: usize,
+        address: usize,
+    },
 }
-impl Eq for Packet {}
-impl PartialOrd for Packet {
-    fn partial_cmp(&self, other: &Packet) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Packet {
-    fn cmp(&self, _: &Packet) -> std::cmp::Ordering {
-        std::cmp::Ordering::Equal
-    }
+
+#[derive(Clone)]
+enum Payload {
+    Pulse(Rc<Sealed>),
+    Arp(Rc<(Packet, [u8; 42])>),
 }
 
 impl Town {
-    /// So many dead agents, and Services with these addresses.
-    pub fn new(seed: u64, agents: usize, services: u8, weather: Weather, l2: &str) -> Town {
-        let text = format!(
-            "[manifests]\nfolder = \"/m\"\n[[pool]]\nname = \"lan\"\naddresses = [\"192.0.2.0/24\"]\n\
-             [[l2]]\n{l2}\n[pulse]\nunauthenticated = true\n"
-        );
-        let file = SourceFile { path: "crier.toml".to_owned(), text };
-        let config = config::parse(&[file], &NoSecrets).unwrap_or_else(|complaints| panic!("{complaints}"));
-        let agent = |number| Agent { name: format!("node-{number}").as_str().into(), life: None, part: 0 };
-        Town {
-            now: clock::now(),
-            random: Rng::with_seed(seed),
-            weather,
-            agents: (0..agents).map(agent).collect(),
-            addresses: (0..services).map(|number| IpAddr::from([192, 0, 2, 10 + number])).collect(),
-            config: Arc::new(config),
-            events: BinaryHeap::new(),
-            number: 0,
-            incarnation: 1000,
-            moves: Vec::new(),
-            packets: 0,
-        }
-    }
-
-    pub fn start(&mut self, agent: usize) {
-        assert!(self.agents[agent].life.is_none(), "{agent} is dead");
-        self.incarnation += 1;
-        let name = self.agents[agent].name.clone();
-        let link = Link {
-            index: 2,
-            name: "eth0".into(),
-            mac: Some(mac(agent)),
+    pub fn new(story: &Story) -> Town {
+        let began = clock::now();
+        let mut random = Rng::with_seed(story.seed);
+        let host = |number: usize| Host {
+            name: crate::story::name(number, story.agents).as_str().into(),
+            mac: mac(number),
+            ip: Ipv4Addr::new(10, 0, 200, u8::try_from(number + 1).unwrap()).into(),
+            agent: None,
+            life: 0,
+            started: None,
             up: true,
-            carrier: true,
-            loopback: false,
-            arp: true,
-            master: None,
-            vrf: None,
-            addresses: vec!["192.0.2.1/24".parse().unwrap()],
-        };
-        let mut planner = Planner::new(self.config.clone(), name.clone());
-        planner.apply(Fact::Pulses(Pulses::On { authenticated: false }));
-        planner.apply(Fact::Link(2, Some(link)));
-        planner.apply(Fact::LinksListed);
-        for address in &self.addresses {
-            let key = ObjectKey::new("shop", &address.to_string());
-            planner.apply(Fact::Service(key.clone(), Some(Arc::new(service(*address)))));
-            let slice = EndpointSlice {
-                service: key.clone(),
-                family: None,
-                ready: BTreeMap::new(),
-                serving: BTreeMap::new(),
-                serving_without_node: 1,
-            };
-            planner.apply(Fact::EndpointSlice(key, Some(Arc::new(slice))));
-        }
-        let keys = || self.addresses.iter().map(|address| ObjectKey::new("shop", &address.to_string())).collect();
-        for listing in [
-            Listing::Services(keys()),
-            Listing::EndpointSlices(keys()),
-            Listing::Nodes(BTreeSet::new()),
-            Listing::Namespaces(BTreeSet::new()),
-        ] {
-            planner.apply(Fact::Listed(listing));
-        }
-        let stance = Stance {
-            mac: mac(agent),
-            eligibility: Eligibility::Eligible,
-            owner: false,
-            labels: Arc::default(),
-            claims: Arc::default(),
-            occupied: Arc::default(),
-            needs_ipv4: false,
-        };
-        let settings = Settings { interval: INTERVAL, multiplier: self.config.pulse.multiplier };
-        let machine = Machine::new(name, settings, self.incarnation, stance, self.now);
-        self.agents[agent].life = Some(Life {
-            planner,
-            machine,
-            thinks: false,
+            frozen: None,
+            accepts: BTreeSet::new(),
+            path: true,
+            file: 0,
+            sees_api: true,
+            disk: Vec::new(),
             wakes: None,
-            settled: false,
-            owns: BTreeSet::new(),
-            heard: BTreeMap::new(),
-            last_taken: BTreeMap::new(),
-            life: self.incarnation,
-        });
-        self.think(agent);
-        self.attend(agent);
-    }
-
-    /// SIGKILL.
-    pub fn kill(&mut self, agent: usize) {
-        if let Some(life) = self.agents[agent].life.take() {
-            let (at, number) = (self.now, agent);
-            self.moves.extend(life.owns.iter().map(|address| Move {
-                at,
-                agent: number,
-                address: *address,
-                owns: false,
-            }));
-        }
-    }
-
-    /// A clean stop.
-    pub fn leave(&mut self, agent: usize) {
-        if let Some(life) = &mut self.agents[agent].life {
-            life.machine.handle_leaving(self.now);
-            self.attend(agent);
-        }
-    }
-
-    /// Lets time pass up to this moment, and has every event looked at by `watch` after it.
-    pub fn run_until(&mut self, end: Instant, mut watch: impl FnMut(&Town)) {
-        while let Some(Reverse((at, _, _))) = self.events.peek()
-            && *at <= end
-        {
-            let Some(Reverse((at, _, event))) = self.events.pop() else { break };
-            self.now = at;
-            match event {
-                Event::Arrive { from, to, packet } => self.arrive(from, to, &packet.0),
-                Event::Think(agent, life) if self.is_life(agent, life) => self.think_now(agent),
-                Event::Wake(agent, life) if self.is_life(agent, life) => {
-                    if let Some(life) = &mut self.agents[agent].life {
-                        life.wakes = None;
-                    }
-                    self.attend(agent);
-                }
-                Event::Think(..) | Event::Wake(..) => {}
-            }
-            watch(self);
-        }
-        self.now = end;
-    }
-
-    pub fn run_for(&mut self, time: Duration) {
-        self.run_until(self.now + time, |_| {});
-    }
-
-    pub fn owners(&self, address: IpAddr) -> Vec<usize> {
-        let owns = |(number, agent): (usize, &Agent)| {
-            agent.life.as_ref().is_some_and(|life| life.owns.contains(&address)).then_some(number)
+            thinks: false,
+            busy_until: began,
         };
-        self.agents.iter().enumerate().filter_map(owns).collect()
-    }
-
-    /// What an agent knows, for the complaint of an invariant.
-    pub fn mind_of(&self, agent: usize) -> String {
-        let life = self.agents[agent].life.as_ref();
-        life.map_or_else(|| "dead".to_owned(), |life| format!("at {:?}: {:#?}", self.now, life.machine))
-    }
-
-    pub fn connected(&self, one: usize, other: usize) -> bool {
-        self.agents[one].part == self.agents[other].part
-    }
-
-    /// Which of two comes first for an address.
-    pub fn better(&self, one: usize, other: usize, address: IpAddr) -> usize {
-        let candidate =
-            |number: usize| Candidate { node: self.agents[number].name.clone(), weight: 0, claims: Arc::default() };
-        let both = [candidate(one), candidate(other)];
-        if elect(&both, address, |_| false) == Some(&both[0].node) { one } else { other }
-    }
-
-    fn is_life(&self, agent: usize, life: u64) -> bool {
-        self.agents[agent].life.as_ref().is_some_and(|it| it.life == life)
-    }
-
-    fn post(&mut self, at: Instant, event: Event) {
-        self.number += 1;
-        self.events.push(Reverse((at, self.number, event)));
-    }
-
-    fn arrive(&mut self, from: usize, to: usize, pulse: &Pulse) {
-        let now = self.now;
-        let Some(life) = &mut self.agents[to].life else { return };
-        let outcome = life.machine.handle_pulse(pulse.clone(), now);
-        if outcome == Outcome::Taken && pulse.eligibility == Eligibility::Eligible {
-            life.heard.entry(from).or_insert(now);
-            life.last_taken.insert(from, now);
+        let reachable = Duration::from_millis(random.u64(15_000..45_000));
+        let clients = vec![
+            Client::host(mac(story.agents), Ipv4Addr::new(10, 0, 201, 1), reachable),
+            Client::router(mac(story.agents + 1), Ipv4Addr::new(10, 0, 201, 2)),
+        ];
+        let mut link = Link::new(story.agents + 3);
+        link.loss = story.loss;
+        link.doubles = 5;
+        let address = |number: usize| Ipv4Addr::from_bits(0x0a00_0100 + u32::try_from(number).unwrap());
+        let mut town = Town {
+            events: Events::new(began),
+            random,
+            files: story.files.iter().map(|file| File::new(&file.l2, file.key)).collect(),
+            link,
+            hosts: (0..story.agents).map(host).collect(),
+            clients,
+            addresses: (0..story.addresses).map(address).collect(),
+            endpoints: vec![0; story.addresses],
+            foreign: None,
+            fouled: BTreeSet::new(),
+            proxy: false,
+            incarnation: 1 << 20,
+            owners: BTreeMap::new(),
+            notices: Vec::new(),
+            began,
+            story: story.clone(),
+        };
+        town.events.post(began, Event::Begin);
+        for (number, (at, _)) in story.deeds.iter().enumerate() {
+            town.events.post(began + *at, Event::Deed(number));
         }
+        town
+    }
+
+    pub fn now(&self) -> Instant {
+        self.events.now()
+    }
+
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
+    pub fn story(&self) -> &Story {
+        &self.story
+    }
+
+    /// Lives through the story. `watch` looks after everything that happened.
+    pub fn live(&mut self, mut watch: impl FnMut(&mut Town)) {
+        let end = self.began + self.story.ends;
+        while let Some(event) = self.events.next_until(end) {
+            self.handle(event);
+            if !self.notices.is_empty() {
+                watch(self);
+            }
+        }
+    }
+
+    pub fn client_port(&self, client: usize) -> Port {
+        self.hosts.len() + client
+    }
+
+    pub fn is_running(&self, host: Station) -> bool {
+        self.hosts[host].agent.is_some() && self.hosts[host].frozen.is_none()
+    }
+
+    /// Whether a host would serve an address if it were its owner, as far as it can know.
+    pub fn could_serve(&self, host: Station, address: usize) -> bool {
+        let Host { up, path, sees_api, .. } = &self.hosts[host];
+        let has_endpoint = !self.story.local || (self.endpoints[address] == host && *sees_api);
+        *up && *path && has_endpoint && self.is_running(host)
+    }
+
+    /// Whether two agents believe each other's pulses.
+    pub fn share_a_key(&self, one: Station, other: Station) -> bool {
+        let key = |host: Station| self.files[self.hosts[host].file].key;
+        key(one) == key(other)
+    }
+
+    /// Every `[[l2]]` is sticky.
+    pub fn is_sticky(&self) -> bool {
+        self.files.iter().all(|file| file.config.l2.iter().all(|l2| l2.sticky))
+    }
+
+    /// Something on the link answers for what is not its own, or did: who believed it does so until its cache ages.
+    pub fn is_disturbed(&self, address: usize) -> bool {
+        self.proxy || self.fouled.contains(&address)
+    }
+
+    fn handle(&mut self, event: Event) {
+        let now = self.now();
+        match event {
+            Event::Begin => self.begin(),
+            Event::Deed(number) => {
+                let deed = self.story.deeds[number].1.clone();
+                self.notices.push(Notice::Deed(deed.clone()));
+                self.perform(deed);
+            }
+            Event::Arrive { to, payload } => self.arrive(to, payload),
+            Event::Think(host, life) if self.is_life(host, life) => {
+                if self.waits_for_thaw(host, Event::Think(host, life)) {
+                    return;
+                }
+                self.hosts[host].thinks = false;
+                if let Some(agent) = &mut self.hosts[host].agent {
+                    agent.think(now);
+                    self.hosts[host].accepts = agent.accepts();
+                }
+                self.attend(host);
+            }
+            Event::Wake(host, life) if self.is_life(host, life) => {
+                if self.waits_for_thaw(host, Event::Wake(host, life)) {
+                    return;
+                }
+                self.hosts[host].wakes = None;
+                self.attend(host);
+            }
+            Event::Learn(host, life, facts) if self.is_life(host, life) => {
+                if self.waits_for_thaw(host, Event::Learn(host, life, facts.clone())) {
+                    return;
+                }
+                if let Some(agent) = &mut self.hosts[host].agent {
+                    facts.iter().for_each(|fact| agent.learn(fact.clone()));
+                }
+                self.attend(host);
+            }
+            Event::Thaw(host, life) if self.is_life(host, life) => self.thaw(host),
+            Event::Gone(host, life) if self.is_life(host, life) => self.end_agent(host),
+            Event::Unbind(host, life) if self.hosts[host].life == life => self.hosts[host].accepts.clear(),
+            Event::Think(..) | Event::Wake(..) | Event::Learn(..) | Event::Thaw(..) | Event::Gone(..) => {}
+            Event::Unbind(..) => {}
+            Event::Start(host) => self.start(host),
+            Event::PowerOn { host, path } => {
+                self.hosts[host].up = true;
+                self.link.plug(host, now);
+                self.start(host);
+                self.events.post(now + path, Event::PathWorks(host));
+            }
+            Event::PathWorks(host) => self.hosts[host].path = true,
+            Event::Request { client, address } => self.request(client, address),
+        }
+    }
+
+    fn begin(&mut self) {
+        for host in 0..self.hosts.len() {
+            let pause = Duration::from_millis(self.random.u64(0..200));
+            self.events.post(self.began + pause, Event::Start(host));
+        }
+        for client in 0..self.clients.len() {
+            for address in 0..self.addresses.len().min(ASKED) {
+                let at = self.began + Duration::from_millis(self.random.u64(2000..2100));
+                self.events.post(at, Event::Request { client, address });
+            }
+        }
+    }
+
+    fn perform(&mut self, deed: Deed) {
+        let now = self.now();
+        match deed {
+            Deed::Start(host) => self.start(host),
+            Deed::Stop(host) => self.stop(host),
+            Deed::Kill(host) => self.end_agent(host),
+            Deed::Restart(host, file) => {
+                self.stop(host);
+                self.hosts[host].file = file.unwrap_or(self.hosts[host].file);
+                self.events.post(now + RESTART_PAUSE, Event::Start(host));
+            }
+            Deed::Reboot { station, down, path } => {
+                self.end_agent(station);
+                let host = &mut self.hosts[station];
+                (host.up, host.path) = (false, false);
+                host.accepts.clear();
+                self.link.unplug(station);
+                self.events.post(now + down, Event::PowerOn { host: station, path });
+            }
+            Deed::Freeze(host, time) => {
+                if self.is_running(host) {
+                    self.hosts[host].frozen = Some(Vec::new());
+                    let life = self.hosts[host].life;
+                    self.events.post(now + time, Event::Thaw(host, life));
+                }
+            }
+            Deed::Split(parts) => {
+                for (part, stations) in parts.iter().enumerate() {
+                    stations.iter().for_each(|it| self.link.move_to(*it, u8::try_from(part).unwrap()));
+                }
+            }
+            Deed::Heal => (0..self.hosts.len() + 3).for_each(|port| self.link.move_to(port, 0)),
+            Deed::Deafen { to, from, deaf } => self.link.deafen(to, from, deaf),
+            Deed::Firewall { station, inward, outward } => {
+                self.link.set_firewall(station, Firewall { inward, outward });
+            }
+            Deed::Prune(family, pruned) => self.link.prune(family, pruned),
+            Deed::Api(host, sees) => {
+                self.hosts[host].sees_api = sees;
+                let state = match sees {
+                    true => ApiServer::Reachable,
+                    false => ApiServer::Unreachable { since: UNIX_EPOCH, why: "no route".to_owned() },
+                };
+                let objects = if sees { self.objects() } else { Vec::new() };
+                self.tell(host, objects.into_iter().chain([Fact::ApiServer(state)]).collect());
+            }
+            Deed::Endpoint { address, to } => {
+                self.endpoints[address] = to;
+                for host in (0..self.hosts.len()).filter(|host| self.hosts[*host].sees_api).collect::<Vec<_>>() {
+                    self.tell(host, vec![self.endpoint(address)]);
+                }
+            }
+            Deed::Unplug(host) => {
+                self.link.unplug(host);
+                self.learn_carrier(host, false);
+            }
+            Deed::Plug(host, blocked) => {
+                self.link.plug(host, now + blocked);
+                self.learn_carrier(host, true);
+            }
+            Deed::Path(host, works) => self.hosts[host].path = works,
+            Deed::Foreign(address) => {
+                self.foreign = address;
+                self.fouled.extend(address);
+                if let Some(address) = address {
+                    let mac = mac(self.hosts.len() + 2);
+                    let said = Packet::announcements(self.addresses[address], mac);
+                    said.into_iter().for_each(|packet| self.send_arp(self.hosts.len() + 2, mac, packet));
+                }
+            }
+            Deed::Proxy(on) => self.proxy = on,
+        }
+    }
+
+    fn learn_carrier(&mut self, host: Station, carrier: bool) {
+        let ip = self.hosts[host].ip;
+        if let Some(agent) = &mut self.hosts[host].agent {
+            agent.learn_carrier(ip, carrier);
+        }
+        self.attend(host);
+    }
+
+    fn start(&mut self, number: Station) {
+        if self.hosts[number].agent.is_some() || !self.hosts[number].up {
+            return;
+        }
+        self.incarnation += LIFE;
+        let now = self.now();
+        let host = &mut self.hosts[number];
+        let file = self.files[host.file].clone();
+        let mut agent = Agent::new(&host.name, host.mac, host.ip, file, self.incarnation);
+        host.disk.drain(..).for_each(|fact| agent.learn(fact));
+        host.agent = Some(agent);
+        host.life = self.incarnation;
+        host.started = Some(now);
+        (host.wakes, host.thinks, host.frozen) = (None, false, None);
+        let life = host.life;
+        if host.sees_api {
+            let objects = self.objects().into_iter().chain([Fact::ApiServer(ApiServer::Reachable)]).collect();
+            self.tell(number, objects);
+        }
+        self.events.post(now + PATIENCE, Event::Learn(number, life, Rc::new(vec![Fact::FailStatic])));
+        self.attend(number);
+    }
+
+    /// SIGTERM: it says goodbye, answers on for a moment, and is gone.
+    fn stop(&mut self, number: Station) {
+        let now = self.now();
+        let host = &mut self.hosts[number];
+        let Some(agent) = host.agent.as_mut().filter(|_| host.frozen.is_none()) else { return };
+        agent.leave(now);
+        self.events.post(now + ANSWERS_ON, Event::Gone(number, host.life));
+        self.events.post(now + ACCEPTS_ON, Event::Unbind(number, host.life));
+        self.attend(number);
+    }
+
+    /// The agent runs no longer. What the kernel was told stays.
+    fn end_agent(&mut self, number: Station) {
+        let host = &mut self.hosts[number];
+        let Some(agent) = host.agent.take() else { return };
+        host.disk = agent.remembers();
+        host.started = None;
+        host.frozen = None;
+        let owned: Vec<IpAddr> =
+            self.owners.iter().filter(|(_, hosts)| hosts.contains(&number)).map(|(address, _)| *address).collect();
+        owned.into_iter().for_each(|address| self.note_owner(number, address, false));
+    }
+
+    fn thaw(&mut self, host: Station) {
+        let Some(missed) = self.hosts[host].frozen.take() else { return };
+        // As its tasks do it: they look at their timers first, and read what came meanwhile one by one.
+        self.attend(host);
+        let mut at = self.now();
+        for event in missed {
+            at += Duration::from_micros(self.random.u64(20..200));
+            self.events.post(at, event);
+        }
+    }
+
+    /// Whether the agent is frozen; then the event is kept for later.
+    fn waits_for_thaw(&mut self, host: Station, event: Event) -> bool {
+        self.hosts[host].frozen.as_mut().map(|missed| missed.push(event)).is_some()
+    }
+
+    fn is_life(&self, host: Station, life: u64) -> bool {
+        self.hosts[host].agent.is_some() && self.hosts[host].life == life
+    }
+
+    /// The API server tells an agent something, in its time.
+    fn tell(&mut self, host: Station, facts: Vec<Fact>) {
+        let latest = u64::try_from(API_LATENCY.as_micros()).unwrap();
+        let at = self.now() + Duration::from_micros(self.random.u64(1000..latest));
+        self.events.post(at, Event::Learn(host, self.hosts[host].life, Rc::new(facts)));
+    }
+
+    fn arrive(&mut self, to: Port, payload: Payload) {
+        let now = self.now();
+        if to >= self.hosts.len() {
+            if let Payload::Arp(arp) = payload {
+                self.arrive_elsewhere(to, &arp.0);
+            }
+            return;
+        }
+        if self.hosts[to].agent.is_none() || self.waits_for_thaw(to, Event::Arrive { to, payload: payload.clone() }) {
+            return;
+        }
+        let mut sent = Vec::new();
+        if let Some(agent) = &mut self.hosts[to].agent {
+            match payload {
+                Payload::Pulse(sealed) => agent.hear(&sealed, now),
+                Payload::Arp(arp) => agent.receive(&arp.1, now, &mut sent),
+            }
+        }
+        self.send_all(to, sent);
         self.attend(to);
     }
 
-    /// Sends what the agent has to say, and has it think about what it learned.
-    fn attend(&mut self, agent: usize) {
-        let now = self.now;
-        let mut said = Vec::new();
-        let Some(life) = &mut self.agents[agent].life else { return };
-        while let Some(pulse) = life.machine.poll_pulse(now) {
-            said.push(pulse);
-        }
-        if let Some(roster) = life.machine.poll_roster(now) {
-            life.settled = roster.settled;
-            life.planner.apply(Fact::Roster(2, Some(Arc::new(roster))));
-            self.think(agent);
-        }
-        let Some(life) = &mut self.agents[agent].life else { return };
-        if life.machine.has_left() {
-            self.kill(agent);
-        } else if let Some(deadline) = life.machine.next_deadline()
-            && life.wakes.is_none_or(|wakes| deadline < wakes)
-        {
-            life.wakes = Some(deadline);
-            let life = life.life;
-            self.post(deadline.max(now + Duration::from_nanos(1)), Event::Wake(agent, life));
-        }
-        for pulse in said {
-            self.send(agent, pulse);
-        }
-    }
-
-    fn send(&mut self, from: usize, pulse: Pulse) {
-        self.packets += 1;
-        let pulse = Arc::new(pulse);
-        for to in 0..self.agents.len() {
-            if to == from || !self.connected(from, to) || self.agents[to].life.is_none() {
-                continue;
+    /// At the client, the router or the foreign station.
+    fn arrive_elsewhere(&mut self, to: Port, packet: &Packet) {
+        let now = self.now();
+        let place = to - self.hosts.len();
+        let Some(client) = self.clients.get_mut(place) else {
+            let held = self.foreign.map(|address| self.addresses[address]);
+            let asked = packet.operation == Operation::Request && packet.sender_ip != packet.target_ip;
+            let probed = self.proxy && packet.sender_ip.is_unspecified();
+            if asked && (held == Some(packet.target_ip) || probed) {
+                let mac = mac(to);
+                self.send_arp(to, mac, Packet::reply_to(packet, mac));
             }
-            let latest = u64::try_from(LATENCY.as_micros()).unwrap();
-            if self.random.u8(0..100) >= self.weather.loss {
-                let at = self.now + Duration::from_micros(self.random.u64(20..latest));
-                self.post(at, Event::Arrive { from, to, packet: Packet(pulse.clone()) });
-            }
-            if self.random.u8(0..100) < self.weather.doubles {
-                let at = self.now + Duration::from_micros(self.random.u64(20..500_000));
-                self.post(at, Event::Arrive { from, to, packet: Packet(pulse.clone()) });
-            }
-        }
-    }
-
-    fn think(&mut self, agent: usize) {
-        let Some(life) = &mut self.agents[agent].life else { return };
-        if std::mem::replace(&mut life.thinks, true) {
             return;
+        };
+        let (mac, answer) = (client.mac, client.answer(packet));
+        if let Some(known) = client.learn(packet, now)
+            && let Some(address) = self.addresses.iter().take(ASKED).position(|it| *it == known)
+        {
+            // What waited for it goes out now.
+            self.deliver(place, address, packet.sender_mac);
         }
-        let life = life.life;
-        let time = Duration::from_micros(self.random.u64(50..u64::try_from(THINKING.as_micros()).unwrap()));
-        self.post(self.now + time, Event::Think(agent, life));
+        if let Some(answer) = answer {
+            self.send_arp(to, mac, answer);
+        }
     }
 
-    fn think_now(&mut self, number: usize) {
-        let now = self.now;
-        let Some(life) = &mut self.agents[number].life else { return };
-        life.thinks = false;
-        life.planner.turn(now);
-        let plan = life.planner.plan();
-        let owns: BTreeSet<IpAddr> = plan.l2.addresses.keys().copied().collect();
-        let pulse = &plan.pulse;
-        life.machine.handle_expected(&pulse.expected, now);
-        life.machine.handle_stance(
-            Stance {
-                mac: mac(number),
-                eligibility: pulse.eligibility.unwrap_or(Eligibility::NodeUnknown),
-                owner: pulse.owner,
-                labels: Arc::new(Labels::clone(&pulse.labels)),
-                claims: pulse.claims.clone(),
-                occupied: pulse.occupied.clone(),
-                needs_ipv4: false,
-            },
-            now,
+    fn request(&mut self, client: usize, address: usize) {
+        let now = self.now();
+        self.events.post(now + REQUEST_INTERVAL, Event::Request { client, address });
+        let sending = self.clients[client].send(self.addresses[address], now);
+        if let Some(packet) = sending.asks {
+            let port = self.client_port(client);
+            self.send_arp(port, self.clients[client].mac, packet);
+        }
+        match sending.to {
+            Some(mac) => self.deliver(client, address, mac),
+            None => self.notices.push(Notice::Request { client, address, served: false }),
+        }
+    }
+
+    /// A request reaches a station, or nobody.
+    fn deliver(&mut self, client: usize, address: usize, mac: MacAddress) {
+        let (now, port) = (self.now(), self.client_port(client));
+        let ip = IpAddr::V4(self.addresses[address]);
+        let served = self.hosts.iter().position(|host| host.mac == mac).is_some_and(|host| {
+            let reached = self.link.passes(port, host, now) && self.link.passes(host, port, now);
+            let Host { up, path, accepts, .. } = &self.hosts[host];
+            let has_endpoint = !self.story.local || self.endpoints[address] == host;
+            reached && *up && *path && accepts.contains(&ip) && has_endpoint
+        });
+        if served {
+            self.clients[client].confirm(self.addresses[address], now);
+        }
+        self.notices.push(Notice::Request { client, address, served });
+    }
+
+    /// Sends what the agent has to say, and has it think about what it learned.
+    fn attend(&mut self, number: Station) {
+        let now = self.now();
+        let mut sent = Vec::new();
+        let host = &mut self.hosts[number];
+        let Some(agent) = host.agent.as_mut().filter(|_| host.frozen.is_none()) else { return };
+        agent.attend(now, &mut sent);
+        let mut turned = Vec::new();
+        while let Some(address) = agent.poll_turned() {
+            turned.push((address, agent.answers(address)));
+        }
+        if agent.take_must_think() && !std::mem::replace(&mut host.thinks, true) {
+            let time = Duration::from_micros(self.random.u64(50..u64::try_from(THINKING.as_micros()).unwrap()));
+            self.events.post(now + time, Event::Think(number, host.life));
+        }
+        if let Some(deadline) = agent.next_deadline()
+            && host.wakes.is_none_or(|wakes| deadline < wakes)
+        {
+            host.wakes = Some(deadline);
+            self.events.post(deadline.max(now + Duration::from_nanos(1)), Event::Wake(number, host.life));
+        }
+        turned.into_iter().for_each(|(address, answers)| self.note_owner(number, address, answers));
+        self.send_all(number, sent);
+    }
+
+    fn note_owner(&mut self, host: Station, address: IpAddr, answers: bool) {
+        let owners = self.owners.entry(address).or_default();
+        let changed = if answers { owners.insert(host) } else { owners.remove(&host) };
+        if changed {
+            self.notices.push(Notice::Owner { address, host, answers });
+        }
+    }
+
+    fn send_all(&mut self, from: Station, sent: Vec<Sent>) {
+        let mac = self.hosts[from].mac;
+        for sent in sent {
+            match sent {
+                Sent::Pulse(sealed, families) => {
+                    for family in families {
+                        self.send_pulse(from, mac, &sealed, family);
+                    }
+                }
+                Sent::Probe(address, Frame::Arp(packet)) => {
+                    self.notices.push(Notice::Probe { address, host: from });
+                    self.send_arp(from, mac, packet);
+                }
+                Sent::Frame(Frame::Arp(packet)) => self.send_arp(from, mac, packet),
+                Sent::Probe(_, Frame::Ndp(_)) | Sent::Frame(Frame::Ndp(_)) => {}
+            }
+        }
+    }
+
+    fn send_pulse(&mut self, from: Station, mac: MacAddress, sealed: &Rc<Sealed>, family: Family) {
+        let now = self.now();
+        for (to, at) in self.link.send((from, mac), None, Kind::Pulse(family), now, &mut self.random) {
+            if to < self.hosts.len() {
+                self.events.post(at, Event::Arrive { to, payload: Payload::Pulse(sealed.clone()) });
+            }
+        }
+    }
+
+    fn send_arp(&mut self, from: Port, mac: MacAddress, packet: Packet) {
+        let now = self.now();
+        let destination = Some(packet.destination).filter(|mac| *mac != MacAddress::BROADCAST);
+        let arp = Rc::new((packet, packet.emit()));
+        for (to, at) in self.link.send((from, mac), destination, Kind::Other, now, &mut self.random) {
+            let at = match self.hosts.get_mut(to) {
+                Some(host) => {
+                    host.busy_until = host.busy_until.max(at) + self.story.judging;
+                    host.busy_until
+                }
+                None => at,
+            };
+            self.events.post(at, Event::Arrive { to, payload: Payload::Arp(arp.clone()) });
+        }
+    }
+
+    /// Everything the API server has.
+    fn objects(&self) -> Vec<Fact> {
+        let mut facts = Vec::new();
+        let keys: BTreeSet<ObjectKey> = self.addresses.iter().map(key).collect();
+        for (number, address) in self.addresses.iter().enumerate() {
+            facts.push(Fact::Service(key(address), Some(Arc::new(service(*address, self.story.local)))));
+            facts.push(self.endpoint(number));
+        }
+        let names: BTreeSet<NodeName> = self.hosts.iter().map(|host| host.name.clone()).collect();
+        for host in &self.hosts {
+            let name = ("kubernetes.io/hostname".to_owned(), host.name.to_string());
+            let labels = Labels(self.story.labels.iter().cloned().chain([name]).collect());
+            let node = Node { labels, ready: true, network_unavailable: false, addresses: vec![host.ip] };
+            facts.push(Fact::Node(host.name.clone(), Some(Arc::new(node))));
+        }
+        facts.extend(
+            [
+                Listing::Services(keys.clone()),
+                Listing::EndpointSlices(keys),
+                Listing::Nodes(names),
+                Listing::Namespaces(BTreeSet::new()),
+            ]
+            .map(Fact::Listed),
         );
-        let before = std::mem::replace(&mut life.owns, owns.clone());
-        if before != owns {
-            life.heard.clear();
-        }
-        let change = |address: &IpAddr, owns| Move { at: now, agent: number, address: *address, owns };
-        self.moves.extend(before.difference(&owns).map(|address| change(address, false)));
-        self.moves.extend(owns.difference(&before).map(|address| change(address, true)));
-        self.attend(number);
+        facts
+    }
+
+    fn endpoint(&self, number: usize) -> Fact {
+        let key = key(&self.addresses[number]);
+        let node = self.hosts[self.endpoints[number]].name.clone();
+        let on_node: BTreeMap<NodeName, u32> = if self.story.local { [(node, 1)].into() } else { BTreeMap::new() };
+        let slice = EndpointSlice {
+            service: key.clone(),
+            family: None,
+            ready: on_node.clone(),
+            serving: on_node,
+            serving_without_node: u32::from(!self.story.local),
+        };
+        Fact::EndpointSlice(key, Some(Arc::new(slice)))
     }
 }
 
-fn mac(agent: usize) -> MacAddress {
-    MacAddress([2, 0, 0, 0, 0, u8::try_from(agent).unwrap_or(u8::MAX)])
+fn mac(port: Port) -> MacAddress {
+    MacAddress([2, 0, 0, 0, 0, u8::try_from(port + 1).unwrap()])
 }
 
-fn service(address: IpAddr) -> Service {
+fn key(address: &Ipv4Addr) -> ObjectKey {
+    ObjectKey::new("shop", &address.to_string())
+}
+
+fn service(address: Ipv4Addr, local: bool) -> Service {
     Service {
         uid: String::new(),
         resource_version: String::new(),
@@ -406,9 +683,9 @@ fn service(address: IpAddr) -> Service {
         labels: Labels::default(),
         families: vec![Family::V4],
         family_policy: FamilyPolicy::SingleStack,
-        external_traffic_policy: TrafficPolicy::Cluster,
+        external_traffic_policy: if local { TrafficPolicy::Local } else { TrafficPolicy::Cluster },
         ports: Vec::new(),
-        request: Ok(Request { addresses: vec![address], pool: None }),
-        ingress: Vec::new(),
+        request: Ok(Request::default()),
+        ingress: vec![address.into()],
     }
 }

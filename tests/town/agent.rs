@@ -1,0 +1,333 @@
+//! One agent: its planner, its pulse and its claims, wired as the tasks of floor 2 and 3 wire them. The only file of the
+//! town that knows these machines: whoever changes them adapts this file and no other.
+//!
+//! The order of things is that of the tasks: `pulse::task` looks at its timers before it reads, each answer on the link
+//! is given at once, and the planner turns some time after a fact came in.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use crier::address::{Family, MacAddress};
+use crier::arp::answer::{self, Standing as Claim, Station, Verdict};
+use crier::arp::claim::{Action, Claims};
+use crier::arp::frame::{Frame, Protocol};
+use crier::claim::{ConflictKind, Origin};
+use crier::config::{self, Config, NoSecrets, SourceFile};
+use crier::names::{InterfaceName, NodeName};
+use crier::plan::Planner;
+use crier::pulse::machine::{Machine, Stance};
+use crier::pulse::packet::{Key, Pulse};
+use crier::pulse::settings::Settings;
+use crier::world::{Conflict, Fact, Link, Pulses};
+use imbl::OrdMap;
+
+pub const INTERVAL: Duration = Duration::from_millis(100);
+pub const DETECTION: Duration = Duration::from_millis(300);
+
+/// The longest that an agent thinks between what it learns and what it does.
+pub const THINKING: Duration = Duration::from_millis(3);
+
+/// How long it goes on answering after it said goodbye, and accepting traffic: `agent::run`.
+pub const ANSWERS_ON: Duration = Duration::from_millis(30);
+pub const ACCEPTS_ON: Duration = Duration::from_millis(200);
+
+/// When an agent acts on what it remembers although the API server has not told everything: `agent::run`.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How many incarnations one life may use.
+pub const LIFE: u64 = 1 << 10;
+
+/// A configuration file as it stands on a node.
+#[derive(Debug, Clone)]
+pub struct File {
+    pub config: Arc<Config>,
+    /// The number of the key that seals, and the only one that is accepted.
+    // `old-key-files`, which a story can name already, are accepted too once `[pulse]` has them.
+    pub key: u8,
+}
+
+impl File {
+    /// `l2` is the body of the one `[[l2]]`, its lines separated by "; ".
+    pub fn new(l2: &str, key: u8) -> File {
+        let l2 = l2.replace("; ", "\n");
+        let text = format!(
+            "[kubernetes]\nkubeconfig = \"/etc/crier/kubeconfig\"\n[[pool]]\nname = \"lan\"\naddresses = [\"10.0.0.0/16\"]\n\
+             [[l2]]\n{l2}\n[pulse]\nunauthenticated = true\n"
+        );
+        let file = SourceFile { path: "crier.toml".to_owned(), text };
+        let config = config::parse(&[file], &NoSecrets).unwrap_or_else(|complaints| panic!("{complaints}"));
+        File { config: Arc::new(config), key }
+    }
+}
+
+/// A pulse as it is sent. What a key makes of it is worked out once for all that hold that key.
+pub struct Sealed {
+    octets: Vec<u8>,
+    opened: RefCell<BTreeMap<u8, Option<Pulse>>>,
+}
+
+impl Sealed {
+    fn open(&self, key: u8) -> Option<Pulse> {
+        let parse = || Pulse::parse(&self.octets, &key_of(key)).ok();
+        self.opened.borrow_mut().entry(key).or_insert_with(parse).clone()
+    }
+}
+
+/// Key 1, key 2 and so on.
+fn key_of(number: u8) -> Key {
+    Key::of_secret(&[number; Key::LEAST]).expect("it is as long as a key must be")
+}
+
+/// What an agent sends.
+pub enum Sent {
+    Pulse(Rc<Sealed>, Vec<Family>),
+    Frame(Frame),
+    /// A frame that asks whether anybody has the address.
+    Probe(IpAddr, Frame),
+}
+
+pub struct Agent {
+    name: NodeName,
+    mac: MacAddress,
+    file: File,
+    planner: Planner,
+    /// As `pulse::task` has it: none before the first plan and while the link is of no use.
+    pulse: Option<Machine>,
+    claims: Claims,
+    link_up: bool,
+    origins: OrdMap<IpAddr, Origin>,
+    /// The conflicts that the planner was told.
+    told: BTreeMap<IpAddr, (MacAddress, ConflictKind)>,
+    next_incarnation: u64,
+    /// A fact came in since the last turn.
+    must_think: bool,
+}
+
+impl Agent {
+    /// `incarnation` must be greater by [`LIFE`] than that of the life before.
+    pub fn new(name: &NodeName, mac: MacAddress, ip: IpAddr, file: File, incarnation: u64) -> Agent {
+        let mut agent = Agent {
+            name: name.clone(),
+            mac,
+            planner: Planner::new(file.config.clone(), name.clone()),
+            file,
+            pulse: None,
+            claims: Claims::default(),
+            link_up: false,
+            origins: OrdMap::new(),
+            told: BTreeMap::new(),
+            next_incarnation: incarnation,
+            must_think: false,
+        };
+        agent.learn(Fact::Pulses(Pulses::On { authenticated: true }));
+        agent.learn(link(mac, ip, true));
+        agent.learn(Fact::LinksListed);
+        agent
+    }
+
+    pub fn learn(&mut self, fact: Fact) {
+        self.planner.apply(fact);
+        self.must_think = true;
+    }
+
+    /// The kernel says that there is carrier, or none.
+    pub fn learn_carrier(&mut self, ip: IpAddr, carrier: bool) {
+        self.learn(link(self.mac, ip, carrier));
+    }
+
+    /// What it would find on its disk if it started again.
+    pub fn remembers(&self) -> Vec<Fact> {
+        self.planner.world().to_remember().collect()
+    }
+
+    /// Whether it is time to plan a turn; once for each time.
+    pub fn take_must_think(&mut self) -> bool {
+        std::mem::take(&mut self.must_think)
+    }
+
+    /// It answers for the address on the link.
+    pub fn answers(&self, address: IpAddr) -> bool {
+        self.claims.standing(address) == Claim::Holds
+    }
+
+    /// An address that it may have begun or ceased to answer for.
+    pub fn poll_turned(&mut self) -> Option<IpAddr> {
+        self.claims.poll_turned()
+    }
+
+    /// The addresses for which this host accepts traffic, by its plan.
+    pub fn accepts(&self) -> BTreeSet<IpAddr> {
+        self.planner.plan().l2.addresses.keys().copied().collect()
+    }
+
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let pulse = self.pulse.as_ref().and_then(Machine::next_deadline);
+        [pulse, self.claims.next_deadline(), self.planner.next_deadline()].into_iter().flatten().min()
+    }
+
+    /// SIGTERM: it says goodbye.
+    pub fn leave(&mut self, now: Instant) {
+        if let Some(pulse) = &mut self.pulse {
+            pulse.handle_leaving(now);
+        }
+    }
+
+    /// A pulse arrives.
+    pub fn hear(&mut self, sealed: &Sealed, now: Instant) {
+        if let (Some(pulse), Some(machine)) = (sealed.open(self.file.key), &mut self.pulse) {
+            machine.handle_pulse(pulse, now);
+        }
+    }
+
+    /// A frame of ARP arrives.
+    pub fn receive(&mut self, octets: &[u8], now: Instant, sent: &mut Vec<Sent>) {
+        let station = Station { mac: self.mac, other_macs: &[] };
+        let members = &self.planner.plan().l2.members;
+        match answer::judge(station, |address| self.claims.standing(address), Protocol::Arp, octets) {
+            Verdict::Answer(frame) => sent.push(Sent::Frame(frame)),
+            Verdict::Conflict(claimant) => {
+                self.claims.handle_claimant(claimant, members.contains_key(&claimant.mac), now);
+            }
+            Verdict::Rival(claimant) => {
+                self.claims.handle_rival(claimant, self.mac, members.contains_key(&claimant.mac), now);
+            }
+            Verdict::Ignore(_) => {}
+        }
+    }
+
+    /// Looks at every timer, sends what is due, and passes on what it learned. To be called after everything that happened.
+    pub fn attend(&mut self, now: Instant, sent: &mut Vec<Sent>) {
+        if let Some(pulse) = &mut self.pulse {
+            while let Some(said) = pulse.poll_pulse(now) {
+                // Who asks everybody does not know yet what they hear.
+                let both = said.hello || pulse.somebody_needs_ipv4();
+                let families = if both { vec![Family::V6, Family::V4] } else { vec![Family::V6] };
+                let octets = said.emit(&key_of(self.file.key));
+                sent.push(Sent::Pulse(Rc::new(Sealed { octets, opened: RefCell::default() }), families));
+            }
+            if let Some(roster) = pulse.poll_roster(now) {
+                self.learn(Fact::Roster(LINK, Some(Arc::new(roster))));
+            }
+        }
+        while let Some(action) = self.claims.poll_action(now) {
+            match action {
+                Action::Probe(address) => sent.push(Sent::Probe(address, Frame::probe(address, self.mac))),
+                Action::Announce(address) => sent.extend(Frame::announcements(address, self.mac).map(Sent::Frame)),
+            }
+        }
+        self.tell_conflicts();
+        if self.planner.next_deadline().is_some_and(|due| due <= now) {
+            self.must_think = true;
+        }
+    }
+
+    /// One turn of the planner, and its slices handed to the machines.
+    pub fn think(&mut self, now: Instant) {
+        self.planner.turn(now);
+        self.follow_pulse(now);
+        self.follow_link(now);
+    }
+
+    /// As `pulse::task` follows its slice.
+    fn follow_pulse(&mut self, now: Instant) {
+        let slice = self.planner.plan().pulse.clone();
+        let Some(eligibility) = slice.eligibility.filter(|_| slice.links.contains_key(&LINK)) else {
+            if self.pulse.take().is_some() {
+                self.learn(Fact::Roster(LINK, None));
+            }
+            return;
+        };
+        let stance = Stance {
+            mac: self.mac,
+            eligibility,
+            owner: slice.owner,
+            labels: slice.labels,
+            claims: slice.claims,
+            occupied: slice.occupied,
+            needs_ipv4: false,
+        };
+        match &mut self.pulse {
+            Some(machine) => {
+                machine.handle_expected(&slice.expected, now);
+                machine.handle_stance(stance, now);
+            }
+            None => {
+                self.next_incarnation += 1;
+                let settings = Settings { interval: INTERVAL, multiplier: self.file.config.pulse.multiplier };
+                self.pulse = Some(Machine::new(self.name.clone(), settings, self.next_incarnation, stance, now));
+            }
+        }
+    }
+
+    /// As the responder and the worker of the link follow their slice.
+    fn follow_link(&mut self, now: Instant) {
+        let slice = self.planner.plan().l2.clone();
+        let wanted: OrdMap<IpAddr, Origin> = slice
+            .addresses
+            .keys()
+            .map(|address| (*address, slice.origins.get(address).cloned().unwrap_or_default()))
+            .collect();
+        for (address, origin) in &wanted {
+            if self.origins.get(address) != Some(origin) {
+                self.claims.handle_owned(*address, origin, now);
+            }
+        }
+        for address in self.origins.keys().filter(|address| !wanted.contains_key(*address)) {
+            self.claims.handle_disowned(*address);
+        }
+        self.origins = wanted;
+        let up = slice.links.iter().any(|link| link.index == LINK && link.up && link.carrier);
+        match (self.link_up, up) {
+            (false, true) => self.claims.handle_link_up(now),
+            (true, false) => self.claims.handle_link_down(),
+            (true, true) | (false, false) => {}
+        }
+        self.link_up = up;
+        self.tell_conflicts();
+    }
+
+    /// What is in the way of which address, as the responder tells it.
+    fn tell_conflicts(&mut self) {
+        if self.claims.poll_report().is_none() {
+            return;
+        }
+        while self.claims.poll_report().is_some() {}
+        let known: BTreeMap<_, _> =
+            self.claims.conflicts().map(|(address, mac, kind)| (address, (mac, kind))).collect();
+        let told = std::mem::replace(&mut self.told, known.clone());
+        let link = InterfaceName::from("eth0");
+        for address in told.keys().filter(|address| !known.contains_key(*address)) {
+            self.learn(Fact::Conflict(*address, link.clone(), None));
+        }
+        for (address, (mac, kind)) in known {
+            if told.get(&address) != Some(&(mac, kind)) {
+                let conflict = Conflict { mac, kind, since: UNIX_EPOCH };
+                self.learn(Fact::Conflict(address, link.clone(), Some(conflict)));
+            }
+        }
+    }
+}
+
+/// The kernel's index of the one link.
+const LINK: u32 = 2;
+
+fn link(mac: MacAddress, ip: IpAddr, carrier: bool) -> Fact {
+    let net = ipnet::IpNet::new(ip, 16).expect("a prefix of IPv4");
+    let link = Link {
+        index: LINK,
+        name: "eth0".into(),
+        mac: Some(mac),
+        up: true,
+        carrier,
+        loopback: false,
+        arp: true,
+        master: None,
+        vrf: None,
+        addresses: vec![net],
+    };
+    Fact::Link(LINK, Some(link))
+}

@@ -1,0 +1,72 @@
+//! The stories of the folder `stories/`, each by its name: those that hold, and those that today's code is known to break.
+//! A story that breaks less than it says fails too, so that the list stays honest: then change its last line.
+
+use std::path::{Path, PathBuf};
+
+use crate::life::{broken, chronicle};
+use crate::story::{Expected, Story};
+
+fn read(path: &Path) -> Story {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    Story::parse(&text).unwrap_or_else(|problem| panic!("{}: {problem}", path.display()))
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/town/stories")
+}
+
+/// Fails with the whole chronicle if the story broke something else than it says.
+fn check(name: &str) {
+    let story = read(&folder().join(format!("{name}.story")));
+    let found = broken(&story);
+    let (expected, words) = match &story.expected {
+        Expected::Holds => (Vec::new(), "it is to hold".to_owned()),
+        Expected::Breaks(list) => (list.clone(), format!("today it breaks {list:?}, and nothing else or less")),
+    };
+    for (broken, finding) in &found {
+        println!("{name}: {}: {finding}", broken.word());
+    }
+    let mut expected = expected;
+    expected.sort();
+    let found: Vec<_> = found.into_keys().collect();
+    assert!(found == expected, "{name} broke {found:?}, but {words}\n{}", chronicle(&story));
+}
+
+macro_rules! stories {
+    ($($test:ident: $file:literal,)*) => {
+        $(#[test] fn $test() { check($file); })*
+
+        #[test]
+        fn every_story_of_the_folder_is_a_test() {
+            let mut files: Vec<String> = std::fs::read_dir(folder()).unwrap()
+                .filter_map(|entry| entry.unwrap().file_name().to_str()?.strip_suffix(".story").map(str::to_owned))
+                .collect();
+            files.sort();
+            let mut named = vec![$($file.to_owned()),*];
+            named.sort();
+            assert_eq!(files, named);
+        }
+    };
+}
+
+stories! {
+    a1_a_preference_is_rolled_out_node_by_node: "a1-rollout",
+    a1_a_preference_is_rolled_back: "a1-roll-back",
+    a2_a_node_whose_pulses_are_dropped_by_its_own_firewall: "a2-own-firewall",
+    a3_two_that_hear_no_pulses_of_each_other_lose_the_link: "a3-filtered-pair",
+    a4_pulses_are_filtered_between_all: "a4-filtered-town",
+    a7_a_partition_heals_and_the_owner_says_nothing: "a7-heal",
+    a8_the_key_is_changed_node_by_node: "a8-key-rotation",
+    a12_a_sticky_owner_of_many_addresses: "a12-sticky",
+    a13_the_owner_sees_no_api_server: "a13-stale-view",
+    a14_a_frozen_agent: "a14-freeze",
+    a_clean_restart: "restart",
+}
+
+/// `CRIER_TOWN_STORY=path cargo test --test town tell -- --nocapture`
+#[test]
+fn tell() {
+    if let Some(path) = std::env::var_os("CRIER_TOWN_STORY") {
+        println!("{}", chronicle(&read(Path::new(&path))));
+    }
+}

@@ -1,0 +1,355 @@
+//! What must hold in every town whatever happens, with each bound in one place: here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use crate::agent::DETECTION;
+use crate::story::{Deed, Station, name};
+use crate::town::{Notice, Town};
+
+/// (1) A client on a segment with a node that can serve is answered: no two requests that were served are further apart
+/// than this after something failed, and [`DETECTION`] for each node that was lost without a word on top.
+const ANSWERED: Duration = Duration::from_millis(1500);
+/// And this on top where pulses do not pass between all: a death is then found by questions on the link.
+const ASKED_ON_THE_LINK: Duration = Duration::from_secs(3);
+/// For how long a node that was lost without a word may be unnoticed: one that owns nothing pulses once in a second.
+const UNNOTICED: Duration = Duration::from_millis(3100);
+/// (2) Two owners that can hear each other, in any direction, are one.
+const ONE_OWNER: Duration = Duration::from_secs(1);
+/// (3) What was planned, a restart or a rollout, causes no gap: two lost requests at most.
+const NO_GAP: Duration = Duration::from_millis(250);
+/// How long what happened explains that an address moves.
+const EXPLAINED: Duration = Duration::from_secs(10);
+/// How long a rollout of a file with another `[[l2]]` explains it: its last step may come late.
+const ROLLOUT: Duration = Duration::from_secs(60);
+/// (4) Broadcasts and multicasts of a node in one second, once nothing happened for [`STEADY`].
+const FRAMES: usize = 200;
+const STEADY: Duration = Duration::from_secs(10);
+/// (5) Nobody asks on the link for what a node has that it hears, once nothing but freezes happened for this long.
+const UNSUSPECTED: Duration = Duration::from_secs(5);
+/// An agent has found its place so long after its start.
+const STARTED: Duration = Duration::from_secs(2);
+
+/// How often the owners are looked at.
+const LOOKS: Duration = Duration::from_millis(20);
+
+/// What can be broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Broken {
+    Unanswered,
+    TwoOwners,
+    Moved,
+    Frames,
+    Suspected,
+}
+
+impl Broken {
+    pub const ALL: [Broken; 5] =
+        [Broken::Unanswered, Broken::TwoOwners, Broken::Moved, Broken::Frames, Broken::Suspected];
+
+    /// As a story names it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Broken::Unanswered => "unanswered",
+            Broken::TwoOwners => "two-owners",
+            Broken::Moved => "moved",
+            Broken::Frames => "frames",
+            Broken::Suspected => "suspected",
+        }
+    }
+
+    pub fn parse(word: &str) -> Result<Broken, String> {
+        let known = Broken::ALL.into_iter().find(|broken| broken.word() == word);
+        known.ok_or_else(|| format!("no invariant is called {word:?}"))
+    }
+}
+
+/// When something was broken first, how it was last, and in how many places.
+#[derive(Debug, Clone)]
+pub struct Finding {
+    pub at: Duration,
+    pub text: String,
+    pub places: BTreeSet<String>,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (in {} places)", self.text, self.places.len())
+    }
+}
+
+/// Watches one town.
+pub struct Watch {
+    agents: usize,
+    began: Instant,
+    pub broken: BTreeMap<Broken, Finding>,
+    /// What happened, line by line; `None` where nobody is going to read it.
+    pub chronicle: Option<Vec<String>>,
+    deeds: Vec<(Instant, Deed)>,
+    looked: Instant,
+    /// Since when two both answer for an address and can hear each other.
+    both: BTreeMap<(IpAddr, Station, Station), Instant>,
+    /// When a client was last served at an address, or could not have been.
+    served: BTreeMap<(usize, usize), Instant>,
+    failing: BTreeSet<(usize, usize)>,
+    last_owner: BTreeMap<IpAddr, Station>,
+    /// What an agent held when it was told to stop, at any time.
+    held: BTreeMap<Station, BTreeSet<IpAddr>>,
+    filtered: bool,
+}
+
+impl Watch {
+    pub fn new(town: &Town, tells: bool) -> Watch {
+        Watch {
+            agents: town.hosts.len(),
+            began: town.began(),
+            broken: BTreeMap::new(),
+            chronicle: tells.then(Vec::new),
+            deeds: Vec::new(),
+            looked: town.began(),
+            both: BTreeMap::new(),
+            served: BTreeMap::new(),
+            failing: BTreeSet::new(),
+            last_owner: BTreeMap::new(),
+            held: BTreeMap::new(),
+            filtered: false,
+        }
+    }
+
+    /// Takes what there is to look at.
+    pub fn look(&mut self, town: &mut Town) {
+        let now = town.now();
+        for notice in std::mem::take(&mut town.notices) {
+            match notice {
+                Notice::Deed(deed) => self.note_deed(town, deed),
+                Notice::Owner { address, host, answers } => self.note_owner(town, address, host, answers),
+                Notice::Probe { address, host } => self.note_probe(town, address, host),
+                Notice::Request { client, address, served } => self.note_request(town, client, address, served),
+            }
+        }
+        if now >= self.looked + LOOKS {
+            self.looked = now;
+            self.look_at_owners(town);
+            self.look_at_frames(town);
+        }
+    }
+
+    fn note_deed(&mut self, town: &Town, deed: Deed) {
+        let agents = self.agents;
+        if self.deeds.is_empty() {
+            self.tell_beginning(town);
+        }
+        self.tell(town.now(), || format!("*** {}", deed.text(agents)));
+        if let Deed::Restart(host, _) | Deed::Stop(host) = deed {
+            let held = town.owners.iter().filter(|(_, hosts)| hosts.contains(&host)).map(|(address, _)| *address);
+            self.held.entry(host).or_default().extend(held);
+        }
+        self.filtered |= match &deed {
+            Deed::Deafen { .. } | Deed::Firewall { .. } | Deed::Prune(..) => true,
+            Deed::Restart(_, Some(_)) => town.story().files.iter().any(|file| file.key != town.story().files[0].key),
+            _ => false,
+        };
+        self.deeds.push((town.now(), deed));
+    }
+
+    /// (3): nothing moves that was not asked to.
+    fn note_owner(&mut self, town: &Town, address: IpAddr, host: Station, answers: bool) {
+        let now = town.now();
+        let agents = self.agents;
+        let verb = if answers { "answers for" } else { "lets go of" };
+        self.tell(now, || format!("    {} {verb} {address}", name(host, agents)));
+        if !answers {
+            return;
+        }
+        let Some(before) = self.last_owner.insert(address, host).filter(|before| *before != host) else { return };
+        let explains = |(at, deed): &(Instant, Deed)| {
+            let age = now.duration_since(*at);
+            match deed {
+                Deed::Restart(_, Some(_)) if age <= ROLLOUT && self.asks_to_move(town) => true,
+                // A restarted node may have back what it had, and the others what it leaves.
+                Deed::Restart(who, _) => {
+                    let had = self.held.get(who).is_some_and(|held| held.contains(&address));
+                    age <= EXPLAINED && (*who == before || (*who == host && had))
+                }
+                Deed::Foreign(_) | Deed::Proxy(_) => true,
+                // Whoever comes takes nothing where addresses are sticky.
+                Deed::Start(_) => age <= EXPLAINED && !town.is_sticky(),
+                _ => age <= EXPLAINED,
+            }
+        };
+        if now > self.began + EXPLAINED && !self.deeds.iter().any(explains) {
+            let text = format!("{address} moved from {} to {}", name(before, agents), name(host, agents));
+            self.breaks(Broken::Moved, now, address.to_string(), text);
+        }
+    }
+
+    fn asks_to_move(&self, town: &Town) -> bool {
+        let files = &town.story().files;
+        files.iter().any(|file| file.l2 != files[0].l2)
+    }
+
+    /// (5): who hears its owner does not ask for an address.
+    fn note_probe(&mut self, town: &Town, address: IpAddr, host: Station) {
+        let now = town.now();
+        let agents = self.agents;
+        self.tell(now, || format!("    {} asks whether anybody has {address}", name(host, agents)));
+        let since = |host: Station| town.hosts[host].started.map(|at| now.duration_since(at));
+        let thawed = |it: Station| {
+            let of_it = |(at, deed): &(Instant, Deed)| matches!(deed, Deed::Freeze(who, time) if *who == it && *at + *time + STARTED > now);
+            self.deeds.iter().any(of_it)
+        };
+        let quiet = self.deeds.iter().all(|(at, deed)| matches!(deed, Deed::Freeze(..)) || *at + UNSUSPECTED < now);
+        let number = town.addresses.iter().position(|it| IpAddr::V4(*it) == address);
+        let disturbed = number.is_none_or(|number| town.is_disturbed(number));
+        if !quiet || disturbed || town.link.loss > 0 || now < self.began + UNSUSPECTED {
+            return;
+        }
+        let owners = town.owners.get(&address).into_iter().flatten();
+        let heard = owners.copied().find(|owner| {
+            let settled = [*owner, host].iter().all(|it| since(*it).is_some_and(|it| it > STARTED));
+            settled
+                && *owner != host
+                && !thawed(*owner)
+                && town.is_running(*owner)
+                && town.link.pulses_pass(*owner, host, now)
+                && town.link.pulses_pass(host, *owner, now)
+                && town.share_a_key(*owner, host)
+        });
+        if let Some(owner) = heard {
+            let text = format!(
+                "{} asked on the link for {address} although {} has it and is heard",
+                name(host, agents),
+                name(owner, agents)
+            );
+            self.breaks(Broken::Suspected, now, address.to_string(), text);
+        }
+    }
+
+    /// (1) and (3): clients are answered.
+    fn note_request(&mut self, town: &Town, client: usize, address: usize, served: bool) {
+        let now = town.now();
+        let place = (client, address);
+        let who = name(self.agents + client, self.agents);
+        if served == self.failing.contains(&place) {
+            let verb = if served { "is served at" } else { "is not served at" };
+            self.tell(now, || format!("    the {who} {verb} {}", town.addresses[address]));
+            let _changed = if served { self.failing.remove(&place) } else { self.failing.insert(place) };
+        }
+        let port = town.client_port(client);
+        let could = |host: Station| {
+            town.could_serve(host, address)
+                && town.hosts[host].started.is_some_and(|at| at + STARTED <= now)
+                && town.link.passes(port, host, now)
+                && town.link.passes(host, port, now)
+        };
+        if served || town.is_disturbed(address) || !(0..self.agents).any(could) {
+            self.served.insert(place, now);
+            return;
+        }
+        let since = *self.served.entry(place).or_insert(now);
+        let (gap, most) = (now.duration_since(since), self.patience(town));
+        if gap > most {
+            let ip = town.addresses[address];
+            let text = format!("the {who} was not served at {ip} for {gap:?}, longer than {most:?}");
+            self.breaks(Broken::Unanswered, now, format!("{who} {ip}"), text);
+        }
+    }
+
+    /// How long a client may go without an answer.
+    fn patience(&self, town: &Town) -> Duration {
+        let now = town.now();
+        let recent = |most: Duration| self.deeds.iter().filter(move |(at, _)| *at + most >= now);
+        if self.deeds.iter().any(|_| true) && recent(EXPLAINED).all(|(_, deed)| is_planned(deed)) && town.link.loss == 0
+        {
+            return NO_GAP;
+        }
+        let lost = |deed: &Deed| match deed {
+            Deed::Kill(_) | Deed::Reboot { .. } | Deed::Unplug(_) | Deed::Freeze(..) => 1,
+            Deed::Split(_) | Deed::Heal => u32::try_from(self.agents).unwrap_or(u32::MAX),
+            _ => 0,
+        };
+        let lost: u32 = recent(UNNOTICED + ANSWERED).map(|(_, deed)| lost(deed)).sum();
+        let unheard = if self.filtered { ASKED_ON_THE_LINK } else { Duration::ZERO };
+        let by_loss = if town.link.loss > 0 { ANSWERED * 2 } else { Duration::ZERO };
+        ANSWERED + DETECTION * lost + unheard + by_loss
+    }
+
+    /// (2): two owners that can hear each other are one.
+    fn look_at_owners(&mut self, town: &Town) {
+        let now = town.now();
+        let hear = |one: Station, other: Station| {
+            let both_run = town.is_running(one) && town.is_running(other);
+            both_run && (town.link.passes(one, other, now) || town.link.passes(other, one, now))
+        };
+        let mut pairs = BTreeSet::new();
+        for (address, owners) in town.owners.iter().filter(|(_, owners)| owners.len() > 1) {
+            for one in owners {
+                pairs.extend(owners.range(one + 1..).filter(|it| hear(*one, **it)).map(|it| (*address, *one, *it)));
+            }
+        }
+        self.both.retain(|pair, _| pairs.contains(pair));
+        for pair in pairs {
+            let since = *self.both.entry(pair).or_insert(now);
+            let lasted = now.duration_since(since);
+            let (address, one, other) = pair;
+            if lasted > ONE_OWNER {
+                let (one, other) = (name(one, self.agents), name(other, self.agents));
+                let text = format!("{one} and {other} both answer for {address} for {lasted:?}");
+                self.breaks(Broken::TwoOwners, now, address.to_string(), text);
+            }
+        }
+    }
+
+    /// (4): the budget of frames.
+    fn look_at_frames(&mut self, town: &mut Town) {
+        let now = town.now();
+        let last = self.deeds.last().map_or(self.began, |(at, _)| *at);
+        if now < last + STEADY {
+            return;
+        }
+        for host in 0..self.agents {
+            let sent = town.link.floods_in_a_second(host, now);
+            if sent > FRAMES {
+                let who = name(host, self.agents);
+                let text = format!("{who} sent {sent} broadcasts and multicasts in a second, more than {FRAMES}");
+                self.breaks(Broken::Frames, now, who, text);
+            }
+        }
+    }
+
+    fn breaks(&mut self, broken: Broken, now: Instant, place: String, text: String) {
+        let at = now.duration_since(self.began);
+        let first = !self.broken.contains_key(&broken);
+        if first {
+            self.tell(now, || format!("!!! {}: {text}", broken.word()));
+        }
+        let finding =
+            self.broken.entry(broken).or_insert_with(|| Finding { at, text: String::new(), places: BTreeSet::new() });
+        finding.text = text;
+        finding.places.insert(place);
+    }
+
+    /// How it came to what stands before the first deed interests nobody.
+    fn tell_beginning(&mut self, town: &Town) {
+        let agents = self.agents;
+        self.chronicle.iter_mut().for_each(Vec::clear);
+        for (address, owners) in &town.owners {
+            let names: Vec<String> = owners.iter().map(|owner| name(*owner, agents)).collect();
+            self.tell(town.now(), || format!("    {} answers for {address}", names.join(" and ")));
+        }
+    }
+
+    fn tell(&mut self, now: Instant, line: impl FnOnce() -> String) {
+        if self.chronicle.is_none() {
+            return;
+        }
+        let line = format!("{:>9.3} s {}", now.duration_since(self.began).as_secs_f64(), line());
+        self.chronicle.get_or_insert_default().push(line);
+    }
+}
+
+fn is_planned(deed: &Deed) -> bool {
+    matches!(deed, Deed::Restart(..) | Deed::Stop(_) | Deed::Start(_))
+}
