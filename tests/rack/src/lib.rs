@@ -14,7 +14,7 @@
 //! // In a test: #[test] fn a_killed_nodes_route_is_withdrawn() {
 //! // `None`: this machine lacks something; a line SKIPPED has told what.
 //! let needs = [Need::Bird, Need::Crier];
-//! let Some(rack) = Rack::for_test("a_killed_nodes_route_is_withdrawn", &needs) else { return };
+//! let Some(rack) = Rack::for_test(&needs) else { return };
 //! // Two nodes .11 and .12, a router .1 and a client .9 on one link of both families.
 //! let site = Site::new(&rack, "192.168.35.0/24", "fd35::/64", 2);
 //! let tor = site.router.bird(&format!(
@@ -104,6 +104,6 @@ pub use metal::Metal;
 pub use namespace::Namespace;
 pub use need::{Need, enter_user_namespace_if_needed, skip};
 pub use process::Process;
-pub use rack::{Rack, clean_up_on_interrupt};
+pub use rack::{Rack, clean_up_on_interrupt, test_name};
 pub use site::{Host, Node, Pod, Site};
 pub use wait::{Deadline, eventually, eventually_equal, millis, now, rest, secs, throughout};

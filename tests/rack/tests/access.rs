@@ -10,8 +10,7 @@ const POOL: &str = "[[pool]]\nname = \"lan\"\naddresses = [\"192.168.35.100-192.
 
 #[test]
 fn an_agent_allocates_however_it_proves_who_it_is() {
-    let name = "an_agent_allocates_however_it_proves_who_it_is";
-    let Some(rack) = Rack::for_test(name, &[Need::Kubernetes, Need::Crier]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Kubernetes, Need::Crier]) else { return };
     let metal = Metal::new(&rack, 1);
     let node = metal.site.node(0);
     let url = metal.url();

@@ -124,8 +124,7 @@ const WISHES: [Wish; 9] = [
 
 #[test]
 fn a_wish_that_cannot_be_granted_is_told_with_its_value_and_granted_once_it_is_mended() {
-    let name = "a_wish_that_cannot_be_granted_is_told_with_its_value_and_granted_once_it_is_mended";
-    let Some(rack) = Rack::for_test(name, &NEEDS) else { return };
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let metal = Metal::new(&rack, 1);
     let agents = metal.agents(CONFIGURATION);
     let agent = &agents[0];
@@ -174,8 +173,7 @@ fn a_wish_that_cannot_be_granted_is_told_with_its_value_and_granted_once_it_is_m
 
 #[test]
 fn an_address_in_use_is_told_with_its_holder_and_given_when_that_is_gone() {
-    let name = "an_address_in_use_is_told_with_its_holder_and_given_when_that_is_gone";
-    let Some(rack) = Rack::for_test(name, &NEEDS) else { return };
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let metal = Metal::new(&rack, 1);
     let _pod = metal.pod(0, "web-1", "web", &[8080]);
     let _agents = metal.agents(CONFIGURATION);
@@ -199,8 +197,7 @@ fn an_address_in_use_is_told_with_its_holder_and_given_when_that_is_gone() {
 
 #[test]
 fn a_service_of_another_class_is_left_alone() {
-    let name = "a_service_of_another_class_is_left_alone";
-    let Some(rack) = Rack::for_test(name, &NEEDS) else { return };
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let metal = Metal::new(&rack, 1);
     let _pod = metal.pod(0, "web-1", "web", &[8080]);
     let agents = metal.agents(CONFIGURATION);
@@ -228,8 +225,7 @@ fn a_service_of_another_class_is_left_alone() {
 
 #[test]
 fn endpoints_that_name_no_node_are_told_under_local_and_good_under_cluster() {
-    let name = "endpoints_that_name_no_node_are_told_under_local_and_good_under_cluster";
-    let Some(rack) = Rack::for_test(name, &NEEDS) else { return };
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let metal = Metal::new(&rack, 2);
     let pod = metal.site.node(0).pod("web-1", &[8080]);
     let agents = metal.agents(CONFIGURATION);

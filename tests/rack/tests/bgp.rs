@@ -129,8 +129,7 @@ fn rack_prefix(address: IpAddr) -> String {
 
 #[test]
 fn both_routers_know_exactly_the_nodes_that_should_get_traffic() {
-    let name = "both_routers_know_exactly_the_nodes_that_should_get_traffic";
-    let Some(rack) = Rack::for_test(name, &NEEDS) else { return };
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let metal = Metal::new(&rack, 2);
     let bird = metal.site.router.bird(&format!("{}{BIRD}", bird::KERNEL));
     let frr_host = metal.site.host("frr", 3);
@@ -225,8 +224,7 @@ fn both_routers_know_exactly_the_nodes_that_should_get_traffic() {
 
 #[test]
 fn a_router_that_answers_with_another_as_is_told_and_named_in_the_status() {
-    let name = "a_router_that_answers_with_another_as_is_told_and_named_in_the_status";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Bird]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Bird]) else { return };
     let site = rack::Site::new(&rack, "192.168.35.0/24", "fd35::/64", 1);
     let bird = site.router.bird(
         "router id 192.168.35.1; protocol device {}\n\

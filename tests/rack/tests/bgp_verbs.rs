@@ -103,7 +103,7 @@ fn wait_for(crier: &Crier, what: &str, is_it: impl Fn(&Value) -> bool) -> Value 
 
 #[test]
 fn the_verbs_tell_what_the_router_has() {
-    let Some(rack) = Rack::for_test("the_verbs_tell_what_the_router_has", &NEEDS) else { return };
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let manifests = rack.folder().join("manifests");
     std::fs::create_dir(&manifests).unwrap();
     std::fs::write(manifests.join("shop.yaml"), MANIFESTS).unwrap();

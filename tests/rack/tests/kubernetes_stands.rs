@@ -57,8 +57,7 @@ fn eventually_balances(what: &str, client: &rack::Namespace, to: SocketAddr) {
 
 #[test]
 fn the_control_plane_stands_and_its_users_are_who_they_say() {
-    let name = "the_control_plane_stands_and_its_users_are_who_they_say";
-    let Some(rack) = Rack::for_test(name, &[Need::Kubernetes]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Kubernetes]) else { return };
     let site = Site::new(&rack, "10.0.0.0/24", "fd00::/64", 2);
     let cluster = Cluster::start(&site);
     println!("the control plane stood after {:?}", cluster.stood_after);
@@ -94,8 +93,7 @@ fn the_control_plane_stands_and_its_users_are_who_they_say() {
 
 #[test]
 fn a_service_answers_on_its_cluster_address_and_on_its_load_balancer_address() {
-    let name = "a_service_answers_on_its_cluster_address_and_on_its_load_balancer_address";
-    let Some(rack) = Rack::for_test(name, &[Need::Kubernetes]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Kubernetes]) else { return };
     let Shop { pods, cluster, site, _proxies } = shop(&rack);
     let client = &site.client;
     let service_object = &cluster.apply(&service("Cluster"))[0];
@@ -150,8 +148,7 @@ fn a_service_answers_on_its_cluster_address_and_on_its_load_balancer_address() {
 
 #[test]
 fn the_faults_before_the_api_server_are_those_that_were_ordered() {
-    let name = "the_faults_before_the_api_server_are_those_that_were_ordered";
-    let Some(rack) = Rack::for_test(name, &[Need::Kubernetes]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Kubernetes]) else { return };
     let site = Site::new(&rack, "10.0.0.0/24", "fd00::/64", 0);
     let cluster = Cluster::start(&site);
     let faults = Faults::before(&cluster);

@@ -82,8 +82,7 @@ fn take(agents: &mut Vec<Crier>, node: &str) -> Crier {
 
 #[test]
 fn the_new_owner_says_from_whom_it_has_the_address_and_why() {
-    let name = "the_new_owner_says_from_whom_it_has_the_address_and_why";
-    let Some(rack) = Rack::for_test(name, &NEEDS) else { return };
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let site = Site::new(&rack, "192.168.35.0/24", "fd35::/64", 3);
     let _pages: Vec<Process> = site.nodes.iter().map(|node| node.serve(node.name(), &[80])).collect();
     let configuration = configuration(&rack);

@@ -44,8 +44,7 @@ fn answering(metal: &Metal, address: Ipv4Addr) -> Vec<String> {
 /// The Services of the Kubeflow guide that users of MetalLB follow.
 #[test]
 fn the_services_of_kubeflow_get_the_addresses_they_ask_for_and_a_client_gets_each_page() {
-    let name = "the_services_of_kubeflow_get_the_addresses_they_ask_for_and_a_client_gets_each_page";
-    let Some(rack) = Rack::for_test(name, &NEEDS) else { return };
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let metal = Metal::new(&rack, 2);
     let services = [
         (
@@ -138,8 +137,7 @@ fn the_services_of_kubeflow_get_the_addresses_they_ask_for_and_a_client_gets_eac
 
 #[test]
 fn four_nodes_serve_the_first_address_of_the_pool_and_one_of_them_answers() {
-    let name = "four_nodes_serve_the_first_address_of_the_pool_and_one_of_them_answers";
-    let Some(rack) = Rack::for_test(name, &NEEDS) else { return };
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let metal = Metal::on(&rack, "172.42.42.0/24", 4);
     let _pods = [metal.pod(0, "nginx-1", "nginx", &[80]), metal.pod(2, "nginx-2", "nginx", &[80])];
     let agents = metal.agents(&lan("172.42.42.201-172.42.42.250"));

@@ -101,8 +101,7 @@ fn served_by_another(asking: &Asking, before: &str) {
 
 #[test]
 fn an_owner_that_is_killed_is_replaced_and_one_that_stops_hands_over_without_a_gap() {
-    let name = "an_owner_that_is_killed_is_replaced_and_one_that_stops_hands_over_without_a_gap";
-    let Some(rack) = Rack::for_test(name, &NEEDS) else { return };
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
     write(&rack, "pulse.key", KEY);
     let lan = Lan::new(&rack, &format!("key-file = \"{}\"", rack.folder().join("pulse.key").display()));
     let mut agents = lan.agents();
@@ -139,8 +138,7 @@ fn an_owner_that_is_killed_is_replaced_and_one_that_stops_hands_over_without_a_g
 
 #[test]
 fn agents_with_different_keys_do_not_listen_to_each_other_and_say_so() {
-    let name = "agents_with_different_keys_do_not_listen_to_each_other_and_say_so";
-    let Some(rack) = Rack::for_test(name, &NEEDS) else { return };
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
     write(&rack, "pulse.key", KEY);
     write(&rack, "other.key", &KEY.replace('0', "f"));
     let lan = Lan::new(&rack, &format!("key-file = \"{}\"", rack.folder().join("pulse.key").display()));
@@ -163,8 +161,7 @@ fn agents_with_different_keys_do_not_listen_to_each_other_and_say_so() {
 
 #[test]
 fn where_ipv6_is_off_on_one_node_all_hear_each_other_over_ipv4() {
-    let name = "where_ipv6_is_off_on_one_node_all_hear_each_other_over_ipv4";
-    let Some(rack) = Rack::for_test(name, &NEEDS) else { return };
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let lan = Lan::new(&rack, "unauthenticated = true");
     lan.site.node(1).sysctl("net.ipv6.conf.eth0.disable_ipv6", "1");
     let agents = lan.agents();

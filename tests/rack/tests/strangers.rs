@@ -35,8 +35,7 @@ fn complains(agents: &[Crier], address: &str, mac: &str) -> usize {
 
 #[test]
 fn an_address_that_a_stranger_has_is_not_claimed_until_the_stranger_is_gone() {
-    let name = "an_address_that_a_stranger_has_is_not_claimed_until_the_stranger_is_gone";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier]) else { return };
     let lan = Lan::new(&rack, 2);
     let stranger = stranger(&lan, &["192.168.35.100/24", "fd35::100/64"]);
     let mac = stranger.port.mac().to_string();
@@ -71,8 +70,7 @@ fn an_address_that_a_stranger_has_is_not_claimed_until_the_stranger_is_gone() {
 
 #[test]
 fn a_service_that_asks_for_no_address_is_given_one_that_no_stranger_has() {
-    let name = "a_service_that_asks_for_no_address_is_given_one_that_no_stranger_has";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier]) else { return };
     let lan = Lan::new(&rack, 3);
     let stranger = stranger(&lan, &["192.168.35.100/24"]);
     let agents = lan.agents();
@@ -95,8 +93,7 @@ fn a_service_that_asks_for_no_address_is_given_one_that_no_stranger_has() {
 
 #[test]
 fn an_address_in_use_is_defended_against_a_stranger_who_takes_it() {
-    let name = "an_address_in_use_is_defended_against_a_stranger_who_takes_it";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Arping]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Arping]) else { return };
     let lan = Lan::new(&rack, 2);
     lan.service("web", "192.168.35.100");
     let mut agents = lan.agents();
@@ -128,8 +125,7 @@ fn an_address_in_use_is_defended_against_a_stranger_who_takes_it() {
 
 #[test]
 fn the_allocator_of_a_cluster_hands_out_no_address_that_another_agent_found_taken() {
-    let name = "the_allocator_of_a_cluster_hands_out_no_address_that_another_agent_found_taken";
-    let Some(rack) = Rack::for_test(name, &[Need::Kubernetes, Need::Crier]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Kubernetes, Need::Crier]) else { return };
     let metal = Metal::without_kube_proxy(&rack, "192.168.35.0/24", 3);
     let stranger = metal.site.host("stranger", 77);
     let taken = ["192.168.35.100", "192.168.35.101", "192.168.35.102"];

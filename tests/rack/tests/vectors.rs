@@ -482,8 +482,7 @@ fn play_all(subject: &Subject<'_>, vectors: &[Vector]) -> Vec<(Vector, Fate)> {
 
 #[test]
 fn every_vector_ends_a_live_session_with_crier_as_its_row_says() {
-    let name = "every_vector_ends_a_live_session_with_crier_as_its_row_says";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Bird, Need::Frr]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Bird, Need::Frr]) else { return };
     let vectors = vectors();
     let [crier, bird, frr] = ["crier", "bird", "frr"].map(|name| pair(&rack, name, &vectors));
     let agent = start_crier(&rack, &crier.0, &vectors);
@@ -517,8 +516,7 @@ fn every_vector_ends_a_live_session_with_crier_as_its_row_says() {
 
 #[test]
 fn a_peer_that_announces_a_million_routes_costs_crier_no_memory() {
-    let name = "a_peer_that_announces_a_million_routes_costs_crier_no_memory";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier]) else { return };
     let vectors: Vec<_> = vectors().into_iter().filter(|vector| vector.id == "R1").collect();
     let (speaker, peers) = pair(&rack, "crier", &vectors);
     let agent = start_crier(&rack, &speaker, &vectors);

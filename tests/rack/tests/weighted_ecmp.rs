@@ -54,8 +54,7 @@ fn manifests(endpoints: [u32; 2]) -> String {
 
 #[test]
 fn traffic_is_weighed_by_endpoints_in_the_routers_kernel() {
-    let name = "traffic_is_weighed_by_endpoints_in_the_routers_kernel";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Frr]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Frr]) else { return };
     let site = Site::new(&rack, "192.168.35.0/24", "fd35::/64", 2);
     let folder = rack.folder().join("manifests");
     std::fs::create_dir(&folder).expect("the rack's folder is ours");
