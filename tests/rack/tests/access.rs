@@ -3,8 +3,7 @@
 use std::net::SocketAddr;
 
 use rack::kubernetes::{Proof, User};
-use rack::{Metal, Need, Rack, eventually_equal, secs};
-use serde_json::json;
+use rack::{Metal, Need, Rack, Service, eventually_equal, secs};
 
 const POOL: &str = "[[pool]]\nname = \"lan\"\naddresses = [\"192.168.35.100-192.168.35.110\"]\n[[l2]]\n";
 
@@ -28,10 +27,7 @@ fn an_agent_allocates_however_it_proves_who_it_is() {
             }
         });
         agent.wait_ready(secs(20));
-        let service = json!({
-            "apiVersion": "v1", "kind": "Service", "metadata": { "name": way },
-            "spec": { "type": "LoadBalancer", "ports": [{ "port": 80 }] },
-        });
+        let service = Service::new(way).object();
         metal.try_apply(&service).expect("the API server takes the Service");
         // The next free one each time: what was given before is known from the status alone.
         let expected = vec![format!("192.168.35.{}", 100 + number)];

@@ -11,7 +11,7 @@ use rack::capture::Capture;
 use rack::crier::{Crier, binary};
 use rack::faults::Faults;
 use rack::kubernetes::Proof;
-use rack::{Metal, Need, Pod, Rack, eventually, eventually_equal, millis, now, secs, throughout};
+use rack::{Metal, Need, Pod, Rack, Service, eventually, eventually_equal, millis, now, secs, throughout};
 use serde_json::{Value, json};
 
 const NEEDS: [Need; 3] = [Need::Kubernetes, Need::Crier, Need::Bird];
@@ -39,12 +39,7 @@ const AWAY: &str = "the API server does not answer";
 const ANSWERS: &str = "the API server answers";
 
 fn service(name: &str) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": { "name": name },
-        "spec": {
-            "type": "LoadBalancer", "selector": { "app": "web" }, "ports": [{ "port": 80, "targetPort": 8080 }],
-        },
-    })
+    Service::new(name).selects("web").ports(&[(80, 8080)]).object()
 }
 
 /// Nodes with an agent each that reaches the API server through [`Faults`], a pod on each, and a router.

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use rack::bird::Bird;
 use rack::frr::Frr;
-use rack::{Host, Metal, Need, Rack, bird, eventually, eventually_equal, frr, secs};
-use serde_json::{Value, json};
+use rack::{Host, Manifests, Metal, Need, Rack, Service, bird, eventually, eventually_equal, frr, secs};
+use serde_json::Value;
 
 const NEEDS: [Need; 4] = [Need::Kubernetes, Need::Crier, Need::Bird, Need::Frr];
 
@@ -64,15 +64,8 @@ fn frr_configuration() -> String {
     )
 }
 
-fn service(name: &str, policy: &str, families: &[&str]) -> Value {
-    let family_policy = if families.len() == 2 { "RequireDualStack" } else { "SingleStack" };
-    json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": { "name": name },
-        "spec": {
-            "type": "LoadBalancer", "externalTrafficPolicy": policy, "selector": { "app": "web" },
-            "ipFamilyPolicy": family_policy, "ipFamilies": families, "ports": [{ "port": 80, "targetPort": 8080 }],
-        },
-    })
+fn service(name: &str, policy: &str, families: &[&'static str]) -> Value {
+    Service::new(name).policy(policy).selects("web").families(families).ports(&[(80, 8080)]).object()
 }
 
 /// The routers and what they should know.
@@ -231,15 +224,14 @@ fn a_router_that_answers_with_another_as_is_told_and_named_in_the_status() {
          protocol bgp node1 { local as 64999; neighbor 192.168.35.11 as 64513; connect delay time 1; \
          error wait time 1, 2; ipv4 { import all; export none; }; }",
     );
-    let manifests = rack.folder().join("manifests");
-    std::fs::create_dir(&manifests).expect("the rack's folder is ours");
+    let manifests = Manifests::new(&rack);
     let agent = site.node(0).crier(
         "node-1",
         &format!(
-            "[manifests]\nfolder = \"{}\"\n[[pool]]\nname = \"public\"\naddresses = [\"203.0.113.0/28\"]\n\
+            "{}[[pool]]\nname = \"public\"\naddresses = [\"203.0.113.0/28\"]\n\
              [bgp]\nasn = 64513\n[[bgp.peer]]\nname = \"tor\"\naddress = \"192.168.35.1\"\nasn = 64512\n\
              connect-retry-time = \"1s\"\n[[bgp.advertisement]]\n",
-            manifests.display()
+            manifests.section()
         ),
     );
     agent.wait_ready(secs(10));

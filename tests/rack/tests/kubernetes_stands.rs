@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use rack::faults::Faults;
 use rack::kubernetes::{Cluster, Method, Proof, User};
-use rack::{Need, Pod, Rack, Site, eventually, secs};
+use rack::{Need, Pod, Rack, Service, Site, eventually, secs};
 use serde_json::json;
 
 /// Two nodes with kube-proxy, and a pod of the Service `web` on each.
@@ -26,20 +26,13 @@ fn shop(rack: &Rack) -> Shop {
 }
 
 fn service(policy: &str) -> String {
-    format!(
-        "
-apiVersion: v1
-kind: Service
-metadata: {{ name: web }}
-spec:
-  type: LoadBalancer
-  externalTrafficPolicy: {policy}
-  ipFamilyPolicy: RequireDualStack
-  ipFamilies: [IPv4, IPv6]
-  selector: {{ app: web }}
-  ports: [{{ port: 80, targetPort: 8080 }}]
-"
-    )
+    Service::new("web")
+        .policy(policy)
+        .families(&["IPv4", "IPv6"])
+        .selects("web")
+        .ports(&[(80, 8080)])
+        .object()
+        .to_string()
 }
 
 /// Asks until `answer` says yes, as kube-proxy takes its time.

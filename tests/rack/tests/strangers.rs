@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use rack::crier::Crier;
 use rack::lan::{self, Lan};
 use rack::packet::Mac;
-use rack::{Host, Metal, Need, Rack, eventually, eventually_equal, millis, secs, throughout};
+use rack::{Host, Metal, Need, Rack, Service, eventually, eventually_equal, millis, secs, throughout};
 use serde_json::json;
 
 const FIRST: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 100);
@@ -143,11 +143,8 @@ fn the_allocator_of_a_cluster_hands_out_no_address_that_another_agent_found_take
     }
     // Whoever holds the Lease, two of three addresses are on average found taken by somebody else.
     let _pod = metal.pod(0, "web-1", "web", &[80]);
-    let service = json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": { "name": "web" },
-        "spec": { "type": "LoadBalancer", "selector": { "app": "web" }, "ports": [{ "port": 80 }] },
-    });
-    metal.try_apply(&service).expect("the API server takes it");
+    let service = Service::new("web").selects("web");
+    metal.try_apply(&service.object()).expect("the API server takes it");
     eventually_equal("it ends with the first that is free", secs(30), &vec!["192.168.35.103".to_owned()], || {
         metal.ingress("service/web")
     });
@@ -160,10 +157,8 @@ fn the_allocator_of_a_cluster_hands_out_no_address_that_another_agent_found_take
 
     // Asked for by name, it is held and not claimed, and the Service says by an Event who is in the way.
     let mac = stranger.port.mac().to_string();
-    let mut asking = service.clone();
-    asking["metadata"]["name"] = "asking".into();
-    asking["spec"]["loadBalancerIP"] = "192.168.35.101".into();
-    metal.try_apply(&asking).expect("the API server takes it");
+    let asking = Service::new("asking").selects("web").load_balancer_ip("192.168.35.101");
+    metal.try_apply(&asking.object()).expect("the API server takes it");
     eventually("the Service has the Event", secs(30), || {
         let events = metal.events("Service", "asking");
         let told = events.iter().any(|(kind, reason, text)| {

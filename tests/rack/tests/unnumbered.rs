@@ -325,11 +325,7 @@ fn a_label_of_the_node_moves_its_session_from_one_peer_to_another_and_no_other_s
         peer(&format!("router-{number}"), &format!("10.0.0.{number}"), &format!("asn = 64512\n{nodes}"))
     };
     let label = |rack_label: &str| {
-        let this_node =
-            format!("apiVersion: v1\nkind: Node\nmetadata: {{ name: node-1, labels: {{ rack: {rack_label} }} }}\n");
-        let folder = node.announcers_manifests();
-        std::fs::write(folder.join("node.new"), this_node).expect("the rack's folder is ours");
-        std::fs::rename(folder.join("node.new"), folder.join("node.yaml")).expect("the rack's folder is ours");
+        node.announcers_manifests().nodes(&[("node-1", &format!("rack: {rack_label}"), &[])]);
     };
     let agent = agent(&node, &[entry(1, "nodes = \"rack=a\""), entry(2, "nodes = \"rack=b\""), entry(3, "")].concat());
     label("a");
