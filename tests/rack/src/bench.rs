@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use rack::bird::Bird;
 use rack::capture::{BgpKind, Capture};
 use rack::crier::Crier;
-use rack::{Deadline, Metal, Need, Rack, eventually, eventually_equal, millis, now, rest, secs};
+use rack::{Deadline, Metal, Need, Rack, Service, eventually, eventually_equal, millis, now, rest, secs};
 use serde_json::{Value, json};
 
 const NODES: u16 = 3;
@@ -104,7 +104,8 @@ impl Bench {
         let rack = Rack::new("bench");
         let metal = Metal::without_kube_proxy(&rack, "192.168.35.0/24", NODES);
         let bird = metal.site.router.bird(BIRD);
-        let slices: Vec<Value> = (0..ONE_BY_ONE).map(single).chain((0..MANY).map(many)).map(|it| slice(&it)).collect();
+        let slices: Vec<Value> =
+            (0..ONE_BY_ONE).map(single).chain((0..MANY).map(many)).flat_map(|it| service(&it).slices()).collect();
         create_all(&metal, &slices);
         let agents = metal.agents(CONFIGURATION);
         for session in SESSIONS {
@@ -136,14 +137,13 @@ impl Bench {
         let capture = self.metal.site.router.port.capture();
         let (mut first, mut last, mut alone) = (Vec::new(), Vec::new(), Vec::new());
         // Of another class, so that nobody but us writes its status.
-        let mut other = service("other");
-        other["spec"]["loadBalancerClass"] = json!("example.com/other");
+        let other = service("other").spec("loadBalancerClass", "example.com/other").object();
         self.metal.create(&other).unwrap_or_else(|refusal| panic!("a Service was refused: {refusal}"));
         let mut known = BTreeSet::new();
         for number in 0..ONE_BY_ONE {
             // Let everybody finish with the one before: only crier's own time is looked for.
             rest(millis(60));
-            let created = self.metal.timed_create(&service(&single(number)));
+            let created = self.metal.timed_create(&service(&single(number)).object());
             let (_, answered) = created.unwrap_or_else(|refusal| panic!("a Service was refused: {refusal}"));
             rest(millis(60));
             let (prefix, times) = eventually("a new address is announced by every agent", PATIENCE, || {
@@ -191,7 +191,7 @@ impl Bench {
     }
 
     fn many_at_once(&mut self) {
-        let services: Vec<Value> = (0..MANY).map(many).map(|name| service(&name)).collect();
+        let services: Vec<Value> = (0..MANY).map(many).map(|name| service(&name).object()).collect();
         let began = now();
         create_all(&self.metal, &services);
         let applied = now();
@@ -356,22 +356,10 @@ fn many(number: usize) -> String {
     format!("many-{number}")
 }
 
-/// Without a selector, so that nobody but us makes its EndpointSlice.
-fn service(name: &str) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": { "name": name },
-        "spec": { "type": "LoadBalancer", "ports": [{ "port": 80, "targetPort": 8080 }] },
-    })
-}
-
-/// One endpoint on every node.
-fn slice(service: &str) -> Value {
-    let endpoint = |node: u16| json!({ "addresses": [format!("10.244.{node}.9")], "nodeName": format!("node-{node}") });
-    json!({
-        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-        "metadata": { "name": format!("{service}-1"), "labels": { "kubernetes.io/service-name": service } },
-        "endpoints": (1..=NODES).map(endpoint).collect::<Vec<_>>(), "ports": [{ "port": 8080 }],
-    })
+/// Without a selector, so that nobody but us makes its EndpointSlice, and with one endpoint on every node.
+fn service(name: &str) -> Service {
+    let service = Service::new(name).ports(&[(80, 8080)]);
+    (1..=NODES).fold(service, |service, number| service.on(&format!("node-{number}")))
 }
 
 struct Spread {

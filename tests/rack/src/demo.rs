@@ -5,14 +5,12 @@
 //! the demo with what was expected, what was seen, and how the logs end.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use rack::crier::Crier;
-use rack::{Deadline, Need, Rack, Site, bird, eventually, eventually_equal, millis, now, secs};
+use rack::{Deadline, Manifests, Need, Rack, Service, Site, bird, eventually, eventually_equal, millis, now, secs};
 
 /// How long any single step may take.
 const PATIENCE: Duration = secs(15);
@@ -58,38 +56,11 @@ pools = ["public"]
 communities = ["64512:100"]
 "#;
 
-const NODES: &str = r#"
-apiVersion: v1
-kind: Node
-metadata: { name: node-1 }
-status: { addresses: [{ type: InternalIP, address: 192.168.35.11 }] }
----
-apiVersion: v1
-kind: Node
-metadata: { name: node-2 }
-status: { addresses: [{ type: InternalIP, address: 192.168.35.12 }] }
-"#;
-
-/// A Service and its endpoints: `nodes` are those on which a server for it runs.
-fn service(name: &str, pool: &str, policy: &str, wish: &str, nodes: &[&str]) -> String {
-    let wish = if wish.is_empty() { String::new() } else { format!("loadBalancerIP: {wish}, ") };
-    let endpoints: Vec<_> = nodes
-        .iter()
-        .enumerate()
-        .map(|(index, node)| {
-            format!("  - {{ addresses: [10.244.0.{}], nodeName: {node}, conditions: {{ ready: true }} }}", index + 1)
-        })
-        .collect();
-    format!(
-        "apiVersion: v1\nkind: Service\n\
-         metadata: {{ name: {name}, annotations: {{ crier.dev/pool: {pool} }} }}\n\
-         spec: {{ type: LoadBalancer, externalTrafficPolicy: {policy}, {wish}ports: [{{ port: 80 }}] }}\n\
-         ---\n\
-         apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\n\
-         metadata: {{ name: {name}-1, labels: {{ kubernetes.io/service-name: {name} }} }}\n\
-         ports: [{{ port: 80 }}]\nendpoints:\n{}\n",
-        endpoints.join("\n")
-    )
+/// A Service of a pool: `nodes` are those on which a server for it runs.
+fn service(name: &str, pool: &str, policy: &str, wish: &str, nodes: &[&str]) -> Service {
+    let service = Service::new(name).annotation("crier.dev/pool", pool).policy(policy);
+    let service = if wish.is_empty() { service } else { service.load_balancer_ip(wish) };
+    nodes.iter().fold(service, |service, node| service.on(node))
 }
 
 /// Runs the demo.
@@ -123,17 +94,15 @@ pub fn run() -> ExitCode {
 struct Story {
     began: Instant,
     site: Site,
-    manifests: PathBuf,
+    manifests: Manifests,
 }
 
 impl Story {
     fn begin(own_user_namespace: bool) -> Story {
         let began = now();
         let rack = Rack::new("demo");
-        let manifests = rack.folder().join("manifests");
-        fs::create_dir(&manifests).expect("the rack's folder is ours");
-        fs::write(rack.folder().join("pulse.key"), "a key for this demo and no other")
-            .expect("the rack's folder is ours");
+        let manifests = Manifests::new(&rack);
+        rack.write("pulse.key", "a key for this demo and no other");
         let site = Site::new(&rack, "192.168.35.0/24", "fd35::/64", 2);
         let story = Story { began, site, manifests };
         story.chapter("A rack in network namespaces; nothing of the host's network is touched");
@@ -146,9 +115,11 @@ impl Story {
 
     fn tell(&self) {
         let site = &self.site;
-        self.write("nodes.yaml", NODES);
-        self.write("intranet.yaml", &service("intranet", "lan", "Cluster", "192.168.35.100", &["node-1", "node-2"]));
-        self.write("shop.yaml", &service("shop", "public", "Cluster", "", &["node-1", "node-2"]));
+        let addresses: Vec<[IpAddr; 1]> = site.nodes.iter().map(|node| [node.address.into()]).collect();
+        let nodes: Vec<_> = site.nodes.iter().zip(&addresses).map(|(node, at)| (node.name(), "", &at[..])).collect();
+        self.manifests.nodes(&nodes);
+        self.manifests.service(&service("intranet", "lan", "Cluster", "192.168.35.100", &["node-1", "node-2"]));
+        self.manifests.service(&service("shop", "public", "Cluster", "", &["node-1", "node-2"]));
         let tor = site.router.bird(&format!(
             "router id 192.168.35.1;\n{}\n\
              protocol bgp node1 {{ local as 64512; neighbor 192.168.35.11 as 64513; ipv4 {{ import all; export none; }}; }}\n\
@@ -188,10 +159,10 @@ impl Story {
         self.get(OVER_BGP, None);
 
         self.chapter("External traffic policy Local: only the node with an endpoint announces");
-        self.write("local.yaml", &service("local", "public", "Local", "203.0.113.7", &["node-2"]));
+        self.manifests.service(&service("local", "public", "Local", "203.0.113.7", &["node-2"]));
         self.route(LOCAL, &[1]);
         self.get(LOCAL, Some("node-2"));
-        self.write("local.yaml", &service("local", "public", "Local", "203.0.113.7", &["node-1"]));
+        self.manifests.service(&service("local", "public", "Local", "203.0.113.7", &["node-1"]));
         self.route(LOCAL, &[0]);
         self.say("the endpoint moved to node-1, and the route with it");
 
@@ -245,7 +216,7 @@ impl Story {
         self.route(OVER_BGP, &[0, 1]);
 
         self.chapter("A Service is deleted: withdrawn everywhere, the address is free");
-        fs::remove_file(self.manifests.join("shop.yaml")).expect("it was written above");
+        self.manifests.remove("shop.yaml");
         self.route(OVER_BGP, &[]);
 
         self.chapter("What `crier status` says in the end");
@@ -279,17 +250,9 @@ impl Story {
         let node = self.site.node(node);
         let key = self.site.rack.folder().join("pulse.key");
         let configuration = CONFIGURATION
-            .replace("FOLDER", &self.manifests.display().to_string())
+            .replace("FOLDER", &self.manifests.path().display().to_string())
             .replace("KEY", &key.display().to_string());
         node.crier(node.name(), &configuration)
-    }
-
-    /// A manifest appears whole, as an editor or a configuration management writes it.
-    fn write(&self, name: &str, text: &str) {
-        let aside = self.manifests.join(format!(".{name}.new"));
-        fs::write(&aside, text)
-            .and_then(|()| fs::rename(&aside, self.manifests.join(name)))
-            .expect("a manifest is written");
     }
 
     fn holds(&self, agent: &Crier, service: &str, address: Ipv4Addr) {

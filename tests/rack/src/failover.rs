@@ -7,8 +7,7 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rack::capture::Capture;
 use rack::crier::Crier;
-use rack::{Deadline, Need, Node, Process, Rack, Site, eventually, millis, now, secs};
+use rack::{Deadline, Manifests, Need, Node, Process, Rack, Service, Site, eventually, millis, now, secs};
 
 const NODES: u16 = 3;
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 100);
@@ -152,7 +151,7 @@ struct Round {
     blow: Blow,
     daemons: Vec<Option<Daemon>>,
     _servers: Vec<Process>,
-    manifests: PathBuf,
+    manifests: Manifests,
     site: Site,
 }
 
@@ -194,8 +193,7 @@ struct Seen {
 impl Round {
     fn prepare(contender: Contender, blow: Blow) -> Round {
         let rack = Rack::new("failover");
-        let manifests = rack.folder().join("manifests");
-        fs::create_dir(&manifests).expect("the rack's folder is ours");
+        let manifests = Manifests::new(&rack);
         let site = Site::new(&rack, "192.168.35.0/24", "fd35::/64", NODES);
         for node in &site.nodes {
             // As kube-proxy and its kin have it: no kernel answers for a Service's address by itself.
@@ -375,7 +373,7 @@ impl Round {
         format!(
             "[manifests]\nfolder = \"{}\"\n\n[[pool]]\nname = \"lan\"\naddresses = [\"{ADDRESS}/32\"]\nbind = \"lo\"\n\n\
              [[l2]]\ninterfaces = [\"eth0\"]\n\n[pulse]\ninterval = \"{interval}\"\nkey-file = \"{}\"\n",
-            self.manifests.display(),
+            self.manifests.path().display(),
             self.site.rack.folder().join("pulse.key").display(),
         )
     }
@@ -404,48 +402,23 @@ impl Round {
 
     /// All nodes as manifests; `out` is labelled out of the load balancers.
     fn write_nodes(&self, out: Option<usize>) {
-        let mut text = String::new();
-        for (number, node) in self.site.nodes.iter().enumerate() {
-            let label =
-                if out == Some(number) { "node.kubernetes.io/exclude-from-external-load-balancers: \"\"" } else { "" };
-            let _ = write!(
-                text,
-                "---\napiVersion: v1\nkind: Node\nmetadata: {{ name: {}, labels: {{ {label} }} }}\n\
-                 status: {{ addresses: [{{ type: InternalIP, address: {} }}] }}\n",
-                node.name(),
-                node.address
-            );
-        }
-        self.write("nodes.yaml", &text);
+        let excluded = "node.kubernetes.io/exclude-from-external-load-balancers: \"\"";
+        let addresses: Vec<[IpAddr; 1]> = self.site.nodes.iter().map(|node| [node.address.into()]).collect();
+        let nodes: Vec<_> = self
+            .site
+            .nodes
+            .iter()
+            .enumerate()
+            .map(|(index, node)| (node.name(), if out == Some(index) { excluded } else { "" }, &addresses[index][..]))
+            .collect();
+        self.manifests.nodes(&nodes);
     }
 
     fn write_service(&self, with_endpoint: &[usize]) {
         let policy = if self.blow == Blow::EndpointGone { "Local" } else { "Cluster" };
-        let endpoints: String = with_endpoint
-            .iter()
-            .map(|node| {
-                let name = self.site.node(*node).name();
-                format!(
-                    "  - {{ addresses: [10.244.0.{}], nodeName: {name}, conditions: {{ ready: true }} }}\n",
-                    node + 1
-                )
-            })
-            .collect();
-        let text = format!(
-            "apiVersion: v1\nkind: Service\nmetadata: {{ name: web }}\n\
-             spec: {{ type: LoadBalancer, externalTrafficPolicy: {policy}, ports: [{{ port: 80 }}] }}\n\
-             ---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\n\
-             metadata: {{ name: web-1, labels: {{ kubernetes.io/service-name: web }} }}\nports: [{{ port: 80 }}]\n\
-             endpoints:\n{endpoints}"
-        );
-        self.write("web.yaml", &text);
-    }
-
-    /// A manifest appears whole, as an editor or a configuration management writes it.
-    fn write(&self, name: &str, text: &str) {
-        let aside = self.manifests.join(format!(".{name}.new"));
-        let written = fs::write(&aside, text).and_then(|()| fs::rename(&aside, self.manifests.join(name)));
-        written.expect("the rack's folder is ours");
+        let service = Service::new("web").policy(policy);
+        let nodes = with_endpoint.iter().map(|node| self.site.node(*node).name());
+        self.manifests.service(&nodes.fold(service, Service::on));
     }
 }
 

@@ -1,7 +1,8 @@
 //! Standalone nodes on one link: each runs crier with a folder of manifests that all share, and they learn of each other
 //! from their pulses alone.
 //!
-//! Nothing binds the addresses: whoever answers for one on the link is crier, and no kernel.
+//! Nothing binds the addresses, unless the nodes serve [pages](Lan::with_pages): whoever answers for one on the link is
+//! crier, and no kernel.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -10,17 +11,22 @@ use serde_json::Value;
 
 use crate::client::neighbor_or;
 use crate::crier::Crier;
+use crate::manifests::Manifests;
 use crate::namespace::Namespace;
 use crate::packet::Mac;
+use crate::process::Process;
 use crate::rack::Rack;
+use crate::service::Service;
 use crate::site::Site;
-use crate::wait::{eventually, eventually_equal, millis, secs};
+use crate::wait::{eventually, eventually_equal, secs};
 
 /// See the module's documentation. The pool holds 192.168.35.100 to .110 and fd35::100 to ::110.
 #[derive(Debug)]
 pub struct Lan {
     pub site: Site,
-    manifests: PathBuf,
+    pub manifests: Manifests,
+    /// Of nodes that serve pages.
+    pages: Vec<Process>,
     /// The file of the key that all share.
     pub key: PathBuf,
 }
@@ -33,43 +39,25 @@ impl Lan {
     #[track_caller]
     pub fn new(rack: &Rack, nodes: u16) -> Lan {
         let site = Site::new(rack, "192.168.35.0/24", "fd35::/64", nodes);
-        let manifests = rack.folder().join("manifests");
-        std::fs::create_dir_all(&manifests).expect("the rack's folder is ours");
+        let manifests = Manifests::new(rack);
         let key = rack.write("pulse.key", "0123456789abcdef0123456789abcdef");
-        Lan { site, manifests, key }
+        Lan { site, manifests, pages: Vec::new(), key }
+    }
+
+    /// The same where each node binds what it announces and serves a page of its name on port 80.
+    #[track_caller]
+    pub fn with_pages(rack: &Rack, nodes: u16) -> Lan {
+        let mut lan = Lan::new(rack, nodes);
+        lan.pages = lan.site.nodes.iter().map(|node| node.serve(node.name(), &[80])).collect();
+        lan
     }
 
     /// Writes a Service with one serving endpoint that asks for these addresses (`"192.168.35.100,fd35::100"`), or for
     /// any one of IPv4 where there are none to ask for.
     #[track_caller]
     pub fn service(&self, name: &str, addresses: &str) {
-        let wish = match addresses {
-            "" => String::new(),
-            addresses => format!(", annotations: {{crier.dev/addresses: \"{addresses}\"}}"),
-        };
-        let families = match (addresses.contains(':'), addresses.contains('.')) {
-            (true, true) => "ipFamilyPolicy: RequireDualStack, ipFamilies: [IPv4, IPv6], ",
-            (true, false) => "ipFamilies: [IPv6], ",
-            (false, _) => "",
-        };
-        self.manifest(
-            &format!("{name}.yaml"),
-            &format!(
-                "{{apiVersion: v1, kind: Service, metadata: {{name: {name}{wish}}}, spec: {{type: LoadBalancer, {families}ports: [{{port: 80}}]}}}}\n\
-                 ---\n\
-                 {{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4, \
-                 metadata: {{name: {name}-1, labels: {{kubernetes.io/service-name: {name}}}}}, \
-                 endpoints: [{{addresses: [10.1.1.1], conditions: {{ready: true}}}}]}}\n"
-            ),
-        );
-    }
-
-    /// A manifest appears whole, as an editor or a configuration management writes it.
-    #[track_caller]
-    pub fn manifest(&self, file: &str, text: &str) {
-        let aside = self.manifests.join(format!(".{file}.new"));
-        let written = std::fs::write(&aside, text).and_then(|()| std::fs::rename(&aside, self.manifests.join(file)));
-        written.expect("the rack's folder is ours");
+        let service = Service::new(name).anywhere();
+        self.manifests.service(&if addresses.is_empty() { service } else { service.addresses(addresses) });
     }
 
     /// The configuration of every node: `[[l2]]` on eth0 and the pulse with the shared key.
@@ -79,10 +67,11 @@ impl Lan {
 
     /// The same with another list of interfaces and another `[pulse]`.
     pub fn configuration_on(&self, interfaces: &str, pulse: &str) -> String {
+        let bind = if self.pages.is_empty() { "" } else { "bind = \"lo\"\n" };
         format!(
-            "[api]\nlisten = \"\"\n[manifests]\nfolder = \"{}\"\n[[pool]]\nname = \"lan\"\n{POOL}\
+            "[api]\nlisten = \"\"\n{}[[pool]]\nname = \"lan\"\n{POOL}{bind}\
              [[l2]]\ninterfaces = {interfaces}\n[pulse]\n{pulse}",
-            self.manifests.display()
+            self.manifests.section()
         )
     }
 
@@ -101,7 +90,13 @@ impl Lan {
     /// Starts crier on every node and waits until each counts the others as alive.
     #[track_caller]
     pub fn agents(&self) -> Vec<Crier> {
-        let agents: Vec<Crier> = (0..self.site.nodes.len()).map(|node| self.agent(node)).collect();
+        self.agents_with(&self.configuration())
+    }
+
+    #[track_caller]
+    pub fn agents_with(&self, configuration: &str) -> Vec<Crier> {
+        let nodes = 0..self.site.nodes.len();
+        let agents: Vec<Crier> = nodes.map(|node| self.agent_with(node, configuration)).collect();
         for agent in &agents {
             agent.wait_ready(secs(30));
         }
@@ -114,8 +109,7 @@ impl Lan {
 
     /// Who answers on the link for an IPv4 address: nodes by name, others by `a stranger, MAC`.
     pub fn answering(&self, address: Ipv4Addr) -> Vec<String> {
-        let macs = self.site.client.who_has("eth0", address, millis(200));
-        macs.into_iter().map(|mac| self.name_of(mac)).collect()
+        self.site.answering(address)
     }
 
     /// Waits until exactly one node answers, and returns its index.
@@ -142,8 +136,7 @@ impl Lan {
 
     /// The node whose `eth0` has this address, as [`answering`](Self::answering) names it.
     pub fn name_of(&self, mac: Mac) -> String {
-        let node = self.site.nodes.iter().find(|node| node.port.mac() == mac);
-        node.map_or_else(|| format!("a stranger, {mac}"), |node| node.name().to_owned())
+        self.site.name_of(mac)
     }
 
     /// Waits until the neighbour table of `host` has `mac` for the address; nothing is asked.

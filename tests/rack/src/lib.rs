@@ -14,7 +14,7 @@
 //! // In a test: #[test] fn a_killed_nodes_route_is_withdrawn() {
 //! // `None`: this machine lacks something; a line SKIPPED has told what.
 //! let needs = [Need::Bird, Need::Crier];
-//! let Some(rack) = Rack::for_test("a_killed_nodes_route_is_withdrawn", &needs) else { return };
+//! let Some(rack) = Rack::for_test(&needs) else { return };
 //! // Two nodes .11 and .12, a router .1 and a client .9 on one link of both families.
 //! let site = Site::new(&rack, "192.168.35.0/24", "fd35::/64", 2);
 //! let tor = site.router.bird(&format!(
@@ -55,6 +55,7 @@
 //! | [`client`], [`server`], [`packet`], [`ndp`] | requests, steady asking, ARP and NDP; backends and pods |
 //! | [`bird`], [`frr`], [`crier`](mod@crier) | routers from Debian, and the binary under test |
 //! | [`lan`] | standalone nodes on one link, for the judges of layer 2 |
+//! | [`service`], [`manifests`] | a Service with its EndpointSlices, for an API server or a folder that agents read |
 //! | [`script`] | a BGP peer whose every octet the test decides |
 //! | [`pairing`], [`gobgp`], [`openbgpd`], [`exabgp`] | one session between crier and any of five routers |
 //! | [`capture`] | what went over a link and when: ARP, and BGP messages out of their TCP streams |
@@ -85,6 +86,7 @@ pub mod frr;
 pub mod gobgp;
 pub mod kubernetes;
 pub mod lan;
+pub mod manifests;
 pub mod metal;
 mod namespace;
 pub mod ndp;
@@ -97,13 +99,16 @@ mod process;
 mod rack;
 pub mod script;
 pub mod server;
+pub mod service;
 pub mod site;
 mod wait;
 
+pub use manifests::Manifests;
 pub use metal::Metal;
 pub use namespace::Namespace;
 pub use need::{Need, enter_user_namespace_if_needed, skip};
 pub use process::Process;
-pub use rack::{Rack, clean_up_on_interrupt};
+pub use rack::{Rack, clean_up_on_interrupt, test_name};
+pub use service::Service;
 pub use site::{Host, Node, Pod, Site};
 pub use wait::{Deadline, eventually, eventually_equal, millis, now, rest, secs, throughout};

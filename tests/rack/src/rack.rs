@@ -22,20 +22,21 @@ pub(crate) struct Shared {
 }
 
 impl Rack {
-    /// The rack for one test, or `None` when this machine misses one of `needs`: then the test is over, after a line
-    /// `SKIPPED name: why` on standard error and in the file that `CRIER_RACK_SKIPS` names. Namespaces are always
-    /// needed and need not be listed.
+    /// The rack for the test that calls this, named [as the test is](test_name), or `None` when this machine misses one
+    /// of `needs`: then the test is over, after a line `SKIPPED name: why` on standard error and in the file that
+    /// `CRIER_RACK_SKIPS` names. Namespaces are always needed and need not be listed.
     ///
     /// # Panics
     /// When something is missing and `CRIER_RACK_STRICT` is set, as where everything is known to be installed.
     #[track_caller]
-    pub fn for_test(name: &str, needs: &[Need]) -> Option<Rack> {
+    pub fn for_test(needs: &[Need]) -> Option<Rack> {
+        let name = test_name();
         let missing: Vec<String> =
             [Need::Namespaces].iter().chain(needs).filter_map(|need| need.missing().err()).collect();
         if missing.is_empty() {
-            return Some(Rack::new(name));
+            return Some(Rack::new(&name));
         }
-        need::skip(name, &missing.join("; "));
+        need::skip(&name, &missing.join("; "));
         None
     }
 
@@ -121,6 +122,17 @@ impl Drop for Shared {
             eprintln!("---- rack {}: the end of {name}'s log\n{}", self.name, tail(&read_log(log), 15));
         }
     }
+}
+
+/// The name of the running test: the test runner gives each test a thread of its own, named as the test is.
+///
+/// # Panics
+/// On another thread, whose name would tell nobody which test is meant.
+#[track_caller]
+pub fn test_name() -> String {
+    let thread = std::thread::current();
+    let name = thread.name().and_then(|path| path.rsplit("::").next()).filter(|name| *name != "main");
+    name.expect("called on the thread that the test runner made for a test").to_owned()
 }
 
 /// From now on SIGINT, SIGTERM and SIGHUP end this process after it has removed its racks' folders; its processes and

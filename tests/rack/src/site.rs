@@ -18,8 +18,10 @@ use std::sync::Mutex;
 
 use crate::namespace::Namespace;
 use crate::net::{Port, Switch, cable, wait_forwarding};
+use crate::packet::Mac;
 use crate::process::Process;
 use crate::rack::Rack;
+use crate::wait::millis;
 
 const ROUTER: u16 = 1;
 const CONTROL_PLANE: u16 = 2;
@@ -134,6 +136,20 @@ impl Site {
         let link = self.rack.switch("outside-link");
         link.plug(&self.router, "eth1", &["198.51.100.1/24", "fd51::1/64"]);
         subnet.plug(&link, self.rack.namespace(name), CLIENT)
+    }
+}
+
+impl Site {
+    /// Who answers on the link for an IPv4 address: nodes by name, others by `a stranger, MAC`.
+    pub fn answering(&self, address: Ipv4Addr) -> Vec<String> {
+        let macs = self.client.who_has("eth0", address, millis(200));
+        macs.into_iter().map(|mac| self.name_of(mac)).collect()
+    }
+
+    /// The node whose `eth0` has this address, as [`answering`](Self::answering) names it.
+    pub fn name_of(&self, mac: Mac) -> String {
+        let node = self.nodes.iter().find(|node| node.port.mac() == mac);
+        node.map_or_else(|| format!("a stranger, {mac}"), |node| node.name().to_owned())
     }
 }
 

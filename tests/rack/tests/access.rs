@@ -3,15 +3,13 @@
 use std::net::SocketAddr;
 
 use rack::kubernetes::{Proof, User};
-use rack::{Metal, Need, Rack, eventually_equal, secs};
-use serde_json::json;
+use rack::{Metal, Need, Rack, Service, eventually_equal, secs};
 
 const POOL: &str = "[[pool]]\nname = \"lan\"\naddresses = [\"192.168.35.100-192.168.35.110\"]\n[[l2]]\n";
 
 #[test]
 fn an_agent_allocates_however_it_proves_who_it_is() {
-    let name = "an_agent_allocates_however_it_proves_who_it_is";
-    let Some(rack) = Rack::for_test(name, &[Need::Kubernetes, Need::Crier]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Kubernetes, Need::Crier]) else { return };
     let metal = Metal::new(&rack, 1);
     let node = metal.site.node(0);
     let url = metal.url();
@@ -29,10 +27,7 @@ fn an_agent_allocates_however_it_proves_who_it_is() {
             }
         });
         agent.wait_ready(secs(20));
-        let service = json!({
-            "apiVersion": "v1", "kind": "Service", "metadata": { "name": way },
-            "spec": { "type": "LoadBalancer", "ports": [{ "port": 80 }] },
-        });
+        let service = Service::new(way).object();
         metal.try_apply(&service).expect("the API server takes the Service");
         // The next free one each time: what was given before is known from the status alone.
         let expected = vec![format!("192.168.35.{}", 100 + number)];

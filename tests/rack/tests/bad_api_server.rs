@@ -11,7 +11,7 @@ use rack::capture::Capture;
 use rack::crier::{Crier, binary};
 use rack::faults::Faults;
 use rack::kubernetes::Proof;
-use rack::{Metal, Need, Pod, Rack, eventually, eventually_equal, millis, now, secs, throughout};
+use rack::{Metal, Need, Pod, Rack, Service, eventually, eventually_equal, millis, now, secs, throughout};
 use serde_json::{Value, json};
 
 const NEEDS: [Need; 3] = [Need::Kubernetes, Need::Crier, Need::Bird];
@@ -39,12 +39,7 @@ const AWAY: &str = "the API server does not answer";
 const ANSWERS: &str = "the API server answers";
 
 fn service(name: &str) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": { "name": name },
-        "spec": {
-            "type": "LoadBalancer", "selector": { "app": "web" }, "ports": [{ "port": 80, "targetPort": 8080 }],
-        },
-    })
+    Service::new(name).selects("web").ports(&[(80, 8080)]).object()
 }
 
 /// Nodes with an agent each that reaches the API server through [`Faults`], a pod on each, and a router.
@@ -163,8 +158,7 @@ fn text(output: &[u8]) -> String {
 
 #[test]
 fn whatever_the_api_server_answers_nothing_is_withdrawn_and_changes_arrive() {
-    let name = "whatever_the_api_server_answers_nothing_is_withdrawn_and_changes_arrive";
-    let Some(rack) = Rack::for_test(name, &NEEDS) else { return };
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let scene = Scene::new(&rack, 2);
     type Misbehaviour = (&'static str, fn(&Faults));
     let table: [Misbehaviour; 10] = [
@@ -222,8 +216,7 @@ fn whatever_the_api_server_answers_nothing_is_withdrawn_and_changes_arrive() {
 
 #[test]
 fn an_api_server_that_goes_away_and_returns_withdraws_nothing_and_is_told_once() {
-    let name = "an_api_server_that_goes_away_and_returns_withdraws_nothing_and_is_told_once";
-    let Some(rack) = Rack::for_test(name, &NEEDS) else { return };
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let scene = Scene::new(&rack, 2);
     scene.metal.try_apply(&service("doomed")).expect("the API server takes the Service");
     let doomed = scene.wait_announced("doomed");
@@ -280,8 +273,7 @@ fn an_api_server_that_goes_away_and_returns_withdraws_nothing_and_is_told_once()
 
 #[test]
 fn an_agent_that_starts_while_the_api_server_is_away_announces_what_it_remembers() {
-    let name = "an_agent_that_starts_while_the_api_server_is_away_announces_what_it_remembers";
-    let Some(rack) = Rack::for_test(name, &NEEDS) else { return };
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let mut scene = Scene::new(&rack, 1);
     scene.metal.try_apply(&service("doomed")).expect("the API server takes the Service");
     let doomed = scene.wait_announced("doomed");
@@ -327,8 +319,7 @@ fn an_agent_that_starts_while_the_api_server_is_away_announces_what_it_remembers
 
 #[test]
 fn another_agent_allocates_soon_after_the_one_that_did_dies_and_at_once_after_it_leaves() {
-    let name = "another_agent_allocates_soon_after_the_one_that_did_dies_and_at_once_after_it_leaves";
-    let Some(rack) = Rack::for_test(name, &NEEDS) else { return };
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let mut scene = Scene::new(&rack, 2);
     let first = scene.wait_allocating(None, secs(5));
     scene.agents[first].kill();
@@ -364,8 +355,7 @@ fn another_agent_allocates_soon_after_the_one_that_did_dies_and_at_once_after_it
 
 #[test]
 fn a_configuration_that_does_not_check_out_is_refused_by_run_with_the_text_of_check_and_nothing_happens() {
-    let name = "a_configuration_that_does_not_check_out_is_refused_by_run_with_the_text_of_check_and_nothing_happens";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier]) else { return };
     let host = rack.namespace("host");
     let folder = rack.folder();
     std::fs::create_dir(folder.join("conf.d")).expect("the rack's folder is ours");

@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 
 use rack::crier::Crier;
-use rack::{Metal, Need, Rack, eventually, eventually_equal, millis, secs, throughout};
+use rack::{Metal, Need, Rack, Service, eventually, eventually_equal, secs, throughout};
 use serde_json::{Value, json};
 
 const NEEDS: [Need; 2] = [Need::Kubernetes, Need::Crier];
@@ -17,17 +17,10 @@ addresses = ["192.168.35.100-192.168.35.110", "fd35::100-fd35::10f"]
 interfaces = ["eth0"]
 "#;
 
-/// A Service of type LoadBalancer for the pods of `web`, single stack.
-fn service(name: &str, family: &str, annotations: &[(&str, &str)]) -> Value {
-    let annotations: serde_json::Map<String, Value> =
-        annotations.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
-    json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": { "name": name, "annotations": annotations },
-        "spec": {
-            "type": "LoadBalancer", "selector": { "app": "web" }, "ports": [{ "port": 80, "targetPort": 8080 }],
-            "ipFamilyPolicy": "SingleStack", "ipFamilies": [family],
-        },
-    })
+/// A Service for the pods of `web`, single stack.
+fn service(name: &str, family: &'static str, annotations: &[(&str, &str)]) -> Value {
+    let service = Service::new(name).selects("web").families(&[family]).ports(&[(80, 8080)]);
+    annotations.iter().fold(service, |service, (key, value)| service.annotation(key, value)).object()
 }
 
 /// Waits for a warning about the Service with this reason and all of these texts in its message.
@@ -48,13 +41,6 @@ fn shown(agent: &Crier, name: &str) -> Value {
     let services = status["services"].as_array().cloned().unwrap_or_default();
     let full_name = format!("default/{name}");
     services.into_iter().find(|service| service["name"] == full_name).unwrap_or_default()
-}
-
-/// Which nodes answer who-has for the address, by name.
-fn answering(metal: &Metal, address: Ipv4Addr) -> Vec<String> {
-    let macs = metal.site.client.who_has("eth0", address, millis(200));
-    let name = |mac| metal.site.nodes.iter().find(|node| node.port.mac() == mac).map(|node| node.name().to_owned());
-    macs.into_iter().map(|mac| name(mac).unwrap_or_else(|| format!("a stranger, {mac}"))).collect()
 }
 
 /// A wish that cannot be granted: its Service, its family, the annotation, and what the Event says besides.
@@ -124,8 +110,7 @@ const WISHES: [Wish; 9] = [
 
 #[test]
 fn a_wish_that_cannot_be_granted_is_told_with_its_value_and_granted_once_it_is_mended() {
-    let name = "a_wish_that_cannot_be_granted_is_told_with_its_value_and_granted_once_it_is_mended";
-    let Some(rack) = Rack::for_test(name, &NEEDS) else { return };
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let metal = Metal::new(&rack, 1);
     let agents = metal.agents(CONFIGURATION);
     let agent = &agents[0];
@@ -174,8 +159,7 @@ fn a_wish_that_cannot_be_granted_is_told_with_its_value_and_granted_once_it_is_m
 
 #[test]
 fn an_address_in_use_is_told_with_its_holder_and_given_when_that_is_gone() {
-    let name = "an_address_in_use_is_told_with_its_holder_and_given_when_that_is_gone";
-    let Some(rack) = Rack::for_test(name, &NEEDS) else { return };
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let metal = Metal::new(&rack, 1);
     let _pod = metal.pod(0, "web-1", "web", &[8080]);
     let _agents = metal.agents(CONFIGURATION);
@@ -193,14 +177,13 @@ fn an_address_in_use_is_told_with_its_holder_and_given_when_that_is_gone() {
     metal.delete("service/zero");
     eventually_equal("the other gets it when the holder is gone", secs(10), &held, || metal.ingress("service/another"));
     eventually_equal("and it is answered for", secs(10), &vec!["node-1".to_owned()], || {
-        answering(&metal, "192.168.35.107".parse().unwrap())
+        metal.site.answering("192.168.35.107".parse().unwrap())
     });
 }
 
 #[test]
 fn a_service_of_another_class_is_left_alone() {
-    let name = "a_service_of_another_class_is_left_alone";
-    let Some(rack) = Rack::for_test(name, &NEEDS) else { return };
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let metal = Metal::new(&rack, 1);
     let _pod = metal.pod(0, "web-1", "web", &[8080]);
     let agents = metal.agents(CONFIGURATION);
@@ -216,7 +199,7 @@ fn a_service_of_another_class_is_left_alone() {
     wait_warning(&metal, "ours", "AllocationFailed", &["1.2.3"]);
     throughout("theirs keeps its status, has no Event, and is not announced", secs(2), || {
         let (ingress, events) = (metal.ingress("service/theirs"), metal.events("Service", "theirs"));
-        let answers = answering(&metal, "192.168.35.100".parse().unwrap());
+        let answers = metal.site.answering("192.168.35.100".parse().unwrap());
         let alone = ingress == ["192.168.35.100"] && events.is_empty() && answers.is_empty();
         if alone { Ok(()) } else { Err(format!("{ingress:?} {events:?} {answers:?}")) }
     });
@@ -228,28 +211,22 @@ fn a_service_of_another_class_is_left_alone() {
 
 #[test]
 fn endpoints_that_name_no_node_are_told_under_local_and_good_under_cluster() {
-    let name = "endpoints_that_name_no_node_are_told_under_local_and_good_under_cluster";
-    let Some(rack) = Rack::for_test(name, &NEEDS) else { return };
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let metal = Metal::new(&rack, 2);
     let pod = metal.site.node(0).pod("web-1", &[8080]);
     let agents = metal.agents(CONFIGURATION);
     // Without a selector nobody else writes its slices.
-    let mut nameless = service("nameless", "IPv4", &[("crier.dev/addresses", "192.168.35.104")]);
-    nameless["spec"]["selector"].take();
-    nameless["spec"]["externalTrafficPolicy"] = "Local".into();
-    metal.try_apply(&nameless).expect("the API server takes the Service");
-    let slice = json!({
-        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-        "metadata": { "name": "nameless-1", "labels": { "kubernetes.io/service-name": "nameless" } },
-        "endpoints": [{ "addresses": [pod.address], "conditions": { "ready": true } }],
-        "ports": [{ "name": "", "port": 8080, "protocol": "TCP" }],
-    });
-    metal.try_apply(&slice).expect("the API server takes the EndpointSlice");
+    let nameless = Service::new("nameless").addresses("192.168.35.104").policy("Local");
+    let nameless = nameless.ports(&[(80, 8080)]).at(pod.address.into());
+    metal.try_apply(&nameless.object()).expect("the API server takes the Service");
+    for slice in nameless.slices() {
+        metal.try_apply(&slice).expect("the API server takes the EndpointSlice");
+    }
     wait_warning(&metal, "nameless", "NotAnnounced", &["endpoints name no node", "Local"]);
     assert_eq!(metal.ingress("service/nameless"), ["192.168.35.104"], "it has its address all the same");
     let address: Ipv4Addr = "192.168.35.104".parse().unwrap();
     throughout("nobody answers for it", secs(1), || {
-        let nodes = answering(&metal, address);
+        let nodes = metal.site.answering(address);
         if nodes.is_empty() { Ok(()) } else { Err(format!("{nodes:?}")) }
     });
     for agent in &agents {
@@ -261,7 +238,7 @@ fn endpoints_that_name_no_node_are_told_under_local_and_good_under_cluster() {
 
     metal.patch("service/nameless", &json!({ "spec": { "externalTrafficPolicy": "Cluster" } }));
     eventually("one node answers for it under Cluster", secs(10), || {
-        let nodes = answering(&metal, address);
+        let nodes = metal.site.answering(address);
         if nodes.len() == 1 { Ok(()) } else { Err(format!("{nodes:?}")) }
     });
     eventually("and the client gets the page", secs(20), || {

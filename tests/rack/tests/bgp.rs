@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use rack::bird::Bird;
 use rack::frr::Frr;
-use rack::{Host, Metal, Need, Rack, bird, eventually, eventually_equal, frr, secs};
-use serde_json::{Value, json};
+use rack::{Host, Manifests, Metal, Need, Rack, Service, bird, eventually, eventually_equal, frr, secs};
+use serde_json::Value;
 
 const NEEDS: [Need; 4] = [Need::Kubernetes, Need::Crier, Need::Bird, Need::Frr];
 
@@ -64,15 +64,8 @@ fn frr_configuration() -> String {
     )
 }
 
-fn service(name: &str, policy: &str, families: &[&str]) -> Value {
-    let family_policy = if families.len() == 2 { "RequireDualStack" } else { "SingleStack" };
-    json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": { "name": name },
-        "spec": {
-            "type": "LoadBalancer", "externalTrafficPolicy": policy, "selector": { "app": "web" },
-            "ipFamilyPolicy": family_policy, "ipFamilies": families, "ports": [{ "port": 80, "targetPort": 8080 }],
-        },
-    })
+fn service(name: &str, policy: &str, families: &[&'static str]) -> Value {
+    Service::new(name).policy(policy).selects("web").families(families).ports(&[(80, 8080)]).object()
 }
 
 /// The routers and what they should know.
@@ -129,8 +122,7 @@ fn rack_prefix(address: IpAddr) -> String {
 
 #[test]
 fn both_routers_know_exactly_the_nodes_that_should_get_traffic() {
-    let name = "both_routers_know_exactly_the_nodes_that_should_get_traffic";
-    let Some(rack) = Rack::for_test(name, &NEEDS) else { return };
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let metal = Metal::new(&rack, 2);
     let bird = metal.site.router.bird(&format!("{}{BIRD}", bird::KERNEL));
     let frr_host = metal.site.host("frr", 3);
@@ -225,23 +217,21 @@ fn both_routers_know_exactly_the_nodes_that_should_get_traffic() {
 
 #[test]
 fn a_router_that_answers_with_another_as_is_told_and_named_in_the_status() {
-    let name = "a_router_that_answers_with_another_as_is_told_and_named_in_the_status";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Bird]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Bird]) else { return };
     let site = rack::Site::new(&rack, "192.168.35.0/24", "fd35::/64", 1);
     let bird = site.router.bird(
         "router id 192.168.35.1; protocol device {}\n\
          protocol bgp node1 { local as 64999; neighbor 192.168.35.11 as 64513; connect delay time 1; \
          error wait time 1, 2; ipv4 { import all; export none; }; }",
     );
-    let manifests = rack.folder().join("manifests");
-    std::fs::create_dir(&manifests).expect("the rack's folder is ours");
+    let manifests = Manifests::new(&rack);
     let agent = site.node(0).crier(
         "node-1",
         &format!(
-            "[manifests]\nfolder = \"{}\"\n[[pool]]\nname = \"public\"\naddresses = [\"203.0.113.0/28\"]\n\
+            "{}[[pool]]\nname = \"public\"\naddresses = [\"203.0.113.0/28\"]\n\
              [bgp]\nasn = 64513\n[[bgp.peer]]\nname = \"tor\"\naddress = \"192.168.35.1\"\nasn = 64512\n\
              connect-retry-time = \"1s\"\n[[bgp.advertisement]]\n",
-            manifests.display()
+            manifests.section()
         ),
     );
     agent.wait_ready(secs(10));

@@ -1,27 +1,16 @@
 //! `crier bgp peers` and `crier bgp routes` against a live BIRD: tables, JSON, YAML, and last words both ways.
 
 use rack::crier::Crier;
-use rack::{Need, Rack, Site, bird, eventually, secs};
+use rack::{Manifests, Need, Rack, Service, Site, bird, eventually, secs};
 use serde_json::Value;
 
 const NEEDS: [Need; 3] = [Need::Namespaces, Need::Bird, Need::Crier];
 
-const MANIFESTS: &str = r#"
-apiVersion: v1
-kind: Service
-metadata: { name: shop }
-spec: { type: LoadBalancer, externalTrafficPolicy: Local, loadBalancerIP: 203.0.113.1, ports: [{ port: 80 }] }
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-addressType: IPv4
-metadata: { name: shop-1, labels: { kubernetes.io/service-name: shop } }
-ports: [{ port: 80 }]
-endpoints:
-- { addresses: [10.244.0.1], nodeName: node-1, conditions: { ready: true } }
-- { addresses: [10.244.0.2], nodeName: node-1, conditions: { ready: true } }
-- { addresses: [10.244.0.3], nodeName: node-1, conditions: { ready: false, serving: true, terminating: true } }
-"#;
+/// Two endpoints are ready, one terminates.
+fn service() -> Service {
+    let service = Service::new("shop").policy("Local").load_balancer_ip("203.0.113.1");
+    service.on("node-1").on("node-1").terminating_on("node-1")
+}
 
 fn configuration(manifests: &str) -> String {
     format!(
@@ -103,13 +92,12 @@ fn wait_for(crier: &Crier, what: &str, is_it: impl Fn(&Value) -> bool) -> Value 
 
 #[test]
 fn the_verbs_tell_what_the_router_has() {
-    let Some(rack) = Rack::for_test("the_verbs_tell_what_the_router_has", &NEEDS) else { return };
-    let manifests = rack.folder().join("manifests");
-    std::fs::create_dir(&manifests).unwrap();
-    std::fs::write(manifests.join("shop.yaml"), MANIFESTS).unwrap();
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let manifests = Manifests::new(&rack);
+    manifests.service(&service());
     let site = Site::new(&rack, "192.168.35.0/24", "fd35::/64", 1);
     let tor = site.router.bird(&router());
-    let crier = site.nodes[0].crier("node-1", &configuration(&manifests.display().to_string()));
+    let crier = site.nodes[0].crier("node-1", &configuration(&manifests.path().display().to_string()));
     crier.wait_ready(secs(20));
     tor.wait_established("node1", secs(20));
     let up = wait_for(&crier, "both routes are sent", |tor| tor["prefixes_sent"] == 2);

@@ -16,11 +16,11 @@ fn demo() -> Command {
     command
 }
 
-/// Whether this machine can run it; says so if not.
-fn can_run(test: &str) -> bool {
+/// Whether this machine can run the demo; says so if not.
+fn can_run() -> bool {
     let missing: Vec<_> = NEEDS.into_iter().filter_map(|need| need.look().err()).collect();
     if !missing.is_empty() {
-        rack::skip(test, &missing.join("; "));
+        rack::skip(&rack::test_name(), &missing.join("; "));
     }
     missing.is_empty()
 }
@@ -50,7 +50,7 @@ fn lives(pid: u32) -> bool {
 
 #[test]
 fn the_demo_comes_to_its_end() {
-    if !can_run("the_demo_comes_to_its_end") {
+    if !can_run() {
         return;
     }
     let told = demo().output().expect("the demo starts");
@@ -66,7 +66,7 @@ fn the_demo_comes_to_its_end() {
 
 #[test]
 fn a_demo_without_its_binary_fails() {
-    if !can_run("a_demo_without_its_binary_fails") {
+    if !can_run() {
         return;
     }
     let told = demo().env("CRIER_BIN", "/nowhere/crier").output().expect("the demo starts");
@@ -76,7 +76,7 @@ fn a_demo_without_its_binary_fails() {
 
 #[test]
 fn interrupted_it_leaves_no_process_behind() {
-    if !can_run("interrupted_it_leaves_no_process_behind") {
+    if !can_run() {
         return;
     }
     let mut running = demo().stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the demo starts");

@@ -73,8 +73,7 @@ fn judge(owner: Mac, asker: Mac, stop: &AtomicBool) -> (usize, Option<Arp>) {
 
 #[test]
 fn a_flood_of_questions_is_answered_rightly_and_keeps_the_owner_from_none_of_its_other_work() {
-    let name = "a_flood_of_questions_is_answered_rightly_and_keeps_the_owner_from_none_of_its_other_work";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Bird]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Bird]) else { return };
     let lan = Lan::new(&rack, 2);
     lan.service("web", "192.168.35.100");
     let bird = lan.site.router.bird(

@@ -30,7 +30,7 @@ fn links(namespace: &rack::Namespace) -> Vec<String> {
 
 #[test]
 fn a_namespace_is_gone_after_its_drop() {
-    let Some(rack) = Rack::for_test("a_namespace_is_gone_after_its_drop", &[]) else { return };
+    let Some(rack) = Rack::for_test(&[]) else { return };
     let (stays, goes) = (rack.namespace("stays"), rack.namespace("goes"));
     net::connect(&stays, "near", &goes, "far");
     assert_eq!(links(&stays), ["near"], "the cable is there while both ends are");
@@ -44,7 +44,7 @@ fn a_namespace_is_gone_after_its_drop() {
 
 #[test]
 fn the_hosts_own_network_is_not_touched() {
-    let Some(rack) = Rack::for_test("the_hosts_own_network_is_not_touched", &[]) else { return };
+    let Some(rack) = Rack::for_test(&[]) else { return };
     let before = fs::read_to_string("/proc/self/net/dev").unwrap().lines().count();
     let switch = rack.switch("link");
     switch.plug(&rack.namespace("host"), "eth0", &["10.0.0.1/24"]);
@@ -54,7 +54,7 @@ fn the_hosts_own_network_is_not_touched() {
 
 #[test]
 fn a_client_reaches_a_server_over_a_switch_in_both_families() {
-    let Some(rack) = Rack::for_test("a_client_reaches_a_server_over_a_switch_in_both_families", &[]) else { return };
+    let Some(rack) = Rack::for_test(&[]) else { return };
     let switch = rack.switch("link");
     let (client, host) = (rack.namespace("client"), rack.namespace("host"));
     switch.plug(&client, "eth0", &["10.0.0.1/24", "fd00::1/64"]);
@@ -70,8 +70,7 @@ fn a_client_reaches_a_server_over_a_switch_in_both_families() {
 
 #[test]
 fn an_arp_question_is_answered_by_the_owner_and_shows_in_the_neighbor_table() {
-    let name = "an_arp_question_is_answered_by_the_owner_and_shows_in_the_neighbor_table";
-    let Some(rack) = Rack::for_test(name, &[]) else { return };
+    let Some(rack) = Rack::for_test(&[]) else { return };
     let switch = rack.switch("link");
     let (client, host) = (rack.namespace("client"), rack.namespace("host"));
     switch.plug(&client, "eth0", &["10.0.0.1/24"]);
@@ -86,7 +85,7 @@ fn an_arp_question_is_answered_by_the_owner_and_shows_in_the_neighbor_table() {
 
 #[test]
 fn a_cut_cable_keeps_its_carrier_and_an_unplugged_one_does_not() {
-    let Some(rack) = Rack::for_test("a_cut_cable_keeps_its_carrier_and_an_unplugged_one_does_not", &[]) else { return };
+    let Some(rack) = Rack::for_test(&[]) else { return };
     let switch = rack.switch("link");
     let (client, host) = (rack.namespace("client"), rack.namespace("host"));
     switch.plug(&client, "eth0", &["10.0.0.1/24"]);
@@ -111,7 +110,7 @@ fn a_cut_cable_keeps_its_carrier_and_an_unplugged_one_does_not() {
 
 #[test]
 fn steady_asking_shows_an_outage_and_who_answered() {
-    let Some(rack) = Rack::for_test("steady_asking_shows_an_outage_and_who_answered", &[]) else { return };
+    let Some(rack) = Rack::for_test(&[]) else { return };
     let switch = rack.switch("link");
     let (client, host) = (rack.namespace("client"), rack.namespace("host"));
     switch.plug(&client, "eth0", &["10.0.0.1/24"]);
@@ -149,7 +148,7 @@ fn a_time_out_says_what_was_expected_and_what_was_seen() {
 
 #[test]
 fn a_process_that_ends_too_early_shows_its_log_at_once() {
-    let Some(rack) = Rack::for_test("a_process_that_ends_too_early_shows_its_log_at_once", &[]) else { return };
+    let Some(rack) = Rack::for_test(&[]) else { return };
     let mut command = Command::new("sh");
     command.args(["-c", "echo the disk is full >&2; exit 3"]);
     let process = rack.namespace("host").start("failing", command);
@@ -162,7 +161,7 @@ fn a_process_that_ends_too_early_shows_its_log_at_once() {
 
 #[test]
 fn dropping_a_process_ends_those_it_started() {
-    let Some(rack) = Rack::for_test("dropping_a_process_ends_those_it_started", &[]) else { return };
+    let Some(rack) = Rack::for_test(&[]) else { return };
     let mut command = Command::new("sh");
     command.args(["-c", "sleep 600 & echo started $!; wait"]);
     let process = rack.namespace("host").start("parent", command);
@@ -210,7 +209,7 @@ fn stand_until_killed() {
 
 #[test]
 fn nothing_survives_a_test_program_that_is_killed() {
-    let Some(_rack) = Rack::for_test("nothing_survives_a_test_program_that_is_killed", &[]) else { return };
+    let Some(_rack) = Rack::for_test(&[]) else { return };
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--ignored", "--exact", "--nocapture", "stand_until_killed"]).env("STAND_UNTIL_KILLED", "1");
     let mut program = command.stdout(Stdio::piped()).spawn().unwrap();
@@ -251,8 +250,7 @@ fn nothing_survives_a_test_program_that_is_killed() {
 
 #[test]
 fn two_birds_exchange_routes_and_equal_ones_become_multipath() {
-    let name = "two_birds_exchange_routes_and_equal_ones_become_multipath";
-    let Some(rack) = Rack::for_test(name, &[Need::Bird]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Bird]) else { return };
     let switch = rack.switch("fabric");
     let router = rack.router("router");
     switch.plug(&router, "eth0", &["10.0.0.1/24"]);
@@ -324,8 +322,7 @@ fn skip_on_purpose() {
 
 #[test]
 fn at_a_site_every_pod_is_reached_from_every_node_and_from_outside_by_nobody() {
-    let name = "at_a_site_every_pod_is_reached_from_every_node_and_from_outside_by_nobody";
-    let Some(rack) = Rack::for_test(name, &[]) else { return };
+    let Some(rack) = Rack::for_test(&[]) else { return };
     let site = Site::new(&rack, "192.168.35.0/24", "fd35::/64", 2);
     let pods = [site.node(0).pod("web-1", &[80]), site.node(1).pod("web-2", &[80])];
     let outside = site.outside("outside");
@@ -346,8 +343,7 @@ fn at_a_site_every_pod_is_reached_from_every_node_and_from_outside_by_nobody() {
 
 #[test]
 fn frr_takes_routes_from_two_birds_into_the_kernel() {
-    let name = "frr_takes_routes_from_two_birds_into_the_kernel";
-    let Some(rack) = Rack::for_test(name, &[Need::Bird, Need::Frr]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Bird, Need::Frr]) else { return };
     let site = Site::new(&rack, "10.0.0.0/24", "fd00::/64", 2);
     let frr = site.router.frr(&format!(
         "router bgp 64512
@@ -407,8 +403,7 @@ fn frr_takes_routes_from_two_birds_into_the_kernel() {
 
 #[test]
 fn a_capture_sees_arp_and_the_messages_of_a_bgp_session() {
-    let name = "a_capture_sees_arp_and_the_messages_of_a_bgp_session";
-    let Some(rack) = Rack::for_test(name, &[Need::Bird]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Bird]) else { return };
     let switch = rack.switch("link");
     let (one, two) = (rack.namespace("one"), rack.namespace("two"));
     let port = switch.plug(&one, "eth0", &["10.0.0.1/24"]);
@@ -501,7 +496,7 @@ fn ends_cleanly_by_interrupt(command: Command) {
 
 #[test]
 fn an_interrupted_rack_takes_everything_with_it() {
-    let Some(_rack) = Rack::for_test("an_interrupted_rack_takes_everything_with_it", &[]) else { return };
+    let Some(_rack) = Rack::for_test(&[]) else { return };
     let mut command = Command::new(env!("CARGO_BIN_EXE_crier-rack"));
     command.args(["stand", "2"]);
     ends_cleanly_by_interrupt(command);
@@ -509,7 +504,6 @@ fn an_interrupted_rack_takes_everything_with_it() {
 
 #[test]
 fn a_rack_stands_for_a_user_without_rights_where_the_kernel_allows_it() {
-    let name = "a_rack_stands_for_a_user_without_rights_where_the_kernel_allows_it";
     let unprivileged = |program: &str| {
         let mut command = Command::new("setpriv");
         command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", program]);
@@ -517,10 +511,13 @@ fn a_rack_stands_for_a_user_without_rights_where_the_kernel_allows_it() {
     };
     let allowed = unprivileged("unshare").args(["--user", "--map-root-user", "--net", "true"]).output();
     if !allowed.is_ok_and(|output| output.status.success()) {
-        return rack::skip(name, "cannot become an unprivileged user, or the kernel gives that none a user namespace");
+        return rack::skip(
+            &rack::test_name(),
+            "cannot become an unprivileged user, or the kernel gives that none a user namespace",
+        );
     }
     // The unprivileged user may not look into the folder that Cargo builds in.
-    let rack = Rack::new(name);
+    let rack = Rack::new(&rack::test_name());
     let program = rack.folder().join("crier-rack");
     fs::copy(env!("CARGO_BIN_EXE_crier-rack"), &program).unwrap();
     let mut command = unprivileged(program.to_str().unwrap());

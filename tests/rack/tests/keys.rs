@@ -46,8 +46,7 @@ fn to_the_group(host: &Host) -> (Socket, SockAddr) {
 
 #[test]
 fn agents_with_different_keys_never_own_one_address_both_and_say_why_they_do_not_hear_each_other() {
-    let name = "agents_with_different_keys_never_own_one_address_both_and_say_why_they_do_not_hear_each_other";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier]) else { return };
     let lan = Lan::new(&rack, 2);
     lan.service("web", "192.168.35.100");
     let other = rack.write("other.key", "fedcba9876543210fedcba9876543210");
@@ -118,8 +117,7 @@ impl Drop for Replay {
 
 #[test]
 fn pulses_of_a_dead_owner_that_are_played_again_keep_it_alive_for_nobody() {
-    let name = "pulses_of_a_dead_owner_that_are_played_again_keep_it_alive_for_nobody";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier]) else { return };
     let lan = Lan::new(&rack, 2);
     lan.service("web", "192.168.35.100");
     let recorder = lan.site.host("recorder", 77);
@@ -168,8 +166,7 @@ fn pulses_of_a_dead_owner_that_are_played_again_keep_it_alive_for_nobody() {
 
 #[test]
 fn forged_pulses_move_nothing_and_are_named_in_the_log() {
-    let name = "forged_pulses_move_nothing_and_are_named_in_the_log";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier]) else { return };
     let lan = Lan::new(&rack, 2);
     lan.service("web", "192.168.35.100");
     let forger = lan.site.host("forger", 77);
@@ -228,8 +225,7 @@ fn deaf(host: &Host) {
 
 #[test]
 fn where_multicast_is_filtered_listed_peers_hear_each_other() {
-    let name = "where_multicast_is_filtered_listed_peers_hear_each_other";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Nft]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Nft]) else { return };
     let lan = Lan::new(&rack, 3);
     lan.service("web", "192.168.35.100");
     for node in &lan.site.nodes {

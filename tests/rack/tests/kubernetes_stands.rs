@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use rack::faults::Faults;
 use rack::kubernetes::{Cluster, Method, Proof, User};
-use rack::{Need, Pod, Rack, Site, eventually, secs};
+use rack::{Need, Pod, Rack, Service, Site, eventually, secs};
 use serde_json::json;
 
 /// Two nodes with kube-proxy, and a pod of the Service `web` on each.
@@ -26,20 +26,13 @@ fn shop(rack: &Rack) -> Shop {
 }
 
 fn service(policy: &str) -> String {
-    format!(
-        "
-apiVersion: v1
-kind: Service
-metadata: {{ name: web }}
-spec:
-  type: LoadBalancer
-  externalTrafficPolicy: {policy}
-  ipFamilyPolicy: RequireDualStack
-  ipFamilies: [IPv4, IPv6]
-  selector: {{ app: web }}
-  ports: [{{ port: 80, targetPort: 8080 }}]
-"
-    )
+    Service::new("web")
+        .policy(policy)
+        .families(&["IPv4", "IPv6"])
+        .selects("web")
+        .ports(&[(80, 8080)])
+        .object()
+        .to_string()
 }
 
 /// Asks until `answer` says yes, as kube-proxy takes its time.
@@ -57,8 +50,7 @@ fn eventually_balances(what: &str, client: &rack::Namespace, to: SocketAddr) {
 
 #[test]
 fn the_control_plane_stands_and_its_users_are_who_they_say() {
-    let name = "the_control_plane_stands_and_its_users_are_who_they_say";
-    let Some(rack) = Rack::for_test(name, &[Need::Kubernetes]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Kubernetes]) else { return };
     let site = Site::new(&rack, "10.0.0.0/24", "fd00::/64", 2);
     let cluster = Cluster::start(&site);
     println!("the control plane stood after {:?}", cluster.stood_after);
@@ -94,8 +86,7 @@ fn the_control_plane_stands_and_its_users_are_who_they_say() {
 
 #[test]
 fn a_service_answers_on_its_cluster_address_and_on_its_load_balancer_address() {
-    let name = "a_service_answers_on_its_cluster_address_and_on_its_load_balancer_address";
-    let Some(rack) = Rack::for_test(name, &[Need::Kubernetes]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Kubernetes]) else { return };
     let Shop { pods, cluster, site, _proxies } = shop(&rack);
     let client = &site.client;
     let service_object = &cluster.apply(&service("Cluster"))[0];
@@ -150,8 +141,7 @@ fn a_service_answers_on_its_cluster_address_and_on_its_load_balancer_address() {
 
 #[test]
 fn the_faults_before_the_api_server_are_those_that_were_ordered() {
-    let name = "the_faults_before_the_api_server_are_those_that_were_ordered";
-    let Some(rack) = Rack::for_test(name, &[Need::Kubernetes]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Kubernetes]) else { return };
     let site = Site::new(&rack, "10.0.0.0/24", "fd00::/64", 0);
     let cluster = Cluster::start(&site);
     let faults = Faults::before(&cluster);

@@ -5,35 +5,13 @@ use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 
 use rack::crier::Crier;
-use rack::{Need, Process, Rack, Site, eventually, eventually_equal, millis, secs};
+use rack::lan::Lan;
+use rack::{Need, Rack, eventually, eventually_equal, millis, secs};
 use serde_json::{Value, json};
 
 const NEEDS: [Need; 2] = [Need::Namespaces, Need::Crier];
 
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 100);
-
-const MANIFESTS: &str = "\
-{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {type: LoadBalancer, loadBalancerIP: 192.168.35.100, ports: [{port: 80}]}}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-addressType: IPv4
-metadata: {name: web-1, labels: {kubernetes.io/service-name: web}}
-endpoints: [{addresses: [10.1.1.1], conditions: {ready: true}}]
-";
-
-fn configuration(rack: &Rack) -> String {
-    let folder = rack.folder();
-    std::fs::create_dir(folder.join("manifests")).expect("a folder can be made");
-    std::fs::write(folder.join("manifests/web.yaml"), MANIFESTS).expect("a file can be written");
-    std::fs::write(folder.join("pulse.key"), "0123456789abcdef0123456789abcdef").expect("a file can be written");
-    format!(
-        "[api]\nlisten = \"\"\n[manifests]\nfolder = \"{0}/manifests\"\n[[pool]]\nname = \"lan\"\nbind = \"lo\"\n\
-         addresses = [\"192.168.35.100-192.168.35.110\"]\n[[l2]]\ninterfaces = [\"eth0\"]\n\
-         [pulse]\nkey-file = \"{0}/pulse.key\"\n",
-        folder.display()
-    )
-}
 
 fn lossy(octets: &[u8]) -> String {
     String::from_utf8_lossy(octets).into_owned()
@@ -82,14 +60,12 @@ fn take(agents: &mut Vec<Crier>, node: &str) -> Crier {
 
 #[test]
 fn the_new_owner_says_from_whom_it_has_the_address_and_why() {
-    let name = "the_new_owner_says_from_whom_it_has_the_address_and_why";
-    let Some(rack) = Rack::for_test(name, &NEEDS) else { return };
-    let site = Site::new(&rack, "192.168.35.0/24", "fd35::/64", 3);
-    let _pages: Vec<Process> = site.nodes.iter().map(|node| node.serve(node.name(), &[80])).collect();
-    let configuration = configuration(&rack);
-    let mut agents: Vec<Crier> = site.nodes.iter().map(|node| node.crier(node.name(), &configuration)).collect();
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let lan = Lan::with_pages(&rack, 3);
+    lan.service("web", "192.168.35.100");
+    let site = &lan.site;
+    let mut agents = lan.agents();
     for agent in &agents {
-        agent.wait_ready(secs(20));
         eventually_equal(&format!("{} ranks all three", agent.node()), secs(20), &3, || {
             let nodes = told(agent)["nodes"].as_array().cloned().unwrap_or_default();
             nodes.iter().filter(|node| node["rank"].is_number()).count()

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use rack::{Metal, Need, Rack, eventually, eventually_equal, millis, secs};
+use rack::{Metal, Need, Rack, Service, eventually, eventually_equal, secs};
 use serde_json::json;
 
 const NEEDS: [Need; 2] = [Need::Kubernetes, Need::Crier];
@@ -21,31 +21,16 @@ fn lan(pool: &str) -> String {
     LAN.replace("POOL", pool)
 }
 
-/// A Service of type LoadBalancer for the pods of `app`; each port leads to the target port behind it.
+/// A Service for the pods of `app`; each port leads to the target port behind it.
 fn service(name: &str, app: &str, wish: Option<&str>, ports: &[(u16, u16)]) -> serde_json::Value {
-    let ports: Vec<_> = ports
-        .iter()
-        .map(|(port, target)| json!({ "name": format!("p{port}"), "port": port, "targetPort": target }))
-        .collect();
-    let mut spec = json!({ "type": "LoadBalancer", "selector": { "app": app }, "ports": ports });
-    if let Some(wish) = wish {
-        spec["loadBalancerIP"] = wish.into();
-    }
-    json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": name }, "spec": spec })
-}
-
-/// Which nodes answer who-has for the address, by name.
-fn answering(metal: &Metal, address: Ipv4Addr) -> Vec<String> {
-    let macs = metal.site.client.who_has("eth0", address, millis(200));
-    let name = |mac| metal.site.nodes.iter().find(|node| node.port.mac() == mac).map(|node| node.name().to_owned());
-    macs.into_iter().map(|mac| name(mac).unwrap_or_else(|| format!("a stranger, {mac}"))).collect()
+    let service = Service::new(name).selects(app).ports(ports);
+    wish.into_iter().fold(service, Service::load_balancer_ip).object()
 }
 
 /// The Services of the Kubeflow guide that users of MetalLB follow.
 #[test]
 fn the_services_of_kubeflow_get_the_addresses_they_ask_for_and_a_client_gets_each_page() {
-    let name = "the_services_of_kubeflow_get_the_addresses_they_ask_for_and_a_client_gets_each_page";
-    let Some(rack) = Rack::for_test(name, &NEEDS) else { return };
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let metal = Metal::new(&rack, 2);
     let services = [
         (
@@ -88,7 +73,7 @@ fn the_services_of_kubeflow_get_the_addresses_they_ask_for_and_a_client_gets_eac
     for (name, address, ports) in &services {
         let address: Ipv4Addr = address.parse().unwrap();
         eventually(&format!("exactly one node answers for {address}"), secs(10), || {
-            let nodes = answering(&metal, address);
+            let nodes = metal.site.answering(address);
             if nodes.len() == 1 { Ok(()) } else { Err(format!("{nodes:?}")) }
         });
         for (port, _) in ports {
@@ -117,14 +102,14 @@ fn the_services_of_kubeflow_get_the_addresses_they_ask_for_and_a_client_gets_eac
     // Deleting withdraws; changing the type withdraws and frees.
     metal.delete("service/fifth");
     eventually_equal("nobody answers for the address of a deleted Service", secs(10), &Vec::<String>::new(), || {
-        answering(&metal, "192.168.35.104".parse().unwrap())
+        metal.site.answering("192.168.35.104".parse().unwrap())
     });
     metal.patch("service/minio-service", &json!({ "spec": { "type": "ClusterIP", "loadBalancerIP": null } }));
     eventually_equal(
         "nobody answers for a Service that is of another type now",
         secs(10),
         &Vec::<String>::new(),
-        || answering(&metal, "192.168.35.101".parse().unwrap()),
+        || metal.site.answering("192.168.35.101".parse().unwrap()),
     );
     eventually_equal("and its status is empty", secs(10), &Vec::<String>::new(), || {
         metal.ingress("service/minio-service")
@@ -138,8 +123,7 @@ fn the_services_of_kubeflow_get_the_addresses_they_ask_for_and_a_client_gets_eac
 
 #[test]
 fn four_nodes_serve_the_first_address_of_the_pool_and_one_of_them_answers() {
-    let name = "four_nodes_serve_the_first_address_of_the_pool_and_one_of_them_answers";
-    let Some(rack) = Rack::for_test(name, &NEEDS) else { return };
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let metal = Metal::on(&rack, "172.42.42.0/24", 4);
     let _pods = [metal.pod(0, "nginx-1", "nginx", &[80]), metal.pod(2, "nginx-2", "nginx", &[80])];
     let agents = metal.agents(&lan("172.42.42.201-172.42.42.250"));
@@ -151,7 +135,7 @@ fn four_nodes_serve_the_first_address_of_the_pool_and_one_of_them_answers() {
     });
     let address: Ipv4Addr = "172.42.42.201".parse().unwrap();
     let owner = eventually("exactly one of four nodes answers", secs(10), || {
-        let mut nodes = answering(&metal, address);
+        let mut nodes = metal.site.answering(address);
         if nodes.len() == 1 { Ok(nodes.remove(0)) } else { Err(format!("{nodes:?}")) }
     });
     for agent in &agents {
@@ -172,7 +156,7 @@ fn four_nodes_serve_the_first_address_of_the_pool_and_one_of_them_answers() {
     // Under policy Local the owner is a node with an endpoint, and the pod sees the client itself.
     metal.patch("service/nginx", &json!({ "spec": { "externalTrafficPolicy": "Local" } }));
     eventually("a node with a pod answers", secs(10), || {
-        let nodes = answering(&metal, address);
+        let nodes = metal.site.answering(address);
         let local = matches!(nodes.as_slice(), [node] if node == "node-1" || node == "node-3");
         if local { Ok(()) } else { Err(format!("{nodes:?}")) }
     });

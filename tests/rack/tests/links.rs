@@ -26,8 +26,8 @@ fn found_under(client: &Namespace, mac: Mac) {
 
 /// One node that announces both addresses on its link `interface`, which `build` makes out of its `eth0`; returns when
 /// the client has found them under the MAC of that link.
-fn serves(name: &str, needs: &[Need], interface: &str, build: impl FnOnce(&Lan)) {
-    let Some(rack) = Rack::for_test(name, &[&[Need::Crier], needs].concat()) else { return };
+fn serves(needs: &[Need], interface: &str, build: impl FnOnce(&Lan)) {
+    let Some(rack) = Rack::for_test(&[&[Need::Crier], needs].concat()) else { return };
     let lan = Lan::new(&rack, 1);
     build(&lan);
     lan.service("web", "192.168.35.100,fd35::100");
@@ -49,7 +49,7 @@ fn move_addresses(node: &Host, to: &str) {
 
 #[test]
 fn addresses_are_served_on_a_bridge() {
-    serves("addresses_are_served_on_a_bridge", &[], "lan0", |lan| {
+    serves(&[], "lan0", |lan| {
         let node = lan.site.node(0);
         node.ip("link add lan0 type bridge mcast_snooping 0 forward_delay 0");
         node.ip("link set eth0 master lan0");
@@ -59,7 +59,7 @@ fn addresses_are_served_on_a_bridge() {
 
 #[test]
 fn addresses_are_served_on_a_macvlan() {
-    serves("addresses_are_served_on_a_macvlan", &[Need::LinkType("macvlan")], "lan0", |lan| {
+    serves(&[Need::LinkType("macvlan")], "lan0", |lan| {
         let node = lan.site.node(0);
         node.ip("link add link eth0 name lan0 type macvlan mode bridge");
         move_addresses(node, "lan0");
@@ -68,7 +68,7 @@ fn addresses_are_served_on_a_macvlan() {
 
 #[test]
 fn addresses_are_served_on_a_bond() {
-    serves("addresses_are_served_on_a_bond", &[Need::LinkType("bond")], "lan0", |lan| {
+    serves(&[Need::LinkType("bond")], "lan0", |lan| {
         let node = lan.site.node(0);
         node.ip("link add lan0 type bond mode active-backup miimon 50");
         node.ip("link set eth0 down");
@@ -79,7 +79,7 @@ fn addresses_are_served_on_a_bond() {
 
 #[test]
 fn addresses_are_served_on_a_vlan() {
-    serves("addresses_are_served_on_a_vlan", &[Need::LinkType("vlan")], "eth0.35", |lan| {
+    serves(&[Need::LinkType("vlan")], "eth0.35", |lan| {
         let node = lan.site.node(0);
         node.ip("link add link eth0 name eth0.35 type vlan id 35");
         move_addresses(node, "eth0.35");
@@ -95,7 +95,7 @@ fn addresses_are_served_on_a_vlan() {
 
 #[test]
 fn addresses_are_served_on_the_slave_of_a_vrf() {
-    serves("addresses_are_served_on_the_slave_of_a_vrf", &[Need::LinkType("vrf")], "eth0", |lan| {
+    serves(&[Need::LinkType("vrf")], "eth0", |lan| {
         let node = lan.site.node(0);
         node.ip("link add red type vrf table 1001");
         node.ip("link set red up");
@@ -129,8 +129,7 @@ fn announcements(capture: &Capture, mac: Mac) -> usize {
 
 #[test]
 fn a_link_that_is_plugged_in_renamed_and_pulled_while_the_agent_runs_is_served_as_it_is() {
-    let name = "a_link_that_is_plugged_in_renamed_and_pulled_while_the_agent_runs_is_served_as_it_is";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier]) else { return };
     let lan = Lan::new(&rack, 1);
     let (agent, link, client) = with_a_second_link(&lan);
     let node = lan.site.node(0);
@@ -181,8 +180,7 @@ fn a_link_that_is_plugged_in_renamed_and_pulled_while_the_agent_runs_is_served_a
 
 #[test]
 fn a_link_that_changes_its_mac_or_comes_back_up_is_announced_to_its_neighbours() {
-    let name = "a_link_that_changes_its_mac_or_comes_back_up_is_announced_to_its_neighbours";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier]) else { return };
     let lan = Lan::new(&rack, 1);
     lan.service("web", "192.168.35.100,fd35::100");
     let agent = lan.agents().remove(0);
@@ -225,8 +223,7 @@ fn a_link_that_changes_its_mac_or_comes_back_up_is_announced_to_its_neighbours()
 
 #[test]
 fn a_node_whose_link_goes_down_is_replaced_and_has_the_address_again_when_it_is_up() {
-    let name = "a_node_whose_link_goes_down_is_replaced_and_has_the_address_again_when_it_is_up";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier]) else { return };
     let lan = Lan::new(&rack, 2);
     lan.service("web", "192.168.35.100,fd35::100");
     let agents = lan.agents();

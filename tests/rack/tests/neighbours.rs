@@ -72,8 +72,7 @@ fn announced_in_all_forms(capture: &Capture, mac: Mac) {
 
 #[test]
 fn a_clients_table_follows_the_owner_through_a_kill_and_a_hand_over_without_asking() {
-    let name = "a_clients_table_follows_the_owner_through_a_kill_and_a_hand_over_without_asking";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier]) else { return };
     let lan = Lan::new(&rack, 3);
     lan.service("web", "192.168.35.100,fd35::100");
     let mut agents = lan.agents();
@@ -121,8 +120,7 @@ fn tool(client: &Host, line: &str) -> (String, bool) {
 
 #[test]
 fn arping_and_ndisc6_find_the_owner_of_an_address_and_nobody_where_there_is_none() {
-    let name = "arping_and_ndisc6_find_the_owner_of_an_address_and_nobody_where_there_is_none";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Arping, Need::Ndisc6]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Arping, Need::Ndisc6]) else { return };
     let lan = Lan::new(&rack, 2);
     lan.service("web", "192.168.35.100,fd35::100");
     let _agents = lan.agents();
@@ -175,8 +173,7 @@ fn advertised(client: &Host, asked: Solicitation) -> Advertisement {
 
 #[test]
 fn solicitations_of_every_form_are_answered_with_the_flags_of_the_rfc() {
-    let name = "solicitations_of_every_form_are_answered_with_the_flags_of_the_rfc";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier]) else { return };
     let lan = Lan::new(&rack, 1);
     lan.service("web", "192.168.35.100,fd35::100");
     let _agents = lan.agents();
@@ -211,8 +208,7 @@ fn solicitations_of_every_form_are_answered_with_the_flags_of_the_rfc() {
 
 #[test]
 fn an_entry_that_has_grown_old_is_confirmed_by_the_owner_when_the_client_asks_it_alone() {
-    let name = "an_entry_that_has_grown_old_is_confirmed_by_the_owner_when_the_client_asks_it_alone";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier]) else { return };
     let lan = Lan::new(&rack, 2);
     lan.service("web", "192.168.35.100,fd35::100");
     let _agents = lan.agents();
@@ -254,8 +250,7 @@ fn an_entry_that_has_grown_old_is_confirmed_by_the_owner_when_the_client_asks_it
 
 #[test]
 fn a_host_that_configures_an_owned_ipv6_address_finds_it_taken() {
-    let name = "a_host_that_configures_an_owned_ipv6_address_finds_it_taken";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier]) else { return };
     let lan = Lan::new(&rack, 2);
     lan.service("web", "192.168.35.100,fd35::100");
     let _agents = lan.agents();

@@ -21,8 +21,7 @@ fn part(lan: &Lan, hosts: &[&Host]) {
 
 #[test]
 fn two_owners_after_a_partition_become_one_for_every_neighbour() {
-    let name = "two_owners_after_a_partition_become_one_for_every_neighbour";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Nft]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Nft]) else { return };
     let lan = Lan::new(&rack, 3);
     lan.service("web", "192.168.35.100,fd35::100");
     let far_client = lan.site.host("far-client", 78);

@@ -16,10 +16,7 @@ fn attribute(bird: &Bird, name: &str) -> Option<String> {
 
 #[test]
 fn a_bird_on_the_node_has_the_route_and_tells_the_rack() {
-    let Some(rack) = Rack::for_test("a_bird_on_the_node_has_the_route_and_tells_the_rack", &[Need::Crier, Need::Bird])
-    else {
-        return;
-    };
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Bird]) else { return };
     let (node, tor) = (rack.router("node-1"), rack.router("tor"));
     connect(&node, "eth0", &tor, "eth0");
     node.up("eth0", &["192.168.35.11/24"]);
@@ -69,8 +66,7 @@ fn a_bird_on_the_node_has_the_route_and_tells_the_rack() {
 
 #[test]
 fn each_router_sees_the_node_by_a_number_and_an_identifier_of_its_own() {
-    let name = "each_router_sees_the_node_by_a_number_and_an_identifier_of_its_own";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Bird]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Bird]) else { return };
     let node = rack.router("node-1");
     let routers = [("left", 1, 64601), ("right", 2, 64602)];
     let birds = routers.map(|(name, number, asn)| {
@@ -106,8 +102,7 @@ fn each_router_sees_the_node_by_a_number_and_an_identifier_of_its_own() {
 
 #[test]
 fn a_router_two_hops_away_is_reached_from_a_loopback_address_on_another_port_and_never_expires() {
-    let name = "a_router_two_hops_away_is_reached_from_a_loopback_address_on_another_port_and_never_expires";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Bird]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Bird]) else { return };
     let (node, tor, spine) = (rack.router("node-1"), rack.router("tor"), rack.router("spine"));
     connect(&node, "eth0", &tor, "swp1");
     connect(&tor, "swp2", &spine, "eth0");

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use rack::crier::Crier;
 use rack::lan::{self, Lan};
 use rack::packet::Mac;
-use rack::{Host, Metal, Need, Rack, eventually, eventually_equal, millis, secs, throughout};
+use rack::{Host, Metal, Need, Rack, Service, eventually, eventually_equal, millis, secs, throughout};
 use serde_json::json;
 
 const FIRST: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 100);
@@ -35,8 +35,7 @@ fn complains(agents: &[Crier], address: &str, mac: &str) -> usize {
 
 #[test]
 fn an_address_that_a_stranger_has_is_not_claimed_until_the_stranger_is_gone() {
-    let name = "an_address_that_a_stranger_has_is_not_claimed_until_the_stranger_is_gone";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier]) else { return };
     let lan = Lan::new(&rack, 2);
     let stranger = stranger(&lan, &["192.168.35.100/24", "fd35::100/64"]);
     let mac = stranger.port.mac().to_string();
@@ -71,8 +70,7 @@ fn an_address_that_a_stranger_has_is_not_claimed_until_the_stranger_is_gone() {
 
 #[test]
 fn a_service_that_asks_for_no_address_is_given_one_that_no_stranger_has() {
-    let name = "a_service_that_asks_for_no_address_is_given_one_that_no_stranger_has";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier]) else { return };
     let lan = Lan::new(&rack, 3);
     let stranger = stranger(&lan, &["192.168.35.100/24"]);
     let agents = lan.agents();
@@ -95,8 +93,7 @@ fn a_service_that_asks_for_no_address_is_given_one_that_no_stranger_has() {
 
 #[test]
 fn an_address_in_use_is_defended_against_a_stranger_who_takes_it() {
-    let name = "an_address_in_use_is_defended_against_a_stranger_who_takes_it";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Arping]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Arping]) else { return };
     let lan = Lan::new(&rack, 2);
     lan.service("web", "192.168.35.100");
     let mut agents = lan.agents();
@@ -128,8 +125,7 @@ fn an_address_in_use_is_defended_against_a_stranger_who_takes_it() {
 
 #[test]
 fn the_allocator_of_a_cluster_hands_out_no_address_that_another_agent_found_taken() {
-    let name = "the_allocator_of_a_cluster_hands_out_no_address_that_another_agent_found_taken";
-    let Some(rack) = Rack::for_test(name, &[Need::Kubernetes, Need::Crier]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Kubernetes, Need::Crier]) else { return };
     let metal = Metal::without_kube_proxy(&rack, "192.168.35.0/24", 3);
     let stranger = metal.site.host("stranger", 77);
     let taken = ["192.168.35.100", "192.168.35.101", "192.168.35.102"];
@@ -147,11 +143,8 @@ fn the_allocator_of_a_cluster_hands_out_no_address_that_another_agent_found_take
     }
     // Whoever holds the Lease, two of three addresses are on average found taken by somebody else.
     let _pod = metal.pod(0, "web-1", "web", &[80]);
-    let service = json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": { "name": "web" },
-        "spec": { "type": "LoadBalancer", "selector": { "app": "web" }, "ports": [{ "port": 80 }] },
-    });
-    metal.try_apply(&service).expect("the API server takes it");
+    let service = Service::new("web").selects("web");
+    metal.try_apply(&service.object()).expect("the API server takes it");
     eventually_equal("it ends with the first that is free", secs(30), &vec!["192.168.35.103".to_owned()], || {
         metal.ingress("service/web")
     });
@@ -164,10 +157,8 @@ fn the_allocator_of_a_cluster_hands_out_no_address_that_another_agent_found_take
 
     // Asked for by name, it is held and not claimed, and the Service says by an Event who is in the way.
     let mac = stranger.port.mac().to_string();
-    let mut asking = service.clone();
-    asking["metadata"]["name"] = "asking".into();
-    asking["spec"]["loadBalancerIP"] = "192.168.35.101".into();
-    metal.try_apply(&asking).expect("the API server takes it");
+    let asking = Service::new("asking").selects("web").load_balancer_ip("192.168.35.101");
+    metal.try_apply(&asking.object()).expect("the API server takes it");
     eventually("the Service has the Event", secs(30), || {
         let events = metal.events("Service", "asking");
         let told = events.iter().any(|(kind, reason, text)| {

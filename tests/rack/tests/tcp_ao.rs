@@ -22,8 +22,8 @@ struct Pair {
 }
 
 impl Pair {
-    fn for_test(name: &str) -> Option<Pair> {
-        let rack = Rack::for_test(name, &[Need::Crier, Need::TcpAo])?;
+    fn for_test() -> Option<Pair> {
+        let rack = Rack::for_test(&[Need::Crier, Need::TcpAo])?;
         let nodes = ["node-1", "node-2"].map(|name| rack.namespace(name));
         connect(&nodes[0], "eth0", &nodes[1], "eth0");
         for (node, (v4, v6)) in nodes.iter().zip([ROUTER, NODE]) {
@@ -112,7 +112,7 @@ const AES: &str = "aes-128-cmac-96";
 #[test]
 fn sessions_of_both_families_are_authenticated_by_either_algorithm() {
     for algorithm in [SHA, AES] {
-        let Some(pair) = Pair::for_test("sessions_of_both_families_are_authenticated_by_either_algorithm") else {
+        let Some(pair) = Pair::for_test() else {
             return;
         };
         let of = |send, receive| [Key { send, receive, algorithm, octets: "right-5fca" }];
@@ -122,7 +122,7 @@ fn sessions_of_both_families_are_authenticated_by_either_algorithm() {
 
 #[test]
 fn a_second_key_is_accepted_and_the_first_is_sent_with() {
-    let Some(pair) = Pair::for_test("a_second_key_is_accepted_and_the_first_is_sent_with") else { return };
+    let Some(pair) = Pair::for_test() else { return };
     let old = || Key { send: 1, receive: 1, algorithm: SHA, octets: "old-5fca" };
     let new = || Key { send: 2, receive: 2, algorithm: AES, octets: "new-8d21" };
     // In the middle of a change of keys: one end has the new one in front, the other knows only the old.
@@ -131,14 +131,14 @@ fn a_second_key_is_accepted_and_the_first_is_sent_with() {
 
 #[test]
 fn another_key_is_no_session() {
-    let Some(pair) = Pair::for_test("another_key_is_no_session") else { return };
+    let Some(pair) = Pair::for_test() else { return };
     let of = |octets| [Key { send: 1, receive: 1, algorithm: SHA, octets }];
     pair.are_strangers([&Keys(&of("right-5fca")), &Keys(&of("wrong-8d21"))], "TCPAOBad");
 }
 
 #[test]
 fn an_end_without_a_key_is_no_session() {
-    let Some(pair) = Pair::for_test("an_end_without_a_key_is_no_session") else { return };
+    let Some(pair) = Pair::for_test() else { return };
     let right = [Key { send: 1, receive: 1, algorithm: SHA, octets: "right-5fca" }];
     pair.are_strangers([&Keys(&[]), &Keys(&right)], "TCPAORequired");
 }

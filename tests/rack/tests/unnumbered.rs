@@ -82,8 +82,7 @@ fn frr_neighbor_is_up(frr: &Frr, interface: &str) {
 
 #[test]
 fn frr_and_crier_find_each_other_by_their_links_alone_and_a_client_gets_through() {
-    let name = "frr_and_crier_find_each_other_by_their_links_alone_and_a_client_gets_through";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Frr]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Frr]) else { return };
     let (node, tor, spine) = (rack.router("node-1"), rack.router("tor"), rack.router("spine"));
     connect(&node, "eth0", &tor, "swp1");
     connect(&node, "eth1", &spine, "swp1");
@@ -154,8 +153,7 @@ fn frr_and_crier_find_each_other_by_their_links_alone_and_a_client_gets_through(
 
 #[test]
 fn an_unnumbered_router_of_the_same_as_has_the_routes_too() {
-    let name = "an_unnumbered_router_of_the_same_as_has_the_routes_too";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Frr]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Frr]) else { return };
     let (node, tor) = (rack.router("node-1"), rack.router("tor"));
     connect(&node, "eth0", &tor, "swp1");
     let (to_tor, at_tor) = (link_local(&node, "eth0"), link_local(&tor, "swp1"));
@@ -171,8 +169,7 @@ fn an_unnumbered_router_of_the_same_as_has_the_routes_too() {
 
 #[test]
 fn a_bird_that_only_advertises_itself_is_dialed_and_one_that_only_dials_is_answered() {
-    let name = "a_bird_that_only_advertises_itself_is_dialed_and_one_that_only_dials_is_answered";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Bird]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Bird]) else { return };
     let (node, one, two) = (rack.router("node-1"), rack.router("one"), rack.router("two"));
     connect(&node, "eth0", &one, "swp1");
     connect(&node, "eth1", &two, "swp1");
@@ -205,8 +202,7 @@ fn a_bird_that_only_advertises_itself_is_dialed_and_one_that_only_dials_is_answe
 
 #[test]
 fn ipv4_routes_reach_frr_and_bird_by_an_ipv6_next_hop_over_an_ipv6_session() {
-    let name = "ipv4_routes_reach_frr_and_bird_by_an_ipv6_next_hop_over_an_ipv6_session";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Frr, Need::Bird]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Frr, Need::Bird]) else { return };
     let (node, one, two, three) = (rack.router("node-1"), rack.router("one"), rack.router("two"), rack.router("three"));
     for (number, router) in [(1, &one), (2, &two), (3, &three)] {
         connect(&node, &format!("eth{number}"), router, "swp1");
@@ -257,8 +253,7 @@ fn ipv4_routes_reach_frr_and_bird_by_an_ipv6_next_hop_over_an_ipv6_session() {
 
 #[test]
 fn the_session_follows_the_default_route_from_one_gateway_to_the_other() {
-    let name = "the_session_follows_the_default_route_from_one_gateway_to_the_other";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Bird]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Bird]) else { return };
     let (node, one, two) = (rack.router("node-1"), rack.router("one"), rack.router("two"));
     let link = rack.switch("link");
     link.plug(&node, "eth0", &["10.0.0.11/24"]);
@@ -310,8 +305,7 @@ fn kernel_v4_leads_to(router: &Namespace, hop: &str) {
 
 #[test]
 fn a_label_of_the_node_moves_its_session_from_one_peer_to_another_and_no_other_session() {
-    let name = "a_label_of_the_node_moves_its_session_from_one_peer_to_another_and_no_other_session";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Bird]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Bird]) else { return };
     let node = rack.router("node-1");
     let link = rack.switch("link");
     link.plug(&node, "eth0", &["10.0.0.11/24"]);
@@ -331,11 +325,7 @@ fn a_label_of_the_node_moves_its_session_from_one_peer_to_another_and_no_other_s
         peer(&format!("router-{number}"), &format!("10.0.0.{number}"), &format!("asn = 64512\n{nodes}"))
     };
     let label = |rack_label: &str| {
-        let this_node =
-            format!("apiVersion: v1\nkind: Node\nmetadata: {{ name: node-1, labels: {{ rack: {rack_label} }} }}\n");
-        let folder = node.announcers_manifests();
-        std::fs::write(folder.join("node.new"), this_node).expect("the rack's folder is ours");
-        std::fs::rename(folder.join("node.new"), folder.join("node.yaml")).expect("the rack's folder is ours");
+        node.announcers_manifests().nodes(&[("node-1", &format!("rack: {rack_label}"), &[])]);
     };
     let agent = agent(&node, &[entry(1, "nodes = \"rack=a\""), entry(2, "nodes = \"rack=b\""), entry(3, "")].concat());
     label("a");

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rack::crier::Crier;
 use rack::frr::Frr;
 use rack::script::{self, Heard, Script};
-use rack::{Deadline, Namespace, Need, Rack, eventually, millis, net, rest, secs};
+use rack::{Deadline, Manifests, Namespace, Need, Rack, Service, eventually, millis, net, rest, secs};
 
 const VECTORS: &str = include_str!("../../vectors/bgp.json");
 
@@ -363,30 +363,10 @@ fn configured(vectors: &[Vector]) -> impl Iterator<Item = &Vector> {
     vectors.iter().filter(|vector| vector.id != "O37")
 }
 
-const MANIFESTS: &str = r#"
-apiVersion: v1
-kind: Node
-metadata: { name: node-1 }
-status: { addresses: [{ type: InternalIP, address: 10.0.0.1 }] }
----
-apiVersion: v1
-kind: Service
-metadata: { name: probe }
-spec: { type: LoadBalancer, ports: [{ port: 80 }] }
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-addressType: IPv4
-metadata: { name: probe-1, labels: { kubernetes.io/service-name: probe } }
-ports: [{ port: 80 }]
-endpoints:
-  - { addresses: [10.244.0.1], nodeName: node-1, conditions: { ready: true } }
-"#;
-
 fn start_crier(rack: &Rack, speaker: &Namespace, vectors: &[Vector]) -> Crier {
-    let manifests = rack.folder().join("manifests");
-    std::fs::create_dir(&manifests).expect("the rack's folder is ours");
-    std::fs::write(manifests.join("all.yaml"), MANIFESTS).expect("as before");
+    let manifests = Manifests::new(rack);
+    manifests.nodes(&[("node-1", "", &["10.0.0.1".parse().expect("an address")])]);
+    manifests.service(&Service::new("probe").on("node-1"));
     let peers: String = configured(vectors)
         .map(|vector| {
             let (name, address, asn) = (vector.name(), vector.peer, vector.peer_asn());
@@ -396,9 +376,9 @@ fn start_crier(rack: &Rack, speaker: &Namespace, vectors: &[Vector]) -> Crier {
     let agent = speaker.crier(
         "node-1",
         &format!(
-            "[manifests]\nfolder = \"{}\"\n[[pool]]\nname = \"probe\"\naddresses = [\"198.51.100.7-198.51.100.7\"]\n\
+            "{}[[pool]]\nname = \"probe\"\naddresses = [\"198.51.100.7-198.51.100.7\"]\n\
              [bgp]\nasn = 65001\nrouter-id = \"10.0.0.1\"\n[[bgp.advertisement]]\n{peers}",
-            manifests.display()
+            manifests.section()
         ),
     );
     agent.wait_ready(secs(20));
@@ -482,8 +462,7 @@ fn play_all(subject: &Subject<'_>, vectors: &[Vector]) -> Vec<(Vector, Fate)> {
 
 #[test]
 fn every_vector_ends_a_live_session_with_crier_as_its_row_says() {
-    let name = "every_vector_ends_a_live_session_with_crier_as_its_row_says";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Bird, Need::Frr]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Bird, Need::Frr]) else { return };
     let vectors = vectors();
     let [crier, bird, frr] = ["crier", "bird", "frr"].map(|name| pair(&rack, name, &vectors));
     let agent = start_crier(&rack, &crier.0, &vectors);
@@ -517,8 +496,7 @@ fn every_vector_ends_a_live_session_with_crier_as_its_row_says() {
 
 #[test]
 fn a_peer_that_announces_a_million_routes_costs_crier_no_memory() {
-    let name = "a_peer_that_announces_a_million_routes_costs_crier_no_memory";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier]) else { return };
     let vectors: Vec<_> = vectors().into_iter().filter(|vector| vector.id == "R1").collect();
     let (speaker, peers) = pair(&rack, "crier", &vectors);
     let agent = start_crier(&rack, &speaker, &vectors);

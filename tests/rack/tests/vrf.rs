@@ -15,8 +15,8 @@ struct Fork {
 }
 
 impl Fork {
-    fn for_test(name: &str) -> Option<Fork> {
-        let rack = Rack::for_test(name, &[Need::Crier, Need::Bird, Need::LinkType("vrf")])?;
+    fn for_test() -> Option<Fork> {
+        let rack = Rack::for_test(&[Need::Crier, Need::Bird, Need::LinkType("vrf")])?;
         let (node, routers) = (rack.namespace("node-1"), ["main", "red"].map(|name| rack.namespace(name)));
         node.ip("link add red type vrf table 1001");
         node.ip("link set red up");
@@ -79,20 +79,18 @@ impl Fork {
 
 #[test]
 fn two_routers_of_one_address_are_dialled_in_the_main_table_and_in_a_vrf() {
-    let name = "two_routers_of_one_address_are_dialled_in_the_main_table_and_in_a_vrf";
-    let Some(fork) = Fork::for_test(name) else { return };
+    let Some(fork) = Fork::for_test() else { return };
     fork.is_served(&Pairing { router_dials: false, hold_time_secs: 9, ..Pairing::default() });
 }
 
 #[test]
 fn two_routers_of_one_address_dial_a_listener_in_the_main_table_and_in_a_vrf() {
-    let name = "two_routers_of_one_address_dial_a_listener_in_the_main_table_and_in_a_vrf";
-    let Some(fork) = Fork::for_test(name) else { return };
+    let Some(fork) = Fork::for_test() else { return };
     fork.is_served(&Pairing { crier_dials: false, hold_time_secs: 9, ..Pairing::default() });
 }
 
 #[test]
 fn over_ipv6_too() {
-    let Some(fork) = Fork::for_test("over_ipv6_too") else { return };
+    let Some(fork) = Fork::for_test() else { return };
     fork.is_served(&Pairing { transport: Family::V6, hold_time_secs: 9, ..Pairing::default() });
 }

@@ -2,9 +2,8 @@
 //! in the kernel under FRR. Without it a router balances per node, and a node with one pod gets as much as one with three.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
-use rack::{Need, Rack, Site, eventually_equal, frr, secs};
+use rack::{Manifests, Need, Rack, Service, Site, eventually_equal, frr, secs};
 
 const SERVICE: &str = "10.64.0.1/32";
 
@@ -30,41 +29,20 @@ link-bandwidth = true
 "#;
 
 /// A Service of policy Local with so many ready endpoints on each node.
-fn manifests(endpoints: [u32; 2]) -> String {
-    let mut text = String::from(
-        "apiVersion: v1\nkind: Node\nmetadata: { name: node-1 }\n\
-         status: { addresses: [{ type: InternalIP, address: 192.168.35.11 }] }\n---\n\
-         apiVersion: v1\nkind: Node\nmetadata: { name: node-2 }\n\
-         status: { addresses: [{ type: InternalIP, address: 192.168.35.12 }] }\n---\n\
-         apiVersion: v1\nkind: Service\nmetadata: { name: web, annotations: { crier.dev/addresses: 10.64.0.1 } }\n\
-         spec: { type: LoadBalancer, externalTrafficPolicy: Local, ports: [{ port: 80 }] }\n---\n\
-         apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\n\
-         metadata: { name: web-1, labels: { kubernetes.io/service-name: web } }\nports: [{ port: 80 }]\nendpoints:\n",
-    );
-    for (node, count) in [1, 2].into_iter().zip(endpoints) {
-        for pod in 1..=count {
-            let _ = writeln!(
-                text,
-                "  - {{ addresses: [10.244.{node}.{pod}], nodeName: node-{node}, conditions: {{ ready: true }} }}"
-            );
-        }
-    }
-    text
+fn service(endpoints: [usize; 2]) -> Service {
+    let service = Service::new("web").addresses("10.64.0.1").policy("Local");
+    let nodes = ["node-1", "node-2"].into_iter().zip(endpoints);
+    nodes.flat_map(|(node, count)| std::iter::repeat_n(node, count)).fold(service, Service::on)
 }
 
 #[test]
 fn traffic_is_weighed_by_endpoints_in_the_routers_kernel() {
-    let name = "traffic_is_weighed_by_endpoints_in_the_routers_kernel";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Frr]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Frr]) else { return };
     let site = Site::new(&rack, "192.168.35.0/24", "fd35::/64", 2);
-    let folder = rack.folder().join("manifests");
-    std::fs::create_dir(&folder).expect("the rack's folder is ours");
-    let write = |endpoints| {
-        let aside = folder.join(".all.new");
-        std::fs::write(&aside, manifests(endpoints)).expect("the rack's folder is ours");
-        std::fs::rename(&aside, folder.join("all.yaml")).expect("the rack's folder is ours");
-    };
-    write([1, 3]);
+    let manifests = Manifests::new(&rack);
+    let [first, second] = [site.node(0), site.node(1)].map(|node| [node.address.into()]);
+    manifests.nodes(&[("node-1", "", &first), ("node-2", "", &second)]);
+    manifests.service(&service([1, 3]));
     let frr = site.router.frr(&format!(
         "router bgp 64512\n bgp router-id 192.168.35.1\n{}\
          \x20neighbor 192.168.35.11 remote-as 64513\n neighbor 192.168.35.11 timers connect 1\n\
@@ -73,7 +51,7 @@ fn traffic_is_weighed_by_endpoints_in_the_routers_kernel() {
          \x20 maximum-paths 8\n exit-address-family\n",
         frr::PLAIN
     ));
-    let configuration = CONFIGURATION.replace("FOLDER", &folder.display().to_string());
+    let configuration = CONFIGURATION.replace("FOLDER", &manifests.path().display().to_string());
     let agents: Vec<_> = site.nodes.iter().map(|node| node.crier(node.name(), &configuration)).collect();
     for agent in &agents {
         agent.wait_ready(secs(30));
@@ -94,7 +72,7 @@ fn traffic_is_weighed_by_endpoints_in_the_routers_kernel() {
     let expected =
         |first, second| BTreeMap::from([("192.168.35.11".to_owned(), first), ("192.168.35.12".to_owned(), second)]);
     eventually_equal("one endpoint against three", secs(30), &expected(25, 75), shares);
-    write([2, 2]);
+    manifests.service(&service([2, 2]));
     eventually_equal("two endpoints against two", secs(30), &expected(50, 50), shares);
     for neighbor in ["192.168.35.11", "192.168.35.12"] {
         assert_eq!(frr.session(neighbor).times_established, 1, "the session with {neighbor} flapped");

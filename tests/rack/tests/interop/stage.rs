@@ -1,13 +1,11 @@
 //! One cell's rack: a node and a router on one cable, and crier's Services as manifests.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::PathBuf;
 
 use rack::crier::Crier;
 use rack::pairing::{Family, Make, NODE, Pairing, ROUTER, Router};
-use rack::{Namespace, Process, Rack, eventually, eventually_equal, secs, throughout};
+use rack::{Manifests, Namespace, Process, Rack, Service, eventually, eventually_equal, secs, throughout};
 
 use crate::PATIENCE;
 
@@ -17,29 +15,20 @@ pub struct Stage {
     pub rack: Rack,
     pub router: Namespace,
     pub node: Namespace,
-    manifests: PathBuf,
+    manifests: Manifests,
 }
 
 impl Stage {
     pub fn new(name: &str) -> Stage {
         let rack = Rack::new(name);
-        let manifests = rack.folder().join("manifests");
-        std::fs::create_dir(&manifests).expect("the rack's folder is ours");
+        let manifests = Manifests::new(&rack);
+        manifests.nodes(&[("node-1", "", &[NODE.0.into(), NODE.1.into()])]);
         let (router, node) = (rack.namespace("router"), rack.namespace("node-1"));
         rack::net::connect(&router, "eth0", &node, "eth0");
         for (host, (v4, v6)) in [(&router, ROUTER), (&node, NODE)] {
             host.up("eth0", &[&format!("{v4}/24"), &format!("{v6}/64")]);
         }
-        let stage = Stage { rack, router, node, manifests };
-        stage.write(
-            "node.yaml",
-            &format!(
-                "apiVersion: v1\nkind: Node\nmetadata: {{ name: node-1 }}\n\
-             status: {{ addresses: [{{ type: InternalIP, address: {} }}, {{ type: InternalIP, address: \"{}\" }}] }}\n",
-                NODE.0, NODE.1
-            ),
-        );
-        stage
+        Stage { rack, router, node, manifests }
     }
 
     /// Starts crier's end of the session.
@@ -48,7 +37,7 @@ impl Stage {
         if let Some(password) = &pairing.password {
             std::fs::write(&password_file, password).expect("the rack's folder is ours");
         }
-        let crier = self.node.crier("node-1", &pairing.crier_configuration(&self.manifests, &password_file));
+        let crier = self.node.crier("node-1", &pairing.crier_configuration(self.manifests.path(), &password_file));
         crier.wait_ready(secs(30));
         crier
     }
@@ -72,40 +61,19 @@ impl Stage {
                 })
                 .collect();
             let wish: Vec<String> = routes.iter().map(|(address, ..)| address.to_string()).collect();
-            let names: Vec<&str> = families.iter().map(|it| if *it == Family::V4 { "IPv4" } else { "IPv6" }).collect();
-            let policy = if families.len() == 2 { "RequireDualStack" } else { "SingleStack" };
-            let _ = write!(
-                text,
-                "---\napiVersion: v1\nkind: Service\nmetadata: {{ name: s{number}, \
-                 annotations: {{ crier.dev/addresses: \"{}\" }} }}\n\
-                 spec: {{ type: LoadBalancer, ipFamilyPolicy: {policy}, ipFamilies: [{}], ports: [{{ port: 80 }}] }}\n\
-                 ---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\n\
-                 metadata: {{ name: s{number}-1, labels: {{ kubernetes.io/service-name: s{number} }} }}\n\
-                 ports: [{{ port: 80 }}]\n\
-                 endpoints: [{{ addresses: [10.244.0.1], nodeName: node-1, conditions: {{ ready: true }} }}]\n",
-                wish.join(","),
-                names.join(", "),
-            );
+            text += &Service::new(&format!("s{number}")).addresses(&wish.join(",")).on("node-1").manifest();
             table.extend(routes.into_iter().map(|(_, prefix, hop)| (prefix, BTreeSet::from([hop]))));
         }
-        self.write("services.yaml", &text);
+        self.manifests.write("services.yaml", &text);
         table
     }
 
     /// crier's speaker with `count` IPv4 routes, and what a router should know then.
     pub fn announce(&self, pairing: &Pairing, count: u32) -> (Table, Process) {
-        let configuration = pairing.crier_configuration(&self.manifests, &self.rack.folder().join("password"));
+        let configuration = pairing.crier_configuration(self.manifests.path(), &self.rack.folder().join("password"));
         let prefixes = (1..=count).map(|number| format!("{}/32", addresses(number).0));
         let table = prefixes.map(|prefix| (prefix, BTreeSet::from([NODE.0.into()]))).collect();
         (table, self.node.announce(&configuration, addresses(1).0, count))
-    }
-
-    /// A manifest appears whole, as an editor writes it.
-    fn write(&self, name: &str, text: &str) {
-        let aside = self.manifests.join(format!(".{name}.new"));
-        std::fs::write(&aside, text)
-            .and_then(|()| std::fs::rename(&aside, self.manifests.join(name)))
-            .expect("a manifest is written");
     }
 }
 
