@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use imbl::OrdMap;
 
-use crate::claim::{ConflictKind, Acquisition};
+use crate::claim::{Acquisition, ConflictKind};
 use crate::names::{InterfaceName, NodeName};
 use crate::plan::decision::{Announcement, Decision};
 use crate::plan::placement::{Cause, Handover, Move, PastConflict, Placement};

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use imbl::OrdMap;
 use ipnet::IpNet;
 
-use crate::claim::{ConflictKind, Acquisition};
+use crate::claim::{Acquisition, ConflictKind};
 use crate::config::{self, Config};
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::plan::address_book::AddressBook;

@@ -97,7 +97,7 @@ impl Node {
         let (states, states_seen) = watch::channel(LinkStates::new());
         let (sender, mut facts) = mpsc::channel(16);
         let forever = std::future::pending();
-        tokio::spawn(arp::task::run(slices.subscribe(), sender.clone(), by_link, states, offload, forever));
+        tokio::spawn(crier::arp::task::run(slices.subscribe(), sender.clone(), by_link, states, offload, forever));
         tokio::spawn(observe::run(sender));
         let (listed, mut is_listed) = watch::channel(false);
         let (conflicts, conflicts_seen) = watch::channel(BTreeMap::new());

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use crier::address::{Family, MacAddress};
-use crier::arp::answer::{self, Standing as Claim, Station, Verdict};
-use crier::arp::claim::{Action, Claims};
-use crier::arp::frame::{Frame, Protocol};
-use crier::claim::{ConflictKind, Origin};
+use crier::arp::machine::answer::{self, Ownership as Claim, Station, Verdict};
+use crier::arp::machine::{Action, Claims};
+use crier::arp::packet::{Frame, Protocol};
+use crier::claim::{Acquisition, ConflictKind};
 use crier::config::{self, Config, NoSecrets, SourceFile};
 use crier::names::{InterfaceName, NodeName};
 use crier::plan::Planner;
@@ -99,7 +99,7 @@ pub struct Agent {
     pulse: Option<Machine>,
     claims: Claims,
     link_up: bool,
-    origins: OrdMap<IpAddr, Origin>,
+    acquisitions: OrdMap<IpAddr, Acquisition>,
     /// The conflicts that the planner was told.
     told: BTreeMap<IpAddr, (MacAddress, ConflictKind)>,
     next_incarnation: u64,
@@ -118,7 +118,7 @@ impl Agent {
             pulse: None,
             claims: Claims::default(),
             link_up: false,
-            origins: OrdMap::new(),
+            acquisitions: OrdMap::new(),
             told: BTreeMap::new(),
             next_incarnation: incarnation,
             must_think: false,
@@ -151,7 +151,7 @@ impl Agent {
 
     /// It answers for the address on the link.
     pub fn answers(&self, address: IpAddr) -> bool {
-        self.claims.standing(address) == Claim::Holds
+        self.claims.ownership(address) == Claim::Announced
     }
 
     /// An address that it may have begun or ceased to answer for.
@@ -187,7 +187,7 @@ impl Agent {
     pub fn receive(&mut self, octets: &[u8], now: Instant, sent: &mut Vec<Sent>) {
         let station = Station { mac: self.mac, other_macs: &[] };
         let members = &self.planner.plan().l2.members;
-        match answer::judge(station, |address| self.claims.standing(address), Protocol::Arp, octets) {
+        match answer::judge(station, |address| self.claims.ownership(address), Protocol::Arp, octets) {
             Verdict::Answer(frame) => sent.push(Sent::Frame(frame)),
             Verdict::Conflict(claimant) => {
                 self.claims.handle_claimant(claimant, members.contains_key(&claimant.mac), now);
@@ -266,20 +266,20 @@ impl Agent {
     /// As the responder and the worker of the link follow their slice.
     fn follow_link(&mut self, now: Instant) {
         let slice = self.planner.plan().l2.clone();
-        let wanted: OrdMap<IpAddr, Origin> = slice
+        let wanted: OrdMap<IpAddr, Acquisition> = slice
             .addresses
             .keys()
-            .map(|address| (*address, slice.origins.get(address).cloned().unwrap_or_default()))
+            .map(|address| (*address, slice.acquisitions.get(address).cloned().unwrap_or_default()))
             .collect();
         for (address, origin) in &wanted {
-            if self.origins.get(address) != Some(origin) {
+            if self.acquisitions.get(address) != Some(origin) {
                 self.claims.handle_owned(*address, origin, now);
             }
         }
-        for address in self.origins.keys().filter(|address| !wanted.contains_key(*address)) {
+        for address in self.acquisitions.keys().filter(|address| !wanted.contains_key(*address)) {
             self.claims.handle_disowned(*address);
         }
-        self.origins = wanted;
+        self.acquisitions = wanted;
         let up = slice.links.iter().any(|link| link.index == LINK && link.up && link.carrier);
         match (self.link_up, up) {
             (false, true) => self.claims.handle_link_up(now),

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use crier::address::MacAddress;
-use crier::arp::packet::{Operation, Packet};
+use crier::arp::packet::arp::{Operation, Packet};
 
 /// How often a client sends a request to each address.
 pub const REQUEST_INTERVAL: Duration = Duration::from_millis(100);

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use crier::address::{Family, MacAddress};
-use crier::arp::frame::Frame;
-use crier::arp::packet::{Operation, Packet};
+use crier::arp::packet::Frame;
+use crier::arp::packet::arp::{Operation, Packet};
 use crier::clock;
 use crier::names::{NodeName, ObjectKey};
 use crier::selector::Labels;

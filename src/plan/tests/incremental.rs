@@ -10,7 +10,7 @@ const SERVICES: usize = 12;
 
 /// Two links, four `[[l2]]`: some nodes preferred, some left out, one of them sticky where that is asked for.
 fn many_rules(sticky: bool) -> Config {
-    let for_pool = |name: &str| L2 { pools: vec![name.into()], ..l2() };
+    let for_pool = |name: &str| L2 { pools: vec![name.into()], ..configuration().l2.remove(0) };
     let preference = vec![Preference { nodes: "edge=true".parse().unwrap(), weight: 100 }];
     let mut config = configuration();
     config.pools = vec![
@@ -155,7 +155,8 @@ fn a_turn_comes_to_the_plan_that_judging_everything_comes_to_whatever_happened()
             let (turn_one, turn_all) = (one.turn(now), all.turn(now));
             assert_eq!(outcome(&one), outcome(&all), "seed {seed}, step {step}");
             assert_eq!(turn_one.handovers, turn_all.handovers, "seed {seed}, step {step}");
-            let history = |planner: &Planner| (planner.plan().placements.clone(), planner.plan().l2.acquisitions.clone());
+            let history =
+                |planner: &Planner| (planner.plan().placements.clone(), planner.plan().l2.acquisitions.clone());
             assert_eq!(history(&one), history(&all), "seed {seed}, step {step}");
         }
     }
