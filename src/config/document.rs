@@ -8,7 +8,7 @@ use toml_edit::{Item, Key, TableLike};
 
 use super::SourceFile;
 use super::complaint::{Complaint, Place};
-use super::options::Section;
+use super::section::Section;
 
 /// How deep tables and lists may nest before the rest is taken as one unknown thing. The option table needs five.
 const DEEPEST: usize = 16;

@@ -3,7 +3,8 @@
 
 use std::fmt::Write;
 
-use super::options::{Available, ConfigOption, Default, Example, SECTIONS, Section};
+use super::key::{Available, Default, Example, Row};
+use super::section::{SECTIONS, Section};
 
 /// How wide comments are, in characters.
 const WIDTH: usize = 110;
@@ -20,7 +21,7 @@ pub fn example() -> String {
         "Durations are whole numbers with units: \"300ms\", \"30s\", \"1m30s\", \"2h\". Selectors are written as for kubectl: \"rack=a, tier in (front, edge), !gpu\". `crier config check FILE` reports every mistake.",
     );
     for section in SECTIONS {
-        let inside_another = parent(section).is_some_and(|parent| parent.repeated);
+        let inside_another = section.parent().is_some_and(|parent| parent.repeated);
         if !section.path.is_empty() && section.available == Available::Yes && !inside_another {
             page.push_str("\n\n");
             write_section(&mut page, section);
@@ -29,26 +30,22 @@ pub fn example() -> String {
     page
 }
 
-fn parent(section: &Section) -> Option<&'static Section> {
-    section.path.rsplit_once('.').and_then(|(parent, _)| Section::find(parent))
-}
-
 fn write_section(page: &mut String, section: &Section) {
     // The file says once where Services come from.
     let off = if section.path == "manifests" { "#" } else { "" };
     comment(page, section.summary);
     line(page, &format!("{off}{section}"));
-    for (n, option) in section.options.iter().filter(|option| option.available_somehow()).enumerate() {
+    for (n, row) in section.rows.iter().filter(|row| row.available_somehow()).enumerate() {
         page.push_str(if n == 0 { "" } else { "\n" });
-        comment(page, option.summary);
-        if !option.trade.is_empty() {
-            comment(page, option.trade);
+        comment(page, row.summary);
+        if !row.trade.is_empty() {
+            comment(page, row.trade);
         }
-        comment(page, &type_and_default(option));
-        match option.example {
-            Example::Default => line(page, &format!("#{} = {}", option.key, option.default)),
-            Example::Shown(value) => line(page, &format!("#{} = {value}", option.key)),
-            Example::Set(value) => line(page, &format!("{off}{} = {value}", option.key)),
+        comment(page, &type_and_default(row));
+        match row.example {
+            Example::Default => line(page, &format!("#{} = {}", row.key, row.default)),
+            Example::Shown(value) => line(page, &format!("#{} = {value}", row.key)),
+            Example::Set(value) => line(page, &format!("{off}{} = {value}", row.key)),
         }
     }
     if let Some(own) = &section.own_keys {
@@ -56,7 +53,7 @@ fn write_section(page: &mut String, section: &Section) {
         line(page, own.example);
     }
     for inner in
-        SECTIONS.iter().filter(|inner| section.repeated && parent(inner).is_some_and(|p| p.path == section.path))
+        SECTIONS.iter().filter(|inner| section.repeated && inner.parent().is_some_and(|p| p.path == section.path))
     {
         write_inner(page, inner);
     }
@@ -67,29 +64,29 @@ fn write_inner(page: &mut String, section: &Section) {
     page.push('\n');
     comment(page, section.summary);
     let mut entries = Vec::new();
-    for option in section.options {
-        comment(page, &format!("{}: {} {}", option.key, option.summary, type_and_default(option)));
-        match option.example {
-            Example::Default => entries.push(format!("{} = {}", option.key, option.default)),
-            Example::Shown(value) | Example::Set(value) => entries.push(format!("{} = {value}", option.key)),
+    for row in section.rows {
+        comment(page, &format!("{}: {} {}", row.key, row.summary, type_and_default(row)));
+        match row.example {
+            Example::Default => entries.push(format!("{} = {}", row.key, row.default)),
+            Example::Shown(value) | Example::Set(value) => entries.push(format!("{} = {value}", row.key)),
         }
     }
-    let key = section.path.rsplit('.').next().unwrap_or(section.path);
+    let key = section.key();
     line(page, &format!("#{key} = [{{ {} }}]", entries.join(", ")));
 }
 
-fn type_and_default(option: &ConfigOption) -> String {
-    let default = match option.default {
+fn type_and_default(row: &Row) -> String {
+    let default = match row.default {
         Default::Required => "Required.".to_owned(),
         Default::Unset(_) | Default::Flag(_) | Default::Number(_) | Default::Text(_) | Default::Texts(_) => {
-            format!("Default: {}.", option.default)
+            format!("Default: {}.", row.default)
         }
     };
-    let not_yet = match option.available {
+    let not_yet = match row.available {
         Available::NotYetTrue(_) => " true is not available yet.",
         Available::Yes | Available::NotYet(_) => "",
     };
-    format!("{}. {default}{not_yet}", capitalised(&option.kind.to_string()))
+    format!("{}. {default}{not_yet}", capitalised(&row.kind.to_string()))
 }
 
 fn capitalised(text: &str) -> String {

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io;
 
+use super::key::Row;
 use super::reader::Reader;
 use super::secrets::{SecretFile, find, without_newline};
 use super::shape::quoted;
@@ -11,25 +12,32 @@ use crate::secret::Secret;
 
 impl Reader<'_> {
     /// The secret of the file that a key names, of at most so many octets. `None` without the key, or with a complaint.
-    pub(super) fn secret(&mut self, key: &str, most: usize) -> Option<SecretFile> {
-        let path = self.text(key, syntax::absolute_path)?;
+    pub(super) fn secret(&mut self, row: &Row, most: usize) -> Option<SecretFile> {
+        let path = self.parsed(row, |text, _| syntax::absolute_path(text))?;
         let found = find(self.secrets, &path).map(|(octets, _)| octets);
-        let secret = self.checked(key, &path.display().to_string(), found, most)?;
+        let secret = self.checked(row, &path.display().to_string(), found, most)?;
         Some(SecretFile { path: Some(path), secret })
     }
 
-    /// As `secret`; without the key, the systemd credential of this name, if the service has it.
-    pub(super) fn secret_or_credential(&mut self, key: &str, credential: &str, most: usize) -> Option<SecretFile> {
-        if self.given(key).is_some() {
-            return self.secret(key, most);
+    /// As `secret`; without the key, the systemd credential of this name. `None` only with a complaint; `Some(None)`
+    /// without key and credential.
+    pub(super) fn secret_or_credential(
+        &mut self,
+        row: &Row,
+        credential: &str,
+        most: usize,
+    ) -> Option<Option<SecretFile>> {
+        if self.given(row.key).is_some() {
+            return self.secret(row, most).map(Some);
         }
-        let found = self.secrets.credential(OsStr::new(credential)).transpose()?.map(without_newline);
-        let secret = self.checked(key, &format!("the credential {credential}"), found, most)?;
-        Some(SecretFile { path: None, secret })
+        let Some(found) = self.secrets.credential(OsStr::new(credential)).transpose() else { return Some(None) };
+        let found = found.map(without_newline);
+        let secret = self.checked(row, &format!("the credential {credential}"), found, most)?;
+        Some(Some(SecretFile { path: None, secret }))
     }
 
     /// What was found, if it can be used. Complaints name the file and never what is in it.
-    fn checked(&mut self, key: &str, name: &str, found: io::Result<Vec<u8>>, most: usize) -> Option<Secret> {
+    fn checked(&mut self, row: &Row, name: &str, found: io::Result<Vec<u8>>, most: usize) -> Option<Secret> {
         let (problem, hint) = match found {
             Err(error) => {
                 let hint = match error.kind() {
@@ -43,14 +51,14 @@ impl Reader<'_> {
             }
             Ok(octets) if octets.is_empty() => (
                 format!("the secret {name} is empty"),
-                format!("write the secret into it, or take {} out", quoted(key)),
+                format!("write the secret into it, or take {} out", quoted(row.key)),
             ),
             Ok(octets) if octets.len() > most => {
                 (format!("the secret {name} is too long"), format!("it may have {most} octets"))
             }
             Ok(octets) => return Some(Secret::from(&octets[..])),
         };
-        self.complain(self.place(key), problem, hint);
+        self.complain(&self.place(row.key), problem, hint);
         None
     }
 }
@@ -59,7 +67,7 @@ impl Reader<'_> {
 mod tests {
     use std::path::Path;
 
-    use super::super::{SourceFile, document, options::Section, secrets::Secrets};
+    use super::super::{SourceFile, document, secrets::Secrets, section::Section, seen::Seen};
     use super::*;
 
     /// Files and credentials by name.
@@ -88,8 +96,10 @@ mod tests {
         let table = document::read(0, &source).expect("the text is TOML");
         let mut complaints = Vec::new();
         let section = Section::find("pulse").expect("there is such a section");
-        let mut reader = Reader { section, table: &table, secrets: stub, complaints: &mut complaints };
-        let secret = reader.secret_or_credential("key-file", "pulse.key", 4);
+        let row = section.row("key-file").expect("there is such a key");
+        let mut seen = Seen::default();
+        let mut reader = Reader { section, table: &table, secrets: stub, seen: &mut seen, complaints: &mut complaints };
+        let secret = reader.secret_or_credential(row, "pulse.key", 4).flatten();
         let told = complaints.iter().map(|it| (text[it.place.start..it.place.end].to_owned(), it.message.clone()));
         (secret, told.collect())
     }

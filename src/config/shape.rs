@@ -5,8 +5,9 @@
 use super::complaint::{Complaint, Place};
 use super::document::{Data, Entry, Table, Value};
 use super::duration;
+use super::key::{Available, Kind, Row};
 use super::nearest;
-use super::options::{Available, ConfigOption, Kind, SECTIONS, Section};
+use super::section::{SECTIONS, Section};
 
 /// Checks a whole file.
 pub(super) fn check(file: &mut Table, complaints: &mut Vec<Complaint>) {
@@ -26,8 +27,8 @@ impl Checker<'_> {
 
     fn table(&mut self, section: &'static Section, table: &mut Table) {
         for (key, entry) in &mut table.entries {
-            if let Some(option) = section.option(key) {
-                self.option(section, option, entry);
+            if let Some(row) = section.row(key) {
+                self.row(section, row, entry);
             } else if let Some(inner) = Section::find(&section.join(key)) {
                 self.section(inner, entry);
             } else if let Some(own) = &section.own_keys {
@@ -45,7 +46,8 @@ impl Checker<'_> {
 
     fn unknown(&mut self, section: &Section, key: &str, entry: &mut Entry) {
         let known: Vec<&str> = section.keys().collect();
-        let elsewhere: Vec<&Section> = SECTIONS.iter().filter(|other| other.keys().any(|known| known == key)).collect();
+        let elsewhere: Vec<&Section> =
+            SECTIONS.iter().copied().filter(|other| other.keys().any(|known| known == key)).collect();
         let hint = match (nearest(key, known.iter().copied()), &elsewhere[..]) {
             (Some(near), _) => format!("did you mean {}?", quoted(near)),
             (None, [only]) if only.path.is_empty() => match Section::find(key) {
@@ -101,14 +103,14 @@ impl Checker<'_> {
         value.data = Data::Refused;
     }
 
-    fn option(&mut self, section: &Section, option: &ConfigOption, entry: &mut Entry) {
-        let path = section.join(option.key);
+    fn row(&mut self, section: &Section, row: &Row, entry: &mut Entry) {
+        let path = section.join(row.key);
         let complaints = self.complaints.len();
-        self.kind(option, &mut entry.value);
+        self.kind(row, &mut entry.value);
         if self.complaints.len() > complaints {
             return;
         }
-        let (what, value) = match option.available {
+        let (what, value) = match row.available {
             Available::Yes => return,
             Available::NotYetTrue(_) if !matches!(entry.value.data, Data::Flag(true)) => return,
             Available::NotYetTrue(what) => (what, " = true"),
@@ -119,9 +121,9 @@ impl Checker<'_> {
         // The value stays: a reference in it is checked even so.
     }
 
-    fn kind(&mut self, option: &ConfigOption, value: &mut Value) {
-        let key = option.key;
-        let problem = match (option.kind, &mut value.data) {
+    fn kind(&mut self, row: &Row, value: &mut Value) {
+        let key = row.key;
+        let problem = match (row.kind, &mut value.data) {
             (Kind::Flag | Kind::FlagOr(_), Data::Flag(_)) => None,
             (Kind::FlagOr(words) | Kind::Asn(words), Data::Text(text)) => {
                 let known = words.contains(&text.text.as_str());
@@ -136,12 +138,12 @@ impl Checker<'_> {
                     .then(|| format!("{} is {}, out of its range", quoted(key), written(&text.text))),
                 Err(error) => Some(format!("{}: {error}", quoted(key))),
             },
-            (Kind::Text(_), Data::Text(_)) => None,
+            (Kind::Text(_) | Kind::Word(_), Data::Text(_)) => None,
             (Kind::Texts(_), Data::List(values)) => {
                 for value in values {
                     if !matches!(value.data, Data::Text(_)) {
                         let message = format!("{} holds {}, not a text", quoted(key), value.type_name());
-                        self.complain(&value.place, message, format!("it takes {}", option.kind));
+                        self.complain(&value.place, message, format!("it takes {}", row.kind));
                         value.data = Data::Refused;
                     }
                 }
@@ -150,9 +152,9 @@ impl Checker<'_> {
             _ => Some(format!("{} is {}", quoted(key), value.type_name())),
         };
         let Some(message) = problem else { return };
-        let hint = match (option.kind, &value.data) {
+        let hint = match (row.kind, &value.data) {
             (Kind::Duration { .. }, Data::Text(_) | Data::Number(_)) => {
-                format!("it takes {}, written like \"300ms\", \"30s\", \"1m30s\"", option.kind)
+                format!("it takes {}, written like \"300ms\", \"30s\", \"1m30s\"", row.kind)
             }
             (Kind::Texts(_), Data::Text(text)) => format!("write a list: [{}]", written(&text.text)),
             (Kind::Number { .. } | Kind::Asn(_), Data::Text(text)) if text.text.parse::<i64>().is_ok() => {
@@ -166,7 +168,7 @@ impl Checker<'_> {
             (Kind::Asn(_), Data::Number(_)) => {
                 "numbers for private use are 64512 to 65534 and 4200000000 to 4294967294".to_owned()
             }
-            _ => format!("it takes {}", option.kind),
+            _ => format!("it takes {}", row.kind),
         };
         self.complain(&value.place, message, hint);
         value.data = Data::Refused;

@@ -108,12 +108,9 @@ pub(super) fn ip(text: &str) -> Result<IpAddr, Problem> {
     })
 }
 
-/// The word of a list that this is, with a suggestion where it is none of them.
-pub(super) fn word<'w>(what: &str, text: &str, words: &[&'w str]) -> Result<&'w str, Problem> {
-    match words.iter().find(|word| **word == text) {
-        Some(word) => Ok(word),
-        None => Err(Problem::new(format!("{} is no {what}", written(text)), suggestion(text, words, what))),
-    }
+/// The text is none of the words, and perhaps close to one of them.
+pub(super) fn no_such_word(what: &str, text: &str, words: &[&str]) -> Problem {
+    Problem::new(format!("{} is no {what}", written(text)), suggestion(text, words, what))
 }
 
 /// `did you mean "lan"?`, or else all that there is.
@@ -143,8 +140,9 @@ pub(super) fn log_filter(text: &str) -> Result<String, Problem> {
             let part = Some(start..start + directive.len());
             return Err(Problem { part, ..Problem::new(format!("{} is no log filter", written(directive)), hint) });
         }
-        if let Err(problem) = word("log level", level, &LEVELS) {
-            return Err(Problem { part: Some(level_start..level_start + level.len()), ..problem });
+        if !LEVELS.contains(&level) {
+            let part = Some(level_start..level_start + level.len());
+            return Err(Problem { part, ..no_such_word("log level", level, &LEVELS) });
         }
         start += directive.len() + 1;
     }

@@ -3,11 +3,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::options::{Available, Default, Kind, SECTIONS, Section};
+use super::key::{Available, Default, Kind};
+use super::section::{SECTIONS, Section};
 use super::*;
+use crate::address::ScopedAddress;
+use crate::names::ObjectKey;
 
 const EXAMPLE: &str = include_str!("../../config/crier.toml");
 /// The least that is a configuration.
@@ -152,21 +156,27 @@ fn every_available_key_is_in_the_example_and_no_other() {
         let text = text.and_then(|text| text.split(if inline { "\n" } else { "\n\n\n" }).next());
         assert_eq!(text.is_some(), section.available == Available::Yes, "{section} is in the example if available");
         let Some(text) = text else { continue };
-        for option in section.options {
-            let written = text.contains(&format!("\n{} = ", option.key))
-                || text.contains(&format!("\n#{} = ", option.key))
-                || (inline && text.contains(&format!("{} = ", option.key)));
-            assert_eq!(written, option.available_somehow(), "{section} {} is in the example if available", option.key);
+        for row in section.rows {
+            let written = text.contains(&format!("\n{} = ", row.key))
+                || text.contains(&format!("\n#{} = ", row.key))
+                || (inline && text.contains(&format!("{} = ", row.key)));
+            assert_eq!(written, row.available_somehow(), "{section} {} is in the example if available", row.key);
         }
     }
 }
 
+/// A section of each kind, with the keys that it requires.
+const ONE_OF_EACH: &str = "[[pool]]\nname = \"lan\"\naddresses = [\"10.1.0.0/24\"]\n[[l2]]\n[bgp]\nasn = 64513\n\
+     [[bgp.peer]]\nname = \"tor\"\naddress = \"10.0.0.1\"\nasn = 64512\n[[bgp.advertisement]]\n";
+
+/// A pool, an `[[l2]]`, a peer and an advertisement, for tests of other folders to set only what they are about.
+pub(crate) fn one_of_each() -> Config {
+    good(ONE_OF_EACH)
+}
+
 #[test]
 fn defaults_are_those_that_the_table_names() {
-    let config = good(
-        "[[pool]]\nname = \"lan\"\naddresses = [\"10.1.0.0/24\"]\n[[l2]]\n[bgp]\nasn = 64513\n\
-         [[bgp.peer]]\nname = \"tor\"\naddress = \"10.0.0.1\"\nasn = 64512\n[[bgp.advertisement]]\n",
-    );
+    let config = one_of_each();
     let expected = Config {
         node: Node { name: None, ignore_exclude_label: false },
         api: Api { socket: "/run/crier/crier.sock".into(), listen: Some("127.0.0.1:7472".parse().unwrap()) },
@@ -222,6 +232,7 @@ fn defaults_are_those_that_the_table_names() {
                 vrf: None,
                 router_id: None,
                 nodes: None,
+                ..config.bgp.peers[0].clone()
             }],
             advertisements: vec![Advertisement {
                 pools: vec![],
@@ -237,6 +248,8 @@ fn defaults_are_those_that_the_table_names() {
                 link_bandwidth: false,
             }],
         },
+        bfd: vec![],
+        vrfs: vec![],
         host: Host { manage_sysctls: false, arp_offload: true },
         log: Log { level: "info".to_owned(), format: LogFormat::Auto },
     };
@@ -257,20 +270,21 @@ fn the_table_knows_each_key_once_and_its_defaults_are_of_its_types() {
         let mut keys: Vec<&str> = section.keys().collect();
         keys.sort();
         assert!(keys.windows(2).all(|pair| pair[0] != pair[1]), "{section} has no key twice: {keys:?}");
-        for option in section.options {
-            let fits = match (option.kind, option.default) {
+        for row in section.rows {
+            let fits = match (row.kind, row.default) {
                 (_, Default::Required | Default::Unset(_)) => true,
-                (Kind::Flag, Default::Flag(flag)) => !flag || option.available == Available::Yes,
+                (Kind::Flag, Default::Flag(flag)) => !flag || row.available == Available::Yes,
                 (Kind::FlagOr(words), Default::Text(text)) => words.contains(&text),
                 (Kind::Number { least, most, .. }, Default::Number(number)) => (least..=most).contains(&number),
                 (Kind::Duration { least, most }, Default::Text(text)) => {
                     duration::parse(text).is_ok_and(|duration| (least..=most).contains(&duration))
                 }
+                (Kind::Word(words), Default::Text(text)) => words.contains(&text),
                 (Kind::Text(_), Default::Text(_)) | (Kind::Texts(_), Default::Texts(_)) => true,
                 _ => false,
             };
-            assert!(fits, "the default of {} is {}, not {}", section.join(option.key), option.default, option.kind);
-            assert!(option.summary.ends_with('.'), "{} is said in a sentence", section.join(option.key));
+            assert!(fits, "the default of {} is {}, not {}", section.join(row.key), row.default, row.kind);
+            assert!(row.summary.ends_with('.'), "{} is said in a sentence", section.join(row.key));
         }
     }
 }
@@ -493,6 +507,7 @@ proptest! {
         peers in prop::collection::vec((1u32..65000, prop::option::of(3u64..65535), any::<u8>(), any::<bool>()), 0..4),
         listen in any::<bool>(),
     ) {
+        let base = one_of_each();
         let mut config = good("");
         config.source = Source::Manifests(Manifests { folder: folder.into() });
         config.bgp.listen.truncate(if listen { 2 } else { 1 });
@@ -542,6 +557,7 @@ proptest! {
                 vrf: (n % 2 == 1).then(|| "red".into()),
                 router_id: hold.map(|_| "10.0.0.9".parse().unwrap()),
                 nodes: None,
+                ..base.bgp.peers[0].clone()
             });
             config.bgp.advertisements.push(Advertisement {
                 pools: vec![],

@@ -95,7 +95,7 @@ fn is_link_local(ip: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv6Addr;
-    use std::time::{Duration, SystemTime};
+    use std::time::SystemTime;
 
     use super::*;
     use crate::config::PeerAsn;
@@ -106,25 +106,8 @@ mod tests {
     const B: &str = "fe80::b";
 
     fn peer(address: PeerAddress) -> config::Peer {
-        config::Peer {
-            name: "tor".into(),
-            address,
-            asn: PeerAsn::External,
-            local_asn: 64513,
-            hold_time: Some(Duration::from_secs(90)),
-            keepalive_time: None,
-            connect_retry_time: Duration::from_secs(5),
-            source_address: None,
-            port: 179,
-            passive: false,
-            multihop: 1,
-            password: None,
-            tcp_ao: Vec::new(),
-            ttl_security: false,
-            vrf: None,
-            router_id: None,
-            nodes: None,
-        }
+        let defaults = config::tests::one_of_each().bgp.peers.remove(0);
+        config::Peer { name: "tor".into(), address, asn: PeerAsn::External, ..defaults }
     }
 
     fn eth0(up: bool, carrier: bool, addresses: &[&str]) -> Fact {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::address::ScopedAddress;
 use crate::claim::ConflictKind;
 use crate::clock;
 use crate::config::{self, *};
@@ -29,102 +28,41 @@ struct Story {
     now: Instant,
 }
 
+/// Kubernetes, one pool, both protocols, one peer: every key that the stories do not set has its default.
+const CONFIGURATION: &str = r#"
+[kubernetes]
+in-cluster = true
+[[pool]]
+name = "lan"
+addresses = ["192.168.35.100-192.168.35.110"]
+rest = "0s"
+[[l2]]
+[bgp]
+asn = 64513
+listen = []
+[[bgp.peer]]
+name = "tor"
+address = "10.0.0.1"
+asn = 64512
+[[bgp.advertisement]]
+"#;
+
+fn configuration() -> Config {
+    let file = SourceFile { path: "crier.toml".to_owned(), text: CONFIGURATION.to_owned() };
+    config::parse(&[file], &NoSecrets).unwrap_or_else(|complaints| panic!("{complaints}"))
+}
+
 fn pool(name: &str, addresses: &[&str]) -> Pool {
-    Pool {
-        name: name.into(),
-        addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
-        auto_assign: true,
-        avoid_network_and_broadcast: false,
-        priority: None,
-        namespaces: Vec::new(),
-        namespace_selector: None,
-        service_selector: None,
-        rest: Duration::ZERO,
-        bind: None,
-    }
+    let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
+    Pool { name: name.into(), addresses, ..configuration().pools.remove(0) }
 }
 
 fn peer(name: &str) -> config::Peer {
-    config::Peer {
-        name: name.into(),
-        address: PeerAddress::Fixed(ScopedAddress { ip: "10.0.0.1".parse().unwrap(), interface: None }),
-        asn: PeerAsn::Is(64512),
-        local_asn: 64513,
-        hold_time: Some(Duration::from_secs(90)),
-        keepalive_time: None,
-        connect_retry_time: Duration::from_secs(5),
-        source_address: None,
-        port: 179,
-        passive: false,
-        multihop: 1,
-        ttl_security: false,
-        password: None,
-        tcp_ao: vec![],
-        vrf: None,
-        router_id: None,
-        nodes: None,
-    }
+    config::Peer { name: name.into(), ..configuration().bgp.peers.remove(0) }
 }
 
 fn advertisement() -> Advertisement {
-    Advertisement {
-        pools: Vec::new(),
-        peers: Vec::new(),
-        service_selector: None,
-        nodes: None,
-        aggregation_length: 32,
-        aggregation_length_v6: 128,
-        local_preference: None,
-        med: None,
-        prepend: 0,
-        communities: Vec::new(),
-        link_bandwidth: false,
-    }
-}
-
-fn l2() -> L2 {
-    L2 {
-        pools: Vec::new(),
-        interfaces: Vec::new(),
-        exclude_interfaces: Vec::new(),
-        nodes: None,
-        preference: Vec::new(),
-        sticky: false,
-        subnet: config::Subnet::Prefer,
-    }
-}
-
-/// Kubernetes, one pool, both protocols, one peer.
-fn configuration() -> Config {
-    Config {
-        node: config::Node { name: None, ignore_exclude_label: false },
-        api: Api { socket: "/run/crier/crier.sock".into(), listen: None },
-        state: State { folder: "/var/lib/crier".into() },
-        source: Source::Kubernetes(Kubernetes {
-            access: Access::InCluster,
-            class: "crier.dev/crier".to_owned(),
-            default_class: true,
-            lease: ObjectKey::new("kube-system", "crier"),
-        }),
-        pools: vec![pool("lan", &["192.168.35.100-192.168.35.110"])],
-        l2: vec![l2()],
-        pulse: config::Pulse {
-            interval: Duration::from_millis(100),
-            multiplier: std::num::NonZeroU8::new(3).unwrap(),
-            key: PulseKey::Absent,
-            peers: Vec::new(),
-        },
-        bgp: Bgp {
-            asn: Some(64513),
-            router_id: None,
-            listen: Vec::new(),
-            port: 179,
-            peers: vec![peer("tor")],
-            advertisements: vec![advertisement()],
-        },
-        host: config::Host { manage_sysctls: false, arp_offload: true },
-        log: Log { level: "info".to_owned(), format: LogFormat::Auto },
-    }
+    configuration().bgp.advertisements.remove(0)
 }
 
 fn standalone() -> Config {

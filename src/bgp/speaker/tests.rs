@@ -90,19 +90,9 @@ fn settings(name: &str, peer: SocketAddr, source: Option<&str>) -> config::Peer 
         address: PeerAddress::Fixed(ScopedAddress { ip: peer.ip(), interface: None }),
         asn: PeerAsn::External,
         local_asn: 65001,
-        hold_time: Some(Duration::from_secs(90)),
-        keepalive_time: None,
-        connect_retry_time: Duration::from_secs(5),
         source_address: source.map(|source| source.parse().unwrap()),
         port: peer.port(),
-        passive: false,
-        multihop: 1,
-        ttl_security: false,
-        password: None,
-        tcp_ao: vec![],
-        vrf: None,
-        router_id: None,
-        nodes: None,
+        ..config::tests::one_of_each().bgp.peers.remove(0)
     }
 }
 

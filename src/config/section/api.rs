@@ -1,0 +1,37 @@
+//! `[api]`: how commands and monitoring reach the agent. Floor 1.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::{Check, Section, section};
+use crate::config::complaint::Problem;
+use crate::config::key::{socket_path, text};
+use crate::config::shape::written;
+
+section! {
+    /// `[api]`
+    pub struct Api = Section::one("api", "How commands and monitoring reach the agent."), written as Written;
+    keys {
+        pub socket: PathBuf = socket_path("socket", "The Unix socket that the commands connect to.")
+            .default("/run/crier/crier.sock");
+        /// Where metrics and health are served; `None` for nowhere.
+        pub listen: Option<SocketAddr> = text(
+            "listen",
+            "an address with a port, or \"\"",
+            |text, _| socket_address(text),
+            "The TCP address that serves metrics, health and the web page; \"\" serves none of them.",
+        )
+        .or_else("")
+        .default("127.0.0.1:7472")
+        .trade("Whoever can reach this address can read addresses, peers and names of Services, and change nothing.");
+    }
+}
+
+impl Check for Written {}
+
+fn socket_address(text: &str) -> Result<SocketAddr, Problem> {
+    text.parse().map_err(|_| {
+        let hint = "write an IP address and a port, \"127.0.0.1:7472\" or \"[::1]:7472\", or \"\" for none";
+        Problem::new(format!("{} is no address with a port", written(text)), hint)
+    })
+}

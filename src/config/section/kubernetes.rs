@@ -1,0 +1,89 @@
+//! `[kubernetes]`: Services come from an API server. Floor 1.
+
+use std::path::PathBuf;
+
+use super::{Check, Section, section};
+use crate::config::key::{flag, path, text};
+use crate::config::reader::Reader;
+use crate::config::syntax;
+use crate::names::ObjectKey;
+
+section! {
+    /// `[kubernetes]`
+    pub struct Kubernetes = Section::one(
+        "kubernetes",
+        "Services come from an API server. Use either this section or [manifests].",
+    ), written as Written;
+    combined {
+        pub access: Access = join access, split keys_of, of {
+            kubeconfig: Option<PathBuf> = path(
+                "kubeconfig",
+                "kubeconfig with the API server's address and credentials.",
+            )
+            .optional("none; in-cluster = true is needed instead")
+            .set("\"/etc/crier/kubeconfig\"");
+            in_cluster: bool = flag(
+                "in-cluster",
+                false,
+                "Use the service account that Kubernetes gives a pod, instead of a kubeconfig.",
+            );
+        }
+    }
+    keys {
+        pub class: String = text(
+            "class",
+            "a class name such as example.com/name",
+            |text, _| syntax::class(text),
+            "The spec.loadBalancerClass of the Services that crier serves.",
+        )
+        .default("crier.dev/crier");
+        pub default_class: bool = flag("default-class", true, "Serve Services without spec.loadBalancerClass too.")
+            .trade("With another load balancer in the cluster, set its equivalent or this key to false.");
+        /// `namespace/name` of the Lease whose holder allocates.
+        pub lease: ObjectKey = text(
+            "lease",
+            "namespace/name",
+            |text, _| syntax::lease(text),
+            "The Lease that elects the agent which allocates addresses.",
+        )
+        .default("kube-system/crier");
+    }
+}
+
+impl Check for Written {}
+
+/// How to reach the API server.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Access {
+    Kubeconfig(PathBuf),
+    /// The service account files and variables that Kubernetes gives a pod.
+    InCluster,
+}
+
+fn access(written: &Written, section: &mut Reader<'_>) -> Option<Access> {
+    let Written { kubeconfig, in_cluster, .. } = written;
+    match (kubeconfig.value.clone().flatten(), in_cluster.value.unwrap_or(false)) {
+        (Some(_), true) => {
+            let other = (&kubeconfig.place, "the kubeconfig is named here");
+            let message = "in-cluster = true and a kubeconfig exclude each other";
+            section.conflict(&in_cluster.place, message, "keep one of them", other);
+            None
+        }
+        (Some(kubeconfig), false) => Some(Access::Kubeconfig(kubeconfig)),
+        (None, true) => Some(Access::InCluster),
+        (None, false) => {
+            if !kubeconfig.given {
+                let hint = "add kubeconfig = \"/etc/crier/kubeconfig\", or in-cluster = true in a pod";
+                section.complain(&section.header(), "[kubernetes] does not say how to reach the API server", hint);
+            }
+            None
+        }
+    }
+}
+
+fn keys_of(access: &Access) -> (Option<PathBuf>, bool) {
+    match access {
+        Access::Kubeconfig(path) => (Some(path.clone()), false),
+        Access::InCluster => (None, true),
+    }
+}

@@ -1,0 +1,448 @@
+//! `[[bgp.peer]]`: a router to announce to. Floor 1.
+//! Not for sessions: what a peer's OPEN makes of these settings is the speaker's to find out.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use super::bfd::BFD;
+use super::bgp::router_id;
+use super::tcp_ao::{AoKey, LONGEST_PASSWORD};
+use super::{Check, Section, section};
+use crate::address::{Family, ScopedAddress};
+use crate::config::complaint::{Place, Problem};
+use crate::config::key::{
+    HOUR, asn, duration, flag, flag_or_auto, interface, name, number, peer_asn, port, secret, selector, text,
+};
+use crate::config::reader::Reader;
+use crate::config::secrets::SecretFile;
+use crate::config::seen::{self, unique};
+use crate::config::shape::written;
+use crate::config::{duration, syntax};
+use crate::names::{InterfaceName, PeerName};
+use crate::selector::Selector;
+
+/// The longest hold time that an OPEN can carry.
+const LONGEST_HOLD_TIME: Duration = Duration::from_secs(65535);
+
+section! {
+    /// `[[bgp.peer]]`, with the values of `[bgp]` filled in where it names none.
+    pub struct Peer = Section::many("bgp.peer", "A router to announce to."), written as Written;
+    keys {
+        pub name: PeerName = name("name", "The name that advertisements and commands use.").set("\"tor\"");
+        pub address: PeerAddress = text(
+            "address",
+            "an IP address (a link-local one with %interface), an interface, or \"gateway\"",
+            |text, _| peer_address(text),
+            "The address of the peer: \"10.0.0.1\", \"fe80::1%eth0\", an interface for the router that is heard on that \
+             link, or \"gateway\" for the next hop of the default route.",
+        )
+        .set("\"10.0.0.1\"");
+        pub asn: PeerAsn = peer_asn(
+            "asn",
+            "The AS number of the peer; \"external\" accepts any but ours, \"internal\" only ours.",
+        )
+        .set("64512");
+        /// `None` is no hold timer at all; else at least 3 s.
+        pub hold_time: Option<Duration> = duration(
+            "hold-time",
+            Duration::ZERO,
+            LONGEST_HOLD_TIME,
+            "How long the peer may be silent before the session ends: 3 s or more, or \"0s\" for no limit. The lower hold \
+             time of both ends applies.",
+        )
+        .or_else("0s")
+        .default("90s")
+        .trade("Shorter notices a dead peer sooner; too short ends sessions when either end is merely busy.");
+        /// `None` is a third of the agreed hold time.
+        pub keepalive_time: Option<Duration> = duration(
+            "keepalive-time",
+            Duration::ZERO,
+            LONGEST_HOLD_TIME,
+            "The time between KEEPALIVE messages: 1 s or more, and less than hold-time.",
+        )
+        .optional("a third of the negotiated hold time")
+        .shown("\"30s\"");
+        pub connect_retry_time: Duration = duration(
+            "connect-retry-time",
+            Duration::from_millis(100),
+            HOUR,
+            "How long to wait before dialing again.",
+        )
+        .default("5s");
+        /// The AS number that we show this peer: its `local-asn`, else `asn` of `[bgp]`. Never 0.
+        pub local_asn: u32 = asn("local-asn", "Our AS number towards this peer.")
+            .computed("asn of [bgp]")
+            .shown("64514");
+        pub source_address: Option<IpAddr> = text(
+            "source-address",
+            "an IP address",
+            |text, _| syntax::ip(text),
+            "The local address of the connection, of the same family as address.",
+        )
+        .optional("the kernel chooses")
+        .shown("\"10.0.0.11\"");
+        pub port: u16 = port("port", "The TCP port of the peer.").default(179);
+        /// Wait for the peer's connection, never dial.
+        pub passive: bool = flag("passive", false, "Wait for the peer to connect, never dial.");
+        /// How many hops away the peer may be, 1 to 255: the TTL of what it is sent.
+        pub multihop: u8 = number(
+            "multihop",
+            "hops",
+            1,
+            255,
+            "How many hops away the peer may be. Packets to the peer are sent with this TTL.",
+        )
+        .computed("1 for a peer of another AS, 255 within an AS, 1 for a link-local address")
+        .shown("1")
+        .trade("With more than 1, hosts beyond the link can try to open sessions.");
+        /// Take packets from the link only (RFC 5082). `multihop` is 1 then.
+        pub ttl_security: bool = flag(
+            "ttl-security",
+            false,
+            "Accept packets from this link only (GTSM, RFC 5082). The peer must be configured alike.",
+        )
+        .trade("Hosts beyond the link cannot disturb the session. A peer without GTSM never comes up.");
+        /// What both ends sign their segments with (TCP MD5, RFC 2385): 1 to [`LONGEST_PASSWORD`] octets.
+        pub password: Option<SecretFile> = secret(
+            "password-file",
+            LONGEST_PASSWORD,
+            "The file with the TCP MD5 password (RFC 2385), 80 octets at most. A systemd credential with the name of the \
+             file takes precedence.",
+        )
+        .optional("no password")
+        .shown("\"/etc/crier/tor.md5\"");
+        /// `None` is `"auto"`. Not heeded yet.
+        pub graceful_restart: Option<bool> = flag_or_auto(
+            "graceful-restart",
+            "Ask the peer to keep our routes while the agent restarts; \"auto\" asks only with BFD.",
+        )
+        .not_yet_true("graceful restart");
+        /// The name of a `[[bfd]]` profile. Not heeded yet.
+        pub bfd: Option<String> = text(
+            "bfd",
+            "the name of a [[bfd]] profile",
+            seen::profile,
+            "Watch this peer by BFD, with this profile.",
+        )
+        .optional("no BFD")
+        .not_yet(BFD);
+        /// Which nodes talk to this peer; `None`: all.
+        pub nodes: Option<Selector> = selector("nodes", "The nodes that open a session to this peer, by their labels.")
+            .optional("every node")
+            .shown("\"rack=a\"");
+        /// The device of the VRF that the peer is in.
+        pub vrf: Option<InterfaceName> = interface(
+            "vrf",
+            "the name of a VRF device",
+            "Reach the peer in this VRF. crier does not create the device: it must exist.",
+        )
+        .optional("the main routing table")
+        .shown("\"red\"");
+        /// The BGP identifier that this peer sees; `None`: that of `[bgp]`.
+        pub router_id: Option<Ipv4Addr> = text(
+            "router-id",
+            "an IPv4 address",
+            |text, _| router_id(text, ""),
+            "Our BGP Identifier towards this peer.",
+        )
+        .optional("router-id of [bgp]")
+        .shown("\"10.0.0.11\"");
+    }
+    sections {
+        /// The keys of TCP-AO (RFC 5925), the one to send with first. Empty where there is a password, and where nothing is signed.
+        pub tcp_ao: Vec<AoKey>;
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerAsn {
+    Is(u32),
+    /// Any AS number but ours.
+    External,
+    /// Ours.
+    Internal,
+}
+
+/// Where a peer is, or how to find out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerAddress {
+    Fixed(ScopedAddress),
+    /// Unnumbered: the router that is heard on this link, by its link-local address.
+    Interface(InterfaceName),
+    /// The next hop of this host's default route.
+    Gateway,
+}
+
+impl fmt::Display for PeerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PeerAddress::Fixed(address) => address.fmt(f),
+            PeerAddress::Interface(interface) => interface.fmt(f),
+            PeerAddress::Gateway => f.write_str("gateway"),
+        }
+    }
+}
+
+/// A session of a peer that was read, for the peers after it.
+#[derive(Debug)]
+pub(in crate::config) struct Session {
+    endpoint: Endpoint,
+    signature: Signature,
+    place: Place,
+}
+
+/// What tells one session from another: where it leads, and which nodes hold it.
+#[derive(Debug, PartialEq)]
+struct Endpoint {
+    address: PeerAddress,
+    port: u16,
+    source: Option<IpAddr>,
+    vrf: Option<InterfaceName>,
+    nodes: Option<String>,
+}
+
+/// What segments are signed with.
+type Signature = (Option<SecretFile>, Vec<AoKey>);
+
+impl Check for Written {
+    fn enter(&mut self, section: &mut Reader<'_>) {
+        section.seen.ao_ids.clear();
+    }
+
+    fn check(&mut self, section: &mut Reader<'_>) {
+        unique(section, "peer", &self.name, |seen| &mut seen.peers);
+        self.find_local_asn(section);
+        self.find_multihop();
+        self.check_timers(section);
+        self.check_distance(section);
+        self.check_source(section);
+        self.check_signature(section);
+        if self.passive.value == Some(true) && section.seen.only_dials {
+            let hint = "let [bgp] listen on an address, or let the peer be dialed";
+            let message = "a passive peer is never dialed, and listen = [] hears nobody";
+            section.complain(&self.passive.place, message, hint);
+        }
+        self.check_others(section);
+    }
+}
+
+impl Written {
+    fn find_local_asn(&mut self, section: &mut Reader<'_>) {
+        if self.local_asn.given {
+            return;
+        }
+        if !section.seen.own_asn_given {
+            let hint = "add asn to [bgp], or local-asn to this peer";
+            section.complain(&section.header(), "no AS number of our own for this peer", hint);
+        }
+        self.local_asn.value = section.seen.own_asn;
+    }
+
+    fn find_multihop(&mut self) {
+        if self.multihop.given {
+            return;
+        }
+        let internal = match self.asn.value {
+            Some(PeerAsn::Is(asn)) => self.local_asn.value == Some(asn),
+            Some(PeerAsn::Internal) => true,
+            Some(PeerAsn::External) | None => false,
+        };
+        let link_local = match &self.address.value {
+            Some(PeerAddress::Fixed(address)) => address.interface.is_some(),
+            Some(PeerAddress::Interface(_)) => true,
+            Some(PeerAddress::Gateway) | None => false,
+        };
+        // As FRR has it: within an AS, peers talk over any distance.
+        let far = internal && self.ttl_security.value == Some(false) && !link_local;
+        self.multihop.value = Some(if far { 255 } else { 1 });
+    }
+
+    /// Both times; what is written as zero becomes `None`.
+    fn check_timers(&mut self, section: &mut Reader<'_>) {
+        // A hold time that was refused is no reason to complain about the keepalive time.
+        let Some(hold) = self.hold_time.value.map(Option::unwrap_or_default) else { return };
+        self.hold_time.value = Some(Some(hold).filter(|hold| !hold.is_zero()));
+        let seconds = hold.as_secs();
+        if hold.subsec_nanos() != 0 {
+            let message = format!("the hold time is {}; the protocol has whole seconds only", duration::text(hold));
+            section.complain(&self.hold_time.place, message, format!("write \"{}s\"", (seconds + 1).max(3)));
+        } else if (1..3).contains(&seconds) {
+            // RFC 4271 §4.2: "Hold Time MUST be either zero or at least three seconds."
+            let message = format!("the hold time is {seconds} s; it must be 0 s or at least 3 s (RFC 4271 §4.2)");
+            section.complain(&self.hold_time.place, message, "write \"3s\" or more, or \"0s\" for no hold timer");
+        }
+        let Some(Some(keepalive)) = self.keepalive_time.value else { return };
+        self.keepalive_time.value = Some(Some(keepalive).filter(|keepalive| !keepalive.is_zero()));
+        let mut wrong = |message: String, hint: &str| section.complain(&self.keepalive_time.place, message, hint);
+        if hold.is_zero() && !keepalive.is_zero() {
+            let hint = "take keepalive-time out, or give a hold time";
+            wrong("without a hold time no keepalives are sent (RFC 4271 §4.4)".to_owned(), hint);
+        } else if keepalive.is_zero() && !hold.is_zero() {
+            let hint = "take keepalive-time out for a third of the hold time";
+            wrong("without keepalives the peer's hold timer ends the session".to_owned(), hint);
+        } else if !keepalive.is_zero() && keepalive < Duration::from_secs(1) {
+            // RFC 4271 §4.4: "KEEPALIVE messages MUST NOT be sent more frequently than one per second."
+            wrong("keepalives may be a second apart at least (RFC 4271 §4.4)".to_owned(), "write \"1s\" or more");
+        } else if !hold.is_zero() && keepalive >= hold {
+            let third = duration::text(Duration::from_secs((seconds / 3).max(1)));
+            let message = format!(
+                "the keepalive time is {}, not less than the hold time of {}",
+                duration::text(keepalive),
+                duration::text(hold)
+            );
+            wrong(message, &format!("a third of the hold time is usual: \"{third}\""));
+        }
+    }
+
+    /// `multihop` against what says that the peer is on the link.
+    fn check_distance(&self, section: &mut Reader<'_>) {
+        if self.multihop.value.is_none_or(|hops| hops <= 1) {
+            return;
+        }
+        if self.ttl_security.value == Some(true) {
+            // RFC 5082 §3: the mechanism is for peers that are one hop away.
+            let other = (&self.multihop.place, "the peer is farther than the link");
+            let message = "ttl-security takes packets from the link only, and multihop lets the peer be farther";
+            section.conflict(&self.ttl_security.place, message, "keep one of them", other);
+        }
+        let on_link = match &self.address.value {
+            Some(PeerAddress::Fixed(address)) => address.interface.is_some(),
+            Some(PeerAddress::Interface(_) | PeerAddress::Gateway) => true,
+            None => false,
+        };
+        if on_link {
+            let hint = "a peer on the link is one hop away; take multihop out";
+            let message = "multihop does not reach beyond the link of the address";
+            section.complain(&self.multihop.place, message, hint);
+        }
+    }
+
+    fn check_source(&self, section: &mut Reader<'_>) {
+        let (Some(peer), Some(Some(source))) = (&self.address.value, self.source_address.value) else { return };
+        let ours = Family::of(source);
+        let theirs = match peer {
+            PeerAddress::Fixed(peer) => Family::of(peer.ip),
+            // Unnumbered sessions run between link-local addresses.
+            PeerAddress::Interface(_) => Family::V6,
+            // Found out when the default route is known; a dial that does not fit fails and says so.
+            PeerAddress::Gateway => ours,
+        };
+        if ours != theirs {
+            let message = format!("the source address is {ours}, the address of the peer is {theirs}");
+            let hint = "write a local address of the peer's family";
+            let other = (&self.address.place, "the address of the peer");
+            section.conflict(&self.source_address.place, message, hint, other);
+        } else if source.is_multicast() || source.is_unspecified() {
+            let hint = "write an address of this host, or take source-address out";
+            let message = format!("{source} is not the address of a host");
+            section.complain(&self.source_address.place, message, hint);
+        }
+    }
+
+    /// The password or the keys: at most one of both.
+    fn check_signature(&self, section: &mut Reader<'_>) {
+        let password = self.password.value.as_ref().and_then(Option::as_ref);
+        if password.is_some_and(|password| password.secret.expose().contains(&b'\n')) {
+            let hint = "a password is one line; take the others out of the file";
+            section.complain(&self.password.place, "the password has more than one line", hint);
+        }
+        if self.tcp_ao.empty_list {
+            let hint = "name a key, or take `tcp-ao` out for segments without a signature";
+            section.complain(&self.tcp_ao.place, "`tcp-ao` holds no key", hint);
+        }
+        if self.tcp_ao.given && self.password.given {
+            let other = (&self.tcp_ao.place, "the keys of TCP-AO");
+            let message = "password-file is for TCP MD5, which TCP-AO replaces";
+            section.conflict(&self.password.place, message, "keep one of them", other);
+        }
+    }
+
+    /// Two peers of one address need something that tells their sessions apart, for the routers and for the kernel.
+    fn check_others(&self, section: &mut Reader<'_>) {
+        let Some((endpoint, signature)) = self.session() else { return };
+        let place = &self.address.place;
+        let address = &endpoint.address;
+        let sessions = &section.seen.sessions;
+        if let Some(first) = sessions.iter().find(|other| other.endpoint == endpoint) {
+            let message = format!("two peers have the address {address} on the same nodes");
+            let hint = "a router takes one session from each address; keep one of them, or tell them apart by nodes, \
+                        source-address or vrf";
+            let first = first.place.clone();
+            section.conflict(place, message, hint, (&first, "the first is here"));
+        } else if let Some(first) = sessions.iter().find(|other| {
+            let same_but_for_the_port = endpoint.but_for_the_port() == other.endpoint.but_for_the_port();
+            same_but_for_the_port && other.signature != signature
+        }) {
+            // The kernel looks keys up by the address alone.
+            let message = format!("two peers have the address {address} and are signed differently");
+            let hint = "give each a source-address of its own, or both the same password";
+            let first = first.place.clone();
+            section.conflict(place, message, hint, (&first, "the first is here"));
+        }
+        section.seen.sessions.push(Session { endpoint, signature, place: place.clone() });
+    }
+
+    /// `None` where something of it was refused.
+    fn session(&self) -> Option<(Endpoint, Signature)> {
+        let endpoint = Endpoint {
+            address: self.address.value.clone()?,
+            port: self.port.value?,
+            source: self.source_address.value?,
+            vrf: self.vrf.value.clone()?,
+            nodes: self.nodes.value.as_ref()?.as_ref().map(ToString::to_string),
+        };
+        Some((endpoint, (self.password.value.clone()?, self.tcp_ao.value.clone()?)))
+    }
+}
+
+impl Endpoint {
+    fn but_for_the_port(&self) -> (&PeerAddress, Option<IpAddr>, &Option<InterfaceName>, &Option<String>) {
+        let Endpoint { address, port: _, source, vrf, nodes } = self;
+        (address, *source, vrf, nodes)
+    }
+}
+
+/// `10.0.0.1`, `fd35::1`, `fe80::1%eth0`, an interface, or `gateway`.
+fn peer_address(text: &str) -> Result<PeerAddress, Problem> {
+    let refused = |message: String, hint: &str| Err(Problem::new(message, hint));
+    let (ip, zone) = match text.split_once('%') {
+        Some((ip, zone)) => (ip, Some(zone)),
+        None => (text, None),
+    };
+    let Ok(ip) = ip.parse::<IpAddr>() else {
+        // eth0, bond0 and eth0.100, but neither 10.0.0.256 nor tor.example.com
+        let device = text.split_once('.').map_or(text, |(device, vlan)| match vlan.parse::<u16>() {
+            Ok(_) => device,
+            Err(_) => "",
+        });
+        let usual = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        let unnumbered = device.starts_with(|c: char| c.is_ascii_alphabetic())
+            && device.chars().all(usual)
+            && syntax::interface(text).is_ok();
+        return match text {
+            "gateway" => Ok(PeerAddress::Gateway),
+            _ if unnumbered => Ok(PeerAddress::Interface(text.into())),
+            _ => refused(
+                format!("{} is no address of a peer", written(text)),
+                "write \"10.0.0.1\", \"fd35::1\", \"fe80::1%eth0\", an interface, or \"gateway\"",
+            ),
+        };
+    };
+    let link_local = matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    let interface = match (link_local, zone) {
+        (true, Some(zone)) => Some(syntax::interface(zone)?),
+        (true, None) => {
+            let hint = format!("write \"{ip}%eth0\", with the interface that the peer is on");
+            return refused(format!("{ip} is link-local, and the interface is missing"), &hint);
+        }
+        (false, Some(_)) => {
+            return refused(format!("{ip} is not link-local, so it takes no interface"), &format!("write \"{ip}\""));
+        }
+        (false, None) => None,
+    };
+    if ip.is_multicast() || ip.is_unspecified() {
+        return refused(format!("{ip} is not the address of one router"), "write the unicast address of the peer");
+    }
+    Ok(PeerAddress::Fixed(ScopedAddress { ip, interface }))
+}

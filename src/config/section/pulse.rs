@@ -1,0 +1,117 @@
+//! `[pulse]`: how agents on one link know that the others are alive. Floor 1.
+
+use std::net::IpAddr;
+use std::num::NonZeroU8;
+use std::time::Duration;
+
+use super::{Check, Section, section};
+use crate::config::complaint::Problem;
+use crate::config::key::{duration, flag, number, secret, set};
+use crate::config::reader::Reader;
+use crate::config::secrets::SecretFile;
+use crate::config::shape::written;
+
+section! {
+    /// `[pulse]`
+    pub struct Pulse = Section::one(
+        "pulse",
+        "Pulses tell the agents on a link which of them are alive: authenticated packets to a link-local multicast group \
+         (UDP port 7473). Without a key no pulses are sent, and failover waits for the Ready condition of the Node.",
+    ), written as Written;
+    combined {
+        pub key: PulseKey = join pulse_key, split keys_of, of {
+            key_file: Option<SecretFile> = secret(
+                "key-file",
+                LONGEST_KEY,
+                "The file with the key that authenticates pulses between agents: 16 octets or more, the same on every \
+                 node of the cluster, for example from `openssl rand -hex 32`.",
+            )
+            .or_credential("pulse.key", "the systemd credential pulse.key; without it, no pulses")
+            .shown("\"/etc/crier/pulse.key\"");
+            unauthenticated: bool = flag("unauthenticated", false, "Send and accept pulses without a key. Excludes key-file.")
+                .trade("No key to distribute, but any host on the link can take addresses away from the nodes.");
+        }
+    }
+    keys {
+        /// How often an owner of addresses says that it is alive: whole milliseconds.
+        pub interval: Duration = duration(
+            "interval",
+            Duration::from_millis(20),
+            Duration::from_secs(5),
+            "The time between two pulses of a node that owns addresses.",
+        )
+        .default("100ms")
+        .trade("A shorter interval moves addresses sooner after a failure, and costs more packets and false alarms.");
+        /// After how many missing pulses an owner counts as silent.
+        pub multiplier: NonZeroU8 =
+            number("multiplier", "", 2, 50, "How many pulses in a row must be missing before an owner counts as dead.")
+                .default(3);
+        /// Nodes on the same link that are sent pulses besides the multicast group.
+        pub peers: Vec<IpAddr> = set(
+            "peers",
+            "IP addresses",
+            |text, _| node_address(text),
+            "Nodes on the same link that are also sent pulses by unicast, for networks that filter multicast.",
+        )
+        .shown("[\"10.0.0.12\", \"10.0.0.13\"]");
+    }
+}
+
+impl Check for Written {}
+
+/// What pulses are sealed with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PulseKey {
+    /// The key of the cluster, of at least [`LEAST_PULSE_KEY`] octets.
+    Shared(SecretFile),
+    /// Nothing, because the configuration wants it so.
+    Unauthenticated,
+    /// There is none, and so no pulse.
+    Absent,
+}
+
+/// Octets of a key that is no password which can be guessed.
+pub const LEAST_PULSE_KEY: usize = 16;
+
+/// Octets of a key: more would be hashed down to fewer.
+const LONGEST_KEY: usize = 1024;
+
+fn pulse_key(written: &Written, section: &mut Reader<'_>) -> Option<PulseKey> {
+    let Written { key_file, unauthenticated, .. } = written;
+    let unauthentic = unauthenticated.value.unwrap_or(false);
+    // A key that cannot be read was complained about.
+    match key_file.value.clone()? {
+        Some(_) if unauthentic => {
+            let other = (&key_file.place, "the key is named here");
+            let message = "unauthenticated = true and a key exclude each other";
+            section.conflict(&unauthenticated.place, message, "keep one of them", other);
+            None
+        }
+        Some(key) if key.secret.expose().len() < LEAST_PULSE_KEY => {
+            let message = format!("the key of the pulse is shorter than {LEAST_PULSE_KEY} octets");
+            section.complain(&key_file.place, message, "make one with `openssl rand -hex 32`");
+            None
+        }
+        Some(key) => Some(PulseKey::Shared(key)),
+        None if unauthentic => Some(PulseKey::Unauthenticated),
+        None => Some(PulseKey::Absent),
+    }
+}
+
+fn keys_of(key: &PulseKey) -> (Option<SecretFile>, bool) {
+    match key {
+        PulseKey::Shared(key) => (Some(key.clone()), false),
+        PulseKey::Unauthenticated => (None, true),
+        PulseKey::Absent => (None, false),
+    }
+}
+
+fn node_address(text: &str) -> Result<IpAddr, Problem> {
+    let hint = "write addresses of nodes on the same link: [\"10.0.0.12\", \"10.0.0.13\"]";
+    let refused = || Problem::new(format!("{} is no address of a node", written(text)), hint);
+    let address: IpAddr = text.parse().map_err(|_| refused())?;
+    if address.is_multicast() || address.is_unspecified() || address.is_loopback() {
+        return Err(refused());
+    }
+    Ok(address)
+}

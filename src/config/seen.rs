@@ -1,0 +1,105 @@
+//! What sections say that others refer to: names of pools and peers, aliases, our own AS number. Floor 1.
+//! It grows while the sections are read in their order, also by sections that something else is wrong with, so that a
+//! reference to one of those is no second mistake.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+
+use super::complaint::{Place, Problem};
+use super::document::{Data, Table};
+use super::reader::Reader;
+use super::section::Written;
+use super::section::peer::Session;
+use super::shape::written;
+use super::syntax;
+use crate::address::AddressRange;
+use crate::community::Community;
+use crate::names::{PeerName, PoolName};
+
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    pub pools: Vec<(PoolName, Place)>,
+    /// The addresses of each pool; the name is empty where it was refused.
+    pub ranges: Vec<(AddressRange, Place, PoolName)>,
+    /// `asn` of `[bgp]`.
+    pub own_asn: Option<u32>,
+    /// `[bgp]` has an `asn`, if perhaps a wrong one.
+    pub own_asn_given: bool,
+    /// `[bgp]` has `listen = []`.
+    pub only_dials: bool,
+    /// `[bgp.communities]`.
+    pub aliases: BTreeMap<String, Community>,
+    /// The names of the `[[bfd]]` profiles.
+    pub profiles: Vec<String>,
+    pub peers: Vec<(PeerName, Place)>,
+    pub sessions: Vec<Session>,
+    /// The ids of the keys of this peer: send, receive.
+    pub ao_ids: Vec<(u8, u8, Place)>,
+}
+
+impl Seen {
+    /// Nothing but what has no section that is read: the names of BFD profiles.
+    pub fn of(file: &Table) -> Seen {
+        let profiles = match file.entries.get("bfd").map(|entry| &entry.value.data) {
+            Some(Data::List(profiles)) => &profiles[..],
+            _ => &[],
+        };
+        let names = profiles.iter().filter_map(|profile| match &profile.data {
+            Data::Table(profile) => profile.entries.get("name"),
+            _ => None,
+        });
+        let texts = names.filter_map(|name| match &name.value.data {
+            Data::Text(text) => Some(text.text.clone()),
+            _ => None,
+        });
+        Seen { profiles: texts.collect(), ..Seen::default() }
+    }
+}
+
+/// A reference to a pool.
+pub(super) fn pool(text: &str, seen: &Seen) -> Result<PoolName, Problem> {
+    refer("pool", "[[pool]]", text, seen.pools.iter().map(|(name, _)| name.as_str())).map(PoolName::from)
+}
+
+/// A reference to a peer.
+pub(super) fn peer(text: &str, seen: &Seen) -> Result<PeerName, Problem> {
+    refer("peer", "[[bgp.peer]]", text, seen.peers.iter().map(|(name, _)| name.as_str())).map(PeerName::from)
+}
+
+/// A reference to a `[[bfd]]` profile.
+pub(super) fn profile(text: &str, seen: &Seen) -> Result<String, Problem> {
+    refer("BFD profile", "[[bfd]] profile", text, seen.profiles.iter().map(String::as_str)).map(str::to_owned)
+}
+
+fn refer<'t, 's>(
+    what: &str,
+    section: &str,
+    text: &'t str,
+    known: impl Iterator<Item = &'s str>,
+) -> Result<&'t str, Problem> {
+    let known: Vec<&str> = known.collect();
+    match known.contains(&text) {
+        true => Ok(text),
+        false => {
+            let message = format!("there is no {what} {}", written(text));
+            Err(Problem::new(message, syntax::suggestion(text, &known, section)))
+        }
+    }
+}
+
+/// Complains if the name of a section is taken, and takes it.
+pub(super) fn unique<N: PartialEq + Clone + Display>(
+    section: &mut Reader<'_>,
+    what: &str,
+    name: &Written<N>,
+    taken: fn(&mut Seen) -> &mut Vec<(N, Place)>,
+) {
+    let Some(value) = &name.value else { return };
+    let first = taken(section.seen).iter().find(|(other, _)| other == value).map(|(_, place)| place.clone());
+    if let Some(first) = first {
+        let message = format!("two {what}s are called \"{value}\"");
+        let hint = format!("give each {what} a name of its own");
+        section.conflict(&name.place, message, &hint, (&first, "the first is here"));
+    }
+    taken(section.seen).push((value.clone(), name.place.clone()));
+}
