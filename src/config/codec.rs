@@ -318,6 +318,26 @@ impl Codec for Credential {
     }
 }
 
+/// A list of files with secrets.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SecretList {
+    pub item: Secret,
+}
+
+impl Codec for SecretList {
+    type Value = Vec<SecretFile>;
+
+    /// What cannot be used is left out, with a complaint.
+    fn read(&self, row: &Row, section: &mut Reader<'_>) -> Option<Vec<SecretFile>> {
+        Some(section.secrets(row, self.item.most))
+    }
+
+    fn print(&self, value: &Vec<SecretFile>) -> Option<String> {
+        let paths: Vec<String> = value.iter().filter_map(|secret| self.item.print(secret)).collect();
+        Some(format!("[{}]", paths.join(", ")))
+    }
+}
+
 /// A basic string of TOML.
 pub(super) fn quoted(value: impl Display) -> String {
     let mut quoted = String::from("\"");

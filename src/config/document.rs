@@ -64,7 +64,7 @@ impl Value {
     /// What TOML calls a value of this type.
     pub fn type_name(&self) -> &'static str {
         match &self.data {
-            Data::Text(_) => "a text",
+            Data::Text(_) => "a string",
             Data::Number(_) => "a number",
             Data::Flag(_) => "true or false",
             Data::List(_) => "a list",
@@ -94,7 +94,7 @@ pub(super) fn read(number: usize, file: &SourceFile) -> Result<Table, Complaint>
             let span = error.span().unwrap_or(0..0);
             Err(Complaint {
                 place: Place { file: number, start: span.start, end: span.end },
-                message: format!("this is no TOML: {}", error.message().trim().replace('\n', ", ")),
+                message: format!("invalid TOML: {}", error.message().trim().replace('\n', ", ")),
                 hint: None,
                 second: None,
             })

@@ -8,11 +8,11 @@ const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), (
 /// The text is no duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DurationError {
-    #[error("\"{0}\" is no duration")]
+    #[error("\"{0}\" is not a duration")]
     NotADuration(String),
     #[error("\"{0}\" has no unit")]
     NoUnit(String),
-    #[error("\"{0}\" is longer than crier can count")]
+    #[error("\"{0}\" is too long")]
     TooLong(String),
 }
 

@@ -6,7 +6,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::codec::{Asn, AutoFlag, Codec, Credential, Flag, List, Number, Optional, PeerNumber, Secret, Text, TextOr};
+use super::codec::{
+    Asn, AutoFlag, Codec, Credential, Flag, List, Number, Optional, PeerNumber, Secret, SecretList, Text, TextOr,
+};
 use super::complaint::Problem;
 use super::seen::Seen;
 use super::words::Word;
@@ -141,7 +143,7 @@ impl fmt::Display for Kind {
 impl fmt::Display for Default {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Default::Required => f.write_str("none, it must be written"),
+            Default::Required => f.write_str("none, the key is required"),
             Default::Unset(meaning) => f.write_str(meaning),
             Default::Flag(flag) => write!(f, "{flag}"),
             Default::Number(number) => write!(f, "{number}"),
@@ -298,12 +300,12 @@ pub(super) const fn name<N: fmt::Display + for<'t> From<&'t str>>(
     key: &'static str,
     summary: &'static str,
 ) -> Key<Text<N>> {
-    let what = "a name of lower case letters, digits, dots and dashes";
+    let what = "a name of lower-case letters, digits, dots and hyphens";
     text(key, what, |text, _| syntax::name(text).map(N::from), summary)
 }
 
 pub(super) const fn selector(key: &'static str, summary: &'static str) -> Key<Text<Selector>> {
-    text(key, "a label selector as kubectl takes it", |text, _| syntax::selector(text), summary)
+    text(key, "a label selector in kubectl syntax", |text, _| syntax::selector(text), summary)
 }
 
 pub(super) const fn interface(
@@ -357,7 +359,7 @@ pub(super) const fn list<T: fmt::Display>(
 
 /// Names of interfaces, with a `*` for the rest of a name.
 pub(super) const fn interfaces(key: &'static str, summary: &'static str) -> Key<List<InterfacePattern>> {
-    let what = "interface names, or beginnings of names with a * behind";
+    let what = "interface names; a * at the end matches the rest of a name";
     set(key, what, |text, _| syntax::interface_pattern(text), summary)
 }
 
@@ -383,4 +385,10 @@ impl Key<Secret> {
         let Key { row, codec } = self;
         Key { row: Row { default: Default::Unset(meaning), ..row }, codec: Credential { name, secret: codec } }
     }
+}
+
+/// A list of files with secrets of at most so many octets each; left out, it is empty.
+pub(super) const fn secrets(key: &'static str, most: usize, summary: &'static str) -> Key<SecretList> {
+    let row = Row::new(key, Kind::Texts("absolute paths"), summary);
+    Key { row, codec: SecretList { item: Secret { most } } }.with_default(Default::Texts(&[]))
 }

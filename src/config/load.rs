@@ -16,7 +16,7 @@ pub enum LoadError {
     /// The main file, `conf.d`, or a drop-in could not be read.
     #[error("cannot read {}: {source}", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
-    #[error("{} is no UTF-8 text from byte {offset} on; TOML is", path.display())]
+    #[error("{} is not UTF-8 from byte {offset} on", path.display())]
     NotText { path: PathBuf, offset: usize },
     #[error(transparent)]
     Refused(#[from] Complaints),
@@ -37,7 +37,7 @@ pub fn warnings(config: &Config) -> Vec<String> {
     let open = files.filter_map(|path| {
         let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o7777;
         let text = format!(
-            "the secret {} may be read by every user of this host (mode {mode:04o}); chmod o-rwx it",
+            "the secret {} is readable by every user of this host (mode {mode:04o}); run chmod o-rwx on it",
             path.display()
         );
         (mode & 0o004 != 0).then_some(text)
@@ -75,7 +75,7 @@ impl Secrets for HostSecrets {
         // Opening a pipe would else wait for its writer.
         let file: File = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
         if !file.metadata()?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "this is no regular file"));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
         let mut octets = Vec::new();
         file.take(MOST_SECRET_OCTETS).read_to_end(&mut octets)?;
@@ -155,9 +155,9 @@ mod tests {
         assert_eq!(read(&host).unwrap(), (b"credential".to_vec(), Origin::Credential));
         assert_eq!(read(&HostSecrets::default()).unwrap(), (b"file".to_vec(), Origin::File));
         let unusable = HostSecrets::default().file(folder.path()).unwrap_err();
-        assert_eq!(unusable.to_string(), "this is no regular file");
+        assert_eq!(unusable.to_string(), "not a regular file");
         let endless = HostSecrets::default().file(Path::new("/dev/zero")).unwrap_err();
-        assert_eq!(endless.to_string(), "this is no regular file");
+        assert_eq!(endless.to_string(), "not a regular file");
     }
 
     #[test]
@@ -167,7 +167,7 @@ mod tests {
         let text = |error: LoadError| error.to_string();
         assert!(text(load(&main).unwrap_err()).starts_with(&format!("cannot read {}: ", main.display())));
         fs::write(&main, b"a = \"\xff\"").unwrap();
-        assert!(text(load(&main).unwrap_err()).contains("no UTF-8 text from byte 5 on"));
+        assert!(text(load(&main).unwrap_err()).contains("is not UTF-8 from byte 5 on"));
         fs::write(&main, "a = ").unwrap();
         assert!(matches!(load(&main), Err(LoadError::Refused(_))));
     }

@@ -35,10 +35,10 @@ pub use section::bfd::BfdProfile;
 pub use section::bgp::Bgp;
 pub use section::host::Host;
 pub use section::kubernetes::{Access, Kubernetes};
-pub use section::l2::{InterfacePattern, L2, Subnet};
+pub use section::l2::{InterfacePattern, L2, Schedule, Subnet};
 pub use section::log::{Log, LogFormat};
 pub use section::manifests::Manifests;
-pub use section::node::Node;
+pub use section::node::{DataPath, Node};
 pub use section::peer::{Peer, PeerAddress, PeerAsn};
 pub use section::pool::Pool;
 pub use section::preference::Preference;
@@ -160,6 +160,6 @@ impl Config {
         };
         let peers = &self.bgp.peers;
         let keys = peers.iter().flat_map(|peer| &peer.tcp_ao).map(|key| &key.secret);
-        peers.iter().filter_map(|peer| peer.password.as_ref()).chain(keys).chain(of_pulse)
+        peers.iter().filter_map(|peer| peer.password.as_ref()).chain(keys).chain(of_pulse).chain(&self.pulse.old_keys)
     }
 }

@@ -135,8 +135,8 @@ impl<'a> Reader<'a> {
     pub fn twice<T>(&mut self, row: &Row, items: &[(T, Place)], same: fn(&T, &T) -> bool) {
         for (n, (item, place)) in items.iter().enumerate() {
             if let Some((_, first)) = items[..n].iter().find(|(earlier, _)| same(earlier, item)) {
-                let message = format!("{} holds this twice", quoted(row.key));
-                self.conflict(place, message, "take one of them out", (first, "first here"));
+                let message = format!("{} contains this item twice", quoted(row.key));
+                self.conflict(place, message, "remove one of them", (first, "first here"));
             }
         }
     }
@@ -199,7 +199,7 @@ pub(super) fn explain_refusal(complaints: &mut Vec<Complaint>, place: &Place) {
         complaints.push(Complaint {
             place: place.clone(),
             message: "this cannot be read, and crier does not know why".to_owned(),
-            hint: Some("this is a mistake of crier's; please report it with this file".to_owned()),
+            hint: Some("this is a bug in crier; please report it with this file".to_owned()),
             second: None,
         });
     }

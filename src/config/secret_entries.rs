@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io;
 
+use super::complaint::Place;
 use super::key::Row;
 use super::reader::Reader;
 use super::secrets::{SecretFile, find, without_newline};
@@ -15,8 +16,20 @@ impl Reader<'_> {
     pub(super) fn secret(&mut self, row: &Row, most: usize) -> Option<SecretFile> {
         let path = self.parsed(row, |text, _| syntax::absolute_path(text))?;
         let found = find(self.secrets, &path).map(|(octets, _)| octets);
-        let secret = self.checked(row, &path.display().to_string(), found, most)?;
+        let secret = self.checked(row, &self.place(row.key), &path.display().to_string(), found, most)?;
         Some(SecretFile { path: Some(path), secret })
+    }
+
+    /// The secrets of the files that a list names, without those that were complained about.
+    pub(super) fn secrets(&mut self, row: &Row, most: usize) -> Vec<SecretFile> {
+        let paths = self.items(row, |text, _| syntax::absolute_path(text));
+        let mut secrets = Vec::new();
+        for (path, place) in paths {
+            let found = find(self.secrets, &path).map(|(octets, _)| octets);
+            let secret = self.checked(row, &place, &path.display().to_string(), found, most);
+            secrets.extend(secret.map(|secret| SecretFile { path: Some(path), secret }));
+        }
+        secrets
     }
 
     /// As `secret`; without the key, the systemd credential of this name. `None` only with a complaint; `Some(None)`
@@ -32,33 +45,40 @@ impl Reader<'_> {
         }
         let Some(found) = self.secrets.credential(OsStr::new(credential)).transpose() else { return Some(None) };
         let found = found.map(without_newline);
-        let secret = self.checked(row, &format!("the credential {credential}"), found, most)?;
+        let secret = self.checked(row, &self.header(), &format!("the credential {credential}"), found, most)?;
         Some(Some(SecretFile { path: None, secret }))
     }
 
     /// What was found, if it can be used. Complaints name the file and never what is in it.
-    fn checked(&mut self, row: &Row, name: &str, found: io::Result<Vec<u8>>, most: usize) -> Option<Secret> {
+    fn checked(
+        &mut self,
+        row: &Row,
+        place: &Place,
+        name: &str,
+        found: io::Result<Vec<u8>>,
+        most: usize,
+    ) -> Option<Secret> {
         let (problem, hint) = match found {
             Err(error) => {
                 let hint = match error.kind() {
                     io::ErrorKind::NotFound => {
-                        "put it there, or give the service a systemd credential with the name of the file"
+                        "create the file, or give the service a systemd credential of the same name"
                     }
-                    io::ErrorKind::PermissionDenied => "let crier's user read it, and nobody else",
-                    _ => "name a file that crier can read",
+                    io::ErrorKind::PermissionDenied => "make it readable by the user of crier only",
+                    _ => "use a file that crier can read",
                 };
                 (format!("the secret {name} cannot be read: {error}"), hint.to_owned())
             }
             Ok(octets) if octets.is_empty() => (
                 format!("the secret {name} is empty"),
-                format!("write the secret into it, or take {} out", quoted(row.key)),
+                format!("write the secret into it, or remove {}", quoted(row.key)),
             ),
             Ok(octets) if octets.len() > most => {
-                (format!("the secret {name} is too long"), format!("it may have {most} octets"))
+                (format!("the secret {name} is too long"), format!("it can have at most {most} octets"))
             }
             Ok(octets) => return Some(Secret::from(&octets[..])),
         };
-        self.complain(&self.place(row.key), problem, hint);
+        self.complain(place, problem, hint);
         None
     }
 }
@@ -153,7 +173,7 @@ mod tests {
             ("/denied", "the secret /denied cannot be read: permission denied"),
             ("/none", "the secret /none cannot be read: entity not found"),
             ("/empty", "the secret /empty is empty"),
-            ("k", "\"k\" is no absolute path"),
+            ("k", "\"k\" is not an absolute path"),
         ] {
             let (secret, complaints) = read(&stub, &format!("key-file = \"{path}\""));
             assert_eq!(secret, None, "{path}");

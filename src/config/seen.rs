@@ -97,8 +97,8 @@ pub(super) fn unique<N: PartialEq + Clone + Display>(
     let Some(value) = &name.value else { return };
     let first = taken(section.seen).iter().find(|(other, _)| other == value).map(|(_, place)| place.clone());
     if let Some(first) = first {
-        let message = format!("two {what}s are called \"{value}\"");
-        let hint = format!("give each {what} a name of its own");
+        let message = format!("two {what}s are named \"{value}\"");
+        let hint = format!("give each {what} a different name");
         section.conflict(&name.place, message, &hint, (&first, "the first is here"));
     }
     taken(section.seen).push((value.clone(), name.place.clone()));

@@ -51,11 +51,11 @@ impl Checker<'_> {
         let hint = match (nearest(key, known.iter().copied()), &elsewhere[..]) {
             (Some(near), _) => format!("did you mean {}?", quoted(near)),
             (None, [only]) if only.path.is_empty() => match Section::find(key) {
-                Some(top) => format!("write {top} on a line of its own"),
-                None => format!("{} belongs above every section", quoted(key)),
+                Some(top) => format!("write {top} on its own line"),
+                None => format!("move {} above all sections", quoted(key)),
             },
-            (None, [only]) => format!("{} belongs into {only}", quoted(key)),
-            (None, _) => format!("{section} knows {}", known.join(", ")),
+            (None, [only]) => format!("move {} to {only}", quoted(key)),
+            (None, _) => format!("{section} has the keys {}", known.join(", ")),
         };
         let what = if matches!(entry.value.data, Data::Table(_)) { "section" } else { "key" };
         self.complain(&entry.key, format!("unknown {what} {} in {section}", quoted(key)), hint);
@@ -72,7 +72,7 @@ impl Checker<'_> {
             self.complain(
                 place,
                 format!("{section} is not available yet"),
-                format!("{what} will come with a later version of crier; take the section out"),
+                format!("this version of crier does not support {what} yet; remove the section"),
             );
             return;
         }
@@ -93,11 +93,11 @@ impl Checker<'_> {
     fn not_a_section(&mut self, section: &Section, value: &mut Value) {
         let (message, hint) = match (&value.data, section.repeated) {
             (Data::Table(_), true) => {
-                ("may come many times and is a list", format!("write {section}, also for the first"))
+                ("is a list and can be repeated", format!("write {section}, also for a single one"))
             }
-            (_, true) => ("is a list of tables", format!("write {section} on a line of its own and the keys below")),
-            (Data::List(_), false) => ("may come only once", format!("write {section}")),
-            (_, false) => ("is a table", format!("write {section} on a line of its own and the keys below")),
+            (_, true) => ("is a list of tables", format!("write {section} on its own line and the keys below it")),
+            (Data::List(_), false) => ("can appear only once", format!("write {section}")),
+            (_, false) => ("is a table", format!("write {section} on its own line and the keys below it")),
         };
         self.complain(&value.place, format!("{} {message}", quoted(section.path)), hint);
         value.data = Data::Refused;
@@ -116,7 +116,7 @@ impl Checker<'_> {
             Available::NotYetTrue(what) => (what, " = true"),
             Available::NotYet(what) => (what, ""),
         };
-        let hint = format!("{what} will come with a later version of crier; take the key out");
+        let hint = format!("this version of crier does not support {what} yet; remove the key");
         self.complain(&entry.key, format!("{} is not available yet", quoted(&format!("{path}{value}"))), hint);
         // The value stays: a reference in it is checked even so.
     }
@@ -130,19 +130,18 @@ impl Checker<'_> {
                 (!known).then(|| format!("{} is {}", quoted(key), written(&text.text)))
             }
             (Kind::Asn(_), Data::Number(number)) => reserved_asn(*number),
-            (Kind::Number { least, most, .. }, Data::Number(number)) => {
-                (!(least..=most).contains(number)).then(|| format!("{} is {number}, out of its range", quoted(key)))
-            }
+            (Kind::Number { least, most, .. }, Data::Number(number)) => (!(least..=most).contains(number))
+                .then(|| format!("{} is {number}, which is out of range", quoted(key))),
             (Kind::Duration { least, most }, Data::Text(text)) => match duration::parse(&text.text) {
                 Ok(duration) => (!(least..=most).contains(&duration))
-                    .then(|| format!("{} is {}, out of its range", quoted(key), written(&text.text))),
+                    .then(|| format!("{} is {}, which is out of range", quoted(key), written(&text.text))),
                 Err(error) => Some(format!("{}: {error}", quoted(key))),
             },
             (Kind::Text(_) | Kind::Word(_), Data::Text(_)) => None,
             (Kind::Texts(_), Data::List(values)) => {
                 for value in values {
                     if !matches!(value.data, Data::Text(_)) {
-                        let message = format!("{} holds {}, not a text", quoted(key), value.type_name());
+                        let message = format!("{} contains {}, not a string", quoted(key), value.type_name());
                         self.complain(&value.place, message, format!("it takes {}", row.kind));
                         value.data = Data::Refused;
                     }
@@ -166,7 +165,7 @@ impl Checker<'_> {
                 format!("did you mean {}?", written(near))
             }
             (Kind::Asn(_), Data::Number(_)) => {
-                "numbers for private use are 64512 to 65534 and 4200000000 to 4294967294".to_owned()
+                "private AS numbers are 64512 to 65534 and 4200000000 to 4294967294".to_owned()
             }
             _ => format!("it takes {}", row.kind),
         };
@@ -181,14 +180,14 @@ fn reserved_asn(asn: i64) -> Option<String> {
         // RFC 7607 §2: "A BGP speaker MUST NOT originate or propagate a route with an AS number of zero".
         0 => "AS 0 is reserved (RFC 7607)",
         // RFC 6793 §9: AS_TRANS stands for numbers that do not fit into two octets.
-        23456 => "AS 23456 stands for numbers that old routers cannot show (RFC 6793)",
+        23456 => "AS 23456 is AS_TRANS (RFC 6793)",
         // RFC 7300 §2: the last numbers of two and of four octets.
         65535 => "AS 65535 is reserved (RFC 7300)",
         0xffff_ffff => "AS 4294967295 is reserved (RFC 7300)",
         1..0xffff_ffff => return None,
-        _ => return Some(format!("{asn} is no AS number; they go from 1 to 4294967294")),
+        _ => return Some(format!("{asn} is not an AS number; AS numbers range from 1 to 4294967294")),
     };
-    Some(format!("no router can have this number: {why}"))
+    Some(format!("this AS number cannot be used: {why}"))
 }
 
 /// A key, as complaints show it.

@@ -19,8 +19,8 @@ pub(super) fn read(root: &mut Reader<'_>) -> Option<Source> {
     let manifests = root.given("manifests").map(|entry| section_place(&entry.value.data, &entry.key));
     match (kubernetes, manifests) {
         (Some(kubernetes), Some(manifests)) => {
-            let message = "both [kubernetes] and [manifests] say where Services come from";
-            root.conflict(&manifests, message, "keep one of them", (&kubernetes, "the other is here"));
+            let message = "[kubernetes] and [manifests] are mutually exclusive";
+            root.conflict(&manifests, message, "remove one of them", (&kubernetes, "the other is here"));
             // For their complaints.
             root.one::<Kubernetes>();
             root.one::<Manifests>();
@@ -35,8 +35,12 @@ pub(super) fn read(root: &mut Reader<'_>) -> Option<Source> {
             None
         }
         (None, None) => {
-            let hint = "add [kubernetes] with a kubeconfig, or [manifests] with a folder of YAML files";
-            root.complain(&root.header(), "neither [kubernetes] nor [manifests] says where Services come from", hint);
+            let hint = "add [kubernetes] with kubeconfig, or [manifests] with folder";
+            root.complain(
+                &root.header(),
+                "neither [kubernetes] nor [manifests] is configured; one of them must tell where Services come from",
+                hint,
+            );
             None
         }
     }

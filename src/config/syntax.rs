@@ -15,7 +15,7 @@ pub(super) fn absolute_path(text: &str) -> Result<PathBuf, Problem> {
     if text.starts_with('/') && !text.contains('\0') {
         Ok(PathBuf::from(text))
     } else {
-        Err(Problem::new(format!("{} is no absolute path", written(text)), "begin the path with /"))
+        Err(Problem::new(format!("{} is not an absolute path", written(text)), "start the path with /"))
     }
 }
 
@@ -23,8 +23,8 @@ pub(super) fn absolute_path(text: &str) -> Result<PathBuf, Problem> {
 pub(super) fn socket_path(text: &str) -> Result<PathBuf, Problem> {
     const MOST: usize = 107;
     if text.len() > MOST {
-        let message = format!("this path has {} bytes; the path of a socket may have {MOST}", text.len());
-        return Err(Problem::new(message, "put the socket into a folder with a shorter path"));
+        let message = format!("the path has {} bytes; a socket path can have at most {MOST}", text.len());
+        return Err(Problem::new(message, "use a directory with a shorter path"));
     }
     absolute_path(text)
 }
@@ -34,32 +34,32 @@ pub(super) fn name(text: &str) -> Result<&str, Problem> {
     if is_dns_name(text) {
         return Ok(text);
     }
-    let message = format!("{} is no name", written(text));
-    Err(Problem::new(message, "use lower case letters, digits, - and ., with a letter or digit at both ends"))
+    let message = format!("{} is not a valid name", written(text));
+    Err(Problem::new(message, "use lower-case letters, digits, - and .; start and end with a letter or digit"))
 }
 
 pub(super) fn namespace(text: &str) -> Result<NamespaceName, Problem> {
     if is_dns_label(text) {
         return Ok(text.into());
     }
-    let message = format!("{} is no name of a namespace", written(text));
-    Err(Problem::new(message, "use at most 63 lower case letters, digits and -, with a letter or digit at both ends"))
+    let message = format!("{} is not a valid namespace name", written(text));
+    Err(Problem::new(message, "use at most 63 lower-case letters, digits and -; start and end with a letter or digit"))
 }
 
 pub(super) fn lease(text: &str) -> Result<ObjectKey, Problem> {
     match text.split_once('/') {
         Some((namespace, name)) if is_dns_label(namespace) && is_dns_name(name) => Ok(ObjectKey::new(namespace, name)),
         _ => Err(Problem::new(
-            format!("{} does not name a Lease", written(text)),
-            "write the namespace and the name: \"kube-system/crier\"",
+            format!("{} is not the name of a Lease", written(text)),
+            "write namespace and name: \"kube-system/crier\"",
         )),
     }
 }
 
 pub(super) fn class(text: &str) -> Result<String, Problem> {
     check_label_key(text).map(|()| text.to_owned()).map_err(|error| {
-        let hint = "write it as in spec.loadBalancerClass: a name, with a DNS name and a slash before it if wanted";
-        Problem::new(format!("{} is no load balancer class: {error}", written(text)), hint)
+        let hint = "write it as in spec.loadBalancerClass: a name, optionally after a DNS name and a slash";
+        Problem::new(format!("{} is not a load balancer class: {error}", written(text)), hint)
     })
 }
 
@@ -69,7 +69,7 @@ pub(super) fn interface(text: &str) -> Result<InterfaceName, Problem> {
         return Ok(text.into());
     }
     let hint = "an interface name has 1 to 15 characters, no slash, no colon and no space";
-    Err(Problem::new(format!("{} is no interface name", written(text)), hint))
+    Err(Problem::new(format!("{} is not an interface name", written(text)), hint))
 }
 
 /// An interface name, or the beginning of one with a `*` behind.
@@ -81,8 +81,8 @@ pub(super) fn interface_pattern(text: &str) -> Result<InterfacePattern, Problem>
         }
         None if !text.contains('*') => interface(text).map(InterfacePattern::Exact),
         _ => Err(Problem::new(
-            format!("{} is neither an interface name nor the beginning of one", written(text)),
-            "a * may stand at the end only: \"bond*\"",
+            format!("{} is neither an interface name nor a pattern", written(text)),
+            "use * only at the end: \"bond*\"",
         )),
     }
 }
@@ -96,31 +96,31 @@ fn is_interface_part(text: &str) -> bool {
 pub(super) fn selector(text: &str) -> Result<Selector, Problem> {
     text.parse::<Selector>().map_err(|error| Problem {
         hint: Some(error.hint().to_owned()),
-        message: format!("this is no label selector: {error}"),
+        message: format!("this is not a label selector: {error}"),
         part: Some(error.span),
     })
 }
 
 pub(super) fn ip(text: &str) -> Result<IpAddr, Problem> {
     text.parse().map_err(|_| {
-        let hint = "write an address without a length or a port: \"10.0.0.1\" or \"fd35::1\"";
-        Problem::new(format!("{} is no IP address", written(text)), hint)
+        let hint = "write an address without prefix length or port: \"10.0.0.1\" or \"fd35::1\"";
+        Problem::new(format!("{} is not an IP address", written(text)), hint)
     })
 }
 
 /// The text is none of the words, and perhaps close to one of them.
 pub(super) fn no_such_word(what: &str, text: &str, words: &[&str]) -> Problem {
-    Problem::new(format!("{} is no {what}", written(text)), suggestion(text, words, what))
+    Problem::new(format!("{} is not a valid {what}", written(text)), suggestion(text, words, what))
 }
 
 /// `did you mean "lan"?`, or else all that there is.
 pub(super) fn suggestion(text: &str, known: &[&str], what: &str) -> String {
     match nearest(text, known.iter().copied()) {
         Some(near) => format!("did you mean {}?", written(near)),
-        None if known.is_empty() => format!("there is no {what} in the configuration"),
+        None if known.is_empty() => format!("the configuration has no {what}"),
         None => {
             let known: Vec<String> = known.iter().map(|word| written(word)).collect();
-            format!("known are {}", known.join(", "))
+            format!("known: {}", known.join(", "))
         }
     }
 }
@@ -136,9 +136,9 @@ pub(super) fn log_filter(text: &str) -> Result<String, Problem> {
         });
         let level_start = start + directive.len() - level.len();
         if !good_target {
-            let hint = "write a level, or module=level, with commas between: \"info,crier::bgp=debug\"";
+            let hint = "write levels or module=level, separated by commas: \"info,crier::bgp=debug\"";
             let part = Some(start..start + directive.len());
-            return Err(Problem { part, ..Problem::new(format!("{} is no log filter", written(directive)), hint) });
+            return Err(Problem { part, ..Problem::new(format!("{} is not a log filter", written(directive)), hint) });
         }
         if !LEVELS.contains(&level) {
             let part = Some(level_start..level_start + level.len());

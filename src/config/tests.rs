@@ -178,7 +178,7 @@ pub(crate) fn one_of_each() -> Config {
 fn defaults_are_those_that_the_table_names() {
     let config = one_of_each();
     let expected = Config {
-        node: Node { name: None, ignore_exclude_label: false },
+        node: Node { name: None, ignore_exclude_label: false, ..config.node.clone() },
         api: Api { socket: "/run/crier/crier.sock".into(), listen: Some("127.0.0.1:7472".parse().unwrap()) },
         state: State { folder: "/var/lib/crier".into() },
         source: Source::Manifests(Manifests { folder: "/m".into() }),
@@ -202,12 +202,14 @@ fn defaults_are_those_that_the_table_names() {
             preference: vec![],
             sticky: false,
             subnet: Subnet::Prefer,
+            ..config.l2[0].clone()
         }],
         pulse: Pulse {
             interval: Duration::from_millis(100),
             multiplier: std::num::NonZeroU8::new(3).unwrap(),
             key: PulseKey::Absent,
             peers: vec![],
+            ..config.pulse.clone()
         },
         bgp: Bgp {
             asn: Some(64513),
@@ -273,7 +275,7 @@ fn the_table_knows_each_key_once_and_its_defaults_are_of_its_types() {
         for row in section.rows {
             let fits = match (row.kind, row.default) {
                 (_, Default::Required | Default::Unset(_)) => true,
-                (Kind::Flag, Default::Flag(flag)) => !flag || row.available == Available::Yes,
+                (Kind::Flag, Default::Flag(flag)) => !flag || !matches!(row.available, Available::NotYetTrue(_)),
                 (Kind::FlagOr(words), Default::Text(text)) => words.contains(&text),
                 (Kind::Number { least, most, .. }, Default::Number(number)) => (least..=most).contains(&number),
                 (Kind::Duration { least, most }, Default::Text(text)) => {
@@ -294,7 +296,7 @@ fn the_table_knows_each_key_once_and_its_defaults_are_of_its_types() {
 fn the_table_knows_every_key_of_the_contract() {
     let contract = [
         ("", "node api state kubernetes manifests pool l2 pulse bgp bfd vrf host log"),
-        ("node", "name ignore-exclude-label"),
+        ("node", "name ignore-exclude-label data-path"),
         ("api", "socket listen"),
         ("state", "folder"),
         ("kubernetes", "kubeconfig in-cluster class default-class lease"),
@@ -304,14 +306,19 @@ fn the_table_knows_every_key_of_the_contract() {
             "name addresses auto-assign avoid-network-and-broadcast priority namespaces namespace-selector \
              service-selector rest bind",
         ),
-        ("l2", "pools interfaces exclude-interfaces nodes preference sticky subnet"),
+        (
+            "l2",
+            "pools interfaces exclude-interfaces nodes preference sticky subnet preempt-delay probe ignore-stations \
+             announce-again",
+        ),
         ("l2.preference", "nodes weight"),
-        ("pulse", "interval multiplier key-file"),
+        ("pulse", "interval multiplier key-file old-key-files interfaces"),
         ("bgp", "asn router-id listen port peer advertisement communities"),
         (
             "bgp.peer",
             "name address asn hold-time keepalive-time connect-retry-time local-asn source-address port passive \
-             multihop ttl-security password-file tcp-ao graceful-restart bfd nodes vrf router-id",
+             multihop ttl-security password-file tcp-ao graceful-restart bfd nodes vrf router-id \
+             next-hop next-hop-v6 description shutdown",
         ),
         (
             "bgp.advertisement",
@@ -532,6 +539,7 @@ proptest! {
                 preference: vec![Preference { nodes: "edge=true".parse().unwrap(), weight: 9 }],
                 sticky: true,
                 subnet: Subnet::Require,
+                ..base.l2[0].clone()
             });
         }
         for (n, (asn, hold, small, passive)) in peers.into_iter().enumerate() {

@@ -101,8 +101,8 @@ fn covered(section: &mut Reader<'_>, advertisement: &Written, family: Family, ke
         let ranges = section.seen.ranges.iter().filter(|(_, _, of)| of == pool).map(|(range, _, _)| *range);
         for range in joined(ranges.filter(|range| range.family() == family).collect()) {
             let Some((outside, aggregate)) = sticks_out(&range, length) else { continue };
-            let message = format!("the aggregate {aggregate} holds {outside}, which is not in the pool \"{pool}\"");
-            let hint = "choose a greater length, or give the pool the whole prefix";
+            let message = format!("the aggregate {aggregate} contains {outside}, which is not in the pool \"{pool}\"");
+            let hint = "use a greater length, or add the whole prefix to the pool";
             section.complain(&key.place, message, hint);
             break;
         }

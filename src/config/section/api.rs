@@ -32,6 +32,6 @@ impl Check for Written {}
 fn socket_address(text: &str) -> Result<SocketAddr, Problem> {
     text.parse().map_err(|_| {
         let hint = "write an IP address and a port, \"127.0.0.1:7472\" or \"[::1]:7472\", or \"\" for none";
-        Problem::new(format!("{} is no address with a port", written(text)), hint)
+        Problem::new(format!("{} is not an IP address with a port", written(text)), hint)
     })
 }

@@ -59,7 +59,7 @@ pub(super) fn router_id(text: &str, or: &str) -> Result<Ipv4Addr, Problem> {
         // RFC 6286 §2.1: the BGP Identifier is any four octets but all zero.
         Ok(id) if !id.is_unspecified() => Ok(id),
         _ => {
-            let message = format!("{} is no router id", written(text));
+            let message = format!("{} is not a router ID", written(text));
             Err(Problem::new(message, format!("write an IPv4 address other than 0.0.0.0{or}")))
         }
     }
@@ -68,7 +68,7 @@ pub(super) fn router_id(text: &str, or: &str) -> Result<Ipv4Addr, Problem> {
 fn listen_address(text: &str) -> Result<IpAddr, Problem> {
     match syntax::ip(text)? {
         ip if ip.is_multicast() => {
-            let message = format!("{ip} is a multicast address; nobody can connect to it");
+            let message = format!("{ip} is a multicast address; peers cannot connect to it");
             Err(Problem::new(message, "write an address of this host, \"0.0.0.0\" or \"::\""))
         }
         ip => Ok(ip),

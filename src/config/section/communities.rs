@@ -12,7 +12,7 @@ use crate::config::shape::written;
 use crate::config::syntax;
 
 pub(super) const SECTION: &Section = &Section {
-    own_keys: Some(OwnKeys { what: "a name, and the community that it stands for", example: "blue = \"64512:200\"" }),
+    own_keys: Some(OwnKeys { what: "a name with the community it stands for", example: "blue = \"64512:200\"" }),
     ..Section::one("bgp.communities", "Names for communities, for use in advertisements.")
 };
 
@@ -23,7 +23,7 @@ pub(super) fn aliases(bgp: &mut Reader<'_>) -> BTreeMap<String, Community> {
     for (alias, entry) in &table.entries {
         if alias.parse::<Community>().is_ok() || alias.contains(':') || alias.is_empty() {
             let message = format!("{} cannot be an alias", written(alias));
-            let hint = "choose a name without : that is no well-known community";
+            let hint = "use a name without : that is not a well-known community";
             bgp.complain(&entry.key, message, hint);
         }
         let Data::Text(text) = &entry.value.data else { continue };
@@ -32,7 +32,7 @@ pub(super) fn aliases(bgp: &mut Reader<'_>) -> BTreeMap<String, Community> {
                 aliases.insert(alias.clone(), community);
             }
             Err(error) => {
-                let hint = "an alias stands for one community, not for another alias";
+                let hint = "the value of an alias is a community, not another alias";
                 bgp.complain(&entry.value.place, error.to_string(), hint);
             }
         }
@@ -47,7 +47,7 @@ pub(super) fn community(text: &str, seen: &Seen) -> Result<Community, Problem> {
     }
     text.parse().map_err(|_| match text.contains(':') {
         true => Problem::new(
-            format!("{} is no community", written(text)),
+            format!("{} is not a community", written(text)),
             "write 64512:100 with numbers up to 65535, large:64512:1:2 with numbers up to 4294967295, rt:64512:100, \
              ro:64512:100, or ext:0x and 16 hexadecimal digits",
         ),

@@ -64,17 +64,17 @@ fn access(written: &Written, section: &mut Reader<'_>) -> Option<Access> {
     let Written { kubeconfig, in_cluster, .. } = written;
     match (kubeconfig.value.clone().flatten(), in_cluster.value.unwrap_or(false)) {
         (Some(_), true) => {
-            let other = (&kubeconfig.place, "the kubeconfig is named here");
-            let message = "in-cluster = true and a kubeconfig exclude each other";
-            section.conflict(&in_cluster.place, message, "keep one of them", other);
+            let other = (&kubeconfig.place, "kubeconfig is set here");
+            let message = "in-cluster = true and kubeconfig are mutually exclusive";
+            section.conflict(&in_cluster.place, message, "remove one of them", other);
             None
         }
         (Some(kubeconfig), false) => Some(Access::Kubeconfig(kubeconfig)),
         (None, true) => Some(Access::InCluster),
         (None, false) => {
             if !kubeconfig.given {
-                let hint = "add kubeconfig = \"/etc/crier/kubeconfig\", or in-cluster = true in a pod";
-                section.complain(&section.header(), "[kubernetes] does not say how to reach the API server", hint);
+                let hint = "add kubeconfig = \"/etc/crier/kubeconfig\"; in a pod, add in-cluster = true";
+                section.complain(&section.header(), "[kubernetes] has neither kubeconfig nor in-cluster = true", hint);
             }
             None
         }

@@ -1,12 +1,16 @@
 //! `[[l2]]`: what is announced on the link by ARP and NDP, where, and from which nodes. Floor 1.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::preference::Preference;
 use super::{Check, Section, section};
-use crate::config::key::{flag, interfaces, selector, set, word};
-use crate::config::seen;
+use crate::address::MacAddress;
+use crate::config::complaint::Problem;
+use crate::config::key::{HOUR, duration, flag, interfaces, selector, set, text, word};
+use crate::config::shape::written;
 use crate::config::words::words;
+use crate::config::{duration, seen};
 use crate::names::{InterfaceName, PoolName};
 use crate::selector::Selector;
 
@@ -41,6 +45,40 @@ section! {
         )
         .default("prefer")
         .trade("\"ignore\" announces on every interface, as MetalLB does, even where no host asks for the address.");
+        /// How long a node that comes back takes nothing.
+        pub preempt_delay: Duration = duration(
+            "preempt-delay",
+            Duration::ZERO,
+            HOUR,
+            "How long a node that becomes eligible again takes no address from its owner.",
+        )
+        .default("0s")
+        .trade("Longer waits until the node has proved stable; until then addresses stay on less preferred nodes.")
+        .not_yet("delaying preemption");
+        /// The link is asked before an address is used (RFC 5227, RFC 4862).
+        pub probe: bool = flag("probe", true, "Probe the link for an address conflict before an address is used.")
+            .trade("Without probes, an address is used at once, even if another host on the link has it.")
+            .not_yet("announcing without probes");
+        /// What these answer to a probe is no conflict.
+        pub ignore_stations: Vec<MacAddress> = set(
+            "ignore-stations",
+            "MAC addresses",
+            |text, _| station(text),
+            "Hosts whose answers to probes do not count as address conflicts, such as proxy ARP routers.",
+        )
+        .shown("[\"00:00:5e:00:01:01\"]")
+        .not_yet("ignoring stations");
+        /// After the announcement with which a node begins to answer.
+        pub announce_again: Schedule = text(
+            "announce-again",
+            "ascending times such as \"1s, 2s, 4s\"",
+            |text, _| schedule(text),
+            "When to repeat the gratuitous ARP or the unsolicited Neighbor Advertisement, counted from the move of the \
+             address; \"\" never repeats it.",
+        )
+        .default("1100ms, 2200ms, 3300ms, 4400ms")
+        .trade("More repetitions reach hosts and switches that lose frames; each costs one frame for each address.")
+        .not_yet("a schedule of announcements");
     }
     sections {
         pub preference: Vec<Preference>;
@@ -83,5 +121,85 @@ impl fmt::Display for InterfacePattern {
             InterfacePattern::Exact(name) => write!(f, "{name}"),
             InterfacePattern::StartsWith(start) => write!(f, "{start}*"),
         }
+    }
+}
+
+/// Times after an event, each later than the one before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schedule(Vec<Duration>);
+
+impl Schedule {
+    /// At most [`MOST_TIMES`], ascending; empty for none.
+    pub fn times(&self) -> &[Duration] {
+        &self.0
+    }
+}
+
+/// As many announcements as a schedule may have.
+pub const MOST_TIMES: usize = 32;
+
+/// A Linux neighbour ignores an update that comes sooner than this after the one before, so less is of no use.
+const LEAST_BETWEEN: Duration = Duration::from_millis(100);
+
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let times: Vec<String> = self.0.iter().map(|time| duration::text(*time)).collect();
+        f.write_str(&times.join(", "))
+    }
+}
+
+fn schedule(text: &str) -> Result<Schedule, Problem> {
+    let mut times: Vec<Duration> = Vec::new();
+    for part in text.split(',').map(str::trim).filter(|_| !text.trim().is_empty()) {
+        let hint = "write ascending times with commas between, \"1s, 2s, 4s\"";
+        let time = duration::parse(part).map_err(|error| Problem::new(error.to_string(), hint))?;
+        let earliest = times.last().copied().unwrap_or_default() + LEAST_BETWEEN;
+        if time < earliest || time > HOUR {
+            let (least, most) = (duration::text(earliest), duration::text(HOUR));
+            let message = format!("{} is not between {least} and {most}", written(part));
+            return Err(Problem::new(message, "let each time be 100ms or more after the one before, and 1h at most"));
+        }
+        times.push(time);
+    }
+    match times.len() {
+        0..=MOST_TIMES => Ok(Schedule(times)),
+        many => Err(Problem::new(format!("{many} times"), format!("write {MOST_TIMES} at most"))),
+    }
+}
+
+fn station(text: &str) -> Result<MacAddress, Problem> {
+    let hint = "write six octets in hexadecimal: \"00:00:5e:00:01:01\"";
+    text.parse().map_err(|_| Problem::new(format!("{} is not a MAC address", written(text)), hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schedule_is_ascending_times_and_prints_as_it_reads() {
+        let times = |text: &str| schedule(text).ok().map(|schedule| (schedule.to_string(), schedule.times().len()));
+        for (text, printed, count) in [
+            ("1s, 2s, 4s", "1s, 2s, 4s", 3),
+            ("1100ms,2200ms", "1s100ms, 2s200ms", 2),
+            ("1h", "1h", 1),
+            ("", "", 0),
+            ("  ", "", 0),
+        ] {
+            assert_eq!(times(text), Some((printed.to_owned(), count)), "{text:?}");
+        }
+        for text in ["1s,", "2s, 1s", "1s, 1s50ms", "0s", "1", "1h1s", ", 1s"] {
+            assert_eq!(times(text), None, "{text:?}");
+        }
+        let many = |count: u64| times(&(1..=count).map(|n| format!("{n}s")).collect::<Vec<_>>().join(","));
+        assert!(many(32).is_some() && many(33).is_none(), "a schedule has at most {MOST_TIMES} times");
+    }
+
+    #[test]
+    fn without_a_schedule_announcements_follow_as_they_always_did() {
+        let l2 = crate::config::tests::one_of_each().l2.remove(0);
+        let times: Vec<u128> = l2.announce_again.times().iter().map(Duration::as_millis).collect();
+        assert_eq!(times, [1100, 2200, 3300, 4400], "five rounds, 1.1 s apart, the first at once");
+        assert!(l2.probe && l2.ignore_stations.is_empty() && l2.preempt_delay.is_zero());
     }
 }

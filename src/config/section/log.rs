@@ -12,7 +12,7 @@ section! {
         /// A filter as RUST_LOG has it.
         pub level: String = text(
             "level",
-            "off, error, warn, info, debug or trace, and module=level, with commas",
+            "off, error, warn, info, debug, trace or module=level, separated by commas",
             |text, _| syntax::log_filter(text),
             "The log level, also per module: \"info,crier::bgp=debug\".",
         )

@@ -2,7 +2,8 @@
 //! Not for sessions: what a peer's OPEN makes of these settings is the speaker's to find out.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
 use std::time::Duration;
 
 use super::bfd::BFD;
@@ -32,7 +33,7 @@ section! {
         pub name: PeerName = name("name", "The name that advertisements and commands use.").set("\"tor\"");
         pub address: PeerAddress = text(
             "address",
-            "an IP address (a link-local one with %interface), an interface, or \"gateway\"",
+            "an IP address (with %interface if link-local), an interface, or \"gateway\"",
             |text, _| peer_address(text),
             "The address of the peer: \"10.0.0.1\", \"fe80::1%eth0\", an interface for the router that is heard on that \
              link, or \"gateway\" for the next hop of the default route.",
@@ -148,6 +149,39 @@ section! {
         )
         .optional("router-id of [bgp]")
         .shown("\"10.0.0.11\"");
+        /// The next hop of the IPv4 routes for this peer; `None`: chosen.
+        pub next_hop: Option<Ipv4Addr> = text(
+            "next-hop",
+            "an IPv4 address",
+            |text, _| next_hop(text, "IPv4").map(|next_hop: Ipv4Addr| next_hop),
+            "The next hop of the IPv4 routes that the peer is sent.",
+        )
+        .optional("the local address of the session, or of the link that leads to the peer")
+        .shown("\"10.0.0.11\"")
+        .not_yet("next hops of peers");
+        /// The next hop of the IPv6 routes for this peer; `None`: chosen. Never link-local.
+        pub next_hop_v6: Option<Ipv6Addr> = text(
+            "next-hop-v6",
+            "an IPv6 address",
+            |text, _| next_hop(text, "IPv6").map(|next_hop: Ipv6Addr| next_hop),
+            "The global next hop of the IPv6 routes that the peer is sent.",
+        )
+        .optional("the local address of the session, or of the link that leads to the peer")
+        .shown("\"fd35::11\"")
+        .not_yet("next hops of peers");
+        /// For people; crier does nothing with it.
+        pub description: Option<String> = text(
+            "description",
+            "a text of 1 to 255 characters",
+            |text, _| description(text),
+            "A remark that `crier bgp peers` shows.",
+        )
+        .optional("none")
+        .shown("\"rack 7, upper\"")
+        .not_yet("descriptions of peers");
+        /// No session is held.
+        pub shutdown: bool = flag("shutdown", false, "Hold no session to this peer: an open one is closed.")
+            .not_yet_true("administrative shutdown of a peer");
     }
     sections {
         /// The keys of TCP-AO (RFC 5925), the one to send with first. Empty where there is a password, and where nothing is signed.
@@ -219,8 +253,8 @@ impl Check for Written {
         self.check_source(section);
         self.check_signature(section);
         if self.passive.value == Some(true) && section.seen.only_dials {
-            let hint = "let [bgp] listen on an address, or let the peer be dialed";
-            let message = "a passive peer is never dialed, and listen = [] hears nobody";
+            let hint = "remove passive, or add an address to listen in [bgp]";
+            let message = "crier never dials a passive peer, and with listen = [] it accepts no connections";
             section.complain(&self.passive.place, message, hint);
         }
         self.check_others(section);
@@ -233,8 +267,8 @@ impl Written {
             return;
         }
         if !section.seen.own_asn_given {
-            let hint = "add asn to [bgp], or local-asn to this peer";
-            section.complain(&section.header(), "no AS number of our own for this peer", hint);
+            let hint = "add asn to [bgp] or local-asn to this peer";
+            section.complain(&section.header(), "the peer has no local AS number", hint);
         }
         self.local_asn.value = section.seen.own_asn;
     }
@@ -265,29 +299,33 @@ impl Written {
         self.hold_time.value = Some(Some(hold).filter(|hold| !hold.is_zero()));
         let seconds = hold.as_secs();
         if hold.subsec_nanos() != 0 {
-            let message = format!("the hold time is {}; the protocol has whole seconds only", duration::text(hold));
+            let message = format!("the hold time is {}; BGP supports whole seconds only", duration::text(hold));
             section.complain(&self.hold_time.place, message, format!("write \"{}s\"", (seconds + 1).max(3)));
         } else if (1..3).contains(&seconds) {
             // RFC 4271 §4.2: "Hold Time MUST be either zero or at least three seconds."
             let message = format!("the hold time is {seconds} s; it must be 0 s or at least 3 s (RFC 4271 §4.2)");
-            section.complain(&self.hold_time.place, message, "write \"3s\" or more, or \"0s\" for no hold timer");
+            section.complain(
+                &self.hold_time.place,
+                message,
+                "write \"3s\" or more, or \"0s\" to disable the hold timer",
+            );
         }
         let Some(Some(keepalive)) = self.keepalive_time.value else { return };
         self.keepalive_time.value = Some(Some(keepalive).filter(|keepalive| !keepalive.is_zero()));
         let mut wrong = |message: String, hint: &str| section.complain(&self.keepalive_time.place, message, hint);
         if hold.is_zero() && !keepalive.is_zero() {
-            let hint = "take keepalive-time out, or give a hold time";
-            wrong("without a hold time no keepalives are sent (RFC 4271 §4.4)".to_owned(), hint);
+            let hint = "remove keepalive-time, or set a hold time";
+            wrong("without a hold time, no KEEPALIVE messages are sent (RFC 4271 §4.4)".to_owned(), hint);
         } else if keepalive.is_zero() && !hold.is_zero() {
-            let hint = "take keepalive-time out for a third of the hold time";
-            wrong("without keepalives the peer's hold timer ends the session".to_owned(), hint);
+            let hint = "remove keepalive-time to use a third of the hold time";
+            wrong("without KEEPALIVE messages, the hold timer of the peer ends the session".to_owned(), hint);
         } else if !keepalive.is_zero() && keepalive < Duration::from_secs(1) {
             // RFC 4271 §4.4: "KEEPALIVE messages MUST NOT be sent more frequently than one per second."
-            wrong("keepalives may be a second apart at least (RFC 4271 §4.4)".to_owned(), "write \"1s\" or more");
+            wrong("KEEPALIVE messages must be at least 1 s apart (RFC 4271 §4.4)".to_owned(), "write \"1s\" or more");
         } else if !hold.is_zero() && keepalive >= hold {
             let third = duration::text(Duration::from_secs((seconds / 3).max(1)));
             let message = format!(
-                "the keepalive time is {}, not less than the hold time of {}",
+                "the keepalive time of {} is not less than the hold time of {}",
                 duration::text(keepalive),
                 duration::text(hold)
             );
@@ -302,9 +340,9 @@ impl Written {
         }
         if self.ttl_security.value == Some(true) {
             // RFC 5082 §3: the mechanism is for peers that are one hop away.
-            let other = (&self.multihop.place, "the peer is farther than the link");
-            let message = "ttl-security takes packets from the link only, and multihop lets the peer be farther";
-            section.conflict(&self.ttl_security.place, message, "keep one of them", other);
+            let other = (&self.multihop.place, "multihop is set here");
+            let message = "ttl-security accepts packets from the link only, but multihop allows a peer beyond it";
+            section.conflict(&self.ttl_security.place, message, "remove one of them", other);
         }
         let on_link = match &self.address.value {
             Some(PeerAddress::Fixed(address)) => address.interface.is_some(),
@@ -312,8 +350,8 @@ impl Written {
             None => false,
         };
         if on_link {
-            let hint = "a peer on the link is one hop away; take multihop out";
-            let message = "multihop does not reach beyond the link of the address";
+            let hint = "a peer on the link is one hop away; remove multihop";
+            let message = "the address is on a link, and multihop is more than 1";
             section.complain(&self.multihop.place, message, hint);
         }
     }
@@ -329,13 +367,13 @@ impl Written {
             PeerAddress::Gateway => ours,
         };
         if ours != theirs {
-            let message = format!("the source address is {ours}, the address of the peer is {theirs}");
-            let hint = "write a local address of the peer's family";
-            let other = (&self.address.place, "the address of the peer");
+            let message = format!("the source address is {ours}, but the peer address is {theirs}");
+            let hint = "use a local address of the same family as the peer address";
+            let other = (&self.address.place, "the peer address");
             section.conflict(&self.source_address.place, message, hint, other);
         } else if source.is_multicast() || source.is_unspecified() {
-            let hint = "write an address of this host, or take source-address out";
-            let message = format!("{source} is not the address of a host");
+            let hint = "use a unicast address of this host, or remove source-address";
+            let message = format!("{source} is not a unicast address");
             section.complain(&self.source_address.place, message, hint);
         }
     }
@@ -344,17 +382,17 @@ impl Written {
     fn check_signature(&self, section: &mut Reader<'_>) {
         let password = self.password.value.as_ref().and_then(Option::as_ref);
         if password.is_some_and(|password| password.secret.expose().contains(&b'\n')) {
-            let hint = "a password is one line; take the others out of the file";
+            let hint = "a password is one line; remove the other lines from the file";
             section.complain(&self.password.place, "the password has more than one line", hint);
         }
         if self.tcp_ao.empty_list {
-            let hint = "name a key, or take `tcp-ao` out for segments without a signature";
-            section.complain(&self.tcp_ao.place, "`tcp-ao` holds no key", hint);
+            let hint = "add a key, or remove `tcp-ao` for a session without authentication";
+            section.complain(&self.tcp_ao.place, "`tcp-ao` has no key", hint);
         }
         if self.tcp_ao.given && self.password.given {
-            let other = (&self.tcp_ao.place, "the keys of TCP-AO");
-            let message = "password-file is for TCP MD5, which TCP-AO replaces";
-            section.conflict(&self.password.place, message, "keep one of them", other);
+            let other = (&self.tcp_ao.place, "TCP-AO is set here");
+            let message = "password-file (TCP MD5) and tcp-ao are mutually exclusive";
+            section.conflict(&self.password.place, message, "remove one of them", other);
         }
     }
 
@@ -366,7 +404,7 @@ impl Written {
         let sessions = &section.seen.sessions;
         if let Some(first) = sessions.iter().find(|other| other.endpoint == endpoint) {
             let message = format!("two peers have the address {address} on the same nodes");
-            let hint = "a router takes one session from each address; keep one of them, or tell them apart by nodes, \
+            let hint = "a router accepts one session from each address; remove one peer, or give them different nodes, \
                         source-address or vrf";
             let first = first.place.clone();
             section.conflict(place, message, hint, (&first, "the first is here"));
@@ -375,8 +413,8 @@ impl Written {
             same_but_for_the_port && other.signature != signature
         }) {
             // The kernel looks keys up by the address alone.
-            let message = format!("two peers have the address {address} and are signed differently");
-            let hint = "give each a source-address of its own, or both the same password";
+            let message = format!("two peers with the address {address} have different passwords or keys");
+            let hint = "use different source addresses, or the same password or keys for both";
             let first = first.place.clone();
             section.conflict(place, message, hint, (&first, "the first is here"));
         }
@@ -424,7 +462,7 @@ fn peer_address(text: &str) -> Result<PeerAddress, Problem> {
             "gateway" => Ok(PeerAddress::Gateway),
             _ if unnumbered => Ok(PeerAddress::Interface(text.into())),
             _ => refused(
-                format!("{} is no address of a peer", written(text)),
+                format!("{} is not the address of a peer", written(text)),
                 "write \"10.0.0.1\", \"fd35::1\", \"fe80::1%eth0\", an interface, or \"gateway\"",
             ),
         };
@@ -433,16 +471,74 @@ fn peer_address(text: &str) -> Result<PeerAddress, Problem> {
     let interface = match (link_local, zone) {
         (true, Some(zone)) => Some(syntax::interface(zone)?),
         (true, None) => {
-            let hint = format!("write \"{ip}%eth0\", with the interface that the peer is on");
-            return refused(format!("{ip} is link-local, and the interface is missing"), &hint);
+            let hint = format!("add the interface of the peer: \"{ip}%eth0\"");
+            return refused(format!("{ip} is link-local and needs an interface"), &hint);
         }
         (false, Some(_)) => {
-            return refused(format!("{ip} is not link-local, so it takes no interface"), &format!("write \"{ip}\""));
+            return refused(format!("{ip} is not link-local and cannot have an interface"), &format!("write \"{ip}\""));
         }
         (false, None) => None,
     };
     if ip.is_multicast() || ip.is_unspecified() {
-        return refused(format!("{ip} is not the address of one router"), "write the unicast address of the peer");
+        return refused(format!("{ip} is not a unicast address"), "use the unicast address of the peer");
     }
     Ok(PeerAddress::Fixed(ScopedAddress { ip, interface }))
+}
+
+/// An address that packets can be sent to.
+fn next_hop<A: FromStr + Copy + Into<IpAddr>>(text: &str, family: &str) -> Result<A, Problem> {
+    let unusable = |ip: IpAddr| {
+        let link_local = matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
+        ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() || link_local || broadcast
+    };
+    match text.parse::<A>() {
+        Ok(next_hop) if !unusable(next_hop.into()) => Ok(next_hop),
+        _ => {
+            let message = format!("{} is not a usable next hop", written(text));
+            Err(Problem::new(message, format!("write a unicast {family} address that the peer can reach")))
+        }
+    }
+}
+
+fn description(text: &str) -> Result<String, Problem> {
+    let length = text.chars().count();
+    match length {
+        1..=255 if !text.contains(char::is_control) => Ok(text.to_owned()),
+        1..=255 => Err(Problem::new("a description is one line without control characters", "write it on one line")),
+        _ => Err(Problem::new(format!("the description has {length} characters"), "write 1 to 255 characters")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_next_hop_is_a_unicast_address_of_its_family() {
+        let v4 = |text| next_hop::<Ipv4Addr>(text, "IPv4").ok().map(|next_hop| next_hop.to_string());
+        let v6 = |text| next_hop::<Ipv6Addr>(text, "IPv6").ok().map(|next_hop| next_hop.to_string());
+        assert_eq!((v4("10.0.0.11"), v6("fd35::11")), (Some("10.0.0.11".to_owned()), Some("fd35::11".to_owned())));
+        for text in ["fd35::11", "0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "", "10.0.0.0/24"] {
+            assert_eq!(v4(text), None, "{text}");
+        }
+        for text in ["10.0.0.11", "::", "::1", "ff02::1", "fe80::1", "", "fd35::11%eth0"] {
+            assert_eq!(v6(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_description_is_one_line_of_1_to_255_characters() {
+        let length = |text: &str| description(text).ok().map(|text| text.chars().count());
+        assert_eq!(length("rack 7, größer"), Some(14));
+        assert_eq!((length(&"é".repeat(255)), length(&"é".repeat(256))), (Some(255), None));
+        assert_eq!((length(""), length("a\nb"), length("a\u{7f}")), (None, None, None));
+    }
+
+    #[test]
+    fn by_itself_a_peer_is_not_shut_down_and_its_next_hops_are_chosen() {
+        let peer = crate::config::tests::one_of_each().bgp.peers.remove(0);
+        assert_eq!((peer.next_hop, peer.next_hop_v6, peer.description, peer.shutdown), (None, None, None, false));
+        assert_eq!((peer.graceful_restart, peer.bfd), (None, None));
+    }
 }

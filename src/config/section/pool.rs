@@ -75,7 +75,7 @@ impl Check for Written {
         unique(section, "pool", &self.name, |seen| &mut seen.pools);
         if self.addresses.empty_list {
             let hint = "add a CIDR or a range: addresses = [\"192.0.2.0/24\"]";
-            section.complain(&self.addresses.place, "this pool has no addresses", hint);
+            section.complain(&self.addresses.place, "the pool has no addresses", hint);
         }
         let name = self.name.value.clone().unwrap_or_else(|| PoolName::from(""));
         let ranges = section.texts("addresses").filter_map(|(text, place)| Some((range(text).ok()?, place.clone())));
@@ -88,9 +88,9 @@ fn range(text: &str) -> Result<AddressRange, Problem> {
     let range: AddressRange = text.parse().map_err(|error: AddressRangeError| {
         let hint = match &error {
             AddressRangeError::NotARange(_) => {
-                "write a CIDR, an address, or the first and last address with a - between".to_owned()
+                "write a CIDR, an address, or the first and last address joined by -".to_owned()
             }
-            AddressRangeError::MixedFamilies { .. } => "write one range for each family".to_owned(),
+            AddressRangeError::MixedFamilies { .. } => "write one range for each address family".to_owned(),
             AddressRangeError::Backwards { first, last } => format!("write \"{last}-{first}\""),
         };
         Problem::new(error.to_string(), hint)
@@ -98,14 +98,14 @@ fn range(text: &str) -> Result<AddressRange, Problem> {
     if let Ok(net) = text.trim().parse::<IpNet>()
         && net.addr() != net.network()
     {
-        let message = format!("{} has bits set behind its length", written(text));
-        let hint = format!("write \"{}\" for the whole network, or \"{}\" for the address", net.trunc(), net.addr());
+        let message = format!("{} has host bits set", written(text));
+        let hint = format!("write \"{}\" for the network, or \"{}\" for the address", net.trunc(), net.addr());
         return Err(Problem::new(message, hint));
     }
     match UNUSABLE.iter().find(|(first, last, _)| overlap(&range, *first, *last)) {
         Some((_, _, what)) => {
-            let message = format!("{} holds {what}, which no Service can have", written(text));
-            Err(Problem::new(message, "name only unicast addresses that clients can reach"))
+            let message = format!("{} contains {what}, which a Service cannot use", written(text));
+            Err(Problem::new(message, "use only unicast addresses that clients can reach"))
         }
         None => Ok(range),
     }
@@ -157,7 +157,7 @@ pub(in crate::config) fn overlaps(root: &mut Reader<'_>) {
             // The later one in the files is the one to point at.
             let (second, first) = if before.1 > this.1 { (before, this) } else { (this, before) };
             let message = match first.2 == second.2 {
-                true => format!("the pool \"{}\" holds the same addresses twice", second.2),
+                true => format!("the pool \"{}\" contains the same addresses twice", second.2),
                 false => format!("the pools \"{}\" and \"{}\" overlap", first.2, second.2),
             };
             let shared_first = this.0.first();
@@ -166,7 +166,7 @@ pub(in crate::config) fn overlaps(root: &mut Reader<'_>) {
                 true => format!("{shared_first} is in both"),
                 false => format!("{shared_first} to {shared_last} are in both"),
             };
-            let hint = format!("{shared}; take them out of one");
+            let hint = format!("{shared}; remove the overlap from one");
             root.conflict(&second.1, message, &hint, (&first.1, "overlaps with this"));
         }
         furthest = match furthest {

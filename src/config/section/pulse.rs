@@ -5,8 +5,9 @@ use std::num::NonZeroU8;
 use std::time::Duration;
 
 use super::{Check, Section, section};
-use crate::config::complaint::Problem;
-use crate::config::key::{duration, flag, number, secret, set};
+use crate::config::InterfacePattern;
+use crate::config::complaint::{Place, Problem};
+use crate::config::key::{duration, flag, interfaces, number, secret, secrets, set};
 use crate::config::reader::Reader;
 use crate::config::secrets::SecretFile;
 use crate::config::shape::written;
@@ -33,6 +34,21 @@ section! {
         }
     }
     keys {
+        /// Accepted on what others send, besides `key`.
+        pub old_keys: Vec<SecretFile> = secrets(
+            "old-key-files",
+            LONGEST_KEY,
+            "Files with former keys that are accepted too, while the key is changed node by node.",
+        )
+        .shown("[\"/etc/crier/old.key\"]")
+        .not_yet("key rotation");
+        /// Links that pulses are sent on although no `[[l2]]` uses them.
+        pub interfaces: Vec<InterfacePattern> = interfaces(
+            "interfaces",
+            "Interfaces to send pulses on besides those of [[l2]], for a configuration without [[l2]].",
+        )
+        .shown("[\"eth0\"]")
+        .not_yet("pulses without [[l2]]");
         /// How often an owner of addresses says that it is alive: whole milliseconds.
         pub interval: Duration = duration(
             "interval",
@@ -57,7 +73,23 @@ section! {
     }
 }
 
-impl Check for Written {}
+impl Check for Written {
+    fn check(&mut self, section: &mut Reader<'_>) {
+        for key in self.old_keys.value.iter().flatten() {
+            check_length(key, &self.old_keys.place, section);
+        }
+    }
+}
+
+/// Whether the key is long enough; complains if it is not.
+fn check_length(key: &SecretFile, place: &Place, section: &mut Reader<'_>) -> bool {
+    let enough = key.secret.expose().len() >= LEAST_PULSE_KEY;
+    if !enough {
+        let message = format!("the pulse key is shorter than {LEAST_PULSE_KEY} octets");
+        section.complain(place, message, "create one with `openssl rand -hex 32`");
+    }
+    enough
+}
 
 /// What pulses are sealed with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,17 +114,12 @@ fn pulse_key(written: &Written, section: &mut Reader<'_>) -> Option<PulseKey> {
     // A key that cannot be read was complained about.
     match key_file.value.clone()? {
         Some(_) if unauthentic => {
-            let other = (&key_file.place, "the key is named here");
-            let message = "unauthenticated = true and a key exclude each other";
-            section.conflict(&unauthenticated.place, message, "keep one of them", other);
+            let other = (&key_file.place, "the key is set here");
+            let message = "unauthenticated = true and a key are mutually exclusive";
+            section.conflict(&unauthenticated.place, message, "remove one of them", other);
             None
         }
-        Some(key) if key.secret.expose().len() < LEAST_PULSE_KEY => {
-            let message = format!("the key of the pulse is shorter than {LEAST_PULSE_KEY} octets");
-            section.complain(&key_file.place, message, "make one with `openssl rand -hex 32`");
-            None
-        }
-        Some(key) => Some(PulseKey::Shared(key)),
+        Some(key) => check_length(&key, &key_file.place, section).then_some(PulseKey::Shared(key)),
         None if unauthentic => Some(PulseKey::Unauthenticated),
         None => Some(PulseKey::Absent),
     }
@@ -107,8 +134,8 @@ fn keys_of(key: &PulseKey) -> (Option<SecretFile>, bool) {
 }
 
 fn node_address(text: &str) -> Result<IpAddr, Problem> {
-    let hint = "write addresses of nodes on the same link: [\"10.0.0.12\", \"10.0.0.13\"]";
-    let refused = || Problem::new(format!("{} is no address of a node", written(text)), hint);
+    let hint = "write unicast addresses of nodes on the same link: [\"10.0.0.12\", \"10.0.0.13\"]";
+    let refused = || Problem::new(format!("{} is not the address of a node", written(text)), hint);
     let address: IpAddr = text.parse().map_err(|_| refused())?;
     if address.is_multicast() || address.is_unspecified() || address.is_loopback() {
         return Err(refused());

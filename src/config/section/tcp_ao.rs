@@ -42,8 +42,13 @@ impl Check for Written {
         let taken = |(send, receive, _): &&(u8, u8, Place)| *send == send_id || *receive == receive_id;
         // RFC 5925 §3.1: the ids of one connection's keys must not overlap.
         if let Some((_, _, first)) = section.seen.ao_ids.iter().find(taken).cloned() {
-            let hint = "each key of a peer has a send-id and a receive-id of its own";
-            section.conflict(&section.header(), "two keys with one id", hint, (&first, "the first is here"));
+            let hint = "use different IDs for each key of a peer";
+            section.conflict(
+                &section.header(),
+                "two keys have the same send-id or receive-id",
+                hint,
+                (&first, "the first is here"),
+            );
         }
         section.seen.ao_ids.push((send_id, receive_id, section.header()));
     }

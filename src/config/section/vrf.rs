@@ -43,5 +43,5 @@ section! {
 impl Check for WrittenRoute {}
 
 fn network(text: &str) -> Result<IpNet, Problem> {
-    text.parse().map_err(|_| Problem::new(format!("{} is no CIDR", written(text)), "write \"192.0.2.0/24\""))
+    text.parse().map_err(|_| Problem::new(format!("{} is not a CIDR", written(text)), "write \"192.0.2.0/24\""))
 }
