@@ -49,6 +49,11 @@ impl Selector {
         self.requirements.iter().all(|requirement| requirement.holds(labels))
     }
 
+    /// The requirements as canonical text, in order: equal for two selectors that differ only in the order of theirs.
+    pub fn requirements(&self) -> BTreeSet<String> {
+        self.requirements.iter().map(ToString::to_string).collect()
+    }
+
     /// The labels that the answer depends on.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.requirements.iter().map(|requirement| match requirement {

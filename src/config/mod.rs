@@ -7,6 +7,7 @@
 
 mod codec;
 mod complaint;
+mod digest;
 mod document;
 pub mod duration;
 mod example;
@@ -26,6 +27,7 @@ pub(crate) mod tests;
 mod words;
 
 pub use complaint::{Complaint, Complaints, Place, Position};
+pub use digest::Digest;
 pub use example::example;
 pub use page::show;
 pub use secrets::{NoSecrets, SecretFile, Secrets};
