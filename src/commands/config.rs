@@ -11,9 +11,15 @@ use crate::config::{self, load};
 #[derive(Debug, Subcommand)]
 pub enum Config {
     /// Check a configuration and its conf.d, without touching the running agent
-    Check { file: PathBuf },
+    Check {
+        /// The main file, usually /etc/crier/crier.toml
+        file: PathBuf,
+    },
     /// Print the configuration in effect, defaults filled in
-    Show { file: PathBuf },
+    Show {
+        /// The main file, usually /etc/crier/crier.toml
+        file: PathBuf,
+    },
 }
 
 pub fn config(verb: Config) -> Exit {

@@ -4,6 +4,7 @@ mod bgp;
 mod config;
 mod doctor;
 mod l2;
+mod man;
 mod rbac;
 mod run;
 mod status;
@@ -74,6 +75,8 @@ enum Verb {
     Config(config::Config),
     /// Print the Kubernetes objects that give the agent its rights
     Rbac,
+    /// Print a manual page, for `man -l -`
+    Man(man::Man),
     /// A verb that is promised and not there yet is refused by name.
     #[command(external_subcommand)]
     Other(Vec<String>),
@@ -106,7 +109,7 @@ enum Format {
 }
 
 /// The verbs of the design that this version does not have.
-const NOT_AVAILABLE_YET: [&str; 16] = [
+const NOT_AVAILABLE_YET: [&str; 15] = [
     "explain",
     "get",
     "bfd",
@@ -122,7 +125,6 @@ const NOT_AVAILABLE_YET: [&str; 16] = [
     "capture",
     "bundle",
     "completion",
-    "man",
 ];
 
 /// Runs the verb that was asked for.
@@ -136,6 +138,7 @@ pub fn dispatch(arguments: Arguments) -> Exit {
         Verb::Doctor(output) => doctor::doctor(&socket, output),
         Verb::Config(config) => config::config(config),
         Verb::Rbac => rbac::rbac(),
+        Verb::Man(arguments) => man::man(&arguments),
         Verb::Other(words) => refuse(words.first().map_or("", String::as_str)),
     }
 }

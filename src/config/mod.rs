@@ -13,6 +13,7 @@ pub mod duration;
 mod example;
 pub mod key;
 pub mod load;
+pub mod manual;
 mod page;
 mod reader;
 mod secret_entries;
