@@ -26,7 +26,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("arp/groups.rs", 2),
     ("arp/bpf.rs", 2),
     ("arp/offload.rs", 2),
-    ("arp/attendant.rs", 2),
+    ("arp/worker.rs", 2),
     ("arp/responder.rs", 2),
     ("arp/standing.rs", 2),
     ("bgp/", 1),

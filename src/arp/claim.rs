@@ -1,6 +1,6 @@
 //! The claims of this node to addresses on one link: ask before the first use, announce, refresh, defend, or give way.
 //! Floor 1. Pure: time is an argument, what to send and what to tell are answers. The frames are made by `frame` and sent
-//! by `attendant`; every time is in `timing`.
+//! by `worker`; every time is in `timing`.
 //!
 //! ```text
 //!                   a hand-over                                     somebody claims it: defended,

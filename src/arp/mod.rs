@@ -2,11 +2,10 @@
 //! uses one, and says so when it takes one over.
 //! Floors 1 and 2, by file. The bytes are in `packet` and `neighbor`, and `frame` is what they have in common; the verdict
 //! on a received frame is `answer`'s. `claim` is the machine of every address, with `schedule`, `conflict` and `timing`.
-//! `socket`, `groups`, and `bpf` with `offload` touch the kernel, `program` is what the latter puts there; `attendant` serves
+//! `socket`, `groups`, and `bpf` with `offload` touch the kernel, `program` is what the latter puts there; `worker` serves
 //! one link, `responder` keeps one for each, and `standing` is what they tell of themselves.
 
 pub mod answer;
-mod attendant;
 mod bpf;
 pub mod claim;
 pub mod conflict;
@@ -22,3 +21,4 @@ pub mod schedule;
 pub mod socket;
 pub mod standing;
 pub mod timing;
+mod worker;

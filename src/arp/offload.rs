@@ -1,5 +1,5 @@
 //! ARP answered inside the kernel by a small program: at the kernel's own speed, and without waking this process.
-//! Floor 2. `attendant` tells it which addresses are held. The program stands before the sockets of one protocol, as
+//! Floor 2. `worker` tells it which addresses are held. The program stands before the sockets of one protocol, as
 //! `socket` opens them, and after those that hear everything: what it answers the agent is not shown, and tcpdump is.
 //!
 //! It is a convenience that may be missing: an old kernel, a missing capability, a locked down host or another program in

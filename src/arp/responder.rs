@@ -1,9 +1,9 @@
-//! The responder on the link: keeps an attendant on every link that an address is announced on, and tells the World who
+//! The responder on the link: keeps a link worker on every link that an address is announced on, and tells the World who
 //! is in the way of which address.
 //! Floor 2. An actuator: it follows its slice of the Plan and decides nothing.
 //!
 //! Tasks: `run` is one, owned by the caller. It starts the teller, which turns the standing of the links into facts, and a
-//! thread for each link (`attendant`), which owns that link's sockets and claims, so that a flood on one link delays
+//! thread for each link (`worker`), which owns that link's sockets and claims, so that a flood on one link delays
 //! nobody on another. `run` ends all of them before it ends; cancelled, it leaves the threads to end by themselves within
 //! a frame, since their slices end with it. Nothing else has to be undone: silence is how an address is given up.
 
@@ -22,9 +22,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::warn;
 
-use super::attendant::{Attendant, LinkSlice, Shared};
 use super::counters::ByProtocol;
 use super::standing::{LinkStanding, SocketStanding, Standings};
+use super::worker::{LinkSlice, Shared, Worker};
 use crate::by_link::ByLink;
 use crate::claim::Origin;
 use crate::names::InterfaceName;
@@ -108,7 +108,7 @@ struct Responder {
     offload_life: Option<Duration>,
 }
 
-/// The end of an attendant that the responder holds. Dropped, it ends the attendant, as soon as that is awake.
+/// The end of a link worker that the responder holds. Dropped, it ends the worker, as soon as that is awake.
 struct LinkHandle {
     slices: watch::Sender<LinkSlice>,
     wake: UnixDatagram,
@@ -123,8 +123,8 @@ impl LinkHandle {
         // The kernel keeps the first 15 octets of a thread's name.
         let name = format!("link-{}", slice.name);
         let (slices, receiver) = watch::channel(slice);
-        let attendant = Attendant::new(index, receiver, woken, shared);
-        let thread = std::thread::Builder::new().name(name).spawn(|| attendant.run())?;
+        let worker = Worker::new(index, receiver, woken, shared);
+        let thread = std::thread::Builder::new().name(name).spawn(|| worker.run())?;
         Ok(LinkHandle { slices, wake, thread })
     }
 
@@ -140,7 +140,7 @@ impl LinkHandle {
         }
     }
 
-    /// Ends the attendant; the thread to wait for.
+    /// Ends the worker; the thread to wait for.
     fn end(self) -> JoinHandle<()> {
         let LinkHandle { slices, wake, thread } = self;
         drop(slices);
@@ -188,7 +188,7 @@ impl Responder {
                 Some(link) if !link.thread.is_finished() => link.follow(slice),
                 Some(_) => {
                     // A bug: it has said itself which.
-                    warn!(link = %slice.name, "the attendant of the link came to an end by itself; starting another");
+                    warn!(link = %slice.name, "the link worker came to an end by itself; starting another");
                     self.stop(index);
                     self.start(index, slice);
                 }
@@ -197,7 +197,7 @@ impl Responder {
         }
     }
 
-    /// What each link's attendant should know: for every link that can do ARP and has an address to announce.
+    /// What each link's worker should know: for every link that can do ARP and has an address to announce.
     fn wanted(&self) -> BTreeMap<u32, LinkSlice> {
         let links = &self.served.links;
         let other_macs = |index| links.iter().filter(|link| link.index != index).filter_map(|link| link.mac).collect();
@@ -253,7 +253,7 @@ impl Responder {
         self.standing.send_modify(|standing| drop(standing.remove(&index)));
     }
 
-    /// Ends every attendant and waits for it.
+    /// Ends every link worker and waits for it.
     async fn end(mut self) {
         let links = std::mem::take(&mut self.links);
         let threads: Vec<JoinHandle<()>> =

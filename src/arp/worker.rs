@@ -1,4 +1,4 @@
-//! The attendant of one link: a thread that owns its sockets, groups and claims, answers what comes and sends what is due.
+//! The worker of one link: a thread that owns its sockets, groups and claims, answers what comes and sends what is due.
 //! Floor 2. It follows what `responder` tells it and decides nothing: verdicts are `answer`'s, times `claim`'s.
 //!
 //! A thread and not a task, so that an answer never waits for other work of the agent, nor that for a flood of questions:
@@ -31,7 +31,7 @@ use crate::clock;
 use crate::names::{InterfaceName, NodeName};
 use crate::world::Conflict;
 
-/// What one link's attendant works to.
+/// What the worker of one link has to achieve.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct LinkSlice {
     pub(super) name: InterfaceName,
@@ -43,7 +43,7 @@ pub(super) struct LinkSlice {
     pub(super) addresses: OrdMap<IpAddr, Origin>,
 }
 
-/// What an attendant has from the responder, beside its slices.
+/// What a link worker has from the responder, beside its slices.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) counters: Arc<ByProtocol>,
@@ -53,7 +53,7 @@ pub(super) struct Shared {
 }
 
 /// The thread of one link. Everything in it is its own, but for the counters.
-pub(super) struct Attendant {
+pub(super) struct Worker {
     index: u32,
     slices: watch::Receiver<LinkSlice>,
     /// Something to read there says that there is a new slice, or that there will be none any more.
@@ -73,15 +73,15 @@ pub(super) struct Attendant {
     joining_failed: bool,
 }
 
-impl Attendant {
+impl Worker {
     pub(super) fn new(
         index: u32,
         slices: watch::Receiver<LinkSlice>,
         wake: UnixDatagram,
         Shared { counters, standing, offload_life }: Shared,
-    ) -> Attendant {
+    ) -> Worker {
         let slice = LinkSlice { up: false, addresses: OrdMap::new(), ..slices.borrow().clone() };
-        Attendant {
+        Worker {
             index,
             slices,
             wake,
@@ -340,7 +340,7 @@ impl Attendant {
 
     /// Judges the frames that are there, a batch of each socket; whether there may be more.
     fn receive(&mut self, now: Instant) -> bool {
-        let Attendant { slice, claims, counters, sockets, .. } = self;
+        let Worker { slice, claims, counters, sockets, .. } = self;
         let mut busy = false;
         for (protocol, socket) in sockets.iter_mut() {
             let counters = counters.of(*protocol);
