@@ -14,7 +14,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use bytes::{BufMut, BytesMut};
 use crier::address::MacAddress;
-use crier::arp::answer::{Standing, Station, Verdict, judge};
+use crier::arp::answer::{Ownership, Station, Verdict, judge};
 use crier::arp::frame::{self, Protocol};
 use crier::bgp::agreement::Agreement;
 use crier::bgp::wire::{
@@ -257,8 +257,8 @@ fn judge_frame(protocol: Protocol, octets: &[u8]) {
         let _ = frame.to_string();
         assert_eq!(frame::Frame::parse(protocol, frame.emit().as_ref()), Ok(frame));
     }
-    let stands = |address: IpAddr| if address.is_unspecified() { Standing::None } else { Standing::Holds };
-    match judge(Station { mac, other_macs: &[] }, stands, protocol, octets) {
+    let ownership = |address: IpAddr| if address.is_unspecified() { Ownership::None } else { Ownership::Announced };
+    match judge(Station { mac, other_macs: &[] }, ownership, protocol, octets) {
         Verdict::Answer(answer) => {
             assert_eq!(answer.speaker(), mac, "{answer}");
             assert_eq!(frame::Frame::parse(protocol, answer.emit().as_ref()), Ok(answer));

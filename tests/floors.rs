@@ -28,7 +28,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("arp/offload.rs", 2),
     ("arp/worker.rs", 2),
     ("arp/responder.rs", 2),
-    ("arp/standing.rs", 2),
+    ("arp/state.rs", 2),
     ("bgp/", 1),
     ("bgp/socket_options.rs", 2),
     ("bgp/transport.rs", 2),

@@ -180,7 +180,7 @@ impl Crew {
                 pulse::task::run(slices.pulse.subscribe(), facts.clone(), setup, counters.pulse.clone(), stopped());
             self.leaving.spawn(named("the pulse", pulsing));
         }
-        let (standing, _) = watch::channel(arp::standing::Standings::default());
+        let (states, _) = watch::channel(arp::state::LinkStates::default());
         let stop = stopped();
         let answered = async move {
             stop.await;
@@ -189,7 +189,7 @@ impl Crew {
             }
         };
         let (l2, offload) = (slices.l2.subscribe(), config.host.arp_offload.then_some(life));
-        let responder = arp::responder::run(l2, facts.clone(), counters.arp.clone(), standing, offload, answered);
+        let responder = arp::responder::run(l2, facts.clone(), counters.arp.clone(), states, offload, answered);
         self.leaving.spawn(named("the responder on the link", responder));
         let stop = stopped();
         let bound = kernel::addresses::run(slices.bind.subscribe(), async move {

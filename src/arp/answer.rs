@@ -19,13 +19,14 @@ pub enum Verdict {
     Ignore(Reason),
 }
 
-/// How this node stands to an address on a link.
+/// Whether this node owns an address on a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// It answers for the address.
-    Holds,
-    /// It would, and asks first whether anybody has it.
-    Asks,
+pub enum Ownership {
+    /// It has announced the address and answers for it.
+    Announced,
+    /// It is to own the address, and does not answer for it yet: it probes, or it defers to another station.
+    Pending,
+    /// The address is none of this node's business.
     None,
 }
 
@@ -78,8 +79,13 @@ pub struct Station<'a> {
     pub other_macs: &'a [MacAddress],
 }
 
-/// Judges one frame. `stands` says how this node stands to an address on this link.
-pub fn judge(station: Station<'_>, stands: impl Fn(IpAddr) -> Standing, protocol: Protocol, octets: &[u8]) -> Verdict {
+/// Judges one frame. `ownership` says whether this node owns an address on this link.
+pub fn judge(
+    station: Station<'_>,
+    ownership: impl Fn(IpAddr) -> Ownership,
+    protocol: Protocol,
+    octets: &[u8],
+) -> Verdict {
     let Ok(frame) = Frame::parse(protocol, octets) else {
         return Verdict::Ignore(Reason::Malformed);
     };
@@ -98,19 +104,19 @@ pub fn judge(station: Station<'_>, stands: impl Fn(IpAddr) -> Standing, protocol
     // address(es) configured on that interface, but the 'sender hardware address' does not match any of the host's
     // own interface addresses". RFC 4862 §5.4.4 says the same of an advertisement.
     let says = frame.says();
-    if let Some(claimant) = says.filter(|claimant| stands(claimant.address) != Standing::None) {
+    if let Some(claimant) = says.filter(|claimant| ownership(claimant.address) != Ownership::None) {
         return Verdict::Conflict(claimant);
     }
     let Some(address) = frame.asks() else {
         return Verdict::Ignore(Reason::NotARequest);
     };
-    match stands(address) {
+    match ownership(address) {
         // A probe (RFC 5227 §2.1.1, RFC 4862 §5.4.2) is a request like any other: it shall find the address taken.
-        Standing::Holds => frame.answer(station.mac).map_or(Verdict::Ignore(Reason::NotARequest), Verdict::Answer),
+        Ownership::Announced => frame.answer(station.mac).map_or(Verdict::Ignore(Reason::NotARequest), Verdict::Answer),
         // RFC 5227 §2.1.1: also a conflict, "if during this period the host receives any ARP Probe where the packet's
         // 'target IP address' is the address being probed for"; RFC 4862 §5.4.3 has it for solicitations.
-        Standing::Asks if says.is_none() => Verdict::Rival(Claimant { address, mac: speaker }),
-        Standing::Asks | Standing::None => Verdict::Ignore(Reason::NotOwned),
+        Ownership::Pending if says.is_none() => Verdict::Rival(Claimant { address, mac: speaker }),
+        Ownership::Pending | Ownership::None => Verdict::Ignore(Reason::NotOwned),
     }
 }
 
@@ -145,12 +151,12 @@ mod tests {
     const CLIENT_IP6: Ipv6Addr = Ipv6Addr::new(0xfd35, 0, 0, 0, 0, 0, 0, 2);
 
     fn judged(protocol: Protocol, octets: &[u8]) -> Verdict {
-        let stands = |address: IpAddr| match address {
-            _ if address == OWNED || address == OWNED6 => Standing::Holds,
-            _ if address == ASKED || address == ASKED6 => Standing::Asks,
-            _ => Standing::None,
+        let ownership = |address: IpAddr| match address {
+            _ if address == OWNED || address == OWNED6 => Ownership::Announced,
+            _ if address == ASKED || address == ASKED6 => Ownership::Pending,
+            _ => Ownership::None,
         };
-        judge(Station { mac: OURS, other_macs: &[OUR_OTHER_LINK] }, stands, protocol, octets)
+        judge(Station { mac: OURS, other_macs: &[OUR_OTHER_LINK] }, ownership, protocol, octets)
     }
 
     fn who_has(target_ip: Ipv4Addr) -> Packet {

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::answer::Standing;
+use super::answer::Ownership;
 use super::conflict::Conflicts;
 use super::frame::{Claimant, Protocol};
 use super::schedule::{Lane, Schedule};
@@ -96,12 +96,12 @@ pub enum Report {
 }
 
 impl Claims {
-    /// How this node stands to an address: what `answer` goes by.
-    pub fn standing(&self, address: IpAddr) -> Standing {
+    /// Whether this node owns an address: `answer` judges frames by this.
+    pub fn ownership(&self, address: IpAddr) -> Ownership {
         match self.claims.get(&address).map(|claim| claim.state) {
-            Some(State::Holding { .. }) => Standing::Holds,
-            Some(State::Asking { .. } | State::Refused { .. }) => Standing::Asks,
-            None => Standing::None,
+            Some(State::Holding { .. }) => Ownership::Announced,
+            Some(State::Asking { .. } | State::Refused { .. }) => Ownership::Pending,
+            None => Ownership::None,
         }
     }
 

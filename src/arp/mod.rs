@@ -3,7 +3,7 @@
 //! Floors 1 and 2, by file. The bytes are in `packet` and `neighbor`, and `frame` is what they have in common; the verdict
 //! on a received frame is `answer`'s. `claim` is the machine of every address, with `schedule`, `conflict` and `timing`.
 //! `socket`, `groups`, and `bpf` with `offload` touch the kernel, `program` is what the latter puts there; `worker` serves
-//! one link, `responder` keeps one for each, and `standing` is what they tell of themselves.
+//! one link, `responder` keeps one for each, and `state` is what the report shows of each link.
 
 pub mod answer;
 mod bpf;
@@ -19,6 +19,6 @@ pub mod program;
 pub mod responder;
 pub mod schedule;
 pub mod socket;
-pub mod standing;
+pub mod state;
 pub mod timing;
 mod worker;

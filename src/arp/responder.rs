@@ -2,7 +2,7 @@
 //! is in the way of which address.
 //! Floor 2. An actuator: it follows its slice of the Plan and decides nothing.
 //!
-//! Tasks: `run` is one, owned by the caller. It starts the teller, which turns the standing of the links into facts, and a
+//! Tasks: `run` is one, owned by the caller. It starts the teller, which turns the conflicts on the links into facts, and a
 //! thread for each link (`worker`), which owns that link's sockets and claims, so that a flood on one link delays
 //! nobody on another. `run` ends all of them before it ends; cancelled, it leaves the threads to end by themselves within
 //! a frame, since their slices end with it. Nothing else has to be undone: silence is how an address is given up.
@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tracing::warn;
 
 use super::counters::ByProtocol;
-use super::standing::{LinkStanding, SocketStanding, Standings};
+use super::state::{LinkState, LinkStates, SocketState};
 use super::worker::{LinkSlice, Shared, Worker};
 use crate::by_link::ByLink;
 use crate::claim::Origin;
@@ -43,19 +43,19 @@ pub async fn run(
     mut slices: watch::Receiver<L2Slice>,
     facts: mpsc::Sender<Fact>,
     counters: Arc<ByLink<ByProtocol>>,
-    standing: watch::Sender<Standings>,
+    states: watch::Sender<LinkStates>,
     offload_life: Option<Duration>,
     shutdown: impl Future<Output = ()>,
 ) {
     let mut teller = JoinSet::new();
-    teller.spawn(tell(standing.subscribe(), facts));
+    teller.spawn(tell(states.subscribe(), facts));
     let mut responder = Responder {
         served: L2Slice::default(),
         addresses: BTreeMap::new(),
         links: BTreeMap::new(),
         ending: Vec::new(),
         counters,
-        standing,
+        states,
         offload_life,
     };
     tokio::pin!(shutdown);
@@ -72,11 +72,11 @@ pub async fn run(
 }
 
 /// Turns the conflicts of the links into facts, the newest of each only.
-async fn tell(mut standing: watch::Receiver<Standings>, facts: mpsc::Sender<Fact>) {
+async fn tell(mut states: watch::Receiver<LinkStates>, facts: mpsc::Sender<Fact>) {
     let mut told: BTreeMap<(IpAddr, InterfaceName), Conflict> = BTreeMap::new();
     loop {
-        let links: Vec<LinkStanding> = standing.borrow_and_update().values().cloned().collect();
-        let of_link = |link: &LinkStanding| {
+        let links: Vec<LinkState> = states.borrow_and_update().values().cloned().collect();
+        let of_link = |link: &LinkState| {
             let name = link.name.clone();
             link.conflicts.iter().map(|(address, it)| ((*address, name.clone()), *it)).collect::<Vec<_>>()
         };
@@ -90,7 +90,7 @@ async fn tell(mut standing: watch::Receiver<Standings>, facts: mpsc::Sender<Fact
             }
         }
         told = known;
-        if standing.changed().await.is_err() {
+        if states.changed().await.is_err() {
             return;
         }
     }
@@ -104,7 +104,7 @@ struct Responder {
     /// Threads of links that are served no longer.
     ending: Vec<JoinHandle<()>>,
     counters: Arc<ByLink<ByProtocol>>,
-    standing: watch::Sender<Standings>,
+    states: watch::Sender<LinkStates>,
     offload_life: Option<Duration>,
 }
 
@@ -219,27 +219,24 @@ impl Responder {
 
     fn start(&mut self, index: u32, slice: LinkSlice) {
         let LinkSlice { name, mac, .. } = slice.clone();
-        let opening = LinkStanding {
+        let opening = LinkState {
             name: name.clone(),
             mac,
-            socket: SocketStanding::Opening,
+            socket: SocketState::Opening,
             offloaded: false,
             addresses: 0,
             conflicts: BTreeMap::new(),
         };
-        self.standing.send_modify(|standing| drop(standing.insert(index, opening)));
-        let shared = Shared {
-            counters: self.counters.of(&name),
-            standing: self.standing.clone(),
-            offload_life: self.offload_life,
-        };
+        self.states.send_modify(|states| drop(states.insert(index, opening)));
+        let shared =
+            Shared { counters: self.counters.of(&name), states: self.states.clone(), offload_life: self.offload_life };
         match LinkHandle::start(index, slice, shared) {
             Ok(link) => drop(self.links.insert(index, link)),
             Err(error) => {
                 warn!(link = %name, %error, "no thread for the link; no answers there before the next change of the plan");
-                self.standing.send_modify(|standing| {
-                    if let Some(link) = standing.get_mut(&index) {
-                        link.socket = SocketStanding::Failed(error.to_string());
+                self.states.send_modify(|states| {
+                    if let Some(link) = states.get_mut(&index) {
+                        link.socket = SocketState::Failed(error.to_string());
                     }
                 });
             }
@@ -250,7 +247,7 @@ impl Responder {
         if let Some(link) = self.links.remove(&index) {
             self.ending.push(link.end());
         }
-        self.standing.send_modify(|standing| drop(standing.remove(&index)));
+        self.states.send_modify(|states| drop(states.remove(&index)));
     }
 
     /// Ends every link worker and waits for it.
@@ -261,7 +258,7 @@ impl Responder {
         // One that panicked has printed why.
         let joined = tokio::task::spawn_blocking(|| threads.into_iter().for_each(|thread| drop(thread.join())));
         let _ = joined.await;
-        self.standing.send_replace(Standings::new());
+        self.states.send_replace(LinkStates::new());
     }
 }
 

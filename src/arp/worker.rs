@@ -24,7 +24,7 @@ use super::frame::{Claimant, Frame, Protocol};
 use super::groups::Groups;
 use super::offload::Offload;
 use super::socket::{LinkSender, LinkSocket, wait};
-use super::standing::{LinkStanding, SocketStanding, Standings};
+use super::state::{LinkState, LinkStates, SocketState};
 use crate::address::MacAddress;
 use crate::claim::{ConflictKind, Origin};
 use crate::clock;
@@ -47,7 +47,7 @@ pub(super) struct LinkSlice {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) counters: Arc<ByProtocol>,
-    pub(super) standing: watch::Sender<Standings>,
+    pub(super) states: watch::Sender<LinkStates>,
     /// How long the kernel may answer without the thread of the link; `None` where it is not asked to.
     pub(super) offload_life: Option<Duration>,
 }
@@ -59,7 +59,7 @@ pub(super) struct Worker {
     /// Something to read there says that there is a new slice, or that there will be none any more.
     wake: UnixDatagram,
     counters: Arc<ByProtocol>,
-    standing: watch::Sender<Standings>,
+    states: watch::Sender<LinkStates>,
     slice: LinkSlice,
     claims: Claims,
     groups: Groups,
@@ -78,7 +78,7 @@ impl Worker {
         index: u32,
         slices: watch::Receiver<LinkSlice>,
         wake: UnixDatagram,
-        Shared { counters, standing, offload_life }: Shared,
+        Shared { counters, states, offload_life }: Shared,
     ) -> Worker {
         let slice = LinkSlice { up: false, addresses: OrdMap::new(), ..slices.borrow().clone() };
         Worker {
@@ -86,7 +86,7 @@ impl Worker {
             slices,
             wake,
             counters,
-            standing,
+            states,
             slice,
             claims: Claims::default(),
             groups: Groups::of(index),
@@ -115,9 +115,9 @@ impl Worker {
             self.sockets.clear();
             self.claims.handle_link_down();
             self.slice.up = false;
-            self.report(|standing| {
-                standing.socket = SocketStanding::Failed(error.to_string());
-                standing.offloaded = false;
+            self.report(|state| {
+                state.socket = SocketState::Failed(error.to_string());
+                state.offloaded = false;
             });
             // A failure to wait is a failure to be patient: then it is tried again at once.
             let _ = wait([Some(self.wake.as_fd())], Some(REOPEN_INTERVAL));
@@ -292,14 +292,14 @@ impl Worker {
 
     fn turn_offload(&mut self, address: IpAddr) {
         let (Some(offload), IpAddr::V4(ip)) = (&self.offload, address) else { return };
-        match self.claims.standing(address) {
-            answer::Standing::Holds => {
+        match self.claims.ownership(address) {
+            answer::Ownership::Announced => {
                 // Where the table is full the socket answers.
                 if let Err(error) = offload.hold(ip, self.slice.mac) {
                     debug!(link = %self.slice.name, %address, %error, "answered for by the socket");
                 }
             }
-            answer::Standing::Asks | answer::Standing::None => {
+            answer::Ownership::Pending | answer::Ownership::None => {
                 if let Err(error) = offload.release(ip) {
                     self.end_offload(&error);
                 }
@@ -312,7 +312,7 @@ impl Worker {
         let Some(mut offload) = self.offload.take() else { return };
         self.counters.of(Protocol::Arp).count_answers(offload.take_answers());
         warn!(link = %self.slice.name, %error, "ARP is answered in the kernel no longer, but by the socket");
-        self.report(|standing| standing.offloaded = false);
+        self.report(|state| state.offloaded = false);
     }
 
     /// Joins the groups of those addresses whose groups are not joined yet.
@@ -409,19 +409,19 @@ impl Worker {
     fn report_slice(&self) {
         let LinkSlice { name, mac, up: _, other_macs: _, members: _, addresses } = &self.slice;
         let now = clock::wall();
-        self.report(|standing| {
+        self.report(|state| {
             let since = |address: &IpAddr, kind| {
-                let before = standing.conflicts.get(address).filter(|before| before.kind == kind);
+                let before = state.conflicts.get(address).filter(|before| before.kind == kind);
                 before.map_or(now, |before| before.since)
             };
             let conflicts = self.claims.conflicts();
             let conflicts = conflicts
                 .map(|(address, mac, kind)| (address, Conflict { mac, kind, since: since(&address, kind) }))
                 .collect();
-            *standing = LinkStanding {
+            *state = LinkState {
                 name: name.clone(),
                 mac: *mac,
-                socket: SocketStanding::Open,
+                socket: SocketState::Open,
                 offloaded: self.offload.is_some(),
                 addresses: addresses.len(),
                 conflicts,
@@ -430,9 +430,9 @@ impl Worker {
     }
 
     /// Changes what is told of this link, unless it is told of no longer.
-    fn report(&self, change: impl FnOnce(&mut LinkStanding)) {
-        self.standing.send_if_modified(|standing| {
-            let Some(link) = standing.get_mut(&self.index) else { return false };
+    fn report(&self, change: impl FnOnce(&mut LinkState)) {
+        self.states.send_if_modified(|states| {
+            let Some(link) = states.get_mut(&self.index) else { return false };
             let before = link.clone();
             change(link);
             *link != before
@@ -451,7 +451,7 @@ fn judge(
 ) {
     let station = Station { mac: slice.mac, other_macs: &slice.other_macs };
     let is_member = |claimant: &Claimant| slice.members.contains_key(&claimant.mac);
-    match answer::judge(station, |address| claims.standing(address), protocol, octets) {
+    match answer::judge(station, |address| claims.ownership(address), protocol, octets) {
         Verdict::Answer(frame) => {
             if send(*sender, slice, counters, &frame) {
                 counters.count_answer();

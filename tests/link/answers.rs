@@ -6,7 +6,7 @@ use std::time::Duration;
 use crier::address::MacAddress;
 use crier::arp::frame::Protocol;
 use crier::arp::packet::{Operation, Packet};
-use crier::arp::standing::SocketStanding;
+use crier::arp::state::SocketState;
 use crier::clock;
 
 use crate::namespace::{Namespace, ip, try_ip};
@@ -43,8 +43,8 @@ pub async fn owning<A: Into<IpAddr>>(addresses: impl IntoIterator<Item = A>) -> 
 }
 
 pub async fn is_served(node: &mut Node) {
-    node.until("an open socket on eth0", |standing| {
-        standing.values().any(|link| link.name.as_str() == "eth0" && link.socket == SocketStanding::Open)
+    node.until("an open socket on eth0", |links| {
+        links.values().any(|link| link.name.as_str() == "eth0" && link.socket == SocketState::Open)
     })
     .await;
 }
@@ -107,14 +107,14 @@ fn an_address_given_up_is_neither_answered_nor_announced() {
         let ear = Ear::on(&wire.client, "eth0");
         assert!(ear.ask(&who_has(VIP), SOON).is_some());
         node.own([OTHER]);
-        node.until("one address", |standing| standing.values().all(|link| link.addresses == 1)).await;
+        node.until("one address", |links| links.values().all(|link| link.addresses == 1)).await;
         while ear.hear(Duration::from_millis(1), |_| true).is_some() {}
         assert_eq!(ear.ask(&who_has(VIP), A_WHILE), None);
         let said_later = ear.hear(Duration::from_millis(1300), is_announcement_of(VIP));
         assert_eq!(said_later, None);
         assert!(ear.ask(&who_has(OTHER), SOON).is_some());
         node.own::<IpAddr>([]);
-        node.until("no link to serve", |standing| standing.is_empty()).await;
+        node.until("no link to serve", |links| links.is_empty()).await;
         assert_eq!(ear.ask(&who_has(OTHER), A_WHILE), None);
     });
 }
@@ -179,7 +179,7 @@ fn a_link_that_vanished_is_served_again_when_it_is_back() {
     wire.run(async || {
         let mut node = owning([VIP]).await;
         wire.node.enter(|| ip("link delete eth0"));
-        node.until("no link to serve", |standing| standing.is_empty()).await;
+        node.until("no link to serve", |links| links.is_empty()).await;
         wire.plug_in();
         is_served(&mut node).await;
         let ear = Ear::on(&wire.client, "eth0");
@@ -196,7 +196,7 @@ fn a_renamed_link_is_served_under_its_new_name() {
             ip("link set eth0 name eth7");
             ip("link set eth7 up");
         });
-        node.until("no link to serve", |standing| standing.is_empty()).await;
+        node.until("no link to serve", |links| links.is_empty()).await;
         let ear = Ear::on(&wire.client, "eth0");
         assert_eq!(ear.ask(&who_has(VIP), A_WHILE), None, "the plan names eth0, and there is none");
 
@@ -250,8 +250,8 @@ fn another_claimant_is_counted_and_named_but_our_own_second_link_is_not() {
         assert_eq!(node.counted(Protocol::Arp).conflicts, 0);
 
         Packet::announcements(VIP, CLIENT_MAC).iter().for_each(|packet| ear.say(packet));
-        node.until("a conflict", |standing| {
-            standing.values().any(|link| link.conflicts.get(&VIP.into()).is_some_and(|it| it.mac == CLIENT_MAC))
+        node.until("a conflict", |links| {
+            links.values().any(|link| link.conflicts.get(&VIP.into()).is_some_and(|it| it.mac == CLIENT_MAC))
         })
         .await;
         assert!(ear.ask(&who_has(VIP), SOON).is_some(), "the claim alone takes nothing away");

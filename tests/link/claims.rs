@@ -92,7 +92,7 @@ fn an_owner_that_answers_is_not_robbed_and_a_dead_one_is_at_once() {
         wire.run(async || {
             let mut node = owning([vip]).await;
             node.own::<IpAddr>([]);
-            node.until("no link to serve", |standing| standing.is_empty()).await;
+            node.until("no link to serve", |links| links.is_empty()).await;
             host_has(wire, vip, "add");
             node.own_by(&taking_over(), [vip]);
             node.until_told("the owner that is alive", |told| {
@@ -106,7 +106,7 @@ fn an_owner_that_answers_is_not_robbed_and_a_dead_one_is_at_once() {
             assert!(node.counted(Protocol::of(vip)).gratuitous > said, "not announced");
 
             node.own::<IpAddr>([]);
-            node.until("no link to serve", |standing| standing.is_empty()).await;
+            node.until("no link to serve", |links| links.is_empty()).await;
             let ear = ear_for(wire, vip);
             let start = clock::now();
             node.own_by(&taking_over(), [vip]);

@@ -36,7 +36,7 @@ pub fn latency() {
         let _plain = PlainResponder::start(&wire);
         println!("one question outstanding, {QUESTIONS} of them each, in turns of a thousand:");
         ear.ask(&who_has(OFFLOADED), SOON).expect("an answer of the other responder");
-        let is_helped = helped.standing.borrow().values().any(|link| link.offloaded);
+        let is_helped = helped.states.borrow().values().any(|link| link.offloaded);
         println!("the kernel {} the program", if is_helped { "takes" } else { "does not take" });
         let (mut kernel, mut plain, mut responder, mut offloaded) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for _ in 0..QUESTIONS / 1000 {

@@ -205,7 +205,7 @@ fn the_group_of_an_address_is_joined_while_it_is_owned_and_on_a_link_that_comes_
         let mut node = owning([VIP]).await;
         assert!(joined(), "{group} was not joined");
         wire.node.enter(|| ip("link delete eth0"));
-        node.until("no link to serve", |standing| standing.is_empty()).await;
+        node.until("no link to serve", |links| links.is_empty()).await;
         wire.plug_in();
         crate::answers::is_served(&mut node).await;
         assert!(joined(), "{group} was not joined on the link that came back");
@@ -227,7 +227,7 @@ fn both_families_are_served_on_one_link() {
         assert_eq!(kernel_resolves(&wire.client, v4, SOON), Some(NODE_MAC));
         assert_eq!(kernel_resolves(&wire.client, VIP, SOON), Some(NODE_MAC));
         node.own([v4]);
-        node.until("one address", |standing| standing.values().all(|link| link.addresses == 1)).await;
+        node.until("one address", |links| links.values().all(|link| link.addresses == 1)).await;
         wire.client.enter(|| ip("neighbour flush all"));
         assert_eq!(kernel_resolves(&wire.client, VIP, A_WHILE), None, "given up, and yet answered for");
         assert_eq!(kernel_resolves(&wire.client, v4, SOON), Some(NODE_MAC));

@@ -31,7 +31,7 @@ async fn offloading(addresses: &[Ipv4Addr]) -> Option<Node> {
     let mut node = Node::start_with(Some(life(None))).await;
     node.own(addresses.iter().copied());
     crate::answers::is_served(&mut node).await;
-    let offloaded = node.standing.borrow().values().any(|link| link.offloaded);
+    let offloaded = node.states.borrow().values().any(|link| link.offloaded);
     if !offloaded {
         eprintln!("this kernel takes no program for ARP: nothing to see");
     }
@@ -77,7 +77,7 @@ fn a_new_mac_is_answered_with_by_the_kernel_too() {
         let Some(mut node) = offloading(&[VIP]).await else { return };
         let mac = MacAddress([2, 0, 0, 0, 0, 0x44]);
         ip(&format!("link set eth0 address {mac}"));
-        node.until("the new MAC", |standing| standing.values().any(|link| link.mac == mac)).await;
+        node.until("the new MAC", |links| links.values().any(|link| link.mac == mac)).await;
         let ear = Ear::on(&wire.client, "eth0");
         let answer = ear.ask(&who_has(VIP), SOON).expect("an answer");
         assert_eq!((answer.sender_mac, answer.source), (mac, mac));
@@ -91,7 +91,7 @@ fn the_kernel_answers_no_longer_for_an_address_that_was_given_up() {
         let ear = Ear::on(&wire.client, "eth0");
         assert!(ear.ask(&who_has(OTHER), SOON).is_some());
         node.own([VIP]);
-        node.until("one address less", |standing| standing.values().any(|link| link.addresses == 1)).await;
+        node.until("one address less", |links| links.values().any(|link| link.addresses == 1)).await;
         assert_eq!(ear.ask(&who_has(OTHER), A_WHILE), None);
         assert!(ear.ask(&who_has(VIP), SOON).is_some());
     });

@@ -13,7 +13,7 @@ use crier::arp::counters::{ByProtocol, Figures};
 use crier::arp::frame::{Frame, Protocol as Spoken};
 use crier::arp::packet::{Operation, Packet};
 use crier::arp::responder;
-use crier::arp::standing::Standings;
+use crier::arp::state::LinkStates;
 use crier::by_link::ByLink;
 use crier::claim::Origin;
 use crier::clock;
@@ -79,7 +79,7 @@ impl Wire {
 pub struct Node {
     pub slices: Arc<watch::Sender<L2Slice>>,
     counters: Arc<ByProtocol>,
-    pub standing: watch::Receiver<Standings>,
+    pub states: watch::Receiver<LinkStates>,
     /// As the World would be told of them.
     pub conflicts: watch::Receiver<BTreeMap<IpAddr, Conflict>>,
 }
@@ -95,10 +95,10 @@ impl Node {
         let slices = Arc::new(watch::Sender::new(L2Slice::default()));
         let by_link = Arc::new(ByLink::default());
         let counters = by_link.of(&InterfaceName::from("eth0"));
-        let (standing, standing_seen) = watch::channel(Standings::new());
+        let (states, states_seen) = watch::channel(LinkStates::new());
         let (sender, mut facts) = mpsc::channel(16);
         let forever = std::future::pending();
-        tokio::spawn(responder::run(slices.subscribe(), sender.clone(), by_link, standing, offload, forever));
+        tokio::spawn(responder::run(slices.subscribe(), sender.clone(), by_link, states, offload, forever));
         tokio::spawn(observe::run(sender));
         let (listed, mut is_listed) = watch::channel(false);
         let (conflicts, conflicts_seen) = watch::channel(BTreeMap::new());
@@ -120,7 +120,7 @@ impl Node {
             }
         });
         is_listed.wait_for(|listed| *listed).await.expect("the links of the node");
-        Node { slices, counters, standing: standing_seen, conflicts: conflicts_seen }
+        Node { slices, counters, states: states_seen, conflicts: conflicts_seen }
     }
 
     /// What was counted on `eth0` so far.
@@ -150,9 +150,9 @@ impl Node {
     }
 
     /// Waits until the responder says so.
-    pub async fn until(&mut self, what: &str, condition: impl FnMut(&Standings) -> bool) {
-        let in_time = matches!(timeout(SOON, self.standing.wait_for(condition)).await, Ok(Ok(_)));
-        assert!(in_time, "{what} did not come about; the responder stands at {:?}", *self.standing.borrow());
+    pub async fn until(&mut self, what: &str, condition: impl FnMut(&LinkStates) -> bool) {
+        let in_time = matches!(timeout(SOON, self.states.wait_for(condition)).await, Ok(Ok(_)));
+        assert!(in_time, "{what} did not come about; the states of the links are {:?}", *self.states.borrow());
     }
 }
 

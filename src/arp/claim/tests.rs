@@ -86,8 +86,8 @@ impl Bench {
         std::iter::from_fn(|| self.claims.poll_report()).collect()
     }
 
-    fn stands(&self, n: u32) -> Standing {
-        self.claims.standing(address(n))
+    fn ownership(&self, n: u32) -> Ownership {
+        self.claims.ownership(address(n))
     }
 }
 
@@ -100,9 +100,9 @@ fn an_address_is_asked_for_three_times_in_a_tenth_of_a_second_before_its_first_u
     let mut bench = Bench::new();
     bench.own(1, Origin::FirstUse);
     assert_eq!(bench.times(millis(104), Sent::Probe), [0, 35, 70]);
-    assert_eq!(bench.stands(1), Standing::Asks, "answered before the verdict");
+    assert_eq!(bench.ownership(1), Ownership::Pending, "answered before the verdict");
     assert_eq!(bench.times(millis(5000), Sent::Announce), [105, 1205, 2305, 3405, 4505]);
-    assert_eq!(bench.stands(1), Standing::Holds);
+    assert_eq!(bench.ownership(1), Ownership::Announced);
     assert_eq!(bench.reports(), [], "a claim that nobody contests is no news");
 }
 
@@ -111,12 +111,12 @@ fn a_take_over_asks_for_fifteen_milliseconds_and_a_hand_over_not_at_all() {
     let mut bench = Bench::new();
     bench.own(1, taking_over());
     assert_eq!(bench.times(millis(14), Sent::Probe), [0, 7]);
-    assert_eq!(bench.stands(1), Standing::Asks);
+    assert_eq!(bench.ownership(1), Ownership::Pending);
     assert_eq!(bench.times(millis(10), Sent::Announce), [15]);
 
     let mut bench = Bench::new();
     bench.own(1, Origin::HandOver);
-    assert_eq!(bench.stands(1), Standing::Holds, "it is answered for from the first moment");
+    assert_eq!(bench.ownership(1), Ownership::Announced, "it is answered for from the first moment");
     assert_eq!(bench.pass(millis(100)), [(0, Sent::Announce, address(1))]);
 }
 
@@ -158,7 +158,7 @@ fn an_address_that_somebody_has_is_not_used_and_asked_for_ever_more_rarely_until
         while asked.len() == before {
             asked.extend(bench.pass(millis(1)));
         }
-        assert_eq!(bench.stands(1), Standing::Asks);
+        assert_eq!(bench.ownership(1), Ownership::Pending);
         bench.claimed_by(1, STRANGER, false);
     }
     let pauses: Vec<u128> = asked.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
@@ -182,7 +182,7 @@ fn an_owner_that_answers_though_nobody_hears_it_is_not_robbed_and_asked_again_ev
     assert_eq!(probed.pop(), Some((1001, Sent::Probe, address(1))));
     bench.claimed_by(1, STRANGER, true);
     assert_eq!(bench.times(millis(1020), Sent::Probe), [2001, 2008], "the pause does not grow");
-    assert_eq!(bench.stands(1), Standing::Holds, "now it is dead");
+    assert_eq!(bench.ownership(1), Ownership::Announced, "now it is dead");
     assert_eq!(bench.reports(), [Report::Over(address(1))]);
 }
 
@@ -195,7 +195,7 @@ fn a_hand_over_ends_the_asking_and_the_pause_after_a_refusal() {
     bench.claimed_by(2, STRANGER, true);
     bench.own(1, Origin::HandOver);
     bench.own(2, Origin::HandOver);
-    assert_eq!((bench.stands(1), bench.stands(2)), (Standing::Holds, Standing::Holds));
+    assert_eq!((bench.ownership(1), bench.ownership(2)), (Ownership::Announced, Ownership::Announced));
     let said: Vec<_> = bench.pass(millis(1)).into_iter().map(|(_, what, address)| (what, address)).collect();
     assert_eq!(said, [(Sent::Announce, address(1)), (Sent::Announce, address(2))]);
 }
@@ -205,16 +205,16 @@ fn a_stranger_that_was_only_slow_to_answer_was_there_first_and_one_that_comes_la
     let mut bench = Bench::new();
     bench.own(1, Origin::FirstUse);
     bench.pass(millis(1500));
-    assert_eq!(bench.stands(1), Standing::Holds);
+    assert_eq!(bench.ownership(1), Ownership::Announced);
     bench.claimed_by(1, STRANGER, false);
-    assert_eq!(bench.stands(1), Standing::Asks, "it was there before");
+    assert_eq!(bench.ownership(1), Ownership::Pending, "it was there before");
     assert_eq!(bench.reports(), [conflict(1, STRANGER, ConflictKind::Occupied)]);
 
     let mut bench = Bench::new();
     bench.own(1, Origin::FirstUse);
     bench.pass(PROBATION + millis(200));
     bench.claimed_by(1, STRANGER, false);
-    assert_eq!(bench.stands(1), Standing::Holds);
+    assert_eq!(bench.ownership(1), Ownership::Announced);
     assert_eq!(bench.reports(), [conflict(1, STRANGER, ConflictKind::Contested)]);
     assert_eq!(bench.times(millis(1), Sent::Announce).len(), 1, "defended at once");
 }
@@ -233,7 +233,7 @@ fn a_stranger_that_insists_is_fended_off_once_in_ten_seconds_and_forgotten_when_
     assert_eq!(bench.reports(), [conflict(1, STRANGER, ConflictKind::Contested)]);
     bench.pass(timing::CONFLICT_OVER);
     assert_eq!(bench.reports(), [Report::Over(address(1))]);
-    assert_eq!(bench.stands(1), Standing::Holds);
+    assert_eq!(bench.ownership(1), Ownership::Announced);
 }
 
 #[test]
@@ -261,7 +261,7 @@ fn of_two_that_ask_at_once_the_lower_mac_goes_first() {
         bench.claims.handle_rival(rival(mac), OUR_MAC, false, bench.now);
         assert_eq!(bench.reports().len(), expected, "asked by {mac}");
         bench.pass(millis(200));
-        assert_eq!(bench.stands(1), if expected == 1 { Standing::Asks } else { Standing::Holds });
+        assert_eq!(bench.ownership(1), if expected == 1 { Ownership::Pending } else { Ownership::Announced });
     }
 }
 
@@ -406,7 +406,7 @@ fn the_table_of_states_and_events_holds() {
             let next = bench.claims.next_deadline().map_or("never".to_owned(), |due| {
                 format!("{} ms", due.saturating_duration_since(bench.now).as_millis())
             });
-            table += &format!("{state} + {event}: {:?}{told}; next {next}\n", bench.stands(1));
+            table += &format!("{state} + {event}: {:?}{told}; next {next}\n", bench.ownership(1));
         }
     }
     assert_eq!(table, include_str!("table.txt"), "the table is now:\n{table}");
@@ -489,7 +489,7 @@ proptest! {
         bench.claims.handle_link_up(bench.now);
         bench.pass(millis(20_000));
         for address in &wanted {
-            prop_assert_eq!(bench.claims.standing(*address), Standing::Holds, "nobody is in the way any more");
+            prop_assert_eq!(bench.claims.ownership(*address), Ownership::Announced, "nobody is in the way any more");
         }
         bench.pass(timing::CONFLICT_OVER);
         prop_assert_eq!(bench.claims.conflicts().count(), 0);

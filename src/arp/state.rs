@@ -1,4 +1,4 @@
-//! How the responder stands on each link, for the report. Floor 2, by what it holds.
+//! The state of each link that the responder serves, for the report. Floor 2, by what it holds.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -7,14 +7,14 @@ use crate::address::MacAddress;
 use crate::names::InterfaceName;
 use crate::world::Conflict;
 
-/// How the responder stands on each link that it was told to serve, by the index of the link.
-pub type Standings = BTreeMap<u32, LinkStanding>;
+/// The state of each link that the responder was told to serve, by the index of the link.
+pub type LinkStates = BTreeMap<u32, LinkState>;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LinkStanding {
+pub struct LinkState {
     pub name: InterfaceName,
     pub mac: MacAddress,
-    pub socket: SocketStanding,
+    pub socket: SocketState,
     /// Plain ARP requests are answered in the kernel.
     pub offloaded: bool,
     /// How many addresses are wanted, those in conflict included.
@@ -24,7 +24,7 @@ pub struct LinkStanding {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SocketStanding {
+pub enum SocketState {
     Opening,
     Open,
     /// It is tried again until it works or the link is no longer wanted.
