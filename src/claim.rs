@@ -10,7 +10,7 @@ use crate::names::NodeName;
 /// It counts when the address is new to the responder, and when it changes while the address is not held yet: a
 /// `HandOver` then ends the asking at once. For an address that is answered for already it changes nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Origin {
+pub enum Acquisition {
     /// Nobody is known to have used it just before: the link is probed before the first answer.
     #[default]
     FirstUse,

@@ -24,7 +24,7 @@ use super::timing::{
     self, Asking, MEMBER_PATIENCE, PROBATION, REFRESH_INTERVAL, REFRESH_SPREAD, ROUND_INTERVAL, ROUNDS,
 };
 use crate::address::MacAddress;
-use crate::claim::{ConflictKind, Origin};
+use crate::claim::{Acquisition, ConflictKind};
 
 /// The claims of one link.
 ///
@@ -54,7 +54,7 @@ pub struct Claims {
 
 #[derive(Debug)]
 struct Claim {
-    origin: Origin,
+    acquisition: Acquisition,
     state: State,
     next: Next,
 }
@@ -120,13 +120,13 @@ impl Claims {
     }
 
     /// This node is to answer for the address. For one that it holds already that is no news.
-    pub fn handle_owned(&mut self, address: IpAddr, origin: &Origin, now: Instant) {
+    pub fn handle_owned(&mut self, address: IpAddr, acquisition: &Acquisition, now: Instant) {
         let known = self.claims.get(&address);
-        let is_news =
-            known.is_none_or(|claim| claim.origin != *origin && !matches!(claim.state, State::Holding { .. }));
+        let is_news = known
+            .is_none_or(|claim| claim.acquisition != *acquisition && !matches!(claim.state, State::Holding { .. }));
         if is_news {
             self.leave_queue(address);
-            let claim = Claim { origin: origin.clone(), state: beginning(origin), next: Next::Never };
+            let claim = Claim { acquisition: acquisition.clone(), state: beginning(acquisition), next: Next::Never };
             if matches!(claim.state, State::Holding { .. }) {
                 self.over(address);
             }
@@ -208,9 +208,9 @@ impl Claims {
                 let sent = sent + 1;
                 claim.state = State::Asking { sent, refusals };
                 claim.next = Next::Never;
-                if let Some(Asking { probes, interval, .. }) = timing::asking(&claim.origin) {
+                if let Some(Asking { probes, interval, .. }) = timing::asking(&claim.acquisition) {
                     let next = if sent < probes {
-                        Next::Frame(lane(&claim.origin), now + interval)
+                        Next::Frame(lane(&claim.acquisition), now + interval)
                     } else {
                         Next::Wait(now + interval)
                     };
@@ -270,11 +270,11 @@ impl Claims {
             }
             State::Asking { sent, .. } => {
                 *sent = 0;
-                lane(&claim.origin)
+                lane(&claim.acquisition)
             }
             State::Refused { refusals } => {
                 claim.state = State::Asking { sent: 0, refusals: *refusals };
-                lane(&claim.origin)
+                lane(&claim.acquisition)
             }
         };
         self.enter_queue(address, Next::Frame(lane, now));
@@ -285,7 +285,7 @@ impl Claims {
         claim.next = Next::Never;
         match claim.state {
             State::Asking { .. } => {
-                let on_probation_until = (claim.origin == Origin::FirstUse).then(|| now + PROBATION);
+                let on_probation_until = (claim.acquisition == Acquisition::FirstUse).then(|| now + PROBATION);
                 claim.state = State::Holding { round: 0, on_probation_until };
                 self.turned.insert(address);
                 self.over(address);
@@ -302,7 +302,7 @@ impl Claims {
         if let Some(claim) = self.claims.get_mut(&address) {
             claim.state = State::Refused { refusals };
             self.turned.insert(address);
-            let pause = pause(&claim.origin, refusals);
+            let pause = pause(&claim.acquisition, refusals);
             self.enter_queue(address, Next::Wait(now + pause));
         }
         self.report_refusal(claimant, is_member);
@@ -310,10 +310,10 @@ impl Claims {
 
     fn report_refusal(&mut self, claimant: Claimant, is_member: bool) {
         let Some(claim) = self.claims.get(&claimant.address) else { return };
-        let kind = match claim.origin {
-            Origin::TakeOver { .. } => ConflictKind::AliveUnheard,
-            Origin::FirstUse | Origin::HandOver if is_member => ConflictKind::AliveUnheard,
-            Origin::FirstUse | Origin::HandOver => ConflictKind::Occupied,
+        let kind = match claim.acquisition {
+            Acquisition::TakeOver { .. } => ConflictKind::AliveUnheard,
+            Acquisition::FirstUse | Acquisition::HandOver if is_member => ConflictKind::AliveUnheard,
+            Acquisition::FirstUse | Acquisition::HandOver => ConflictKind::Occupied,
         };
         if self.in_the_way.insert(claimant.address, (claimant.mac, kind)) != Some((claimant.mac, kind)) {
             self.reports.push_back(Report::Conflict { claimant, kind, frames: 1 });
@@ -381,26 +381,26 @@ impl Claims {
     }
 }
 
-/// The state that an address comes in by its origin.
-fn beginning(origin: &Origin) -> State {
-    match timing::asking(origin) {
+/// The state that a claim begins in.
+fn beginning(acquisition: &Acquisition) -> State {
+    match timing::asking(acquisition) {
         Some(_) => State::Asking { sent: 0, refusals: 0 },
         None => State::Holding { round: 0, on_probation_until: None },
     }
 }
 
 /// The lane of the probes of a claim.
-fn lane(origin: &Origin) -> Lane {
-    match origin {
-        Origin::TakeOver { .. } | Origin::HandOver => Lane::Urgent,
-        Origin::FirstUse => Lane::Probe,
+fn lane(acquisition: &Acquisition) -> Lane {
+    match acquisition {
+        Acquisition::TakeOver { .. } | Acquisition::HandOver => Lane::Urgent,
+        Acquisition::FirstUse => Lane::Probe,
     }
 }
 
 /// How long to wait after so many refusals in a row.
-fn pause(origin: &Origin, refusals: u32) -> Duration {
+fn pause(acquisition: &Acquisition, refusals: u32) -> Duration {
     // Who comes by a hand-over is not refused.
-    let Some(Asking { first_pause, longest_pause, .. }) = timing::asking(origin) else { return Duration::ZERO };
+    let Some(Asking { first_pause, longest_pause, .. }) = timing::asking(acquisition) else { return Duration::ZERO };
     let doublings = refusals.saturating_sub(1).min(16);
     first_pause.saturating_mul(1 << doublings).min(longest_pause)
 }

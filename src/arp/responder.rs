@@ -26,14 +26,14 @@ use super::counters::ByProtocol;
 use super::state::{LinkState, LinkStates, SocketState};
 use super::worker::{LinkSlice, Shared, Worker};
 use crate::by_link::ByLink;
-use crate::claim::Origin;
+use crate::claim::Acquisition;
 use crate::names::InterfaceName;
 use crate::plan::slice::L2Slice;
 use crate::world::{Conflict, Fact, Link};
 
 /// Answers for the addresses of the newest slice until `shutdown` is over, or until nobody can send slices anymore.
 ///
-/// An address that a slice adds to a link is asked for there as its origin wants, then announced at once and repeatedly,
+/// An address that a slice adds to a link is probed as its acquisition asks, then announced at once and repeatedly,
 /// and from time to time for as long as it is held; one that a slice takes away is not answered for from then on, and
 /// not announced. Everything is announced anew on a link that comes up or changes its MAC. A link that vanishes while it
 /// is served is no error. What is done on each link is counted in `counters`. `facts` hears of every conflict that begins,
@@ -99,7 +99,7 @@ async fn tell(mut states: watch::Receiver<LinkStates>, facts: mpsc::Sender<Fact>
 struct Responder {
     served: L2Slice,
     /// `served.addresses` the other way round: what `serve` keeps in step with the difference to the last slice.
-    addresses: BTreeMap<InterfaceName, OrdMap<IpAddr, Origin>>,
+    addresses: BTreeMap<InterfaceName, OrdMap<IpAddr, Acquisition>>,
     links: BTreeMap<u32, LinkHandle>,
     /// Threads of links that are served no longer.
     ending: Vec<JoinHandle<()>>,
@@ -160,19 +160,21 @@ impl Responder {
             for link in before.into_iter().flat_map(|links| links.iter()) {
                 give_up(&mut self.addresses, link, *address);
             }
-            let origin = slice.origins.get(address).cloned().unwrap_or_default();
+            let acquisition = slice.acquisitions.get(address).cloned().unwrap_or_default();
             for link in after.into_iter().flat_map(|links| links.iter()) {
-                self.addresses.entry(link.clone()).or_default().insert(*address, origin.clone());
+                self.addresses.entry(link.clone()).or_default().insert(*address, acquisition.clone());
             }
         }
-        for item in self.served.origins.diff(&slice.origins) {
-            let (address, origin) = match item {
-                DiffItem::Add(address, origin) | DiffItem::Update { new: (address, origin), .. } => (address, origin),
+        for item in self.served.acquisitions.diff(&slice.acquisitions) {
+            let (address, acquisition) = match item {
+                DiffItem::Add(address, acquisition) | DiffItem::Update { new: (address, acquisition), .. } => {
+                    (address, acquisition)
+                }
                 // What is not named any more was known to have come somehow: that is still so.
                 DiffItem::Remove(..) => continue,
             };
             for link in slice.addresses.get(address).into_iter().flat_map(|links| links.iter()) {
-                self.addresses.entry(link.clone()).or_default().insert(*address, origin.clone());
+                self.addresses.entry(link.clone()).or_default().insert(*address, acquisition.clone());
             }
         }
         self.served = slice;
@@ -262,7 +264,11 @@ impl Responder {
     }
 }
 
-fn give_up(addresses: &mut BTreeMap<InterfaceName, OrdMap<IpAddr, Origin>>, link: &InterfaceName, address: IpAddr) {
+fn give_up(
+    addresses: &mut BTreeMap<InterfaceName, OrdMap<IpAddr, Acquisition>>,
+    link: &InterfaceName,
+    address: IpAddr,
+) {
     if let Some(owned) = addresses.get_mut(link) {
         owned.remove(&address);
         if owned.is_empty() {

@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use crate::claim::Origin;
+use crate::claim::Acquisition;
 
 /// How the link is asked before an address is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,12 +23,12 @@ pub struct Asking {
 }
 
 /// `None`: nobody is asked.
-pub fn asking(origin: &Origin) -> Option<Asking> {
-    match origin {
+pub fn asking(acquisition: &Acquisition) -> Option<Asking> {
+    match acquisition {
         // A user waits for this, so it takes a tenth of a second. Three probes, since one frame in ten lost on the way
         // there and back would leave a taken address undetected once in five with one probe, once in 150 with three.
         // The first pause is short, for whoever answers may be the owner before, which has not heard yet that it is not.
-        Origin::FirstUse => Some(Asking {
+        Acquisition::FirstUse => Some(Asking {
             probes: 3,
             interval: Duration::from_millis(35),
             first_pause: Duration::from_millis(250),
@@ -37,13 +37,13 @@ pub fn asking(origin: &Origin) -> Option<Asking> {
         // Traffic is being lost, and the owner before was silent already. One that lives answers a probe within a
         // millisecond; the second is for a lossy link. Should it be alive but unheard, its real death is found by
         // asking again, so the pause does not grow.
-        Origin::TakeOver { from: _ } => Some(Asking {
+        Acquisition::TakeOver { from: _ } => Some(Asking {
             probes: 2,
             interval: Duration::from_micros(7500),
             first_pause: Duration::from_secs(1),
             longest_pause: Duration::from_secs(1),
         }),
-        Origin::HandOver => None,
+        Acquisition::HandOver => None,
     }
 }
 

@@ -26,7 +26,7 @@ use super::offload::Offload;
 use super::socket::{LinkSender, LinkSocket, wait};
 use super::state::{LinkState, LinkStates, SocketState};
 use crate::address::MacAddress;
-use crate::claim::{ConflictKind, Origin};
+use crate::claim::{Acquisition, ConflictKind};
 use crate::clock;
 use crate::names::{InterfaceName, NodeName};
 use crate::world::Conflict;
@@ -40,7 +40,7 @@ pub(super) struct LinkSlice {
     pub(super) up: bool,
     pub(super) other_macs: Arc<[MacAddress]>,
     pub(super) members: Arc<BTreeMap<MacAddress, NodeName>>,
-    pub(super) addresses: OrdMap<IpAddr, Origin>,
+    pub(super) addresses: OrdMap<IpAddr, Acquisition>,
 }
 
 /// What a link worker has from the responder, beside its slices.
@@ -193,8 +193,8 @@ impl Worker {
         let after = self.slice.clone();
         for item in before.addresses.diff(&after.addresses) {
             match item {
-                DiffItem::Add(address, origin) | DiffItem::Update { new: (address, origin), .. } => {
-                    self.claims.handle_owned(*address, origin, now);
+                DiffItem::Add(address, acquisition) | DiffItem::Update { new: (address, acquisition), .. } => {
+                    self.claims.handle_owned(*address, acquisition, now);
                 }
                 DiffItem::Remove(address, _) => {
                     self.claims.handle_disowned(*address);

@@ -301,7 +301,7 @@ impl Planner {
         }
         self.put_status(key, &service, &decision, status);
         let before = self.plan.decisions.get(key).cloned();
-        self.note_origins(before.as_deref(), &work, now);
+        self.note_acquisitions(before.as_deref(), &work, now);
         self.note_placements(before.as_deref(), &decision, causes, now);
         self.put_work(key, work);
         if before.as_deref() == Some(&decision) {
@@ -446,7 +446,7 @@ impl Planner {
         for (address, _) in &before.l2 {
             self.plan.l2.addresses.remove(address);
             if !work.l2.iter().any(|(still, _)| still == address) {
-                self.plan.l2.origins.remove(address);
+                self.plan.l2.acquisitions.remove(address);
             }
         }
         if before.claims != work.claims {

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::address::{MacAddress, ScopedAddress};
-pub use crate::claim::Origin;
+pub use crate::claim::Acquisition;
 use crate::config;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::reason::Reason;
@@ -27,7 +27,7 @@ pub struct L2Slice {
     pub links: Arc<Vec<Link>>,
     pub addresses: OrdMap<IpAddr, Arc<BTreeSet<InterfaceName>>>,
     /// How the addresses above came to this node. One that is not named comes into use for the first time.
-    pub origins: OrdMap<IpAddr, Origin>,
+    pub acquisitions: OrdMap<IpAddr, Acquisition>,
     /// The MACs of the other agents' links, with their nodes. Who claims an address of ours from one of them is no
     /// stranger: ranks decide who keeps it, and this node does not defend it on the wire meanwhile.
     pub members: Arc<BTreeMap<MacAddress, NodeName>>,

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crier::arp::frame::{Frame, Protocol};
-use crier::claim::{ConflictKind, Origin};
+use crier::claim::{Acquisition, ConflictKind};
 use crier::clock;
 
 use crate::answers::owning;
@@ -42,8 +42,8 @@ fn host_has(wire: &Wire, vip: IpAddr, verb: &str) {
     wire.client.enter(|| ip(&format!("address {verb} {vip}/{length} dev eth0{nodad}")));
 }
 
-fn taking_over() -> Origin {
-    Origin::TakeOver { from: "node1".into() }
+fn taking_over() -> Acquisition {
+    Acquisition::TakeOver { from: "node1".into() }
 }
 
 fn an_address_that_a_host_has_is_not_claimed_until_it_leaves() {
@@ -51,7 +51,7 @@ fn an_address_that_a_host_has_is_not_claimed_until_it_leaves() {
         wire.run(async || {
             host_has(wire, vip, "add");
             let mut node = Node::start().await;
-            node.own_by(&Origin::FirstUse, [vip]);
+            node.own_by(&Acquisition::FirstUse, [vip]);
             node.until_told("the host that has it", |told| {
                 told.get(&vip).is_some_and(|it| (it.mac, it.kind) == (CLIENT_MAC, ConflictKind::Occupied))
             })
@@ -69,7 +69,7 @@ fn a_free_address_is_asked_for_and_then_announced() {
         wire.run(async || {
             let node = Node::start().await;
             let ear = ear_for(wire, vip);
-            node.own_by(&Origin::FirstUse, [vip]);
+            node.own_by(&Acquisition::FirstUse, [vip]);
             let start = clock::now();
             let spoken = Protocol::of(vip);
             let ours = |frame: &Frame| {

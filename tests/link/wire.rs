@@ -15,7 +15,7 @@ use crier::arp::packet::{Operation, Packet};
 use crier::arp::responder;
 use crier::arp::state::LinkStates;
 use crier::by_link::ByLink;
-use crier::claim::Origin;
+use crier::claim::Acquisition;
 use crier::clock;
 use crier::kernel::observe;
 use crier::names::InterfaceName;
@@ -130,16 +130,16 @@ impl Node {
 
     /// Announces addresses on `eth0`, and nothing else, as if they had been handed over.
     pub fn own<A: Into<IpAddr>>(&self, addresses: impl IntoIterator<Item = A>) {
-        self.own_by(&Origin::HandOver, addresses);
+        self.own_by(&Acquisition::HandOver, addresses);
     }
 
-    /// The same with another origin.
-    pub fn own_by<A: Into<IpAddr>>(&self, origin: &Origin, addresses: impl IntoIterator<Item = A>) {
+    /// The same by another acquisition.
+    pub fn own_by<A: Into<IpAddr>>(&self, acquisition: &Acquisition, addresses: impl IntoIterator<Item = A>) {
         let eth0 = Arc::new(BTreeSet::from([InterfaceName::from("eth0")]));
         let addresses: Vec<IpAddr> = addresses.into_iter().map(Into::into).collect();
         self.slices.send_modify(|slice| {
             slice.addresses = addresses.iter().map(|address| (*address, eth0.clone())).collect();
-            slice.origins = addresses.iter().map(|address| (*address, origin.clone())).collect();
+            slice.acquisitions = addresses.iter().map(|address| (*address, acquisition.clone())).collect();
         });
     }
 

@@ -15,8 +15,8 @@ fn address(n: u32) -> IpAddr {
     Ipv4Addr::from_bits(0x0a00_0000 + n).into()
 }
 
-fn taking_over() -> Origin {
-    Origin::TakeOver { from: "node1".into() }
+fn taking_over() -> Acquisition {
+    Acquisition::TakeOver { from: "node1".into() }
 }
 
 fn millis(n: u64) -> Duration {
@@ -44,8 +44,8 @@ impl Bench {
         Bench { claims, start, now: start }
     }
 
-    fn own(&mut self, n: u32, origin: Origin) {
-        self.claims.handle_owned(address(n), &origin, self.now);
+    fn own(&mut self, n: u32, acquisition: Acquisition) {
+        self.claims.handle_owned(address(n), &acquisition, self.now);
     }
 
     fn claimed_by(&mut self, n: u32, mac: MacAddress, is_member: bool) {
@@ -98,7 +98,7 @@ fn conflict(n: u32, mac: MacAddress, kind: ConflictKind) -> Report {
 #[test]
 fn an_address_is_asked_for_three_times_in_a_tenth_of_a_second_before_its_first_use() {
     let mut bench = Bench::new();
-    bench.own(1, Origin::FirstUse);
+    bench.own(1, Acquisition::FirstUse);
     assert_eq!(bench.times(millis(104), Sent::Probe), [0, 35, 70]);
     assert_eq!(bench.ownership(1), Ownership::Pending, "answered before the verdict");
     assert_eq!(bench.times(millis(5000), Sent::Announce), [105, 1205, 2305, 3405, 4505]);
@@ -115,7 +115,7 @@ fn a_take_over_asks_for_fifteen_milliseconds_and_a_hand_over_not_at_all() {
     assert_eq!(bench.times(millis(10), Sent::Announce), [15]);
 
     let mut bench = Bench::new();
-    bench.own(1, Origin::HandOver);
+    bench.own(1, Acquisition::HandOver);
     assert_eq!(bench.ownership(1), Ownership::Announced, "it is answered for from the first moment");
     assert_eq!(bench.pass(millis(100)), [(0, Sent::Announce, address(1))]);
 }
@@ -123,7 +123,7 @@ fn a_take_over_asks_for_fifteen_milliseconds_and_a_hand_over_not_at_all() {
 #[test]
 fn an_address_that_is_held_is_refreshed_for_ever_below_the_ageing_of_switches() {
     let mut bench = Bench::new();
-    bench.own(1, Origin::HandOver);
+    bench.own(1, Acquisition::HandOver);
     bench.pass(millis(5000));
     let refreshed = bench.times(AN_HOUR, Sent::Announce);
     assert!(refreshed.len() >= 27, "{refreshed:?}");
@@ -135,7 +135,7 @@ fn an_address_that_is_held_is_refreshed_for_ever_below_the_ageing_of_switches() 
 #[test]
 fn refreshes_of_addresses_that_came_together_drift_apart() {
     let mut bench = Bench::new();
-    (0..640).for_each(|n| bench.own(n, Origin::HandOver));
+    (0..640).for_each(|n| bench.own(n, Acquisition::HandOver));
     bench.pass(millis(5000));
     let sent = bench.pass(REFRESH_INTERVAL);
     let fullest =
@@ -147,7 +147,7 @@ fn refreshes_of_addresses_that_came_together_drift_apart() {
 #[test]
 fn an_address_that_somebody_has_is_not_used_and_asked_for_ever_more_rarely_until_it_is_free() {
     let mut bench = Bench::new();
-    bench.own(1, Origin::FirstUse);
+    bench.own(1, Acquisition::FirstUse);
     bench.pass(millis(10));
     bench.claimed_by(1, STRANGER, false);
     assert_eq!(bench.reports(), [conflict(1, STRANGER, ConflictKind::Occupied)]);
@@ -189,12 +189,12 @@ fn an_owner_that_answers_though_nobody_hears_it_is_not_robbed_and_asked_again_ev
 #[test]
 fn a_hand_over_ends_the_asking_and_the_pause_after_a_refusal() {
     let mut bench = Bench::new();
-    bench.own(1, Origin::FirstUse);
-    bench.own(2, Origin::FirstUse);
+    bench.own(1, Acquisition::FirstUse);
+    bench.own(2, Acquisition::FirstUse);
     bench.pass(millis(10));
     bench.claimed_by(2, STRANGER, true);
-    bench.own(1, Origin::HandOver);
-    bench.own(2, Origin::HandOver);
+    bench.own(1, Acquisition::HandOver);
+    bench.own(2, Acquisition::HandOver);
     assert_eq!((bench.ownership(1), bench.ownership(2)), (Ownership::Announced, Ownership::Announced));
     let said: Vec<_> = bench.pass(millis(1)).into_iter().map(|(_, what, address)| (what, address)).collect();
     assert_eq!(said, [(Sent::Announce, address(1)), (Sent::Announce, address(2))]);
@@ -203,7 +203,7 @@ fn a_hand_over_ends_the_asking_and_the_pause_after_a_refusal() {
 #[test]
 fn a_stranger_that_was_only_slow_to_answer_was_there_first_and_one_that_comes_later_is_fended_off() {
     let mut bench = Bench::new();
-    bench.own(1, Origin::FirstUse);
+    bench.own(1, Acquisition::FirstUse);
     bench.pass(millis(1500));
     assert_eq!(bench.ownership(1), Ownership::Announced);
     bench.claimed_by(1, STRANGER, false);
@@ -211,7 +211,7 @@ fn a_stranger_that_was_only_slow_to_answer_was_there_first_and_one_that_comes_la
     assert_eq!(bench.reports(), [conflict(1, STRANGER, ConflictKind::Occupied)]);
 
     let mut bench = Bench::new();
-    bench.own(1, Origin::FirstUse);
+    bench.own(1, Acquisition::FirstUse);
     bench.pass(PROBATION + millis(200));
     bench.claimed_by(1, STRANGER, false);
     assert_eq!(bench.ownership(1), Ownership::Announced);
@@ -222,7 +222,7 @@ fn a_stranger_that_was_only_slow_to_answer_was_there_first_and_one_that_comes_la
 #[test]
 fn a_stranger_that_insists_is_fended_off_once_in_ten_seconds_and_forgotten_when_it_is_silent() {
     let mut bench = Bench::new();
-    bench.own(1, Origin::HandOver);
+    bench.own(1, Acquisition::HandOver);
     bench.pass(millis(6000));
     let mut defended = Vec::new();
     for _ in 0..300 {
@@ -239,12 +239,12 @@ fn a_stranger_that_insists_is_fended_off_once_in_ten_seconds_and_forgotten_when_
 #[test]
 fn another_agent_is_not_fended_off_at_once_but_corrected_if_this_node_still_is_the_owner_after_a_second() {
     let mut bench = Bench::new();
-    bench.own(1, Origin::HandOver);
+    bench.own(1, Acquisition::HandOver);
     bench.pass(millis(6000));
     bench.claimed_by(1, STRANGER, true);
     assert_eq!(bench.times(millis(1500), Sent::Announce), [7000]);
 
-    bench.own(2, Origin::HandOver);
+    bench.own(2, Acquisition::HandOver);
     bench.pass(millis(6000));
     bench.claimed_by(2, STRANGER, true);
     bench.claims.handle_disowned(address(2));
@@ -256,7 +256,7 @@ fn of_two_that_ask_at_once_the_lower_mac_goes_first() {
     let rival = |mac| Claimant { address: address(1), mac };
     for (mac, expected) in [(LOWER, 1), (STRANGER, 0)] {
         let mut bench = Bench::new();
-        bench.own(1, Origin::FirstUse);
+        bench.own(1, Acquisition::FirstUse);
         bench.pass(millis(1));
         bench.claims.handle_rival(rival(mac), OUR_MAC, false, bench.now);
         assert_eq!(bench.reports().len(), expected, "asked by {mac}");
@@ -268,8 +268,8 @@ fn of_two_that_ask_at_once_the_lower_mac_goes_first() {
 #[test]
 fn a_disowned_address_is_not_mentioned_again_and_its_conflict_is_over() {
     let mut bench = Bench::new();
-    for (n, origin) in [(1, Origin::HandOver), (2, Origin::FirstUse), (3, Origin::FirstUse)] {
-        bench.own(n, origin);
+    for (n, acquisition) in [(1, Acquisition::HandOver), (2, Acquisition::FirstUse), (3, Acquisition::FirstUse)] {
+        bench.own(n, acquisition);
     }
     bench.pass(millis(1));
     bench.claimed_by(3, STRANGER, false);
@@ -283,8 +283,8 @@ fn a_disowned_address_is_not_mentioned_again_and_its_conflict_is_over() {
 #[test]
 fn a_link_that_comes_up_again_hears_everything_anew_and_a_link_that_is_down_hears_nothing() {
     let mut bench = Bench::new();
-    bench.own(1, Origin::HandOver);
-    bench.own(2, Origin::FirstUse);
+    bench.own(1, Acquisition::HandOver);
+    bench.own(2, Acquisition::FirstUse);
     bench.claims.handle_link_down();
     assert_eq!(bench.pass(AN_HOUR), []);
     bench.claims.handle_link_up(bench.now);
@@ -297,7 +297,7 @@ fn a_link_that_comes_up_again_hears_everything_anew_and_a_link_that_is_down_hear
 #[test]
 fn ten_thousand_addresses_are_no_storm_and_a_take_over_overtakes_them() {
     let mut bench = Bench::new();
-    (0..10_000).for_each(|n| bench.own(n, Origin::FirstUse));
+    (0..10_000).for_each(|n| bench.own(n, Acquisition::FirstUse));
     let mut sent = bench.pass(millis(2000));
     bench.own(20_000, taking_over());
     let urgent = bench.pass(millis(25));
@@ -327,7 +327,7 @@ fn an_ipv6_address_costs_half_the_frames() {
     let mut bench = Bench::new();
     for n in 0..2000u16 {
         let address = Ipv6Addr::new(0xfd35, 0, 0, 0, 0, 0, 0, n);
-        bench.claims.handle_owned(address.into(), &Origin::HandOver, bench.now);
+        bench.claims.handle_owned(address.into(), &Acquisition::HandOver, bench.now);
     }
     let said = bench.pass(millis(1000));
     assert_eq!((said.len(), said[1999].0 / 10), (2000, 24), "two thousand frames take a quarter of a second");
@@ -341,7 +341,7 @@ fn the_table_of_states_and_events_holds() {
     let states: [Beginning; 5] = [
         ("asking", || {
             let mut bench = Bench::new();
-            bench.own(1, Origin::FirstUse);
+            bench.own(1, Acquisition::FirstUse);
             bench.pass(millis(50));
             bench
         }),
@@ -353,27 +353,27 @@ fn the_table_of_states_and_events_holds() {
         }),
         ("refused", || {
             let mut bench = Bench::new();
-            bench.own(1, Origin::FirstUse);
+            bench.own(1, Acquisition::FirstUse);
             bench.claimed_by(1, STRANGER, false);
             bench.reports();
             bench
         }),
         ("on probation", || {
             let mut bench = Bench::new();
-            bench.own(1, Origin::FirstUse);
+            bench.own(1, Acquisition::FirstUse);
             bench.pass(millis(200));
             bench
         }),
         ("holding", || {
             let mut bench = Bench::new();
-            bench.own(1, Origin::HandOver);
+            bench.own(1, Acquisition::HandOver);
             bench.pass(millis(200));
             bench
         }),
     ];
     let events: [Event; 8] = [
-        ("owned again", |bench| bench.own(1, Origin::FirstUse)),
-        ("handed over", |bench| bench.own(1, Origin::HandOver)),
+        ("owned again", |bench| bench.own(1, Acquisition::FirstUse)),
+        ("handed over", |bench| bench.own(1, Acquisition::HandOver)),
         ("a stranger", |bench| bench.claimed_by(1, LOWER, false)),
         ("another agent", |bench| bench.claimed_by(1, LOWER, true)),
         ("a lower rival", |bench| {
@@ -414,7 +414,7 @@ fn the_table_of_states_and_events_holds() {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Own(u32, Origin),
+    Own(u32, Acquisition),
     Disown(u32),
     Up,
     Down,
@@ -424,9 +424,9 @@ enum Step {
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
-    let origin = prop_oneof![Just(Origin::FirstUse), Just(taking_over()), Just(Origin::HandOver)];
+    let acquisition = prop_oneof![Just(Acquisition::FirstUse), Just(taking_over()), Just(Acquisition::HandOver)];
     prop_oneof![
-        3 => (0u32..8, origin).prop_map(|(n, origin)| Step::Own(n, origin)),
+        3 => (0u32..8, acquisition).prop_map(|(n, acquisition)| Step::Own(n, acquisition)),
         1 => (0u32..8).prop_map(Step::Disown),
         1 => Just(Step::Up),
         1 => Just(Step::Down),
@@ -446,9 +446,9 @@ proptest! {
         let mut link_up = true;
         for step in steps {
             match step {
-                Step::Own(n, origin) => {
+                Step::Own(n, acquisition) => {
                     wanted.insert(address(n));
-                    bench.own(n, origin);
+                    bench.own(n, acquisition);
                     prop_assert!(!link_up || bench.claims.next_deadline().is_some());
                 }
                 Step::Disown(n) => {

@@ -14,7 +14,7 @@ use crate::names::NodeName;
 use crate::plan::decision::{Announcement, Decision};
 use crate::plan::judge::Work;
 use crate::plan::placement::{Cause, Handover, Move, PastConflict, Placement};
-use crate::plan::slice::Origin;
+use crate::plan::slice::Acquisition;
 use crate::reason::Reason;
 use crate::roster::Eligibility;
 use crate::world::{Conflict, Pulses};
@@ -60,7 +60,7 @@ impl Planner {
     }
 
     /// How each address came here that was not answered for before: what the one who had it is known to do now.
-    pub(super) fn note_origins(&mut self, before: Option<&Decision>, work: &Work, now: Instant) {
+    pub(super) fn note_acquisitions(&mut self, before: Option<&Decision>, work: &Work, now: Instant) {
         for (address, _) in &work.l2 {
             if self.plan.l2.addresses.contains_key(address) {
                 continue;
@@ -69,17 +69,17 @@ impl Planner {
             let owner = announced.filter(|it| it.address == *address).find_map(|it| it.l2.owner.as_ref());
             let silent = |owner: &NodeName| self.world.rosters.values().any(|roster| roster.silent.contains_key(owner));
             let pulses = self.world.pulses != Pulses::Off;
-            let origin = match owner {
+            let acquisition = match owner {
                 Some(owner) if *owner == self.me => None,
-                Some(owner) if silent(owner) => Some(Origin::TakeOver { from: owner.clone() }),
+                Some(owner) if silent(owner) => Some(Acquisition::TakeOver { from: owner.clone() }),
                 // It had not used the address yet, nor asked whether a stranger does; or it has, and found one.
                 Some(owner) if self.listening.get(owner).is_some_and(|seen| now < *seen + BEGINNING) => None,
                 Some(_) if self.book.is_occupied(*address) => None,
-                Some(_) if pulses => Some(Origin::HandOver),
+                Some(_) if pulses => Some(Acquisition::HandOver),
                 Some(_) | None => None,
             };
-            if let Some(origin) = origin {
-                self.plan.l2.origins.insert(*address, origin);
+            if let Some(acquisition) = acquisition {
+                self.plan.l2.acquisitions.insert(*address, acquisition);
             }
         }
     }

@@ -66,19 +66,19 @@ fn where_there_are_pulses_they_alone_tell_who_is_alive() {
 
 #[test]
 fn how_an_address_came_here_is_told_to_the_responder() {
-    use crate::plan::slice::Origin;
+    use crate::plan::slice::Acquisition;
     let address: std::net::IpAddr = "192.168.35.103".parse().unwrap();
     let mut story = with_pulses(false);
     let first = story.owner(roster(&[("b", &[]), ("c", &[])], &[]));
     assert_ne!(first, "a", "the story is about another's address");
     let rest: Vec<(&str, &[&str])> = Vec::new();
     assert_eq!(story.owner(roster(&rest, &[first.as_str()])), "a");
-    let origin = story.planner.plan().l2.origins.get(&address).cloned();
-    assert_eq!(origin, Some(Origin::TakeOver { from: first.as_str().into() }));
+    let acquisition = story.planner.plan().l2.acquisitions.get(&address).cloned();
+    assert_eq!(acquisition, Some(Acquisition::TakeOver { from: first.as_str().into() }));
     story.owner(roster(&[("b", &[]), ("c", &[])], &[]));
-    assert_eq!(story.planner.plan().l2.origins.get(&address), None, "it is not ours any more");
+    assert_eq!(story.planner.plan().l2.acquisitions.get(&address), None, "it is not ours any more");
     assert_eq!(story.owner(roster(&[], &[])), "a", "the others have left");
-    assert_eq!(story.planner.plan().l2.origins.get(&address), Some(&Origin::HandOver));
+    assert_eq!(story.planner.plan().l2.acquisitions.get(&address), Some(&Acquisition::HandOver));
     assert_eq!(story.planner.plan().l2.members.len(), 0);
 }
 
@@ -160,9 +160,11 @@ fn what_another_agent_found_taken_is_exchanged_here_as_well() {
 /// owns it. Output: this one asks for it like for any address that nobody used, unless the other had it for longer.
 #[test]
 fn an_address_that_its_owner_had_no_time_to_ask_for_is_no_hand_over() {
-    use crate::plan::slice::Origin;
+    use crate::plan::slice::Acquisition;
     let address: IpAddr = "192.168.35.103".parse().unwrap();
-    for (owned_for, expected) in [(Duration::from_millis(20), None), (Duration::from_secs(5), Some(Origin::HandOver))] {
+    for (owned_for, expected) in
+        [(Duration::from_millis(20), None), (Duration::from_secs(5), Some(Acquisition::HandOver))]
+    {
         let mut story = with_pulses(false);
         let Fact::Roster(index, Some(all)) = roster(&[("b", &[]), ("c", &[])], &[]) else { unreachable!() };
         let mut listening = crate::roster::Roster::clone(&all);
@@ -173,6 +175,6 @@ fn an_address_that_its_owner_had_no_time_to_ask_for_is_no_hand_over() {
         assert_ne!(first, "a", "the story is about another's address");
         story.now += owned_for;
         assert_eq!(story.owner(roster(&[], &[])), "a", "the others have left");
-        assert_eq!(story.planner.plan().l2.origins.get(&address), expected.as_ref(), "after {owned_for:?}");
+        assert_eq!(story.planner.plan().l2.acquisitions.get(&address), expected.as_ref(), "after {owned_for:?}");
     }
 }
