@@ -3,14 +3,17 @@
 //! by `worker`; every time is in `timing`.
 //!
 //! ```text
-//!                   a hand-over                                     somebody claims it: defended,
-//!            ┌────────────────────────────────────┐                 reported, never given up ─┐
-//! owned ──► Asking ── nobody answered in time ──► Holding ◄─────────────────────────────────────┘
+//!                    a hand-over                                        another station claims it:
+//!            ┌───────────────────────────────────────────┐              defended and reported ──┐
+//! owned ──► probing ── nobody answered in time ──► announced ◄─────────────────────────────────┘
 //!            │  ▲                                   │
-//!  somebody  │  │ a pause                           │ a stranger, within `PROBATION` of a first use
-//!  has it    ▼  │                                   │
-//!           Refused ◄───────────────────────────────┘
+//!   another  │  │ a pause                           │ a foreign host claims it within
+//!   station  │  │                                   │ `PROBATION` of a first use
+//!   has it   ▼  │                                   │
+//!           deferred ◄──────────────────────────────┘
 //! ```
+//!
+//! The names of the states are RFC 5227's: an address is probed (§2.1), announced (§2.3) and defended (§2.4).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -21,7 +24,7 @@ use super::conflict::Conflicts;
 use super::frame::{Claimant, Protocol};
 use super::schedule::{Lane, Schedule};
 use super::timing::{
-    self, Asking, MEMBER_PATIENCE, PROBATION, REFRESH_INTERVAL, REFRESH_SPREAD, ROUND_INTERVAL, ROUNDS,
+    self, MEMBER_PATIENCE, PROBATION, Probing, REFRESH_INTERVAL, REFRESH_SPREAD, ROUND_INTERVAL, ROUNDS,
 };
 use crate::address::MacAddress;
 use crate::claim::{Acquisition, ConflictKind};
@@ -40,9 +43,9 @@ pub struct Claims {
     up: bool,
     claims: BTreeMap<IpAddr, Claim>,
     schedule: Schedule,
-    /// The ends of waits that need no frame: verdicts after the last probe, and pauses after a refusal.
+    /// The ends of waits that need no frame: verdicts after the last probe, and pauses after a deferral.
     waits: BTreeSet<(Instant, IpAddr)>,
-    contests: Conflicts,
+    conflicts: Conflicts,
     /// Who is in the way, as last reported.
     in_the_way: BTreeMap<IpAddr, (MacAddress, ConflictKind)>,
     reports: VecDeque<Report>,
@@ -61,12 +64,12 @@ struct Claim {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// So many probes of `timing::asking` have gone out. It was refused so often before.
-    Asking { sent: u8, refusals: u32 },
-    /// Another station has it.
-    Refused { refusals: u32 },
+    /// So many probes of `timing::probing` have gone out. It was deferred so often before.
+    Probing { sent: u8, deferrals: u32 },
+    /// Another station has it: this node does not answer for it, and probes it again after a pause.
+    Deferred { deferrals: u32 },
     /// It is answered for. So many announcements have gone out since it came or the link came up.
-    Holding { round: usize, on_probation_until: Option<Instant> },
+    Announced { round: usize, on_probation_until: Option<Instant> },
 }
 
 /// Where the next step of a claim waits. Nowhere, while the link is down.
@@ -99,8 +102,8 @@ impl Claims {
     /// Whether this node owns an address: `answer` judges frames by this.
     pub fn ownership(&self, address: IpAddr) -> Ownership {
         match self.claims.get(&address).map(|claim| claim.state) {
-            Some(State::Holding { .. }) => Ownership::Announced,
-            Some(State::Asking { .. } | State::Refused { .. }) => Ownership::Pending,
+            Some(State::Announced { .. }) => Ownership::Announced,
+            Some(State::Probing { .. } | State::Deferred { .. }) => Ownership::Pending,
             None => Ownership::None,
         }
     }
@@ -123,11 +126,11 @@ impl Claims {
     pub fn handle_owned(&mut self, address: IpAddr, acquisition: &Acquisition, now: Instant) {
         let known = self.claims.get(&address);
         let is_news = known
-            .is_none_or(|claim| claim.acquisition != *acquisition && !matches!(claim.state, State::Holding { .. }));
+            .is_none_or(|claim| claim.acquisition != *acquisition && !matches!(claim.state, State::Announced { .. }));
         if is_news {
             self.leave_queue(address);
             let claim = Claim { acquisition: acquisition.clone(), state: beginning(acquisition), next: Next::Never };
-            if matches!(claim.state, State::Holding { .. }) {
+            if matches!(claim.state, State::Announced { .. }) {
                 self.over(address);
             }
             self.claims.insert(address, claim);
@@ -142,7 +145,7 @@ impl Claims {
         self.leave_queue(address);
         self.claims.remove(&address);
         self.turned.insert(address);
-        self.contests.forget(address);
+        self.conflicts.forget(address);
         self.over(address);
     }
 
@@ -169,13 +172,13 @@ impl Claims {
     pub fn handle_claimant(&mut self, claimant: Claimant, is_member: bool, now: Instant) {
         let Some(claim) = self.claims.get(&claimant.address) else { return };
         match claim.state {
-            State::Asking { refusals, .. } => self.refuse(claimant, refusals + 1, is_member, now),
+            State::Probing { deferrals, .. } => self.defer(claimant, deferrals + 1, is_member, now),
             // It answers somebody else, or asks in its own name: no news, but for its MAC.
-            State::Refused { .. } => self.report_refusal(claimant, is_member),
-            State::Holding { on_probation_until: Some(end), .. } if now < end && !is_member => {
-                self.refuse(claimant, 1, is_member, now);
+            State::Deferred { .. } => self.report_deferral(claimant, is_member),
+            State::Announced { on_probation_until: Some(end), .. } if now < end && !is_member => {
+                self.defer(claimant, 1, is_member, now);
             }
-            State::Holding { .. } => self.contest(claimant, is_member, now),
+            State::Announced { .. } => self.defend(claimant, is_member, now),
         }
     }
 
@@ -184,10 +187,10 @@ impl Claims {
     pub fn handle_rival(&mut self, claimant: Claimant, our_mac: MacAddress, is_member: bool, now: Instant) {
         let Some(claim) = self.claims.get(&claimant.address) else { return };
         match claim.state {
-            State::Asking { refusals, .. } if claimant.mac < our_mac => {
-                self.refuse(claimant, refusals + 1, is_member, now);
+            State::Probing { deferrals, .. } if claimant.mac < our_mac => {
+                self.defer(claimant, deferrals + 1, is_member, now);
             }
-            State::Asking { .. } | State::Refused { .. } | State::Holding { .. } => {}
+            State::Probing { .. } | State::Deferred { .. } | State::Announced { .. } => {}
         }
     }
 
@@ -197,18 +200,18 @@ impl Claims {
             self.waits.remove(&(due, address));
             self.end_wait(address, now);
         }
-        while let Some(address) = self.contests.poll_over(now) {
+        while let Some(address) = self.conflicts.poll_over(now) {
             self.over(address);
         }
         let address = self.schedule.poll(now)?;
         let claim = self.claims.get_mut(&address)?;
         match claim.state {
-            State::Asking { sent, refusals } => {
+            State::Probing { sent, deferrals } => {
                 self.schedule.spend(1, now);
                 let sent = sent + 1;
-                claim.state = State::Asking { sent, refusals };
+                claim.state = State::Probing { sent, deferrals };
                 claim.next = Next::Never;
-                if let Some(Asking { probes, interval, .. }) = timing::asking(&claim.acquisition) {
+                if let Some(Probing { probes, interval, .. }) = timing::probing(&claim.acquisition) {
                     let next = if sent < probes {
                         Next::Frame(lane(&claim.acquisition), now + interval)
                     } else {
@@ -218,10 +221,10 @@ impl Claims {
                 }
                 Some(Action::Probe(address))
             }
-            State::Holding { round, on_probation_until } => {
+            State::Announced { round, on_probation_until } => {
                 self.schedule.spend(Protocol::of(address).frames_of_an_announcement(), now);
                 let round = round.saturating_add(1);
-                claim.state = State::Holding { round, on_probation_until };
+                claim.state = State::Announced { round, on_probation_until };
                 claim.next = Next::Never;
                 let next = if round < ROUNDS {
                     Next::Frame(Lane::Repeat, now + ROUND_INTERVAL)
@@ -231,8 +234,8 @@ impl Claims {
                 self.enter_queue(address, next);
                 Some(Action::Announce(address))
             }
-            // A refused claim waits without a frame.
-            State::Refused { .. } => None,
+            // A deferred claim waits and sends nothing.
+            State::Deferred { .. } => None,
         }
     }
 
@@ -247,33 +250,33 @@ impl Claims {
     }
 
     /// The addresses that are answered for.
-    pub fn held(&self) -> impl Iterator<Item = IpAddr> {
+    pub fn announced(&self) -> impl Iterator<Item = IpAddr> {
         self.claims
             .iter()
-            .filter(|(_, claim)| matches!(claim.state, State::Holding { .. }))
+            .filter(|(_, claim)| matches!(claim.state, State::Announced { .. }))
             .map(|(address, _)| *address)
     }
 
     /// When to poll again; at once, if that is in the past.
     pub fn next_deadline(&self) -> Option<Instant> {
         let wait = self.waits.first().map(|(due, _)| *due);
-        [wait, self.schedule.next_deadline(), self.contests.next_deadline()].into_iter().flatten().min()
+        [wait, self.schedule.next_deadline(), self.conflicts.next_deadline()].into_iter().flatten().min()
     }
 
     /// Puts a claim at its first step on a link that is up.
     fn begin(&mut self, address: IpAddr, now: Instant) {
         let Some(claim) = self.claims.get_mut(&address).filter(|_| self.up) else { return };
         let lane = match &mut claim.state {
-            State::Holding { round, .. } => {
+            State::Announced { round, .. } => {
                 *round = 0;
                 Lane::Urgent
             }
-            State::Asking { sent, .. } => {
+            State::Probing { sent, .. } => {
                 *sent = 0;
                 lane(&claim.acquisition)
             }
-            State::Refused { refusals } => {
-                claim.state = State::Asking { sent: 0, refusals: *refusals };
+            State::Deferred { deferrals } => {
+                claim.state = State::Probing { sent: 0, deferrals: *deferrals };
                 lane(&claim.acquisition)
             }
         };
@@ -284,31 +287,31 @@ impl Claims {
         let Some(claim) = self.claims.get_mut(&address) else { return };
         claim.next = Next::Never;
         match claim.state {
-            State::Asking { .. } => {
+            State::Probing { .. } => {
                 let on_probation_until = (claim.acquisition == Acquisition::FirstUse).then(|| now + PROBATION);
-                claim.state = State::Holding { round: 0, on_probation_until };
+                claim.state = State::Announced { round: 0, on_probation_until };
                 self.turned.insert(address);
                 self.over(address);
             }
-            State::Refused { .. } | State::Holding { .. } => {}
+            State::Deferred { .. } | State::Announced { .. } => {}
         }
         self.begin(address, now);
     }
 
-    fn refuse(&mut self, claimant: Claimant, refusals: u32, is_member: bool, now: Instant) {
+    fn defer(&mut self, claimant: Claimant, deferrals: u32, is_member: bool, now: Instant) {
         let address = claimant.address;
         self.leave_queue(address);
-        self.contests.forget(address);
+        self.conflicts.forget(address);
         if let Some(claim) = self.claims.get_mut(&address) {
-            claim.state = State::Refused { refusals };
+            claim.state = State::Deferred { deferrals };
             self.turned.insert(address);
-            let pause = pause(&claim.acquisition, refusals);
+            let pause = pause(&claim.acquisition, deferrals);
             self.enter_queue(address, Next::Wait(now + pause));
         }
-        self.report_refusal(claimant, is_member);
+        self.report_deferral(claimant, is_member);
     }
 
-    fn report_refusal(&mut self, claimant: Claimant, is_member: bool) {
+    fn report_deferral(&mut self, claimant: Claimant, is_member: bool) {
         let Some(claim) = self.claims.get(&claimant.address) else { return };
         let kind = match claim.acquisition {
             Acquisition::TakeOver { .. } => ConflictKind::AliveUnheard,
@@ -320,9 +323,9 @@ impl Claims {
         }
     }
 
-    fn contest(&mut self, claimant: Claimant, is_member: bool, now: Instant) {
+    fn defend(&mut self, claimant: Claimant, is_member: bool, now: Instant) {
         let address = claimant.address;
-        let response = self.contests.handle_claimant(claimant, now);
+        let response = self.conflicts.handle_claimant(claimant, now);
         if response.defend {
             // RFC 5227 §2.4: the defence is an announcement. Not against another agent: if that one is to have the address,
             // this node is about to hear so, and would only take the neighbours back from it for a moment.
@@ -383,9 +386,9 @@ impl Claims {
 
 /// The state that a claim begins in.
 fn beginning(acquisition: &Acquisition) -> State {
-    match timing::asking(acquisition) {
-        Some(_) => State::Asking { sent: 0, refusals: 0 },
-        None => State::Holding { round: 0, on_probation_until: None },
+    match timing::probing(acquisition) {
+        Some(_) => State::Probing { sent: 0, deferrals: 0 },
+        None => State::Announced { round: 0, on_probation_until: None },
     }
 }
 
@@ -397,11 +400,11 @@ fn lane(acquisition: &Acquisition) -> Lane {
     }
 }
 
-/// How long to wait after so many refusals in a row.
-fn pause(acquisition: &Acquisition, refusals: u32) -> Duration {
-    // Who comes by a hand-over is not refused.
-    let Some(Asking { first_pause, longest_pause, .. }) = timing::asking(acquisition) else { return Duration::ZERO };
-    let doublings = refusals.saturating_sub(1).min(16);
+/// How long to wait after so many deferrals in a row.
+fn pause(acquisition: &Acquisition, deferrals: u32) -> Duration {
+    // A claim that comes by a hand-over is never probed, so it never defers.
+    let Some(Probing { first_pause, longest_pause, .. }) = timing::probing(acquisition) else { return Duration::ZERO };
+    let doublings = deferrals.saturating_sub(1).min(16);
     first_pause.saturating_mul(1 << doublings).min(longest_pause)
 }
 

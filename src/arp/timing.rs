@@ -13,22 +13,22 @@ use crate::claim::Acquisition;
 
 /// How the link is asked before an address is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Asking {
+pub struct Probing {
     pub probes: u8,
     /// After each probe; the last wait ends with the verdict.
     pub interval: Duration,
-    /// After a refusal, until the link is asked again; doubled with each refusal in a row up to `longest_pause`.
+    /// After a deferral, until the link is probed again; doubled with each deferral in a row up to `longest_pause`.
     pub first_pause: Duration,
     pub longest_pause: Duration,
 }
 
 /// `None`: nobody is asked.
-pub fn asking(acquisition: &Acquisition) -> Option<Asking> {
+pub fn probing(acquisition: &Acquisition) -> Option<Probing> {
     match acquisition {
         // A user waits for this, so it takes a tenth of a second. Three probes, since one frame in ten lost on the way
         // there and back would leave a taken address undetected once in five with one probe, once in 150 with three.
         // The first pause is short, for whoever answers may be the owner before, which has not heard yet that it is not.
-        Acquisition::FirstUse => Some(Asking {
+        Acquisition::FirstUse => Some(Probing {
             probes: 3,
             interval: Duration::from_millis(35),
             first_pause: Duration::from_millis(250),
@@ -37,7 +37,7 @@ pub fn asking(acquisition: &Acquisition) -> Option<Asking> {
         // Traffic is being lost, and the owner before was silent already. One that lives answers a probe within a
         // millisecond; the second is for a lossy link. Should it be alive but unheard, its real death is found by
         // asking again, so the pause does not grow.
-        Acquisition::TakeOver { from: _ } => Some(Asking {
+        Acquisition::TakeOver { from: _ } => Some(Probing {
             probes: 2,
             interval: Duration::from_micros(7500),
             first_pause: Duration::from_secs(1),

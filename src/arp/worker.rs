@@ -274,8 +274,8 @@ impl Worker {
             self.end_offload(&error);
             return;
         }
-        let held: Vec<IpAddr> = self.claims.held().collect();
-        held.into_iter().for_each(|address| self.turn_offload(address));
+        let announced: Vec<IpAddr> = self.claims.announced().collect();
+        announced.into_iter().for_each(|address| self.turn_offload(address));
     }
 
     /// Tells the offload which addresses have come and gone, and that this thread lives.

@@ -7,7 +7,7 @@ use super::*;
 use crate::clock;
 
 const OUR_MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 0x50]);
-const STRANGER: MacAddress = MacAddress([2, 0, 0, 0, 0, 0x99]);
+const FOREIGN: MacAddress = MacAddress([2, 0, 0, 0, 0, 0x99]);
 const LOWER: MacAddress = MacAddress([2, 0, 0, 0, 0, 0x01]);
 const AN_HOUR: Duration = Duration::from_secs(3600);
 
@@ -103,7 +103,7 @@ fn an_address_is_asked_for_three_times_in_a_tenth_of_a_second_before_its_first_u
     assert_eq!(bench.ownership(1), Ownership::Pending, "answered before the verdict");
     assert_eq!(bench.times(millis(5000), Sent::Announce), [105, 1205, 2305, 3405, 4505]);
     assert_eq!(bench.ownership(1), Ownership::Announced);
-    assert_eq!(bench.reports(), [], "a claim that nobody contests is no news");
+    assert_eq!(bench.reports(), [], "a claim in which nobody is in the way is no news");
 }
 
 #[test]
@@ -149,22 +149,22 @@ fn an_address_that_somebody_has_is_not_used_and_asked_for_ever_more_rarely_until
     let mut bench = Bench::new();
     bench.own(1, Acquisition::FirstUse);
     bench.pass(millis(10));
-    bench.claimed_by(1, STRANGER, false);
-    assert_eq!(bench.reports(), [conflict(1, STRANGER, ConflictKind::Occupied)]);
+    bench.claimed_by(1, FOREIGN, false);
+    assert_eq!(bench.reports(), [conflict(1, FOREIGN, ConflictKind::Occupied)]);
     let mut asked: Vec<(u128, Sent, IpAddr)> = Vec::new();
     for _ in 0..7 {
-        // The stranger answers each first probe at once.
+        // The foreign host answers each first probe at once.
         let before = asked.len();
         while asked.len() == before {
             asked.extend(bench.pass(millis(1)));
         }
         assert_eq!(bench.ownership(1), Ownership::Pending);
-        bench.claimed_by(1, STRANGER, false);
+        bench.claimed_by(1, FOREIGN, false);
     }
     let pauses: Vec<u128> = asked.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
     assert_eq!((asked[0].0, pauses.as_slice()), (260, [500, 1000, 2000, 4000, 5000, 5000].as_slice()));
-    assert_eq!(bench.reports(), [], "the same stranger is no news");
-    assert_eq!(bench.claims.conflicts().collect::<Vec<_>>(), [(address(1), STRANGER, ConflictKind::Occupied)]);
+    assert_eq!(bench.reports(), [], "the same foreign host is no news");
+    assert_eq!(bench.claims.conflicts().collect::<Vec<_>>(), [(address(1), FOREIGN, ConflictKind::Occupied)]);
 
     assert_eq!(bench.pass(millis(5200)).last().map(|(_, what, _)| *what), Some(Sent::Announce), "it left, and so");
     assert_eq!(bench.reports(), [Report::Over(address(1))]);
@@ -176,23 +176,23 @@ fn an_owner_that_answers_though_nobody_hears_it_is_not_robbed_and_asked_again_ev
     let mut bench = Bench::new();
     bench.own(1, taking_over());
     bench.pass(millis(1));
-    bench.claimed_by(1, STRANGER, true);
-    assert_eq!(bench.reports(), [conflict(1, STRANGER, ConflictKind::AliveUnheard)]);
+    bench.claimed_by(1, FOREIGN, true);
+    assert_eq!(bench.reports(), [conflict(1, FOREIGN, ConflictKind::AliveUnheard)]);
     let mut probed = bench.pass(millis(1000));
     assert_eq!(probed.pop(), Some((1001, Sent::Probe, address(1))));
-    bench.claimed_by(1, STRANGER, true);
+    bench.claimed_by(1, FOREIGN, true);
     assert_eq!(bench.times(millis(1020), Sent::Probe), [2001, 2008], "the pause does not grow");
     assert_eq!(bench.ownership(1), Ownership::Announced, "now it is dead");
     assert_eq!(bench.reports(), [Report::Over(address(1))]);
 }
 
 #[test]
-fn a_hand_over_ends_the_asking_and_the_pause_after_a_refusal() {
+fn a_hand_over_ends_the_probing_and_the_pause_after_a_deferral() {
     let mut bench = Bench::new();
     bench.own(1, Acquisition::FirstUse);
     bench.own(2, Acquisition::FirstUse);
     bench.pass(millis(10));
-    bench.claimed_by(2, STRANGER, true);
+    bench.claimed_by(2, FOREIGN, true);
     bench.own(1, Acquisition::HandOver);
     bench.own(2, Acquisition::HandOver);
     assert_eq!((bench.ownership(1), bench.ownership(2)), (Ownership::Announced, Ownership::Announced));
@@ -201,36 +201,36 @@ fn a_hand_over_ends_the_asking_and_the_pause_after_a_refusal() {
 }
 
 #[test]
-fn a_stranger_that_was_only_slow_to_answer_was_there_first_and_one_that_comes_later_is_fended_off() {
+fn a_foreign_host_that_was_only_slow_to_answer_was_there_first_and_one_that_comes_later_is_fended_off() {
     let mut bench = Bench::new();
     bench.own(1, Acquisition::FirstUse);
     bench.pass(millis(1500));
     assert_eq!(bench.ownership(1), Ownership::Announced);
-    bench.claimed_by(1, STRANGER, false);
+    bench.claimed_by(1, FOREIGN, false);
     assert_eq!(bench.ownership(1), Ownership::Pending, "it was there before");
-    assert_eq!(bench.reports(), [conflict(1, STRANGER, ConflictKind::Occupied)]);
+    assert_eq!(bench.reports(), [conflict(1, FOREIGN, ConflictKind::Occupied)]);
 
     let mut bench = Bench::new();
     bench.own(1, Acquisition::FirstUse);
     bench.pass(PROBATION + millis(200));
-    bench.claimed_by(1, STRANGER, false);
+    bench.claimed_by(1, FOREIGN, false);
     assert_eq!(bench.ownership(1), Ownership::Announced);
-    assert_eq!(bench.reports(), [conflict(1, STRANGER, ConflictKind::Contested)]);
+    assert_eq!(bench.reports(), [conflict(1, FOREIGN, ConflictKind::Contested)]);
     assert_eq!(bench.times(millis(1), Sent::Announce).len(), 1, "defended at once");
 }
 
 #[test]
-fn a_stranger_that_insists_is_fended_off_once_in_ten_seconds_and_forgotten_when_it_is_silent() {
+fn a_foreign_host_that_insists_is_fended_off_once_in_ten_seconds_and_forgotten_when_it_is_silent() {
     let mut bench = Bench::new();
     bench.own(1, Acquisition::HandOver);
     bench.pass(millis(6000));
     let mut defended = Vec::new();
     for _ in 0..300 {
-        bench.claimed_by(1, STRANGER, false);
+        bench.claimed_by(1, FOREIGN, false);
         defended.extend(bench.times(millis(100), Sent::Announce));
     }
     assert_eq!(defended, [6000, 16_000, 26_000]);
-    assert_eq!(bench.reports(), [conflict(1, STRANGER, ConflictKind::Contested)]);
+    assert_eq!(bench.reports(), [conflict(1, FOREIGN, ConflictKind::Contested)]);
     bench.pass(timing::CONFLICT_OVER);
     assert_eq!(bench.reports(), [Report::Over(address(1))]);
     assert_eq!(bench.ownership(1), Ownership::Announced);
@@ -241,12 +241,12 @@ fn another_agent_is_not_fended_off_at_once_but_corrected_if_this_node_still_is_t
     let mut bench = Bench::new();
     bench.own(1, Acquisition::HandOver);
     bench.pass(millis(6000));
-    bench.claimed_by(1, STRANGER, true);
+    bench.claimed_by(1, FOREIGN, true);
     assert_eq!(bench.times(millis(1500), Sent::Announce), [7000]);
 
     bench.own(2, Acquisition::HandOver);
     bench.pass(millis(6000));
-    bench.claimed_by(2, STRANGER, true);
+    bench.claimed_by(2, FOREIGN, true);
     bench.claims.handle_disowned(address(2));
     assert_eq!(bench.pass(millis(5000)), [], "the other one is the owner: not a word");
 }
@@ -254,7 +254,7 @@ fn another_agent_is_not_fended_off_at_once_but_corrected_if_this_node_still_is_t
 #[test]
 fn of_two_that_ask_at_once_the_lower_mac_goes_first() {
     let rival = |mac| Claimant { address: address(1), mac };
-    for (mac, expected) in [(LOWER, 1), (STRANGER, 0)] {
+    for (mac, expected) in [(LOWER, 1), (FOREIGN, 0)] {
         let mut bench = Bench::new();
         bench.own(1, Acquisition::FirstUse);
         bench.pass(millis(1));
@@ -272,7 +272,7 @@ fn a_disowned_address_is_not_mentioned_again_and_its_conflict_is_over() {
         bench.own(n, acquisition);
     }
     bench.pass(millis(1));
-    bench.claimed_by(3, STRANGER, false);
+    bench.claimed_by(3, FOREIGN, false);
     bench.reports();
     (1..4).for_each(|n| bench.claims.handle_disowned(address(n)));
     assert_eq!(bench.reports(), [Report::Over(address(3))]);
@@ -339,22 +339,22 @@ fn the_table_of_states_and_events_holds() {
     type Beginning = (&'static str, fn() -> Bench);
     type Event = (&'static str, fn(&mut Bench));
     let states: [Beginning; 5] = [
-        ("asking", || {
+        ("probing", || {
             let mut bench = Bench::new();
             bench.own(1, Acquisition::FirstUse);
             bench.pass(millis(50));
             bench
         }),
-        ("asking to take over", || {
+        ("probing to take over", || {
             let mut bench = Bench::new();
             bench.own(1, taking_over());
             bench.pass(millis(5));
             bench
         }),
-        ("refused", || {
+        ("deferred", || {
             let mut bench = Bench::new();
             bench.own(1, Acquisition::FirstUse);
-            bench.claimed_by(1, STRANGER, false);
+            bench.claimed_by(1, FOREIGN, false);
             bench.reports();
             bench
         }),
@@ -364,7 +364,7 @@ fn the_table_of_states_and_events_holds() {
             bench.pass(millis(200));
             bench
         }),
-        ("holding", || {
+        ("announced", || {
             let mut bench = Bench::new();
             bench.own(1, Acquisition::HandOver);
             bench.pass(millis(200));
@@ -374,14 +374,14 @@ fn the_table_of_states_and_events_holds() {
     let events: [Event; 8] = [
         ("owned again", |bench| bench.own(1, Acquisition::FirstUse)),
         ("handed over", |bench| bench.own(1, Acquisition::HandOver)),
-        ("a stranger", |bench| bench.claimed_by(1, LOWER, false)),
+        ("a foreign host", |bench| bench.claimed_by(1, LOWER, false)),
         ("another agent", |bench| bench.claimed_by(1, LOWER, true)),
         ("a lower rival", |bench| {
             let rival = Claimant { address: address(1), mac: LOWER };
             bench.claims.handle_rival(rival, OUR_MAC, false, bench.now);
         }),
         ("a higher rival", |bench| {
-            let rival = Claimant { address: address(1), mac: STRANGER };
+            let rival = Claimant { address: address(1), mac: FOREIGN };
             bench.claims.handle_rival(rival, OUR_MAC, false, bench.now);
         }),
         ("link down", |bench| bench.claims.handle_link_down()),
@@ -463,9 +463,9 @@ proptest! {
                     link_up = false;
                     bench.claims.handle_link_down();
                 }
-                Step::Claimed(n, is_member) => bench.claimed_by(n, STRANGER, is_member),
+                Step::Claimed(n, is_member) => bench.claimed_by(n, FOREIGN, is_member),
                 Step::Rival(n, lower) => {
-                    let mac = if lower { LOWER } else { STRANGER };
+                    let mac = if lower { LOWER } else { FOREIGN };
                     let rival = Claimant { address: address(n), mac };
                     bench.claims.handle_rival(rival, OUR_MAC, false, bench.now);
                 }
