@@ -143,11 +143,11 @@ mod tests {
     const GROUP: MacAddress = MacAddress([1, 0, 0x5e, 0, 0, 1]);
     const OWNED: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 100);
     const ASKED: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 102);
-    const STRANGE: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 101);
+    const FOREIGN: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 101);
     const CLIENT_IP: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 2);
     const OWNED6: Ipv6Addr = Ipv6Addr::new(0xfd35, 0, 0, 0, 0, 0, 0, 0x100);
     const ASKED6: Ipv6Addr = Ipv6Addr::new(0xfd35, 0, 0, 0, 0, 0, 0, 0x102);
-    const STRANGE6: Ipv6Addr = Ipv6Addr::new(0xfd35, 0, 0, 0, 0, 0, 0, 0x101);
+    const FOREIGN6: Ipv6Addr = Ipv6Addr::new(0xfd35, 0, 0, 0, 0, 0, 0, 0x101);
     const CLIENT_IP6: Ipv6Addr = Ipv6Addr::new(0xfd35, 0, 0, 0, 0, 0, 0, 2);
 
     fn judged(protocol: Protocol, octets: &[u8]) -> Verdict {
@@ -218,7 +218,7 @@ mod tests {
             ("a unicast request for ours", unicast, answered(unicast)),
             ("a probe for ours", probe, answered(probe)),
             ("a request relayed by another station", relayed, answered(relayed)),
-            ("a request for another's", who_has(STRANGE), ignored(Reason::NotOwned)),
+            ("a request for another's", who_has(FOREIGN), ignored(Reason::NotOwned)),
             ("a request for one that we only ask for", who_has(ASKED), ignored(Reason::NotOwned)),
             ("a probe for one that we ask for", Packet { target_ip: ASKED, ..probe }, rival),
             ("a request to another station", to_other, ignored(Reason::OtherDestination)),
@@ -233,7 +233,7 @@ mod tests {
             ("reverse ARP", Packet { operation: Operation::Unknown(3), ..ask }, ignored(Reason::NotARequest)),
             ("another announcing ours", Packet { sender_ip: OWNED, ..ask }, conflict),
             ("another answering for ours", Packet { sender_ip: OWNED, ..reply }, conflict),
-            ("another asking from ours", Packet { sender_ip: OWNED, ..who_has(STRANGE) }, conflict),
+            ("another asking from ours", Packet { sender_ip: OWNED, ..who_has(FOREIGN) }, conflict),
             ("an answer for one that we ask for", Packet { sender_ip: ASKED, ..reply }, occupied),
             ("another asking from one that we ask for", Packet { sender_ip: ASKED, ..ask }, occupied),
         ];
@@ -254,7 +254,7 @@ mod tests {
         let alone = neighbor::Packet { destination: OURS, receiver_ip: OWNED6, ..ask };
         let bare_alone = without_link(alone, OWNED6);
         let probe = |target| neighbor::Packet::probe(target, CLIENT);
-        let answer = neighbor::Packet::announcement(STRANGE6, CLIENT);
+        let answer = neighbor::Packet::announcement(FOREIGN6, CLIENT);
         let announcing = |address| neighbor::Packet::announcement(address, CLIENT);
         let naming =
             |mac| neighbor::Packet { message: Message::Solicitation { target: OWNED6, source_link: Some(mac) }, ..ask };
@@ -270,7 +270,7 @@ mod tests {
             ("a check whether we are still there", alone, answered(alone)),
             ("such a check without a link address", bare_alone, answered(bare_alone)),
             ("duplicate address detection of ours", probe(OWNED6), answered(probe(OWNED6))),
-            ("a solicitation for another's", solicitation(STRANGE6), ignored(Reason::NotOwned)),
+            ("a solicitation for another's", solicitation(FOREIGN6), ignored(Reason::NotOwned)),
             ("a solicitation for one that we only ask for", solicitation(ASKED6), ignored(Reason::NotOwned)),
             ("duplicate address detection of one that we ask for", probe(ASKED6), rival),
             ("a solicitation to another station", to_other, ignored(Reason::OtherDestination)),
@@ -281,7 +281,7 @@ mod tests {
             ("nobody as sender", naming(MacAddress::ZERO), ignored(Reason::NoStation)),
             ("another's advertisement", answer, ignored(Reason::NotARequest)),
             ("another announcing ours", announcing(OWNED6), conflict),
-            ("another asking from ours", neighbor::Packet { sender_ip: OWNED6, ..solicitation(STRANGE6) }, conflict),
+            ("another asking from ours", neighbor::Packet { sender_ip: OWNED6, ..solicitation(FOREIGN6) }, conflict),
             ("an advertisement of one that we ask for", announcing(ASKED6), occupied),
             ("another asking from one that we ask for", neighbor::Packet { sender_ip: ASKED6, ..ask }, occupied),
         ];
@@ -313,7 +313,7 @@ mod tests {
         fn only_a_request_for_ours_is_ever_answered_and_never_to_a_group(
             mut frame in proptest::collection::vec(any::<u8>(), 42..64),
             to in proptest::sample::select(vec![MacAddress::BROADCAST, OURS, CLIENT]),
-            target in proptest::sample::select(vec![OWNED, ASKED, STRANGE]),
+            target in proptest::sample::select(vec![OWNED, ASKED, FOREIGN]),
             operation in 0u8..4,
         ) {
             frame[..6].copy_from_slice(&to.0);

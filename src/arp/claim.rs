@@ -183,7 +183,7 @@ impl Claims {
     }
 
     /// Another station asks for an address before it uses it, as this node does. The lower MAC goes first: one of two
-    /// agents then has it at once, while a stranger that follows RFC 5227 withdraws from both.
+    /// agents then has it at once, while a foreign host that follows RFC 5227 withdraws from both.
     pub fn handle_rival(&mut self, claimant: Claimant, our_mac: MacAddress, is_member: bool, now: Instant) {
         let Some(claim) = self.claims.get(&claimant.address) else { return };
         match claim.state {

@@ -101,7 +101,7 @@ pub struct Planner {
     owners: BTreeMap<NodeName, usize>,
     /// Addresses that this agent chose a moment ago.
     fresh: BTreeMap<IpAddr, Fresh>,
-    /// Addresses that this node found taken by strangers, each until when the other agents are told.
+    /// Addresses that this node found taken by foreign hosts, each until when the other agents are told.
     found: BTreeMap<IpAddr, Instant>,
     occupied_moved: bool,
     /// Nodes that were still listening when this one looked last, each with when that was.
@@ -250,7 +250,7 @@ impl Planner {
         let occupied: Vec<IpAddr> =
             self.book.claimed_by(key).iter().copied().filter(|address| self.book.is_occupied(*address)).collect();
         let until = |address| {
-            // Nobody asks on the link about an address that nobody holds, so nobody learns when the stranger leaves.
+            // Nobody asks on the link about an address that nobody holds, so nobody learns when the foreign host leaves.
             let least = if occupied.contains(&address) { OCCUPIED_REST } else { Duration::ZERO };
             pool_of(pools, address).map(|pool| now + pool.rest.max(least)).filter(|until| *until > now)
         };

@@ -29,7 +29,7 @@ pub struct L2Slice {
     /// How the addresses above came to this node. One that is not named comes into use for the first time.
     pub acquisitions: OrdMap<IpAddr, Acquisition>,
     /// The MACs of the other agents' links, with their nodes. Who claims an address of ours from one of them is no
-    /// stranger: ranks decide who keeps it, and this node does not defend it on the wire meanwhile.
+    /// foreign host: ranks decide who keeps it, and this node does not defend it on the wire meanwhile.
     pub members: Arc<BTreeMap<MacAddress, NodeName>>,
 }
 

@@ -178,7 +178,7 @@ impl LinkTask {
         let now = clock::now();
         let Setup { node, settings, .. } = &*self.setup;
         let mut machine = Machine::new(node.clone(), *settings, self.incarnation, slice.stance(false), now);
-        let mut strangers = Strangers::default();
+        let mut refused_senders = RefusedSenders::default();
         let mut failing = false;
         loop {
             // A newer address may make the link speak IPv6, so the sockets are opened for the link as it is now.
@@ -186,7 +186,7 @@ impl LinkTask {
             let ended = match Sockets::open(&slice.link) {
                 Ok(sockets) => {
                     failing = false;
-                    self.pulse(&sockets, slice, &mut machine, &mut strangers, &mut slices, &mut stop).await
+                    self.pulse(&sockets, slice, &mut machine, &mut refused_senders, &mut slices, &mut stop).await
                 }
                 Err(error) => Ended::Failed(error),
             };
@@ -216,7 +216,7 @@ impl LinkTask {
         sockets: &Sockets,
         mut slice: LinkSlice,
         machine: &mut Machine,
-        strangers: &mut Strangers,
+        refused_senders: &mut RefusedSenders,
         slices: &mut watch::Receiver<LinkSlice>,
         stop: &mut watch::Receiver<bool>,
     ) -> Ended {
@@ -241,7 +241,7 @@ impl LinkTask {
                     return Ended::Told;
                 }
             }
-            if let Some(refused) = strangers.poll_refused(now)
+            if let Some(refused) = refused_senders.poll_refused(now)
                 && self.facts.send(Fact::PulsesRefused(self.index, Arc::new(refused))).await.is_err()
             {
                 return Ended::Told;
@@ -253,7 +253,7 @@ impl LinkTask {
                     machine.handle_leaving(clock::now());
                 }
                 () = reached(machine.next_deadline()) => {}
-                received = sockets.receive(|datagram| self.handle_datagram(datagram, &slice, machine, strangers)) => {
+                received = sockets.receive(|datagram| self.handle_datagram(datagram, &slice, machine, refused_senders)) => {
                     if let Err(error) = received {
                         // What the kernel tells of a link that went down; it tells it once, and the plan hears of it too.
                         debug!(link = %slice.link.name, %error, "pulse not received");
@@ -324,7 +324,7 @@ impl LinkTask {
         datagram: Datagram<'_>,
         slice: &LinkSlice,
         machine: &mut Machine,
-        strangers: &mut Strangers,
+        refused_senders: &mut RefusedSenders,
     ) {
         let Datagram { source, hop_limit, octets } = datagram;
         let fate = if hop_limit != Some(HOP_LIMIT) || source.port() != PORT {
@@ -335,14 +335,14 @@ impl LinkTask {
                     trace!(link = %slice.link.name, %source, %pulse, "pulse received");
                     let (node, heard) = (pulse.node.clone(), machine.handle_pulse(pulse, clock::now()));
                     let why = || format!("their sender says that it is {node}, as this node does");
-                    if heard == Heard::Namesake && strangers.is_news(source, Fate::Namesake, why, clock::now()) {
+                    if heard == Heard::Namesake && refused_senders.is_news(source, Fate::Namesake, why, clock::now()) {
                         warn!(link = %slice.link.name, %source, %node, "another agent on this link uses this node's name");
                     }
                     Fate::from(heard)
                 }
                 Err(refused) => {
                     let fate = Fate::from(refused);
-                    if strangers.is_news(source, fate, || refused.of_many(), clock::now()) {
+                    if refused_senders.is_news(source, fate, || refused.of_many(), clock::now()) {
                         warn!(link = %slice.link.name, %source, reason = fate.code(), "a pulse was dropped: {refused}");
                     }
                     fate
@@ -356,42 +356,42 @@ impl LinkTask {
 /// Whose pulses are dropped, and why: each is spoken of once in a while and not with every packet, and told for as long as
 /// it goes on.
 #[derive(Debug, Default)]
-struct Strangers {
-    known: BTreeMap<(IpAddr, Fate), Stranger>,
+struct RefusedSenders {
+    known: BTreeMap<(IpAddr, Fate), RefusedSender>,
     moved: bool,
 }
 
 #[derive(Debug)]
-struct Stranger {
+struct RefusedSender {
     why: String,
     said: Instant,
     last_heard: Instant,
 }
 
-impl Strangers {
+impl RefusedSenders {
     /// Notes a pulse that was dropped. Whether it is worth a word in the log.
     fn is_news(&mut self, source: SocketAddr, fate: Fate, why: impl FnOnce() -> String, now: Instant) -> bool {
-        if let Some(stranger) = self.known.get_mut(&(source.ip(), fate)) {
-            stranger.last_heard = now;
-            let again = now.duration_since(stranger.said) >= SAY_AGAIN_AFTER;
+        if let Some(sender) = self.known.get_mut(&(source.ip(), fate)) {
+            sender.last_heard = now;
+            let again = now.duration_since(sender.said) >= SAY_AGAIN_AFTER;
             if again {
-                stranger.said = now;
+                sender.said = now;
             }
             return again;
         }
         self.forget(now);
         // Who invents addresses fills no memory and no log.
-        if self.known.len() >= MOST_STRANGERS {
+        if self.known.len() >= MOST_REFUSED_SENDERS {
             return false;
         }
-        self.known.insert((source.ip(), fate), Stranger { why: why(), said: now, last_heard: now });
+        self.known.insert((source.ip(), fate), RefusedSender { why: why(), said: now, last_heard: now });
         self.moved = true;
         true
     }
 
     fn forget(&mut self, now: Instant) {
         let before = self.known.len();
-        self.known.retain(|_, stranger| now.duration_since(stranger.last_heard) < SAY_AGAIN_AFTER);
+        self.known.retain(|_, sender| now.duration_since(sender.last_heard) < SAY_AGAIN_AFTER);
         self.moved |= self.known.len() != before;
     }
 
@@ -400,7 +400,7 @@ impl Strangers {
     fn poll_refused(&mut self, now: Instant) -> Option<BTreeMap<IpAddr, String>> {
         self.forget(now);
         std::mem::take(&mut self.moved)
-            .then(|| self.known.iter().map(|((source, _), stranger)| (*source, stranger.why.clone())).collect())
+            .then(|| self.known.iter().map(|((source, _), sender)| (*source, sender.why.clone())).collect())
     }
 }
 
@@ -432,4 +432,4 @@ const REOPEN_INTERVAL: Duration = Duration::from_millis(200);
 
 const SAY_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
-const MOST_STRANGERS: usize = 256;
+const MOST_REFUSED_SENDERS: usize = 256;

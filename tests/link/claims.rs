@@ -16,7 +16,7 @@ tests!(
     an_address_that_a_host_has_is_not_claimed_until_it_leaves,
     a_free_address_is_asked_for_and_then_announced,
     an_owner_that_answers_is_not_robbed_and_a_dead_one_is_at_once,
-    a_stranger_that_announces_a_held_address_is_fended_off_and_told,
+    a_foreign_host_that_announces_a_held_address_is_fended_off_and_told,
     arping_finds_an_owned_address_taken,
 );
 
@@ -118,7 +118,7 @@ fn an_owner_that_answers_is_not_robbed_and_a_dead_one_is_at_once() {
     });
 }
 
-fn a_stranger_that_announces_a_held_address_is_fended_off_and_told() {
+fn a_foreign_host_that_announces_a_held_address_is_fended_off_and_told() {
     for_both(|wire, vip| {
         wire.run(async || {
             let mut node = owning([vip]).await;
@@ -129,7 +129,7 @@ fn a_stranger_that_announces_a_held_address_is_fended_off_and_told() {
             while ear.hear_frame(spoken, Duration::from_millis(2500), ours).is_some() {}
             Frame::announcements(vip, CLIENT_MAC).for_each(|frame| ear.say_frame(&frame));
             assert_eq!(ear.hear_frame(spoken, SOON, ours), Frame::announcements(vip, NODE_MAC).next());
-            node.until_told("the stranger", |told| {
+            node.until_told("the foreign host", |told| {
                 told.get(&vip).is_some_and(|it| (it.mac, it.kind) == (CLIENT_MAC, ConflictKind::Contested))
             })
             .await;

@@ -1,4 +1,4 @@
-//! What the planner remembers of the links: who had each address and how it moved, what strangers have, who has just begun.
+//! What the planner remembers of the links: who had each address and how it moved, what foreign hosts have, who has just begun.
 //! Floor 1, a part of the planner.
 
 use std::collections::BTreeSet;
@@ -20,14 +20,14 @@ use crate::roster::Eligibility;
 use crate::world::{Conflict, Pulses};
 
 impl Planner {
-    /// What strangers have of the addresses that this node is to answer for.
+    /// What foreign hosts have of the addresses that this node is to answer for.
     fn occupied_here(&self) -> impl Iterator<Item = IpAddr> {
         let is_it =
             |on_links: &OrdMap<_, Conflict>| on_links.values().any(|conflict| conflict.kind == ConflictKind::Occupied);
         self.world.conflicts.iter().filter(move |(_, on_links)| is_it(on_links)).map(|(address, _)| *address)
     }
 
-    /// Tells the other agents what strangers have, so that whoever allocates takes none of it. That goes on for a time
+    /// Tells the other agents what foreign hosts have, so that whoever allocates takes none of it. That goes on for a time
     /// after this node gave such an address up, for nobody asks for it any more; and ends where this node has it itself.
     pub(super) fn renew_occupied(&mut self, now: Instant) {
         let before = self.found.len();
@@ -72,7 +72,7 @@ impl Planner {
             let acquisition = match owner {
                 Some(owner) if *owner == self.me => None,
                 Some(owner) if silent(owner) => Some(Acquisition::TakeOver { from: owner.clone() }),
-                // It had not used the address yet, nor asked whether a stranger does; or it has, and found one.
+                // It had not used the address yet, nor asked whether a foreign host does; or it has, and found one.
                 Some(owner) if self.listening.get(owner).is_some_and(|seen| now < *seen + BEGINNING) => None,
                 Some(_) if self.book.is_occupied(*address) => None,
                 Some(_) if pulses => Some(Acquisition::HandOver),
@@ -142,5 +142,5 @@ const BEGINNING: Duration = Duration::from_millis(500);
 /// How many occupied addresses the other agents are told of at a time: what fits into a pulse.
 const MOST_TOLD: usize = 8;
 
-/// How long an address that a stranger had when it was freed is not handed out again.
+/// How long an address that a foreign host had when it was freed is not handed out again.
 pub(super) const OCCUPIED_REST: Duration = Duration::from_secs(600);

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn stranger(kind: ConflictKind) -> Option<crate::world::Conflict> {
+fn foreign_host(kind: ConflictKind) -> Option<crate::world::Conflict> {
     let mac = "02:00:00:00:00:99".parse().unwrap();
     Some(crate::world::Conflict { mac, kind, since: std::time::SystemTime::UNIX_EPOCH })
 }
@@ -32,7 +32,7 @@ fn an_occupied_address_is_exchanged_only_before_its_first_use_and_never_handed_o
         story
     };
     let first: IpAddr = "192.168.35.100".parse().unwrap();
-    let occupied = || Fact::Conflict(first, "eth0".into(), stranger(ConflictKind::Occupied));
+    let occupied = || Fact::Conflict(first, "eth0".into(), foreign_host(ConflictKind::Occupied));
 
     let mut story = begin();
     story.put("web", service());
@@ -41,7 +41,7 @@ fn an_occupied_address_is_exchanged_only_before_its_first_use_and_never_handed_o
     assert_eq!(story.addresses("web"), ["192.168.35.101"]);
     story.tell(Fact::Conflict(first, "eth0".into(), None));
     story.put("next", service());
-    assert_eq!(story.addresses("next"), ["192.168.35.102"], "the stranger may still be there");
+    assert_eq!(story.addresses("next"), ["192.168.35.102"], "the foreign host may still be there");
 
     let mut story = begin();
     story.put("web", asking_for(&["192.168.35.100"]));
@@ -78,7 +78,7 @@ fn the_node_that_finds_an_address_taken_tells_the_user_whoever_allocates() {
     for (kind, announced) in
         [(ConflictKind::Occupied, false), (ConflictKind::AliveUnheard, false), (ConflictKind::Contested, true)]
     {
-        story.tell(Fact::Conflict("192.168.35.100".parse().unwrap(), "eth0".into(), stranger(kind)));
+        story.tell(Fact::Conflict("192.168.35.100".parse().unwrap(), "eth0".into(), foreign_host(kind)));
         story.turn();
         let told = notice(&story).expect("the user is told");
         assert_eq!((told.warning, told.reason.as_str()), (true, "AddressConflict"));

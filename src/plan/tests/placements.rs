@@ -171,19 +171,19 @@ fn the_last_conflict_is_remembered_when_it_is_over() {
     let mut story = with_pulses(false);
     story.owner(roster(&[], &[]));
     let address: IpAddr = ADDRESS.parse().unwrap();
-    let stranger = Conflict {
+    let foreign = Conflict {
         mac: "02:00:00:00:00:99".parse().unwrap(),
         kind: ConflictKind::Contested,
         since: std::time::SystemTime::UNIX_EPOCH,
     };
-    story.tell(Fact::Conflict(address, "eth0".into(), Some(stranger)));
+    story.tell(Fact::Conflict(address, "eth0".into(), Some(foreign)));
     let told = story.planner.turn(story.now).conflicts;
     assert_eq!(told, [(address, "eth0".into(), ConflictKind::Contested)]);
-    assert_eq!(story.placement().last_conflict.map(|it| (it.conflict, it.over)), Some((stranger, None)));
+    assert_eq!(story.placement().last_conflict.map(|it| (it.conflict, it.over)), Some((foreign, None)));
     story.now += Duration::from_secs(5);
     story.tell(Fact::Conflict(address, "eth0".into(), None));
     assert!(story.planner.turn(story.now).conflicts.is_empty());
-    assert_eq!(story.placement().last_conflict.map(|it| (it.conflict, it.over)), Some((stranger, Some(story.now))));
+    assert_eq!(story.placement().last_conflict.map(|it| (it.conflict, it.over)), Some((foreign, Some(story.now))));
 }
 
 #[test]
