@@ -39,7 +39,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("bgp/speaker.rs", 2),
     ("discovery/", 1),
     ("discovery/socket.rs", 2),
-    ("discovery/seeker.rs", 2),
+    ("discovery/task.rs", 2),
     ("k8s/", 1),
     ("k8s/client.rs", 2),
     ("k8s/watch.rs", 2),

@@ -2,7 +2,7 @@
 //!
 //! Tasks, all owned by [`run`] and ended by its farewell:
 //! - the sources: `k8s::watch` and `k8s::lease`, or `manifests`; `kernel::observe`; and where peers are to be found,
-//!   `kernel::routes` and `discovery::seeker`. Cancelled, they lose nothing: the next start lists again.
+//!   `kernel::routes` and `discovery::task`. Cancelled, they lose nothing: the next start lists again.
 //! - the pulse, source and actuator: told to leave, it says goodbye before the others stop, so that they are replaced.
 //! - the actuators: `bgp::speaker`, `arp::responder`, `kernel::addresses`, `kernel::sysctl` and `k8s::status`. The first three
 //!   are told to leave and are waited for; a status write that is cancelled is made again by whoever allocates next.
@@ -210,8 +210,8 @@ impl Crew {
     fn finders(&mut self, config: &Config, Lines { slices, facts, stopping: _ }: Lines<'_>) {
         let any = |is_it: fn(&PeerAddress) -> bool| config.bgp.peers.iter().any(|peer| is_it(&peer.address));
         if any(|address| matches!(address, PeerAddress::Interface(_))) {
-            let seeking = discovery::seeker::run(slices.bgp.subscribe(), facts.clone());
-            self.standing.spawn(named("the seeker of routers", seeking));
+            let discovering = discovery::task::run(slices.bgp.subscribe(), facts.clone());
+            self.standing.spawn(named("router discovery", discovering));
         }
         if any(|address| matches!(address, PeerAddress::Gateway)) {
             self.standing.spawn(named("the observer of routes", kernel::routes::run(facts.clone())));

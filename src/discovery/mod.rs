@@ -3,11 +3,11 @@
 //! | file      | floor | what it is                                                      |
 //! |-----------|-------|-----------------------------------------------------------------|
 //! | `packet`  | 1     | router advertisements and solicitations as octets               |
-//! | `lookout` | 1     | the machine of one link: which routers are there, when to speak |
+//! | `machine` | 1     | the machine of one link: which routers are there, when to speak |
 //! | `socket`  | 2     | hears and sends them on one link                                |
-//! | `seeker`  | 2     | a task for each link that the plan names                        |
+//! | `task`    | 2     | a task for each link that the plan names                        |
 
-pub mod lookout;
+pub mod machine;
 pub mod packet;
-pub mod seeker;
 mod socket;
+pub mod task;

@@ -1,5 +1,5 @@
 //! A socket that hears and says the messages of router discovery on one link.
-//! Floor 2. What they mean is the business of `lookout`.
+//! Floor 2. What they mean is the business of `machine`.
 
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};

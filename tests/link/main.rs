@@ -5,6 +5,7 @@
 mod answers;
 mod binds;
 mod claims;
+mod discovers;
 mod host;
 mod measures;
 mod namespace;
@@ -12,7 +13,6 @@ mod neighbors;
 mod observes;
 mod offload;
 mod routes;
-mod seeks;
 mod sessions;
 mod wire;
 
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         observes::TESTS,
         offload::TESTS,
         routes::TESTS,
-        seeks::TESTS,
+        discovers::TESTS,
         sessions::TESTS,
     ]
     .concat();

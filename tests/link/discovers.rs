@@ -1,11 +1,11 @@
-//! The seeker of routers: whom it hears on a link, whom it must not, and what it says itself.
+//! Router discovery: whom it hears on a link, whom it must not, and what it says itself.
 
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::net::{Ipv6Addr, SocketAddrV6};
 use std::sync::Arc;
 
-use crier::discovery::seeker;
+use crier::discovery;
 use crier::plan::slice::BgpSlice;
 use crier::world::Fact;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -58,19 +58,19 @@ fn say(wire: &Wire, from: &str, octets: &[u8], hop_limit: u32) {
     });
 }
 
-struct Seeker {
+struct Discovery {
     slices: watch::Sender<BgpSlice>,
     facts: mpsc::Receiver<Fact>,
 }
 
-impl Seeker {
+impl Discovery {
     /// On a thread of the node's, with a plan that names its link.
-    fn start() -> Seeker {
+    fn start() -> Discovery {
         let (slices, slice) = watch::channel(BgpSlice::default());
         let (sender, facts) = mpsc::channel(4);
-        tokio::spawn(seeker::run(slice, sender));
+        tokio::spawn(discovery::task::run(slice, sender));
         slices.send_modify(|slice| slice.unnumbered = Arc::new([(index(), "eth0".into())].into()));
-        Seeker { slices, facts }
+        Discovery { slices, facts }
     }
 
     /// Until the socket is open nobody is heard; one that speaks twice is told once.
@@ -89,7 +89,7 @@ impl Seeker {
     async fn told(&mut self) -> Vec<String> {
         match timeout(SOON, self.facts.recv()).await.expect("something told") {
             Some(Fact::Routers(_, routers)) => routers.iter().map(ToString::to_string).collect(),
-            other => panic!("the seeker told {other:?}"),
+            other => panic!("the task told {other:?}"),
         }
     }
 }
@@ -97,8 +97,8 @@ impl Seeker {
 fn a_router_is_heard_and_nobody_else_is() {
     let wire = wire();
     wire.run(async || {
-        let mut seeker = Seeker::start();
-        assert_eq!(seeker.hear_first(&wire).await, ["fe80::1:b"]);
+        let mut discovery = Discovery::start();
+        assert_eq!(discovery.hear_first(&wire).await, ["fe80::1:b"]);
         let with = |change: fn(&mut Vec<u8>)| {
             let mut octets = ADVERTISEMENT.to_vec();
             change(&mut octets);
@@ -112,17 +112,17 @@ fn a_router_is_heard_and_nobody_else_is() {
         say(&wire, "fd35::b", &ADVERTISEMENT, 255);
         // What comes after them was heard after them.
         say(&wire, "fe80::1:c", &ADVERTISEMENT, 255);
-        assert_eq!(seeker.told().await, ["fe80::1:b", "fe80::1:c"]);
+        assert_eq!(discovery.told().await, ["fe80::1:b", "fe80::1:c"]);
     });
 }
 
 fn a_link_that_the_plan_no_longer_names_has_no_router() {
     let wire = wire();
     wire.run(async || {
-        let mut seeker = Seeker::start();
-        assert_eq!(seeker.hear_first(&wire).await, ["fe80::1:b"]);
-        seeker.slices.send_modify(|slice| slice.unnumbered = Arc::new(BTreeMap::new()));
-        assert_eq!(seeker.told().await, [] as [String; 0]);
+        let mut discovery = Discovery::start();
+        assert_eq!(discovery.hear_first(&wire).await, ["fe80::1:b"]);
+        discovery.slices.send_modify(|slice| slice.unnumbered = Arc::new(BTreeMap::new()));
+        assert_eq!(discovery.told().await, [] as [String; 0]);
     });
 }
 
@@ -135,7 +135,7 @@ fn this_node_asks_and_shows_itself_from_its_link_local_address_with_the_highest_
         ear
     });
     wire.run(async || {
-        let _seeker = Seeker::start();
+        let _discovery = Discovery::start();
         let heard = tokio::task::spawn_blocking(move || {
             let mut heard = BTreeMap::new();
             while heard.len() < 2 {

@@ -1,9 +1,9 @@
 //! Looks for routers on every link that the plan names, and shows this node to them. Floor 2. A source of facts.
 //!
-//! | task   | owner     | owns                              | when cancelled                                     |
-//! |--------|-----------|-----------------------------------|----------------------------------------------------|
-//! | seeker | the agent | the tasks of the links            | they end with it                                   |
-//! | link   | seeker    | the socket and machine of one link | routers forget this node, after minutes, if at all |
+//! | task  | owner     | owns                               | when cancelled                                     |
+//! |-------|-----------|------------------------------------|----------------------------------------------------|
+//! | `run` | the agent | the tasks of the links             | they end with it                                   |
+//! | link  | `run`     | the socket and machine of one link | routers forget this node, after minutes, if at all |
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until};
 use tracing::{debug, info, warn};
 
-use super::lookout::Lookout;
+use super::machine::Machine;
 use super::packet::Message;
 use super::socket::DiscoverySocket;
 use crate::clock;
@@ -78,17 +78,17 @@ async fn watch_link(interface: InterfaceName, index: u32, facts: mpsc::Sender<Fa
 /// Ends well only when nobody takes facts any more.
 async fn follow(interface: &InterfaceName, index: u32, facts: &mpsc::Sender<Fact>) -> io::Result<()> {
     let socket = DiscoverySocket::open(interface, index)?;
-    let mut lookout = Lookout::new(clock::now());
+    let mut machine = Machine::new(clock::now());
     let mut told = Vec::new();
     let mut buffer = [0; PACKET];
     loop {
-        while let Some(message) = lookout.poll_message(clock::now()) {
+        while let Some(message) = machine.poll_message(clock::now()) {
             if let Err(error) = socket.send(message) {
                 // The next one is not far; a link that is gone is taken from us.
                 debug!(link = %interface, %message, %error, "not sent");
             }
         }
-        let routers: Vec<_> = lookout.routers().collect();
+        let routers: Vec<_> = machine.routers().collect();
         if routers != told {
             info!(link = %interface, routers = ?routers, "the routers on the link have changed");
             if facts.send(Fact::Routers(index, routers.clone())).await.is_err() {
@@ -100,11 +100,11 @@ async fn follow(interface: &InterfaceName, index: u32, facts: &mpsc::Sender<Fact
             received = socket.receive(&mut buffer) => {
                 let (from, packet) = received?;
                 match Message::parse(packet) {
-                    Ok(message) => lookout.handle_message(from, message, clock::now()),
+                    Ok(message) => machine.handle_message(from, message, clock::now()),
                     Err(fault) => debug!(link = %interface, %from, %fault, "packet dropped"),
                 }
             }
-            () = sleep_until(lookout.next_deadline().into()) => {}
+            () = sleep_until(machine.next_deadline().into()) => {}
         }
     }
 }

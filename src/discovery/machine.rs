@@ -1,8 +1,8 @@
 //! The machine of one link: which routers are there, whether they still are, and when we speak. Floor 1.
 //!
-//! How to drive it: feed [`Lookout::handle_message`] with what comes from link-local addresses, ask
-//! [`Lookout::poll_message`] for what to send until it answers `None`, read [`Lookout::routers`], and come back at
-//! [`Lookout::next_deadline`]. Spare calls are harmless. Time must not go backwards.
+//! How to drive it: feed [`Machine::handle_message`] with what comes from link-local addresses, ask
+//! [`Machine::poll_message`] for what to send until it answers `None`, read [`Machine::routers`], and come back at
+//! [`Machine::next_deadline`]. Spare calls are harmless. Time must not go backwards.
 //!
 //! Routers that find unnumbered peers by their advertisements, as FRR does, have to hear ours before they talk to us. So
 //! this node advertises itself, as no default router and with nothing to configure.
@@ -14,7 +14,7 @@ use super::packet::Message;
 
 /// Who is there on one link.
 #[derive(Debug)]
-pub struct Lookout {
+pub struct Machine {
     /// In the order in which they were first heard.
     routers: Vec<Router>,
     /// Under way while it is not known whether the first router still is there.
@@ -68,10 +68,10 @@ const CHALLENGE_PAUSE: Duration = Duration::from_millis(1500);
 /// Routers kept in mind. Any host can make up as many as it likes.
 const MOST_ROUTERS: usize = 8;
 
-impl Lookout {
+impl Machine {
     /// The link has just come up.
-    pub fn new(now: Instant) -> Lookout {
-        Lookout {
+    pub fn new(now: Instant) -> Machine {
+        Machine {
             routers: Vec::new(),
             challenge: None,
             advertised: None,
@@ -150,7 +150,7 @@ impl Lookout {
         self.routers.iter().map(|router| router.address)
     }
 
-    /// When to call [`Lookout::poll_message`] again if nothing comes in. May be past.
+    /// When to call [`Machine::poll_message`] again if nothing comes in. May be past.
     pub fn next_deadline(&self) -> Instant {
         let challenge = self.challenge.as_ref().map(|challenge| challenge.until);
         [self.solicit_at, challenge].into_iter().flatten().fold(self.advertise_at, Instant::min)
@@ -168,7 +168,7 @@ mod tests {
 
     /// A link with routers that answer solicitations, or do not, on a virtual clock.
     struct Link {
-        lookout: Lookout,
+        machine: Machine,
         start: Instant,
         now: Instant,
         answering: Vec<Ipv6Addr>,
@@ -180,28 +180,28 @@ mod tests {
     impl Link {
         fn new(answering: &[Ipv6Addr]) -> Link {
             let start = clock::now();
-            let lookout = Lookout::new(start);
+            let machine = Machine::new(start);
             let answering = answering.to_vec();
-            Link { lookout, start, now: start, answering, advertised: Vec::new(), solicited: Vec::new() }
+            Link { machine, start, now: start, answering, advertised: Vec::new(), solicited: Vec::new() }
         }
 
         /// Lets time pass from deadline to deadline.
         fn pass(&mut self, time: Duration) {
             let end = self.now + time;
             loop {
-                while let Some(message) = self.lookout.poll_message(self.now) {
+                while let Some(message) = self.machine.poll_message(self.now) {
                     let at = (self.now - self.start).as_millis();
                     match message {
                         Message::Advertisement { .. } => self.advertised.push(at),
                         Message::Solicitation => {
                             self.solicited.push(at);
                             for router in self.answering.clone() {
-                                self.lookout.handle_message(router, HERE, self.now);
+                                self.machine.handle_message(router, HERE, self.now);
                             }
                         }
                     }
                 }
-                let next = self.lookout.next_deadline();
+                let next = self.machine.next_deadline();
                 assert!(next > self.now, "what was due has been done");
                 if next > end {
                     break;
@@ -212,11 +212,11 @@ mod tests {
         }
 
         fn hears(&mut self, router: Ipv6Addr) {
-            self.lookout.handle_message(router, HERE, self.now);
+            self.machine.handle_message(router, HERE, self.now);
         }
 
         fn routers(&self) -> Vec<Ipv6Addr> {
-            self.lookout.routers().collect()
+            self.machine.routers().collect()
         }
     }
 
@@ -256,7 +256,7 @@ mod tests {
         link.pass(secs(100));
         link.advertised.clear();
         for _ in 0..500 {
-            link.lookout.handle_message(Ipv6Addr::UNSPECIFIED, Message::Solicitation, link.now);
+            link.machine.handle_message(Ipv6Addr::UNSPECIFIED, Message::Solicitation, link.now);
             link.pass(Duration::from_millis(10));
         }
         assert_eq!(link.advertised.len(), 6, "at once, and then once in each of five seconds: {:?}", link.advertised);
