@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use crier::address::MacAddress;
 use crier::clock;
 use crier::names::NodeName;
-use crier::pulse::machine::{Heard, Machine, Stance};
+use crier::pulse::machine::{Machine, Stance};
+use crier::pulse::outcome::Outcome;
 use crier::pulse::packet::{Key, Pulse};
 use crier::pulse::settings::Settings;
 use crier::roster::Eligibility;
@@ -158,8 +159,8 @@ impl Link {
         for octets in &said {
             for (hearer, machine) in self.machines.iter_mut().enumerate().filter(|(hearer, _)| *hearer != number) {
                 let pulse = Pulse::parse(octets, &self.key).expect("it was sealed with this key");
-                let fate = machine.handle_pulse(pulse, self.now);
-                assert!(fate == Heard::Taken || fate == Heard::Unverified, "{fate:?}");
+                let outcome = machine.handle_pulse(pulse, self.now);
+                assert!(outcome == Outcome::Taken || outcome == Outcome::Unverified, "{outcome:?}");
                 // As the task does after each datagram: an answer may be due at once.
                 let due = machine.next_deadline().expect("nobody leaves").max(self.now);
                 if self.settled {

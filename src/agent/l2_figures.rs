@@ -82,7 +82,7 @@ pub struct ConflictCount {
     pub count: u64,
 }
 
-/// What the fields mean is said at [`arp::counters::Figures`].
+/// What the fields mean is said at [`arp::counters::Report`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LinkFigures {
     pub link: InterfaceName,
@@ -97,14 +97,14 @@ pub struct LinkFigures {
     pub ignored: BTreeMap<String, u64>,
 }
 
-/// What the fields mean is said at [`pulse::counters::Figures`].
+/// What the fields mean is said at [`pulse::counters::Report`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PulseFigures {
     pub link: InterfaceName,
     pub sent: u64,
     pub octets_sent: u64,
     pub unsent: u64,
-    /// What became of what was heard, by the code of its fate.
+    /// What became of what was heard, by the code of its outcome.
     pub received: BTreeMap<String, u64>,
     /// How many detections took so long at most, in milliseconds; those that took longer are only in the count.
     pub detections_within_millis: Vec<(u64, u64)>,
@@ -157,20 +157,20 @@ impl Tally {
     }
 }
 
-fn link_figures(link: InterfaceName, protocol: Protocol, figures: arp::counters::Figures) -> LinkFigures {
-    let arp::counters::Figures { answers, gratuitous, probes, conflicts, lost, unsent, ignored } = figures;
+fn link_figures(link: InterfaceName, protocol: Protocol, figures: arp::counters::Report) -> LinkFigures {
+    let arp::counters::Report { answers, gratuitous, probes, conflicts, lost, unsent, ignored } = figures;
     let ignored = ignored.into_iter().map(|(reason, count)| (reason.code().to_owned(), count)).collect();
     LinkFigures { link, protocol, answers, gratuitous, probes, claims_heard: conflicts, lost, unsent, ignored }
 }
 
-fn pulse_figures(link: InterfaceName, figures: pulse::counters::Figures) -> PulseFigures {
-    let pulse::counters::Figures { sent, octets_sent, unsent, received, detection } = figures;
+fn pulse_figures(link: InterfaceName, figures: pulse::counters::Report) -> PulseFigures {
+    let pulse::counters::Report { sent, octets_sent, unsent, received, detection } = figures;
     PulseFigures {
         link,
         sent,
         octets_sent,
         unsent,
-        received: received.into_iter().map(|(fate, count)| (fate.code().to_owned(), count)).collect(),
+        received: received.into_iter().map(|(outcome, count)| (outcome.code().to_owned(), count)).collect(),
         detections_within_millis: detection.within.iter().map(|(bound, count)| (millis(*bound), *count)).collect(),
         detections: detection.count,
         detections_took_millis: millis(detection.sum),

@@ -73,15 +73,15 @@ pub fn register(registry: &Registry, figures: &L2Figures) -> Result<(), promethe
     let received = counter(
         "crier_pulse_received_total",
         "Pulses heard, by what became of them: taken, or why they were refused.",
-        &["interface", "fate"],
+        &["interface", "outcome"],
     )?;
     for link in &figures.pulses {
         let of_link = [link.link.as_str()];
         sent.with_label_values(&of_link).inc_by(link.sent);
         octets.with_label_values(&of_link).inc_by(link.octets_sent);
         not_sent.with_label_values(&of_link).inc_by(link.unsent);
-        for (fate, count) in &link.received {
-            received.with_label_values(&[link.link.as_str(), fate]).inc_by(*count);
+        for (outcome, count) in &link.received {
+            received.with_label_values(&[link.link.as_str(), outcome]).inc_by(*count);
         }
     }
     Ok(())
@@ -159,7 +159,7 @@ mod tests {
     use crate::arp::answer::Reason;
     use crate::arp::frame::Protocol;
     use crate::claim::ConflictKind;
-    use crate::pulse::counters::Fate;
+    use crate::pulse::outcome::Outcome;
 
     #[test]
     fn everything_that_was_counted_on_a_link_has_its_series() {
@@ -174,8 +174,8 @@ mod tests {
         of_eth0.of(Protocol::Ndp).count_answer();
         let pulse = counters.pulse.of(&"eth0".into());
         pulse.count_sent(120);
-        pulse.count_received(Fate::Forged);
-        pulse.count_received(Fate::Replayed);
+        pulse.count_received(Outcome::Forged);
+        pulse.count_received(Outcome::Replayed);
         pulse.count_detection(std::time::Duration::from_millis(303));
         let figures = L2Figures {
             moves: vec![MoveCount { direction: Direction::In, cause: "owner-silent".to_owned(), count: 3 }],
@@ -200,8 +200,8 @@ mod tests {
             "crier_l2_moves_total{cause=\"owner-silent\",direction=\"out\"} 0",
             "crier_l2_conflicts_total{interface=\"eth0\",kind=\"contested\"} 2",
             "crier_pulse_sent_bytes_total{interface=\"eth0\"} 120",
-            "crier_pulse_received_total{fate=\"forged\",interface=\"eth0\"} 1",
-            "crier_pulse_received_total{fate=\"other-key\",interface=\"eth0\"} 0",
+            "crier_pulse_received_total{interface=\"eth0\",outcome=\"forged\"} 1",
+            "crier_pulse_received_total{interface=\"eth0\",outcome=\"other-key\"} 0",
             "crier_pulse_detection_seconds_bucket{interface=\"eth0\",le=\"0.3\"} 0",
             "crier_pulse_detection_seconds_bucket{interface=\"eth0\",le=\"0.35\"} 1",
             "crier_pulse_detection_seconds_bucket{interface=\"eth0\",le=\"+Inf\"} 1",

@@ -34,9 +34,9 @@ pub struct Counters {
     ignored: [AtomicU64; Reason::ALL.len()],
 }
 
-/// One reading of the counters. Each figure is exact; they are not of one instant.
+/// One reading of the counters, for status and metrics. Each count is exact; they are not of one instant.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Figures {
+pub struct Report {
     /// Replies sent to those who asked.
     pub answers: u64,
     /// Gratuitous frames sent: two for each announcement by ARP, one by NDP.
@@ -54,9 +54,9 @@ pub struct Figures {
 }
 
 impl Counters {
-    pub fn read(&self) -> Figures {
+    pub fn read(&self) -> Report {
         let Counters { answers, gratuitous, probes, conflicts, lost, unsent, ignored: _ } = self;
-        Figures {
+        Report {
             answers: answers.load(Ordering::Relaxed),
             gratuitous: gratuitous.load(Ordering::Relaxed),
             probes: probes.load(Ordering::Relaxed),

@@ -4,94 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::machine::Heard;
-use super::packet::Refused;
-
-/// What became of a datagram that was received.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fate {
-    Taken,
-    Unverified,
-    Left,
-    Own,
-    Namesake,
-    Replayed,
-    TooMany,
-    /// It did not come from this link, or not from port and address as pulses do.
-    FromAfar,
-    Malformed,
-    Version,
-    OtherKey,
-    Unsealed,
-    Forged,
-}
-
-impl Fate {
-    pub const ALL: [Fate; 13] = [
-        Fate::Taken,
-        Fate::Unverified,
-        Fate::Left,
-        Fate::Own,
-        Fate::Namesake,
-        Fate::Replayed,
-        Fate::TooMany,
-        Fate::FromAfar,
-        Fate::Malformed,
-        Fate::Version,
-        Fate::OtherKey,
-        Fate::Unsealed,
-        Fate::Forged,
-    ];
-
-    /// The fate as a label of a metric.
-    pub fn code(self) -> &'static str {
-        match self {
-            Fate::Taken => "taken",
-            Fate::Unverified => "unverified",
-            Fate::Left => "left",
-            Fate::Own => "own",
-            Fate::Namesake => "namesake",
-            Fate::Replayed => "replayed",
-            Fate::TooMany => "too-many",
-            Fate::FromAfar => "from-afar",
-            Fate::Malformed => "malformed",
-            Fate::Version => "version",
-            Fate::OtherKey => "other-key",
-            Fate::Unsealed => "unsealed",
-            Fate::Forged => "forged",
-        }
-    }
-
-    fn place(self) -> usize {
-        Fate::ALL.iter().position(|fate| *fate == self).unwrap_or(0)
-    }
-}
-
-impl From<Heard> for Fate {
-    fn from(heard: Heard) -> Fate {
-        match heard {
-            Heard::Taken => Fate::Taken,
-            Heard::Unverified => Fate::Unverified,
-            Heard::Left => Fate::Left,
-            Heard::Own => Fate::Own,
-            Heard::Namesake => Fate::Namesake,
-            Heard::Replayed => Fate::Replayed,
-            Heard::TooMany => Fate::TooMany,
-        }
-    }
-}
-
-impl From<Refused> for Fate {
-    fn from(refused: Refused) -> Fate {
-        match refused {
-            Refused::Malformed => Fate::Malformed,
-            Refused::Version(_) => Fate::Version,
-            Refused::OtherKey => Fate::OtherKey,
-            Refused::Unsealed => Fate::Unsealed,
-            Refused::Forged => Fate::Forged,
-        }
-    }
-}
+use super::outcome::Outcome;
 
 /// The upper bounds of the classes that detection times are counted in: around the defaults, and up to the slowest settings.
 pub const DETECTION_BOUNDS: [Duration; 12] = [
@@ -115,21 +28,21 @@ pub struct Counters {
     sent: AtomicU64,
     octets_sent: AtomicU64,
     unsent: AtomicU64,
-    received: [AtomicU64; Fate::ALL.len()],
+    received: [AtomicU64; Outcome::ALL.len()],
     /// One for each bound, not added up; and one for what is beyond them all.
     detections: [AtomicU64; DETECTION_BOUNDS.len() + 1],
     detection_micros: AtomicU64,
 }
 
-/// One reading of the counters. Each figure is exact; they are not of one instant.
+/// One reading of the counters, for status and metrics. Each count is exact; they are not of one instant.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Figures {
+pub struct Report {
     /// Pulses sent, one for each datagram.
     pub sent: u64,
     pub octets_sent: u64,
     /// Datagrams that the kernel did not take.
     pub unsent: u64,
-    pub received: Vec<(Fate, u64)>,
+    pub received: Vec<(Outcome, u64)>,
     pub detection: Detection,
 }
 
@@ -144,7 +57,7 @@ pub struct Detection {
 }
 
 impl Counters {
-    pub fn read(&self) -> Figures {
+    pub fn read(&self) -> Report {
         let Counters { sent, octets_sent, unsent, received: _, detections, detection_micros } = self;
         let mut count = 0;
         let mut within: Vec<u64> = Vec::new();
@@ -152,14 +65,14 @@ impl Counters {
             count += class.load(Ordering::Relaxed);
             within.push(count);
         }
-        Figures {
+        Report {
             sent: sent.load(Ordering::Relaxed),
             octets_sent: octets_sent.load(Ordering::Relaxed),
             unsent: unsent.load(Ordering::Relaxed),
-            received: Fate::ALL
+            received: Outcome::ALL
                 .iter()
                 .zip(&self.received)
-                .map(|(fate, it)| (*fate, it.load(Ordering::Relaxed)))
+                .map(|(outcome, it)| (*outcome, it.load(Ordering::Relaxed)))
                 .collect(),
             detection: Detection {
                 within: DETECTION_BOUNDS.into_iter().zip(within).collect(),
@@ -187,8 +100,8 @@ impl Counters {
         self.detection_micros.fetch_add(u64::try_from(after.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    pub fn count_received(&self, fate: Fate) {
-        if let Some(counter) = self.received.get(fate.place()) {
+    pub fn count_received(&self, outcome: Outcome) {
+        if let Some(counter) = self.received.get(outcome.place()) {
             counter.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -211,12 +124,12 @@ mod tests {
     }
 
     #[test]
-    fn each_fate_is_counted_by_itself() {
+    fn each_outcome_is_counted_by_itself() {
         let counters = Counters::default();
-        for (times, fate) in Fate::ALL.into_iter().enumerate() {
-            (0..=times).for_each(|_| counters.count_received(fate));
+        for (times, outcome) in Outcome::ALL.into_iter().enumerate() {
+            (0..=times).for_each(|_| counters.count_received(outcome));
         }
         let counted: Vec<u64> = counters.read().received.into_iter().map(|(_, count)| count).collect();
-        assert_eq!(counted, (1..=Fate::ALL.len() as u64).collect::<Vec<_>>());
+        assert_eq!(counted, (1..=Outcome::ALL.len() as u64).collect::<Vec<_>>());
     }
 }

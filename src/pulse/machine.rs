@@ -25,6 +25,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::outcome::Outcome;
 use super::packet::{ClaimsPage, MOST_NUMBERS, Pulse, Ticket};
 use super::peer::{ASK_PART, Dues, Life, NO_CLAIMS, Peer, around, up_to};
 use super::settings::Settings;
@@ -55,25 +56,6 @@ pub struct Stance {
     pub occupied: Arc<Vec<IpAddr>>,
     /// There is no IPv6 on the link.
     pub needs_ipv4: bool,
-}
-
-/// What became of a pulse that was heard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Heard {
-    /// Its sender is alive.
-    Taken,
-    /// Its sender was not heard before, and has yet to answer us.
-    Unverified,
-    /// It says that its sender goes.
-    Left,
-    /// We sent it ourselves.
-    Own,
-    /// Another agent uses this node's name.
-    Namesake,
-    /// It was heard before, or is older than what was.
-    Replayed,
-    /// There are more names on this link than are kept in mind.
-    TooMany,
 }
 
 /// See the module's documentation.
@@ -196,22 +178,22 @@ impl Machine {
     }
 
     /// Takes in a pulse whose seal was good.
-    pub fn handle_pulse(&mut self, pulse: Pulse, now: Instant) -> Heard {
+    pub fn handle_pulse(&mut self, pulse: Pulse, now: Instant) -> Outcome {
         if pulse.node == self.me {
-            return if pulse.incarnation == self.incarnation { Heard::Own } else { Heard::Namesake };
+            return if pulse.incarnation == self.incarnation { Outcome::Own } else { Outcome::Namesake };
         }
         if !self.peers.contains_key(&pulse.node) {
             if self.peers.len() >= MOST_PEERS {
                 self.forget_one();
             }
             if self.peers.len() >= MOST_PEERS {
-                return Heard::TooMany;
+                return Outcome::TooMany;
             }
             let expected = self.expected.contains(&pulse.node).then_some(now);
             self.peers.insert(pulse.node.clone(), Peer::new(&pulse, expected, now));
         } else if let Some(peer) = self.peers.get_mut(&pulse.node) {
             if (pulse.incarnation, pulse.sequence) <= (peer.incarnation, peer.sequence) {
-                return Heard::Replayed;
+                return Outcome::Replayed;
             }
             if pulse.incarnation > peer.incarnation {
                 // It has started anew: whatever it owned before, it does not any more.
@@ -221,7 +203,7 @@ impl Machine {
         }
         self.note_questions(&pulse, now);
         let answered = pulse.answers.contains(&self.incarnation);
-        let Some(peer) = self.peers.get_mut(&pulse.node) else { return Heard::TooMany };
+        let Some(peer) = self.peers.get_mut(&pulse.node) else { return Outcome::TooMany };
         let card_stale = pulse.labels.is_none() && pulse.card_version != peer.card_version;
         self.roster_moved |= peer.take(pulse, now);
         let life = match peer.life {
@@ -241,9 +223,9 @@ impl Machine {
         }
         self.dues.note(peer, self.settings);
         match life {
-            Life::Unverified => Heard::Unverified,
-            Life::Left => Heard::Left,
-            Life::Alive | Life::Silent(_) => Heard::Taken,
+            Life::Unverified => Outcome::Unverified,
+            Life::Left => Outcome::Left,
+            Life::Alive | Life::Silent(_) => Outcome::Taken,
         }
     }
 

@@ -5,6 +5,7 @@
 
 pub mod counters;
 pub mod machine;
+pub mod outcome;
 pub mod packet;
 mod peer;
 pub mod settings;

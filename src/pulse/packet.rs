@@ -124,7 +124,7 @@ pub enum Refused {
     #[error("it is sealed with another key")]
     OtherKey,
     #[error("it carries no seal")]
-    Unsealed,
+    Unauthenticated,
     #[error("its seal is wrong: it was forged or altered")]
     Forged,
 }
@@ -138,7 +138,7 @@ impl Refused {
             Refused::OtherKey => {
                 "they are sealed with another key; give all nodes the same [pulse] key-file".to_owned()
             }
-            Refused::Unsealed => "they carry no seal; give all nodes the same [pulse] key-file".to_owned(),
+            Refused::Unauthenticated => "they carry no seal; give all nodes the same [pulse] key-file".to_owned(),
             Refused::Forged => "their seal is wrong: they were forged or altered".to_owned(),
         }
     }
@@ -193,7 +193,7 @@ impl Pulse {
         let id = reader.u32()?;
         let body = match &key.seal {
             _ if id == key.id && key.is_none() => octets,
-            _ if id == 0 => return Err(Refused::Unsealed),
+            _ if id == 0 => return Err(Refused::Unauthenticated),
             Some(seal) if id == key.id => {
                 let body = octets.len().checked_sub(SEAL).ok_or(Refused::Malformed)?;
                 let (body, tag) = octets.split_at_checked(body).ok_or(Refused::Malformed)?;
@@ -574,7 +574,7 @@ mod tests {
         };
         let table = [
             (full().emit(&other), key(), Refused::OtherKey),
-            (full().emit(&Key::none()), key(), Refused::Unsealed),
+            (full().emit(&Key::none()), key(), Refused::Unauthenticated),
             (full().emit(&key()), Key::none(), Refused::OtherKey),
             (forged, key(), Refused::Forged),
             (b"hello".to_vec(), key(), Refused::Malformed),

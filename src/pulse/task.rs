@@ -17,8 +17,9 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until};
 use tracing::{debug, info, trace, warn};
 
-use super::counters::{Counters, Fate};
-use super::machine::{Heard, Machine, Stance};
+use super::counters::Counters;
+use super::machine::{Machine, Stance};
+use super::outcome::Outcome;
 use super::packet::{Key, Pulse, labels_fit};
 use super::settings::Settings;
 use super::socket::{Datagram, HOP_LIMIT, PORT, PulseSocket};
@@ -327,29 +328,31 @@ impl LinkTask {
         refused_senders: &mut RefusedSenders,
     ) {
         let Datagram { source, hop_limit, octets } = datagram;
-        let fate = if hop_limit != Some(HOP_LIMIT) || source.port() != PORT {
-            Fate::FromAfar
+        let outcome = if hop_limit != Some(HOP_LIMIT) || source.port() != PORT {
+            Outcome::OffLink
         } else {
             match Pulse::parse(octets, &self.setup.key) {
                 Ok(pulse) => {
                     trace!(link = %slice.link.name, %source, %pulse, "pulse received");
-                    let (node, heard) = (pulse.node.clone(), machine.handle_pulse(pulse, clock::now()));
+                    let (node, outcome) = (pulse.node.clone(), machine.handle_pulse(pulse, clock::now()));
                     let why = || format!("their sender says that it is {node}, as this node does");
-                    if heard == Heard::Namesake && refused_senders.is_news(source, Fate::Namesake, why, clock::now()) {
+                    if outcome == Outcome::Namesake
+                        && refused_senders.is_news(source, Outcome::Namesake, why, clock::now())
+                    {
                         warn!(link = %slice.link.name, %source, %node, "another agent on this link uses this node's name");
                     }
-                    Fate::from(heard)
+                    outcome
                 }
                 Err(refused) => {
-                    let fate = Fate::from(refused);
-                    if refused_senders.is_news(source, fate, || refused.of_many(), clock::now()) {
-                        warn!(link = %slice.link.name, %source, reason = fate.code(), "a pulse was dropped: {refused}");
+                    let outcome = Outcome::from(refused);
+                    if refused_senders.is_news(source, outcome, || refused.of_many(), clock::now()) {
+                        warn!(link = %slice.link.name, %source, reason = outcome.code(), "a pulse was dropped: {refused}");
                     }
-                    fate
+                    outcome
                 }
             }
         };
-        self.counters.count_received(fate);
+        self.counters.count_received(outcome);
     }
 }
 
@@ -357,7 +360,7 @@ impl LinkTask {
 /// it goes on.
 #[derive(Debug, Default)]
 struct RefusedSenders {
-    known: BTreeMap<(IpAddr, Fate), RefusedSender>,
+    known: BTreeMap<(IpAddr, Outcome), RefusedSender>,
     moved: bool,
 }
 
@@ -370,8 +373,8 @@ struct RefusedSender {
 
 impl RefusedSenders {
     /// Notes a pulse that was dropped. Whether it is worth a word in the log.
-    fn is_news(&mut self, source: SocketAddr, fate: Fate, why: impl FnOnce() -> String, now: Instant) -> bool {
-        if let Some(sender) = self.known.get_mut(&(source.ip(), fate)) {
+    fn is_news(&mut self, source: SocketAddr, outcome: Outcome, why: impl FnOnce() -> String, now: Instant) -> bool {
+        if let Some(sender) = self.known.get_mut(&(source.ip(), outcome)) {
             sender.last_heard = now;
             let again = now.duration_since(sender.said) >= SAY_AGAIN_AFTER;
             if again {
@@ -384,7 +387,7 @@ impl RefusedSenders {
         if self.known.len() >= MOST_REFUSED_SENDERS {
             return false;
         }
-        self.known.insert((source.ip(), fate), RefusedSender { why: why(), said: now, last_heard: now });
+        self.known.insert((source.ip(), outcome), RefusedSender { why: why(), said: now, last_heard: now });
         self.moved = true;
         true
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crier::address::MacAddress;
-use crier::arp::counters::{ByProtocol, Figures};
+use crier::arp::counters::{self, ByProtocol};
 use crier::arp::frame::{Frame, Protocol as Spoken};
 use crier::arp::packet::{Operation, Packet};
 use crier::arp::responder;
@@ -124,7 +124,7 @@ impl Node {
     }
 
     /// What was counted on `eth0` so far.
-    pub fn counted(&self, protocol: Spoken) -> Figures {
+    pub fn counted(&self, protocol: Spoken) -> counters::Report {
         self.counters.of(protocol).read()
     }
 

@@ -12,7 +12,8 @@ use crier::config::{self, Config, NoSecrets, SourceFile};
 use crier::names::{NodeName, ObjectKey};
 use crier::plan::Planner;
 use crier::plan::elect::{Candidate, elect};
-use crier::pulse::machine::{Heard, Machine, Stance};
+use crier::pulse::machine::{Machine, Stance};
+use crier::pulse::outcome::Outcome;
 use crier::pulse::packet::Pulse;
 use crier::pulse::settings::Settings;
 use crier::roster::Eligibility;
@@ -295,8 +296,8 @@ impl Town {
     fn arrive(&mut self, from: usize, to: usize, pulse: &Pulse) {
         let now = self.now;
         let Some(life) = &mut self.agents[to].life else { return };
-        let heard = life.machine.handle_pulse(pulse.clone(), now);
-        if heard == Heard::Taken && pulse.eligibility == Eligibility::Eligible {
+        let outcome = life.machine.handle_pulse(pulse.clone(), now);
+        if outcome == Outcome::Taken && pulse.eligibility == Eligibility::Eligible {
             life.heard.entry(from).or_insert(now);
             life.last_taken.insert(from, now);
         }

@@ -51,14 +51,14 @@ fn no_recording_of_another_life_makes_a_node_alive() {
     drop(b);
     // Input: everything that b ever said, again, to the one that heard it.
     for pulse in &recording {
-        assert_eq!(a.handle_pulse(pulse.clone(), now), Heard::Replayed);
+        assert_eq!(a.handle_pulse(pulse.clone(), now), Outcome::Replayed);
     }
     now += Duration::from_secs(4);
     assert!(!alive(&mut a, now), "and it falls silent in its time");
     // And to one that has started since, and knows nothing.
     let mut newcomer = machine("a", 3, now);
     for pulse in &recording {
-        assert_eq!(newcomer.handle_pulse(pulse.clone(), now), Heard::Unverified);
+        assert_eq!(newcomer.handle_pulse(pulse.clone(), now), Outcome::Unverified);
         while newcomer.poll_pulse(now).is_some() {}
         now += Duration::from_millis(10);
     }
@@ -74,10 +74,10 @@ fn a_node_that_started_anew_ends_its_life_before_at_its_first_pulse() {
     let mut again = machine("b", 3, now);
     let first = again.poll_pulse(now).expect("it says hello at once");
     assert!(first.hello && first.eligibility == Eligibility::Listening);
-    assert_eq!(a.handle_pulse(first, now), Heard::Unverified);
+    assert_eq!(a.handle_pulse(first, now), Outcome::Unverified);
     assert!(!alive(&mut a, now), "what it owned before it does not own now");
     let last = recording.last().cloned().expect("it spoke");
-    assert_eq!(a.handle_pulse(Pulse { sequence: u64::MAX, ..last }, now), Heard::Replayed, "an earlier life");
+    assert_eq!(a.handle_pulse(Pulse { sequence: u64::MAX, ..last }, now), Outcome::Replayed, "an earlier life");
     speak(&mut a, &mut again, &mut now, Duration::from_secs(1));
     assert!(alive(&mut a, now));
 }
@@ -89,7 +89,7 @@ fn who_leaves_says_so_several_times_and_then_nothing() {
     speak(&mut a, &mut b, &mut now, Duration::from_secs(1));
     b.handle_leaving(now);
     let goodbye = b.poll_pulse(now).expect("at once");
-    assert_eq!(a.handle_pulse(goodbye, now), Heard::Left);
+    assert_eq!(a.handle_pulse(goodbye, now), Outcome::Left);
     assert!(!alive(&mut a, now) && a.roster.silent.is_empty(), "it left, it did not fall silent");
     let said = speak(&mut a, &mut b, &mut now, Duration::from_secs(1));
     assert_eq!(said.len(), usize::from(URGENT) - 1, "{said:?}");
@@ -120,8 +120,8 @@ fn a_namesake_and_our_own_echo_are_told_apart() {
     let now = START();
     let mut a = machine("a", 1, now);
     let echo = a.poll_pulse(now).expect("it says hello");
-    assert_eq!(a.handle_pulse(echo.clone(), now), Heard::Own);
-    assert_eq!(a.handle_pulse(Pulse { incarnation: 9, ..echo }, now), Heard::Namesake);
+    assert_eq!(a.handle_pulse(echo.clone(), now), Outcome::Own);
+    assert_eq!(a.handle_pulse(Pulse { incarnation: 9, ..echo }, now), Outcome::Namesake);
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn more_names_than_are_kept_in_mind_push_nobody_out_that_is_alive() {
     let sample = spoken.last().cloned().expect("it spoke");
     for number in 0..MOST_PEERS + 10 {
         let pulse = Pulse { node: format!("ghost-{number}").into(), ..sample.clone() };
-        assert_eq!(a.handle_pulse(pulse, now), Heard::Unverified);
+        assert_eq!(a.handle_pulse(pulse, now), Outcome::Unverified);
     }
     assert!(a.peers.len() <= MOST_PEERS);
     assert!(alive(&mut a, now));

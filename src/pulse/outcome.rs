@@ -1,0 +1,84 @@
+//! What became of a datagram that the pulse received: one word for the machine, the counters, the log and the metrics.
+//! Floor 1.
+
+use super::packet::Refused;
+
+/// What became of a datagram that was received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// Its sender is alive.
+    Taken,
+    /// Its sender was not heard before, and has yet to answer us.
+    Unverified,
+    /// It says that its sender goes.
+    Left,
+    /// We sent it ourselves.
+    Own,
+    /// Another agent uses this node's name.
+    Namesake,
+    /// It was heard before, or is older than what was.
+    Replayed,
+    /// There are more names on this link than are kept in mind.
+    TooMany,
+    /// It did not come from this link, or not from the port that agents send pulses from.
+    OffLink,
+    Malformed,
+    Version,
+    OtherKey,
+    Unauthenticated,
+    Forged,
+}
+
+impl Outcome {
+    pub const ALL: [Outcome; 13] = [
+        Outcome::Taken,
+        Outcome::Unverified,
+        Outcome::Left,
+        Outcome::Own,
+        Outcome::Namesake,
+        Outcome::Replayed,
+        Outcome::TooMany,
+        Outcome::OffLink,
+        Outcome::Malformed,
+        Outcome::Version,
+        Outcome::OtherKey,
+        Outcome::Unauthenticated,
+        Outcome::Forged,
+    ];
+
+    /// The outcome as a label of a metric.
+    pub fn code(self) -> &'static str {
+        match self {
+            Outcome::Taken => "taken",
+            Outcome::Unverified => "unverified",
+            Outcome::Left => "left",
+            Outcome::Own => "own",
+            Outcome::Namesake => "namesake",
+            Outcome::Replayed => "replayed",
+            Outcome::TooMany => "too-many",
+            Outcome::OffLink => "off-link",
+            Outcome::Malformed => "malformed",
+            Outcome::Version => "version",
+            Outcome::OtherKey => "other-key",
+            Outcome::Unauthenticated => "unauthenticated",
+            Outcome::Forged => "forged",
+        }
+    }
+
+    /// The place in [`Outcome::ALL`].
+    pub(super) fn place(self) -> usize {
+        Outcome::ALL.iter().position(|outcome| *outcome == self).unwrap_or(0)
+    }
+}
+
+impl From<Refused> for Outcome {
+    fn from(refused: Refused) -> Outcome {
+        match refused {
+            Refused::Malformed => Outcome::Malformed,
+            Refused::Version(_) => Outcome::Version,
+            Refused::OtherKey => Outcome::OtherKey,
+            Refused::Unauthenticated => Outcome::Unauthenticated,
+            Refused::Forged => Outcome::Forged,
+        }
+    }
+}
