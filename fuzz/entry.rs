@@ -14,8 +14,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use bytes::{BufMut, BytesMut};
 use crier::address::MacAddress;
-use crier::arp::answer::{Ownership, Station, Verdict, judge};
-use crier::arp::frame::{self, Protocol};
+use crier::arp::machine::answer::{Ownership, Station, Verdict, judge};
+use crier::arp::packet::{Frame as LinkFrame, Protocol};
 use crier::bgp::agreement::Agreement;
 use crier::bgp::wire::{
     AfiSafi, Dialect, Frame, HEADER_LEN, MAX_EXTENDED_MESSAGE_LEN, MAX_MESSAGE_LEN, Message, MessageKind, Notification,
@@ -253,15 +253,15 @@ pub fn ndp(data: &[u8]) {
 /// What can be read can be written and read back; who owns everything answers only those who ask, and never a group.
 fn judge_frame(protocol: Protocol, octets: &[u8]) {
     let mac = MacAddress([2, 0, 0, 0, 0, 0x0a]);
-    if let Ok(frame) = frame::Frame::parse(protocol, octets) {
+    if let Ok(frame) = LinkFrame::parse(protocol, octets) {
         let _ = frame.to_string();
-        assert_eq!(frame::Frame::parse(protocol, frame.emit().as_ref()), Ok(frame));
+        assert_eq!(LinkFrame::parse(protocol, frame.emit().as_ref()), Ok(frame));
     }
     let ownership = |address: IpAddr| if address.is_unspecified() { Ownership::None } else { Ownership::Announced };
     match judge(Station { mac, other_macs: &[] }, ownership, protocol, octets) {
         Verdict::Answer(answer) => {
             assert_eq!(answer.speaker(), mac, "{answer}");
-            assert_eq!(frame::Frame::parse(protocol, answer.emit().as_ref()), Ok(answer));
+            assert_eq!(LinkFrame::parse(protocol, answer.emit().as_ref()), Ok(answer));
             assert!(answer.asks().is_none() && answer.says().is_some(), "{answer}");
         }
         Verdict::Conflict(claimant) => assert_ne!(claimant.mac, mac),

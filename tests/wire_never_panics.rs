@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 mod entry;
 
 use crier::address::MacAddress;
-use crier::arp::frame::Frame;
+use crier::arp::packet::Frame;
 use crier::names::NodeName;
 use crier::pulse::packet::{ClaimsPage, Key, Pulse, Ticket};
 use crier::selector::Labels;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::arp::frame::Protocol;
+use crate::arp::packet::Protocol;
 use crate::by_link::ByLink;
 use crate::claim::ConflictKind;
 use crate::names::{InterfaceName, NodeName};

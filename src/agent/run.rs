@@ -4,7 +4,7 @@
 //! - the sources: `k8s::watch` and `k8s::lease`, or `manifests`; `kernel::observe`; and where peers are to be found,
 //!   `kernel::routes` and `discovery::task`. Cancelled, they lose nothing: the next start lists again.
 //! - the pulse, source and actuator: told to leave, it says goodbye before the others stop, so that they are replaced.
-//! - the actuators: `bgp::speaker`, `arp::responder`, `kernel::addresses`, `kernel::sysctl` and `k8s::status`. The first three
+//! - the actuators: `bgp::speaker`, `arp::task`, `kernel::addresses`, `kernel::sysctl` and `k8s::status`. The first three
 //!   are told to leave and are waited for; a status write that is cancelled is made again by whoever allocates next.
 //! - the patience task: says when nothing more will be waited for.
 
@@ -189,7 +189,7 @@ impl Crew {
             }
         };
         let (l2, offload) = (slices.l2.subscribe(), config.host.arp_offload.then_some(life));
-        let responder = arp::responder::run(l2, facts.clone(), counters.arp.clone(), states, offload, answered);
+        let responder = arp::task::run(l2, facts.clone(), counters.arp.clone(), states, offload, answered);
         self.leaving.spawn(named("the responder on the link", responder));
         let stop = stopped();
         let bound = kernel::addresses::run(slices.bind.subscribe(), async move {

@@ -156,8 +156,8 @@ mod tests {
 
     use super::*;
     use crate::agent::l2_figures::{ConflictCount, LinkCounters, MoveCount, Tally};
-    use crate::arp::answer::Reason;
-    use crate::arp::frame::Protocol;
+    use crate::arp::machine::answer::Reason;
+    use crate::arp::packet::Protocol;
     use crate::claim::ConflictKind;
     use crate::pulse::outcome::Outcome;
 

@@ -3,8 +3,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::answer::Reason;
-use super::frame::Protocol;
+use super::machine::answer::Reason;
+use super::packet::Protocol;
 
 /// The counters of one link, that its thread shares with whoever wants to read them.
 #[derive(Debug, Default)]

@@ -1,24 +1,23 @@
-//! ARP (RFC 826) and NDP (RFC 4861): this node answers "who has" for the addresses it holds on a link, asks before it
-//! uses one, and says so when it takes one over.
-//! Floors 1 and 2, by file. The bytes are in `packet` and `neighbor`, and `frame` is what they have in common; the verdict
-//! on a received frame is `answer`'s. `claim` is the machine of every address, with `schedule`, `conflict` and `timing`.
-//! `socket`, `groups`, and `bpf` with `offload` touch the kernel, `program` is what the latter puts there; `worker` serves
-//! one link, `responder` keeps one for each, and `state` is what the report shows of each link.
+//! ARP (RFC 826) and NDP (RFC 4861): this node answers "who has" for the addresses it owns on a link, probes an address
+//! before the first use, and announces it.
+//! Floor 1; `socket`, `offload`, `state` and `task` are floor 2.
+//!
+//! | file       | what it is                                                                                   |
+//! |------------|----------------------------------------------------------------------------------------------|
+//! | `packet`   | a frame of either protocol; the bytes are in `packet/arp` and `packet/ndp`                   |
+//! | `machine`  | the claims of one link; `machine/answer` judges a received frame                             |
+//! | `settings` | how often and how fast addresses are probed, announced and defended                          |
+//! | `counters` | what is counted on each link                                                                 |
+//! | `state`    | the state of each link, for the report                                                       |
+//! | `socket`   | packet sockets, and the multicast groups in `socket/groups`                                  |
+//! | `offload`  | keeps a program in the kernel that answers ARP: `offload/program`, loaded by `offload/bpf`   |
+//! | `task`     | the responder, which follows the plan; `task/worker` is the thread that serves one link      |
 
-pub mod answer;
-mod bpf;
-pub mod claim;
-pub mod conflict;
 pub mod counters;
-pub mod frame;
-mod groups;
-pub mod neighbor;
+pub mod machine;
 pub mod offload;
 pub mod packet;
-pub mod program;
-pub mod responder;
-pub mod schedule;
+pub mod settings;
 pub mod socket;
 pub mod state;
-pub mod timing;
-mod worker;
+pub mod task;

@@ -1,5 +1,5 @@
 //! ARP answered inside the kernel by a small program: at the kernel's own speed, and without waking this process.
-//! Floor 2. `worker` tells it which addresses are held. The program stands before the sockets of one protocol, as
+//! Floor 2. `task::worker` tells it which addresses are held. The program stands before the sockets of one protocol, as
 //! `socket` opens them, and after those that hear everything: what it answers the agent is not shown, and tcpdump is.
 //!
 //! It is a convenience that may be missing: an old kernel, a missing capability, a locked down host or another program in
@@ -11,9 +11,12 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
-use super::bpf::{self, Attachment, Cell, Program, Table};
-use super::program::{self, Setting, Word};
+use self::bpf::{Attachment, Cell, Program, Table};
+use self::program::{Setting, Word};
 use crate::address::MacAddress;
+
+mod bpf;
+pub mod program;
 
 /// The program of one link and its tables. Dropped, it is gone, and the link is as it was before.
 #[derive(Debug)]

@@ -1,330 +1,232 @@
-//! An ARP packet for IPv4 in its Ethernet frame: parse, emit, and print as tcpdump does.
-//! Floor 1. RFC 826 for the bytes, RFC 5227 and RFC 5944 for the announcements. Whether and what to answer is `answer`.
+//! A frame of ARP or NDP in the words that both share: who asks for which address, and who says to have one.
+//! Floor 1. What differs between the two protocols ends here; verdicts, claims and sockets know only this.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
 
 use crate::address::MacAddress;
 
-/// An ARP packet and the Ethernet header that carries it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Packet {
-    /// Ethernet destination.
-    pub destination: MacAddress,
-    /// Ethernet source.
-    pub source: MacAddress,
-    pub operation: Operation,
-    pub sender_mac: MacAddress,
-    pub sender_ip: Ipv4Addr,
-    pub target_mac: MacAddress,
-    pub target_ip: Ipv4Addr,
-}
+pub mod arp;
+pub mod ndp;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Operation {
-    Request,
-    Reply,
-    /// Reverse ARP and whatever else was given a number since.
-    Unknown(u16),
+pub enum Frame {
+    Arp(arp::Packet),
+    Ndp(ndp::Packet),
 }
 
-/// Why a frame is no ARP packet for IPv4 on Ethernet.
+/// The protocol of an address family on the link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// RFC 826, for IPv4.
+    Arp,
+    /// RFC 4861, for IPv6.
+    Ndp,
+}
+
+/// A station that announces, answers for, or speaks from an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claimant {
+    pub address: IpAddr,
+    pub mac: MacAddress,
+}
+
+/// Why a frame is not one of ours to judge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
-    #[error("{length} octets cannot hold an Ethernet frame with an ARP packet")]
-    TooShort { length: usize },
-    /// Also a frame with a VLAN tag in it: what is inside belongs to another link.
-    #[error("EtherType {0:#06x} is not ARP")]
-    NotArp(u16),
-    #[error(
-        "hardware type {hardware} with {hardware_length}-octet addresses and protocol {protocol:#06x} with {protocol_length}-octet addresses is not IPv4 on Ethernet"
-    )]
-    NotIpv4OnEthernet { hardware: u16, hardware_length: u8, protocol: u16, protocol_length: u8 },
+    #[error(transparent)]
+    Arp(arp::ParseError),
+    #[error(transparent)]
+    Ndp(ndp::ParseError),
 }
 
-impl Packet {
-    /// What `emit` writes: an Ethernet header and an ARP packet, without the padding that the network card adds.
-    pub const EMITTED_LEN: usize = ETHERNET_LEN + ARP_LEN;
+impl Protocol {
+    pub const BOTH: [Protocol; 2] = [Protocol::Arp, Protocol::Ndp];
 
-    /// Reads a frame from its Ethernet header on. What follows the ARP packet is padding and is not looked at.
-    pub fn parse(frame: &[u8]) -> Result<Packet, ParseError> {
-        let too_short = ParseError::TooShort { length: frame.len() };
-        let (ethernet, payload) = frame.split_first_chunk::<ETHERNET_LEN>().ok_or(too_short)?;
-        let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, type0, type1] = *ethernet;
-        let ethertype = u16::from_be_bytes([type0, type1]);
-        if ethertype != ETHERTYPE_ARP {
-            return Err(ParseError::NotArp(ethertype));
+    pub fn of(address: IpAddr) -> Protocol {
+        match address {
+            IpAddr::V4(_) => Protocol::Arp,
+            IpAddr::V6(_) => Protocol::Ndp,
         }
+    }
 
-        let (header, addresses) = payload.split_first_chunk::<HEADER_LEN>().ok_or(too_short)?;
-        let [hardware0, hardware1, protocol0, protocol1, hardware_length, protocol_length, op0, op1] = *header;
-        let hardware = u16::from_be_bytes([hardware0, hardware1]);
-        let protocol = u16::from_be_bytes([protocol0, protocol1]);
-        if (hardware, protocol, hardware_length, protocol_length) != (HARDWARE_ETHERNET, PROTOCOL_IPV4, 6, 4) {
-            return Err(ParseError::NotIpv4OnEthernet { hardware, hardware_length, protocol, protocol_length });
+    /// The protocol as a label of a metric.
+    pub fn code(self) -> &'static str {
+        match self {
+            Protocol::Arp => "arp",
+            Protocol::Ndp => "ndp",
         }
+    }
 
-        let (sender_mac, rest) = addresses.split_first_chunk::<6>().ok_or(too_short)?;
-        let (sender_ip, rest) = rest.split_first_chunk::<4>().ok_or(too_short)?;
-        let (target_mac, rest) = rest.split_first_chunk::<6>().ok_or(too_short)?;
-        let (target_ip, _padding) = rest.split_first_chunk::<4>().ok_or(too_short)?;
-        Ok(Packet {
-            destination: MacAddress([d0, d1, d2, d3, d4, d5]),
-            source: MacAddress([s0, s1, s2, s3, s4, s5]),
-            operation: Operation::from(u16::from_be_bytes([op0, op1])),
-            sender_mac: MacAddress(*sender_mac),
-            sender_ip: Ipv4Addr::from(*sender_ip),
-            target_mac: MacAddress(*target_mac),
-            target_ip: Ipv4Addr::from(*target_ip),
+    /// How many frames tell everybody where an address is.
+    pub fn frames_of_an_announcement(self) -> u32 {
+        match self {
+            Protocol::Arp => 2,
+            Protocol::Ndp => 1,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protocol::Arp => "ARP",
+            Protocol::Ndp => "NDP",
         })
     }
+}
 
-    pub fn emitted_len(&self) -> usize {
-        Packet::EMITTED_LEN
-    }
-
-    /// The frame, from its Ethernet header on.
-    pub fn emit(&self) -> [u8; Packet::EMITTED_LEN] {
-        let Packet { destination, source, operation, sender_mac, sender_ip, target_mac, target_ip } = *self;
-        let mut frame = [0; Packet::EMITTED_LEN];
-        let mut rest = frame.as_mut_slice();
-        let mut put = |octets: &[u8]| {
-            let (head, tail) = std::mem::take(&mut rest).split_at_mut(octets.len());
-            head.copy_from_slice(octets);
-            rest = tail;
-        };
-        put(&destination.0);
-        put(&source.0);
-        put(&ETHERTYPE_ARP.to_be_bytes());
-        put(&HARDWARE_ETHERNET.to_be_bytes());
-        put(&PROTOCOL_IPV4.to_be_bytes());
-        put(&[6, 4]);
-        put(&u16::from(operation).to_be_bytes());
-        put(&sender_mac.0);
-        put(&sender_ip.octets());
-        put(&target_mac.0);
-        put(&target_ip.octets());
-        frame
-    }
-
-    /// The reply to a request: "`target_ip` is at `mac`", to the asker alone.
-    pub fn reply_to(request: &Packet, mac: MacAddress) -> Packet {
-        Packet {
-            destination: request.sender_mac,
-            source: mac,
-            operation: Operation::Reply,
-            sender_mac: mac,
-            sender_ip: request.target_ip,
-            target_mac: request.sender_mac,
-            target_ip: request.sender_ip,
+impl Frame {
+    /// Reads a frame of this protocol, from its Ethernet header on.
+    pub fn parse(protocol: Protocol, octets: &[u8]) -> Result<Frame, ParseError> {
+        match protocol {
+            Protocol::Arp => arp::Packet::parse(octets).map(Frame::Arp).map_err(ParseError::Arp),
+            Protocol::Ndp => ndp::Packet::parse(octets).map(Frame::Ndp).map_err(ParseError::Ndp),
         }
     }
 
-    /// Tells everybody on the link that `address` is at `mac`, in both forms, since some listen only to one of them.
-    pub fn announcements(address: Ipv4Addr, mac: MacAddress) -> [Packet; 2] {
-        let announcement = |operation, target_mac| Packet {
-            destination: MacAddress::BROADCAST,
-            source: mac,
-            operation,
-            sender_mac: mac,
-            sender_ip: address,
-            target_mac,
-            target_ip: address,
+    /// The octets to send, from the Ethernet header on.
+    pub fn emit(&self) -> Octets {
+        let mut octets = [0; ndp::Packet::LONGEST];
+        let length = match self {
+            Frame::Arp(packet) => {
+                let arp = packet.emit();
+                // An ARP packet is the shorter of the two.
+                octets.iter_mut().zip(arp).for_each(|(place, octet)| *place = octet);
+                arp.len()
+            }
+            Frame::Ndp(packet) => packet.emit(&mut octets),
         };
-        [
-            // RFC 5227 §2.3: an ARP Announcement is a request whose sender and target address are both the address
-            // announced; §2.1.1: the target hardware address "is ignored and SHOULD be set to all zeroes".
-            announcement(Operation::Request, MacAddress::ZERO),
-            // RFC 5944 §4.6: in a gratuitous reply, "the Target Hardware Address is also set to the link-layer address
-            // to which this cache entry should be updated". Linux believes such a reply at once only if it is.
-            announcement(Operation::Reply, mac),
-        ]
+        Octets { octets, length }
     }
 
-    /// Asks everybody whether they have `address`, without claiming it.
-    pub fn probe(address: Ipv4Addr, mac: MacAddress) -> Packet {
-        // RFC 5227 §2.1.1: "The 'sender IP address' field MUST be set to all zeroes; this is to avoid polluting ARP caches
-        // in other hosts on the same link in the case where the address turns out to be already in use".
-        Packet {
-            destination: MacAddress::BROADCAST,
-            source: mac,
-            operation: Operation::Request,
-            sender_mac: mac,
-            sender_ip: Ipv4Addr::UNSPECIFIED,
-            target_mac: MacAddress::ZERO,
-            target_ip: address,
+    /// The Ethernet source.
+    pub fn source(&self) -> MacAddress {
+        match self {
+            Frame::Arp(packet) => packet.source,
+            Frame::Ndp(packet) => packet.source,
         }
     }
 
-    /// The packet is about its own sender: who listens shall update what they know of `sender_ip`.
-    pub fn is_gratuitous(&self) -> bool {
-        self.sender_ip == self.target_ip
+    /// The station that speaks in the frame. Not the source of the frame where another passes it on.
+    pub fn speaker(&self) -> MacAddress {
+        match self {
+            Frame::Arp(packet) => packet.sender_mac,
+            Frame::Ndp(packet) => packet.speaker(),
+        }
+    }
+
+    /// The frame was sent to a station, or to all that its protocol may concern.
+    pub fn is_for(&self, station: MacAddress) -> bool {
+        match self {
+            Frame::Arp(packet) => packet.destination == MacAddress::BROADCAST || packet.destination == station,
+            Frame::Ndp(packet) => is_ipv6_group(packet.destination) || packet.destination == station,
+        }
+    }
+
+    /// The address that the speaker says to have.
+    pub fn says(&self) -> Option<Claimant> {
+        let address = match self {
+            Frame::Arp(packet) => IpAddr::V4(packet.sender_ip),
+            Frame::Ndp(packet) => IpAddr::V6(match packet.message {
+                ndp::Message::Solicitation { .. } => packet.sender_ip,
+                ndp::Message::Advertisement { target, .. } => target,
+            }),
+        };
+        (!address.is_unspecified()).then(|| Claimant { address, mac: self.speaker() })
+    }
+
+    /// The address that the speaker asks for.
+    pub fn asks(&self) -> Option<IpAddr> {
+        match self {
+            Frame::Arp(packet) => match packet.operation {
+                arp::Operation::Request => Some(IpAddr::V4(packet.target_ip)),
+                arp::Operation::Reply | arp::Operation::Unknown(_) => None,
+            },
+            Frame::Ndp(packet) => match packet.message {
+                ndp::Message::Solicitation { target, .. } => Some(IpAddr::V6(target)),
+                ndp::Message::Advertisement { .. } => None,
+            },
+        }
+    }
+
+    /// The answer to one that asks: "it is at `mac`". `None` where nothing is asked.
+    pub fn answer(&self, mac: MacAddress) -> Option<Frame> {
+        match (self, self.asks()?) {
+            (Frame::Ndp(packet), IpAddr::V6(target)) => Some(Frame::Ndp(packet.answer_to(target, mac))),
+            (Frame::Arp(packet), IpAddr::V4(_)) => Some(Frame::Arp(arp::Packet::reply_to(packet, mac))),
+            (Frame::Arp(_), IpAddr::V6(_)) | (Frame::Ndp(_), IpAddr::V4(_)) => None,
+        }
+    }
+
+    /// What tells everybody on the link that `address` is at `mac`.
+    pub fn announcements(address: IpAddr, mac: MacAddress) -> impl Iterator<Item = Frame> {
+        let [first, second] = match address {
+            IpAddr::V4(address) => arp::Packet::announcements(address, mac).map(|packet| Some(Frame::Arp(packet))),
+            IpAddr::V6(address) => [Some(Frame::Ndp(ndp::Packet::announcement(address, mac))), None],
+        };
+        first.into_iter().chain(second)
+    }
+
+    /// What asks everybody on the link whether they have `address`, without saying that `mac` has it.
+    pub fn probe(address: IpAddr, mac: MacAddress) -> Frame {
+        match address {
+            IpAddr::V4(address) => Frame::Arp(arp::Packet::probe(address, mac)),
+            IpAddr::V6(address) => Frame::Ndp(ndp::Packet::probe(address, mac)),
+        }
     }
 }
 
-impl fmt::Display for Packet {
-    /// As `tcpdump -e -n` prints it, after the time.
+impl fmt::Display for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Packet { destination, source, operation, sender_mac, sender_ip, target_mac, target_ip } = self;
-        write!(f, "{source} > {destination}: ")?;
-        match operation {
-            Operation::Request if *target_mac == MacAddress::ZERO || *target_mac == MacAddress::BROADCAST => {
-                write!(f, "Request who-has {target_ip} tell {sender_ip}")
-            }
-            Operation::Request => write!(f, "Request who-has {target_ip} ({target_mac}) tell {sender_ip}"),
-            Operation::Reply => write!(f, "Reply {sender_ip} is-at {sender_mac}"),
-            Operation::Unknown(code) => {
-                write!(f, "Unknown ({code}) {sender_ip} ({sender_mac}) for {target_ip} ({target_mac})")
-            }
+        match self {
+            Frame::Arp(packet) => packet.fmt(f),
+            Frame::Ndp(packet) => packet.fmt(f),
         }
     }
 }
 
-impl From<u16> for Operation {
-    fn from(code: u16) -> Self {
-        match code {
-            1 => Operation::Request,
-            2 => Operation::Reply,
-            other => Operation::Unknown(other),
-        }
+/// A frame as it is sent.
+pub struct Octets {
+    octets: [u8; ndp::Packet::LONGEST],
+    length: usize,
+}
+
+impl AsRef<[u8]> for Octets {
+    fn as_ref(&self) -> &[u8] {
+        self.octets.get(..self.length).unwrap_or_default()
     }
 }
 
-impl From<Operation> for u16 {
-    fn from(operation: Operation) -> u16 {
-        match operation {
-            Operation::Request => 1,
-            Operation::Reply => 2,
-            Operation::Unknown(code) => code,
-        }
-    }
+/// RFC 2464 §7: groups of IPv6 begin with 33:33.
+fn is_ipv6_group(mac: MacAddress) -> bool {
+    let [first, second, ..] = mac.0;
+    (first, second) == (0x33, 0x33)
 }
-
-const ETHERNET_LEN: usize = 14;
-const HEADER_LEN: usize = 8;
-const ARP_LEN: usize = HEADER_LEN + 2 * (6 + 4);
-const ETHERTYPE_ARP: u16 = 0x0806;
-const HARDWARE_ETHERNET: u16 = 1;
-const PROTOCOL_IPV4: u16 = 0x0800;
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
-    /// What tcpdump wrote of a Linux kernel's "who has", between two ends of a veth pair.
-    const KERNEL_REQUEST: &[u8] = b"\xff\xff\xff\xff\xff\xff\x02\x00\x00\x00\x00\x0b\x08\x06\
-        \x00\x01\x08\x00\x06\x04\x00\x01\x02\x00\x00\x00\x00\x0b\xc0\xa8\x23\x02\
-        \x00\x00\x00\x00\x00\x00\xc0\xa8\x23\x64";
-
-    /// The same request after a switch padded it to the least length of a frame.
-    fn padded() -> Vec<u8> {
-        let mut frame = KERNEL_REQUEST.to_vec();
-        frame.resize(60, 0xa5);
-        frame
-    }
+    const MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 0x0a]);
 
     #[test]
-    fn a_captured_request_is_read_whole_and_prints_as_tcpdump_prints_it() {
-        let packet = Packet::parse(KERNEL_REQUEST).unwrap();
-        assert_eq!(packet.operation, Operation::Request);
-        assert_eq!(packet.sender_mac.to_string(), "02:00:00:00:00:0b");
-        assert_eq!(
-            packet.to_string(),
-            "02:00:00:00:00:0b > ff:ff:ff:ff:ff:ff: Request who-has 192.168.35.100 tell 192.168.35.2"
-        );
-        assert_eq!(packet.emit().as_slice(), KERNEL_REQUEST);
-    }
-
-    #[test]
-    fn padding_changes_nothing() {
-        assert_eq!(Packet::parse(&padded()), Packet::parse(KERNEL_REQUEST));
-    }
-
-    #[test]
-    fn a_frame_cut_anywhere_is_too_short() {
-        for length in 0..KERNEL_REQUEST.len() {
-            let cut = KERNEL_REQUEST.get(..length).unwrap();
-            assert_eq!(Packet::parse(cut), Err(ParseError::TooShort { length }), "cut to {length} octets");
-        }
-    }
-
-    #[test]
-    fn a_tagged_frame_belongs_to_another_link_and_is_no_arp() {
-        let (macs, rest) = KERNEL_REQUEST.split_at(12);
-        let tagged = [macs, &[0x81, 0x00, 0x00, 0x64], rest].concat();
-        assert_eq!(Packet::parse(&tagged), Err(ParseError::NotArp(0x8100)));
-    }
-
-    #[test]
-    fn other_hardware_and_protocols_are_refused_by_name() {
-        for (offset, value) in [(15, 6), (17, 0x01), (18, 8), (19, 16)] {
-            let mut frame = KERNEL_REQUEST.to_vec();
-            frame[offset] = value;
-            let refused = Packet::parse(&frame);
-            assert!(
-                matches!(refused, Err(ParseError::NotIpv4OnEthernet { .. })),
-                "octet {offset} set to {value} gave {refused:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn both_announcements_name_the_address_twice_and_the_reply_names_the_mac_twice() {
-        let mac = MacAddress([2, 0, 0, 0, 0, 0x0a]);
-        let address = Ipv4Addr::new(192, 168, 35, 100);
-        let [request, reply] = Packet::announcements(address, mac);
-        assert!(request.is_gratuitous() && reply.is_gratuitous());
-        assert_eq!((request.operation, request.target_mac), (Operation::Request, MacAddress::ZERO));
-        assert_eq!((reply.operation, reply.target_mac), (Operation::Reply, mac));
-        assert_eq!(
-            request.to_string(),
-            "02:00:00:00:00:0a > ff:ff:ff:ff:ff:ff: Request who-has 192.168.35.100 tell 192.168.35.100"
-        );
-        assert_eq!(
-            reply.to_string(),
-            "02:00:00:00:00:0a > ff:ff:ff:ff:ff:ff: Reply 192.168.35.100 is-at 02:00:00:00:00:0a"
-        );
-    }
-
-    fn any_packet() -> impl Strategy<Value = Packet> {
-        let mac = || any::<[u8; 6]>().prop_map(MacAddress);
-        let ip = || any::<[u8; 4]>().prop_map(Ipv4Addr::from);
-        (mac(), mac(), any::<u16>(), (mac(), ip()), (mac(), ip())).prop_map(
-            |(destination, source, operation, (sender_mac, sender_ip), (target_mac, target_ip))| Packet {
-                destination,
-                source,
-                operation: Operation::from(operation),
-                sender_mac,
-                sender_ip,
-                target_mac,
-                target_ip,
-            },
-        )
-    }
-
-    proptest! {
-        #[test]
-        fn every_packet_reads_back_as_it_was_written(packet in any_packet(), padding in 0usize..64) {
-            let mut frame = packet.emit().to_vec();
-            prop_assert_eq!(frame.len(), packet.emitted_len());
-            frame.resize(frame.len() + padding, 0);
-            prop_assert_eq!(Packet::parse(&frame), Ok(packet));
-        }
-
-        #[test]
-        fn what_can_be_read_is_written_back_octet_for_octet(
-            mut frame in proptest::collection::vec(any::<u8>(), 0..128),
-            shaped in any::<bool>(),
-        ) {
-            if let (true, Some(header)) = (shaped, frame.get_mut(12..20)) {
-                header.copy_from_slice(&[8, 6, 0, 1, 8, 0, 6, 4]);
+    fn what_is_emitted_reads_back_in_either_protocol() {
+        for address in ["192.0.2.1", "fd35::1"] {
+            let address: IpAddr = address.parse().unwrap();
+            let protocol = Protocol::of(address);
+            let announced: Vec<Frame> = Frame::announcements(address, MAC).collect();
+            assert_eq!(announced.len(), usize::try_from(protocol.frames_of_an_announcement()).unwrap());
+            for frame in announced {
+                assert_eq!(Frame::parse(protocol, frame.emit().as_ref()), Ok(frame));
+                assert_eq!(frame.says(), Some(Claimant { address, mac: MAC }), "{frame}");
             }
-            if let Ok(packet) = Packet::parse(&frame) {
-                prop_assert_eq!(packet.emit().to_vec(), frame[..Packet::EMITTED_LEN].to_vec());
-                let _printed = packet.to_string();
-            }
+            let probe = Frame::probe(address, MAC);
+            assert_eq!(Frame::parse(protocol, probe.emit().as_ref()), Ok(probe));
+            assert_eq!((probe.asks(), probe.says()), (Some(address), None), "a probe claims nothing: {probe}");
         }
     }
 }

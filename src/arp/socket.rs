@@ -1,5 +1,5 @@
 //! A socket that hears ARP or NDP on one link and speaks there, and how to wait for several of them.
-//! Floor 2. Whole frames in and out; what they mean is the business of `answer`. The only `unsafe` of this folder.
+//! Floor 2. Whole frames in and out; `machine::answer` says what they mean. All `unsafe` of packet sockets.
 //!
 //! Frames come through a ring that is shared with the kernel (TPACKET_V2): no system call for each, and a flood is read as
 //! fast as it comes. Version 3 hands blocks over only once they are full or a millisecond old, which is too late here.
@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use socket2::{Domain, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 
-use super::frame::Protocol;
+use super::packet::Protocol;
+
+pub mod groups;
 
 /// An AF_PACKET socket bound to one link. It stays with the link by its index, across down, up and rename.
 #[derive(Debug)]

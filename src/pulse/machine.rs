@@ -25,14 +25,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::peer::{ASK_PART, Dues, Life, NO_CLAIMS, Peer, around, up_to};
 use super::outcome::Outcome;
 use super::packet::{ClaimsPage, MOST_NUMBERS, Pulse, Ticket};
-use super::peer::{ASK_PART, Dues, Life, NO_CLAIMS, Peer, around, up_to};
 use super::settings::Settings;
 use crate::address::MacAddress;
 use crate::names::NodeName;
 use crate::roster::{Eligibility, Roster};
 use crate::selector::Labels;
+
+mod peer;
 
 /// How many intervals of an owner lie between two pulses of a node that owns nothing.
 pub const SLOW: u32 = 10;

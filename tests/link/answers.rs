@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use crier::address::MacAddress;
-use crier::arp::frame::Protocol;
-use crier::arp::packet::{Operation, Packet};
+use crier::arp::packet::Protocol;
+use crier::arp::packet::arp::{Operation, Packet};
 use crier::arp::state::SocketState;
 use crier::clock;
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crier::arp::frame::{Frame, Protocol};
+use crier::arp::packet::{Frame, Protocol};
 use crier::claim::{Acquisition, ConflictKind};
 use crier::clock;
 

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::process::Command;
 
 use crier::address::MacAddress;
-use crier::arp::frame::{Frame, Protocol};
-use crier::arp::neighbor::{Message, Packet, group_mac, solicited_node};
+use crier::arp::packet::ndp::{Message, Packet, group_mac, solicited_node};
+use crier::arp::packet::{Frame, Protocol};
 use crier::clock;
 
 use crate::answers::owning;

@@ -7,9 +7,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crier::address::MacAddress;
-use crier::arp::frame::Protocol;
 use crier::arp::offload::life;
-use crier::arp::packet::{Operation, Packet};
+use crier::arp::packet::Protocol;
+use crier::arp::packet::arp::{Operation, Packet};
 use crier::clock;
 
 use crate::namespace::ip;

@@ -10,9 +10,8 @@ use std::time::Duration;
 
 use crier::address::MacAddress;
 use crier::arp::counters::{self, ByProtocol};
-use crier::arp::frame::{Frame, Protocol as Spoken};
-use crier::arp::packet::{Operation, Packet};
-use crier::arp::responder;
+use crier::arp::packet::arp::{Operation, Packet};
+use crier::arp::packet::{Frame, Protocol as Spoken};
 use crier::arp::state::LinkStates;
 use crier::by_link::ByLink;
 use crier::claim::Acquisition;
@@ -98,7 +97,7 @@ impl Node {
         let (states, states_seen) = watch::channel(LinkStates::new());
         let (sender, mut facts) = mpsc::channel(16);
         let forever = std::future::pending();
-        tokio::spawn(responder::run(slices.subscribe(), sender.clone(), by_link, states, offload, forever));
+        tokio::spawn(arp::task::run(slices.subscribe(), sender.clone(), by_link, states, offload, forever));
         tokio::spawn(observe::run(sender));
         let (listed, mut is_listed) = watch::channel(false);
         let (conflicts, conflicts_seen) = watch::channel(BTreeMap::new());

@@ -1,14 +1,14 @@
 //! Who else claims the addresses that this node holds on one link: when to defend one, when a person should hear of it
 //! (again), and when it is over.
-//! Floor 1. It remembers and answers; `claim` acts. Addresses that are not held yet are `claim`'s business alone.
+//! Floor 1. It remembers and answers; `machine` acts. Addresses that are not announced yet are `machine`'s business alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::frame::Claimant;
-use super::timing::{CONFLICT_OVER, DEFEND_INTERVAL, REPORT_INTERVAL};
 use crate::address::MacAddress;
+use crate::arp::packet::Claimant;
+use crate::arp::settings::{CONFLICT_OVER, DEFEND_INTERVAL, REPORT_INTERVAL};
 
 /// The conflicts of one link. Holds at most one entry for each address held, whatever the network sends.
 #[derive(Debug, Default)]

@@ -1,11 +1,11 @@
 //! What is to be sent when for each address, no faster than a link should bear: four lanes by urgency, one pace for all.
-//! Floor 1. It knows nothing of what the frames are for: that is `claim`.
+//! Floor 1. It knows nothing of what the frames are for: that is `machine`.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::timing::{FRAME_BURST, FRAME_SPACING};
+use crate::arp::settings::{FRAME_BURST, FRAME_SPACING};
 
 /// Which of the frames that are due goes first. The order is the order of urgency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! A Neighbor Solicitation or Advertisement in its Ethernet frame: parse, emit, and print as tcpdump does.
 //! Floor 1. RFC 4861 §4.3, §4.4 and §4.6.1 for the bytes, §7.1 for what must be dropped. Whether and what to answer is
-//! `answer`. Router discovery and redirects are none of crier's business and do not parse.
+//! `machine::answer`. Router discovery and redirects are none of crier's business and do not parse.
 
 use std::fmt;
 use std::net::Ipv6Addr;

@@ -1,11 +1,11 @@
 //! The verdict on a received frame: answer it, report who else claims an address of ours, or leave it, and why.
 //! Floor 1. A function of its arguments alone, and the same for ARP and NDP. Nothing is remembered here: claimants are
-//! the business of `claim`.
+//! the business of `machine`.
 
 use std::net::IpAddr;
 
-use super::frame::{Claimant, Frame, Protocol};
 use crate::address::MacAddress;
+use crate::arp::packet::{Claimant, Frame, Protocol};
 
 /// What to do about a received frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,8 +133,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::arp::neighbor::{self, Message};
-    use crate::arp::packet::{Operation, Packet};
+    use crate::arp::packet::arp::{Operation, Packet};
+    use crate::arp::packet::ndp::{self, Message};
 
     const OURS: MacAddress = MacAddress([2, 0, 0, 0, 0, 0x0a]);
     const OUR_OTHER_LINK: MacAddress = MacAddress([2, 0, 0, 0, 0, 0x1a]);
@@ -171,10 +171,10 @@ mod tests {
         }
     }
 
-    fn solicitation(target: Ipv6Addr) -> neighbor::Packet {
-        let group = neighbor::solicited_node(target);
-        neighbor::Packet {
-            destination: neighbor::group_mac(group),
+    fn solicitation(target: Ipv6Addr) -> ndp::Packet {
+        let group = ndp::solicited_node(target);
+        ndp::Packet {
+            destination: ndp::group_mac(group),
             source: CLIENT,
             sender_ip: CLIENT_IP6,
             receiver_ip: group,
@@ -246,24 +246,24 @@ mod tests {
     #[test]
     fn the_verdict_table_of_ndp_holds() {
         let ask = solicitation(OWNED6);
-        let without_link = |packet: neighbor::Packet, target| neighbor::Packet {
+        let without_link = |packet: ndp::Packet, target| ndp::Packet {
             message: Message::Solicitation { target, source_link: None },
             ..packet
         };
         let bare = without_link(ask, OWNED6);
-        let alone = neighbor::Packet { destination: OURS, receiver_ip: OWNED6, ..ask };
+        let alone = ndp::Packet { destination: OURS, receiver_ip: OWNED6, ..ask };
         let bare_alone = without_link(alone, OWNED6);
-        let probe = |target| neighbor::Packet::probe(target, CLIENT);
-        let answer = neighbor::Packet::announcement(FOREIGN6, CLIENT);
-        let announcing = |address| neighbor::Packet::announcement(address, CLIENT);
+        let probe = |target| ndp::Packet::probe(target, CLIENT);
+        let answer = ndp::Packet::announcement(FOREIGN6, CLIENT);
+        let announcing = |address| ndp::Packet::announcement(address, CLIENT);
         let naming =
-            |mac| neighbor::Packet { message: Message::Solicitation { target: OWNED6, source_link: Some(mac) }, ..ask };
-        let answered = |packet: neighbor::Packet| Verdict::Answer(Frame::Ndp(packet.answer_to(OWNED6, OURS)));
+            |mac| ndp::Packet { message: Message::Solicitation { target: OWNED6, source_link: Some(mac) }, ..ask };
+        let answered = |packet: ndp::Packet| Verdict::Answer(Frame::Ndp(packet.answer_to(OWNED6, OURS)));
         let conflict = Verdict::Conflict(Claimant { address: OWNED6.into(), mac: CLIENT });
         let occupied = Verdict::Conflict(Claimant { address: ASKED6.into(), mac: CLIENT });
         let rival = Verdict::Rival(Claimant { address: ASKED6.into(), mac: CLIENT });
         let ignored = Verdict::Ignore;
-        let to_other = neighbor::Packet { destination: RELAY, ..ask };
+        let to_other = ndp::Packet { destination: RELAY, ..ask };
         let table = [
             ("a solicitation for ours", ask, answered(ask)),
             ("one without a link address", bare, answered(bare)),
@@ -274,16 +274,16 @@ mod tests {
             ("a solicitation for one that we only ask for", solicitation(ASKED6), ignored(Reason::NotOwned)),
             ("duplicate address detection of one that we ask for", probe(ASKED6), rival),
             ("a solicitation to another station", to_other, ignored(Reason::OtherDestination)),
-            ("a frame of our own", neighbor::Packet { source: OURS, ..ask }, ignored(Reason::Own)),
+            ("a frame of our own", ndp::Packet { source: OURS, ..ask }, ignored(Reason::Own)),
             ("a packet of our own in another's frame", naming(OURS), ignored(Reason::Own)),
             ("our other link", naming(OUR_OTHER_LINK), ignored(Reason::Own)),
             ("a group as sender", naming(GROUP), ignored(Reason::NoStation)),
             ("nobody as sender", naming(MacAddress::ZERO), ignored(Reason::NoStation)),
             ("another's advertisement", answer, ignored(Reason::NotARequest)),
             ("another announcing ours", announcing(OWNED6), conflict),
-            ("another asking from ours", neighbor::Packet { sender_ip: OWNED6, ..solicitation(FOREIGN6) }, conflict),
+            ("another asking from ours", ndp::Packet { sender_ip: OWNED6, ..solicitation(FOREIGN6) }, conflict),
             ("an advertisement of one that we ask for", announcing(ASKED6), occupied),
-            ("another asking from one that we ask for", neighbor::Packet { sender_ip: ASKED6, ..ask }, occupied),
+            ("another asking from one that we ask for", ndp::Packet { sender_ip: ASKED6, ..ask }, occupied),
         ];
         for (what, packet, expected) in table {
             assert_eq!(judged(Protocol::Ndp, Frame::Ndp(packet).emit().as_ref()), expected, "{what}: {packet}");

@@ -1,6 +1,6 @@
 //! The program that answers ARP inside the kernel, as eBPF instructions: it stands where frames come in and turns a plain
 //! request for a held address into its answer.
-//! Floor 1. A frame that is anything else goes on its way, to the socket, where `answer` judges it. So what the program
+//! Floor 1. A frame that is anything else goes on its way, to the socket, where `machine::answer` judges it. So what the program
 //! does not answer, for whatever reason, is answered as if there were none.
 //!
 //! Every register and helper is that of the kernel's `bpf(2)`; the kernel proves the program safe before it takes it.

@@ -1,5 +1,5 @@
 //! The worker of one link: a thread that owns its sockets, groups and claims, answers what comes and sends what is due.
-//! Floor 2. It follows what `responder` tells it and decides nothing: verdicts are `answer`'s, times `claim`'s.
+//! Floor 2. It follows what the responder tells it and decides nothing: `machine` judges frames and says what is due.
 //!
 //! A thread and not a task, so that an answer never waits for other work of the agent, nor that for a flood of questions:
 //! the kernel shares the cores between the two.
@@ -17,15 +17,15 @@ use imbl::ordmap::DiffItem;
 use tokio::sync::watch;
 use tracing::{debug, info, trace, warn};
 
-use super::answer::{self, Station, Verdict};
-use super::claim::{Action, Claims, Report};
-use super::counters::{ByProtocol, Counters};
-use super::frame::{Claimant, Frame, Protocol};
-use super::groups::Groups;
-use super::offload::Offload;
-use super::socket::{LinkSender, LinkSocket, wait};
-use super::state::{LinkState, LinkStates, SocketState};
 use crate::address::MacAddress;
+use crate::arp::counters::{ByProtocol, Counters};
+use crate::arp::machine::answer::{self, Station, Verdict};
+use crate::arp::machine::{Action, Claims, Report};
+use crate::arp::offload::Offload;
+use crate::arp::packet::{Claimant, Frame, Protocol};
+use crate::arp::socket::groups::Groups;
+use crate::arp::socket::{LinkSender, LinkSocket, wait};
+use crate::arp::state::{LinkState, LinkStates, SocketState};
 use crate::claim::{Acquisition, ConflictKind};
 use crate::clock;
 use crate::names::{InterfaceName, NodeName};

@@ -9,7 +9,7 @@ use std::net::Ipv6Addr;
 
 use socket2::{Domain, Socket, Type};
 
-use super::neighbor::solicited_node;
+use crate::arp::packet::ndp::solicited_node;
 
 /// The memberships of one link.
 #[derive(Debug)]

@@ -22,14 +22,16 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::warn;
 
+use self::worker::{LinkSlice, Shared, Worker};
 use super::counters::ByProtocol;
 use super::state::{LinkState, LinkStates, SocketState};
-use super::worker::{LinkSlice, Shared, Worker};
 use crate::by_link::ByLink;
 use crate::claim::Acquisition;
 use crate::names::InterfaceName;
 use crate::plan::slice::L2Slice;
 use crate::world::{Conflict, Fact, Link};
+
+mod worker;
 
 /// Answers for the addresses of the newest slice until `shutdown` is over, or until nobody can send slices anymore.
 ///

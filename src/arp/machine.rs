@@ -1,6 +1,6 @@
 //! The claims of this node to addresses on one link: ask before the first use, announce, refresh, defend, or give way.
-//! Floor 1. Pure: time is an argument, what to send and what to tell are answers. The frames are made by `frame` and sent
-//! by `worker`; every time is in `timing`.
+//! Floor 1. Pure: time is an argument, what to send and what to tell are answers. The frames are made by `packet` and sent
+//! by `task::worker`; every time is in `settings`.
 //!
 //! ```text
 //!                    a hand-over                                        another station claims it:
@@ -19,15 +19,19 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::answer::Ownership;
-use super::conflict::Conflicts;
-use super::frame::{Claimant, Protocol};
-use super::schedule::{Lane, Schedule};
-use super::timing::{
+use self::answer::Ownership;
+use self::conflict::Conflicts;
+use self::schedule::{Lane, Schedule};
+use super::packet::{Claimant, Protocol};
+use super::settings::{
     self, MEMBER_PATIENCE, PROBATION, Probing, REFRESH_INTERVAL, REFRESH_SPREAD, ROUND_INTERVAL, ROUNDS,
 };
 use crate::address::MacAddress;
 use crate::claim::{Acquisition, ConflictKind};
+
+pub mod answer;
+mod conflict;
+mod schedule;
 
 /// The claims of one link.
 ///
@@ -64,7 +68,7 @@ struct Claim {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// So many probes of `timing::probing` have gone out. It was deferred so often before.
+    /// So many probes of `settings::probing` have gone out. It was deferred so often before.
     Probing { sent: u8, deferrals: u32 },
     /// Another station has it: this node does not answer for it, and probes it again after a pause.
     Deferred { deferrals: u32 },
@@ -211,7 +215,7 @@ impl Claims {
                 let sent = sent + 1;
                 claim.state = State::Probing { sent, deferrals };
                 claim.next = Next::Never;
-                if let Some(Probing { probes, interval, .. }) = timing::probing(&claim.acquisition) {
+                if let Some(Probing { probes, interval, .. }) = settings::probing(&claim.acquisition) {
                     let next = if sent < probes {
                         Next::Frame(lane(&claim.acquisition), now + interval)
                     } else {
@@ -386,7 +390,7 @@ impl Claims {
 
 /// The state that a claim begins in.
 fn beginning(acquisition: &Acquisition) -> State {
-    match timing::probing(acquisition) {
+    match settings::probing(acquisition) {
         Some(_) => State::Probing { sent: 0, deferrals: 0 },
         None => State::Announced { round: 0, on_probation_until: None },
     }
@@ -403,11 +407,12 @@ fn lane(acquisition: &Acquisition) -> Lane {
 /// How long to wait after so many deferrals in a row.
 fn pause(acquisition: &Acquisition, deferrals: u32) -> Duration {
     // A claim that comes by a hand-over is never probed, so it never defers.
-    let Some(Probing { first_pause, longest_pause, .. }) = timing::probing(acquisition) else { return Duration::ZERO };
+    let Some(Probing { first_pause, longest_pause, .. }) = settings::probing(acquisition) else {
+        return Duration::ZERO;
+    };
     let doublings = deferrals.saturating_sub(1).min(16);
     first_pause.saturating_mul(1 << doublings).min(longest_pause)
 }
 
 #[cfg(test)]
-#[path = "claim/tests.rs"]
 mod tests;

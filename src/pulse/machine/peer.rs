@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::packet::{ClaimsPage, Pulse, Ticket};
-use super::settings::Settings;
 use crate::address::MacAddress;
+use crate::pulse::packet::{ClaimsPage, Pulse, Ticket};
+use crate::pulse::settings::Settings;
 use crate::roster::{Eligibility, Member};
 use crate::selector::Labels;
 

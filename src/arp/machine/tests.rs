@@ -231,7 +231,7 @@ fn a_foreign_host_that_insists_is_fended_off_once_in_ten_seconds_and_forgotten_w
     }
     assert_eq!(defended, [6000, 16_000, 26_000]);
     assert_eq!(bench.reports(), [conflict(1, FOREIGN, ConflictKind::Contested)]);
-    bench.pass(timing::CONFLICT_OVER);
+    bench.pass(settings::CONFLICT_OVER);
     assert_eq!(bench.reports(), [Report::Over(address(1))]);
     assert_eq!(bench.ownership(1), Ownership::Announced);
 }
@@ -491,7 +491,7 @@ proptest! {
         for address in &wanted {
             prop_assert_eq!(bench.claims.ownership(*address), Ownership::Announced, "nobody is in the way any more");
         }
-        bench.pass(timing::CONFLICT_OVER);
+        bench.pass(settings::CONFLICT_OVER);
         prop_assert_eq!(bench.claims.conflicts().count(), 0);
     }
 }
