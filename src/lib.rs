@@ -9,7 +9,7 @@
 //!    [`kernel`] on the host, [`k8s::status`] at the API server. What they see comes back as facts.
 //! 5. [`agent`] is the loop around all of it; [`api`] and [`commands`] are the doors.
 //!
-//! Lower floors never import upper ones, and floors 0 and 1 are pure; `tests/floors.rs` holds the table.
+//! Lower floors never import upper ones, and floors 0 and 1 are pure; each file says its floor, and `tests/floors.rs` holds it to that.
 
 // Floor 0: the words.
 pub mod address;

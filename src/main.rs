@@ -1,4 +1,4 @@
-//! The binary `crier`: reads the command line, runs one verb, and is the only place that exits.
+//! The binary `crier`: reads the command line, runs one verb, and is the only place that exits. Floor 4.
 
 use std::process::ExitCode;
 

@@ -1,67 +1,17 @@
 //! Holds the floors of DESIGN: who may import whom, and what the lower floors never touch.
-//! Reads `src/` as text; a file that no row names fails, so that a new one must choose its floor.
+//! Reads `src/` as text. A file says its own floor in its `//!` header (`Floor 1.`); a file that does not, fails.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The floor of a file, by the longest beginning of its path below `src/` that matches.
-const FLOORS: &[(&str, u8)] = &[
-    ("address.rs", 0),
-    ("by_link.rs", 0),
-    ("claim.rs", 0),
-    ("community.rs", 0),
-    ("names.rs", 0),
-    ("reason.rs", 0),
-    ("roster.rs", 0),
-    ("route.rs", 0),
-    ("secret.rs", 0),
-    ("selector.rs", 0),
-    ("clock.rs", 2),
-    ("config/", 1),
-    ("config/load.rs", 2),
-    ("world/", 1),
-    ("plan/", 1),
-    ("arp/", 1),
-    ("arp/socket", 2),
-    ("arp/offload.rs", 2),
-    ("arp/offload/bpf.rs", 2),
-    ("arp/state.rs", 2),
-    ("arp/task", 2),
-    ("bgp/", 1),
-    ("bgp/socket_options.rs", 2),
-    ("bgp/transport.rs", 2),
-    ("bgp/listeners.rs", 2),
-    ("bgp/peer.rs", 2),
-    ("bgp/peer/report.rs", 2),
-    ("bgp/settings.rs", 2),
-    ("bgp/speaker.rs", 2),
-    ("discovery/", 1),
-    ("discovery/socket.rs", 2),
-    ("discovery/task.rs", 2),
-    ("k8s/", 1),
-    ("k8s/client.rs", 2),
-    ("k8s/watch.rs", 2),
-    ("k8s/lease.rs", 2),
-    ("k8s/status.rs", 2),
-    ("k8s/event.rs", 2),
-    ("kernel/", 2),
-    ("kernel/host.rs", 1),
-    ("manifests/", 1),
-    ("manifests/folder.rs", 2),
-    ("pulse/", 1),
-    ("pulse/socket.rs", 2),
-    ("pulse/task.rs", 2),
-    ("agent/", 3),
-    ("api/", 4),
-    ("commands/", 4),
-    ("main.rs", 4),
-];
-
-/// Which folders and files of floor 1 are decisions; the others of floor 1 are protocols and translators.
+/// Which folders of floor 1 are decisions; the others of floor 1 are protocols and translators.
 const DECISIONS: &[&str] = &["config", "world", "plan"];
 
-/// Files that are modules of tests only.
-const TESTS: &[&str] = &["bgp/collision/simulation.rs", "bgp/wire/round_trip.rs", "k8s/fake.rs"];
+const PROTOCOLS: &[&str] = &["arp", "bgp", "bfd", "discovery", "pulse"];
+
+/// Edges that every edge may import.
+const SHARED_EDGES: &[&str] = &["clock.rs", "config/load.rs"];
 
 /// What files of floors 0 and 1 never name.
 const NEVER_BELOW: &[&str] =
@@ -71,31 +21,45 @@ const NEVER_BELOW: &[&str] =
 const LONGEST: usize = 900;
 
 #[test]
+fn every_file_says_its_floor() {
+    let tree = Tree::read();
+    let silent: Vec<&str> = tree.files.values().filter(|file| file.floor.is_none()).map(|file| &*file.path).collect();
+    assert!(silent.is_empty(), "no `Floor 0.` to `Floor 4.` in the //! header of:\n{}", silent.join("\n"));
+}
+
+#[test]
 fn every_import_goes_down() {
+    let tree = Tree::read();
     let mut wrong = Vec::new();
-    for file in files() {
-        let floor = floor_of(&file.path);
-        for target in crate_paths(without_tests(&file.text)) {
-            let Some(target_floor) = target_floor(&target) else { continue };
-            if target_floor > floor {
-                wrong.push(format!("{} (floor {floor}) imports {target} (floor {target_floor})", file.path));
-            }
-            let (own, other) = (top(&file.path), top(&target));
-            if floor == 1 && DECISIONS.contains(&own.as_str()) && is_protocol(&other) {
-                wrong.push(format!("{} is a decision and imports the protocol {target}", file.path));
-            }
-            if floor == 2 && target_floor == 2 && own != other && other != "clock" && target != "config::load" {
-                wrong.push(format!("{} is an edge and imports another edge, {target}", file.path));
-            }
+    let mut seen = 0;
+    for file in tree.files.values() {
+        for target in tree.imports(file) {
+            seen += 1;
+            wrong.extend(complaint(file, target));
         }
     }
+    assert!(seen > 500, "the walk through src found only {seen} imports");
     assert!(wrong.is_empty(), "imports that go up or across:\n{}", wrong.join("\n"));
+}
+
+fn complaint(file: &File, target: &File) -> Option<String> {
+    let (floor, target_floor) = (file.floor?, target.floor?);
+    let (path, target_path) = (&file.path, &target.path);
+    let (own, other) = (file.top(), target.top());
+    if target_floor > floor {
+        return Some(format!("{path} (floor {floor}) imports {target_path} (floor {target_floor})"));
+    }
+    if floor == 1 && DECISIONS.contains(&own) && PROTOCOLS.contains(&other) {
+        return Some(format!("{path} is a decision and imports the protocol {target_path}"));
+    }
+    let across = floor == 2 && target_floor == 2 && own != other && !SHARED_EDGES.contains(&&**target_path);
+    across.then(|| format!("{path} is an edge and imports another edge, {target_path}"))
 }
 
 #[test]
 fn the_lower_floors_touch_no_socket_clock_file_or_log() {
     let mut wrong = Vec::new();
-    for file in files().into_iter().filter(|file| floor_of(&file.path) <= 1) {
+    for file in Tree::read().files.values().filter(|file| file.floor.is_some_and(|floor| floor <= 1)) {
         for (number, line) in without_tests(&file.text).lines().enumerate() {
             let code = line.split("//").next().unwrap_or("");
             for word in NEVER_BELOW.iter().filter(|word| code.contains(**word)) {
@@ -109,7 +73,7 @@ fn the_lower_floors_touch_no_socket_clock_file_or_log() {
 #[test]
 fn every_file_says_what_it_is_for_and_can_be_kept_in_mind() {
     let mut wrong = Vec::new();
-    for file in files() {
+    for file in Tree::read().files.values() {
         if !file.text.starts_with("//!") {
             wrong.push(format!("{} does not open with what it is for", file.path));
         }
@@ -124,79 +88,226 @@ fn every_file_says_what_it_is_for_and_can_be_kept_in_mind() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// The table of floors in ARCHITECTURE.md names, for each floor, the folders and files at the top of `src/` that have a file there.
+#[test]
+fn the_table_of_floors_names_every_folder_on_its_floors() {
+    let page =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md")).expect("it can be read");
+    let tree = Tree::read();
+    for floor in 0..=4 {
+        let start = format!("| {floor} ");
+        let row = page.lines().find(|line| line.starts_with(&start)).expect("the table has a row for each floor");
+        let what = row.split('|').nth(2).expect("the row has a second column");
+        let named: BTreeSet<&str> = what.split('`').skip(1).step_by(2).flat_map(str::split_whitespace).collect();
+        let found: BTreeSet<&str> =
+            tree.files.values().filter(|file| file.floor == Some(floor)).map(|file| file.top()).collect();
+        assert_eq!(named, found, "ARCHITECTURE.md's row of floor {floor} (left) and what is there (right)");
+    }
+}
+
+#[test]
+fn an_import_is_found_however_it_is_written() {
+    let paths =
+        |text: &str| paths_of(text, &["a".into(), "b".into()]).into_iter().map(|path| path.join("::")).collect();
+    let table: [(&str, &[&str]); 9] = [
+        ("use crate::x::Y;", &["x::Y"]),
+        ("use super::c::D;", &["a::c::D"]),
+        ("use super::super::x;", &["x"]),
+        ("use self::d::{self, E, f::{G, H as I}};", &["a::b::d", "a::b::d::E", "a::b::d::f::G", "a::b::d::f::H"]),
+        ("pub(crate) use crate::{x::Y,\n    z};", &["x::Y", "z"]),
+        ("let it = crate::x::Y::new();", &["x::Y::new"]),
+        ("fn f(it: &super::Z) {}", &["a::Z"]),
+        ("use crate::x;\nx::y::go();", &["x", "x::y::go"]),
+        ("// crate::x\nuse std::fmt;", &[]),
+    ];
+    for (text, expected) in table {
+        let found: BTreeSet<String> = paths(text);
+        assert_eq!(found, expected.iter().map(|path| (*path).to_owned()).collect(), "{text}");
+    }
+}
+
+/// The sources without what is compiled for tests only, by module path.
+struct Tree {
+    files: BTreeMap<Module, File>,
+}
+
+/// `["arp", "task", "worker"]` for `src/arp/task/worker.rs`.
+type Module = Vec<String>;
+
 struct File {
     /// Below `src/`.
     path: String,
     text: String,
+    floor: Option<u8>,
+    module: Module,
 }
 
-fn files() -> Vec<File> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+impl File {
+    /// The folder or file of `src/` that it is in, without the ending.
+    fn top(&self) -> &str {
+        self.path.split(['/', '.']).next().unwrap_or("")
+    }
+}
+
+impl Tree {
+    fn read() -> Tree {
+        let mut files = BTreeMap::new();
+        for path in sources() {
+            let text = fs::read_to_string(source().join(&path)).expect("it can be read");
+            let module = module_of(&path);
+            files.insert(module.clone(), File { floor: floor_of(&text), path, text, module });
+        }
+        let for_tests: Vec<Module> = files.values().flat_map(test_modules).collect();
+        files.retain(|module, _| !for_tests.iter().any(|tests| module.starts_with(tests)));
+        // The crate's root lists the modules and holds no code.
+        files.remove(&Module::new());
+        assert!(files.len() > 20, "the walk through src found only {} files", files.len());
+        Tree { files }
+    }
+
+    /// The files that a file refers to, by any path in its code.
+    fn imports(&self, file: &File) -> Vec<&File> {
+        let paths = paths_of(without_tests(&file.text), &file.module);
+        let found = paths.iter().filter_map(|path| self.resolve(path));
+        found.filter(|target| target.path != file.path).collect()
+    }
+
+    /// The file of the longest beginning of the path that is a module.
+    fn resolve(&self, path: &[String]) -> Option<&File> {
+        (1..=path.len()).rev().find_map(|length| self.files.get(path.get(..length)?))
+    }
+}
+
+/// Every absolute path of this crate that the code of a module names, by `use` or in passing.
+fn paths_of(text: &str, module: &[String]) -> BTreeSet<Module> {
+    let code: String = text.lines().map(|line| line.split("//").next().unwrap_or("")).collect::<Vec<_>>().join("\n");
+    let mut paths = BTreeSet::new();
+    for start in ["crate::", "super::", "self::"] {
+        for (at, _) in code.match_indices(start).filter(|(at, _)| begins_a_path(&code, *at)) {
+            paths.extend(leaves(&code[at..], &[]).into_iter().filter_map(|path| absolute(&path, module)));
+        }
+    }
+    // `use crate::arp;` and `mod worker;` make `arp::` and `worker::` the beginnings of paths.
+    let imported: Vec<Module> = paths.iter().cloned().chain(children(&code, module)).collect();
+    for known in imported {
+        let Some(start) = known.last().map(|name| format!("{name}::")) else { continue };
+        for (at, _) in code.match_indices(&start).filter(|(at, _)| begins_a_path(&code, *at)) {
+            let rest = leaves(&code[at + start.len()..], &[]);
+            paths.extend(rest.into_iter().map(|path| [known.clone(), path].concat()));
+        }
+    }
+    paths
+}
+
+/// The modules that a file declares.
+fn children(code: &str, module: &[String]) -> Vec<Module> {
+    let declared = code.lines().filter_map(|line| line.trim().strip_suffix(';')?.rsplit_once("mod "));
+    declared.map(|(_, name)| [module, &[name.to_owned()]].concat()).collect()
+}
+
+/// The paths of a tree like `a::{self, b::C, d::{E, F}}`, at the start of the text.
+fn leaves(text: &str, before: &[String]) -> Vec<Module> {
+    let name: String = text.chars().take_while(|c| is_of_a_name(*c)).collect();
+    let mut path = before.to_vec();
+    if !(name.is_empty() || name == "self" && !before.is_empty()) {
+        path.push(name.clone());
+    }
+    let Some(rest) = text[name.len()..].strip_prefix("::") else { return vec![path] };
+    match rest.strip_prefix('{') {
+        Some(group) => members(group).into_iter().flat_map(|member| leaves(member, &path)).collect(),
+        None => leaves(rest, &path),
+    }
+}
+
+/// The members of a group, up to the brace that ends it.
+fn members(group: &str) -> Vec<&str> {
+    let (mut depth, mut start, mut members) = (0, 0, Vec::new());
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth > 0 => depth -= 1,
+            ',' | '}' if depth == 0 => {
+                members.push(group[start..at].trim());
+                start = at + 1;
+                if c == '}' {
+                    break;
+                }
+            }
+            _ => {}
+        }
+    }
+    members.into_iter().filter(|member| !member.is_empty()).collect()
+}
+
+/// `crate::`, `super::` and `self::` replaced by what they stand for in this module.
+fn absolute(path: &[String], module: &[String]) -> Option<Module> {
+    let mut names = path.iter().map(String::as_str).peekable();
+    let mut base = match names.next()? {
+        "crate" => Vec::new(),
+        "self" => module.to_vec(),
+        "super" => module.split_last()?.1.to_vec(),
+        _ => return None,
+    };
+    while names.next_if(|name| *name == "super").is_some() {
+        base.pop();
+    }
+    base.extend(names.map(str::to_owned));
+    Some(base)
+}
+
+fn begins_a_path(code: &str, at: usize) -> bool {
+    !code[..at].ends_with(|c: char| is_of_a_name(c) || c == ':')
+}
+
+fn is_of_a_name(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// The floor in the header of a file: `Floor`, and a digit that no word goes on behind.
+fn floor_of(text: &str) -> Option<u8> {
+    let header: Vec<&str> = text.lines().map_while(|line| line.strip_prefix("//!")).collect();
+    let header = header.join("\n");
+    let (_, rest) = header.split_once("Floor ")?;
+    let mut rest = rest.chars();
+    let floor = rest.next()?.to_digit(10).and_then(|floor| u8::try_from(floor).ok())?;
+    (floor <= 4 && rest.next().is_none_or(|next| !is_of_a_name(next))).then_some(floor)
+}
+
+/// The modules that a file declares for tests only.
+fn test_modules(file: &File) -> Vec<Module> {
+    let behind_attribute = file.text.split("#[cfg(test)]\n").skip(1);
+    let declared =
+        behind_attribute.filter_map(|rest| rest.lines().next()?.trim().strip_suffix(';')?.rsplit_once("mod "));
+    declared.map(|(_, name)| [&*file.module, &[name.to_owned()]].concat()).collect()
+}
+
+fn without_tests(text: &str) -> &str {
+    text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(text)
+}
+
+fn module_of(path: &str) -> Module {
+    let stem = path.trim_end_matches(".rs");
+    let stem = if stem == "lib" { "" } else { stem.trim_end_matches("/mod") };
+    stem.split('/').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+fn source() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+/// Every source, below `src/`.
+fn sources() -> Vec<String> {
     let mut found = Vec::new();
-    let mut folders = vec![source.clone()];
+    let mut folders = vec![source()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).expect("src can be read") {
             let path: PathBuf = entry.expect("src can be read").path();
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|it| it == "rs") {
-                let name = path.strip_prefix(&source).expect("it is below src").display().to_string();
-                if name != "lib.rs"
-                    && !name.ends_with("tests.rs")
-                    && !name.contains("/tests/")
-                    && !TESTS.contains(&&*name)
-                {
-                    found.push(File { path: name, text: fs::read_to_string(&path).expect("it can be read") });
-                }
+                found.push(path.strip_prefix(source()).expect("it is below src").display().to_string());
             }
         }
     }
-    assert!(found.len() > 20, "the walk through src found only {} files", found.len());
     found
-}
-
-fn floor_of(path: &str) -> u8 {
-    let row = FLOORS.iter().filter(|(start, _)| path.starts_with(start)).max_by_key(|(start, _)| start.len());
-    row.unwrap_or_else(|| panic!("src/{path} has no floor: add it to the table in tests/floors.rs")).1
-}
-
-/// The floor of what `crate::a::b` names: of the file a/b.rs if there is one, else of a.
-fn target_floor(target: &str) -> Option<u8> {
-    let mut parts = target.split("::");
-    let first = parts.next()?;
-    let second = parts.next().unwrap_or("");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let candidates = [format!("{first}/{second}.rs"), format!("{first}.rs"), format!("{first}/mod.rs")];
-    candidates.iter().find(|path| source.join(path).is_file()).map(|path| floor_of(path))
-}
-
-/// Everything behind `crate::`, groups opened one level deep.
-fn crate_paths(text: &str) -> Vec<String> {
-    let mut paths = Vec::new();
-    for (start, _) in text.match_indices("crate::") {
-        let rest = &text[start + "crate::".len()..];
-        let path: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_' || *c == ':').collect();
-        let path = path.trim_end_matches(':').to_owned();
-        match rest[path.len()..].strip_prefix("::{") {
-            Some(group) => {
-                let group = group.split('}').next().unwrap_or("");
-                let members = group.split(',').map(str::trim).filter(|member| !member.is_empty());
-                paths.extend(members.map(|member| format!("{path}::{member}")));
-            }
-            None => paths.push(path),
-        }
-    }
-    paths
-}
-
-fn top(path: &str) -> String {
-    path.split(['/', ':', '.']).next().unwrap_or("").to_owned()
-}
-
-fn is_protocol(name: &str) -> bool {
-    ["arp", "bgp", "bfd", "discovery", "pulse"].contains(&name)
-}
-
-fn without_tests(text: &str) -> &str {
-    text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(text)
 }

@@ -1,4 +1,4 @@
-//! The BGP speaker: it announces, and only counts what it is told.
+//! The BGP speaker: it announces, and only counts what it is told. Floor 1, with its edges on floor 2.
 //!
 //! | file        | floor | what it is                                                                       |
 //! |-------------|-------|----------------------------------------------------------------------------------|

@@ -1,4 +1,5 @@
 //! Router discovery (RFC 4861) on the links of unnumbered BGP peers: who the router is, and telling it who we are.
+//! Floor 1; `socket` and `task` are floor 2.
 //!
 //! | file      | floor | what it is                                                      |
 //! |-----------|-------|-----------------------------------------------------------------|

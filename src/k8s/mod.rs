@@ -1,5 +1,5 @@
 //! Kubernetes: its objects in, as Facts; the status of Services, Events and the Lease out.
-//! The translators are floor 1 and serve the `manifests` too; client, watch, lease, status and events are floor 2.
+//! Floor 1 for the translators, which serve the `manifests` too; client, watch, lease, status and events are floor 2.
 
 // Floor 1: what of an object is read, and what it means.
 pub mod annotation;
