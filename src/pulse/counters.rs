@@ -1,12 +1,13 @@
-//! What the pulse has counted since it started, for status and metrics, and how it stands on each link.
-//! Floor 1. Counts only; nothing is decided by them.
+//! What the pulse has counted on each link since the agent started, for status and metrics.
+//! Floor 1. Nothing is decided by these counters.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::outcome::Outcome;
 
-/// The upper bounds of the classes that detection times are counted in: around the defaults, and up to the slowest settings.
+/// The upper bounds of the classes in which detection times are counted: close together around the defaults, and up to
+/// the slowest settings.
 pub const DETECTION_BOUNDS: [Duration; 12] = [
     Duration::from_millis(60),
     Duration::from_millis(100),
@@ -22,14 +23,14 @@ pub const DETECTION_BOUNDS: [Duration; 12] = [
     Duration::from_secs(15),
 ];
 
-/// Counters of one link, that its task shares with whoever wants to read them. They only ever grow.
+/// The counters of one link. Its task shares them with their readers. They only grow.
 #[derive(Debug, Default)]
 pub struct Counters {
     sent: AtomicU64,
     octets_sent: AtomicU64,
     unsent: AtomicU64,
     received: [AtomicU64; Outcome::ALL.len()],
-    /// One for each bound, not added up; and one for what is beyond them all.
+    /// One class for each bound, not cumulative, and one for everything above the last bound.
     detections: [AtomicU64; DETECTION_BOUNDS.len() + 1],
     detection_micros: AtomicU64,
 }
@@ -40,16 +41,16 @@ pub struct Report {
     /// Pulses sent, one for each datagram.
     pub sent: u64,
     pub octets_sent: u64,
-    /// Datagrams that the kernel did not take.
+    /// Datagrams that the kernel refused to send.
     pub unsent: u64,
     pub received: Vec<(Outcome, u64)>,
     pub detection: Detection,
 }
 
-/// How long owners had been silent when they were given up.
+/// For how long owners had been silent when they were declared silent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Detection {
-    /// How many took so long at most, by [`DETECTION_BOUNDS`].
+    /// How many took at most so long, cumulative, by [`DETECTION_BOUNDS`].
     pub within: Vec<(Duration, u64)>,
     pub count: u64,
     /// Of all of them.
@@ -91,7 +92,7 @@ impl Counters {
         self.unsent.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// An owner was given up that had been silent for so long.
+    /// An owner was declared silent after this time without a pulse.
     pub fn count_detection(&self, after: Duration) {
         let class = DETECTION_BOUNDS.partition_point(|bound| *bound < after);
         if let Some(counter) = self.detections.get(class) {

@@ -10,15 +10,17 @@
 //!   long as it promised itself, so an owner that dies is silent for everybody within D.
 //! - A node that the plan expects to own is held to D as well, whatever it promised: so if the next in rank has died
 //!   unnoticed, the one after it comes at most D later.
-//! - In the last third of its time a node is asked, again and again, whether it is there, and answers at once: a few lost
-//!   packets make nobody silent. Those who ask hear each other, so that not everybody asks.
+//! - In the last third of its time a node is asked repeatedly whether it is alive, and answers at once: a few lost packets
+//!   make no node silent. The nodes that ask hear each other, so that not all of them ask.
 //! - A node that starts owns nothing before it has listened for D, at most [`PATIENCE`] times D.
-//! - Of two owners that hear each other again the worse yields at the first pulse of the better, which comes within I; where
-//!   the better has started anew meanwhile, at its answer to a question that is asked every [`PROOF_PART`] of I.
+//! - When two owners hear each other again, the lower in rank yields at the first pulse of the higher, which comes within
+//!   I. If the higher has restarted meanwhile, the lower yields at its answer to a question that is repeated every
+//!   [`PROOF_PART`] of I.
 //!
-//! Nobody is believed on an old recording. Within one incarnation sequences grow. A node of whom only an incarnation is
-//! seen that was not seen before is alive once it has answered ours, which is as new as we are, and a node that went back
-//! to an earlier incarnation is a recording. Who delays packets on the link by less than D is not found out.
+//! A replayed pulse is not believed. Within one incarnation, sequence numbers grow. A node that shows up with a new
+//! incarnation is alive only once it has answered the incarnation of this node, which no old recording can hold; a node
+//! that goes back to an earlier incarnation is a replay. A host that delays packets on the link by less than D is not
+//! detected.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -39,7 +41,7 @@ mod peer;
 /// How many intervals of an owner lie between two pulses of a node that owns nothing.
 pub const SLOW: u32 = 10;
 
-/// How many times D a node listens at most for what the others have to say, when that takes long.
+/// A node that starts listens for at most this many times D.
 pub const PATIENCE: u32 = 3;
 
 /// What a node says of itself.
@@ -49,12 +51,12 @@ pub struct Stance {
     pub mac: MacAddress,
     /// [`Eligibility::Eligible`], or why not.
     pub eligibility: Eligibility,
-    /// It answers for addresses.
+    /// This node answers for addresses.
     pub owner: bool,
     pub labels: Arc<Labels>,
-    /// Addresses that it answers for and would keep.
+    /// Addresses that this node answers for and would keep.
     pub claims: Arc<BTreeSet<IpAddr>>,
-    /// Addresses that it found taken by stations that are no agents, the newest findings first.
+    /// Addresses that this node found in use by foreign hosts, the newest findings first.
     pub occupied: Arc<Vec<IpAddr>>,
     /// There is no IPv6 on the link.
     pub needs_ipv4: bool,
@@ -79,10 +81,10 @@ pub struct Machine {
     pages: Vec<ClaimsPage>,
     next_page: usize,
     peers: BTreeMap<NodeName, Peer>,
-    /// No peer wants anything before: see [`Dues`].
+    /// When the first peer has to be looked at: see [`Dues`].
     dues: Dues,
     expected: BTreeSet<NodeName>,
-    /// The incarnations of those who wait for an answer.
+    /// The incarnations of the nodes that wait for an answer.
     to_answer: BTreeSet<u64>,
     answer_at: Option<Instant>,
     next_pulse: Instant,
@@ -107,7 +109,7 @@ impl Machine {
             settings,
             incarnation,
             sequence: 0,
-            // No secret hangs on it: it only keeps nodes out of step.
+            // Not a secret: it only keeps nodes from sending in step.
             random: fastrand::Rng::with_seed(incarnation),
             began: now,
             settled: false,
@@ -132,14 +134,14 @@ impl Machine {
         }
     }
 
-    /// Whether somebody on the link hears only IPv4.
+    /// Whether a node on the link hears only IPv4.
     pub fn somebody_needs_ipv4(&self) -> bool {
         self.peers.values().any(|peer| peer.needs_ipv4 && matches!(peer.life, Life::Unverified | Life::Alive))
     }
 
-    /// What the plan wants said from now on. What others act on is said at once.
+    /// What the plan wants said from now on. A change is sent at once.
     pub fn handle_stance(&mut self, stance: Stance, now: Instant) {
-        // Who goes has nothing more to say, or it would never be gone.
+        // A node that leaves says nothing new, or it would never finish leaving.
         if stance == self.stance || self.leaving {
             return;
         }
@@ -179,7 +181,7 @@ impl Machine {
         }
     }
 
-    /// Takes in a pulse whose seal was good.
+    /// Takes in a pulse that was authenticated.
     pub fn handle_pulse(&mut self, pulse: Pulse, now: Instant) -> Outcome {
         if pulse.node == self.me {
             return if pulse.incarnation == self.incarnation { Outcome::Own } else { Outcome::Namesake };
@@ -198,7 +200,7 @@ impl Machine {
                 return Outcome::Replayed;
             }
             if pulse.incarnation > peer.incarnation {
-                // It has started anew: whatever it owned before, it does not any more.
+                // It has restarted: it owns nothing of what it owned before.
                 self.roster_moved |= matches!(peer.life, Life::Alive | Life::Silent(_) | Life::Left);
                 *peer = Peer::new(&pulse, peer.expected, now);
             }
@@ -231,7 +233,7 @@ impl Machine {
         }
     }
 
-    /// This node goes. A few pulses that say so follow, after which there is nothing more to send.
+    /// This node leaves. A few pulses that say so follow; after them nothing is sent.
     pub fn handle_leaving(&mut self, now: Instant) {
         if !self.leaving {
             self.leaving = true;
@@ -253,7 +255,7 @@ impl Machine {
         let listening = !self.settled;
         let sequence = self.sequence;
         let with_labels = !answers.is_empty() || self.cards > 0 || sequence.is_multiple_of(CARD_EVERY);
-        // Beside labels it may not fit; then it comes in the next round.
+        // A page may not fit beside labels; it then comes in the next round.
         let claims = self.pages.get(self.next_page).filter(|_| self.claims_version != NO_CLAIMS).cloned();
         if claims.is_some() {
             self.next_page = (self.next_page + 1) % self.pages.len();
@@ -291,7 +293,7 @@ impl Machine {
         })
     }
 
-    /// Who is there, if that is not what was last given.
+    /// The roster, if it changed since the last call.
     pub fn poll_roster(&mut self, now: Instant) -> Option<Roster> {
         self.expire(now);
         if !std::mem::take(&mut self.roster_moved) {
@@ -314,19 +316,19 @@ impl Machine {
         Some(roster)
     }
 
-    /// When to poll again although nothing was told. `None` once this node has left.
+    /// When to poll again if nothing happens before. `None` once this node has left.
     pub fn next_deadline(&self) -> Option<Instant> {
         let settles = (!self.settled).then(|| self.settles_at());
         let due = self.next_due()?;
         self.dues.silence.into_iter().chain(settles).chain([due]).min()
     }
 
-    /// Whether everything was said that leaving takes.
+    /// Whether all pulses that say goodbye were sent.
     pub fn has_left(&self) -> bool {
         self.leaving && self.urgent == 0
     }
 
-    /// What changed must reach everybody soon, even where a packet gets lost.
+    /// A change must reach every node soon, even if a packet is lost.
     fn hurry(&mut self, now: Instant) {
         self.urgent = URGENT;
         self.next_pulse = now;
@@ -340,12 +342,12 @@ impl Machine {
         let again = (self.urgent > 0).then(|| self.last_pulse.map(|last| last + self.settings.interval / URGENT_PART));
         let due =
             self.dues.ask.into_iter().chain(self.answer_at).chain(again.flatten()).chain([self.next_pulse]).min()?;
-        // Answers and asks that come up together go into one pulse.
+        // Answers and questions that fall due together go into one pulse.
         let gap = self.last_pulse.map(|last| last + self.settings.interval / GAP_PART);
         Some(gap.map_or(due, |gap| due.max(gap)))
     }
 
-    /// Counts those as silent who have not been heard for too long, and ends the listening.
+    /// Declares nodes silent that were not heard in time, and ends the listening.
     fn expire(&mut self, now: Instant) {
         let settings = self.settings;
         debug_assert!(self.dues.are_early_enough(&Dues::of(self.peers.values(), settings)), "a peer would be missed");
@@ -376,12 +378,12 @@ impl Machine {
         if self.peers.values().any(unsure) { self.began + self.settings.detection() * PATIENCE } else { listened }
     }
 
-    /// What a pulse asks of us, and what others ask for us.
+    /// Notes what a pulse asks of this node, and which questions its sender has already asked for us.
     fn note_questions(&mut self, pulse: &Pulse, now: Instant) {
         let at = if pulse.asks.contains(&self.ticket) {
             Some(now)
         } else if pulse.hello {
-            // Everybody answers: not all at once.
+            // Every node answers this, so spread the answers.
             Some(now + up_to(self.settings.interval / 2, &mut self.random))
         } else {
             None
@@ -418,8 +420,8 @@ impl Machine {
         asks
     }
 
-    /// Makes room for a name: one that is not alive and was not heard for the longest time. If it comes again it has to
-    /// answer first, so nothing is lost by forgetting it.
+    /// Makes room for a name: forgets the node that is not alive and was not heard for the longest time. If that node comes
+    /// again, it has to answer first anyway, so nothing is lost.
     fn forget_one(&mut self) {
         let dead = self.peers.iter().filter(|(_, peer)| peer.life != Life::Alive);
         let Some(name) = dead.min_by_key(|(_, peer)| peer.last_heard).map(|(name, _)| name.clone()) else { return };
@@ -432,28 +434,28 @@ fn pages(claims: &BTreeSet<IpAddr>) -> Vec<ClaimsPage> {
     ClaimsPage::pages(claims.iter().copied())
 }
 
-/// How many pulses follow quickly when something changed: two of three may get lost.
+/// How many pulses follow quickly after a change: two of three may be lost.
 const URGENT: u8 = 3;
 
-/// Pulses that must get through come this part of the interval after each other.
+/// Urgent pulses follow each other after this part of the interval.
 const URGENT_PART: u32 = 10;
 
-/// Two pulses are never closer together than this part of the interval, except the first that says goodbye.
+/// Two pulses are never closer than this part of the interval, except the first that says goodbye.
 const GAP_PART: u32 = 20;
 
-/// Asks of a node that has yet to prove that it is no recording come about this part of the interval after each other.
+/// Questions to a node that has yet to prove that it is not a replay follow each other after about this part of the interval.
 const PROOF_PART: u32 = 4;
 
-/// Every so many pulses carry the labels even if nobody asked.
+/// One in so many pulses carries the labels even if no node asked.
 const CARD_EVERY: u64 = 10;
 
-/// How many pulses of a new agent ask everybody for an answer.
+/// How many pulses of a new agent ask every node for an answer.
 const HELLOS: u64 = 2;
 
-/// How many names are kept in mind on one link: more than agents that could share one.
+/// How many nodes are remembered on one link: more than could share one.
 const MOST_PEERS: usize = 1024;
 
-/// How long a node that is not alive is kept in mind.
+/// How long a node that is not alive is remembered.
 const FORGET_AFTER: Duration = Duration::from_secs(3600);
 
 #[cfg(test)]

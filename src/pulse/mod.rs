@@ -1,7 +1,16 @@
-//! The pulse: who else on this link is alive, told by small sealed packets to a link-local multicast group.
-//! Floor 1; `socket` and `task` are floor 2. The octets are in `packet`, what to send when and who is alive in `machine`, how fast
-//! in `settings`, what was counted in `counters`; `socket` and `task` touch the kernel. Who owns what is not decided here but
-//! in `plan::elect`.
+//! The pulse: agents on one link learn from each other who is alive, by small authenticated packets to a link-local
+//! multicast group. It decides nothing about addresses: `plan::elect` does.
+//! Floor 1; `socket` and `task` are floor 2.
+//!
+//! | file       | what it is                                                                    |
+//! |------------|-------------------------------------------------------------------------------|
+//! | `packet`   | one pulse as octets, and the key that authenticates it                        |
+//! | `machine`  | the machine of one link: what to send when, and who is alive; `machine/peer` is one other node |
+//! | `settings` | how often pulses are sent, and how many may be missed                         |
+//! | `outcome`  | what became of a received datagram                                            |
+//! | `counters` | what is counted on each link                                                  |
+//! | `socket`   | hears and sends pulses on one link                                            |
+//! | `task`     | a task for each link of the slice                                             |
 
 pub mod counters;
 pub mod machine;

@@ -8,24 +8,28 @@ use super::packet::Refused;
 pub enum Outcome {
     /// Its sender is alive.
     Taken,
-    /// Its sender was not heard before, and has yet to answer us.
+    /// Its sender was not heard before and has yet to answer this node.
     Unverified,
-    /// It says that its sender goes.
+    /// Its sender says that it leaves.
     Left,
-    /// We sent it ourselves.
+    /// This node sent it.
     Own,
     /// Another agent uses this node's name.
     Namesake,
-    /// It was heard before, or is older than what was.
+    /// It is not newer than what was heard of its sender before.
     Replayed,
-    /// There are more names on this link than are kept in mind.
+    /// More nodes are on this link than this node remembers.
     TooMany,
     /// It did not come from this link, or not from the port that agents send pulses from.
     OffLink,
     Malformed,
+    /// It has a version that this node does not support.
     Version,
+    /// It is authenticated with another key.
     OtherKey,
+    /// It carries no authentication, and this node has a key.
     Unauthenticated,
+    /// Its authentication code is wrong.
     Forged,
 }
 

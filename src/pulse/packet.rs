@@ -1,10 +1,10 @@
-//! A pulse on the wire: who sends it, how long it may be missed, and what else its readers must know; sealed with the
-//! key of the cluster. Floor 1. Octets in and out; what a pulse means for anybody is the business of `machine`.
+//! A pulse on the wire: who sends it, how soon the next one comes, and what the sender says of itself; authenticated with
+//! the key of the cluster. Floor 1. Octets in and out; `machine` says what a pulse means.
 //!
 //! All numbers are in network order: magic (2), version (1), flags (1), key id (4), incarnation (8), sequence (8),
 //! MAC (6), interval in milliseconds (2), multiplier (1), eligibility (1), version of the card (4), version of the claims (4), length
 //! of the node's name (1) and the name; then sections, each a type (1), a length (2) and as many octets; then the seal,
-//! HMAC-SHA-256 over all before it (32), absent where the key id is 0. Sections of a type unknown are passed over.
+//! HMAC-SHA-256 over everything before it (32), absent if the key id is 0. A reader skips sections of unknown type.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -19,38 +19,39 @@ use crate::names::NodeName;
 use crate::roster::Eligibility;
 use crate::selector::Labels;
 
-/// One pulse. What it says holds for the link that it was sent on.
+/// One pulse. It speaks for the link that it was sent on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pulse {
     pub node: NodeName,
     /// Of the sender's end of the link.
     pub mac: MacAddress,
-    /// Which life of the sender on this link: grows with every start of the agent. Also the challenge to whoever answers.
+    /// A number for this life of the sender on this link: it grows with every start of the agent. It is also the challenge
+    /// that an answer has to repeat.
     pub incarnation: u64,
     /// Grows with every pulse of one incarnation.
     pub sequence: u64,
     /// The next pulse comes within this time: 1 ms to 65535 ms, whole milliseconds.
     pub interval: Duration,
-    /// After how many missing pulses the sender wants to be counted as silent.
+    /// The sender counts as silent after this many missing pulses.
     pub multiplier: NonZeroU8,
     pub eligibility: Eligibility,
     /// The sender answers for addresses.
     pub owner: bool,
-    /// Everybody is asked for an answer.
+    /// Every node that hears this pulse is asked for an answer.
     pub hello: bool,
     /// The sender has no IPv6 on this link: it hears only what comes over IPv4.
     pub needs_ipv4: bool,
-    /// Another number than before: the labels are others.
+    /// The labels changed if this number changed.
     pub card_version: u32,
-    /// Another number than before: the claims are others.
+    /// The claims changed if this number changed.
     pub claims_version: u32,
     /// The nodes that are asked for an answer, by their tickets.
     pub asks: Vec<Ticket>,
-    /// The incarnations of those who asked the sender and are answered with this pulse.
+    /// The incarnations of the nodes that asked the sender; this pulse is the answer to them.
     pub answers: Vec<u64>,
     pub labels: Option<Labels>,
     pub claims: Option<ClaimsPage>,
-    /// Addresses that the sender found taken by stations that are no agents, the newest findings first.
+    /// Addresses that the sender found in use by foreign hosts, the newest findings first.
     pub occupied: Vec<IpAddr>,
 }
 
@@ -74,16 +75,16 @@ impl Ticket {
     }
 }
 
-/// What seals the pulses of one cluster. Never printed.
+/// The key that authenticates the pulses of one cluster. Never printed.
 #[derive(Clone)]
 pub struct Key {
-    /// Absent: pulses are neither sealed nor checked.
+    /// Absent: pulses are neither authenticated nor checked.
     seal: Option<hmac::Key>,
     id: u32,
 }
 
 impl Key {
-    /// The fewest octets that are a key and no password that can be guessed.
+    /// The least length of a key in octets; a shorter one could be guessed.
     pub const LEAST: usize = 16;
 
     /// `None` where the secret is shorter than [`Key::LEAST`].
@@ -92,13 +93,13 @@ impl Key {
             return None;
         }
         let seal = hmac::Key::new(hmac::HMAC_SHA256, secret);
-        // Says which key it is and nothing else about it; 0 is no key.
+        // Identifies the key and reveals nothing else about it; 0 means that there is no key.
         let named = hmac::sign(&seal, b"crier pulse key id");
         let id = named.as_ref().iter().take(4).fold(0, |id: u32, octet| (id << 8) | u32::from(*octet)).max(1);
         Some(Key { seal: Some(seal), id })
     }
 
-    /// No key: everybody on the link is believed.
+    /// No key: pulses of every host on the link are accepted.
     pub fn none() -> Key {
         Key { seal: None, id: 0 }
     }
@@ -114,37 +115,41 @@ impl fmt::Debug for Key {
     }
 }
 
-/// Why octets are no pulse that may be believed. Nothing of them was used.
+/// Why a datagram was refused. Nothing of it was used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    #[error("it is no pulse")]
+    #[error("not a pulse")]
     Malformed,
-    #[error("it is a pulse of version {0}")]
+    #[error("pulse version {0} is not supported")]
     Version(u8),
-    #[error("it is sealed with another key")]
+    #[error("authenticated with another key")]
     OtherKey,
-    #[error("it carries no seal")]
+    #[error("not authenticated: the sender has no key")]
     Unauthenticated,
-    #[error("its seal is wrong: it was forged or altered")]
+    #[error("the authentication code is wrong: the pulse was forged or altered")]
     Forged,
 }
 
 impl Refused {
-    /// The same said of all the pulses of a sender.
+    /// The same in words for all pulses of one sender, with the remedy.
     pub fn of_many(self) -> String {
         match self {
-            Refused::Malformed => "they are no pulses of crier".to_owned(),
-            Refused::Version(version) => format!("they are of version {version}, another crier's"),
+            Refused::Malformed => "they are not pulses of crier".to_owned(),
+            Refused::Version(version) => format!(
+                "they have version {version}, which this crier does not support; run the same version on all nodes"
+            ),
             Refused::OtherKey => {
-                "they are sealed with another key; give all nodes the same [pulse] key-file".to_owned()
+                "they are authenticated with another key; give all nodes the same [pulse] key-file".to_owned()
             }
-            Refused::Unauthenticated => "they carry no seal; give all nodes the same [pulse] key-file".to_owned(),
-            Refused::Forged => "their seal is wrong: they were forged or altered".to_owned(),
+            Refused::Unauthenticated => {
+                "they are not authenticated; give all nodes the same [pulse] key-file".to_owned()
+            }
+            Refused::Forged => "their authentication code is wrong: they were forged or altered".to_owned(),
         }
     }
 }
 
-/// No pulse is longer: what IPv6 carries everywhere in one piece (RFC 8200 §5), without its headers.
+/// No pulse is longer than the least MTU of IPv6 (RFC 8200 §5), without the headers of IPv6 and UDP.
 pub const LONGEST: usize = 1280 - 40 - 8;
 
 /// How many octets the sections may take together, for all of them to fit beside the longest name.
@@ -153,10 +158,11 @@ const ROOM: usize = LONGEST - FIXED - LONGEST_NAME - SEAL - 5 * SECTION_HEADER;
 /// How many asks go into one pulse, and how many answers.
 pub const MOST_NUMBERS: usize = 16;
 
-/// How many occupied addresses go into one pulse: one at a time is found, and what was told before is remembered.
+/// How many occupied addresses go into one pulse. Few are enough: addresses are found one at a time, and the readers
+/// remember what they were told before.
 pub const MOST_OCCUPIED: usize = 8;
 
-/// How many octets of labels fit into a pulse, and how many of claims; both only together where they share them.
+/// How many octets of labels, or of claims, fit into a pulse. They share this room.
 pub const MOST_TEXT: usize = ROOM - 2 * 8 * MOST_NUMBERS - MOST_OCCUPIED * IPV6_CLAIM;
 
 const MAGIC: u16 = 0xc41e;
@@ -247,7 +253,7 @@ impl Pulse {
                 SECTION_LABELS => pulse.labels = Some(section.labels()?),
                 SECTION_CLAIMS => pulse.claims = Some(section.claims()?),
                 SECTION_OCCUPIED => pulse.occupied = section.addresses()?,
-                // Sections are for later versions to add.
+                // A later version may add sections.
                 _ => {}
             }
         }
@@ -323,14 +329,14 @@ impl Pulse {
     }
 }
 
-/// Whether these labels go into a pulse. Kubernetes allows none whose name or value would be too long by itself.
+/// Whether these labels fit into a pulse. A single label always does: Kubernetes bounds names and values.
 pub fn labels_fit(labels: &Labels) -> bool {
     let length: usize = labels.0.iter().map(|(name, value)| 2 + name.len() + value.len()).sum();
     length <= MOST_TEXT && labels.0.iter().flat_map(|(name, value)| [name, value]).all(|it| it.len() <= LONGEST_NAME)
 }
 
 impl ClaimsPage {
-    /// The addresses in as few pages as hold them, each of which goes into a pulse without labels.
+    /// The addresses in as few pages as possible. Each page fits into a pulse without labels.
     pub fn pages(addresses: impl IntoIterator<Item = IpAddr>) -> Vec<ClaimsPage> {
         let empty = || ClaimsPage { page: 0, of: 0, addresses: Vec::new() };
         let mut pages = vec![empty()];
@@ -343,7 +349,7 @@ impl ClaimsPage {
                 page.addresses.push(address);
             }
         }
-        // More pages than there are numbers would hold two million addresses; what is beyond goes unclaimed.
+        // The page numbers end at two million addresses; addresses beyond them are not claimed.
         pages.truncate(u16::MAX.into());
         let of = u16::try_from(pages.len()).unwrap_or(u16::MAX);
         for (number, page) in (0..of).zip(&mut pages) {
@@ -429,7 +435,7 @@ fn put_short_text(octets: &mut Vec<u8>, text: &str) {
     octets.extend(text.as_bytes());
 }
 
-/// Takes octets off the front; every step may find that there are too few.
+/// Takes octets off the front; each step fails if there are too few.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {

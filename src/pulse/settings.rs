@@ -1,18 +1,19 @@
-//! How fast the pulse is. Floor 1.
+//! How often pulses are sent, and how many may be missed. Floor 1.
 
 use std::num::NonZeroU8;
 use std::time::Duration;
 
-/// How fast owners pulse, and how many pulses may be missed.
+/// The pace of the pulses that a node promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// Of owners. 20 ms to 5 s.
+    /// Between two pulses of an owner: 20 ms to 5 s.
     pub interval: Duration,
+    /// A node is silent after this many missing pulses.
     pub multiplier: NonZeroU8,
 }
 
 impl Settings {
-    /// How long an owner may be silent: D.
+    /// For how long an owner may be silent: D in the bounds of `machine`.
     pub fn detection(self) -> Duration {
         self.interval * u32::from(self.multiplier.get())
     }

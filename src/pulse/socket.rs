@@ -1,5 +1,5 @@
 //! The sockets that carry pulses on one link: UDP to a link-local group of IPv6, of IPv4 too where it is needed.
-//! Floor 2. Octets in and out, with where they came from and over how many hops. The only `unsafe` of this folder.
+//! Floor 2. Octets in and out, with where they came from and over how many hops. All `unsafe` of this folder.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -16,12 +16,12 @@ use crate::address::Family;
 /// The UDP port of pulses, source and destination.
 pub const PORT: u16 = 7473;
 
-/// The groups for experiments and for what no registry knows (RFC 4727 §2.1 and §3), of link-local scope: no router passes
-/// them on, and switches send those of IPv4 to every port (RFC 4541 §2.1.2).
+/// Groups of link-local scope for experiments (RFC 4727 §2.1 and §3): no router forwards them, and switches flood those of
+/// IPv4 to every port (RFC 4541 §2.1.2).
 pub const GROUP_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 254);
 pub const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x114);
 
-/// The hop limit that is sent, and that every router on the way would make less: what has it was sent on this link.
+/// The hop limit of a pulse. Every router decrements it, so a datagram that arrives with it was sent on this link.
 pub const HOP_LIMIT: u8 = 255;
 
 /// A datagram as it came.
@@ -46,8 +46,8 @@ impl PulseSocket {
     /// Needs CAP_NET_RAW, and a tokio runtime around it.
     ///
     /// # Errors
-    /// ENODEV where there is no such link, EADDRNOTAVAIL where it does not speak the family, EADDRINUSE where somebody has
-    /// the port. Nothing is left behind.
+    /// ENODEV if there is no such link, EADDRNOTAVAIL if the link lacks the family, EADDRINUSE if another process has the
+    /// port. Nothing is left open.
     pub fn open(family: Family, index: u32) -> io::Result<PulseSocket> {
         let domain = match family {
             Family::V4 => Domain::IPV4,
@@ -107,7 +107,7 @@ impl PulseSocket {
         Ok(())
     }
 
-    /// Sends to everybody on the link, or fails at once where the kernel has no room for it.
+    /// Sends to the group. Fails at once if the kernel's queue is full.
     pub fn send_to_group(&self, octets: &[u8]) -> io::Result<()> {
         let group = match self.family {
             Family::V4 => IpAddr::V4(GROUP_V4),
@@ -126,7 +126,7 @@ impl PulseSocket {
     }
 }
 
-/// By the index, so that a link that is renamed stays the same link.
+/// Binds by the index, so that the socket stays with a link that is renamed.
 fn bind_to_link(socket: &Socket, index: u32) -> io::Result<()> {
     let out_of_range = |_| io::Error::new(io::ErrorKind::InvalidInput, format!("there is no link {index}"));
     set_option(socket, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX, libc::c_int::try_from(index).map_err(out_of_range)?)
@@ -198,8 +198,9 @@ struct Control(MaybeUninit<[u8; CONTROL_LEN]>);
 const CONTROL_LEN: usize = 128;
 const INT_LEN: libc::socklen_t = size_of::<libc::c_int>() as libc::socklen_t;
 
-/// Datagrams handed out in one go.
+/// Datagrams handed out by one call.
 const BATCH: usize = 64;
 
-/// Octets of received datagrams that may wait: some hundreds of them, as answers to a newcomer in a large cluster.
+/// Size of the receive buffer in octets. It holds some hundreds of datagrams: in a large cluster, so many answers reach a
+/// node that starts.
 const RECEIVE_BUFFER: usize = 512 << 10;

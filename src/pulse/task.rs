@@ -1,5 +1,5 @@
-//! The pulse of this node: one machine and its sockets on every link of the slice, and what they hear told as facts.
-//! Floor 2. An actuator and a source: it says what its slice says and decides nothing. Who is alive is the machine's word.
+//! The pulse of this node: one machine and its sockets on every link of the slice; what they hear becomes facts.
+//! Floor 2. An actuator and a source: it sends what its slice says and decides nothing. The machine says who is alive.
 //!
 //! Tasks: `run` is one, owned by the caller. It starts one more for each link, which owns that link's machine and sockets,
 //! so that nothing else this agent does delays a pulse or the notice that there is none. Told to stop, each says goodbye
@@ -39,14 +39,14 @@ pub struct Setup {
     pub key: Key,
     /// Nodes on the same link that are sent pulses besides the group.
     pub peers: Vec<IpAddr>,
-    /// Greater than any that this node ever used: see [`Machine::new`]. Links count up from here.
+    /// Greater than every incarnation that this node ever used: see [`Machine::new`]. Links count up from here.
     pub incarnation: u64,
 }
 
-/// Pulses on the links of the newest slice until `shutdown` is over, or until nobody can send slices anymore.
+/// Pulses on the links of the newest slice until `shutdown` completes or the sender of slices is dropped.
 ///
-/// A link begins with listening, and again when it comes back after it was gone. What is heard is told as
-/// [`Fact::Roster`]; where pulses end, that is told too. What is sent and heard on each link is counted in `counters`.
+/// A link begins by listening, and does so again when it comes back. What is heard becomes a [`Fact::Roster`]; so does the
+/// end of the pulses on a link. `counters` counts what is sent and heard on each link.
 pub async fn run(
     mut slices: watch::Receiver<PulseSlice>,
     facts: mpsc::Sender<Fact>,
@@ -62,7 +62,7 @@ pub async fn run(
     tokio::pin!(shutdown);
     loop {
         let slice = slices.borrow_and_update().clone();
-        // A link that is dropped here has its sender dropped, by which its task knows that it is to end.
+        // Dropping a link drops its sender; that ends the task.
         links.retain(|index, _| slice.links.contains_key(index));
         while tasks.try_join_next().is_some() {}
         for (index, link) in slice.links.iter() {
@@ -93,13 +93,13 @@ pub async fn run(
     while tasks.join_next().await.is_some() {}
 }
 
-/// What one link's task works to.
+/// What the task of one link has to say.
 #[derive(Debug, Clone, PartialEq)]
 struct LinkSlice {
     link: Link,
     mac: MacAddress,
     eligibility: Eligibility,
-    /// The part of the slice that is the same on every link.
+    /// The parts that are the same on every link.
     all: PulseSlice,
 }
 
@@ -256,7 +256,7 @@ impl LinkTask {
                 () = reached(machine.next_deadline()) => {}
                 received = sockets.receive(|datagram| self.handle_datagram(datagram, &slice, machine, refused_senders)) => {
                     if let Err(error) = received {
-                        // What the kernel tells of a link that went down; it tells it once, and the plan hears of it too.
+                        // The kernel reports once that a link went down; the plan hears of that as well.
                         debug!(link = %slice.link.name, %error, "pulse not received");
                     }
                 }
@@ -272,7 +272,7 @@ impl LinkTask {
                     machine.handle_expected(&next.all.expected, now);
                     machine.handle_stance(next.stance(sockets.v6.is_none()), now);
                     if !labels_fit(&next.all.labels) && labels_fit(&slice.all.labels) {
-                        warn!(link = %slice.link.name, "the labels that [[l2]] selects by are too long for a pulse; the others do not learn them from it");
+                        warn!(link = %slice.link.name, "the labels that [[l2]] selects by are too long for a pulse; other nodes do not learn them from it");
                     }
                     slice = next;
                     if renewed && (sockets.v4.is_none() || sockets.v6.is_none()) {
@@ -305,7 +305,7 @@ impl LinkTask {
         if let Some(v6) = &sockets.v6 {
             count(v6.send_to_group(&octets));
         }
-        // Who asks everybody does not know yet what they hear.
+        // A node that starts does not know yet which family the others hear.
         let in_both = sockets.v6.is_none() || somebody_needs_ipv4 || pulse.hello;
         if let Some(v4) = sockets.v4.as_ref().filter(|_| in_both) {
             count(v4.send_to_group(&octets));
@@ -335,18 +335,19 @@ impl LinkTask {
                 Ok(pulse) => {
                     trace!(link = %slice.link.name, %source, %pulse, "pulse received");
                     let (node, outcome) = (pulse.node.clone(), machine.handle_pulse(pulse, clock::now()));
-                    let why = || format!("their sender says that it is {node}, as this node does");
+                    let why =
+                        || format!("the sender uses the name of this node, {node}; give each node a name of its own");
                     if outcome == Outcome::Namesake
                         && refused_senders.is_news(source, Outcome::Namesake, why, clock::now())
                     {
-                        warn!(link = %slice.link.name, %source, %node, "another agent on this link uses this node's name");
+                        warn!(link = %slice.link.name, %source, %node, "another agent on this link uses this node's name; its pulses are dropped");
                     }
                     outcome
                 }
                 Err(refused) => {
                     let outcome = Outcome::from(refused);
                     if refused_senders.is_news(source, outcome, || refused.of_many(), clock::now()) {
-                        warn!(link = %slice.link.name, %source, reason = outcome.code(), "a pulse was dropped: {refused}");
+                        warn!(link = %slice.link.name, %source, reason = outcome.code(), "pulse dropped: {refused}");
                     }
                     outcome
                 }
@@ -356,8 +357,8 @@ impl LinkTask {
     }
 }
 
-/// Whose pulses are dropped, and why: each is spoken of once in a while and not with every packet, and told for as long as
-/// it goes on.
+/// The senders whose pulses are refused, and why. Each is logged once in a while, not with every packet, and is shown for as
+/// long as it goes on.
 #[derive(Debug, Default)]
 struct RefusedSenders {
     known: BTreeMap<(IpAddr, Outcome), RefusedSender>,
@@ -372,7 +373,7 @@ struct RefusedSender {
 }
 
 impl RefusedSenders {
-    /// Notes a pulse that was dropped. Whether it is worth a word in the log.
+    /// Notes a pulse that was refused. True if it should be logged.
     fn is_news(&mut self, source: SocketAddr, outcome: Outcome, why: impl FnOnce() -> String, now: Instant) -> bool {
         if let Some(sender) = self.known.get_mut(&(source.ip(), outcome)) {
             sender.last_heard = now;
@@ -383,7 +384,7 @@ impl RefusedSenders {
             return again;
         }
         self.forget(now);
-        // Who invents addresses fills no memory and no log.
+        // A host that makes up source addresses must not fill memory and log.
         if self.known.len() >= MOST_REFUSED_SENDERS {
             return false;
         }
@@ -398,8 +399,8 @@ impl RefusedSenders {
         self.moved |= self.known.len() != before;
     }
 
-    /// Who they are, if that is not what was last given. Somebody who fell silent is left out in time, for this node's own
-    /// pulses come more often than that.
+    /// The refused senders, if they changed since the last call. One that stopped sending is forgotten in time, because this
+    /// is called at least as often as this node pulses.
     fn poll_refused(&mut self, now: Instant) -> Option<BTreeMap<IpAddr, String>> {
         self.forget(now);
         std::mem::take(&mut self.moved)
@@ -411,18 +412,18 @@ fn log_roster(link: &Link, before: Option<&Roster>, after: &Roster) {
     let link = &link.name;
     let was = |node: &NodeName| before.is_some_and(|before| before.members.contains_key(node));
     for node in after.members.keys().filter(|node| !was(node)) {
-        info!(%link, %node, "a node is alive on the link");
+        info!(%link, %node, "node is alive on the link");
     }
     for node in before.into_iter().flat_map(|before| before.members.keys()) {
         if let Some(after) = after.silent.get(node) {
-            warn!(%link, %node, unheard_millis = after.as_millis(), "a node fell silent");
+            warn!(%link, %node, unheard_millis = after.as_millis(), "node fell silent");
         } else if !after.members.contains_key(node) {
-            info!(%link, %node, "a node left the link or started anew");
+            info!(%link, %node, "node left the link or restarted");
         }
     }
 }
 
-/// Waits for a moment, or for ever where there is none to wait for.
+/// Waits until the deadline, or for ever without one.
 async fn reached(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline.into()).await,
@@ -430,7 +431,7 @@ async fn reached(deadline: Option<Instant>) {
     }
 }
 
-/// How long to wait before sockets are opened again that could not be.
+/// How long to wait before sockets that failed to open are tried again.
 const REOPEN_INTERVAL: Duration = Duration::from_millis(200);
 
 const SAY_AGAIN_AFTER: Duration = Duration::from_secs(60);

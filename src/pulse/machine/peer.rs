@@ -1,4 +1,4 @@
-//! Another node on the link, as far as it was heard, and when it is to be looked at next. Floor 1, a part of the machine.
+//! Another node on the link: what was heard of it, and when to look at it next. Floor 1, a part of the machine.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -11,14 +11,14 @@ use crate::pulse::settings::Settings;
 use crate::roster::{Eligibility, Member};
 use crate::selector::Labels;
 
-/// When the first peer is to be looked at. Whatever makes a peer's time come earlier says so here; what puts it off does not,
-/// so these may be too early, and never too late. They are exact after each look at all peers, which so is taken a few
-/// times in an interval and not for every pulse of every node.
+/// When the first peer has to be looked at. Whatever brings a peer's time forward is noted here; what puts it off is not. So
+/// these times may be too early and are never too late. They are exact after each look at all peers, which is therefore
+/// taken a few times in an interval, not for every pulse of every node.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Dues {
-    /// That one counts as silent.
+    /// Until one counts as silent.
     pub(super) silence: Option<Instant>,
-    /// That one is asked whether it is there.
+    /// Until one is asked whether it is alive.
     pub(super) ask: Option<Instant>,
 }
 
@@ -49,7 +49,7 @@ impl Dues {
     }
 }
 
-/// Another node, as far as it was heard.
+/// Another node: what was heard of it.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) ticket: Ticket,
@@ -61,9 +61,9 @@ pub(super) struct Peer {
     /// Since when the plan says that it owns addresses.
     pub(super) expected: Option<Instant>,
     pub(super) next_ask: Instant,
-    /// How often since it was last heard.
+    /// How often it was asked since it was last heard.
     pub(super) asked: u32,
-    /// How often it pulses, by its own word.
+    /// The pace that it promised.
     promise: Settings,
     pub(super) eligibility: Eligibility,
     owner: bool,
@@ -71,7 +71,7 @@ pub(super) struct Peer {
     pub(super) labels: Option<Labels>,
     claims_version: u32,
     pages: BTreeMap<u16, ClaimsPage>,
-    /// Of the newest version of which every page was heard.
+    /// Those of the newest version whose pages were all heard.
     claims: Arc<BTreeSet<IpAddr>>,
     pub(super) claims_complete: bool,
     occupied: Arc<BTreeSet<IpAddr>>,
@@ -80,10 +80,10 @@ pub(super) struct Peer {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Life {
-    /// Heard, but it has not answered us.
+    /// Heard, but it has not answered this node.
     Unverified,
     Alive,
-    /// Nothing had been heard of it for so long when it was given up.
+    /// It was declared silent after this time without a pulse.
     Silent(Duration),
     Left,
 }
@@ -114,7 +114,7 @@ impl Peer {
         }
     }
 
-    /// Takes in what a newer pulse says. Whether a roster would show it.
+    /// Takes in a newer pulse. True if that changes the roster.
     pub(super) fn take(&mut self, pulse: Pulse, now: Instant) -> bool {
         let shown = (self.eligibility, self.owner, self.mac);
         let mut moved = false;
@@ -172,8 +172,8 @@ impl Peer {
         }
     }
 
-    /// How long it may be silent: as long as it promised, and no longer than an owner where it is expected
-    /// to be one and does not say so yet.
+    /// For how long it may be silent: as long as it promised, but no longer than an owner if the plan expects it to be one
+    /// and it does not say so yet.
     pub(super) fn window(&self, settings: Settings) -> Duration {
         let promised = self.promise.detection();
         match self.expected {
@@ -182,7 +182,7 @@ impl Peer {
         }
     }
 
-    /// When it was last known to be there, or to have been given the time of an owner.
+    /// When it was last heard, or when the plan began to expect it as an owner, whichever is later.
     fn last_proof(&self) -> Instant {
         self.expected.map_or(self.last_heard, |since| since.max(self.last_heard))
     }
@@ -195,7 +195,7 @@ impl Peer {
     /// Sets when to ask it next: in the last third of its time.
     pub(super) fn plan_ask(&mut self, settings: Settings, now: Instant, random: &mut fastrand::Rng) {
         if self.life == Life::Unverified {
-            // It is asked for its proof, and soon.
+            // The question that proves it is under way already.
             return;
         }
         let window = self.window(settings);
@@ -206,25 +206,25 @@ impl Peer {
     pub(super) fn is_asked(&self, settings: Settings) -> bool {
         match self.life {
             Life::Alive => true,
-            // A recording never answers: enough is enough, until it is heard again.
+            // A replay never answers, so stop asking until it is heard again.
             Life::Unverified => self.asked < u32::from(settings.multiplier.get()) * 2,
             Life::Silent(_) | Life::Left => false,
         }
     }
 }
 
-/// Anything from nothing to this.
+/// A random time from zero to `most`.
 pub(super) fn up_to(most: Duration, random: &mut fastrand::Rng) -> Duration {
     Duration::from_nanos(random.u64(0..=u64::try_from(most.as_nanos()).unwrap_or(u64::MAX)))
 }
 
-/// Anything from half of this to half as much again.
+/// A random time from half of `middle` to one and a half times it.
 pub(super) fn around(middle: Duration, random: &mut fastrand::Rng) -> Duration {
     middle / 2 + up_to(middle, random)
 }
 
-/// Asks about a node come about this part of its time after each other: four in its last third.
+/// Questions to a node follow each other after about this part of its time: four in the last third.
 pub(super) const ASK_PART: u32 = 12;
 
-/// The version of claims to nothing, which needs no page.
+/// The version that stands for no claims; it needs no page.
 pub(super) const NO_CLAIMS: u32 = 0;

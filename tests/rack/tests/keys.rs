@@ -199,7 +199,7 @@ fn forged_pulses_move_nothing_and_are_named_in_the_log() {
     }
 
     for agent in &agents {
-        for refusal in ["it is no pulse", "its seal is wrong"] {
+        for refusal in ["not a pulse", "the authentication code is wrong"] {
             agent.process().wait_for_log(refusal, secs(10));
         }
     }
@@ -211,7 +211,7 @@ fn forged_pulses_move_nothing_and_are_named_in_the_log() {
     for agent in &agents {
         agent.process().expect_running();
         let log = agent.process().log();
-        let dropped = log.lines().filter(|line| line.contains("a pulse was dropped")).count();
+        let dropped = log.lines().filter(|line| line.contains("pulse dropped")).count();
         assert!(dropped < 20, "{dropped} lines in the log of {}", agent.node());
     }
 }

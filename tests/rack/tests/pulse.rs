@@ -76,7 +76,7 @@ fn agents_with_different_keys_do_not_listen_to_each_other_and_say_so() {
     let stranger = lan.agent_with(2, &lan.configuration().replace("pulse.key", "other.key"));
     for agent in &ours {
         agent.wait_ready(secs(20));
-        agent.process().wait_for_log("it is sealed with another key", secs(20));
+        agent.process().wait_for_log("authenticated with another key", secs(20));
     }
     stranger.wait_ready(secs(20));
     eventually_equal("the two of one key hear each other", secs(20), &vec!["node-2".to_owned()], || members(&ours[0]));
