@@ -1,4 +1,4 @@
-//! One of something for each link, by the link's name: counters that the tasks of the links share with their readers.
+//! One value for each link, by the link's name: the counters that the tasks of the links share with their readers.
 //! Floor 0.
 
 use std::collections::BTreeMap;
@@ -6,22 +6,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::names::InterfaceName;
 
-/// Made when a link first asks for its own, and kept from then on: what was counted on a link that is gone stays counted.
+/// A value is made when it is first asked for, and kept: what was counted on a link that is gone stays counted.
 #[derive(Debug, Default)]
 pub struct ByLink<T> {
     links: Mutex<BTreeMap<InterfaceName, Arc<T>>>,
 }
 
-/// Links beyond these share one, so that a host that makes and renames links all day fills no memory.
+/// Links beyond this number share one value, so that a host that makes and renames links all day does not fill memory.
 const MOST_LINKS: usize = 256;
 
-/// The name of what they share: no link can have it, for names of links have at most 15 octets.
+/// The name of the shared value. No link can have this name: link names have at most 15 octets.
 const OTHERS: &str = "all other links";
 
 impl<T: Default> ByLink<T> {
-    /// That of a link, made if there is none yet.
+    /// The value of a link, made if there is none yet.
     pub fn of(&self, link: &InterfaceName) -> Arc<T> {
-        // Nothing in here can panic half-way; what a lock is poisoned by elsewhere does no harm to a map of counters.
+        // A panic elsewhere may poison the lock, but it cannot leave this map half changed.
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = links.get(link) {
             return known.clone();
@@ -30,7 +30,7 @@ impl<T: Default> ByLink<T> {
         links.entry(name).or_default().clone()
     }
 
-    /// All there are, by name.
+    /// The values of all links, by name.
     pub fn all(&self) -> Vec<(InterfaceName, Arc<T>)> {
         let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         links.iter().map(|(name, it)| (name.clone(), it.clone())).collect()

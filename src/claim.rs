@@ -5,31 +5,31 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::NodeName;
 
-/// How an address came to this node: that decides how the link is asked before the address is used.
+/// How this node acquired an address. It decides how the link is probed before the address is used.
 ///
-/// It counts when the address is new to the responder, and when it changes while the address is not held yet: a
-/// `HandOver` then ends the asking at once. For an address that is answered for already it changes nothing.
+/// It counts when the address is new to the responder, and when it changes before the address is announced: a `HandOver`
+/// then ends the probing at once. For an address that is announced already it changes nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Acquisition {
-    /// Nobody is known to have used it just before: the link is probed before the first answer.
+    /// No node is known to have used the address just before: the link is probed before the first answer.
     #[default]
     FirstUse,
-    /// Its owner fell silent. One quick probe decides whether it is dead or only not heard.
+    /// Its owner fell silent. A quick probe decides whether that node is dead or only not heard.
     TakeOver { from: NodeName },
-    /// The node before gave it up and said so, or this node itself used it until a moment ago: no probe, no wait.
+    /// The previous owner gave it up and said so, or this node itself used it until a moment ago: no probe, no wait.
     HandOver,
 }
 
-/// In what way another station is in this node's way.
+/// How another station's claim to an address conflicts with this node's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ConflictKind {
-    /// It was there before this node used the address: this node does not answer, and asks again from time to time.
+    /// The other station used the address first: this node does not answer, and probes again from time to time.
     Occupied,
-    /// It is the owner before, or another agent: silent among the agents, and yet it answers on the link. This node does
-    /// not take over, and asks again every second.
+    /// The other station is the previous owner or another agent. Its pulses are not heard, but it answers on the link. This
+    /// node does not take over, and probes again every second.
     AliveUnheard,
-    /// It came while this node answers for the address: this node goes on, and defends it.
+    /// The other station came while this node announces the address: this node goes on, and defends the address.
     Contested,
 }
 

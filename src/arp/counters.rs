@@ -1,12 +1,12 @@
-//! What the responder has done since it started, for status and metrics.
-//! Floor 1. Counts only; nothing is decided by them.
+//! What is counted on each link since the agent started, for status and metrics.
+//! Floor 1. Nothing is decided by these counters.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::machine::answer::Reason;
 use super::packet::Protocol;
 
-/// The counters of one link, that its thread shares with whoever wants to read them.
+/// The counters of one link. Its thread shares them with their readers.
 #[derive(Debug, Default)]
 pub struct ByProtocol {
     arp: Counters,
@@ -22,7 +22,7 @@ impl ByProtocol {
     }
 }
 
-/// Counters of one protocol on one link. They only ever grow.
+/// Counters of one protocol on one link. They only grow.
 #[derive(Debug, Default)]
 pub struct Counters {
     answers: AtomicU64,
@@ -37,19 +37,19 @@ pub struct Counters {
 /// One reading of the counters, for status and metrics. Each count is exact; they are not of one instant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// Replies sent to those who asked.
+    /// Replies sent to stations that asked.
     pub answers: u64,
     /// Gratuitous frames sent: two for each announcement by ARP, one by NDP.
     pub gratuitous: u64,
-    /// Frames sent to ask whether anybody has an address.
+    /// Probes sent.
     pub probes: u64,
     /// Frames in which another station claimed an address of ours.
     pub conflicts: u64,
-    /// Received frames that found no room: they came faster than they were judged.
+    /// Received frames dropped because the ring was full: they came faster than they were judged.
     pub lost: u64,
-    /// Frames that the kernel did not take: the link went down or its queue was full.
+    /// Frames that the kernel refused to send: the link was down or its queue full.
     pub unsent: u64,
-    /// Frames left without an answer, by reason.
+    /// Frames ignored, by reason.
     pub ignored: Vec<(Reason, u64)>,
 }
 
@@ -71,7 +71,7 @@ impl Counters {
         self.answers.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Answers that the kernel has given in our name.
+    /// Answers that the offload in the kernel has sent.
     pub fn count_answers(&self, answers: u64) {
         self.answers.fetch_add(answers, Ordering::Relaxed);
     }

@@ -1,6 +1,6 @@
-//! The claims of this node to addresses on one link: ask before the first use, announce, refresh, defend, or give way.
-//! Floor 1. Pure: time is an argument, what to send and what to tell are answers. The frames are made by `packet` and sent
-//! by `task::worker`; every time is in `settings`.
+//! The claims of this node to addresses on one link: probe before the first use, announce, refresh, defend, or defer.
+//! Floor 1. Time is an argument; what to send and what to report are answers. `packet` makes the frames, `task::worker`
+//! sends them, and `settings` holds every interval.
 //!
 //! ```text
 //!                    a hand-over                                        another station claims it:
@@ -47,15 +47,15 @@ pub struct Claims {
     up: bool,
     claims: BTreeMap<IpAddr, Claim>,
     schedule: Schedule,
-    /// The ends of waits that need no frame: verdicts after the last probe, and pauses after a deferral.
+    /// Waits that end without a frame: verdicts after the last probe, and pauses after a deferral.
     waits: BTreeSet<(Instant, IpAddr)>,
     conflicts: Conflicts,
-    /// Who is in the way, as last reported.
-    in_the_way: BTreeMap<IpAddr, (MacAddress, ConflictKind)>,
+    /// The station that conflicts with each claim, as last reported.
+    conflicting: BTreeMap<IpAddr, (MacAddress, ConflictKind)>,
     reports: VecDeque<Report>,
-    /// Addresses that may have come to be held, or are held no longer.
+    /// Addresses whose ownership may have changed.
     turned: BTreeSet<IpAddr>,
-    /// Counts refreshes, to move them against each other.
+    /// Counts refreshes, to spread them over time.
     refreshes: u32,
 }
 
@@ -68,15 +68,15 @@ struct Claim {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// So many probes of `settings::probing` have gone out. It was deferred so often before.
+    /// `sent` of the probes of `settings::probing` have gone out. The claim deferred `deferrals` times in a row before.
     Probing { sent: u8, deferrals: u32 },
     /// Another station has it: this node does not answer for it, and probes it again after a pause.
     Deferred { deferrals: u32 },
-    /// It is answered for. So many announcements have gone out since it came or the link came up.
+    /// This node answers for it. `round` announcements have gone out since the claim or the link came up.
     Announced { round: usize, on_probation_until: Option<Instant> },
 }
 
-/// Where the next step of a claim waits. Nowhere, while the link is down.
+/// What the next step of a claim waits for. Nothing, while the link is down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     Never,
@@ -87,18 +87,19 @@ enum Next {
 /// What to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Ask everybody whether they have the address.
+    /// Ask all stations whether one has the address.
     Probe(IpAddr),
-    /// Tell everybody that this node has it.
+    /// Tell all stations that this node has it.
     Announce(IpAddr),
 }
 
-/// What a person, and the World, should hear of.
+/// What the log and the World should hear of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Report {
-    /// Another station is in the way. Told for the first frame, when its MAC changes, and now and then while it lasts.
+    /// Another station claims the address. Reported for the first frame, when the MAC changes, and now and then while it
+    /// lasts.
     Conflict { claimant: Claimant, kind: ConflictKind, frames: u64 },
-    /// Nobody is in the way of this address any more.
+    /// No other station claims this address any more.
     Over(IpAddr),
 }
 
@@ -112,7 +113,7 @@ impl Claims {
         }
     }
 
-    /// How many addresses are wanted, held or not.
+    /// How many addresses this node is to own, announced or not.
     pub fn len(&self) -> usize {
         self.claims.len()
     }
@@ -121,12 +122,12 @@ impl Claims {
         self.claims.is_empty()
     }
 
-    /// Who is in the way of which address.
+    /// The station that conflicts with each claim.
     pub fn conflicts(&self) -> impl Iterator<Item = (IpAddr, MacAddress, ConflictKind)> {
-        self.in_the_way.iter().map(|(address, (mac, kind))| (*address, *mac, *kind))
+        self.conflicting.iter().map(|(address, (mac, kind))| (*address, *mac, *kind))
     }
 
-    /// This node is to answer for the address. For one that it holds already that is no news.
+    /// This node is to answer for the address. Harmless for an address that it announces already.
     pub fn handle_owned(&mut self, address: IpAddr, acquisition: &Acquisition, now: Instant) {
         let known = self.claims.get(&address);
         let is_news = known
@@ -143,8 +144,8 @@ impl Claims {
         }
     }
 
-    /// This node is no longer to answer for the address: not a word about it from here on, not even a farewell. Who took
-    /// it over announces it; anything said now could only be believed after that.
+    /// This node is no longer to answer for the address. Nothing is sent about it from here on, not even a farewell: the new
+    /// owner announces it, and neighbours could take a later frame of this node for the newer truth.
     pub fn handle_disowned(&mut self, address: IpAddr) {
         self.leave_queue(address);
         self.claims.remove(&address);
@@ -153,8 +154,8 @@ impl Claims {
         self.over(address);
     }
 
-    /// The link can carry frames (again), or has another MAC: everything held is announced anew, everything else asked for
-    /// anew.
+    /// The link can carry frames (again), or has another MAC: everything announced is announced anew, everything else is
+    /// probed anew.
     pub fn handle_link_up(&mut self, now: Instant) {
         self.up = true;
         let addresses: Vec<IpAddr> = self.claims.keys().copied().collect();
@@ -172,12 +173,12 @@ impl Claims {
         self.claims.values_mut().for_each(|claim| claim.next = Next::Never);
     }
 
-    /// Another station said to have an address. `is_member`: it is another agent of the cluster.
+    /// Another station claims an address. `is_member`: the station is another agent of the cluster.
     pub fn handle_claimant(&mut self, claimant: Claimant, is_member: bool, now: Instant) {
         let Some(claim) = self.claims.get(&claimant.address) else { return };
         match claim.state {
             State::Probing { deferrals, .. } => self.defer(claimant, deferrals + 1, is_member, now),
-            // It answers somebody else, or asks in its own name: no news, but for its MAC.
+            // It answers another station, or asks in its own name: only a new MAC is news.
             State::Deferred { .. } => self.report_deferral(claimant, is_member),
             State::Announced { on_probation_until: Some(end), .. } if now < end && !is_member => {
                 self.defer(claimant, 1, is_member, now);
@@ -186,8 +187,8 @@ impl Claims {
         }
     }
 
-    /// Another station asks for an address before it uses it, as this node does. The lower MAC goes first: one of two
-    /// agents then has it at once, while a foreign host that follows RFC 5227 withdraws from both.
+    /// Another station probes an address that this node probes too. The lower MAC wins: of two agents one has the address at
+    /// once, while a foreign host that follows RFC 5227 defers to both.
     pub fn handle_rival(&mut self, claimant: Claimant, our_mac: MacAddress, is_member: bool, now: Instant) {
         let Some(claim) = self.claims.get(&claimant.address) else { return };
         match claim.state {
@@ -198,7 +199,7 @@ impl Claims {
         }
     }
 
-    /// The next frame to send now. What is urgent goes before what was said before, however much is waiting.
+    /// The next frame to send now. Urgent frames go before repetitions, however many wait.
     pub fn poll_action(&mut self, now: Instant) -> Option<Action> {
         while let Some((due, address)) = self.waits.first().copied().filter(|(due, _)| *due <= now) {
             self.waits.remove(&(due, address));
@@ -243,17 +244,17 @@ impl Claims {
         }
     }
 
-    /// What there is to tell, oldest first.
+    /// The next report, oldest first.
     pub fn poll_report(&mut self) -> Option<Report> {
         self.reports.pop_front()
     }
 
-    /// An address that this node may stand to differently than when it was named last.
+    /// An address whose ownership may have changed since this last named it.
     pub fn poll_turned(&mut self) -> Option<IpAddr> {
         self.turned.pop_first()
     }
 
-    /// The addresses that are answered for.
+    /// The addresses that this node answers for.
     pub fn announced(&self) -> impl Iterator<Item = IpAddr> {
         self.claims
             .iter()
@@ -261,7 +262,7 @@ impl Claims {
             .map(|(address, _)| *address)
     }
 
-    /// When to poll again; at once, if that is in the past.
+    /// When to poll again; at once if that is in the past.
     pub fn next_deadline(&self) -> Option<Instant> {
         let wait = self.waits.first().map(|(due, _)| *due);
         [wait, self.schedule.next_deadline(), self.conflicts.next_deadline()].into_iter().flatten().min()
@@ -322,7 +323,7 @@ impl Claims {
             Acquisition::FirstUse | Acquisition::HandOver if is_member => ConflictKind::AliveUnheard,
             Acquisition::FirstUse | Acquisition::HandOver => ConflictKind::Occupied,
         };
-        if self.in_the_way.insert(claimant.address, (claimant.mac, kind)) != Some((claimant.mac, kind)) {
+        if self.conflicting.insert(claimant.address, (claimant.mac, kind)) != Some((claimant.mac, kind)) {
             self.reports.push_back(Report::Conflict { claimant, kind, frames: 1 });
         }
     }
@@ -331,20 +332,20 @@ impl Claims {
         let address = claimant.address;
         let response = self.conflicts.handle_claimant(claimant, now);
         if response.defend {
-            // RFC 5227 §2.4: the defence is an announcement. Not against another agent: if that one is to have the address,
-            // this node is about to hear so, and would only take the neighbours back from it for a moment.
+            // RFC 5227 §2.4: the defence is an announcement. Against another agent it waits: if that agent is to own the
+            // address, this node is about to hear so, and a defence would only steal the neighbours for a moment.
             let due = if is_member { now + MEMBER_PATIENCE } else { now };
             self.announce_by(address, due);
         }
         let kind = ConflictKind::Contested;
-        let before = self.in_the_way.insert(address, (claimant.mac, kind));
+        let before = self.conflicting.insert(address, (claimant.mac, kind));
         let frames = response.report.map(|report| report.frames);
         if let Some(frames) = frames.or((before.map(|(_, kind)| kind) != Some(kind)).then_some(1)) {
             self.reports.push_back(Report::Conflict { claimant, kind, frames });
         }
     }
 
-    /// Moves the next announcement of a held address forward to `due`, if it would come later.
+    /// Moves the next announcement of an address forward to `due`, if it would come later.
     fn announce_by(&mut self, address: IpAddr, due: Instant) {
         let waits = self.claims.get(&address).map(|claim| claim.next);
         if let Some(Next::Frame(_, later)) = waits.filter(|next| matches!(next, Next::Frame(_, at) if *at > due)) {
@@ -355,7 +356,7 @@ impl Claims {
     }
 
     fn over(&mut self, address: IpAddr) {
-        if self.in_the_way.remove(&address).is_some() {
+        if self.conflicting.remove(&address).is_some() {
             self.reports.push_back(Report::Over(address));
         }
     }
@@ -382,7 +383,7 @@ impl Claims {
 
     fn refresh_interval(&mut self) -> Duration {
         self.refreshes = self.refreshes.wrapping_add(1);
-        // Steps of a 64th, in an order that leaves neighbours in time far apart.
+        // Steps of a 64th, in an order that keeps consecutive refreshes far apart.
         let step = self.refreshes.wrapping_mul(37) % 64;
         REFRESH_INTERVAL - REFRESH_SPREAD * step / 64
     }
@@ -404,7 +405,7 @@ fn lane(acquisition: &Acquisition) -> Lane {
     }
 }
 
-/// How long to wait after so many deferrals in a row.
+/// How long to wait after this number of deferrals in a row.
 fn pause(acquisition: &Acquisition, deferrals: u32) -> Duration {
     // A claim that comes by a hand-over is never probed, so it never defers.
     let Some(Probing { first_pause, longest_pause, .. }) = settings::probing(acquisition) else {

@@ -1,4 +1,4 @@
-//! The state of each link that the responder serves, for the report. Floor 2, by what it holds.
+//! The state of each link that the responder serves, for the report. Floor 2.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -17,9 +17,9 @@ pub struct LinkState {
     pub socket: SocketState,
     /// Plain ARP requests are answered in the kernel.
     pub offloaded: bool,
-    /// How many addresses are wanted, those in conflict included.
+    /// How many addresses this node is to own on the link, those in conflict included.
     pub addresses: usize,
-    /// Other stations that have addresses of ours.
+    /// Other stations that claim addresses of this node.
     pub conflicts: BTreeMap<IpAddr, Conflict>,
 }
 
@@ -27,6 +27,6 @@ pub struct LinkState {
 pub enum SocketState {
     Opening,
     Open,
-    /// It is tried again until it works or the link is no longer wanted.
+    /// Why it failed. Opening it is tried again until it works or the link is no longer served.
     Failed(String),
 }

@@ -1,6 +1,5 @@
-//! The verdict on a received frame: answer it, report who else claims an address of ours, or leave it, and why.
-//! Floor 1. A function of its arguments alone, and the same for ARP and NDP. Nothing is remembered here: claimants are
-//! the business of `machine`.
+//! The verdict on a received frame: answer it, report a station that claims an address of ours, or ignore it, and why.
+//! Floor 1. A pure function, the same for ARP and NDP. It remembers nothing; `machine` remembers claimants.
 
 use std::net::IpAddr;
 
@@ -12,9 +11,9 @@ use crate::arp::packet::{Claimant, Frame, Protocol};
 pub enum Verdict {
     /// Send this.
     Answer(Frame),
-    /// Somebody else says to have an address of ours.
+    /// Another station claims an address of ours.
     Conflict(Claimant),
-    /// Somebody else asks for an address before it uses it, as this node does.
+    /// Another station probes an address that this node probes too.
     Rival(Claimant),
     Ignore(Reason),
 }
@@ -26,7 +25,7 @@ pub enum Ownership {
     Announced,
     /// It is to own the address, and does not answer for it yet: it probes, or it defers to another station.
     Pending,
-    /// The address is none of this node's business.
+    /// It is not to own the address.
     None,
 }
 
@@ -35,13 +34,13 @@ pub enum Ownership {
 pub enum Reason {
     /// Not what its protocol lets pass (RFC 826 for IPv4 on Ethernet, RFC 4861 §7.1), tagged for a VLAN, or cut short.
     Malformed,
-    /// We sent it ourselves, from this link or from another one that leads to the same wire.
+    /// This node sent it, from this link or from another link on the same wire.
     Own,
     /// The Ethernet destination is neither a group of the protocol nor this link.
     OtherDestination,
-    /// The sender's hardware address is no station's: an answer would go to a group or to nobody.
+    /// The sender's hardware address is a group or zero, so there is no station to answer.
     NoStation,
-    /// An answer, or anything else that asks nothing, about addresses that are not ours.
+    /// A reply, or another frame without a question, about addresses that are not ours.
     NotARequest,
     /// Asks for an address that this node does not answer for on this link.
     NotOwned,
@@ -73,9 +72,9 @@ impl Reason {
 /// The end of a link that frames are judged for.
 #[derive(Debug, Clone, Copy)]
 pub struct Station<'a> {
-    /// The address of the link, that answers name.
+    /// The MAC of the link, which answers name.
     pub mac: MacAddress,
-    /// The addresses of this node's other links. Two links may lead to one wire, and what one says the other hears.
+    /// The MACs of this node's other links. Two links may be on one wire and hear each other's frames.
     pub other_macs: &'a [MacAddress],
 }
 

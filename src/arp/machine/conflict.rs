@@ -1,5 +1,5 @@
-//! Who else claims the addresses that this node holds on one link: when to defend one, when a person should hear of it
-//! (again), and when it is over.
+//! Other stations that claim addresses which this node announces on one link: when to defend an address, when to report
+//! the conflict (again), and when the conflict is over.
 //! Floor 1. It remembers and answers; `machine` acts. Addresses that are not announced yet are `machine`'s business alone.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,18 +10,18 @@ use crate::address::MacAddress;
 use crate::arp::packet::Claimant;
 use crate::arp::settings::{CONFLICT_OVER, DEFEND_INTERVAL, REPORT_INTERVAL};
 
-/// The conflicts of one link. Holds at most one entry for each address held, whatever the network sends.
+/// The conflicts of one link: at most one for each address announced, whatever the network sends.
 #[derive(Debug, Default)]
 pub struct Conflicts {
     seen: BTreeMap<IpAddr, Conflict>,
-    /// The same by when each was last heard of.
+    /// The same, ordered by when each was last seen.
     by_age: BTreeSet<(Instant, IpAddr)>,
 }
 
-/// Somebody else's claim to one address.
+/// Another station's claim to one address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Conflict {
-    /// How many frames said so.
+    /// How many frames claimed the address.
     frames: u64,
     last_seen: Instant,
     reported: Instant,
@@ -37,7 +37,7 @@ pub struct Response {
     pub report: Option<Report>,
 }
 
-/// A conflict that a person should hear of.
+/// A conflict that should be logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Report {
     pub mac: MacAddress,
@@ -46,9 +46,9 @@ pub struct Report {
 }
 
 impl Conflicts {
-    /// Somebody else claimed an address that this node holds. The first claim calls for a defence and a report; later ones
-    /// for a defence at most once in `DEFEND_INTERVAL` and a report at most once in `REPORT_INTERVAL` for each address,
-    /// however often and under however many MACs it is claimed.
+    /// Another station claimed an address that this node announces. The first claim calls for a defence and a report. Later
+    /// claims call for a defence at most once in `DEFEND_INTERVAL` and for a report at most once in `REPORT_INTERVAL` for
+    /// each address, however often and under however many MACs the address is claimed.
     pub fn handle_claimant(&mut self, claimant: Claimant, now: Instant) -> Response {
         let Claimant { address, mac } = claimant;
         let Some(conflict) = self.seen.get_mut(&address) else {
@@ -76,14 +76,14 @@ impl Conflicts {
         Response { defend, report }
     }
 
-    /// The address is no longer held, so nobody is in our way.
+    /// The address is no longer announced, so there is no conflict.
     pub fn forget(&mut self, address: IpAddr) {
         if let Some(conflict) = self.seen.remove(&address) {
             self.by_age.remove(&(conflict.last_seen, address));
         }
     }
 
-    /// An address that nobody else has claimed for `CONFLICT_OVER`; it is forgotten.
+    /// An address that no other station has claimed for `CONFLICT_OVER`. Its conflict is forgotten.
     pub fn poll_over(&mut self, now: Instant) -> Option<IpAddr> {
         let (last_seen, address) = *self.by_age.first()?;
         (now >= last_seen + CONFLICT_OVER).then(|| {
@@ -92,7 +92,7 @@ impl Conflicts {
         })
     }
 
-    /// When `poll_over` may have something to say.
+    /// When to call `poll_over` again.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.by_age.first().map(|(last_seen, _)| *last_seen + CONFLICT_OVER)
     }

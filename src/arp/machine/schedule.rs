@@ -1,5 +1,5 @@
-//! What is to be sent when for each address, no faster than a link should bear: four lanes by urgency, one pace for all.
-//! Floor 1. It knows nothing of what the frames are for: that is `machine`.
+//! When to send the next frame for each address: four lanes by urgency, and one bound on the rate of all frames.
+//! Floor 1. It does not know what the frames are for; `machine` does.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -7,21 +7,21 @@ use std::time::Instant;
 
 use crate::arp::settings::{FRAME_BURST, FRAME_SPACING};
 
-/// Which of the frames that are due goes first. The order is the order of urgency.
+/// Which of the frames that are due goes first, in the order of urgency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
-    /// Traffic may be going astray until it is said.
+    /// Traffic may go to the wrong node until this frame is sent.
     Urgent,
-    /// A user waits for the answer.
+    /// A Service waits for the verdict of the probes.
     Probe,
-    /// It was said before, for those who did not hear.
+    /// It was sent before, and is repeated for neighbours that missed it.
     Repeat,
     Refresh,
 }
 
-/// The frames of one link that are to be sent, by address: one entry in all for each.
+/// The frames that wait to be sent on one link: one entry for each address.
 ///
-/// Put and take entries; call `poll` until it answers `None`, saying what each frame cost with `spend`; come back at
+/// Put and take entries; call `poll` until it answers `None`, and `spend` for each frame sent; come back at
 /// `next_deadline`. Time must not go backwards.
 #[derive(Debug, Default)]
 pub struct Schedule {
@@ -51,7 +51,7 @@ impl Schedule {
         lane.pop_first().map(|(_, address)| address)
     }
 
-    /// So many frames were sent.
+    /// This many frames were sent.
     pub fn spend(&mut self, frames: u32, now: Instant) {
         self.pace.spend(frames, now);
     }
@@ -73,11 +73,11 @@ impl Schedule {
     }
 }
 
-/// Spreads frames over time, so that answers pass between them and no switch takes them for a storm: one each
-/// `FRAME_SPACING` on average, and after a silence up to `FRAME_BURST` at once.
+/// Spreads frames over time, so that answers pass between them and no switch takes them for a storm: one frame each
+/// `FRAME_SPACING` on average, and up to `FRAME_BURST` at once after a silence.
 #[derive(Debug, Clone, Copy, Default)]
 struct Pace {
-    /// When all that was sent would be over, had each frame taken `FRAME_SPACING`.
+    /// When the frames sent so far would be over if each took `FRAME_SPACING`.
     paid_until: Option<Instant>,
 }
 
