@@ -1,5 +1,5 @@
-//! A frame of ARP or NDP in the words that both share: who asks for which address, and who says to have one.
-//! Floor 1. What differs between the two protocols ends here; verdicts, claims and sockets know only this.
+//! A frame of ARP or NDP in the words that both share: which station asks for an address, and which one claims it.
+//! Floor 1. The difference between the two protocols ends here; verdicts, claims and sockets know only this.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -34,7 +34,7 @@ pub struct Claimant {
     pub mac: MacAddress,
 }
 
-/// Why a frame is not one of ours to judge.
+/// Why octets are no valid frame of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
     #[error(transparent)]
@@ -61,7 +61,7 @@ impl Protocol {
         }
     }
 
-    /// How many frames tell everybody where an address is.
+    /// How many frames make one announcement.
     pub fn frames_of_an_announcement(self) -> u32 {
         match self {
             Protocol::Arp => 2,
@@ -111,7 +111,7 @@ impl Frame {
         }
     }
 
-    /// The station that speaks in the frame. Not the source of the frame where another passes it on.
+    /// The station that speaks in the frame. It differs from the source if another station forwarded the frame.
     pub fn speaker(&self) -> MacAddress {
         match self {
             Frame::Arp(packet) => packet.sender_mac,
@@ -119,7 +119,7 @@ impl Frame {
         }
     }
 
-    /// The frame was sent to a station, or to all that its protocol may concern.
+    /// Whether the frame was sent to this station or to a group of its protocol.
     pub fn is_for(&self, station: MacAddress) -> bool {
         match self {
             Frame::Arp(packet) => packet.destination == MacAddress::BROADCAST || packet.destination == station,
@@ -127,7 +127,7 @@ impl Frame {
         }
     }
 
-    /// The address that the speaker says to have.
+    /// The address that the speaker claims.
     pub fn says(&self) -> Option<Claimant> {
         let address = match self {
             Frame::Arp(packet) => IpAddr::V4(packet.sender_ip),
@@ -153,7 +153,7 @@ impl Frame {
         }
     }
 
-    /// The answer to one that asks: "it is at `mac`". `None` where nothing is asked.
+    /// The answer to a request: "it is at `mac`". `None` if the frame asks nothing.
     pub fn answer(&self, mac: MacAddress) -> Option<Frame> {
         match (self, self.asks()?) {
             (Frame::Ndp(packet), IpAddr::V6(target)) => Some(Frame::Ndp(packet.answer_to(target, mac))),
@@ -162,7 +162,7 @@ impl Frame {
         }
     }
 
-    /// What tells everybody on the link that `address` is at `mac`.
+    /// The frames that announce to all stations on the link that `address` is at `mac`.
     pub fn announcements(address: IpAddr, mac: MacAddress) -> impl Iterator<Item = Frame> {
         let [first, second] = match address {
             IpAddr::V4(address) => arp::Packet::announcements(address, mac).map(|packet| Some(Frame::Arp(packet))),
@@ -171,7 +171,7 @@ impl Frame {
         first.into_iter().chain(second)
     }
 
-    /// What asks everybody on the link whether they have `address`, without saying that `mac` has it.
+    /// The frame that asks all stations on the link for `address`, without claiming it for `mac`.
     pub fn probe(address: IpAddr, mac: MacAddress) -> Frame {
         match address {
             IpAddr::V4(address) => Frame::Arp(arp::Packet::probe(address, mac)),

@@ -1,8 +1,8 @@
-//! A socket that hears ARP or NDP on one link and speaks there, and how to wait for several of them.
+//! A socket that receives and sends ARP or NDP frames on one link, and a wait for several of them.
 //! Floor 2. Whole frames in and out; `machine::answer` says what they mean. All `unsafe` of packet sockets.
 //!
-//! Frames come through a ring that is shared with the kernel (TPACKET_V2): no system call for each, and a flood is read as
-//! fast as it comes. Version 3 hands blocks over only once they are full or a millisecond old, which is too late here.
+//! Frames come through a ring that is shared with the kernel (TPACKET_V2): no frame costs a system call, so a flood is read
+//! as fast as it comes. Version 3 hands blocks over only when they are full or a millisecond old, which is too late here.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -30,10 +30,9 @@ impl LinkSocket {
     /// Needs CAP_NET_RAW.
     ///
     /// # Errors
-    /// ENODEV where there is no such link, EPERM without the capability, ENOMEM without room for the ring. Nothing is left
-    /// behind.
+    /// ENODEV if there is no such link, EPERM without the capability, ENOMEM without room for the ring. Nothing is left open.
     pub fn open(index: u32, protocol: Protocol) -> io::Result<LinkSocket> {
-        // No protocol yet: until the filter and the link are set, the socket would hear every link.
+        // No protocol yet: the socket would hear every link until the filter and the link are set.
         let inner = Socket::new(Domain::PACKET, Type::RAW.nonblocking().cloexec(), None)?;
         match protocol {
             Protocol::Arp => inner.attach_filter(&arp_filter(index))?,
@@ -45,25 +44,25 @@ impl LinkSocket {
         Ok(LinkSocket { inner, index, ring })
     }
 
-    /// Hands out the frames that are there, no more than `most`, and answers how many. Frames longer than `FRAME` allows
-    /// come cut off.
+    /// Hands out the frames that have arrived, at most `most`, and answers how many. Frames that do not fit into `FRAME` are
+    /// cut.
     pub fn receive(&mut self, most: usize, mut handle: impl FnMut(&LinkSender<'_>, &[u8])) -> usize {
         let sender = LinkSender(&self.inner);
         (0..most).take_while(|_| self.ring.take(|frame| handle(&sender, frame))).count()
     }
 
-    /// The end of the socket that speaks.
+    /// The sending end of the socket.
     pub fn sender(&self) -> LinkSender<'_> {
         LinkSender(&self.inner)
     }
 
-    /// What went wrong since last asked: ENETDOWN, once, when the link goes down or away. `is_bound` tells which.
+    /// The error since the last call: ENETDOWN, once, when the link goes down or vanishes. `is_bound` tells which.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         self.inner.take_error()
     }
 
-    /// Whether the link that the socket was opened for still exists, up or down. One that does not is never coming
-    /// back for this socket, not even under the same index.
+    /// Whether the link of the socket still exists, up or down. A link that vanished never comes back for this socket, not
+    /// even under the same index.
     pub fn is_bound(&self) -> bool {
         let Ok(address) = self.inner.local_addr() else { return false };
         let mut storage = address.as_storage();
@@ -72,7 +71,7 @@ impl LinkSocket {
         u32::try_from(link.sll_ifindex).is_ok_and(|index| index == self.index)
     }
 
-    /// Frames that found the ring full since last asked. Costs nothing where there are none.
+    /// Frames that were dropped because the ring was full, since the last call. Costs nothing if there are none.
     pub fn take_lost(&mut self) -> u64 {
         if !std::mem::take(&mut self.ring.losing) {
             return 0;
@@ -99,30 +98,30 @@ impl std::os::fd::AsFd for LinkSocket {
     }
 }
 
-/// The end of a socket that speaks.
+/// The sending end of a socket.
 #[derive(Debug, Clone, Copy)]
 pub struct LinkSender<'a>(&'a Socket);
 
 impl LinkSender<'_> {
-    /// Sends a frame, or fails at once where the kernel has no room for it.
+    /// Sends a frame. Fails at once if the kernel's queue is full.
     ///
     /// # Errors
-    /// ENETDOWN on a link that is down, EAGAIN or ENOBUFS where its queue is full. The frame is lost in every case.
+    /// ENETDOWN on a link that is down, EAGAIN or ENOBUFS if its queue is full. The frame is lost in each case.
     pub fn send(self, frame: &[u8]) -> io::Result<()> {
         self.0.send(frame).map(|_whole_frame| ())
     }
 }
 
-/// What became of an end that was waited for.
+/// The outcome of a wait for one descriptor.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Readiness {
     pub readable: bool,
-    /// Something went wrong: ask the socket what.
+    /// It has an error; the socket says which.
     pub failed: bool,
 }
 
-/// Waits until one of these has something to read or went wrong, or the time is over; for ever without one. Spare returns
-/// are possible. Answers in the order of the question.
+/// Waits until a descriptor is readable or has an error, or until `patience` is over; for ever without one. It may return
+/// early. The outcomes are in the order of the descriptors.
 pub fn wait<const N: usize>(
     ends: [Option<BorrowedFd<'_>>; N],
     patience: Option<Duration>,
@@ -147,12 +146,12 @@ pub fn wait<const N: usize>(
         .map(|end| Readiness { readable: end.revents & libc::POLLIN != 0, failed: end.revents & !libc::POLLIN != 0 }))
 }
 
-/// The frames that a socket has received: memory that the kernel fills and we empty, one frame at a time in a circle.
+/// The received frames of a socket: memory that the kernel fills and this process empties, one frame at a time in a circle.
 #[derive(Debug)]
 struct Ring {
     start: NonNull<u8>,
     next: usize,
-    /// A frame said that others before it were lost.
+    /// A frame was marked: others before it were lost.
     losing: bool,
 }
 
@@ -243,12 +242,11 @@ fn link_address(index: u32, protocol: Protocol) -> io::Result<SockAddr> {
     Ok(unsafe { SockAddr::new(storage, SOCKADDR_LL_LEN) })
 }
 
-/// Lets requests and replies pass that were sent to this host or to everybody, on this very link. The rest is dropped
-/// in the kernel.
+/// Passes requests and replies that were sent to this host or broadcast, on this link. The kernel drops the rest.
 ///
-/// The link and the kind of the frame have to be asked for although the socket is bound: frames of a VLAN on top of
-/// the link are shown to it too, with their tag already taken off. Those of a VLAN that this host has come with the
-/// VLAN's own index, those of one that it has not as if they were meant for another host.
+/// The filter checks the link and the kind of the frame although the socket is bound: the socket also sees frames of a VLAN
+/// on top of the link, with their tag removed. Frames of a VLAN of this host carry the index of the VLAN; frames of any other
+/// VLAN look as if they were sent to another host.
 fn arp_filter(index: u32) -> [SockFilter; 10] {
     let drop_from = |at: u8| 9 - at - 1;
     let accept_from = |at: u8| 8 - at - 1;
@@ -266,8 +264,8 @@ fn arp_filter(index: u32) -> [SockFilter; 10] {
     ]
 }
 
-/// The same for solicitations and advertisements, sent to this host or to a group. The cheap questions come first: all
-/// IPv6 of the link goes through here.
+/// The same for solicitations and advertisements, sent to this host or to a group. The cheap checks come first: all IPv6 of
+/// the link passes through here.
 fn ndp_filter(index: u32) -> [SockFilter; 12] {
     let drop_from = |at: u8| 11 - at - 1;
     let accept_from = |at: u8| 10 - at - 1;
@@ -287,20 +285,20 @@ fn ndp_filter(index: u32) -> [SockFilter; 12] {
     ]
 }
 
-/// Where a filter finds what the kernel knows of a frame beside its octets: at the far end of the address space.
+/// The offset at which a filter reads what the kernel knows of a frame beside its octets.
 const fn ancillary(field: libc::c_int) -> u32 {
     (libc::SKF_AD_OFF + field).cast_unsigned()
 }
 
-/// The place of one frame in the ring, in octets: some fifty for the kernel's header, and the rest is more than twice the
-/// longest frame that anybody has a reason to send.
+/// The size of one frame's place in the ring, in octets. The kernel's header takes some fifty; the rest is more than twice
+/// the longest frame of either protocol.
 const FRAME: u32 = 256;
 
-/// Frames that may wait: 40 ms of a flood of 200,000 in a second, which is how long a busy machine may look elsewhere. A
-/// deeper ring does not make a busy responder faster, it makes its answers late.
+/// Frames that may wait: 40 ms of a flood of 200,000 a second, about as long as a busy machine may keep the thread from
+/// running. A deeper ring would not make a busy responder faster; it would make its answers late.
 const FRAMES: u32 = 8192;
 
-/// What the kernel allocates in one piece.
+/// The size of one allocation of the kernel for the ring, in octets.
 const BLOCK: u32 = 4096;
 
 const RING_LEN: usize = FRAME as usize * FRAMES as usize;

@@ -1,11 +1,11 @@
-//! The responder on the link: keeps a link worker on every link that an address is announced on, and tells the World who
-//! is in the way of which address.
+//! The responder: keeps a link worker on every link that has an address to announce, and tells the World which station
+//! conflicts with which address.
 //! Floor 2. An actuator: it follows its slice of the Plan and decides nothing.
 //!
 //! Tasks: `run` is one, owned by the caller. It starts the teller, which turns the conflicts on the links into facts, and a
 //! thread for each link (`worker`), which owns that link's sockets and claims, so that a flood on one link delays
-//! nobody on another. `run` ends all of them before it ends; cancelled, it leaves the threads to end by themselves within
-//! a frame, since their slices end with it. Nothing else has to be undone: silence is how an address is given up.
+//! nobody on another. `run` ends all of them before it ends. Cancelled, it leaves the threads to end by themselves within
+//! a frame, because their slices end with it. Nothing else has to be undone: a node gives an address up by silence.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -33,7 +33,7 @@ use crate::world::{Conflict, Fact, Link};
 
 mod worker;
 
-/// Answers for the addresses of the newest slice until `shutdown` is over, or until nobody can send slices anymore.
+/// Answers for the addresses of the newest slice until `shutdown` completes or the sender of slices is dropped.
 ///
 /// An address that a slice adds to a link is probed as its acquisition asks, then announced at once and repeatedly,
 /// and from time to time for as long as it is held; one that a slice takes away is not answered for from then on, and
@@ -100,17 +100,17 @@ async fn tell(mut states: watch::Receiver<LinkStates>, facts: mpsc::Sender<Fact>
 
 struct Responder {
     served: L2Slice,
-    /// `served.addresses` the other way round: what `serve` keeps in step with the difference to the last slice.
+    /// The addresses of `served` by link. `serve` applies the difference of each slice.
     addresses: BTreeMap<InterfaceName, OrdMap<IpAddr, Acquisition>>,
     links: BTreeMap<u32, LinkHandle>,
-    /// Threads of links that are served no longer.
+    /// Threads of links that are no longer served.
     ending: Vec<JoinHandle<()>>,
     counters: Arc<ByLink<ByProtocol>>,
     states: watch::Sender<LinkStates>,
     offload_life: Option<Duration>,
 }
 
-/// The end of a link worker that the responder holds. Dropped, it ends the worker, as soon as that is awake.
+/// The responder's end of a link worker. Dropping it ends the worker when that next wakes up.
 struct LinkHandle {
     slices: watch::Sender<LinkSlice>,
     wake: UnixDatagram,
@@ -137,12 +137,12 @@ impl LinkHandle {
             changed
         });
         if changed {
-            // No room means that it was woken already.
+            // No room means that the worker was woken already.
             let _ = self.wake.send(&[0]);
         }
     }
 
-    /// Ends the worker; the thread to wait for.
+    /// Ends the worker, and answers the thread to wait for.
     fn end(self) -> JoinHandle<()> {
         let LinkHandle { slices, wake, thread } = self;
         drop(slices);
@@ -172,7 +172,7 @@ impl Responder {
                 DiffItem::Add(address, acquisition) | DiffItem::Update { new: (address, acquisition), .. } => {
                     (address, acquisition)
                 }
-                // What is not named any more was known to have come somehow: that is still so.
+                // The claim began with this acquisition, and keeps it.
                 DiffItem::Remove(..) => continue,
             };
             for link in slice.addresses.get(address).into_iter().flat_map(|links| links.iter()) {
@@ -191,8 +191,8 @@ impl Responder {
             match self.links.get(&index) {
                 Some(link) if !link.thread.is_finished() => link.follow(slice),
                 Some(_) => {
-                    // A bug: it has said itself which.
-                    warn!(link = %slice.name, "the link worker came to an end by itself; starting another");
+                    // A bug. The panic has printed which.
+                    warn!(link = %slice.name, "the link worker ended by itself; starting another");
                     self.stop(index);
                     self.start(index, slice);
                 }
@@ -201,7 +201,7 @@ impl Responder {
         }
     }
 
-    /// What each link's worker should know: for every link that can do ARP and has an address to announce.
+    /// The slice of each link worker: one for every link that can do ARP and has an address to announce.
     fn wanted(&self) -> BTreeMap<u32, LinkSlice> {
         let links = &self.served.links;
         let other_macs = |index| links.iter().filter(|link| link.index != index).filter_map(|link| link.mac).collect();
@@ -237,7 +237,7 @@ impl Responder {
         match LinkHandle::start(index, slice, shared) {
             Ok(link) => drop(self.links.insert(index, link)),
             Err(error) => {
-                warn!(link = %name, %error, "no thread for the link; no answers there before the next change of the plan");
+                warn!(link = %name, %error, "no thread could be started for the link; its addresses are not answered for until the plan changes");
                 self.states.send_modify(|states| {
                     if let Some(link) = states.get_mut(&index) {
                         link.socket = SocketState::Failed(error.to_string());
@@ -259,7 +259,7 @@ impl Responder {
         let links = std::mem::take(&mut self.links);
         let threads: Vec<JoinHandle<()>> =
             links.into_values().map(LinkHandle::end).chain(std::mem::take(&mut self.ending)).collect();
-        // One that panicked has printed why.
+        // A thread that panicked has printed why.
         let joined = tokio::task::spawn_blocking(|| threads.into_iter().for_each(|thread| drop(thread.join())));
         let _ = joined.await;
         self.states.send_replace(LinkStates::new());

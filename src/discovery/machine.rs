@@ -1,30 +1,30 @@
-//! The machine of one link: which routers are there, whether they still are, and when we speak. Floor 1.
+//! The machine of one link: which routers are there, whether they are still alive, and when this node sends. Floor 1.
 //!
 //! How to drive it: feed [`Machine::handle_message`] with what comes from link-local addresses, ask
 //! [`Machine::poll_message`] for what to send until it answers `None`, read [`Machine::routers`], and come back at
 //! [`Machine::next_deadline`]. Spare calls are harmless. Time must not go backwards.
 //!
-//! Routers that find unnumbered peers by their advertisements, as FRR does, have to hear ours before they talk to us. So
-//! this node advertises itself, as no default router and with nothing to configure.
+//! Routers that find unnumbered peers by advertisements, as FRR does, must hear one of ours before they open a session. So
+//! this node sends advertisements with a router lifetime of zero and without options.
 
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
 use super::packet::Message;
 
-/// Who is there on one link.
+/// The routers on one link.
 #[derive(Debug)]
 pub struct Machine {
     /// In the order in which they were first heard.
     routers: Vec<Router>,
-    /// Under way while it is not known whether the first router still is there.
+    /// Present while the first router is being asked whether it is still alive.
     challenge: Option<Challenge>,
     advertised: Option<Instant>,
     advertise_at: Instant,
-    /// Advertisements sent so far, as far as it matters for their pace.
+    /// How many of the early advertisements were sent.
     early: usize,
     solicit_at: Option<Instant>,
-    /// Solicitations still to send when nobody answers.
+    /// Solicitations still to send if no router answers.
     solicitations_left: u8,
 }
 
@@ -40,7 +40,7 @@ struct Challenge {
     until: Instant,
 }
 
-/// The pauses behind the first advertisements: both ends of a link seldom start to listen in the same moment.
+/// The pauses after the first advertisements: the two ends of a link seldom start to listen at the same moment.
 ///
 /// Gap (RFC 4861 §6.2.4, §6.2.6): advertisements follow each other faster than 3 s at the start and answers are not
 /// delayed at random, because a session waits for them; at most one goes out in a second.
@@ -50,22 +50,22 @@ const EARLY_PAUSES: [Duration; 4] =
 /// The pause between advertisements after that, as FRR has it for unnumbered neighbors.
 const ADVERTISE_PAUSE: Duration = Duration::from_secs(10);
 
-/// However many ask, advertisements are as far apart as this.
+/// The least pause between two advertisements, however many hosts ask.
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
 
 /// RFC 4861 §10: MAX_RTR_SOLICITATIONS, RTR_SOLICITATION_INTERVAL.
 const SOLICITATIONS: u8 = 3;
 const SOLICIT_PAUSE: Duration = Duration::from_secs(4);
 
-/// While another router is heard, the first one may be silent for so long before it is asked.
+/// How long the first router may be silent, while another is heard, before it is solicited.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// How long the first router has to answer, and the pause between the solicitations meanwhile. RFC 4861 §10 lets a
+/// How long the first router has to answer, and the pause between solicitations meanwhile. RFC 4861 §10 lets a
 /// router take 3.5 s: MIN_DELAY_BETWEEN_RAS and MAX_RA_DELAY_TIME.
 const CHALLENGE: Duration = Duration::from_secs(5);
 const CHALLENGE_PAUSE: Duration = Duration::from_millis(1500);
 
-/// Routers kept in mind. Any host can make up as many as it likes.
+/// The most routers that are remembered: a host can make up as many as it likes.
 const MOST_ROUTERS: usize = 8;
 
 impl Machine {
@@ -82,7 +82,7 @@ impl Machine {
         }
     }
 
-    /// Somebody on the link says this. What does not come from a link-local address is no news.
+    /// A message from the link. An advertisement from an address that is not link-local is ignored.
     pub fn handle_message(&mut self, from: Ipv6Addr, message: Message, now: Instant) {
         match message {
             // A host that starts may ask from the unspecified address.
@@ -99,7 +99,7 @@ impl Machine {
             router.heard = now;
         } else if self.routers.len() < MOST_ROUTERS {
             self.routers.push(Router { address, heard: now });
-            // It may have missed what we said before it was there.
+            // It may have missed our earlier advertisements.
             self.early = 0;
             self.advertise_soon(now);
         }
@@ -137,20 +137,20 @@ impl Machine {
         None
     }
 
-    /// The first router has not answered in time, so the ones behind it move up.
+    /// If the first router did not answer in time, the next one moves up.
     fn judge_silence(&mut self, now: Instant) {
         let Some(challenge) = self.challenge.take_if(|challenge| challenge.until <= now) else { return };
         self.routers.retain(|router| router.heard >= challenge.since);
         self.solicit_at = None;
     }
 
-    /// All routers that are there, the one heard first in front. It stays there until it falls silent while another one is
-    /// heard; a router alone stays for good, for nothing would be gained by forgetting it.
+    /// The routers that are there, in the order in which they were first heard. The first stays first until it falls silent
+    /// while another one is heard. A router that is alone stays, because nothing would be gained by forgetting it.
     pub fn routers(&self) -> impl Iterator<Item = Ipv6Addr> {
         self.routers.iter().map(|router| router.address)
     }
 
-    /// When to call [`Machine::poll_message`] again if nothing comes in. May be past.
+    /// When to call [`Machine::poll_message`] again if no message comes. May be in the past.
     pub fn next_deadline(&self) -> Instant {
         let challenge = self.challenge.as_ref().map(|challenge| challenge.until);
         [self.solicit_at, challenge].into_iter().flatten().fold(self.advertise_at, Instant::min)

@@ -1,4 +1,4 @@
-//! Router discovery (RFC 4861) on the links of unnumbered BGP peers: who the router is, and telling it who we are.
+//! Router discovery (RFC 4861) on the links of unnumbered BGP peers: which routers are there, and advertising this node to them.
 //! Floor 1; `socket` and `task` are floor 2.
 //!
 //! | file      | floor | what it is                                                      |

@@ -1,7 +1,7 @@
 //! Router advertisements and solicitations (RFC 4861 §4.1, §4.2), from the ICMPv6 header on. Floor 1.
 //! Checksum and hop limit are not in here: the kernel computes and checks the one, the socket's filter asks for the other.
 //!
-//! Gap (RFC 4861 §4.2): prefixes, MTU and addresses in the options are not read. Nothing but the sender is of interest.
+//! Gap (RFC 4861 §4.2): prefixes, MTU and addresses in the options are not read. Only the sender matters here.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,26 +11,26 @@ use nom::Parser;
 use nom::bytes::complete::take;
 use nom::number::complete::{be_u8, be_u16, be_u32};
 
-/// What routers and hosts say to find each other.
+/// A message of router discovery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Message {
     Solicitation,
     Advertisement {
-        /// How long the sender is a default router; zero says that it is none, and it is a router nevertheless.
+        /// For how long the sender is a default router. Zero: it is a router, but not a default router.
         lifetime: Duration,
     },
 }
 
-/// Why octets are no message of router discovery. They are to be dropped in silence.
+/// Why octets are not a valid message of router discovery. The message is dropped.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PacketFault {
-    #[error("{0} octets are too few for what they claim to be")]
+    #[error("{0} octets are too few for the message")]
     Truncated(usize),
-    #[error("ICMPv6 type {0} is not of router discovery")]
+    #[error("ICMPv6 type {0} is neither a router solicitation nor an advertisement")]
     Type(u8),
     #[error("code {0} is not 0")]
     Code(u8),
-    #[error("an option claims {claimed} octets, of which {there} are there")]
+    #[error("an option claims {claimed} octets, but {there} are left")]
     Option { claimed: usize, there: usize },
 }
 

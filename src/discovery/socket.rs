@@ -1,5 +1,5 @@
-//! A socket that hears and says the messages of router discovery on one link.
-//! Floor 2. What they mean is the business of `machine`.
+//! A socket that receives and sends the messages of router discovery on one link.
+//! Floor 2. `machine` says what they mean.
 
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -25,16 +25,16 @@ impl DiscoverySocket {
     /// Opens a socket on a link that is up. Needs CAP_NET_RAW, and a tokio runtime around it.
     ///
     /// # Errors
-    /// ENODEV where there is no such link, EPERM without the capability. Nothing is left behind.
+    /// ENODEV if there is no such link, EPERM without the capability. Nothing is left open.
     pub(super) fn open(interface: &InterfaceName, index: u32) -> io::Result<DiscoverySocket> {
         let socket = Socket::new(Domain::IPV6, Type::RAW.nonblocking().cloexec(), Some(Protocol::ICMPV6))?;
         socket.attach_filter(&filter())?;
         socket.bind_device(Some(interface.as_str().as_bytes()))?;
         socket.set_multicast_if_v6(index)?;
-        // RFC 4861 §4.1, §4.2: the receivers take nothing that could have come through a router.
+        // RFC 4861 §4.1, §4.2: receivers drop a message that could have passed a router.
         socket.set_multicast_hops_v6(HOP_LIMIT)?;
         socket.set_multicast_loop_v6(false)?;
-        // Solicitations go to all routers; all nodes is a group that every host is in.
+        // Solicitations go to the group of all routers; every host is a member of the group of all nodes.
         socket.join_multicast_v6(&ALL_ROUTERS, index)?;
         let inner = UdpSocket::from_std(std::net::UdpSocket::from(socket))?;
         Ok(DiscoverySocket { inner, index })
@@ -49,7 +49,7 @@ impl DiscoverySocket {
         }
     }
 
-    /// Sends to everybody whom the message is for, or fails at once where the kernel has no room for it.
+    /// Sends to the group that the message is for. Fails at once if the kernel's queue is full.
     pub(super) fn send(&self, message: Message) -> io::Result<()> {
         let group = match message {
             Message::Solicitation => ALL_ROUTERS,
@@ -62,8 +62,8 @@ impl DiscoverySocket {
     }
 }
 
-/// Lets solicitations and advertisements pass that came with the highest hop limit, so from this link (RFC 4861 §6.1).
-/// The kernel drops the rest, and what has a wrong checksum.
+/// Passes solicitations and advertisements with a hop limit of 255, which were sent on this link (RFC 4861 §6.1). The kernel
+/// drops the rest, and everything with a wrong checksum.
 fn filter() -> [SockFilter; 7] {
     [
         SockFilter::new(LOAD_BYTE, 0, 0, HOP_LIMIT_FIELD),
@@ -81,7 +81,7 @@ const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
 
 const HOP_LIMIT: u32 = 255;
 
-/// A filter sees the packet from its ICMPv6 header on; the IPv6 header is at the far end of the address space.
+/// The filter sees the packet from its ICMPv6 header on, and finds the IPv6 header at this special offset.
 const HOP_LIMIT_FIELD: u32 = libc::SKF_NET_OFF.cast_unsigned() + 7;
 
 const ROUTER_SOLICITATION: u32 = 133;

@@ -1,4 +1,4 @@
-//! Looks for routers on every link that the plan names, and shows this node to them. Floor 2. A source of facts.
+//! Looks for routers on every link that the plan names, and advertises this node to them. Floor 2. A source of facts.
 //!
 //! | task  | owner     | owns                               | when cancelled                                     |
 //! |-------|-----------|------------------------------------|----------------------------------------------------|
@@ -25,11 +25,11 @@ use crate::world::Fact;
 /// After a failure on a link, the pause before the next try.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 
-/// Longer than any advertisement that fits on a link in one piece.
+/// Longer than any advertisement in one Ethernet frame.
 const PACKET: usize = 2048;
 
-/// Tells the routers of each link in [`BgpSlice::unnumbered`] as a [`Fact::Routers`], whenever they change. Runs until
-/// there is no more slice to come or nobody takes facts any more, and may be dropped at any time.
+/// Tells the routers of each link in [`BgpSlice::unnumbered`] as a [`Fact::Routers`] whenever they change. Runs until the
+/// sender of slices or the receiver of facts is dropped. Safe to cancel.
 pub async fn run(mut slices: watch::Receiver<BgpSlice>, facts: mpsc::Sender<Fact>) {
     let mut links: BTreeMap<u32, (InterfaceName, JoinSet<()>)> = BTreeMap::new();
     loop {
@@ -41,7 +41,7 @@ pub async fn run(mut slices: watch::Receiver<BgpSlice>, facts: mpsc::Sender<Fact
             .collect();
         for index in gone {
             if let Some((_, mut task)) = links.remove(&index) {
-                // Waited for, so that its last word is not behind this one.
+                // Wait for the task, so that its last fact does not come after this one.
                 task.shutdown().await;
             }
             if facts.send(Fact::Routers(index, Vec::new())).await.is_err() {
@@ -67,15 +67,15 @@ async fn watch_link(interface: InterfaceName, index: u32, facts: mpsc::Sender<Fa
             Err(error) => error,
         };
         if std::mem::replace(&mut warned, true) {
-            debug!(link = %interface, %error, "routers cannot be looked for, again");
+            debug!(link = %interface, %error, "router discovery failed again");
         } else {
-            warn!(link = %interface, %error, "routers cannot be looked for on the link for now");
+            warn!(link = %interface, %error, "router discovery failed on the link; it is tried again every second");
         }
         sleep(REOPEN_PAUSE).await;
     }
 }
 
-/// Ends well only when nobody takes facts any more.
+/// `Ok` only when the receiver of facts is dropped.
 async fn follow(interface: &InterfaceName, index: u32, facts: &mpsc::Sender<Fact>) -> io::Result<()> {
     let socket = DiscoverySocket::open(interface, index)?;
     let mut machine = Machine::new(clock::now());
@@ -84,13 +84,13 @@ async fn follow(interface: &InterfaceName, index: u32, facts: &mpsc::Sender<Fact
     loop {
         while let Some(message) = machine.poll_message(clock::now()) {
             if let Err(error) = socket.send(message) {
-                // The next one is not far; a link that is gone is taken from us.
+                // The next message follows soon; a link that is gone leaves the slice.
                 debug!(link = %interface, %message, %error, "not sent");
             }
         }
         let routers: Vec<_> = machine.routers().collect();
         if routers != told {
-            info!(link = %interface, routers = ?routers, "the routers on the link have changed");
+            info!(link = %interface, routers = ?routers, "routers on the link changed");
             if facts.send(Fact::Routers(index, routers.clone())).await.is_err() {
                 return Ok(());
             }

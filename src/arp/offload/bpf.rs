@@ -1,5 +1,5 @@
 //! The kernel's `bpf(2)`, as far as the answering of ARP needs it: tables, a program, and attaching it.
-//! Floor 2. No meaning in here: `program` makes the instructions, `offload` uses the tables. All `unsafe` of the two.
+//! Floor 2. It knows nothing of ARP: `program` makes the instructions, `offload` uses the tables. All `unsafe` of both.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -14,13 +14,13 @@ pub struct Table(OwnedFd);
 
 impl Table {
     /// # Errors
-    /// EPERM without CAP_BPF and CAP_NET_ADMIN, or where the kernel is locked down; ENOSYS without `bpf(2)`.
+    /// EPERM without CAP_BPF and CAP_NET_ADMIN, or if the kernel is locked down; ENOSYS without `bpf(2)`.
     pub fn create(most: u32) -> io::Result<Table> {
         create_map(MAP_HASH, size_of::<Key>(), 8, most, NO_PREALLOCATION).map(Table)
     }
 
     /// # Errors
-    /// E2BIG where the table is full.
+    /// E2BIG if the table is full.
     pub fn put(&self, key: &Key, value: &[u8; 8]) -> io::Result<()> {
         self.element(UPDATE, key, Some(value))
     }
@@ -41,7 +41,7 @@ impl Table {
     }
 }
 
-/// The words that this process and the program share.
+/// The words of memory that this process and the program share.
 #[derive(Debug)]
 pub struct Cell {
     map: OwnedFd,
@@ -107,13 +107,13 @@ impl AsFd for Cell {
     }
 }
 
-/// A program that the kernel has found safe.
+/// A program that the kernel has verified.
 #[derive(Debug)]
 pub struct Program(OwnedFd);
 
 impl Program {
     /// # Errors
-    /// EACCES or EINVAL where the kernel does not take it; the message then ends with the kernel's last word on it.
+    /// EACCES or EINVAL if the kernel refuses the program; the message then ends with the last line of the verifier.
     pub fn load(code: &[Instruction]) -> io::Result<Program> {
         let mut log = vec![0_u8; LOG_LEN];
         let attributes = Load {
@@ -144,17 +144,17 @@ impl Program {
     }
 }
 
-/// A program in its place on the way in of a link, for as long as this value lives: if the process dies, it goes as well.
+/// A program attached to the ingress of a link for as long as this value lives. It is removed if the process dies.
 #[derive(Debug)]
 pub struct Attachment {
     _link: OwnedFd,
 }
 
 impl Attachment {
-    /// In front of every other program that stands there by tcx.
+    /// Attaches in front of every other tcx program of the link.
     ///
     /// # Errors
-    /// EINVAL before Linux 6.6, which has no tcx; ENODEV where the link is gone.
+    /// EINVAL before Linux 6.6, which has no tcx; ENODEV if the link is gone.
     pub fn of(program: &Program, index: u32) -> io::Result<Attachment> {
         let attributes = LinkCreate {
             program: word(program.0.as_raw_fd()),
@@ -268,8 +268,8 @@ const SHARED: u32 = 1 << 10;
 const PROGRAM_CLASSIFIER: u32 = 3;
 const TCX_INGRESS: u32 = 46;
 const IN_FRONT: u32 = 1 << 3;
-/// None of the helpers that are used asks for another one.
+/// None of the helpers in use requires the GPL.
 const LICENSE: &[u8] = b"Apache-2.0\0";
-/// Room for what the kernel says of a program that it refuses.
+/// Room for the log of the verifier.
 const LOG_LEN: usize = 64 * 1024;
 const CELL_LEN: usize = Word::ALL.len() * size_of::<AtomicU64>();

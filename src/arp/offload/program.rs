@@ -1,7 +1,7 @@
-//! The program that answers ARP inside the kernel, as eBPF instructions: it stands where frames come in and turns a plain
-//! request for a held address into its answer.
-//! Floor 1. A frame that is anything else goes on its way, to the socket, where `machine::answer` judges it. So what the program
-//! does not answer, for whatever reason, is answered as if there were none.
+//! The program that answers ARP inside the kernel, as eBPF instructions: it turns a plain request for an announced address
+//! into its reply.
+//! Floor 1. It passes every other frame on to the socket, where `machine::answer` judges it. So a request that the program
+//! does not answer, for whatever reason, is answered as if there were no program.
 //!
 //! Every register and helper is that of the kernel's `bpf(2)`; the kernel proves the program safe before it takes it.
 
@@ -30,8 +30,8 @@ pub struct Setting {
 /// What the agent and the program share, in memory: words of 64 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Word {
-    /// Answers are given before this instant of CLOCK_MONOTONIC, in nanoseconds, and none after: an agent that was stopped
-    /// or froze must not go on answering while another one takes over.
+    /// The program answers until this instant of CLOCK_MONOTONIC, in nanoseconds: an agent that was stopped or froze must not
+    /// go on answering while another one takes over.
     AliveUntil,
     /// Requests that were answered.
     Answered,
@@ -57,7 +57,7 @@ pub fn key_of_address(address: std::net::Ipv4Addr) -> Key {
     [a, b, c, d, 0, 0, 0, 0]
 }
 
-/// What comes from these is not for us to answer.
+/// Requests from these MACs are not answered.
 pub fn key_of_own_mac(mac: crate::address::MacAddress) -> Key {
     let [a, b, c, d, e, f] = mac.0;
     [a, b, c, d, e, f, 0xff, 0xff]

@@ -120,7 +120,7 @@ impl Packet {
         }
     }
 
-    /// Tells everybody on the link that `address` is at `mac`, in both forms, since some listen only to one of them.
+    /// Announces to all stations on the link that `address` is at `mac`, in both forms, because some listen to only one of them.
     pub fn announcements(address: Ipv4Addr, mac: MacAddress) -> [Packet; 2] {
         let announcement = |operation, target_mac| Packet {
             destination: MacAddress::BROADCAST,
@@ -141,7 +141,7 @@ impl Packet {
         ]
     }
 
-    /// Asks everybody whether they have `address`, without claiming it.
+    /// Asks all stations for `address`, without claiming it.
     pub fn probe(address: Ipv4Addr, mac: MacAddress) -> Packet {
         // RFC 5227 §2.1.1: "The 'sender IP address' field MUST be set to all zeroes; this is to avoid polluting ARP caches
         // in other hosts on the same link in the case where the address turns out to be already in use".
@@ -156,7 +156,7 @@ impl Packet {
         }
     }
 
-    /// The packet is about its own sender: who listens shall update what they know of `sender_ip`.
+    /// The packet is about its own sender: neighbours shall update what they have cached for `sender_ip`.
     pub fn is_gratuitous(&self) -> bool {
         self.sender_ip == self.target_ip
     }

@@ -1,6 +1,6 @@
 //! A Neighbor Solicitation or Advertisement in its Ethernet frame: parse, emit, and print as tcpdump does.
 //! Floor 1. RFC 4861 §4.3, §4.4 and §4.6.1 for the bytes, §7.1 for what must be dropped. Whether and what to answer is
-//! `machine::answer`. Router discovery and redirects are none of crier's business and do not parse.
+//! `machine::answer`. Router discovery and redirects are not parsed here.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -23,16 +23,15 @@ pub struct Packet {
 pub enum Message {
     Solicitation {
         target: Ipv6Addr,
-        /// The Source Link-Layer Address option. A probe of an unused address never has it, and neither need one that is
-        /// sent to a known neighbour alone.
+        /// The Source Link-Layer Address option. A probe never has it, and a unicast solicitation need not have it.
         source_link: Option<MacAddress>,
     },
     Advertisement {
         target: Ipv6Addr,
         router: bool,
-        /// It answers a solicitation that was sent by somebody, not by nobody.
+        /// It answers a solicitation whose source was not the unspecified address.
         solicited: bool,
-        /// What is known of the target otherwise shall be overwritten.
+        /// Neighbours shall overwrite what they have cached for the target.
         overrides: bool,
         /// The Target Link-Layer Address option.
         target_link: Option<MacAddress>,
@@ -42,15 +41,15 @@ pub enum Message {
 /// Why a frame is no Neighbor Solicitation or Advertisement that RFC 4861 §7.1 lets pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
-    #[error("{length} octets cannot hold what their headers promise")]
+    #[error("{length} octets are too few for the lengths in the headers")]
     TooShort { length: usize },
-    /// Also a frame with a VLAN tag in it: what is inside belongs to another link.
+    /// Also a frame with a VLAN tag: its content belongs to another link.
     #[error("EtherType {0:#06x} is not IPv6")]
     NotIpv6(u16),
-    /// Behind an extension header there is none either: RFC 6980 §5 wants fragments dropped, and nobody sends others.
+    /// Extension headers are refused as well: RFC 6980 §5 wants fragments dropped, and nobody sends others.
     #[error("IP version {version} with next header {next_header} is not ICMPv6")]
     NotIcmpv6 { version: u8, next_header: u8 },
-    /// It passed a router: somebody sent it from outside of the link.
+    /// It passed a router, so it was sent from outside the link.
     #[error("hop limit {0} is not 255")]
     HopLimit(u8),
     #[error("the ICMPv6 checksum is wrong")]
@@ -65,7 +64,7 @@ pub enum ParseError {
     /// The length of an option is zero, or reaches past the packet.
     #[error("option {kind} has an impossible length of {length} times 8 octets")]
     Option { kind: u8, length: u8 },
-    /// A probe that is not sent to the target's group, or names the link address of nobody.
+    /// A solicitation from the unspecified address that is not sent to the target's group, or that names a link address.
     #[error("a solicitation from :: must go to the group of its target and name no link address")]
     ImpossibleProbe,
     #[error("an advertisement to the group {0} cannot answer anybody")]
@@ -201,7 +200,7 @@ impl Packet {
         total
     }
 
-    /// The answer to a solicitation: "`target` is at `mac`", to the asker, or to everybody where the asker is nobody yet.
+    /// The answer to a solicitation: "`target` is at `mac`", to the asker, or to all nodes if the asker has no address yet.
     pub fn answer_to(&self, target: Ipv6Addr, mac: MacAddress) -> Packet {
         let asked_by_nobody = self.sender_ip.is_unspecified();
         // RFC 4861 §7.2.4: "If the source of the solicitation is the unspecified address, the node MUST set the
@@ -211,12 +210,12 @@ impl Packet {
         advertisement(destination, receiver_ip, target, !asked_by_nobody, mac)
     }
 
-    /// Tells everybody on the link that `address` is at `mac`, whatever they knew before (RFC 4861 §7.2.6).
+    /// Announces to all nodes on the link that `address` is at `mac`, overriding their caches (RFC 4861 §7.2.6).
     pub fn announcement(address: Ipv6Addr, mac: MacAddress) -> Packet {
         advertisement(group_mac(ALL_NODES), ALL_NODES, address, false, mac)
     }
 
-    /// Asks everybody whether they have `address`, in the name of nobody (RFC 4862 §5.4.2).
+    /// Probes for `address` from the unspecified address (RFC 4862 §5.4.2).
     pub fn probe(address: Ipv6Addr, mac: MacAddress) -> Packet {
         let group = solicited_node(address);
         Packet {

@@ -1,7 +1,7 @@
-//! Membership in the groups that neighbours send their solicitations to, so that network cards take them, switches that
-//! listen to MLD pass them on, and the link says so when it comes up. Floor 2.
+//! Membership in the multicast groups that neighbours send solicitations to: network cards accept the frames, and switches
+//! with MLD snooping forward them. Floor 2.
 //!
-//! The frames themselves come through `socket`: the kernel drops those for addresses that are not its own.
+//! The frames themselves come through `socket`, because the kernel drops solicitations for addresses that are not its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -15,7 +15,8 @@ use crate::arp::packet::ndp::solicited_node;
 #[derive(Debug)]
 pub struct Groups {
     index: u32,
-    /// The kernel bounds what one socket may join (`net.core.optmem_max`): a new one is opened when the last is full.
+    /// The kernel bounds how many groups one socket may join (`net.core.optmem_max`): another socket is opened when the last
+    /// is full.
     sockets: Vec<Socket>,
     /// Each group with the addresses that need it and the place of the socket that joined it. Addresses that end alike
     /// share a group.
@@ -36,7 +37,7 @@ impl Groups {
     /// Joins the group of an address.
     ///
     /// # Errors
-    /// ENODEV where the link is gone, EADDRNOTAVAIL or EINVAL where it does no IPv6. The address is not remembered then.
+    /// ENODEV if the link is gone, EADDRNOTAVAIL or EINVAL if it lacks IPv6. The address is not remembered then.
     pub fn join(&mut self, address: Ipv6Addr) -> io::Result<()> {
         let group = solicited_node(address);
         if let Some(membership) = self.joined.get_mut(&group) {
@@ -57,7 +58,7 @@ impl Groups {
         Ok(())
     }
 
-    /// Leaves the group of an address, unless another address needs it.
+    /// Leaves the group of an address, unless another address needs the group.
     pub fn leave(&mut self, address: Ipv6Addr) {
         let group = solicited_node(address);
         let Some(membership) = self.joined.get_mut(&group) else { return };

@@ -1,8 +1,8 @@
 //! The worker of one link: a thread that owns its sockets, groups and claims, answers what comes and sends what is due.
 //! Floor 2. It follows what the responder tells it and decides nothing: `machine` judges frames and says what is due.
 //!
-//! A thread and not a task, so that an answer never waits for other work of the agent, nor that for a flood of questions:
-//! the kernel shares the cores between the two.
+//! It is a thread and not a task, so that an answer never waits for other work of the agent, and that work never waits for a
+//! flood of requests: the kernel shares the cores between them.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -43,32 +43,32 @@ pub(super) struct LinkSlice {
     pub(super) addresses: OrdMap<IpAddr, Acquisition>,
 }
 
-/// What a link worker has from the responder, beside its slices.
+/// What a link worker shares with the responder, beside its slices.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) counters: Arc<ByProtocol>,
     pub(super) states: watch::Sender<LinkStates>,
-    /// How long the kernel may answer without the thread of the link; `None` where it is not asked to.
+    /// For how long the kernel may answer without a sign of life from the worker; `None` without offload.
     pub(super) offload_life: Option<Duration>,
 }
 
-/// The thread of one link. Everything in it is its own, but for the counters.
+/// The worker of one link. It owns everything in here but the counters and the states.
 pub(super) struct Worker {
     index: u32,
     slices: watch::Receiver<LinkSlice>,
-    /// Something to read there says that there is a new slice, or that there will be none any more.
+    /// Readable when there is a new slice, or when the slices have ended.
     wake: UnixDatagram,
     counters: Arc<ByProtocol>,
     states: watch::Sender<LinkStates>,
     slice: LinkSlice,
     claims: Claims,
     groups: Groups,
-    /// Open for each protocol that an address asks for.
+    /// One for each protocol that the slice has addresses of.
     sockets: Vec<(Protocol, LinkSocket)>,
     /// As in [`Shared`].
     offload_life: Option<Duration>,
     offload: Option<Offload>,
-    /// The last failure was told: one that lasts is told once.
+    /// The socket's failure was logged: a failure that lasts is logged once.
     failing: bool,
     joining_failed: bool,
 }
@@ -104,12 +104,12 @@ impl Worker {
         loop {
             let outcome = self.serve();
             let Err(error) = outcome else { return };
-            // A link that vanished will leave the slice as soon as the kernel's word of it has come around.
+            // A link that vanished leaves the slice as soon as the plan has heard of that from the kernel.
             if is(&error, libc::ENODEV) || is(&error, libc::ENETDOWN) {
                 debug!(link = %self.slice.name, %error, "socket lost its link");
             } else if !self.failing {
                 self.failing = true;
-                warn!(link = %self.slice.name, %error, "socket failed; no answers on this link until it can be opened again");
+                warn!(link = %self.slice.name, %error, "socket failed; addresses on this link are not answered for until it can be opened again");
             }
             self.offload = None;
             self.sockets.clear();
@@ -119,7 +119,7 @@ impl Worker {
                 state.socket = SocketState::Failed(error.to_string());
                 state.offloaded = false;
             });
-            // A failure to wait is a failure to be patient: then it is tried again at once.
+            // If waiting fails too, the socket is tried again at once.
             let _ = wait([Some(self.wake.as_fd())], Some(REOPEN_INTERVAL));
             self.drain_wake();
             self.slices.mark_changed();
@@ -167,8 +167,8 @@ impl Worker {
         let Some((_, socket)) = self.sockets.get(place) else { return Ok(()) };
         match socket.take_error()? {
             None => Ok(()),
-            // The link went down; the kernel hands the socket its frames again once it is up. The rounds start over in
-            // case it is up before any slice says that it was down.
+            // The link went down; the socket gets frames again once it is up. The rounds start over in case the link is up
+            // again before a slice says that it was down.
             Some(error) if is(&error, libc::ENETDOWN) && socket.is_bound() => {
                 if self.slice.up {
                     self.claims.handle_link_up(clock::now());
@@ -179,12 +179,12 @@ impl Worker {
         }
     }
 
-    /// One word is as good as many.
+    /// Several wake-ups count as one.
     fn drain_wake(&self) {
         while self.wake.recv(&mut [0]).is_ok() {}
     }
 
-    /// Goes from the slice before to the newest.
+    /// Applies the newest slice.
     fn follow(&mut self) -> io::Result<()> {
         let next = self.slices.borrow_and_update().clone();
         self.open(&next)?;
@@ -208,7 +208,7 @@ impl Worker {
         if before.mac != after.mac || before.other_macs != after.other_macs {
             self.fill_offload(&before);
         }
-        // What is given up is not answered for one moment longer.
+        // The offload must not answer for an address that was given up.
         self.tend_offload(now);
         if !after.up {
             self.claims.handle_link_down();
@@ -242,7 +242,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Lets the kernel answer, if it will.
+    /// Starts the offload, if the kernel can.
     fn start_offload(&mut self, next: &LinkSlice, life: Duration) {
         match Offload::start(self.index, life) {
             Ok(offload) => {
@@ -252,12 +252,12 @@ impl Worker {
                 self.fill_offload(&before);
             }
             Err(error) => {
-                debug!(link = %next.name, %error, "the kernel takes no program; ARP is answered by the socket")
+                debug!(link = %next.name, %error, "the kernel refused the program; ARP is answered by the socket")
             }
         }
     }
 
-    /// Puts everything into the tables of the offload anew; `before` is what was there.
+    /// Fills the tables of the offload anew; `before` is the slice that they were filled from.
     fn fill_offload(&mut self, before: &LinkSlice) {
         let Some(offload) = &self.offload else { return };
         let macs =
@@ -278,7 +278,7 @@ impl Worker {
         announced.into_iter().for_each(|address| self.turn_offload(address));
     }
 
-    /// Tells the offload which addresses have come and gone, and that this thread lives.
+    /// Tells the offload which addresses have come and gone, and that this thread is alive.
     fn tend_offload(&mut self, now: Instant) {
         while let Some(address) = self.claims.poll_turned() {
             self.turn_offload(address);
@@ -294,7 +294,7 @@ impl Worker {
         let (Some(offload), IpAddr::V4(ip)) = (&self.offload, address) else { return };
         match self.claims.ownership(address) {
             answer::Ownership::Announced => {
-                // Where the table is full the socket answers.
+                // If the table is full, the socket answers.
                 if let Err(error) = offload.hold(ip, self.slice.mac) {
                     debug!(link = %self.slice.name, %address, %error, "answered for by the socket");
                 }
@@ -307,15 +307,15 @@ impl Worker {
         }
     }
 
-    /// Goes back to answers of the socket.
+    /// Goes back to answering by the socket.
     fn end_offload(&mut self, error: &io::Error) {
         let Some(mut offload) = self.offload.take() else { return };
         self.counters.of(Protocol::Arp).count_answers(offload.take_answers());
-        warn!(link = %self.slice.name, %error, "ARP is answered in the kernel no longer, but by the socket");
+        warn!(link = %self.slice.name, %error, "ARP is no longer answered in the kernel, but by the socket");
         self.report(|state| state.offloaded = false);
     }
 
-    /// Joins the groups of those addresses whose groups are not joined yet.
+    /// Joins the groups of addresses that are not joined yet.
     fn join(&mut self) {
         let joined: std::collections::BTreeSet<_> = self.groups.addresses().collect();
         let missing = self.slice.addresses.keys().filter_map(|address| match address {
@@ -331,14 +331,14 @@ impl Worker {
         match failure {
             Some((address, error)) if !self.joining_failed => {
                 self.joining_failed = true;
-                warn!(link = %self.slice.name, %address, %error, "the group of an address could not be joined: neighbours may not find it; is IPv6 off on this link?");
+                warn!(link = %self.slice.name, %address, %error, "the multicast group of the address could not be joined, so neighbours may not find it; is IPv6 disabled on this link?");
             }
             Some(_) => {}
             None => self.joining_failed = false,
         }
     }
 
-    /// Judges the frames that are there, a batch of each socket; whether there may be more.
+    /// Judges a batch of frames from each socket. True if there may be more.
     fn receive(&mut self, now: Instant) -> bool {
         let Worker { slice, claims, counters, sockets, .. } = self;
         let mut busy = false;
@@ -377,7 +377,7 @@ impl Worker {
         }
     }
 
-    /// Logs what the claims have to report, and shows who is in the way.
+    /// Logs what the claims report, and shows the conflicts.
     fn tell(&mut self) {
         let mut told = false;
         let link = &self.slice.name;
@@ -385,20 +385,20 @@ impl Worker {
             told = true;
             match report {
                 Report::Conflict { claimant: Claimant { address, mac }, kind, frames } => {
-                    let node = self.slice.members.get(&mac).map_or("none of ours", NodeName::as_str);
+                    let node = self.slice.members.get(&mac).map_or("not an agent", NodeName::as_str);
                     match kind {
                         ConflictKind::Occupied => {
-                            warn!(%link, %address, claimed_by = %mac, node, "address is in use by another station; not answered for, and asked for again");
+                            warn!(%link, %address, claimed_by = %mac, node, "address is in use by another station; not answered for, and probed again");
                         }
                         ConflictKind::AliveUnheard => {
-                            warn!(%link, %address, claimed_by = %mac, node, "the owner before is not heard, and yet it answers; not taken over, and asked for again");
+                            warn!(%link, %address, claimed_by = %mac, node, "the pulses of the previous owner are not heard, but it answers on the link; address not taken over, and probed again");
                         }
                         ConflictKind::Contested => {
                             warn!(%link, %address, claimed_by = %mac, node, frames, "another station claimed an address that this node announces");
                         }
                     }
                 }
-                Report::Over(address) => info!(%link, %address, "nobody else claims the address any more"),
+                Report::Over(address) => info!(%link, %address, "no other station claims the address any more"),
             }
         }
         if told {
@@ -429,7 +429,7 @@ impl Worker {
         });
     }
 
-    /// Changes what is told of this link, unless it is told of no longer.
+    /// Changes the state that is shown of this link, unless the link is no longer served.
     fn report(&self, change: impl FnOnce(&mut LinkState)) {
         self.states.send_if_modified(|states| {
             let Some(link) = states.get_mut(&self.index) else { return false };
@@ -469,7 +469,7 @@ fn judge(
     }
 }
 
-/// Whether the kernel took the frame. One that it did not take is not sent later: who asked will ask again, and
+/// Whether the kernel took the frame. A frame that it refused is not sent later: a station that asked asks again, and
 /// announcements are repeated anyway.
 fn send(sender: LinkSender<'_>, slice: &LinkSlice, counters: &Counters, frame: &Frame) -> bool {
     match sender.send(frame.emit().as_ref()) {
@@ -492,5 +492,5 @@ fn is(error: &io::Error, code: i32) -> bool {
 /// How long to wait before a socket that failed is opened again.
 const REOPEN_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Frames judged in one go, before slices and timers get their turn.
+/// Frames judged before slices and timers get their turn.
 const BATCH: usize = 64;
