@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,7 @@ use super::counters::Counters;
 use super::machine::{Machine, Stance};
 use super::outcome::Outcome;
 use super::packet::{Key, Pulse, labels_fit};
+use super::refused::RefusedSenders;
 use super::settings::Settings;
 use super::socket::{Datagram, HOP_LIMIT, PORT, PulseSocket};
 use crate::address::{Family, MacAddress};
@@ -338,7 +339,7 @@ impl LinkTask {
                     let why =
                         || format!("the sender uses the name of this node, {node}; give each node a name of its own");
                     if outcome == Outcome::Namesake
-                        && refused_senders.is_news(source, Outcome::Namesake, why, clock::now())
+                        && refused_senders.is_news(source.ip(), Outcome::Namesake, why, clock::now())
                     {
                         warn!(link = %slice.link.name, %source, %node, "another agent on this link uses this node's name; its pulses are dropped");
                     }
@@ -346,7 +347,7 @@ impl LinkTask {
                 }
                 Err(refused) => {
                     let outcome = Outcome::from(refused);
-                    if refused_senders.is_news(source, outcome, || refused.of_many(), clock::now()) {
+                    if refused_senders.is_news(source.ip(), outcome, || refused.of_many(), clock::now()) {
                         warn!(link = %slice.link.name, %source, reason = outcome.code(), "pulse dropped: {refused}");
                     }
                     outcome
@@ -354,57 +355,6 @@ impl LinkTask {
             }
         };
         self.counters.count_received(outcome);
-    }
-}
-
-/// The senders whose pulses are refused, and why. Each is logged once in a while, not with every packet, and is shown for as
-/// long as it goes on.
-#[derive(Debug, Default)]
-struct RefusedSenders {
-    known: BTreeMap<(IpAddr, Outcome), RefusedSender>,
-    moved: bool,
-}
-
-#[derive(Debug)]
-struct RefusedSender {
-    why: String,
-    said: Instant,
-    last_heard: Instant,
-}
-
-impl RefusedSenders {
-    /// Notes a pulse that was refused. True if it should be logged.
-    fn is_news(&mut self, source: SocketAddr, outcome: Outcome, why: impl FnOnce() -> String, now: Instant) -> bool {
-        if let Some(sender) = self.known.get_mut(&(source.ip(), outcome)) {
-            sender.last_heard = now;
-            let again = now.duration_since(sender.said) >= SAY_AGAIN_AFTER;
-            if again {
-                sender.said = now;
-            }
-            return again;
-        }
-        self.forget(now);
-        // A host that makes up source addresses must not fill memory and log.
-        if self.known.len() >= MOST_REFUSED_SENDERS {
-            return false;
-        }
-        self.known.insert((source.ip(), outcome), RefusedSender { why: why(), said: now, last_heard: now });
-        self.moved = true;
-        true
-    }
-
-    fn forget(&mut self, now: Instant) {
-        let before = self.known.len();
-        self.known.retain(|_, sender| now.duration_since(sender.last_heard) < SAY_AGAIN_AFTER);
-        self.moved |= self.known.len() != before;
-    }
-
-    /// The refused senders, if they changed since the last call. One that stopped sending is forgotten in time, because this
-    /// is called at least as often as this node pulses.
-    fn poll_refused(&mut self, now: Instant) -> Option<BTreeMap<IpAddr, String>> {
-        self.forget(now);
-        std::mem::take(&mut self.moved)
-            .then(|| self.known.iter().map(|((source, _), sender)| (*source, sender.why.clone())).collect())
     }
 }
 
@@ -433,7 +383,3 @@ async fn reached(deadline: Option<Instant>) {
 
 /// How long to wait before sockets that failed to open are tried again.
 const REOPEN_INTERVAL: Duration = Duration::from_millis(200);
-
-const SAY_AGAIN_AFTER: Duration = Duration::from_secs(60);
-
-const MOST_REFUSED_SENDERS: usize = 256;
