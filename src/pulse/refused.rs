@@ -69,3 +69,52 @@ const SAY_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// The most senders and reasons that are remembered.
 const MOST_REFUSED_SENDERS: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    const SENDER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 168, 35, 9));
+
+    fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    fn refuse(senders: &mut RefusedSenders, source: IpAddr, now: Instant) -> bool {
+        senders.is_news(source, Outcome::OtherKey, || "another key".to_owned(), now)
+    }
+
+    #[test]
+    fn a_sender_that_goes_on_is_logged_once_a_minute_and_shown_once() {
+        let start = clock::now();
+        let mut senders = RefusedSenders::default();
+        let logged: Vec<u64> = (0..180).filter(|at| refuse(&mut senders, SENDER, start + secs(*at))).collect();
+        assert_eq!(logged, [0, 60, 120]);
+        let shown = BTreeMap::from([(SENDER, "another key".to_owned())]);
+        assert_eq!(senders.poll_refused(start + secs(180)), Some(shown));
+        assert_eq!(senders.poll_refused(start + secs(181)), None, "nothing changed since");
+    }
+
+    #[test]
+    fn a_sender_that_stops_is_shown_for_a_minute_more_and_news_when_it_comes_again() {
+        let start = clock::now();
+        let mut senders = RefusedSenders::default();
+        refuse(&mut senders, SENDER, start);
+        senders.poll_refused(start);
+        assert_eq!(senders.poll_refused(start + secs(59)), None, "it is shown still");
+        assert_eq!(senders.poll_refused(start + secs(60)), Some(BTreeMap::new()));
+        assert!(refuse(&mut senders, SENDER, start + secs(61)));
+    }
+
+    #[test]
+    fn a_host_that_makes_up_source_addresses_fills_neither_memory_nor_log() {
+        let start = clock::now();
+        let mut senders = RefusedSenders::default();
+        let made_up = |n: u32| IpAddr::V4(std::net::Ipv4Addr::from_bits(n));
+        let logged = (0..10_000).filter(|n| refuse(&mut senders, made_up(*n), start)).count();
+        assert_eq!(logged, MOST_REFUSED_SENDERS);
+        assert_eq!(senders.known.len(), MOST_REFUSED_SENDERS);
+        assert!(refuse(&mut senders, SENDER, start + secs(60)), "there is room again once they are forgotten");
+    }
+}
