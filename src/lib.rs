@@ -44,3 +44,4 @@ pub mod kernel;
 pub mod agent;
 pub mod api;
 pub mod commands;
+pub mod views;

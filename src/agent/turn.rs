@@ -12,17 +12,17 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 use tracing::{info, warn};
 
-use super::bgp_report::BgpSnapshot;
 use super::l2_figures::{LinkCounters, Tally};
-use super::l2_report::L2Snapshot;
 use super::log_changes::{log_change, log_dispute};
 use super::memory::Memory;
-use super::report::Report;
 use super::wiring::{Query, Slices};
 use crate::clock;
 use crate::config::Config;
 use crate::names::NodeName;
 use crate::plan::Planner;
+use crate::views::bgp::BgpSnapshot;
+use crate::views::l2::L2Snapshot;
+use crate::views::status::Report;
 use crate::world::Fact;
 
 /// At most this many facts go into one turn, so that a flood of them does not hold back what is decided already.

@@ -5,11 +5,11 @@
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::agent::bgp_report::BgpSnapshot;
-use crate::agent::l2_report::L2Snapshot;
-use crate::agent::report::Report;
 use crate::plan::slice::{BgpSlice, BindSlice, L2Slice, PulseSlice, StatusSlice};
 use crate::plan::{Moved, Plan};
+use crate::views::bgp::BgpSnapshot;
+use crate::views::l2::L2Snapshot;
+use crate::views::status::Report;
 use crate::world::Fact;
 
 /// A page of a list fits, so that a source does not stop for each object; a Fact is small, most of it behind an `Arc`.

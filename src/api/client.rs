@@ -9,7 +9,7 @@ use hyper::Request;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
-use crate::agent::report::SCHEMA_VERSION;
+use crate::views::status::SCHEMA_VERSION;
 
 /// How long an agent may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::agent::bgp_report::RoutesFilter;
 use crate::names::PeerName;
+use crate::views::bgp::RoutesFilter;
 
 /// What the query says makes no sense.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,7 @@ use prometheus::proto::{Bucket, Histogram, LabelPair, Metric, MetricFamily, Metr
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
 
 use crate::agent::l2_figures::{Direction, L2Figures, PulseFigures};
-use crate::agent::report::{LinkReport, PulseReport};
+use crate::views::status::{LinkReport, PulseReport};
 
 /// Causes of moves that have a series from the start, so that the first of them is seen as a change.
 const USUAL_CAUSES: [&str; 6] =

@@ -3,7 +3,7 @@
 use prometheus::{Encoder, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use super::l2_metrics;
-use crate::agent::report::{PeerReport, Report};
+use crate::views::status::{PeerReport, Report};
 use crate::world::{Direction, NotificationCount, SessionState};
 
 /// The metrics in the text format of Prometheus.

@@ -22,9 +22,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::{filter, metrics};
-use crate::agent::bgp_report::{BgpSnapshot, RoutesFilter, UnknownPeer};
-use crate::agent::report::Report;
 use crate::agent::wiring::Query;
+use crate::views::bgp::{BgpSnapshot, RoutesFilter, UnknownPeer};
+use crate::views::status::Report;
 
 /// A connection that has asked nothing for this long is closed.
 const IDLE: Duration = Duration::from_secs(10);

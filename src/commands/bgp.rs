@@ -10,10 +10,10 @@ use ipnet::IpNet;
 use super::table::{Table, printable};
 use super::{Exit, Output, ago, answer, ask, join, refused};
 use crate::address::host_prefix;
-use crate::agent::bgp_report::{PeersReport, RouteReport, RoutesFilter, RoutesReport};
-use crate::agent::report::{PeerReport, Security};
 use crate::api::filter;
 use crate::names::PeerName;
+use crate::views::bgp::{PeersReport, RouteReport, RoutesFilter, RoutesReport};
+use crate::views::status::{PeerReport, Security};
 use crate::world::{Agreed, LastNotification};
 
 #[derive(Debug, Subcommand)]

@@ -7,9 +7,9 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{Exit, Output, answer, ask};
-use crate::agent::report::{Report, SCHEMA_VERSION};
 use crate::kernel::sysctl;
 use crate::names::InterfaceName;
+use crate::views::status::{Report, SCHEMA_VERSION};
 use crate::world::HostProblem;
 
 #[derive(Debug, Serialize)]

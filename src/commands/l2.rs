@@ -9,9 +9,9 @@ use jiff::Timestamp;
 
 use super::table::{Table, printable};
 use super::{Exit, Output, ago, answer, ask, join, refused};
-use crate::agent::l2_report::{AddressReport, L2Report, LastConflictReport, MoveReport, RankReport};
 use crate::api::filter;
 use crate::names::NodeName;
+use crate::views::l2::{AddressReport, L2Report, LastConflictReport, MoveReport, RankReport};
 
 #[derive(Debug, Args)]
 #[command(

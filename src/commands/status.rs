@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::table::Table;
 use super::{Exit, Output, ago, answer, ask, join, refused};
-use crate::agent::report::{PoolReport, Report};
+use crate::views::status::{PoolReport, Report};
 
 pub fn status(socket: &Path, output: Output) -> Exit {
     match ask::<Report>(socket, "/v1/status") {

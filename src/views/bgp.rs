@@ -11,7 +11,7 @@ use imbl::OrdMap;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::report::{PeerReport, SCHEMA_VERSION, peer_report};
+use super::status::{PeerReport, SCHEMA_VERSION, peer_report};
 use crate::address::Family;
 use crate::community::Community;
 use crate::names::{NodeName, ObjectKey, PeerName};

@@ -11,7 +11,7 @@ use imbl::OrdMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::report::SCHEMA_VERSION;
+use super::status::SCHEMA_VERSION;
 use crate::claim::ConflictKind;
 use crate::clock;
 use crate::config::Config;

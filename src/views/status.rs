@@ -9,7 +9,7 @@ use imbl::OrdMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::l2_figures::L2Figures;
+use crate::agent::l2_figures::L2Figures;
 use crate::claim::ConflictKind;
 use crate::config::{Config, PeerAsn};
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName, PoolName};
