@@ -3,8 +3,8 @@
 //! [`run`] is one agent from start to farewell; [`turn`] is the loop in its middle; [`wiring`] holds every channel;
 //! [`memory`] keeps the World across a restart; [`readiness`] speaks to systemd.
 
+pub mod counters;
 mod incarnation;
-pub mod l2_figures;
 mod log_changes;
 pub mod logging;
 mod memory;

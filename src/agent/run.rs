@@ -18,8 +18,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+use super::counters::LinkCounters;
 use super::incarnation;
-use super::l2_figures::LinkCounters;
 use super::memory::Memory;
 use super::readiness;
 use super::turn::Loop;

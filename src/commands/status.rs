@@ -5,10 +5,11 @@ use std::path::Path;
 
 use super::table::Table;
 use super::{Exit, Output, ago, answer, ask, join, refused};
+use crate::api::readings;
 use crate::views::status::{PoolReport, Report};
 
 pub fn status(socket: &Path, output: Output) -> Exit {
-    match ask::<Report>(socket, "/v1/status") {
+    match ask(socket, &readings::STATUS, &()) {
         Ok(report) => answer(output, &report, |wide| screen(&report, wide)),
         Err(error) => refused(&error),
     }
@@ -90,7 +91,7 @@ fn head(report: &Report) -> String {
     let lost: Vec<_> = report.l2.links.iter().filter(|link| link.lost > 0).collect();
     if !lost.is_empty() {
         let on_links = join(lost.iter().map(|link| format!("{} on {}", link.lost, link.link)));
-        let _ = writeln!(text, "frames lost {on_links}: they came faster than they were judged");
+        let _ = writeln!(text, "frames lost {on_links}: they came faster than crier reads them");
     }
     match report.problems.as_slice() {
         [] => text.push_str("problems    none\n"),

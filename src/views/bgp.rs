@@ -1,36 +1,23 @@
-//! What a running agent says of BGP: the JSON behind `crier bgp peers` and `crier bgp routes`. Floor 3.
-//! As in `report`, fields are only ever added. The loop hands out a [`BgpSnapshot`], which costs next to nothing however
-//! many routes there are; whoever asked makes the report of it, outside of the loop.
+//! What a running agent says of BGP: the JSON behind `crier bgp peers` and `crier bgp routes`. Floor 1.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use imbl::OrdMap;
 use ipnet::IpNet;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::status::{PeerReport, SCHEMA_VERSION, peer_report};
+use super::{SCHEMA_VERSION, Snapshot};
 use crate::address::Family;
 use crate::community::Community;
+use crate::config::PeerAsn;
 use crate::names::{NodeName, ObjectKey, PeerName};
-use crate::plan::Planner;
-use crate::plan::decision::Decision;
 use crate::plan::join::Dispute;
-use crate::plan::slice::{BgpSlice, PeerSlice};
+use crate::plan::slice::PeerSlice;
 use crate::route::RouteAttributes;
-use crate::world::{Agreed, SessionReport};
-
-/// All that the reports are made of, as it stood at one moment.
-#[derive(Debug, Clone)]
-pub struct BgpSnapshot {
-    node: NodeName,
-    bgp: BgpSlice,
-    decisions: OrdMap<ObjectKey, Arc<Decision>>,
-    disputes: OrdMap<(PeerName, IpNet), Arc<Vec<Dispute>>>,
-    sessions: OrdMap<PeerName, SessionReport>,
-}
+use crate::world::{Agreed, SessionDetail, SessionReport, SessionState};
 
 /// `crier bgp peers`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -38,6 +25,40 @@ pub struct PeersReport {
     pub schema_version: u32,
     pub node: NodeName,
     pub peers: Vec<PeerReport>,
+}
+
+/// One peer: what is configured, and what its session tells.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PeerReport {
+    pub name: PeerName,
+    /// Where the peer is; while that is not known, the address of the configuration: an interface, or "gateway".
+    pub address: String,
+    /// `None` where any external AS is welcome.
+    pub asn: Option<u32>,
+    pub local_asn: u32,
+    pub state: SessionState,
+    pub since: Option<Timestamp>,
+    pub local_address: Option<IpAddr>,
+    pub hold_time_secs: Option<u16>,
+    pub prefixes_wanted: usize,
+    pub prefixes_sent: usize,
+    pub prefixes_unsendable: usize,
+    pub prefixes_received: u64,
+    pub last_error: Option<String>,
+    pub security: Security,
+    pub session: SessionDetail,
+}
+
+/// How the peer's connections are protected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Security {
+    /// Segments are signed with TCP MD5 (RFC 2385).
+    pub md5: bool,
+    /// Segments are signed with TCP-AO (RFC 5925).
+    pub tcp_ao: bool,
+    /// Packets are taken from the link only: GTSM (RFC 5082), `ttl-security`.
+    pub ttl_security: bool,
 }
 
 /// `crier bgp routes`: by prefix, and below that by peer.
@@ -97,6 +118,12 @@ impl fmt::Display for RouteState {
     }
 }
 
+/// Which peers are asked for: all of them, or one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PeersFilter {
+    pub peer: Option<PeerName>,
+}
+
 /// Which routes are asked for; all fields empty for all of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RoutesFilter {
@@ -113,87 +140,103 @@ pub struct UnknownPeer {
     pub known: Vec<PeerName>,
 }
 
-impl BgpSnapshot {
-    pub fn of(planner: &Planner, node: &NodeName) -> BgpSnapshot {
-        let plan = planner.plan();
-        BgpSnapshot {
-            node: node.clone(),
-            bgp: plan.bgp.clone(),
-            decisions: plan.decisions.clone(),
-            disputes: plan.disputes.clone(),
-            sessions: planner.world().sessions.clone(),
-        }
-    }
+/// The view of `crier bgp peers`.
+pub fn peers(snapshot: &Snapshot, filter: &PeersFilter) -> Result<PeersReport, UnknownPeer> {
+    let report = |(name, peer): (&PeerName, &PeerSlice)| peer_report(name, peer, snapshot.session(name));
+    let peers = wanted(snapshot, filter.peer.as_ref())?.into_iter().map(report).collect();
+    Ok(PeersReport { schema_version: SCHEMA_VERSION, node: snapshot.node.clone(), peers })
+}
 
-    /// What the session says; nothing while nobody knows where the peer is.
-    fn session(&self, name: &PeerName) -> Option<&SessionReport> {
-        let known = self.bgp.peers.get(name).is_some_and(|peer| peer.address.is_ok());
-        self.sessions.get(name).filter(|_| known)
-    }
-
-    fn wanted(&self, name: Option<&PeerName>) -> Result<Vec<(&PeerName, &PeerSlice)>, UnknownPeer> {
-        let wanted: Vec<_> =
-            self.bgp.peers.iter().filter(|(known, _)| name.is_none_or(|name| name == *known)).collect();
-        match name {
-            Some(name) if wanted.is_empty() => {
-                Err(UnknownPeer { name: name.clone(), known: self.bgp.peers.keys().cloned().collect() })
+/// The view of `crier bgp routes`.
+pub fn routes(snapshot: &Snapshot, filter: &RoutesFilter) -> Result<RoutesReport, UnknownPeer> {
+    let mut found: Vec<(IpNet, &PeerName, &Arc<RouteAttributes>)> = Vec::new();
+    for (name, peer) in wanted(snapshot, filter.peer.as_ref())? {
+        match &filter.prefix {
+            None => found.extend(peer.routes.iter().map(|(prefix, route)| (*prefix, name, route))),
+            Some(wanted) => {
+                let longest = (0..=wanted.prefix_len()).rev().find_map(|length| {
+                    let prefix = IpNet::new(wanted.addr(), length).ok()?.trunc();
+                    peer.routes.get(&prefix).map(|route| (prefix, name, route))
+                });
+                found.extend(longest);
             }
-            Some(_) | None => Ok(wanted),
         }
     }
+    found.sort_by_key(|(prefix, name, _)| (*prefix, (*name).clone()));
+    let services = services_of(snapshot, &found);
+    let routes = found.into_iter().map(|(prefix, name, route)| {
+        let services = services.get(&(name, prefix)).cloned().unwrap_or_default();
+        let disputes = snapshot.plan.disputes.get(&(name.clone(), prefix));
+        let in_words = |it: &Dispute| format!("{}: {} is announced, {} is not", it.key, it.kept, it.ignored);
+        let disputes = disputes.map(|all| all.iter().map(in_words).collect()).unwrap_or_default();
+        RouteReport { services, disputes, ..route_report(prefix, name, route, snapshot.session(name)) }
+    });
+    let routes = routes.collect();
+    Ok(RoutesReport { schema_version: SCHEMA_VERSION, node: snapshot.node.clone(), routes })
+}
 
-    pub fn peers(&self, name: Option<&PeerName>) -> Result<PeersReport, UnknownPeer> {
-        let report = |(name, peer): (&PeerName, &PeerSlice)| peer_report(name, peer, self.sessions.get(name));
-        let peers = self.wanted(name)?.into_iter().map(report).collect();
-        Ok(PeersReport { schema_version: SCHEMA_VERSION, node: self.node.clone(), peers })
+fn wanted<'s>(
+    snapshot: &'s Snapshot,
+    name: Option<&PeerName>,
+) -> Result<Vec<(&'s PeerName, &'s PeerSlice)>, UnknownPeer> {
+    let peers = &snapshot.plan.bgp.peers;
+    let wanted: Vec<_> = peers.iter().filter(|(known, _)| name.is_none_or(|name| name == *known)).collect();
+    match name {
+        Some(name) if wanted.is_empty() => {
+            Err(UnknownPeer { name: name.clone(), known: peers.keys().cloned().collect() })
+        }
+        Some(_) | None => Ok(wanted),
     }
+}
 
-    pub fn routes(&self, filter: &RoutesFilter) -> Result<RoutesReport, UnknownPeer> {
-        let mut found: Vec<(IpNet, &PeerName, &Arc<RouteAttributes>)> = Vec::new();
-        for (name, peer) in self.wanted(filter.peer.as_ref())? {
-            match &filter.prefix {
-                None => found.extend(peer.routes.iter().map(|(prefix, route)| (*prefix, name, route))),
-                Some(wanted) => {
-                    let longest = (0..=wanted.prefix_len()).rev().find_map(|length| {
-                        let prefix = IpNet::new(wanted.addr(), length).ok()?.trunc();
-                        peer.routes.get(&prefix).map(|route| (prefix, name, route))
-                    });
-                    found.extend(longest);
+/// The Services whose addresses the routes carry: one look at every decision, whatever the number of routes.
+fn services_of<'s>(
+    snapshot: &'s Snapshot,
+    routes: &[(IpNet, &'s PeerName, &Arc<RouteAttributes>)],
+) -> BTreeMap<(&'s PeerName, IpNet), Vec<ObjectKey>> {
+    let mut of: BTreeMap<(&PeerName, IpNet), Vec<ObjectKey>> =
+        routes.iter().map(|(prefix, name, _)| ((*name, *prefix), Vec::new())).collect();
+    for (key, decision) in &snapshot.plan.decisions {
+        for carrier in decision.announcements.iter().flat_map(|announcement| &announcement.bgp.routes) {
+            for peer in &carrier.peers {
+                if let Some(services) = of.get_mut(&(peer, carrier.prefix))
+                    && services.last() != Some(key)
+                {
+                    services.push(key.clone());
                 }
             }
         }
-        found.sort_by_key(|(prefix, name, _)| (*prefix, (*name).clone()));
-        let services = self.services_of(&found);
-        let routes = found.into_iter().map(|(prefix, name, route)| {
-            let services = services.get(&(name, prefix)).cloned().unwrap_or_default();
-            let disputes = self.disputes.get(&(name.clone(), prefix));
-            let in_words = |it: &Dispute| format!("{}: {} is announced, {} is not", it.key, it.kept, it.ignored);
-            let disputes = disputes.map(|all| all.iter().map(in_words).collect()).unwrap_or_default();
-            RouteReport { services, disputes, ..route_report(prefix, name, route, self.session(name)) }
-        });
-        let routes = routes.collect();
-        Ok(RoutesReport { schema_version: SCHEMA_VERSION, node: self.node.clone(), routes })
     }
+    of
+}
 
-    /// Whose addresses the routes carry: one look at every decision, whatever the number of routes.
-    fn services_of<'s>(
-        &'s self,
-        routes: &[(IpNet, &'s PeerName, &Arc<RouteAttributes>)],
-    ) -> BTreeMap<(&'s PeerName, IpNet), Vec<ObjectKey>> {
-        let mut of: BTreeMap<(&PeerName, IpNet), Vec<ObjectKey>> =
-            routes.iter().map(|(prefix, name, _)| ((*name, *prefix), Vec::new())).collect();
-        for (key, decision) in &self.decisions {
-            for carrier in decision.announcements.iter().flat_map(|announcement| &announcement.bgp.routes) {
-                for peer in &carrier.peers {
-                    if let Some(services) = of.get_mut(&(peer, carrier.prefix))
-                        && services.last() != Some(key)
-                    {
-                        services.push(key.clone());
-                    }
-                }
-            }
-        }
-        of
+pub(super) fn peer_report(name: &PeerName, peer: &PeerSlice, session: Option<&SessionReport>) -> PeerReport {
+    let PeerSlice { settings, address, routes } = peer;
+    let nowhere = address.as_ref().err().map(ToString::to_string);
+    PeerReport {
+        name: name.clone(),
+        address: address.as_ref().map_or_else(|_| settings.address.to_string(), ToString::to_string),
+        asn: match settings.asn {
+            PeerAsn::Is(asn) => Some(asn),
+            PeerAsn::Internal => Some(settings.local_asn),
+            PeerAsn::External => None,
+        },
+        local_asn: settings.local_asn,
+        state: session.map_or(SessionState::Idle, |session| session.state),
+        since: session.and_then(|session| Timestamp::try_from(session.since).ok()),
+        local_address: session.and_then(|session| session.local_address),
+        hold_time_secs: session.and_then(|session| session.hold_time_secs),
+        prefixes_wanted: routes.len(),
+        prefixes_sent: session.map_or(0, |session| session.prefixes_sent),
+        prefixes_unsendable: session.map_or(0, |session| session.prefixes_unsendable),
+        prefixes_received: session.map_or(0, |session| session.prefixes_received),
+        last_error: nowhere.or_else(|| session.and_then(|session| session.last_error.clone())),
+        security: Security {
+            md5: settings.password.is_some(),
+            tcp_ao: !settings.tcp_ao.is_empty(),
+            ttl_security: settings.ttl_security,
+        },
+        session: session.map(|session| SessionDetail::clone(&session.detail)).unwrap_or_default(),
     }
 }
 

@@ -1,42 +1,24 @@
-//! What a running agent says of addresses on the link: the JSON behind `crier l2`. Floor 3.
-//! As in `report`, fields are only ever added. The loop hands out an [`L2Snapshot`]; the rank lists are worked out from it
-//! outside of the loop, by the same ranking that the plan decides by.
+//! What a running agent says of addresses on the link: the JSON behind `crier l2`. Floor 1.
+//! The ranks are worked out by the same ranking that the plan decides by.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::time::{Instant, SystemTime};
 
-use imbl::OrdMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::status::SCHEMA_VERSION;
+use super::{SCHEMA_VERSION, Snapshot};
 use crate::claim::ConflictKind;
-use crate::clock;
-use crate::config::Config;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PoolName};
-use crate::plan::Planner;
-use crate::plan::context::Context;
 use crate::plan::decision::{Announcement, Decision};
 use crate::plan::placement::{Cause, Move, PastConflict, Placement};
 use crate::plan::ranking::{RankedNode, Ranking, Score, covering};
-use crate::plan::slice::L2Slice;
 use crate::reason::Reason;
-use crate::world::World;
 
-/// All that the report is made of, as it stood at one moment.
-#[derive(Debug, Clone)]
-pub struct L2Snapshot {
-    node: NodeName,
-    config: Arc<Config>,
-    context: Arc<Context>,
-    world: World,
-    decisions: OrdMap<ObjectKey, Arc<Decision>>,
-    placements: OrdMap<IpAddr, Arc<Placement>>,
-    answered: L2Slice,
-    now: Instant,
-    wall: SystemTime,
+/// Which address is asked for: all of them, or one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AddressFilter {
+    pub address: Option<IpAddr>,
 }
 
 /// `crier l2`.
@@ -125,149 +107,129 @@ pub enum UnknownAddress {
     NotOnLink { address: IpAddr, service: ObjectKey, reason: Reason },
 }
 
-impl L2Snapshot {
-    pub fn of(planner: &Planner, config: &Arc<Config>, node: &NodeName) -> L2Snapshot {
-        let plan = planner.plan();
-        L2Snapshot {
-            node: node.clone(),
-            config: config.clone(),
-            context: planner.context().clone(),
-            world: planner.world().clone(),
-            decisions: plan.decisions.clone(),
-            placements: plan.placements.clone(),
-            answered: plan.l2.clone(),
-            now: clock::now(),
-            wall: clock::wall(),
-        }
-    }
-
-    /// All addresses in their order, or the one that is asked for.
-    pub fn report(&self, wanted: Option<IpAddr>) -> Result<L2Report, UnknownAddress> {
-        let mut addresses: BTreeMap<IpAddr, AddressReport> = BTreeMap::new();
-        let mut elsewhere = None;
-        for (key, decision) in &self.decisions {
-            for announcement in &decision.announcements {
-                let address = announcement.address;
-                if wanted.is_some_and(|wanted| wanted != address) {
-                    continue;
-                }
-                let Some(placement) = self.placements.get(&address) else {
-                    elsewhere = Some((key, &announcement.l2.reason));
-                    continue;
-                };
-                match addresses.get_mut(&address) {
-                    Some(known) => known.services.push(key.clone()),
-                    None => drop(addresses.insert(address, self.address(key, decision, announcement, placement))),
+/// The view: all addresses in their order, or the one that is asked for.
+pub fn l2(snapshot: &Snapshot, filter: &AddressFilter) -> Result<L2Report, UnknownAddress> {
+    let wanted = filter.address;
+    let mut addresses: BTreeMap<IpAddr, AddressReport> = BTreeMap::new();
+    let mut elsewhere = None;
+    for (key, decision) in &snapshot.plan.decisions {
+        for announcement in &decision.announcements {
+            let address = announcement.address;
+            if wanted.is_some_and(|wanted| wanted != address) {
+                continue;
+            }
+            let Some(placement) = snapshot.plan.placements.get(&address) else {
+                elsewhere = Some((key, &announcement.l2.reason));
+                continue;
+            };
+            match addresses.get_mut(&address) {
+                Some(known) => known.services.push(key.clone()),
+                None => {
+                    drop(addresses.insert(address, address_report(snapshot, key, decision, announcement, placement)))
                 }
             }
         }
-        match (wanted, elsewhere) {
-            (Some(address), Some((service, reason))) if addresses.is_empty() => {
-                Err(UnknownAddress::NotOnLink { address, service: service.clone(), reason: reason.clone() })
-            }
-            (Some(address), None) if addresses.is_empty() => Err(UnknownAddress::Free { address }),
-            (Some(_) | None, _) => Ok(L2Report {
-                schema_version: SCHEMA_VERSION,
-                node: self.node.clone(),
-                addresses: addresses.into_values().collect(),
-            }),
+    }
+    match (wanted, elsewhere) {
+        (Some(address), Some((service, reason))) if addresses.is_empty() => {
+            Err(UnknownAddress::NotOnLink { address, service: service.clone(), reason: reason.clone() })
         }
+        (Some(address), None) if addresses.is_empty() => Err(UnknownAddress::Free { address }),
+        (Some(_) | None, _) => Ok(L2Report {
+            schema_version: SCHEMA_VERSION,
+            node: snapshot.node.clone(),
+            addresses: addresses.into_values().collect(),
+        }),
     }
+}
 
-    fn address(
-        &self,
-        key: &ObjectKey,
-        decision: &Decision,
-        announcement: &Announcement,
-        placement: &Placement,
-    ) -> AddressReport {
-        let Announcement { address, pool, l2, bgp: _ } = announcement;
-        let Placement { owner, since, witnessed, last_move, last_conflict } = placement;
-        let interfaces = self.answered.addresses.get(address).map(|links| links.iter().cloned().collect());
-        // The first address ranks the nodes for all addresses of a Service.
-        let rank_by = decision.announcements.first().map_or(*address, |first| first.address);
-        AddressReport {
-            address: *address,
-            pool: pool.clone(),
-            services: vec![key.clone()],
-            owner_macs: owner.as_ref().map(|owner| self.macs(owner, *address)).unwrap_or_default(),
-            owner: owner.clone(),
-            announced: l2.announced,
-            summary: l2.reason.to_string(),
-            reason: l2.reason.clone(),
-            interfaces: interfaces.unwrap_or_default(),
-            since: self.timestamp(*since),
-            since_is_exact: *witnessed,
-            last_move: last_move.as_ref().map(|it| self.moved(it)),
-            last_conflict: last_conflict.as_ref().map(|it| self.conflict(it)),
-            nodes: self.nodes(key, pool, rank_by),
+fn address_report(
+    snapshot: &Snapshot,
+    key: &ObjectKey,
+    decision: &Decision,
+    announcement: &Announcement,
+    placement: &Placement,
+) -> AddressReport {
+    let Announcement { address, pool, l2, bgp: _ } = announcement;
+    let Placement { owner, since, witnessed, last_move, last_conflict } = placement;
+    let interfaces = snapshot.plan.l2.addresses.get(address).map(|links| links.iter().cloned().collect());
+    // The first address ranks the nodes for all addresses of a Service.
+    let rank_by = decision.announcements.first().map_or(*address, |first| first.address);
+    AddressReport {
+        address: *address,
+        pool: pool.clone(),
+        services: vec![key.clone()],
+        owner_macs: owner.as_ref().map(|owner| macs(snapshot, owner, *address)).unwrap_or_default(),
+        owner: owner.clone(),
+        announced: l2.announced,
+        summary: l2.reason.to_string(),
+        reason: l2.reason.clone(),
+        interfaces: interfaces.unwrap_or_default(),
+        since: snapshot.timestamp(*since),
+        since_is_exact: *witnessed,
+        last_move: last_move.as_ref().map(|it| move_report(snapshot, it)),
+        last_conflict: last_conflict.as_ref().map(|it| conflict_report(snapshot, it)),
+        nodes: ranks(snapshot, key, pool, rank_by),
+    }
+}
+
+fn ranks(snapshot: &Snapshot, key: &ObjectKey, pool: &PoolName, rank_by: IpAddr) -> Vec<RankReport> {
+    let Some(service) = snapshot.world.services.get(key) else { return Vec::new() };
+    let endpoints = snapshot.world.endpoints(key);
+    let covering = covering(&snapshot.config, &snapshot.context, pool);
+    let ranking = Ranking::of((service, &endpoints), &covering, &snapshot.node, &snapshot.plan.l2, rank_by);
+    let report = |(place, RankedNode { node, score }): (usize, RankedNode)| match score {
+        Ok(Score { weight, keeps }) => {
+            RankReport { node, rank: Some(place + 1), weight: Some(weight), keeps, reason: None, summary: None }
         }
-    }
-
-    fn nodes(&self, key: &ObjectKey, pool: &PoolName, rank_by: IpAddr) -> Vec<RankReport> {
-        let Some(service) = self.world.services.get(key) else { return Vec::new() };
-        let endpoints = self.world.endpoints(key);
-        let covering = covering(&self.config, &self.context, pool);
-        let ranking = Ranking::of((service, &endpoints), &covering, &self.node, &self.answered, rank_by);
-        let report = |(place, RankedNode { node, score }): (usize, RankedNode)| match score {
-            Ok(Score { weight, keeps }) => {
-                RankReport { node, rank: Some(place + 1), weight: Some(weight), keeps, reason: None, summary: None }
-            }
-            Err(reason) => {
-                let summary = Some(reason.to_string());
-                RankReport { node, rank: None, weight: None, keeps: false, reason: Some(reason), summary }
-            }
-        };
-        ranking.nodes().into_iter().enumerate().map(report).collect()
-    }
-
-    fn macs(&self, owner: &NodeName, address: IpAddr) -> Vec<String> {
-        let macs: Vec<String> = if *owner == self.node {
-            let here = self.answered.addresses.get(&address);
-            let links = self.world.links.values().filter(|link| here.is_some_and(|here| here.contains(&link.name)));
-            links.filter_map(|link| link.mac).map(|mac| mac.to_string()).collect()
-        } else {
-            let members = self.world.rosters.values().filter_map(|roster| roster.members.get(owner));
-            members.map(|member| member.mac.to_string()).collect()
-        };
-        macs
-    }
-
-    fn moved(&self, it: &Move) -> MoveReport {
-        let Move { from, to, at, cause } = it;
-        let silent_millis = match cause {
-            Cause::OwnerSilent { after } => u64::try_from(after.as_millis()).ok(),
-            Cause::Learned
-            | Cause::FirstUse
-            | Cause::OwnerRestarted
-            | Cause::BetterNode
-            | Cause::OwnerRefused { reason: _ } => None,
-        };
-        MoveReport {
-            from: from.clone(),
-            to: to.clone(),
-            at: self.timestamp(*at),
-            cause: cause.code(),
-            silent_millis,
-            summary: cause.to_string(),
+        Err(reason) => {
+            let summary = Some(reason.to_string());
+            RankReport { node, rank: None, weight: None, keeps: false, reason: Some(reason), summary }
         }
-    }
+    };
+    ranking.nodes().into_iter().enumerate().map(report).collect()
+}
 
-    fn conflict(&self, it: &PastConflict) -> LastConflictReport {
-        let PastConflict { link, conflict, over } = it;
-        LastConflictReport {
-            link: link.clone(),
-            mac: conflict.mac.to_string(),
-            node: self.answered.members.get(&conflict.mac).cloned(),
-            kind: conflict.kind,
-            since: Timestamp::try_from(conflict.since).ok(),
-            over: over.and_then(|over| self.timestamp(over)),
-        }
-    }
+fn macs(snapshot: &Snapshot, owner: &NodeName, address: IpAddr) -> Vec<String> {
+    let macs: Vec<String> = if *owner == snapshot.node {
+        let here = snapshot.plan.l2.addresses.get(&address);
+        let links = snapshot.world.links.values().filter(|link| here.is_some_and(|here| here.contains(&link.name)));
+        links.filter_map(|link| link.mac).map(|mac| mac.to_string()).collect()
+    } else {
+        let members = snapshot.world.rosters.values().filter_map(|roster| roster.members.get(owner));
+        members.map(|member| member.mac.to_string()).collect()
+    };
+    macs
+}
 
-    /// When a moment of the plan was, by the clock on the wall as it is now.
-    fn timestamp(&self, at: Instant) -> Option<Timestamp> {
-        let ago = self.now.saturating_duration_since(at);
-        self.wall.checked_sub(ago).and_then(|at| Timestamp::try_from(at).ok())
+fn move_report(snapshot: &Snapshot, it: &Move) -> MoveReport {
+    let Move { from, to, at, cause } = it;
+    let silent_millis = match cause {
+        Cause::OwnerSilent { after } => u64::try_from(after.as_millis()).ok(),
+        Cause::Learned
+        | Cause::FirstUse
+        | Cause::OwnerRestarted
+        | Cause::BetterNode
+        | Cause::OwnerRefused { reason: _ } => None,
+    };
+    MoveReport {
+        from: from.clone(),
+        to: to.clone(),
+        at: snapshot.timestamp(*at),
+        cause: cause.code(),
+        silent_millis,
+        summary: cause.to_string(),
+    }
+}
+
+fn conflict_report(snapshot: &Snapshot, it: &PastConflict) -> LastConflictReport {
+    let PastConflict { link, conflict, over } = it;
+    LastConflictReport {
+        link: link.clone(),
+        mac: conflict.mac.to_string(),
+        node: snapshot.plan.l2.members.get(&conflict.mac).cloned(),
+        kind: conflict.kind,
+        since: Timestamp::try_from(conflict.since).ok(),
+        over: over.and_then(|over| snapshot.timestamp(over)),
     }
 }

@@ -1,29 +1,23 @@
-//! What a running agent says of itself: the JSON behind `crier status`, the page and the metrics.
-//! Floor 3. Fields are only ever added within one [`SCHEMA_VERSION`]; times are RFC 3339, durations are in seconds.
+//! What a running agent says of itself as a whole: the JSON behind `crier status`. Floor 1.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use imbl::OrdMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::agent::l2_figures::L2Figures;
+use super::bgp::{PeerReport, peer_report};
+use super::counters::{self, CountersReport};
+use super::problems::problems;
+use super::{SCHEMA_VERSION, Snapshot};
 use crate::claim::ConflictKind;
-use crate::config::{Config, PeerAsn};
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName, PoolName};
-use crate::plan::Planner;
 use crate::plan::allocate::capacity;
 use crate::plan::decision::{Announcement, Decision};
-use crate::plan::join::Dispute;
-use crate::plan::slice::PeerSlice;
 use crate::reason::Reason;
 use crate::roster::{Eligibility, Member, Roster};
-use crate::world::{ApiServer, Conflict, HostProblem, Pulses, SessionDetail, SessionReport, SessionState, World};
-
-/// Grows when a field is taken away or changes its meaning.
-pub const SCHEMA_VERSION: u32 = 1;
+use crate::world::{ApiServer, Conflict, HostProblem, Link, Pulses, World};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
@@ -41,9 +35,9 @@ pub struct Report {
     pub links: Vec<LinkReport>,
     #[serde(default)]
     pub pulse: PulseReport,
-    /// What was counted on the links.
+    /// What was counted on the links since the agent started.
     #[serde(default)]
-    pub l2: L2Figures,
+    pub l2: CountersReport,
     pub services: Vec<ServiceReport>,
     /// What is wrong with the settings of this host; the problems below have it too.
     pub host_problems: Vec<HostProblem>,
@@ -67,39 +61,6 @@ pub struct PoolReport {
     pub held: u64,
     /// All addresses that the pool can hand out; `u64::MAX` for that many and more.
     pub total: u64,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct PeerReport {
-    pub name: PeerName,
-    /// Where the peer is; while that is not known, the address of the configuration: an interface, or "gateway".
-    pub address: String,
-    /// `None` where any external AS is welcome.
-    pub asn: Option<u32>,
-    pub local_asn: u32,
-    pub state: SessionState,
-    pub since: Option<Timestamp>,
-    pub local_address: Option<IpAddr>,
-    pub hold_time_secs: Option<u16>,
-    pub prefixes_wanted: usize,
-    pub prefixes_sent: usize,
-    pub prefixes_unsendable: usize,
-    pub prefixes_received: u64,
-    pub last_error: Option<String>,
-    pub security: Security,
-    pub session: SessionDetail,
-}
-
-/// How the peer's connections are protected.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Security {
-    /// Segments are signed with TCP MD5 (RFC 2385).
-    pub md5: bool,
-    /// Segments are signed with TCP-AO (RFC 5925).
-    pub tcp_ao: bool,
-    /// Packets are taken from the link only: GTSM (RFC 5082), `ttl-security`.
-    pub ttl_security: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -158,77 +119,81 @@ pub struct ServiceReport {
     pub summary: String,
 }
 
-impl Report {
-    pub fn of(planner: &Planner, config: &Config, node: &NodeName, started: Timestamp, l2: L2Figures) -> Report {
-        let world = planner.world();
-        let plan = planner.plan();
-        let services: Vec<ServiceReport> = plan
-            .decisions
-            .iter()
-            .filter(|(key, _)| world.services.get(*key).is_some_and(|service| service.load_balancer))
-            .map(|(key, decision)| ServiceReport {
-                name: key.clone(),
-                decision: Decision::clone(decision),
-                summary: summary(decision),
-            })
-            .collect();
-        let peers: Vec<PeerReport> =
-            plan.bgp.peers.iter().map(|(name, peer)| peer_report(name, peer, world.sessions.get(name))).collect();
-        let links = world.links.values().filter(|link| !link.loopback).map(|link| LinkReport {
-            name: link.name.clone(),
-            mac: link.mac.map(|mac| mac.to_string()),
-            up: link.up && link.carrier,
-            answers_for: plan
-                .l2
-                .addresses
-                .iter()
-                .filter(|(_, interfaces)| interfaces.contains(&link.name))
-                .map(|(address, _)| *address)
-                .filter(|address| {
-                    let conflict = world.conflicts.get(address).and_then(|on_links| on_links.get(&link.name));
-                    conflict.is_none_or(|conflict| conflict.kind == ConflictKind::Contested)
-                })
-                .collect(),
-            conflicts: conflicts_on(&link.name, &world.conflicts),
-        });
-        let pools = config.pools.iter().map(|pool| PoolReport {
-            name: pool.name.clone(),
-            addresses: pool.addresses.iter().map(ToString::to_string).collect(),
-            held: planner.book().held_in(pool) as u64,
-            total: capacity(pool),
-        });
-        let api_server = api_server(&world.api_server);
-        let pulse = pulse_report(world);
-        let mut problems = problems(&api_server, &services, &peers);
-        problems.extend(plan.disputes.iter().flat_map(|((peer, prefix), all)| {
-            let in_words = move |it: &Dispute| {
-                let Dispute { key, kept, ignored } = it;
-                format!("{prefix} to peer {peer}: advertisements disagree about {key}: {kept} is announced, {ignored} is not")
-            };
-            all.iter().map(in_words).collect::<Vec<_>>()
-        }));
-        problems.extend(world.host_problems.iter().map(ToString::to_string));
-        problems.extend(pulse_problems(config, node, world));
-        problems.extend(refused_pulses(world));
-        problems.extend(world.refused.iter().map(|(key, why)| format!("{key}: status not written: {why}")));
-        Report {
-            schema_version: SCHEMA_VERSION,
-            node: node.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            started,
-            allocates: world.leader || config.is_standalone(),
-            fail_static: world.fail_static && !world.listed.all(),
-            pools: pools.collect(),
-            peers,
-            links: links.collect(),
-            pulse,
-            l2,
-            services,
-            api_server,
-            host_problems: world.host_problems.clone(),
-            problems,
+/// The view.
+pub fn status(snapshot: &Snapshot) -> Report {
+    let Snapshot { node, started, world, config, plan, counters, .. } = snapshot;
+    let of_service = |(key, decision): (&ObjectKey, &Arc<Decision>)| ServiceReport {
+        name: key.clone(),
+        decision: Decision::clone(decision),
+        summary: summary(decision),
+    };
+    let services: Vec<ServiceReport> = load_balancers(snapshot).map(of_service).collect();
+    let peers: Vec<PeerReport> =
+        plan.bgp.peers.iter().map(|(name, peer)| peer_report(name, peer, snapshot.session(name))).collect();
+    let mut answered = answered(snapshot);
+    let links = links(snapshot).map(|link| LinkReport {
+        name: link.name.clone(),
+        mac: link.mac.map(|mac| mac.to_string()),
+        up: link.up && link.carrier,
+        answers_for: answered.remove(&link.name).unwrap_or_default(),
+        conflicts: conflicts_on(&link.name, world),
+    });
+    let links: Vec<LinkReport> = links.collect();
+    let pools = config.pools.iter().map(|pool| PoolReport {
+        name: pool.name.clone(),
+        addresses: pool.addresses.iter().map(ToString::to_string).collect(),
+        held: snapshot.held_in(pool) as u64,
+        total: capacity(pool),
+    });
+    Report {
+        schema_version: SCHEMA_VERSION,
+        node: node.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started: *started,
+        api_server: api_server(&world.api_server),
+        allocates: allocates(snapshot),
+        fail_static: world.fail_static && !world.listed.all(),
+        pools: pools.collect(),
+        problems: problems(snapshot, &services, &peers),
+        peers,
+        links,
+        pulse: pulse_report(world),
+        l2: counters::report(counters),
+        services,
+        host_problems: world.host_problems.clone(),
+    }
+}
+
+/// This agent allocates: it holds the Lease, or there is no API server.
+pub(super) fn allocates(snapshot: &Snapshot) -> bool {
+    snapshot.world.leader || snapshot.config.is_standalone()
+}
+
+/// The Services of type LoadBalancer, with what was decided about each.
+pub(super) fn load_balancers(snapshot: &Snapshot) -> impl Iterator<Item = (&ObjectKey, &Arc<Decision>)> {
+    let services = &snapshot.world.services;
+    let is_one = |key: &ObjectKey| services.get(key).is_some_and(|service| service.load_balancer);
+    snapshot.plan.decisions.iter().filter(move |(key, _)| is_one(key))
+}
+
+/// The links that an address could be announced on.
+pub(super) fn links(snapshot: &Snapshot) -> impl Iterator<Item = &Link> {
+    snapshot.world.links.values().filter(|link| !link.loopback)
+}
+
+/// The addresses that this node answers for, by link: those of its plan that no other station keeps it from using.
+pub(super) fn answered(snapshot: &Snapshot) -> BTreeMap<&InterfaceName, Vec<IpAddr>> {
+    let mut answered: BTreeMap<&InterfaceName, Vec<IpAddr>> = BTreeMap::new();
+    for (address, links) in &snapshot.plan.l2.addresses {
+        let conflicts = snapshot.world.conflicts.get(address);
+        for link in links.iter() {
+            let conflict = conflicts.and_then(|on_links| on_links.get(link));
+            if conflict.is_none_or(|conflict| conflict.kind == ConflictKind::Contested) {
+                answered.entry(link).or_default().push(*address);
+            }
         }
     }
+    answered
 }
 
 fn pulse_report(world: &World) -> PulseReport {
@@ -254,57 +219,8 @@ fn pulse_report(world: &World) -> PulseReport {
     PulseReport { state: state.to_owned(), links: world.rosters.iter().filter_map(on_link).collect() }
 }
 
-fn pulse_problems(config: &Config, node: &NodeName, world: &World) -> Vec<String> {
-    let others = world.nodes.iter().filter(|(name, other)| *name != node && other.ready).count();
-    let heard = |roster: &Arc<Roster>| !roster.members.is_empty() || !roster.silent.is_empty();
-    match world.pulses {
-        Pulses::Off if !config.l2.is_empty() && others > 0 => {
-            vec!["no pulse: [pulse] has no key, so failover on the link waits for a Node's Ready condition".to_owned()]
-        }
-        Pulses::Off => Vec::new(),
-        Pulses::On { authenticated } => {
-            let mut problems = Vec::new();
-            if !authenticated {
-                problems.push("the pulse is unauthenticated: anybody on the link can take addresses away".to_owned());
-            }
-            let settled = world.rosters.values().any(|roster| roster.settled);
-            if others > 0 && settled && !world.rosters.values().any(heard) {
-                problems.push(format!(
-                    "no pulse of any other node was heard, although {others} more are Ready: does crier run there, with the                      same key? is UDP port {} let through? does the network pass multicast ([pulse] peers)?",
-                    crate::pulse::socket::PORT
-                ));
-            }
-            problems
-        }
-    }
-}
-
-/// One line for each link and each way of not being believed, with some of those whom it concerns: who invents addresses
-/// fills no screen.
-fn refused_pulses(world: &World) -> Vec<String> {
-    const NAMED: usize = 4;
-    let on_link = |(index, refused): (&u32, &Arc<BTreeMap<IpAddr, String>>)| {
-        let link = world.links.get(index).map_or("a link that is gone", |link| link.name.as_str());
-        let mut by_reason: BTreeMap<&str, Vec<IpAddr>> = BTreeMap::new();
-        for (source, why) in &**refused {
-            by_reason.entry(why).or_default().push(*source);
-        }
-        let line = |(why, sources): (&str, Vec<IpAddr>)| {
-            let named: Vec<String> = sources.iter().take(NAMED).map(IpAddr::to_string).collect();
-            let more = sources.len().saturating_sub(NAMED);
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            format!("pulses on {link} from {}{more} are dropped: {why}", named.join(", "))
-        };
-        by_reason.into_iter().map(line).collect::<Vec<_>>()
-    };
-    world.refused_pulses.iter().flat_map(on_link).collect()
-}
-
-fn conflicts_on(
-    link: &InterfaceName,
-    conflicts: &OrdMap<IpAddr, OrdMap<InterfaceName, Conflict>>,
-) -> Vec<ConflictReport> {
-    let on_link = conflicts.iter().filter_map(|(address, on_links)| Some((*address, *on_links.get(link)?)));
+fn conflicts_on(link: &InterfaceName, world: &World) -> Vec<ConflictReport> {
+    let on_link = world.conflicts.iter().filter_map(|(address, on_links)| Some((*address, *on_links.get(link)?)));
     on_link
         .map(|(address, Conflict { mac, kind, since })| ConflictReport {
             address,
@@ -326,38 +242,6 @@ fn api_server(state: &ApiServer) -> ApiServerReport {
             since: Timestamp::try_from(*since).ok(),
             error: Some(why.clone()),
         },
-    }
-}
-
-pub(super) fn peer_report(name: &PeerName, peer: &PeerSlice, session: Option<&SessionReport>) -> PeerReport {
-    let PeerSlice { settings, address, routes } = peer;
-    // What the session said last is past when there is nobody to have one with.
-    let session = session.filter(|_| address.is_ok());
-    let nowhere = address.as_ref().err().map(ToString::to_string);
-    PeerReport {
-        name: name.clone(),
-        address: address.as_ref().map_or_else(|_| settings.address.to_string(), ToString::to_string),
-        asn: match settings.asn {
-            PeerAsn::Is(asn) => Some(asn),
-            PeerAsn::Internal => Some(settings.local_asn),
-            PeerAsn::External => None,
-        },
-        local_asn: settings.local_asn,
-        state: session.map_or(SessionState::Idle, |session| session.state),
-        since: session.and_then(|session| Timestamp::try_from(session.since).ok()),
-        local_address: session.and_then(|session| session.local_address),
-        hold_time_secs: session.and_then(|session| session.hold_time_secs),
-        prefixes_wanted: routes.len(),
-        prefixes_sent: session.map_or(0, |session| session.prefixes_sent),
-        prefixes_unsendable: session.map_or(0, |session| session.prefixes_unsendable),
-        prefixes_received: session.map_or(0, |session| session.prefixes_received),
-        last_error: nowhere.or_else(|| session.and_then(|session| session.last_error.clone())),
-        security: Security {
-            md5: settings.password.is_some(),
-            tcp_ao: !settings.tcp_ao.is_empty(),
-            ttl_security: settings.ttl_security,
-        },
-        session: session.map(|session| SessionDetail::clone(&session.detail)).unwrap_or_default(),
     }
 }
 
@@ -410,37 +294,4 @@ fn not_announced(announcement: &Announcement) -> String {
         (false, true) => announcement.bgp.reason.to_string(),
         (false, false) => format!("pool {} is announced by no [[l2]] and no [[bgp.advertisement]]", announcement.pool),
     }
-}
-
-fn problems(api_server: &ApiServerReport, services: &[ServiceReport], peers: &[PeerReport]) -> Vec<String> {
-    let mut problems = Vec::new();
-    if let Some(error) = &api_server.error {
-        problems.push(format!("API server unreachable, what was known stands: {error}"));
-    }
-    for service in services {
-        let allocation = &service.decision.allocation;
-        let waiting = matches!(allocation.reason, Reason::OtherClass { .. } | Reason::WaitingForAllocator);
-        if let Some(complaint) = &allocation.complaint {
-            problems.push(format!("{}: {complaint}", service.name));
-        } else if allocation.held.is_empty() && !waiting {
-            problems.push(format!("{}: {}", service.name, allocation.reason));
-        }
-        let in_conflict = service.decision.announcements.iter().filter(|it| it.l2.reason.is_conflict());
-        problems.extend(in_conflict.map(|it| format!("{}: {}", service.name, it.l2.reason)));
-        if service.decision.announcements.iter().any(Announcement::lacks_node_names) {
-            problems.push(format!("{}: {}", service.name, Reason::EndpointsNameNoNode));
-        }
-    }
-    for peer in peers {
-        if peer.state != SessionState::Established {
-            let why = peer.last_error.as_deref().unwrap_or("no session yet");
-            problems.push(format!("peer {} ({}): {:?}: {why}", peer.name, peer.address, peer.state));
-        } else if peer.prefixes_unsendable > 0 {
-            problems.push(format!(
-                "peer {}: {} prefixes cannot be sent for want of a next hop of their family",
-                peer.name, peer.prefixes_unsendable
-            ));
-        }
-    }
-    problems
 }
