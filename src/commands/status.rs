@@ -8,9 +8,10 @@ use super::{Exit, Output, ago, answer, ask, join, refused};
 use crate::api::readings;
 use crate::views::status::{PoolReport, Report};
 
+/// Exits with a problem where the screen names one.
 pub fn status(socket: &Path, output: Output) -> Exit {
     match ask(socket, &readings::STATUS, &()) {
-        Ok(report) => answer(output, &report, |wide| screen(&report, wide)),
+        Ok(report) => answer(output, &report, |wide| screen(&report, wide)).with_problems(!report.problems.is_empty()),
         Err(error) => refused(&error),
     }
 }
