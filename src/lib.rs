@@ -23,6 +23,7 @@ pub mod roster;
 pub mod route;
 pub mod secret;
 pub mod selector;
+pub mod stop;
 
 // Floor 1: decisions.
 pub mod config;

@@ -1,9 +1,10 @@
 //! The agent: sources tell facts, the planner turns them into a plan, actuators make it so. Floor 3.
 //!
-//! [`run`] is one agent from start to farewell; [`turn`] is the loop in its middle; [`wiring`] holds every channel;
+//! [`run`] is one agent from start to end, `farewell` what each task does then; [`turn`] is the loop in its middle; [`wiring`] holds every channel;
 //! [`memory`] keeps the World across a restart; [`readiness`] speaks to systemd.
 
 pub mod counters;
+mod farewell;
 mod incarnation;
 mod log_changes;
 pub mod logging;
