@@ -7,7 +7,8 @@
 //! 3. The [`plan::Planner`] turns it into a [`plan::Plan`]: the whole wanted state, each part with its [`reason::Reason`].
 //! 4. Actuators make it so, each from its own slice of the plan: [`arp`] and [`pulse`] on the link, [`bgp`] towards the routers,
 //!    [`kernel`] on the host, [`k8s::status`] at the API server. What they see comes back as facts.
-//! 5. [`agent`] is the loop around all of it; [`api`] and [`commands`] are the doors.
+//! 5. [`agent`] is the loop around all of it. It hands out snapshots; [`views`] says what each shows, and [`api`] and
+//!    [`commands`] are the doors.
 //!
 //! Lower floors never import upper ones, and floors 0 and 1 are pure; each file says its floor, and `tests/floors.rs` holds it to that.
 
@@ -23,6 +24,7 @@ pub mod route;
 pub mod secret;
 pub mod selector;
 pub mod session_state;
+pub mod stop;
 
 // Floor 1: decisions.
 pub mod config;
@@ -36,6 +38,9 @@ pub mod discovery;
 pub mod k8s;
 pub mod manifests;
 pub mod pulse;
+
+// Floor 1: what is shown of all of these.
+pub mod views;
 
 // Floor 2: the host, and the only reader of clocks.
 pub mod clock;

@@ -1,17 +1,15 @@
 //! The agent: sources tell facts, the planner turns them into a plan, actuators make it so. Floor 3.
 //!
-//! [`run`] is one agent from start to farewell; [`turn`] is the loop in its middle; [`wiring`] holds every channel;
-//! [`memory`] keeps the World across a restart; [`readiness`] speaks to systemd; [`report`] is what the doors show.
+//! [`run`] is one agent from start to end, `farewell` what each task does then; [`turn`] is the loop in its middle; [`wiring`] holds every channel;
+//! [`memory`] keeps the World across a restart; [`readiness`] speaks to systemd.
 
-pub mod bgp_report;
+pub mod counters;
+mod farewell;
 mod incarnation;
-pub mod l2_figures;
-pub mod l2_report;
 mod log_changes;
 pub mod logging;
 mod memory;
 mod readiness;
-pub mod report;
 mod run;
 mod turn;
 pub mod wiring;

@@ -1,11 +1,11 @@
 //! One agent from start to farewell. Floor 3.
 //!
-//! Tasks, all owned by [`run`] and ended by its farewell:
+//! Tasks, all owned by [`run`]. What each does when the agent stops stands in `farewell`:
 //! - the sources: `k8s::watch` and `k8s::lease`, or `manifests`; `kernel::observe`; and where peers are to be found,
 //!   `kernel::routes` and `discovery::task`. Cancelled, they lose nothing: the next start lists again.
-//! - the pulse, source and actuator: told to leave, it says goodbye before the others stop, so that they are replaced.
-//! - the actuators: `bgp::task`, `arp::task`, `kernel::addresses`, `kernel::sysctl` and `k8s::status`. The first three
-//!   are told to leave and are waited for; a status write that is cancelled is made again by whoever allocates next.
+//! - the pulse, source and actuator.
+//! - the actuators: `bgp::task`, `arp::task`, `kernel::addresses`, `kernel::sysctl` and `k8s::status`. A status write
+//!   that is cancelled is made again by whoever allocates next.
 //! - the patience task: says when nothing more will be waited for.
 
 use std::future::Future;
@@ -18,8 +18,9 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+use super::counters::LinkCounters;
+use super::farewell::{self, Stopping};
 use super::incarnation;
-use super::l2_figures::LinkCounters;
 use super::memory::Memory;
 use super::readiness;
 use super::turn::Loop;
@@ -28,6 +29,7 @@ use crate::bgp::socket::listeners::Listen;
 use crate::config::{Config, Kubernetes, Manifests, PeerAddress, PulseKey, Source};
 use crate::names::NodeName;
 use crate::plan::verdict::is_announced;
+use crate::stop::{Cause, Stop};
 use crate::world::{Fact, Pulses};
 use crate::{arp, bgp, clock, discovery, k8s, kernel, manifests, pulse};
 
@@ -36,11 +38,6 @@ const PATIENCE_WITH_MEMORY: Duration = Duration::from_secs(2);
 
 /// And when there is none: then there is nothing to announce either way, but systemd wants to hear something.
 const PATIENCE_WITHOUT_MEMORY: Duration = Duration::from_secs(20);
-
-/// How long this node goes on answering for addresses after it said goodbye, so that nobody asks in vain meanwhile, and
-/// how long it goes on accepting traffic for them: until the neighbours have heard of the next owner.
-const ANSWERS_ON: Duration = Duration::from_millis(30);
-const ACCEPTS_ON: Duration = Duration::from_millis(200);
 
 /// How long the farewell may take in all: the routers hear it within milliseconds, or not at all.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -58,7 +55,7 @@ pub enum Error {
     Bgp(#[from] bgp::socket::listeners::ListenError),
     #[error("cannot listen to signals: {0}")]
     Signals(std::io::Error),
-    #[error("{0} came to an end by itself; that is a bug in crier")]
+    #[error("{0} ended by itself; that is a bug in crier")]
     Ended(&'static str),
 }
 
@@ -81,9 +78,9 @@ pub async fn run(config: Config, node: Option<NodeName>, queries: mpsc::Receiver
 
     let (facts, incoming) = wiring::facts();
     let slices = Slices::default();
-    let (stop, stopping) = watch::channel(false);
-    let mut crew = Crew::default();
-    let lines = Lines { slices: &slices, facts: &facts, stopping: &stopping };
+    let (stop, stopping) = farewell::channel();
+    let mut tasks = Tasks::default();
+    let channels = Channels { slices: &slices, facts: &facts, stopping: &stopping };
     let pulse = pulse_setup(&config, &node);
     let pulses = match &pulse {
         Some(setup) => Pulses::On { authenticated: !setup.key.is_none() },
@@ -92,17 +89,17 @@ pub async fn run(config: Config, node: Option<NodeName>, queries: mpsc::Receiver
     // First of all, so that the first plan knows it: there is room for it in the empty queue.
     let _ = facts.send(Fact::Pulses(pulses)).await;
     let counters = LinkCounters::default();
-    crew.actuators(&config, lines, listeners, pulse, &counters);
-    crew.finders(&config, lines);
-    crew.sources(&config, &node, lines).await?;
+    tasks.actuators(&config, channels, listeners, pulse, &counters);
+    tasks.finders(&config, channels);
+    tasks.sources(&config, &node, channels).await?;
 
     let (first_plan, plan_stands) = oneshot::channel();
     let mut turning = Loop::new(Arc::new(config), node, slices, memory, counters, first_plan);
     turning.recall();
     let patience = if turning.remembers_services() { PATIENCE_WITH_MEMORY } else { PATIENCE_WITHOUT_MEMORY };
-    crew.passing.spawn(lose_patience(facts, patience));
-    crew.passing.spawn(explain_hangups(hangup));
-    crew.passing.spawn(async move {
+    tasks.finite.spawn(lose_patience(facts, patience));
+    tasks.finite.spawn(explain_hangups(hangup));
+    tasks.finite.spawn(async move {
         if plan_stands.await.is_ok() {
             readiness::ready("announcing");
             info!("ready");
@@ -111,110 +108,97 @@ pub async fn run(config: Config, node: Option<NodeName>, queries: mpsc::Receiver
 
     let mut incoming = incoming;
     let mut queries = queries;
-    let ended = {
+    let cause = {
         let turns = turning.run(&mut incoming, &mut queries);
         tokio::pin!(turns);
-        let ended = tokio::select! {
-            () = &mut turns => Err(Error::Ended("the planner")),
-            name = crew.one_ended() => Err(Error::Ended(name)),
-            _ = terminate.recv() => Ok("SIGTERM"),
-            _ = interrupt.recv() => Ok("SIGINT"),
+        let cause = tokio::select! {
+            () = &mut turns => Cause::TaskEnded("the planner"),
+            name = tasks.one_ended() => Cause::TaskEnded(name),
+            _ = terminate.recv() => Cause::Signal("SIGTERM"),
+            _ = interrupt.recv() => Cause::Signal("SIGINT"),
         };
         readiness::stopping();
-        if let Ok(signal) = ended {
-            info!(signal, "leaving: withdrawing what is announced");
-        }
+        info!(%cause, "leaving: withdrawing what is announced");
         // Nobody is left to hear it only if every task is gone already.
-        let _ = stop.send(true);
+        let _ = stop.send(Some(Stop::Leave(cause)));
         // The planner turns on meanwhile, so that nobody waits for a place in its queue.
         tokio::select! {
-            () = crew.leave() => {}
+            () = tasks.leave() => {}
             () = &mut turns => {}
         }
-        ended
+        cause
     };
     turning.keep_now().await;
-    ended.map(|_| info!("left"))
+    match cause {
+        Cause::Signal(_) => {
+            info!("left");
+            Ok(())
+        }
+        Cause::TaskEnded(name) => Err(Error::Ended(name)),
+    }
 }
 
 /// What every task is connected to.
 #[derive(Clone, Copy)]
-struct Lines<'a> {
+struct Channels<'a> {
     slices: &'a Slices,
     facts: &'a mpsc::Sender<Fact>,
-    /// True once the agent leaves.
-    stopping: &'a watch::Receiver<bool>,
+    stopping: &'a Stopping,
 }
 
 /// The tasks of the agent. Each returns its name when it ends.
 #[derive(Default)]
-struct Crew {
-    /// These end by themselves once they are told to stop, and have something to do before.
-    leaving: JoinSet<&'static str>,
+struct Tasks {
+    /// These are told when the agent stops. Each does what `farewell` says, and ends.
+    farewell: JoinSet<&'static str>,
     /// These never end by themselves, and can be cancelled at any time.
-    standing: JoinSet<&'static str>,
-    /// These end when they have done what they are for.
-    passing: JoinSet<()>,
+    endless: JoinSet<&'static str>,
+    /// These end when their work is done.
+    finite: JoinSet<()>,
 }
 
-impl Crew {
+impl Tasks {
     fn actuators(
         &mut self,
         config: &Config,
-        Lines { slices, facts, stopping }: Lines<'_>,
+        Channels { slices, facts, stopping }: Channels<'_>,
         listeners: bgp::socket::listeners::Listeners,
         pulse: Option<pulse::task::Setup>,
         counters: &LinkCounters,
     ) {
-        let stopped = || stopped(stopping.clone());
-        let stop = stopped();
-        let speaker = bgp::task::run(slices.bgp.subscribe(), facts.clone(), listeners, async move {
-            stop.await;
-            "the agent stops".to_owned()
-        });
-        self.leaving.spawn(named("the BGP speaker", speaker));
+        let speaker = bgp::task::run(slices.bgp.subscribe(), facts.clone(), listeners, stopping.clone().bgp());
+        self.farewell.spawn(named("the BGP speaker", speaker));
         let handed_over = pulse.is_some();
         let life = arp::offload::life(pulse.as_ref().map(|setup| setup.settings.detection()));
         if let Some(setup) = pulse {
+            let stop = stopping.clone().pulse();
             let pulsing =
-                pulse::task::run(slices.pulse.subscribe(), facts.clone(), setup, counters.pulse.clone(), stopped());
-            self.leaving.spawn(named("the pulse", pulsing));
+                pulse::task::run(slices.pulse.subscribe(), facts.clone(), setup, counters.pulse.clone(), stop);
+            self.farewell.spawn(named("the pulse", pulsing));
         }
         let (states, _) = watch::channel(arp::state::LinkStates::default());
-        let stop = stopped();
-        let answered = async move {
-            stop.await;
-            if handed_over {
-                sleep(ANSWERS_ON).await;
-            }
-        };
+        let stop = stopping.clone().responder(handed_over);
         let (l2, offload) = (slices.l2.subscribe(), config.host.arp_offload.then_some(life));
-        let responder = arp::task::run(l2, facts.clone(), counters.arp.clone(), states, offload, answered);
-        self.leaving.spawn(named("the responder on the link", responder));
-        let stop = stopped();
-        let bound = kernel::addresses::run(slices.bind.subscribe(), async move {
-            stop.await;
-            if handed_over {
-                sleep(ACCEPTS_ON).await;
-            }
-            kernel::addresses::Stop::Remove
-        });
-        self.leaving.spawn(named("the keeper of bound addresses", bound));
+        let responder = arp::task::run(l2, facts.clone(), counters.arp.clone(), states, offload, stop);
+        self.farewell.spawn(named("the responder on the link", responder));
+        let stop = stopping.clone().bound_addresses(handed_over);
+        let bound = kernel::addresses::run(slices.bind.subscribe(), stop);
+        self.farewell.spawn(named("the keeper of bound addresses", bound));
         let manage = config.host.manage_sysctls;
         let keeping = kernel::sysctl::run(slices.l2.subscribe(), manage, facts.clone());
-        self.standing.spawn(named("the keeper of sysctls", keeping));
-        self.standing.spawn(named("the observer of links", kernel::observe::run(facts.clone())));
+        self.endless.spawn(named("the keeper of sysctls", keeping));
+        self.endless.spawn(named("the observer of links", kernel::observe::run(facts.clone())));
     }
 
     /// The sources that tell where peers are, as far as there are peers to be found.
-    fn finders(&mut self, config: &Config, Lines { slices, facts, stopping: _ }: Lines<'_>) {
+    fn finders(&mut self, config: &Config, Channels { slices, facts, stopping: _ }: Channels<'_>) {
         let any = |is_it: fn(&PeerAddress) -> bool| config.bgp.peers.iter().any(|peer| is_it(&peer.address));
         if any(|address| matches!(address, PeerAddress::Interface(_))) {
             let discovering = discovery::task::run(slices.bgp.subscribe(), facts.clone());
-            self.standing.spawn(named("router discovery", discovering));
+            self.endless.spawn(named("router discovery", discovering));
         }
         if any(|address| matches!(address, PeerAddress::Gateway)) {
-            self.standing.spawn(named("the observer of routes", kernel::routes::run(facts.clone())));
+            self.endless.spawn(named("the observer of routes", kernel::routes::run(facts.clone())));
         }
     }
 
@@ -222,20 +206,20 @@ impl Crew {
         &mut self,
         config: &Config,
         node: &NodeName,
-        Lines { slices, facts, stopping }: Lines<'_>,
+        Channels { slices, facts, stopping }: Channels<'_>,
     ) -> Result<(), Error> {
         match &config.source {
             Source::Kubernetes(Kubernetes { access, lease, class: _, default_class: _ }) => {
                 let client = k8s::client::build(access).await?;
-                self.standing.spawn(named("the watch", k8s::watch::run(client.clone(), facts.clone())));
-                let (identity, stopping) = (k8s::lease::identity(node), stopping.clone());
+                self.endless.spawn(named("the watch", k8s::watch::run(client.clone(), facts.clone())));
+                let (identity, stopping) = (k8s::lease::identity(node), stopping.clone().receiver());
                 let holding = k8s::lease::run(client.clone(), lease.clone(), identity, facts.clone(), stopping);
-                self.leaving.spawn(named("the Lease", holding));
+                self.farewell.spawn(named("the Lease", holding));
                 let writing = k8s::status::run(client, node.clone(), slices.status.subscribe(), facts.clone());
-                self.standing.spawn(named("the status writer", writing));
+                self.endless.spawn(named("the status writer", writing));
             }
             Source::Manifests(Manifests { folder }) => {
-                self.standing
+                self.endless
                     .spawn(named("the reader of manifests", manifests::folder::run(folder.clone(), facts.clone())));
             }
         }
@@ -245,8 +229,8 @@ impl Crew {
     /// Waits until a task ends that should not.
     async fn one_ended(&mut self) -> &'static str {
         let ended = tokio::select! {
-            Some(ended) = self.leaving.join_next() => ended,
-            Some(ended) = self.standing.join_next() => ended,
+            Some(ended) = self.farewell.join_next() => ended,
+            Some(ended) = self.endless.join_next() => ended,
         };
         // One that panicked has printed why.
         ended.unwrap_or("a task")
@@ -254,13 +238,13 @@ impl Crew {
 
     /// Waits for those that have something to do before they go, and cancels the others.
     async fn leave(&mut self) {
-        self.passing.shutdown().await;
-        let everybody = async { while self.leaving.join_next().await.is_some() {} };
+        self.finite.shutdown().await;
+        let everybody = async { while self.farewell.join_next().await.is_some() {} };
         if timeout(FAREWELL, everybody).await.is_err() {
             warn!(waited_secs = FAREWELL.as_secs(), "left without the farewell of everybody");
         }
-        self.leaving.shutdown().await;
-        self.standing.shutdown().await;
+        self.farewell.shutdown().await;
+        self.endless.shutdown().await;
     }
 }
 
@@ -299,11 +283,6 @@ fn open_bgp(config: &Config) -> Result<bgp::socket::listeners::Listeners, bgp::s
 async fn named(name: &'static str, task: impl Future<Output = ()>) -> &'static str {
     task.await;
     name
-}
-
-async fn stopped(mut stopping: watch::Receiver<bool>) {
-    // The sender is gone only when the agent is.
-    let _ = stopping.wait_for(|stop| *stop).await;
 }
 
 /// Says when to act on what is known. Too late is harmless: then the lists are complete, and it changes nothing.

@@ -1,4 +1,5 @@
-//! The loop in the middle: take every fact at hand, turn once, publish what moved. Floor 3.
+//! The loop in the middle: take every fact at hand, turn once, publish what moved; hand out a snapshot to whoever asks, and
+//! format nothing. Floor 3.
 //!
 //! Tasks: the loop is the caller's; it owns the planner, and one blocking task at a time that writes the World to disk.
 //! Cancelled, it leaves the slices as they were last published.
@@ -12,17 +13,15 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 use tracing::{info, warn};
 
-use super::bgp_report::BgpSnapshot;
-use super::l2_figures::{LinkCounters, Tally};
-use super::l2_report::L2Snapshot;
+use super::counters::{LinkCounters, TurnCounters};
 use super::log_changes::{log_change, log_dispute};
 use super::memory::Memory;
-use super::report::Report;
 use super::wiring::{Query, Slices};
 use crate::clock;
 use crate::config::Config;
 use crate::names::NodeName;
 use crate::plan::Planner;
+use crate::views::Snapshot;
 use crate::world::Fact;
 
 /// At most this many facts go into one turn, so that a flood of them does not hold back what is decided already.
@@ -39,7 +38,8 @@ pub struct Loop {
     planner: Planner,
     slices: Slices,
     memory: Memory,
-    tally: Tally,
+    counters: TurnCounters,
+    link_counters: LinkCounters,
     /// When to keep the World; none while the disk is up to date.
     keep_at: Option<Instant>,
     /// The write to the disk that is under way, or was last: never two at a time.
@@ -54,7 +54,7 @@ impl Loop {
         node: NodeName,
         slices: Slices,
         memory: Memory,
-        counters: LinkCounters,
+        link_counters: LinkCounters,
         first_plan: oneshot::Sender<()>,
     ) -> Loop {
         let planner = Planner::new(config.clone(), node.clone());
@@ -66,7 +66,8 @@ impl Loop {
             planner,
             slices,
             memory,
-            tally: Tally::new(counters),
+            counters: TurnCounters::default(),
+            link_counters,
             keep_at: None,
             keeping: None,
             first_plan: Some(first_plan),
@@ -131,7 +132,7 @@ impl Loop {
     fn turn(&mut self) {
         let turn = self.planner.turn(clock::now());
         self.slices.publish(self.planner.plan(), turn.moved);
-        self.tally.count(&turn, &self.node);
+        self.counters.count(&turn, &self.node);
         for change in &turn.changes {
             log_change(change, &self.node, &turn.handovers);
         }
@@ -168,21 +169,9 @@ impl Loop {
         }));
     }
 
-    fn answer(&self, query: Query) {
-        match query {
-            Query::Report(asked) => {
-                let report = Report::of(&self.planner, &self.config, &self.node, self.started, self.tally.figures());
-                // Whoever asked may have gone away.
-                let _ = asked.send(report);
-            }
-            Query::Bgp(asked) => {
-                // As above.
-                let _ = asked.send(BgpSnapshot::of(&self.planner, &self.node));
-            }
-            Query::L2(asked) => {
-                // As above.
-                let _ = asked.send(L2Snapshot::of(&self.planner, &self.config, &self.node));
-            }
-        }
+    fn answer(&self, Query(asked): Query) {
+        let counters = self.counters.read(&self.link_counters);
+        // Whoever asked may have gone away.
+        let _ = asked.send(Snapshot::of(&self.planner, self.started, counters, clock::now(), clock::wall()));
     }
 }

@@ -5,11 +5,9 @@
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::agent::bgp_report::BgpSnapshot;
-use crate::agent::l2_report::L2Snapshot;
-use crate::agent::report::Report;
 use crate::plan::slice::{BgpSlice, BindSlice, L2Slice, PulseSlice, StatusSlice};
 use crate::plan::{Moved, Plan};
+use crate::views::Snapshot;
 use crate::world::Fact;
 
 /// A page of a list fits, so that a source does not stop for each object; a Fact is small, most of it behind an `Arc`.
@@ -18,15 +16,9 @@ const FACTS: usize = 1024;
 /// People asking: a few at a time. One who comes while the queue is full waits.
 const QUERIES: usize = 16;
 
-/// A question to the running agent.
+/// A question to the running agent: how it stands now. What is shown of that is made by whoever asks, outside of the loop.
 #[derive(Debug)]
-pub enum Query {
-    Report(oneshot::Sender<Report>),
-    /// What the reports about BGP are made of.
-    Bgp(oneshot::Sender<BgpSnapshot>),
-    /// What the report about the link is made of.
-    L2(oneshot::Sender<L2Snapshot>),
-}
+pub struct Query(pub oneshot::Sender<Snapshot>);
 
 /// The sending ends of the slices.
 #[derive(Debug, Default)]

@@ -7,9 +7,12 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::Request;
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use crate::agent::report::SCHEMA_VERSION;
+use super::filter::Filter;
+use super::readings::Reading;
+use crate::views::SCHEMA_VERSION;
 
 /// How long an agent may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -38,9 +41,13 @@ pub enum AskError {
     Unreadable(#[from] serde_json::Error),
 }
 
-/// Asks for what is at a path, such as `/v1/status`.
-pub async fn ask<T: serde::de::DeserializeOwned>(socket: &Path, path: &str) -> Result<T, AskError> {
-    let body = match tokio::time::timeout(PATIENCE, get(socket, path)).await {
+/// Asks for what a filter leaves of a reading.
+pub async fn ask<F: Filter, R: DeserializeOwned>(
+    socket: &Path,
+    reading: &Reading<F, R>,
+    filter: &F,
+) -> Result<R, AskError> {
+    let body = match tokio::time::timeout(PATIENCE, get(socket, &reading.request(filter))).await {
         Ok(answer) => answer?,
         Err(_) => return Err(AskError::TimedOut { socket: socket.to_owned() }),
     };

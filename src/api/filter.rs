@@ -1,12 +1,12 @@
-//! Which routes, peers or address a command asks for, as the query of its request: written by the client, read by the server.
-//! Floor 4.
+//! What a command asks for, as the query of its request: written by the client, read by the server. Floor 4.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::agent::bgp_report::RoutesFilter;
 use crate::names::PeerName;
+use crate::views::bgp::{PeersFilter, RoutesFilter};
+use crate::views::l2::AddressFilter;
 
 /// What the query says makes no sense.
 #[derive(Debug, thiserror::Error)]
@@ -21,50 +21,88 @@ pub enum QueryError {
     Encoding(String),
 }
 
-/// The query with its question mark; nothing where everything is asked for.
-pub fn write(filter: &RoutesFilter) -> String {
-    let RoutesFilter { peer, prefix } = filter;
-    let peer = peer.as_ref().map(|peer| format!("peer={}", encoded(peer.as_str())));
-    let prefix = prefix.as_ref().map(|prefix| format!("prefix={}", encoded(&prefix.to_string())));
-    let parts: Vec<String> = peer.into_iter().chain(prefix).collect();
-    if parts.is_empty() { String::new() } else { format!("?{}", parts.join("&")) }
+/// What a reading can be asked for. The default asks for everything.
+pub trait Filter: Default {
+    /// Each key that is set, with its value.
+    fn pairs(&self) -> Vec<(&'static str, String)>;
+
+    /// Sets a key that [`Filter::pairs`] gave; refuses one that it never gives.
+    fn set(&mut self, key: &str, value: String) -> Result<(), QueryError>;
 }
 
-/// Reads what [`write`] wrote.
-pub fn read(query: Option<&str>) -> Result<RoutesFilter, QueryError> {
-    let mut filter = RoutesFilter::default();
+/// The query with its question mark; nothing where everything is asked for.
+pub fn write(filter: &impl Filter) -> String {
+    let pair = |(key, value): (&str, String)| format!("{key}={}", encoded(&value));
+    let pairs: Vec<String> = filter.pairs().into_iter().map(pair).collect();
+    if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) }
+}
+
+/// Reads what [`write`] wrote, without the question mark.
+pub fn read<F: Filter>(query: Option<&str>) -> Result<F, QueryError> {
+    let mut filter = F::default();
     for part in query.unwrap_or_default().split('&').filter(|part| !part.is_empty()) {
         let (key, value) = part.split_once('=').unwrap_or((part, ""));
         let value = decoded(value).ok_or_else(|| QueryError::Encoding(value.to_owned()))?;
-        match key {
-            "peer" => filter.peer = Some(PeerName::from(value)),
-            "prefix" => match value.parse::<IpNet>() {
-                Ok(prefix) => filter.prefix = Some(prefix),
-                Err(_) => return Err(QueryError::NoPrefix(value)),
-            },
-            key => return Err(QueryError::UnknownKey(key.to_owned())),
-        }
+        filter.set(key, value)?;
     }
     Ok(filter)
 }
 
-/// The query for one address, or for all.
-pub fn write_address(address: Option<IpAddr>) -> String {
-    address.map(|address| format!("?address={}", encoded(&address.to_string()))).unwrap_or_default()
+impl Filter for () {
+    fn pairs(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
+    fn set(&mut self, key: &str, _value: String) -> Result<(), QueryError> {
+        Err(QueryError::UnknownKey(key.to_owned()))
+    }
 }
 
-/// Reads what [`write_address`] wrote.
-pub fn read_address(query: Option<&str>) -> Result<Option<IpAddr>, QueryError> {
-    let mut address = None;
-    for part in query.unwrap_or_default().split('&').filter(|part| !part.is_empty()) {
-        let (key, value) = part.split_once('=').unwrap_or((part, ""));
-        let value = decoded(value).ok_or_else(|| QueryError::Encoding(value.to_owned()))?;
+impl Filter for PeersFilter {
+    fn pairs(&self) -> Vec<(&'static str, String)> {
+        let PeersFilter { peer } = self;
+        peer.iter().map(|peer| ("peer", peer.to_string())).collect()
+    }
+
+    fn set(&mut self, key: &str, value: String) -> Result<(), QueryError> {
         match key {
-            "address" => address = Some(value.parse::<IpAddr>().map_err(|_| QueryError::NoAddress(value))?),
+            "peer" => self.peer = Some(PeerName::from(value)),
             key => return Err(QueryError::UnknownKey(key.to_owned())),
         }
+        Ok(())
     }
-    Ok(address)
+}
+
+impl Filter for RoutesFilter {
+    fn pairs(&self) -> Vec<(&'static str, String)> {
+        let RoutesFilter { peer, prefix } = self;
+        let peer = peer.iter().map(|peer| ("peer", peer.to_string()));
+        peer.chain(prefix.iter().map(|prefix| ("prefix", prefix.to_string()))).collect()
+    }
+
+    fn set(&mut self, key: &str, value: String) -> Result<(), QueryError> {
+        match key {
+            "peer" => self.peer = Some(PeerName::from(value)),
+            "prefix" => self.prefix = Some(value.parse::<IpNet>().map_err(|_| QueryError::NoPrefix(value))?),
+            key => return Err(QueryError::UnknownKey(key.to_owned())),
+        }
+        Ok(())
+    }
+}
+
+impl Filter for AddressFilter {
+    fn pairs(&self) -> Vec<(&'static str, String)> {
+        let AddressFilter { address } = self;
+        address.iter().map(|address| ("address", address.to_string())).collect()
+    }
+
+    fn set(&mut self, key: &str, value: String) -> Result<(), QueryError> {
+        match key {
+            "address" => self.address = Some(value.parse::<IpAddr>().map_err(|_| QueryError::NoAddress(value))?),
+            key => return Err(QueryError::UnknownKey(key.to_owned())),
+        }
+        Ok(())
+    }
 }
 
 /// RFC 3986 §2: everything but the unreserved characters as octets.
@@ -104,17 +142,17 @@ mod tests {
         for (peer, prefix) in names.into_iter().flat_map(|name| prefixes.map(|prefix| (name, prefix))) {
             let filter = RoutesFilter { peer: peer.map(PeerName::from), prefix: prefix.map(|it| it.parse().unwrap()) };
             let query = write(&filter);
-            assert_eq!(read(query.strip_prefix('?')).expect("it reads"), filter, "{query}");
+            assert_eq!(read::<RoutesFilter>(query.strip_prefix('?')).expect("it reads"), filter, "{query}");
         }
     }
 
     #[test]
     fn what_makes_no_sense_is_refused_with_its_name() {
         for query in ["colour=red", "prefix=everything", "prefix=192.0.2.0", "peer=%4", "peer=%+1", "peer=%ff"] {
-            assert!(read(Some(query)).is_err(), "{query} is refused");
+            assert!(read::<RoutesFilter>(Some(query)).is_err(), "{query} is refused");
         }
         for query in ["peer=tor", "address=192.0.2.0/24", "address=", "address=%4"] {
-            assert!(read_address(Some(query)).is_err(), "{query} is refused");
+            assert!(read::<AddressFilter>(Some(query)).is_err(), "{query} is refused");
         }
     }
 
@@ -122,8 +160,9 @@ mod tests {
     fn an_address_reads_back_as_it_was_written() {
         for address in [None, Some("192.0.2.1"), Some("2001:db8::1")] {
             let address: Option<IpAddr> = address.map(|it| it.parse().unwrap());
-            let query = write_address(address);
-            assert_eq!(read_address(query.strip_prefix('?')).expect("it reads"), address, "{query}");
+            let filter = AddressFilter { address };
+            let query = write(&filter);
+            assert_eq!(read::<AddressFilter>(query.strip_prefix('?')).expect("it reads"), filter, "{query}");
         }
     }
 }

@@ -1,10 +1,9 @@
 //! The local API: HTTP over a Unix socket, the same JSON for every door. Floor 4.
 //!
-//! [`server`] answers for the running agent; [`client`] is how the commands ask. [`metrics`] is the part that is
-//! also served over TCP, with health.
+//! [`readings`] is the table of what can be asked for; [`server`] answers for the running agent, [`client`] is how the
+//! commands ask, and [`filter`] is the query between them.
 
 pub mod client;
 pub mod filter;
-mod l2_metrics;
-pub mod metrics;
+pub mod readings;
 pub mod server;

@@ -21,10 +21,9 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use super::{filter, metrics};
-use crate::agent::bgp_report::{BgpSnapshot, RoutesFilter, UnknownPeer};
-use crate::agent::report::Report;
+use super::readings::{self, Answer, ROWS};
 use crate::agent::wiring::Query;
+use crate::views::Snapshot;
 
 /// A connection that has asked nothing for this long is closed.
 const IDLE: Duration = Duration::from_secs(10);
@@ -122,8 +121,17 @@ async fn pause_after(error: io::Error) {
 enum Door {
     /// Root and the group of the socket: everything.
     Unix,
-    /// Anybody who reaches the port: health and numbers.
+    /// Anybody who reaches the port: health and metrics.
     Tcp,
+}
+
+impl Door {
+    fn serves(self, doors: readings::Doors) -> bool {
+        match (self, doors) {
+            (Door::Unix, readings::Doors::Unix | readings::Doors::Both) | (Door::Tcp, readings::Doors::Both) => true,
+            (Door::Tcp, readings::Doors::Unix) => false,
+        }
+    }
 }
 
 async fn answer<S>(stream: S, queries: mpsc::Sender<Query>, door: Door)
@@ -144,93 +152,42 @@ where
     }
 }
 
+/// Answers from a snapshot of the agent, on a thread of its own: a view of many Services takes its time.
 async fn route(request: Request<Incoming>, queries: &mpsc::Sender<Query>, door: Door) -> Response<Full<Bytes>> {
     if request.method() != Method::GET {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n");
     }
-    match (request.uri().path(), door) {
-        ("/v1/status", Door::Unix) => match report(queries).await {
-            Some(report) => json(&report),
-            None => stopping(),
-        },
-        ("/v1/bgp/peers", Door::Unix) => bgp(&request, queries, |bgp, filter| bgp.peers(filter.peer.as_ref())).await,
-        ("/v1/bgp/routes", Door::Unix) => bgp(&request, queries, |bgp, filter| bgp.routes(filter)).await,
-        ("/v1/l2", Door::Unix) => l2(&request, queries).await,
-        ("/metrics", Door::Unix | Door::Tcp) => match report(queries).await {
-            Some(report) => match metrics::encode(&report) {
-                Ok(metrics) => text(StatusCode::OK, metrics),
-                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
-            },
-            None => stopping(),
-        },
-        ("/healthz", Door::Unix | Door::Tcp) => match report(queries).await {
-            Some(_) => text(StatusCode::OK, "ok\n"),
-            None => stopping(),
-        },
-        (path, Door::Unix | Door::Tcp) => text(StatusCode::NOT_FOUND, format!("there is nothing at {path}\n")),
+    let path = request.uri().path();
+    let Some(row) = ROWS.into_iter().find(|row| row.path() == path && door.serves(row.doors())) else {
+        return text(StatusCode::NOT_FOUND, format!("there is nothing at {path}\n"));
+    };
+    let view = match row.read(request.uri().query()) {
+        Ok(view) => view,
+        Err(error) => return text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+    };
+    let Some(snapshot) = snapshot(queries).await else {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping\n");
+    };
+    match tokio::task::spawn_blocking(move || view(&snapshot)).await {
+        Ok(Answer::Json(body)) => json(body),
+        Ok(Answer::Text(body)) => text(StatusCode::OK, body),
+        Ok(Answer::NotThere(why)) => text(StatusCode::NOT_FOUND, format!("{why}\n")),
+        Ok(Answer::Broken(why)) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{why}\n")),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
     }
 }
 
-async fn report(queries: &mpsc::Sender<Query>) -> Option<Report> {
+async fn snapshot(queries: &mpsc::Sender<Query>) -> Option<Snapshot> {
     let (asked, answer) = oneshot::channel();
-    queries.send(Query::Report(asked)).await.ok()?;
+    queries.send(Query(asked)).await.ok()?;
     answer.await.ok()
 }
 
-/// Answers from a snapshot, on a thread of its own: a report of many routes takes its time.
-async fn bgp<T, F>(request: &Request<Incoming>, queries: &mpsc::Sender<Query>, report: F) -> Response<Full<Bytes>>
-where
-    T: serde::Serialize,
-    F: FnOnce(&BgpSnapshot, &RoutesFilter) -> Result<T, UnknownPeer> + Send + 'static,
-{
-    let filter = match filter::read(request.uri().query()) {
-        Ok(filter) => filter,
-        Err(error) => return text(StatusCode::BAD_REQUEST, format!("{error}\n")),
-    };
-    let (asked, answer) = oneshot::channel();
-    if queries.send(Query::Bgp(asked)).await.is_err() {
-        return stopping();
-    }
-    let Ok(snapshot) = answer.await else { return stopping() };
-    let answer = tokio::task::spawn_blocking(move || match report(&snapshot, &filter) {
-        Ok(report) => json(&report),
-        Err(unknown) => text(StatusCode::NOT_FOUND, format!("{unknown}\n")),
-    });
-    answer.await.unwrap_or_else(|error| text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")))
-}
-
-/// As above: the rank lists of many addresses take their time.
-async fn l2(request: &Request<Incoming>, queries: &mpsc::Sender<Query>) -> Response<Full<Bytes>> {
-    let address = match filter::read_address(request.uri().query()) {
-        Ok(address) => address,
-        Err(error) => return text(StatusCode::BAD_REQUEST, format!("{error}\n")),
-    };
-    let (asked, answer) = oneshot::channel();
-    if queries.send(Query::L2(asked)).await.is_err() {
-        return stopping();
-    }
-    let Ok(snapshot) = answer.await else { return stopping() };
-    let answer = tokio::task::spawn_blocking(move || match snapshot.report(address) {
-        Ok(report) => json(&report),
-        Err(unknown) => text(StatusCode::NOT_FOUND, format!("{unknown}\n")),
-    });
-    answer.await.unwrap_or_else(|error| text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")))
-}
-
-fn stopping() -> Response<Full<Bytes>> {
-    text(StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping\n")
-}
-
-fn json<T: serde::Serialize>(value: &T) -> Response<Full<Bytes>> {
-    match serde_json::to_vec(value) {
-        Ok(body) => {
-            let mut response = Response::new(Full::from(body));
-            let content_type = http::HeaderValue::from_static("application/json");
-            response.headers_mut().insert(http::header::CONTENT_TYPE, content_type);
-            response
-        }
-        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
-    }
+fn json(body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(body));
+    let content_type = http::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, content_type);
+    response
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

@@ -10,10 +10,9 @@ use ipnet::IpNet;
 use super::table::{Table, printable};
 use super::{Exit, Output, ago, answer, ask, join, refused};
 use crate::address::host_prefix;
-use crate::agent::bgp_report::{PeersReport, RouteReport, RoutesFilter, RoutesReport};
-use crate::agent::report::{PeerReport, Security};
-use crate::api::filter;
+use crate::api::readings;
 use crate::names::PeerName;
+use crate::views::bgp::{PeerReport, PeersFilter, RouteReport, RoutesFilter, Security};
 use crate::world::{LastNotification, NegotiatedReport};
 
 #[derive(Debug, Subcommand)]
@@ -47,8 +46,8 @@ pub struct Routes {
 pub fn bgp(socket: &Path, verb: Bgp) -> Exit {
     match verb {
         Bgp::Peers(Peers { name, output }) => {
-            let filter = RoutesFilter { peer: name.as_deref().map(PeerName::from), prefix: None };
-            match ask::<PeersReport>(socket, &format!("/v1/bgp/peers{}", filter::write(&filter))) {
+            let filter = PeersFilter { peer: name.as_deref().map(PeerName::from) };
+            match ask(socket, &readings::BGP_PEERS, &filter) {
                 Ok(report) => answer(output, &report, |wide| match (&name, report.peers.as_slice()) {
                     (Some(_), [peer]) => whole(peer),
                     (_, peers) => peers_table(peers, wide),
@@ -57,7 +56,7 @@ pub fn bgp(socket: &Path, verb: Bgp) -> Exit {
             }
         }
         Bgp::Routes(Routes { wanted, peer, output }) => match routes_filter(&wanted, peer.as_deref()) {
-            Ok(filter) => match ask::<RoutesReport>(socket, &format!("/v1/bgp/routes{}", filter::write(&filter))) {
+            Ok(filter) => match ask(socket, &readings::BGP_ROUTES, &filter) {
                 Ok(report) => answer(output, &report, |wide| routes_table(&report.routes, wide)),
                 Err(error) => refused(&error),
             },

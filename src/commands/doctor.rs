@@ -7,9 +7,11 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{Exit, Output, answer, ask};
-use crate::agent::report::{Report, SCHEMA_VERSION};
+use crate::api::readings;
 use crate::kernel::sysctl;
 use crate::names::InterfaceName;
+use crate::views::SCHEMA_VERSION;
+use crate::views::status::Report;
 use crate::world::HostProblem;
 
 #[derive(Debug, Serialize)]
@@ -29,7 +31,7 @@ struct Finding {
 
 pub fn doctor(socket: &Path, output: Output) -> Exit {
     let mut findings = Vec::new();
-    let announcing = match ask::<Report>(socket, "/v1/status") {
+    let announcing = match ask(socket, &readings::STATUS, &()) {
         Ok(report) => {
             findings.extend(of_agent(&report));
             announcing_on(&report)
@@ -46,10 +48,7 @@ pub fn doctor(socket: &Path, output: Output) -> Exit {
     }));
     let found = !findings.is_empty();
     let examination = Examination { schema_version: SCHEMA_VERSION, findings };
-    match answer(output, &examination, |_wide| screen(&examination)) {
-        Exit::Fine if found => Exit::Problem,
-        exit => exit,
-    }
+    answer(output, &examination, |_wide| screen(&examination)).with_problems(found)
 }
 
 /// What the agent complains about. The host is examined afresh, so what it said of that is left out.

@@ -9,9 +9,9 @@ use jiff::Timestamp;
 
 use super::table::{Table, printable};
 use super::{Exit, Output, ago, answer, ask, join, refused};
-use crate::agent::l2_report::{AddressReport, L2Report, LastConflictReport, MoveReport, RankReport};
-use crate::api::filter;
+use crate::api::readings;
 use crate::names::NodeName;
+use crate::views::l2::{AddressFilter, AddressReport, LastConflictReport, MoveReport, RankReport};
 
 #[derive(Debug, Args)]
 #[command(
@@ -27,7 +27,7 @@ pub struct L2 {
 }
 
 pub fn l2(socket: &Path, L2 { address, output }: L2) -> Exit {
-    match ask::<L2Report>(socket, &format!("/v1/l2{}", filter::write_address(address))) {
+    match ask(socket, &readings::L2, &AddressFilter { address }) {
         Ok(report) => answer(output, &report, |wide| match (address, report.addresses.as_slice()) {
             (Some(_), [only]) => whole(only, &report.node),
             (_, addresses) => table(addresses, wide),

@@ -19,6 +19,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::api::client::{self, AskError};
+use crate::api::filter::Filter;
+use crate::api::readings::Reading;
 use crate::clock;
 
 /// How a command ended. Scripts rely on the numbers.
@@ -33,6 +35,16 @@ pub enum Exit {
     /// No agent answers.
     NotReachable = 3,
     TimedOut = 4,
+}
+
+impl Exit {
+    /// How a command ends that printed what it found.
+    fn with_problems(self, any: bool) -> Exit {
+        match self {
+            Exit::Fine if any => Exit::Problem,
+            exit => exit,
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {
@@ -61,7 +73,7 @@ pub struct Arguments {
 enum Verb {
     /// Run the agent on this node
     Run(run::Run),
-    /// Show node, API server, pools, peers and addresses of the running agent
+    /// Show node, API server, pools, peers, addresses and problems of the running agent
     Status(Output),
     /// Show BGP peers and the routes they are sent
     #[command(subcommand)]
@@ -152,10 +164,10 @@ fn refuse(verb: &str) -> Exit {
     Exit::Usage
 }
 
-/// Asks the running agent for what is at a path, such as `/v1/status`.
-fn ask<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, AskError> {
+/// Asks the running agent for what a filter leaves of a reading.
+fn ask<F: Filter, R: DeserializeOwned>(socket: &Path, reading: &Reading<F, R>, filter: &F) -> Result<R, AskError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AskError::CannotStart)?;
-    runtime.block_on(client::ask(socket, path))
+    runtime.block_on(client::ask(socket, reading, filter))
 }
 
 /// Says why there is no answer.
@@ -173,7 +185,8 @@ fn refused(error: &AskError) -> Exit {
     }
 }
 
-/// Prints an answer as it was asked for; the screen is told whether to show everything.
+/// Prints an answer in the format that was asked for. Every reading verb prints by this, so that each has all formats; the
+/// screen is told whether to show everything.
 fn answer<T: Serialize>(output: Output, answer: &T, screen: impl FnOnce(bool) -> String) -> Exit {
     let text = match output.format() {
         Format::Table => Ok(screen(false)),

@@ -5,11 +5,13 @@ use std::path::Path;
 
 use super::table::Table;
 use super::{Exit, Output, ago, answer, ask, join, refused};
-use crate::agent::report::{PoolReport, Report};
+use crate::api::readings;
+use crate::views::status::{PoolReport, Report};
 
+/// Exits with a problem where the screen names one.
 pub fn status(socket: &Path, output: Output) -> Exit {
-    match ask::<Report>(socket, "/v1/status") {
-        Ok(report) => answer(output, &report, |wide| screen(&report, wide)),
+    match ask(socket, &readings::STATUS, &()) {
+        Ok(report) => answer(output, &report, |wide| screen(&report, wide)).with_problems(!report.problems.is_empty()),
         Err(error) => refused(&error),
     }
 }
@@ -90,7 +92,7 @@ fn head(report: &Report) -> String {
     let lost: Vec<_> = report.l2.links.iter().filter(|link| link.lost > 0).collect();
     if !lost.is_empty() {
         let on_links = join(lost.iter().map(|link| format!("{} on {}", link.lost, link.link)));
-        let _ = writeln!(text, "frames lost {on_links}: they came faster than they were judged");
+        let _ = writeln!(text, "frames lost {on_links}: they came faster than crier reads them");
     }
     match report.problems.as_slice() {
         [] => text.push_str("problems    none\n"),

@@ -1,7 +1,7 @@
 //! The Lease: which agent allocates. Floor 2.
 //!
 //! One task, [`run`], owned by the agent. It owns this agent's claim on the Lease. A cancelled task leaves the Lease to
-//! expire; a stopped task releases the Lease, so that the next agent takes over at once.
+//! expire; a task that is told to leave releases the Lease, so that the next agent takes over at once.
 //!
 //! No two clocks are ever compared: a candidate measures from its own observation of the last change of the Lease, the
 //! holder from the sending of its last successful renewal. So the holder gives up before any candidate may take over.
@@ -19,6 +19,7 @@ use tracing::{info, warn};
 use crate::clock;
 use crate::k8s::watch::reason;
 use crate::names::{NodeName, ObjectKey};
+use crate::stop::Stop;
 use crate::world::Fact;
 
 /// How long a Lease stays valid without renewal. Whole seconds: `leaseDurationSeconds` is an integer.
@@ -59,13 +60,13 @@ pub fn identity(node: &NodeName) -> String {
     format!("{node}_{:08x}", fastrand::u32(..))
 }
 
-/// Tries to hold `lease` until `stop` turns true or its sender is gone, and sends [`Fact::Leader`] at each change.
+/// Tries to hold `lease` until `stop` has a reason or its sender is gone, and sends [`Fact::Leader`] at each change.
 pub async fn run(
     client: Client,
     lease: ObjectKey,
     identity: String,
     facts: mpsc::Sender<Fact>,
-    stop: watch::Receiver<bool>,
+    stop: watch::Receiver<Option<Stop>>,
 ) {
     keep(client, lease, identity, facts, stop, Timing { duration: DURATION }).await;
 }
@@ -75,7 +76,7 @@ async fn keep(
     lease: ObjectKey,
     identity: String,
     facts: mpsc::Sender<Fact>,
-    mut stop: watch::Receiver<bool>,
+    mut stop: watch::Receiver<Option<Stop>>,
     timing: Timing,
 ) {
     let api = Api::namespaced(client, lease.namespace.as_str());
@@ -85,7 +86,7 @@ async fn keep(
         let was_leader = claim.held.is_some();
         let stopped = tokio::select! {
             () = claim.work() => false,
-            _ = stop.wait_for(|stop| *stop) => true,
+            _ = stop.wait_for(Option::is_some) => true,
         };
         let leader = claim.held.is_some() && !stopped;
         if leader != was_leader {
@@ -99,11 +100,14 @@ async fn keep(
         }
         if stopped {
             // After the fact was sent: another agent may take the Lease as soon as it is free.
-            claim.release().await;
+            let why = *stop.borrow();
+            match why {
+                Some(Stop::Leave(_)) | None => claim.release().await,
+            }
             return;
         }
         let pause = claim.pause(clock::now());
-        let _ = timeout(pause, stop.wait_for(|stop| *stop)).await;
+        let _ = timeout(pause, stop.wait_for(Option::is_some)).await;
     }
 }
 
@@ -290,6 +294,7 @@ mod tests {
 
     use super::*;
     use crate::k8s::fake::{self, Answer, FakeApi, Fault};
+    use crate::stop::Cause;
 
     const LEASES: &str = "/apis/coordination.k8s.io/v1/leases";
     const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
@@ -297,14 +302,14 @@ mod tests {
 
     struct Agent {
         facts: mpsc::Receiver<Fact>,
-        stop: watch::Sender<bool>,
+        stop: watch::Sender<Option<Stop>>,
         task: JoinHandle<()>,
     }
 
     impl Agent {
         async fn start(api: &FakeApi, identity: &str) -> Agent {
             let (sender, facts) = mpsc::channel(8);
-            let (stop, stopped) = watch::channel(false);
+            let (stop, stopped) = watch::channel(None);
             let lease = ObjectKey::new("kube-system", "crier");
             let task = tokio::spawn(keep(api.client().await, lease, identity.to_owned(), sender, stopped, TIMING));
             Agent { facts, stop, task }
@@ -324,7 +329,7 @@ mod tests {
         }
 
         async fn stop(self) {
-            self.stop.send_replace(true);
+            self.stop.send_replace(Some(Stop::Leave(Cause::Signal("SIGTERM"))));
             self.task.await.expect("it ends cleanly");
         }
 

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use imbl::OrdMap;
+
 use crate::address::AddressRange;
 use crate::config::Pool;
 use crate::names::ObjectKey;
@@ -13,7 +15,7 @@ use crate::names::ObjectKey;
 #[derive(Debug, Default)]
 pub struct AddressBook {
     /// Normally one Service an address. More only when somebody else wrote a status: then the first by name has it.
-    claims: BTreeMap<IpAddr, BTreeSet<ObjectKey>>,
+    claims: OrdMap<IpAddr, BTreeSet<ObjectKey>>,
     claimed_by: BTreeMap<ObjectKey, Vec<IpAddr>>,
     /// For each range of the pools, by its first address: the lowest address that nobody holds, so that a search does not
     /// walk past all that are held.
@@ -162,9 +164,9 @@ impl AddressBook {
         self.occupied.contains(&address)
     }
 
-    /// How many addresses of the pool are held.
-    pub fn held_in(&self, pool: &Pool) -> usize {
-        pool.addresses.iter().map(|range| self.claims.range(range.first()..=range.last()).count()).sum()
+    /// All addresses that are held, and the Services that claim each.
+    pub fn claims(&self) -> &OrdMap<IpAddr, BTreeSet<ObjectKey>> {
+        &self.claims
     }
 
     /// The addresses of a range of a pool from the lowest on that nobody holds; what comes after it may be held.

@@ -134,6 +134,15 @@ impl Planner {
         }
     }
 
+    /// The node that this plans for.
+    pub fn node(&self) -> &NodeName {
+        &self.me
+    }
+
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
     pub fn world(&self) -> &World {
         &self.world
     }

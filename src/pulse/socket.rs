@@ -11,10 +11,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::packet::LONGEST;
+use super::settings::PORT;
 use crate::address::Family;
-
-/// The UDP port of pulses, source and destination.
-pub const PORT: u16 = 7473;
 
 /// Groups of link-local scope for experiments (RFC 4727 §2.1 and §3): no router forwards them, and switches flood those of
 /// IPv4 to every port (RFC 4541 §2.1.2).

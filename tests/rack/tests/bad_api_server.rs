@@ -250,9 +250,9 @@ fn an_api_server_that_goes_away_and_returns_withdraws_nothing_and_is_told_once()
     for agent in &scene.agents {
         let output = agent.verb("status");
         let shown = text(&output.stdout);
-        assert_eq!(output.status.code(), Some(0), "{shown}");
+        assert_eq!(output.status.code(), Some(1), "it shows a problem:\n{shown}");
         assert!(shown.contains("API server  unreachable since "), "{shown}");
-        assert!(shown.contains("problems    API server unreachable, what was known stands: "), "{shown}");
+        assert!(shown.contains("problems    API server unreachable, the last known state stays in use: "), "{shown}");
         assert_eq!(agent.status()["allocates"], false, "{} could not renew its Lease", agent.node());
     }
 

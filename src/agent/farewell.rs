@@ -1,0 +1,84 @@
+//! What each task does when the agent stops. Floor 3. Each function is a row: it waits for the [`Stop`], and answers in the
+//! terms of its task.
+//!
+//! | task | leave |
+//! |---|---|
+//! | pulse | says goodbye on every link, so that other nodes take over at once |
+//! | responder | answers for [`ANSWERS_ON`] more, until the next owner does; then it is silent |
+//! | bound addresses | accepts for [`ACCEPTS_ON`] more what neighbours still send here, then removes the addresses |
+//! | BGP speaker | a Cease (Administrative Shutdown) to every peer, which withdraws all routes |
+//! | Lease | hands it back, so that the next agent allocates at once (`k8s::lease`) |
+//! | the loop | turns on until all of the above have ended, and keeps the World on disk last |
+//! | all others | are cancelled: they have nothing to undo |
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use crate::kernel::addresses;
+use crate::stop::{Cause, Stop};
+
+/// Until the neighbours have heard of the next owner: nobody shall ask in vain meanwhile.
+const ANSWERS_ON: Duration = Duration::from_millis(30);
+
+/// Until the neighbours send to the next owner.
+const ACCEPTS_ON: Duration = Duration::from_millis(200);
+
+/// Tells a task when and why the agent stops.
+#[derive(Debug, Clone)]
+pub(super) struct Stopping(watch::Receiver<Option<Stop>>);
+
+/// The sending end, and what the tasks get.
+pub(super) fn channel() -> (watch::Sender<Option<Stop>>, Stopping) {
+    let (sender, receiver) = watch::channel(None);
+    (sender, Stopping(receiver))
+}
+
+impl Stopping {
+    pub(super) async fn pulse(self) {
+        match self.stop().await {
+            Stop::Leave(_) => {}
+        }
+    }
+
+    /// `handed_over`: other nodes hear this one say goodbye.
+    pub(super) async fn responder(self, handed_over: bool) {
+        match self.stop().await {
+            Stop::Leave(_) if handed_over => sleep(ANSWERS_ON).await,
+            Stop::Leave(_) => {}
+        }
+    }
+
+    /// `handed_over`: as above.
+    pub(super) async fn bound_addresses(self, handed_over: bool) -> addresses::Stop {
+        match self.stop().await {
+            Stop::Leave(_) => {
+                if handed_over {
+                    sleep(ACCEPTS_ON).await;
+                }
+                addresses::Stop::Remove
+            }
+        }
+    }
+
+    /// The text of the Cease (RFC 9003).
+    pub(super) async fn bgp(self) -> String {
+        match self.stop().await {
+            Stop::Leave(_) => "the agent stops".to_owned(),
+        }
+    }
+
+    /// For the Lease, which looks at it more than once.
+    pub(super) fn receiver(self) -> watch::Receiver<Option<Stop>> {
+        self.0
+    }
+
+    async fn stop(mut self) -> Stop {
+        match self.0.wait_for(Option::is_some).await.map(|stop| *stop) {
+            Ok(Some(stop)) => stop,
+            // The sender is gone only when the agent is.
+            Ok(None) | Err(_) => Stop::Leave(Cause::TaskEnded("the agent")),
+        }
+    }
+}

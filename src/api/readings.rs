@@ -1,0 +1,138 @@
+//! The table of everything that can be read from a running agent: path, doors, filter and view, one row each. Floor 4.
+//!
+//! The server answers from [`ROWS`]; a command asks by the same row, so path, filter and answer cannot differ. A new reading
+//! verb is its view (`views/`), its command (`commands/`) and its row here.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::filter::{self, Filter, QueryError};
+use crate::views::bgp::{PeersFilter, PeersReport, RoutesFilter, RoutesReport};
+use crate::views::l2::{AddressFilter, L2Report};
+use crate::views::status::Report;
+use crate::views::{Snapshot, bgp, l2, metrics, status};
+
+pub const STATUS: Reading<(), Report> =
+    Reading { path: "/v1/status", doors: Doors::Unix, view: |snapshot, ()| Ok(status::status(snapshot)) };
+
+pub const BGP_PEERS: Reading<PeersFilter, PeersReport> =
+    Reading { path: "/v1/bgp/peers", doors: Doors::Unix, view: |snapshot, filter| found(bgp::peers(snapshot, filter)) };
+
+pub const BGP_ROUTES: Reading<RoutesFilter, RoutesReport> = Reading {
+    path: "/v1/bgp/routes",
+    doors: Doors::Unix,
+    view: |snapshot, filter| found(bgp::routes(snapshot, filter)),
+};
+
+pub const L2: Reading<AddressFilter, L2Report> =
+    Reading { path: "/v1/l2", doors: Doors::Unix, view: |snapshot, filter| found(l2::l2(snapshot, filter)) };
+
+const METRICS: Text =
+    Text { path: "/metrics", doors: Doors::Both, text: |snapshot| Ok(metrics::text(snapshot)?.into()) };
+
+/// The loop answers: that is all the health there is to ask for.
+const HEALTH: Text = Text { path: "/healthz", doors: Doors::Both, text: |_| Ok(Bytes::from_static(b"ok\n")) };
+
+/// All of it.
+pub(super) const ROWS: [&(dyn Row + Sync); 6] = [&STATUS, &BGP_PEERS, &BGP_ROUTES, &L2, &METRICS, &HEALTH];
+
+/// A row that a command reads as JSON: what `filter` leaves of a view.
+pub struct Reading<F, R> {
+    pub path: &'static str,
+    doors: Doors,
+    view: fn(&Snapshot, &F) -> Result<R, NotThere>,
+}
+
+/// A row of plain text, for other programs. It takes no filter.
+struct Text {
+    path: &'static str,
+    doors: Doors,
+    text: fn(&Snapshot) -> Result<Bytes, Broken>,
+}
+
+/// Where a row is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doors {
+    /// For root and the group of the socket.
+    Unix,
+    /// Also for anybody who reaches the TCP port.
+    Both,
+}
+
+/// The snapshot holds nothing of what the filter names. The text says what there is.
+#[derive(Debug)]
+pub struct NotThere(String);
+
+type Broken = Box<dyn std::error::Error + Send + Sync>;
+
+/// What a row answers.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Json(Bytes),
+    Text(Bytes),
+    NotThere(String),
+    Broken(String),
+}
+
+/// A row as the server sees it.
+pub(super) trait Row {
+    fn path(&self) -> &'static str;
+
+    fn doors(&self) -> Doors;
+
+    /// Reads a query, without its question mark, and gives what makes the answer from a snapshot.
+    fn read(&self, query: Option<&str>) -> Result<Box<dyn FnOnce(&Snapshot) -> Answer + Send>, QueryError>;
+}
+
+impl<F: Filter, R> Reading<F, R> {
+    /// Path and query of a request.
+    pub fn request(&self, filter: &F) -> String {
+        format!("{}{}", self.path, filter::write(filter))
+    }
+}
+
+impl<F: Filter + Send + 'static, R: Serialize + 'static> Row for Reading<F, R> {
+    fn path(&self) -> &'static str {
+        self.path
+    }
+
+    fn doors(&self) -> Doors {
+        self.doors
+    }
+
+    fn read(&self, query: Option<&str>) -> Result<Box<dyn FnOnce(&Snapshot) -> Answer + Send>, QueryError> {
+        let (filter, view) = (filter::read::<F>(query)?, self.view);
+        Ok(Box::new(move |snapshot| match view(snapshot, &filter) {
+            Ok(report) => match serde_json::to_vec(&report) {
+                Ok(json) => Answer::Json(json.into()),
+                Err(error) => Answer::Broken(error.to_string()),
+            },
+            Err(NotThere(why)) => Answer::NotThere(why),
+        }))
+    }
+}
+
+impl Row for Text {
+    fn path(&self) -> &'static str {
+        self.path
+    }
+
+    fn doors(&self) -> Doors {
+        self.doors
+    }
+
+    /// A scraper may send parameters of its own; they change nothing.
+    fn read(&self, _query: Option<&str>) -> Result<Box<dyn FnOnce(&Snapshot) -> Answer + Send>, QueryError> {
+        let text = self.text;
+        Ok(Box::new(move |snapshot| match text(snapshot) {
+            Ok(text) => Answer::Text(text),
+            Err(error) => Answer::Broken(error.to_string()),
+        }))
+    }
+}
+
+fn found<R, E: fmt::Display>(view: Result<R, E>) -> Result<R, NotThere> {
+    view.map_err(|error| NotThere(error.to_string()))
+}

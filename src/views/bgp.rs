@@ -1,0 +1,287 @@
+//! What a running agent says of BGP: the JSON behind `crier bgp peers` and `crier bgp routes`. Floor 1.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{SCHEMA_VERSION, Snapshot};
+use crate::address::Family;
+use crate::community::Community;
+use crate::config::PeerAsn;
+use crate::names::{NodeName, ObjectKey, PeerName};
+use crate::plan::join::Dispute;
+use crate::plan::slice::PeerSlice;
+use crate::route::RouteAttributes;
+use crate::world::{NegotiatedReport, SessionDetail, SessionReport, SessionState};
+
+/// `crier bgp peers`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PeersReport {
+    pub schema_version: u32,
+    pub node: NodeName,
+    pub peers: Vec<PeerReport>,
+}
+
+/// One peer: what is configured, and what its session tells.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PeerReport {
+    pub name: PeerName,
+    /// Where the peer is; while that is not known, the address of the configuration: an interface, or "gateway".
+    pub address: String,
+    /// `None` where any external AS is welcome.
+    pub asn: Option<u32>,
+    pub local_asn: u32,
+    pub state: SessionState,
+    pub since: Option<Timestamp>,
+    pub local_address: Option<IpAddr>,
+    pub hold_time_secs: Option<u16>,
+    pub prefixes_wanted: usize,
+    pub prefixes_sent: usize,
+    pub prefixes_unsendable: usize,
+    pub prefixes_received: u64,
+    pub last_error: Option<String>,
+    pub security: Security,
+    pub session: SessionDetail,
+}
+
+/// How the peer's connections are protected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Security {
+    /// Segments are signed with TCP MD5 (RFC 2385).
+    pub md5: bool,
+    /// Segments are signed with TCP-AO (RFC 5925).
+    pub tcp_ao: bool,
+    /// Packets are taken from the link only: GTSM (RFC 5082), `ttl-security`.
+    pub ttl_security: bool,
+}
+
+/// `crier bgp routes`: by prefix, and below that by peer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RoutesReport {
+    pub schema_version: u32,
+    pub node: NodeName,
+    pub routes: Vec<RouteReport>,
+}
+
+/// One route to one peer, as the session sends it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RouteReport {
+    pub prefix: IpNet,
+    pub peer: PeerName,
+    pub state: RouteState,
+    /// Why it is not sent, where it is not.
+    pub why: Option<String>,
+    /// `None` without a session, and where the session has none for the family.
+    pub next_hop: Option<IpAddr>,
+    /// `None` as long as no session says whether the peer is internal.
+    pub as_path: Option<Vec<u32>>,
+    pub med: Option<u32>,
+    /// To internal peers only.
+    pub local_preference: Option<u32>,
+    /// With the link bandwidth; without a session those of the advertisements alone.
+    pub communities: Vec<Community>,
+    /// How many local endpoints the link bandwidth stands for.
+    pub endpoints: Option<u32>,
+    /// Whose addresses it carries.
+    pub services: Vec<ObjectKey>,
+    /// Advertisements that say something else of it.
+    pub disputes: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RouteState {
+    /// The peer has it.
+    Sent,
+    /// The session still has something to send, and this may be a part of it.
+    Pending,
+    /// The session cannot carry it.
+    Unsendable,
+    /// There is no session.
+    Waiting,
+}
+
+impl fmt::Display for RouteState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            RouteState::Sent => "sent",
+            RouteState::Pending => "pending",
+            RouteState::Unsendable => "unsendable",
+            RouteState::Waiting => "waiting",
+        })
+    }
+}
+
+/// Which peers are asked for: all of them, or one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PeersFilter {
+    pub peer: Option<PeerName>,
+}
+
+/// Which routes are asked for; all fields empty for all of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RoutesFilter {
+    pub peer: Option<PeerName>,
+    /// The longest route of each peer that holds all of it.
+    pub prefix: Option<IpNet>,
+}
+
+/// No peer of this node has the name.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no peer \"{name}\" on this node; there are: {}", .known.iter().map(PeerName::as_str).collect::<Vec<_>>().join(", "))]
+pub struct UnknownPeer {
+    pub name: PeerName,
+    pub known: Vec<PeerName>,
+}
+
+/// The view of `crier bgp peers`.
+pub fn peers(snapshot: &Snapshot, filter: &PeersFilter) -> Result<PeersReport, UnknownPeer> {
+    let report = |(name, peer): (&PeerName, &PeerSlice)| peer_report(name, peer, snapshot.session(name));
+    let peers = wanted(snapshot, filter.peer.as_ref())?.into_iter().map(report).collect();
+    Ok(PeersReport { schema_version: SCHEMA_VERSION, node: snapshot.node.clone(), peers })
+}
+
+/// The view of `crier bgp routes`.
+pub fn routes(snapshot: &Snapshot, filter: &RoutesFilter) -> Result<RoutesReport, UnknownPeer> {
+    let mut found: Vec<(IpNet, &PeerName, &Arc<RouteAttributes>)> = Vec::new();
+    for (name, peer) in wanted(snapshot, filter.peer.as_ref())? {
+        match &filter.prefix {
+            None => found.extend(peer.routes.iter().map(|(prefix, route)| (*prefix, name, route))),
+            Some(wanted) => {
+                let longest = (0..=wanted.prefix_len()).rev().find_map(|length| {
+                    let prefix = IpNet::new(wanted.addr(), length).ok()?.trunc();
+                    peer.routes.get(&prefix).map(|route| (prefix, name, route))
+                });
+                found.extend(longest);
+            }
+        }
+    }
+    found.sort_by_key(|(prefix, name, _)| (*prefix, (*name).clone()));
+    let services = services_of(snapshot, &found);
+    let routes = found.into_iter().map(|(prefix, name, route)| {
+        let services = services.get(&(name, prefix)).cloned().unwrap_or_default();
+        let disputes = snapshot.plan.disputes.get(&(name.clone(), prefix));
+        let in_words = |it: &Dispute| format!("{}: {} is announced, {} is not", it.key, it.kept, it.ignored);
+        let disputes = disputes.map(|all| all.iter().map(in_words).collect()).unwrap_or_default();
+        RouteReport { services, disputes, ..route_report(prefix, name, route, snapshot.session(name)) }
+    });
+    let routes = routes.collect();
+    Ok(RoutesReport { schema_version: SCHEMA_VERSION, node: snapshot.node.clone(), routes })
+}
+
+fn wanted<'s>(
+    snapshot: &'s Snapshot,
+    name: Option<&PeerName>,
+) -> Result<Vec<(&'s PeerName, &'s PeerSlice)>, UnknownPeer> {
+    let peers = &snapshot.plan.bgp.peers;
+    let wanted: Vec<_> = peers.iter().filter(|(known, _)| name.is_none_or(|name| name == *known)).collect();
+    match name {
+        Some(name) if wanted.is_empty() => {
+            Err(UnknownPeer { name: name.clone(), known: peers.keys().cloned().collect() })
+        }
+        Some(_) | None => Ok(wanted),
+    }
+}
+
+/// The Services whose addresses the routes carry: one look at every decision, whatever the number of routes.
+fn services_of<'s>(
+    snapshot: &'s Snapshot,
+    routes: &[(IpNet, &'s PeerName, &Arc<RouteAttributes>)],
+) -> BTreeMap<(&'s PeerName, IpNet), Vec<ObjectKey>> {
+    let mut of: BTreeMap<(&PeerName, IpNet), Vec<ObjectKey>> =
+        routes.iter().map(|(prefix, name, _)| ((*name, *prefix), Vec::new())).collect();
+    for (key, decision) in &snapshot.plan.decisions {
+        for carrier in decision.announcements.iter().flat_map(|announcement| &announcement.bgp.routes) {
+            for peer in &carrier.peers {
+                if let Some(services) = of.get_mut(&(peer, carrier.prefix))
+                    && services.last() != Some(key)
+                {
+                    services.push(key.clone());
+                }
+            }
+        }
+    }
+    of
+}
+
+pub(super) fn peer_report(name: &PeerName, peer: &PeerSlice, session: Option<&SessionReport>) -> PeerReport {
+    let PeerSlice { settings, address, routes } = peer;
+    let nowhere = address.as_ref().err().map(ToString::to_string);
+    PeerReport {
+        name: name.clone(),
+        address: address.as_ref().map_or_else(|_| settings.address.to_string(), ToString::to_string),
+        asn: match settings.asn {
+            PeerAsn::Is(asn) => Some(asn),
+            PeerAsn::Internal => Some(settings.local_asn),
+            PeerAsn::External => None,
+        },
+        local_asn: settings.local_asn,
+        state: session.map_or(SessionState::Idle, |session| session.state),
+        since: session.and_then(|session| Timestamp::try_from(session.since).ok()),
+        local_address: session.and_then(|session| session.local_address),
+        hold_time_secs: session.and_then(|session| session.hold_time_secs),
+        prefixes_wanted: routes.len(),
+        prefixes_sent: session.map_or(0, |session| session.prefixes_sent),
+        prefixes_unsendable: session.map_or(0, |session| session.prefixes_unsendable),
+        prefixes_received: session.map_or(0, |session| session.prefixes_received),
+        last_error: nowhere.or_else(|| session.and_then(|session| session.last_error.clone())),
+        security: Security {
+            md5: settings.password.is_some(),
+            tcp_ao: !settings.tcp_ao.is_empty(),
+            ttl_security: settings.ttl_security,
+        },
+        session: session.map(|session| SessionDetail::clone(&session.detail)).unwrap_or_default(),
+    }
+}
+
+/// The route as its session sends it, with no Services and no disputes.
+fn route_report(
+    prefix: IpNet,
+    peer: &PeerName,
+    route: &RouteAttributes,
+    session: Option<&SessionReport>,
+) -> RouteReport {
+    let negotiated = session.and_then(|session| session.detail.negotiated.as_ref());
+    let family = Family::of(prefix.addr());
+    let carried = negotiated.and_then(|negotiated| negotiated.families.iter().find(|it| it.family == family));
+    let pending = session.map_or(0, |session| session.detail.prefixes_pending);
+    let (state, why) = match (carried, carried.and_then(|carried| carried.unsendable.clone())) {
+        (_, Some(why)) => (RouteState::Unsendable, Some(why)),
+        (None, None) => (RouteState::Waiting, Some("there is no session with the peer".to_owned())),
+        (Some(_), None) if pending > 0 => {
+            (RouteState::Pending, Some(format!("of this session's routes, {pending} are still to be sent")))
+        }
+        (Some(_), None) => (RouteState::Sent, None),
+    };
+    let internal = negotiated.map(|NegotiatedReport { local_asn, peer_asn, .. }| local_asn == peer_asn);
+    let path = |negotiated: &NegotiatedReport| match negotiated.local_asn == negotiated.peer_asn {
+        true => Vec::new(),
+        false => vec![negotiated.local_asn; 1 + usize::from(route.prepend)],
+    };
+    RouteReport {
+        prefix,
+        peer: peer.clone(),
+        state,
+        why,
+        next_hop: carried.and_then(|carried| carried.next_hop),
+        as_path: negotiated.map(path),
+        med: route.med,
+        local_preference: match internal {
+            Some(true) => Some(route.local_preference.unwrap_or(RouteAttributes::DEFAULT_LOCAL_PREFERENCE)),
+            Some(false) | None => None,
+        },
+        communities: match negotiated {
+            Some(negotiated) => route.communities_from(negotiated.local_asn),
+            None => route.communities.clone(),
+        },
+        endpoints: route.endpoints,
+        services: Vec::new(),
+        disputes: Vec::new(),
+    }
+}

@@ -1,0 +1,236 @@
+//! What a running agent says of addresses on the link: the JSON behind `crier l2`. Floor 1.
+//! The ranks are worked out by the same ranking that the plan decides by.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{SCHEMA_VERSION, Snapshot};
+use crate::claim::ConflictKind;
+use crate::names::{InterfaceName, NodeName, ObjectKey, PoolName};
+use crate::plan::decision::{Announcement, Decision};
+use crate::plan::placement::{Cause, Move, PastConflict, Placement};
+use crate::plan::ranking::{RankedNode, Ranking, Score, covering};
+use crate::reason::Reason;
+
+/// Which address is asked for: all of them, or one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AddressFilter {
+    pub address: Option<IpAddr>,
+}
+
+/// `crier l2`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct L2Report {
+    pub schema_version: u32,
+    /// The node that says it.
+    pub node: NodeName,
+    pub addresses: Vec<AddressReport>,
+}
+
+/// One address, as this node's plan has it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AddressReport {
+    pub address: IpAddr,
+    pub pool: PoolName,
+    pub services: Vec<ObjectKey>,
+    /// `None` where no node answers for it.
+    pub owner: Option<NodeName>,
+    /// The hardware addresses of the owner's ends of the links, as far as this node knows them.
+    pub owner_macs: Vec<String>,
+    /// This node answers for it.
+    pub announced: bool,
+    pub reason: Reason,
+    /// The reason in words.
+    pub summary: String,
+    /// Where this node answers for it, or asks whether it may.
+    pub interfaces: Vec<InterfaceName>,
+    /// Since when the owner has it, or nobody does.
+    pub since: Option<Timestamp>,
+    /// This node saw it begin. Else it was so when this node began to look, and may be so for longer.
+    pub since_is_exact: bool,
+    /// `None` where the owner did not change since this node began to look.
+    pub last_move: Option<MoveReport>,
+    pub last_conflict: Option<LastConflictReport>,
+    /// Every node: those that may answer by rank, the best in front, then those that may not.
+    pub nodes: Vec<RankReport>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MoveReport {
+    pub from: Option<NodeName>,
+    pub to: Option<NodeName>,
+    pub at: Option<Timestamp>,
+    /// The word for machines.
+    pub cause: String,
+    /// How long the owner before had been silent, where that is the cause.
+    pub silent_millis: Option<u64>,
+    /// The cause in words.
+    pub summary: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LastConflictReport {
+    pub link: InterfaceName,
+    pub mac: String,
+    /// The node whose hardware address that is, if it is one that is heard.
+    pub node: Option<NodeName>,
+    pub kind: ConflictKind,
+    pub since: Option<Timestamp>,
+    /// `None` while it lasts.
+    pub over: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RankReport {
+    pub node: NodeName,
+    /// 1 is the best, and so the owner unless nobody may be; `None` for a node that may not answer.
+    pub rank: Option<usize>,
+    /// The sum of the weights of the preferences that match.
+    pub weight: Option<u32>,
+    /// It has the address already and keeps it: `sticky`.
+    pub keeps: bool,
+    /// Why it may not answer.
+    pub reason: Option<Reason>,
+    /// The reason in words.
+    pub summary: Option<String>,
+}
+
+/// The address is none that this node's plan has on a link.
+#[derive(Debug, thiserror::Error)]
+pub enum UnknownAddress {
+    #[error("no Service has the address {address}")]
+    Free { address: IpAddr },
+    #[error("{address} of {service} is not announced on any link: {reason}")]
+    NotOnLink { address: IpAddr, service: ObjectKey, reason: Reason },
+}
+
+/// The view: all addresses in their order, or the one that is asked for.
+pub fn l2(snapshot: &Snapshot, filter: &AddressFilter) -> Result<L2Report, UnknownAddress> {
+    let wanted = filter.address;
+    let mut addresses: BTreeMap<IpAddr, AddressReport> = BTreeMap::new();
+    let mut elsewhere = None;
+    for (key, decision) in &snapshot.plan.decisions {
+        for announcement in &decision.announcements {
+            let address = announcement.address;
+            if wanted.is_some_and(|wanted| wanted != address) {
+                continue;
+            }
+            let Some(placement) = snapshot.plan.placements.get(&address) else {
+                elsewhere = Some((key, &announcement.l2.reason));
+                continue;
+            };
+            match addresses.get_mut(&address) {
+                Some(known) => known.services.push(key.clone()),
+                None => {
+                    drop(addresses.insert(address, address_report(snapshot, key, decision, announcement, placement)))
+                }
+            }
+        }
+    }
+    match (wanted, elsewhere) {
+        (Some(address), Some((service, reason))) if addresses.is_empty() => {
+            Err(UnknownAddress::NotOnLink { address, service: service.clone(), reason: reason.clone() })
+        }
+        (Some(address), None) if addresses.is_empty() => Err(UnknownAddress::Free { address }),
+        (Some(_) | None, _) => Ok(L2Report {
+            schema_version: SCHEMA_VERSION,
+            node: snapshot.node.clone(),
+            addresses: addresses.into_values().collect(),
+        }),
+    }
+}
+
+fn address_report(
+    snapshot: &Snapshot,
+    key: &ObjectKey,
+    decision: &Decision,
+    announcement: &Announcement,
+    placement: &Placement,
+) -> AddressReport {
+    let Announcement { address, pool, l2, bgp: _ } = announcement;
+    let Placement { owner, since, witnessed, last_move, last_conflict } = placement;
+    let interfaces = snapshot.plan.l2.addresses.get(address).map(|links| links.iter().cloned().collect());
+    // The first address ranks the nodes for all addresses of a Service.
+    let rank_by = decision.announcements.first().map_or(*address, |first| first.address);
+    AddressReport {
+        address: *address,
+        pool: pool.clone(),
+        services: vec![key.clone()],
+        owner_macs: owner.as_ref().map(|owner| macs(snapshot, owner, *address)).unwrap_or_default(),
+        owner: owner.clone(),
+        announced: l2.announced,
+        summary: l2.reason.to_string(),
+        reason: l2.reason.clone(),
+        interfaces: interfaces.unwrap_or_default(),
+        since: snapshot.timestamp(*since),
+        since_is_exact: *witnessed,
+        last_move: last_move.as_ref().map(|it| move_report(snapshot, it)),
+        last_conflict: last_conflict.as_ref().map(|it| conflict_report(snapshot, it)),
+        nodes: ranks(snapshot, key, pool, rank_by),
+    }
+}
+
+fn ranks(snapshot: &Snapshot, key: &ObjectKey, pool: &PoolName, rank_by: IpAddr) -> Vec<RankReport> {
+    let Some(service) = snapshot.world.services.get(key) else { return Vec::new() };
+    let endpoints = snapshot.world.endpoints(key);
+    let covering = covering(&snapshot.config, &snapshot.context, pool);
+    let answered_here = snapshot.plan.l2.addresses.contains_key(&rank_by);
+    let ranking = Ranking::of((service, &endpoints), &covering, &snapshot.node, answered_here, rank_by);
+    let report = |(place, RankedNode { node, score }): (usize, RankedNode)| match score {
+        Ok(Score { weight, keeps }) => {
+            RankReport { node, rank: Some(place + 1), weight: Some(weight), keeps, reason: None, summary: None }
+        }
+        Err(reason) => {
+            let summary = Some(reason.to_string());
+            RankReport { node, rank: None, weight: None, keeps: false, reason: Some(reason), summary }
+        }
+    };
+    ranking.nodes().into_iter().enumerate().map(report).collect()
+}
+
+fn macs(snapshot: &Snapshot, owner: &NodeName, address: IpAddr) -> Vec<String> {
+    let macs: Vec<String> = if *owner == snapshot.node {
+        let here = snapshot.plan.l2.addresses.get(&address);
+        let links = snapshot.world.links.values().filter(|link| here.is_some_and(|here| here.contains(&link.name)));
+        links.filter_map(|link| link.mac).map(|mac| mac.to_string()).collect()
+    } else {
+        let members = snapshot.world.rosters.values().filter_map(|roster| roster.members.get(owner));
+        members.map(|member| member.mac.to_string()).collect()
+    };
+    macs
+}
+
+fn move_report(snapshot: &Snapshot, it: &Move) -> MoveReport {
+    let Move { from, to, at, cause } = it;
+    let silent_millis = match cause {
+        Cause::OwnerSilent { after } => u64::try_from(after.as_millis()).ok(),
+        Cause::Learned
+        | Cause::FirstUse
+        | Cause::OwnerRestarted
+        | Cause::BetterNode
+        | Cause::OwnerRefused { reason: _ } => None,
+    };
+    MoveReport {
+        from: from.clone(),
+        to: to.clone(),
+        at: snapshot.timestamp(*at),
+        cause: cause.code(),
+        silent_millis,
+        summary: cause.to_string(),
+    }
+}
+
+fn conflict_report(snapshot: &Snapshot, it: &PastConflict) -> LastConflictReport {
+    let PastConflict { link, conflict, over } = it;
+    LastConflictReport {
+        link: link.clone(),
+        mac: conflict.mac.to_string(),
+        node: snapshot.plan.l2.members.get(&conflict.mac).cloned(),
+        kind: conflict.kind,
+        since: Timestamp::try_from(conflict.since).ok(),
+        over: over.and_then(|over| snapshot.timestamp(over)),
+    }
+}

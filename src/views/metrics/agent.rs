@@ -1,0 +1,41 @@
+//! The metrics of the agent as a whole, of pools and Services. Floor 1.
+
+use super::{Metric, count, gauge};
+use crate::plan::allocate::capacity;
+use crate::views::status;
+use crate::world::ApiServer;
+
+pub(super) const METRICS: [Metric; 6] = [
+    gauge("crier_build_info", &["version"], "Always 1; the label has the version.", |_, series| {
+        series.set([env!("CARGO_PKG_VERSION")], 1);
+    }),
+    gauge("crier_api_server_reachable", &[], "1 while the API server answers.", |snapshot, series| {
+        series.only(u64::from(snapshot.world.api_server == ApiServer::Reachable));
+    }),
+    gauge("crier_allocates", &[], "1 while this agent allocates addresses.", |snapshot, series| {
+        series.only(u64::from(status::allocates(snapshot)));
+    }),
+    gauge("crier_pool_addresses", &["pool"], "Addresses of the pool.", |snapshot, series| {
+        for pool in &snapshot.config.pools {
+            series.set([pool.name.as_str()], capacity(pool));
+        }
+    })
+    .metallb(&["metallb_allocator_addresses_total"]),
+    gauge("crier_pool_addresses_held", &["pool"], "Addresses of the pool that Services hold.", |snapshot, series| {
+        for pool in &snapshot.config.pools {
+            series.set([pool.name.as_str()], count(snapshot.held_in(pool)));
+        }
+    })
+    .metallb(&["metallb_allocator_addresses_in_use_total"]),
+    gauge(
+        "crier_services",
+        &["held"],
+        "Services of type LoadBalancer, by whether they hold an address.",
+        |snapshot, series| {
+            let services = || status::load_balancers(snapshot);
+            let with_address = services().filter(|(_, decision)| !decision.allocation.held.is_empty()).count();
+            series.set(["true"], count(with_address));
+            series.set(["false"], count(services().count() - with_address));
+        },
+    ),
+];

@@ -1,0 +1,133 @@
+//! `doc/metrics.md`, written from the table of metrics. Floor 1.
+
+use std::fmt::Write;
+
+use prometheus::proto::MetricType;
+
+use super::{Metric, link, table};
+use crate::arp::machine::answer::Reason;
+use crate::arp::packet::Protocol;
+use crate::claim::ConflictKind;
+use crate::pulse::outcome::Outcome;
+use crate::views::counters::Direction;
+use crate::world::MessageCounts;
+
+/// A label, and what its values are. Where the values are words of crier's own, they are listed from the code.
+struct Label {
+    name: &'static str,
+    meaning: &'static str,
+    values: fn() -> Vec<&'static str>,
+}
+
+const LABELS: [Label; 15] = [
+    Label {
+        name: "cause",
+        meaning: "why the owner changed: one of these, or the code of the reason that refuses the previous owner, such as `no-carrier`",
+        values: || link::USUAL_CAUSES.to_vec(),
+    },
+    Label { name: "code", meaning: "error code of the NOTIFICATION (RFC 4271 §4.5)", values: Vec::new },
+    Label {
+        name: "direction",
+        meaning: "of a move: to this node, away from it, or between others. Of a message: as seen from this node",
+        values: || Direction::ALL.map(Direction::code).into_iter().chain(["sent", "received"]).collect(),
+    },
+    Label { name: "held", meaning: "whether the Service holds an address", values: || vec!["true", "false"] },
+    Label { name: "interface", meaning: "name of the link", values: Vec::new },
+    Label {
+        name: "kind",
+        meaning: "`occupied`: another station answered a probe. `alive-unheard`: an agent answered whose pulses are not heard. `contested`: another station claims an address in use",
+        values: || CONFLICTS.map(ConflictKind::code).to_vec(),
+    },
+    Label {
+        name: "outcome",
+        meaning: "`taken`, or why the pulse was dropped",
+        values: || Outcome::ALL.map(Outcome::code).to_vec(),
+    },
+    Label { name: "peer", meaning: "name of the `[[bgp.peer]]`", values: Vec::new },
+    Label { name: "pool", meaning: "name of the `[[pool]]`", values: Vec::new },
+    Label {
+        name: "protocol",
+        meaning: "ARP for IPv4, NDP for IPv6",
+        values: || Protocol::BOTH.map(Protocol::code).to_vec(),
+    },
+    Label {
+        name: "reason",
+        meaning: "why a frame was not answered",
+        values: || Reason::ALL.map(Reason::code).to_vec(),
+    },
+    Label { name: "state", meaning: "of another node, by its pulses", values: || vec!["alive", "silent"] },
+    Label { name: "subcode", meaning: "error subcode of the NOTIFICATION", values: Vec::new },
+    Label {
+        name: "type",
+        meaning: "type of the BGP message",
+        values: || MessageCounts::default().by_type().map(|(name, _)| name).to_vec(),
+    },
+    Label { name: "version", meaning: "version of crier", values: Vec::new },
+];
+
+const CONFLICTS: [ConflictKind; 3] = [ConflictKind::Occupied, ConflictKind::AliveUnheard, ConflictKind::Contested];
+
+const HEAD: &str = "# Metrics
+
+Written from the table in `src/views/metrics/`; do not edit. `CRIER_WRITE_SNAPSHOTS=1 cargo test --lib views::metrics` writes it anew.
+
+crier serves them in the text format of Prometheus at `http://127.0.0.1:7472/metrics` (`[api] listen`) and at `/metrics` on its Unix socket:
+
+```
+curl -s http://127.0.0.1:7472/metrics
+curl -s --unix-socket /run/crier/crier.sock http://crier/metrics
+```
+
+Counters run from the start of the agent. A metric that has no series yet is left out.
+
+";
+
+const METALLB: &str = "
+## Coming from MetalLB
+
+The values differ where the labels do: crier counts by interface and protocol, MetalLB by address. MetalLB counts only requests for
+addresses of its own: that is `crier_l2_requests_total` less `crier_l2_ignored_total{reason=\"not-owned\"}`. MetalLB has a metric for each type
+of message and direction; crier has labels for them. In place of `metallb_k8s_client_update_errors_total` there are the `problems` of `crier status`.
+
+| MetalLB | crier |
+|---|---|
+";
+
+/// The page.
+pub fn document() -> String {
+    let mut page = HEAD.to_owned();
+    page.push_str("| name | kind | labels | meaning |\n|---|---|---|---|\n");
+    for metric in table() {
+        let Metric { name, labels, help, metallb: _, read: _ } = metric;
+        let kind = match metric.kind() {
+            MetricType::HISTOGRAM => "histogram",
+            MetricType::COUNTER => "counter",
+            MetricType::GAUGE | MetricType::SUMMARY | MetricType::UNTYPED => "gauge",
+        };
+        row(&mut page, &[&format!("`{name}`"), kind, &quoted(labels), help]);
+    }
+    page.push_str("\n## Labels\n\n| label | meaning | values |\n|---|---|---|\n");
+    for Label { name, meaning, values } in &LABELS {
+        row(&mut page, &[&format!("`{name}`"), meaning, &quoted(&values())]);
+    }
+    page.push_str(METALLB);
+    for (metric, theirs) in table().flat_map(|metric| metric.metallb.iter().map(move |theirs| (metric, theirs))) {
+        row(&mut page, &[&format!("`{theirs}`"), &format!("`{}`", metric.name)]);
+    }
+    page
+}
+
+fn row(page: &mut String, cells: &[&str]) {
+    // A string takes everything.
+    let _ = writeln!(page, "| {} |", cells.join(" | "));
+}
+
+fn quoted(words: &[&str]) -> String {
+    words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// The labels that the page explains.
+#[cfg(test)]
+pub(super) fn labels() -> impl Iterator<Item = &'static str> {
+    LABELS.iter().map(|label| label.name)
+}

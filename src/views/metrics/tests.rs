@@ -1,0 +1,225 @@
+//! The table against snapshots: every series, every label, and the page of the documents.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::*;
+use crate::agent::counters::{LinkCounters, TurnCounters};
+use crate::arp::machine::answer::Reason;
+use crate::arp::packet::Protocol;
+use crate::claim::ConflictKind;
+use crate::config::{NoSecrets, SourceFile, parse};
+use crate::plan::Planner;
+use crate::pulse::outcome::Outcome;
+use crate::roster::Roster;
+use crate::views::Counters;
+use crate::views::counters::Direction as MoveDirection;
+use crate::world::{
+    Conflict, Direction, Fact, Link, MessageCounts, NotificationCount, SessionDetail, SessionReport, SessionState,
+};
+use crate::{clock, world};
+
+const CONFIG: &str = r#"
+[manifests]
+folder = "/m"
+[[pool]]
+name = "lan"
+addresses = ["192.0.2.0/28"]
+[bgp]
+asn = 64513
+[[bgp.peer]]
+name = "tor"
+address = "10.0.0.1"
+asn = 64512
+[[bgp.advertisement]]
+"#;
+
+fn planner() -> Planner {
+    let file = SourceFile { path: "test.toml".to_owned(), text: CONFIG.to_owned() };
+    Planner::new(Arc::new(parse(&[file], &NoSecrets).unwrap()), "node-1".into())
+}
+
+fn snapshot(planner: &Planner, counters: Counters) -> Snapshot {
+    Snapshot::of(planner, Timestamp::UNIX_EPOCH, counters, clock::now(), clock::wall())
+}
+
+#[track_caller]
+fn assert_lines(snapshot: &Snapshot, lines: &[&str]) {
+    let text = String::from_utf8(text(snapshot).unwrap()).unwrap();
+    for line in lines {
+        assert!(text.lines().any(|it| it == *line), "{line} is not in\n{text}");
+    }
+}
+
+#[test]
+fn every_pool_and_peer_has_its_numbers_even_before_the_first_plan() {
+    assert_lines(
+        &snapshot(&planner(), Counters::default()),
+        &[
+            "crier_pool_addresses{pool=\"lan\"} 16",
+            "crier_pool_addresses_held{pool=\"lan\"} 0",
+            "crier_allocates 1",
+            "crier_services{held=\"true\"} 0",
+        ],
+    );
+}
+
+fn session() -> SessionReport {
+    let hold_timer = NotificationCount { direction: Direction::Sent, code: 4, subcode: 0, count: 2 };
+    let detail = SessionDetail {
+        times_established: 3,
+        messages_sent: MessageCounts { update: 7, ..MessageCounts::default() },
+        notifications: vec![hold_timer],
+        prefixes_pending: 3,
+        ..SessionDetail::default()
+    };
+    SessionReport {
+        state: SessionState::Established,
+        since: Timestamp::from_second(1_700_000_000).unwrap().into(),
+        last_error: None,
+        local_address: None,
+        hold_time_secs: Some(90),
+        prefixes_sent: 5,
+        prefixes_unsendable: 1,
+        prefixes_received: 4,
+        detail: Box::new(detail),
+    }
+}
+
+/// A planner that has turned, with a session, a link, a roster and a conflict.
+fn busy() -> Planner {
+    let mut planner = planner();
+    let link = Link {
+        index: 2,
+        name: "eth0".into(),
+        mac: None,
+        up: true,
+        carrier: true,
+        loopback: false,
+        arp: true,
+        master: None,
+        vrf: None,
+        addresses: Vec::new(),
+    };
+    let conflict =
+        Conflict { mac: "02:00:00:00:00:99".parse().unwrap(), kind: ConflictKind::Contested, since: clock::wall() };
+    for fact in [
+        Fact::Link(2, Some(link)),
+        Fact::LinksListed,
+        Fact::FailStatic,
+        Fact::ApiServer(world::ApiServer::Manifests),
+        Fact::Session("tor".into(), session()),
+        Fact::Roster(2, Some(Arc::new(Roster { settled: true, ..Roster::default() }))),
+        Fact::Conflict("192.0.2.1".parse().unwrap(), "eth0".into(), Some(conflict)),
+    ] {
+        planner.apply(fact);
+    }
+    planner.turn(clock::now());
+    planner
+}
+
+#[test]
+fn a_peer_has_its_messages_notifications_and_times() {
+    assert_lines(
+        &snapshot(&busy(), Counters::default()),
+        &[
+            "crier_bgp_messages_total{direction=\"sent\",peer=\"tor\",type=\"update\"} 7",
+            "crier_bgp_messages_total{direction=\"received\",peer=\"tor\",type=\"keepalive\"} 0",
+            "crier_bgp_notifications_total{code=\"4\",direction=\"sent\",peer=\"tor\",subcode=\"0\"} 2",
+            "crier_bgp_session_established_total{peer=\"tor\"} 3",
+            "crier_bgp_session_state_since_timestamp_seconds{peer=\"tor\"} 1700000000",
+            "crier_bgp_prefixes_pending{peer=\"tor\"} 3",
+            "crier_bgp_prefixes_unsendable{peer=\"tor\"} 1",
+            "crier_bgp_prefixes_received_total{peer=\"tor\"} 4",
+        ],
+    );
+}
+
+fn counted() -> Counters {
+    let links = LinkCounters::default();
+    let of_eth0 = links.arp.of(&"eth0".into());
+    let eth0 = of_eth0.of(Protocol::Arp);
+    eth0.count_answer();
+    eth0.count_answer();
+    eth0.count_gratuitous();
+    eth0.count_lost(7);
+    eth0.count_ignored(Reason::NotOwned);
+    of_eth0.of(Protocol::Ndp).count_answer();
+    let pulse = links.pulse.of(&"eth0".into());
+    pulse.count_sent(120);
+    pulse.count_received(Outcome::Forged);
+    pulse.count_received(Outcome::Replayed);
+    pulse.count_detection(Duration::from_millis(303));
+    Counters {
+        moves: [((MoveDirection::In, "owner-silent".to_owned()), 3_u64)].into_iter().collect(),
+        conflicts: [(("eth0".into(), ConflictKind::Contested), 2_u64)].into_iter().collect(),
+        ..TurnCounters::default().read(&links)
+    }
+}
+
+#[test]
+fn everything_that_was_counted_on_a_link_has_its_series() {
+    assert_lines(
+        &snapshot(&planner(), counted()),
+        &[
+            "crier_l2_requests_total{interface=\"eth0\",protocol=\"arp\"} 3",
+            "crier_l2_answers_total{interface=\"eth0\",protocol=\"arp\"} 2",
+            "crier_l2_answers_total{interface=\"eth0\",protocol=\"ndp\"} 1",
+            "crier_l2_gratuitous_total{interface=\"eth0\",protocol=\"arp\"} 1",
+            "crier_l2_frames_lost_total{interface=\"eth0\",protocol=\"arp\"} 7",
+            "crier_l2_ignored_total{interface=\"eth0\",protocol=\"arp\",reason=\"not-owned\"} 1",
+            "crier_l2_moves_total{cause=\"owner-silent\",direction=\"in\"} 3",
+            "crier_l2_moves_total{cause=\"owner-silent\",direction=\"out\"} 0",
+            "crier_l2_conflicts_total{interface=\"eth0\",kind=\"contested\"} 2",
+            "crier_pulse_sent_bytes_total{interface=\"eth0\"} 120",
+            "crier_pulse_received_total{interface=\"eth0\",outcome=\"forged\"} 1",
+            "crier_pulse_received_total{interface=\"eth0\",outcome=\"other-key\"} 0",
+            "crier_pulse_detection_seconds_bucket{interface=\"eth0\",le=\"0.3\"} 0",
+            "crier_pulse_detection_seconds_bucket{interface=\"eth0\",le=\"0.35\"} 1",
+            "crier_pulse_detection_seconds_bucket{interface=\"eth0\",le=\"+Inf\"} 1",
+            "crier_pulse_detection_seconds_sum{interface=\"eth0\"} 0.303",
+        ],
+    );
+}
+
+#[test]
+fn each_metric_has_a_name_of_its_own_and_a_value_for_each_of_its_labels() {
+    let snapshot = snapshot(&busy(), counted());
+    let mut names = std::collections::BTreeSet::new();
+    for metric in table() {
+        let name = metric.name;
+        assert!(names.insert(name), "{name} is there twice");
+        let is_counter = metric.kind() == MetricType::COUNTER;
+        assert_eq!(name.ends_with("_total"), is_counter, "{name}: a counter, and nothing else, ends in _total");
+        assert!(metric.labels.is_sorted(), "{name}: its labels are in the order of their names");
+        let (Read::Gauge(read) | Read::Counter(read)) = metric.read else { continue };
+        let mut series = Series::default();
+        read(&snapshot, &mut series);
+        assert!(!series.values.is_empty(), "{name} has no series in a snapshot that has something of everything");
+        for values in series.values.keys() {
+            assert_eq!(values.len(), metric.labels.len(), "{name}: {values:?} for {:?}", metric.labels);
+        }
+    }
+}
+
+#[test]
+fn the_page_of_metrics_says_what_the_table_says() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("doc/metrics.md");
+    let page = document();
+    if std::env::var_os("CRIER_WRITE_SNAPSHOTS").is_some() {
+        std::fs::write(&path, &page).unwrap();
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        written == page,
+        "doc/metrics.md is behind the table; run: CRIER_WRITE_SNAPSHOTS=1 cargo test --lib views::metrics"
+    );
+}
+
+#[test]
+fn every_label_of_the_table_is_explained_and_no_other() {
+    let explained: Vec<&str> = document::labels().collect();
+    let used: std::collections::BTreeSet<&str> = table().flat_map(|metric| metric.labels).copied().collect();
+    assert_eq!(explained, used.into_iter().collect::<Vec<_>>());
+}

@@ -1,0 +1,106 @@
+//! The agent at one moment: everything that a view is made of. Floor 1.
+//!
+//! The loop makes one for each question. Its parts share their structure with the loop's own, so making one costs
+//! microseconds and holding one delays nobody, whatever the number of Services. It never changes.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use imbl::OrdMap;
+use jiff::Timestamp;
+
+use super::counters::Direction;
+use crate::arp::packet::Protocol;
+use crate::claim::ConflictKind;
+use crate::config::{Config, Pool};
+use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
+use crate::plan::context::Context;
+use crate::plan::{Plan, Planner};
+use crate::world::{SessionReport, World};
+use crate::{arp, pulse};
+
+/// See the module's documentation.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// This node.
+    pub node: NodeName,
+    /// When the agent started.
+    pub started: Timestamp,
+    /// When the snapshot was taken, by the clock that the Plan's times are of.
+    pub now: Instant,
+    /// The same moment by the clock on the wall.
+    pub wall: SystemTime,
+    pub config: Arc<Config>,
+    pub world: World,
+    pub plan: Plan,
+    /// What the decisions of the Plan stand on.
+    pub context: Arc<Context>,
+    /// The addresses that Services hold or claim, and who does.
+    pub claims: OrdMap<IpAddr, BTreeSet<ObjectKey>>,
+    pub counters: Counters,
+}
+
+/// What was counted since the agent started. Counters only ever grow.
+#[derive(Debug, Clone, Default)]
+pub struct Counters {
+    /// Changes of an address's owner, by direction and by the code of the cause.
+    pub moves: OrdMap<(Direction, String), u64>,
+    /// Conflicts that began, not the frames of them.
+    pub conflicts: OrdMap<(InterfaceName, ConflictKind), u64>,
+    /// Of every link that this node ever answered on, ARP and NDP apart.
+    pub frames: Vec<LinkFrames>,
+    /// Of every link that this node ever pulsed on.
+    pub pulses: Vec<LinkPulses>,
+}
+
+/// The frames of one protocol on one link.
+#[derive(Debug, Clone)]
+pub struct LinkFrames {
+    pub link: InterfaceName,
+    pub protocol: Protocol,
+    pub counts: arp::counters::Report,
+}
+
+/// The pulses on one link.
+#[derive(Debug, Clone)]
+pub struct LinkPulses {
+    pub link: InterfaceName,
+    pub counts: pulse::counters::Report,
+}
+
+impl Snapshot {
+    /// The agent of `planner` as it stands. `now` and `wall` are the same moment.
+    pub fn of(planner: &Planner, started: Timestamp, counters: Counters, now: Instant, wall: SystemTime) -> Snapshot {
+        Snapshot {
+            node: planner.node().clone(),
+            started,
+            now,
+            wall,
+            config: planner.config().clone(),
+            world: planner.world().clone(),
+            plan: planner.plan().clone(),
+            context: planner.context().clone(),
+            claims: planner.book().claims().clone(),
+            counters,
+        }
+    }
+
+    /// What the session with a peer last told; nothing while nobody knows where the peer is, for then what it told is past.
+    pub fn session(&self, peer: &PeerName) -> Option<&SessionReport> {
+        let known = self.plan.bgp.peers.get(peer).is_some_and(|peer| peer.address.is_ok());
+        self.world.sessions.get(peer).filter(|_| known)
+    }
+
+    /// How many addresses of a pool Services hold.
+    pub fn held_in(&self, pool: &Pool) -> usize {
+        pool.addresses.iter().map(|range| self.claims.range(range.first()..=range.last()).count()).sum()
+    }
+
+    /// When a moment of the Plan was, by the clock on the wall as it is now.
+    pub fn timestamp(&self, at: Instant) -> Option<Timestamp> {
+        let ago = self.now.saturating_duration_since(at);
+        self.wall.checked_sub(ago).and_then(|at| Timestamp::try_from(at).ok())
+    }
+}

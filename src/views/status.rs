@@ -1,0 +1,297 @@
+//! What a running agent says of itself as a whole: the JSON behind `crier status`. Floor 1.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::bgp::{PeerReport, peer_report};
+use super::counters::{self, CountersReport};
+use super::problems::problems;
+use super::{SCHEMA_VERSION, Snapshot};
+use crate::claim::ConflictKind;
+use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName, PoolName};
+use crate::plan::allocate::capacity;
+use crate::plan::decision::{Announcement, Decision};
+use crate::reason::Reason;
+use crate::roster::{Eligibility, Member, Roster};
+use crate::world::{ApiServer, Conflict, HostProblem, Link, Pulses, World};
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Report {
+    pub schema_version: u32,
+    pub node: NodeName,
+    pub version: String,
+    pub started: Timestamp,
+    pub api_server: ApiServerReport,
+    /// This agent chooses the addresses.
+    pub allocates: bool,
+    /// No list was ever complete: the agent acts on what it remembers from before.
+    pub fail_static: bool,
+    pub pools: Vec<PoolReport>,
+    pub peers: Vec<PeerReport>,
+    pub links: Vec<LinkReport>,
+    #[serde(default)]
+    pub pulse: PulseReport,
+    /// What was counted on the links since the agent started.
+    #[serde(default)]
+    pub l2: CountersReport,
+    pub services: Vec<ServiceReport>,
+    /// What is wrong with the settings of this host; the problems below have it too.
+    pub host_problems: Vec<HostProblem>,
+    /// What somebody should look at, in plain sentences.
+    pub problems: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ApiServerReport {
+    /// `connecting`, `reachable`, `unreachable`, or `manifests` where a folder takes its place.
+    pub state: String,
+    pub since: Option<Timestamp>,
+    pub error: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PoolReport {
+    pub name: PoolName,
+    pub addresses: Vec<String>,
+    /// Addresses that Services hold.
+    pub held: u64,
+    /// All addresses that the pool can hand out; `u64::MAX` for that many and more.
+    pub total: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LinkReport {
+    pub name: InterfaceName,
+    pub mac: Option<String>,
+    pub up: bool,
+    /// The addresses that this node answers for on the link.
+    pub answers_for: Vec<IpAddr>,
+    /// Other stations that have, or claim, addresses that this node is to answer for.
+    #[serde(default)]
+    pub conflicts: Vec<ConflictReport>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ConflictReport {
+    pub address: IpAddr,
+    /// Who was heard last.
+    pub mac: String,
+    pub kind: ConflictKind,
+    pub since: Option<Timestamp>,
+}
+
+/// Who is alive on the links, as the pulses tell.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct PulseReport {
+    /// `off`, `unauthenticated`, or `authenticated`.
+    pub state: String,
+    pub links: Vec<RosterReport>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RosterReport {
+    pub link: InterfaceName,
+    /// This node has listened long enough to own addresses there.
+    pub settled: bool,
+    pub members: Vec<MemberReport>,
+    /// Nodes that fell silent without a word.
+    pub silent: Vec<NodeName>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MemberReport {
+    pub node: NodeName,
+    pub mac: String,
+    pub eligibility: Eligibility,
+    pub owner: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ServiceReport {
+    pub name: ObjectKey,
+    #[serde(flatten)]
+    pub decision: Decision,
+    /// The reasons above in words, as the table shows them.
+    pub summary: String,
+}
+
+/// The view.
+pub fn status(snapshot: &Snapshot) -> Report {
+    let Snapshot { node, started, world, config, plan, counters, .. } = snapshot;
+    let of_service = |(key, decision): (&ObjectKey, &Arc<Decision>)| ServiceReport {
+        name: key.clone(),
+        decision: Decision::clone(decision),
+        summary: summary(decision),
+    };
+    let services: Vec<ServiceReport> = load_balancers(snapshot).map(of_service).collect();
+    let peers: Vec<PeerReport> =
+        plan.bgp.peers.iter().map(|(name, peer)| peer_report(name, peer, snapshot.session(name))).collect();
+    let mut answered = answered(snapshot);
+    let links = links(snapshot).map(|link| LinkReport {
+        name: link.name.clone(),
+        mac: link.mac.map(|mac| mac.to_string()),
+        up: link.up && link.carrier,
+        answers_for: answered.remove(&link.name).unwrap_or_default(),
+        conflicts: conflicts_on(&link.name, world),
+    });
+    let links: Vec<LinkReport> = links.collect();
+    let pools = config.pools.iter().map(|pool| PoolReport {
+        name: pool.name.clone(),
+        addresses: pool.addresses.iter().map(ToString::to_string).collect(),
+        held: snapshot.held_in(pool) as u64,
+        total: capacity(pool),
+    });
+    Report {
+        schema_version: SCHEMA_VERSION,
+        node: node.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started: *started,
+        api_server: api_server(&world.api_server),
+        allocates: allocates(snapshot),
+        fail_static: world.fail_static && !world.listed.all(),
+        pools: pools.collect(),
+        problems: problems(snapshot, &services, &peers),
+        peers,
+        links,
+        pulse: pulse_report(world),
+        l2: counters::report(counters),
+        services,
+        host_problems: world.host_problems.clone(),
+    }
+}
+
+/// This agent allocates: it holds the Lease, or there is no API server.
+pub(super) fn allocates(snapshot: &Snapshot) -> bool {
+    snapshot.world.leader || snapshot.config.is_standalone()
+}
+
+/// The Services of type LoadBalancer, with what was decided about each.
+pub(super) fn load_balancers(snapshot: &Snapshot) -> impl Iterator<Item = (&ObjectKey, &Arc<Decision>)> {
+    let services = &snapshot.world.services;
+    let is_one = |key: &ObjectKey| services.get(key).is_some_and(|service| service.load_balancer);
+    snapshot.plan.decisions.iter().filter(move |(key, _)| is_one(key))
+}
+
+/// The links that an address could be announced on.
+pub(super) fn links(snapshot: &Snapshot) -> impl Iterator<Item = &Link> {
+    snapshot.world.links.values().filter(|link| !link.loopback)
+}
+
+/// The addresses that this node answers for, by link: those of its plan that no other station keeps it from using.
+pub(super) fn answered(snapshot: &Snapshot) -> BTreeMap<&InterfaceName, Vec<IpAddr>> {
+    let mut answered: BTreeMap<&InterfaceName, Vec<IpAddr>> = BTreeMap::new();
+    for (address, links) in &snapshot.plan.l2.addresses {
+        let conflicts = snapshot.world.conflicts.get(address);
+        for link in links.iter() {
+            let conflict = conflicts.and_then(|on_links| on_links.get(link));
+            if conflict.is_none_or(|conflict| conflict.kind == ConflictKind::Contested) {
+                answered.entry(link).or_default().push(*address);
+            }
+        }
+    }
+    answered
+}
+
+fn pulse_report(world: &World) -> PulseReport {
+    let state = match world.pulses {
+        Pulses::Off => "off",
+        Pulses::On { authenticated: false } => "unauthenticated",
+        Pulses::On { authenticated: true } => "authenticated",
+    };
+    let on_link = |(index, roster): (&u32, &Arc<Roster>)| {
+        let member = |(node, member): (&NodeName, &Member)| MemberReport {
+            node: node.clone(),
+            mac: member.mac.to_string(),
+            eligibility: member.eligibility,
+            owner: member.owner,
+        };
+        Some(RosterReport {
+            link: world.links.get(index)?.name.clone(),
+            settled: roster.settled,
+            members: roster.members.iter().map(member).collect(),
+            silent: roster.silent.keys().cloned().collect(),
+        })
+    };
+    PulseReport { state: state.to_owned(), links: world.rosters.iter().filter_map(on_link).collect() }
+}
+
+fn conflicts_on(link: &InterfaceName, world: &World) -> Vec<ConflictReport> {
+    let on_link = world.conflicts.iter().filter_map(|(address, on_links)| Some((*address, *on_links.get(link)?)));
+    on_link
+        .map(|(address, Conflict { mac, kind, since })| ConflictReport {
+            address,
+            mac: mac.to_string(),
+            kind,
+            since: Timestamp::try_from(since).ok(),
+        })
+        .collect()
+}
+
+fn api_server(state: &ApiServer) -> ApiServerReport {
+    let plain = |state: &str| ApiServerReport { state: state.to_owned(), since: None, error: None };
+    match state {
+        ApiServer::Connecting => plain("connecting"),
+        ApiServer::Reachable => plain("reachable"),
+        ApiServer::Manifests => plain("manifests"),
+        ApiServer::Unreachable { since, why } => ApiServerReport {
+            state: "unreachable".to_owned(),
+            since: Timestamp::try_from(*since).ok(),
+            error: Some(why.clone()),
+        },
+    }
+}
+
+/// One line about a Service: what it has and where it is announced, or what is in the way.
+fn summary(decision: &Decision) -> String {
+    let allocation = &decision.allocation;
+    if allocation.held.is_empty() {
+        return allocation.reason.to_string();
+    }
+    let mut parts = Vec::new();
+    for announcement in &decision.announcements {
+        let l2 = &announcement.l2;
+        let bgp = &announcement.bgp;
+        if l2.announced && l2.reason.is_conflict() {
+            parts.push(format!("answered here, but: {}", l2.reason));
+        } else if l2.announced {
+            parts.push("answered here".to_owned());
+        } else if let Some(owner) = &l2.owner {
+            parts.push(match l2.reason {
+                Reason::OwnedBy { .. } => format!("answered by {owner}"),
+                ref reason => reason.to_string(),
+            });
+        }
+        if !bgp.peers.is_empty() {
+            let peers: Vec<_> = bgp.peers.iter().map(PeerName::as_str).collect();
+            parts.push(format!("announced to {}", peers.join(", ")));
+        }
+        if l2.owner.is_none() && bgp.peers.is_empty() {
+            parts.push(not_announced(announcement));
+        }
+    }
+    if decision.announcements.is_empty() {
+        parts.push(Reason::WaitingForStatus.to_string());
+    }
+    parts.dedup();
+    if let Some(complaint) = &allocation.complaint {
+        parts.push(format!("but {complaint}"));
+    }
+    parts.join("; ")
+}
+
+/// Why an address is announced nowhere: the reason of the protocol that covers its pool at all.
+fn not_announced(announcement: &Announcement) -> String {
+    let by_l2 = !matches!(announcement.l2.reason, Reason::NoL2ForPool { .. });
+    let by_bgp = !matches!(announcement.bgp.reason, Reason::NoAdvertisement { .. });
+    match (by_l2, by_bgp) {
+        (true, true) if announcement.l2.reason == announcement.bgp.reason => announcement.l2.reason.to_string(),
+        (true, true) => format!("on the link: {}; over BGP: {}", announcement.l2.reason, announcement.bgp.reason),
+        (true, false) => announcement.l2.reason.to_string(),
+        (false, true) => announcement.bgp.reason.to_string(),
+        (false, false) => format!("pool {} is announced by no [[l2]] and no [[bgp.advertisement]]", announcement.pool),
+    }
+}
