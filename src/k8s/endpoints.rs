@@ -75,6 +75,13 @@ impl Kind for EndpointSliceFields {
         Fact::EndpointSlice(key, None)
     }
 
+    fn kept(fact: &Fact) -> Option<&ObjectKey> {
+        match fact {
+            Fact::EndpointSlice(key, Some(_)) => Some(key),
+            _ => None,
+        }
+    }
+
     fn listing(keys: BTreeSet<ObjectKey>) -> Listing {
         Listing::EndpointSlices(keys)
     }
@@ -109,6 +116,7 @@ pub fn endpoint_slice(object: &Object<EndpointSliceFields>) -> Result<Option<wor
         Some("IPv6") => Some(Family::V6),
         Some(_) | None => None,
     };
+    let (ready, serving) = (ready.into(), serving.into());
     Ok(Some(world::EndpointSlice { service, family, ready, serving, serving_without_node }))
 }
 

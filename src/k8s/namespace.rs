@@ -39,6 +39,13 @@ impl Kind for NamespaceFields {
         Fact::Namespace(key, None)
     }
 
+    fn kept(fact: &Fact) -> Option<&NamespaceName> {
+        match fact {
+            Fact::Namespace(key, Some(_)) => Some(key),
+            _ => None,
+        }
+    }
+
     fn listing(keys: BTreeSet<NamespaceName>) -> Listing {
         Listing::Namespaces(keys)
     }

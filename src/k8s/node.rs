@@ -62,6 +62,13 @@ impl Kind for NodeFields {
         Fact::Node(key, None)
     }
 
+    fn kept(fact: &Fact) -> Option<&NodeName> {
+        match fact {
+            Fact::Node(key, Some(_)) => Some(key),
+            _ => None,
+        }
+    }
+
     fn listing(keys: BTreeSet<NodeName>) -> Listing {
         Listing::Nodes(keys)
     }

@@ -38,6 +38,9 @@ pub trait Kind: DeserializeOwned + Clone + fmt::Debug + Send + Sync + 'static {
     /// The object is gone, or says nothing any more.
     fn gone(key: Self::Key) -> Fact;
 
+    /// The key in a Fact of this kind, for the listing; `None` where the World keeps nothing of the object.
+    fn kept(fact: &Fact) -> Option<&Self::Key>;
+
     fn listing(keys: BTreeSet<Self::Key>) -> Listing;
 }
 

@@ -90,6 +90,13 @@ impl Kind for ServiceFields {
         Fact::Service(key, None)
     }
 
+    fn kept(fact: &Fact) -> Option<&ObjectKey> {
+        match fact {
+            Fact::Service(key, Some(service)) if service.is_kept() => Some(key),
+            _ => None,
+        }
+    }
+
     fn listing(keys: BTreeSet<ObjectKey>) -> Listing {
         Listing::Services(keys)
     }

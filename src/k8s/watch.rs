@@ -218,13 +218,19 @@ async fn list<K: Kind>(api: &Api<Object<K>>, facts: &mpsc::Sender<Fact>) -> Resu
             Err(_) => return Err(no_answer(LIST_TIMEOUT)),
         };
         for object in page.items {
-            let key = K::key(&object.metadata);
             match K::translate(&object) {
-                Ok(Some(fact)) => facts.send(fact).await.map_err(|_| End::Nobody)?,
-                Ok(None) => continue,
-                Err(fault) => skip::<K>(&key, &fault),
+                Ok(Some(fact)) => {
+                    // The same copy of the key that the World gets.
+                    keys.extend(K::kept(&fact).cloned());
+                    facts.send(fact).await.map_err(|_| End::Nobody)?;
+                }
+                Ok(None) => {}
+                Err(fault) => {
+                    let key = K::key(&object.metadata);
+                    skip::<K>(&key, &fault);
+                    keys.insert(key);
+                }
             }
-            keys.insert(key);
         }
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = ListParams::default().limit(PAGE).continue_token(&token),

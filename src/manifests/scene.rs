@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::manifests::document::{Entry, Subject};
+use crate::manifests::document::{Content, Entry, Subject};
 use crate::world::{Fact, Listing};
 
 /// The files and what was told of them. The same files make the same Facts in the same order, whatever happened before.
@@ -13,7 +13,7 @@ pub struct Scene {
     files: BTreeMap<String, Vec<Entry>>,
     /// Files that were never once read: nobody knows what they say, so nothing may be called complete.
     never_read: BTreeSet<String>,
-    told: BTreeMap<Subject, Fact>,
+    told: BTreeMap<Subject, Content>,
     /// Whether the world was last told that this is all.
     complete: bool,
 }
@@ -57,13 +57,13 @@ impl Scene {
 
     /// What is to be told since the last call; no facts where nothing changed.
     pub fn news(&mut self) -> News {
-        let mut now: BTreeMap<&Subject, (&str, &Fact)> = BTreeMap::new();
+        let mut now: BTreeMap<&Subject, (&str, &Content)> = BTreeMap::new();
         let mut duplicates = Vec::new();
         for (file, entries) in &self.files {
-            for (subject, fact) in entries {
+            for (subject, content) in entries {
                 match now.get(subject) {
                     None => {
-                        now.insert(subject, (file, fact));
+                        now.insert(subject, (file, content));
                     }
                     Some((taken, _)) => duplicates.push(Duplicate {
                         subject: subject.clone(),
@@ -73,22 +73,24 @@ impl Scene {
                 }
             }
         }
-        let mut changed: BTreeMap<&Subject, Fact> = BTreeMap::new();
-        for (subject, (_, fact)) in &now {
-            if self.told.get(*subject) != Some(*fact) {
-                changed.insert(subject, (*fact).clone());
+        let mut changed: BTreeMap<&Subject, Option<&Content>> = BTreeMap::new();
+        for (subject, (_, content)) in &now {
+            if self.told.get(*subject) != Some(*content) {
+                changed.insert(subject, Some(content));
             }
         }
-        for subject in self.told.keys().filter(|subject| !now.contains_key(subject)) {
-            changed.insert(subject, subject.clone().gone());
-        }
+        changed.extend(self.told.keys().filter(|subject| !now.contains_key(subject)).map(|subject| (subject, None)));
+        let fact = |(subject, content): (&Subject, Option<&Content>)| match content {
+            Some(content) => subject.says(content),
+            None => Some(subject.clone().gone()),
+        };
+        let mut facts: Vec<Fact> = changed.into_iter().filter_map(fact).collect();
         let complete = self.never_read.is_empty();
-        let mut facts: Vec<Fact> = changed.into_values().collect();
         if complete && (!facts.is_empty() || !self.complete) {
             facts.extend(listings(now.keys().copied()));
         }
         self.complete = complete;
-        self.told = now.into_iter().map(|(subject, (_, fact))| (subject.clone(), fact.clone())).collect();
+        self.told = now.into_iter().map(|(subject, (_, content))| (subject.clone(), content.clone())).collect();
         News { facts, duplicates }
     }
 }

@@ -2,12 +2,16 @@
 //! Floor 1. `Fact` is what the sources and actuators report; `World` is what `plan` reads.
 
 mod fact;
+mod node_counts;
 mod objects;
 mod session;
 mod sum;
+#[cfg(test)]
+mod tests;
 
 pub use crate::session_state::SessionState;
 pub use fact::{ApiServer, Fact, Listing, Pulses, SessionReport};
+pub use node_counts::NodeCounts;
 pub use objects::{
     Conflict, DefaultRoute, EndpointSlice, FamilyPolicy, HostProblem, Link, Node, Request, RequestError, Service,
     ServicePort, TrafficPolicy,

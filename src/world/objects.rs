@@ -1,7 +1,6 @@
 //! What crier keeps of each object: only what a decision reads.
 //! Floor 1. The translators in `k8s` and `kernel` make these; nothing here judges.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::time::SystemTime;
@@ -9,12 +8,13 @@ use std::time::SystemTime;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::NodeCounts;
 use crate::address::{Family, MacAddress};
 use crate::claim::ConflictKind;
-use crate::names::{InterfaceName, NodeName, ObjectKey, PoolName};
+use crate::names::{InterfaceName, ObjectKey, PoolName};
 use crate::selector::Labels;
 
-/// A Service of any type; one that is not ours is kept too, so that a change of type is seen.
+/// A Service of any type. The World keeps one that is no LoadBalancer only while its status shows addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
     /// Empty for a Service from a manifest.
@@ -34,6 +34,14 @@ pub struct Service {
     pub request: Result<Request, RequestError>,
     /// `status.loadBalancer.ingress[].ip`, those that are addresses.
     pub ingress: Vec<IpAddr>,
+}
+
+impl Service {
+    /// Whether the World keeps it: a LoadBalancer, or one whose status still shows addresses. Of any other Service nothing is
+    /// kept, because a source tells the whole object at each change, a change of type included.
+    pub fn is_kept(&self) -> bool {
+        self.load_balancer || !self.ingress.is_empty()
+    }
 }
 
 /// `spec.ipFamilyPolicy`.
@@ -88,9 +96,9 @@ pub struct EndpointSlice {
     pub family: Option<Family>,
     /// Endpoints that are ready, by the node they name: all in `serving` but those that terminate.
     #[serde(default)]
-    pub ready: BTreeMap<NodeName, u32>,
+    pub ready: NodeCounts,
     /// Endpoints that are ready, or still serving while they terminate, by the node they name.
-    pub serving: BTreeMap<NodeName, u32>,
+    pub serving: NodeCounts,
     /// Serving endpoints that name no node: usable with external traffic policy Cluster, not with Local.
     pub serving_without_node: u32,
 }

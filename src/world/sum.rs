@@ -10,8 +10,8 @@ use std::sync::Arc;
 use imbl::OrdMap;
 
 use super::{
-    ApiServer, Conflict, DefaultRoute, EndpointSlice, Fact, HostProblem, Link, Listing, Node, Pulses, Service,
-    SessionReport, SessionState,
+    ApiServer, Conflict, DefaultRoute, EndpointSlice, Fact, HostProblem, Link, Listing, Node, NodeCounts, Pulses,
+    Service, SessionReport, SessionState,
 };
 use crate::address::Family;
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
@@ -26,7 +26,10 @@ pub struct World {
     pub services: OrdMap<ObjectKey, Arc<Service>>,
     pub endpoint_slices: OrdMap<ObjectKey, Arc<EndpointSlice>>,
     /// The EndpointSlices of each Service.
-    slices_of: OrdMap<ObjectKey, BTreeSet<ObjectKey>>,
+    slices_of: OrdMap<ObjectKey, Arc<[ObjectKey]>>,
+    /// One copy of each name for all objects that carry it: names of nodes and namespaces are in every slice and key.
+    node_names: OrdMap<NodeName, ()>,
+    namespace_names: OrdMap<NamespaceName, ()>,
     pub nodes: OrdMap<NodeName, Arc<Node>>,
     pub namespaces: OrdMap<NamespaceName, Arc<Labels>>,
     pub listed: ListedKinds,
@@ -111,6 +114,8 @@ impl Default for World {
             services: OrdMap::new(),
             endpoint_slices: OrdMap::new(),
             slices_of: OrdMap::new(),
+            node_names: OrdMap::new(),
+            namespace_names: OrdMap::new(),
             nodes: OrdMap::new(),
             namespaces: OrdMap::new(),
             listed: ListedKinds::default(),
@@ -143,8 +148,12 @@ impl World {
             Fact::Service(key, None) => self.drop_service(&key),
             Fact::EndpointSlice(key, Some(slice)) => self.put_slice(key, slice),
             Fact::EndpointSlice(key, None) => self.drop_slice(&key),
-            Fact::Node(name, node) => surroundings_if(put(&mut self.nodes, name, node)),
+            Fact::Node(name, node) => {
+                let name = shared(&mut self.node_names, &name);
+                surroundings_if(put(&mut self.nodes, name, node))
+            }
             Fact::Namespace(name, labels) => {
+                let name = shared(&mut self.namespace_names, &name);
                 let changed = put(&mut self.namespaces, name.clone(), labels);
                 if changed { Touched::Services(self.services_in(&name)) } else { Touched::Nothing }
             }
@@ -215,13 +224,13 @@ impl World {
     /// The endpoints of a Service that take new connections.
     pub fn endpoints(&self, service: &ObjectKey) -> Endpoints {
         let (mut ready, mut serving, mut without_node) = (BTreeMap::new(), BTreeMap::new(), 0_u32);
-        let add = |sum: &mut BTreeMap<NodeName, u32>, of: &BTreeMap<NodeName, u32>| {
-            for (node, count) in of.iter().filter(|(_, count)| **count > 0) {
+        let add = |sum: &mut BTreeMap<NodeName, u32>, of: &NodeCounts| {
+            for (node, count) in of.iter().filter(|(_, count)| *count > 0) {
                 let of_node = sum.entry(node.clone()).or_default();
-                *of_node = of_node.saturating_add(*count);
+                *of_node = of_node.saturating_add(count);
             }
         };
-        let keys = self.slices_of.get(service).into_iter().flatten();
+        let keys = self.slices_of.get(service).into_iter().flat_map(|keys| keys.iter());
         for slice in keys.filter_map(|key| self.endpoint_slices.get(key)) {
             add(&mut ready, &slice.ready);
             add(&mut serving, &slice.serving);
@@ -233,12 +242,11 @@ impl World {
     /// How many endpoints of one family a node has that take new connections: the ready ones, or while there is none of
     /// those the ones that still serve, as kube-proxy does it.
     pub fn endpoints_on(&self, node: &NodeName, service: &ObjectKey, family: Family) -> u32 {
-        let keys = self.slices_of.get(service).into_iter().flatten();
+        let keys = self.slices_of.get(service).into_iter().flat_map(|keys| keys.iter());
         let slices = keys.filter_map(|key| self.endpoint_slices.get(key));
         let slices = slices.filter(|slice| slice.family.is_none_or(|of| of == family));
         let (ready, serving) = slices.fold((0_u32, 0_u32), |(ready, serving), slice| {
-            let count = |of: &BTreeMap<NodeName, u32>| of.get(node).copied().unwrap_or(0);
-            (ready.saturating_add(count(&slice.ready)), serving.saturating_add(count(&slice.serving)))
+            (ready.saturating_add(slice.ready.get(node)), serving.saturating_add(slice.serving.get(node)))
         });
         if ready > 0 { ready } else { serving }
     }
@@ -288,6 +296,9 @@ impl World {
             }
             self.ahead.remove(&key);
         }
+        if !service.is_kept() {
+            return self.drop_service(&key);
+        }
         // It was the write for another version that was refused.
         self.refused.remove(&key);
         // A promise is kept until the status shows it. Standalone Services have no status: theirs stays.
@@ -297,6 +308,7 @@ impl World {
         if !service.load_balancer {
             self.assigned.remove(&key);
         }
+        let key = self.shared_key(key);
         self.services.insert(key.clone(), service);
         Touched::Services(vec![key])
     }
@@ -307,7 +319,9 @@ impl World {
         match (version(held), version(&service)) {
             (Some(before), Some(after)) if held.uid == service.uid && before < after => {
                 let touched = self.put_service(key.clone(), service);
-                self.ahead.insert(key, after);
+                if self.services.contains_key(&key) {
+                    self.ahead.insert(key, after);
+                }
                 touched
             }
             _ => Touched::Nothing,
@@ -330,12 +344,17 @@ impl World {
         }
     }
 
-    fn put_slice(&mut self, key: ObjectKey, slice: Arc<EndpointSlice>) -> Touched {
+    /// Slices of all Services are kept: which of them matter is known only once their Service is.
+    fn put_slice(&mut self, key: ObjectKey, mut slice: Arc<EndpointSlice>) -> Touched {
         if self.endpoint_slices.get(&key) == Some(&slice) {
             return Touched::Nothing;
         }
+        let key = ObjectKey { namespace: shared(&mut self.namespace_names, &key.namespace), ..key };
+        if let Some(slice) = Arc::get_mut(&mut slice) {
+            self.share_names(slice);
+        }
         let mut touched = vec![slice.service.clone()];
-        self.slices_of.entry(slice.service.clone()).or_default().insert(key.clone());
+        self.link_slice(&key, &slice.service);
         if let Some(before) = self.endpoint_slices.insert(key.clone(), slice)
             && before.service != touched[0]
         {
@@ -355,13 +374,35 @@ impl World {
         }
     }
 
-    fn unlink_slice(&mut self, key: &ObjectKey, service: &ObjectKey) {
-        if let Some(slices) = self.slices_of.get_mut(service) {
-            slices.remove(key);
-            if slices.is_empty() {
-                self.slices_of.remove(service);
-            }
+    fn link_slice(&mut self, key: &ObjectKey, service: &ObjectKey) {
+        let before = self.slices_of.get(service).map(|keys| &**keys).unwrap_or_default();
+        if !before.contains(key) {
+            let keys = before.iter().chain([key]).cloned().collect();
+            self.slices_of.insert(service.clone(), keys);
         }
+    }
+
+    fn unlink_slice(&mut self, key: &ObjectKey, service: &ObjectKey) {
+        let Some(before) = self.slices_of.get(service) else { return };
+        let keys: Arc<[ObjectKey]> = before.iter().filter(|other| *other != key).cloned().collect();
+        put(&mut self.slices_of, service.clone(), Some(keys).filter(|keys| !keys.is_empty()));
+    }
+
+    /// The World's own copy of the key of a Service.
+    fn shared_key(&mut self, key: ObjectKey) -> ObjectKey {
+        let by_slices = self.slices_of.get_key_value(&key).map(|(known, _)| known);
+        match by_slices.or_else(|| self.services.get_key_value(&key).map(|(known, _)| known)) {
+            Some(known) => known.clone(),
+            None => ObjectKey { namespace: shared(&mut self.namespace_names, &key.namespace), ..key },
+        }
+    }
+
+    /// Replaces the names in a new slice by the World's own copies.
+    fn share_names(&mut self, slice: &mut EndpointSlice) {
+        slice.service = self.shared_key(slice.service.clone());
+        slice.serving.share_names(|node| shared(&mut self.node_names, node));
+        slice.ready.share_names(|node| shared(&mut self.node_names, node));
+        slice.ready.share_with(&slice.serving);
     }
 
     fn listed(&mut self, listing: Listing) -> Touched {
@@ -389,10 +430,12 @@ impl World {
             }
             Listing::Nodes(names) => {
                 collect(everything_if(retain(&mut self.nodes, &names)));
+                retain(&mut self.node_names, &names);
                 self.listed.nodes = true;
             }
             Listing::Namespaces(names) => {
                 collect(everything_if(retain(&mut self.namespaces, &names)));
+                retain(&mut self.namespace_names, &names);
                 self.listed.namespaces = true;
             }
         }
@@ -429,6 +472,17 @@ fn retain<K: Ord + Clone, V: Clone>(map: &mut OrdMap<K, V>, listed: &BTreeSet<K>
     let gone: Vec<K> = map.keys().filter(|key| !listed.contains(key)).cloned().collect();
     gone.iter().for_each(|key| drop(map.remove(key)));
     !gone.is_empty()
+}
+
+/// The copy of a name that is shared by all who carry it.
+fn shared<N: Ord + Clone>(names: &mut OrdMap<N, ()>, name: &N) -> N {
+    match names.get_key_value(name) {
+        Some((known, ())) => known.clone(),
+        None => {
+            names.insert(name.clone(), ());
+            name.clone()
+        }
+    }
 }
 
 fn peers_if(changed: bool) -> Touched {

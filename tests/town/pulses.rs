@@ -169,8 +169,8 @@ impl Town {
             let slice = EndpointSlice {
                 service: key.clone(),
                 family: None,
-                ready: BTreeMap::new(),
-                serving: BTreeMap::new(),
+                ready: Default::default(),
+                serving: Default::default(),
                 serving_without_node: 1,
             };
             planner.apply(Fact::EndpointSlice(key, Some(Arc::new(slice))));

@@ -658,8 +658,8 @@ impl Town {
         let slice = EndpointSlice {
             service: key.clone(),
             family: None,
-            ready: on_node.clone(),
-            serving: on_node,
+            ready: on_node.clone().into(),
+            serving: on_node.into(),
             serving_without_node: u32::from(!self.story.local),
         };
         Fact::EndpointSlice(key, Some(Arc::new(slice)))

@@ -3,6 +3,7 @@
 use super::*;
 use crate::plan::join::Dispute;
 use crate::route::RouteAttributes;
+use crate::world::NodeCounts;
 
 /// A Service that is announced by this node, with so many endpoints here.
 fn announce(story: &mut Story, name: &str, service: Service, here: u32) {
@@ -12,7 +13,7 @@ fn announce(story: &mut Story, name: &str, service: Service, here: u32) {
 }
 
 fn endpoints_here(story: &mut Story, name: &str, here: u32) {
-    let serving: std::collections::BTreeMap<_, _> = [("a".into(), here), ("b".into(), 9)].into();
+    let serving = NodeCounts::from([("a".into(), here), ("b".into(), 9)]);
     let slice =
         EndpointSlice { service: key(name), family: None, ready: serving.clone(), serving, serving_without_node: 0 };
     story.tell(Fact::EndpointSlice(key(&format!("{name}-1")), Some(Arc::new(slice))));
@@ -198,7 +199,7 @@ fn endpoints_that_end_count_only_while_there_are_no_others_and_each_family_count
     let mut story = Story::begin(with(vec![Advertisement { link_bandwidth: true, ..advertisement() }]));
     announce(&mut story, "web", local(), 1);
     let mut told = |family, ready: u32, serving: u32| {
-        let on_a = |count| std::collections::BTreeMap::from([(NodeName::from("a"), count)]);
+        let on_a = |count| NodeCounts::from([(NodeName::from("a"), count)]);
         let slice = EndpointSlice {
             service: key("web"),
             family: Some(family),

@@ -1,0 +1,104 @@
+//! What the World keeps, and what it does not.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::*;
+use crate::names::ObjectKey;
+
+fn key(name: &str) -> ObjectKey {
+    ObjectKey::new("shop", name)
+}
+
+fn service(load_balancer: bool, ingress: &[&str]) -> Service {
+    Service {
+        uid: "u".to_owned(),
+        resource_version: "1".to_owned(),
+        load_balancer,
+        class: None,
+        labels: Default::default(),
+        families: Vec::new(),
+        family_policy: FamilyPolicy::SingleStack,
+        external_traffic_policy: TrafficPolicy::Cluster,
+        ports: Vec::new(),
+        request: Ok(Request::default()),
+        ingress: ingress.iter().map(|ip| ip.parse().unwrap()).collect(),
+    }
+}
+
+fn put(world: &mut World, name: &str, service: Service) -> Touched {
+    world.apply(Fact::Service(key(name), Some(Arc::new(service))))
+}
+
+fn put_slice(world: &mut World, name: &str, of: &str, nodes: &[&str]) {
+    let counts: NodeCounts = nodes.iter().map(|node| ((*node).into(), 1)).collect();
+    let slice = EndpointSlice {
+        service: key(of),
+        family: None,
+        ready: nodes.iter().map(|node| ((*node).into(), 1)).collect(),
+        serving: counts,
+        serving_without_node: 0,
+    };
+    world.apply(Fact::EndpointSlice(key(name), Some(Arc::new(slice))));
+}
+
+#[test]
+fn a_service_of_another_type_is_kept_only_while_its_status_shows_addresses() {
+    let mut world = World::default();
+    assert_eq!(put(&mut world, "web", service(false, &[])), Touched::Nothing);
+    assert!(world.services.is_empty());
+    put(&mut world, "web", service(false, &["192.0.2.1"]));
+    assert!(world.services.contains_key(&key("web")), "somebody has to empty its status");
+    assert_eq!(put(&mut world, "web", service(false, &[])), Touched::Services(vec![key("web")]));
+    assert!(world.services.is_empty());
+}
+
+#[test]
+fn a_load_balancer_that_changes_its_type_is_forgotten_with_all_that_was_promised_to_it() {
+    let mut world = World::default();
+    put(&mut world, "web", service(true, &[]));
+    world.apply(Fact::Assigned(key("web"), vec!["192.0.2.1".parse().unwrap()]));
+    assert_eq!(put(&mut world, "web", service(false, &[])), Touched::Services(vec![key("web")]));
+    assert!(world.services.is_empty() && world.assigned.is_empty());
+    put(&mut world, "web", service(true, &[]));
+    assert!(world.services.contains_key(&key("web")), "and it may come back");
+}
+
+#[test]
+fn endpoints_that_are_told_before_their_service_count_once_it_is_a_load_balancer() {
+    let mut world = World::default();
+    put_slice(&mut world, "web-1", "web", &["a", "b"]);
+    put_slice(&mut world, "web-2", "web", &["b"]);
+    put(&mut world, "web", service(false, &[]));
+    put(&mut world, "web", service(true, &[]));
+    let by_node = |world: &World| world.endpoints(&key("web")).by_node.into_iter().collect::<Vec<_>>();
+    assert_eq!(by_node(&world), [("a".into(), 1), ("b".into(), 2)]);
+    world.apply(Fact::EndpointSlice(key("web-1"), None));
+    assert_eq!(by_node(&world), [("b".into(), 1)]);
+    world.apply(Fact::EndpointSlice(key("web-2"), None));
+    assert!(world.endpoints(&key("web")).is_empty());
+}
+
+#[test]
+fn a_slice_that_goes_to_another_service_leaves_the_first() {
+    let mut world = World::default();
+    put_slice(&mut world, "web-1", "web", &["a"]);
+    put_slice(&mut world, "web-1", "api", &["a"]);
+    assert!(world.endpoints(&key("web")).is_empty());
+    assert!(!world.endpoints(&key("api")).is_empty());
+}
+
+#[test]
+fn names_that_many_objects_carry_are_kept_once() {
+    let mut world = World::default();
+    put_slice(&mut world, "web-1", "web", &["a"]);
+    put_slice(&mut world, "api-1", "api", &["a"]);
+    put(&mut world, "web", service(true, &[]));
+    let slices: Vec<_> = world.endpoint_slices.values().collect();
+    let name = |slice: &EndpointSlice| slice.serving.iter().next().map(|(node, _)| node.as_str().as_ptr());
+    assert_eq!(name(slices[0]), name(slices[1]), "the node");
+    let namespaces: BTreeSet<_> = world.endpoint_slices.keys().map(|key| key.namespace.as_str().as_ptr()).collect();
+    assert_eq!(namespaces.len(), 1, "the namespace");
+    let (service, _) = world.services.get_key_value(&key("web")).unwrap();
+    assert!(slices.iter().any(|slice| Arc::ptr_eq(&slice.service.name, &service.name)), "the Service");
+}
