@@ -1,7 +1,9 @@
 //! What a turn of the planner costs: one Service changed among 100 and among 10,000, everything judged anew, a node that dies
-//! and returns, and the links of pods that come and go.
+//! and returns, the links of pods that come and go, and what it costs the loop that somebody asks.
 //! `cargo bench --bench turn`. Read the ratios: a turn about one Service should hardly depend on how many there are, and a
 //! turn about a node only on what it owned.
+
+mod questions;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,6 +44,11 @@ fn main() {
     );
     measure_node(500, 10_000);
     measure_links(300, 3_000);
+    questions::head();
+    for count in [100, 10_000] {
+        let newer = |address| Fact::Service(key(7), Some(Arc::new(service(address))));
+        questions::measure(count, &mut filled(count), newer);
+    }
 }
 
 /// The first plan, a node that dies and returns as its pulses tell, and everything judged anew.

@@ -25,7 +25,7 @@ pub fn log_change(change: &Change, node: &NodeName, handovers: &[Handover]) {
         None => {
             log_announcements(service, announcements(before), &[], node, handovers);
             if before.is_some_and(|before| !before.allocation.held.is_empty()) {
-                info!(%service, "addresses freed: the Service is gone or no longer of type LoadBalancer");
+                info!(%service, "addresses freed: the Service is gone");
             }
         }
     }

@@ -76,6 +76,9 @@ pub(super) enum Answer {
     Broken(String),
 }
 
+/// A request that was read: what makes its answer from a snapshot.
+pub(super) type Question = Box<dyn FnOnce(&Snapshot) -> Answer + Send>;
+
 /// A row as the server sees it.
 pub(super) trait Row {
     fn path(&self) -> &'static str;
@@ -83,7 +86,7 @@ pub(super) trait Row {
     fn doors(&self) -> Doors;
 
     /// Reads a query, without its question mark, and gives what makes the answer from a snapshot.
-    fn read(&self, query: Option<&str>) -> Result<Box<dyn FnOnce(&Snapshot) -> Answer + Send>, QueryError>;
+    fn read(&self, query: Option<&str>) -> Result<Question, QueryError>;
 }
 
 impl<F: Filter, R> Reading<F, R> {
@@ -102,7 +105,7 @@ impl<F: Filter + Send + 'static, R: Serialize + 'static> Row for Reading<F, R> {
         self.doors
     }
 
-    fn read(&self, query: Option<&str>) -> Result<Box<dyn FnOnce(&Snapshot) -> Answer + Send>, QueryError> {
+    fn read(&self, query: Option<&str>) -> Result<Question, QueryError> {
         let (filter, view) = (filter::read::<F>(query)?, self.view);
         Ok(Box::new(move |snapshot| match view(snapshot, &filter) {
             Ok(report) => match serde_json::to_vec(&report) {
@@ -124,7 +127,7 @@ impl Row for Text {
     }
 
     /// A scraper may send parameters of its own; they change nothing.
-    fn read(&self, _query: Option<&str>) -> Result<Box<dyn FnOnce(&Snapshot) -> Answer + Send>, QueryError> {
+    fn read(&self, _query: Option<&str>) -> Result<Question, QueryError> {
         let text = self.text;
         Ok(Box::new(move |snapshot| match text(snapshot) {
             Ok(text) => Answer::Text(text),

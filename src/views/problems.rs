@@ -62,7 +62,10 @@ fn of_peer(peer: &PeerReport) -> Option<String> {
     }
     let unsendable = peer.prefixes_unsendable;
     (unsendable > 0).then(|| {
-        format!("peer {}: {unsendable} prefixes cannot be sent: no next hop of the same address family", peer.name)
+        format!(
+            "peer {}: {unsendable} prefixes are not announced: this node has no next hop of the same address family",
+            peer.name
+        )
     })
 }
 

@@ -1,11 +1,8 @@
 //! What it costs the loop that somebody asks, and what it costs whoever asks: a snapshot, a turn while one is held, and each
-//! view of it, with 100 and with 10,000 Services. `cargo bench --bench views`. The first two columns are the loop's: they
-//! should hardly depend on how many Services there are.
-
-mod filled;
+//! view of it. The first two columns are the loop's: they should hardly depend on how many Services there are.
 
 use std::hint::black_box;
-use std::sync::Arc;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crier::agent::counters::{LinkCounters, TurnCounters};
@@ -17,33 +14,29 @@ use crier::views::{Snapshot, bgp, l2, metrics, status};
 use crier::world::Fact;
 use jiff::Timestamp;
 
-use crate::filled::{filled, key, service};
-
-fn main() {
+pub fn head() {
+    println!("what a question costs: the loop, then whoever asks");
     println!(
         "{:>9}  {:>10}  {:>10}  {:>10}  {:>10}  {:>10}  {:>10}",
         "Services", "snapshot", "turn", "status", "metrics", "l2", "routes"
     );
-    for count in [100, 10_000] {
-        measure(count);
-    }
 }
 
-fn measure(count: usize) {
-    let mut planner = filled(count);
+/// `newer` is a fact about one Service: where its status shows an address, and where it shows none.
+pub fn measure(count: usize, planner: &mut Planner, newer: impl Fn(Option<IpAddr>) -> Fact) {
     let links = LinkCounters::default();
     for link in ["eth0", "eth1", "eth2"] {
         links.arp.of(&link.into());
         links.pulse.of(&link.into());
     }
     let counters = TurnCounters::default();
-    let taken = median(2000, || clocked(|| take(&planner, &counters, &links)).0);
+    let taken = median(2000, || clocked(|| take(planner, &counters, &links)).0);
     let mut round = 0;
     let turn = median(2000, || {
-        let held = take(&planner, &counters, &links);
+        let held = take(planner, &counters, &links);
         round += 1;
         let address = (round % 2 == 0).then(|| "10.64.0.7".parse().expect("an address"));
-        let fact = Fact::Service(key(7), Some(Arc::new(service(address))));
+        let fact = newer(address);
         let (took, _) = clocked(|| {
             planner.apply(fact);
             planner.turn(clock::now())
@@ -51,18 +44,15 @@ fn measure(count: usize) {
         drop(held);
         took
     });
-    let snapshot = take(&planner, &counters, &links);
-    let as_json = |report: Vec<u8>| black_box(report);
-    let status = median(10, || clocked(|| as_json(serde_json::to_vec(&status::status(&snapshot)).expect("JSON"))).0);
+    let snapshot = take(planner, &counters, &links);
+    let status = median(10, || clocked(|| serde_json::to_vec(&status::status(&snapshot)).expect("JSON")).0);
     let metrics = median(10, || clocked(|| metrics::text(&snapshot).expect("metrics")).0);
     let all = AddressFilter::default();
-    let l2 = median(10, || {
-        clocked(|| as_json(serde_json::to_vec(&l2::l2(&snapshot, &all).expect("addresses")).expect("JSON"))).0
-    });
+    let l2 =
+        median(10, || clocked(|| serde_json::to_vec(&l2::l2(&snapshot, &all).expect("addresses")).expect("JSON")).0);
     let all = RoutesFilter::default();
-    let routes = median(10, || {
-        clocked(|| as_json(serde_json::to_vec(&bgp::routes(&snapshot, &all).expect("routes")).expect("JSON"))).0
-    });
+    let routes =
+        median(10, || clocked(|| serde_json::to_vec(&bgp::routes(&snapshot, &all).expect("routes")).expect("JSON")).0);
     let micros = |took: Duration| format!("{:.1} us", took.as_secs_f64() * 1e6);
     let millis = |took: Duration| format!("{:.1} ms", took.as_secs_f64() * 1e3);
     println!(
