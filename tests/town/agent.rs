@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use crier::address::{Family, MacAddress};
 use crier::arp::machine::answer::{self, Ownership as Claim, Station, Verdict};
-use crier::arp::machine::{Action, Claims};
+use crier::arp::machine::{Action, Claims, Report};
 use crier::arp::packet::{Frame, Protocol};
 use crier::claim::{Acquisition, ConflictKind};
 use crier::config::{self, Config, NoSecrets, SourceFile};
@@ -159,11 +159,6 @@ impl Agent {
         self.claims.poll_turned()
     }
 
-    /// The addresses for which this host accepts traffic, by its plan.
-    pub fn accepts(&self) -> BTreeSet<IpAddr> {
-        self.planner.plan().l2.addresses.keys().copied().collect()
-    }
-
     pub fn next_deadline(&self) -> Option<Instant> {
         let pulse = self.pulse.as_ref().and_then(Machine::next_deadline);
         [pulse, self.claims.next_deadline(), self.planner.next_deadline()].into_iter().flatten().min()
@@ -225,11 +220,17 @@ impl Agent {
         }
     }
 
-    /// One turn of the planner, and its slices handed to the machines.
-    pub fn think(&mut self, now: Instant) {
-        self.planner.turn(now);
-        self.follow_pulse(now);
-        self.follow_link(now);
+    /// One turn of the planner, and its slices handed to the machines as far as they moved. The addresses for which this
+    /// host accepts traffic from now on, if they may be others.
+    pub fn think(&mut self, now: Instant) -> Option<BTreeSet<IpAddr>> {
+        let moved = self.planner.turn(now).moved;
+        if moved.pulse {
+            self.follow_pulse(now);
+        }
+        if moved.l2 {
+            self.follow_link(now);
+        }
+        moved.l2.then(|| self.planner.plan().l2.addresses.keys().copied().collect())
     }
 
     /// As `pulse::task` follows its slice.
@@ -290,23 +291,20 @@ impl Agent {
         self.tell_conflicts();
     }
 
-    /// What is in the way of which address, as the responder tells it.
+    /// What is in the way of which address, as the responder tells it: what is no news is told once.
     fn tell_conflicts(&mut self) {
-        if self.claims.poll_report().is_none() {
-            return;
-        }
-        while self.claims.poll_report().is_some() {}
-        let known: BTreeMap<_, _> =
-            self.claims.conflicts().map(|(address, mac, kind)| (address, (mac, kind))).collect();
-        let told = std::mem::replace(&mut self.told, known.clone());
-        let link = InterfaceName::from("eth0");
-        for address in told.keys().filter(|address| !known.contains_key(*address)) {
-            self.learn(Fact::Conflict(*address, link.clone(), None));
-        }
-        for (address, (mac, kind)) in known {
-            if told.get(&address) != Some(&(mac, kind)) {
-                let conflict = Conflict { mac, kind, since: UNIX_EPOCH };
-                self.learn(Fact::Conflict(address, link.clone(), Some(conflict)));
+        while let Some(report) = self.claims.poll_report() {
+            let (address, conflict) = match report {
+                Report::Conflict { claimant, kind, frames: _ } => (claimant.address, Some((claimant.mac, kind))),
+                Report::Over(address) => (address, None),
+            };
+            let told = match conflict {
+                Some(conflict) => self.told.insert(address, conflict),
+                None => self.told.remove(&address),
+            };
+            if told != conflict {
+                let conflict = conflict.map(|(mac, kind)| Conflict { mac, kind, since: UNIX_EPOCH });
+                self.learn(Fact::Conflict(address, InterfaceName::from("eth0"), conflict));
             }
         }
     }

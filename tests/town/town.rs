@@ -262,9 +262,9 @@ impl Town {
                     return;
                 }
                 self.hosts[host].thinks = false;
-                if let Some(agent) = &mut self.hosts[host].agent {
-                    agent.think(now);
-                    self.hosts[host].accepts = agent.accepts();
+                let accepts = self.hosts[host].agent.as_mut().and_then(|agent| agent.think(now));
+                if let Some(accepts) = accepts {
+                    self.hosts[host].accepts = accepts;
                 }
                 self.attend(host);
             }

@@ -1,8 +1,8 @@
-# A4: no pulses pass between four busy nodes with 290 addresses.
-agents 4
-addresses 290
+# A4: no pulses pass between three busy nodes with 320 addresses.
+agents 3
+addresses 320
 judging 1ms
-at 4s prune ipv6
-at 4s prune ipv4
-ends 15s
+at 2s prune ipv6
+at 2s prune ipv4
+ends 12500ms
 breaks frames two-owners
