@@ -42,7 +42,6 @@ const SCENARIOS: &[Scenario] = &[
     row("ours-1000", 1000, 0, 1, None),
     row("ours-10000", 10_000, 0, 5, Some(60.0)),
     row("others-10000", 20, 10_000, 5, Some(24.0)),
-    Scenario { manifests: true, ..row("manifests-10000", 10_000, 0, 1, None) },
 ];
 
 const fn row(
