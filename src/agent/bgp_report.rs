@@ -210,6 +210,10 @@ fn route_report(
     let pending = session.map_or(0, |session| session.detail.prefixes_pending);
     let (state, why) = match (carried, carried.and_then(|carried| carried.unsendable.clone())) {
         (_, Some(why)) => (RouteState::Unsendable, Some(why)),
+        _ if session.is_some_and(|session| session.detail.too_long.contains(&prefix)) => {
+            let why = "its attributes alone fill the longest message of this session".to_owned();
+            (RouteState::Unsendable, Some(why))
+        }
         (None, None) => (RouteState::Waiting, Some("there is no session with the peer".to_owned())),
         (Some(_), None) if pending > 0 => {
             (RouteState::Pending, Some(format!("of this session's routes, {pending} are still to be sent")))

@@ -72,6 +72,9 @@ pub struct PoolReport {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PeerReport {
     pub name: PeerName,
+    /// As the configuration describes the peer.
+    #[serde(default)]
+    pub description: Option<String>,
     /// Where the peer is; while that is not known, the address of the configuration: an interface, or "gateway".
     pub address: String,
     /// `None` where any external AS is welcome.
@@ -169,7 +172,7 @@ impl Report {
             .map(|(key, decision)| ServiceReport {
                 name: key.clone(),
                 decision: Decision::clone(decision),
-                summary: summary(decision),
+                summary: summary(decision, world),
             })
             .collect();
         let peers: Vec<PeerReport> =
@@ -207,7 +210,7 @@ impl Report {
             };
             all.iter().map(in_words).collect::<Vec<_>>()
         }));
-        problems.extend(world.host_problems.iter().map(ToString::to_string));
+        problems.extend(world.host_problems.iter().chain(&world.listen_problems).map(ToString::to_string));
         problems.extend(pulse_problems(config, node, world));
         problems.extend(refused_pulses(world));
         problems.extend(world.refused.iter().map(|(key, why)| format!("{key}: status not written: {why}")));
@@ -336,6 +339,7 @@ pub(super) fn peer_report(name: &PeerName, peer: &PeerSlice, session: Option<&Se
     let nowhere = address.as_ref().err().map(ToString::to_string);
     PeerReport {
         name: name.clone(),
+        description: settings.description.clone(),
         address: address.as_ref().map_or_else(|_| settings.address.to_string(), ToString::to_string),
         asn: match settings.asn {
             PeerAsn::Is(asn) => Some(asn),
@@ -362,7 +366,7 @@ pub(super) fn peer_report(name: &PeerName, peer: &PeerSlice, session: Option<&Se
 }
 
 /// One line about a Service: what it has and where it is announced, or what is in the way.
-fn summary(decision: &Decision) -> String {
+fn summary(decision: &Decision, world: &World) -> String {
     let allocation = &decision.allocation;
     if allocation.held.is_empty() {
         return allocation.reason.to_string();
@@ -382,8 +386,7 @@ fn summary(decision: &Decision) -> String {
             });
         }
         if !bgp.peers.is_empty() {
-            let peers: Vec<_> = bgp.peers.iter().map(PeerName::as_str).collect();
-            parts.push(format!("announced to {}", peers.join(", ")));
+            parts.extend(told(bgp.peers.iter(), world));
         }
         if l2.owner.is_none() && bgp.peers.is_empty() {
             parts.push(not_announced(announcement));
@@ -397,6 +400,20 @@ fn summary(decision: &Decision) -> String {
         parts.push(format!("but {complaint}"));
     }
     parts.join("; ")
+}
+
+/// Which peers have the route, and which are to have it once there is a session with them.
+fn told<'a>(peers: impl Iterator<Item = &'a PeerName>, world: &World) -> Vec<String> {
+    let (mut now, mut later) = (Vec::new(), Vec::new());
+    for peer in peers {
+        match world.sessions.get(peer).map_or(SessionState::Idle, |session| session.state) {
+            SessionState::Established => now.push(peer.to_string()),
+            state => later.push(format!("{peer} ({state})")),
+        }
+    }
+    let part = |what: &str, peers: &[String]| format!("{what} {}", peers.join(", "));
+    let now = (!now.is_empty()).then(|| part("announced to", &now));
+    now.into_iter().chain((!later.is_empty()).then(|| part("to be announced to", &later))).collect()
 }
 
 /// Why an address is announced nowhere: the reason of the protocol that covers its pool at all.

@@ -159,6 +159,7 @@ mod tests {
         let hold_timer = NotificationCount { direction: Direction::Sent, code: 4, subcode: 0, count: 2 };
         let peer = PeerReport {
             name: "tor".into(),
+            description: None,
             address: "10.0.0.1".to_owned(),
             asn: Some(64512),
             local_asn: 64513,
