@@ -122,6 +122,11 @@ impl Town {
                 let reason = NotificationReason::Cease(Cease::AdministrativeReset);
                 self.step(|peering, now| peering.handle_fault(id, reason.into(), "as told".to_owned(), now));
             }
+            (14, Some(id)) => {
+                let address = Ipv4Addr::new(10, 0, 0, 11).into();
+                self.step(|peering, now| peering.handle_address_gone(id, address, now));
+            }
+            (15, Some(id)) => self.step(|peering, now| peering.handle_proof(id, back % 2 == 0, now)),
             (13, _) if back == 15 => {
                 self.stopped = true;
                 let notification = Notification::administrative_shutdown("enough");
@@ -185,7 +190,11 @@ impl Town {
                     assert_ne!(self.up, Some(*connection), "the end of the session is a Down");
                     let _ = end.to_string();
                 }
-                Action::Refresh { connection, .. } => assert_eq!(self.up, Some(*connection), "asked by the session"),
+                Action::Refresh { connection, .. }
+                | Action::Ignored { connection, .. }
+                | Action::Prove { connection, .. } => {
+                    assert_eq!(self.up, Some(*connection), "of the session");
+                }
             }
         }
     }

@@ -63,6 +63,15 @@ impl fmt::Display for ScopedAddress {
     }
 }
 
+/// An address of this host, not one that crier put there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalAddress {
+    pub interface: InterfaceName,
+    /// The VRF device that the interface is a part of.
+    pub vrf: Option<InterfaceName>,
+    pub net: IpNet,
+}
+
 /// The /32 or /128 of one address.
 pub fn host_prefix(address: IpAddr) -> IpNet {
     IpNet::from(address)

@@ -22,3 +22,9 @@ pub fn wall_timestamp() -> Timestamp {
     // A clock that stands before the year -9999 or after 9999 is read as the beginning of 1970.
     Timestamp::try_from(wall()).unwrap_or_default()
 }
+
+/// When `at` is by the wall clock; now, if that is past.
+pub fn wall_timestamp_of(at: Instant) -> Timestamp {
+    let now = wall_timestamp();
+    now.checked_add(at.saturating_duration_since(self::now())).unwrap_or(now)
+}

@@ -78,6 +78,10 @@ pub enum Reason {
     NoRouterHeard { interface: InterfaceName },
     #[error("there is no default route with a next hop")]
     NoDefaultRoute,
+    #[error("the peer is shut down: shutdown = true in its [[bgp.peer]]")]
+    PeerShutDown,
+    #[error("every next hop of the default route has a session of its own already")]
+    NoOtherGateway,
     #[error("no [[bgp.peer]] of the advertisement is configured for this node")]
     NoPeer,
     #[error(

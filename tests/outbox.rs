@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use crier::address::Family;
 use crier::bgp::machine::negotiation::Negotiated;
 use crier::bgp::outbox::{NextHopV6, NextHops, Outbox, Routes, Unsendable};
 use crier::bgp::wire::AfiSafi;
@@ -400,6 +401,11 @@ enum Step {
     Poll,
     Refresh(AfiSafi),
     Complete(bool),
+    /// The node has exactly these next hops from now on.
+    NextHops {
+        v4: bool,
+        v6: bool,
+    },
 }
 
 fn step(prefixes: usize, attributes: usize) -> impl Strategy<Value = Step> {
@@ -416,6 +422,7 @@ fn step(prefixes: usize, attributes: usize) -> impl Strategy<Value = Step> {
             Just(AfiSafi { afi: 25, safi: 70 }),
         ].prop_map(Step::Refresh),
         1 => any::<bool>().prop_map(Step::Complete),
+        1 => any::<(bool, bool)>().prop_map(|(v4, v6)| Step::NextHops { v4, v6 }),
     ]
 }
 
@@ -427,12 +434,19 @@ fn the_peer_follows(
     steps: Vec<Step>,
 ) -> Result<(), TestCaseError> {
     let mut outbox = session.outbox();
+    let mut session = session.clone();
     let mut model = Model::default();
     let mut wanted: Routes =
         at_first.iter().map(|(prefix, attributes)| (universe[*prefix], palette[*attributes].clone())).collect();
     outbox.want(&wanted);
     let (mut refreshed, mut ever_complete) = (false, false);
+    // Whether the outbox still has to be told the next hops, which takes an idle one.
+    let (mut next_hops_due, mut next_hops_changed) = (false, false);
     for step in steps {
+        if next_hops_due && outbox.is_idle() {
+            outbox.change_next_hops(&session.negotiated, session.next_hops);
+            next_hops_due = false;
+        }
         match step {
             Step::Set { prefix, attributes } => {
                 wanted.insert(universe[prefix], palette[attributes].clone());
@@ -453,9 +467,10 @@ fn the_peer_follows(
                 prop_assert_eq!(idle, message.is_none(), "idle means that there is no message");
                 let ends_of_rib = model.ends_of_rib.len();
                 if let Some(message) = message {
-                    model.hear(&message, session);
+                    model.hear(&message, &session);
                 }
-                if let Some(family) = model.ends_of_rib.get(ends_of_rib) {
+                // What follows from another next hop is told behind the end of the initial table.
+                if let Some(family) = model.ends_of_rib.get(ends_of_rib).filter(|_| !next_hops_changed) {
                     let (has, expected) = (&model.table, session.expected_table(&wanted));
                     prop_assert!(ever_complete, "End-of-RIB of an unfinished table");
                     prop_assert_eq!(of_family(has, *family), of_family(&expected, *family), "End-of-RIB too early");
@@ -469,11 +484,24 @@ fn the_peer_follows(
                 ever_complete |= complete;
                 outbox.set_complete(complete);
             }
+            Step::NextHops { v4, v6 } => {
+                refreshed = true;
+                (next_hops_due, next_hops_changed) = (true, true);
+                session.next_hops = NextHops {
+                    v4: v4.then_some(V4),
+                    v6: v6.then_some(NextHopV6 { global: V6, link_local: Some(LINK_LOCAL) }),
+                };
+                outbox.lose_next_hops(&session.negotiated, session.next_hops);
+            }
         }
         prop_assert_eq!(outbox.sent_count(), model.table.len(), "the count is what the peer has");
     }
     outbox.set_complete(true);
-    model.drain(&mut outbox, session);
+    model.drain(&mut outbox, &session);
+    if next_hops_due {
+        outbox.change_next_hops(&session.negotiated, session.next_hops);
+        model.drain(&mut outbox, &session);
+    }
     prop_assert_eq!(&model.table, &session.expected_table(&wanted));
     prop_assert!(outbox.is_idle() && outbox.pending_count() == 0);
     prop_assert_eq!(outbox.sent_count() + outbox.unsendable().count(), wanted.len());
@@ -486,7 +514,7 @@ fn the_peer_follows(
     outbox.want(&wanted);
     prop_assert!(outbox.is_idle(), "the same map again is no news");
     outbox.refresh(AfiSafi::IPV4_UNICAST);
-    model.drain(&mut outbox, session);
+    model.drain(&mut outbox, &session);
     let v4 = of_family(&model.table, AfiSafi::IPV4_UNICAST).len();
     prop_assert_eq!(model.repeated - repeated, v4, "a refresh repeats every route of the family");
     prop_assert!(v4 > 0 || model.messages == messages);
@@ -760,6 +788,35 @@ fn routes_of_which_no_two_are_alike_are_all_told() {
         told += 1;
     }
     assert_eq!((told, outbox.sent_count(), outbox.pending_count()), (150_000, 150_000, 0));
+}
+
+/// D1 of the field cases: a withdrawal needs no next hop, and what was lost comes back with the next hop.
+#[test]
+fn a_family_that_loses_its_next_hop_is_withdrawn_and_comes_back_and_the_other_hears_nothing_of_it() {
+    let session = Session::external();
+    let plain = Arc::new(RouteAttributes::default());
+    let routes: Routes = hosts(1_000, &plain, false).union(hosts(500, &plain, true));
+    let without = Session { next_hops: NextHops { v6: None, ..session.next_hops }, ..session.clone() };
+    for messages in 0..12 {
+        let mut outbox = session.outbox();
+        let mut model = Model::default();
+        outbox.want(&routes);
+        for message in (0..messages).map_while(|_| outbox.poll_message().unwrap()) {
+            model.hear(&message, &session);
+        }
+        assert_eq!(outbox.lose_next_hops(&without.negotiated, without.next_hops), [Family::V6]);
+        assert_eq!(outbox.lose_next_hops(&without.negotiated, without.next_hops), [], "told once");
+        model.drain(&mut outbox, &without);
+        assert_eq!(model.table, without.expected_table(&routes), "after {messages} messages");
+        assert_eq!((outbox.unsendable_count(), outbox.sent_count(), outbox.pending_count()), (500, 1_000, 0));
+
+        outbox.change_next_hops(&session.negotiated, session.next_hops);
+        let before = model.messages;
+        model.drain(&mut outbox, &session);
+        assert_eq!(model.table, session.expected_table(&routes), "after {messages} messages");
+        assert_eq!((outbox.unsendable_count(), model.messages - before), (0, 3), "only IPv6 is told again");
+        assert_eq!(model.repeated, 0);
+    }
 }
 
 #[test]

@@ -51,8 +51,6 @@ pub enum Error {
     State { folder: std::path::PathBuf, source: std::io::Error },
     #[error("cannot talk to the API server: {0}")]
     Kubernetes(#[from] k8s::client::ClientError),
-    #[error("{0}")]
-    Bgp(#[from] bgp::socket::listeners::ListenError),
     #[error("cannot listen to signals: {0}")]
     Signals(std::io::Error),
     #[error("{0} ended by itself; that is a bug in crier")]
@@ -74,7 +72,7 @@ pub async fn run(config: Config, node: Option<NodeName>, queries: mpsc::Receiver
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
     let hangup = signal(SignalKind::hangup()).map_err(Error::Signals)?;
-    let listeners = open_bgp(&config)?;
+    let listeners = open_bgp(&config);
 
     let (facts, incoming) = wiring::facts();
     let slices = Slices::default();
@@ -184,6 +182,8 @@ impl Tasks {
         let stop = stopping.clone().bound_addresses(handed_over);
         let bound = kernel::addresses::run(slices.bind.subscribe(), stop);
         self.farewell.spawn(named("the keeper of bound addresses", bound));
+        let blackholes = kernel::blackholes::run(slices.bgp.subscribe(), stopping.clone().blackholes());
+        self.farewell.spawn(named("the keeper of blackhole routes", blackholes));
         let manage = config.host.manage_sysctls;
         let keeping = kernel::sysctl::run(slices.l2.subscribe(), manage, facts.clone());
         self.endless.spawn(named("the keeper of sysctls", keeping));
@@ -275,9 +275,9 @@ fn pulse_setup(config: &Config, node: &NodeName) -> Option<pulse::task::Setup> {
 }
 
 /// Without a peer nobody has a reason to connect, and the port is left to others.
-fn open_bgp(config: &Config) -> Result<bgp::socket::listeners::Listeners, bgp::socket::listeners::ListenError> {
+fn open_bgp(config: &Config) -> bgp::socket::listeners::Listeners {
     let addresses = if config.bgp.peers.is_empty() { Vec::new() } else { config.bgp.listen.clone() };
-    bgp::socket::listeners::Listeners::open(&Listen { addresses, port: config.bgp.port })
+    bgp::socket::listeners::Listeners::open_what_can_be(&Listen { addresses, port: config.bgp.port })
 }
 
 async fn named(name: &'static str, task: impl Future<Output = ()>) -> &'static str {

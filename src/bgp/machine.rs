@@ -5,13 +5,14 @@ pub mod negotiation;
 pub mod session;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
 use crate::bgp::machine::negotiation::{LocalOffer, Negotiated};
-use crate::bgp::machine::session::{Effect, End, Received, Session, jittered};
+use crate::bgp::machine::session::{Effect, End, PROOF_TIME, Received, Session, jittered};
 use crate::bgp::wire::{AfiSafi, Cease, Dialect, Frame, Message, Notification, NotificationReason, Parsed, WireError};
 use crate::session_state::SessionState;
 
@@ -19,7 +20,7 @@ use crate::session_state::SessionState;
 ///
 /// - A. Create it with [`Peering::new`]; that is RFC 4271's ManualStart. It wants to be called at once.
 /// - B. Tell it what happens: `handle_connected`, `handle_dial_failed`, `handle_accepted`, `handle_frame`,
-///   `handle_malformed`, `handle_lost`, `handle_sent`, `handle_stop`.
+///   `handle_malformed`, `handle_lost`, `handle_sent`, `handle_address_gone`, `handle_proof`, `handle_stop`.
 /// - C. Call `handle_timeout` at [`Peering::next_deadline`]. A late or spare call is harmless.
 /// - D. Do what each call answers, in order. A connection that was closed here may still be heard of; that is ignored, so a late
 ///   "lost" of one connection can never touch another.
@@ -47,6 +48,9 @@ struct Connection {
     id: ConnectionId,
     opened_by: Side,
     session: Session,
+    /// When the peer, having opened another connection, was asked to prove that it still answers on this one. It has
+    /// [`PROOF_TIME`] for that.
+    asked_at: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +102,16 @@ pub enum Action {
     Refresh {
         connection: ConnectionId,
         family: AfiSafi,
+    },
+    /// An UPDATE of the established session was left out, for the reason in the text.
+    Ignored {
+        connection: ConnectionId,
+        why: String,
+    },
+    /// Has the peer acknowledged anything on the established connection since then? Answer with `handle_proof`.
+    Prove {
+        connection: ConnectionId,
+        asked_at: Instant,
     },
 }
 
@@ -158,7 +172,22 @@ impl Peering {
             Approach::Connect { give_up_at, .. } => Some(give_up_at),
             Approach::Active { dial_at } => dial_at,
         };
-        self.connections.iter().map(|connection| connection.session.next_deadline()).chain([approach]).flatten().min()
+        let of = |connection: &Connection| {
+            [connection.session.next_deadline(), connection.asked_at.map(|at| at + PROOF_TIME)]
+        };
+        self.connections.iter().flat_map(of).chain([approach]).flatten().min()
+    }
+
+    /// When the peer is dialled next; `None` while a connection or a dial is under way, and where it never is.
+    pub fn next_attempt(&self) -> Option<Instant> {
+        if !self.connections.is_empty() {
+            return None;
+        }
+        match self.approach {
+            Approach::Idle { until } => until,
+            Approach::Connect { .. } => None,
+            Approach::Active { dial_at } => dial_at,
+        }
     }
 
     /// RFC 4271 events 3, 9, 10, 11 and RFC 9687's: whatever timers are due.
@@ -172,6 +201,11 @@ impl Peering {
             .collect();
         for id in due {
             actions.extend(self.with_session(id, now, |session| session.handle_timeout(now)));
+        }
+        for connection in &mut self.connections {
+            if let Some(asked_at) = connection.asked_at.take_if(|at| *at + PROOF_TIME <= now) {
+                actions.push(Action::Prove { connection: connection.id, asked_at });
+            }
         }
         match self.approach {
             Approach::Idle { until: Some(until) } if until <= now => self.start(now, &mut actions),
@@ -270,6 +304,28 @@ impl Peering {
         }
     }
 
+    /// The local address of a connection has left this host. Nothing can be sent on it any more, so it ends at once; the next dial
+    /// is at once too, from whatever address there is.
+    pub fn handle_address_gone(&mut self, id: ConnectionId, address: IpAddr, now: Instant) -> Vec<Action> {
+        self.with_session(id, now, |session| session.handle_address_gone(address, now))
+    }
+
+    /// The address to dial from has come onto this host: a dial that waits for its time is made now.
+    pub fn handle_address_came(&mut self, now: Instant) {
+        match self.approach {
+            Approach::Active { dial_at: Some(_) } => self.approach = Approach::Active { dial_at: Some(now) },
+            Approach::Active { dial_at: None } | Approach::Idle { .. } | Approach::Connect { .. } => {}
+        }
+    }
+
+    /// The answer to [`Action::Prove`].
+    pub fn handle_proof(&mut self, id: ConnectionId, answered: bool, now: Instant) -> Vec<Action> {
+        match answered {
+            true => Vec::new(),
+            false => self.with_session(id, now, |session| session.handle_unanswered(now)),
+        }
+    }
+
     /// One connection cannot go on, for the reason that the NOTIFICATION gives. Others can, and a new one will be tried.
     pub fn handle_fault(
         &mut self,
@@ -331,12 +387,24 @@ impl Peering {
                 actions.extend(self.lose_collision(other, now));
             } else {
                 actions.extend(self.lose_collision(id, now));
+                actions.extend(self.question(other, now));
                 return actions;
             }
         }
         self.stop_dialling(&mut actions);
         actions.extend(self.carry_out(id, effects, now));
         actions
+    }
+
+    /// The peer has opened another connection beside this one. A peer that has lost its state does, and the kernel of such a
+    /// peer answers the next segment with a reset, or not at all.
+    fn question(&mut self, id: ConnectionId, now: Instant) -> Option<Action> {
+        let connection = self.connections.iter_mut().find(|connection| connection.id == id)?;
+        if connection.session.state() != SessionState::Established || connection.asked_at.is_some() {
+            return None;
+        }
+        connection.asked_at = Some(now);
+        Some(Action::Send(id, Message::Keepalive))
     }
 
     /// Both connections have heard the peer's OPEN: is the newer to be kept?
@@ -379,6 +447,7 @@ impl Peering {
                 Effect::Send(message) => actions.push(Action::Send(id, message)),
                 Effect::Up(negotiated) => actions.push(Action::Up { connection: id, negotiated }),
                 Effect::Refresh(family) => actions.push(Action::Refresh { connection: id, family }),
+                Effect::Ignored(why) => actions.push(Action::Ignored { connection: id, why }),
                 Effect::End { end, was, held } => self.end(id, end, was, held, now, &mut actions),
             }
         }
@@ -424,6 +493,10 @@ impl Peering {
         }
         if held >= FORGIVEN_AFTER {
             self.failures = 0;
+        }
+        if end.calls_for_a_dial() {
+            self.approach = Approach::Active { dial_at: (!self.offer.passive).then_some(now) };
+            return;
         }
         // RFC 4271 §8.2.2, OpenSent, event 18: Active, and the connect-retry timer is started again.
         let never_spoke = was == SessionState::OpenSent && matches!(end, End::Lost(_));
@@ -476,7 +549,7 @@ impl Peering {
 
     fn open(&mut self, id: ConnectionId, opened_by: Side, now: Instant, actions: &mut Vec<Action>) {
         let (session, effect) = Session::new(Arc::clone(&self.offer), self.rng.u64(..), now);
-        self.connections.push(Connection { id, opened_by, session });
+        self.connections.push(Connection { id, opened_by, session, asked_at: None });
         actions.extend(self.carry_out(id, vec![effect], now));
     }
 

@@ -136,20 +136,38 @@ impl Outbox {
         }
     }
 
-    /// The peer is told every route once more, with these next hops; only while the outbox is idle. A family must not lose
-    /// its next hop: its routes could not be withdrawn any more.
+    /// A family that has no next hop among these any more is withdrawn, all that the peer has of it. The other family, and
+    /// the next hops of what goes on, stay as they were until [`Outbox::change_next_hops`]. At any time. Answers the
+    /// families that lost their next hop.
+    pub fn lose_next_hops(&mut self, negotiated: &Negotiated, next_hops: NextHops) -> Vec<Family> {
+        let after = Packer::new(negotiated, next_hops);
+        let is_lost = |family: &Family| self.packer.carries(*family) && !after.carries(*family);
+        let lost: Vec<Family> = Family::BOTH.into_iter().filter(is_lost).collect();
+        for family in &lost {
+            self.withdraw_family(*family);
+            self.packer.lose_next_hop(*family);
+        }
+        lost
+    }
+
+    /// The peer is told the routes of each family whose next hop is another now once more, and those of a family that had no
+    /// next hop before; only while the outbox is idle.
     pub fn change_next_hops(&mut self, negotiated: &Negotiated, next_hops: NextHops) {
+        self.lose_next_hops(negotiated, next_hops);
         let before = std::mem::replace(&mut self.packer, Packer::new(negotiated, next_hops));
         for family in Family::BOTH {
-            if before.carries(family) || !self.packer.carries(family) {
-                self.walk_again(family);
-                continue;
+            match (before.carries(family), self.packer.carries(family)) {
+                (true, true) if self.packer.announces_like(&before, family) => {}
+                (true, true) => self.walk_again(family),
+                (false, true) => {
+                    // The peer has none of the family, and now each can be announced.
+                    let count = self.wanted.range(Way::through(family).range()).count();
+                    self.passed_count -= count;
+                    self.unsendable_count -= count;
+                    self.pending.of_mut(family).first_walk = Some(Way::through(family));
+                }
+                (true | false, false) => {}
             }
-            // None of the family was ever sent, and now each can be.
-            let count = self.wanted.range(Way::through(family).range()).count();
-            self.passed_count -= count;
-            self.unsendable_count -= count;
-            self.pending.of_mut(family).first_walk = Some(Way::through(family));
         }
     }
 
@@ -239,6 +257,33 @@ impl Outbox {
         self.unsendable_count = self.passed_count;
     }
 
+    /// What the peer has of the family is to be withdrawn, and nothing of it announced. The packer is still that of before.
+    fn withdraw_family(&mut self, family: Family) {
+        let Outbox { packer, wanted, pending, held, passed_count, unsendable_count, .. } = self;
+        let pending = pending.of_mut(family);
+        let first_walk = pending.first_walk.take();
+        pending.second_walk = None;
+        let announcements = std::mem::take(&mut pending.announcements);
+        let mut unsent: BTreeSet<IpNet> = announcements.into_values().flatten().collect();
+        pending.batcher.retain(|prefix| {
+            unsent.insert(*prefix);
+            false
+        });
+        unsent.retain(|prefix| !held.contains_key(prefix));
+        for (prefix, attributes) in wanted.range(Way::through(family).range()) {
+            if first_walk.is_some_and(|way| way.is_ahead(prefix)) {
+                *passed_count += 1;
+                *unsendable_count += 1;
+            } else if packer.judge(family, attributes).is_ok() {
+                *unsendable_count += 1;
+                if !unsent.contains(prefix) {
+                    held.insert(*prefix, Held::Outdated);
+                    pending.withdrawals.insert(*prefix);
+                }
+            }
+        }
+    }
+
     fn walk_again(&mut self, family: Family) {
         let pending = self.pending.of_mut(family);
         pending.second_walk = match &pending.first_walk {
@@ -298,7 +343,7 @@ impl Outbox {
             self.held.remove(prefix);
         }
         self.sent_count = self.sent_count.saturating_sub(prefixes.len());
-        self.packer.withdraw(family, prefixes)
+        self.packer.withdraw(family, prefixes).map(Some)
     }
 
     fn poll_announcement(&mut self, family: Family) -> Result<Option<Bytes>, EmitError> {

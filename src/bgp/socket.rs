@@ -8,6 +8,7 @@ mod options;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
@@ -15,7 +16,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -70,6 +71,12 @@ const UNSENT_LEN: u32 = 16 * 1024;
 
 /// Slices that one write takes. A write costs more than all else about a short message, so many go with one.
 const WRITE_SLICES: usize = 256;
+
+/// A peer that has nothing to say is asked by TCP whether it is there, also where the session has no hold time: after this long, so
+/// often, and so many times. It is found gone after a minute.
+const PROBE_AFTER: Duration = Duration::from_secs(20);
+const PROBE_EVERY: Duration = Duration::from_secs(10);
+const PROBES: u32 = 4;
 
 /// The time that a last word may take until the peer has closed its side.
 pub const FAREWELL_TIME: Duration = Duration::from_secs(1);
@@ -150,6 +157,8 @@ impl Endpoint {
         // The last UPDATE of a batch is a short segment: it must not wait for the acknowledgement of the one before.
         socket.set_tcp_nodelay(true)?;
         socket.set_tcp_notsent_lowat(UNSENT_LEN)?;
+        let probes = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY).with_retries(PROBES);
+        socket.set_tcp_keepalive(&probes)?;
         let ttl = u32::from(if self.link_only { GTSM_TTL } else { self.ttl });
         match self.peer.ip {
             IpAddr::V4(_) => {
@@ -249,6 +258,17 @@ impl Connection {
     /// The peer's end of the connection.
     pub fn peer_address(&self) -> io::Result<SocketAddr> {
         self.stream.peer_addr()
+    }
+
+    /// Octets wait in the kernel that were not read, or the news that there are no more.
+    pub fn has_unread(&self) -> bool {
+        let mut octet = [MaybeUninit::uninit()];
+        SockRef::from(&self.stream).peek(&mut octet).is_ok()
+    }
+
+    /// How long ago the peer last acknowledged anything; `None` where the kernel does not tell.
+    pub fn since_acknowledgement(&self) -> Option<Duration> {
+        options::since_acknowledgement(self.stream.as_fd()).ok()
     }
 
     /// Queues a message that is not to wait behind routes. One that waits already in the same words is enough: keepalives do not pile
@@ -406,6 +426,32 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// D6 of the field cases: a router that lost power is noticed where no hold timer runs.
+    #[tokio::test]
+    async fn tcp_itself_asks_whether_a_silent_peer_is_there() {
+        let (connection, _peer) = connection().await;
+        let socket = SockRef::from(&connection.stream);
+        assert!(socket.keepalive().unwrap(), "SO_KEEPALIVE is set");
+        let found_gone = PROBE_AFTER + PROBE_EVERY * PROBES;
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), PROBE_AFTER);
+        assert!(found_gone <= Duration::from_secs(60), "within a minute");
+    }
+
+    #[tokio::test]
+    async fn an_acknowledgement_and_unread_octets_are_told_by_the_kernel() {
+        let (mut connection, mut peer) = connection().await;
+        assert!(!connection.has_unread(), "nothing was sent");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        connection.queue_control(Bytes::from_static(b"are you there"));
+        assert!(matches!(poll_fn(|cx| connection.poll_event(4096, cx)).await, ConnectionEvent::Sent));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let since = connection.since_acknowledgement().expect("Linux tells");
+        assert!(since < Duration::from_millis(90), "acknowledged {since:?} ago");
+        peer.write_all(b"x").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(connection.has_unread());
     }
 
     #[tokio::test]

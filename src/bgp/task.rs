@@ -36,13 +36,16 @@ use crate::config;
 use crate::names::PeerName;
 use crate::plan::slice::{BgpSlice, PeerSlice};
 use crate::reason::Reason;
-use crate::world::Fact;
+use crate::world::{Fact, HostProblem};
 
 /// Connections of one peer that wait to be taken.
 const INBOUND_DEPTH: usize = 4;
 
 /// After an error of a listening socket, such as too many open files, the pause before the next try.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// A connection whose caller the plan does not make a peer's within this time is closed.
+const WAITING_TIME: Duration = Duration::from_secs(10);
 
 /// Strangers are logged this often at most.
 const STRANGER_PAUSE: Duration = Duration::from_secs(60);
@@ -65,10 +68,12 @@ pub async fn run(
         nowhere: BTreeMap::new(),
         unnumbered: Vec::new(),
         waiting: None,
+        problems: Vec::new(),
         strangers: Strangers::default(),
     };
     let newest = slices.borrow_and_update().clone();
     speaker.follow(&newest);
+    speaker.tell_problems();
     let mut accept_from = clock::now();
     let mut look_at = clock::now() + RETRY_PAUSE;
     let mut shutdown = std::pin::pin!(shutdown);
@@ -92,6 +97,9 @@ pub async fn run(
                 speaker.arrange_listeners();
                 look_at = clock::now() + RETRY_PAUSE;
             }
+            () = tokio::time::sleep_until(speaker.waiting_until().into()), if speaker.waiting.is_some() => {
+                speaker.waiting = None;
+            }
             Some(ended) = speaker.tasks.join_next() => {
                 if let Err(error) = ended {
                     error!(%error, "the task of a BGP peer has died");
@@ -113,7 +121,9 @@ struct Speaker {
     /// Links whose peer may call from any link-local address, while no session with it stands in the way.
     unnumbered: Vec<u32>,
     /// The last connection from such an address, until the plan says that it is the peer's, or somebody else calls.
-    waiting: Option<Arrival>,
+    waiting: Option<(Arrival, Instant)>,
+    /// What keeps connections from being accepted, as the agent was told.
+    problems: Vec<HostProblem>,
     strangers: Strangers,
 }
 
@@ -155,7 +165,11 @@ impl Speaker {
             };
             if let Some(why) = change {
                 moved = true;
-                self.stop(name, NotificationReason::Cease(Cease::OtherConfigurationChange).into(), &why);
+                let notification = match &peer.address {
+                    Err(Reason::PeerShutDown) => Notification::administrative_shutdown(&why),
+                    Ok(_) | Err(_) => NotificationReason::Cease(Cease::OtherConfigurationChange).into(),
+                };
+                self.stop(name, notification, &why);
             }
             match &peer.address {
                 Ok(address) => {
@@ -173,11 +187,27 @@ impl Speaker {
         if moved {
             self.arrange_listeners();
         }
-        if let Some(arrival) = self.waiting.take() {
+        if let Some((arrival, since)) = self.waiting.take() {
             match self.peers.values().any(|handle| arrival.is_of(&handle.endpoint)) {
                 true => self.hand_over(arrival),
-                false => self.waiting = Some(arrival),
+                false => self.waiting = Some((arrival, since)),
             }
+        }
+    }
+
+    /// When the connection that waits, if any, has waited long enough.
+    fn waiting_until(&self) -> Instant {
+        self.waiting.as_ref().map_or_else(clock::now, |(_, since)| *since + WAITING_TIME)
+    }
+
+    fn tell_problems(&mut self) {
+        let problems = self.listeners.problems();
+        // With the queue full they are told at the next look.
+        if problems != self.problems && self.facts.try_send(Fact::Listening(problems.clone())).is_ok() {
+            for HostProblem { problem, remedy } in problems.iter().filter(|problem| !self.problems.contains(problem)) {
+                warn!(problem, remedy, "no BGP connections are accepted");
+            }
+            self.problems = problems;
         }
     }
 
@@ -190,6 +220,7 @@ impl Speaker {
                 let _ = handle.inbound.try_send(Inbound::Refused(why));
             }
         }
+        self.tell_problems();
     }
 
     fn start(
@@ -250,7 +281,7 @@ impl Speaker {
             // With the queue full the caller is not heard, and calls again.
             && self.facts.try_send(Fact::Caller(v6.scope_id(), *v6.ip())).is_ok()
         {
-            self.waiting = Some(arrival);
+            self.waiting = Some((arrival, clock::now()));
             return;
         }
         self.strangers.note(from.ip(), clock::now());

@@ -6,11 +6,13 @@ use std::path::Path;
 
 use clap::{Args, Subcommand};
 use ipnet::IpNet;
+use jiff::Timestamp;
 
 use super::table::{Table, printable};
 use super::{Exit, Output, ago, answer, ask, join, refused};
 use crate::address::host_prefix;
 use crate::api::readings;
+use crate::clock;
 use crate::names::PeerName;
 use crate::views::bgp::{PeerReport, PeersFilter, RouteReport, RoutesFilter, Security};
 use crate::world::{LastNotification, NegotiatedReport};
@@ -189,6 +191,9 @@ fn whole(peer: &PeerReport) -> String {
         let _ = writeln!(text, "{label:<22} {}", printable(&value));
     };
     line("peer", format!("{} ({})", peer.name, peer.address));
+    if let Some(description) = &peer.description {
+        line("description", description.clone());
+    }
     line("AS", format!("{}, local AS {}", asn(peer), peer.local_asn));
     let since = peer.since.map_or(String::new(), |since| format!(" for {}", ago(since)));
     line("state", format!("{:?}{since}", peer.state));
@@ -197,6 +202,10 @@ fn whole(peer: &PeerReport) -> String {
     line("signed", signed.unwrap_or("no").to_owned());
     line("TTL security (GTSM)", if ttl_security { "yes: packets from the link only" } else { "no" }.to_owned());
     line("established", times(session.times_established));
+    if let Some(at) = session.next_attempt_at {
+        let ahead = at.duration_since(Timestamp::try_from(clock::wall()).unwrap_or(at)).as_secs().max(0);
+        line("next attempt", format!("in {ahead} s"));
+    }
     if let Some(negotiated) = &session.negotiated {
         let NegotiatedReport {
             local,

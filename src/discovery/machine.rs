@@ -90,6 +90,8 @@ impl Machine {
             // RFC 4861 §6.1.2. The lifetime does not matter: routers of unnumbered peers mostly are no default routers.
             Message::Advertisement { lifetime: _ } if from.is_unicast_link_local() => self.hear(from, now),
             Message::Advertisement { lifetime: _ } => {}
+            // Another node that looks for its router as this one does.
+            Message::Agent => {}
         }
     }
 
@@ -132,7 +134,7 @@ impl Machine {
             self.early += 1;
             self.advertised = Some(now);
             self.advertise_at = now + pause;
-            return Some(Message::Advertisement { lifetime: Duration::ZERO });
+            return Some(Message::Agent);
         }
         None
     }
@@ -192,7 +194,8 @@ mod tests {
                 while let Some(message) = self.machine.poll_message(self.now) {
                     let at = (self.now - self.start).as_millis();
                     match message {
-                        Message::Advertisement { .. } => self.advertised.push(at),
+                        Message::Agent => self.advertised.push(at),
+                        Message::Advertisement { .. } => panic!("this node is no router"),
                         Message::Solicitation => {
                             self.solicited.push(at);
                             for router in self.answering.clone() {

@@ -19,6 +19,9 @@ pub enum Message {
         /// For how long the sender is a default router. Zero: it is a router, but not a default router.
         lifetime: Duration,
     },
+    /// The advertisement of a crier agent: routers take it for that of a router whose lifetime is zero, and other agents know by an
+    /// option that it is none.
+    Agent,
 }
 
 /// Why octets are not a valid message of router discovery. The message is dropped.
@@ -36,6 +39,10 @@ pub enum PacketFault {
 
 const SOLICITATION: u8 = 133;
 const ADVERTISEMENT: u8 = 134;
+
+/// The option that marks an agent: type 253, which RFC 4727 §4 leaves to experiments and every receiver skips (RFC 4861 §4.6),
+/// one unit of eight octets, and a word that no other experiment has.
+const AGENT: [u8; 8] = [253, 1, b'c', b'r', b'i', b'e', b'r', 0];
 
 impl Message {
     /// Reads a message, from its ICMPv6 type on, by the rules of RFC 4861 §6.1.1 and §6.1.2.
@@ -59,13 +66,20 @@ impl Message {
         if code != 0 {
             return Err(PacketFault::Code(code));
         }
-        check_options(options)?;
-        Ok(message)
+        let of_agent = check_options(options)?;
+        match message {
+            Message::Advertisement { .. } if of_agent => Ok(Message::Agent),
+            Message::Advertisement { .. } | Message::Agent | Message::Solicitation => Ok(message),
+        }
     }
 
     /// The message, its checksum left to the kernel. An advertisement says nothing but that the sender is there.
     pub fn emit(&self, out: &mut BytesMut) {
         match self {
+            Message::Agent => {
+                Message::Advertisement { lifetime: Duration::ZERO }.emit(out);
+                out.put_slice(&AGENT);
+            }
             Message::Solicitation => {
                 out.put_slice(&[SOLICITATION, 0, 0, 0]);
                 out.put_u32(0);
@@ -85,28 +99,34 @@ impl Message {
         match self {
             Message::Solicitation => 8,
             Message::Advertisement { .. } => 16,
+            Message::Agent => 16 + AGENT.len(),
         }
     }
 }
 
-/// RFC 4861 §6.1.2: "All included options have a length that is greater than zero."
-fn check_options(mut options: &[u8]) -> Result<(), PacketFault> {
+/// RFC 4861 §6.1.2: "All included options have a length that is greater than zero." Whether one of them is [`AGENT`].
+fn check_options(mut options: &[u8]) -> Result<bool, PacketFault> {
+    let mut of_agent = false;
     while !options.is_empty() {
         let there = options.len();
         let claimed = options.get(1).map_or(0, |units| usize::from(*units) * 8);
         let taken: Result<_, nom::Err<()>> = take(claimed).parse(options);
         match taken {
-            Ok((rest, _)) if claimed > 0 => options = rest,
+            Ok((rest, option)) if claimed > 0 => {
+                of_agent |= option == AGENT;
+                options = rest;
+            }
             Ok(_) | Err(_) => return Err(PacketFault::Option { claimed, there }),
         }
     }
-    Ok(())
+    Ok(of_agent)
 }
 
 impl fmt::Display for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Message::Solicitation => f.write_str("router solicitation"),
+            Message::Agent => f.write_str("advertisement of a crier agent"),
             Message::Advertisement { lifetime } => write!(f, "router advertisement, lifetime {}s", lifetime.as_secs()),
         }
     }
@@ -139,6 +159,19 @@ mod tests {
             assert_eq!(octets.len(), message.emitted_len());
             assert_eq!(Message::parse(&octets), Ok(message));
         }
+    }
+
+    /// D4 of the field cases: two nodes and a router on one bridge.
+    #[test]
+    fn an_agents_advertisement_is_a_routers_to_everybody_but_another_agent() {
+        let mut octets = BytesMut::new();
+        Message::Agent.emit(&mut octets);
+        assert_eq!(octets.len(), Message::Agent.emitted_len());
+        assert_eq!(Message::parse(&octets), Ok(Message::Agent));
+        assert_eq!(octets[16..18], [253, 1], "an option that others skip");
+        assert_eq!(Message::parse(&octets[..16]), Ok(advertisement(0)), "what is before it");
+        octets[20] ^= 1;
+        assert_eq!(Message::parse(&octets), Ok(advertisement(0)), "another experiment");
     }
 
     #[test]

@@ -53,7 +53,7 @@ impl DiscoverySocket {
     pub(super) fn send(&self, message: Message) -> io::Result<()> {
         let group = match message {
             Message::Solicitation => ALL_ROUTERS,
-            Message::Advertisement { .. } => ALL_NODES,
+            Message::Advertisement { .. } | Message::Agent => ALL_NODES,
         };
         let mut octets = BytesMut::with_capacity(message.emitted_len());
         message.emit(&mut octets);

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, AddressScope};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, AddressScope, CacheInfo,
+};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -117,14 +119,18 @@ pub(super) fn message(index: u32, loopback: bool, address: IpAddr) -> AddressMes
     match Family::of(address) {
         Family::V4 => {
             message.header.family = AddressFamily::Inet;
-            // On the loopback, so that this host never takes a Service's address for the source of its own traffic.
-            message.header.scope = if loopback { AddressScope::Host } else { AddressScope::Universe };
+            // So that this host never takes a Service's address for the source of its own traffic to beyond the link.
+            message.header.scope = if loopback { AddressScope::Host } else { AddressScope::Link };
         }
         Family::V6 => {
             // Its scope is part of an IPv6 address. Whether it is free is not for this link to find out, and it needs
             // no route but the one to this host, which the kernel makes.
             message.header.family = AddressFamily::Inet6;
             message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad | AddressFlags::Noprefixroute));
+            // Deprecated from the start, for good (RFC 6724 §5, rule 3): any other address is preferred as a source.
+            let mut lifetimes = CacheInfo::default();
+            (lifetimes.ifa_preferred, lifetimes.ifa_valid) = (0, FOR_EVER);
+            message.attributes.push(AddressAttribute::CacheInfo(lifetimes));
         }
     }
     message
@@ -383,6 +389,9 @@ fn host_address(message: &AddressMessage) -> Option<IpAddr> {
 /// Who put an address there, in the kernel's own words: a number that neither the kernel nor another program of note uses.
 const MARK_PROTOCOL: AddressProtocol = AddressProtocol::Other(67);
 
+/// A lifetime of an address that does not end, in seconds.
+const FOR_EVER: u32 = u32::MAX;
+
 /// "crie" in ASCII.
 const MARK_METRIC: u32 = 0x6372_6965;
 
@@ -516,6 +525,20 @@ mod tests {
         }
         assert!(!is_ours(&another_program));
         assert!(!is_ours(&the_hosts(LO, "192.0.2.1")));
+    }
+
+    /// D5 of the field cases; that the kernel heeds it is seen in tests/link.
+    #[test]
+    fn a_bound_address_is_made_so_that_nothing_chooses_it_as_a_source() {
+        let lifetimes = |address: &str| {
+            message(ETH0, false, ip(address)).attributes.into_iter().find_map(|attribute| match attribute {
+                AddressAttribute::CacheInfo(info) => Some((info.ifa_preferred, info.ifa_valid)),
+                _ => None,
+            })
+        };
+        assert_eq!(lifetimes("fd35::1"), Some((0, u32::MAX)));
+        assert_eq!(message(ETH0, false, ip("192.0.2.1")).header.scope, AddressScope::Link);
+        assert_eq!(message(LO, true, ip("192.0.2.1")).header.scope, AddressScope::Host);
     }
 
     #[test]

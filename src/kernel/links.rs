@@ -22,7 +22,7 @@ use crate::world::{Fact, Link};
 pub(super) struct Links {
     /// Without their addresses.
     links: BTreeMap<u32, Link>,
-    addresses: BTreeMap<u32, BTreeSet<Address>>,
+    addresses: BTreeMap<u32, BTreeMap<Address, Life>>,
     told: BTreeMap<u32, Link>,
     touched: BTreeSet<u32>,
 }
@@ -32,6 +32,19 @@ pub(super) struct Links {
 struct Address {
     local: IpNet,
     peer: IpAddr,
+}
+
+/// How long an address is to stay, by what the kernel knows of it; the longest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Life {
+    /// Without a lifetime.
+    Permanent,
+    /// It has a lifetime, which DHCP or router advertisements renew.
+    Leased,
+    /// For a while only (RFC 8981), or a second one in an IPv4 subnet.
+    Temporary,
+    /// Not for anything new (RFC 4862 §5.5.4).
+    Deprecated,
 }
 
 impl Links {
@@ -61,7 +74,7 @@ impl Links {
                 if let Some(address) = address(message) {
                     let addresses = self.addresses.entry(message.header.index).or_default();
                     if is_the_hosts_own(message) {
-                        addresses.insert(address)
+                        addresses.insert(address, life(message))
                     } else {
                         addresses.remove(&address)
                     };
@@ -97,8 +110,12 @@ impl Links {
 
     fn link(&self, index: u32) -> Option<Link> {
         let mut link = self.links.get(&index)?.clone();
-        let local = |address: &Address| address.local;
-        link.addresses = self.addresses.get(&index).into_iter().flatten().map(local).collect();
+        let mut addresses: Vec<(&Address, &Life)> = self.addresses.get(&index).into_iter().flatten().collect();
+        addresses.sort_by_key(|(address, life)| {
+            let net = address.local;
+            (net.addr().is_ipv6(), net.prefix_len() == net.max_prefix_len(), **life, net)
+        });
+        link.addresses = addresses.into_iter().map(|(address, _)| address.local).collect();
         link.addresses.dedup();
         Some(link)
     }
@@ -151,6 +168,21 @@ fn link(message: &LinkMessage) -> Option<Link> {
 fn address(message: &AddressMessage) -> Option<Address> {
     let (local, peer) = netlink::own_and_peer(message)?;
     Some(Address { local: IpNet::new(local, message.header.prefix_len).ok()?, peer })
+}
+
+fn life(message: &AddressMessage) -> Life {
+    let flags = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Flags(flags) => Some(*flags),
+        // The enum is not ours.
+        _ => None,
+    });
+    match flags.unwrap_or(AddressFlags::empty()) {
+        flags if flags.contains(AddressFlags::Deprecated) => Life::Deprecated,
+        // The kernel has one flag for both.
+        flags if flags.contains(AddressFlags::Secondary) => Life::Temporary,
+        flags if flags.contains(AddressFlags::Permanent) => Life::Permanent,
+        _ => Life::Leased,
+    }
 }
 
 /// An address that others can reach this host at: not one that crier has put there for a Service, and not one that
@@ -338,6 +370,42 @@ mod tests {
         assert_eq!(facts(&mut links), [], "one of two peers is left");
         links.handle_message(&RouteNetlinkMessage::DelAddress(on_eth0("192.0.2.3/32", local())));
         assert_eq!(told_addresses(&mut links), ["fd35::7/64"]);
+    }
+
+    /// D7 of the field cases: the first of a family is what a BGP peer is told as next hop.
+    #[test]
+    fn the_address_that_stays_longest_comes_first_and_host_prefixes_last_whatever_their_numbers() {
+        let mut links = listed(&[]);
+        let flags = |flags| vec![AddressAttribute::Flags(flags)];
+        let (permanent, second) = (AddressFlags::Permanent, AddressFlags::Secondary | AddressFlags::Permanent);
+        for (net, flags) in [
+            ("192.0.2.1/32", permanent),
+            ("192.0.2.2/24", second),
+            ("192.0.2.9/24", permanent),
+            ("2001:db8::1/64", AddressFlags::Deprecated | AddressFlags::Permanent),
+            ("2001:db8::2/64", AddressFlags::Secondary),
+            ("2001:db8::3/128", permanent),
+            ("2001:db8::4/64", AddressFlags::empty()),
+            ("2001:db8::5/64", permanent),
+        ]
+        .map(|(net, one)| (net, flags(one)))
+        {
+            links.handle_message(&RouteNetlinkMessage::NewAddress(on_eth0(net, flags)));
+        }
+        let expected = [
+            "192.0.2.9/24",
+            "192.0.2.2/24",
+            "192.0.2.1/32",
+            "2001:db8::5/64",
+            "2001:db8::4/64",
+            "2001:db8::2/64",
+            "2001:db8::1/64",
+            "2001:db8::3/128",
+        ];
+        assert_eq!(told_addresses(&mut links), expected);
+        let deprecated = flags(AddressFlags::Deprecated | AddressFlags::Permanent);
+        links.handle_message(&RouteNetlinkMessage::NewAddress(on_eth0("2001:db8::5/64", deprecated)));
+        assert_eq!(told_addresses(&mut links)[3], "2001:db8::4/64", "an address that is deprecated steps back");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //!
 //! Only the main table is read, so a peer in a VRF cannot be found by that VRF's default route.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -50,6 +51,7 @@ async fn follow(facts: &mpsc::Sender<Fact>, told: &mut Option<Vec<DefaultRoute>>
     let mut netlink = Netlink::open_for(&groups).map_err(Ended::Failed)?;
     loop {
         let routes = netlink.routes().await.map_err(Ended::Failed)?;
+        let links = default_links(&routes);
         let routes = default_routes(&routes);
         if told.as_ref() != Some(&routes) {
             debug!(?routes, "the default routes are these");
@@ -65,7 +67,7 @@ async fn follow(facts: &mpsc::Sender<Fact>, told: &mut Option<Vec<DefaultRoute>>
             let mut next = Some(first);
             while let Some(event) = next {
                 concerned |= match event {
-                    Event::Message(message) => may_move_default_routes(&message),
+                    Event::Message(message) => may_move_default_routes(&message, &links),
                     Event::Overrun => true,
                     Event::Closed => return Err(Ended::Failed(NetlinkError::Ended)),
                 };
@@ -78,10 +80,12 @@ async fn follow(facts: &mpsc::Sender<Fact>, told: &mut Option<Vec<DefaultRoute>>
     }
 }
 
-fn may_move_default_routes(message: &RouteNetlinkMessage) -> bool {
+/// `links` are those that default routes lead over. All tables are read again for this, so the links of pods that come and go must
+/// not ask for it: a route over such a link has an event of its own.
+fn may_move_default_routes(message: &RouteNetlinkMessage, links: &BTreeSet<u32>) -> bool {
     match message {
         RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => is_default(route),
-        RouteNetlinkMessage::NewLink(_) | RouteNetlinkMessage::DelLink(_) => true,
+        RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link) => links.contains(&link.header.index),
         // The enum is not ours; of what else netlink can say, nothing was subscribed to.
         _ => false,
     }
@@ -89,6 +93,24 @@ fn may_move_default_routes(message: &RouteNetlinkMessage) -> bool {
 
 fn is_default(route: &RouteMessage) -> bool {
     route.header.destination_prefix_length == 0 && route.header.table == RouteHeader::RT_TABLE_MAIN
+}
+
+/// The links of all default routes among these, next hops that do not work now included.
+fn default_links(routes: &[RouteNetlinkMessage]) -> BTreeSet<u32> {
+    let of_attribute = |attribute: &RouteAttribute| match attribute {
+        RouteAttribute::Oif(index) => vec![*index],
+        RouteAttribute::MultiPath(several) => several.iter().map(|hop| hop.interface_index).collect(),
+        // The enum is not ours; nothing else names a link.
+        _ => Vec::new(),
+    };
+    let of_message = |message: &RouteNetlinkMessage| match message {
+        RouteNetlinkMessage::NewRoute(route) if is_default(route) => {
+            route.attributes.iter().flat_map(of_attribute).collect::<Vec<_>>()
+        }
+        // The enum is not ours; nothing else is a route.
+        _ => Vec::new(),
+    };
+    routes.iter().flat_map(of_message).collect()
 }
 
 /// The next hops of all default routes among these, best first; equal ones as the kernel lists them.
@@ -210,6 +232,24 @@ mod tests {
         ]);
         let expected = [("10.0.2.1".to_owned(), 3, 5), ("10.0.3.1".to_owned(), 4, 5)];
         assert_eq!(found(vec![route(vec![RouteAttribute::Priority(5), several])]), expected);
+    }
+
+    /// D16 of the field cases.
+    #[test]
+    fn only_the_links_of_default_routes_ask_for_another_look() {
+        let mut dead = RouteNextHop::default();
+        (dead.flags, dead.interface_index) = (RouteNextHopFlags::Dead, 4);
+        let mut elsewhere = via("10.0.0.1", 5, None);
+        elsewhere.header.destination_prefix_length = 8;
+        let routes = [via("10.0.0.1", 2, None), route(vec![RouteAttribute::MultiPath(vec![dead])]), elsewhere];
+        let links = default_links(&routes.map(RouteNetlinkMessage::NewRoute));
+        assert_eq!(links, BTreeSet::from([2, 4]));
+        let event = |index: u32| {
+            let mut link = netlink_packet_route::link::LinkMessage::default();
+            link.header.index = index;
+            may_move_default_routes(&RouteNetlinkMessage::NewLink(link), &links)
+        };
+        assert_eq!([2, 4, 5, 77].map(event), [true, true, false, false], "77 is the link of a pod");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use imbl::OrdMap;
 use ipnet::IpNet;
 
+use crate::address::ScopedAddress;
 use crate::claim::{Acquisition, ConflictKind};
 use crate::config::{self, Config};
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
@@ -434,7 +435,7 @@ impl Planner {
         }
         self.moved.bgp |= !bgp.complete;
         bgp.complete = true;
-        let local_addresses = bgp::local_addresses(&self.world);
+        let local_addresses = bgp::local_addresses(&self.me, &self.world);
         if *bgp.local_addresses != local_addresses {
             bgp.local_addresses = Arc::new(local_addresses);
             self.moved.bgp = true;
@@ -448,18 +449,40 @@ impl Planner {
             self.plan.bgp.unnumbered = Arc::new(unnumbered);
             self.moved.bgp = true;
         }
-        let of_peer = |settings: &Arc<config::Peer>| {
-            let before = self.plan.bgp.peers.get(&settings.name).and_then(|peer| peer.address.as_ref().ok());
-            let address = reach::address(settings, before, &self.world);
-            let routes = self.routes.routes_to(&settings.name);
-            (settings.name.clone(), PeerSlice { settings: settings.clone(), address, routes })
-        };
-        let peers: OrdMap<PeerName, PeerSlice> = self.context.bgp.peers.iter().map(of_peer).collect();
+        let of_peer = |settings: &Arc<config::Peer>| self.sessions_of(settings);
+        let peers: OrdMap<PeerName, PeerSlice> = self.context.bgp.peers.iter().flat_map(of_peer).collect();
         let places = |peers: &OrdMap<PeerName, PeerSlice>| {
             peers.iter().map(|(name, peer)| (name.clone(), peer.address.clone())).collect::<Vec<_>>()
         };
         self.moved.bgp |= places(&peers) != places(&self.plan.bgp.peers);
         self.plan.bgp.peers = peers;
+    }
+
+    /// The `[[bgp.peer]]` that a session belongs to.
+    fn peer_of(&self, session: &PeerName) -> PeerName {
+        match self.context.bgp.peers.iter().any(|peer| peer.name == *session) {
+            true => session.clone(),
+            false => reach::peer_of(session),
+        }
+    }
+
+    /// The session that has the peer's own name, and those with further next hops of the default route.
+    fn sessions_of(&self, settings: &Arc<config::Peer>) -> Vec<(PeerName, PeerSlice)> {
+        let known = |name: &PeerName| self.plan.bgp.peers.get(name);
+        let is_further = |name: &PeerName| *name != settings.name && self.peer_of(name) == settings.name;
+        let further = self.plan.bgp.peers.iter().filter(|(name, _)| is_further(name));
+        let further: BTreeMap<PeerName, ScopedAddress> =
+            further.filter_map(|(name, peer)| Some((name.clone(), peer.address.clone().ok()?))).collect();
+        let before = known(&settings.name).and_then(|peer| peer.address.as_ref().ok());
+        let address = reach::address(settings, before, &further.values().cloned().collect(), &self.world);
+        let further = reach::further(settings, address.as_ref().ok(), &further, &self.world);
+        let routes = self.routes.routes_to(&settings.name);
+        let of_further = further.into_iter().map(|(name, address)| {
+            let settings = Arc::new(config::Peer { name: name.clone(), ..config::Peer::clone(settings) });
+            (name, PeerSlice { settings, address: Ok(address), routes: routes.clone() })
+        });
+        let own = PeerSlice { settings: Arc::clone(settings), address, routes: routes.clone() };
+        of_further.chain([(settings.name.clone(), own)]).collect()
     }
 
     fn put_status(&mut self, key: &ObjectKey, service: &Service, decision: &Decision, write: Option<Vec<IpAddr>>) {
@@ -497,7 +520,7 @@ impl Planner {
             self.plan.disputes = self.routes.disputes().clone();
             let names: Vec<PeerName> = self.plan.bgp.peers.keys().cloned().collect();
             for name in names {
-                let routes = self.routes.routes_to(&name);
+                let routes = self.routes.routes_to(&self.peer_of(&name));
                 if let Some(peer) = self.plan.bgp.peers.get_mut(&name) {
                     peer.routes = routes;
                 }

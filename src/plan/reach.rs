@@ -1,17 +1,17 @@
 //! Where each BGP peer is to be found: the address that the configuration gives, the router heard on a link, or the
 //! default gateway. Floor 1. Why a peer is nowhere is named here too; how to get there is the speaker's business.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use crate::address::ScopedAddress;
 use crate::config::{self, PeerAddress};
-use crate::names::InterfaceName;
+use crate::names::{InterfaceName, PeerName};
 use crate::reason::Reason;
-use crate::world::{Link, SessionState, World};
+use crate::world::{DefaultRoute, Link, SessionReport, SessionState, World};
 
-/// Where the peer is now. `before` is where it was a moment ago, if anywhere.
+/// Where the peer is now. `before` is where it was a moment ago, if anywhere; `taken` is where its further sessions are.
 ///
 /// An established session is proof that its peer is there, and better proof than any advertisement, which everybody on a
 /// link can send. So it holds a peer on a link at its address as long as the link is up, and a peer at the gateway
@@ -19,14 +19,22 @@ use crate::world::{Link, SessionState, World};
 pub(super) fn address(
     settings: &config::Peer,
     before: Option<&ScopedAddress>,
+    taken: &BTreeSet<ScopedAddress>,
     world: &World,
 ) -> Result<ScopedAddress, Reason> {
+    if settings.shutdown {
+        return Err(Reason::PeerShutDown);
+    }
     let session = world.sessions.get(&settings.name);
     let proven = before.filter(|_| session.is_some_and(|session| session.state == SessionState::Established));
     match &settings.address {
         PeerAddress::Fixed(address) => Ok(address.clone()),
-        PeerAddress::Interface(interface) => on_link(interface, proven, world),
-        PeerAddress::Gateway => gateway(world).or_else(|reason| proven.cloned().ok_or(reason)),
+        PeerAddress::Interface(interface) => {
+            let before = before.filter(|before| before.interface.as_ref() == Some(interface));
+            let failed = before.is_some_and(|before| session.is_some_and(|session| has_failed(session, before)));
+            on_link(interface, before, proven.is_some(), failed, world)
+        }
+        PeerAddress::Gateway => gateway(before, taken, world).or_else(|reason| proven.cloned().ok_or(reason)),
     }
 }
 
@@ -40,14 +48,37 @@ pub(super) fn unnumbered_links(peers: &[Arc<config::Peer>], world: &World) -> BT
     usable.map(|link| (link.index, link.name.clone())).collect()
 }
 
-fn on_link(interface: &InterfaceName, proven: Option<&ScopedAddress>, world: &World) -> Result<ScopedAddress, Reason> {
+/// Every attempt with this address has failed since it was chosen, or the session with it has ended.
+fn has_failed(session: &SessionReport, address: &ScopedAddress) -> bool {
+    let detail = &session.detail;
+    detail.address.as_ref() == Some(address)
+        && detail.last_error_at.is_some()
+        && session.state != SessionState::Established
+}
+
+/// The candidates are the routers in the order in which they were heard, and who called our port last. The first is tried, and after
+/// each failure the next: who advertises itself on a link need not be the router that is meant.
+fn on_link(
+    interface: &InterfaceName,
+    before: Option<&ScopedAddress>,
+    proven: bool,
+    failed: bool,
+    world: &World,
+) -> Result<ScopedAddress, Reason> {
     let link = usable_link(interface, world)?;
-    if let Some(proven) = proven.filter(|proven| proven.interface.as_ref() == Some(interface)) {
-        return Ok(proven.clone());
+    if let Some(before) = before.filter(|_| proven) {
+        return Ok(before.clone());
     }
-    // Of several routers the one that was heard first is taken, until it falls silent.
-    let heard = world.routers.get(&link.index).and_then(|routers| routers.first());
-    match heard.or_else(|| world.callers.get(&link.index)) {
+    let heard = world.routers.get(&link.index).map(Vec::as_slice).unwrap_or_default();
+    let caller = world.callers.get(&link.index).filter(|caller| !heard.contains(caller));
+    let candidates: Vec<Ipv6Addr> = heard.iter().chain(caller).copied().collect();
+    let tried = before.and_then(|before| candidates.iter().position(|candidate| before.ip == IpAddr::V6(*candidate)));
+    let next = match tried {
+        Some(tried) if failed => (tried + 1) % candidates.len(),
+        Some(tried) => tried,
+        None => 0,
+    };
+    match candidates.get(next) {
         Some(router) => Ok(ScopedAddress { ip: IpAddr::V6(*router), interface: Some(interface.clone()) }),
         None => Err(Reason::NoRouterHeard { interface: interface.clone() }),
     }
@@ -67,16 +98,75 @@ fn usable_link<'w>(interface: &InterfaceName, world: &'w World) -> Result<&'w Li
     Ok(link)
 }
 
-/// The gateway of the preferred default route, of IPv4 if that has one.
-///
-/// Of a default route with several next hops only the first is a peer; a session to each of them takes
-/// as many `[[bgp.peer]]` with their addresses.
-fn gateway(world: &World) -> Result<ScopedAddress, Reason> {
+/// A next hop of the preferred default route: the one of a moment ago as long as it is one, else the first that has no session yet.
+fn gateway(
+    before: Option<&ScopedAddress>,
+    taken: &BTreeSet<ScopedAddress>,
+    world: &World,
+) -> Result<ScopedAddress, Reason> {
+    let gateways = gateways(world);
+    let before = before.filter(|before| gateways.contains(before));
+    let free = || gateways.iter().find(|gateway| !taken.contains(gateway));
+    match before.or_else(free) {
+        Some(gateway) => Ok(gateway.clone()),
+        None if gateways.is_empty() => Err(Reason::NoDefaultRoute),
+        None => Err(Reason::NoOtherGateway),
+    }
+}
+
+/// The next hops of the preferred default route, of IPv4 if that has one, in the kernel's order. Two top-of-rack routers are two.
+fn gateways(world: &World) -> Vec<ScopedAddress> {
     let of_family = |v4: bool| {
-        let routes = world.default_routes.iter().filter(move |route| route.gateway.is_ipv4() == v4);
-        routes.filter_map(|route| scoped(route.gateway, route.link, world)).next()
+        let routes = || world.default_routes.iter().filter(move |route| route.gateway.is_ipv4() == v4);
+        let found = |route: &DefaultRoute| Some((scoped(route.gateway, route.link, world)?, route.metric));
+        let best = routes().find_map(found).map(|(_, metric)| metric);
+        let mut gateways = Vec::new();
+        for (gateway, metric) in routes().filter_map(found) {
+            if Some(metric) == best && !gateways.contains(&gateway) {
+                gateways.push(gateway);
+            }
+        }
+        gateways
     };
-    of_family(true).or_else(|| of_family(false)).ok_or(Reason::NoDefaultRoute)
+    let v4 = of_family(true);
+    if v4.is_empty() { of_family(false) } else { v4 }
+}
+
+/// Marks a further session of `address = "gateway"` in its name, in front of its address.
+const FURTHER: char = '@';
+
+/// The `[[bgp.peer]]` that a session belongs to whose name is none of a `[[bgp.peer]]`.
+pub(super) fn peer_of(session: &PeerName) -> PeerName {
+    match session.as_str().split_once(FURTHER) {
+        Some((peer, _)) => PeerName::from(peer),
+        None => session.clone(),
+    }
+}
+
+/// The sessions with the further next hops of the default route, beside the one that has the peer's own name. `known` are those
+/// of a moment ago, each with its address.
+///
+/// A name holds the address, so that a session keeps it when another next hop goes or comes.
+pub(super) fn further(
+    settings: &config::Peer,
+    own: Option<&ScopedAddress>,
+    known: &BTreeMap<PeerName, ScopedAddress>,
+    world: &World,
+) -> BTreeMap<PeerName, ScopedAddress> {
+    let PeerAddress::Gateway = settings.address else { return BTreeMap::new() };
+    if settings.shutdown {
+        return BTreeMap::new();
+    }
+    let gateways = gateways(world);
+    let named = |address: ScopedAddress| (PeerName::from(format!("{}{FURTHER}{address}", settings.name)), address);
+    if gateways.is_empty() {
+        // As the peer's own session does, one that is established holds while there is no default route.
+        let holds = |name: &PeerName| {
+            world.sessions.get(name).is_some_and(|session| session.state == SessionState::Established)
+        };
+        return known.iter().filter(|(name, _)| holds(name)).map(|(name, it)| (name.clone(), it.clone())).collect();
+    }
+    gateways.into_iter().filter(|gateway| Some(gateway) != own).map(named).collect()
 }
 
 /// `None` where the link of a link-local gateway is not known (yet).
@@ -94,12 +184,11 @@ fn is_link_local(ip: IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv6Addr;
     use std::time::SystemTime;
 
     use super::*;
     use crate::config::PeerAsn;
-    use crate::world::{DefaultRoute, Fact, SessionReport};
+    use crate::world::{Fact, SessionDetail};
 
     const ETH0: u32 = 2;
     const A: &str = "fe80::a";
@@ -173,7 +262,7 @@ mod tests {
             let (ip, interface) = text.split_once('%').map_or((text, None), |(ip, name)| (ip, Some(name.into())));
             ScopedAddress { ip: ip.parse().unwrap(), interface }
         });
-        match super::address(&peer(address.clone()), before.as_ref(), &world) {
+        match super::address(&peer(address.clone()), before.as_ref(), &BTreeSet::new(), &world) {
             Ok(address) => address.to_string(),
             Err(reason) => reason.code(),
         }
@@ -217,6 +306,36 @@ mod tests {
         }
     }
 
+    /// D4 of the field cases: two nodes and a router on one bridge, each of which advertises itself.
+    #[test]
+    fn after_a_failure_the_next_who_was_heard_or_who_called_is_tried_and_after_the_last_the_first_again() {
+        let unnumbered = PeerAddress::Interface("eth0".into());
+        let failed_with = |address: &str| {
+            let Fact::Session(name, report) = session(SessionState::Active) else { unreachable!() };
+            let address = ScopedAddress { ip: address.parse().unwrap(), interface: Some("eth0".into()) };
+            let last_error_at = Some(jiff::Timestamp::UNIX_EPOCH);
+            let detail = SessionDetail { address: Some(address), last_error_at, ..SessionDetail::default() };
+            Fact::Session(name, SessionReport { detail: Box::new(detail), ..report })
+        };
+        let there = |session: Option<Fact>| {
+            [good_eth0(), routers(&[A, B]), caller("fe80::c")].into_iter().chain(session).collect::<Vec<_>>()
+        };
+        let table = [
+            ("nothing tried yet", None, None, "fe80::a%eth0"),
+            ("the first has not failed", Some("fe80::a%eth0"), None, "fe80::a%eth0"),
+            ("the first has failed", Some("fe80::a%eth0"), Some(A), "fe80::b%eth0"),
+            ("that was told of another before", Some("fe80::b%eth0"), Some(A), "fe80::b%eth0"),
+            ("who calls competes", Some("fe80::b%eth0"), Some(B), "fe80::c%eth0"),
+            ("after the last", Some("fe80::c%eth0"), Some("fe80::c"), "fe80::a%eth0"),
+            ("one that is heard no more", Some("fe80::d%eth0"), Some("fe80::d"), "fe80::a%eth0"),
+        ];
+        for (story, before, failed, expected) in table {
+            assert_eq!(found(&unnumbered, before, there(failed.map(failed_with))), expected, "{story}");
+        }
+        let alone = vec![good_eth0(), routers(&[A]), failed_with(A)];
+        assert_eq!(found(&unnumbered, Some("fe80::a%eth0"), alone), "fe80::a%eth0", "there is no other");
+    }
+
     #[test]
     fn the_gateway_is_the_best_of_ipv4_and_of_ipv6_only_without_it() {
         let established = session(SessionState::Established);
@@ -236,6 +355,48 @@ mod tests {
         for (story, before, facts, expected) in table {
             assert_eq!(found(&PeerAddress::Gateway, before, facts), expected, "{story}");
         }
+    }
+
+    fn at(ip: &str) -> ScopedAddress {
+        ScopedAddress { ip: ip.parse().unwrap(), interface: None }
+    }
+
+    #[test]
+    fn of_a_default_route_with_several_next_hops_each_has_a_session_and_keeps_it_when_another_goes() {
+        let gateway = peer(PeerAddress::Gateway);
+        let mut world = World::default();
+        let names = |all: &BTreeMap<PeerName, ScopedAddress>| all.keys().map(ToString::to_string).collect::<Vec<_>>();
+        world.apply(default_routes(&[("10.0.0.1", 7), ("10.0.0.2", 7), ("10.0.0.3", 9)]));
+        let own = address(&gateway, None, &BTreeSet::new(), &world);
+        assert_eq!(own, Ok(at("10.0.0.1")));
+        let more = further(&gateway, own.as_ref().ok(), &BTreeMap::new(), &world);
+        assert_eq!(names(&more), ["tor@10.0.0.2"], "the third has a higher metric");
+        assert_eq!(peer_of(&"tor@10.0.0.2".into()), "tor".into());
+
+        // The first router goes: the session with the second one does not change its name for that.
+        world.apply(default_routes(&[("10.0.0.2", 7)]));
+        let taken: BTreeSet<ScopedAddress> = more.values().cloned().collect();
+        let own = address(&gateway, Some(&at("10.0.0.1")), &taken, &world);
+        assert_eq!(own, Err(Reason::NoOtherGateway));
+        assert_eq!(names(&further(&gateway, None, &more, &world)), ["tor@10.0.0.2"]);
+        world.apply(default_routes(&[("10.0.0.2", 7), ("10.0.0.1", 7)]));
+        assert_eq!(address(&gateway, None, &taken, &world), Ok(at("10.0.0.1")), "and returns to its own");
+
+        // Without a default route what is established holds.
+        world.apply(default_routes(&[]));
+        assert_eq!(names(&further(&gateway, None, &more, &world)), [""; 0]);
+        let Fact::Session(_, report) = session(SessionState::Established) else { unreachable!() };
+        world.apply(Fact::Session("tor@10.0.0.2".into(), report));
+        assert_eq!(names(&further(&gateway, None, &more, &world)), ["tor@10.0.0.2"]);
+    }
+
+    #[test]
+    fn a_peer_that_is_shut_down_is_nowhere() {
+        let shut = config::Peer { shutdown: true, ..peer(PeerAddress::Gateway) };
+        let mut world = World::default();
+        world.apply(default_routes(&[("10.0.0.1", 7), ("10.0.0.2", 7)]));
+        assert_eq!(address(&shut, None, &BTreeSet::new(), &world), Err(Reason::PeerShutDown));
+        assert_eq!(further(&shut, None, &BTreeMap::new(), &world), BTreeMap::new());
     }
 
     #[test]

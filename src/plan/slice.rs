@@ -10,7 +10,7 @@ use imbl::OrdMap;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::address::{MacAddress, ScopedAddress};
+use crate::address::{LocalAddress, MacAddress, ScopedAddress};
 pub use crate::claim::Acquisition;
 use crate::config;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
@@ -65,8 +65,8 @@ pub struct BgpSlice {
     /// The routes are all that there is to announce: End-of-RIB may be sent.
     pub complete: bool,
     pub peers: OrdMap<PeerName, PeerSlice>,
-    /// This host's own addresses with their links, to find a next hop of the other family.
-    pub local_addresses: Arc<Vec<(InterfaceName, IpNet)>>,
+    /// This host's own addresses, of each link the best for a next hop first.
+    pub local_addresses: Arc<Vec<LocalAddress>>,
     /// The links, by their index, whose routers are peers: they are listened for, and told about this node.
     pub unnumbered: Arc<BTreeMap<u32, InterfaceName>>,
 }

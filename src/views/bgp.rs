@@ -31,6 +31,9 @@ pub struct PeersReport {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PeerReport {
     pub name: PeerName,
+    /// As the configuration describes the peer.
+    #[serde(default)]
+    pub description: Option<String>,
     /// Where the peer is; while that is not known, the address of the configuration: an interface, or "gateway".
     pub address: String,
     /// `None` where any external AS is welcome.
@@ -215,6 +218,7 @@ pub(super) fn peer_report(name: &PeerName, peer: &PeerSlice, session: Option<&Se
     let nowhere = address.as_ref().err().map(ToString::to_string);
     PeerReport {
         name: name.clone(),
+        description: settings.description.clone(),
         address: address.as_ref().map_or_else(|_| settings.address.to_string(), ToString::to_string),
         asn: match settings.asn {
             PeerAsn::Is(asn) => Some(asn),
@@ -253,6 +257,10 @@ fn route_report(
     let pending = session.map_or(0, |session| session.detail.prefixes_pending);
     let (state, why) = match (carried, carried.and_then(|carried| carried.unsendable.clone())) {
         (_, Some(why)) => (RouteState::Unsendable, Some(why)),
+        _ if session.is_some_and(|session| session.detail.too_long.contains(&prefix)) => {
+            let why = "its attributes alone fill the longest message of this session".to_owned();
+            (RouteState::Unsendable, Some(why))
+        }
         (None, None) => (RouteState::Waiting, Some("there is no session with the peer".to_owned())),
         (Some(_), None) if pending > 0 => {
             (RouteState::Pending, Some(format!("of this session's routes, {pending} are still to be sent")))

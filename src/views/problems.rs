@@ -31,7 +31,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(services.iter().flat_map(of_service));
     problems.extend(peers.iter().filter_map(of_peer));
     problems.extend(disputes(snapshot));
-    problems.extend(world.host_problems.iter().map(ToString::to_string));
+    problems.extend(world.host_problems.iter().chain(&world.listen_problems).map(ToString::to_string));
     problems.extend(of_pulse(snapshot));
     problems.extend(refused_pulses(world));
     problems.extend(refused);

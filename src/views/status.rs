@@ -17,6 +17,7 @@ use crate::plan::allocate::capacity;
 use crate::plan::decision::{Announcement, Decision};
 use crate::reason::Reason;
 use crate::roster::{Eligibility, Member, Roster};
+use crate::session_state::SessionState;
 use crate::world::{ApiServer, Conflict, HostProblem, Link, Pulses, World};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -125,7 +126,7 @@ pub fn status(snapshot: &Snapshot) -> Report {
     let of_service = |(key, decision): (&ObjectKey, &Arc<Decision>)| ServiceReport {
         name: key.clone(),
         decision: Decision::clone(decision),
-        summary: summary(decision),
+        summary: summary(decision, world),
     };
     let services: Vec<ServiceReport> = load_balancers(snapshot).map(of_service).collect();
     let peers: Vec<PeerReport> =
@@ -246,7 +247,7 @@ fn api_server(state: &ApiServer) -> ApiServerReport {
 }
 
 /// One line about a Service: what it has and where it is announced, or what is in the way.
-fn summary(decision: &Decision) -> String {
+fn summary(decision: &Decision, world: &World) -> String {
     let allocation = &decision.allocation;
     if allocation.held.is_empty() {
         return allocation.reason.to_string();
@@ -266,8 +267,7 @@ fn summary(decision: &Decision) -> String {
             });
         }
         if !bgp.peers.is_empty() {
-            let peers: Vec<_> = bgp.peers.iter().map(PeerName::as_str).collect();
-            parts.push(format!("announced to {}", peers.join(", ")));
+            parts.extend(told(bgp.peers.iter(), world));
         }
         if l2.owner.is_none() && bgp.peers.is_empty() {
             parts.push(not_announced(announcement));
@@ -281,6 +281,20 @@ fn summary(decision: &Decision) -> String {
         parts.push(format!("but {complaint}"));
     }
     parts.join("; ")
+}
+
+/// Which peers have the route, and which are to have it once there is a session with them.
+fn told<'a>(peers: impl Iterator<Item = &'a PeerName>, world: &World) -> Vec<String> {
+    let (mut now, mut later) = (Vec::new(), Vec::new());
+    for peer in peers {
+        match world.sessions.get(peer).map_or(SessionState::Idle, |session| session.state) {
+            SessionState::Established => now.push(peer.to_string()),
+            state => later.push(format!("{peer} ({state})")),
+        }
+    }
+    let part = |what: &str, peers: &[String]| format!("{what} {}", peers.join(", "));
+    let now = (!now.is_empty()).then(|| part("announced to", &now));
+    now.into_iter().chain((!later.is_empty()).then(|| part("to be announced to", &later))).collect()
 }
 
 /// Why an address is announced nowhere: the reason of the protocol that covers its pool at all.

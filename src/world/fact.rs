@@ -57,6 +57,8 @@ pub enum Fact {
     StatusRefused(ObjectKey, String),
     /// All problems of this host's settings.
     Host(Vec<HostProblem>),
+    /// All that keeps BGP connections from being accepted.
+    Listening(Vec<HostProblem>),
     /// Wait for no list any longer: act on the last known state, even if no list was ever complete.
     FailStatic,
 }
@@ -86,6 +88,7 @@ impl Fact {
             | Fact::PulsesRefused(..)
             | Fact::StatusRefused(..)
             | Fact::Host(_)
+            | Fact::Listening(_)
             | Fact::FailStatic => false,
         }
     }

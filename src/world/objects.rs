@@ -153,6 +153,8 @@ pub struct Link {
     /// The index of the VRF device that this link is enslaved to. Frames still go through this link.
     #[serde(default)]
     pub vrf: Option<u32>,
+    /// The host's own, IPv4 first. Within a family those with a subnet before host prefixes, and of those the ones that stay
+    /// before leased, temporary and deprecated ones.
     pub addresses: Vec<IpNet>,
 }
 

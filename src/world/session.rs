@@ -1,12 +1,13 @@
 //! What a BGP session tells of itself beyond its state: the rest of [`super::SessionReport`], as commands and metrics show
-//! it. Floor 1. No decision reads it, so it may change as often as it likes.
+//! it. Floor 1. No decision reads it but `plan::reach`, which reads the address alone, so it may change as often as it likes.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::address::Family;
+use crate::address::{Family, ScopedAddress};
 
 /// Counters run from the start of the agent, over all connections of the peer; the rest is of the session that stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +30,16 @@ pub struct SessionDetail {
     pub prefixes_pending: usize,
     /// Why prefixes cannot be sent in this session, each reason with how many there are.
     pub unsendable: Vec<UnsendablePrefixes>,
+    /// Prefixes whose attributes do not fit a message of this session, [`SessionDetail::MOST_TOO_LONG`] at most.
+    pub too_long: Vec<IpNet>,
+    /// The address of the peer that the session, or the attempt to have one, is with.
+    pub address: Option<ScopedAddress>,
+    /// When the peer is dialled next, while no connection is under way.
+    pub next_attempt_at: Option<Timestamp>,
+}
+
+impl SessionDetail {
+    pub const MOST_TOO_LONG: usize = 1000;
 }
 
 /// What both sides hold to while the session is established.

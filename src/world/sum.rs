@@ -59,6 +59,8 @@ pub struct World {
     /// What the API server said when the status of a Service could not be written.
     pub refused: OrdMap<ObjectKey, String>,
     pub host_problems: Vec<HostProblem>,
+    /// What keeps BGP connections from being accepted.
+    pub listen_problems: Vec<HostProblem>,
     pub fail_static: bool,
 }
 
@@ -135,6 +137,7 @@ impl Default for World {
             ahead: OrdMap::new(),
             refused: OrdMap::new(),
             host_problems: Vec::new(),
+            listen_problems: Vec::new(),
             fail_static: false,
         }
     }
@@ -179,10 +182,17 @@ impl World {
             Fact::LinksListed => everything_if(!std::mem::replace(&mut self.links_listed, true)),
             Fact::Conflict(address, link, conflict) => self.conflict(address, link, conflict),
             Fact::Session(name, report) => {
-                let established = |report: &SessionReport| report.state == SessionState::Established;
-                let now = established(&report);
-                let before = self.sessions.insert(name, report).as_ref().is_some_and(established);
-                peers_if(now != before)
+                // Where a peer is looked for depends on these: see `plan::reach`.
+                let proof = |report: &SessionReport| {
+                    (
+                        report.state == SessionState::Established,
+                        report.detail.address.clone(),
+                        report.detail.last_error_at,
+                    )
+                };
+                let now = proof(&report);
+                let before = self.sessions.insert(name, report).as_ref().map(proof);
+                peers_if(before.as_ref() != Some(&now))
             }
             Fact::Routers(link, routers) => {
                 peers_if(put(&mut self.routers, link, Some(routers).filter(|routers| !routers.is_empty())))
@@ -213,6 +223,10 @@ impl World {
             }
             Fact::Host(problems) => {
                 self.host_problems = problems;
+                Touched::Nothing
+            }
+            Fact::Listening(problems) => {
+                self.listen_problems = problems;
                 Touched::Nothing
             }
             // With the lists complete there is nothing left to be patient for.

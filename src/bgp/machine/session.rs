@@ -8,6 +8,7 @@
 //! counted and dropped, so neither is ever sent.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,8 +16,8 @@ use fastrand::Rng;
 
 use crate::bgp::machine::negotiation::{LocalOffer, Negotiated};
 use crate::bgp::wire::{
-    AfiSafi, Cease, Dialect, Frame, FsmError, Message, MessageKind, Notification, NotificationReason, Parsed,
-    ParsedUpdate, RefreshKind, RouteRefresh, WireError,
+    AfiSafi, Cease, Complaint, Dialect, Frame, FsmError, Message, MessageKind, Notification, NotificationReason,
+    Parsed, ParsedUpdate, RefreshKind, RouteRefresh, WireError,
 };
 use crate::session_state::SessionState;
 
@@ -46,7 +47,8 @@ pub struct Received {
     pub updates: u64,
     /// Prefixes announced in them, each time they were.
     pub prefixes: u64,
-    /// UPDATEs in which something was wrong that RFC 7606 lets a session survive.
+    /// UPDATEs in which something was wrong that RFC 7606 lets a session survive. A route that is refused for what its path
+    /// says, as one of a route server, is not wrong.
     pub malformed: u64,
 }
 
@@ -58,6 +60,8 @@ pub enum Effect {
     Up(Negotiated),
     /// The peer asks for all routes of a family again (RFC 2918).
     Refresh(AfiSafi),
+    /// An UPDATE whose routes cannot be located was left out; the text says why.
+    Ignored(String),
     /// The connection is over: say the last word that the [`End`] holds, if any, and close.
     End {
         end: End,
@@ -83,6 +87,10 @@ pub enum End {
     Received(Notification),
     /// RFC 9687: the peer took nothing for the send hold time. Nothing more can be said to it.
     SendHoldTimerExpired,
+    /// Our end's address has left this host: nothing can be sent from it any more, not even a NOTIFICATION.
+    AddressGone(IpAddr),
+    /// The peer opened another connection, and acknowledged nothing on this one for [`PROOF_TIME`].
+    Unanswered,
 }
 
 impl End {
@@ -92,7 +100,38 @@ impl End {
             End::Sent { notification, .. } | End::Received(notification) => {
                 notification.reason == NotificationReason::Cease(Cease::ConnectionCollision)
             }
-            End::DialFailed(_) | End::DialTimedOut | End::Lost(_) | End::SendHoldTimerExpired => false,
+            End::DialFailed(_)
+            | End::DialTimedOut
+            | End::Lost(_)
+            | End::SendHoldTimerExpired
+            | End::AddressGone(_)
+            | End::Unanswered => false,
+        }
+    }
+
+    /// The peer was not found to be bad, and another connection to it may well succeed: it is dialled at once.
+    pub fn calls_for_a_dial(&self) -> bool {
+        match self {
+            End::AddressGone(_) | End::Unanswered => true,
+            End::DialFailed(_)
+            | End::DialTimedOut
+            | End::Lost(_)
+            | End::Sent { .. }
+            | End::Received(_)
+            | End::SendHoldTimerExpired => false,
+        }
+    }
+
+    /// It says why there is no session, as only a NOTIFICATION does.
+    pub fn is_telling(&self) -> bool {
+        match self {
+            End::Sent { .. } | End::Received(_) => !self.is_collision(),
+            End::DialFailed(_)
+            | End::DialTimedOut
+            | End::Lost(_)
+            | End::SendHoldTimerExpired
+            | End::AddressGone(_)
+            | End::Unanswered => false,
         }
     }
 
@@ -104,9 +143,13 @@ impl End {
                 Some(cause) => is_wish(cause.reason),
                 None => is_wish(notification.reason),
             },
-            End::DialFailed(_) | End::DialTimedOut | End::Lost(_) | End::Sent { .. } | End::SendHoldTimerExpired => {
-                false
-            }
+            End::DialFailed(_)
+            | End::DialTimedOut
+            | End::Lost(_)
+            | End::Sent { .. }
+            | End::SendHoldTimerExpired
+            | End::AddressGone(_)
+            | End::Unanswered => false,
         }
     }
 
@@ -114,9 +157,13 @@ impl End {
     pub fn last_word(&self) -> Option<&Notification> {
         match self {
             End::Sent { notification, .. } => Some(notification),
-            End::DialFailed(_) | End::DialTimedOut | End::Lost(_) | End::Received(_) | End::SendHoldTimerExpired => {
-                None
-            }
+            End::DialFailed(_)
+            | End::DialTimedOut
+            | End::Lost(_)
+            | End::Received(_)
+            | End::SendHoldTimerExpired
+            | End::AddressGone(_)
+            | End::Unanswered => None,
         }
     }
 }
@@ -159,6 +206,9 @@ struct Liveness {
 
 /// RFC 4271 §8.2.2: "A HoldTimer value of 4 minutes is suggested."
 pub const OPEN_SENT_HOLD_TIME: Duration = Duration::from_secs(240);
+
+/// How long the peer may take to acknowledge a KEEPALIVE on an established connection after it has opened another one.
+pub const PROOF_TIME: Duration = Duration::from_secs(3);
 
 /// RFC 9687 §4.2: the send hold time is this, or twice the hold time where that is longer.
 pub const LEAST_SEND_HOLD_TIME: Duration = Duration::from_secs(480);
@@ -305,7 +355,18 @@ impl Session {
     }
 
     /// What came cannot be read as a message.
+    ///
+    /// RFC 7606 §2 allows "AFI/SAFI disable" where routes in a multiprotocol attribute cannot be located. Nothing that is
+    /// received is kept, so all there is to disable is this UPDATE: the session stays.
     pub fn handle_malformed(&mut self, error: &WireError, now: Instant) -> Vec<Effect> {
+        if let (State::Established { liveness, received, .. }, WireError::Update(fault)) = (&mut self.state, error)
+            && fault.is_unlocatable()
+        {
+            restart_hold_timer(liveness, now);
+            received.updates += 1;
+            received.malformed += 1;
+            return vec![Effect::Ignored(error.to_string())];
+        }
         match error.notification() {
             Some(notification) => self.stop(notification, error.to_string(), now),
             None => self.end(End::Lost(error.to_string()), now),
@@ -329,6 +390,19 @@ impl Session {
     /// The connection is gone without a word.
     pub fn handle_lost(&mut self, how: String, now: Instant) -> Vec<Effect> {
         self.end(End::Lost(how), now)
+    }
+
+    /// The local address of the connection has left this host.
+    pub fn handle_address_gone(&mut self, address: IpAddr, now: Instant) -> Vec<Effect> {
+        self.end(End::AddressGone(address), now)
+    }
+
+    /// The peer acknowledges nothing on this connection any more. Only an established one is ever asked.
+    pub fn handle_unanswered(&mut self, now: Instant) -> Vec<Effect> {
+        match self.state {
+            State::Established { .. } => self.end(End::Unanswered, now),
+            State::OpenSent { .. } | State::OpenConfirm { .. } | State::Ended => Vec::new(),
+        }
     }
 
     /// Ends the connection from our side, for whatever the NOTIFICATION says.
@@ -400,7 +474,7 @@ impl Received {
         let ParsedUpdate { update, withdraw_all, complaints, end_of_rib: _ } = parsed;
         let announced = update.announced.len() + update.mp_reach.as_ref().map_or(0, |reach| reach.prefixes.len());
         self.updates += 1;
-        self.malformed += u64::from(!complaints.is_empty());
+        self.malformed += u64::from(complaints.iter().any(Complaint::is_malformed));
         if !withdraw_all {
             self.prefixes += u64::try_from(announced).unwrap_or(u64::MAX);
         }
@@ -446,6 +520,12 @@ impl fmt::Display for End {
             End::Sent { notification, why } => write!(f, "NOTIFICATION sent: {notification}: {why}"),
             End::Received(notification) => write!(f, "NOTIFICATION received: {notification}"),
             End::SendHoldTimerExpired => f.write_str("the peer took nothing for the send hold time (RFC 9687)"),
+            End::AddressGone(address) => write!(f, "connection closed: {address} is no address of this host any more"),
+            End::Unanswered => write!(
+                f,
+                "connection closed: the peer opened another one and acknowledged nothing on this one for {} s",
+                PROOF_TIME.as_secs()
+            ),
         }
     }
 }

@@ -210,7 +210,12 @@ impl Town {
                     }
                 }
                 Action::Up { .. } => self.ups += 1,
-                Action::Down { .. } | Action::Failed { .. } | Action::Refresh { .. } => {}
+                Action::Down { .. } | Action::Failed { .. } | Action::Refresh { .. } | Action::Ignored { .. } => {}
+                // The other end of the simulated network answers as long as there is one.
+                Action::Prove { connection, .. } => {
+                    let actions = self.ends[side].handle_proof(connection, true, self.now);
+                    self.carry_out(side, actions);
+                }
             }
         }
     }
@@ -438,7 +443,11 @@ impl Witness {
                 Action::Failed { connection, .. } => {
                     assert_ne!(self.up, Some(*connection), "an end of the session is a Down")
                 }
-                Action::Refresh { connection, .. } => assert_eq!(self.up, Some(*connection)),
+                Action::Refresh { connection, .. }
+                | Action::Ignored { connection, .. }
+                | Action::Prove { connection, .. } => {
+                    assert_eq!(self.up, Some(*connection));
+                }
             }
         }
     }

@@ -61,6 +61,8 @@ fn summary(actions: &[Action]) -> String {
         Action::Down { .. } => "down".to_owned(),
         Action::Failed { .. } => "failed".to_owned(),
         Action::Refresh { .. } => "refresh".to_owned(),
+        Action::Ignored { .. } => "ignored".to_owned(),
+        Action::Prove { .. } => "prove".to_owned(),
     };
     actions.iter().map(word).collect::<Vec<_>>().join(", ")
 }
@@ -163,6 +165,26 @@ enum Event {
     Fault,
     /// The socket took something.
     Sent,
+    /// An UPDATE whose MP_REACH_NLRI ends before its routes begin.
+    Unlocatable,
+    /// Our end's address has left this host.
+    AddressGone,
+    /// The peer has acknowledged what was sent, or has not.
+    Answered,
+    Unanswered,
+}
+
+/// MP_REACH_NLRI of two octets: not even its family can be told.
+fn hears_unlocatable(peering: &mut Peering, id: ConnectionId, now: Instant) -> Vec<Action> {
+    let body = [0, 0, 0, 5, 0x80, 14, 2, 0, 2];
+    let mut message = vec![0xff; 16];
+    message.extend([0, 19 + 9, 2]);
+    message.extend(body);
+    let mut stream = bytes::BytesMut::from(&message[..]);
+    match Frame::parse(&mut stream, peering.max_message_len(id)) {
+        Ok(Some(frame)) => peering.handle_frame(id, &frame, now),
+        other => panic!("a whole UPDATE, not {other:?}"),
+    }
 }
 
 fn happens(event: Event, bench: &mut Bench) -> String {
@@ -190,6 +212,10 @@ fn happens(event: Event, bench: &mut Bench) -> String {
             peering.handle_sent(id, now);
             Vec::new()
         }
+        Event::Unlocatable => return summary(&hears_unlocatable(peering, id, now)),
+        Event::AddressGone => peering.handle_address_gone(id, Ipv4Addr::new(10, 0, 0, 11).into(), now),
+        Event::Answered => peering.handle_proof(id, true, now),
+        Event::Unanswered => peering.handle_proof(id, false, now),
     };
     summary(&actions)
 }
@@ -314,8 +340,39 @@ fn every_state_answers_every_event_as_the_table_says() {
         (Event::Sent, OpenSent, ignored, OpenSent),
         (Event::Sent, OpenConfirm, ignored, OpenConfirm),
         (Event::Sent, Established, ignored, Established),
+
+        // D12: nothing that is heard is kept, so an UPDATE that cannot be read costs no session.
+        (Event::Unlocatable, Idle, ignored, Idle),
+        (Event::Unlocatable, Connect, ignored, Connect),
+        (Event::Unlocatable, Active, ignored, Active),
+        (Event::Unlocatable, OpenSent, &in_open_sent, Idle),
+        (Event::Unlocatable, OpenConfirm, &in_open_confirm, Idle),
+        (Event::Unlocatable, Established, "ignored", Established),
+
+        // D2: nothing can be sent from that address any more, and the peer was not found to be bad.
+        (Event::AddressGone, Idle, ignored, Idle),
+        (Event::AddressGone, Connect, ignored, Connect),
+        (Event::AddressGone, Active, ignored, Active),
+        (Event::AddressGone, OpenSent, "close, failed", Active),
+        (Event::AddressGone, OpenConfirm, "close, failed", Active),
+        (Event::AddressGone, Established, "close, down", Active),
+
+        // D6. Only the session that is established is ever asked to prove itself.
+        (Event::Answered, Idle, ignored, Idle),
+        (Event::Answered, Connect, ignored, Connect),
+        (Event::Answered, Active, ignored, Active),
+        (Event::Answered, OpenSent, ignored, OpenSent),
+        (Event::Answered, OpenConfirm, ignored, OpenConfirm),
+        (Event::Answered, Established, ignored, Established),
+
+        (Event::Unanswered, Idle, ignored, Idle),
+        (Event::Unanswered, Connect, ignored, Connect),
+        (Event::Unanswered, Active, ignored, Active),
+        (Event::Unanswered, OpenSent, ignored, OpenSent),
+        (Event::Unanswered, OpenConfirm, ignored, OpenConfirm),
+        (Event::Unanswered, Established, "close, down", Active),
     ];
-    assert_eq!(table.len(), 15 * 6, "fifteen events in six states");
+    assert_eq!(table.len(), 19 * 6, "nineteen events in six states");
     for (event, before, done, after) in table {
         let mut bench = Bench::in_phase(*before);
         assert_eq!(happens(*event, &mut bench), *done, "what is done when {event:?} comes in {before}");
@@ -562,7 +619,9 @@ fn x15_established_beats_a_new_connection_whoever_has_the_higher_identifier() {
         let open = open_from(65002, Ipv4Addr::from_bits(identifier), 90);
         let mut bench = Bench::new(offer()).brought_to(SessionState::Established, open.clone());
         let new = bench.accepts();
-        assert_eq!(bench.hears_on(new, open), "close with Cease(ConnectionCollision), failed");
+        // With the question to the established connection whether the peer still answers on it.
+        let done = "close with Cease(ConnectionCollision), failed, KEEPALIVE";
+        assert_eq!(bench.hears_on(new, open), done);
         assert_eq!((bench.peering.state(), bench.peering.failures()), (SessionState::Established, 0));
     }
 }
@@ -699,4 +758,80 @@ fn the_reason_for_a_refused_open_reaches_the_caller_in_words() {
     let [End::Sent { notification, why }] = ends.as_slice() else { panic!("one end, by us: {ends:?}") };
     assert_eq!(notification.reason, NotificationReason::Open(OpenError::BadPeerAs));
     assert!(why.contains("65010") && why.contains("65002"), "{why}");
+}
+
+/// D2 of the field cases: the address moved, so the peer is dialled from another at once, and no pause grows.
+#[test]
+fn a_session_whose_local_address_is_gone_is_dialled_anew_at_once_and_counts_as_no_failure() {
+    let mut bench = Bench::in_phase(SessionState::Established);
+    for flap in 0..5 {
+        let gone = bench.peering.handle_address_gone(bench.id, Ipv4Addr::new(10, 0, 0, 11).into(), bench.now);
+        assert_eq!(summary(&gone), "close, down");
+        assert_eq!(bench.next_timeout(), (Duration::ZERO, "dial".to_owned()), "flap {flap}");
+        assert_eq!(bench.peering.failures(), 0, "flap {flap}");
+        let Approach::Connect { dial, .. } = bench.peering.approach else { panic!("a dial is under way") };
+        bench.id = dial;
+        bench.peering.handle_connected(dial, bench.now);
+        assert_eq!((bench.hears(peers_open()), bench.hears(Parsed::Keepalive)), ("KEEPALIVE".into(), "up".into()));
+    }
+}
+
+#[test]
+fn a_passive_peering_waits_for_the_peer_when_its_local_address_is_gone() {
+    let mut bench = Bench::new(LocalOffer { passive: true, ..offer() });
+    bench.id = bench.accepts();
+    assert_eq!((bench.hears(peers_open()), bench.hears(Parsed::Keepalive)), ("KEEPALIVE".into(), "up".into()));
+    bench.peering.handle_address_gone(bench.id, Ipv4Addr::new(10, 0, 0, 11).into(), bench.now);
+    assert_eq!((bench.peering.state(), bench.peering.next_deadline()), (SessionState::Active, None));
+}
+
+/// D6 of the field cases: the router lost power, dials again, and no timer runs.
+#[test]
+fn a_second_open_makes_the_established_connection_prove_itself_once_within_a_bound() {
+    let mut bench = Bench::new(LocalOffer { hold_time: None, ..offer() });
+    bench = bench.brought_to(SessionState::Established, peers_open());
+    let (established, asked_at) = (bench.id, bench.now);
+    let second = bench.accepts();
+    let refused = format!("close with {:?}, failed", NotificationReason::Cease(Cease::ConnectionCollision));
+    assert_eq!(bench.hears_on(second, peers_open()), format!("{refused}, KEEPALIVE"), "RFC 4271 §6.8, and a question");
+    bench.now += secs(1);
+    let third = bench.accepts();
+    assert_eq!(bench.hears_on(third, peers_open()), refused, "the question is asked already");
+    let (waited, asked) = bench.next_timeout();
+    assert_eq!((bench.now - asked_at, asked.as_str()), (PROOF_TIME, "prove"), "after {waited:?} more");
+
+    let mut answered = Bench { peering: bench.peering.clone(), now: bench.now, id: established };
+    assert_eq!(happens(Event::Answered, &mut answered), "");
+    assert_eq!((answered.peering.state(), answered.peering.next_deadline()), (SessionState::Established, None));
+    let fourth = answered.accepts();
+    assert_eq!(answered.hears_on(fourth, peers_open()), format!("{refused}, KEEPALIVE"), "it may be asked again");
+
+    bench.id = established;
+    assert_eq!(happens(Event::Unanswered, &mut bench), "close, down");
+    assert_eq!((bench.peering.state(), bench.peering.failures()), (SessionState::Active, 0));
+    assert_eq!(bench.next_timeout(), (Duration::ZERO, "dial".to_owned()));
+}
+
+/// D12 of the field cases.
+#[test]
+fn updates_that_cannot_be_located_are_counted_and_restart_the_hold_timer() {
+    let mut bench = Bench::in_phase(SessionState::Established);
+    for _ in 0..3 {
+        bench.now += secs(80);
+        assert_eq!(happens(Event::Unlocatable, &mut bench), "ignored");
+    }
+    let received = bench.peering.received();
+    assert_eq!((received.updates, received.malformed, received.prefixes), (3, 3, 0));
+}
+
+#[test]
+fn the_next_attempt_is_told_while_there_is_none_under_way() {
+    assert_eq!(Bench::in_phase(SessionState::Connect).peering.next_attempt(), None);
+    assert_eq!(Bench::in_phase(SessionState::Established).peering.next_attempt(), None);
+    for state in [SessionState::Idle, SessionState::Active] {
+        let mut bench = Bench::in_phase(state);
+        let next = bench.peering.next_attempt();
+        assert_eq!(next, bench.peering.next_deadline(), "{state}");
+        assert_eq!(bench.next_timeout().1, "dial", "{state}");
+    }
 }

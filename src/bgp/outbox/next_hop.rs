@@ -1,44 +1,69 @@
-//! Where the peer of a session can reach this node, for routes of either family. Floor 1.
+//! Where the peer of a session can reach this node, for routes of either family. Floor 1. Which addresses this host has, and
+//! which of a link is best, stands in the slice.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use crate::address::ScopedAddress;
+use crate::address::{LocalAddress, ScopedAddress};
 use crate::bgp::outbox::{NextHopV6, NextHops};
 use crate::names::InterfaceName;
 
-/// The next hops of a session between `local` and `peer`.
+/// What the configuration says of the way to a peer.
+#[derive(Debug, Clone, Copy)]
+pub struct PeerPath<'a> {
+    pub peer: &'a ScopedAddress,
+    /// The VRF, or other device, that sockets to the peer are bound to.
+    pub device: Option<&'a InterfaceName>,
+    /// Told to the peer in place of what is found here.
+    pub next_hop: Option<Ipv4Addr>,
+    pub next_hop_v6: Option<Ipv6Addr>,
+}
+
+/// The next hops of a session from `local`.
 ///
-/// For the family of the connection it is our end of it. For the other family it is the first global address on the same link, so that
-/// the peer sends the traffic where it reaches us anyway; without one the family cannot be announced.
+/// For the family of the connection it is our end of it. For the other family it is the first global address of the link that the
+/// session runs over, so that the peer sends the traffic where it reaches us anyway; without one the family cannot be announced.
+/// `local_addresses` names the addresses of each link in the order of preference.
 /// A peer on this very host, as another routing daemon may be, would find its own address in our end of the connection and refuse it
 /// (RFC 4271 §6.3). It is told the first global address of the host that is not its own, by which it can tell others.
 /// Over a link-local connection an IPv4 address of the link need not be one that the peer can reach, so where
 /// `ipv4_with_ipv6_next_hop` was agreed on (RFC 8950) there is none, and the IPv6 one serves both families.
 pub fn next_hops(
     local: IpAddr,
-    peer: &ScopedAddress,
+    path: &PeerPath<'_>,
     ipv4_with_ipv6_next_hop: bool,
-    local_addresses: &[(InterfaceName, IpNet)],
+    local_addresses: &[LocalAddress],
 ) -> NextHops {
-    if local.is_loopback() || local == peer.ip {
-        return on_this_host(local, peer.ip, local_addresses);
-    }
-    // Where the peer's address is link-local, our own may be on several links.
-    let link = peer.interface.as_ref().or_else(|| {
-        local_addresses.iter().find(|(_, address)| address.addr() == local).map(|(interface, _)| interface)
-    });
-    let on_link = || local_addresses.iter().filter(|(name, _)| Some(name) == link).map(|(_, address)| *address);
+    let found = if local.is_loopback() || local == path.peer.ip {
+        on_this_host(local, path.peer.ip, local_addresses)
+    } else {
+        found(local, path, ipv4_with_ipv6_next_hop, local_addresses)
+    };
+    let v6 = match path.next_hop_v6 {
+        // RFC 2545 §3: a link-local address goes along only with a global one of the same node.
+        Some(global) if found.v6.is_none_or(|v6| v6.global != global) => Some(NextHopV6 { global, link_local: None }),
+        Some(_) | None => found.v6,
+    };
+    NextHops { v4: path.next_hop.or(found.v4), v6 }
+}
+
+fn found(
+    local: IpAddr,
+    path: &PeerPath<'_>,
+    ipv4_with_ipv6_next_hop: bool,
+    local_addresses: &[LocalAddress],
+) -> NextHops {
+    let link = link_of(local, path, local_addresses);
+    let on_link = || local_addresses.iter().filter(|local| Some(&local.interface) == link).map(|local| local.net);
     let v4 = match local {
         IpAddr::V4(v4) => Some(v4),
         IpAddr::V6(v6) if v6.is_unicast_link_local() && ipv4_with_ipv6_next_hop => None,
         IpAddr::V6(_) => on_link().find_map(global_v4),
     };
-    let peer = peer.ip;
+    let peer = path.peer.ip;
     // RFC 2545 §3: the link-local address goes along if, and only if, the peer is on the link.
-    let peer_is_on_link =
-        is_link_local(peer) || on_link().any(|net| net.prefix_len() < net.max_prefix_len() && net.contains(&peer));
+    let peer_is_on_link = is_link_local(peer) || on_link().any(|net| is_subnet_of(net, peer));
     let link_local = match local {
         IpAddr::V6(v6) if v6.is_unicast_link_local() => Some(v6),
         IpAddr::V4(_) | IpAddr::V6(_) => on_link().find_map(link_local_v6),
@@ -53,8 +78,30 @@ pub fn next_hops(
     NextHops { v4, v6 }
 }
 
-fn on_this_host(local: IpAddr, peer: IpAddr, local_addresses: &[(InterfaceName, IpNet)]) -> NextHops {
-    let others = || local_addresses.iter().map(|(_, address)| *address).filter(|address| address.addr() != peer);
+/// The link that a session from `local` runs over. Several can have that address: in another VRF, or as a link-local one. Those that
+/// the peer's sockets are not bound to are out of the question, and the one whose subnet the peer is in comes first.
+fn link_of<'a>(local: IpAddr, path: &PeerPath<'a>, local_addresses: &'a [LocalAddress]) -> Option<&'a InterfaceName> {
+    // Where the peer's address is link-local, its link is known.
+    if let Some(link) = &path.peer.interface {
+        return Some(link);
+    }
+    let is_bound_to = |has: &&LocalAddress| match path.device {
+        Some(device) => has.interface == *device || has.vrf.as_ref() == Some(device),
+        None => has.vrf.is_none(),
+    };
+    let has_local = || local_addresses.iter().filter(|has| has.net.addr() == local);
+    let on_device = || has_local().filter(is_bound_to);
+    let shared = on_device().find(|has| is_subnet_of(has.net, path.peer.ip));
+    shared.or_else(|| on_device().next()).or_else(|| has_local().next()).map(|has| &has.interface)
+}
+
+/// The address is another one of the subnet.
+fn is_subnet_of(net: IpNet, address: IpAddr) -> bool {
+    net.prefix_len() < net.max_prefix_len() && net.contains(&address)
+}
+
+fn on_this_host(local: IpAddr, peer: IpAddr, local_addresses: &[LocalAddress]) -> NextHops {
+    let others = || local_addresses.iter().map(|local| local.net).filter(|net| net.addr() != peer);
     let (v4, v6) = match local {
         IpAddr::V4(v4) => (Some(v4), None),
         IpAddr::V6(v6) => (None, Some(v6)),
@@ -98,8 +145,15 @@ fn link_local_v6(net: IpNet) -> Option<Ipv6Addr> {
 mod tests {
     use super::*;
 
-    fn host() -> Vec<(InterfaceName, IpNet)> {
-        let address = |interface: &str, net: &str| (InterfaceName::from(interface), net.parse().unwrap());
+    fn address(interface: &str, net: &str) -> LocalAddress {
+        LocalAddress { interface: interface.into(), vrf: None, net: net.parse().unwrap() }
+    }
+
+    fn path(peer: &ScopedAddress) -> PeerPath<'_> {
+        PeerPath { peer, device: None, next_hop: None, next_hop_v6: None }
+    }
+
+    fn host() -> Vec<LocalAddress> {
         vec![
             address("lo", "127.0.0.1/8"),
             address("eth0", "10.0.0.11/24"),
@@ -118,7 +172,7 @@ mod tests {
 
     fn agreed(ipv4_with_ipv6_next_hop: bool, local: &str, peer: &str, interface: Option<&str>) -> Texts {
         let peer = ScopedAddress { ip: peer.parse().unwrap(), interface: interface.map(InterfaceName::from) };
-        let NextHops { v4, v6 } = next_hops(local.parse().unwrap(), &peer, ipv4_with_ipv6_next_hop, &host());
+        let NextHops { v4, v6 } = next_hops(local.parse().unwrap(), &path(&peer), ipv4_with_ipv6_next_hop, &host());
         let link_local = v6.and_then(|v6| v6.link_local);
         (v4.map(|v4| v4.to_string()), v6.map(|v6| v6.global.to_string()), link_local.map(|v6| v6.to_string()))
     }
@@ -166,9 +220,9 @@ mod tests {
         assert_eq!(of("127.0.0.1", "127.0.0.1", None), (some("10.0.0.11"), some("2001:db8::11"), None));
         assert_eq!(of("::1", "::1", None), (some("10.0.0.11"), some("2001:db8::11"), None));
         assert_eq!(of("10.0.0.11", "10.0.0.11", None), (some("192.0.2.11"), some("2001:db8::11"), None));
-        let lonely = [(InterfaceName::from("lo"), "127.0.0.1/8".parse().unwrap())];
+        let lonely = [address("lo", "127.0.0.1/8")];
         let peer = ScopedAddress { ip: "127.0.0.1".parse().unwrap(), interface: None };
-        let NextHops { v4, v6 } = next_hops(peer.ip, &peer, false, &lonely);
+        let NextHops { v4, v6 } = next_hops(peer.ip, &path(&peer), false, &lonely);
         assert_eq!((v4, v6), (Some(Ipv4Addr::LOCALHOST), None), "there is nothing better");
     }
 
@@ -177,5 +231,47 @@ mod tests {
         assert_eq!(agreed(true, "fe80::11", "fe80::1", Some("eth1")), (None, some("fe80::11"), some("fe80::11")));
         assert_eq!(agreed(true, "2001:db8::11", "2001:db8::1", None).0, some("10.0.0.11"));
         assert_eq!(agreed(true, "10.0.0.11", "10.0.0.1", None).0, some("10.0.0.11"));
+    }
+
+    /// D8 of the field cases.
+    #[test]
+    fn of_two_links_with_one_address_that_of_the_peers_vrf_counts_and_then_that_of_its_subnet() {
+        let red = |net: &str| LocalAddress { vrf: Some("red".into()), ..address("eth1", net) };
+        let host = [
+            address("eth0", "10.0.0.11/24"),
+            address("eth0", "2001:db8:a::11/64"),
+            red("10.0.0.11/24"),
+            red("2001:db8:b::11/64"),
+            address("eth2", "10.0.0.11/32"),
+            address("eth2", "2001:db8:c::11/64"),
+        ];
+        let (red, eth2) = (InterfaceName::from("red"), InterfaceName::from("eth2"));
+        let peer = ScopedAddress { ip: "10.0.0.1".parse().unwrap(), interface: None };
+        for (device, expected) in
+            [(None, "2001:db8:a::11"), (Some(&red), "2001:db8:b::11"), (Some(&eth2), "2001:db8:c::11")]
+        {
+            let path = PeerPath { device, ..path(&peer) };
+            let v6 = next_hops("10.0.0.11".parse().unwrap(), &path, false, &host).v6.map(|v6| v6.global.to_string());
+            assert_eq!(v6.as_deref(), Some(expected), "bound to {device:?}");
+        }
+        let reversed: Vec<LocalAddress> = host.into_iter().rev().collect();
+        let v6 = next_hops("10.0.0.11".parse().unwrap(), &path(&peer), false, &reversed).v6;
+        assert_eq!(v6.map(|v6| v6.global.to_string()).as_deref(), Some("2001:db8:a::11"), "the peer is in that subnet");
+    }
+
+    #[test]
+    fn a_configured_next_hop_stands_in_place_of_what_is_found() {
+        let peer = ScopedAddress { ip: "10.0.0.1".parse().unwrap(), interface: None };
+        let told = |next_hop: Option<&str>, next_hop_v6: Option<&str>| {
+            let v4 = next_hop.map(|text| text.parse().unwrap());
+            let v6 = next_hop_v6.map(|text| text.parse().unwrap());
+            let path = PeerPath { next_hop: v4, next_hop_v6: v6, ..path(&peer) };
+            let NextHops { v4, v6 } = next_hops("10.0.0.11".parse().unwrap(), &path, false, &host());
+            let v6 = v6.map(|v6| (v6.global.to_string(), v6.link_local.is_some()));
+            (v4.map(|v4| v4.to_string()), v6)
+        };
+        assert_eq!(told(Some("10.0.0.99"), None), (some("10.0.0.99"), Some(("2001:db8::11".to_owned(), true))));
+        assert_eq!(told(None, Some("2001:db8::99")), (some("10.0.0.11"), Some(("2001:db8::99".to_owned(), false))));
+        assert_eq!(told(None, Some("2001:db8::11")).1, Some(("2001:db8::11".to_owned(), true)), "it is the node's own");
     }
 }

@@ -35,14 +35,14 @@ pub struct NextHopV6 {
 pub enum Unsendable {
     #[error("{0} is not among the families that both sides offered")]
     NotNegotiated(AfiSafi),
-    #[error("there is no next hop for {0} on this session")]
+    #[error("this node has no next hop for {0} on this session")]
     NoNextHop(AfiSafi),
     #[error("its attributes alone fill a message of {0} octets")]
     AttributesTooLong(usize),
 }
 
-/// How the routes of one family travel.
-#[derive(Debug, Clone, Copy)]
+/// How announcements of one family travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     /// RFC 4271: in the UPDATE's own fields.
     Classic(Ipv4Addr),
@@ -50,13 +50,24 @@ enum Way {
     Multiprotocol(NextHop),
 }
 
-/// What stays the same for all messages of a session.
+/// Where an UPDATE names the prefixes that it withdraws. A withdrawal has no next hop, so it can always be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Withdrawal {
+    /// RFC 4271: in the withdrawn routes field.
+    Classic,
+    /// RFC 4760: in MP_UNREACH_NLRI.
+    Multiprotocol,
+}
+
+/// What stays the same for all messages of a session, until its next hops change.
 #[derive(Debug)]
 pub(super) struct Packer {
     dialect: Dialect,
     local_asn: u32,
     v4: Result<Way, Unsendable>,
     v6: Result<Way, Unsendable>,
+    /// As the routes were announced, also once their next hop is lost.
+    v4_withdrawal: Withdrawal,
 }
 
 impl Packer {
@@ -72,12 +83,31 @@ impl Packer {
         };
         // RFC 4271 §4.1: every speaker takes so much. Below it, `judge` would have to measure every route.
         let max_message_len = negotiated.max_message_len.max(MAX_MESSAGE_LEN);
+        let v4_withdrawal = match (v4, negotiated.ipv4_with_ipv6_next_hop) {
+            (None, true) => Withdrawal::Multiprotocol,
+            (Some(_), _) | (None, false) => Withdrawal::Classic,
+        };
         Packer {
             dialect: Dialect { max_message_len, ..negotiated.dialect() },
             local_asn: negotiated.local_asn,
             v4: way(negotiated.ipv4_unicast, AfiSafi::IPV4_UNICAST, v4.map(Way::Classic).or(by_v6_for_v4)),
             v6: way(negotiated.ipv6_unicast, AfiSafi::IPV6_UNICAST, by_v6),
+            v4_withdrawal,
         }
+    }
+
+    /// No route of the family can be announced any more. Those that were can still be withdrawn.
+    pub(super) fn lose_next_hop(&mut self, family: Family) {
+        let lost = Err(Unsendable::NoNextHop(AfiSafi::unicast(family)));
+        match family {
+            Family::V4 => self.v4 = lost,
+            Family::V6 => self.v6 = lost,
+        }
+    }
+
+    /// Announcements of the family read the same to the peer as those of `other`.
+    pub(super) fn announces_like(&self, other: &Packer, family: Family) -> bool {
+        self.way(family) == other.way(family)
     }
 
     pub(super) fn negotiated(&self, family: Family) -> bool {
@@ -96,7 +126,7 @@ impl Packer {
         }
     }
 
-    /// Whether a route can be sent here. The answer for the same route never changes.
+    /// Whether a route can be announced here. The answer for the same route changes only with the next hops.
     pub(super) fn judge(&self, family: Family, attributes: &RouteAttributes) -> Result<(), Unsendable> {
         /// So many fit the shortest maximum beside the longest of all other attributes: there is no need to measure.
         const FEW: usize = 64;
@@ -131,8 +161,7 @@ impl Packer {
 
     /// As [`Packer::take_announcements`], for prefixes to withdraw.
     pub(super) fn take_withdrawals(&self, family: Family, from: &mut BTreeSet<IpNet>) -> Vec<IpNet> {
-        let room = self.way(family).map_or(0, |way| self.room(&withdrawal(family, way, Vec::new())));
-        take(from, room)
+        take(from, self.room(&self.withdrawal(family, Vec::new())))
     }
 
     /// Octets that a message with these attributes has for its prefixes.
@@ -155,12 +184,10 @@ impl Packer {
         self.pack(self.announcement(family, way, attributes, prefixes)).map(Some)
     }
 
-    /// As [`Packer::announce`], for prefixes that the peer has.
-    pub(super) fn withdraw(&self, family: Family, prefixes: Vec<IpNet>) -> Result<Option<Bytes>, EmitError> {
-        let Ok(way) = self.way(family) else {
-            return Ok(None);
-        };
-        self.pack(withdrawal(family, way, prefixes)).map(Some)
+    /// The message that withdraws these prefixes, which the peer has. They must have been taken by
+    /// [`Packer::take_withdrawals`], and there must be one. After an error the session must end.
+    pub(super) fn withdraw(&self, family: Family, prefixes: Vec<IpNet>) -> Result<Bytes, EmitError> {
+        self.pack(self.withdrawal(family, prefixes))
     }
 
     /// RFC 4724 §2.
@@ -208,14 +235,18 @@ impl Packer {
             }
         }
     }
-}
 
-fn withdrawal(family: Family, way: Way, prefixes: Vec<IpNet>) -> Update {
-    match way {
-        Way::Classic(_) => Update { withdrawn: prefixes, ..Update::default() },
-        Way::Multiprotocol(_) => {
-            let unreach = MpUnreach { family: AfiSafi::unicast(family), prefixes };
-            Update { mp_unreach: Some(unreach), ..Update::default() }
+    fn withdrawal(&self, family: Family, prefixes: Vec<IpNet>) -> Update {
+        let withdrawal = match family {
+            Family::V4 => self.v4_withdrawal,
+            Family::V6 => Withdrawal::Multiprotocol,
+        };
+        match withdrawal {
+            Withdrawal::Classic => Update { withdrawn: prefixes, ..Update::default() },
+            Withdrawal::Multiprotocol => {
+                let unreach = MpUnreach { family: AfiSafi::unicast(family), prefixes };
+                Update { mp_unreach: Some(unreach), ..Update::default() }
+            }
         }
     }
 }

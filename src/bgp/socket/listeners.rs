@@ -9,6 +9,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::bgp::socket::options::{self, interface_index};
 use crate::bgp::socket::{Endpoint, GTSM_TTL, Protection, describe};
 use crate::names::{InterfaceName, PeerName};
+use crate::world::HostProblem;
 
 /// Where the speaker accepts connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +44,10 @@ pub struct ListenError {
 pub struct Listeners {
     listen: Listen,
     sockets: BTreeMap<Spot, Listener>,
+    /// Why the addresses outside VRFs that are not listened on are not.
+    unopened: BTreeMap<Spot, String>,
+    /// Which socket is asked first for the next connection: each in its turn, so that a flood on one keeps none from the others.
+    turn: AtomicUsize,
     /// What was said last of each peer that cannot be heard.
     deaf: BTreeMap<PeerName, String>,
 }
@@ -90,12 +96,50 @@ const LISTEN_BACKLOG: i32 = 128;
 pub const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
 impl ListenError {
+    /// All addresses of a family were meant, and this host has none: its kernel does not know the family.
+    fn is_missing_family(&self) -> bool {
+        self.address.ip().is_unspecified() && self.source.raw_os_error() == Some(libc::EAFNOSUPPORT)
+    }
+
     fn on_device(&self) -> String {
         self.device.as_ref().map(|device| format!(" in {device}")).unwrap_or_default()
     }
 }
 
 impl Listeners {
+    /// As [`Listeners::open`], but goes on without what cannot be opened: [`Listeners::problems`] names it, and it is tried again.
+    ///
+    /// An address family that this host does not have is no problem where all its addresses were meant, as the default is.
+    pub fn open_what_can_be(listen: &Listen) -> Listeners {
+        let mut listeners = Listeners::none(listen.clone());
+        for ip in listen.addresses.clone() {
+            let spot = Spot { ip, device: None };
+            match spot.open(listen.port, Sharing::No) {
+                Ok(listener) => drop(listeners.sockets.insert(spot, listener)),
+                Err(error) if error.is_missing_family() => listeners.listen.addresses.retain(|other| *other != ip),
+                Err(error) => drop(listeners.unopened.insert(spot, error.to_string())),
+            }
+        }
+        listeners
+    }
+
+    /// What keeps connections from being accepted, and what to do about it.
+    pub fn problems(&self) -> Vec<HostProblem> {
+        let remedy = "stop what holds the port, or set [bgp] listen = [] so that crier only dials its peers; \
+                      crier goes on dialling, and tries again every 5 s";
+        self.unopened.values().map(|why| HostProblem { problem: why.clone(), remedy: remedy.to_owned() }).collect()
+    }
+
+    fn none(listen: Listen) -> Listeners {
+        Listeners {
+            listen,
+            sockets: BTreeMap::new(),
+            unopened: BTreeMap::new(),
+            turn: AtomicUsize::new(0),
+            deaf: BTreeMap::new(),
+        }
+    }
+
     /// Opens all sockets outside VRFs. Needs a runtime, and root or CAP_NET_BIND_SERVICE for a port below 1024.
     pub fn open(listen: &Listen) -> Result<Listeners, ListenError> {
         let mut listen = listen.clone();
@@ -111,7 +155,7 @@ impl Listeners {
             }
             sockets.insert(spot, listener);
         }
-        Ok(Listeners { listen, sockets, deaf: BTreeMap::new() })
+        Ok(Listeners { sockets, ..Listeners::none(listen) })
     }
 
     /// The addresses that are listened on.
@@ -127,16 +171,24 @@ impl Listeners {
         let arrangement = arrange(&self.listen, &endpoints);
         self.sockets.retain(|spot, listener| arrangement.contains_key(spot) && spot.is_current(listener));
         let mut failures: BTreeMap<Spot, String> = BTreeMap::new();
+        self.unopened.clear();
         for (spot, keys) in arrangement {
             let listener = match self.sockets.entry(spot.clone()) {
                 std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
-                std::collections::btree_map::Entry::Vacant(entry) => match spot.open(self.listen.port, Sharing::Yes) {
-                    Ok(listener) => entry.insert(listener),
-                    Err(error) => {
-                        failures.insert(spot, error.to_string());
-                        continue;
+                std::collections::btree_map::Entry::Vacant(entry) => {
+                    let first = spot.device.is_none() && self.listen.addresses.contains(&spot.ip);
+                    let sharing = if first { Sharing::No } else { Sharing::Yes };
+                    match spot.open(self.listen.port, sharing) {
+                        Ok(listener) => entry.insert(listener),
+                        Err(error) => {
+                            if first {
+                                self.unopened.insert(spot.clone(), error.to_string());
+                            }
+                            failures.insert(spot, error.to_string());
+                            continue;
+                        }
                     }
-                },
+                }
             };
             listener.set_keys(keys);
         }
@@ -158,13 +210,14 @@ impl Listeners {
 
     /// Something is missing that may come, or is there and may be exchanged.
     pub fn wants_another_look(&self) -> bool {
-        !self.deaf.is_empty() || self.sockets.keys().any(|spot| spot.device.is_some())
+        !self.deaf.is_empty() || !self.unopened.is_empty() || self.sockets.keys().any(|spot| spot.device.is_some())
     }
 
     /// The next connection on any of them; never without one.
     pub async fn accept(&self) -> io::Result<Arrival> {
+        let first = self.turn.fetch_add(1, Ordering::Relaxed) % self.sockets.len().max(1);
         let (spot, accepted) = poll_fn(|cx| {
-            for (spot, listener) in &self.sockets {
+            for (spot, listener) in self.sockets.iter().cycle().skip(first).take(self.sockets.len()) {
                 if let Poll::Ready(accepted) = listener.socket.poll_accept(cx) {
                     return Poll::Ready(((spot, listener), accepted));
                 }

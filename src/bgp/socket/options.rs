@@ -5,6 +5,7 @@ use std::ffi::CString;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 use crate::config::{AoAlgorithm, AoKey, LONGEST_PASSWORD};
 use crate::names::InterfaceName;
@@ -136,6 +137,29 @@ pub(super) fn ttl_of_syn(socket: BorrowedFd<'_>) -> io::Result<Option<u8>> {
         Some(6) => kept.get(7).copied(),
         _ => None,
     })
+}
+
+/// How long ago the other end of a connection acknowledged something, to a tick of the kernel.
+pub(super) fn since_acknowledgement(socket: BorrowedFd<'_>) -> io::Result<Duration> {
+    // As much of `struct tcp_info` as is needed: eight octets, then numbers of 32 bits, of which this is the thirteenth. Every
+    // kernel since 2.6 has these.
+    const LAST_ACK_RECEIVED: usize = 8 + 12 * 4;
+    let mut info = [0_u8; LAST_ACK_RECEIVED + 4];
+    let mut len = libc::socklen_t::try_from(info.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: the pointer is to `info`, whose length is in `len`; the kernel writes no more than that, and the descriptor is
+    // borrowed from an open socket.
+    let got = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &mut len)
+    };
+    if got != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    match info.last_chunk() {
+        Some(millis) if usize::try_from(len).is_ok_and(|len| len >= info.len()) => {
+            Ok(Duration::from_millis(u64::from(u32::from_ne_bytes(*millis))))
+        }
+        Some(_) | None => Err(io::ErrorKind::Unsupported.into()),
+    }
 }
 
 /// The kernel's number for a link, asked anew each time: a link can go and come back with another.

@@ -16,12 +16,11 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use ipnet::IpNet;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -29,12 +28,12 @@ use tracing::{debug, error, info, warn};
 
 use self::outbound::Outbound;
 use self::report::{Counts, Report};
-use crate::address::ScopedAddress;
+use crate::address::{LocalAddress, ScopedAddress};
 use crate::bgp::counters::Counters;
 use crate::bgp::machine::negotiation::Negotiated;
 use crate::bgp::machine::session::End;
 use crate::bgp::machine::{Action, ConnectionId, Peering};
-use crate::bgp::outbox::next_hop::next_hops;
+use crate::bgp::outbox::next_hop::{PeerPath, next_hops};
 use crate::bgp::outbox::refreshes::{RefreshStep, Refreshes};
 use crate::bgp::outbox::{NextHops, Outbox, Routes};
 use crate::bgp::settings;
@@ -42,7 +41,7 @@ use crate::bgp::socket::{Connection, ConnectionEvent, Endpoint, describe};
 use crate::bgp::wire::{Cease, Dialect, Message, Notification, NotificationReason};
 use crate::clock;
 use crate::config;
-use crate::names::{InterfaceName, PeerName};
+use crate::names::PeerName;
 use crate::world::{Fact, SessionDetail, SessionReport};
 
 /// What the peer should be told, whole; newest wins.
@@ -51,7 +50,7 @@ pub(super) struct Desired {
     pub routes: Routes,
     /// The routes are all there is: End-of-RIB may be sent.
     pub complete: bool,
-    pub local_addresses: Arc<Vec<(InterfaceName, IpNet)>>,
+    pub local_addresses: Arc<Vec<LocalAddress>>,
 }
 
 /// What the listening sockets have for the peer.
@@ -78,6 +77,18 @@ pub(super) struct Channels {
     pub facts: mpsc::Sender<Fact>,
 }
 
+/// Last words under way at once. A connection that ends beyond them, as in a flood, is closed without one.
+const MOST_FAREWELLS: usize = 16;
+
+/// Events read before a timer is judged, however many more wait: a flood must not hold the timers for ever.
+const MOST_READ_FIRST: usize = 4096;
+
+/// The failures without a session that are kept apart, so that each is logged once.
+const MOST_WARNED: usize = 8;
+
+/// The kernel counts in ticks, so an acknowledgement may look this much older than it is.
+const CLOCK_TICK: Duration = Duration::from_millis(50);
+
 /// Messages moved from the outbox to the socket between two looks at everything else: short ones fill one write.
 const MESSAGES_PER_TURN: usize = 256;
 
@@ -102,10 +113,11 @@ pub(super) async fn run(
         farewells: JoinSet::new(),
         report: Report::new(now),
         counters: Counters::default(),
-        router_id,
-        warned: None,
+        router_id: settings.router_id.unwrap_or(router_id),
+        warned: Vec::new(),
         leaving: false,
         name,
+        settings,
     };
     let actions = task.peering.handle_timeout(now);
     task.carry_out(actions);
@@ -125,9 +137,12 @@ pub(super) async fn run(
                 task.handle_desired(newest);
             }
             () = sleep_until(deadline) => {
+                task.read_what_waits().await;
                 let actions = task.peering.handle_timeout(clock::now());
                 task.carry_out(actions);
             }
+            // Each that is over would else be kept until the task ends.
+            Some(_) = task.farewells.join_next() => {}
             Ok(permit) = facts.reserve(), if task.report.is_due(clock::now()) => {
                 permit.send(task.report_now());
             }
@@ -150,6 +165,7 @@ pub(super) async fn run(
 
 struct PeerTask {
     name: PeerName,
+    settings: Arc<config::Peer>,
     endpoint: Endpoint,
     peering: Peering,
     /// At most as many as the machine has connections.
@@ -161,9 +177,10 @@ struct PeerTask {
     farewells: JoinSet<()>,
     report: Report,
     counters: Counters,
+    /// Ours to this peer.
     router_id: Ipv4Addr,
-    /// The failure that was logged last, until there is a session.
-    warned: Option<Arc<str>>,
+    /// The failures that were logged since the last session.
+    warned: Vec<Arc<str>>,
     /// What ends now is meant to.
     leaving: bool,
 }
@@ -192,8 +209,7 @@ impl PeerTask {
                             socket.queue_routes(octets(&mark));
                         }
                         again.into_iter().for_each(|family| outbound.outbox.refresh(family));
-                    } else if outbound.next_hops != outbound.newest_next_hops {
-                        outbound.next_hops = outbound.newest_next_hops;
+                    } else if std::mem::take(&mut outbound.next_hops_due) {
                         outbound.outbox.change_next_hops(&outbound.negotiated, outbound.next_hops);
                     } else {
                         return;
@@ -249,23 +265,75 @@ impl PeerTask {
     fn note_refusal(&mut self, why: &str) {
         if self.outbound.is_none() {
             warn!(peer = %self.name, address = %self.endpoint.peer, reason = why, "no connection of the peer can be accepted");
-            self.report.fail(why.into(), clock::now());
+            self.report.fail(why.into(), false, clock::now());
         }
     }
 
     fn handle_desired(&mut self, newest: Desired) {
-        self.desired = newest;
+        let before = std::mem::replace(&mut self.desired, newest);
+        if !Arc::ptr_eq(&before.local_addresses, &self.desired.local_addresses) {
+            self.follow_local_addresses(&before.local_addresses);
+        }
         let Some(outbound) = &mut self.outbound else { return };
         outbound.outbox.want(&self.desired.routes);
         outbound.outbox.set_complete(self.desired.complete);
-        let newest = self.desired.next_hops(outbound.local_address, &self.endpoint, &outbound.negotiated);
-        let (had, has) = (outbound.newest_next_hops, newest);
-        outbound.newest_next_hops = newest;
-        if (had.v4.is_some() && has.v4.is_none()) || (had.v6.is_some() && has.v6.is_none()) {
-            // The peer's routes lead to an address that is gone, and there is none to replace it with.
-            let connection = outbound.connection;
-            self.reset(connection, Cease::OtherConfigurationChange, "a next hop of this node is gone".to_owned());
+        let newest =
+            self.desired.next_hops(outbound.local_address, &self.endpoint, &self.settings, &outbound.negotiated);
+        if outbound.next_hops == newest {
+            return;
         }
+        outbound.next_hops = newest;
+        outbound.next_hops_due = true;
+        for family in outbound.outbox.lose_next_hops(&outbound.negotiated, newest) {
+            warn!(peer = %self.name, %family, "routes withdrawn: this node has no next hop of the same address family");
+        }
+    }
+
+    /// A connection from an address that has left this host ends, and the peer is dialled once its source address is here.
+    fn follow_local_addresses(&mut self, before: &[LocalAddress]) {
+        let link = self.endpoint.peer.interface.clone();
+        let has = |all: &[LocalAddress], ip: IpAddr| {
+            all.iter().any(|local| local.net.addr() == ip && link.as_ref().is_none_or(|link| *link == local.interface))
+        };
+        let now = clock::now();
+        let after = Arc::clone(&self.desired.local_addresses);
+        let local = |(id, socket): &(ConnectionId, Connection)| Some((*id, socket.local_address().ok()?.ip()));
+        let open: Vec<(ConnectionId, IpAddr)> = self.connections.iter().filter_map(local).collect();
+        for (id, local) in open {
+            if has(before, local) && !has(&after, local) {
+                let actions = self.peering.handle_address_gone(id, local, now);
+                self.carry_out(actions);
+            }
+        }
+        if self.endpoint.source.is_some_and(|source| !has(before, source) && has(&after, source)) {
+            self.peering.handle_address_came(now);
+        }
+    }
+
+    /// A process that was stopped, or starved, finds what came meanwhile in its sockets: that counts before any timer does.
+    async fn read_what_waits(&mut self) {
+        for _ in 0..MOST_READ_FIRST {
+            match next_event(&mut self.connections, &self.peering).now_or_never() {
+                Some((id, event)) => self.handle_event(id, event),
+                // The runtime has not looked at the socket yet.
+                None if self.connections.iter().any(|(_, socket)| socket.has_unread()) => {
+                    tokio::task::yield_now().await
+                }
+                None => return,
+            }
+        }
+    }
+
+    /// The peer has opened a second connection: does it still answer on this one?
+    fn prove(&mut self, id: ConnectionId, asked_at: Instant) {
+        let now = clock::now();
+        let found = self.connections.iter().find(|(name, _)| *name == id);
+        let answered = found.is_some_and(|(_, socket)| {
+            // A kernel that does not tell is no reason to end a session.
+            socket.since_acknowledgement().is_none_or(|since| since <= now.duration_since(asked_at) + CLOCK_TICK)
+        });
+        let actions = self.peering.handle_proof(id, answered, now);
+        self.carry_out(actions);
     }
 
     fn reset(&mut self, connection: ConnectionId, cease: Cease, why: String) {
@@ -298,7 +366,7 @@ impl PeerTask {
                     } else {
                         warn!(peer = %self.name, %connection, reason = %end, "session lost");
                     }
-                    self.report.fail(end.to_string().into(), clock::now());
+                    self.report.fail(end.to_string().into(), end.is_telling(), clock::now());
                 }
                 Action::Failed { connection, end } => {
                     self.counters.note_end(&end, clock::wall_timestamp());
@@ -311,6 +379,14 @@ impl PeerTask {
                         info!(peer = %self.name, %family, "the peer asked for all routes again");
                     }
                 }
+                Action::Ignored { connection, why } => {
+                    if let Some(outbound) = &mut self.outbound
+                        && !std::mem::replace(&mut outbound.ignores, true)
+                    {
+                        warn!(peer = %self.name, %connection, reason = why, "UPDATE ignored, and any more like it in this session");
+                    }
+                }
+                Action::Prove { connection, asked_at } => self.prove(connection, asked_at),
             }
         }
     }
@@ -325,6 +401,10 @@ impl PeerTask {
         match last_word {
             Some(word) => {
                 self.counters.note_last_word(&word, clock::wall_timestamp());
+                if self.farewells.len() >= MOST_FAREWELLS {
+                    debug!(peer = %self.name, %connection, "closed without a NOTIFICATION: too many are under way");
+                    return socket.close();
+                }
                 self.farewells.spawn(socket.say_farewell(octets(&Message::Notification(word))));
             }
             None => socket.close(),
@@ -340,7 +420,7 @@ impl PeerTask {
         let remote = socket.peer_address().ok();
         let capabilities = self.counters.capabilities(connection);
         self.counters.times_established += 1;
-        let next_hops = self.desired.next_hops(local_address, &self.endpoint, &negotiated);
+        let next_hops = self.desired.next_hops(local_address, &self.endpoint, &self.settings, &negotiated);
         let outbox = self.desired.outbox(&negotiated, next_hops);
         info!(
             peer = %self.name,
@@ -350,8 +430,8 @@ impl PeerTask {
             %local_address,
             "session established"
         );
-        self.warned = None;
-        let newest_next_hops = next_hops;
+        self.warned.clear();
+        self.report.forget_failures();
         self.outbound = Some(Outbound {
             connection,
             negotiated,
@@ -360,7 +440,8 @@ impl PeerTask {
             remote,
             capabilities,
             next_hops,
-            newest_next_hops,
+            next_hops_due: false,
+            ignores: false,
             outbox,
             refreshes: Refreshes::default(),
         });
@@ -373,13 +454,16 @@ impl PeerTask {
             return;
         }
         let text: Arc<str> = end.to_string().into();
-        if self.warned.as_ref() == Some(&text) {
+        self.report.fail(Arc::clone(&text), end.is_telling(), clock::now());
+        if self.warned.contains(&text) {
             debug!(peer = %self.name, %connection, reason = %text, "no session, for the same reason");
             return;
         }
         warn!(peer = %self.name, address = %self.endpoint.peer, reason = %text, "no session");
-        self.warned = Some(Arc::clone(&text));
-        self.report.fail(text, clock::now());
+        if self.warned.len() >= MOST_WARNED {
+            self.warned.remove(0);
+        }
+        self.warned.push(text);
     }
 
     fn next_deadline(&self) -> Option<Instant> {
@@ -396,6 +480,7 @@ impl PeerTask {
             pending: outbound.map_or(0, |outbound| outbound.outbox.pending_count()),
             messages: self.counters.sent.total() + self.counters.received.total(),
             wanted: self.desired.routes.len(),
+            next_attempt: self.peering.next_attempt(),
         };
         if self.report.observe(state, counts, clock::now()) {
             debug!(peer = %self.name, state = %state, "state changed");
@@ -428,6 +513,9 @@ impl PeerTask {
                 last_notification_received: self.counters.last_received.clone(),
                 prefixes_pending: self.report.counts.pending,
                 unsendable,
+                too_long: outbound.map(Outbound::too_long).unwrap_or_default(),
+                address: Some(self.endpoint.peer.clone()),
+                next_attempt_at: self.report.counts.next_attempt.map(clock::wall_timestamp_of),
             }),
         };
         self.report.told(clock::now());
@@ -436,8 +524,20 @@ impl PeerTask {
 }
 
 impl Desired {
-    fn next_hops(&self, local: IpAddr, endpoint: &Endpoint, negotiated: &Negotiated) -> NextHops {
-        next_hops(local, &endpoint.peer, negotiated.ipv4_with_ipv6_next_hop, &self.local_addresses)
+    fn next_hops(
+        &self,
+        local: IpAddr,
+        endpoint: &Endpoint,
+        settings: &config::Peer,
+        negotiated: &Negotiated,
+    ) -> NextHops {
+        let path = PeerPath {
+            peer: &endpoint.peer,
+            device: endpoint.device.as_ref(),
+            next_hop: settings.next_hop,
+            next_hop_v6: settings.next_hop_v6,
+        };
+        next_hops(local, &path, negotiated.ipv4_with_ipv6_next_hop, &self.local_addresses)
     }
 
     fn outbox(&self, negotiated: &Negotiated, next_hops: NextHops) -> Outbox {

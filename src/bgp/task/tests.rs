@@ -14,14 +14,13 @@ use std::net::SocketAddr;
 use tokio::net::TcpStream;
 
 use super::*;
-use crate::address::ScopedAddress;
+use crate::address::{LocalAddress, ScopedAddress};
 use crate::bgp::socket::listeners::Listen;
 use crate::bgp::wire::{
     AfiSafi, AsPathSegment, Attributes, Capability, Dialect, Frame, MAX_EXTENDED_MESSAGE_LEN, Message, Open, OpenError,
     Origin, Parsed, ParsedUpdate, RefreshKind, RouteRefresh, Update,
 };
 use crate::config::{PeerAddress, PeerAsn};
-use crate::names::InterfaceName;
 use crate::route::RouteAttributes;
 use crate::world::{SessionReport, SessionState};
 
@@ -109,8 +108,9 @@ fn slice(router_id: [u8; 4], settings: config::Peer, routes: Routes) -> BgpSlice
     }
 }
 
-fn on_lo(addresses: &[&str]) -> Arc<Vec<(InterfaceName, IpNet)>> {
-    Arc::new(addresses.iter().map(|address| ("lo".into(), address.parse().unwrap())).collect())
+fn on_lo(addresses: &[&str]) -> Arc<Vec<LocalAddress>> {
+    let local = |net: &&str| LocalAddress { interface: "lo".into(), vrf: None, net: net.parse().unwrap() };
+    Arc::new(addresses.iter().map(local).collect())
 }
 
 /// So many /128, all said the same of. The sessions run over 127.0.0.0/8, which is no next hop for IPv4: a good peer would not
@@ -147,6 +147,11 @@ impl Script {
         }
         socket.bind(SocketAddr::new(source.parse().unwrap(), 0)).unwrap();
         let stream = socket.connect(to).await.expect("the speaker listens");
+        Script::on(stream)
+    }
+
+    /// On a connection that the speaker has dialled.
+    fn on(stream: TcpStream) -> Script {
         stream.set_nodelay(true).unwrap();
         Script {
             stream,
@@ -734,6 +739,155 @@ async fn without_a_hold_time_no_keepalive_is_asked_for_and_silence_ends_nothing(
     let report = bench.report("it is established", |it| it.state == SessionState::Established).await;
     assert_eq!(report.hold_time_secs, None, "0 on either side is none (RFC 4271 §4.2)");
     script.read_until("the routes came", |script| script.rib.len() == 3).await;
+}
+
+/// D1 of the field cases: an address that has nothing to do with the session comes and goes.
+#[tokio::test]
+async fn a_family_that_loses_its_next_hop_is_withdrawn_and_comes_back_within_one_session() {
+    let v4: IpNet = "192.0.2.1/32".parse().unwrap();
+    let both = routes(3, 0).union(Routes::from_iter([(v4, Arc::default())]));
+    let (mut bench, address) = against_a_script(both, |_| {});
+    let with_v6 = on_lo(&["10.9.9.9/24", "fd00::1/64"]);
+    let set = |bench: &Bench, to: Arc<Vec<LocalAddress>>| bench.slices.send_modify(|slice| slice.local_addresses = to);
+    set(&bench, Arc::clone(&with_v6));
+    let mut script = Script::dial(address, None).await;
+    script.establish(90).await;
+    script.read_until("all came", |script| script.rib.len() == 4 && script.ends_of_rib.len() == 2).await;
+    for flap in 1..=4 {
+        set(&bench, on_lo(&["10.9.9.9/24"]));
+        script.read_until("IPv6 is withdrawn", |script| script.rib.keys().eq([&v4])).await;
+        set(&bench, Arc::clone(&with_v6));
+        script.read_until("IPv6 is back", |script| script.rib.len() == 4).await;
+        assert_eq!(script.announcements, 4 + 3 * flap, "IPv4 heard nothing of it");
+    }
+    let report = bench.report("all is sent", |it| it.prefixes_sent == 4 && it.detail.prefixes_pending == 0).await;
+    assert_eq!(
+        (report.state, report.last_error, report.detail.times_established),
+        (SessionState::Established, None, 1)
+    );
+    bench.stop("done").await;
+}
+
+/// D2 of the field cases.
+#[tokio::test]
+async fn a_connection_from_an_address_that_leaves_the_host_ends_and_the_peer_is_dialled_anew_at_once() {
+    let router = tokio::net::TcpListener::bind("127.0.0.9:0").await.unwrap();
+    let (idle_listeners, _) = listeners("127.0.0.1");
+    let mut settings = settings("script", router.local_addr().unwrap(), None);
+    settings.asn = PeerAsn::Is(65009);
+    settings.connect_retry_time = Duration::from_secs(3600);
+    let mut of_router = slice([10, 0, 0, 1], settings, routes(1, 0));
+    of_router.local_addresses = on_lo(&["127.0.0.1/8", "fd00::1/64"]);
+    let mut bench = Bench::start(idle_listeners, of_router);
+    for _ in 0..3 {
+        let (stream, _) = tokio::time::timeout(SOON, router.accept()).await.expect("the router is dialled").unwrap();
+        let mut script = Script::on(stream);
+        script.establish(90).await;
+        bench.report("it is established", |it| it.state == SessionState::Established).await;
+        bench.slices.send_modify(|slice| slice.local_addresses = on_lo(&["fd00::1/64"]));
+        let lost = bench.report("it is over", |it| it.state != SessionState::Established).await;
+        let why = "connection closed: 127.0.0.1 is no address of this host any more";
+        assert_eq!(lost.last_error.as_deref(), Some(why));
+        bench.slices.send_modify(|slice| slice.local_addresses = on_lo(&["127.0.0.1/8", "fd00::1/64"]));
+    }
+}
+
+/// D6 of the field cases. The peer's kernel is this one, so it acknowledges on the first connection; a router that has lost
+/// its state would answer with a reset.
+#[tokio::test]
+async fn a_second_open_has_a_keepalive_sent_on_the_established_connection_which_stays_where_it_is_acknowledged() {
+    let (mut bench, address) = against_a_script(routes(1, 0), |peer| peer.hold_time = None);
+    let mut first = Script::dial(address, None).await;
+    first.establish(0).await;
+    first.read_until("all came", |script| script.ends_of_rib.len() == 2).await;
+    let mut second = Script::dial(address, None).await;
+    second.say(&Script::open(65009, 0, &[])).await;
+    assert!(matches!(second.hear().await, Some(Parsed::Open(_))));
+    assert!(matches!(second.hear().await, Some(Parsed::Notification(_))), "RFC 4271 §6.8");
+    assert!(matches!(first.hear().await, Some(Parsed::Keepalive)), "is the first still there?");
+    tokio::time::sleep(crate::bgp::machine::session::PROOF_TIME + Duration::from_millis(300)).await;
+    change_routes(&bench, routes(2, 0));
+    first.read_until("the session goes on", |script| script.rib.len() == 2).await;
+    // A peer that acknowledges nothing and one that resets end alike: the kernel says so of the connection.
+    socket2::SockRef::from(&first.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(first);
+    bench.report("it is over", |it| it.state != SessionState::Established).await;
+}
+
+/// D12 of the field cases.
+#[tokio::test]
+async fn an_update_whose_routes_cannot_be_located_is_counted_and_the_session_stays() {
+    let (mut bench, address) = against_a_script(routes(1, 0), |_| {});
+    let mut script = Script::dial(address, None).await;
+    script.establish(90).await;
+    // MP_REACH_NLRI of IPv6 unicast with a next hop of 5 octets, and one that ends behind its family.
+    for attribute in [&[0x80, 14, 10, 0, 2, 1, 5, 1, 2, 3, 4, 5, 0][..], &[0x80, 14, 3, 0, 2, 1]] {
+        let mut octets = vec![0xff; 16];
+        octets.extend(u16::try_from(23 + attribute.len()).unwrap().to_be_bytes());
+        octets.extend([2, 0, 0, 0, u8::try_from(attribute.len()).unwrap()]);
+        octets.extend(attribute);
+        script.stream.write_all(&octets).await.unwrap();
+    }
+    let report = bench.report("both were counted", |it| it.detail.updates_malformed == 2).await;
+    assert_eq!((report.state, report.prefixes_received), (SessionState::Established, 0));
+    change_routes(&bench, routes(2, 0));
+    script.read_until("the session goes on", |script| script.rib.len() == 2).await;
+}
+
+/// D16 of the field cases.
+#[tokio::test]
+async fn a_path_that_is_refused_for_what_it_says_is_not_malformed() {
+    let (mut bench, address) = against_a_script(Routes::new(), |_| {});
+    let mut script = Script::dial(address, None).await;
+    script.establish(90).await;
+    let confederation = [0x40, 2, 6, 3, 1, 0, 0, 0xfd, 0xf1];
+    let of_a_route_server = [0x40, 2, 6, 2, 1, 0, 0, 0x12, 0x34];
+    let broken = [0x40, 2, 6, 9, 1, 0, 0, 0xfd, 0xf1];
+    for path in [confederation, of_a_route_server, broken] {
+        let list = [&[0x40, 1, 1, 0][..], &path, &[0x40, 3, 4, 10, 0, 0, 9]].concat();
+        let mut octets = vec![0xff; 16];
+        octets.extend(u16::try_from(23 + list.len() + 4).unwrap().to_be_bytes());
+        octets.extend([2, 0, 0, 0, u8::try_from(list.len()).unwrap()]);
+        octets.extend(&list);
+        octets.extend([24, 203, 0, 113]);
+        script.stream.write_all(&octets).await.unwrap();
+    }
+    let report = bench.report("three came", |it| it.detail.messages_received.update == 3).await;
+    assert_eq!((report.detail.updates_malformed, report.prefixes_received), (1, 0), "none of them is used");
+}
+
+/// D16 of the field cases: of several routers the node may be another to each.
+#[tokio::test]
+async fn the_report_names_the_router_id_that_the_peer_sees() {
+    let (mut bench, address) = against_a_script(Routes::new(), |peer| {
+        peer.router_id = Some(Ipv4Addr::new(10, 0, 0, 77));
+    });
+    let mut script = Script::dial(address, None).await;
+    script.establish(90).await;
+    let report = bench.report("it is established", |it| it.state == SessionState::Established).await;
+    let ours = report.detail.negotiated.map(|negotiated| negotiated.local_router_id);
+    assert_eq!(ours, Some(Ipv4Addr::new(10, 0, 0, 77)));
+}
+
+/// D14 of the field cases.
+#[tokio::test]
+async fn the_reason_for_a_refused_open_stays_visible_when_the_router_only_closes_from_then_on() {
+    let router = tokio::net::TcpListener::bind("127.0.0.9:0").await.unwrap();
+    let (idle_listeners, _) = listeners("127.0.0.1");
+    let mut settings = settings("script", router.local_addr().unwrap(), None);
+    settings.asn = PeerAsn::Is(65009);
+    settings.connect_retry_time = Duration::from_millis(100);
+    let mut bench = Bench::start(idle_listeners, slice([10, 0, 0, 1], settings, Routes::new()));
+    let (stream, _) = router.accept().await.unwrap();
+    let mut script = Script::on(stream);
+    let refusal = Notification::from(NotificationReason::Open(OpenError::BadPeerAs));
+    assert!(matches!(script.hear().await, Some(Parsed::Open(_))));
+    script.say(&Message::Notification(refusal)).await;
+    drop(script);
+    drop(router.accept().await.unwrap());
+    let told = |it: &SessionReport| it.last_error.as_ref().is_some_and(|why| why.contains("before that"));
+    let why = bench.report("both are told", told).await.last_error.unwrap();
+    assert!(why.starts_with("connection lost") && why.contains("Bad Peer AS"), "{why}");
 }
 
 #[tokio::test]

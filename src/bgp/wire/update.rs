@@ -1,7 +1,7 @@
 //! UPDATE: routes announced and withdrawn (RFC 4271 §4.3), and how much of a bad one is believed (RFC 7606). Floor 1.
 //!
-//! Gap (RFC 7606 §2): "AFI/SAFI disable" is not used, on purpose: what cannot be located ends the session, as the same section
-//! allows. Going on half deaf would hide from the router's people that their router sends what nobody can read.
+//! Routes of a multiprotocol attribute that cannot be located are an [`UpdateFault::is_unlocatable`] here; the session stays, for
+//! it keeps none of what it hears.
 
 use std::collections::BTreeSet;
 use std::fmt;

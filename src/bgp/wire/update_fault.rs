@@ -6,7 +6,9 @@ use std::fmt;
 use ipnet::IpNet;
 
 use super::treatment::Treatment;
-use super::{AfiSafi, AttributeCode, AttributeFault, Notification, NotificationReason, PrefixFault, UpdateError};
+use super::{
+    AfiSafi, AsPathFault, AttributeCode, AttributeFault, Notification, NotificationReason, PrefixFault, UpdateError,
+};
 
 /// Something wrong in an UPDATE, and what was done about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +45,61 @@ pub enum UpdateFault {
     NotNegotiated(AfiSafi),
 }
 
+impl Complaint {
+    /// Something is written that nobody may write. The rest is a route that is refused for what its path says, by what this
+    /// node is: a member of no confederation, whose peer puts its own AS number first.
+    pub fn is_malformed(&self) -> bool {
+        match &self.fault {
+            UpdateFault::Attribute { fault: AttributeFault::AsPath(fault), .. } => match fault {
+                AsPathFault::Confederation(_) | AsPathFault::Set | AsPathFault::FirstAsn { .. } => false,
+                AsPathFault::SegmentType(_)
+                | AsPathFault::EmptySegment
+                | AsPathFault::Truncated
+                | AsPathFault::AsnZero => true,
+            },
+            UpdateFault::Attribute {
+                fault:
+                    AttributeFault::Repeated
+                    | AttributeFault::Unrecognised
+                    | AttributeFault::Flags(_)
+                    | AttributeFault::Length(_)
+                    | AttributeFault::Origin(_)
+                    | AttributeFault::NextHop(_)
+                    | AttributeFault::Multiprotocol(_)
+                    | AttributeFault::AsnZero
+                    | AttributeFault::OutOfPlace,
+                ..
+            }
+            | UpdateFault::WithdrawnLength { .. }
+            | UpdateFault::AttributesLength { .. }
+            | UpdateFault::WithdrawnPrefix(_)
+            | UpdateFault::AnnouncedPrefix(_)
+            | UpdateFault::AttributeOverrun { .. }
+            | UpdateFault::Missing(_)
+            | UpdateFault::MulticastPrefix(_)
+            | UpdateFault::NotNegotiated(_) => true,
+        }
+    }
+}
+
 impl UpdateFault {
+    /// The routes of a multiprotocol attribute cannot be told, and all else of the message can: RFC 7606 §2 lets the session
+    /// stay without the family.
+    pub fn is_unlocatable(&self) -> bool {
+        match self {
+            UpdateFault::Attribute { fault: AttributeFault::Multiprotocol(_), .. } => true,
+            UpdateFault::Attribute { .. }
+            | UpdateFault::WithdrawnLength { .. }
+            | UpdateFault::AttributesLength { .. }
+            | UpdateFault::WithdrawnPrefix(_)
+            | UpdateFault::AnnouncedPrefix(_)
+            | UpdateFault::AttributeOverrun { .. }
+            | UpdateFault::Missing(_)
+            | UpdateFault::MulticastPrefix(_)
+            | UpdateFault::NotNegotiated(_) => false,
+        }
+    }
+
     pub fn notification(&self) -> Notification {
         let (error, data) = match self {
             UpdateFault::WithdrawnLength { .. }

@@ -36,7 +36,7 @@ section! {
             "an IP address (with %interface if link-local), an interface, or \"gateway\"",
             |text, _| peer_address(text),
             "The address of the peer: \"10.0.0.1\", \"fe80::1%eth0\", an interface for the router that is heard on that \
-             link, or \"gateway\" for the next hop of the default route.",
+             link, or \"gateway\" for the next hops of the default route, with a session to each.",
         )
         .set("\"10.0.0.1\"");
         pub asn: PeerAsn = peer_asn(
@@ -157,8 +157,7 @@ section! {
             "The next hop of the IPv4 routes that the peer is sent.",
         )
         .optional("the local address of the session, or of the link that leads to the peer")
-        .shown("\"10.0.0.11\"")
-        .not_yet("next hops of peers");
+        .shown("\"10.0.0.11\"");
         /// The next hop of the IPv6 routes for this peer; `None`: chosen. Never link-local.
         pub next_hop_v6: Option<Ipv6Addr> = text(
             "next-hop-v6",
@@ -167,8 +166,7 @@ section! {
             "The global next hop of the IPv6 routes that the peer is sent.",
         )
         .optional("the local address of the session, or of the link that leads to the peer")
-        .shown("\"fd35::11\"")
-        .not_yet("next hops of peers");
+        .shown("\"fd35::11\"");
         /// For people; crier does nothing with it.
         pub description: Option<String> = text(
             "description",
@@ -177,11 +175,9 @@ section! {
             "A remark that `crier bgp peers` shows.",
         )
         .optional("none")
-        .shown("\"rack 7, upper\"")
-        .not_yet("descriptions of peers");
+        .shown("\"rack 7, upper\"");
         /// No session is held.
-        pub shutdown: bool = flag("shutdown", false, "Hold no session to this peer: an open one is closed.")
-            .not_yet_true("administrative shutdown of a peer");
+        pub shutdown: bool = flag("shutdown", false, "Hold no session to this peer: an open one is closed.");
     }
     sections {
         /// The keys of TCP-AO (RFC 5925), the one to send with first. Empty where there is a password, and where nothing is signed.

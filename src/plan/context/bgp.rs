@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::address::LocalAddress;
 use crate::config::{self, Config};
-use crate::names::{InterfaceName, NodeName, PeerName};
+use crate::names::{NodeName, PeerName};
 use crate::plan::elect;
 use crate::reason::Reason;
 use crate::route::RouteAttributes;
@@ -103,8 +104,16 @@ fn identifier_from_name(me: &NodeName) -> Ipv4Addr {
     Ipv4Addr::new(digest[0] % 126 + 1, digest[1], digest[2], digest[3])
 }
 
-/// Every address of this host with its link.
-pub fn local_addresses(world: &World) -> Vec<(InterfaceName, IpNet)> {
-    let of_link = |link: &Link| link.addresses.iter().map(|net| (link.name.clone(), *net)).collect::<Vec<_>>();
+/// Every address of this host with its link. Of the addresses of one link those that the Node object names come first, for they
+/// stay where this node is; then in the order of [`Link::addresses`].
+pub fn local_addresses(me: &NodeName, world: &World) -> Vec<LocalAddress> {
+    let nodes_own = world.nodes.get(me).map(|node| node.addresses.as_slice()).unwrap_or_default();
+    let of_link = |link: &Link| {
+        let vrf = link.vrf.and_then(|index| world.links.get(&index)).map(|device| device.name.clone());
+        let is_nodes_own = |net: &IpNet| nodes_own.contains(&net.addr());
+        let (first, then): (Vec<IpNet>, Vec<IpNet>) = link.addresses.iter().copied().partition(is_nodes_own);
+        let local = |net: IpNet| LocalAddress { interface: link.name.clone(), vrf: vrf.clone(), net };
+        first.into_iter().chain(then).map(local).collect::<Vec<_>>()
+    };
     world.links.values().flat_map(of_link).collect()
 }

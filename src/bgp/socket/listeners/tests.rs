@@ -245,6 +245,58 @@ async fn an_address_that_is_not_there_is_listened_on_and_a_port_that_is_taken_is
     assert_eq!(text, expected);
 }
 
+/// D10 of the field cases.
+#[tokio::test]
+async fn a_port_that_is_taken_is_a_problem_with_a_remedy_and_is_listened_on_once_it_is_free() {
+    let (taken, address) = listening(&[]);
+    let free = Listen { addresses: vec![address.ip()], port: address.port() };
+    let mut listeners = Listeners::open_what_can_be(&free);
+    assert_eq!(listeners.local_addresses(), []);
+    let [problem] = listeners.problems().try_into().expect("one problem");
+    assert!(problem.problem.starts_with(&format!("cannot accept BGP connections on {address}")), "{problem}");
+    assert!(problem.remedy.contains("listen = []"), "{problem}");
+    assert!(listeners.wants_another_look());
+    follow(&mut listeners, &[]);
+    assert_eq!(listeners.problems().len(), 1, "it is taken still");
+    drop(taken);
+    follow(&mut listeners, &[]);
+    assert_eq!((listeners.local_addresses(), listeners.problems()), (vec![address], vec![]));
+    assert!(!listeners.wants_another_look());
+}
+
+#[test]
+fn only_a_family_that_the_kernel_does_not_know_is_passed_over_and_only_where_all_addresses_were_meant() {
+    let error = |ip: &str, code| ListenError {
+        address: SocketAddr::new(ip.parse().unwrap(), 179),
+        device: None,
+        source: io::Error::from_raw_os_error(code),
+        hint: "",
+    };
+    assert!(error("::", libc::EAFNOSUPPORT).is_missing_family());
+    assert!(!error("2001:db8::1", libc::EAFNOSUPPORT).is_missing_family());
+    assert!(!error("::", libc::EADDRINUSE).is_missing_family());
+}
+
+/// D16 of the field cases.
+#[tokio::test]
+async fn a_flood_on_one_listening_socket_keeps_nobody_from_another() {
+    let addresses = ["127.0.0.1", "127.0.0.3"].map(|ip| ip.parse().unwrap()).to_vec();
+    let (once, address) = listening(&[]);
+    drop(once);
+    let listeners = Listeners::open(&Listen { addresses, port: address.port() }).unwrap();
+    let to = |ip: &str| SocketAddr::new(ip.parse().unwrap(), address.port());
+    let mut flood = Vec::new();
+    for _ in 0..20 {
+        flood.push(TcpStream::connect(to("127.0.0.1")).await.unwrap());
+    }
+    let _other = TcpStream::connect(to("127.0.0.3")).await.unwrap();
+    let mut heard = Vec::new();
+    for _ in 0..4 {
+        heard.push(listeners.accept().await.unwrap().local);
+    }
+    assert!(heard.contains(&"127.0.0.3".parse().unwrap()), "{heard:?}");
+}
+
 #[tokio::test]
 async fn a_device_that_is_not_there_is_told_once_and_looked_for_again() {
     let (mut listeners, _) = listening(&[]);

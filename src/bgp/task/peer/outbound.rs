@@ -3,13 +3,15 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::address::Family;
 use crate::bgp::machine::ConnectionId;
 use crate::bgp::machine::negotiation::Negotiated;
 use crate::bgp::outbox::refreshes::Refreshes;
 use crate::bgp::outbox::{NextHops, Outbox, Unsendable};
 use crate::bgp::wire::AfiSafi;
-use crate::world::{Capabilities, CarriedFamily, NegotiatedReport, UnsendablePrefixes};
+use crate::world::{Capabilities, CarriedFamily, NegotiatedReport, SessionDetail, UnsendablePrefixes};
 
 /// What an established session is told.
 pub(super) struct Outbound {
@@ -19,10 +21,12 @@ pub(super) struct Outbound {
     pub(super) local: SocketAddr,
     pub(super) remote: Option<SocketAddr>,
     pub(super) capabilities: Capabilities,
-    /// Those that the outbox writes.
+    /// Those that hold now.
     pub(super) next_hops: NextHops,
-    /// Those that hold now: the outbox writes them, into every route once more, as soon as it is idle.
-    pub(super) newest_next_hops: NextHops,
+    /// The outbox does not write them yet: it will, into the routes that they change, as soon as it is idle.
+    pub(super) next_hops_due: bool,
+    /// An UPDATE of the peer was ignored, and that was logged.
+    pub(super) ignores: bool,
     pub(super) outbox: Outbox,
     pub(super) refreshes: Refreshes,
 }
@@ -60,6 +64,19 @@ impl Outbound {
             ],
             capabilities: self.capabilities.clone(),
         }
+    }
+
+    /// Prefixes whose attributes do not fit a message.
+    pub(super) fn too_long(&self) -> Vec<IpNet> {
+        if self.outbox.unsendable_count() == 0 {
+            return Vec::new();
+        }
+        let is_too_long = |(_, reason): &(IpNet, Unsendable)| match reason {
+            Unsendable::AttributesTooLong(_) => true,
+            Unsendable::NotNegotiated(_) | Unsendable::NoNextHop(_) => false,
+        };
+        let too_long = self.outbox.unsendable().filter(is_too_long).take(SessionDetail::MOST_TOO_LONG);
+        too_long.map(|(prefix, _)| prefix).collect()
     }
 
     /// How many prefixes cannot be sent, by the reason.

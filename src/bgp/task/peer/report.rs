@@ -11,6 +11,8 @@ pub(super) struct Report {
     pub(super) state: SessionState,
     pub(super) since: SystemTime,
     pub(super) last_error: Option<Arc<str>>,
+    /// The last error since there was a session that said why there is none.
+    telling: Option<Arc<str>>,
     pub(super) counts: Counts,
     pub(super) due: Option<Instant>,
     told_at: Instant,
@@ -25,6 +27,7 @@ pub(super) struct Counts {
     pub(super) messages: u64,
     /// Not reported: when it changes, so may the number of prefixes that cannot be sent.
     pub(super) wanted: usize,
+    pub(super) next_attempt: Option<Instant>,
 }
 
 impl Report {
@@ -33,6 +36,7 @@ impl Report {
             state: SessionState::Idle,
             since: clock::wall(),
             last_error: None,
+            telling: None,
             counts: Counts::default(),
             due: Some(now),
             told_at: now,
@@ -54,9 +58,25 @@ impl Report {
         moved
     }
 
-    pub(super) fn fail(&mut self, why: Arc<str>, now: Instant) {
-        self.last_error = Some(why);
-        self.due = Some(now);
+    /// `telling`: it says why there is no session, so it stays visible beside what comes after it. A router that refuses an
+    /// OPEN once may only close the connection from then on.
+    pub(super) fn fail(&mut self, why: Arc<str>, telling: bool, now: Instant) {
+        if telling {
+            self.telling = Some(Arc::clone(&why));
+        }
+        let text = match &self.telling {
+            Some(told) if !telling => format!("{why}; before that: {told}").into(),
+            Some(_) | None => why,
+        };
+        if self.last_error.as_ref() != Some(&text) {
+            self.last_error = Some(text);
+            self.due = Some(now);
+        }
+    }
+
+    /// There is a session: what failed before it explains nothing any more.
+    pub(super) fn forget_failures(&mut self) {
+        self.telling = None;
     }
 
     pub(super) fn is_due(&self, now: Instant) -> bool {
@@ -71,3 +91,25 @@ impl Report {
 
 /// Counts alone are reported this often at most; everything else is at once.
 const COUNTERS_PAUSE: Duration = Duration::from_millis(250);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// D14 of the field cases.
+    #[test]
+    fn the_error_that_tells_stays_visible_beside_the_last_until_there_is_a_session() {
+        let now = clock::now();
+        let mut report = Report::new(now);
+        let fail = |report: &mut Report, why: &str, telling| {
+            report.fail(why.into(), telling, now);
+            report.last_error.as_deref().map(str::to_owned).expect("it has failed")
+        };
+        assert_eq!(fail(&mut report, "refused", false), "refused");
+        assert_eq!(fail(&mut report, "Bad Peer AS", true), "Bad Peer AS");
+        assert_eq!(fail(&mut report, "closed by the peer", false), "closed by the peer; before that: Bad Peer AS");
+        assert_eq!(fail(&mut report, "no answer", false), "no answer; before that: Bad Peer AS");
+        report.forget_failures();
+        assert_eq!(fail(&mut report, "closed by the peer", false), "closed by the peer");
+    }
+}

@@ -1,0 +1,330 @@
+//! Where a BGP session meets the host: addresses that come and go, a frozen agent, a port that is taken, a router that loses its
+//! memory. With real kernels and BIRD; the cases are section D of the project's field cases.
+
+use std::io::Read;
+use std::net::{IpAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use rack::announcer::{V4, V6};
+use rack::bird::Bird;
+use rack::crier::Crier;
+use rack::net::connect;
+use rack::{Namespace, Need, Rack, eventually, eventually_equal, millis, secs, throughout};
+
+const ROUTER: &str = "192.168.35.1";
+
+/// A node and a router on one link, with an IPv4 session between them.
+struct Pair {
+    node: Namespace,
+    router: Namespace,
+    bird: Bird,
+}
+
+impl Pair {
+    fn new(rack: &Rack, families: &str, more: &str) -> Pair {
+        let (node, router) = (rack.router("node-1"), rack.router("tor"));
+        connect(&node, "eth0", &router, "eth0");
+        node.up("eth0", &["192.168.35.11/24", "2001:db8::11/64"]);
+        router.up("eth0", &["192.168.35.1/24", "2001:db8::1/64"]);
+        let bird = router.bird(&format!(
+            "router id {ROUTER};
+             protocol device {{ scan time 1; }}
+             protocol kernel kernel4 {{ ipv4 {{ export all; import none; }}; }}
+             protocol kernel kernel6 {{ ipv6 {{ export all; import none; }}; }}
+             protocol bgp node {{ local {ROUTER} as 64500; neighbor range 192.168.35.0/24 as 64513; {more}
+                connect delay time 1; connect retry time 1; error wait time 1, 2; error forget time 1; {families} }}"
+        ));
+        Pair { node, router, bird }
+    }
+
+    fn announcer(&self, more: &str) -> Crier {
+        self.node.announcer(&format!(
+            "[bgp]\nasn = 64513\n[[bgp.peer]]\nname = \"tor\"\naddress = \"{ROUTER}\"\nasn = 64500\n\
+             connect-retry-time = \"1s\"\n{more}"
+        ))
+    }
+
+    fn has(&self, address: &str) -> bool {
+        let length = if address.contains(':') { 128 } else { 32 };
+        !self.bird.route(&format!("{address}/{length}")).is_empty()
+    }
+}
+
+const BOTH: &str = "ipv4 { import all; export none; }; ipv6 { import all; export none; };";
+
+fn peer(agent: &Crier) -> serde_json::Value {
+    agent.json("bgp peers")["peers"][0].clone()
+}
+
+fn times_established(agent: &Crier) -> u64 {
+    peer(agent)["session"]["times_established"].as_u64().unwrap_or_default()
+}
+
+#[track_caller]
+fn established(agent: &Crier) {
+    eventually("the session is established", secs(30), || match times_established(agent) {
+        0 => Err(format!("{:#}", peer(agent))),
+        _ => Ok(()),
+    });
+}
+
+/// D1, with a router that offers only IPv4 and with one that has both.
+#[test]
+fn an_ipv6_address_that_leaves_the_link_costs_the_ipv4_session_nothing() {
+    for (name, families) in [("d1_ipv4_only", "ipv4 { import all; export none; };"), ("d1_both", BOTH)] {
+        let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Bird]) else { return };
+        let pair = Pair::new(&rack, families, "");
+        let agent = pair.announcer("");
+        established(&agent);
+        eventually("the route is there", secs(20), || if pair.has(V4) { Ok(()) } else { Err("no route") });
+        let carries_v6 = families == BOTH;
+        for flap in 0..4 {
+            if carries_v6 {
+                eventually("IPv6 too", secs(20), || if pair.has(V6) { Ok(()) } else { Err("no IPv6 route") });
+            }
+            pair.node.ip("-6 address delete 2001:db8::11/64 dev eth0");
+            throughout("IPv4 stays", secs(1), || if pair.has(V4) { Ok(()) } else { Err(format!("gone, flap {flap}")) });
+            assert!(!pair.has(V6), "the routes that have no next hop any more are withdrawn");
+            pair.node.ip("-6 address add 2001:db8::11/64 dev eth0 nodad");
+        }
+        assert_eq!(times_established(&agent), 1, "{:#}", peer(&agent));
+        assert_eq!(peer(&agent)["session"]["last_error"], serde_json::Value::Null);
+    }
+}
+
+/// D2.
+#[test]
+fn a_session_whose_local_address_is_deleted_ends_and_returns_from_another_at_once() {
+    let name = "a_session_whose_local_address_is_deleted_ends_and_returns_from_another_at_once";
+    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Bird]) else { return };
+    let pair = Pair::new(&rack, BOTH, "");
+    pair.node.ip("address add 192.168.35.12/24 dev eth0");
+    let agent = pair.announcer("");
+    established(&agent);
+    let local = || peer(&agent)["session"]["negotiated"]["local"].as_str().unwrap_or_default().to_owned();
+    eventually("from the first address", secs(10), || {
+        if local().starts_with("192.168.35.11:") { Ok(()) } else { Err(local()) }
+    });
+    pair.node.sysctl("net.ipv4.conf.eth0.promote_secondaries", "1");
+    pair.node.ip("address delete 192.168.35.11/24 dev eth0");
+    eventually("from the second address", secs(3), || {
+        if local().starts_with("192.168.35.12:") { Ok(()) } else { Err(format!("{:#}", peer(&agent))) }
+    });
+}
+
+/// D3: what is kept for each connection that was refused with a NOTIFICATION.
+#[test]
+fn memory_stays_flat_over_thousands_of_refused_connections() {
+    let name = "memory_stays_flat_over_thousands_of_refused_connections";
+    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Bird]) else { return };
+    let pair = Pair::new(&rack, BOTH, "");
+    let agent = pair.announcer("");
+    established(&agent);
+    let refuse = |count: usize| {
+        pair.router.run(move || {
+            // An OPEN of a wrong AS number is answered with a NOTIFICATION.
+            let mut open = vec![0xff; 16];
+            open.extend([0, 29, 1, 4, 0xfb, 0xf5, 0, 90, 192, 168, 35, 1, 0]);
+            for _ in 0..count {
+                let Ok(mut stream) = TcpStream::connect("192.168.35.11:179") else { continue };
+                let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
+                let _ = std::io::Write::write_all(&mut stream, &open);
+                let _ = stream.read_to_end(&mut Vec::new());
+            }
+        });
+    };
+    refuse(1_000);
+    let before = agent.process().resident_memory();
+    refuse(4_000);
+    let grown = agent.process().resident_memory().saturating_sub(before);
+    assert!(grown < 4 * 1024 * 1024, "{grown} octets more after 4,000 connections; it was 4.8 kB for each");
+    assert_eq!(times_established(&agent), 1, "{:#}", peer(&agent));
+}
+
+/// D5: a Service's address on the very link that the session runs over.
+#[test]
+fn an_address_that_crier_binds_on_the_link_is_neither_the_source_of_a_connection_nor_a_next_hop() {
+    let name = "an_address_that_crier_binds_on_the_link_is_neither_the_source_of_a_connection_nor_a_next_hop";
+    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Bird]) else { return };
+    let pair = Pair::new(&rack, BOTH, "");
+    let agent = pair.announcer("");
+    established(&agent);
+    // Its manifests are those of the next one.
+    agent.stop(secs(10));
+    let folder = pair.node.announcers_manifests();
+    let agent = pair.node.crier(
+        "node-1",
+        &format!(
+            "[manifests]\nfolder = \"{}\"\n[[pool]]\nname = \"near\"\naddresses = [\"192.168.35.5\", \"2001:db8::5\"]\n\
+             bind = \"eth0\"\n[bgp]\nasn = 64513\n[[bgp.peer]]\nname = \"tor\"\naddress = \"{ROUTER}\"\nasn = 64500\n\
+             connect-retry-time = \"1s\"\n[[bgp.advertisement]]\n",
+            folder.display()
+        ),
+    );
+    agent.wait_ready(secs(20));
+    eventually("both are bound", secs(10), || {
+        let shown = pair.node.ip("address show dev eth0");
+        if ["192.168.35.5/32", "2001:db8::5/128"].iter().all(|one| shown.contains(one)) { Ok(()) } else { Err(shown) }
+    });
+    let source = |to: &str| {
+        let route = pair.node.ip_json(&format!("route get {to}"));
+        route[0]["prefsrc"].as_str().unwrap_or_default().to_owned()
+    };
+    assert_eq!((source("192.168.35.1").as_str(), source("2001:db8::1").as_str()), ("192.168.35.11", "2001:db8::11"));
+    established(&agent);
+    eventually_equal("the next hop", secs(20), &["2001:db8::11".parse::<IpAddr>().unwrap()].into(), || {
+        let hops = pair.bird.route("2001:db8::5/128").into_iter().flat_map(|route| route.next_hops);
+        hops.filter(|hop| !hop.to_string().starts_with("fe80")).collect::<std::collections::BTreeSet<_>>()
+    });
+}
+
+/// D6, with a hold time of 0: the router is gone without a word, and another one has its address.
+#[test]
+fn a_router_that_lost_its_memory_is_talked_to_again_although_no_hold_timer_runs() {
+    let name = "a_router_that_lost_its_memory_is_talked_to_again_although_no_hold_timer_runs";
+    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Bird]) else { return };
+    let pair = Pair::new(&rack, BOTH, "hold time 0;");
+    let agent = pair.announcer("hold-time = \"0s\"");
+    established(&agent);
+    // Power is lost: nothing of the router's kernel is left, and nothing was said.
+    pair.router.ip("link set eth0 down");
+    pair.bird.process().kill();
+    std::thread::sleep(millis(300));
+    pair.router.ip("link set eth0 up");
+    pair.router.ip("-6 address add 2001:db8::1/64 dev eth0 nodad");
+    let again = pair.router.bird_named(
+        "again",
+        &format!(
+            "router id {ROUTER};
+             protocol device {{ scan time 1; }}
+             protocol bgp node {{ local {ROUTER} as 64500; neighbor 192.168.35.11 as 64513; hold time 0;
+                connect delay time 1; connect retry time 1; error wait time 1, 2; error forget time 1; {BOTH} }}"
+        ),
+    );
+    again.wait_established("node", secs(30));
+    eventually("and has the route", secs(20), || {
+        if again.route(&format!("{V4}/32")).is_empty() { Err("no route") } else { Ok(()) }
+    });
+}
+
+/// D7: another program's addresses on the link.
+#[test]
+fn floating_deprecated_and_second_addresses_never_become_the_next_hop_and_move_without_an_event_of_the_session() {
+    let name = "floating_addresses_never_become_the_next_hop";
+    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Bird]) else { return };
+    let pair = Pair::new(&rack, BOTH, "");
+    pair.node.ip("-6 address add 2001:db8::2/64 dev eth0 nodad preferred_lft 0");
+    pair.node.ip("-6 address add 2001:db8::3/128 dev eth0 nodad");
+    let agent = pair.announcer("");
+    established(&agent);
+    let hop = || {
+        let hops = pair.bird.route(&format!("{V6}/128")).into_iter().flat_map(|route| route.next_hops);
+        hops.map(|hop| hop.to_string()).filter(|hop| !hop.starts_with("fe80")).collect::<Vec<_>>()
+    };
+    eventually_equal("the next hop", secs(20), &vec!["2001:db8::11".to_owned()], hop);
+    let updates = || peer(&agent)["session"]["messages_sent"]["update"].as_u64();
+    let before = updates();
+    for _ in 0..3 {
+        pair.node.ip("-6 address delete 2001:db8::3/128 dev eth0");
+        pair.node.ip("-6 address add 2001:db8::3/128 dev eth0 nodad");
+    }
+    throughout("it stays", secs(1), || if hop() == ["2001:db8::11"] { Ok(()) } else { Err(format!("{:?}", hop())) });
+    assert_eq!((updates(), times_established(&agent)), (before, 1), "nothing was said of it");
+}
+
+/// D9: the router sends what it has an aggregate for, and the node's default route leads back to the router.
+#[test]
+fn a_packet_to_an_unused_address_of_an_aggregate_crosses_the_link_once_and_nothing_is_left_behind() {
+    let name = "a_packet_to_an_unused_address_of_an_aggregate_crosses_the_link_once";
+    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Bird]) else { return };
+    let pair = Pair::new(&rack, BOTH, "");
+    for host in [&pair.node, &pair.router] {
+        host.forward();
+    }
+    pair.node.ip("route add default via 192.168.35.1");
+    let folder = pair.node.announcers_manifests();
+    // Its manifests are those of the next one.
+    pair.announcer("").stop(secs(10));
+    let configuration = format!(
+        "[manifests]\nfolder = \"{}\"\n[[pool]]\nname = \"public\"\naddresses = [\"203.0.113.0/24\", \"2001:db8:1::/64\"]\n\
+         bind = \"lo\"\n[bgp]\nasn = 64513\n[[bgp.peer]]\nname = \"tor\"\naddress = \"{ROUTER}\"\nasn = 64500\n\
+         connect-retry-time = \"1s\"\n[[bgp.advertisement]]\naggregation-length = 24\naggregation-length-v6 = 64\n",
+        folder.display()
+    );
+    let agent = pair.node.crier("node-1", &configuration);
+    agent.wait_ready(secs(20));
+    established(&agent);
+    eventually("the aggregate", secs(20), || {
+        if pair.router.ip("route show 203.0.113.0/24").contains("192.168.35.11") { Ok(()) } else { Err("no route") }
+    });
+    let blackholes = || pair.node.ip("route show table all type blackhole");
+    eventually("a blackhole for it", secs(10), || {
+        if blackholes().contains("203.0.113.0/24") { Ok(()) } else { Err(blackholes()) }
+    });
+    let received = || -> u64 {
+        let text = pair.node.sh("cat /sys/class/net/eth0/statistics/rx_packets");
+        text.trim().parse().expect("a number")
+    };
+    let before = received();
+    pair.router.sh("ping -n -c 1 -W 1 203.0.113.77 || true");
+    let crossed = received() - before;
+    assert!(crossed <= 6, "{crossed} packets came in for one that was sent; BGP's own are among them");
+    // What this host itself sends goes where it went before.
+    let out = pair.node.ip("route get 203.0.113.77");
+    assert!(out.contains("via 192.168.35.1"), "{out}");
+
+    agent.kill();
+    assert!(blackholes().contains("203.0.113.0/24"), "left over");
+    let agent = pair.announcer("");
+    eventually_equal("the next start takes it away", secs(10), &String::new(), blackholes);
+    agent.stop(secs(10));
+    assert!(!pair.node.ip("rule show").contains("6767"), "{}", pair.node.ip("rule show"));
+}
+
+/// D10.
+#[test]
+fn a_port_that_another_speaker_has_is_a_problem_and_everything_else_works() {
+    let name = "a_port_that_another_speaker_has_is_a_problem_and_everything_else_works";
+    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Bird]) else { return };
+    let pair = Pair::new(&rack, BOTH, "");
+    let taken = pair.node.run(|| TcpListener::bind("0.0.0.0:179").expect("it is free yet"));
+    let agent = pair.announcer("");
+    established(&agent);
+    eventually("the route is there", secs(20), || if pair.has(V4) { Ok(()) } else { Err("no route") });
+    let problems = || agent.status()["problems"].to_string();
+    assert!(problems().contains("0.0.0.0:179") && problems().contains("listen = []"), "{}", problems());
+    drop(taken);
+    eventually("it is listened on", secs(15), || if problems().contains(":179") { Err(problems()) } else { Ok(()) });
+    pair.router.run(|| TcpStream::connect("192.168.35.11:179").expect("crier accepts now"));
+}
+
+/// D10: the kernel knows no IPv6. A module parameter of the running kernel cannot be changed, so this is what is left of it.
+#[test]
+fn a_host_without_ipv6_addresses_listens_on_what_it_has() {
+    let name = "a_host_without_ipv6_addresses_listens_on_what_it_has";
+    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Bird]) else { return };
+    let pair = Pair::new(&rack, "ipv4 { import all; export none; };", "");
+    pair.node.sysctl("net.ipv6.conf.all.disable_ipv6", "1");
+    let agent = pair.announcer("");
+    established(&agent);
+    assert!(!agent.status()["problems"].to_string().contains("cannot accept"), "{:#}", agent.status()["problems"]);
+}
+
+/// D11: the agent was stopped for longer than the hold time, and what the router said meanwhile is in the socket.
+#[test]
+fn a_frozen_agent_reads_what_waits_before_it_judges_the_hold_timer() {
+    let name = "a_frozen_agent_reads_what_waits_before_it_judges_the_hold_timer";
+    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Bird]) else { return };
+    // The router may give up at that time too, and then says so: what it said is the reason then.
+    let pair = Pair::new(&rack, BOTH, "hold time 240; keepalive time 1;");
+    let agent = pair.announcer("hold-time = \"3s\"");
+    established(&agent);
+    for _ in 0..3 {
+        agent.process().freeze();
+        std::thread::sleep(millis(3_300));
+        agent.process().thaw();
+        std::thread::sleep(millis(1_500));
+    }
+    let error = peer(&agent)["session"]["last_error"].to_string();
+    assert!(!error.contains("nothing came for the hold time"), "{error}");
+}
