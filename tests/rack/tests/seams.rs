@@ -71,8 +71,8 @@ fn established(agent: &Crier) {
 /// D1, with a router that offers only IPv4 and with one that has both.
 #[test]
 fn an_ipv6_address_that_leaves_the_link_costs_the_ipv4_session_nothing() {
-    for (name, families) in [("d1_ipv4_only", "ipv4 { import all; export none; };"), ("d1_both", BOTH)] {
-        let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Bird]) else { return };
+    for families in ["ipv4 { import all; export none; };", BOTH] {
+        let Some(rack) = Rack::for_test(&[Need::Crier, Need::Bird]) else { return };
         let pair = Pair::new(&rack, families, "");
         let agent = pair.announcer("");
         established(&agent);
@@ -95,8 +95,7 @@ fn an_ipv6_address_that_leaves_the_link_costs_the_ipv4_session_nothing() {
 /// D2.
 #[test]
 fn a_session_whose_local_address_is_deleted_ends_and_returns_from_another_at_once() {
-    let name = "a_session_whose_local_address_is_deleted_ends_and_returns_from_another_at_once";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Bird]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Bird]) else { return };
     let pair = Pair::new(&rack, BOTH, "");
     pair.node.ip("address add 192.168.35.12/24 dev eth0");
     let agent = pair.announcer("");
@@ -115,8 +114,7 @@ fn a_session_whose_local_address_is_deleted_ends_and_returns_from_another_at_onc
 /// D3: what is kept for each connection that was refused with a NOTIFICATION.
 #[test]
 fn memory_stays_flat_over_thousands_of_refused_connections() {
-    let name = "memory_stays_flat_over_thousands_of_refused_connections";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Bird]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Bird]) else { return };
     let pair = Pair::new(&rack, BOTH, "");
     let agent = pair.announcer("");
     established(&agent);
@@ -144,8 +142,7 @@ fn memory_stays_flat_over_thousands_of_refused_connections() {
 /// D5: a Service's address on the very link that the session runs over.
 #[test]
 fn an_address_that_crier_binds_on_the_link_is_neither_the_source_of_a_connection_nor_a_next_hop() {
-    let name = "an_address_that_crier_binds_on_the_link_is_neither_the_source_of_a_connection_nor_a_next_hop";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Bird]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Bird]) else { return };
     let pair = Pair::new(&rack, BOTH, "");
     let agent = pair.announcer("");
     established(&agent);
@@ -158,7 +155,7 @@ fn an_address_that_crier_binds_on_the_link_is_neither_the_source_of_a_connection
             "[manifests]\nfolder = \"{}\"\n[[pool]]\nname = \"near\"\naddresses = [\"192.168.35.5\", \"2001:db8::5\"]\n\
              bind = \"eth0\"\n[bgp]\nasn = 64513\n[[bgp.peer]]\nname = \"tor\"\naddress = \"{ROUTER}\"\nasn = 64500\n\
              connect-retry-time = \"1s\"\n[[bgp.advertisement]]\n",
-            folder.display()
+            folder.path().display()
         ),
     );
     agent.wait_ready(secs(20));
@@ -181,15 +178,14 @@ fn an_address_that_crier_binds_on_the_link_is_neither_the_source_of_a_connection
 /// D6, with a hold time of 0: the router is gone without a word, and another one has its address.
 #[test]
 fn a_router_that_lost_its_memory_is_talked_to_again_although_no_hold_timer_runs() {
-    let name = "a_router_that_lost_its_memory_is_talked_to_again_although_no_hold_timer_runs";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Bird]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Bird]) else { return };
     let pair = Pair::new(&rack, BOTH, "hold time 0;");
     let agent = pair.announcer("hold-time = \"0s\"");
     established(&agent);
     // Power is lost: nothing of the router's kernel is left, and nothing was said.
     pair.router.ip("link set eth0 down");
     pair.bird.process().kill();
-    std::thread::sleep(millis(300));
+    throughout("time passes", millis(300), || Ok::<(), String>(()));
     pair.router.ip("link set eth0 up");
     pair.router.ip("-6 address add 2001:db8::1/64 dev eth0 nodad");
     let again = pair.router.bird_named(
@@ -210,8 +206,7 @@ fn a_router_that_lost_its_memory_is_talked_to_again_although_no_hold_timer_runs(
 /// D7: another program's addresses on the link.
 #[test]
 fn floating_deprecated_and_second_addresses_never_become_the_next_hop_and_move_without_an_event_of_the_session() {
-    let name = "floating_addresses_never_become_the_next_hop";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Bird]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Bird]) else { return };
     let pair = Pair::new(&rack, BOTH, "");
     pair.node.ip("-6 address add 2001:db8::2/64 dev eth0 nodad preferred_lft 0");
     pair.node.ip("-6 address add 2001:db8::3/128 dev eth0 nodad");
@@ -235,8 +230,7 @@ fn floating_deprecated_and_second_addresses_never_become_the_next_hop_and_move_w
 /// D9: the router sends what it has an aggregate for, and the node's default route leads back to the router.
 #[test]
 fn a_packet_to_an_unused_address_of_an_aggregate_crosses_the_link_once_and_nothing_is_left_behind() {
-    let name = "a_packet_to_an_unused_address_of_an_aggregate_crosses_the_link_once";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Bird]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Bird]) else { return };
     let pair = Pair::new(&rack, BOTH, "");
     for host in [&pair.node, &pair.router] {
         host.forward();
@@ -249,7 +243,7 @@ fn a_packet_to_an_unused_address_of_an_aggregate_crosses_the_link_once_and_nothi
         "[manifests]\nfolder = \"{}\"\n[[pool]]\nname = \"public\"\naddresses = [\"203.0.113.0/24\", \"2001:db8:1::/64\"]\n\
          bind = \"lo\"\n[bgp]\nasn = 64513\n[[bgp.peer]]\nname = \"tor\"\naddress = \"{ROUTER}\"\nasn = 64500\n\
          connect-retry-time = \"1s\"\n[[bgp.advertisement]]\naggregation-length = 24\naggregation-length-v6 = 64\n",
-        folder.display()
+        folder.path().display()
     );
     let agent = pair.node.crier("node-1", &configuration);
     agent.wait_ready(secs(20));
@@ -284,8 +278,7 @@ fn a_packet_to_an_unused_address_of_an_aggregate_crosses_the_link_once_and_nothi
 /// D10.
 #[test]
 fn a_port_that_another_speaker_has_is_a_problem_and_everything_else_works() {
-    let name = "a_port_that_another_speaker_has_is_a_problem_and_everything_else_works";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Bird]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Bird]) else { return };
     let pair = Pair::new(&rack, BOTH, "");
     let taken = pair.node.run(|| TcpListener::bind("0.0.0.0:179").expect("it is free yet"));
     let agent = pair.announcer("");
@@ -301,8 +294,7 @@ fn a_port_that_another_speaker_has_is_a_problem_and_everything_else_works() {
 /// D10: the kernel knows no IPv6. A module parameter of the running kernel cannot be changed, so this is what is left of it.
 #[test]
 fn a_host_without_ipv6_addresses_listens_on_what_it_has() {
-    let name = "a_host_without_ipv6_addresses_listens_on_what_it_has";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Bird]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Bird]) else { return };
     let pair = Pair::new(&rack, "ipv4 { import all; export none; };", "");
     pair.node.sysctl("net.ipv6.conf.all.disable_ipv6", "1");
     let agent = pair.announcer("");
@@ -313,17 +305,16 @@ fn a_host_without_ipv6_addresses_listens_on_what_it_has() {
 /// D11: the agent was stopped for longer than the hold time, and what the router said meanwhile is in the socket.
 #[test]
 fn a_frozen_agent_reads_what_waits_before_it_judges_the_hold_timer() {
-    let name = "a_frozen_agent_reads_what_waits_before_it_judges_the_hold_timer";
-    let Some(rack) = Rack::for_test(name, &[Need::Crier, Need::Bird]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Bird]) else { return };
     // The router may give up at that time too, and then says so: what it said is the reason then.
     let pair = Pair::new(&rack, BOTH, "hold time 240; keepalive time 1;");
     let agent = pair.announcer("hold-time = \"3s\"");
     established(&agent);
     for _ in 0..3 {
         agent.process().freeze();
-        std::thread::sleep(millis(3_300));
+        throughout("time passes", millis(3_300), || Ok::<(), String>(()));
         agent.process().thaw();
-        std::thread::sleep(millis(1_500));
+        throughout("time passes", millis(1_500), || Ok::<(), String>(()));
     }
     let error = peer(&agent)["session"]["last_error"].to_string();
     assert!(!error.contains("nothing came for the hold time"), "{error}");
