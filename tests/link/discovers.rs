@@ -146,7 +146,7 @@ fn this_node_asks_and_shows_itself_from_its_link_local_address_with_the_highest_
                 if length > 40 && packet[6] == 58 && (packet[40] == 133 || packet[40] == 134) {
                     let source = Ipv6Addr::from(<[u8; 16]>::try_from(&packet[8..24]).expect("16 octets"));
                     let to = Ipv6Addr::from(<[u8; 16]>::try_from(&packet[24..40]).expect("16 octets"));
-                    if source.to_string() != "fe80::1:b" && source.is_unicast_link_local() && length <= 56 {
+                    if source.to_string() != "fe80::1:b" && source.is_unicast_link_local() && length <= 64 {
                         heard.insert(packet[40], (packet[7], to.to_string(), packet[40 + 6..40 + 8].to_vec()));
                     }
                 }

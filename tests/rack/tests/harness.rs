@@ -519,7 +519,10 @@ fn a_rack_stands_for_a_user_without_rights_where_the_kernel_allows_it() {
     // The unprivileged user may not look into the folder that Cargo builds in.
     let rack = Rack::new(&rack::test_name());
     let program = rack.folder().join("crier-rack");
-    fs::copy(env!("CARGO_BIN_EXE_crier-rack"), &program).unwrap();
+    // By another process: a file that this one has open for writing may be inherited by a child that another thread starts,
+    // and is too busy to be run then.
+    let copied = Command::new("cp").args([env!("CARGO_BIN_EXE_crier-rack").as_ref(), program.as_os_str()]).status();
+    assert!(copied.unwrap().success());
     let mut command = unprivileged(program.to_str().unwrap());
     command.args(["stand", "1"]);
     ends_cleanly_by_interrupt(command);
