@@ -4,8 +4,8 @@
 //! - the sources: `k8s::watch` and `k8s::lease`, or `manifests`; `kernel::observe`; and where peers are to be found,
 //!   `kernel::routes` and `discovery::task`. Cancelled, they lose nothing: the next start lists again.
 //! - the pulse, source and actuator.
-//! - the actuators: `bgp::task`, `arp::task`, `kernel::addresses`, `kernel::sysctl` and `k8s::status`. A status write
-//!   that is cancelled is made again by whoever allocates next.
+//! - the actuators: `bgp::task`, `arp::task`, `kernel::addresses`, `kernel::blackholes`, `kernel::sysctl` and `k8s::status`. A
+//!   status write that is cancelled is made again by whoever allocates next.
 //! - the patience task: says when nothing more will be waited for.
 
 use std::future::Future;

@@ -186,6 +186,12 @@ impl Endpoint {
         }
     }
 
+    /// Do connections of this peer come over this device? `None`: the main routing table.
+    pub fn is_over(&self, device: Option<&InterfaceName>) -> bool {
+        let interface = self.peer.interface.as_ref();
+        device == self.device.as_ref() || (interface.is_some() && device == interface)
+    }
+
     /// Is a connection from this address one of this peer's?
     pub fn is_from(&self, address: SocketAddr) -> bool {
         match (address, &self.peer.interface) {

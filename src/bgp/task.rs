@@ -47,8 +47,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// A connection whose caller the plan does not make a peer's within this time is closed.
 const WAITING_TIME: Duration = Duration::from_secs(10);
 
-/// Strangers are logged this often at most.
-const STRANGER_PAUSE: Duration = Duration::from_secs(60);
+/// Unknown callers are logged this often at most.
+const UNKNOWN_CALLER_PAUSE: Duration = Duration::from_secs(60);
 
 /// Talks BGP as the newest slice says, until `shutdown` gives the text with which to take leave of the peers, or there is no
 /// more slice to come. Every session then ends with Cease / Administrative Shutdown, within about [`FAREWELL_TIME`].
@@ -69,7 +69,7 @@ pub async fn run(
         unnumbered: Vec::new(),
         waiting: None,
         problems: Vec::new(),
-        strangers: Strangers::default(),
+        unknown_callers: UnknownCallers::default(),
     };
     let newest = slices.borrow_and_update().clone();
     speaker.follow(&newest);
@@ -124,7 +124,7 @@ struct Speaker {
     waiting: Option<(Arrival, Instant)>,
     /// What keeps connections from being accepted, as the agent was told.
     problems: Vec<HostProblem>,
-    strangers: Strangers,
+    unknown_callers: UnknownCallers,
 }
 
 /// The speaker's side of one peer task. Dropping it ends the task without a word to the peer.
@@ -284,7 +284,7 @@ impl Speaker {
             self.waiting = Some((arrival, clock::now()));
             return;
         }
-        self.strangers.note(from.ip(), clock::now());
+        self.unknown_callers.note(from.ip(), clock::now());
     }
 
     async fn leave(mut self, why: &str) {
@@ -319,19 +319,19 @@ impl Desired {
 
 /// Connections from addresses that are no peer's.
 #[derive(Debug, Default)]
-struct Strangers {
+struct UnknownCallers {
     logged_at: Option<Instant>,
     unlogged: u64,
 }
 
-impl Strangers {
+impl UnknownCallers {
     fn note(&mut self, from: IpAddr, now: Instant) {
-        if self.logged_at.is_some_and(|at| now < at + STRANGER_PAUSE) {
+        if self.logged_at.is_some_and(|at| now < at + UNKNOWN_CALLER_PAUSE) {
             self.unlogged += 1;
             return;
         }
         warn!(address = %from, more_before = self.unlogged, "BGP connection closed: no peer has this address");
-        *self = Strangers { logged_at: Some(now), unlogged: 0 };
+        *self = UnknownCallers { logged_at: Some(now), unlogged: 0 };
     }
 }
 

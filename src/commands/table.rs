@@ -25,7 +25,7 @@ impl Table {
     }
 }
 
-/// Text on one line and without anything that a terminal would obey: some of it comes from strangers.
+/// Text on one line and without anything that a terminal would obey: some of it comes from peers and other hosts.
 pub fn printable(text: &str) -> String {
     let escape = |c: char| if c.is_control() { c.escape_default().collect() } else { c.to_string() };
     text.chars().map(escape).collect()
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stranger_in_a_cell_cannot_talk_to_the_terminal() {
+    fn text_of_another_host_in_a_cell_cannot_talk_to_the_terminal() {
         let mut table = Table::new(["ERROR"]);
         table.row(["bye\n\u{1b}[2Jä".to_owned()]);
         assert_eq!(table.to_string(), "ERROR\nbye\\n\\u{1b}[2Jä\n");

@@ -35,8 +35,10 @@ pub const TABLE: u32 = 6767;
 /// Who put a route or rule there, in the kernel's own words: a number that neither the kernel nor another program of note uses.
 const PROTOCOL: RouteProtocol = RouteProtocol::Other(67);
 
-/// The rules come right before that of the main table, whose priority is 32766.
-const PRIORITIES: [u32; 2] = [32764, 32765];
+/// The rules come right before that of the main table, whose priority is 32766: first all of that table but its default routes,
+/// then the blackholes.
+const MAIN_PRIORITY: u32 = 32764;
+const BLACKHOLES_PRIORITY: u32 = 32765;
 
 /// How long to wait before something that the kernel refused is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
@@ -70,8 +72,7 @@ pub async fn run(mut slices: watch::Receiver<BgpSlice>, stop: impl Future<Output
 }
 
 async fn take_away() -> Result<(), NetlinkError> {
-    let mut netlink = Netlink::open_for(&[])?;
-    let mut keeper = Keeper { present: present(&mut netlink).await?, ..Keeper::default() };
+    let (mut netlink, mut keeper) = Keeper::open().await?;
     keeper.work(&BTreeSet::new(), true, &mut netlink).await
 }
 
@@ -84,8 +85,7 @@ async fn follow(slices: &mut watch::Receiver<BgpSlice>) -> NetlinkError {
 }
 
 async fn follow_slices(slices: &mut watch::Receiver<BgpSlice>) -> Result<std::convert::Infallible, NetlinkError> {
-    let mut netlink = Netlink::open_for(&[])?;
-    let mut keeper = Keeper { present: present(&mut netlink).await?, ..Keeper::default() };
+    let (mut netlink, mut keeper) = Keeper::open().await?;
     loop {
         let slice = slices.borrow_and_update().clone();
         if keeper.is_news(&slice) {
@@ -116,6 +116,13 @@ enum Step {
 }
 
 impl Keeper {
+    /// A connection to the kernel, and what the kernel has now.
+    async fn open() -> Result<(Netlink, Keeper), NetlinkError> {
+        let mut netlink = Netlink::open_for(&[])?;
+        let present = netlink.routes().await?.iter().filter_map(ours).collect();
+        Ok((netlink, Keeper { present, ..Keeper::default() }))
+    }
+
     fn is_news(&self, slice: &BgpSlice) -> bool {
         let Some((complete, peers)) = &self.last else { return true };
         *complete != slice.complete
@@ -196,11 +203,7 @@ fn aggregates(peers: &OrdMap<PeerName, PeerSlice>) -> BTreeSet<IpNet> {
     prefixes.filter(|net| (1..net.max_prefix_len()).contains(&net.prefix_len())).copied().collect()
 }
 
-/// Our blackholes that the kernel has.
-async fn present(netlink: &mut Netlink) -> Result<BTreeSet<IpNet>, NetlinkError> {
-    Ok(netlink.routes().await?.iter().filter_map(ours).collect())
-}
-
+/// The aggregate, where the message tells of a blackhole of ours.
 fn ours(message: &RouteNetlinkMessage) -> Option<IpNet> {
     // The enum is not ours; nothing else is a route.
     let RouteNetlinkMessage::NewRoute(route) = message else { return None };
@@ -230,9 +233,9 @@ fn route(net: IpNet) -> RouteMessage {
     message
 }
 
-/// For packets that come in: first what the main table has but default routes, then the blackholes.
+/// For packets that come in.
 fn rules(of: Family) -> [RuleMessage; 2] {
-    PRIORITIES.map(|priority| {
+    let rule = |priority, table| {
         let mut message = RuleMessage::default();
         message.header.family = family(of);
         message.header.action = RuleAction::ToTable;
@@ -242,16 +245,13 @@ fn rules(of: Family) -> [RuleMessage; 2] {
             RuleAttribute::Priority(priority),
             RuleAttribute::Iifname("lo".to_owned()),
             RuleAttribute::Protocol(PROTOCOL),
+            RuleAttribute::Table(table),
         ];
-        let table = if priority == PRIORITIES[0] {
-            message.attributes.push(RuleAttribute::SuppressPrefixLen(0));
-            u32::from(RouteHeader::RT_TABLE_MAIN)
-        } else {
-            TABLE
-        };
-        message.attributes.push(RuleAttribute::Table(table));
         message
-    })
+    };
+    let mut main = rule(MAIN_PRIORITY, u32::from(RouteHeader::RT_TABLE_MAIN));
+    main.attributes.push(RuleAttribute::SuppressPrefixLen(0));
+    [main, rule(BLACKHOLES_PRIORITY, TABLE)]
 }
 
 fn family(of: Family) -> AddressFamily {

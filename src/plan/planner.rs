@@ -261,12 +261,15 @@ impl Planner {
         self.renew_frames();
     }
 
+    /// Every Service that is there, and every one that was when it was judged.
+    fn every_service(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.world.services.keys().chain(self.plan.decisions.keys())
+    }
+
     /// The Services that a difference of the context concerns.
     fn concerned(&self, difference: Difference) -> Vec<ObjectKey> {
         let nodes = match difference {
-            Difference::Everything => {
-                return self.world.services.keys().chain(self.plan.decisions.keys()).cloned().collect();
-            }
+            Difference::Everything => return self.every_service().cloned().collect(),
             Difference::Nodes(nodes) => nodes,
         };
         let owned = nodes.changed.iter().flat_map(|node| self.ownership.owned_by(node));
@@ -550,7 +553,8 @@ impl Planner {
 impl Planner {
     /// The next turn judges every Service, whatever was told.
     pub fn judge_everything(&mut self) {
-        self.dirty.services.extend(self.world.services.keys().chain(self.plan.decisions.keys()).cloned());
+        let every: Vec<ObjectKey> = self.every_service().cloned().collect();
+        self.dirty.services.extend(every);
     }
 
     /// All that is known, at once.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crier::address::{Family, MacAddress};
+use crier::address::MacAddress;
 use crier::clock;
 use crier::config::{self, Config, NoSecrets, SourceFile};
 use crier::names::{NodeName, ObjectKey};
@@ -16,9 +16,10 @@ use crier::pulse::machine::{Machine, Stance};
 use crier::pulse::packet::Pulse;
 use crier::pulse::settings::Settings;
 use crier::roster::Eligibility;
-use crier::selector::Labels;
-use crier::world::{EndpointSlice, Fact, FamilyPolicy, Link, Listing, Pulses, Request, Service, TrafficPolicy};
+use crier::world::{EndpointSlice, Fact, Link, Listing, Pulses, Request, Service};
 use fastrand::Rng;
+
+use super::town;
 
 pub const INTERVAL: Duration = Duration::from_millis(100);
 pub const DETECTION: Duration = Duration::from_millis(300);
@@ -374,7 +375,7 @@ impl Town {
                 mac: mac(number),
                 eligibility: pulse.eligibility.unwrap_or(Eligibility::NodeUnknown),
                 owner: pulse.owner,
-                labels: Arc::new(Labels::clone(&pulse.labels)),
+                labels: pulse.labels.clone(),
                 claims: pulse.claims.clone(),
                 occupied: pulse.occupied.clone(),
                 needs_ipv4: false,
@@ -396,18 +397,8 @@ fn mac(agent: usize) -> MacAddress {
     MacAddress([2, 0, 0, 0, 0, u8::try_from(agent).unwrap_or(u8::MAX)])
 }
 
+/// It asks for its address, because nobody gives it one.
 fn service(address: IpAddr) -> Service {
-    Service {
-        uid: String::new(),
-        resource_version: String::new(),
-        load_balancer: true,
-        class: None,
-        labels: Labels::default(),
-        families: vec![Family::V4],
-        family_policy: FamilyPolicy::SingleStack,
-        external_traffic_policy: TrafficPolicy::Cluster,
-        ports: Vec::new(),
-        request: Ok(Request { addresses: vec![address], pool: None }),
-        ingress: Vec::new(),
-    }
+    let request = Ok(Request { addresses: vec![address], pool: None });
+    Service { request, ingress: Vec::new(), ..town::service(address, false) }
 }

@@ -629,7 +629,7 @@ impl Town {
         let mut facts = Vec::new();
         let keys: BTreeSet<ObjectKey> = self.addresses.iter().map(key).collect();
         for (number, address) in self.addresses.iter().enumerate() {
-            facts.push(Fact::Service(key(address), Some(Arc::new(service(*address, self.story.local)))));
+            facts.push(Fact::Service(key(address), Some(Arc::new(service((*address).into(), self.story.local)))));
             facts.push(self.endpoint(number));
         }
         let names: BTreeSet<NodeName> = self.hosts.iter().map(|host| host.name.clone()).collect();
@@ -674,7 +674,7 @@ fn key(address: &Ipv4Addr) -> ObjectKey {
     ObjectKey::new("shop", &address.to_string())
 }
 
-fn service(address: Ipv4Addr, local: bool) -> Service {
+pub fn service(address: IpAddr, local: bool) -> Service {
     Service {
         uid: String::new(),
         resource_version: String::new(),
@@ -686,6 +686,6 @@ fn service(address: Ipv4Addr, local: bool) -> Service {
         external_traffic_policy: if local { TrafficPolicy::Local } else { TrafficPolicy::Cluster },
         ports: Vec::new(),
         request: Ok(Request::default()),
-        ingress: vec![address.into()],
+        ingress: vec![address],
     }
 }

@@ -239,9 +239,9 @@ impl Listeners {
 impl Arrival {
     /// Is it a connection of this peer, by the addresses and the device alone?
     pub fn is_of(&self, endpoint: &Endpoint) -> bool {
-        let device = self.device == endpoint.device
-            || (endpoint.peer.interface.is_some() && self.device == endpoint.peer.interface);
-        device && endpoint.is_from(self.from) && endpoint.source.is_none_or(|source| source == self.local)
+        endpoint.is_over(self.device.as_ref())
+            && endpoint.is_from(self.from)
+            && endpoint.source.is_none_or(|source| source == self.local)
     }
 
     /// Why the peer must not have it although it comes from its address.
@@ -314,10 +314,8 @@ fn arrange(listen: &Listen, endpoints: &[&Endpoint]) -> BTreeMap<Spot, BTreeMap<
 impl Spot {
     /// Can the peer's connections come in here?
     fn hears(&self, endpoint: &Endpoint) -> bool {
-        let device = self.device == endpoint.device
-            || (endpoint.peer.interface.is_some() && self.device == endpoint.peer.interface);
         let address = self.ip.is_unspecified() || endpoint.source.is_none_or(|source| source == self.ip);
-        device && address && self.ip.is_ipv4() == endpoint.peer.ip.is_ipv4()
+        endpoint.is_over(self.device.as_ref()) && address && self.ip.is_ipv4() == endpoint.peer.ip.is_ipv4()
     }
 
     /// The device has not been made anew since.

@@ -489,7 +489,7 @@ impl PeerTask {
 
     fn report_now(&mut self) -> Fact {
         let outbound = self.outbound.as_ref();
-        let unsendable = outbound.map(Outbound::unsendable).unwrap_or_default();
+        let (unsendable, too_long) = outbound.map(Outbound::unsendable).unwrap_or_default();
         let report = SessionReport {
             state: self.report.state,
             since: self.report.since,
@@ -513,7 +513,7 @@ impl PeerTask {
                 last_notification_received: self.counters.last_received.clone(),
                 prefixes_pending: self.report.counts.pending,
                 unsendable,
-                too_long: outbound.map(Outbound::too_long).unwrap_or_default(),
+                too_long,
                 address: Some(self.endpoint.peer.clone()),
                 next_attempt_at: self.report.counts.next_attempt.map(clock::wall_timestamp_of),
             }),

@@ -545,8 +545,8 @@ async fn a_removed_peer_and_a_changed_one_are_told_so() {
 #[tokio::test]
 async fn a_connection_from_an_address_that_is_no_peers_is_closed() {
     let (_bench, address) = against_a_script(Routes::new(), |_| {});
-    let mut stranger = TcpStream::connect(address).await.unwrap();
-    let read = tokio::time::timeout(SOON, stranger.read(&mut [0; 64])).await.expect("closed at once");
+    let mut caller = TcpStream::connect(address).await.unwrap();
+    let read = tokio::time::timeout(SOON, caller.read(&mut [0; 64])).await.expect("closed at once");
     assert!(matches!(read, Ok(0) | Err(_)), "without a word: {read:?}");
 }
 

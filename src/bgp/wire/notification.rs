@@ -325,7 +325,7 @@ fn communication(text: &str) -> Vec<u8> {
     data
 }
 
-/// Text from a stranger, on one line and without anything that a terminal would obey.
+/// Text from the peer, on one line and without anything that a terminal would obey.
 fn printable(octets: &[u8]) -> String {
     let mut out = String::with_capacity(octets.len());
     for chunk in octets.utf8_chunks() {

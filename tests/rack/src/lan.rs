@@ -107,7 +107,7 @@ impl Lan {
         agents
     }
 
-    /// Who answers on the link for an IPv4 address: nodes by name, others by `a stranger, MAC`.
+    /// Who answers on the link for an IPv4 address: nodes by name, others by `a foreign host, MAC`.
     pub fn answering(&self, address: Ipv4Addr) -> Vec<String> {
         self.site.answering(address)
     }

@@ -140,7 +140,7 @@ impl Site {
 }
 
 impl Site {
-    /// Who answers on the link for an IPv4 address: nodes by name, others by `a stranger, MAC`.
+    /// Who answers on the link for an IPv4 address: nodes by name, others by `a foreign host, MAC`.
     pub fn answering(&self, address: Ipv4Addr) -> Vec<String> {
         let macs = self.client.who_has("eth0", address, millis(200));
         macs.into_iter().map(|mac| self.name_of(mac)).collect()
@@ -149,7 +149,7 @@ impl Site {
     /// The node whose `eth0` has this address, as [`answering`](Self::answering) names it.
     pub fn name_of(&self, mac: Mac) -> String {
         let node = self.nodes.iter().find(|node| node.port.mac() == mac);
-        node.map_or_else(|| format!("a stranger, {mac}"), |node| node.name().to_owned())
+        node.map_or_else(|| format!("a foreign host, {mac}"), |node| node.name().to_owned())
     }
 }
 

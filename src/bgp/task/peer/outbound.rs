@@ -66,26 +66,21 @@ impl Outbound {
         }
     }
 
-    /// Prefixes whose attributes do not fit a message.
-    pub(super) fn too_long(&self) -> Vec<IpNet> {
-        if self.outbox.unsendable_count() == 0 {
-            return Vec::new();
-        }
-        let is_too_long = |(_, reason): &(IpNet, Unsendable)| match reason {
-            Unsendable::AttributesTooLong(_) => true,
-            Unsendable::NotNegotiated(_) | Unsendable::NoNextHop(_) => false,
-        };
-        let too_long = self.outbox.unsendable().filter(is_too_long).take(SessionDetail::MOST_TOO_LONG);
-        too_long.map(|(prefix, _)| prefix).collect()
-    }
-
-    /// How many prefixes cannot be sent, by the reason.
-    pub(super) fn unsendable(&self) -> Vec<UnsendablePrefixes> {
+    /// How many prefixes cannot be sent, by the reason; and the first of those whose attributes do not fit a message. One walk
+    /// for both.
+    pub(super) fn unsendable(&self) -> (Vec<UnsendablePrefixes>, Vec<IpNet>) {
         let mut all: Vec<(Unsendable, usize)> = Vec::new();
+        let mut too_long = Vec::new();
         if self.outbox.unsendable_count() == 0 {
-            return Vec::new();
+            return (Vec::new(), too_long);
         }
-        for (_, reason) in self.outbox.unsendable() {
+        for (prefix, reason) in self.outbox.unsendable() {
+            match reason {
+                Unsendable::AttributesTooLong(_) if too_long.len() < SessionDetail::MOST_TOO_LONG => {
+                    too_long.push(prefix);
+                }
+                Unsendable::AttributesTooLong(_) | Unsendable::NotNegotiated(_) | Unsendable::NoNextHop(_) => {}
+            }
             match all.iter_mut().find(|(known, _)| *known == reason) {
                 Some((_, count)) => *count += 1,
                 None => all.push((reason, 1)),
@@ -93,6 +88,6 @@ impl Outbound {
         }
         let in_words =
             |(reason, prefixes): (Unsendable, usize)| UnsendablePrefixes { reason: reason.to_string(), prefixes };
-        all.into_iter().map(in_words).collect()
+        (all.into_iter().map(in_words).collect(), too_long)
     }
 }

@@ -12,8 +12,8 @@ use serde_json::json;
 const FIRST: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 100);
 const SECOND: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 101);
 
-fn stranger(lan: &Lan, addresses: &[&str]) -> Host {
-    let host = lan.site.host("stranger", 77);
+fn foreign_host(lan: &Lan, addresses: &[&str]) -> Host {
+    let host = lan.site.host("foreign", 77);
     for address in addresses {
         let no_dad = if address.contains(':') { " nodad" } else { "" };
         host.ip(&format!("address add {address} dev eth0{no_dad}"));
@@ -34,11 +34,11 @@ fn complains(agents: &[Crier], address: &str, mac: &str) -> usize {
 }
 
 #[test]
-fn an_address_that_a_stranger_has_is_not_claimed_until_the_stranger_is_gone() {
+fn an_address_that_a_foreign_host_has_is_not_claimed_until_the_foreign_host_is_gone() {
     let Some(rack) = Rack::for_test(&[Need::Crier]) else { return };
     let lan = Lan::new(&rack, 2);
-    let stranger = stranger(&lan, &["192.168.35.100/24", "fd35::100/64"]);
-    let mac = stranger.port.mac().to_string();
+    let foreign = foreign_host(&lan, &["192.168.35.100/24", "fd35::100/64"]);
+    let mac = foreign.port.mac().to_string();
     lan.service("web", "192.168.35.100,fd35::100");
     let agents = lan.agents();
 
@@ -47,14 +47,14 @@ fn an_address_that_a_stranger_has_is_not_claimed_until_the_stranger_is_gone() {
     agents[owner].process().wait_for_log("address is in use by another station", secs(10));
     let conflicts = agents[owner].status()["links"][0]["conflicts"].clone();
     assert!(conflicts.to_string().contains("occupied") && conflicts.to_string().contains(&mac), "{conflicts}");
-    let only_the_stranger = [format!("a stranger, {mac}")];
+    let only_the_foreign_host = [format!("a foreign host, {mac}")];
     throughout("nobody else answers for it", secs(3), || {
         let seen = lan.answering(FIRST);
-        if seen == only_the_stranger { Ok(()) } else { Err(format!("{seen:?}")) }
+        if seen == only_the_foreign_host { Ok(()) } else { Err(format!("{seen:?}")) }
     });
 
-    stranger.ip("address del 192.168.35.100/24 dev eth0");
-    stranger.ip("address del fd35::100/64 dev eth0");
+    foreign.ip("address del 192.168.35.100/24 dev eth0");
+    foreign.ip("address del fd35::100/64 dev eth0");
     lan.answered_by(FIRST, &[agents[owner].node()]);
     let client = &lan.site.client;
     let address = IpAddr::from([0xfd35, 0, 0, 0, 0, 0, 0, 0x100]);
@@ -69,10 +69,10 @@ fn an_address_that_a_stranger_has_is_not_claimed_until_the_stranger_is_gone() {
 }
 
 #[test]
-fn a_service_that_asks_for_no_address_is_given_one_that_no_stranger_has() {
+fn a_service_that_asks_for_no_address_is_given_one_that_no_foreign_host_has() {
     let Some(rack) = Rack::for_test(&[Need::Crier]) else { return };
     let lan = Lan::new(&rack, 3);
-    let stranger = stranger(&lan, &["192.168.35.100/24"]);
+    let foreign = foreign_host(&lan, &["192.168.35.100/24"]);
     let agents = lan.agents();
     lan.service("web", "");
     for agent in &agents {
@@ -88,11 +88,11 @@ fn a_service_that_asks_for_no_address_is_given_one_that_no_stranger_has() {
         );
     }
     lan.owner(SECOND);
-    lan.answered_by(FIRST, &[&format!("a stranger, {}", stranger.port.mac())]);
+    lan.answered_by(FIRST, &[&format!("a foreign host, {}", foreign.port.mac())]);
 }
 
 #[test]
-fn an_address_in_use_is_defended_against_a_stranger_who_takes_it() {
+fn an_address_in_use_is_defended_against_a_foreign_host_who_takes_it() {
     let Some(rack) = Rack::for_test(&[Need::Crier, Need::Arping]) else { return };
     let lan = Lan::new(&rack, 2);
     lan.service("web", "192.168.35.100");
@@ -107,19 +107,19 @@ fn an_address_in_use_is_defended_against_a_stranger_who_takes_it() {
     client.poke(address);
     lan.known_as(client, address, mac);
 
-    let stranger = stranger(&lan, &["192.168.35.100/24"]);
+    let foreign = foreign_host(&lan, &["192.168.35.100/24"]);
     // As a host does that takes an address over: once, to everybody.
-    stranger.sh("arping -U -I eth0 -c 1 192.168.35.100");
+    foreign.sh("arping -U -I eth0 -c 1 192.168.35.100");
     agents[0].process().wait_for_log("another station claimed an address that this node announces", secs(10));
-    // The client believed the stranger, if for a moment, and hears the defence.
+    // The client believed the foreign host, if for a moment, and hears the defence.
     lan.known_as(client, address, mac);
     let conflicts = agents[0].status()["links"][0]["conflicts"].clone();
     assert!(conflicts.to_string().contains("contested"), "{conflicts}");
-    assert_eq!(complains(&agents, "192.168.35.100", &stranger.port.mac().to_string()), 0);
+    assert_eq!(complains(&agents, "192.168.35.100", &foreign.port.mac().to_string()), 0);
     let answering = lan.answering(FIRST);
     assert!(answering.contains(&lan.site.node(owner).name().to_owned()), "the owner still answers: {answering:?}");
 
-    stranger.ip("address del 192.168.35.100/24 dev eth0");
+    foreign.ip("address del 192.168.35.100/24 dev eth0");
     lan.answered_by(FIRST, &[lan.site.node(owner).name()]);
 }
 
@@ -127,10 +127,10 @@ fn an_address_in_use_is_defended_against_a_stranger_who_takes_it() {
 fn the_allocator_of_a_cluster_hands_out_no_address_that_another_agent_found_taken() {
     let Some(rack) = Rack::for_test(&[Need::Kubernetes, Need::Crier]) else { return };
     let metal = Metal::without_kube_proxy(&rack, "192.168.35.0/24", 3);
-    let stranger = metal.site.host("stranger", 77);
+    let foreign = metal.site.host("foreign", 77);
     let taken = ["192.168.35.100", "192.168.35.101", "192.168.35.102"];
     for address in taken {
-        stranger.ip(&format!("address add {address}/24 dev eth0"));
+        foreign.ip(&format!("address add {address}/24 dev eth0"));
     }
     let key = rack.write("pulse.key", "0123456789abcdef0123456789abcdef");
     let agents = metal.agents(&format!(
@@ -156,7 +156,7 @@ fn the_allocator_of_a_cluster_hands_out_no_address_that_another_agent_found_take
     });
 
     // Asked for by name, it is held and not claimed, and the Service says by an Event who is in the way.
-    let mac = stranger.port.mac().to_string();
+    let mac = foreign.port.mac().to_string();
     let asking = Service::new("asking").selects("web").load_balancer_ip("192.168.35.101");
     metal.try_apply(&asking.object()).expect("the API server takes it");
     eventually("the Service has the Event", secs(30), || {
