@@ -461,18 +461,10 @@ impl Planner {
         self.plan.bgp.peers = peers;
     }
 
-    /// The `[[bgp.peer]]` that a session belongs to.
-    fn peer_of(&self, session: &PeerName) -> PeerName {
-        match self.context.bgp.peers.iter().any(|peer| peer.name == *session) {
-            true => session.clone(),
-            false => reach::peer_of(session),
-        }
-    }
-
     /// The session that has the peer's own name, and those with further next hops of the default route.
     fn sessions_of(&self, settings: &Arc<config::Peer>) -> Vec<(PeerName, PeerSlice)> {
         let known = |name: &PeerName| self.plan.bgp.peers.get(name);
-        let is_further = |name: &PeerName| *name != settings.name && self.peer_of(name) == settings.name;
+        let is_further = |name: &PeerName| *name != settings.name && self.context.bgp.peer_of(name) == settings.name;
         let further = self.plan.bgp.peers.iter().filter(|(name, _)| is_further(name));
         let further: BTreeMap<PeerName, ScopedAddress> =
             further.filter_map(|(name, peer)| Some((name.clone(), peer.address.clone().ok()?))).collect();
@@ -523,7 +515,7 @@ impl Planner {
             self.plan.disputes = self.routes.disputes().clone();
             let names: Vec<PeerName> = self.plan.bgp.peers.keys().cloned().collect();
             for name in names {
-                let routes = self.routes.routes_to(&self.peer_of(&name));
+                let routes = self.routes.routes_to(&self.context.bgp.peer_of(&name));
                 if let Some(peer) = self.plan.bgp.peers.get_mut(&name) {
                     peer.routes = routes;
                 }

@@ -168,8 +168,10 @@ pub fn routes(snapshot: &Snapshot, filter: &RoutesFilter) -> Result<RoutesReport
     found.sort_by_key(|(prefix, name, _)| (*prefix, (*name).clone()));
     let services = services_of(snapshot, &found);
     let routes = found.into_iter().map(|(prefix, name, route)| {
-        let services = services.get(&(name, prefix)).cloned().unwrap_or_default();
-        let disputes = snapshot.plan.disputes.get(&(name.clone(), prefix));
+        // What Services and advertisements name is the peer, of which this may be a further session.
+        let peer = (snapshot.context.bgp.peer_of(name), prefix);
+        let services = services.get(&peer).cloned().unwrap_or_default();
+        let disputes = snapshot.plan.disputes.get(&peer);
         let in_words = |it: &Dispute| format!("{}: {} is announced, {} is not", it.key, it.kept, it.ignored);
         let disputes = disputes.map(|all| all.iter().map(in_words).collect()).unwrap_or_default();
         RouteReport { services, disputes, ..route_report(prefix, name, route, snapshot.session(name)) }
@@ -192,17 +194,18 @@ fn wanted<'s>(
     }
 }
 
-/// The Services whose addresses the routes carry: one look at every decision, whatever the number of routes.
-fn services_of<'s>(
-    snapshot: &'s Snapshot,
-    routes: &[(IpNet, &'s PeerName, &Arc<RouteAttributes>)],
-) -> BTreeMap<(&'s PeerName, IpNet), Vec<ObjectKey>> {
-    let mut of: BTreeMap<(&PeerName, IpNet), Vec<ObjectKey>> =
-        routes.iter().map(|(prefix, name, _)| ((*name, *prefix), Vec::new())).collect();
+/// The Services whose addresses the routes carry, by peer and prefix: one look at every decision, whatever the number of routes.
+fn services_of(
+    snapshot: &Snapshot,
+    routes: &[(IpNet, &PeerName, &Arc<RouteAttributes>)],
+) -> BTreeMap<(PeerName, IpNet), Vec<ObjectKey>> {
+    let peer_of = |name: &PeerName| snapshot.context.bgp.peer_of(name);
+    let mut of: BTreeMap<(PeerName, IpNet), Vec<ObjectKey>> =
+        routes.iter().map(|(prefix, name, _)| ((peer_of(name), *prefix), Vec::new())).collect();
     for (key, decision) in &snapshot.plan.decisions {
         for carrier in decision.announcements.iter().flat_map(|announcement| &announcement.bgp.routes) {
             for peer in &carrier.peers {
-                if let Some(services) = of.get_mut(&(peer, carrier.prefix))
+                if let Some(services) = of.get_mut(&(peer.clone(), carrier.prefix))
                     && services.last() != Some(key)
                 {
                     services.push(key.clone());
@@ -291,5 +294,75 @@ fn route_report(
         endpoints: route.endpoints,
         services: Vec::new(),
         disputes: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+    use crate::config::{NoSecrets, SourceFile, parse};
+    use crate::plan::Planner;
+    use crate::selector::Labels;
+    use crate::views::Counters;
+    use crate::world::{DefaultRoute, EndpointSlice, Fact, FamilyPolicy, Request, Service, TrafficPolicy};
+
+    const CONFIG: &str = r#"
+[manifests]
+folder = "/m"
+[[pool]]
+name = "wan"
+addresses = ["203.0.113.0/28"]
+[bgp]
+asn = 64513
+[[bgp.peer]]
+name = "tor"
+address = "gateway"
+asn = 64512
+[[bgp.advertisement]]
+"#;
+
+    /// Input: a default route with two next hops, so the peer has two sessions. Output: the route of each says whose it is.
+    #[test]
+    fn the_routes_of_every_session_to_a_gateway_name_their_services() {
+        let file = SourceFile { path: "test.toml".to_owned(), text: CONFIG.to_owned() };
+        let mut planner = Planner::new(Arc::new(parse(&[file], &NoSecrets).unwrap()), "node-1".into());
+        let key = ObjectKey::new("shop", "web");
+        let service = Service {
+            uid: String::new(),
+            resource_version: String::new(),
+            load_balancer: true,
+            class: None,
+            labels: Labels::default(),
+            families: vec![Family::V4],
+            family_policy: FamilyPolicy::SingleStack,
+            external_traffic_policy: TrafficPolicy::Cluster,
+            ports: Vec::new(),
+            request: Ok(Request::default()),
+            ingress: Vec::new(),
+        };
+        let slice = EndpointSlice {
+            service: key.clone(),
+            family: None,
+            ready: Default::default(),
+            serving: Default::default(),
+            serving_without_node: 1,
+        };
+        let hop = |last: u8| DefaultRoute { gateway: IpAddr::from([10, 0, 0, last]), link: 2, metric: 0 };
+        for fact in [
+            Fact::LinksListed,
+            Fact::Service(key.clone(), Some(Arc::new(service))),
+            Fact::EndpointSlice(key.clone(), Some(Arc::new(slice))),
+            Fact::DefaultRoutes(vec![hop(1), hop(2)]),
+            Fact::FailStatic,
+        ] {
+            planner.apply(fact);
+        }
+        planner.turn(clock::now());
+        let snapshot = Snapshot::of(&planner, Timestamp::UNIX_EPOCH, Counters::default(), clock::now(), clock::wall());
+        let report = routes(&snapshot, &RoutesFilter::default()).unwrap();
+        let found: Vec<_> = report.routes.iter().map(|it| (it.peer.to_string(), it.services.clone())).collect();
+        let of = |name: &str| (name.to_owned(), vec![key.clone()]);
+        assert_eq!(found, [of("tor"), of("tor@10.0.0.2")]);
     }
 }

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use crate::address::LocalAddress;
 use crate::config::{self, Config};
 use crate::names::{NodeName, PeerName};
-use crate::plan::elect;
+use crate::plan::{elect, reach};
 use crate::reason::Reason;
 use crate::route::RouteAttributes;
 use crate::selector::Selector;
@@ -36,6 +36,14 @@ pub struct AdvertisementContext {
 }
 
 impl BgpContext {
+    /// The `[[bgp.peer]]` that a session belongs to: a gateway with several next hops has one with each.
+    pub fn peer_of(&self, session: &PeerName) -> PeerName {
+        match self.peers.iter().any(|peer| peer.name == *session) {
+            true => session.clone(),
+            false => reach::peer_of(session),
+        }
+    }
+
     /// `node` is this node, where it is known.
     pub(super) fn of(config: &Config, me: &NodeName, node: Option<&Node>) -> BgpContext {
         let selects = |selector: &Option<Selector>| {
