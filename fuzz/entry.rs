@@ -204,13 +204,14 @@ fn judge_update(body: &[u8], dialect: &Dialect) {
 /// A pulse that nothing seals: what is read can be sent, and is the same then.
 pub fn pulse(data: &[u8]) {
     let none = pulse::packet::Key::none();
-    let Ok(pulse) = pulse::packet::Pulse::parse(data, &none) else { return };
+    let unsealed = pulse::packet::Keys::from(none.clone());
+    let Ok(pulse) = pulse::packet::Pulse::parse(data, &unsealed) else { return };
     let shown = pulse.to_string();
     assert!(!shown.contains(char::is_control), "{shown:?} is fit for a terminal");
-    let again = pulse::packet::Pulse::parse(&pulse.emit(&none), &none).expect("what was read can be written");
+    let again = pulse::packet::Pulse::parse(&pulse.emit(&none), &unsealed).expect("what was read can be written");
     assert_eq!((&again.node, again.sequence, again.eligibility), (&pulse.node, pulse.sequence, pulse.eligibility));
     let key = pulse::packet::Key::of_secret(&[7; 32]).expect("it is long enough");
-    assert!(pulse::packet::Pulse::parse(data, &key).is_err(), "nobody can have sealed it");
+    assert!(pulse::packet::Pulse::parse(data, &key.into()).is_err(), "nobody can have sealed it");
 }
 
 /// The body of a NOTIFICATION.

@@ -14,9 +14,10 @@ pub enum Acquisition {
     /// No node is known to have used the address just before: the link is probed before the first answer.
     #[default]
     FirstUse,
-    /// Its owner fell silent. A quick probe decides whether that node is dead or only not heard.
-    TakeOver { from: NodeName },
-    /// The previous owner gave it up and said so, or this node itself used it until a moment ago: no probe, no wait.
+    /// Its holder fell silent. A quick probe decides whether that node is dead or only not heard. `suspect`: every node fell
+    /// silent at once, so it may be this node that does not hear, and the probe waits longer.
+    TakeOver { from: NodeName, suspect: bool },
+    /// The previous holder gave it up and said so, or this node itself used it until a moment ago: no probe, no wait.
     HandOver,
 }
 

@@ -1,30 +1,31 @@
 //! Which nodes are alive on a link, as their pulses say: the words that the pulse and the plan share.
-//! Floor 0. Told by `pulse::machine`, kept in the World, read by `plan::elect`.
+//! Floor 0. Told by `pulse::machine`, kept in the World, read by `plan::elect` and `plan::verdict::l2`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use imbl::OrdMap;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::address::MacAddress;
 use crate::names::NodeName;
-use crate::selector::Labels;
 
 /// Every node whose pulse was heard on one link.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Roster {
-    /// This node has listened long enough to know the others: it may own addresses on this link.
+    /// This node has listened long enough to know the others: it may hold addresses on this link.
     pub settled: bool,
     /// The others that are alive.
     pub members: BTreeMap<NodeName, Member>,
-    /// The others that were alive and are not heard any more, although none of them said that it leaves: each with how long
-    /// nothing had been heard of it when it was given up.
-    pub silent: BTreeMap<NodeName, Duration>,
+    /// The others that were alive and are not heard any more, although none of them said that it leaves.
+    pub silent: BTreeMap<NodeName, Departed>,
     /// The others that said goodbye.
     #[serde(default)]
-    pub left: BTreeSet<NodeName>,
+    pub left: BTreeMap<NodeName, Departed>,
 }
 
 /// What another node says of itself in its pulses.
@@ -35,14 +36,90 @@ pub struct Member {
     pub eligibility: Eligibility,
     /// The node answers for addresses.
     pub owner: bool,
-    /// Those labels of its Node that the configuration selects by.
-    pub labels: Labels,
-    /// The addresses that the node answers for and keeps when a better node comes: those of a sticky `[[l2]]`.
-    pub claims: Arc<BTreeSet<IpAddr>>,
+    /// The node hears its API server, or needs none.
+    pub hears_api_server: bool,
+    /// What the node says of itself, told now and then and whenever it changes.
+    pub card: Arc<Card>,
+    /// The addresses that the node holds, asks for or hands over.
+    pub holdings: Holdings,
+    /// All of the above were heard, as of the node's newest pulse.
+    pub holdings_known: bool,
     /// Addresses that the node found taken by foreign hosts.
     #[serde(default)]
     pub occupied: Arc<BTreeSet<IpAddr>>,
 }
+
+/// What a node says of its configuration and its end of the link.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Card {
+    /// Its weight in each `[[l2]]` that it serves on this link. An `[[l2]]` that is not named it does not serve.
+    pub weights: BTreeMap<L2Number, u32>,
+    /// Its subnets on this link.
+    pub subnets: BTreeSet<IpNet>,
+    /// Of all in its configuration that decides who holds an address.
+    pub ownership_digest: u64,
+    /// Of all in its configuration that decides who gets which address.
+    pub allocation_digest: u64,
+}
+
+/// A node that is not heard any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Departed {
+    pub mac: MacAddress,
+    /// How long nothing had been heard of it when it was given up; zero where it said goodbye.
+    pub unheard: Duration,
+    /// Everybody else fell silent with it, and there were several: it may be this node that does not hear.
+    pub suspect: bool,
+    /// What it held last.
+    pub holdings: Holdings,
+}
+
+/// What a node says of the addresses that it has to do with.
+pub type Holdings = OrdMap<IpAddr, Holding>;
+
+/// What a node says of one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holding {
+    /// The weight that it gives itself for the address, by its own file.
+    pub weight: u32,
+    pub stage: Stage,
+}
+
+/// How far a node has come with an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stage {
+    /// It asks the holder for it.
+    Asks,
+    /// It answers for it.
+    Holds,
+    /// It answers for it, and hands it over to this node.
+    Grants { to: NodeTicket },
+}
+
+impl Stage {
+    /// It answers for the address.
+    pub fn answers(self) -> bool {
+        match self {
+            Stage::Holds | Stage::Grants { .. } => true,
+            Stage::Asks => false,
+        }
+    }
+}
+
+/// A node's name as a number: the first octets of its SHA-256.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct NodeTicket(pub u64);
+
+impl NodeTicket {
+    pub fn of(node: &NodeName) -> NodeTicket {
+        let [a, b, c, d, e, f, g, h, ..]: [u8; 32] = Sha256::digest(node.as_str()).into();
+        NodeTicket(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
+    }
+}
+
+/// An `[[l2]]` as pulses name it: the same in two files where it names the same pools.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct L2Number(pub u32);
 
 /// Whether a node may be chosen as an owner, in its own words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -57,8 +134,12 @@ pub enum Eligibility {
     NetworkUnavailable,
     /// The node does not know its own Node, so it cannot tell whether it is excluded.
     NodeUnknown,
-    /// The agent stops. What the node owned is free from now on.
+    /// The agent stops. What the node held is free from now on.
     Leaving,
+    /// The node's data path is not good: it takes nothing, and keeps what it holds only until a better node asks.
+    DataPathBad,
+    /// The node has not heard the API server for some time: it gives way to nodes that have.
+    ViewStale,
     /// A word of a later version: the node may not be chosen.
     Unknown(u8),
 }

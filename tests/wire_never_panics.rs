@@ -9,8 +9,9 @@ mod entry;
 use crier::address::MacAddress;
 use crier::arp::packet::Frame;
 use crier::names::NodeName;
-use crier::pulse::packet::{ClaimsPage, Key, Pulse, Ticket};
-use crier::selector::Labels;
+use crier::pulse::holdings::{Change, Page};
+use crier::pulse::packet::{Key, Pulse};
+use crier::roster::{Card, Holding, L2Number, NodeTicket, Stage};
 use fastrand::Rng;
 
 const VECTORS: &str = include_str!("vectors/bgp.json");
@@ -93,7 +94,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         "pulse" => {
             let full = full_pulse();
             let bare =
-                Pulse { asks: vec![], answers: vec![], labels: None, claims: None, occupied: vec![], ..full.clone() };
+                Pulse { asks: vec![], answers: vec![], card: None, change: None, page: None, occupied: vec![], ..full.clone() };
             vec![full.emit(&Key::none()), bare.emit(&Key::none())]
         }
         other => panic!("{other} has nothing to start from"),
@@ -166,13 +167,30 @@ fn full_pulse() -> Pulse {
         eligibility: crier::roster::Eligibility::Eligible,
         owner: true,
         hello: true,
-        needs_ipv4: false,
+        hears_api_server: true,
         card_version: 1,
-        claims_version: 1,
-        asks: vec![Ticket::of(&node)],
+        holdings_version: 2,
+        asks: vec![NodeTicket::of(&node)],
         answers: vec![1, 2],
-        labels: Some(Labels([("rack".to_owned(), "a".to_owned())].into())),
-        claims: ClaimsPage::pages(["192.0.2.1".parse().unwrap(), "fd35::1".parse().unwrap()]).pop(),
+        card: Some(Card {
+            weights: [(L2Number(7), 100)].into(),
+            subnets: ["192.0.2.0/24".parse().unwrap(), "fd35::/64".parse().unwrap()].into(),
+            ownership_digest: 1,
+            allocation_digest: 2,
+        }),
+        change: Some(Change {
+            since: 1,
+            held: vec![("192.0.2.1".parse().unwrap(), Holding { weight: 0, stage: Stage::Asks })],
+            released: vec!["192.0.2.2".parse().unwrap()],
+        }),
+        page: Some(Page {
+            after: None,
+            through: Some("fd35::9".parse().unwrap()),
+            held: vec![
+                ("192.0.2.3".parse().unwrap(), Holding { weight: 100, stage: Stage::Holds }),
+                ("fd35::1".parse().unwrap(), Holding { weight: 0, stage: Stage::Grants { to: NodeTicket(1) } }),
+            ],
+        }),
         occupied: vec!["192.0.2.9".parse().unwrap(), "fd35::9".parse().unwrap()],
         node,
     }

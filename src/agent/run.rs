@@ -81,7 +81,7 @@ pub async fn run(config: Config, node: Option<NodeName>, queries: mpsc::Receiver
     let channels = Channels { slices: &slices, facts: &facts, stopping: &stopping };
     let pulse = pulse_setup(&config, &node);
     let pulses = match &pulse {
-        Some(setup) => Pulses::On { authenticated: !setup.key.is_none() },
+        Some(setup) => Pulses::On { authenticated: !setup.keys.sealing().is_none() },
         None => Pulses::Off,
     };
     // First of all, so that the first plan knows it: there is room for it in the empty queue.
@@ -268,7 +268,7 @@ fn pulse_setup(config: &Config, node: &NodeName) -> Option<pulse::task::Setup> {
     Some(pulse::task::Setup {
         node: node.clone(),
         settings: pulse::settings::Settings { interval: config.pulse.interval, multiplier: config.pulse.multiplier },
-        key,
+        keys: key.into(),
         peers: config.pulse.peers.clone(),
         incarnation,
     })

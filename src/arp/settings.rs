@@ -34,14 +34,21 @@ pub fn probing(acquisition: &Acquisition) -> Option<Probing> {
             first_pause: Duration::from_millis(250),
             longest_pause: Duration::from_secs(5),
         }),
-        // Traffic is being lost, and the previous owner was silent already. If it is alive, it answers a probe within a
+        // Traffic is being lost, and the previous holder was silent already. If it is alive, it answers a probe within a
         // millisecond; the second probe is for a lossy link. If it is alive but not heard, probing again finds its
         // real death, so the pause does not grow.
-        Acquisition::TakeOver { from: _ } => Some(Probing {
+        Acquisition::TakeOver { from: _, suspect: false } => Some(Probing {
             probes: 2,
             interval: Duration::from_micros(7500),
             first_pause: Duration::from_secs(1),
             longest_pause: Duration::from_secs(1),
+        }),
+        // Nobody at all is heard. Either several nodes died at once, or this node does not hear: it asks with patience.
+        Acquisition::TakeOver { from: _, suspect: true } => Some(Probing {
+            probes: 3,
+            interval: Duration::from_millis(100),
+            first_pause: Duration::from_secs(1),
+            longest_pause: Duration::from_secs(30),
         }),
         Acquisition::HandOver => None,
     }

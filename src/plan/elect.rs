@@ -1,7 +1,6 @@
-//! Who answers for an address on the link: the ranking that every agent computes alike.
-//! Floor 1.
+//! Which nodes could answer for the addresses of an `[[l2]]`, and the order in which they would best.
+//! Floor 1. Who does answer is decided in `plan::holder`.
 
-use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -11,9 +10,10 @@ use imbl::OrdMap;
 
 use crate::config::L2;
 use crate::names::NodeName;
+use crate::plan::holder::{Bid, Grade};
 use crate::plan::tickets::Ticket;
 use crate::reason::Reason;
-use crate::roster::{Eligibility, Roster};
+use crate::roster::{Eligibility, L2Number, Roster};
 use crate::selector::Labels;
 use crate::world::Node;
 
@@ -23,8 +23,13 @@ pub struct Candidate {
     pub node: NodeName,
     /// The sum of the weights of the preferences that match; more is better.
     pub weight: u32,
-    /// The addresses that it says to answer for and to keep. Nothing is said here of this node's own.
-    pub claims: Arc<BTreeSet<IpAddr>>,
+    pub grade: Grade,
+}
+
+impl Candidate {
+    pub fn bid(&self) -> Bid {
+        Bid { grade: self.grade, weight: self.weight }
+    }
 }
 
 /// The nodes of the cluster under one `[[l2]]`.
@@ -34,16 +39,16 @@ pub struct Electorate {
     candidates: Vec<Candidate>,
     /// The others, each with why.
     pub excluded: Vec<(NodeName, Reason)>,
-    /// The highest weight of a candidate, and how many have it.
-    best: (u32, usize),
+    /// The best bid of a candidate, and how many make it; `None` without candidates.
+    best: (Option<Bid>, usize),
 }
 
 impl Electorate {
     pub fn new(mut candidates: Vec<Candidate>, excluded: Vec<(NodeName, Reason)>) -> Electorate {
         candidates.sort_by(|one, other| one.node.cmp(&other.node));
-        let weight = candidates.iter().map(|it| it.weight).max().unwrap_or(0);
-        let count = candidates.iter().filter(|it| it.weight == weight).count();
-        Electorate { candidates, excluded, best: (weight, count) }
+        let best = candidates.iter().map(Candidate::bid).max();
+        let count = candidates.iter().filter(|it| Some(it.bid()) == best).count();
+        Electorate { candidates, excluded, best: (best, count) }
     }
 
     /// By name.
@@ -56,12 +61,12 @@ impl Electorate {
         self.candidates.get(place)
     }
 
-    /// The candidates with the highest weight, by name.
+    /// The candidates with the best bid, by name.
     pub fn best(&self) -> impl Iterator<Item = &Candidate> {
-        self.candidates.iter().filter(|it| it.weight == self.best.0)
+        self.candidates.iter().filter(|it| Some(it.bid()) == self.best.0)
     }
 
-    /// How many candidates have the highest weight.
+    /// How many candidates make the best bid.
     pub fn count_best(&self) -> usize {
         self.best.1
     }
@@ -71,6 +76,10 @@ impl Electorate {
 #[derive(Debug, Clone)]
 pub struct Hearing<'a> {
     pub me: &'a NodeName,
+    /// What the others call this `[[l2]]`.
+    pub number: L2Number,
+    /// This node's own grade.
+    pub grade: Grade,
     /// This node's links of the `[[l2]]`, as far as pulses are heard there.
     pub rosters: Vec<&'a Roster>,
     /// Why this node may not be a candidate itself; the others are judged all the same.
@@ -80,8 +89,8 @@ pub struct Hearing<'a> {
 /// Sorts the known nodes into candidates and excluded ones.
 ///
 /// Where pulses are heard they tell who is alive, and nothing else does: a node that was never heard is no candidate, for
-/// to hear nothing of it is all that its death would look like. What a node says of itself counts before what the API
-/// server says of it, so that all that hear it judge alike.
+/// to hear nothing of it is all that its death would look like. Its weight is its own word: this node's file is not asked about
+/// others, so that nodes whose files differ rank each other alike.
 ///
 /// Where none are heard, a node that is not Ready is passed over while another one is: that is as much as the API server
 /// can tell of life and death. If no node is Ready the whole cluster is in doubt, and readiness says nothing about any.
@@ -94,15 +103,12 @@ pub fn electorate(l2: &L2, nodes: &OrdMap<NodeName, Arc<Node>>, hearing: Option<
 
 fn electorate_by_pulse(l2: &L2, nodes: &OrdMap<NodeName, Arc<Node>>, hearing: &Hearing<'_>) -> Electorate {
     let heard =
-        hearing.rosters.iter().flat_map(|roster| roster.members.keys().chain(roster.silent.keys()).chain(&roster.left));
+        hearing.rosters.iter().flat_map(|it| it.members.keys().chain(it.silent.keys()).chain(it.left.keys()));
     let names: BTreeSet<&NodeName> = nodes.keys().chain(heard).collect();
     let (mut candidates, mut excluded) = (Vec::new(), Vec::new());
     for name in names {
-        let verdict = if name == hearing.me { stands_here(nodes, hearing) } else { stands_there(name, nodes, hearing) };
-        let judged = verdict.and_then(|(labels, claims)| match weight(l2, &labels) {
-            Some(weight) => Ok(Candidate { node: name.clone(), weight, claims }),
-            None => Err(Reason::NodeNotSelected),
-        });
+        let judged = if name == hearing.me { bid_here(l2, nodes, hearing) } else { bid_there(name, hearing) };
+        let judged = judged.map(|Bid { grade, weight }| Candidate { node: name.clone(), weight, grade });
         match judged {
             Ok(candidate) => candidates.push(candidate),
             Err(reason) => excluded.push((name.clone(), reason)),
@@ -111,9 +117,7 @@ fn electorate_by_pulse(l2: &L2, nodes: &OrdMap<NodeName, Arc<Node>>, hearing: &H
     Electorate::new(candidates, excluded)
 }
 
-type Judged<'a> = Result<(Cow<'a, Labels>, Arc<BTreeSet<IpAddr>>), Reason>;
-
-fn stands_here<'a>(nodes: &'a OrdMap<NodeName, Arc<Node>>, hearing: &Hearing<'_>) -> Judged<'a> {
+fn bid_here(l2: &L2, nodes: &OrdMap<NodeName, Arc<Node>>, hearing: &Hearing<'_>) -> Result<Bid, Reason> {
     let Some(node) = nodes.get(hearing.me) else { return Err(Reason::NodeUnknown { node: hearing.me.clone() }) };
     if let Some(reason) = exclusion(node).or_else(|| hearing.refusal.clone()) {
         return Err(reason);
@@ -121,36 +125,31 @@ fn stands_here<'a>(nodes: &'a OrdMap<NodeName, Arc<Node>>, hearing: &Hearing<'_>
     if !hearing.rosters.iter().any(|roster| roster.settled) {
         return Err(Reason::NodeListening);
     }
-    Ok((Cow::Borrowed(&node.labels), Arc::default()))
+    let weight = weight(l2, &node.labels).ok_or(Reason::NodeNotSelected)?;
+    Ok(Bid { grade: hearing.grade, weight })
 }
 
-/// One that may be chosen on any of the links may be chosen; its labels are its own word, before the API server's.
-fn stands_there<'a>(name: &NodeName, nodes: &'a OrdMap<NodeName, Arc<Node>>, hearing: &Hearing<'a>) -> Judged<'a> {
+/// One that may answer on any of the links may answer.
+fn bid_there(name: &NodeName, hearing: &Hearing<'_>) -> Result<Bid, Reason> {
     let mut refused = None;
     for member in hearing.rosters.iter().filter_map(|roster| roster.members.get(name)) {
-        let reason = match member.eligibility {
-            Eligibility::Eligible => {
-                let labels = match nodes.get(name) {
-                    Some(node) => {
-                        let mut labels = node.labels.clone();
-                        labels.0.extend(member.labels.0.iter().map(|(name, value)| (name.clone(), value.clone())));
-                        Cow::Owned(labels)
-                    }
-                    None => Cow::Borrowed(&member.labels),
-                };
-                return Ok((labels, member.claims.clone()));
-            }
-            Eligibility::Listening => Reason::NodeListening,
-            Eligibility::Excluded => Reason::NodeExcluded,
-            Eligibility::NetworkUnavailable => Reason::NodeNetworkUnavailable,
-            Eligibility::NodeUnknown => Reason::NodeUnknown { node: name.clone() },
-            Eligibility::Leaving => Reason::NodeLeaving,
-            Eligibility::Unknown(eligibility) => Reason::NodeIneligible { eligibility },
+        let reason = match (grade(member.eligibility), member.eligibility) {
+            (Some(grade), _) => match member.card.weights.get(&hearing.number) {
+                Some(weight) => return Ok(Bid { grade, weight: *weight }),
+                None => Reason::NodeNotSelected,
+            },
+            (None, Eligibility::Listening) => Reason::NodeListening,
+            (None, Eligibility::Excluded) => Reason::NodeExcluded,
+            (None, Eligibility::NetworkUnavailable) => Reason::NodeNetworkUnavailable,
+            (None, Eligibility::NodeUnknown) => Reason::NodeUnknown { node: name.clone() },
+            (None, Eligibility::Leaving) => Reason::NodeLeaving,
+            (None, Eligibility::Unknown(eligibility)) => Reason::NodeIneligible { eligibility },
+            (None, Eligibility::Eligible | Eligibility::DataPathBad | Eligibility::ViewStale) => Reason::NodeNotSelected,
         };
         refused.get_or_insert(reason);
     }
     let silent = hearing.rosters.iter().any(|roster| roster.silent.contains_key(name));
-    let left = hearing.rosters.iter().any(|roster| roster.left.contains(name));
+    let left = hearing.rosters.iter().any(|roster| roster.left.contains_key(name));
     Err(refused.unwrap_or(match (silent, left) {
         (true, _) => Reason::NodeSilent,
         (false, true) => Reason::NodeLeft,
@@ -166,7 +165,7 @@ fn electorate_by_readiness(l2: &L2, nodes: &OrdMap<NodeName, Arc<Node>>) -> Elec
             (Some(reason), _) => excluded.push((name.clone(), reason)),
             (None, None) => excluded.push((name.clone(), Reason::NodeNotSelected)),
             (None, Some(weight)) => {
-                let candidate = Candidate { node: name.clone(), weight, claims: Arc::default() };
+                let candidate = Candidate { node: name.clone(), weight, grade: Grade::Eligible };
                 if node.ready { candidates.push(candidate) } else { not_ready.push(candidate) }
             }
         }
@@ -180,8 +179,23 @@ fn electorate_by_readiness(l2: &L2, nodes: &OrdMap<NodeName, Arc<Node>>) -> Elec
     Electorate::new(candidates, excluded)
 }
 
+/// What the eligibility that a node states makes of it; `None` where it has no part in anything.
+pub fn grade(eligibility: Eligibility) -> Option<Grade> {
+    match eligibility {
+        Eligibility::Eligible => Some(Grade::Eligible),
+        Eligibility::ViewStale => Some(Grade::ViewStale),
+        Eligibility::DataPathBad => Some(Grade::DataPathBad),
+        Eligibility::Listening
+        | Eligibility::Excluded
+        | Eligibility::NetworkUnavailable
+        | Eligibility::NodeUnknown
+        | Eligibility::Leaving
+        | Eligibility::Unknown(_) => None,
+    }
+}
+
 /// What the preferences give a node with these labels; `None` where the selector leaves it out.
-fn weight(l2: &L2, labels: &Labels) -> Option<u32> {
+pub fn weight(l2: &L2, labels: &Labels) -> Option<u32> {
     if l2.nodes.as_ref().is_some_and(|selector| !selector.matches(labels)) {
         return None;
     }
@@ -200,7 +214,7 @@ pub fn exclusion(node: &Node) -> Option<Reason> {
     }
 }
 
-/// The best of the candidates: highest weight, then one that `keeps` says already has the address and keeps it, then the
+/// The best of the candidates: best grade, highest weight, then one that `keeps` says already has the address and keeps it, then the
 /// lowest `sha256(node + "#" + address)`, which is the order of MetalLB, so that a migration moves no address.
 pub fn elect<'a>(
     candidates: impl IntoIterator<Item = &'a Candidate>,
@@ -228,7 +242,7 @@ pub fn ranked<'a>(
 }
 
 fn rank(candidate: &Candidate, address: IpAddr, keeps: bool) -> impl Ord + use<> {
-    (Reverse(candidate.weight), !keeps, Ticket::of(&candidate.node, address))
+    (Reverse(candidate.bid()), !keeps, Ticket::of(&candidate.node, address))
 }
 
 #[cfg(test)]
@@ -236,7 +250,7 @@ mod tests {
     use super::*;
 
     fn candidate(node: &str, weight: u32) -> Candidate {
-        Candidate { node: node.into(), weight, claims: Arc::default() }
+        Candidate { node: node.into(), weight, grade: Grade::Eligible }
     }
 
     fn digest(node: &NodeName, address: IpAddr) -> [u8; 32] {

@@ -1,4 +1,4 @@
-//! The memory of the link: who had each address and how it moved, what foreign hosts have, and which nodes have just begun.
+//! The memory of the link: who had each address and how it moved, and what foreign hosts have.
 //! Floor 1. It remembers and decides nothing. What is remembered is bounded by the addresses that are announced and by the
 //! nodes that are heard.
 
@@ -9,13 +9,12 @@ use std::time::{Duration, Instant};
 
 use imbl::OrdMap;
 
-use crate::claim::{Acquisition, ConflictKind};
-use crate::names::{InterfaceName, NodeName};
+use crate::claim::ConflictKind;
+use crate::names::InterfaceName;
 use crate::plan::decision::{Announcement, Decision};
 use crate::plan::placement::{Cause, Handover, Move, PastConflict, Placement};
 use crate::reason::Reason;
-use crate::roster::Eligibility;
-use crate::world::{Conflict, Fact, Pulses, World};
+use crate::world::{Conflict, Fact, World};
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
@@ -30,8 +29,6 @@ pub struct LinkMemory {
     found: BTreeMap<IpAddr, Instant>,
     /// Something was told that may change which addresses foreign hosts have.
     occupied_moved: bool,
-    /// Nodes that were still listening when this one looked last, each with when that was.
-    listening: BTreeMap<NodeName, Instant>,
 }
 
 impl LinkMemory {
@@ -89,36 +86,6 @@ impl LinkMemory {
         // Those that are in the way now are found anew with every turn: their order shall not change.
         newest.sort_by(|one, other| other.cmp(one));
         newest.into_iter().map(|(_, address)| address).take(MOST_TOLD).collect()
-    }
-
-    /// Takes note of the nodes that are listening now.
-    pub fn note_listening(&mut self, world: &World, now: Instant) {
-        self.listening.retain(|_, seen| now < *seen + BEGINNING);
-        let members = world.rosters.values().flat_map(|roster| &roster.members);
-        let listening = members.filter(|(_, member)| member.eligibility == Eligibility::Listening);
-        self.listening.extend(listening.map(|(name, _)| (name.clone(), now)));
-    }
-
-    /// How an address comes to this node that `owner` had before: by what that owner is known to do now. `None` where the
-    /// address comes into use for the first time.
-    pub fn acquisition(
-        &self,
-        world: &World,
-        me: &NodeName,
-        owner: Option<&NodeName>,
-        occupied: bool,
-        now: Instant,
-    ) -> Option<Acquisition> {
-        let silent = |owner: &NodeName| world.rosters.values().any(|roster| roster.silent.contains_key(owner));
-        match owner {
-            Some(owner) if owner == me => None,
-            Some(owner) if silent(owner) => Some(Acquisition::TakeOver { from: owner.clone() }),
-            // The owner had not used the address yet, nor asked whether a foreign host does; or it has, and found one.
-            Some(owner) if self.listening.get(owner).is_some_and(|seen| now < *seen + BEGINNING) => None,
-            Some(_) if occupied => None,
-            Some(_) if world.pulses != Pulses::Off => Some(Acquisition::HandOver),
-            Some(_) | None => None,
-        }
     }
 
     /// Who has the addresses of a Service from now on, where that is not who had them before.
@@ -179,10 +146,6 @@ fn occupied_here(world: &World) -> impl Iterator<Item = IpAddr> {
     world.conflicts.iter().filter(move |(_, on_links)| is_it(on_links)).map(|(address, _)| *address)
 }
 
-/// How long after its listening a node may still be asking for the addresses that it was the first to own. Agents that start
-/// together do not finish listening together, so an address may move before anybody has used it.
-const BEGINNING: Duration = Duration::from_millis(500);
-
 /// How many occupied addresses the other agents are told of at a time: what fits into a pulse.
 const MOST_TOLD: usize = 8;
 
@@ -223,22 +186,5 @@ mod tests {
         memory.renew_occupied(&world, |_| true, now);
         told(&mut memory, &mut world, Fact::Conflict(ADDRESS, "eth0".into(), None));
         assert_eq!(memory.renew_occupied(&world, |_| true, now), Some([].into()), "this node answers for it");
-    }
-
-    #[test]
-    fn an_address_comes_by_what_its_owner_before_does_now() {
-        let (memory, mut world, now) = (LinkMemory::default(), World::default(), clock::now());
-        let (me, b) = (NodeName::from("a"), NodeName::from("b"));
-        let acquisition = |world: &World, owner, occupied| memory.acquisition(world, &me, owner, occupied, now);
-        assert_eq!(acquisition(&world, Some(&b), false), None, "without pulses nobody hands over");
-        world.apply(Fact::Pulses(Pulses::On { authenticated: true }));
-        assert_eq!(acquisition(&world, None, false), None);
-        assert_eq!(acquisition(&world, Some(&me), false), None);
-        assert_eq!(acquisition(&world, Some(&b), false), Some(Acquisition::HandOver));
-        assert_eq!(acquisition(&world, Some(&b), true), None, "a foreign host has it");
-        let silent = [(b.clone(), Duration::from_millis(300))].into();
-        let roster = crate::roster::Roster { settled: true, silent, ..Default::default() };
-        world.apply(Fact::Roster(2, Some(Arc::new(roster))));
-        assert_eq!(acquisition(&world, Some(&b), false), Some(Acquisition::TakeOver { from: b.clone() }));
     }
 }

@@ -18,6 +18,8 @@ pub mod decision;
 pub mod elect;
 pub mod join;
 mod link_memory;
+pub mod holder;
+mod holder_memory;
 mod notice;
 mod ownership;
 pub mod placement;

@@ -9,6 +9,7 @@ use imbl::OrdMap;
 
 use crate::claim::Acquisition;
 use crate::names::{InterfaceName, NodeName, ObjectKey};
+use crate::roster::Holdings;
 use crate::plan::verdict::L2Work;
 
 /// See the module's documentation.
@@ -16,18 +17,17 @@ use crate::plan::verdict::L2Work;
 pub struct Ownership {
     works: BTreeMap<ObjectKey, L2Work>,
     by_owner: BTreeMap<NodeName, BTreeSet<ObjectKey>>,
-    unowned: BTreeSet<ObjectKey>,
+    open: BTreeSet<ObjectKey>,
     answers: OrdMap<IpAddr, Arc<BTreeSet<InterfaceName>>>,
     acquisitions: OrdMap<IpAddr, Acquisition>,
-    kept: Arc<BTreeSet<IpAddr>>,
+    assertions: OrdMap<IpAddr, u32>,
+    holdings: Holdings,
     moved: bool,
 }
 
 impl Ownership {
-    /// What was decided about a Service. `acquisitions` is how addresses came here that this node did not answer for before;
-    /// an address without an acquisition comes into use for the first time.
-    pub fn put(&mut self, service: &ObjectKey, work: L2Work, acquisitions: Vec<(IpAddr, Acquisition)>) {
-        self.acquisitions.extend(acquisitions);
+    /// What was decided about a Service.
+    pub fn put(&mut self, service: &ObjectKey, work: L2Work) {
         let before = self.works.get(service);
         if before == Some(&work) || (before.is_none() && work == L2Work::default()) {
             return;
@@ -36,16 +36,19 @@ impl Ownership {
         let before = self.works.remove(service).unwrap_or_default();
         for (address, _) in &before.answers {
             self.answers.remove(address);
+            self.assertions.remove(address);
+            // How an address came here is kept while it is held.
             if !work.answers.iter().any(|(still, _)| still == address) {
                 self.acquisitions.remove(address);
             }
         }
-        self.answers.extend(work.answers.iter().cloned());
-        if before.kept != work.kept {
-            let kept = Arc::make_mut(&mut self.kept);
-            kept.retain(|address| !before.kept.contains(address));
-            kept.extend(&work.kept);
+        for (address, _) in &before.holdings {
+            self.holdings.remove(address);
         }
+        self.answers.extend(work.answers.iter().cloned());
+        self.acquisitions.extend(work.acquisitions.iter().cloned());
+        self.assertions.extend(work.assertions.iter().copied());
+        self.holdings.extend(work.holdings.iter().copied());
         for owner in before.owners.difference(&work.owners) {
             if let Some(services) = self.by_owner.get_mut(owner) {
                 services.remove(service);
@@ -57,9 +60,9 @@ impl Ownership {
         for owner in work.owners.difference(&before.owners) {
             self.by_owner.entry(owner.clone()).or_default().insert(service.clone());
         }
-        match work.unowned {
-            true => drop(self.unowned.insert(service.clone())),
-            false => drop(self.unowned.remove(service)),
+        match work.open {
+            true => drop(self.open.insert(service.clone())),
+            false => drop(self.open.remove(service)),
         }
         if work != L2Work::default() {
             self.works.insert(service.clone(), work);
@@ -71,9 +74,9 @@ impl Ownership {
         self.by_owner.get(node).into_iter().flatten()
     }
 
-    /// The Services of which no node may answer for some address, although they have endpoints.
-    pub fn unowned(&self) -> impl Iterator<Item = &ObjectKey> {
-        self.unowned.iter()
+    /// The Services of which some address has no holder yet, or is about to have another.
+    pub fn open(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.open.iter()
     }
 
     /// All nodes that own something.
@@ -86,14 +89,19 @@ impl Ownership {
         &self.answers
     }
 
-    /// How the addresses above came to this node.
+    /// How the addresses above came to this node, or are to come.
     pub fn acquisitions(&self) -> &OrdMap<IpAddr, Acquisition> {
         &self.acquisitions
     }
 
-    /// Of the addresses that this node answers for, those that it keeps when a better node comes back.
-    pub fn kept(&self) -> &Arc<BTreeSet<IpAddr>> {
-        &self.kept
+    /// Which of the addresses above are to be announced again.
+    pub fn assertions(&self) -> &OrdMap<IpAddr, u32> {
+        &self.assertions
+    }
+
+    /// What this node says of addresses in its pulses.
+    pub fn holdings(&self) -> &Holdings {
+        &self.holdings
     }
 
     /// Whether anything changed since the last call.
@@ -113,33 +121,45 @@ mod tests {
     }
 
     fn here() -> L2Work {
-        let answers = vec![(ADDRESS, Arc::new([InterfaceName::from("eth0")].into()))];
-        L2Work { answers, kept: vec![ADDRESS], owners: [NodeName::from("a")].into(), unowned: false }
+        L2Work {
+            answers: vec![(ADDRESS, Arc::new([InterfaceName::from("eth0")].into()))],
+            acquisitions: vec![(ADDRESS, Acquisition::HandOver)],
+            owners: [NodeName::from("a")].into(),
+            ..L2Work::default()
+        }
     }
 
     #[test]
     fn a_service_is_found_by_its_owner_as_long_as_it_has_that_owner() {
         let mut ownership = Ownership::default();
-        ownership.put(&key(), here(), vec![(ADDRESS, Acquisition::HandOver)]);
+        ownership.put(&key(), here());
         assert_eq!(ownership.owned_by(&"a".into()).collect::<Vec<_>>(), [&key()]);
-        assert_eq!((ownership.answers().len(), ownership.acquisitions().len(), ownership.kept().len()), (1, 1, 1));
+        assert_eq!((ownership.answers().len(), ownership.acquisitions().len()), (1, 1));
         let there = L2Work { owners: [NodeName::from("b")].into(), ..L2Work::default() };
-        ownership.put(&key(), there, Vec::new());
+        ownership.put(&key(), there);
         assert_eq!(ownership.owned_by(&"a".into()).count(), 0);
         assert_eq!(ownership.owners().collect::<Vec<_>>(), [&NodeName::from("b")]);
-        assert_eq!((ownership.answers().len(), ownership.acquisitions().len(), ownership.kept().len()), (0, 0, 0));
-        ownership.put(&key(), L2Work { unowned: true, ..L2Work::default() }, Vec::new());
-        assert_eq!(ownership.unowned().collect::<Vec<_>>(), [&key()]);
-        ownership.put(&key(), L2Work::default(), Vec::new());
-        assert!(ownership.works.is_empty() && ownership.by_owner.is_empty() && ownership.unowned.is_empty());
+        assert_eq!((ownership.answers().len(), ownership.acquisitions().len()), (0, 0));
+        ownership.put(&key(), L2Work { open: true, ..L2Work::default() });
+        assert_eq!(ownership.open().collect::<Vec<_>>(), [&key()]);
+        ownership.put(&key(), L2Work::default());
+        assert!(ownership.works.is_empty() && ownership.by_owner.is_empty() && ownership.open.is_empty());
+    }
+
+    #[test]
+    fn how_an_address_came_here_is_known_while_it_is_held() {
+        let mut ownership = Ownership::default();
+        ownership.put(&key(), here());
+        ownership.put(&key(), L2Work { acquisitions: Vec::new(), ..here() });
+        assert_eq!(ownership.acquisitions().get(&ADDRESS), Some(&Acquisition::HandOver));
     }
 
     #[test]
     fn the_same_again_is_no_news() {
         let mut ownership = Ownership::default();
-        ownership.put(&key(), here(), Vec::new());
+        ownership.put(&key(), here());
         assert!(ownership.take_moved());
-        ownership.put(&key(), here(), Vec::new());
+        ownership.put(&key(), here());
         assert!(!ownership.take_moved());
     }
 }

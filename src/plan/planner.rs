@@ -14,7 +14,7 @@ use imbl::OrdMap;
 use ipnet::IpNet;
 
 use crate::address::ScopedAddress;
-use crate::claim::{Acquisition, ConflictKind};
+use crate::claim::ConflictKind;
 use crate::config::{self, Config};
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::plan::address_book::AddressBook;
@@ -22,6 +22,8 @@ use crate::plan::allocate::pool_of;
 use crate::plan::bind_table::BindTable;
 use crate::plan::context::{Context, Difference, PulseContext, bgp, l2};
 use crate::plan::decision::Decision;
+use crate::plan::holder::{Grade, History};
+use crate::plan::holder_memory::{HolderMemory, RosterChange};
 use crate::plan::join::Dispute;
 use crate::plan::link_memory::{LinkMemory, OCCUPIED_REST};
 use crate::plan::notice::notice;
@@ -31,8 +33,8 @@ use crate::plan::reach;
 use crate::plan::route_table::RouteTable;
 use crate::plan::slice::{BgpSlice, BindSlice, L2Slice, PeerSlice, PulseSlice, ServiceStatus, StatusSlice};
 use crate::plan::tickets::Tickets;
-use crate::plan::verdict::{self, Inputs, L2Work, Verdict, Work, allocation, judge};
-use crate::world::{Fact, Service, Touched, World};
+use crate::plan::verdict::{self, Inputs, Verdict, Work, allocation, judge};
+use crate::world::{ApiServer, Fact, Pulses, Service, Touched, World};
 
 /// The whole wanted state of this node, and why.
 #[derive(Debug, Clone, Default)]
@@ -91,6 +93,9 @@ pub struct Planner {
     routes: RouteTable,
     ownership: Ownership,
     memory: LinkMemory,
+    holders: HolderMemory,
+    /// This node's own, as of the last turn.
+    grade: Grade,
     binds: BindTable,
     tickets: Tickets,
     plan: Plan,
@@ -125,6 +130,8 @@ impl Planner {
             routes: RouteTable::default(),
             ownership: Ownership::default(),
             memory: LinkMemory::default(),
+            holders: HolderMemory::default(),
+            grade: Grade::Eligible,
             binds: BindTable::default(),
             tickets: Tickets::default(),
             plan: Plan::default(),
@@ -170,6 +177,18 @@ impl Planner {
     pub fn apply(&mut self, fact: Fact) {
         self.memory.note_fact(&fact);
         let of_other_link = self.is_about_other_link(&fact);
+        match &fact {
+            Fact::Roster(index, after) => {
+                let before = self.world.rosters.get(index).cloned();
+                let change = self.holders.note_roster(before.as_deref(), after.as_deref());
+                self.note_roster_change(change);
+            }
+            Fact::Answering { link: _, began, ended } => {
+                began.iter().for_each(|address| self.holders.note_answered(*address));
+                self.touch(began.iter().chain(ended).copied());
+            }
+            _ => {}
+        }
         match self.world.apply(fact) {
             Touched::Nothing => {}
             Touched::Peers => self.dirty.peers = true,
@@ -187,9 +206,25 @@ impl Planner {
         !names.any(|name| l2::is_of_interest(&self.config, name))
     }
 
+    /// The Services that have these addresses are judged again.
+    fn touch(&mut self, addresses: impl Iterator<Item = IpAddr>) {
+        self.dirty.services.extend(addresses.filter_map(|address| self.book.holder(address).cloned()));
+    }
+
+    fn note_roster_change(&mut self, change: RosterChange) {
+        let RosterChange { addresses, nodes, own } = change;
+        self.dirty.context |= own || !nodes.is_empty();
+        if !nodes.is_empty() {
+            // A node that comes or goes matters where there is no holder yet, and where it is the holder.
+            self.dirty.services.extend(self.ownership.open().cloned());
+            nodes.iter().for_each(|node| self.dirty.services.extend(self.ownership.owned_by(node).cloned()));
+        }
+        self.touch(addresses.into_iter());
+    }
+
     /// When to call [`Planner::turn`] again even if no fact comes in.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.book.next_deadline()
+        self.book.next_deadline().into_iter().chain(self.holders.next_deadline()).min()
     }
 
     /// Brings the plan up to date and says what changed. Before the first lists are complete there is no plan.
@@ -202,6 +237,11 @@ impl Planner {
         if self.book.wake(now) {
             self.dirty.services.extend(self.book.waiting().cloned());
         }
+        let due = self.holders.take_due(now);
+        self.touch(due.into_iter());
+        self.holders.note_time(&self.world, now);
+        let grade = self.holders.grade(&self.world, now);
+        self.dirty.context |= std::mem::replace(&mut self.grade, grade) != grade;
         let Dirty { services: _, everything, context, other_links, peers } = &mut self.dirty;
         let everything = std::mem::take(everything);
         let context = std::mem::take(context) || everything;
@@ -250,13 +290,12 @@ impl Planner {
     }
 
     fn renew_context(&mut self, everything: bool, now: Instant) {
-        self.memory.note_listening(&self.world, now);
-        let context = Arc::new(Context::of(&self.config, &self.me, &self.world));
+        let context = Arc::new(Context::of(&self.config, &self.me, &self.world, self.grade));
         let difference = if everything { Difference::Everything } else { context.difference(&self.context) };
         self.context = context;
         self.tickets.set_nodes(self.context.nodes());
         self.routes.set_peers(&self.context.bgp.peers);
-        let concerned = self.concerned(difference);
+        let concerned = self.concerned(difference, now);
         self.dirty.services.extend(concerned);
         self.renew_frames();
     }
@@ -267,19 +306,22 @@ impl Planner {
     }
 
     /// The Services that a difference of the context concerns.
-    fn concerned(&self, difference: Difference) -> Vec<ObjectKey> {
+    fn concerned(&self, difference: Difference, now: Instant) -> Vec<ObjectKey> {
         let nodes = match difference {
             Difference::Everything => return self.every_service().cloned().collect(),
             Difference::Nodes(nodes) => nodes,
         };
-        let owned = nodes.changed.iter().flat_map(|node| self.ownership.owned_by(node));
-        let claimed = nodes.claimed.iter().filter_map(|address| self.book.holder(*address));
-        let mut concerned: Vec<ObjectKey> = owned.chain(claimed).cloned().collect();
-        if nodes.any {
-            concerned.extend(self.ownership.unowned().cloned());
+        // With pulses, a node that gains asks the holders, and they hear it: what it gains concerns only that node.
+        if self.world.pulses != Pulses::Off && nodes.gained.contains(&self.me) {
+            return self.every_service().cloned().collect();
         }
-        if nodes.gained {
-            let inputs = self.inputs();
+        let owned = nodes.changed.iter().flat_map(|node| self.ownership.owned_by(node));
+        let mut concerned: Vec<ObjectKey> = owned.cloned().collect();
+        if nodes.any {
+            concerned.extend(self.ownership.open().cloned());
+        }
+        if self.world.pulses == Pulses::Off && !nodes.gained.is_empty() {
+            let inputs = self.inputs(now);
             let outranked = self.plan.decisions.iter().filter(|(key, it)| verdict::l2::is_outranked(&inputs, key, it));
             concerned.extend(outranked.map(|(key, _)| key.clone()));
         }
@@ -313,7 +355,7 @@ impl Planner {
     }
 
     fn claim(&mut self, key: &ObjectKey, now: Instant) {
-        let claims = allocation::claims(&self.inputs(), key);
+        let claims = allocation::claims(&self.inputs(now), key);
         let pools = &self.config.pools;
         let held = self.book.claimed_by(key);
         let occupied: Vec<IpAddr> = held.iter().copied().filter(|address| self.book.is_occupied(*address)).collect();
@@ -330,7 +372,7 @@ impl Planner {
         }
     }
 
-    fn inputs(&self) -> Inputs<'_> {
+    fn inputs(&self, now: Instant) -> Inputs<'_> {
         Inputs {
             config: &self.config,
             me: &self.me,
@@ -340,7 +382,9 @@ impl Planner {
             tickets: &self.tickets,
             answered: self.ownership.answers(),
             placements: self.memory.placements(),
+            holders: &self.holders,
             first_turn: self.first_turn,
+            now,
         }
     }
 
@@ -349,7 +393,7 @@ impl Planner {
         let Some(service) = self.world.services.get(key).cloned() else {
             return self.forget(key);
         };
-        let Verdict { decision, work, assigned, causes, status } = judge(&self.inputs(), key, &service);
+        let Verdict { decision, work, assigned, causes, histories, status } = judge(&self.inputs(now), key, &service);
         if let Some(addresses) = assigned {
             let held = self.book.claimed_by(key);
             let is_new = |address: &IpAddr| !held.contains(address) && !service.ingress.contains(address);
@@ -365,9 +409,9 @@ impl Planner {
         self.book.set_waiting(key, service.load_balancer && decision.allocation.is_wanting());
         self.put_status(key, &service, &decision, status);
         let before = self.plan.decisions.get(key).cloned();
-        let acquisitions = self.acquisitions(before.as_deref(), &work.l2, now);
         self.memory.place(before.as_deref(), &decision, causes, now);
-        self.put_work(key, work, acquisitions);
+        self.put_histories(before.as_deref(), histories);
+        self.put_work(key, work);
         if before.as_deref() == Some(&decision) {
             return None;
         }
@@ -379,37 +423,33 @@ impl Planner {
     fn forget(&mut self, key: &ObjectKey) -> Option<Change> {
         self.book.set_waiting(key, false);
         self.moved.status |= self.plan.status.services.remove(key).is_some();
-        self.put_work(key, Work::default(), Vec::new());
+        self.put_work(key, Work::default());
         let before = self.plan.decisions.remove(key)?;
         self.memory.forget(&before);
+        self.put_histories(Some(&before), Vec::new());
         Some(Change { service: key.clone(), before: Some(before), after: None })
     }
 
-    /// How the addresses came here that this node did not answer for before.
-    fn acquisitions(&self, before: Option<&Decision>, work: &L2Work, now: Instant) -> Vec<(IpAddr, Acquisition)> {
-        let new = work.answers.iter().map(|(address, _)| *address);
-        let new = new.filter(|address| !self.ownership.answers().contains_key(address));
-        let acquisition = |address: IpAddr| {
-            let announced = before.into_iter().flat_map(|before| &before.announcements);
-            let owner = announced.filter(|it| it.address == address).find_map(|it| it.l2.owner.as_ref());
-            let occupied = self.book.is_occupied(address);
-            Some((address, self.memory.acquisition(&self.world, &self.me, owner, occupied, now)?))
-        };
-        new.filter_map(acquisition).collect()
+    fn put_histories(&mut self, before: Option<&Decision>, histories: Vec<(IpAddr, History)>) {
+        for was in before.into_iter().flat_map(|before| &before.announcements) {
+            self.holders.forget(was.address);
+        }
+        histories.into_iter().for_each(|(address, history)| self.holders.put(address, history));
     }
 
     /// Each organ keeps its part.
-    fn put_work(&mut self, key: &ObjectKey, work: Work, acquisitions: Vec<(IpAddr, Acquisition)>) {
+    fn put_work(&mut self, key: &ObjectKey, work: Work) {
         let Work { l2, routes, bind } = work;
-        self.ownership.put(key, l2, acquisitions);
+        self.ownership.put(key, l2);
         self.routes.put(key, routes);
         self.binds.put(key, bind);
     }
 
     /// The parts of the slices that follow from nodes and links alone.
     fn renew_frames(&mut self) {
-        let PulseContext { links, eligibility, labels } = self.context.pulse.clone();
-        let pulse = PulseSlice { links, eligibility, labels, ..self.plan.pulse.clone() };
+        let PulseContext { links, eligibility } = self.context.pulse.clone();
+        let hears_api_server = matches!(self.world.api_server, ApiServer::Reachable | ApiServer::Manifests);
+        let pulse = PulseSlice { links, eligibility, hears_api_server, ..self.plan.pulse.clone() };
         if self.plan.pulse != pulse {
             self.plan.pulse = pulse;
             self.moved.pulse = true;
@@ -508,6 +548,7 @@ impl Planner {
             self.moved.l2 = true;
             self.plan.l2.addresses = self.ownership.answers().clone();
             self.plan.l2.acquisitions = self.ownership.acquisitions().clone();
+            self.plan.l2.assertions = self.ownership.assertions().clone();
             self.renew_pulse();
         }
         if self.routes.take_moved() {
@@ -527,17 +568,16 @@ impl Planner {
         }
     }
 
-    /// What the pulse says of what this node owns, and whom it expects to own.
+    /// What the pulse says of addresses, and who is not to be missed for long.
     fn renew_pulse(&mut self) {
         let pulse = &mut self.plan.pulse;
-        let owner = !self.ownership.answers().is_empty();
         let expected = || self.ownership.owners().filter(|owner| **owner != self.me);
-        if pulse.owner != owner || !pulse.expected.iter().eq(expected()) || pulse.claims != *self.ownership.kept() {
-            self.moved.pulse = true;
-            pulse.owner = owner;
+        if !pulse.expected.iter().eq(expected()) {
             pulse.expected = Arc::new(expected().cloned().collect());
-            pulse.claims = self.ownership.kept().clone();
         }
+        pulse.holdings = self.ownership.holdings().clone();
+        pulse.owner = pulse.holdings.values().any(|holding| holding.stage.answers());
+        self.moved.pulse = true;
     }
 }
 

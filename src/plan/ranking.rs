@@ -1,5 +1,5 @@
 //! Who may answer for the addresses of one Service on the link, in order, and why the others may not.
-//! Floor 1. `judge` takes the first of it for the owner; `crier l2` shows the whole of it: there is no second path.
+//! Floor 1. `verdict::l2` takes the candidates from it; `crier l2` shows the whole of it: there is no second path.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,6 +10,7 @@ use crate::config::{Config, L2};
 use crate::names::{NodeName, PoolName};
 use crate::plan::context::{Context, L2Context};
 use crate::plan::elect::{Candidate, Electorate, elect, ranked};
+use crate::plan::holder::{Bid, Bidder};
 use crate::plan::tickets::Tickets;
 use crate::reason::Reason;
 use crate::world::{Endpoints, Service, TrafficPolicy};
@@ -27,14 +28,14 @@ const FEW: usize = 3;
 #[derive(Debug)]
 pub struct Ranking<'a> {
     me: &'a NodeName,
+    /// The node that answers for the addresses now.
+    holder: Option<&'a NodeName>,
     electorate: Cow<'a, Electorate>,
     /// Only nodes with one of these may answer, under external traffic policy Local.
     endpoints: Option<&'a Endpoints>,
     /// All addresses of a Service move together: this one ranks the nodes for all of them.
     rank_by: IpAddr,
     sticky: bool,
-    /// This node answers for it as of the last turn.
-    answered_here: bool,
 }
 
 /// A node in a ranking.
@@ -57,16 +58,16 @@ impl<'a> Ranking<'a> {
         (service, endpoints): (&Service, &'a Endpoints),
         covering: &[(&'a L2, &'a L2Context)],
         me: &'a NodeName,
-        answered_here: bool,
+        holder: Option<&'a NodeName>,
         rank_by: IpAddr,
     ) -> Ranking<'a> {
         Ranking {
             me,
+            holder,
             electorate: union(covering.iter().map(|(_, context)| context.electorate_for(rank_by))),
             endpoints: (service.external_traffic_policy == TrafficPolicy::Local).then_some(endpoints),
             rank_by,
             sticky: covering.iter().any(|(l2, _)| l2.sticky),
-            answered_here,
         }
     }
 
@@ -79,15 +80,37 @@ impl<'a> Ranking<'a> {
             }
             None => self.best_of_all(tickets),
         };
-        if let Some(winner) = best {
-            return Ok(winner);
-        }
+        best.ok_or_else(|| self.nobody())
+    }
+
+    /// Why no node may answer.
+    pub fn nobody(&self) -> Reason {
         let nameless = self.endpoints.is_some_and(|endpoints| endpoints.by_node.is_empty());
-        Err(match (self.electorate.candidates().is_empty(), nameless) {
+        match (self.electorate.candidates().is_empty(), nameless) {
             (true, _) => no_eligible_node(&self.electorate, self.me),
             (false, true) => Reason::EndpointsNameNoNode,
             (false, false) => Reason::NoNodeWithEndpoint,
-        })
+        }
+    }
+
+    /// This node's bid, or why it may not answer.
+    pub fn own_bid(&self) -> Result<Bid, Reason> {
+        match self.electorate.candidate(self.me) {
+            Some(candidate) if self.has_endpoint(candidate) => Ok(candidate.bid()),
+            Some(_) => Err(Reason::NodeLacksEndpoint),
+            None => Err(self.refusal(self.me).unwrap_or_else(|| Reason::NodeUnknown { node: self.me.clone() })),
+        }
+    }
+
+    /// The other nodes that may answer.
+    pub fn others(&self) -> Vec<Bidder<'_>> {
+        let others = self.electorate.candidates().iter().filter(|it| it.node != *self.me && self.has_endpoint(it));
+        others.map(|it| Bidder { node: &it.node, bid: it.bid() }).collect()
+    }
+
+    /// Under policy Local, a node without an endpoint cannot serve.
+    pub fn lacks_endpoint(&self, node: &NodeName) -> bool {
+        self.endpoints.is_some_and(|endpoints| !endpoints.by_node.contains_key(node))
     }
 
     /// Why a node may not answer; `None` where it may.
@@ -132,7 +155,7 @@ impl<'a> Ranking<'a> {
         }
         let best = electorate.best().next()?;
         if electorate.count_best() > FEW {
-            let is_candidate = |node: &NodeName| electorate.candidate(node).is_some_and(|it| it.weight == best.weight);
+            let is_candidate = |node: &NodeName| electorate.candidate(node).is_some_and(|it| it.bid() == best.bid());
             let lowest = tickets.lowest(self.rank_by, is_candidate);
             if let Some(candidate) = lowest.and_then(|node| electorate.candidate(&node)) {
                 return Some(&candidate.node);
@@ -142,12 +165,11 @@ impl<'a> Ranking<'a> {
     }
 
     fn has_endpoint(&self, candidate: &Candidate) -> bool {
-        self.endpoints.is_none_or(|endpoints| endpoints.by_node.contains_key(&candidate.node))
+        !self.lacks_endpoint(&candidate.node)
     }
 
     fn keeps(&self, candidate: &Candidate) -> bool {
-        let here = || candidate.node == *self.me && self.answered_here;
-        self.sticky && (candidate.claims.contains(&self.rank_by) || here())
+        self.sticky && self.holder == Some(&candidate.node)
     }
 }
 

@@ -15,9 +15,8 @@ pub use crate::claim::Acquisition;
 use crate::config;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::reason::Reason;
-use crate::roster::Eligibility;
+use crate::roster::{Card, Eligibility, Holdings};
 use crate::route::RouteAttributes;
-use crate::selector::Labels;
 use crate::world::Link;
 
 /// For the responder on the link: which addresses this node answers for by ARP and NDP, and on which links.
@@ -26,8 +25,10 @@ pub struct L2Slice {
     /// Every link that some address below names, as the kernel last described it.
     pub links: Arc<Vec<Link>>,
     pub addresses: OrdMap<IpAddr, Arc<BTreeSet<InterfaceName>>>,
-    /// How the addresses above came to this node. One that is not named comes into use for the first time.
+    /// How the addresses above came to this node, or are to come. One that is not named comes into use for the first time.
     pub acquisitions: OrdMap<IpAddr, Acquisition>,
+    /// Addresses that are to be announced again: once more whenever the number grows.
+    pub assertions: OrdMap<IpAddr, u32>,
     /// The MACs of the other agents' links, with their nodes. Who claims an address of ours from one of them is no
     /// foreign host: ranks decide who keeps it, and this node does not defend it on the wire meanwhile.
     pub members: Arc<BTreeMap<MacAddress, NodeName>>,
@@ -36,19 +37,27 @@ pub struct L2Slice {
 /// For the pulse: what this node says of itself, on which links, and whom it must not miss.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct PulseSlice {
-    /// Every link that this node may answer on, by its index. Empty where there are no pulses.
-    pub links: Arc<BTreeMap<u32, Link>>,
+    /// Every link that pulses pass on, by its index. Empty where there are no pulses.
+    pub links: Arc<BTreeMap<u32, PulseLink>>,
     /// `None` as long as there is no plan, or no pulses.
     pub eligibility: Option<Eligibility>,
-    pub labels: Arc<Labels>,
+    /// This node hears its API server, or needs none.
+    pub hears_api_server: bool,
     /// This node answers for some address.
     pub owner: bool,
-    /// The addresses that it answers for and wants to keep.
-    pub claims: Arc<BTreeSet<IpAddr>>,
-    /// The other nodes that answer for some address, by this plan.
+    /// The addresses that this node holds, asks for or hands over.
+    pub holdings: Holdings,
+    /// The other nodes that hold some address, or are to take it: these are not to be missed for long.
     pub expected: Arc<BTreeSet<NodeName>>,
     /// Addresses that this node found taken by stations that are no agents, the newest findings first.
     pub occupied: Arc<Vec<IpAddr>>,
+}
+
+/// A link that pulses pass on, and what this node says of itself there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PulseLink {
+    pub link: Link,
+    pub card: Arc<Card>,
 }
 
 /// For the kernel: which addresses to put on which link, because nothing else on this host accepts for them.

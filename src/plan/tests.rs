@@ -107,8 +107,13 @@ fn node(labels: &[(&str, &str)]) -> Node {
 impl Story {
     /// This node is `a`, of three; it leads; one Ethernet link; nothing listed is missing.
     fn begin(config: Config) -> Story {
+        Story::begin_on("a", config)
+    }
+
+    /// The story of one of the nodes a, b and c.
+    fn begin_on(node_name: &str, config: Config) -> Story {
         let pools = config.pools.clone();
-        let mut story = Story { planner: Planner::new(Arc::new(config), "a".into()), pools, now: clock::now() };
+        let mut story = Story { planner: Planner::new(Arc::new(config), node_name.into()), pools, now: clock::now() };
         for name in ["a", "b", "c"] {
             story.tell(Fact::Node(name.into(), Some(Arc::new(node(&[])))));
         }

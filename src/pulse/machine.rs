@@ -12,29 +12,28 @@
 //!   unnoticed, the one after it comes at most D later.
 //! - In the last third of its time a node is asked repeatedly whether it is alive, and answers at once: a few lost packets
 //!   make no node silent. The nodes that ask hear each other, so that not all of them ask.
-//! - A node that starts owns nothing before it has listened for D, at most [`PATIENCE`] times D.
-//! - When two owners hear each other again, the lower in rank yields at the first pulse of the higher, which comes within
-//!   I. If the higher has restarted meanwhile, the lower yields at its answer to a question that is repeated every
-//!   [`PROOF_PART`] of I.
+//! - A node that starts takes nothing before it has listened for D, at most [`PATIENCE`] times D.
+//! - A node that looks late, because it was frozen or starved, gives every node a third of D more before it judges.
 //!
 //! A replayed pulse is not believed. Within one incarnation, sequence numbers grow. A node that shows up with a new
 //! incarnation is alive only once it has answered the incarnation of this node, which no old recording can hold; a node
 //! that goes back to an earlier incarnation is a replay. A host that delays packets on the link by less than D is not
 //! detected.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::peer::{ASK_PART, Dues, Life, NO_CLAIMS, Peer, around, up_to};
+use self::peer::{ASK_PART, Dues, Life, Peer, around, up_to};
+use super::holdings::Teller;
 use super::outcome::Outcome;
-use super::packet::{ClaimsPage, MOST_NUMBERS, Pulse, Ticket};
+use super::packet::{MOST_NUMBERS, Pulse};
 use super::settings::Settings;
 use crate::address::MacAddress;
 use crate::names::NodeName;
-use crate::roster::{Eligibility, Roster};
-use crate::selector::Labels;
+use crate::roster::{Card, Eligibility, Holdings, NodeTicket, Roster};
 
 mod peer;
 
@@ -53,33 +52,44 @@ pub struct Stance {
     pub eligibility: Eligibility,
     /// This node answers for addresses.
     pub owner: bool,
-    pub labels: Arc<Labels>,
-    /// Addresses that this node answers for and would keep.
-    pub claims: Arc<BTreeSet<IpAddr>>,
+    /// This node hears its API server, or needs none.
+    pub hears_api_server: bool,
+    pub card: Arc<Card>,
+    /// The addresses that this node holds, asks for or hands over.
+    pub holdings: Holdings,
     /// Addresses that this node found in use by foreign hosts, the newest findings first.
     pub occupied: Arc<Vec<IpAddr>>,
-    /// There is no IPv6 on the link.
-    pub needs_ipv4: bool,
 }
+
+/// The lives of this agent on its links.
+#[derive(Debug, Clone, Copy)]
+pub struct Incarnations {
+    /// The first of this process. Its links count up from here.
+    pub first: u64,
+    /// Of this link. Greater than any that this node used in an earlier process, on any link: it is what keeps recordings of an
+    /// earlier life from being believed, here and elsewhere.
+    pub this: u64,
+}
+
+/// How many links of one process count up from its first incarnation at most.
+const MOST_INCARNATIONS: u64 = 1 << 16;
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Machine {
     me: NodeName,
-    ticket: Ticket,
+    ticket: NodeTicket,
     settings: Settings,
-    incarnation: u64,
+    incarnations: Incarnations,
     sequence: u64,
     random: fastrand::Rng,
     began: Instant,
     settled: bool,
     stance: Stance,
     card_version: u32,
-    claims_version: u32,
-    /// The last version that was not [`NO_CLAIMS`].
-    claims_made: u32,
-    pages: Vec<ClaimsPage>,
-    next_page: usize,
+    teller: Teller,
+    /// When anybody was heard last.
+    last_heard: Instant,
     peers: BTreeMap<NodeName, Peer>,
     /// When the first peer has to be looked at: see [`Dues`].
     dues: Dues,
@@ -91,7 +101,7 @@ pub struct Machine {
     last_pulse: Option<Instant>,
     /// How many pulses are still to follow quickly, because something changed that must not get lost.
     urgent: u8,
-    /// How many pulses still carry the labels, because they changed.
+    /// How many pulses still carry the card, because it changed.
     cards: u8,
     leaving: bool,
     roster: Roster,
@@ -99,26 +109,24 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A machine that begins to listen now. `incarnation` must be greater than any that this node used before, on any
-    /// link: it is what keeps recordings of an earlier life from being believed, here and elsewhere.
-    pub fn new(me: NodeName, settings: Settings, incarnation: u64, stance: Stance, now: Instant) -> Machine {
-        let pages = pages(&stance.claims);
+    /// A machine that begins to listen now.
+    pub fn new(me: NodeName, settings: Settings, incarnations: Incarnations, stance: Stance, now: Instant) -> Machine {
+        let mut teller = Teller::default();
+        teller.set(&stance.holdings);
         Machine {
-            ticket: Ticket::of(&me),
+            ticket: NodeTicket::of(&me),
             me,
             settings,
-            incarnation,
+            incarnations,
             sequence: 0,
             // Not a secret: it only keeps nodes from sending in step.
-            random: fastrand::Rng::with_seed(incarnation),
+            random: fastrand::Rng::with_seed(incarnations.this),
             began: now,
             settled: false,
             card_version: 1,
-            claims_version: u32::from(!stance.claims.is_empty()),
-            claims_made: 1,
-            pages,
+            teller,
+            last_heard: now,
             stance,
-            next_page: 0,
             peers: BTreeMap::new(),
             dues: Dues::default(),
             expected: BTreeSet::new(),
@@ -134,29 +142,26 @@ impl Machine {
         }
     }
 
-    /// Whether a node on the link hears only IPv4.
-    pub fn somebody_needs_ipv4(&self) -> bool {
-        self.peers.values().any(|peer| peer.needs_ipv4 && matches!(peer.life, Life::Unverified | Life::Alive))
-    }
-
-    /// What the plan wants said from now on. A change is sent at once.
+    /// What the plan wants said from now on. What others act on is said at once.
     pub fn handle_stance(&mut self, stance: Stance, now: Instant) {
         // A node that leaves says nothing new, or it would never finish leaving.
-        if stance == self.stance || self.leaving {
+        if self.leaving {
             return;
         }
-        let before = std::mem::replace(&mut self.stance, stance);
-        if before.labels != self.stance.labels {
+        let mut moved = self.teller.set(&stance.holdings);
+        let Stance { mac, eligibility, owner, hears_api_server, card, holdings: _, occupied } = &self.stance;
+        if *card != stance.card {
             self.card_version = self.card_version.wrapping_add(1);
             self.cards = URGENT;
+            moved = true;
         }
-        if before.claims != self.stance.claims {
-            self.claims_made = self.claims_made.wrapping_add(1).max(1);
-            self.claims_version = if self.stance.claims.is_empty() { NO_CLAIMS } else { self.claims_made };
-            self.pages = pages(&self.stance.claims);
-            self.next_page = 0;
+        moved |= (*mac, *eligibility, *owner, *hears_api_server)
+            != (stance.mac, stance.eligibility, stance.owner, stance.hears_api_server);
+        moved |= *occupied != stance.occupied;
+        self.stance = stance;
+        if moved {
+            self.hurry(now);
         }
-        self.hurry(now);
     }
 
     /// The nodes that own addresses by the plan: these are noticed within D when they fall silent, whatever they promised.
@@ -184,7 +189,9 @@ impl Machine {
     /// Takes in a pulse that was authenticated.
     pub fn handle_pulse(&mut self, pulse: Pulse, now: Instant) -> Outcome {
         if pulse.node == self.me {
-            return if pulse.incarnation == self.incarnation { Outcome::Own } else { Outcome::Namesake };
+            // Two links of this node may lie on one wire.
+            let own = self.incarnations.first..self.incarnations.first.saturating_add(MOST_INCARNATIONS);
+            return if own.contains(&pulse.incarnation) { Outcome::Own } else { Outcome::Namesake };
         }
         if !self.peers.contains_key(&pulse.node) {
             if self.peers.len() >= MOST_PEERS {
@@ -196,31 +203,33 @@ impl Machine {
             let expected = self.expected.contains(&pulse.node).then_some(now);
             self.peers.insert(pulse.node.clone(), Peer::new(&pulse, expected, now));
         } else if let Some(peer) = self.peers.get_mut(&pulse.node) {
-            if (pulse.incarnation, pulse.sequence) <= (peer.incarnation, peer.sequence) {
-                return Outcome::Replayed;
+            match (pulse.incarnation, pulse.sequence).cmp(&(peer.incarnation, peer.sequence)) {
+                Ordering::Less => return Outcome::Replayed,
+                Ordering::Equal => return Outcome::Repeated,
+                Ordering::Greater => {}
             }
             if pulse.incarnation > peer.incarnation {
-                // It has restarted: it owns nothing of what it owned before.
-                self.roster_moved |= matches!(peer.life, Life::Alive | Life::Silent(_) | Life::Left);
-                *peer = Peer::new(&pulse, peer.expected, now);
+                self.roster_moved |= matches!(peer.life, Life::Alive | Life::Silent { .. } | Life::Left);
+                *peer = peer.reborn(&pulse, now);
             }
         }
         self.note_questions(&pulse, now);
-        let answered = pulse.answers.contains(&self.incarnation);
+        self.last_heard = now;
+        let answered = pulse.answers.contains(&self.incarnations.this);
         let Some(peer) = self.peers.get_mut(&pulse.node) else { return Outcome::TooMany };
-        let card_stale = pulse.labels.is_none() && pulse.card_version != peer.card_version;
+        let card_stale = pulse.card.is_none() && pulse.card_version != peer.card_version;
         self.roster_moved |= peer.take(pulse, now);
         let life = match peer.life {
             _ if peer.eligibility == Eligibility::Leaving => Life::Left,
-            Life::Unverified if answered && peer.labels.is_some() => Life::Alive,
+            Life::Unverified if answered && peer.card.is_some() => Life::Alive,
             Life::Unverified => Life::Unverified,
-            Life::Alive | Life::Silent(_) | Life::Left => Life::Alive,
+            Life::Alive | Life::Silent { .. } | Life::Left => Life::Alive,
         };
         self.roster_moved |= life != peer.life;
         peer.life = life;
         match life {
             Life::Unverified => {}
-            Life::Alive | Life::Silent(_) | Life::Left => peer.plan_ask(self.settings, now, &mut self.random),
+            Life::Alive | Life::Silent { .. } | Life::Left => peer.plan_ask(self.settings, now, &mut self.random),
         }
         if card_stale {
             peer.next_ask = now;
@@ -229,7 +238,7 @@ impl Machine {
         match life {
             Life::Unverified => Outcome::Unverified,
             Life::Left => Outcome::Left,
-            Life::Alive | Life::Silent(_) => Outcome::Taken,
+            Life::Alive | Life::Silent { .. } => Outcome::Taken,
         }
     }
 
@@ -254,12 +263,7 @@ impl Machine {
 
         let listening = !self.settled;
         let sequence = self.sequence;
-        let with_labels = !answers.is_empty() || self.cards > 0 || sequence.is_multiple_of(CARD_EVERY);
-        // A page may not fit beside labels; it then comes in the next round.
-        let claims = self.pages.get(self.next_page).filter(|_| self.claims_version != NO_CLAIMS).cloned();
-        if claims.is_some() {
-            self.next_page = (self.next_page + 1) % self.pages.len();
-        }
+        let with_card = !answers.is_empty() || self.cards > 0 || sequence.is_multiple_of(CARD_EVERY);
         self.cards = self.cards.saturating_sub(1);
         self.urgent = self.urgent.saturating_sub(1);
         self.sequence += 1;
@@ -267,11 +271,19 @@ impl Machine {
         let promise = if self.stance.owner { self.settings.interval } else { self.settings.interval * SLOW };
         // A tenth earlier than promised at most, so that nodes do not fall into step.
         let jitter = up_to(promise / 10, &mut self.random);
-        self.next_pulse = now + if listening { self.settings.detection() / 3 } else { promise - jitter };
-        Some(Pulse {
+        self.next_pulse = now
+            + match listening {
+                true => self.settings.detection() / 3,
+                // Somebody is about to take addresses, and must know all that are held before.
+                false if self.teller.pages() > 1 && self.somebody_listens() => {
+                    promise.min(self.settings.interval) / HASTE
+                }
+                false => promise - jitter,
+            };
+        let mut pulse = Pulse {
             node: self.me.clone(),
             mac: self.stance.mac,
-            incarnation: self.incarnation,
+            incarnation: self.incarnations.this,
             sequence,
             interval: promise,
             multiplier: self.settings.multiplier,
@@ -282,15 +294,28 @@ impl Machine {
             },
             owner: self.stance.owner && !self.leaving,
             hello: listening && sequence < HELLOS,
-            needs_ipv4: self.stance.needs_ipv4,
+            hears_api_server: self.stance.hears_api_server,
             card_version: self.card_version,
-            claims_version: self.claims_version,
+            holdings_version: self.teller.version(),
             asks,
             answers,
-            labels: with_labels.then(|| Labels::clone(&self.stance.labels)),
-            claims,
+            card: with_card.then(|| Card::clone(&self.stance.card)),
+            change: None,
+            page: None,
             occupied: self.stance.occupied.to_vec(),
-        })
+        };
+        pulse.change = self.teller.change(pulse.room() / 2);
+        pulse.page = (self.teller.version() > 0).then(|| self.teller.page(pulse.room()));
+        Some(pulse)
+    }
+
+    fn somebody_listens(&self) -> bool {
+        let listens = |peer: &Peer| match peer.life {
+            Life::Unverified => true,
+            Life::Alive => peer.eligibility == Eligibility::Listening,
+            Life::Silent { .. } | Life::Left => false,
+        };
+        self.peers.values().any(listens)
     }
 
     /// The roster, if it changed since the last call.
@@ -301,13 +326,9 @@ impl Machine {
         }
         let alive = self.peers.iter().filter(|(_, peer)| peer.life == Life::Alive);
         let members = alive.map(|(name, peer)| (name.clone(), peer.member())).collect();
-        let silent = self.peers.iter().filter_map(|(name, peer)| match peer.life {
-            Life::Silent(after) => Some((name.clone(), after)),
-            Life::Unverified | Life::Alive | Life::Left => None,
-        });
-        let silent = silent.collect();
+        let silent = self.peers.iter().filter_map(|(name, peer)| Some((name.clone(), peer.as_silent()?))).collect();
         let left = self.peers.iter().filter(|(_, peer)| peer.life == Life::Left);
-        let left = left.map(|(name, _)| name.clone()).collect();
+        let left = left.map(|(name, peer)| (name.clone(), peer.departed(Duration::ZERO, false))).collect();
         let roster = Roster { settled: self.settled, members, silent, left };
         if roster == self.roster {
             return None;
@@ -352,11 +373,17 @@ impl Machine {
         let settings = self.settings;
         debug_assert!(self.dues.are_early_enough(&Dues::of(self.peers.values(), settings)), "a peer would be missed");
         if self.dues.first().is_some_and(|due| due <= now) {
+            let late = settings.interval / LATE_PART;
+            let others = self.peers.values().filter(|peer| peer.life == Life::Alive).count() > 1;
+            let suspect = others && now >= self.last_heard + settings.detection() / 2;
             for peer in self.peers.values_mut().filter(|peer| peer.life == Life::Alive) {
-                if peer.silent_at(settings) <= now {
-                    peer.life = Life::Silent(now.saturating_duration_since(peer.last_heard));
-                    self.roster_moved = true;
+                let due = peer.silent_at(settings);
+                if due > now || now > due + late && peer.give_grace(settings, now) {
+                    continue;
                 }
+                let unheard = now.saturating_duration_since(peer.last_heard);
+                peer.life = Life::Silent { unheard, suspect };
+                self.roster_moved = true;
             }
             self.peers.retain(|_, peer| peer.life == Life::Alive || now < peer.last_heard + FORGET_AFTER);
             self.dues = Dues::of(self.peers.values(), settings);
@@ -372,8 +399,8 @@ impl Machine {
         let listened = self.began + self.settings.detection();
         let unsure = |peer: &Peer| match peer.life {
             Life::Unverified => peer.last_heard + self.settings.detection() > listened,
-            Life::Alive => !peer.claims_complete,
-            Life::Silent(_) | Life::Left => false,
+            Life::Alive => !peer.knows_all(),
+            Life::Silent { .. } | Life::Left => false,
         };
         if self.peers.values().any(unsure) { self.began + self.settings.detection() * PATIENCE } else { listened }
     }
@@ -402,7 +429,7 @@ impl Machine {
         }
     }
 
-    fn take_asks(&mut self, now: Instant) -> Vec<Ticket> {
+    fn take_asks(&mut self, now: Instant) -> Vec<NodeTicket> {
         let mut asks = Vec::new();
         let settings = self.settings;
         for peer in self.peers.values_mut().filter(|peer| peer.is_asked(settings) && peer.next_ask <= now) {
@@ -412,10 +439,15 @@ impl Machine {
             asks.push(peer.ticket);
             let spacing = match peer.life {
                 Life::Unverified => settings.interval / PROOF_PART,
-                Life::Alive | Life::Silent(_) | Life::Left => peer.window(settings) / ASK_PART,
+                Life::Alive | Life::Silent { .. } | Life::Left => peer.window(settings) / ASK_PART,
             };
             peer.next_ask = now + around(spacing, &mut self.random);
             peer.asked += 1;
+        }
+        // Does this node hear at all? Others would answer too.
+        if !asks.is_empty() && now >= self.last_heard + settings.interval {
+            let alive = self.peers.values().filter(|peer| peer.life == Life::Alive && !asks.contains(&peer.ticket));
+            asks.extend(alive.map(|peer| peer.ticket).take(WITNESSES).collect::<Vec<_>>());
         }
         asks
     }
@@ -430,10 +462,6 @@ impl Machine {
     }
 }
 
-fn pages(claims: &BTreeSet<IpAddr>) -> Vec<ClaimsPage> {
-    ClaimsPage::pages(claims.iter().copied())
-}
-
 /// How many pulses follow quickly after a change: two of three may be lost.
 const URGENT: u8 = 3;
 
@@ -446,7 +474,16 @@ const GAP_PART: u32 = 20;
 /// Questions to a node that has yet to prove that it is not a replay follow each other after about this part of the interval.
 const PROOF_PART: u32 = 4;
 
-/// One in so many pulses carries the labels even if no node asked.
+/// A node that looks later than this part of the interval after another's time ran out was frozen or starved.
+const LATE_PART: u32 = 2;
+
+/// How many nodes are asked for a sign beside the one that is missed, when no node was heard for an interval.
+const WITNESSES: usize = 2;
+
+/// How much faster an owner tells its pages while a node listens.
+const HASTE: u32 = 4;
+
+/// One in so many pulses carries the card even if no node asked.
 const CARD_EVERY: u64 = 10;
 
 /// How many pulses of a new agent ask every node for an answer.

@@ -13,7 +13,10 @@
 //! | `socket`   | hears and sends pulses on one link                                                             |
 //! | `task`     | a task for each link of the slice                                                              |
 
+mod addresses;
 pub mod counters;
+pub mod holdings;
+mod key;
 pub mod machine;
 pub mod outcome;
 pub mod packet;

@@ -18,6 +18,8 @@ pub enum Outcome {
     Namesake,
     /// It is not newer than what was heard of its sender before.
     Replayed,
+    /// It was heard a moment ago over the other IP family.
+    Repeated,
     /// More nodes are on this link than this node remembers.
     TooMany,
     /// It did not come from this link, or not from the port that agents send pulses from.
@@ -34,13 +36,14 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    pub const ALL: [Outcome; 13] = [
+    pub const ALL: [Outcome; 14] = [
         Outcome::Taken,
         Outcome::Unverified,
         Outcome::Left,
         Outcome::Own,
         Outcome::Namesake,
         Outcome::Replayed,
+        Outcome::Repeated,
         Outcome::TooMany,
         Outcome::OffLink,
         Outcome::Malformed,
@@ -59,6 +62,7 @@ impl Outcome {
             Outcome::Own => "own",
             Outcome::Namesake => "namesake",
             Outcome::Replayed => "replayed",
+            Outcome::Repeated => "repeated",
             Outcome::TooMany => "too-many",
             Outcome::OffLink => "off-link",
             Outcome::Malformed => "malformed",

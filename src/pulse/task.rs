@@ -18,9 +18,9 @@ use tokio::time::{sleep, sleep_until};
 use tracing::{debug, info, trace, warn};
 
 use super::counters::Counters;
-use super::machine::{Machine, Stance};
+use super::machine::{Incarnations, Machine, Stance};
 use super::outcome::Outcome;
-use super::packet::{Key, Pulse, labels_fit};
+use super::packet::{Keys, Pulse};
 use super::refused::RefusedSenders;
 use super::settings::{PORT, Settings};
 use super::socket::{Datagram, HOP_LIMIT, PulseSocket};
@@ -28,8 +28,8 @@ use crate::address::{Family, MacAddress};
 use crate::by_link::ByLink;
 use crate::clock;
 use crate::names::NodeName;
-use crate::plan::slice::PulseSlice;
-use crate::roster::{Eligibility, Roster};
+use crate::plan::slice::{PulseLink, PulseSlice};
+use crate::roster::{Card, Eligibility, Roster};
 use crate::world::{Fact, Link};
 
 /// What does not change while the agent runs.
@@ -37,10 +37,10 @@ use crate::world::{Fact, Link};
 pub struct Setup {
     pub node: NodeName,
     pub settings: Settings,
-    pub key: Key,
+    pub keys: Keys,
     /// Nodes on the same link that are sent pulses besides the group.
     pub peers: Vec<IpAddr>,
-    /// Greater than every incarnation that this node ever used: see [`Machine::new`]. Links count up from here.
+    /// Greater than any that this node ever used: see [`Incarnations`]. Links count up from here.
     pub incarnation: u64,
 }
 
@@ -66,8 +66,8 @@ pub async fn run(
         // Dropping a link drops its sender; that ends the task.
         links.retain(|index, _| slice.links.contains_key(index));
         while tasks.try_join_next().is_some() {}
-        for (index, link) in slice.links.iter() {
-            let Some(of_link) = LinkSlice::of(&slice, link) else { continue };
+        for (index, PulseLink { link, card }) in slice.links.iter() {
+            let Some(of_link) = LinkSlice::of(&slice, link, card) else { continue };
             match links.get(index) {
                 Some(sender) => drop(sender.send_replace(of_link)),
                 None => {
@@ -76,7 +76,7 @@ pub async fn run(
                     links.insert(*index, sender);
                     let task = LinkTask {
                         index: *index,
-                        incarnation: next_incarnation,
+                        incarnations: Incarnations { first: setup.incarnation, this: next_incarnation },
                         setup: setup.clone(),
                         facts: facts.clone(),
                         counters: counters.of(&link.name),
@@ -100,24 +100,26 @@ struct LinkSlice {
     link: Link,
     mac: MacAddress,
     eligibility: Eligibility,
+    card: Arc<Card>,
     /// The parts that are the same on every link.
     all: PulseSlice,
 }
 
 impl LinkSlice {
-    fn of(slice: &PulseSlice, link: &Link) -> Option<LinkSlice> {
-        Some(LinkSlice { link: link.clone(), mac: link.mac?, eligibility: slice.eligibility?, all: slice.clone() })
+    fn of(slice: &PulseSlice, link: &Link, card: &Arc<Card>) -> Option<LinkSlice> {
+        let (mac, eligibility) = (link.mac?, slice.eligibility?);
+        Some(LinkSlice { link: link.clone(), mac, eligibility, card: card.clone(), all: slice.clone() })
     }
 
-    fn stance(&self, needs_ipv4: bool) -> Stance {
+    fn stance(&self) -> Stance {
         Stance {
             mac: self.mac,
             eligibility: self.eligibility,
             owner: self.all.owner,
-            labels: self.all.labels.clone(),
-            claims: self.all.claims.clone(),
+            hears_api_server: self.all.hears_api_server,
+            card: self.card.clone(),
+            holdings: self.all.holdings.clone(),
             occupied: self.all.occupied.clone(),
-            needs_ipv4,
         }
     }
 }
@@ -129,16 +131,29 @@ struct Sockets {
 }
 
 impl Sockets {
-    /// IPv6 needs a link-local address to speak from, and a kernel that has it switched on.
     fn open(link: &Link) -> io::Result<Sockets> {
-        let link_local = |address: IpAddr| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
-        let v6 = match link.addresses.iter().any(|net| link_local(net.addr())) {
-            true => PulseSocket::open(Family::V6, link.index),
-            false => Err(io::Error::from(io::ErrorKind::AddrNotAvailable)),
-        };
-        match (PulseSocket::open(Family::V4, link.index), v6) {
+        match (PulseSocket::open(Family::V4, link.index), Sockets::open_v6(link)) {
             (Err(error), Err(_)) => Err(error),
             (v4, v6) => Ok(Sockets { v4: v4.ok(), v6: v6.ok() }),
+        }
+    }
+
+    /// IPv6 needs a link-local address to speak from, and a kernel that has it switched on.
+    fn open_v6(link: &Link) -> io::Result<PulseSocket> {
+        let link_local = |address: IpAddr| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        match link.addresses.iter().any(|net| link_local(net.addr())) {
+            true => PulseSocket::open(Family::V6, link.index),
+            false => Err(io::Error::from(io::ErrorKind::AddrNotAvailable)),
+        }
+    }
+
+    /// Opens the family that could not be spoken before, if it can be now. The other goes on meanwhile.
+    fn open_missing(&mut self, link: &Link) {
+        if self.v4.is_none() {
+            self.v4 = PulseSocket::open(Family::V4, link.index).ok();
+        }
+        if self.v6.is_none() {
+            self.v6 = Sockets::open_v6(link).ok();
         }
     }
 
@@ -161,7 +176,7 @@ impl Sockets {
 /// The task of one link.
 struct LinkTask {
     index: u32,
-    incarnation: u64,
+    incarnations: Incarnations,
     setup: Arc<Setup>,
     facts: mpsc::Sender<Fact>,
     counters: Arc<Counters>,
@@ -179,7 +194,7 @@ impl LinkTask {
         let slice = slices.borrow().clone();
         let now = clock::now();
         let Setup { node, settings, .. } = &*self.setup;
-        let mut machine = Machine::new(node.clone(), *settings, self.incarnation, slice.stance(false), now);
+        let mut machine = Machine::new(node.clone(), *settings, self.incarnations, slice.stance(), now);
         let mut refused_senders = RefusedSenders::default();
         let mut failing = false;
         loop {
@@ -188,7 +203,7 @@ impl LinkTask {
             let ended = match Sockets::open(&slice.link) {
                 Ok(sockets) => {
                     failing = false;
-                    self.pulse(&sockets, slice, &mut machine, &mut refused_senders, &mut slices, &mut stop).await
+                    self.pulse(sockets, slice, &mut machine, &mut refused_senders, &mut slices, &mut stop).await
                 }
                 Err(error) => Ended::Failed(error),
             };
@@ -212,10 +227,10 @@ impl LinkTask {
         let _ = self.facts.send(Fact::PulsesRefused(self.index, Arc::default())).await;
     }
 
-    /// Sends and hears through these sockets until they fail, the link's addresses change their family, or it is over.
+    /// Sends and hears through these sockets until they fail, or it is over.
     async fn pulse(
         &self,
-        sockets: &Sockets,
+        mut sockets: Sockets,
         mut slice: LinkSlice,
         machine: &mut Machine,
         refused_senders: &mut RefusedSenders,
@@ -225,11 +240,11 @@ impl LinkTask {
         let mut roster = None;
         let mut leaving = false;
         debug!(link = %slice.link.name, ipv4 = sockets.v4.is_some(), ipv6 = sockets.v6.is_some(), "pulse sockets opened");
-        machine.handle_stance(slice.stance(sockets.v6.is_none()), clock::now());
+        machine.handle_stance(slice.stance(), clock::now());
         loop {
             let now = clock::now();
             while let Some(pulse) = machine.poll_pulse(now) {
-                self.send(sockets, &slice, &pulse, machine.somebody_needs_ipv4());
+                self.send(&sockets, &slice, &pulse);
             }
             if machine.has_left() {
                 return Ended::Told;
@@ -248,19 +263,21 @@ impl LinkTask {
             {
                 return Ended::Told;
             }
+            let deadline = machine.next_deadline();
             tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop), if !leaving => {
                     leaving = true;
                     machine.handle_leaving(clock::now());
                 }
-                () = reached(machine.next_deadline()) => {}
+                // Before the deadlines: whoever was frozen reads what the others said meanwhile, and judges then.
                 received = sockets.receive(|datagram| self.handle_datagram(datagram, &slice, machine, refused_senders)) => {
                     if let Err(error) = received {
                         // The kernel reports once that a link went down; the plan hears of that as well.
                         debug!(link = %slice.link.name, %error, "pulse not received");
                     }
                 }
+                () = reached(deadline) => {}
                 changed = slices.changed(), if !leaving => {
                     if changed.is_err() {
                         leaving = true;
@@ -271,13 +288,10 @@ impl LinkTask {
                     let renewed = next.link.addresses != slice.link.addresses;
                     let now = clock::now();
                     machine.handle_expected(&next.all.expected, now);
-                    machine.handle_stance(next.stance(sockets.v6.is_none()), now);
-                    if !labels_fit(&next.all.labels) && labels_fit(&slice.all.labels) {
-                        warn!(link = %slice.link.name, "the labels that [[l2]] selects by are too long for a pulse; other nodes do not learn them from it");
-                    }
+                    machine.handle_stance(next.stance(), now);
                     slice = next;
-                    if renewed && (sockets.v4.is_none() || sockets.v6.is_none()) {
-                        return Ended::Failed(io::Error::from(io::ErrorKind::Interrupted));
+                    if renewed {
+                        sockets.open_missing(&slice.link);
                     }
                 }
             }
@@ -285,16 +299,16 @@ impl LinkTask {
     }
 
     fn count_detections(&self, before: Option<&Roster>, after: &Roster) {
-        for (node, silent) in &after.silent {
+        for (node, departed) in &after.silent {
             let owned = before.and_then(|before| before.members.get(node)).is_some_and(|member| member.owner);
             if owned {
-                self.counters.count_detection(*silent);
+                self.counters.count_detection(departed.unheard);
             }
         }
     }
 
-    fn send(&self, sockets: &Sockets, slice: &LinkSlice, pulse: &Pulse, somebody_needs_ipv4: bool) {
-        let octets = pulse.emit(&self.setup.key);
+    fn send(&self, sockets: &Sockets, slice: &LinkSlice, pulse: &Pulse) {
+        let octets = pulse.emit(self.setup.keys.sealing());
         trace!(link = %slice.link.name, %pulse, "pulse sent");
         let count = |sent: io::Result<()>| match sent {
             Ok(()) => self.counters.count_sent(octets.len().try_into().unwrap_or(u64::MAX)),
@@ -303,13 +317,9 @@ impl LinkTask {
                 debug!(link = %slice.link.name, %error, "pulse not sent");
             }
         };
-        if let Some(v6) = &sockets.v6 {
-            count(v6.send_to_group(&octets));
-        }
-        // A node that starts does not know yet which family the others hear.
-        let in_both = sockets.v6.is_none() || somebody_needs_ipv4 || pulse.hello;
-        if let Some(v4) = sockets.v4.as_ref().filter(|_| in_both) {
-            count(v4.send_to_group(&octets));
+        // Always over both families: a switch may prune the groups of one of them, and nobody would notice.
+        for socket in [&sockets.v6, &sockets.v4].into_iter().flatten() {
+            count(socket.send_to_group(&octets));
         }
         for peer in &self.setup.peers {
             let socket = if peer.is_ipv4() { &sockets.v4 } else { &sockets.v6 };
@@ -332,7 +342,7 @@ impl LinkTask {
         let outcome = if hop_limit != Some(HOP_LIMIT) || source.port() != PORT {
             Outcome::OffLink
         } else {
-            match Pulse::parse(octets, &self.setup.key) {
+            match Pulse::parse(octets, &self.setup.keys) {
                 Ok(pulse) => {
                     trace!(link = %slice.link.name, %source, %pulse, "pulse received");
                     let (node, outcome) = (pulse.node.clone(), machine.handle_pulse(pulse, clock::now()));
@@ -366,7 +376,7 @@ fn log_roster(link: &Link, before: Option<&Roster>, after: &Roster) {
     }
     for node in before.into_iter().flat_map(|before| before.members.keys()) {
         if let Some(after) = after.silent.get(node) {
-            warn!(%link, %node, unheard_millis = after.as_millis(), "node fell silent");
+            warn!(%link, %node, unheard_millis = after.unheard.as_millis(), "node fell silent");
         } else if !after.members.contains_key(node) {
             info!(%link, %node, "node left the link or restarted");
         }

@@ -177,8 +177,8 @@ fn ranks(snapshot: &Snapshot, key: &ObjectKey, pool: &PoolName, rank_by: IpAddr)
     let Some(service) = snapshot.world.services.get(key) else { return Vec::new() };
     let endpoints = snapshot.world.endpoints(key);
     let covering = covering(&snapshot.config, &snapshot.context, pool);
-    let answered_here = snapshot.plan.l2.addresses.contains_key(&rank_by);
-    let ranking = Ranking::of((service, &endpoints), &covering, &snapshot.node, answered_here, rank_by);
+    let holder = snapshot.plan.placements.get(&rank_by).and_then(|placement| placement.owner.as_ref());
+    let ranking = Ranking::of((service, &endpoints), &covering, &snapshot.node, holder, rank_by);
     let report = |(place, RankedNode { node, score }): (usize, RankedNode)| match score {
         Ok(Score { weight, keeps }) => {
             RankReport { node, rank: Some(place + 1), weight: Some(weight), keeps, reason: None, summary: None }

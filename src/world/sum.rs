@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 
 use super::{
     ApiServer, Conflict, DefaultRoute, EndpointSlice, Fact, HostProblem, Link, Listing, Node, NodeCounts, Pulses,
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::address::Family;
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
-use crate::roster::{Member, Roster};
+use crate::roster::Roster;
 use crate::selector::Labels;
 
 /// Everything crier was told and that still stands.
@@ -40,6 +40,8 @@ pub struct World {
     pub links_listed: bool,
     /// Other stations that have addresses which this node is to answer for, by link.
     pub conflicts: OrdMap<IpAddr, OrdMap<InterfaceName, Conflict>>,
+    /// The addresses that this node answers for, each with the links.
+    pub answering: OrdMap<IpAddr, OrdSet<InterfaceName>>,
     pub sessions: OrdMap<PeerName, SessionReport>,
     /// Heard on each link, by its index; the first heard in front. Never an empty list.
     pub routers: OrdMap<u32, Vec<Ipv6Addr>>,
@@ -126,6 +128,7 @@ impl Default for World {
             links: OrdMap::new(),
             links_listed: false,
             conflicts: OrdMap::new(),
+            answering: OrdMap::new(),
             sessions: OrdMap::new(),
             routers: OrdMap::new(),
             callers: OrdMap::new(),
@@ -181,6 +184,21 @@ impl World {
             }
             Fact::LinksListed => everything_if(!std::mem::replace(&mut self.links_listed, true)),
             Fact::Conflict(address, link, conflict) => self.conflict(address, link, conflict),
+            Fact::Answering { link, began, ended } => {
+                for address in ended {
+                    if let Some(links) = self.answering.get_mut(&address) {
+                        links.remove(&link);
+                        if links.is_empty() {
+                            self.answering.remove(&address);
+                        }
+                    }
+                }
+                for address in began {
+                    self.answering.entry(address).or_default().insert(link.clone());
+                }
+                // The planner knows whose addresses these are.
+                Touched::Nothing
+            }
             Fact::Session(name, report) => {
                 // Where a peer is looked for depends on these: see `plan::reach`.
                 let proof = |report: &SessionReport| {
@@ -207,7 +225,11 @@ impl World {
                 self.pulses = pulses;
                 everything_if(changed)
             }
-            Fact::Roster(index, roster) => self.put_roster(index, roster),
+            // The planner knows what a roster says that the one before did not.
+            Fact::Roster(index, roster) => {
+                put(&mut self.rosters, index, roster);
+                Touched::Nothing
+            }
             Fact::PulsesRefused(index, refused) => {
                 put(&mut self.refused_pulses, index, Some(refused).filter(|refused| !refused.is_empty()));
                 Touched::Nothing
@@ -277,14 +299,6 @@ impl World {
         let namespaces = self.namespaces.iter().map(|(name, it)| Fact::Namespace(name.clone(), Some(it.clone())));
         let assigned = self.assigned.iter().map(|(key, addresses)| Fact::Assigned(key.clone(), addresses.clone()));
         services.chain(slices).chain(nodes).chain(namespaces).chain(assigned)
-    }
-
-    fn put_roster(&mut self, index: u32, roster: Option<Arc<Roster>>) -> Touched {
-        let after = roster.as_ref().map(|roster| electable(roster));
-        let before = self.rosters.get(&index).map(|roster| electable(roster));
-        let touched = surroundings_if(before != after);
-        put(&mut self.rosters, index, roster);
-        touched
     }
 
     /// Who holds the address is looked for among all Services: conflicts are rare.
@@ -509,14 +523,6 @@ fn surroundings_if(changed: bool) -> Touched {
 
 fn everything_if(changed: bool) -> Touched {
     if changed { Touched::Everything } else { Touched::Nothing }
-}
-
-/// A roster without what is only for people to see.
-fn electable(roster: &Roster) -> Roster {
-    let Roster { settled, members, silent, left } = roster;
-    let member = |member: &Member| Member { owner: false, ..member.clone() };
-    let members = members.iter().map(|(name, it)| (name.clone(), member(it))).collect();
-    Roster { settled: *settled, members, silent: silent.clone(), left: left.clone() }
 }
 
 /// Versions of one object can be compared as numbers (Kubernetes KEP-5504).

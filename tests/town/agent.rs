@@ -19,8 +19,8 @@ use crier::claim::{Acquisition, ConflictKind};
 use crier::config::{self, Config, NoSecrets, SourceFile};
 use crier::names::{InterfaceName, NodeName};
 use crier::plan::Planner;
-use crier::pulse::machine::{Machine, Stance};
-use crier::pulse::packet::{Key, Pulse};
+use crier::pulse::machine::{Incarnations, Machine, Stance};
+use crier::pulse::packet::{Key, Keys, Pulse};
 use crier::pulse::settings::Settings;
 use crier::world::{Conflict, Fact, Link, Pulses};
 use imbl::OrdMap;
@@ -45,14 +45,15 @@ pub const LIFE: u64 = 1 << 10;
 #[derive(Debug, Clone)]
 pub struct File {
     pub config: Arc<Config>,
-    /// The number of the key that seals, and the only one that is accepted.
-    // `old-key-files`, which a story can name already, are accepted too once `[pulse]` has them.
+    /// The number of the key that authenticates its pulses.
     pub key: u8,
+    /// Those that are accepted beside it.
+    pub old_keys: Vec<u8>,
 }
 
 impl File {
     /// `l2` is the body of the one `[[l2]]`, its lines separated by "; ".
-    pub fn new(l2: &str, key: u8) -> File {
+    pub fn new(l2: &str, key: u8, old_keys: Vec<u8>) -> File {
         let l2 = l2.replace("; ", "\n");
         let text = format!(
             "[kubernetes]\nkubeconfig = \"/etc/crier/kubeconfig\"\n[[pool]]\nname = \"lan\"\naddresses = [\"10.0.0.0/16\"]\n\
@@ -60,20 +61,28 @@ impl File {
         );
         let file = SourceFile { path: "crier.toml".to_owned(), text };
         let config = config::parse(&[file], &NoSecrets).unwrap_or_else(|complaints| panic!("{complaints}"));
-        File { config: Arc::new(config), key }
+        File { config: Arc::new(config), key, old_keys }
+    }
+
+    /// Whether an agent with this file believes the pulses of one with the other.
+    pub fn accepts(&self, other: &File) -> bool {
+        self.key == other.key || self.old_keys.contains(&other.key)
     }
 }
 
-/// A pulse as it is sent. What a key makes of it is worked out once for all that hold that key.
+/// A pulse as it is sent. What a file's keys make of it is worked out once for all that hold the same.
 pub struct Sealed {
     octets: Vec<u8>,
-    opened: RefCell<BTreeMap<u8, Option<Pulse>>>,
+    opened: RefCell<BTreeMap<(u8, Vec<u8>), Option<Pulse>>>,
 }
 
 impl Sealed {
-    fn open(&self, key: u8) -> Option<Pulse> {
-        let parse = || Pulse::parse(&self.octets, &key_of(key)).ok();
-        self.opened.borrow_mut().entry(key).or_insert_with(parse).clone()
+    fn open(&self, file: &File) -> Option<Pulse> {
+        let parse = || {
+            let old = file.old_keys.iter().map(|key| key_of(*key)).collect();
+            Pulse::parse(&self.octets, &Keys::new(key_of(file.key), old)).ok()
+        };
+        self.opened.borrow_mut().entry((file.key, file.old_keys.clone())).or_insert_with(parse).clone()
     }
 }
 
@@ -102,7 +111,7 @@ pub struct Agent {
     acquisitions: OrdMap<IpAddr, Acquisition>,
     /// The conflicts that the planner was told.
     told: BTreeMap<IpAddr, (MacAddress, ConflictKind)>,
-    next_incarnation: u64,
+    incarnations: Incarnations,
     /// A fact came in since the last turn.
     must_think: bool,
 }
@@ -120,7 +129,7 @@ impl Agent {
             link_up: false,
             acquisitions: OrdMap::new(),
             told: BTreeMap::new(),
-            next_incarnation: incarnation,
+            incarnations: Incarnations { first: incarnation, this: incarnation },
             must_think: false,
         };
         agent.learn(Fact::Pulses(Pulses::On { authenticated: true }));
@@ -154,9 +163,12 @@ impl Agent {
         self.claims.ownership(address) == Claim::Announced
     }
 
-    /// An address that it may have begun or ceased to answer for.
+    /// An address that it may have begun or ceased to answer for. The planner is told, as the responder tells it.
     pub fn poll_turned(&mut self) -> Option<IpAddr> {
-        self.claims.poll_turned()
+        let address = self.claims.poll_turned()?;
+        let (began, ended) = if self.answers(address) { (vec![address], vec![]) } else { (vec![], vec![address]) };
+        self.learn(Fact::Answering { link: "eth0".into(), began, ended });
+        Some(address)
     }
 
     pub fn next_deadline(&self) -> Option<Instant> {
@@ -173,7 +185,7 @@ impl Agent {
 
     /// A pulse arrives.
     pub fn hear(&mut self, sealed: &Sealed, now: Instant) {
-        if let (Some(pulse), Some(machine)) = (sealed.open(self.file.key), &mut self.pulse) {
+        if let (Some(pulse), Some(machine)) = (sealed.open(&self.file), &mut self.pulse) {
             machine.handle_pulse(pulse, now);
         }
     }
@@ -198,9 +210,7 @@ impl Agent {
     pub fn attend(&mut self, now: Instant, sent: &mut Vec<Sent>) {
         if let Some(pulse) = &mut self.pulse {
             while let Some(said) = pulse.poll_pulse(now) {
-                // Who asks everybody does not know yet what they hear.
-                let both = said.hello || pulse.somebody_needs_ipv4();
-                let families = if both { vec![Family::V6, Family::V4] } else { vec![Family::V6] };
+                let families = vec![Family::V6, Family::V4];
                 let octets = said.emit(&key_of(self.file.key));
                 sent.push(Sent::Pulse(Rc::new(Sealed { octets, opened: RefCell::default() }), families));
             }
@@ -236,7 +246,7 @@ impl Agent {
     /// As `pulse::task` follows its slice.
     fn follow_pulse(&mut self, now: Instant) {
         let slice = self.planner.plan().pulse.clone();
-        let Some(eligibility) = slice.eligibility.filter(|_| slice.links.contains_key(&LINK)) else {
+        let (Some(eligibility), Some(here)) = (slice.eligibility, slice.links.get(&LINK)) else {
             if self.pulse.take().is_some() {
                 self.learn(Fact::Roster(LINK, None));
             }
@@ -246,10 +256,10 @@ impl Agent {
             mac: self.mac,
             eligibility,
             owner: slice.owner,
-            labels: slice.labels,
-            claims: slice.claims,
+            hears_api_server: slice.hears_api_server,
+            card: here.card.clone(),
+            holdings: slice.holdings,
             occupied: slice.occupied,
-            needs_ipv4: false,
         };
         match &mut self.pulse {
             Some(machine) => {
@@ -257,9 +267,9 @@ impl Agent {
                 machine.handle_stance(stance, now);
             }
             None => {
-                self.next_incarnation += 1;
+                self.incarnations.this += 1;
                 let settings = Settings { interval: INTERVAL, multiplier: self.file.config.pulse.multiplier };
-                self.pulse = Some(Machine::new(self.name.clone(), settings, self.next_incarnation, stance, now));
+                self.pulse = Some(Machine::new(self.name.clone(), settings, self.incarnations, stance, now));
             }
         }
     }

@@ -6,15 +6,12 @@
 //! CRIER_TOWN_STORY=path tells one story in full. CRIER_WRITE_SNAPSHOTS=1 writes `failover.txt` anew.
 
 mod agent;
-mod bounds;
 mod client;
 mod events;
-mod failover;
 mod field_cases;
 mod invariants;
 mod life;
 mod link;
-mod pulses;
 mod seeds;
 mod story;
 mod town;

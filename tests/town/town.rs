@@ -171,7 +171,7 @@ impl Town {
         let mut town = Town {
             events: Events::new(began),
             random,
-            files: story.files.iter().map(|file| File::new(&file.l2, file.key)).collect(),
+            files: story.files.iter().map(|file| File::new(&file.l2, file.key, file.old_keys.clone())).collect(),
             link,
             hosts: (0..story.agents).map(host).collect(),
             clients,
@@ -233,8 +233,8 @@ impl Town {
 
     /// Whether two agents believe each other's pulses.
     pub fn share_a_key(&self, one: Station, other: Station) -> bool {
-        let key = |host: Station| self.files[self.hosts[host].file].key;
-        key(one) == key(other)
+        let file = |host: Station| &self.files[self.hosts[host].file];
+        file(one).accepts(file(other)) && file(other).accepts(file(one))
     }
 
     /// Every `[[l2]]` is sticky.

@@ -17,7 +17,7 @@ fn address(n: u32) -> IpAddr {
 }
 
 fn taking_over() -> Acquisition {
-    Acquisition::TakeOver { from: "node1".into() }
+    Acquisition::TakeOver { from: "node1".into(), suspect: false }
 }
 
 fn millis(n: u64) -> Duration {

@@ -2,7 +2,6 @@
 //! Floor 1.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
 use super::Context;
 use crate::names::NodeName;
@@ -22,12 +21,10 @@ pub enum Difference {
 pub struct NodesDifference {
     /// Some node is taken or refused in another way than before: Services that no node may answer for are concerned.
     pub any: bool,
-    /// Nodes that are a candidate, or its weight, no longer or newly: the Services that they own are concerned.
+    /// Nodes that became a candidate, are none any more, or make another bid: the Services that they own are concerned.
     pub changed: BTreeSet<NodeName>,
-    /// Some node is a candidate now that was none, or has a higher weight: it may be better than an owner.
-    pub gained: bool,
-    /// Addresses of which another node than before says that it keeps them.
-    pub claimed: BTreeSet<IpAddr>,
+    /// Of these, the nodes that became a candidate or make a better bid: they may be better than an owner.
+    pub gained: BTreeSet<NodeName>,
 }
 
 impl Context {
@@ -54,15 +51,11 @@ impl NodesDifference {
         self.any = true;
         for candidate in now.candidates() {
             let known = before.candidate(&candidate.node);
-            if known.is_none_or(|known| known.weight != candidate.weight) {
+            if known.is_none_or(|known| known.bid() != candidate.bid()) {
                 self.changed.insert(candidate.node.clone());
-                self.gained |= known.is_none_or(|known| known.weight < candidate.weight);
             }
-            match known {
-                Some(known) if known.claims != candidate.claims => {
-                    self.claimed.extend(known.claims.symmetric_difference(&candidate.claims));
-                }
-                Some(_) | None => {}
+            if known.is_none_or(|known| known.bid() < candidate.bid()) {
+                self.gained.insert(candidate.node.clone());
             }
         }
         let gone = before.candidates().iter().filter(|it| now.candidate(&it.node).is_none());

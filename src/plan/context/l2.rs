@@ -7,13 +7,15 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 use ipnet::IpNet;
+use sha2::{Digest, Sha256};
 
 use crate::config::{Config, InterfacePattern, L2, Subnet};
 use crate::names::{InterfaceName, NodeName};
 use crate::plan::elect::{self, Electorate, Hearing};
+use crate::plan::holder::Grade;
+use crate::plan::slice::PulseLink;
 use crate::reason::Reason;
-use crate::roster::{Eligibility, Roster};
-use crate::selector::{Labels, Selector};
+use crate::roster::{Card, Eligibility, L2Number, Member, Roster};
 use crate::world::{Link, Node, Pulses, World};
 
 /// Links that belong to containers, tunnels and virtual switches. An `[[l2]]` that names no interfaces leaves them out.
@@ -47,21 +49,61 @@ pub struct L2Context {
     /// The subnets of those links.
     subnets: Vec<(IpNet, InterfaceName)>,
     rule: Subnet,
+    /// What pulses call this `[[l2]]`.
+    number: L2Number,
+    /// The links by their indices, with their subnets.
+    links: Vec<(u32, Vec<IpNet>)>,
 }
 
 /// What this node says of itself in its pulses, apart from what it owns, and where.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct PulseContext {
-    pub links: Arc<BTreeMap<u32, Link>>,
+    pub links: Arc<BTreeMap<u32, PulseLink>>,
     /// `None` where there are no pulses.
     pub eligibility: Option<Eligibility>,
-    /// The labels that some `[[l2]]` selects by.
-    pub labels: Arc<Labels>,
 }
 
 impl L2Context {
-    pub(super) fn of(l2: &L2, me: &NodeName, nodes: &OrdMap<NodeName, Arc<Node>>, world: &World) -> L2Context {
-        l2_context(l2, me, nodes, world)
+    pub(super) fn of(
+        (l2, number): (&L2, L2Number),
+        me: &NodeName,
+        nodes: &OrdMap<NodeName, Arc<Node>>,
+        own: Own,
+        world: &World,
+    ) -> L2Context {
+        l2_context((l2, number), me, nodes, own, world)
+    }
+
+    /// The other agents that are heard where this node would answer for an address, each on one of the links.
+    pub fn members<'a>(&self, address: IpAddr, world: &'a World) -> BTreeMap<&'a NodeName, &'a Member> {
+        let mut members = BTreeMap::new();
+        for roster in self.rosters(address, world) {
+            for (node, member) in &roster.members {
+                members.entry(node).or_insert(member);
+            }
+        }
+        members
+    }
+
+    /// The rosters of the links where this node would answer for an address.
+    pub fn rosters<'a>(&self, address: IpAddr, world: &'a World) -> Vec<&'a Roster> {
+        let in_subnet = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&address));
+        let heard = |(index, _): &(u32, Vec<IpNet>)| world.rosters.get(index).map(|roster| &**roster);
+        let near: Vec<&Roster> = self.links.iter().filter(|(_, nets)| in_subnet(nets)).filter_map(heard).collect();
+        if near.is_empty() { self.links.iter().filter_map(heard).collect() } else { near }
+    }
+
+    /// The weight that a node gives itself here; `None` where it does not serve this `[[l2]]`.
+    pub fn weight_of(&self, member: &Member) -> Option<u32> {
+        member.card.weights.get(&self.number).copied()
+    }
+
+    /// Whether a node with these subnets on the link may answer for an address.
+    pub fn admits(&self, address: IpAddr, subnets: &BTreeSet<IpNet>) -> bool {
+        match self.rule {
+            Subnet::Require => subnets.iter().any(|net| net.contains(&address)),
+            Subnet::Prefer | Subnet::Ignore => true,
+        }
     }
 
     /// Where this node would answer for an address: on the links with its subnet, as far as the rule asks for them.
@@ -86,6 +128,7 @@ impl L2Context {
         self.interfaces == other.interfaces
             && self.subnets == other.subnets
             && self.rule == other.rule
+            && self.links == other.links
             && self.by_link.iter().map(|(nets, _)| nets).eq(other.by_link.iter().map(|(nets, _)| nets))
     }
 
@@ -99,17 +142,30 @@ impl L2Context {
     }
 }
 
-fn l2_context(l2: &L2, me: &NodeName, nodes: &OrdMap<NodeName, Arc<Node>>, world: &World) -> L2Context {
+/// How this node stands, apart from any `[[l2]]`.
+#[derive(Debug, Clone, Copy)]
+pub struct Own {
+    pub grade: Grade,
+}
+
+fn l2_context(
+    (l2, number): (&L2, L2Number),
+    me: &NodeName,
+    nodes: &OrdMap<NodeName, Arc<Node>>,
+    own: Own,
+    world: &World,
+) -> L2Context {
     let links: Vec<&Link> = usable_links(l2, world).collect();
     let interfaces = Arc::new(links.iter().map(|link| link.name.clone()).collect());
     let of_link = |link: &&Link| link.addresses.iter().map(|net| (*net, link.name.clone())).collect::<Vec<_>>();
     let subnets: Vec<(IpNet, InterfaceName)> = links.iter().flat_map(of_link).collect();
     let rule = l2.subnet;
     let refusal = links.is_empty().then(|| no_link(l2, world));
+    let indices = links.iter().map(|link| (link.index, link.addresses.clone())).collect();
     let heard: Vec<(&Link, &Roster)> =
         links.iter().filter_map(|link| Some((*link, &**world.rosters.get(&link.index)?))).collect();
     let electorate = |rosters: Vec<&Roster>| {
-        let hearing = Hearing { me, rosters, refusal: refusal.clone() };
+        let hearing = Hearing { me, number, grade: own.grade, rosters, refusal: refusal.clone() };
         elect::electorate(l2, nodes, Some(&hearing))
     };
     match world.pulses {
@@ -119,7 +175,7 @@ fn l2_context(l2: &L2, me: &NodeName, nodes: &OrdMap<NodeName, Arc<Node>>, world
             let candidates = others.candidates().iter().filter(|candidate| candidate.node != *me).cloned().collect();
             let refused = refusal.clone().map(|reason| (me.clone(), reason));
             let electorate = Electorate::new(candidates, others.excluded.into_iter().chain(refused).collect());
-            L2Context { electorate, by_link: Vec::new(), interfaces, subnets, rule }
+            L2Context { electorate, by_link: Vec::new(), interfaces, subnets, rule, number, links: indices }
         }
         Pulses::On { .. } => L2Context {
             electorate: electorate(heard.iter().map(|(_, roster)| *roster).collect()),
@@ -132,38 +188,53 @@ fn l2_context(l2: &L2, me: &NodeName, nodes: &OrdMap<NodeName, Arc<Node>>, world
             interfaces,
             subnets,
             rule,
+            number,
+            links: indices,
         },
         Pulses::Off => {
-            L2Context { electorate: elect::electorate(l2, nodes, None), by_link: Vec::new(), interfaces, subnets, rule }
+            let electorate = elect::electorate(l2, nodes, None);
+            L2Context { electorate, by_link: Vec::new(), interfaces, subnets, rule, number, links: indices }
         }
     }
 }
 
 impl PulseContext {
     /// `node` is this node, where it is known.
-    pub(super) fn of(config: &Config, node: Option<&Node>, l2: &[L2Context], world: &World) -> PulseContext {
+    pub(super) fn of(config: &Config, node: Option<&Node>, l2: &[L2Context], own: Own, world: &World) -> PulseContext {
         match world.pulses {
-            Pulses::On { .. } => pulse_context(config, node, l2, world),
+            Pulses::On { .. } => pulse_context(config, node, l2, own, world),
             Pulses::Off => PulseContext::default(),
         }
     }
 }
 
-fn pulse_context(config: &Config, node: Option<&Node>, l2: &[L2Context], world: &World) -> PulseContext {
+fn pulse_context(config: &Config, node: Option<&Node>, l2: &[L2Context], own: Own, world: &World) -> PulseContext {
     let on_links = |link: &&Link| l2.iter().any(|context| context.interfaces.contains(&link.name));
-    let links = world.links.values().filter(on_links).map(|link| (link.index, link.clone())).collect();
-    let selectors = config.l2.iter().flat_map(|l2| l2.nodes.iter().chain(l2.preference.iter().map(|it| &it.nodes)));
-    let keys: BTreeSet<&str> = selectors.flat_map(Selector::keys).collect();
-    let labels = node.into_iter().flat_map(|node| &node.labels.0).filter(|(name, _)| keys.contains(name.as_str()));
+    let weight = |l2: &L2| node.and_then(|node| elect::weight(l2, &node.labels));
+    let card = |link: &Link| Card {
+        weights: config
+            .l2
+            .iter()
+            .zip(l2)
+            .filter(|(_, context)| context.interfaces.contains(&link.name))
+            .filter_map(|(l2, context)| Some((context.number, weight(l2)?)))
+            .collect(),
+        subnets: link.addresses.iter().map(IpNet::trunc).collect(),
+        ownership_digest: 0,
+        allocation_digest: 0,
+    };
+    let pulse_link = |link: &Link| PulseLink { link: link.clone(), card: Arc::new(card(link)) };
+    let links = world.links.values().filter(on_links).map(|link| (link.index, pulse_link(link))).collect();
     PulseContext {
         links: Arc::new(links),
-        eligibility: Some(match node.map(elect::exclusion) {
-            None => Eligibility::NodeUnknown,
-            Some(None) => Eligibility::Eligible,
-            Some(Some(Reason::NodeNetworkUnavailable)) => Eligibility::NetworkUnavailable,
-            Some(Some(_)) => Eligibility::Excluded,
+        eligibility: Some(match (node.map(elect::exclusion), own.grade) {
+            (None, _) => Eligibility::NodeUnknown,
+            (Some(None), Grade::Eligible) => Eligibility::Eligible,
+            (Some(None), Grade::ViewStale) => Eligibility::ViewStale,
+            (Some(None), Grade::DataPathBad) => Eligibility::DataPathBad,
+            (Some(Some(Reason::NodeNetworkUnavailable)), _) => Eligibility::NetworkUnavailable,
+            (Some(Some(_)), _) => Eligibility::Excluded,
         }),
-        labels: Arc::new(Labels(labels.map(|(name, value)| (name.clone(), value.clone())).collect())),
     }
 }
 
@@ -175,6 +246,23 @@ pub fn is_of_interest(config: &Config, name: &InterfaceName) -> bool {
 
 fn is_left_out_by_default(name: &InterfaceName) -> bool {
     NOT_BY_DEFAULT.iter().any(|start| name.as_str().starts_with(start))
+}
+
+/// What pulses call each `[[l2]]`, in their order: a digest of the pools that it names, and which of those it is that name the
+/// same. So it has the same number in two files that differ in anything else.
+pub fn numbers(config: &Config) -> Vec<L2Number> {
+    let mut seen: BTreeMap<String, u8> = BTreeMap::new();
+    let number = |l2: &L2| {
+        let mut pools: Vec<&str> = l2.pools.iter().map(|pool| pool.as_str()).collect();
+        pools.sort_unstable();
+        pools.dedup();
+        let pools = pools.join(" ");
+        let place = seen.entry(pools.clone()).or_default();
+        *place = place.wrapping_add(1);
+        let [a, b, c, d, ..]: [u8; 32] = Sha256::digest(format!("{place} {pools}")).into();
+        L2Number(u32::from_be_bytes([a, b, c, d]))
+    };
+    config.l2.iter().map(number).collect()
 }
 
 fn usable_links<'a>(l2: &L2, world: &'a World) -> impl Iterator<Item = &'a Link> {

@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 
 use crate::config::Config;
 use crate::names::NodeName;
+use crate::plan::holder::Grade;
 use crate::world::World;
 
 /// What all decisions of this node are based on, apart from the Service itself.
@@ -26,11 +27,18 @@ pub struct Context {
 }
 
 impl Context {
-    pub fn of(config: &Config, me: &NodeName, world: &World) -> Context {
+    /// `grade`: this node's own.
+    pub fn of(config: &Config, me: &NodeName, world: &World, grade: Grade) -> Context {
         let nodes = nodes::known_nodes(config, me, world);
         let node = nodes.get(me).map(|node| &**node);
-        let l2: Vec<L2Context> = config.l2.iter().map(|l2| L2Context::of(l2, me, &nodes, world)).collect();
-        let pulse = PulseContext::of(config, node, &l2, world);
+        let own = l2::Own { grade };
+        let l2: Vec<L2Context> = config
+            .l2
+            .iter()
+            .zip(l2::numbers(config))
+            .map(|numbered| L2Context::of(numbered, me, &nodes, own, world))
+            .collect();
+        let pulse = PulseContext::of(config, node, &l2, own, world);
         Context { l2, pulse, bgp: BgpContext::of(config, me, node) }
     }
 

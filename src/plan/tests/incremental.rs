@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::address::MacAddress;
-use crate::roster::{Eligibility, Member, Roster};
+use crate::roster::{Card, Departed, Eligibility, Holding, Member, NodeTicket, Roster, Stage};
 use crate::world::{Conflict, Pulses};
 
 const NODES: [&str; 7] = ["a", "b", "c", "d", "e", "f", "g"];
@@ -52,7 +52,11 @@ fn happening(random: &mut fastrand::Rng) -> Fact {
     let name = NODES[random.usize(..NODES.len())];
     let number = random.usize(..SERVICES);
     let service_key = key(&format!("s{number}"));
-    match random.u8(0..12) {
+    match random.u8(0..14) {
+        12 | 13 => {
+            let (began, ended) = (some_addresses(random, 4), some_addresses(random, 4));
+            Fact::Answering { link: "eth0".into(), began, ended }
+        }
         0 => Fact::Node(name.into(), None),
         1 | 2 => {
             let labels: &[(&str, &str)] =
@@ -91,7 +95,26 @@ fn happening(random: &mut fastrand::Rng) -> Fact {
     }
 }
 
+/// One in so many of all.
+fn some_addresses(random: &mut fastrand::Rng, one_in: u8) -> Vec<IpAddr> {
+    (0..SERVICES).filter(|_| random.u8(0..one_in) == 0).map(address).collect()
+}
+
+fn some_holding(random: &mut fastrand::Rng) -> Holding {
+    let stage = match random.u8(0..4) {
+        0 => Stage::Asks,
+        1 => Stage::Grants { to: NodeTicket::of(&NODES[random.usize(..NODES.len())].into()) },
+        _ => Stage::Holds,
+    };
+    Holding { weight: u32::from(random.u8(0..3)) * 50, stage }
+}
+
+fn departed(member: Member, suspect: bool) -> Departed {
+    Departed { mac: member.mac, unheard: Duration::from_millis(303), suspect, holdings: member.holdings }
+}
+
 fn some_roster(random: &mut fastrand::Rng) -> Fact {
+    let numbers = context::l2::numbers(&many_rules(false));
     let mut roster = Roster { settled: random.u8(0..5) > 0, ..Roster::default() };
     for (number, name) in NODES.iter().enumerate().skip(1) {
         let eligibility = match random.u8(0..8) {
@@ -99,18 +122,20 @@ fn some_roster(random: &mut fastrand::Rng) -> Fact {
             1 => Eligibility::Excluded,
             _ => Eligibility::Eligible,
         };
-        let edge = random.u8(0..4) == 0;
+        let weights = numbers.iter().map(|number| (*number, u32::from(random.u8(0..3)) * 50)).collect();
         let member = Member {
             mac: MacAddress([2, 0, 0, 0, 1, u8::try_from(number).unwrap()]),
             eligibility,
             owner: random.bool(),
-            labels: Labels(edge.then(|| ("edge".to_owned(), "true".to_owned())).into_iter().collect()),
-            claims: Arc::new((0..SERVICES).filter(|_| random.u8(0..12) == 0).map(address).collect()),
+            hears_api_server: random.u8(0..4) > 0,
+            card: Arc::new(Card { weights, ..Card::default() }),
+            holdings: some_addresses(random, 6).into_iter().map(|it| (it, some_holding(random))).collect(),
+            holdings_known: random.u8(0..6) > 0,
             occupied: Arc::default(),
         };
         match random.u8(0..10) {
-            0 => drop(roster.silent.insert((*name).into(), Duration::from_millis(303))),
-            1 => drop(roster.left.insert((*name).into())),
+            0 => drop(roster.silent.insert((*name).into(), departed(member, random.bool()))),
+            1 => drop(roster.left.insert((*name).into(), departed(member, false))),
             _ => drop(roster.members.insert((*name).into(), member)),
         }
     }
@@ -164,13 +189,12 @@ fn a_turn_comes_to_the_plan_that_judging_everything_comes_to_whatever_happened()
 
 #[test]
 fn a_planner_that_starts_with_all_that_is_known_comes_to_the_same_plan() {
-    // Input: random happenings. Output: now and then the plan of a new planner that is told the World as it stands. Nothing
-    // is sticky and nothing allocated here: these follow from what happened before.
+    // Input: random happenings, without pulses. Output: now and then the plan of a new planner that is told the World as it
+    // stands. Nothing is allocated here: that follows from what happened before, as does what nodes hold with pulses.
     for seed in 0..20 {
         let mut random = fastrand::Rng::with_seed(1000 + seed);
         let config = many_rules(false);
-        let pulses = seed % 3 > 0;
-        let mut planner = begin(&config, pulses, false);
+        let mut planner = begin(&config, false, false);
         let now = clock::now();
         for step in 0..100 {
             planner.apply(happening(&mut random));

@@ -1,13 +1,11 @@
 //! Since when an address is where it is, and why: what the plan remembers of each move, as stories.
 
-use super::pulses::{roster, with_pulses};
+use super::pulses::{ADDRESS, departed, heard, roster, with_pulses};
 use super::*;
 use crate::plan::placement::{Cause, Placement};
 use crate::plan::ranking::{Ranking, Score, covering};
-use crate::roster::{Eligibility, Roster};
+use crate::roster::Eligibility;
 use crate::world::Conflict;
-
-const ADDRESS: &str = "192.168.35.103";
 
 impl Story {
     fn placement(&self) -> Placement {
@@ -41,21 +39,15 @@ impl Story {
         let me = NodeName::from("a");
         let about = (&*world.services[&key("web")], &endpoints);
         let address = ADDRESS.parse().unwrap();
-        let answered_here = plan.l2.addresses.contains_key(&address);
-        let ranking = Ranking::of(about, &covering, &me, answered_here, address);
+        let placement = plan.placements.get(&address);
+        let holder = placement.and_then(|placement| placement.owner.as_ref());
+        let ranking = Ranking::of(about, &covering, &me, holder, address);
         ranking.nodes().into_iter().map(|it| (it.node.to_string(), it.score)).collect()
     }
 }
 
-fn heard(fact: Fact, change: impl FnOnce(&mut Roster)) -> Fact {
-    let Fact::Roster(link, Some(roster)) = fact else { panic!("no roster") };
-    let mut roster = Roster::clone(&roster);
-    change(&mut roster);
-    Fact::Roster(link, Some(Arc::new(roster)))
-}
-
 fn both() -> Fact {
-    roster(&[("b", &[]), ("c", &[])], &[])
+    roster(&[("b", &[ADDRESS]), ("c", &[])], &[])
 }
 
 /// A story in which b, the best, has the address of web; c comes next, and this node, a, last.
@@ -69,13 +61,17 @@ fn owned_by_b() -> Story {
 #[test]
 fn every_way_to_lose_an_address_is_named_as_the_cause_of_its_move() {
     let without_b = || roster(&[("c", &[])], &[]);
-    let stands =
-        |eligibility| heard(both(), |it| it.members.get_mut(&NodeName::from("b")).unwrap().eligibility = eligibility);
-    let table: [(&str, Fact); 8] = [
+    // It released the address, and says why.
+    let stands = |eligibility| {
+        heard(both(), |it| {
+            let b = it.members.get_mut(&NodeName::from("b")).unwrap();
+            (b.eligibility, b.holdings) = (eligibility, Default::default());
+        })
+    };
+    let table: [(&str, Fact); 7] = [
         ("b > c: owner-silent", roster(&[("c", &[])], &["b"])),
-        ("b > c: node-left", heard(without_b(), |it| it.left = ["b".into()].into())),
+        ("b > c: node-left", heard(without_b(), |it| it.left = [("b".into(), departed(&[ADDRESS]))].into())),
         ("b > c: owner-restarted", without_b()),
-        ("b > c: owner-restarted", stands(Eligibility::Listening)),
         ("b > c: node-excluded", stands(Eligibility::Excluded)),
         ("b > c: node-network-unavailable", stands(Eligibility::NetworkUnavailable)),
         ("b > c: node-leaving", stands(Eligibility::Leaving)),
@@ -108,6 +104,8 @@ fn under_policy_local_the_last_endpoint_of_the_owner_is_the_cause() {
     assert_eq!(story.last_move(), "none", "it stays where it is");
     story.endpoints("web", &["a", "c"]);
     story.turn();
+    assert_eq!(story.last_move(), "none", "b answers until c has the address");
+    story.handovers(roster(&[("b", &[]), ("c", &[ADDRESS])], &[]));
     assert_eq!(story.last_move(), "b > c: node-lacks-endpoint");
     let names: Vec<_> = story.ranking().into_iter().map(|(name, score)| (name, score.err())).collect();
     let expected = [("c", None), ("a", None), ("b", Some(Reason::NodeLacksEndpoint))];
@@ -192,8 +190,8 @@ fn the_last_conflict_is_remembered_when_it_is_over() {
 fn the_rank_list_names_every_node_and_why_it_is_refused() {
     let mut story = owned_by_b();
     let fact = heard(both(), |it| {
-        it.silent.insert("d".into(), Duration::from_millis(1));
-        it.left.insert("e".into());
+        it.silent.insert("d".into(), departed(&[]));
+        it.left.insert("e".into(), departed(&[]));
     });
     story.tell(Fact::Node("f".into(), Some(Arc::new(node(&[])))));
     story.handovers(fact);

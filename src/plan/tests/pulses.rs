@@ -2,28 +2,57 @@
 
 use super::*;
 
-/// What the tests below say of others: alive and eligible, with these claims.
+use crate::address::MacAddress;
+use crate::plan::context::l2::numbers;
+use crate::roster::{Card, Departed, Eligibility, Holding, Holdings, Member, NodeTicket, Roster, Stage};
+
+/// The address of the stories.
+pub(super) const ADDRESS: &str = "192.168.35.103";
+
+fn held(addresses: &[&str]) -> Holdings {
+    addresses.iter().map(|it| (it.parse::<IpAddr>().unwrap(), Holding { weight: 0, stage: Stage::Holds })).collect()
+}
+
+pub(super) fn departed(addresses: &[&str]) -> Departed {
+    let unheard = Duration::from_millis(303);
+    Departed { mac: MacAddress([2, 0, 0, 0, 1, 0xff]), unheard, suspect: false, holdings: held(addresses) }
+}
+
+/// What the tests below say of others: alive and eligible, and holding these addresses; and those that fell silent and held the
+/// address of the stories.
 pub(super) fn roster(members: &[(&str, &[&str])], silent: &[&str]) -> Fact {
-    let member = |(number, (name, claims)): (usize, &(&str, &[&str]))| {
-        let member = crate::roster::Member {
-            mac: crate::address::MacAddress([2, 0, 0, 0, 1, u8::try_from(number).unwrap()]),
-            eligibility: crate::roster::Eligibility::Eligible,
-            owner: !claims.is_empty(),
-            labels: Labels::default(),
-            claims: Arc::new(claims.iter().map(|address| address.parse().unwrap()).collect()),
+    let weights = numbers(&configuration()).into_iter().map(|number| (number, 0)).collect();
+    let card = Arc::new(Card { weights, ..Card::default() });
+    let member = |(number, (name, holds)): (usize, &(&str, &[&str]))| {
+        let member = Member {
+            mac: MacAddress([2, 0, 0, 0, 1, u8::try_from(number).unwrap()]),
+            eligibility: Eligibility::Eligible,
+            owner: !holds.is_empty(),
+            hears_api_server: true,
+            card: card.clone(),
+            holdings: held(holds),
+            holdings_known: true,
             occupied: Arc::default(),
         };
         (NodeName::from(*name), member)
     };
     Fact::Roster(
         2,
-        Some(Arc::new(crate::roster::Roster {
+        Some(Arc::new(Roster {
             settled: true,
             members: members.iter().enumerate().map(member).collect(),
-            silent: silent.iter().map(|name| (NodeName::from(*name), Duration::from_millis(303))).collect(),
+            silent: silent.iter().map(|name| (NodeName::from(*name), departed(&[ADDRESS]))).collect(),
             left: Default::default(),
         })),
     )
+}
+
+/// The same, with a change.
+pub(super) fn heard(fact: Fact, change: impl FnOnce(&mut Roster)) -> Fact {
+    let Fact::Roster(link, Some(roster)) = fact else { panic!("no roster") };
+    let mut roster = Roster::clone(&roster);
+    change(&mut roster);
+    Fact::Roster(link, Some(Arc::new(roster)))
 }
 
 /// A story with pulses, a Service on .103, and an endpoint somewhere. By MetalLB's order: b, c, a.
@@ -58,7 +87,7 @@ fn where_there_are_pulses_they_alone_tell_who_is_alive() {
     assert_eq!(story.owner(roster(&[], &["b", "c"])), "a");
     story.tell(Fact::Node("b".into(), Some(Arc::new(Node { ready: false, ..node(&[]) }))));
     story.tell(Fact::Node("c".into(), Some(Arc::new(Node { ready: false, ..node(&[]) }))));
-    assert_eq!(story.owner(roster(&[("b", &[]), ("c", &[])], &[])), "b", "a pulse is life enough");
+    assert_eq!(story.owner(roster(&[("b", &[ADDRESS]), ("c", &[])], &[])), "b", "a pulse is life enough");
     story.tell(Fact::Pulses(crate::world::Pulses::Off));
     story.turn();
     assert_eq!(story.answered(), ["192.168.35.103"], "without pulses a, the only one that is Ready, has it");
@@ -67,48 +96,124 @@ fn where_there_are_pulses_they_alone_tell_who_is_alive() {
 #[test]
 fn how_an_address_came_here_is_told_to_the_responder() {
     use crate::plan::slice::Acquisition;
-    let address: std::net::IpAddr = "192.168.35.103".parse().unwrap();
+    let address: std::net::IpAddr = ADDRESS.parse().unwrap();
     let mut story = with_pulses(false);
-    let first = story.owner(roster(&[("b", &[]), ("c", &[])], &[]));
-    assert_ne!(first, "a", "the story is about another's address");
-    let rest: Vec<(&str, &[&str])> = Vec::new();
-    assert_eq!(story.owner(roster(&rest, &[first.as_str()])), "a");
-    let acquisition = story.planner.plan().l2.acquisitions.get(&address).cloned();
-    assert_eq!(acquisition, Some(Acquisition::TakeOver { from: first.as_str().into() }));
-    story.owner(roster(&[("b", &[]), ("c", &[])], &[]));
-    assert_eq!(story.planner.plan().l2.acquisitions.get(&address), None, "it is not ours any more");
-    assert_eq!(story.owner(roster(&[], &[])), "a", "the others have left");
-    assert_eq!(story.planner.plan().l2.acquisitions.get(&address), Some(&Acquisition::HandOver));
+    assert_eq!(story.owner(roster(&[("b", &[ADDRESS]), ("c", &[])], &[])), "b");
+    assert_eq!(story.owner(roster(&[], &["b"])), "a");
+    let acquisition = |story: &Story| story.planner.plan().l2.acquisitions.get(&address).cloned();
+    assert_eq!(acquisition(&story), Some(Acquisition::TakeOver { from: "b".into(), suspect: false }));
+    assert_eq!(story.owner(roster(&[("b", &[ADDRESS])], &[])), "b", "it lives, and says that it holds the address");
+    assert_eq!(acquisition(&story), None, "the address is not ours any more");
+    let goodbye = heard(roster(&[], &[]), |it| drop(it.left.insert("b".into(), departed(&[ADDRESS]))));
+    assert_eq!(story.owner(goodbye), "a");
+    assert_eq!(acquisition(&story), Some(Acquisition::HandOver));
     assert_eq!(story.planner.plan().l2.members.len(), 0);
 }
 
 #[test]
-fn a_sticky_address_stays_until_its_owner_goes_or_a_preferred_one_comes() {
+fn a_node_that_should_have_held_an_address_and_did_not_is_no_predecessor() {
+    use crate::plan::slice::Acquisition;
+    let address: std::net::IpAddr = ADDRESS.parse().unwrap();
+    let goodbye = |it: &mut Roster| drop(it.left.insert("b".into(), departed(&[])));
+    let silence = |it: &mut Roster| drop(it.silent.insert("b".into(), departed(&[])));
+    for fact in [heard(roster(&[], &[]), goodbye), heard(roster(&[], &[]), silence)] {
+        let mut story = with_pulses(false);
+        assert_eq!(story.owner(roster(&[("b", &[])], &[])), "b", "it is ranked first");
+        assert_eq!(story.owner(fact), "a");
+        let acquisition = story.planner.plan().l2.acquisitions.get(&address).cloned();
+        assert_eq!(acquisition, Some(Acquisition::FirstUse), "the link is asked in full");
+    }
+}
+
+/// Tells the planner that the responder has the address.
+pub(super) fn answering() -> Fact {
+    Fact::Answering { link: "eth0".into(), began: vec![ADDRESS.parse().unwrap()], ended: Vec::new() }
+}
+
+fn asks(member: &mut Member, weight: u32) {
+    let asks = Holding { weight, stage: Stage::Asks };
+    member.holdings = [(ADDRESS.parse::<IpAddr>().unwrap(), asks)].into_iter().collect();
+}
+
+#[test]
+fn a_better_rank_alone_takes_nothing_and_a_better_node_that_asks_is_granted_the_address() {
+    let mut story = with_pulses(false);
+    assert_eq!(story.owner(roster(&[], &[])), "a");
+    assert_eq!(story.owner(answering()), "a");
+    assert_eq!(story.owner(roster(&[("b", &[]), ("c", &[])], &[])), "a", "both are ranked before this node");
+    let said = |story: &Story| story.planner.plan().pulse.holdings.get(&ADDRESS.parse::<IpAddr>().unwrap()).map(|it| it.stage);
+    assert_eq!(said(&story), Some(Stage::Holds));
+    let asking = heard(roster(&[("b", &[]), ("c", &[])], &[]), |it| asks(it.members.get_mut(&NodeName::from("b")).unwrap(), 0));
+    assert_eq!(story.owner(asking), "a", "it goes on answering");
+    assert_eq!(said(&story), Some(Stage::Grants { to: NodeTicket::of(&"b".into()) }));
+    assert_eq!(story.owner(roster(&[("b", &[ADDRESS]), ("c", &[])], &[])), "b");
+    assert_eq!((said(&story), story.answered().len()), (None, 0));
+}
+
+#[test]
+fn a_node_asks_the_holder_that_it_ranks_before_and_takes_what_it_is_granted() {
+    let mut story = Story::begin_on("b", configuration());
+    story.tell(Fact::Pulses(crate::world::Pulses::On { authenticated: true }));
+    story.put("web", Service { ingress: vec![ADDRESS.parse().unwrap()], ..service() });
+    story.endpoints("web", &["b"]);
+    assert_eq!(story.owner(roster(&[("a", &[ADDRESS])], &[])), "a");
+    let said = story.planner.plan().pulse.holdings.get(&ADDRESS.parse::<IpAddr>().unwrap()).map(|it| it.stage);
+    assert_eq!(said, Some(Stage::Asks));
+    let granting = heard(roster(&[("a", &[ADDRESS])], &[]), |it| {
+        let granted = Holding { weight: 0, stage: Stage::Grants { to: NodeTicket::of(&"b".into()) } };
+        let a = it.members.get_mut(&NodeName::from("a")).unwrap();
+        a.holdings = [(ADDRESS.parse::<IpAddr>().unwrap(), granted)].into_iter().collect();
+    });
+    assert_eq!(story.owner(granting), "b");
+    assert_eq!(story.answered(), [ADDRESS]);
+}
+
+#[test]
+fn a_sticky_address_stays_until_its_holder_goes_or_a_preferred_node_asks() {
     let mut story = with_pulses(true);
-    let held = "192.168.35.103";
-    let best = story.owner(roster(&[("b", &[]), ("c", &[])], &[]));
-    let worst = ["b", "c"].into_iter().find(|name| *name != best).unwrap();
-    // The one that says it has it keeps it, whoever is better by chance.
-    assert_eq!(story.owner(roster(&[(worst, &[held]), (&best, &[])], &[])), worst);
-    assert_eq!(story.owner(roster(&[(&best, &[])], &[worst])), best);
-    assert_eq!(story.owner(roster(&[], &[worst, &best])), "a");
-    assert!(story.planner.plan().pulse.claims.contains(&held.parse().unwrap()), "now a says that it has it");
-    assert_eq!(story.owner(roster(&[("b", &[]), ("c", &[])], &[])), "a", "and keeps it when the others come back");
-    // Two that have it after a partition: the order decides as ever.
-    assert_eq!(story.owner(roster(&[(&best, &[held])], &[])), best);
-    let mut unsticky = with_pulses(false);
-    assert_eq!(unsticky.owner(roster(&[(worst, &[held]), (&best, &[])], &[])), best);
+    assert_eq!(story.owner(roster(&[], &[])), "a");
+    story.tell(answering());
+    let asking =
+        |weight| heard(roster(&[("b", &[]), ("c", &[])], &[]), |it| asks(it.members.get_mut(&NodeName::from("b")).unwrap(), weight));
+    let said = |story: &Story| story.planner.plan().pulse.holdings.get(&ADDRESS.parse::<IpAddr>().unwrap()).map(|it| it.stage);
+    story.owner(asking(0));
+    assert_eq!(said(&story), Some(Stage::Holds), "a better digest is not enough");
+    story.owner(asking(1));
+    assert_eq!(said(&story), Some(Stage::Grants { to: NodeTicket::of(&"b".into()) }));
+}
+
+#[test]
+fn of_two_holders_that_hear_each_other_the_worse_stops_and_the_better_announces_again() {
+    let mut story = with_pulses(false);
+    assert_eq!(story.owner(roster(&[], &[])), "a");
+    story.tell(answering());
+    assert_eq!(story.owner(roster(&[("b", &[ADDRESS])], &[])), "b", "b is ranked before a");
+    assert!(story.answered().is_empty());
+
+    let mut story = with_pulses(false);
+    story.owner(roster(&[], &[]));
+    story.tell(answering());
+    let worse = heard(roster(&[("b", &[ADDRESS])], &[]), |it| {
+        it.members.get_mut(&NodeName::from("b")).unwrap().eligibility = Eligibility::ViewStale;
+    });
+    assert_eq!(story.owner(worse), "a");
+    let assertions = |story: &Story| story.planner.plan().l2.assertions.get(&ADDRESS.parse::<IpAddr>().unwrap()).copied();
+    assert_eq!(assertions(&story), Some(1), "a rival was heard");
+    story.owner(roster(&[("b", &[])], &[]));
+    assert_eq!(assertions(&story), Some(2), "the rival is gone");
 }
 
 #[test]
 fn the_pulse_says_what_this_node_owns_and_whom_it_expects_to() {
     let mut story = with_pulses(false);
-    let owner = story.owner(roster(&[("b", &[]), ("c", &[])], &[]));
+    let owner = story.owner(roster(&[("b", &[ADDRESS]), ("c", &[])], &[]));
     let pulse = story.planner.plan().pulse.clone();
     assert_eq!((pulse.owner, pulse.expected.iter().map(ToString::to_string).collect::<Vec<_>>()), (false, vec![owner]));
-    assert_eq!(pulse.eligibility, Some(crate::roster::Eligibility::Eligible));
+    assert_eq!(pulse.eligibility, Some(Eligibility::Eligible));
     assert_eq!(pulse.links.keys().copied().collect::<Vec<_>>(), [2]);
     story.owner(roster(&[], &["b", "c"]));
+    assert!(!story.planner.plan().pulse.owner, "it takes the address, and does not answer yet");
+    story.owner(answering());
     let pulse = story.planner.plan().pulse.clone();
     assert_eq!((pulse.owner, pulse.expected.len()), (true, 0));
 }
@@ -120,7 +225,7 @@ fn what_another_agent_found_taken_is_exchanged_here_as_well() {
     let taken: IpAddr = "192.168.35.100".parse().unwrap();
     let hearing_of = |occupied: &[IpAddr]| {
         let Fact::Roster(index, Some(roster)) = roster(&[("b", &[]), ("c", &[])], &[]) else { unreachable!() };
-        let mut roster = crate::roster::Roster::clone(&roster);
+        let mut roster = Roster::clone(&roster);
         let b = roster.members.get_mut(&NodeName::from("b")).unwrap();
         b.occupied = Arc::new(occupied.iter().copied().collect());
         Fact::Roster(index, Some(Arc::new(roster)))
@@ -154,27 +259,4 @@ fn what_another_agent_found_taken_is_exchanged_here_as_well() {
     story.now += Duration::from_secs(601);
     story.turn();
     assert!(story.planner.plan().pulse.occupied.is_empty());
-}
-
-/// Input: an agent that was listening a moment ago owns an address first, for this one listened longer; then this one
-/// owns it. Output: this one asks for it like for any address that nobody used, unless the other had it for longer.
-#[test]
-fn an_address_that_its_owner_had_no_time_to_ask_for_is_no_hand_over() {
-    use crate::plan::slice::Acquisition;
-    let address: IpAddr = "192.168.35.103".parse().unwrap();
-    for (owned_for, expected) in
-        [(Duration::from_millis(20), None), (Duration::from_secs(5), Some(Acquisition::HandOver))]
-    {
-        let mut story = with_pulses(false);
-        let Fact::Roster(index, Some(all)) = roster(&[("b", &[]), ("c", &[])], &[]) else { unreachable!() };
-        let mut listening = crate::roster::Roster::clone(&all);
-        listening.members.values_mut().for_each(|member| member.eligibility = crate::roster::Eligibility::Listening);
-        listening.settled = false;
-        assert!(story.owner(Fact::Roster(index, Some(Arc::new(listening)))).contains("listens"), "nobody owns it yet");
-        let first = story.owner(Fact::Roster(index, Some(all)));
-        assert_ne!(first, "a", "the story is about another's address");
-        story.now += owned_for;
-        assert_eq!(story.owner(roster(&[], &[])), "a", "the others have left");
-        assert_eq!(story.planner.plan().l2.acquisitions.get(&address), expected.as_ref(), "after {owned_for:?}");
-    }
 }

@@ -1,21 +1,25 @@
 //! Which node answers for the addresses of a Service on the link, and on which links this node does.
-//! Floor 1. `plan::ranking` orders the nodes; here it is decided who owns an address, and named why.
+//! Floor 1. `plan::ranking` orders the nodes, `plan::holder` decides by what they say and by what went before; here the
+//! situation is gathered and the outcome named with its reason.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{Announceable, Inputs};
-use crate::claim::ConflictKind;
+use crate::claim::{Acquisition, ConflictKind};
 use crate::config::L2;
 use crate::names::{InterfaceName, NodeName, ObjectKey};
 use crate::plan::context::L2Context;
 use crate::plan::context::l2::describe_interfaces;
 use crate::plan::decision::{Decision, Held, L2Verdict};
+use crate::plan::elect;
+use crate::plan::holder::{Bid, Bidder, Course, Grade, History, Holder, LastHolder, Situation};
 use crate::plan::placement::Cause;
 use crate::plan::ranking::{Ranking, covering};
 use crate::reason::Reason;
-use crate::world::{Endpoints, TrafficPolicy};
+use crate::roster::{Eligibility, Holding, Member, NodeTicket, Stage};
+use crate::world::{Endpoints, Pulses, TrafficPolicy};
 
 /// What this node does on the link about the addresses of a Service.
 pub struct Answer {
@@ -24,6 +28,7 @@ pub struct Answer {
     pub work: L2Work,
     /// Why addresses have another owner than before.
     pub causes: Vec<(IpAddr, Cause)>,
+    pub histories: Vec<(IpAddr, History)>,
 }
 
 /// The part of the work that is done on the link.
@@ -31,32 +36,52 @@ pub struct Answer {
 pub struct L2Work {
     /// The addresses that this node answers for, each with the links.
     pub answers: Vec<(IpAddr, Arc<BTreeSet<InterfaceName>>)>,
-    /// Of the addresses above, those that this node keeps when a better node comes back.
-    pub kept: Vec<IpAddr>,
-    /// The nodes that own an address of the Service, this one among them.
+    /// How this node takes those of the addresses above that it does not hold yet.
+    pub acquisitions: Vec<(IpAddr, Acquisition)>,
+    /// Of the addresses above, those that are to be announced again: once more whenever the number grows.
+    pub assertions: Vec<(IpAddr, u32)>,
+    /// What this node says of the addresses in its pulses.
+    pub holdings: Vec<(IpAddr, Holding)>,
+    /// The nodes that hold an address of the Service or are to take it, this one among them.
     pub owners: BTreeSet<NodeName>,
-    /// No node may answer for some address of the Service, although it has endpoints.
-    pub unowned: bool,
+    /// Some address has no holder yet, or is about to have another: whoever comes or goes matters.
+    pub open: bool,
 }
 
 pub fn judge(inputs: &Inputs<'_>, about: &Announceable<'_>) -> Answer {
-    let mut answer = Answer { verdicts: Vec::new(), work: L2Work::default(), causes: Vec::new() };
+    let (verdicts, causes, histories) = (Vec::new(), Vec::new(), Vec::new());
+    let mut answer = Answer { verdicts, work: L2Work::default(), causes, histories };
     // All addresses of a Service move together: its first one ranks the nodes for all of them.
     let Some(rank_by) = about.held.first().map(|held| held.address) else { return answer };
     for held in &about.held {
-        let Judged { verdict, answered_on, sticky, cause } = judge_address(inputs, about, held, rank_by);
-        answer.work.owners.extend(verdict.owner.clone());
-        let no_node = !matches!(verdict.reason, Reason::NoEndpoints | Reason::NoL2ForPool { .. });
-        answer.work.unowned |= verdict.owner.is_none() && no_node;
-        answer.work.kept.extend(answered_on.is_some().then_some(held.address).filter(|_| sticky));
-        answer.work.answers.extend(answered_on.map(|links| (held.address, links)));
-        answer.causes.extend(cause.map(|cause| (held.address, cause)));
+        let Judged { verdict, course, answered_on, weight, cause, history } =
+            judge_address(inputs, about, held, rank_by);
+        let (address, work) = (held.address, &mut answer.work);
+        work.owners.extend(verdict.owner.clone());
+        let open = !matches!(course, Some(Course::Holds | Course::Watches { .. }));
+        work.open |= open && !matches!(verdict.reason, Reason::NoEndpoints | Reason::NoL2ForPool { .. });
+        let stage = match &course {
+            Some(Course::Holds) => Some(Stage::Holds),
+            Some(Course::Grants { to }) => Some(Stage::Grants { to: NodeTicket::of(to) }),
+            Some(Course::Asks { .. }) => Some(Stage::Asks),
+            Some(Course::Takes(_) | Course::Watches { .. } | Course::Waits { .. } | Course::Nobody) | None => None,
+        };
+        work.holdings.extend(stage.map(|stage| (address, Holding { weight, stage })));
+        if let Some(Course::Takes(acquisition)) = course {
+            work.acquisitions.push((address, acquisition));
+        }
+        let assertions = history.as_ref().map_or(0, History::assertions);
+        work.assertions.extend((answered_on.is_some() && assertions > 0).then_some((address, assertions)));
+        work.answers.extend(answered_on.map(|links| (address, links)));
+        answer.histories.extend(history.map(|history| (address, history)));
+        answer.causes.extend(cause.map(|cause| (address, cause)));
         answer.verdicts.push(verdict);
     }
     answer
 }
 
-/// Whether another node than its owner is the best for an address of the Service now: then the Service is to be judged again.
+/// Without pulses: whether another node than its owner is the best for an address of the Service now. Then the Service is to
+/// be judged again.
 pub fn is_outranked(inputs: &Inputs<'_>, key: &ObjectKey, decision: &Decision) -> bool {
     let Some(service) = inputs.world.services.get(key) else { return false };
     let Some(rank_by) = decision.announcements.first().map(|it| it.address) else { return false };
@@ -65,11 +90,10 @@ pub fn is_outranked(inputs: &Inputs<'_>, key: &ObjectKey, decision: &Decision) -
         // Which nodes have endpoints counts for nothing.
         TrafficPolicy::Cluster => Endpoints::default(),
     };
-    let answered_here = inputs.answered.contains_key(&rank_by);
     decision.announcements.iter().any(|announcement| {
         let Some(owner) = &announcement.l2.owner else { return false };
         let covering = covering(inputs.config, inputs.context, &announcement.pool);
-        let ranking = Ranking::of((service, &endpoints), &covering, inputs.me, answered_here, rank_by);
+        let ranking = Ranking::of((service, &endpoints), &covering, inputs.me, None, rank_by);
         ranking.winner(inputs.tickets) != Ok(owner)
     })
 }
@@ -77,36 +101,179 @@ pub fn is_outranked(inputs: &Inputs<'_>, key: &ObjectKey, decision: &Decision) -
 /// What is decided about one address.
 struct Judged {
     verdict: L2Verdict,
+    /// `None` where no `[[l2]]` covers it, or nobody may answer whatever the nodes say.
+    course: Option<Course>,
     /// Where this node answers for it, in a conflict too: the responder asks again until the conflict is over.
     answered_on: Option<Arc<BTreeSet<InterfaceName>>>,
-    /// The owner keeps it when a better node comes back.
-    sticky: bool,
+    /// What this node gives itself for the address.
+    weight: u32,
     cause: Option<Cause>,
+    history: Option<History>,
 }
 
 fn judge_address(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, rank_by: IpAddr) -> Judged {
+    let address = held.address;
     let covering = covering(inputs.config, inputs.context, &held.pool);
     if covering.is_empty() {
         let verdict = L2Verdict::refused(Reason::NoL2ForPool { pool: held.pool.clone() });
-        return Judged { verdict, answered_on: None, sticky: false, cause: None };
+        return Judged { verdict, course: None, answered_on: None, weight: 0, cause: None, history: None };
     }
     let Announceable { service, endpoints, .. } = about;
-    let ranking =
-        Ranking::of((service, endpoints), &covering, inputs.me, inputs.answered.contains_key(&rank_by), rank_by);
-    let best = if endpoints.is_empty() { Err(Reason::NoEndpoints) } else { ranking.winner(inputs.tickets) };
-    let (verdict, answered_on) = match best {
-        Err(reason) => (L2Verdict::refused(reason), None),
-        Ok(owner) if owner != inputs.me => {
-            let reason = Reason::OwnedBy { owner: owner.clone() };
-            (L2Verdict { owner: Some(owner.clone()), announced: false, reason }, None)
-        }
-        Ok(_) => judge_own(inputs, &covering, held.address, rank_by),
+    let members = members(inputs, &covering, address);
+    let answers = inputs.answered.contains_key(&address) && inputs.world.answering.contains_key(&address);
+    let others = members.iter().find(|(_, member)| holding(member, address).is_some_and(|it| it.stage.answers()));
+    let holder = if answers { Some(inputs.me) } else { others.map(|(node, _)| *node) };
+    let ranking = Ranking::of((service, endpoints), &covering, inputs.me, holder, rank_by);
+    let own = ranking.own_bid().and_then(|bid| link_for(&covering, inputs.me, address, rank_by).map(|_| bid));
+    let weight = own.as_ref().map_or(0, |bid| bid.weight);
+    let (course, history) = if endpoints.is_empty() {
+        (None, None)
+    } else if inputs.world.pulses == Pulses::Off {
+        let winner = ranking.winner(inputs.tickets);
+        (Some(without_pulses(winner, own.as_ref().ok(), answers, inputs.me)), None)
+    } else {
+        let mut history = inputs.holders.history(address).cloned().unwrap_or_default();
+        let situation = Situation {
+            me: inputs.me,
+            rank_by,
+            own,
+            answers,
+            sticky: covering.iter().any(|(l2, _)| l2.sticky),
+            may_ask: inputs.holders.may_ask(&covering, inputs.now),
+            knows_all: members.values().all(|member| member.holdings_known),
+            holders: holders(inputs, &ranking, &members, address),
+            askers: askers(&members, address),
+            last: inputs.holders.last_holder(address),
+        };
+        let candidates = || candidates(&ranking, &covering, &members, situation.last, address);
+        let course = history.decide(&situation, candidates, inputs.now);
+        (Some(course), Some(history))
     };
-    let cause = cause(inputs, held.address, &verdict, &ranking);
-    Judged { verdict, answered_on, sticky: covering.iter().any(|(l2, _)| l2.sticky), cause }
+    let watched = |owner: &NodeName| {
+        let reason = Reason::OwnedBy { owner: owner.clone() };
+        (L2Verdict { owner: Some(owner.clone()), announced: false, reason }, None)
+    };
+    let (verdict, answered_on) = match &course {
+        None => (L2Verdict::refused(Reason::NoEndpoints), None),
+        Some(Course::Holds | Course::Grants { .. } | Course::Takes(_)) => {
+            judge_own(inputs, &covering, address, rank_by)
+        }
+        Some(Course::Asks { holder } | Course::Watches { holder }) => watched(holder),
+        Some(Course::Waits { first }) => watched(first),
+        Some(Course::Nobody) => (L2Verdict::refused(ranking.nobody()), None),
+    };
+    let cause = cause(inputs, address, &verdict, &ranking);
+    Judged { verdict, course, answered_on, weight, cause, history }
 }
 
-/// Of an address that this node owns: whether it answers, and where.
+/// Without pulses the API server names the node that is to answer, and the wire decides: it does not begin while another
+/// node's station answers, and who answers goes on while it can.
+fn without_pulses(winner: Result<&NodeName, Reason>, own: Option<&Bid>, answers: bool, me: &NodeName) -> Course {
+    match winner {
+        _ if answers && own.is_some() => Course::Holds,
+        Ok(winner) if winner == me && own.is_some() => Course::Takes(Acquisition::FirstUse),
+        Ok(winner) => Course::Watches { holder: winner.clone() },
+        Err(_) => Course::Nobody,
+    }
+}
+
+/// The other agents on the links where this node would answer for the address.
+fn members<'a>(
+    inputs: &Inputs<'a>,
+    covering: &[(&L2, &L2Context)],
+    address: IpAddr,
+) -> BTreeMap<&'a NodeName, &'a Member> {
+    let mut members = BTreeMap::new();
+    for (_, context) in covering {
+        members.extend(context.members(address, inputs.world));
+    }
+    members
+}
+
+fn holding(member: &Member, address: IpAddr) -> Option<Holding> {
+    member.holdings.get(&address).copied()
+}
+
+fn holders<'a>(
+    inputs: &Inputs<'_>,
+    ranking: &Ranking<'_>,
+    members: &BTreeMap<&'a NodeName, &'a Member>,
+    address: IpAddr,
+) -> Vec<Holder<'a>> {
+    let me = NodeTicket::of(inputs.me);
+    let holder = |(node, member): (&&'a NodeName, &&'a Member)| {
+        let holding = holding(member, address).filter(|it| it.stage.answers())?;
+        // Whoever holds it and says nothing that is known of itself is the last that is to keep it.
+        let grade = elect::grade(member.eligibility).unwrap_or(Grade::DataPathBad);
+        Some(Holder {
+            bidder: Bidder { node, bid: Bid { grade, weight: holding.weight } },
+            grants_us: holding.stage == Stage::Grants { to: me },
+            cannot_serve: ranking.lacks_endpoint(node),
+        })
+    };
+    members.iter().filter_map(holder).collect()
+}
+
+fn askers<'a>(members: &BTreeMap<&'a NodeName, &'a Member>, address: IpAddr) -> Vec<Bidder<'a>> {
+    let asker = |(node, member): (&&'a NodeName, &&'a Member)| {
+        let holding = holding(member, address).filter(|it| it.stage == Stage::Asks)?;
+        Some(Bidder { node, bid: Bid { grade: elect::grade(member.eligibility)?, weight: holding.weight } })
+    };
+    members.iter().filter_map(asker).collect()
+}
+
+/// The other nodes that could take the address. Where nobody is known to have held it, nodes that still listen count too:
+/// agents that start together share the addresses at once, instead of moving them a moment later.
+fn candidates<'a>(
+    ranking: &'a Ranking<'_>,
+    covering: &[(&L2, &L2Context)],
+    members: &BTreeMap<&'a NodeName, &'a Member>,
+    last: LastHolder<'_>,
+    address: IpAddr,
+) -> Vec<Bidder<'a>> {
+    let admitted = |node: &NodeName| {
+        let subnets = members.get(node).map(|member| &member.card.subnets);
+        subnets.is_none_or(|subnets| covering.iter().any(|(_, context)| context.admits(address, subnets)))
+    };
+    let mut candidates: Vec<Bidder<'a>> = ranking.others();
+    if last == LastHolder::Unknown {
+        let listening = members.iter().filter(|(node, member)| {
+            member.eligibility == Eligibility::Listening && !ranking.lacks_endpoint(node)
+        });
+        candidates.extend(listening.filter_map(|(node, member)| {
+            let weights = covering.iter().filter_map(|(_, context)| context.weight_of(member));
+            let weight = weights.reduce(u32::saturating_add)?;
+            Some(Bidder { node, bid: Bid { grade: Grade::Eligible, weight } })
+        }));
+    }
+    candidates.retain(|it| admitted(it.node));
+    candidates
+}
+
+/// Where this node would answer for the address, or why nowhere.
+fn link_for(
+    covering: &[(&L2, &L2Context)],
+    me: &NodeName,
+    address: IpAddr,
+    rank_by: IpAddr,
+) -> Result<Arc<BTreeSet<InterfaceName>>, Reason> {
+    let mine = covering.iter().filter(|(_, it)| it.electorate_for(rank_by).candidate(me).is_some());
+    let mut interfaces: Vec<_> = mine.map(|(_, context)| context.interfaces_for(address)).collect();
+    let interfaces = match interfaces.len() {
+        1 => interfaces.swap_remove(0),
+        _ => Arc::new(interfaces.iter().flat_map(|set| set.iter().cloned()).collect::<BTreeSet<_>>()),
+    };
+    if !interfaces.is_empty() {
+        return Ok(interfaces);
+    }
+    if covering.iter().any(|(_, context)| !context.interfaces.is_empty()) {
+        return Err(Reason::NoLinkInSubnet { address });
+    }
+    let wanted = covering.iter().map(|(l2, _)| describe_interfaces(l2)).collect::<Vec<_>>().join("; ");
+    Err(Reason::NoInterface { wanted })
+}
+
+/// Of an address that this node holds or takes: whether it answers, and where.
 fn judge_own(
     inputs: &Inputs<'_>,
     covering: &[(&L2, &L2Context)],
@@ -114,19 +281,14 @@ fn judge_own(
     rank_by: IpAddr,
 ) -> (L2Verdict, Option<Arc<BTreeSet<InterfaceName>>>) {
     let owned = |announced, reason| L2Verdict { owner: Some(inputs.me.clone()), announced, reason };
-    let mine = covering.iter().filter(|(_, it)| it.electorate_for(rank_by).candidate(inputs.me).is_some());
-    let mut interfaces: Vec<_> = mine.map(|(_, context)| context.interfaces_for(address)).collect();
-    let interfaces = match interfaces.len() {
-        1 => interfaces.swap_remove(0),
-        _ => Arc::new(interfaces.iter().flat_map(|set| set.iter().cloned()).collect::<BTreeSet<_>>()),
+    let interfaces = match link_for(covering, inputs.me, address, rank_by) {
+        Ok(interfaces) => interfaces,
+        // It hands the address over, and answers where it does now until then.
+        Err(reason) => match inputs.answered.get(&address) {
+            Some(interfaces) => interfaces.clone(),
+            None => return (owned(false, reason), None),
+        },
     };
-    if interfaces.is_empty() {
-        if covering.iter().any(|(_, context)| !context.interfaces.is_empty()) {
-            return (owned(false, Reason::NoLinkInSubnet { address }), None);
-        }
-        let wanted = covering.iter().map(|(l2, _)| describe_interfaces(l2)).collect::<Vec<_>>().join("; ");
-        return (owned(false, Reason::NoInterface { wanted }), None);
-    }
     let verdict = match conflict(inputs, address) {
         // Where the address is served on several links, it may be free on another link.
         Some((kind, reason)) => {
@@ -155,7 +317,7 @@ fn cause(inputs: &Inputs<'_>, address: IpAddr, verdict: &L2Verdict, ranking: &Ra
         Some(_) if verdict.reason == Reason::NoEndpoints => Cause::OwnerRefused { reason: Reason::NoEndpoints },
         Some(owner) => {
             let rosters = inputs.world.rosters.values();
-            let silence = rosters.filter_map(|roster| roster.silent.get(owner)).max().copied();
+            let silence = rosters.filter_map(|roster| roster.silent.get(owner)).map(|departed| departed.unheard).max();
             Cause::of_refusal(ranking.refusal(owner), silence)
         }
     })

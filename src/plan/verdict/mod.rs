@@ -10,6 +10,7 @@ pub mod l2;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use imbl::OrdMap;
 
@@ -20,6 +21,8 @@ use crate::names::{InterfaceName, NodeName, ObjectKey};
 use crate::plan::address_book::AddressBook;
 use crate::plan::context::Context;
 use crate::plan::decision::{Announcement, Decision, Held};
+use crate::plan::holder::History;
+use crate::plan::holder_memory::HolderMemory;
 use crate::plan::placement::{Cause, Placement};
 use crate::plan::tickets::Tickets;
 use crate::world::{Endpoints, Service, World};
@@ -36,8 +39,11 @@ pub struct Inputs<'a> {
     pub answered: &'a OrdMap<IpAddr, Arc<BTreeSet<InterfaceName>>>,
     /// Who has which address on the link as of the last turn.
     pub placements: &'a OrdMap<IpAddr, Arc<Placement>>,
+    /// What went before with each address on the link.
+    pub holders: &'a HolderMemory,
     /// Nothing was judged before.
     pub first_turn: bool,
+    pub now: Instant,
 }
 
 /// A Service that is ours, with the addresses that may be announced.
@@ -57,6 +63,8 @@ pub struct Verdict {
     pub assigned: Option<Vec<IpAddr>>,
     /// Why addresses have another owner on the link than before.
     pub causes: Vec<(IpAddr, Cause)>,
+    /// What is to be remembered of each address on the link.
+    pub histories: Vec<(IpAddr, History)>,
     /// What the status should say; `None` where it is not ours to write, or says it already.
     pub status: Option<Vec<IpAddr>>,
 }
@@ -76,18 +84,19 @@ pub fn judge(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Verdict
     let held: Vec<&Held> = allocation.held.iter().filter(confirmed).collect();
     if held.is_empty() {
         let decision = Decision { allocation, announcements: Vec::new() };
-        return Verdict { decision, work: Work::default(), assigned, causes: Vec::new(), status };
+        let (causes, histories) = (Vec::new(), Vec::new());
+        return Verdict { decision, work: Work::default(), assigned, causes, histories, status };
     }
     let endpoints = &inputs.world.endpoints(key);
     let about = Announceable { key, service, endpoints, held };
-    let l2::Answer { verdicts: on_link, work: l2, causes } = l2::judge(inputs, &about);
+    let l2::Answer { verdicts: on_link, work: l2, causes, histories } = l2::judge(inputs, &about);
     let bgp::Answer { verdicts: over_bgp, work: routes } = bgp::judge(inputs, &about);
     let both = about.held.iter().zip(on_link).zip(over_bgp);
     let announcements: Vec<Announcement> = both
         .map(|((held, l2), bgp)| Announcement { address: held.address, pool: held.pool.clone(), l2, bgp })
         .collect();
     let work = Work { l2, routes, bind: binds(&inputs.config.pools, &announcements) };
-    Verdict { decision: Decision { allocation, announcements }, work, assigned, causes, status }
+    Verdict { decision: Decision { allocation, announcements }, work, assigned, causes, histories, status }
 }
 
 /// The announced addresses that this host is to accept on a link, because their pools say so.

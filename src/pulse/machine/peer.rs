@@ -1,15 +1,15 @@
 //! Another node on the link: what was heard of it, and when to look at it next. Floor 1, a part of the machine.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::address::MacAddress;
-use crate::pulse::packet::{ClaimsPage, Pulse, Ticket};
+use crate::pulse::holdings::Listener;
+use crate::pulse::packet::Pulse;
 use crate::pulse::settings::Settings;
-use crate::roster::{Eligibility, Member};
-use crate::selector::Labels;
+use crate::roster::{Card, Departed, Eligibility, Holdings, Member, NodeTicket};
 
 /// When the first peer has to be looked at. Whatever brings a peer's time forward is noted here; what puts it off is not. So
 /// these times may be too early and are never too late. They are exact after each look at all peers, which is therefore
@@ -52,7 +52,7 @@ impl Dues {
 /// Another node: what was heard of it.
 #[derive(Debug)]
 pub(super) struct Peer {
-    pub(super) ticket: Ticket,
+    pub(super) ticket: NodeTicket,
     mac: MacAddress,
     pub(super) life: Life,
     pub(super) incarnation: u64,
@@ -67,15 +67,16 @@ pub(super) struct Peer {
     promise: Settings,
     pub(super) eligibility: Eligibility,
     owner: bool,
+    hears_api_server: bool,
     pub(super) card_version: u32,
-    pub(super) labels: Option<Labels>,
-    claims_version: u32,
-    pages: BTreeMap<u16, ClaimsPage>,
-    /// Those of the newest version whose pages were all heard.
-    claims: Arc<BTreeSet<IpAddr>>,
-    pub(super) claims_complete: bool,
+    /// As of the newest version that was heard.
+    pub(super) card: Option<Arc<Card>>,
+    holdings: Listener,
     occupied: Arc<BTreeSet<IpAddr>>,
-    pub(super) needs_ipv4: bool,
+    /// What it was before it started anew, until it has proved that it lives.
+    former: Option<Departed>,
+    /// This node was late to look: until when the peer is given time to be heard after all.
+    grace_until: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,15 +84,18 @@ pub(super) enum Life {
     /// Heard, but it has not answered this node.
     Unverified,
     Alive,
-    /// It was declared silent after this time without a pulse.
-    Silent(Duration),
+    /// It was declared silent. `unheard`: for how long nothing had been heard of it. `suspect`: as in [`Departed`].
+    Silent {
+        unheard: Duration,
+        suspect: bool,
+    },
     Left,
 }
 
 impl Peer {
     pub(super) fn new(pulse: &Pulse, expected: Option<Instant>, now: Instant) -> Peer {
         Peer {
-            ticket: Ticket::of(&pulse.node),
+            ticket: NodeTicket::of(&pulse.node),
             mac: pulse.mac,
             life: Life::Unverified,
             incarnation: pulse.incarnation,
@@ -103,32 +107,43 @@ impl Peer {
             promise: Settings { interval: pulse.interval, multiplier: pulse.multiplier },
             eligibility: pulse.eligibility,
             owner: pulse.owner,
+            hears_api_server: pulse.hears_api_server,
             card_version: pulse.card_version,
-            labels: None,
-            claims_version: pulse.claims_version,
-            pages: BTreeMap::new(),
-            claims: Arc::default(),
-            claims_complete: false,
+            card: None,
+            holdings: Listener::default(),
             occupied: Arc::default(),
-            needs_ipv4: pulse.needs_ipv4,
+            former: None,
+            grace_until: None,
         }
+    }
+
+    /// The same node in a new life. It holds nothing of what it held before.
+    pub(super) fn reborn(&self, pulse: &Pulse, now: Instant) -> Peer {
+        let before = match self.life {
+            Life::Alive => Some(self.departed(Duration::ZERO, false)),
+            Life::Unverified => self.former.clone(),
+            Life::Silent { unheard, suspect } => Some(self.departed(unheard, suspect)),
+            Life::Left => None,
+        };
+        Peer { former: before, ..Peer::new(pulse, self.expected, now) }
     }
 
     /// Takes in a newer pulse. True if that changes the roster.
     pub(super) fn take(&mut self, pulse: Pulse, now: Instant) -> bool {
-        let shown = (self.eligibility, self.owner, self.mac);
+        let shown = (self.eligibility, self.owner, self.hears_api_server, self.mac);
         let mut moved = false;
         self.sequence = pulse.sequence;
         self.last_heard = now;
+        self.grace_until = None;
         self.asked = 0;
         self.promise = Settings { interval: pulse.interval, multiplier: pulse.multiplier };
         self.eligibility = pulse.eligibility;
         self.owner = pulse.owner;
+        self.hears_api_server = pulse.hears_api_server;
         self.mac = pulse.mac;
-        self.needs_ipv4 = pulse.needs_ipv4;
-        if let Some(labels) = pulse.labels {
-            moved |= self.labels.as_ref() != Some(&labels);
-            self.labels = Some(labels);
+        if let Some(card) = pulse.card {
+            moved |= self.card.as_deref() != Some(&card);
+            self.card = Some(Arc::new(card));
             self.card_version = pulse.card_version;
         }
         if !pulse.occupied.iter().eq(self.occupied.iter()) {
@@ -136,29 +151,12 @@ impl Peer {
             moved |= *self.occupied != occupied;
             self.occupied = Arc::new(occupied);
         }
-        if pulse.claims_version != self.claims_version {
-            self.claims_version = pulse.claims_version;
-            self.pages.clear();
-            self.claims_complete = false;
-        }
-        if pulse.claims_version == NO_CLAIMS && !self.claims_complete {
-            self.claims_complete = true;
-            moved |= !self.claims.is_empty();
-            self.claims = Arc::default();
-        }
-        if let Some(page) = pulse.claims.filter(|_| !self.claims_complete) {
-            let of = usize::from(page.of);
-            self.pages.retain(|_, known| known.of == page.of);
-            self.pages.insert(page.page, page);
-            if self.pages.len() == of {
-                let whole: BTreeSet<IpAddr> = self.pages.values().flat_map(|page| &page.addresses).copied().collect();
-                self.pages.clear();
-                self.claims_complete = true;
-                moved |= *self.claims != whole;
-                self.claims = Arc::new(whole);
-            }
-        }
-        moved || shown != (self.eligibility, self.owner, self.mac)
+        moved |= self.holdings.take(pulse.holdings_version, pulse.change, pulse.page);
+        moved || shown != (self.eligibility, self.owner, self.hears_api_server, self.mac)
+    }
+
+    pub(super) fn knows_all(&self) -> bool {
+        self.holdings.knows_all()
     }
 
     pub(super) fn member(&self) -> Member {
@@ -166,9 +164,31 @@ impl Peer {
             mac: self.mac,
             eligibility: self.eligibility,
             owner: self.owner,
-            labels: self.labels.clone().unwrap_or_default(),
-            claims: self.claims.clone(),
+            hears_api_server: self.hears_api_server,
+            card: self.card.clone().unwrap_or_default(),
+            holdings: self.holdings.held().clone(),
+            holdings_known: self.holdings.knows_all(),
             occupied: self.occupied.clone(),
+        }
+    }
+
+    /// What the others keep of it once it is not heard any more.
+    pub(super) fn departed(&self, unheard: Duration, suspect: bool) -> Departed {
+        let held = |holdings: &Holdings| -> Holdings {
+            if holdings.values().all(|it| it.stage.answers()) {
+                return holdings.clone();
+            }
+            holdings.iter().filter(|(_, it)| it.stage.answers()).map(|(address, it)| (*address, *it)).collect()
+        };
+        Departed { mac: self.mac, unheard, suspect, holdings: held(self.holdings.held()) }
+    }
+
+    /// How it is remembered while it is not heard, or has to prove itself anew.
+    pub(super) fn as_silent(&self) -> Option<Departed> {
+        match self.life {
+            Life::Silent { unheard, suspect } => Some(self.departed(unheard, suspect)),
+            Life::Unverified => self.former.clone(),
+            Life::Alive | Life::Left => None,
         }
     }
 
@@ -189,7 +209,19 @@ impl Peer {
 
     pub(super) fn silent_at(&self, settings: Settings) -> Instant {
         let promised = self.last_heard + self.promise.detection();
-        (self.last_proof() + self.window(settings)).min(promised)
+        let due = (self.last_proof() + self.window(settings)).min(promised);
+        self.grace_until.map_or(due, |grace| grace.max(due))
+    }
+
+    /// Gives it a third of its time more, once, because this node looks too late to judge by what it has not heard. False
+    /// where that was done before.
+    pub(super) fn give_grace(&mut self, settings: Settings, now: Instant) -> bool {
+        if self.grace_until.is_some() {
+            return false;
+        }
+        self.grace_until = Some(now + self.window(settings) / 3);
+        self.next_ask = now;
+        true
     }
 
     /// Sets when to ask it next: in the last third of its time.
@@ -208,7 +240,7 @@ impl Peer {
             Life::Alive => true,
             // A replay never answers, so stop asking until it is heard again.
             Life::Unverified => self.asked < u32::from(settings.multiplier.get()) * 2,
-            Life::Silent(_) | Life::Left => false,
+            Life::Silent { .. } | Life::Left => false,
         }
     }
 }
@@ -225,6 +257,3 @@ pub(super) fn around(middle: Duration, random: &mut fastrand::Rng) -> Duration {
 
 /// Questions to a node follow each other after about this part of its time: four in the last third.
 pub(super) const ASK_PART: u32 = 12;
-
-/// The version that stands for no claims; it needs no page.
-pub(super) const NO_CLAIMS: u32 = 0;

@@ -11,12 +11,12 @@ fn machine(name: &str, incarnation: u64, now: Instant) -> Machine {
         mac: MacAddress([2, 0, 0, 0, 0, 1]),
         eligibility: Eligibility::Eligible,
         owner: false,
-        labels: Arc::default(),
-        claims: Arc::default(),
+        hears_api_server: true,
+        card: Arc::default(),
+        holdings: Holdings::new(),
         occupied: Arc::default(),
-        needs_ipv4: false,
     };
-    Machine::new(name.into(), settings, incarnation, stance, now)
+    Machine::new(name.into(), settings, Incarnations { first: incarnation, this: incarnation }, stance, now)
 }
 
 /// Lets two machines speak for a while, and gives everything the second said.
@@ -121,7 +121,7 @@ fn a_namesake_and_our_own_echo_are_told_apart() {
     let mut a = machine("a", 1, now);
     let echo = a.poll_pulse(now).expect("it says hello");
     assert_eq!(a.handle_pulse(echo.clone(), now), Outcome::Own);
-    assert_eq!(a.handle_pulse(Pulse { incarnation: 9, ..echo }, now), Outcome::Namesake);
+    assert_eq!(a.handle_pulse(Pulse { incarnation: 1 << 40, ..echo }, now), Outcome::Namesake);
 }
 
 #[test]

@@ -1,0 +1,337 @@
+//! Who holds one address on the link, as this node sees it and acts on it: the rules of `doc/ownership.md`.
+//! Floor 1. [`decide`] is a pure function of what was heard, of the address's [`History`] on this node, and of `now`. It names
+//! no Service and reads no configuration: `verdict::l2` gathers the situation, the link memory keeps the history.
+
+use std::cmp::Ordering;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use crate::claim::Acquisition;
+use crate::names::NodeName;
+use crate::plan::tickets::Ticket;
+use crate::reason::Reason;
+
+/// How long a holder waits for the node that it grants an address to, before it takes the grant back.
+pub const GRANT_TIME: Duration = Duration::from_secs(1);
+
+/// How long a node to which a grant was in vain is not granted the same address again.
+pub const GRANT_REST: Duration = Duration::from_secs(10);
+
+/// How long the better of two holders goes on beside a rival that does not stop: by then the rival has missed several
+/// pulses, so it does not hear this node. Together with the worse holder's answer within a pulse this keeps "one within a
+/// second".
+pub const DEAF_TIME: Duration = Duration::from_millis(600);
+
+/// How long a candidate waits for each candidate that is ranked before it and does not act.
+pub const FALLBACK_TIME: Duration = Duration::from_secs(1);
+
+/// How good a node is for an address by its own word. The greater is the better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Grade {
+    /// Its data path is not good: it takes nothing, and keeps what it has only while no better node asks.
+    DataPathBad,
+    /// It has not heard the API server for some time, while others do.
+    ViewStale,
+    Eligible,
+}
+
+/// What a node puts into the scales for an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Bid {
+    pub grade: Grade,
+    /// The sum of the weights of the preferences that match the node, by its own file.
+    pub weight: u32,
+}
+
+/// A living node and its bid for the address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bidder<'a> {
+    pub node: &'a NodeName,
+    pub bid: Bid,
+}
+
+/// A living node that says that it holds the address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holder<'a> {
+    pub bidder: Bidder<'a>,
+    /// It says that it hands the address over to this node.
+    pub grants_us: bool,
+    /// It could not serve the address, by what this node knows: under policy Local it has no endpoint.
+    pub cannot_serve: bool,
+}
+
+/// The last holder of an address that no living node holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LastHolder<'a> {
+    /// Nobody is known to have held it. Whoever should have is no predecessor.
+    Unknown,
+    /// It fell silent. `suspect`: all nodes did at once, so it may be this node that does not hear.
+    Silent { node: &'a NodeName, suspect: bool },
+    /// It said goodbye.
+    Left,
+}
+
+/// What this node knows about one address now.
+#[derive(Debug, Clone)]
+pub struct Situation<'a> {
+    pub me: &'a NodeName,
+    /// The address that the nodes are ranked by: the first of its Service.
+    pub rank_by: IpAddr,
+    /// This node's bid, or why it cannot serve the address.
+    pub own: Result<Bid, Reason>,
+    /// This node answers for the address on some link.
+    pub answers: bool,
+    /// A holder keeps the address from nodes of the same grade and weight.
+    pub sticky: bool,
+    /// This node has been settled for the `preempt-delay`.
+    pub may_ask: bool,
+    /// Every page of what the living nodes hold was heard.
+    pub knows_all: bool,
+    pub holders: Vec<Holder<'a>>,
+    /// Nodes that ask for the address.
+    pub askers: Vec<Bidder<'a>>,
+    pub last: LastHolder<'a>,
+}
+
+/// What this node does about an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Course {
+    /// It answers, and goes on.
+    Holds,
+    /// It answers until `to` says that it holds the address.
+    Grants { to: NodeName },
+    /// It is to answer, once the link was asked as the acquisition wants.
+    Takes(Acquisition),
+    /// It does not answer, and asks the holder for the address.
+    Asks { holder: NodeName },
+    /// Another node holds the address.
+    Watches { holder: NodeName },
+    /// Nobody holds it, and another node is ranked before this one.
+    Waits { first: NodeName },
+    /// Nobody holds it, and no living node may.
+    Nobody,
+}
+
+/// What went before, for one address on this node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct History {
+    /// This node has begun to take the address, and how.
+    taking: Option<Acquisition>,
+    /// Since when no living node is known to hold it.
+    unheld_since: Option<Instant>,
+    /// Until when this node waits for those that are ranked before it.
+    waits_until: Option<Instant>,
+    /// Another holder beside this one, and since when it was heard.
+    rival: Option<(NodeName, Instant)>,
+    /// To whom this node grants the address, and since when.
+    grant: Option<(NodeName, Instant)>,
+    /// The last node that was granted the address in vain, and until when it is not granted again.
+    vain: Option<(NodeName, Instant)>,
+    assertions: u32,
+}
+
+impl History {
+    /// Grows whenever the holder is to announce the address again: a rival was heard, or is gone.
+    pub fn assertions(&self) -> u32 {
+        self.assertions
+    }
+
+    /// When to decide anew although nothing was heard. Never later than needed, and may be past.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let rival = self.rival.as_ref().map(|(_, since)| *since + DEAF_TIME);
+        let grant = self.grant.as_ref().map(|(_, since)| *since + GRANT_TIME);
+        self.waits_until.into_iter().chain(rival).chain(grant).min()
+    }
+
+    /// What this node does about the address now. `candidates` are the other living nodes that could serve it; they are
+    /// asked for only where nobody holds the address, or its holder cannot serve it any more. The same situation at a later
+    /// time never answers with less than the rules ask for: spare calls are harmless.
+    pub fn decide<'a>(
+        &mut self,
+        situation: &Situation<'a>,
+        candidates: impl FnOnce() -> Vec<Bidder<'a>>,
+        now: Instant,
+    ) -> Course {
+        self.vain.take_if(|(_, until)| *until <= now);
+        self.waits_until = None;
+        if situation.answers {
+            self.taking = None;
+            self.unheld_since = None;
+            return match &situation.own {
+                Ok(own) => self.hold(situation, *own, now),
+                Err(_) => self.give_up(situation, candidates, now),
+            };
+        }
+        self.rival = None;
+        self.grant = None;
+        let granted = situation.holders.iter().any(|holder| holder.grants_us);
+        match (best_holder(situation), &situation.own) {
+            (Some(_), Ok(_)) if granted => self.take(Acquisition::HandOver),
+            (Some(holder), own) => {
+                self.taking = None;
+                self.unheld_since = None;
+                let holder = holder.bidder.node.clone();
+                let asks = own.as_ref().is_ok_and(|own| asks(situation, *own));
+                if asks { Course::Asks { holder } } else { Course::Watches { holder } }
+            }
+            // A node whose data path is not good takes nothing.
+            (None, Ok(own)) if own.grade > Grade::DataPathBad => self.find_holder(situation, *own, candidates(), now),
+            (None, Ok(_) | Err(_)) => {
+                self.taking = None;
+                self.unheld_since = None;
+                let first = best(situation, candidates().into_iter().filter(|it| it.bid.grade > Grade::DataPathBad));
+                first.map_or(Course::Nobody, |first| Course::Waits { first: first.node.clone() })
+            }
+        }
+    }
+
+    /// This node answers for the address, and can serve it.
+    fn hold(&mut self, situation: &Situation<'_>, own: Bid, now: Instant) -> Course {
+        let this = Bidder { node: situation.me, bid: own };
+        if let Some(taken) = self.granted_holder(situation) {
+            return self.stop(taken);
+        }
+        if let Some(rival) = best_rival(situation) {
+            let rank_by = situation.rank_by;
+            if compare(&rival, &this, rank_by) == Ordering::Greater {
+                return self.stop(rival.node);
+            }
+            match &self.rival {
+                Some((_, since)) if now >= *since + DEAF_TIME => return self.stop(rival.node),
+                Some(_) => {}
+                None => {
+                    self.rival = Some((rival.node.clone(), now));
+                    self.assertions = self.assertions.wrapping_add(1);
+                }
+            }
+        } else if self.rival.take().is_some() {
+            self.assertions = self.assertions.wrapping_add(1);
+        }
+        let beats = |it: &Bidder<'_>| match it.bid.cmp(&own) {
+            Ordering::Equal => !situation.sticky && compare(it, &this, situation.rank_by) == Ordering::Greater,
+            order => order == Ordering::Greater,
+        };
+        self.grant(situation, situation.askers.iter().copied().filter(beats).collect(), now)
+            .map_or(Course::Holds, |to| Course::Grants { to })
+    }
+
+    /// This node answers for an address that it cannot serve any more.
+    fn give_up<'a>(
+        &mut self,
+        situation: &Situation<'a>,
+        candidates: impl FnOnce() -> Vec<Bidder<'a>>,
+        now: Instant,
+    ) -> Course {
+        let holder = self.granted_holder(situation).or_else(|| best_rival(situation).map(|rival| rival.node));
+        if let Some(holder) = holder {
+            return self.stop(holder);
+        }
+        let able = |it: &Bidder<'_>| it.bid.grade > Grade::DataPathBad;
+        let asking: Vec<_> = situation.askers.iter().copied().filter(able).collect();
+        let successors = if asking.is_empty() { candidates().into_iter().filter(able).collect() } else { asking };
+        match self.grant(situation, successors, now) {
+            Some(to) => Course::Grants { to },
+            None => Course::Nobody,
+        }
+    }
+
+    /// Nobody living holds the address, and this node could.
+    fn find_holder(&mut self, situation: &Situation<'_>, own: Bid, others: Vec<Bidder<'_>>, now: Instant) -> Course {
+        if let Some(taking) = self.taking.clone() {
+            // Whoever was in the way has said goodbye.
+            return self.take(if situation.last == LastHolder::Left { Acquisition::HandOver } else { taking });
+        }
+        let since = *self.unheld_since.get_or_insert(now);
+        let this = Bidder { node: situation.me, bid: own };
+        let before: Vec<_> = others
+            .into_iter()
+            .filter(|it| it.bid.grade > Grade::DataPathBad)
+            .filter(|it| compare(it, &this, situation.rank_by) == Ordering::Greater)
+            .collect();
+        let place = u32::try_from(before.len()).unwrap_or(u32::MAX).saturating_add(u32::from(!situation.knows_all));
+        let begins = since + FALLBACK_TIME.saturating_mul(place.min(MOST_PLACES));
+        if now < begins {
+            self.waits_until = Some(begins);
+            let first = best(situation, before.into_iter()).map_or(situation.me, |first| first.node);
+            return Course::Waits { first: first.clone() };
+        }
+        self.take(match situation.last {
+            LastHolder::Left if place == 0 => Acquisition::HandOver,
+            LastHolder::Silent { node, suspect } => Acquisition::TakeOver { from: node.clone(), suspect },
+            LastHolder::Left | LastHolder::Unknown => Acquisition::FirstUse,
+        })
+    }
+
+    fn take(&mut self, acquisition: Acquisition) -> Course {
+        self.taking = Some(acquisition.clone());
+        Course::Takes(acquisition)
+    }
+
+    fn stop(&mut self, holder: &NodeName) -> Course {
+        self.rival = None;
+        self.grant = None;
+        Course::Watches { holder: holder.clone() }
+    }
+
+    /// The node that was granted the address, once it says that it holds it.
+    fn granted_holder<'a>(&self, situation: &Situation<'a>) -> Option<&'a NodeName> {
+        let (to, _) = self.grant.as_ref()?;
+        situation.holders.iter().map(|holder| holder.bidder.node).find(|node| *node == to)
+    }
+
+    /// The node to grant the address to, of those that may have it. One grant at a time, each for its time.
+    fn grant(&mut self, situation: &Situation<'_>, able: Vec<Bidder<'_>>, now: Instant) -> Option<NodeName> {
+        match &self.grant {
+            Some((to, since)) if now >= *since + GRANT_TIME => {
+                self.vain = Some((to.clone(), now + GRANT_REST));
+                self.grant = None;
+            }
+            Some((to, _)) if able.iter().any(|it| it.node == to) => return Some(to.clone()),
+            Some(_) | None => self.grant = None,
+        }
+        let in_vain = |it: &Bidder<'_>| self.vain.as_ref().is_some_and(|(node, _)| node == it.node);
+        let to = best(situation, able.into_iter().filter(|it| !in_vain(it)))?.node.clone();
+        self.grant = Some((to.clone(), now));
+        Some(to)
+    }
+}
+
+/// A node whose place is worse than this waits no longer than this place does.
+const MOST_PLACES: u32 = 10;
+
+/// Which of two is the better for an address, by what both say: grade, weight, then the lower digest, as in MetalLB.
+fn compare(one: &Bidder<'_>, other: &Bidder<'_>, rank_by: IpAddr) -> Ordering {
+    let by_digest = || Ticket::of(other.node, rank_by).cmp(&Ticket::of(one.node, rank_by));
+    one.bid.cmp(&other.bid).then_with(by_digest)
+}
+
+fn best<'a>(situation: &Situation<'_>, bidders: impl Iterator<Item = Bidder<'a>>) -> Option<Bidder<'a>> {
+    bidders.max_by(|one, other| compare(one, other, situation.rank_by))
+}
+
+fn best_holder<'a, 'b>(situation: &'b Situation<'a>) -> Option<&'b Holder<'a>> {
+    situation.holders.iter().max_by(|one, other| compare(&one.bidder, &other.bidder, situation.rank_by))
+}
+
+/// Another holder that does not hand the address over to this node.
+fn best_rival<'a>(situation: &Situation<'a>) -> Option<Bidder<'a>> {
+    best(situation, situation.holders.iter().filter(|holder| !holder.grants_us).map(|holder| holder.bidder))
+}
+
+/// This node is better than everybody who holds the address, and may say so.
+fn asks(situation: &Situation<'_>, own: Bid) -> bool {
+    let this = Bidder { node: situation.me, bid: own };
+    let beats = |holder: &Holder<'_>| {
+        holder.cannot_serve
+            || match own.cmp(&holder.bidder.bid) {
+                Ordering::Equal => {
+                    !situation.sticky && compare(&this, &holder.bidder, situation.rank_by) == Ordering::Greater
+                }
+                order => order == Ordering::Greater,
+            }
+    };
+    own.grade == Grade::Eligible && situation.may_ask && situation.holders.iter().all(beats)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,180 @@
+//! What went before with each address on the link: the history of this node with it, and who held it last.
+//! Floor 1, an organ of the planner. It remembers and decides nothing. What it keeps is bounded by the addresses that are
+//! announced, and by what nodes said that they held when they went.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use imbl::ordmap::DiffItem;
+
+use crate::config::L2;
+use crate::names::NodeName;
+use crate::plan::context::L2Context;
+use crate::plan::holder::{Grade, History, LastHolder};
+use crate::roster::{Departed, Holding, Roster};
+use crate::world::{ApiServer, World};
+
+/// How long the API server must not have been heard before this node's view counts as stale. Watches are opened anew within
+/// a second or two when the API server restarts.
+pub const STALE_AFTER: Duration = Duration::from_secs(5);
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub struct HolderMemory {
+    histories: BTreeMap<IpAddr, History>,
+    /// The deadlines of the histories.
+    due: BTreeSet<(Instant, IpAddr)>,
+    last_holders: BTreeMap<IpAddr, (NodeName, Departure)>,
+    settled_since: Option<Instant>,
+    /// Since when this node has not heard the API server.
+    unheard_since: Option<Instant>,
+    /// When the view becomes stale, while that lies ahead.
+    stale_due: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Departure {
+    Silent { suspect: bool },
+    Left,
+}
+
+/// What a roster says that the one before did not.
+#[derive(Debug, Default)]
+pub struct RosterChange {
+    /// Addresses about which a node says something else, or whose holder went.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Nodes that came or went, or say something else of themselves.
+    pub nodes: BTreeSet<NodeName>,
+    /// This node's own listening on the link ended or began.
+    pub own: bool,
+}
+
+impl HolderMemory {
+    pub fn history(&self, address: IpAddr) -> Option<&History> {
+        self.histories.get(&address)
+    }
+
+    /// Who held an address last that no living node holds.
+    pub fn last_holder(&self, address: IpAddr) -> LastHolder<'_> {
+        match self.last_holders.get(&address) {
+            Some((node, Departure::Silent { suspect })) => LastHolder::Silent { node, suspect: *suspect },
+            Some((_, Departure::Left)) => LastHolder::Left,
+            None => LastHolder::Unknown,
+        }
+    }
+
+    /// This node has been settled for as long as the `[[l2]]` want before it asks a holder for an address.
+    pub fn may_ask(&self, _covering: &[(&L2, &L2Context)], now: Instant) -> bool {
+        self.settled_since.is_some_and(|since| since <= now)
+    }
+
+    /// Takes note of a roster on its way into the World.
+    pub fn note_roster(&mut self, before: Option<&Roster>, after: Option<&Roster>) -> RosterChange {
+        let nothing = Roster::default();
+        let (before, after) = (before.unwrap_or(&nothing), after.unwrap_or(&nothing));
+        let mut change = RosterChange { own: before.settled != after.settled, ..RosterChange::default() };
+        for (node, was) in before.members.iter().filter(|(node, _)| !after.members.contains_key(*node)) {
+            change.nodes.insert(node.clone());
+            change.addresses.extend(was.holdings.keys());
+        }
+        let departed = |of: fn(&Roster) -> &BTreeMap<NodeName, Departed>| {
+            of(after).iter().filter(move |(node, _)| !of(before).contains_key(*node))
+        };
+        for (node, departed) in departed(|roster| &roster.silent) {
+            self.note_departure(node, departed, Departure::Silent { suspect: departed.suspect }, &mut change);
+        }
+        for (node, departed) in departed(|roster| &roster.left) {
+            self.note_departure(node, departed, Departure::Left, &mut change);
+        }
+        for (node, is) in &after.members {
+            let was = before.members.get(node);
+            let same = was.is_some_and(|was| {
+                (was.eligibility, was.hears_api_server, was.holdings_known, was.mac)
+                    == (is.eligibility, is.hears_api_server, is.holdings_known, is.mac)
+                    && was.card == is.card
+            });
+            if !same {
+                change.nodes.insert(node.clone());
+            }
+            let unsaid = Default::default();
+            for item in was.map_or(&unsaid, |was| &was.holdings).diff(&is.holdings) {
+                match item {
+                    DiffItem::Add(address, holding) | DiffItem::Update { new: (address, holding), .. } => {
+                        change.addresses.insert(*address);
+                        if holding.stage.answers() {
+                            self.last_holders.remove(address);
+                        }
+                    }
+                    DiffItem::Remove(address, Holding { .. }) => drop(change.addresses.insert(*address)),
+                }
+            }
+        }
+        change
+    }
+
+    fn note_departure(&mut self, node: &NodeName, departed: &Departed, how: Departure, change: &mut RosterChange) {
+        change.nodes.insert(node.clone());
+        for (address, _) in departed.holdings.iter().filter(|(_, holding)| holding.stage.answers()) {
+            change.addresses.insert(*address);
+            if self.last_holders.len() < MOST_LAST_HOLDERS || self.last_holders.contains_key(address) {
+                self.last_holders.insert(*address, (node.clone(), how));
+            }
+        }
+    }
+
+    /// This node answers for an address: whoever held it before is of no interest any more.
+    pub fn note_answered(&mut self, address: IpAddr) {
+        self.last_holders.remove(&address);
+    }
+
+    /// Keeps what a verdict says of an address.
+    pub fn put(&mut self, address: IpAddr, history: History) {
+        self.forget(address);
+        self.due.extend(history.next_deadline().map(|due| (due, address)));
+        self.histories.insert(address, history);
+    }
+
+    /// The address is announced on no link any more.
+    pub fn forget(&mut self, address: IpAddr) {
+        if let Some(before) = self.histories.remove(&address)
+            && let Some(due) = before.next_deadline()
+        {
+            self.due.remove(&(due, address));
+        }
+    }
+
+    /// The addresses that are to be decided anew although nothing was heard.
+    pub fn take_due(&mut self, now: Instant) -> Vec<IpAddr> {
+        let due: Vec<_> = self.due.iter().take_while(|(due, _)| *due <= now).copied().collect();
+        for it in &due {
+            self.due.remove(it);
+        }
+        due.into_iter().map(|(_, address)| address).collect()
+    }
+
+    /// Takes note of the time: since when this node is settled, and has not heard the API server.
+    pub fn note_time(&mut self, world: &World, now: Instant) {
+        let settled = world.rosters.values().any(|roster| roster.settled);
+        self.settled_since = settled.then(|| self.settled_since.unwrap_or(now));
+        let unheard = matches!(world.api_server, ApiServer::Unreachable { .. });
+        self.unheard_since = unheard.then(|| self.unheard_since.unwrap_or(now));
+        self.stale_due = self.unheard_since.map(|since| since + STALE_AFTER).filter(|due| *due > now);
+    }
+
+    /// How good this node is, by what it knows of the cluster: stale while it has not heard the API server for some time and
+    /// another agent does. Where nobody hears it, everybody is as good as before, so that nothing moves.
+    pub fn grade(&self, world: &World, now: Instant) -> Grade {
+        let stale = self.unheard_since.is_some_and(|since| since + STALE_AFTER <= now);
+        let others = || world.rosters.values().flat_map(|roster| roster.members.values());
+        if stale && others().any(|member| member.hears_api_server) { Grade::ViewStale } else { Grade::Eligible }
+    }
+
+    /// When [`HolderMemory::take_due`] or [`HolderMemory::grade`] may answer otherwise.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.due.first().map(|(due, _)| *due).into_iter().chain(self.stale_due).min()
+    }
+}
+
+/// How many addresses of nodes that went are remembered at most.
+const MOST_LAST_HOLDERS: usize = 1 << 16;
