@@ -4,19 +4,21 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
+use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU8;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crier::address::MacAddress;
 use crier::clock;
 use crier::names::NodeName;
-use crier::pulse::machine::{Machine, Stance};
+use crier::pulse::machine::{Incarnations, Machine, Stance};
 use crier::pulse::outcome::Outcome;
-use crier::pulse::packet::{Key, Pulse};
+use crier::pulse::packet::{Key, Keys, Pulse};
 use crier::pulse::settings::Settings;
-use crier::roster::Eligibility;
-use crier::selector::Labels;
+use crier::roster::{Card, Eligibility, Holding, Holdings, L2Number, Stage};
+use ipnet::IpNet;
 
 /// Ethernet header and frame check, IPv6, UDP.
 const AROUND_A_PULSE: u64 = 18 + 40 + 8;
@@ -79,6 +81,15 @@ fn on_processor() -> Duration {
     Duration::try_from(spent).expect("time spent is not below nothing")
 }
 
+/// What an owner answers for.
+fn holdings(number: usize) -> Holdings {
+    let address = |place: usize| IpAddr::from(Ipv4Addr::from_bits(0x0a00_0000 + u32::try_from(number * 256 + place).expect("small")));
+    (0..HELD).map(|place| (address(place), Holding { weight: 100, stage: Stage::Holds })).collect()
+}
+
+/// How many addresses an owner answers for.
+const HELD: usize = 60;
+
 struct Link {
     now: Instant,
     key: Key,
@@ -98,21 +109,25 @@ impl Link {
         let name = |number: usize| NodeName::from(format!("worker-{number:03}.rack.example.net"));
         let owning: BTreeSet<NodeName> = (0..owners).map(name).collect();
         let settings = Settings { interval: Duration::from_millis(100), multiplier: NonZeroU8::new(3).expect("not 0") };
-        let labels = Labels([("topology.kubernetes.io/zone".to_owned(), "rack-a".to_owned())].into());
-        let labels = Arc::new(labels);
+        let card = Arc::new(Card {
+            weights: [(L2Number(1), 100)].into(),
+            subnets: [IpNet::from_str("10.0.0.0/16").expect("a subnet")].into(),
+            ..Card::default()
+        });
         let machine = |number: usize| {
             let short = u16::try_from(number).expect("few nodes").to_be_bytes();
             let stance = Stance {
                 mac: MacAddress([2, 0, 0, 0, short[0], short[1]]),
                 eligibility: Eligibility::Eligible,
                 owner: number < owners,
-                labels: labels.clone(),
-                claims: Arc::default(),
+                hears_api_server: true,
+                card: card.clone(),
+                holdings: if number < owners { holdings(number) } else { Holdings::new() },
                 occupied: Default::default(),
-                needs_ipv4: false,
             };
             let incarnation = 1000 + u64::try_from(number).expect("few nodes");
-            let mut machine = Machine::new(name(number), settings, incarnation, stance, now);
+            let incarnations = Incarnations { first: incarnation, this: incarnation };
+            let mut machine = Machine::new(name(number), settings, incarnations, stance, now);
             machine.handle_expected(&owning.iter().filter(|it| **it != name(number)).cloned().collect(), now);
             machine
         };
@@ -156,9 +171,10 @@ impl Link {
         let due = self.machines[number].next_deadline().expect("nobody leaves").max(self.now);
         self.first_wakes[number] = due;
         self.wakes.push(Reverse((due, number)));
+        let keys = Keys::from(self.key.clone());
         for octets in &said {
             for (hearer, machine) in self.machines.iter_mut().enumerate().filter(|(hearer, _)| *hearer != number) {
-                let pulse = Pulse::parse(octets, &self.key).expect("it was sealed with this key");
+                let pulse = Pulse::parse(octets, &keys).expect("it was sealed with this key");
                 let outcome = machine.handle_pulse(pulse, self.now);
                 assert!(outcome == Outcome::Taken || outcome == Outcome::Unverified, "{outcome:?}");
                 // As the task does after each datagram: an answer may be due at once.

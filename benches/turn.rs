@@ -5,15 +5,17 @@
 
 mod questions;
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crier::address::MacAddress;
 use crier::clock;
-use crier::config::{self, SourceFile};
+use crier::config::{self, Config, SourceFile};
 use crier::names::{NodeName, ObjectKey};
 use crier::plan::Planner;
-use crier::roster::{Eligibility, Member, Roster};
+use crier::plan::context::l2;
+use crier::roster::{Card, Departed, Eligibility, Holding, Holdings, Member, Roster, Stage};
 use crier::world::{EndpointSlice, Fact, FamilyPolicy, Link, Listing, Node, Pulses, Request, Service, TrafficPolicy};
 
 const CONFIGURATION: &str = r#"
@@ -55,16 +57,16 @@ fn main() {
 fn measure_node(nodes: usize, services: usize) {
     let mut planner = empty(&names(nodes));
     planner.apply(Fact::Pulses(Pulses::On { authenticated: true }));
-    planner.apply(roster(nodes, None));
+    planner.apply(roster(nodes, services, None));
     fill(&mut planner, services);
     let first = timed(&mut planner, []);
     let victim = NodeName::from("node-250");
     let mut owned = 0;
     let (mut deaths, mut returns) = (Vec::new(), Vec::new());
     for _ in 0..9 {
-        deaths.push(timed(&mut planner, [roster(nodes, Some(&victim))]));
+        deaths.push(timed(&mut planner, [roster(nodes, services, Some(&victim))]));
         owned = planner.judged();
-        returns.push(timed(&mut planner, [roster(nodes, None)]));
+        returns.push(timed(&mut planner, [roster(nodes, services, None)]));
     }
     let everything: Vec<_> = [false, true].map(|leader| timed(&mut planner, [Fact::Leader(leader)])).into();
     println!("{nodes} nodes, {services} Services, with pulses:");
@@ -103,21 +105,34 @@ fn names(count: usize) -> Vec<NodeName> {
     (1..=count).map(|number| format!("node-{number}").into()).collect()
 }
 
-/// All nodes but this one, node-1; `silent` is dead.
-fn roster(nodes: usize, silent: Option<&NodeName>) -> Fact {
+/// All nodes but this one, node-1, with the addresses shared out among them; `silent` is dead.
+fn roster(nodes: usize, services: usize, silent: Option<&NodeName>) -> Fact {
+    let held_by = |number: u32| -> Holdings {
+        let held = (0..services).filter(|service| service % (nodes - 1) + 2 == number as usize);
+        held.map(|service| (address(service), Holding { weight: 0, stage: Stage::Holds })).collect()
+    };
     let mut roster = Roster { settled: true, ..Roster::default() };
+    let config = configuration();
+    let weights = l2::numbers(&config).into_iter().map(|number| (number, 0)).collect();
+    let card = Arc::new(Card { weights, ..Card::default() });
     for (number, name) in (1_u32..).zip(names(nodes)).skip(1) {
         let [_, _, high, low] = number.to_be_bytes();
         let member = Member {
             mac: MacAddress([2, 0, 0, 0, high, low]),
             eligibility: Eligibility::Eligible,
             owner: true,
-            labels: Default::default(),
-            claims: Arc::default(),
+            hears_api_server: true,
+            card: card.clone(),
+            holdings: held_by(number),
+            holdings_known: true,
             occupied: Arc::default(),
         };
         match silent == Some(&name) {
-            true => drop(roster.silent.insert(name, Duration::from_millis(300))),
+            true => {
+                let Member { mac, holdings, .. } = member;
+                let departed = Departed { mac, unheard: Duration::from_millis(300), suspect: false, holdings };
+                drop(roster.silent.insert(name, departed));
+            }
             false => drop(roster.members.insert(name, member)),
         }
     }
@@ -204,10 +219,13 @@ fn filled(count: usize) -> Planner {
 }
 
 /// A planner of node-1 that knows the nodes and one link.
-fn empty(nodes: &[NodeName]) -> Planner {
+fn configuration() -> Config {
     let file = SourceFile { path: "bench.toml".to_owned(), text: CONFIGURATION.to_owned() };
-    let config = config::parse(&[file], &config::NoSecrets).expect("the configuration of the benchmark is good");
-    let mut planner = Planner::new(Arc::new(config), "node-1".into());
+    config::parse(&[file], &config::NoSecrets).expect("the configuration of the benchmark is good")
+}
+
+fn empty(nodes: &[NodeName]) -> Planner {
+    let mut planner = Planner::new(Arc::new(configuration()), "node-1".into());
     for name in nodes {
         planner.apply(Fact::Node(name.clone(), Some(Arc::new(node(true)))));
     }
@@ -235,8 +253,7 @@ fn eth0() -> Link {
 /// Tells the Services, each with an endpoint; the next turn makes the first plan.
 fn fill(planner: &mut Planner, count: usize) {
     for number in 0..count {
-        let address = std::net::Ipv4Addr::from_bits(0x0a40_0000 + u32::try_from(number).expect("a small number"));
-        planner.apply(Fact::Service(key(number), Some(Arc::new(service(Some(address.into()))))));
+        planner.apply(Fact::Service(key(number), Some(Arc::new(service(Some(address(number)))))));
         let serving = [("node-1".into(), 1)].into();
         let slice = EndpointSlice {
             service: key(number),
@@ -254,6 +271,10 @@ fn fill(planner: &mut Planner, count: usize) {
     planner.apply(Fact::Leader(true));
 }
 
+fn address(number: usize) -> IpAddr {
+    Ipv4Addr::from_bits(0x0a40_0000 + u32::try_from(number).expect("a small number")).into()
+}
+
 fn key(number: usize) -> ObjectKey {
     ObjectKey::new("bench", &format!("service-{number:05}"))
 }
@@ -262,7 +283,7 @@ fn node(ready: bool) -> Node {
     Node { labels: Default::default(), ready, network_unavailable: false, addresses: Vec::new() }
 }
 
-fn service(address: Option<std::net::IpAddr>) -> Service {
+fn service(address: Option<IpAddr>) -> Service {
     Service {
         uid: "u".to_owned(),
         resource_version: String::new(),

@@ -164,7 +164,8 @@ impl History {
         }
         self.rival = None;
         self.grant = None;
-        let granted = situation.holders.iter().any(|holder| holder.grants_us);
+        // Several holders are one in a moment; this node does not become another.
+        let granted = situation.holders.iter().all(|holder| holder.grants_us);
         match (best_holder(situation), &situation.own) {
             (Some(_), Ok(_)) if granted => self.take(Acquisition::HandOver),
             (Some(holder), own) => {

@@ -97,6 +97,11 @@ impl HolderMemory {
             if !same {
                 change.nodes.insert(node.clone());
             }
+            if let Some(was) = was {
+                change.addresses.extend(was.occupied.symmetric_difference(&is.occupied));
+            } else {
+                change.addresses.extend(is.occupied.iter());
+            }
             let unsaid = Default::default();
             for item in was.map_or(&unsaid, |was| &was.holdings).diff(&is.holdings) {
                 match item {

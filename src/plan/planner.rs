@@ -338,7 +338,7 @@ impl Planner {
         }
         batch.extend(std::mem::take(&mut self.dirty.services));
         // Then the requests for a certain address, so that nobody gets by chance what another asked for by name.
-        batch.sort_by_key(|key| !self.asks_for_address(key));
+        batch.sort_by_cached_key(|key| (!self.asks_for_address(key), key.clone()));
         for key in batch {
             changes.extend(self.judge(&key, now));
         }
@@ -411,6 +411,13 @@ impl Planner {
         let before = self.plan.decisions.get(key).cloned();
         self.memory.place(before.as_deref(), &decision, causes, now);
         self.put_histories(before.as_deref(), histories);
+        // The responder still answers for an address that this node had given up: no fact will say that it begins.
+        let answers_already = |(address, _): &(IpAddr, _)| {
+            !self.ownership.answers().contains_key(address) && self.world.answering.contains_key(address)
+        };
+        if work.l2.answers.iter().any(answers_already) {
+            self.dirty.services.insert(key.clone());
+        }
         self.put_work(key, work);
         if before.as_deref() == Some(&decision) {
             return None;

@@ -178,6 +178,12 @@ fn a_turn_comes_to_the_plan_that_judging_everything_comes_to_whatever_happened()
             now += Duration::from_millis(random.u64(0..400));
             all.judge_everything();
             let (turn_one, turn_all) = (one.turn(now), all.turn(now));
+            for (key, decision) in &one.plan().decisions {
+                assert_eq!(Some(decision), all.plan().decisions.get(key), "seed {seed}, step {step}: {key}");
+            }
+            let (of_one, of_all) = (one.plan(), all.plan());
+            assert_eq!(of_one.pulse, of_all.pulse, "seed {seed}, step {step}");
+            assert_eq!(of_one.l2.addresses, of_all.l2.addresses, "seed {seed}, step {step}");
             assert_eq!(outcome(&one), outcome(&all), "seed {seed}, step {step}");
             assert_eq!(turn_one.handovers, turn_all.handovers, "seed {seed}, step {step}");
             let history =
@@ -239,6 +245,9 @@ fn the_death_of_a_node_judges_only_what_it_owned_and_its_return_only_what_it_win
         let ingress = vec![format!("192.168.35.{last}").parse().unwrap()];
         story.put(&name, Service { ingress, ..service() });
     }
+    let answered = story.planner.plan().l2.addresses.keys().copied().collect();
+    story.tell(Fact::Answering { link: "eth0".into(), began: answered, ended: Vec::new() });
+    story.turn();
     let owners = |story: &Story| -> Vec<NodeName> {
         let owner = |last| story.decision(&format!("s{last}")).announcements[0].l2.owner.clone().unwrap();
         addresses.clone().map(owner).collect()
