@@ -223,6 +223,7 @@ impl History {
         candidates: impl FnOnce() -> Vec<Bidder<'a>>,
         now: Instant,
     ) -> Course {
+        self.rival = None;
         let holder = self.granted_holder(situation).or_else(|| best_rival(situation).map(|rival| rival.node));
         if let Some(holder) = holder {
             return self.stop(holder);

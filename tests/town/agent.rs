@@ -171,9 +171,11 @@ impl Agent {
         Some(address)
     }
 
-    pub fn next_deadline(&self) -> Option<Instant> {
+    /// `thinks`: a turn of the planner is due already.
+    pub fn next_deadline(&self, thinks: bool) -> Option<Instant> {
         let pulse = self.pulse.as_ref().and_then(Machine::next_deadline);
-        [pulse, self.claims.next_deadline(), self.planner.next_deadline()].into_iter().flatten().min()
+        let planner = self.planner.next_deadline().filter(|_| !thinks);
+        [pulse, self.claims.next_deadline(), planner].into_iter().flatten().min()
     }
 
     /// SIGTERM: it says goodbye.

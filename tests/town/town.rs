@@ -562,7 +562,7 @@ impl Town {
             let time = Duration::from_micros(self.random.u64(50..u64::try_from(THINKING.as_micros()).unwrap()));
             self.events.post(now + time, Event::Think(number, host.life));
         }
-        if let Some(deadline) = agent.next_deadline()
+        if let Some(deadline) = agent.next_deadline(host.thinks)
             && host.wakes.is_none_or(|wakes| deadline < wakes)
         {
             host.wakes = Some(deadline);
