@@ -112,7 +112,7 @@ impl LinkMemory {
         let silent = |owner: &NodeName| world.rosters.values().any(|roster| roster.silent.contains_key(owner));
         match owner {
             Some(owner) if owner == me => None,
-            Some(owner) if silent(owner) => Some(Acquisition::TakeOver { from: owner.clone() }),
+            Some(owner) if silent(owner) => Some(Acquisition::TakeOver { from: owner.clone(), suspect: false }),
             // The owner had not used the address yet, nor asked whether a foreign host does; or it has, and found one.
             Some(owner) if self.listening.get(owner).is_some_and(|seen| now < *seen + BEGINNING) => None,
             Some(_) if occupied => None,
@@ -239,6 +239,9 @@ mod tests {
         let silent = [(b.clone(), Duration::from_millis(300))].into();
         let roster = crate::roster::Roster { settled: true, silent, ..Default::default() };
         world.apply(Fact::Roster(2, Some(Arc::new(roster))));
-        assert_eq!(acquisition(&world, Some(&b), false), Some(Acquisition::TakeOver { from: b.clone() }));
+        assert_eq!(
+            acquisition(&world, Some(&b), false),
+            Some(Acquisition::TakeOver { from: b.clone(), suspect: false })
+        );
     }
 }

@@ -32,6 +32,12 @@ pub enum Fact {
     LinksListed,
     /// Another station uses an address that this node is to answer for on a link, or no longer does.
     Conflict(IpAddr, InterfaceName, Option<Conflict>),
+    /// Which addresses this node has begun to answer for on a link, and for which it has ended to.
+    Answering {
+        link: InterfaceName,
+        began: Vec<IpAddr>,
+        ended: Vec<IpAddr>,
+    },
     Session(PeerName, SessionReport),
     /// All routers that advertise themselves on the link of this index, by link-local address, the first heard in front.
     /// Empty also when the link is no longer listened on.
@@ -79,6 +85,7 @@ impl Fact {
             | Fact::Link(..)
             | Fact::LinksListed
             | Fact::Conflict(..)
+            | Fact::Answering { .. }
             | Fact::Session(..)
             | Fact::Routers(..)
             | Fact::Caller(..)

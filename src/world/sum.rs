@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 
 use super::{
     ApiServer, Conflict, DefaultRoute, EndpointSlice, Fact, HostProblem, Link, Listing, Node, NodeCounts, Pulses,
@@ -40,6 +40,8 @@ pub struct World {
     pub links_listed: bool,
     /// Other stations that have addresses which this node is to answer for, by link.
     pub conflicts: OrdMap<IpAddr, OrdMap<InterfaceName, Conflict>>,
+    /// The addresses that this node answers for, each with the links.
+    pub answering: OrdMap<IpAddr, OrdSet<InterfaceName>>,
     pub sessions: OrdMap<PeerName, SessionReport>,
     /// Heard on each link, by its index; the first heard in front. Never an empty list.
     pub routers: OrdMap<u32, Vec<Ipv6Addr>>,
@@ -126,6 +128,7 @@ impl Default for World {
             links: OrdMap::new(),
             links_listed: false,
             conflicts: OrdMap::new(),
+            answering: OrdMap::new(),
             sessions: OrdMap::new(),
             routers: OrdMap::new(),
             callers: OrdMap::new(),
@@ -181,6 +184,21 @@ impl World {
             }
             Fact::LinksListed => everything_if(!std::mem::replace(&mut self.links_listed, true)),
             Fact::Conflict(address, link, conflict) => self.conflict(address, link, conflict),
+            Fact::Answering { link, began, ended } => {
+                for address in ended {
+                    if let Some(links) = self.answering.get_mut(&address) {
+                        links.remove(&link);
+                        if links.is_empty() {
+                            self.answering.remove(&address);
+                        }
+                    }
+                }
+                for address in began {
+                    self.answering.entry(address).or_default().insert(link.clone());
+                }
+                // The planner knows whose addresses these are.
+                Touched::Nothing
+            }
             Fact::Session(name, report) => {
                 // Where a peer is looked for depends on these: see `plan::reach`.
                 let proof = |report: &SessionReport| {

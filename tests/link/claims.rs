@@ -43,7 +43,7 @@ fn host_has(wire: &Wire, vip: IpAddr, verb: &str) {
 }
 
 fn taking_over() -> Acquisition {
-    Acquisition::TakeOver { from: "node1".into() }
+    Acquisition::TakeOver { from: "node1".into(), suspect: false }
 }
 
 fn an_address_that_a_host_has_is_not_claimed_until_it_leaves() {

@@ -13,9 +13,9 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use crier::address::{Family, MacAddress};
 use crier::arp::machine::answer::{self, Ownership as Claim, Station, Verdict};
-use crier::arp::machine::{Action, Claims, Report};
+use crier::arp::machine::{Action, Claims, Report, Surroundings};
 use crier::arp::packet::{Frame, Protocol};
-use crier::claim::{Acquisition, ConflictKind};
+use crier::claim::{ConflictKind, Order};
 use crier::config::{self, Config, NoSecrets, SourceFile};
 use crier::names::{InterfaceName, NodeName};
 use crier::plan::Planner;
@@ -99,7 +99,7 @@ pub struct Agent {
     pulse: Option<Machine>,
     claims: Claims,
     link_up: bool,
-    acquisitions: OrdMap<IpAddr, Acquisition>,
+    orders: OrdMap<IpAddr, Order>,
     /// The conflicts that the planner was told.
     told: BTreeMap<IpAddr, (MacAddress, ConflictKind)>,
     next_incarnation: u64,
@@ -118,7 +118,7 @@ impl Agent {
             pulse: None,
             claims: Claims::default(),
             link_up: false,
-            acquisitions: OrdMap::new(),
+            orders: OrdMap::new(),
             told: BTreeMap::new(),
             next_incarnation: incarnation,
             must_think: false,
@@ -181,14 +181,17 @@ impl Agent {
     /// A frame of ARP arrives.
     pub fn receive(&mut self, octets: &[u8], now: Instant, sent: &mut Vec<Sent>) {
         let station = Station { mac: self.mac, other_macs: &[] };
-        let members = &self.planner.plan().l2.members;
-        match answer::judge(station, |address| self.claims.ownership(address), Protocol::Arp, octets) {
+        let (verdict, heard) = answer::judge(station, |address| self.claims.ownership(address), Protocol::Arp, octets);
+        if let Some(heard) = heard {
+            self.claims.handle_heard(heard, now);
+        }
+        match verdict {
             Verdict::Answer(frame) => sent.push(Sent::Frame(frame)),
             Verdict::Conflict(claimant) => {
-                self.claims.handle_claimant(claimant, members.contains_key(&claimant.mac), now);
+                self.claims.handle_claimant(claimant, now);
             }
             Verdict::Rival(claimant) => {
-                self.claims.handle_rival(claimant, self.mac, members.contains_key(&claimant.mac), now);
+                self.claims.handle_rival(claimant, now);
             }
             Verdict::Ignore(_) => {}
         }
@@ -211,6 +214,8 @@ impl Agent {
         while let Some(action) = self.claims.poll_action(now) {
             match action {
                 Action::Probe(address) => sent.push(Sent::Probe(address, Frame::probe(address, self.mac))),
+                // The hosts of the town have no addresses of their own on the segment.
+                Action::AskNode(_) => {}
                 Action::Announce(address) => sent.extend(Frame::announcements(address, self.mac).map(Sent::Frame)),
             }
         }
@@ -267,20 +272,23 @@ impl Agent {
     /// As the responder and the worker of the link follow their slice.
     fn follow_link(&mut self, now: Instant) {
         let slice = self.planner.plan().l2.clone();
-        let wanted: OrdMap<IpAddr, Acquisition> = slice
-            .addresses
-            .keys()
-            .map(|address| (*address, slice.acquisitions.get(address).cloned().unwrap_or_default()))
-            .collect();
-        for (address, origin) in &wanted {
-            if self.acquisitions.get(address) != Some(origin) {
-                self.claims.handle_owned(*address, origin, now);
+        self.claims.handle_surroundings(Surroundings {
+            mac: self.mac,
+            stations: slice.stations.clone(),
+            addresses: slice.node_addresses.clone(),
+            own: [].into(),
+        });
+        let wanted: OrdMap<IpAddr, Order> =
+            slice.addresses.keys().map(|address| (*address, slice.order(*address))).collect();
+        for (address, order) in &wanted {
+            if self.orders.get(address) != Some(order) {
+                self.claims.handle_owned(*address, order, now);
             }
         }
-        for address in self.acquisitions.keys().filter(|address| !wanted.contains_key(*address)) {
+        for address in self.orders.keys().filter(|address| !wanted.contains_key(*address)) {
             self.claims.handle_disowned(*address);
         }
-        self.acquisitions = wanted;
+        self.orders = wanted;
         let up = slice.links.iter().any(|link| link.index == LINK && link.up && link.carrier);
         match (self.link_up, up) {
             (false, true) => self.claims.handle_link_up(now),

@@ -74,12 +74,13 @@ fn how_an_address_came_here_is_told_to_the_responder() {
     let rest: Vec<(&str, &[&str])> = Vec::new();
     assert_eq!(story.owner(roster(&rest, &[first.as_str()])), "a");
     let acquisition = story.planner.plan().l2.acquisitions.get(&address).cloned();
-    assert_eq!(acquisition, Some(Acquisition::TakeOver { from: first.as_str().into() }));
+    assert_eq!(acquisition, Some(Acquisition::TakeOver { from: first.as_str().into(), suspect: false }));
     story.owner(roster(&[("b", &[]), ("c", &[])], &[]));
     assert_eq!(story.planner.plan().l2.acquisitions.get(&address), None, "it is not ours any more");
     assert_eq!(story.owner(roster(&[], &[])), "a", "the others have left");
     assert_eq!(story.planner.plan().l2.acquisitions.get(&address), Some(&Acquisition::HandOver));
-    assert_eq!(story.planner.plan().l2.members.len(), 0);
+    let heard = |it: &crate::claim::Station| it.hearing == crate::claim::Hearing::Heard;
+    assert_eq!(story.planner.plan().l2.stations.values().filter(|it| heard(it)).count(), 0);
 }
 
 #[test]
