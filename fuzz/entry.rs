@@ -259,7 +259,7 @@ fn judge_frame(protocol: Protocol, octets: &[u8]) {
         assert_eq!(LinkFrame::parse(protocol, frame.emit().as_ref()), Ok(frame));
     }
     let ownership = |address: IpAddr| if address.is_unspecified() { Ownership::None } else { Ownership::Announced };
-    match judge(Station { mac, other_macs: &[] }, ownership, protocol, octets) {
+    match judge(Station { mac, other_macs: &[] }, ownership, protocol, octets).0 {
         Verdict::Answer(answer) => {
             assert_eq!(answer.speaker(), mac, "{answer}");
             assert_eq!(LinkFrame::parse(protocol, answer.emit().as_ref()), Ok(answer));

@@ -1,8 +1,13 @@
 //! The words about claims to an address that the plan, the World and the responder on the link share.
 //! Floor 0.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
+use crate::address::MacAddress;
 use crate::names::NodeName;
 
 /// How this node acquired an address. It decides how the link is probed before the address is used.
@@ -21,14 +26,72 @@ pub enum Acquisition {
     HandOver,
 }
 
+/// What this node is to do about an address that it is to answer for on a link.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Order {
+    pub acquisition: Acquisition,
+    /// The address is announced again now whenever this number changes.
+    pub assertions: u32,
+    pub manner: Arc<Manner>,
+}
+
+impl From<Acquisition> for Order {
+    /// With nothing to assert, in the default manner.
+    fn from(acquisition: Acquisition) -> Order {
+        Order { acquisition, ..Order::default() }
+    }
+}
+
+/// How the addresses of an `[[l2]]` are probed and announced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manner {
+    /// The link is asked before an address is used. If not, it is asked only after this node gave the address up to a
+    /// station that claims it.
+    pub probe: bool,
+    /// What these stations say of an address counts for nothing.
+    pub ignore_stations: BTreeSet<MacAddress>,
+    /// When an announcement is repeated, from the first one on; ascending.
+    pub announce_again: Vec<Duration>,
+}
+
+impl Default for Manner {
+    /// Four repetitions. RFC 5227 §1.1 asks for two announcements (ANNOUNCE_NUM), RFC 4861 §10 allows three
+    /// (MAX_NEIGHBOR_ADVERTISEMENT); more are for links that lose the first frames while a switch port starts to forward. A
+    /// Linux neighbour drops an update that comes within a second of the one before (`locktime`), unless it takes it for
+    /// gratuitous, so they lie further apart than that; and RFC 4861 §7.2.6 wants a second between advertisements
+    /// (RetransTimer).
+    fn default() -> Manner {
+        let announce_again = [1100, 2200, 3300, 4400].map(Duration::from_millis).to_vec();
+        Manner { probe: true, ignore_stations: BTreeSet::new(), announce_again }
+    }
+}
+
+/// A station on a link that belongs to another node of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Station {
+    pub node: NodeName,
+    pub hearing: Hearing,
+}
+
+/// What the pulses of another node say to this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hearing {
+    /// They are heard: the plan decides which of the two nodes goes on.
+    Heard,
+    /// It said goodbye a moment ago: what it still says on the link means nothing.
+    Leaving,
+    /// They are not heard. Only what it says on the link tells whether it answers for an address.
+    Unheard,
+}
+
 /// How another station's claim to an address conflicts with this node's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ConflictKind {
     /// The other station used the address first: this node does not answer, and probes again from time to time.
     Occupied,
-    /// The other station is the previous owner or another agent. Its pulses are not heard, but it answers on the link. This
-    /// node does not take over, and probes again every second.
+    /// The other station is another node's, or the previous holder. Its pulses are not heard, but it answers on the link. This
+    /// node does not answer, and probes again from time to time.
     AliveUnheard,
     /// The other station came while this node announces the address: this node goes on, and defends the address.
     Contested,

@@ -1,15 +1,15 @@
 //! The claims of this node to addresses on one link: probe before the first use, announce, refresh, defend, or defer.
 //! Floor 1. Time is an argument; what to send and what to report are answers. `packet` makes the frames, `task::worker`
-//! sends them, and `settings` holds every interval.
+//! sends them, and `settings` holds every interval. What other stations claim is judged in `machine/contest.rs`.
 //!
 //! ```text
 //!                    a hand-over                                        another station claims it:
 //!            ┌───────────────────────────────────────────┐              defended and reported ──┐
 //! owned ──► probing ── nobody answered in time ──► announced ◄─────────────────────────────────┘
 //!            │  ▲                                   │
-//!   another  │  │ a pause                           │ a foreign host claims it within
-//!   station  │  │                                   │ `PROBATION` of a first use
-//!   has it   ▼  │                                   │
+//!   another  │  │ a pause                           │ another node whose pulses are not heard claims it, or a
+//!   station  │  │                                   │ host that was only slow to answer: within `PROBATION`
+//!   has it   ▼  │                                   │ at once, later if that node goes on (`dispute`)
 //!           deferred ◄──────────────────────────────┘
 //! ```
 //!
@@ -21,17 +21,28 @@ use std::time::{Duration, Instant};
 
 use self::answer::Ownership;
 use self::conflict::Conflicts;
+use self::dispute::Disputes;
+use self::load::Load;
 use self::schedule::{Lane, Schedule};
+use self::stations::Stations;
 use super::packet::{Claimant, Protocol};
 use super::settings::{
-    self, MEMBER_PATIENCE, PROBATION, Probing, REFRESH_INTERVAL, REFRESH_SPREAD, ROUND_INTERVAL, ROUNDS,
+    self, DEFEND_INTERVAL, FRAME_SPACING, PROBATION, Probing, REFRESH_INTERVAL, REFRESH_SPREAD, SPANNING_TREE,
 };
 use crate::address::MacAddress;
-use crate::claim::{Acquisition, ConflictKind};
+use crate::claim::{Acquisition, ConflictKind, Hearing, Order};
+use crate::names::NodeName;
+
+pub use self::answer::Heard;
+pub use self::stations::Surroundings;
 
 pub mod answer;
 mod conflict;
+mod contest;
+mod dispute;
+mod load;
 mod schedule;
+mod stations;
 
 /// The claims of one link.
 ///
@@ -41,17 +52,27 @@ mod schedule;
 /// - come back at `next_deadline`, or never if there is none.
 ///
 /// Time must not go backwards. Spare calls are harmless. A claim starts on a link that is down: nothing is sent before
-/// `handle_link_up`.
+/// `handle_link_up`. In every state the frames that it asks for stay within the budget of `schedule`.
 #[derive(Debug, Default)]
 pub struct Claims {
     up: bool,
+    /// When it last came up after it had been down.
+    came_up: Option<Instant>,
+    was_down: bool,
     claims: BTreeMap<IpAddr, Claim>,
     schedule: Schedule,
     /// Waits that end without a frame: verdicts after the last probe, and pauses after a deferral.
     waits: BTreeSet<(Instant, IpAddr)>,
+    stations: Stations,
     conflicts: Conflicts,
+    disputes: Disputes,
+    load: Load,
     /// The station that conflicts with each claim, as last reported.
     conflicting: BTreeMap<IpAddr, (MacAddress, ConflictKind)>,
+    /// The stations to which addresses were left, and that may yet turn out to be nodes.
+    unnamed: BTreeMap<IpAddr, MacAddress>,
+    /// When all that was left to one station was last asked for at once.
+    hastened: Option<(MacAddress, Instant)>,
     reports: VecDeque<Report>,
     /// Addresses whose ownership may have changed.
     turned: BTreeSet<IpAddr>,
@@ -61,19 +82,36 @@ pub struct Claims {
 
 #[derive(Debug)]
 struct Claim {
-    acquisition: Acquisition,
+    order: Order,
     state: State,
     next: Next,
+    /// How often it deferred, not counting what was before it was last announced for longer than `PROBATION`.
+    deferrals: u32,
+    /// When an assertion was last announced at once.
+    asserted: Option<Instant>,
+    /// It was given up to another station after it had been announced. Until this time it may use no more frames than what
+    /// comes again and again: it would otherwise, if that repeats itself.
+    unsettled_until: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// `sent` of the probes of `settings::probing` have gone out. The claim deferred `deferrals` times in a row before.
-    Probing { sent: u8, deferrals: u32 },
-    /// Another station has it: this node does not answer for it, and probes it again after a pause.
-    Deferred { deferrals: u32 },
-    /// This node answers for it. `round` announcements have gone out since the claim or the link came up.
-    Announced { round: usize, on_probation_until: Option<Instant> },
+    /// `sent` of the probes of `settings::probing` have gone out, all in one lane.
+    Probing { sent: u8, lane: Lane },
+    /// Another station has it: this node does not answer for it, and probes it again after a pause. `deaf`: that station is a
+    /// node's, and does not hear this one.
+    Deferred { deaf: bool },
+    /// This node answers for it.
+    Announced(Announced),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Announced {
+    /// The first announcement since the claim was made, was asserted or the link came up.
+    began: Option<Instant>,
+    /// Announcements since then.
+    round: usize,
+    on_probation_until: Instant,
 }
 
 /// What the next step of a claim waits for. Nothing, while the link is down.
@@ -91,6 +129,8 @@ pub enum Action {
     Probe(IpAddr),
     /// Tell all stations that this node has it.
     Announce(IpAddr),
+    /// Ask for the address of a Node in the name of this one, to learn its station's MAC, or whether that hears this one.
+    AskNode(IpAddr),
 }
 
 /// What the log and the World should hear of.
@@ -107,7 +147,7 @@ impl Claims {
     /// Whether this node owns an address: `answer` judges frames by this.
     pub fn ownership(&self, address: IpAddr) -> Ownership {
         match self.claims.get(&address).map(|claim| claim.state) {
-            Some(State::Announced { .. }) => Ownership::Announced,
+            Some(State::Announced(_)) => Ownership::Announced,
             Some(State::Probing { .. } | State::Deferred { .. }) => Ownership::Pending,
             None => Ownership::None,
         }
@@ -127,20 +167,38 @@ impl Claims {
         self.conflicting.iter().map(|(address, (mac, kind))| (*address, *mac, *kind))
     }
 
-    /// This node is to answer for the address. Harmless for an address that it announces already.
-    pub fn handle_owned(&mut self, address: IpAddr, acquisition: &Acquisition, now: Instant) {
-        let known = self.claims.get(&address);
-        let is_news = known
-            .is_none_or(|claim| claim.acquisition != *acquisition && !matches!(claim.state, State::Announced { .. }));
-        if is_news {
+    /// The node that a station belongs to.
+    pub fn node(&self, mac: MacAddress) -> Option<&NodeName> {
+        self.stations.node(mac)
+    }
+
+    /// What surrounds the link is now this. A MAC that is another takes effect for announcements at the next
+    /// `handle_link_up`.
+    pub fn handle_surroundings(&mut self, surroundings: Surroundings) {
+        self.stations.handle_surroundings(surroundings);
+        // About a node that is heard (again) the plan decides.
+        let stations = &self.stations;
+        self.disputes.retain(|mac| stations.hearing(mac) == Some(Hearing::Unheard));
+    }
+
+    /// This node is to answer for the address. Harmless for an address that it announces already, unless the order asserts
+    /// it: then it is announced again.
+    pub fn handle_owned(&mut self, address: IpAddr, order: &Order, now: Instant) {
+        let Some(claim) = self.claims.get_mut(&address) else {
+            self.claim(address, order.clone(), now);
+            return;
+        };
+        let is_announced = matches!(claim.state, State::Announced(_));
+        if !is_announced && claim.order.acquisition != order.acquisition {
             self.leave_queue(address);
-            let claim = Claim { acquisition: acquisition.clone(), state: beginning(acquisition), next: Next::Never };
-            if matches!(claim.state, State::Announced { .. }) {
-                self.over(address);
-            }
-            self.claims.insert(address, claim);
-            self.turned.insert(address);
-            self.begin(address, now);
+            self.claim(address, order.clone(), now);
+            return;
+        }
+        let is_asserted = is_announced && claim.order.assertions != order.assertions;
+        // The acquisition of an address that is announced is how it came here, whatever the plan says later.
+        claim.order = Order { acquisition: claim.order.acquisition.clone(), ..order.clone() };
+        if is_asserted {
+            self.assert_now(address, now);
         }
     }
 
@@ -151,6 +209,7 @@ impl Claims {
         self.claims.remove(&address);
         self.turned.insert(address);
         self.conflicts.forget(address);
+        self.disputes.forget(address);
         self.over(address);
     }
 
@@ -158,6 +217,9 @@ impl Claims {
     /// probed anew.
     pub fn handle_link_up(&mut self, now: Instant) {
         self.up = true;
+        if std::mem::take(&mut self.was_down) {
+            self.came_up = Some(now);
+        }
         let addresses: Vec<IpAddr> = self.claims.keys().copied().collect();
         for address in addresses {
             self.leave_queue(address);
@@ -168,35 +230,11 @@ impl Claims {
     /// The link can carry no frames: nothing is sent until it can.
     pub fn handle_link_down(&mut self) {
         self.up = false;
+        self.was_down = true;
         self.schedule.clear();
         self.waits.clear();
+        self.disputes.clear();
         self.claims.values_mut().for_each(|claim| claim.next = Next::Never);
-    }
-
-    /// Another station claims an address. `is_member`: the station is another agent of the cluster.
-    pub fn handle_claimant(&mut self, claimant: Claimant, is_member: bool, now: Instant) {
-        let Some(claim) = self.claims.get(&claimant.address) else { return };
-        match claim.state {
-            State::Probing { deferrals, .. } => self.defer(claimant, deferrals + 1, is_member, now),
-            // It answers another station, or asks in its own name: only a new MAC is news.
-            State::Deferred { .. } => self.report_deferral(claimant, is_member),
-            State::Announced { on_probation_until: Some(end), .. } if now < end && !is_member => {
-                self.defer(claimant, 1, is_member, now);
-            }
-            State::Announced { .. } => self.defend(claimant, is_member, now),
-        }
-    }
-
-    /// Another station probes an address that this node probes too. The lower MAC wins: of two agents one has the address at
-    /// once, while a foreign host that follows RFC 5227 defers to both.
-    pub fn handle_rival(&mut self, claimant: Claimant, our_mac: MacAddress, is_member: bool, now: Instant) {
-        let Some(claim) = self.claims.get(&claimant.address) else { return };
-        match claim.state {
-            State::Probing { deferrals, .. } if claimant.mac < our_mac => {
-                self.defer(claimant, deferrals + 1, is_member, now);
-            }
-            State::Probing { .. } | State::Deferred { .. } | State::Announced { .. } => {}
-        }
     }
 
     /// The next frame to send now. Urgent frames go before repetitions, however many wait.
@@ -205,39 +243,21 @@ impl Claims {
             self.waits.remove(&(due, address));
             self.end_wait(address, now);
         }
-        while let Some(address) = self.conflicts.poll_over(now) {
-            self.over(address);
+        self.end_contests(now);
+        if let Some(action) = self.poll_question(now) {
+            return Some(action);
         }
-        let address = self.schedule.poll(now)?;
+        let (lane, address) = self.schedule.poll(now)?;
         let claim = self.claims.get_mut(&address)?;
+        claim.next = Next::Never;
         match claim.state {
-            State::Probing { sent, deferrals } => {
-                self.schedule.spend(1, now);
-                let sent = sent + 1;
-                claim.state = State::Probing { sent, deferrals };
-                claim.next = Next::Never;
-                if let Some(Probing { probes, interval, .. }) = settings::probing(&claim.acquisition) {
-                    let next = if sent < probes {
-                        Next::Frame(lane(&claim.acquisition), now + interval)
-                    } else {
-                        Next::Wait(now + interval)
-                    };
-                    self.enter_queue(address, next);
-                }
-                Some(Action::Probe(address))
+            State::Probing { sent, .. } => {
+                self.schedule.spend(lane, 1, now);
+                Some(self.probe(address, sent.saturating_add(1), lane, now))
             }
-            State::Announced { round, on_probation_until } => {
-                self.schedule.spend(Protocol::of(address).frames_of_an_announcement(), now);
-                let round = round.saturating_add(1);
-                claim.state = State::Announced { round, on_probation_until };
-                claim.next = Next::Never;
-                let next = if round < ROUNDS {
-                    Next::Frame(Lane::Repeat, now + ROUND_INTERVAL)
-                } else {
-                    Next::Frame(Lane::Refresh, now + self.refresh_interval())
-                };
-                self.enter_queue(address, next);
-                Some(Action::Announce(address))
+            State::Announced(announced) => {
+                self.schedule.spend(lane, Protocol::of(address).frames_of_an_announcement(), now);
+                Some(self.announce(address, announced, now))
             }
             // A deferred claim waits and sends nothing.
             State::Deferred { .. } => None,
@@ -256,33 +276,93 @@ impl Claims {
 
     /// The addresses that this node answers for.
     pub fn announced(&self) -> impl Iterator<Item = IpAddr> {
-        self.claims
-            .iter()
-            .filter(|(_, claim)| matches!(claim.state, State::Announced { .. }))
-            .map(|(address, _)| *address)
+        self.claims.iter().filter(|(_, claim)| matches!(claim.state, State::Announced(_))).map(|(address, _)| *address)
     }
 
     /// When to poll again; at once if that is in the past.
     pub fn next_deadline(&self) -> Option<Instant> {
         let wait = self.waits.first().map(|(due, _)| *due);
-        [wait, self.schedule.next_deadline(), self.conflicts.next_deadline()].into_iter().flatten().min()
+        let question = self.stations.next_question().filter(|_| self.up);
+        let question = question.map(|due| self.schedule.earliest(Lane::Recurring, due));
+        let all = [wait, self.schedule.next_deadline(), question, self.next_contest()];
+        all.into_iter().flatten().min()
+    }
+
+    fn poll_question(&mut self, now: Instant) -> Option<Action> {
+        if !self.up || !self.schedule.allows(Lane::Recurring, now) {
+            return None;
+        }
+        let address = self.stations.poll_question(now)?;
+        self.schedule.spend(Lane::Recurring, 1, now);
+        Some(Action::AskNode(address))
+    }
+
+    fn probe(&mut self, address: IpAddr, sent: u8, lane: Lane, now: Instant) -> Action {
+        if let Some(claim) = self.claims.get_mut(&address) {
+            claim.state = State::Probing { sent, lane };
+            let Probing { probes, interval, .. } = settings::probing(&claim.order.acquisition);
+            let is_urgent = lane == Lane::Urgent;
+            let next = if sent < probes {
+                Next::Frame(lane, now + interval)
+            } else {
+                Next::Wait(now + interval + self.load.to_answer(is_urgent, now))
+            };
+            self.load.add_probe(is_urgent, now);
+            self.enter_queue(address, next);
+        }
+        Action::Probe(address)
+    }
+
+    fn announce(&mut self, address: IpAddr, announced: Announced, now: Instant) -> Action {
+        let began = announced.began.unwrap_or(now);
+        let round = announced.round.saturating_add(1);
+        let refresh = now + self.refresh_interval();
+        // A link that came up may carry the first announcements nowhere.
+        let again = self.came_up.map(|came_up| came_up + SPANNING_TREE).filter(|again| *again > now);
+        if let Some(claim) = self.claims.get_mut(&address) {
+            claim.state = State::Announced(Announced { began: Some(began), round, ..announced });
+            let next = match claim.order.manner.announce_again.get(round.saturating_sub(1)) {
+                Some(after) => Next::Frame(claim.lane(Lane::Repeat, now), (began + *after).max(now + FRAME_SPACING)),
+                None => Next::Frame(Lane::Recurring, again.unwrap_or(refresh).min(refresh)),
+            };
+            self.enter_queue(address, next);
+        }
+        Action::Announce(address)
+    }
+
+    /// Makes a claim, or makes one anew.
+    fn claim(&mut self, address: IpAddr, order: Order, now: Instant) {
+        let asks = order.acquisition != Acquisition::HandOver && order.manner.probe;
+        // `begin` chooses the lane.
+        let state = if asks { State::Probing { sent: 0, lane: Lane::Probe } } else { announced_at(now) };
+        if !asks {
+            self.over(address);
+        }
+        self.claims.insert(
+            address,
+            Claim { order, state, next: Next::Never, deferrals: 0, asserted: None, unsettled_until: None },
+        );
+        self.turned.insert(address);
+        self.begin(address, now);
     }
 
     /// Puts a claim at its first step on a link that is up.
     fn begin(&mut self, address: IpAddr, now: Instant) {
         let Some(claim) = self.claims.get_mut(&address).filter(|_| self.up) else { return };
         let lane = match &mut claim.state {
-            State::Announced { round, .. } => {
-                *round = 0;
-                Lane::Urgent
+            State::Announced(announced) => {
+                (announced.began, announced.round) = (None, 0);
+                claim.lane(Lane::Urgent, now)
             }
-            State::Probing { sent, .. } => {
-                *sent = 0;
-                lane(&claim.acquisition)
-            }
-            State::Deferred { deferrals } => {
-                claim.state = State::Probing { sent: 0, deferrals: *deferrals };
-                lane(&claim.acquisition)
+            State::Probing { .. } | State::Deferred { .. } => {
+                let lane = match &claim.order.acquisition {
+                    // Asked for again and again for as long as the other station has it.
+                    _ if claim.deferrals > 0 => Lane::Recurring,
+                    Acquisition::TakeOver { .. } => Lane::Urgent,
+                    Acquisition::FirstUse | Acquisition::HandOver => Lane::Probe,
+                };
+                claim.state = State::Probing { sent: 0, lane };
+                lane
             }
         };
         self.enter_queue(address, Next::Frame(lane, now));
@@ -293,69 +373,43 @@ impl Claims {
         claim.next = Next::Never;
         match claim.state {
             State::Probing { .. } => {
-                let on_probation_until = (claim.acquisition == Acquisition::FirstUse).then(|| now + PROBATION);
-                claim.state = State::Announced { round: 0, on_probation_until };
+                claim.state = announced_at(now);
                 self.turned.insert(address);
+                if let Some((mac, _)) = self.conflicting.get(&address).copied() {
+                    self.hasten(mac, now);
+                }
                 self.over(address);
             }
-            State::Deferred { .. } | State::Announced { .. } => {}
+            State::Deferred { .. } | State::Announced(_) => {}
         }
         self.begin(address, now);
     }
 
-    fn defer(&mut self, claimant: Claimant, deferrals: u32, is_member: bool, now: Instant) {
-        let address = claimant.address;
+    /// Announces an address now and as often again as after a move: neighbours may believe another station.
+    fn assert_now(&mut self, address: IpAddr, now: Instant) {
         self.leave_queue(address);
-        self.conflicts.forget(address);
-        if let Some(claim) = self.claims.get_mut(&address) {
-            claim.state = State::Deferred { deferrals };
-            self.turned.insert(address);
-            let pause = pause(&claim.acquisition, deferrals);
-            self.enter_queue(address, Next::Wait(now + pause));
+        let Some(claim) = self.claims.get_mut(&address) else { return };
+        let State::Announced(announced) = &mut claim.state else { return };
+        (announced.began, announced.round) = (None, 0);
+        // What is asserted again and again waits its turn.
+        let at_once = claim.asserted.is_none_or(|asserted| now >= asserted + DEFEND_INTERVAL);
+        if at_once {
+            claim.asserted = Some(now);
         }
-        self.report_deferral(claimant, is_member);
-    }
-
-    fn report_deferral(&mut self, claimant: Claimant, is_member: bool) {
-        let Some(claim) = self.claims.get(&claimant.address) else { return };
-        let kind = match claim.acquisition {
-            Acquisition::TakeOver { .. } => ConflictKind::AliveUnheard,
-            Acquisition::FirstUse | Acquisition::HandOver if is_member => ConflictKind::AliveUnheard,
-            Acquisition::FirstUse | Acquisition::HandOver => ConflictKind::Occupied,
-        };
-        if self.conflicting.insert(claimant.address, (claimant.mac, kind)) != Some((claimant.mac, kind)) {
-            self.reports.push_back(Report::Conflict { claimant, kind, frames: 1 });
-        }
-    }
-
-    fn defend(&mut self, claimant: Claimant, is_member: bool, now: Instant) {
-        let address = claimant.address;
-        let response = self.conflicts.handle_claimant(claimant, now);
-        if response.defend {
-            // RFC 5227 §2.4: the defence is an announcement. Against another agent it waits: if that agent is to own the
-            // address, this node is about to hear so, and a defence would only steal the neighbours for a moment.
-            let due = if is_member { now + MEMBER_PATIENCE } else { now };
-            self.announce_by(address, due);
-        }
-        let kind = ConflictKind::Contested;
-        let before = self.conflicting.insert(address, (claimant.mac, kind));
-        let frames = response.report.map(|report| report.frames);
-        if let Some(frames) = frames.or((before.map(|(_, kind)| kind) != Some(kind)).then_some(1)) {
-            self.reports.push_back(Report::Conflict { claimant, kind, frames });
-        }
+        self.enter_queue(address, Next::Frame(if at_once { Lane::Urgent } else { Lane::Recurring }, now));
     }
 
     /// Moves the next announcement of an address forward to `due`, if it would come later.
-    fn announce_by(&mut self, address: IpAddr, due: Instant) {
+    fn announce_by(&mut self, address: IpAddr, lane: Lane, due: Instant) {
         let waits = self.claims.get(&address).map(|claim| claim.next);
-        if let Some(Next::Frame(_, later)) = waits.filter(|next| matches!(next, Next::Frame(_, at) if *at > due)) {
-            debug_assert!(later > due);
+        if waits.is_some_and(|next| matches!(next, Next::Frame(_, at) if at > due)) {
             self.leave_queue(address);
-            self.enter_queue(address, Next::Frame(Lane::Urgent, due));
+            self.enter_queue(address, Next::Frame(lane, due));
         }
     }
 
     fn over(&mut self, address: IpAddr) {
+        self.unnamed.remove(&address);
         if self.conflicting.remove(&address).is_some() {
             self.reports.push_back(Report::Over(address));
         }
@@ -389,30 +443,15 @@ impl Claims {
     }
 }
 
-/// The state that a claim begins in.
-fn beginning(acquisition: &Acquisition) -> State {
-    match settings::probing(acquisition) {
-        Some(_) => State::Probing { sent: 0, deferrals: 0 },
-        None => State::Announced { round: 0, on_probation_until: None },
+impl Claim {
+    /// The lane for a frame that would go in this one if the claim were settled.
+    fn lane(&self, lane: Lane, now: Instant) -> Lane {
+        if self.unsettled_until.is_some_and(|until| now < until) { Lane::Recurring } else { lane }
     }
 }
 
-/// The lane of the probes of a claim.
-fn lane(acquisition: &Acquisition) -> Lane {
-    match acquisition {
-        Acquisition::TakeOver { .. } | Acquisition::HandOver => Lane::Urgent,
-        Acquisition::FirstUse => Lane::Probe,
-    }
-}
-
-/// How long to wait after this number of deferrals in a row.
-fn pause(acquisition: &Acquisition, deferrals: u32) -> Duration {
-    // A claim that comes by a hand-over is never probed, so it never defers.
-    let Some(Probing { first_pause, longest_pause, .. }) = settings::probing(acquisition) else {
-        return Duration::ZERO;
-    };
-    let doublings = deferrals.saturating_sub(1).min(16);
-    first_pause.saturating_mul(1 << doublings).min(longest_pause)
+fn announced_at(now: Instant) -> State {
+    State::Announced(Announced { began: None, round: 0, on_probation_until: now + PROBATION })
 }
 
 #[cfg(test)]

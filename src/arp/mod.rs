@@ -5,7 +5,8 @@
 //! | file       | what it is                                                                                   |
 //! |------------|----------------------------------------------------------------------------------------------|
 //! | `packet`   | a frame of either protocol; the bytes are in `packet/arp` and `packet/ndp`                   |
-//! | `machine`  | the claims of one link; `machine/answer` judges a received frame                             |
+//! | `machine`  | the claims of one link; `machine/answer` judges a received frame, `machine/contest` what others  |
+//! |            | claim, `machine/dispute` who of two nodes goes on, `machine/stations` which stations are nodes'  |
 //! | `settings` | how often and how fast addresses are probed, announced and defended                          |
 //! | `counters` | what is counted on each link                                                                 |
 //! | `state`    | the state of each link, for the report                                                       |

@@ -153,6 +153,17 @@ impl Frame {
         }
     }
 
+    /// Whether the frame answers a question of this station, to it alone.
+    pub fn answers(&self, station: MacAddress) -> bool {
+        match self {
+            Frame::Arp(packet) => packet.destination == station && packet.operation == arp::Operation::Reply,
+            Frame::Ndp(packet) => match packet.message {
+                ndp::Message::Advertisement { solicited, .. } => packet.destination == station && solicited,
+                ndp::Message::Solicitation { .. } => false,
+            },
+        }
+    }
+
     /// The answer to a request: "it is at `mac`". `None` if the frame asks nothing.
     pub fn answer(&self, mac: MacAddress) -> Option<Frame> {
         match (self, self.asks()?) {
@@ -176,6 +187,19 @@ impl Frame {
         match address {
             IpAddr::V4(address) => Frame::Arp(arp::Packet::probe(address, mac)),
             IpAddr::V6(address) => Frame::Ndp(ndp::Packet::probe(address, mac)),
+        }
+    }
+
+    /// The frame that asks all stations on the link for `address` in the name of this host, which has the address `from`.
+    /// `None` where the two are of different families.
+    pub fn question(address: IpAddr, from: IpAddr, mac: MacAddress) -> Option<Frame> {
+        match (address, from) {
+            (IpAddr::V4(address), IpAddr::V4(from)) => {
+                let packet = arp::Packet { sender_ip: from, ..arp::Packet::probe(address, mac) };
+                Some(Frame::Arp(packet))
+            }
+            (IpAddr::V6(address), IpAddr::V6(from)) => Some(Frame::Ndp(ndp::Packet::question(address, from, mac))),
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => None,
         }
     }
 }

@@ -1,8 +1,8 @@
 //! How addresses are probed, announced and defended on a link: every interval and count, with its reason. Floor 1.
 //!
 //! Gap (RFC 5227 §1.1): probes follow each other after 35 ms instead of 1 to 2 s, without a random wait before the first,
-//! and the verdict comes after 105 ms instead of 5 to 9 s. A station that needs longer to answer is found while the
-//! address is in use, and within `PROBATION` this node then gives way.
+//! and the verdict comes after 105 ms instead of 5 to 9 s, later only where many addresses are asked for at once. A station
+//! that needs longer to answer is found while the address is in use, and within `PROBATION` this node then gives way.
 //!
 //! Gap (RFC 4862 §5.4.2): neither is the first solicitation for a new address delayed by a random time, nor the joining of
 //! its group; many addresses are spread by the pace of frames instead.
@@ -22,50 +22,48 @@ pub struct Probing {
     pub longest_pause: Duration,
 }
 
-/// `None`: the address is announced without a probe.
-pub fn probing(acquisition: &Acquisition) -> Option<Probing> {
+/// How the link is asked for an address that comes by this acquisition. A hand-over is asked for only after another station
+/// claimed the address while this node was on probation.
+pub fn probing(acquisition: &Acquisition) -> Probing {
     match acquisition {
         // A user waits for this, so it takes a tenth of a second. Three probes: where one frame in ten is lost each way, an
         // address in use would go undetected once in five with one probe, and once in 150 with three. The first pause
         // is short, because the station that answers may be the previous owner that has not heard yet of the change.
-        Acquisition::FirstUse => Some(Probing {
+        Acquisition::FirstUse | Acquisition::HandOver => Probing {
             probes: 3,
             interval: Duration::from_millis(35),
             first_pause: Duration::from_millis(250),
             longest_pause: Duration::from_secs(5),
-        }),
-        // Traffic is being lost, and the previous holder was silent already. If it is alive, it answers a probe within a
-        // millisecond; the second probe is for a lossy link. If it is alive but not heard, probing again finds its
-        // real death, so the pause does not grow.
-        Acquisition::TakeOver { from: _, suspect: false } => Some(Probing {
+        },
+        // Traffic is being lost, and the previous owner was silent already. If it is alive, it answers a probe within a
+        // millisecond; the second probe is for a lossy link.
+        Acquisition::TakeOver { from: _, suspect: false } => Probing {
             probes: 2,
             interval: Duration::from_micros(7500),
             first_pause: Duration::from_secs(1),
-            longest_pause: Duration::from_secs(1),
-        }),
-        // Nobody at all is heard. Either several nodes died at once, or this node does not hear: it asks with patience.
-        Acquisition::TakeOver { from: _, suspect: true } => Some(Probing {
-            probes: 3,
-            interval: Duration::from_millis(100),
+            longest_pause: Duration::from_secs(5),
+        },
+        // All nodes fell silent at once. That they died is less likely than that this node does not hear them, or that the
+        // link is overloaded: others then probe as well, and answers take long.
+        Acquisition::TakeOver { from: _, suspect: true } => Probing {
+            probes: 4,
+            interval: Duration::from_millis(150),
             first_pause: Duration::from_secs(1),
-            longest_pause: Duration::from_secs(30),
-        }),
-        Acquisition::HandOver => None,
+            longest_pause: Duration::from_secs(5),
+        },
     }
 }
 
-/// How long after its first use an address still counts as never used. A station that turns out to have the address in this
-/// time was there before and only slow to answer the probes, so this node defers to it.
+/// How long it may take a slow station to answer one probe when many come at once. A verdict waits that much longer for each
+/// probe that is still to be answered: the probes of a thousand addresses make a load themselves.
+pub const ANSWER_TIME: Duration = Duration::from_micros(250);
+
+/// A verdict waits no longer than this for the load that probes make.
+pub const LONGEST_LOAD: Duration = Duration::from_millis(750);
+
+/// How long after it got an address, in whatever way, this node gives way to a station that turns out to have it: that one
+/// was there before and was only slow to answer, or not heard. The same after a link came up: the others went on meanwhile.
 pub const PROBATION: Duration = Duration::from_secs(10);
-
-/// How often an address is announced after a take-over. RFC 5227 §1.1 asks for two (ANNOUNCE_NUM), RFC 4861 §10 allows
-/// three (MAX_NEIGHBOR_ADVERTISEMENT); more are for links that lose the first frames while a switch port starts to forward.
-pub const ROUNDS: usize = 5;
-
-/// The time between two announcements of one address. A Linux neighbour drops an update that comes within a second of
-/// the one before (`locktime`), unless it takes it for gratuitous, so the rounds lie further apart than that; and
-/// RFC 4861 §7.2.6 wants a second between advertisements (RetransTimer).
-pub const ROUND_INTERVAL: Duration = Duration::from_millis(1100);
 
 /// How often an address is announced for as long as this node owns it. Switches forget a station after 300 s by default
 /// (IEEE 802.1Q §8.8.3), and caches of neighbours age within minutes to hours: with 130 s, two of these fall into every
@@ -88,11 +86,70 @@ pub const CONFLICT_OVER: Duration = Duration::from_secs(300);
 /// How often one conflict may be logged. `status` shows a conflict that lasts.
 pub const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The average time between two unsolicited frames (probes and announcements) on one link: 8,000 a second, which is half a
-/// per cent of a gigabit and well below what switches take for a storm. A thousand addresses are announced within a quarter
-/// of a second.
+/// The time between two announcements by which this node defends an address against another node whose pulses it does not
+/// hear. Three of them and the wait after them are over within a second.
+pub const DISPUTE_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How long after its last defence this node waits for the other node to go on, or to show that it hears this one.
+pub const DISPUTE_CALM: Duration = Duration::from_millis(400);
+
+/// Defences until the higher MAC gives way to a node that goes on.
+pub const DEFENCES: u8 = 3;
+
+/// Defences until the lower MAC gives way too: the other node would have given way by now if it heard this one.
+pub const MOST_DEFENCES: u8 = 6;
+
+/// How long after a dispute it still counts which of the two nodes gave way, and that the other one hears this one: further
+/// addresses between the two are settled without defences.
+pub const SETTLED_FOR: Duration = Duration::from_secs(10);
+
+/// How long this node leaves an address to another node that does not hear it, after that last claimed the address: such a
+/// node answers no probe, so only its refreshes show that it goes on.
+pub const DEAF_PAUSE: Duration = Duration::from_secs(150);
+
+/// The pause after this node gave way in a dispute. The probe after it tells the other node that it was heard.
+pub const YIELD_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long an address that this node announced and then gave up counts as unsettled: see [`RECURRING_SPACING`].
+pub const UNSETTLED_FOR: Duration = Duration::from_secs(600);
+
+/// How often addresses that were left to one station are asked for all at once, because it ceased to answer for one.
+pub const HASTEN_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How often the link is asked for the addresses of all Nodes because a station that nobody knows claims an address.
+pub const CENSUS_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The time between two questions for addresses of Nodes: 100 a second.
+pub const CENSUS_SPACING: Duration = Duration::from_millis(10);
+
+/// How long after the last question a Node may take to answer. Until then a station that claims an address and may be a
+/// Node's is not reported as a foreign host.
+pub const CENSUS_PATIENCE: Duration = Duration::from_millis(300);
+
+/// A port of a switch that speaks the old spanning tree protocol carries no frame for 30 s after its link came up (IEEE
+/// 802.1D: listening and learning, 15 s each), so announcements are lost until then. Everything is announced once more after
+/// this time.
+pub const SPANNING_TREE: Duration = Duration::from_secs(32);
+
+/// The least time between two unsolicited frames (probes, announcements and questions) on one link on average: 8,000 a
+/// second, which is half a per cent of a gigabit and well below what switches take for a storm. A thousand addresses are
+/// announced within a quarter of a second.
 pub const FRAME_SPACING: Duration = Duration::from_micros(125);
 
 /// Frames that may follow each other at once after a silence. Timers are no finer than a millisecond, so a smaller burst
 /// could not keep up with `FRAME_SPACING`. An answer waits for no more frames than these.
 pub const FRAME_BURST: u32 = 32;
+
+/// All unsolicited frames on one link in the long run: 200 a second, whatever happens.
+pub const CREDIT_SPACING: Duration = Duration::from_millis(5);
+
+/// Frames that a link saves up when it is quiet, for the moment when many addresses move at once: 10,000 addresses can be
+/// probed and announced.
+pub const CREDIT: u32 = 60_000;
+
+/// Of these, repetitions leave so many to frames that traffic waits for.
+pub const RESERVE: u32 = 30_000;
+
+/// What comes again and again for as long as a state lasts (probes of addresses that others have, addresses that are gained
+/// and lost in turns, repeated defences, refreshes, questions for Nodes): 125 frames a second, so that the credit grows meanwhile.
+pub const RECURRING_SPACING: Duration = Duration::from_millis(8);

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use imbl::OrdSet;
+
 use crate::address::MacAddress;
 use crate::names::InterfaceName;
 use crate::world::Conflict;
@@ -19,6 +21,8 @@ pub struct LinkState {
     pub offloaded: bool,
     /// How many addresses this node is to own on the link, those in conflict included.
     pub addresses: usize,
+    /// The addresses that this node answers for on the link.
+    pub answering: OrdSet<IpAddr>,
     /// Other stations that claim addresses of this node.
     pub conflicts: BTreeMap<IpAddr, Conflict>,
 }

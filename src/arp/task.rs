@@ -1,13 +1,13 @@
-//! The responder: keeps a link worker on every link that has an address to announce, and tells the World which station
-//! conflicts with which address.
+//! The responder: keeps a link worker on every link that has an address to announce, and tells the World which addresses
+//! are answered for, and which station conflicts with which address.
 //! Floor 2. An actuator: it follows its slice of the Plan and decides nothing.
 //!
-//! Tasks: `run` is one, owned by the caller. It starts the teller, which turns the conflicts on the links into facts, and a
+//! Tasks: `run` is one, owned by the caller. It starts the teller, which turns the states of the links into facts, and a
 //! thread for each link (`worker`), which owns that link's sockets and claims, so that a flood on one link delays
 //! nobody on another. `run` ends all of them before it ends. Cancelled, it leaves the threads to end by themselves within
 //! a frame, because their slices end with it. Nothing else has to be undone: a node gives an address up by silence.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::io;
 use std::net::IpAddr;
@@ -16,17 +16,19 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
+use imbl::ordset::DiffItem as SetDiffItem;
+use imbl::{OrdMap, OrdSet};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::warn;
 
 use self::worker::{LinkSlice, Shared, Worker};
 use super::counters::ByProtocol;
+use super::machine::Surroundings;
 use super::state::{LinkState, LinkStates, SocketState};
 use crate::by_link::ByLink;
-use crate::claim::Acquisition;
+use crate::claim::Order;
 use crate::names::InterfaceName;
 use crate::plan::slice::L2Slice;
 use crate::world::{Conflict, Fact, Link};
@@ -73,35 +75,69 @@ pub async fn run(
     teller.shutdown().await;
 }
 
-/// Turns the conflicts of the links into facts, the newest of each only.
+/// Turns the states of the links into facts, the newest of each only.
 async fn tell(mut states: watch::Receiver<LinkStates>, facts: mpsc::Sender<Fact>) {
-    let mut told: BTreeMap<(IpAddr, InterfaceName), Conflict> = BTreeMap::new();
+    let mut told = Told::default();
     loop {
         let links: Vec<LinkState> = states.borrow_and_update().values().cloned().collect();
-        let of_link = |link: &LinkState| {
-            let name = link.name.clone();
-            link.conflicts.iter().map(|(address, it)| ((*address, name.clone()), *it)).collect::<Vec<_>>()
-        };
-        let known: BTreeMap<_, _> = links.iter().flat_map(of_link).collect();
-        let over = told.keys().filter(|key| !known.contains_key(*key)).map(|key| (key.clone(), None));
-        let news =
-            known.iter().filter(|(key, it)| told.get(*key) != Some(*it)).map(|(key, it)| (key.clone(), Some(*it)));
-        for ((address, link), conflict) in over.chain(news) {
-            if facts.send(Fact::Conflict(address, link, conflict)).await.is_err() {
+        for fact in told.news(&links) {
+            if facts.send(fact).await.is_err() {
                 return;
             }
         }
-        told = known;
         if states.changed().await.is_err() {
             return;
         }
     }
 }
 
+/// What the World was told.
+#[derive(Default)]
+struct Told {
+    conflicts: BTreeMap<(IpAddr, InterfaceName), Conflict>,
+    answering: BTreeMap<InterfaceName, OrdSet<IpAddr>>,
+}
+
+impl Told {
+    /// What it is to be told now.
+    fn news(&mut self, links: &[LinkState]) -> Vec<Fact> {
+        let of_link = |link: &LinkState| {
+            let name = link.name.clone();
+            link.conflicts.iter().map(|(address, it)| ((*address, name.clone()), *it)).collect::<Vec<_>>()
+        };
+        let conflicts: BTreeMap<_, _> = links.iter().flat_map(of_link).collect();
+        let over = self.conflicts.keys().filter(|key| !conflicts.contains_key(*key)).map(|key| (key.clone(), None));
+        let begun = conflicts.iter().filter(|(key, it)| self.conflicts.get(*key) != Some(*it));
+        let begun = begun.map(|(key, it)| (key.clone(), Some(*it)));
+        let conflict = |((address, link), conflict)| Fact::Conflict(address, link, conflict);
+        let answering: BTreeMap<InterfaceName, OrdSet<IpAddr>> =
+            links.iter().map(|link| (link.name.clone(), link.answering.clone())).collect();
+        let names = self.answering.keys().chain(answering.keys()).cloned().collect::<BTreeSet<_>>();
+        let changed =
+            names.into_iter().filter_map(|link| answers(&link, self.answering.get(&link), answering.get(&link)));
+        let news = over.chain(begun).map(conflict).chain(changed).collect();
+        (self.conflicts, self.answering) = (conflicts, answering);
+        news
+    }
+}
+
+/// What began and ended on a link since; `None`: nothing did.
+fn answers(link: &InterfaceName, before: Option<&OrdSet<IpAddr>>, after: Option<&OrdSet<IpAddr>>) -> Option<Fact> {
+    let none = OrdSet::new();
+    let (mut began, mut ended) = (Vec::new(), Vec::new());
+    for item in before.unwrap_or(&none).diff(after.unwrap_or(&none)) {
+        match item {
+            SetDiffItem::Add(address) => began.push(*address),
+            SetDiffItem::Remove(address) => ended.push(*address),
+        }
+    }
+    (!began.is_empty() || !ended.is_empty()).then(|| Fact::Answering { link: link.clone(), began, ended })
+}
+
 struct Responder {
     served: L2Slice,
     /// The addresses of `served` by link. `serve` applies the difference of each slice.
-    addresses: BTreeMap<InterfaceName, OrdMap<IpAddr, Acquisition>>,
+    addresses: BTreeMap<InterfaceName, OrdMap<IpAddr, Order>>,
     links: BTreeMap<u32, LinkHandle>,
     /// Threads of links that are no longer served.
     ending: Vec<JoinHandle<()>>,
@@ -154,30 +190,32 @@ impl LinkHandle {
 impl Responder {
     fn serve(&mut self, slice: L2Slice) {
         for item in self.served.addresses.diff(&slice.addresses) {
-            let (address, before, after) = match item {
-                DiffItem::Add(address, links) => (address, None, Some(links)),
-                DiffItem::Remove(address, links) => (address, Some(links), None),
-                DiffItem::Update { old: (address, before), new: (_, after) } => (address, Some(before), Some(after)),
+            let (address, before) = match item {
+                DiffItem::Add(address, _) => (address, None),
+                DiffItem::Remove(address, links) | DiffItem::Update { old: (address, links), .. } => {
+                    (address, Some(links))
+                }
             };
             for link in before.into_iter().flat_map(|links| links.iter()) {
                 give_up(&mut self.addresses, link, *address);
             }
-            let acquisition = slice.acquisitions.get(address).cloned().unwrap_or_default();
-            for link in after.into_iter().flat_map(|links| links.iter()) {
-                self.addresses.entry(link.clone()).or_default().insert(*address, acquisition.clone());
-            }
+            hand_over(&mut self.addresses, &slice, *address);
         }
-        for item in self.served.acquisitions.diff(&slice.acquisitions) {
-            let (address, acquisition) = match item {
-                DiffItem::Add(address, acquisition) | DiffItem::Update { new: (address, acquisition), .. } => {
-                    (address, acquisition)
-                }
-                // The claim began with this acquisition, and keeps it.
-                DiffItem::Remove(..) => continue,
-            };
-            for link in slice.addresses.get(address).into_iter().flat_map(|links| links.iter()) {
-                self.addresses.entry(link.clone()).or_default().insert(*address, acquisition.clone());
-            }
+        let acquired = self.served.acquisitions.diff(&slice.acquisitions).filter_map(|item| match item {
+            DiffItem::Add(address, _) | DiffItem::Update { new: (address, _), .. } => Some(*address),
+            // The claim began with this acquisition, and keeps it.
+            DiffItem::Remove(..) => None,
+        });
+        let asserted = self.served.assertions.diff(&slice.assertions).filter_map(|item| match item {
+            DiffItem::Add(address, _) | DiffItem::Update { new: (address, _), .. } => Some(*address),
+            DiffItem::Remove(..) => None,
+        });
+        let mut changed: BTreeSet<IpAddr> = acquired.chain(asserted).collect();
+        if self.served.manners != slice.manners {
+            changed.extend(slice.addresses.keys());
+        }
+        for address in changed {
+            hand_over(&mut self.addresses, &slice, address);
         }
         self.served = slice;
 
@@ -213,7 +251,12 @@ impl Responder {
                 mac,
                 up: link.up && link.carrier,
                 other_macs: other_macs(link.index),
-                members: self.served.members.clone(),
+                surroundings: Surroundings {
+                    mac,
+                    stations: self.served.stations.clone(),
+                    addresses: self.served.node_addresses.clone(),
+                    own: link.addresses.iter().copied().collect(),
+                },
                 addresses: addresses.clone(),
             };
             Some((link.index, slice))
@@ -229,6 +272,7 @@ impl Responder {
             socket: SocketState::Opening,
             offloaded: false,
             addresses: 0,
+            answering: OrdSet::new(),
             conflicts: BTreeMap::new(),
         };
         self.states.send_modify(|states| drop(states.insert(index, opening)));
@@ -266,11 +310,21 @@ impl Responder {
     }
 }
 
-fn give_up(
-    addresses: &mut BTreeMap<InterfaceName, OrdMap<IpAddr, Acquisition>>,
-    link: &InterfaceName,
-    address: IpAddr,
-) {
+/// Hands an address to the links that answer for it.
+fn hand_over(addresses: &mut BTreeMap<InterfaceName, OrdMap<IpAddr, Order>>, slice: &L2Slice, address: IpAddr) {
+    let ordered = slice.order(address);
+    for link in slice.addresses.get(&address).into_iter().flat_map(|links| links.iter()) {
+        let orders = addresses.entry(link.clone()).or_default();
+        let mut order = ordered.clone();
+        // The claim began with its acquisition, and keeps it where none is named any more.
+        if let Some(before) = orders.get(&address).filter(|_| !slice.acquisitions.contains_key(&address)) {
+            order.acquisition = before.acquisition.clone();
+        }
+        orders.insert(address, order);
+    }
+}
+
+fn give_up(addresses: &mut BTreeMap<InterfaceName, OrdMap<IpAddr, Order>>, link: &InterfaceName, address: IpAddr) {
     if let Some(owned) = addresses.get_mut(link) {
         owned.remove(&address);
         if owned.is_empty() {

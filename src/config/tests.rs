@@ -61,7 +61,7 @@ fn ao_keys(id: u8) -> Vec<AoKey> {
 }
 
 /// The configuration of a text that is added to the least one.
-fn good(text: &str) -> Config {
+pub(crate) fn good(text: &str) -> Config {
     parse_one(&format!("{LEAST}{text}")).unwrap_or_else(|complaints| panic!("{complaints}"))
 }
 

@@ -2,10 +2,12 @@
 //! that sent it here, and so on until its TTL ends. Floor 2. An actuator: it follows the BGP slice, and touches nothing but
 //! routes and rules that carry crier's number.
 //!
-//! Each aggregate is a blackhole route in a table of crier's own. Two rules ask that table after every route of the main
-//! table but the default routes, so that whatever leads more precisely to an address still does. They are for packets that come in:
-//! a program of this host that connects to a Service's address is sent on its way by the host's default route before kube-proxy
-//! translates the address, as ever.
+//! Each aggregate is a blackhole route in a table of crier's own, and three rules for packets to the aggregate alone. The first lets
+//! pass what this host itself sends: a program that connects to a Service's address is sent on its way by the host's default route
+//! before kube-proxy translates the address, as ever. The second asks the main table without its default routes, so that whatever
+//! leads more precisely to an address still does. The third asks crier's table.
+//!
+//! What another program takes away is put back: rules at once, routes within [`LOOK_INTERVAL`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -17,14 +19,15 @@ use ipnet::IpNet;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
-use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
-use super::netlink::{Netlink, NetlinkError};
+use super::netlink::{Event, Netlink, NetlinkError};
 use crate::address::Family;
 use crate::names::PeerName;
 use crate::plan::slice::{BgpSlice, PeerSlice};
@@ -35,13 +38,19 @@ pub const TABLE: u32 = 6767;
 /// Who put a route or rule there, in the kernel's own words: a number that neither the kernel nor another program of note uses.
 const PROTOCOL: RouteProtocol = RouteProtocol::Other(67);
 
-/// The rules come right before that of the main table, whose priority is 32766: first all of that table but its default routes,
-/// then the blackholes.
+/// The rules come right before that of the main table. A rule of another program between them and that is asked after them.
+const HOST_PRIORITY: u32 = 32763;
 const MAIN_PRIORITY: u32 = 32764;
 const BLACKHOLES_PRIORITY: u32 = 32765;
 
+/// The kernel's own rule for the main table.
+const KERNELS_MAIN_PRIORITY: u32 = 32766;
+
 /// How long to wait before something that the kernel refused is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How often the kernel's routes are listed again while there are aggregates: every route of the host, so not often.
+const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Keeps a blackhole for each aggregate that some peer is told of, until `stop` ends. Then, and at the start, what is not wanted
 /// is taken away, also what an earlier run has left.
@@ -72,7 +81,10 @@ pub async fn run(mut slices: watch::Receiver<BgpSlice>, stop: impl Future<Output
 }
 
 async fn take_away() -> Result<(), NetlinkError> {
-    let (mut netlink, mut keeper) = Keeper::open().await?;
+    let mut netlink = Netlink::open_for(&[])?;
+    let mut keeper = Keeper::default();
+    keeper.read_routes(&mut netlink).await?;
+    keeper.read_rules(&mut netlink).await?;
     keeper.work(&BTreeSet::new(), true, &mut netlink).await
 }
 
@@ -85,15 +97,36 @@ async fn follow(slices: &mut watch::Receiver<BgpSlice>) -> NetlinkError {
 }
 
 async fn follow_slices(slices: &mut watch::Receiver<BgpSlice>) -> Result<std::convert::Infallible, NetlinkError> {
-    let (mut netlink, mut keeper) = Keeper::open().await?;
+    let mut netlink = Netlink::open_for(&[MulticastGroup::Ipv4Rule, MulticastGroup::Ipv6Rule])?;
+    let mut keeper = Keeper::default();
+    keeper.read_routes(&mut netlink).await?;
+    keeper.read_rules(&mut netlink).await?;
+    let mut look_at = Instant::now() + LOOK_INTERVAL;
     loop {
         let slice = slices.borrow_and_update().clone();
         if keeper.is_news(&slice) {
             keeper.work(&aggregates(&slice.peers), slice.complete, &mut netlink).await?;
             keeper.last = Some((slice.complete, slice.peers));
         }
-        if slices.changed().await.is_err() {
-            std::future::pending::<()>().await;
+        tokio::select! {
+            changed = slices.changed() => if changed.is_err() {
+                std::future::pending::<()>().await;
+            },
+            event = netlink.event() => {
+                // Those of our own changes come too: one look is for all of them.
+                let mut next = Some(event);
+                while let Some(event) = next {
+                    if let Event::Closed = event {
+                        return Err(NetlinkError::Ended);
+                    }
+                    next = netlink.pending_event();
+                }
+                keeper.read_rules(&mut netlink).await?;
+            }
+            () = sleep_until(look_at), if !keeper.present.is_empty() => {
+                look_at = Instant::now() + LOOK_INTERVAL;
+                keeper.read_routes(&mut netlink).await?;
+            }
         }
     }
 }
@@ -101,26 +134,57 @@ async fn follow_slices(slices: &mut watch::Receiver<BgpSlice>) -> Result<std::co
 /// What is in the kernel.
 #[derive(Debug, Default)]
 struct Keeper {
-    present: BTreeSet<IpNet>,
-    /// Whether the rules of a family are there; absent where that is not known.
-    ruled: BTreeMap<Family, bool>,
-    /// The slice that was worked out last.
+    /// Of each aggregate, what there is. Never an empty set.
+    present: BTreeMap<IpNet, BTreeSet<Part>>,
+    /// The slice that was worked out last, if nothing was read since.
     last: Option<(bool, OrdMap<PeerName, PeerSlice>)>,
+}
+
+/// What an aggregate needs, in the order in which it is added: the blackhole counts only once what comes before it is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    Route,
+    HostRule,
+    MainRule,
+    BlackholesRule,
+}
+
+impl Part {
+    const ALL: [Part; 4] = [Part::Route, Part::HostRule, Part::MainRule, Part::BlackholesRule];
 }
 
 /// One change to make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
-    Add(IpNet),
-    Remove(IpNet),
+    Add(IpNet, Part),
+    Remove(IpNet, Part),
 }
 
 impl Keeper {
-    /// A connection to the kernel, and what the kernel has now.
-    async fn open() -> Result<(Netlink, Keeper), NetlinkError> {
-        let mut netlink = Netlink::open_for(&[])?;
-        let present = netlink.routes().await?.iter().filter_map(ours).collect();
-        Ok((netlink, Keeper { present, ..Keeper::default() }))
+    async fn read_routes(&mut self, netlink: &mut Netlink) -> Result<(), NetlinkError> {
+        let found =
+            netlink.routes().await?.iter().filter_map(|message| Some((our_route(message)?, Part::Route))).collect();
+        self.replace(&[Part::Route], found);
+        Ok(())
+    }
+
+    async fn read_rules(&mut self, netlink: &mut Netlink) -> Result<(), NetlinkError> {
+        let found = netlink.rules().await?.iter().filter_map(our_rule).collect();
+        self.replace(&[Part::HostRule, Part::MainRule, Part::BlackholesRule], found);
+        Ok(())
+    }
+
+    /// Of these parts, this is all there is.
+    fn replace(&mut self, parts: &[Part], found: Vec<(IpNet, Part)>) {
+        let before = self.present.clone();
+        self.present.values_mut().for_each(|present| present.retain(|part| !parts.contains(part)));
+        for (net, part) in found {
+            self.present.entry(net).or_default().insert(part);
+        }
+        self.present.retain(|_, present| !present.is_empty());
+        if self.present != before {
+            self.last = None;
+        }
     }
 
     fn is_news(&self, slice: &BgpSlice) -> bool {
@@ -128,51 +192,80 @@ impl Keeper {
         *complete != slice.complete
             || peers.len() != slice.peers.len()
             || peers.iter().zip(&slice.peers).any(|((name, before), (other, now))| {
-                name != other || !before.routes.ptr_eq(&now.routes) || before.settings.vrf != now.settings.vrf
+                name != other
+                    || !before.routes.ptr_eq(&now.routes)
+                    || before.settings.vrf != now.settings.vrf
+                    || before.address.is_ok() != now.address.is_ok()
             })
     }
 
     fn steps(&self, wanted: &BTreeSet<IpNet>, complete: bool) -> Vec<Step> {
-        let add = wanted.difference(&self.present).map(|net| Step::Add(*net));
-        let remove = self.present.difference(wanted).filter(|_| complete).map(|net| Step::Remove(*net));
+        let has = |net: &IpNet, part: Part| self.present.get(net).is_some_and(|parts| parts.contains(&part));
+        let missing = wanted.iter().flat_map(|net| Part::ALL.map(|part| (*net, part)));
+        let add = missing.filter(|(net, part)| !has(net, *part)).map(|(net, part)| Step::Add(net, part));
+        let spare = self.present.iter().filter(|(net, _)| complete && !wanted.contains(net));
+        let remove = spare.flat_map(|(net, parts)| parts.iter().rev().map(|part| Step::Remove(*net, *part)));
         add.chain(remove).collect()
     }
 
+    /// Does what can be done, and answers the first refusal.
     async fn work(
         &mut self,
         wanted: &BTreeSet<IpNet>,
         complete: bool,
         netlink: &mut Netlink,
     ) -> Result<(), NetlinkError> {
+        let mut refused: BTreeMap<IpNet, NetlinkError> = BTreeMap::new();
         for step in self.steps(wanted, complete) {
             match step {
-                Step::Add(net) => {
-                    add(RouteNetlinkMessage::NewRoute(route(net)), netlink).await?;
-                    self.present.insert(net);
-                    info!(aggregate = %net, table = TABLE, "blackhole route added");
-                }
-                Step::Remove(net) => {
-                    remove(RouteNetlinkMessage::DelRoute(route(net)), netlink).await?;
-                    self.present.remove(&net);
-                    info!(aggregate = %net, table = TABLE, "blackhole route removed");
-                }
+                // What comes after a part that is missing would count without it.
+                Step::Add(net, _) if refused.contains_key(&net) => {}
+                Step::Add(net, part) => match add(part.message(net, true), netlink).await {
+                    Ok(()) => {
+                        self.present.entry(net).or_default().insert(part);
+                        if part == Part::BlackholesRule {
+                            info!(aggregate = %net, table = TABLE, "packets to unused addresses of the aggregate are dropped");
+                        }
+                    }
+                    Err(error) => drop(refused.insert(net, error)),
+                },
+                Step::Remove(net, part) => match remove(part.message(net, false), netlink).await {
+                    Ok(()) => {
+                        if part == Part::Route {
+                            info!(aggregate = %net, table = TABLE, "blackhole route removed");
+                        }
+                        if let Some(parts) = self.present.get_mut(&net) {
+                            parts.remove(&part);
+                        }
+                    }
+                    Err(error) => drop(refused.insert(net, error)),
+                },
             }
         }
-        for family in Family::BOTH {
-            let needed = self.present.iter().any(|net| Family::of(net.addr()) == family);
-            if needed && self.ruled.insert(family, true) != Some(true) {
-                for rule in rules(family) {
-                    add(RouteNetlinkMessage::NewRule(rule), netlink).await?;
-                }
-            } else if !needed && complete && self.ruled.insert(family, false) != Some(false) {
-                for rule in rules(family) {
-                    remove(RouteNetlinkMessage::DelRule(rule), netlink).await?;
-                }
-            }
-        }
-        Ok(())
+        self.present.retain(|_, parts| !parts.is_empty());
+        // A host without the family forwards nothing of it.
+        refused.retain(|_, error| !NO_FAMILY.iter().any(|code| error.is_refusal(*code)));
+        refused.into_values().next().map_or(Ok(()), Err)
     }
 }
+
+impl Part {
+    fn message(self, net: IpNet, new: bool) -> RouteNetlinkMessage {
+        match (self, new) {
+            (Part::Route, true) => RouteNetlinkMessage::NewRoute(route(net)),
+            (Part::Route, false) => RouteNetlinkMessage::DelRoute(route(net)),
+            (Part::HostRule | Part::MainRule | Part::BlackholesRule, true) => {
+                RouteNetlinkMessage::NewRule(rule(net, self))
+            }
+            (Part::HostRule | Part::MainRule | Part::BlackholesRule, false) => {
+                RouteNetlinkMessage::DelRule(rule(net, self))
+            }
+        }
+    }
+}
+
+/// What the kernel says of an address family that it lacks.
+const NO_FAMILY: [i32; 2] = [libc::EAFNOSUPPORT, libc::EOPNOTSUPP];
 
 /// What is there already is as good as added.
 async fn add(message: RouteNetlinkMessage, netlink: &mut Netlink) -> Result<(), NetlinkError> {
@@ -188,23 +281,24 @@ async fn add(message: RouteNetlinkMessage, netlink: &mut Netlink) -> Result<(), 
 /// What is gone is as good as removed. A host without IPv6 says that it does not know the family, and an agent that may not change
 /// routes has put nothing there.
 async fn remove(message: RouteNetlinkMessage, netlink: &mut Netlink) -> Result<(), NetlinkError> {
-    const GONE: [i32; 5] = [libc::ESRCH, libc::ENOENT, libc::EAFNOSUPPORT, libc::EOPNOTSUPP, libc::EPERM];
+    const GONE: [i32; 3] = [libc::ESRCH, libc::ENOENT, libc::EPERM];
     match netlink.change(message, 0).await {
-        Err(error) if GONE.iter().any(|code| error.is_refusal(*code)) => Ok(()),
+        Err(error) if GONE.iter().chain(&NO_FAMILY).any(|code| error.is_refusal(*code)) => Ok(()),
         done => done,
     }
 }
 
 /// The aggregates that some peer outside VRFs is told of. Each VRF has a table of its own, where none of this applies.
 fn aggregates(peers: &OrdMap<PeerName, PeerSlice>) -> BTreeSet<IpNet> {
-    let outside = peers.values().filter(|peer| peer.settings.vrf.is_none());
+    // A peer that is nowhere, or shut down, is told nothing.
+    let outside = peers.values().filter(|peer| peer.settings.vrf.is_none() && peer.address.is_ok());
     let prefixes = outside.flat_map(|peer| peer.routes.keys());
     // A default route is no aggregate of addresses.
     prefixes.filter(|net| (1..net.max_prefix_len()).contains(&net.prefix_len())).copied().collect()
 }
 
 /// The aggregate, where the message tells of a blackhole of ours.
-fn ours(message: &RouteNetlinkMessage) -> Option<IpNet> {
+fn our_route(message: &RouteNetlinkMessage) -> Option<IpNet> {
     // The enum is not ours; nothing else is a route.
     let RouteNetlinkMessage::NewRoute(route) = message else { return None };
     let mut table = u32::from(route.header.table);
@@ -233,25 +327,56 @@ fn route(net: IpNet) -> RouteMessage {
     message
 }
 
-/// For packets that come in.
-fn rules(of: Family) -> [RuleMessage; 2] {
-    let rule = |priority, table| {
-        let mut message = RuleMessage::default();
-        message.header.family = family(of);
-        message.header.action = RuleAction::ToTable;
-        // Not from the loopback: what this host sends itself "comes in" there.
-        message.header.flags = RuleFlags::Invert;
-        message.attributes = vec![
-            RuleAttribute::Priority(priority),
-            RuleAttribute::Iifname("lo".to_owned()),
-            RuleAttribute::Protocol(PROTOCOL),
-            RuleAttribute::Table(table),
-        ];
-        message
+/// The aggregate, where the message tells of a rule of ours, and which of them it is.
+fn our_rule(message: &RouteNetlinkMessage) -> Option<(IpNet, Part)> {
+    // The enum is not ours; nothing else is a rule.
+    let RouteNetlinkMessage::NewRule(rule) = message else { return None };
+    let (mut protocol, mut priority, mut destination) = (None, None, None);
+    for attribute in &rule.attributes {
+        match attribute {
+            RuleAttribute::Protocol(told) => protocol = Some(*told),
+            RuleAttribute::Priority(told) => priority = Some(*told),
+            RuleAttribute::Destination(told) => destination = Some(*told),
+            // The enum is not ours; nothing else tells our rules apart.
+            _ => {}
+        }
+    }
+    let part = match priority? {
+        HOST_PRIORITY => Part::HostRule,
+        MAIN_PRIORITY => Part::MainRule,
+        BLACKHOLES_PRIORITY => Part::BlackholesRule,
+        _ => return None,
     };
-    let mut main = rule(MAIN_PRIORITY, u32::from(RouteHeader::RT_TABLE_MAIN));
-    main.attributes.push(RuleAttribute::SuppressPrefixLen(0));
-    [main, rule(BLACKHOLES_PRIORITY, TABLE)]
+    let net = IpNet::new(destination?, rule.header.dst_len).ok()?;
+    (protocol == Some(PROTOCOL)).then_some((net, part))
+}
+
+/// The rule of an aggregate for one of the parts that are rules.
+fn rule(net: IpNet, part: Part) -> RuleMessage {
+    let mut message = RuleMessage::default();
+    message.header.family = family(Family::of(net.addr()));
+    message.header.dst_len = net.prefix_len();
+    message.attributes = vec![RuleAttribute::Protocol(PROTOCOL), RuleAttribute::Destination(net.network())];
+    let (action, attributes) = match part {
+        // What this host sends itself "comes in" from the loopback.
+        Part::HostRule => {
+            let skips = RuleAttribute::Goto(KERNELS_MAIN_PRIORITY);
+            let sent_here = RuleAttribute::Iifname("lo".to_owned());
+            (RuleAction::Goto, vec![RuleAttribute::Priority(HOST_PRIORITY), sent_here, skips])
+        }
+        Part::MainRule => {
+            let main = RuleAttribute::Table(u32::from(RouteHeader::RT_TABLE_MAIN));
+            let without_default = RuleAttribute::SuppressPrefixLen(0);
+            (RuleAction::ToTable, vec![RuleAttribute::Priority(MAIN_PRIORITY), main, without_default])
+        }
+        Part::Route | Part::BlackholesRule => {
+            let blackholes = RuleAttribute::Table(TABLE);
+            (RuleAction::ToTable, vec![RuleAttribute::Priority(BLACKHOLES_PRIORITY), blackholes])
+        }
+    };
+    message.header.action = action;
+    message.attributes.extend(attributes);
+    message
 }
 
 fn family(of: Family) -> AddressFamily {
@@ -269,13 +394,46 @@ mod tests {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
+    fn present(texts: &[&str]) -> BTreeMap<IpNet, BTreeSet<Part>> {
+        nets(texts).into_iter().map(|net| (net, Part::ALL.into())).collect()
+    }
+
     #[test]
     fn what_an_earlier_run_left_goes_once_there_is_a_plan_and_not_before() {
-        let keeper = Keeper { present: nets(&["192.0.2.0/24", "198.51.100.0/24"]), ..Keeper::default() };
+        let keeper = Keeper { present: present(&["192.0.2.0/24", "198.51.100.0/24"]), ..Keeper::default() };
         let wanted = nets(&["192.0.2.0/24", "2001:db8::/64"]);
-        let add = Step::Add("2001:db8::/64".parse().unwrap());
-        assert_eq!(keeper.steps(&wanted, false), [add]);
-        assert_eq!(keeper.steps(&wanted, true), [add, Step::Remove("198.51.100.0/24".parse().unwrap())]);
+        let add = Part::ALL.map(|part| Step::Add("2001:db8::/64".parse().unwrap(), part)).to_vec();
+        assert_eq!(keeper.steps(&wanted, false), add);
+        let remove = Part::ALL.iter().rev().map(|part| Step::Remove("198.51.100.0/24".parse().unwrap(), *part));
+        assert_eq!(keeper.steps(&wanted, true), add.into_iter().chain(remove).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_part_that_another_program_took_away_is_put_back_and_nothing_else() {
+        let net: IpNet = "192.0.2.0/24".parse().unwrap();
+        let mut keeper = Keeper { present: present(&["192.0.2.0/24"]), ..Keeper::default() };
+        keeper.last = Some((true, OrdMap::new()));
+        let rules = |parts: &[Part]| parts.iter().map(|part| (net, *part)).collect::<Vec<_>>();
+        let all = rules(&[Part::HostRule, Part::MainRule, Part::BlackholesRule]);
+        keeper.replace(&[Part::HostRule, Part::MainRule, Part::BlackholesRule], all);
+        assert!(keeper.last.is_some(), "nothing is missing: no news");
+        keeper.replace(
+            &[Part::HostRule, Part::MainRule, Part::BlackholesRule],
+            rules(&[Part::HostRule, Part::BlackholesRule]),
+        );
+        assert!(keeper.last.is_none());
+        assert_eq!(keeper.steps(&nets(&["192.0.2.0/24"]), true), [Step::Add(net, Part::MainRule)]);
+    }
+
+    #[test]
+    fn a_rule_is_known_again_by_its_number_priority_and_aggregate() {
+        let net: IpNet = "192.0.2.0/24".parse().unwrap();
+        for part in [Part::HostRule, Part::MainRule, Part::BlackholesRule] {
+            assert_eq!(our_rule(&part.message(net, true)), Some((net, part)));
+            let mut foreign = rule(net, part);
+            foreign.attributes.retain(|attribute| !matches!(attribute, RuleAttribute::Protocol(_)));
+            assert_eq!(our_rule(&RouteNetlinkMessage::NewRule(foreign)), None);
+        }
     }
 
     #[test]
@@ -284,7 +442,7 @@ mod tests {
         let change = |change: fn(&mut RouteMessage)| {
             let mut message = route(net);
             change(&mut message);
-            ours(&RouteNetlinkMessage::NewRoute(message))
+            our_route(&RouteNetlinkMessage::NewRoute(message))
         };
         assert_eq!(change(|_| {}), Some(net));
         assert_eq!(change(|route| route.header.protocol = RouteProtocol::Static), None);

@@ -13,6 +13,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use netlink_packet_route::route::RouteMessage;
+use netlink_packet_route::rule::RuleMessage;
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::sys::SocketAddr;
 use rtnetlink::{Handle, MulticastGroup};
@@ -84,6 +85,11 @@ impl Netlink {
     /// The routes of both families, of every table.
     pub(super) async fn routes(&mut self) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
         self.list(RouteNetlinkMessage::GetRoute(RouteMessage::default())).await
+    }
+
+    /// The rules of both families.
+    pub(super) async fn rules(&mut self) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        self.list(RouteNetlinkMessage::GetRule(RuleMessage::default())).await
     }
 
     /// Asks for a change and waits until the kernel has made it.

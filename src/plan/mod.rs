@@ -5,7 +5,7 @@
 //! [`ranking`] order the nodes for an address, [`decision`] is the verdict as it is shown, `notice` the Event about it.
 //! What verdicts lead to is kept by organs of the planner: [`address_book`], `route_table` (with [`join`], which makes one
 //! route of what several Services want), `ownership`, `tickets`, `link_memory` (with [`placement`]) and `bind_table`. [`slice`] is what
-//! the actuators get.
+//! the actuators get; `stations` and `manners` are what the responder on the link is told beside its addresses.
 //!
 //! A further question (a VRF, egress, sharing, drain) is one more file in [`verdict`], its part in `verdict::Work`, the organ
 //! that keeps this part, and the slice that shows it.
@@ -20,6 +20,7 @@ pub mod join;
 mod link_memory;
 pub mod holder;
 mod holder_memory;
+mod manners;
 mod notice;
 mod ownership;
 pub mod placement;
@@ -28,6 +29,7 @@ pub mod ranking;
 mod reach;
 mod route_table;
 pub mod slice;
+mod stations;
 mod tickets;
 pub mod verdict;
 

@@ -26,12 +26,14 @@ use crate::plan::holder::{Grade, History};
 use crate::plan::holder_memory::{HolderMemory, RosterChange};
 use crate::plan::join::Dispute;
 use crate::plan::link_memory::{LinkMemory, OCCUPIED_REST};
+use crate::plan::manners;
 use crate::plan::notice::notice;
 use crate::plan::ownership::Ownership;
 use crate::plan::placement::{Handover, Placement};
 use crate::plan::reach;
 use crate::plan::route_table::RouteTable;
 use crate::plan::slice::{BgpSlice, BindSlice, L2Slice, PeerSlice, PulseSlice, ServiceStatus, StatusSlice};
+use crate::plan::stations;
 use crate::plan::tickets::Tickets;
 use crate::plan::verdict::{self, Inputs, Verdict, Work, allocation, judge};
 use crate::world::{ApiServer, Fact, Pulses, Service, Touched, World};
@@ -461,13 +463,14 @@ impl Planner {
             self.plan.pulse = pulse;
             self.moved.pulse = true;
         }
-        let rosters = self.world.rosters.values();
-        let members: BTreeMap<_, _> =
-            rosters.flat_map(|roster| &roster.members).map(|(name, member)| (member.mac, name.clone())).collect();
-        if *self.plan.l2.members != members {
-            self.plan.l2.members = Arc::new(members);
-            self.moved.l2 = true;
-        }
+        let stations = stations::stations(&self.plan.l2.stations, &self.world);
+        let node_addresses = stations::node_addresses(&self.me, &self.world);
+        let manners = manners::manners(&self.config, &self.me, &self.world);
+        let l2 = &mut self.plan.l2;
+        self.moved.l2 |= *l2.stations != stations || *l2.node_addresses != node_addresses || *l2.manners != manners;
+        l2.stations = kept(&l2.stations, stations);
+        l2.node_addresses = kept(&l2.node_addresses, node_addresses);
+        l2.manners = kept(&l2.manners, manners);
         let links = self.world.links.values().filter(|link| l2::is_of_interest(&self.config, &link.name));
         let links: Vec<_> = links.cloned().collect();
         if *self.plan.l2.links != links {
@@ -586,6 +589,11 @@ impl Planner {
         pulse.owner = pulse.holdings.values().any(|holding| holding.stage.answers());
         self.moved.pulse = true;
     }
+}
+
+/// What is equal stays the same, so that readers can tell at a glance.
+fn kept<T: PartialEq>(before: &Arc<T>, after: T) -> Arc<T> {
+    if **before == after { Arc::clone(before) } else { Arc::new(after) }
 }
 
 #[cfg(test)]

@@ -34,7 +34,10 @@ pub(super) fn address(
             let failed = before.is_some_and(|before| session.is_some_and(|session| has_failed(session, before)));
             on_link(interface, before, proven.is_some(), failed, world)
         }
-        PeerAddress::Gateway => gateway(before, taken, world).or_else(|reason| proven.cloned().ok_or(reason)),
+        PeerAddress::Gateway => match (gateway(before, taken, world), proven) {
+            (Err(Reason::NoDefaultRoute), Some(proven)) => Ok(proven.clone()),
+            (found, _) => found,
+        },
     }
 }
 

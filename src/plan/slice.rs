@@ -10,8 +10,8 @@ use imbl::OrdMap;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::address::{LocalAddress, MacAddress, ScopedAddress};
-pub use crate::claim::Acquisition;
+use crate::address::{AddressRange, LocalAddress, MacAddress, ScopedAddress};
+pub use crate::claim::{Acquisition, Hearing, Manner, Order, Station};
 use crate::config;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::reason::Reason;
@@ -29,9 +29,25 @@ pub struct L2Slice {
     pub acquisitions: OrdMap<IpAddr, Acquisition>,
     /// Addresses that are to be announced again: once more whenever the number grows.
     pub assertions: OrdMap<IpAddr, u32>,
-    /// The MACs of the other agents' links, with their nodes. Who claims an address of ours from one of them is no
-    /// foreign host: ranks decide who keeps it, and this node does not defend it on the wire meanwhile.
-    pub members: Arc<BTreeMap<MacAddress, NodeName>>,
+    /// How the addresses of some ranges are probed and announced, the first range that holds an address counts. Those in no
+    /// range are probed and announced as by default.
+    pub manners: Arc<Vec<(AddressRange, Arc<Manner>)>>,
+    /// The MACs of the other nodes' links. Who claims an address of ours from one of them is no foreign host.
+    pub stations: Arc<BTreeMap<MacAddress, Station>>,
+    /// Internal addresses of the other Nodes: what speaks from one of them on a link is that Node's station.
+    pub node_addresses: Arc<BTreeMap<IpAddr, NodeName>>,
+}
+
+impl L2Slice {
+    /// What the responder is to do about an address.
+    pub fn order(&self, address: IpAddr) -> Order {
+        let manner = self.manners.iter().find(|(range, _)| range.contains(address)).map(|(_, manner)| manner.clone());
+        Order {
+            acquisition: self.acquisitions.get(&address).cloned().unwrap_or_default(),
+            assertions: self.assertions.get(&address).copied().unwrap_or_default(),
+            manner: manner.unwrap_or_default(),
+        }
+    }
 }
 
 /// For the pulse: what this node says of itself, on which links, and whom it must not miss.

@@ -305,7 +305,10 @@ mod tests {
     use crate::plan::Planner;
     use crate::selector::Labels;
     use crate::views::Counters;
-    use crate::world::{DefaultRoute, EndpointSlice, Fact, FamilyPolicy, Request, Service, TrafficPolicy};
+    use crate::views::status::status;
+    use crate::world::{
+        DefaultRoute, EndpointSlice, Fact, FamilyPolicy, Request, Service, SessionDetail, SessionReport, TrafficPolicy,
+    };
 
     const CONFIG: &str = r#"
 [manifests]
@@ -321,6 +324,20 @@ address = "gateway"
 asn = 64512
 [[bgp.advertisement]]
 "#;
+
+    fn established() -> SessionReport {
+        SessionReport {
+            state: SessionState::Established,
+            since: clock::wall(),
+            last_error: None,
+            local_address: None,
+            hold_time_secs: Some(90),
+            prefixes_sent: 1,
+            prefixes_unsendable: 0,
+            prefixes_received: 0,
+            detail: Box::<SessionDetail>::default(),
+        }
+    }
 
     /// Input: a default route with two next hops, so the peer has two sessions. Output: the route of each says whose it is.
     #[test]
@@ -354,6 +371,7 @@ asn = 64512
             Fact::Service(key.clone(), Some(Arc::new(service))),
             Fact::EndpointSlice(key.clone(), Some(Arc::new(slice))),
             Fact::DefaultRoutes(vec![hop(1), hop(2)]),
+            Fact::Session("tor@10.0.0.2".into(), established()),
             Fact::FailStatic,
         ] {
             planner.apply(fact);
@@ -364,5 +382,6 @@ asn = 64512
         let found: Vec<_> = report.routes.iter().map(|it| (it.peer.to_string(), it.services.clone())).collect();
         let of = |name: &str| (name.to_owned(), vec![key.clone()]);
         assert_eq!(found, [of("tor"), of("tor@10.0.0.2")]);
+        assert_eq!(status(&snapshot).services[0].summary, "announced to tor", "one session of the two is enough");
     }
 }

@@ -29,7 +29,8 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     let refused = world.refused.iter().map(|(key, why)| format!("{key}: status not written: {why}"));
     let mut problems: Vec<String> = api_server.into_iter().collect();
     problems.extend(services.iter().flat_map(of_service));
-    problems.extend(peers.iter().filter_map(of_peer));
+    let wanted = |peer: &&PeerReport| !is_left_out(snapshot, &peer.name);
+    problems.extend(peers.iter().filter(wanted).filter_map(of_peer));
     problems.extend(disputes(snapshot));
     problems.extend(world.host_problems.iter().chain(&world.listen_problems).map(ToString::to_string));
     problems.extend(of_pulse(snapshot));
@@ -53,6 +54,12 @@ fn of_service(service: &ServiceReport) -> Vec<String> {
         problems.push(format!("{}: {}", service.name, Reason::EndpointsNameNoNode));
     }
     problems
+}
+
+/// That there is no session is as it should be: the peer is shut down, or its next hops all have sessions of their own.
+fn is_left_out(snapshot: &Snapshot, peer: &PeerName) -> bool {
+    let address = snapshot.plan.bgp.peers.get(peer).map(|peer| &peer.address);
+    matches!(address, Some(Err(Reason::PeerShutDown | Reason::NoOtherGateway)))
 }
 
 fn of_peer(peer: &PeerReport) -> Option<String> {

@@ -126,7 +126,7 @@ pub fn status(snapshot: &Snapshot) -> Report {
     let of_service = |(key, decision): (&ObjectKey, &Arc<Decision>)| ServiceReport {
         name: key.clone(),
         decision: Decision::clone(decision),
-        summary: summary(decision, world),
+        summary: summary(decision, snapshot),
     };
     let services: Vec<ServiceReport> = load_balancers(snapshot).map(of_service).collect();
     let peers: Vec<PeerReport> =
@@ -247,7 +247,7 @@ fn api_server(state: &ApiServer) -> ApiServerReport {
 }
 
 /// One line about a Service: what it has and where it is announced, or what is in the way.
-fn summary(decision: &Decision, world: &World) -> String {
+fn summary(decision: &Decision, snapshot: &Snapshot) -> String {
     let allocation = &decision.allocation;
     if allocation.held.is_empty() {
         return allocation.reason.to_string();
@@ -267,7 +267,7 @@ fn summary(decision: &Decision, world: &World) -> String {
             });
         }
         if !bgp.peers.is_empty() {
-            parts.extend(told(bgp.peers.iter(), world));
+            parts.extend(told(&bgp.peers, snapshot));
         }
         if l2.owner.is_none() && bgp.peers.is_empty() {
             parts.push(not_announced(announcement));
@@ -283,13 +283,16 @@ fn summary(decision: &Decision, world: &World) -> String {
     parts.join("; ")
 }
 
-/// Which peers have the route, and which are to have it once there is a session with them.
-fn told<'a>(peers: impl Iterator<Item = &'a PeerName>, world: &World) -> Vec<String> {
+/// Which peers have the route, and which are to have it once there is a session with them. One session of several is enough.
+fn told(peers: &[PeerName], snapshot: &Snapshot) -> Vec<String> {
     let (mut now, mut later) = (Vec::new(), Vec::new());
     for peer in peers {
-        match world.sessions.get(peer).map_or(SessionState::Idle, |session| session.state) {
-            SessionState::Established => now.push(peer.to_string()),
-            state => later.push(format!("{peer} ({state})")),
+        let of_peer = snapshot.plan.bgp.peers.keys().filter(|session| snapshot.context.bgp.peer_of(session) == *peer);
+        let state_of = |session: &PeerName| snapshot.session(session).map(|session| session.state);
+        if of_peer.filter_map(state_of).any(|state| state == SessionState::Established) {
+            now.push(peer.to_string());
+        } else {
+            later.push(format!("{peer} ({})", state_of(peer).unwrap_or(SessionState::Idle)));
         }
     }
     let part = |what: &str, peers: &[String]| format!("{what} {}", peers.join(", "));

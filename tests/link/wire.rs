@@ -81,6 +81,8 @@ pub struct Node {
     pub states: watch::Receiver<LinkStates>,
     /// As the World would be told of them.
     pub conflicts: watch::Receiver<BTreeMap<IpAddr, Conflict>>,
+    /// What the World would be told that this node answers for.
+    pub answering: watch::Receiver<BTreeSet<IpAddr>>,
 }
 
 impl Node {
@@ -101,6 +103,7 @@ impl Node {
         tokio::spawn(observe::run(sender));
         let (listed, mut is_listed) = watch::channel(false);
         let (conflicts, conflicts_seen) = watch::channel(BTreeMap::new());
+        let (answering, answering_seen) = watch::channel(BTreeSet::new());
         let plan = slices.clone();
         tokio::spawn(async move {
             let mut links = BTreeMap::new();
@@ -113,13 +116,17 @@ impl Node {
                         conflicts.send_modify(|all| all.extend([(address, it)]));
                     }
                     Fact::Conflict(address, _, None) => conflicts.send_modify(|all| all.retain(|it, _| *it != address)),
+                    Fact::Answering { link: _, began, ended } => answering.send_modify(|all| {
+                        all.extend(began);
+                        all.retain(|address| !ended.contains(address));
+                    }),
                     other => panic!("neither the observer of links nor the responder tells {other:?}"),
                 }
                 plan.send_modify(|slice| slice.links = Arc::new(links.values().cloned().collect()));
             }
         });
         is_listed.wait_for(|listed| *listed).await.expect("the links of the node");
-        Node { slices, counters, states: states_seen, conflicts: conflicts_seen }
+        Node { slices, counters, states: states_seen, conflicts: conflicts_seen, answering: answering_seen }
     }
 
     /// What was counted on `eth0` so far.

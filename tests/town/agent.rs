@@ -13,9 +13,9 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use crier::address::{Family, MacAddress};
 use crier::arp::machine::answer::{self, Ownership as Claim, Station, Verdict};
-use crier::arp::machine::{Action, Claims, Report};
+use crier::arp::machine::{Action, Claims, Report, Surroundings};
 use crier::arp::packet::{Frame, Protocol};
-use crier::claim::{Acquisition, ConflictKind};
+use crier::claim::{ConflictKind, Order};
 use crier::config::{self, Config, NoSecrets, SourceFile};
 use crier::names::{InterfaceName, NodeName};
 use crier::plan::Planner;
@@ -24,6 +24,7 @@ use crier::pulse::packet::{Key, Keys, Pulse};
 use crier::pulse::settings::Settings;
 use crier::world::{Conflict, Fact, Link, Pulses};
 use imbl::OrdMap;
+use ipnet::IpNet;
 
 pub const INTERVAL: Duration = Duration::from_millis(100);
 pub const DETECTION: Duration = Duration::from_millis(300);
@@ -102,13 +103,14 @@ pub enum Sent {
 pub struct Agent {
     name: NodeName,
     mac: MacAddress,
+    ip: IpAddr,
     file: File,
     planner: Planner,
     /// As `pulse::task` has it: none before the first plan and while the link is of no use.
     pulse: Option<Machine>,
     claims: Claims,
     link_up: bool,
-    acquisitions: OrdMap<IpAddr, Acquisition>,
+    orders: OrdMap<IpAddr, Order>,
     /// The conflicts that the planner was told.
     told: BTreeMap<IpAddr, (MacAddress, ConflictKind)>,
     incarnations: Incarnations,
@@ -122,12 +124,13 @@ impl Agent {
         let mut agent = Agent {
             name: name.clone(),
             mac,
+            ip,
             planner: Planner::new(file.config.clone(), name.clone()),
             file,
             pulse: None,
             claims: Claims::default(),
             link_up: false,
-            acquisitions: OrdMap::new(),
+            orders: OrdMap::new(),
             told: BTreeMap::new(),
             incarnations: Incarnations { first: incarnation, this: incarnation },
             must_think: false,
@@ -195,14 +198,17 @@ impl Agent {
     /// A frame of ARP arrives.
     pub fn receive(&mut self, octets: &[u8], now: Instant, sent: &mut Vec<Sent>) {
         let station = Station { mac: self.mac, other_macs: &[] };
-        let members = &self.planner.plan().l2.members;
-        match answer::judge(station, |address| self.claims.ownership(address), Protocol::Arp, octets) {
+        let (verdict, heard) = answer::judge(station, |address| self.claims.ownership(address), Protocol::Arp, octets);
+        if let Some(heard) = heard {
+            self.claims.handle_heard(heard, now);
+        }
+        match verdict {
             Verdict::Answer(frame) => sent.push(Sent::Frame(frame)),
             Verdict::Conflict(claimant) => {
-                self.claims.handle_claimant(claimant, members.contains_key(&claimant.mac), now);
+                self.claims.handle_claimant(claimant, now);
             }
             Verdict::Rival(claimant) => {
-                self.claims.handle_rival(claimant, self.mac, members.contains_key(&claimant.mac), now);
+                self.claims.handle_rival(claimant, now);
             }
             Verdict::Ignore(_) => {}
         }
@@ -223,6 +229,7 @@ impl Agent {
         while let Some(action) = self.claims.poll_action(now) {
             match action {
                 Action::Probe(address) => sent.push(Sent::Probe(address, Frame::probe(address, self.mac))),
+                Action::AskNode(node) => sent.extend(Frame::question(node, self.ip, self.mac).map(Sent::Frame)),
                 Action::Announce(address) => sent.extend(Frame::announcements(address, self.mac).map(Sent::Frame)),
             }
         }
@@ -279,20 +286,23 @@ impl Agent {
     /// As the responder and the worker of the link follow their slice.
     fn follow_link(&mut self, now: Instant) {
         let slice = self.planner.plan().l2.clone();
-        let wanted: OrdMap<IpAddr, Acquisition> = slice
-            .addresses
-            .keys()
-            .map(|address| (*address, slice.acquisitions.get(address).cloned().unwrap_or_default()))
-            .collect();
-        for (address, origin) in &wanted {
-            if self.acquisitions.get(address) != Some(origin) {
-                self.claims.handle_owned(*address, origin, now);
+        self.claims.handle_surroundings(Surroundings {
+            mac: self.mac,
+            stations: slice.stations.clone(),
+            addresses: slice.node_addresses.clone(),
+            own: [net(self.ip)].into(),
+        });
+        let wanted: OrdMap<IpAddr, Order> =
+            slice.addresses.keys().map(|address| (*address, slice.order(*address))).collect();
+        for (address, order) in &wanted {
+            if self.orders.get(address) != Some(order) {
+                self.claims.handle_owned(*address, order, now);
             }
         }
-        for address in self.acquisitions.keys().filter(|address| !wanted.contains_key(*address)) {
+        for address in self.orders.keys().filter(|address| !wanted.contains_key(*address)) {
             self.claims.handle_disowned(*address);
         }
-        self.acquisitions = wanted;
+        self.orders = wanted;
         let up = slice.links.iter().any(|link| link.index == LINK && link.up && link.carrier);
         match (self.link_up, up) {
             (false, true) => self.claims.handle_link_up(now),
@@ -325,8 +335,11 @@ impl Agent {
 /// The kernel's index of the one link.
 const LINK: u32 = 2;
 
+fn net(ip: IpAddr) -> IpNet {
+    IpNet::new(ip, 16).expect("a prefix of IPv4")
+}
+
 fn link(mac: MacAddress, ip: IpAddr, carrier: bool) -> Fact {
-    let net = ipnet::IpNet::new(ip, 16).expect("a prefix of IPv4");
     let link = Link {
         index: LINK,
         name: "eth0".into(),
@@ -337,7 +350,7 @@ fn link(mac: MacAddress, ip: IpAddr, carrier: bool) -> Fact {
         arp: true,
         master: None,
         vrf: None,
-        addresses: vec![net],
+        addresses: vec![net(ip)],
     };
     Fact::Link(LINK, Some(link))
 }

@@ -477,6 +477,9 @@ impl Town {
             }
             return;
         }
+        if let Payload::Arp(arp) = &payload {
+            self.answer_as_kernel(to, &arp.0);
+        }
         if self.hosts[to].agent.is_none() || self.waits_for_thaw(to, Event::Arrive { to, payload: payload.clone() }) {
             return;
         }
@@ -489,6 +492,15 @@ impl Town {
         }
         self.send_all(to, sent);
         self.attend(to);
+    }
+
+    /// Whoever asks for a host's own address is answered, whatever its agent does.
+    fn answer_as_kernel(&mut self, host: Station, packet: &Packet) {
+        let Host { mac, ip, up, .. } = &self.hosts[host];
+        if *up && packet.operation == Operation::Request && IpAddr::V4(packet.target_ip) == *ip {
+            let mac = *mac;
+            self.send_arp(host, mac, Packet::reply_to(packet, mac));
+        }
     }
 
     /// At the client, the router or the foreign station.

@@ -78,27 +78,45 @@ pub struct Station<'a> {
     pub other_macs: &'a [MacAddress],
 }
 
-/// Judges one frame. `ownership` says whether this node owns an address on this link.
+/// What a valid frame of another station shows of that station, whatever it is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heard {
+    pub speaker: MacAddress,
+    /// The address that it speaks from, or says that it has.
+    pub says: Option<IpAddr>,
+    pub asks: Option<IpAddr>,
+    /// It answers a question of this node, so it hears this node.
+    pub answers_us: bool,
+}
+
+/// Judges one frame. `ownership` says whether this node owns an address on this link. With the verdict comes what the frame
+/// shows of its sender; nothing if it comes from this node or is not valid.
 pub fn judge(
     station: Station<'_>,
     ownership: impl Fn(IpAddr) -> Ownership,
     protocol: Protocol,
     octets: &[u8],
-) -> Verdict {
-    let Ok(frame) = Frame::parse(protocol, octets) else {
-        return Verdict::Ignore(Reason::Malformed);
-    };
+) -> (Verdict, Option<Heard>) {
+    let ignore = |reason| (Verdict::Ignore(reason), None);
+    let Ok(frame) = Frame::parse(protocol, octets) else { return ignore(Reason::Malformed) };
     let ours = |mac: MacAddress| mac == station.mac || station.other_macs.contains(&mac);
     let speaker = frame.speaker();
     if ours(frame.source()) || ours(speaker) {
-        return Verdict::Ignore(Reason::Own);
+        return ignore(Reason::Own);
     }
     if !frame.is_for(station.mac) {
-        return Verdict::Ignore(Reason::OtherDestination);
+        return ignore(Reason::OtherDestination);
     }
     if is_group(speaker) || speaker == MacAddress::ZERO {
-        return Verdict::Ignore(Reason::NoStation);
+        return ignore(Reason::NoStation);
     }
+    let says = frame.says().map(|claimant| claimant.address);
+    let heard = Heard { speaker, says, asks: frame.asks(), answers_us: frame.answers(station.mac) };
+    (verdict(station, ownership, &frame), Some(heard))
+}
+
+/// The verdict on a valid frame of another station.
+fn verdict(station: Station<'_>, ownership: impl Fn(IpAddr) -> Ownership, frame: &Frame) -> Verdict {
     // RFC 5227 §2.4: "an ARP packet (Request *or* Reply) where the 'sender IP address' is (one of) the host's own IP
     // address(es) configured on that interface, but the 'sender hardware address' does not match any of the host's
     // own interface addresses". RFC 4862 §5.4.4 says the same of an advertisement.
@@ -114,7 +132,7 @@ pub fn judge(
         Ownership::Announced => frame.answer(station.mac).map_or(Verdict::Ignore(Reason::NotARequest), Verdict::Answer),
         // RFC 5227 §2.1.1: also a conflict, "if during this period the host receives any ARP Probe where the packet's
         // 'target IP address' is the address being probed for"; RFC 4862 §5.4.3 has it for solicitations.
-        Ownership::Pending if says.is_none() => Verdict::Rival(Claimant { address, mac: speaker }),
+        Ownership::Pending if says.is_none() => Verdict::Rival(Claimant { address, mac: frame.speaker() }),
         Ownership::Pending | Ownership::None => Verdict::Ignore(Reason::NotOwned),
     }
 }
@@ -155,7 +173,7 @@ mod tests {
             _ if address == ASKED || address == ASKED6 => Ownership::Pending,
             _ => Ownership::None,
         };
-        judge(Station { mac: OURS, other_macs: &[OUR_OTHER_LINK] }, ownership, protocol, octets)
+        judge(Station { mac: OURS, other_macs: &[OUR_OTHER_LINK] }, ownership, protocol, octets).0
     }
 
     fn who_has(target_ip: Ipv4Addr) -> Packet {

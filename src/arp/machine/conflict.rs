@@ -34,6 +34,8 @@ struct Conflict {
 pub struct Response {
     /// Announce the address now.
     pub defend: bool,
+    /// It is the first claim of this conflict.
+    pub first: bool,
     pub report: Option<Report>,
 }
 
@@ -55,7 +57,7 @@ impl Conflicts {
             let first = Conflict { frames: 1, last_seen: now, reported: now, frames_when_reported: 1, defended: now };
             self.seen.insert(address, first);
             self.by_age.insert((now, address));
-            return Response { defend: true, report: Some(Report { mac, frames: 1 }) };
+            return Response { defend: true, first: true, report: Some(Report { mac, frames: 1 }) };
         };
         self.by_age.remove(&(conflict.last_seen, address));
         self.by_age.insert((now, address));
@@ -73,7 +75,7 @@ impl Conflicts {
             conflict.frames_when_reported = conflict.frames;
             Report { mac, frames }
         });
-        Response { defend, report }
+        Response { defend, first: false, report }
     }
 
     /// The address is no longer announced, so there is no conflict.

@@ -227,6 +227,12 @@ impl Packet {
         }
     }
 
+    /// Asks for `address` in the name of a host that has the address `from` (RFC 4861 §7.2.2).
+    pub fn question(address: Ipv6Addr, from: Ipv6Addr, mac: MacAddress) -> Packet {
+        let message = Message::Solicitation { target: address, source_link: Some(mac) };
+        Packet { sender_ip: from, message, ..Packet::probe(address, mac) }
+    }
+
     /// The station that the packet is from: the one in its option, or the one that sent the frame.
     pub fn speaker(&self) -> MacAddress {
         let named = match self.message {

@@ -4,7 +4,6 @@
 //! It is a thread and not a task, so that an answer never waits for other work of the agent, and that work never waits for a
 //! flood of requests: the kernel shares the cores between them.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -12,21 +11,21 @@ use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
+use imbl::{OrdMap, OrdSet};
 use tokio::sync::watch;
 use tracing::{debug, info, trace, warn};
 
 use crate::address::MacAddress;
 use crate::arp::counters::{ByProtocol, Counters};
 use crate::arp::machine::answer::{self, Station, Verdict};
-use crate::arp::machine::{Action, Claims, Report};
+use crate::arp::machine::{Action, Claims, Report, Surroundings};
 use crate::arp::offload::Offload;
 use crate::arp::packet::{Claimant, Frame, Protocol};
 use crate::arp::socket::groups::Groups;
 use crate::arp::socket::{LinkSender, LinkSocket, wait};
 use crate::arp::state::{LinkState, LinkStates, SocketState};
-use crate::claim::{Acquisition, ConflictKind};
+use crate::claim::{ConflictKind, Order};
 use crate::clock;
 use crate::names::{InterfaceName, NodeName};
 use crate::world::Conflict;
@@ -39,8 +38,8 @@ pub(super) struct LinkSlice {
     /// Frames can pass.
     pub(super) up: bool,
     pub(super) other_macs: Arc<[MacAddress]>,
-    pub(super) members: Arc<BTreeMap<MacAddress, NodeName>>,
-    pub(super) addresses: OrdMap<IpAddr, Acquisition>,
+    pub(super) surroundings: Surroundings,
+    pub(super) addresses: OrdMap<IpAddr, Order>,
 }
 
 /// What a link worker shares with the responder, beside its slices.
@@ -62,6 +61,8 @@ pub(super) struct Worker {
     states: watch::Sender<LinkStates>,
     slice: LinkSlice,
     claims: Claims,
+    /// The addresses that are answered for, as shown in the states.
+    answering: OrdSet<IpAddr>,
     groups: Groups,
     /// One for each protocol that the slice has addresses of.
     sockets: Vec<(Protocol, LinkSocket)>,
@@ -89,6 +90,7 @@ impl Worker {
             states,
             slice,
             claims: Claims::default(),
+            answering: OrdSet::new(),
             groups: Groups::of(index),
             sockets: Vec::new(),
             offload_life,
@@ -137,8 +139,11 @@ impl Worker {
             let now = clock::now();
             self.act(now);
             let busy = self.receive(now);
-            self.tell();
-            self.tend_offload(now);
+            let told = self.tell();
+            let turned = self.tend_offload(now);
+            if told || turned {
+                self.report_slice();
+            }
             if !busy {
                 self.rest()?;
             }
@@ -191,10 +196,13 @@ impl Worker {
         let now = clock::now();
         let before = std::mem::replace(&mut self.slice, next);
         let after = self.slice.clone();
+        if before.surroundings != after.surroundings || self.claims.is_empty() {
+            self.claims.handle_surroundings(after.surroundings.clone());
+        }
         for item in before.addresses.diff(&after.addresses) {
             match item {
-                DiffItem::Add(address, acquisition) | DiffItem::Update { new: (address, acquisition), .. } => {
-                    self.claims.handle_owned(*address, acquisition, now);
+                DiffItem::Add(address, order) | DiffItem::Update { new: (address, order), .. } => {
+                    self.claims.handle_owned(*address, order, now);
                 }
                 DiffItem::Remove(address, _) => {
                     self.claims.handle_disowned(*address);
@@ -278,16 +286,22 @@ impl Worker {
         announced.into_iter().for_each(|address| self.turn_offload(address));
     }
 
-    /// Tells the offload which addresses have come and gone, and that this thread is alive.
-    fn tend_offload(&mut self, now: Instant) {
+    /// Tells the offload which addresses have come and gone, and that this thread is alive. True if any have.
+    fn tend_offload(&mut self, now: Instant) -> bool {
+        let mut turned = false;
         while let Some(address) = self.claims.poll_turned() {
             self.turn_offload(address);
+            turned |= match self.claims.ownership(address) {
+                answer::Ownership::Announced => self.answering.insert(address).is_none(),
+                answer::Ownership::Pending | answer::Ownership::None => self.answering.remove(&address).is_some(),
+            };
         }
-        let Some(offload) = &mut self.offload else { return };
+        let Some(offload) = &mut self.offload else { return turned };
         if offload.next_sign().is_none_or(|due| due <= now) {
             offload.give_sign(now);
             self.counters.of(Protocol::Arp).count_answers(offload.take_answers());
         }
+        turned
     }
 
     fn turn_offload(&mut self, address: IpAddr) {
@@ -356,7 +370,7 @@ impl Worker {
     /// Sends what is due.
     fn act(&mut self, now: Instant) {
         while let Some(action) = self.claims.poll_action(now) {
-            let (Action::Probe(address) | Action::Announce(address)) = action;
+            let (Action::Probe(address) | Action::Announce(address) | Action::AskNode(address)) = action;
             let protocol = Protocol::of(address);
             let Some((_, socket)) = self.sockets.iter().find(|(open, _)| *open == protocol) else { continue };
             let counters = self.counters.of(protocol);
@@ -364,6 +378,11 @@ impl Worker {
                 Action::Probe(address) => {
                     if send(socket.sender(), &self.slice, counters, &Frame::probe(address, self.slice.mac)) {
                         counters.count_probe();
+                    }
+                }
+                Action::AskNode(address) => {
+                    if let Some(frame) = question(address, &self.slice) {
+                        send(socket.sender(), &self.slice, counters, &frame);
                     }
                 }
                 Action::Announce(address) => {
@@ -377,21 +396,21 @@ impl Worker {
         }
     }
 
-    /// Logs what the claims report, and shows the conflicts.
-    fn tell(&mut self) {
+    /// Logs what the claims report. True if that is to be shown.
+    fn tell(&mut self) -> bool {
         let mut told = false;
         let link = &self.slice.name;
         while let Some(report) = self.claims.poll_report() {
             told = true;
             match report {
                 Report::Conflict { claimant: Claimant { address, mac }, kind, frames } => {
-                    let node = self.slice.members.get(&mac).map_or("not an agent", NodeName::as_str);
+                    let node = self.claims.node(mac).map_or("no node", NodeName::as_str);
                     match kind {
                         ConflictKind::Occupied => {
                             warn!(%link, %address, claimed_by = %mac, node, "address is in use by another station; not answered for, and probed again");
                         }
                         ConflictKind::AliveUnheard => {
-                            warn!(%link, %address, claimed_by = %mac, node, "the pulses of the previous owner are not heard, but it answers on the link; address not taken over, and probed again");
+                            warn!(%link, %address, claimed_by = %mac, node, "another node has the address and its pulses are not heard; not answered for, and probed again");
                         }
                         ConflictKind::Contested => {
                             warn!(%link, %address, claimed_by = %mac, node, frames, "another station claimed an address that this node announces");
@@ -401,13 +420,11 @@ impl Worker {
                 Report::Over(address) => info!(%link, %address, "no other station claims the address any more"),
             }
         }
-        if told {
-            self.report_slice();
-        }
+        told
     }
 
     fn report_slice(&self) {
-        let LinkSlice { name, mac, up: _, other_macs: _, members: _, addresses } = &self.slice;
+        let LinkSlice { name, mac, up: _, other_macs: _, surroundings: _, addresses } = &self.slice;
         let now = clock::wall();
         self.report(|state| {
             let since = |address: &IpAddr, kind| {
@@ -424,6 +441,7 @@ impl Worker {
                 socket: SocketState::Open,
                 offloaded: self.offload.is_some(),
                 addresses: addresses.len(),
+                answering: self.answering.clone(),
                 conflicts,
             };
         });
@@ -450,8 +468,11 @@ fn judge(
     now: Instant,
 ) {
     let station = Station { mac: slice.mac, other_macs: &slice.other_macs };
-    let is_member = |claimant: &Claimant| slice.members.contains_key(&claimant.mac);
-    match answer::judge(station, |address| claims.ownership(address), protocol, octets) {
+    let (verdict, heard) = answer::judge(station, |address| claims.ownership(address), protocol, octets);
+    if let Some(heard) = heard {
+        claims.handle_heard(heard, now);
+    }
+    match verdict {
         Verdict::Answer(frame) => {
             if send(*sender, slice, counters, &frame) {
                 counters.count_answer();
@@ -460,13 +481,19 @@ fn judge(
         Verdict::Ignore(reason) => counters.count_ignored(reason),
         Verdict::Conflict(claimant) => {
             counters.count_conflict();
-            claims.handle_claimant(claimant, is_member(&claimant), now);
+            claims.handle_claimant(claimant, now);
         }
         Verdict::Rival(claimant) => {
             counters.count_conflict();
-            claims.handle_rival(claimant, slice.mac, is_member(&claimant), now);
+            claims.handle_rival(claimant, now);
         }
     }
+}
+
+/// The frame that asks for a Node's address from this node's own address in the same subnet.
+fn question(address: IpAddr, slice: &LinkSlice) -> Option<Frame> {
+    let own = slice.surroundings.own.iter().find(|own| own.contains(&address))?;
+    Frame::question(address, own.addr(), slice.mac)
 }
 
 /// Whether the kernel took the frame. A frame that it refused is not sent later: a station that asked asks again, and

@@ -53,12 +53,10 @@ section! {
             "How long a node that becomes eligible again takes no address from its owner.",
         )
         .default("0s")
-        .trade("Longer waits until the node has proved stable; until then addresses stay on less preferred nodes.")
-        .not_yet("delaying preemption");
+        .trade("Longer waits until the node has proved stable; until then addresses stay on less preferred nodes.");
         /// The link is asked before an address is used (RFC 5227, RFC 4862).
         pub probe: bool = flag("probe", true, "Probe the link for an address conflict before an address is used.")
-            .trade("Without probes, an address is used at once, even if another host on the link has it.")
-            .not_yet("announcing without probes");
+            .trade("Without probes, an address is used at once, even if another host on the link has it.");
         /// What these answer to a probe is no conflict.
         pub ignore_stations: Vec<MacAddress> = set(
             "ignore-stations",
@@ -66,8 +64,7 @@ section! {
             |text, _| station(text),
             "Hosts whose answers to probes do not count as address conflicts, such as proxy ARP routers.",
         )
-        .shown("[\"00:00:5e:00:01:01\"]")
-        .not_yet("ignoring stations");
+        .shown("[\"00:00:5e:00:01:01\"]");
         /// After the announcement with which a node begins to answer.
         pub announce_again: Schedule = text(
             "announce-again",
@@ -77,8 +74,7 @@ section! {
              address; \"\" never repeats it.",
         )
         .default("1100ms, 2200ms, 3300ms, 4400ms")
-        .trade("More repetitions reach hosts and switches that lose frames; each costs one frame for each address.")
-        .not_yet("a schedule of announcements");
+        .trade("More repetitions reach hosts and switches that lose frames; each costs two frames for an IPv4 address, one for IPv6.");
     }
     sections {
         pub preference: Vec<Preference>;

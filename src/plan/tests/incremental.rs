@@ -146,7 +146,7 @@ fn some_roster(random: &mut fastrand::Rng) -> Fact {
 fn outcome(planner: &Planner) -> impl PartialEq + std::fmt::Debug + use<> {
     let plan = planner.plan();
     let routes: Vec<_> = plan.bgp.peers.iter().map(|(name, peer)| (name.clone(), peer.clone())).collect();
-    let l2 = (plan.l2.addresses.clone(), plan.l2.members.clone(), plan.l2.links.clone());
+    let l2 = (plan.l2.addresses.clone(), plan.l2.node_addresses.clone(), plan.l2.links.clone());
     (plan.decisions.clone(), l2, routes, plan.pulse.clone(), plan.status.clone(), plan.disputes.clone())
 }
 

@@ -107,7 +107,8 @@ fn how_an_address_came_here_is_told_to_the_responder() {
     let goodbye = heard(roster(&[], &[]), |it| drop(it.left.insert("b".into(), departed(&[ADDRESS]))));
     assert_eq!(story.owner(goodbye), "a");
     assert_eq!(acquisition(&story), Some(Acquisition::HandOver));
-    assert_eq!(story.planner.plan().l2.members.len(), 0);
+    let heard = |it: &crate::claim::Station| it.hearing == crate::claim::Hearing::Heard;
+    assert_eq!(story.planner.plan().l2.stations.values().filter(|it| heard(it)).count(), 0);
 }
 
 #[test]

@@ -44,6 +44,23 @@ impl Pair {
         ))
     }
 
+    /// Of an agent that announces two aggregates, each for the one Service of the announcer.
+    fn of_aggregates(&self, more: &str) -> String {
+        let folder = self.node.announcers_manifests();
+        // Its manifests are those of the next one.
+        self.announcer("").stop(secs(10));
+        format!(
+            "[manifests]\nfolder = \"{}\"\n[[pool]]\nname = \"public\"\naddresses = [\"203.0.113.0/24\", \"2001:db8:1::/64\"]\n\
+             bind = \"lo\"\n[bgp]\nasn = 64513\n[[bgp.peer]]\nname = \"tor\"\naddress = \"{ROUTER}\"\nasn = 64500\n\
+             connect-retry-time = \"1s\"\n{more}[[bgp.advertisement]]\naggregation-length = 24\naggregation-length-v6 = 64\n",
+            folder.path().display()
+        )
+    }
+
+    fn blackholes(&self) -> String {
+        self.node.ip("route show table all type blackhole")
+    }
+
     fn has(&self, address: &str) -> bool {
         let length = if address.contains(':') { 128 } else { 32 };
         !self.bird.route(&format!("{address}/{length}")).is_empty()
@@ -238,22 +255,14 @@ fn a_packet_to_an_unused_address_of_an_aggregate_crosses_the_link_once_and_nothi
         host.forward();
     }
     pair.node.ip("route add default via 192.168.35.1");
-    let folder = pair.node.announcers_manifests();
-    // Its manifests are those of the next one.
-    pair.announcer("").stop(secs(10));
-    let configuration = format!(
-        "[manifests]\nfolder = \"{}\"\n[[pool]]\nname = \"public\"\naddresses = [\"203.0.113.0/24\", \"2001:db8:1::/64\"]\n\
-         bind = \"lo\"\n[bgp]\nasn = 64513\n[[bgp.peer]]\nname = \"tor\"\naddress = \"{ROUTER}\"\nasn = 64500\n\
-         connect-retry-time = \"1s\"\n[[bgp.advertisement]]\naggregation-length = 24\naggregation-length-v6 = 64\n",
-        folder.path().display()
-    );
+    let configuration = pair.of_aggregates("");
     let agent = pair.node.crier("node-1", &configuration);
     agent.wait_ready(secs(20));
     established(&agent);
     eventually("the aggregate", secs(20), || {
         if pair.router.ip("route show 203.0.113.0/24").contains("192.168.35.11") { Ok(()) } else { Err("no route") }
     });
-    let blackholes = || pair.node.ip("route show table all type blackhole");
+    let blackholes = || pair.blackholes();
     eventually("a blackhole for it", secs(10), || {
         if blackholes().contains("203.0.113.0/24") { Ok(()) } else { Err(blackholes()) }
     });
@@ -279,6 +288,63 @@ fn a_packet_to_an_unused_address_of_an_aggregate_crosses_the_link_once_and_nothi
     eventually_equal("the next start takes it away", secs(10), &String::new(), blackholes);
     agent.stop(secs(10));
     assert!(!pair.node.ip("rule show").contains("6767"), "{}", pair.node.ip("rule show"));
+}
+
+/// A pod's gateway for egress by policy routing, as a CNI or an operator may have it, and a program that takes rules away.
+#[test]
+fn the_rules_of_other_programs_stay_in_force_beside_the_blackholes_and_a_rule_that_is_taken_away_comes_back() {
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Bird]) else { return };
+    let pair = Pair::new(&rack, BOTH, "");
+    pair.node.forward();
+    for command in [
+        "link add egress type bridge",
+        "link set egress up",
+        "address add 192.168.60.1/24 dev egress",
+        "link add pod0 type bridge",
+        "link set pod0 up",
+        "address add 10.9.0.1/24 dev pod0",
+        "route add default via 192.168.35.1",
+        "route add 172.16.0.0/12 via 192.168.35.1",
+        "route add default via 192.168.60.2 table 100",
+        "rule add from 10.9.0.0/24 lookup 100",
+    ] {
+        pair.node.ip(command);
+    }
+    let way = |to: &str| pair.node.ip(&format!("route get {to} from 10.9.0.5 iif pod0"));
+    let is_egress = |to: &str| if way(to).contains("dev egress") { Ok(()) } else { Err(way(to)) };
+    is_egress("172.16.5.5").expect("by the rule of the other program");
+    let agent = pair.node.crier("node-1", &pair.of_aggregates(""));
+    agent.wait_ready(secs(20));
+    let rules = || pair.node.ip("rule show");
+    let has_all = || {
+        let rules = rules();
+        let here = ["32763:", "32764:", "32765:"]
+            .iter()
+            .all(|priority| rules.lines().any(|rule| rule.starts_with(priority) && rule.contains("to 203.0.113.0/24")));
+        if here { Ok(()) } else { Err(rules) }
+    };
+    eventually("the rules of the aggregate", secs(20), has_all);
+    for to in ["172.16.5.5", "192.168.35.77", "198.51.100.9"] {
+        is_egress(to).expect("crier's rules are for its aggregates alone");
+    }
+    pair.node.ip("rule del pref 32764");
+    eventually("what another program took away", secs(10), has_all);
+    agent.stop(secs(10));
+    assert!(pair.blackholes().is_empty() && !rules().contains("203.0.113"), "{}", rules());
+    is_egress("172.16.5.5").expect("as before");
+}
+
+/// Prepared beside a load balancer that still serves the pool.
+#[test]
+fn a_peer_that_is_shut_down_has_no_blackholes_and_is_no_problem() {
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Bird]) else { return };
+    let pair = Pair::new(&rack, BOTH, "");
+    let agent = pair.node.crier("node-1", &pair.of_aggregates("shutdown = true\n"));
+    agent.wait_ready(secs(20));
+    throughout("nothing is dropped", secs(1), || {
+        if pair.blackholes().is_empty() { Ok(()) } else { Err(pair.blackholes()) }
+    });
+    assert_eq!(agent.status()["problems"], serde_json::json!([]));
 }
 
 /// D10.

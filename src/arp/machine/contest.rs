@@ -1,0 +1,270 @@
+//! What other stations claim, and what becomes of this node's claims then: it defers, defends, disputes, or leaves the
+//! decision to the plan. Floor 1. The other half of [`Claims`]: `machine` holds the states and sends.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::dispute::Step;
+use super::schedule::Lane;
+use super::{Claim, Claims, Heard, Next, Report, State};
+use crate::address::MacAddress;
+use crate::arp::packet::{Claimant, Protocol};
+use crate::arp::settings::{
+    self, DEAF_PAUSE, HASTEN_INTERVAL, MEMBER_PATIENCE, PROBATION, Probing, UNSETTLED_FOR, YIELD_PAUSE,
+};
+use crate::claim::{Acquisition, ConflictKind, Hearing};
+
+impl Claims {
+    /// A valid frame of another station, whatever it is about: it may show a Node's station, or that one hears this node. To be
+    /// called before the frame's verdict is acted on.
+    pub fn handle_heard(&mut self, heard: Heard, now: Instant) {
+        let Heard { speaker, says, asks, answers_us } = heard;
+        if says.is_some_and(|address| self.stations.handle_speaker(address, speaker)) {
+            self.name(speaker);
+        }
+        if self.disputes.is_empty() {
+            return;
+        }
+        if answers_us {
+            self.disputes.handle_hears_us(speaker, now);
+        }
+        if let Some(address) = asks.filter(|_| says.is_none()) {
+            // It asks as one that does not have it: it gave way, and neighbours may still believe it.
+            for address in self.disputes.handle_asker(address, speaker, now) {
+                let lane = self.claims.get(&address).map_or(Lane::Recurring, |claim| claim.lane(Lane::Urgent, now));
+                self.announce_by(address, lane, now);
+                self.conflicts.forget(address);
+                self.over(address);
+            }
+        }
+    }
+
+    /// Another station claims an address.
+    pub fn handle_claimant(&mut self, claimant: Claimant, now: Instant) {
+        let Claimant { address, mac } = claimant;
+        let Some(claim) = self.claims.get(&address).filter(|claim| !claim.ignores(mac)) else { return };
+        let hearing = self.stations.hearing(mac);
+        let asks_first = claim.order.manner.probe;
+        match (claim.state, hearing) {
+            // It has said goodbye: these are its last words.
+            (State::Probing { .. } | State::Deferred { .. }, Some(Hearing::Leaving)) => {}
+            // Where nobody is asked before an address is used, only other nodes are given way to.
+            (State::Probing { .. } | State::Deferred { .. }, None) if !asks_first => {}
+            (State::Probing { .. }, _) => self.defer(claimant, None, now),
+            // It answers another station, or asks in its own name: only a new MAC is news.
+            (State::Deferred { deaf }, _) => {
+                if deaf {
+                    self.leave_queue(address);
+                    self.enter_queue(address, Next::Wait(now + DEAF_PAUSE));
+                }
+                self.report_deferral(claimant, now);
+            }
+            (State::Announced(announced), Some(Hearing::Unheard)) => {
+                // While the link was down, the others went on.
+                let until = self.came_up.map(|at| at + PROBATION).max(Some(announced.on_probation_until));
+                let on_probation = until.is_some_and(|until| now < until);
+                if on_probation { self.defer(claimant, None, now) } else { self.dispute(claimant, now) }
+            }
+            (State::Announced(_), Some(Hearing::Heard | Hearing::Leaving)) => self.defend(claimant, true, now),
+            (State::Announced(announced), None) => {
+                // A node that handed the address over had it before that host.
+                let may_be_late = asks_first && claim.order.acquisition != Acquisition::HandOver;
+                self.stations.handle_stranger(now);
+                if may_be_late && now < announced.on_probation_until {
+                    self.defer(claimant, None, now);
+                } else {
+                    self.defend(claimant, false, now);
+                }
+            }
+        }
+    }
+
+    /// Another station probes an address that this node probes too. The lower MAC wins: of two agents one has the address at
+    /// once, while a foreign host that follows RFC 5227 defers to both.
+    pub fn handle_rival(&mut self, claimant: Claimant, now: Instant) {
+        self.load.add_rival(now);
+        let Claimant { address, mac } = claimant;
+        let Some(claim) = self.claims.get(&address).filter(|claim| !claim.ignores(mac)) else { return };
+        match claim.state {
+            State::Probing { .. }
+                if mac < self.stations.own_mac() && self.stations.hearing(mac) != Some(Hearing::Leaving) =>
+            {
+                self.defer(claimant, None, now);
+            }
+            State::Probing { .. } | State::Deferred { .. } | State::Announced(_) => {}
+        }
+    }
+
+    /// What is due about other stations.
+    pub(super) fn end_contests(&mut self, now: Instant) {
+        while let Some(address) = self.conflicts.poll_over(now) {
+            self.over(address);
+        }
+        while let Some(step) = self.disputes.poll(self.stations.own_mac(), now) {
+            self.take_step(step, now);
+        }
+        if !self.unnamed.is_empty() && self.stations.census_ends().is_none_or(|ends| ends <= now) {
+            self.name_all(now);
+        }
+    }
+
+    /// When `end_contests` has something to do.
+    pub(super) fn next_contest(&self) -> Option<Instant> {
+        let census = self.stations.census_ends().filter(|_| !self.unnamed.is_empty());
+        [self.conflicts.next_deadline(), self.disputes.next_deadline(), census].into_iter().flatten().min()
+    }
+
+    /// A station to which addresses were left has ceased to answer for one: they are all asked for at once, not each after
+    /// its pause.
+    pub(super) fn hasten(&mut self, mac: MacAddress, now: Instant) {
+        if self.hastened.is_some_and(|(last, at)| last == mac && now < at + HASTEN_INTERVAL) {
+            return;
+        }
+        self.hastened = Some((mac, now));
+        let left_to_it = self.conflicting.iter().filter(|(_, (other, _))| *other == mac);
+        let addresses: Vec<IpAddr> = left_to_it.map(|(address, _)| *address).collect();
+        for address in addresses {
+            let Some(claim) = self.claims.get_mut(&address) else { continue };
+            if claim.state == (State::Deferred { deaf: false }) && claim.lane(Lane::Urgent, now) == Lane::Urgent {
+                claim.state = State::Probing { sent: 0, lane: Lane::Urgent };
+                self.leave_queue(address);
+                self.enter_queue(address, Next::Frame(Lane::Urgent, now));
+            }
+        }
+    }
+
+    /// Leaves an address to the station that claims it, for `pause` or as long as the acquisition says.
+    fn defer(&mut self, claimant: Claimant, pause: Option<Duration>, now: Instant) {
+        let address = claimant.address;
+        self.leave_queue(address);
+        self.conflicts.forget(address);
+        self.disputes.forget(address);
+        if let Some(claim) = self.claims.get_mut(&address) {
+            let was_settled = matches!(claim.state, State::Announced(it) if now >= it.on_probation_until);
+            if matches!(claim.state, State::Announced(_)) {
+                claim.unsettled_until = Some(now + UNSETTLED_FOR);
+            }
+            claim.deferrals = if was_settled { 1 } else { claim.deferrals.saturating_add(1) };
+            claim.state = State::Deferred { deaf: pause == Some(DEAF_PAUSE) };
+            self.turned.insert(address);
+            let pause = pause.unwrap_or_else(|| claim.pause());
+            self.enter_queue(address, Next::Wait(now + pause));
+        }
+        self.report_deferral(claimant, now);
+    }
+
+    fn report_deferral(&mut self, claimant: Claimant, now: Instant) {
+        let Claimant { address, mac } = claimant;
+        let Some(claim) = self.claims.get(&address) else { return };
+        let hearing = self.stations.hearing(mac);
+        let kind = match claim.order.acquisition {
+            Acquisition::TakeOver { .. } => ConflictKind::AliveUnheard,
+            Acquisition::FirstUse | Acquisition::HandOver if hearing.is_some() => ConflictKind::AliveUnheard,
+            Acquisition::FirstUse | Acquisition::HandOver => ConflictKind::Occupied,
+        };
+        if hearing.is_none() {
+            self.stations.handle_stranger(now);
+        }
+        if kind == ConflictKind::Occupied && self.stations.may_be_a_node(mac, now) {
+            self.unnamed.insert(address, mac);
+            return;
+        }
+        self.unnamed.remove(&address);
+        if self.conflicting.insert(address, (mac, kind)) != Some((mac, kind)) {
+            self.reports.push_back(Report::Conflict { claimant, kind, frames: 1 });
+        }
+    }
+
+    /// The station turned out to be a node's: what was left to it was not left to a foreign host.
+    fn name(&mut self, mac: MacAddress) {
+        let told = self.conflicting.iter().filter(|(_, it)| **it == (mac, ConflictKind::Occupied)).map(|(it, _)| *it);
+        let untold = self.unnamed.iter().filter(|(_, it)| **it == mac).map(|(it, _)| *it);
+        let addresses: Vec<IpAddr> = told.chain(untold).collect();
+        for address in addresses {
+            self.unnamed.remove(&address);
+            let kind = ConflictKind::AliveUnheard;
+            self.conflicting.insert(address, (mac, kind));
+            self.reports.push_back(Report::Conflict { claimant: Claimant { address, mac }, kind, frames: 1 });
+        }
+    }
+
+    /// The census is over: stations that are still unknown are foreign hosts.
+    fn name_all(&mut self, now: Instant) {
+        for (address, mac) in std::mem::take(&mut self.unnamed) {
+            self.report_deferral(Claimant { address, mac }, now);
+        }
+    }
+
+    /// Goes on beside a foreign host, or beside a node about which the plan decides.
+    fn defend(&mut self, claimant: Claimant, is_heard: bool, now: Instant) {
+        let address = claimant.address;
+        let response = self.conflicts.handle_claimant(claimant, now);
+        if response.defend {
+            // RFC 5227 §2.4: the defence is an announcement. Against another agent it waits: if that agent is to own the
+            // address, this node is about to hear so, and a defence would only steal the neighbours for a moment.
+            let due = if is_heard { now + MEMBER_PATIENCE } else { now };
+            self.announce_by(address, if response.first { Lane::Urgent } else { Lane::Recurring }, due);
+        }
+        self.report_contest(claimant, response.report.map(|report| report.frames));
+    }
+
+    /// Goes on beside a node that the plan hears nothing of, until one of the two gives way.
+    fn dispute(&mut self, claimant: Claimant, now: Instant) {
+        let mac = claimant.mac;
+        let is_askable = self.stations.address_of(mac).is_some_and(|address| self.speaks(Protocol::of(address)));
+        let step = self.disputes.handle_claim(claimant, is_askable, self.stations.own_mac(), now);
+        let response = self.conflicts.handle_claimant(claimant, now);
+        self.report_contest(claimant, response.report.map(|report| report.frames));
+        if let Some(step) = step {
+            self.take_step(step, now);
+        }
+    }
+
+    fn take_step(&mut self, step: Step, now: Instant) {
+        match step {
+            Step::Defend { address, mac, first } => {
+                self.announce_by(address, if first { Lane::Urgent } else { Lane::Recurring }, now);
+                if !self.disputes.hears_us(mac, now) {
+                    self.stations.ask(mac, now);
+                }
+            }
+            Step::Yield { mac, deaf } => {
+                let pause = if deaf { DEAF_PAUSE } else { YIELD_PAUSE };
+                for address in self.disputes.take_yielded(mac, deaf, now) {
+                    self.defer(Claimant { address, mac }, Some(pause), now);
+                }
+            }
+            Step::Settled { address } => {
+                self.conflicts.forget(address);
+                self.over(address);
+            }
+        }
+    }
+
+    fn report_contest(&mut self, claimant: Claimant, frames: Option<u64>) {
+        let kind = ConflictKind::Contested;
+        let before = self.conflicting.insert(claimant.address, (claimant.mac, kind));
+        if let Some(frames) = frames.or((before.map(|(_, kind)| kind) != Some(kind)).then_some(1)) {
+            self.reports.push_back(Report::Conflict { claimant, kind, frames });
+        }
+    }
+
+    /// Whether frames of this protocol are received at all: there is an address of its family.
+    fn speaks(&self, protocol: Protocol) -> bool {
+        let ends = [self.claims.first_key_value(), self.claims.last_key_value()];
+        ends.into_iter().flatten().any(|(address, _)| Protocol::of(*address) == protocol)
+    }
+}
+
+impl Claim {
+    fn ignores(&self, mac: MacAddress) -> bool {
+        self.order.manner.ignore_stations.contains(&mac)
+    }
+
+    /// How long to wait after this number of deferrals in a row.
+    fn pause(&self) -> Duration {
+        let Probing { first_pause, longest_pause, .. } = settings::probing(&self.order.acquisition);
+        let doublings = self.deferrals.saturating_sub(1).min(16);
+        first_pause.saturating_mul(1 << doublings).min(longest_pause)
+    }
+}

@@ -1,0 +1,222 @@
+//! Which stations on one link belong to other nodes: as the plan tells, and as the link itself does, because what speaks from
+//! a Node's address is that Node's station. Floor 1.
+//!
+//! A Node whose pulses are not heard is no foreign host. Its MAC is learned from whatever it says from its own address; and
+//! when a station that nobody knows claims an address, the Nodes of the link's subnets are asked for theirs: a census.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ipnet::IpNet;
+
+use crate::address::MacAddress;
+use crate::arp::settings::{CENSUS_INTERVAL, CENSUS_PATIENCE, CENSUS_SPACING};
+use crate::claim::{Hearing, Station};
+use crate::names::NodeName;
+
+/// What a link worker is told about its link and about the other nodes, beside the addresses that it is to answer for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Surroundings {
+    /// This node's MAC on the link.
+    pub mac: MacAddress,
+    pub stations: Arc<BTreeMap<MacAddress, Station>>,
+    /// Internal addresses of the other Nodes.
+    pub addresses: Arc<BTreeMap<IpAddr, NodeName>>,
+    /// This node's own addresses on the link, with their subnets.
+    pub own: Arc<[IpNet]>,
+}
+
+impl Default for Surroundings {
+    /// Nothing is known, not even this node's MAC.
+    fn default() -> Surroundings {
+        Surroundings { mac: MacAddress::ZERO, stations: Arc::default(), addresses: Arc::default(), own: Arc::default() }
+    }
+}
+
+/// The stations of one link.
+#[derive(Debug, Default)]
+pub struct Stations {
+    told: Surroundings,
+    /// The station that last spoke from each Node's address: at most one for each.
+    learned: BTreeMap<IpAddr, MacAddress>,
+    /// The same by station.
+    addresses_of: BTreeMap<MacAddress, IpAddr>,
+    census: Census,
+}
+
+#[derive(Debug, Default)]
+struct Census {
+    begun: Option<Instant>,
+    /// The addresses that are still to be asked for.
+    queue: VecDeque<IpAddr>,
+    /// The earliest time for the next question.
+    next: Option<Instant>,
+}
+
+impl Stations {
+    /// Replaces what the plan tells. What was learned stays as long as the Node has the address.
+    pub fn handle_surroundings(&mut self, told: Surroundings) {
+        self.told = told;
+        let known = &self.told.addresses;
+        self.learned.retain(|address, _| known.contains_key(address));
+        self.addresses_of.retain(|_, address| known.contains_key(address));
+        self.census.queue.retain(|address| known.contains_key(address));
+    }
+
+    /// Whether a station belongs to another node, and what that node's pulses say.
+    pub fn hearing(&self, mac: MacAddress) -> Option<Hearing> {
+        let heard = self.told.stations.get(&mac).map(|station| station.hearing);
+        heard.or_else(|| self.addresses_of.contains_key(&mac).then_some(Hearing::Unheard))
+    }
+
+    /// The node that a station belongs to.
+    pub fn node(&self, mac: MacAddress) -> Option<&NodeName> {
+        let heard = self.told.stations.get(&mac).map(|station| &station.node);
+        heard.or_else(|| self.told.addresses.get(self.addresses_of.get(&mac)?))
+    }
+
+    /// A station spoke from an address. True if that shows a station to be a node's that was not known to be one.
+    pub fn handle_speaker(&mut self, address: IpAddr, mac: MacAddress) -> bool {
+        if !self.told.addresses.contains_key(&address) || self.learned.get(&address) == Some(&mac) {
+            return false;
+        }
+        let was_known = self.hearing(mac).is_some();
+        if let Some(before) = self.learned.insert(address, mac)
+            && self.addresses_of.get(&before) == Some(&address)
+        {
+            self.addresses_of.remove(&before);
+        }
+        self.addresses_of.entry(mac).or_insert(address);
+        !was_known
+    }
+
+    /// A station that nobody knows claims an address: the Nodes that were not heard yet are asked, unless they were within
+    /// `CENSUS_INTERVAL`.
+    pub fn handle_stranger(&mut self, now: Instant) {
+        if self.census.begun.is_some_and(|begun| now < begun + CENSUS_INTERVAL) {
+            return;
+        }
+        let on_link = |address: &IpAddr| self.told.own.iter().any(|own| own.contains(address));
+        let unknown = self.told.addresses.keys().filter(|it| !self.learned.contains_key(it) && on_link(it));
+        self.census.queue = unknown.copied().collect();
+        if !self.census.queue.is_empty() {
+            self.census.begun = Some(now);
+            self.census.next = self.census.next.max(Some(now));
+        }
+    }
+
+    /// Whether the station of this MAC may still turn out to be a node's: a census goes on.
+    pub fn may_be_a_node(&self, mac: MacAddress, now: Instant) -> bool {
+        self.hearing(mac).is_none() && self.census_ends().is_some_and(|ends| now < ends)
+    }
+
+    /// When the census is over: `CENSUS_PATIENCE` after the last question, as far as can be told now.
+    pub fn census_ends(&self) -> Option<Instant> {
+        let Census { begun, queue, next } = &self.census;
+        let left = u32::try_from(queue.len()).unwrap_or(u32::MAX);
+        (*begun)
+            .max(*next)
+            .filter(|_| begun.is_some())
+            .map(|next| next + CENSUS_SPACING.saturating_mul(left) + CENSUS_PATIENCE)
+    }
+
+    /// The address by which a node's station can be asked whether it hears this one: its Node's, in a subnet of this link.
+    pub fn address_of(&self, mac: MacAddress) -> Option<IpAddr> {
+        let address = self.addresses_of.get(&mac).copied();
+        address.filter(|address| self.told.own.iter().any(|own| own.contains(address)))
+    }
+
+    /// Asks a node's station for its Node's address.
+    pub fn ask(&mut self, mac: MacAddress, now: Instant) {
+        let Some(address) = self.address_of(mac) else { return };
+        if !self.census.queue.contains(&address) {
+            self.census.queue.push_front(address);
+            self.census.next = self.census.next.max(Some(now));
+        }
+    }
+
+    /// The next address of a Node to ask for.
+    pub fn poll_question(&mut self, now: Instant) -> Option<IpAddr> {
+        self.next_question().filter(|due| *due <= now)?;
+        self.census.next = Some(now + CENSUS_SPACING);
+        self.census.queue.pop_front()
+    }
+
+    /// When `poll_question` has the next; at once, if that is in the past. `None`: there is none.
+    pub fn next_question(&self) -> Option<Instant> {
+        self.census.queue.front().and(self.census.next)
+    }
+
+    /// This node's MAC on the link.
+    pub fn own_mac(&self) -> MacAddress {
+        self.told.mac
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    fn mac(last: u8) -> MacAddress {
+        MacAddress([2, 0, 0, 0, 0, last])
+    }
+
+    fn address(last: u8) -> IpAddr {
+        IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, last))
+    }
+
+    fn of_nodes(count: u8) -> Stations {
+        let addresses = (1..=count).map(|n| (address(n), NodeName::from(format!("n{n}").as_str()))).collect();
+        let mut stations = Stations::default();
+        let own = ["10.0.0.100/24".parse().unwrap()].into();
+        stations.handle_surroundings(Surroundings { addresses: Arc::new(addresses), own, ..Surroundings::default() });
+        stations
+    }
+
+    #[test]
+    fn a_station_that_speaks_from_a_nodes_address_is_that_nodes_until_another_station_does() {
+        let mut stations = of_nodes(2);
+        assert!(!stations.handle_speaker(address(9), mac(9)), "no Node has that address");
+        assert!(stations.handle_speaker(address(1), mac(1)));
+        assert!(!stations.handle_speaker(address(1), mac(1)), "known");
+        assert_eq!(stations.hearing(mac(1)), Some(Hearing::Unheard));
+        assert_eq!(stations.node(mac(1)), Some(&"n1".into()));
+        assert!(stations.handle_speaker(address(1), mac(7)), "its network card was replaced");
+        assert_eq!((stations.hearing(mac(1)), stations.hearing(mac(7))), (None, Some(Hearing::Unheard)));
+        stations.handle_surroundings(Surroundings::default());
+        assert_eq!(stations.hearing(mac(7)), None, "the Node is gone");
+    }
+
+    #[test]
+    fn a_stranger_leads_to_one_question_for_each_node_of_the_subnet_a_hundred_a_second_and_once_a_minute() {
+        let start = clock::now();
+        let mut stations = of_nodes(250);
+        stations.handle_speaker(address(1), mac(1));
+        let elsewhere: IpAddr = "10.9.0.1".parse().unwrap();
+        let mut addresses = BTreeMap::clone(&stations.told.addresses);
+        addresses.insert(elsewhere, "far".into());
+        stations.handle_surroundings(Surroundings { addresses: Arc::new(addresses), ..stations.told.clone() });
+        stations.handle_stranger(start);
+        let mut asked = Vec::new();
+        let mut now = start;
+        while let Some(due) = stations.next_question() {
+            now = now.max(due);
+            assert!(stations.may_be_a_node(mac(99), now));
+            asked.extend(stations.poll_question(now).map(|address| (now - start, address)));
+        }
+        assert_eq!(asked.len(), 249, "not the one that is known, nor the one elsewhere");
+        assert!(asked.iter().all(|(_, address)| *address != elsewhere));
+        assert_eq!(asked.iter().filter(|(at, _)| at.as_millis() < 1000).count(), 100);
+        assert!(
+            !stations.may_be_a_node(mac(99), now + CENSUS_SPACING + CENSUS_PATIENCE),
+            "nobody answered: it is none"
+        );
+        stations.handle_stranger(start + CENSUS_INTERVAL / 2);
+        assert_eq!(stations.next_question(), None);
+        stations.handle_stranger(start + CENSUS_INTERVAL);
+        assert!(stations.next_question().is_some());
+    }
+}

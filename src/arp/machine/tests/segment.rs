@@ -1,0 +1,464 @@
+//! Several machines on one segment and one virtual clock, with the kernels of their nodes; each direction between two of
+//! them can be cut by itself.
+
+use std::collections::VecDeque;
+
+use super::*;
+use crate::arp::machine::answer::{Station as End, Verdict, judge};
+use crate::arp::packet::Frame;
+use crate::claim::Manner;
+
+const FIRST: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
+const SECOND: MacAddress = MacAddress([2, 0, 0, 0, 0, 2]);
+const CLIENT: MacAddress = MacAddress([2, 0, 0, 0, 0, 0xcc]);
+const DELAY: Duration = Duration::from_micros(200);
+
+/// A node: the machine of its link, and its kernel, which answers for the node's own address.
+struct Host {
+    mac: MacAddress,
+    ip: Ipv4Addr,
+    claims: Claims,
+    /// The frames that it sent without being asked, each with when.
+    sent: Vec<Instant>,
+    reports: Vec<Report>,
+}
+
+struct Segment {
+    now: Instant,
+    hosts: Vec<Host>,
+    /// Frames under way: when they arrive, at which host.
+    under_way: VecDeque<(Instant, usize, Frame)>,
+    /// What the first of each pair says does not reach the second.
+    cut: BTreeSet<(usize, usize)>,
+    /// Whom the caches of all clients name for each address.
+    caches: Map<IpAddr, MacAddress>,
+}
+
+impl Segment {
+    /// So many nodes, with MACs in their order. None hears pulses of another; each knows the others' addresses, not their MACs.
+    fn of(count: u8) -> Segment {
+        let start = clock::now();
+        let ip = |n: u8| Ipv4Addr::new(10, 0, 200, n);
+        let hosts = (1..=count).map(|n| {
+            let mac = MacAddress([2, 0, 0, 0, 0, n]);
+            let others = (1..=count).filter(|other| *other != n);
+            let addresses = others.map(|n| (IpAddr::V4(ip(n)), NodeName::from(format!("n{n}").as_str()))).collect();
+            let mut claims = Claims::default();
+            claims.handle_surroundings(Surroundings {
+                mac,
+                stations: Arc::default(),
+                addresses: Arc::new(addresses),
+                own: [format!("{}/16", ip(n)).parse().unwrap()].into(),
+            });
+            claims.handle_link_up(start);
+            Host { mac, ip: ip(n), claims, sent: Vec::new(), reports: Vec::new() }
+        });
+        let hosts = hosts.collect();
+        Segment { now: start, hosts, under_way: VecDeque::new(), cut: BTreeSet::new(), caches: Map::new() }
+    }
+
+    /// Each node has heard the others' kernels once.
+    fn acquainted(mut self) -> Segment {
+        let known: Vec<(IpAddr, MacAddress)> = self.hosts.iter().map(|host| (host.ip.into(), host.mac)).collect();
+        for host in &mut self.hosts {
+            for (ip, mac) in known.iter().filter(|(_, mac)| *mac != host.mac) {
+                let heard = Heard { speaker: *mac, says: Some(*ip), asks: None, answers_us: false };
+                host.claims.handle_heard(heard, self.now);
+            }
+        }
+        self
+    }
+
+    fn own(&mut self, host: usize, n: u32, acquisition: Acquisition) {
+        self.hosts[host].claims.handle_owned(address(n), &acquisition.into(), self.now);
+    }
+
+    /// Cut in one direction.
+    fn cut(&mut self, from: usize, to: usize) {
+        self.cut.insert((from, to));
+    }
+
+    fn answers(&self, n: u32) -> Vec<usize> {
+        let answers = |host: &Host| host.claims.ownership(address(n)) == Ownership::Announced;
+        (0..self.hosts.len()).filter(|host| answers(&self.hosts[*host])).collect()
+    }
+
+    fn send(&mut self, from: usize, frame: Frame) {
+        if let Some(says) = frame.says().filter(|says| frame.asks().is_none_or(|asks| asks == says.address)) {
+            self.caches.insert(says.address, says.mac);
+        }
+        let reached = (0..self.hosts.len()).filter(|to| *to != from && !self.cut.contains(&(from, *to)));
+        let reached = reached.filter(|to| frame.is_for(self.hosts[*to].mac));
+        self.under_way.extend(reached.map(|to| (self.now + DELAY, to, frame)).collect::<Vec<_>>());
+    }
+
+    fn arrive(&mut self, at: usize, frame: Frame) {
+        let now = self.now;
+        let Host { mac, ip, claims, .. } = &mut self.hosts[at];
+        let (mac, own) = (*mac, IpAddr::V4(*ip));
+        let end = End { mac, other_macs: &[] };
+        let (verdict, heard) = judge(end, |it| claims.ownership(it), Protocol::Arp, frame.emit().as_ref());
+        if let Some(heard) = heard {
+            claims.handle_heard(heard, now);
+        }
+        match verdict {
+            Verdict::Answer(answer) => self.send(at, answer),
+            Verdict::Conflict(claimant) => claims.handle_claimant(claimant, now),
+            Verdict::Rival(claimant) => claims.handle_rival(claimant, now),
+            Verdict::Ignore(_) if frame.asks() == Some(own) => {
+                let answer = frame.answer(mac).expect("it asks");
+                self.send(at, answer);
+            }
+            Verdict::Ignore(_) => {}
+        }
+    }
+
+    fn attend(&mut self) {
+        for at in 0..self.hosts.len() {
+            while let Some(action) = self.hosts[at].claims.poll_action(self.now) {
+                let Host { mac, ip, .. } = self.hosts[at];
+                let frames: Vec<Frame> = match action {
+                    Action::Probe(address) => vec![Frame::probe(address, mac)],
+                    Action::Announce(address) => Frame::announcements(address, mac).collect(),
+                    Action::AskNode(address) => Frame::question(address, ip.into(), mac).into_iter().collect(),
+                };
+                for frame in frames {
+                    self.hosts[at].sent.push(self.now);
+                    self.send(at, frame);
+                }
+            }
+            while let Some(report) = self.hosts[at].claims.poll_report() {
+                self.hosts[at].reports.push(report);
+            }
+        }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        let until = self.now + time;
+        loop {
+            self.attend();
+            while let Some((_, at, frame)) = self.under_way.pop_front_if(|(due, ..)| *due <= self.now) {
+                self.arrive(at, frame);
+                self.attend();
+            }
+            let due = self.hosts.iter().filter_map(|host| host.claims.next_deadline());
+            let due = due.chain(self.under_way.front().map(|(due, ..)| *due)).min();
+            match due.filter(|due| *due <= until) {
+                Some(due) => self.now = self.now.max(due),
+                None => {
+                    self.now = until;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Until the condition holds; how long that took.
+    fn until(&mut self, patience: Duration, what: &str, holds: impl Fn(&Segment) -> bool) -> Duration {
+        let began = self.now;
+        while !holds(self) {
+            assert!(self.now < began + patience, "not within {patience:?}: {what}");
+            self.pass(millis(1));
+        }
+        self.now - began
+    }
+
+    /// Both nodes have answered for the address for long, in two halves of a segment that was cut.
+    fn split(addresses: u32) -> Segment {
+        let mut segment = Segment::of(2).acquainted();
+        segment.cut(0, 1);
+        segment.cut(1, 0);
+        for n in 0..addresses {
+            segment.own(0, n, Acquisition::HandOver);
+            segment.own(1, n, Acquisition::HandOver);
+        }
+        segment.pass(Duration::from_secs(300));
+        segment
+    }
+
+    fn one_announces(&mut self, host: usize, n: u32) {
+        let order = Order { assertions: 1, ..Acquisition::HandOver.into() };
+        self.hosts[host].claims.handle_owned(address(n), &order, self.now);
+    }
+
+    /// The most unsolicited frames that a host sent within a second that began at `from` or later.
+    fn most_in_a_second(&self, host: usize, from: Instant) -> usize {
+        let sent = &self.hosts[host].sent;
+        let first = sent.partition_point(|at| *at < from);
+        let within = |index: usize| sent.partition_point(|at| *at < sent[index] + Duration::from_secs(1)) - index;
+        (first..sent.len()).map(within).max().unwrap_or(0)
+    }
+}
+
+#[test]
+fn two_that_have_long_answered_for_an_address_are_one_within_a_second_of_hearing_each_other() {
+    for speaks_first in [0, 1] {
+        let mut segment = Segment::split(1);
+        assert_eq!(segment.answers(0), [0, 1]);
+        segment.cut.clear();
+        segment.one_announces(speaks_first, 0);
+        segment.until(millis(1000), "one of the two answers", |it| it.answers(0) == [0]);
+        segment.pass(millis(1500));
+        assert_eq!(segment.answers(0), [0], "the lower MAC goes on");
+        assert_eq!(segment.caches.get(&address(0)), Some(&FIRST), "and has announced the address again");
+        let kind = ConflictKind::AliveUnheard;
+        let given_up = Report::Conflict { claimant: Claimant { address: address(0), mac: FIRST }, kind, frames: 1 };
+        assert_eq!(segment.hosts[1].reports.last(), Some(&given_up));
+        segment.pass(Duration::from_secs(600));
+        assert_eq!(segment.answers(0), [0]);
+    }
+}
+
+#[test]
+fn two_that_hear_each_other_in_one_direction_only_are_one_within_a_second_whichever_direction_that_is() {
+    for (deaf, hearing) in [(0, 1), (1, 0)] {
+        let mut segment = Segment::split(1);
+        segment.cut.remove(&(deaf, hearing));
+        segment.one_announces(deaf, 0);
+        let took = segment.until(millis(1010), "the one that hears gives way", |it| it.answers(0) == [deaf]);
+        assert!(took >= millis(500), "it was given the time to answer");
+        segment.pass(Duration::from_secs(600));
+        assert_eq!(segment.answers(0), [deaf], "for as long as the refreshes of the deaf one are heard");
+        segment.hosts[deaf].claims.handle_disowned(address(0));
+        segment.pass(Duration::from_secs(160));
+        assert_eq!(segment.answers(0), [hearing], "it is gone");
+    }
+}
+
+#[test]
+fn a_node_that_took_an_address_by_mistake_gives_way_to_its_holder_whatever_the_macs() {
+    for (holder, other) in [(0, 1), (1, 0)] {
+        let mut segment = Segment::of(2).acquainted();
+        segment.own(holder, 0, Acquisition::FirstUse);
+        segment.pass(Duration::from_secs(60));
+        segment.own(other, 0, Acquisition::HandOver);
+        segment.until(millis(10), "the newcomer gives way at once", |it| it.answers(0) == [holder]);
+        segment.pass(millis(1000));
+        assert_eq!(segment.caches.get(&address(0)), Some(&segment.hosts[holder].mac), "the holder announced again");
+        assert!(segment.hosts[holder].reports.contains(&Report::Over(address(0))));
+    }
+}
+
+#[test]
+fn what_another_node_answers_is_not_taken_until_it_stops_and_then_within_seconds() {
+    let mut segment = Segment::of(2);
+    (0..50).for_each(|n| segment.own(1, n, Acquisition::FirstUse));
+    segment.pass(Duration::from_secs(60));
+    for n in 0..50 {
+        segment.own(0, n, Acquisition::TakeOver { from: "n2".into(), suspect: n % 2 == 0 });
+    }
+    segment.pass(Duration::from_secs(600));
+    let taken: Vec<_> = (0..50).filter(|n| segment.answers(*n) != [1]).map(|n| (n, segment.answers(n))).collect();
+    assert_eq!(taken, [], "taken from a node that answers");
+    (0..50).for_each(|n| segment.hosts[1].claims.handle_disowned(address(n)));
+    segment.until(Duration::from_secs(7), "the first finds them free", |it| (0..50).all(|n| it.answers(n) == [0]));
+}
+
+#[test]
+fn a_node_that_nobody_knew_is_no_foreign_host() {
+    let mut segment = Segment::of(2);
+    segment.own(1, 0, Acquisition::FirstUse);
+    segment.pass(Duration::from_secs(60));
+    segment.own(0, 0, Acquisition::FirstUse);
+    segment.pass(Duration::from_secs(2));
+    let claimant = Claimant { address: address(0), mac: SECOND };
+    let told = [Report::Conflict { claimant, kind: ConflictKind::AliveUnheard, frames: 1 }];
+    assert_eq!(segment.hosts[0].reports, told, "asked by its answer, its Node's address was found at the same MAC");
+    assert_eq!(segment.hosts[0].claims.node(SECOND), Some(&"n2".into()));
+}
+
+#[test]
+fn a_foreign_host_is_told_as_one_when_no_node_turned_out_to_be_it() {
+    let mut segment = Segment::of(3);
+    segment.own(0, 0, Acquisition::FirstUse);
+    segment.pass(millis(10));
+    let claimant = Claimant { address: address(0), mac: CLIENT };
+    segment.hosts[0].claims.handle_claimant(claimant, segment.now);
+    segment.pass(millis(100));
+    assert_eq!(segment.hosts[0].reports, [], "two Nodes are asked");
+    segment.pass(CENSUS_PATIENCE - millis(60));
+    let told = [Report::Conflict { claimant, kind: ConflictKind::Occupied, frames: 1 }];
+    assert_eq!(segment.hosts[0].reports, told);
+}
+
+#[test]
+fn of_eight_that_ask_at_once_for_four_hundred_addresses_one_gets_each_and_the_segment_stays_quiet() {
+    let mut segment = Segment::of(8);
+    for n in 0..400 {
+        for host in 0..8 {
+            segment.own(host, n, Acquisition::TakeOver { from: "n9".into(), suspect: true });
+        }
+    }
+    segment.pass(Duration::from_secs(10));
+    for n in 0..400 {
+        assert_eq!(segment.answers(n).len(), 1, "answered for by {:?}", segment.answers(n));
+    }
+    let quiet = segment.now;
+    segment.pass(Duration::from_secs(60));
+    for host in 0..8 {
+        let most = segment.most_in_a_second(host, quiet);
+        assert!(most <= 200, "{most} frames of host {host} in a second");
+    }
+}
+
+#[test]
+fn three_thousand_addresses_of_two_halves_are_settled_within_seconds_and_the_frames_stay_within_the_budget() {
+    let mut segment = Segment::split(3000);
+    segment.cut.clear();
+    for n in 0..3000 {
+        segment.one_announces(0, n);
+    }
+    let all = |it: &Segment| (0..3000).all(|n| it.answers(n) == [0]);
+    let took = segment.until(Duration::from_secs(3), "all are settled", all);
+    segment.pass(Duration::from_secs(5));
+    let wrong = (0..3000).filter(|n| segment.caches.get(&address(*n)) != Some(&FIRST)).count();
+    assert_eq!(
+        wrong, 0,
+        "of 3000 addresses have clients with the wrong station, {took:?} after the two heard each other"
+    );
+    segment.pass(Duration::from_secs(30));
+    let quiet = segment.now;
+    segment.pass(Duration::from_secs(120));
+    for host in 0..2 {
+        let most = segment.most_in_a_second(host, quiet);
+        assert!(most <= 200, "{most} frames of host {host} in a second");
+    }
+}
+
+#[test]
+fn with_three_thousand_addresses_in_conflict_for_minutes_no_second_has_more_than_two_hundred_frames() {
+    let acquisitions = [
+        Acquisition::FirstUse,
+        taking_over(),
+        Acquisition::HandOver,
+        Acquisition::TakeOver { from: "x".into(), suspect: true },
+    ];
+    for (case, acquisition) in acquisitions.into_iter().enumerate() {
+        // Somebody claims each address every ten seconds: a foreign host, a node that is heard, one that is not.
+        for hearing in [None, Some(Hearing::Heard), Some(Hearing::Unheard)] {
+            let mut bench = Bench::new();
+            if let Some(hearing) = hearing {
+                bench.meet(LOWER, hearing);
+            }
+            (0..3000).for_each(|n| bench.own(n, acquisition.clone()));
+            let mut frames: Vec<u128> = Vec::new();
+            for second in 0..180 {
+                for n in (second % 10..3000).step_by(10) {
+                    let claimant = Claimant { address: address(n), mac: LOWER };
+                    bench.claims.handle_claimant(claimant, bench.now);
+                }
+                for (at, what, _) in bench.pass(Duration::from_secs(1)) {
+                    frames.extend(std::iter::repeat_n(at, if what == Sent::Announce { 2 } else { 1 }));
+                }
+            }
+            let steady = frames.partition_point(|at| *at < 60_000);
+            let within = |index: usize| frames.partition_point(|at| *at < frames[index] + 1000) - index;
+            let most = (steady..frames.len()).map(within).max().unwrap_or(0);
+            assert!(most <= 200, "{most} frames in a second, acquisition {case}, {hearing:?}");
+        }
+    }
+}
+
+#[test]
+fn whatever_the_plan_and_the_link_do_the_long_run_has_two_hundred_frames_a_second() {
+    let mut bench = Bench::new();
+    let mut frames: Vec<u128> = Vec::new();
+    for second in 0..240_u32 {
+        match second % 4 {
+            0 => (0..3000).for_each(|n| bench.own(n, taking_over())),
+            1 => bench.claims.handle_link_up(bench.now),
+            2 => (0..3000).for_each(|n| {
+                let order = Order { assertions: second, ..taking_over().into() };
+                bench.claims.handle_owned(address(n), &order, bench.now);
+            }),
+            _ => (0..3000).for_each(|n| bench.claims.handle_disowned(address(n))),
+        }
+        for (at, what, _) in bench.pass(Duration::from_secs(1)) {
+            frames.extend(std::iter::repeat_n(at, if what == Sent::Announce { 2 } else { 1 }));
+        }
+    }
+    let later = frames.iter().filter(|at| **at >= 120_000).count();
+    assert!(later <= 120 * 200 + 40, "{later} frames in the last two minutes");
+}
+
+#[test]
+fn without_probing_an_address_is_used_at_once_and_what_a_foreign_host_says_changes_nothing() {
+    let manner = Arc::new(Manner { probe: false, ..Manner::default() });
+    let order = Order { manner, ..Acquisition::FirstUse.into() };
+    let mut bench = Bench::new();
+    bench.claims.handle_owned(address(1), &order, bench.now);
+    assert_eq!(bench.ownership(1), Ownership::Announced);
+    bench.claimed_by(1, FOREIGN, false);
+    assert_eq!(bench.ownership(1), Ownership::Announced);
+    bench.claimed_unheard(1, FOREIGN);
+    assert_eq!(bench.ownership(1), Ownership::Pending, "to a node it gives way");
+}
+
+#[test]
+fn what_an_ignored_station_says_counts_for_nothing() {
+    let manner = Arc::new(Manner { ignore_stations: [FOREIGN].into(), ..Manner::default() });
+    let order = Order { manner, ..Acquisition::FirstUse.into() };
+    let mut bench = Bench::new();
+    bench.claims.handle_owned(address(1), &order, bench.now);
+    bench.pass(millis(10));
+    bench.claimed_by(1, FOREIGN, false);
+    bench.pass(millis(200));
+    assert_eq!(bench.ownership(1), Ownership::Announced);
+    bench.claimed_by(1, FOREIGN, false);
+    assert_eq!((bench.ownership(1), bench.reports()), (Ownership::Announced, vec![]));
+    bench.claimed_by(1, LOWER, false);
+    assert_eq!(bench.reports().len(), 1, "another station is not ignored");
+}
+
+#[test]
+fn announcements_follow_their_schedule_and_an_assertion_begins_it_anew() {
+    let announce_again = vec![millis(300), millis(2000)];
+    let manner = Arc::new(Manner { announce_again, ..Manner::default() });
+    let order = |assertions| Order { assertions, manner: manner.clone(), ..Acquisition::HandOver.into() };
+    let mut bench = Bench::new();
+    bench.claims.handle_owned(address(1), &order(0), bench.now);
+    assert_eq!(bench.times(millis(10_000), Sent::Announce), [0, 300, 2000]);
+    bench.claims.handle_owned(address(1), &order(1), bench.now);
+    assert_eq!(bench.times(millis(5_000), Sent::Announce), [10_000, 10_300, 12_000]);
+    bench.claims.handle_owned(address(1), &order(1), bench.now);
+    assert_eq!(bench.times(millis(5_000), Sent::Announce), [], "the same number is no news");
+    let never = Order { manner: Arc::new(Manner { announce_again: vec![], ..Manner::default() }), ..order(1) };
+    bench.claims.handle_owned(address(2), &never, bench.now);
+    assert_eq!(bench.times(millis(5_000), Sent::Announce), [20_000]);
+}
+
+#[test]
+fn the_last_words_of_a_node_that_said_goodbye_are_no_answer() {
+    let mut bench = Bench::new();
+    bench.own(1, Acquisition::FirstUse);
+    bench.pass(millis(10));
+    bench.meet(FOREIGN, Hearing::Leaving);
+    bench.claims.handle_claimant(Claimant { address: address(1), mac: FOREIGN }, bench.now);
+    bench.pass(millis(200));
+    assert_eq!((bench.ownership(1), bench.reports()), (Ownership::Announced, vec![]));
+}
+
+#[test]
+fn a_link_that_comes_up_is_announced_on_again_when_an_old_spanning_tree_has_let_it_pass() {
+    let mut bench = Bench::new();
+    bench.own(1, Acquisition::HandOver);
+    bench.pass(Duration::from_secs(1000));
+    bench.claims.handle_link_down();
+    bench.pass(Duration::from_secs(2));
+    bench.claims.handle_link_up(bench.now);
+    let announced = bench.times(Duration::from_secs(100), Sent::Announce);
+    assert!(announced.iter().any(|at| (1_032_000..1_036_000).contains(at)), "{announced:?}");
+}
+
+#[test]
+fn with_many_addresses_a_verdict_waits_for_the_answers_to_all_probes() {
+    let mut bench = Bench::new();
+    (0..2000).for_each(|n| bench.own(n, taking_over()));
+    let sent = bench.pass(Duration::from_secs(5));
+    let last_probe = sent.iter().filter(|(_, what, _)| *what == Sent::Probe).map(|(at, ..)| *at).max().unwrap();
+    let last_first =
+        (0..2000).filter_map(|n| sent.iter().find(|(_, what, it)| *what == Sent::Announce && *it == address(n)));
+    let last_first = last_first.map(|(at, ..)| *at).max().unwrap();
+    assert!(last_first >= last_probe + 300, "probed until {last_probe} ms, announced from then until {last_first} ms");
+    assert!(last_first <= 2500, "{last_first} ms");
+}
