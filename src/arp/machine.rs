@@ -28,6 +28,7 @@ use self::stations::Stations;
 use super::packet::{Claimant, Protocol};
 use super::settings::{
     self, DEFEND_INTERVAL, FRAME_SPACING, PROBATION, Probing, REFRESH_INTERVAL, REFRESH_SPREAD, SPANNING_TREE,
+    UNSETTLED_FOR,
 };
 use crate::address::MacAddress;
 use crate::claim::{Acquisition, ConflictKind, Hearing, Order};
@@ -89,8 +90,8 @@ struct Claim {
     deferrals: u32,
     /// When an assertion was last announced at once.
     asserted: Option<Instant>,
-    /// It was given up to another station after it had been announced. Until this time it may use no more frames than what
-    /// comes again and again: it would otherwise, if that repeats itself.
+    /// It was given up to another station after it had been announced, or was gained from one. Until this time it may use no
+    /// more frames than what comes again and again: gains and losses may repeat themselves.
     unsettled_until: Option<Instant>,
 }
 
@@ -349,9 +350,12 @@ impl Claims {
     /// Puts a claim at its first step on a link that is up.
     fn begin(&mut self, address: IpAddr, now: Instant) {
         let Some(claim) = self.claims.get_mut(&address).filter(|_| self.up) else { return };
+        let mut due = now;
         let lane = match &mut claim.state {
             State::Announced(announced) => {
                 (announced.began, announced.round) = (None, 0);
+                // Before all that is only repeated: the first that is due in a lane goes first.
+                due = now.checked_sub(UNSETTLED_FOR).unwrap_or(now);
                 claim.lane(Lane::Urgent, now)
             }
             State::Probing { .. } | State::Deferred { .. } => {
@@ -365,14 +369,17 @@ impl Claims {
                 lane
             }
         };
-        self.enter_queue(address, Next::Frame(lane, now));
+        self.enter_queue(address, Next::Frame(lane, due));
     }
 
     fn end_wait(&mut self, address: IpAddr, now: Instant) {
         let Some(claim) = self.claims.get_mut(&address) else { return };
         claim.next = Next::Never;
         match claim.state {
-            State::Probing { .. } => {
+            State::Probing { lane, .. } => {
+                if lane == Lane::Recurring {
+                    claim.unsettled_until = Some(now + UNSETTLED_FOR);
+                }
                 claim.state = announced_at(now);
                 self.turned.insert(address);
                 if let Some((mac, _)) = self.conflicting.get(&address).copied() {

@@ -59,6 +59,6 @@ mod tests {
         let ignore_stations = ["00:00:5e:00:01:01".parse().unwrap()].into();
         let announce_again = vec![std::time::Duration::from_secs(1)];
         let expected = Manner { probe: false, ignore_stations, announce_again };
-        assert_eq!(of(&text), [("192.0.2.8/30".to_owned(), expected)]);
+        assert_eq!(of(&text), [("192.0.2.8-192.0.2.11".to_owned(), expected)]);
     }
 }

@@ -1,16 +1,18 @@
 //! Claims on a real wire: nobody's address is taken, a silent owner is asked first, and conflicts are told and end.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crier::address::AddressRange;
 use crier::arp::packet::{Frame, Protocol};
-use crier::claim::{Acquisition, ConflictKind};
+use crier::claim::{Acquisition, ConflictKind, Manner};
 use crier::clock;
 
 use crate::answers::owning;
 use crate::namespace::ip;
 use crate::tests;
-use crate::wire::{A_WHILE, CLIENT_MAC, Ear, NODE_MAC, Node, SOON, Wire, kernel_resolves};
+use crate::wire::{A_WHILE, CLIENT_IP, CLIENT_MAC, Ear, NODE_IP, NODE_MAC, Node, SOON, Wire, kernel_resolves};
 
 tests!(
     an_address_that_a_host_has_is_not_claimed_until_it_leaves,
@@ -18,6 +20,9 @@ tests!(
     an_owner_that_answers_is_not_robbed_and_a_dead_one_is_at_once,
     a_foreign_host_that_announces_a_held_address_is_fended_off_and_told,
     arping_finds_an_owned_address_taken,
+    what_is_answered_for_is_told_from_the_verdict_on_until_the_link_is_no_longer_served,
+    a_station_that_speaks_from_a_nodes_address_is_no_foreign_host,
+    without_probing_an_address_is_announced_at_once_and_again_when_the_plan_asserts_it,
 );
 
 /// One of each family; every test runs for both.
@@ -136,6 +141,63 @@ fn a_foreign_host_that_announces_a_held_address_is_fended_off_and_told() {
             while ear.hear_frame(spoken, A_WHILE, ours).is_some() {}
             Frame::announcements(vip, CLIENT_MAC).for_each(|frame| ear.say_frame(&frame));
             assert_eq!(ear.hear_frame(spoken, A_WHILE, ours), None, "defended twice within ten seconds");
+        });
+    });
+}
+
+fn what_is_answered_for_is_told_from_the_verdict_on_until_the_link_is_no_longer_served() {
+    for_both(|wire, vip| {
+        wire.run(async || {
+            host_has(wire, vip, "add");
+            let mut node = Node::start().await;
+            node.own_by(&Acquisition::FirstUse, [vip]);
+            node.until_told("the host that has it", |told| told.contains_key(&vip)).await;
+            assert!(node.answering.borrow().is_empty(), "told before the verdict");
+            host_has(wire, vip, "delete");
+            node.until_answering("that it answers", |answering| answering.contains(&vip)).await;
+            assert_eq!(kernel_resolves(&wire.client, vip, SOON), Some(NODE_MAC));
+            node.own::<IpAddr>([]);
+            node.until_answering("that it has ended", |answering| answering.is_empty()).await;
+        });
+    });
+}
+
+/// The client is another Node's host, whose pulses are not heard. Its kernel answers for the Node's address.
+fn a_station_that_speaks_from_a_nodes_address_is_no_foreign_host() {
+    let wire = Wire::new();
+    wire.run(async || {
+        let vip: IpAddr = "192.168.35.100".parse().expect("an address");
+        host_has(&wire, vip, "add");
+        let mut node = Node::start().await;
+        node.slices.send_modify(|slice| slice.node_addresses = Arc::new([(CLIENT_IP.into(), "node2".into())].into()));
+        let ear = ear_for(&wire, vip);
+        node.own_by(&Acquisition::FirstUse, [vip]);
+        let question = ear.hear_frame(Protocol::Arp, SOON, |frame| frame.asks() == Some(CLIENT_IP.into()));
+        assert_eq!(question, Frame::question(CLIENT_IP.into(), NODE_IP.into(), NODE_MAC));
+        node.until_told("the node that has it", |told| told.contains_key(&vip)).await;
+        let told = node.conflicts.borrow().get(&vip).map(|it| (it.mac, it.kind));
+        assert_eq!(told, Some((CLIENT_MAC, ConflictKind::AliveUnheard)), "the first that is told");
+    });
+}
+
+fn without_probing_an_address_is_announced_at_once_and_again_when_the_plan_asserts_it() {
+    for_both(|wire, vip| {
+        wire.run(async || {
+            host_has(wire, vip, "add");
+            let node = Node::start().await;
+            let manner = Manner { probe: false, announce_again: Vec::new(), ..Manner::default() };
+            let range = AddressRange::new(vip, vip).expect("one address");
+            node.slices.send_modify(|slice| slice.manners = Arc::new(vec![(range, Arc::new(manner))]));
+            let ear = ear_for(wire, vip);
+            let ours =
+                |frame: &Frame| frame.source() == NODE_MAC && frame.says().is_some_and(|says| says.address == vip);
+            let spoken = Protocol::of(vip);
+            node.own_by(&Acquisition::FirstUse, [vip]);
+            assert!(ear.hear_frame(spoken, SOON, ours).is_some());
+            while ear.hear_frame(spoken, A_WHILE, ours).is_some() {}
+            assert_eq!(node.counted(spoken).probes, 0);
+            node.slices.send_modify(|slice| drop(slice.assertions.insert(vip, 1)));
+            assert!(ear.hear_frame(spoken, SOON, ours).is_some(), "announced again");
         });
     });
 }

@@ -149,6 +149,14 @@ impl Node {
         });
     }
 
+    /// Waits until the World was told so about what is answered for.
+    pub async fn until_answering(&mut self, what: &str, condition: impl FnMut(&BTreeSet<IpAddr>) -> bool) {
+        let told = timeout(SOON, self.answering.wait_for(condition)).await;
+        if !told.is_ok_and(|told| told.is_ok()) {
+            panic!("the World was not told {what}: {:?}", self.answering.borrow());
+        }
+    }
+
     /// Waits until the World was told so about conflicts.
     pub async fn until_told(&mut self, what: &str, condition: impl FnMut(&BTreeMap<IpAddr, Conflict>) -> bool) {
         let in_time = matches!(timeout(SOON, self.conflicts.wait_for(condition)).await, Ok(Ok(_)));

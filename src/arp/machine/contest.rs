@@ -31,8 +31,7 @@ impl Claims {
         if let Some(address) = asks.filter(|_| says.is_none()) {
             // It asks as one that does not have it: it gave way, and neighbours may still believe it.
             for address in self.disputes.handle_asker(address, speaker, now) {
-                let lane = self.claims.get(&address).map_or(Lane::Recurring, |claim| claim.lane(Lane::Urgent, now));
-                self.announce_by(address, lane, now);
+                self.announce_by(address, self.lane_of_defence(address, true, now), now);
                 self.conflicts.forget(address);
                 self.over(address);
             }
@@ -203,7 +202,7 @@ impl Claims {
             // RFC 5227 §2.4: the defence is an announcement. Against another agent it waits: if that agent is to own the
             // address, this node is about to hear so, and a defence would only steal the neighbours for a moment.
             let due = if is_heard { now + MEMBER_PATIENCE } else { now };
-            self.announce_by(address, if response.first { Lane::Urgent } else { Lane::Recurring }, due);
+            self.announce_by(address, self.lane_of_defence(address, response.first, now), due);
         }
         self.report_contest(claimant, response.report.map(|report| report.frames));
     }
@@ -223,7 +222,7 @@ impl Claims {
     fn take_step(&mut self, step: Step, now: Instant) {
         match step {
             Step::Defend { address, mac, first } => {
-                self.announce_by(address, if first { Lane::Urgent } else { Lane::Recurring }, now);
+                self.announce_by(address, self.lane_of_defence(address, first, now), now);
                 if !self.disputes.hears_us(mac, now) {
                     self.stations.ask(mac, now);
                 }
@@ -239,6 +238,12 @@ impl Claims {
                 self.over(address);
             }
         }
+    }
+
+    /// Only the first defence goes before other frames.
+    fn lane_of_defence(&self, address: IpAddr, is_first: bool, now: Instant) -> Lane {
+        let claim = self.claims.get(&address).filter(|_| is_first);
+        claim.map_or(Lane::Recurring, |claim| claim.lane(Lane::Urgent, now))
     }
 
     fn report_contest(&mut self, claimant: Claimant, frames: Option<u64>) {
