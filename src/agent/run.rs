@@ -95,6 +95,7 @@ pub async fn run(config: Config, node: Option<NodeName>, queries: mpsc::Receiver
     let mut turning = Loop::new(Arc::new(config), node, slices, memory, counters, first_plan);
     turning.recall();
     let patience = if turning.remembers_services() { PATIENCE_WITH_MEMORY } else { PATIENCE_WITHOUT_MEMORY };
+    let leaving = facts.clone();
     tasks.finite.spawn(lose_patience(facts, patience));
     tasks.finite.spawn(explain_hangups(hangup));
     tasks.finite.spawn(async move {
@@ -117,11 +118,16 @@ pub async fn run(config: Config, node: Option<NodeName>, queries: mpsc::Receiver
         };
         readiness::stopping();
         info!(%cause, "leaving: withdrawing what is announced");
-        // Nobody is left to hear it only if every task is gone already.
-        let _ = stop.send(Some(Stop::Leave(cause)));
+        let leave = async {
+            // The planner first: it is not to defend what the other nodes take over. It fails only if the planner is gone.
+            let _ = leaving.send(Fact::Leaving).await;
+            // Nobody is left to hear it only if every task is gone already.
+            let _ = stop.send(Some(Stop::Leave(cause)));
+            tasks.leave().await;
+        };
         // The planner turns on meanwhile, so that nobody waits for a place in its queue.
         tokio::select! {
-            () = tasks.leave() => {}
+            () = leave => {}
             () = &mut turns => {}
         }
         cause

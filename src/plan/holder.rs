@@ -81,6 +81,8 @@ pub struct Situation<'a> {
     pub own: Result<Bid, Reason>,
     /// This node answers for the address on some link.
     pub answers: bool,
+    /// The agent stops, and the other nodes were told.
+    pub leaving: bool,
     /// A holder keeps the address from nodes of the same grade and weight.
     pub sticky: bool,
     /// This node has been settled for the `preempt-delay`.
@@ -154,6 +156,9 @@ impl History {
     ) -> Course {
         self.vain.take_if(|(_, until)| *until <= now);
         self.waits_until = None;
+        if situation.leaving {
+            return self.leave(situation);
+        }
         if situation.answers {
             self.taking = None;
             self.unheld_since = None;
@@ -183,6 +188,16 @@ impl History {
                 let first = best(situation, candidates().into_iter().filter(|it| it.bid.grade > Grade::DataPathBad));
                 first.map_or(Course::Nobody, |first| Course::Waits { first: first.node.clone() })
             }
+        }
+    }
+
+    /// This node answers until its agent ends, and takes nothing.
+    fn leave(&mut self, situation: &Situation<'_>) -> Course {
+        *self = History { assertions: self.assertions, ..History::default() };
+        match best_holder(situation) {
+            _ if situation.answers => Course::Holds,
+            Some(holder) => Course::Watches { holder: holder.bidder.node.clone() },
+            None => Course::Nobody,
         }
     }
 

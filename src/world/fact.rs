@@ -67,6 +67,8 @@ pub enum Fact {
     Listening(Vec<HostProblem>),
     /// Wait for no list any longer: act on the last known state, even if no list was ever complete.
     FailStatic,
+    /// The agent stops: this node takes nothing any more, and says nothing for what it still answers for.
+    Leaving,
 }
 
 impl Fact {
@@ -96,7 +98,8 @@ impl Fact {
             | Fact::StatusRefused(..)
             | Fact::Host(_)
             | Fact::Listening(_)
-            | Fact::FailStatic => false,
+            | Fact::FailStatic
+            | Fact::Leaving => false,
         }
     }
 }

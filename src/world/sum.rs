@@ -64,6 +64,7 @@ pub struct World {
     /// What keeps BGP connections from being accepted.
     pub listen_problems: Vec<HostProblem>,
     pub fail_static: bool,
+    pub leaving: bool,
 }
 
 /// Which kinds of object were told completely at least once.
@@ -142,6 +143,7 @@ impl Default for World {
             host_problems: Vec::new(),
             listen_problems: Vec::new(),
             fail_static: false,
+            leaving: false,
         }
     }
 }
@@ -252,6 +254,7 @@ impl World {
                 Touched::Nothing
             }
             // With the lists complete there is nothing left to be patient for.
+            Fact::Leaving => everything_if(!std::mem::replace(&mut self.leaving, true)),
             Fact::FailStatic if self.listed.all() => Touched::Nothing,
             Fact::FailStatic => everything_if(!std::mem::replace(&mut self.fail_static, true)),
         }

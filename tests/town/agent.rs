@@ -186,6 +186,7 @@ impl Agent {
         if let Some(pulse) = &mut self.pulse {
             pulse.handle_leaving(now);
         }
+        self.learn(Fact::Leaving);
     }
 
     /// A pulse arrives.

@@ -196,6 +196,7 @@ impl Link {
         }
         let last = node.gone.iter().find(|(_, (said, _))| said.holds);
         let situation = Situation {
+            leaving: false,
             me: &names[number],
             rank_by: ADDRESS,
             own,

@@ -138,6 +138,7 @@ fn judge_address(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, ran
             rank_by,
             own,
             answers,
+            leaving: inputs.world.leaving,
             sticky: covering.iter().any(|(l2, _)| l2.sticky),
             may_ask: inputs.holders.may_ask(&covering, inputs.now),
             knows_all: members.values().all(|member| member.holdings_known),
