@@ -133,9 +133,13 @@ pub struct History {
 }
 
 impl History {
-    /// Grows whenever the holder is to announce the address again: a rival was heard, or is gone.
+    /// Grows whenever the holder is to announce the address again: a rival was heard, or is gone, or there may have been one.
     pub fn assertions(&self) -> u32 {
         self.assertions
+    }
+
+    pub fn assert(&mut self) {
+        self.assertions = self.assertions.wrapping_add(1);
     }
 
     /// When to decide anew although nothing was heard. Never later than needed, and may be past.
@@ -217,11 +221,11 @@ impl History {
                 Some(_) => {}
                 None => {
                     self.rival = Some((rival.node.clone(), now));
-                    self.assertions = self.assertions.wrapping_add(1);
+                    self.assert();
                 }
             }
         } else if self.rival.take().is_some() {
-            self.assertions = self.assertions.wrapping_add(1);
+            self.assert();
         }
         let beats = |it: &Bidder<'_>| match it.bid.cmp(&own) {
             Ordering::Equal => !situation.sticky && compare(it, &this, situation.rank_by) == Ordering::Greater,

@@ -48,6 +48,8 @@ pub struct RosterChange {
     pub nodes: BTreeSet<NodeName>,
     /// This node's own listening on the link ended or began.
     pub own: bool,
+    /// A node that was silent is heard again: whatever this node holds, that one may have held meanwhile.
+    pub returned: bool,
 }
 
 impl HolderMemory {
@@ -97,6 +99,7 @@ impl HolderMemory {
             if !same {
                 change.nodes.insert(node.clone());
             }
+            change.returned |= before.silent.contains_key(node);
             if let Some(was) = was {
                 change.addresses.extend(was.occupied.symmetric_difference(&is.occupied));
             } else {
@@ -124,6 +127,15 @@ impl HolderMemory {
             change.addresses.insert(*address);
             if self.last_holders.len() < MOST_LAST_HOLDERS || self.last_holders.contains_key(address) {
                 self.last_holders.insert(*address, (node.clone(), how));
+            }
+        }
+    }
+
+    /// What this node holds is to be announced once more.
+    pub fn assert_all(&mut self, held: impl Iterator<Item = IpAddr>) {
+        for address in held {
+            if let Some(history) = self.histories.get_mut(&address) {
+                history.assert();
             }
         }
     }

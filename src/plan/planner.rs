@@ -214,7 +214,11 @@ impl Planner {
     }
 
     fn note_roster_change(&mut self, change: RosterChange) {
-        let RosterChange { addresses, nodes, own } = change;
+        let RosterChange { addresses, nodes, own, returned } = change;
+        if returned {
+            self.holders.assert_all(self.ownership.answers().keys().copied());
+            self.dirty.services.extend(self.ownership.owned_by(&self.me).cloned());
+        }
         self.dirty.context |= own || !nodes.is_empty();
         if !nodes.is_empty() {
             // A node that comes or goes matters where there is no holder yet, and where it is the holder.

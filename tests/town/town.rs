@@ -444,13 +444,18 @@ impl Town {
 
     fn thaw(&mut self, host: Station) {
         let Some(missed) = self.hosts[host].frozen.take() else { return };
-        // As its tasks do it: they look at their timers first, and read what came meanwhile one by one.
-        self.attend(host);
+        // As its tasks do it: they read what came meanwhile, one by one, and look at their timers when nothing is left.
+        let (arrived, rest): (Vec<Event>, Vec<Event>) =
+            missed.into_iter().partition(|event| matches!(event, Event::Arrive { .. }));
+        for event in arrived {
+            self.handle(event);
+        }
         let mut at = self.now();
-        for event in missed {
+        for event in rest {
             at += Duration::from_micros(self.random.u64(20..200));
             self.events.post(at, event);
         }
+        self.attend(host);
     }
 
     /// Whether the agent is frozen; then the event is kept for later.
