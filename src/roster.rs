@@ -59,6 +59,10 @@ pub enum Eligibility {
     NodeUnknown,
     /// The agent stops. What the node owned is free from now on.
     Leaving,
+    /// Its data path is bad: the node keeps what it has only while no node serves.
+    DataPathBad,
+    /// Its data path was not seen good since its boot: the node takes nothing.
+    DataPathNotSeen,
     /// A word of a later version: the node may not be chosen.
     Unknown(u8),
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::table::Table;
 use super::{Exit, Output, ago, answer, ask, join, refused};
 use crate::api::readings;
+use crate::path_state::PathSource;
 use crate::views::status::{PoolReport, Report};
 
 /// Exits with a problem where the screen names one.
@@ -89,6 +90,12 @@ fn head(report: &Report) -> String {
         ago(report.started),
         if report.allocates { "this agent" } else { "another agent" },
     );
+    let path = &report.data_path;
+    let _ = match (path.source, path.fault()) {
+        (PathSource::None, _) => Ok(()),
+        (source, None) => writeln!(text, "data path   good by {source}"),
+        (source, Some(fault)) => writeln!(text, "data path   {} by {source}: {fault}", path.serving()),
+    };
     let lost: Vec<_> = report.l2.links.iter().filter(|link| link.lost > 0).collect();
     if !lost.is_empty() {
         let on_links = join(lost.iter().map(|link| format!("{} on {}", link.lost, link.link)));

@@ -11,6 +11,7 @@ use imbl::OrdMap;
 
 use crate::config::L2;
 use crate::names::NodeName;
+use crate::path_state::{DataPath, Serving};
 use crate::plan::tickets::Ticket;
 use crate::reason::Reason;
 use crate::roster::{Eligibility, Roster};
@@ -25,6 +26,15 @@ pub struct Candidate {
     pub weight: u32,
     /// The addresses that it says to answer for and to keep. Nothing is said here of this node's own.
     pub claims: Arc<BTreeSet<IpAddr>>,
+    /// Why the node gives way to every node that serves: its data path was good and is bad now.
+    pub path_lost: Option<Reason>,
+}
+
+impl Candidate {
+    /// More is better: whether its data path serves, then its weight.
+    pub fn bid(&self) -> (bool, u32) {
+        (self.path_lost.is_none(), self.weight)
+    }
 }
 
 /// The nodes of the cluster under one `[[l2]]`.
@@ -34,16 +44,16 @@ pub struct Electorate {
     candidates: Vec<Candidate>,
     /// The others, each with why.
     pub excluded: Vec<(NodeName, Reason)>,
-    /// The highest weight of a candidate, and how many have it.
-    best: (u32, usize),
+    /// The best bid of a candidate, and how many make it.
+    best: ((bool, u32), usize),
 }
 
 impl Electorate {
     pub fn new(mut candidates: Vec<Candidate>, excluded: Vec<(NodeName, Reason)>) -> Electorate {
         candidates.sort_by(|one, other| one.node.cmp(&other.node));
-        let weight = candidates.iter().map(|it| it.weight).max().unwrap_or(0);
-        let count = candidates.iter().filter(|it| it.weight == weight).count();
-        Electorate { candidates, excluded, best: (weight, count) }
+        let bid = candidates.iter().map(Candidate::bid).max().unwrap_or_default();
+        let count = candidates.iter().filter(|it| it.bid() == bid).count();
+        Electorate { candidates, excluded, best: (bid, count) }
     }
 
     /// By name.
@@ -56,12 +66,12 @@ impl Electorate {
         self.candidates.get(place)
     }
 
-    /// The candidates with the highest weight, by name.
+    /// The candidates with the best bid, by name.
     pub fn best(&self) -> impl Iterator<Item = &Candidate> {
-        self.candidates.iter().filter(|it| it.weight == self.best.0)
+        self.candidates.iter().filter(|it| it.bid() == self.best.0)
     }
 
-    /// How many candidates have the highest weight.
+    /// How many candidates make the best bid.
     pub fn count_best(&self) -> usize {
         self.best.1
     }
@@ -71,6 +81,8 @@ impl Electorate {
 #[derive(Debug, Clone)]
 pub struct Hearing<'a> {
     pub me: &'a NodeName,
+    /// Whether this node can serve what it announces.
+    pub path: &'a DataPath,
     /// This node's links of the `[[l2]]`, as far as pulses are heard there.
     pub rosters: Vec<&'a Roster>,
     /// Why this node may not be a candidate itself; the others are judged all the same.
@@ -99,8 +111,8 @@ fn electorate_by_pulse(l2: &L2, nodes: &OrdMap<NodeName, Arc<Node>>, hearing: &H
     let (mut candidates, mut excluded) = (Vec::new(), Vec::new());
     for name in names {
         let verdict = if name == hearing.me { stands_here(nodes, hearing) } else { stands_there(name, nodes, hearing) };
-        let judged = verdict.and_then(|(labels, claims)| match weight(l2, &labels) {
-            Some(weight) => Ok(Candidate { node: name.clone(), weight, claims }),
+        let judged = verdict.and_then(|Stand { labels, claims, path_lost }| match weight(l2, &labels) {
+            Some(weight) => Ok(Candidate { node: name.clone(), weight, claims, path_lost }),
             None => Err(Reason::NodeNotSelected),
         });
         match judged {
@@ -111,7 +123,14 @@ fn electorate_by_pulse(l2: &L2, nodes: &OrdMap<NodeName, Arc<Node>>, hearing: &H
     Electorate::new(candidates, excluded)
 }
 
-type Judged<'a> = Result<(Cow<'a, Labels>, Arc<BTreeSet<IpAddr>>), Reason>;
+/// A node that may be chosen.
+struct Stand<'a> {
+    labels: Cow<'a, Labels>,
+    claims: Arc<BTreeSet<IpAddr>>,
+    path_lost: Option<Reason>,
+}
+
+type Judged<'a> = Result<Stand<'a>, Reason>;
 
 fn stands_here<'a>(nodes: &'a OrdMap<NodeName, Arc<Node>>, hearing: &Hearing<'_>) -> Judged<'a> {
     let Some(node) = nodes.get(hearing.me) else { return Err(Reason::NodeUnknown { node: hearing.me.clone() }) };
@@ -121,7 +140,13 @@ fn stands_here<'a>(nodes: &'a OrdMap<NodeName, Arc<Node>>, hearing: &Hearing<'_>
     if !hearing.rosters.iter().any(|roster| roster.settled) {
         return Err(Reason::NodeListening);
     }
-    Ok((Cow::Borrowed(&node.labels), Arc::default()))
+    let fault = || hearing.path.fault().cloned();
+    let path_lost = match hearing.path.serving() {
+        Serving::Yes => None,
+        Serving::Lost => Some(Reason::DataPathBad { fault: fault() }),
+        Serving::NotSinceBoot => return Err(Reason::DataPathNotSeen { fault: fault() }),
+    };
+    Ok(Stand { labels: Cow::Borrowed(&node.labels), claims: Arc::default(), path_lost })
 }
 
 /// One that may be chosen on any of the links may be chosen; its labels are its own word, before the API server's.
@@ -129,7 +154,7 @@ fn stands_there<'a>(name: &NodeName, nodes: &'a OrdMap<NodeName, Arc<Node>>, hea
     let mut refused = None;
     for member in hearing.rosters.iter().filter_map(|roster| roster.members.get(name)) {
         let reason = match member.eligibility {
-            Eligibility::Eligible => {
+            Eligibility::Eligible | Eligibility::DataPathBad => {
                 let labels = match nodes.get(name) {
                     Some(node) => {
                         let mut labels = node.labels.clone();
@@ -138,13 +163,16 @@ fn stands_there<'a>(name: &NodeName, nodes: &'a OrdMap<NodeName, Arc<Node>>, hea
                     }
                     None => Cow::Borrowed(&member.labels),
                 };
-                return Ok((labels, member.claims.clone()));
+                let is_lost = member.eligibility == Eligibility::DataPathBad;
+                let path_lost = is_lost.then_some(Reason::DataPathBad { fault: None });
+                return Ok(Stand { labels, claims: member.claims.clone(), path_lost });
             }
             Eligibility::Listening => Reason::NodeListening,
             Eligibility::Excluded => Reason::NodeExcluded,
             Eligibility::NetworkUnavailable => Reason::NodeNetworkUnavailable,
             Eligibility::NodeUnknown => Reason::NodeUnknown { node: name.clone() },
             Eligibility::Leaving => Reason::NodeLeaving,
+            Eligibility::DataPathNotSeen => Reason::DataPathNotSeen { fault: None },
             Eligibility::Unknown(eligibility) => Reason::NodeIneligible { eligibility },
         };
         refused.get_or_insert(reason);
@@ -166,7 +194,7 @@ fn electorate_by_readiness(l2: &L2, nodes: &OrdMap<NodeName, Arc<Node>>) -> Elec
             (Some(reason), _) => excluded.push((name.clone(), reason)),
             (None, None) => excluded.push((name.clone(), Reason::NodeNotSelected)),
             (None, Some(weight)) => {
-                let candidate = Candidate { node: name.clone(), weight, claims: Arc::default() };
+                let candidate = Candidate { node: name.clone(), weight, claims: Arc::default(), path_lost: None };
                 if node.ready { candidates.push(candidate) } else { not_ready.push(candidate) }
             }
         }
@@ -200,7 +228,7 @@ pub fn exclusion(node: &Node) -> Option<Reason> {
     }
 }
 
-/// The best of the candidates: highest weight, then one that `keeps` says already has the address and keeps it, then the
+/// The best of the candidates: one that serves, then the highest weight, then one that `keeps` says already has the address and keeps it, then the
 /// lowest `sha256(node + "#" + address)`, which is the order of MetalLB, so that a migration moves no address.
 pub fn elect<'a>(
     candidates: impl IntoIterator<Item = &'a Candidate>,
@@ -228,7 +256,7 @@ pub fn ranked<'a>(
 }
 
 fn rank(candidate: &Candidate, address: IpAddr, keeps: bool) -> impl Ord + use<> {
-    (Reverse(candidate.weight), !keeps, Ticket::of(&candidate.node, address))
+    (Reverse(candidate.bid()), !keeps, Ticket::of(&candidate.node, address))
 }
 
 #[cfg(test)]
@@ -236,7 +264,7 @@ mod tests {
     use super::*;
 
     fn candidate(node: &str, weight: u32) -> Candidate {
-        Candidate { node: node.into(), weight, claims: Arc::default() }
+        Candidate { node: node.into(), weight, claims: Arc::default(), path_lost: None }
     }
 
     fn digest(node: &NodeName, address: IpAddr) -> [u8; 32] {

@@ -93,7 +93,7 @@ impl<'a> Ranking<'a> {
     /// Why a node may not answer; `None` where it may.
     pub fn refusal(&self, node: &NodeName) -> Option<Reason> {
         if let Some(candidate) = self.electorate.candidate(node) {
-            return (!self.has_endpoint(candidate)).then_some(Reason::NodeLacksEndpoint);
+            return self.passed_over(candidate);
         }
         let excluded = self.electorate.excluded.iter().find(|(name, _)| name == node);
         Some(excluded.map_or_else(|| Reason::NodeUnknown { node: node.clone() }, |(_, reason)| reason.clone()))
@@ -101,17 +101,16 @@ impl<'a> Ranking<'a> {
 
     /// Every node there is: those that may answer in the order of their rank, and behind them the others by name.
     pub fn nodes(&self) -> Vec<RankedNode> {
-        let candidates = self.electorate.candidates().iter().filter(|it| self.has_endpoint(it));
+        let candidates = self.electorate.candidates().iter().filter(|it| self.passed_over(it).is_none());
         let scored = |it: &&Candidate| RankedNode {
             node: it.node.clone(),
             score: Ok(Score { weight: it.weight, keeps: self.keeps(it) }),
         };
         let mut all: Vec<RankedNode> =
             ranked(candidates, self.rank_by, |candidate| self.keeps(candidate)).iter().map(scored).collect();
-        let lacking = self.electorate.candidates().iter().filter(|it| !self.has_endpoint(it));
-        let lacking = lacking.map(|it| (&it.node, Reason::NodeLacksEndpoint));
+        let passed_over = self.electorate.candidates().iter().filter_map(|it| Some((&it.node, self.passed_over(it)?)));
         let excluded = self.electorate.excluded.iter().map(|(node, reason)| (node, reason.clone()));
-        let mut refused: Vec<_> = lacking.chain(excluded).collect();
+        let mut refused: Vec<_> = passed_over.chain(excluded).collect();
         // Several `[[l2]]` may have refused the same node, and one may have taken it.
         refused.retain(|(node, _)| !all.iter().any(|it| it.node == **node));
         refused.sort_by_key(|(node, _)| *node);
@@ -132,13 +131,22 @@ impl<'a> Ranking<'a> {
         }
         let best = electorate.best().next()?;
         if electorate.count_best() > FEW {
-            let is_candidate = |node: &NodeName| electorate.candidate(node).is_some_and(|it| it.weight == best.weight);
+            let is_candidate = |node: &NodeName| electorate.candidate(node).is_some_and(|it| it.bid() == best.bid());
             let lowest = tickets.lowest(self.rank_by, is_candidate);
             if let Some(candidate) = lowest.and_then(|node| electorate.candidate(&node)) {
                 return Some(&candidate.node);
             }
         }
         elect(electorate.best(), self.rank_by, |_| false)
+    }
+
+    /// Why a candidate may not answer for these addresses. One whose data path is lost may, where no other can serve them.
+    fn passed_over(&self, candidate: &Candidate) -> Option<Reason> {
+        if !self.has_endpoint(candidate) {
+            return Some(Reason::NodeLacksEndpoint);
+        }
+        let serves = |it: &Candidate| it.path_lost.is_none() && self.has_endpoint(it);
+        candidate.path_lost.clone().filter(|_| self.electorate.candidates().iter().any(serves))
     }
 
     fn has_endpoint(&self, candidate: &Candidate) -> bool {

@@ -372,6 +372,8 @@ fn eligibility(code: u8) -> Eligibility {
         3 => Eligibility::NetworkUnavailable,
         4 => Eligibility::Leaving,
         5 => Eligibility::NodeUnknown,
+        6 => Eligibility::DataPathBad,
+        8 => Eligibility::DataPathNotSeen,
         code => Eligibility::Unknown(code),
     }
 }
@@ -384,6 +386,8 @@ fn eligibility_code(eligibility: Eligibility) -> u8 {
         Eligibility::NetworkUnavailable => 3,
         Eligibility::Leaving => 4,
         Eligibility::NodeUnknown => 5,
+        Eligibility::DataPathBad => 6,
+        Eligibility::DataPathNotSeen => 8,
         Eligibility::Unknown(code) => code,
     }
 }

@@ -13,6 +13,7 @@ use super::problems::problems;
 use super::{SCHEMA_VERSION, Snapshot};
 use crate::claim::ConflictKind;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName, PoolName};
+use crate::path_state::DataPath;
 use crate::plan::allocate::capacity;
 use crate::plan::decision::{Announcement, Decision};
 use crate::reason::Reason;
@@ -40,6 +41,9 @@ pub struct Report {
     #[serde(default)]
     pub l2: CountersReport,
     pub services: Vec<ServiceReport>,
+    /// Whether this node can serve what it announces.
+    #[serde(default)]
+    pub data_path: DataPath,
     /// What is wrong with the settings of this host; the problems below have it too.
     pub host_problems: Vec<HostProblem>,
     /// What somebody should look at, in plain sentences.
@@ -161,6 +165,7 @@ pub fn status(snapshot: &Snapshot) -> Report {
         pulse: pulse_report(world),
         l2: counters::report(counters),
         services,
+        data_path: world.data_path.clone(),
         host_problems: world.host_problems.clone(),
     }
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Conflict, DefaultRoute, EndpointSlice, HostProblem, Link, Node, Service, SessionDetail};
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
+use crate::path_state::DataPath;
 use crate::roster::Roster;
 use crate::selector::Labels;
 use crate::session_state::SessionState;
@@ -59,6 +60,8 @@ pub enum Fact {
     Host(Vec<HostProblem>),
     /// All that keeps BGP connections from being accepted.
     Listening(Vec<HostProblem>),
+    /// Whether this node can serve what it announces.
+    DataPath(DataPath),
     /// Wait for no list any longer: act on the last known state, even if no list was ever complete.
     FailStatic,
 }
@@ -89,6 +92,7 @@ impl Fact {
             | Fact::StatusRefused(..)
             | Fact::Host(_)
             | Fact::Listening(_)
+            | Fact::DataPath(_)
             | Fact::FailStatic => false,
         }
     }

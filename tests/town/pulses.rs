@@ -278,8 +278,12 @@ impl Town {
 
     /// Which of two comes first for an address.
     pub fn better(&self, one: usize, other: usize, address: IpAddr) -> usize {
-        let candidate =
-            |number: usize| Candidate { node: self.agents[number].name.clone(), weight: 0, claims: Arc::default() };
+        let candidate = |number: usize| Candidate {
+            node: self.agents[number].name.clone(),
+            weight: 0,
+            claims: Arc::default(),
+            path_lost: None,
+        };
         let both = [candidate(one), candidate(other)];
         if elect(&both, address, |_| false) == Some(&both[0].node) { one } else { other }
     }

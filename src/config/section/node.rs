@@ -39,8 +39,7 @@ section! {
              else \"node-ready\", and with [manifests] nothing; \"none\" checks nothing.",
         )
         .default("auto")
-        .trade("With \"none\", a node attracts traffic after a boot before it can forward it.")
-        .not_yet("checking the data path");
+        .trade("With \"none\", a node attracts traffic after a boot before it can forward it.");
     }
 }
 

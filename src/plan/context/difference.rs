@@ -11,7 +11,7 @@ use crate::plan::elect::Electorate;
 /// What is new in a context, as far as a Service can notice.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Difference {
-    /// Links, peers or advertisements: it may concern every Service.
+    /// Links, peers, advertisements or the data path: it may concern every Service.
     Everything,
     /// Only which nodes may answer on the links, and with what weight.
     Nodes(NodesDifference),
@@ -22,9 +22,9 @@ pub enum Difference {
 pub struct NodesDifference {
     /// Some node is taken or refused in another way than before: Services that no node may answer for are concerned.
     pub any: bool,
-    /// Nodes that are a candidate, or its weight, no longer or newly: the Services that they own are concerned.
+    /// Nodes that are a candidate, or its bid, no longer or newly: the Services that they own are concerned.
     pub changed: BTreeSet<NodeName>,
-    /// Some node is a candidate now that was none, or has a higher weight: it may be better than an owner.
+    /// Some node is a candidate now that was none, or makes a higher bid: it may be better than an owner.
     pub gained: bool,
     /// Addresses of which another node than before says that it keeps them.
     pub claimed: BTreeSet<IpAddr>,
@@ -33,9 +33,9 @@ pub struct NodesDifference {
 impl Context {
     /// What is new here, compared with the context before. What the pulse says of this node concerns no Service.
     pub fn difference(&self, before: &Context) -> Difference {
-        let Context { l2, pulse: _, bgp } = self;
+        let Context { l2, pulse: _, bgp, path } = self;
         let same_links = || l2.iter().zip(&before.l2).all(|(now, before)| now.has_same_links(before));
-        if *bgp != before.bgp || l2.len() != before.l2.len() || !same_links() {
+        if *bgp != before.bgp || *path != before.path || l2.len() != before.l2.len() || !same_links() {
             return Difference::Everything;
         }
         let mut difference = NodesDifference::default();
@@ -54,9 +54,9 @@ impl NodesDifference {
         self.any = true;
         for candidate in now.candidates() {
             let known = before.candidate(&candidate.node);
-            if known.is_none_or(|known| known.weight != candidate.weight) {
+            if known.is_none_or(|known| known.bid() != candidate.bid()) {
                 self.changed.insert(candidate.node.clone());
-                self.gained |= known.is_none_or(|known| known.weight < candidate.weight);
+                self.gained |= known.is_none_or(|known| known.bid() < candidate.bid());
             }
             match known {
                 Some(known) if known.claims != candidate.claims => {

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use crate::config::{Config, InterfacePattern, L2, Subnet};
 use crate::names::{InterfaceName, NodeName};
+use crate::path_state::Serving;
 use crate::plan::elect::{self, Electorate, Hearing};
 use crate::reason::Reason;
 use crate::roster::{Eligibility, Roster};
@@ -109,7 +110,7 @@ fn l2_context(l2: &L2, me: &NodeName, nodes: &OrdMap<NodeName, Arc<Node>>, world
     let heard: Vec<(&Link, &Roster)> =
         links.iter().filter_map(|link| Some((*link, &**world.rosters.get(&link.index)?))).collect();
     let electorate = |rosters: Vec<&Roster>| {
-        let hearing = Hearing { me, rosters, refusal: refusal.clone() };
+        let hearing = Hearing { me, path: &world.data_path, rosters, refusal: refusal.clone() };
         elect::electorate(l2, nodes, Some(&hearing))
     };
     match world.pulses {
@@ -157,11 +158,13 @@ fn pulse_context(config: &Config, node: Option<&Node>, l2: &[L2Context], world: 
     let labels = node.into_iter().flat_map(|node| &node.labels.0).filter(|(name, _)| keys.contains(name.as_str()));
     PulseContext {
         links: Arc::new(links),
-        eligibility: Some(match node.map(elect::exclusion) {
-            None => Eligibility::NodeUnknown,
-            Some(None) => Eligibility::Eligible,
-            Some(Some(Reason::NodeNetworkUnavailable)) => Eligibility::NetworkUnavailable,
-            Some(Some(_)) => Eligibility::Excluded,
+        eligibility: Some(match (node.map(elect::exclusion), world.data_path.serving()) {
+            (None, _) => Eligibility::NodeUnknown,
+            (Some(None), Serving::Yes) => Eligibility::Eligible,
+            (Some(None), Serving::Lost) => Eligibility::DataPathBad,
+            (Some(None), Serving::NotSinceBoot) => Eligibility::DataPathNotSeen,
+            (Some(Some(Reason::NodeNetworkUnavailable)), _) => Eligibility::NetworkUnavailable,
+            (Some(Some(_)), _) => Eligibility::Excluded,
         }),
         labels: Arc::new(Labels(labels.map(|(name, value)| (name.clone(), value.clone())).collect())),
     }

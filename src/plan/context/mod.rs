@@ -3,11 +3,13 @@
 //! Floor 1. One file for each question that a verdict answers, as in `plan::verdict`.
 
 pub mod bgp;
+pub mod data_path;
 mod difference;
 pub mod l2;
 mod nodes;
 
 pub use self::bgp::BgpContext;
+pub use self::data_path::PathContext;
 pub use self::difference::Difference;
 pub use self::l2::{L2Context, PulseContext};
 use std::collections::BTreeSet;
@@ -23,6 +25,7 @@ pub struct Context {
     pub l2: Vec<L2Context>,
     pub pulse: PulseContext,
     pub bgp: BgpContext,
+    pub path: PathContext,
 }
 
 impl Context {
@@ -31,7 +34,8 @@ impl Context {
         let node = nodes.get(me).map(|node| &**node);
         let l2: Vec<L2Context> = config.l2.iter().map(|l2| L2Context::of(l2, me, &nodes, world)).collect();
         let pulse = PulseContext::of(config, node, &l2, world);
-        Context { l2, pulse, bgp: BgpContext::of(config, me, node) }
+        let path = PathContext::of(me, &nodes, world);
+        Context { l2, pulse, bgp: BgpContext::of(config, me, node), path }
     }
 
     /// Every node that some `[[l2]]` takes or refuses.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Announceable, Inputs};
+use super::{Announceable, Inputs, data_path};
 use crate::claim::ConflictKind;
 use crate::config::L2;
 use crate::names::{InterfaceName, NodeName, ObjectKey};
@@ -114,6 +114,10 @@ fn judge_own(
     rank_by: IpAddr,
 ) -> (L2Verdict, Option<Arc<BTreeSet<InterfaceName>>>) {
     let owned = |announced, reason| L2Verdict { owner: Some(inputs.me.clone()), announced, reason };
+    // Where pulses are heard such a node is no owner; without them the others cannot know.
+    if let Some(reason) = data_path::not_seen(inputs) {
+        return (owned(false, reason), None);
+    }
     let mine = covering.iter().filter(|(_, it)| it.electorate_for(rank_by).candidate(inputs.me).is_some());
     let mut interfaces: Vec<_> = mine.map(|(_, context)| context.interfaces_for(address)).collect();
     let interfaces = match interfaces.len() {
