@@ -93,8 +93,8 @@ fn head(report: &Report) -> String {
     let path = &report.data_path;
     let _ = match (path.source, path.fault()) {
         (PathSource::None, _) => Ok(()),
-        (source, None) => writeln!(text, "data path   good by {source}"),
-        (source, Some(fault)) => writeln!(text, "data path   {} by {source}: {fault}", path.serving()),
+        (source, None) => writeln!(text, "data path   good ({source})"),
+        (source, Some(fault)) => writeln!(text, "data path   {} ({source}): {fault}", path.serving()),
     };
     let lost: Vec<_> = report.l2.links.iter().filter(|link| link.lost > 0).collect();
     if !lost.is_empty() {

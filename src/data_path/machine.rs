@@ -308,19 +308,25 @@ impl Machine {
     /// `None` where all rules stand that were seen in this boot.
     fn by_missing_rules(&mut self, run: &Run, now: Instant) -> Option<PathState> {
         let family = self.missing_family()?;
-        if run.fault.is_some() {
-            return Some(PathState::Bad { why: PathFault::ProxyGone });
-        }
-        if self.ended_without_rules {
-            let needs_none_at = run.since + RULES_EXPECTED_FOR;
-            if now >= needs_none_at {
-                self.record.rules = self.rules.unwrap_or_default();
-                self.ended_without_rules = false;
-                return None;
+        let why = match run.fault {
+            // Flushed under a running kube-proxy, which has ended since: they are gone all the same.
+            Some(_) if matches!(self.path.state, PathState::Bad { why: PathFault::RulesGone { .. } }) => {
+                PathFault::RulesGone { family }
             }
-            self.deadline = Some(needs_none_at);
-        }
-        Some(PathState::Bad { why: PathFault::RulesGone { family } })
+            Some(_) => PathFault::ProxyGone,
+            None if self.ended_without_rules => {
+                let needs_none_at = run.since + RULES_EXPECTED_FOR;
+                if now >= needs_none_at {
+                    self.record.rules = self.rules.unwrap_or_default();
+                    self.ended_without_rules = false;
+                    return None;
+                }
+                self.deadline = Some(needs_none_at);
+                PathFault::RulesNotSeen
+            }
+            None => PathFault::RulesGone { family },
+        };
+        Some(PathState::Bad { why })
     }
 
     /// A family whose rules were seen in this boot and are gone.

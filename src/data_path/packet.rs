@@ -20,7 +20,10 @@ pub enum Question<'a> {
 /// What the kernel says to a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
-    Present,
+    Present {
+        /// Of a chain: how many rules are in it and lead to it.
+        uses: Option<u32>,
+    },
     /// The kernel refused with this error number, ENOENT where it has no such object.
     Refused(i32),
 }
@@ -83,7 +86,8 @@ impl Answer {
             let body = body.get(..length.checked_sub(HEADER)?)?;
             if word(8)? == sequence {
                 match kind {
-                    NEW_TABLE | NEW_CHAIN => return Some(Answer::Present),
+                    NEW_TABLE => return Some(Answer::Present { uses: None }),
+                    NEW_CHAIN => return Some(Answer::Present { uses: uses(body) }),
                     ERROR => {
                         let code = body.get(..4).and_then(|it| it.try_into().ok()).map(i32::from_ne_bytes)?;
                         return Some(Answer::Refused(code.checked_neg()?));
@@ -97,6 +101,21 @@ impl Answer {
     }
 }
 
+/// Of the answer about a chain; `None` where the kernel does not say.
+fn uses(body: &[u8]) -> Option<u32> {
+    let mut rest = body.get(FAMILY..)?;
+    loop {
+        let field = |at: usize| rest.get(at..at + 2).and_then(|it| it.try_into().ok()).map(u16::from_ne_bytes);
+        let length = usize::from(field(0)?);
+        let value = rest.get(ATTRIBUTE..length)?;
+        if field(2)? == CHAIN_USE {
+            // In network order, unlike the headers.
+            return value.try_into().ok().map(u32::from_be_bytes);
+        }
+        rest = rest.get(length.next_multiple_of(4)..)?;
+    }
+}
+
 impl TableFamily {
     fn number(self) -> u8 {
         match self {
@@ -106,8 +125,9 @@ impl TableFamily {
     }
 }
 
-/// Octets of a netlink header, and of the header of an attribute.
+/// Octets of a netlink header, of what stands before the attributes, and of the header of an attribute.
 const HEADER: usize = 16;
+const FAMILY: usize = 4;
 const ATTRIBUTE: usize = 4;
 
 /// The most octets of a name.
@@ -118,6 +138,7 @@ const ERROR: u16 = 2;
 const TABLE_NAME: u16 = 1;
 const CHAIN_TABLE: u16 = 1;
 const CHAIN_NAME: u16 = 3;
+const CHAIN_USE: u16 = 6;
 
 #[cfg(test)]
 mod tests {
@@ -153,11 +174,30 @@ mod tests {
         let table = Question::Table { family: TableFamily::Ipv6, name: "kube-proxy" };
         let mut present = table.emit(3);
         present[4..6].copy_from_slice(&NEW_TABLE.to_ne_bytes());
-        assert_eq!(Answer::parse(&present, 3), Some(Answer::Present));
+        assert_eq!(Answer::parse(&present, 3), Some(Answer::Present { uses: None }));
         assert_eq!(Answer::parse(&present, 4), None, "the answer to another question");
         assert_eq!(Answer::parse(&error(-libc::ENOENT, 3), 3), Some(Answer::Refused(libc::ENOENT)));
         let both = [error(-libc::ENOENT, 2), present].concat();
-        assert_eq!(Answer::parse(&both, 3), Some(Answer::Present), "the second message of two");
+        assert_eq!(Answer::parse(&both, 3), Some(Answer::Present { uses: None }), "the second message of two");
+    }
+
+    #[test]
+    fn the_uses_of_a_chain_are_read_behind_its_other_attributes() {
+        let chain = Question::Chain { family: TableFamily::Ipv4, table: "nat", name: "KUBE-SERVICES" };
+        let mut answer = chain.emit(5);
+        answer[4..6].copy_from_slice(&NEW_CHAIN.to_ne_bytes());
+        assert_eq!(Answer::parse(&answer, 5), Some(Answer::Present { uses: None }));
+        let attribute = [&8_u16.to_ne_bytes()[..], &CHAIN_USE.to_ne_bytes(), &258_u32.to_be_bytes()].concat();
+        answer.extend_from_slice(&attribute);
+        let length = u32::try_from(answer.len()).unwrap();
+        answer[..4].copy_from_slice(&length.to_ne_bytes());
+        assert_eq!(Answer::parse(&answer, 5), Some(Answer::Present { uses: Some(258) }));
+        answer[48..50].copy_from_slice(&0_u16.to_ne_bytes());
+        assert_eq!(
+            Answer::parse(&answer, 5),
+            Some(Answer::Present { uses: None }),
+            "a length of zero ends the reading"
+        );
     }
 
     #[test]

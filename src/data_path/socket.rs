@@ -112,24 +112,30 @@ impl RulesSocket {
         Ok(Rules { ipv4: self.has_rules(TableFamily::Ipv4)?, ipv6: self.has_rules(TableFamily::Ipv6)? })
     }
 
-    /// In the mode `nftables` kube-proxy has a table of its own, in `iptables` and `ipvs` chains in the table `nat`.
+    /// In the mode `nftables` kube-proxy has a table of its own, in `iptables` and `ipvs` chains in the table `nat`. A flush may
+    /// leave the chains without any rule (`iptables -t nat -F`).
     fn has_rules(&mut self, family: TableFamily) -> io::Result<bool> {
-        Ok(self.is_there(Question::Table { family, name: "kube-proxy" })?
-            || self.is_there(Question::Chain { family, table: "nat", name: "KUBE-SERVICES" })?)
+        let used = |answer| matches!(answer, Answer::Present { uses } if uses != Some(0));
+        let own_table = self.ask(Question::Table { family, name: "kube-proxy" })?;
+        if used(own_table) {
+            let services = self.ask(Question::Chain { family, table: "kube-proxy", name: "services" })?;
+            // A kube-proxy that names its chains otherwise is known by its table.
+            return Ok(used(services) || matches!(services, Answer::Refused(_)));
+        }
+        Ok(used(self.ask(Question::Chain { family, table: "nat", name: "KUBE-SERVICES" })?))
     }
 
-    fn is_there(&mut self, question: Question<'_>) -> io::Result<bool> {
+    fn ask(&mut self, question: Question<'_>) -> io::Result<Answer> {
         self.sequence = self.sequence.wrapping_add(1);
         self.questions.send(&question.emit(self.sequence), 0)?;
         // The kernel has put its answer into the socket before the call above returns.
         loop {
             let (octets, _) = self.questions.recv_from_full()?;
             match Answer::parse(&octets, self.sequence) {
-                Some(Answer::Present) => return Ok(true),
                 Some(Answer::Refused(code @ (libc::EPERM | libc::EACCES))) => {
                     return Err(io::Error::from_raw_os_error(code));
                 }
-                Some(Answer::Refused(_)) => return Ok(false),
+                Some(answer) => return Ok(answer),
                 // The answer to an earlier question, which was given up.
                 None => {}
             }

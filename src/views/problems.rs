@@ -10,7 +10,7 @@ use super::Snapshot;
 use super::bgp::PeerReport;
 use super::status::ServiceReport;
 use crate::names::PeerName;
-use crate::path_state::{DataPath, PathFault, Serving};
+use crate::path_state::{PathFault, Serving};
 use crate::plan::decision::Announcement;
 use crate::plan::join::Dispute;
 use crate::pulse;
@@ -34,7 +34,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(peers.iter().filter(wanted).filter_map(of_peer));
     problems.extend(disputes(snapshot));
     problems.extend(world.host_problems.iter().chain(&world.listen_problems).map(ToString::to_string));
-    problems.extend(of_data_path(&world.data_path));
+    problems.extend(of_data_path(snapshot));
     problems.extend(of_pulse(snapshot));
     problems.extend(refused_pulses(world));
     problems.extend(refused);
@@ -91,7 +91,9 @@ fn disputes(snapshot: &Snapshot) -> Vec<String> {
 }
 
 /// Each fault with what it costs and what to do.
-fn of_data_path(path: &DataPath) -> Option<String> {
+fn of_data_path(snapshot: &Snapshot) -> Option<String> {
+    let Snapshot { config, world, .. } = snapshot;
+    let path = &world.data_path;
     let fault = path.fault()?;
     let remedy = match fault {
         PathFault::NotAsked { .. } => return None,
@@ -106,8 +108,11 @@ fn of_data_path(path: &DataPath) -> Option<String> {
     };
     let cost = match path.serving() {
         Serving::Yes => return None,
+        Serving::Lost if world.pulses == Pulses::Off && !config.l2.is_empty() => {
+            "this node goes on answering on the link, for without [pulse] no other node would take over"
+        }
         Serving::Lost => "this node gives way to nodes that serve",
-        Serving::NotSinceBoot => "this node announces nothing until it has served once since its boot",
+        Serving::NotSinceBoot => "this node announces nothing until the data path was seen good once since the boot",
     };
     Some(format!("the data path: {fault}; {cost}; {remedy}"))
 }

@@ -162,9 +162,23 @@ fn a_proxy_that_starts_without_the_rules_of_the_one_before_serves_after_a_moment
         story.health(200);
         story.pass(4_999);
         assert_eq!(story.serving(), Serving::Lost, "kube-proxy answers before its rules stand");
+        assert_eq!(story.fault(), "kube-proxy is healthy, but the kernel has none of its rules yet");
         story.pass(1);
         assert_eq!(story.serving(), Serving::Yes, "{}", story.fault());
     }
+}
+
+#[test]
+fn rules_that_were_flushed_are_gone_also_when_kube_proxy_ends_afterwards() {
+    let mut story = Story::good();
+    story.rules(NEITHER);
+    story.refused();
+    assert_eq!(story.fault(), "kube-proxy's rules for IPv4 are gone from the kernel");
+    story.pass(20_000);
+    story.health(200);
+    story.pass(100);
+    story.rules(BOTH);
+    assert_eq!(story.serving(), Serving::Yes, "kube-proxy has started anew");
 }
 
 #[test]
