@@ -51,15 +51,13 @@ async fn get(url: &http::Uri) -> Result<u16, Box<dyn std::error::Error + Send + 
         .body(Empty::<Bytes>::new())?;
     let answer = sender.send_request(request);
     tokio::pin!(answer, connection);
-    loop {
-        tokio::select! {
-            biased;
-            answer = &mut answer => return Ok(answer?.status().as_u16()),
-            ended = &mut connection => {
-                ended?;
-                // The answer was read before the connection ended, or there is none.
-                return Ok(answer.await?.status().as_u16());
-            }
+    tokio::select! {
+        biased;
+        answer = &mut answer => Ok(answer?.status().as_u16()),
+        ended = &mut connection => {
+            ended?;
+            // The answer was read before the connection ended, or there is none.
+            Ok(answer.await?.status().as_u16())
         }
     }
 }
