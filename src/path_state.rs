@@ -69,8 +69,7 @@ pub enum PathFault {
 }
 
 /// What the state of the path means for announcing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Serving {
     /// The node announces whatever it should.
     Yes,
@@ -103,19 +102,20 @@ impl DataPath {
     }
 }
 
-impl Default for DataPath {
-    fn default() -> DataPath {
-        DataPath::UNWATCHED
+impl Serving {
+    /// The state of the path as a word for machines: a field of JSON, a label of a metric.
+    pub fn code(self) -> &'static str {
+        match self {
+            Serving::Yes => "good",
+            Serving::Lost => "bad",
+            Serving::NotSinceBoot => "not-since-boot",
+        }
     }
 }
 
-impl fmt::Display for Serving {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Serving::Yes => "good",
-            Serving::Lost => "bad",
-            Serving::NotSinceBoot => "not seen good since the boot",
-        })
+impl Default for DataPath {
+    fn default() -> DataPath {
+        DataPath::UNWATCHED
     }
 }
 

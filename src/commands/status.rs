@@ -7,7 +7,7 @@ use super::table::Table;
 use super::{Exit, Output, ago, answer, ask, join, refused};
 use crate::api::readings;
 use crate::path_state::PathSource;
-use crate::views::status::{PoolReport, Report};
+use crate::views::status::{DataPathReport, PoolReport, Report};
 
 /// Exits with a problem where the screen names one.
 pub fn status(socket: &Path, output: Output) -> Exit {
@@ -90,11 +90,11 @@ fn head(report: &Report) -> String {
         ago(report.started),
         if report.allocates { "this agent" } else { "another agent" },
     );
-    let path = &report.data_path;
-    let _ = match (path.source, path.fault()) {
+    let DataPathReport { state, source, fault } = &report.data_path;
+    let _ = match (source, fault) {
         (PathSource::None, _) => Ok(()),
-        (source, None) => writeln!(text, "data path   good ({source})"),
-        (source, Some(fault)) => writeln!(text, "data path   {} ({source}): {fault}", path.serving()),
+        (source, None) => writeln!(text, "data path   {state} ({source})"),
+        (source, Some(fault)) => writeln!(text, "data path   {state} ({source}): {fault}"),
     };
     let lost: Vec<_> = report.l2.links.iter().filter(|link| link.lost > 0).collect();
     if !lost.is_empty() {

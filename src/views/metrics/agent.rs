@@ -23,12 +23,8 @@ pub(super) const METRICS: [Metric; 7] = [
          node announces nothing.",
         |snapshot, series| {
             let serving = snapshot.world.data_path.serving();
-            for (state, is_it) in [
-                ("good", serving == Serving::Yes),
-                ("bad", serving == Serving::Lost),
-                ("not-since-boot", serving == Serving::NotSinceBoot),
-            ] {
-                series.set([state], u64::from(is_it));
+            for state in [Serving::Yes, Serving::Lost, Serving::NotSinceBoot] {
+                series.set([state.code()], u64::from(serving == state));
             }
         },
     ),

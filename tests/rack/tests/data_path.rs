@@ -149,7 +149,7 @@ fn a_rebooted_node_takes_nothing_back_before_kube_proxy_has_written_its_rules(mo
     scene.boot(first);
     throughout("it takes nothing", secs(5), || scene.has_left(first));
     eventually_told(&scene.agents[first], "kube-proxy ran here before the last boot and has not started since");
-    eventually_told(&scene.agents[first], "\"good_since_boot\":false");
+    eventually_told(&scene.agents[first], "\"state\":\"not-since-boot\"");
 
     scene.metal.proxies[first] = scene.metal.kube_proxy_in_mode(scene.metal.site.node(first), mode);
     scene.metal.set_node_condition_ready(&name, "True");
