@@ -280,7 +280,7 @@ fn key(number: usize) -> ObjectKey {
 }
 
 fn node(ready: bool) -> Node {
-    Node { labels: Default::default(), ready, network_unavailable: false, addresses: Vec::new() }
+    Node { labels: Default::default(), ready, network_unavailable: false, addresses: Vec::new(), boot_id: None }
 }
 
 fn service(address: Option<IpAddr>) -> Service {

@@ -21,13 +21,14 @@ use crier::bgp::wire::{
     AfiSafi, Dialect, Frame, HEADER_LEN, MAX_EXTENDED_MESSAGE_LEN, MAX_MESSAGE_LEN, Message, MessageKind, Notification,
     NotificationReason, Open, OpenFault, Parsed, RouteRefresh, Treatment, Update, WireError,
 };
+use crier::data_path::packet::Answer;
 use crier::{discovery, pulse};
 
 /// Takes any octets, and panics where a promise is broken.
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const ALL: [(&str, Target); 13] = [
+pub const ALL: [(&str, Target); 14] = [
     ("frame", frame),
     ("open", open),
     ("update", update),
@@ -41,6 +42,7 @@ pub const ALL: [(&str, Target); 13] = [
     ("ndp", ndp),
     ("router_discovery", router_discovery),
     ("pulse", pulse),
+    ("nftables", nftables),
 ];
 
 /// The first octet chooses the session, the rest is for the decoder.
@@ -239,6 +241,13 @@ pub fn router_discovery(data: &[u8]) {
     message.emit(&mut octets);
     assert_eq!(octets.len(), message.emitted_len());
     assert_eq!(discovery::packet::Message::parse(&octets), Ok(message));
+}
+
+/// What the kernel answers to the first question about its rules.
+pub fn nftables(data: &[u8]) {
+    if let Some(Answer::Refused(code)) = Answer::parse(data, 1) {
+        assert_ne!(code, i32::MIN, "a number of an error has its counterpart");
+    }
 }
 
 /// A frame that an ARP socket has received.

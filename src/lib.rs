@@ -2,7 +2,8 @@
 //!
 //! The tour, along the one-way street that everything travels (ARCHITECTURE.md draws it):
 //!
-//! 1. Sources tell [`world::Fact`]s: [`k8s`] from the API server, [`manifests`] from a folder, [`kernel`] about links.
+//! 1. Sources tell [`world::Fact`]s: [`k8s`] from the API server, [`manifests`] from a folder, [`kernel`] about links,
+//!    [`data_path`] about what this node can serve.
 //! 2. The [`world::World`] is their sum, without opinions.
 //! 3. The [`plan::Planner`] turns it into a [`plan::Plan`]: the whole wanted state, each part with its [`reason::Reason`].
 //! 4. Actuators make it so, each from its own slice of the plan: [`arp`] and [`pulse`] on the link, [`bgp`] towards the routers,
@@ -18,6 +19,7 @@ pub mod by_link;
 pub mod claim;
 pub mod community;
 pub mod names;
+pub mod path_state;
 pub mod reason;
 pub mod roster;
 pub mod route;
@@ -34,6 +36,7 @@ pub mod world;
 // Floors 1 and 2: protocols and translators, each with its machine and its tasks.
 pub mod arp;
 pub mod bgp;
+pub mod data_path;
 pub mod discovery;
 pub mod k8s;
 pub mod manifests;

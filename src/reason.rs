@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::{Family, MacAddress};
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName, PoolName};
+use crate::path_state::PathFault;
 
 /// One reason. `Display` is the sentence for people, [`Reason::code`] the word for machines.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -109,6 +110,12 @@ pub enum Reason {
     NodeNotSelected,
     #[error("the node carries the label node.kubernetes.io/exclude-from-external-load-balancers")]
     NodeExcluded,
+    #[error("the node's data path is bad{}, and another node serves", because(.fault.as_ref()))]
+    DataPathBad { fault: Option<PathFault> },
+    #[error("the node's data path was not seen good since its boot{}", because(.fault.as_ref()))]
+    DataPathNotSeen { fault: Option<PathFault> },
+    #[error("the node has not heard the API server for some time, and another node has")]
+    NodeViewStale,
     #[error("the node's condition NetworkUnavailable is True")]
     NodeNetworkUnavailable,
     #[error("the node is not Ready")]
@@ -172,6 +179,11 @@ fn families(wanted: &[Family]) -> String {
 
 fn list<T: std::fmt::Display>(items: &[T]) -> String {
     items.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Only of itself does a node know why.
+fn because(fault: Option<&PathFault>) -> String {
+    fault.map(|fault| format!(" ({fault})")).unwrap_or_default()
 }
 
 fn rest_note(count: usize) -> String {

@@ -136,10 +136,12 @@ pub enum Eligibility {
     NodeUnknown,
     /// The agent stops. What the node held is free from now on.
     Leaving,
-    /// The node's data path is not good: it takes nothing, and keeps what it holds only until a better node asks.
+    /// The node's data path is bad: it takes nothing, and keeps what it holds only until a better node asks.
     DataPathBad,
     /// The node has not heard the API server for some time: it gives way to nodes that have.
     ViewStale,
+    /// The node's data path was not seen good since its boot: it takes nothing.
+    DataPathNotSeen,
     /// A word of a later version: the node may not be chosen.
     Unknown(u8),
 }

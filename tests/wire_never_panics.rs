@@ -8,6 +8,7 @@ mod entry;
 
 use crier::address::MacAddress;
 use crier::arp::packet::Frame;
+use crier::data_path::packet::{Question, TableFamily};
 use crier::names::NodeName;
 use crier::pulse::holdings::{Change, Page};
 use crier::pulse::packet::{Key, Pulse};
@@ -90,6 +91,17 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             let option = [1, 1, 2, 0, 0, 0, 0, 1];
             let plain = [header(133, 8), header(134, 16)];
             plain.iter().flat_map(|bare| [bare.clone(), [&bare[..], &option, &option].concat()]).collect()
+        }
+        "nftables" => {
+            let (kind, uses) = (0x0a03_u16, [8, 0, 6, 0, 0, 0, 0, 2]);
+            let chain = Question::Chain { family: TableFamily::Ipv4, table: "nat", name: "KUBE-SERVICES" }.emit(1);
+            let mut present = [&chain[..], &uses].concat();
+            let length = u32::try_from(present.len()).unwrap_or_default();
+            present[..4].copy_from_slice(&length.to_ne_bytes());
+            present[4..6].copy_from_slice(&kind.to_ne_bytes());
+            let mut refused = [&chain[..16], &(-2_i32).to_ne_bytes()].concat();
+            refused[..6].copy_from_slice(&[20, 0, 0, 0, 2, 0]);
+            vec![present, refused]
         }
         "pulse" => {
             let full = full_pulse();

@@ -1,11 +1,14 @@
 //! The last World on disk, so that an agent that starts while the API server is away goes on with what was. Floor 3.
 //!
-//! One Fact a line, as JSON; a line that cannot be read is passed over with a warning. Written aside and renamed, so
-//! that a crash leaves the file of before.
+//! The first line names the boot of the kernel in which the file was written, each other line is a Fact, as JSON. Endpoints
+//! that another boot has seen do not count: no pod of this node has outlived it. A line that cannot be read is passed over with a warning.
+//! Written aside and renamed, so that a crash leaves the file of before.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
 
 use crate::world::{Fact, World};
 
@@ -13,13 +16,21 @@ use crate::world::{Fact, World};
 #[derive(Debug, Clone)]
 pub struct Memory {
     file: PathBuf,
+    /// The kernel's id for this boot; empty where the kernel tells none: then what is remembered counts.
+    boot: String,
+}
+
+/// The first line of the file.
+#[derive(Debug, Serialize, Deserialize)]
+struct Heading {
+    boot: String,
 }
 
 impl Memory {
     /// Makes the folder if it is not there.
-    pub fn open(folder: &Path) -> io::Result<Memory> {
+    pub fn open(folder: &Path, boot: &str) -> io::Result<Memory> {
         fs::create_dir_all(folder)?;
-        Ok(Memory { file: folder.join("world.jsonl") })
+        Ok(Memory { file: folder.join("world.jsonl"), boot: boot.to_owned() })
     }
 
     pub fn path(&self) -> &Path {
@@ -34,8 +45,17 @@ impl Memory {
             Err(error) => return Err(error),
         };
         let mut facts = Vec::new();
+        let mut same_boot = false;
         for (number, line) in BufReader::new(file).lines().enumerate() {
-            match serde_json::from_str(&line?) {
+            let line = line?;
+            if number == 0
+                && let Ok(Heading { boot }) = serde_json::from_str(&line)
+            {
+                same_boot = boot == self.boot;
+                continue;
+            }
+            match serde_json::from_str(&line) {
+                Ok(Fact::EndpointSlice(..)) if !same_boot => {}
                 Ok(fact) => facts.push(fact),
                 Err(error) => {
                     tracing::warn!(file = %self.file.display(), line = number + 1, %error, "remembered fact passed over");
@@ -49,6 +69,8 @@ impl Memory {
     pub fn keep(&self, world: &World) -> io::Result<()> {
         let aside = self.file.with_extension("jsonl.new");
         let mut writer = BufWriter::new(fs::File::create(&aside)?);
+        serde_json::to_writer(&mut writer, &Heading { boot: self.boot.clone() })?;
+        writer.write_all(b"\n")?;
         for fact in world.to_remember() {
             serde_json::to_writer(&mut writer, &fact)?;
             writer.write_all(b"\n")?;
@@ -60,13 +82,16 @@ impl Memory {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::names::ObjectKey;
+    use crate::world::EndpointSlice;
 
     #[test]
     fn what_was_kept_is_recalled_and_a_torn_line_costs_only_itself() {
         let folder = tempfile::tempdir().unwrap();
-        let memory = Memory::open(&folder.path().join("state")).unwrap();
+        let memory = Memory::open(&folder.path().join("state"), "this boot").unwrap();
         assert!(memory.recall().unwrap().is_empty(), "nothing was kept yet");
 
         let mut world = World::default();
@@ -79,5 +104,25 @@ mod tests {
         text.push_str("{\"Assigned\":[\"shop/w");
         fs::write(memory.path(), text).unwrap();
         assert_eq!(memory.recall().unwrap(), [fact]);
+    }
+
+    #[test]
+    fn endpoints_of_another_boot_are_not_recalled_and_all_else_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = |boot| Memory::open(folder.path(), boot).unwrap();
+        let mut world = World::default();
+        let web = EndpointSlice {
+            service: ObjectKey::new("shop", "web"),
+            family: None,
+            ready: Default::default(),
+            serving: Default::default(),
+            serving_without_node: 1,
+        };
+        let slice = Fact::EndpointSlice(ObjectKey::new("shop", "web-1"), Some(Arc::new(web)));
+        let promise = Fact::Assigned(ObjectKey::new("shop", "web"), vec!["192.0.2.1".parse().unwrap()]);
+        [slice.clone(), promise.clone()].into_iter().for_each(|fact| drop(world.apply(fact)));
+        memory("first").keep(&world).unwrap();
+        assert_eq!(memory("first").recall().unwrap().len(), 2, "a restart of the agent");
+        assert_eq!(memory("second").recall().unwrap(), [promise], "a reboot");
     }
 }

@@ -1,8 +1,8 @@
 //! One agent from start to farewell. Floor 3.
 //!
 //! Tasks, all owned by [`run`]. What each does when the agent stops stands in `farewell`:
-//! - the sources: `k8s::watch` and `k8s::lease`, or `manifests`; `kernel::observe`; and where peers are to be found,
-//!   `kernel::routes` and `discovery::task`. Cancelled, they lose nothing: the next start lists again.
+//! - the sources: `k8s::watch` and `k8s::lease`, or `manifests`; `kernel::observe`; `data_path::task`; and where peers are
+//!   to be found, `kernel::routes` and `discovery::task`. Cancelled, they lose nothing: the next start lists again.
 //! - the pulse, source and actuator.
 //! - the actuators: `bgp::task`, `arp::task`, `kernel::addresses`, `kernel::blackholes`, `kernel::sysctl` and `k8s::status`. A
 //!   status write that is cancelled is made again by whoever allocates next.
@@ -31,7 +31,7 @@ use crate::names::NodeName;
 use crate::plan::verdict::is_announced;
 use crate::stop::{Cause, Stop};
 use crate::world::{Fact, Pulses};
-use crate::{arp, bgp, clock, discovery, k8s, kernel, manifests, pulse};
+use crate::{arp, bgp, clock, data_path, discovery, k8s, kernel, manifests, pulse};
 
 /// How long to wait for the first lists when there is a World of before to go on with.
 const PATIENCE_WITH_MEMORY: Duration = Duration::from_secs(2);
@@ -64,7 +64,8 @@ pub async fn run(config: Config, node: Option<NodeName>, queries: mpsc::Receiver
         None => host_name().map_err(Error::HostName)?,
     };
     let folder = &config.state.folder;
-    let memory = Memory::open(folder).map_err(|source| Error::State { folder: folder.clone(), source })?;
+    let boot = data_path::task::boot_id();
+    let memory = Memory::open(folder, &boot).map_err(|source| Error::State { folder: folder.clone(), source })?;
     info!(%node, version = env!("CARGO_PKG_VERSION"), "starting");
     for pool in config.pools.iter().filter(|pool| !is_announced(&config, pool)) {
         warn!(pool = %pool.name, "no [[l2]] and no [[bgp.advertisement]] covers the pool: its addresses go nowhere");
@@ -86,6 +87,13 @@ pub async fn run(config: Config, node: Option<NodeName>, queries: mpsc::Receiver
     };
     // First of all, so that the first plan knows it: there is room for it in the empty queue.
     let _ = facts.send(Fact::Pulses(pulses)).await;
+    let path = data_path::task::setup(&config.node.data_path, config.is_standalone(), &boot, folder);
+    // As above: until the path is seen good, nothing is announced.
+    let _ = facts.send(path.fact()).await;
+    tasks.endless.spawn(named(
+        "the watcher of the data path",
+        data_path::task::run(path, slices.node.subscribe(), facts.clone()),
+    ));
     let counters = LinkCounters::default();
     tasks.actuators(&config, channels, listeners, pulse, &counters);
     tasks.finders(&config, channels);

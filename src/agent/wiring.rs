@@ -5,10 +5,11 @@
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::data_path::machine::NodeReport;
 use crate::plan::slice::{BgpSlice, BindSlice, L2Slice, PulseSlice, StatusSlice};
 use crate::plan::{Moved, Plan};
 use crate::views::Snapshot;
-use crate::world::Fact;
+use crate::world::{Fact, Node};
 
 /// A page of a list fits, so that a source does not stop for each object; a Fact is small, most of it behind an `Arc`.
 const FACTS: usize = 1024;
@@ -28,6 +29,8 @@ pub struct Slices {
     pub bind: watch::Sender<BindSlice>,
     pub pulse: watch::Sender<PulseSlice>,
     pub status: watch::Sender<StatusSlice>,
+    /// What the API server says of this host's Node.
+    pub node: watch::Sender<Option<NodeReport>>,
 }
 
 impl Slices {
@@ -49,6 +52,16 @@ impl Slices {
         if status {
             self.status.send_replace(plan.status.clone());
         }
+    }
+
+    /// Hands out what the API server says of this host's Node, if that is news.
+    pub fn publish_node(&self, node: Option<&Node>) {
+        let report = node.map(|node| NodeReport { ready: node.ready, boot_id: node.boot_id.clone() });
+        self.node.send_if_modified(|before| {
+            let is_news = *before != report;
+            *before = report;
+            is_news
+        });
     }
 }
 

@@ -6,7 +6,8 @@ use std::path::Path;
 use super::table::Table;
 use super::{Exit, Output, ago, answer, ask, join, refused};
 use crate::api::readings;
-use crate::views::status::{PoolReport, Report};
+use crate::path_state::PathSource;
+use crate::views::status::{DataPathReport, PoolReport, Report};
 
 /// Exits with a problem where the screen names one.
 pub fn status(socket: &Path, output: Output) -> Exit {
@@ -89,6 +90,12 @@ fn head(report: &Report) -> String {
         ago(report.started),
         if report.allocates { "this agent" } else { "another agent" },
     );
+    let DataPathReport { state, source, fault } = &report.data_path;
+    let _ = match (source, fault) {
+        (PathSource::None, _) => Ok(()),
+        (source, None) => writeln!(text, "data path   {state} ({source})"),
+        (source, Some(fault)) => writeln!(text, "data path   {state} ({source}): {fault}"),
+    };
     let lost: Vec<_> = report.l2.links.iter().filter(|link| link.lost > 0).collect();
     if !lost.is_empty() {
         let on_links = join(lost.iter().map(|link| format!("{} on {}", link.lost, link.link)));

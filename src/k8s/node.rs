@@ -24,6 +24,15 @@ pub struct NodeFields {
 struct Status {
     addresses: Option<Vec<Address>>,
     conditions: Option<Vec<Condition>>,
+    #[serde(rename = "nodeInfo")]
+    node_info: Option<NodeInfo>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct NodeInfo {
+    #[serde(rename = "bootID")]
+    boot_id: Option<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -77,7 +86,7 @@ impl Kind for NodeFields {
 /// What the World keeps of a Node. A Node without conditions (from a manifest) is ready.
 pub fn node(object: &Object<NodeFields>) -> Result<world::Node, Unreadable> {
     let NodeFields { status } = object.readable()?;
-    let Status { addresses, conditions } = status.clone().unwrap_or_default();
+    let Status { addresses, conditions, node_info } = status.clone().unwrap_or_default();
     let conditions = conditions.unwrap_or_default();
     let condition = |kind: &str| conditions.iter().find(|condition| condition.kind == kind);
     let addresses = addresses.unwrap_or_default();
@@ -87,6 +96,7 @@ pub fn node(object: &Object<NodeFields>) -> Result<world::Node, Unreadable> {
         ready: condition("Ready").is_none_or(|ready| ready.status == "True"),
         network_unavailable: condition("NetworkUnavailable").is_some_and(|network| network.status == "True"),
         addresses: internal.filter_map(|address| address.address.parse().ok()).collect(),
+        boot_id: node_info.and_then(|info| info.boot_id).filter(|boot| !boot.is_empty()),
     })
 }
 
@@ -116,13 +126,14 @@ status:
   - {type: NetworkUnavailable, status: "False", reason: RouteCreated}
   - {type: MemoryPressure, status: "False"}
   - {type: Ready, status: "True", reason: KubeletReady, lastHeartbeatTime: "2026-07-01T08:00:00Z"}
-  nodeInfo: {kubeletVersion: v1.36.3}
+  nodeInfo: {kubeletVersion: v1.36.3, bootID: 6f8b6a7e-5d0c-4a3c-9a3e-0a7b9b8f4c11}
 "#,
         );
         assert_eq!(seen.labels.0["rack"], "a");
         assert!(seen.ready && !seen.network_unavailable);
         let addresses: Vec<String> = seen.addresses.iter().map(ToString::to_string).collect();
         assert_eq!(addresses, ["10.0.0.11", "fd00::11"], "InternalIP only, in order");
+        assert_eq!(seen.boot_id.as_deref(), Some("6f8b6a7e-5d0c-4a3c-9a3e-0a7b9b8f4c11"));
     }
 
     #[test]

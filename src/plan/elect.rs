@@ -10,6 +10,7 @@ use imbl::OrdMap;
 
 use crate::config::L2;
 use crate::names::NodeName;
+use crate::path_state::{DataPath, Serving};
 use crate::plan::holder::{Bid, Grade};
 use crate::plan::tickets::Ticket;
 use crate::reason::Reason;
@@ -80,6 +81,8 @@ pub struct Hearing<'a> {
     pub number: L2Number,
     /// This node's own grade.
     pub grade: Grade,
+    /// Whether this node can serve what it announces.
+    pub path: &'a DataPath,
     /// This node's links of the `[[l2]]`, as far as pulses are heard there.
     pub rosters: Vec<&'a Roster>,
     /// Why this node may not be a candidate itself; the others are judged all the same.
@@ -125,6 +128,9 @@ fn bid_here(l2: &L2, nodes: &OrdMap<NodeName, Arc<Node>>, hearing: &Hearing<'_>)
     if !hearing.rosters.iter().any(|roster| roster.settled) {
         return Err(Reason::NodeListening);
     }
+    if hearing.path.serving() == Serving::NotSinceBoot {
+        return Err(Reason::DataPathNotSeen { fault: hearing.path.fault().cloned() });
+    }
     let weight = weight(l2, &node.labels).ok_or(Reason::NodeNotSelected)?;
     Ok(Bid { grade: hearing.grade, weight })
 }
@@ -143,6 +149,7 @@ fn bid_there(name: &NodeName, hearing: &Hearing<'_>) -> Result<Bid, Reason> {
             (None, Eligibility::NetworkUnavailable) => Reason::NodeNetworkUnavailable,
             (None, Eligibility::NodeUnknown) => Reason::NodeUnknown { node: name.clone() },
             (None, Eligibility::Leaving) => Reason::NodeLeaving,
+            (None, Eligibility::DataPathNotSeen) => Reason::DataPathNotSeen { fault: None },
             (None, Eligibility::Unknown(eligibility)) => Reason::NodeIneligible { eligibility },
             (None, Eligibility::Eligible | Eligibility::DataPathBad | Eligibility::ViewStale) => Reason::NodeNotSelected,
         };
@@ -190,6 +197,7 @@ pub fn grade(eligibility: Eligibility) -> Option<Grade> {
         | Eligibility::NetworkUnavailable
         | Eligibility::NodeUnknown
         | Eligibility::Leaving
+        | Eligibility::DataPathNotSeen
         | Eligibility::Unknown(_) => None,
     }
 }

@@ -26,12 +26,13 @@ pub const DEAF_TIME: Duration = Duration::from_millis(600);
 pub const FALLBACK_TIME: Duration = Duration::from_secs(1);
 
 /// How good a node is for an address by its own word. The greater is the better.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Grade {
     /// Its data path is not good: it takes nothing, and keeps what it has only while no better node asks.
     DataPathBad,
     /// It has not heard the API server for some time, while others do.
     ViewStale,
+    #[default]
     Eligible,
 }
 

@@ -10,6 +10,7 @@ use imbl::ordmap::DiffItem;
 
 use crate::config::L2;
 use crate::names::NodeName;
+use crate::path_state::Serving;
 use crate::plan::context::L2Context;
 use crate::plan::holder::{Grade, History, LastHolder};
 use crate::roster::{Departed, Holding, Roster};
@@ -179,9 +180,12 @@ impl HolderMemory {
         self.stale_due = self.unheard_since.map(|since| since + STALE_AFTER).filter(|due| *due > now);
     }
 
-    /// How good this node is, by what it knows of the cluster: stale while it has not heard the API server for some time and
+    /// How good this node is: by its data path, and by what it knows of the cluster. Its view is stale while it has not heard the API server for some time and
     /// another agent does. Where nobody hears it, everybody is as good as before, so that nothing moves.
     pub fn grade(&self, world: &World, now: Instant) -> Grade {
+        if world.data_path.serving() == Serving::Lost {
+            return Grade::DataPathBad;
+        }
         let stale = self.unheard_since.is_some_and(|since| since + STALE_AFTER <= now);
         let others = || world.rosters.values().flat_map(|roster| roster.members.values());
         if stale && others().any(|member| member.hears_api_server) { Grade::ViewStale } else { Grade::Eligible }

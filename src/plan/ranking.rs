@@ -10,7 +10,7 @@ use crate::config::{Config, L2};
 use crate::names::{NodeName, PoolName};
 use crate::plan::context::{Context, L2Context};
 use crate::plan::elect::{Candidate, Electorate, elect, ranked};
-use crate::plan::holder::{Bid, Bidder};
+use crate::plan::holder::{Bid, Bidder, Grade};
 use crate::plan::tickets::Tickets;
 use crate::reason::Reason;
 use crate::world::{Endpoints, Service, TrafficPolicy};
@@ -116,7 +116,7 @@ impl<'a> Ranking<'a> {
     /// Why a node may not answer; `None` where it may.
     pub fn refusal(&self, node: &NodeName) -> Option<Reason> {
         if let Some(candidate) = self.electorate.candidate(node) {
-            return (!self.has_endpoint(candidate)).then_some(Reason::NodeLacksEndpoint);
+            return self.passed_over(candidate);
         }
         let excluded = self.electorate.excluded.iter().find(|(name, _)| name == node);
         Some(excluded.map_or_else(|| Reason::NodeUnknown { node: node.clone() }, |(_, reason)| reason.clone()))
@@ -124,17 +124,16 @@ impl<'a> Ranking<'a> {
 
     /// Every node there is: those that may answer in the order of their rank, and behind them the others by name.
     pub fn nodes(&self) -> Vec<RankedNode> {
-        let candidates = self.electorate.candidates().iter().filter(|it| self.has_endpoint(it));
+        let candidates = self.electorate.candidates().iter().filter(|it| self.passed_over(it).is_none());
         let scored = |it: &&Candidate| RankedNode {
             node: it.node.clone(),
             score: Ok(Score { weight: it.weight, keeps: self.keeps(it) }),
         };
         let mut all: Vec<RankedNode> =
             ranked(candidates, self.rank_by, |candidate| self.keeps(candidate)).iter().map(scored).collect();
-        let lacking = self.electorate.candidates().iter().filter(|it| !self.has_endpoint(it));
-        let lacking = lacking.map(|it| (&it.node, Reason::NodeLacksEndpoint));
+        let passed_over = self.electorate.candidates().iter().filter_map(|it| Some((&it.node, self.passed_over(it)?)));
         let excluded = self.electorate.excluded.iter().map(|(node, reason)| (node, reason.clone()));
-        let mut refused: Vec<_> = lacking.chain(excluded).collect();
+        let mut refused: Vec<_> = passed_over.chain(excluded).collect();
         // Several `[[l2]]` may have refused the same node, and one may have taken it.
         refused.retain(|(node, _)| !all.iter().any(|it| it.node == **node));
         refused.sort_by_key(|(node, _)| *node);
@@ -162,6 +161,21 @@ impl<'a> Ranking<'a> {
             }
         }
         elect(electorate.best(), self.rank_by, |_| false)
+    }
+
+    /// Why a candidate may not answer for these addresses. One whose data path is bad, or whose view is stale, may where no
+    /// better node can.
+    fn passed_over(&self, candidate: &Candidate) -> Option<Reason> {
+        if !self.has_endpoint(candidate) {
+            return Some(Reason::NodeLacksEndpoint);
+        }
+        let better = |it: &Candidate| it.grade > candidate.grade && self.has_endpoint(it);
+        let reason = match candidate.grade {
+            Grade::Eligible => return None,
+            Grade::ViewStale => Reason::NodeViewStale,
+            Grade::DataPathBad => Reason::DataPathBad { fault: None },
+        };
+        self.electorate.candidates().iter().any(better).then_some(reason)
     }
 
     fn has_endpoint(&self, candidate: &Candidate) -> bool {

@@ -17,6 +17,7 @@ use crate::world::{
 };
 
 mod advertisements;
+mod data_path;
 mod incremental;
 mod links;
 mod placements;
@@ -101,7 +102,7 @@ fn key(name: &str) -> ObjectKey {
 
 fn node(labels: &[(&str, &str)]) -> Node {
     let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    Node { labels: Labels(labels), ready: true, network_unavailable: false, addresses: Vec::new() }
+    Node { labels: Labels(labels), ready: true, network_unavailable: false, addresses: Vec::new(), boot_id: None }
 }
 
 impl Story {

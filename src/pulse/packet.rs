@@ -346,6 +346,7 @@ fn eligibility(code: u8) -> Eligibility {
         5 => Eligibility::NodeUnknown,
         6 => Eligibility::DataPathBad,
         7 => Eligibility::ViewStale,
+        8 => Eligibility::DataPathNotSeen,
         code => Eligibility::Unknown(code),
     }
 }
@@ -360,6 +361,7 @@ fn eligibility_code(eligibility: Eligibility) -> u8 {
         Eligibility::NodeUnknown => 5,
         Eligibility::DataPathBad => 6,
         Eligibility::ViewStale => 7,
+        Eligibility::DataPathNotSeen => 8,
         Eligibility::Unknown(code) => code,
     }
 }

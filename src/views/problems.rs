@@ -10,6 +10,7 @@ use super::Snapshot;
 use super::bgp::PeerReport;
 use super::status::ServiceReport;
 use crate::names::PeerName;
+use crate::path_state::{PathFault, Serving};
 use crate::plan::decision::Announcement;
 use crate::plan::join::Dispute;
 use crate::pulse;
@@ -33,6 +34,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(peers.iter().filter(wanted).filter_map(of_peer));
     problems.extend(disputes(snapshot));
     problems.extend(world.host_problems.iter().chain(&world.listen_problems).map(ToString::to_string));
+    problems.extend(of_data_path(snapshot));
     problems.extend(of_pulse(snapshot));
     problems.extend(refused_pulses(world));
     problems.extend(refused);
@@ -86,6 +88,33 @@ fn disputes(snapshot: &Snapshot) -> Vec<String> {
         all.iter().map(in_words).collect::<Vec<_>>()
     };
     snapshot.plan.disputes.iter().flat_map(of_route).collect()
+}
+
+/// Each fault with what it costs and what to do.
+fn of_data_path(snapshot: &Snapshot) -> Option<String> {
+    let Snapshot { config, world, .. } = snapshot;
+    let path = &world.data_path;
+    let fault = path.fault()?;
+    let remedy = match fault {
+        PathFault::NotAsked { .. } => return None,
+        PathFault::Unhealthy { .. } | PathFault::Silent { .. } | PathFault::RulesNotSeen => {
+            "see kube-proxy's log on this node"
+        }
+        PathFault::RulesGone { .. } => "restart kube-proxy on this node; did a firewall flush its rules?",
+        PathFault::ProxyGone | PathFault::ProxyNotStarted => {
+            "start kube-proxy on this node, or set [node] data-path = \"node-ready\" if it was removed"
+        }
+        PathFault::NodeNotTold | PathFault::NodeNotReady | PathFault::OtherBoot => "see the kubelet's log on this node",
+    };
+    let cost = match path.serving() {
+        Serving::Yes => return None,
+        Serving::Lost if world.pulses == Pulses::Off && !config.l2.is_empty() => {
+            "this node goes on answering on the link, for without [pulse] no other node would take over"
+        }
+        Serving::Lost => "this node gives way to nodes that serve",
+        Serving::NotSinceBoot => "this node announces nothing until the data path was seen good once since the boot",
+    };
+    Some(format!("the data path: {fault}; {cost}; {remedy}"))
 }
 
 fn of_pulse(snapshot: &Snapshot) -> Vec<String> {

@@ -13,6 +13,7 @@ use super::problems::problems;
 use super::{SCHEMA_VERSION, Snapshot};
 use crate::claim::ConflictKind;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName, PoolName};
+use crate::path_state::{DataPath, PathSource};
 use crate::plan::allocate::capacity;
 use crate::plan::decision::{Announcement, Decision};
 use crate::reason::Reason;
@@ -40,6 +41,9 @@ pub struct Report {
     #[serde(default)]
     pub l2: CountersReport,
     pub services: Vec<ServiceReport>,
+    /// Whether this node can serve what it announces.
+    #[serde(default)]
+    pub data_path: DataPathReport,
     /// What is wrong with the settings of this host; the problems below have it too.
     pub host_problems: Vec<HostProblem>,
     /// What somebody should look at, in plain sentences.
@@ -52,6 +56,21 @@ pub struct ApiServerReport {
     pub state: String,
     pub since: Option<Timestamp>,
     pub error: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DataPathReport {
+    /// `good`; `bad`, so this node gives way to nodes that serve; `not-since-boot`, so it announces nothing.
+    pub state: String,
+    pub source: PathSource,
+    /// Why it is not known to be good, in words.
+    pub fault: Option<String>,
+}
+
+impl Default for DataPathReport {
+    fn default() -> DataPathReport {
+        data_path(&DataPath::UNWATCHED)
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -161,6 +180,7 @@ pub fn status(snapshot: &Snapshot) -> Report {
         pulse: pulse_report(world),
         l2: counters::report(counters),
         services,
+        data_path: data_path(&world.data_path),
         host_problems: world.host_problems.clone(),
     }
 }
@@ -230,6 +250,14 @@ fn conflicts_on(link: &InterfaceName, world: &World) -> Vec<ConflictReport> {
             since: Timestamp::try_from(since).ok(),
         })
         .collect()
+}
+
+fn data_path(path: &DataPath) -> DataPathReport {
+    DataPathReport {
+        state: path.serving().code().to_owned(),
+        source: path.source,
+        fault: path.fault().map(ToString::to_string),
+    }
 }
 
 fn api_server(state: &ApiServer) -> ApiServerReport {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Conflict, DefaultRoute, EndpointSlice, HostProblem, Link, Node, Service, SessionDetail};
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
+use crate::path_state::DataPath;
 use crate::roster::Roster;
 use crate::selector::Labels;
 use crate::session_state::SessionState;
@@ -65,6 +66,8 @@ pub enum Fact {
     Host(Vec<HostProblem>),
     /// All that keeps BGP connections from being accepted.
     Listening(Vec<HostProblem>),
+    /// Whether this node can serve what it announces.
+    DataPath(DataPath),
     /// Wait for no list any longer: act on the last known state, even if no list was ever complete.
     FailStatic,
     /// The agent stops: this node takes nothing any more, and says nothing for what it still answers for.
@@ -98,6 +101,7 @@ impl Fact {
             | Fact::StatusRefused(..)
             | Fact::Host(_)
             | Fact::Listening(_)
+            | Fact::DataPath(_)
             | Fact::FailStatic
             | Fact::Leaving => false,
         }

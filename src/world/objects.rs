@@ -112,6 +112,9 @@ pub struct Node {
     pub network_unavailable: bool,
     /// InternalIP addresses, in order.
     pub addresses: Vec<IpAddr>,
+    /// The boot of the host that its kubelet has last reported of; `None` where no kubelet reports.
+    #[serde(default)]
+    pub boot_id: Option<String>,
 }
 
 impl Node {

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::address::Family;
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
+use crate::path_state::DataPath;
 use crate::roster::Roster;
 use crate::selector::Labels;
 
@@ -63,6 +64,8 @@ pub struct World {
     pub host_problems: Vec<HostProblem>,
     /// What keeps BGP connections from being accepted.
     pub listen_problems: Vec<HostProblem>,
+    /// Of this node; good where nothing tells.
+    pub data_path: DataPath,
     pub fail_static: bool,
     pub leaving: bool,
 }
@@ -142,6 +145,7 @@ impl Default for World {
             refused: OrdMap::new(),
             host_problems: Vec::new(),
             listen_problems: Vec::new(),
+            data_path: DataPath::UNWATCHED,
             fail_static: false,
             leaving: false,
         }
@@ -253,6 +257,7 @@ impl World {
                 self.listen_problems = problems;
                 Touched::Nothing
             }
+            Fact::DataPath(path) => everything_if(std::mem::replace(&mut self.data_path, path.clone()) != path),
             // With the lists complete there is nothing left to be patient for.
             Fact::Leaving => everything_if(!std::mem::replace(&mut self.leaving, true)),
             Fact::FailStatic if self.listed.all() => Touched::Nothing,

@@ -653,7 +653,8 @@ impl Town {
         for host in &self.hosts {
             let name = ("kubernetes.io/hostname".to_owned(), host.name.to_string());
             let labels = Labels(self.story.labels.iter().cloned().chain([name]).collect());
-            let node = Node { labels, ready: true, network_unavailable: false, addresses: vec![host.ip] };
+            let node =
+                Node { labels, ready: true, network_unavailable: false, addresses: vec![host.ip], boot_id: None };
             facts.push(Fact::Node(host.name.clone(), Some(Arc::new(node))));
         }
         facts.extend(

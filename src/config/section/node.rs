@@ -35,12 +35,11 @@ section! {
             |text, _| data_path(text),
             "The check that this node can forward traffic to endpoints; a node that fails it neither takes nor announces \
              addresses. A URL must answer with status 200, as kube-proxy's health does; \"node-ready\" waits until the Node \
-             is Ready and its kubelet has reported since the boot; \"auto\" uses kube-proxy's health where kube-proxy is seen, \
-             else \"node-ready\", and with [manifests] nothing; \"none\" checks nothing.",
+             is Ready and its kubelet has reported since the boot; \"auto\" uses kube-proxy's health and its rules in the kernel \
+             where kube-proxy is seen, else \"node-ready\", and with [manifests] nothing; \"none\" checks nothing.",
         )
         .default("auto")
-        .trade("With \"none\", a node attracts traffic after a boot before it can forward it.")
-        .not_yet("checking the data path");
+        .trade("With \"none\", a node attracts traffic after a boot before it can forward it.");
     }
 }
 

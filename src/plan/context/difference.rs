@@ -10,7 +10,7 @@ use crate::plan::elect::Electorate;
 /// What is new in a context, as far as a Service can notice.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Difference {
-    /// Links, peers or advertisements: it may concern every Service.
+    /// Links, peers, advertisements or the data path: it may concern every Service.
     Everything,
     /// Only which nodes may answer on the links, and with what weight.
     Nodes(NodesDifference),
@@ -30,9 +30,9 @@ pub struct NodesDifference {
 impl Context {
     /// What is new here, compared with the context before. What the pulse says of this node concerns no Service.
     pub fn difference(&self, before: &Context) -> Difference {
-        let Context { l2, pulse: _, bgp } = self;
+        let Context { l2, pulse: _, bgp, path } = self;
         let same_links = || l2.iter().zip(&before.l2).all(|(now, before)| now.has_same_links(before));
-        if *bgp != before.bgp || l2.len() != before.l2.len() || !same_links() {
+        if *bgp != before.bgp || *path != before.path || l2.len() != before.l2.len() || !same_links() {
             return Difference::Everything;
         }
         let mut difference = NodesDifference::default();

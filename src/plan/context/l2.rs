@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::config::{Config, InterfacePattern, L2, Subnet};
 use crate::names::{InterfaceName, NodeName};
+use crate::path_state::Serving;
 use crate::plan::elect::{self, Electorate, Hearing};
 use crate::plan::holder::Grade;
 use crate::plan::slice::PulseLink;
@@ -165,7 +166,8 @@ fn l2_context(
     let heard: Vec<(&Link, &Roster)> =
         links.iter().filter_map(|link| Some((*link, &**world.rosters.get(&link.index)?))).collect();
     let electorate = |rosters: Vec<&Roster>| {
-        let hearing = Hearing { me, number, grade: own.grade, rosters, refusal: refusal.clone() };
+        let hearing =
+            Hearing { me, number, grade: own.grade, path: &world.data_path, rosters, refusal: refusal.clone() };
         elect::electorate(l2, nodes, Some(&hearing))
     };
     match world.pulses {
@@ -227,13 +229,14 @@ fn pulse_context(config: &Config, node: Option<&Node>, l2: &[L2Context], own: Ow
     let links = world.links.values().filter(on_links).map(|link| (link.index, pulse_link(link))).collect();
     PulseContext {
         links: Arc::new(links),
-        eligibility: Some(match (node.map(elect::exclusion), own.grade) {
-            (None, _) => Eligibility::NodeUnknown,
-            (Some(None), Grade::Eligible) => Eligibility::Eligible,
-            (Some(None), Grade::ViewStale) => Eligibility::ViewStale,
-            (Some(None), Grade::DataPathBad) => Eligibility::DataPathBad,
-            (Some(Some(Reason::NodeNetworkUnavailable)), _) => Eligibility::NetworkUnavailable,
-            (Some(Some(_)), _) => Eligibility::Excluded,
+        eligibility: Some(match (node.map(elect::exclusion), world.data_path.serving(), own.grade) {
+            (None, _, _) => Eligibility::NodeUnknown,
+            (Some(None), Serving::NotSinceBoot, _) => Eligibility::DataPathNotSeen,
+            (Some(None), _, Grade::Eligible) => Eligibility::Eligible,
+            (Some(None), _, Grade::ViewStale) => Eligibility::ViewStale,
+            (Some(None), _, Grade::DataPathBad) => Eligibility::DataPathBad,
+            (Some(Some(Reason::NodeNetworkUnavailable)), ..) => Eligibility::NetworkUnavailable,
+            (Some(Some(_)), ..) => Eligibility::Excluded,
         }),
     }
 }

@@ -3,11 +3,13 @@
 //! Floor 1. One file for each question that a verdict answers, as in `plan::verdict`.
 
 pub mod bgp;
+pub mod data_path;
 mod difference;
 pub mod l2;
 mod nodes;
 
 pub use self::bgp::BgpContext;
+pub use self::data_path::PathContext;
 pub use self::difference::Difference;
 pub use self::l2::{L2Context, PulseContext};
 use std::collections::BTreeSet;
@@ -24,6 +26,7 @@ pub struct Context {
     pub l2: Vec<L2Context>,
     pub pulse: PulseContext,
     pub bgp: BgpContext,
+    pub path: PathContext,
 }
 
 impl Context {
@@ -39,7 +42,8 @@ impl Context {
             .map(|numbered| L2Context::of(numbered, me, &nodes, own, world))
             .collect();
         let pulse = PulseContext::of(config, node, &l2, own, world);
-        Context { l2, pulse, bgp: BgpContext::of(config, me, node) }
+        let path = PathContext::of(me, &nodes, world, grade);
+        Context { l2, pulse, bgp: BgpContext::of(config, me, node), path }
     }
 
     /// Every node that some `[[l2]]` takes or refuses.

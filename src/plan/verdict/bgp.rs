@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{Announceable, Inputs};
+use super::{Announceable, Inputs, data_path};
 use crate::address::{Family, host_prefix};
 use crate::config::Advertisement;
 use crate::names::PeerName;
@@ -80,7 +80,7 @@ fn refusal(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, covering:
         let nameless = endpoints.by_node.is_empty();
         return Some(if nameless { Reason::EndpointsNameNoNode } else { Reason::NoLocalEndpoint });
     }
-    None
+    data_path::gives_way(inputs, about)
 }
 
 fn announce(

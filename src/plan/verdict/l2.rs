@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Announceable, Inputs};
+use super::{Announceable, Inputs, data_path};
 use crate::claim::{Acquisition, ConflictKind};
 use crate::config::L2;
 use crate::names::{InterfaceName, NodeName, ObjectKey};
@@ -282,6 +282,10 @@ fn judge_own(
     rank_by: IpAddr,
 ) -> (L2Verdict, Option<Arc<BTreeSet<InterfaceName>>>) {
     let owned = |announced, reason| L2Verdict { owner: Some(inputs.me.clone()), announced, reason };
+    // Where pulses are heard such a node takes nothing; without them the others cannot know.
+    if let Some(reason) = data_path::not_seen(inputs) {
+        return (owned(false, reason), None);
+    }
     let interfaces = match link_for(covering, inputs.me, address, rank_by) {
         Ok(interfaces) => interfaces,
         // It hands the address over, and answers where it does now until then.

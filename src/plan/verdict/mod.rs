@@ -5,6 +5,7 @@
 
 pub mod allocation;
 pub mod bgp;
+mod data_path;
 pub mod l2;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,11 +1,12 @@
 //! The metrics of the agent as a whole, of pools and Services. Floor 1.
 
 use super::{Metric, count, gauge};
+use crate::path_state::Serving;
 use crate::plan::allocate::capacity;
 use crate::views::status;
 use crate::world::ApiServer;
 
-pub(super) const METRICS: [Metric; 6] = [
+pub(super) const METRICS: [Metric; 7] = [
     gauge("crier_build_info", &["version"], "Always 1; the label has the version.", |_, series| {
         series.set([env!("CARGO_PKG_VERSION")], 1);
     }),
@@ -15,6 +16,18 @@ pub(super) const METRICS: [Metric; 6] = [
     gauge("crier_allocates", &[], "1 while this agent allocates addresses.", |snapshot, series| {
         series.only(u64::from(status::allocates(snapshot)));
     }),
+    gauge(
+        "crier_data_path",
+        &["state"],
+        "1 for the state of this node's data path: good; bad, so the node gives way to nodes that serve; not-since-boot, so the \
+         node announces nothing.",
+        |snapshot, series| {
+            let serving = snapshot.world.data_path.serving();
+            for state in [Serving::Yes, Serving::Lost, Serving::NotSinceBoot] {
+                series.set([state.code()], u64::from(serving == state));
+            }
+        },
+    ),
     gauge("crier_pool_addresses", &["pool"], "Addresses of the pool.", |snapshot, series| {
         for pool in &snapshot.config.pools {
             series.set([pool.name.as_str()], capacity(pool));

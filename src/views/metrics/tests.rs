@@ -60,6 +60,8 @@ fn every_pool_and_peer_has_its_numbers_even_before_the_first_plan() {
             "crier_pool_addresses{pool=\"lan\"} 16",
             "crier_pool_addresses_held{pool=\"lan\"} 0",
             "crier_allocates 1",
+            "crier_data_path{state=\"good\"} 1",
+            "crier_data_path{state=\"not-since-boot\"} 0",
             "crier_services{held=\"true\"} 0",
         ],
     );

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use serde_json::Value;
 
 use crate::namespace::{Namespace, lossy};
-use crate::process::Process;
+use crate::process::{Process, mount_over};
 use crate::wait::{Deadline, eventually};
 
 /// The binary under test: `CRIER_BIN`, else what `make build` leaves.
@@ -18,6 +18,9 @@ pub fn binary() -> PathBuf {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("tests/rack has a workspace");
     std::env::var_os("CRIER_BIN").map_or_else(|| workspace.join("target/dist/crier"), PathBuf::from)
 }
+
+/// Where the kernel names its boot.
+pub const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// One running `crier run`. Dropping it kills it.
 #[derive(Debug)]
@@ -56,6 +59,17 @@ impl Namespace {
         change(&mut command);
         let process = self.start(&format!("crier.{node}"), command);
         Crier { process, namespace: self.clone(), node: node.into(), socket, notices }
+    }
+}
+
+impl Namespace {
+    /// Starts `crier run` like [`crier`](Namespace::crier) on a node that has rebooted since: in the eyes of the agent the
+    /// kernel has another boot id, one for each `boot`.
+    #[track_caller]
+    pub fn crier_in_boot(&self, boot: u8, node: &str, configuration: &str) -> Crier {
+        let file =
+            self.rack().write(&format!("boot-{boot}"), &format!("00000000-0000-4000-8000-0000000000{boot:02x}\n"));
+        self.crier_with(node, configuration, |command| mount_over(command, file, BOOT_ID.into()))
     }
 }
 

@@ -7,19 +7,16 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 
 use crate::certificates::{Authority, signing_key};
 use crate::namespace::{Namespace, lossy};
-use crate::process::Process;
+use crate::process::{Process, mount_over};
 use crate::site::{Host, Node, POD_RANGES, Pod, Site};
 use crate::wait::{Deadline, eventually, now, secs};
 
@@ -181,7 +178,7 @@ impl Cluster {
         write(&account.join("namespace"), "kube-system");
         command.env("KUBERNETES_SERVICE_HOST", server.ip().to_string());
         command.env("KUBERNETES_SERVICE_PORT", server.port().to_string());
-        mount_as_run(command, run);
+        mount_over(command, run, "/run".into());
     }
 
     /// Gives the user `crier` the rights that `rules` lists (the `rules:` of a ClusterRole, as JSON).
@@ -218,15 +215,22 @@ impl Cluster {
     /// Starts kube-proxy in a node's namespace and waits until it has programmed the node once.
     #[track_caller]
     pub fn kube_proxy(&self, node: &Node) -> Process {
+        self.kube_proxy_in_mode(node, "nftables")
+    }
+
+    /// The same in the mode `nftables` or `iptables`.
+    #[track_caller]
+    pub fn kube_proxy_in_mode(&self, node: &Node, mode: &str) -> Process {
         let configuration = json!({
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
             "kind": "KubeProxyConfiguration",
-            "mode": "nftables",
+            "mode": mode,
             "hostnameOverride": node.name(),
             "clusterCIDR": POD_RANGES.join(","),
             "clientConnection": { "kubeconfig": self.kubeconfig(User::Admin, Proof::Token, &self.url()) },
             // At once, not once in a second.
             "nftables": { "minSyncPeriod": "10ms" },
+            "iptables": { "minSyncPeriod": "10ms" },
             // These are the host's limits, which a namespace may not set.
             "conntrack": {
                 "maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s",
@@ -264,7 +268,7 @@ impl Cluster {
             &json!({ "addresses": [
                 { "type": "InternalIP", "address": node.address }, { "type": "InternalIP", "address": node.address6 },
                 { "type": "Hostname", "address": name },
-            ]}),
+            ], "nodeInfo": { "bootID": boot_id() } }),
         );
         self.set_node_ready(name, true);
     }
@@ -272,7 +276,12 @@ impl Cluster {
     /// Says whether a node is Ready, as its kubelet would.
     #[track_caller]
     pub fn set_node_ready(&self, name: &str, ready: bool) {
-        let ready = if ready { "True" } else { "False" };
+        self.set_node_condition_ready(name, if ready { "True" } else { "False" });
+    }
+
+    /// The same with any status: `Unknown` is what the API server says of a node whose kubelet is silent.
+    #[track_caller]
+    pub fn set_node_condition_ready(&self, name: &str, ready: &str) {
         self.patch_status(
             &format!("node/{name}"),
             &json!({ "conditions": [
@@ -357,18 +366,10 @@ impl Deref for Cluster {
     }
 }
 
-/// `command` sees the folder `run` as /run; nobody else does.
-fn mount_as_run(command: &mut Command, run: PathBuf) {
-    let none: Option<&Path> = None;
-    // SAFETY: between fork and exec only unshare and mount are called, system calls on paths that need no memory.
-    unsafe {
-        command.pre_exec(move || {
-            unshare(CloneFlags::CLONE_NEWNS)?;
-            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
-            mount(Some(&*run), "/run", none, MsFlags::MS_BIND, none)?;
-            Ok(())
-        });
-    }
+/// Of the kernel that runs all nodes, as a kubelet reports it.
+fn boot_id() -> String {
+    let text = std::fs::read_to_string(crate::crier::BOOT_ID).expect("the kernel has a boot id");
+    text.trim().to_owned()
 }
 
 fn program(name: &str) -> PathBuf {

@@ -15,7 +15,8 @@ use crate::{Pod, Process, Rack, Site};
 pub struct Metal {
     pub cluster: Cluster,
     pub site: Site,
-    _proxies: Vec<Process>,
+    /// kube-proxy of each node, in their order; empty where there is none.
+    pub proxies: Vec<Process>,
 }
 
 impl Metal {
@@ -28,8 +29,14 @@ impl Metal {
     /// The same on another IPv4 subnet.
     #[track_caller]
     pub fn on(rack: &Rack, subnet: &str, nodes: u16) -> Metal {
+        Metal::in_mode(rack, subnet, nodes, "nftables")
+    }
+
+    /// The same with kube-proxy in the mode `nftables` or `iptables`.
+    #[track_caller]
+    pub fn in_mode(rack: &Rack, subnet: &str, nodes: u16, mode: &str) -> Metal {
         let mut metal = Metal::without_kube_proxy(rack, subnet, nodes);
-        metal._proxies = metal.site.nodes.iter().map(|node| metal.cluster.kube_proxy(node)).collect();
+        metal.proxies = metal.site.nodes.iter().map(|node| metal.cluster.kube_proxy_in_mode(node, mode)).collect();
         metal
     }
 
@@ -39,7 +46,7 @@ impl Metal {
         let site = Site::new(rack, subnet, "fd35::/64", nodes);
         let cluster = Cluster::start(&site);
         cluster.allow_crier(&rules());
-        Metal { cluster, site, _proxies: Vec::new() }
+        Metal { cluster, site, proxies: Vec::new() }
     }
 
     /// `[kubernetes]` for an agent that reaches the API server directly, with a token.

@@ -14,6 +14,8 @@ use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::unistd::{Pid, getppid};
@@ -269,4 +271,17 @@ fn launch(command: Command) -> io::Result<Child> {
     let (reply, answer) = sync_channel(1);
     launcher.send(Launch { command, reply }).map_err(|_| io::Error::other("the launching thread is gone"))?;
     answer.recv().map_err(|_| io::Error::other("the launching thread is gone"))?
+}
+/// `command` sees the file or folder `source` in the place of `target`; nobody else does.
+pub(crate) fn mount_over(command: &mut Command, source: PathBuf, target: PathBuf) {
+    let none: Option<&Path> = None;
+    // SAFETY: between fork and exec only unshare and mount are called, system calls on paths that need no memory.
+    unsafe {
+        command.pre_exec(move || {
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+            mount(Some(&*source), &*target, none, MsFlags::MS_BIND, none)?;
+            Ok(())
+        });
+    }
 }

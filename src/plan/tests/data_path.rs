@@ -1,0 +1,132 @@
+//! What a node does whose data path is not good, as stories. This node is `a`; by MetalLB's order b, c, a have .103.
+
+use super::pulses::{roster, with_pulses};
+use super::*;
+use crate::path_state::{DataPath, PathFault, PathSource, PathState};
+use crate::roster::Eligibility;
+
+fn path(state: PathState, good_since_boot: bool) -> Fact {
+    Fact::DataPath(DataPath { state, good_since_boot, source: PathSource::KubeProxy })
+}
+
+fn good() -> Fact {
+    path(PathState::Good, true)
+}
+
+fn unseen() -> Fact {
+    path(PathState::Unknown { why: PathFault::ProxyNotStarted }, false)
+}
+
+fn rules_gone() -> Fact {
+    path(PathState::Bad { why: PathFault::RulesGone { family: crate::address::Family::V4 } }, true)
+}
+
+fn unhealthy() -> Fact {
+    path(
+        PathState::Bad { why: PathFault::Unhealthy { url: "http://127.0.0.1:10256/healthz".into(), status: 503 } },
+        true,
+    )
+}
+
+/// The others as they are heard, each with its eligibility.
+fn heard(members: &[(&str, Eligibility)]) -> Fact {
+    let names: Vec<(&str, &[&str])> = members.iter().map(|(name, _)| (*name, &[][..])).collect();
+    let Fact::Roster(link, Some(mut roster)) = roster(&names, &[]) else { panic!("it tells a roster") };
+    for (name, eligibility) in members {
+        Arc::make_mut(&mut roster).members.get_mut(&NodeName::from(*name)).unwrap().eligibility = *eligibility;
+    }
+    Fact::Roster(link, Some(roster))
+}
+
+fn eligibility(story: &Story) -> Option<Eligibility> {
+    story.planner.plan().pulse.eligibility
+}
+
+#[test]
+fn a_node_that_has_not_served_since_its_boot_takes_nothing_even_alone() {
+    let mut story = with_pulses(false);
+    story.tell(unseen());
+    let reason = story.owner(heard(&[]));
+    assert!(reason.contains("not seen good since its boot (kube-proxy ran here before the last boot"), "{reason}");
+    assert!(story.answered().is_empty() && story.routes().is_empty(), "neither on the link nor over BGP");
+    assert_eq!(eligibility(&story), Some(Eligibility::DataPathNotSeen), "and it says so");
+    assert_eq!(story.owner(good()), "a");
+    assert_eq!(story.routes(), ["192.168.35.103/32"]);
+}
+
+#[test]
+fn a_node_that_lost_its_path_gives_way_to_one_that_serves_and_to_no_other() {
+    let mut story = with_pulses(false);
+    assert_eq!(story.owner(heard(&[])), "a");
+    assert_eq!(story.owner(unhealthy()), "a", "there is nobody else");
+    assert_eq!(story.routes(), ["192.168.35.103/32"]);
+    assert_eq!(eligibility(&story), Some(Eligibility::DataPathBad));
+    assert_eq!(story.owner(heard(&[("b", Eligibility::DataPathNotSeen)])), "a", "b serves less still");
+    assert_eq!(story.owner(heard(&[("c", Eligibility::Eligible)])), "c");
+    assert!(story.answered().is_empty() && story.routes().is_empty());
+}
+
+#[test]
+fn others_that_lost_their_path_are_passed_over_while_one_serves() {
+    let mut story = with_pulses(false);
+    let all = |eligibility| heard(&[("b", eligibility), ("c", eligibility)]);
+    assert_eq!(story.owner(all(Eligibility::Eligible)), "b");
+    assert_eq!(story.owner(all(Eligibility::DataPathBad)), "a");
+    story.tell(rules_gone());
+    story.tell(all(Eligibility::DataPathBad));
+    story.turn();
+    assert!(story.decision("web").announcements[0].l2.owner.is_some(), "where no node serves somebody goes on");
+    assert_eq!(story.routes(), ["192.168.35.103/32"], "and all go on over BGP");
+}
+
+#[test]
+fn without_pulses_only_a_node_whose_rules_are_gone_leaves_bgp_to_ready_nodes() {
+    let mut story = Story::begin(configuration());
+    story.put("web", Service { ingress: vec!["192.168.35.103".parse().unwrap()], ..service() });
+    story.endpoints("web", &["b"]);
+    story.tell(unhealthy());
+    story.turn();
+    assert_eq!(story.routes(), ["192.168.35.103/32"], "its rules still work, and the others may be no better");
+    story.tell(rules_gone());
+    story.turn();
+    assert!(story.routes().is_empty(), "b and c are Ready");
+    for name in ["b", "c"] {
+        story.tell(Fact::Node(name.into(), Some(Arc::new(Node { ready: false, ..node(&[]) }))));
+    }
+    story.turn();
+    assert_eq!(story.routes(), ["192.168.35.103/32"], "nobody else is");
+}
+
+#[test]
+fn without_pulses_a_kube_proxy_that_is_gone_with_its_rules_leaves_bgp_as_it_is() {
+    let mut story = Story::begin(configuration());
+    story.put("web", Service { ingress: vec!["192.168.35.103".parse().unwrap()], ..service() });
+    story.endpoints("web", &["b"]);
+    story.tell(path(PathState::Bad { why: PathFault::ProxyGone }, true));
+    story.turn();
+    assert_eq!(story.routes(), ["192.168.35.103/32"], "it may have been replaced on every node");
+}
+
+#[test]
+fn under_policy_local_only_nodes_with_an_endpoint_count() {
+    let mut story = with_pulses(false);
+    story.put(
+        "web",
+        Service {
+            ingress: vec!["192.168.35.103".parse().unwrap()],
+            external_traffic_policy: TrafficPolicy::Local,
+            ..service()
+        },
+    );
+    story.endpoints("web", &["a"]);
+    story.owner(heard(&[("b", Eligibility::Eligible)]));
+    story.tell(rules_gone());
+    story.turn();
+    assert_eq!(
+        (story.answered(), story.routes()),
+        (vec!["192.168.35.103".to_owned()], vec!["192.168.35.103/32".to_owned()]),
+        "b has no endpoint"
+    );
+    story.endpoints("web", &["a", "b"]);
+    assert!(story.answered().is_empty() && story.routes().is_empty(), "b has one");
+}

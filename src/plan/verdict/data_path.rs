@@ -1,0 +1,33 @@
+//! What the state of this node's data path and of its view of the cluster forbid it to announce.
+//! Floor 1. On the link a lost path is a matter of eligibility, in `plan::elect`.
+
+use super::{Announceable, Inputs};
+use crate::path_state::Serving;
+use crate::plan::context::PathContext;
+use crate::plan::holder::Grade;
+use crate::reason::Reason;
+use crate::world::TrafficPolicy;
+
+/// Why this node announces nothing at all: its path was not seen good since the boot.
+pub fn not_seen(inputs: &Inputs<'_>) -> Option<Reason> {
+    let path = &inputs.context.path.path;
+    let fault = path.fault().cloned();
+    (path.serving() == Serving::NotSinceBoot).then_some(Reason::DataPathNotSeen { fault })
+}
+
+/// Why this node does not announce the Service over BGP. One whose path is lost, or whose view is stale, goes on where no other node is known to serve
+/// the Service: this gate never empties a cluster.
+pub fn gives_way(inputs: &Inputs<'_>, about: &Announceable<'_>) -> Option<Reason> {
+    if let Some(reason) = not_seen(inputs) {
+        return Some(reason);
+    }
+    let PathContext { path, grade, others } = &inputs.context.path;
+    let reason = match grade {
+        Grade::Eligible => return None,
+        Grade::ViewStale => Reason::NodeViewStale,
+        Grade::DataPathBad => Reason::DataPathBad { fault: path.fault().cloned() },
+    };
+    let local = about.service.external_traffic_policy == TrafficPolicy::Local;
+    let serves = |node: &_| !local || about.endpoints.by_node.contains_key(node);
+    others.iter().any(serves).then_some(reason)
+}
