@@ -133,7 +133,7 @@ fn stands_there<'a>(name: &NodeName, nodes: &'a OrdMap<NodeName, Arc<Node>>, hea
                 let labels = match nodes.get(name) {
                     Some(node) => {
                         let mut labels = node.labels.clone();
-                        labels.0.extend(member.labels.0.iter().map(|(name, value)| (name.clone(), value.clone())));
+                        labels.0.extend(&member.labels.0);
                         Cow::Owned(labels)
                     }
                     None => Cow::Borrowed(&member.labels),

@@ -154,7 +154,7 @@ fn pulse_context(config: &Config, node: Option<&Node>, l2: &[L2Context], world: 
     let links = world.links.values().filter(on_links).map(|link| (link.index, link.clone())).collect();
     let selectors = config.l2.iter().flat_map(|l2| l2.nodes.iter().chain(l2.preference.iter().map(|it| &it.nodes)));
     let keys: BTreeSet<&str> = selectors.flat_map(Selector::keys).collect();
-    let labels = node.into_iter().flat_map(|node| &node.labels.0).filter(|(name, _)| keys.contains(name.as_str()));
+    let labels = node.into_iter().flat_map(|node| &node.labels.0).filter(|(name, _)| keys.contains(name));
     PulseContext {
         links: Arc::new(links),
         eligibility: Some(match node.map(elect::exclusion) {
@@ -163,7 +163,7 @@ fn pulse_context(config: &Config, node: Option<&Node>, l2: &[L2Context], world: 
             Some(Some(Reason::NodeNetworkUnavailable)) => Eligibility::NetworkUnavailable,
             Some(Some(_)) => Eligibility::Excluded,
         }),
-        labels: Arc::new(Labels(labels.map(|(name, value)| (name.clone(), value.clone())).collect())),
+        labels: Arc::new(Labels(labels.collect())),
     }
 }
 
