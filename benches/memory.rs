@@ -1,5 +1,9 @@
 //! What the agent costs in memory: the whole agent, in a process of its own, against an API server made up in this one.
-//! `cargo bench --bench memory [WORD]`; a word names one row. Read resident memory and its peak, before and after a relist.
+//! `cargo bench --bench memory [WORD]`; a word names one row. Read resident memory, how much of it is anonymous (all but the
+//! program file's own pages) and the peak, and resident memory and peak again after a relist.
+//!
+//! With `CRIER_BIN=target/dist/crier` the agent is that program, so that what ships is measured. Without it the agent is this
+//! program, whose file is larger.
 //!
 //! The agent runs `agent::run` with one BGP peer that never answers and no `[[l2]]`, so that the bench needs neither root nor
 //! a namespace. Lists come in pages of generated JSON, with managedFields and annotations of the usual size.
@@ -42,6 +46,7 @@ const SCENARIOS: &[Scenario] = &[
     row("ours-1000", 1000, 0, 1, None),
     row("ours-10000", 10_000, 0, 5, Some(60.0)),
     row("others-10000", 20, 10_000, 5, Some(24.0)),
+    Scenario { manifests: true, ..row("manifests-10000", 10_000, 0, 1, None) },
 ];
 
 const fn row(
@@ -55,6 +60,8 @@ const fn row(
 }
 
 const NODES: usize = 100;
+const NODE: &str = "node-000";
+const SERVICES_PER_FILE: usize = 100;
 const WORKERS: usize = 2;
 
 fn main() {
@@ -64,8 +71,8 @@ fn main() {
         (word, _) => {
             let wanted = |scenario: &&Scenario| word.is_none_or(|word| scenario.name.contains(word));
             println!(
-                "{:<16}  {:>9}  {:>9}  {:>9}  {:>9}  {:>6}",
-                "MiB", "resident", "peak", "relisted", "peak", "goal"
+                "{:<16}  {:>9}  {:>9}  {:>9}  {:>9}  {:>9}  {:>6}",
+                "MiB", "resident", "anonymous", "peak", "relisted", "peak", "goal"
             );
             SCENARIOS.iter().filter(wanted).for_each(measure);
         }
@@ -84,7 +91,7 @@ fn run_agent(file: &str) {
     let config = config.expect("the configuration of the benchmark is good");
     runtime().block_on(async move {
         let (_ask, queries) = wiring::queries();
-        agent::run(config, Some("node-000".into()), queries).await.expect("the agent runs until it is killed");
+        agent::run(config, Some(NODE.into()), queries).await.expect("the agent runs until it is killed");
     });
 }
 
@@ -113,9 +120,10 @@ fn measure(scenario: &Scenario) {
         let (again, again_peak) = second.map_or_else(Default::default, |it| (mib(it.resident), mib(it.peak)));
         let goal = scenario.goal.map(|goal| goal.to_string()).unwrap_or_default();
         println!(
-            "{:<16}  {:>9}  {:>9}  {again:>9}  {again_peak:>9}  {goal:>6}",
+            "{:<16}  {:>9}  {:>9}  {:>9}  {again:>9}  {again_peak:>9}  {goal:>6}",
             scenario.name,
             mib(first.resident),
+            mib(first.anonymous),
             mib(first.peak)
         );
     });
@@ -125,9 +133,11 @@ fn write_files(folder: &Path, scenario: &Scenario, api: SocketAddr) {
     let source = if scenario.manifests {
         let manifests = folder.join("manifests");
         std::fs::create_dir(&manifests).expect("a folder");
-        for number in 0..scenario.load_balancers {
-            let text = format!("{}\n---\n{}\n", service(scenario, number), slice(scenario, number));
-            std::fs::write(manifests.join(format!("service-{number:05}.yaml")), text).expect("a manifest is written");
+        let numbers: Vec<usize> = (0..scenario.load_balancers).collect();
+        for (file, numbers) in numbers.chunks(SERVICES_PER_FILE).enumerate() {
+            let objects = numbers.iter().flat_map(|number| [service(scenario, *number), slice(scenario, *number)]);
+            let text = objects.collect::<Vec<_>>().join("\n---\n");
+            std::fs::write(manifests.join(format!("services-{file:03}.yaml")), text).expect("a manifest is written");
         }
         format!("[manifests]\nfolder = \"{}\"\n", manifests.display())
     } else {
@@ -141,9 +151,10 @@ fn write_files(folder: &Path, scenario: &Scenario, api: SocketAddr) {
         format!("[kubernetes]\nkubeconfig = \"{}\"\n", folder.join("kubeconfig").display())
     };
     let config = format!(
-        "{source}[state]\nfolder = \"{}\"\n[[pool]]\nname = \"public\"\naddresses = [\"10.64.0.0/16\"]\n[bgp]\nasn = 64513\n\
+        "{source}[api]\nsocket = \"{}\"\nlisten = \"\"\n[state]\nfolder = \"{}\"\n[[pool]]\nname = \"public\"\naddresses = [\"10.64.0.0/16\"]\n[bgp]\nasn = 64513\n\
          listen = []\nrouter-id = \"10.0.0.9\"\n[[bgp.peer]]\nname = \"tor\"\naddress = \"127.0.0.1\"\nport = 1\nasn = 64512\n\
          [[bgp.advertisement]]\nservice-selector = \"tier notin (back)\"\n",
+        folder.join("crier.sock").display(),
         folder.join("state").display()
     );
     std::fs::write(folder.join("crier.toml"), config).expect("a configuration is written");
@@ -154,15 +165,26 @@ struct Agent(Child);
 
 struct Memory {
     resident: u64,
+    anonymous: u64,
     peak: u64,
 }
 
 impl Agent {
     fn start(folder: &Path) -> Agent {
-        let program = std::env::current_exe().expect("this program has a path");
-        let mut command = Command::new(program);
-        let command = command.arg("agent").arg(folder.join("crier.toml")).stdin(Stdio::null());
-        Agent(command.spawn().expect("the agent starts"))
+        let file = folder.join("crier.toml");
+        let mut command = match std::env::var_os("CRIER_BIN") {
+            Some(program) => {
+                let mut command = Command::new(program);
+                command.args(["run", "--node", NODE, "--config"]).arg(file).stderr(Stdio::null());
+                command
+            }
+            None => {
+                let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
+                command.arg("agent").arg(file);
+                command
+            }
+        };
+        Agent(command.stdin(Stdio::null()).spawn().expect("the agent starts"))
     }
 
     /// Its memory in KiB once it has used no processor time for two seconds.
@@ -182,7 +204,7 @@ impl Agent {
             let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("the kernel tells it");
             line.trim_end_matches("kB").trim().parse().expect("a number of KiB")
         };
-        Memory { resident: field("VmRSS:"), peak: field("VmHWM:") }
+        Memory { resident: field("VmRSS:"), anonymous: field("RssAnon:"), peak: field("VmHWM:") }
     }
 
     fn processor_ticks(&self) -> u64 {

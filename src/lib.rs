@@ -27,6 +27,7 @@ pub mod secret;
 pub mod selector;
 pub mod session_state;
 pub mod stop;
+pub mod text_map;
 
 // Floor 1: decisions.
 pub mod config;

@@ -1,7 +1,7 @@
 //! Label selectors as kubectl writes them: `rack=a`, `tier in (front, edge)`, `!gpu`, joined by commas. Floor 0.
 //! Not for field selectors, and not for the structured selectors of Kubernetes objects.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
@@ -16,10 +16,12 @@ use nom::sequence::{preceded, terminated};
 use nom::{IResult, Parser};
 use serde::{Deserialize, Serialize};
 
+use crate::text_map::TextMap;
+
 /// The labels of an object.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Labels(pub BTreeMap<String, String>);
+pub struct Labels(pub TextMap);
 
 /// A checked selector; an object matches when every requirement holds.
 ///
@@ -371,7 +373,7 @@ mod tests {
     }
 
     fn labels(pairs: &[(&str, &str)]) -> Labels {
-        Labels(pairs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect())
+        Labels(pairs.iter().copied().collect())
     }
 
     /// What is wrong with the text, and the part of it that is named.

@@ -129,7 +129,7 @@ status:
   nodeInfo: {kubeletVersion: v1.36.3, bootID: 6f8b6a7e-5d0c-4a3c-9a3e-0a7b9b8f4c11}
 "#,
         );
-        assert_eq!(seen.labels.0["rack"], "a");
+        assert_eq!(seen.labels.0.get("rack"), Some("a"));
         assert!(seen.ready && !seen.network_unavailable);
         let addresses: Vec<String> = seen.addresses.iter().map(ToString::to_string).collect();
         assert_eq!(addresses, ["10.0.0.11", "fd00::11"], "InternalIP only, in order");

@@ -162,7 +162,7 @@ pub(super) fn object_key(metadata: &ObjectMeta) -> ObjectKey {
 }
 
 pub(super) fn labels(metadata: &ObjectMeta) -> Labels {
-    Labels(metadata.labels.clone().unwrap_or_default())
+    Labels(metadata.labels.iter().flatten().collect())
 }
 
 #[cfg(test)]
@@ -211,7 +211,7 @@ status:
         assert_eq!((seen.uid.as_str(), seen.resource_version.as_str()), ("5b8e", "812"));
         assert!(seen.load_balancer);
         assert_eq!(seen.class.as_deref(), Some("crier.dev/crier"));
-        assert_eq!(seen.labels.0["tier"], "front");
+        assert_eq!(seen.labels.0.get("tier"), Some("front"));
         assert_eq!(seen.families, [Family::V4, Family::V6]);
         assert_eq!(seen.family_policy, FamilyPolicy::PreferDualStack);
         assert_eq!(seen.external_traffic_policy, TrafficPolicy::Local);

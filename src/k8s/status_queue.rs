@@ -28,8 +28,8 @@ pub struct StatusQueue {
     refused: BTreeMap<ObjectKey, Refusal>,
     /// When each refused write is retried.
     due: BTreeSet<(Instant, ObjectKey)>,
-    /// The last notice of each Service that was written as an Event, or that needs no Event.
-    reported: BTreeMap<ObjectKey, Notice>,
+    /// The status with the last notice of each Service that was written as an Event, or that needs no Event.
+    reported: BTreeMap<ObjectKey, Arc<ServiceStatus>>,
 }
 
 struct Refusal {
@@ -185,7 +185,7 @@ impl StatusQueue {
     fn first_event(&mut self, key: &ObjectKey, status: &Arc<ServiceStatus>) -> Option<PendingEvent> {
         let notice = status.notice.as_ref()?;
         if !notice.warning && status.write.is_none() {
-            self.reported.insert(key.clone(), notice.clone());
+            self.reported.insert(key.clone(), Arc::clone(status));
         }
         self.changed_event(key, status)
     }
@@ -204,8 +204,11 @@ impl StatusQueue {
 
     /// The notice as an Event, unless the notice was reported last.
     fn unreported(&mut self, key: &ObjectKey, status: &Arc<ServiceStatus>) -> Option<PendingEvent> {
-        let notice = status.notice.as_ref().filter(|notice| self.reported.get(key) != Some(*notice))?;
-        self.reported.insert(key.clone(), notice.clone());
+        let notice = status.notice.as_ref()?;
+        let before = self.reported.insert(key.clone(), Arc::clone(status));
+        if before.is_some_and(|before| before.notice.as_ref() == Some(notice)) {
+            return None;
+        }
         Some(PendingEvent {
             service: key.clone(),
             uid: status.uid.clone(),

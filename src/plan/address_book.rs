@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use imbl::OrdMap;
@@ -14,8 +15,9 @@ use crate::names::ObjectKey;
 /// Who holds which address, and which were freed a moment ago.
 #[derive(Debug, Default)]
 pub struct AddressBook {
-    /// Normally one Service an address. More only when somebody else wrote a status: then the first by name has it.
-    claims: OrdMap<IpAddr, BTreeSet<ObjectKey>>,
+    /// In order of name, never empty. Normally one Service an address. More only when somebody else wrote a status: then the
+    /// first by name has it.
+    claims: OrdMap<IpAddr, Arc<[ObjectKey]>>,
     claimed_by: BTreeMap<ObjectKey, Vec<IpAddr>>,
     /// For each range of the pools, by its first address: the lowest address that nobody holds, so that a search does not
     /// walk past all that are held.
@@ -80,24 +82,26 @@ impl AddressBook {
         let before = self.claimed_by.remove(service).unwrap_or_default();
         let mut concerned = Vec::new();
         for address in before.iter().filter(|address| !addresses.contains(address)) {
-            if let Some(claims) = self.claims.get_mut(address) {
-                claims.remove(service);
-                concerned.extend(claims.iter().cloned());
-                if claims.is_empty() {
-                    self.claims.remove(address);
-                    if let Some(lowest) = self.lowest_around(*address) {
-                        lowest.unheld = Some(lowest.unheld.map_or(*address, |unheld| unheld.min(*address)));
-                    }
-                    if let Some(until) = rest(*address) {
-                        self.resting.insert(*address, Rest { until, last_holder: service.clone() });
-                    }
-                }
+            let others: Arc<[ObjectKey]> =
+                self.claimants(*address).filter(|other| *other != service).cloned().collect();
+            concerned.extend(others.iter().cloned());
+            if !others.is_empty() {
+                self.claims.insert(*address, others);
+                continue;
+            }
+            self.claims.remove(address);
+            if let Some(lowest) = self.lowest_around(*address) {
+                lowest.unheld = Some(lowest.unheld.map_or(*address, |unheld| unheld.min(*address)));
+            }
+            if let Some(until) = rest(*address) {
+                self.resting.insert(*address, Rest { until, last_holder: service.clone() });
             }
         }
         for address in addresses.iter().filter(|address| !before.contains(address)) {
-            let claims = self.claims.entry(*address).or_default();
-            concerned.extend(claims.iter().cloned());
-            claims.insert(service.clone());
+            concerned.extend(self.claimants(*address).cloned());
+            let claimants: BTreeSet<&ObjectKey> = self.claimants(*address).chain([service]).collect();
+            let claimants = claimants.into_iter().cloned().collect();
+            self.claims.insert(*address, claimants);
             self.resting.remove(address);
             self.move_lowest_past(*address);
         }
@@ -164,9 +168,13 @@ impl AddressBook {
         self.occupied.contains(&address)
     }
 
-    /// All addresses that are held, and the Services that claim each.
-    pub fn claims(&self) -> &OrdMap<IpAddr, BTreeSet<ObjectKey>> {
+    /// All addresses that are held, and the Services that claim each, in order of name.
+    pub fn claims(&self) -> &OrdMap<IpAddr, Arc<[ObjectKey]>> {
         &self.claims
+    }
+
+    fn claimants(&self, address: IpAddr) -> impl Iterator<Item = &ObjectKey> {
+        self.claims.get(&address).into_iter().flat_map(|services| services.iter())
     }
 
     /// The addresses of a range of a pool from the lowest on that nobody holds; what comes after it may be held.
@@ -227,6 +235,21 @@ mod tests {
         assert_eq!(book.next_deadline(), Some(until));
         assert!(!book.wake(now) && book.wake(until));
         assert!(!book.is_resting(ADDRESS, &key("two")));
+    }
+
+    #[test]
+    fn of_services_that_claim_one_address_the_first_by_name_has_it_and_the_next_follows() {
+        let mut book = AddressBook::default();
+        for name in ["b", "c", "a"] {
+            book.claim(&key(name), vec![ADDRESS], |_| None);
+        }
+        let claimants = |book: &AddressBook| book.claims().get(&ADDRESS).map(|services| services.to_vec());
+        assert_eq!(claimants(&book), Some(vec![key("a"), key("b"), key("c")]));
+        assert_eq!(book.claim(&key("a"), Vec::new(), |_| None), [key("b"), key("c")], "these two are concerned");
+        assert_eq!(book.holder(ADDRESS), Some(&key("b")));
+        book.claim(&key("c"), Vec::new(), |_| None);
+        book.claim(&key("b"), Vec::new(), |_| None);
+        assert_eq!(claimants(&book), None, "nothing is kept of an address that nobody claims");
     }
 
     #[test]

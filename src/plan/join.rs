@@ -2,15 +2,14 @@
 //! Floor 1. Communities are united and endpoints added up; of the rest the first in the file counts, and where a later
 //! one says something else that is a dispute, which an operator has to settle.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::{self, PeerAsn};
 use crate::names::ObjectKey;
 use crate::route::RouteAttributes;
 
-/// What each Service says about one route, by the number of the `[[bgp.advertisement]]` that says it. Never empty lists.
-pub type Contributions = BTreeMap<ObjectKey, Vec<(usize, Arc<RouteAttributes>)>>;
+/// What one Service says about a route by one `[[bgp.advertisement]]`, which is named by its number in the file.
+pub type Said<'a> = (&'a ObjectKey, usize, &'a Arc<RouteAttributes>);
 
 /// Two advertisements that cannot both be obeyed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,8 +31,10 @@ pub fn is_internal(peer: &config::Peer) -> bool {
 }
 
 /// The route; `None` where nobody says anything. One that is said once only is handed on, not copied.
-pub fn join(given: &Contributions) -> Option<Arc<RouteAttributes>> {
-    let mut all: Vec<_> = given.values().flatten().map(|(number, attributes)| (*number, attributes)).collect();
+///
+/// `said` is in order of Service.
+pub fn join(said: &[Said<'_>]) -> Option<Arc<RouteAttributes>> {
+    let mut all: Vec<_> = said.iter().map(|(_, number, attributes)| (*number, *attributes)).collect();
     all.sort_by_key(|(number, _)| *number);
     let (_, first) = *all.first()?;
     if all.len() == 1 {
@@ -50,8 +51,9 @@ pub fn join(given: &Contributions) -> Option<Arc<RouteAttributes>> {
         joined.communities.dedup();
     }
     // Several advertisements of one Service speak of the same endpoints.
-    let of_service = |said: &Vec<(usize, Arc<RouteAttributes>)>| said.iter().filter_map(|(_, it)| it.endpoints).max();
-    let endpoints = given.values().filter_map(of_service).reduce(u32::saturating_add);
+    let by_service = said.chunk_by(|(one, ..), (other, ..)| one == other);
+    let of_service = |said: &[Said<'_>]| said.iter().filter_map(|(_, _, it)| it.endpoints).max();
+    let endpoints = by_service.filter_map(of_service).reduce(u32::saturating_add);
     if joined.endpoints != endpoints {
         Arc::make_mut(&mut joined).endpoints = endpoints;
     }
@@ -63,15 +65,15 @@ pub fn disputes(all: &[(usize, &Arc<RouteAttributes>)], internal: bool) -> Vec<D
     if all.iter().all(|(_, attributes)| *attributes == all[0].1) {
         return Vec::new();
     }
-    type Said = fn(&RouteAttributes) -> Option<u32>;
-    let local_preference: (&str, Said) = ("local-preference", |it| it.local_preference);
-    let prepend: (&str, Said) = ("prepend", |it| (it.prepend > 0).then(|| u32::from(it.prepend)));
-    let med: (&str, Said) = ("med", |it| it.med);
+    type Value = fn(&RouteAttributes) -> Option<u32>;
+    let local_preference: (&str, Value) = ("local-preference", |it| it.local_preference);
+    let prepend: (&str, Value) = ("prepend", |it| (it.prepend > 0).then(|| u32::from(it.prepend)));
+    let med: (&str, Value) = ("med", |it| it.med);
     let mut all = all.to_vec();
     all.sort_by_key(|(number, _)| *number);
     let keys = [if internal { local_preference } else { prepend }, med];
-    let dispute = |(key, said): (&'static str, Said)| {
-        let mut values = all.iter().filter_map(|(_, attributes)| said(attributes));
+    let dispute = |(key, value): (&'static str, Value)| {
+        let mut values = all.iter().filter_map(|(_, attributes)| value(attributes));
         let kept = values.next()?;
         values.find(|other| *other != kept).map(|ignored| Dispute { key, kept, ignored })
     };
@@ -79,7 +81,7 @@ pub fn disputes(all: &[(usize, &Arc<RouteAttributes>)], internal: bool) -> Vec<D
 }
 
 /// [`disputes`] of a whole route.
-pub fn disputes_of(given: &Contributions, internal: bool) -> Vec<Dispute> {
-    let all: Vec<_> = given.values().flatten().map(|(number, attributes)| (*number, attributes)).collect();
+pub fn disputes_of(said: &[Said<'_>], internal: bool) -> Vec<Dispute> {
+    let all: Vec<_> = said.iter().map(|(_, number, attributes)| (*number, *attributes)).collect();
     if all.len() < 2 { Vec::new() } else { disputes(&all, internal) }
 }

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use crate::config;
 use crate::names::{ObjectKey, PeerName};
-use crate::plan::join::{Contributions, Dispute, disputes_of, is_internal, join};
+use crate::plan::join::{Dispute, Said, disputes_of, is_internal, join};
 use crate::plan::verdict::Contribution;
 use crate::route::RouteAttributes;
 
@@ -18,9 +18,10 @@ use crate::route::RouteAttributes;
 #[derive(Debug, Default)]
 pub struct RouteTable {
     /// What each Service wants. Never empty lists.
-    wanted: BTreeMap<ObjectKey, Vec<Contribution>>,
-    /// Who wants each route. Never empty.
-    by_route: BTreeMap<(PeerName, IpNet), Contributions>,
+    wanted: BTreeMap<ObjectKey, Box<[Contribution]>>,
+    /// What is said about each route. One map for all of them: most routes are wanted by one Service, and a map of its own for
+    /// each would cost many times what it holds.
+    by_route: ByRoute,
     /// Routes that are wanted otherwise than when they were joined last. Each is joined once a turn, however many of the Services in
     /// it changed: else a table of n Services in one aggregate would cost n² to build.
     unsettled: BTreeSet<(PeerName, IpNet)>,
@@ -41,26 +42,21 @@ impl RouteTable {
 
     /// All that a Service wants from now on. Nothing is joined before [`RouteTable::settle`].
     pub fn put(&mut self, service: &ObjectKey, wanted: Vec<Contribution>) {
-        let before = self.wanted.get(service).map(Vec::as_slice).unwrap_or_default();
+        let before = self.wanted.get(service).map(|it| &**it).unwrap_or_default();
         if before == wanted {
             return;
         }
-        for Contribution { peer, prefix, .. } in self.wanted.remove(service).into_iter().flatten() {
-            let route = (peer, prefix);
-            if let Some(given) = self.by_route.get_mut(&route) {
-                given.remove(service);
-            }
-            self.unsettled.insert(route);
+        for Contribution { peer, prefix, advertisement, .. } in self.wanted.remove(service).into_iter().flatten() {
+            self.unsettled.insert((peer.clone(), prefix));
+            self.by_route.remove(&(peer, prefix, service.clone(), advertisement));
         }
         for Contribution { peer, prefix, advertisement, attributes } in &wanted {
-            let route = (peer.clone(), *prefix);
             let attributes = self.shared.share(attributes.clone());
-            let given = self.by_route.entry(route.clone()).or_default().entry(service.clone()).or_default();
-            given.push((*advertisement, attributes));
-            self.unsettled.insert(route);
+            self.unsettled.insert((peer.clone(), *prefix));
+            self.by_route.insert((peer.clone(), *prefix, service.clone(), *advertisement), attributes);
         }
         if !wanted.is_empty() {
-            self.wanted.insert(service.clone(), wanted);
+            self.wanted.insert(service.clone(), wanted.into());
         }
     }
 
@@ -92,12 +88,11 @@ impl RouteTable {
     }
 
     fn renew(&mut self, route: (PeerName, IpNet)) {
-        let given = self.by_route.get(&route);
-        let joined = given.and_then(join).map(|attributes| self.shared.share(attributes));
-        if joined.is_none() {
-            self.by_route.remove(&route);
-        }
-        self.renew_dispute(&route);
+        let said = said_about(&self.by_route, &route);
+        let joined = join(&said);
+        let found = disputes_of(&said, self.internal.contains(&route.0));
+        let joined = joined.map(|attributes| self.shared.share(attributes));
+        self.put_dispute(&route, found);
         let (peer, prefix) = route;
         let routes = self.joined.entry(peer).or_default();
         if routes.get(&prefix) == joined.as_ref() {
@@ -110,9 +105,7 @@ impl RouteTable {
         }
     }
 
-    fn renew_dispute(&mut self, route: &(PeerName, IpNet)) {
-        let internal = self.internal.contains(&route.0);
-        let found = self.by_route.get(route).map(|given| disputes_of(given, internal)).unwrap_or_default();
+    fn put_dispute(&mut self, route: &(PeerName, IpNet), found: Vec<Dispute>) {
         if self.disputes.get(route).map(|known| known.as_slice()).unwrap_or_default() == found {
             return;
         }
@@ -124,6 +117,16 @@ impl RouteTable {
             self.begun.push(route.clone());
         }
     }
+}
+
+/// By peer, prefix, Service and number of the `[[bgp.advertisement]]`.
+type ByRoute = BTreeMap<(PeerName, IpNet, ObjectKey, usize), Arc<RouteAttributes>>;
+
+/// What is said about one route, in order of Service.
+fn said_about<'a>(by_route: &'a ByRoute, (peer, prefix): &(PeerName, IpNet)) -> Vec<Said<'a>> {
+    let first = (peer.clone(), *prefix, ObjectKey::new("", ""), 0);
+    let of_route = by_route.range(first..).take_while(|((of, to, _, _), _)| of == peer && to == prefix);
+    of_route.map(|((_, _, service, advertisement), attributes)| (service, *advertisement, attributes)).collect()
 }
 
 /// One `Arc` for each value, so that routes that are worth the same share it.

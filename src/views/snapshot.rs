@@ -3,7 +3,6 @@
 //! The loop makes one for each question. Its parts share their structure with the loop's own, so making one costs
 //! microseconds and holding one delays nobody, whatever the number of Services. It never changes.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -38,7 +37,7 @@ pub struct Snapshot {
     /// What the decisions of the Plan stand on.
     pub context: Arc<Context>,
     /// The addresses that Services hold or claim, and who does.
-    pub claims: OrdMap<IpAddr, BTreeSet<ObjectKey>>,
+    pub claims: OrdMap<IpAddr, Arc<[ObjectKey]>>,
     pub counters: Counters,
 }
 

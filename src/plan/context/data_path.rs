@@ -6,7 +6,8 @@ use std::sync::Arc;
 use imbl::OrdMap;
 
 use crate::names::NodeName;
-use crate::path_state::{DataPath, PathFault, PathState, Serving};
+use crate::path_state::{DataPath, PathFault, PathState};
+use crate::plan::holder::Grade;
 use crate::plan::elect;
 use crate::roster::Eligibility;
 use crate::world::{Node, World};

@@ -29,7 +29,7 @@ pub(super) fn known_nodes<'a>(
         }
         return nodes;
     }
-    let labels = Labels([("kubernetes.io/hostname".to_owned(), me.to_string())].into());
+    let labels = Labels([("kubernetes.io/hostname", me.as_str())].into());
     let this = Node { labels, ready: true, network_unavailable: false, addresses: Vec::new(), boot_id: None };
     Cow::Owned(OrdMap::unit(me.clone(), Arc::new(this)))
 }
