@@ -61,6 +61,10 @@ pub const ANSWER_TIME: Duration = Duration::from_micros(250);
 /// A verdict waits no longer than this for the load that probes make.
 pub const LONGEST_LOAD: Duration = Duration::from_millis(750);
 
+/// The factor by which a verdict waits longer for that load where all nodes fell silent at once: then they all probe, and may
+/// be as overloaded as that makes them seem dead.
+pub const SUSPECT_LOAD: u32 = 4;
+
 /// How long after it got an address, in whatever way, this node gives way to a station that turns out to have it: that one
 /// was there before and was only slow to answer, or not heard. The same after a link came up: the others went on meanwhile.
 pub const PROBATION: Duration = Duration::from_secs(10);

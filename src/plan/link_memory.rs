@@ -110,9 +110,11 @@ impl LinkMemory {
         now: Instant,
     ) -> Option<Acquisition> {
         let silent = |owner: &NodeName| world.rosters.values().any(|roster| roster.silent.contains_key(owner));
+        // Where more than one node fell silent and none is heard any more.
+        let suspect = world.rosters.values().any(|roster| roster.members.is_empty() && roster.silent.len() > 1);
         match owner {
             Some(owner) if owner == me => None,
-            Some(owner) if silent(owner) => Some(Acquisition::TakeOver { from: owner.clone(), suspect: false }),
+            Some(owner) if silent(owner) => Some(Acquisition::TakeOver { from: owner.clone(), suspect }),
             // The owner had not used the address yet, nor asked whether a foreign host does; or it has, and found one.
             Some(owner) if self.listening.get(owner).is_some_and(|seen| now < *seen + BEGINNING) => None,
             Some(_) if occupied => None,
