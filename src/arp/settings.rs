@@ -160,4 +160,4 @@ pub const RESERVE: u32 = 30_000;
 pub const RECURRING_SPACING: Duration = Duration::from_millis(10);
 
 /// Frames of that kind that may follow each other at once.
-pub const RECURRING_BURST: u32 = 16;
+pub const RECURRING_BURST: u32 = 24;
