@@ -306,7 +306,7 @@ impl Claims {
             let next = if sent < probes {
                 Next::Frame(lane, now + interval)
             } else {
-                Next::Wait(now + interval + self.load.to_answer(is_urgent, now))
+                Next::Wait(now + interval + self.load.to_answer(is_urgent, &claim.order.acquisition, now))
             };
             self.load.add_probe(is_urgent, now);
             self.enter_queue(address, next);

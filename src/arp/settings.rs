@@ -61,6 +61,10 @@ pub const ANSWER_TIME: Duration = Duration::from_micros(250);
 /// A verdict waits no longer than this for the load that probes make.
 pub const LONGEST_LOAD: Duration = Duration::from_millis(750);
 
+/// The factor by which a verdict waits longer for that load where all nodes fell silent at once: then they all probe, and may
+/// be as overloaded as that makes them seem dead.
+pub const SUSPECT_LOAD: u32 = 4;
+
 /// How long after it got an address, in whatever way, this node gives way to a station that turns out to have it: that one
 /// was there before and was only slow to answer, or not heard. The same after a link came up: the others went on meanwhile.
 pub const PROBATION: Duration = Duration::from_secs(10);
@@ -140,8 +144,8 @@ pub const FRAME_SPACING: Duration = Duration::from_micros(125);
 /// could not keep up with `FRAME_SPACING`. An answer waits for no more frames than these.
 pub const FRAME_BURST: u32 = 32;
 
-/// All unsolicited frames on one link in the long run: 200 a second, whatever happens.
-pub const CREDIT_SPACING: Duration = Duration::from_millis(5);
+/// All unsolicited frames on one link in the long run: 166 a second, whatever happens. With the pulses that is less than 200.
+pub const CREDIT_SPACING: Duration = Duration::from_millis(6);
 
 /// Frames that a link saves up when it is quiet, for the moment when many addresses move at once: 10,000 addresses can be
 /// probed and announced.
@@ -151,5 +155,9 @@ pub const CREDIT: u32 = 60_000;
 pub const RESERVE: u32 = 30_000;
 
 /// What comes again and again for as long as a state lasts (probes of addresses that others have, addresses that are gained
-/// and lost in turns, repeated defences, refreshes, questions for Nodes): 125 frames a second, so that the credit grows meanwhile.
-pub const RECURRING_SPACING: Duration = Duration::from_millis(8);
+/// and lost in turns, repeated defences, refreshes, questions for Nodes): 100 frames a second, so that the credit grows
+/// meanwhile. More than 6,500 IPv4 addresses on one link are therefore refreshed less often than `REFRESH_INTERVAL` says.
+pub const RECURRING_SPACING: Duration = Duration::from_millis(10);
+
+/// Frames of that kind that may follow each other at once.
+pub const RECURRING_BURST: u32 = 24;

@@ -196,7 +196,7 @@ fn without_probing_an_address_is_announced_at_once_and_again_when_the_plan_asser
             assert!(ear.hear_frame(spoken, SOON, ours).is_some());
             while ear.hear_frame(spoken, A_WHILE, ours).is_some() {}
             assert_eq!(node.counted(spoken).probes, 0);
-            node.slices.send_modify(|slice| drop(slice.assertions.insert(vip, 1)));
+            node.slices.send_modify(|slice| slice.assertions = [(vip, 1_u32)].into_iter().collect());
             assert!(ear.hear_frame(spoken, SOON, ours).is_some(), "announced again");
         });
     });

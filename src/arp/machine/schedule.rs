@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::arp::settings::{CREDIT, CREDIT_SPACING, FRAME_BURST, FRAME_SPACING, RECURRING_SPACING, RESERVE};
+use crate::arp::settings::{
+    CREDIT, CREDIT_SPACING, FRAME_BURST, FRAME_SPACING, RECURRING_BURST, RECURRING_SPACING, RESERVE,
+};
 
 /// Which of the frames that are due goes first, in the order of urgency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +102,7 @@ impl Default for Budget {
         Budget {
             pace: Bucket::new(FRAME_SPACING, FRAME_BURST),
             credit: Bucket::new(CREDIT_SPACING, CREDIT),
-            recurring: Bucket::new(RECURRING_SPACING, FRAME_BURST),
+            recurring: Bucket::new(RECURRING_SPACING, RECURRING_BURST),
         }
     }
 }

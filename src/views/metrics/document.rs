@@ -35,7 +35,7 @@ const LABELS: [Label; 15] = [
     Label { name: "interface", meaning: "name of the link", values: Vec::new },
     Label {
         name: "kind",
-        meaning: "`occupied`: another station answered a probe. `alive-unheard`: an agent answered whose pulses are not heard. `contested`: another station claims an address in use",
+        meaning: "`occupied`: another station answered a probe. `alive-unheard`: another node has the address whose pulses are not heard. `contested`: another station claims an address in use",
         values: || CONFLICTS.map(ConflictKind::code).to_vec(),
     },
     Label {
