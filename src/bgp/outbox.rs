@@ -6,8 +6,8 @@
 //!
 //! Not for bytes (the packer and the codec) and not for when to write (the session's task).
 //!
-//! Gap (RFC 4271 §9.2.1.1): no MinRouteAdvertisementInterval, on purpose: the routes are this node's own, and who dampens
-//! them makes a failover slow.
+//! Gap (RFC 4271 §9.2.1.1): no MinRouteAdvertisementInterval, on purpose: the routes are this node's own, and dampening
+//! them would slow down a failover.
 
 mod batcher;
 pub mod next_hop;
@@ -59,12 +59,12 @@ pub struct Outbox {
     passed_count: usize,
 }
 
-/// What is still to be sent of one family. No prefix is in it twice.
+/// What is still to be sent of one family. No prefix is in two places.
 #[derive(Debug)]
 struct Pending {
     /// What the peer is told first of all the wanted map holds: what is ahead was never sent. `None` once it is through.
     first_walk: Option<Way>,
-    /// The peer asked for the family again: what is ahead is told once more, whatever else is said about it meanwhile.
+    /// The peer requested the family again: what is ahead of this walk is sent once more, whatever changes meanwhile.
     second_walk: Option<Way>,
     /// What a walk has passed and no message has taken yet.
     batcher: Batcher,
@@ -80,7 +80,7 @@ struct Pending {
 #[derive(Debug, PartialEq, Eq)]
 enum Held {
     Route(Arc<RouteAttributes>),
-    /// It asked for the prefix again, so nothing is like what it has.
+    /// The peer requested the prefix again, so it counts as different from everything.
     Outdated,
 }
 
@@ -465,7 +465,7 @@ impl Pending {
         }
     }
 
-    /// False where it was not pending.
+    /// False if it was not pending.
     fn forget_announcement(&mut self, prefix: &IpNet, attributes: &Arc<RouteAttributes>) -> bool {
         let Some(group) = self.announcements.get_mut(attributes) else {
             return self.batcher.remove(prefix, attributes);

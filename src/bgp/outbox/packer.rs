@@ -1,5 +1,5 @@
 //! Many prefixes into one UPDATE, filled as far as the session carries (RFC 4271 §4.3, RFC 4760, RFC 8950).
-//! Floor 1. Which prefixes there are to send is the outbox's business.
+//! Floor 1. The outbox decides which prefixes are sent.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -105,7 +105,7 @@ impl Packer {
         }
     }
 
-    /// Announcements of the family read the same to the peer as those of `other`.
+    /// Whether announcements of the family are the same to the peer as those of `other`.
     pub(super) fn announces_like(&self, other: &Packer, family: Family) -> bool {
         self.way(family) == other.way(family)
     }
@@ -139,7 +139,7 @@ impl Packer {
         if room < longest_prefix { Err(Unsendable::AttributesTooLong(self.dialect.max_message_len)) } else { Ok(()) }
     }
 
-    /// The peer could not tell one from the other.
+    /// Whether the peer could not tell one from the other.
     pub(super) fn says_the_same(&self, one: &RouteAttributes, other: &RouteAttributes) -> bool {
         let said = |route: &RouteAttributes| {
             let RouteAttributes { local_preference, med, prepend, endpoints, communities: _ } = *route;
