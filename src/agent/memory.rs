@@ -1,7 +1,7 @@
-//! The last World on disk, so that an agent that starts while the API server is away goes on with what was. Floor 3.
+//! The last World on disk, so that an agent that starts while the API server is away uses the last known state. Floor 3.
 //!
-//! One Fact a line, as JSON; a line that cannot be read is passed over with a warning. Written aside and renamed, so
-//! that a crash leaves the file of before.
+//! One Fact a line, as JSON; a line that cannot be read is skipped with a warning. Written to another file and
+//! renamed, so that a crash leaves the previous file.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
@@ -16,7 +16,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Makes the folder if it is not there.
+    /// Creates the folder if it does not exist.
     pub fn open(folder: &Path) -> io::Result<Memory> {
         fs::create_dir_all(folder)?;
         Ok(Memory { file: folder.join("world.jsonl") })
@@ -38,7 +38,7 @@ impl Memory {
             match serde_json::from_str(&line?) {
                 Ok(fact) => facts.push(fact),
                 Err(error) => {
-                    tracing::warn!(file = %self.file.display(), line = number + 1, %error, "remembered fact passed over");
+                    tracing::warn!(file = %self.file.display(), line = number + 1, %error, "a fact of the state file cannot be read and is skipped");
                 }
             }
         }
