@@ -102,5 +102,6 @@ install: ## Installs the binary, the unit and the example configuration below DE
 	install -D -m 0755 $(DIST) $(DESTDIR)/usr/bin/crier
 	install -D -m 0644 systemd/crier.service $(DESTDIR)/usr/lib/systemd/system/crier.service
 	install -D -m 0644 README.md $(DESTDIR)/usr/share/doc/crier/README.md
+	install -D -m 0644 -t $(DESTDIR)/usr/share/doc/crier/doc doc/*.md
 	install -D -m 0644 config/crier.toml $(DESTDIR)/usr/share/doc/crier/crier.toml
 	install -D -m 0644 config/rbac.yaml $(DESTDIR)/usr/share/doc/crier/rbac.yaml

@@ -11,7 +11,7 @@ pub struct RouteAttributes {
     pub local_preference: Option<u32>,
     /// MULTI_EXIT_DISC; `None` sends none.
     pub med: Option<u32>,
-    /// How often the own AS number is put in front once more, to external peers only.
+    /// How many extra times our AS number is prepended, to external peers only.
     pub prepend: u8,
     /// Sorted, without repetition.
     pub communities: Vec<Community>,

@@ -20,7 +20,7 @@ use tokio::time::sleep;
 use crate::kernel::addresses;
 use crate::stop::{Cause, Stop};
 
-/// Until the neighbours have heard of the next owner: nobody shall ask in vain meanwhile.
+/// Until the neighbours know the next owner: every request is answered meanwhile.
 const ANSWERS_ON: Duration = Duration::from_millis(30);
 
 /// Until the neighbours send to the next owner.

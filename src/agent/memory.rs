@@ -1,8 +1,8 @@
-//! The last World on disk, so that an agent that starts while the API server is away goes on with what was. Floor 3.
+//! The last World on disk, so that an agent that starts while the API server is away uses the last known state. Floor 3.
 //!
-//! The first line names the boot of the kernel in which the file was written, each other line is a Fact, as JSON. Endpoints
-//! that another boot has seen do not count: no pod of this node has outlived it. A line that cannot be read is passed over with a warning.
-//! Written aside and renamed, so that a crash leaves the file of before.
+//! The first line names the boot of the kernel in which the file was written; each other line is a Fact, as JSON. Endpoints
+//! that another boot saw do not count: no pod of this node outlives a boot. A line that cannot be read is skipped with a
+//! warning. Written to another file and renamed, so that a crash leaves the previous file.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
@@ -27,7 +27,7 @@ struct Heading {
 }
 
 impl Memory {
-    /// Makes the folder if it is not there.
+    /// Creates the folder if it does not exist. `boot` is the kernel's boot id.
     pub fn open(folder: &Path, boot: &str) -> io::Result<Memory> {
         fs::create_dir_all(folder)?;
         Ok(Memory { file: folder.join("world.jsonl"), boot: boot.to_owned() })
@@ -58,7 +58,7 @@ impl Memory {
                 Ok(Fact::EndpointSlice(..)) if !same_boot => {}
                 Ok(fact) => facts.push(fact),
                 Err(error) => {
-                    tracing::warn!(file = %self.file.display(), line = number + 1, %error, "remembered fact passed over");
+                    tracing::warn!(file = %self.file.display(), line = number + 1, %error, "a fact of the state file cannot be read and is skipped");
                 }
             }
         }

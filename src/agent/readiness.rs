@@ -1,8 +1,8 @@
-//! What systemd is told: ready, what we are doing, stopping. Floor 3. Without systemd it is silence.
+//! What systemd is told: ready, the status, stopping. Floor 3. Without systemd nothing is sent.
 
 use sd_notify::NotifyState;
 
-/// Configuration good, sockets open, first lists taken or fail-static.
+/// The configuration is good, the sockets are open, and the first lists are complete, or the last known state is in use.
 pub fn ready(status: &str) {
     notify(&[NotifyState::Ready, NotifyState::Status(status)]);
 }

@@ -33,7 +33,7 @@ use crate::stop::{Cause, Stop};
 use crate::world::{Fact, Pulses};
 use crate::{arp, bgp, clock, data_path, discovery, k8s, kernel, manifests, pulse};
 
-/// How long to wait for the first lists when there is a World of before to go on with.
+/// How long to wait for the first lists if there is a last known state to use.
 const PATIENCE_WITH_MEMORY: Duration = Duration::from_secs(2);
 
 /// And when there is none: then there is nothing to announce either way, but systemd wants to hear something.

@@ -1,5 +1,5 @@
-//! The loop in the middle: take every fact at hand, turn once, publish what moved; hand out a snapshot to whoever asks, and
-//! format nothing. Floor 3.
+//! The loop in the middle: take every fact at hand, turn once, publish what moved; hand out snapshots, and format
+//! nothing. Floor 3.
 //!
 //! Tasks: the loop is the caller's; it owns the planner, and one blocking task at a time that writes the World to disk.
 //! Cancelled, it leaves the slices as they were last published.
@@ -82,7 +82,9 @@ impl Loop {
                 let facts = facts.into_iter().filter(|fact| standalone || !matches!(fact, Fact::Assigned(..)));
                 facts.for_each(|fact| self.planner.apply(fact));
             }
-            Err(error) => warn!(file = %self.memory.path().display(), %error, "the World of before cannot be read"),
+            Err(error) => {
+                warn!(file = %self.memory.path().display(), %error, "the last known state cannot be read; starting without it")
+            }
         }
     }
 

@@ -15,39 +15,41 @@ use super::readings::Reading;
 use crate::views::SCHEMA_VERSION;
 
 /// How long an agent may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An answer longer than this is not from crier.
 const LONGEST_ANSWER: usize = 256 << 20;
 
-/// The agent did not give what was asked for.
+/// Why the agent gave no answer that can be shown.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     #[error("cannot start: {0}")]
     CannotStart(io::Error),
     #[error("no agent answers on {}: {source}; is crier running? (systemctl status crier)", .socket.display())]
     NotReachable { socket: PathBuf, source: io::Error },
-    #[error("the agent on {} did not answer within {} s", .socket.display(), PATIENCE.as_secs())]
+    #[error("the agent on {} did not answer within {} s", .socket.display(), ANSWER_TIMEOUT.as_secs())]
     TimedOut { socket: PathBuf },
-    #[error("the agent on {} broke off: {source}", .socket.display())]
+    #[error("the connection to the agent on {} broke: {source}", .socket.display())]
     Broken { socket: PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
     #[error("{0}")]
     NotThere(String),
     #[error("the agent answered {status}: {body}")]
     Refused { status: http::StatusCode, body: String },
-    #[error("the agent speaks schema {theirs}, this command {SCHEMA_VERSION}; use the crier that belongs to the agent")]
+    #[error(
+        "the agent answers in schema {theirs}, and this command reads schema {SCHEMA_VERSION}; use the crier binary of the agent"
+    )]
     OtherSchema { theirs: u32 },
-    #[error("the agent's answer makes no sense: {0}")]
+    #[error("the agent's answer cannot be read: {0}")]
     Unreadable(#[from] serde_json::Error),
 }
 
-/// Asks for what a filter leaves of a reading.
+/// Asks for the part of a reading that `filter` selects.
 pub async fn ask<F: Filter, R: DeserializeOwned>(
     socket: &Path,
     reading: &Reading<F, R>,
     filter: &F,
 ) -> Result<R, AskError> {
-    let body = match tokio::time::timeout(PATIENCE, get(socket, &reading.request(filter))).await {
+    let body = match tokio::time::timeout(ANSWER_TIMEOUT, get(socket, &reading.request(filter))).await {
         Ok(answer) => answer?,
         Err(_) => return Err(AskError::TimedOut { socket: socket.to_owned() }),
     };
@@ -70,7 +72,7 @@ async fn get(socket: &Path, path: &str) -> Result<bytes::Bytes, AskError> {
         |source: Box<dyn std::error::Error + Send + Sync>| AskError::Broken { socket: socket.to_owned(), source };
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(error.into()))?;
-    // The connection ends with the process, which asks once.
+    // A process asks once; the connection ends with the process.
     tokio::spawn(connection);
     let request = Request::get(path)
         .header(http::header::HOST, "crier")

@@ -8,20 +8,20 @@ use crate::names::PeerName;
 use crate::views::bgp::{PeersFilter, RoutesFilter};
 use crate::views::l2::AddressFilter;
 
-/// What the query says makes no sense.
+/// Why a query cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
-    #[error("\"{0}\" is nothing that can be asked for here")]
+    #[error("unknown parameter \"{0}\"")]
     UnknownKey(String),
-    #[error("\"{0}\" is no prefix")]
+    #[error("\"{0}\" is not a prefix")]
     NoPrefix(String),
-    #[error("\"{0}\" is no address")]
+    #[error("\"{0}\" is not an address")]
     NoAddress(String),
     #[error("\"{0}\" is not percent-encoded UTF-8")]
     Encoding(String),
 }
 
-/// What a reading can be asked for. The default asks for everything.
+/// What a command selects of a reading. The default selects everything.
 pub trait Filter: Default {
     /// Each key that is set, with its value.
     fn pairs(&self) -> Vec<(&'static str, String)>;
@@ -30,7 +30,7 @@ pub trait Filter: Default {
     fn set(&mut self, key: &str, value: String) -> Result<(), QueryError>;
 }
 
-/// The query with its question mark; nothing where everything is asked for.
+/// The query with its question mark; empty if everything is selected.
 pub fn write(filter: &impl Filter) -> String {
     let pair = |(key, value): (&str, String)| format!("{key}={}", encoded(&value));
     let pairs: Vec<String> = filter.pairs().into_iter().map(pair).collect();
@@ -105,7 +105,7 @@ impl Filter for AddressFilter {
     }
 }
 
-/// RFC 3986 §2: everything but the unreserved characters as octets.
+/// RFC 3986 §2: every octet but the unreserved characters is percent-encoded.
 fn encoded(text: &str) -> String {
     let octet = |octet: u8| match octet {
         b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(octet).to_string(),

@@ -32,13 +32,13 @@ pub const L2: Reading<AddressFilter, L2Report> =
 const METRICS: Text =
     Text { path: "/metrics", doors: Doors::Both, text: |snapshot| Ok(metrics::text(snapshot)?.into()) };
 
-/// The loop answers: that is all the health there is to ask for.
+/// The loop answers; there is no other health to report.
 const HEALTH: Text = Text { path: "/healthz", doors: Doors::Both, text: |_| Ok(Bytes::from_static(b"ok\n")) };
 
-/// All of it.
+/// All rows.
 pub(super) const ROWS: [&(dyn Row + Sync); 6] = [&STATUS, &BGP_PEERS, &BGP_ROUTES, &L2, &METRICS, &HEALTH];
 
-/// A row that a command reads as JSON: what `filter` leaves of a view.
+/// A row that a command reads as JSON: the part of a view that the filter selects.
 pub struct Reading<F, R> {
     pub path: &'static str,
     doors: Doors,
@@ -61,7 +61,7 @@ pub(super) enum Doors {
     Both,
 }
 
-/// The snapshot holds nothing of what the filter names. The text says what there is.
+/// The snapshot holds nothing that the filter names. The text says what there is instead.
 #[derive(Debug)]
 pub struct NotThere(String);
 
@@ -76,7 +76,7 @@ pub(super) enum Answer {
     Broken(String),
 }
 
-/// A request that was read: what makes its answer from a snapshot.
+/// A request that was read. It makes its answer from a snapshot.
 pub(super) type Question = Box<dyn FnOnce(&Snapshot) -> Answer + Send>;
 
 /// A row as the server sees it.
@@ -85,7 +85,7 @@ pub(super) trait Row {
 
     fn doors(&self) -> Doors;
 
-    /// Reads a query, without its question mark, and gives what makes the answer from a snapshot.
+    /// Reads a query, without its question mark.
     fn read(&self, query: Option<&str>) -> Result<Question, QueryError>;
 }
 

@@ -1,7 +1,7 @@
 //! The doors of the running agent: a Unix socket for the commands, TCP for metrics and health. Floor 4.
 //!
-//! Tasks: one that accepts, owned by the caller, and one for each connection, which it owns and which ends with its
-//! request, its time or the acceptor. Cancelled in the middle of an answer, the asker sees a closed connection.
+//! Tasks: one that accepts, owned by the caller, and one for each connection, owned by the one that accepts. A connection ends
+//! with its client, its time limit or its owner. If it is cancelled in the middle of an answer, the client sees it closed.
 
 use std::convert::Infallible;
 use std::io;
@@ -36,7 +36,7 @@ const CONNECTIONS: usize = 32;
 pub enum OpenError {
     #[error("another crier answers on {}; stop it first, or give this one another [api] socket", .0.display())]
     AlreadyRunning(PathBuf),
-    #[error("{} is in the way of the socket and is not a socket", .0.display())]
+    #[error("{} exists and is not a socket; move it away, or set another [api] socket", .0.display())]
     NotASocket(PathBuf),
     #[error("cannot open the socket {}: {source}", .path.display())]
     Socket { path: PathBuf, source: io::Error },
@@ -44,7 +44,7 @@ pub enum OpenError {
     Listen { address: SocketAddr, source: io::Error },
 }
 
-/// The open doors; the socket file goes when this does.
+/// The open doors. Dropping them removes the socket file.
 pub struct Doors {
     unix: UnixListener,
     socket: PathBuf,
@@ -53,12 +53,12 @@ pub struct Doors {
 
 impl Drop for Doors {
     fn drop(&mut self) {
-        // If it is gone already there is nothing to take away.
+        // A file that is gone already needs no removal.
         let _ = std::fs::remove_file(&self.socket);
     }
 }
 
-/// Opens the Unix socket, readable for root and the socket's group, and the TCP port if one is wanted.
+/// Opens the Unix socket, for root and the socket's group, and the TCP port if one is configured.
 pub async fn open(socket: &Path, listen: Option<SocketAddr>) -> Result<Doors, OpenError> {
     let failed = |source| OpenError::Socket { path: socket.to_owned(), source };
     if let Ok(known) = std::fs::symlink_metadata(socket) {
@@ -111,7 +111,7 @@ impl Doors {
     }
 }
 
-/// Accepting fails when file descriptors run out: trying again at once would only burn the processor.
+/// Accepting fails when file descriptors run out; trying again at once would only burn CPU time.
 async fn pause_after(error: io::Error) {
     tracing::warn!(%error, "a connection to the local API was not accepted");
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -152,7 +152,7 @@ where
     }
 }
 
-/// Answers from a snapshot of the agent, on a thread of its own: a view of many Services takes its time.
+/// Answers from a snapshot of the agent, on a thread of its own, because a view of many Services takes time.
 async fn route(request: Request<Incoming>, queries: &mpsc::Sender<Query>, door: Door) -> Response<Full<Bytes>> {
     if request.method() != Method::GET {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n");

@@ -1,5 +1,5 @@
-//! What is counted and remembered of one peer, for whoever asks: messages, NOTIFICATIONs, what the OPENs said.
-//! Floor 1. Nothing here has a say in what a session does.
+//! What is counted and remembered of one peer, for reports: messages, NOTIFICATIONs, the capabilities of the OPENs.
+//! Floor 1. Nothing here affects what a session does.
 
 use std::collections::BTreeMap;
 
@@ -24,12 +24,12 @@ pub struct Counters {
     notifications: BTreeMap<(Direction, u8, u8), u64>,
     /// What we offer: the same on every connection.
     offered: Vec<Capability>,
-    /// The peer's OPEN on each connection that has not come to an end.
+    /// The peer's OPEN on each connection that has not ended.
     opens: Vec<(ConnectionId, Open)>,
 }
 
 impl Counters {
-    /// A message is on its way.
+    /// A message was queued.
     pub fn note_sent(&mut self, message: &Message) {
         let kind = match message {
             Message::Open(open) => {
@@ -44,7 +44,7 @@ impl Counters {
         *count_of(&mut self.sent, kind) += 1;
     }
 
-    /// A NOTIFICATION is the last word of a connection.
+    /// A NOTIFICATION was sent as the last message of a connection.
     pub fn note_last_word(&mut self, word: &Notification, at: Timestamp) {
         self.sent.notification += 1;
         self.count_notification(Direction::Sent, word.reason);
@@ -53,7 +53,7 @@ impl Counters {
         }
     }
 
-    /// A whole message came. It is not known yet whether it makes sense.
+    /// A whole message came. It is not known yet whether the message is valid.
     pub fn note_frame(&mut self, connection: ConnectionId, frame: &Frame) {
         *count_of(&mut self.received, frame.kind()) += 1;
         if frame.kind() == MessageKind::Open
@@ -77,7 +77,7 @@ impl Counters {
         }
     }
 
-    /// A connection is closed: its OPEN says nothing any more.
+    /// A connection is closed: its OPEN is forgotten.
     pub fn forget(&mut self, connection: ConnectionId) {
         self.opens.retain(|(known, _)| *known != connection);
     }
@@ -106,7 +106,7 @@ impl Counters {
             .collect()
     }
 
-    /// A peer may invent numbers: those without a name share one count, so that there are never more than there are names.
+    /// A peer may invent codes. Codes without a name share one count, so the number of counts is bounded.
     fn count_notification(&mut self, direction: Direction, reason: NotificationReason) {
         let (code, subcode) = match reason {
             NotificationReason::Unknown { .. } => (0, 0),
@@ -123,11 +123,11 @@ impl Counters {
     }
 }
 
-/// One of our capabilities, in words, where the peer has it too.
+/// One of our capabilities, in words, if the peer has it too.
 fn negotiated(ours: &Capability, theirs: &[Capability]) -> Option<String> {
     let same_code = || theirs.iter().find(|other| other.code() == ours.code());
     if let Capability::FourOctetAsn(_) = ours {
-        // Each side tells its own number; what counts is that both can.
+        // Each side gives its own AS number; what counts is that both have the capability.
         return same_code().map(|_| "4-octet AS".to_owned());
     }
     if let Capability::GracefulRestart(_) = ours {

@@ -22,11 +22,11 @@ use crate::session_state::SessionState;
 /// - B. Tell it what happens: `handle_connected`, `handle_dial_failed`, `handle_accepted`, `handle_frame`,
 ///   `handle_malformed`, `handle_lost`, `handle_sent`, `handle_address_gone`, `handle_proof`, `handle_stop`.
 /// - C. Call `handle_timeout` at [`Peering::next_deadline`]. A late or spare call is harmless.
-/// - D. Do what each call answers, in order. A connection that was closed here may still be heard of; that is ignored, so a late
-///   "lost" of one connection can never touch another.
+/// - D. Do what each call answers, in order. Events of a connection that was closed here are ignored, so a late "lost"
+///   of one connection never affects another.
 ///
-/// Time must not go backwards. Every connection has a full machine of its own from its socket on. Two are compared when both
-/// have heard the peer's OPEN, so that one which the peer has already given up is never preferred.
+/// Time must not go backwards. Every connection has a full machine of its own from its socket on. Two are compared once both
+/// have received the peer's OPEN, so a connection that the peer has given up is never preferred.
 #[derive(Debug, Clone)]
 pub struct Peering {
     offer: Arc<LocalOffer>,
@@ -61,14 +61,14 @@ enum Side {
     Peer,
 }
 
-/// What is done to get a connection, beside those that there are.
+/// What is done to get another connection.
 #[derive(Debug, Clone, Copy)]
 enum Approach {
     /// Nothing. `until` is absent after `handle_stop`.
     Idle { until: Option<Instant> },
     /// A dial is under way.
     Connect { dial: ConnectionId, give_up_at: Instant },
-    /// Ready for the peer's dial. `dial_at` is absent where we never dial, or need not for now.
+    /// Ready for the peer's dial. `dial_at` is absent if we never dial, or need not dial now.
     Active { dial_at: Option<Instant> },
 }
 
@@ -78,7 +78,7 @@ pub enum Action {
     /// Open a TCP connection to the peer; answer with `handle_connected` or `handle_dial_failed`.
     Dial(ConnectionId),
     Send(ConnectionId, Message),
-    /// Say the last word, if there is one, and close; or give the dial up.
+    /// Send the last NOTIFICATION, if there is one, and close; or give up the dial.
     Close {
         connection: ConnectionId,
         last_word: Option<Notification>,
@@ -93,7 +93,7 @@ pub enum Action {
         connection: ConnectionId,
         end: End,
     },
-    /// A connection or a dial is over that never came to a session.
+    /// A connection or a dial has ended without a session.
     Failed {
         connection: ConnectionId,
         end: End,
@@ -118,15 +118,15 @@ pub enum Action {
 /// The longest pause after repeated failures, unless the connect-retry time is longer.
 pub const LONGEST_IDLE_HOLD_TIME: Duration = Duration::from_secs(60);
 
-/// A session that held this long was a good one: the failures before it are forgotten.
+/// A session that lasted this long clears the count of failures.
 pub const FORGIVEN_AFTER: Duration = Duration::from_secs(10);
 
-/// Two connections that killed each other are followed by a new dial within this time. Drawn from the whole range, so that
-/// both ends do not dial at the same moment again.
+/// After two connections closed each other, the peer is dialled again within this time. The time is drawn from the whole range,
+/// so both ends rarely dial at the same moment again.
 const COLLISION_PAUSE: Duration = Duration::from_secs(1);
 
 impl Peering {
-    /// The peer is to be talked to from now on. The seed feeds the jitter only.
+    /// Starts with an idle peer. The seed feeds the jitter only.
     pub fn new(offer: LocalOffer, seed: u64, now: Instant) -> Peering {
         let approach =
             if offer.passive { Approach::Active { dial_at: None } } else { Approach::Active { dial_at: Some(now) } };
@@ -235,7 +235,7 @@ impl Peering {
     }
 
     /// RFC 4271 event 18 in Connect. The RFC says Idle here; waiting in Active for the connect-retry time is the same to the network,
-    /// except that the peer's own dial is heard meanwhile.
+    /// except that the peer's own dial is accepted meanwhile.
     pub fn handle_dial_failed(&mut self, id: ConnectionId, why: String, now: Instant) -> Vec<Action> {
         match self.approach {
             Approach::Connect { dial, .. } if dial == id => {
@@ -253,7 +253,7 @@ impl Peering {
         match self.approach {
             // RFC 4271 §8.2.2 refuses every connection in Idle. That is kept for a peer that keeps failing. After a first
             // failure its dial is taken as the automatic start (event 5) instead: a router that has restarted
-            // would else wait out its own connect-retry time, which is long with most.
+            // would otherwise wait for its own connect-retry time, which is long on most routers.
             Approach::Idle { until } if until.is_none() || self.failures > 1 => {
                 actions.push(Action::Close { connection: id, last_word: None });
                 return (id, actions);
@@ -264,7 +264,7 @@ impl Peering {
         let silent = self.connections.iter().find(|other| other.opened_by == Side::Peer && !other.heard());
         let silent = silent.map(|other| other.id);
         self.open(id, Side::Peer, now, &mut actions);
-        // The peer would not dial again if it still meant the connection that it has said nothing on.
+        // A peer that dials again has given up the connection on which it has sent nothing.
         if let Some(silent) = silent {
             actions.extend(self.lose_collision(silent, now));
         }
@@ -407,7 +407,7 @@ impl Peering {
         Some(Action::Send(id, Message::Keepalive))
     }
 
-    /// Both connections have heard the peer's OPEN: is the newer to be kept?
+    /// Whether the newer of two connections is kept. Both have received the peer's OPEN.
     fn prefers(&self, newer: ConnectionId, older: ConnectionId) -> bool {
         let find = |id| self.connections.iter().find(|connection| connection.id == id);
         let (Some(newer), Some(older)) = (find(newer), find(older)) else { return false };
@@ -416,7 +416,7 @@ impl Peering {
             return false;
         }
         match newer.session.negotiated() {
-            // The peer opened both: it means the newer.
+            // The peer opened both, so it uses the newer.
             Some(_) if newer.opened_by == older.opened_by => true,
             Some(negotiated) => newer.opened_by == self.whose_connection_stays(negotiated),
             None => false,
@@ -476,7 +476,7 @@ impl Peering {
         });
     }
 
-    /// A connection has ended: what is done next to get another?
+    /// What is done to get another connection after one has ended.
     fn go_on_after(&mut self, end: &End, was: SessionState, held: Duration, now: Instant) {
         let dial_is_due = match self.approach {
             // Stopped, or under way already.
@@ -484,7 +484,7 @@ impl Peering {
             Approach::Active { dial_at } => dial_at.is_some(),
         };
         if let Some(best) = self.connections.iter().map(|connection| connection.session.state()).max() {
-            // Do not wait for a connection that the peer opened and says nothing on.
+            // Do not wait for a connection on which the peer sends nothing.
             let ours = self.connections.iter().any(|connection| connection.opened_by == Side::Us);
             if best == SessionState::OpenSent && !ours && !dial_is_due {
                 self.await_retry(now);
@@ -503,12 +503,12 @@ impl Peering {
         if never_spoke {
             return self.await_retry(now);
         }
-        // Whoever works on a router ends several sessions in a row, and is not to wait longer for each.
+        // An operator who works on a router ends several sessions in a row, and must not wait longer each time.
         self.failures = if end.is_peers_wish() { self.failures.max(1) } else { self.failures.saturating_add(1) };
         if !end.is_collision() {
             self.approach = Approach::Idle { until: Some(now + self.idle_hold_time()) };
         } else if self.failures == 1 && !self.offer.passive {
-            // Each end kept the connection that the other gave up: nobody's fault, so there is no need to wait long.
+            // Each end kept the connection that the other closed. That is no failure, so the pause is short.
             let pause = COLLISION_PAUSE.min(self.offer.connect_retry_time) * self.rng.u32(0..=1000) / 1000;
             self.approach = Approach::Active { dial_at: Some(now + pause) };
         } else {

@@ -5,10 +5,10 @@
 //! | `wire`               | 1     | the packets: messages as values and as octets                               |
 //! | `machine`            | 1     | the machine of one peer: when to dial, and which of two connections to keep |
 //! | `machine::session`   | 1     | the machine of one connection, from its socket on                           |
-//! | `machine::negotiation` | 1   | what two OPENs add up to                                                    |
+//! | `machine::negotiation` | 1   | the result of two OPENs                                                     |
 //! | `outbox`             | 1     | what a peer should have against what it has                                 |
 //! | `outbox::packer`     | 1     | full UPDATEs of it, from what `outbox::batcher` puts together               |
-//! | `outbox::refreshes`  | 1     | what a peer has asked for again                                             |
+//! | `outbox::refreshes`  | 1     | the families that a peer has requested again                                |
 //! | `outbox::next_hop`   | 1     | where the peer reaches this node                                            |
 //! | `counters`           | 1     | what is counted and remembered of one peer                                  |
 //! | `settings`           | 2     | what the configuration of a peer means to machine and sockets               |

@@ -6,8 +6,8 @@
 //!
 //! Not for bytes (the packer and the codec) and not for when to write (the session's task).
 //!
-//! Gap (RFC 4271 §9.2.1.1): no MinRouteAdvertisementInterval, on purpose: the routes are this node's own, and who dampens
-//! them makes a failover slow.
+//! Gap (RFC 4271 §9.2.1.1): no MinRouteAdvertisementInterval, on purpose: the routes are this node's own, and dampening
+//! them would slow down a failover.
 
 mod batcher;
 pub mod next_hop;
@@ -24,7 +24,7 @@ use ipnet::IpNet;
 
 use crate::address::Family;
 use crate::bgp::machine::negotiation::Negotiated;
-use crate::bgp::outbox::batcher::{Batch, Batcher, Way};
+use crate::bgp::outbox::batcher::{Batch, Batcher, Walk};
 use crate::bgp::outbox::packer::Packer;
 pub use crate::bgp::outbox::packer::{NextHopV6, NextHops, Unsendable};
 use crate::bgp::wire::{AfiSafi, EmitError};
@@ -59,13 +59,13 @@ pub struct Outbox {
     passed_count: usize,
 }
 
-/// What is still to be sent of one family. No prefix is in it twice.
+/// What is still to be sent of one family. No prefix is in two places.
 #[derive(Debug)]
 struct Pending {
     /// What the peer is told first of all the wanted map holds: what is ahead was never sent. `None` once it is through.
-    first_walk: Option<Way>,
-    /// The peer asked for the family again: what is ahead is told once more, whatever else is said about it meanwhile.
-    second_walk: Option<Way>,
+    first_walk: Option<Walk>,
+    /// The peer requested the family again: what is ahead of this walk is sent once more, whatever changes meanwhile.
+    second_walk: Option<Walk>,
     /// What a walk has passed and no message has taken yet.
     batcher: Batcher,
     withdrawals: BTreeSet<IpNet>,
@@ -80,13 +80,13 @@ struct Pending {
 #[derive(Debug, PartialEq, Eq)]
 enum Held {
     Route(Arc<RouteAttributes>),
-    /// It asked for the prefix again, so nothing is like what it has.
+    /// The peer requested the prefix again, so it counts as different from everything.
     Outdated,
 }
 
-/// The two walks through a family. The second begins when the first is through.
+/// Which of the two walks through a family. The second begins when the first is through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Walk {
+enum Round {
     First,
     Second,
 }
@@ -161,10 +161,10 @@ impl Outbox {
                 (true, true) => self.walk_again(family),
                 (false, true) => {
                     // The peer has none of the family, and now each can be announced.
-                    let count = self.wanted.range(Way::through(family).range()).count();
+                    let count = self.wanted.range(Walk::through(family).range()).count();
                     self.passed_count -= count;
                     self.unsendable_count -= count;
-                    self.pending.of_mut(family).first_walk = Some(Way::through(family));
+                    self.pending.of_mut(family).first_walk = Some(Walk::through(family));
                 }
                 (true | false, false) => {}
             }
@@ -188,7 +188,7 @@ impl Outbox {
             }
         }
         for family in Family::BOTH {
-            if let Some(message) = self.poll_walk(family, Walk::First)? {
+            if let Some(message) = self.poll_walk(family, Round::First)? {
                 return Ok(Some(message));
             }
             // RFC 4724 §2: after the last initial route, and also where there is none.
@@ -197,7 +197,7 @@ impl Outbox {
                 pending.owes_end_of_rib = false;
                 return self.packer.end_of_rib(family).map(Some);
             }
-            if let Some(message) = self.poll_walk(family, Walk::Second)? {
+            if let Some(message) = self.poll_walk(family, Round::Second)? {
                 return Ok(Some(message));
             }
         }
@@ -210,12 +210,12 @@ impl Outbox {
             let pending = self.pending.of(family);
             let mut walks = pending.first_walk.iter().chain(&pending.second_walk);
             let owes_end_of_rib = self.complete && pending.owes_end_of_rib;
-            pending.is_empty() && !owes_end_of_rib && !walks.any(|way| self.has_sendable(family, way))
+            pending.is_empty() && !owes_end_of_rib && !walks.any(|walk| self.has_sendable(family, walk))
         })
     }
 
-    fn has_sendable(&self, family: Family, way: &Way) -> bool {
-        self.wanted.range(way.range()).any(|(_, attributes)| self.packer.judge(family, attributes).is_ok())
+    fn has_sendable(&self, family: Family, walk: &Walk) -> bool {
+        self.wanted.range(walk.range()).any(|(_, attributes)| self.packer.judge(family, attributes).is_ok())
     }
 
     /// Prefixes that the peer has.
@@ -249,9 +249,9 @@ impl Outbox {
         for family in Family::BOTH {
             let pending = self.pending.of_mut(family);
             pending.second_walk = None;
-            pending.first_walk = self.packer.carries(family).then_some(Way::through(family));
+            pending.first_walk = self.packer.carries(family).then_some(Walk::through(family));
             if pending.first_walk.is_none() {
-                self.passed_count += self.wanted.range(Way::through(family).range()).count();
+                self.passed_count += self.wanted.range(Walk::through(family).range()).count();
             }
         }
         self.unsendable_count = self.passed_count;
@@ -270,8 +270,8 @@ impl Outbox {
             false
         });
         unsent.retain(|prefix| !held.contains_key(prefix));
-        for (prefix, attributes) in wanted.range(Way::through(family).range()) {
-            if first_walk.is_some_and(|way| way.is_ahead(prefix)) {
+        for (prefix, attributes) in wanted.range(Walk::through(family).range()) {
+            if first_walk.is_some_and(|walk| walk.is_ahead(prefix)) {
                 *passed_count += 1;
                 *unsendable_count += 1;
             } else if packer.judge(family, attributes).is_ok() {
@@ -289,11 +289,11 @@ impl Outbox {
         pending.second_walk = match &pending.first_walk {
             Some(first_walk) => first_walk.passed(family),
             None => {
-                // What a second walk has gathered so far is passed once more by the new one. What the first has left there
-                // is not held yet, and leaves before.
+                // The new walk passes once more what a second walk has put into batches so far. What the first walk has left
+                // there is not held yet, and is sent before.
                 let held = &mut self.held;
                 pending.batcher.retain(|prefix| held.remove(prefix).is_none());
-                Some(Way::through(family))
+                Some(Walk::through(family))
             }
         };
     }
@@ -302,7 +302,7 @@ impl Outbox {
     fn turn(&mut self, prefix: IpNet, old: Option<&Arc<RouteAttributes>>, new: Option<&Arc<RouteAttributes>>) {
         let family = Family::of(prefix.addr());
         let pending = self.pending.of_mut(family);
-        if pending.first_walk.is_some_and(|way| way.is_ahead(&prefix)) {
+        if pending.first_walk.is_some_and(|walk| walk.is_ahead(&prefix)) {
             // It was never sent, and the walk will find it as it is then.
             return;
         }
@@ -360,30 +360,30 @@ impl Outbox {
     }
 
     /// Goes on with a walk until a message is full, or the last has what is left. Nothing else of the family may be pending.
-    fn poll_walk(&mut self, family: Family, walk: Walk) -> Result<Option<Bytes>, EmitError> {
+    fn poll_walk(&mut self, family: Family, round: Round) -> Result<Option<Bytes>, EmitError> {
         loop {
             let pending = self.pending.of_mut(family);
             if let Some(Batch { attributes, prefixes, .. }) = pending.batcher.take_closed() {
                 return self.announce(family, &attributes, prefixes);
             }
-            let way = match walk {
-                Walk::First => &mut pending.first_walk,
-                Walk::Second => &mut pending.second_walk,
+            let unfinished = match round {
+                Round::First => &mut pending.first_walk,
+                Round::Second => &mut pending.second_walk,
             };
-            let Some(mut on_the_way) = *way else { return Ok(None) };
+            let Some(mut walk) = *unfinished else { return Ok(None) };
             let mut full = None;
             let mut is_through = true;
             let mut passed = None;
-            for (prefix, attributes) in self.wanted.range(on_the_way.range()) {
+            for (prefix, attributes) in self.wanted.range(walk.range()) {
                 passed = Some(*prefix);
                 let sendable = self.packer.judge(family, attributes).is_ok();
-                match walk {
-                    Walk::First => {
+                match round {
+                    Round::First => {
                         self.passed_count += 1;
                         self.unsendable_count += usize::from(!sendable);
                     }
-                    Walk::Second if sendable => drop(self.held.insert(*prefix, Held::Outdated)),
-                    Walk::Second => {}
+                    Round::Second if sendable => drop(self.held.insert(*prefix, Held::Outdated)),
+                    Round::Second => {}
                 }
                 if !sendable {
                     continue;
@@ -395,9 +395,9 @@ impl Outbox {
                 }
             }
             if let Some(passed) = passed {
-                on_the_way.pass(passed);
+                walk.pass(passed);
             }
-            *way = if is_through { None } else { Some(on_the_way) };
+            *unfinished = if is_through { None } else { Some(walk) };
             if is_through {
                 pending.batcher.close();
             }
@@ -449,7 +449,7 @@ impl<T> ByFamily<T> {
 impl Pending {
     fn new(family: Family, packer: &Packer) -> Pending {
         Pending {
-            first_walk: packer.carries(family).then_some(Way::through(family)),
+            first_walk: packer.carries(family).then_some(Walk::through(family)),
             second_walk: None,
             batcher: Batcher::default(),
             withdrawals: BTreeSet::new(),
@@ -465,7 +465,7 @@ impl Pending {
         }
     }
 
-    /// False where it was not pending.
+    /// False if it was not pending.
     fn forget_announcement(&mut self, prefix: &IpNet, attributes: &Arc<RouteAttributes>) -> bool {
         let Some(group) = self.announcements.get_mut(attributes) else {
             return self.batcher.remove(prefix, attributes);

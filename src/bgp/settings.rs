@@ -8,7 +8,7 @@ use crate::bgp::socket::{Endpoint, Protection};
 use crate::bgp::wire::ExpectedAsn;
 use crate::config;
 
-/// What is said and asked for in an OPEN; `identifier` where the peer has no router id of its own.
+/// What is offered and expected in an OPEN; `identifier` is used if the peer's settings have no router id.
 pub(super) fn local_offer(settings: &config::Peer, address: &ScopedAddress, identifier: Ipv4Addr) -> LocalOffer {
     let expected_asn = match settings.asn {
         config::PeerAsn::Is(asn) => ExpectedAsn::Is(asn),

@@ -1,5 +1,5 @@
 //! TCP for BGP: how a peer is dialled, what its sockets are set to, and a connection that is read and written without ever
-//! waiting for the other direction. Floor 2. Knows messages by their boundaries only; what they mean is the machine's business.
+//! waiting for the other direction. Floor 2. It knows only the boundaries of messages; the machine reads them.
 //! The sockets that accept are in `listeners`.
 
 pub mod listeners;
@@ -43,7 +43,7 @@ pub struct Endpoint {
     pub protection: Protection,
 }
 
-/// How the segments of a session are signed. What is not signed like this is dropped by the kernel.
+/// How the segments of a session are signed. The kernel drops segments that are not signed like this.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Protection {
     None,
@@ -72,13 +72,13 @@ const UNSENT_LEN: u32 = 16 * 1024;
 /// Slices that one write takes. A write costs more than all else about a short message, so many go with one.
 const WRITE_SLICES: usize = 256;
 
-/// A peer that has nothing to say is asked by TCP whether it is there, also where the session has no hold time: after this long, so
-/// often, and so many times. It is found gone after a minute.
+/// TCP keepalives check a silent peer, also if the session has no hold time: after this long, at this interval, and this many
+/// times. A peer that is gone is noticed after a minute.
 const PROBE_AFTER: Duration = Duration::from_secs(20);
 const PROBE_EVERY: Duration = Duration::from_secs(10);
 const PROBES: u32 = 4;
 
-/// The time that a last word may take until the peer has closed its side.
+/// How long a last NOTIFICATION may take until the peer has closed its side.
 pub const FAREWELL_TIME: Duration = Duration::from_secs(1);
 
 impl Protection {
@@ -127,7 +127,7 @@ impl fmt::Display for Protection {
 }
 
 impl Endpoint {
-    /// Opens a connection. Dropping the future gives the attempt up.
+    /// Opens a connection. Dropping the future gives up the attempt.
     pub async fn dial(&self) -> io::Result<TcpStream> {
         let peer = self.socket_address(self.peer.ip, self.port)?;
         let socket = if peer.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() }?;
@@ -186,13 +186,13 @@ impl Endpoint {
         }
     }
 
-    /// Do connections of this peer come over this device? `None`: the main routing table.
+    /// Whether connections of this peer come over this device. `None`: the main routing table.
     pub fn is_over(&self, device: Option<&InterfaceName>) -> bool {
         let interface = self.peer.interface.as_ref();
         device == self.device.as_ref() || (interface.is_some() && device == interface)
     }
 
-    /// Is a connection from this address one of this peer's?
+    /// Whether a connection from this address is one of this peer.
     pub fn is_from(&self, address: SocketAddr) -> bool {
         match (address, &self.peer.interface) {
             (SocketAddr::V6(v6), Some(interface)) if v6.ip().is_unicast_link_local() => {
@@ -204,7 +204,7 @@ impl Endpoint {
     }
 }
 
-/// The text of an error without the number that the standard library puts behind it.
+/// The text of an error without the number that the standard library appends.
 pub fn describe(error: &io::Error) -> String {
     let text = error.to_string();
     match text.split_once(" (os error") {
@@ -361,7 +361,7 @@ impl Connection {
         }
     }
 
-    /// Closes without a word. What a peer did not take is not kept in the kernel for it either: that takes a reset.
+    /// Closes without a NOTIFICATION, by a reset, so that the kernel does not keep what the peer has not read.
     pub fn close(self) {
         if !self.queue.is_empty() {
             // Where the option cannot be set, a plain close has to do.
@@ -369,10 +369,10 @@ impl Connection {
         }
     }
 
-    /// Says a last word and closes, within [`FAREWELL_TIME`]. What was queued and has not started is left out.
+    /// Sends a last NOTIFICATION and closes, within [`FAREWELL_TIME`]. Messages in the queue that were not started are left out.
     ///
     /// The write side is closed first and the peer's octets are read until it closes too: closing a socket with unread input
-    /// makes the kernel send a reset, and a reset can take the last word away before the peer has read it.
+    /// makes the kernel send a reset, and a reset can discard the NOTIFICATION before the peer has read it.
     pub async fn say_farewell(mut self, last_word: Bytes) {
         let said = async {
             if self.first_has_started
@@ -386,7 +386,7 @@ impl Connection {
             while self.stream.read(&mut rest).await? > 0 {}
             io::Result::Ok(())
         };
-        // A peer that does not listen to the end is none of our business any more.
+        // A peer that has not closed its side by then is not waited for.
         let _ = tokio::time::timeout(FAREWELL_TIME, said).await;
     }
 }

@@ -2,13 +2,13 @@
 //!
 //! | task    | owner       | owns                                        | when cancelled                      |
 //! |---------|-------------|---------------------------------------------|-------------------------------------|
-//! | speaker | the agent   | listening sockets, the ends to every peer   | all peers' sockets close, wordlessly |
+//! | speaker | the agent   | listening sockets, the ends to every peer   | all sockets close, no NOTIFICATION   |
 //! | peer    | the speaker | see `peer`                                  |                                      |
 //!
 //! | channel        | from, to           | depth                | when full                                              |
 //! |----------------|--------------------|----------------------|--------------------------------------------------------|
 //! | slices         | the agent, speaker | newest wins          | -                                                      |
-//! | desired         | speaker, peer      | newest wins          | -                                                      |
+//! | desired        | speaker, peer      | newest wins          | -                                                      |
 //! | inbound        | speaker, peer      | `INBOUND_DEPTH`      | the connection is closed; a peer needs one at a time   |
 //! | leave          | speaker, peer      | once                 | -                                                      |
 //! | facts          | peer, the agent    | the agent's choice   | the report waits, and says the newest when there is room |
@@ -50,10 +50,10 @@ const WAITING_TIME: Duration = Duration::from_secs(10);
 /// Unknown callers are logged this often at most.
 const UNKNOWN_CALLER_PAUSE: Duration = Duration::from_secs(60);
 
-/// Talks BGP as the newest slice says, until `shutdown` gives the text with which to take leave of the peers, or there is no
-/// more slice to come. Every session then ends with Cease / Administrative Shutdown, within about [`FAREWELL_TIME`].
+/// Speaks BGP by the newest slice, until `shutdown` gives the text for the Cease, or no more slices can come. Every session then
+/// ends with Cease / Administrative Shutdown, within about [`FAREWELL_TIME`].
 ///
-/// No peer is talked to while the slice has no router id. Reports every session as a [`Fact::Session`].
+/// There are no sessions while the slice has no router id. Reports every session as a [`Fact::Session`].
 pub async fn run(
     mut slices: watch::Receiver<BgpSlice>,
     facts: mpsc::Sender<Fact>,
@@ -127,7 +127,7 @@ struct Speaker {
     unknown_callers: UnknownCallers,
 }
 
-/// The speaker's side of one peer task. Dropping it ends the task without a word to the peer.
+/// The speaker's side of one peer task. Dropping it ends the task without a NOTIFICATION to the peer.
 struct PeerHandle {
     settings: Arc<config::Peer>,
     address: ScopedAddress,
@@ -202,7 +202,7 @@ impl Speaker {
 
     fn tell_problems(&mut self) {
         let problems = self.listeners.problems();
-        // With the queue full they are told at the next look.
+        // If the queue is full, they are told at the next look.
         if problems != self.problems && self.facts.try_send(Fact::Listening(problems.clone())).is_ok() {
             for HostProblem { problem, remedy } in problems.iter().filter(|problem| !self.problems.contains(problem)) {
                 warn!(problem, remedy, "no BGP connections are accepted");
@@ -216,7 +216,7 @@ impl Speaker {
         let peers = self.peers.iter().map(|(name, handle)| (name, &handle.endpoint));
         for (name, why) in self.listeners.follow(peers) {
             if let Some(handle) = self.peers.get(&name) {
-                // A peer with so many connections to take is not deaf.
+                // A peer with so many connections waiting knows already that it can connect.
                 let _ = handle.inbound.try_send(Inbound::Refused(why));
             }
         }
@@ -268,17 +268,17 @@ impl Speaker {
             None => Inbound::Connection(arrival.stream),
         };
         if handle.inbound.try_send(inbound).is_err() {
-            warn!(peer = %name, "connection closed: the peer opens more than can be taken");
+            warn!(peer = %name, "connection closed: the peer opens connections faster than they can be handled");
         }
     }
 
-    /// Who calls from a link-local address on the link of an unnumbered peer may be that peer: the plan decides.
+    /// A caller with a link-local address on the link of an unnumbered peer may be that peer: the plan decides.
     fn note_caller(&mut self, arrival: Arrival) {
         let from = arrival.from;
         if let SocketAddr::V6(v6) = from
             && v6.ip().is_unicast_link_local()
             && self.unnumbered.contains(&v6.scope_id())
-            // With the queue full the caller is not heard, and calls again.
+            // If the queue is full, the caller is dropped, and calls again.
             && self.facts.try_send(Fact::Caller(v6.scope_id(), *v6.ip())).is_ok()
         {
             self.waiting = Some((arrival, clock::now()));
@@ -295,13 +295,13 @@ impl Speaker {
         let all_gone = async { while self.tasks.join_next().await.is_some() {} };
         // Half as long again: every task limits its own farewells to the full time.
         if tokio::time::timeout(FAREWELL_TIME * 3 / 2, all_gone).await.is_err() {
-            warn!("a BGP peer was left without a word");
+            warn!("a BGP peer got no Cease in time");
         }
     }
 }
 
 impl Desired {
-    /// Whether anything is different now.
+    /// Whether anything has changed.
     fn replace_with(&mut self, slice: &BgpSlice, peer: &PeerSlice) -> bool {
         let same = self.complete == slice.complete
             && self.routes.ptr_eq(&peer.routes)
@@ -317,7 +317,7 @@ impl Desired {
     }
 }
 
-/// Connections from addresses that are no peer's.
+/// Connections from addresses that belong to no peer.
 #[derive(Debug, Default)]
 struct UnknownCallers {
     logged_at: Option<Instant>,

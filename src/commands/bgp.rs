@@ -77,7 +77,7 @@ fn routes_filter(wanted: &[String], peer: Option<&str>) -> Result<RoutesFilter, 
         match prefix {
             Some(_) if filter.prefix.is_some() => return Err(format!("\"{text}\" is a second prefix; ask for one")),
             Some(prefix) => filter.prefix = Some(prefix),
-            None if text.contains('/') => return Err(format!("\"{text}\" is no prefix; write 192.0.2.0/24")),
+            None if text.contains('/') => return Err(format!("\"{text}\" is not a prefix; write 192.0.2.0/24")),
             None if filter.peer.is_some() => return Err(format!("\"{text}\" is a second peer; ask for one")),
             None => filter.peer = Some(PeerName::from(text.as_str())),
         }

@@ -189,7 +189,7 @@ mod tests {
                 at,
                 cause: "owner-silent".to_owned(),
                 silent_millis: Some(303),
-                summary: "the owner fell silent".to_owned(),
+                summary: "the previous owner stopped responding".to_owned(),
             }),
             last_conflict: Some(LastConflictReport {
                 link: "eth0".into(),
@@ -233,7 +233,7 @@ mod tests {
         for line in [
             "owner          node-2, this node, 02:00:00:00:00:02",
             "last move      from node-1 to node-2",
-            "  cause        owner-silent: the owner fell silent",
+            "  cause        owner-silent: the previous owner stopped responding",
             "last conflict  contested: 02:00:00:00:00:99",
             "1     node-2  0       owner",
             "2     node-3  0       candidate",

@@ -121,16 +121,21 @@ enum Format {
 }
 
 /// The verbs of the design that this version does not have.
-const NOT_AVAILABLE_YET: [&str; 15] = [
+const NOT_AVAILABLE_YET: [&str; 20] = [
     "explain",
     "get",
     "bfd",
+    "egress",
+    "plan",
     "drain",
     "undrain",
     "move",
+    "renumber",
     "history",
     "events",
     "migrate",
+    "install",
+    "cleanup",
     "kubeconfig",
     "replay",
     "top",
@@ -164,7 +169,7 @@ fn refuse(verb: &str) -> Exit {
     Exit::Usage
 }
 
-/// Asks the running agent for what a filter leaves of a reading.
+/// Asks the running agent for the part of a reading that `filter` selects.
 fn ask<F: Filter, R: DeserializeOwned>(socket: &Path, reading: &Reading<F, R>, filter: &F) -> Result<R, AskError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AskError::CannotStart)?;
     runtime.block_on(client::ask(socket, reading, filter))
@@ -185,8 +190,8 @@ fn refused(error: &AskError) -> Exit {
     }
 }
 
-/// Prints an answer in the format that was asked for. Every reading verb prints by this, so that each has all formats; the
-/// screen is told whether to show everything.
+/// Prints an answer in the requested format. Every reading verb prints through this function, so each has all formats; `screen`
+/// is told whether to show everything.
 fn answer<T: Serialize>(output: Output, answer: &T, screen: impl FnOnce(bool) -> String) -> Exit {
     let text = match output.format() {
         Format::Table => Ok(screen(false)),
@@ -203,7 +208,7 @@ fn answer<T: Serialize>(output: Output, answer: &T, screen: impl FnOnce(bool) ->
     }
 }
 
-/// Prints a text; a reader that went away, as `head` does, is no problem of ours.
+/// Prints a text. A reader that closes the pipe early, as `head` does, is no error.
 fn print(text: &str) -> Exit {
     use std::io::Write;
     match std::io::stdout().write_all(text.as_bytes()) {

@@ -16,7 +16,7 @@ pub struct Place {
     pub end: usize,
 }
 
-/// What is wrong with a text, before it is known where the text stands.
+/// What is wrong with a text, before the place of the text in a file is known.
 #[derive(Debug)]
 pub(super) struct Problem {
     pub message: String,
@@ -51,7 +51,7 @@ pub struct Position<'a> {
     pub column: usize,
 }
 
-/// Every mistake of a configuration, in the order of the files. Never empty. Nothing was changed by reading it.
+/// Every mistake of a configuration, in the order of the files. Never empty. Reading the configuration changed nothing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Complaints {
     files: Vec<SourceFile>,
@@ -133,7 +133,7 @@ impl Complaints {
         let file = places.first().and_then(|(place, _)| self.files.get(place.file));
         let (path, text) = file.map_or(("", ""), |file| (file.path.as_str(), file.text.as_str()));
         let spans = || places.iter().map(|(place, _)| within(text, place));
-        // Only these lines are handed over, so that a long file with many mistakes is not read once for each of them.
+        // The renderer gets only these lines, so a long file with many mistakes is not read once for each mistake.
         let first = spans().map(|span| span.start).min().unwrap_or(0);
         let last = spans().map(|span| span.end).max().unwrap_or(0);
         let start = text[..first].rfind('\n').map_or(0, |newline| newline + 1);
@@ -153,7 +153,7 @@ impl fmt::Display for Complaints {
     }
 }
 
-/// The bytes of the place, on the borders of characters and inside the text whatever the place says.
+/// The bytes of the place, moved to character boundaries and into the text whatever the place says.
 fn within(text: &str, place: &Place) -> Range<usize> {
     let start = boundary(text, place.start);
     start..boundary(text, place.end).max(start)

@@ -1,5 +1,5 @@
 //! Reads the configuration from disk: the main file, the drop-ins of `conf.d` beside it in order of name, and the secrets
-//! that they name. Floor 2, the one edge in this folder. What the texts mean is `parse`'s business.
+//! that they name. Floor 2, the one edge in this folder. `parse` reads the texts.
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::secrets::{self, Origin};
+use super::secrets::{self, FoundIn};
 use super::{Complaints, Config, Secrets, SourceFile, parse};
 
 /// Why there is no configuration. The running one, if there is one, was not touched.
@@ -27,13 +27,13 @@ pub fn load(path: &Path) -> Result<Config, LoadError> {
     Ok(parse(&read(path)?, &HostSecrets::from_environment())?)
 }
 
-/// What should be said about a configuration that is good: the secrets of it that every user of this host may read.
+/// Warnings about a configuration without mistakes: its secrets that every user of this host may read.
 ///
-/// A warning and no complaint: the secret is out already, and refusing the file would take the announcements down as well.
+/// A warning and not a complaint: the secret is out already, and refusing the file would withdraw the announcements too.
 pub fn warnings(config: &Config) -> Vec<String> {
     let host = HostSecrets::from_environment();
     let paths = config.secrets().filter_map(|secret| secret.path.as_deref());
-    let files = paths.filter(|path| matches!(secrets::find(&host, path), Ok((_, Origin::File))));
+    let files = paths.filter(|path| matches!(secrets::find(&host, path), Ok((_, FoundIn::File))));
     let open = files.filter_map(|path| {
         let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o7777;
         let text = format!(
@@ -48,11 +48,11 @@ pub fn warnings(config: &Config) -> Vec<String> {
 /// The secrets of this host: files, and the credentials that systemd gave this service (`LoadCredential=`).
 #[derive(Debug, Clone, Default)]
 pub struct HostSecrets {
-    /// `None` where systemd gave none.
+    /// `None` if systemd gave none.
     credentials: Option<PathBuf>,
 }
 
-/// Octets of a secret file that are read. No secret is longer.
+/// How many octets of a secret file are read. No secret is longer.
 const MOST_SECRET_OCTETS: u64 = 64 * 1024;
 
 impl HostSecrets {
@@ -72,7 +72,7 @@ impl Secrets for HostSecrets {
     }
 
     fn file(&self, path: &Path) -> io::Result<Vec<u8>> {
-        // Opening a pipe would else wait for its writer.
+        // Without this flag, opening a pipe would wait for its writer.
         let file: File = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
         if !file.metadata()?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
@@ -83,7 +83,7 @@ impl Secrets for HostSecrets {
     }
 }
 
-/// Reads the main file and each `conf.d/*.toml` beside it; hidden files are left alone. No `conf.d` is no mistake.
+/// Reads the main file and each `conf.d/*.toml` beside it; hidden files are ignored. A missing `conf.d` is no mistake.
 pub fn read(path: &Path) -> Result<Vec<SourceFile>, LoadError> {
     let mut files = vec![read_file(path)?];
     for drop_in in drop_ins(&path.with_file_name("conf.d"))? {
@@ -148,12 +148,12 @@ mod tests {
         let read = |host: &HostSecrets| secrets::find(host, &path);
         assert_eq!(read(&host).unwrap_err().kind(), io::ErrorKind::NotFound, "no file, no folder of credentials");
         fs::write(&path, "file\n").unwrap();
-        assert_eq!(read(&host).unwrap(), (b"file".to_vec(), Origin::File));
+        assert_eq!(read(&host).unwrap(), (b"file".to_vec(), FoundIn::File));
         fs::create_dir(folder.path().join("credentials")).unwrap();
-        assert_eq!(read(&host).unwrap(), (b"file".to_vec(), Origin::File));
+        assert_eq!(read(&host).unwrap(), (b"file".to_vec(), FoundIn::File));
         fs::write(folder.path().join("credentials/tor.md5"), "credential\n").unwrap();
-        assert_eq!(read(&host).unwrap(), (b"credential".to_vec(), Origin::Credential));
-        assert_eq!(read(&HostSecrets::default()).unwrap(), (b"file".to_vec(), Origin::File));
+        assert_eq!(read(&host).unwrap(), (b"credential".to_vec(), FoundIn::Credential));
+        assert_eq!(read(&HostSecrets::default()).unwrap(), (b"file".to_vec(), FoundIn::File));
         let unusable = HostSecrets::default().file(folder.path()).unwrap_err();
         assert_eq!(unusable.to_string(), "not a regular file");
         let endless = HostSecrets::default().file(Path::new("/dev/zero")).unwrap_err();

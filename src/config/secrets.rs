@@ -1,5 +1,5 @@
-//! Secrets that the configuration names but does not hold, and where one is looked for. Floor 1. Opens nothing: `load` gives
-//! the real files, tests give theirs. `secret_entries` says what is wrong with one.
+//! Secrets that the configuration names but does not hold, and where each is looked for. Floor 1. Opens nothing: `load` gives
+//! the real files, tests give their own. `secret_entries` says what is wrong with a secret.
 
 use std::ffi::OsStr;
 use std::io;
@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 
 use crate::secret::Secret;
 
-/// What there is to be read on this host. A mistake in it is a mistake of the configuration: it is complained about, and a
-/// running configuration stays.
+/// The secrets of a host. A mistake in a secret is a mistake of the configuration: a complaint names it, and a running
+/// configuration stays in use.
 pub trait Secrets {
-    /// The content of the systemd credential of this name; `None` where the service was given none of that name.
+    /// The content of the systemd credential of this name; `None` if the service was given no such credential.
     fn credential(&self, name: &OsStr) -> io::Result<Option<Vec<u8>>>;
 
-    /// The content of a file, or so much of its beginning that it is too long for every use.
+    /// The content of a file. A file that is too long for every use may be cut, to a length that is still too long.
     fn file(&self, path: &Path) -> io::Result<Vec<u8>>;
 }
 
@@ -31,40 +31,40 @@ impl Secrets for NoSecrets {
     }
 }
 
-/// A secret, and how the configuration asked for it. It is equal to another only with the same octets, so that a new
-/// configuration after a change of the file alone is another one.
+/// A secret, and how the configuration names it. Two are equal only if their octets are, so a reload notices a change of the
+/// secret file alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecretFile {
-    /// The file that was written; `None` where the key was left out and its credential was there.
+    /// The path that the configuration gives; `None` if the key was left out and its credential was found.
     pub path: Option<PathBuf>,
     pub secret: Secret,
 }
 
-/// Where the secret of a path was found, or is to be found.
+/// Where the secret of a path was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
+pub enum FoundIn {
     /// The systemd credential with the name of the file.
     Credential,
     File,
 }
 
-/// The octets of a path, one newline at the end taken off: the systemd credential with the file's name if there is one, else
-/// the file.
+/// The octets of a secret without one newline at the end: the systemd credential with the file's name if there is one, else the
+/// file.
 ///
-/// A credential wins because it is what systemd decrypted for this service; the path is what one unit file and one
-/// configuration have in common with hosts that have no credentials.
-pub fn find(secrets: &dyn Secrets, path: &Path) -> io::Result<(Vec<u8>, Origin)> {
+/// A credential wins because systemd decrypted it for this service. So one unit file and one configuration serve hosts with
+/// credentials and hosts without.
+pub fn find(secrets: &dyn Secrets, path: &Path) -> io::Result<(Vec<u8>, FoundIn)> {
     let credential = match path.file_name() {
         Some(name) => secrets.credential(name)?,
         None => None,
     };
     match credential {
-        Some(octets) => Ok((without_newline(octets), Origin::Credential)),
-        None => Ok((without_newline(secrets.file(path)?), Origin::File)),
+        Some(octets) => Ok((without_newline(octets), FoundIn::Credential)),
+        None => Ok((without_newline(secrets.file(path)?), FoundIn::File)),
     }
 }
 
-/// Editors and `echo` put a newline behind what was typed.
+/// Editors and `echo` put a newline after what was typed.
 pub(super) fn without_newline(mut octets: Vec<u8>) -> Vec<u8> {
     if octets.ends_with(b"\n") {
         octets.truncate(octets.len() - 1);

@@ -626,6 +626,26 @@ fn read_or_refused(text: &str) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// The part of README.md between two lines.
+fn in_readme(after: &str, before: &str) -> &'static str {
+    let (_, rest) = include_str!("../../README.md").split_once(after).expect("README.md has the line before");
+    rest.split_once(before).expect("README.md has the line after").0
+}
+
+#[test]
+fn the_readme_shows_a_good_configuration_and_the_true_complaints_about_two_mistakes_in_it() {
+    let shown = in_readme("```toml\n", "```\n");
+    parse_one(shown).unwrap_or_else(|complaints| panic!("{complaints}"));
+    let addresses = "addresses = [\"192.168.35.100-192.168.35.110\"]\n";
+    let mistaken = shown.replacen(addresses, &format!("{addresses}auto-asign = false\n"), 1).replacen(
+        "asn = 64512\n",
+        "asn = 64512\nhold-time = \"2s\"\n",
+        1,
+    );
+    let complaints = parse(&[file("/etc/crier/crier.toml", &mistaken)], &TestSecrets).expect_err("two mistakes");
+    assert_eq!(in_readme("caret and a hint:\n\n```\n", "```\n"), complaints.render(false));
+}
+
 #[test]
 fn a_peer_is_an_address_an_interface_or_the_gateway() {
     let read = |text: &str| {

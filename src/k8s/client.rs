@@ -1,7 +1,7 @@
 //! The client of the API server, from a kubeconfig or from a pod's service account. Floor 2.
 //!
-//! TLS is rustls; names are resolved inside the process, for a static binary cannot load the host's name service modules.
-//! Nothing here limits the rate of requests, and nothing retries: each caller knows best what its failure means.
+//! TLS is rustls; names are resolved inside the process, because a static binary cannot load the host's name service modules.
+//! Nothing here limits the rate of requests, and nothing retries: each caller decides what a failure means for it.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -32,11 +32,11 @@ use crate::config::Access;
 
 /// How long one address of the API server may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A dead connection is noticed this long after the last sign of life, plus [`PING_TIMEOUT`]: by HTTP/2 pings where the
-/// API server is silent, by TCP where its host is.
+/// A dead connection is noticed this long plus [`PING_TIMEOUT`] after the last octet from it: by HTTP/2 pings if the API
+/// server hangs, by TCP if its host is gone.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
-/// Bytes of one answer that may be under way unread; a page of a list should fit, so that it comes in one go.
+/// Octets of one answer that may be in flight unread. A page of a list should fit, so that it arrives without a pause.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 
@@ -46,24 +46,26 @@ pub enum ClientError {
     #[error("the kubeconfig {path} cannot be used: {source}")]
     Kubeconfig { path: PathBuf, source: KubeconfigError },
     #[error(
-        "the kubeconfig {path} asks for the login program \"{command}\" (exec); crier runs none: use a token, a tokenFile or a client certificate"
+        "the kubeconfig {path} uses the credential plugin \"{command}\" (exec); crier runs no plugins: use a token, a tokenFile or a client certificate"
     )]
-    LoginProgram { path: PathBuf, command: String },
+    CredentialPlugin { path: PathBuf, command: String },
     #[error(
-        "the kubeconfig {path} asks for the login \"{name}\" (auth-provider), which Kubernetes has removed: use a token, a tokenFile or a client certificate"
+        "the kubeconfig {path} uses the auth-provider \"{name}\"; crier supports none: use a token, a tokenFile or a client certificate"
     )]
-    LoginProvider { path: PathBuf, name: String },
-    #[error("the kubeconfig {path} asks for the proxy {proxy} (proxy-url); crier reaches the API server only directly")]
+    AuthProvider { path: PathBuf, name: String },
+    #[error(
+        "the kubeconfig {path} sets the proxy {proxy} (proxy-url); crier uses no proxy: remove proxy-url and let this host reach the API server directly"
+    )]
     Proxy { path: PathBuf, proxy: String },
-    #[error("there is no service account to be used (in-cluster = true is for an agent in a pod): {0}")]
+    #[error("in-cluster = true needs the service account of a pod, which cannot be used: {0}")]
     InCluster(#[source] InClusterError),
     #[error("the credentials for the API server cannot be used: {0}")]
     Credentials(#[source] kube::Error),
-    #[error("tls-server-name \"{name}\" is no host name")]
+    #[error("tls-server-name \"{name}\" is not a host name")]
     ServerName { name: String },
 }
 
-/// A client for the API server. Opens no connection yet: the first request does.
+/// A client for the API server. Opens no connection; the first request does.
 pub async fn build(access: &Access) -> Result<kube::Client, ClientError> {
     let mut config = match access {
         Access::Kubeconfig(path) => from_kubeconfig(path.clone()).await?,
@@ -80,10 +82,10 @@ async fn from_kubeconfig(path: PathBuf) -> Result<kube::Config, ClientError> {
     let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
     let config = config.map_err(unusable)?;
     if let Some(exec) = &config.auth_info.exec {
-        return Err(ClientError::LoginProgram { path, command: exec.command.clone().unwrap_or_default() });
+        return Err(ClientError::CredentialPlugin { path, command: exec.command.clone().unwrap_or_default() });
     }
     if let Some(provider) = &config.auth_info.auth_provider {
-        return Err(ClientError::LoginProvider { path, name: provider.name.clone() });
+        return Err(ClientError::AuthProvider { path, name: provider.name.clone() });
     }
     if let Some(proxy) = proxy {
         return Err(ClientError::Proxy { path, proxy });
@@ -91,8 +93,8 @@ async fn from_kubeconfig(path: PathBuf) -> Result<kube::Config, ClientError> {
     Ok(config)
 }
 
-/// The proxy of the cluster in use. Asked of the file itself: kube would also take one from the environment, which is
-/// meant for a way out to the world, not for the API server next door.
+/// The proxy of the cluster in use, from the file itself: kube would also take a proxy from the environment, and that one is
+/// meant for the way to the internet.
 fn proxy_of(kubeconfig: &Kubeconfig) -> Option<String> {
     let current = kubeconfig.current_context.as_ref()?;
     let context = kubeconfig.contexts.iter().find(|context| &context.name == current)?.context.as_ref()?;
@@ -102,7 +104,7 @@ fn proxy_of(kubeconfig: &Kubeconfig) -> Option<String> {
 
 fn assemble(config: &kube::Config) -> Result<kube::Client, ClientError> {
     if config.cluster_url.scheme_str() == Some("http") {
-        warn!(url = %config.cluster_url, "the API server is spoken to in clear text");
+        warn!(url = %config.cluster_url, "the API server is used over plain HTTP; credentials and answers can be read on the way");
     }
     let tls = config.rustls_client_config().map_err(ClientError::Credentials)?;
     let mut https = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
@@ -124,13 +126,13 @@ fn assemble(config: &kube::Config) -> Result<kube::Client, ClientError> {
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer().map_err(ClientError::Credentials)?)
         .layer(config.extra_headers_layer().map_err(ClientError::Credentials)?)
-        .service(http.map_err(BoxError::from).map_response(with_patience_in_body));
+        .service(http.map_err(BoxError::from).map_response(with_retry_after_in_body));
     Ok(kube::Client::new(service, config.default_namespace.clone()))
 }
 
-/// The API server turns requests away in plain text with the patience that it asks for in a header (its own Status objects
-/// say it in both places), and kube reads only the body: so there it must stand for our callers to see it.
-fn with_patience_in_body(response: Response<Incoming>) -> Response<Either<Incoming, Full<Bytes>>> {
+/// When the API server is overloaded, it refuses requests in plain text, with the delay before a retry in a header. kube reads
+/// the delay only from the body of a Status object, so the answer is turned into one.
+fn with_retry_after_in_body(response: Response<Incoming>) -> Response<Either<Incoming, Full<Bytes>>> {
     let is_json = response.headers().get(CONTENT_TYPE).is_some_and(|it| it.as_bytes().starts_with(b"application/json"));
     // RFC 9110 §10.2.3 also allows a date, which the API server never sends.
     let seconds = response.headers().get(RETRY_AFTER).and_then(|it| it.to_str().ok()?.parse::<u32>().ok());
@@ -139,7 +141,7 @@ fn with_patience_in_body(response: Response<Incoming>) -> Response<Either<Incomi
     };
     let status = serde_json::json!({
         "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": response.status().as_u16(),
-        "message": format!("{}, again in {seconds} s", response.status().canonical_reason().unwrap_or("refused")),
+        "message": format!("{}; retry after {seconds} s", response.status().canonical_reason().unwrap_or("refused")),
         "details": { "retryAfterSeconds": seconds },
     });
     response.map(|_| Either::Right(Full::from(status.to_string())))
@@ -157,8 +159,8 @@ fn tcp() -> HttpConnector<Names> {
     tcp
 }
 
-/// Host names to addresses by /etc/hosts and the name servers of /etc/resolv.conf, both read anew for each connection:
-/// connections are rare, and an agent outlives many a change of name servers.
+/// Resolves host names by /etc/hosts and the name servers of /etc/resolv.conf. Both files are read anew for each connection:
+/// connections are rare, and the name servers may change while the agent runs.
 #[derive(Clone)]
 struct Names;
 
@@ -182,7 +184,7 @@ impl tower::Service<Name> for Names {
 
 async fn resolve(host: &str) -> Result<Vec<IpAddr>, NetError> {
     let resolver = TokioResolver::builder_tokio().or_else(|_: NetError| {
-        // Without name servers /etc/hosts is still good.
+        // Without name servers, /etc/hosts still works.
         let nobody = ResolverConfig::from_parts(None, Vec::new(), Vec::new());
         Ok::<_, Infallible>(TokioResolver::builder_with_config(nobody, TokioRuntimeProvider::default()))
     });
@@ -248,7 +250,7 @@ mod tests {
         let request = || http::Request::get(SERVICES).body(Vec::new()).unwrap();
         match client.request::<serde_json::Value>(request()).await {
             Err(kube::Error::Api(status)) => {
-                assert_eq!((status.code, status.message.as_str()), (429, "Too Many Requests, again in 7 s"));
+                assert_eq!((status.code, status.message.as_str()), (429, "Too Many Requests; retry after 7 s"));
                 assert_eq!(status.details.map(|details| details.retry_after_seconds), Some(7));
             }
             other => panic!("it was told to wait, and got {other:?}"),

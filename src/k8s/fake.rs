@@ -1,5 +1,5 @@
-//! An API server for tests: lists in pages, watches, versions and conflicts on loopback, and misbehaves when told to.
-//! Only what crier asks for; where it stands in for a rule of the real one, it keeps that rule.
+//! An API server for tests: lists in pages, watches, versions and conflicts on loopback; it misbehaves when told to.
+//! It implements only what crier uses, by the rules of the real API server.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
@@ -25,7 +25,7 @@ pub const SERVICES: &str = "/api/v1/services";
 pub const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
 pub const NODES: &str = "/api/v1/nodes";
 
-/// Dropped, it hangs up on everybody.
+/// Dropping it closes all connections.
 pub struct FakeApi {
     pub address: SocketAddr,
     state: Arc<Mutex<State>>,
@@ -36,13 +36,13 @@ pub struct FakeApi {
 #[derive(Default)]
 struct State {
     version: u64,
-    /// By collection (as for all namespaces) and `namespace/name`.
+    /// By collection (over all namespaces) and `namespace/name`.
     objects: BTreeMap<(String, String), Value>,
     /// Every change: its version, its collection, the watch event.
     log: Vec<(u64, String, Value)>,
-    /// Watches from before this version are told 410.
+    /// A watch from a version before this one is answered with 410.
     compacted: u64,
-    /// Watches that began before this are to end.
+    /// Watches that began before this version end.
     hang_up: u64,
     faults: VecDeque<Fault>,
     requests: Vec<Seen>,
@@ -57,7 +57,7 @@ pub struct Seen {
     pub body: Value,
 }
 
-/// The answer to the next request that fits, instead of the right one.
+/// The answer to the next request that matches, instead of the right one.
 pub struct Fault {
     pub method: Method,
     /// How the path begins.
@@ -69,13 +69,13 @@ pub struct Fault {
 
 pub enum Answer {
     Status(u16, &'static str),
-    /// Turned away by priority and fairness: 429 in plain text, to come again after so many seconds.
+    /// Refused by priority and fairness: 429 in plain text, with a Retry-After of so many seconds.
     Busy(u32),
     /// Takes the request and never answers.
     Silence,
-    /// Does as asked, but answers only after so long.
+    /// Does what was asked, but answers only after this long.
     Late(Duration),
-    /// Another writer is faster: the object gets a new version just before.
+    /// Another writer is faster: the object gets a new version just before the request is served.
     Overtaken,
 }
 
@@ -107,7 +107,7 @@ impl FakeApi {
         FakeApi { address, state, changed, tasks }
     }
 
-    /// Hangs up and refuses connections until [`FakeApi::come_back`].
+    /// Closes all connections and refuses new ones until [`FakeApi::come_back`].
     pub async fn go_away(&mut self) {
         self.tasks.shutdown().await;
     }
@@ -144,7 +144,7 @@ impl FakeApi {
         self.state.lock().unwrap().objects.remove(&(collection.to_owned(), key.to_owned()));
     }
 
-    /// Forgets the changes so far: whoever wants to watch from before is told 410.
+    /// Forgets the changes so far: a watch from an earlier version is answered with 410.
     pub fn compact(&self) {
         let mut state = self.state.lock().unwrap();
         state.version += 1;
@@ -327,7 +327,7 @@ fn watch_from(seen: &Seen, state: Arc<Mutex<State>>, changes: watch::Sender<u64>
     let (collection, _) = split(&seen.path);
     let from: u64 = parameter(&seen.query, "resourceVersion").and_then(|text| text.parse().ok()).unwrap_or(0);
     if from < state.lock().unwrap().compacted {
-        // As the real one does it: the watch begins, and its first event is the error.
+        // Like the real API server: the watch begins, and its first event is the error.
         let error = json!({"type": "ERROR", "object": {"kind": "Status", "status": "Failure", "code": 410, "message": "too old"}});
         return stream_answer(200, stream::iter([line(&error)]).boxed());
     }
@@ -365,7 +365,7 @@ fn next_event(state: &State, collection: &str, after: u64, began: u64) -> Next {
     }
 }
 
-/// A path into its collection over all namespaces, and what follows: `namespace/name`, with `/status` where asked for.
+/// Splits a path into its collection over all namespaces and the rest: `namespace/name`, with `/status` if it was asked for.
 fn split(path: &str) -> (String, Option<String>) {
     let Some((before, after)) = path.split_once("/namespaces/") else {
         return (path.to_owned(), None);
@@ -402,7 +402,7 @@ fn stream_answer(code: u16, body: BoxStream<'static, Result<Frame<Bytes>, Infall
     response
 }
 
-/// The next Fact that `wanted` knows, within ten seconds; those before it are dropped.
+/// The next Fact that `wanted` accepts, within ten seconds; the Facts before it are dropped.
 pub async fn until<T>(facts: &mut mpsc::Receiver<Fact>, what: &str, mut wanted: impl FnMut(&Fact) -> Option<T>) -> T {
     let found = tokio::time::timeout(Duration::from_secs(10), async {
         loop {
@@ -418,7 +418,7 @@ pub async fn until<T>(facts: &mut mpsc::Receiver<Fact>, what: &str, mut wanted: 
     }
 }
 
-/// A Service of type LoadBalancer, as one creates it.
+/// A Service of type LoadBalancer, as a user creates it.
 pub fn service(key: &str) -> Value {
     let (namespace, name) = key.split_once('/').expect("namespace/name");
     json!({

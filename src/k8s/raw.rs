@@ -1,6 +1,6 @@
 //! The few fields of a Kubernetes object that crier reads, straight from JSON or YAML.
 //! Floor 1. Everything else in an object (managedFields above all) is skipped while it is read and never kept.
-//! What the fields mean is said by the translators beside this file, one for each [`Kind`].
+//! The translators beside this file, one for each [`Kind`], know what the fields mean.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer};
 use crate::k8s::annotation;
 use crate::world::{Fact, Listing};
 
-/// A kind of object that crier is told about: where it lives, what is read of it, and the Facts it becomes.
+/// A kind of object that crier reads: where the API server serves it, which fields are read, and the Facts it becomes.
 ///
 /// The type that implements this holds the fields beside `metadata`.
 pub trait Kind: DeserializeOwned + Clone + fmt::Debug + Send + Sync + 'static {
@@ -27,32 +27,32 @@ pub trait Kind: DeserializeOwned + Clone + fmt::Debug + Send + Sync + 'static {
     const FIELDS: &'static [&'static str];
 
     type Scope;
-    /// What the World calls an object of this kind.
+    /// The key of an object of this kind in the World.
     type Key: Clone + Ord + fmt::Display + Send;
 
     fn key(metadata: &ObjectMeta) -> Self::Key;
 
-    /// What the object says; `None` where it says nothing that crier reads.
+    /// The Fact that the object becomes; `None` if it holds nothing that crier reads.
     fn translate(object: &Object<Self>) -> Result<Option<Fact>, Unreadable>;
 
-    /// The object is gone, or says nothing any more.
+    /// The Fact that the object is gone, or holds nothing any more that crier reads.
     fn gone(key: Self::Key) -> Fact;
 
-    /// The key in a Fact of this kind, for the listing; `None` where the World keeps nothing of the object.
+    /// The key in a Fact of this kind, for the listing; `None` if the World keeps nothing of the object.
     fn kept(fact: &Fact) -> Option<&Self::Key>;
 
     fn listing(keys: BTreeSet<Self::Key>) -> Listing;
 }
 
-/// An object of one kind. Decoding fails only where the text is no object at all or its metadata is broken; a fault in
-/// the other fields is kept beside them, so that one bad object never spoils a list.
+/// An object of one kind. Decoding fails only if the text is not an object or its metadata is broken. A fault in the other
+/// fields is kept in their place, so one bad object never spoils a list.
 #[derive(Debug, Clone)]
 pub struct Object<K> {
     pub metadata: ObjectMeta,
     pub fields: Result<K, Unreadable>,
 }
 
-/// Why the fields of an object cannot be read. The object is left as it was last understood.
+/// Why the fields of an object cannot be read. The state of the object that was last read stays in use.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Unreadable(pub String);
@@ -115,7 +115,7 @@ impl<'de, K: Kind> Visitor<'de> for ObjectVisitor<K> {
             if name == "metadata" {
                 metadata = map.next_value()?;
             } else if K::FIELDS.contains(&name.as_str()) {
-                // A generic value first: a field of the wrong type must not end the reading of the list around us.
+                // A generic value first: a field of the wrong type must not end the reading of the list that holds this object.
                 fields.insert(name, map.next_value()?);
             } else {
                 map.next_value::<IgnoredAny>()?;
@@ -127,7 +127,7 @@ impl<'de, K: Kind> Visitor<'de> for ObjectVisitor<K> {
     }
 }
 
-/// What is read of `metadata`.
+/// The fields of `metadata` that are read.
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Metadata {
@@ -147,7 +147,7 @@ impl From<Metadata> for ObjectMeta {
     }
 }
 
-/// The annotations under a prefix that is read here; `kubectl apply` alone leaves a whole copy of the object in another.
+/// The annotations that crier reads. Others can be large: `kubectl apply` stores a copy of the whole object in one.
 #[derive(Default)]
 struct Annotations(BTreeMap<String, String>);
 

@@ -1,11 +1,11 @@
 //! The watches: Services, EndpointSlices, Nodes and Namespaces of the API server, as Facts. Floor 2.
 //!
-//! Tasks, all owned by [`run`] and gone with it; cancelling them loses nothing, for the next start lists again:
-//! - one [`follow`] for each kind: owns the list and the watch of its kind, sends what it is told;
-//! - [`run`] itself: owns the picture of whether the API server answers, and tells when that changes.
+//! Tasks, all owned by [`run`] and ended with it; cancelling them loses nothing, because the next start lists again:
+//! - one [`follow`] for each kind: owns the list and the watch of its kind, and sends the Facts;
+//! - [`run`] itself: knows whether the API server answers, and reports when that changes.
 //!
-//! A loop of our own over kube's list and watch, instead of `kube::runtime::watcher`: that one says nothing when it has
-//! resumed in silence, never lists again when a resumption is answered 410, and fails a whole list for one bad object.
+//! A loop of our own over kube's list and watch, instead of `kube::runtime::watcher`: the watcher of kube does not report that it
+//! has resumed, never lists again when a resumption is answered with 410, and fails a whole list for one bad object.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
@@ -28,27 +28,27 @@ use crate::k8s::raw::{Kind, Object};
 use crate::k8s::service::ServiceFields;
 use crate::world::{ApiServer, Fact};
 
-/// Objects in one answer of a list. A page is in memory as a whole for a moment, so it is kept small.
+/// Objects in one page of a list. A whole page is in memory for a moment, so it is kept small.
 const PAGE: u32 = 100;
 /// How long one page of a list may take.
 const LIST_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long a watch may take to begin. With the pings of the client, so soon is an API server that hangs called away.
+/// How long a watch may take to begin. With the client's pings, this is how soon a hanging API server counts as unreachable.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(8);
-/// Seconds after which we ask the API server to end a watch: each takes one of these, so that they do not all end at once.
+/// Seconds after which the API server is asked to end a watch. Each watch draws its own number, so they do not all end at once.
 const WATCH_SECONDS: std::ops::Range<u32> = 240..290;
-/// A watch that says nothing for so long is begun again. The API server sends a bookmark every minute or so.
+/// A watch that is silent for this long is begun again. The API server sends a bookmark about every minute.
 const SILENCE: Duration = Duration::from_secs(150);
-/// A watch that lived so long needs no more delay before the next than a first one.
+/// A watch that lasted this long resets the delay before the next one.
 const LIVED: Duration = Duration::from_secs(1);
 const FIRST_DELAY: Duration = Duration::from_millis(50);
 const LONGEST_DELAY: Duration = Duration::from_secs(4);
-/// One failure is an API server that restarts or a connection that was moved; two in a row are worth a word.
-const FAILURES_WORTH_A_WORD: u32 = 2;
-/// How many outcomes may wait for [`run`]. It only ever waits for the receiver of the Facts, and then the watches may too.
+/// One failure may be a restart of the API server or a moved connection; two in a row are reported.
+const FAILURES_TO_REPORT: u32 = 2;
+/// How many outcomes may wait for [`run`]. [`run`] waits only for the receiver of the Facts, and the watches may wait with it.
 const OUTCOMES: usize = 8;
 
-/// Watches the four kinds until the receiver of the Facts is gone. Waits where that is full. Nothing is ever withdrawn because
-/// the API server is away: an object is told as gone only when a watch says so or a complete list lacks it.
+/// Watches the four kinds until the receiver of the Facts is gone, and waits while their channel is full. An API server that is
+/// away withdraws nothing: an object counts as gone only when a watch says so or a complete list lacks it.
 pub async fn run(client: Client, facts: mpsc::Sender<Fact>) {
     let (outcomes, mut told) = mpsc::channel(OUTCOMES);
     let mut follows = JoinSet::new();
@@ -72,15 +72,15 @@ pub async fn run(client: Client, facts: mpsc::Sender<Fact>) {
     }
 }
 
-/// What became of a list or the beginning of a watch.
+/// The result of a list, or of the beginning of a watch.
 struct Outcome {
     /// The plural of the kind.
     of: &'static str,
-    /// `Err` says why not.
+    /// `Err`: why it failed.
     result: Result<(), String>,
 }
 
-/// Whether the API server answers, as seen by all the watches together.
+/// Whether the API server answers, from the results of all watches together.
 struct Reach {
     kinds: usize,
     answered: BTreeSet<&'static str>,
@@ -94,7 +94,7 @@ struct Failing {
     why: String,
 }
 
-/// What was last told: of an absence, whose failure stands for it, so that others of the same cause are no news.
+/// What was last reported. The failure of one kind stands for an absence, so the failures of the others are no news.
 enum Told {
     Nothing,
     Reachable,
@@ -106,7 +106,7 @@ impl Reach {
         Reach { kinds, answered: BTreeSet::new(), failing: BTreeMap::new(), told: Told::Nothing }
     }
 
-    /// Takes an outcome in; answers with the state where that is news.
+    /// Takes in an outcome; answers with the state if it is news.
     fn learn(&mut self, Outcome { of, result }: Outcome, now: SystemTime) -> Option<ApiServer> {
         let failed = result.is_err();
         match result {
@@ -120,12 +120,12 @@ impl Reach {
                 failing.why = why;
             }
         }
-        let mut lasting = self.failing.iter().filter(|(_, failing)| failing.count >= FAILURES_WORTH_A_WORD);
-        let standing = match &self.told {
+        let mut lasting = self.failing.iter().filter(|(_, failing)| failing.count >= FAILURES_TO_REPORT);
+        let shown = match &self.told {
             Told::Unreachable { of, .. } => self.failing.get_key_value(of).or_else(|| lasting.next()),
             Told::Nothing | Told::Reachable => lasting.next(),
         };
-        let Some((of, Failing { why, .. })) = standing else {
+        let Some((of, Failing { why, .. })) = shown else {
             let all_answer = self.answered.len() == self.kinds && self.failing.is_empty();
             if !all_answer || matches!(self.told, Told::Reachable) {
                 return None;
@@ -135,7 +135,7 @@ impl Reach {
         };
         let same = matches!(&self.told, Told::Unreachable { of: told, why: known } if told == of && known == why);
         self.told = Told::Unreachable { of, why: why.clone() };
-        // On the way back one kind answers after the other; what the last ones fail of is no news then.
+        // While the API server comes back, the kinds answer one after the other. Why the last ones still fail is no news.
         if same || !failed {
             return None;
         }
@@ -144,29 +144,29 @@ impl Reach {
     }
 }
 
-/// Why a list or a watch came to its end.
+/// Why a list or a watch ended.
 enum End {
-    /// The receiver of the Facts is gone: so are we.
-    Nobody,
-    /// The watch ended without a fault: it goes on from the version reached.
+    /// The receiver of the Facts is gone, so this task ends.
+    NoReceiver,
+    /// The watch ended without a fault. The next one continues from the version reached.
     Closed,
-    /// The version is too old to go on from: list again.
+    /// The version is too old to continue from: list again.
     Expired,
     Failed(Failure),
 }
 
 struct Failure {
     why: String,
-    /// The API server asked for at least this much patience.
-    patience: Duration,
+    /// The API server asked us to wait at least this long.
+    retry_after: Duration,
 }
 
 async fn follow<K: Kind>(client: Client, facts: mpsc::Sender<Fact>, outcomes: mpsc::Sender<Outcome>) {
     let api: Api<Object<K>> = Api::all(client);
-    // Apart, for an API server that is back should be listed at once, but one that ends every watch should not be pressed.
+    // Two delays: an API server that is back should be listed at once, but one that ends every watch should not be pressed.
     let mut trouble = Backoff::new(FIRST_DELAY, LONGEST_DELAY);
     let mut churn = trouble.clone();
-    // The version to go on from; none: list.
+    // The version to continue from; `None`: list first.
     let mut version: Option<String> = None;
     loop {
         let began = clock::now();
@@ -188,26 +188,26 @@ async fn follow<K: Kind>(client: Client, facts: mpsc::Sender<Fact>, outcomes: mp
             trouble.reset();
         }
         let delay = match end {
-            End::Nobody => return,
+            End::NoReceiver => return,
             End::Closed => churn.next_delay(),
             End::Expired => {
                 debug!(kind = K::PLURAL, "the version to watch from is too old; listing again");
                 version = None;
                 churn.next_delay()
             }
-            End::Failed(Failure { why, patience }) => {
+            End::Failed(Failure { why, retry_after }) => {
                 debug!(kind = K::PLURAL, why, "the watch failed");
                 if outcomes.send(Outcome { of: K::PLURAL, result: Err(why) }).await.is_err() {
                     return;
                 }
-                trouble.next_delay().max(patience.min(LONGEST_DELAY))
+                trouble.next_delay().max(retry_after.min(LONGEST_DELAY))
             }
         };
         sleep(delay).await;
     }
 }
 
-/// Tells every object of the kind, page by page, and at last that these are all. Answers with the version to watch from.
+/// Tells every object of the kind, page by page, then that the list is complete. Answers with the version to watch from.
 async fn list<K: Kind>(api: &Api<Object<K>>, facts: &mpsc::Sender<Fact>) -> Result<String, End> {
     let mut keys = BTreeSet::new();
     let mut params = ListParams::default().limit(PAGE);
@@ -220,9 +220,9 @@ async fn list<K: Kind>(api: &Api<Object<K>>, facts: &mpsc::Sender<Fact>) -> Resu
         for object in page.items {
             match K::translate(&object) {
                 Ok(Some(fact)) => {
-                    // The same copy of the key that the World gets.
+                    // The key is shared with the Fact.
                     keys.extend(K::kept(&fact).cloned());
-                    facts.send(fact).await.map_err(|_| End::Nobody)?;
+                    facts.send(fact).await.map_err(|_| End::NoReceiver)?;
                 }
                 Ok(None) => {}
                 Err(fault) => {
@@ -236,14 +236,14 @@ async fn list<K: Kind>(api: &Api<Object<K>>, facts: &mpsc::Sender<Fact>) -> Resu
             Some(token) => params = ListParams::default().limit(PAGE).continue_token(&token),
             None => {
                 let version = page.metadata.resource_version.unwrap_or_default();
-                facts.send(Fact::Listed(K::listing(keys))).await.map_err(|_| End::Nobody)?;
+                facts.send(Fact::Listed(K::listing(keys))).await.map_err(|_| End::NoReceiver)?;
                 return Ok(version);
             }
         }
     }
 }
 
-/// Tells what changes from `version` on, and keeps `version` at the last change told.
+/// Tells each change after `version`, and keeps `version` at the last change told.
 async fn watch<K: Kind>(
     api: &Api<Object<K>>,
     version: &mut String,
@@ -257,14 +257,14 @@ async fn watch<K: Kind>(
         Err(_) => return no_answer(WATCH_TIMEOUT),
     };
     if outcomes.send(Outcome { of: K::PLURAL, result: Ok(()) }).await.is_err() {
-        return End::Nobody;
+        return End::NoReceiver;
     }
     let mut events = pin!(events);
     loop {
         match tell_next(&mut events, version).await {
             Ok(Some(fact)) => {
                 if facts.send(fact).await.is_err() {
-                    return End::Nobody;
+                    return End::NoReceiver;
                 }
             }
             Ok(None) => {}
@@ -273,7 +273,7 @@ async fn watch<K: Kind>(
     }
 }
 
-/// The next event of a watch as a Fact; `None` for one that says nothing to the World.
+/// The next event of a watch as a Fact; `None` for an event that does not concern the World.
 async fn tell_next<K: Kind>(
     events: &mut (impl Stream<Item = kube::Result<WatchEvent<Object<K>>>> + Unpin),
     version: &mut String,
@@ -321,31 +321,31 @@ fn end_of(error: &kube::Error) -> End {
         kube::Error::Api(status) if status.code == 410 => End::Expired,
         kube::Error::Api(status) => {
             let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
-            End::Failed(Failure { why: reason(error), patience: Duration::from_secs(seconds.into()) })
+            End::Failed(Failure { why: reason(error), retry_after: Duration::from_secs(seconds.into()) })
         }
-        _ => End::Failed(Failure { why: reason(error), patience: Duration::ZERO }),
+        _ => End::Failed(Failure { why: reason(error), retry_after: Duration::ZERO }),
     }
 }
 
 fn no_answer(within: Duration) -> End {
-    End::Failed(Failure { why: format!("no answer in {} s", within.as_secs()), patience: Duration::ZERO })
+    End::Failed(Failure { why: format!("no answer in {} s", within.as_secs()), retry_after: Duration::ZERO })
 }
 
-/// One line of why a request failed, from the outermost word to the cause.
+/// Why a request failed, in one line, from the outermost error to its cause.
 pub(super) fn reason(error: &kube::Error) -> String {
     if let kube::Error::Api(status) = error {
         return format!("{} {}", status.code, status.message);
     }
     let mut text = String::new();
     let mut next: Option<&dyn std::error::Error> = match error {
-        // The words before these are kube's own and say nothing of what happened.
+        // kube's own text around these causes says nothing about what happened.
         kube::Error::Service(cause) => Some(cause.as_ref()),
         kube::Error::HyperError(cause) => Some(cause),
         error => Some(error),
     };
     while let Some(error) = next {
         let word = error.to_string();
-        // Many an error repeats its cause in its own text.
+        // Many errors repeat their cause in their own text.
         if !text.contains(&word) {
             if !text.is_empty() {
                 text.push_str(": ");

@@ -1,6 +1,6 @@
-//! Binds addresses to a link of this host, so that a local server can accept what is sent to them; takes them away again.
-//! Floor 2. An actuator: it follows its slice of the Plan. It never touches an address that crier did not put there:
-//! which ones those are is written on them (`is_ours`), so a restart finds them again without a file.
+//! Binds addresses to a link of this host, so that a local server can accept packets to them, and removes them again.
+//! Floor 2. An actuator: it follows its slice of the Plan. It never touches an address that crier did not put there: crier's
+//! addresses carry a mark (`is_ours`), so a restart finds them again without a file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -27,19 +27,19 @@ use crate::plan::slice::BindSlice;
 /// What becomes of the bound addresses when crier stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
-    /// A restart: connections go on, the next run finds the addresses.
+    /// A restart: connections continue, and the next run finds the addresses.
     Keep,
-    /// A clean leave: every address that crier ever bound is taken away.
+    /// The node leaves: every address that crier ever bound is removed.
     Remove,
 }
 
 /// Keeps the addresses of the newest slice bound to their links until `stop` says how to end.
 ///
-/// An address that vanishes, or whose link comes later, is bound (again) when the kernel says so. One that the host had
-/// already is left as it is and serves as well.
+/// An address that vanishes is bound again, and an address whose link appears later is bound then. An address that the host
+/// had already is left as it is and serves as well.
 ///
-/// The slice that `slices` holds at the start counts only if it names an address: an empty one is what a channel is born
-/// with, before there is a Plan, and must not take away what the last run has bound. The first slice sent counts always.
+/// The slice that `slices` holds at the start counts only if it names an address. An empty slice is the channel's first value,
+/// before there is a Plan, and must not remove what the last run bound. The first slice that is sent always counts.
 pub async fn run(mut slices: watch::Receiver<BindSlice>, stop: impl Future<Output = Stop>) {
     tokio::pin!(stop);
     let stop = tokio::select! {
@@ -52,7 +52,7 @@ pub async fn run(mut slices: watch::Receiver<BindSlice>, stop: impl Future<Outpu
     if stop == Stop::Remove
         && let Err(error) = remove_all().await
     {
-        warn!(%error, "bound addresses could not be taken away");
+        warn!(%error, "bound addresses could not be removed and stay on their links");
     }
 }
 
@@ -68,7 +68,7 @@ async fn follow_until(
     loop {
         tokio::select! {
             stop = &mut *stop => return stop,
-            error = binder.follow(slices) => warn!(%error, "addresses are not being bound; trying again"),
+            error = binder.follow(slices) => warn!(%error, "addresses cannot be bound; trying again"),
         }
         tokio::select! {
             stop = &mut *stop => return stop,
@@ -84,10 +84,10 @@ async fn remove_all() -> Result<(), NetlinkError> {
     binder.work(&mut netlink).await
 }
 
-/// The address was put there by crier, in this run or an earlier one.
+/// Whether crier put the address there, in this run or an earlier one.
 ///
-/// Kernels since 5.18 keep a protocol with every address, which is meant for this. Older ones forget it, but keep the
-/// metric of a prefix route, which a host prefix does not have: there it is the mark.
+/// Since 5.18 the kernel keeps a protocol with every address, which says who put the address there. Older kernels drop the
+/// protocol, but keep the metric of the prefix route. A host prefix has no such route, so there the metric is the mark.
 pub(super) fn is_ours(message: &AddressMessage) -> bool {
     let mut protocol = None;
     let mut metric = None;
@@ -119,15 +119,15 @@ pub(super) fn message(index: u32, loopback: bool, address: IpAddr) -> AddressMes
     match Family::of(address) {
         Family::V4 => {
             message.header.family = AddressFamily::Inet;
-            // So that this host never takes a Service's address for the source of its own traffic to beyond the link.
+            // This host must never choose a Service's address as the source of its own packets to beyond the link.
             message.header.scope = if loopback { AddressScope::Host } else { AddressScope::Link };
         }
         Family::V6 => {
-            // Its scope is part of an IPv6 address. Whether it is free is not for this link to find out, and it needs
-            // no route but the one to this host, which the kernel makes.
+            // An IPv6 address carries its own scope. Whether the address is free is not for this link to find out, and its
+            // only route is that to this host, which the kernel makes.
             message.header.family = AddressFamily::Inet6;
             message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad | AddressFlags::Noprefixroute));
-            // Deprecated from the start, for good (RFC 6724 §5, rule 3): any other address is preferred as a source.
+            // Deprecated from the start and for good (RFC 6724 §5, rule 3): any other address is preferred as a source.
             let mut lifetimes = CacheInfo::default();
             (lifetimes.ifa_preferred, lifetimes.ifa_valid) = (0, FOR_EVER);
             message.attributes.push(AddressAttribute::CacheInfo(lifetimes));
@@ -143,7 +143,7 @@ struct Binder {
     links: BTreeMap<u32, BindLink>,
     present: BTreeMap<IpAddr, BTreeMap<u32, Whose>>,
     touched: BTreeSet<IpAddr>,
-    /// What went wrong last, so that it is told once.
+    /// What failed last for each address; kept so that it is logged once.
     complaints: BTreeMap<IpAddr, String>,
 }
 
@@ -167,7 +167,7 @@ enum Step {
 }
 
 impl Binder {
-    /// Works until the connection to the kernel fails; that is what it answers.
+    /// Works until the connection to the kernel fails, and answers with the error.
     async fn follow(&mut self, slices: &mut watch::Receiver<BindSlice>) -> NetlinkError {
         match self.follow_slices(slices).await {
             Ok(never) => match never {},
@@ -198,7 +198,7 @@ impl Binder {
         }
     }
 
-    /// Takes in an event and those that came with it. Whether any were lost.
+    /// Takes in an event and those that came with it. Answers whether any were lost.
     fn take_in(&mut self, first: Event, netlink: &mut Netlink) -> Result<bool, NetlinkError> {
         let mut next = Some(first);
         let mut overrun = false;
@@ -243,7 +243,7 @@ impl Binder {
                     self.touch_link(Some(link));
                 }
             }
-            // The family tells a link from a port of a bridge, whose leaving is not the link's end.
+            // The family tells a link from a port of a bridge. A port that leaves its bridge is still a link.
             RouteNetlinkMessage::DelLink(message) if message.header.interface_family == AddressFamily::Unspec => {
                 let index = message.header.index;
                 self.touch_link(self.links.get(&index).cloned());
@@ -266,12 +266,12 @@ impl Binder {
                     self.touched.insert(address);
                 }
             }
-            // The enum is not ours; of what else netlink can say, nothing was subscribed to.
+            // The enum is not ours; no other message was subscribed to.
             _ => {}
         }
     }
 
-    /// A link appeared, went or changed its name: what is wanted on it has to be looked at again.
+    /// A link appeared, went or changed its name: the addresses that are wanted on it are judged again.
     fn touch_link(&mut self, link: Option<BindLink>) {
         let Some(link) = link else { return };
         self.touched.extend(self.wanted.iter().filter(|(_, name)| **name == link.name).map(|(address, _)| *address));
@@ -286,7 +286,7 @@ impl Binder {
         }
     }
 
-    /// What to change for one address. First it is added where it is wanted, then removed where it is not.
+    /// What to change for one address: first it is added where it is wanted, then removed where it is not.
     fn steps(&self, address: IpAddr) -> Vec<Step> {
         let present = self.present.get(&address);
         let wanted = self.wanted.get(&address);
@@ -305,8 +305,8 @@ impl Binder {
         add.chain(remove).collect()
     }
 
-    /// Makes every change there is to make. One that the kernel refuses is remembered as a complaint; only the end of
-    /// the connection is an error.
+    /// Makes every change. A change that the kernel refuses is kept as a complaint; only the end of the connection is an
+    /// error.
     async fn work(&mut self, netlink: &mut Netlink) -> Result<(), NetlinkError> {
         while let Some(address) = self.touched.pop_first() {
             let mut refused = None;
@@ -342,10 +342,10 @@ impl Binder {
                         info!(%address, link = %self.link_name(index), "address bound");
                         self.present.entry(address).or_default().insert(index, Whose::Ours);
                     }
-                    // Somebody was quicker, or it is the same address being taken away and put back: the event that
-                    // is on its way says whose it is.
+                    // Another program was quicker, or the same address is being removed and put back. The event that is
+                    // on its way says whose address it is.
                     Err(error) if error.is_refusal(libc::EEXIST) => debug!(%address, index, "address is there already"),
-                    // So is the event that the link is gone.
+                    // The event that the link is gone is on its way too.
                     Err(error) if error.is_refusal(libc::ENODEV) => debug!(%address, index, "link is gone"),
                     Err(error) => return Err(error),
                 }
@@ -373,29 +373,29 @@ impl Binder {
 fn link(message: &LinkMessage) -> Option<BindLink> {
     let name = message.attributes.iter().find_map(|attribute| match attribute {
         LinkAttribute::IfName(name) => Some(InterfaceName::from(name.as_str())),
-        // The enum is not ours; only the name is asked for.
+        // The enum is not ours; only the name is needed.
         _ => None,
     })?;
     Some(BindLink { name, loopback: message.header.flags.contains(LinkFlags::Loopback) })
 }
 
-/// The address, if it is one that crier could have bound: alone in its prefix, and its own peer.
+/// The address, if it is one that crier could have bound: a host prefix, without another address as its peer.
 fn host_address(message: &AddressMessage) -> Option<IpAddr> {
     let (address, peer) = netlink::own_and_peer(message)?;
     let alone = message.header.prefix_len == host_prefix(address).prefix_len();
     (alone && peer == address).then_some(address)
 }
 
-/// Who put an address there, in the kernel's own words: a number that neither the kernel nor another program of note uses.
+/// The protocol of crier's addresses: a number that neither the kernel nor another well-known program uses.
 const MARK_PROTOCOL: AddressProtocol = AddressProtocol::Other(67);
 
-/// A lifetime of an address that does not end, in seconds.
+/// The lifetime of an address that never expires, in seconds.
 const FOR_EVER: u32 = u32::MAX;
 
 /// "crie" in ASCII.
 const MARK_METRIC: u32 = 0x6372_6965;
 
-/// How long to wait before something that the kernel refused is tried again.
+/// How long to wait before a refused change is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
-//! Drops what is forwarded to an announced aggregate and meant for none of its addresses, which would else go back to the router
-//! that sent it here, and so on until its TTL ends. Floor 2. An actuator: it follows the BGP slice, and touches nothing but
-//! routes and rules that carry crier's number.
+//! Drops forwarded packets to unused addresses of an announced aggregate. Without this, such a packet goes back to the router that
+//! sent it here, and so on until its TTL ends. Floor 2. An actuator: it follows the BGP slice, and touches only routes and rules
+//! that carry crier's number.
 //!
-//! Each aggregate is a blackhole route in a table of crier's own, and three rules for packets to the aggregate alone. The first lets
-//! pass what this host itself sends: a program that connects to a Service's address is sent on its way by the host's default route
-//! before kube-proxy translates the address, as ever. The second asks the main table without its default routes, so that whatever
-//! leads more precisely to an address still does. The third asks crier's table.
+//! Each aggregate has a blackhole route in a table of crier's own, and three rules for packets to the aggregate. The first exempts
+//! what this host itself sends: a packet of a local program to a Service's address follows the host's default route until
+//! kube-proxy translates the address. The second looks up the main table without its default routes, so a route to a part of the
+//! aggregate keeps its effect. The third looks up crier's table.
 //!
-//! What another program takes away is put back: rules at once, routes within [`LOOK_INTERVAL`].
+//! What another program removes is put back: rules at once, routes within [`LOOK_INTERVAL`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -35,10 +35,10 @@ use crate::plan::slice::{BgpSlice, PeerSlice};
 /// The routing table of the blackholes.
 pub const TABLE: u32 = 6767;
 
-/// Who put a route or rule there, in the kernel's own words: a number that neither the kernel nor another program of note uses.
+/// The protocol of crier's routes and rules: a number that neither the kernel nor another well-known program uses.
 const PROTOCOL: RouteProtocol = RouteProtocol::Other(67);
 
-/// The rules come right before that of the main table. A rule of another program between them and that is asked after them.
+/// The rules come right before the kernel's rule for the main table. A rule with a smaller priority is looked up before them.
 const HOST_PRIORITY: u32 = 32763;
 const MAIN_PRIORITY: u32 = 32764;
 const BLACKHOLES_PRIORITY: u32 = 32765;
@@ -46,16 +46,16 @@ const BLACKHOLES_PRIORITY: u32 = 32765;
 /// The kernel's own rule for the main table.
 const KERNELS_MAIN_PRIORITY: u32 = 32766;
 
-/// How long to wait before something that the kernel refused is tried again.
+/// How long to wait before a refused change is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How often the kernel's routes are listed again while there are aggregates: every route of the host, so not often.
+/// How often the kernel's routes are listed again while there are aggregates. A list holds every route of the host, so not often.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Keeps a blackhole for each aggregate that some peer is told of, until `stop` ends. Then, and at the start, what is not wanted
-/// is taken away, also what an earlier run has left.
+/// Keeps a blackhole for each aggregate that some peer is told of, until `stop` ends; then it removes all of them. At the start it
+/// also removes what an earlier run left and nobody wants any more.
 ///
-/// A slice that is not complete takes nothing away: there is no plan yet.
+/// A slice that is not complete removes nothing, because there is no plan yet.
 pub async fn run(mut slices: watch::Receiver<BgpSlice>, stop: impl Future<Output = ()>) {
     tokio::pin!(stop);
     let mut complaint = None;
@@ -65,7 +65,7 @@ pub async fn run(mut slices: watch::Receiver<BgpSlice>, stop: impl Future<Output
             error = follow(&mut slices) => {
                 let text = error.to_string();
                 if complaint.as_ref() != Some(&text) {
-                    warn!(%error, "aggregates have no blackhole routes; trying again");
+                    warn!(%error, "blackhole routes of aggregates cannot be set, so packets to unused addresses may loop; trying again");
                 }
                 complaint = Some(text);
             }
@@ -76,7 +76,7 @@ pub async fn run(mut slices: watch::Receiver<BgpSlice>, stop: impl Future<Output
         }
     }
     if let Err(error) = take_away().await {
-        warn!(%error, "blackhole routes could not be taken away");
+        warn!(%error, "blackhole routes could not be removed");
     }
 }
 
@@ -88,7 +88,7 @@ async fn take_away() -> Result<(), NetlinkError> {
     keeper.work(&BTreeSet::new(), true, &mut netlink).await
 }
 
-/// Works until the kernel refuses something; that is what it answers.
+/// Works until the kernel refuses something, and answers with the error.
 async fn follow(slices: &mut watch::Receiver<BgpSlice>) -> NetlinkError {
     match follow_slices(slices).await {
         Ok(never) => match never {},
@@ -113,7 +113,7 @@ async fn follow_slices(slices: &mut watch::Receiver<BgpSlice>) -> Result<std::co
                 std::future::pending::<()>().await;
             },
             event = netlink.event() => {
-                // Those of our own changes come too: one look is for all of them.
+                // Events of our own changes come too; one look covers all of them.
                 let mut next = Some(event);
                 while let Some(event) = next {
                     if let Event::Closed = event {
@@ -134,13 +134,13 @@ async fn follow_slices(slices: &mut watch::Receiver<BgpSlice>) -> Result<std::co
 /// What is in the kernel.
 #[derive(Debug, Default)]
 struct Keeper {
-    /// Of each aggregate, what there is. Never an empty set.
+    /// The parts of each aggregate that are there. Never an empty set.
     present: BTreeMap<IpNet, BTreeSet<Part>>,
-    /// The slice that was worked out last, if nothing was read since.
+    /// The slice that was worked out last; `None` if the kernel has changed since.
     last: Option<(bool, OrdMap<PeerName, PeerSlice>)>,
 }
 
-/// What an aggregate needs, in the order in which it is added: the blackhole counts only once what comes before it is there.
+/// What an aggregate needs, in the order in which it is added. The blackhole takes effect with the last part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Part {
     Route,
@@ -174,7 +174,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// Of these parts, this is all there is.
+    /// Replaces what is known of `parts`.
     fn replace(&mut self, parts: &[Part], found: Vec<(IpNet, Part)>) {
         let before = self.present.clone();
         self.present.values_mut().for_each(|present| present.retain(|part| !parts.contains(part)));
@@ -208,7 +208,7 @@ impl Keeper {
         add.chain(remove).collect()
     }
 
-    /// Does what can be done, and answers the first refusal.
+    /// Does what can be done, and answers with the first refusal.
     async fn work(
         &mut self,
         wanted: &BTreeSet<IpNet>,
@@ -218,7 +218,7 @@ impl Keeper {
         let mut refused: BTreeMap<IpNet, NetlinkError> = BTreeMap::new();
         for step in self.steps(wanted, complete) {
             match step {
-                // What comes after a part that is missing would count without it.
+                // The parts after a missing one must not take effect without it.
                 Step::Add(net, _) if refused.contains_key(&net) => {}
                 Step::Add(net, part) => match add(part.message(net, true), netlink).await {
                     Ok(()) => {
@@ -243,7 +243,7 @@ impl Keeper {
             }
         }
         self.present.retain(|_, parts| !parts.is_empty());
-        // A host without the family forwards nothing of it.
+        // A host without the address family forwards no packets of it.
         refused.retain(|_, error| !NO_FAMILY.iter().any(|code| error.is_refusal(*code)));
         refused.into_values().next().map_or(Ok(()), Err)
     }
@@ -264,22 +264,22 @@ impl Part {
     }
 }
 
-/// What the kernel says of an address family that it lacks.
+/// How the kernel refuses an address family that it lacks.
 const NO_FAMILY: [i32; 2] = [libc::EAFNOSUPPORT, libc::EOPNOTSUPP];
 
-/// What is there already is as good as added.
+/// What exists already counts as added.
 async fn add(message: RouteNetlinkMessage, netlink: &mut Netlink) -> Result<(), NetlinkError> {
     match netlink.change(message, NLM_F_CREATE | NLM_F_EXCL).await {
         Err(error) if error.is_refusal(libc::EEXIST) => {
-            debug!("it is there already");
+            debug!("a route or rule of a blackhole exists already");
             Ok(())
         }
         done => done,
     }
 }
 
-/// What is gone is as good as removed. A host without IPv6 says that it does not know the family, and an agent that may not change
-/// routes has put nothing there.
+/// What is gone counts as removed. A host without IPv6 answers that it does not know the family, and an agent that may not change
+/// routes has added none.
 async fn remove(message: RouteNetlinkMessage, netlink: &mut Netlink) -> Result<(), NetlinkError> {
     const GONE: [i32; 3] = [libc::ESRCH, libc::ENOENT, libc::EPERM];
     match netlink.change(message, 0).await {
@@ -290,14 +290,14 @@ async fn remove(message: RouteNetlinkMessage, netlink: &mut Netlink) -> Result<(
 
 /// The aggregates that some peer outside VRFs is told of. Each VRF has a table of its own, where none of this applies.
 fn aggregates(peers: &OrdMap<PeerName, PeerSlice>) -> BTreeSet<IpNet> {
-    // A peer that is nowhere, or shut down, is told nothing.
+    // A peer without an address, or one that is shut down, is told nothing.
     let outside = peers.values().filter(|peer| peer.settings.vrf.is_none() && peer.address.is_ok());
     let prefixes = outside.flat_map(|peer| peer.routes.keys());
     // A default route is no aggregate of addresses.
     prefixes.filter(|net| (1..net.max_prefix_len()).contains(&net.prefix_len())).copied().collect()
 }
 
-/// The aggregate, where the message tells of a blackhole of ours.
+/// The aggregate, if the message describes a blackhole of ours.
 fn our_route(message: &RouteNetlinkMessage) -> Option<IpNet> {
     // The enum is not ours; nothing else is a route.
     let RouteNetlinkMessage::NewRoute(route) = message else { return None };
@@ -308,7 +308,7 @@ fn our_route(message: &RouteNetlinkMessage) -> Option<IpNet> {
             RouteAttribute::Table(told) => table = *told,
             RouteAttribute::Destination(RouteAddress::Inet(v4)) => destination = Some(IpAddr::V4(*v4)),
             RouteAttribute::Destination(RouteAddress::Inet6(v6)) => destination = Some(IpAddr::V6(*v6)),
-            // The enum is not ours; a blackhole leads nowhere.
+            // The enum is not ours; a blackhole has no next hop.
             _ => {}
         }
     }
@@ -327,7 +327,7 @@ fn route(net: IpNet) -> RouteMessage {
     message
 }
 
-/// The aggregate, where the message tells of a rule of ours, and which of them it is.
+/// The aggregate and the part, if the message describes a rule of ours.
 fn our_rule(message: &RouteNetlinkMessage) -> Option<(IpNet, Part)> {
     // The enum is not ours; nothing else is a rule.
     let RouteNetlinkMessage::NewRule(rule) = message else { return None };
@@ -358,7 +358,7 @@ fn rule(net: IpNet, part: Part) -> RuleMessage {
     message.header.dst_len = net.prefix_len();
     message.attributes = vec![RuleAttribute::Protocol(PROTOCOL), RuleAttribute::Destination(net.network())];
     let (action, attributes) = match part {
-        // What this host sends itself "comes in" from the loopback.
+        // The input interface of a packet that this host itself sends is the loopback.
         Part::HostRule => {
             let skips = RuleAttribute::Goto(KERNELS_MAIN_PRIORITY);
             let sent_here = RuleAttribute::Iifname("lo".to_owned());

@@ -1,5 +1,5 @@
-//! What of this host's own settings would spoil announcing on the link, and the exact remedy.
-//! Floor 1: it judges readings of `/proc/sys/net`. Reading and setting them is `sysctl`'s.
+//! Which settings of this host break announcing on the link, and the exact remedy.
+//! Floor 1: it judges readings of `/proc/sys/net`, which `sysctl` takes. It sets nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,15 +38,15 @@ pub struct Sysctl {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     pub problem: String,
-    /// In words, beside the settings: where else the cause can be taken away.
+    /// In words, beside the settings: where else the cause can be removed.
     pub advice: &'static str,
     pub settings: Vec<Sysctl>,
 }
 
-/// The link that kube-proxy in IPVS mode puts the address of every Service on, on every node.
+/// The link on which kube-proxy in IPVS mode puts the address of every Service, on every node.
 const IPVS_LINK: &str = "kube-ipvs0";
 
-/// Holds the readings against what answering for addresses on `announcing` needs.
+/// Compares the readings with what answering for addresses on `announcing` needs.
 pub fn judge(readings: &Readings, announcing: &BTreeSet<InterfaceName>) -> Vec<Finding> {
     let Readings { all, links, default_route_links } = readings;
     let mut findings = Vec::new();
@@ -58,7 +58,7 @@ pub fn judge(readings: &Readings, announcing: &BTreeSet<InterfaceName>) -> Vec<F
     if ipvs && answers_for_all {
         findings.push(Finding {
             problem: format!(
-                "kube-proxy runs in IPVS mode without strictARP ({IPVS_LINK} is there and arp_ignore is 0): \
+                "kube-proxy runs in IPVS mode without strictARP ({IPVS_LINK} exists and arp_ignore is 0): \
                  every node answers ARP for every Service"
             ),
             advice: "set ipvs.strictARP to true in the kube-proxy ConfigMap and restart kube-proxy",
@@ -81,11 +81,11 @@ pub fn judge(readings: &Readings, announcing: &BTreeSet<InterfaceName>) -> Vec<F
         if effective(link, |settings| settings.rp_filter) == 1 && !reached_back {
             findings.push(Finding {
                 problem: format!(
-                    "rp_filter is strict on {link}, where addresses are answered, and the default route leaves by {}: \
-                     the kernel drops what clients from elsewhere send",
+                    "rp_filter is strict on {link}, where crier answers for addresses, and the default route leaves by {}: \
+                     the kernel drops packets from clients beyond the link",
                     elsewhere.join(", ")
                 ),
-                advice: "make the filter loose, or route back by the link that the request came in on",
+                advice: "make the filter loose, or route replies by the link on which the requests arrive",
                 // The larger of the two counts, so the link's own value is enough.
                 settings: vec![sysctl(link.as_str(), "rp_filter", 2)],
             });
@@ -101,7 +101,7 @@ fn sysctl(link: &str, setting: &str, value: u8) -> Sysctl {
 impl Sysctl {
     /// Below `/proc/sys`.
     pub fn path(&self) -> String {
-        // In a key `.` parts and `/` stands for a dot in a name, as sysctl(8) has it.
+        // In a key, `.` separates parts and `/` stands for a dot in a name, as in sysctl(8).
         self.key
             .chars()
             .map(|c| {

@@ -1,5 +1,5 @@
-//! What the kernel has said of the links of this host, as facts to tell.
-//! Floor 2, for the netlink messages it reads; no socket, no clock. Opens nothing: `observe` does.
+//! What the kernel has said about the links of this host, as Facts.
+//! Floor 2, because it reads netlink messages; it has no socket and no clock. `observe` opens the connection.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -17,7 +17,7 @@ use crate::world::{Fact, Link};
 /// All links and their addresses.
 ///
 /// Feed it with `handle_list` once and after every overrun, and with `handle_message` for each event; then call
-/// `poll_fact` until it answers `None`. A fact comes only for a link that is not as it was last told.
+/// `poll_fact` until it answers `None`. A Fact comes only for a link that differs from what was last told.
 #[derive(Debug, Default)]
 pub(super) struct Links {
     /// Without their addresses.
@@ -34,21 +34,21 @@ struct Address {
     peer: IpAddr,
 }
 
-/// How long an address is to stay, by what the kernel knows of it; the longest first.
+/// How long an address will stay, as far as the kernel knows; the longest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Life {
     /// Without a lifetime.
     Permanent,
     /// It has a lifetime, which DHCP or router advertisements renew.
     Leased,
-    /// For a while only (RFC 8981), or a second one in an IPv4 subnet.
+    /// Temporary (RFC 8981), or a second address in an IPv4 subnet.
     Temporary,
-    /// Not for anything new (RFC 4862 §5.5.4).
+    /// Not for new connections (RFC 4862 §5.5.4).
     Deprecated,
 }
 
 impl Links {
-    /// Everything there is: replaces what was known.
+    /// Takes in complete lists: they replace what was known.
     pub(super) fn handle_list(&mut self, links: &[RouteNetlinkMessage], addresses: &[RouteNetlinkMessage]) {
         self.touched.extend(self.told.keys().chain(self.links.keys()));
         self.links.clear();
@@ -89,7 +89,7 @@ impl Links {
                     self.touched.insert(message.header.index);
                 }
             }
-            // The enum is not ours; of what else netlink can say, nothing was subscribed to.
+            // The enum is not ours; no other message was subscribed to.
             _ => {}
         }
     }
@@ -121,8 +121,8 @@ impl Links {
     }
 }
 
-/// Whether a message is about the link itself. Bridges speak of their ports with the family AF_BRIDGE, where
-/// RTM_DELLINK only means that a port left its bridge; and wireless events name a link without describing it.
+/// Whether a message is about the link itself. Messages of the family AF_BRIDGE are about ports of a bridge, where RTM_DELLINK
+/// only means that a port left its bridge. Wireless events name a link without describing it.
 fn is_whole(message: &LinkMessage) -> bool {
     message.header.interface_family == AddressFamily::Unspec
         && !message.attributes.iter().any(|attribute| matches!(attribute, LinkAttribute::Wireless(_)))
@@ -155,7 +155,7 @@ fn link(message: &LinkMessage) -> Option<Link> {
         name: name?,
         mac,
         up: flags.contains(LinkFlags::Up),
-        // A driver that does not report its state is believed in what it says of its carrier.
+        // If a driver does not report its state, its carrier flag decides.
         carrier: state == State::Up || (state == State::Unknown && flags.contains(LinkFlags::LowerUp)),
         loopback,
         arp: ethernet && !loopback && flags.contains(LinkFlags::Broadcast) && !flags.contains(LinkFlags::Noarp),
@@ -185,8 +185,8 @@ fn life(message: &AddressMessage) -> Life {
     }
 }
 
-/// An address that others can reach this host at: not one that crier has put there for a Service, and not one that
-/// duplicate address detection has not let pass.
+/// Whether others can reach this host at the address: crier did not put it there for a Service, and duplicate address
+/// detection has let it pass.
 fn is_the_hosts_own(message: &AddressMessage) -> bool {
     let unusable = AddressFlags::Tentative | AddressFlags::Dadfailed;
     !addresses::is_ours(message)

@@ -1,8 +1,8 @@
-//! A connection to the kernel by rtnetlink: whole lists, single changes, and the events about links and addresses.
-//! Floor 2. What a message means to crier is the business of `links` and `addresses`.
+//! A connection to the kernel by rtnetlink: whole lists, single changes, and events.
+//! Floor 2. It does not interpret messages: `links`, `routes`, `addresses` and `blackholes` do.
 //!
 //! Tasks: one for each of the two sockets, owned by the `Netlink` and ended when it is dropped. Events have a socket of
-//! their own, so that a burst that overruns it can never cost the answer to a request.
+//! their own, so that a burst of events never costs the answer to a request.
 
 use std::io;
 use std::net::IpAddr;
@@ -25,7 +25,7 @@ pub(super) struct Netlink {
     _connections: JoinSet<()>,
 }
 
-/// Something that the kernel said without being asked.
+/// What the kernel sends without being asked.
 #[derive(Debug)]
 pub(super) enum Event {
     Message(RouteNetlinkMessage),
@@ -35,7 +35,7 @@ pub(super) enum Event {
     Closed,
 }
 
-/// Why the kernel could not be asked.
+/// Why a request to the kernel failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NetlinkError {
     /// Nothing was opened.
@@ -44,21 +44,21 @@ pub(super) enum NetlinkError {
     /// The kernel changed nothing.
     #[error("the kernel refused: {0}")]
     Refused(#[source] io::Error),
-    /// Whether the kernel did what it was asked to is not known.
+    /// It is not known whether the kernel made the change.
     #[error("the netlink connection ended before the kernel had answered")]
     Ended,
-    /// No list was complete, since what it lists kept changing.
+    /// No list was complete, because its entries kept changing.
     #[error("the kernel's list changed while it was read, {LIST_ATTEMPTS} times in a row")]
     Interrupted,
 }
 
 impl Netlink {
-    /// Opens a connection that tells of links and addresses.
+    /// Opens a connection with the events about links and addresses.
     pub(super) fn open() -> Result<Netlink, NetlinkError> {
         Netlink::open_for(&[MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr])
     }
 
-    /// Opens a connection; events are kept from here on, so a list taken after this misses nothing.
+    /// Opens a connection with the events of these groups. Events are kept from here on, so a list taken after this misses nothing.
     pub(super) fn open_for(groups: &[MulticastGroup]) -> Result<Netlink, NetlinkError> {
         let (events_connection, _, events) = rtnetlink::new_multicast_connection(groups).map_err(NetlinkError::Open)?;
         let (mut connection, handle, _) = rtnetlink::new_connection().map_err(NetlinkError::Open)?;
@@ -141,7 +141,7 @@ impl Netlink {
         Err(NetlinkError::Interrupted)
     }
 
-    /// `None` where the list changed while it was read, so that an entry may be missing which nothing happened to.
+    /// `None` if the list changed while it was read: an entry may be missing although nothing happened to it.
     async fn list_once(
         &mut self,
         request: RouteNetlinkMessage,
@@ -157,7 +157,7 @@ impl Netlink {
                 NetlinkPayload::InnerMessage(message) => list.push(message),
                 NetlinkPayload::Done(_) => return Ok((!interrupted).then_some(list)),
                 NetlinkPayload::Error(refused) => return Err(NetlinkError::Refused(refused.to_io())),
-                // The enum is not ours and may grow; what else there is today carries nothing.
+                // The enum is not ours and may grow; its other payloads today carry nothing.
                 _ => {}
             }
         }
@@ -169,7 +169,7 @@ fn event(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Event> {
     match message.payload {
         NetlinkPayload::InnerMessage(message) => Some(Event::Message(message)),
         NetlinkPayload::Overrun(_) => Some(Event::Overrun),
-        // The enum is not ours and may grow; nothing else is said without being asked.
+        // The enum is not ours and may grow; the kernel sends nothing else without being asked.
         _ => None,
     }
 }
@@ -181,7 +181,7 @@ impl NetlinkError {
     }
 }
 
-/// A list that is disturbed this often in a row is read again later.
+/// After this many disturbed lists in a row, the caller has to try again later.
 const LIST_ATTEMPTS: usize = 8;
 
 /// The address that a message is about, and that of the other end: the same one unless the link is point-to-point.

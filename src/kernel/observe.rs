@@ -1,5 +1,5 @@
-//! Tells the World what links this host has: all of them once, then each change.
-//! Floor 2. A source of facts; which link matters is the Plan's business.
+//! Tells the World which links this host has: all of them once, then each change.
+//! Floor 2. A source of Facts; the Plan decides which links matter.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -14,15 +14,17 @@ use crate::world::Fact;
 
 /// Sends a `Fact::Link` for every link and every change of one, and `Fact::LinksListed` after the first complete list.
 ///
-/// Runs until nobody takes facts anymore, and may be dropped at any time. If the kernel cannot be asked, it keeps trying:
-/// what was told stays told until the kernel says otherwise. Where facts are not taken, it waits, and tells only the
-/// newest state of each link then.
+/// Runs until the receiver of the Facts is gone, and may be dropped at any time. If the kernel cannot be asked, it keeps trying,
+/// and the last known links stay in use. While the channel of the Facts is full it waits, and then tells only the newest state of
+/// each link.
 pub async fn run(facts: mpsc::Sender<Fact>) {
     let mut observer = Observer { links: Links::default(), listed: false, facts };
     loop {
         match observer.follow().await {
             Err(Ended::Unwanted) => return,
-            Err(Ended::Failed(error)) => warn!(%error, "the kernel's links are not being followed; trying again"),
+            Err(Ended::Failed(error)) => {
+                warn!(%error, "the links of this host cannot be followed; the last known ones stay in use; trying again")
+            }
         }
         sleep(REOPEN_INTERVAL).await;
     }
@@ -36,7 +38,7 @@ struct Observer {
 
 /// Why links are no longer followed.
 enum Ended {
-    /// Nobody takes facts anymore.
+    /// The receiver of the Facts is gone.
     Unwanted,
     Failed(NetlinkError),
 }
@@ -71,7 +73,7 @@ impl Observer {
         self.facts.send(fact).await.map_err(|_| Ended::Unwanted)
     }
 
-    /// Waits for the next event and takes in what came with it. Whether any were lost.
+    /// Waits for the next event and takes in those that came with it. Answers whether any were lost.
     async fn wait(&mut self, netlink: &mut Netlink) -> Result<bool, Ended> {
         let first = tokio::select! {
             event = netlink.event() => event,

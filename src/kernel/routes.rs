@@ -1,5 +1,5 @@
 //! Tells the World where this host's default routes lead: once, then at each change.
-//! Floor 2. A source of facts; which of them is the gateway is the Plan's business.
+//! Floor 2. A source of Facts; the Plan decides which of the routes leads to the gateway.
 //!
 //! Only the main table is read, so a peer in a VRF cannot be found by that VRF's default route.
 
@@ -23,16 +23,18 @@ use crate::world::{DefaultRoute, Fact};
 /// How long to wait before the kernel is asked again after a failure.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Sends a [`Fact::DefaultRoutes`] at first and whenever they are others.
+/// Sends a [`Fact::DefaultRoutes`] at the start and whenever the routes have changed.
 ///
-/// Runs until nobody takes facts anymore, and may be dropped at any time. If the kernel cannot be asked, it keeps trying:
-/// what was told stays told meanwhile.
+/// Runs until the receiver of the Facts is gone, and may be dropped at any time. If the kernel cannot be asked, it keeps trying,
+/// and the last known routes stay in use.
 pub async fn run(facts: mpsc::Sender<Fact>) {
     let mut told = None;
     loop {
         match follow(&facts, &mut told).await {
             Err(Ended::Unwanted) => return,
-            Err(Ended::Failed(error)) => warn!(%error, "the kernel's routes are not being followed; trying again"),
+            Err(Ended::Failed(error)) => {
+                warn!(%error, "the default routes of this host cannot be followed; the last known ones stay in use; trying again")
+            }
         }
         sleep(REOPEN_INTERVAL).await;
     }
@@ -40,13 +42,13 @@ pub async fn run(facts: mpsc::Sender<Fact>) {
 
 /// Why routes are no longer followed.
 enum Ended {
-    /// Nobody takes facts anymore.
+    /// The receiver of the Facts is gone.
     Unwanted,
     Failed(NetlinkError),
 }
 
 async fn follow(facts: &mpsc::Sender<Fact>, told: &mut Option<Vec<DefaultRoute>>) -> Result<Infallible, Ended> {
-    // A link that goes down takes its IPv4 routes with it, and the kernel says so only of the link.
+    // When a link goes down, its IPv4 routes go too, and the kernel reports only the link.
     let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route];
     let mut netlink = Netlink::open_for(&groups).map_err(Ended::Failed)?;
     loop {
@@ -54,7 +56,7 @@ async fn follow(facts: &mpsc::Sender<Fact>, told: &mut Option<Vec<DefaultRoute>>
         let links = default_links(&routes);
         let routes = default_routes(&routes);
         if told.as_ref() != Some(&routes) {
-            debug!(?routes, "the default routes are these");
+            debug!(?routes, "default routes changed");
             facts.send(Fact::DefaultRoutes(routes.clone())).await.map_err(|_| Ended::Unwanted)?;
             *told = Some(routes);
         }
@@ -80,13 +82,13 @@ async fn follow(facts: &mpsc::Sender<Fact>, told: &mut Option<Vec<DefaultRoute>>
     }
 }
 
-/// `links` are those that default routes lead over. All tables are read again for this, so the links of pods that come and go must
-/// not ask for it: a route over such a link has an event of its own.
+/// `links` are those of the default routes. A yes makes all tables be read again, so links of pods that come and go must not
+/// cause it; a new default route over such a link has an event of its own.
 fn may_move_default_routes(message: &RouteNetlinkMessage, links: &BTreeSet<u32>) -> bool {
     match message {
         RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => is_default(route),
         RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link) => links.contains(&link.header.index),
-        // The enum is not ours; of what else netlink can say, nothing was subscribed to.
+        // The enum is not ours; no other message was subscribed to.
         _ => false,
     }
 }
@@ -95,7 +97,7 @@ fn is_default(route: &RouteMessage) -> bool {
     route.header.destination_prefix_length == 0 && route.header.table == RouteHeader::RT_TABLE_MAIN
 }
 
-/// The links of all default routes among these, next hops that do not work now included.
+/// The links of all default routes in the list, also of next hops that do not work now.
 fn default_links(routes: &[RouteNetlinkMessage]) -> BTreeSet<u32> {
     let of_attribute = |attribute: &RouteAttribute| match attribute {
         RouteAttribute::Oif(index) => vec![*index],
@@ -113,7 +115,7 @@ fn default_links(routes: &[RouteNetlinkMessage]) -> BTreeSet<u32> {
     routes.iter().flat_map(of_message).collect()
 }
 
-/// The next hops of all default routes among these, best first; equal ones as the kernel lists them.
+/// The next hops of all default routes in the list, best first; equal ones in the kernel's order.
 fn default_routes(routes: &[RouteNetlinkMessage]) -> Vec<DefaultRoute> {
     let of_message = |message: &RouteNetlinkMessage| match message {
         RouteNetlinkMessage::NewRoute(route) if is_default(route) && route.header.kind == RouteType::Unicast => {
@@ -151,7 +153,7 @@ fn next_hops(route: &RouteMessage) -> Vec<DefaultRoute> {
     hops.into_iter().map(|(gateway, link)| DefaultRoute { gateway, link, metric }).collect()
 }
 
-/// `None` for a route that leads to a link and no further.
+/// `None` for a route to a link without a gateway.
 fn gateway(attributes: &[RouteAttribute]) -> Option<IpAddr> {
     attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Gateway(RouteAddress::Inet(v4)) | RouteAttribute::Via(RouteVia::Inet(v4)) => {

@@ -1,6 +1,6 @@
-//! Reads the settings of this host that announcing on the link depends on, and sets them where it is told to. Floor 2.
+//! Reads the settings of this host on which announcing on the link depends, and sets them if it is told to. Floor 2.
 //!
-//! Task: `run` is the caller's. It holds nothing that cancelling could lose; what it has set stays set, as sysctls do.
+//! Task: [`run`], owned by the caller. Cancelling it loses nothing; a sysctl that was set stays set.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -16,7 +16,7 @@ use crate::names::InterfaceName;
 use crate::plan::slice::L2Slice;
 use crate::world::{Fact, HostProblem};
 
-/// The kernel tells nobody when a sysctl changes, so they are read again this often.
+/// The kernel does not report a change of a sysctl, so all of them are read again this often.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 const SETTINGS: &str = "/proc/sys/net/ipv4/conf";
@@ -36,7 +36,7 @@ pub async fn run(mut slices: watch::Receiver<L2Slice>, manage: bool, facts: mpsc
         let found = examine(&announcing, manage);
         if found != reported {
             for HostProblem { problem, remedy } in found.iter().filter(|problem| !reported.contains(problem)) {
-                warn!(problem, remedy, "a setting of this host is in the way");
+                warn!(problem, remedy, "a setting of this host breaks announcing on the link");
             }
             reported = found;
             if facts.send(Fact::Host(reported.clone())).await.is_err() {
@@ -46,7 +46,7 @@ pub async fn run(mut slices: watch::Receiver<L2Slice>, manage: bool, facts: mpsc
     }
 }
 
-/// What is wrong on this host for answering on these links; nothing is changed.
+/// What is wrong on this host for answering on these links. Changes nothing.
 pub fn check(announcing: &BTreeSet<InterfaceName>) -> Vec<HostProblem> {
     judge(&readings(), announcing).iter().map(Finding::report).collect()
 }
@@ -69,7 +69,7 @@ fn announcing_on(slice: &L2Slice) -> BTreeSet<InterfaceName> {
     slice.links.iter().map(|link| link.name.clone()).collect()
 }
 
-/// The links of this host that addresses could be answered on, when nobody says which it is done on.
+/// The links of this host on which addresses could be answered, for a caller that does not know the configured ones.
 pub fn ethernet_links() -> BTreeSet<InterfaceName> {
     let is_ethernet = |link: &InterfaceName| {
         // ARPHRD_ETHER; the loopback link and tunnels are others.
@@ -79,7 +79,7 @@ pub fn ethernet_links() -> BTreeSet<InterfaceName> {
     readings().links.into_keys().filter(is_ethernet).collect()
 }
 
-/// What cannot be read counts as 0, the kernel's own default: a link may vanish while it is looked at.
+/// A setting that cannot be read counts as 0, the kernel's default: a link may vanish while it is read.
 fn readings() -> Readings {
     let mut links: BTreeMap<InterfaceName, LinkSettings> = BTreeMap::new();
     for entry in std::fs::read_dir(SETTINGS).into_iter().flatten().flatten() {

@@ -1,5 +1,5 @@
-//! The text of one manifest file into what its objects say. Floor 1.
-//! A file counts as a whole: one fault in it, and nothing of it is taken.
+//! Reads the text of one manifest file into its objects. Floor 1.
+//! A file counts as a whole: if it has one fault, nothing of the file is used.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// By the end of the file's name; `None` for a file that is none of ours, as one whose name begins with a dot.
+    /// By the extension of the file's name; `None` for a file that is not a manifest, such as one whose name begins with a dot.
     pub fn of(file: &str) -> Option<Format> {
         let (stem, end) = file.rsplit_once('.')?;
         match end {
@@ -36,7 +36,7 @@ impl Format {
     }
 }
 
-/// What a Fact is about. Ordered as Facts are told: where before who.
+/// What a Fact is about. The order is that in which Facts are told: Namespaces and Nodes before Services.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
     Namespace(NamespaceName),
@@ -46,7 +46,7 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// That the object says this now. `None` where `content` is of another kind.
+    /// The Fact that the object holds this now. `None` if `content` is of another kind.
     pub fn says(&self, content: &Content) -> Option<Fact> {
         match (self, content) {
             (Subject::Namespace(key), Content::Namespace(it)) => Some(Fact::Namespace(key.clone(), Some(it.clone()))),
@@ -59,7 +59,7 @@ impl Subject {
         }
     }
 
-    /// That the object is gone.
+    /// The Fact that the object is gone.
     pub fn gone(self) -> Fact {
         match self {
             Subject::Namespace(key) => NamespaceFields::gone(key),
@@ -81,7 +81,7 @@ impl fmt::Display for Subject {
     }
 }
 
-/// What one object says. Two pointers, where a Fact is ten times that: a folder holds one for each of its objects.
+/// What one object says. Two pointers in size, a tenth of a Fact: a folder keeps one for each of its objects.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Content {
     Namespace(Arc<Labels>),
@@ -93,7 +93,7 @@ pub enum Content {
 /// One object: which, and what it says.
 pub type Entry = (Subject, Content);
 
-/// The object that a translator made a Fact of; `None` for a Fact that is about no object of a manifest.
+/// The object behind the Fact of a translator; `None` for a Fact that is about no object of a manifest.
 fn entry_of(fact: Fact) -> Option<Entry> {
     match fact {
         Fact::Namespace(key, Some(labels)) => Some((Subject::Namespace(key), Content::Namespace(labels))),
@@ -104,16 +104,16 @@ fn entry_of(fact: Fact) -> Option<Entry> {
     }
 }
 
-/// Why a file cannot be taken.
+/// Why a file cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {problem}")]
 pub struct Fault {
-    /// From 1. Where the text itself is sound but an object is not, the line that the object's document begins on.
+    /// From 1. If the text itself is sound but an object is not, the first line of the object's document.
     pub line: u64,
     pub problem: String,
 }
 
-/// What a file says, in its order, and the kinds in it that say nothing to crier.
+/// What a file says, in the order of the file, and the kinds in it that crier does not read.
 #[derive(Debug, Default, PartialEq)]
 pub struct Contents {
     pub entries: Vec<Entry>,
@@ -134,7 +134,7 @@ pub fn read(text: &str, format: Format) -> Result<Contents, Fault> {
 }
 
 fn yaml(text: &str) -> Result<Vec<(u64, Value)>, Fault> {
-    // The limits of the library against hostile files are below what an honest folder may hold; the file is the operator's.
+    // The library's limits against hostile files are below what a real folder may hold, and the file is the operator's own.
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_documents: 1_000_000,
@@ -182,8 +182,8 @@ fn take(document: Value, contents: &mut Contents) -> Result<(), String> {
         (Some(kind), _) => kind.to_owned(),
         // An empty document, or one with nothing but comments.
         (None, Value::Null) => return Ok(()),
-        (None, Value::Object(_)) => return Err("there is no kind".to_owned()),
-        (None, _) => return Err("this is no object".to_owned()),
+        (None, Value::Object(_)) => return Err("an object has no kind".to_owned()),
+        (None, _) => return Err("this is not an object".to_owned()),
     };
     match kind.as_str() {
         ServiceFields::KIND => entry::<ServiceFields>(document, Subject::Service, contents),
@@ -199,11 +199,11 @@ fn take(document: Value, contents: &mut Contents) -> Result<(), String> {
 }
 
 fn items(kind: &str, document: Value, contents: &mut Contents) -> Result<(), String> {
-    let Value::Object(mut list) = document else { return Err("this is no object".to_owned()) };
+    let Value::Object(mut list) = document else { return Err("this is not an object".to_owned()) };
     let items = match list.remove("items") {
         None | Some(Value::Null) => return Ok(()),
         Some(Value::Array(items)) => items,
-        Some(_) => return Err(format!("the items of the {kind} are no list")),
+        Some(_) => return Err(format!("the items of the {kind} are not a list")),
     };
     for mut item in items {
         // The items of a typed list need not repeat their kind.
@@ -225,7 +225,7 @@ fn entry<K: Kind>(document: Value, subject: impl Fn(K::Key) -> Subject, contents
         return Err(format!("a {} has no apiVersion; write {expected}", K::KIND));
     }
     if version != expected {
-        // The kind of another group, such as a Service of Knative, has only its name in common with ours.
+        // A kind of another API group, such as Knative's Service, has only its name in common with ours.
         contents.skipped.push(format!("{} of \"{version}\"", K::KIND));
         return Ok(());
     }
@@ -311,11 +311,11 @@ mod tests {
             (WEB.replace("{name: web}", "{namespace: shop}"), Format::Yaml, "a Service has no metadata.name"),
             (WEB.replace("apiVersion: v1", "kind: Service"), Format::Yaml, "duplicate"),
             ("kind: Service\n".to_owned(), Format::Yaml, "a Service has no apiVersion; write v1"),
-            ("metadata: {name: web}\n".to_owned(), Format::Yaml, "line 1: there is no kind"),
-            ("- a\n- b\n".to_owned(), Format::Yaml, "this is no object"),
-            ("kind: List\nitems: 5\n".to_owned(), Format::Yaml, "no list"),
+            ("metadata: {name: web}\n".to_owned(), Format::Yaml, "line 1: an object has no kind"),
+            ("- a\n- b\n".to_owned(), Format::Yaml, "this is not an object"),
+            ("kind: List\nitems: 5\n".to_owned(), Format::Yaml, "not a list"),
             ("{\n  \"kind\": \"Node\",\n}".to_owned(), Format::Json, "line 3: "),
-            ("{\"kind\": \"x\"}\n\n\n{\"a\": 1}".to_owned(), Format::Json, "line 4: there is no kind"),
+            ("{\"kind\": \"x\"}\n\n\n{\"a\": 1}".to_owned(), Format::Json, "line 4: an object has no kind"),
         ];
         for (text, format, expected) in table {
             let seen = fault(&text, format);

@@ -2,8 +2,8 @@
 //!
 //! One task, [`run`], owned by the agent; it owns nothing but what it has read, and may be cancelled at any time.
 //!
-//! The folder is looked at twice a second rather than watched by inotify: that sees nothing on network file systems,
-//! loses its hold when the folder itself or a link in its path is swapped (as kubelet does with a ConfigMap), and a look
+//! The folder is read twice a second rather than watched by inotify. inotify sees nothing on network file systems and loses a
+//! folder when the folder itself or a link in its path is replaced, as kubelet does with a ConfigMap. A look at the folder
 //! costs only a few microseconds for each file.
 
 use std::collections::BTreeMap;
@@ -23,12 +23,12 @@ use crate::manifests::scene::{Duplicate, Scene};
 use crate::world::{ApiServer, Fact};
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// A change is read once it has stood for so long: an editor that writes in place empties the file first, and an empty
-/// file would withdraw all that it said.
+/// A change is read once the folder has been the same for this long: an editor that writes in place empties the file first, and
+/// an empty file would withdraw every object of the file.
 const SETTLE: Duration = Duration::from_millis(50);
 
-/// Tells what the manifests in `folder` say, and what changes, until the receiver of the Facts is gone. A file that cannot be
-/// read, or a folder that is gone, withdraws nothing. Folders within it are not looked into.
+/// Tells what the manifests in `folder` say, then what changes, until the receiver of the Facts is gone. A file that cannot be
+/// read, or a folder that is gone, withdraws nothing. Folders inside `folder` are not read.
 pub async fn run(folder: PathBuf, facts: mpsc::Sender<Fact>) {
     if facts.send(Fact::ApiServer(ApiServer::Manifests)).await.is_err() {
         return;
@@ -64,10 +64,10 @@ pub async fn run(folder: PathBuf, facts: mpsc::Sender<Fact>) {
     }
 }
 
-/// The manifests of a folder and by what each is known to have changed.
+/// The manifests of a folder, each with what tells one state of the file from the next.
 type Looks = BTreeMap<String, Look>;
 
-/// A file is another one when any of this differs. The link of a ConfigMap that turns to another file changes the inode.
+/// A file has changed if any of this differs. A link of a ConfigMap that now points to another file has another inode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Look {
     inode: (u64, u64),
@@ -81,14 +81,14 @@ struct Reader {
     scene: Scene,
     /// The files as they were when last read; `None` before the first time.
     seen: Option<Looks>,
-    /// Those that the log has told of.
+    /// The duplicates that were logged.
     duplicates: Vec<Duplicate>,
-    /// Why the folder cannot be read, so that it is told once.
+    /// Why the folder cannot be read; kept so that it is logged once.
     trouble: Option<String>,
 }
 
 impl Reader {
-    /// The folder as it is now; `None` where it cannot be read.
+    /// The folder as it is now; `None` if it cannot be read.
     fn look(&mut self) -> Option<Looks> {
         match look(&self.folder) {
             Ok(looks) => {
@@ -108,7 +108,7 @@ impl Reader {
         }
     }
 
-    /// Reads what differs from the last time, and answers with what is news.
+    /// Reads the files that changed, and answers with what is news.
     fn read(&mut self, look: Looks) -> Vec<Fact> {
         let seen = self.seen.take().unwrap_or_default();
         for gone in seen.keys().filter(|file| !look.contains_key(*file)) {
@@ -137,7 +137,7 @@ impl Reader {
         let news = self.scene.news();
         for duplicate in news.duplicates.iter().filter(|duplicate| !self.duplicates.contains(duplicate)) {
             let Duplicate { subject, taken, ignored } = duplicate;
-            warn!(object = %subject, taken, ignored, "an object is described twice; the first file by name counts");
+            warn!(object = %subject, taken, ignored, "an object is described twice; the first file by name is used");
         }
         self.duplicates = news.duplicates;
         news.facts
@@ -164,12 +164,12 @@ fn look(folder: &Path) -> io::Result<Looks> {
     let mut looks = Looks::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        // A name that is no text is none that anybody gave to a manifest.
+        // A name that is not UTF-8 is not that of a manifest.
         let Ok(name) = entry.file_name().into_string() else { continue };
         if Format::of(&name).is_none() {
             continue;
         }
-        // Through links. One that points nowhere is as good as no file.
+        // Follows links. A link that points nowhere counts as no file.
         let Ok(metadata) = fs::metadata(entry.path()) else { continue };
         if !metadata.is_file() {
             continue;
@@ -193,7 +193,7 @@ mod tests {
     use super::*;
     use crate::world::Listing;
 
-    /// A folder under watch. Time is the runtime's own and jumps from look to look.
+    /// A folder that is watched. Time is virtual and jumps from one look to the next.
     struct Watched {
         folder: TempDir,
         facts: mpsc::Receiver<Fact>,

@@ -1,4 +1,4 @@
-//! What all files of a folder say together, and what of that is news. Floor 1.
+//! What all files of a folder say together, and which part of it is news. Floor 1.
 //!
 //! Tell it what became of each file ([`Scene::take`], [`Scene::spoil`], [`Scene::drop_file`]), then ask [`Scene::news`].
 
@@ -11,10 +11,10 @@ use crate::world::{Fact, Listing};
 #[derive(Default)]
 pub struct Scene {
     files: BTreeMap<String, Vec<Entry>>,
-    /// Files that were never once read: nobody knows what they say, so nothing may be called complete.
+    /// Files that could never be read. What they say is unknown, so no list may be called complete.
     never_read: BTreeSet<String>,
     told: BTreeMap<Subject, Content>,
-    /// Whether the world was last told that this is all.
+    /// Whether the World was last told that the lists are complete.
     complete: bool,
 }
 
@@ -22,7 +22,7 @@ pub struct Scene {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Duplicate {
     pub subject: Subject,
-    /// The file that counts: the first by name.
+    /// The file that is used: the first by name.
     pub taken: String,
     pub ignored: String,
 }
@@ -30,32 +30,32 @@ pub struct Duplicate {
 /// What is to be told.
 #[derive(Debug, Default, PartialEq)]
 pub struct News {
-    /// What changed, ordered by what it is about; then, unless a file was never read, that these are all.
+    /// What changed, ordered by subject; then, unless a file could never be read, that the lists are complete.
     pub facts: Vec<Fact>,
     pub duplicates: Vec<Duplicate>,
 }
 
 impl Scene {
-    /// The file says this now.
+    /// The file holds these objects now.
     pub fn take(&mut self, file: &str, entries: Vec<Entry>) {
         self.never_read.remove(file);
         self.files.insert(file.to_owned(), entries);
     }
 
-    /// The file cannot be read: what it said before stands.
+    /// The file cannot be read: what it held before stays in use.
     pub fn spoil(&mut self, file: &str) {
         if !self.files.contains_key(file) {
             self.never_read.insert(file.to_owned());
         }
     }
 
-    /// The file is gone, and all it said.
+    /// The file is gone, and every object in it.
     pub fn drop_file(&mut self, file: &str) {
         self.never_read.remove(file);
         self.files.remove(file);
     }
 
-    /// What is to be told since the last call; no facts where nothing changed.
+    /// What is to be told since the last call; no facts if nothing changed.
     pub fn news(&mut self) -> News {
         let mut now: BTreeMap<&Subject, (&str, &Content)> = BTreeMap::new();
         let mut duplicates = Vec::new();
@@ -95,7 +95,7 @@ impl Scene {
     }
 }
 
-/// That these are all, for each of the four kinds.
+/// The Facts that these are all objects, one for each of the four kinds.
 fn listings<'a>(subjects: impl Iterator<Item = &'a Subject>) -> [Fact; 4] {
     let (mut namespaces, mut nodes) = (BTreeSet::new(), BTreeSet::new());
     let (mut services, mut slices) = (BTreeSet::new(), BTreeSet::new());

@@ -41,15 +41,15 @@ pub struct Move {
 pub enum Cause {
     /// Nothing changed: this node has just begun to look, or to listen on the link, and learned who has it.
     Learned,
-    /// Nobody is known to have had it before.
+    /// No earlier owner is known.
     FirstUse,
-    /// The owner is not heard any more.
+    /// The owner stopped responding: no pulse came for this long.
     OwnerSilent { after: Duration },
-    /// The agent of the owner runs anew, and owns nothing before it has proved that it lives and has listened.
+    /// The agent of the owner restarted. It owns nothing until it has proved that it lives and has listened.
     OwnerRestarted,
-    /// A node that ranks before the owner may have it.
+    /// A node that ranks before the owner is eligible.
     BetterNode,
-    /// The owner may not have it any more, and why.
+    /// The owner may not answer any more, and why.
     OwnerRefused { reason: Reason },
 }
 
@@ -81,14 +81,14 @@ impl Cause {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Cause::Learned => f.write_str("found so when this node began to listen"),
-            Cause::FirstUse => f.write_str("nobody is known to have had it before"),
+            Cause::Learned => f.write_str("already so when this node began to listen"),
+            Cause::FirstUse => f.write_str("no earlier owner is known"),
             Cause::OwnerSilent { after } => {
-                write!(f, "the owner fell silent: nothing was heard of it for {} ms", after.as_millis())
+                write!(f, "the previous owner stopped responding: no pulse for {} ms", after.as_millis())
             }
-            Cause::OwnerRestarted => f.write_str("the owner's agent started anew"),
-            Cause::BetterNode => f.write_str("a node that ranks before the owner came"),
-            Cause::OwnerRefused { reason } => write!(f, "the owner may not have it any more: {reason}"),
+            Cause::OwnerRestarted => f.write_str("the agent of the previous owner restarted"),
+            Cause::BetterNode => f.write_str("a node that ranks higher is available"),
+            Cause::OwnerRefused { reason } => write!(f, "the previous owner may not answer any more: {reason}"),
         }
     }
 }

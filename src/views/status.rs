@@ -118,7 +118,7 @@ pub struct RosterReport {
     /// This node has listened long enough to own addresses there.
     pub settled: bool,
     pub members: Vec<MemberReport>,
-    /// Nodes that fell silent without a word.
+    /// Nodes whose pulses stopped without a goodbye.
     pub silent: Vec<NodeName>,
 }
 

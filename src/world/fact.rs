@@ -151,7 +151,7 @@ pub struct SessionReport {
     pub last_error: Option<String>,
     /// The local end of the established connection.
     pub local_address: Option<IpAddr>,
-    /// The hold time agreed on, in seconds; `None` without a session or when the peers agreed on none.
+    /// The negotiated hold time, in seconds; `None` without a session, or if the negotiated hold time is 0.
     pub hold_time_secs: Option<u16>,
     /// Prefixes announced to the peer and not withdrawn.
     pub prefixes_sent: usize,

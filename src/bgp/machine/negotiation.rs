@@ -1,9 +1,9 @@
-//! What two OPEN messages add up to. Floor 1.
+//! The result of two OPEN messages. Floor 1.
 //! [`LocalOffer`] is what this node offers, [`Negotiated`] what both sides hold to afterwards, [`OpenRefusal`] why there is no session.
 //!
-//! Gap (RFC 7911 §3): ADD-PATH is not offered, on purpose: a node has one way to each of its prefixes, itself.
+//! Gap (RFC 7911 §3): ADD-PATH is not offered, on purpose: a node has only one path to each of its prefixes, itself.
 //! Gap (RFC 9494 §4.2): long-lived graceful restart is not offered, on purpose: it keeps routes for hours after their node is
-//! gone, and an address that has moved must not lead to where it was.
+//! gone, and traffic for an address that has moved must not go to the node that had it.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::bgp::wire::{
     Notification, NotificationReason, Open, OpenError, OpenFault,
 };
 
-/// What we bring to a session with one peer: the settings of the peer, and who we are.
+/// What this node offers to one peer: the settings of the peer, and this node's own AS number and identifier.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalOffer {
     /// Never 0.
@@ -23,7 +23,7 @@ pub struct LocalOffer {
     pub identifier: Ipv4Addr,
     /// `None` offers 0, which means no hold timer and no keepalives; else 3 s to 65535 s.
     pub hold_time: Option<Duration>,
-    /// `None`: a third of the hold time agreed on. More than that third is never used.
+    /// `None`: a third of the negotiated hold time. A longer time than that is never used.
     pub keepalive_time: Option<Duration>,
     /// How long one dial may take, and the pause before the next one.
     pub connect_retry_time: Duration,
@@ -41,7 +41,7 @@ pub struct Negotiated {
     pub peer_identifier: Ipv4Addr,
     /// `None`: no hold timer, no keepalives (RFC 4271 §4.2). Else at least 3 s.
     pub hold_time: Option<Duration>,
-    /// `None` exactly when `hold_time` is.
+    /// `None` exactly if `hold_time` is.
     pub keepalive_time: Option<Duration>,
     /// AS numbers are four octets wide in AS_PATH (RFC 6793).
     pub four_octet_asn: bool,
@@ -53,7 +53,7 @@ pub struct Negotiated {
     /// The session is bound to one link.
     pub link_scoped: bool,
     pub route_refresh: bool,
-    /// What is sent again is put between a begin and an end (RFC 7313).
+    /// Routes that are sent again are put between a begin and an end (RFC 7313).
     pub enhanced_refresh: bool,
     /// Octets, header included: 4096, or 65535 with RFC 8654.
     pub max_message_len: usize,
@@ -76,12 +76,12 @@ impl Negotiated {
         }
     }
 
-    /// Both ends are of one AS: LOCAL_PREF is sent and the AS path stays empty.
+    /// Whether both ends are in the same AS: LOCAL_PREF is sent and the AS path stays empty.
     pub fn internal(&self) -> bool {
         self.local_asn == self.peer_asn
     }
 
-    /// Routes of this family may be exchanged.
+    /// Whether routes of this family may be exchanged.
     pub fn family(&self, family: AfiSafi) -> bool {
         match family {
             AfiSafi::IPV4_UNICAST => self.ipv4_unicast,
@@ -91,7 +91,7 @@ impl Negotiated {
     }
 }
 
-/// Why the peer's OPEN was not accepted. Nothing was agreed on; the connection ends with [`OpenRefusal::notification`].
+/// Why the peer's OPEN was not accepted. Nothing was negotiated; the connection ends with [`OpenRefusal::notification`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenRefusal {
     #[error(transparent)]
@@ -104,7 +104,7 @@ impl OpenRefusal {
     pub fn notification(&self) -> Notification {
         match self {
             OpenRefusal::Fault(fault) => fault.notification(),
-            // RFC 5492 §5: the data names the capabilities that were missed, as they stand in an OPEN.
+            // RFC 5492 §5: the data holds the missing capabilities, encoded as in an OPEN.
             OpenRefusal::NoCommonFamily => Notification {
                 reason: NotificationReason::Open(OpenError::UnsupportedCapability),
                 data: MULTIPROTOCOL_BOTH.to_vec(),
@@ -117,7 +117,7 @@ impl OpenRefusal {
 const MULTIPROTOCOL_BOTH: [u8; 12] = [1, 4, 0, 1, 0, 1, 1, 4, 0, 2, 0, 1];
 
 impl LocalOffer {
-    /// The OPEN that says all this.
+    /// The OPEN for this offer.
     pub fn open(&self) -> Open {
         Open {
             asn: u16::try_from(self.local_asn).unwrap_or(AS_TRANS),
@@ -126,7 +126,7 @@ impl LocalOffer {
             capabilities: vec![
                 Capability::Multiprotocol(AfiSafi::IPV4_UNICAST),
                 Capability::Multiprotocol(AfiSafi::IPV6_UNICAST),
-                // RFC 8950 §4, offered whatever the session runs over: it only says what we can read.
+                // RFC 8950 §4, offered over either family: it only says what we can read.
                 Capability::ExtendedNextHop(vec![(AfiSafi::IPV4_UNICAST, AfiSafi::IPV6_UNICAST.afi)]),
                 Capability::RouteRefresh,
                 Capability::EnhancedRouteRefresh,
@@ -136,7 +136,7 @@ impl LocalOffer {
         }
     }
 
-    /// Holds the peer's OPEN against ours.
+    /// Compares the peer's OPEN with ours.
     pub fn negotiate(&self, theirs: &Open) -> Result<Negotiated, OpenRefusal> {
         let peer_asn = theirs.acceptable(&Expectation {
             local_asn: self.local_asn,

@@ -1,5 +1,5 @@
 //! One BGP connection from its socket on: OpenSent, OpenConfirm and Established of RFC 4271 §8.2.2, with its timers.
-//! Floor 1. Not for when to dial and not for a second connection to the same peer: both are in `collision`.
+//! Floor 1. Not for when to dial, and not for a second connection to the same peer: both are in `machine`.
 //!
 //! Gap (RFC 4271 §8.1.1): no DelayOpen (options 8 and 9), on purpose: it slows down every start to save a collision now
 //! and then, and collisions are settled anyway.
@@ -24,7 +24,7 @@ use crate::session_state::SessionState;
 /// One connection. Create it when its socket is open, then
 ///
 /// - tell it what happens: `handle_frame`, `handle_malformed`, `handle_lost`, `handle_sent`, `handle_timeout`;
-/// - do what it answers, in order; after an [`Effect::End`] it only ever answers nothing;
+/// - do what it answers, in order; after an [`Effect::End`], every call answers with nothing;
 /// - call `handle_timeout` at [`Session::next_deadline`]. Spare calls are harmless.
 #[derive(Debug, Clone)]
 pub struct Session {
@@ -47,8 +47,8 @@ pub struct Received {
     pub updates: u64,
     /// Prefixes announced in them, each time they were.
     pub prefixes: u64,
-    /// UPDATEs in which something was wrong that RFC 7606 lets a session survive. A route that is refused for what its path
-    /// says, as one of a route server, is not wrong.
+    /// UPDATEs with an error that the session survived by RFC 7606. A valid route that is refused for its path, such as one
+    /// of a route server, does not count.
     pub malformed: u64,
 }
 
@@ -62,7 +62,7 @@ pub enum Effect {
     Refresh(AfiSafi),
     /// An UPDATE whose routes cannot be located was left out; the text says why.
     Ignored(String),
-    /// The connection is over: say the last word that the [`End`] holds, if any, and close.
+    /// The connection is over: send the NOTIFICATION that the [`End`] holds, if any, and close.
     End {
         end: End,
         /// How far the connection had come.
@@ -75,7 +75,7 @@ pub enum Effect {
 /// Why a connection, or the attempt to make one, is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
-    /// Our dial was not answered with a connection; the text is the kernel's.
+    /// Our dial failed; the text is the kernel's.
     DialFailed(String),
     /// Our dial was not answered at all for the connect-retry time.
     DialTimedOut,
@@ -85,7 +85,7 @@ pub enum End {
     Sent { notification: Notification, why: String },
     /// The peer ended it with a NOTIFICATION, which is never answered (RFC 4271 §6.4).
     Received(Notification),
-    /// RFC 9687: the peer took nothing for the send hold time. Nothing more can be said to it.
+    /// RFC 9687: the peer accepted no data for the send hold time, so it cannot be sent a NOTIFICATION either.
     SendHoldTimerExpired,
     /// Our end's address has left this host: nothing can be sent from it any more, not even a NOTIFICATION.
     AddressGone(IpAddr),
@@ -94,7 +94,7 @@ pub enum End {
 }
 
 impl End {
-    /// The connection lost against another one to the same peer: no error of anybody's.
+    /// Whether another connection to the same peer was kept instead, which is no error of either end.
     pub fn is_collision(&self) -> bool {
         match self {
             End::Sent { notification, .. } | End::Received(notification) => {
@@ -109,7 +109,7 @@ impl End {
         }
     }
 
-    /// The peer was not found to be bad, and another connection to it may well succeed: it is dialled at once.
+    /// Whether the peer is dialled again at once: nothing is wrong with the peer, and another connection may well succeed.
     pub fn calls_for_a_dial(&self) -> bool {
         match self {
             End::AddressGone(_) | End::Unanswered => true,
@@ -122,7 +122,7 @@ impl End {
         }
     }
 
-    /// It says why there is no session, as only a NOTIFICATION does.
+    /// Whether it explains why there is no session, as only a NOTIFICATION does.
     pub fn is_telling(&self) -> bool {
         match self {
             End::Sent { .. } | End::Received(_) => !self.is_collision(),
@@ -135,10 +135,10 @@ impl End {
         }
     }
 
-    /// Somebody at the peer's end meant it: the session was not found to be bad.
+    /// Whether the peer's operator ended the session on purpose.
     pub fn is_peers_wish(&self) -> bool {
         match self {
-            // RFC 8538 §3.1: what a Hard Reset is for stands inside it.
+            // RFC 8538 §3.1: a Hard Reset holds its reason inside.
             End::Received(notification) => match notification.hard_reset_cause() {
                 Some(cause) => is_wish(cause.reason),
                 None => is_wish(notification.reason),
@@ -231,7 +231,7 @@ impl Session {
         }
     }
 
-    /// What both sides agreed on, from OpenConfirm on.
+    /// What was negotiated, from OpenConfirm on.
     pub fn negotiated(&self) -> Option<&Negotiated> {
         match &self.state {
             State::OpenConfirm { negotiated, .. } | State::Established { negotiated, .. } => Some(negotiated),
@@ -338,7 +338,7 @@ impl Session {
             }
             (State::Established { negotiated, .. }, Parsed::RouteRefresh(RouteRefresh { family, kind })) => {
                 match kind {
-                    // RFC 2918 §4: a family that was not agreed on is ignored.
+                    // RFC 2918 §4: a family that was not negotiated is ignored.
                     RefreshKind::Request if negotiated.family(family) => vec![Effect::Refresh(family)],
                     // Marks around routes that are dropped anyway. RFC 7313 §5: an unknown subtype is ignored.
                     RefreshKind::Request | RefreshKind::Begin | RefreshKind::End | RefreshKind::Unknown(_) => {
@@ -387,7 +387,7 @@ impl Session {
         }
     }
 
-    /// The connection is gone without a word.
+    /// The connection is gone without a NOTIFICATION.
     pub fn handle_lost(&mut self, how: String, now: Instant) -> Vec<Effect> {
         self.end(End::Lost(how), now)
     }
@@ -442,7 +442,7 @@ impl Session {
         }
     }
 
-    /// RFC 6608 §3: the subcode says the state, and the data the type of the message that nobody waited for.
+    /// RFC 6608 §3: the subcode says the state, and the data the type of the unexpected message.
     fn refuse(&mut self, kind: MessageKind, now: Instant) -> Vec<Effect> {
         let error = match self.state {
             State::OpenSent { .. } => FsmError::UnexpectedInOpenSent,
@@ -519,8 +519,10 @@ impl fmt::Display for End {
             }
             End::Sent { notification, why } => write!(f, "NOTIFICATION sent: {notification}: {why}"),
             End::Received(notification) => write!(f, "NOTIFICATION received: {notification}"),
-            End::SendHoldTimerExpired => f.write_str("the peer took nothing for the send hold time (RFC 9687)"),
-            End::AddressGone(address) => write!(f, "connection closed: {address} is no address of this host any more"),
+            End::SendHoldTimerExpired => f.write_str("the peer accepted no data for the send hold time (RFC 9687)"),
+            End::AddressGone(address) => {
+                write!(f, "connection closed: {address} is not an address of this host any more")
+            }
             End::Unanswered => write!(
                 f,
                 "connection closed: the peer opened another one and acknowledged nothing on this one for {} s",

@@ -1,5 +1,5 @@
-//! Routes on their way from the wanted map into messages: gathered by what is said about them until a message is full.
-//! Floor 1. Which routes are gathered, and what becomes of one that changes meanwhile, is the outbox's business.
+//! Routes on their way from the wanted map into messages: collected by attribute set until a message is full.
+//! Floor 1. The outbox decides which routes are collected, and what becomes of a route that changes meanwhile.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -11,24 +11,24 @@ use crate::address::Family;
 use crate::bgp::wire::emitted_prefix_len;
 use crate::route::RouteAttributes;
 
-/// Prefixes that are gathered before all messages are closed, full or not. It bounds the time until the first message and what a
-/// table without two routes alike costs, and lets up to this many divided by a message's prefixes attribute sets fill every message,
-/// however they are mixed.
-pub(super) const MOST_GATHERED: usize = 1 << 17;
+/// How many prefixes are collected before all messages are closed, full or not. It bounds the time until the first message, and the
+/// cost of a table in which no two routes have the same attributes. If a table has no more attribute sets than this number divided by the
+/// prefixes of one message, every message is filled, however its routes are mixed.
+pub(super) const MOST_COLLECTED: usize = 1 << 17;
 
-/// A way through one family of the wanted map, in the order of its prefixes.
+/// A walk through one family of the wanted map, in the order of its prefixes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Way {
+pub(super) struct Walk {
     from: Bound<IpNet>,
     to: Bound<IpNet>,
 }
 
-impl Way {
-    pub(super) fn through(family: Family) -> Way {
+impl Walk {
+    pub(super) fn through(family: Family) -> Walk {
         let v6 = IpNet::V6(Ipv6Net::default());
         match family {
-            Family::V4 => Way { from: Bound::Included(IpNet::V4(Ipv4Net::default())), to: Bound::Excluded(v6) },
-            Family::V6 => Way { from: Bound::Included(v6), to: Bound::Unbounded },
+            Family::V4 => Walk { from: Bound::Included(IpNet::V4(Ipv4Net::default())), to: Bound::Excluded(v6) },
+            Family::V6 => Walk { from: Bound::Included(v6), to: Bound::Unbounded },
         }
     }
 
@@ -36,12 +36,12 @@ impl Way {
         (self.from, self.to)
     }
 
-    /// Goes on behind this prefix.
+    /// Continues after this prefix.
     pub(super) fn pass(&mut self, prefix: IpNet) {
         self.from = Bound::Excluded(prefix);
     }
 
-    /// Whether a prefix of the family was not passed yet.
+    /// Whether the walk has not passed a prefix of the family yet.
     pub(super) fn is_ahead(&self, prefix: &IpNet) -> bool {
         match &self.from {
             Bound::Included(first) => prefix >= first,
@@ -50,16 +50,16 @@ impl Way {
         }
     }
 
-    /// The way from the family's first prefix to the last that this one has passed; `None` where that is none.
-    pub(super) fn passed(&self, family: Family) -> Option<Way> {
+    /// The walk from the family's first prefix to the last that this walk has passed; `None` if it has passed none.
+    pub(super) fn passed(&self, family: Family) -> Option<Walk> {
         match self.from {
-            Bound::Excluded(passed) => Some(Way { to: Bound::Included(passed), ..Way::through(family) }),
+            Bound::Excluded(passed) => Some(Walk { to: Bound::Included(passed), ..Walk::through(family) }),
             Bound::Included(_) | Bound::Unbounded => None,
         }
     }
 }
 
-/// Prefixes for one message with what is said about all of them.
+/// Prefixes for one message, with the attributes of all of them.
 #[derive(Debug)]
 pub(super) struct Batch {
     pub(super) attributes: Arc<RouteAttributes>,
@@ -75,15 +75,15 @@ pub(super) struct Batch {
 pub(super) struct Batcher {
     batches: Vec<Batch>,
     by_attributes: BTreeMap<Arc<RouteAttributes>, usize>,
-    /// The batch that took the last route: where neighbours are alike, as they mostly are, nothing is looked up.
+    /// The batch that took the last route. Neighbours mostly have the same attributes, and then nothing is looked up.
     last: usize,
     prefix_count: usize,
-    /// Every batch is to leave as it is.
+    /// Whether every batch is to leave as it is.
     closing: bool,
 }
 
 impl Batcher {
-    /// Takes one route in. Where its message is full, the message's batch comes out, and the route is the first of the next.
+    /// Takes one route in. If its message is full, the batch of that message comes out, and the route is the first of the next.
     ///
     /// Prefixes must come in ascending order from one [`Batcher::close`] to the next. `room` is asked for once for each
     /// attribute set: the octets that its messages have for prefixes.
@@ -104,7 +104,7 @@ impl Batcher {
             batch.octets += len;
             batch.prefixes.push(prefix);
             self.prefix_count += 1;
-            self.closing = self.prefix_count >= MOST_GATHERED;
+            self.closing = self.prefix_count >= MOST_COLLECTED;
             return None;
         }
         let mut prefixes = Vec::with_capacity(batch.prefixes.len());
@@ -126,7 +126,7 @@ impl Batcher {
         at
     }
 
-    /// Takes a route out again. False where it was not gathered.
+    /// Takes a route out again. False if it was not in any batch.
     pub(super) fn remove(&mut self, prefix: &IpNet, attributes: &Arc<RouteAttributes>) -> bool {
         let at = self.by_attributes.get(attributes).copied();
         let Some(batch) = at.and_then(|at| self.batches.get_mut(at)) else { return false };
@@ -149,7 +149,7 @@ impl Batcher {
         }
     }
 
-    /// No more routes come: what is gathered is to leave.
+    /// No more routes come: every batch is to leave.
     pub(super) fn close(&mut self) {
         self.closing = true;
     }
@@ -176,7 +176,7 @@ impl Batcher {
         None
     }
 
-    /// Prefixes that are gathered.
+    /// How many prefixes are in batches.
     pub(super) fn len(&self) -> usize {
         self.prefix_count
     }

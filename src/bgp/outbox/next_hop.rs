@@ -1,5 +1,5 @@
-//! Where the peer of a session can reach this node, for routes of either family. Floor 1. Which addresses this host has, and
-//! which of a link is best, stands in the slice.
+//! Where the peer of a session can reach this node, for routes of either family. Floor 1. The slice says which addresses this
+//! host has, and which address of a link is best.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -9,13 +9,13 @@ use crate::address::{LocalAddress, ScopedAddress};
 use crate::bgp::outbox::{NextHopV6, NextHops};
 use crate::names::InterfaceName;
 
-/// What the configuration says of the way to a peer.
+/// What the configuration says about reaching a peer.
 #[derive(Debug, Clone, Copy)]
 pub struct PeerPath<'a> {
     pub peer: &'a ScopedAddress,
     /// The VRF, or other device, that sockets to the peer are bound to.
     pub device: Option<&'a InterfaceName>,
-    /// Told to the peer in place of what is found here.
+    /// The configured next hops, which replace those found here.
     pub next_hop: Option<Ipv4Addr>,
     pub next_hop_v6: Option<Ipv6Addr>,
 }
@@ -28,7 +28,7 @@ pub struct PeerPath<'a> {
 /// A peer on this very host, as another routing daemon may be, would find its own address in our end of the connection and refuse it
 /// (RFC 4271 §6.3). It is told the first global address of the host that is not its own, by which it can tell others.
 /// Over a link-local connection an IPv4 address of the link need not be one that the peer can reach, so where
-/// `ipv4_with_ipv6_next_hop` was agreed on (RFC 8950) there is none, and the IPv6 one serves both families.
+/// `ipv4_with_ipv6_next_hop` was negotiated (RFC 8950) there is none, and the IPv6 one serves both families.
 pub fn next_hops(
     local: IpAddr,
     path: &PeerPath<'_>,
@@ -70,7 +70,7 @@ fn found(
     };
     let global = match local {
         IpAddr::V6(v6) if !v6.is_unicast_link_local() => Some(v6),
-        // Without a global address the link-local one stands in both places, as routers do it too.
+        // Without a global address, the link-local one fills both places, as on routers.
         IpAddr::V6(v6) => Some(on_link().find_map(global_v6).unwrap_or(v6)),
         IpAddr::V4(_) => on_link().find_map(global_v6),
     };
@@ -78,8 +78,8 @@ fn found(
     NextHops { v4, v6 }
 }
 
-/// The link that a session from `local` runs over. Several can have that address: in another VRF, or as a link-local one. Those that
-/// the peer's sockets are not bound to are out of the question, and the one whose subnet the peer is in comes first.
+/// The link that a session from `local` runs over. Several can have that address: in another VRF, or as a link-local one. Links that
+/// the peer's sockets are not bound to are left out, and a link whose subnet holds the peer comes first.
 fn link_of<'a>(local: IpAddr, path: &PeerPath<'a>, local_addresses: &'a [LocalAddress]) -> Option<&'a InterfaceName> {
     // Where the peer's address is link-local, its link is known.
     if let Some(link) = &path.peer.interface {
@@ -95,7 +95,7 @@ fn link_of<'a>(local: IpAddr, path: &PeerPath<'a>, local_addresses: &'a [LocalAd
     shared.or_else(|| on_device().next()).or_else(|| has_local().next()).map(|has| &has.interface)
 }
 
-/// The address is another one of the subnet.
+/// Whether the address is another one of the subnet.
 fn is_subnet_of(net: IpNet, address: IpAddr) -> bool {
     net.prefix_len() < net.max_prefix_len() && net.contains(&address)
 }

@@ -1,5 +1,5 @@
 //! Many prefixes into one UPDATE, filled as far as the session carries (RFC 4271 §4.3, RFC 4760, RFC 8950).
-//! Floor 1. Which prefixes there are to send is the outbox's business.
+//! Floor 1. The outbox decides which prefixes are sent.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -41,9 +41,9 @@ pub enum Unsendable {
     AttributesTooLong(usize),
 }
 
-/// How announcements of one family travel.
+/// Where an UPDATE carries the announcements of one family, and their next hop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum Encoding {
     /// RFC 4271: in the UPDATE's own fields.
     Classic(Ipv4Addr),
     /// RFC 4760: in an attribute.
@@ -64,8 +64,8 @@ enum Withdrawal {
 pub(super) struct Packer {
     dialect: Dialect,
     local_asn: u32,
-    v4: Result<Way, Unsendable>,
-    v6: Result<Way, Unsendable>,
+    v4: Result<Encoding, Unsendable>,
+    v6: Result<Encoding, Unsendable>,
     /// As the routes were announced, also once their next hop is lost.
     v4_withdrawal: Withdrawal,
 }
@@ -74,11 +74,12 @@ impl Packer {
     pub(super) fn new(negotiated: &Negotiated, next_hops: NextHops) -> Packer {
         let v4 = next_hops.v4.filter(|v4| !v4.is_unspecified() && !v4.is_multicast() && !v4.is_broadcast());
         let v6 = next_hops.v6.filter(|v6| !v6.global.is_unspecified() && !v6.global.is_multicast());
-        let by_v6 = v6.map(|NextHopV6 { global, link_local }| Way::Multiprotocol(NextHop::V6 { global, link_local }));
+        let by_v6 =
+            v6.map(|NextHopV6 { global, link_local }| Encoding::Multiprotocol(NextHop::V6 { global, link_local }));
         let by_v6_for_v4 = by_v6.filter(|_| negotiated.ipv4_with_ipv6_next_hop);
-        let way = |negotiated: bool, family, way: Option<Way>| match way {
+        let encoding = |negotiated: bool, family, encoding: Option<Encoding>| match encoding {
             _ if !negotiated => Err(Unsendable::NotNegotiated(family)),
-            Some(way) => Ok(way),
+            Some(encoding) => Ok(encoding),
             None => Err(Unsendable::NoNextHop(family)),
         };
         // RFC 4271 §4.1: every speaker takes so much. Below it, `judge` would have to measure every route.
@@ -90,8 +91,8 @@ impl Packer {
         Packer {
             dialect: Dialect { max_message_len, ..negotiated.dialect() },
             local_asn: negotiated.local_asn,
-            v4: way(negotiated.ipv4_unicast, AfiSafi::IPV4_UNICAST, v4.map(Way::Classic).or(by_v6_for_v4)),
-            v6: way(negotiated.ipv6_unicast, AfiSafi::IPV6_UNICAST, by_v6),
+            v4: encoding(negotiated.ipv4_unicast, AfiSafi::IPV4_UNICAST, v4.map(Encoding::Classic).or(by_v6_for_v4)),
+            v6: encoding(negotiated.ipv6_unicast, AfiSafi::IPV6_UNICAST, by_v6),
             v4_withdrawal,
         }
     }
@@ -105,9 +106,9 @@ impl Packer {
         }
     }
 
-    /// Announcements of the family read the same to the peer as those of `other`.
+    /// Whether announcements of the family are the same to the peer as those of `other`.
     pub(super) fn announces_like(&self, other: &Packer, family: Family) -> bool {
-        self.way(family) == other.way(family)
+        self.encoding(family) == other.encoding(family)
     }
 
     pub(super) fn negotiated(&self, family: Family) -> bool {
@@ -116,10 +117,10 @@ impl Packer {
 
     /// Whether any route of the family can be sent.
     pub(super) fn carries(&self, family: Family) -> bool {
-        self.way(family).is_ok()
+        self.encoding(family).is_ok()
     }
 
-    fn way(&self, family: Family) -> Result<Way, Unsendable> {
+    fn encoding(&self, family: Family) -> Result<Encoding, Unsendable> {
         match family {
             Family::V4 => self.v4,
             Family::V6 => self.v6,
@@ -130,16 +131,16 @@ impl Packer {
     pub(super) fn judge(&self, family: Family, attributes: &RouteAttributes) -> Result<(), Unsendable> {
         /// So many fit the shortest maximum beside the longest of all other attributes: there is no need to measure.
         const FEW: usize = 64;
-        let way = self.way(family)?;
+        let encoding = self.encoding(family)?;
         if attributes.communities.len() <= FEW {
             return Ok(());
         }
         let longest_prefix = 1 + usize::from(family.host_length() / 8);
-        let room = self.room(&self.announcement(family, way, attributes, Vec::new()));
+        let room = self.room(&self.announcement(family, encoding, attributes, Vec::new()));
         if room < longest_prefix { Err(Unsendable::AttributesTooLong(self.dialect.max_message_len)) } else { Ok(()) }
     }
 
-    /// The peer could not tell one from the other.
+    /// Whether the peer could not tell one from the other.
     pub(super) fn says_the_same(&self, one: &RouteAttributes, other: &RouteAttributes) -> bool {
         let said = |route: &RouteAttributes| {
             let RouteAttributes { local_preference, med, prepend, endpoints, communities: _ } = *route;
@@ -166,7 +167,8 @@ impl Packer {
 
     /// Octets that a message with these attributes has for its prefixes.
     pub(super) fn room_for_routes(&self, family: Family, attributes: &RouteAttributes) -> usize {
-        self.way(family).map_or(0, |way| self.room(&self.announcement(family, way, attributes, Vec::new())))
+        self.encoding(family)
+            .map_or(0, |encoding| self.room(&self.announcement(family, encoding, attributes, Vec::new())))
     }
 
     /// The message that announces these prefixes. All of them must be of `family` and have been judged sendable with these
@@ -178,10 +180,10 @@ impl Packer {
         attributes: &RouteAttributes,
         prefixes: Vec<IpNet>,
     ) -> Result<Option<Bytes>, EmitError> {
-        let Ok(way) = self.way(family) else {
+        let Ok(encoding) = self.encoding(family) else {
             return Ok(None);
         };
-        self.pack(self.announcement(family, way, attributes, prefixes)).map(Some)
+        self.pack(self.announcement(family, encoding, attributes, prefixes)).map(Some)
     }
 
     /// The message that withdraws these prefixes, which the peer has. They must have been taken by
@@ -209,7 +211,13 @@ impl Packer {
         Ok(out.freeze())
     }
 
-    fn announcement(&self, family: Family, way: Way, route: &RouteAttributes, prefixes: Vec<IpNet>) -> Update {
+    fn announcement(
+        &self,
+        family: Family,
+        encoding: Encoding,
+        route: &RouteAttributes,
+        prefixes: Vec<IpNet>,
+    ) -> Update {
         let RouteAttributes { local_preference, med, prepend, communities: _, endpoints: _ } = route;
         let internal = self.dialect.internal;
         let own = AsPathSegment { set: false, asns: vec![self.local_asn; 1 + usize::from(*prepend)] };
@@ -224,12 +232,12 @@ impl Packer {
             communities: route.communities_from(self.local_asn),
             unknown: Vec::new(),
         };
-        match way {
-            Way::Classic(next_hop) => {
+        match encoding {
+            Encoding::Classic(next_hop) => {
                 attributes.next_hop = Some(next_hop);
                 Update { attributes, announced: prefixes, ..Update::default() }
             }
-            Way::Multiprotocol(next_hop) => {
+            Encoding::Multiprotocol(next_hop) => {
                 let reach = MpReach { family: AfiSafi::unicast(family), next_hop, prefixes };
                 Update { attributes, mp_reach: Some(reach), ..Update::default() }
             }

@@ -1,36 +1,36 @@
-//! The families that a peer wants again, and the marks around them (RFC 2918, RFC 7313). Floor 1.
-//! Not for the routes themselves: those are the outbox's, which also joins what is asked for again with what is pending.
+//! The families whose routes a peer has requested again, and the marks around them (RFC 2918, RFC 7313). Floor 1.
+//! Not for the routes themselves: the outbox has them, and joins requested routes with pending ones.
 
 use std::collections::BTreeSet;
 
 use crate::bgp::machine::negotiation::Negotiated;
 use crate::bgp::wire::{AfiSafi, Message, RefreshKind, RouteRefresh};
 
-/// What one session still has to send again. However often the peer asks, each family waits once, and one is sent at a
-/// time: a peer that asks without end costs as much as it takes, and no more.
+/// The families that one session still has to send again. However often the peer asks, each family waits once, and one is sent
+/// at a time, so a peer that asks without end costs no more than what it reads.
 #[derive(Debug, Default)]
 pub(in crate::bgp) struct Refreshes {
     waiting: BTreeSet<AfiSafi>,
-    /// Its beginning was marked, and its end is due once nothing is left to send.
+    /// The family whose beginning was marked. Its end is due once nothing is left to send.
     marked: Option<AfiSafi>,
 }
 
 /// What is next, once nothing is left to send.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::bgp) struct RefreshStep {
-    /// To be sent first, behind all routes that were sent so far.
+    /// To be sent first, after all routes that were sent so far.
     pub(in crate::bgp) mark: Option<Message>,
-    /// All routes of it are to be sent again.
+    /// The family whose routes are all to be sent again.
     pub(in crate::bgp) again: Option<AfiSafi>,
 }
 
 impl Refreshes {
-    /// False where it is waiting already.
+    /// False if the family is waiting already.
     pub(in crate::bgp) fn ask(&mut self, family: AfiSafi) -> bool {
         self.waiting.insert(family)
     }
 
-    /// Call it when all that is wanted was sent. `complete`: so was End-of-RIB.
+    /// Call it when every wanted route was sent. `complete`: End-of-RIB was sent too.
     pub(in crate::bgp) fn poll_idle(&mut self, negotiated: &Negotiated, complete: bool) -> Option<RefreshStep> {
         let mark = |kind, family| Some(Message::RouteRefresh(RouteRefresh { family, kind }));
         if let Some(family) = self.marked.take() {
@@ -40,7 +40,7 @@ impl Refreshes {
             let family = self.waiting.pop_first()?;
             return Some(RefreshStep { mark: None, again: Some(family) });
         }
-        // RFC 7313 §4: no beginning is marked before End-of-RIB. What is asked for earlier waits for it.
+        // RFC 7313 §4: no beginning is marked before End-of-RIB. An earlier request waits for it.
         let family = if complete { self.waiting.pop_first() } else { None }?;
         self.marked = Some(family);
         Some(RefreshStep { mark: mark(RefreshKind::Begin, family), again: Some(family) })

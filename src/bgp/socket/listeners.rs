@@ -29,7 +29,7 @@ pub struct Listen {
     pub port: u16,
 }
 
-/// One address could not be listened on; none is then.
+/// One address could not be listened on; then no address is.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot accept BGP connections on {address}{}: {source}{hint}", self.on_device())]
 pub struct ListenError {
@@ -46,13 +46,13 @@ pub struct Listeners {
     sockets: BTreeMap<Spot, Listener>,
     /// Why the addresses outside VRFs that are not listened on are not.
     unopened: BTreeMap<Spot, String>,
-    /// Which socket is asked first for the next connection: each in its turn, so that a flood on one keeps none from the others.
+    /// Which socket is asked first for the next connection. They take turns, so a flood on one socket does not block the others.
     turn: AtomicUsize,
-    /// What was said last of each peer that cannot be heard.
+    /// What was logged last of each peer whose connections cannot be accepted.
     deaf: BTreeMap<PeerName, String>,
 }
 
-/// A connection that a peer, or somebody, opened.
+/// A connection that a peer, or any other host, opened.
 #[derive(Debug)]
 pub struct Arrival {
     pub stream: TcpStream,
@@ -163,8 +163,8 @@ impl Listeners {
         self.sockets.values().filter_map(|listener| listener.socket.local_addr().ok()).collect()
     }
 
-    /// Opens and closes sockets and sets keys, so that exactly these peers can be heard. Answers which cannot, and why, as far
-    /// as that is news. Call it again after [`RETRY_PAUSE`] while [`Listeners::wants_another_look`].
+    /// Opens and closes sockets and sets keys, so that exactly these peers can connect. Answers which peers cannot, and why, if
+    /// that is news. Call it again after [`RETRY_PAUSE`] while [`Listeners::wants_another_look`].
     pub fn follow<'r>(&mut self, peers: impl Iterator<Item = (&'r PeerName, &'r Endpoint)>) -> Vec<(PeerName, String)> {
         let peers: Vec<(&PeerName, &Endpoint)> = peers.collect();
         let endpoints: Vec<&Endpoint> = peers.iter().map(|(_, endpoint)| *endpoint).collect();
@@ -208,12 +208,12 @@ impl Listeners {
         news.map(|(name, why)| (name.clone(), why.clone())).collect()
     }
 
-    /// Something is missing that may come, or is there and may be exchanged.
+    /// Whether something is missing that may come, or present and may be replaced.
     pub fn wants_another_look(&self) -> bool {
         !self.deaf.is_empty() || !self.unopened.is_empty() || self.sockets.keys().any(|spot| spot.device.is_some())
     }
 
-    /// The next connection on any of them; never without one.
+    /// The next connection on any socket. Without a socket it never answers.
     pub async fn accept(&self) -> io::Result<Arrival> {
         let first = self.turn.fetch_add(1, Ordering::Relaxed) % self.sockets.len().max(1);
         let (spot, accepted) = poll_fn(|cx| {
@@ -228,7 +228,7 @@ impl Listeners {
         let (stream, from) = accepted?;
         let (spot, listener) = spot;
         let signed = listener.keys.get(&from.ip()).cloned().unwrap_or(Ok(Protection::None));
-        // A connection that its peer has closed already has an address none the less.
+        // A connection that its peer has closed already still has an address.
         let local = stream.local_addr().map_or(spot.ip, |address| address.ip());
         let bound = SockRef::from(&stream).device().ok().flatten();
         let device = bound.and_then(|name| Some(InterfaceName::from(std::str::from_utf8(&name).ok()?)));
@@ -237,14 +237,14 @@ impl Listeners {
 }
 
 impl Arrival {
-    /// Is it a connection of this peer, by the addresses and the device alone?
+    /// Whether it is a connection of this peer, by the addresses and the device alone.
     pub fn is_of(&self, endpoint: &Endpoint) -> bool {
         endpoint.is_over(self.device.as_ref())
             && endpoint.is_from(self.from)
             && endpoint.source.is_none_or(|source| source == self.local)
     }
 
-    /// Why the peer must not have it although it comes from its address.
+    /// Why the connection is not given to the peer although it comes from the peer's address.
     pub fn mistrust(&self, endpoint: &Endpoint) -> Option<String> {
         match &self.signed {
             Err(why) => Some(why.clone()),
@@ -252,7 +252,7 @@ impl Arrival {
                 Some(format!("an accepted connection is {signed}, and the peer's are {}", endpoint.protection))
             }
             Ok(_) if endpoint.link_only => match options::ttl_of_syn(self.stream.as_fd()) {
-                // RFC 5082 §3: what is not of the link is not to be trusted. The kernel's check begins with `dress_accepted`,
+                // RFC 5082 §3: packets from beyond the link are not trusted. The kernel's check begins with `dress_accepted`,
                 // and data may have come before.
                 Ok(Some(GTSM_TTL)) => None,
                 Ok(Some(ttl)) => Some(format!("an accepted connection came with TTL {ttl}, not from the link")),
@@ -264,7 +264,7 @@ impl Arrival {
     }
 }
 
-/// The sockets that are needed, and of which peer each has the key, by the peer's address.
+/// The sockets that are needed, each with the keys of its peers, by the peer's address.
 fn arrange(listen: &Listen, endpoints: &[&Endpoint]) -> BTreeMap<Spot, BTreeMap<IpAddr, Protection>> {
     let mut devices: BTreeSet<Option<InterfaceName>> =
         endpoints.iter().map(|endpoint| endpoint.device.clone()).collect();
@@ -275,12 +275,12 @@ fn arrange(listen: &Listen, endpoints: &[&Endpoint]) -> BTreeMap<Spot, BTreeMap<
     let mut spots: BTreeSet<Spot> = devices.into_iter().flat_map(at_all).collect();
     for endpoint in endpoints.iter().filter(|_| !listen.addresses.is_empty()) {
         // Without the link: a key of the kernel's is for an address, on whatever link it is.
-        let contested = endpoints.iter().any(|other| {
+        let has_rival = endpoints.iter().any(|other| {
             other.peer.ip == endpoint.peer.ip
                 && other.device == endpoint.device
                 && other.protection != endpoint.protection
         });
-        match (contested, &endpoint.peer.interface, endpoint.source) {
+        match (has_rival, &endpoint.peer.interface, endpoint.source) {
             (true, Some(interface), _) => {
                 spots.insert(Spot { ip: Ipv6Addr::UNSPECIFIED.into(), device: Some(interface.clone()) });
             }
@@ -293,7 +293,7 @@ fn arrange(listen: &Listen, endpoints: &[&Endpoint]) -> BTreeMap<Spot, BTreeMap<
     let keys = |spot: &Spot| {
         let mut best: BTreeMap<IpAddr, (u8, &Protection)> = BTreeMap::new();
         for endpoint in endpoints.iter().filter(|endpoint| spot.hears(endpoint)) {
-            // The peer that means just this socket comes first, then one that leaves the address open.
+            // A peer that names this socket comes first, then a peer that leaves the address open.
             let rank = match endpoint.source {
                 _ if endpoint.peer.interface.is_some() && spot.device == endpoint.peer.interface => 0,
                 Some(source) if source == spot.ip => 0,
@@ -312,13 +312,13 @@ fn arrange(listen: &Listen, endpoints: &[&Endpoint]) -> BTreeMap<Spot, BTreeMap<
 }
 
 impl Spot {
-    /// Can the peer's connections come in here?
+    /// Whether the peer's connections come in here.
     fn hears(&self, endpoint: &Endpoint) -> bool {
         let address = self.ip.is_unspecified() || endpoint.source.is_none_or(|source| source == self.ip);
         endpoint.is_over(self.device.as_ref()) && address && self.ip.is_ipv4() == endpoint.peer.ip.is_ipv4()
     }
 
-    /// The device has not been made anew since.
+    /// Whether the device was not replaced since.
     fn is_current(&self, listener: &Listener) -> bool {
         self.device.as_ref().map(|device| interface_index(device).ok()) == self.device.as_ref().map(|_| listener.index)
     }
@@ -341,9 +341,9 @@ impl Spot {
         // The answer to a SYN leaves with the TTL of the listening socket, and RFC 5082 wants 255 there too. To a peer without
         // it this one segment is harmless: what an accepted connection sends has the TTL of its peer.
         if address.is_ipv6() {
-            // Else the IPv4 listener on the same port would be in its way, and IPv4 peers would come in disguise.
+            // Otherwise it would collide with the IPv4 listener on the same port, and IPv4 peers would have mapped addresses.
             socket.set_only_v6(true)?;
-            // An address that is not there yet is listened on once it is.
+            // Lets the socket bind to an address that this host does not have yet.
             socket.set_freebind_v6(true)?;
             socket.set_unicast_hops_v6(u32::from(GTSM_TTL))?;
         } else {
@@ -363,7 +363,7 @@ impl Spot {
 }
 
 impl Listener {
-    /// Makes these the keys. What waits to be accepted came in without a new key, so it is closed.
+    /// Makes these the keys. Connections that wait to be accepted came in without a new key, so they are closed.
     fn set_keys(&mut self, wanted: BTreeMap<IpAddr, Protection>) {
         let held = std::mem::take(&mut self.keys);
         let mut stricter = false;
@@ -371,7 +371,7 @@ impl Listener {
             if wanted.get(ip) != key.as_ref().ok()
                 && let Ok(key) = key
             {
-                // A key that is gone already is as well.
+                // A key that is gone already counts as removed.
                 let _ = key.unset(self.socket.as_fd(), *ip, self.index);
             }
         }

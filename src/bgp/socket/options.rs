@@ -37,7 +37,7 @@ pub(super) fn set_md5_key(socket: BorrowedFd<'_>, peer: IpAddr, vrf: Option<u32>
     set(socket, libc::IPPROTO_TCP, TCP_MD5SIG, &key)
 }
 
-/// Adds a key of TCP-AO (RFC 5925) for a peer. Where `first`, what we send is signed with it, and asked for from the peer.
+/// Adds a key of TCP-AO (RFC 5925) for a peer. With `first`, our segments are signed with it, and the peer is asked to use it.
 pub(super) fn add_ao_key(
     socket: BorrowedFd<'_>,
     peer: IpAddr,
@@ -102,7 +102,7 @@ pub(super) fn delete_ao_key(socket: BorrowedFd<'_>, peer: IpAddr, vrf: Option<u3
     set(socket, libc::IPPROTO_TCP, TCP_AO_DEL_KEY, &option)
 }
 
-/// What arrives with a lower TTL or hop limit is dropped by the kernel (RFC 5082); 0 lets everything in.
+/// The kernel drops segments that arrive with a lower TTL or hop limit (RFC 5082); 0 accepts all.
 pub(super) fn set_minimum_ttl(socket: BorrowedFd<'_>, peer: IpAddr, ttl: u8) -> io::Result<()> {
     let ttl = libc::c_int::from(ttl);
     match peer {

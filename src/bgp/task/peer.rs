@@ -56,7 +56,7 @@ pub(super) struct Desired {
 /// What the listening sockets have for the peer.
 #[derive(Debug)]
 pub(super) enum Inbound {
-    /// A connection that the peer has dialled, and that is as it should be.
+    /// A connection that the peer has dialled, with the right keys and TTL.
     Connection(TcpStream),
     /// Why such a connection cannot come, or was not taken.
     Refused(String),
@@ -77,7 +77,7 @@ pub(super) struct Channels {
     pub facts: mpsc::Sender<Fact>,
 }
 
-/// Last words under way at once. A connection that ends beyond them, as in a flood, is closed without one.
+/// How many last NOTIFICATIONs may be under way at once. Beyond that, as in a flood, a connection is closed without one.
 const MOST_FAREWELLS: usize = 16;
 
 /// Events read before a timer is judged, however many more wait: a flood must not hold the timers for ever.
@@ -92,7 +92,7 @@ const CLOCK_TICK: Duration = Duration::from_millis(50);
 /// Messages moved from the outbox to the socket between two looks at everything else: short ones fill one write.
 const MESSAGES_PER_TURN: usize = 256;
 
-/// Talks to one peer until it is told to leave.
+/// Runs the sessions with one peer until it is told to leave.
 pub(super) async fn run(
     name: PeerName,
     settings: Arc<config::Peer>,
@@ -141,7 +141,7 @@ pub(super) async fn run(
                 let actions = task.peering.handle_timeout(clock::now());
                 task.carry_out(actions);
             }
-            // Each that is over would else be kept until the task ends.
+            // Otherwise each that has ended would be kept until the task ends.
             Some(_) = task.farewells.join_next() => {}
             Ok(permit) = facts.reserve(), if task.report.is_due(clock::now()) => {
                 permit.send(task.report_now());
@@ -156,7 +156,7 @@ pub(super) async fn run(
             }
         }
     }
-    // Nobody else tells that this session is over.
+    // No other task reports that this session is over.
     task.observe();
     // The agent may be gone already.
     let _ = facts.send(task.report_now()).await;
@@ -181,7 +181,7 @@ struct PeerTask {
     router_id: Ipv4Addr,
     /// The failures that were logged since the last session.
     warned: Vec<Arc<str>>,
-    /// What ends now is meant to.
+    /// Sessions that end now end on purpose.
     leaving: bool,
 }
 
@@ -203,7 +203,7 @@ impl PeerTask {
                     let complete = self.desired.complete;
                     if let Some(step) = outbound.refreshes.poll_idle(&outbound.negotiated, complete) {
                         let RefreshStep { mark, again } = step;
-                        // Behind the routes, not before them as other control messages.
+                        // After the routes, not before them like other control messages.
                         if let Some(mark) = mark {
                             self.counters.note_sent(&mark);
                             socket.queue_routes(octets(&mark));
@@ -261,7 +261,7 @@ impl PeerTask {
         self.carry_out(actions);
     }
 
-    /// Told like a failure of ours, for a peer that only waits has no other.
+    /// Reported like a failure of a dial, because a passive session has no other.
     fn note_refusal(&mut self, why: &str) {
         if self.outbound.is_none() {
             warn!(peer = %self.name, address = %self.endpoint.peer, reason = why, "no connection of the peer can be accepted");
@@ -414,7 +414,7 @@ impl PeerTask {
     /// The session is established: the peer gets what it should have.
     fn begin(&mut self, connection: ConnectionId, negotiated: Negotiated) {
         let Some((_, socket)) = self.connections.iter().find(|(id, _)| *id == connection) else { return };
-        // The address of a connection that was just read from; a failure would mean it is already gone, and be heard of.
+        // The connection was just read from. A failure here means that it is gone, which is reported on its own.
         let Ok(local) = socket.local_address() else { return };
         let local_address = local.ip();
         let remote = socket.peer_address().ok();
@@ -447,7 +447,7 @@ impl PeerTask {
         });
     }
 
-    /// Tells once of each reason why there is no session, not of each time.
+    /// Logs each reason why there is no session once, not each time.
     fn note_failure(&mut self, connection: ConnectionId, end: &End) {
         if end.is_collision() || self.outbound.is_some() || self.leaving {
             debug!(peer = %self.name, %connection, reason = %end, "connection closed");
@@ -548,7 +548,7 @@ impl Desired {
     }
 }
 
-/// The next thing that happens on any connection; for ever without one.
+/// The next event of any connection. Without a connection it never answers.
 async fn next_event(
     connections: &mut [(ConnectionId, Connection)],
     peering: &Peering,
@@ -564,7 +564,7 @@ async fn next_event(
     .await
 }
 
-/// The outcome of the dial under way; for ever without one.
+/// The outcome of the dial under way. Without a dial it never answers.
 async fn next_dial(
     dial: &mut Option<(ConnectionId, BoxFuture<'static, io::Result<TcpStream>>)>,
 ) -> (ConnectionId, io::Result<TcpStream>) {

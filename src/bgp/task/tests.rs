@@ -786,7 +786,7 @@ async fn a_connection_from_an_address_that_leaves_the_host_ends_and_the_peer_is_
         bench.report("it is established", |it| it.state == SessionState::Established).await;
         bench.slices.send_modify(|slice| slice.local_addresses = on_lo(&["fd00::1/64"]));
         let lost = bench.report("it is over", |it| it.state != SessionState::Established).await;
-        let why = "connection closed: 127.0.0.1 is no address of this host any more";
+        let why = "connection closed: 127.0.0.1 is not an address of this host any more";
         assert_eq!(lost.last_error.as_deref(), Some(why));
         bench.slices.send_modify(|slice| slice.local_addresses = on_lo(&["127.0.0.1/8", "fd00::1/64"]));
     }

@@ -17,21 +17,21 @@ pub struct AsPathSegment {
     pub asns: Vec<u32>,
 }
 
-/// Why the value of AS_PATH or AS4_PATH is no path.
+/// Why the value of AS_PATH or AS4_PATH is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AsPathFault {
-    #[error("a segment of type {0}, which does not exist")]
+    #[error("a segment of the unknown type {0}")]
     SegmentType(u8),
-    /// RFC 5065 §5: only inside a confederation, and crier is never in one.
-    #[error("a confederation segment (type {0}) from a peer outside any")]
+    /// RFC 5065 §5: valid only inside a confederation, and crier is never in one.
+    #[error("a confederation segment (type {0}), although this node is in no confederation")]
     Confederation(u8),
     #[error("a segment without AS numbers")]
     EmptySegment,
-    #[error("a segment that is longer than what is left of the path")]
+    #[error("a segment that is longer than the rest of the path")]
     Truncated,
     #[error("AS 0 in the path (RFC 7607)")]
     AsnZero,
-    #[error("a set of AS numbers, which nobody may send any more (RFC 9774)")]
+    #[error("a set of AS numbers, which RFC 9774 forbids")]
     Set,
     #[error("a path that begins with {}, from AS {peer}", match first { Some(asn) => format!("AS {asn}"), None => "no AS".to_owned() })]
     FirstAsn { first: Option<u32>, peer: u32 },
@@ -42,7 +42,7 @@ const AS_SEQUENCE: u8 = 2;
 const AS_CONFED_SEQUENCE: u8 = 3;
 const AS_CONFED_SET: u8 = 4;
 
-/// AS numbers that one segment can count.
+/// The most AS numbers that one segment can hold.
 const MAX_SEGMENT: usize = 255;
 
 pub(super) fn parse(value: &[u8], width: AsnWidth) -> Result<Vec<AsPathSegment>, AsPathFault> {
@@ -77,7 +77,7 @@ pub(super) fn parse(value: &[u8], width: AsnWidth) -> Result<Vec<AsPathSegment>,
     Ok(segments)
 }
 
-/// The value, segments of more than 255 numbers split and empty ones left out.
+/// Writes the value. Segments of more than 255 numbers are split, and empty segments are left out.
 pub(super) fn emit(path: &[AsPathSegment], width: AsnWidth) -> BytesMut {
     let mut value = BytesMut::new();
     for AsPathSegment { set, asns } in path {
@@ -96,12 +96,12 @@ pub(super) fn emit(path: &[AsPathSegment], width: AsnWidth) -> BytesMut {
     value
 }
 
-/// Some number in the path does not fit two octets.
+/// Whether some number in the path does not fit two octets.
 pub(super) fn needs_four_octets(path: &[AsPathSegment]) -> bool {
     path.iter().flat_map(|segment| &segment.asns).any(|asn| u16::try_from(*asn).is_err())
 }
 
-/// RFC 6793 §4.2.3: the path that a two-octet peer has kept for us in two attributes.
+/// RFC 6793 §4.2.3: the path that a two-octet peer passed on in two attributes.
 pub(super) fn merge(as_path: Vec<AsPathSegment>, as4_path: Vec<AsPathSegment>) -> Vec<AsPathSegment> {
     // "If the number of AS numbers in the AS_PATH attribute is less than the number of AS numbers in the AS4_PATH
     // attribute, then the AS4_PATH attribute SHALL be ignored".
@@ -129,7 +129,7 @@ pub(super) fn merge(as_path: Vec<AsPathSegment>, as4_path: Vec<AsPathSegment>) -
         && !first.set
         && last.asns.len() + first.asns.len() <= MAX_SEGMENT
     {
-        // Cut in two only by the attributes, not by whoever built the path.
+        // Only the two attributes cut this segment in two, not the speaker that built the path.
         last.asns.extend(rest.next().into_iter().flat_map(|first| first.asns));
     }
     merged.extend(rest);

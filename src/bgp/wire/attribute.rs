@@ -1,5 +1,5 @@
-//! Path attributes: what is said about all routes of an UPDATE, and RFC 7606's table of what to do where it is wrong.
-//! Floor 1. Not for reading a list of them (that is `attribute_list`) nor for those that hold routes (`multiprotocol`).
+//! Path attributes, which apply to all routes of an UPDATE, and RFC 7606's table of what to do about a wrong one.
+//! Floor 1. Not for reading a list of attributes (`attribute_list`), nor for attributes that hold routes (`multiprotocol`).
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -20,7 +20,7 @@ pub struct Attributes {
     pub next_hop: Option<Ipv4Addr>,
     pub med: Option<u32>,
     pub local_preference: Option<u32>,
-    /// COMMUNITIES, LARGE_COMMUNITIES and EXTENDED_COMMUNITIES together; sorted and without repetition once parsed.
+    /// COMMUNITIES, LARGE_COMMUNITIES and EXTENDED_COMMUNITIES together; sorted and without duplicates once parsed.
     pub communities: Vec<Community>,
     /// Optional transitive attributes that crier does not know; ascending by code once parsed.
     pub unknown: Vec<UnknownAttribute>,
@@ -40,7 +40,7 @@ pub struct UnknownAttribute {
     pub value: Vec<u8>,
 }
 
-/// The type code of a path attribute. Prints its name in the IANA registry where crier knows it.
+/// The type code of a path attribute. Prints its name in the IANA registry if crier knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AttributeCode(pub u8);
 
@@ -64,7 +64,7 @@ impl AttributeCode {
     pub const LARGE_COMMUNITIES: AttributeCode = AttributeCode(32);
     pub const OTC: AttributeCode = AttributeCode(35);
 
-    /// It holds routes, so that losing it means not knowing which.
+    /// Whether it holds routes: if such an attribute is lost, its routes are unknown.
     pub(super) fn holds_routes(self) -> bool {
         matches!(self, AttributeCode::MP_REACH_NLRI | AttributeCode::MP_UNREACH_NLRI)
     }
@@ -86,25 +86,25 @@ impl fmt::Display for AttributeCode {
 /// What is wrong with one path attribute.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AttributeFault {
-    #[error("it is well-known by its flags, and nobody knows it")]
+    #[error("its flags say that it is well-known, but crier does not know it")]
     Unrecognised,
-    #[error("it is there twice")]
+    #[error("it occurs twice")]
     Repeated,
-    #[error("it has the flags {0:#04x}")]
+    #[error("its flags {0:#04x} are wrong")]
     Flags(u8),
-    #[error("it is {0} octets long")]
+    #[error("its length of {0} octets is wrong")]
     Length(usize),
-    #[error("its value is {0}")]
+    #[error("its value {0} is not valid")]
     Origin(u8),
-    #[error("{0} is no address to send to")]
+    #[error("{0} is not a valid next hop")]
     NextHop(NextHop),
     #[error(transparent)]
     AsPath(#[from] AsPathFault),
     #[error(transparent)]
     Multiprotocol(#[from] MultiprotocolFault),
-    #[error("AS 0 in it (RFC 7607)")]
+    #[error("it holds AS 0 (RFC 7607)")]
     AsnZero,
-    #[error("it does not belong on this kind of session")]
+    #[error("it is not valid in this kind of session")]
     OutOfPlace,
 }
 
@@ -123,22 +123,22 @@ pub(super) struct Rule {
     /// The Optional and Transitive bits it must have.
     pub(super) flags: u8,
     pub(super) length: Length,
-    /// What to do where its length or its value is wrong.
+    /// What to do if its length or its value is wrong.
     pub(super) malformed: Treatment,
     pub(super) heard: Heard,
 }
 
 pub(super) enum Length {
     Exactly(usize),
-    /// At least one of so many octets.
+    /// At least one element of this many octets.
     MultipleOf(usize),
     /// An AS number of the session's width and an IPv4 address.
     AsnAndAddress,
-    /// The value says it itself.
+    /// The value delimits itself.
     Any,
 }
 
-/// On which sessions the attribute means something; on others it is left out (RFC 7606 §7.5, §7.9, §7.10; RFC 6793 §4.1).
+/// On which sessions the attribute is valid; on others it is left out (RFC 7606 §7.5, §7.9, §7.10; RFC 6793 §4.1).
 #[derive(PartialEq, Eq)]
 pub(super) enum Heard {
     Everywhere,
@@ -170,7 +170,7 @@ const RULES: [Rule; 18] = {
         rule(Code::COMMUNITIES, "COMMUNITIES", OPTIONAL_TRANSITIVE, MultipleOf(4), Withdraw, Everywhere),            // §7.8
         rule(Code::ORIGINATOR_ID, "ORIGINATOR_ID", OPTIONAL, Exactly(4), Withdraw, Internal),                        // §7.9
         rule(Code::CLUSTER_LIST, "CLUSTER_LIST", OPTIONAL, MultipleOf(4), Withdraw, Internal),                       // §7.10
-        // Malformed, these two end the session before this table is asked (§7.11, §7.12).
+        // If these two are malformed, the session ends before this table is used (§7.11, §7.12).
         rule(Code::MP_REACH_NLRI, "MP_REACH_NLRI", OPTIONAL, Any, Withdraw, Everywhere),
         rule(Code::MP_UNREACH_NLRI, "MP_UNREACH_NLRI", OPTIONAL, Any, Withdraw, Everywhere),
         rule(Code::EXTENDED_COMMUNITIES, "EXTENDED_COMMUNITIES", OPTIONAL_TRANSITIVE, MultipleOf(8), Withdraw, Everywhere), // §7.14
@@ -255,7 +255,7 @@ impl Attributes {
         all
     }
 
-    /// Octets that [`Attributes::emit`] appends.
+    /// How many octets [`Attributes::emit`] appends.
     pub(super) fn emitted_len(&self, dialect: &Dialect) -> usize {
         self.ready(dialect).iter().map(|ready| emitted_len(ready.value.len())).sum()
     }
@@ -268,7 +268,7 @@ impl Attributes {
     }
 }
 
-/// Octets of an attribute with a value of so many.
+/// The octets of an attribute whose value has this many.
 pub(super) fn emitted_len(value_len: usize) -> usize {
     value_len + if value_len > usize::from(u8::MAX) { 4 } else { 3 }
 }

@@ -1,5 +1,5 @@
 //! Reading the attribute list of an UPDATE, and judging each attribute by its row of RFC 7606's table. Floor 1.
-//! Errors end the session; everything less is a complaint, and the strongest of them decides about the routes.
+//! An error ends the session. Everything less is a complaint, and the strongest complaint decides about the routes.
 
 use std::net::Ipv4Addr;
 
@@ -19,17 +19,17 @@ use super::{
 };
 use crate::community::Community;
 
-/// One attribute as it stands in the octets.
+/// One attribute as it was received.
 struct RawAttribute<'a> {
     flags: u8,
     code: AttributeCode,
     value: &'a [u8],
-    /// All of it, for a NOTIFICATION.
+    /// The whole attribute, for a NOTIFICATION.
     octets: &'a [u8],
 }
 
 impl<'a> RawAttribute<'a> {
-    /// `None`: the attribute is longer than what is left of the list.
+    /// `None`: the attribute is longer than the rest of the list.
     fn parse(list: &'a [u8]) -> Option<(&'a [u8], RawAttribute<'a>)> {
         let (rest, (flags, code)) = (be_u8::<_, ()>, be_u8).parse(list).ok()?;
         let value = if flags & EXTENDED_LENGTH == 0 {
@@ -54,7 +54,7 @@ pub(super) struct AttributeList<'d> {
     pub(super) mp_reach: Option<MpReach>,
     pub(super) mp_unreach: Option<MpUnreach>,
     pub(super) complaints: Vec<Complaint>,
-    /// Every code that was there, readable or not.
+    /// Every code in the list, whether or not its attribute could be read.
     seen: Vec<AttributeCode>,
     as4_path: Option<Vec<AsPathSegment>>,
     aggregator_asn: Option<u32>,
@@ -90,7 +90,7 @@ impl<'d> AttributeList<'d> {
         self.seen.contains(&code)
     }
 
-    /// The only attribute is this one.
+    /// Whether this is the only attribute.
     pub(super) fn has_only(&self, code: AttributeCode) -> bool {
         self.seen == [code]
     }
@@ -112,7 +112,7 @@ impl<'d> AttributeList<'d> {
         let Some(rule) = raw.code.rule() else {
             return self.unknown(raw);
         };
-        // RFC 7606 §3(c): the other bits are not looked at.
+        // RFC 7606 §3(c): the other bits are ignored.
         let flags_are_right = raw.flags & OPTIONAL_TRANSITIVE == rule.flags;
         if !flags_are_right {
             self.complain(raw.fault(AttributeFault::Flags(raw.flags)), Treatment::WithdrawAll);
@@ -152,11 +152,11 @@ impl<'d> AttributeList<'d> {
     }
 
     fn unknown(&mut self, raw: &RawAttribute<'_>) -> Result<(), UpdateFault> {
-        // RFC 4271 §6.3: of the well-known attributes, every speaker must know all.
+        // RFC 4271 §6.3: every speaker must know all well-known attributes.
         if raw.flags & OPTIONAL == 0 {
             return Err(raw.fault(AttributeFault::Unrecognised));
         }
-        // RFC 4271 §9: the non-transitive ones are dropped silently.
+        // RFC 4271 §9: non-transitive ones are dropped silently.
         if raw.flags & TRANSITIVE != 0 {
             self.attributes.unknown.push(UnknownAttribute { code: raw.code, value: raw.value.to_vec() });
         }
@@ -220,7 +220,7 @@ impl<'d> AttributeList<'d> {
                     self.complain(UpdateFault::NotNegotiated(family), Treatment::IgnoreRoutes);
                 }
             },
-            // Checked by the table, and of no use to a speaker that only announces.
+            // The table has checked it. A speaker that only announces has no use for the value.
             _ => {}
         }
         Ok(())
@@ -233,7 +233,7 @@ impl<'d> AttributeList<'d> {
         self.mp_reach = Some(reach);
     }
 
-    /// RFC 7606 §4: what is left of the list is shorter than its next attribute says.
+    /// RFC 7606 §4: the rest of the list is shorter than its next attribute claims.
     fn overrun(&mut self, rest: &[u8]) -> Result<(), UpdateFault> {
         let fault = UpdateFault::AttributeOverrun { octets: rest.to_vec() };
         match rest.get(1).copied().map(AttributeCode) {
@@ -243,7 +243,7 @@ impl<'d> AttributeList<'d> {
                 Err(UpdateFault::Attribute { code, fault, octets: rest.to_vec() })
             }
             code => {
-                // Without a code it was still an attribute that nobody could read; 0 is reserved.
+                // An attribute without a code is still one that could not be read; 0 is reserved.
                 self.seen.push(code.unwrap_or(AttributeCode(0)));
                 self.complain(fault, Treatment::WithdrawAll);
                 Ok(())
@@ -251,14 +251,14 @@ impl<'d> AttributeList<'d> {
         }
     }
 
-    /// What can only be said once all attributes are read.
+    /// What can be judged only once all attributes are read.
     fn settle(&mut self) {
         let attributes = &mut self.attributes;
-        // RFC 8092 §2, RFC 1997: a set; a community that is there twice is there once.
+        // RFC 8092 §2, RFC 1997: communities are a set; duplicates count once.
         attributes.communities.sort_unstable();
         attributes.communities.dedup();
         attributes.unknown.sort_by_key(|unknown| unknown.code);
-        // RFC 6793 §4.2.3: a two-octet AS has aggregated after AS4_PATH was written, so it is out of date.
+        // RFC 6793 §4.2.3: a two-octet AS has aggregated since AS4_PATH was written, so AS4_PATH is out of date.
         let out_of_date = self.aggregator_asn.is_some_and(|asn| asn != u32::from(AS_TRANS));
         if let Some(as4_path) = self.as4_path.take()
             && let Some(path) = attributes.as_path.take()
@@ -267,7 +267,7 @@ impl<'d> AttributeList<'d> {
         }
     }
 
-    /// Checks that need to know that there are routes: RFC 7606 §3(d), RFC 4271 §6.3.
+    /// Checks that apply only if there are routes: RFC 7606 §3(d), RFC 4271 §6.3.
     pub(super) fn check_for_routes(&mut self, next_hop_needed: bool) {
         let mandatory = [AttributeCode::ORIGIN, AttributeCode::AS_PATH];
         let next_hop = next_hop_needed.then_some(AttributeCode::NEXT_HOP);
@@ -283,7 +283,7 @@ impl<'d> AttributeList<'d> {
             let fault = AttributeFault::NextHop(NextHop::V4(next_hop));
             self.complain_again(AttributeCode::NEXT_HOP, fault, next_hop.octets().to_vec());
         }
-        // RFC 9774 §3: treat-as-withdraw. Not while parsing: a set in AS4_PATH counts as much as one in AS_PATH.
+        // RFC 9774 §3: treat-as-withdraw. Checked after parsing, because a set in AS4_PATH counts like one in AS_PATH.
         let has_set = self.attributes.as_path.iter().flatten().any(|segment| segment.set);
         let set = has_set.then_some(AsPathFault::Set);
         for fault in set.into_iter().chain(self.first_asn_fault()) {
@@ -291,7 +291,7 @@ impl<'d> AttributeList<'d> {
         }
     }
 
-    /// Of an attribute that was read long ago, and whose flags were right then.
+    /// A fault of an attribute that was read earlier, and whose flags were right.
     fn complain_again(&mut self, code: AttributeCode, fault: AttributeFault, value: Vec<u8>) {
         let mut octets = vec![WELL_KNOWN, code.0, length8(value.len())];
         octets.extend(value);
@@ -302,7 +302,7 @@ impl<'d> AttributeList<'d> {
         let Dialect { internal, first_asn_is_peer, peer_asn: peer, .. } = *self.dialect;
         let path = self.attributes.as_path.as_ref().filter(|_| !internal && first_asn_is_peer)?;
         let first = path.first();
-        // To a two-octet speaker such as this one might be, a number that does not fit is AS_TRANS.
+        // A number that does not fit is AS_TRANS, as for a two-octet speaker.
         let is_peer = |asn: &u32| {
             *asn == peer
                 || (!self.dialect.four_octet_asn && u16::try_from(peer).is_err() && *asn == u32::from(AS_TRANS))

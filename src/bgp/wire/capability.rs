@@ -66,8 +66,8 @@ impl Capability {
 
     /// All capabilities of one optional parameter.
     ///
-    /// A value that is no value of its code is an error: half understood, it would make both sides read each other
-    /// wrongly for as long as the session lasts. Codes 2, 6 and 70 have no value, and one that comes anyway is not read.
+    /// A value that does not fit its code is an error: if it were half understood, both sides would misread each other for as
+    /// long as the session lasts. Codes 2, 6 and 70 have no value; a value that comes anyway is not read.
     pub fn parse_all(parameter: &[u8]) -> Result<Vec<Capability>, OpenFault> {
         let mut capabilities = Vec::new();
         let mut rest = parameter;
@@ -83,7 +83,7 @@ impl Capability {
         Ok(capabilities)
     }
 
-    /// `None`: the value is no value of this code.
+    /// `None`: the value does not fit this code.
     fn parse(code: u8, value: &[u8]) -> Option<Capability> {
         Some(match code {
             MULTIPROTOCOL => {
@@ -92,7 +92,7 @@ impl Capability {
             }
             ROUTE_REFRESH => Capability::RouteRefresh,
             EXTENDED_NEXT_HOP => {
-                // RFC 8950 §4: the SAFI has two octets here. One that does not fit into one means nothing to anybody.
+                // RFC 8950 §4: the SAFI has two octets here. No SAFI above 255 exists.
                 let triple = (be_u16::<_, ()>, be_u16, be_u16);
                 let (_, triples) = all_consuming(many0(triple)).parse(value).ok()?;
                 let known = triples.into_iter().filter_map(|(afi, safi, next_hop_afi)| {
@@ -146,7 +146,7 @@ impl Capability {
         }
     }
 
-    /// An error where the value does not fit its one-octet length.
+    /// An error if the length of the value does not fit one octet.
     pub(super) fn check(&self) -> Result<(), EmitError> {
         match u8::try_from(self.value_len()) {
             Ok(_) => Ok(()),

@@ -2,12 +2,12 @@
 
 use super::{AfiSafi, MAX_MESSAGE_LEN};
 
-/// The part of an `Agreement` that decides how octets are read and written.
+/// The part of a `Negotiated` that decides how octets are read and written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dialect {
     /// AS numbers in AS_PATH have four octets (RFC 6793).
     pub four_octet_asn: bool,
-    /// Both ends are of one AS: LOCAL_PREF and the reflector's attributes mean something.
+    /// Both ends are in the same AS: LOCAL_PREF and the route reflector's attributes are valid.
     pub internal: bool,
     pub peer_asn: u32,
     /// An external peer must stand first in the AS_PATH it sends (RFC 4271 §6.3, a MAY). Off for route servers, which do
@@ -26,7 +26,7 @@ pub struct Dialect {
 }
 
 impl Dialect {
-    /// For OPEN, and for whatever is said before the peer's OPEN was accepted.
+    /// For OPEN, and for every message before the peer's OPEN is accepted.
     pub const BEFORE_OPEN: Dialect = Dialect {
         four_octet_asn: false,
         internal: false,

@@ -22,7 +22,7 @@ impl AfiSafi {
         }
     }
 
-    /// The family whose unicast routes these are; `None` for every other kind of route.
+    /// The family, if these are its unicast routes; `None` for every other kind of route.
     pub fn unicast_family(self) -> Option<Family> {
         Family::BOTH.into_iter().find(|family| AfiSafi::unicast(*family) == self)
     }

@@ -1,5 +1,5 @@
 //! The 19 octets before every message, and cutting a stream into messages (RFC 4271 §4.1, RFC 8654). Floor 1.
-//! Not for what the messages say.
+//! Not for the content of the messages.
 
 use std::fmt;
 
@@ -59,15 +59,15 @@ impl MessageKind {
             MessageKind::Update => 23,
             MessageKind::Notification => 21,
             MessageKind::Keepalive => HEADER_LEN,
-            // Longer ones carry filters (RFC 5291) behind these octets; they were not negotiated and are not read.
+            // Longer ones carry filters (RFC 5291) after these octets; filters are never negotiated and not read.
             MessageKind::RouteRefresh => 23,
         }
     }
 
-    /// The longest message of this type where the session carries `negotiated` octets.
+    /// The longest message of this type in a session that carries `negotiated` octets.
     pub fn max_len(self, negotiated: usize) -> usize {
         match self {
-            // RFC 8654 §2: OPEN and KEEPALIVE stay as they were.
+            // RFC 8654 §2: OPEN and KEEPALIVE keep the old limit.
             MessageKind::Open => negotiated.min(MAX_MESSAGE_LEN),
             MessageKind::Keepalive => HEADER_LEN,
             MessageKind::Update | MessageKind::Notification | MessageKind::RouteRefresh => {
@@ -89,14 +89,18 @@ impl fmt::Display for MessageKind {
     }
 }
 
-/// What is wrong with the first 19 octets of a message. The stream cannot be read any further.
+/// What is wrong with the first 19 octets of a message. The rest of the stream cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderFault {
-    #[error("the marker of a message is {marker:02x?} and not all ones: the stream is out of step, or not BGP")]
+    #[error(
+        "the marker of a message is {marker:02x?} and not all ones: the stream is not BGP, or message boundaries were lost"
+    )]
     NotSynchronized { marker: [u8; 16] },
-    #[error("a message of type {type_code} says it is {length} octets long, which one of that type cannot be here")]
+    #[error(
+        "a message of type {type_code} claims a length of {length} octets, which is not valid for that type in this session"
+    )]
     Length { type_code: u8, length: u16 },
-    #[error("there is no message type {0}")]
+    #[error("unknown message type {0}")]
     Type(u8),
 }
 
@@ -123,11 +127,11 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// Takes the first message off `stream`; `None` when it is not all there yet, and `stream` is as it was.
+    /// Takes the first message off `stream`; `None` if the message is not complete yet, and `stream` is unchanged.
     ///
-    /// Judges the header as soon as its 19 octets are there, so a stream that is drained of frames after every read never
+    /// Judges the header as soon as its 19 octets have come, so a stream that is drained of frames after every read never
     /// holds more than `max_message_len` octets and one read. The outcome does not depend on how the octets were split
-    /// into reads. After an error the stream means nothing any more.
+    /// into reads. After an error the stream must not be read again.
     pub fn parse(stream: &mut BytesMut, max_message_len: usize) -> Result<Option<Frame>, super::WireError> {
         let Some(header) = stream.first_chunk::<HEADER_LEN>() else {
             return Ok(None);
@@ -168,7 +172,7 @@ pub(super) fn emit(kind: MessageKind, length: u16, out: &mut BytesMut) {
 /// RFC 4271 §6.1, in the order of that section.
 fn judge(header: &[u8; HEADER_LEN], max_message_len: usize) -> Result<(MessageKind, usize), HeaderFault> {
     let mut fields = (take::<_, _, ()>(MARKER_LEN), be_u16, be_u8);
-    // The array is as long as the three fields together, so they are always there.
+    // The array is as long as the three fields together, so all of them are present.
     let Ok((_, (marker, length, type_code))) = fields.parse(header.as_slice()) else {
         return Err(HeaderFault::Length { type_code: 0, length: 0 });
     };

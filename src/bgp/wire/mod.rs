@@ -9,11 +9,11 @@
 //! WireError::notification()                    -> Option<Notification>               what to answer; None: only close
 //! Open::acceptable(&Expectation)               -> Result<u32, OpenFault>             the peer's AS number, if it may talk
 //! Message::emit(&self, &Dialect, &mut BytesMut) -> Result<(), EmitError>             an error here is a bug of ours
-//! Agreement::dialect()                         -> Dialect                            before one exists: Dialect::BEFORE_OPEN
+//! Negotiated::dialect()                        -> Dialect                            before one exists: Dialect::BEFORE_OPEN
 //! ```
 //!
-//! Whether a message may come in this state is the session's question: ask [`Frame::kind`] before parsing the body, so
-//! that an UPDATE in OpenSent is an FSM error whatever is in it.
+//! The session decides whether a message may come in its state: it reads [`Frame::kind`] before the body is parsed, so an
+//! UPDATE in OpenSent is an FSM error whatever the UPDATE holds.
 
 mod as_path;
 mod attribute;
@@ -53,7 +53,7 @@ use std::fmt;
 
 use bytes::BytesMut;
 
-/// RFC 6793: the two-octet number that stands for one that needs four.
+/// RFC 6793: the two-octet number that stands for a number that needs four octets.
 pub const AS_TRANS: u16 = 23456;
 
 /// One message, header excluded.
@@ -67,7 +67,7 @@ pub enum Message {
     RouteRefresh(RouteRefresh),
 }
 
-/// What [`Message::parse`] made of a message: an UPDATE comes with what was wrong in it.
+/// The result of [`Message::parse`]: an UPDATE comes with what was wrong in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::large_enum_variant, reason = "a message is handed on and dropped, never kept in numbers")]
 pub enum Parsed {
@@ -78,7 +78,7 @@ pub enum Parsed {
     RouteRefresh(RouteRefresh),
 }
 
-/// Why octets from a peer are no message that a session can go on with. Nothing was changed; the session ends.
+/// Why octets from a peer are not a valid message. Nothing was changed; the session ends.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     #[error(transparent)]
@@ -92,7 +92,7 @@ pub enum WireError {
 }
 
 impl WireError {
-    /// What to send before closing. `None`: close without a word, because the message was a NOTIFICATION itself
+    /// What to send before closing. `None`: close without a NOTIFICATION, because the message was one itself
     /// (RFC 4271 §6.4).
     pub fn notification(&self) -> Option<Notification> {
         match self {
@@ -139,7 +139,7 @@ impl Message {
         }
     }
 
-    /// Octets that [`Message::emit`] appends, header included.
+    /// How many octets [`Message::emit`] appends, header included.
     pub fn emitted_len(&self, dialect: &Dialect) -> usize {
         HEADER_LEN
             + match self {
@@ -190,12 +190,12 @@ impl fmt::Display for Message {
     }
 }
 
-/// A length that is known to fit, because [`Message::emit`] has compared the whole message with the limit.
+/// A length that fits two octets, because [`Message::emit`] has compared the whole message with the limit.
 fn length16(len: usize) -> u16 {
     u16::try_from(len).unwrap_or(u16::MAX)
 }
 
-/// As [`length16`], for the one-octet fields; whoever calls it has split or checked what is longer.
+/// As [`length16`], for one-octet fields; the caller has split or checked longer values.
 fn length8(len: usize) -> u8 {
     u8::try_from(len).unwrap_or(u8::MAX)
 }

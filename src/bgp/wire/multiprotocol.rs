@@ -33,18 +33,18 @@ pub enum NextHop {
     V6 { global: Ipv6Addr, link_local: Option<Ipv6Addr> },
 }
 
-/// Why the routes in MP_REACH_NLRI or MP_UNREACH_NLRI cannot be told: only ending the session makes sure of them.
+/// Why the routes in MP_REACH_NLRI or MP_UNREACH_NLRI cannot be located.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MultiprotocolFault {
-    #[error("it ends after {0} octets, before its routes begin")]
+    #[error("it ends after {0} octets, before its routes")]
     Truncated(usize),
-    #[error("a next hop of {len} octets for {family}")]
+    #[error("its next hop for {family} is {len} octets long")]
     NextHopLength { family: AfiSafi, len: usize },
     #[error(transparent)]
     Prefix(#[from] PrefixFault),
 }
 
-/// A multiprotocol attribute of a family that this session carries, or the family that it does not.
+/// A multiprotocol attribute of a family that this session carries, or the family that this session does not carry.
 pub(super) enum Negotiated<T> {
     Yes(T),
     No(AfiSafi),
@@ -73,13 +73,13 @@ impl<'a> Begun<'a> {
 }
 
 impl MpReach {
-    /// Whether the next hop can be used is [`NextHop::is_usable`]'s question.
+    /// [`NextHop::is_usable`] says whether the next hop can be used.
     pub(super) fn parse(value: &[u8], dialect: &Dialect) -> Result<Negotiated<MpReach>, MultiprotocolFault> {
         let Begun { family, address_family, rest } = match Begun::parse(value, dialect)? {
             Negotiated::Yes(begun) => begun,
             Negotiated::No(family) => return Ok(Negotiated::No(family)),
         };
-        // RFC 4760 §3: the octet behind the next hop is reserved and ignored.
+        // RFC 4760 §3: the octet after the next hop is reserved and ignored.
         let Ok((routes, (next_hop, _reserved))) = (length_data(be_u8::<_, ()>), be_u8).parse(rest) else {
             return Err(MultiprotocolFault::Truncated(value.len()));
         };
@@ -130,9 +130,9 @@ impl MpUnreach {
 }
 
 impl NextHop {
-    /// `None`: no next hop for routes of this family is that long.
+    /// `None`: no next hop for routes of this family has this length.
     fn parse(family: Family, octets: &[u8]) -> Option<NextHop> {
-        // RFC 8950 §3: routes of IPv4 may have either. Whether that was negotiated is a question of use, not of reading.
+        // RFC 8950 §3: IPv4 routes may have a next hop of either family. `is_usable` checks whether that was negotiated.
         if family == Family::V4
             && let Ok((_, v4)) = all_consuming(be_u32::<_, ()>).parse(octets)
         {
@@ -142,7 +142,7 @@ impl NextHop {
         Some(NextHop::V6 { global: Ipv6Addr::from_bits(global), link_local: link_local.map(Ipv6Addr::from_bits) })
     }
 
-    /// Octets of the address or the two.
+    /// Octets of one address, or of both.
     pub fn emitted_len(&self) -> usize {
         match self {
             NextHop::V4(_) => 4,
@@ -163,10 +163,10 @@ impl NextHop {
         }
     }
 
-    /// A packet for a route of `family` could be sent there: RFC 4271 §6.3 asks for "a valid IP host address".
+    /// Whether a packet for a route of `family` could be sent there: RFC 4271 §6.3 requires "a valid IP host address".
     ///
-    /// A link-local address alone needs a session that is bound to one interface. FRR sends it so, twice, to unnumbered
-    /// peers, and for IPv4 also without RFC 8950 being negotiated.
+    /// A link-local address alone needs a session that is bound to one interface. FRR sends such an address, twice, to
+    /// unnumbered peers, and for IPv4 also without having negotiated RFC 8950.
     pub fn is_usable(&self, family: AfiSafi, dialect: &Dialect) -> bool {
         match self {
             NextHop::V4(v4) => is_host(*v4),
@@ -181,7 +181,7 @@ impl NextHop {
     }
 }
 
-/// Neither nothing, nor this host, nor a group, nor reserved.
+/// Not the unspecified address, not loopback, not multicast, not reserved.
 pub(super) fn is_host(address: Ipv4Addr) -> bool {
     !address.is_unspecified() && !address.is_loopback() && address.octets()[0] < 224
 }

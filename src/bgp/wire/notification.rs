@@ -17,8 +17,8 @@ pub struct Notification {
     pub data: Vec<u8>,
 }
 
-/// Code and subcode together, so that a pair that means nothing cannot be written. What a peer sends and we do not
-/// know survives as `Unknown`; crier itself never makes one.
+/// Code and subcode together, so that a pair without a meaning cannot be written. Pairs from a peer that crier does not
+/// know survive as `Unknown`; crier itself never makes one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotificationReason {
     Header(HeaderError),
@@ -264,7 +264,7 @@ impl Notification {
         (!text.is_empty()).then(|| printable(text))
     }
 
-    /// Octets behind the header; every code and subcode is taken.
+    /// The octets after the header; every code and subcode is accepted.
     pub fn parse(body: &[u8]) -> Result<Notification, HeaderFault> {
         match (be_u8::<_, ()>, be_u8).parse(body) {
             Ok((data, (code, subcode))) => {
@@ -282,7 +282,7 @@ impl Notification {
         Notification::FIXED_LEN + self.emitted_data(max_message_len).len()
     }
 
-    /// Appends the body. The data, which only helps whoever debugs it, is cut to what one message holds.
+    /// Appends the body. The data only helps to debug, so it is cut to what one message holds.
     pub fn emit(&self, max_message_len: usize, out: &mut BytesMut) {
         out.put_u8(self.reason.code());
         out.put_u8(self.reason.subcode());
@@ -325,7 +325,7 @@ fn communication(text: &str) -> Vec<u8> {
     data
 }
 
-/// Text from the peer, on one line and without anything that a terminal would obey.
+/// Text from the peer, on one line and without control characters.
 fn printable(octets: &[u8]) -> String {
     let mut out = String::with_capacity(octets.len());
     for chunk in octets.utf8_chunks() {

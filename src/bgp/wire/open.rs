@@ -13,10 +13,10 @@ use super::{
     length16,
 };
 
-/// RFC 4271 §4.2. The version is always 4: another one is a parse error that knows its NOTIFICATION.
+/// RFC 4271 §4.2. The version is always 4: any other is a parse error with its own NOTIFICATION.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Open {
-    /// The two-octet field; `AS_TRANS` where the number does not fit.
+    /// The two-octet field; `AS_TRANS` if the number does not fit.
     pub asn: u16,
     /// Seconds; 0 or at least 3 once parsed.
     pub hold_time_secs: u16,
@@ -28,31 +28,31 @@ pub struct Open {
 /// Why an OPEN is refused. Nothing was changed; the session ends with [`OpenFault::notification`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenFault {
-    #[error("an OPEN ends before its fixed part does, after {len} octets")]
+    #[error("the OPEN ends after {len} octets, within its fixed part")]
     Short { len: usize },
-    #[error("the peer speaks BGP version {0}, and crier version 4")]
+    #[error("the peer speaks BGP version {0}; crier speaks version 4")]
     Version(u8),
-    #[error("the peer calls itself AS 0, which nobody may (RFC 7607)")]
+    #[error("the peer calls itself AS 0, which is not allowed (RFC 7607)")]
     AsnZero,
     #[error("the peer offers a hold time of {0} s; it must be 0 or at least 3 s")]
     HoldTime(u16),
     #[error("the peer's BGP identifier is 0.0.0.0")]
     IdentifierZero,
-    #[error("the optional parameters say they are {claimed} octets long, and {present} follow")]
+    #[error("the optional parameters claim a length of {claimed} octets, but {present} follow")]
     ParametersLength { claimed: usize, present: usize },
-    #[error("an optional parameter is longer than what is left of the OPEN: {octets:02x?}")]
+    #[error("an optional parameter is longer than the rest of the OPEN: {octets:02x?}")]
     ParameterOverrun { octets: Vec<u8> },
-    #[error("the peer sends an optional parameter of type {0}, and only capabilities (type 2) are known")]
+    #[error("the peer sends an optional parameter of type {0}; only capabilities (type 2) are supported")]
     ParameterType(u8),
-    #[error("a capability is longer than what is left of its parameter: {octets:02x?}")]
+    #[error("a capability is longer than the rest of its parameter: {octets:02x?}")]
     CapabilityOverrun { octets: Vec<u8> },
-    #[error("capability {code} has the value {value:02x?}, which is none of that capability")]
+    #[error("capability {code} has the value {value:02x?}, which is not valid for that capability")]
     CapabilityValue { code: u8, value: Vec<u8> },
-    #[error("the peer is AS {asn}, and {expected} was expected: compare `asn` on both sides")]
+    #[error("the peer is AS {asn}, but {expected} was expected: compare `asn` on both sides")]
     PeerAsn { asn: u32, expected: ExpectedAsn },
-    #[error("the peer says AS {field} in the OPEN and AS {capability} in the 4-octet AS capability")]
+    #[error("the peer gives AS {field} in the OPEN but AS {capability} in the 4-octet AS capability")]
     AsnDisagrees { field: u16, capability: u32 },
-    #[error("the peer is of our own AS {asn} and has our own BGP identifier {identifier}: give one of us another")]
+    #[error("the peer has our own AS {asn} and our own BGP identifier {identifier}: set another router-id on one side")]
     IdentifierIsOurs { asn: u32, identifier: Ipv4Addr },
 }
 
@@ -63,7 +63,7 @@ impl OpenFault {
             | OpenFault::ParametersLength { .. }
             | OpenFault::ParameterOverrun { .. }
             | OpenFault::CapabilityOverrun { .. }
-            // RFC 5492 does not say. Not "Unsupported Capability", which means that one of ours is missing.
+            // RFC 5492 does not name a subcode. "Unsupported Capability" would mean that one of ours is missing.
             | OpenFault::CapabilityValue { .. } => (OpenError::Unspecific, Vec::new()),
             // RFC 4271 §6.2: "The Data field is a 2-octet unsigned integer, which indicates the largest,
             // locally-supported version number less than the version the remote BGP peer bid".
@@ -99,7 +99,7 @@ impl fmt::Display for ExpectedAsn {
     }
 }
 
-/// What the configuration of a session says about the OPEN that may come.
+/// What the configuration of a session requires of the peer's OPEN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expectation {
     /// The AS number that we show this peer.
@@ -111,11 +111,11 @@ pub struct Expectation {
 const VERSION: u8 = 4;
 const FIXED_LEN: usize = 10;
 const CAPABILITIES: u8 = 2;
-/// RFC 9072 §2: as the length and as the type of what would be the first parameter.
+/// RFC 9072 §2: the length, and the type in the place of the first parameter's type.
 const EXTENDED: u8 = 255;
 
 impl Open {
-    /// The octets behind the header.
+    /// The octets after the header.
     pub fn parse(body: &[u8]) -> Result<Open, OpenFault> {
         let mut fixed = (be_u8::<_, ()>, be_u16, be_u16, be_u32, be_u8);
         let Ok((parameters, (version, asn, hold_time_secs, identifier, parameters_len))) = fixed.parse(body) else {
@@ -132,7 +132,7 @@ impl Open {
         if matches!(hold_time_secs, 1 | 2) {
             return Err(OpenFault::HoldTime(hold_time_secs));
         }
-        // RFC 6286 §2.2: any other value is an identifier, whether or not it could be an address.
+        // RFC 6286 §2.2: any other value is an identifier, even if it is not a valid address.
         if identifier == 0 {
             return Err(OpenFault::IdentifierZero);
         }
@@ -158,18 +158,18 @@ impl Open {
             ExpectedAsn::External => asn != local_asn,
             ExpectedAsn::Internal => asn == local_asn,
         };
-        // RFC 6793 §9 reserves AS_TRANS: nobody is AS 23456.
+        // RFC 6793 §9 reserves AS_TRANS: no speaker is AS 23456.
         if !is_expected || asn == u32::from(AS_TRANS) {
             return Err(OpenFault::PeerAsn { asn, expected });
         }
-        // RFC 6286 §2.2: only a speaker of the same AS may not have our identifier.
+        // RFC 6286 §2.2: a speaker of another AS may have our identifier.
         if asn == local_asn && self.identifier == local_identifier {
             return Err(OpenFault::IdentifierIsOurs { asn, identifier: self.identifier });
         }
         Ok(asn)
     }
 
-    /// The AS number, from the capability where there is one (RFC 6793 §4.1).
+    /// The AS number, from the capability if there is one (RFC 6793 §4.1).
     pub fn peer_asn(&self) -> u32 {
         self.four_octet_asn().unwrap_or(u32::from(self.asn))
     }
@@ -182,7 +182,7 @@ impl Open {
         })
     }
 
-    /// RFC 4760 §8: without any multiprotocol capability, IPv4 unicast goes without saying.
+    /// RFC 4760 §8: without any multiprotocol capability, IPv4 unicast is implied.
     pub fn offers(&self, family: AfiSafi) -> bool {
         let mut families = self.capabilities.iter().filter_map(|capability| match capability {
             Capability::Multiprotocol(family) => Some(*family),
@@ -238,7 +238,7 @@ impl Open {
         self.capabilities.iter().map(Capability::emitted_len).sum()
     }
 
-    /// Octets that [`Open::emit`] appends.
+    /// How many octets [`Open::emit`] appends.
     pub fn emitted_len(&self) -> usize {
         FIXED_LEN + Layout::of(self.capabilities_len()).overhead() + self.capabilities_len()
     }
@@ -308,7 +308,7 @@ impl Layout {
 
 fn parse_parameters(claimed: u8, octets: &[u8]) -> Result<Vec<Capability>, OpenFault> {
     let length_fault = |claimed| OpenFault::ParametersLength { claimed, present: octets.len() };
-    // RFC 9072 §2: the type 255 alone decides, whatever the length before it says, as long as it is not 0.
+    // RFC 9072 §2: the type 255 alone decides, whatever the length before it is, unless that is 0.
     let extended = claimed != 0 && octets.first() == Some(&EXTENDED);
     let mut rest = if extended {
         let Ok((rest, (_, claimed))) = (be_u8::<_, ()>, be_u16).parse(octets) else {

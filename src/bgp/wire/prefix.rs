@@ -13,13 +13,13 @@ use crate::address::Family;
 /// Why a field of prefixes cannot be read to its end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PrefixFault {
-    #[error("an {family} prefix of length {length}")]
+    #[error("an {family} prefix of length {length}, which is too long")]
     Length { family: Family, length: u8 },
-    #[error("a prefix of length {length} with {present} octets left for it")]
+    #[error("a prefix of length {length} with only {present} octets left for it")]
     Truncated { length: u8, present: usize },
 }
 
-/// Every prefix of the field. Bits behind a prefix's length mean nothing and are cleared.
+/// Every prefix of the field. Bits beyond a prefix's length are cleared.
 pub(super) fn parse_all(family: Family, field: &[u8]) -> Result<Vec<IpNet>, PrefixFault> {
     let mut prefixes = Vec::new();
     let mut rest = field;
@@ -40,7 +40,7 @@ pub(super) fn parse_all(family: Family, field: &[u8]) -> Result<Vec<IpNet>, Pref
     Ok(prefixes)
 }
 
-/// Octets that one prefix takes in an UPDATE.
+/// How many octets one prefix takes in an UPDATE.
 pub(in crate::bgp) fn emitted_len(prefix: &IpNet) -> usize {
     1 + octets_of(prefix.prefix_len())
 }

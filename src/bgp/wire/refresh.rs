@@ -1,4 +1,4 @@
-//! ROUTE-REFRESH: the peer wants a family again (RFC 2918), and where that begins and ends (RFC 7313). Floor 1.
+//! ROUTE-REFRESH: a request for all routes of a family (RFC 2918), and the marks around the answer (RFC 7313). Floor 1.
 
 use std::fmt;
 
@@ -16,24 +16,24 @@ pub struct RouteRefresh {
     pub kind: RefreshKind,
 }
 
-/// The message subtype of RFC 7313 §3.2. Those that have no name survive as `Unknown`.
+/// The message subtype of RFC 7313 §3.2. Subtypes without a name survive as `Unknown`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefreshKind {
-    /// All routes are asked for again.
+    /// A request for all routes.
     Request,
-    /// What follows is all routes again.
+    /// All routes follow.
     Begin,
-    /// That was all of them: what was not announced since the beginning is no longer there.
+    /// All routes were sent: a route that was not announced since the beginning is gone.
     End,
     Unknown(u8),
 }
 
-/// Why octets are no ROUTE-REFRESH. The session ends.
+/// Why octets are not a valid ROUTE-REFRESH. The session ends.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RefreshFault {
     #[error(transparent)]
     Header(#[from] HeaderFault),
-    #[error("a {refresh} of {len} octets, which has four behind the header (RFC 7313 §5)", len = octets.len())]
+    #[error("a {refresh} of {len} octets; it must have four after the header (RFC 7313 §5)", len = octets.len())]
     MarkerLength {
         refresh: RouteRefresh,
         /// The whole message.
@@ -42,7 +42,7 @@ pub enum RefreshFault {
 }
 
 impl RefreshFault {
-    /// `None` only for a NOTIFICATION, which this is never about.
+    /// Never `None`: only a NOTIFICATION has no answer.
     pub fn notification(&self) -> Option<Notification> {
         match self {
             RefreshFault::Header(fault) => fault.notification(),
@@ -74,7 +74,7 @@ impl RefreshKind {
 impl RouteRefresh {
     const LEN: usize = 4;
 
-    /// Octets behind the first four of a request belong to filters that crier never negotiates; they are not read.
+    /// Octets after the first four of a request belong to filters, which crier never negotiates; they are not read.
     pub fn parse(body: &[u8], dialect: &Dialect) -> Result<RouteRefresh, RefreshFault> {
         let length = length16(HEADER_LEN + body.len());
         let Ok((rest, (afi, kind, safi))) = (be_u16::<_, ()>, be_u8, be_u8).parse(body) else {
@@ -82,7 +82,7 @@ impl RouteRefresh {
         };
         let refresh = RouteRefresh { family: AfiSafi { afi, safi }, kind: RefreshKind::from_code(kind) };
         match refresh.kind {
-            // RFC 7313 §5: only of a peer that offers enhanced route refresh, and only of the two subtypes it brings.
+            // RFC 7313 §5: checked only if the peer offers enhanced route refresh, and only for its two subtypes.
             RefreshKind::Begin | RefreshKind::End if dialect.enhanced_refresh && !rest.is_empty() => {
                 let mut octets = BytesMut::new();
                 header::emit(MessageKind::RouteRefresh, length, &mut octets);

@@ -1,15 +1,15 @@
-//! How much of a bad UPDATE is believed (RFC 7606 §2). Floor 1.
+//! How much of a bad UPDATE is used (RFC 7606 §2). Floor 1.
 
 use std::fmt;
 
-/// What RFC 7606 §2 does short of ending the session, the weakest first.
+/// What RFC 7606 §2 does with an error that does not end the session, the weakest treatment first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Treatment {
-    /// The routes in question were left out, the rest stands.
+    /// The routes in question were left out; the rest is used.
     IgnoreRoutes,
-    /// The attribute was left out, the rest stands.
+    /// The attribute was left out; the rest is used.
     DiscardAttribute,
-    /// No announcement of the UPDATE stands.
+    /// No announcement of the UPDATE is used.
     WithdrawAll,
 }
 

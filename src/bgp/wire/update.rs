@@ -1,7 +1,7 @@
-//! UPDATE: routes announced and withdrawn (RFC 4271 §4.3), and how much of a bad one is believed (RFC 7606). Floor 1.
+//! UPDATE: routes announced and withdrawn (RFC 4271 §4.3), and how much of a bad one is used (RFC 7606). Floor 1.
 //!
-//! Routes of a multiprotocol attribute that cannot be located are an [`UpdateFault::is_unlocatable`] here; the session stays, for
-//! it keeps none of what it hears.
+//! Routes of a multiprotocol attribute that cannot be located are an [`UpdateFault::is_unlocatable`] here; the session stays,
+//! because it keeps none of the received routes.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -97,7 +97,7 @@ impl Update {
         Ok(ParsedUpdate { update, withdraw_all, complaints, end_of_rib })
     }
 
-    /// Leaves out the routes that nobody can mean.
+    /// Leaves out routes that cannot be valid.
     fn ignore_routes(&mut self, dialect: &Dialect, complaints: &mut Vec<Complaint>) {
         let mut ignore = |fault| complaints.push(Complaint { fault, treatment: Treatment::IgnoreRoutes });
         let has_ipv4 = !self.announced.is_empty() || !self.withdrawn.is_empty();

@@ -1,4 +1,4 @@
-//! What can be wrong in an UPDATE, and what a peer is told of it (RFC 4271 §6.3). Floor 1. How much of the UPDATE stands
+//! What can be wrong in an UPDATE, and the NOTIFICATION for it (RFC 4271 §6.3). Floor 1. How much of the UPDATE is used
 //! all the same is a `Treatment`.
 
 use std::fmt;
@@ -20,15 +20,15 @@ pub struct Complaint {
 /// What can be wrong in an UPDATE.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UpdateFault {
-    #[error("the withdrawn routes are said to take {claimed} octets, and {present} follow")]
+    #[error("the withdrawn routes claim a length of {claimed} octets, but {present} follow")]
     WithdrawnLength { claimed: usize, present: usize },
-    #[error("the path attributes are said to take {claimed} octets, and {present} follow")]
+    #[error("the path attributes claim a length of {claimed} octets, but {present} follow")]
     AttributesLength { claimed: usize, present: usize },
     #[error("in the withdrawn routes: {0}")]
     WithdrawnPrefix(PrefixFault),
     #[error("in the announced routes: {0}")]
     AnnouncedPrefix(PrefixFault),
-    #[error("the last attribute is longer than what is left of the list: {octets:02x?}")]
+    #[error("the last attribute is longer than the rest of the list: {octets:02x?}")]
     AttributeOverrun { octets: Vec<u8> },
     #[error("{code}: {fault}")]
     Attribute {
@@ -46,8 +46,8 @@ pub enum UpdateFault {
 }
 
 impl Complaint {
-    /// Something is written that nobody may write. The rest is a route that is refused for what its path says, by what this
-    /// node is: a member of no confederation, whose peer puts its own AS number first.
+    /// Whether the UPDATE breaks the protocol. Otherwise it holds a valid route that is refused for its path: a path through a
+    /// confederation, one with a set, or one that does not begin with the AS number of the peer.
     pub fn is_malformed(&self) -> bool {
         match &self.fault {
             UpdateFault::Attribute { fault: AttributeFault::AsPath(fault), .. } => match fault {
@@ -83,8 +83,8 @@ impl Complaint {
 }
 
 impl UpdateFault {
-    /// The routes of a multiprotocol attribute cannot be told, and all else of the message can: RFC 7606 §2 lets the session
-    /// stay without the family.
+    /// Whether the routes of a multiprotocol attribute cannot be located while the rest of the message can be read: RFC 7606 §2
+    /// lets the session stay without the family.
     pub fn is_unlocatable(&self) -> bool {
         match self {
             UpdateFault::Attribute { fault: AttributeFault::Multiprotocol(_), .. } => true,

@@ -19,11 +19,11 @@ section! {
             "listen",
             "an address with a port, or \"\"",
             |text, _| socket_address(text),
-            "The TCP address that serves metrics, health and the web page; \"\" serves none of them.",
+            "The TCP address that serves metrics and health; \"\" serves neither.",
         )
         .or_else("")
         .default("127.0.0.1:7472")
-        .trade("Whoever can reach this address can read addresses, peers and names of Services, and change nothing.");
+        .trade("Whoever can reach this address can read counters and the names of pools, peers and interfaces, and change nothing.");
     }
 }
 

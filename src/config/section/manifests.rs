@@ -12,7 +12,7 @@ section! {
         "Services come from files, without an API server. Use either this section or [kubernetes].",
     ), written as Written;
     keys {
-        pub folder: PathBuf = path("folder", "The directory of *.yaml and *.json files. crier reads them again when they change.")
+        pub folder: PathBuf = path("folder", "The directory of *.yaml, *.yml and *.json files. crier reads them again when they change.")
             .set("\"/etc/crier/manifests\"");
     }
 }

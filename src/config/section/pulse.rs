@@ -91,7 +91,7 @@ fn check_length(key: &SecretFile, place: &Place, section: &mut Reader<'_>) -> bo
     enough
 }
 
-/// What pulses are sealed with.
+/// What authenticates pulses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PulseKey {
     /// The key of the cluster, of at least [`LEAST_PULSE_KEY`] octets.

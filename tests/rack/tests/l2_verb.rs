@@ -114,7 +114,7 @@ fn the_new_owner_says_from_whom_it_has_the_address_and_why() {
         format!("owner          {second}, this node, {}", node.port.mac()),
         "answered here  on eth0".to_owned(),
         format!("last move      from {first} to {second}"),
-        format!("owner-silent: the owner fell silent: nothing was heard of it for {silent} ms"),
+        format!("owner-silent: the previous owner stopped responding: no pulse for {silent} ms"),
         "the node is not alive: its pulses stopped".to_owned(),
     ] {
         assert!(shown.contains(&part), "\"{part}\" is not in\n{shown}");

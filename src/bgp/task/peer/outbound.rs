@@ -1,4 +1,4 @@
-//! What an established session is told, and what the report says of it. Floor 1, a part of the peer's task.
+//! What an established session is sent, and what the report says about it. Floor 1, a part of the peer's task.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::bgp::outbox::{NextHops, Outbox, Unsendable};
 use crate::bgp::wire::AfiSafi;
 use crate::world::{Capabilities, CarriedFamily, NegotiatedReport, SessionDetail, UnsendablePrefixes};
 
-/// What an established session is told.
+/// What an established session is sent.
 pub(super) struct Outbound {
     pub(super) connection: ConnectionId,
     pub(super) negotiated: Negotiated,
@@ -21,7 +21,7 @@ pub(super) struct Outbound {
     pub(super) local: SocketAddr,
     pub(super) remote: Option<SocketAddr>,
     pub(super) capabilities: Capabilities,
-    /// Those that hold now.
+    /// The next hops in use.
     pub(super) next_hops: NextHops,
     /// The outbox does not write them yet: it will, into the routes that they change, as soon as it is idle.
     pub(super) next_hops_due: bool,

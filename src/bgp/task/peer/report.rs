@@ -1,4 +1,4 @@
-//! What the agent was last told of the session, and when it is to be told again. Floor 2, a part of the peer's task.
+//! What the agent was last told about the session, and when it is told again. Floor 2, a part of the peer's task.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -11,8 +11,8 @@ pub(super) struct Report {
     pub(super) state: SessionState,
     pub(super) since: SystemTime,
     pub(super) last_error: Option<Arc<str>>,
-    /// The last error since there was a session that said why there is none.
-    telling: Option<Arc<str>>,
+    /// The last error since there was a session that explains why there is none.
+    explanation: Option<Arc<str>>,
     pub(super) counts: Counts,
     pub(super) due: Option<Instant>,
     told_at: Instant,
@@ -36,7 +36,7 @@ impl Report {
             state: SessionState::Idle,
             since: clock::wall(),
             last_error: None,
-            telling: None,
+            explanation: None,
             counts: Counts::default(),
             due: Some(now),
             told_at: now,
@@ -58,14 +58,14 @@ impl Report {
         moved
     }
 
-    /// `telling`: it says why there is no session, so it stays visible beside what comes after it. A router that refuses an
-    /// OPEN once may only close the connection from then on.
-    pub(super) fn fail(&mut self, why: Arc<str>, telling: bool, now: Instant) {
-        if telling {
-            self.telling = Some(Arc::clone(&why));
+    /// `explains`: the error says why there is no session, so it stays visible beside later errors. A router that has refused
+    /// an OPEN once may only close the connection from then on.
+    pub(super) fn fail(&mut self, why: Arc<str>, explains: bool, now: Instant) {
+        if explains {
+            self.explanation = Some(Arc::clone(&why));
         }
-        let text = match &self.telling {
-            Some(told) if !telling => format!("{why}; before that: {told}").into(),
+        let text = match &self.explanation {
+            Some(told) if !explains => format!("{why}; before that: {told}").into(),
             Some(_) | None => why,
         };
         if self.last_error.as_ref() != Some(&text) {
@@ -74,9 +74,9 @@ impl Report {
         }
     }
 
-    /// There is a session: what failed before it explains nothing any more.
+    /// There is a session: earlier errors explain nothing any more.
     pub(super) fn forget_failures(&mut self) {
-        self.telling = None;
+        self.explanation = None;
     }
 
     pub(super) fn is_due(&self, now: Instant) -> bool {
@@ -101,8 +101,8 @@ mod tests {
     fn the_error_that_tells_stays_visible_beside_the_last_until_there_is_a_session() {
         let now = clock::now();
         let mut report = Report::new(now);
-        let fail = |report: &mut Report, why: &str, telling| {
-            report.fail(why.into(), telling, now);
+        let fail = |report: &mut Report, why: &str, explains| {
+            report.fail(why.into(), explains, now);
             report.last_error.as_deref().map(str::to_owned).expect("it has failed")
         };
         assert_eq!(fail(&mut report, "refused", false), "refused");
