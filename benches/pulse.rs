@@ -83,7 +83,9 @@ fn on_processor() -> Duration {
 
 /// What an owner answers for.
 fn holdings(number: usize) -> Holdings {
-    let address = |place: usize| IpAddr::from(Ipv4Addr::from_bits(0x0a00_0000 + u32::try_from(number * 256 + place).expect("small")));
+    let address = |place: usize| {
+        IpAddr::from(Ipv4Addr::from_bits(0x0a00_0000 + u32::try_from(number * 256 + place).expect("small")))
+    };
     (0..HELD).map(|place| (address(place), Holding { weight: 100, stage: Stage::Holds })).collect()
 }
 

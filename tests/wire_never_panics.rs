@@ -105,8 +105,15 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         }
         "pulse" => {
             let full = full_pulse();
-            let bare =
-                Pulse { asks: vec![], answers: vec![], card: None, change: None, page: None, occupied: vec![], ..full.clone() };
+            let bare = Pulse {
+                asks: vec![],
+                answers: vec![],
+                card: None,
+                change: None,
+                page: None,
+                occupied: vec![],
+                ..full.clone()
+            };
             vec![full.emit(&Key::none()), bare.emit(&Key::none())]
         }
         other => panic!("{other} has nothing to start from"),

@@ -105,8 +105,7 @@ pub fn electorate(l2: &L2, nodes: &OrdMap<NodeName, Arc<Node>>, hearing: Option<
 }
 
 fn electorate_by_pulse(l2: &L2, nodes: &OrdMap<NodeName, Arc<Node>>, hearing: &Hearing<'_>) -> Electorate {
-    let heard =
-        hearing.rosters.iter().flat_map(|it| it.members.keys().chain(it.silent.keys()).chain(it.left.keys()));
+    let heard = hearing.rosters.iter().flat_map(|it| it.members.keys().chain(it.silent.keys()).chain(it.left.keys()));
     let names: BTreeSet<&NodeName> = nodes.keys().chain(heard).collect();
     let (mut candidates, mut excluded) = (Vec::new(), Vec::new());
     for name in names {
@@ -151,7 +150,9 @@ fn bid_there(name: &NodeName, hearing: &Hearing<'_>) -> Result<Bid, Reason> {
             (None, Eligibility::Leaving) => Reason::NodeLeaving,
             (None, Eligibility::DataPathNotSeen) => Reason::DataPathNotSeen { fault: None },
             (None, Eligibility::Unknown(eligibility)) => Reason::NodeIneligible { eligibility },
-            (None, Eligibility::Eligible | Eligibility::DataPathBad | Eligibility::ViewStale) => Reason::NodeNotSelected,
+            (None, Eligibility::Eligible | Eligibility::DataPathBad | Eligibility::ViewStale) => {
+                Reason::NodeNotSelected
+            }
         };
         refused.get_or_insert(reason);
     }

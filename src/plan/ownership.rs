@@ -9,8 +9,8 @@ use imbl::OrdMap;
 
 use crate::claim::Acquisition;
 use crate::names::{InterfaceName, NodeName, ObjectKey};
-use crate::roster::Holdings;
 use crate::plan::verdict::L2Work;
+use crate::roster::Holdings;
 
 /// See the module's documentation.
 #[derive(Debug, Default)]

@@ -59,7 +59,13 @@ mod tests {
 
     fn node(address: &str) -> Option<Arc<Node>> {
         let addresses = vec![address.parse().unwrap()];
-        Some(Arc::new(Node { labels: Labels::default(), ready: true, network_unavailable: false, addresses, boot_id: None }))
+        Some(Arc::new(Node {
+            labels: Labels::default(),
+            ready: true,
+            network_unavailable: false,
+            addresses,
+            boot_id: None,
+        }))
     }
 
     #[test]

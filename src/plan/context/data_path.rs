@@ -7,8 +7,8 @@ use imbl::OrdMap;
 
 use crate::names::NodeName;
 use crate::path_state::{DataPath, PathFault, PathState};
-use crate::plan::holder::Grade;
 use crate::plan::elect;
+use crate::plan::holder::Grade;
 use crate::roster::Eligibility;
 use crate::world::{Node, World};
 
@@ -23,12 +23,7 @@ pub struct PathContext {
 }
 
 impl PathContext {
-    pub(super) fn of(
-        me: &NodeName,
-        nodes: &OrdMap<NodeName, Arc<Node>>,
-        world: &World,
-        grade: Grade,
-    ) -> PathContext {
+    pub(super) fn of(me: &NodeName, nodes: &OrdMap<NodeName, Arc<Node>>, world: &World, grade: Grade) -> PathContext {
         let others = if grade == Grade::Eligible { BTreeSet::new() } else { others(me, nodes, world) };
         PathContext { path: world.data_path.clone(), grade, others }
     }

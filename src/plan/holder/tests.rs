@@ -212,8 +212,7 @@ impl Link {
                 None => LastHolder::Unknown,
             },
         };
-        let course =
-            node.history.decide(&situation, || node.heard.iter().filter_map(bidder).collect::<Vec<_>>(), now);
+        let course = node.history.decide(&situation, || node.heard.iter().filter_map(bidder).collect::<Vec<_>>(), now);
         let mut said = Said { bid: node.bid, holds: node.answers, asks: false, grants: None };
         match &course {
             Course::Holds => {}

@@ -142,9 +142,11 @@ fn a_better_rank_alone_takes_nothing_and_a_better_node_that_asks_is_granted_the_
     assert_eq!(story.owner(roster(&[], &[])), "a");
     assert_eq!(story.owner(answering()), "a");
     assert_eq!(story.owner(roster(&[("b", &[]), ("c", &[])], &[])), "a", "both are ranked before this node");
-    let said = |story: &Story| story.planner.plan().pulse.holdings.get(&ADDRESS.parse::<IpAddr>().unwrap()).map(|it| it.stage);
+    let said =
+        |story: &Story| story.planner.plan().pulse.holdings.get(&ADDRESS.parse::<IpAddr>().unwrap()).map(|it| it.stage);
     assert_eq!(said(&story), Some(Stage::Holds));
-    let asking = heard(roster(&[("b", &[]), ("c", &[])], &[]), |it| asks(it.members.get_mut(&NodeName::from("b")).unwrap(), 0));
+    let asking =
+        heard(roster(&[("b", &[]), ("c", &[])], &[]), |it| asks(it.members.get_mut(&NodeName::from("b")).unwrap(), 0));
     assert_eq!(story.owner(asking), "a", "it goes on answering");
     assert_eq!(said(&story), Some(Stage::Grants { to: NodeTicket::of(&"b".into()) }));
     assert_eq!(story.owner(roster(&[("b", &[ADDRESS]), ("c", &[])], &[])), "b");
@@ -174,9 +176,13 @@ fn a_sticky_address_stays_until_its_holder_goes_or_a_preferred_node_asks() {
     let mut story = with_pulses(true);
     assert_eq!(story.owner(roster(&[], &[])), "a");
     story.tell(answering());
-    let asking =
-        |weight| heard(roster(&[("b", &[]), ("c", &[])], &[]), |it| asks(it.members.get_mut(&NodeName::from("b")).unwrap(), weight));
-    let said = |story: &Story| story.planner.plan().pulse.holdings.get(&ADDRESS.parse::<IpAddr>().unwrap()).map(|it| it.stage);
+    let asking = |weight| {
+        heard(roster(&[("b", &[]), ("c", &[])], &[]), |it| {
+            asks(it.members.get_mut(&NodeName::from("b")).unwrap(), weight)
+        })
+    };
+    let said =
+        |story: &Story| story.planner.plan().pulse.holdings.get(&ADDRESS.parse::<IpAddr>().unwrap()).map(|it| it.stage);
     story.owner(asking(0));
     assert_eq!(said(&story), Some(Stage::Holds), "a better digest is not enough");
     story.owner(asking(1));
@@ -198,7 +204,8 @@ fn of_two_holders_that_hear_each_other_the_worse_stops_and_the_better_announces_
         it.members.get_mut(&NodeName::from("b")).unwrap().eligibility = Eligibility::ViewStale;
     });
     assert_eq!(story.owner(worse), "a");
-    let assertions = |story: &Story| story.planner.plan().l2.assertions.get(&ADDRESS.parse::<IpAddr>().unwrap()).copied();
+    let assertions =
+        |story: &Story| story.planner.plan().l2.assertions.get(&ADDRESS.parse::<IpAddr>().unwrap()).copied();
     assert_eq!(assertions(&story), Some(1), "a rival was heard");
     story.owner(roster(&[("b", &[])], &[]));
     assert_eq!(assertions(&story), Some(2), "the rival is gone");

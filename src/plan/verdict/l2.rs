@@ -238,9 +238,9 @@ fn candidates<'a>(
     };
     let mut candidates: Vec<Bidder<'a>> = ranking.others();
     if last == LastHolder::Unknown {
-        let listening = members.iter().filter(|(node, member)| {
-            member.eligibility == Eligibility::Listening && !ranking.lacks_endpoint(node)
-        });
+        let listening = members
+            .iter()
+            .filter(|(node, member)| member.eligibility == Eligibility::Listening && !ranking.lacks_endpoint(node));
         candidates.extend(listening.filter_map(|(node, member)| {
             let weights = covering.iter().filter_map(|(_, context)| context.weight_of(member));
             let weight = weights.reduce(u32::saturating_add)?;
