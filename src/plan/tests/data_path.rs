@@ -1,9 +1,9 @@
 //! What a node does whose data path is not good, as stories. This node is `a`; by MetalLB's order b, c, a have .103.
 
-use super::pulses::{roster, with_pulses};
+use super::pulses::{ADDRESS, answering, roster, with_pulses};
 use super::*;
 use crate::path_state::{DataPath, PathFault, PathSource, PathState};
-use crate::roster::Eligibility;
+use crate::roster::{Eligibility, Holding, Stage};
 
 fn path(state: PathState, good_since_boot: bool) -> Fact {
     Fact::DataPath(DataPath { state, good_since_boot, source: PathSource::KubeProxy })
@@ -38,6 +38,14 @@ fn heard(members: &[(&str, Eligibility)]) -> Fact {
     Fact::Roster(link, Some(roster))
 }
 
+/// The same, and one of them says this of the address.
+fn saying(fact: Fact, name: &str, stage: Stage) -> Fact {
+    let Fact::Roster(link, Some(mut roster)) = fact else { panic!("it tells a roster") };
+    let member = Arc::make_mut(&mut roster).members.get_mut(&NodeName::from(name)).unwrap();
+    member.holdings = [(ADDRESS.parse::<std::net::IpAddr>().unwrap(), Holding { weight: 0, stage })].into_iter().collect();
+    Fact::Roster(link, Some(roster))
+}
+
 fn eligibility(story: &Story) -> Option<Eligibility> {
     story.planner.plan().pulse.eligibility
 }
@@ -58,11 +66,15 @@ fn a_node_that_has_not_served_since_its_boot_takes_nothing_even_alone() {
 fn a_node_that_lost_its_path_gives_way_to_one_that_serves_and_to_no_other() {
     let mut story = with_pulses(false);
     assert_eq!(story.owner(heard(&[])), "a");
+    story.tell(answering());
     assert_eq!(story.owner(unhealthy()), "a", "there is nobody else");
     assert_eq!(story.routes(), ["192.168.35.103/32"]);
     assert_eq!(eligibility(&story), Some(Eligibility::DataPathBad));
     assert_eq!(story.owner(heard(&[("b", Eligibility::DataPathNotSeen)])), "a", "b serves less still");
-    assert_eq!(story.owner(heard(&[("c", Eligibility::Eligible)])), "c");
+    let c = || heard(&[("c", Eligibility::Eligible)]);
+    assert_eq!(story.owner(saying(c(), "c", Stage::Asks)), "a", "it answers until c does");
+    assert_eq!(story.answered(), [ADDRESS]);
+    assert_eq!(story.owner(saying(c(), "c", Stage::Holds)), "c");
     assert!(story.answered().is_empty() && story.routes().is_empty());
 }
 
@@ -72,10 +84,9 @@ fn others_that_lost_their_path_are_passed_over_while_one_serves() {
     let all = |eligibility| heard(&[("b", eligibility), ("c", eligibility)]);
     assert_eq!(story.owner(all(Eligibility::Eligible)), "b");
     assert_eq!(story.owner(all(Eligibility::DataPathBad)), "a");
+    story.tell(answering());
     story.tell(rules_gone());
-    story.tell(all(Eligibility::DataPathBad));
-    story.turn();
-    assert!(story.decision("web").announcements[0].l2.owner.is_some(), "where no node serves somebody goes on");
+    assert_eq!(story.owner(all(Eligibility::DataPathBad)), "a", "where no node serves the last one goes on");
     assert_eq!(story.routes(), ["192.168.35.103/32"], "and all go on over BGP");
 }
 
@@ -119,7 +130,9 @@ fn under_policy_local_only_nodes_with_an_endpoint_count() {
         },
     );
     story.endpoints("web", &["a"]);
-    story.owner(heard(&[("b", Eligibility::Eligible)]));
+    let b = || heard(&[("b", Eligibility::Eligible)]);
+    story.owner(b());
+    story.tell(answering());
     story.tell(rules_gone());
     story.turn();
     assert_eq!(
@@ -128,5 +141,7 @@ fn under_policy_local_only_nodes_with_an_endpoint_count() {
         "b has no endpoint"
     );
     story.endpoints("web", &["a", "b"]);
+    assert!(story.routes().is_empty(), "b has one");
+    assert_eq!(story.owner(saying(b(), "b", Stage::Holds)), "b");
     assert!(story.answered().is_empty() && story.routes().is_empty(), "b has one");
 }
