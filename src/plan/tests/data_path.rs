@@ -42,7 +42,8 @@ fn heard(members: &[(&str, Eligibility)]) -> Fact {
 fn saying(fact: Fact, name: &str, stage: Stage) -> Fact {
     let Fact::Roster(link, Some(mut roster)) = fact else { panic!("it tells a roster") };
     let member = Arc::make_mut(&mut roster).members.get_mut(&NodeName::from(name)).unwrap();
-    member.holdings = [(ADDRESS.parse::<std::net::IpAddr>().unwrap(), Holding { weight: 0, stage })].into_iter().collect();
+    member.holdings =
+        [(ADDRESS.parse::<std::net::IpAddr>().unwrap(), Holding { weight: 0, stage })].into_iter().collect();
     Fact::Roster(link, Some(roster))
 }
 

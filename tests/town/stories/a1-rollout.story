@@ -7,4 +7,4 @@ at 12s restart n1 with 2
 at 24s restart n2 with 2
 at 36s restart n3 with 2
 ends 50s
-breaks unanswered
+holds

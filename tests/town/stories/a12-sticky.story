@@ -7,4 +7,4 @@ file key 1: sticky = true; nodes = "rack"
 at 1500ms kill n2
 at 13s start n2
 ends 15s
-breaks moved
+holds

@@ -7,4 +7,4 @@ at 20s endpoint 0 to n2
 at 20s endpoint 1 to n2
 at 20s endpoint 2 to n3
 ends 40s
-breaks two-owners
+holds

@@ -11,4 +11,4 @@ at 30s freeze n1 290ms
 at 33s freeze n2 290ms
 at 36s freeze n3 290ms
 ends 40s
-breaks suspected
+holds

@@ -4,4 +4,4 @@ addresses 35
 at 12s firewall n1 out
 at 24s restart n3
 ends 40s
-breaks unanswered two-owners moved
+holds

@@ -5,4 +5,4 @@ file key 1: preference = [{ nodes = "kubernetes.io/hostname=n1", weight = 100 }]
 at 12s split n1 router / n2 n3 client
 at 30s heal
 ends 60s
-breaks unanswered
+holds
