@@ -92,10 +92,10 @@ pub const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The time between two announcements by which this node defends an address against another node whose pulses it does not
 /// hear. Three of them and the wait after them are over within a second.
-pub const DISPUTE_INTERVAL: Duration = Duration::from_millis(200);
+pub const DISPUTE_INTERVAL: Duration = Duration::from_millis(140);
 
 /// How long after its last defence this node waits for the other node to go on, or to show that it hears this one.
-pub const DISPUTE_CALM: Duration = Duration::from_millis(400);
+pub const DISPUTE_CALM: Duration = Duration::from_millis(280);
 
 /// Defences until the higher MAC gives way to a node that goes on.
 pub const DEFENCES: u8 = 3;

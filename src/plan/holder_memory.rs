@@ -81,6 +81,10 @@ impl HolderMemory {
             change.nodes.insert(node.clone());
             change.addresses.extend(was.holdings.keys());
         }
+        // A node that starts again is neither gone nor a member until it has proved that it lives.
+        let gone_before = before.left.keys().chain(before.silent.keys());
+        let returning = gone_before.filter(|node| !after.left.contains_key(*node) && !after.silent.contains_key(*node));
+        change.nodes.extend(returning.cloned());
         let departed = |of: fn(&Roster) -> &BTreeMap<NodeName, Departed>| {
             of(after).iter().filter(move |(node, _)| !of(before).contains_key(*node))
         };

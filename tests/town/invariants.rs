@@ -262,7 +262,7 @@ impl Watch {
     /// How long a client may go without an answer.
     fn patience(&self, town: &Town) -> Duration {
         let now = town.now();
-        let recent = |most: Duration| self.deeds.iter().filter(move |(at, _)| *at + most >= now);
+        let recent = |most: Duration| self.deeds.iter().filter(move |(at, deed)| ends(*at, deed) + most >= now);
         if self.deeds.iter().any(|_| true) && recent(EXPLAINED).all(|(_, deed)| is_planned(deed)) && town.link.loss == 0
         {
             return NO_GAP;
@@ -349,6 +349,14 @@ impl Watch {
         }
         let line = format!("{:>9.3} s {}", now.duration_since(self.began).as_secs_f64(), line());
         self.chronicle.get_or_insert_default().push(line);
+    }
+}
+
+/// When a node is as it was before, as far as the deed alone tells.
+fn ends(at: Instant, deed: &Deed) -> Instant {
+    match deed {
+        Deed::Reboot { down, path, .. } => at + *down + *path,
+        _ => at,
     }
 }
 

@@ -127,8 +127,15 @@ impl Stations {
 
     /// The address by which a node's station can be asked whether it hears this one: its Node's, in a subnet of this link.
     pub fn address_of(&self, mac: MacAddress) -> Option<IpAddr> {
-        let address = self.addresses_of.get(&mac).copied();
-        address.filter(|address| self.told.own.iter().any(|own| own.contains(address)))
+        let on_link = |address: &IpAddr| self.told.own.iter().any(|own| own.contains(address));
+        let learned = self.addresses_of.get(&mac).copied().filter(on_link);
+        // A station that pulses named need not have spoken from its Node's address yet.
+        let told = || {
+            let node = &self.told.stations.get(&mac)?.node;
+            let of_node = |(address, name): &(&IpAddr, &NodeName)| *name == node && on_link(address);
+            self.told.addresses.iter().find(of_node).map(|(address, _)| *address)
+        };
+        learned.or_else(told)
     }
 
     /// Asks a node's station for its Node's address.
@@ -152,11 +159,12 @@ impl Stations {
         self.census.queue.front().and(self.census.next)
     }
 
-    /// This node's MAC on the link.
+    /// The agent stops.
     pub fn is_leaving(&self) -> bool {
         self.told.leaving
     }
 
+    /// This node's MAC on the link.
     pub fn own_mac(&self) -> MacAddress {
         self.told.mac
     }
