@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use imbl::OrdMap;
 use ipnet::IpNet;
 
-use crate::address::ScopedAddress;
+use crate::address::{MacAddress, ScopedAddress};
 use crate::claim::ConflictKind;
 use crate::config::{self, Config};
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
@@ -51,6 +51,9 @@ pub struct Plan {
     pub status: StatusSlice,
     /// Who has each address that is announced on a link, since when and why.
     pub placements: OrdMap<IpAddr, Arc<Placement>>,
+    /// The addresses that this node found taken by foreign hosts, with the station that has each. Kept for a time after
+    /// the Service got another address.
+    pub taken: OrdMap<IpAddr, MacAddress>,
 }
 
 /// What changed for one Service in a turn, for the log and the journal.
@@ -98,6 +101,7 @@ pub struct Planner {
     holders: HolderMemory,
     /// This node's own, as of the last turn.
     grade: Grade,
+    digests: l2::Digests,
     binds: BindTable,
     tickets: Tickets,
     plan: Plan,
@@ -125,6 +129,7 @@ impl Planner {
     pub fn new(config: Arc<Config>, me: NodeName) -> Planner {
         Planner {
             book: AddressBook::new(&config.pools),
+            digests: l2::Digests::of(&config),
             config,
             me,
             world: World::default(),
@@ -255,6 +260,7 @@ impl Planner {
         let peers = std::mem::take(peers) || host;
         if context {
             self.renew_context(everything, now);
+            self.holders.note_eligibility(&self.world, self.context.pulse.eligibility, now);
         }
         if host {
             self.renew_host();
@@ -296,7 +302,8 @@ impl Planner {
     }
 
     fn renew_context(&mut self, everything: bool, now: Instant) {
-        let context = Arc::new(Context::of(&self.config, &self.me, &self.world, self.grade));
+        let own = l2::Own { grade: self.grade, digests: self.digests };
+        let context = Arc::new(Context::of(&self.config, &self.me, &self.world, own));
         let difference = if everything { Difference::Everything } else { context.difference(&self.context) };
         self.context = context;
         self.tickets.set_nodes(self.context.nodes());
@@ -558,6 +565,7 @@ impl Planner {
     /// Hands what the organs keep to the slices. The maps are persistent: a copy is cheap.
     fn renew_slices(&mut self) {
         self.plan.placements = self.memory.placements().clone();
+        self.plan.taken = self.memory.stations().clone();
         if self.ownership.take_moved() {
             self.moved.l2 = true;
             self.plan.l2.addresses = self.ownership.answers().clone();

@@ -147,6 +147,21 @@ impl L2Context {
 #[derive(Debug, Clone, Copy)]
 pub struct Own {
     pub grade: Grade,
+    pub digests: Digests,
+}
+
+/// The digests of a configuration, as this node says them in its pulses. A configuration never changes while a planner lives,
+/// so they are worked out once.
+#[derive(Debug, Clone, Copy)]
+pub struct Digests {
+    ownership: u64,
+    allocation: u64,
+}
+
+impl Digests {
+    pub fn of(config: &Config) -> Digests {
+        Digests { ownership: config.ownership_digest().0, allocation: config.allocation_digest().0 }
+    }
 }
 
 fn l2_context(
@@ -211,7 +226,8 @@ impl PulseContext {
 }
 
 fn pulse_context(config: &Config, node: Option<&Node>, l2: &[L2Context], own: Own, world: &World) -> PulseContext {
-    let on_links = |link: &&Link| l2.iter().any(|context| context.interfaces.contains(&link.name));
+    let of_l2 = |link: &Link| l2.iter().any(|context| context.interfaces.contains(&link.name));
+    let on_links = |link: &&Link| of_l2(link) || (is_usable(link) && is_named_by(&config.pulse.interfaces, &link.name));
     let weight = |l2: &L2| node.and_then(|node| elect::weight(l2, &node.labels));
     let card = |link: &Link| Card {
         weights: config
@@ -222,8 +238,8 @@ fn pulse_context(config: &Config, node: Option<&Node>, l2: &[L2Context], own: Ow
             .filter_map(|(l2, context)| Some((context.number, weight(l2)?)))
             .collect(),
         subnets: link.addresses.iter().map(IpNet::trunc).collect(),
-        ownership_digest: 0,
-        allocation_digest: 0,
+        ownership_digest: own.digests.ownership,
+        allocation_digest: own.digests.allocation,
     };
     let pulse_link = |link: &Link| PulseLink { link: link.clone(), card: Arc::new(card(link)) };
     let links = world.links.values().filter(on_links).map(|link| (link.index, pulse_link(link))).collect();
@@ -241,10 +257,12 @@ fn pulse_context(config: &Config, node: Option<&Node>, l2: &[L2Context], own: Ow
     }
 }
 
-/// Whether the link of this name can matter to what is done on a link: some `[[l2]]` wants it, or it is not a link that
-/// containers and tunnels come and go with.
+/// Whether the link of this name can matter to what is done on a link: some `[[l2]]` or `[pulse]` wants it, or it is not a
+/// link that containers and tunnels come and go with.
 pub fn is_of_interest(config: &Config, name: &InterfaceName) -> bool {
-    !is_left_out_by_default(name) || config.l2.iter().any(|l2| is_wanted(l2, name))
+    !is_left_out_by_default(name)
+        || config.l2.iter().any(|l2| is_wanted(l2, name))
+        || is_named_by(&config.pulse.interfaces, name)
 }
 
 fn is_left_out_by_default(name: &InterfaceName) -> bool {
@@ -288,9 +306,13 @@ fn is_usable(link: &Link) -> bool {
 }
 
 fn is_wanted(l2: &L2, name: &InterfaceName) -> bool {
-    let matches = |patterns: &[InterfacePattern]| patterns.iter().any(|pattern| pattern.matches(name));
-    let wanted = if l2.interfaces.is_empty() { !is_left_out_by_default(name) } else { matches(&l2.interfaces) };
-    wanted && !matches(&l2.exclude_interfaces)
+    let wanted =
+        if l2.interfaces.is_empty() { !is_left_out_by_default(name) } else { is_named_by(&l2.interfaces, name) };
+    wanted && !is_named_by(&l2.exclude_interfaces, name)
+}
+
+fn is_named_by(patterns: &[InterfacePattern], name: &InterfaceName) -> bool {
+    patterns.iter().any(|pattern| pattern.matches(name))
 }
 
 /// What an `[[l2]]` asks of a link, for the sentence that says that there is none.
