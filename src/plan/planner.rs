@@ -36,7 +36,7 @@ use crate::plan::slice::{BgpSlice, BindSlice, L2Slice, PeerSlice, PulseSlice, Se
 use crate::plan::stations;
 use crate::plan::tickets::Tickets;
 use crate::plan::verdict::{self, Inputs, Verdict, Work, allocation, judge};
-use crate::world::{ApiServer, Fact, Pulses, Service, Touched, World};
+use crate::world::{ApiServer, Fact, Node, Pulses, Service, Touched, World};
 
 /// The whole wanted state of this node, and why.
 #[derive(Debug, Clone, Default)]
@@ -209,8 +209,12 @@ impl Planner {
     /// Pods come and go with links that nothing is done on.
     fn is_about_other_link(&self, fact: &Fact) -> bool {
         let Fact::Link(index, after) = fact else { return false };
-        let mut names = self.world.links.get(index).into_iter().chain(after).map(|link| &link.name);
-        !names.any(|name| l2::is_of_interest(&self.config, name))
+        let mut links = self.world.links.get(index).into_iter().chain(after);
+        !links.any(|link| l2::is_of_interest(&self.config, self.own_node(), link))
+    }
+
+    fn own_node(&self) -> Option<&Node> {
+        self.world.nodes.get(&self.me).map(|node| &**node)
     }
 
     /// The Services that have these addresses are judged again.
@@ -482,7 +486,8 @@ impl Planner {
         l2.stations = kept(&l2.stations, stations);
         l2.node_addresses = kept(&l2.node_addresses, node_addresses);
         l2.manners = kept(&l2.manners, manners);
-        let links = self.world.links.values().filter(|link| l2::is_of_interest(&self.config, &link.name));
+        let node = self.own_node();
+        let links = self.world.links.values().filter(|link| l2::is_of_interest(&self.config, node, link));
         let links: Vec<_> = links.cloned().collect();
         if *self.plan.l2.links != links {
             self.plan.l2.links = Arc::new(links);

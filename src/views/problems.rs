@@ -8,9 +8,14 @@ use super::Snapshot;
 use super::bgp::PeerReport;
 use super::status::ServiceReport;
 use super::{agreement, stations};
+use crate::config::L2;
 use crate::names::PeerName;
 use crate::path_state::{PathFault, Serving};
+use crate::plan::context::L2Context;
+use crate::plan::context::l2::describe_interfaces;
 use crate::plan::decision::Announcement;
+use crate::plan::elect;
+use crate::plan::holder::Grade;
 use crate::plan::join::Dispute;
 use crate::reason::Reason;
 use crate::world::{ApiServer, Pulses, SessionState};
@@ -19,6 +24,10 @@ use crate::world::{ApiServer, Pulses, SessionState};
 pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &[PeerReport]) -> Vec<String> {
     let world = &snapshot.world;
     let api_server = match &world.api_server {
+        ApiServer::Unreachable { since: _, why } if snapshot.context.path.grade == Grade::ViewStale => Some(format!(
+            "API server unreachable, but other nodes hear it: the last known state stays in use, and this node gives way to \
+             them: {why}"
+        )),
         ApiServer::Unreachable { since: _, why } => {
             Some(format!("API server unreachable, the last known state stays in use: {why}"))
         }
@@ -35,6 +44,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(disputes(snapshot));
     problems.extend(world.host_problems.iter().chain(&world.listen_problems).map(ToString::to_string));
     problems.extend(of_data_path(snapshot));
+    problems.extend(without_link(snapshot));
     problems.extend(agreement::problems(snapshot));
     problems.extend(refused);
     problems
@@ -89,6 +99,26 @@ fn disputes(snapshot: &Snapshot) -> Vec<String> {
         all.iter().map(in_words).collect::<Vec<_>>()
     };
     snapshot.plan.disputes.iter().flat_map(of_route).collect()
+}
+
+/// The `[[l2]]` whose nodes this node is one of, and for which it has no link.
+fn without_link(snapshot: &Snapshot) -> Vec<String> {
+    let Snapshot { config, context, node, world, .. } = snapshot;
+    let selected = |l2: &L2| match world.nodes.get(node) {
+        Some(node) => elect::weight(l2, &node.labels).is_some(),
+        None => config.is_standalone() && l2.nodes.is_none(),
+    };
+    let without = |(l2, context): &(&L2, &L2Context)| context.interfaces.is_empty() && selected(l2);
+    let in_words = |(l2, _): (&L2, &L2Context)| {
+        let pools: Vec<&str> = l2.pools.iter().map(|pool| pool.as_str()).collect();
+        let pools = if pools.is_empty() { "all pools".to_owned() } else { format!("pools {}", pools.join(", ")) };
+        format!(
+            "[[l2]] of {pools}: this node has no usable link ({}), so it answers for none of their addresses: set interfaces, or \
+             leave the node out with nodes",
+            describe_interfaces(l2)
+        )
+    };
+    config.l2.iter().zip(&context.l2).filter(without).map(in_words).collect()
 }
 
 /// Each fault with what it costs and what to do.

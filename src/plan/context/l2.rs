@@ -19,7 +19,8 @@ use crate::reason::Reason;
 use crate::roster::{Card, Eligibility, L2Number, Member, Roster};
 use crate::world::{Link, Node, Pulses, World};
 
-/// Links that belong to containers, tunnels and virtual switches. An `[[l2]]` that names no interfaces leaves them out.
+/// Links that belong to containers, tunnels and virtual switches. An `[[l2]]` that names no interfaces leaves them out, unless
+/// the Node's own address is on them.
 const NOT_BY_DEFAULT: [&str; 17] = [
     "docker",
     "cbr",
@@ -171,12 +172,13 @@ fn l2_context(
     own: Own,
     world: &World,
 ) -> L2Context {
-    let links: Vec<&Link> = usable_links(l2, world).collect();
+    let node = nodes.get(me).map(|node| &**node);
+    let links: Vec<&Link> = usable_links(l2, node, world).collect();
     let interfaces = Arc::new(links.iter().map(|link| link.name.clone()).collect());
     let of_link = |link: &&Link| link.addresses.iter().map(|net| (*net, link.name.clone())).collect::<Vec<_>>();
     let subnets: Vec<(IpNet, InterfaceName)> = links.iter().flat_map(of_link).collect();
     let rule = l2.subnet;
-    let refusal = links.is_empty().then(|| no_link(l2, world));
+    let refusal = links.is_empty().then(|| no_link(l2, node, world));
     let indices = links.iter().map(|link| (link.index, link.addresses.clone())).collect();
     let heard: Vec<(&Link, &Roster)> =
         links.iter().filter_map(|link| Some((*link, &**world.rosters.get(&link.index)?))).collect();
@@ -257,16 +259,18 @@ fn pulse_context(config: &Config, node: Option<&Node>, l2: &[L2Context], own: Ow
     }
 }
 
-/// Whether the link of this name can matter to what is done on a link: some `[[l2]]` or `[pulse]` wants it, or it is not a
-/// link that containers and tunnels come and go with.
-pub fn is_of_interest(config: &Config, name: &InterfaceName) -> bool {
-    !is_left_out_by_default(name)
-        || config.l2.iter().any(|l2| is_wanted(l2, name))
-        || is_named_by(&config.pulse.interfaces, name)
+/// Whether the link can matter to what is done on a link: some `[[l2]]` or `[pulse]` wants it, or it is not a link that
+/// containers and tunnels come and go with. `node` is this node, where it is known.
+pub fn is_of_interest(config: &Config, node: Option<&Node>, link: &Link) -> bool {
+    !is_left_out_by_default(node, link)
+        || config.l2.iter().any(|l2| is_wanted(l2, node, link))
+        || is_named_by(&config.pulse.interfaces, &link.name)
 }
 
-fn is_left_out_by_default(name: &InterfaceName) -> bool {
-    NOT_BY_DEFAULT.iter().any(|start| name.as_str().starts_with(start))
+/// A link with an address of the Node is the node's own, whatever its name: a bridge `br-ex` with the uplink as its port.
+fn is_left_out_by_default(node: Option<&Node>, link: &Link) -> bool {
+    let is_own = |net: &IpNet| node.is_some_and(|node| node.addresses.contains(&net.addr()));
+    NOT_BY_DEFAULT.iter().any(|start| link.name.as_str().starts_with(start)) && !link.addresses.iter().any(is_own)
 }
 
 /// What pulses call each `[[l2]]`, in their order: a digest of the pools that it names, and which of those it is that name the
@@ -286,13 +290,13 @@ pub fn numbers(config: &Config) -> Vec<L2Number> {
     config.l2.iter().map(number).collect()
 }
 
-fn usable_links<'a>(l2: &L2, world: &'a World) -> impl Iterator<Item = &'a Link> {
-    world.links.values().filter(|link| is_usable(link) && is_wanted(l2, &link.name))
+fn usable_links<'a>(l2: &L2, node: Option<&Node>, world: &'a World) -> impl Iterator<Item = &'a Link> {
+    world.links.values().filter(move |link| is_usable(link) && is_wanted(l2, node, link))
 }
 
 /// Why no link of this node is usable: that of the link that was asked for by name or pattern, if there is one.
-fn no_link(l2: &L2, world: &World) -> Reason {
-    let asked_for = |link: &&Link| !l2.interfaces.is_empty() && !link.loopback && is_wanted(l2, &link.name);
+fn no_link(l2: &L2, node: Option<&Node>, world: &World) -> Reason {
+    let asked_for = |link: &&Link| !l2.interfaces.is_empty() && !link.loopback && is_wanted(l2, node, link);
     match world.links.values().find(asked_for) {
         Some(Link { name, up: false, .. }) => Reason::LinkDown { interface: name.clone() },
         Some(Link { name, carrier: false, .. }) => Reason::NoCarrier { interface: name.clone() },
@@ -305,10 +309,9 @@ fn is_usable(link: &Link) -> bool {
     link.up && link.carrier && link.arp && !link.loopback && link.mac.is_some() && link.master.is_none()
 }
 
-fn is_wanted(l2: &L2, name: &InterfaceName) -> bool {
-    let wanted =
-        if l2.interfaces.is_empty() { !is_left_out_by_default(name) } else { is_named_by(&l2.interfaces, name) };
-    wanted && !is_named_by(&l2.exclude_interfaces, name)
+fn is_wanted(l2: &L2, node: Option<&Node>, link: &Link) -> bool {
+    let by_default = || l2.interfaces.is_empty() && !is_left_out_by_default(node, link);
+    (by_default() || is_named_by(&l2.interfaces, &link.name)) && !is_named_by(&l2.exclude_interfaces, &link.name)
 }
 
 fn is_named_by(patterns: &[InterfacePattern], name: &InterfaceName) -> bool {

@@ -1,5 +1,7 @@
 //! Two nodes on one link, this one and node-2: what pulses say, and the sentences that come of it.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use super::*;
@@ -12,7 +14,7 @@ use crate::roster::Eligibility;
 use crate::selector::Labels;
 use crate::views::Counters;
 use crate::views::status::status;
-use crate::world::{Conflict, Fact, Link, Listing, Node};
+use crate::world::{ApiServer, Conflict, Fact, Link, Listing, Node};
 
 const CONFIG: &str = r#"
 [kubernetes]
@@ -83,8 +85,11 @@ fn hears(planner: &mut Planner, members: &[(&str, Card)]) {
 
 fn told(planner: &mut Planner) -> Vec<String> {
     planner.turn(clock::now());
-    let snapshot = Snapshot::of(planner, Timestamp::UNIX_EPOCH, Counters::default(), clock::now(), clock::wall());
-    status(&snapshot).problems
+    status(&snapshot(planner)).problems
+}
+
+fn snapshot(planner: &Planner) -> Snapshot {
+    Snapshot::of(planner, Timestamp::UNIX_EPOCH, Counters::default(), clock::now(), clock::wall())
 }
 
 #[track_caller]
@@ -141,6 +146,26 @@ fn other_nodes_of_which_no_pulse_is_heard_are_counted() {
     );
     planner.apply(Fact::Roster(2, Some(Arc::default())));
     assert!(told(&mut planner).is_empty(), "it still listens");
+}
+
+#[test]
+fn a_view_that_is_stale_says_that_other_nodes_hear_the_api_server() {
+    let mut planner = planner(CONFIG);
+    let own = card(&mut planner);
+    hears(&mut planner, &[("node-2", own)]);
+    let away = ApiServer::Unreachable { since: clock::wall(), why: "timed out".to_owned() };
+    planner.apply(Fact::ApiServer(away));
+    assert_one(&told(&mut planner), "API server unreachable, the last known state stays in use: timed out");
+    planner.turn(clock::now() + Duration::from_secs(5));
+    let snapshot = snapshot(&planner);
+    assert_one(&status(&snapshot).problems, "API server unreachable, but other nodes hear it: ");
+}
+
+#[test]
+fn an_l2_for_which_this_node_has_no_link_is_named() {
+    let mut planner = planner(CONFIG);
+    planner.apply(Fact::Link(2, Some(Link { up: false, ..link() })));
+    assert_one(&told(&mut planner), "[[l2]] of all pools: this node has no usable link (no Ethernet link is up)");
 }
 
 #[test]
