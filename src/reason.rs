@@ -61,6 +61,8 @@ pub enum Reason {
     Announced,
     #[error("{owner} answers for it")]
     OwnedBy { owner: NodeName },
+    #[error("{first} is first for {address} and does not answer: see `crier l2 {address}` on {first}")]
+    NotTaken { address: IpAddr, first: NodeName },
     #[error("no [[l2]] covers pool {pool}")]
     NoL2ForPool { pool: PoolName },
     #[error("no [[bgp.advertisement]] covers pool {pool} and this Service")]

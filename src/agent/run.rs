@@ -262,7 +262,7 @@ impl Tasks {
     }
 }
 
-/// What the pulse is to work with; nothing where there is no key or nothing to announce on a link.
+/// What the pulse is to work with; nothing where there is no key or no link that wants pulses.
 fn pulse_setup(config: &Config, node: &NodeName) -> Option<pulse::task::Setup> {
     let key = match &config.pulse.key {
         // The configuration was checked: the key is long enough.
@@ -270,7 +270,7 @@ fn pulse_setup(config: &Config, node: &NodeName) -> Option<pulse::task::Setup> {
         PulseKey::Unauthenticated => pulse::packet::Key::none(),
         PulseKey::Absent => return None,
     };
-    if config.l2.is_empty() {
+    if config.l2.is_empty() && config.pulse.interfaces.is_empty() {
         return None;
     }
     let folder = &config.state.folder;

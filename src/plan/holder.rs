@@ -25,6 +25,10 @@ pub const DEAF_TIME: Duration = Duration::from_millis(600);
 /// How long a candidate waits for each candidate that is ranked before it and does not act.
 pub const FALLBACK_TIME: Duration = Duration::from_secs(1);
 
+/// How long an address may be left to another node that does not take it, before that is called a problem: time for the full
+/// probe, and for several candidates one after the other.
+pub const OVERDUE_AFTER: Duration = Duration::from_secs(10);
+
 /// How good a node is for an address by its own word. The greater is the better.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Grade {
@@ -86,8 +90,8 @@ pub struct Situation<'a> {
     pub leaving: bool,
     /// A holder keeps the address from nodes of the same grade and weight.
     pub sticky: bool,
-    /// This node has been settled for the `preempt-delay`.
-    pub may_ask: bool,
+    /// From when on this node may ask a holder for the address: when the `preempt-delay` is over. `None` while it is not eligible.
+    pub may_ask_from: Option<Instant>,
     /// Every page of what the living nodes hold was heard.
     pub knows_all: bool,
     pub holders: Vec<Holder<'a>>,
@@ -125,8 +129,12 @@ pub struct History {
     taking: Option<Acquisition>,
     /// Since when no living node is known to hold it.
     unheld_since: Option<Instant>,
-    /// Until when this node waits for those that are ranked before it.
+    /// Until when this node waits for those that are ranked before it, or for its `preempt-delay`.
     waits_until: Option<Instant>,
+    /// Since when nobody holds the address and another node is to take it.
+    left_since: Option<Instant>,
+    /// That node has not taken it for too long.
+    overdue: bool,
     /// Another holder beside this one, and since when it was heard.
     rival: Option<(NodeName, Instant)>,
     /// To whom this node grants the address, and since when.
@@ -146,17 +154,36 @@ impl History {
         self.assertions = self.assertions.wrapping_add(1);
     }
 
+    /// Another node is to take the address, and has not for [`OVERDUE_AFTER`].
+    pub fn is_overdue(&self) -> bool {
+        self.overdue
+    }
+
     /// When to decide anew although nothing was heard. Never later than needed, and may be past.
     pub fn next_deadline(&self) -> Option<Instant> {
         let rival = self.rival.as_ref().map(|(_, since)| *since + DEAF_TIME);
         let grant = self.grant.as_ref().map(|(_, since)| *since + GRANT_TIME);
-        self.waits_until.into_iter().chain(rival).chain(grant).min()
+        let overdue = self.left_since.filter(|_| !self.overdue).map(|since| since + OVERDUE_AFTER);
+        self.waits_until.into_iter().chain(rival).chain(grant).chain(overdue).min()
     }
 
     /// What this node does about the address now. `candidates` are the other living nodes that could serve it; they are
     /// asked for only where nobody holds the address, or its holder cannot serve it any more. The same situation at a later
     /// time never answers with less than the rules ask for: spare calls are harmless.
     pub fn decide<'a>(
+        &mut self,
+        situation: &Situation<'a>,
+        candidates: impl FnOnce() -> Vec<Bidder<'a>>,
+        now: Instant,
+    ) -> Course {
+        let course = self.course(situation, candidates, now);
+        let left = matches!(course, Course::Waits { .. });
+        self.left_since = left.then(|| self.left_since.unwrap_or(now));
+        self.overdue = self.left_since.is_some_and(|since| now >= since + OVERDUE_AFTER);
+        course
+    }
+
+    fn course<'a>(
         &mut self,
         situation: &Situation<'a>,
         candidates: impl FnOnce() -> Vec<Bidder<'a>>,
@@ -185,8 +212,13 @@ impl History {
                 self.taking = None;
                 self.unheld_since = None;
                 let holder = holder.bidder.node.clone();
-                let asks = own.as_ref().is_ok_and(|own| asks(situation, *own));
-                if asks { Course::Asks { holder } } else { Course::Watches { holder } }
+                match situation.may_ask_from.filter(|_| own.as_ref().is_ok_and(|own| would_ask(situation, *own))) {
+                    Some(from) if now >= from => Course::Asks { holder },
+                    from => {
+                        self.waits_until = from;
+                        Course::Watches { holder }
+                    }
+                }
             }
             // A node whose data path is not good takes nothing.
             (None, Ok(own)) if own.grade > Grade::DataPathBad => self.find_holder(situation, *own, candidates(), now),
@@ -345,8 +377,8 @@ fn best_rival<'a>(situation: &Situation<'a>) -> Option<Bidder<'a>> {
     best(situation, situation.holders.iter().filter(|holder| !holder.grants_us).map(|holder| holder.bidder))
 }
 
-/// This node is better than everybody who holds the address, and may say so.
-fn asks(situation: &Situation<'_>, own: Bid) -> bool {
+/// This node is better than everybody who holds the address.
+fn would_ask(situation: &Situation<'_>, own: Bid) -> bool {
     let this = Bidder { node: situation.me, bid: own };
     let beats = |holder: &Holder<'_>| {
         holder.cannot_serve
@@ -357,7 +389,7 @@ fn asks(situation: &Situation<'_>, own: Bid) -> bool {
                 order => order == Ordering::Greater,
             }
     };
-    own.grade == Grade::Eligible && situation.may_ask && situation.holders.iter().all(beats)
+    own.grade == Grade::Eligible && situation.holders.iter().all(beats)
 }
 
 #[cfg(test)]

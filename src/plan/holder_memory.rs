@@ -13,7 +13,7 @@ use crate::names::NodeName;
 use crate::path_state::Serving;
 use crate::plan::context::L2Context;
 use crate::plan::holder::{Grade, History, LastHolder};
-use crate::roster::{Departed, Holding, Roster};
+use crate::roster::{Departed, Eligibility, Holding, Roster};
 use crate::world::{ApiServer, World};
 
 /// How long the API server must not have been heard before this node's view counts as stale. Watches are opened anew within
@@ -27,7 +27,8 @@ pub struct HolderMemory {
     /// The deadlines of the histories.
     due: BTreeSet<(Instant, IpAddr)>,
     last_holders: BTreeMap<IpAddr, (NodeName, Departure)>,
-    settled_since: Option<Instant>,
+    /// Since when this node may hold addresses: it has listened long enough, and nothing else forbids it.
+    eligible_since: Option<Instant>,
     /// Since when this node has not heard the API server.
     unheard_since: Option<Instant>,
     /// When the view becomes stale, while that lies ahead.
@@ -67,9 +68,11 @@ impl HolderMemory {
         }
     }
 
-    /// This node has been settled for as long as the `[[l2]]` want before it asks a holder for an address.
-    pub fn may_ask(&self, _covering: &[(&L2, &L2Context)], now: Instant) -> bool {
-        self.settled_since.is_some_and(|since| since <= now)
+    /// From when on this node may ask a holder for an address: it has been eligible for the longest `preempt-delay` of the
+    /// `[[l2]]` that cover the address. `None` while it is not eligible.
+    pub fn may_ask_from(&self, covering: &[(&L2, &L2Context)]) -> Option<Instant> {
+        let delay = covering.iter().map(|(l2, _)| l2.preempt_delay).max().unwrap_or_default();
+        self.eligible_since.map(|since| since + delay)
     }
 
     /// Takes note of a roster on its way into the World.
@@ -175,10 +178,15 @@ impl HolderMemory {
         due.into_iter().map(|(_, address)| address).collect()
     }
 
-    /// Takes note of the time: since when this node is settled, and has not heard the API server.
-    pub fn note_time(&mut self, world: &World, now: Instant) {
+    /// Takes note of what this node says of itself: since when it is eligible.
+    pub fn note_eligibility(&mut self, world: &World, eligibility: Option<Eligibility>, now: Instant) {
         let settled = world.rosters.values().any(|roster| roster.settled);
-        self.settled_since = settled.then(|| self.settled_since.unwrap_or(now));
+        let eligible = settled && eligibility == Some(Eligibility::Eligible);
+        self.eligible_since = eligible.then(|| self.eligible_since.unwrap_or(now));
+    }
+
+    /// Takes note of the time: since when this node has not heard the API server.
+    pub fn note_time(&mut self, world: &World, now: Instant) {
         let unheard = matches!(world.api_server, ApiServer::Unreachable { .. });
         self.unheard_since = unheard.then(|| self.unheard_since.unwrap_or(now));
         self.stale_due = self.unheard_since.map(|since| since + STALE_AFTER).filter(|due| *due > now);

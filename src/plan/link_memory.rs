@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use imbl::OrdMap;
 
+use crate::address::MacAddress;
 use crate::claim::ConflictKind;
 use crate::names::InterfaceName;
 use crate::plan::decision::{Announcement, Decision};
@@ -27,6 +28,8 @@ pub struct LinkMemory {
     contested: BTreeSet<(IpAddr, InterfaceName)>,
     /// Addresses that this node found taken by foreign hosts, each until when the other agents are told.
     found: BTreeMap<IpAddr, Instant>,
+    /// Which station each of these was found with.
+    stations: OrdMap<IpAddr, MacAddress>,
     /// Something was told that may change which addresses foreign hosts have.
     occupied_moved: bool,
 }
@@ -67,9 +70,13 @@ impl LinkMemory {
         now: Instant,
     ) -> Option<BTreeSet<IpAddr>> {
         let before = self.found.len();
-        let here: BTreeSet<IpAddr> = occupied_here(world).collect();
-        self.found.extend(here.iter().map(|address| (*address, now + OCCUPIED_REST)));
-        self.found.retain(|address, until| *until > now && (here.contains(address) || !answers(*address)));
+        let here: BTreeMap<IpAddr, MacAddress> = occupied_here(world).collect();
+        self.found.extend(here.keys().map(|address| (*address, now + OCCUPIED_REST)));
+        self.found.retain(|address, until| *until > now && (here.contains_key(address) || !answers(*address)));
+        if self.found.len() != self.stations.len() || here.iter().any(|it| self.stations.get(it.0) != Some(it.1)) {
+            let kept = self.stations.iter().map(|(address, mac)| (*address, *mac));
+            self.stations = kept.chain(here).filter(|(address, _)| self.found.contains_key(address)).collect();
+        }
         if !std::mem::take(&mut self.occupied_moved) && self.found.len() == before {
             return None;
         }
@@ -86,6 +93,11 @@ impl LinkMemory {
         // Those that are in the way now are found anew with every turn: their order shall not change.
         newest.sort_by(|one, other| other.cmp(one));
         newest.into_iter().map(|(_, address)| address).take(MOST_TOLD).collect()
+    }
+
+    /// The addresses that this node found taken, with the station that has each.
+    pub fn stations(&self) -> &OrdMap<IpAddr, MacAddress> {
+        &self.stations
     }
 
     /// Who has the addresses of a Service from now on, where that is not who had them before.
@@ -139,11 +151,12 @@ impl LinkMemory {
     }
 }
 
-/// The addresses that this node is to answer for and that foreign hosts have.
-fn occupied_here(world: &World) -> impl Iterator<Item = IpAddr> {
-    let is_it =
-        |on_links: &OrdMap<_, Conflict>| on_links.values().any(|conflict| conflict.kind == ConflictKind::Occupied);
-    world.conflicts.iter().filter(move |(_, on_links)| is_it(on_links)).map(|(address, _)| *address)
+/// The addresses that this node is to answer for and that foreign hosts have, each with one of these hosts.
+fn occupied_here(world: &World) -> impl Iterator<Item = (IpAddr, MacAddress)> {
+    let station = |on_links: &OrdMap<_, Conflict>| {
+        on_links.values().find(|it| it.kind == ConflictKind::Occupied).map(|it| it.mac)
+    };
+    world.conflicts.iter().filter_map(move |(address, on_links)| Some((*address, station(on_links)?)))
 }
 
 /// How many occupied addresses the other agents are told of at a time: what fits into a pulse.
@@ -181,7 +194,9 @@ mod tests {
         told(&mut memory, &mut world, Fact::Conflict(ADDRESS, "eth0".into(), None));
         assert_eq!(memory.renew_occupied(&world, |_| false, now), Some([ADDRESS].into()), "given up, and still told");
         assert_eq!(memory.found(), [ADDRESS]);
+        assert_eq!(memory.stations().get(&ADDRESS), Some(&"02:00:00:00:00:09".parse().unwrap()));
         assert_eq!(memory.renew_occupied(&world, |_| false, now + OCCUPIED_REST), Some([].into()));
+        assert!(memory.stations().is_empty());
         told(&mut memory, &mut world, occupied());
         memory.renew_occupied(&world, |_| true, now);
         told(&mut memory, &mut world, Fact::Conflict(ADDRESS, "eth0".into(), None));

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use imbl::OrdMap;
 use ipnet::IpNet;
 
-use crate::address::ScopedAddress;
+use crate::address::{MacAddress, ScopedAddress};
 use crate::claim::ConflictKind;
 use crate::config::{self, Config};
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
@@ -36,7 +36,7 @@ use crate::plan::slice::{BgpSlice, BindSlice, L2Slice, PeerSlice, PulseSlice, Se
 use crate::plan::stations;
 use crate::plan::tickets::Tickets;
 use crate::plan::verdict::{self, Inputs, Verdict, Work, allocation, judge};
-use crate::world::{ApiServer, Fact, Pulses, Service, Touched, World};
+use crate::world::{ApiServer, Fact, Node, Pulses, Service, Touched, World};
 
 /// The whole wanted state of this node, and why.
 #[derive(Debug, Clone, Default)]
@@ -51,6 +51,9 @@ pub struct Plan {
     pub status: StatusSlice,
     /// Who has each address that is announced on a link, since when and why.
     pub placements: OrdMap<IpAddr, Arc<Placement>>,
+    /// The addresses that this node found taken by foreign hosts, with the station that has each. Kept for a time after
+    /// the Service got another address.
+    pub taken: OrdMap<IpAddr, MacAddress>,
 }
 
 /// What changed for one Service in a turn, for the log and the journal.
@@ -98,6 +101,7 @@ pub struct Planner {
     holders: HolderMemory,
     /// This node's own, as of the last turn.
     grade: Grade,
+    digests: l2::Digests,
     binds: BindTable,
     tickets: Tickets,
     plan: Plan,
@@ -125,6 +129,7 @@ impl Planner {
     pub fn new(config: Arc<Config>, me: NodeName) -> Planner {
         Planner {
             book: AddressBook::new(&config.pools),
+            digests: l2::Digests::of(&config),
             config,
             me,
             world: World::default(),
@@ -204,8 +209,12 @@ impl Planner {
     /// Pods come and go with links that nothing is done on.
     fn is_about_other_link(&self, fact: &Fact) -> bool {
         let Fact::Link(index, after) = fact else { return false };
-        let mut names = self.world.links.get(index).into_iter().chain(after).map(|link| &link.name);
-        !names.any(|name| l2::is_of_interest(&self.config, name))
+        let mut links = self.world.links.get(index).into_iter().chain(after);
+        !links.any(|link| l2::is_of_interest(&self.config, self.own_node(), link))
+    }
+
+    fn own_node(&self) -> Option<&Node> {
+        self.world.nodes.get(&self.me).map(|node| &**node)
     }
 
     /// The Services that have these addresses are judged again.
@@ -255,6 +264,7 @@ impl Planner {
         let peers = std::mem::take(peers) || host;
         if context {
             self.renew_context(everything, now);
+            self.holders.note_eligibility(&self.world, self.context.pulse.eligibility, now);
         }
         if host {
             self.renew_host();
@@ -296,7 +306,8 @@ impl Planner {
     }
 
     fn renew_context(&mut self, everything: bool, now: Instant) {
-        let context = Arc::new(Context::of(&self.config, &self.me, &self.world, self.grade));
+        let own = l2::Own { grade: self.grade, digests: self.digests };
+        let context = Arc::new(Context::of(&self.config, &self.me, &self.world, own));
         let difference = if everything { Difference::Everything } else { context.difference(&self.context) };
         self.context = context;
         self.tickets.set_nodes(self.context.nodes());
@@ -476,7 +487,8 @@ impl Planner {
         l2.stations = kept(&l2.stations, stations);
         l2.node_addresses = kept(&l2.node_addresses, node_addresses);
         l2.manners = kept(&l2.manners, manners);
-        let links = self.world.links.values().filter(|link| l2::is_of_interest(&self.config, &link.name));
+        let node = self.own_node();
+        let links = self.world.links.values().filter(|link| l2::is_of_interest(&self.config, node, link));
         let links: Vec<_> = links.cloned().collect();
         if *self.plan.l2.links != links {
             self.plan.l2.links = Arc::new(links);
@@ -559,6 +571,7 @@ impl Planner {
     /// Hands what the organs keep to the slices. The maps are persistent: a copy is cheap.
     fn renew_slices(&mut self) {
         self.plan.placements = self.memory.placements().clone();
+        self.plan.taken = self.memory.stations().clone();
         if self.ownership.take_moved() {
             self.moved.l2 = true;
             self.plan.l2.addresses = self.ownership.answers().clone();

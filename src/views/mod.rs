@@ -4,12 +4,14 @@
 //! it: [`status`], [`bgp`], [`l2`] and [`counters`] are the JSON behind the reading verbs, [`metrics`] is the table of
 //! metrics. Nothing here decides: a view tells what the Plan holds.
 
+mod agreement;
 pub mod bgp;
 pub mod counters;
 pub mod l2;
 pub mod metrics;
 mod problems;
 mod snapshot;
+mod stations;
 pub mod status;
 
 pub use snapshot::{Counters, LinkFrames, LinkPulses, Snapshot};

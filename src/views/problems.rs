@@ -1,7 +1,5 @@
 //! What an operator should look at: the problems that `crier status` and `crier doctor` list, each one sentence. Floor 1.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -9,19 +7,27 @@ use ipnet::IpNet;
 use super::Snapshot;
 use super::bgp::PeerReport;
 use super::status::ServiceReport;
+use super::{agreement, stations};
+use crate::config::L2;
 use crate::names::PeerName;
 use crate::path_state::{PathFault, Serving};
+use crate::plan::context::L2Context;
+use crate::plan::context::l2::describe_interfaces;
 use crate::plan::decision::Announcement;
+use crate::plan::elect;
+use crate::plan::holder::Grade;
 use crate::plan::join::Dispute;
-use crate::pulse;
 use crate::reason::Reason;
-use crate::roster::Roster;
-use crate::world::{ApiServer, Pulses, SessionState, World};
+use crate::world::{ApiServer, Pulses, SessionState};
 
 /// All problems, those that concern most first.
 pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &[PeerReport]) -> Vec<String> {
     let world = &snapshot.world;
     let api_server = match &world.api_server {
+        ApiServer::Unreachable { since: _, why } if snapshot.context.path.grade == Grade::ViewStale => Some(format!(
+            "API server unreachable, but other nodes hear it: the last known state stays in use, and this node gives way to \
+             them: {why}"
+        )),
         ApiServer::Unreachable { since: _, why } => {
             Some(format!("API server unreachable, the last known state stays in use: {why}"))
         }
@@ -29,19 +35,23 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     };
     let refused = world.refused.iter().map(|(key, why)| format!("{key}: status not written: {why}"));
     let mut problems: Vec<String> = api_server.into_iter().collect();
-    problems.extend(services.iter().flat_map(of_service));
+    let stations = stations::answering_for_all(snapshot);
+    problems.extend(stations.iter().map(|(mac, addresses)| stations::in_words(*mac, addresses)));
+    let named = |reason: &Reason| matches!(reason, Reason::AddressOccupied { mac, .. } if stations.contains_key(mac));
+    problems.extend(services.iter().flat_map(|service| of_service(service, named)));
     let wanted = |peer: &&PeerReport| !is_left_out(snapshot, &peer.name);
     problems.extend(peers.iter().filter(wanted).filter_map(of_peer));
     problems.extend(disputes(snapshot));
     problems.extend(world.host_problems.iter().chain(&world.listen_problems).map(ToString::to_string));
     problems.extend(of_data_path(snapshot));
-    problems.extend(of_pulse(snapshot));
-    problems.extend(refused_pulses(world));
+    problems.extend(without_link(snapshot));
+    problems.extend(agreement::problems(snapshot));
     problems.extend(refused);
     problems
 }
 
-fn of_service(service: &ServiceReport) -> Vec<String> {
+/// `named`: what is the matter was said already, for several Services at once.
+fn of_service(service: &ServiceReport, named: impl Fn(&Reason) -> bool) -> Vec<String> {
     let mut problems = Vec::new();
     let allocation = &service.decision.allocation;
     let waiting = matches!(allocation.reason, Reason::OtherClass { .. } | Reason::WaitingForAllocator);
@@ -50,8 +60,9 @@ fn of_service(service: &ServiceReport) -> Vec<String> {
     } else if allocation.held.is_empty() && !waiting {
         problems.push(format!("{}: {}", service.name, allocation.reason));
     }
-    let in_conflict = service.decision.announcements.iter().filter(|it| it.l2.reason.is_conflict());
-    problems.extend(in_conflict.map(|it| format!("{}: {}", service.name, it.l2.reason)));
+    let reasons = service.decision.announcements.iter().map(|it| &it.l2.reason);
+    let wrong = reasons.filter(|it| (it.is_conflict() && !named(it)) || matches!(it, Reason::NotTaken { .. }));
+    problems.extend(wrong.map(|reason| format!("{}: {reason}", service.name)));
     if service.decision.announcements.iter().any(Announcement::lacks_node_names) {
         problems.push(format!("{}: {}", service.name, Reason::EndpointsNameNoNode));
     }
@@ -90,6 +101,26 @@ fn disputes(snapshot: &Snapshot) -> Vec<String> {
     snapshot.plan.disputes.iter().flat_map(of_route).collect()
 }
 
+/// The `[[l2]]` whose nodes this node is one of, and for which it has no link.
+fn without_link(snapshot: &Snapshot) -> Vec<String> {
+    let Snapshot { config, context, node, world, .. } = snapshot;
+    let selected = |l2: &L2| match world.nodes.get(node) {
+        Some(node) => elect::weight(l2, &node.labels).is_some(),
+        None => config.is_standalone() && l2.nodes.is_none(),
+    };
+    let without = |(l2, context): &(&L2, &L2Context)| context.interfaces.is_empty() && selected(l2);
+    let in_words = |(l2, _): (&L2, &L2Context)| {
+        let pools: Vec<&str> = l2.pools.iter().map(|pool| pool.as_str()).collect();
+        let pools = if pools.is_empty() { "all pools".to_owned() } else { format!("pools {}", pools.join(", ")) };
+        format!(
+            "[[l2]] of {pools}: this node has no usable link ({}), so it answers for none of their addresses: set interfaces, or \
+             leave the node out with nodes",
+            describe_interfaces(l2)
+        )
+    };
+    config.l2.iter().zip(&context.l2).filter(without).map(in_words).collect()
+}
+
 /// Each fault with what it costs and what to do.
 fn of_data_path(snapshot: &Snapshot) -> Option<String> {
     let Snapshot { config, world, .. } = snapshot;
@@ -115,52 +146,4 @@ fn of_data_path(snapshot: &Snapshot) -> Option<String> {
         Serving::NotSinceBoot => "this node announces nothing until the data path was seen good once since the boot",
     };
     Some(format!("the data path: {fault}; {cost}; {remedy}"))
-}
-
-fn of_pulse(snapshot: &Snapshot) -> Vec<String> {
-    let Snapshot { config, node, world, .. } = snapshot;
-    let others = world.nodes.iter().filter(|(name, other)| *name != node && other.ready).count();
-    let heard = |roster: &Arc<Roster>| !roster.members.is_empty() || !roster.silent.is_empty();
-    match world.pulses {
-        Pulses::Off if !config.l2.is_empty() && others > 0 => {
-            vec!["no pulse: [pulse] has no key, so failover on the link waits for a Node's Ready condition".to_owned()]
-        }
-        Pulses::Off => Vec::new(),
-        Pulses::On { authenticated } => {
-            let mut problems = Vec::new();
-            if !authenticated {
-                problems.push("the pulse is unauthenticated: anybody on the link can take addresses away".to_owned());
-            }
-            let settled = world.rosters.values().any(|roster| roster.settled);
-            if others > 0 && settled && !world.rosters.values().any(heard) {
-                problems.push(format!(
-                    "no pulse of any other node was heard, although {others} more are Ready: does crier run there, with the \
-                     same key? is UDP port {} let through? does the network pass multicast ([pulse] peers)?",
-                    pulse::settings::PORT
-                ));
-            }
-            problems
-        }
-    }
-}
-
-/// One line for each link and each way of not being believed, with some of those whom it concerns: who invents addresses
-/// fills no screen.
-fn refused_pulses(world: &World) -> Vec<String> {
-    const NAMED: usize = 4;
-    let on_link = |(index, refused): (&u32, &Arc<BTreeMap<IpAddr, String>>)| {
-        let link = world.links.get(index).map_or("a link that is gone", |link| link.name.as_str());
-        let mut by_reason: BTreeMap<&str, Vec<IpAddr>> = BTreeMap::new();
-        for (source, why) in &**refused {
-            by_reason.entry(why).or_default().push(*source);
-        }
-        let line = |(why, sources): (&str, Vec<IpAddr>)| {
-            let named: Vec<String> = sources.iter().take(NAMED).map(IpAddr::to_string).collect();
-            let more = sources.len().saturating_sub(NAMED);
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            format!("pulses on {link} from {}{more} are dropped: {why}", named.join(", "))
-        };
-        by_reason.into_iter().map(line).collect::<Vec<_>>()
-    };
-    world.refused_pulses.iter().flat_map(on_link).collect()
 }

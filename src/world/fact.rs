@@ -133,7 +133,7 @@ pub enum ApiServer {
 /// Whether pulses tell which other nodes are alive.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Pulses {
-    /// There is no key, or nothing to announce on a link: a Node's Ready condition decides.
+    /// There is no key, or no link that wants pulses: a Node's Ready condition decides.
     #[default]
     Off,
     On {

@@ -48,7 +48,7 @@ section! {
             "Interfaces to send pulses on besides those of [[l2]], for a configuration without [[l2]].",
         )
         .shown("[\"eth0\"]")
-        .not_yet("pulses without [[l2]]");
+        .trade("Agents that hear each other notice whose view of the API server is stale; each link costs some packets a second.");
         /// How often an owner of addresses says that it is alive: whole milliseconds.
         pub interval: Duration = duration(
             "interval",

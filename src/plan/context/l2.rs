@@ -19,7 +19,8 @@ use crate::reason::Reason;
 use crate::roster::{Card, Eligibility, L2Number, Member, Roster};
 use crate::world::{Link, Node, Pulses, World};
 
-/// Links that belong to containers, tunnels and virtual switches. An `[[l2]]` that names no interfaces leaves them out.
+/// Links that belong to containers, tunnels and virtual switches. An `[[l2]]` that names no interfaces leaves them out, unless
+/// the Node's own address is on them.
 const NOT_BY_DEFAULT: [&str; 17] = [
     "docker",
     "cbr",
@@ -147,6 +148,21 @@ impl L2Context {
 #[derive(Debug, Clone, Copy)]
 pub struct Own {
     pub grade: Grade,
+    pub digests: Digests,
+}
+
+/// The digests of a configuration, as this node says them in its pulses. A configuration never changes while a planner lives,
+/// so they are worked out once.
+#[derive(Debug, Clone, Copy)]
+pub struct Digests {
+    ownership: u64,
+    allocation: u64,
+}
+
+impl Digests {
+    pub fn of(config: &Config) -> Digests {
+        Digests { ownership: config.ownership_digest().0, allocation: config.allocation_digest().0 }
+    }
 }
 
 fn l2_context(
@@ -156,12 +172,13 @@ fn l2_context(
     own: Own,
     world: &World,
 ) -> L2Context {
-    let links: Vec<&Link> = usable_links(l2, world).collect();
+    let node = nodes.get(me).map(|node| &**node);
+    let links: Vec<&Link> = usable_links(l2, node, world).collect();
     let interfaces = Arc::new(links.iter().map(|link| link.name.clone()).collect());
     let of_link = |link: &&Link| link.addresses.iter().map(|net| (*net, link.name.clone())).collect::<Vec<_>>();
     let subnets: Vec<(IpNet, InterfaceName)> = links.iter().flat_map(of_link).collect();
     let rule = l2.subnet;
-    let refusal = links.is_empty().then(|| no_link(l2, world));
+    let refusal = links.is_empty().then(|| no_link(l2, node, world));
     let indices = links.iter().map(|link| (link.index, link.addresses.clone())).collect();
     let heard: Vec<(&Link, &Roster)> =
         links.iter().filter_map(|link| Some((*link, &**world.rosters.get(&link.index)?))).collect();
@@ -211,7 +228,8 @@ impl PulseContext {
 }
 
 fn pulse_context(config: &Config, node: Option<&Node>, l2: &[L2Context], own: Own, world: &World) -> PulseContext {
-    let on_links = |link: &&Link| l2.iter().any(|context| context.interfaces.contains(&link.name));
+    let of_l2 = |link: &Link| l2.iter().any(|context| context.interfaces.contains(&link.name));
+    let on_links = |link: &&Link| of_l2(link) || (is_usable(link) && is_named_by(&config.pulse.interfaces, &link.name));
     let weight = |l2: &L2| node.and_then(|node| elect::weight(l2, &node.labels));
     let card = |link: &Link| Card {
         weights: config
@@ -222,8 +240,8 @@ fn pulse_context(config: &Config, node: Option<&Node>, l2: &[L2Context], own: Ow
             .filter_map(|(l2, context)| Some((context.number, weight(l2)?)))
             .collect(),
         subnets: link.addresses.iter().map(IpNet::trunc).collect(),
-        ownership_digest: 0,
-        allocation_digest: 0,
+        ownership_digest: own.digests.ownership,
+        allocation_digest: own.digests.allocation,
     };
     let pulse_link = |link: &Link| PulseLink { link: link.clone(), card: Arc::new(card(link)) };
     let links = world.links.values().filter(on_links).map(|link| (link.index, pulse_link(link))).collect();
@@ -241,14 +259,18 @@ fn pulse_context(config: &Config, node: Option<&Node>, l2: &[L2Context], own: Ow
     }
 }
 
-/// Whether the link of this name can matter to what is done on a link: some `[[l2]]` wants it, or it is not a link that
-/// containers and tunnels come and go with.
-pub fn is_of_interest(config: &Config, name: &InterfaceName) -> bool {
-    !is_left_out_by_default(name) || config.l2.iter().any(|l2| is_wanted(l2, name))
+/// Whether the link can matter to what is done on a link: some `[[l2]]` or `[pulse]` wants it, or it is not a link that
+/// containers and tunnels come and go with. `node` is this node, where it is known.
+pub fn is_of_interest(config: &Config, node: Option<&Node>, link: &Link) -> bool {
+    !is_left_out_by_default(node, link)
+        || config.l2.iter().any(|l2| is_wanted(l2, node, link))
+        || is_named_by(&config.pulse.interfaces, &link.name)
 }
 
-fn is_left_out_by_default(name: &InterfaceName) -> bool {
-    NOT_BY_DEFAULT.iter().any(|start| name.as_str().starts_with(start))
+/// A link with an address of the Node is the node's own, whatever its name: a bridge `br-ex` with the uplink as its port.
+fn is_left_out_by_default(node: Option<&Node>, link: &Link) -> bool {
+    let is_own = |net: &IpNet| node.is_some_and(|node| node.addresses.contains(&net.addr()));
+    NOT_BY_DEFAULT.iter().any(|start| link.name.as_str().starts_with(start)) && !link.addresses.iter().any(is_own)
 }
 
 /// What pulses call each `[[l2]]`, in their order: a digest of the pools that it names, and which of those it is that name the
@@ -268,13 +290,13 @@ pub fn numbers(config: &Config) -> Vec<L2Number> {
     config.l2.iter().map(number).collect()
 }
 
-fn usable_links<'a>(l2: &L2, world: &'a World) -> impl Iterator<Item = &'a Link> {
-    world.links.values().filter(|link| is_usable(link) && is_wanted(l2, &link.name))
+fn usable_links<'a>(l2: &L2, node: Option<&Node>, world: &'a World) -> impl Iterator<Item = &'a Link> {
+    world.links.values().filter(move |link| is_usable(link) && is_wanted(l2, node, link))
 }
 
 /// Why no link of this node is usable: that of the link that was asked for by name or pattern, if there is one.
-fn no_link(l2: &L2, world: &World) -> Reason {
-    let asked_for = |link: &&Link| !l2.interfaces.is_empty() && !link.loopback && is_wanted(l2, &link.name);
+fn no_link(l2: &L2, node: Option<&Node>, world: &World) -> Reason {
+    let asked_for = |link: &&Link| !l2.interfaces.is_empty() && !link.loopback && is_wanted(l2, node, link);
     match world.links.values().find(asked_for) {
         Some(Link { name, up: false, .. }) => Reason::LinkDown { interface: name.clone() },
         Some(Link { name, carrier: false, .. }) => Reason::NoCarrier { interface: name.clone() },
@@ -287,10 +309,13 @@ fn is_usable(link: &Link) -> bool {
     link.up && link.carrier && link.arp && !link.loopback && link.mac.is_some() && link.master.is_none()
 }
 
-fn is_wanted(l2: &L2, name: &InterfaceName) -> bool {
-    let matches = |patterns: &[InterfacePattern]| patterns.iter().any(|pattern| pattern.matches(name));
-    let wanted = if l2.interfaces.is_empty() { !is_left_out_by_default(name) } else { matches(&l2.interfaces) };
-    wanted && !matches(&l2.exclude_interfaces)
+fn is_wanted(l2: &L2, node: Option<&Node>, link: &Link) -> bool {
+    let by_default = || l2.interfaces.is_empty() && !is_left_out_by_default(node, link);
+    (by_default() || is_named_by(&l2.interfaces, &link.name)) && !is_named_by(&l2.exclude_interfaces, &link.name)
+}
+
+fn is_named_by(patterns: &[InterfacePattern], name: &InterfaceName) -> bool {
+    patterns.iter().any(|pattern| pattern.matches(name))
 }
 
 /// What an `[[l2]]` asks of a link, for the sentence that says that there is none.

@@ -16,7 +16,6 @@ use std::collections::BTreeSet;
 
 use crate::config::Config;
 use crate::names::NodeName;
-use crate::plan::holder::Grade;
 use crate::world::World;
 
 /// What all decisions of this node are based on, apart from the Service itself.
@@ -30,11 +29,9 @@ pub struct Context {
 }
 
 impl Context {
-    /// `grade`: this node's own.
-    pub fn of(config: &Config, me: &NodeName, world: &World, grade: Grade) -> Context {
+    pub fn of(config: &Config, me: &NodeName, world: &World, own: l2::Own) -> Context {
         let nodes = nodes::known_nodes(config, me, world);
         let node = nodes.get(me).map(|node| &**node);
-        let own = l2::Own { grade };
         let l2: Vec<L2Context> = config
             .l2
             .iter()
@@ -42,7 +39,7 @@ impl Context {
             .map(|numbered| L2Context::of(numbered, me, &nodes, own, world))
             .collect();
         let pulse = PulseContext::of(config, node, &l2, own, world);
-        let path = PathContext::of(me, &nodes, world, grade);
+        let path = PathContext::of(me, &nodes, world, own.grade);
         Context { l2, pulse, bgp: BgpContext::of(config, me, node), path }
     }
 

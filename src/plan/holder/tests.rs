@@ -203,7 +203,7 @@ impl Link {
             own,
             answers: node.answers,
             sticky: node.sticky,
-            may_ask: true,
+            may_ask_from: Some(now),
             knows_all: true,
             holders,
             askers: node.heard.iter().filter(|(_, (said, _))| said.asks).filter_map(bidder).collect(),

@@ -146,3 +146,51 @@ fn under_policy_local_only_nodes_with_an_endpoint_count() {
     assert_eq!(story.owner(saying(b(), "b", Stage::Holds)), "b");
     assert!(story.answered().is_empty() && story.routes().is_empty(), "b has one");
 }
+
+fn unreachable(story: &mut Story) {
+    let since = std::time::SystemTime::UNIX_EPOCH;
+    story.tell(Fact::ApiServer(crate::world::ApiServer::Unreachable { since, why: "timed out".to_owned() }));
+    story.turn();
+}
+
+#[test]
+fn a_file_without_l2_sends_pulses_on_the_links_that_it_names_and_a_stale_view_gives_way_over_bgp() {
+    // Input: no [[l2]], [pulse] interfaces = ["eth*"]; this node loses its way to the API server, and b does not.
+    let mut config = configuration();
+    config.l2 = Vec::new();
+    config.pulse.interfaces = vec![config::InterfacePattern::StartsWith("eth".to_owned())];
+    let mut story = Story::begin(config);
+    story.tell(Fact::Pulses(crate::world::Pulses::On { authenticated: true }));
+    story.put("web", Service { ingress: vec![ADDRESS.parse().unwrap()], ..service() });
+    story.endpoints("web", &["a"]);
+    let pulse = story.planner.plan().pulse.clone();
+    assert_eq!(pulse.links.keys().collect::<Vec<_>>(), [&2]);
+    assert!(pulse.links[&2].card.weights.is_empty(), "it takes no part in who holds what on the link");
+    assert_eq!(pulse.eligibility, Some(Eligibility::Eligible));
+
+    story.tell(heard(&[("b", Eligibility::Eligible)]));
+    unreachable(&mut story);
+    assert_eq!(story.routes(), ["192.168.35.103/32"], "it may come back in a moment");
+    story.now = story.planner.next_deadline().expect("the view becomes stale");
+    story.turn();
+    assert!(story.routes().is_empty());
+    assert_eq!(story.decision("web").announcements[0].bgp.reason, crate::reason::Reason::NodeViewStale);
+    assert_eq!(eligibility(&story), Some(Eligibility::ViewStale));
+    let b_away_too = heard(&[("b", Eligibility::Eligible)]);
+    let Fact::Roster(link, Some(mut members)) = b_away_too else { panic!("it tells a roster") };
+    Arc::make_mut(&mut members).members.get_mut(&NodeName::from("b")).unwrap().hears_api_server = false;
+    story.tell(Fact::Roster(link, Some(members)));
+    story.turn();
+    assert_eq!(story.routes(), ["192.168.35.103/32"], "with the API server away from all, nothing moves");
+}
+
+#[test]
+fn a_link_that_only_pulses_pass_on_is_one_of_the_interfaces_that_are_named() {
+    let mut config = configuration();
+    config.l2 = Vec::new();
+    config.pulse.interfaces = vec![config::InterfacePattern::Exact("eth1".into())];
+    let mut story = Story::begin(config);
+    story.tell(Fact::Pulses(crate::world::Pulses::On { authenticated: true }));
+    story.turn();
+    assert!(story.planner.plan().pulse.links.is_empty(), "eth0 is not named");
+}

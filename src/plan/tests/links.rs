@@ -120,3 +120,26 @@ fn an_address_is_announced_on_the_links_of_its_subnet_unless_told_otherwise() {
         assert_eq!(links_by(rule, addresses), expected, "{rule:?} for {addresses}");
     }
 }
+
+#[test]
+fn a_bridge_that_holds_the_nodes_own_address_is_a_link_like_any_other() {
+    // Input: the uplink is a port of br-ex, which has the Node's address; br-1a2b is a bridge of containers.
+    let mut story = Story::begin(standalone());
+    story.tell(Fact::Node("b".into(), None));
+    story.tell(Fact::Node("c".into(), None));
+    let eth0 = story.planner.world().links[&2].clone();
+    let (own, of_containers) = (vec!["192.168.35.11/24".parse().unwrap()], vec!["172.18.0.1/16".parse().unwrap()]);
+    story.tell(Fact::Link(2, Some(Link { master: Some(3), addresses: Vec::new(), ..eth0.clone() })));
+    story.tell(Fact::Link(3, Some(Link { index: 3, name: "br-ex".into(), addresses: own, ..eth0.clone() })));
+    story.tell(Fact::Link(4, Some(Link { index: 4, name: "br-1a2b".into(), addresses: of_containers, ..eth0 })));
+    story.endpoints("web", &["a"]);
+    story.put("web", service());
+    assert!(story.answered().is_empty(), "nothing says that br-ex is the node's");
+    story.tell(Fact::Node(
+        "a".into(),
+        Some(Arc::new(Node { addresses: vec!["192.168.35.11".parse().unwrap()], ..node(&[]) })),
+    ));
+    story.turn();
+    let links: Vec<_> = story.planner.plan().l2.addresses.values().flat_map(|links| links.iter().cloned()).collect();
+    assert_eq!(links, ["br-ex".into()]);
+}

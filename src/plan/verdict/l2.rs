@@ -140,7 +140,7 @@ fn judge_address(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, ran
             answers,
             leaving: inputs.world.leaving,
             sticky: covering.iter().any(|(l2, _)| l2.sticky),
-            may_ask: inputs.holders.may_ask(&covering, inputs.now),
+            may_ask_from: inputs.holders.may_ask_from(&covering),
             knows_all: members.values().all(|member| member.holdings_known),
             holders: holders(inputs, &ranking, &members, address),
             askers: askers(&members, address),
@@ -161,6 +161,10 @@ fn judge_address(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, ran
             judge_own(inputs, &covering, address, rank_by)
         }
         Some(Course::Asks { holder } | Course::Watches { holder }) => watched(holder),
+        Some(Course::Waits { first }) if history.as_ref().is_some_and(History::is_overdue) => {
+            let reason = Reason::NotTaken { address, first: first.clone() };
+            (L2Verdict { owner: Some(first.clone()), announced: false, reason }, None)
+        }
         Some(Course::Waits { first }) => watched(first),
         Some(Course::Nobody) => (L2Verdict::refused(ranking.nobody()), None),
     };

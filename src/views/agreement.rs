@@ -1,0 +1,131 @@
+//! What the pulses of the other nodes do not agree with, or what keeps this node from hearing them, each in one sentence.
+//! Floor 1. How addresses are held in spite of it stands in `doc/ownership.md`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::Snapshot;
+use crate::config::InterfacePattern;
+use crate::names::NodeName;
+use crate::pulse;
+use crate::roster::{Card, Member, Roster};
+use crate::world::{Pulses, World};
+
+/// All of it, what concerns most first.
+pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
+    let unheard = of_pulse(snapshot);
+    unheard.into_iter().chain(differences(snapshot)).chain(refused_pulses(&snapshot.world)).collect()
+}
+
+fn of_pulse(snapshot: &Snapshot) -> Vec<String> {
+    let Snapshot { config, node, world, plan, .. } = snapshot;
+    let others = world.nodes.iter().filter(|(name, other)| *name != node && other.ready).count();
+    let heard =
+        |roster: &Arc<Roster>| !(roster.members.is_empty() && roster.silent.is_empty() && roster.left.is_empty());
+    match world.pulses {
+        Pulses::Off if !config.l2.is_empty() && others > 0 => {
+            vec!["no pulse: [pulse] has no key, so failover on the link waits for a Node's Ready condition".to_owned()]
+        }
+        Pulses::Off if !config.pulse.interfaces.is_empty() => {
+            vec!["no pulse: [pulse] interfaces is set, but [pulse] has no key: set key-file".to_owned()]
+        }
+        Pulses::Off => Vec::new(),
+        Pulses::On { authenticated } => {
+            let mut problems = Vec::new();
+            if !authenticated {
+                problems.push("the pulse is unauthenticated: anybody on the link can take addresses away".to_owned());
+            }
+            let has_link = |name: &InterfacePattern| plan.pulse.links.values().any(|it| name.matches(&it.link.name));
+            for missing in config.pulse.interfaces.iter().filter(|name| !has_link(name)) {
+                problems.push(format!(
+                    "no pulse on {missing}, which [pulse] interfaces names: this node has no such link that is up"
+                ));
+            }
+            let settled = world.rosters.values().any(|roster| roster.settled);
+            if others > 0 && settled && !world.rosters.values().any(heard) {
+                problems.push(format!(
+                    "{} Nodes are known, and no pulse of another one was heard on {}: is UDP port {} open between the nodes? \
+                     does crier run there, with the same key? does the network pass multicast ([pulse] peers)?",
+                    world.nodes.len(),
+                    links_listened_on(world),
+                    pulse::settings::PORT
+                ));
+            }
+            problems
+        }
+    }
+}
+
+fn links_listened_on(world: &World) -> String {
+    let name = |index: &u32| world.links.get(index).map_or("a link that is gone", |link| link.name.as_str());
+    world.rosters.keys().map(name).collect::<Vec<_>>().join(", ")
+}
+
+/// The nodes whose configuration decides otherwise than this node's.
+fn differences(snapshot: &Snapshot) -> Vec<String> {
+    let (mut ownership, mut allocation) = (BTreeSet::new(), BTreeSet::new());
+    for (index, link) in snapshot.plan.pulse.links.iter() {
+        let members = snapshot.world.rosters.get(index).into_iter().flat_map(|roster| &roster.members);
+        for (node, Member { card, .. }) in members {
+            // A node that was just heard has not shown its card yet.
+            let differs = |digest: fn(&Card) -> u64| digest(card) != 0 && digest(card) != digest(&link.card);
+            // A node without an [[l2]] on the link, such as one that only speaks BGP, has no part in who holds what.
+            let both_serve = !card.weights.is_empty() && !link.card.weights.is_empty();
+            if both_serve && differs(|card| card.ownership_digest) {
+                ownership.insert(node);
+            }
+            if differs(|card| card.allocation_digest) {
+                allocation.insert(node);
+            }
+        }
+    }
+    let remedy = "give all nodes the same file: compare `crier config show` there and here";
+    let of_ownership = (!ownership.is_empty()).then(|| {
+        format!(
+            "{}: addresses stay where they are, but the nodes do not agree where each would best be; {remedy}",
+            differ("[[l2]] (or the addresses of its pools)", &ownership)
+        )
+    });
+    let of_allocation = (!allocation.is_empty()).then(|| {
+        format!(
+            "{}: which address a Service gets depends on the agent that allocates; {remedy}",
+            differ("pools", &allocation)
+        )
+    });
+    of_ownership.into_iter().chain(of_allocation).collect()
+}
+
+/// That something of these nodes differs from this node's. Not all of many are named.
+fn differ(what: &str, nodes: &BTreeSet<&NodeName>) -> String {
+    const NAMED: usize = 4;
+    let named: Vec<&str> = nodes.iter().take(NAMED).map(|node| node.as_str()).collect();
+    match nodes.len().saturating_sub(NAMED) {
+        0 => format!("the {what} of {} differ from this node's", named.join(", ")),
+        more => format!("the {what} of {} and {more} more differ from this node's", named.join(", ")),
+    }
+}
+
+/// One line for each link and each way of not being believed, with some of those whom it concerns: who invents addresses
+/// fills no screen.
+fn refused_pulses(world: &World) -> Vec<String> {
+    const NAMED: usize = 4;
+    let on_link = |(index, refused): (&u32, &Arc<BTreeMap<IpAddr, String>>)| {
+        let link = world.links.get(index).map_or("a link that is gone", |link| link.name.as_str());
+        let mut by_reason: BTreeMap<&str, Vec<IpAddr>> = BTreeMap::new();
+        for (source, why) in &**refused {
+            by_reason.entry(why).or_default().push(*source);
+        }
+        let line = |(why, sources): (&str, Vec<IpAddr>)| {
+            let named: Vec<String> = sources.iter().take(NAMED).map(IpAddr::to_string).collect();
+            let more = sources.len().saturating_sub(NAMED);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            format!("pulses on {link} from {}{more} are dropped: {why}", named.join(", "))
+        };
+        by_reason.into_iter().map(line).collect::<Vec<_>>()
+    };
+    world.refused_pulses.iter().flat_map(on_link).collect()
+}
+
+#[cfg(test)]
+mod tests;

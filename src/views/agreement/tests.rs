@@ -1,0 +1,199 @@
+//! Two nodes on one link, this one and node-2: what pulses say, and the sentences that come of it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::*;
+use crate::address::MacAddress;
+use crate::claim::ConflictKind;
+use crate::clock;
+use crate::config::{NoSecrets, SourceFile, parse};
+use crate::plan::Planner;
+use crate::roster::Eligibility;
+use crate::selector::Labels;
+use crate::views::Counters;
+use crate::views::status::status;
+use crate::world::{ApiServer, Conflict, Fact, Link, Listing, Node};
+
+const CONFIG: &str = r#"
+[kubernetes]
+in-cluster = true
+[[pool]]
+name = "lan"
+addresses = ["192.0.2.0/28"]
+[[l2]]
+"#;
+
+fn planner(config: &str) -> Planner {
+    let file = SourceFile { path: "test.toml".to_owned(), text: config.to_owned() };
+    let config = parse(&[file], &NoSecrets).unwrap_or_else(|complaints| panic!("{complaints}"));
+    let mut planner = Planner::new(Arc::new(config), "node-1".into());
+    planner.apply(Fact::Pulses(Pulses::On { authenticated: true }));
+    for name in ["node-1", "node-2"] {
+        let (labels, addresses) = (Labels::default(), Vec::new());
+        let node = Node { labels, ready: true, network_unavailable: false, addresses, boot_id: None };
+        planner.apply(Fact::Node(name.into(), Some(Arc::new(node))));
+    }
+    planner.apply(Fact::Link(2, Some(link())));
+    planner.apply(Fact::LinksListed);
+    planner.apply(Fact::Listed(Listing::Services(Default::default())));
+    planner.apply(Fact::Listed(Listing::EndpointSlices(Default::default())));
+    planner.apply(Fact::Listed(Listing::Nodes(["node-1", "node-2"].map(NodeName::from).into())));
+    planner.apply(Fact::Listed(Listing::Namespaces(Default::default())));
+    planner
+}
+
+fn link() -> Link {
+    Link {
+        index: 2,
+        name: "eth0".into(),
+        mac: Some(MacAddress([2, 0, 0, 0, 0, 1])),
+        up: true,
+        carrier: true,
+        loopback: false,
+        arp: true,
+        master: None,
+        vrf: None,
+        addresses: vec!["192.0.2.100/24".parse().unwrap()],
+    }
+}
+
+/// What this node says of itself on the link.
+fn card(planner: &mut Planner) -> Card {
+    planner.turn(clock::now());
+    Card::clone(&planner.plan().pulse.links[&2].card)
+}
+
+fn hears(planner: &mut Planner, members: &[(&str, Card)]) {
+    let member = |(node, card): &(&str, Card)| {
+        let member = Member {
+            mac: MacAddress([2, 0, 0, 0, 0, 2]),
+            eligibility: Eligibility::Eligible,
+            owner: false,
+            hears_api_server: true,
+            card: Arc::new(card.clone()),
+            holdings: Default::default(),
+            holdings_known: true,
+            occupied: Arc::default(),
+        };
+        (NodeName::from(*node), member)
+    };
+    let members = members.iter().map(member).collect();
+    planner.apply(Fact::Roster(2, Some(Arc::new(Roster { settled: true, members, ..Roster::default() }))));
+}
+
+fn told(planner: &mut Planner) -> Vec<String> {
+    planner.turn(clock::now());
+    status(&snapshot(planner)).problems
+}
+
+fn snapshot(planner: &Planner) -> Snapshot {
+    Snapshot::of(planner, Timestamp::UNIX_EPOCH, Counters::default(), clock::now(), clock::wall())
+}
+
+#[track_caller]
+fn assert_one(problems: &[String], start: &str) {
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].starts_with(start), "{problems:?}");
+}
+
+#[test]
+fn a_file_that_differs_is_told_by_the_name_of_its_node_and_by_what_differs() {
+    let mut planner = planner(CONFIG);
+    let own = card(&mut planner);
+    assert_ne!((own.ownership_digest, own.allocation_digest), (0, 0));
+    let other = |change: fn(&mut Card)| {
+        let mut card = own.clone();
+        change(&mut card);
+        card
+    };
+    hears(&mut planner, &[("node-2", own.clone())]);
+    assert!(told(&mut planner).is_empty(), "the same file");
+    hears(&mut planner, &[("node-2", other(|card| card.ownership_digest += 1))]);
+    assert_one(&told(&mut planner), "the [[l2]] (or the addresses of its pools) of node-2 differ from this node's: ");
+    hears(&mut planner, &[("node-2", other(|card| card.allocation_digest += 1))]);
+    assert_one(&told(&mut planner), "the pools of node-2 differ from this node's: ");
+    let both = |card: &mut Card| {
+        card.ownership_digest += 1;
+        card.allocation_digest += 1;
+    };
+    let names = ["node-2", "node-3", "node-4", "node-5", "node-6", "node-7"];
+    hears(&mut planner, &names.map(|name| (name, other(both))));
+    let problems = told(&mut planner);
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(problems[1].starts_with("the pools of node-2, node-3, node-4, node-5 and 2 more differ"), "{problems:?}");
+}
+
+#[test]
+fn who_has_not_shown_its_card_or_serves_no_l2_on_the_link_differs_in_no_l2() {
+    let mut planner = planner(CONFIG);
+    let own = card(&mut planner);
+    hears(&mut planner, &[("node-2", Card::default())]);
+    assert!(told(&mut planner).is_empty());
+    let only_bgp = Card { weights: BTreeMap::new(), ownership_digest: own.ownership_digest + 1, ..own };
+    hears(&mut planner, &[("node-2", only_bgp)]);
+    assert!(told(&mut planner).is_empty());
+}
+
+#[test]
+fn other_nodes_of_which_no_pulse_is_heard_are_counted() {
+    let mut planner = planner(CONFIG);
+    hears(&mut planner, &[]);
+    assert_one(
+        &told(&mut planner),
+        "2 Nodes are known, and no pulse of another one was heard on eth0: is UDP port 7473",
+    );
+    planner.apply(Fact::Roster(2, Some(Arc::default())));
+    assert!(told(&mut planner).is_empty(), "it still listens");
+}
+
+#[test]
+fn a_view_that_is_stale_says_that_other_nodes_hear_the_api_server() {
+    let mut planner = planner(CONFIG);
+    let own = card(&mut planner);
+    hears(&mut planner, &[("node-2", own)]);
+    let away = ApiServer::Unreachable { since: clock::wall(), why: "timed out".to_owned() };
+    planner.apply(Fact::ApiServer(away));
+    assert_one(&told(&mut planner), "API server unreachable, the last known state stays in use: timed out");
+    planner.turn(clock::now() + Duration::from_secs(5));
+    let snapshot = snapshot(&planner);
+    assert_one(&status(&snapshot).problems, "API server unreachable, but other nodes hear it: ");
+}
+
+#[test]
+fn an_l2_for_which_this_node_has_no_link_is_named() {
+    let mut planner = planner(CONFIG);
+    planner.apply(Fact::Link(2, Some(Link { up: false, ..link() })));
+    assert_one(&told(&mut planner), "[[l2]] of all pools: this node has no usable link (no Ethernet link is up)");
+}
+
+#[test]
+fn an_interface_for_pulses_that_is_not_there_is_named() {
+    let config = format!("[pulse]\nunauthenticated = true\ninterfaces = [\"eth0\", \"eth9\"]\n{CONFIG}");
+    let mut planner = planner(&config.replace("[[l2]]", ""));
+    let card = card(&mut planner);
+    hears(&mut planner, &[("node-2", card)]);
+    assert_one(&told(&mut planner), "no pulse on eth9, which [pulse] interfaces names: ");
+}
+
+#[test]
+fn a_station_that_answers_for_everything_is_named_once() {
+    let mut planner = planner(CONFIG);
+    let card = card(&mut planner);
+    hears(&mut planner, &[("node-2", card)]);
+    let conflict = |kind| Conflict { mac: MacAddress([2, 0, 0, 0, 0, 0x99]), kind, since: clock::wall() };
+    let finds = |planner: &mut Planner, last: u8| {
+        let occupied = Some(conflict(ConflictKind::Occupied));
+        planner.apply(Fact::Conflict([192, 0, 2, last].into(), "eth0".into(), occupied));
+        planner.turn(clock::now());
+        // The Service gets another address, and nobody asks about this one any more.
+        planner.apply(Fact::Conflict([192, 0, 2, last].into(), "eth0".into(), None));
+    };
+    finds(&mut planner, 1);
+    finds(&mut planner, 2);
+    assert!(told(&mut planner).is_empty(), "a host may have two");
+    finds(&mut planner, 3);
+    assert_one(&told(&mut planner), "02:00:00:00:00:99 answers for 3 addresses of the pools, such as 192.0.2.1, ");
+    assert!(told(&mut planner)[0].contains("ignore-stations"));
+}
