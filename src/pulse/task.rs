@@ -194,7 +194,7 @@ impl LinkTask {
         let slice = slices.borrow().clone();
         let now = clock::now();
         let Setup { node, settings, .. } = &*self.setup;
-        let mut machine = Machine::new(node.clone(), *settings, self.incarnations, slice.stance(), now);
+        let mut machine = Machine::new(node.clone(), *settings, self.setup.keys.ids(), self.incarnations, slice.stance(), now);
         let mut refused_senders = RefusedSenders::default();
         let mut failing = false;
         loop {
@@ -308,7 +308,7 @@ impl LinkTask {
     }
 
     fn send(&self, sockets: &Sockets, slice: &LinkSlice, pulse: &Pulse) {
-        let octets = pulse.emit(self.setup.keys.sealing());
+        let octets = pulse.emit(self.setup.keys.of(pulse.key));
         trace!(link = %slice.link.name, %pulse, "pulse sent");
         let count = |sent: io::Result<()>| match sent {
             Ok(()) => self.counters.count_sent(octets.len().try_into().unwrap_or(u64::MAX)),
@@ -344,6 +344,7 @@ impl LinkTask {
         } else {
             match Pulse::parse(octets, &self.setup.keys) {
                 Ok(pulse) => {
+                    refused_senders.note_believed(source.ip(), clock::now());
                     trace!(link = %slice.link.name, %source, %pulse, "pulse received");
                     let (node, outcome) = (pulse.node.clone(), machine.handle_pulse(pulse, clock::now()));
                     let why =

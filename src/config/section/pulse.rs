@@ -40,8 +40,7 @@ section! {
             LONGEST_KEY,
             "Files with former keys that are accepted too, while the key is changed node by node.",
         )
-        .shown("[\"/etc/crier/old.key\"]")
-        .not_yet("key rotation");
+        .shown("[\"/etc/crier/old.key\"]");
         /// Links that pulses are sent on although no `[[l2]]` uses them.
         pub interfaces: Vec<InterfacePattern> = interfaces(
             "interfaces",
