@@ -27,9 +27,9 @@ pub struct Roster {
     /// The others that said goodbye.
     #[serde(default)]
     pub left: BTreeMap<NodeName, Departed>,
-    /// How far the change of the key has come; `None` where this node accepts one key only.
+    /// `None` where pulses are not authenticated.
     #[serde(default)]
-    pub key_change: Option<KeyChange>,
+    pub key_use: Option<KeyUse>,
 }
 
 /// Names a key of pulses and says nothing else about it.
@@ -47,10 +47,14 @@ impl fmt::Display for KeyId {
     }
 }
 
-/// How far the nodes on a link are with a change of the key that authenticates pulses.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeyChange {
-    /// Those that this node seals its pulses with; several where the nodes on the link have no key in common.
+/// The keys that authenticate pulses on a link, and how far the nodes are with a change of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyUse {
+    /// The key of this node's `key-file`.
+    pub new: KeyId,
+    /// Those of its `old-key-files`.
+    pub old: Vec<KeyId>,
+    /// Those that this node seals its pulses with; more than one where the nodes have no key in common.
     pub sealing: Vec<KeyId>,
     /// The nodes that do not accept the new key.
     pub without_new: BTreeSet<NodeName>,

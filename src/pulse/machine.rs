@@ -332,7 +332,8 @@ impl Machine {
             occupied: self.stance.occupied.to_vec(),
         };
         pulse.change = self.teller.change(pulse.room() / 2);
-        pulse.page = (self.teller.version() > 0).then(|| self.teller.page(pulse.room()));
+        let has_page = self.teller.version() > 0 && pulse.room() >= LEAST_PAGE;
+        pulse.page = has_page.then(|| self.teller.page(pulse.room()));
         // The oldest key comes first: who has only that one does not wonder about the others.
         if let Some((oldest, newer)) = self.sealing.keys(now).split_last() {
             pulse.key = *oldest;
@@ -344,7 +345,7 @@ impl Machine {
     /// Chooses the keys that seal from now on. A node that has not been able to hear this one hears it soon.
     fn review_keys(&mut self, now: Instant) {
         let joined = self.sealing.review(&self.peers, now);
-        self.roster_moved |= self.sealing.progress(&self.peers, now) != self.roster.key_change;
+        self.roster_moved |= self.settled && self.sealing.in_use(&self.peers, now) != self.roster.key_use;
         if joined && !self.leaving {
             self.hurry(now);
         }
@@ -370,8 +371,8 @@ impl Machine {
         let silent = self.peers.iter().filter_map(|(name, peer)| Some((name.clone(), peer.as_silent()?))).collect();
         let left = self.peers.iter().filter(|(_, peer)| peer.life == Life::Left);
         let left = left.map(|(name, peer)| (name.clone(), peer.departed(Duration::ZERO, false))).collect();
-        let key_change = self.sealing.progress(&self.peers, now);
-        let roster = Roster { settled: self.settled, members, silent, left, key_change };
+        let key_use = self.sealing.in_use(&self.peers, now);
+        let roster = Roster { settled: self.settled, members, silent, left, key_use };
         if roster == self.roster {
             return None;
         }
@@ -524,6 +525,9 @@ const WITNESSES: usize = 2;
 
 /// How much faster an owner tells its pages while a node listens.
 const HASTE: u32 = 4;
+
+/// A page with less room in octets than this might hold no address, and say so that there is none.
+const LEAST_PAGE: usize = 64;
 
 /// One in so many pulses carries the card even if no node asked.
 const CARD_EVERY: u64 = 10;

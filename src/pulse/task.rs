@@ -371,6 +371,11 @@ impl LinkTask {
 
 fn log_roster(link: &Link, before: Option<&Roster>, after: &Roster) {
     let link = &link.name;
+    let sealing = |roster: &Roster| Some(roster.key_use.as_ref()?.sealing.clone());
+    if let Some(keys) = sealing(after).filter(|keys| before.and_then(sealing).as_ref() != Some(keys)) {
+        let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
+        info!(%link, keys = keys.join(" "), "chose the key that seals pulses");
+    }
     let was = |node: &NodeName| before.is_some_and(|before| before.members.contains_key(node));
     for node in after.members.keys().filter(|node| !was(node)) {
         info!(%link, %node, "node is alive on the link");

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::Snapshot;
 use super::bgp::PeerReport;
-use super::status::ServiceReport;
+use super::status::{ServiceReport, some_of};
 use crate::names::PeerName;
 use crate::path_state::{PathFault, Serving};
 use crate::plan::decision::Announcement;
@@ -139,9 +139,21 @@ fn of_pulse(snapshot: &Snapshot) -> Vec<String> {
                     pulse::settings::PORT
                 ));
             }
+            problems.extend(world.rosters.iter().filter_map(|(index, roster)| without_common_key(world, *index, roster)));
             problems
         }
     }
+}
+
+fn without_common_key(world: &World, index: u32, roster: &Roster) -> Option<String> {
+    let keys = roster.key_use.as_ref().filter(|keys| keys.sealing.len() > 1)?;
+    let link = world.links.get(&index).map_or("a link that is gone", |link| link.name.as_str());
+    Some(format!(
+        "pulses on {link}: the nodes have no key in common, so some of them do not hear each other and addresses may move: {} \
+         without the new key {}; name the former key in [pulse] old-key-files of every node that has the new one",
+        some_of(&keys.without_new),
+        keys.new
+    ))
 }
 
 /// One line for each link and each way of not being believed, with some of those whom it concerns: who invents addresses

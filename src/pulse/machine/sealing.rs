@@ -7,14 +7,14 @@
 //!   being heard by all of them.
 //! - A node that starts knows nobody. It sends each pulse once for each of its keys, until every other node was due.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::SLOW;
 use super::peer::{Life, Peer};
 use crate::names::NodeName;
 use crate::pulse::settings::Settings;
-use crate::roster::{KeyChange, KeyId};
+use crate::roster::{KeyId, KeyUse};
 
 #[derive(Debug)]
 pub(super) struct Sealing {
@@ -71,18 +71,19 @@ impl Sealing {
         self.own.iter().filter(|key| of_each.contains(key)).copied().collect()
     }
 
-    /// How far the change has come; `None` where this node has one key only.
-    pub(super) fn progress(&self, peers: &BTreeMap<NodeName, Peer>, now: Instant) -> Option<KeyChange> {
-        let newest = *self.own.first().filter(|_| !self.has_no_choice())?;
-        let mut change = KeyChange { sealing: self.needed.clone(), ..KeyChange::default() };
-        for (name, peer) in peers.iter().filter(|(_, peer)| counts(peer, now)) {
-            if !peer.accepts(newest) {
-                change.without_new.insert(name.clone());
-            } else if peer.key() != newest {
-                change.seal_with_old.insert(name.clone());
+    /// Which keys are in use, and who keeps them so; `None` without a key.
+    pub(super) fn in_use(&self, peers: &BTreeMap<NodeName, Peer>, now: Instant) -> Option<KeyUse> {
+        let (new, old) = self.own.split_first().filter(|(new, _)| **new != KeyId::NONE)?;
+        let (mut without_new, mut seal_with_old) = (BTreeSet::new(), BTreeSet::new());
+        // With one key only nobody else is heard.
+        for (name, peer) in peers.iter().filter(|(_, peer)| !old.is_empty() && counts(peer, now)) {
+            if !peer.accepts(*new) {
+                without_new.insert(name.clone());
+            } else if peer.key() != *new {
+                seal_with_old.insert(name.clone());
             }
         }
-        Some(change)
+        Some(KeyUse { new: *new, old: old.to_vec(), sealing: self.needed.clone(), without_new, seal_with_old })
     }
 }
 

@@ -1,7 +1,7 @@
 use std::num::NonZeroU8;
 
 use super::*;
-use crate::roster::KeyChange;
+use crate::roster::KeyUse;
 
 const START: fn() -> Instant = crate::clock::now;
 
@@ -216,8 +216,8 @@ impl Rotation {
         }
     }
 
-    fn change(&self, place: usize) -> KeyChange {
-        self.nodes[place].1.roster.key_change.clone().expect("it has several keys")
+    fn key_use(&self, place: usize) -> KeyUse {
+        self.nodes[place].1.roster.key_use.clone().expect("it has a key")
     }
 }
 
@@ -239,19 +239,20 @@ fn while_the_key_is_changed_node_by_node_all_hear_each_other_all_the_time() {
         rotation.live(Duration::from_millis(500));
         rotation.live_together(Duration::from_secs(5));
         let untouched: Vec<usize> = (place + 1..4).collect();
-        let change = rotation.change(0);
-        assert_eq!(change.without_new, names(&untouched), "those that were not restarted have the old key only");
-        assert_eq!(change.sealing, if untouched.is_empty() { [NEW] } else { [OLD] });
+        let key_use = rotation.key_use(0);
+        assert_eq!(key_use.without_new, names(&untouched), "those that were not restarted have the old key only");
+        assert_eq!(key_use.sealing, if untouched.is_empty() { [NEW] } else { [OLD] });
     }
     rotation.live(Duration::from_secs(1));
     assert_eq!(rotation.sealed, vec![BTreeSet::from([NEW]); 4], "all end up on the new key within seconds");
-    assert_eq!(rotation.change(2).seal_with_old, names(&[]), "and each knows it of the others");
+    assert_eq!(rotation.key_use(2).seal_with_old, names(&[]), "and each knows it of the others");
     for place in 0..4 {
         rotation.restart(place, &[NEW]);
         rotation.live(Duration::from_millis(500));
         rotation.live_together(Duration::from_secs(5));
     }
-    assert_eq!(rotation.nodes[0].1.roster.key_change, None, "nothing is left of the change");
+    let after = KeyUse { new: NEW, old: vec![], sealing: vec![NEW], without_new: names(&[]), seal_with_old: names(&[]) };
+    assert_eq!(rotation.key_use(0), after, "nothing is left of the change");
 }
 
 #[test]
@@ -272,7 +273,7 @@ fn a_node_that_starts_again_with_the_old_key_alone_is_heard_and_hears() {
     rotation.live(Duration::from_millis(400));
     assert!(rotation.nodes[2].1.settled, "it listened for D and no longer");
     rotation.live_together(Duration::from_secs(2));
-    assert_eq!(rotation.change(0).without_new, names(&[2]));
+    assert_eq!(rotation.key_use(0).without_new, names(&[2]));
 }
 
 #[test]
@@ -281,7 +282,7 @@ fn a_node_between_others_that_have_no_key_in_common_is_heard_by_all_of_them() {
     rotation.live(Duration::from_secs(5));
     rotation.live(Duration::from_secs(5));
     assert_eq!(rotation.sealed, [BTreeSet::from([OLD]), BTreeSet::from([NEW, OLD]), BTreeSet::from([NEW])]);
-    assert_eq!(rotation.change(1).sealing, [NEW, OLD]);
+    assert_eq!(rotation.key_use(1).sealing, [NEW, OLD]);
     for (place, (_, machine)) in rotation.nodes.iter().enumerate().filter(|(place, _)| *place != 1) {
         assert!(machine.roster.members.contains_key(&NodeName::from("n1")), "n{place} hears it");
     }

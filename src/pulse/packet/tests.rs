@@ -149,7 +149,6 @@ fn the_longest_pulse_fits_into_one_packet_of_any_link() {
     assert_eq!(read.card.as_ref().map(|card| (card.weights.len(), card.subnets.len())), Some((32, 8)));
     assert_eq!(read.occupied, longest.occupied[..MOST_OCCUPIED]);
     assert_eq!(read.accepts, longest.accepts[..MOST_KEYS]);
-    println!("ROOM {}", longest.room());
     assert_eq!(read.page, longest.page);
     for _ in 0..200 {
         let mut pulse = Pulse { card: None, change: teller.change(300), ..longest.clone() };
