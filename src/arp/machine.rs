@@ -240,6 +240,9 @@ impl Claims {
 
     /// The next frame to send now. Urgent frames go before repetitions, however many wait.
     pub fn poll_action(&mut self, now: Instant) -> Option<Action> {
+        if self.stations.is_leaving() {
+            return None;
+        }
         while let Some((due, address)) = self.waits.first().copied().filter(|(due, _)| *due <= now) {
             self.waits.remove(&(due, address));
             self.end_wait(address, now);
@@ -282,6 +285,9 @@ impl Claims {
 
     /// When to poll again; at once if that is in the past.
     pub fn next_deadline(&self) -> Option<Instant> {
+        if self.stations.is_leaving() {
+            return None;
+        }
         let wait = self.waits.first().map(|(due, _)| *due);
         let question = self.stations.next_question().filter(|_| self.up);
         let question = question.map(|due| self.schedule.earliest(Lane::Recurring, due));

@@ -256,6 +256,7 @@ impl Responder {
                     stations: self.served.stations.clone(),
                     addresses: self.served.node_addresses.clone(),
                     own: link.addresses.iter().copied().collect(),
+                    leaving: self.served.leaving,
                 },
                 addresses: addresses.clone(),
             };

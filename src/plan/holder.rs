@@ -93,6 +93,9 @@ pub struct Situation<'a> {
     pub holders: Vec<Holder<'a>>,
     /// Nodes that ask for the address.
     pub askers: Vec<Bidder<'a>>,
+    /// Of these, one hears its API server, and this node does not hear its own: it knows of endpoints and nodes what this one
+    /// may not.
+    pub askers_know_more: bool,
     pub last: LastHolder<'a>,
 }
 
@@ -228,6 +231,8 @@ impl History {
         } else if self.rival.take().is_some() {
             self.assert();
         }
+        let grade = if situation.askers_know_more { own.grade.min(Grade::ViewStale) } else { own.grade };
+        let own = Bid { grade, ..own };
         let beats = |it: &Bidder<'_>| match it.bid.cmp(&own) {
             Ordering::Equal => !situation.sticky && compare(it, &this, situation.rank_by) == Ordering::Greater,
             order => order == Ordering::Greater,

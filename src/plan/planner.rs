@@ -467,6 +467,7 @@ impl Planner {
             self.plan.pulse = pulse;
             self.moved.pulse = true;
         }
+        self.moved.l2 |= std::mem::replace(&mut self.plan.l2.leaving, self.world.leaving) != self.world.leaving;
         let stations = stations::stations(&self.plan.l2.stations, &self.world);
         let node_addresses = stations::node_addresses(&self.me, &self.world);
         let manners = manners::manners(&self.config, &self.me, &self.world);

@@ -36,6 +36,8 @@ pub struct L2Slice {
     pub stations: Arc<BTreeMap<MacAddress, Station>>,
     /// Internal addresses of the other Nodes: what speaks from one of them on a link is that Node's station.
     pub node_addresses: Arc<BTreeMap<IpAddr, NodeName>>,
+    /// The agent stops: it answers on for a moment and announces nothing, because other nodes take over.
+    pub leaving: bool,
 }
 
 impl L2Slice {

@@ -194,7 +194,8 @@ impl LinkTask {
         let slice = slices.borrow().clone();
         let now = clock::now();
         let Setup { node, settings, .. } = &*self.setup;
-        let mut machine = Machine::new(node.clone(), *settings, self.setup.keys.ids(), self.incarnations, slice.stance(), now);
+        let mut machine =
+            Machine::new(node.clone(), *settings, self.setup.keys.ids(), self.incarnations, slice.stance(), now);
         let mut refused_senders = RefusedSenders::default();
         let mut failing = false;
         loop {

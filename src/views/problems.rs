@@ -139,7 +139,8 @@ fn of_pulse(snapshot: &Snapshot) -> Vec<String> {
                     pulse::settings::PORT
                 ));
             }
-            problems.extend(world.rosters.iter().filter_map(|(index, roster)| without_common_key(world, *index, roster)));
+            problems
+                .extend(world.rosters.iter().filter_map(|(index, roster)| without_common_key(world, *index, roster)));
             problems
         }
     }

@@ -292,6 +292,7 @@ impl Agent {
             stations: slice.stations.clone(),
             addresses: slice.node_addresses.clone(),
             own: [net(self.ip)].into(),
+            leaving: slice.leaving,
         });
         let wanted: OrdMap<IpAddr, Order> =
             slice.addresses.keys().map(|address| (*address, slice.order(*address))).collect();

@@ -173,6 +173,8 @@ impl Watch {
                     age <= EXPLAINED && (*who == before || (*who == host && had))
                 }
                 Deed::Foreign(_) | Deed::Proxy(_) => true,
+                // It takes something again once it has a data path.
+                Deed::Reboot { down, path, .. } => age <= *down + *path + EXPLAINED,
                 // Whoever comes takes nothing where addresses are sticky.
                 Deed::Start(_) => age <= EXPLAINED && !town.is_sticky(),
                 _ => age <= EXPLAINED,

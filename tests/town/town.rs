@@ -12,6 +12,7 @@ use crier::arp::packet::Frame;
 use crier::arp::packet::arp::{Operation, Packet};
 use crier::clock;
 use crier::names::{NodeName, ObjectKey};
+use crier::path_state::{DataPath, PathFault, PathSource, PathState};
 use crier::selector::Labels;
 use crier::world::{ApiServer, EndpointSlice, Fact, FamilyPolicy, Listing, Node, Request, Service, TrafficPolicy};
 use fastrand::Rng;
@@ -27,6 +28,9 @@ const ASKED: usize = 4;
 
 /// How long after its agent said goodbye a restart starts the next.
 const RESTART_PAUSE: Duration = Duration::from_millis(250);
+
+/// How long at most an agent takes to see that its node's data path is another.
+const PATH_SEEN: Duration = Duration::from_millis(500);
 
 /// How long at most the API server takes to tell an agent something.
 const API_LATENCY: Duration = Duration::from_millis(50);
@@ -95,6 +99,8 @@ pub struct Host {
     accepts: BTreeSet<IpAddr>,
     /// kube-proxy has its rules.
     pub path: bool,
+    /// It had them at some time since the host was powered on.
+    path_since_boot: bool,
     pub file: usize,
     pub sees_api: bool,
     disk: Vec<Fact>,
@@ -137,6 +143,18 @@ enum Payload {
     Arp(Rc<(Packet, [u8; 42])>),
 }
 
+impl Host {
+    fn path_fact(&self) -> Fact {
+        let why = PathFault::RulesGone { family: Family::V4 };
+        let state = match (self.path, self.path_since_boot) {
+            (true, _) => PathState::Good,
+            (false, true) => PathState::Bad { why },
+            (false, false) => PathState::Unknown { why: PathFault::ProxyNotStarted },
+        };
+        Fact::DataPath(DataPath { state, good_since_boot: self.path_since_boot, source: PathSource::KubeProxy })
+    }
+}
+
 impl Town {
     pub fn new(story: &Story) -> Town {
         let began = clock::now();
@@ -152,6 +170,7 @@ impl Town {
             frozen: None,
             accepts: BTreeSet::new(),
             path: true,
+            path_since_boot: true,
             file: 0,
             sees_api: true,
             disk: Vec::new(),
@@ -296,7 +315,7 @@ impl Town {
                 self.start(host);
                 self.events.post(now + path, Event::PathWorks(host));
             }
-            Event::PathWorks(host) => self.hosts[host].path = true,
+            Event::PathWorks(host) => self.set_path(host, true),
             Event::Request { client, address } => self.request(client, address),
         }
     }
@@ -328,7 +347,7 @@ impl Town {
             Deed::Reboot { station, down, path } => {
                 self.end_agent(station);
                 let host = &mut self.hosts[station];
-                (host.up, host.path) = (false, false);
+                (host.up, host.path, host.path_since_boot) = (false, false, false);
                 host.accepts.clear();
                 self.link.unplug(station);
                 self.events.post(now + down, Event::PowerOn { host: station, path });
@@ -374,7 +393,7 @@ impl Town {
                 self.link.plug(host, now + blocked);
                 self.learn_carrier(host, true);
             }
-            Deed::Path(host, works) => self.hosts[host].path = works,
+            Deed::Path(host, works) => self.set_path(host, works),
             Deed::Foreign(address) => {
                 self.foreign = address;
                 self.fouled.extend(address);
@@ -406,6 +425,7 @@ impl Town {
         let file = self.files[host.file].clone();
         let mut agent = Agent::new(&host.name, host.mac, host.ip, file, self.incarnation);
         host.disk.drain(..).for_each(|fact| agent.learn(fact));
+        agent.learn(host.path_fact());
         host.agent = Some(agent);
         host.life = self.incarnation;
         host.started = Some(now);
@@ -417,6 +437,17 @@ impl Town {
         }
         self.events.post(now + PATIENCE, Event::Learn(number, life, Rc::new(vec![Fact::FailStatic])));
         self.attend(number);
+    }
+
+    /// kube-proxy writes its rules, or loses them. Its agent sees that a moment later.
+    fn set_path(&mut self, number: Station, works: bool) {
+        let latest = u64::try_from(PATH_SEEN.as_millis()).unwrap();
+        let at = self.now() + Duration::from_millis(self.random.u64(1..latest));
+        let host = &mut self.hosts[number];
+        host.path = works;
+        host.path_since_boot |= works;
+        let fact = Rc::new(vec![host.path_fact()]);
+        self.events.post(at, Event::Learn(number, self.hosts[number].life, fact));
     }
 
     /// SIGTERM: it says goodbye, answers on for a moment, and is gone.

@@ -26,12 +26,15 @@ pub struct Surroundings {
     pub addresses: Arc<BTreeMap<IpAddr, NodeName>>,
     /// This node's own addresses on the link, with their subnets.
     pub own: Arc<[IpNet]>,
+    /// The agent stops: this node answers, and says nothing of itself.
+    pub leaving: bool,
 }
 
 impl Default for Surroundings {
     /// Nothing is known, not even this node's MAC.
     fn default() -> Surroundings {
-        Surroundings { mac: MacAddress::ZERO, stations: Arc::default(), addresses: Arc::default(), own: Arc::default() }
+        let (stations, addresses, own) = (Arc::default(), Arc::default(), Arc::default());
+        Surroundings { mac: MacAddress::ZERO, stations, addresses, own, leaving: false }
     }
 }
 
@@ -150,6 +153,10 @@ impl Stations {
     }
 
     /// This node's MAC on the link.
+    pub fn is_leaving(&self) -> bool {
+        self.told.leaving
+    }
+
     pub fn own_mac(&self) -> MacAddress {
         self.told.mac
     }

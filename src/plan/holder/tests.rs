@@ -197,6 +197,7 @@ impl Link {
         let last = node.gone.iter().find(|(_, (said, _))| said.holds);
         let situation = Situation {
             leaving: false,
+            askers_know_more: false,
             me: &names[number],
             rank_by: ADDRESS,
             own,

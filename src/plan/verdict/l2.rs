@@ -19,7 +19,7 @@ use crate::plan::placement::Cause;
 use crate::plan::ranking::{Ranking, covering};
 use crate::reason::Reason;
 use crate::roster::{Eligibility, Holding, Member, NodeTicket, Stage};
-use crate::world::{Endpoints, Pulses, TrafficPolicy};
+use crate::world::{ApiServer, Endpoints, Pulses, TrafficPolicy};
 
 /// What this node does on the link about the addresses of a Service.
 pub struct Answer {
@@ -144,6 +144,7 @@ fn judge_address(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, ran
             knows_all: members.values().all(|member| member.holdings_known),
             holders: holders(inputs, &ranking, &members, address),
             askers: askers(&members, address),
+            askers_know_more: askers_know_more(inputs, &members, address),
             last: inputs.holders.last_holder(address),
         };
         let candidates = || candidates(&ranking, &covering, &members, situation.last, address);
@@ -221,6 +222,12 @@ fn askers<'a>(members: &BTreeMap<&'a NodeName, &'a Member>, address: IpAddr) -> 
         Some(Bidder { node, bid: Bid { grade: elect::grade(member.eligibility)?, weight: holding.weight } })
     };
     members.iter().filter_map(asker).collect()
+}
+
+fn askers_know_more(inputs: &Inputs<'_>, members: &BTreeMap<&NodeName, &Member>, address: IpAddr) -> bool {
+    let asks = |member: &Member| holding(member, address).is_some_and(|it| it.stage == Stage::Asks);
+    matches!(inputs.world.api_server, ApiServer::Unreachable { .. })
+        && members.values().any(|member| member.hears_api_server && asks(member))
 }
 
 /// The other nodes that could take the address. Where nobody is known to have held it, nodes that still listen count too:

@@ -21,7 +21,14 @@ fn machine_with(name: &str, keys: &[KeyId], incarnation: u64, now: Instant) -> M
         holdings: Holdings::new(),
         occupied: Arc::default(),
     };
-    Machine::new(name.into(), settings, keys.to_vec(), Incarnations { first: incarnation, this: incarnation }, stance, now)
+    Machine::new(
+        name.into(),
+        settings,
+        keys.to_vec(),
+        Incarnations { first: incarnation, this: incarnation },
+        stance,
+        now,
+    )
 }
 
 /// Lets two machines speak for a while, and gives everything the second said.
@@ -251,7 +258,8 @@ fn while_the_key_is_changed_node_by_node_all_hear_each_other_all_the_time() {
         rotation.live(Duration::from_millis(500));
         rotation.live_together(Duration::from_secs(5));
     }
-    let after = KeyUse { new: NEW, old: vec![], sealing: vec![NEW], without_new: names(&[]), seal_with_old: names(&[]) };
+    let after =
+        KeyUse { new: NEW, old: vec![], sealing: vec![NEW], without_new: names(&[]), seal_with_old: names(&[]) };
     assert_eq!(rotation.key_use(0), after, "nothing is left of the change");
 }
 

@@ -56,7 +56,16 @@ fn full() -> Pulse {
 }
 
 fn bare() -> Pulse {
-    Pulse { asks: vec![], answers: vec![], card: None, accepts: vec![], change: None, page: None, occupied: vec![], ..full() }
+    Pulse {
+        asks: vec![],
+        answers: vec![],
+        card: None,
+        accepts: vec![],
+        change: None,
+        page: None,
+        occupied: vec![],
+        ..full()
+    }
 }
 
 #[test]

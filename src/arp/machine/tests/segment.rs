@@ -49,6 +49,7 @@ impl Segment {
                 stations: Arc::default(),
                 addresses: Arc::new(addresses),
                 own: [format!("{}/16", ip(n)).parse().unwrap()].into(),
+                leaving: false,
             });
             claims.handle_link_up(start);
             Host { mac, ip: ip(n), claims, sent: Vec::new(), reports: Vec::new() }
