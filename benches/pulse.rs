@@ -116,6 +116,7 @@ impl Link {
             subnets: [IpNet::from_str("10.0.0.0/16").expect("a subnet")].into(),
             ..Card::default()
         });
+        let key = Key::of_secret(b"0123456789abcdef0123456789abcdef").expect("long enough");
         let machine = |number: usize| {
             let short = u16::try_from(number).expect("few nodes").to_be_bytes();
             let stance = Stance {
@@ -129,7 +130,7 @@ impl Link {
             };
             let incarnation = 1000 + u64::try_from(number).expect("few nodes");
             let incarnations = Incarnations { first: incarnation, this: incarnation };
-            let mut machine = Machine::new(name(number), settings, incarnations, stance, now);
+            let mut machine = Machine::new(name(number), settings, vec![key.id()], incarnations, stance, now);
             machine.handle_expected(&owning.iter().filter(|it| **it != name(number)).cloned().collect(), now);
             machine
         };
@@ -139,7 +140,6 @@ impl Link {
             let late = Duration::from_micros(u64::try_from(number * 331 % 1000).expect("small") * 100);
             Reverse((now + late, number))
         });
-        let key = Key::of_secret(b"0123456789abcdef0123456789abcdef").expect("long enough");
         let first_wakes = vec![now; nodes];
         Link { now, key, wakes: wakes.collect(), first_wakes, settled: false, machines, cost: Cost::default() }
     }

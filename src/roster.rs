@@ -2,6 +2,7 @@
 //! Floor 0. Told by `pulse::machine`, kept in the World, read by `plan::elect` and `plan::verdict::l2`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,39 @@ pub struct Roster {
     /// The others that said goodbye.
     #[serde(default)]
     pub left: BTreeMap<NodeName, Departed>,
+    /// `None` where pulses are not authenticated.
+    #[serde(default)]
+    pub key_use: Option<KeyUse>,
+}
+
+/// Names a key of pulses and says nothing else about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct KeyId(pub u32);
+
+impl KeyId {
+    /// Pulses without a key.
+    pub const NONE: KeyId = KeyId(0);
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}
+
+/// The keys that authenticate pulses on a link, and how far the nodes are with a change of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyUse {
+    /// The key of this node's `key-file`.
+    pub new: KeyId,
+    /// Those of its `old-key-files`.
+    pub old: Vec<KeyId>,
+    /// Those that this node seals its pulses with; more than one where the nodes have no key in common.
+    pub sealing: Vec<KeyId>,
+    /// The nodes that do not accept the new key.
+    pub without_new: BTreeSet<NodeName>,
+    /// The nodes that accept the new key and still seal with another.
+    pub seal_with_old: BTreeSet<NodeName>,
 }
 
 /// What another node says of itself in its pulses.

@@ -12,7 +12,7 @@ use crier::data_path::packet::{Question, TableFamily};
 use crier::names::NodeName;
 use crier::pulse::holdings::{Change, Page};
 use crier::pulse::packet::{Key, Pulse};
-use crier::roster::{Card, Holding, L2Number, NodeTicket, Stage};
+use crier::roster::{Card, Holding, KeyId, L2Number, NodeTicket, Stage};
 use fastrand::Rng;
 
 const VECTORS: &str = include_str!("vectors/bgp.json");
@@ -109,6 +109,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
                 asks: vec![],
                 answers: vec![],
                 card: None,
+                accepts: vec![],
                 change: None,
                 page: None,
                 occupied: vec![],
@@ -178,6 +179,7 @@ fn the_seeds_are_written_where_the_environment_says() {
 fn full_pulse() -> Pulse {
     let node = NodeName::from("node-1");
     Pulse {
+        key: KeyId::NONE,
         mac: "02:00:00:00:00:01".parse().unwrap(),
         incarnation: 1_700_000_000_000_000,
         sequence: 9,
@@ -197,6 +199,7 @@ fn full_pulse() -> Pulse {
             ownership_digest: 1,
             allocation_digest: 2,
         }),
+        accepts: vec![KeyId(1), KeyId(2)],
         change: Some(Change {
             since: 1,
             held: vec![("192.0.2.1".parse().unwrap(), Holding { weight: 0, stage: Stage::Asks })],

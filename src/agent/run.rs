@@ -82,7 +82,7 @@ pub async fn run(config: Config, node: Option<NodeName>, queries: mpsc::Receiver
     let channels = Channels { slices: &slices, facts: &facts, stopping: &stopping };
     let pulse = pulse_setup(&config, &node);
     let pulses = match &pulse {
-        Some(setup) => Pulses::On { authenticated: !setup.keys.sealing().is_none() },
+        Some(setup) => Pulses::On { authenticated: !setup.keys.is_none() },
         None => Pulses::Off,
     };
     // First of all, so that the first plan knows it: there is room for it in the empty queue.
@@ -270,6 +270,8 @@ fn pulse_setup(config: &Config, node: &NodeName) -> Option<pulse::task::Setup> {
         PulseKey::Unauthenticated => pulse::packet::Key::none(),
         PulseKey::Absent => return None,
     };
+    let old = &config.pulse.old_keys;
+    let old = old.iter().filter_map(|key| pulse::packet::Key::of_secret(key.secret.expose())).collect();
     if config.l2.is_empty() && config.pulse.interfaces.is_empty() {
         return None;
     }
@@ -282,7 +284,7 @@ fn pulse_setup(config: &Config, node: &NodeName) -> Option<pulse::task::Setup> {
     Some(pulse::task::Setup {
         node: node.clone(),
         settings: pulse::settings::Settings { interval: config.pulse.interval, multiplier: config.pulse.multiplier },
-        keys: key.into(),
+        keys: pulse::packet::Keys::new(key, old),
         peers: config.pulse.peers.clone(),
         incarnation,
     })

@@ -7,7 +7,7 @@ use super::table::Table;
 use super::{Exit, Output, ago, answer, ask, join, refused};
 use crate::api::readings;
 use crate::path_state::PathSource;
-use crate::views::status::{DataPathReport, PoolReport, Report};
+use crate::views::status::{DataPathReport, PoolReport, Report, RosterReport};
 
 /// Exits with a problem where the screen names one.
 pub fn status(socket: &Path, output: Output) -> Exit {
@@ -96,6 +96,11 @@ fn head(report: &Report) -> String {
         (source, None) => writeln!(text, "data path   {state} ({source})"),
         (source, Some(fault)) => writeln!(text, "data path   {state} ({source}): {fault}"),
     };
+    for RosterReport { link, keys, .. } in &report.pulse.links {
+        if let Some(keys) = keys {
+            let _ = writeln!(text, "pulse key   {link}: {}", keys.summary);
+        }
+    }
     let lost: Vec<_> = report.l2.links.iter().filter(|link| link.lost > 0).collect();
     if !lost.is_empty() {
         let on_links = join(lost.iter().map(|link| format!("{} on {}", link.lost, link.link)));

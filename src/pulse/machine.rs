@@ -19,6 +19,9 @@
 //! incarnation is alive only once it has answered the incarnation of this node, which no old recording can hold; a node
 //! that goes back to an earlier incarnation is a replay. A host that delays packets on the link by less than D is not
 //! detected.
+//!
+//! While the key of the cluster is changed, `sealing` chooses the key of a pulse, and [`Machine::poll_pulse`] gives it once
+//! for each key that it has to be sealed with: the same pulse with the same number, which a reader takes once.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,15 +30,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::peer::{ASK_PART, Dues, Life, Peer, around, up_to};
+use self::sealing::Sealing;
 use super::holdings::Teller;
 use super::outcome::Outcome;
 use super::packet::{MOST_NUMBERS, Pulse};
 use super::settings::Settings;
 use crate::address::MacAddress;
 use crate::names::NodeName;
-use crate::roster::{Card, Eligibility, Holdings, NodeTicket, Roster};
+use crate::roster::{Card, Eligibility, Holdings, KeyId, NodeTicket, Roster};
 
 mod peer;
+mod sealing;
 
 /// How many intervals of an owner lie between two pulses of a node that owns nothing.
 pub const SLOW: u32 = 10;
@@ -88,6 +93,9 @@ pub struct Machine {
     stance: Stance,
     card_version: u32,
     teller: Teller,
+    sealing: Sealing,
+    /// The last pulse, for the keys that it has yet to be sealed with.
+    copies: Vec<Pulse>,
     /// When anybody was heard last.
     last_heard: Instant,
     peers: BTreeMap<NodeName, Peer>,
@@ -109,8 +117,15 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A machine that begins to listen now.
-    pub fn new(me: NodeName, settings: Settings, incarnations: Incarnations, stance: Stance, now: Instant) -> Machine {
+    /// A machine that begins to listen now. `keys`: those that this node accepts, the newest in front.
+    pub fn new(
+        me: NodeName,
+        settings: Settings,
+        keys: Vec<KeyId>,
+        incarnations: Incarnations,
+        stance: Stance,
+        now: Instant,
+    ) -> Machine {
         let mut teller = Teller::default();
         teller.set(&stance.holdings);
         Machine {
@@ -125,6 +140,8 @@ impl Machine {
             settled: false,
             card_version: 1,
             teller,
+            sealing: Sealing::new(keys, settings, now),
+            copies: Vec::new(),
             last_heard: now,
             stance,
             peers: BTreeMap::new(),
@@ -193,6 +210,7 @@ impl Machine {
             let own = self.incarnations.first..self.incarnations.first.saturating_add(MOST_INCARNATIONS);
             return if own.contains(&pulse.incarnation) { Outcome::Own } else { Outcome::Namesake };
         }
+        let other_keys = self.peers.get(&pulse.node).is_none_or(|peer| peer.has_other_keys(&pulse));
         if !self.peers.contains_key(&pulse.node) {
             if self.peers.len() >= MOST_PEERS {
                 self.forget_one();
@@ -235,6 +253,9 @@ impl Machine {
             peer.next_ask = now;
         }
         self.dues.note(peer, self.settings);
+        if other_keys {
+            self.review_keys(now);
+        }
         match life {
             Life::Unverified => Outcome::Unverified,
             Life::Left => Outcome::Left,
@@ -250,12 +271,16 @@ impl Machine {
         }
     }
 
-    /// The next pulse to send, if one is due.
+    /// The next pulse to send, if one is due, to be sealed with the key that it names.
     pub fn poll_pulse(&mut self, now: Instant) -> Option<Pulse> {
+        if let Some(copy) = self.copies.pop() {
+            return Some(copy);
+        }
         self.expire(now);
         if self.next_due().is_none_or(|due| due > now) {
             return None;
         }
+        self.review_keys(now);
         let asks = self.take_asks(now);
         let answers: Vec<u64> = self.to_answer.iter().copied().take(MOST_NUMBERS).collect();
         self.to_answer.retain(|incarnation| !answers.contains(incarnation));
@@ -281,6 +306,7 @@ impl Machine {
                 false => promise - jitter,
             };
         let mut pulse = Pulse {
+            key: KeyId::NONE,
             node: self.me.clone(),
             mac: self.stance.mac,
             incarnation: self.incarnations.this,
@@ -300,13 +326,29 @@ impl Machine {
             asks,
             answers,
             card: with_card.then(|| Card::clone(&self.stance.card)),
+            accepts: self.sealing.said(),
             change: None,
             page: None,
             occupied: self.stance.occupied.to_vec(),
         };
         pulse.change = self.teller.change(pulse.room() / 2);
-        pulse.page = (self.teller.version() > 0).then(|| self.teller.page(pulse.room()));
+        let has_page = self.teller.version() > 0 && pulse.room() >= LEAST_PAGE;
+        pulse.page = has_page.then(|| self.teller.page(pulse.room()));
+        // The oldest key comes first: who has only that one does not wonder about the others.
+        if let Some((oldest, newer)) = self.sealing.keys(now).split_last() {
+            pulse.key = *oldest;
+            self.copies.extend(newer.iter().map(|key| Pulse { key: *key, ..pulse.clone() }));
+        }
         Some(pulse)
+    }
+
+    /// Chooses the keys that seal from now on. A node that has not been able to hear this one hears it soon.
+    fn review_keys(&mut self, now: Instant) {
+        let joined = self.sealing.review(&self.peers, now);
+        self.roster_moved |= self.settled && self.sealing.in_use(&self.peers, now) != self.roster.key_use;
+        if joined && !self.leaving {
+            self.hurry(now);
+        }
     }
 
     fn somebody_listens(&self) -> bool {
@@ -329,7 +371,8 @@ impl Machine {
         let silent = self.peers.iter().filter_map(|(name, peer)| Some((name.clone(), peer.as_silent()?))).collect();
         let left = self.peers.iter().filter(|(_, peer)| peer.life == Life::Left);
         let left = left.map(|(name, peer)| (name.clone(), peer.departed(Duration::ZERO, false))).collect();
-        let roster = Roster { settled: self.settled, members, silent, left };
+        let key_use = self.sealing.in_use(&self.peers, now);
+        let roster = Roster { settled: self.settled, members, silent, left, key_use };
         if roster == self.roster {
             return None;
         }
@@ -482,6 +525,9 @@ const WITNESSES: usize = 2;
 
 /// How much faster an owner tells its pages while a node listens.
 const HASTE: u32 = 4;
+
+/// A page with less room in octets than this might hold no address, and say so that there is none.
+const LEAST_PAGE: usize = 64;
 
 /// One in so many pulses carries the card even if no node asked.
 const CARD_EVERY: u64 = 10;

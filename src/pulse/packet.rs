@@ -18,14 +18,16 @@ use ring::hmac;
 
 use super::addresses::{self, Writer};
 use super::holdings::{Change, Page};
-pub use super::key::{Key, Keys};
+pub use super::key::{Key, Keys, MOST_KEYS};
 use crate::address::MacAddress;
 use crate::names::NodeName;
-use crate::roster::{Card, Eligibility, Holding, L2Number, NodeTicket, Stage};
+use crate::roster::{Card, Eligibility, Holding, KeyId, L2Number, NodeTicket, Stage};
 
 /// One pulse. It speaks for the link that it was sent on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pulse {
+    /// The key that seals it, or that it was sealed with.
+    pub key: KeyId,
     pub node: NodeName,
     /// Of the sender's end of the link.
     pub mac: MacAddress,
@@ -54,6 +56,8 @@ pub struct Pulse {
     /// The incarnations of the nodes that asked the sender; this pulse is the answer to them.
     pub answers: Vec<u64>,
     pub card: Option<Card>,
+    /// The keys that the sender accepts; empty where that is only [`Pulse::key`].
+    pub accepts: Vec<KeyId>,
     pub change: Option<Change>,
     pub page: Option<Page>,
     /// Addresses that the sender found in use by foreign hosts, the newest findings first.
@@ -84,7 +88,9 @@ impl Refused {
                 "they have version {version}, which this crier does not support; run the same version on all nodes"
             ),
             Refused::OtherKey => {
-                "they are authenticated with another key; give all nodes the same [pulse] key-file".to_owned()
+                "they are authenticated with another key; give all nodes the same [pulse] key-file; while the key is \
+                 changed node by node, name the former key in old-key-files of every node that has the new one"
+                    .to_owned()
             }
             Refused::Unauthenticated => {
                 "they are not authenticated; give all nodes the same [pulse] key-file".to_owned()
@@ -126,6 +132,7 @@ const SECTION_OCCUPIED: u8 = 3;
 const SECTION_CARD: u8 = 4;
 const SECTION_CHANGE: u8 = 5;
 const SECTION_PAGE: u8 = 6;
+const SECTION_KEYS: u8 = 7;
 
 impl Pulse {
     /// Reads a pulse and checks its seal against the key that it names.
@@ -139,10 +146,10 @@ impl Pulse {
             return Err(Refused::Version(version));
         }
         let flags = reader.u8()?;
-        let id = reader.u32()?;
+        let id = KeyId(reader.u32()?);
         let key = match keys.accepted().find(|key| key.id == id) {
             Some(key) => key,
-            None if id == 0 => return Err(Refused::Unauthenticated),
+            None if id == KeyId::NONE => return Err(Refused::Unauthenticated),
             None => return Err(Refused::OtherKey),
         };
         let body = match &key.seal {
@@ -171,6 +178,7 @@ impl Pulse {
             return Err(Refused::Malformed);
         }
         let mut pulse = Pulse {
+            key: id,
             node: NodeName::from(name),
             mac,
             incarnation,
@@ -186,6 +194,7 @@ impl Pulse {
             asks: Vec::new(),
             answers: Vec::new(),
             card: None,
+            accepts: Vec::new(),
             change: None,
             page: None,
             occupied: Vec::new(),
@@ -201,6 +210,7 @@ impl Pulse {
                 SECTION_CARD => pulse.card = Some(section.card()?),
                 SECTION_CHANGE => pulse.change = Some(section.change()?),
                 SECTION_PAGE => pulse.page = Some(section.page()?),
+                SECTION_KEYS => pulse.accepts = section.key_ids()?,
                 // A later version may add sections.
                 _ => {}
             }
@@ -208,8 +218,8 @@ impl Pulse {
         Ok(pulse)
     }
 
-    /// The octets of the pulse, sealed. Lists beyond [`MOST_NUMBERS`], [`MOST_OCCUPIED`], [`MOST_WEIGHTS`] and [`MOST_SUBNETS`]
-    /// are cut off. The whole is no longer than [`LONGEST`] if change and page fit into [`Pulse::room`].
+    /// The octets of the pulse, sealed with this key. Lists beyond [`MOST_NUMBERS`], [`MOST_OCCUPIED`], [`MOST_WEIGHTS`],
+    /// [`MOST_SUBNETS`] and [`MOST_KEYS`] are cut off. The whole is no longer than [`LONGEST`] if change and page fit into [`Pulse::room`].
     pub fn emit(&self, key: &Key) -> Vec<u8> {
         let mut octets = self.emit_without_holdings(key);
         if let Some(change) = &self.change {
@@ -234,6 +244,7 @@ impl Pulse {
 
     fn emit_without_holdings(&self, key: &Key) -> Vec<u8> {
         let Pulse {
+            key: _,
             node,
             mac,
             incarnation,
@@ -249,6 +260,7 @@ impl Pulse {
             asks,
             answers,
             card,
+            accepts,
             change: _,
             page: _,
             occupied,
@@ -258,7 +270,7 @@ impl Pulse {
         octets.extend(MAGIC.to_be_bytes());
         octets.push(VERSION);
         octets.push(flag(owner, FLAG_OWNER) | flag(hello, FLAG_HELLO) | flag(hears_api_server, FLAG_HEARS_API_SERVER));
-        octets.extend(key.id.to_be_bytes());
+        octets.extend(key.id.0.to_be_bytes());
         octets.extend(incarnation.to_be_bytes());
         octets.extend(sequence.to_be_bytes());
         octets.extend(mac.0);
@@ -279,6 +291,8 @@ impl Pulse {
         if let Some(card) = card {
             put_section(&mut octets, SECTION_CARD, &card_octets(card));
         }
+        let ids: Vec<u8> = accepts.iter().take(MOST_KEYS).flat_map(|id| id.0.to_be_bytes()).collect();
+        put_list(&mut octets, SECTION_KEYS, &ids);
         octets
     }
 }
@@ -459,6 +473,16 @@ impl<'a> Reader<'a> {
             numbers.push(self.u64()?);
         }
         Ok(numbers)
+    }
+
+    /// Those beyond [`MOST_KEYS`] are left out.
+    fn key_ids(&mut self) -> Result<Vec<KeyId>, Refused> {
+        let mut ids = Vec::new();
+        while !self.is_empty() {
+            ids.push(KeyId(self.u32()?));
+        }
+        ids.truncate(MOST_KEYS);
+        Ok(ids)
     }
 
     fn card(&mut self) -> Result<Card, Refused> {

@@ -12,6 +12,8 @@ use super::outcome::Outcome;
 #[derive(Debug, Default)]
 pub(super) struct RefusedSenders {
     known: BTreeMap<(IpAddr, Outcome), RefusedSender>,
+    /// Who was believed, and when last.
+    believed: BTreeMap<IpAddr, Instant>,
     moved: bool,
 }
 
@@ -31,6 +33,9 @@ impl RefusedSenders {
         why: impl FnOnce() -> String,
         now: Instant,
     ) -> bool {
+        if outcome == Outcome::OtherKey && self.believed.contains_key(&source) {
+            return false;
+        }
         if let Some(sender) = self.known.get_mut(&(source, outcome)) {
             sender.last_heard = now;
             let again = now.duration_since(sender.said) >= SAY_AGAIN_AFTER;
@@ -49,7 +54,19 @@ impl RefusedSenders {
         true
     }
 
+    /// Notes a sender whose key is accepted. While the key of the cluster is changed, it may send each pulse under another
+    /// key as well, for other nodes: that is nothing to complain about.
+    pub(super) fn note_believed(&mut self, source: IpAddr, now: Instant) {
+        self.moved |= self.known.remove(&(source, Outcome::OtherKey)).is_some();
+        if let Some(last) = self.believed.get_mut(&source) {
+            *last = now;
+        } else if self.believed.len() < MOST_BELIEVED_SENDERS {
+            self.believed.insert(source, now);
+        }
+    }
+
     fn forget(&mut self, now: Instant) {
+        self.believed.retain(|_, last| now.duration_since(*last) < SAY_AGAIN_AFTER);
         let before = self.known.len();
         self.known.retain(|_, sender| now.duration_since(sender.last_heard) < SAY_AGAIN_AFTER);
         self.moved |= self.known.len() != before;
@@ -66,6 +83,9 @@ impl RefusedSenders {
 
 /// A sender is logged again after this time, and forgotten if no pulse of it was refused for as long.
 const SAY_AGAIN_AFTER: Duration = Duration::from_secs(60);
+
+/// The most senders that are remembered because they are believed: each node sends over both IP families.
+const MOST_BELIEVED_SENDERS: usize = 2048;
 
 /// The most senders and reasons that are remembered.
 const MOST_REFUSED_SENDERS: usize = 256;
@@ -104,6 +124,19 @@ mod tests {
         senders.poll_refused(start);
         assert_eq!(senders.poll_refused(start + secs(59)), None, "it is shown still");
         assert_eq!(senders.poll_refused(start + secs(60)), Some(BTreeMap::new()));
+        assert!(refuse(&mut senders, SENDER, start + secs(61)));
+    }
+
+    #[test]
+    fn a_sender_that_is_believed_is_neither_logged_nor_shown_for_its_pulses_under_another_key() {
+        let start = clock::now();
+        let mut senders = RefusedSenders::default();
+        assert!(refuse(&mut senders, SENDER, start), "it was not believed yet");
+        senders.note_believed(SENDER, start);
+        assert_eq!(senders.poll_refused(start), Some(BTreeMap::new()), "it is shown no longer");
+        assert!(!refuse(&mut senders, SENDER, start + secs(30)));
+        // It is not believed any more: a minute after the last pulse that was.
+        senders.poll_refused(start + secs(60));
         assert!(refuse(&mut senders, SENDER, start + secs(61)));
     }
 

@@ -194,7 +194,8 @@ impl LinkTask {
         let slice = slices.borrow().clone();
         let now = clock::now();
         let Setup { node, settings, .. } = &*self.setup;
-        let mut machine = Machine::new(node.clone(), *settings, self.incarnations, slice.stance(), now);
+        let mut machine =
+            Machine::new(node.clone(), *settings, self.setup.keys.ids(), self.incarnations, slice.stance(), now);
         let mut refused_senders = RefusedSenders::default();
         let mut failing = false;
         loop {
@@ -308,7 +309,7 @@ impl LinkTask {
     }
 
     fn send(&self, sockets: &Sockets, slice: &LinkSlice, pulse: &Pulse) {
-        let octets = pulse.emit(self.setup.keys.sealing());
+        let octets = pulse.emit(self.setup.keys.of(pulse.key));
         trace!(link = %slice.link.name, %pulse, "pulse sent");
         let count = |sent: io::Result<()>| match sent {
             Ok(()) => self.counters.count_sent(octets.len().try_into().unwrap_or(u64::MAX)),
@@ -344,6 +345,7 @@ impl LinkTask {
         } else {
             match Pulse::parse(octets, &self.setup.keys) {
                 Ok(pulse) => {
+                    refused_senders.note_believed(source.ip(), clock::now());
                     trace!(link = %slice.link.name, %source, %pulse, "pulse received");
                     let (node, outcome) = (pulse.node.clone(), machine.handle_pulse(pulse, clock::now()));
                     let why =
@@ -370,6 +372,11 @@ impl LinkTask {
 
 fn log_roster(link: &Link, before: Option<&Roster>, after: &Roster) {
     let link = &link.name;
+    let sealing = |roster: &Roster| Some(roster.key_use.as_ref()?.sealing.clone());
+    if let Some(keys) = sealing(after).filter(|keys| before.and_then(sealing).as_ref() != Some(keys)) {
+        let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
+        info!(%link, keys = keys.join(" "), "chose the key that seals pulses");
+    }
     let was = |node: &NodeName| before.is_some_and(|before| before.members.contains_key(node));
     for node in after.members.keys().filter(|node| !was(node)) {
         info!(%link, %node, "node is alive on the link");

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Snapshot;
+use super::status::some_of;
 use crate::config::InterfacePattern;
 use crate::names::NodeName;
 use crate::pulse;
@@ -53,8 +54,21 @@ fn of_pulse(snapshot: &Snapshot) -> Vec<String> {
                 ));
             }
             problems
+                .extend(world.rosters.iter().filter_map(|(index, roster)| without_common_key(world, *index, roster)));
+            problems
         }
     }
+}
+
+fn without_common_key(world: &World, index: u32, roster: &Roster) -> Option<String> {
+    let keys = roster.key_use.as_ref().filter(|keys| keys.sealing.len() > 1)?;
+    let link = world.links.get(&index).map_or("a link that is gone", |link| link.name.as_str());
+    Some(format!(
+        "pulses on {link}: the nodes have no key in common, so some of them do not hear each other and addresses may move: {} \
+         without the new key {}; name the former key in [pulse] old-key-files of every node that has the new one",
+        some_of(&keys.without_new),
+        keys.new
+    ))
 }
 
 fn links_listened_on(world: &World) -> String {

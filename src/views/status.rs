@@ -1,6 +1,6 @@
 //! What a running agent says of itself as a whole: the JSON behind `crier status`. Floor 1.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::path_state::{DataPath, PathSource};
 use crate::plan::allocate::capacity;
 use crate::plan::decision::{Announcement, Decision};
 use crate::reason::Reason;
-use crate::roster::{Eligibility, Member, Roster};
+use crate::roster::{Eligibility, KeyId, KeyUse, Member, Roster};
 use crate::session_state::SessionState;
 use crate::world::{ApiServer, Conflict, HostProblem, Link, Pulses, World};
 
@@ -120,6 +120,26 @@ pub struct RosterReport {
     pub members: Vec<MemberReport>,
     /// Nodes whose pulses stopped without a goodbye.
     pub silent: Vec<NodeName>,
+    /// `None` where pulses are not authenticated.
+    #[serde(default)]
+    pub keys: Option<KeysReport>,
+}
+
+/// The keys of the pulses on a link. Each is named by eight digits that say nothing else about it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct KeysReport {
+    /// That of `key-file`.
+    pub new: String,
+    /// Those of `old-key-files`.
+    pub old: Vec<String>,
+    /// Those that this node seals its pulses with.
+    pub sealing: Vec<String>,
+    /// The nodes that do not accept the new key.
+    pub without_new: Vec<NodeName>,
+    /// The nodes that accept the new key and still seal with another.
+    pub seal_with_old: Vec<NodeName>,
+    /// The same in words.
+    pub summary: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -235,9 +255,46 @@ fn pulse_report(world: &World) -> PulseReport {
             settled: roster.settled,
             members: roster.members.iter().map(member).collect(),
             silent: roster.silent.keys().cloned().collect(),
+            keys: roster.key_use.as_ref().map(keys_report),
         })
     };
     PulseReport { state: state.to_owned(), links: world.rosters.iter().filter_map(on_link).collect() }
+}
+
+fn keys_report(keys: &KeyUse) -> KeysReport {
+    let KeyUse { new, old, sealing, without_new, seal_with_old } = keys;
+    let texts = |ids: &[KeyId]| ids.iter().map(KeyId::to_string).collect();
+    KeysReport {
+        new: new.to_string(),
+        old: texts(old),
+        sealing: texts(sealing),
+        without_new: without_new.iter().cloned().collect(),
+        seal_with_old: seal_with_old.iter().cloned().collect(),
+        summary: keys_in_words(keys),
+    }
+}
+
+fn keys_in_words(keys: &KeyUse) -> String {
+    let KeyUse { new, old, sealing, without_new, seal_with_old } = keys;
+    let used: Vec<String> = sealing.iter().map(KeyId::to_string).collect();
+    let used = used.join(" and ");
+    if old.is_empty() {
+        used
+    } else if !without_new.is_empty() {
+        format!("{used}; old-key-files are needed: {} without the new key {new}", some_of(without_new))
+    } else if !seal_with_old.is_empty() {
+        format!("{used}; old-key-files are needed: an old key still seals the pulses of {}", some_of(seal_with_old))
+    } else {
+        format!("{used}, the new key, on every node that is heard; old-key-files can be removed")
+    }
+}
+
+/// The names, of many the first.
+pub(super) fn some_of(nodes: &BTreeSet<NodeName>) -> String {
+    const NAMED: usize = 4;
+    let named: Vec<&str> = nodes.iter().take(NAMED).map(NodeName::as_str).collect();
+    let more = nodes.len().saturating_sub(NAMED);
+    if more > 0 { format!("{} and {more} more", named.join(", ")) } else { named.join(", ") }
 }
 
 fn conflicts_on(link: &InterfaceName, world: &World) -> Vec<ConflictReport> {

@@ -50,6 +50,7 @@ pub struct File {
     pub key: u8,
     /// Those that are accepted beside it.
     pub old_keys: Vec<u8>,
+    keys: Keys,
 }
 
 impl File {
@@ -62,12 +63,13 @@ impl File {
         );
         let file = SourceFile { path: "crier.toml".to_owned(), text };
         let config = config::parse(&[file], &NoSecrets).unwrap_or_else(|complaints| panic!("{complaints}"));
-        File { config: Arc::new(config), key, old_keys }
+        let keys = Keys::new(key_of(key), old_keys.iter().map(|key| key_of(*key)).collect());
+        File { config: Arc::new(config), key, old_keys, keys }
     }
 
-    /// Whether an agent with this file believes the pulses of one with the other.
+    /// Whether agents with these files have a key in common, and so hear each other.
     pub fn accepts(&self, other: &File) -> bool {
-        self.key == other.key || self.old_keys.contains(&other.key)
+        self.keys.ids().iter().any(|key| other.keys.ids().contains(key))
     }
 }
 
@@ -79,10 +81,7 @@ pub struct Sealed {
 
 impl Sealed {
     fn open(&self, file: &File) -> Option<Pulse> {
-        let parse = || {
-            let old = file.old_keys.iter().map(|key| key_of(*key)).collect();
-            Pulse::parse(&self.octets, &Keys::new(key_of(file.key), old)).ok()
-        };
+        let parse = || Pulse::parse(&self.octets, &file.keys).ok();
         self.opened.borrow_mut().entry((file.key, file.old_keys.clone())).or_insert_with(parse).clone()
     }
 }
@@ -220,7 +219,7 @@ impl Agent {
         if let Some(pulse) = &mut self.pulse {
             while let Some(said) = pulse.poll_pulse(now) {
                 let families = vec![Family::V6, Family::V4];
-                let octets = said.emit(&key_of(self.file.key));
+                let octets = said.emit(self.file.keys.of(said.key));
                 sent.push(Sent::Pulse(Rc::new(Sealed { octets, opened: RefCell::default() }), families));
             }
             if let Some(roster) = pulse.poll_roster(now) {
@@ -279,7 +278,8 @@ impl Agent {
             None => {
                 self.incarnations.this += 1;
                 let settings = Settings { interval: INTERVAL, multiplier: self.file.config.pulse.multiplier };
-                self.pulse = Some(Machine::new(self.name.clone(), settings, self.incarnations, stance, now));
+                let keys = self.file.keys.ids();
+                self.pulse = Some(Machine::new(self.name.clone(), settings, keys, self.incarnations, stance, now));
             }
         }
     }

@@ -148,7 +148,6 @@ impl Watch {
         }
         self.filtered |= match &deed {
             Deed::Deafen { .. } | Deed::Firewall { .. } | Deed::Prune(..) => true,
-            Deed::Restart(_, Some(_)) => town.story().files.iter().any(|file| file.key != town.story().files[0].key),
             _ => false,
         };
         self.deeds.push((town.now(), deed));

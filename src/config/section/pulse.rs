@@ -38,10 +38,9 @@ section! {
         pub old_keys: Vec<SecretFile> = secrets(
             "old-key-files",
             LONGEST_KEY,
-            "Files with former keys that are accepted too, while the key is changed node by node.",
+            "Files with former keys, seven at most, that are accepted too while the key is changed node by node.",
         )
-        .shown("[\"/etc/crier/old.key\"]")
-        .not_yet("key rotation");
+        .shown("[\"/etc/crier/old.key\"]");
         /// Links that pulses are sent on although no `[[l2]]` uses them.
         pub interfaces: Vec<InterfacePattern> = interfaces(
             "interfaces",
@@ -75,8 +74,18 @@ section! {
 
 impl Check for Written {
     fn check(&mut self, section: &mut Reader<'_>) {
-        for key in self.old_keys.value.iter().flatten() {
-            check_length(key, &self.old_keys.place, section);
+        let Written { old_keys, key_file, .. } = self;
+        let old: &[SecretFile] = old_keys.value.as_deref().unwrap_or_default();
+        for key in old {
+            check_length(key, &old_keys.place, section);
+        }
+        if old.len() > MOST_OLD_KEYS {
+            let message = format!("{} old keys are more than {MOST_OLD_KEYS}", old.len());
+            section.complain(&old_keys.place, message, "name only keys that some node still seals its pulses with");
+        }
+        if !old.is_empty() && key_file.value == Some(None) {
+            let message = "old-key-files without key-file: no key would seal the pulses of this node";
+            section.complain(&old_keys.place, message, "name the new key in key-file");
         }
     }
 }
@@ -104,6 +113,9 @@ pub enum PulseKey {
 
 /// Octets of a key that is no password which can be guessed.
 pub const LEAST_PULSE_KEY: usize = 16;
+
+/// Former keys that are accepted beside the key of the cluster.
+const MOST_OLD_KEYS: usize = 7;
 
 /// Octets of a key: more would be hashed down to fewer.
 const LONGEST_KEY: usize = 1024;

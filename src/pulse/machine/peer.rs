@@ -9,7 +9,7 @@ use crate::address::MacAddress;
 use crate::pulse::holdings::Listener;
 use crate::pulse::packet::Pulse;
 use crate::pulse::settings::Settings;
-use crate::roster::{Card, Departed, Eligibility, Holdings, Member, NodeTicket};
+use crate::roster::{Card, Departed, Eligibility, Holdings, KeyId, Member, NodeTicket};
 
 /// When the first peer has to be looked at. Whatever brings a peer's time forward is noted here; what puts it off is not. So
 /// these times may be too early and are never too late. They are exact after each look at all peers, which is therefore
@@ -72,6 +72,10 @@ pub(super) struct Peer {
     /// As of the newest version that was heard.
     pub(super) card: Option<Arc<Card>>,
     holdings: Listener,
+    /// The key that its newest pulse was sealed with.
+    key: KeyId,
+    /// The keys that it accepts beside.
+    accepted: Vec<KeyId>,
     occupied: Arc<BTreeSet<IpAddr>>,
     /// What it was before it started anew, until it has proved that it lives.
     former: Option<Departed>,
@@ -111,6 +115,8 @@ impl Peer {
             card_version: pulse.card_version,
             card: None,
             holdings: Listener::default(),
+            key: pulse.key,
+            accepted: pulse.accepts.clone(),
             occupied: Arc::default(),
             former: None,
             grace_until: None,
@@ -141,6 +147,8 @@ impl Peer {
         self.owner = pulse.owner;
         self.hears_api_server = pulse.hears_api_server;
         self.mac = pulse.mac;
+        self.key = pulse.key;
+        self.accepted = pulse.accepts;
         if let Some(card) = pulse.card {
             moved |= self.card.as_deref() != Some(&card);
             self.card = Some(Arc::new(card));
@@ -153,6 +161,19 @@ impl Peer {
         }
         moved |= self.holdings.take(pulse.holdings_version, pulse.change, pulse.page);
         moved || shown != (self.eligibility, self.owner, self.hears_api_server, self.mac)
+    }
+
+    pub(super) fn key(&self) -> KeyId {
+        self.key
+    }
+
+    pub(super) fn accepts(&self, key: KeyId) -> bool {
+        self.key == key || self.accepted.contains(&key)
+    }
+
+    /// What the pulse says of keys is not what the one before said.
+    pub(super) fn has_other_keys(&self, pulse: &Pulse) -> bool {
+        self.key != pulse.key || self.accepted != pulse.accepts
     }
 
     pub(super) fn knows_all(&self) -> bool {

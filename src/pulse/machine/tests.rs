@@ -1,10 +1,15 @@
 use std::num::NonZeroU8;
 
 use super::*;
+use crate::roster::KeyUse;
 
 const START: fn() -> Instant = crate::clock::now;
 
 fn machine(name: &str, incarnation: u64, now: Instant) -> Machine {
+    machine_with(name, &[KeyId::NONE], incarnation, now)
+}
+
+fn machine_with(name: &str, keys: &[KeyId], incarnation: u64, now: Instant) -> Machine {
     let settings =
         Settings { interval: Duration::from_millis(100), multiplier: NonZeroU8::new(3).unwrap_or(NonZeroU8::MIN) };
     let stance = Stance {
@@ -16,7 +21,14 @@ fn machine(name: &str, incarnation: u64, now: Instant) -> Machine {
         holdings: Holdings::new(),
         occupied: Arc::default(),
     };
-    Machine::new(name.into(), settings, Incarnations { first: incarnation, this: incarnation }, stance, now)
+    Machine::new(
+        name.into(),
+        settings,
+        keys.to_vec(),
+        Incarnations { first: incarnation, this: incarnation },
+        stance,
+        now,
+    )
 }
 
 /// Lets two machines speak for a while, and gives everything the second said.
@@ -141,4 +153,168 @@ fn more_names_than_are_kept_in_mind_push_nobody_out_that_is_alive() {
     }
     assert!(a.peers.len() <= MOST_PEERS);
     assert!(alive(&mut a, now));
+}
+
+const OLD: KeyId = KeyId(1);
+const NEW: KeyId = KeyId(2);
+
+/// Machines on one link, each with the keys that it accepts, the newest in front.
+struct Rotation {
+    now: Instant,
+    nodes: Vec<(Vec<KeyId>, Machine)>,
+    incarnation: u64,
+    /// The keys of the pulses that each sent in the last call of `live`.
+    sealed: Vec<BTreeSet<KeyId>>,
+}
+
+impl Rotation {
+    fn of(keys: &[&[KeyId]]) -> Rotation {
+        let mut rotation = Rotation { now: START(), nodes: Vec::new(), incarnation: 0, sealed: Vec::new() };
+        for (place, keys) in keys.iter().enumerate() {
+            let machine = rotation.started(place, keys);
+            rotation.nodes.push((keys.to_vec(), machine));
+        }
+        rotation
+    }
+
+    fn started(&mut self, place: usize, keys: &[KeyId]) -> Machine {
+        self.incarnation += 1;
+        machine_with(&name(place), keys, self.incarnation, self.now)
+    }
+
+    /// Says goodbye, and is back a quarter of a second later with these keys.
+    fn restart(&mut self, place: usize, keys: &[KeyId]) {
+        self.nodes[place].1.handle_leaving(self.now);
+        self.live(Duration::from_millis(250));
+        let machine = self.started(place, keys);
+        self.nodes[place] = (keys.to_vec(), machine);
+    }
+
+    fn live(&mut self, time: Duration) {
+        let end = self.now + time;
+        self.sealed = vec![BTreeSet::new(); self.nodes.len()];
+        while self.now < end {
+            for sender in 0..self.nodes.len() {
+                while let Some(pulse) = self.nodes[sender].1.poll_pulse(self.now) {
+                    self.sealed[sender].insert(pulse.key);
+                    let hearers = self.nodes.iter_mut().enumerate().filter(|(hearer, _)| *hearer != sender);
+                    for (_, (_, machine)) in hearers.filter(|(_, (keys, _))| keys.contains(&pulse.key)) {
+                        machine.handle_pulse(pulse.clone(), self.now);
+                    }
+                }
+                self.nodes[sender].1.poll_roster(self.now);
+            }
+            self.now += Duration::from_millis(1);
+        }
+    }
+
+    /// As `live`; panics as soon as a settled node does not hear another that runs.
+    fn live_together(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.live(Duration::from_millis(20));
+            for (place, (_, machine)) in self.nodes.iter().enumerate().filter(|(_, (_, machine))| machine.settled) {
+                for other in (0..self.nodes.len()).filter(|other| *other != place && self.nodes[*other].1.settled) {
+                    let hears = machine.peers.get(&NodeName::from(name(other).as_str()));
+                    let hears = hears.is_some_and(|peer| peer.life == Life::Alive);
+                    assert!(hears, "{} does not hear {}", name(place), name(other));
+                }
+            }
+        }
+    }
+
+    fn key_use(&self, place: usize) -> KeyUse {
+        self.nodes[place].1.roster.key_use.clone().expect("it has a key")
+    }
+}
+
+fn name(place: usize) -> String {
+    format!("n{place}")
+}
+
+fn names(places: &[usize]) -> BTreeSet<NodeName> {
+    places.iter().map(|place| NodeName::from(name(*place).as_str())).collect()
+}
+
+#[test]
+fn while_the_key_is_changed_node_by_node_all_hear_each_other_all_the_time() {
+    let mut rotation = Rotation::of(&[&[OLD] as &[KeyId]; 4]);
+    rotation.live(Duration::from_secs(2));
+    rotation.live_together(Duration::from_secs(2));
+    for place in 0..4 {
+        rotation.restart(place, &[NEW, OLD]);
+        rotation.live(Duration::from_millis(500));
+        rotation.live_together(Duration::from_secs(5));
+        let untouched: Vec<usize> = (place + 1..4).collect();
+        let key_use = rotation.key_use(0);
+        assert_eq!(key_use.without_new, names(&untouched), "those that were not restarted have the old key only");
+        assert_eq!(key_use.sealing, if untouched.is_empty() { [NEW] } else { [OLD] });
+    }
+    rotation.live(Duration::from_secs(1));
+    assert_eq!(rotation.sealed, vec![BTreeSet::from([NEW]); 4], "all end up on the new key within seconds");
+    assert_eq!(rotation.key_use(2).seal_with_old, names(&[]), "and each knows it of the others");
+    for place in 0..4 {
+        rotation.restart(place, &[NEW]);
+        rotation.live(Duration::from_millis(500));
+        rotation.live_together(Duration::from_secs(5));
+    }
+    let after =
+        KeyUse { new: NEW, old: vec![], sealing: vec![NEW], without_new: names(&[]), seal_with_old: names(&[]) };
+    assert_eq!(rotation.key_use(0), after, "nothing is left of the change");
+}
+
+#[test]
+fn a_node_that_starts_again_with_the_old_key_alone_is_heard_and_hears() {
+    let mut rotation = Rotation::of(&[&[NEW, OLD], &[NEW, OLD], &[OLD]]);
+    rotation.live(Duration::from_secs(5));
+    rotation.live_together(Duration::from_secs(1));
+    // Input: the third dies; half an hour later it is back with the file that it had.
+    let (_, dead) = rotation.nodes.pop().expect("there are three");
+    rotation.live(Duration::from_secs(10));
+    assert_eq!(rotation.sealed, vec![BTreeSet::from([OLD]); 2], "it may only be frozen");
+    rotation.live(Duration::from_secs(40));
+    rotation.live(Duration::from_secs(1));
+    assert_eq!(rotation.sealed, vec![BTreeSet::from([NEW]); 2], "who is gone for long is not waited for");
+    drop(dead);
+    let machine = rotation.started(2, &[OLD]);
+    rotation.nodes.push((vec![OLD], machine));
+    rotation.live(Duration::from_millis(400));
+    assert!(rotation.nodes[2].1.settled, "it listened for D and no longer");
+    rotation.live_together(Duration::from_secs(2));
+    assert_eq!(rotation.key_use(0).without_new, names(&[2]));
+}
+
+#[test]
+fn a_node_between_others_that_have_no_key_in_common_is_heard_by_all_of_them() {
+    let mut rotation = Rotation::of(&[&[OLD], &[NEW, OLD], &[NEW]]);
+    rotation.live(Duration::from_secs(5));
+    rotation.live(Duration::from_secs(5));
+    assert_eq!(rotation.sealed, [BTreeSet::from([OLD]), BTreeSet::from([NEW, OLD]), BTreeSet::from([NEW])]);
+    assert_eq!(rotation.key_use(1).sealing, [NEW, OLD]);
+    for (place, (_, machine)) in rotation.nodes.iter().enumerate().filter(|(place, _)| *place != 1) {
+        assert!(machine.roster.members.contains_key(&NodeName::from("n1")), "n{place} hears it");
+    }
+}
+
+#[test]
+fn a_pulse_that_comes_under_two_keys_is_taken_once() {
+    let now = START();
+    let mut sender = machine_with("a", &[NEW, OLD], 1, now);
+    let mut hearer = machine_with("b", &[NEW, OLD], 2, now);
+    let said: Vec<Pulse> = std::iter::from_fn(|| sender.poll_pulse(now)).collect();
+    assert_eq!(said.iter().map(|pulse| pulse.key).collect::<Vec<_>>(), [OLD, NEW], "it does not know who listens");
+    let outcomes: Vec<Outcome> = said.into_iter().map(|pulse| hearer.handle_pulse(pulse, now)).collect();
+    assert_eq!(outcomes, [Outcome::Unverified, Outcome::Repeated]);
+}
+
+#[test]
+fn alone_on_its_link_a_node_uses_the_new_key_and_says_goodbye_with_it() {
+    let mut rotation = Rotation::of(&[&[NEW, OLD]]);
+    rotation.live(Duration::from_secs(4));
+    rotation.live(Duration::from_secs(4));
+    assert_eq!(rotation.sealed, [BTreeSet::from([NEW])]);
+    rotation.nodes[0].1.handle_leaving(rotation.now);
+    rotation.live(Duration::from_secs(1));
+    assert_eq!(rotation.sealed, [BTreeSet::from([NEW])]);
+    assert!(rotation.nodes[0].1.has_left());
 }

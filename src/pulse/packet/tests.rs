@@ -15,6 +15,7 @@ fn holding(weight: u32, stage: Stage) -> Holding {
 fn full() -> Pulse {
     let to = NodeTicket::of(&"node-2".into());
     Pulse {
+        key: KeyId::NONE,
         node: "node-1".into(),
         mac: MacAddress([2, 0, 0, 0, 0, 1]),
         incarnation: 1_700_000_000_000_000,
@@ -35,6 +36,7 @@ fn full() -> Pulse {
             ownership_digest: 11,
             allocation_digest: 12,
         }),
+        accepts: vec![KeyId(8), KeyId(u32::MAX)],
         change: Some(Change {
             since: 4,
             held: vec![(address("192.0.2.8"), holding(0, Stage::Grants { to }))],
@@ -54,7 +56,16 @@ fn full() -> Pulse {
 }
 
 fn bare() -> Pulse {
-    Pulse { asks: vec![], answers: vec![], card: None, change: None, page: None, occupied: vec![], ..full() }
+    Pulse {
+        asks: vec![],
+        answers: vec![],
+        card: None,
+        accepts: vec![],
+        change: None,
+        page: None,
+        occupied: vec![],
+        ..full()
+    }
 }
 
 #[test]
@@ -63,7 +74,8 @@ fn what_is_emitted_is_read_back_sealed_or_not() {
     let empty = Pulse { page: Some(Page { after: None, through: None, held: vec![] }), ..bare() };
     for pulse in [full(), bare(), unweighted, empty, Pulse { eligibility: Eligibility::Unknown(99), ..full() }] {
         for key in [key(), Key::none()] {
-            assert_eq!(Pulse::parse(&pulse.emit(&key), &key.into()), Ok(pulse.clone()));
+            let sealed = Pulse { key: key.id(), ..pulse.clone() };
+            assert_eq!(Pulse::parse(&pulse.emit(&key), &key.into()), Ok(sealed));
         }
     }
 }
@@ -109,8 +121,9 @@ fn while_a_key_is_changed_both_are_believed_and_a_third_is_not() {
     let keys = ["the first key of all....", "the second key of all...", "the third key of all...."];
     let [old, new, third] = keys.map(|secret| Key::of_secret(secret.as_bytes()).unwrap());
     let accepts_both = Keys::new(new.clone(), vec![old.clone()]);
-    assert_eq!(Pulse::parse(&full().emit(&old), &accepts_both), Ok(full()));
-    assert_eq!(Pulse::parse(&full().emit(&new), &accepts_both), Ok(full()));
+    let sealed = |key: &Key| Pulse { key: key.id(), ..full() };
+    assert_eq!(Pulse::parse(&full().emit(&old), &accepts_both), Ok(sealed(&old)));
+    assert_eq!(Pulse::parse(&full().emit(&new), &accepts_both), Ok(sealed(&new)));
     assert_eq!(Pulse::parse(&full().emit(&third), &accepts_both), Err(Refused::OtherKey));
     assert_eq!(Pulse::parse(&full().emit(&Key::none()), &accepts_both), Err(Refused::Unauthenticated));
 }
@@ -128,6 +141,7 @@ fn the_longest_pulse_fits_into_one_packet_of_any_link() {
                 .collect(),
             ..Card::default()
         }),
+        accepts: vec![KeyId(3); 500],
         change: None,
         page: None,
         occupied: vec![address("fd35::2"); 500],
@@ -143,6 +157,7 @@ fn the_longest_pulse_fits_into_one_packet_of_any_link() {
     assert_eq!((read.asks.len(), read.answers.len()), (MOST_NUMBERS, MOST_NUMBERS));
     assert_eq!(read.card.as_ref().map(|card| (card.weights.len(), card.subnets.len())), Some((32, 8)));
     assert_eq!(read.occupied, longest.occupied[..MOST_OCCUPIED]);
+    assert_eq!(read.accepts, longest.accepts[..MOST_KEYS]);
     assert_eq!(read.page, longest.page);
     for _ in 0..200 {
         let mut pulse = Pulse { card: None, change: teller.change(300), ..longest.clone() };
@@ -163,10 +178,37 @@ fn a_pulse_of_a_later_crier_that_says_more_is_read_without_what_is_not_known() {
     assert_eq!(Pulse::parse(&octets, &Key::none().into()), Ok(bare()), "a flag that is not known is not set");
 }
 
+/// Nodes of a version that knows nothing of a change of keys are on the link too.
+#[test]
+fn a_reader_that_does_not_know_the_section_of_keys_reads_all_the_rest() {
+    let says = Pulse { accepts: vec![KeyId(1), KeyId(2)], ..full() };
+    let silent = Pulse { accepts: vec![], ..full() };
+    let (with, without) = (says.emit(&Key::none()), silent.emit(&Key::none()));
+    // One whole section more, with its type and its length, and not an octet else.
+    let section = [SECTION_KEYS, 0, 8, 0, 0, 0, 1, 0, 0, 0, 2];
+    let at = with.windows(section.len()).position(|octets| octets == section).expect("the section is there");
+    assert_eq!([&with[..at], &with[at + section.len()..]].concat(), without);
+    let mut unknown = with;
+    unknown[at] = 200;
+    assert_eq!(Pulse::parse(&unknown, &Key::none().into()), Ok(silent));
+}
+
+#[test]
+fn of_more_keys_than_a_node_may_accept_the_last_are_left_out() {
+    let mut octets = bare().emit(&Key::none());
+    let ids: Vec<u8> = (1..=9u32).flat_map(u32::to_be_bytes).collect();
+    put_section(&mut octets, SECTION_KEYS, &ids);
+    let read = Pulse::parse(&octets, &Key::none().into()).unwrap();
+    assert_eq!(read.accepts, (1..=8).map(KeyId).collect::<Vec<_>>());
+    let key = |number: u8| Key::of_secret(&[number; Key::LEAST]).unwrap();
+    let keys = Keys::new(key(0), (0..20).map(key).collect());
+    assert_eq!(keys.ids(), (0..8).map(|number| key(number).id()).collect::<Vec<_>>(), "a key counts once");
+}
+
 #[test]
 fn nonsense_is_refused() {
     let with = |more: &[u8]| [bare().emit(&Key::none()).as_slice(), more].concat();
-    let nonsense: [&[u8]; 10] = [
+    let nonsense: [&[u8]; 11] = [
         &[SECTION_OCCUPIED, 0, 2, 4, 1],
         &[200, 0, 2, 1],
         &[SECTION_ASKS, 0, 3, 1, 2, 3],
@@ -177,6 +219,7 @@ fn nonsense_is_refused() {
         &[SECTION_PAGE, 0, 1, 0],
         &[SECTION_PAGE, 0, 4, 0, 0, 7, 7],
         &[SECTION_PAGE],
+        &[SECTION_KEYS, 0, 5, 0, 0, 0, 1, 0],
     ];
     for octets in nonsense {
         assert_eq!(Pulse::parse(&with(octets), &Key::none().into()), Err(Refused::Malformed), "{octets:?}");

@@ -8,4 +8,4 @@ at 24s restart n2 with 2
 at 36s restart n3 with 2
 at 48s restart n4 with 2
 ends 60s
-breaks unanswered two-owners moved
+holds
