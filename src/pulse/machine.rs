@@ -371,7 +371,8 @@ impl Machine {
         let silent = self.peers.iter().filter_map(|(name, peer)| Some((name.clone(), peer.as_silent()?))).collect();
         let left = self.peers.iter().filter(|(_, peer)| peer.life == Life::Left);
         let left = left.map(|(name, peer)| (name.clone(), peer.departed(Duration::ZERO, false))).collect();
-        let key_use = self.sealing.in_use(&self.peers, now);
+        // That a node listens is no news of its keys.
+        let key_use = self.sealing.in_use(&self.peers, now).filter(|_| self.settled);
         let roster = Roster { settled: self.settled, members, silent, left, key_use };
         if roster == self.roster {
             return None;
