@@ -1,3 +1,5 @@
+//! What a pulse is on the wire, octet for octet, and how it may grow. Floor 1.
+
 use super::*;
 
 fn key() -> Key {
