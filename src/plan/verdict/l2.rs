@@ -63,7 +63,8 @@ pub fn judge(inputs: &Inputs<'_>, about: &Announceable<'_>) -> Answer {
         let stage = match &course {
             Some(Course::Holds) => Some(Stage::Holds),
             Some(Course::Grants { to }) => Some(Stage::Grants { to: NodeTicket::of(to) }),
-            Some(Course::Asks { .. }) => Some(Stage::Asks),
+            // It goes on asking until it answers: a grant to a node that asks no more is taken back.
+            Some(Course::Asks { .. } | Course::Takes(Acquisition::HandOver)) => Some(Stage::Asks),
             Some(Course::Takes(_) | Course::Watches { .. } | Course::Waits { .. } | Course::Nobody) | None => None,
         };
         work.holdings.extend(stage.map(|stage| (address, Holding { weight, stage })));
