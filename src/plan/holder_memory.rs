@@ -67,9 +67,15 @@ impl HolderMemory {
         }
     }
 
-    /// This node has been settled for as long as the `[[l2]]` want before it asks a holder for an address.
+    /// This node has been settled for as long as the `[[l2]]` want before it asks a holder for an address. While its view is
+    /// stale it asks nobody, even where all views are: the holder may have seen more before the API server went away.
     pub fn may_ask(&self, _covering: &[(&L2, &L2Context)], now: Instant) -> bool {
-        self.settled_since.is_some_and(|since| since <= now)
+        self.settled_since.is_some_and(|since| since <= now) && !self.is_stale(now)
+    }
+
+    /// This node has not heard the API server for some time.
+    pub fn is_stale(&self, now: Instant) -> bool {
+        self.unheard_since.is_some_and(|since| since + STALE_AFTER <= now)
     }
 
     /// Takes note of a roster on its way into the World.
@@ -186,9 +192,12 @@ impl HolderMemory {
         if world.data_path.serving() == Serving::Lost {
             return Grade::DataPathBad;
         }
-        let stale = self.unheard_since.is_some_and(|since| since + STALE_AFTER <= now);
         let others = || world.rosters.values().flat_map(|roster| roster.members.values());
-        if stale && others().any(|member| member.hears_api_server) { Grade::ViewStale } else { Grade::Eligible }
+        if self.is_stale(now) && others().any(|member| member.hears_api_server) {
+            Grade::ViewStale
+        } else {
+            Grade::Eligible
+        }
     }
 
     /// When [`HolderMemory::take_due`] or [`HolderMemory::grade`] may answer otherwise.
