@@ -63,9 +63,13 @@ pub fn judge(inputs: &Inputs<'_>, about: &Announceable<'_>) -> Answer {
         let stage = match &course {
             Some(Course::Holds) => Some(Stage::Holds),
             Some(Course::Grants { to }) => Some(Stage::Grants { to: NodeTicket::of(to) }),
-            // It goes on asking until it answers: a grant to a node that asks no more is taken back.
-            Some(Course::Asks { .. } | Course::Takes(Acquisition::HandOver)) => Some(Stage::Asks),
-            Some(Course::Takes(_) | Course::Watches { .. } | Course::Waits { .. } | Course::Nobody) | None => None,
+            // It goes on asking until it answers: a grant to a node that asks no more is taken back, and candidates that
+            // are ranked behind it wait while it asks the link. Where another station is in its way they may try.
+            Some(Course::Takes(acquisition)) => (*acquisition == Acquisition::HandOver
+                || conflict(inputs, address).is_none_or(|(kind, _)| kind == ConflictKind::Contested))
+            .then_some(Stage::Asks),
+            Some(Course::Asks { .. }) => Some(Stage::Asks),
+            Some(Course::Watches { .. } | Course::Waits { .. } | Course::Nobody) | None => None,
         };
         work.holdings.extend(stage.map(|stage| (address, Holding { weight, stage })));
         if let Some(Course::Takes(acquisition)) = course {
