@@ -36,11 +36,11 @@ pub fn probing(acquisition: &Acquisition) -> Probing {
             longest_pause: Duration::from_secs(5),
         },
         // Traffic is being lost, and the previous owner was silent already. If it is alive, it answers a probe within a
-        // millisecond; the second probe is for a lossy link.
+        // millisecond; the second probe is for a lossy link. The first pause ends well before the next candidate tries too.
         Acquisition::TakeOver { from: _, suspect: false } => Probing {
             probes: 2,
             interval: Duration::from_micros(7500),
-            first_pause: Duration::from_secs(1),
+            first_pause: Duration::from_millis(400),
             longest_pause: Duration::from_secs(5),
         },
         // All nodes fell silent at once. That they died is less likely than that this node does not hear them, or that the

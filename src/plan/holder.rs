@@ -95,7 +95,7 @@ pub struct Situation<'a> {
     /// Every page of what the living nodes hold was heard.
     pub knows_all: bool,
     pub holders: Vec<Holder<'a>>,
-    /// Nodes that ask for the address.
+    /// Nodes that ask for the address, or take it and do not answer yet.
     pub askers: Vec<Bidder<'a>>,
     /// Of these, one hears its API server, and this node does not hear its own: it knows of endpoints and nodes what this one
     /// may not.
@@ -308,7 +308,9 @@ impl History {
             .filter(|it| compare(it, &this, situation.rank_by) == Ordering::Greater)
             .collect();
         let place = u32::try_from(before.len()).unwrap_or(u32::MAX).saturating_add(u32::from(!situation.knows_all));
-        let begins = since + FALLBACK_TIME.saturating_mul(place.min(MOST_PLACES));
+        // One that is ranked before and says that it takes the address acts: with many addresses that takes its time.
+        let acts = before.iter().any(|it| situation.askers.iter().any(|asker| asker.node == it.node));
+        let begins = since + FALLBACK_TIME.saturating_mul(if acts { MOST_PLACES } else { place.min(MOST_PLACES) });
         if now < begins {
             self.waits_until = Some(begins);
             let first = best(situation, before.into_iter()).map_or(situation.me, |first| first.node);

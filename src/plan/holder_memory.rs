@@ -69,10 +69,16 @@ impl HolderMemory {
     }
 
     /// From when on this node may ask a holder for an address: it has been eligible for the longest `preempt-delay` of the
-    /// `[[l2]]` that cover the address. `None` while it is not eligible.
-    pub fn may_ask_from(&self, covering: &[(&L2, &L2Context)]) -> Option<Instant> {
+    /// `[[l2]]` that cover the address. `None` while it is not eligible, and while its view is stale: then it asks no node, even
+    /// where all views are stale, because the holder may have seen more before the API server went away.
+    pub fn may_ask_from(&self, covering: &[(&L2, &L2Context)], now: Instant) -> Option<Instant> {
         let delay = covering.iter().map(|(l2, _)| l2.preempt_delay).max().unwrap_or_default();
-        self.eligible_since.map(|since| since + delay)
+        self.eligible_since.filter(|_| !self.is_stale(now)).map(|since| since + delay)
+    }
+
+    /// This node has not heard the API server for some time.
+    pub fn is_stale(&self, now: Instant) -> bool {
+        self.unheard_since.is_some_and(|since| since + STALE_AFTER <= now)
     }
 
     /// Takes note of a roster on its way into the World.
@@ -198,9 +204,12 @@ impl HolderMemory {
         if world.data_path.serving() == Serving::Lost {
             return Grade::DataPathBad;
         }
-        let stale = self.unheard_since.is_some_and(|since| since + STALE_AFTER <= now);
         let others = || world.rosters.values().flat_map(|roster| roster.members.values());
-        if stale && others().any(|member| member.hears_api_server) { Grade::ViewStale } else { Grade::Eligible }
+        if self.is_stale(now) && others().any(|member| member.hears_api_server) {
+            Grade::ViewStale
+        } else {
+            Grade::Eligible
+        }
     }
 
     /// When [`HolderMemory::take_due`] or [`HolderMemory::grade`] may answer otherwise.

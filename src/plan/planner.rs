@@ -102,6 +102,8 @@ pub struct Planner {
     /// This node's own, as of the last turn.
     grade: Grade,
     digests: l2::Digests,
+    /// This node had not heard the API server for some time at the last turn.
+    stale: bool,
     binds: BindTable,
     tickets: Tickets,
     plan: Plan,
@@ -139,6 +141,7 @@ impl Planner {
             memory: LinkMemory::default(),
             holders: HolderMemory::default(),
             grade: Grade::Eligible,
+            stale: false,
             binds: BindTable::default(),
             tickets: Tickets::default(),
             plan: Plan::default(),
@@ -257,6 +260,13 @@ impl Planner {
         self.holders.note_time(&self.world, now);
         let grade = self.holders.grade(&self.world, now);
         self.dirty.context |= std::mem::replace(&mut self.grade, grade) != grade;
+        match (std::mem::replace(&mut self.stale, self.holders.is_stale(now)), self.stale) {
+            // It asks nobody any more.
+            (false, true) => self.dirty.services.extend(self.ownership.open().cloned()),
+            // It may be better than holders that it did not ask.
+            (true, false) => self.dirty.everything = true,
+            (false, false) | (true, true) => {}
+        }
         let Dirty { services: _, everything, context, other_links, peers } = &mut self.dirty;
         let everything = std::mem::take(everything);
         let context = std::mem::take(context) || everything;

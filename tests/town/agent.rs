@@ -73,10 +73,13 @@ impl File {
     }
 }
 
+/// The key of a file, and those that it accepts beside it.
+type KeyNumbers = (u8, Vec<u8>);
+
 /// A pulse as it is sent. What a file's keys make of it is worked out once for all that hold the same.
 pub struct Sealed {
     octets: Vec<u8>,
-    opened: RefCell<BTreeMap<(u8, Vec<u8>), Option<Pulse>>>,
+    opened: RefCell<BTreeMap<KeyNumbers, Option<Pulse>>>,
 }
 
 impl Sealed {

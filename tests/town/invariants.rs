@@ -146,10 +146,7 @@ impl Watch {
             let held = town.owners.iter().filter(|(_, hosts)| hosts.contains(&host)).map(|(address, _)| *address);
             self.held.entry(host).or_default().extend(held);
         }
-        self.filtered |= match &deed {
-            Deed::Deafen { .. } | Deed::Firewall { .. } | Deed::Prune(..) => true,
-            _ => false,
-        };
+        self.filtered |= matches!(&deed, Deed::Deafen { .. } | Deed::Firewall { .. } | Deed::Prune(..));
         self.deeds.push((town.now(), deed));
     }
 

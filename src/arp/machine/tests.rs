@@ -204,10 +204,10 @@ fn an_owner_that_answers_though_nobody_hears_it_is_not_robbed_and_asked_again_ev
     bench.pass(millis(1));
     bench.claimed_by(1, FOREIGN, true);
     assert_eq!(bench.reports(), [conflict(1, FOREIGN, ConflictKind::AliveUnheard)]);
-    let mut probed = bench.pass(millis(1000));
-    assert_eq!(probed.pop(), Some((1001, Sent::Probe, address(1))));
+    let mut probed = bench.pass(millis(400));
+    assert_eq!(probed.pop(), Some((401, Sent::Probe, address(1))));
     bench.claimed_by(1, FOREIGN, true);
-    assert_eq!(bench.times(millis(2020), Sent::Probe), [3001, 3008], "the pause has doubled");
+    assert_eq!(bench.times(millis(820), Sent::Probe), [1201, 1208], "the pause has doubled");
     assert_eq!(bench.ownership(1), Ownership::Announced, "now it is dead");
     assert_eq!(bench.reports(), [Report::Over(address(1))]);
 }

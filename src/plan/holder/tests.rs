@@ -219,6 +219,7 @@ impl Link {
             Course::Holds => {}
             Course::Grants { to } => said.grants = Some(to.clone()),
             Course::Takes(acquisition) => {
+                said.asks = true;
                 let time = match acquisition {
                     Acquisition::HandOver => Duration::ZERO,
                     Acquisition::TakeOver { .. } => TAKE_OVER,

@@ -63,8 +63,13 @@ pub fn judge(inputs: &Inputs<'_>, about: &Announceable<'_>) -> Answer {
         let stage = match &course {
             Some(Course::Holds) => Some(Stage::Holds),
             Some(Course::Grants { to }) => Some(Stage::Grants { to: NodeTicket::of(to) }),
+            // It goes on asking until it answers: a grant to a node that asks no more is taken back, and candidates that
+            // are ranked behind it wait while it asks the link. Where another station is in its way they may try.
+            Some(Course::Takes(acquisition)) => (*acquisition == Acquisition::HandOver
+                || conflict(inputs, address).is_none_or(|(kind, _)| kind == ConflictKind::Contested))
+            .then_some(Stage::Asks),
             Some(Course::Asks { .. }) => Some(Stage::Asks),
-            Some(Course::Takes(_) | Course::Watches { .. } | Course::Waits { .. } | Course::Nobody) | None => None,
+            Some(Course::Watches { .. } | Course::Waits { .. } | Course::Nobody) | None => None,
         };
         work.holdings.extend(stage.map(|stage| (address, Holding { weight, stage })));
         if let Some(Course::Takes(acquisition)) = course {
@@ -140,7 +145,7 @@ fn judge_address(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, ran
             answers,
             leaving: inputs.world.leaving,
             sticky: covering.iter().any(|(l2, _)| l2.sticky),
-            may_ask_from: inputs.holders.may_ask_from(&covering),
+            may_ask_from: inputs.holders.may_ask_from(&covering, inputs.now),
             knows_all: members.values().all(|member| member.holdings_known),
             holders: holders(inputs, &ranking, &members, address),
             askers: askers(&members, address),

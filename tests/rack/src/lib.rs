@@ -55,6 +55,7 @@
 //! | [`client`], [`server`], [`packet`], [`ndp`] | requests, steady asking, ARP and NDP; backends and pods |
 //! | [`bird`], [`frr`], [`crier`](mod@crier) | routers from Debian, and the binary under test |
 //! | [`lan`] | standalone nodes on one link, for the judges of layer 2 |
+//! | [`owners`] | who answers for many addresses, what moved on the wire, and whether clients were served |
 //! | [`service`], [`manifests`] | a Service with its EndpointSlices, for an API server or a folder that agents read |
 //! | [`script`] | a BGP peer whose every octet the test decides |
 //! | [`pairing`], [`gobgp`], [`openbgpd`], [`exabgp`] | one session between crier and any of five routers |
@@ -93,6 +94,7 @@ pub mod ndp;
 mod need;
 pub mod net;
 pub mod openbgpd;
+pub mod owners;
 pub mod packet;
 pub mod pairing;
 mod process;

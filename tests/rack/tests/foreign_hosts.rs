@@ -97,7 +97,6 @@ fn an_address_in_use_is_defended_against_a_foreign_host_who_takes_it() {
     let lan = Lan::new(&rack, 2);
     lan.service("web", "192.168.35.100");
     let mut agents = lan.agents();
-    // Who takes it over from a silent owner is sure of it at once: only after a first use there is a time to give way.
     let first = agents.remove(lan.owner(FIRST));
     first.kill();
     let owner = lan.owner(FIRST);
@@ -107,6 +106,11 @@ fn an_address_in_use_is_defended_against_a_foreign_host_who_takes_it() {
     client.poke(address);
     lan.known_as(client, address, mac);
 
+    // However it took the address, a node gives way at first: the other station may have been there before.
+    throughout("the probation passes", secs(11), || match lan.answering(FIRST).as_slice() {
+        [one] if one == lan.site.node(owner).name() => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
     let foreign = foreign_host(&lan, &["192.168.35.100/24"]);
     // As a host does that takes an address over: once, to everybody.
     foreign.sh("arping -U -I eth0 -c 1 192.168.35.100");

@@ -80,6 +80,12 @@ fn the_new_owner_says_from_whom_it_has_the_address_and_why() {
     let heir = || agents.iter().find(|agent| agent.node() == second).expect("it is one of the agents");
     assert_eq!(metric(heir(), "crier_l2_moves_total{cause=\"owner-silent\",direction=\"in\"}").as_deref(), Some("0"));
 
+    // Who is to answer has asked the link first, and says that it holds the address then.
+    eventually_equal("the heir hears that the owner holds an address", secs(20), &true, || {
+        let members = heir().status()["pulse"]["links"][0]["members"].as_array().cloned().unwrap_or_default();
+        members.iter().any(|member| member["node"] == first.as_str() && member["owner"] == true)
+    });
+
     // The owner dies without a word, and its kernel goes on to answer for the address that is bound there.
     take(&mut agents, &first).kill();
     let heir = agents.iter().find(|agent| agent.node() == second).expect("it is one of the agents");

@@ -1,0 +1,161 @@
+//! Links that are not as plain as one hopes: two of one node on one wire, filtered multicast, two subnets, a cable that is
+//! pulled, an owner that is killed again and again. One node answers for each address, and no alarm is false.
+
+use std::net::Ipv4Addr;
+
+use rack::crier::Crier;
+use rack::lan::{self, Lan};
+use rack::{Need, Rack, eventually, eventually_equal, millis, secs, throughout};
+
+const NEEDS: [Need; 2] = [Need::Crier, Need::Nft];
+
+fn said(agents: &[Crier], text: &str) -> Vec<String> {
+    let logs: Vec<String> = agents.iter().map(|agent| agent.process().log()).collect();
+    logs.iter().flat_map(|log| log.lines()).filter(|line| line.contains(text)).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_node_with_two_links_on_one_wire_is_no_namesake_of_itself_and_in_its_own_way() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let lan = Lan::with_quiet_kernels(&rack, 2);
+    lan.site.link.plug(lan.site.node(0), "eth1", &["192.168.35.61/24"]);
+    let addresses = lan.services(6);
+    let agents =
+        lan.agents_with(&lan.configuration_on("[\"eth*\"]", &format!("key-file = \"{}\"\n", lan.key.display())));
+    let watch = lan.watch(&addresses);
+    throughout("no agent complains", secs(4), || {
+        let problems: String = agents.iter().map(lan::problems).collect();
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
+    });
+    for text in
+        ["uses this node's name", "another station claimed", "in use by another station", "pulses are not heard"]
+    {
+        assert_eq!(said(&agents, text), Vec::<String>::new(), "{text}");
+    }
+    watch.end(millis(700));
+}
+
+#[test]
+fn a_switch_that_filters_the_multicast_of_one_family_silences_nobody() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let lan = Lan::with_quiet_kernels(&rack, 3);
+    let addresses = lan.services(6);
+    let agents = lan.agents();
+    let before = lan.owners(&addresses, secs(5));
+    let watch = lan.watch(&addresses);
+    let switch = lan.site.link.namespace();
+    for family in ["ip", "ip6"] {
+        switch.sh("nft add table bridge snooping");
+        switch.sh("nft add chain bridge snooping between { type filter hook forward priority 0 ; }");
+        switch.sh(&format!("nft add rule bridge snooping between meta protocol {family} udp dport 7473 drop"));
+        throughout(&format!("nothing moves without multicast over {family}"), secs(2), || {
+            let now = lan.owners(&addresses, millis(500));
+            if now == before { Ok(()) } else { Err(format!("{now:?}, before {before:?}")) }
+        });
+        switch.sh("nft delete table bridge snooping");
+        lan.all_hear(&agents);
+    }
+    assert_eq!(said(&agents, "node fell silent"), Vec::<String>::new());
+    watch.end(millis(700));
+}
+
+#[test]
+fn a_node_of_another_subnet_on_the_wire_leaves_no_address_without_an_owner() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let lan = Lan::with_quiet_kernels(&rack, 3);
+    let stranger = lan.site.node(2);
+    stranger.ip("address add 192.168.36.13/24 dev eth0");
+    stranger.ip("address del 192.168.35.13/24 dev eth0");
+    let addresses = lan.services(11);
+    let file = lan.configuration().replace("[[l2]]\n", "[[l2]]\nsubnet = \"require\"\n");
+    let mut agents = lan.agents_with(&file);
+    let owners = lan.owners(&addresses, secs(3));
+    assert!(owners.values().all(|owner| owner != "node-3"), "{owners:?}");
+    let watch = lan.watch(&addresses);
+    lan.restart(&mut agents, 0, &file);
+    lan.all_hear(&agents);
+    let owners = lan.owners(&addresses, secs(3));
+    assert!(owners.values().all(|owner| owner != "node-3"), "{owners:?}");
+    watch.end(millis(900));
+}
+
+#[test]
+fn a_cable_that_is_pulled_and_plugged_in_again_costs_one_move_there_and_one_back() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let lan = Lan::with_quiet_kernels(&rack, 3);
+    for node in &lan.site.nodes {
+        node.sysctl("net/ipv6/conf/all/accept_dad", "1");
+        node.sysctl("net/ipv6/conf/eth0/accept_dad", "1");
+    }
+    let addresses = lan.services(6);
+    let pulse = format!("key-file = \"{}\"\ninterval = \"50ms\"\n", lan.key.display());
+    let agents = lan.agents_with(&lan.configuration_on("[\"eth0\"]", &pulse));
+    let before = lan.owners(&addresses, secs(5));
+    let watch = lan.watch(&addresses);
+    let pulled = lan.site.node(0);
+    pulled.port.unplug();
+    throughout("the cable is pulled", secs(3), || Ok::<(), String>(()));
+    pulled.port.restore();
+    lan.all_hear(&agents);
+    eventually_equal("all is as it was", secs(5), &before, || lan.owners(&addresses, secs(1)));
+    // The link-local address is usable again a second later.
+    throughout("and stays so", secs(3), || {
+        let now = lan.owners(&addresses, millis(500));
+        if now == before { Ok(()) } else { Err(format!("{now:?}, before {before:?}")) }
+    });
+    let silences = said(&agents[1..], "node fell silent");
+    assert!(silences.len() == 2 && silences.iter().all(|line| line.contains("node=node-1")), "{silences:#?}");
+    watch.end(millis(1500));
+}
+
+#[test]
+fn an_owner_that_is_killed_again_and_again_is_replaced_each_time_and_leaves_no_second_owner() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let lan = Lan::with_quiet_kernels(&rack, 3);
+    let addresses = lan.services(6);
+    let mut agents = lan.agents();
+    let watch = lan.watch(&addresses);
+    for round in 0..6 {
+        let victim =
+            usize::from(lan.owners(&addresses, secs(5)).values().next().is_some_and(|owner| owner == "node-2"));
+        agents[victim].kill();
+        // Now before, now after the others noticed.
+        if round % 2 == 0 {
+            agents[(victim + 1) % 3].process().wait_for_log("node fell silent", secs(5));
+        }
+        agents[victim] = lan.agent_with(victim, &lan.configuration());
+    }
+    lan.all_hear(&agents);
+    let owners = lan.owners(&addresses, secs(3));
+    throughout("and it is quiet", secs(2), || {
+        let now = lan.owners(&addresses, millis(500));
+        if now == owners { Ok(()) } else { Err(format!("{now:?}, before {owners:?}")) }
+    });
+    watch.end(millis(1500));
+}
+
+#[test]
+fn the_second_agent_of_one_name_takes_nothing_and_is_named() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let lan = Lan::with_quiet_kernels(&rack, 3);
+    let addresses = lan.services(6);
+    let agents = [lan.agent(0), lan.agent(1)];
+    agents.iter().for_each(|agent| drop(agent.wait_ready(secs(20))));
+    lan.all_hear(&agents);
+    let watch = lan.watch(&addresses);
+    let before = lan.owners(&addresses, secs(5));
+    let _second = lan.site.node(2).crier("node-1", &lan.configuration());
+    eventually("it is told", secs(10), || {
+        let problems = lan::problems(&agents[0]);
+        if problems.contains("node-1") { Ok(()) } else { Err(problems) }
+    });
+    let name = |mac| lan.name_of(mac);
+    let answering = |address: Ipv4Addr| -> Vec<String> {
+        lan.site.client.who_has("eth0", address, millis(200)).into_iter().map(name).collect()
+    };
+    eventually("one node answers for each", secs(15), || {
+        let seen: Vec<_> = addresses.iter().map(|address| answering(*address)).collect();
+        if seen.iter().all(|names| names.len() == 1) { Ok(()) } else { Err(format!("{seen:?}, before {before:?}")) }
+    });
+    watch.end(secs(2));
+}
