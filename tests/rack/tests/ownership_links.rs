@@ -140,7 +140,9 @@ fn the_second_agent_of_one_name_takes_nothing_and_is_named() {
     let lan = Lan::with_quiet_kernels(&rack, 3);
     let addresses = lan.services(6);
     let agents = [lan.agent(0), lan.agent(1)];
-    agents.iter().for_each(|agent| drop(agent.wait_ready(secs(20))));
+    for agent in &agents {
+        agent.wait_ready(secs(20));
+    }
     lan.all_hear(&agents);
     let watch = lan.watch(&addresses);
     let before = lan.owners(&addresses, secs(5));
