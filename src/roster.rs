@@ -102,7 +102,7 @@ pub struct Departed {
     pub mac: MacAddress,
     /// How long nothing had been heard of it when it was given up; zero where it said goodbye.
     pub unheard: Duration,
-    /// Everybody else fell silent with it, and there were several: it may be this node that does not hear.
+    /// All other nodes fell silent with it, and there were several: it may be this node that does not hear.
     pub suspect: bool,
     /// What it held last.
     pub holdings: Holdings,

@@ -68,7 +68,7 @@ pub struct Holder<'a> {
 /// The last holder of an address that no living node holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LastHolder<'a> {
-    /// Nobody is known to have held it. Whoever should have is no predecessor.
+    /// No node is known to have held it. A node that only should have held it does not count.
     Unknown,
     /// It fell silent. `suspect`: all nodes did at once, so it may be this node that does not hear.
     Silent { node: &'a NodeName, suspect: bool },
@@ -116,9 +116,9 @@ pub enum Course {
     Asks { holder: NodeName },
     /// Another node holds the address.
     Watches { holder: NodeName },
-    /// Nobody holds it, and another node is ranked before this one.
+    /// No node holds it, and another node is ranked before this one.
     Waits { first: NodeName },
-    /// Nobody holds it, and no living node may.
+    /// No node holds it, and no living node may.
     Nobody,
 }
 
@@ -131,7 +131,7 @@ pub struct History {
     unheld_since: Option<Instant>,
     /// Until when this node waits for those that are ranked before it, or for its `preempt-delay`.
     waits_until: Option<Instant>,
-    /// Since when nobody holds the address and another node is to take it.
+    /// Since when no node holds the address and another node is to take it.
     left_since: Option<Instant>,
     /// That node has not taken it for too long.
     overdue: bool,
@@ -294,10 +294,10 @@ impl History {
         }
     }
 
-    /// Nobody living holds the address, and this node could.
+    /// No living node holds the address, and this node could.
     fn find_holder(&mut self, situation: &Situation<'_>, own: Bid, others: Vec<Bidder<'_>>, now: Instant) -> Course {
         if let Some(taking) = self.taking.clone() {
-            // Whoever was in the way has said goodbye.
+            // The node that was in the way has said goodbye.
             return self.take(if situation.last == LastHolder::Left { Acquisition::HandOver } else { taking });
         }
         let since = *self.unheld_since.get_or_insert(now);
@@ -379,7 +379,7 @@ fn best_rival<'a>(situation: &Situation<'a>) -> Option<Bidder<'a>> {
     best(situation, situation.holders.iter().filter(|holder| !holder.grants_us).map(|holder| holder.bidder))
 }
 
-/// This node is better than everybody who holds the address.
+/// This node is better than every node that holds the address.
 fn would_ask(situation: &Situation<'_>, own: Bid) -> bool {
     let this = Bidder { node: situation.me, bid: own };
     let beats = |holder: &Holder<'_>| {

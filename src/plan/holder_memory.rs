@@ -154,7 +154,7 @@ impl HolderMemory {
         }
     }
 
-    /// This node answers for an address: whoever held it before is of no interest any more.
+    /// This node answers for an address: the holder before is of no interest any more.
     pub fn note_answered(&mut self, address: IpAddr) {
         self.last_holders.remove(&address);
     }
@@ -199,7 +199,7 @@ impl HolderMemory {
     }
 
     /// How good this node is: by its data path, and by what it knows of the cluster. Its view is stale while it has not heard the API server for some time and
-    /// another agent does. Where nobody hears it, everybody is as good as before, so that nothing moves.
+    /// another agent does. Where no agent hears it, all are as good as before, so that nothing moves.
     pub fn grade(&self, world: &World, now: Instant) -> Grade {
         if world.data_path.serving() == Serving::Lost {
             return Grade::DataPathBad;

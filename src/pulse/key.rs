@@ -1,4 +1,4 @@
-//! What seals the pulses of one cluster, and which seals are accepted. Floor 1, a part of the packet.
+//! The key that authenticates the pulses of this node, and the keys that are accepted. Floor 1, a part of the packet.
 
 use std::fmt;
 
@@ -6,17 +6,17 @@ use ring::hmac;
 
 use crate::roster::KeyId;
 
-/// What seals the pulses of one cluster. Never printed.
+/// A key that authenticates the pulses of one cluster. Never printed.
 #[derive(Clone)]
 pub struct Key {
-    /// Absent: pulses are neither sealed nor checked.
+    /// Absent: pulses are neither authenticated nor checked.
     pub(super) seal: Option<hmac::Key>,
     /// Names the key in a pulse.
     pub(super) id: KeyId,
 }
 
 impl Key {
-    /// The fewest octets that are a key and no password that can be guessed.
+    /// The least length of a key in octets; a shorter one could be guessed.
     pub const LEAST: usize = 16;
 
     /// `None` where the secret is shorter than [`Key::LEAST`].
@@ -31,7 +31,7 @@ impl Key {
         Some(Key { seal: Some(seal), id: KeyId(id) })
     }
 
-    /// No key: everybody on the link is believed.
+    /// No key: pulses of every host on the link are accepted.
     pub fn none() -> Key {
         Key { seal: None, id: KeyId::NONE }
     }

@@ -7,7 +7,7 @@
 //!
 //! The bounds, where I is the interval, D the interval times the multiplier, and pulses arrive at once:
 //! - An owner pulses every I at most, another node every [`SLOW`] times I. A node is silent when nothing was heard for as
-//!   long as it promised itself, so an owner that dies is silent for everybody within D.
+//!   long as it promised itself, so all other nodes find an owner that dies silent within D.
 //! - A node that the plan expects to own is held to D as well, whatever it promised: so if the next in rank has died
 //!   unnoticed, the one after it comes at most D later.
 //! - In the last third of its time a node is asked repeatedly whether it is alive, and answers at once: a few lost packets

@@ -271,7 +271,7 @@ impl LinkTask {
                     leaving = true;
                     machine.handle_leaving(clock::now());
                 }
-                // Before the deadlines: whoever was frozen reads what the others said meanwhile, and judges then.
+                // Before the deadlines: an agent that was frozen reads what the others said meanwhile, and judges then.
                 received = sockets.receive(|datagram| self.handle_datagram(datagram, &slice, machine, refused_senders)) => {
                     if let Err(error) = received {
                         // The kernel reports once that a link went down; the plan hears of that as well.
@@ -318,7 +318,7 @@ impl LinkTask {
                 debug!(link = %slice.link.name, %error, "pulse not sent");
             }
         };
-        // Always over both families: a switch may prune the groups of one of them, and nobody would notice.
+        // Always over both families: a switch may prune the groups of one of them, and no node would notice.
         for socket in [&sockets.v6, &sockets.v4].into_iter().flatten() {
             count(socket.send_to_group(&octets));
         }

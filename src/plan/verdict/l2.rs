@@ -44,7 +44,7 @@ pub struct L2Work {
     pub holdings: Vec<(IpAddr, Holding)>,
     /// The nodes that hold an address of the Service or are to take it, this one among them.
     pub owners: BTreeSet<NodeName>,
-    /// Some address has no holder yet, or is about to have another: whoever comes or goes matters.
+    /// Some address has no holder yet, or is about to have another: any node that comes or goes matters.
     pub open: bool,
 }
 
@@ -106,7 +106,7 @@ pub fn is_outranked(inputs: &Inputs<'_>, key: &ObjectKey, decision: &Decision) -
 /// What is decided about one address.
 struct Judged {
     verdict: L2Verdict,
-    /// `None` where no `[[l2]]` covers it, or nobody may answer whatever the nodes say.
+    /// `None` where no `[[l2]]` covers it, or no node may answer whatever the nodes say.
     course: Option<Course>,
     /// Where this node answers for it, in a conflict too: the responder asks again until the conflict is over.
     answered_on: Option<Arc<BTreeSet<InterfaceName>>>,
@@ -214,7 +214,7 @@ fn holders<'a>(
     let me = NodeTicket::of(inputs.me);
     let holder = |(node, member): (&&'a NodeName, &&'a Member)| {
         let holding = holding(member, address).filter(|it| it.stage.answers())?;
-        // Whoever holds it and says nothing that is known of itself is the last that is to keep it.
+        // A holder with an eligibility that this version does not know keeps it only while no other node can serve.
         let grade = elect::grade(member.eligibility).unwrap_or(Grade::DataPathBad);
         Some(Holder {
             bidder: Bidder { node, bid: Bid { grade, weight: holding.weight } },
@@ -239,7 +239,7 @@ fn askers_know_more(inputs: &Inputs<'_>, members: &BTreeMap<&NodeName, &Member>,
         && members.values().any(|member| member.hears_api_server && asks(member))
 }
 
-/// The other nodes that could take the address. Where nobody is known to have held it, nodes that still listen count too:
+/// The other nodes that could take the address. Where no node is known to have held it, nodes that still listen count too:
 /// agents that start together share the addresses at once, instead of moving them a moment later.
 fn candidates<'a>(
     ranking: &'a Ranking<'_>,
@@ -326,7 +326,7 @@ fn cause(inputs: &Inputs<'_>, address: IpAddr, verdict: &L2Verdict, ranking: &Ra
     if before.is_some_and(|before| before.owner == verdict.owner) {
         return None;
     }
-    // Who listens learns one by one who is there: it sees no moves.
+    // A node that listens learns of the others one by one: it sees no moves.
     let listens = || ranking.refusal(inputs.me) == Some(Reason::NodeListening);
     // And when it has listened, others may have had it long since.
     let found_so = before.map_or(inputs.first_turn, |it| !it.witnessed && verdict.owner.as_ref() != Some(inputs.me));
@@ -334,7 +334,7 @@ fn cause(inputs: &Inputs<'_>, address: IpAddr, verdict: &L2Verdict, ranking: &Ra
         _ if listens() => Cause::Learned,
         None if found_so => Cause::Learned,
         None => Cause::FirstUse,
-        // Not the one who had it: nobody may have it.
+        // No node may have it, the one that had it included.
         Some(_) if verdict.reason == Reason::NoEndpoints => Cause::OwnerRefused { reason: Reason::NoEndpoints },
         Some(owner) => {
             let rosters = inputs.world.rosters.values();

@@ -1,0 +1,171 @@
+//! How the planner renews the slices of the Plan, and which of them it says moved. Floor 1, the second half of [`Planner`]:
+//! it decides nothing about a Service.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use imbl::OrdMap;
+
+use super::Planner;
+use crate::address::ScopedAddress;
+use crate::config;
+use crate::names::{ObjectKey, PeerName};
+use crate::plan::context::{PulseContext, bgp, l2};
+use crate::plan::decision::Decision;
+use crate::plan::notice::notice;
+use crate::plan::slice::{PeerSlice, PulseSlice, ServiceStatus};
+use crate::plan::{manners, reach, stations};
+use crate::world::{ApiServer, Service};
+
+impl Planner {
+    /// The parts of the slices that follow from nodes and links alone.
+    pub(super) fn renew_frames(&mut self) {
+        let PulseContext { links, eligibility } = self.context.pulse.clone();
+        let hears_api_server = matches!(self.world.api_server, ApiServer::Reachable | ApiServer::Manifests);
+        let pulse = PulseSlice { links, eligibility, hears_api_server, ..self.plan.pulse.clone() };
+        if self.plan.pulse != pulse {
+            self.plan.pulse = pulse;
+            self.moved.pulse = true;
+        }
+        self.moved.l2 |= std::mem::replace(&mut self.plan.l2.leaving, self.world.leaving) != self.world.leaving;
+        let stations = stations::stations(&self.plan.l2.stations, &self.world);
+        let node_addresses = stations::node_addresses(&self.me, &self.world);
+        let manners = manners::manners(&self.config, &self.me, &self.world);
+        let l2 = &mut self.plan.l2;
+        self.moved.l2 |= *l2.stations != stations || *l2.node_addresses != node_addresses || *l2.manners != manners;
+        l2.stations = kept(&l2.stations, stations);
+        l2.node_addresses = kept(&l2.node_addresses, node_addresses);
+        l2.manners = kept(&l2.manners, manners);
+        let node = self.own_node();
+        let links = self.world.links.values().filter(|link| l2::is_of_interest(&self.config, node, link));
+        let links: Vec<_> = links.cloned().collect();
+        if *self.plan.l2.links != links {
+            self.plan.l2.links = Arc::new(links);
+            self.moved.l2 = true;
+        }
+    }
+
+    /// What BGP is told of this host.
+    pub(super) fn renew_host(&mut self) {
+        let bgp = &mut self.plan.bgp;
+        if bgp.router_id.is_none() {
+            bgp.router_id = bgp::router_id(&self.config, &self.me, &self.world);
+            self.moved.bgp |= bgp.router_id.is_some();
+        }
+        self.moved.bgp |= !bgp.complete;
+        bgp.complete = true;
+        let local_addresses = bgp::local_addresses(&self.me, &self.world);
+        if *bgp.local_addresses != local_addresses {
+            bgp.local_addresses = Arc::new(local_addresses);
+            self.moved.bgp = true;
+        }
+    }
+
+    /// Which peers there are, and where.
+    pub(super) fn renew_peers(&mut self) {
+        let unnumbered = reach::unnumbered_links(&self.context.bgp.peers, &self.world);
+        if *self.plan.bgp.unnumbered != unnumbered {
+            self.plan.bgp.unnumbered = Arc::new(unnumbered);
+            self.moved.bgp = true;
+        }
+        let of_peer = |settings: &Arc<config::Peer>| self.sessions_of(settings);
+        let peers: OrdMap<PeerName, PeerSlice> = self.context.bgp.peers.iter().flat_map(of_peer).collect();
+        let places = |peers: &OrdMap<PeerName, PeerSlice>| {
+            peers.iter().map(|(name, peer)| (name.clone(), peer.address.clone())).collect::<Vec<_>>()
+        };
+        self.moved.bgp |= places(&peers) != places(&self.plan.bgp.peers);
+        self.plan.bgp.peers = peers;
+    }
+
+    /// The session that has the peer's own name, and those with further next hops of the default route.
+    fn sessions_of(&self, settings: &Arc<config::Peer>) -> Vec<(PeerName, PeerSlice)> {
+        let known = |name: &PeerName| self.plan.bgp.peers.get(name);
+        let is_further = |name: &PeerName| *name != settings.name && self.context.bgp.peer_of(name) == settings.name;
+        let further = self.plan.bgp.peers.iter().filter(|(name, _)| is_further(name));
+        let further: BTreeMap<PeerName, ScopedAddress> =
+            further.filter_map(|(name, peer)| Some((name.clone(), peer.address.clone().ok()?))).collect();
+        let before = known(&settings.name).and_then(|peer| peer.address.as_ref().ok());
+        let address = reach::address(settings, before, &further.values().cloned().collect(), &self.world);
+        let further = reach::further(settings, address.as_ref().ok(), &further, &self.world);
+        let routes = self.routes.routes_to(&settings.name);
+        let of_further = further.into_iter().map(|(name, address)| {
+            let settings = Arc::new(config::Peer { name: name.clone(), ..config::Peer::clone(settings) });
+            (name, PeerSlice { settings, address: Ok(address), routes: routes.clone() })
+        });
+        let own = PeerSlice { settings: Arc::clone(settings), address, routes: routes.clone() };
+        of_further.chain([(settings.name.clone(), own)]).collect()
+    }
+
+    pub(super) fn put_status(
+        &mut self,
+        key: &ObjectKey,
+        service: &Service,
+        decision: &Decision,
+        write: Option<Vec<IpAddr>>,
+    ) {
+        // Who is in the way of an address is told by the node that finds it there, whoever allocates.
+        let in_conflict = decision.announcements.iter().any(|it| it.l2.reason.is_conflict());
+        let ours = self.world.leader && (service.load_balancer || write.is_some());
+        let wanted = (ours || in_conflict).then(|| ServiceStatus {
+            uid: service.uid.clone(),
+            resource_version: service.resource_version.clone(),
+            write,
+            notice: notice(service, decision),
+        });
+        match wanted {
+            Some(status) => {
+                if self.plan.status.services.get(key).map(|held| &**held) != Some(&status) {
+                    self.plan.status.services.insert(key.clone(), Arc::new(status));
+                    self.moved.status = true;
+                }
+            }
+            None => self.moved.status |= self.plan.status.services.remove(key).is_some(),
+        }
+    }
+
+    /// Hands what the organs keep to the slices. The maps are persistent: a copy is cheap.
+    pub(super) fn renew_slices(&mut self) {
+        self.plan.placements = self.memory.placements().clone();
+        self.plan.taken = self.memory.stations().clone();
+        if self.ownership.take_moved() {
+            self.moved.l2 = true;
+            self.plan.l2.addresses = self.ownership.answers().clone();
+            self.plan.l2.acquisitions = self.ownership.acquisitions().clone();
+            self.plan.l2.assertions = self.ownership.assertions().clone();
+            self.renew_pulse();
+        }
+        if self.routes.take_moved() {
+            self.moved.bgp = true;
+            self.plan.disputes = self.routes.disputes().clone();
+            let names: Vec<PeerName> = self.plan.bgp.peers.keys().cloned().collect();
+            for name in names {
+                let routes = self.routes.routes_to(&self.context.bgp.peer_of(&name));
+                if let Some(peer) = self.plan.bgp.peers.get_mut(&name) {
+                    peer.routes = routes;
+                }
+            }
+        }
+        if self.binds.take_moved() {
+            self.moved.bind = true;
+            self.plan.bind.addresses = self.binds.addresses().clone();
+        }
+    }
+
+    /// What the pulse says of addresses, and who is not to be missed for long.
+    pub(super) fn renew_pulse(&mut self) {
+        let pulse = &mut self.plan.pulse;
+        let expected = || self.ownership.owners().filter(|owner| **owner != self.me);
+        if !pulse.expected.iter().eq(expected()) {
+            pulse.expected = Arc::new(expected().cloned().collect());
+        }
+        pulse.holdings = self.ownership.holdings().clone();
+        pulse.owner = pulse.holdings.values().any(|holding| holding.stage.answers());
+        self.moved.pulse = true;
+    }
+}
+
+/// What is equal stays the same, so that readers can tell at a glance.
+fn kept<T: PartialEq>(before: &Arc<T>, after: T) -> Arc<T> {
+    if **before == after { Arc::clone(before) } else { Arc::new(after) }
+}
