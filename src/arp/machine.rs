@@ -421,6 +421,17 @@ impl Claims {
         }
     }
 
+    /// Puts the next frame about an address off until `least`, if it would come earlier.
+    fn hold_back(&mut self, address: IpAddr, least: Instant) {
+        let waits = self.claims.get(&address).map(|claim| claim.next);
+        if let Some(Next::Frame(lane, due)) = waits
+            && due < least
+        {
+            self.leave_queue(address);
+            self.enter_queue(address, Next::Frame(lane, least));
+        }
+    }
+
     fn over(&mut self, address: IpAddr) {
         self.unnamed.remove(&address);
         if self.conflicting.remove(&address).is_some() {

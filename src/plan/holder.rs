@@ -141,6 +141,8 @@ pub struct History {
     grant: Option<(NodeName, Instant)>,
     /// The last node that was granted the address in vain, and until when it is not granted again.
     vain: Option<(NodeName, Instant)>,
+    /// This node left the address to a holder that does not hear it. Until then it takes nothing that is granted to it.
+    deaf_until: Option<Instant>,
     assertions: u32,
 }
 
@@ -190,6 +192,7 @@ impl History {
         now: Instant,
     ) -> Course {
         self.vain.take_if(|(_, until)| *until <= now);
+        self.deaf_until.take_if(|until| *until <= now);
         self.waits_until = None;
         if situation.leaving {
             return self.leave(situation);
@@ -205,7 +208,7 @@ impl History {
         self.rival = None;
         self.grant = None;
         // Several holders are one in a moment; this node does not become another.
-        let granted = situation.holders.iter().all(|holder| holder.grants_us);
+        let granted = self.deaf_until.is_none() && situation.holders.iter().all(|holder| holder.grants_us);
         match (best_holder(situation), &situation.own) {
             (Some(_), Ok(_)) if granted => self.take(Acquisition::HandOver),
             (Some(holder), own) => {
@@ -247,17 +250,24 @@ impl History {
         if let Some(taken) = self.granted_holder(situation) {
             return self.stop(taken);
         }
-        if let Some(rival) = best_rival(situation) {
-            let rank_by = situation.rank_by;
-            if compare(&rival, &this, rank_by) == Ordering::Greater {
+        // A node that granted this one the address stops as soon as it hears that this node has it.
+        let granting = best(situation, situation.holders.iter().map(|holder| holder.bidder));
+        if let Some(rival) = best_rival(situation).or(granting) {
+            let is_better = compare(&rival, &this, situation.rank_by) == Ordering::Greater;
+            if is_better && best_rival(situation).is_some() {
                 return self.stop(rival.node);
             }
             match &self.rival {
-                Some((_, since)) if now >= *since + DEAF_TIME => return self.stop(rival.node),
+                Some((_, since)) if now >= *since + DEAF_TIME => {
+                    self.deaf_until = Some(now + GRANT_REST);
+                    return self.stop(rival.node);
+                }
                 Some(_) => {}
                 None => {
                     self.rival = Some((rival.node.clone(), now));
-                    self.assert();
+                    if best_rival(situation).is_some() {
+                        self.assert();
+                    }
                 }
             }
         } else if self.rival.take().is_some() {

@@ -167,7 +167,7 @@ impl Watch {
                 // A restarted node may have back what it had, and the others what it leaves.
                 Deed::Restart(who, _) => {
                     let had = self.held.get(who).is_some_and(|held| held.contains(&address));
-                    age <= EXPLAINED && (*who == before || (*who == host && had))
+                    age <= EXPLAINED && (*who == before || had)
                 }
                 Deed::Foreign(_) | Deed::Proxy(_) => true,
                 // It takes something again once it has a data path.

@@ -64,7 +64,11 @@ impl Claims {
                 let on_probation = until.is_some_and(|until| now < until);
                 if on_probation { self.defer(claimant, None, now) } else { self.dispute(claimant, now) }
             }
-            (State::Announced(_), Some(Hearing::Heard | Hearing::Leaving)) => self.defend(claimant, true, now),
+            (State::Announced(_), Some(Hearing::Heard | Hearing::Leaving)) => {
+                // It may have been handed the address this very moment: a repetition of this node would undo its word.
+                self.hold_back(address, now + MEMBER_PATIENCE);
+                self.defend(claimant, true, now);
+            }
             (State::Announced(announced), None) => {
                 // A node that handed the address over had it before that host.
                 let may_be_late = asks_first && claim.order.acquisition != Acquisition::HandOver;
