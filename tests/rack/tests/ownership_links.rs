@@ -125,6 +125,9 @@ fn an_owner_that_is_killed_again_and_again_is_replaced_each_time_and_leaves_no_s
         }
         agents[victim] = lan.agent_with(victim, &lan.configuration());
     }
+    for agent in &agents {
+        agent.wait_ready(secs(20));
+    }
     lan.all_hear(&agents);
     let owners = lan.owners(&addresses, secs(3));
     throughout("and it is quiet", secs(2), || {
