@@ -30,6 +30,8 @@ pub enum Need {
     Arping,
     Ndisc6,
     Nft,
+    /// For kube-proxy in iptables mode.
+    Iptables,
     /// Links of this type, as `ip link add type` names it: no program, and so not in [`ALL`](Self::ALL).
     LinkType(&'static str),
     /// TCP-AO in the kernel (Linux 6.7, if it was built with it): no program either.
@@ -41,7 +43,7 @@ pub enum Need {
 }
 
 impl Need {
-    pub const ALL: [Need; 12] = [
+    pub const ALL: [Need; 13] = [
         Need::Namespaces,
         Need::Bird,
         Need::Frr,
@@ -52,6 +54,7 @@ impl Need {
         Need::Arping,
         Need::Ndisc6,
         Need::Nft,
+        Need::Iptables,
         Need::Kubernetes,
         Need::Crier,
     ];
@@ -69,6 +72,7 @@ impl Need {
             Need::Arping => program("arping").ok_or_else(|| "no arping: apt-get install iputils-arping".into()),
             Need::Ndisc6 => program("ndisc6").ok_or_else(|| "no ndisc6: apt-get install ndisc6".into()),
             Need::Nft => program("nft").ok_or_else(|| "no nft: apt-get install nftables".into()),
+            Need::Iptables => program("iptables").ok_or_else(|| "no iptables: apt-get install iptables".into()),
             Need::LinkType(kind) => link_type(kind),
             Need::TcpAo => tcp_ao(),
             Need::Kubernetes => {

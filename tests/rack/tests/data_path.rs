@@ -9,7 +9,7 @@ use rack::crier::Crier;
 use rack::{Metal, Need, Pod, Rack, Service, bird, eventually, eventually_equal, millis, secs, throughout};
 use serde_json::json;
 
-const NEEDS: [Need; 2] = [Need::Kubernetes, Need::Crier];
+const NEEDS: [Need; 3] = [Need::Kubernetes, Need::Iptables, Need::Crier];
 
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 100);
 
