@@ -15,6 +15,8 @@ use crier::config::{self, Config, SourceFile};
 use crier::names::{NodeName, ObjectKey};
 use crier::plan::Planner;
 use crier::plan::context::l2;
+use crier::plan::elect::{Candidate, elect};
+use crier::plan::holder::Grade;
 use crier::roster::{Card, Departed, Eligibility, Holding, Holdings, Member, Roster, Stage};
 use crier::world::{EndpointSlice, Fact, FamilyPolicy, Link, Listing, Node, Pulses, Request, Service, TrafficPolicy};
 
@@ -57,16 +59,17 @@ fn main() {
 fn measure_node(nodes: usize, services: usize) {
     let mut planner = empty(&names(nodes));
     planner.apply(Fact::Pulses(Pulses::On { authenticated: true }));
-    planner.apply(roster(nodes, services, None));
+    let holders = ranked_first(nodes, services);
+    planner.apply(roster(nodes, &holders, None));
     fill(&mut planner, services);
     let first = timed(&mut planner, []);
     let victim = NodeName::from("node-250");
     let mut owned = 0;
     let (mut deaths, mut returns) = (Vec::new(), Vec::new());
     for _ in 0..9 {
-        deaths.push(timed(&mut planner, [roster(nodes, services, Some(&victim))]));
+        deaths.push(timed(&mut planner, [roster(nodes, &holders, Some(&victim))]));
         owned = planner.judged();
-        returns.push(timed(&mut planner, [roster(nodes, services, None)]));
+        returns.push(timed(&mut planner, [roster(nodes, &holders, None)]));
     }
     let everything: Vec<_> = [false, true].map(|leader| timed(&mut planner, [Fact::Leader(leader)])).into();
     println!("{nodes} nodes, {services} Services, with pulses:");
@@ -105,11 +108,19 @@ fn names(count: usize) -> Vec<NodeName> {
     (1..=count).map(|number| format!("node-{number}").into()).collect()
 }
 
-/// All nodes but this one, node-1, with the addresses shared out among them; `silent` is dead.
-fn roster(nodes: usize, services: usize, silent: Option<&NodeName>) -> Fact {
-    let held_by = |number: u32| -> Holdings {
-        let held = (0..services).filter(|service| service % (nodes - 1) + 2 == number as usize);
-        held.map(|service| (address(service), Holding { weight: 0, stage: Stage::Holds })).collect()
+/// Which of the nodes but this one, node-1, is ranked first for each address.
+fn ranked_first(nodes: usize, services: usize) -> Vec<NodeName> {
+    let others: Vec<Candidate> =
+        names(nodes).into_iter().skip(1).map(|node| Candidate { node, weight: 0, grade: Grade::Eligible }).collect();
+    let first = |service| elect(&others, address(service), |_| false).cloned().expect("there are others");
+    (0..services).map(first).collect()
+}
+
+/// All nodes but this one, each with the addresses that it is ranked first for; `silent` is dead.
+fn roster(nodes: usize, first: &[NodeName], silent: Option<&NodeName>) -> Fact {
+    let held_by = |name: &NodeName| -> Holdings {
+        let held = first.iter().enumerate().filter(|(_, first)| *first == name);
+        held.map(|(service, _)| (address(service), Holding { weight: 0, stage: Stage::Holds })).collect()
     };
     let mut roster = Roster { settled: true, ..Roster::default() };
     let config = configuration();
@@ -123,7 +134,7 @@ fn roster(nodes: usize, services: usize, silent: Option<&NodeName>) -> Fact {
             owner: true,
             hears_api_server: true,
             card: card.clone(),
-            holdings: held_by(number),
+            holdings: held_by(&name),
             holdings_known: true,
             occupied: Arc::default(),
         };

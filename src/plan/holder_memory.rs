@@ -27,6 +27,8 @@ pub struct HolderMemory {
     /// The deadlines of the histories.
     due: BTreeSet<(Instant, IpAddr)>,
     last_holders: BTreeMap<IpAddr, (NodeName, Departure)>,
+    /// The nodes that say something of an address, each with the index of the link where it does.
+    speakers: BTreeMap<IpAddr, BTreeSet<(u32, NodeName)>>,
     /// Since when this node may hold addresses: it has listened long enough, and nothing else forbids it.
     eligible_since: Option<Instant>,
     /// Since when this node has not heard the API server.
@@ -82,13 +84,14 @@ impl HolderMemory {
     }
 
     /// Takes note of a roster on its way into the World.
-    pub fn note_roster(&mut self, before: Option<&Roster>, after: Option<&Roster>) -> RosterChange {
+    pub fn note_roster(&mut self, link: u32, before: Option<&Roster>, after: Option<&Roster>) -> RosterChange {
         let nothing = Roster::default();
         let (before, after) = (before.unwrap_or(&nothing), after.unwrap_or(&nothing));
         let mut change = RosterChange { own: before.settled != after.settled, ..RosterChange::default() };
         for (node, was) in before.members.iter().filter(|(node, _)| !after.members.contains_key(*node)) {
             change.nodes.insert(node.clone());
             change.addresses.extend(was.holdings.keys());
+            was.holdings.keys().for_each(|address| self.note_silence(*address, link, node));
         }
         // A node that starts again is neither gone nor a member until it has proved that it lives.
         let gone_before = before.left.keys().chain(before.silent.keys());
@@ -124,15 +127,34 @@ impl HolderMemory {
                 match item {
                     DiffItem::Add(address, holding) | DiffItem::Update { new: (address, holding), .. } => {
                         change.addresses.insert(*address);
+                        self.speakers.entry(*address).or_default().insert((link, node.clone()));
                         if holding.stage.answers() {
                             self.last_holders.remove(address);
                         }
                     }
-                    DiffItem::Remove(address, Holding { .. }) => drop(change.addresses.insert(*address)),
+                    DiffItem::Remove(address, Holding { .. }) => {
+                        change.addresses.insert(*address);
+                        self.note_silence(*address, link, node);
+                    }
                 }
             }
         }
         change
+    }
+
+    /// A node says nothing of an address any more.
+    fn note_silence(&mut self, address: IpAddr, link: u32, node: &NodeName) {
+        if let Some(speakers) = self.speakers.get_mut(&address) {
+            speakers.remove(&(link, node.clone()));
+            if speakers.is_empty() {
+                self.speakers.remove(&address);
+            }
+        }
+    }
+
+    /// The nodes that say something of an address, on whatever link; one that does on two is named twice.
+    pub fn speakers(&self, address: IpAddr) -> impl Iterator<Item = &NodeName> {
+        self.speakers.get(&address).into_iter().flatten().map(|(_, node)| node)
     }
 
     fn note_departure(&mut self, node: &NodeName, departed: &Departed, how: Departure, change: &mut RosterChange) {

@@ -188,7 +188,7 @@ impl Planner {
         match &fact {
             Fact::Roster(index, after) => {
                 let before = self.world.rosters.get(index).cloned();
-                let change = self.holders.note_roster(before.as_deref(), after.as_deref());
+                let change = self.holders.note_roster(*index, before.as_deref(), after.as_deref());
                 self.note_roster_change(change);
             }
             Fact::Answering { link: _, began, ended } => {

@@ -124,9 +124,9 @@ fn judge_address(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, ran
         return Judged { verdict, course: None, answered_on: None, weight: 0, cause: None, history: None };
     }
     let Announceable { service, endpoints, .. } = about;
-    let members = members(inputs, &covering, address);
+    let speakers = speakers(inputs, &covering, address);
     let answers = inputs.answered.contains_key(&address) && inputs.world.answering.contains_key(&address);
-    let others = members.iter().find(|(_, member)| holding(member, address).is_some_and(|it| it.stage.answers()));
+    let others = speakers.iter().find(|(_, member)| holding(member, address).is_some_and(|it| it.stage.answers()));
     let holder = if answers { Some(inputs.me) } else { others.map(|(node, _)| *node) };
     let ranking = Ranking::of((service, endpoints), &covering, inputs.me, holder, rank_by);
     let own = ranking.own_bid().and_then(|bid| link_for(&covering, inputs.me, address, rank_by).map(|_| bid));
@@ -146,13 +146,16 @@ fn judge_address(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, ran
             leaving: inputs.world.leaving,
             sticky: covering.iter().any(|(l2, _)| l2.sticky),
             may_ask_from: inputs.holders.may_ask_from(&covering, inputs.now),
-            knows_all: members.values().all(|member| member.holdings_known),
-            holders: holders(inputs, &ranking, &members, address),
-            askers: askers(&members, address),
-            askers_know_more: askers_know_more(inputs, &members, address),
+            knows_all: knows_all(inputs, &covering, address),
+            holders: holders(inputs, &ranking, &speakers, address),
+            askers: askers(&speakers, address),
+            askers_know_more: askers_know_more(inputs, &speakers, address),
             last: inputs.holders.last_holder(address),
         };
-        let candidates = || candidates(&ranking, &covering, &members, situation.last, address);
+        let candidates = || {
+            let members = members(inputs, &covering, address);
+            candidates(&ranking, &covering, &members, situation.last, address)
+        };
         let course = history.decide(&situation, candidates, inputs.now);
         (Some(course), Some(history))
     };
@@ -186,6 +189,31 @@ fn without_pulses(winner: Result<&NodeName, Reason>, own: Option<&Bid>, answers:
         Ok(winner) => Course::Watches { holder: winner.clone() },
         Err(_) => Course::Nobody,
     }
+}
+
+/// Of the agents on the links where this node would answer for the address, those that say something of it. A cluster has many
+/// more nodes than that.
+fn speakers<'a>(
+    inputs: &Inputs<'a>,
+    covering: &[(&L2, &L2Context)],
+    address: IpAddr,
+) -> BTreeMap<&'a NodeName, &'a Member> {
+    let mut members = BTreeMap::new();
+    for (_, context) in covering {
+        for roster in context.rosters(address, inputs.world) {
+            let heard = inputs.holders.speakers(address).filter_map(|node| roster.members.get_key_value(node));
+            for (node, member) in heard {
+                members.entry(node).or_insert(member);
+            }
+        }
+    }
+    members
+}
+
+/// Every page of what the agents on these links hold was heard.
+fn knows_all(inputs: &Inputs<'_>, covering: &[(&L2, &L2Context)], address: IpAddr) -> bool {
+    let mut rosters = covering.iter().flat_map(|(_, context)| context.rosters(address, inputs.world));
+    rosters.all(|roster| roster.members.values().all(|member| member.holdings_known))
 }
 
 /// The other agents on the links where this node would answer for the address.
