@@ -1,6 +1,6 @@
 //! Who holds one address on the link, as this node sees it and acts on it: the rules of `doc/ownership.md`.
-//! Floor 1. [`decide`] is a pure function of what was heard, of the address's [`History`] on this node, and of `now`. It names
-//! no Service and reads no configuration: `verdict::l2` gathers the situation, the link memory keeps the history.
+//! Floor 1. [`History::decide`] is a pure function of what was heard, of the address's history on this node, and of `now`. It
+//! names no Service and reads no configuration: `verdict::l2` gathers the situation, `holder_memory` keeps the history.
 
 use std::cmp::Ordering;
 use std::net::IpAddr;
@@ -46,6 +46,13 @@ pub struct Bid {
     pub grade: Grade,
     /// The sum of the weights of the preferences that match the node, by its own file.
     pub weight: u32,
+}
+
+impl Bid {
+    /// Whether the node takes addresses at all.
+    fn takes(self) -> bool {
+        self.grade > Grade::DataPathBad
+    }
 }
 
 /// A living node and its bid for the address.
@@ -135,8 +142,8 @@ pub struct History {
     left_since: Option<Instant>,
     /// That node has not taken it for too long.
     overdue: bool,
-    /// Another holder beside this one, and since when it was heard.
-    rival: Option<(NodeName, Instant)>,
+    /// Since when another holder is heard beside this one.
+    rival_since: Option<Instant>,
     /// To whom this node grants the address, and since when.
     grant: Option<(NodeName, Instant)>,
     /// The last node that was granted the address in vain, and until when it is not granted again.
@@ -163,7 +170,7 @@ impl History {
 
     /// When to decide anew although nothing was heard. Never later than needed, and may be past.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let rival = self.rival.as_ref().map(|(_, since)| *since + DEAF_TIME);
+        let rival = self.rival_since.map(|since| since + DEAF_TIME);
         let grant = self.grant.as_ref().map(|(_, since)| *since + GRANT_TIME);
         let overdue = self.left_since.filter(|_| !self.overdue).map(|since| since + OVERDUE_AFTER);
         self.waits_until.into_iter().chain(rival).chain(grant).chain(overdue).min()
@@ -205,7 +212,7 @@ impl History {
                 Err(_) => self.give_up(situation, candidates, now),
             };
         }
-        self.rival = None;
+        self.rival_since = None;
         self.grant = None;
         // Several holders are one in a moment; this node does not become another.
         let granted = self.deaf_until.is_none() && situation.holders.iter().all(|holder| holder.grants_us);
@@ -214,7 +221,7 @@ impl History {
             (Some(holder), own) => {
                 self.taking = None;
                 self.unheld_since = None;
-                let holder = holder.bidder.node.clone();
+                let holder = holder.node.clone();
                 match situation.may_ask_from.filter(|_| own.as_ref().is_ok_and(|own| would_ask(situation, *own))) {
                     Some(from) if now >= from => Course::Asks { holder },
                     from => {
@@ -224,11 +231,11 @@ impl History {
                 }
             }
             // A node whose data path is not good takes nothing.
-            (None, Ok(own)) if own.grade > Grade::DataPathBad => self.find_holder(situation, *own, candidates(), now),
+            (None, Ok(own)) if own.takes() => self.find_holder(situation, *own, candidates(), now),
             (None, Ok(_) | Err(_)) => {
                 self.taking = None;
                 self.unheld_since = None;
-                let first = best(situation, candidates().into_iter().filter(|it| it.bid.grade > Grade::DataPathBad));
+                let first = best(situation, candidates().into_iter().filter(|it| it.bid.takes()));
                 first.map_or(Course::Nobody, |first| Course::Waits { first: first.node.clone() })
             }
         }
@@ -239,7 +246,7 @@ impl History {
         *self = History { assertions: self.assertions, ..History::default() };
         match best_holder(situation) {
             _ if situation.answers => Course::Holds,
-            Some(holder) => Course::Watches { holder: holder.bidder.node.clone() },
+            Some(holder) => Course::Watches { holder: holder.node.clone() },
             None => Course::Nobody,
         }
     }
@@ -250,37 +257,32 @@ impl History {
         if let Some(taken) = self.granted_holder(situation) {
             return self.stop(taken);
         }
-        // A node that granted this one the address stops as soon as it hears that this node has it.
-        let granting = best(situation, situation.holders.iter().map(|holder| holder.bidder));
-        if let Some(rival) = best_rival(situation).or(granting) {
-            let is_better = compare(&rival, &this, situation.rank_by) == Ordering::Greater;
-            if is_better && best_rival(situation).is_some() {
-                return self.stop(rival.node);
-            }
-            match &self.rival {
-                Some((_, since)) if now >= *since + DEAF_TIME => {
+        let rival = best_rival(situation);
+        if let Some(better) = rival.filter(|rival| compare(rival, &this, situation.rank_by) == Ordering::Greater) {
+            return self.stop(better.node);
+        }
+        // A holder that granted this node the address stops as soon as it hears that this node has it.
+        match rival.or_else(|| best_holder(situation)) {
+            Some(other) => match self.rival_since {
+                Some(since) if now >= since + DEAF_TIME => {
                     self.deaf_until = Some(now + GRANT_REST);
-                    return self.stop(rival.node);
+                    return self.stop(other.node);
                 }
                 Some(_) => {}
                 None => {
-                    self.rival = Some((rival.node.clone(), now));
-                    if best_rival(situation).is_some() {
+                    self.rival_since = Some(now);
+                    if rival.is_some() {
                         self.assert();
                     }
                 }
-            }
-        } else if self.rival.take().is_some() {
-            self.assert();
+            },
+            None if self.rival_since.take().is_some() => self.assert(),
+            None => {}
         }
         let grade = if situation.askers_know_more { own.grade.min(Grade::ViewStale) } else { own.grade };
-        let own = Bid { grade, ..own };
-        let beats = |it: &Bidder<'_>| match it.bid.cmp(&own) {
-            Ordering::Equal => !situation.sticky && compare(it, &this, situation.rank_by) == Ordering::Greater,
-            order => order == Ordering::Greater,
-        };
-        self.grant(situation, situation.askers.iter().copied().filter(beats).collect(), now)
-            .map_or(Course::Holds, |to| Course::Grants { to })
+        let this = Bidder { bid: Bid { grade, ..own }, ..this };
+        let better = situation.askers.iter().copied().filter(|asker| displaces(situation, asker, &this)).collect();
+        self.grant(situation, better, now).map_or(Course::Holds, |to| Course::Grants { to })
     }
 
     /// This node answers for an address that it cannot serve any more.
@@ -290,14 +292,16 @@ impl History {
         candidates: impl FnOnce() -> Vec<Bidder<'a>>,
         now: Instant,
     ) -> Course {
-        self.rival = None;
+        self.rival_since = None;
         let holder = self.granted_holder(situation).or_else(|| best_rival(situation).map(|rival| rival.node));
         if let Some(holder) = holder {
             return self.stop(holder);
         }
-        let able = |it: &Bidder<'_>| it.bid.grade > Grade::DataPathBad;
-        let asking: Vec<_> = situation.askers.iter().copied().filter(able).collect();
-        let successors = if asking.is_empty() { candidates().into_iter().filter(able).collect() } else { asking };
+        let asking: Vec<_> = situation.askers.iter().copied().filter(|it| it.bid.takes()).collect();
+        let successors = match asking.is_empty() {
+            true => candidates().into_iter().filter(|it| it.bid.takes()).collect(),
+            false => asking,
+        };
         match self.grant(situation, successors, now) {
             Some(to) => Course::Grants { to },
             None => Course::Nobody,
@@ -314,8 +318,7 @@ impl History {
         let this = Bidder { node: situation.me, bid: own };
         let before: Vec<_> = others
             .into_iter()
-            .filter(|it| it.bid.grade > Grade::DataPathBad)
-            .filter(|it| compare(it, &this, situation.rank_by) == Ordering::Greater)
+            .filter(|it| it.bid.takes() && compare(it, &this, situation.rank_by) == Ordering::Greater)
             .collect();
         let place = u32::try_from(before.len()).unwrap_or(u32::MAX).saturating_add(u32::from(!situation.knows_all));
         // One that is ranked before and says that it takes the address acts: with many addresses that takes its time.
@@ -339,7 +342,7 @@ impl History {
     }
 
     fn stop(&mut self, holder: &NodeName) -> Course {
-        self.rival = None;
+        self.rival_since = None;
         self.grant = None;
         Course::Watches { holder: holder.clone() }
     }
@@ -380,8 +383,8 @@ fn best<'a>(situation: &Situation<'_>, bidders: impl Iterator<Item = Bidder<'a>>
     bidders.max_by(|one, other| compare(one, other, situation.rank_by))
 }
 
-fn best_holder<'a, 'b>(situation: &'b Situation<'a>) -> Option<&'b Holder<'a>> {
-    situation.holders.iter().max_by(|one, other| compare(&one.bidder, &other.bidder, situation.rank_by))
+fn best_holder<'a>(situation: &Situation<'a>) -> Option<Bidder<'a>> {
+    best(situation, situation.holders.iter().map(|holder| holder.bidder))
 }
 
 /// Another holder that does not hand the address over to this node.
@@ -392,16 +395,15 @@ fn best_rival<'a>(situation: &Situation<'a>) -> Option<Bidder<'a>> {
 /// This node is better than every node that holds the address.
 fn would_ask(situation: &Situation<'_>, own: Bid) -> bool {
     let this = Bidder { node: situation.me, bid: own };
-    let beats = |holder: &Holder<'_>| {
-        holder.cannot_serve
-            || match own.cmp(&holder.bidder.bid) {
-                Ordering::Equal => {
-                    !situation.sticky && compare(&this, &holder.bidder, situation.rank_by) == Ordering::Greater
-                }
-                order => order == Ordering::Greater,
-            }
-    };
-    own.grade == Grade::Eligible && situation.holders.iter().all(beats)
+    let gives_way = |holder: &Holder<'_>| holder.cannot_serve || displaces(situation, &this, &holder.bidder);
+    own.grade == Grade::Eligible && situation.holders.iter().all(gives_way)
+}
+
+/// Whether a node is to have the address in place of its holder. The lower digest alone does not displace where the address is
+/// sticky.
+fn displaces(situation: &Situation<'_>, one: &Bidder<'_>, holder: &Bidder<'_>) -> bool {
+    let counts = !situation.sticky || one.bid != holder.bid;
+    counts && compare(one, holder, situation.rank_by) == Ordering::Greater
 }
 
 #[cfg(test)]
