@@ -314,7 +314,7 @@ impl Planner {
     }
 
     fn renew_context(&mut self, everything: bool, now: Instant) {
-        let own = l2::Own { grade: self.grade, digests: self.digests };
+        let own = l2::Own { grade: self.grade, digests: &self.digests };
         let context = Arc::new(Context::of(&self.config, &self.me, &self.world, own));
         let difference = if everything { Difference::Everything } else { context.difference(&self.context) };
         self.context = context;

@@ -70,7 +70,7 @@ impl L2Context {
         (l2, number): (&L2, L2Number),
         me: &NodeName,
         nodes: &OrdMap<NodeName, Arc<Node>>,
-        own: Own,
+        own: Own<'_>,
         world: &World,
     ) -> L2Context {
         l2_context((l2, number), me, nodes, own, world)
@@ -146,22 +146,29 @@ impl L2Context {
 
 /// How this node stands, apart from any `[[l2]]`.
 #[derive(Debug, Clone, Copy)]
-pub struct Own {
+pub struct Own<'a> {
     pub grade: Grade,
-    pub digests: Digests,
+    pub digests: &'a Digests,
 }
 
 /// The digests of a configuration, as this node says them in its pulses. A configuration never changes while a planner lives,
 /// so they are worked out once.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Digests {
     ownership: u64,
     allocation: u64,
+    /// Of each `[[l2]]`, in their order.
+    l2: Vec<L2Number>,
 }
 
 impl Digests {
     pub fn of(config: &Config) -> Digests {
-        Digests { ownership: config.ownership_digest().0, allocation: config.allocation_digest().0 }
+        let (ownership, allocation) = (config.ownership_digest().0, config.allocation_digest().0);
+        Digests { ownership, allocation, l2: numbers(config) }
+    }
+
+    pub fn l2(&self) -> &[L2Number] {
+        &self.l2
     }
 }
 
@@ -169,7 +176,7 @@ fn l2_context(
     (l2, number): (&L2, L2Number),
     me: &NodeName,
     nodes: &OrdMap<NodeName, Arc<Node>>,
-    own: Own,
+    own: Own<'_>,
     world: &World,
 ) -> L2Context {
     let node = nodes.get(me).map(|node| &**node);
@@ -177,9 +184,7 @@ fn l2_context(
     let interfaces = Arc::new(links.iter().map(|link| link.name.clone()).collect());
     let of_link = |link: &&Link| link.addresses.iter().map(|net| (*net, link.name.clone())).collect::<Vec<_>>();
     let subnets: Vec<(IpNet, InterfaceName)> = links.iter().flat_map(of_link).collect();
-    let rule = l2.subnet;
     let refusal = links.is_empty().then(|| no_link(l2, node, world));
-    let indices = links.iter().map(|link| (link.index, link.addresses.clone())).collect();
     let heard: Vec<(&Link, &Roster)> =
         links.iter().filter_map(|link| Some((*link, &**world.rosters.get(&link.index)?))).collect();
     let electorate = |rosters: Vec<&Roster>| {
@@ -187,39 +192,36 @@ fn l2_context(
             Hearing { me, number, grade: own.grade, path: &world.data_path, rosters, refusal: refusal.clone() };
         elect::electorate(l2, nodes, Some(&hearing))
     };
-    match world.pulses {
+    let by_link = match (&world.pulses, heard.as_slice()) {
+        (Pulses::Off, _) | (Pulses::On { .. }, [] | [_]) => Vec::new(),
+        (Pulses::On { .. }, several) => {
+            several.iter().map(|(link, roster)| (link.addresses.clone(), electorate(vec![roster]))).collect()
+        }
+    };
+    let electorate = match world.pulses {
         // A node that hears nothing of this `[[l2]]` only looks on: the others decide without it.
         Pulses::On { .. } if links.is_empty() => {
             let others = elect::electorate(l2, nodes, None);
             let candidates = others.candidates().iter().filter(|candidate| candidate.node != *me).cloned().collect();
             let refused = refusal.clone().map(|reason| (me.clone(), reason));
-            let electorate = Electorate::new(candidates, others.excluded.into_iter().chain(refused).collect());
-            L2Context { electorate, by_link: Vec::new(), interfaces, subnets, rule, number, links: indices }
+            Electorate::new(candidates, others.excluded.into_iter().chain(refused).collect())
         }
-        Pulses::On { .. } => L2Context {
-            electorate: electorate(heard.iter().map(|(_, roster)| *roster).collect()),
-            by_link: match heard.as_slice() {
-                [] | [_] => Vec::new(),
-                several => {
-                    several.iter().map(|(link, roster)| (link.addresses.clone(), electorate(vec![roster]))).collect()
-                }
-            },
-            interfaces,
-            subnets,
-            rule,
-            number,
-            links: indices,
-        },
-        Pulses::Off => {
-            let electorate = elect::electorate(l2, nodes, None);
-            L2Context { electorate, by_link: Vec::new(), interfaces, subnets, rule, number, links: indices }
-        }
-    }
+        Pulses::On { .. } => electorate(heard.iter().map(|(_, roster)| *roster).collect()),
+        Pulses::Off => elect::electorate(l2, nodes, None),
+    };
+    let links = links.iter().map(|link| (link.index, link.addresses.clone())).collect();
+    L2Context { electorate, by_link, interfaces, subnets, rule: l2.subnet, number, links }
 }
 
 impl PulseContext {
     /// `node` is this node, where it is known.
-    pub(super) fn of(config: &Config, node: Option<&Node>, l2: &[L2Context], own: Own, world: &World) -> PulseContext {
+    pub(super) fn of(
+        config: &Config,
+        node: Option<&Node>,
+        l2: &[L2Context],
+        own: Own<'_>,
+        world: &World,
+    ) -> PulseContext {
         match world.pulses {
             Pulses::On { .. } => pulse_context(config, node, l2, own, world),
             Pulses::Off => PulseContext::default(),
@@ -227,7 +229,7 @@ impl PulseContext {
     }
 }
 
-fn pulse_context(config: &Config, node: Option<&Node>, l2: &[L2Context], own: Own, world: &World) -> PulseContext {
+fn pulse_context(config: &Config, node: Option<&Node>, l2: &[L2Context], own: Own<'_>, world: &World) -> PulseContext {
     let of_l2 = |link: &Link| l2.iter().any(|context| context.interfaces.contains(&link.name));
     let on_links = |link: &&Link| of_l2(link) || (is_usable(link) && is_named_by(&config.pulse.interfaces, &link.name));
     let weight = |l2: &L2| node.and_then(|node| elect::weight(l2, &node.labels));

@@ -29,15 +29,11 @@ pub struct Context {
 }
 
 impl Context {
-    pub fn of(config: &Config, me: &NodeName, world: &World, own: l2::Own) -> Context {
+    pub fn of(config: &Config, me: &NodeName, world: &World, own: l2::Own<'_>) -> Context {
         let nodes = nodes::known_nodes(config, me, world);
         let node = nodes.get(me).map(|node| &**node);
-        let l2: Vec<L2Context> = config
-            .l2
-            .iter()
-            .zip(l2::numbers(config))
-            .map(|numbered| L2Context::of(numbered, me, &nodes, own, world))
-            .collect();
+        let numbered = config.l2.iter().zip(own.digests.l2().iter().copied());
+        let l2: Vec<L2Context> = numbered.map(|it| L2Context::of(it, me, &nodes, own, world)).collect();
         let pulse = PulseContext::of(config, node, &l2, own, world);
         let path = PathContext::of(me, &nodes, world, own.grade);
         Context { l2, pulse, bgp: BgpContext::of(config, me, node), path }

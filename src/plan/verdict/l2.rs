@@ -18,7 +18,7 @@ use crate::plan::holder::{Bid, Bidder, Course, Grade, History, Holder, LastHolde
 use crate::plan::placement::Cause;
 use crate::plan::ranking::{Ranking, covering};
 use crate::reason::Reason;
-use crate::roster::{Eligibility, Holding, Member, NodeTicket, Stage};
+use crate::roster::{Eligibility, Holding, Member, NodeTicket, Roster, Stage};
 use crate::world::{ApiServer, Endpoints, Pulses, TrafficPolicy};
 
 /// What this node does on the link about the addresses of a Service.
@@ -60,17 +60,7 @@ pub fn judge(inputs: &Inputs<'_>, about: &Announceable<'_>) -> Answer {
         work.owners.extend(verdict.owner.clone());
         let open = !matches!(course, Some(Course::Holds | Course::Watches { .. }));
         work.open |= open && !matches!(verdict.reason, Reason::NoEndpoints | Reason::NoL2ForPool { .. });
-        let stage = match &course {
-            Some(Course::Holds) => Some(Stage::Holds),
-            Some(Course::Grants { to }) => Some(Stage::Grants { to: NodeTicket::of(to) }),
-            // It goes on asking until it answers: a grant to a node that asks no more is taken back, and candidates that
-            // are ranked behind it wait while it asks the link. Where another station is in its way they may try.
-            Some(Course::Takes(acquisition)) => (*acquisition == Acquisition::HandOver
-                || conflict(inputs, address).is_none_or(|(kind, _)| kind == ConflictKind::Contested))
-            .then_some(Stage::Asks),
-            Some(Course::Asks { .. }) => Some(Stage::Asks),
-            Some(Course::Watches { .. } | Course::Waits { .. } | Course::Nobody) | None => None,
-        };
+        let stage = course.as_ref().and_then(|course| stage(inputs, address, course));
         work.holdings.extend(stage.map(|stage| (address, Holding { weight, stage })));
         if let Some(Course::Takes(acquisition)) = course {
             work.acquisitions.push((address, acquisition));
@@ -83,6 +73,22 @@ pub fn judge(inputs: &Inputs<'_>, about: &Announceable<'_>) -> Answer {
         answer.verdicts.push(verdict);
     }
     answer
+}
+
+/// What this node says of the address in its pulses.
+fn stage(inputs: &Inputs<'_>, address: IpAddr, course: &Course) -> Option<Stage> {
+    match course {
+        Course::Holds => Some(Stage::Holds),
+        Course::Grants { to } => Some(Stage::Grants { to: NodeTicket::of(to) }),
+        // It goes on asking until it answers: a grant to a node that asks no more is taken back, and candidates that are
+        // ranked behind it wait while it asks the link. Where another station is in its way they may try.
+        Course::Takes(Acquisition::HandOver) | Course::Asks { .. } => Some(Stage::Asks),
+        Course::Takes(Acquisition::FirstUse | Acquisition::TakeOver { .. }) => {
+            let is_free = conflict(inputs, address).is_none_or(|(kind, _)| kind == ConflictKind::Contested);
+            is_free.then_some(Stage::Asks)
+        }
+        Course::Watches { .. } | Course::Waits { .. } | Course::Nobody => None,
+    }
 }
 
 /// Without pulses: whether another node than its owner is the best for an address of the Service now. Then the Service is to
@@ -198,22 +204,27 @@ fn speakers<'a>(
     covering: &[(&L2, &L2Context)],
     address: IpAddr,
 ) -> BTreeMap<&'a NodeName, &'a Member> {
-    let mut members = BTreeMap::new();
-    for (_, context) in covering {
-        for roster in context.rosters(address, inputs.world) {
-            let heard = inputs.holders.speakers(address).filter_map(|node| roster.members.get_key_value(node));
-            for (node, member) in heard {
-                members.entry(node).or_insert(member);
-            }
+    let mut speakers = BTreeMap::new();
+    for roster in rosters(inputs, covering, address) {
+        for (node, member) in inputs.holders.speakers(address).filter_map(|node| roster.members.get_key_value(node)) {
+            speakers.entry(node).or_insert(member);
         }
     }
-    members
+    speakers
 }
 
 /// Every page of what the agents on these links hold was heard.
 fn knows_all(inputs: &Inputs<'_>, covering: &[(&L2, &L2Context)], address: IpAddr) -> bool {
-    let mut rosters = covering.iter().flat_map(|(_, context)| context.rosters(address, inputs.world));
-    rosters.all(|roster| roster.members.values().all(|member| member.holdings_known))
+    rosters(inputs, covering, address).all(|roster| roster.members.values().all(|member| member.holdings_known))
+}
+
+/// The rosters of the links where this node would answer for the address.
+fn rosters<'a>(
+    inputs: &Inputs<'a>,
+    covering: &[(&L2, &L2Context)],
+    address: IpAddr,
+) -> impl Iterator<Item = &'a Roster> {
+    covering.iter().flat_map(move |(_, context)| context.rosters(address, inputs.world))
 }
 
 /// The other agents on the links where this node would answer for the address.
@@ -231,6 +242,11 @@ fn members<'a>(
 
 fn holding(member: &Member, address: IpAddr) -> Option<Holding> {
     member.holdings.get(&address).copied()
+}
+
+/// What the node says of the address, where it asks for it.
+fn asking(member: &Member, address: IpAddr) -> Option<Holding> {
+    holding(member, address).filter(|it| it.stage == Stage::Asks)
 }
 
 fn holders<'a>(
@@ -255,16 +271,15 @@ fn holders<'a>(
 
 fn askers<'a>(members: &BTreeMap<&'a NodeName, &'a Member>, address: IpAddr) -> Vec<Bidder<'a>> {
     let asker = |(node, member): (&&'a NodeName, &&'a Member)| {
-        let holding = holding(member, address).filter(|it| it.stage == Stage::Asks)?;
+        let holding = asking(member, address)?;
         Some(Bidder { node, bid: Bid { grade: elect::grade(member.eligibility)?, weight: holding.weight } })
     };
     members.iter().filter_map(asker).collect()
 }
 
 fn askers_know_more(inputs: &Inputs<'_>, members: &BTreeMap<&NodeName, &Member>, address: IpAddr) -> bool {
-    let asks = |member: &Member| holding(member, address).is_some_and(|it| it.stage == Stage::Asks);
     matches!(inputs.world.api_server, ApiServer::Unreachable { .. })
-        && members.values().any(|member| member.hears_api_server && asks(member))
+        && members.values().any(|member| member.hears_api_server && asking(member, address).is_some())
 }
 
 /// The other nodes that could take the address. Where no node is known to have held it, nodes that still listen count too:
