@@ -244,7 +244,10 @@ fn another_claimant_is_counted_and_named_but_our_own_second_link_is_not() {
         let known = slices.wait_for(|slice| slice.links.iter().any(|link| link.mac == Some(second)));
         tokio::time::timeout(SOON, known).await.expect("the observer to see it").expect("an observer");
         is_served(&mut node).await;
-        ear.ask(&who_has(VIP), SOON).expect("an answer, after which the second link is known");
+        // A slice that is newer than the second link: who answers for its address knows that link too.
+        node.own([VIP, OTHER]);
+        node.until_answering("two addresses", |told| told.len() == 2).await;
+        ear.ask(&who_has(OTHER), SOON).expect("an answer, after which the second link is known");
         Packet::announcements(VIP, second).iter().for_each(|packet| ear.say(packet));
         assert!(ear.ask(&who_has(VIP), SOON).is_some(), "an answer, after which the announcements were judged");
         assert_eq!(node.counted(Protocol::Arp).conflicts, 0);
