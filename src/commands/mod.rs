@@ -5,6 +5,7 @@ mod config;
 mod doctor;
 mod l2;
 mod man;
+mod migrate;
 mod rbac;
 mod run;
 mod status;
@@ -85,6 +86,8 @@ enum Verb {
     /// Check or print a configuration
     #[command(subcommand)]
     Config(config::Config),
+    /// Write a configuration from the objects of MetalLB
+    Migrate(migrate::Migrate),
     /// Print the Kubernetes objects that give the agent its rights
     Rbac,
     /// Print a manual page, for `man -l -`
@@ -121,7 +124,7 @@ enum Format {
 }
 
 /// The verbs of the design that this version does not have.
-const NOT_AVAILABLE_YET: [&str; 20] = [
+const NOT_AVAILABLE_YET: [&str; 19] = [
     "explain",
     "get",
     "bfd",
@@ -133,7 +136,6 @@ const NOT_AVAILABLE_YET: [&str; 20] = [
     "renumber",
     "history",
     "events",
-    "migrate",
     "install",
     "cleanup",
     "kubeconfig",
@@ -154,6 +156,7 @@ pub fn dispatch(arguments: Arguments) -> Exit {
         Verb::L2(verb) => l2::l2(&socket, verb),
         Verb::Doctor(output) => doctor::doctor(&socket, output),
         Verb::Config(config) => config::config(config),
+        Verb::Migrate(arguments) => migrate::run(&arguments),
         Verb::Rbac => rbac::rbac(),
         Verb::Man(arguments) => man::man(&arguments),
         Verb::Other(words) => refuse(words.first().map_or("", String::as_str)),
