@@ -6,12 +6,16 @@ pub mod annotation;
 pub mod endpoints;
 pub mod namespace;
 pub mod node;
+pub mod node_kubeconfig;
 pub mod raw;
 pub mod service;
 pub mod status_queue;
 
 // Floor 2: the API server.
+pub mod account;
+pub mod ask;
 pub mod backoff;
+pub mod certificate_request;
 pub mod client;
 pub mod event;
 pub mod lease;
@@ -20,3 +24,9 @@ pub mod watch;
 
 #[cfg(test)]
 mod fake;
+
+/// Base64 as the API server and kubeconfigs write it.
+fn base64(octets: &[u8]) -> String {
+    let value = serde_json::to_value(k8s_openapi::ByteString(octets.to_vec())).unwrap_or_default();
+    value.as_str().unwrap_or_default().to_owned()
+}
