@@ -216,7 +216,7 @@ mod tests {
     fn any_text_is_one_line_of_toml() {
         for wanted in ["", "a\"b\\c", "line\nline", "\u{7f}\u{0}\u{85}", "größer"] {
             let toml = format!("key = {}", text(wanted));
-            let document: toml_edit::ImDocument<String> = toml.parse().expect(&toml);
+            let document: toml_edit::Document<String> = toml.parse().expect(&toml);
             assert_eq!(document["key"].as_str(), Some(wanted), "{toml}");
             assert_eq!(toml.lines().count(), 1);
         }
