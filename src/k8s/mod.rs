@@ -14,6 +14,7 @@ pub mod status_queue;
 pub mod backoff;
 pub mod client;
 pub mod event;
+pub mod foreign;
 pub mod lease;
 pub mod status;
 pub mod watch;

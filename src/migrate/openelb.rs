@@ -50,7 +50,9 @@ fn eip(object: &Object, draft: &mut Draft) {
         table.check(draft, &spec.path("disable"), "true", text);
         table.set("auto-assign", "false".to_owned(), &spec.path("disable"));
     } else if !is_default {
-        table.note("Services got addresses of this Eip by its name; crier gives them to every Service with auto-assign = true");
+        table.note(
+            "Services got addresses of this Eip by its name; crier gives them to every Service with auto-assign = true",
+        );
         table.set("auto-assign", "false".to_owned(), "metadata.annotations");
     }
     if let Some(priority) = spec.number("priority", draft).filter(|priority| *priority != 0) {
@@ -159,7 +161,9 @@ fn peer(object: &Object, asn: Option<i64>, secrets: &SecretFiles, draft: &mut Dr
         table.set("local-asn", asn.to_string(), "");
     }
     if let Some(mut timers) = spec.fields("timers", draft).and_then(|mut timers| timers.fields("config", draft)) {
-        for (key, field) in [("hold-time", "holdTime"), ("keepalive-time", "keepaliveInterval"), ("connect-retry-time", "connectRetry")] {
+        for (key, field) in
+            [("hold-time", "holdTime"), ("keepalive-time", "keepaliveInterval"), ("connect-retry-time", "connectRetry")]
+        {
             if let Some(seconds) = timers.number(field, draft).filter(|seconds| *seconds != 0) {
                 table.set(key, text(&format!("{seconds}s")), &timers.path(field));
             }

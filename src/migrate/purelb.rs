@@ -101,7 +101,12 @@ fn one_pool(fields: &mut Fields<'_>, table: &mut Table, draft: &mut Draft) -> Op
     match range(written) {
         Ok((range, _)) => Some(range),
         Err(problem) => {
-            table.check(draft, &path, &shortened(&format!("{written:?}")), &format!("{problem}; these addresses were left out"));
+            table.check(
+                draft,
+                &path,
+                &shortened(&format!("{written:?}")),
+                &format!("{problem}; these addresses were left out"),
+            );
             None
         }
     }
