@@ -123,6 +123,8 @@ pub(super) struct Draft {
     pub passwords: Vec<Password>,
     /// The names that are taken, by section.
     names: BTreeMap<&'static str, BTreeSet<String>>,
+    /// The number that a name of this section was last told apart by.
+    numbers: BTreeMap<(&'static str, String), u32>,
 }
 
 impl Draft {
@@ -141,10 +143,10 @@ impl Draft {
         let taken = self.names.entry(table.section).or_default();
         let plain = as_dns_name(wanted, table.section);
         let mut name = plain.clone();
-        let mut number = 2_u32;
+        let number = self.numbers.entry((table.section, plain.clone())).or_insert(1);
         while taken.contains(&name) {
+            *number = number.saturating_add(1);
             name = format!("{plain}-{number}");
-            number = number.saturating_add(1);
         }
         taken.insert(name.clone());
         if name != wanted && !wanted.is_empty() {

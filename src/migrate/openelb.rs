@@ -142,7 +142,7 @@ fn peer(object: &Object, asn: Option<i64>, secrets: &SecretFiles, draft: &mut Dr
         }
         local = conf.number("localAs", draft).filter(|asn| *asn != 0);
         let field = conf.path("authPassword");
-        let password = conf.value("authPassword").and_then(|it| it.as_str()).filter(|it| !it.is_empty());
+        let password = conf.text("authPassword", draft).filter(|it| !it.is_empty());
         if let Some(password) = password {
             let file = secrets.file(&name);
             let path = text(&file.to_string_lossy());

@@ -151,10 +151,13 @@ fn a_password_is_in_no_text_and_in_its_file_only_if_that_is_asked_for() {
         assert!(!text.contains("hunter2") && !text.contains("aHVudGVyMg"), "{text}");
     }
     let inline = PEER.replace("passwordSecret: {name: md5}", "password: hunter2").replace("v1beta2", "v1beta1");
-    assert!(!format!("{:?}", migrated(&inline)).contains("{password: hunter2"));
     assert!(!migrated(&inline).toml.contains("hunter2") && !warnings(&migrated(&inline)).contains("hunter2"));
     let number = PEER.replace("passwordSecret: {name: md5}", "password: 4711");
     assert!(!migrated(&number).toml.contains("4711") && !warnings(&migrated(&number)).contains("4711"));
+    for misplaced in ["passwordSecret: hunter2", "Passwd: hunter2", "bgpSecret: [hunter2]"] {
+        let said = warnings(&migrated(&PEER.replace("passwordSecret: {name: md5}", misplaced)));
+        assert!(said.contains(misplaced.split(':').next().unwrap()) && !said.contains("hunter2"), "{said}");
+    }
 }
 
 #[test]
