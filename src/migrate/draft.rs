@@ -10,7 +10,7 @@ use crate::secret::Secret;
 use crate::selector::is_dns_name;
 
 /// Something that a human must look at: a value that the configuration does not say, or says in another way.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Warning {
     pub object: String,
     /// Empty if the warning is about the object as a whole.
