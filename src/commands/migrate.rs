@@ -3,21 +3,34 @@
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::Value;
 
 use super::{Exit, print};
+use crate::config::Access;
+use crate::k8s::client::{self, ClientError};
+use crate::k8s::foreign::{self, ForeignError};
 use crate::manifests::document::{Format, objects};
 use crate::migrate::{Migration, Password, SecretFiles, migrate};
 
 /// The most octets of one input: more than any cluster's configuration has.
 const MOST_OCTETS: u64 = 64 * 1024 * 1024;
 
+/// How long a cluster may take for all of its answers.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
+
 #[derive(Debug, Args)]
 pub struct Migrate {
     /// YAML or JSON files, as `kubectl get -o yaml` prints them; without any, or for -, standard input
     files: Vec<PathBuf>,
+    /// Read the objects from the API server instead
+    #[arg(long, conflicts_with = "files")]
+    from_cluster: bool,
+    /// The kubeconfig for --from-cluster; without it, ~/.kube/config
+    #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
+    kubeconfig: Option<PathBuf>,
     /// Write the passwords of peers into this directory, which the configuration then names
     #[arg(long, value_name = "DIR")]
     write_secrets: Option<PathBuf>,
@@ -34,6 +47,16 @@ enum MigrateError {
     NotText { path: String, offset: usize },
     #[error("{path}: {fault}")]
     NotObjects { path: String, fault: String },
+    #[error("--from-cluster needs --kubeconfig FILE: neither KUBECONFIG nor HOME is set")]
+    NoKubeconfig,
+    #[error("cannot start: {0}")]
+    CannotStart(io::Error),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    Cluster(#[from] ForeignError),
+    #[error("the API server did not answer within {} s", ANSWERED_WITHIN.as_secs())]
+    TimedOut,
     #[error("the objects configure no load balancer that migrate knows{0}")]
     Nothing(String),
     #[error("cannot write the secrets into {}: {source}", folder.display())]
@@ -56,7 +79,10 @@ pub fn run(arguments: &Migrate) -> Exit {
 }
 
 fn migration(arguments: &Migrate) -> Result<Migration, MigrateError> {
-    let objects = from_files(&arguments.files)?;
+    let objects = match arguments.from_cluster {
+        true => from_cluster(arguments)?,
+        false => from_files(&arguments.files)?,
+    };
     let secrets = match &arguments.write_secrets {
         None => SecretFiles::default(),
         Some(folder) => {
@@ -78,6 +104,20 @@ fn migration(arguments: &Migrate) -> Result<Migration, MigrateError> {
         write_secrets(&secrets.folder, &migration.passwords).map_err(unwritable)?;
     }
     Ok(migration)
+}
+
+/// Secrets are read only if they are to be written.
+fn from_cluster(arguments: &Migrate) -> Result<Vec<Value>, MigrateError> {
+    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".kube/config"));
+    let kubeconfig = arguments.kubeconfig.clone().or_else(home).ok_or(MigrateError::NoKubeconfig)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(MigrateError::CannotStart)?;
+    runtime.block_on(async {
+        let client = client::build(&Access::Kubeconfig(kubeconfig)).await?;
+        let objects = foreign::objects(&client, arguments.write_secrets.is_some());
+        let answer = tokio::time::timeout(ANSWERED_WITHIN, objects).await;
+        Ok(answer.map_err(|_| MigrateError::TimedOut)??)
+    })
 }
 
 fn from_files(files: &[PathBuf]) -> Result<Vec<Value>, MigrateError> {

@@ -88,7 +88,7 @@ enum Verb {
     /// Check or print a configuration
     #[command(subcommand)]
     Config(config::Config),
-    /// Write a configuration from the objects of MetalLB
+    /// Write a configuration from the objects of MetalLB, OpenELB, PureLB or kube-vip
     Migrate(migrate::Migrate),
     /// Print the Kubernetes objects that give the agent its rights
     Rbac,

@@ -18,6 +18,7 @@ pub mod backoff;
 pub mod certificate_request;
 pub mod client;
 pub mod event;
+pub mod foreign;
 pub mod lease;
 pub mod status;
 pub mod watch;

@@ -152,6 +152,12 @@ pub fn objects(text: &str, format: Format) -> Result<Vec<Value>, Fault> {
     Ok(objects)
 }
 
+/// The objects of one document: itself, or those of the list that it is.
+pub fn objects_in(document: Value) -> Result<Vec<Value>, String> {
+    let mut objects = Vec::new();
+    flatten(document, &mut objects).map(|()| objects)
+}
+
 fn flatten(document: Value, objects: &mut Vec<Value>) -> Result<(), String> {
     let Some(kind) = kind_of(&document)? else { return Ok(()) };
     if !kind.ends_with("List") {

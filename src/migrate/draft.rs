@@ -10,7 +10,7 @@ use crate::secret::Secret;
 use crate::selector::is_dns_name;
 
 /// Something that a human must look at: a value that the configuration does not say, or says in another way.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Warning {
     pub object: String,
     /// Empty if the warning is about the object as a whole.
@@ -123,6 +123,8 @@ pub(super) struct Draft {
     pub passwords: Vec<Password>,
     /// The names that are taken, by section.
     names: BTreeMap<&'static str, BTreeSet<String>>,
+    /// The number that a name of this section was last told apart by.
+    numbers: BTreeMap<(&'static str, String), u32>,
 }
 
 impl Draft {
@@ -141,10 +143,10 @@ impl Draft {
         let taken = self.names.entry(table.section).or_default();
         let plain = as_dns_name(wanted, table.section);
         let mut name = plain.clone();
-        let mut number = 2_u32;
+        let number = self.numbers.entry((table.section, plain.clone())).or_insert(1);
         while taken.contains(&name) {
+            *number = number.saturating_add(1);
             name = format!("{plain}-{number}");
-            number = number.saturating_add(1);
         }
         taken.insert(name.clone());
         if name != wanted && !wanted.is_empty() {
@@ -216,7 +218,7 @@ mod tests {
     fn any_text_is_one_line_of_toml() {
         for wanted in ["", "a\"b\\c", "line\nline", "\u{7f}\u{0}\u{85}", "größer"] {
             let toml = format!("key = {}", text(wanted));
-            let document: toml_edit::ImDocument<String> = toml.parse().expect(&toml);
+            let document: toml_edit::Document<String> = toml.parse().expect(&toml);
             assert_eq!(document["key"].as_str(), Some(wanted), "{toml}");
             assert_eq!(toml.lines().count(), 1);
         }

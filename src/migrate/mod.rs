@@ -5,12 +5,15 @@
 
 mod draft;
 mod duration;
+mod kube_vip;
 mod label_selector;
 mod metallb;
 mod metallb_bgp;
 mod metallb_config_map;
 mod object;
+mod openelb;
 mod own_asn;
+mod purelb;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -67,7 +70,13 @@ pub fn migrate(objects: Vec<Value>, secrets: &SecretFiles) -> Migration {
     let mut source = Table::new("kubernetes", "");
     source.set("kubeconfig", draft::text("/etc/crier/kubeconfig"), "");
     draft.push(source);
-    let mut products = [metallb::translate(&objects, secrets, &mut draft)].concat();
+    let mut products = [
+        metallb::translate(&objects, secrets, &mut draft),
+        openelb::translate(&objects, secrets, &mut draft),
+        purelb::translate(&objects, &mut draft),
+        kube_vip::translate(&objects, &mut draft),
+    ]
+    .concat();
     products.sort_unstable();
     own_asn::settle(&mut draft);
     let mut skipped: Vec<String> = Vec::new();

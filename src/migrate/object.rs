@@ -179,7 +179,7 @@ impl<'a> Fields<'a> {
         for (key, value) in self.map.iter().filter(|(key, _)| !self.taken.contains(key.as_str())) {
             let path = if self.path.is_empty() { key.clone() } else { format!("{}.{key}", self.path) };
             let text = "migrate does not know this field; it was left out";
-            draft.warn(&self.object, &path, &shown(value), text);
+            draft.warn(&self.object, &path, &shown_of(&key.to_lowercase(), value), text);
         }
     }
 
@@ -193,10 +193,16 @@ impl<'a> Fields<'a> {
         let value = self.value(key)?;
         let typed = read(value);
         if typed.is_none() {
-            draft.warn(&self.object, &self.path(key), &shown(value), &format!("this is not {what}; it was left out"));
+            let value = shown_of(&key.to_lowercase(), value);
+            draft.warn(&self.object, &self.path(key), &value, &format!("this is not {what}; it was left out"));
         }
         typed
     }
+}
+
+/// A value on one short line; nothing of a field that may hold a password, by its name in lower case.
+fn shown_of(key: &str, value: &Value) -> String {
+    if key.contains("pass") || key.contains("secret") { String::new() } else { shown(value) }
 }
 
 /// A value on one short line. Never used for a field that may hold a password.

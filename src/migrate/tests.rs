@@ -103,3 +103,127 @@ fn both_former_config_maps_mean_what_they_meant() {
     assert_eq!((advertisement.aggregation_length, advertisement.local_preference), (32, Some(100)));
     assert_eq!(advertisement.communities.len(), 1);
 }
+
+#[test]
+fn metallb_s_traps_are_avoided() {
+    let migration = of_case("metallb-traps.yaml");
+    let config = loaded(&migration);
+    let pool = |name: &str| config.pools.iter().find(|pool| pool.name.as_str() == name).expect(name);
+    assert_eq!((pool("last").priority, pool("first").priority), (None, Some(50)), "0 is last for MetalLB");
+    assert_eq!(pool("last").addresses[0].first().to_string(), "192.168.10.0", "host bits are dropped");
+    let front = pool("first").service_selector.as_ref().map(ToString::to_string);
+    assert_eq!(front.as_deref(), Some("tier in (edge, front)"), "two selectors are one where that is possible");
+    let nodes: Vec<_> = config.l2.iter().map(|l2| l2.nodes.as_ref().map(ToString::to_string)).collect();
+    assert_eq!(
+        nodes,
+        [Some("rack=a".to_owned()), Some("edge".to_owned())],
+        "of several node selectors each is an [[l2]]"
+    );
+    assert!(config.l2.iter().all(|l2| l2.pools.len() == 1), "no [[l2]] is for all pools by mistake");
+    let peers: Vec<&str> = config.bgp.peers.iter().map(|peer| peer.name.as_str()).collect();
+    assert_eq!(peers, ["tor", "tor-2", "unnumbered"]);
+    assert_eq!(config.bgp.peers.iter().map(|peer| peer.local_asn).collect::<Vec<_>>(), [64512, 64512, 64600]);
+    assert_eq!(config.bgp.advertisements.len(), 1, "without its communities an advertisement would say more");
+    assert_eq!(config.bgp.advertisements[0].peers.len(), 2, "both peers that tor has become");
+    let said = warnings(&migration);
+    for named in ["\"gone\"", "team in (shop, web)", "green", "spec.futureField {\"a\":1}", "enableGracefulRestart"] {
+        assert!(said.contains(named) || migration.toml.contains(named), "{named} is named in:\n{said}");
+    }
+}
+
+const PEER: &str = "apiVersion: metallb.io/v1beta2\nkind: BGPPeer\nmetadata: {name: tor, namespace: m}\nspec: {myASN: 1, peerASN: 2, \
+                    peerAddress: 10.0.0.1, passwordSecret: {name: md5}}\n---\napiVersion: v1\nkind: Secret\n\
+                    metadata: {name: md5, namespace: m}\ndata: {password: aHVudGVyMg==}\n";
+
+#[test]
+fn a_password_is_in_no_text_and_in_its_file_only_if_that_is_asked_for() {
+    let silent = migrated(PEER);
+    assert!(silent.toml.contains("password-file = \"/etc/crier/tor.md5\""), "{}", silent.toml);
+    assert!(silent.passwords.is_empty() && warnings(&silent).contains("is not printed"));
+    let files = SecretFiles { folder: "/tmp/secrets".into(), written: true };
+    let written = migrate(objects(PEER, Format::Yaml).unwrap(), &files);
+    assert_eq!(written.passwords[0].secret.expose(), b"hunter2");
+    assert_eq!(written.passwords[0].file, Path::new("/tmp/secrets/tor.md5"));
+    assert!(
+        written.toml.contains("password-file = \"/tmp/secrets/tor.md5\"") && !warnings(&written).contains("password")
+    );
+    for text in [format!("{silent:?}"), format!("{written:?}"), warnings(&silent), silent.toml] {
+        assert!(!text.contains("hunter2") && !text.contains("aHVudGVyMg"), "{text}");
+    }
+    let inline = PEER.replace("passwordSecret: {name: md5}", "password: hunter2").replace("v1beta2", "v1beta1");
+    assert!(!migrated(&inline).toml.contains("hunter2") && !warnings(&migrated(&inline)).contains("hunter2"));
+    let number = PEER.replace("passwordSecret: {name: md5}", "password: 4711");
+    assert!(!migrated(&number).toml.contains("4711") && !warnings(&migrated(&number)).contains("4711"));
+    for misplaced in ["passwordSecret: hunter2", "Passwd: hunter2", "bgpSecret: [hunter2]"] {
+        let said = warnings(&migrated(&PEER.replace("passwordSecret: {name: md5}", misplaced)));
+        assert!(said.contains(misplaced.split(':').next().unwrap()) && !said.contains("hunter2"), "{said}");
+    }
+}
+
+#[test]
+fn what_no_api_server_would_accept_is_named_and_panics_nowhere() {
+    let kinds = [
+        ("metallb.io/v1beta1", "IPAddressPool"),
+        ("metallb.io/v1beta1", "AddressPool"),
+        ("metallb.io/v1beta1", "L2Advertisement"),
+        ("metallb.io/v1beta1", "BGPAdvertisement"),
+        ("metallb.io/v1beta1", "Community"),
+        ("metallb.io/v1beta1", "BFDProfile"),
+        ("metallb.io/v1beta2", "BGPPeer"),
+        ("network.kubesphere.io/v1alpha2", "Eip"),
+        ("network.kubesphere.io/v1alpha2", "BgpConf"),
+        ("network.kubesphere.io/v1alpha2", "BgpPeer"),
+        ("purelb.io/v1", "ServiceGroup"),
+        ("purelb.io/v1", "LBNodeAgent"),
+    ];
+    let specs = [
+        "null",
+        "5",
+        "[]",
+        "{addresses: 5, nodeSelectors: {a: b}, myASN: many, peerAddress: [1], local: [], conf: 7, communities: x}",
+        "{addresses: [1, null, {}], nodeSelectors: [1], interfaces: [{}], peers: [5], local: {v4pool: 5}, timers: {config: 1}}",
+        "{addresses: ['10.0.0.9-10.0.0.1', '1.2.3.4-::1', 'x', '127.0.0.0/8'], serviceAllocation: {priority: -5}}",
+        "{addresses: ['\\u0000\\n[[pool]]'], address: \"\\n[bgp]\", peerAddress: \"\\\"\\nx = 1\", peerASN: 99999999999}",
+        "{nodeSelectors: [{matchLabels: {'a b': '\\n'}, matchExpressions: [{key: '', operator: Like}]}], holdTime: -5s}",
+        "{communities: [{name: \"a\\\"\\n\", value: '1:2'}, {name: 'large:1:1:1', value: 'x'}], protocol: carrier-pigeon}",
+    ];
+    for (version, kind) in kinds {
+        for spec in specs {
+            let yaml =
+                format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{name: \"Bad\\nName\"}}\nspec: {spec}\n");
+            let Ok(objects) = objects(&yaml, Format::Yaml) else { continue };
+            let migration = migrate(objects, &SecretFiles::default());
+            loaded(&migration);
+            assert!(warnings(&migration).lines().count() == migration.warnings.len(), "a warning is one line");
+        }
+    }
+}
+
+#[test]
+fn a_config_map_that_is_no_yaml_is_named_and_nothing_of_it_is_taken() {
+    let deep = format!("address-pools: {}", "[".repeat(100_000));
+    for text in ["address-pools: [", "peers:\n- {a: &x [*x]}", "address-pools: 5", "peers: [5, {}]", &deep] {
+        let map = serde_json::json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "config"}, "data": {"config": text}});
+        let migration = migrate(vec![map], &SecretFiles::default());
+        assert_eq!(loaded(&migration).pools.len(), 0);
+        assert!(!migration.warnings.is_empty(), "{}", &text[..20.min(text.len())]);
+    }
+}
+
+#[test]
+fn thousands_of_objects_are_no_burden() {
+    let pool = |n: u32| {
+        let (high, low) = (n / 256, n % 256);
+        format!(
+            "---\napiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {{name: p{n}}}\nspec: {{addresses: [10.{high}.{low}.0/24]}}\n"
+        )
+    };
+    let migration = migrated(&(0..2000).map(pool).collect::<String>());
+    assert_eq!(loaded(&migration).pools.len(), 2000);
+}
+
+#[test]
+fn what_configures_no_load_balancer_is_of_no_use() {
+    let migration = migrated("apiVersion: v1\nkind: Service\nmetadata: {name: web}\n");
+    assert_eq!((migration.used, migration.skipped), (0, vec!["Service".to_owned()]));
+}

@@ -1,6 +1,7 @@
 //! Writes the draft as a crier.toml that this version accepts: what it has no key for, or refuses, becomes a comment. Floor 1.
 //! The tables of the configuration say which keys there are, and its own checks are the last judge; nothing here repeats them.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
@@ -20,7 +21,10 @@ pub(super) fn write(mut draft: Draft) -> (String, Vec<Warning>, Draft) {
     leave_out_what_is_not_there(&mut draft);
     while leave_out_what_is_refused(&mut draft) {}
     let (text, _) = render(&draft);
-    let warnings = std::mem::take(&mut draft.warnings);
+    // Several tables may be made of one field; what is wrong with the field is said once.
+    let mut said = BTreeSet::new();
+    let mut warnings = std::mem::take(&mut draft.warnings);
+    warnings.retain(|warning| said.insert(warning.clone()));
     (text, warnings, draft)
 }
 
