@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::client::{self, ClientError};
 use crate::config::Access;
+use crate::manifests::document::objects_in;
 
 /// How long one answer may take. A person waits for it.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -30,6 +31,8 @@ pub enum RequestError {
     TimedOut { method: Method, path: String },
     #[error("the API server answered {method} {path} without `{field}`")]
     Lacking { method: Method, path: String, field: &'static str },
+    #[error("the list that the API server answered GET {path} with cannot be read: {problem}")]
+    Unreadable { path: String, problem: String },
 }
 
 /// The errors behind an error, which say more than the first.
@@ -67,18 +70,21 @@ impl Asker {
         unless(404, self.ask(Method::GET, path, None).await)
     }
 
-    /// Every object of the collection at `path`, page by page; `None` if the API server does not have the kind.
+    /// Every object of the collection at `path`, which may have a query, page by page, each with its kind and version; `None` if
+    /// the API server does not have the kind.
     pub async fn list(&self, path: &str) -> Result<Option<Vec<Value>>, RequestError> {
         let mut objects = Vec::new();
         let mut from = String::new();
         loop {
-            let page = format!("{path}?limit={PAGE}{from}");
-            let Some(mut list) = unless(404, self.ask(Method::GET, &page, None).await)? else { return Ok(None) };
-            if let Some(Value::Array(items)) = list.get_mut("items").map(Value::take) {
-                objects.extend(items);
-            }
-            match list.pointer("/metadata/continue").and_then(Value::as_str).filter(|token| !token.is_empty()) {
-                Some(token) => from = format!("&continue={}", escaped(token)),
+            let mark = if path.contains('?') { '&' } else { '?' };
+            let page = format!("{path}{mark}limit={PAGE}{from}");
+            let Some(list) = unless(404, self.ask(Method::GET, &page, None).await)? else { return Ok(None) };
+            let next = list.pointer("/metadata/continue").and_then(Value::as_str).filter(|token| !token.is_empty());
+            let next = next.map(|token| format!("&continue={}", escaped(token)));
+            let unreadable = |problem| RequestError::Unreadable { path: path.to_owned(), problem };
+            objects.extend(objects_in(list).map_err(unreadable)?);
+            match next {
+                Some(next) => from = next,
                 None => return Ok(Some(objects)),
             }
         }
@@ -98,27 +104,35 @@ impl Asker {
         self.ask(Method::PUT, path, Some(object)).await
     }
 
+    /// One request, repeated while the API server asks for patience (429), as it does for a kind that was just installed.
     async fn ask(&self, method: Method, path: &str, object: Option<&Value>) -> Result<Value, RequestError> {
-        let unanswered = |source| RequestError::Unanswered {
-            method: method.clone(),
-            path: path.to_owned(),
-            source: Box::new(source),
+        let asking = async {
+            loop {
+                match self.once(&method, path, object).await {
+                    Err(kube::Error::Api(status)) if status.code == 429 => {
+                        let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+                        tokio::time::sleep(Duration::from_secs(u64::from(seconds.max(1)))).await;
+                    }
+                    answer => return answer,
+                }
+            }
         };
+        let path = path.to_owned();
+        match tokio::time::timeout(PATIENCE, asking).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(kube::Error::Api(status))) => {
+                Err(RequestError::Refused { method, path, code: status.code, message: status.message.clone() })
+            }
+            Ok(Err(error)) => Err(RequestError::Unanswered { method, path, source: Box::new(error) }),
+            Err(_) => Err(RequestError::TimedOut { method, path }),
+        }
+    }
+
+    async fn once(&self, method: &Method, path: &str, object: Option<&Value>) -> Result<Value, kube::Error> {
         let body = object.map_or(Vec::new(), |object| object.to_string().into_bytes());
         let request = Request::builder().method(method.clone()).uri(path);
         let request = request.header(http::header::CONTENT_TYPE, "application/json").body(body);
-        let request = request.map_err(|error| unanswered(kube::Error::HttpError(error)))?;
-        match tokio::time::timeout(PATIENCE, self.client.request::<Value>(request)).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(kube::Error::Api(status))) => Err(RequestError::Refused {
-                method,
-                path: path.to_owned(),
-                code: status.code,
-                message: status.message.clone(),
-            }),
-            Ok(Err(error)) => Err(unanswered(error)),
-            Err(_) => Err(RequestError::TimedOut { method, path: path.to_owned() }),
-        }
+        self.client.request(request.map_err(kube::Error::HttpError)?).await
     }
 }
 
@@ -184,6 +198,17 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[tokio::test]
+    async fn an_api_server_that_asks_for_patience_is_asked_again() {
+        let api = FakeApi::start().await;
+        api.put(NODES, node("a"));
+        let asker = Asker::of(api.client().await);
+        api.fault(Fault { method: Method::GET, path: NODES, watch: None, answer: Answer::Busy(1) });
+        let nodes = asker.list(NODES).await.unwrap().expect("the kind is there");
+        assert_eq!(nodes.len(), 1);
+        assert_eq!(api.requests(&Method::GET, NODES).len(), 2);
     }
 
     #[test]
