@@ -15,7 +15,7 @@ use clap::Args;
 
 use super::{Exit, print};
 use crate::config::load::{self, HostSecrets, LoadError};
-use crate::config::{self, Access, Secrets, Source, SourceFile};
+use crate::config::{self, Access, Secrets, Source};
 use crate::k8s::client;
 use place::{Item, OrElse, Seen, Step, What, below, judge, look, put};
 
@@ -120,7 +120,7 @@ fn install(arguments: &Install, binary: Vec<u8>) -> Result<Outcome, InstallError
         return Err(InstallError::Blocked { path: below(root, &item.path) });
     }
     // A configuration that is refused must not take the place of one that works.
-    let config = checked(root, &steps)?;
+    let config = checked(root, &steps, arguments.config.as_deref())?;
     for (step, item) in steps.iter().filter(|_| !dry_run) {
         let unwritable = |source| InstallError::Unwritable { path: below(root, &item.path), source };
         put(root, item, *step).map_err(unwritable)?;
@@ -180,16 +180,13 @@ fn new_key() -> Result<Vec<u8>, InstallError> {
     Ok((text + "\n").into_bytes())
 }
 
-/// The configuration as it will be, checked with the secrets as they will be. `None`: there will be none.
-fn checked(root: &Path, steps: &[(Step, Item)]) -> Result<Option<config::Config>, InstallError> {
+/// The configuration as it will be, which is `named` if the operator names one, checked with the secrets as they will be.
+/// `None`: there will be none.
+fn checked(root: &Path, steps: &[(Step, Item)], named: Option<&Path>) -> Result<Option<config::Config>, InstallError> {
     let path = below(root, Path::new(CONFIG));
     let coming = Coming { root, host: HostSecrets::from_environment(), steps };
-    let main = match coming.content(Path::new(CONFIG)) {
-        Some(content) => {
-            let text = String::from_utf8(content.to_vec())
-                .map_err(|error| LoadError::NotText { path: CONFIG.into(), offset: error.utf8_error().valid_up_to() });
-            SourceFile { path: CONFIG.to_owned(), text: text? }
-        }
+    let main = match named {
+        Some(named) => load::read_main(named)?,
         None if !path.exists() => return Ok(None),
         None => load::read_main(&path)?,
     };

@@ -108,7 +108,8 @@ fn a_configuration_that_is_refused_changes_nothing() {
         Ok(outcome) => panic!("it was installed:\n{}", outcome.table),
     };
     let config = host.bring("refused.toml", "[kubernetes]\nkubeconfg = \"/etc/crier/kubeconfig\"\n");
-    assert!(text(&Install { config, ..host.whole() }).contains("did you mean `kubeconfig`?"));
+    let refused = text(&Install { config, ..host.whole() });
+    assert!(refused.contains("did you mean `kubeconfig`?") && refused.contains("refused.toml:2:1"), "{refused}");
     let key = text(&Install { pulse_key: None, ..host.whole() });
     assert!(key.contains("/etc/crier/pulse.key"), "the key that the file names is missing: {key}");
     assert_eq!(fs::read_dir(host.root.path()).unwrap().count(), 0);
