@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::readings::{self, Answer, ROWS};
 use crate::agent::wiring::Query;
@@ -30,6 +31,12 @@ const IDLE: Duration = Duration::from_secs(10);
 
 /// How many may be connected at once; more wait in the kernel's queue.
 const CONNECTIONS: usize = 32;
+
+/// The longest body of a request, in octets: the files of a configuration.
+const LONGEST_BODY: usize = 8 << 20;
+
+/// How long the body of a request may take to come.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The socket or port could not be opened. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -154,14 +161,24 @@ where
 
 /// Answers from a snapshot of the agent, on a thread of its own, because a view of many Services takes time.
 async fn route(request: Request<Incoming>, queries: &mpsc::Sender<Query>, door: Door) -> Response<Full<Bytes>> {
-    if request.method() != Method::GET {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n");
-    }
-    let path = request.uri().path();
+    let (head, body) = request.into_parts();
+    let path = head.uri.path();
     let Some(row) = ROWS.into_iter().find(|row| row.path() == path && door.serves(row.doors())) else {
         return text(StatusCode::NOT_FOUND, format!("there is nothing at {path}\n"));
     };
-    let view = match row.read(request.uri().query()) {
+    let method = if row.takes_body() { Method::POST } else { Method::GET };
+    if head.method != method {
+        return text(StatusCode::METHOD_NOT_ALLOWED, format!("only {method} is answered at {path}\n"));
+    }
+    let body = match row.takes_body() {
+        true => match timeout(BODY_TIMEOUT, Limited::new(body, LONGEST_BODY).collect()).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(error)) => return text(StatusCode::BAD_REQUEST, format!("the body cannot be read: {error}\n")),
+            Err(_) => return text(StatusCode::REQUEST_TIMEOUT, "the body did not come in time\n"),
+        },
+        false => Bytes::new(),
+    };
+    let view = match row.read(head.uri.query(), &body) {
         Ok(view) => view,
         Err(error) => return text(StatusCode::BAD_REQUEST, format!("{error}\n")),
     };

@@ -30,7 +30,7 @@ mod words;
 pub use complaint::{Complaint, Complaints, Place, Position};
 pub use digest::Digest;
 pub use example::example;
-pub use page::show;
+pub use page::{differing_keys, show};
 pub use secrets::{NoSecrets, SecretFile, Secrets};
 pub use section::advertisement::Advertisement;
 pub use section::api::Api;
@@ -52,7 +52,7 @@ pub use section::vrf::{Vrf, VrfRoute};
 pub use source::Source;
 
 /// A file of the configuration, already read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SourceFile {
     /// As complaints should name it. It is not opened.
     pub path: String,

@@ -5,7 +5,7 @@
 //! [`ranking`] order the nodes for an address, [`decision`] is the verdict as it is shown, `notice` the Event about it.
 //! What verdicts lead to is kept by organs of the planner: [`address_book`], `route_table` (with [`join`], which makes one
 //! route of what several Services want), `ownership`, `tickets`, `link_memory` (with [`placement`]) and `bind_table`. [`slice`] is what
-//! the actuators get; `stations` and `manners` are what the responder on the link is told beside its addresses.
+//! the actuators get; [`forecast`] is what another configuration would change; `stations` and `manners` are what the responder on the link is told beside its addresses.
 //!
 //! A further question (a VRF, egress, sharing, drain) is one more file in [`verdict`], its part in `verdict::Work`, the organ
 //! that keeps this part, and the slice that shows it.
@@ -16,6 +16,7 @@ mod bind_table;
 pub mod context;
 pub mod decision;
 pub mod elect;
+pub mod forecast;
 pub mod holder;
 mod holder_memory;
 pub mod join;
@@ -31,6 +32,7 @@ mod route_table;
 pub mod slice;
 mod stations;
 mod tickets;
+mod unheld;
 pub mod verdict;
 
 pub use planner::{Change, Moved, Plan, Planner, Turn};

@@ -30,6 +30,7 @@ use crate::plan::join::Dispute;
 use crate::plan::link_memory::{LinkMemory, OCCUPIED_REST};
 use crate::plan::ownership::Ownership;
 use crate::plan::placement::{Handover, Placement};
+use crate::plan::ranking::{Ranking, covering};
 use crate::plan::route_table::RouteTable;
 use crate::plan::slice::{BgpSlice, BindSlice, L2Slice, PulseSlice, StatusSlice};
 use crate::plan::tickets::Tickets;
@@ -150,6 +151,11 @@ impl Planner {
         }
     }
 
+    /// A planner that was told a whole World and has no plan yet.
+    pub fn of_world(config: Arc<Config>, me: NodeName, world: World) -> Planner {
+        Planner { world, ..Planner::new(config, me) }
+    }
+
     /// The node that this plans for.
     pub fn node(&self) -> &NodeName {
         &self.me
@@ -179,6 +185,25 @@ impl Planner {
     /// How many Services the last turn judged.
     pub fn judged(&self) -> usize {
         self.judged
+    }
+
+    /// For each address of a Service that may be announced, the node that is ranked first for it on the link, whoever answers
+    /// for it now; `None` where no node may, or no `[[l2]]` covers it.
+    pub fn ranked_first(&self, key: &ObjectKey) -> Vec<(IpAddr, Option<NodeName>)> {
+        let decision = self.plan.decisions.get(key);
+        let (Some(decision), Some(service)) = (decision, self.world.services.get(key)) else { return Vec::new() };
+        let Some(rank_by) = decision.announcements.first().map(|it| it.address) else { return Vec::new() };
+        let endpoints = self.world.endpoints(key);
+        let first = |pool| {
+            let covering = covering(&self.config, &self.context, pool);
+            if covering.is_empty() || endpoints.is_empty() {
+                return None;
+            }
+            let holder = self.memory.placements().get(&rank_by).and_then(|placement| placement.owner.as_ref());
+            let ranking = Ranking::of((service, &endpoints), &covering, &self.me, holder, rank_by);
+            ranking.winner(&self.tickets).ok().cloned()
+        };
+        decision.announcements.iter().map(|it| (it.address, first(&it.pool))).collect()
     }
 
     /// Takes a fact in. Decides nothing yet.
@@ -295,7 +320,7 @@ impl Planner {
 
     /// Nothing is decided on half a picture: a route that is missing because its Service was not told yet would be
     /// withdrawn from a router that holds it rightly.
-    fn may_decide(&self) -> bool {
+    pub fn may_decide(&self) -> bool {
         (self.world.listed.all() || self.world.fail_static) && self.world.links_listed
     }
 
