@@ -300,12 +300,41 @@ fn plain(seen: &Seen, state: &mut State) -> Response<Body> {
             if seen.method == Method::PATCH {
                 assert!(subresource, "only the status is patched");
                 object = current;
-                object["status"] = seen.body["status"].clone();
+                merge(&mut object["status"], &seen.body["status"]);
+                merge(&mut object["metadata"]["annotations"], &seen.body["metadata"]["annotations"]);
             }
             state.put(&collection, object);
             json_answer(200, &state.objects[&(collection, key)])
         }
         _ => failure(405, "not here"),
+    }
+}
+
+/// A strategic merge, as far as a Service needs one: conditions by type, other lists whole, null removes.
+fn merge(into: &mut Value, patch: &Value) {
+    let Value::Object(fields) = patch else { return };
+    if !into.is_object() {
+        *into = json!({});
+    }
+    for (name, value) in fields {
+        match (name.as_str(), value) {
+            ("conditions", Value::Array(changes)) => {
+                let mut all = into[name].as_array().cloned().unwrap_or_default();
+                for change in changes {
+                    let at = all.iter().position(|it| it["type"] == change["type"]);
+                    match (change["$patch"] == "delete", at) {
+                        (true, Some(at)) => drop(all.remove(at)),
+                        (true, None) => {}
+                        (false, Some(at)) => merge(&mut all[at], change),
+                        (false, None) => all.push(change.clone()),
+                    }
+                }
+                into[name] = json!(all);
+            }
+            (_, Value::Object(_)) => merge(&mut into[name], value),
+            (_, Value::Null) => drop(into.as_object_mut().expect("an object").remove(name)),
+            _ => into[name] = value.clone(),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 // Floor 1: what of an object is read, and what it means.
 pub mod annotation;
 pub mod endpoints;
+pub mod event_budget;
 pub mod namespace;
 pub mod node;
 pub mod raw;

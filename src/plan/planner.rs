@@ -30,6 +30,8 @@ use crate::plan::join::Dispute;
 use crate::plan::link_memory::{LinkMemory, OCCUPIED_REST};
 use crate::plan::ownership::Ownership;
 use crate::plan::placement::{Handover, Placement};
+use crate::plan::removals::Removals;
+use crate::plan::rivals::Rivals;
 use crate::plan::route_table::RouteTable;
 use crate::plan::slice::{BgpSlice, BindSlice, L2Slice, PulseSlice, StatusSlice};
 use crate::plan::tickets::Tickets;
@@ -104,6 +106,8 @@ pub struct Planner {
     stale: bool,
     binds: BindTable,
     tickets: Tickets,
+    removals: Removals,
+    rivals: Rivals,
     plan: Plan,
     moved: Moved,
     dirty: Dirty,
@@ -142,6 +146,8 @@ impl Planner {
             stale: false,
             binds: BindTable::default(),
             tickets: Tickets::default(),
+            removals: Removals::default(),
+            rivals: Rivals::default(),
             plan: Plan::default(),
             moved: Moved::default(),
             dirty: Dirty { everything: true, ..Dirty::default() },
@@ -195,6 +201,11 @@ impl Planner {
                 began.iter().for_each(|address| self.holders.note_answered(*address));
                 self.touch(began.iter().chain(ended).copied());
             }
+            Fact::Service(key, Some(after)) if self.world.leader => {
+                if let Some(before) = self.world.services.get(key) {
+                    self.rivals.note(key, before, after);
+                }
+            }
             _ => {}
         }
         match self.world.apply(fact) {
@@ -240,7 +251,8 @@ impl Planner {
 
     /// When to call [`Planner::turn`] again even if no fact comes in.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.book.next_deadline().into_iter().chain(self.holders.next_deadline()).min()
+        let organs = [self.book.next_deadline(), self.removals.next_deadline(), self.rivals.next_deadline()];
+        organs.into_iter().flatten().chain(self.holders.next_deadline()).min()
     }
 
     /// Brings the plan up to date and says what changed. Before the first lists are complete there is no plan.
@@ -255,6 +267,11 @@ impl Planner {
         }
         let due = self.holders.take_due(now);
         self.touch(due.into_iter());
+        self.dirty.services.extend(self.rivals.turn(now));
+        self.dirty.services.extend(self.removals.take_due(now));
+        if self.removals.renew(&self.world, &self.me, self.digests.allocation(), now) {
+            self.dirty.services.extend(self.removals.told().cloned());
+        }
         self.holders.note_time(&self.world, now);
         let grade = self.holders.grade(&self.world, now);
         self.dirty.context |= std::mem::replace(&mut self.grade, grade) != grade;
@@ -405,6 +422,8 @@ impl Planner {
             context: &self.context,
             book: &self.book,
             tickets: &self.tickets,
+            removals: &self.removals,
+            rivals: &self.rivals,
             answered: self.ownership.answers(),
             placements: self.memory.placements(),
             holders: &self.holders,
@@ -416,9 +435,10 @@ impl Planner {
     fn judge(&mut self, key: &ObjectKey, now: Instant) -> Option<Change> {
         self.judged += 1;
         let Some(service) = self.world.services.get(key).cloned() else {
-            return self.forget(key);
+            return self.forget(key, now);
         };
-        let Verdict { decision, work, assigned, causes, histories, status } = judge(&self.inputs(now), key, &service);
+        let Verdict { decision, work, assigned, causes, histories, status, goes, lost } =
+            judge(&self.inputs(now), key, &service);
         if let Some(addresses) = assigned {
             let held = self.book.claimed_by(key);
             let is_new = |address: &IpAddr| !held.contains(address) && !service.ingress.contains(address);
@@ -432,7 +452,8 @@ impl Planner {
             }
         }
         self.book.set_waiting(key, service.load_balancer && decision.allocation.is_wanting());
-        self.put_status(key, &service, &decision, status);
+        self.removals.put(key, goes, now);
+        self.put_status(key, &service, &decision, status, lost.as_ref());
         let before = self.plan.decisions.get(key).cloned();
         self.memory.place(before.as_deref(), &decision, causes, now);
         self.put_histories(before.as_deref(), histories);
@@ -452,8 +473,9 @@ impl Planner {
         Some(Change { service: key.clone(), before, after: Some(after) })
     }
 
-    fn forget(&mut self, key: &ObjectKey) -> Option<Change> {
+    fn forget(&mut self, key: &ObjectKey, now: Instant) -> Option<Change> {
         self.book.set_waiting(key, false);
+        self.removals.put(key, false, now);
         self.moved.status |= self.plan.status.services.remove(key).is_some();
         self.put_work(key, Work::default());
         let before = self.plan.decisions.remove(key)?;

@@ -23,6 +23,9 @@ fn service(load_balancer: bool, ingress: &[&str]) -> Service {
         ports: Vec::new(),
         request: Ok(Request::default()),
         ingress: ingress.iter().map(|ip| ip.parse().unwrap()).collect(),
+        host_names: Vec::new(),
+        external_ips: Vec::new(),
+        condition: None,
     }
 }
 
