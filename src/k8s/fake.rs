@@ -274,6 +274,9 @@ fn plain(seen: &Seen, state: &mut State) -> Response<Body> {
         Some(key) => (key.to_owned(), true),
         None => (rest, false),
     };
+    if seen.method == Method::GET && key.ends_with('/') {
+        return list(&collection, &seen.query, state);
+    }
     let current = state.objects.get(&(collection.clone(), key.clone())).cloned();
     match (seen.method.clone(), current) {
         (Method::POST, _) => {
@@ -341,8 +344,10 @@ fn merge(into: &mut Value, patch: &Value) {
 fn list(collection: &str, query: &str, state: &State) -> Response<Body> {
     let number = |name| parameter(query, name).and_then(|text| text.parse::<usize>().ok());
     let (from, limit) = (number("continue").unwrap_or(0), number("limit").unwrap_or(usize::MAX));
+    let named = only(query);
+    let fits = |object: &&Value| named.is_none_or(|name| object["metadata"]["name"] == name);
     let all: Vec<&Value> =
-        state.objects.iter().filter(|((of, _), _)| of == collection).map(|(_, object)| object).collect();
+        state.objects.iter().filter(|((of, _), _)| of == collection).map(|(_, object)| object).filter(fits).collect();
     let page: Vec<&Value> = all.iter().copied().skip(from).take(limit).collect();
     let next = from + page.len();
     let mut metadata = json!({"resourceVersion": state.version.to_string()});
@@ -354,6 +359,7 @@ fn list(collection: &str, query: &str, state: &State) -> Response<Body> {
 
 fn watch_from(seen: &Seen, state: Arc<Mutex<State>>, changes: watch::Sender<u64>) -> Response<Body> {
     let (collection, _) = split(&seen.path);
+    let named = only(&seen.query).map(str::to_owned);
     let from: u64 = parameter(&seen.query, "resourceVersion").and_then(|text| text.parse().ok()).unwrap_or(0);
     if from < state.lock().unwrap().compacted {
         // Like the real API server: the watch begins, and its first event is the error.
@@ -363,10 +369,10 @@ fn watch_from(seen: &Seen, state: Arc<Mutex<State>>, changes: watch::Sender<u64>
     let began = state.lock().unwrap().hang_up;
     let changes = changes.subscribe();
     let events = stream::unfold((from, changes), move |(at, mut changes)| {
-        let (collection, state) = (collection.clone(), Arc::clone(&state));
+        let (collection, named, state) = (collection.clone(), named.clone(), Arc::clone(&state));
         async move {
             loop {
-                match next_event(&state.lock().unwrap(), &collection, at, began) {
+                match next_event(&state.lock().unwrap(), &collection, named.as_deref(), at, began) {
                     Next::End => return None,
                     Next::Event(version, event) => return Some((line(&event), (version, changes))),
                     Next::Wait => {}
@@ -384,11 +390,12 @@ enum Next {
     End,
 }
 
-fn next_event(state: &State, collection: &str, after: u64, began: u64) -> Next {
+fn next_event(state: &State, collection: &str, named: Option<&str>, after: u64, began: u64) -> Next {
     if state.hang_up > began {
         return Next::End;
     }
-    match state.log.iter().find(|(version, of, _)| *version > after && of == collection) {
+    let fits = |event: &Value| named.is_none_or(|name| event["object"]["metadata"]["name"] == name);
+    match state.log.iter().find(|(version, of, event)| *version > after && of == collection && fits(event)) {
         Some((version, _, event)) => Next::Event(*version, event.clone()),
         None => Next::Wait,
     }
@@ -402,6 +409,11 @@ fn split(path: &str) -> (String, Option<String>) {
     let mut parts = after.splitn(3, '/');
     let (namespace, plural) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     (format!("{before}/{plural}"), Some(format!("{namespace}/{}", parts.next().unwrap_or_default())))
+}
+
+/// The one name that a field selector asks for.
+fn only(query: &str) -> Option<&str> {
+    parameter(query, "fieldSelector")?.strip_prefix("metadata.name%3D")
 }
 
 fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {

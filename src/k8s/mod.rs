@@ -13,6 +13,7 @@ pub mod status_queue;
 
 // Floor 2: the API server.
 pub mod backoff;
+pub mod barrier;
 pub mod client;
 pub mod event;
 pub mod lease;

@@ -5,6 +5,7 @@
 //! metrics. Nothing here decides: a view tells what the Plan holds.
 
 mod agreement;
+mod allocator;
 pub mod bgp;
 pub mod counters;
 pub mod l2;
