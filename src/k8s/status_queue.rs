@@ -243,7 +243,7 @@ impl StatusQueue {
     }
 
     /// The Event for a Service that appears in the slice. A notice of success that needs no write was reported by the agent
-    /// that wrote the status.
+    /// that wrote the status, and so was any notice that the condition tells.
     fn first_event(&mut self, key: &ObjectKey, status: &Arc<ServiceStatus>) -> Option<PendingEvent> {
         let notice = status.notice.as_ref()?;
         if status.told || !notice.warning && status.write.is_none() {
@@ -271,7 +271,7 @@ impl StatusQueue {
         if before.is_some_and(|before| before.notice.as_ref() == Some(notice)) {
             return None;
         }
-        (!status.told).then(|| pending(key, status, notice))
+        Some(pending(key, status, notice))
     }
 
     fn clear_refusal(&mut self, key: &ObjectKey) -> Option<Refusal> {

@@ -146,7 +146,8 @@ fn success_is_reported_once_though_the_watch_is_faster_than_the_answer() {
     let good = Some((false, "assigned"));
     queue.turn_to(slice(&[("web", status("1", Some("192.0.2.1"), good))]));
     let (web, wanted, _) = queue.next_write().unwrap();
-    assert_eq!(said(queue.turn_to(slice(&[("web", status("2", None, good))]))), ["web: assigned"]);
+    let seen = ServiceStatus { told: true, ..status("2", None, good) };
+    assert_eq!(said(queue.turn_to(slice(&[("web", seen)]))), ["web: assigned"]);
     assert_eq!(queue.settle(&web, &wanted, &Written::Done, clock::now()).event, None);
 }
 
