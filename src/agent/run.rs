@@ -224,7 +224,8 @@ impl Tasks {
     ) -> Result<(), Error> {
         match &config.source {
             Source::Kubernetes(Kubernetes { access, lease, class, default_class: _ }) => {
-                let client = k8s::client::build(access).await?;
+                let (client, renewal) = k8s::client::build(access).await?;
+                self.endless.spawn(named("the keeper of credentials", renewal.run()));
                 let barrier = k8s::barrier::Barrier::new(&["services", "namespaces"]);
                 let watching = k8s::watch::run(client.clone(), facts.clone(), barrier.clone());
                 self.endless.spawn(named("the watch", watching));

@@ -55,6 +55,8 @@ pub struct Seen {
     pub path: String,
     pub query: String,
     pub body: Value,
+    /// The header Authorization.
+    pub authorization: String,
 }
 
 /// The answer to the next request that matches, instead of the right one.
@@ -127,7 +129,7 @@ impl FakeApi {
             "users": [{"name": "u", "user": {"token": "secret"}}],
         });
         std::fs::write(&path, kubeconfig.to_string()).unwrap();
-        crate::k8s::client::build(&Access::Kubeconfig(path)).await.expect("a sound kubeconfig")
+        crate::k8s::client::build(&Access::Kubeconfig(path)).await.expect("a sound kubeconfig").0
     }
 
     /// Creates or replaces an object; answers with its version.
@@ -227,7 +229,9 @@ async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>, changes: w
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let query = parts.uri.query().unwrap_or_default().to_owned();
     let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
-    let seen = Seen { method: parts.method, path: parts.uri.path().to_owned(), query, body };
+    let authorization = parts.headers.get(http::header::AUTHORIZATION).and_then(|it| it.to_str().ok());
+    let authorization = authorization.unwrap_or_default().to_owned();
+    let seen = Seen { method: parts.method, path: parts.uri.path().to_owned(), query, body, authorization };
     let fault = {
         let mut state = state.lock().unwrap();
         state.requests.push(seen.clone());

@@ -15,6 +15,7 @@ pub mod status_queue;
 pub mod backoff;
 pub mod barrier;
 pub mod client;
+mod credentials;
 pub mod event;
 pub mod lease;
 pub mod status;
