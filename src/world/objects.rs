@@ -107,7 +107,7 @@ pub enum RequestError {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointSlice {
     pub service: ObjectKey,
-    /// Of the endpoints' addresses; `None` where they are names.
+    /// Of the endpoints' addresses; `None` where the slice does not say: then they count for both.
     #[serde(default)]
     pub family: Option<Family>,
     /// Endpoints that are ready, by the node they name: all in `serving` but those that terminate.

@@ -278,8 +278,8 @@ impl World {
         }
     }
 
-    /// The endpoints of a Service that take new connections.
-    pub fn endpoints(&self, service: &ObjectKey) -> Endpoints {
+    /// The endpoints of a Service that take new connections for addresses of one family.
+    pub fn endpoints(&self, service: &ObjectKey, family: Family) -> Endpoints {
         let (mut ready, mut serving, mut without_node) = (BTreeMap::new(), BTreeMap::new(), 0_u32);
         let add = |sum: &mut BTreeMap<NodeName, u32>, of: &NodeCounts| {
             for (node, count) in of.iter().filter(|(_, count)| *count > 0) {
@@ -288,7 +288,8 @@ impl World {
             }
         };
         let keys = self.slices_of.get(service).into_iter().flat_map(|keys| keys.iter());
-        for slice in keys.filter_map(|key| self.endpoint_slices.get(key)) {
+        let slices = keys.filter_map(|key| self.endpoint_slices.get(key));
+        for slice in slices.filter(|slice| slice.family.is_none_or(|of| of == family)) {
             add(&mut ready, &slice.ready);
             add(&mut serving, &slice.serving);
             without_node = without_node.saturating_add(slice.serving_without_node);

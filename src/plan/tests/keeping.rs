@@ -299,3 +299,40 @@ fn a_text_that_only_counts_is_no_news() {
         assert_eq!((story.write("web"), story.event("web")), (None, String::new()), "{name} was freed and rests");
     }
 }
+
+#[test]
+fn endpoints_count_for_the_addresses_of_their_family_only() {
+    let mut config = configuration();
+    config.pools = vec![pool("lan", &["192.168.35.100-192.168.35.110", "fd35::100-fd35::10f"])];
+    let mut story = Story::begin(config);
+    let families = vec![crate::address::Family::V4, crate::address::Family::V6];
+    let policy = TrafficPolicy::Local;
+    let dual = Service {
+        families,
+        family_policy: FamilyPolicy::RequireDualStack,
+        external_traffic_policy: policy,
+        ..service()
+    };
+    let mut slice = |family, name: &str, nodes: &[&str]| {
+        let counts = || nodes.iter().map(|name| (NodeName::from(*name), 1)).collect();
+        let (ready, serving) = (counts(), counts());
+        let slice =
+            EndpointSlice { service: key("web"), family: Some(family), ready, serving, serving_without_node: 0 };
+        story.tell(Fact::EndpointSlice(key(name), Some(Arc::new(slice))));
+    };
+    slice(crate::address::Family::V4, "web-4", &["a"]);
+    slice(crate::address::Family::V6, "web-6", &[]);
+    story.put("web", dual);
+    let decision = story.confirm("web");
+    let reasons: Vec<String> = decision.announcements.iter().map(|it| it.bgp.reason.code()).collect();
+    assert_eq!(reasons, ["announced", "no-endpoints"]);
+    let counts = || [(NodeName::from("b"), 1)].into_iter().collect();
+    let family = Some(crate::address::Family::V6);
+    let slice =
+        EndpointSlice { service: key("web"), family, ready: counts(), serving: counts(), serving_without_node: 0 };
+    story.tell(Fact::EndpointSlice(key("web-6"), Some(Arc::new(slice))));
+    story.turn();
+    let owners: Vec<Option<NodeName>> =
+        story.decision("web").announcements.iter().map(|it| it.l2.owner.clone()).collect();
+    assert_eq!(owners, [Some("a".into()), Some("b".into())], "each where its family has an endpoint");
+}

@@ -18,6 +18,7 @@ use imbl::OrdMap;
 pub use self::allocation::Wish;
 pub use self::bgp::Contribution;
 pub use self::l2::L2Work;
+use crate::address::Family;
 use crate::config::{Config, Pool};
 use crate::names::{InterfaceName, NodeName, ObjectKey};
 use crate::plan::address_book::AddressBook;
@@ -59,8 +60,17 @@ pub struct Inputs<'a> {
 pub struct Announceable<'a> {
     pub key: &'a ObjectKey,
     pub service: &'a Service,
-    pub endpoints: &'a Endpoints,
+    /// Of IPv4, and of IPv6.
+    pub endpoints: [&'a Endpoints; 2],
     pub held: Vec<&'a Held>,
+}
+
+impl<'a> Announceable<'a> {
+    /// The endpoints that serve an address: those of its family.
+    pub fn endpoints_of(&self, address: IpAddr) -> &'a Endpoints {
+        let [v4, v6] = self.endpoints;
+        if address.is_ipv4() { v4 } else { v6 }
+    }
 }
 
 /// What this agent is to do about a Service.
@@ -106,8 +116,8 @@ pub fn judge(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Verdict
         let (causes, histories) = (Vec::new(), Vec::new());
         return Verdict { decision, work: Work::default(), assigned, causes, histories, status, goes, lost };
     }
-    let endpoints = &inputs.world.endpoints(key);
-    let about = Announceable { key, service, endpoints, held };
+    let [v4, v6] = &Family::BOTH.map(|family| inputs.world.endpoints(key, family));
+    let about = Announceable { key, service, endpoints: [v4, v6], held };
     let l2::Answer { verdicts: on_link, work: l2, causes, histories } = l2::judge(inputs, &about);
     let bgp::Answer { verdicts: over_bgp, work: routes } = bgp::judge(inputs, &about);
     let both = about.held.iter().zip(on_link).zip(over_bgp);
