@@ -5,6 +5,7 @@
 //! [`Planner::plan`] to the actuators, and come back with the next fact or at [`Planner::next_deadline`], whichever
 //! is first. Spare turns are harmless. Time must not go backwards.
 
+mod concerned;
 mod slices;
 
 use std::collections::BTreeSet;
@@ -25,7 +26,7 @@ use crate::plan::bind_table::BindTable;
 use crate::plan::context::{Context, Difference, l2};
 use crate::plan::decision::Decision;
 use crate::plan::holder::{Grade, History};
-use crate::plan::holder_memory::{HolderMemory, RosterChange};
+use crate::plan::holder_memory::HolderMemory;
 use crate::plan::join::Dispute;
 use crate::plan::link_memory::{LinkMemory, OCCUPIED_REST};
 use crate::plan::ownership::Ownership;
@@ -35,8 +36,8 @@ use crate::plan::rivals::Rivals;
 use crate::plan::route_table::RouteTable;
 use crate::plan::slice::{BgpSlice, BindSlice, L2Slice, PulseSlice, StatusSlice};
 use crate::plan::tickets::Tickets;
-use crate::plan::verdict::{self, Inputs, Verdict, Work, allocation, judge};
-use crate::world::{Fact, Node, Pulses, Touched, World};
+use crate::plan::verdict::{Inputs, Verdict, Work, allocation, judge};
+use crate::world::{Fact, Node, Touched, World};
 
 /// The whole wanted state of this node, and why.
 #[derive(Debug, Clone, Default)]
@@ -229,26 +230,6 @@ impl Planner {
         self.world.nodes.get(&self.me).map(|node| &**node)
     }
 
-    /// The Services that have these addresses are judged again.
-    fn touch(&mut self, addresses: impl Iterator<Item = IpAddr>) {
-        self.dirty.services.extend(addresses.filter_map(|address| self.book.holder(address).cloned()));
-    }
-
-    fn note_roster_change(&mut self, change: RosterChange) {
-        let RosterChange { addresses, nodes, own, returned } = change;
-        if returned {
-            self.holders.assert_all(self.ownership.answers().keys().copied());
-            self.dirty.services.extend(self.ownership.owned_by(&self.me).cloned());
-        }
-        self.dirty.context |= own || !nodes.is_empty();
-        if !nodes.is_empty() {
-            // A node that comes or goes matters where there is no holder yet, and where it is the holder.
-            self.dirty.services.extend(self.ownership.open().cloned());
-            nodes.iter().for_each(|node| self.dirty.services.extend(self.ownership.owned_by(node).cloned()));
-        }
-        self.touch(addresses.into_iter());
-    }
-
     /// When to call [`Planner::turn`] again even if no fact comes in.
     pub fn next_deadline(&self) -> Option<Instant> {
         let organs = [self.book.next_deadline(), self.removals.next_deadline(), self.rivals.next_deadline()];
@@ -340,34 +321,6 @@ impl Planner {
         let concerned = self.concerned(difference, now);
         self.dirty.services.extend(concerned);
         self.renew_frames();
-    }
-
-    /// Every Service that is there, and every one that was when it was judged.
-    fn every_service(&self) -> impl Iterator<Item = &ObjectKey> {
-        self.world.services.keys().chain(self.plan.decisions.keys())
-    }
-
-    /// The Services that a difference of the context concerns.
-    fn concerned(&self, difference: Difference, now: Instant) -> Vec<ObjectKey> {
-        let nodes = match difference {
-            Difference::Everything => return self.every_service().cloned().collect(),
-            Difference::Nodes(nodes) => nodes,
-        };
-        // With pulses, a node that gains asks the holders, and they hear it: what it gains concerns only that node.
-        if self.world.pulses != Pulses::Off && nodes.gained.contains(&self.me) {
-            return self.every_service().cloned().collect();
-        }
-        let owned = nodes.changed.iter().flat_map(|node| self.ownership.owned_by(node));
-        let mut concerned: Vec<ObjectKey> = owned.cloned().collect();
-        if nodes.any {
-            concerned.extend(self.ownership.open().cloned());
-        }
-        if self.world.pulses == Pulses::Off && !nodes.gained.is_empty() {
-            let inputs = self.inputs(now);
-            let outranked = self.plan.decisions.iter().filter(|(key, it)| verdict::l2::is_outranked(&inputs, key, it));
-            concerned.extend(outranked.map(|(key, _)| key.clone()));
-        }
-        concerned
     }
 
     fn judge_dirty(&mut self, now: Instant) -> Vec<Change> {

@@ -119,7 +119,7 @@ mod tests {
         removals.put(&key, true, now);
         assert_eq!(removals.next_deadline(), Some(now + NOTICE));
         assert!(removals.take_due(now).is_empty());
-        assert_eq!(removals.take_due(now + NOTICE), [key.clone()]);
+        assert_eq!(removals.take_due(now + NOTICE), std::slice::from_ref(&key));
         assert!(!removals.may_go(&key, now + NOTICE), "no agreement");
         assert_eq!(removals.next_deadline(), Some(now + TRUST));
         assert!(removals.renew(&world, &"a".into(), 1, now + TRUST));

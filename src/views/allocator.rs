@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::Snapshot;
 use crate::config::Source;
+use crate::reason::Reason;
 use crate::world::LeaseState;
 
 /// Each in one sentence with its remedy.
@@ -22,6 +23,14 @@ pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
     }
     if snapshot.config.pools.is_empty() {
         problems.push("this node's file has no [[pool]], so this agent never allocates".to_owned());
+    }
+    let waiting = snapshot.plan.decisions.values().filter(|it| it.allocation.reason == Reason::WaitingForAllocator);
+    let waiting = if holder.is_none() && !snapshot.world.leader { waiting.count() } else { 0 };
+    if waiting > 0 && trouble.is_none() {
+        problems.push(format!(
+            "no agent holds the Lease {lease}, and Services wait for an address: {waiting}; see the log of the agents whose file has a \
+             [[pool]]"
+        ));
     }
     let Some(holder) = holder.as_ref().filter(|_| !snapshot.world.leader) else { return problems };
     let since = held_since.map(|at| format!(" since {}", time(at))).unwrap_or_default();

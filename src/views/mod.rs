@@ -10,6 +10,7 @@ pub mod bgp;
 pub mod counters;
 pub mod l2;
 pub mod metrics;
+mod own_node;
 mod problems;
 mod snapshot;
 mod stations;
