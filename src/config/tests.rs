@@ -680,9 +680,13 @@ fn a_peer_is_an_address_an_interface_or_the_gateway() {
 
 #[test]
 fn another_class_has_a_lease_of_its_own_unless_one_is_named() {
-    let lease = |text: &str| match good(&format!("[kubernetes]\nin-cluster = true\n{text}")).source {
-        Source::Kubernetes(kubernetes) => kubernetes.lease.to_string(),
-        Source::Manifests(_) => panic!("this is a cluster"),
+    let lease = |text: &str| {
+        let text = format!("[kubernetes]\nin-cluster = true\n{text}");
+        let file = SourceFile { path: "crier.toml".to_owned(), text };
+        match parse(&[file], &NoSecrets).unwrap_or_else(|complaints| panic!("{complaints}")).source {
+            Source::Kubernetes(kubernetes) => kubernetes.lease.to_string(),
+            Source::Manifests(_) => panic!("this is a cluster"),
+        }
     };
     assert_eq!(lease(""), "kube-system/crier");
     assert_eq!(lease("class = \"example.com/Edge\""), "kube-system/crier-example.com-edge");

@@ -36,7 +36,7 @@ use crate::plan::rivals::Rivals;
 use crate::plan::route_table::RouteTable;
 use crate::plan::slice::{BgpSlice, BindSlice, L2Slice, PulseSlice, StatusSlice};
 use crate::plan::tickets::Tickets;
-use crate::plan::verdict::{Inputs, Verdict, Work, allocation, judge};
+use crate::plan::verdict::{Inputs, Verdict, Wish, Work, allocation, judge};
 use crate::world::{Fact, Node, Touched, World};
 
 /// The whole wanted state of this node, and why.
@@ -405,6 +405,9 @@ impl Planner {
             }
         }
         self.book.set_waiting(key, service.load_balancer && decision.allocation.is_wanting());
+        if !goes && matches!(status, Some(Wish::Show(_))) {
+            self.removals.accept(key);
+        }
         self.removals.put(key, goes, now);
         self.put_status(key, &service, &decision, status, lost.as_ref());
         let before = self.plan.decisions.get(key).cloned();
@@ -428,7 +431,7 @@ impl Planner {
 
     fn forget(&mut self, key: &ObjectKey, now: Instant) -> Option<Change> {
         self.book.set_waiting(key, false);
-        self.removals.put(key, false, now);
+        self.removals.forget(key, now);
         self.moved.status |= self.plan.status.services.remove(key).is_some();
         self.put_work(key, Work::default());
         let before = self.plan.decisions.remove(key)?;

@@ -2,7 +2,8 @@
 //!
 //! An address must go where no pool has it or serves the Service any more, or where two Services show it. That is first
 //! told ([`NOTICE`]), and done only while the agents agree on the pools: an agent whose file is old, or new, takes nothing
-//! away that the files of the others give.
+//! away that the files of the others give. An address that this very file gave before goes by a change of objects, such as
+//! the labels of a namespace, and needs no agreement.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -20,12 +21,21 @@ pub const TRUST: Duration = Duration::from_secs(600);
 /// The Services that an address is to be taken from.
 #[derive(Debug, Default)]
 pub struct Removals {
-    told: BTreeMap<ObjectKey, Instant>,
+    told: BTreeMap<ObjectKey, Told>,
+    /// The Services whose addresses this agent, as the one who allocates, found right.
+    accepted: BTreeSet<ObjectKey>,
     /// Those whose notice is not over yet.
     due: BTreeSet<(Instant, ObjectKey)>,
     agreed: bool,
     /// Since when this agent allocates.
     leads_since: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    at: Instant,
+    /// The address was right by this agent's file before.
+    by_objects: bool,
 }
 
 impl Removals {
@@ -34,7 +44,10 @@ impl Removals {
         match (world.leader, self.leads_since) {
             (true, None) => self.leads_since = Some(now),
             (true, Some(_)) => {}
-            (false, _) => self.leads_since = None,
+            (false, _) => {
+                self.leads_since = None;
+                self.accepted.clear();
+            }
         }
         let trusted = self.leads_since.is_some_and(|since| now >= since + TRUST);
         let agreed = world.leader && agree(world, me, digest, trusted);
@@ -43,18 +56,29 @@ impl Removals {
 
     /// Whether the Service was told long enough that an address goes, and the agents agree.
     pub fn may_go(&self, service: &ObjectKey, now: Instant) -> bool {
-        self.agreed && self.told.get(service).is_some_and(|told| now >= *told + NOTICE)
+        self.told.get(service).is_some_and(|told| now >= told.at + NOTICE && (self.agreed || told.by_objects))
+    }
+
+    /// This agent, as the one who allocates, finds the addresses of the Service right.
+    pub fn accept(&mut self, service: &ObjectKey) {
+        self.accepted.insert(service.clone());
+    }
+
+    pub fn forget(&mut self, service: &ObjectKey, now: Instant) {
+        self.put(service, false, now);
+        self.accepted.remove(service);
     }
 
     /// An address of the Service is to go, or none is any more.
     pub fn put(&mut self, service: &ObjectKey, goes: bool, now: Instant) {
         match (goes, self.told.get(service)) {
             (true, None) => {
-                self.told.insert(service.clone(), now);
+                let by_objects = self.accepted.contains(service);
+                self.told.insert(service.clone(), Told { at: now, by_objects });
                 self.due.insert((now + NOTICE, service.clone()));
             }
             (false, Some(told)) => {
-                self.due.remove(&(*told + NOTICE, service.clone()));
+                self.due.remove(&(told.at + NOTICE, service.clone()));
                 self.told.remove(service);
             }
             (true, Some(_)) | (false, None) => {}
