@@ -307,5 +307,8 @@ fn service(address: Option<IpAddr>) -> Service {
         ports: Vec::new(),
         request: Ok(Request::default()),
         ingress: address.into_iter().collect(),
+        host_names: Vec::new(),
+        external_ips: Vec::new(),
+        condition: None,
     }
 }

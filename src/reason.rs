@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::address::{Family, MacAddress};
-use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName, PoolName};
+use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName, PoolName};
 use crate::path_state::PathFault;
 
 /// One reason. `Display` is the sentence for people, [`Reason::code`] the word for machines.
@@ -53,6 +53,24 @@ pub enum Reason {
     AddressLeftPools { address: IpAddr },
     #[error("{address} is in the status of {by} too: {by} has it, because its name sorts first")]
     AddressClaimedTwice { address: IpAddr, by: ObjectKey },
+    #[error("the namespace {namespace} is not known (yet), and a pool is chosen by the labels of namespaces")]
+    NamespaceUnknown { namespace: NamespaceName },
+    #[error("{address} is given up: {why}")]
+    AddressGoes { address: IpAddr, why: String },
+    #[error(
+        "the status shows {}, which crier did not give: another controller writes it, and crier leaves it as it is; let only \
+         one of them serve this Service (spec.loadBalancerClass)", list(.shown)
+    )]
+    ForeignStatus { shown: Vec<String> },
+    #[error(
+        "another controller overwrote the status twice within a minute: crier does not write it for some minutes; let only one \
+         of them serve this Service (spec.loadBalancerClass)"
+    )]
+    StatusOverwritten,
+    #[error(
+        "no {missing} address is free; the Service prefers both families and gets the other one when it can be had"
+    )]
+    FamilyMissing { missing: Family },
     #[error("assigned {} from {}", list(.addresses), list(.pools))]
     Assigned { addresses: Vec<IpAddr>, pools: Vec<PoolName> },
 
@@ -161,6 +179,16 @@ impl Reason {
             self,
             Reason::AddressOccupied { .. } | Reason::OwnerStillAnswers { .. } | Reason::AddressContested { .. }
         )
+    }
+
+    /// The same without what counts: a text that only says how many does not make it another reason.
+    pub fn steady(&self) -> Reason {
+        match self {
+            Reason::NoFreeAddress { family, pools, resting: _ } => {
+                Reason::NoFreeAddress { family: *family, pools: pools.clone(), resting: 0 }
+            }
+            other => other.clone(),
+        }
     }
 
     /// The word for machines, in kebab-case: the same as in the JSON.

@@ -223,11 +223,19 @@ impl Tasks {
         Channels { slices, facts, stopping }: Channels<'_>,
     ) -> Result<(), Error> {
         match &config.source {
-            Source::Kubernetes(Kubernetes { access, lease, class: _, default_class: _ }) => {
-                let client = k8s::client::build(access).await?;
-                self.endless.spawn(named("the watch", k8s::watch::run(client.clone(), facts.clone())));
-                let (identity, stopping) = (k8s::lease::identity(node), stopping.clone().receiver());
-                let holding = k8s::lease::run(client.clone(), lease.clone(), identity, facts.clone(), stopping);
+            Source::Kubernetes(Kubernetes { access, lease, class, default_class: _ }) => {
+                let (client, renewal) = k8s::client::build(access).await?;
+                self.endless.spawn(named("the keeper of credentials", renewal.run()));
+                let barrier = k8s::barrier::Barrier::new(&["services", "namespaces"]);
+                let watching = k8s::watch::run(client.clone(), facts.clone(), barrier.clone());
+                self.endless.spawn(named("the watch", watching));
+                let digest = config.allocation_digest().0;
+                let has_pools = !config.pools.is_empty();
+                let terms = k8s::lease::Terms { digest, class: class.clone(), has_pools };
+                let identity = k8s::lease::identity(node);
+                let candidacy = k8s::lease::Candidacy { lease: lease.clone(), identity, terms };
+                let stopping = stopping.clone().receiver();
+                let holding = k8s::lease::run(client.clone(), candidacy, barrier, facts.clone(), stopping);
                 self.farewell.spawn(named("the Lease", holding));
                 let writing = k8s::status::run(client, node.clone(), slices.status.subscribe(), facts.clone());
                 self.endless.spawn(named("the status writer", writing));

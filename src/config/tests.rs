@@ -677,3 +677,18 @@ fn a_peer_is_an_address_an_interface_or_the_gateway() {
         assert_eq!(read(text), expected, "{text:?}");
     }
 }
+
+#[test]
+fn another_class_has_a_lease_of_its_own_unless_one_is_named() {
+    let lease = |text: &str| {
+        let text = format!("[kubernetes]\nin-cluster = true\n{text}");
+        let file = SourceFile { path: "crier.toml".to_owned(), text };
+        match parse(&[file], &NoSecrets).unwrap_or_else(|complaints| panic!("{complaints}")).source {
+            Source::Kubernetes(kubernetes) => kubernetes.lease.to_string(),
+            Source::Manifests(_) => panic!("this is a cluster"),
+        }
+    };
+    assert_eq!(lease(""), "kube-system/crier");
+    assert_eq!(lease("class = \"example.com/Edge\""), "kube-system/crier-example.com-edge");
+    assert_eq!(lease("class = \"example.com/edge\"\nlease = \"lb/crier\""), "lb/crier");
+}

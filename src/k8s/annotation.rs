@@ -17,6 +17,8 @@ const ADDRESSES: &str = "crier.dev/addresses";
 const POOL: &str = "crier.dev/pool";
 const SHARE: &str = "crier.dev/share";
 const EGRESS: &str = "crier.dev/egress";
+/// What crier writes itself.
+const OUTPUT: &str = "crier.dev/ip-allocated-from-pool";
 const OWN_NAMES: [&str; 4] = [ADDRESSES, POOL, SHARE, EGRESS];
 
 const SPEC_ADDRESS: &str = "spec.loadBalancerIP";
@@ -74,7 +76,8 @@ fn first<'a>(annotations: &'a BTreeMap<String, String>, own: &str, metallb: &str
 }
 
 fn refuse_unknown(annotations: &BTreeMap<String, String>) -> Result<(), RequestError> {
-    let unknown = annotations.iter().find(|(name, _)| name.starts_with(OWN) && !OWN_NAMES.contains(&name.as_str()));
+    let is_known = |name: &str| name == OUTPUT || OWN_NAMES.contains(&name);
+    let unknown = annotations.iter().find(|(name, _)| name.starts_with(OWN) && !is_known(name));
     let Some((name, value)) = unknown else { return Ok(()) };
     let nearest = OWN_NAMES
         .iter()

@@ -38,6 +38,8 @@ struct Spec {
     cluster_ip: Option<String>,
     #[serde(rename = "clusterIPs")]
     cluster_ips: Option<Vec<String>>,
+    #[serde(rename = "externalIPs")]
+    external_ips: Option<Vec<String>>,
     external_traffic_policy: Option<String>,
     ports: Option<Vec<Port>>,
 }
@@ -53,6 +55,7 @@ struct Port {
 #[serde(default, rename_all = "camelCase")]
 struct Status {
     load_balancer: Option<LoadBalancer>,
+    conditions: Option<Vec<serde_json::Value>>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -65,6 +68,7 @@ struct LoadBalancer {
 #[serde(default)]
 struct Ingress {
     ip: Option<String>,
+    hostname: Option<String>,
 }
 
 impl Kind for ServiceFields {
@@ -107,6 +111,7 @@ pub fn service(object: &Object<ServiceFields>) -> Result<world::Service, Unreada
     let ServiceFields { spec, status } = object.readable()?;
     let metadata = &object.metadata;
     let spec = spec.clone().unwrap_or_default();
+    let conditions = status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     let ingress = status.as_ref().and_then(|status| status.load_balancer.as_ref());
     let ingress = ingress.and_then(|balancer| balancer.ingress.as_deref()).unwrap_or_default();
     Ok(world::Service {
@@ -126,8 +131,21 @@ pub fn service(object: &Object<ServiceFields>) -> Result<world::Service, Unreada
             _ => TrafficPolicy::Cluster,
         },
         request: annotation::request(metadata.annotations.as_ref(), spec.load_balancer_ip.as_deref()),
+        external_ips: spec.external_ips.iter().flatten().filter_map(|text| text.parse().ok()).collect(),
         ports: spec.ports.unwrap_or_default().into_iter().map(port).collect(),
         ingress: ingress.iter().filter_map(|entry| entry.ip.as_deref()?.parse().ok()).collect(),
+        host_names: ingress.iter().filter_map(|entry| entry.hostname.clone()).filter(|name| !name.is_empty()).collect(),
+        condition: conditions.iter().find_map(condition).map(Arc::new),
+    })
+}
+
+/// crier's own condition. Those of others may have any form.
+fn condition(value: &serde_json::Value) -> Option<world::Condition> {
+    let text = |field: &str| value.get(field).and_then(serde_json::Value::as_str).unwrap_or_default();
+    (text("type") == world::Condition::TYPE).then(|| world::Condition {
+        allocated: text("status") == "True",
+        reason: text("reason").to_owned(),
+        message: text("message").to_owned(),
     })
 }
 
@@ -206,6 +224,9 @@ status:
     ingress:
     - {ip: 192.168.35.100, ipMode: VIP}
     - {hostname: somewhere.example}
+  conditions:
+  - {type: example.com/Checked, status: "True", reason: Fine, message: "", lastTransitionTime: "2026-07-01T08:00:00Z"}
+  - {type: crier.dev/Allocated, status: "True", reason: Assigned, message: "assigned 192.168.35.100 from lan"}
 "#,
         );
         assert_eq!((seen.uid.as_str(), seen.resource_version.as_str()), ("5b8e", "812"));
@@ -218,8 +239,10 @@ status:
         let ports: Vec<_> = seen.ports.iter().map(|port| (port.protocol.as_str(), port.port)).collect();
         assert_eq!(ports, [("TCP", 15021), ("UDP", 53)]);
         let address: IpAddr = "192.168.35.100".parse().unwrap();
-        assert_eq!(seen.request.expect("a request").addresses, [address]);
+        assert_eq!(seen.request.as_ref().expect("a request").addresses, [address]);
         assert_eq!(seen.ingress, [address], "a host name is no address");
+        assert_eq!(seen.host_names, ["somewhere.example"]);
+        assert_eq!(seen.given(), [address], "crier's condition says what crier gave");
     }
 
     #[test]

@@ -26,12 +26,15 @@ pub struct Allocation {
     pub reason: Reason,
     /// A request that cannot be met, while the Service keeps the addresses above.
     pub complaint: Option<Reason>,
+    /// What is still missing although the request is met: the second family.
+    #[serde(default)]
+    pub missing: Option<Reason>,
 }
 
 impl Allocation {
     /// The Service has no address, or not the one it requests: an address that becomes free may help.
     pub fn is_wanting(&self) -> bool {
-        self.held.is_empty() || self.complaint.is_some()
+        self.held.is_empty() || self.complaint.is_some() || self.missing.is_some()
     }
 }
 

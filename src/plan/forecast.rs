@@ -2,7 +2,7 @@
 //! Floor 1. It changes nothing and waits for nothing: `crier plan` and `crier config diff` show it.
 //!
 //! It is judged as if every agent of the cluster had the configuration, this one allocated, and each status showed what it is
-//! given. Both configurations are judged so: what would happen without any change is no difference.
+//! given: first by the configuration in use, then, from there, by the other. What would happen anyway is no difference.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use crate::config::{self, Config, Source};
 use crate::names::{NodeName, ObjectKey, PeerName};
 use crate::plan::Planner;
-use crate::plan::decision::Decision;
+use crate::plan::removals::NOTICE;
 use crate::plan::slice::PeerSlice;
 use crate::reason::Reason;
 use crate::route::RouteAttributes;
@@ -95,8 +95,8 @@ pub fn forecast(
     if sources[0] != sources[1] {
         return Err(ForecastError::OtherSource { before: sources[0], after: sources[1] });
     }
-    let [before, after] = [before, after].map(|config| settled(config, me, world, now));
-    let (Some(before), Some(after)) = (before, after) else { return Err(ForecastError::Incomplete) };
+    let before = settled(before, me, world, now).ok_or(ForecastError::Incomplete)?;
+    let after = settled(after, me, before.world(), now).ok_or(ForecastError::Incomplete)?;
     let keys: BTreeSet<&ObjectKey> = [&before, &after].iter().flat_map(|it| it.plan().decisions.keys()).collect();
     let services = keys.iter().filter_map(|key| service_change(&before, &after, key)).collect();
     let owners = keys.iter().flat_map(|key| owner_changes(&before, &after, key)).collect();
@@ -110,39 +110,43 @@ fn source(source: &Source) -> &'static str {
     }
 }
 
-/// How often statuses are filled in. The second time finds what was given because of the first; a third time finds nothing.
+/// How often statuses are written. The second time finds what was given because of the first, the third time nothing.
 const ROUNDS: usize = 4;
 
-/// The plan once each status shows what it is given. `None` where too little is known for a plan.
+/// The plan once each status shows what it is to show. `None` where too little is known for a plan.
 fn settled(config: &Arc<Config>, me: &NodeName, world: &World, now: Instant) -> Option<Planner> {
     let mut world = world.clone();
     (world.leader, world.leaving) = (true, false);
-    let mut planner = Planner::of_world(config.clone(), me.clone(), world.clone());
+    let mut planner = Planner::of_agreed(config.clone(), me.clone(), world.clone());
     for _ in 0..ROUNDS {
         if !planner.may_decide() {
             return None;
         }
         planner.turn(now);
-        let given: Vec<(ObjectKey, Service)> =
-            planner.plan().decisions.iter().filter_map(|(key, decision)| written(&world, key, decision)).collect();
-        if given.is_empty() {
+        // What goes was told long enough then.
+        planner.turn(now + NOTICE);
+        let written = written(&planner);
+        if written.is_empty() {
             break;
         }
-        for (key, service) in given {
+        for (key, service) in written {
             world.assigned.remove(&key);
             world.services.insert(key, Arc::new(service));
         }
-        planner = Planner::of_world(config.clone(), me.clone(), world.clone());
+        planner = Planner::of_agreed(config.clone(), me.clone(), world.clone());
     }
     Some(planner)
 }
 
-/// The Service with the status that it is to have; `None` where the status says so already.
-fn written(world: &World, key: &ObjectKey, decision: &Decision) -> Option<(ObjectKey, Service)> {
-    let service = world.services.get(key)?;
-    let ingress: Vec<IpAddr> = decision.allocation.held.iter().map(|held| held.address).collect();
-    let differs = service.load_balancer && !ingress.is_empty() && service.ingress != ingress;
-    differs.then(|| (key.clone(), Service { ingress, ..(**service).clone() }))
+/// The Services whose statuses are to be written, as they are then.
+fn written(planner: &Planner) -> Vec<(ObjectKey, Service)> {
+    let services = planner.plan().status.services.iter().filter_map(|(key, status)| {
+        let write = status.write.clone()?;
+        let service = planner.world().services.get(key)?;
+        let ingress = write.ingress.unwrap_or_else(|| service.ingress.clone());
+        Some((key.clone(), Service { ingress, condition: write.condition.map(Arc::new), ..(**service).clone() }))
+    });
+    services.collect()
 }
 
 fn service_change(before: &Planner, after: &Planner, key: &ObjectKey) -> Option<ServiceChange> {

@@ -4,8 +4,9 @@
 //! for each question; [`context`] is what all verdicts of a turn are based on, [`allocate`] finds addresses, [`elect`] and
 //! [`ranking`] order the nodes for an address, [`decision`] is the verdict as it is shown, `notice` the Event about it.
 //! What verdicts lead to is kept by organs of the planner: [`address_book`], `route_table` (with [`join`], which makes one
-//! route of what several Services want), `ownership`, `tickets`, `link_memory` (with [`placement`]) and `bind_table`. [`slice`] is what
-//! the actuators get; [`forecast`] is what another configuration would change; `stations` and `manners` are what the responder on the link is told beside its addresses.
+//! route of what several Services want), `ownership`, `tickets`, `link_memory` (with [`placement`]), `bind_table`, `removals` and `rivals`. [`slice`] is what
+//! the actuators get; [`forecast`] is what another configuration would change; `stations` and `manners` are what the responder
+//! on the link is told beside its addresses.
 //!
 //! A further question (a VRF, egress, sharing, drain) is one more file in [`verdict`], its part in `verdict::Work`, the organ
 //! that keeps this part, and the slice that shows it.
@@ -28,6 +29,8 @@ pub mod placement;
 mod planner;
 pub mod ranking;
 mod reach;
+mod removals;
+mod rivals;
 mod route_table;
 pub mod slice;
 mod stations;

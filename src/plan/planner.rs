@@ -5,6 +5,8 @@
 //! [`Planner::plan`] to the actuators, and come back with the next fact or at [`Planner::next_deadline`], whichever
 //! is first. Spare turns are harmless. Time must not go backwards.
 
+mod concerned;
+mod presumed;
 mod slices;
 
 use std::collections::BTreeSet;
@@ -25,17 +27,18 @@ use crate::plan::bind_table::BindTable;
 use crate::plan::context::{Context, Difference, l2};
 use crate::plan::decision::Decision;
 use crate::plan::holder::{Grade, History};
-use crate::plan::holder_memory::{HolderMemory, RosterChange};
+use crate::plan::holder_memory::HolderMemory;
 use crate::plan::join::Dispute;
 use crate::plan::link_memory::{LinkMemory, OCCUPIED_REST};
 use crate::plan::ownership::Ownership;
 use crate::plan::placement::{Handover, Placement};
-use crate::plan::ranking::{Ranking, covering};
+use crate::plan::removals::Removals;
+use crate::plan::rivals::Rivals;
 use crate::plan::route_table::RouteTable;
 use crate::plan::slice::{BgpSlice, BindSlice, L2Slice, PulseSlice, StatusSlice};
 use crate::plan::tickets::Tickets;
-use crate::plan::verdict::{self, Inputs, Verdict, Work, allocation, judge};
-use crate::world::{Fact, Node, Pulses, Touched, World};
+use crate::plan::verdict::{Inputs, Verdict, Wish, Work, allocation, judge};
+use crate::world::{Fact, Node, Touched, World};
 
 /// The whole wanted state of this node, and why.
 #[derive(Debug, Clone, Default)]
@@ -105,6 +108,8 @@ pub struct Planner {
     stale: bool,
     binds: BindTable,
     tickets: Tickets,
+    removals: Removals,
+    rivals: Rivals,
     plan: Plan,
     moved: Moved,
     dirty: Dirty,
@@ -143,17 +148,14 @@ impl Planner {
             stale: false,
             binds: BindTable::default(),
             tickets: Tickets::default(),
+            removals: Removals::default(),
+            rivals: Rivals::default(),
             plan: Plan::default(),
             moved: Moved::default(),
             dirty: Dirty { everything: true, ..Dirty::default() },
             first_turn: true,
             judged: 0,
         }
-    }
-
-    /// A planner that was told a whole World and has no plan yet.
-    pub fn of_world(config: Arc<Config>, me: NodeName, world: World) -> Planner {
-        Planner { world, ..Planner::new(config, me) }
     }
 
     /// The node that this plans for.
@@ -187,25 +189,6 @@ impl Planner {
         self.judged
     }
 
-    /// For each address of a Service that may be announced, the node that is ranked first for it on the link, whoever answers
-    /// for it now; `None` where no node may, or no `[[l2]]` covers it.
-    pub fn ranked_first(&self, key: &ObjectKey) -> Vec<(IpAddr, Option<NodeName>)> {
-        let decision = self.plan.decisions.get(key);
-        let (Some(decision), Some(service)) = (decision, self.world.services.get(key)) else { return Vec::new() };
-        let Some(rank_by) = decision.announcements.first().map(|it| it.address) else { return Vec::new() };
-        let endpoints = self.world.endpoints(key);
-        let first = |pool| {
-            let covering = covering(&self.config, &self.context, pool);
-            if covering.is_empty() || endpoints.is_empty() {
-                return None;
-            }
-            let holder = self.memory.placements().get(&rank_by).and_then(|placement| placement.owner.as_ref());
-            let ranking = Ranking::of((service, &endpoints), &covering, &self.me, holder, rank_by);
-            ranking.winner(&self.tickets).ok().cloned()
-        };
-        decision.announcements.iter().map(|it| (it.address, first(&it.pool))).collect()
-    }
-
     /// Takes a fact in. Decides nothing yet.
     pub fn apply(&mut self, fact: Fact) {
         self.memory.note_fact(&fact);
@@ -219,6 +202,11 @@ impl Planner {
             Fact::Answering { link: _, began, ended } => {
                 began.iter().for_each(|address| self.holders.note_answered(*address));
                 self.touch(began.iter().chain(ended).copied());
+            }
+            Fact::Service(key, Some(after)) if self.world.leader => {
+                if let Some(before) = self.world.services.get(key) {
+                    self.rivals.note(key, before, after);
+                }
             }
             _ => {}
         }
@@ -243,29 +231,10 @@ impl Planner {
         self.world.nodes.get(&self.me).map(|node| &**node)
     }
 
-    /// The Services that have these addresses are judged again.
-    fn touch(&mut self, addresses: impl Iterator<Item = IpAddr>) {
-        self.dirty.services.extend(addresses.filter_map(|address| self.book.holder(address).cloned()));
-    }
-
-    fn note_roster_change(&mut self, change: RosterChange) {
-        let RosterChange { addresses, nodes, own, returned } = change;
-        if returned {
-            self.holders.assert_all(self.ownership.answers().keys().copied());
-            self.dirty.services.extend(self.ownership.owned_by(&self.me).cloned());
-        }
-        self.dirty.context |= own || !nodes.is_empty();
-        if !nodes.is_empty() {
-            // A node that comes or goes matters where there is no holder yet, and where it is the holder.
-            self.dirty.services.extend(self.ownership.open().cloned());
-            nodes.iter().for_each(|node| self.dirty.services.extend(self.ownership.owned_by(node).cloned()));
-        }
-        self.touch(addresses.into_iter());
-    }
-
     /// When to call [`Planner::turn`] again even if no fact comes in.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.book.next_deadline().into_iter().chain(self.holders.next_deadline()).min()
+        let organs = [self.book.next_deadline(), self.removals.next_deadline(), self.rivals.next_deadline()];
+        organs.into_iter().flatten().chain(self.holders.next_deadline()).min()
     }
 
     /// Brings the plan up to date and says what changed. Before the first lists are complete there is no plan.
@@ -280,6 +249,11 @@ impl Planner {
         }
         let due = self.holders.take_due(now);
         self.touch(due.into_iter());
+        self.dirty.services.extend(self.rivals.turn(now));
+        self.dirty.services.extend(self.removals.take_due(now));
+        if self.removals.renew(&self.world, &self.me, self.digests.allocation(), now) {
+            self.dirty.services.extend(self.removals.told().cloned());
+        }
         self.holders.note_time(&self.world, now);
         let grade = self.holders.grade(&self.world, now);
         self.dirty.context |= std::mem::replace(&mut self.grade, grade) != grade;
@@ -350,34 +324,6 @@ impl Planner {
         self.renew_frames();
     }
 
-    /// Every Service that is there, and every one that was when it was judged.
-    fn every_service(&self) -> impl Iterator<Item = &ObjectKey> {
-        self.world.services.keys().chain(self.plan.decisions.keys())
-    }
-
-    /// The Services that a difference of the context concerns.
-    fn concerned(&self, difference: Difference, now: Instant) -> Vec<ObjectKey> {
-        let nodes = match difference {
-            Difference::Everything => return self.every_service().cloned().collect(),
-            Difference::Nodes(nodes) => nodes,
-        };
-        // With pulses, a node that gains asks the holders, and they hear it: what it gains concerns only that node.
-        if self.world.pulses != Pulses::Off && nodes.gained.contains(&self.me) {
-            return self.every_service().cloned().collect();
-        }
-        let owned = nodes.changed.iter().flat_map(|node| self.ownership.owned_by(node));
-        let mut concerned: Vec<ObjectKey> = owned.cloned().collect();
-        if nodes.any {
-            concerned.extend(self.ownership.open().cloned());
-        }
-        if self.world.pulses == Pulses::Off && !nodes.gained.is_empty() {
-            let inputs = self.inputs(now);
-            let outranked = self.plan.decisions.iter().filter(|(key, it)| verdict::l2::is_outranked(&inputs, key, it));
-            concerned.extend(outranked.map(|(key, _)| key.clone()));
-        }
-        concerned
-    }
-
     fn judge_dirty(&mut self, now: Instant) -> Vec<Change> {
         self.judged = 0;
         let mut changes = Vec::new();
@@ -430,6 +376,8 @@ impl Planner {
             context: &self.context,
             book: &self.book,
             tickets: &self.tickets,
+            removals: &self.removals,
+            rivals: &self.rivals,
             answered: self.ownership.answers(),
             placements: self.memory.placements(),
             holders: &self.holders,
@@ -441,9 +389,10 @@ impl Planner {
     fn judge(&mut self, key: &ObjectKey, now: Instant) -> Option<Change> {
         self.judged += 1;
         let Some(service) = self.world.services.get(key).cloned() else {
-            return self.forget(key);
+            return self.forget(key, now);
         };
-        let Verdict { decision, work, assigned, causes, histories, status } = judge(&self.inputs(now), key, &service);
+        let Verdict { decision, work, assigned, causes, histories, status, goes, lost } =
+            judge(&self.inputs(now), key, &service);
         if let Some(addresses) = assigned {
             let held = self.book.claimed_by(key);
             let is_new = |address: &IpAddr| !held.contains(address) && !service.ingress.contains(address);
@@ -457,7 +406,11 @@ impl Planner {
             }
         }
         self.book.set_waiting(key, service.load_balancer && decision.allocation.is_wanting());
-        self.put_status(key, &service, &decision, status);
+        if !goes && matches!(status, Some(Wish::Show(_))) {
+            self.removals.accept(key);
+        }
+        self.removals.put(key, goes, now);
+        self.put_status(key, &service, &decision, status, lost.as_ref());
         let before = self.plan.decisions.get(key).cloned();
         self.memory.place(before.as_deref(), &decision, causes, now);
         self.put_histories(before.as_deref(), histories);
@@ -477,8 +430,9 @@ impl Planner {
         Some(Change { service: key.clone(), before, after: Some(after) })
     }
 
-    fn forget(&mut self, key: &ObjectKey) -> Option<Change> {
+    fn forget(&mut self, key: &ObjectKey, now: Instant) -> Option<Change> {
         self.book.set_waiting(key, false);
+        self.removals.forget(key, now);
         self.moved.status |= self.plan.status.services.remove(key).is_some();
         self.put_work(key, Work::default());
         let before = self.plan.decisions.remove(key)?;

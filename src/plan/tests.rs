@@ -20,6 +20,7 @@ mod advertisements;
 mod data_path;
 mod forecasts;
 mod incremental;
+mod keeping;
 mod links;
 mod patience;
 mod placements;
@@ -86,6 +87,9 @@ fn service() -> Service {
         ports: Vec::new(),
         request: Ok(Request::default()),
         ingress: Vec::new(),
+        host_names: Vec::new(),
+        external_ips: Vec::new(),
+        condition: None,
     }
 }
 
@@ -189,11 +193,17 @@ impl Story {
         let wanted = self.planner.plan().status.services.get(&key(name)).and_then(|status| status.write.clone());
         let wanted = wanted.expect("there is something to write");
         let mut service = Service::clone(&self.planner.world().services[&key(name)]);
-        service.ingress = wanted;
+        service.ingress = wanted.ingress.unwrap_or(service.ingress);
+        service.condition = wanted.condition.map(Arc::new);
         service.resource_version = format!("{}", service.resource_version.parse::<u64>().unwrap() + 1);
         self.tell(Fact::StatusWritten(key(name), Arc::new(service)));
         self.turn();
         self.decision(name)
+    }
+
+    /// The addresses that the status slice wants written.
+    fn written(&self, name: &str) -> Option<Vec<IpAddr>> {
+        self.planner.plan().status.services[&key(name)].write.as_ref().and_then(|write| write.ingress.clone())
     }
 
     fn decision(&self, name: &str) -> Arc<Decision> {
@@ -340,7 +350,9 @@ fn wishes_that_cannot_be_granted_say_why() {
     for name in ["outside", "taken", "other-family", "unknown-pool", "malformed"] {
         let status = &story.planner.plan().status.services[&key(name)];
         assert!(status.notice.as_ref().is_some_and(|it| it.warning), "{name} has a warning Event");
-        assert_eq!(status.write, None, "{name} has nothing to write");
+        assert_eq!(story.written(name), None, "{name} has no address to write");
+        let condition = status.write.as_ref().and_then(|write| write.condition.as_ref()).expect("a condition");
+        assert!(!condition.allocated && condition.message.starts_with("no address: "), "{condition:?}");
     }
 }
 
@@ -587,11 +599,14 @@ fn a_change_of_type_withdraws_and_empties_the_status() {
     story.endpoints("web", &["a"]);
     story.put("web", service());
     story.confirm("web");
-    let ingress = vec!["192.168.35.100".parse().unwrap()];
-    let cluster_ip = Service { load_balancer: false, ingress, resource_version: "9".to_owned(), ..service() };
-    story.put("web", cluster_ip);
+    let before = Service::clone(&story.planner.world().services[&key("web")]);
+    story.put("web", Service { load_balancer: false, resource_version: "9".to_owned(), ..before });
     assert!(story.routes().is_empty() && story.answered().is_empty());
-    assert_eq!(story.planner.plan().status.services[&key("web")].write, Some(Vec::new()));
+    assert_eq!(story.written("web"), Some(Vec::new()));
+    let wanted = story.planner.plan().status.services[&key("web")].write.clone().unwrap();
+    assert_eq!(wanted.condition, None, "and crier says nothing of it any more");
+    let cleared = Service { load_balancer: false, resource_version: "10".to_owned(), ..service() };
+    story.tell(Fact::Service(key("web"), Some(Arc::new(cleared))));
     story.put("next", service());
     assert_eq!(story.addresses("next"), ["192.168.35.100"], "the address is free again");
 }

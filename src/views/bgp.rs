@@ -357,6 +357,9 @@ asn = 64512
             ports: Vec::new(),
             request: Ok(Request::default()),
             ingress: Vec::new(),
+            host_names: Vec::new(),
+            external_ips: Vec::new(),
+            condition: None,
         };
         let slice = EndpointSlice {
             service: key.clone(),

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{SCHEMA_VERSION, Snapshot};
+use crate::address::Family;
 use crate::claim::ConflictKind;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PoolName};
 use crate::plan::decision::{Announcement, Decision};
@@ -169,13 +170,18 @@ fn address_report(
         since_is_exact: *witnessed,
         last_move: last_move.as_ref().map(|it| move_report(snapshot, it)),
         last_conflict: last_conflict.as_ref().map(|it| conflict_report(snapshot, it)),
-        nodes: ranks(snapshot, key, pool, rank_by),
+        nodes: ranks(snapshot, key, (pool, Family::of(*address)), rank_by),
     }
 }
 
-fn ranks(snapshot: &Snapshot, key: &ObjectKey, pool: &PoolName, rank_by: IpAddr) -> Vec<RankReport> {
+fn ranks(
+    snapshot: &Snapshot,
+    key: &ObjectKey,
+    (pool, family): (&PoolName, Family),
+    rank_by: IpAddr,
+) -> Vec<RankReport> {
     let Some(service) = snapshot.world.services.get(key) else { return Vec::new() };
-    let endpoints = snapshot.world.endpoints(key);
+    let endpoints = snapshot.world.endpoints(key, family);
     let covering = covering(&snapshot.config, &snapshot.context, pool);
     let holder = snapshot.plan.placements.get(&rank_by).and_then(|placement| placement.owner.as_ref());
     let ranking = Ranking::of((service, &endpoints), &covering, &snapshot.node, holder, rank_by);

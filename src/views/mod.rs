@@ -5,11 +5,13 @@
 //! metrics. Nothing here decides: a view tells what the Plan holds.
 
 mod agreement;
+mod allocator;
 pub mod bgp;
 pub mod counters;
 pub mod forecast;
 pub mod l2;
 pub mod metrics;
+mod own_node;
 mod problems;
 mod snapshot;
 mod stations;

@@ -736,5 +736,8 @@ pub fn service(address: IpAddr, local: bool) -> Service {
         ports: Vec::new(),
         request: Ok(Request::default()),
         ingress: vec![address],
+        host_names: Vec::new(),
+        external_ips: Vec::new(),
+        condition: None,
     }
 }

@@ -46,11 +46,23 @@ section! {
             |text, _| syntax::lease(text),
             "The Lease that elects the agent which allocates addresses.",
         )
+        .trade("With another class than the default one it is kube-system/crier-CLASS, with - for /, unless it is set.")
         .default("kube-system/crier");
     }
 }
 
-impl Check for Written {}
+impl Check for Written {
+    /// Two criers of different classes that share a Lease would leave one class without addresses.
+    fn check(&mut self, _section: &mut Reader<'_>) {
+        let Some(class) = self.class.value.as_ref().filter(|class| *class != DEFAULT_CLASS) else { return };
+        if !self.lease.given {
+            let name = format!("crier-{}", class.replace('/', "-").to_lowercase());
+            self.lease.value = Some(ObjectKey::new("kube-system", &name));
+        }
+    }
+}
+
+const DEFAULT_CLASS: &str = "crier.dev/crier";
 
 /// How to reach the API server.
 #[derive(Debug, Clone, PartialEq)]

@@ -94,7 +94,7 @@ fn where_two_disagree_the_first_in_the_file_counts_and_everybody_is_told() {
     let mut story = Story::begin(with(vec![med(20), med(10)]));
     endpoints_here(&mut story, "web", 1);
     story.put("web", service());
-    let wanted = story.planner.plan().status.services[&key("web")].write.clone().expect("an address is to be written");
+    let wanted = story.written("web").expect("an address is to be written");
     let written = Service { ingress: wanted, resource_version: "2".to_owned(), ..service() };
     story.tell(Fact::StatusWritten(key("web"), Arc::new(written)));
     let turn = story.turn();

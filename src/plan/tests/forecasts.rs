@@ -6,16 +6,12 @@ use crate::plan::forecast::{self, ForecastError, PeerDifference};
 /// A cluster of three Services, each with an address and an endpoint, as every agent knows it.
 fn running() -> Story {
     let mut story = Story::begin(configuration());
-    for (name, address) in [("front", "192.168.35.100"), ("shop", "192.168.35.101"), ("mail", "192.168.35.102")] {
-        story.tell(Fact::Service(key(name), Some(Arc::new(holding(address)))));
+    for name in ["front", "shop", "mail"] {
+        story.put(name, service());
+        story.confirm(name);
         story.endpoints(name, &["b"]);
     }
-    story.turn();
     story
-}
-
-fn holding(address: &str) -> Service {
-    Service { ingress: vec![address.parse().unwrap()], ..service() }
 }
 
 fn told(story: &Story, after: Config) -> forecast::Forecast {

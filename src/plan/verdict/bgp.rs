@@ -71,7 +71,7 @@ fn refusal(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, covering:
     if !covering.iter().any(|(_, _, context)| context.selected) {
         return Some(Reason::NodeNotSelected);
     }
-    let endpoints = about.endpoints;
+    let endpoints = about.endpoints_of(held.address);
     if endpoints.is_empty() {
         return Some(Reason::NoEndpoints);
     }
@@ -80,7 +80,7 @@ fn refusal(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, covering:
         let nameless = endpoints.by_node.is_empty();
         return Some(if nameless { Reason::EndpointsNameNoNode } else { Reason::NoLocalEndpoint });
     }
-    data_path::gives_way(inputs, about)
+    data_path::gives_way(inputs, about, held.address)
 }
 
 fn announce(

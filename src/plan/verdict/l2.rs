@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{Announceable, Inputs, data_path};
+use crate::address::Family;
 use crate::claim::{Acquisition, ConflictKind};
 use crate::config::L2;
 use crate::names::{InterfaceName, NodeName, ObjectKey};
@@ -96,14 +97,15 @@ fn stage(inputs: &Inputs<'_>, address: IpAddr, course: &Course) -> Option<Stage>
 pub fn is_outranked(inputs: &Inputs<'_>, key: &ObjectKey, decision: &Decision) -> bool {
     let Some(service) = inputs.world.services.get(key) else { return false };
     let Some(rank_by) = decision.announcements.first().map(|it| it.address) else { return false };
-    let endpoints = match service.external_traffic_policy {
-        TrafficPolicy::Local => inputs.world.endpoints(key),
+    let endpoints = |address| match service.external_traffic_policy {
+        TrafficPolicy::Local => inputs.world.endpoints(key, Family::of(address)),
         // Which nodes have endpoints counts for nothing.
         TrafficPolicy::Cluster => Endpoints::default(),
     };
     decision.announcements.iter().any(|announcement| {
         let Some(owner) = &announcement.l2.owner else { return false };
         let covering = covering(inputs.config, inputs.context, &announcement.pool);
+        let endpoints = endpoints(announcement.address);
         let ranking = Ranking::of((service, &endpoints), &covering, inputs.me, None, rank_by);
         ranking.winner(inputs.tickets) != Ok(owner)
     })
@@ -129,7 +131,7 @@ fn judge_address(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, ran
         let verdict = L2Verdict::refused(Reason::NoL2ForPool { pool: held.pool.clone() });
         return Judged { verdict, course: None, answered_on: None, weight: 0, cause: None, history: None };
     }
-    let Announceable { service, endpoints, .. } = about;
+    let (service, endpoints) = (about.service, about.endpoints_of(address));
     let speakers = speakers(inputs, &covering, address);
     let answers = inputs.answered.contains_key(&address) && inputs.world.answering.contains_key(&address);
     let others = speakers.iter().find(|(_, member)| holding(member, address).is_some_and(|it| it.stage.answers()));

@@ -17,7 +17,7 @@ fn plan(agent: &Crier, words: &str) -> (Option<i32>, String, String) {
 }
 
 fn addresses(agent: &Crier, service: &str) -> Vec<String> {
-    let held = lan::service(agent, service)["addresses"].as_array().cloned().unwrap_or_default();
+    let held = lan::service(agent, service)["allocation"]["held"].as_array().cloned().unwrap_or_default();
     held.iter().filter_map(|it| it["address"].as_str().map(str::to_owned)).collect()
 }
 
