@@ -35,7 +35,6 @@ mod route_table;
 pub mod slice;
 mod stations;
 mod tickets;
-mod unheld;
 pub mod verdict;
 
 pub use planner::{Change, Moved, Plan, Planner, Turn};
