@@ -33,6 +33,8 @@ pub enum Reason {
     AddressOutsidePools { address: IpAddr },
     #[error("the requested address {address} is in use by {by}")]
     AddressInUse { address: IpAddr, by: ObjectKey },
+    #[error("{address} of {with} is not shared with this Service: {why}")]
+    AddressNotShared { address: IpAddr, with: ObjectKey, why: Box<Mismatch> },
     #[error("the requested address {address} is {}, but the Service is {}", Family::of(*.address), families(.wanted))]
     WrongFamily { address: IpAddr, wanted: Vec<Family> },
     #[error("the requested address {address} is in pool {actual}, but pool {requested} was asked for")]
@@ -51,7 +53,7 @@ pub enum Reason {
     NoDualStack { missing: Family },
     #[error("{address} is in no pool any more")]
     AddressLeftPools { address: IpAddr },
-    #[error("{address} is in the status of {by} too: {by} has it, because its name sorts first")]
+    #[error("{address} is in the status of {by} too, which keeps it")]
     AddressClaimedTwice { address: IpAddr, by: ObjectKey },
     #[error("assigned {} from {}", list(.addresses), list(.pools))]
     Assigned { addresses: Vec<IpAddr>, pools: Vec<PoolName> },
@@ -152,6 +154,28 @@ pub enum Reason {
     OwnerStillAnswers { address: IpAddr, link: InterfaceName, mac: MacAddress },
     #[error("announced by this node, but {mac} claims {address} on {link} too")]
     AddressContested { address: IpAddr, link: InterfaceName, mac: MacAddress },
+}
+
+/// Which rule of sharing two Services do not meet: the one that the address belongs to, and the one that is not to have it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(tag = "rule", rename_all = "kebab-case")]
+pub enum Mismatch {
+    /// The other Service has no sharing key.
+    #[error("it has no sharing key (annotation crier.dev/share)")]
+    NotShared,
+    // A key can be as long as a Service.
+    #[error("its sharing key is \"{other:.64}\", and the key of this Service is \"{own:.64}\"")]
+    Key { own: String, other: String },
+    #[error("both have port {port}/{protocol}")]
+    Port { protocol: String, port: u16 },
+    #[error("its external traffic policy is {other}, and that of this Service is not")]
+    Policy { other: String },
+    #[error("under external traffic policy Local only Services with the same pod selector share an address")]
+    Selector,
+    #[error("it is in another namespace, and the pool does not set share-across-namespaces = true")]
+    Namespace,
+    #[error("its pool {pool} gives no address to this Service")]
+    Pool { pool: PoolName },
 }
 
 impl Reason {

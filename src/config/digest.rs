@@ -75,7 +75,7 @@ impl Config {
 
     /// What decides which address a Service gets: where Services come from, and the pools.
     pub fn allocation_digest(&self) -> Digest {
-        let mut sum = Sum::new("crier allocation 1");
+        let mut sum = Sum::new("crier allocation 2");
         match &self.source {
             Source::Kubernetes(Kubernetes { class, default_class, lease, access: _ }) => {
                 sum.item("class", class);
@@ -130,6 +130,7 @@ impl Sum {
             namespace_selector,
             service_selector,
             rest,
+            share_across_namespaces,
             bind: _,
         } = pool;
         self.item("pool", name);
@@ -141,6 +142,7 @@ impl Sum {
         self.selector("namespace-selector", namespace_selector.as_ref());
         self.selector("service-selector", service_selector.as_ref());
         self.item("rest", duration::text(*rest));
+        self.item("share-across-namespaces", share_across_namespaces);
     }
 
     fn end(self) -> Digest {
@@ -318,7 +320,7 @@ mod tests {
     #[test]
     fn a_digest_is_the_same_on_every_host_and_in_every_build() {
         let digests: Vec<String> = with("", "").iter().map(ToString::to_string).collect();
-        let expected = ["cd58d068ee84a331", "cc3db10927eb5daf", "dec547cd002c1135"];
+        let expected = ["cd58d068ee84a331", "cc3db10927eb5daf", "60d5447052ffb218"];
         assert_eq!(digests, expected, "agents of one version must agree on these");
     }
 }

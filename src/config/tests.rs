@@ -193,6 +193,7 @@ fn defaults_are_those_that_the_table_names() {
             namespace_selector: None,
             service_selector: None,
             rest: Duration::from_secs(30),
+            share_across_namespaces: false,
             bind: None,
         }],
         l2: vec![L2 {
@@ -530,6 +531,7 @@ proptest! {
                 namespace_selector: (kind == 1).then(|| "a in (b, c)".parse().unwrap()),
                 service_selector: (kind == 2).then(|| "a!=b, !c".parse().unwrap()),
                 rest: Duration::from_millis(rest),
+                share_across_namespaces: kind == 0,
                 bind: (kind == 2).then(|| "lo".into()),
             });
             config.l2.push(L2 {

@@ -17,6 +17,7 @@ const ADDRESSES: &str = "crier.dev/addresses";
 const POOL: &str = "crier.dev/pool";
 const SHARE: &str = "crier.dev/share";
 const EGRESS: &str = "crier.dev/egress";
+const SHARED: &str = "allow-shared-ip";
 const OWN_NAMES: [&str; 4] = [ADDRESSES, POOL, SHARE, EGRESS];
 
 const SPEC_ADDRESS: &str = "spec.loadBalancerIP";
@@ -62,6 +63,15 @@ fn addresses(annotations: &BTreeMap<String, String>, spec_address: Option<&str>)
     }
 }
 
+/// The sharing key: Services with the same one may have one address. `crier.dev/share` counts before MetalLB's, also where it is
+/// empty; an empty key is none.
+///
+/// It is read apart from the request, so that a request that cannot be read takes no address away that is shared.
+pub fn sharing_key(annotations: Option<&BTreeMap<String, String>>) -> Option<&str> {
+    let (_, key) = first(annotations?, SHARE, SHARED)?;
+    Some(key).filter(|key| !key.trim().is_empty())
+}
+
 /// The annotation that applies, with its name: crier's own, else MetalLB's unless its value is empty.
 fn first<'a>(annotations: &'a BTreeMap<String, String>, own: &str, metallb: &str) -> Option<(String, &'a str)> {
     if let Some(value) = annotations.get(own) {
@@ -88,19 +98,11 @@ fn refuse_unknown(annotations: &BTreeMap<String, String>) -> Result<(), RequestE
     Err(malformed(name, value, problem))
 }
 
-/// Gap (sharing, egress): refused until a version implements it, so that nobody relies on a feature that is missing.
+/// Gap (egress): refused until a version implements it, so that nobody relies on a feature that is missing.
 fn refuse_unavailable(annotations: &BTreeMap<String, String>) -> Result<(), RequestError> {
-    let own = [SHARE, EGRESS].into_iter().find(|name| annotations.contains_key(*name)).map(str::to_owned);
-    let field = own.or_else(|| {
-        // For MetalLB an empty sharing key is no sharing key.
-        METALLB
-            .iter()
-            .map(|prefix| format!("{prefix}allow-shared-ip"))
-            .find(|name| annotations.get(name).is_some_and(|key| !key.is_empty()))
-    });
-    match field {
-        Some(field) => Err(RequestError::NotAvailableYet { field }),
-        None => Ok(()),
+    match annotations.contains_key(EGRESS) {
+        true => Err(RequestError::NotAvailableYet { field: EGRESS.to_owned() }),
+        false => Ok(()),
     }
 }
 
@@ -235,15 +237,30 @@ mod tests {
 
     #[test]
     fn what_this_version_cannot_do_is_refused_and_not_ignored() {
-        for field in
-            ["crier.dev/share", "crier.dev/egress", "metallb.io/allow-shared-ip", "metallb.universe.tf/allow-shared-ip"]
-        {
-            assert_eq!(
-                read(&[(field, "key")], None),
-                Err(RequestError::NotAvailableYet { field: field.to_owned() }),
-                "{field}"
-            );
-        }
+        let field = "crier.dev/egress";
+        assert_eq!(read(&[(field, "key")], None), Err(RequestError::NotAvailableYet { field: field.to_owned() }));
+    }
+
+    #[test]
+    fn a_sharing_key_is_read_of_each_spelling_and_ours_counts_before_metallbs() {
+        let key = |annotations: &[(&str, &str)]| {
+            let annotations = annotations.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+            sharing_key(Some(&annotations)).map(str::to_owned)
+        };
+        let all = [
+            ("crier.dev/share", "ours"),
+            ("metallb.io/allow-shared-ip", "new"),
+            ("metallb.universe.tf/allow-shared-ip", "old"),
+        ];
+        assert_eq!(key(&all).as_deref(), Some("ours"));
+        assert_eq!(key(&all[1..]).as_deref(), Some("new"));
+        assert_eq!(key(&all[2..]).as_deref(), Some("old"));
+        assert_eq!(key(&[("metallb.io/allow-shared-ip", ""), all[2]]).as_deref(), Some("old"), "empty is none");
+        assert_eq!(key(&[("crier.dev/share", ""), all[1]]), None, "ours, also where it is empty");
+        assert_eq!((key(&[]), sharing_key(None)), (None, None));
+        assert!(read(&all, None).is_ok());
+        let unreadable = [("crier.dev/addresses", "1.2.3"), all[0]];
+        assert_eq!(key(&unreadable).as_deref(), Some("ours"), "whatever the request says");
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! Which addresses a Service may have: pools, what others hold, what it asks for.
-//! Floor 1. The [`AddressBook`] knows who holds what; [`allocate`] chooses and changes nothing.
+//! Which addresses a Service may have: pools, what others hold, what it asks for, with whom it shares.
+//! Floor 1. `sharing` has the rules for several Services of one address. The [`AddressBook`] knows who holds what; [`allocate`] chooses and changes nothing.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::address::{AddressRange, Family};
@@ -8,7 +9,8 @@ use crate::config::Pool;
 use crate::names::{ObjectKey, PoolName};
 use crate::plan::address_book::AddressBook;
 use crate::plan::decision::Held;
-use crate::reason::Reason;
+use crate::plan::sharing::{Refusal, Terms};
+use crate::reason::{Mismatch, Reason};
 use crate::selector::Labels;
 use crate::world::{FamilyPolicy, Request, Service};
 
@@ -18,6 +20,8 @@ pub struct Applicant<'a> {
     pub service: &'a Service,
     /// The labels of its namespace; `None` while the namespace is not known.
     pub namespace_labels: Option<&'a Labels>,
+    /// On what terms it shares its addresses.
+    pub terms: Option<Terms>,
 }
 
 /// Finds addresses for a Service that holds `kept`, which stay and are part of the answer.
@@ -40,9 +44,20 @@ pub fn allocate(
         held.push(take_requested(pools, book, applicant, request, *address)?);
     }
 
-    let candidates = candidate_pools(pools, applicant, request)?;
-    let missing: Vec<Family> =
-        wanted.iter().copied().filter(|family| !held.iter().any(|held| Family::of(held.address) == *family)).collect();
+    let missing = |held: &[Held]| -> Vec<Family> {
+        let has = |family: &Family| held.iter().any(|held| Family::of(held.address) == *family);
+        wanted.iter().copied().filter(|family| !has(family)).collect()
+    };
+    if request.addresses.is_empty() {
+        held.extend(join_partner(pools, book, applicant, request, &missing(&held)));
+    }
+    let missing = missing(&held);
+    if missing.is_empty() {
+        return Ok(held);
+    }
+    let mut candidates = candidate_pools(pools, applicant, request)?;
+    // The second family comes from the pool of the first, where that pool has it.
+    candidates.sort_by_key(|pool| !held.iter().any(|held| held.pool == pool.name));
     // A pair from one pool is what people expect of a pool with both families, so that is tried first.
     let pair = missing.len() == 2;
     let of_one_pool = candidates.iter().find_map(|pool| {
@@ -103,9 +118,99 @@ fn take_requested(
     if avoided(pool, address) {
         return Err(Reason::AddressAvoided { address, pool: pool.name.clone() });
     }
-    match book.holder(address) {
-        Some(by) if by != applicant.key => Err(Reason::AddressInUse { address, by: by.clone() }),
-        Some(_) | None => Ok(held),
+    match book.admits(address, applicant.key, applicant.terms.as_ref()) {
+        Ok(()) => Ok(held),
+        Err(Refusal { with, why: Some(why) }) => Err(Reason::AddressNotShared { address, with, why: Box::new(why) }),
+        Err(Refusal { with, why: None }) => Err(Reason::AddressInUse { address, by: with }),
+    }
+}
+
+/// The addresses of a Service with the same sharing key, all of those of the families that are missing or none. Of several
+/// Services, the one with most of them counts, then the one with the lowest addresses.
+fn join_partner(
+    pools: &[Pool],
+    book: &AddressBook,
+    applicant: &Applicant<'_>,
+    request: &Request,
+    missing: &[Family],
+) -> Vec<Held> {
+    let joined = partners(book, applicant, missing).into_keys().filter_map(|addresses| {
+        let joined = addresses.iter().map(|address| may_join(pools, book, applicant, request, *address));
+        joined.collect::<Result<Vec<Held>, Reason>>().ok()
+    });
+    // The last of equals counts for `max_by_key`.
+    joined.collect::<Vec<_>>().into_iter().rev().max_by_key(Vec::len).unwrap_or_default()
+}
+
+/// What is to be said of addresses that a Service has, beside that it has them.
+pub fn notes(
+    pools: &[Pool],
+    book: &AddressBook,
+    applicant: &Applicant<'_>,
+    request: &Request,
+    held: &[Held],
+) -> Vec<Reason> {
+    unshared(pools, book, applicant, request, held).into_iter().collect()
+}
+
+/// Why a Service that has a sharing key, and its addresses for itself alone, does not have those of the others with that key.
+fn unshared(
+    pools: &[Pool],
+    book: &AddressBook,
+    applicant: &Applicant<'_>,
+    request: &Request,
+    held: &[Held],
+) -> Option<Reason> {
+    let alone = held.iter().all(|held| book.is_free_for(held.address, applicant.key));
+    let families: Vec<Family> = held.iter().map(|held| Family::of(held.address)).collect();
+    let partners = if alone { partners(book, applicant, &families) } else { BTreeMap::new() };
+    partners.into_iter().find_map(|(addresses, partner)| {
+        let joined = addresses.iter().map(|address| may_join(pools, book, applicant, request, *address));
+        let reason = joined.collect::<Result<Vec<Held>, Reason>>().err()?;
+        match reason {
+            Reason::AddressNotShared { .. } => Some(reason),
+            // Of the pool, not of the partner.
+            _ => {
+                let address = *addresses.first()?;
+                let pool = pool_of(pools, address)?.name.clone();
+                let why = Box::new(Mismatch::Pool { pool });
+                Some(Reason::AddressNotShared { address, with: partner.clone(), why })
+            }
+        }
+    })
+}
+
+/// The addresses that Services with the same sharing key have, one of each of these families: each set once, with one of those
+/// who have it.
+fn partners<'a>(
+    book: &'a AddressBook,
+    applicant: &'a Applicant<'_>,
+    families: &[Family],
+) -> BTreeMap<Vec<IpAddr>, &'a ObjectKey> {
+    let mut partners = BTreeMap::new();
+    let key = applicant.terms.as_ref().map(|terms| terms.key.as_str());
+    for (partner, claimed) in key.into_iter().flat_map(|key| book.partners(key, applicant.key)) {
+        let first = |family: &Family| claimed.iter().copied().find(|address| Family::of(*address) == *family);
+        let addresses: Vec<IpAddr> = families.iter().filter_map(first).collect();
+        if !addresses.is_empty() {
+            partners.entry(addresses).or_insert(partner);
+        }
+    }
+    partners
+}
+
+/// Whether a Service may have an address that others with its sharing key have, without asking for it by name.
+fn may_join(
+    pools: &[Pool],
+    book: &AddressBook,
+    applicant: &Applicant<'_>,
+    request: &Request,
+    address: IpAddr,
+) -> Result<Held, Reason> {
+    let held = take_requested(pools, book, applicant, request, address)?;
+    match book.is_occupied(address) {
+        true => Err(Reason::AddressAvoided { address, pool: held.pool }),
+        false => Ok(held),
     }
 }
 
@@ -184,7 +289,7 @@ fn first_free(pool: &Pool, book: &AddressBook, service: &ObjectKey, family: Fami
             !avoided(pool, *address)
                 && !book.is_resting(*address, service)
                 && !book.is_occupied(*address)
-                && book.holder(*address).is_none_or(|holder| holder == service)
+                && book.is_free_for(*address, service)
         })
         .map(|address| Held { address, pool: pool.name.clone() })
 }

@@ -26,6 +26,9 @@ pub struct Allocation {
     pub reason: Reason,
     /// A request that cannot be met, while the Service keeps the addresses above.
     pub complaint: Option<Reason>,
+    /// What else is to be said of the addresses above, while nothing is wrong.
+    #[serde(default)]
+    pub notes: Vec<Reason>,
 }
 
 impl Allocation {
@@ -51,6 +54,11 @@ pub struct Announcement {
 }
 
 impl Announcement {
+    /// Some `[[l2]]` covers the address.
+    pub fn is_on_link(&self) -> bool {
+        !matches!(self.l2.reason, Reason::NoL2ForPool { .. })
+    }
+
     /// It is announced nowhere because the endpoints of the Service name no node: a mistake in the EndpointSlice, which needs user action.
     pub fn lacks_node_names(&self) -> bool {
         self.l2.reason == Reason::EndpointsNameNoNode || self.bgp.reason == Reason::EndpointsNameNoNode

@@ -28,7 +28,8 @@ pub(super) fn notice(service: &Service, decision: &Decision) -> Option<Notice> {
             if let Some(conflict) = decision.announcements.iter().find(|it| it.l2.reason.is_conflict()) {
                 return warning("AddressConflict", &conflict.l2.reason);
             }
-            let message = allocation.reason.to_string();
+            let said = allocation.notes.iter().map(ToString::to_string);
+            let message = std::iter::once(allocation.reason.to_string()).chain(said).collect::<Vec<_>>().join("; ");
             Some(Notice { warning: false, reason: "IPAllocated".to_owned(), message })
         }
         Reason::OtherClass { .. } | Reason::WaitingForAllocator | Reason::WaitingForLists => None,

@@ -34,6 +34,7 @@ use crate::plan::route_table::RouteTable;
 use crate::plan::slice::{BgpSlice, BindSlice, L2Slice, PulseSlice, StatusSlice};
 use crate::plan::tickets::Tickets;
 use crate::plan::verdict::{self, Inputs, Verdict, Work, allocation, judge};
+use crate::reason::Reason;
 use crate::world::{Fact, Node, Pulses, Touched, World};
 
 /// The whole wanted state of this node, and why.
@@ -195,12 +196,17 @@ impl Planner {
                 began.iter().for_each(|address| self.holders.note_answered(*address));
                 self.touch(began.iter().chain(ended).copied());
             }
+            Fact::Leader(leader) if *leader != self.world.leader => self.book.forget_order(),
             _ => {}
         }
         match self.world.apply(fact) {
             Touched::Nothing => {}
             Touched::Peers => self.dirty.peers = true,
-            Touched::Services(keys) => self.dirty.services.extend(keys),
+            Touched::Services(keys) => {
+                // Who shares an address announces it for all.
+                self.dirty.services.extend(keys.iter().flat_map(|key| self.book.shares_with(key)).cloned());
+                self.dirty.services.extend(keys);
+            }
             Touched::Surroundings if of_other_link => self.dirty.other_links = true,
             Touched::Surroundings => self.dirty.context = true,
             Touched::Everything => self.dirty.everything = true,
@@ -220,7 +226,7 @@ impl Planner {
 
     /// The Services that have these addresses are judged again.
     fn touch(&mut self, addresses: impl Iterator<Item = IpAddr>) {
-        self.dirty.services.extend(addresses.filter_map(|address| self.book.holder(address).cloned()));
+        self.dirty.services.extend(addresses.flat_map(|address| self.book.tenants(address)).cloned());
     }
 
     fn note_roster_change(&mut self, change: RosterChange) {
@@ -357,11 +363,13 @@ impl Planner {
         self.judged = 0;
         let mut changes = Vec::new();
         // Claims first, so that nobody is given what the status of another already says.
-        let mut batch: Vec<ObjectKey> = std::mem::take(&mut self.dirty.services).into_iter().collect();
+        let mut batch = std::mem::take(&mut self.dirty.services);
         for key in &batch {
             self.claim(key, now);
         }
-        batch.extend(std::mem::take(&mut self.dirty.services));
+        batch.extend(self.book.settle());
+        batch.append(&mut self.dirty.services);
+        let mut batch: Vec<ObjectKey> = batch.into_iter().collect();
         // Then the requests for a certain address, so that nobody gets by chance what another asked for by name.
         batch.sort_by_cached_key(|key| (!self.asks_for_address(key), key.clone()));
         for key in batch {
@@ -380,7 +388,10 @@ impl Planner {
     }
 
     fn claim(&mut self, key: &ObjectKey, now: Instant) {
-        let claims = allocation::claims(&self.inputs(now), key);
+        let inputs = self.inputs(now);
+        let claims = allocation::claims(&inputs, key);
+        let terms = allocation::terms(&inputs, key);
+        let since = allocation::allocates(&inputs).then_some(now);
         let pools = &self.config.pools;
         let held = self.book.claimed_by(key);
         let occupied: Vec<IpAddr> = held.iter().copied().filter(|address| self.book.is_occupied(*address)).collect();
@@ -389,10 +400,10 @@ impl Planner {
             let least = if occupied.contains(&address) { OCCUPIED_REST } else { Duration::ZERO };
             pool_of(pools, address).map(|pool| now + pool.rest.max(least)).filter(|until| *until > now)
         };
-        let freed = held.iter().any(|address| !claims.contains(address));
-        let concerned = self.book.claim(key, claims, until);
-        self.dirty.services.extend(concerned.into_iter().filter(|other| other != key));
-        if freed {
+        let held_some = !held.is_empty();
+        let changed = self.book.claim(key, (claims, terms), since, until);
+        // An address that becomes free may help, and of a shared one a port.
+        if changed && held_some {
             self.dirty.services.extend(self.book.waiting().cloned());
         }
     }
@@ -426,6 +437,8 @@ impl Planner {
             self.book.note_fresh(key, chosen, now);
             self.world.apply(Fact::Assigned(key.clone(), addresses));
             self.claim(key, now);
+            let concerned = self.book.settle();
+            self.dirty.services.extend(concerned.into_iter().filter(|other| other != key));
             // The promise counts from here on: standalone it is the allocation itself.
             if self.config.is_standalone() {
                 return self.judge(key, now);
@@ -434,8 +447,11 @@ impl Planner {
         self.book.set_waiting(key, service.load_balancer && decision.allocation.is_wanting());
         self.put_status(key, &service, &decision, status);
         let before = self.plan.decisions.get(key).cloned();
-        self.memory.place(before.as_deref(), &decision, causes, now);
-        self.put_histories(before.as_deref(), histories);
+        let announced = before.iter().flat_map(|before| &before.announcements).map(|it| it.address);
+        let elsewhere: Vec<IpAddr> =
+            announced.filter(|address| self.is_on_link_for_others(key, *address, |_| true)).collect();
+        self.memory.place(before.as_deref(), &decision, causes, &elsewhere, now);
+        self.put_histories(key, before.as_deref(), histories);
         // The responder still answers for an address that this node had given up: no fact will say that it begins.
         let answers_already = |(address, _): &(IpAddr, _)| {
             !self.ownership.answers().contains_key(address) && self.world.answering.contains_key(address)
@@ -457,14 +473,27 @@ impl Planner {
         self.moved.status |= self.plan.status.services.remove(key).is_some();
         self.put_work(key, Work::default());
         let before = self.plan.decisions.remove(key)?;
-        self.memory.forget(&before);
-        self.put_histories(Some(&before), Vec::new());
+        let gone: Vec<IpAddr> = before.announcements.iter().map(|it| it.address).collect();
+        let gone = gone.into_iter().filter(|address| !self.is_on_link_for_others(key, *address, |_| true));
+        self.memory.forget(&gone.collect::<Vec<_>>());
+        self.put_histories(key, Some(&before), Vec::new());
         Some(Change { service: key.clone(), before: Some(before), after: None })
     }
 
-    fn put_histories(&mut self, before: Option<&Decision>, histories: Vec<(IpAddr, History)>) {
+    /// Another Service that has the address announces it on a link in some way.
+    fn is_on_link_for_others(&self, key: &ObjectKey, address: IpAddr, way: impl Fn(&Reason) -> bool) -> bool {
+        let others = self.book.tenants(address).iter().filter(|tenant| *tenant != key);
+        let announcements =
+            others.filter_map(|tenant| self.plan.decisions.get(tenant)).flat_map(|it| &it.announcements);
+        announcements.filter(|it| it.address == address && it.is_on_link()).any(|it| way(&it.l2.reason))
+    }
+
+    fn put_histories(&mut self, key: &ObjectKey, before: Option<&Decision>, histories: Vec<(IpAddr, History)>) {
         for was in before.into_iter().flat_map(|before| &before.announcements) {
-            self.holders.forget(was.address);
+            // A Service without endpoints leaves the address to those that share it.
+            if !self.is_on_link_for_others(key, was.address, |reason| *reason != Reason::NoEndpoints) {
+                self.holders.forget(was.address);
+            }
         }
         histories.into_iter().for_each(|(address, history)| self.holders.put(address, history));
     }

@@ -23,6 +23,7 @@ mod links;
 mod patience;
 mod placements;
 mod pulses;
+mod sharing;
 
 /// A planner with the facts of a small cluster, and the verbs of the stories.
 struct Story {
@@ -83,6 +84,7 @@ fn service() -> Service {
         family_policy: FamilyPolicy::SingleStack,
         external_traffic_policy: TrafficPolicy::Cluster,
         ports: Vec::new(),
+        sharing: None,
         request: Ok(Request::default()),
         ingress: Vec::new(),
     }

@@ -30,6 +30,9 @@ pub struct Service {
     pub family_policy: FamilyPolicy,
     pub external_traffic_policy: TrafficPolicy,
     pub ports: Vec<ServicePort>,
+    /// `None` where it shares its address with nobody.
+    #[serde(default)]
+    pub sharing: Option<Box<Sharing>>,
     /// What the annotations and `spec.loadBalancerIP` ask for, or why they cannot be read.
     pub request: Result<Request, RequestError>,
     /// `status.loadBalancer.ingress[].ip`, those that are addresses.
@@ -60,7 +63,16 @@ pub enum TrafficPolicy {
     Local,
 }
 
+/// What a Service says of sharing its address with others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sharing {
+    /// Services with the same key may have one address. Never empty.
+    pub key: String,
+    /// `spec.selector`: under external traffic policy Local only Services of the same pods share an address.
+    pub selector: Labels,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ServicePort {
     /// `TCP`, `UDP` or `SCTP`.
     pub protocol: String,

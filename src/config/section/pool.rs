@@ -63,6 +63,13 @@ section! {
             duration("rest", Duration::ZERO, HOUR.saturating_mul(24), "How long a freed address is not assigned again.")
                 .default("30s")
                 .trade("Shorter frees addresses of a full pool sooner; longer keeps clients of the old Service away from the new one.");
+        /// Services of several namespaces may have one address of the pool.
+        pub share_across_namespaces: bool = flag(
+            "share-across-namespaces",
+            false,
+            "Services of different namespaces may share an address (annotation crier.dev/share).",
+        )
+        .trade("As in MetalLB. Whoever may create Services in one namespace can then use free ports of an address of another.");
         pub bind: Option<InterfaceName> =
             interface("bind", "an interface name", "Add announced addresses to this interface, on hosts without kube-proxy.")
                 .optional("none; kube-proxy accepts the traffic")

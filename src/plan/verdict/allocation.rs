@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use super::Inputs;
 use crate::config::Source;
 use crate::names::ObjectKey;
-use crate::plan::allocate::{Applicant, allocate, may_keep, pool_of};
+use crate::plan::allocate::{Applicant, allocate, may_keep, notes, pool_of};
 use crate::plan::decision::{Allocation, Held};
+use crate::plan::sharing::{Refusal, Terms};
 use crate::reason::Reason;
 use crate::world::Service;
 
@@ -51,9 +52,15 @@ pub fn claims(inputs: &Inputs<'_>, key: &ObjectKey) -> Vec<IpAddr> {
     claims
 }
 
+/// On what terms a Service shares its addresses with others; `None` where it does not, or is not ours.
+pub fn terms(inputs: &Inputs<'_>, key: &ObjectKey) -> Option<Terms> {
+    let service = inputs.world.services.get(key)?;
+    not_ours(inputs, service).is_none().then(|| Terms::of(service))?
+}
+
 /// This agent is the one that chooses addresses, and knows enough to do so. Standalone, a manifest that cannot be read
 /// holds the others up only until patience ends: nobody else will choose for them.
-fn allocates(inputs: &Inputs<'_>) -> bool {
+pub fn allocates(inputs: &Inputs<'_>) -> bool {
     if inputs.config.is_standalone() {
         inputs.world.listed.all() || inputs.world.fail_static
     } else {
@@ -78,8 +85,8 @@ fn not_ours(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
 /// something that cannot be met: then the request is the complaint.
 fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> (Allocation, Option<Vec<IpAddr>>) {
     let pools = &inputs.config.pools;
-    let applicant =
-        Applicant { key, service, namespace_labels: inputs.world.namespaces.get(&key.namespace).map(|it| &**it) };
+    let namespace_labels = inputs.world.namespaces.get(&key.namespace).map(|it| &**it);
+    let applicant = Applicant { key, service, namespace_labels, terms: terms(inputs, key) };
     let nothing_asked = Default::default();
     let (request, unreadable) = match &service.request {
         Ok(request) => (request, None),
@@ -104,10 +111,10 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> (Allocatio
         return (Allocation::kept(kept, reason), None);
     }
     match allocate(pools, inputs.book, &applicant, request, &kept) {
-        Ok(held) if held == kept => (Allocation::assigned(held), None),
         Ok(held) => {
-            let addresses = held.iter().map(|held| held.address).collect();
-            (Allocation::assigned(held), Some(addresses))
+            let chosen = (held != kept).then(|| held.iter().map(|held| held.address).collect());
+            let notes = notes(pools, inputs.book, &applicant, request, &held);
+            (Allocation { notes, ..Allocation::assigned(held) }, chosen)
         }
         Err(reason) => {
             // The request alone does not take away what still lies in our pools and is nobody else's.
@@ -141,28 +148,28 @@ fn as_shown(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Allocati
     if held.is_empty() {
         let lists = inputs.world.listed.all() || inputs.world.fail_static;
         let waiting = if lists { Reason::WaitingForAllocator } else { Reason::WaitingForLists };
-        return Allocation { held, reason: complaint.unwrap_or(waiting), complaint: None };
+        return Allocation { held, reason: complaint.unwrap_or(waiting), complaint: None, notes: Vec::new() };
     }
     Allocation { complaint, ..Allocation::assigned(held) }
 }
 
 fn claim_of(inputs: &Inputs<'_>, key: &ObjectKey, address: IpAddr) -> Result<(), Reason> {
-    match inputs.book.holder(address) {
-        Some(by) if by != key => Err(Reason::AddressClaimedTwice { address, by: by.clone() }),
-        Some(_) | None => Ok(()),
-    }
+    inputs.book.standing(address, key).map_err(|refusal| match refusal.clone() {
+        Refusal { with, why: Some(why) } => Reason::AddressNotShared { address, with, why: Box::new(why) },
+        Refusal { with, why: None } => Reason::AddressClaimedTwice { address, by: with },
+    })
 }
 
 impl Allocation {
     fn none(reason: Reason) -> Allocation {
-        Allocation { held: Vec::new(), reason, complaint: None }
+        Allocation { held: Vec::new(), reason, complaint: None, notes: Vec::new() }
     }
 
     fn assigned(held: Vec<Held>) -> Allocation {
         let addresses = held.iter().map(|held| held.address).collect();
         let mut pools: Vec<_> = held.iter().map(|held| held.pool.clone()).collect();
         pools.dedup();
-        Allocation { held, reason: Reason::Assigned { addresses, pools }, complaint: None }
+        Allocation { held, reason: Reason::Assigned { addresses, pools }, complaint: None, notes: Vec::new() }
     }
 
     /// What is kept although something else was requested.
