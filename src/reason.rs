@@ -37,10 +37,20 @@ pub enum Reason {
     AddressNotShared { address: IpAddr, with: ObjectKey, why: Box<Mismatch> },
     #[error("the requested address {address} is {}, but the Service is {}", Family::of(*.address), families(.wanted))]
     WrongFamily { address: IpAddr, wanted: Vec<Family> },
-    #[error("the requested address {address} is in pool {actual}, but pool {requested} was asked for")]
-    AddressInOtherPool { address: IpAddr, actual: PoolName, requested: PoolName },
+    #[error("the requested address {address} is in pool {actual}, but pool {} was asked for", list(.requested))]
+    AddressInOtherPool { address: IpAddr, actual: PoolName, requested: Vec<PoolName> },
     #[error("pool {pool} skips {address}: avoid-network-and-broadcast is set")]
     AddressAvoided { address: IpAddr, pool: PoolName },
+    #[error("pool {pool} excludes {address}: no Service gets it anew")]
+    AddressExcluded { address: IpAddr, pool: PoolName },
+    #[error("{address} is {what}: no Service gets it anew")]
+    AddressOfHost { address: IpAddr, what: HostUse },
+    #[error("{address} is reserved for {service} by a [[reservation]]")]
+    AddressReserved { address: IpAddr, service: ObjectKey },
+    #[error("the agents found a foreign host on the link that uses {address}")]
+    AddressTaken { address: IpAddr },
+    #[error("pool {pool} is draining (draining = true): no Service gets an address of it anew")]
+    PoolDraining { pool: PoolName },
     #[error("there is no pool \"{pool}\"; there are: {}", list(.known))]
     UnknownPool { pool: PoolName, known: Vec<PoolName> },
     #[error("pool {pool} does not serve this Service: its namespaces or selectors do not match")]
@@ -154,6 +164,24 @@ pub enum Reason {
     OwnerStillAnswers { address: IpAddr, link: InterfaceName, mac: MacAddress },
     #[error("announced by this node, but {mac} claims {address} on {link} too")]
     AddressContested { address: IpAddr, link: InterfaceName, mac: MacAddress },
+}
+
+/// What a host or a subnet uses an address for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(tag = "use", rename_all = "kebab-case")]
+pub enum HostUse {
+    #[error("an address of the Node {node}")]
+    Node { node: NodeName },
+    #[error("an address of {interface} of the host that allocates")]
+    Link { interface: InterfaceName },
+    #[error("the gateway of {interface}")]
+    Gateway { interface: InterfaceName },
+    #[error("the network address of {net}")]
+    Network { net: IpNet },
+    #[error("the broadcast address of {net}")]
+    Broadcast { net: IpNet },
+    #[error("the subnet-router anycast address of {net}")]
+    SubnetRouters { net: IpNet },
 }
 
 /// Which rule of sharing two Services do not meet: the one that the address belongs to, and the one that is not to have it.

@@ -223,7 +223,7 @@ impl Tasks {
         Channels { slices, facts, stopping }: Channels<'_>,
     ) -> Result<(), Error> {
         match &config.source {
-            Source::Kubernetes(Kubernetes { access, lease, class: _, default_class: _ }) => {
+            Source::Kubernetes(Kubernetes { access, lease, classes: _, default_class: _ }) => {
                 let client = k8s::client::build(access).await?;
                 self.endless.spawn(named("the watch", k8s::watch::run(client.clone(), facts.clone())));
                 let (identity, stopping) = (k8s::lease::identity(node), stopping.clone().receiver());

@@ -38,11 +38,11 @@ pub fn request(
     let annotations = annotations.unwrap_or(&none);
     refuse_unknown(annotations)?;
     refuse_unavailable(annotations)?;
-    let pool = match first(annotations, POOL, "address-pool") {
-        Some((field, pool)) => Some(parse_pool(&field, pool)?),
-        None => None,
+    let pools = match first(annotations, POOL, "address-pool") {
+        Some((field, pools)) => parse_pools(&field, pools)?,
+        None => Vec::new(),
     };
-    Ok(Request { addresses: addresses(annotations, spec_address)?, pool })
+    Ok(Request { addresses: addresses(annotations, spec_address)?, pools })
 }
 
 fn addresses(annotations: &BTreeMap<String, String>, spec_address: Option<&str>) -> Result<Vec<IpAddr>, RequestError> {
@@ -106,11 +106,20 @@ fn refuse_unavailable(annotations: &BTreeMap<String, String>) -> Result<(), Requ
     }
 }
 
-fn parse_pool(field: &str, text: &str) -> Result<PoolName, RequestError> {
-    match text.trim() {
-        "" => Err(malformed(field, text, "name a pool, or remove it to have any")),
-        pool => Ok(PoolName::from(pool)),
+/// Names separated by commas, spaces allowed.
+fn parse_pools(field: &str, text: &str) -> Result<Vec<PoolName>, RequestError> {
+    let mut pools: Vec<PoolName> = Vec::new();
+    for name in text.split(',').map(str::trim) {
+        if name.is_empty() {
+            return Err(malformed(field, text, "name a pool, or remove it to have any"));
+        }
+        let pool = PoolName::from(name);
+        if pools.contains(&pool) {
+            return Err(malformed(field, text, format!("it names the pool {name} twice")));
+        }
+        pools.push(pool);
     }
+    Ok(pools)
 }
 
 /// Addresses separated by commas, spaces allowed; at most one address of each family.
@@ -152,8 +161,10 @@ mod tests {
     }
 
     fn granted(annotations: &[(&str, &str)], spec_address: Option<&str>) -> (Vec<String>, Option<String>) {
-        let Request { addresses, pool } = read(annotations, spec_address).expect("a request that can be read");
-        (addresses.iter().map(IpAddr::to_string).collect(), pool.map(|pool| pool.to_string()))
+        let Request { addresses, pools } = read(annotations, spec_address).expect("a request that can be read");
+        let pools: Vec<&str> = pools.iter().map(PoolName::as_str).collect();
+        let pools = (!pools.is_empty()).then(|| pools.join(" "));
+        (addresses.iter().map(IpAddr::to_string).collect(), pools)
     }
 
     fn refused(annotations: &[(&str, &str)], spec_address: Option<&str>) -> String {
@@ -177,6 +188,7 @@ mod tests {
             ("unrelated", "", "192.0.2.1", "192.0.2.1", ""),
             ("crier.dev/pool", "lan", "", "", "lan"),
             ("metallb.io/address-pool", "lan", "", "", "lan"),
+            ("crier.dev/pool", "lan , wan", "", "", "lan wan"),
             ("metallb.universe.tf/address-pool", "lan", "", "", "lan"),
             ("metallb.io/ip-allocated-from-pool", "lan", "", "", ""),
             ("metallb.io/loadBalancerIPs", "", "192.0.2.1", "192.0.2.1", ""),
@@ -222,6 +234,8 @@ mod tests {
             ("metallb.io/loadBalancerIPs", "192.0.2.1,192.0.2.2", "two IPv4 addresses"),
             ("metallb.universe.tf/loadBalancerIPs", "fd00::1,fd00::1", "two IPv6 addresses"),
             ("crier.dev/pool", " ", "name a pool"),
+            ("crier.dev/pool", "lan,", "name a pool"),
+            ("crier.dev/pool", "lan, lan", "names the pool lan twice"),
             ("crier.dev/adresses", "192.0.2.1", "did you mean crier.dev/addresses?"),
             ("crier.dev/pools", "lan", "did you mean crier.dev/pool?"),
             ("crier.dev/frobnicate", "yes", "those that exist are crier.dev/addresses"),

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use imbl::OrdMap;
 
-use crate::address::AddressRange;
-use crate::config::Pool;
-use crate::names::ObjectKey;
+use crate::address::{AddressRange, Family};
+use crate::config::{Config, Pool, Reservation};
+use crate::names::{ObjectKey, PoolName};
 use crate::plan::sharing::{Claimant, Group, Refusal, Terms};
+use crate::reason::HostUse;
 
 /// Who holds which address, and which were freed a moment ago.
 #[derive(Debug, Default)]
@@ -27,11 +28,19 @@ pub struct AddressBook {
     unsettled: BTreeSet<IpAddr>,
     /// Sharing keys of which a Service has come, gone or changed since.
     unsettled_keys: BTreeSet<String>,
-    /// The ranges of the pools, by their first address.
+    /// What the pools give, each in the order in which it does.
+    ranges: BTreeMap<PoolName, Vec<AddressRange>>,
+    /// These ranges, by their first address.
     stocks: BTreeMap<IpAddr, Stock>,
+    /// The ranges of pools with `share-across-namespaces`.
+    across: Vec<AddressRange>,
+    reserved: BTreeMap<IpAddr, ObjectKey>,
+    reservations: BTreeMap<ObjectKey, Vec<IpAddr>>,
     resting: BTreeMap<IpAddr, Rest>,
     /// Addresses that foreign hosts on the link have.
     occupied: BTreeSet<IpAddr>,
+    /// Addresses that hosts and subnets use themselves.
+    own: BTreeMap<IpAddr, HostUse>,
     /// Addresses that this agent chose for a Service a moment ago, each until when: nobody has used them yet.
     fresh: BTreeMap<(IpAddr, ObjectKey), Instant>,
     /// Services that wait for an address: judged again when one becomes free.
@@ -61,8 +70,6 @@ struct Stock {
     /// The lowest address that nobody holds, so that a search does not walk past all that are held. `None` when the whole
     /// range is held.
     unheld: Option<IpAddr>,
-    /// `share-across-namespaces` of the pool.
-    across: bool,
 }
 
 #[derive(Debug)]
@@ -76,14 +83,34 @@ struct Rest {
 const FRESH: Duration = Duration::from_secs(60);
 
 impl AddressBook {
-    pub fn new(pools: &[Pool]) -> AddressBook {
-        let stock = |pool: &Pool, range: &AddressRange| Stock {
-            range: *range,
-            unheld: Some(range.first()),
-            across: pool.share_across_namespaces,
-        };
-        let stocks = pools.iter().flat_map(|pool| pool.addresses.iter().map(move |range| stock(pool, range)));
-        AddressBook { stocks: stocks.map(|it| (it.range.first(), it)).collect(), ..AddressBook::default() }
+    pub fn new(config: &Config) -> AddressBook {
+        let of_pool = |pool: &Pool| (pool.name.clone(), pool.given());
+        let ranges: BTreeMap<PoolName, Vec<AddressRange>> = config.pools.iter().map(of_pool).collect();
+        let stock = |range: &AddressRange| (range.first(), Stock { range: *range, unheld: Some(range.first()) });
+        let across = config.pools.iter().filter(|pool| pool.share_across_namespaces);
+        let (mut reserved, mut reservations) = (BTreeMap::new(), BTreeMap::<_, Vec<IpAddr>>::new());
+        for Reservation { service, addresses } in &config.reservations {
+            reserved.extend(addresses.iter().map(|address| (*address, service.clone())));
+            reservations.entry(service.clone()).or_default().extend(addresses);
+        }
+        AddressBook {
+            stocks: ranges.values().flatten().map(stock).collect(),
+            ranges,
+            across: across.flat_map(|pool| pool.addresses.iter().copied()).collect(),
+            reserved,
+            reservations,
+            ..AddressBook::default()
+        }
+    }
+
+    /// The addresses that are given to a Service alone, in the order in which they are.
+    pub fn reservations(&self, service: &ObjectKey) -> &[IpAddr] {
+        self.reservations.get(service).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The Service that alone is given the address.
+    pub fn reserved_for(&self, address: IpAddr) -> Option<&ObjectKey> {
+        self.reserved.get(&address)
     }
 
     /// The addresses that a Service claims.
@@ -318,6 +345,19 @@ impl AddressBook {
         moved
     }
 
+    /// The addresses that hosts and subnets use themselves, all of them: none of these is given to a Service. Answers which of
+    /// them are new, or no more.
+    pub fn set_own(&mut self, own: BTreeMap<IpAddr, HostUse>) -> Vec<IpAddr> {
+        let before = std::mem::replace(&mut self.own, own);
+        let addresses = before.keys().chain(self.own.keys().filter(|address| !before.contains_key(address)));
+        addresses.filter(|address| before.get(address) != self.own.get(address)).copied().collect()
+    }
+
+    /// What a host or a subnet uses the address for itself.
+    pub fn own_use(&self, address: IpAddr) -> Option<&HostUse> {
+        self.own.get(&address)
+    }
+
     pub fn is_occupied(&self, address: IpAddr) -> bool {
         self.occupied.contains(&address)
     }
@@ -331,14 +371,15 @@ impl AddressBook {
         self.claims.get(&address).into_iter().flat_map(|services| services.iter())
     }
 
-    /// The addresses of a range of a pool from the lowest on that nobody holds; what comes after it may be held.
-    pub fn unheld_from_lowest(&self, range: &AddressRange) -> impl Iterator<Item = IpAddr> + use<> {
-        let unheld = match self.stocks.get(&range.first()) {
-            Some(stock) => stock.unheld,
-            None => Some(range.first()),
+    /// The addresses of a family that a pool gives, range by range, each from the lowest on that nobody holds; what comes after
+    /// it may be held.
+    pub fn unheld_from_lowest(&self, pool: &PoolName, family: Family) -> impl Iterator<Item = IpAddr> {
+        let ranges = self.ranges.get(pool).into_iter().flatten().filter(move |range| range.family() == family);
+        let unheld = |range: &AddressRange| {
+            let lowest = self.stocks.get(&range.first()).map_or(Some(range.first()), |stock| stock.unheld);
+            AddressRange::new(lowest?, range.last()).ok()
         };
-        let last = range.last();
-        unheld.and_then(|unheld| AddressRange::new(unheld, last).ok()).into_iter().flat_map(|range| range.iter())
+        ranges.filter_map(unheld).flat_map(|range| range.iter())
     }
 
     /// The range that an address lies in, if it lies in one: ranges of pools do not overlap.
@@ -353,7 +394,7 @@ impl AddressBook {
     }
 
     fn is_shared_across(&self, address: IpAddr) -> bool {
-        self.stock_around(address).is_some_and(|stock| stock.across)
+        self.across.iter().any(|range| range.contains(address))
     }
 
     /// The addresses that were freed a moment ago and are not handed out yet.

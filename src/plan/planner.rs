@@ -28,6 +28,7 @@ use crate::plan::holder::{Grade, History};
 use crate::plan::holder_memory::{HolderMemory, RosterChange};
 use crate::plan::join::Dispute;
 use crate::plan::link_memory::{LinkMemory, OCCUPIED_REST};
+use crate::plan::own_addresses::own_addresses;
 use crate::plan::ownership::Ownership;
 use crate::plan::placement::{Handover, Placement};
 use crate::plan::route_table::RouteTable;
@@ -129,7 +130,7 @@ struct Dirty {
 impl Planner {
     pub fn new(config: Arc<Config>, me: NodeName) -> Planner {
         Planner {
-            book: AddressBook::new(&config.pools),
+            book: AddressBook::new(&config),
             digests: l2::Digests::of(&config),
             config,
             me,
@@ -285,6 +286,7 @@ impl Planner {
         }
         if peers {
             self.renew_peers();
+            self.renew_own_addresses();
         }
         let changes = self.judge_dirty(now);
         self.memory.note_conflicts(&self.world, now);
@@ -316,6 +318,14 @@ impl Planner {
         if *self.plan.pulse.occupied != found {
             self.plan.pulse.occupied = Arc::new(found);
             self.moved.pulse = true;
+        }
+    }
+
+    fn renew_own_addresses(&mut self) {
+        let changed = self.book.set_own(own_addresses(&self.config, &self.world));
+        if !changed.is_empty() {
+            self.dirty.services.extend(self.book.waiting().cloned());
+            self.touch(changed.into_iter());
         }
     }
 

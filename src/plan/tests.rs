@@ -22,6 +22,7 @@ mod incremental;
 mod links;
 mod patience;
 mod placements;
+mod pools;
 mod pulses;
 mod sharing;
 
@@ -96,7 +97,7 @@ fn story_ingress() -> Service {
 
 fn asking_for(addresses: &[&str]) -> Service {
     let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
-    Service { request: Ok(Request { addresses, pool: None }), ..service() }
+    Service { request: Ok(Request { addresses, pools: Vec::new() }), ..service() }
 }
 
 fn key(name: &str) -> ObjectKey {
@@ -328,7 +329,7 @@ fn wishes_that_cannot_be_granted_say_why() {
     assert_eq!(reason(&story, "taken"), expected);
     story.put("other-family", asking_for(&["fd35::1"]));
     assert_eq!(reason(&story, "other-family").code(), "wrong-family");
-    let unknown_pool = Request { addresses: Vec::new(), pool: Some("wan".into()) };
+    let unknown_pool = Request { addresses: Vec::new(), pools: vec!["wan".into()] };
     story.put("unknown-pool", Service { request: Ok(unknown_pool), ..service() });
     assert_eq!(reason(&story, "unknown-pool").to_string(), "there is no pool \"wan\"; there are: lan");
     let error = RequestError::Malformed {

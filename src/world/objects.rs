@@ -84,7 +84,8 @@ pub struct ServicePort {
 pub struct Request {
     /// At most one of each family.
     pub addresses: Vec<IpAddr>,
-    pub pool: Option<PoolName>,
+    /// Several: an address of each. No pool twice.
+    pub pools: Vec<PoolName>,
 }
 
 /// Why the request of a Service cannot be read. The text names the annotation or field and its value.

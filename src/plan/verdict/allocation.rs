@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::Inputs;
 use crate::config::Source;
 use crate::names::ObjectKey;
-use crate::plan::allocate::{Applicant, allocate, may_keep, notes, pool_of};
+use crate::plan::allocate::{Applicant, allocate, may_keep, notes, pool_of, shortage};
 use crate::plan::decision::{Allocation, Held};
 use crate::plan::sharing::{Refusal, Terms};
 use crate::reason::Reason;
@@ -75,7 +75,7 @@ fn not_ours(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
     let ours = match (&inputs.config.source, &service.class) {
         // Standalone there is nobody else whose Services these could be.
         (Source::Manifests(_), _) => true,
-        (Source::Kubernetes(kubernetes), Some(class)) => *class == kubernetes.class,
+        (Source::Kubernetes(kubernetes), Some(class)) => kubernetes.classes.contains(class),
         (Source::Kubernetes(kubernetes), None) => kubernetes.default_class,
     };
     (!ours).then(|| Reason::OtherClass { class: service.class.clone() })
@@ -114,7 +114,8 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> (Allocatio
         Ok(held) => {
             let chosen = (held != kept).then(|| held.iter().map(|held| held.address).collect());
             let notes = notes(pools, inputs.book, &applicant, request, &held);
-            (Allocation { notes, ..Allocation::assigned(held) }, chosen)
+            let complaint = shortage(pools, inputs.book, &applicant, request, &held);
+            (Allocation { complaint, notes, ..Allocation::assigned(held) }, chosen)
         }
         Err(reason) => {
             // The request alone does not take away what still lies in our pools and is nobody else's.
