@@ -65,6 +65,10 @@ pub enum Reason {
     AddressLeftPools { address: IpAddr },
     #[error("{address} is in the status of {by} too, which keeps it")]
     AddressClaimedTwice { address: IpAddr, by: ObjectKey },
+    #[error(
+        "no {missing} address is free; the Service prefers both families and gets the other one when it can be had"
+    )]
+    FamilyMissing { missing: Family },
     #[error("assigned {} from {}", list(.addresses), list(.pools))]
     Assigned { addresses: Vec<IpAddr>, pools: Vec<PoolName> },
 

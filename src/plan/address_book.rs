@@ -48,7 +48,7 @@ pub struct AddressBook {
 }
 
 /// What one Service claims.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 struct Claims {
     addresses: Vec<IpAddr>,
     /// Since when this agent gives each of them to it; `None` where it was found so.
@@ -176,13 +176,13 @@ impl AddressBook {
     ) -> bool {
         let before = self.claimed_by.remove(service).unwrap_or_default();
         if before.addresses == addresses && before.terms == terms {
-            if !addresses.is_empty() {
+            if before != Claims::default() {
                 self.claimed_by.insert(service.clone(), before);
             }
             return false;
         }
         self.leave_key(service, before.terms.as_ref());
-        self.enter_key(service, terms.as_ref().filter(|_| !addresses.is_empty()));
+        self.enter_key(service, terms.as_ref());
         for address in before.addresses.iter().filter(|address| !addresses.contains(address)) {
             self.leave(service, *address, rest(*address));
         }
@@ -198,8 +198,10 @@ impl AddressBook {
             given.extend(since.filter(|_| is_latest).map(|since| (*address, since)));
             self.unsettled.insert(*address);
         }
-        if !addresses.is_empty() {
-            self.claimed_by.insert(service.clone(), Claims { addresses, since: given, terms });
+        // One that has no address yet may get one of its key, so that is kept too.
+        let claims = Claims { addresses, since: given, terms };
+        if claims != Claims::default() {
+            self.claimed_by.insert(service.clone(), claims);
         }
         true
     }
@@ -223,6 +225,13 @@ impl AddressBook {
             concerned.extend(self.by_sharing_key.get(&key).into_iter().flatten().cloned());
         }
         concerned
+    }
+
+    /// The Service has other addresses from now on than these, which its status still shows: all that claim them too go before it.
+    pub fn give_up(&mut self, service: &ObjectKey, addresses: &[IpAddr], now: Instant) {
+        let Some(claims) = self.claimed_by.get_mut(service) else { return };
+        claims.since.extend(addresses.iter().map(|address| (*address, now)));
+        self.unsettled.extend(addresses);
     }
 
     /// All claims count as found: this agent began or ceased to allocate.
@@ -517,7 +526,7 @@ mod tests {
         book.claim(&key("a"), (vec![ADDRESS], sharing("other", 80)), None, |_| None);
         assert_eq!(book.settle(), [key("a"), key("b")].into());
         assert_eq!(book.partners("k", &of_b).count(), 0);
-        book.claim(&key("a"), (Vec::new(), sharing("other", 80)), None, |_| None);
+        book.claim(&key("a"), (Vec::new(), None), None, |_| None);
         assert!(!book.by_sharing_key.contains_key("other"), "nothing is kept of a key that nobody has");
     }
 

@@ -109,7 +109,16 @@ pub fn notes(
         let pool = pool_of(pools, held.address)?;
         withheld(pool, book, applicant, held.address)
     });
-    of_address.chain(partners::unshared(pools, book, applicant, request, held)).collect()
+    let unshared = partners::unshared(pools, book, applicant, request, held);
+    of_address.chain(missing_family(pools, applicant, held)).chain(unshared).collect()
+}
+
+/// The second family that a Service would like to have and that some pool has.
+fn missing_family(pools: &[Pool], applicant: &Applicant<'_>, held: &[Held]) -> Option<Reason> {
+    let Service { family_policy, families, .. } = applicant.service;
+    let missing = families.iter().find(|family| !has(held, |_| true, **family));
+    let missing = *missing.filter(|_| *family_policy == FamilyPolicy::PreferDualStack)?;
+    pools.iter().any(|pool| offers(pool, missing)).then_some(Reason::FamilyMissing { missing })
 }
 
 /// An address of each of these families: one that is reserved for the Service, one of its sharing key, or a free one. Families of

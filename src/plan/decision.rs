@@ -32,9 +32,10 @@ pub struct Allocation {
 }
 
 impl Allocation {
-    /// The Service has no address, or not the one it requests: an address that becomes free may help.
+    /// The Service has no address, not the one it requests, or none of a family that it would like to have: an address that becomes free may help.
     pub fn is_wanting(&self) -> bool {
-        self.held.is_empty() || self.complaint.is_some()
+        let lacks_family = self.notes.iter().any(|note| matches!(note, Reason::FamilyMissing { .. }));
+        self.held.is_empty() || self.complaint.is_some() || lacks_family
     }
 }
 

@@ -454,6 +454,7 @@ impl Planner {
                 return self.judge(key, now);
             }
         }
+        self.yield_claims(key, &decision, now);
         self.book.set_waiting(key, service.load_balancer && decision.allocation.is_wanting());
         self.put_status(key, &service, &decision, status);
         let before = self.plan.decisions.get(key).cloned();
@@ -476,6 +477,20 @@ impl Planner {
         let after = Arc::new(decision);
         self.plan.decisions.insert(key.clone(), after.clone());
         Some(Change { service: key.clone(), before, after: Some(after) })
+    }
+
+    /// What the status of a Service still shows and it is not to have any more stands in the way of nobody else.
+    fn yield_claims(&mut self, key: &ObjectKey, decision: &Decision, now: Instant) {
+        let held = &decision.allocation.held;
+        let claimed = self.book.claimed_by(key).iter().copied();
+        let given_up: Vec<IpAddr> =
+            claimed.filter(|address| !held.iter().any(|held| held.address == *address)).collect();
+        if given_up.is_empty() || !allocation::allocates(&self.inputs(now)) {
+            return;
+        }
+        self.book.give_up(key, &given_up, now);
+        let concerned = self.book.settle();
+        self.dirty.services.extend(concerned.into_iter().filter(|other| other != key));
     }
 
     fn forget(&mut self, key: &ObjectKey) -> Option<Change> {

@@ -19,13 +19,13 @@ pub fn may_keep(pools: &[Pool], applicant: &Applicant<'_>, request: &Request, ad
     if !serves(pool, applicant) {
         return Err(Reason::PoolNotForService { pool: pool.name.clone() });
     }
-    if !request.pools.is_empty() && !request.pools.contains(&pool.name) {
-        let (actual, requested) = (pool.name.clone(), request.pools.clone());
-        return Err(Reason::AddressInOtherPool { address, actual, requested });
-    }
     let wanted = &applicant.service.families;
     if !wanted.is_empty() && !wanted.contains(&Family::of(address)) {
         return Err(Reason::WrongFamily { address, wanted: wanted.clone() });
+    }
+    if !request.pools.is_empty() && !request.pools.contains(&pool.name) {
+        let (actual, requested) = (pool.name.clone(), request.pools.clone());
+        return Err(Reason::AddressInOtherPool { address, actual, requested });
     }
     Ok(Held { address, pool: pool.name.clone() })
 }

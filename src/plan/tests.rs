@@ -20,6 +20,7 @@ mod advertisements;
 mod data_path;
 mod incremental;
 mod links;
+mod model;
 mod patience;
 mod placements;
 mod pools;

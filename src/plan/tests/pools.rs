@@ -207,6 +207,30 @@ fn a_service_gets_an_address_of_each_pool_that_it_names() {
     assert_eq!(reason(&story, "v6-only"), "no free IPv6 address in wan");
 }
 
+/// B14 of the field cases.
+#[test]
+fn the_second_family_that_a_service_prefers_is_waited_for_and_told() {
+    let mut story = with_pools(vec![pool("lan", &["192.168.35.100-192.168.35.110", "fd35::100"])]);
+    story.put("first", Service { families: vec![V6], ..service() });
+    let dual = Service { families: vec![V4, V6], family_policy: FamilyPolicy::PreferDualStack, ..service() };
+    story.put("web", dual);
+    assert_eq!(story.addresses("web"), ["192.168.35.100"]);
+    assert_eq!(notes(&story, "web"), ["family-missing"]);
+    story.delete("first");
+    assert_eq!(story.addresses("web"), ["192.168.35.100", "fd35::100"]);
+    assert!(notes(&story, "web").is_empty());
+}
+
+#[test]
+fn the_second_family_comes_from_the_pool_of_the_first() {
+    let pools = vec![pool("a", &["192.0.2.1", "fd35::1"]), pool("b", &["198.51.100.1", "fd36::1"])];
+    let mut story = with_pools(pools);
+    let dual =
+        Service { families: vec![V4, V6], family_policy: FamilyPolicy::PreferDualStack, ..holding("198.51.100.1") };
+    story.put("web", dual);
+    assert_eq!(story.addresses("web"), ["198.51.100.1", "fd36::1"]);
+}
+
 #[test]
 fn each_class_of_the_list_is_served() {
     let mut config = configuration();

@@ -93,18 +93,21 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> (Allocatio
         Err(error) => (&nothing_asked, Some(Reason::RequestUnreadable { text: error.to_string() })),
     };
     let current = inputs.world.assigned.get(key).unwrap_or(&service.ingress);
-    let mut lost = None;
+    // What the Service would give up for its request; it keeps it where the request cannot be met.
+    let mut given_up: Vec<IpAddr> = Vec::new();
     let mut kept: Vec<Held> = Vec::new();
     let fresh = |address: &IpAddr| inputs.book.is_fresh(*address, key);
     for address in current {
         // A foreign host has the address, and no client knows it yet: another address will do. An address that has been in
         // use is never exchanged, whatever is in its way.
         if fresh(address) && inputs.book.is_occupied(*address) && !request.addresses.contains(address) {
+            given_up.push(*address);
             continue;
         }
         match claim_of(inputs, key, *address).and_then(|()| may_keep(pools, &applicant, request, *address)) {
             Ok(held) => kept.push(held),
-            Err(reason) => lost = Some(reason),
+            Err(Reason::AddressInOtherPool { .. }) => given_up.push(*address),
+            Err(_) => {}
         }
     }
     if let Some(reason) = unreadable {
@@ -120,15 +123,12 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> (Allocatio
         Err(reason) => {
             // The request alone does not take away what still lies in our pools and is nobody else's.
             let still_ours = |address: &IpAddr| {
-                let pool = pool_of(pools, *address)?;
+                let stays = given_up.contains(address) || kept.iter().any(|held| held.address == *address);
+                let pool = pool_of(pools, *address).filter(|_| stays)?;
                 claim_of(inputs, key, *address).ok()?;
                 Some(Held { address: *address, pool: pool.name.clone() })
             };
-            let kept = match &lost {
-                Some(Reason::AddressInOtherPool { .. }) | None => current.iter().filter_map(still_ours).collect(),
-                Some(_) => kept,
-            };
-            (Allocation::kept(kept, reason), None)
+            (Allocation::kept(current.iter().filter_map(still_ours).collect(), reason), None)
         }
     }
 }
