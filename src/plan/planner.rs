@@ -5,12 +5,13 @@
 //! [`Planner::plan`] to the actuators, and come back with the next fact or at [`Planner::next_deadline`], whichever
 //! is first. Spare turns are harmless. Time must not go backwards.
 
+mod claims;
 mod slices;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use imbl::OrdMap;
 use ipnet::IpNet;
@@ -20,21 +21,19 @@ use crate::claim::ConflictKind;
 use crate::config::Config;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::plan::address_book::AddressBook;
-use crate::plan::allocate::pool_of;
 use crate::plan::bind_table::BindTable;
 use crate::plan::context::{Context, Difference, l2};
 use crate::plan::decision::Decision;
 use crate::plan::holder::{Grade, History};
 use crate::plan::holder_memory::{HolderMemory, RosterChange};
 use crate::plan::join::Dispute;
-use crate::plan::link_memory::{LinkMemory, OCCUPIED_REST};
-use crate::plan::own_addresses::own_addresses;
+use crate::plan::link_memory::LinkMemory;
 use crate::plan::ownership::Ownership;
 use crate::plan::placement::{Handover, Placement};
 use crate::plan::route_table::RouteTable;
 use crate::plan::slice::{BgpSlice, BindSlice, L2Slice, PulseSlice, StatusSlice};
 use crate::plan::tickets::Tickets;
-use crate::plan::verdict::{self, Inputs, Verdict, Work, allocation, judge};
+use crate::plan::verdict::{self, Inputs, Verdict, Work, judge};
 use crate::reason::Reason;
 use crate::world::{Fact, Node, Pulses, Touched, World};
 
@@ -321,14 +320,6 @@ impl Planner {
         }
     }
 
-    fn renew_own_addresses(&mut self) {
-        let changed = self.book.set_own(own_addresses(&self.config, &self.world));
-        if !changed.is_empty() {
-            self.dirty.services.extend(self.book.waiting().cloned());
-            self.touch(changed.into_iter());
-        }
-    }
-
     fn renew_context(&mut self, everything: bool, now: Instant) {
         let own = l2::Own { grade: self.grade, digests: &self.digests };
         let context = Arc::new(Context::of(&self.config, &self.me, &self.world, own));
@@ -392,32 +383,6 @@ impl Planner {
         changes
     }
 
-    fn asks_for_address(&self, key: &ObjectKey) -> bool {
-        let request = self.world.services.get(key).and_then(|service| service.request.as_ref().ok());
-        request.is_some_and(|request| !request.addresses.is_empty())
-    }
-
-    fn claim(&mut self, key: &ObjectKey, now: Instant) {
-        let inputs = self.inputs(now);
-        let claims = allocation::claims(&inputs, key);
-        let terms = allocation::terms(&inputs, key);
-        let since = allocation::allocates(&inputs).then_some(now);
-        let pools = &self.config.pools;
-        let held = self.book.claimed_by(key);
-        let occupied: Vec<IpAddr> = held.iter().copied().filter(|address| self.book.is_occupied(*address)).collect();
-        let until = |address| {
-            // Nobody asks on the link about an address that nobody holds, so nobody learns when the foreign host leaves.
-            let least = if occupied.contains(&address) { OCCUPIED_REST } else { Duration::ZERO };
-            pool_of(pools, address).map(|pool| now + pool.rest.max(least)).filter(|until| *until > now)
-        };
-        let held_some = !held.is_empty();
-        let changed = self.book.claim(key, (claims, terms), since, until);
-        // An address that becomes free may help, and of a shared one a port.
-        if changed && held_some {
-            self.dirty.services.extend(self.book.waiting().cloned());
-        }
-    }
-
     fn inputs(&self, now: Instant) -> Inputs<'_> {
         Inputs {
             config: &self.config,
@@ -477,20 +442,6 @@ impl Planner {
         let after = Arc::new(decision);
         self.plan.decisions.insert(key.clone(), after.clone());
         Some(Change { service: key.clone(), before, after: Some(after) })
-    }
-
-    /// What the status of a Service still shows and it is not to have any more stands in the way of nobody else.
-    fn yield_claims(&mut self, key: &ObjectKey, decision: &Decision, now: Instant) {
-        let held = &decision.allocation.held;
-        let claimed = self.book.claimed_by(key).iter().copied();
-        let given_up: Vec<IpAddr> =
-            claimed.filter(|address| !held.iter().any(|held| held.address == *address)).collect();
-        if given_up.is_empty() || !allocation::allocates(&self.inputs(now)) {
-            return;
-        }
-        self.book.give_up(key, &given_up, now);
-        let concerned = self.book.settle();
-        self.dirty.services.extend(concerned.into_iter().filter(|other| other != key));
     }
 
     fn forget(&mut self, key: &ObjectKey) -> Option<Change> {

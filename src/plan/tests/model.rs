@@ -71,12 +71,12 @@ impl Cluster {
         service.resource_version = self.version.to_string();
         self.services.insert(key.clone(), service.clone());
         let service = Arc::new(service);
-        self.agents.iter_mut().for_each(|it| drop(it.apply(Fact::Service(key.clone(), Some(service.clone())))));
+        self.agents.iter_mut().for_each(|it| it.apply(Fact::Service(key.clone(), Some(service.clone()))));
     }
 
     fn delete(&mut self, key: &ObjectKey) {
         self.services.remove(key);
-        self.agents.iter_mut().for_each(|it| drop(it.apply(Fact::Service(key.clone(), None))));
+        self.agents.iter_mut().for_each(|it| it.apply(Fact::Service(key.clone(), None)));
     }
 
     fn turn(&mut self) {
