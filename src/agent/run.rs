@@ -223,7 +223,7 @@ impl Tasks {
         Channels { slices, facts, stopping }: Channels<'_>,
     ) -> Result<(), Error> {
         match &config.source {
-            Source::Kubernetes(Kubernetes { access, lease, class, default_class: _ }) => {
+            Source::Kubernetes(Kubernetes { access, lease, classes, default_class: _ }) => {
                 let (client, renewal) = k8s::client::build(access).await?;
                 self.endless.spawn(named("the keeper of credentials", renewal.run()));
                 let barrier = k8s::barrier::Barrier::new(&["services", "namespaces"]);
@@ -231,7 +231,7 @@ impl Tasks {
                 self.endless.spawn(named("the watch", watching));
                 let digest = config.allocation_digest().0;
                 let has_pools = !config.pools.is_empty();
-                let terms = k8s::lease::Terms { digest, class: class.clone(), has_pools };
+                let terms = k8s::lease::Terms { digest, class: classes.join(", "), has_pools };
                 let identity = k8s::lease::identity(node);
                 let candidacy = k8s::lease::Candidacy { lease: lease.clone(), identity, terms };
                 let stopping = stopping.clone().receiver();

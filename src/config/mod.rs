@@ -46,6 +46,7 @@ pub use section::peer::{Peer, PeerAddress, PeerAsn};
 pub use section::pool::Pool;
 pub use section::preference::Preference;
 pub use section::pulse::{LEAST_PULSE_KEY, Pulse, PulseKey};
+pub use section::reservation::Reservation;
 pub use section::state::State;
 pub use section::tcp_ao::{AoAlgorithm, AoKey, LONGEST_PASSWORD};
 pub use section::vrf::{Vrf, VrfRoute};
@@ -102,6 +103,7 @@ fn read(merged: &document::Table, secrets: &dyn Secrets, complaints: &mut Vec<Co
     let source = source::read(&mut root);
     let pools = root.many();
     section::pool::overlaps(&mut root);
+    let reservations = root.many();
     let l2 = root.many();
     let pulse = root.one();
     let bgp = root.one();
@@ -115,6 +117,7 @@ fn read(merged: &document::Table, secrets: &dyn Secrets, complaints: &mut Vec<Co
         state: state?,
         source: source?,
         pools,
+        reservations,
         l2,
         pulse: pulse?,
         bgp: bgp?,
@@ -140,6 +143,7 @@ pub struct Config {
     pub state: State,
     pub source: Source,
     pub pools: Vec<Pool>,
+    pub reservations: Vec<Reservation>,
     pub l2: Vec<L2>,
     pub pulse: Pulse,
     pub bgp: Bgp,

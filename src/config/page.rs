@@ -11,7 +11,7 @@ use super::{Config, Peer, Source};
 
 /// The whole configuration, in the order of the sections in the manual.
 pub fn show(config: &Config) -> String {
-    let Config { node, api, state, source, pools, l2, pulse, bgp, bfd, vrfs, host, log } = config;
+    let Config { node, api, state, source, pools, reservations, l2, pulse, bgp, bfd, vrfs, host, log } = config;
     let mut page = Page::default();
     page.section(node);
     page.section(api);
@@ -21,6 +21,7 @@ pub fn show(config: &Config) -> String {
         Source::Manifests(manifests) => page.section(manifests),
     }
     page.sections(pools);
+    page.sections(reservations);
     page.sections(l2);
     page.section(pulse);
     page.section(bgp);

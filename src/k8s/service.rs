@@ -1,6 +1,6 @@
 //! Service objects into [`world::Service`]. Floor 1.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::k8s::annotation;
 use crate::k8s::raw::{Kind, Object, Unreadable};
 use crate::names::ObjectKey;
 use crate::selector::Labels;
-use crate::world::{self, Fact, FamilyPolicy, Listing, ServicePort, TrafficPolicy};
+use crate::world::{self, Fact, FamilyPolicy, Listing, ServicePort, Sharing, TrafficPolicy};
 
 /// What is read of a Service.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -41,6 +41,7 @@ struct Spec {
     #[serde(rename = "externalIPs")]
     external_ips: Option<Vec<String>>,
     external_traffic_policy: Option<String>,
+    selector: Option<BTreeMap<String, String>>,
     ports: Option<Vec<Port>>,
 }
 
@@ -130,6 +131,10 @@ pub fn service(object: &Object<ServiceFields>) -> Result<world::Service, Unreada
             Some("Local") => TrafficPolicy::Local,
             _ => TrafficPolicy::Cluster,
         },
+        sharing: annotation::sharing_key(metadata.annotations.as_ref()).map(|key| {
+            let selector = Labels(spec.selector.iter().flatten().collect());
+            Box::new(Sharing { key: key.to_owned(), selector })
+        }),
         request: annotation::request(metadata.annotations.as_ref(), spec.load_balancer_ip.as_deref()),
         external_ips: spec.external_ips.iter().flatten().filter_map(|text| text.parse().ok()).collect(),
         ports: spec.ports.unwrap_or_default().into_iter().map(port).collect(),

@@ -33,7 +33,8 @@ pub(super) fn notice(service: &Service, decision: &Decision) -> Option<(Notice, 
     if let Some(conflict) = decision.announcements.iter().find(|it| it.l2.reason.is_conflict()) {
         return Some((warning("AddressConflict", &conflict.l2.reason), false));
     }
-    let message = allocation.reason.to_string();
+    let said = allocation.notes.iter().map(|note| note.steady().to_string());
+    let message = std::iter::once(allocation.reason.to_string()).chain(said).collect::<Vec<_>>().join("; ");
     Some((Notice { warning: false, reason: "IPAllocated".to_owned(), message }, true))
 }
 
@@ -76,7 +77,7 @@ pub(super) fn condition(wish: &Wish, decision: &Decision) -> Option<Condition> {
     let complaint = allocation.complaint.as_ref();
     // An address that goes is still there.
     let has_its_own = complaint.is_none_or(|it| matches!(it, Reason::AddressGoes { .. }));
-    let note = complaint.or(nameless).or(allocation.missing.as_ref()).map(Reason::steady);
+    let note = complaint.or(nameless).or(allocation.notes.first()).map(Reason::steady);
     let code = complaint.map_or_else(|| "assigned".to_owned(), Reason::code);
     let note = note.as_ref().map(ToString::to_string);
     Some(Condition::given(has_its_own, &code, given, &pools(given, decision), note.as_deref()))

@@ -16,6 +16,8 @@ use crate::roster::Holdings;
 #[derive(Debug, Default)]
 pub struct Ownership {
     works: BTreeMap<ObjectKey, L2Work>,
+    /// The Services whose work names each address: several where they share it.
+    workers: BTreeMap<IpAddr, Vec<ObjectKey>>,
     by_owner: BTreeMap<NodeName, BTreeSet<ObjectKey>>,
     open: BTreeSet<ObjectKey>,
     answers: OrdMap<IpAddr, Arc<BTreeSet<InterfaceName>>>,
@@ -34,21 +36,30 @@ impl Ownership {
         }
         self.moved = true;
         let before = self.works.remove(service).unwrap_or_default();
+        self.note_worker(service, &before, &work);
         for (address, _) in &before.answers {
             self.answers.remove(address);
             self.assertions.remove(address);
-            // How an address came here is kept while it is held.
-            if !work.answers.iter().any(|(still, _)| still == address) {
-                self.acquisitions.remove(address);
-            }
         }
         for (address, _) in &before.holdings {
             self.holdings.remove(address);
+        }
+        // What the Service leaves, those that share it go on with.
+        let others: BTreeSet<&ObjectKey> =
+            addresses(&before).iter().filter_map(|address| self.workers.get(address)).flatten().collect();
+        for other in others.into_iter().filter_map(|other| self.works.get(other)) {
+            self.answers.extend(other.answers.iter().cloned());
+            self.assertions.extend(other.assertions.iter().copied());
+            self.holdings.extend(other.holdings.iter().copied());
         }
         self.answers.extend(work.answers.iter().cloned());
         self.acquisitions.extend(work.acquisitions.iter().cloned());
         self.assertions.extend(work.assertions.iter().copied());
         self.holdings.extend(work.holdings.iter().copied());
+        // How an address came here is kept while it is held.
+        for (address, _) in before.answers.iter().filter(|(address, _)| !self.answers.contains_key(address)) {
+            self.acquisitions.remove(address);
+        }
         for owner in before.owners.difference(&work.owners) {
             if let Some(services) = self.by_owner.get_mut(owner) {
                 services.remove(service);
@@ -66,6 +77,21 @@ impl Ownership {
         }
         if work != L2Work::default() {
             self.works.insert(service.clone(), work);
+        }
+    }
+
+    fn note_worker(&mut self, service: &ObjectKey, before: &L2Work, work: &L2Work) {
+        let (before, after) = (addresses(before), addresses(work));
+        for address in before.difference(&after) {
+            if let Some(workers) = self.workers.get_mut(address) {
+                workers.retain(|worker| worker != service);
+                if workers.is_empty() {
+                    self.workers.remove(address);
+                }
+            }
+        }
+        for address in after.difference(&before) {
+            self.workers.entry(*address).or_default().push(service.clone());
         }
     }
 
@@ -110,6 +136,10 @@ impl Ownership {
     }
 }
 
+fn addresses(work: &L2Work) -> BTreeSet<IpAddr> {
+    work.answers.iter().map(|(address, _)| *address).chain(work.holdings.iter().map(|(address, _)| *address)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,6 +182,19 @@ mod tests {
         ownership.put(&key(), here());
         ownership.put(&key(), L2Work { acquisitions: Vec::new(), ..here() });
         assert_eq!(ownership.acquisitions().get(&ADDRESS), Some(&Acquisition::HandOver));
+    }
+
+    #[test]
+    fn a_shared_address_is_answered_for_until_the_last_service_that_wants_it_is_gone() {
+        let mut ownership = Ownership::default();
+        let other = ObjectKey::new("shop", "dns");
+        ownership.put(&key(), here());
+        ownership.put(&other, here());
+        ownership.put(&key(), L2Work::default());
+        assert_eq!((ownership.answers().len(), ownership.acquisitions().len()), (1, 1));
+        ownership.put(&other, L2Work::default());
+        assert_eq!((ownership.answers().len(), ownership.acquisitions().len()), (0, 0));
+        assert!(ownership.workers.is_empty());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! [`Planner::plan`] to the actuators, and come back with the next fact or at [`Planner::next_deadline`], whichever
 //! is first. Spare turns are harmless. Time must not go backwards.
 
+mod claims;
 mod concerned;
 mod presumed;
 mod slices;
@@ -12,7 +13,7 @@ mod slices;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use imbl::OrdMap;
 use ipnet::IpNet;
@@ -22,14 +23,13 @@ use crate::claim::ConflictKind;
 use crate::config::Config;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::plan::address_book::AddressBook;
-use crate::plan::allocate::pool_of;
 use crate::plan::bind_table::BindTable;
 use crate::plan::context::{Context, Difference, l2};
 use crate::plan::decision::Decision;
 use crate::plan::holder::{Grade, History};
 use crate::plan::holder_memory::HolderMemory;
 use crate::plan::join::Dispute;
-use crate::plan::link_memory::{LinkMemory, OCCUPIED_REST};
+use crate::plan::link_memory::LinkMemory;
 use crate::plan::ownership::Ownership;
 use crate::plan::placement::{Handover, Placement};
 use crate::plan::removals::Removals;
@@ -37,7 +37,8 @@ use crate::plan::rivals::Rivals;
 use crate::plan::route_table::RouteTable;
 use crate::plan::slice::{BgpSlice, BindSlice, L2Slice, PulseSlice, StatusSlice};
 use crate::plan::tickets::Tickets;
-use crate::plan::verdict::{Inputs, Verdict, Wish, Work, allocation, judge};
+use crate::plan::verdict::{Inputs, Verdict, Wish, Work, judge};
+use crate::reason::Reason;
 use crate::world::{Fact, Node, Touched, World};
 
 /// The whole wanted state of this node, and why.
@@ -134,7 +135,7 @@ struct Dirty {
 impl Planner {
     pub fn new(config: Arc<Config>, me: NodeName) -> Planner {
         Planner {
-            book: AddressBook::new(&config.pools),
+            book: AddressBook::new(&config),
             digests: l2::Digests::of(&config),
             config,
             me,
@@ -208,12 +209,17 @@ impl Planner {
                     self.rivals.note(key, before, after);
                 }
             }
+            Fact::Leader(leader) if *leader != self.world.leader => self.book.forget_order(),
             _ => {}
         }
         match self.world.apply(fact) {
             Touched::Nothing => {}
             Touched::Peers => self.dirty.peers = true,
-            Touched::Services(keys) => self.dirty.services.extend(keys),
+            Touched::Services(keys) => {
+                // Who shares an address announces it for all.
+                self.dirty.services.extend(keys.iter().flat_map(|key| self.book.shares_with(key)).cloned());
+                self.dirty.services.extend(keys);
+            }
             Touched::Surroundings if of_other_link => self.dirty.other_links = true,
             Touched::Surroundings => self.dirty.context = true,
             Touched::Everything => self.dirty.everything = true,
@@ -278,6 +284,7 @@ impl Planner {
         }
         if peers {
             self.renew_peers();
+            self.renew_own_addresses();
         }
         let changes = self.judge_dirty(now);
         self.memory.note_conflicts(&self.world, now);
@@ -328,11 +335,13 @@ impl Planner {
         self.judged = 0;
         let mut changes = Vec::new();
         // Claims first, so that nobody is given what the status of another already says.
-        let mut batch: Vec<ObjectKey> = std::mem::take(&mut self.dirty.services).into_iter().collect();
+        let mut batch = std::mem::take(&mut self.dirty.services);
         for key in &batch {
             self.claim(key, now);
         }
-        batch.extend(std::mem::take(&mut self.dirty.services));
+        batch.extend(self.book.settle());
+        batch.append(&mut self.dirty.services);
+        let mut batch: Vec<ObjectKey> = batch.into_iter().collect();
         // Then the requests for a certain address, so that nobody gets by chance what another asked for by name.
         batch.sort_by_cached_key(|key| (!self.asks_for_address(key), key.clone()));
         for key in batch {
@@ -343,29 +352,6 @@ impl Planner {
             changes.extend(self.judge(&key, now));
         }
         changes
-    }
-
-    fn asks_for_address(&self, key: &ObjectKey) -> bool {
-        let request = self.world.services.get(key).and_then(|service| service.request.as_ref().ok());
-        request.is_some_and(|request| !request.addresses.is_empty())
-    }
-
-    fn claim(&mut self, key: &ObjectKey, now: Instant) {
-        let claims = allocation::claims(&self.inputs(now), key);
-        let pools = &self.config.pools;
-        let held = self.book.claimed_by(key);
-        let occupied: Vec<IpAddr> = held.iter().copied().filter(|address| self.book.is_occupied(*address)).collect();
-        let until = |address| {
-            // Nobody asks on the link about an address that nobody holds, so nobody learns when the foreign host leaves.
-            let least = if occupied.contains(&address) { OCCUPIED_REST } else { Duration::ZERO };
-            pool_of(pools, address).map(|pool| now + pool.rest.max(least)).filter(|until| *until > now)
-        };
-        let freed = held.iter().any(|address| !claims.contains(address));
-        let concerned = self.book.claim(key, claims, until);
-        self.dirty.services.extend(concerned.into_iter().filter(|other| other != key));
-        if freed {
-            self.dirty.services.extend(self.book.waiting().cloned());
-        }
     }
 
     fn inputs(&self, now: Instant) -> Inputs<'_> {
@@ -400,11 +386,14 @@ impl Planner {
             self.book.note_fresh(key, chosen, now);
             self.world.apply(Fact::Assigned(key.clone(), addresses));
             self.claim(key, now);
+            let concerned = self.book.settle();
+            self.dirty.services.extend(concerned.into_iter().filter(|other| other != key));
             // The promise counts from here on: standalone it is the allocation itself.
             if self.config.is_standalone() {
                 return self.judge(key, now);
             }
         }
+        self.yield_claims(key, &decision, now);
         self.book.set_waiting(key, service.load_balancer && decision.allocation.is_wanting());
         if !goes && matches!(status, Some(Wish::Show(_))) {
             self.removals.accept(key);
@@ -412,8 +401,11 @@ impl Planner {
         self.removals.put(key, goes, now);
         self.put_status(key, &service, &decision, status, lost.as_ref());
         let before = self.plan.decisions.get(key).cloned();
-        self.memory.place(before.as_deref(), &decision, causes, now);
-        self.put_histories(before.as_deref(), histories);
+        let announced = before.iter().flat_map(|before| &before.announcements).map(|it| it.address);
+        let elsewhere: Vec<IpAddr> =
+            announced.filter(|address| self.is_on_link_for_others(key, *address, |_| true)).collect();
+        self.memory.place(before.as_deref(), &decision, causes, &elsewhere, now);
+        self.put_histories(key, before.as_deref(), histories);
         // The responder still answers for an address that this node had given up: no fact will say that it begins.
         let answers_already = |(address, _): &(IpAddr, _)| {
             !self.ownership.answers().contains_key(address) && self.world.answering.contains_key(address)
@@ -436,14 +428,27 @@ impl Planner {
         self.moved.status |= self.plan.status.services.remove(key).is_some();
         self.put_work(key, Work::default());
         let before = self.plan.decisions.remove(key)?;
-        self.memory.forget(&before);
-        self.put_histories(Some(&before), Vec::new());
+        let gone: Vec<IpAddr> = before.announcements.iter().map(|it| it.address).collect();
+        let gone = gone.into_iter().filter(|address| !self.is_on_link_for_others(key, *address, |_| true));
+        self.memory.forget(&gone.collect::<Vec<_>>());
+        self.put_histories(key, Some(&before), Vec::new());
         Some(Change { service: key.clone(), before: Some(before), after: None })
     }
 
-    fn put_histories(&mut self, before: Option<&Decision>, histories: Vec<(IpAddr, History)>) {
+    /// Another Service that has the address announces it on a link in some way.
+    fn is_on_link_for_others(&self, key: &ObjectKey, address: IpAddr, way: impl Fn(&Reason) -> bool) -> bool {
+        let others = self.book.tenants(address).iter().filter(|tenant| *tenant != key);
+        let announcements =
+            others.filter_map(|tenant| self.plan.decisions.get(tenant)).flat_map(|it| &it.announcements);
+        announcements.filter(|it| it.address == address && it.is_on_link()).any(|it| way(&it.l2.reason))
+    }
+
+    fn put_histories(&mut self, key: &ObjectKey, before: Option<&Decision>, histories: Vec<(IpAddr, History)>) {
         for was in before.into_iter().flat_map(|before| &before.announcements) {
-            self.holders.forget(was.address);
+            // A Service without endpoints leaves the address to those that share it.
+            if !self.is_on_link_for_others(key, was.address, |reason| *reason != Reason::NoEndpoints) {
+                self.holders.forget(was.address);
+            }
         }
         histories.into_iter().for_each(|(address, history)| self.holders.put(address, history));
     }

@@ -22,9 +22,12 @@ mod forecasts;
 mod incremental;
 mod keeping;
 mod links;
+mod model;
 mod patience;
 mod placements;
+mod pools;
 mod pulses;
+mod sharing;
 
 /// A planner with the facts of a small cluster, and the verbs of the stories.
 struct Story {
@@ -85,6 +88,7 @@ fn service() -> Service {
         family_policy: FamilyPolicy::SingleStack,
         external_traffic_policy: TrafficPolicy::Cluster,
         ports: Vec::new(),
+        sharing: None,
         request: Ok(Request::default()),
         ingress: Vec::new(),
         host_names: Vec::new(),
@@ -99,7 +103,7 @@ fn story_ingress() -> Service {
 
 fn asking_for(addresses: &[&str]) -> Service {
     let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
-    Service { request: Ok(Request { addresses, pool: None }), ..service() }
+    Service { request: Ok(Request { addresses, pools: Vec::new() }), ..service() }
 }
 
 fn key(name: &str) -> ObjectKey {
@@ -337,7 +341,7 @@ fn wishes_that_cannot_be_granted_say_why() {
     assert_eq!(reason(&story, "taken"), expected);
     story.put("other-family", asking_for(&["fd35::1"]));
     assert_eq!(reason(&story, "other-family").code(), "wrong-family");
-    let unknown_pool = Request { addresses: Vec::new(), pool: Some("wan".into()) };
+    let unknown_pool = Request { addresses: Vec::new(), pools: vec!["wan".into()] };
     story.put("unknown-pool", Service { request: Ok(unknown_pool), ..service() });
     assert_eq!(reason(&story, "unknown-pool").to_string(), "there is no pool \"wan\"; there are: lan");
     let error = RequestError::Malformed {

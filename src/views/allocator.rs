@@ -34,11 +34,11 @@ pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
     }
     let Some(holder) = holder.as_ref().filter(|_| !snapshot.world.leader) else { return problems };
     let since = held_since.map(|at| format!(" since {}", time(at))).unwrap_or_default();
-    if let Some(class) = class.as_ref().filter(|class| **class != kubernetes.class) {
+    let own = kubernetes.classes.join(", ");
+    if let Some(class) = class.as_ref().filter(|class| **class != own) {
         problems.push(format!(
-            "the Lease {lease} is held by {holder}{since}, whose crier serves the class {class}: no Service of the class {} gets an \
-             address; give each class a Lease of its own ([kubernetes] lease)",
-            kubernetes.class
+            "the Lease {lease} is held by {holder}{since}, whose crier serves the class {class}: no Service of the class {own} gets an \
+             address; give each class a Lease of its own ([kubernetes] lease)"
         ));
     } else if digest.is_some_and(|digest| digest != snapshot.config.allocation_digest().0) {
         problems.push(format!(

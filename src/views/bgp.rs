@@ -355,6 +355,7 @@ asn = 64512
             family_policy: FamilyPolicy::SingleStack,
             external_traffic_policy: TrafficPolicy::Cluster,
             ports: Vec::new(),
+            sharing: None,
             request: Ok(Request::default()),
             ingress: Vec::new(),
             host_names: Vec::new(),

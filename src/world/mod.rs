@@ -18,7 +18,7 @@ pub use lease::LeaseState;
 pub use node_counts::NodeCounts;
 pub use objects::{
     Conflict, DefaultRoute, EndpointSlice, FamilyPolicy, HostProblem, Link, Node, Request, RequestError, Service,
-    ServicePort, TrafficPolicy,
+    ServicePort, Sharing, TrafficPolicy,
 };
 pub use session::{
     Capabilities, CarriedFamily, Direction, LastNotification, MessageCounts, NegotiatedReport, NotificationCount,

@@ -31,6 +31,9 @@ pub struct Service {
     pub family_policy: FamilyPolicy,
     pub external_traffic_policy: TrafficPolicy,
     pub ports: Vec<ServicePort>,
+    /// `None` where it shares its address with nobody.
+    #[serde(default)]
+    pub sharing: Option<Box<Sharing>>,
     /// What the annotations and `spec.loadBalancerIP` ask for, or why they cannot be read.
     pub request: Result<Request, RequestError>,
     /// `status.loadBalancer.ingress[].ip`, those that are addresses.
@@ -76,7 +79,16 @@ pub enum TrafficPolicy {
     Local,
 }
 
+/// What a Service says of sharing its address with others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sharing {
+    /// Services with the same key may have one address. Never empty.
+    pub key: String,
+    /// `spec.selector`: under external traffic policy Local only Services of the same pods share an address.
+    pub selector: Labels,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ServicePort {
     /// `TCP`, `UDP` or `SCTP`.
     pub protocol: String,
@@ -88,7 +100,8 @@ pub struct ServicePort {
 pub struct Request {
     /// At most one of each family.
     pub addresses: Vec<IpAddr>,
-    pub pool: Option<PoolName>,
+    /// Several: an address of each. No pool twice.
+    pub pools: Vec<PoolName>,
 }
 
 /// Why the request of a Service cannot be read. The text names the annotation or field and its value.

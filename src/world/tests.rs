@@ -22,6 +22,7 @@ fn service(load_balancer: bool, ingress: &[&str]) -> Service {
         family_policy: FamilyPolicy::SingleStack,
         external_traffic_policy: TrafficPolicy::Cluster,
         ports: Vec::new(),
+        sharing: None,
         request: Ok(Request::default()),
         ingress: ingress.iter().map(|ip| ip.parse().unwrap()).collect(),
         host_names: Vec::new(),

@@ -734,6 +734,7 @@ pub fn service(address: IpAddr, local: bool) -> Service {
         family_policy: FamilyPolicy::SingleStack,
         external_traffic_policy: if local { TrafficPolicy::Local } else { TrafficPolicy::Cluster },
         ports: Vec::new(),
+        sharing: None,
         request: Ok(Request::default()),
         ingress: vec![address],
         host_names: Vec::new(),

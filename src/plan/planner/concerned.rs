@@ -13,7 +13,7 @@ use crate::world::Pulses;
 impl Planner {
     /// The Services that have these addresses are judged again.
     pub(super) fn touch(&mut self, addresses: impl Iterator<Item = IpAddr>) {
-        self.dirty.services.extend(addresses.filter_map(|address| self.book.holder(address).cloned()));
+        self.dirty.services.extend(addresses.flat_map(|address| self.book.tenants(address)).cloned());
     }
 
     pub(super) fn note_roster_change(&mut self, change: RosterChange) {

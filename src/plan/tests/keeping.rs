@@ -201,7 +201,7 @@ fn the_second_family_is_waited_for_and_told() {
     story.confirm("first");
     story.put("web", dual);
     let decision = story.confirm("web");
-    assert_eq!(decision.allocation.missing.as_ref().map(Reason::code).as_deref(), Some("family-missing"));
+    assert_eq!(decision.allocation.notes.first().map(Reason::code).as_deref(), Some("family-missing"));
     let condition = story.planner.world().services[&key("web")].condition.clone().expect("a condition");
     assert!(condition.allocated && condition.message.contains("IPv6"), "{condition:?}");
     story.delete("first");

@@ -4,13 +4,13 @@
 use std::net::IpAddr;
 
 use super::Inputs;
-use crate::address::Family;
 use crate::config::{Pool, Source};
 use crate::names::ObjectKey;
-use crate::plan::allocate::{Applicant, allocate, may_keep, pool_of};
+use crate::plan::allocate::{Applicant, allocate, may_keep, notes, pool_of, shortage};
 use crate::plan::decision::{Allocation, Held};
+use crate::plan::sharing::{Refusal, Terms};
 use crate::reason::Reason;
-use crate::world::{FamilyPolicy, Service};
+use crate::world::Service;
 
 /// What becomes of the addresses of a Service.
 pub struct Answer {
@@ -95,9 +95,15 @@ pub fn shown(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Vec<Hel
     addresses.into_iter().filter_map(|address| still_held(inputs, key, address)).collect()
 }
 
+/// On what terms a Service shares its addresses with others; `None` where it does not, or is not ours.
+pub fn terms(inputs: &Inputs<'_>, key: &ObjectKey) -> Option<Terms> {
+    let service = inputs.world.services.get(key)?;
+    not_ours(inputs, service).is_none().then(|| Terms::of(service))?
+}
+
 /// This agent is the one that chooses addresses, and knows enough to do so. Standalone, a manifest that cannot be read
 /// holds the others up only until patience ends: nobody else will choose for them.
-fn allocates(inputs: &Inputs<'_>) -> bool {
+pub fn allocates(inputs: &Inputs<'_>) -> bool {
     if inputs.config.is_standalone() {
         inputs.world.listed.all() || inputs.world.fail_static
     } else {
@@ -112,7 +118,7 @@ fn not_ours(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
     let ours = match (&inputs.config.source, &service.class) {
         // Standalone there is nobody else whose Services these could be.
         (Source::Manifests(_), _) => true,
-        (Source::Kubernetes(kubernetes), Some(class)) => *class == kubernetes.class,
+        (Source::Kubernetes(kubernetes), Some(class)) => kubernetes.classes.contains(class),
         (Source::Kubernetes(kubernetes), None) => kubernetes.default_class,
     };
     (!ours).then(|| Reason::OtherClass { class: service.class.clone() })
@@ -142,8 +148,8 @@ fn namespace_matters(inputs: &Inputs<'_>, key: &ObjectKey) -> bool {
 /// something that cannot be met: then the request is the complaint.
 fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
     let pools = &inputs.config.pools;
-    let applicant =
-        Applicant { key, service, namespace_labels: inputs.world.namespaces.get(&key.namespace).map(|it| &**it) };
+    let namespace_labels = inputs.world.namespaces.get(&key.namespace).map(|it| &**it);
+    let applicant = Applicant { key, service, namespace_labels, terms: terms(inputs, key) };
     let nothing_asked = Default::default();
     let (request, unreadable) = match &service.request {
         Ok(request) => (request, None),
@@ -182,9 +188,10 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
         Ok(held) => {
             let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();
             let assigned = (held != kept || !chosen).then(|| addresses.clone());
-            let missing = missing(pools, &applicant, &addresses);
+            let notes = notes(pools, inputs.book, &applicant, request, &held);
+            let complaint = shortage(pools, inputs.book, &applicant, request, &held);
             let lost = first_lost(service, &addresses, &lost);
-            let allocation = Allocation { missing, ..Allocation::assigned(held) };
+            let allocation = Allocation { complaint, notes, ..Allocation::assigned(held) };
             Answer { allocation, assigned, status: Some(Wish::Show(addresses)), goes, lost }
         }
         Err(reason) => {
@@ -218,10 +225,10 @@ fn current(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Current {
     if let Some(addresses) = own {
         return Current { addresses, chosen: true };
     }
-    let asks = service.request.as_ref().is_ok_and(|request| request.pool.is_some());
+    let asks = service.request.as_ref().is_ok_and(|request| !request.pools.is_empty());
     let may_have = |address: &&IpAddr| {
         let pool = pool_of(&inputs.config.pools, **address);
-        let free = !inputs.book.is_resting(**address, key) && inputs.book.holder(**address).is_none();
+        let free = !inputs.book.is_resting(**address, key) && inputs.book.is_free_for(**address, key);
         free && pool.is_some_and(|pool| pool.auto_assign || asks)
     };
     let former: Vec<IpAddr> = inputs.world.former.get(key).into_iter().flatten().filter(may_have).copied().collect();
@@ -250,16 +257,6 @@ fn first_lost(service: &Service, addresses: &[IpAddr], lost: &[(IpAddr, Reason)]
     Some(Reason::AddressGoes { address, why })
 }
 
-/// The second family that a Service would like to have.
-fn missing(pools: &[Pool], applicant: &Applicant<'_>, addresses: &[IpAddr]) -> Option<Reason> {
-    let Service { family_policy, families, .. } = applicant.service;
-    let lacks = |family: &&Family| !addresses.iter().any(|address| Family::of(*address) == **family);
-    let missing = families.iter().find(lacks).filter(|_| *family_policy == FamilyPolicy::PreferDualStack)?;
-    let offered = pools.iter().flat_map(|pool| &pool.addresses).any(|range| range.family() == *missing);
-    offered.then_some(())?;
-    Some(Reason::FamilyMissing { missing: *missing })
-}
-
 /// The allocation as the status tells it, while another agent decides.
 fn as_shown(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Allocation {
     let held = shown(inputs, key, service);
@@ -286,30 +283,24 @@ fn still_held(inputs: &Inputs<'_>, key: &ObjectKey, address: IpAddr) -> Option<H
     Some(Held { address, pool: pool.name.clone() })
 }
 
-/// An address is of the first Service by name whose load balancer crier is; else of the first that has it in any way.
+/// Who of several has an address is for the address book to say.
 fn claim_of(inputs: &Inputs<'_>, key: &ObjectKey, address: IpAddr) -> Result<(), Reason> {
-    let claimants = || inputs.book.claims().get(&address).into_iter().flat_map(|all| all.iter());
-    let ours = |claimant: &&ObjectKey| {
-        let promised = || inputs.world.assigned.get(*claimant).is_some_and(|promised| promised.contains(&address));
-        let has = |it: &Service| it.ingress.contains(&address) || it.given().contains(&address) || promised();
-        inputs.world.services.get(*claimant).is_some_and(|it| not_ours(inputs, it).is_none() && has(it))
-    };
-    match claimants().find(ours).or_else(|| claimants().next()) {
-        Some(by) if by != key => Err(Reason::AddressClaimedTwice { address, by: by.clone() }),
-        Some(_) | None => Ok(()),
-    }
+    inputs.book.standing(address, key).map_err(|refusal| match refusal.clone() {
+        Refusal { with, why: Some(why) } => Reason::AddressNotShared { address, with, why: Box::new(why) },
+        Refusal { with, why: None } => Reason::AddressClaimedTwice { address, by: with },
+    })
 }
 
 impl Allocation {
     fn none(reason: Reason) -> Allocation {
-        Allocation { held: Vec::new(), reason, complaint: None, missing: None }
+        Allocation { held: Vec::new(), reason, complaint: None, notes: Vec::new() }
     }
 
     fn assigned(held: Vec<Held>) -> Allocation {
         let addresses = held.iter().map(|held| held.address).collect();
         let mut pools: Vec<_> = held.iter().map(|held| held.pool.clone()).collect();
         pools.dedup();
-        Allocation { held, reason: Reason::Assigned { addresses, pools }, complaint: None, missing: None }
+        Allocation { held, reason: Reason::Assigned { addresses, pools }, complaint: None, notes: Vec::new() }
     }
 
     /// What is kept although something else was requested.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Announceable, Inputs, data_path};
+use super::{Announceable, Inputs, data_path, shared};
 use crate::address::Family;
 use crate::claim::{Acquisition, ConflictKind};
 use crate::config::L2;
@@ -53,8 +53,9 @@ pub fn judge(inputs: &Inputs<'_>, about: &Announceable<'_>) -> Answer {
     let (verdicts, causes, histories) = (Vec::new(), Vec::new(), Vec::new());
     let mut answer = Answer { verdicts, work: L2Work::default(), causes, histories };
     // All addresses of a Service move together: its first one ranks the nodes for all of them.
-    let Some(rank_by) = about.held.first().map(|held| held.address) else { return answer };
+    let Some(first) = about.held.first().map(|held| held.address) else { return answer };
     for held in &about.held {
+        let rank_by = shared::rank_by(inputs, first, held.address);
         let Judged { verdict, course, answered_on, weight, cause, history } =
             judge_address(inputs, about, held, rank_by);
         let (address, work) = (held.address, &mut answer.work);
@@ -96,7 +97,7 @@ fn stage(inputs: &Inputs<'_>, address: IpAddr, course: &Course) -> Option<Stage>
 /// be judged again.
 pub fn is_outranked(inputs: &Inputs<'_>, key: &ObjectKey, decision: &Decision) -> bool {
     let Some(service) = inputs.world.services.get(key) else { return false };
-    let Some(rank_by) = decision.announcements.first().map(|it| it.address) else { return false };
+    let Some(first) = decision.announcements.first().map(|it| it.address) else { return false };
     let endpoints = |address| match service.external_traffic_policy {
         TrafficPolicy::Local => inputs.world.endpoints(key, Family::of(address)),
         // Which nodes have endpoints counts for nothing.
@@ -105,7 +106,9 @@ pub fn is_outranked(inputs: &Inputs<'_>, key: &ObjectKey, decision: &Decision) -
     decision.announcements.iter().any(|announcement| {
         let Some(owner) = &announcement.l2.owner else { return false };
         let covering = covering(inputs.config, inputs.context, &announcement.pool);
-        let endpoints = endpoints(announcement.address);
+        let rank_by = shared::rank_by(inputs, first, announcement.address);
+        let own = endpoints(announcement.address);
+        let endpoints = shared::endpoints(inputs, key, &own, announcement.address);
         let ranking = Ranking::of((service, &endpoints), &covering, inputs.me, None, rank_by);
         ranking.winner(inputs.tickets) != Ok(owner)
     })
@@ -131,7 +134,14 @@ fn judge_address(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, ran
         let verdict = L2Verdict::refused(Reason::NoL2ForPool { pool: held.pool.clone() });
         return Judged { verdict, course: None, answered_on: None, weight: 0, cause: None, history: None };
     }
-    let (service, endpoints) = (about.service, about.endpoints_of(address));
+    let Announceable { key, service, .. } = about;
+    let own = about.endpoints_of(address);
+    let endpoints = &*shared::endpoints(inputs, key, own, address);
+    if own.is_empty() && !endpoints.is_empty() {
+        // Those that share the address with it announce it.
+        let verdict = L2Verdict::refused(Reason::NoEndpoints);
+        return Judged { verdict, course: None, answered_on: None, weight: 0, cause: None, history: None };
+    }
     let speakers = speakers(inputs, &covering, address);
     let answers = inputs.answered.contains_key(&address) && inputs.world.answering.contains_key(&address);
     let others = speakers.iter().find(|(_, member)| holding(member, address).is_some_and(|it| it.stage.answers()));

@@ -7,6 +7,7 @@ pub mod allocation;
 pub mod bgp;
 mod data_path;
 pub mod l2;
+pub mod shared;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
