@@ -43,8 +43,7 @@ const METRICS: Text =
 const HEALTH: Text = Text { path: "/healthz", doors: Doors::Both, text: |_| Ok(Bytes::from_static(b"ok\n")) };
 
 /// All rows.
-pub(super) const ROWS: [&(dyn Row + Sync); 7] =
-    [&STATUS, &BGP_PEERS, &BGP_ROUTES, &L2, &PLAN, &METRICS, &HEALTH];
+pub(super) const ROWS: [&(dyn Row + Sync); 7] = [&STATUS, &BGP_PEERS, &BGP_ROUTES, &L2, &PLAN, &METRICS, &HEALTH];
 
 /// A row that a command reads as JSON: the part of a view that the filter selects.
 pub struct Reading<F, R> {

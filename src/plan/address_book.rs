@@ -13,6 +13,7 @@ use crate::address::{AddressRange, Family};
 use crate::config::{Config, Pool, Reservation};
 use crate::names::{ObjectKey, PoolName};
 use crate::plan::sharing::{Claimant, Group, Refusal, Terms};
+use crate::plan::unheld::Unheld;
 use crate::reason::HostUse;
 
 /// Who holds which address, and which were freed a moment ago.
@@ -30,8 +31,7 @@ pub struct AddressBook {
     unsettled_keys: BTreeSet<String>,
     /// What the pools give, each in the order in which it does.
     ranges: BTreeMap<PoolName, Vec<AddressRange>>,
-    /// These ranges, by their first address.
-    stocks: BTreeMap<IpAddr, Stock>,
+    unheld: Unheld,
     /// The ranges of pools with `share-across-namespaces`.
     across: Vec<AddressRange>,
     reserved: BTreeMap<IpAddr, ObjectKey>,
@@ -47,10 +47,21 @@ pub struct AddressBook {
     waiting: BTreeSet<ObjectKey>,
 }
 
-/// What one Service claims.
+/// All that one Service claims now.
+#[derive(Debug, Clone, Default)]
+pub struct Claim {
+    pub addresses: Vec<IpAddr>,
+    /// Of these, the ones that crier has no part in. Any other claimant goes before it.
+    pub foreign: Vec<IpAddr>,
+    /// On what terms it shares its addresses.
+    pub terms: Option<Terms>,
+}
+
+/// What one Service claims, and since when.
 #[derive(Debug, Default, PartialEq)]
 struct Claims {
     addresses: Vec<IpAddr>,
+    foreign: Vec<IpAddr>,
     /// Since when this agent gives each of them to it; `None` where it was found so.
     since: BTreeMap<IpAddr, Instant>,
     terms: Option<Terms>,
@@ -62,14 +73,6 @@ struct Standings {
     /// In the order in which they came.
     tenants: Vec<ObjectKey>,
     refused: BTreeMap<ObjectKey, Refusal>,
-}
-
-#[derive(Debug)]
-struct Stock {
-    range: AddressRange,
-    /// The lowest address that nobody holds, so that a search does not walk past all that are held. `None` when the whole
-    /// range is held.
-    unheld: Option<IpAddr>,
 }
 
 #[derive(Debug)]
@@ -86,7 +89,6 @@ impl AddressBook {
     pub fn new(config: &Config) -> AddressBook {
         let of_pool = |pool: &Pool| (pool.name.clone(), pool.given());
         let ranges: BTreeMap<PoolName, Vec<AddressRange>> = config.pools.iter().map(of_pool).collect();
-        let stock = |range: &AddressRange| (range.first(), Stock { range: *range, unheld: Some(range.first()) });
         let across = config.pools.iter().filter(|pool| pool.share_across_namespaces);
         let (mut reserved, mut reservations) = (BTreeMap::new(), BTreeMap::<_, Vec<IpAddr>>::new());
         for Reservation { service, addresses } in &config.reservations {
@@ -94,7 +96,7 @@ impl AddressBook {
             reservations.entry(service.clone()).or_default().extend(addresses);
         }
         AddressBook {
-            stocks: ranges.values().flatten().map(stock).collect(),
+            unheld: Unheld::new(ranges.values().flatten()),
             ranges,
             across: across.flat_map(|pool| pool.addresses.iter().copied()).collect(),
             reserved,
@@ -161,7 +163,7 @@ impl AddressBook {
         shared.flat_map(|standings| &standings.tenants).filter(move |tenant| *tenant != service)
     }
 
-    /// Records all that a Service claims now, with the terms on which it shares an address. Who of several may have an address
+    /// Records all that a Service claims now. Who of several may have an address
     /// is worked out by [`AddressBook::settle`]. True if it claims something else than before, or on other terms.
     ///
     /// `since` is the time for an agent that allocates: who was given an address before goes before who was given it later, or who
@@ -170,12 +172,12 @@ impl AddressBook {
     pub fn claim(
         &mut self,
         service: &ObjectKey,
-        (addresses, terms): (Vec<IpAddr>, Option<Terms>),
+        Claim { addresses, foreign, terms }: Claim,
         since: Option<Instant>,
         rest: impl Fn(IpAddr) -> Option<Instant>,
     ) -> bool {
         let before = self.claimed_by.remove(service).unwrap_or_default();
-        if before.addresses == addresses && before.terms == terms {
+        if before.addresses == addresses && before.foreign == foreign && before.terms == terms {
             if before != Claims::default() {
                 self.claimed_by.insert(service.clone(), before);
             }
@@ -199,7 +201,7 @@ impl AddressBook {
             self.unsettled.insert(*address);
         }
         // One that has no address yet may get one of its key, so that is kept too.
-        let claims = Claims { addresses, since: given, terms };
+        let claims = Claims { addresses, foreign, since: given, terms };
         if claims != Claims::default() {
             self.claimed_by.insert(service.clone(), claims);
         }
@@ -246,9 +248,12 @@ impl AddressBook {
         if claimants.len() < 2 {
             return None;
         }
-        let since = |service: &ObjectKey| self.claimed_by.get(service).and_then(|it| it.since.get(&address));
+        let place = |service: &ObjectKey| {
+            let claims = self.claimed_by.get(service);
+            (claims.is_some_and(|it| it.foreign.contains(&address)), claims.and_then(|it| it.since.get(&address)))
+        };
         // Stable: the order of names stays among equals.
-        claimants.sort_by_key(|service| since(service));
+        claimants.sort_by_key(|service| place(service));
         let claimants = claimants.into_iter().map(|service| self.claimant(service));
         let (group, refused) = Group::of(claimants, self.is_shared_across(address));
         let refused = refused.into_iter().map(|(service, refusal)| (service.clone(), refusal)).collect();
@@ -264,7 +269,7 @@ impl AddressBook {
         let claimants = claimants.into_iter().cloned().collect();
         self.claims.insert(address, claimants);
         self.resting.remove(&address);
-        self.move_lowest_past(address);
+        self.unheld.take(address);
     }
 
     fn leave(&mut self, service: &ObjectKey, address: IpAddr, rest: Option<Instant>) {
@@ -275,8 +280,9 @@ impl AddressBook {
             return;
         }
         self.claims.remove(&address);
-        if let Some(stock) = self.stock_around_mut(address) {
-            stock.unheld = Some(stock.unheld.map_or(address, |unheld| unheld.min(address)));
+        // Of a pool that another configuration had there may be claims left, and what is excluded is given to nobody.
+        if self.ranges.values().flatten().any(|range| range.contains(address)) {
+            self.unheld.give_back(address);
         }
         if let Some(until) = rest {
             self.resting.insert(address, Rest { until, last_holder: service.clone() });
@@ -380,26 +386,10 @@ impl AddressBook {
         self.claims.get(&address).into_iter().flat_map(|services| services.iter())
     }
 
-    /// The addresses of a family that a pool gives, range by range, each from the lowest on that nobody holds; what comes after
-    /// it may be held.
-    pub fn unheld_from_lowest(&self, pool: &PoolName, family: Family) -> impl Iterator<Item = IpAddr> {
+    /// The addresses of a family that a pool gives and nobody holds, range by range.
+    pub fn unheld(&self, pool: &PoolName, family: Family) -> impl Iterator<Item = IpAddr> {
         let ranges = self.ranges.get(pool).into_iter().flatten().filter(move |range| range.family() == family);
-        let unheld = |range: &AddressRange| {
-            let lowest = self.stocks.get(&range.first()).map_or(Some(range.first()), |stock| stock.unheld);
-            AddressRange::new(lowest?, range.last()).ok()
-        };
-        ranges.filter_map(unheld).flat_map(|range| range.iter())
-    }
-
-    /// The range that an address lies in, if it lies in one: ranges of pools do not overlap.
-    fn stock_around(&self, address: IpAddr) -> Option<&Stock> {
-        let (_, stock) = self.stocks.range(..=address).next_back()?;
-        stock.range.contains(address).then_some(stock)
-    }
-
-    fn stock_around_mut(&mut self, address: IpAddr) -> Option<&mut Stock> {
-        let (_, stock) = self.stocks.range_mut(..=address).next_back()?;
-        stock.range.contains(address).then_some(stock)
+        ranges.flat_map(|range| self.unheld.within(*range))
     }
 
     fn is_shared_across(&self, address: IpAddr) -> bool {
@@ -409,15 +399,6 @@ impl AddressBook {
     /// The addresses that were freed a moment ago and are not handed out yet.
     pub fn resting(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.resting.keys().copied()
-    }
-
-    fn move_lowest_past(&mut self, held: IpAddr) {
-        let Some(stock) = self.stock_around(held).filter(|stock| stock.unheld == Some(held)) else { return };
-        let rest = AddressRange::new(held, stock.range.last()).ok();
-        let unheld = rest.and_then(|rest| rest.iter().find(|address| !self.claims.contains_key(address)));
-        if let Some(stock) = self.stock_around_mut(held) {
-            stock.unheld = unheld;
-        }
     }
 
     pub fn is_resting(&self, address: IpAddr, service: &ObjectKey) -> bool {

@@ -218,7 +218,7 @@ fn first_free(pool: &Pool, book: &AddressBook, applicant: &Applicant<'_>, family
             && book.is_free_for(*address, service)
             && withheld(pool, book, applicant, *address).is_none()
     };
-    let address = book.unheld_from_lowest(&pool.name, family).find(is_free)?;
+    let address = book.unheld(&pool.name, family).find(is_free)?;
     Some(Held { address, pool: pool.name.clone() })
 }
 

@@ -78,9 +78,13 @@ pub enum PeerDifference {
 /// Why nothing can be said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ForecastError {
-    #[error("the agent does not know all Services, EndpointSlices, Nodes and links yet; ask again when `crier status` shows no list that is waited for")]
+    #[error(
+        "the agent does not know all Services, EndpointSlices, Nodes and links yet; ask again when `crier status` shows no list that is waited for"
+    )]
     Incomplete,
-    #[error("the file reads Services from another place ({after}) than the running agent ({before}): nothing can be compared")]
+    #[error(
+        "the file reads Services from another place ({after}) than the running agent ({before}): nothing can be compared"
+    )]
     OtherSource { before: &'static str, after: &'static str },
 }
 
@@ -200,7 +204,7 @@ fn peer_changes(before: &Planner, after: &Planner) -> Vec<PeerChange> {
             (Some(_), None) => PeerDifference::Removed,
             (Some(before), Some(after)) if before.settings == after.settings => return None,
             (Some(before), Some(after)) => {
-                PeerDifference::Changed(config::differing_keys(&*before.settings, &*after.settings))
+                PeerDifference::Changed(config::differing_keys(&before.settings, &after.settings))
             }
         };
         Some(PeerChange { peer: name.clone(), difference })

@@ -40,6 +40,7 @@ pub mod sharing;
 pub mod slice;
 mod stations;
 mod tickets;
+mod unheld;
 pub mod verdict;
 
 pub use planner::{Change, Moved, Plan, Planner, Turn};

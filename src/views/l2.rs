@@ -171,7 +171,8 @@ fn ranks(snapshot: &Snapshot, tenants: &[Tenant<'_>], address: IpAddr, pool: &Po
     let service = tenants.iter().find_map(|(key, ..)| snapshot.world.services.get(*key));
     let Some(service) = service else { return Vec::new() };
     let none = Endpoints::default();
-    let endpoints = shared::joint(tenants.iter().map(|(key, ..)| snapshot.world.endpoints(key, Family::of(address))), &none);
+    let endpoints =
+        shared::joint(tenants.iter().map(|(key, ..)| snapshot.world.endpoints(key, Family::of(address))), &none);
     let announced = |decision: &Decision| decision.announcements.iter().map(|it| it.address).collect();
     let rank_by = shared::first_of_most(tenants.iter().map(|(key, decision, _)| (*key, announced(decision))));
     let rank_by = rank_by.unwrap_or(address);

@@ -11,8 +11,12 @@ fn key(name: &str) -> ObjectKey {
     ObjectKey::new("shop", name)
 }
 
+fn claim_of(addresses: Vec<IpAddr>, terms: Option<Terms>) -> Claim {
+    Claim { addresses, terms, ..Claim::default() }
+}
+
 fn claim(book: &mut AddressBook, name: &str, addresses: &[IpAddr], rest: Option<Instant>) {
-    book.claim(&key(name), (addresses.to_vec(), None), None, |_| rest);
+    book.claim(&key(name), claim_of(addresses.to_vec(), None), None, |_| rest);
 }
 
 fn sharing(sharing_key: &str, port: u16) -> Option<Terms> {
@@ -60,7 +64,7 @@ fn who_was_given_an_address_first_keeps_it_when_another_changes() {
     let (mut book, now) = (AddressBook::default(), clock::now());
     let at = |secs| Some(now + Duration::from_secs(secs));
     let mut put = |name: &str, terms, since| {
-        book.claim(&key(name), (vec![ADDRESS], terms), since, |_| None);
+        book.claim(&key(name), claim_of(vec![ADDRESS], terms), since, |_| None);
         book.settle();
         let refused = ["a", "b"].map(|name| book.standing(ADDRESS, &key(name)).is_err());
         (book.tenants(ADDRESS).to_vec(), refused)
@@ -75,8 +79,8 @@ fn who_was_given_an_address_first_keeps_it_when_another_changes() {
 #[test]
 fn an_agent_that_takes_over_knows_no_order_but_that_of_names() {
     let (mut book, now) = (AddressBook::default(), clock::now());
-    book.claim(&key("b"), (vec![ADDRESS], None), Some(now), |_| None);
-    book.claim(&key("a"), (vec![ADDRESS], None), Some(now + FRESH), |_| None);
+    book.claim(&key("b"), claim_of(vec![ADDRESS], None), Some(now), |_| None);
+    book.claim(&key("a"), claim_of(vec![ADDRESS], None), Some(now + FRESH), |_| None);
     book.settle();
     assert_eq!(book.tenants(ADDRESS), [key("b")]);
     book.forget_order();
@@ -87,16 +91,16 @@ fn an_agent_that_takes_over_knows_no_order_but_that_of_names() {
 #[test]
 fn partners_are_found_by_their_key_and_told_when_one_of_them_changes() {
     let mut book = AddressBook::default();
-    book.claim(&key("a"), (vec![ADDRESS], sharing("k", 80)), None, |_| None);
-    book.claim(&key("b"), (vec!["192.0.2.2".parse().unwrap()], sharing("k", 80)), None, |_| None);
+    book.claim(&key("a"), claim_of(vec![ADDRESS], sharing("k", 80)), None, |_| None);
+    book.claim(&key("b"), claim_of(vec!["192.0.2.2".parse().unwrap()], sharing("k", 80)), None, |_| None);
     assert_eq!(book.settle(), [key("a"), key("b")].into());
     let of_b = key("b");
     assert_eq!(book.partners("k", &of_b).collect::<Vec<_>>(), [(&key("a"), &[ADDRESS][..])]);
     assert!(book.settle().is_empty(), "nothing is new");
-    book.claim(&key("a"), (vec![ADDRESS], sharing("other", 80)), None, |_| None);
+    book.claim(&key("a"), claim_of(vec![ADDRESS], sharing("other", 80)), None, |_| None);
     assert_eq!(book.settle(), [key("a"), key("b")].into());
     assert_eq!(book.partners("k", &of_b).count(), 0);
-    book.claim(&key("a"), (Vec::new(), None), None, |_| None);
+    book.claim(&key("a"), claim_of(Vec::new(), None), None, |_| None);
     assert!(!book.by_sharing_key.contains_key("other"), "nothing is kept of a key that nobody has");
 }
 

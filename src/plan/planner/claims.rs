@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Planner;
 use crate::names::ObjectKey;
+use crate::plan::address_book::Claim;
 use crate::plan::allocate::pool_of;
 use crate::plan::decision::Decision;
 use crate::plan::link_memory::OCCUPIED_REST;
@@ -16,6 +17,7 @@ impl Planner {
     pub(super) fn claim(&mut self, key: &ObjectKey, now: Instant) {
         let inputs = self.inputs(now);
         let claims = allocation::claims(&inputs, key);
+        let foreign = allocation::foreign_claims(&inputs, key, &claims);
         let terms = allocation::terms(&inputs, key);
         let since = allocation::allocates(&inputs).then_some(now);
         let pools = &self.config.pools;
@@ -27,7 +29,7 @@ impl Planner {
             pool_of(pools, address).map(|pool| now + pool.rest.max(least)).filter(|until| *until > now)
         };
         let held_some = !held.is_empty();
-        let changed = self.book.claim(key, (claims, terms), since, until);
+        let changed = self.book.claim(key, Claim { addresses: claims, foreign, terms }, since, until);
         // An address that becomes free may help, and of a shared one a port.
         if changed && held_some {
             self.dirty.services.extend(self.book.waiting().cloned());

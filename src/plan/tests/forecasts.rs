@@ -16,7 +16,8 @@ fn running() -> Story {
 
 fn told(story: &Story, after: Config) -> forecast::Forecast {
     let before = story.planner.config();
-    forecast::forecast((before, &Arc::new(after)), story.planner.node(), story.planner.world(), story.now).expect("a forecast")
+    forecast::forecast((before, &Arc::new(after)), story.planner.node(), story.planner.world(), story.now)
+        .expect("a forecast")
 }
 
 fn address(text: &str) -> IpAddr {
@@ -60,7 +61,8 @@ fn a_pool_that_goes_takes_its_addresses_with_their_routes_and_the_other_pool_giv
 fn a_preference_moves_owners_and_no_address() {
     let story = running();
     let mut after = configuration();
-    let text = format!("{CONFIGURATION}\n").replace("[[l2]]", "[[l2]]\npreference = [{ nodes = \"here=yes\", weight = 10 }]");
+    let text =
+        format!("{CONFIGURATION}\n").replace("[[l2]]", "[[l2]]\npreference = [{ nodes = \"here=yes\", weight = 10 }]");
     after.l2 = config::parse(&[SourceFile { path: "new.toml".to_owned(), text }], &NoSecrets).expect("it is good").l2;
     let before = told(&story, after.clone());
     assert_eq!(before, forecast::Forecast::default(), "no node has the label");
@@ -84,10 +86,7 @@ fn peers_that_come_go_and_change_are_named_with_their_keys() {
     let peers: Vec<_> = forecast.peers.iter().map(|it| (it.peer.to_string(), it.difference.clone())).collect();
     assert_eq!(
         peers,
-        [
-            ("second".to_owned(), PeerDifference::Added),
-            ("tor".to_owned(), PeerDifference::Changed(vec!["hold-time"])),
-        ]
+        [("second".to_owned(), PeerDifference::Added), ("tor".to_owned(), PeerDifference::Changed(vec!["hold-time"])),]
     );
     assert!(forecast.routes.iter().all(|it| it.peer.to_string() == "second"), "{:?}", forecast.routes);
     assert_eq!(forecast.routes.len(), 3);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::address::Family::{V4, V6};
+use crate::plan::removals::NOTICE;
 use crate::reason::Mismatch;
 use crate::world::{ServicePort, Sharing};
 
@@ -138,7 +139,7 @@ fn statuses_that_show_one_address_stay_as_they_are_where_the_rules_allow_it() {
     story.turn();
     for name in ["a", "b", "c"] {
         assert_eq!(story.addresses(name), ["192.168.35.105"], "{name}");
-        assert_eq!(story.planner.plan().status.services[&key(name)].write, None, "{name}");
+        assert_eq!(story.written(name), None, "{name}");
     }
 }
 
@@ -152,6 +153,10 @@ fn the_one_that_changed_so_that_it_does_not_fit_goes() {
         }
         edit(&mut story, changed, on_port(if changed == "a" { 443 } else { 80 }));
         let stays = if changed == "a" { "b" } else { "a" };
+        let complaint = story.decision(changed).allocation.reason.clone();
+        assert!(matches!(complaint, Reason::AddressGoes { .. }), "it is told first: {complaint}");
+        story.now += NOTICE;
+        story.turn();
         assert_eq!(story.addresses(stays), ["192.168.35.100"], "{stays} did not change");
         assert_eq!(story.addresses(changed), ["192.168.35.101"], "{changed} did");
         assert!(matches!(why(&story, changed), Some(Mismatch::Port { .. })));
@@ -171,7 +176,7 @@ fn nobody_goes_for_one_that_goes_itself() {
     story.turn();
     assert_eq!(story.addresses("a"), ["192.168.35.107"]);
     assert_eq!(story.addresses("b"), ["192.168.35.105"]);
-    assert_eq!(story.planner.plan().status.services[&key("b")].write, None);
+    assert_eq!(story.written("b"), None);
 }
 
 #[test]

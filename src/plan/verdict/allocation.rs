@@ -95,6 +95,20 @@ pub fn shown(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Vec<Hel
     addresses.into_iter().filter_map(|address| still_held(inputs, key, address)).collect()
 }
 
+/// Of the claims of a Service, those that crier has no part in: of another load balancer, or addresses that the Service names
+/// itself. Whoever crier gave such an address keeps it.
+pub fn foreign_claims(inputs: &Inputs<'_>, key: &ObjectKey, claims: &[IpAddr]) -> Vec<IpAddr> {
+    let Some(service) = inputs.world.services.get(key) else { return Vec::new() };
+    let ours = not_ours(inputs, service).is_none();
+    let given = service.given();
+    let promised = inputs.world.assigned.get(key);
+    let has = |address: &IpAddr| {
+        let promised = promised.is_some_and(|promised| promised.contains(address));
+        ours && (promised || service.ingress.contains(address) || given.contains(address))
+    };
+    claims.iter().copied().filter(|address| !has(address)).collect()
+}
+
 /// On what terms a Service shares its addresses with others; `None` where it does not, or is not ours.
 pub fn terms(inputs: &Inputs<'_>, key: &ObjectKey) -> Option<Terms> {
     let service = inputs.world.services.get(key)?;
@@ -195,13 +209,11 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
             Answer { allocation, assigned, status: Some(Wish::Show(addresses)), goes, lost }
         }
         Err(reason) => {
-            // The request alone does not take away what still lies in our pools and is nobody else's.
-            let by_request = chosen && lost.iter().all(|(_, reason)| is_asked(reason));
-            let kept = match by_request {
-                true => addresses.iter().filter_map(|address| still_held(inputs, key, *address)).collect(),
-                false => kept,
-            };
-            let kept = if chosen { kept } else { Vec::new() };
+            // What the Service would give up for its request it keeps: the request alone takes nothing away.
+            let asked = |why: &Reason| matches!(why, Reason::AddressInOtherPool { .. });
+            let stays = |address: &&IpAddr| lost.iter().all(|(of, why)| of != *address || asked(why));
+            let kept = addresses.iter().filter(stays).filter_map(|address| still_held(inputs, key, *address));
+            let kept: Vec<Held> = kept.filter(|_| chosen).collect();
             let addresses: Vec<IpAddr> = kept.iter().map(|held| held.address).collect();
             let lost = first_lost(service, &addresses, &lost);
             let allocation = Allocation::kept(kept, reason);

@@ -35,7 +35,8 @@ fn what_another_file_would_change_is_said_first_and_comes_true() {
     let lan = Lan::new(&rack, 2);
     SERVICES.iter().for_each(|service| lan.service(service, ""));
     let agents = lan.agents();
-    let before = vec![100, 101, 102, 103].into_iter().map(|last| vec![format!("192.168.35.{last}")]).collect::<Vec<_>>();
+    let before =
+        vec![100, 101, 102, 103].into_iter().map(|last| vec![format!("192.168.35.{last}")]).collect::<Vec<_>>();
     for agent in &agents {
         eventually_equal("each Service has its address", secs(20), &before, || all_addresses(agent));
     }
