@@ -203,11 +203,12 @@ impl Cluster {
             (4 | 5, _) => self.change_pools(),
             (_, known) => {
                 let service = self.any_service();
-                let (uid, ingress) = match known {
-                    Some(Service { uid, ingress, .. }) => (uid, ingress),
-                    None => (service.uid.clone(), Vec::new()),
+                // Whoever edits it leaves its status as it is.
+                let (uid, ingress, condition) = match known {
+                    Some(Service { uid, ingress, condition, .. }) => (uid, ingress, condition),
+                    None => (service.uid.clone(), Vec::new(), None),
                 };
-                self.put(&key, Service { uid, ingress, ..service });
+                self.put(&key, Service { uid, ingress, condition, ..service });
             }
         }
         // The writes of what was chosen now may be lost with the lead.
