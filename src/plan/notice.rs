@@ -77,7 +77,9 @@ pub(super) fn condition(wish: &Wish, decision: &Decision) -> Option<Condition> {
     let complaint = allocation.complaint.as_ref();
     // An address that goes is still there.
     let has_its_own = complaint.is_none_or(|it| matches!(it, Reason::AddressGoes { .. }));
-    let note = complaint.or(nameless).or(allocation.notes.first()).map(Reason::steady);
+    // With whom it does not share changes with others, and is no matter of this Service alone.
+    let lasting = allocation.notes.iter().find(|note| !matches!(note, Reason::AddressNotShared { .. }));
+    let note = complaint.or(nameless).or(lasting).map(Reason::steady);
     let code = complaint.map_or_else(|| "assigned".to_owned(), Reason::code);
     let note = note.as_ref().map(ToString::to_string);
     Some(Condition::given(has_its_own, &code, given, &pools(given, decision), note.as_deref()))

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::address::Family::{self, V4, V6};
+use crate::plan::decision::Allocation;
 use crate::plan::slice::StatusWrite;
 use crate::world::{ServicePort, Sharing};
 
@@ -58,8 +59,11 @@ fn writes(planner: &Planner) -> Vec<(ObjectKey, String, StatusWrite)> {
 
 /// An address is yet to be taken from some Service.
 fn goes(planner: &Planner) -> bool {
-    let complaints = planner.plan().decisions.values().filter_map(|it| it.allocation.complaint.clone());
-    complaints.into_iter().any(|it| matches!(it, Reason::AddressGoes { .. }))
+    let mut decisions = planner.plan().decisions.values();
+    decisions.any(|it| {
+        let Allocation { complaint, reason, .. } = &it.allocation;
+        matches!(complaint.as_ref().unwrap_or(reason), Reason::AddressGoes { .. })
+    })
 }
 
 impl Cluster {
@@ -332,7 +336,9 @@ impl Cluster {
             let mut planner = agent(&self.config, "a", &services);
             planner.apply(Fact::Leader(true));
             planner.turn(self.now);
-            assert!(writes(&planner).is_empty(), "after a restart: {:?}", writes(&planner));
+            // Why a Service has nothing may be said in other words: what it had before is not known any more.
+            let wanted: Vec<_> = writes(&planner).into_iter().filter(|(.., write)| write.ingress.is_some()).collect();
+            assert!(wanted.is_empty(), "after a restart: {wanted:?}");
             let decisions = planner.plan().decisions.clone();
             let known = outcome.get_or_insert_with(|| decisions.clone());
             assert!(decisions.iter().eq(known.iter()), "the order of facts decides nothing");
