@@ -5,6 +5,7 @@ mod config;
 mod doctor;
 mod l2;
 mod man;
+mod migrate;
 mod plan;
 mod rbac;
 mod run;
@@ -88,6 +89,8 @@ enum Verb {
     /// Check or print a configuration
     #[command(subcommand)]
     Config(config::Config),
+    /// Write a configuration from the objects of MetalLB, OpenELB, PureLB or kube-vip
+    Migrate(migrate::Migrate),
     /// Print the Kubernetes objects that give the agent its rights
     Rbac,
     /// Print a manual page, for `man -l -`
@@ -124,7 +127,7 @@ enum Format {
 }
 
 /// The verbs of the design that this version does not have.
-const NOT_AVAILABLE_YET: [&str; 19] = [
+const NOT_AVAILABLE_YET: [&str; 18] = [
     "explain",
     "get",
     "bfd",
@@ -135,7 +138,6 @@ const NOT_AVAILABLE_YET: [&str; 19] = [
     "renumber",
     "history",
     "events",
-    "migrate",
     "install",
     "cleanup",
     "kubeconfig",
@@ -157,6 +159,7 @@ pub fn dispatch(arguments: Arguments) -> Exit {
         Verb::Doctor(output) => doctor::doctor(&socket, output),
         Verb::Plan(arguments) => plan::plan(&socket, &arguments),
         Verb::Config(config) => config::config(config),
+        Verb::Migrate(arguments) => migrate::run(&arguments),
         Verb::Rbac => rbac::rbac(),
         Verb::Man(arguments) => man::man(&arguments),
         Verb::Other(words) => refuse(words.first().map_or("", String::as_str)),

@@ -17,6 +17,7 @@ pub mod barrier;
 pub mod client;
 mod credentials;
 pub mod event;
+pub mod foreign;
 pub mod lease;
 pub mod status;
 pub mod watch;

@@ -8,6 +8,7 @@ use crate::config::{Pool, Source};
 use crate::names::ObjectKey;
 use crate::plan::allocate::{Applicant, allocate, may_keep, notes, pool_of, shortage};
 use crate::plan::decision::{Allocation, Held};
+use crate::plan::pools::withheld;
 use crate::plan::sharing::{Refusal, Terms};
 use crate::reason::Reason;
 use crate::world::Service;
@@ -169,7 +170,7 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
         Ok(request) => (request, None),
         Err(error) => (&nothing_asked, Some(Reason::RequestUnreadable { text: error.to_string() })),
     };
-    let Current { addresses, chosen } = current(inputs, key, service);
+    let Current { addresses, chosen } = current(inputs, &applicant);
     let (mut kept, mut lost): (Vec<Held>, Vec<(IpAddr, Reason)>) = (Vec::new(), Vec::new());
     let fresh = |address: &IpAddr| inputs.book.is_fresh(*address, key);
     for address in &addresses {
@@ -229,7 +230,8 @@ struct Current {
     chosen: bool,
 }
 
-fn current(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Current {
+fn current(inputs: &Inputs<'_>, applicant: &Applicant<'_>) -> Current {
+    let Applicant { key, service, .. } = *applicant;
     let promised = inputs.world.assigned.get(key).cloned();
     let shown = promised.or_else(|| Some(service.ingress.clone()).filter(|shown| !shown.is_empty()));
     // The status was emptied: what crier gave is the Service's still.
@@ -239,9 +241,9 @@ fn current(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Current {
     }
     let asks = service.request.as_ref().is_ok_and(|request| !request.pools.is_empty());
     let may_have = |address: &&IpAddr| {
-        let pool = pool_of(&inputs.config.pools, **address);
         let free = !inputs.book.is_resting(**address, key) && inputs.book.is_free_for(**address, key);
-        free && pool.is_some_and(|pool| pool.auto_assign || asks)
+        let pool = pool_of(&inputs.config.pools, **address).filter(|pool| pool.auto_assign || asks);
+        free && pool.is_some_and(|pool| withheld(pool, inputs.book, applicant, **address).is_none())
     };
     let former: Vec<IpAddr> = inputs.world.former.get(key).into_iter().flatten().filter(may_have).copied().collect();
     Current { chosen: former.is_empty(), addresses: former }
