@@ -101,6 +101,8 @@ pub struct Situation<'a> {
     pub may_ask_from: Option<Instant>,
     /// Every page of what the living nodes hold was heard.
     pub knows_all: bool,
+    /// A node on the link is heard and does not hear this one: it may take the address and never say so to this node.
+    pub beside_the_deaf: bool,
     pub holders: Vec<Holder<'a>>,
     /// Nodes that ask for the address, or take it and do not answer yet.
     pub askers: Vec<Bidder<'a>>,
@@ -312,7 +314,8 @@ impl History {
     fn find_holder(&mut self, situation: &Situation<'_>, own: Bid, others: Vec<Bidder<'_>>, now: Instant) -> Course {
         if let Some(taking) = self.taking.clone() {
             // The node that was in the way has said goodbye.
-            return self.take(if situation.last == LastHolder::Left { Acquisition::HandOver } else { taking });
+            let is_handed_over = situation.last == LastHolder::Left && !situation.beside_the_deaf;
+            return self.take(if is_handed_over { Acquisition::HandOver } else { taking });
         }
         let since = *self.unheld_since.get_or_insert(now);
         let this = Bidder { node: situation.me, bid: own };
@@ -320,7 +323,9 @@ impl History {
             .into_iter()
             .filter(|it| it.bid.takes() && compare(it, &this, situation.rank_by) == Ordering::Greater)
             .collect();
-        let place = u32::try_from(before.len()).unwrap_or(u32::MAX).saturating_add(u32::from(!situation.knows_all));
+        let place = u32::try_from(before.len()).unwrap_or(u32::MAX)
+            .saturating_add(u32::from(!situation.knows_all))
+            .saturating_add(u32::from(situation.beside_the_deaf));
         // One that is ranked before and says that it takes the address acts: with many addresses that takes its time.
         let acts = before.iter().any(|it| situation.askers.iter().any(|asker| asker.node == it.node));
         let begins = since + FALLBACK_TIME.saturating_mul(if acts { MOST_PLACES } else { place.min(MOST_PLACES) });

@@ -52,8 +52,9 @@ pub struct RosterChange {
     pub nodes: BTreeSet<NodeName>,
     /// This node's own listening on the link ended or began.
     pub own: bool,
-    /// A node that was silent is heard again: whatever this node holds, that one may have held meanwhile.
-    pub returned: bool,
+    /// Neighbours may believe another node of what this one holds: a node that was silent is heard again and may have held it
+    /// meanwhile, or several are silent, so that the link may have split with neighbours of the others on this side.
+    pub shaken: bool,
 }
 
 impl HolderMemory {
@@ -102,6 +103,7 @@ impl HolderMemory {
         };
         for (node, departed) in departed(|roster| &roster.silent) {
             self.note_departure(node, departed, Departure::Silent { suspect: departed.suspect }, &mut change);
+            change.shaken |= after.silent.len() > 1;
         }
         for (node, departed) in departed(|roster| &roster.left) {
             self.note_departure(node, departed, Departure::Left, &mut change);
@@ -116,7 +118,7 @@ impl HolderMemory {
             if !same {
                 change.nodes.insert(node.clone());
             }
-            change.returned |= before.silent.contains_key(node);
+            change.shaken |= before.silent.contains_key(node);
             if let Some(was) = was {
                 change.addresses.extend(was.occupied.symmetric_difference(&is.occupied));
             } else {

@@ -224,8 +224,8 @@ impl Planner {
     }
 
     fn note_roster_change(&mut self, change: RosterChange) {
-        let RosterChange { addresses, nodes, own, returned } = change;
-        if returned {
+        let RosterChange { addresses, nodes, own, shaken } = change;
+        if shaken {
             self.holders.assert_all(self.ownership.answers().keys().copied());
             self.dirty.services.extend(self.ownership.owned_by(&self.me).cloned());
         }
@@ -282,7 +282,8 @@ impl Planner {
         }
         let changes = self.judge_dirty(now);
         self.memory.note_conflicts(&self.world, now);
-        self.first_turn = false;
+        // An earlier life of the agent may have bound addresses that nobody wants any more.
+        self.moved.bind |= std::mem::take(&mut self.first_turn);
         self.renew_slices();
         Turn {
             changes,

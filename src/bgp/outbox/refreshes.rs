@@ -30,6 +30,11 @@ impl Refreshes {
         self.waiting.insert(family)
     }
 
+    /// A family is between its marks, or waits for nothing but its end.
+    pub(in crate::bgp) fn is_under_way(&self) -> bool {
+        self.marked.is_some()
+    }
+
     /// Call it when every wanted route was sent. `complete`: End-of-RIB was sent too.
     pub(in crate::bgp) fn poll_idle(&mut self, negotiated: &Negotiated, complete: bool) -> Option<RefreshStep> {
         let mark = |kind, family| Some(Message::RouteRefresh(RouteRefresh { family, kind }));

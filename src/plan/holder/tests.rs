@@ -196,6 +196,7 @@ impl Link {
         }
         let last = node.gone.iter().find(|(_, (said, _))| said.holds);
         let situation = Situation {
+            beside_the_deaf: false,
             leaving: false,
             askers_know_more: false,
             me: &names[number],

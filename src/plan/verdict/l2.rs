@@ -153,6 +153,7 @@ fn judge_address(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, ran
             sticky: covering.iter().any(|(l2, _)| l2.sticky),
             may_ask_from: inputs.holders.may_ask_from(&covering, inputs.now),
             knows_all: knows_all(inputs, &covering, address),
+            beside_the_deaf: rosters(inputs, &covering, address).any(|it| it.unproved.values().any(|it| it.deaf)),
             holders: holders(inputs, &ranking, &speakers, address),
             askers: askers(&speakers, address),
             askers_know_more: askers_know_more(inputs, &speakers, address),
