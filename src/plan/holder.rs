@@ -152,6 +152,9 @@ pub struct History {
     vain: Option<(NodeName, Instant)>,
     /// This node left the address to a holder that does not hear it. Until then it takes nothing that is granted to it.
     deaf_until: Option<Instant>,
+    /// The holder that this node gave way to without having granted it the address: that one may not know that there was
+    /// another, so it has no reason to announce anything.
+    yielded_to: Option<NodeName>,
     assertions: u32,
 }
 
@@ -163,6 +166,11 @@ impl History {
 
     pub fn assert(&mut self) {
         self.assertions = self.assertions.wrapping_add(1);
+    }
+
+    /// The node that holds the address, and may not know that this one held it too.
+    pub fn yielded_to(&self) -> Option<&NodeName> {
+        self.yielded_to.as_ref()
     }
 
     /// Another node is to take the address, and has not for [`OVERDUE_AFTER`].
@@ -188,6 +196,8 @@ impl History {
         now: Instant,
     ) -> Course {
         let course = self.course(situation, candidates, now);
+        let watched = |node: &NodeName| matches!(&course, Course::Watches { holder } if holder == node);
+        self.yielded_to.take_if(|node| !watched(node));
         let left = matches!(course, Course::Waits { .. });
         self.left_since = left.then(|| self.left_since.unwrap_or(now));
         self.overdue = self.left_since.is_some_and(|since| now >= since + OVERDUE_AFTER);
@@ -261,6 +271,7 @@ impl History {
         }
         let rival = best_rival(situation);
         if let Some(better) = rival.filter(|rival| compare(rival, &this, situation.rank_by) == Ordering::Greater) {
+            self.yielded_to = Some(better.node.clone());
             return self.stop(better.node);
         }
         // A holder that granted this node the address stops as soon as it hears that this node has it.
@@ -268,6 +279,7 @@ impl History {
             Some(other) => match self.rival_since {
                 Some(since) if now >= since + DEAF_TIME => {
                     self.deaf_until = Some(now + GRANT_REST);
+                    self.yielded_to = Some(other.node.clone());
                     return self.stop(other.node);
                 }
                 Some(_) => {}

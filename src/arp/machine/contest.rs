@@ -235,6 +235,9 @@ impl Claims {
             Step::Yield { mac, deaf } => {
                 let pause = if deaf { DEAF_PAUSE } else { YIELD_PAUSE };
                 for address in self.disputes.take_yielded(mac, deaf, now) {
+                    if deaf {
+                        self.pass_on(address, mac, now);
+                    }
                     self.defer(Claimant { address, mac }, Some(pause), now);
                 }
             }
