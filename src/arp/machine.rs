@@ -437,7 +437,7 @@ impl Claims {
         if at_once {
             claim.asserted = Some(now);
         }
-        self.enter_queue(address, Next::Frame(if at_once { Lane::Repeat } else { Lane::Recurring }, now));
+        self.enter_queue(address, Next::Frame(if at_once { Lane::Probe } else { Lane::Recurring }, now));
     }
 
     /// Moves the next announcement of an address forward to `due`, if it would come later.

@@ -14,6 +14,10 @@ use crate::reason::Reason;
 /// How long a holder waits for the node that it grants an address to, before it takes the grant back.
 pub const GRANT_TIME: Duration = Duration::from_secs(1);
 
+/// How much longer for each grant that is under way: pulses tell some hundred addresses a second, and each of them has to be
+/// granted, taken and said to be held.
+pub const GRANT_SPACING: Duration = Duration::from_millis(5);
+
 /// How long a node to which a grant was in vain is not granted the same address again.
 pub const GRANT_REST: Duration = Duration::from_secs(10);
 
@@ -97,6 +101,8 @@ pub struct Situation<'a> {
     pub leaving: bool,
     /// A holder keeps the address from nodes of the same grade and weight.
     pub sticky: bool,
+    /// To how many addresses of this node a grant is under way.
+    pub grants: u32,
     /// From when on this node may ask a holder for the address: when the `preempt-delay` is over. `None` while it is not eligible.
     pub may_ask_from: Option<Instant>,
     /// Every page of what the living nodes hold was heard.
@@ -146,8 +152,8 @@ pub struct History {
     overdue: bool,
     /// Since when another holder is heard beside this one.
     rival_since: Option<Instant>,
-    /// To whom this node grants the address, and since when.
-    grant: Option<(NodeName, Instant)>,
+    /// To whom this node grants the address.
+    grant: Option<Grant>,
     /// The last node that was granted the address in vain, and until when it is not granted again.
     vain: Option<(NodeName, Instant)>,
     /// This node left the address to a holder that does not hear it. Until then it takes nothing that is granted to it.
@@ -158,7 +164,20 @@ pub struct History {
     assertions: u32,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Grant {
+    to: NodeName,
+    since: Instant,
+    /// When it is taken back, as far as can be told now: later while many are under way.
+    until: Instant,
+}
+
 impl History {
+    /// This node grants the address to another one.
+    pub fn is_granting(&self) -> bool {
+        self.grant.is_some()
+    }
+
     /// Grows whenever the holder is to announce the address again: a rival was heard, or is gone, or there may have been one.
     pub fn assertions(&self) -> u32 {
         self.assertions
@@ -181,7 +200,7 @@ impl History {
     /// When to decide anew although nothing was heard. Never later than needed, and may be past.
     pub fn next_deadline(&self) -> Option<Instant> {
         let rival = self.rival_since.map(|since| since + DEAF_TIME);
-        let grant = self.grant.as_ref().map(|(_, since)| *since + GRANT_TIME);
+        let grant = self.grant.as_ref().map(|grant| grant.until);
         let overdue = self.left_since.filter(|_| !self.overdue).map(|since| since + OVERDUE_AFTER);
         self.waits_until.into_iter().chain(rival).chain(grant).chain(overdue).min()
     }
@@ -366,23 +385,27 @@ impl History {
 
     /// The node that was granted the address, once it says that it holds it.
     fn granted_holder<'a>(&self, situation: &Situation<'a>) -> Option<&'a NodeName> {
-        let (to, _) = self.grant.as_ref()?;
+        let Grant { to, .. } = self.grant.as_ref()?;
         situation.holders.iter().map(|holder| holder.bidder.node).find(|node| *node == to)
     }
 
     /// The node to grant the address to, of those that may have it. One grant at a time, each for its time.
     fn grant(&mut self, situation: &Situation<'_>, able: Vec<Bidder<'_>>, now: Instant) -> Option<NodeName> {
-        match &self.grant {
-            Some((to, since)) if now >= *since + GRANT_TIME => {
+        let time = GRANT_TIME + GRANT_SPACING.saturating_mul(situation.grants);
+        match &mut self.grant {
+            Some(Grant { to, since, .. }) if now >= *since + time => {
                 self.vain = Some((to.clone(), now + GRANT_REST));
                 self.grant = None;
             }
-            Some((to, _)) if able.iter().any(|it| it.node == to) => return Some(to.clone()),
+            Some(Grant { to, since, until }) if able.iter().any(|it| it.node == to) => {
+                *until = *since + time;
+                return Some(to.clone());
+            }
             Some(_) | None => self.grant = None,
         }
         let in_vain = |it: &Bidder<'_>| self.vain.as_ref().is_some_and(|(node, _)| node == it.node);
         let to = best(situation, able.into_iter().filter(|it| !in_vain(it)))?.node.clone();
-        self.grant = Some((to.clone(), now));
+        self.grant = Some(Grant { to: to.clone(), since: now, until: now + time });
         Some(to)
     }
 }

@@ -24,6 +24,8 @@ pub const STALE_AFTER: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub struct HolderMemory {
     histories: BTreeMap<IpAddr, History>,
+    /// How many of these say that this node grants the address to another one.
+    granting: u32,
     /// The deadlines of the histories.
     due: BTreeSet<(Instant, IpAddr)>,
     last_holders: BTreeMap<IpAddr, (NodeName, Departure)>,
@@ -60,6 +62,11 @@ pub struct RosterChange {
 impl HolderMemory {
     pub fn history(&self, address: IpAddr) -> Option<&History> {
         self.histories.get(&address)
+    }
+
+    /// How many addresses this node grants to others now.
+    pub fn granting(&self) -> u32 {
+        self.granting
     }
 
     /// Who held an address last that no living node holds.
@@ -187,14 +194,15 @@ impl HolderMemory {
     pub fn put(&mut self, address: IpAddr, history: History) {
         self.forget(address);
         self.due.extend(history.next_deadline().map(|due| (due, address)));
+        self.granting += u32::from(history.is_granting());
         self.histories.insert(address, history);
     }
 
     /// The address is announced on no link any more.
     pub fn forget(&mut self, address: IpAddr) {
-        if let Some(before) = self.histories.remove(&address)
-            && let Some(due) = before.next_deadline()
-        {
+        let Some(before) = self.histories.remove(&address) else { return };
+        self.granting -= u32::from(before.is_granting());
+        if let Some(due) = before.next_deadline() {
             self.due.remove(&(due, address));
         }
     }

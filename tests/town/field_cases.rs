@@ -62,6 +62,7 @@ stories! {
     a13_the_owner_sees_no_api_server: "a13-stale-view",
     a14_a_frozen_agent: "a14-freeze",
     a_clean_restart: "restart",
+    a_restart_among_a_thousand_addresses: "many-return",
 }
 
 /// `CRIER_TOWN_STORY=path cargo test --test town tell -- --nocapture`

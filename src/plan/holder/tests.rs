@@ -197,6 +197,7 @@ impl Link {
         let last = node.gone.iter().find(|(_, (said, _))| said.holds);
         let situation = Situation {
             beside_the_deaf: false,
+            grants: 0,
             leaving: false,
             askers_know_more: false,
             me: &names[number],
