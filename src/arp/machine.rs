@@ -432,12 +432,12 @@ impl Claims {
         let Some(claim) = self.claims.get_mut(&address) else { return };
         let State::Announced(announced) = &mut claim.state else { return };
         (announced.began, announced.round) = (None, 0);
-        // Probes by which a silent node's addresses are taken over go first. What is asserted again and again waits its turn.
+        // What is asserted again and again waits its turn.
         let at_once = claim.asserted.is_none_or(|asserted| now >= asserted + DEFEND_INTERVAL);
         if at_once {
             claim.asserted = Some(now);
         }
-        self.enter_queue(address, Next::Frame(if at_once { Lane::Probe } else { Lane::Recurring }, now));
+        self.enter_queue(address, Next::Frame(if at_once { Lane::Urgent } else { Lane::Recurring }, now));
     }
 
     /// Moves the next announcement of an address forward to `due`, if it would come later.

@@ -354,7 +354,8 @@ impl History {
             .into_iter()
             .filter(|it| it.bid.takes() && compare(it, &this, situation.rank_by) == Ordering::Greater)
             .collect();
-        let place = u32::try_from(before.len()).unwrap_or(u32::MAX)
+        let place = u32::try_from(before.len())
+            .unwrap_or(u32::MAX)
             .saturating_add(u32::from(!situation.knows_all))
             .saturating_add(u32::from(situation.beside_the_deaf));
         // One that is ranked before and says that it takes the address acts: with many addresses that takes its time.

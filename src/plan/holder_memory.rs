@@ -35,6 +35,10 @@ pub struct HolderMemory {
     eligible_since: Option<Instant>,
     /// Since when this node has not heard the API server.
     unheard_since: Option<Instant>,
+    /// Several nodes are silent, and one of them fell silent since the last turn.
+    may_have_split: bool,
+    /// When what this node holds is to be announced once more, because the link may have split.
+    assert_due: Option<Instant>,
     /// When the view becomes stale, while that lies ahead.
     stale_due: Option<Instant>,
 }
@@ -54,9 +58,8 @@ pub struct RosterChange {
     pub nodes: BTreeSet<NodeName>,
     /// This node's own listening on the link ended or began.
     pub own: bool,
-    /// Neighbours may believe another node of what this one holds: a node that was silent is heard again and may have held it
-    /// meanwhile, or several are silent, so that the link may have split with neighbours of the others on this side.
-    pub shaken: bool,
+    /// A node that was silent is heard again: whatever this node holds, that one may have held meanwhile.
+    pub returned: bool,
 }
 
 impl HolderMemory {
@@ -110,7 +113,8 @@ impl HolderMemory {
         };
         for (node, departed) in departed(|roster| &roster.silent) {
             self.note_departure(node, departed, Departure::Silent { suspect: departed.suspect }, &mut change);
-            change.shaken |= after.silent.len() > 1;
+            // The link may have split, with neighbours on this side that believe a node of the other.
+            self.may_have_split |= after.silent.len() > 1;
         }
         for (node, departed) in departed(|roster| &roster.left) {
             self.note_departure(node, departed, Departure::Left, &mut change);
@@ -125,7 +129,7 @@ impl HolderMemory {
             if !same {
                 change.nodes.insert(node.clone());
             }
-            change.shaken |= before.silent.contains_key(node);
+            change.returned |= before.silent.contains_key(node);
             if let Some(was) = was {
                 change.addresses.extend(was.occupied.symmetric_difference(&is.occupied));
             } else {
@@ -174,6 +178,15 @@ impl HolderMemory {
                 self.last_holders.insert(*address, (node.clone(), how));
             }
         }
+    }
+
+    /// Whether what this node holds is to be announced once more now, because the link may have split a moment ago: the
+    /// addresses of the silent nodes are taken over first.
+    pub fn take_assert_due(&mut self, now: Instant) -> bool {
+        if std::mem::take(&mut self.may_have_split) {
+            self.assert_due.get_or_insert(now + ASSERT_AFTER);
+        }
+        self.assert_due.take_if(|due| *due <= now).is_some()
     }
 
     /// What this node holds is to be announced once more.
@@ -246,9 +259,12 @@ impl HolderMemory {
 
     /// When [`HolderMemory::take_due`] or [`HolderMemory::grade`] may answer otherwise.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.due.first().map(|(due, _)| *due).into_iter().chain(self.stale_due).min()
+        self.due.first().map(|(due, _)| *due).into_iter().chain(self.stale_due).chain(self.assert_due).min()
     }
 }
+
+/// How long after nodes fell silent what this node holds is announced once more.
+const ASSERT_AFTER: Duration = Duration::from_millis(500);
 
 /// How many addresses of nodes that went are remembered at most.
 const MOST_LAST_HOLDERS: usize = 1 << 16;

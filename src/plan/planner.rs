@@ -108,6 +108,8 @@ pub struct Planner {
     moved: Moved,
     dirty: Dirty,
     first_turn: bool,
+    /// What is to be bound was handed out since all was listed.
+    binds_told: bool,
     /// How many judgements the last turn made.
     judged: usize,
 }
@@ -146,6 +148,7 @@ impl Planner {
             moved: Moved::default(),
             dirty: Dirty { everything: true, ..Dirty::default() },
             first_turn: true,
+            binds_told: false,
             judged: 0,
         }
     }
@@ -223,11 +226,16 @@ impl Planner {
         self.dirty.services.extend(addresses.filter_map(|address| self.book.holder(address).cloned()));
     }
 
+    /// Everything that this node holds is announced once more.
+    fn assert_all(&mut self) {
+        self.holders.assert_all(self.ownership.answers().keys().copied());
+        self.dirty.services.extend(self.ownership.owned_by(&self.me).cloned());
+    }
+
     fn note_roster_change(&mut self, change: RosterChange) {
-        let RosterChange { addresses, nodes, own, shaken } = change;
-        if shaken {
-            self.holders.assert_all(self.ownership.answers().keys().copied());
-            self.dirty.services.extend(self.ownership.owned_by(&self.me).cloned());
+        let RosterChange { addresses, nodes, own, returned } = change;
+        if returned {
+            self.assert_all();
         }
         self.dirty.context |= own || !nodes.is_empty();
         if !nodes.is_empty() {
@@ -252,6 +260,9 @@ impl Planner {
         self.renew_occupied(now);
         if self.book.wake(now) {
             self.dirty.services.extend(self.book.waiting().cloned());
+        }
+        if self.holders.take_assert_due(now) {
+            self.assert_all();
         }
         let due = self.holders.take_due(now);
         self.touch(due.into_iter());
@@ -282,8 +293,9 @@ impl Planner {
         }
         let changes = self.judge_dirty(now);
         self.memory.note_conflicts(&self.world, now);
-        // An earlier life of the agent may have bound addresses that nobody wants any more.
-        self.moved.bind |= std::mem::take(&mut self.first_turn);
+        self.first_turn = false;
+        // An earlier life of the agent may have bound addresses that nobody wants any more. What is remembered does not tell.
+        self.moved.bind |= self.world.listed.all() && !std::mem::replace(&mut self.binds_told, true);
         self.renew_slices();
         Turn {
             changes,

@@ -246,7 +246,8 @@ impl Machine {
         };
         let shown = self.roster.unproved.get(&node).copied();
         peer.life = life;
-        self.roster_moved |= life != before || (life == Life::Unverified && shown != Some(peer.unproved(self.settings)));
+        self.roster_moved |=
+            life != before || (life == Life::Unverified && shown != Some(peer.unproved(self.settings)));
         match life {
             Life::Unverified => {}
             Life::Alive | Life::Silent { .. } | Life::Left => peer.plan_ask(self.settings, now, &mut self.random),

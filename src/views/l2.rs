@@ -143,6 +143,9 @@ pub fn l2(snapshot: &Snapshot, filter: &AddressFilter) -> Result<L2Report, Unkno
     }
 }
 
+/// Of an address that this node has yet to answer for.
+const PROBING: &str = "this node asks the link whether the address is free, and answers for it then";
+
 fn address_report(
     snapshot: &Snapshot,
     key: &ObjectKey,
@@ -152,6 +155,12 @@ fn address_report(
 ) -> AddressReport {
     let Announcement { address, pool, l2, bgp: _ } = announcement;
     let Placement { owner, since, witnessed, last_move, last_conflict } = placement;
+    // The plan says what this node is to do; that it answers, the responder says.
+    let answers = l2.announced && snapshot.world.answering.contains_key(address);
+    let summary = match l2.reason {
+        Reason::Announced if !answers => PROBING.to_owned(),
+        _ => l2.reason.to_string(),
+    };
     let interfaces = snapshot.plan.l2.addresses.get(address).map(|links| links.iter().cloned().collect());
     // The first address ranks the nodes for all addresses of a Service.
     let rank_by = decision.announcements.first().map_or(*address, |first| first.address);
@@ -161,8 +170,8 @@ fn address_report(
         services: vec![key.clone()],
         owner_macs: owner.as_ref().map(|owner| macs(snapshot, owner, *address)).unwrap_or_default(),
         owner: owner.clone(),
-        announced: l2.announced,
-        summary: l2.reason.to_string(),
+        announced: answers,
+        summary,
         reason: l2.reason.clone(),
         interfaces: interfaces.unwrap_or_default(),
         since: snapshot.timestamp(*since),

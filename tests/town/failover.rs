@@ -19,8 +19,10 @@ const TOWNS: [(usize, u64); 2] = [(3, 10), (8, 3)];
 
 const ADDRESSES: usize = 6;
 
-/// What befalls the owner.
-const BLOWS: [(&str, fn(Station) -> Deed); 3] = [
+/// What befalls a station.
+type Blow = fn(Station) -> Deed;
+
+const BLOWS: [(&str, Blow); 3] = [
     ("killed", Deed::Kill),
     ("cut off", Deed::Unplug),
     ("frozen", |station| Deed::Freeze(station, Duration::from_millis(2500))),
@@ -51,7 +53,7 @@ fn nineteen_of_twenty_addresses_of_an_owner_that_fails_have_another_one_within_t
 }
 
 /// Of each address that the failing node held, how long nobody else answered for it.
-fn gaps(seed: u64, agents: usize, loss: u8, blow: fn(Station) -> Deed) -> Vec<Duration> {
+fn gaps(seed: u64, agents: usize, loss: u8, blow: Blow) -> Vec<Duration> {
     let mut story = Story::new(seed, agents, ADDRESSES);
     story.loss = loss;
     let victim = usize::try_from(seed).unwrap() % agents;

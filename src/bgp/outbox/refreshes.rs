@@ -124,6 +124,19 @@ mod tests {
     }
 
     #[test]
+    fn between_two_refreshes_of_a_peer_that_asks_without_end_there_is_room_for_another_next_hop() {
+        let (mut refreshes, negotiated) = (Refreshes::default(), negotiated(true));
+        for _ in 0..10 {
+            refreshes.ask(V4);
+            assert!(!refreshes.is_under_way(), "before it begins");
+            assert!(refreshes.poll_idle(&negotiated, true).is_some_and(|step| step.again == Some(V4)));
+            refreshes.ask(V4);
+            assert!(refreshes.is_under_way());
+            assert!(refreshes.poll_idle(&negotiated, true).is_some_and(|step| step.again.is_none()), "it ends");
+        }
+    }
+
+    #[test]
     fn no_beginning_is_marked_before_end_of_rib() {
         let mut refreshes = Refreshes::default();
         refreshes.ask(V4);

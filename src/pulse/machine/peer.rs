@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::address::MacAddress;
 use super::PATIENCE;
+use crate::address::MacAddress;
 use crate::pulse::holdings::Listener;
 use crate::pulse::packet::Pulse;
 use crate::pulse::settings::Settings;

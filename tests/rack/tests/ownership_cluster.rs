@@ -121,9 +121,11 @@ fn an_l2_without_interfaces_serves_on_the_bridge_that_has_the_nodes_address() {
     let _pod = metal.pod(0, "web-1", "web", &[80]);
     let service = Service::new("web").selects("web").load_balancer_ip("192.168.35.100");
     metal.try_apply(&service.object()).expect("the API server takes it");
-    eventually("one node answers", secs(15), || match metal.site.answering(Ipv4Addr::new(192, 168, 35, 100)).as_slice() {
-        [name] if name.starts_with("node-") => Ok(()),
-        other => Err(format!("{other:?}")),
+    eventually("one node answers", secs(15), || {
+        match metal.site.answering(Ipv4Addr::new(192, 168, 35, 100)).as_slice() {
+            [name] if name.starts_with("node-") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
     });
     eventually("and serves", secs(20), || {
         let address = IpAddr::from([192, 168, 35, 100]);
