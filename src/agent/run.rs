@@ -80,7 +80,8 @@ pub async fn run(config: Config, node: Option<NodeName>, queries: mpsc::Receiver
     let (stop, stopping) = farewell::channel();
     let mut tasks = Tasks::default();
     let channels = Channels { slices: &slices, facts: &facts, stopping: &stopping };
-    let pulse = pulse_setup(&config, &node);
+    let (turned, turns_seen) = watch::channel(clock::now());
+    let pulse = pulse_setup(&config, &node, turns_seen);
     let pulses = match &pulse {
         Some(setup) => Pulses::On { authenticated: !setup.keys.is_none() },
         None => Pulses::Off,
@@ -100,7 +101,7 @@ pub async fn run(config: Config, node: Option<NodeName>, queries: mpsc::Receiver
     tasks.sources(&config, &node, channels).await?;
 
     let (first_plan, plan_stands) = oneshot::channel();
-    let mut turning = Loop::new(Arc::new(config), node, slices, memory, counters, first_plan);
+    let mut turning = Loop::new(Arc::new(config), node, slices, memory, counters, first_plan, turned);
     turning.recall();
     let patience = if turning.remembers_services() { PATIENCE_WITH_MEMORY } else { PATIENCE_WITHOUT_MEMORY };
     let leaving = facts.clone();
@@ -271,7 +272,11 @@ impl Tasks {
 }
 
 /// What the pulse is to work with; nothing where there is no key or no link that wants pulses.
-fn pulse_setup(config: &Config, node: &NodeName) -> Option<pulse::task::Setup> {
+fn pulse_setup(
+    config: &Config,
+    node: &NodeName,
+    turned: watch::Receiver<std::time::Instant>,
+) -> Option<pulse::task::Setup> {
     let key = match &config.pulse.key {
         // The configuration was checked: the key is long enough.
         PulseKey::Shared(key) => pulse::packet::Key::of_secret(key.secret.expose())?,
@@ -295,6 +300,7 @@ fn pulse_setup(config: &Config, node: &NodeName) -> Option<pulse::task::Setup> {
         keys: pulse::packet::Keys::new(key, old),
         peers: config.pulse.peers.clone(),
         incarnation,
+        turned,
     })
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
+use crate::address::MacAddress;
 use crate::claim::Acquisition;
 use crate::names::{InterfaceName, NodeName, ObjectKey};
 use crate::plan::verdict::L2Work;
@@ -23,6 +24,7 @@ pub struct Ownership {
     answers: OrdMap<IpAddr, Arc<BTreeSet<InterfaceName>>>,
     acquisitions: OrdMap<IpAddr, Acquisition>,
     assertions: OrdMap<IpAddr, u32>,
+    yields: OrdMap<(u32, IpAddr), MacAddress>,
     holdings: Holdings,
     moved: bool,
 }
@@ -41,6 +43,9 @@ impl Ownership {
             self.answers.remove(address);
             self.assertions.remove(address);
         }
+        for (place, _) in &before.yields {
+            self.yields.remove(place);
+        }
         for (address, _) in &before.holdings {
             self.holdings.remove(address);
         }
@@ -55,6 +60,7 @@ impl Ownership {
         self.answers.extend(work.answers.iter().cloned());
         self.acquisitions.extend(work.acquisitions.iter().cloned());
         self.assertions.extend(work.assertions.iter().copied());
+        self.yields.extend(work.yields.iter().copied());
         self.holdings.extend(work.holdings.iter().copied());
         // How an address came here is kept while it is held.
         for (address, _) in before.answers.iter().filter(|(address, _)| !self.answers.contains_key(address)) {
@@ -123,6 +129,11 @@ impl Ownership {
     /// Which of the addresses above are to be announced again.
     pub fn assertions(&self) -> &OrdMap<IpAddr, u32> {
         &self.assertions
+    }
+
+    /// Addresses that this node gave up to a node that may not know of it, by the link, with that node's MAC there.
+    pub fn yields(&self) -> &OrdMap<(u32, IpAddr), MacAddress> {
+        &self.yields
     }
 
     /// What this node says of addresses in its pulses.

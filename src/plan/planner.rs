@@ -115,6 +115,8 @@ pub struct Planner {
     moved: Moved,
     dirty: Dirty,
     first_turn: bool,
+    /// What is to be bound was handed out since all was listed.
+    binds_told: bool,
     /// How many judgements the last turn made.
     judged: usize,
 }
@@ -155,6 +157,7 @@ impl Planner {
             moved: Moved::default(),
             dirty: Dirty { everything: true, ..Dirty::default() },
             first_turn: true,
+            binds_told: false,
             judged: 0,
         }
     }
@@ -237,6 +240,12 @@ impl Planner {
         self.world.nodes.get(&self.me).map(|node| &**node)
     }
 
+    /// Everything that this node holds is announced once more.
+    fn assert_all(&mut self) {
+        self.holders.assert_all(self.ownership.answers().keys().copied());
+        self.dirty.services.extend(self.ownership.owned_by(&self.me).cloned());
+    }
+
     /// When to call [`Planner::turn`] again even if no fact comes in.
     pub fn next_deadline(&self) -> Option<Instant> {
         let organs = [self.book.next_deadline(), self.removals.next_deadline(), self.rivals.next_deadline()];
@@ -252,6 +261,9 @@ impl Planner {
         self.renew_occupied(now);
         if self.book.wake(now) {
             self.dirty.services.extend(self.book.waiting().cloned());
+        }
+        if self.holders.take_assert_due(now) {
+            self.assert_all();
         }
         let due = self.holders.take_due(now);
         self.touch(due.into_iter());
@@ -289,6 +301,8 @@ impl Planner {
         let changes = self.judge_dirty(now);
         self.memory.note_conflicts(&self.world, now);
         self.first_turn = false;
+        // An earlier life of the agent may have bound addresses that nobody wants any more. What is remembered does not tell.
+        self.moved.bind |= self.world.listed.all() && !std::mem::replace(&mut self.binds_told, true);
         self.renew_slices();
         Turn {
             changes,

@@ -29,6 +29,9 @@ pub struct L2Slice {
     pub acquisitions: OrdMap<IpAddr, Acquisition>,
     /// Addresses that are to be announced again: once more whenever the number grows.
     pub assertions: OrdMap<IpAddr, u32>,
+    /// Addresses that this node gave up to one that may not know that there was another holder, by the link, with that node's MAC
+    /// there: neighbours are told where they are now, once.
+    pub yields: OrdMap<(u32, IpAddr), MacAddress>,
     /// How the addresses of some ranges are probed and announced, the first range that holds an address counts. Those in no
     /// range are probed and announced as by default.
     pub manners: Arc<Vec<(AddressRange, Arc<Manner>)>>,
@@ -49,6 +52,13 @@ impl L2Slice {
             assertions: self.assertions.get(&address).copied().unwrap_or_default(),
             manner: manner.unwrap_or_default(),
         }
+    }
+
+    /// Of [`L2Slice::yields`], those of one link.
+    pub fn yields_on(&self, index: u32) -> Arc<BTreeMap<IpAddr, MacAddress>> {
+        let first = (index, IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let of_link = self.yields.range(first..).take_while(|((link, _), _)| *link == index);
+        Arc::new(of_link.map(|((_, address), mac)| (*address, *mac)).collect())
     }
 }
 

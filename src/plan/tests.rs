@@ -799,3 +799,22 @@ fn the_plan_is_the_same_in_whatever_order_the_facts_come() {
         assert_eq!(*outcome.get_or_insert(this.clone()), this);
     }
 }
+
+#[test]
+fn the_first_plan_of_complete_lists_says_what_is_bound_even_where_that_is_nothing() {
+    let now = clock::now();
+    let mut planner = Planner::new(Arc::new(standalone()), "a".into());
+    planner.apply(Fact::LinksListed);
+    planner.apply(Fact::FailStatic);
+    assert!(!planner.turn(now).moved.bind, "what is remembered is not all: an address stays bound");
+    for listing in [
+        Listing::Services(Default::default()),
+        Listing::EndpointSlices(Default::default()),
+        Listing::Nodes(["a"].map(NodeName::from).into()),
+        Listing::Namespaces(Default::default()),
+    ] {
+        planner.apply(Fact::Listed(listing));
+    }
+    assert!(planner.turn(now).moved.bind, "what an earlier life bound goes");
+    assert!(!planner.turn(now).moved.bind);
+}

@@ -143,11 +143,20 @@ pub fn l2(snapshot: &Snapshot, filter: &AddressFilter) -> Result<L2Report, Unkno
 /// A Service of an address, with what was decided about the two.
 type Tenant<'a> = (&'a ObjectKey, &'a Decision, &'a Announcement);
 
+/// Of an address that this node has yet to answer for.
+const PROBING: &str = "this node asks the link whether the address is free, and answers for it then";
+
 fn address_report(snapshot: &Snapshot, tenants: &[Tenant<'_>]) -> Option<AddressReport> {
     // Of Services that share it, one that has endpoints tells how it stands.
     let telling = tenants.iter().find(|(.., it)| it.l2.reason != Reason::NoEndpoints);
     let (.., Announcement { address, pool, l2, bgp: _ }) = telling.or(tenants.first())?;
     let Placement { owner, since, witnessed, last_move, last_conflict } = &**snapshot.plan.placements.get(address)?;
+    // The plan says what this node is to do; that it answers, the responder says.
+    let answers = l2.announced && snapshot.world.answering.contains_key(address);
+    let summary = match l2.reason {
+        Reason::Announced if !answers => PROBING.to_owned(),
+        _ => l2.reason.to_string(),
+    };
     let interfaces = snapshot.plan.l2.addresses.get(address).map(|links| links.iter().cloned().collect());
     Some(AddressReport {
         address: *address,
@@ -155,8 +164,8 @@ fn address_report(snapshot: &Snapshot, tenants: &[Tenant<'_>]) -> Option<Address
         services: tenants.iter().map(|(key, ..)| (*key).clone()).collect(),
         owner_macs: owner.as_ref().map(|owner| macs(snapshot, owner, *address)).unwrap_or_default(),
         owner: owner.clone(),
-        announced: l2.announced,
-        summary: l2.reason.to_string(),
+        announced: answers,
+        summary,
         reason: l2.reason.clone(),
         interfaces: interfaces.unwrap_or_default(),
         since: snapshot.timestamp(*since),

@@ -19,8 +19,7 @@ impl Planner {
     pub(super) fn note_roster_change(&mut self, change: RosterChange) {
         let RosterChange { addresses, nodes, own, returned } = change;
         if returned {
-            self.holders.assert_all(self.ownership.answers().keys().copied());
-            self.dirty.services.extend(self.ownership.owned_by(&self.me).cloned());
+            self.assert_all();
         }
         self.dirty.context |= own || !nodes.is_empty();
         if !nodes.is_empty() {

@@ -137,6 +137,7 @@ impl Planner {
             self.plan.l2.addresses = self.ownership.answers().clone();
             self.plan.l2.acquisitions = self.ownership.acquisitions().clone();
             self.plan.l2.assertions = self.ownership.assertions().clone();
+            self.plan.l2.yields = self.ownership.yields().clone();
             self.renew_pulse();
         }
         if self.routes.take_moved() {

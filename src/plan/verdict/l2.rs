@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{Announceable, Inputs, data_path, shared};
-use crate::address::Family;
+use crate::address::{Family, MacAddress};
 use crate::claim::{Acquisition, ConflictKind};
 use crate::config::L2;
 use crate::names::{InterfaceName, NodeName, ObjectKey};
@@ -41,6 +41,9 @@ pub struct L2Work {
     pub acquisitions: Vec<(IpAddr, Acquisition)>,
     /// Of the addresses above, those that are to be announced again: once more whenever the number grows.
     pub assertions: Vec<(IpAddr, u32)>,
+    /// Addresses that this node gave up to a node that may not know that there was another holder, by the link, with that node's
+    /// MAC there.
+    pub yields: Vec<((u32, IpAddr), MacAddress)>,
     /// What this node says of the addresses in its pulses.
     pub holdings: Vec<(IpAddr, Holding)>,
     /// The nodes that hold an address of the Service or are to take it, this one among them.
@@ -70,11 +73,24 @@ pub fn judge(inputs: &Inputs<'_>, about: &Announceable<'_>) -> Answer {
         let assertions = history.as_ref().map_or(0, History::assertions);
         work.assertions.extend((answered_on.is_some() && assertions > 0).then_some((address, assertions)));
         work.answers.extend(answered_on.map(|links| (address, links)));
+        let yielded_to = history.as_ref().and_then(History::yielded_to);
+        work.yields.extend(yielded_to.into_iter().flat_map(|holder| yields(inputs, address, holder)));
         answer.histories.extend(history.map(|history| (address, history)));
         answer.causes.extend(cause.map(|cause| (address, cause)));
         answer.verdicts.push(verdict);
     }
     answer
+}
+
+/// Where the holder of an address is, on each link where it is heard.
+fn yields<'a>(
+    inputs: &Inputs<'a>,
+    address: IpAddr,
+    holder: &NodeName,
+) -> impl Iterator<Item = ((u32, IpAddr), MacAddress)> + use<'a> {
+    let holder = holder.clone();
+    let rosters = inputs.world.rosters.iter();
+    rosters.filter_map(move |(index, roster)| Some(((*index, address), roster.members.get(&holder)?.mac)))
 }
 
 /// What this node says of the address in its pulses.
@@ -164,7 +180,9 @@ fn judge_address(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, ran
             leaving: inputs.world.leaving,
             sticky: covering.iter().any(|(l2, _)| l2.sticky),
             may_ask_from: inputs.holders.may_ask_from(&covering, inputs.now),
+            grants: inputs.holders.granting(),
             knows_all: knows_all(inputs, &covering, address),
+            beside_the_deaf: rosters(inputs, &covering, address).any(|it| it.unproved.values().any(|it| it.deaf)),
             holders: holders(inputs, &ranking, &speakers, address),
             askers: askers(&speakers, address),
             askers_know_more: askers_know_more(inputs, &speakers, address),
