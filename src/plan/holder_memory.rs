@@ -113,8 +113,9 @@ impl HolderMemory {
         };
         for (node, departed) in departed(|roster| &roster.silent) {
             self.note_departure(node, departed, Departure::Silent { suspect: departed.suspect }, &mut change);
-            // The link may have split, with neighbours on this side that believe a node of the other.
-            self.may_have_split |= after.silent.len() > 1;
+            // The link may have split, with neighbours on this side that believe a node of the other. Where nobody is heard any
+            // more it may be this node that does not hear: then frames that nobody needs would only be in the way.
+            self.may_have_split |= after.silent.len() > 1 && !after.members.is_empty();
         }
         for (node, departed) in departed(|roster| &roster.left) {
             self.note_departure(node, departed, Departure::Left, &mut change);
