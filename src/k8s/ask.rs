@@ -57,7 +57,9 @@ pub struct Asker {
 impl Asker {
     /// Reads the kubeconfig. The first request connects.
     pub async fn open(kubeconfig: &Path) -> Result<Asker, RequestError> {
-        Ok(Asker { client: client::build(&Access::Kubeconfig(kubeconfig.to_owned())).await? })
+        // A command is over before credentials are renewed.
+        let (client, _) = client::build(&Access::Kubeconfig(kubeconfig.to_owned())).await?;
+        Ok(Asker { client })
     }
 
     #[cfg(test)]

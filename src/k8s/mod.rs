@@ -4,6 +4,7 @@
 // Floor 1: what of an object is read, and what it means.
 pub mod annotation;
 pub mod endpoints;
+pub mod event_budget;
 pub mod namespace;
 pub mod node;
 pub mod node_kubeconfig;
@@ -15,8 +16,10 @@ pub mod status_queue;
 pub mod account;
 pub mod ask;
 pub mod backoff;
+pub mod barrier;
 pub mod certificate_request;
 pub mod client;
+mod credentials;
 pub mod event;
 pub mod foreign;
 pub mod lease;
