@@ -11,7 +11,7 @@ use crate::lan::{Lan, members};
 use crate::packet::{Arp, ArpOperation};
 use crate::rack::Rack;
 use crate::site::Host;
-use crate::wait::{eventually, eventually_equal, millis, secs};
+use crate::wait::{eventually, eventually_equal, millis, secs, throughout};
 
 /// Each address with the one node that answers for it.
 pub type Owners = BTreeMap<Ipv4Addr, String>;
@@ -68,6 +68,16 @@ impl Lan {
             };
             answering.iter().map(one).collect::<Result<Owners, String>>()
         })
+    }
+
+    /// For this long each of the addresses keeps its owner: whoever looks finds one within half a second, and it is that one.
+    #[track_caller]
+    pub fn owners_stay(&self, what: &str, owners: &Owners, length: Duration) {
+        let addresses: Vec<Ipv4Addr> = owners.keys().copied().collect();
+        throughout(what, length, || {
+            let now = self.owners(&addresses, millis(500));
+            if now == *owners { Ok(()) } else { Err(format!("{now:?}, before {owners:?}")) }
+        });
     }
 
     /// Stops the agent of that index and starts it with another configuration.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use rack::crier::Crier;
 use rack::lan::{self, Lan};
 use rack::owners::Owners;
-use rack::{Need, Rack, eventually, millis, secs, throughout};
+use rack::{Need, Rack, eventually, eventually_equal, millis, secs, throughout};
 
 const NEEDS: [Need; 2] = [Need::Crier, Need::Nft];
 
@@ -153,10 +153,7 @@ fn where_no_pulse_passes_nothing_moves_and_the_link_is_quiet() {
     let watch = lan.watch(&addresses);
     lan.drop_pulses();
     let from = watch.frames();
-    throughout("nothing moves", secs(8), || {
-        let now = lan.owners(&addresses, millis(500));
-        if now == before { Ok(()) } else { Err(format!("{now:?}, before {before:?}")) }
-    });
+    lan.owners_stay("nothing moves", &before, secs(8));
     let frames = watch.frames() - from;
     println!("{frames} frames of ARP in 8 s, answers to this client among them");
     assert!(frames < 8 * 4 * 200, "{frames} frames in 8 s");
@@ -164,10 +161,7 @@ fn where_no_pulse_passes_nothing_moves_and_the_link_is_quiet() {
         assert!(watch.claims(*address).iter().all(|name| name == owner), "{address}: {:?}", watch.claims(*address));
     }
     lan.pass_pulses();
-    throughout("nor when pulses pass again", secs(2), || {
-        let now = lan.owners(&addresses, millis(500));
-        if now == before { Ok(()) } else { Err(format!("{now:?}, before {before:?}")) }
-    });
+    lan.owners_stay("nor when pulses pass again", &before, secs(2));
     watch.end(millis(700));
 }
 
@@ -265,10 +259,7 @@ fn an_agent_that_was_frozen_takes_nothing_from_the_others() {
             before.iter().filter(|(_, owner)| *owner != agents[frozen].node()).map(|(a, b)| (*a, b.clone())).collect();
         let moved: Vec<_> = foreign.iter().filter(|(address, owner)| after[*address] != **owner).collect();
         assert!(moved.is_empty(), "{} was frozen for {length} ms; {moved:?} moved to {after:?}", agents[frozen].node());
-        eventually("all is as it was", secs(5), || {
-            let now = lan.owners(&addresses, millis(500));
-            if now == before { Ok(()) } else { Err(format!("{now:?}, before {before:?}")) }
-        });
+        eventually_equal("all is as it was", secs(5), &before, || lan.owners(&addresses, millis(500)));
     }
     // Twice at most an address was another's and came back.
     for (address, owner) in &before {

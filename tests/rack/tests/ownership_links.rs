@@ -48,10 +48,7 @@ fn a_switch_that_filters_the_multicast_of_one_family_silences_nobody() {
         switch.sh("nft add table bridge snooping");
         switch.sh("nft add chain bridge snooping between { type filter hook forward priority 0 ; }");
         switch.sh(&format!("nft add rule bridge snooping between meta protocol {family} udp dport 7473 drop"));
-        throughout(&format!("nothing moves without multicast over {family}"), secs(2), || {
-            let now = lan.owners(&addresses, millis(500));
-            if now == before { Ok(()) } else { Err(format!("{now:?}, before {before:?}")) }
-        });
+        lan.owners_stay(&format!("nothing moves without multicast over {family}"), &before, secs(2));
         switch.sh("nft delete table bridge snooping");
         lan.all_hear(&agents);
     }
@@ -99,10 +96,7 @@ fn a_cable_that_is_pulled_and_plugged_in_again_costs_one_move_there_and_one_back
     lan.all_hear(&agents);
     eventually_equal("all is as it was", secs(5), &before, || lan.owners(&addresses, secs(1)));
     // The link-local address is usable again a second later.
-    throughout("and stays so", secs(3), || {
-        let now = lan.owners(&addresses, millis(500));
-        if now == before { Ok(()) } else { Err(format!("{now:?}, before {before:?}")) }
-    });
+    lan.owners_stay("and stays so", &before, secs(3));
     let silences = said(&agents[1..], "node fell silent");
     assert!(silences.len() == 2 && silences.iter().all(|line| line.contains("node=node-1")), "{silences:#?}");
     watch.end(millis(1500));
@@ -133,10 +127,7 @@ fn an_owner_that_is_killed_again_and_again_is_replaced_each_time_and_leaves_no_s
     lan.all_hear(&agents);
     // The last one that came back asks for what it is ranked first for.
     eventually_equal("each address is where it was first", secs(10), &first, || lan.owners(&addresses, secs(3)));
-    throughout("and it is quiet", secs(2), || {
-        let now = lan.owners(&addresses, millis(500));
-        if now == first { Ok(()) } else { Err(format!("{now:?}, before {first:?}")) }
-    });
+    lan.owners_stay("and it is quiet", &first, secs(2));
     watch.end(millis(1500));
 }
 
