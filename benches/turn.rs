@@ -305,7 +305,11 @@ fn service(address: Option<IpAddr>) -> Service {
         family_policy: FamilyPolicy::SingleStack,
         external_traffic_policy: TrafficPolicy::Cluster,
         ports: Vec::new(),
+        sharing: None,
         request: Ok(Request::default()),
         ingress: address.into_iter().collect(),
+        host_names: Vec::new(),
+        external_ips: Vec::new(),
+        condition: None,
     }
 }

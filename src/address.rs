@@ -189,6 +189,25 @@ impl AddressRange {
         (self.last - self.first).saturating_add(1)
     }
 
+    /// What is left of the range without the others, in order. Empty if they cover it.
+    pub fn without(&self, others: &[AddressRange]) -> Vec<AddressRange> {
+        let mut overlapping: Vec<&AddressRange> = others.iter().filter(|other| other.overlaps(self)).collect();
+        overlapping.sort_by_key(|other| other.first);
+        let mut left = Vec::new();
+        // The first address that is not judged yet; `None` behind the last one there is.
+        let mut next = Some(self.first);
+        for other in overlapping {
+            let Some(first) = next else { break };
+            if other.first > first {
+                left.push(AddressRange { family: self.family, first, last: other.first - 1 });
+            }
+            next = other.last.checked_add(1).map(|behind| behind.max(first));
+        }
+        let last = next.filter(|first| *first <= self.last);
+        left.extend(last.map(|first| AddressRange { family: self.family, first, last: self.last }));
+        left
+    }
+
     /// Every address from the first to the last. An IPv6 range can be astronomically long: take what you need.
     pub fn iter(&self) -> impl Iterator<Item = IpAddr> + use<> {
         let family = self.family;
@@ -267,6 +286,30 @@ mod tests {
         assert!(refused("192.0.2.20-192.0.2.10").contains("backwards"));
         assert!(refused("192.0.2.1-fd35::1").contains("mixes"));
         assert!(refused("lan").contains("\"lan\""));
+    }
+
+    #[test]
+    fn a_range_without_others_is_what_none_of_them_holds() {
+        let table = [
+            ("10.0.0.0-10.0.0.9", "", "10.0.0.0-10.0.0.9"),
+            ("10.0.0.0-10.0.0.9", "10.0.0.0", "10.0.0.1-10.0.0.9"),
+            ("10.0.0.0-10.0.0.9", "10.0.0.8-10.0.1.0", "10.0.0.0-10.0.0.7"),
+            (
+                "10.0.0.0-10.0.0.9",
+                "10.0.0.5 10.0.0.2-10.0.0.3",
+                "10.0.0.0-10.0.0.1 10.0.0.4-10.0.0.4 10.0.0.6-10.0.0.9",
+            ),
+            ("10.0.0.0-10.0.0.9", "10.0.0.2-10.0.0.6 10.0.0.3", "10.0.0.0-10.0.0.1 10.0.0.7-10.0.0.9"),
+            ("10.0.0.0-10.0.0.9", "10.0.0.0/24", ""),
+            ("10.0.0.0-10.0.0.9", "fd35::/64 10.1.0.0", "10.0.0.0-10.0.0.9"),
+            ("fd35::/64", "fd35::/65", "fd35::8000:0:0:0-fd35::ffff:ffff:ffff:ffff"),
+            ("ffff::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "::/0", ""),
+        ];
+        for (whole, others, left) in table {
+            let others: Vec<AddressRange> = others.split_whitespace().map(range).collect();
+            let seen: Vec<String> = range(whole).without(&others).iter().map(ToString::to_string).collect();
+            assert_eq!(seen.join(" "), left, "{whole} without {others:?}");
+        }
     }
 
     #[test]

@@ -82,6 +82,9 @@ pub enum Hearing {
     Leaving,
     /// They are not heard. Only what it says on the link tells whether it answers for an address.
     Unheard,
+    /// They are heard, and it answers none of this node's. It may take this node for a foreign host, to which no agent gives
+    /// an address back: so this node gives way.
+    Deaf,
 }
 
 /// How another station's claim to an address conflicts with this node's.

@@ -43,6 +43,9 @@ pub mod k8s;
 pub mod manifests;
 pub mod pulse;
 
+// Floor 1: the configurations of other load balancers, translated.
+pub mod migrate;
+
 // Floor 1: what is shown of all of these.
 pub mod views;
 

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::address::{Family, MacAddress};
-use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName, PoolName};
+use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName, PoolName};
 use crate::path_state::PathFault;
 
 /// One reason. `Display` is the sentence for people, [`Reason::code`] the word for machines.
@@ -33,12 +33,24 @@ pub enum Reason {
     AddressOutsidePools { address: IpAddr },
     #[error("the requested address {address} is in use by {by}")]
     AddressInUse { address: IpAddr, by: ObjectKey },
+    #[error("{address} of {with} is not shared with this Service: {why}")]
+    AddressNotShared { address: IpAddr, with: ObjectKey, why: Box<Mismatch> },
     #[error("the requested address {address} is {}, but the Service is {}", Family::of(*.address), families(.wanted))]
     WrongFamily { address: IpAddr, wanted: Vec<Family> },
-    #[error("the requested address {address} is in pool {actual}, but pool {requested} was asked for")]
-    AddressInOtherPool { address: IpAddr, actual: PoolName, requested: PoolName },
+    #[error("the requested address {address} is in pool {actual}, but pool {} was asked for", list(.requested))]
+    AddressInOtherPool { address: IpAddr, actual: PoolName, requested: Vec<PoolName> },
     #[error("pool {pool} skips {address}: avoid-network-and-broadcast is set")]
     AddressAvoided { address: IpAddr, pool: PoolName },
+    #[error("pool {pool} excludes {address}: no Service gets it anew")]
+    AddressExcluded { address: IpAddr, pool: PoolName },
+    #[error("{address} is {what}: no Service gets it anew")]
+    AddressOfHost { address: IpAddr, what: HostUse },
+    #[error("{address} is reserved for {service} by a [[reservation]]")]
+    AddressReserved { address: IpAddr, service: ObjectKey },
+    #[error("the agents found a foreign host on the link that uses {address}")]
+    AddressTaken { address: IpAddr },
+    #[error("pool {pool} is draining (draining = true): no Service gets an address of it anew")]
+    PoolDraining { pool: PoolName },
     #[error("there is no pool \"{pool}\"; there are: {}", list(.known))]
     UnknownPool { pool: PoolName, known: Vec<PoolName> },
     #[error("pool {pool} does not serve this Service: its namespaces or selectors do not match")]
@@ -51,8 +63,26 @@ pub enum Reason {
     NoDualStack { missing: Family },
     #[error("{address} is in no pool any more")]
     AddressLeftPools { address: IpAddr },
-    #[error("{address} is in the status of {by} too: {by} has it, because its name sorts first")]
+    #[error("{address} is in the status of {by} too, which keeps it")]
     AddressClaimedTwice { address: IpAddr, by: ObjectKey },
+    #[error("the namespace {namespace} is not known (yet), and a pool is chosen by the labels of namespaces")]
+    NamespaceUnknown { namespace: NamespaceName },
+    #[error("{address} is given up: {why}")]
+    AddressGoes { address: IpAddr, why: String },
+    #[error(
+        "the status shows {}, which crier did not give: another controller writes it, and crier leaves it as it is; let only \
+         one of them serve this Service (spec.loadBalancerClass)", list(.shown)
+    )]
+    ForeignStatus { shown: Vec<String> },
+    #[error(
+        "another controller overwrote the status twice within a minute: crier does not write it for some minutes; let only one \
+         of them serve this Service (spec.loadBalancerClass)"
+    )]
+    StatusOverwritten,
+    #[error(
+        "no {missing} address is free; the Service prefers both families and gets the other one when it can be had"
+    )]
+    FamilyMissing { missing: Family },
     #[error("assigned {} from {}", list(.addresses), list(.pools))]
     Assigned { addresses: Vec<IpAddr>, pools: Vec<PoolName> },
 
@@ -154,6 +184,46 @@ pub enum Reason {
     AddressContested { address: IpAddr, link: InterfaceName, mac: MacAddress },
 }
 
+/// What a host or a subnet uses an address for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(tag = "use", rename_all = "kebab-case")]
+pub enum HostUse {
+    #[error("an address of the Node {node}")]
+    Node { node: NodeName },
+    #[error("an address of {interface} of the host that allocates")]
+    Link { interface: InterfaceName },
+    #[error("the gateway of {interface}")]
+    Gateway { interface: InterfaceName },
+    #[error("the network address of {net}")]
+    Network { net: IpNet },
+    #[error("the broadcast address of {net}")]
+    Broadcast { net: IpNet },
+    #[error("the subnet-router anycast address of {net}")]
+    SubnetRouters { net: IpNet },
+}
+
+/// Which rule of sharing two Services do not meet: the one that the address belongs to, and the one that is not to have it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(tag = "rule", rename_all = "kebab-case")]
+pub enum Mismatch {
+    /// The other Service has no sharing key.
+    #[error("it has no sharing key (annotation crier.dev/share)")]
+    NotShared,
+    // A key can be as long as a Service.
+    #[error("its sharing key is \"{other:.64}\", and the key of this Service is \"{own:.64}\"")]
+    Key { own: String, other: String },
+    #[error("both have port {port}/{protocol}")]
+    Port { protocol: String, port: u16 },
+    #[error("its external traffic policy is {other}, and that of this Service is not")]
+    Policy { other: String },
+    #[error("under external traffic policy Local only Services with the same pod selector share an address")]
+    Selector,
+    #[error("it is in another namespace, and the pool does not set share-across-namespaces = true")]
+    Namespace,
+    #[error("its pool {pool} gives no address to this Service")]
+    Pool { pool: PoolName },
+}
+
 impl Reason {
     /// A foreign host uses the address on the link: needs operator action.
     pub fn is_conflict(&self) -> bool {
@@ -161,6 +231,16 @@ impl Reason {
             self,
             Reason::AddressOccupied { .. } | Reason::OwnerStillAnswers { .. } | Reason::AddressContested { .. }
         )
+    }
+
+    /// The same without what counts: a text that only says how many does not make it another reason.
+    pub fn steady(&self) -> Reason {
+        match self {
+            Reason::NoFreeAddress { family, pools, resting: _ } => {
+                Reason::NoFreeAddress { family: *family, pools: pools.clone(), resting: 0 }
+            }
+            other => other.clone(),
+        }
     }
 
     /// The word for machines, in kebab-case: the same as in the JSON.

@@ -27,6 +27,9 @@ pub struct Roster {
     /// The others that said goodbye.
     #[serde(default)]
     pub left: BTreeMap<NodeName, Departed>,
+    /// The others whose pulses are heard and have yet to be shown to be no recording, by the MAC that the pulses name.
+    #[serde(default)]
+    pub unproved: BTreeMap<NodeName, Unproved>,
     /// `None` where pulses are not authenticated.
     #[serde(default)]
     pub key_use: Option<KeyUse>,
@@ -106,6 +109,14 @@ pub struct Departed {
     pub suspect: bool,
     /// What it held last.
     pub holdings: Holdings,
+}
+
+/// A node whose pulses are heard, and that has answered none of this node's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unproved {
+    pub mac: MacAddress,
+    /// It was asked for so long that it would have answered if it heard this node's pulses.
+    pub deaf: bool,
 }
 
 /// What a node says of the addresses that it has to do with.

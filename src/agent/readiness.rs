@@ -11,6 +11,13 @@ pub fn stopping() {
     notify(&[NotifyState::Stopping, NotifyState::Status("leaving")]);
 }
 
+/// The loop turns: systemd restarts an agent that has not said so within `WatchdogSec=`.
+pub fn alive() {
+    if sd_notify::watchdog_enabled().is_some() {
+        notify(&[NotifyState::Watchdog]);
+    }
+}
+
 fn notify(states: &[NotifyState]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::warn!(%error, "systemd was not notified");

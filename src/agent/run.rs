@@ -80,7 +80,8 @@ pub async fn run(config: Config, node: Option<NodeName>, queries: mpsc::Receiver
     let (stop, stopping) = farewell::channel();
     let mut tasks = Tasks::default();
     let channels = Channels { slices: &slices, facts: &facts, stopping: &stopping };
-    let pulse = pulse_setup(&config, &node);
+    let (turned, turns_seen) = watch::channel(clock::now());
+    let pulse = pulse_setup(&config, &node, turns_seen);
     let pulses = match &pulse {
         Some(setup) => Pulses::On { authenticated: !setup.keys.is_none() },
         None => Pulses::Off,
@@ -100,7 +101,7 @@ pub async fn run(config: Config, node: Option<NodeName>, queries: mpsc::Receiver
     tasks.sources(&config, &node, channels).await?;
 
     let (first_plan, plan_stands) = oneshot::channel();
-    let mut turning = Loop::new(Arc::new(config), node, slices, memory, counters, first_plan);
+    let mut turning = Loop::new(Arc::new(config), node, slices, memory, counters, first_plan, turned);
     turning.recall();
     let patience = if turning.remembers_services() { PATIENCE_WITH_MEMORY } else { PATIENCE_WITHOUT_MEMORY };
     let leaving = facts.clone();
@@ -223,11 +224,19 @@ impl Tasks {
         Channels { slices, facts, stopping }: Channels<'_>,
     ) -> Result<(), Error> {
         match &config.source {
-            Source::Kubernetes(Kubernetes { access, lease, class: _, default_class: _ }) => {
-                let client = k8s::client::build(access).await?;
-                self.endless.spawn(named("the watch", k8s::watch::run(client.clone(), facts.clone())));
-                let (identity, stopping) = (k8s::lease::identity(node), stopping.clone().receiver());
-                let holding = k8s::lease::run(client.clone(), lease.clone(), identity, facts.clone(), stopping);
+            Source::Kubernetes(Kubernetes { access, lease, classes, default_class: _ }) => {
+                let (client, renewal) = k8s::client::build(access).await?;
+                self.endless.spawn(named("the keeper of credentials", renewal.run()));
+                let barrier = k8s::barrier::Barrier::new(&["services", "namespaces"]);
+                let watching = k8s::watch::run(client.clone(), facts.clone(), barrier.clone());
+                self.endless.spawn(named("the watch", watching));
+                let digest = config.allocation_digest().0;
+                let has_pools = !config.pools.is_empty();
+                let terms = k8s::lease::Terms { digest, class: classes.join(", "), has_pools };
+                let identity = k8s::lease::identity(node);
+                let candidacy = k8s::lease::Candidacy { lease: lease.clone(), identity, terms };
+                let stopping = stopping.clone().receiver();
+                let holding = k8s::lease::run(client.clone(), candidacy, barrier, facts.clone(), stopping);
                 self.farewell.spawn(named("the Lease", holding));
                 let writing = k8s::status::run(client, node.clone(), slices.status.subscribe(), facts.clone());
                 self.endless.spawn(named("the status writer", writing));
@@ -263,7 +272,11 @@ impl Tasks {
 }
 
 /// What the pulse is to work with; nothing where there is no key or no link that wants pulses.
-fn pulse_setup(config: &Config, node: &NodeName) -> Option<pulse::task::Setup> {
+fn pulse_setup(
+    config: &Config,
+    node: &NodeName,
+    turned: watch::Receiver<std::time::Instant>,
+) -> Option<pulse::task::Setup> {
     let key = match &config.pulse.key {
         // The configuration was checked: the key is long enough.
         PulseKey::Shared(key) => pulse::packet::Key::of_secret(key.secret.expose())?,
@@ -287,6 +300,7 @@ fn pulse_setup(config: &Config, node: &NodeName) -> Option<pulse::task::Setup> {
         keys: pulse::packet::Keys::new(key, old),
         peers: config.pulse.peers.clone(),
         incarnation,
+        turned,
     })
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 use tracing::{info, warn};
@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use super::counters::{LinkCounters, TurnCounters};
 use super::log_changes::{log_change, log_dispute};
 use super::memory::Memory;
+use super::readiness;
 use super::wiring::{Query, Slices};
 use crate::clock;
 use crate::config::Config;
@@ -29,6 +30,9 @@ const BATCH: usize = 4096;
 
 /// How long the World may have moved on before it is written to disk again.
 const KEEP_AFTER: Duration = Duration::from_secs(2);
+
+/// How long the loop may have nothing to do before it turns all the same, to show that it can.
+const BEAT: Duration = Duration::from_secs(1);
 
 /// Everything the loop owns.
 pub struct Loop {
@@ -46,6 +50,10 @@ pub struct Loop {
     keeping: Option<JoinHandle<()>>,
     /// Told once, when the first plan stands.
     first_plan: Option<oneshot::Sender<()>>,
+    /// When it last turned.
+    turned: watch::Sender<Instant>,
+    /// When to tell systemd next that it turns.
+    tell_alive: Instant,
 }
 
 impl Loop {
@@ -56,6 +64,7 @@ impl Loop {
         memory: Memory,
         link_counters: LinkCounters,
         first_plan: oneshot::Sender<()>,
+        turned: watch::Sender<Instant>,
     ) -> Loop {
         let planner = Planner::new(config.clone(), node.clone());
         let started = Timestamp::try_from(clock::wall()).unwrap_or_default();
@@ -71,6 +80,8 @@ impl Loop {
             keep_at: None,
             keeping: None,
             first_plan: Some(first_plan),
+            turned,
+            tell_alive: clock::now(),
         }
     }
 
@@ -95,7 +106,8 @@ impl Loop {
     /// Runs until every sender of facts is gone; cancel it to stop it.
     pub async fn run(&mut self, facts: &mut mpsc::Receiver<Fact>, queries: &mut mpsc::Receiver<Query>) {
         loop {
-            let wake = self.planner.next_deadline().into_iter().chain(self.keep_at).min();
+            let beat = self.beat();
+            let wake = self.planner.next_deadline().into_iter().chain(self.keep_at).fold(beat, Instant::min);
             tokio::select! {
                 biased;
                 fact = facts.recv() => match fact {
@@ -103,11 +115,22 @@ impl Loop {
                     None => return,
                 },
                 Some(query) = queries.recv() => self.answer(query),
-                () = sleep_until(wake.unwrap_or_else(clock::now).into()), if wake.is_some() => {}
+                () = sleep_until(wake.into()) => {}
             }
             self.turn();
             self.keep_if_due();
         }
+    }
+
+    /// Shows that the loop turns, to whoever relies on it; when to show it next.
+    fn beat(&mut self) -> Instant {
+        let now = clock::now();
+        self.turned.send_replace(now);
+        if now >= self.tell_alive {
+            self.tell_alive = now + BEAT;
+            readiness::alive();
+        }
+        self.tell_alive
     }
 
     /// Writes the World to disk now, for the farewell.

@@ -4,18 +4,23 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::Request;
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::filter::Filter;
-use super::readings::Reading;
+use super::readings::{Reading, Trial};
+use crate::config::SourceFile;
 use crate::views::SCHEMA_VERSION;
 
 /// How long an agent may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long an agent may take to judge a whole cluster by another configuration.
+const TRIAL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// An answer longer than this is not from crier.
 const LONGEST_ANSWER: usize = 256 << 20;
@@ -27,12 +32,15 @@ pub enum AskError {
     CannotStart(io::Error),
     #[error("no agent answers on {}: {source}; is crier running? (systemctl status crier)", .socket.display())]
     NotReachable { socket: PathBuf, source: io::Error },
-    #[error("the agent on {} did not answer within {} s", .socket.display(), ANSWER_TIMEOUT.as_secs())]
-    TimedOut { socket: PathBuf },
+    #[error("the agent on {} did not answer within {seconds} s", .socket.display())]
+    TimedOut { socket: PathBuf, seconds: u64 },
     #[error("the connection to the agent on {} broke: {source}", .socket.display())]
     Broken { socket: PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
     #[error("{0}")]
     NotThere(String),
+    /// The agent cannot read what it was asked, a configuration for example.
+    #[error("{0}")]
+    NotUnderstood(String),
     #[error("the agent answered {status}: {body}")]
     Refused { status: http::StatusCode, body: String },
     #[error(
@@ -49,9 +57,28 @@ pub async fn ask<F: Filter, R: DeserializeOwned>(
     reading: &Reading<F, R>,
     filter: &F,
 ) -> Result<R, AskError> {
-    let body = match tokio::time::timeout(ANSWER_TIMEOUT, get(socket, &reading.request(filter))).await {
+    let request = Request::get(reading.request(filter)).body(Full::default());
+    answer(socket, request, ANSWER_TIMEOUT).await
+}
+
+/// Asks what a configuration would mean.
+pub async fn try_files<R: DeserializeOwned>(
+    socket: &Path,
+    trial: &Trial<R>,
+    files: &[SourceFile],
+) -> Result<R, AskError> {
+    let request = Request::post(trial.path).body(Full::from(serde_json::to_vec(files)?));
+    answer(socket, request, TRIAL_TIMEOUT).await
+}
+
+async fn answer<R: DeserializeOwned>(
+    socket: &Path,
+    request: http::Result<Request<Full<Bytes>>>,
+    limit: Duration,
+) -> Result<R, AskError> {
+    let body = match tokio::time::timeout(limit, send(socket, request)).await {
         Ok(answer) => answer?,
-        Err(_) => return Err(AskError::TimedOut { socket: socket.to_owned() }),
+        Err(_) => return Err(AskError::TimedOut { socket: socket.to_owned(), seconds: limit.as_secs() }),
     };
     #[derive(serde::Deserialize)]
     struct Schema {
@@ -64,7 +91,7 @@ pub async fn ask<F: Filter, R: DeserializeOwned>(
     Ok(serde_json::from_slice(&body)?)
 }
 
-async fn get(socket: &Path, path: &str) -> Result<bytes::Bytes, AskError> {
+async fn send(socket: &Path, request: http::Result<Request<Full<Bytes>>>) -> Result<Bytes, AskError> {
     let stream = UnixStream::connect(socket)
         .await
         .map_err(|source| AskError::NotReachable { socket: socket.to_owned(), source })?;
@@ -74,10 +101,8 @@ async fn get(socket: &Path, path: &str) -> Result<bytes::Bytes, AskError> {
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(error.into()))?;
     // A process asks once; the connection ends with the process.
     tokio::spawn(connection);
-    let request = Request::get(path)
-        .header(http::header::HOST, "crier")
-        .body(Empty::<bytes::Bytes>::new())
-        .map_err(|error| broken(error.into()))?;
+    let mut request = request.map_err(|error| broken(error.into()))?;
+    request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_static("crier"));
     let response = sender.send_request(request).await.map_err(|error| broken(error.into()))?;
     let status = response.status();
     let body = Limited::new(response.into_body(), LONGEST_ANSWER).collect().await.map_err(broken)?.to_bytes();
@@ -85,6 +110,7 @@ async fn get(socket: &Path, path: &str) -> Result<bytes::Bytes, AskError> {
     match status {
         status if status.is_success() => Ok(body),
         http::StatusCode::NOT_FOUND => Err(AskError::NotThere(text())),
+        http::StatusCode::BAD_REQUEST => Err(AskError::NotUnderstood(text())),
         status => Err(AskError::Refused { status, body: text() }),
     }
 }

@@ -19,6 +19,11 @@ pub enum QueryError {
     NoAddress(String),
     #[error("\"{0}\" is not percent-encoded UTF-8")]
     Encoding(String),
+    #[error("the body is no list of configuration files in JSON: {0}")]
+    NoFiles(String),
+    /// All that is wrong with the configuration, each with its place.
+    #[error("{0}")]
+    Configuration(String),
 }
 
 /// What a command selects of a reading. The default selects everything.

@@ -4,12 +4,16 @@
 //! verb is its view (`views/`), its command (`commands/`) and its row here.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Serialize;
 
 use super::filter::{self, Filter, QueryError};
+use crate::config::load::HostSecrets;
+use crate::config::{self, Config, SourceFile};
 use crate::views::bgp::{PeersFilter, PeersReport, RoutesFilter, RoutesReport};
+use crate::views::forecast::{self, ForecastReport};
 use crate::views::l2::{AddressFilter, L2Report};
 use crate::views::status::Report;
 use crate::views::{Snapshot, bgp, l2, metrics, status};
@@ -29,6 +33,9 @@ pub const BGP_ROUTES: Reading<RoutesFilter, RoutesReport> = Reading {
 pub const L2: Reading<AddressFilter, L2Report> =
     Reading { path: "/v1/l2", doors: Doors::Unix, view: |snapshot, filter| found(l2::l2(snapshot, filter)) };
 
+pub const PLAN: Trial<ForecastReport> =
+    Trial { path: "/v1/plan", view: |snapshot, config| found(forecast::forecast(snapshot, config)) };
+
 const METRICS: Text =
     Text { path: "/metrics", doors: Doors::Both, text: |snapshot| Ok(metrics::text(snapshot)?.into()) };
 
@@ -36,13 +43,20 @@ const METRICS: Text =
 const HEALTH: Text = Text { path: "/healthz", doors: Doors::Both, text: |_| Ok(Bytes::from_static(b"ok\n")) };
 
 /// All rows.
-pub(super) const ROWS: [&(dyn Row + Sync); 6] = [&STATUS, &BGP_PEERS, &BGP_ROUTES, &L2, &METRICS, &HEALTH];
+pub(super) const ROWS: [&(dyn Row + Sync); 7] = [&STATUS, &BGP_PEERS, &BGP_ROUTES, &L2, &PLAN, &METRICS, &HEALTH];
 
 /// A row that a command reads as JSON: the part of a view that the filter selects.
 pub struct Reading<F, R> {
     pub path: &'static str,
     doors: Doors,
     view: fn(&Snapshot, &F) -> Result<R, NotThere>,
+}
+
+/// A row that is asked with the files of a configuration, as JSON in the body of a POST: what that configuration would mean. It
+/// changes nothing. Only on the Unix socket.
+pub struct Trial<R> {
+    pub path: &'static str,
+    view: fn(&Snapshot, &Arc<Config>) -> Result<R, NotThere>,
 }
 
 /// A row of plain text, for other programs. It takes no filter.
@@ -85,8 +99,13 @@ pub(super) trait Row {
 
     fn doors(&self) -> Doors;
 
-    /// Reads a query, without its question mark.
-    fn read(&self, query: Option<&str>) -> Result<Question, QueryError>;
+    /// Whether it is asked by a POST with a body. Else it is asked by a GET.
+    fn takes_body(&self) -> bool {
+        false
+    }
+
+    /// Reads a request: the query without its question mark, and the body of a POST.
+    fn read(&self, query: Option<&str>, body: &[u8]) -> Result<Question, QueryError>;
 }
 
 impl<F: Filter, R> Reading<F, R> {
@@ -105,15 +124,34 @@ impl<F: Filter + Send + 'static, R: Serialize + 'static> Row for Reading<F, R> {
         self.doors
     }
 
-    fn read(&self, query: Option<&str>) -> Result<Question, QueryError> {
+    fn read(&self, query: Option<&str>, _body: &[u8]) -> Result<Question, QueryError> {
         let (filter, view) = (filter::read::<F>(query)?, self.view);
-        Ok(Box::new(move |snapshot| match view(snapshot, &filter) {
-            Ok(report) => match serde_json::to_vec(&report) {
-                Ok(json) => Answer::Json(json.into()),
-                Err(error) => Answer::Broken(error.to_string()),
-            },
-            Err(NotThere(why)) => Answer::NotThere(why),
-        }))
+        Ok(Box::new(move |snapshot| as_json(view(snapshot, &filter))))
+    }
+}
+
+impl<R: Serialize + 'static> Row for Trial<R> {
+    fn path(&self) -> &'static str {
+        self.path
+    }
+
+    fn doors(&self) -> Doors {
+        Doors::Unix
+    }
+
+    fn takes_body(&self) -> bool {
+        true
+    }
+
+    /// The secrets that the files name are read by the agent, as it would read them at its next start.
+    fn read(&self, query: Option<&str>, body: &[u8]) -> Result<Question, QueryError> {
+        filter::read::<()>(query)?;
+        let files: Vec<SourceFile> =
+            serde_json::from_slice(body).map_err(|error| QueryError::NoFiles(error.to_string()))?;
+        let config = config::parse(&files, &HostSecrets::from_environment())
+            .map_err(|complaints| QueryError::Configuration(complaints.to_string()))?;
+        let (config, view) = (Arc::new(config), self.view);
+        Ok(Box::new(move |snapshot| as_json(view(snapshot, &config))))
     }
 }
 
@@ -127,12 +165,20 @@ impl Row for Text {
     }
 
     /// A scraper may send parameters of its own; they change nothing.
-    fn read(&self, _query: Option<&str>) -> Result<Question, QueryError> {
+    fn read(&self, _query: Option<&str>, _body: &[u8]) -> Result<Question, QueryError> {
         let text = self.text;
         Ok(Box::new(move |snapshot| match text(snapshot) {
             Ok(text) => Answer::Text(text),
             Err(error) => Answer::Broken(error.to_string()),
         }))
+    }
+}
+
+fn as_json<R: Serialize>(report: Result<R, NotThere>) -> Answer {
+    match report.map(|report| serde_json::to_vec(&report)) {
+        Ok(Ok(json)) => Answer::Json(json.into()),
+        Ok(Err(error)) => Answer::Broken(error.to_string()),
+        Err(NotThere(why)) => Answer::NotThere(why),
     }
 }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 
 use super::readings::{self, Answer, ROWS};
 use crate::agent::wiring::Query;
@@ -28,8 +29,19 @@ use crate::views::Snapshot;
 /// A connection that has asked nothing for this long is closed.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// How many may be connected at once; more wait in the kernel's queue.
+/// How many may be connected at once through each door; more wait in that door's queue in the kernel. Whoever fills the port
+/// keeps nobody from the socket.
 const CONNECTIONS: usize = 32;
+
+/// The longest body of a request, in octets: the files of a configuration.
+const LONGEST_BODY: usize = 8 << 20;
+
+/// How long the body of a request may take to come.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection that is this old gets the answer that is under way, for [`IDLE`] at most, and is closed. So one that reads
+/// no answer does not keep its place for ever.
+const LIFE: Duration = Duration::from_secs(60);
 
 /// The socket or port could not be opened. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +100,7 @@ pub async fn open(socket: &Path, listen: Option<SocketAddr>) -> Result<Doors, Op
 impl Doors {
     /// Answers until it is cancelled.
     pub async fn serve(self, queries: mpsc::Sender<Query>) {
-        let mut connections = JoinSet::new();
+        let (mut local, mut remote) = (JoinSet::new(), JoinSet::new());
         loop {
             let accept_tcp = async {
                 match &self.tcp {
@@ -97,15 +109,16 @@ impl Doors {
                 }
             };
             tokio::select! {
-                accepted = self.unix.accept(), if connections.len() < CONNECTIONS => match accepted {
-                    Ok((stream, _)) => { connections.spawn(answer(stream, queries.clone(), Door::Unix)); }
+                accepted = self.unix.accept(), if local.len() < CONNECTIONS => match accepted {
+                    Ok((stream, _)) => { local.spawn(answer(stream, queries.clone(), Door::Unix)); }
                     Err(error) => pause_after(error).await,
                 },
-                accepted = accept_tcp, if connections.len() < CONNECTIONS => match accepted {
-                    Ok((stream, _)) => { connections.spawn(answer(stream, queries.clone(), Door::Tcp)); }
+                accepted = accept_tcp, if remote.len() < CONNECTIONS => match accepted {
+                    Ok((stream, _)) => { remote.spawn(answer(stream, queries.clone(), Door::Tcp)); }
                     Err(error) => pause_after(error).await,
                 },
-                Some(_) = connections.join_next() => {}
+                Some(_) = local.join_next() => {}
+                Some(_) = remote.join_next() => {}
             }
         }
     }
@@ -114,7 +127,7 @@ impl Doors {
 /// Accepting fails when file descriptors run out; trying again at once would only burn CPU time.
 async fn pause_after(error: io::Error) {
     tracing::warn!(%error, "a connection to the local API was not accepted");
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    sleep(Duration::from_millis(100)).await;
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -147,21 +160,41 @@ where
         .header_read_timeout(IDLE)
         .max_headers(32)
         .serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = connection.await {
-        tracing::debug!(%error, "a connection to the local API ended early");
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => Some(ended),
+        () = sleep(LIFE) => {
+            connection.as_mut().graceful_shutdown();
+            timeout(IDLE, connection).await.ok()
+        }
+    };
+    match ended {
+        Some(Ok(())) => {}
+        Some(Err(error)) => tracing::debug!(%error, "a connection to the local API ended early"),
+        None => tracing::debug!("a connection to the local API was closed: its client did not read the answer"),
     }
 }
 
 /// Answers from a snapshot of the agent, on a thread of its own, because a view of many Services takes time.
 async fn route(request: Request<Incoming>, queries: &mpsc::Sender<Query>, door: Door) -> Response<Full<Bytes>> {
-    if request.method() != Method::GET {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n");
-    }
-    let path = request.uri().path();
+    let (head, body) = request.into_parts();
+    let path = head.uri.path();
     let Some(row) = ROWS.into_iter().find(|row| row.path() == path && door.serves(row.doors())) else {
         return text(StatusCode::NOT_FOUND, format!("there is nothing at {path}\n"));
     };
-    let view = match row.read(request.uri().query()) {
+    let method = if row.takes_body() { Method::POST } else { Method::GET };
+    if head.method != method {
+        return text(StatusCode::METHOD_NOT_ALLOWED, format!("only {method} is answered at {path}\n"));
+    }
+    let body = match row.takes_body() {
+        true => match timeout(BODY_TIMEOUT, Limited::new(body, LONGEST_BODY).collect()).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(error)) => return text(StatusCode::BAD_REQUEST, format!("the body cannot be read: {error}\n")),
+            Err(_) => return text(StatusCode::REQUEST_TIMEOUT, "the body did not come in time\n"),
+        },
+        false => Bytes::new(),
+    };
+    let view = match row.read(head.uri.query(), &body) {
         Ok(view) => view,
         Err(error) => return text(StatusCode::BAD_REQUEST, format!("{error}\n")),
     };
@@ -194,4 +227,46 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(body.into()));
     *response.status_mut() = status;
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    /// Asks for something that is not there, which needs no agent behind; the first line of the answer.
+    async fn ask(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> String {
+        stream.write_all(b"GET /nothing HTTP/1.1\r\nhost: crier\r\n\r\n").await.unwrap();
+        let mut octets = [0; 1024];
+        let count = stream.read(&mut octets).await.unwrap();
+        String::from_utf8_lossy(&octets[..count]).lines().next().unwrap_or_default().to_owned()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_connections_to_the_port_keep_nobody_from_the_socket_and_are_closed_in_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("crier.sock");
+        let doors = open(&socket, Some("127.0.0.1:0".parse().unwrap())).await.unwrap();
+        let port = doors.tcp.as_ref().unwrap().local_addr().unwrap();
+        let (queries, _nobody_answers) = mpsc::channel(1);
+        let serving = tokio::spawn(doors.serve(queries));
+        let mut idle = Vec::new();
+        for _ in 0..2 * CONNECTIONS {
+            idle.push(TcpStream::connect(port).await.unwrap());
+        }
+        // Each has asked once and stays, as clients that keep connections alive do.
+        for stream in &mut idle[..CONNECTIONS] {
+            assert_eq!(ask(stream).await, "HTTP/1.1 404 Not Found");
+        }
+        let mut command = UnixStream::connect(&socket).await.unwrap();
+        assert_eq!(ask(&mut command).await, "HTTP/1.1 404 Not Found", "the socket answers beside a full port");
+        // The paused clock moves on once nobody has anything to do.
+        let mut octets = [0; 16];
+        assert_eq!(idle[0].read(&mut octets).await.unwrap(), 0, "it was closed");
+        let mut next = TcpStream::connect(port).await.unwrap();
+        assert_eq!(ask(&mut next).await, "HTTP/1.1 404 Not Found", "whoever waited has a place then");
+        serving.abort();
+    }
 }

@@ -75,6 +75,8 @@ pub struct Claims {
     /// When all that was left to one station was last asked for at once.
     hastened: Option<(MacAddress, Instant)>,
     reports: VecDeque<Report>,
+    /// Addresses of other stations that neighbours are to be told of, because they may believe this one, and since when.
+    passes: BTreeMap<IpAddr, (Instant, MacAddress)>,
     /// Addresses whose ownership may have changed.
     turned: BTreeSet<IpAddr>,
     /// Counts refreshes, to spread them over time.
@@ -130,6 +132,8 @@ pub enum Action {
     Probe(IpAddr),
     /// Tell all stations that this node has it.
     Announce(IpAddr),
+    /// Tell all stations that another station has it: that one does not know that neighbours may believe this node.
+    PassOn { address: IpAddr, to: MacAddress },
     /// Ask for the address of a Node in the name of this one, to learn its station's MAC, or whether that hears this one.
     AskNode(IpAddr),
 }
@@ -185,6 +189,7 @@ impl Claims {
     /// This node is to answer for the address. Harmless for an address that it announces already, unless the order asserts
     /// it: then it is announced again.
     pub fn handle_owned(&mut self, address: IpAddr, order: &Order, now: Instant) {
+        self.passes.remove(&address);
         let Some(claim) = self.claims.get_mut(&address) else {
             self.claim(address, order.clone(), now);
             return;
@@ -204,10 +209,14 @@ impl Claims {
     }
 
     /// This node is no longer to answer for the address. Nothing is sent about it from here on, not even a farewell: the new
-    /// owner announces it, and neighbours could take a later frame of this node for the newer truth.
-    pub fn handle_disowned(&mut self, address: IpAddr) {
+    /// owner announces it, and neighbours could take a later frame of this node for the newer truth. Only of one that may not
+    /// know that there was another is said where it is.
+    pub fn handle_disowned(&mut self, address: IpAddr, now: Instant) {
         self.leave_queue(address);
-        self.claims.remove(&address);
+        let before = self.claims.remove(&address).map(|claim| claim.state);
+        if let (Some(State::Announced(_)), Some(to)) = (before, self.stations.yielded(address)) {
+            self.pass_on(address, to, now);
+        }
         self.turned.insert(address);
         self.conflicts.forget(address);
         self.disputes.forget(address);
@@ -233,6 +242,7 @@ impl Claims {
         self.up = false;
         self.was_down = true;
         self.schedule.clear();
+        self.passes.clear();
         self.waits.clear();
         self.disputes.clear();
         self.claims.values_mut().for_each(|claim| claim.next = Next::Never);
@@ -251,7 +261,7 @@ impl Claims {
         if let Some(action) = self.poll_question(now) {
             return Some(action);
         }
-        let (lane, address) = self.schedule.poll(now)?;
+        let Some((lane, address)) = self.schedule.poll(now) else { return self.poll_pass(now) };
         let claim = self.claims.get_mut(&address)?;
         claim.next = Next::Never;
         match claim.state {
@@ -291,8 +301,26 @@ impl Claims {
         let wait = self.waits.first().map(|(due, _)| *due);
         let question = self.stations.next_question().filter(|_| self.up);
         let question = question.map(|due| self.schedule.earliest(Lane::Recurring, due));
-        let all = [wait, self.schedule.next_deadline(), question, self.next_contest()];
+        let pass = self.passes.values().map(|(since, _)| *since).min().filter(|_| self.up);
+        let pass = pass.map(|due| self.schedule.earliest(Lane::Repeat, due));
+        let all = [wait, self.schedule.next_deadline(), pass, question, self.next_contest()];
         all.into_iter().flatten().min()
+    }
+
+    /// Neighbours are told where the address is now.
+    fn pass_on(&mut self, address: IpAddr, to: MacAddress, now: Instant) {
+        if self.up {
+            self.passes.insert(address, (now, to));
+        }
+    }
+
+    fn poll_pass(&mut self, now: Instant) -> Option<Action> {
+        if !self.up || !self.schedule.allows(Lane::Repeat, now) {
+            return None;
+        }
+        let (address, (_, to)) = self.passes.pop_first()?;
+        self.schedule.spend(Lane::Repeat, Protocol::of(address).frames_of_an_announcement(), now);
+        Some(Action::PassOn { address, to })
     }
 
     fn poll_question(&mut self, now: Instant) -> Option<Action> {

@@ -182,6 +182,15 @@ impl Frame {
         first.into_iter().chain(second)
     }
 
+    /// The frames of a station at `from` that tell all others that `address` is at `mac`, another station. Switches learn where
+    /// a station is from the frame and hosts from what is in it, so none is led astray.
+    pub fn announcements_of(address: IpAddr, mac: MacAddress, from: MacAddress) -> impl Iterator<Item = Frame> {
+        Frame::announcements(address, mac).map(move |frame| match frame {
+            Frame::Arp(packet) => Frame::Arp(arp::Packet { source: from, ..packet }),
+            Frame::Ndp(packet) => Frame::Ndp(ndp::Packet { source: from, ..packet }),
+        })
+    }
+
     /// The frame that asks all stations on the link for `address`, without claiming it for `mac`.
     pub fn probe(address: IpAddr, mac: MacAddress) -> Frame {
         match address {

@@ -244,7 +244,9 @@ impl Responder {
         let links = &self.served.links;
         let other_macs = |index| links.iter().filter(|link| link.index != index).filter_map(|link| link.mac).collect();
         let wanted = |link: &Link| {
-            let addresses = self.addresses.get(&link.name)?;
+            let yields = self.served.yields_on(link.index);
+            let addresses = self.addresses.get(&link.name).cloned();
+            let addresses = addresses.or_else(|| (!yields.is_empty()).then(OrdMap::new))?;
             let mac = link.mac.filter(|_| link.arp && !link.loopback)?;
             let slice = LinkSlice {
                 name: link.name.clone(),
@@ -256,9 +258,10 @@ impl Responder {
                     stations: self.served.stations.clone(),
                     addresses: self.served.node_addresses.clone(),
                     own: link.addresses.iter().copied().collect(),
+                    yields,
                     leaving: self.served.leaving,
                 },
-                addresses: addresses.clone(),
+                addresses,
             };
             Some((link.index, slice))
         };

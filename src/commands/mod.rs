@@ -5,6 +5,8 @@ mod config;
 mod doctor;
 mod l2;
 mod man;
+mod migrate;
+mod plan;
 mod rbac;
 mod run;
 mod status;
@@ -82,9 +84,13 @@ enum Verb {
     L2(l2::L2),
     /// Look for what is wrong with this host and the running agent, and say what to do
     Doctor(Output),
+    /// Show what a configuration would change in the running cluster, before anybody uses it
+    Plan(plan::Plan),
     /// Check or print a configuration
     #[command(subcommand)]
     Config(config::Config),
+    /// Write a configuration from the objects of MetalLB, OpenELB, PureLB or kube-vip
+    Migrate(migrate::Migrate),
     /// Print the Kubernetes objects that give the agent its rights
     Rbac,
     /// Print a manual page, for `man -l -`
@@ -121,19 +127,17 @@ enum Format {
 }
 
 /// The verbs of the design that this version does not have.
-const NOT_AVAILABLE_YET: [&str; 20] = [
+const NOT_AVAILABLE_YET: [&str; 18] = [
     "explain",
     "get",
     "bfd",
     "egress",
-    "plan",
     "drain",
     "undrain",
     "move",
     "renumber",
     "history",
     "events",
-    "migrate",
     "install",
     "cleanup",
     "kubeconfig",
@@ -153,7 +157,9 @@ pub fn dispatch(arguments: Arguments) -> Exit {
         Verb::Bgp(verb) => bgp::bgp(&socket, verb),
         Verb::L2(verb) => l2::l2(&socket, verb),
         Verb::Doctor(output) => doctor::doctor(&socket, output),
+        Verb::Plan(arguments) => plan::plan(&socket, &arguments),
         Verb::Config(config) => config::config(config),
+        Verb::Migrate(arguments) => migrate::run(&arguments),
         Verb::Rbac => rbac::rbac(),
         Verb::Man(arguments) => man::man(&arguments),
         Verb::Other(words) => refuse(words.first().map_or("", String::as_str)),
@@ -171,8 +177,11 @@ fn refuse(verb: &str) -> Exit {
 
 /// Asks the running agent for the part of a reading that `filter` selects.
 fn ask<F: Filter, R: DeserializeOwned>(socket: &Path, reading: &Reading<F, R>, filter: &F) -> Result<R, AskError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AskError::CannotStart)?;
-    runtime.block_on(client::ask(socket, reading, filter))
+    runtime()?.block_on(client::ask(socket, reading, filter))
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, AskError> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AskError::CannotStart)
 }
 
 /// Says why there is no answer.
@@ -181,7 +190,7 @@ fn refused(error: &AskError) -> Exit {
     match error {
         AskError::NotReachable { .. } => Exit::NotReachable,
         AskError::TimedOut { .. } => Exit::TimedOut,
-        AskError::NotThere(_) => Exit::Usage,
+        AskError::NotThere(_) | AskError::NotUnderstood(_) => Exit::Usage,
         AskError::CannotStart(_)
         | AskError::Broken { .. }
         | AskError::Refused { .. }

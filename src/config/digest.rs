@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Config, Kubernetes, L2, Manifests, Node, Pool, Preference, Source, duration};
+use super::{Config, Kubernetes, L2, Manifests, Node, Pool, Preference, Reservation, Source, duration};
 use crate::address::AddressRange;
 use crate::selector::Selector;
 
@@ -75,10 +75,10 @@ impl Config {
 
     /// What decides which address a Service gets: where Services come from, and the pools.
     pub fn allocation_digest(&self) -> Digest {
-        let mut sum = Sum::new("crier allocation 1");
+        let mut sum = Sum::new("crier allocation 2");
         match &self.source {
-            Source::Kubernetes(Kubernetes { class, default_class, lease, access: _ }) => {
-                sum.item("class", class);
+            Source::Kubernetes(Kubernetes { classes, default_class, lease, access: _ }) => {
+                sum.list("classes", classes.iter().collect::<BTreeSet<_>>());
                 sum.item("default-class", default_class);
                 sum.item("lease", lease);
             }
@@ -88,6 +88,13 @@ impl Config {
         let mut pools: Vec<&Pool> = self.pools.iter().collect();
         pools.sort_by_key(|pool| (pool.priority.is_none(), pool.priority));
         pools.into_iter().for_each(|pool| sum.pool(pool));
+        // Those of different Services may change places.
+        let mut reservations: Vec<&Reservation> = self.reservations.iter().collect();
+        reservations.sort_by_key(|reservation| &reservation.service);
+        for Reservation { service, addresses } in reservations {
+            sum.item("reservation", service);
+            sum.list("addresses", addresses);
+        }
         sum.end()
     }
 }
@@ -130,6 +137,9 @@ impl Sum {
             namespace_selector,
             service_selector,
             rest,
+            share_across_namespaces,
+            exclude,
+            draining,
             bind: _,
         } = pool;
         self.item("pool", name);
@@ -141,6 +151,9 @@ impl Sum {
         self.selector("namespace-selector", namespace_selector.as_ref());
         self.selector("service-selector", service_selector.as_ref());
         self.item("rest", duration::text(*rest));
+        self.item("share-across-namespaces", share_across_namespaces);
+        self.list("exclude", sorted(exclude.clone()));
+        self.item("draining", draining);
     }
 
     fn end(self) -> Digest {
@@ -276,6 +289,11 @@ mod tests {
             ("priority = 7", "priority = 8"),
             ("priority = 7", "rest = \"31s\"\npriority = 7"),
             ("priority = 7", "auto-assign = false\npriority = 7"),
+            ("priority = 7", "share-across-namespaces = true\npriority = 7"),
+            ("priority = 7", "exclude = [\"203.0.113.7\"]\npriority = 7"),
+            ("priority = 7", "draining = true\npriority = 7"),
+            ("[[l2]]", "[[reservation]]\nservice = \"shop/web\"\naddresses = [\"203.0.113.7\"]\n[[l2]]"),
+            ("in-cluster = true", "in-cluster = true\nclasses = [\"crier.dev/crier\", \"a/b\"]"),
             ("priority = 7", "avoid-network-and-broadcast = true\npriority = 7"),
         ] {
             assert_eq!(differ(old, new), [false, false, true], "{new}");
@@ -318,7 +336,7 @@ mod tests {
     #[test]
     fn a_digest_is_the_same_on_every_host_and_in_every_build() {
         let digests: Vec<String> = with("", "").iter().map(ToString::to_string).collect();
-        let expected = ["cd58d068ee84a331", "cc3db10927eb5daf", "dec547cd002c1135"];
+        let expected = ["cd58d068ee84a331", "cc3db10927eb5daf", "81e778241eda39b9"];
         assert_eq!(digests, expected, "agents of one version must agree on these");
     }
 }

@@ -30,7 +30,7 @@ mod words;
 pub use complaint::{Complaint, Complaints, Place, Position};
 pub use digest::Digest;
 pub use example::example;
-pub use page::show;
+pub use page::{differing_keys, show};
 pub use secrets::{NoSecrets, SecretFile, Secrets};
 pub use section::advertisement::Advertisement;
 pub use section::api::Api;
@@ -46,13 +46,14 @@ pub use section::peer::{Peer, PeerAddress, PeerAsn};
 pub use section::pool::Pool;
 pub use section::preference::Preference;
 pub use section::pulse::{LEAST_PULSE_KEY, Pulse, PulseKey};
+pub use section::reservation::Reservation;
 pub use section::state::State;
 pub use section::tcp_ao::{AoAlgorithm, AoKey, LONGEST_PASSWORD};
 pub use section::vrf::{Vrf, VrfRoute};
 pub use source::Source;
 
 /// A file of the configuration, already read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SourceFile {
     /// As complaints should name it. It is not opened.
     pub path: String,
@@ -102,6 +103,7 @@ fn read(merged: &document::Table, secrets: &dyn Secrets, complaints: &mut Vec<Co
     let source = source::read(&mut root);
     let pools = root.many();
     section::pool::overlaps(&mut root);
+    let reservations = root.many();
     let l2 = root.many();
     let pulse = root.one();
     let bgp = root.one();
@@ -115,6 +117,7 @@ fn read(merged: &document::Table, secrets: &dyn Secrets, complaints: &mut Vec<Co
         state: state?,
         source: source?,
         pools,
+        reservations,
         l2,
         pulse: pulse?,
         bgp: bgp?,
@@ -140,6 +143,7 @@ pub struct Config {
     pub state: State,
     pub source: Source,
     pub pools: Vec<Pool>,
+    pub reservations: Vec<Reservation>,
     pub l2: Vec<L2>,
     pub pulse: Pulse,
     pub bgp: Bgp,

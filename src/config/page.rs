@@ -1,16 +1,17 @@
 //! The effective configuration as TOML: defaults filled in, drop-ins merged, aliases of communities resolved.
 //! Floor 1. What is printed parses to the same `Config` on the same host. Of a secret the file is printed, never what is in it.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::codec::Codec;
 use super::key::{Available, Key};
 use super::section::Described;
-use super::{Config, Source};
+use super::{Config, Peer, Source};
 
 /// The whole configuration, in the order of the sections in the manual.
 pub fn show(config: &Config) -> String {
-    let Config { node, api, state, source, pools, l2, pulse, bgp, bfd, vrfs, host, log } = config;
+    let Config { node, api, state, source, pools, reservations, l2, pulse, bgp, bfd, vrfs, host, log } = config;
     let mut page = Page::default();
     page.section(node);
     page.section(api);
@@ -20,6 +21,7 @@ pub fn show(config: &Config) -> String {
         Source::Manifests(manifests) => page.section(manifests),
     }
     page.sections(pools);
+    page.sections(reservations);
     page.sections(l2);
     page.section(pulse);
     page.section(bgp);
@@ -81,6 +83,17 @@ impl Page {
         }
         text
     }
+}
+
+/// The keys of `[[bgp.peer]]` that have other values in one peer than in the other. Empty where only the content of a secret
+/// differs: the file that holds it has the same name.
+pub fn differing_keys(before: &Peer, after: &Peer) -> Vec<&'static str> {
+    let (before, after) = (content(before).keys, content(after).keys);
+    let names: BTreeSet<&'static str> = before.iter().chain(&after).map(|(key, _)| *key).collect();
+    let values = |keys: &[(&'static str, String)], key: &str| -> Vec<String> {
+        keys.iter().filter(|(name, _)| *name == key).map(|(_, value)| value.clone()).collect()
+    };
+    names.into_iter().filter(|key| values(&before, key) != values(&after, key)).collect()
 }
 
 fn content<T: Described>(section: &T) -> Page {

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::net::IpAddr;
 
 use super::complaint::{Place, Problem};
 use super::document::{Data, Table};
@@ -21,6 +22,10 @@ pub(super) struct Seen {
     pub pools: Vec<(PoolName, Place)>,
     /// The addresses of each pool; the name is empty where it was refused.
     pub ranges: Vec<(AddressRange, Place, PoolName)>,
+    /// What pools exclude.
+    pub excluded: Vec<AddressRange>,
+    /// What `[[reservation]]` name.
+    pub reserved: Vec<(IpAddr, Place)>,
     /// `asn` of `[bgp]`.
     pub own_asn: Option<u32>,
     /// `[bgp]` has an `asn`, if perhaps a wrong one.

@@ -56,6 +56,17 @@ pub(super) fn lease(text: &str) -> Result<ObjectKey, Problem> {
     }
 }
 
+/// The name of a Service: its namespace is said, because nothing else says it here.
+pub(super) fn service(text: &str) -> Result<ObjectKey, Problem> {
+    match text.split_once('/') {
+        Some((namespace, name)) if is_dns_label(namespace) && is_dns_label(name) => Ok(ObjectKey::new(namespace, name)),
+        _ => Err(Problem::new(
+            format!("{} is not the name of a Service", written(text)),
+            "write namespace and name: \"shop/front\"",
+        )),
+    }
+}
+
 pub(super) fn class(text: &str) -> Result<String, Problem> {
     check_label_key(text).map(|()| text.to_owned()).map_err(|error| {
         let hint = "write it as in spec.loadBalancerClass: a name, optionally after a DNS name and a slash";

@@ -137,8 +137,11 @@ fn the_example_is_a_good_configuration_and_with_every_key_set_too() {
         _ => line.to_owned(),
     };
     let lines: Vec<String> = EXAMPLE.lines().map(set).collect();
-    // One source of Services, and one kind of signature.
-    let others = |line: &&String| *line != "folder = \"/etc/crier/manifests\"" && !line.starts_with("tcp-ao");
+    // One source of Services, one key for its classes, and one kind of signature.
+    let others = |line: &&String| {
+        let other = ["classes", "tcp-ao"].iter().any(|key| line.starts_with(key));
+        *line != "folder = \"/etc/crier/manifests\"" && !other
+    };
     let without = lines.iter().filter(others);
     let all: String = without.map(|line| format!("{line}\n")).collect();
     let config = parse_one(&all).unwrap_or_else(|complaints| panic!("{complaints}"));
@@ -193,8 +196,12 @@ fn defaults_are_those_that_the_table_names() {
             namespace_selector: None,
             service_selector: None,
             rest: Duration::from_secs(30),
+            exclude: vec![],
+            draining: false,
+            share_across_namespaces: false,
             bind: None,
         }],
+        reservations: vec![],
         l2: vec![L2 {
             pools: vec![],
             interfaces: vec![],
@@ -260,7 +267,7 @@ fn defaults_are_those_that_the_table_names() {
     let kubernetes = parse_one("[kubernetes]\nin-cluster = true").unwrap().source;
     let expected = Kubernetes {
         access: Access::InCluster,
-        class: "crier.dev/crier".to_owned(),
+        classes: vec!["crier.dev/crier".to_owned()],
         default_class: true,
         lease: ObjectKey::new("kube-system", "crier"),
     };
@@ -530,7 +537,14 @@ proptest! {
                 namespace_selector: (kind == 1).then(|| "a in (b, c)".parse().unwrap()),
                 service_selector: (kind == 2).then(|| "a!=b, !c".parse().unwrap()),
                 rest: Duration::from_millis(rest),
+                exclude: vec![format!("10.{n}.0.0-10.{n}.0.{kind}").parse().unwrap()],
+                draining: kind == 1,
+                share_across_namespaces: kind == 0,
                 bind: (kind == 2).then(|| "lo".into()),
+            });
+            config.reservations.push(Reservation {
+                service: ObjectKey::new("shop", &format!("front-{n}")),
+                addresses: vec![format!("10.{n}.0.200").parse().unwrap(), format!("fd35:{n}::1").parse().unwrap()],
             });
             config.l2.push(L2 {
                 pools: vec![format!("pool-{n}").into()],
@@ -676,4 +690,19 @@ fn a_peer_is_an_address_an_interface_or_the_gateway() {
     for (text, expected) in table {
         assert_eq!(read(text), expected, "{text:?}");
     }
+}
+
+#[test]
+fn another_class_has_a_lease_of_its_own_unless_one_is_named() {
+    let lease = |text: &str| {
+        let text = format!("[kubernetes]\nin-cluster = true\n{text}");
+        let file = SourceFile { path: "crier.toml".to_owned(), text };
+        match parse(&[file], &NoSecrets).unwrap_or_else(|complaints| panic!("{complaints}")).source {
+            Source::Kubernetes(kubernetes) => kubernetes.lease.to_string(),
+            Source::Manifests(_) => panic!("this is a cluster"),
+        }
+    };
+    assert_eq!(lease(""), "kube-system/crier");
+    assert_eq!(lease("class = \"example.com/Edge\""), "kube-system/crier-example.com-edge");
+    assert_eq!(lease("class = \"example.com/edge\"\nlease = \"lb/crier\""), "lb/crier");
 }

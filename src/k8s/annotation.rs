@@ -17,6 +17,9 @@ const ADDRESSES: &str = "crier.dev/addresses";
 const POOL: &str = "crier.dev/pool";
 const SHARE: &str = "crier.dev/share";
 const EGRESS: &str = "crier.dev/egress";
+/// What crier writes itself.
+const OUTPUT: &str = "crier.dev/ip-allocated-from-pool";
+const SHARED: &str = "allow-shared-ip";
 const OWN_NAMES: [&str; 4] = [ADDRESSES, POOL, SHARE, EGRESS];
 
 const SPEC_ADDRESS: &str = "spec.loadBalancerIP";
@@ -37,11 +40,11 @@ pub fn request(
     let annotations = annotations.unwrap_or(&none);
     refuse_unknown(annotations)?;
     refuse_unavailable(annotations)?;
-    let pool = match first(annotations, POOL, "address-pool") {
-        Some((field, pool)) => Some(parse_pool(&field, pool)?),
-        None => None,
+    let pools = match first(annotations, POOL, "address-pool") {
+        Some((field, pools)) => parse_pools(&field, pools)?,
+        None => Vec::new(),
     };
-    Ok(Request { addresses: addresses(annotations, spec_address)?, pool })
+    Ok(Request { addresses: addresses(annotations, spec_address)?, pools })
 }
 
 fn addresses(annotations: &BTreeMap<String, String>, spec_address: Option<&str>) -> Result<Vec<IpAddr>, RequestError> {
@@ -62,6 +65,15 @@ fn addresses(annotations: &BTreeMap<String, String>, spec_address: Option<&str>)
     }
 }
 
+/// The sharing key: Services with the same one may have one address. `crier.dev/share` counts before MetalLB's, also where it is
+/// empty; an empty key is none.
+///
+/// It is read apart from the request, so that a request that cannot be read takes no address away that is shared.
+pub fn sharing_key(annotations: Option<&BTreeMap<String, String>>) -> Option<&str> {
+    let (_, key) = first(annotations?, SHARE, SHARED)?;
+    Some(key).filter(|key| !key.trim().is_empty())
+}
+
 /// The annotation that applies, with its name: crier's own, else MetalLB's unless its value is empty.
 fn first<'a>(annotations: &'a BTreeMap<String, String>, own: &str, metallb: &str) -> Option<(String, &'a str)> {
     if let Some(value) = annotations.get(own) {
@@ -74,7 +86,8 @@ fn first<'a>(annotations: &'a BTreeMap<String, String>, own: &str, metallb: &str
 }
 
 fn refuse_unknown(annotations: &BTreeMap<String, String>) -> Result<(), RequestError> {
-    let unknown = annotations.iter().find(|(name, _)| name.starts_with(OWN) && !OWN_NAMES.contains(&name.as_str()));
+    let is_known = |name: &str| name == OUTPUT || OWN_NAMES.contains(&name);
+    let unknown = annotations.iter().find(|(name, _)| name.starts_with(OWN) && !is_known(name));
     let Some((name, value)) = unknown else { return Ok(()) };
     let nearest = OWN_NAMES
         .iter()
@@ -88,27 +101,28 @@ fn refuse_unknown(annotations: &BTreeMap<String, String>) -> Result<(), RequestE
     Err(malformed(name, value, problem))
 }
 
-/// Gap (sharing, egress): refused until a version implements it, so that nobody relies on a feature that is missing.
+/// Gap (egress): refused until a version implements it, so that nobody relies on a feature that is missing.
 fn refuse_unavailable(annotations: &BTreeMap<String, String>) -> Result<(), RequestError> {
-    let own = [SHARE, EGRESS].into_iter().find(|name| annotations.contains_key(*name)).map(str::to_owned);
-    let field = own.or_else(|| {
-        // For MetalLB an empty sharing key is no sharing key.
-        METALLB
-            .iter()
-            .map(|prefix| format!("{prefix}allow-shared-ip"))
-            .find(|name| annotations.get(name).is_some_and(|key| !key.is_empty()))
-    });
-    match field {
-        Some(field) => Err(RequestError::NotAvailableYet { field }),
-        None => Ok(()),
+    match annotations.contains_key(EGRESS) {
+        true => Err(RequestError::NotAvailableYet { field: EGRESS.to_owned() }),
+        false => Ok(()),
     }
 }
 
-fn parse_pool(field: &str, text: &str) -> Result<PoolName, RequestError> {
-    match text.trim() {
-        "" => Err(malformed(field, text, "name a pool, or remove it to have any")),
-        pool => Ok(PoolName::from(pool)),
+/// Names separated by commas, spaces allowed.
+fn parse_pools(field: &str, text: &str) -> Result<Vec<PoolName>, RequestError> {
+    let mut pools: Vec<PoolName> = Vec::new();
+    for name in text.split(',').map(str::trim) {
+        if name.is_empty() {
+            return Err(malformed(field, text, "name a pool, or remove it to have any"));
+        }
+        let pool = PoolName::from(name);
+        if pools.contains(&pool) {
+            return Err(malformed(field, text, format!("it names the pool {name} twice")));
+        }
+        pools.push(pool);
     }
+    Ok(pools)
 }
 
 /// Addresses separated by commas, spaces allowed; at most one address of each family.
@@ -150,8 +164,10 @@ mod tests {
     }
 
     fn granted(annotations: &[(&str, &str)], spec_address: Option<&str>) -> (Vec<String>, Option<String>) {
-        let Request { addresses, pool } = read(annotations, spec_address).expect("a request that can be read");
-        (addresses.iter().map(IpAddr::to_string).collect(), pool.map(|pool| pool.to_string()))
+        let Request { addresses, pools } = read(annotations, spec_address).expect("a request that can be read");
+        let pools: Vec<&str> = pools.iter().map(PoolName::as_str).collect();
+        let pools = (!pools.is_empty()).then(|| pools.join(" "));
+        (addresses.iter().map(IpAddr::to_string).collect(), pools)
     }
 
     fn refused(annotations: &[(&str, &str)], spec_address: Option<&str>) -> String {
@@ -175,6 +191,7 @@ mod tests {
             ("unrelated", "", "192.0.2.1", "192.0.2.1", ""),
             ("crier.dev/pool", "lan", "", "", "lan"),
             ("metallb.io/address-pool", "lan", "", "", "lan"),
+            ("crier.dev/pool", "lan , wan", "", "", "lan wan"),
             ("metallb.universe.tf/address-pool", "lan", "", "", "lan"),
             ("metallb.io/ip-allocated-from-pool", "lan", "", "", ""),
             ("metallb.io/loadBalancerIPs", "", "192.0.2.1", "192.0.2.1", ""),
@@ -220,6 +237,8 @@ mod tests {
             ("metallb.io/loadBalancerIPs", "192.0.2.1,192.0.2.2", "two IPv4 addresses"),
             ("metallb.universe.tf/loadBalancerIPs", "fd00::1,fd00::1", "two IPv6 addresses"),
             ("crier.dev/pool", " ", "name a pool"),
+            ("crier.dev/pool", "lan,", "name a pool"),
+            ("crier.dev/pool", "lan, lan", "names the pool lan twice"),
             ("crier.dev/adresses", "192.0.2.1", "did you mean crier.dev/addresses?"),
             ("crier.dev/pools", "lan", "did you mean crier.dev/pool?"),
             ("crier.dev/frobnicate", "yes", "those that exist are crier.dev/addresses"),
@@ -235,15 +254,30 @@ mod tests {
 
     #[test]
     fn what_this_version_cannot_do_is_refused_and_not_ignored() {
-        for field in
-            ["crier.dev/share", "crier.dev/egress", "metallb.io/allow-shared-ip", "metallb.universe.tf/allow-shared-ip"]
-        {
-            assert_eq!(
-                read(&[(field, "key")], None),
-                Err(RequestError::NotAvailableYet { field: field.to_owned() }),
-                "{field}"
-            );
-        }
+        let field = "crier.dev/egress";
+        assert_eq!(read(&[(field, "key")], None), Err(RequestError::NotAvailableYet { field: field.to_owned() }));
+    }
+
+    #[test]
+    fn a_sharing_key_is_read_of_each_spelling_and_ours_counts_before_metallbs() {
+        let key = |annotations: &[(&str, &str)]| {
+            let annotations = annotations.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+            sharing_key(Some(&annotations)).map(str::to_owned)
+        };
+        let all = [
+            ("crier.dev/share", "ours"),
+            ("metallb.io/allow-shared-ip", "new"),
+            ("metallb.universe.tf/allow-shared-ip", "old"),
+        ];
+        assert_eq!(key(&all).as_deref(), Some("ours"));
+        assert_eq!(key(&all[1..]).as_deref(), Some("new"));
+        assert_eq!(key(&all[2..]).as_deref(), Some("old"));
+        assert_eq!(key(&[("metallb.io/allow-shared-ip", ""), all[2]]).as_deref(), Some("old"), "empty is none");
+        assert_eq!(key(&[("crier.dev/share", ""), all[1]]), None, "ours, also where it is empty");
+        assert_eq!((key(&[]), sharing_key(None)), (None, None));
+        assert!(read(&all, None).is_ok());
+        let unreadable = [("crier.dev/addresses", "1.2.3"), all[0]];
+        assert_eq!(key(&unreadable).as_deref(), Some("ours"), "whatever the request says");
     }
 
     #[test]

@@ -24,10 +24,12 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::{Body, ConfigExt};
-use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::config::{InClusterError, KubeconfigError};
 use tower::{BoxError, ServiceBuilder, ServiceExt};
 use tracing::warn;
 
+pub use super::credentials::Renewal;
+use super::credentials::{self, Connection};
 use crate::config::Access;
 
 /// How long one address of the API server may take to accept a connection.
@@ -57,6 +59,8 @@ pub enum ClientError {
         "the kubeconfig {path} sets the proxy {proxy} (proxy-url); crier uses no proxy: remove proxy-url and let this host reach the API server directly"
     )]
     Proxy { path: PathBuf, proxy: String },
+    #[error("the token file {path} cannot be read: {source}")]
+    Token { path: PathBuf, source: std::io::Error },
     #[error("in-cluster = true needs the service account of a pod, which cannot be used: {0}")]
     InCluster(#[source] InClusterError),
     #[error("the credentials for the API server cannot be used: {0}")]
@@ -65,44 +69,20 @@ pub enum ClientError {
     ServerName { name: String },
 }
 
-/// A client for the API server. Opens no connection; the first request does.
-pub async fn build(access: &Access) -> Result<kube::Client, ClientError> {
-    let mut config = match access {
-        Access::Kubeconfig(path) => from_kubeconfig(path.clone()).await?,
-        Access::InCluster => kube::Config::incluster().map_err(ClientError::InCluster)?,
-    };
+/// A client for the API server, and what keeps it up to date while its files change. Opens no connection; the first request
+/// does.
+pub async fn build(access: &Access) -> Result<(kube::Client, Renewal), ClientError> {
+    let (config, newest, renewal) = credentials::open(access).await?;
+    Ok((kube::Client::new(newest, config.default_namespace), renewal))
+}
+
+/// The body of an answer.
+pub(super) type Answer = Either<Incoming, Full<Bytes>>;
+
+/// Everything between a request and the wire.
+pub(super) fn assemble(config: &kube::Config) -> Result<Connection, ClientError> {
+    let mut config = config.clone();
     config.headers.push((USER_AGENT, HeaderValue::from_static(concat!("crier/", env!("CARGO_PKG_VERSION")))));
-    assemble(&config)
-}
-
-async fn from_kubeconfig(path: PathBuf) -> Result<kube::Config, ClientError> {
-    let unusable = |source| ClientError::Kubeconfig { path: path.clone(), source };
-    let kubeconfig = Kubeconfig::read_from(&path).map_err(unusable)?;
-    let proxy = proxy_of(&kubeconfig);
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
-    let config = config.map_err(unusable)?;
-    if let Some(exec) = &config.auth_info.exec {
-        return Err(ClientError::CredentialPlugin { path, command: exec.command.clone().unwrap_or_default() });
-    }
-    if let Some(provider) = &config.auth_info.auth_provider {
-        return Err(ClientError::AuthProvider { path, name: provider.name.clone() });
-    }
-    if let Some(proxy) = proxy {
-        return Err(ClientError::Proxy { path, proxy });
-    }
-    Ok(config)
-}
-
-/// The proxy of the cluster in use, from the file itself: kube would also take a proxy from the environment, and that one is
-/// meant for the way to the internet.
-fn proxy_of(kubeconfig: &Kubeconfig) -> Option<String> {
-    let current = kubeconfig.current_context.as_ref()?;
-    let context = kubeconfig.contexts.iter().find(|context| &context.name == current)?.context.as_ref()?;
-    let cluster = kubeconfig.clusters.iter().find(|cluster| cluster.name == context.cluster)?.cluster.as_ref()?;
-    cluster.proxy_url.clone().filter(|proxy| !proxy.is_empty())
-}
-
-fn assemble(config: &kube::Config) -> Result<kube::Client, ClientError> {
     if config.cluster_url.scheme_str() == Some("http") {
         warn!(url = %config.cluster_url, "the API server is used over plain HTTP; credentials and answers can be read on the way");
     }
@@ -127,7 +107,7 @@ fn assemble(config: &kube::Config) -> Result<kube::Client, ClientError> {
         .option_layer(config.auth_layer().map_err(ClientError::Credentials)?)
         .layer(config.extra_headers_layer().map_err(ClientError::Credentials)?)
         .service(http.map_err(BoxError::from).map_response(with_retry_after_in_body));
-    Ok(kube::Client::new(service, config.default_namespace.clone()))
+    Ok(Connection::new(service))
 }
 
 /// When the API server is overloaded, it refuses requests in plain text, with the delay before a retry in a header. kube reads
@@ -268,5 +248,44 @@ mod tests {
     async fn a_name_is_resolved_inside_the_process() {
         let addresses = resolve("localhost").await.expect("every host knows localhost");
         assert!(addresses.iter().all(IpAddr::is_loopback) && !addresses.is_empty(), "{addresses:?}");
+    }
+
+    #[tokio::test]
+    async fn a_token_that_is_renewed_on_disk_is_read_again_and_ends_where_its_line_ends() {
+        let api = FakeApi::start().await;
+        let folder = tempfile::tempdir().unwrap();
+        let (path, token) = (folder.path().join("kubeconfig"), folder.path().join("token"));
+        let cluster = format!("{{server: 'http://{}'}}", api.address);
+        std::fs::write(&path, kubeconfig(&cluster, "{tokenFile: token}")).unwrap();
+        std::fs::write(&token, "first\n").unwrap();
+        let (client, renewal) = build(&Access::Kubeconfig(path)).await.unwrap();
+        let task = tokio::spawn(renewal.run());
+        let ask = || async {
+            let request = http::Request::get(SERVICES).body(Vec::new()).unwrap();
+            let refused = client.request::<serde_json::Value>(request).await.is_err();
+            (refused, api.requests(&Method::GET, SERVICES).pop().expect("it was asked").authorization)
+        };
+        assert_eq!(ask().await, (false, "Bearer first".to_owned()));
+        std::fs::write(&token, "second\n").unwrap();
+        let answer = Answer::Status(401, "Unauthorized");
+        api.fault(Fault { method: Method::GET, path: SERVICES, watch: None, answer });
+        assert!(ask().await.0);
+        let renewed = tokio::time::timeout(Duration::from_secs(10), async {
+            while ask().await.1 != "Bearer second" {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        renewed.await.expect("an answer 401 is enough to read it again");
+        std::fs::remove_file(&token).unwrap();
+        api.fault(Fault {
+            method: Method::GET,
+            path: SERVICES,
+            watch: None,
+            answer: Answer::Status(401, "Unauthorized"),
+        });
+        assert!(ask().await.0);
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        assert_eq!(ask().await, (false, "Bearer second".to_owned()), "files that cannot be used change nothing");
+        task.abort();
     }
 }

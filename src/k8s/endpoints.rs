@@ -87,7 +87,7 @@ impl Kind for EndpointSliceFields {
     }
 }
 
-/// The serving endpoints by node; `None` for a slice that belongs to no Service.
+/// The serving endpoints by node; `None` for a slice that belongs to no Service, or holds names.
 ///
 /// A Service of both families has a slice for each, so a pod counts in both: whoever counts pods asks for one family.
 pub fn endpoint_slice(object: &Object<EndpointSliceFields>) -> Result<Option<world::EndpointSlice>, Unreadable> {
@@ -95,6 +95,10 @@ pub fn endpoint_slice(object: &Object<EndpointSliceFields>) -> Result<Option<wor
     let key = object_key(&object.metadata);
     let service = object.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME));
     let Some(service) = service.filter(|name| !name.is_empty()) else { return Ok(None) };
+    // Names are resolved by clients: no address of a Service leads there.
+    if address_type.as_deref() == Some("FQDN") {
+        return Ok(None);
+    }
     let mut serving: BTreeMap<NodeName, u32> = BTreeMap::new();
     let mut ready: BTreeMap<NodeName, u32> = BTreeMap::new();
     let mut serving_without_node = 0;
@@ -214,5 +218,11 @@ ports:
         assert_eq!(read("{metadata: {name: stray}, endpoints: [{nodeName: a}]}"), None);
         let object: Object<EndpointSliceFields> = serde_saphyr::from_str("{metadata: {name: stray}}").unwrap();
         assert_eq!(EndpointSliceFields::translate(&object), Ok(None));
+    }
+
+    #[test]
+    fn a_slice_of_names_is_nobodys() {
+        let metadata = "{name: web-x2v, namespace: shop, labels: {kubernetes.io/service-name: web}}";
+        assert_eq!(read(&format!("{{metadata: {metadata}, addressType: FQDN, endpoints: [{{nodeName: a}}]}}")), None);
     }
 }

@@ -55,6 +55,8 @@ pub struct Seen {
     pub path: String,
     pub query: String,
     pub body: Value,
+    /// The header Authorization.
+    pub authorization: String,
 }
 
 /// The answer to the next request that matches, instead of the right one.
@@ -127,7 +129,7 @@ impl FakeApi {
             "users": [{"name": "u", "user": {"token": "secret"}}],
         });
         std::fs::write(&path, kubeconfig.to_string()).unwrap();
-        crate::k8s::client::build(&Access::Kubeconfig(path)).await.expect("a sound kubeconfig")
+        crate::k8s::client::build(&Access::Kubeconfig(path)).await.expect("a sound kubeconfig").0
     }
 
     /// Creates or replaces an object; answers with its version.
@@ -227,7 +229,9 @@ async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>, changes: w
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let query = parts.uri.query().unwrap_or_default().to_owned();
     let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
-    let seen = Seen { method: parts.method, path: parts.uri.path().to_owned(), query, body };
+    let authorization = parts.headers.get(http::header::AUTHORIZATION).and_then(|it| it.to_str().ok());
+    let authorization = authorization.unwrap_or_default().to_owned();
+    let seen = Seen { method: parts.method, path: parts.uri.path().to_owned(), query, body, authorization };
     let fault = {
         let mut state = state.lock().unwrap();
         state.requests.push(seen.clone());
@@ -274,6 +278,9 @@ fn plain(seen: &Seen, state: &mut State) -> Response<Body> {
         Some(key) => (key.to_owned(), true),
         None => (rest, false),
     };
+    if seen.method == Method::GET && key.ends_with('/') {
+        return list(&collection, &seen.query, state);
+    }
     let current = state.objects.get(&(collection.clone(), key.clone())).cloned();
     match (seen.method.clone(), current) {
         (Method::POST, _) => {
@@ -300,7 +307,8 @@ fn plain(seen: &Seen, state: &mut State) -> Response<Body> {
             if seen.method == Method::PATCH {
                 assert!(subresource, "only the status is patched");
                 object = current;
-                object["status"] = seen.body["status"].clone();
+                merge(&mut object["status"], &seen.body["status"]);
+                merge(&mut object["metadata"]["annotations"], &seen.body["metadata"]["annotations"]);
             }
             state.put(&collection, object);
             json_answer(200, &state.objects[&(collection, key)])
@@ -309,11 +317,41 @@ fn plain(seen: &Seen, state: &mut State) -> Response<Body> {
     }
 }
 
+/// A strategic merge, as far as a Service needs one: conditions by type, other lists whole, null removes.
+fn merge(into: &mut Value, patch: &Value) {
+    let Value::Object(fields) = patch else { return };
+    if !into.is_object() {
+        *into = json!({});
+    }
+    for (name, value) in fields {
+        match (name.as_str(), value) {
+            ("conditions", Value::Array(changes)) => {
+                let mut all = into[name].as_array().cloned().unwrap_or_default();
+                for change in changes {
+                    let at = all.iter().position(|it| it["type"] == change["type"]);
+                    match (change["$patch"] == "delete", at) {
+                        (true, Some(at)) => drop(all.remove(at)),
+                        (true, None) => {}
+                        (false, Some(at)) => merge(&mut all[at], change),
+                        (false, None) => all.push(change.clone()),
+                    }
+                }
+                into[name] = json!(all);
+            }
+            (_, Value::Object(_)) => merge(&mut into[name], value),
+            (_, Value::Null) => drop(into.as_object_mut().expect("an object").remove(name)),
+            _ => into[name] = value.clone(),
+        }
+    }
+}
+
 fn list(collection: &str, query: &str, state: &State) -> Response<Body> {
     let number = |name| parameter(query, name).and_then(|text| text.parse::<usize>().ok());
     let (from, limit) = (number("continue").unwrap_or(0), number("limit").unwrap_or(usize::MAX));
+    let named = only(query);
+    let fits = |object: &&Value| named.is_none_or(|name| object["metadata"]["name"] == name);
     let all: Vec<&Value> =
-        state.objects.iter().filter(|((of, _), _)| of == collection).map(|(_, object)| object).collect();
+        state.objects.iter().filter(|((of, _), _)| of == collection).map(|(_, object)| object).filter(fits).collect();
     let page: Vec<&Value> = all.iter().copied().skip(from).take(limit).collect();
     let next = from + page.len();
     let mut metadata = json!({"resourceVersion": state.version.to_string()});
@@ -325,6 +363,7 @@ fn list(collection: &str, query: &str, state: &State) -> Response<Body> {
 
 fn watch_from(seen: &Seen, state: Arc<Mutex<State>>, changes: watch::Sender<u64>) -> Response<Body> {
     let (collection, _) = split(&seen.path);
+    let named = only(&seen.query).map(str::to_owned);
     let from: u64 = parameter(&seen.query, "resourceVersion").and_then(|text| text.parse().ok()).unwrap_or(0);
     if from < state.lock().unwrap().compacted {
         // Like the real API server: the watch begins, and its first event is the error.
@@ -334,10 +373,10 @@ fn watch_from(seen: &Seen, state: Arc<Mutex<State>>, changes: watch::Sender<u64>
     let began = state.lock().unwrap().hang_up;
     let changes = changes.subscribe();
     let events = stream::unfold((from, changes), move |(at, mut changes)| {
-        let (collection, state) = (collection.clone(), Arc::clone(&state));
+        let (collection, named, state) = (collection.clone(), named.clone(), Arc::clone(&state));
         async move {
             loop {
-                match next_event(&state.lock().unwrap(), &collection, at, began) {
+                match next_event(&state.lock().unwrap(), &collection, named.as_deref(), at, began) {
                     Next::End => return None,
                     Next::Event(version, event) => return Some((line(&event), (version, changes))),
                     Next::Wait => {}
@@ -355,11 +394,12 @@ enum Next {
     End,
 }
 
-fn next_event(state: &State, collection: &str, after: u64, began: u64) -> Next {
+fn next_event(state: &State, collection: &str, named: Option<&str>, after: u64, began: u64) -> Next {
     if state.hang_up > began {
         return Next::End;
     }
-    match state.log.iter().find(|(version, of, _)| *version > after && of == collection) {
+    let fits = |event: &Value| named.is_none_or(|name| event["object"]["metadata"]["name"] == name);
+    match state.log.iter().find(|(version, of, event)| *version > after && of == collection && fits(event)) {
         Some((version, _, event)) => Next::Event(*version, event.clone()),
         None => Next::Wait,
     }
@@ -373,6 +413,11 @@ fn split(path: &str) -> (String, Option<String>) {
     let mut parts = after.splitn(3, '/');
     let (namespace, plural) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     (format!("{before}/{plural}"), Some(format!("{namespace}/{}", parts.next().unwrap_or_default())))
+}
+
+/// The one name that a field selector asks for.
+fn only(query: &str) -> Option<&str> {
+    parameter(query, "fieldSelector")?.strip_prefix("metadata.name%3D")
 }
 
 fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {

@@ -1,26 +1,36 @@
 //! The Lease: which agent allocates. Floor 2.
 //!
-//! One task, [`run`], owned by the agent. It owns this agent's claim on the Lease. A cancelled task leaves the Lease to
-//! expire; a task that is told to leave releases the Lease, so that the next agent takes over at once.
+//! Tasks: [`run`], owned by the agent, owns this agent's claim on the Lease; and [`sight::follow`], owned by `run`. A
+//! cancelled task leaves the Lease to expire; a task that is told to leave releases the Lease, so that the next agent takes
+//! over at once.
 //!
 //! No two clocks are ever compared: a candidate measures from its own observation of the last change of the Lease, the
 //! holder from the sending of its last successful renewal. So the holder gives up before any candidate may take over.
+//! An agent whose pools are not those that the last holder allocated by lets the others go first.
+
+mod record;
+mod sight;
+#[cfg(test)]
+mod tests;
 
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+pub use self::record::Terms;
+use self::sight::Sight;
 use crate::clock;
+use crate::k8s::barrier::Barrier;
 use crate::k8s::watch::reason;
 use crate::names::{NodeName, ObjectKey};
 use crate::stop::Stop;
-use crate::world::Fact;
+use crate::world::{Fact, LeaseState};
 
 /// How long a Lease stays valid without renewal. Whole seconds: `leaseDurationSeconds` is an integer.
 const DURATION: Duration = Duration::from_secs(6);
@@ -44,9 +54,14 @@ impl Timing {
         self.duration * 5 / 6
     }
 
-    /// How often a candidate reads the Lease, and a failing holder retries. Random, to spread the agents.
+    /// How often a failing holder retries, and a Lease is read that may not be watched. Random, to spread the agents.
     fn look(self) -> Duration {
         (self.duration / 3).mul_f64(0.5 + fastrand::f64() / 2.0)
+    }
+
+    /// How much later an agent takes the Lease whose pools are not those of the last holder: enough for all others.
+    fn stand_back(self) -> Duration {
+        self.duration / 2
     }
 
     fn duration_secs(self) -> i32 {
@@ -60,36 +75,60 @@ pub fn identity(node: &NodeName) -> String {
     format!("{node}_{:08x}", fastrand::u32(..))
 }
 
-/// Tries to hold `lease` until `stop` has a reason or its sender is gone, and sends [`Fact::Leader`] at each change.
+/// Where the Lease is, and who wants it.
+#[derive(Debug, Clone)]
+pub struct Candidacy {
+    pub lease: ObjectKey,
+    pub identity: String,
+    pub terms: Terms,
+}
+
+/// Tries to hold the Lease until `stop` has a reason or its sender is gone. Sends [`Fact::Leader`] at each change, once what
+/// `barrier` stands for was listed, and [`Fact::Lease`] when what is known of the Lease changes.
 pub async fn run(
     client: Client,
-    lease: ObjectKey,
-    identity: String,
+    candidacy: Candidacy,
+    barrier: Barrier,
     facts: mpsc::Sender<Fact>,
     stop: watch::Receiver<Option<Stop>>,
 ) {
-    keep(client, lease, identity, facts, stop, Timing { duration: DURATION }).await;
+    keep(client, candidacy, barrier, facts, stop, Timing { duration: DURATION }).await;
 }
 
 async fn keep(
     client: Client,
-    lease: ObjectKey,
-    identity: String,
+    Candidacy { lease, identity, terms }: Candidacy,
+    barrier: Barrier,
     facts: mpsc::Sender<Fact>,
     mut stop: watch::Receiver<Option<Stop>>,
     timing: Timing,
 ) {
-    let api = Api::namespaced(client, lease.namespace.as_str());
-    let mut claim =
-        Claim { api, name: lease.name.to_string(), identity, timing, held: None, seen: None, trouble: None };
+    let api: Api<Lease> = Api::namespaced(client, lease.namespace.as_str());
+    let name = lease.name.to_string();
+    let (sender, mut sights) = watch::channel(Sight::default());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(sight::follow(api.clone(), name.clone(), timing.look(), sender));
+    let mut claim = Claim::new(api, name, identity, terms, timing);
+    let (mut leader, mut round, mut told) = (false, None, LeaseState::default());
     loop {
-        let was_leader = claim.held.is_some();
+        let seen = sights.borrow_and_update().clone();
+        claim.see(seen);
         let stopped = tokio::select! {
             () = claim.work() => false,
             _ = stop.wait_for(Option::is_some) => true,
         };
-        let leader = claim.held.is_some() && !stopped;
-        if leader != was_leader {
+        round = claim.held.as_ref().map(|_| round.unwrap_or_else(|| barrier.ask()));
+        let leads = round.is_some_and(|round| barrier.is_passed(round)) && !stopped;
+        let state = claim.state();
+        if state != told {
+            claim.log_difference(&told, &state);
+            told = state.clone();
+            if facts.send(Fact::Lease(Box::new(state))).await.is_err() {
+                return;
+            }
+        }
+        if leads != leader {
+            leader = leads;
             match leader {
                 true => info!(%lease, "this agent allocates now"),
                 false => info!(%lease, "this agent no longer allocates"),
@@ -106,8 +145,13 @@ async fn keep(
             }
             return;
         }
-        let pause = claim.pause(clock::now());
-        let _ = timeout(pause, stop.wait_for(Option::is_some)).await;
+        tokio::select! {
+            () = sleep(claim.pause(clock::now())) => {}
+            _ = stop.wait_for(Option::is_some) => {}
+            // The holder renews by its own clock; what it sees are its own renewals, or that it lost the Lease.
+            Ok(()) = sights.changed() => {}
+            () = barrier.progress(), if round.is_some() && !leader => {}
+        }
     }
 }
 
@@ -116,9 +160,14 @@ struct Claim {
     api: Api<Lease>,
     name: String,
     identity: String,
+    terms: Terms,
     timing: Timing,
     held: Option<Held>,
-    seen: Option<Seen>,
+    sight: Sight,
+    /// The last holder allocated by the same pools when this agent took the Lease.
+    inherited: bool,
+    /// Later than the others by chance, so that they do not all try at once.
+    late: Duration,
     /// The failure last logged, so that a lasting failure is logged once.
     trouble: Option<String>,
 }
@@ -132,24 +181,38 @@ struct Held {
     failing: bool,
 }
 
-/// Since when the Lease is unchanged, by the clock of this host.
-struct Seen {
-    version: Option<String>,
-    since: Instant,
-}
-
 impl Claim {
-    /// One attempt: renews a held Lease, else tries to take it. Ends in time for the holder to give up.
+    fn new(api: Api<Lease>, name: String, identity: String, terms: Terms, timing: Timing) -> Claim {
+        let late = timing.look() / 20;
+        let (sight, held, trouble) = (Sight::default(), None, None);
+        Claim { api, name, identity, terms, timing, held, sight, inherited: false, late, trouble }
+    }
+
+    /// Takes in what the watch saw, unless this agent itself has seen a newer Lease.
+    fn see(&mut self, seen: Sight) {
+        let known = self.sight.lease.as_ref().and_then(Option::as_ref);
+        let is_history = match (seen.lease.as_ref().and_then(Option::as_ref), known) {
+            (Some(seen), Some(known)) => is_older(seen, known),
+            (_, _) => false,
+        };
+        match is_history {
+            true => self.sight.trouble = seen.trouble,
+            false => self.sight = seen,
+        }
+    }
+
+    /// One attempt: renews a held Lease when it is due, else takes one that is free. Ends in time for the holder to give up.
     async fn work(&mut self) {
         let now = clock::now();
         let limit = match &self.held {
             Some(held) => (held.renewed + self.timing.give_up()).saturating_duration_since(now),
             None => self.timing.give_up(),
         };
-        let outcome = match timeout(limit, self.attempt()).await {
-            Ok(outcome) => outcome,
+        let outcome = match timeout(limit, self.attempt(now)).await {
+            Ok(outcome) => outcome.map_err(|error| reason(&error)),
             Err(_) => Err("no answer".to_owned()),
         };
+        let outcome = outcome.and_then(|()| self.sight.trouble.clone().map_or(Ok(()), Err));
         match outcome {
             Ok(()) => self.trouble = None,
             Err(why) => {
@@ -162,97 +225,92 @@ impl Claim {
         self.held = self.held.take().filter(|held| clock::now() < held.renewed + self.timing.give_up());
     }
 
-    async fn attempt(&mut self) -> Result<(), String> {
+    async fn attempt(&mut self, now: Instant) -> Result<(), kube::Error> {
         if let Some(held) = &mut self.held {
+            if !self
+                .sight
+                .lease
+                .iter()
+                .flatten()
+                .all(|seen| is_older(seen, &held.lease) || record::holder(seen) == self.identity)
+            {
+                // Somebody else holds a newer one.
+                self.held = None;
+                return Ok(());
+            }
+            if !held.failing && now < held.renewed + self.timing.renew() {
+                return Ok(());
+            }
             held.failing = true;
             let current = held.lease.clone();
-            match self.take(current).await {
+            return match self.take(Some(current)).await {
                 // The Lease was changed by somebody: read it, and renew only if this agent still holds it.
-                Err(error) if is(&error, 409) => {}
-                Err(error) if is(&error, 404) => self.held = None,
-                Err(error) => return Err(reason(&error)),
-                Ok(()) => return Ok(()),
-            }
+                Err(error) if is(&error, 409) => self.look_again().await,
+                Err(error) if is(&error, 404) => match self.take(None).await {
+                    Err(error) if is(&error, 409) => self.look_again().await,
+                    other => other,
+                },
+                other => other,
+            };
         }
-        self.look().await.map_err(|error| reason(&error))
+        if self.due(now).is_none_or(|due| due > now) {
+            return Ok(());
+        }
+        self.late = self.timing.look() / 20;
+        let seen = self.sight.lease.clone().flatten();
+        self.inherited = seen.as_ref().and_then(record::digest) == Some(self.terms.digest);
+        match self.take(seen).await {
+            // Another agent was faster, or this one has seen nothing of the Lease for a while.
+            Err(error) if is(&error, 409) || is(&error, 404) => self.look_again().await,
+            other => other,
+        }
     }
 
-    /// Reads the Lease, and takes it when it is ours, free or expired.
-    async fn look(&mut self) -> Result<(), kube::Error> {
-        let lease = match self.api.get(&self.name).await {
-            Ok(lease) => lease,
-            Err(error) if is(&error, 404) => {
-                self.held = None;
-                return self.create().await;
-            }
-            Err(error) => return Err(error),
-        };
-        let now = clock::now();
-        let version = lease.metadata.resource_version.clone();
-        if self.seen.as_ref().is_none_or(|seen| seen.version != version) {
-            self.seen = Some(Seen { version, since: now });
+    /// When this agent may take the Lease, as far as it knows; `None` while it does not know the Lease, or has no pool.
+    fn due(&self, now: Instant) -> Option<Instant> {
+        let lease = self.sight.lease.as_ref().filter(|_| self.terms.has_pools)?;
+        let since = self.sight.since.unwrap_or(now);
+        let Some(lease) = lease else { return Some(since) };
+        let holder = record::holder(lease);
+        if holder == self.identity {
+            return Some(since);
         }
-        let spec = lease.spec.clone().unwrap_or_default();
-        let holder = spec.holder_identity.unwrap_or_default();
-        let ours = holder == self.identity;
+        let free = if holder.is_empty() { since } else { since + record::promised(lease) };
+        let same = record::digest(lease).is_none_or(|digest| digest == self.terms.digest);
+        Some(free + if same { Duration::ZERO } else { self.timing.stand_back() } + self.late)
+    }
+
+    /// Reads the Lease itself. A holder takes it again if it is still the holder.
+    async fn look_again(&mut self) -> Result<(), kube::Error> {
+        let lease = self.api.get_opt(&self.name).await?;
+        self.sight.note(lease.clone(), clock::now());
+        let ours = lease.as_ref().is_some_and(|lease| record::holder(lease) == self.identity);
         if !ours {
             self.held = None;
-        }
-        let promised = Duration::from_secs(u64::try_from(spec.lease_duration_seconds.unwrap_or(0)).unwrap_or(0));
-        let expired = self.seen.as_ref().is_some_and(|seen| now >= seen.since + promised);
-        if !(ours || holder.is_empty() || expired) {
             return Ok(());
         }
         match self.take(lease).await {
-            // Another agent was faster.
             Err(error) if is(&error, 409) => Ok(()),
             other => other,
         }
     }
 
-    async fn create(&mut self) -> Result<(), kube::Error> {
+    /// Writes this agent's identity, its terms and the time into the Lease; a conflict if that changed since it was read.
+    async fn take(&mut self, lease: Option<Lease>) -> Result<(), kube::Error> {
         let sent = clock::now();
-        let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
-        let lease = Lease { metadata, spec: Some(self.spec(None)) };
-        match self.api.create(&PostParams::default(), &lease).await {
-            Ok(lease) => self.held = Some(Held { lease, renewed: sent, failing: false }),
-            // Another agent was faster.
-            Err(error) if is(&error, 409) => {}
-            Err(error) => return Err(error),
-        }
-        Ok(())
-    }
-
-    /// Writes this agent's identity and the time into `lease`; a conflict if the Lease changed since it was read.
-    async fn take(&mut self, mut lease: Lease) -> Result<(), kube::Error> {
-        let sent = clock::now();
-        lease.spec = Some(self.spec(lease.spec.take()));
-        let lease = self.put(lease).await?;
+        let is_new = lease.is_none();
+        let secs = self.timing.duration_secs();
+        let lease = record::taken(lease, &self.name, &self.identity, &self.terms, secs, clock::wall());
+        let lease = match is_new {
+            true => self.api.create(&PostParams::default(), &lease).await?,
+            false => self.api.replace(&self.name, &PostParams::default(), &lease).await?,
+        };
+        self.sight.note(Some(lease.clone()), clock::now());
         self.held = Some(Held { lease, renewed: sent, failing: false });
         Ok(())
     }
 
-    async fn put(&self, mut lease: Lease) -> Result<Lease, kube::Error> {
-        lease.metadata.managed_fields = None;
-        self.api.replace(&self.name, &PostParams::default(), &lease).await
-    }
-
-    fn spec(&self, before: Option<LeaseSpec>) -> LeaseSpec {
-        let before = before.unwrap_or_default();
-        let now = MicroTime(jiff::Timestamp::try_from(clock::wall()).unwrap_or_default());
-        let same = before.holder_identity.as_deref() == Some(&self.identity);
-        let transitions = before.lease_transitions.unwrap_or(0);
-        LeaseSpec {
-            holder_identity: Some(self.identity.clone()),
-            lease_duration_seconds: Some(self.timing.duration_secs()),
-            acquire_time: if same { before.acquire_time.clone() } else { Some(now.clone()) },
-            renew_time: Some(now),
-            lease_transitions: Some(if same { transitions } else { transitions.saturating_add(1) }),
-            ..before
-        }
-    }
-
-    /// How long to wait before the next [`Claim::work`].
+    /// How long to wait before the next [`Claim::work`], unless something is seen before.
     fn pause(&self, now: Instant) -> Duration {
         match &self.held {
             Some(held) if held.failing => {
@@ -260,19 +318,32 @@ impl Claim {
                 (self.timing.look() / 4).min(left)
             }
             Some(held) => (held.renewed + self.timing.renew()).saturating_duration_since(now),
-            None => self.timing.look(),
+            None if self.trouble.is_some() => self.timing.look(),
+            None => self.due(now).map_or(self.timing.look(), |due| due.saturating_duration_since(now)),
         }
+    }
+
+    /// Says whose pools differ, when that becomes known.
+    fn log_difference(&self, before: &LeaseState, now: &LeaseState) {
+        let differs =
+            |state: &LeaseState| state.holder.is_some() && state.digest.is_some_and(|it| it != self.terms.digest);
+        let is_news = before.holder != now.holder || !differs(before);
+        if let Some(holder) = now.holder.as_ref().filter(|_| differs(now) && is_news) {
+            warn!(lease = self.name, %holder, "the pools of this node differ from the holder's: this agent does not allocate");
+        }
+    }
+
+    fn state(&self) -> LeaseState {
+        let inherited = self.inherited && self.held.is_some();
+        let seen = self.sight.lease.as_ref().and_then(Option::as_ref);
+        LeaseState { inherited, trouble: self.trouble.clone(), ..record::state(seen) }
     }
 
     /// Releases the Lease. If that fails, the Lease expires.
     async fn release(&mut self) {
-        let Some(Held { mut lease, .. }) = self.held.take() else { return };
-        if let Some(spec) = &mut lease.spec {
-            spec.holder_identity = Some(String::new());
-            // The API server requires a positive duration; a Lease without a holder is free at once.
-            spec.lease_duration_seconds = Some(1);
-        }
-        match timeout(RELEASE_TIMEOUT, self.put(lease)).await {
+        let Some(Held { lease, .. }) = self.held.take() else { return };
+        let lease = record::released(lease);
+        match timeout(RELEASE_TIMEOUT, self.api.replace(&self.name, &PostParams::default(), &lease)).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
                 warn!(lease = self.name, why = reason(&error), "the Lease was not released and will expire")
@@ -282,184 +353,12 @@ impl Claim {
     }
 }
 
-fn is(error: &kube::Error, code: u16) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == code)
+/// The watch tells late what this agent has written itself. Versions of one object can be compared as numbers (KEP-5504).
+fn is_older(seen: &Lease, held: &Lease) -> bool {
+    let version = |lease: &Lease| lease.metadata.resource_version.as_ref().and_then(|text| text.parse::<u64>().ok());
+    version(seen) <= version(held)
 }
 
-#[cfg(test)]
-mod tests {
-    use http::Method;
-    use serde_json::json;
-    use tokio::task::JoinHandle;
-
-    use super::*;
-    use crate::k8s::fake::{self, Answer, FakeApi, Fault};
-    use crate::stop::Cause;
-
-    const LEASES: &str = "/apis/coordination.k8s.io/v1/leases";
-    const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
-    const TIMING: Timing = Timing { duration: Duration::from_secs(1) };
-
-    struct Agent {
-        facts: mpsc::Receiver<Fact>,
-        stop: watch::Sender<Option<Stop>>,
-        task: JoinHandle<()>,
-    }
-
-    impl Agent {
-        async fn start(api: &FakeApi, identity: &str) -> Agent {
-            let (sender, facts) = mpsc::channel(8);
-            let (stop, stopped) = watch::channel(None);
-            let lease = ObjectKey::new("kube-system", "crier");
-            let task = tokio::spawn(keep(api.client().await, lease, identity.to_owned(), sender, stopped, TIMING));
-            Agent { facts, stop, task }
-        }
-
-        async fn leader(&mut self, expected: bool) {
-            let what = if expected { "the Lease" } else { "the loss of the Lease" };
-            let told = fake::until(&mut self.facts, what, |fact| match fact {
-                Fact::Leader(leader) => Some(*leader),
-                other => panic!("{other:?} of a Lease"),
-            });
-            assert_eq!(told.await, expected);
-        }
-
-        fn says_nothing(&mut self) {
-            assert!(self.facts.try_recv().is_err(), "it said something");
-        }
-
-        async fn stop(self) {
-            self.stop.send_replace(Some(Stop::Leave(Cause::Signal("SIGTERM"))));
-            self.task.await.expect("it ends cleanly");
-        }
-
-        /// As by SIGKILL.
-        fn kill(self) {
-            self.task.abort();
-        }
-    }
-
-    fn holder(api: &FakeApi) -> String {
-        let lease = api.object(LEASES, "kube-system/crier").expect("a Lease");
-        lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned()
-    }
-
-    fn fault(method: Method, answer: Answer) -> Fault {
-        Fault { method, path: PATH, watch: None, answer }
-    }
-
-    #[tokio::test]
-    async fn one_of_two_holds_it_and_the_other_follows_when_it_is_handed_back() {
-        let api = FakeApi::start().await;
-        let mut first = Agent::start(&api, "a").await;
-        first.leader(true).await;
-        let mut second = Agent::start(&api, "b").await;
-        tokio::time::sleep(TIMING.duration * 2).await;
-        second.says_nothing();
-        first.says_nothing();
-        assert_eq!(holder(&api), "a");
-
-        let stopped = clock::now();
-        first.stop().await;
-        second.leader(true).await;
-        assert!(
-            stopped.elapsed() < TIMING.give_up(),
-            "it did not wait for the Lease to expire: {:?}",
-            stopped.elapsed()
-        );
-        assert_eq!(holder(&api), "b");
-        let lease = api.object(LEASES, "kube-system/crier").unwrap();
-        assert_eq!(lease["spec"]["leaseTransitions"], 2);
-        assert_eq!(lease["spec"]["leaseDurationSeconds"], 1);
-    }
-
-    #[tokio::test]
-    async fn a_dead_holder_is_followed_when_its_time_is_over_and_not_before() {
-        let api = FakeApi::start().await;
-        let mut first = Agent::start(&api, "a").await;
-        first.leader(true).await;
-        let mut second = Agent::start(&api, "b").await;
-        tokio::time::sleep(TIMING.duration).await;
-        let killed = clock::now();
-        first.kill();
-        second.leader(true).await;
-        let gap = killed.elapsed();
-        assert!(gap >= TIMING.duration - TIMING.renew(), "it took over after {gap:?}");
-        assert!(gap < TIMING.duration * 2, "it took over only after {gap:?}");
-    }
-
-    #[tokio::test]
-    async fn the_clock_of_another_host_is_not_believed() {
-        let api = FakeApi::start().await;
-        let spec =
-            json!({"holderIdentity": "far", "leaseDurationSeconds": 1, "renewTime": "1990-01-01T00:00:00.000000Z"});
-        api.put(LEASES, json!({"metadata": {"name": "crier", "namespace": "kube-system"}, "spec": spec}));
-        let mut agent = Agent::start(&api, "a").await;
-        tokio::time::sleep(TIMING.duration / 2).await;
-        agent.says_nothing();
-        agent.leader(true).await;
-    }
-
-    #[tokio::test]
-    async fn a_holder_that_cannot_renew_gives_up_before_the_others_may_take_over() {
-        for answer in ["silence", "failure"] {
-            let api = FakeApi::start().await;
-            let mut agent = Agent::start(&api, "a").await;
-            agent.leader(true).await;
-            for _ in 0..100 {
-                let answer = if answer == "silence" { Answer::Silence } else { Answer::Status(500, "etcd is away") };
-                api.fault(fault(Method::PUT, answer));
-            }
-            let last = api.object(LEASES, "kube-system/crier").unwrap()["spec"]["renewTime"].clone();
-            agent.leader(false).await;
-            let seen = api.object(LEASES, "kube-system/crier").unwrap()["spec"]["renewTime"].clone();
-            assert_eq!(last, seen, "nothing was renewed meanwhile");
-            let renewed: jiff::Timestamp = seen.as_str().unwrap().parse().unwrap();
-            let age = jiff::Timestamp::try_from(clock::wall()).unwrap().duration_since(renewed);
-            let age = Duration::try_from(age).unwrap();
-            assert!(age < TIMING.duration, "{answer}: it gave up {age:?} after the last renewal");
-        }
-    }
-
-    #[tokio::test]
-    async fn one_renewal_that_fails_is_made_good_in_time() {
-        let api = FakeApi::start().await;
-        let mut agent = Agent::start(&api, "a").await;
-        agent.leader(true).await;
-        api.fault(fault(Method::PUT, Answer::Status(500, "etcd is away")));
-        api.fault(fault(Method::PUT, Answer::Status(429, "later")));
-        tokio::time::sleep(TIMING.duration * 2).await;
-        agent.says_nothing();
-    }
-
-    #[tokio::test]
-    async fn a_conflict_is_looked_into() {
-        let api = FakeApi::start().await;
-        let mut agent = Agent::start(&api, "a").await;
-        agent.leader(true).await;
-        let mut lease = api.object(LEASES, "kube-system/crier").unwrap();
-        lease["metadata"]["labels"] = json!({"touched": "yes"});
-        api.put(LEASES, lease.clone());
-        tokio::time::sleep(TIMING.duration).await;
-        agent.says_nothing();
-        let labels = api.object(LEASES, "kube-system/crier").unwrap()["metadata"]["labels"].clone();
-        assert_eq!(labels["touched"], "yes", "somebody's label is kept");
-
-        lease["spec"]["holderIdentity"] = json!("thief");
-        api.put(LEASES, lease);
-        agent.leader(false).await;
-        agent.leader(true).await;
-    }
-
-    #[tokio::test]
-    async fn a_lease_that_is_deleted_is_made_again() {
-        let api = FakeApi::start().await;
-        let mut agent = Agent::start(&api, "a").await;
-        agent.leader(true).await;
-        api.delete(LEASES, "kube-system/crier");
-        tokio::time::sleep(TIMING.duration).await;
-        assert_eq!(holder(&api), "a");
-        agent.stop().await;
-        assert_eq!(holder(&api), "", "and handed back at the end");
-    }
+fn is(error: &kube::Error, code: u16) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == code)
 }

@@ -4,6 +4,7 @@
 // Floor 1: what of an object is read, and what it means.
 pub mod annotation;
 pub mod endpoints;
+pub mod event_budget;
 pub mod namespace;
 pub mod node;
 pub mod raw;
@@ -12,8 +13,11 @@ pub mod status_queue;
 
 // Floor 2: the API server.
 pub mod backoff;
+pub mod barrier;
 pub mod client;
+mod credentials;
 pub mod event;
+pub mod foreign;
 pub mod lease;
 pub mod status;
 pub mod watch;

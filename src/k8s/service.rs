@@ -1,6 +1,6 @@
 //! Service objects into [`world::Service`]. Floor 1.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::k8s::annotation;
 use crate::k8s::raw::{Kind, Object, Unreadable};
 use crate::names::ObjectKey;
 use crate::selector::Labels;
-use crate::world::{self, Fact, FamilyPolicy, Listing, ServicePort, TrafficPolicy};
+use crate::world::{self, Fact, FamilyPolicy, Listing, ServicePort, Sharing, TrafficPolicy};
 
 /// What is read of a Service.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -38,7 +38,10 @@ struct Spec {
     cluster_ip: Option<String>,
     #[serde(rename = "clusterIPs")]
     cluster_ips: Option<Vec<String>>,
+    #[serde(rename = "externalIPs")]
+    external_ips: Option<Vec<String>>,
     external_traffic_policy: Option<String>,
+    selector: Option<BTreeMap<String, String>>,
     ports: Option<Vec<Port>>,
 }
 
@@ -53,6 +56,7 @@ struct Port {
 #[serde(default, rename_all = "camelCase")]
 struct Status {
     load_balancer: Option<LoadBalancer>,
+    conditions: Option<Vec<serde_json::Value>>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -65,6 +69,7 @@ struct LoadBalancer {
 #[serde(default)]
 struct Ingress {
     ip: Option<String>,
+    hostname: Option<String>,
 }
 
 impl Kind for ServiceFields {
@@ -107,6 +112,7 @@ pub fn service(object: &Object<ServiceFields>) -> Result<world::Service, Unreada
     let ServiceFields { spec, status } = object.readable()?;
     let metadata = &object.metadata;
     let spec = spec.clone().unwrap_or_default();
+    let conditions = status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     let ingress = status.as_ref().and_then(|status| status.load_balancer.as_ref());
     let ingress = ingress.and_then(|balancer| balancer.ingress.as_deref()).unwrap_or_default();
     Ok(world::Service {
@@ -125,9 +131,26 @@ pub fn service(object: &Object<ServiceFields>) -> Result<world::Service, Unreada
             Some("Local") => TrafficPolicy::Local,
             _ => TrafficPolicy::Cluster,
         },
+        sharing: annotation::sharing_key(metadata.annotations.as_ref()).map(|key| {
+            let selector = Labels(spec.selector.iter().flatten().collect());
+            Box::new(Sharing { key: key.to_owned(), selector })
+        }),
         request: annotation::request(metadata.annotations.as_ref(), spec.load_balancer_ip.as_deref()),
+        external_ips: spec.external_ips.iter().flatten().filter_map(|text| text.parse().ok()).collect(),
         ports: spec.ports.unwrap_or_default().into_iter().map(port).collect(),
         ingress: ingress.iter().filter_map(|entry| entry.ip.as_deref()?.parse().ok()).collect(),
+        host_names: ingress.iter().filter_map(|entry| entry.hostname.clone()).filter(|name| !name.is_empty()).collect(),
+        condition: conditions.iter().find_map(condition).map(Arc::new),
+    })
+}
+
+/// crier's own condition. Those of others may have any form.
+fn condition(value: &serde_json::Value) -> Option<world::Condition> {
+    let text = |field: &str| value.get(field).and_then(serde_json::Value::as_str).unwrap_or_default();
+    (text("type") == world::Condition::TYPE).then(|| world::Condition {
+        allocated: text("status") == "True",
+        reason: text("reason").to_owned(),
+        message: text("message").to_owned(),
     })
 }
 
@@ -206,6 +229,9 @@ status:
     ingress:
     - {ip: 192.168.35.100, ipMode: VIP}
     - {hostname: somewhere.example}
+  conditions:
+  - {type: example.com/Checked, status: "True", reason: Fine, message: "", lastTransitionTime: "2026-07-01T08:00:00Z"}
+  - {type: crier.dev/Allocated, status: "True", reason: Assigned, message: "assigned 192.168.35.100 from lan"}
 "#,
         );
         assert_eq!((seen.uid.as_str(), seen.resource_version.as_str()), ("5b8e", "812"));
@@ -218,8 +244,10 @@ status:
         let ports: Vec<_> = seen.ports.iter().map(|port| (port.protocol.as_str(), port.port)).collect();
         assert_eq!(ports, [("TCP", 15021), ("UDP", 53)]);
         let address: IpAddr = "192.168.35.100".parse().unwrap();
-        assert_eq!(seen.request.expect("a request").addresses, [address]);
+        assert_eq!(seen.request.as_ref().expect("a request").addresses, [address]);
         assert_eq!(seen.ingress, [address], "a host name is no address");
+        assert_eq!(seen.host_names, ["somewhere.example"]);
+        assert_eq!(seen.given(), [address], "crier's condition says what crier gave");
     }
 
     #[test]

@@ -4,7 +4,6 @@
 //! A cancelled write may or may not have happened. It names the version it is meant for, so it never overwrites a newer
 //! one, and the next slice repeats the desired status.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,13 +18,14 @@ use tracing::{debug, warn};
 
 use crate::clock;
 use crate::k8s::event;
+use crate::k8s::event_budget::EventBudget;
 use crate::k8s::raw::Object;
 use crate::k8s::service::{self, ServiceFields};
 use crate::k8s::status_queue::{PendingEvent, StatusQueue, Written};
 use crate::k8s::watch::reason;
 use crate::names::{NodeName, ObjectKey};
-use crate::plan::slice::{ServiceStatus, StatusSlice};
-use crate::world::Fact;
+use crate::plan::slice::{ServiceStatus, StatusSlice, StatusWrite};
+use crate::world::{Condition, Fact};
 
 /// Writes in flight, on one connection where the API server speaks HTTP/2. Well below the hundred streams that it allows,
 /// so that watches and the Lease always have room.
@@ -38,13 +38,14 @@ pub async fn run(client: Client, node: NodeName, mut slices: watch::Receiver<Sta
     let mut event_writer = JoinSet::new();
     event_writer.spawn(event::run(client.clone(), node.to_string(), pending));
     let mut queue = StatusQueue::default();
+    let mut events = Events { sender: events, budget: EventBudget::default() };
     let mut writes = FuturesUnordered::new();
     let first = slices.borrow_and_update().clone();
-    pass_on(queue.turn_to(first), &events);
+    events.pass_on(queue.turn_to(first));
     loop {
         while writes.len() < SIDE_BY_SIDE {
-            let Some((key, wanted, addresses)) = queue.next_write() else { break };
-            writes.push(write(client.clone(), key, wanted, addresses));
+            let Some((key, wanted, what)) = queue.next_write() else { break };
+            writes.push(write(client.clone(), key, wanted, what));
         }
         let due = queue.next_deadline();
         tokio::select! {
@@ -53,7 +54,7 @@ pub async fn run(client: Client, node: NodeName, mut slices: watch::Receiver<Sta
                     return;
                 }
                 let slice = slices.borrow_and_update().clone();
-                pass_on(queue.turn_to(slice), &events);
+                events.pass_on(queue.turn_to(slice));
             }
             Some((key, wanted, outcome)) = writes.next() => {
                 let (written, answer) = match outcome {
@@ -61,7 +62,7 @@ pub async fn run(client: Client, node: NodeName, mut slices: watch::Receiver<Sta
                     Err(written) => (written, None),
                 };
                 let settled = queue.settle(&key, &wanted, &written, clock::now());
-                pass_on(settled.event, &events);
+                events.pass_on(settled.event);
                 let fact = match (answer, settled.refusal) {
                     (Some(service), _) => Fact::StatusWritten(key, service),
                     (None, Some(why)) => {
@@ -79,10 +80,21 @@ pub async fn run(client: Client, node: NodeName, mut slices: watch::Receiver<Sta
     }
 }
 
-fn pass_on(pending: impl IntoIterator<Item = PendingEvent>, events: &mpsc::Sender<PendingEvent>) {
-    for event in pending {
-        if let Err(error) = events.try_send(event) {
-            debug!(%error, "an Event was dropped: too many are pending");
+/// The way to the Event writer.
+struct Events {
+    sender: mpsc::Sender<PendingEvent>,
+    budget: EventBudget,
+}
+
+impl Events {
+    fn pass_on(&mut self, pending: impl IntoIterator<Item = PendingEvent>) {
+        for event in pending {
+            let PendingEvent { service, notice, .. } = &event;
+            if !self.budget.take(service, notice.warning, clock::now()) {
+                debug!(%service, reason = notice.reason, "an Event was dropped: there were too many");
+            } else if let Err(error) = self.sender.try_send(event) {
+                debug!(%error, "an Event was dropped: too many are pending");
+            }
         }
     }
 }
@@ -92,19 +104,19 @@ async fn write(
     client: Client,
     key: ObjectKey,
     wanted: Arc<ServiceStatus>,
-    addresses: Vec<IpAddr>,
+    what: StatusWrite,
 ) -> (ObjectKey, Arc<ServiceStatus>, Result<Option<Arc<crate::world::Service>>, Written>) {
     let api: Api<Object<ServiceFields>> = Api::namespaced(client, key.namespace.as_str());
-    let patch = Patch::Merge(patch(&wanted, &addresses));
+    let patch = Patch::Strategic(patch(&wanted, &what, clock::wall()));
     let params = PatchParams { field_manager: Some("crier".to_owned()), ..PatchParams::default() };
     let outcome = match timeout(TIMEOUT, api.patch_status(&key.name, &params, &patch)).await {
         Ok(Ok(object)) => {
-            debug!(service = %key, ?addresses, "status written");
+            debug!(service = %key, ?what, "status written");
             Ok(service::service(&object).ok().map(Arc::new))
         }
         Ok(Err(kube::Error::Api(status))) if status.code == 409 => {
             debug!(service = %key, "the status was not written: the Service has changed meanwhile");
-            Err(Written::Overtaken)
+            Err(Written::Overtaken { why: reason(&kube::Error::Api(status)) })
         }
         Ok(Err(kube::Error::Api(status))) if status.code == 404 => Err(Written::Gone),
         Ok(Err(error)) => Err(Written::Refused { why: reason(&error), patience: patience(&error) }),
@@ -113,13 +125,41 @@ async fn write(
     (key, wanted, outcome)
 }
 
+/// The annotations that say which pool the addresses are from, as MetalLB's users know them.
+const POOL_ANNOTATIONS: [&str; 2] = ["crier.dev/ip-allocated-from-pool", "metallb.io/ip-allocated-from-pool"];
+
+/// A strategic merge patch: the API server merges conditions by their type, so those of others stay, and takes annotations
+/// along with the status, so one request does all.
 /// With uid and version the API server refuses the write if the Service is not the one the decision was made for.
-fn patch(wanted: &ServiceStatus, addresses: &[IpAddr]) -> serde_json::Value {
-    let ingress: Vec<_> =
-        addresses.iter().map(|ip| serde_json::json!({ "ip": ip.to_string(), "ipMode": "VIP" })).collect();
-    serde_json::json!({
-        "metadata": { "uid": wanted.uid, "resourceVersion": wanted.resource_version },
-        "status": { "loadBalancer": { "ingress": ingress } },
+fn patch(wanted: &ServiceStatus, what: &StatusWrite, now: std::time::SystemTime) -> serde_json::Value {
+    use serde_json::{Map, Value, json};
+    let StatusWrite { ingress, condition, transition, pools } = what;
+    let mut status = Map::new();
+    if let Some(addresses) = ingress {
+        let ingress: Vec<_> = addresses.iter().map(|ip| json!({ "ip": ip.to_string(), "ipMode": "VIP" })).collect();
+        status.insert("loadBalancer".to_owned(), json!({ "ingress": ingress }));
+    }
+    let condition = match condition {
+        None => json!({ "type": Condition::TYPE, "$patch": "delete" }),
+        Some(Condition { allocated, reason, message }) => {
+            let status = if *allocated { "True" } else { "False" };
+            let mut condition =
+                json!({ "type": Condition::TYPE, "status": status, "reason": reason, "message": message });
+            if *transition {
+                let now = jiff::Timestamp::try_from(now).unwrap_or_default();
+                condition["lastTransitionTime"] = json!(format!("{now:.0}"));
+            }
+            condition
+        }
+    };
+    status.insert("conditions".to_owned(), json!([condition]));
+    let names: Vec<&str> = pools.iter().map(|pool| pool.as_str()).collect();
+    let names = if names.is_empty() { Value::Null } else { json!(names.join(",")) };
+    let annotations: Map<String, Value> =
+        POOL_ANNOTATIONS.iter().map(|name| ((*name).to_owned(), names.clone())).collect();
+    json!({
+        "metadata": { "uid": wanted.uid, "resourceVersion": wanted.resource_version, "annotations": annotations },
+        "status": status,
     })
 }
 
@@ -157,8 +197,14 @@ mod tests {
         fn want(&self, api: &FakeApi, key: &str, write: Option<&[&str]>, notice: Option<Notice>) {
             let object = api.object(SERVICES, key).expect("the Service exists");
             let text = |field: &str| object["metadata"][field].as_str().expect(field).to_owned();
-            let write = write.map(|all| all.iter().map(|ip| ip.parse().expect("an address")).collect());
-            let status = ServiceStatus { uid: text("uid"), resource_version: text("resourceVersion"), write, notice };
+            let write = write.map(|all| {
+                let addresses: Vec<std::net::IpAddr> = all.iter().map(|ip| ip.parse().expect("an address")).collect();
+                let pools = vec!["lan".into()];
+                let condition = Condition::given(true, "assigned", &addresses, &pools, None);
+                StatusWrite { ingress: Some(addresses), condition: Some(condition), transition: true, pools }
+            });
+            let (uid, resource_version) = (text("uid"), text("resourceVersion"));
+            let status = ServiceStatus { uid, resource_version, write, notice, told: false, warning: None };
             let (namespace, name) = key.split_once('/').unwrap();
             self.slices.send_modify(|slice| {
                 slice.services.insert(ObjectKey::new(namespace, name), Arc::new(status));
@@ -208,7 +254,9 @@ mod tests {
     #[tokio::test]
     async fn a_status_is_written_and_answered_as_a_fact() {
         let api = FakeApi::start().await;
-        api.put(SERVICES, fake::service("shop/web"));
+        let mut service = fake::service("shop/web");
+        service["status"] = json!({"conditions": [{"type": "example.com/Theirs", "status": "True"}]});
+        api.put(SERVICES, service);
         let mut writer = Writer::start(&api).await;
         writer.want(&api, "shop/web", Some(&["192.0.2.1", "fd00::1"]), notice(false, "assigned"));
         let (key, service) = writer.written().await;
@@ -218,6 +266,11 @@ mod tests {
         assert_eq!(object["status"]["loadBalancer"]["ingress"], expected);
         assert_eq!(service.ingress.len(), 2);
         assert_eq!(Some(service.resource_version.as_str()), object["metadata"]["resourceVersion"].as_str());
+        assert_eq!(object["status"]["conditions"][0]["type"], "example.com/Theirs", "others' conditions are kept");
+        let ours = &object["status"]["conditions"][1];
+        assert_eq!((ours["type"].as_str(), ours["status"].as_str()), (Some(Condition::TYPE), Some("True")));
+        assert_eq!(service.given(), service.ingress, "the same write says who gave them");
+        assert_eq!(object["metadata"]["annotations"]["metallb.io/ip-allocated-from-pool"], "lan");
         assert_eq!(events(&api, 1).await[0]["note"], "assigned");
 
         writer.want(&api, "shop/web", Some(&[]), None);
@@ -239,7 +292,7 @@ mod tests {
         let (_, service) = writer.written().await;
         assert_eq!(
             service.ingress,
-            ["192.0.2.2".parse::<IpAddr>().unwrap()],
+            ["192.0.2.2".parse::<std::net::IpAddr>().unwrap()],
             "the desired status of the current version"
         );
         assert_eq!(api.requests(&Method::PATCH, path).len(), 2);

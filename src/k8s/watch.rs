@@ -21,6 +21,7 @@ use tracing::{debug, info, warn};
 
 use crate::clock;
 use crate::k8s::backoff::Backoff;
+use crate::k8s::barrier::Barrier;
 use crate::k8s::endpoints::EndpointSliceFields;
 use crate::k8s::namespace::NamespaceFields;
 use crate::k8s::node::NodeFields;
@@ -49,13 +50,16 @@ const OUTCOMES: usize = 8;
 
 /// Watches the four kinds until the receiver of the Facts is gone, and waits while their channel is full. An API server that is
 /// away withdraws nothing: an object counts as gone only when a watch says so or a complete list lacks it.
-pub async fn run(client: Client, facts: mpsc::Sender<Fact>) {
+/// What `barrier` asks for is listed anew.
+pub async fn run(client: Client, facts: mpsc::Sender<Fact>, barrier: Barrier) {
     let (outcomes, mut told) = mpsc::channel(OUTCOMES);
     let mut follows = JoinSet::new();
-    follows.spawn(follow::<ServiceFields>(client.clone(), facts.clone(), outcomes.clone()));
-    follows.spawn(follow::<EndpointSliceFields>(client.clone(), facts.clone(), outcomes.clone()));
-    follows.spawn(follow::<NodeFields>(client.clone(), facts.clone(), outcomes.clone()));
-    follows.spawn(follow::<NamespaceFields>(client, facts.clone(), outcomes));
+    let channels = || (facts.clone(), outcomes.clone(), barrier.clone());
+    follows.spawn(follow::<ServiceFields>(client.clone(), channels()));
+    follows.spawn(follow::<EndpointSliceFields>(client.clone(), channels()));
+    follows.spawn(follow::<NodeFields>(client.clone(), channels()));
+    follows.spawn(follow::<NamespaceFields>(client, channels()));
+    drop(outcomes);
     let mut reach = Reach::new(follows.len());
     while let Some(outcome) = told.recv().await {
         if let Some(state) = reach.learn(outcome, clock::wall()) {
@@ -152,6 +156,8 @@ enum End {
     Closed,
     /// The version is too old to continue from: list again.
     Expired,
+    /// A new list is asked for.
+    Asked,
     Failed(Failure),
 }
 
@@ -161,24 +167,35 @@ struct Failure {
     retry_after: Duration,
 }
 
-async fn follow<K: Kind>(client: Client, facts: mpsc::Sender<Fact>, outcomes: mpsc::Sender<Outcome>) {
+/// Facts, outcomes, and who asks for new lists.
+type Channels = (mpsc::Sender<Fact>, mpsc::Sender<Outcome>, Barrier);
+
+async fn follow<K: Kind>(client: Client, (facts, outcomes, barrier): Channels) {
     let api: Api<Object<K>> = Api::all(client);
     // Two delays: an API server that is back should be listed at once, but one that ends every watch should not be pressed.
     let mut trouble = Backoff::new(FIRST_DELAY, LONGEST_DELAY);
     let mut churn = trouble.clone();
     // The version to continue from; `None`: list first.
     let mut version: Option<String> = None;
+    let mut round = None;
     loop {
         let began = clock::now();
         let end = match &mut version {
-            None => match list(&api, &facts).await {
-                Ok(listed) => {
-                    version = Some(listed);
-                    continue;
+            None => {
+                round = barrier.begin(K::PLURAL);
+                match list(&api, &facts).await {
+                    Ok(listed) => {
+                        version = Some(listed);
+                        round.iter().for_each(|round| barrier.listed(K::PLURAL, *round));
+                        continue;
+                    }
+                    Err(end) => end,
                 }
-                Err(end) => end,
+            }
+            Some(version) => tokio::select! {
+                end = watch(&api, version, &facts, &outcomes) => end,
+                () = barrier.is_asked(round) => End::Asked,
             },
-            Some(version) => watch(&api, version, &facts, &outcomes).await,
         };
         let lived = began.elapsed() >= LIVED;
         if lived {
@@ -190,6 +207,10 @@ async fn follow<K: Kind>(client: Client, facts: mpsc::Sender<Fact>, outcomes: mp
         let delay = match end {
             End::NoReceiver => return,
             End::Closed => churn.next_delay(),
+            End::Asked => {
+                version = None;
+                continue;
+            }
             End::Expired => {
                 debug!(kind = K::PLURAL, "the version to watch from is too old; listing again");
                 version = None;
@@ -370,7 +391,7 @@ mod tests {
     async fn watching(api: &FakeApi) -> (mpsc::Receiver<Fact>, JoinSet<()>) {
         let (sender, facts) = mpsc::channel(64);
         let mut tasks = JoinSet::new();
-        tasks.spawn(run(api.client().await, sender));
+        tasks.spawn(run(api.client().await, sender, Barrier::new(&[])));
         (facts, tasks)
     }
 

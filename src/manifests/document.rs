@@ -122,15 +122,49 @@ pub struct Contents {
 
 /// Reads a whole file.
 pub fn read(text: &str, format: Format) -> Result<Contents, Fault> {
-    let documents = match format {
-        Format::Yaml => yaml(text)?,
-        Format::Json => json(text)?,
-    };
     let mut contents = Contents::default();
-    for (line, document) in documents {
+    for (line, document) in documents(text, format)? {
         take(document, &mut contents).map_err(|problem| Fault { line, problem })?;
     }
     Ok(contents)
+}
+
+/// The documents of a text, each with its first line.
+fn documents(text: &str, format: Format) -> Result<Vec<(u64, Value)>, Fault> {
+    match format {
+        Format::Yaml => yaml(text),
+        Format::Json => json(text),
+    }
+}
+
+/// What the documents of a text hold, whatever that is.
+pub fn values(text: &str, format: Format) -> Result<Vec<Value>, Fault> {
+    Ok(documents(text, format)?.into_iter().map(|(_, value)| value).collect())
+}
+
+/// The objects of a text, of any kind, those of lists included. What is an object by its shape alone is one here: its kind and
+/// version are not judged.
+pub fn objects(text: &str, format: Format) -> Result<Vec<Value>, Fault> {
+    let mut objects = Vec::new();
+    for (line, document) in documents(text, format)? {
+        flatten(document, &mut objects).map_err(|problem| Fault { line, problem })?;
+    }
+    Ok(objects)
+}
+
+/// The objects of one document: itself, or those of the list that it is.
+pub fn objects_in(document: Value) -> Result<Vec<Value>, String> {
+    let mut objects = Vec::new();
+    flatten(document, &mut objects).map(|()| objects)
+}
+
+fn flatten(document: Value, objects: &mut Vec<Value>) -> Result<(), String> {
+    let Some(kind) = kind_of(&document)? else { return Ok(()) };
+    if !kind.ends_with("List") {
+        objects.push(document);
+        return Ok(());
+    }
+    items_of(&kind, document)?.into_iter().try_for_each(|item| flatten(item, objects))
 }
 
 fn yaml(text: &str) -> Result<Vec<(u64, Value)>, Fault> {
@@ -176,21 +210,27 @@ fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().to_owned()
 }
 
+/// The kind of a document; `None` if it is empty, or has nothing but comments.
+fn kind_of(document: &Value) -> Result<Option<String>, String> {
+    match (document.get("kind").and_then(Value::as_str), document) {
+        (Some(kind), _) => Ok(Some(kind.to_owned())),
+        (None, Value::Null) => Ok(None),
+        (None, Value::Object(_)) => Err("an object has no kind".to_owned()),
+        (None, _) => Err("this is not an object".to_owned()),
+    }
+}
+
 /// One document: an object that is read, a list of objects, or something else.
 fn take(document: Value, contents: &mut Contents) -> Result<(), String> {
-    let kind = match (document.get("kind").and_then(Value::as_str), &document) {
-        (Some(kind), _) => kind.to_owned(),
-        // An empty document, or one with nothing but comments.
-        (None, Value::Null) => return Ok(()),
-        (None, Value::Object(_)) => return Err("an object has no kind".to_owned()),
-        (None, _) => return Err("this is not an object".to_owned()),
-    };
+    let Some(kind) = kind_of(&document)? else { return Ok(()) };
     match kind.as_str() {
         ServiceFields::KIND => entry::<ServiceFields>(document, Subject::Service, contents),
         EndpointSliceFields::KIND => entry::<EndpointSliceFields>(document, Subject::EndpointSlice, contents),
         NodeFields::KIND => entry::<NodeFields>(document, Subject::Node, contents),
         NamespaceFields::KIND => entry::<NamespaceFields>(document, Subject::Namespace, contents),
-        "List" | "ServiceList" | "EndpointSliceList" | "NodeList" | "NamespaceList" => items(&kind, document, contents),
+        "List" | "ServiceList" | "EndpointSliceList" | "NodeList" | "NamespaceList" => {
+            items_of(&kind, document)?.into_iter().try_for_each(|item| take(item, contents))
+        }
         _ => {
             contents.skipped.push(kind);
             Ok(())
@@ -198,21 +238,25 @@ fn take(document: Value, contents: &mut Contents) -> Result<(), String> {
     }
 }
 
-fn items(kind: &str, document: Value, contents: &mut Contents) -> Result<(), String> {
+/// The items of a list, each with its kind.
+fn items_of(kind: &str, document: Value) -> Result<Vec<Value>, String> {
     let Value::Object(mut list) = document else { return Err("this is not an object".to_owned()) };
-    let items = match list.remove("items") {
-        None | Some(Value::Null) => return Ok(()),
+    let mut items = match list.remove("items") {
+        None | Some(Value::Null) => return Ok(Vec::new()),
         Some(Value::Array(items)) => items,
         Some(_) => return Err(format!("the items of the {kind} are not a list")),
     };
-    for mut item in items {
-        // The items of a typed list need not repeat their kind.
-        if let (Some(of), Value::Object(item)) = (kind.strip_suffix("List").filter(|of| !of.is_empty()), &mut item) {
+    // The items of a typed list need not repeat kind and version.
+    if let Some(of) = kind.strip_suffix("List").filter(|of| !of.is_empty()) {
+        let version = list.remove("apiVersion");
+        for item in items.iter_mut().filter_map(Value::as_object_mut) {
             item.entry("kind").or_insert_with(|| Value::from(of));
+            if let Some(version) = &version {
+                item.entry("apiVersion").or_insert_with(|| version.clone());
+            }
         }
-        take(item, contents)?;
     }
-    Ok(())
+    Ok(items)
 }
 
 fn entry<K: Kind>(document: Value, subject: impl Fn(K::Key) -> Subject, contents: &mut Contents) -> Result<(), String> {

@@ -1,5 +1,6 @@
-//! The address book: which Service holds which address, what was freed a moment ago, and what is taken on the link.
-//! Floor 1. It records and decides nothing: `allocate` chooses addresses, the verdict about a Service keeps or loses them.
+//! The address book: which Services claim which address and which of them may have it together, what was freed a moment ago,
+//! and what is taken on the link.
+//! Floor 1. It records; `sharing` has the rules, `allocate` chooses addresses, the verdict about a Service keeps or loses them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -8,34 +9,70 @@ use std::time::{Duration, Instant};
 
 use imbl::OrdMap;
 
-use crate::address::AddressRange;
-use crate::config::Pool;
-use crate::names::ObjectKey;
+use crate::address::{AddressRange, Family};
+use crate::config::{Config, Pool, Reservation};
+use crate::names::{ObjectKey, PoolName};
+use crate::plan::sharing::{Claimant, Group, Refusal, Terms};
+use crate::plan::unheld::Unheld;
+use crate::reason::HostUse;
 
 /// Who holds which address, and which were freed a moment ago.
 #[derive(Debug, Default)]
 pub struct AddressBook {
-    /// In order of name, never empty. Normally one Service an address. More only when somebody else wrote a status: then the
-    /// first by name has it.
+    /// In order of name, never empty. Several Services where they share the address, or where somebody else wrote a status.
     claims: OrdMap<IpAddr, Arc<[ObjectKey]>>,
-    claimed_by: BTreeMap<ObjectKey, Vec<IpAddr>>,
-    /// For each range of the pools, by its first address: the lowest address that nobody holds, so that a search does not
-    /// walk past all that are held.
-    lowest: BTreeMap<IpAddr, Lowest>,
+    claimed_by: BTreeMap<ObjectKey, Claims>,
+    by_sharing_key: BTreeMap<String, BTreeSet<ObjectKey>>,
+    /// Of the addresses that several Services claim.
+    standings: BTreeMap<IpAddr, Standings>,
+    /// Addresses with other claimants or other terms than when their standings were worked out.
+    unsettled: BTreeSet<IpAddr>,
+    /// Sharing keys of which a Service has come, gone or changed since.
+    unsettled_keys: BTreeSet<String>,
+    /// What the pools give, each in the order in which it does.
+    ranges: BTreeMap<PoolName, Vec<AddressRange>>,
+    unheld: Unheld,
+    /// The ranges of pools with `share-across-namespaces`.
+    across: Vec<AddressRange>,
+    reserved: BTreeMap<IpAddr, ObjectKey>,
+    reservations: BTreeMap<ObjectKey, Vec<IpAddr>>,
     resting: BTreeMap<IpAddr, Rest>,
     /// Addresses that foreign hosts on the link have.
     occupied: BTreeSet<IpAddr>,
-    /// Addresses that this agent chose a moment ago: nobody has used them yet.
-    fresh: BTreeMap<IpAddr, Fresh>,
+    /// Addresses that hosts and subnets use themselves.
+    own: BTreeMap<IpAddr, HostUse>,
+    /// Addresses that this agent chose for a Service a moment ago, each until when: nobody has used them yet.
+    fresh: BTreeMap<(IpAddr, ObjectKey), Instant>,
     /// Services that wait for an address: judged again when one becomes free.
     waiting: BTreeSet<ObjectKey>,
 }
 
-#[derive(Debug)]
-struct Lowest {
-    range: AddressRange,
-    /// `None` when the whole range is held.
-    unheld: Option<IpAddr>,
+/// All that one Service claims now.
+#[derive(Debug, Clone, Default)]
+pub struct Claim {
+    pub addresses: Vec<IpAddr>,
+    /// Of these, the ones that crier has no part in. Any other claimant goes before it.
+    pub foreign: Vec<IpAddr>,
+    /// On what terms it shares its addresses.
+    pub terms: Option<Terms>,
+}
+
+/// What one Service claims, and since when.
+#[derive(Debug, Default, PartialEq)]
+struct Claims {
+    addresses: Vec<IpAddr>,
+    foreign: Vec<IpAddr>,
+    /// Since when this agent gives each of them to it; `None` where it was found so.
+    since: BTreeMap<IpAddr, Instant>,
+    terms: Option<Terms>,
+}
+
+/// Who has an address that several Services claim.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Standings {
+    /// In the order in which they came.
+    tenants: Vec<ObjectKey>,
+    refused: BTreeMap<ObjectKey, Refusal>,
 }
 
 #[derive(Debug)]
@@ -45,75 +82,234 @@ struct Rest {
     last_holder: ObjectKey,
 }
 
-#[derive(Debug)]
-struct Fresh {
-    until: Instant,
-    service: ObjectKey,
-}
-
 /// How long a chosen address counts as not used yet. It is asked for on the link within a second of the choice.
 const FRESH: Duration = Duration::from_secs(60);
 
 impl AddressBook {
-    pub fn new(pools: &[Pool]) -> AddressBook {
-        let ranges = pools.iter().flat_map(|pool| &pool.addresses);
-        let lowest = ranges.map(|range| (range.first(), Lowest { range: *range, unheld: Some(range.first()) }));
-        AddressBook { lowest: lowest.collect(), ..AddressBook::default() }
+    pub fn new(config: &Config) -> AddressBook {
+        let of_pool = |pool: &Pool| (pool.name.clone(), pool.given());
+        let ranges: BTreeMap<PoolName, Vec<AddressRange>> = config.pools.iter().map(of_pool).collect();
+        let across = config.pools.iter().filter(|pool| pool.share_across_namespaces);
+        let (mut reserved, mut reservations) = (BTreeMap::new(), BTreeMap::<_, Vec<IpAddr>>::new());
+        for Reservation { service, addresses } in &config.reservations {
+            reserved.extend(addresses.iter().map(|address| (*address, service.clone())));
+            reservations.entry(service.clone()).or_default().extend(addresses);
+        }
+        AddressBook {
+            unheld: Unheld::new(ranges.values().flatten()),
+            ranges,
+            across: across.flat_map(|pool| pool.addresses.iter().copied()).collect(),
+            reserved,
+            reservations,
+            ..AddressBook::default()
+        }
     }
 
-    /// The Service that has the address.
-    pub fn holder(&self, address: IpAddr) -> Option<&ObjectKey> {
-        self.claims.get(&address)?.first()
+    /// The addresses that are given to a Service alone, in the order in which they are.
+    pub fn reservations(&self, service: &ObjectKey) -> &[IpAddr] {
+        self.reservations.get(service).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The Service that alone is given the address.
+    pub fn reserved_for(&self, address: IpAddr) -> Option<&ObjectKey> {
+        self.reserved.get(&address)
     }
 
     /// The addresses that a Service claims.
     pub fn claimed_by(&self, service: &ObjectKey) -> &[IpAddr] {
-        self.claimed_by.get(service).map(Vec::as_slice).unwrap_or_default()
+        self.claimed_by.get(service).map(|claims| claims.addresses.as_slice()).unwrap_or_default()
     }
 
-    /// Records all that a Service claims now, and answers which other Services that may concern.
+    /// The Services that have the address, in the order in which they came. Those that claim it against the rules are left out.
+    pub fn tenants(&self, address: IpAddr) -> &[ObjectKey] {
+        match self.standings.get(&address) {
+            Some(standings) => &standings.tenants,
+            None => self.claims.get(&address).map(|claimants| &**claimants).unwrap_or_default(),
+        }
+    }
+
+    /// Whether a Service that claims the address may have it.
+    pub fn standing(&self, address: IpAddr, service: &ObjectKey) -> Result<(), &Refusal> {
+        let refusal = self.standings.get(&address).and_then(|standings| standings.refused.get(service));
+        refusal.map_or(Ok(()), Err)
+    }
+
+    /// Whether a Service may have the address together with those that have it.
+    pub fn admits(&self, address: IpAddr, service: &ObjectKey, terms: Option<&Terms>) -> Result<(), Refusal> {
+        let across = self.is_shared_across(address);
+        let tenants = self.tenants(address).iter().filter(|tenant| *tenant != service);
+        let (group, _) = Group::of(tenants.map(|tenant| self.claimant(tenant)), across);
+        group.admits((service, terms), across)
+    }
+
+    /// No other Service claims the address.
+    pub fn is_free_for(&self, address: IpAddr, service: &ObjectKey) -> bool {
+        self.claimants(address).all(|claimant| claimant == service)
+    }
+
+    /// The other Services with a sharing key, in order of name, each with the addresses that it claims.
+    pub fn partners<'a>(
+        &'a self,
+        key: &str,
+        service: &'a ObjectKey,
+    ) -> impl Iterator<Item = (&'a ObjectKey, &'a [IpAddr])> {
+        let all = self.by_sharing_key.get(key).into_iter().flatten();
+        all.filter(move |partner| *partner != service).map(|partner| (partner, self.claimed_by(partner)))
+    }
+
+    /// The other Services that have an address of a Service too.
+    pub fn shares_with<'a>(&'a self, service: &'a ObjectKey) -> impl Iterator<Item = &'a ObjectKey> {
+        let shared = self.claimed_by(service).iter().filter_map(|address| self.standings.get(address));
+        shared.flat_map(|standings| &standings.tenants).filter(move |tenant| *tenant != service)
+    }
+
+    /// Records all that a Service claims now. Who of several may have an address
+    /// is worked out by [`AddressBook::settle`]. True if it claims something else than before, or on other terms.
+    ///
+    /// `since` is the time for an agent that allocates: who was given an address before goes before who was given it later, or who
+    /// changed so that it does not go with the others. An agent that finds claims has `None` there, and the first by name counts.
     /// An address that nobody claims any more rests until the time that `rest` gives for it.
     pub fn claim(
         &mut self,
         service: &ObjectKey,
-        addresses: Vec<IpAddr>,
+        Claim { addresses, foreign, terms }: Claim,
+        since: Option<Instant>,
         rest: impl Fn(IpAddr) -> Option<Instant>,
-    ) -> Vec<ObjectKey> {
+    ) -> bool {
         let before = self.claimed_by.remove(service).unwrap_or_default();
-        let mut concerned = Vec::new();
-        for address in before.iter().filter(|address| !addresses.contains(address)) {
-            let others: Arc<[ObjectKey]> =
-                self.claimants(*address).filter(|other| *other != service).cloned().collect();
-            concerned.extend(others.iter().cloned());
-            if !others.is_empty() {
-                self.claims.insert(*address, others);
-                continue;
+        if before.addresses == addresses && before.foreign == foreign && before.terms == terms {
+            if before != Claims::default() {
+                self.claimed_by.insert(service.clone(), before);
             }
-            self.claims.remove(address);
-            if let Some(lowest) = self.lowest_around(*address) {
-                lowest.unheld = Some(lowest.unheld.map_or(*address, |unheld| unheld.min(*address)));
+            return false;
+        }
+        self.leave_key(service, before.terms.as_ref());
+        self.enter_key(service, terms.as_ref());
+        for address in before.addresses.iter().filter(|address| !addresses.contains(address)) {
+            self.leave(service, *address, rest(*address));
+        }
+        let mut given = before.since;
+        given.retain(|address, _| addresses.contains(address));
+        for address in &addresses {
+            let is_new = !before.addresses.contains(address);
+            if is_new {
+                self.enter(service, *address);
             }
-            if let Some(until) = rest(*address) {
-                self.resting.insert(*address, Rest { until, last_holder: service.clone() });
+            let fits = || self.admits(*address, service, terms.as_ref()).is_ok();
+            let is_latest = is_new || (before.terms != terms && !fits());
+            given.extend(since.filter(|_| is_latest).map(|since| (*address, since)));
+            self.unsettled.insert(*address);
+        }
+        // One that has no address yet may get one of its key, so that is kept too.
+        let claims = Claims { addresses, foreign, since: given, terms };
+        if claims != Claims::default() {
+            self.claimed_by.insert(service.clone(), claims);
+        }
+        true
+    }
+
+    /// Works out who may have each address whose claimants or their terms changed, and answers the Services that this concerns.
+    /// Each address costs time in proportion to its claimants, however many of them changed.
+    pub fn settle(&mut self) -> BTreeSet<ObjectKey> {
+        let mut concerned = BTreeSet::new();
+        for address in std::mem::take(&mut self.unsettled) {
+            let now = self.standings_of(address);
+            let before = match now {
+                Some(ref now) => self.standings.insert(address, now.clone()),
+                None => self.standings.remove(&address),
+            };
+            if now != before {
+                let left = before.iter().flat_map(|it| it.tenants.iter().chain(it.refused.keys()));
+                concerned.extend(left.chain(self.claimants(address)).cloned());
             }
         }
-        for address in addresses.iter().filter(|address| !before.contains(address)) {
-            concerned.extend(self.claimants(*address).cloned());
-            let claimants: BTreeSet<&ObjectKey> = self.claimants(*address).chain([service]).collect();
-            let claimants = claimants.into_iter().cloned().collect();
-            self.claims.insert(*address, claimants);
-            self.resting.remove(address);
-            self.move_lowest_past(*address);
-        }
-        if !addresses.is_empty() {
-            self.claimed_by.insert(service.clone(), addresses);
+        for key in std::mem::take(&mut self.unsettled_keys) {
+            concerned.extend(self.by_sharing_key.get(&key).into_iter().flatten().cloned());
         }
         concerned
     }
 
+    /// The Service has other addresses from now on than these, which its status still shows: all that claim them too go before it.
+    pub fn give_up(&mut self, service: &ObjectKey, addresses: &[IpAddr], now: Instant) {
+        let Some(claims) = self.claimed_by.get_mut(service) else { return };
+        claims.since.extend(addresses.iter().map(|address| (*address, now)));
+        self.unsettled.extend(addresses);
+    }
+
+    /// All claims count as found: this agent began or ceased to allocate.
+    pub fn forget_order(&mut self) {
+        self.claimed_by.values_mut().for_each(|claims| claims.since.clear());
+        self.unsettled.extend(self.standings.keys());
+    }
+
+    /// `None` for an address with at most one claimant.
+    fn standings_of(&self, address: IpAddr) -> Option<Standings> {
+        let mut claimants: Vec<&ObjectKey> = self.claimants(address).collect();
+        if claimants.len() < 2 {
+            return None;
+        }
+        let place = |service: &ObjectKey| {
+            let claims = self.claimed_by.get(service);
+            (claims.is_some_and(|it| it.foreign.contains(&address)), claims.and_then(|it| it.since.get(&address)))
+        };
+        // Stable: the order of names stays among equals.
+        claimants.sort_by_key(|service| place(service));
+        let claimants = claimants.into_iter().map(|service| self.claimant(service));
+        let (group, refused) = Group::of(claimants, self.is_shared_across(address));
+        let refused = refused.into_iter().map(|(service, refusal)| (service.clone(), refusal)).collect();
+        Some(Standings { tenants: group.tenants().cloned().collect(), refused })
+    }
+
+    fn claimant<'a>(&'a self, service: &'a ObjectKey) -> Claimant<'a> {
+        (service, self.claimed_by.get(service).and_then(|claims| claims.terms.as_ref()))
+    }
+
+    fn enter(&mut self, service: &ObjectKey, address: IpAddr) {
+        let claimants: BTreeSet<&ObjectKey> = self.claimants(address).chain([service]).collect();
+        let claimants = claimants.into_iter().cloned().collect();
+        self.claims.insert(address, claimants);
+        self.resting.remove(&address);
+        self.unheld.take(address);
+    }
+
+    fn leave(&mut self, service: &ObjectKey, address: IpAddr, rest: Option<Instant>) {
+        self.unsettled.insert(address);
+        let others: Arc<[ObjectKey]> = self.claimants(address).filter(|other| *other != service).cloned().collect();
+        if !others.is_empty() {
+            self.claims.insert(address, others);
+            return;
+        }
+        self.claims.remove(&address);
+        // Of a pool that another configuration had there may be claims left, and what is excluded is given to nobody.
+        if self.ranges.values().flatten().any(|range| range.contains(address)) {
+            self.unheld.give_back(address);
+        }
+        if let Some(until) = rest {
+            self.resting.insert(address, Rest { until, last_holder: service.clone() });
+        }
+    }
+
+    fn enter_key(&mut self, service: &ObjectKey, terms: Option<&Terms>) {
+        let Some(Terms { key, .. }) = terms else { return };
+        self.by_sharing_key.entry(key.clone()).or_default().insert(service.clone());
+        self.unsettled_keys.insert(key.clone());
+    }
+
+    fn leave_key(&mut self, service: &ObjectKey, terms: Option<&Terms>) {
+        let Some((Terms { key, .. }, all)) = terms.and_then(|it| Some((it, self.by_sharing_key.get_mut(&it.key)?)))
+        else {
+            return;
+        };
+        all.remove(service);
+        if all.is_empty() {
+            self.by_sharing_key.remove(key);
+        }
+        self.unsettled_keys.insert(key.clone());
+    }
+
     /// Ends the rest of every address whose time is over; true if there was one.
     pub fn wake(&mut self, now: Instant) -> bool {
-        self.fresh.retain(|_, fresh| fresh.until > now);
+        self.fresh.retain(|_, until| *until > now);
         let before = self.resting.len();
         self.resting.retain(|_, rest| rest.until > now);
         self.resting.len() != before
@@ -129,18 +325,18 @@ impl AddressBook {
 
     /// This agent chose these addresses for a Service just now.
     pub fn note_fresh(&mut self, service: &ObjectKey, addresses: impl IntoIterator<Item = IpAddr>, now: Instant) {
-        let fresh = |address| (address, Fresh { until: now + FRESH, service: service.clone() });
+        let fresh = |address| ((address, service.clone()), now + FRESH);
         self.fresh.extend(addresses.into_iter().map(fresh));
     }
 
     /// The address was chosen for the Service a moment ago, by this agent: nobody has used it yet.
     pub fn is_fresh(&self, address: IpAddr, service: &ObjectKey) -> bool {
-        self.fresh.get(&address).is_some_and(|fresh| fresh.service == *service)
+        self.fresh.contains_key(&(address, service.clone()))
     }
 
     /// The Services for which an address was chosen a moment ago.
     pub fn freshly_given(&self) -> impl Iterator<Item = &ObjectKey> {
-        self.fresh.values().map(|fresh| &fresh.service)
+        self.fresh.keys().map(|(_, service)| service)
     }
 
     /// Whether a Service waits for an address, from now on.
@@ -164,6 +360,19 @@ impl AddressBook {
         moved
     }
 
+    /// The addresses that hosts and subnets use themselves, all of them: none of these is given to a Service. Answers which of
+    /// them are new, or no more.
+    pub fn set_own(&mut self, own: BTreeMap<IpAddr, HostUse>) -> Vec<IpAddr> {
+        let before = std::mem::replace(&mut self.own, own);
+        let addresses = before.keys().chain(self.own.keys().filter(|address| !before.contains_key(address)));
+        addresses.filter(|address| before.get(address) != self.own.get(address)).copied().collect()
+    }
+
+    /// What a host or a subnet uses the address for itself.
+    pub fn own_use(&self, address: IpAddr) -> Option<&HostUse> {
+        self.own.get(&address)
+    }
+
     pub fn is_occupied(&self, address: IpAddr) -> bool {
         self.occupied.contains(&address)
     }
@@ -177,34 +386,19 @@ impl AddressBook {
         self.claims.get(&address).into_iter().flat_map(|services| services.iter())
     }
 
-    /// The addresses of a range of a pool from the lowest on that nobody holds; what comes after it may be held.
-    pub fn unheld_from_lowest(&self, range: &AddressRange) -> impl Iterator<Item = IpAddr> + use<> {
-        let unheld = match self.lowest.get(&range.first()) {
-            Some(lowest) => lowest.unheld,
-            None => Some(range.first()),
-        };
-        let last = range.last();
-        unheld.and_then(|unheld| AddressRange::new(unheld, last).ok()).into_iter().flat_map(|range| range.iter())
+    /// The addresses of a family that a pool gives and nobody holds, range by range.
+    pub fn unheld(&self, pool: &PoolName, family: Family) -> impl Iterator<Item = IpAddr> {
+        let ranges = self.ranges.get(pool).into_iter().flatten().filter(move |range| range.family() == family);
+        ranges.flat_map(|range| self.unheld.within(*range))
     }
 
-    /// The range that an address lies in, if it lies in one: ranges of pools do not overlap.
-    fn lowest_around(&mut self, address: IpAddr) -> Option<&mut Lowest> {
-        let (_, lowest) = self.lowest.range_mut(..=address).next_back()?;
-        lowest.range.contains(address).then_some(lowest)
+    fn is_shared_across(&self, address: IpAddr) -> bool {
+        self.across.iter().any(|range| range.contains(address))
     }
 
     /// The addresses that were freed a moment ago and are not handed out yet.
     pub fn resting(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.resting.keys().copied()
-    }
-
-    fn move_lowest_past(&mut self, held: IpAddr) {
-        let Some(lowest) = self.lowest_around(held).filter(|lowest| lowest.unheld == Some(held)) else { return };
-        let rest = AddressRange::new(held, lowest.range.last()).ok();
-        let unheld = rest.and_then(|rest| rest.iter().find(|address| !self.claims.contains_key(address)));
-        if let Some(lowest) = self.lowest_around(held) {
-            lowest.unheld = unheld;
-        }
     }
 
     pub fn is_resting(&self, address: IpAddr, service: &ObjectKey) -> bool {
@@ -213,51 +407,4 @@ impl AddressBook {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock;
-
-    const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
-
-    fn key(name: &str) -> ObjectKey {
-        ObjectKey::new("shop", name)
-    }
-
-    #[test]
-    fn a_freed_address_rests_for_all_but_its_last_holder_and_wakes_only_for_those_who_wait() {
-        let (mut book, now) = (AddressBook::default(), clock::now());
-        let until = now + Duration::from_secs(30);
-        book.claim(&key("one"), vec![ADDRESS], |_| None);
-        book.claim(&key("one"), Vec::new(), |_| Some(until));
-        assert!(book.is_resting(ADDRESS, &key("two")) && !book.is_resting(ADDRESS, &key("one")));
-        assert_eq!(book.next_deadline(), None, "nobody waits for it");
-        book.set_waiting(&key("two"), true);
-        assert_eq!(book.next_deadline(), Some(until));
-        assert!(!book.wake(now) && book.wake(until));
-        assert!(!book.is_resting(ADDRESS, &key("two")));
-    }
-
-    #[test]
-    fn of_services_that_claim_one_address_the_first_by_name_has_it_and_the_next_follows() {
-        let mut book = AddressBook::default();
-        for name in ["b", "c", "a"] {
-            book.claim(&key(name), vec![ADDRESS], |_| None);
-        }
-        let claimants = |book: &AddressBook| book.claims().get(&ADDRESS).map(|services| services.to_vec());
-        assert_eq!(claimants(&book), Some(vec![key("a"), key("b"), key("c")]));
-        assert_eq!(book.claim(&key("a"), Vec::new(), |_| None), [key("b"), key("c")], "these two are concerned");
-        assert_eq!(book.holder(ADDRESS), Some(&key("b")));
-        book.claim(&key("c"), Vec::new(), |_| None);
-        book.claim(&key("b"), Vec::new(), |_| None);
-        assert_eq!(claimants(&book), None, "nothing is kept of an address that nobody claims");
-    }
-
-    #[test]
-    fn a_chosen_address_is_fresh_for_its_service_for_a_minute() {
-        let (mut book, now) = (AddressBook::default(), clock::now());
-        book.note_fresh(&key("one"), [ADDRESS], now);
-        assert!(book.is_fresh(ADDRESS, &key("one")) && !book.is_fresh(ADDRESS, &key("two")));
-        book.wake(now + FRESH);
-        assert!(!book.is_fresh(ADDRESS, &key("one")));
-    }
-}
+mod tests;

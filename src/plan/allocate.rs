@@ -1,5 +1,5 @@
-//! Which addresses a Service may have: pools, what others hold, what it asks for.
-//! Floor 1. The [`AddressBook`] knows who holds what; [`allocate`] chooses and changes nothing.
+//! Which addresses a Service gets: those it asks for, those reserved for it, those of its sharing key, or free ones.
+//! Floor 1. The [`AddressBook`] knows who holds what, `pools` what is open to a Service; [`allocate`] chooses and changes nothing.
 
 use std::net::IpAddr;
 
@@ -8,6 +8,10 @@ use crate::config::Pool;
 use crate::names::{ObjectKey, PoolName};
 use crate::plan::address_book::AddressBook;
 use crate::plan::decision::Held;
+use crate::plan::partners;
+use crate::plan::pools::{candidates, may_have, withheld};
+pub use crate::plan::pools::{may_keep, pool_of};
+use crate::plan::sharing::Terms;
 use crate::reason::Reason;
 use crate::selector::Labels;
 use crate::world::{FamilyPolicy, Request, Service};
@@ -18,11 +22,14 @@ pub struct Applicant<'a> {
     pub service: &'a Service,
     /// The labels of its namespace; `None` while the namespace is not known.
     pub namespace_labels: Option<&'a Labels>,
+    /// On what terms it shares its addresses.
+    pub terms: Option<Terms>,
 }
 
 /// Finds addresses for a Service that holds `kept`, which stay and are part of the answer.
 ///
-/// The families come from the Service: all of them where its policy requires it, the second where it can be had.
+/// The families come from the Service: all of them where its policy requires it, the second where it can be had. A Service that
+/// names several pools gets an address of each.
 pub fn allocate(
     pools: &[Pool],
     book: &AddressBook,
@@ -37,76 +44,128 @@ pub fn allocate(
             return Err(Reason::WrongFamily { address: *address, wanted });
         }
         held.retain(|held| Family::of(held.address) != Family::of(*address));
-        held.push(take_requested(pools, book, applicant, request, *address)?);
+        held.push(may_have(pools, book, applicant, request, *address)?);
     }
-
-    let candidates = candidate_pools(pools, applicant, request)?;
-    let missing: Vec<Family> =
-        wanted.iter().copied().filter(|family| !held.iter().any(|held| Family::of(held.address) == *family)).collect();
-    // A pair from one pool is what people expect of a pool with both families, so that is tried first.
-    let pair = missing.len() == 2;
-    let of_one_pool = candidates.iter().find_map(|pool| {
-        let both: Vec<_> = missing.iter().filter_map(|family| first_free(pool, book, applicant.key, *family)).collect();
-        (both.len() == missing.len()).then_some(both)
-    });
-    if let (true, Some(both)) = (pair, of_one_pool) {
-        held.extend(both);
-        return Ok(held);
-    }
-    for family in missing {
-        match candidates.iter().find_map(|pool| first_free(pool, book, applicant.key, family)) {
-            Some(found) => held.push(found),
-            None if applicant.service.family_policy == FamilyPolicy::RequireDualStack => {
-                return Err(Reason::NoDualStack { missing: family });
+    match request.pools.as_slice() {
+        [_, _, ..] if request.addresses.is_empty() => {
+            for (pool, families) in named_pools(pools, &wanted, request) {
+                let of_pool = Request { pools: vec![pool.clone()], addresses: Vec::new() };
+                let missing: Vec<Family> =
+                    families.iter().copied().filter(|family| !has(&held, |it| *it == pool, *family)).collect();
+                // What one pool does not give, `shortage` tells while others give something.
+                let filled = fill(pools, book, applicant, &of_pool, &held, &missing).unwrap_or_default();
+                held.extend(filled);
             }
-            None => {}
+        }
+        _ => {
+            let missing: Vec<Family> = wanted.iter().copied().filter(|family| !has(&held, |_| true, *family)).collect();
+            held.extend(fill(pools, book, applicant, request, &held, &missing)?);
         }
     }
-    if held.is_empty() {
-        return Err(nothing_free(book, &candidates, wanted.first().copied().unwrap_or(Family::V4)));
+    let lacking = wanted.iter().find(|family| !has(&held, |_| true, **family));
+    match lacking {
+        _ if held.is_empty() => {
+            let candidates = candidates(pools, applicant, request)?;
+            Err(nothing_free(book, &candidates, wanted.first().copied().unwrap_or(Family::V4)))
+        }
+        Some(missing) if applicant.service.family_policy == FamilyPolicy::RequireDualStack => {
+            Err(Reason::NoDualStack { missing: *missing })
+        }
+        Some(_) | None => Ok(held),
     }
-    Ok(held)
 }
 
-/// Whether the Service may go on holding an address that it has, and from which pool.
-pub fn may_keep(pools: &[Pool], applicant: &Applicant<'_>, request: &Request, address: IpAddr) -> Result<Held, Reason> {
-    let pool = pool_of(pools, address).ok_or(Reason::AddressLeftPools { address })?;
-    if !serves(pool, applicant) {
-        return Err(Reason::PoolNotForService { pool: pool.name.clone() });
-    }
-    if let Some(requested) = &request.pool
-        && *requested != pool.name
-    {
-        return Err(Reason::AddressInOtherPool { address, actual: pool.name.clone(), requested: requested.clone() });
-    }
-    let wanted = &applicant.service.families;
-    if !wanted.is_empty() && !wanted.contains(&Family::of(address)) {
-        return Err(Reason::WrongFamily { address, wanted: wanted.clone() });
-    }
-    Ok(Held { address, pool: pool.name.clone() })
-}
-
-/// The pool that an address belongs to. Pools do not overlap: the configuration was checked.
-pub fn pool_of(pools: &[Pool], address: IpAddr) -> Option<&Pool> {
-    pools.iter().find(|pool| pool.addresses.iter().any(|range| range.contains(address)))
-}
-
-fn take_requested(
+/// Which of several pools that a Service names gives it nothing, although it has addresses of others.
+pub fn shortage(
     pools: &[Pool],
     book: &AddressBook,
     applicant: &Applicant<'_>,
     request: &Request,
-    address: IpAddr,
-) -> Result<Held, Reason> {
-    let pool = pool_of(pools, address).ok_or(Reason::AddressOutsidePools { address })?;
-    let held = may_keep(pools, applicant, request, address)?;
-    if avoided(pool, address) {
-        return Err(Reason::AddressAvoided { address, pool: pool.name.clone() });
+    held: &[Held],
+) -> Option<Reason> {
+    if request.pools.len() < 2 || !request.addresses.is_empty() {
+        return None;
     }
-    match book.holder(address) {
-        Some(by) if by != applicant.key => Err(Reason::AddressInUse { address, by: by.clone() }),
-        Some(_) | None => Ok(held),
+    let wanted = wanted_families(pools, applicant, request).ok()?;
+    named_pools(pools, &wanted, request).into_iter().find_map(|(pool, families)| {
+        let family = *families.iter().find(|family| !has(held, |it| *it == pool, **family))?;
+        let of_pool = Request { pools: vec![pool], addresses: Vec::new() };
+        Some(match candidates(pools, applicant, &of_pool) {
+            Ok(candidates) => nothing_free(book, &candidates, family),
+            Err(reason) => reason,
+        })
+    })
+}
+
+/// What is to be said of addresses that a Service has, beside that it has them.
+pub fn notes(
+    pools: &[Pool],
+    book: &AddressBook,
+    applicant: &Applicant<'_>,
+    request: &Request,
+    held: &[Held],
+) -> Vec<Reason> {
+    let of_address = held.iter().filter_map(|held| {
+        let pool = pool_of(pools, held.address)?;
+        withheld(pool, book, applicant, held.address)
+    });
+    let unshared = partners::unshared(pools, book, applicant, request, held);
+    of_address.chain(missing_family(pools, applicant, held)).chain(unshared).collect()
+}
+
+/// The second family that a Service would like to have and that some pool has.
+fn missing_family(pools: &[Pool], applicant: &Applicant<'_>, held: &[Held]) -> Option<Reason> {
+    let Service { family_policy, families, .. } = applicant.service;
+    let missing = families.iter().find(|family| !has(held, |_| true, **family));
+    let missing = *missing.filter(|_| *family_policy == FamilyPolicy::PreferDualStack)?;
+    pools.iter().any(|pool| offers(pool, missing)).then_some(Reason::FamilyMissing { missing })
+}
+
+/// An address of each of these families: one that is reserved for the Service, one of its sharing key, or a free one. Families of
+/// which there is none are left out.
+fn fill(
+    pools: &[Pool],
+    book: &AddressBook,
+    applicant: &Applicant<'_>,
+    request: &Request,
+    held: &[Held],
+    missing: &[Family],
+) -> Result<Vec<Held>, Reason> {
+    let lacks = |filled: &[Held]| -> Vec<Family> {
+        missing.iter().copied().filter(|family| !has(filled, |_| true, *family)).collect()
+    };
+    let reserved = |family: &Family| {
+        let mut of_family = book.reservations(applicant.key).iter().filter(|address| Family::of(**address) == *family);
+        of_family.find_map(|address| may_have(pools, book, applicant, request, *address).ok())
+    };
+    let mut filled: Vec<Held> = missing.iter().filter_map(reserved).collect();
+    if request.addresses.is_empty() {
+        filled.extend(partners::join(pools, book, applicant, request, &lacks(&filled)));
     }
+    let missing = lacks(&filled);
+    if missing.is_empty() {
+        return Ok(filled);
+    }
+    let mut candidates = match candidates(pools, applicant, request) {
+        Err(_) if !filled.is_empty() || !held.is_empty() => return Ok(filled),
+        candidates => candidates?,
+    };
+    // The second family comes from the pool of the first, where that pool has it.
+    candidates.sort_by_key(|pool| !held.iter().chain(&filled).any(|held| held.pool == pool.name));
+    // A pair from one pool is what people expect of a pool with both families, so that is tried first.
+    if missing.len() == 2 {
+        let pair = candidates.iter().find_map(|pool| {
+            let both: Vec<_> = missing.iter().filter_map(|family| first_free(pool, book, applicant, *family)).collect();
+            (both.len() == missing.len()).then_some(both)
+        });
+        if let Some(both) = pair {
+            filled.extend(both);
+            return Ok(filled);
+        }
+    }
+    let free = |family: &Family| candidates.iter().find_map(|pool| first_free(pool, book, applicant, *family));
+    filled.extend(missing.iter().filter_map(free));
+    Ok(filled)
 }
 
 /// The families to find addresses for, primary first.
@@ -122,7 +181,7 @@ fn wanted_families(pools: &[Pool], applicant: &Applicant<'_>, request: &Request)
     if !request.addresses.is_empty() {
         return Ok(request.addresses.iter().map(|address| Family::of(*address)).collect());
     }
-    let offered = |family| pools.iter().any(|pool| pool.addresses.iter().any(|range| range.family() == family));
+    let offered = |family| pools.iter().any(|pool| offers(pool, family));
     let offered: Vec<Family> = Family::BOTH.into_iter().filter(|family| offered(*family)).collect();
     Ok(match service.family_policy {
         FamilyPolicy::SingleStack => offered.into_iter().take(1).collect(),
@@ -131,69 +190,36 @@ fn wanted_families(pools: &[Pool], applicant: &Applicant<'_>, request: &Request)
     })
 }
 
-/// The pools to try, best first: those made for some Services before those for all, then by priority, then as written.
-fn candidate_pools<'a>(
-    pools: &'a [Pool],
-    applicant: &Applicant<'_>,
-    request: &Request,
-) -> Result<Vec<&'a Pool>, Reason> {
-    if let Some(requested) = &request.pool {
-        let Some(pool) = pools.iter().find(|pool| pool.name == *requested) else {
-            let known = pools.iter().map(|pool| pool.name.clone()).collect();
-            return Err(Reason::UnknownPool { pool: requested.clone(), known });
-        };
-        if !serves(pool, applicant) {
-            return Err(Reason::PoolNotForService { pool: pool.name.clone() });
-        }
-        return Ok(vec![pool]);
-    }
-    let mut candidates: Vec<&Pool> = pools.iter().filter(|pool| pool.auto_assign && serves(pool, applicant)).collect();
-    candidates.sort_by_key(|pool| {
-        let for_some = is_restricted(pool) || pool.priority.is_some();
-        (!for_some, pool.priority.is_none(), pool.priority)
-    });
-    // A second family may be asked of the pool of a requested address only if that pool assigns by itself.
-    if candidates.is_empty() && request.addresses.is_empty() {
-        return Err(Reason::NoPoolForService);
-    }
-    Ok(candidates)
+/// The pools that a Service names, each with the families that it wants of that pool: those that the pool has, or else all.
+fn named_pools(pools: &[Pool], wanted: &[Family], request: &Request) -> Vec<(PoolName, Vec<Family>)> {
+    let of_pool = |name: &PoolName| {
+        let pool = pools.iter().find(|pool| pool.name == *name);
+        let has = |family: &Family| pool.is_some_and(|pool| offers(pool, *family));
+        let families: Vec<Family> = wanted.iter().copied().filter(has).collect();
+        (name.clone(), if families.is_empty() { wanted.to_vec() } else { families })
+    };
+    request.pools.iter().map(of_pool).collect()
 }
 
-fn is_restricted(pool: &Pool) -> bool {
-    !pool.namespaces.is_empty() || pool.namespace_selector.is_some() || pool.service_selector.is_some()
+fn offers(pool: &Pool, family: Family) -> bool {
+    pool.addresses.iter().any(|range| range.family() == family)
 }
 
-/// A pool serves a Service when its namespace and its labels both fit; a namespace fits by name or by selector.
-fn serves(pool: &Pool, applicant: &Applicant<'_>) -> bool {
-    let by_name = pool.namespaces.contains(&applicant.key.namespace);
-    let by_selector = pool
-        .namespace_selector
-        .as_ref()
-        .is_some_and(|selector| applicant.namespace_labels.is_some_and(|labels| selector.matches(labels)));
-    let any_namespace = pool.namespaces.is_empty() && pool.namespace_selector.is_none();
-    let labels_fit = pool.service_selector.as_ref().is_none_or(|selector| selector.matches(&applicant.service.labels));
-    (any_namespace || by_name || by_selector) && labels_fit
+fn has(held: &[Held], pool: impl Fn(&PoolName) -> bool, family: Family) -> bool {
+    held.iter().any(|held| Family::of(held.address) == family && pool(&held.pool))
 }
 
 /// The lowest free address of the first range of the family that has one.
-fn first_free(pool: &Pool, book: &AddressBook, service: &ObjectKey, family: Family) -> Option<Held> {
-    let ranges = pool.addresses.iter().filter(|range| range.family() == family);
-    ranges
-        .flat_map(|range| book.unheld_from_lowest(range))
-        .find(|address| {
-            !avoided(pool, *address)
-                && !book.is_resting(*address, service)
-                && !book.is_occupied(*address)
-                && book.holder(*address).is_none_or(|holder| holder == service)
-        })
-        .map(|address| Held { address, pool: pool.name.clone() })
-}
-
-fn avoided(pool: &Pool, address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => pool.avoid_network_and_broadcast && matches!(v4.octets()[3], 0 | 255),
-        IpAddr::V6(_) => false,
-    }
+fn first_free(pool: &Pool, book: &AddressBook, applicant: &Applicant<'_>, family: Family) -> Option<Held> {
+    let service = applicant.key;
+    let is_free = |address: &IpAddr| {
+        !book.is_resting(*address, service)
+            && !book.is_occupied(*address)
+            && book.is_free_for(*address, service)
+            && withheld(pool, book, applicant, *address).is_none()
+    };
+    let address = book.unheld(&pool.name, family).find(is_free)?;
+    Some(Held { address, pool: pool.name.clone() })
 }
 
 /// How many addresses a pool can hand out; `u64::MAX` for that many and more.
@@ -209,7 +235,7 @@ pub fn capacity(pool: &Pool) -> u64 {
         };
         u64::try_from(range.count()).unwrap_or(u64::MAX).saturating_sub(avoided)
     };
-    pool.addresses.iter().map(of_range).fold(0, u64::saturating_add)
+    pool.given().iter().map(of_range).fold(0, u64::saturating_add)
 }
 
 fn nothing_free(book: &AddressBook, candidates: &[&Pool], family: Family) -> Reason {

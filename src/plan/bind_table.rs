@@ -13,6 +13,8 @@ use crate::names::{InterfaceName, ObjectKey};
 pub struct BindTable {
     /// What each Service wants. Never empty lists.
     wanted: BTreeMap<ObjectKey, Vec<(IpAddr, InterfaceName)>>,
+    /// How many Services want each address.
+    wanters: BTreeMap<IpAddr, usize>,
     addresses: OrdMap<IpAddr, InterfaceName>,
     moved: bool,
 }
@@ -25,8 +27,18 @@ impl BindTable {
             return;
         }
         self.moved = true;
+        for (address, _) in &wanted {
+            *self.wanters.entry(*address).or_default() += 1;
+        }
         for (address, _) in before {
-            self.addresses.remove(address);
+            let wanters = self.wanters.get(address).copied().unwrap_or_default();
+            match wanters {
+                0 | 1 => {
+                    self.wanters.remove(address);
+                    self.addresses.remove(address);
+                }
+                several => drop(self.wanters.insert(*address, several - 1)),
+            }
         }
         self.addresses.extend(wanted.iter().cloned());
         match wanted.is_empty() {
@@ -42,5 +54,24 @@ impl BindTable {
     /// Whether anything changed since the last call.
     pub fn take_moved(&mut self) -> bool {
         std::mem::take(&mut self.moved)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_stays_until_the_last_service_that_wants_it_is_gone() {
+        let address: IpAddr = "192.0.2.1".parse().unwrap();
+        let [one, two] = ["one", "two"].map(|name| ObjectKey::new("shop", name));
+        let wanted = || vec![(address, InterfaceName::from("lo"))];
+        let mut table = BindTable::default();
+        table.put(&one, wanted());
+        table.put(&two, wanted());
+        table.put(&one, Vec::new());
+        assert!(table.addresses().contains_key(&address));
+        table.put(&two, Vec::new());
+        assert!(table.addresses().is_empty() && table.wanters.is_empty() && table.wanted.is_empty());
     }
 }

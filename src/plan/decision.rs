@@ -26,12 +26,16 @@ pub struct Allocation {
     pub reason: Reason,
     /// A request that cannot be met, while the Service keeps the addresses above.
     pub complaint: Option<Reason>,
+    /// What else is to be said of the addresses above, while nothing is wrong.
+    #[serde(default)]
+    pub notes: Vec<Reason>,
 }
 
 impl Allocation {
-    /// The Service has no address, or not the one it requests: an address that becomes free may help.
+    /// The Service has no address, not the one it requests, or none of a family that it would like to have: an address that becomes free may help.
     pub fn is_wanting(&self) -> bool {
-        self.held.is_empty() || self.complaint.is_some()
+        let lacks_family = self.notes.iter().any(|note| matches!(note, Reason::FamilyMissing { .. }));
+        self.held.is_empty() || self.complaint.is_some() || lacks_family
     }
 }
 
@@ -51,6 +55,11 @@ pub struct Announcement {
 }
 
 impl Announcement {
+    /// Some `[[l2]]` covers the address.
+    pub fn is_on_link(&self) -> bool {
+        !matches!(self.l2.reason, Reason::NoL2ForPool { .. })
+    }
+
     /// It is announced nowhere because the endpoints of the Service name no node: a mistake in the EndpointSlice, which needs user action.
     pub fn lacks_node_names(&self) -> bool {
         self.l2.reason == Reason::EndpointsNameNoNode || self.bgp.reason == Reason::EndpointsNameNoNode

@@ -14,6 +14,10 @@ use crate::reason::Reason;
 /// How long a holder waits for the node that it grants an address to, before it takes the grant back.
 pub const GRANT_TIME: Duration = Duration::from_secs(1);
 
+/// How much longer for each grant that is under way: pulses tell some hundred addresses a second, and each of them has to be
+/// granted, taken and said to be held.
+pub const GRANT_SPACING: Duration = Duration::from_millis(5);
+
 /// How long a node to which a grant was in vain is not granted the same address again.
 pub const GRANT_REST: Duration = Duration::from_secs(10);
 
@@ -97,10 +101,14 @@ pub struct Situation<'a> {
     pub leaving: bool,
     /// A holder keeps the address from nodes of the same grade and weight.
     pub sticky: bool,
+    /// To how many addresses of this node a grant is under way.
+    pub grants: u32,
     /// From when on this node may ask a holder for the address: when the `preempt-delay` is over. `None` while it is not eligible.
     pub may_ask_from: Option<Instant>,
     /// Every page of what the living nodes hold was heard.
     pub knows_all: bool,
+    /// A node on the link is heard and does not hear this one: it may take the address and never say so to this node.
+    pub beside_the_deaf: bool,
     pub holders: Vec<Holder<'a>>,
     /// Nodes that ask for the address, or take it and do not answer yet.
     pub askers: Vec<Bidder<'a>>,
@@ -144,16 +152,32 @@ pub struct History {
     overdue: bool,
     /// Since when another holder is heard beside this one.
     rival_since: Option<Instant>,
-    /// To whom this node grants the address, and since when.
-    grant: Option<(NodeName, Instant)>,
+    /// To whom this node grants the address.
+    grant: Option<Grant>,
     /// The last node that was granted the address in vain, and until when it is not granted again.
     vain: Option<(NodeName, Instant)>,
     /// This node left the address to a holder that does not hear it. Until then it takes nothing that is granted to it.
     deaf_until: Option<Instant>,
+    /// The holder that this node gave way to without having granted it the address: that one may not know that there was
+    /// another, so it has no reason to announce anything.
+    yielded_to: Option<NodeName>,
     assertions: u32,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Grant {
+    to: NodeName,
+    since: Instant,
+    /// When it is taken back, as far as can be told now: later while many are under way.
+    until: Instant,
+}
+
 impl History {
+    /// This node grants the address to another one.
+    pub fn is_granting(&self) -> bool {
+        self.grant.is_some()
+    }
+
     /// Grows whenever the holder is to announce the address again: a rival was heard, or is gone, or there may have been one.
     pub fn assertions(&self) -> u32 {
         self.assertions
@@ -161,6 +185,11 @@ impl History {
 
     pub fn assert(&mut self) {
         self.assertions = self.assertions.wrapping_add(1);
+    }
+
+    /// The node that holds the address, and may not know that this one held it too.
+    pub fn yielded_to(&self) -> Option<&NodeName> {
+        self.yielded_to.as_ref()
     }
 
     /// Another node is to take the address, and has not for [`OVERDUE_AFTER`].
@@ -171,7 +200,7 @@ impl History {
     /// When to decide anew although nothing was heard. Never later than needed, and may be past.
     pub fn next_deadline(&self) -> Option<Instant> {
         let rival = self.rival_since.map(|since| since + DEAF_TIME);
-        let grant = self.grant.as_ref().map(|(_, since)| *since + GRANT_TIME);
+        let grant = self.grant.as_ref().map(|grant| grant.until);
         let overdue = self.left_since.filter(|_| !self.overdue).map(|since| since + OVERDUE_AFTER);
         self.waits_until.into_iter().chain(rival).chain(grant).chain(overdue).min()
     }
@@ -186,6 +215,8 @@ impl History {
         now: Instant,
     ) -> Course {
         let course = self.course(situation, candidates, now);
+        let watched = |node: &NodeName| matches!(&course, Course::Watches { holder } if holder == node);
+        self.yielded_to.take_if(|node| !watched(node));
         let left = matches!(course, Course::Waits { .. });
         self.left_since = left.then(|| self.left_since.unwrap_or(now));
         self.overdue = self.left_since.is_some_and(|since| now >= since + OVERDUE_AFTER);
@@ -259,6 +290,7 @@ impl History {
         }
         let rival = best_rival(situation);
         if let Some(better) = rival.filter(|rival| compare(rival, &this, situation.rank_by) == Ordering::Greater) {
+            self.yielded_to = Some(better.node.clone());
             return self.stop(better.node);
         }
         // A holder that granted this node the address stops as soon as it hears that this node has it.
@@ -266,6 +298,7 @@ impl History {
             Some(other) => match self.rival_since {
                 Some(since) if now >= since + DEAF_TIME => {
                     self.deaf_until = Some(now + GRANT_REST);
+                    self.yielded_to = Some(other.node.clone());
                     return self.stop(other.node);
                 }
                 Some(_) => {}
@@ -312,7 +345,8 @@ impl History {
     fn find_holder(&mut self, situation: &Situation<'_>, own: Bid, others: Vec<Bidder<'_>>, now: Instant) -> Course {
         if let Some(taking) = self.taking.clone() {
             // The node that was in the way has said goodbye.
-            return self.take(if situation.last == LastHolder::Left { Acquisition::HandOver } else { taking });
+            let is_handed_over = situation.last == LastHolder::Left && !situation.beside_the_deaf;
+            return self.take(if is_handed_over { Acquisition::HandOver } else { taking });
         }
         let since = *self.unheld_since.get_or_insert(now);
         let this = Bidder { node: situation.me, bid: own };
@@ -320,7 +354,10 @@ impl History {
             .into_iter()
             .filter(|it| it.bid.takes() && compare(it, &this, situation.rank_by) == Ordering::Greater)
             .collect();
-        let place = u32::try_from(before.len()).unwrap_or(u32::MAX).saturating_add(u32::from(!situation.knows_all));
+        let place = u32::try_from(before.len())
+            .unwrap_or(u32::MAX)
+            .saturating_add(u32::from(!situation.knows_all))
+            .saturating_add(u32::from(situation.beside_the_deaf));
         // One that is ranked before and says that it takes the address acts: with many addresses that takes its time.
         let acts = before.iter().any(|it| situation.askers.iter().any(|asker| asker.node == it.node));
         let begins = since + FALLBACK_TIME.saturating_mul(if acts { MOST_PLACES } else { place.min(MOST_PLACES) });
@@ -349,23 +386,27 @@ impl History {
 
     /// The node that was granted the address, once it says that it holds it.
     fn granted_holder<'a>(&self, situation: &Situation<'a>) -> Option<&'a NodeName> {
-        let (to, _) = self.grant.as_ref()?;
+        let Grant { to, .. } = self.grant.as_ref()?;
         situation.holders.iter().map(|holder| holder.bidder.node).find(|node| *node == to)
     }
 
     /// The node to grant the address to, of those that may have it. One grant at a time, each for its time.
     fn grant(&mut self, situation: &Situation<'_>, able: Vec<Bidder<'_>>, now: Instant) -> Option<NodeName> {
-        match &self.grant {
-            Some((to, since)) if now >= *since + GRANT_TIME => {
+        let time = GRANT_TIME + GRANT_SPACING.saturating_mul(situation.grants);
+        match &mut self.grant {
+            Some(Grant { to, since, .. }) if now >= *since + time => {
                 self.vain = Some((to.clone(), now + GRANT_REST));
                 self.grant = None;
             }
-            Some((to, _)) if able.iter().any(|it| it.node == to) => return Some(to.clone()),
+            Some(Grant { to, since, until }) if able.iter().any(|it| it.node == to) => {
+                *until = *since + time;
+                return Some(to.clone());
+            }
             Some(_) | None => self.grant = None,
         }
         let in_vain = |it: &Bidder<'_>| self.vain.as_ref().is_some_and(|(node, _)| node == it.node);
         let to = best(situation, able.into_iter().filter(|it| !in_vain(it)))?.node.clone();
-        self.grant = Some((to.clone(), now));
+        self.grant = Some(Grant { to: to.clone(), since: now, until: now + time });
         Some(to)
     }
 }

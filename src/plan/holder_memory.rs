@@ -24,6 +24,8 @@ pub const STALE_AFTER: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub struct HolderMemory {
     histories: BTreeMap<IpAddr, History>,
+    /// How many of these say that this node grants the address to another one.
+    granting: u32,
     /// The deadlines of the histories.
     due: BTreeSet<(Instant, IpAddr)>,
     last_holders: BTreeMap<IpAddr, (NodeName, Departure)>,
@@ -33,6 +35,10 @@ pub struct HolderMemory {
     eligible_since: Option<Instant>,
     /// Since when this node has not heard the API server.
     unheard_since: Option<Instant>,
+    /// Several nodes are silent, and one of them fell silent since the last turn.
+    may_have_split: bool,
+    /// When what this node holds is to be announced once more, because the link may have split.
+    assert_due: Option<Instant>,
     /// When the view becomes stale, while that lies ahead.
     stale_due: Option<Instant>,
 }
@@ -59,6 +65,11 @@ pub struct RosterChange {
 impl HolderMemory {
     pub fn history(&self, address: IpAddr) -> Option<&History> {
         self.histories.get(&address)
+    }
+
+    /// How many addresses this node grants to others now.
+    pub fn granting(&self) -> u32 {
+        self.granting
     }
 
     /// Who held an address last that no living node holds.
@@ -102,6 +113,9 @@ impl HolderMemory {
         };
         for (node, departed) in departed(|roster| &roster.silent) {
             self.note_departure(node, departed, Departure::Silent { suspect: departed.suspect }, &mut change);
+            // The link may have split, with neighbours on this side that believe a node of the other. Where nobody is heard any
+            // more it may be this node that does not hear: then frames that nobody needs would only be in the way.
+            self.may_have_split |= after.silent.len() > 1 && !after.members.is_empty();
         }
         for (node, departed) in departed(|roster| &roster.left) {
             self.note_departure(node, departed, Departure::Left, &mut change);
@@ -167,6 +181,15 @@ impl HolderMemory {
         }
     }
 
+    /// Whether what this node holds is to be announced once more now, because the link may have split a moment ago: the
+    /// addresses of the silent nodes are taken over first.
+    pub fn take_assert_due(&mut self, now: Instant) -> bool {
+        if std::mem::take(&mut self.may_have_split) {
+            self.assert_due.get_or_insert(now + ASSERT_AFTER);
+        }
+        self.assert_due.take_if(|due| *due <= now).is_some()
+    }
+
     /// What this node holds is to be announced once more.
     pub fn assert_all(&mut self, held: impl Iterator<Item = IpAddr>) {
         for address in held {
@@ -185,14 +208,15 @@ impl HolderMemory {
     pub fn put(&mut self, address: IpAddr, history: History) {
         self.forget(address);
         self.due.extend(history.next_deadline().map(|due| (due, address)));
+        self.granting += u32::from(history.is_granting());
         self.histories.insert(address, history);
     }
 
     /// The address is announced on no link any more.
     pub fn forget(&mut self, address: IpAddr) {
-        if let Some(before) = self.histories.remove(&address)
-            && let Some(due) = before.next_deadline()
-        {
+        let Some(before) = self.histories.remove(&address) else { return };
+        self.granting -= u32::from(before.is_granting());
+        if let Some(due) = before.next_deadline() {
             self.due.remove(&(due, address));
         }
     }
@@ -236,9 +260,12 @@ impl HolderMemory {
 
     /// When [`HolderMemory::take_due`] or [`HolderMemory::grade`] may answer otherwise.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.due.first().map(|(due, _)| *due).into_iter().chain(self.stale_due).min()
+        self.due.first().map(|(due, _)| *due).into_iter().chain(self.stale_due).chain(self.assert_due).min()
     }
 }
+
+/// How long after nodes fell silent what this node holds is announced once more.
+const ASSERT_AFTER: Duration = Duration::from_millis(500);
 
 /// How many addresses of nodes that went are remembered at most.
 const MOST_LAST_HOLDERS: usize = 1 << 16;

@@ -12,9 +12,8 @@ use imbl::OrdMap;
 use crate::address::MacAddress;
 use crate::claim::ConflictKind;
 use crate::names::InterfaceName;
-use crate::plan::decision::{Announcement, Decision};
+use crate::plan::decision::Decision;
 use crate::plan::placement::{Cause, Handover, Move, PastConflict, Placement};
-use crate::reason::Reason;
 use crate::world::{Conflict, Fact, World};
 
 /// See the module's documentation.
@@ -100,11 +99,19 @@ impl LinkMemory {
         &self.stations
     }
 
-    /// Who has the addresses of a Service from now on, where that is not who had them before.
-    pub fn place(&mut self, before: Option<&Decision>, after: &Decision, causes: Vec<(IpAddr, Cause)>, now: Instant) {
-        let on_link = |it: &Announcement| !matches!(it.l2.reason, Reason::NoL2ForPool { .. });
+    /// Who has the addresses of a Service from now on, where that is not who had them before. Another Service has the
+    /// addresses `elsewhere` too.
+    pub fn place(
+        &mut self,
+        before: Option<&Decision>,
+        after: &Decision,
+        causes: Vec<(IpAddr, Cause)>,
+        elsewhere: &[IpAddr],
+        now: Instant,
+    ) {
+        let stays = |address| after.announcements.iter().any(|it| it.address == address && it.is_on_link());
         for was in before.into_iter().flat_map(|before| &before.announcements) {
-            if !after.announcements.iter().any(|it| it.address == was.address && on_link(it)) {
+            if !stays(was.address) && !elsewhere.contains(&was.address) {
                 self.placements.remove(&was.address);
             }
         }
@@ -123,9 +130,9 @@ impl LinkMemory {
         }
     }
 
-    /// The Service is gone.
-    pub fn forget(&mut self, before: &Decision) {
-        before.announcements.iter().for_each(|it| drop(self.placements.remove(&it.address)));
+    /// No Service has these addresses any more.
+    pub fn forget(&mut self, addresses: &[IpAddr]) {
+        addresses.iter().for_each(|address| drop(self.placements.remove(address)));
     }
 
     /// Takes note of what became of the conflicts that were told. The last conflict about each address is remembered when

@@ -1,13 +1,15 @@
 //! The decisions: from the World to the Plan, each part with its reason. Floor 1: pure, `now` is an argument.
 //!
 //! [`Planner`] keeps the World and the Plan and re-judges what a fact touched. [`verdict`] decides about one Service, one file
-//! for each question; [`context`] is what all verdicts of a turn are based on, [`allocate`] finds addresses, [`elect`] and
+//! for each question; [`context`] is what all verdicts of a turn are based on, [`allocate`] finds addresses, `pools` says which are
+//! open to a Service, [`sharing`] and `partners` who may have one together, [`elect`] and
 //! [`ranking`] order the nodes for an address, [`decision`] is the verdict as it is shown, `notice` the Event about it.
 //! What verdicts lead to is kept by organs of the planner: [`address_book`], `route_table` (with [`join`], which makes one
-//! route of what several Services want), `ownership`, `tickets`, `link_memory` (with [`placement`]) and `bind_table`. [`slice`] is what
-//! the actuators get; `stations` and `manners` are what the responder on the link is told beside its addresses.
+//! route of what several Services want), `ownership`, `tickets`, `link_memory` (with [`placement`]), `bind_table`, `removals` and
+//! `rivals`. [`slice`] is what the actuators get; [`forecast`] is what another configuration would change; `own_addresses` no
+//! Service is given; `stations` and `manners` are what the responder on the link is told beside its addresses.
 //!
-//! A further question (a VRF, egress, sharing, drain) is one more file in [`verdict`], its part in `verdict::Work`, the organ
+//! A further question (a VRF, egress, drain) is one more file in [`verdict`], its part in `verdict::Work`, the organ
 //! that keeps this part, and the slice that shows it.
 
 pub mod address_book;
@@ -16,21 +18,29 @@ mod bind_table;
 pub mod context;
 pub mod decision;
 pub mod elect;
+pub mod forecast;
 pub mod holder;
 mod holder_memory;
 pub mod join;
 mod link_memory;
 mod manners;
 mod notice;
+mod own_addresses;
 mod ownership;
+mod partners;
 pub mod placement;
 mod planner;
+mod pools;
 pub mod ranking;
 mod reach;
+mod removals;
+mod rivals;
 mod route_table;
+pub mod sharing;
 pub mod slice;
 mod stations;
 mod tickets;
+mod unheld;
 pub mod verdict;
 
 pub use planner::{Change, Moved, Plan, Planner, Turn};

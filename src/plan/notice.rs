@@ -1,37 +1,98 @@
-//! The Event that a Service gets by a decision. Floor 1.
+//! What a user is told of a decision: the condition in the status of the Service, and the Event. Floor 1.
+//!
+//! The condition holds what follows from the objects alone, so every agent that allocates would write the same one. What this
+//! node sees on its links or with its peers is told by an Event and not kept there.
+
+use std::net::IpAddr;
 
 use super::decision::{Announcement, Decision};
 use super::slice::Notice;
+use super::verdict::Wish;
+use crate::names::PoolName;
 use crate::reason::Reason;
-use crate::world::Service;
+use crate::world::{Condition, Service};
 
 /// The Event that tells a user how the Service stands. Reasons of Events are words that people filter by.
-pub(super) fn notice(service: &Service, decision: &Decision) -> Option<Notice> {
+/// The flag: the condition says the same.
+pub(super) fn notice(service: &Service, decision: &Decision) -> Option<(Notice, bool)> {
     if !service.load_balancer {
         return None;
     }
-    let warning = |reason: &str, why: &Reason| {
-        Some(Notice { warning: true, reason: reason.to_owned(), message: why.to_string() })
+    let allocation = &decision.allocation;
+    let trouble = allocation.complaint.as_ref();
+    let trouble = trouble.or_else(|| Some(&allocation.reason).filter(|it| !matches!(it, Reason::Assigned { .. })));
+    if let Some(reason) = trouble {
+        return word(reason, allocation.held.is_empty()).map(|word| (warning(word, reason), true));
+    }
+    if decision.announcements.iter().any(Announcement::lacks_node_names) {
+        return Some((warning("NotAnnounced", &Reason::EndpointsNameNoNode), true));
+    }
+    if let Some(dispute) = decision.announcements.iter().find_map(|it| it.bgp.dispute()) {
+        return Some((warning("AdvertisementsDisagree", dispute), false));
+    }
+    if let Some(conflict) = decision.announcements.iter().find(|it| it.l2.reason.is_conflict()) {
+        return Some((warning("AddressConflict", &conflict.l2.reason), false));
+    }
+    let said = allocation.notes.iter().map(|note| note.steady().to_string());
+    let message = std::iter::once(allocation.reason.to_string()).chain(said).collect::<Vec<_>>().join("; ");
+    Some((Notice { warning: false, reason: "IPAllocated".to_owned(), message }, true))
+}
+
+/// What the Event is called that tells why a Service has no address, or not the one that it is to have; none where that is
+/// nothing to tell.
+fn word(reason: &Reason, nothing_held: bool) -> Option<&'static str> {
+    match reason {
+        Reason::OtherClass { .. } | Reason::WaitingForAllocator | Reason::WaitingForLists => None,
+        Reason::NamespaceUnknown { .. } => None,
+        Reason::ForeignStatus { .. } | Reason::StatusOverwritten => Some("StatusNotOurs"),
+        Reason::AddressGoes { .. } => Some("AddressGoes"),
+        _ if nothing_held => Some("AllocationFailed"),
+        _ => Some("RequestRefused"),
+    }
+}
+
+/// The Event before an address is taken away.
+pub(super) fn loss(lost: &Reason) -> Notice {
+    warning("AddressGoes", lost)
+}
+
+fn warning(reason: &str, why: &Reason) -> Notice {
+    Notice { warning: true, reason: reason.to_owned(), message: why.steady().to_string() }
+}
+
+/// The condition that goes with what the status should say; none where crier is to say nothing any more.
+pub(super) fn condition(wish: &Wish, decision: &Decision) -> Option<Condition> {
+    let given = match wish {
+        Wish::Show(addresses) => addresses,
+        Wish::Leave { given } => given,
+        Wish::Clear { .. } => return None,
     };
     let allocation = &decision.allocation;
-    if let Some(complaint) = &allocation.complaint {
-        return warning("RequestRefused", complaint);
+    if given.is_empty() {
+        let why = allocation.complaint.as_ref().unwrap_or(&allocation.reason).steady();
+        return Some(Condition::nothing(&why.code(), &why.to_string()));
     }
-    match &allocation.reason {
-        Reason::Assigned { .. } => {
-            if decision.announcements.iter().any(Announcement::lacks_node_names) {
-                return warning("NotAnnounced", &Reason::EndpointsNameNoNode);
-            }
-            if let Some(dispute) = decision.announcements.iter().find_map(|it| it.bgp.dispute()) {
-                return warning("AdvertisementsDisagree", dispute);
-            }
-            if let Some(conflict) = decision.announcements.iter().find(|it| it.l2.reason.is_conflict()) {
-                return warning("AddressConflict", &conflict.l2.reason);
-            }
-            let message = allocation.reason.to_string();
-            Some(Notice { warning: false, reason: "IPAllocated".to_owned(), message })
+    let nameless = decision.announcements.iter().any(Announcement::lacks_node_names);
+    let nameless = nameless.then_some(&Reason::EndpointsNameNoNode);
+    let complaint = allocation.complaint.as_ref();
+    // An address that goes is still there.
+    let has_its_own = complaint.is_none_or(|it| matches!(it, Reason::AddressGoes { .. }));
+    // With whom it does not share changes with others, and is no matter of this Service alone.
+    let lasting = allocation.notes.iter().find(|note| !matches!(note, Reason::AddressNotShared { .. }));
+    let note = complaint.or(nameless).or(lasting).map(Reason::steady);
+    let code = complaint.map_or_else(|| "assigned".to_owned(), Reason::code);
+    let note = note.as_ref().map(ToString::to_string);
+    Some(Condition::given(has_its_own, &code, given, &pools(given, decision), note.as_deref()))
+}
+
+/// The pools of these addresses, each once.
+pub(super) fn pools(addresses: &[IpAddr], decision: &Decision) -> Vec<PoolName> {
+    let held = decision.allocation.held.iter().filter(|held| addresses.contains(&held.address));
+    let mut pools: Vec<PoolName> = Vec::new();
+    for held in held {
+        if !pools.contains(&held.pool) {
+            pools.push(held.pool.clone());
         }
-        Reason::OtherClass { .. } | Reason::WaitingForAllocator | Reason::WaitingForLists => None,
-        other => warning("AllocationFailed", other),
     }
+    pools
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
+use crate::address::MacAddress;
 use crate::claim::Acquisition;
 use crate::names::{InterfaceName, NodeName, ObjectKey};
 use crate::plan::verdict::L2Work;
@@ -16,11 +17,14 @@ use crate::roster::Holdings;
 #[derive(Debug, Default)]
 pub struct Ownership {
     works: BTreeMap<ObjectKey, L2Work>,
+    /// The Services whose work names each address: several where they share it.
+    workers: BTreeMap<IpAddr, Vec<ObjectKey>>,
     by_owner: BTreeMap<NodeName, BTreeSet<ObjectKey>>,
     open: BTreeSet<ObjectKey>,
     answers: OrdMap<IpAddr, Arc<BTreeSet<InterfaceName>>>,
     acquisitions: OrdMap<IpAddr, Acquisition>,
     assertions: OrdMap<IpAddr, u32>,
+    yields: OrdMap<(u32, IpAddr), MacAddress>,
     holdings: Holdings,
     moved: bool,
 }
@@ -34,21 +38,34 @@ impl Ownership {
         }
         self.moved = true;
         let before = self.works.remove(service).unwrap_or_default();
+        self.note_worker(service, &before, &work);
         for (address, _) in &before.answers {
             self.answers.remove(address);
             self.assertions.remove(address);
-            // How an address came here is kept while it is held.
-            if !work.answers.iter().any(|(still, _)| still == address) {
-                self.acquisitions.remove(address);
-            }
+        }
+        for (place, _) in &before.yields {
+            self.yields.remove(place);
         }
         for (address, _) in &before.holdings {
             self.holdings.remove(address);
         }
+        // What the Service leaves, those that share it go on with.
+        let others: BTreeSet<&ObjectKey> =
+            addresses(&before).iter().filter_map(|address| self.workers.get(address)).flatten().collect();
+        for other in others.into_iter().filter_map(|other| self.works.get(other)) {
+            self.answers.extend(other.answers.iter().cloned());
+            self.assertions.extend(other.assertions.iter().copied());
+            self.holdings.extend(other.holdings.iter().copied());
+        }
         self.answers.extend(work.answers.iter().cloned());
         self.acquisitions.extend(work.acquisitions.iter().cloned());
         self.assertions.extend(work.assertions.iter().copied());
+        self.yields.extend(work.yields.iter().copied());
         self.holdings.extend(work.holdings.iter().copied());
+        // How an address came here is kept while it is held.
+        for (address, _) in before.answers.iter().filter(|(address, _)| !self.answers.contains_key(address)) {
+            self.acquisitions.remove(address);
+        }
         for owner in before.owners.difference(&work.owners) {
             if let Some(services) = self.by_owner.get_mut(owner) {
                 services.remove(service);
@@ -66,6 +83,21 @@ impl Ownership {
         }
         if work != L2Work::default() {
             self.works.insert(service.clone(), work);
+        }
+    }
+
+    fn note_worker(&mut self, service: &ObjectKey, before: &L2Work, work: &L2Work) {
+        let (before, after) = (addresses(before), addresses(work));
+        for address in before.difference(&after) {
+            if let Some(workers) = self.workers.get_mut(address) {
+                workers.retain(|worker| worker != service);
+                if workers.is_empty() {
+                    self.workers.remove(address);
+                }
+            }
+        }
+        for address in after.difference(&before) {
+            self.workers.entry(*address).or_default().push(service.clone());
         }
     }
 
@@ -99,6 +131,11 @@ impl Ownership {
         &self.assertions
     }
 
+    /// Addresses that this node gave up to a node that may not know of it, by the link, with that node's MAC there.
+    pub fn yields(&self) -> &OrdMap<(u32, IpAddr), MacAddress> {
+        &self.yields
+    }
+
     /// What this node says of addresses in its pulses.
     pub fn holdings(&self) -> &Holdings {
         &self.holdings
@@ -108,6 +145,10 @@ impl Ownership {
     pub fn take_moved(&mut self) -> bool {
         std::mem::take(&mut self.moved)
     }
+}
+
+fn addresses(work: &L2Work) -> BTreeSet<IpAddr> {
+    work.answers.iter().map(|(address, _)| *address).chain(work.holdings.iter().map(|(address, _)| *address)).collect()
 }
 
 #[cfg(test)]
@@ -152,6 +193,19 @@ mod tests {
         ownership.put(&key(), here());
         ownership.put(&key(), L2Work { acquisitions: Vec::new(), ..here() });
         assert_eq!(ownership.acquisitions().get(&ADDRESS), Some(&Acquisition::HandOver));
+    }
+
+    #[test]
+    fn a_shared_address_is_answered_for_until_the_last_service_that_wants_it_is_gone() {
+        let mut ownership = Ownership::default();
+        let other = ObjectKey::new("shop", "dns");
+        ownership.put(&key(), here());
+        ownership.put(&other, here());
+        ownership.put(&key(), L2Work::default());
+        assert_eq!((ownership.answers().len(), ownership.acquisitions().len()), (1, 1));
+        ownership.put(&other, L2Work::default());
+        assert_eq!((ownership.answers().len(), ownership.acquisitions().len()), (0, 0));
+        assert!(ownership.workers.is_empty());
     }
 
     #[test]

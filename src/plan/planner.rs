@@ -5,12 +5,15 @@
 //! [`Planner::plan`] to the actuators, and come back with the next fact or at [`Planner::next_deadline`], whichever
 //! is first. Spare turns are harmless. Time must not go backwards.
 
+mod claims;
+mod concerned;
+mod presumed;
 mod slices;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use imbl::OrdMap;
 use ipnet::IpNet;
@@ -20,21 +23,23 @@ use crate::claim::ConflictKind;
 use crate::config::Config;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::plan::address_book::AddressBook;
-use crate::plan::allocate::pool_of;
 use crate::plan::bind_table::BindTable;
 use crate::plan::context::{Context, Difference, l2};
 use crate::plan::decision::Decision;
 use crate::plan::holder::{Grade, History};
-use crate::plan::holder_memory::{HolderMemory, RosterChange};
+use crate::plan::holder_memory::HolderMemory;
 use crate::plan::join::Dispute;
-use crate::plan::link_memory::{LinkMemory, OCCUPIED_REST};
+use crate::plan::link_memory::LinkMemory;
 use crate::plan::ownership::Ownership;
 use crate::plan::placement::{Handover, Placement};
+use crate::plan::removals::Removals;
+use crate::plan::rivals::Rivals;
 use crate::plan::route_table::RouteTable;
 use crate::plan::slice::{BgpSlice, BindSlice, L2Slice, PulseSlice, StatusSlice};
 use crate::plan::tickets::Tickets;
-use crate::plan::verdict::{self, Inputs, Verdict, Work, allocation, judge};
-use crate::world::{Fact, Node, Pulses, Touched, World};
+use crate::plan::verdict::{Inputs, Verdict, Wish, Work, judge};
+use crate::reason::Reason;
+use crate::world::{Fact, Node, Touched, World};
 
 /// The whole wanted state of this node, and why.
 #[derive(Debug, Clone, Default)]
@@ -104,10 +109,14 @@ pub struct Planner {
     stale: bool,
     binds: BindTable,
     tickets: Tickets,
+    removals: Removals,
+    rivals: Rivals,
     plan: Plan,
     moved: Moved,
     dirty: Dirty,
     first_turn: bool,
+    /// What is to be bound was handed out since all was listed.
+    binds_told: bool,
     /// How many judgements the last turn made.
     judged: usize,
 }
@@ -128,7 +137,7 @@ struct Dirty {
 impl Planner {
     pub fn new(config: Arc<Config>, me: NodeName) -> Planner {
         Planner {
-            book: AddressBook::new(&config.pools),
+            book: AddressBook::new(&config),
             digests: l2::Digests::of(&config),
             config,
             me,
@@ -142,10 +151,13 @@ impl Planner {
             stale: false,
             binds: BindTable::default(),
             tickets: Tickets::default(),
+            removals: Removals::default(),
+            rivals: Rivals::default(),
             plan: Plan::default(),
             moved: Moved::default(),
             dirty: Dirty { everything: true, ..Dirty::default() },
             first_turn: true,
+            binds_told: false,
             judged: 0,
         }
     }
@@ -195,12 +207,22 @@ impl Planner {
                 began.iter().for_each(|address| self.holders.note_answered(*address));
                 self.touch(began.iter().chain(ended).copied());
             }
+            Fact::Service(key, Some(after)) if self.world.leader => {
+                if let Some(before) = self.world.services.get(key) {
+                    self.rivals.note(key, before, after);
+                }
+            }
+            Fact::Leader(leader) if *leader != self.world.leader => self.book.forget_order(),
             _ => {}
         }
         match self.world.apply(fact) {
             Touched::Nothing => {}
             Touched::Peers => self.dirty.peers = true,
-            Touched::Services(keys) => self.dirty.services.extend(keys),
+            Touched::Services(keys) => {
+                // Who shares an address announces it for all.
+                self.dirty.services.extend(keys.iter().flat_map(|key| self.book.shares_with(key)).cloned());
+                self.dirty.services.extend(keys);
+            }
             Touched::Surroundings if of_other_link => self.dirty.other_links = true,
             Touched::Surroundings => self.dirty.context = true,
             Touched::Everything => self.dirty.everything = true,
@@ -218,29 +240,16 @@ impl Planner {
         self.world.nodes.get(&self.me).map(|node| &**node)
     }
 
-    /// The Services that have these addresses are judged again.
-    fn touch(&mut self, addresses: impl Iterator<Item = IpAddr>) {
-        self.dirty.services.extend(addresses.filter_map(|address| self.book.holder(address).cloned()));
-    }
-
-    fn note_roster_change(&mut self, change: RosterChange) {
-        let RosterChange { addresses, nodes, own, returned } = change;
-        if returned {
-            self.holders.assert_all(self.ownership.answers().keys().copied());
-            self.dirty.services.extend(self.ownership.owned_by(&self.me).cloned());
-        }
-        self.dirty.context |= own || !nodes.is_empty();
-        if !nodes.is_empty() {
-            // A node that comes or goes matters where there is no holder yet, and where it is the holder.
-            self.dirty.services.extend(self.ownership.open().cloned());
-            nodes.iter().for_each(|node| self.dirty.services.extend(self.ownership.owned_by(node).cloned()));
-        }
-        self.touch(addresses.into_iter());
+    /// Everything that this node holds is announced once more.
+    fn assert_all(&mut self) {
+        self.holders.assert_all(self.ownership.answers().keys().copied());
+        self.dirty.services.extend(self.ownership.owned_by(&self.me).cloned());
     }
 
     /// When to call [`Planner::turn`] again even if no fact comes in.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.book.next_deadline().into_iter().chain(self.holders.next_deadline()).min()
+        let organs = [self.book.next_deadline(), self.removals.next_deadline(), self.rivals.next_deadline()];
+        organs.into_iter().flatten().chain(self.holders.next_deadline()).min()
     }
 
     /// Brings the plan up to date and says what changed. Before the first lists are complete there is no plan.
@@ -253,8 +262,16 @@ impl Planner {
         if self.book.wake(now) {
             self.dirty.services.extend(self.book.waiting().cloned());
         }
+        if self.holders.take_assert_due(now) {
+            self.assert_all();
+        }
         let due = self.holders.take_due(now);
         self.touch(due.into_iter());
+        self.dirty.services.extend(self.rivals.turn(now));
+        self.dirty.services.extend(self.removals.take_due(now));
+        if self.removals.renew(&self.world, &self.me, self.digests.allocation(), now) {
+            self.dirty.services.extend(self.removals.told().cloned());
+        }
         self.holders.note_time(&self.world, now);
         let grade = self.holders.grade(&self.world, now);
         self.dirty.context |= std::mem::replace(&mut self.grade, grade) != grade;
@@ -279,10 +296,13 @@ impl Planner {
         }
         if peers {
             self.renew_peers();
+            self.renew_own_addresses();
         }
         let changes = self.judge_dirty(now);
         self.memory.note_conflicts(&self.world, now);
         self.first_turn = false;
+        // An earlier life of the agent may have bound addresses that nobody wants any more. What is remembered does not tell.
+        self.moved.bind |= self.world.listed.all() && !std::mem::replace(&mut self.binds_told, true);
         self.renew_slices();
         Turn {
             changes,
@@ -295,7 +315,7 @@ impl Planner {
 
     /// Nothing is decided on half a picture: a route that is missing because its Service was not told yet would be
     /// withdrawn from a router that holds it rightly.
-    fn may_decide(&self) -> bool {
+    pub fn may_decide(&self) -> bool {
         (self.world.listed.all() || self.world.fail_static) && self.world.links_listed
     }
 
@@ -325,43 +345,17 @@ impl Planner {
         self.renew_frames();
     }
 
-    /// Every Service that is there, and every one that was when it was judged.
-    fn every_service(&self) -> impl Iterator<Item = &ObjectKey> {
-        self.world.services.keys().chain(self.plan.decisions.keys())
-    }
-
-    /// The Services that a difference of the context concerns.
-    fn concerned(&self, difference: Difference, now: Instant) -> Vec<ObjectKey> {
-        let nodes = match difference {
-            Difference::Everything => return self.every_service().cloned().collect(),
-            Difference::Nodes(nodes) => nodes,
-        };
-        // With pulses, a node that gains asks the holders, and they hear it: what it gains concerns only that node.
-        if self.world.pulses != Pulses::Off && nodes.gained.contains(&self.me) {
-            return self.every_service().cloned().collect();
-        }
-        let owned = nodes.changed.iter().flat_map(|node| self.ownership.owned_by(node));
-        let mut concerned: Vec<ObjectKey> = owned.cloned().collect();
-        if nodes.any {
-            concerned.extend(self.ownership.open().cloned());
-        }
-        if self.world.pulses == Pulses::Off && !nodes.gained.is_empty() {
-            let inputs = self.inputs(now);
-            let outranked = self.plan.decisions.iter().filter(|(key, it)| verdict::l2::is_outranked(&inputs, key, it));
-            concerned.extend(outranked.map(|(key, _)| key.clone()));
-        }
-        concerned
-    }
-
     fn judge_dirty(&mut self, now: Instant) -> Vec<Change> {
         self.judged = 0;
         let mut changes = Vec::new();
         // Claims first, so that nobody is given what the status of another already says.
-        let mut batch: Vec<ObjectKey> = std::mem::take(&mut self.dirty.services).into_iter().collect();
+        let mut batch = std::mem::take(&mut self.dirty.services);
         for key in &batch {
             self.claim(key, now);
         }
-        batch.extend(std::mem::take(&mut self.dirty.services));
+        batch.extend(self.book.settle());
+        batch.append(&mut self.dirty.services);
+        let mut batch: Vec<ObjectKey> = batch.into_iter().collect();
         // Then the requests for a certain address, so that nobody gets by chance what another asked for by name.
         batch.sort_by_cached_key(|key| (!self.asks_for_address(key), key.clone()));
         for key in batch {
@@ -374,29 +368,6 @@ impl Planner {
         changes
     }
 
-    fn asks_for_address(&self, key: &ObjectKey) -> bool {
-        let request = self.world.services.get(key).and_then(|service| service.request.as_ref().ok());
-        request.is_some_and(|request| !request.addresses.is_empty())
-    }
-
-    fn claim(&mut self, key: &ObjectKey, now: Instant) {
-        let claims = allocation::claims(&self.inputs(now), key);
-        let pools = &self.config.pools;
-        let held = self.book.claimed_by(key);
-        let occupied: Vec<IpAddr> = held.iter().copied().filter(|address| self.book.is_occupied(*address)).collect();
-        let until = |address| {
-            // Nobody asks on the link about an address that nobody holds, so nobody learns when the foreign host leaves.
-            let least = if occupied.contains(&address) { OCCUPIED_REST } else { Duration::ZERO };
-            pool_of(pools, address).map(|pool| now + pool.rest.max(least)).filter(|until| *until > now)
-        };
-        let freed = held.iter().any(|address| !claims.contains(address));
-        let concerned = self.book.claim(key, claims, until);
-        self.dirty.services.extend(concerned.into_iter().filter(|other| other != key));
-        if freed {
-            self.dirty.services.extend(self.book.waiting().cloned());
-        }
-    }
-
     fn inputs(&self, now: Instant) -> Inputs<'_> {
         Inputs {
             config: &self.config,
@@ -405,6 +376,8 @@ impl Planner {
             context: &self.context,
             book: &self.book,
             tickets: &self.tickets,
+            removals: &self.removals,
+            rivals: &self.rivals,
             answered: self.ownership.answers(),
             placements: self.memory.placements(),
             holders: &self.holders,
@@ -416,9 +389,10 @@ impl Planner {
     fn judge(&mut self, key: &ObjectKey, now: Instant) -> Option<Change> {
         self.judged += 1;
         let Some(service) = self.world.services.get(key).cloned() else {
-            return self.forget(key);
+            return self.forget(key, now);
         };
-        let Verdict { decision, work, assigned, causes, histories, status } = judge(&self.inputs(now), key, &service);
+        let Verdict { decision, work, assigned, causes, histories, status, goes, lost } =
+            judge(&self.inputs(now), key, &service);
         if let Some(addresses) = assigned {
             let held = self.book.claimed_by(key);
             let is_new = |address: &IpAddr| !held.contains(address) && !service.ingress.contains(address);
@@ -426,16 +400,26 @@ impl Planner {
             self.book.note_fresh(key, chosen, now);
             self.world.apply(Fact::Assigned(key.clone(), addresses));
             self.claim(key, now);
+            let concerned = self.book.settle();
+            self.dirty.services.extend(concerned.into_iter().filter(|other| other != key));
             // The promise counts from here on: standalone it is the allocation itself.
             if self.config.is_standalone() {
                 return self.judge(key, now);
             }
         }
+        self.yield_claims(key, &decision, now);
         self.book.set_waiting(key, service.load_balancer && decision.allocation.is_wanting());
-        self.put_status(key, &service, &decision, status);
+        if !goes && matches!(status, Some(Wish::Show(_))) {
+            self.removals.accept(key);
+        }
+        self.removals.put(key, goes, now);
+        self.put_status(key, &service, &decision, status, lost.as_ref());
         let before = self.plan.decisions.get(key).cloned();
-        self.memory.place(before.as_deref(), &decision, causes, now);
-        self.put_histories(before.as_deref(), histories);
+        let announced = before.iter().flat_map(|before| &before.announcements).map(|it| it.address);
+        let elsewhere: Vec<IpAddr> =
+            announced.filter(|address| self.is_on_link_for_others(key, *address, |_| true)).collect();
+        self.memory.place(before.as_deref(), &decision, causes, &elsewhere, now);
+        self.put_histories(key, before.as_deref(), histories);
         // The responder still answers for an address that this node had given up: no fact will say that it begins.
         let answers_already = |(address, _): &(IpAddr, _)| {
             !self.ownership.answers().contains_key(address) && self.world.answering.contains_key(address)
@@ -452,19 +436,33 @@ impl Planner {
         Some(Change { service: key.clone(), before, after: Some(after) })
     }
 
-    fn forget(&mut self, key: &ObjectKey) -> Option<Change> {
+    fn forget(&mut self, key: &ObjectKey, now: Instant) -> Option<Change> {
         self.book.set_waiting(key, false);
+        self.removals.forget(key, now);
         self.moved.status |= self.plan.status.services.remove(key).is_some();
         self.put_work(key, Work::default());
         let before = self.plan.decisions.remove(key)?;
-        self.memory.forget(&before);
-        self.put_histories(Some(&before), Vec::new());
+        let gone: Vec<IpAddr> = before.announcements.iter().map(|it| it.address).collect();
+        let gone = gone.into_iter().filter(|address| !self.is_on_link_for_others(key, *address, |_| true));
+        self.memory.forget(&gone.collect::<Vec<_>>());
+        self.put_histories(key, Some(&before), Vec::new());
         Some(Change { service: key.clone(), before: Some(before), after: None })
     }
 
-    fn put_histories(&mut self, before: Option<&Decision>, histories: Vec<(IpAddr, History)>) {
+    /// Another Service that has the address announces it on a link in some way.
+    fn is_on_link_for_others(&self, key: &ObjectKey, address: IpAddr, way: impl Fn(&Reason) -> bool) -> bool {
+        let others = self.book.tenants(address).iter().filter(|tenant| *tenant != key);
+        let announcements =
+            others.filter_map(|tenant| self.plan.decisions.get(tenant)).flat_map(|it| &it.announcements);
+        announcements.filter(|it| it.address == address && it.is_on_link()).any(|it| way(&it.l2.reason))
+    }
+
+    fn put_histories(&mut self, key: &ObjectKey, before: Option<&Decision>, histories: Vec<(IpAddr, History)>) {
         for was in before.into_iter().flat_map(|before| &before.announcements) {
-            self.holders.forget(was.address);
+            // A Service without endpoints leaves the address to those that share it.
+            if !self.is_on_link_for_others(key, was.address, |reason| *reason != Reason::NoEndpoints) {
+                self.holders.forget(was.address);
+            }
         }
         histories.into_iter().for_each(|(address, history)| self.holders.put(address, history));
     }

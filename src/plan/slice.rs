@@ -13,11 +13,11 @@ use serde::{Deserialize, Serialize};
 use crate::address::{AddressRange, LocalAddress, MacAddress, ScopedAddress};
 pub use crate::claim::{Acquisition, Hearing, Manner, Order, Station};
 use crate::config;
-use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
+use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName, PoolName};
 use crate::reason::Reason;
 use crate::roster::{Card, Eligibility, Holdings};
 use crate::route::RouteAttributes;
-use crate::world::Link;
+use crate::world::{Condition, Link};
 
 /// For the responder on the link: which addresses this node answers for by ARP and NDP, and on which links.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -29,6 +29,9 @@ pub struct L2Slice {
     pub acquisitions: OrdMap<IpAddr, Acquisition>,
     /// Addresses that are to be announced again: once more whenever the number grows.
     pub assertions: OrdMap<IpAddr, u32>,
+    /// Addresses that this node gave up to one that may not know that there was another holder, by the link, with that node's MAC
+    /// there: neighbours are told where they are now, once.
+    pub yields: OrdMap<(u32, IpAddr), MacAddress>,
     /// How the addresses of some ranges are probed and announced, the first range that holds an address counts. Those in no
     /// range are probed and announced as by default.
     pub manners: Arc<Vec<(AddressRange, Arc<Manner>)>>,
@@ -49,6 +52,13 @@ impl L2Slice {
             assertions: self.assertions.get(&address).copied().unwrap_or_default(),
             manner: manner.unwrap_or_default(),
         }
+    }
+
+    /// Of [`L2Slice::yields`], those of one link.
+    pub fn yields_on(&self, index: u32) -> Arc<BTreeMap<IpAddr, MacAddress>> {
+        let first = (index, IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let of_link = self.yields.range(first..).take_while(|((link, _), _)| *link == index);
+        Arc::new(of_link.map(|((_, address), mac)| (*address, *mac)).collect())
     }
 }
 
@@ -117,10 +127,27 @@ pub struct ServiceStatus {
     pub uid: String,
     /// The version that the decision was made on. A write that meets another version is dropped: a newer object is on its way.
     pub resource_version: String,
-    /// The addresses to write; `None` where the status says the right thing already.
-    pub write: Option<Vec<IpAddr>>,
+    /// What to write; `None` where the status says the right thing already.
+    pub write: Option<StatusWrite>,
     /// What to tell the user in an Event, once for each time it changes.
     pub notice: Option<Notice>,
+    /// The notice is known: the condition in the status says the same.
+    pub told: bool,
+    /// What to tell before the write is begun: the Service loses an address by it.
+    pub warning: Option<Notice>,
+}
+
+/// One write of a status. What it does not name stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatusWrite {
+    /// The addresses to show.
+    pub ingress: Option<Vec<IpAddr>>,
+    /// The condition to show; `None`: none any more.
+    pub condition: Option<Condition>,
+    /// The condition's status differs from what it was, or there was none.
+    pub transition: bool,
+    /// The pools of the addresses to show, for the annotations.
+    pub pools: Vec<PoolName>,
 }
 
 /// An Event to be: written when it first appears or differs from the last one written for the Service.

@@ -21,9 +21,13 @@ pub fn stations(before: &BTreeMap<MacAddress, Station>, world: &World) -> BTreeM
         (left || known).then_some(Station { node, hearing })
     };
     let former = before.iter().filter_map(|(mac, station)| Some((*mac, of_former(station)?)));
+    let unproved = rosters().flat_map(|roster| &roster.unproved).map(|(name, it)| {
+        let hearing = if it.deaf { Hearing::Deaf } else { Hearing::Unheard };
+        (it.mac, Station { node: name.clone(), hearing })
+    });
     let heard = rosters().flat_map(|roster| &roster.members);
     let heard = heard.map(|(name, member)| (member.mac, Station { node: name.clone(), hearing: Hearing::Heard }));
-    former.chain(heard).collect()
+    former.chain(unproved).chain(heard).collect()
 }
 
 /// The internal addresses of the other Nodes.

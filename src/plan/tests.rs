@@ -18,11 +18,16 @@ use crate::world::{
 
 mod advertisements;
 mod data_path;
+mod forecasts;
 mod incremental;
+mod keeping;
 mod links;
+mod model;
 mod patience;
 mod placements;
+mod pools;
 mod pulses;
+mod sharing;
 
 /// A planner with the facts of a small cluster, and the verbs of the stories.
 struct Story {
@@ -83,8 +88,12 @@ fn service() -> Service {
         family_policy: FamilyPolicy::SingleStack,
         external_traffic_policy: TrafficPolicy::Cluster,
         ports: Vec::new(),
+        sharing: None,
         request: Ok(Request::default()),
         ingress: Vec::new(),
+        host_names: Vec::new(),
+        external_ips: Vec::new(),
+        condition: None,
     }
 }
 
@@ -94,7 +103,7 @@ fn story_ingress() -> Service {
 
 fn asking_for(addresses: &[&str]) -> Service {
     let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
-    Service { request: Ok(Request { addresses, pool: None }), ..service() }
+    Service { request: Ok(Request { addresses, pools: Vec::new() }), ..service() }
 }
 
 fn key(name: &str) -> ObjectKey {
@@ -188,11 +197,17 @@ impl Story {
         let wanted = self.planner.plan().status.services.get(&key(name)).and_then(|status| status.write.clone());
         let wanted = wanted.expect("there is something to write");
         let mut service = Service::clone(&self.planner.world().services[&key(name)]);
-        service.ingress = wanted;
+        service.ingress = wanted.ingress.unwrap_or(service.ingress);
+        service.condition = wanted.condition.map(Arc::new);
         service.resource_version = format!("{}", service.resource_version.parse::<u64>().unwrap() + 1);
         self.tell(Fact::StatusWritten(key(name), Arc::new(service)));
         self.turn();
         self.decision(name)
+    }
+
+    /// The addresses that the status slice wants written.
+    fn written(&self, name: &str) -> Option<Vec<IpAddr>> {
+        self.planner.plan().status.services[&key(name)].write.as_ref().and_then(|write| write.ingress.clone())
     }
 
     fn decision(&self, name: &str) -> Arc<Decision> {
@@ -326,7 +341,7 @@ fn wishes_that_cannot_be_granted_say_why() {
     assert_eq!(reason(&story, "taken"), expected);
     story.put("other-family", asking_for(&["fd35::1"]));
     assert_eq!(reason(&story, "other-family").code(), "wrong-family");
-    let unknown_pool = Request { addresses: Vec::new(), pool: Some("wan".into()) };
+    let unknown_pool = Request { addresses: Vec::new(), pools: vec!["wan".into()] };
     story.put("unknown-pool", Service { request: Ok(unknown_pool), ..service() });
     assert_eq!(reason(&story, "unknown-pool").to_string(), "there is no pool \"wan\"; there are: lan");
     let error = RequestError::Malformed {
@@ -339,7 +354,9 @@ fn wishes_that_cannot_be_granted_say_why() {
     for name in ["outside", "taken", "other-family", "unknown-pool", "malformed"] {
         let status = &story.planner.plan().status.services[&key(name)];
         assert!(status.notice.as_ref().is_some_and(|it| it.warning), "{name} has a warning Event");
-        assert_eq!(status.write, None, "{name} has nothing to write");
+        assert_eq!(story.written(name), None, "{name} has no address to write");
+        let condition = status.write.as_ref().and_then(|write| write.condition.as_ref()).expect("a condition");
+        assert!(!condition.allocated && condition.message.starts_with("no address: "), "{condition:?}");
     }
 }
 
@@ -586,11 +603,14 @@ fn a_change_of_type_withdraws_and_empties_the_status() {
     story.endpoints("web", &["a"]);
     story.put("web", service());
     story.confirm("web");
-    let ingress = vec!["192.168.35.100".parse().unwrap()];
-    let cluster_ip = Service { load_balancer: false, ingress, resource_version: "9".to_owned(), ..service() };
-    story.put("web", cluster_ip);
+    let before = Service::clone(&story.planner.world().services[&key("web")]);
+    story.put("web", Service { load_balancer: false, resource_version: "9".to_owned(), ..before });
     assert!(story.routes().is_empty() && story.answered().is_empty());
-    assert_eq!(story.planner.plan().status.services[&key("web")].write, Some(Vec::new()));
+    assert_eq!(story.written("web"), Some(Vec::new()));
+    let wanted = story.planner.plan().status.services[&key("web")].write.clone().unwrap();
+    assert_eq!(wanted.condition, None, "and crier says nothing of it any more");
+    let cleared = Service { load_balancer: false, resource_version: "10".to_owned(), ..service() };
+    story.tell(Fact::Service(key("web"), Some(Arc::new(cleared))));
     story.put("next", service());
     assert_eq!(story.addresses("next"), ["192.168.35.100"], "the address is free again");
 }
@@ -778,4 +798,23 @@ fn the_plan_is_the_same_in_whatever_order_the_facts_come() {
         let this = (story.answered(), story.routes());
         assert_eq!(*outcome.get_or_insert(this.clone()), this);
     }
+}
+
+#[test]
+fn the_first_plan_of_complete_lists_says_what_is_bound_even_where_that_is_nothing() {
+    let now = clock::now();
+    let mut planner = Planner::new(Arc::new(standalone()), "a".into());
+    planner.apply(Fact::LinksListed);
+    planner.apply(Fact::FailStatic);
+    assert!(!planner.turn(now).moved.bind, "what is remembered is not all: an address stays bound");
+    for listing in [
+        Listing::Services(Default::default()),
+        Listing::EndpointSlices(Default::default()),
+        Listing::Nodes(["a"].map(NodeName::from).into()),
+        Listing::Namespaces(Default::default()),
+    ] {
+        planner.apply(Fact::Listed(listing));
+    }
+    assert!(planner.turn(now).moved.bind, "what an earlier life bound goes");
+    assert!(!planner.turn(now).moved.bind);
 }

@@ -235,6 +235,7 @@ impl Machine {
         self.last_heard = now;
         let answered = pulse.answers.contains(&self.incarnations.this);
         let Some(peer) = self.peers.get_mut(&pulse.node) else { return Outcome::TooMany };
+        let (node, before) = (pulse.node.clone(), peer.life);
         let card_stale = pulse.card.is_none() && pulse.card_version != peer.card_version;
         self.roster_moved |= peer.take(pulse, now);
         let life = match peer.life {
@@ -243,8 +244,10 @@ impl Machine {
             Life::Unverified => Life::Unverified,
             Life::Alive | Life::Silent { .. } | Life::Left => Life::Alive,
         };
-        self.roster_moved |= life != peer.life;
+        let shown = self.roster.unproved.get(&node).copied();
         peer.life = life;
+        self.roster_moved |=
+            life != before || (life == Life::Unverified && shown != Some(peer.unproved(self.settings)));
         match life {
             Life::Unverified => {}
             Life::Alive | Life::Silent { .. } | Life::Left => peer.plan_ask(self.settings, now, &mut self.random),
@@ -373,7 +376,9 @@ impl Machine {
         let left = left.map(|(name, peer)| (name.clone(), peer.departed(Duration::ZERO, false))).collect();
         // That a node listens is no news of its keys.
         let key_use = self.sealing.in_use(&self.peers, now).filter(|_| self.settled);
-        let roster = Roster { settled: self.settled, members, silent, left, key_use };
+        let unproved = self.peers.iter().filter(|(_, peer)| peer.life == Life::Unverified);
+        let unproved = unproved.map(|(name, peer)| (name.clone(), peer.unproved(self.settings))).collect();
+        let roster = Roster { settled: self.settled, members, silent, left, unproved, key_use };
         if roster == self.roster {
             return None;
         }

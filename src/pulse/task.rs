@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until};
-use tracing::{debug, info, trace, warn};
+use tracing::{debug, error, info, trace, warn};
 
 use super::counters::Counters;
 use super::machine::{Incarnations, Machine, Stance};
@@ -42,7 +42,13 @@ pub struct Setup {
     pub peers: Vec<IpAddr>,
     /// Greater than any that this node ever used: see [`Incarnations`]. Links count up from here.
     pub incarnation: u64,
+    /// When the agent's loop was last seen to turn. A pulse says that somebody decides here.
+    pub turned: watch::Receiver<Instant>,
 }
+
+/// How long the loop of the agent may not have turned before pulses cease. The longest turn, over everything that a large
+/// cluster has, takes a part of it.
+pub const HUNG_AFTER: Duration = Duration::from_secs(10);
 
 /// Pulses on the links of the newest slice until `shutdown` completes or the sender of slices is dropped.
 ///
@@ -240,12 +246,19 @@ impl LinkTask {
     ) -> Ended {
         let mut roster = None;
         let mut leaving = false;
+        let mut hung = false;
         debug!(link = %slice.link.name, ipv4 = sockets.v4.is_some(), ipv6 = sockets.v6.is_some(), "pulse sockets opened");
         machine.handle_stance(slice.stance(), clock::now());
         loop {
             let now = clock::now();
+            let hangs = !leaving && now >= *self.setup.turned.borrow() + HUNG_AFTER;
+            if hangs != std::mem::replace(&mut hung, hangs) {
+                log_hang(&slice.link, hangs);
+            }
             while let Some(pulse) = machine.poll_pulse(now) {
-                self.send(&sockets, &slice, &pulse);
+                if !hangs {
+                    self.send(&sockets, &slice, &pulse);
+                }
             }
             if machine.has_left() {
                 return Ended::Told;
@@ -367,6 +380,17 @@ impl LinkTask {
             }
         };
         self.counters.count_received(outcome);
+    }
+}
+
+fn log_hang(Link { name: link, .. }: &Link, hangs: bool) {
+    match hangs {
+        true => error!(
+            %link,
+            seconds = HUNG_AFTER.as_secs(),
+            "no pulse is sent: the loop of this agent has not turned for so long; restart crier, and report what it was given"
+        ),
+        false => warn!(%link, "pulses are sent again: the loop of this agent turns"),
     }
 }
 

@@ -22,8 +22,10 @@ pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
 fn of_pulse(snapshot: &Snapshot) -> Vec<String> {
     let Snapshot { config, node, world, plan, .. } = snapshot;
     let others = world.nodes.iter().filter(|(name, other)| *name != node && other.ready).count();
-    let heard =
-        |roster: &Arc<Roster>| !(roster.members.is_empty() && roster.silent.is_empty() && roster.left.is_empty());
+    let heard = |roster: &Arc<Roster>| {
+        let Roster { members, silent, left, unproved, .. } = &**roster;
+        !(members.is_empty() && silent.is_empty() && left.is_empty() && unproved.is_empty())
+    };
     match world.pulses {
         Pulses::Off if !config.l2.is_empty() && others > 0 => {
             vec!["no pulse: [pulse] has no key, so failover on the link waits for a Node's Ready condition".to_owned()]
@@ -53,8 +55,10 @@ fn of_pulse(snapshot: &Snapshot) -> Vec<String> {
                     pulse::settings::PORT
                 ));
             }
-            problems
-                .extend(world.rosters.iter().filter_map(|(index, roster)| without_common_key(world, *index, roster)));
+            let of_link = |(index, roster): (&u32, &Arc<Roster>)| {
+                [not_heard_by(world, *index, roster), without_common_key(world, *index, roster)]
+            };
+            problems.extend(world.rosters.iter().flat_map(of_link).flatten());
             problems
         }
     }
@@ -69,6 +73,21 @@ fn without_common_key(world: &World, index: u32, roster: &Roster) -> Option<Stri
         some_of(&keys.without_new),
         keys.new
     ))
+}
+
+/// The nodes that do not hear this one, as their silence tells.
+fn not_heard_by(world: &World, index: u32, roster: &Roster) -> Option<String> {
+    let deaf: BTreeSet<NodeName> =
+        roster.unproved.iter().filter(|(_, it)| it.deaf).map(|(node, _)| node.clone()).collect();
+    let link = world.links.get(&index).map_or("a link that is gone", |link| link.name.as_str());
+    (!deaf.is_empty()).then(|| {
+        format!(
+            "pulses on {link}: {} is heard and answers none of this node's pulses, so this node leaves it every address that \
+             both announce: is UDP port {} open from here to there, in the firewall of this node too?",
+            some_of(&deaf),
+            pulse::settings::PORT
+        )
+    })
 }
 
 fn links_listened_on(world: &World) -> String {

@@ -355,8 +355,12 @@ asn = 64512
             family_policy: FamilyPolicy::SingleStack,
             external_traffic_policy: TrafficPolicy::Cluster,
             ports: Vec::new(),
+            sharing: None,
             request: Ok(Request::default()),
             ingress: Vec::new(),
+            host_names: Vec::new(),
+            external_ips: Vec::new(),
+            condition: None,
         };
         let slice = EndpointSlice {
             service: key.clone(),

@@ -8,12 +8,15 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{SCHEMA_VERSION, Snapshot};
+use crate::address::Family;
 use crate::claim::ConflictKind;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PoolName};
 use crate::plan::decision::{Announcement, Decision};
 use crate::plan::placement::{Cause, Move, PastConflict, Placement};
 use crate::plan::ranking::{RankedNode, Ranking, Score, covering};
+use crate::plan::verdict::shared;
 use crate::reason::Reason;
+use crate::world::Endpoints;
 
 /// Which address is asked for: all of them, or one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -110,7 +113,7 @@ pub enum UnknownAddress {
 /// The view: all addresses in their order, or the one that is asked for.
 pub fn l2(snapshot: &Snapshot, filter: &AddressFilter) -> Result<L2Report, UnknownAddress> {
     let wanted = filter.address;
-    let mut addresses: BTreeMap<IpAddr, AddressReport> = BTreeMap::new();
+    let mut addresses: BTreeMap<IpAddr, Vec<Tenant<'_>>> = BTreeMap::new();
     let mut elsewhere = None;
     for (key, decision) in &snapshot.plan.decisions {
         for announcement in &decision.announcements {
@@ -118,15 +121,9 @@ pub fn l2(snapshot: &Snapshot, filter: &AddressFilter) -> Result<L2Report, Unkno
             if wanted.is_some_and(|wanted| wanted != address) {
                 continue;
             }
-            let Some(placement) = snapshot.plan.placements.get(&address) else {
-                elsewhere = Some((key, &announcement.l2.reason));
-                continue;
-            };
-            match addresses.get_mut(&address) {
-                Some(known) => known.services.push(key.clone()),
-                None => {
-                    drop(addresses.insert(address, address_report(snapshot, key, decision, announcement, placement)))
-                }
+            match snapshot.plan.placements.contains_key(&address) {
+                true => addresses.entry(address).or_default().push((key, decision, announcement)),
+                false => elsewhere = Some((key, &announcement.l2.reason)),
             }
         }
     }
@@ -138,44 +135,56 @@ pub fn l2(snapshot: &Snapshot, filter: &AddressFilter) -> Result<L2Report, Unkno
         (Some(_) | None, _) => Ok(L2Report {
             schema_version: SCHEMA_VERSION,
             node: snapshot.node.clone(),
-            addresses: addresses.into_values().collect(),
+            addresses: addresses.values().filter_map(|tenants| address_report(snapshot, tenants)).collect(),
         }),
     }
 }
 
-fn address_report(
-    snapshot: &Snapshot,
-    key: &ObjectKey,
-    decision: &Decision,
-    announcement: &Announcement,
-    placement: &Placement,
-) -> AddressReport {
-    let Announcement { address, pool, l2, bgp: _ } = announcement;
-    let Placement { owner, since, witnessed, last_move, last_conflict } = placement;
+/// A Service of an address, with what was decided about the two.
+type Tenant<'a> = (&'a ObjectKey, &'a Decision, &'a Announcement);
+
+/// Of an address that this node has yet to answer for.
+const PROBING: &str = "this node asks the link whether the address is free, and answers for it then";
+
+fn address_report(snapshot: &Snapshot, tenants: &[Tenant<'_>]) -> Option<AddressReport> {
+    // Of Services that share it, one that has endpoints tells how it stands.
+    let telling = tenants.iter().find(|(.., it)| it.l2.reason != Reason::NoEndpoints);
+    let (.., Announcement { address, pool, l2, bgp: _ }) = telling.or(tenants.first())?;
+    let Placement { owner, since, witnessed, last_move, last_conflict } = &**snapshot.plan.placements.get(address)?;
+    // The plan says what this node is to do; that it answers, the responder says.
+    let answers = l2.announced && snapshot.world.answering.contains_key(address);
+    let summary = match l2.reason {
+        Reason::Announced if !answers => PROBING.to_owned(),
+        _ => l2.reason.to_string(),
+    };
     let interfaces = snapshot.plan.l2.addresses.get(address).map(|links| links.iter().cloned().collect());
-    // The first address ranks the nodes for all addresses of a Service.
-    let rank_by = decision.announcements.first().map_or(*address, |first| first.address);
-    AddressReport {
+    Some(AddressReport {
         address: *address,
         pool: pool.clone(),
-        services: vec![key.clone()],
+        services: tenants.iter().map(|(key, ..)| (*key).clone()).collect(),
         owner_macs: owner.as_ref().map(|owner| macs(snapshot, owner, *address)).unwrap_or_default(),
         owner: owner.clone(),
-        announced: l2.announced,
-        summary: l2.reason.to_string(),
+        announced: answers,
+        summary,
         reason: l2.reason.clone(),
         interfaces: interfaces.unwrap_or_default(),
         since: snapshot.timestamp(*since),
         since_is_exact: *witnessed,
         last_move: last_move.as_ref().map(|it| move_report(snapshot, it)),
         last_conflict: last_conflict.as_ref().map(|it| conflict_report(snapshot, it)),
-        nodes: ranks(snapshot, key, pool, rank_by),
-    }
+        nodes: ranks(snapshot, tenants, *address, pool),
+    })
 }
 
-fn ranks(snapshot: &Snapshot, key: &ObjectKey, pool: &PoolName, rank_by: IpAddr) -> Vec<RankReport> {
-    let Some(service) = snapshot.world.services.get(key) else { return Vec::new() };
-    let endpoints = snapshot.world.endpoints(key);
+fn ranks(snapshot: &Snapshot, tenants: &[Tenant<'_>], address: IpAddr, pool: &PoolName) -> Vec<RankReport> {
+    let service = tenants.iter().find_map(|(key, ..)| snapshot.world.services.get(*key));
+    let Some(service) = service else { return Vec::new() };
+    let none = Endpoints::default();
+    let endpoints =
+        shared::joint(tenants.iter().map(|(key, ..)| snapshot.world.endpoints(key, Family::of(address))), &none);
+    let announced = |decision: &Decision| decision.announcements.iter().map(|it| it.address).collect();
+    let rank_by = shared::first_of_most(tenants.iter().map(|(key, decision, _)| (*key, announced(decision))));
+    let rank_by = rank_by.unwrap_or(address);
     let covering = covering(&snapshot.config, &snapshot.context, pool);
     let holder = snapshot.plan.placements.get(&rank_by).and_then(|placement| placement.owner.as_ref());
     let ranking = Ranking::of((service, &endpoints), &covering, &snapshot.node, holder, rank_by);

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::Snapshot;
 use super::bgp::PeerReport;
 use super::status::ServiceReport;
-use super::{agreement, stations};
+use super::{agreement, allocator, own_node, stations};
 use crate::config::L2;
 use crate::names::PeerName;
 use crate::path_state::{PathFault, Serving};
@@ -35,6 +35,8 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     };
     let refused = world.refused.iter().map(|(key, why)| format!("{key}: status not written: {why}"));
     let mut problems: Vec<String> = api_server.into_iter().collect();
+    problems.extend(allocator::problems(snapshot));
+    problems.extend(own_node::problems(snapshot));
     let stations = stations::answering_for_all(snapshot);
     problems.extend(stations.iter().map(|(mac, addresses)| stations::in_words(*mac, addresses)));
     let named = |reason: &Reason| matches!(reason, Reason::AddressOccupied { mac, .. } if stations.contains_key(mac));

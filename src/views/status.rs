@@ -362,6 +362,7 @@ fn summary(decision: &Decision, snapshot: &Snapshot) -> String {
         parts.push(Reason::WaitingForStatus.to_string());
     }
     parts.dedup();
+    parts.extend(allocation.notes.iter().map(ToString::to_string));
     if let Some(complaint) = &allocation.complaint {
         parts.push(format!("but {complaint}"));
     }

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Conflict, DefaultRoute, EndpointSlice, HostProblem, Link, Node, Service, SessionDetail};
+use super::{Conflict, DefaultRoute, EndpointSlice, HostProblem, LeaseState, Link, Node, Service, SessionDetail};
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
 use crate::path_state::DataPath;
 use crate::roster::Roster;
@@ -28,6 +28,8 @@ pub enum Fact {
     ApiServer(ApiServer),
     /// Whether this agent holds the Lease and so allocates.
     Leader(bool),
+    /// What was last seen of the Lease.
+    Lease(Box<LeaseState>),
     Link(u32, Option<Link>),
     /// The kernel has listed every link.
     LinksListed,
@@ -87,6 +89,7 @@ impl Fact {
             | Fact::Assigned(..) => true,
             Fact::ApiServer(_)
             | Fact::Leader(_)
+            | Fact::Lease(_)
             | Fact::Link(..)
             | Fact::LinksListed
             | Fact::Conflict(..)

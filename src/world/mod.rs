@@ -1,7 +1,9 @@
 //! Everything crier was told: facts come in, the World is their sum. It decides nothing.
 //! Floor 1. `Fact` is what the sources and actuators report; `World` is what `plan` reads.
 
+mod condition;
 mod fact;
+mod lease;
 mod node_counts;
 mod objects;
 mod session;
@@ -10,11 +12,13 @@ mod sum;
 mod tests;
 
 pub use crate::session_state::SessionState;
+pub use condition::Condition;
 pub use fact::{ApiServer, Fact, Listing, Pulses, SessionReport};
+pub use lease::LeaseState;
 pub use node_counts::NodeCounts;
 pub use objects::{
     Conflict, DefaultRoute, EndpointSlice, FamilyPolicy, HostProblem, Link, Node, Request, RequestError, Service,
-    ServicePort, TrafficPolicy,
+    ServicePort, Sharing, TrafficPolicy,
 };
 pub use session::{
     Capabilities, CarriedFamily, Direction, LastNotification, MessageCounts, NegotiatedReport, NotificationCount,

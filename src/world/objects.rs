@@ -3,12 +3,13 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::NodeCounts;
+use super::{Condition, NodeCounts};
 use crate::address::{Family, MacAddress};
 use crate::claim::ConflictKind;
 use crate::names::{InterfaceName, ObjectKey, PoolName};
@@ -30,17 +31,35 @@ pub struct Service {
     pub family_policy: FamilyPolicy,
     pub external_traffic_policy: TrafficPolicy,
     pub ports: Vec<ServicePort>,
+    /// `None` where it shares its address with nobody.
+    #[serde(default)]
+    pub sharing: Option<Box<Sharing>>,
     /// What the annotations and `spec.loadBalancerIP` ask for, or why they cannot be read.
     pub request: Result<Request, RequestError>,
     /// `status.loadBalancer.ingress[].ip`, those that are addresses.
     pub ingress: Vec<IpAddr>,
+    /// The other entries of `status.loadBalancer.ingress`: host names, which crier never writes.
+    #[serde(default)]
+    pub host_names: Vec<String>,
+    /// `spec.externalIPs`: addresses that kube-proxy serves for it, of whatever type it is.
+    #[serde(default)]
+    pub external_ips: Vec<IpAddr>,
+    /// What crier says of it in its status.
+    #[serde(default)]
+    pub condition: Option<Arc<Condition>>,
 }
 
 impl Service {
-    /// Whether the World keeps it: a LoadBalancer, or one whose status still shows addresses. Of any other Service nothing is
-    /// kept, because a source tells the whole object at each change, a change of type included.
+    /// Whether the World keeps it: a LoadBalancer, one whose status still shows addresses or crier's condition, or one that
+    /// has external addresses. Of any other Service nothing is kept, because a source tells the whole object at each change,
+    /// a change of type included.
     pub fn is_kept(&self) -> bool {
-        self.load_balancer || !self.ingress.is_empty()
+        self.load_balancer || !self.ingress.is_empty() || !self.external_ips.is_empty() || self.condition.is_some()
+    }
+
+    /// The addresses that crier gave it, as its status tells; they may have been overwritten.
+    pub fn given(&self) -> Vec<IpAddr> {
+        self.condition.as_ref().map(|condition| condition.addresses()).unwrap_or_default()
     }
 }
 
@@ -60,7 +79,16 @@ pub enum TrafficPolicy {
     Local,
 }
 
+/// What a Service says of sharing its address with others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sharing {
+    /// Services with the same key may have one address. Never empty.
+    pub key: String,
+    /// `spec.selector`: under external traffic policy Local only Services of the same pods share an address.
+    pub selector: Labels,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ServicePort {
     /// `TCP`, `UDP` or `SCTP`.
     pub protocol: String,
@@ -72,7 +100,8 @@ pub struct ServicePort {
 pub struct Request {
     /// At most one of each family.
     pub addresses: Vec<IpAddr>,
-    pub pool: Option<PoolName>,
+    /// Several: an address of each. No pool twice.
+    pub pools: Vec<PoolName>,
 }
 
 /// Why the request of a Service cannot be read. The text names the annotation or field and its value.
@@ -91,7 +120,7 @@ pub enum RequestError {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointSlice {
     pub service: ObjectKey,
-    /// Of the endpoints' addresses; `None` where they are names.
+    /// Of the endpoints' addresses; `None` where the slice does not say: then they count for both.
     #[serde(default)]
     pub family: Option<Family>,
     /// Endpoints that are ready, by the node they name: all in `serving` but those that terminate.

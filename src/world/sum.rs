@@ -10,8 +10,8 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use super::{
-    ApiServer, Conflict, DefaultRoute, EndpointSlice, Fact, HostProblem, Link, Listing, Node, NodeCounts, Pulses,
-    Service, SessionReport, SessionState,
+    ApiServer, Conflict, DefaultRoute, EndpointSlice, Fact, HostProblem, LeaseState, Link, Listing, Node, NodeCounts,
+    Pulses, Service, SessionReport, SessionState,
 };
 use crate::address::Family;
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
@@ -37,6 +37,7 @@ pub struct World {
     pub api_server: ApiServer,
     /// This agent allocates.
     pub leader: bool,
+    pub lease: LeaseState,
     pub links: OrdMap<u32, Link>,
     pub links_listed: bool,
     /// Other stations that have addresses which this node is to answer for, by link.
@@ -57,6 +58,9 @@ pub struct World {
     pub refused_pulses: OrdMap<u32, Arc<BTreeMap<IpAddr, String>>>,
     /// Addresses that were chosen for a Service and that its status does not show yet.
     pub assigned: OrdMap<ObjectKey, Vec<IpAddr>>,
+    /// The addresses that the status of a Service of this name showed before: it gets them back if nobody else has them. At
+    /// most [`FORMER`] names are kept.
+    pub former: OrdMap<ObjectKey, Vec<IpAddr>>,
     /// Services that a status write told ahead of the watch, with the version that the watch has yet to reach.
     ahead: OrdMap<ObjectKey, u64>,
     /// What the API server said when the status of a Service could not be written.
@@ -69,6 +73,9 @@ pub struct World {
     pub fail_static: bool,
     pub leaving: bool,
 }
+
+/// Of how many Services the former addresses are kept. Whoever is not among them gets any free address.
+const FORMER: usize = 4096;
 
 /// Which kinds of object were told completely at least once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -129,6 +136,7 @@ impl Default for World {
             listed: ListedKinds::default(),
             api_server: ApiServer::Connecting,
             leader: false,
+            lease: LeaseState::default(),
             links: OrdMap::new(),
             links_listed: false,
             conflicts: OrdMap::new(),
@@ -141,6 +149,7 @@ impl Default for World {
             rosters: OrdMap::new(),
             refused_pulses: OrdMap::new(),
             assigned: OrdMap::new(),
+            former: OrdMap::new(),
             ahead: OrdMap::new(),
             refused: OrdMap::new(),
             host_problems: Vec::new(),
@@ -181,6 +190,10 @@ impl World {
                     self.refused.clear();
                 }
                 everything_if(std::mem::replace(&mut self.leader, leader) != leader)
+            }
+            Fact::Lease(state) => {
+                self.lease = *state;
+                Touched::Nothing
             }
             Fact::Link(index, link) => {
                 if !link.as_ref().is_some_and(|link| link.up && link.carrier) {
@@ -265,8 +278,8 @@ impl World {
         }
     }
 
-    /// The endpoints of a Service that take new connections.
-    pub fn endpoints(&self, service: &ObjectKey) -> Endpoints {
+    /// The endpoints of a Service that take new connections for addresses of one family.
+    pub fn endpoints(&self, service: &ObjectKey, family: Family) -> Endpoints {
         let (mut ready, mut serving, mut without_node) = (BTreeMap::new(), BTreeMap::new(), 0_u32);
         let add = |sum: &mut BTreeMap<NodeName, u32>, of: &NodeCounts| {
             for (node, count) in of.iter().filter(|(_, count)| *count > 0) {
@@ -275,7 +288,8 @@ impl World {
             }
         };
         let keys = self.slices_of.get(service).into_iter().flat_map(|keys| keys.iter());
-        for slice in keys.filter_map(|key| self.endpoint_slices.get(key)) {
+        let slices = keys.filter_map(|key| self.endpoint_slices.get(key));
+        for slice in slices.filter(|slice| slice.family.is_none_or(|of| of == family)) {
             add(&mut ready, &slice.ready);
             add(&mut serving, &slice.serving);
             without_node = without_node.saturating_add(slice.serving_without_node);
@@ -345,6 +359,7 @@ impl World {
             self.assigned.remove(&key);
         }
         let key = self.shared_key(key);
+        self.note_former(&key, &service.ingress);
         self.services.insert(key.clone(), service);
         Touched::Services(vec![key])
     }
@@ -364,6 +379,22 @@ impl World {
         }
     }
 
+    /// What the status shows and will not show any more.
+    fn note_former(&mut self, key: &ObjectKey, shows: &[IpAddr]) {
+        let Some(before) = self.services.get(key).filter(|it| it.load_balancer && !it.ingress.is_empty()) else {
+            return;
+        };
+        if before.ingress == shows {
+            return;
+        }
+        self.former.insert(key.clone(), before.ingress.clone());
+        if self.former.len() > FORMER
+            && let Some((first, _)) = self.former.get_min().cloned()
+        {
+            self.former.remove(&first);
+        }
+    }
+
     /// The answer to a status write overtakes the watch, which then tells the versions in between: they are history.
     fn is_history(&self, key: &ObjectKey, held: &Service, told: &Service) -> bool {
         let ahead = self.ahead.get(key).filter(|_| held.uid == told.uid);
@@ -374,6 +405,7 @@ impl World {
         self.ahead.remove(key);
         self.assigned.remove(key);
         self.refused.remove(key);
+        self.note_former(key, &[]);
         match self.services.remove(key) {
             Some(_) => Touched::Services(vec![key.clone()]),
             None => Touched::Nothing,

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::*;
+use crate::address::Family;
 use crate::names::ObjectKey;
 
 fn key(name: &str) -> ObjectKey {
@@ -21,8 +22,12 @@ fn service(load_balancer: bool, ingress: &[&str]) -> Service {
         family_policy: FamilyPolicy::SingleStack,
         external_traffic_policy: TrafficPolicy::Cluster,
         ports: Vec::new(),
+        sharing: None,
         request: Ok(Request::default()),
         ingress: ingress.iter().map(|ip| ip.parse().unwrap()).collect(),
+        host_names: Vec::new(),
+        external_ips: Vec::new(),
+        condition: None,
     }
 }
 
@@ -71,12 +76,12 @@ fn endpoints_that_are_told_before_their_service_count_once_it_is_a_load_balancer
     put_slice(&mut world, "web-2", "web", &["b"]);
     put(&mut world, "web", service(false, &[]));
     put(&mut world, "web", service(true, &[]));
-    let by_node = |world: &World| world.endpoints(&key("web")).by_node.into_iter().collect::<Vec<_>>();
+    let by_node = |world: &World| world.endpoints(&key("web"), Family::V4).by_node.into_iter().collect::<Vec<_>>();
     assert_eq!(by_node(&world), [("a".into(), 1), ("b".into(), 2)]);
     world.apply(Fact::EndpointSlice(key("web-1"), None));
     assert_eq!(by_node(&world), [("b".into(), 1)]);
     world.apply(Fact::EndpointSlice(key("web-2"), None));
-    assert!(world.endpoints(&key("web")).is_empty());
+    assert!(world.endpoints(&key("web"), Family::V4).is_empty());
 }
 
 #[test]
@@ -84,8 +89,8 @@ fn a_slice_that_goes_to_another_service_leaves_the_first() {
     let mut world = World::default();
     put_slice(&mut world, "web-1", "web", &["a"]);
     put_slice(&mut world, "web-1", "api", &["a"]);
-    assert!(world.endpoints(&key("web")).is_empty());
-    assert!(!world.endpoints(&key("api")).is_empty());
+    assert!(world.endpoints(&key("web"), Family::V4).is_empty());
+    assert!(!world.endpoints(&key("api"), Family::V4).is_empty());
 }
 
 #[test]

@@ -233,6 +233,9 @@ impl Agent {
             match action {
                 Action::Probe(address) => sent.push(Sent::Probe(address, Frame::probe(address, self.mac))),
                 Action::AskNode(node) => sent.extend(Frame::question(node, self.ip, self.mac).map(Sent::Frame)),
+                Action::PassOn { address, to } => {
+                    sent.extend(Frame::announcements_of(address, to, self.mac).map(Sent::Frame));
+                }
                 Action::Announce(address) => sent.extend(Frame::announcements(address, self.mac).map(Sent::Frame)),
             }
         }
@@ -295,6 +298,7 @@ impl Agent {
             stations: slice.stations.clone(),
             addresses: slice.node_addresses.clone(),
             own: [net(self.ip)].into(),
+            yields: slice.yields_on(LINK),
             leaving: slice.leaving,
         });
         let wanted: OrdMap<IpAddr, Order> =
@@ -305,7 +309,7 @@ impl Agent {
             }
         }
         for address in self.orders.keys().filter(|address| !wanted.contains_key(*address)) {
-            self.claims.handle_disowned(*address);
+            self.claims.handle_disowned(*address, now);
         }
         self.orders = wanted;
         let up = slice.links.iter().any(|link| link.index == LINK && link.up && link.carrier);

@@ -53,6 +53,7 @@ stories! {
     a1_a_preference_is_rolled_out_node_by_node: "a1-rollout",
     a1_a_preference_is_rolled_back: "a1-roll-back",
     a2_a_node_whose_pulses_are_dropped_by_its_own_firewall: "a2-own-firewall",
+    a2_the_same_where_no_agent_knows_of_another_node: "a2-no-nodes",
     a3_two_that_hear_no_pulses_of_each_other_lose_the_link: "a3-filtered-pair",
     a4_pulses_are_filtered_between_all: "a4-filtered-town",
     a7_a_partition_heals_and_the_owner_says_nothing: "a7-heal",
@@ -61,6 +62,7 @@ stories! {
     a13_the_owner_sees_no_api_server: "a13-stale-view",
     a14_a_frozen_agent: "a14-freeze",
     a_clean_restart: "restart",
+    a_restart_among_a_thousand_addresses: "many-return",
 }
 
 /// `CRIER_TOWN_STORY=path cargo test --test town tell -- --nocapture`

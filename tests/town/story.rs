@@ -18,6 +18,8 @@ pub struct Story {
     pub addresses: usize,
     /// External traffic policy Local: each address has one endpoint, in the beginning on the first agent.
     pub local: bool,
+    /// Agents know of no Node but their own, as with manifests that name none.
+    pub nodes_unknown: bool,
     /// Labels of every Node beside its host name.
     pub labels: Vec<(String, String)>,
     /// Of a hundred frames so many are lost.
@@ -115,6 +117,7 @@ impl Story {
             agents,
             addresses,
             local: false,
+            nodes_unknown: false,
             labels: Vec::new(),
             loss: 0,
             judging: JUDGING,
@@ -152,6 +155,7 @@ impl Story {
             "agents" => self.agents = number(rest)?,
             "addresses" => self.addresses = number(rest)?,
             "policy" => self.local = rest == "local",
+            "nodes" => self.nodes_unknown = rest == "unknown",
             "loss" => self.loss = number(rest)?,
             "judging" => self.judging = duration(rest)?,
             "ends" => self.ends = duration(rest)?,
@@ -183,6 +187,9 @@ impl fmt::Display for Story {
         writeln!(f, "seed {}\nagents {}\naddresses {}", self.seed, self.agents, self.addresses)?;
         if self.local {
             writeln!(f, "policy local")?;
+        }
+        if self.nodes_unknown {
+            writeln!(f, "nodes unknown")?;
         }
         for (name, value) in &self.labels {
             writeln!(f, "label {name}={value}")?;

@@ -376,7 +376,7 @@ impl Town {
                     true => ApiServer::Reachable,
                     false => ApiServer::Unreachable { since: UNIX_EPOCH, why: "no route".to_owned() },
                 };
-                let objects = if sees { self.objects() } else { Vec::new() };
+                let objects = if sees { self.objects(host) } else { Vec::new() };
                 self.tell(host, objects.into_iter().chain([Fact::ApiServer(state)]).collect());
             }
             Deed::Endpoint { address, to } => {
@@ -432,7 +432,7 @@ impl Town {
         (host.wakes, host.thinks, host.frozen) = (None, false, None);
         let life = host.life;
         if host.sees_api {
-            let objects = self.objects().into_iter().chain([Fact::ApiServer(ApiServer::Reachable)]).collect();
+            let objects = self.objects(number).into_iter().chain([Fact::ApiServer(ApiServer::Reachable)]).collect();
             self.tell(number, objects);
         }
         self.events.post(now + PATIENCE, Event::Learn(number, life, Rc::new(vec![Fact::FailStatic])));
@@ -672,16 +672,17 @@ impl Town {
         }
     }
 
-    /// Everything the API server has.
-    fn objects(&self) -> Vec<Fact> {
+    /// Everything that the API server tells this host.
+    fn objects(&self, to: Station) -> Vec<Fact> {
         let mut facts = Vec::new();
         let keys: BTreeSet<ObjectKey> = self.addresses.iter().map(key).collect();
         for (number, address) in self.addresses.iter().enumerate() {
             facts.push(Fact::Service(key(address), Some(Arc::new(service((*address).into(), self.story.local)))));
             facts.push(self.endpoint(number));
         }
-        let names: BTreeSet<NodeName> = self.hosts.iter().map(|host| host.name.clone()).collect();
-        for host in &self.hosts {
+        let hosts = if self.story.nodes_unknown { &self.hosts[to..=to] } else { &self.hosts[..] };
+        let names: BTreeSet<NodeName> = hosts.iter().map(|host| host.name.clone()).collect();
+        for host in hosts {
             let name = ("kubernetes.io/hostname".to_owned(), host.name.to_string());
             let labels = Labels(self.story.labels.iter().cloned().chain([name]).collect());
             let node =
@@ -734,7 +735,11 @@ pub fn service(address: IpAddr, local: bool) -> Service {
         family_policy: FamilyPolicy::SingleStack,
         external_traffic_policy: if local { TrafficPolicy::Local } else { TrafficPolicy::Cluster },
         ports: Vec::new(),
+        sharing: None,
         request: Ok(Request::default()),
         ingress: vec![address],
+        host_names: Vec::new(),
+        external_ips: Vec::new(),
+        condition: None,
     }
 }

@@ -64,6 +64,7 @@ impl Claims {
                 let on_probation = until.is_some_and(|until| now < until);
                 if on_probation { self.defer(claimant, None, now) } else { self.dispute(claimant, now) }
             }
+            (State::Announced(_), Some(Hearing::Deaf)) => self.defer(claimant, Some(DEAF_PAUSE), now),
             (State::Announced(_), Some(Hearing::Heard | Hearing::Leaving)) => {
                 // It may have been handed the address this very moment: a repetition of this node would undo its word.
                 self.hold_back(address, now + MEMBER_PATIENCE);
@@ -234,6 +235,9 @@ impl Claims {
             Step::Yield { mac, deaf } => {
                 let pause = if deaf { DEAF_PAUSE } else { YIELD_PAUSE };
                 for address in self.disputes.take_yielded(mac, deaf, now) {
+                    if deaf {
+                        self.pass_on(address, mac, now);
+                    }
                     self.defer(Claimant { address, mac }, Some(pause), now);
                 }
             }

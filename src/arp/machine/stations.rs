@@ -26,6 +26,8 @@ pub struct Surroundings {
     pub addresses: Arc<BTreeMap<IpAddr, NodeName>>,
     /// This node's own addresses on the link, with their subnets.
     pub own: Arc<[IpNet]>,
+    /// Addresses that this node gave up to a node that may not know of it, with that node's MAC.
+    pub yields: Arc<BTreeMap<IpAddr, MacAddress>>,
     /// The agent stops: this node answers, and says nothing of itself.
     pub leaving: bool,
 }
@@ -33,8 +35,8 @@ pub struct Surroundings {
 impl Default for Surroundings {
     /// Nothing is known, not even this node's MAC.
     fn default() -> Surroundings {
-        let (stations, addresses, own) = (Arc::default(), Arc::default(), Arc::default());
-        Surroundings { mac: MacAddress::ZERO, stations, addresses, own, leaving: false }
+        let (stations, addresses, own, yields) = (Arc::default(), Arc::default(), Arc::default(), Arc::default());
+        Surroundings { mac: MacAddress::ZERO, stations, addresses, own, yields, leaving: false }
     }
 }
 
@@ -162,6 +164,11 @@ impl Stations {
     /// The agent stops.
     pub fn is_leaving(&self) -> bool {
         self.told.leaving
+    }
+
+    /// The station that this node gave the address up to, if that may not know of it.
+    pub fn yielded(&self, address: IpAddr) -> Option<MacAddress> {
+        self.told.yields.get(&address).copied()
     }
 
     /// This node's MAC on the link.

@@ -40,6 +40,7 @@ enum Sent {
     Probe,
     Announce,
     AskNode,
+    PassOn,
 }
 
 impl Bench {
@@ -86,6 +87,7 @@ impl Bench {
                 let (what, address) = match action {
                     Action::Probe(address) => (Sent::Probe, address),
                     Action::Announce(address) => (Sent::Announce, address),
+                    Action::PassOn { address, to: _ } => (Sent::PassOn, address),
                     Action::AskNode(address) => (Sent::AskNode, address),
                 };
                 sent.push(((self.now - self.start).as_millis(), what, address));
@@ -273,7 +275,7 @@ fn another_agent_is_not_fended_off_at_once_but_corrected_if_this_node_still_is_t
     bench.own(2, Acquisition::HandOver);
     bench.pass(millis(6000));
     bench.claimed_by(2, FOREIGN, true);
-    bench.claims.handle_disowned(address(2));
+    bench.claims.handle_disowned(address(2), bench.now);
     assert_eq!(bench.pass(millis(5000)), [], "the other one is the owner: not a word");
 }
 
@@ -300,7 +302,7 @@ fn a_disowned_address_is_not_mentioned_again_and_its_conflict_is_over() {
     bench.pass(millis(1));
     bench.claimed_by(3, FOREIGN, false);
     bench.reports();
-    (1..4).for_each(|n| bench.claims.handle_disowned(address(n)));
+    (1..4).for_each(|n| bench.claims.handle_disowned(address(n), bench.now));
     assert_eq!(bench.reports(), [Report::Over(address(3))]);
     assert_eq!((bench.claims.next_deadline(), bench.claims.is_empty()), (None, true));
     assert_eq!(bench.pass(AN_HOUR), []);
@@ -332,7 +334,7 @@ fn ten_thousand_addresses_are_no_storm_and_a_take_over_overtakes_them() {
     sent.extend(urgent);
     sent.extend(bench.pass(Duration::from_secs(60)));
     let frames = |what: &Sent| match what {
-        Sent::Probe | Sent::AskNode => 1,
+        Sent::Probe | Sent::AskNode | Sent::PassOn => 1,
         Sent::Announce => 2,
     };
     let per_second = (0..sent.len()).step_by(500).map(|first| {
@@ -479,7 +481,7 @@ proptest! {
                 }
                 Step::Disown(n) => {
                     wanted.remove(&address(n));
-                    bench.claims.handle_disowned(address(n));
+                    bench.claims.handle_disowned(address(n), bench.now);
                 }
                 Step::Up => {
                     link_up = true;
@@ -520,4 +522,35 @@ proptest! {
         bench.pass(CONFLICT_OVER);
         prop_assert_eq!(bench.claims.conflicts().count(), 0);
     }
+}
+
+#[test]
+fn an_address_that_is_announced_is_left_at_once_to_a_node_that_does_not_hear_this_one() {
+    let mut bench = Bench::new();
+    bench.own(1, Acquisition::HandOver);
+    bench.pass(Duration::from_secs(1000));
+    bench.meet(FOREIGN, Hearing::Deaf);
+    bench.claims.handle_claimant(Claimant { address: address(1), mac: FOREIGN }, bench.now);
+    assert_eq!(bench.ownership(1), Ownership::Pending);
+    assert_eq!(bench.reports(), [conflict(1, FOREIGN, ConflictKind::AliveUnheard)]);
+    assert_eq!(bench.pass(Duration::from_secs(149)), [], "such a node answers no probe, so it is not asked");
+    bench.pass(Duration::from_secs(2));
+    assert_eq!(bench.ownership(1), Ownership::Announced, "nobody has claimed the address since");
+}
+
+#[test]
+fn neighbours_are_told_once_where_an_address_is_that_was_given_up_to_a_node_that_may_not_know() {
+    let mut bench = Bench::new();
+    for n in 1..=3 {
+        bench.own(n, Acquisition::HandOver);
+    }
+    bench.pass(Duration::from_secs(1000));
+    let yields = Arc::new([(address(1), FOREIGN), (address(2), FOREIGN)].into());
+    bench.claims.handle_surroundings(Surroundings { mac: OUR_MAC, yields, ..Surroundings::default() });
+    for n in 1..=3 {
+        bench.claims.handle_disowned(address(n), bench.now);
+    }
+    bench.own(2, Acquisition::HandOver);
+    let sent: Vec<_> = bench.pass(millis(10)).into_iter().map(|(_, what, who)| (what, who)).collect();
+    assert_eq!(sent, [(Sent::Announce, address(2)), (Sent::PassOn, address(1))], "the second was granted again");
 }

@@ -205,7 +205,7 @@ impl Worker {
                     self.claims.handle_owned(*address, order, now);
                 }
                 DiffItem::Remove(address, _) => {
-                    self.claims.handle_disowned(*address);
+                    self.claims.handle_disowned(*address, now);
                     if let IpAddr::V6(address) = address {
                         self.groups.leave(*address);
                     }
@@ -231,7 +231,8 @@ impl Worker {
     /// Opens a socket for each protocol that the next slice has addresses of, and closes the others.
     fn open(&mut self, next: &LinkSlice) -> io::Result<()> {
         for protocol in Protocol::BOTH {
-            let wanted = next.addresses.keys().any(|address| Protocol::of(*address) == protocol);
+            let addresses = next.addresses.keys().chain(next.surroundings.yields.keys());
+            let wanted = addresses.copied().any(|address| Protocol::of(address) == protocol);
             let held = self.sockets.iter().any(|(open, _)| *open == protocol);
             if wanted && !held {
                 self.sockets.push((protocol, LinkSocket::open(self.index, protocol)?));
@@ -370,7 +371,10 @@ impl Worker {
     /// Sends what is due.
     fn act(&mut self, now: Instant) {
         while let Some(action) = self.claims.poll_action(now) {
-            let (Action::Probe(address) | Action::Announce(address) | Action::AskNode(address)) = action;
+            let (Action::Probe(address)
+            | Action::Announce(address)
+            | Action::AskNode(address)
+            | Action::PassOn { address, to: _ }) = action;
             let protocol = Protocol::of(address);
             let Some((_, socket)) = self.sockets.iter().find(|(open, _)| *open == protocol) else { continue };
             let counters = self.counters.of(protocol);
@@ -383,6 +387,13 @@ impl Worker {
                 Action::AskNode(address) => {
                     if let Some(frame) = question(address, &self.slice) {
                         send(socket.sender(), &self.slice, counters, &frame);
+                    }
+                }
+                Action::PassOn { address, to } => {
+                    for frame in Frame::announcements_of(address, to, self.slice.mac) {
+                        if send(socket.sender(), &self.slice, counters, &frame) {
+                            counters.count_gratuitous();
+                        }
                     }
                 }
                 Action::Announce(address) => {

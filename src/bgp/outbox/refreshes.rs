@@ -30,6 +30,11 @@ impl Refreshes {
         self.waiting.insert(family)
     }
 
+    /// A family is between its marks, or waits for nothing but its end.
+    pub(in crate::bgp) fn is_under_way(&self) -> bool {
+        self.marked.is_some()
+    }
+
     /// Call it when every wanted route was sent. `complete`: End-of-RIB was sent too.
     pub(in crate::bgp) fn poll_idle(&mut self, negotiated: &Negotiated, complete: bool) -> Option<RefreshStep> {
         let mark = |kind, family| Some(Message::RouteRefresh(RouteRefresh { family, kind }));
@@ -116,6 +121,19 @@ mod tests {
         let all = steps(&mut refreshes, &negotiated, true).join(", ");
         let (ends, begins) = ("ROUTE-REFRESH IPv4 unicast ends", "ROUTE-REFRESH IPv4 unicast begins");
         assert_eq!(all, format!("{ends}, {begins}, all IPv4 unicast, {ends}"));
+    }
+
+    #[test]
+    fn between_two_refreshes_of_a_peer_that_asks_without_end_there_is_room_for_another_next_hop() {
+        let (mut refreshes, negotiated) = (Refreshes::default(), negotiated(true));
+        for _ in 0..10 {
+            refreshes.ask(V4);
+            assert!(!refreshes.is_under_way(), "before it begins");
+            assert!(refreshes.poll_idle(&negotiated, true).is_some_and(|step| step.again == Some(V4)));
+            refreshes.ask(V4);
+            assert!(refreshes.is_under_way());
+            assert!(refreshes.poll_idle(&negotiated, true).is_some_and(|step| step.again.is_none()), "it ends");
+        }
     }
 
     #[test]

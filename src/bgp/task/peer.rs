@@ -201,7 +201,11 @@ impl PeerTask {
                 }
                 Ok(None) => {
                     let complete = self.desired.complete;
-                    if let Some(step) = outbound.refreshes.poll_idle(&outbound.negotiated, complete) {
+                    // Between two refreshes, not after the last: a peer that asks without end would never hear of it.
+                    if outbound.next_hops_due && !outbound.refreshes.is_under_way() {
+                        outbound.next_hops_due = false;
+                        outbound.outbox.change_next_hops(&outbound.negotiated, outbound.next_hops);
+                    } else if let Some(step) = outbound.refreshes.poll_idle(&outbound.negotiated, complete) {
                         let RefreshStep { mark, again } = step;
                         // After the routes, not before them like other control messages.
                         if let Some(mark) = mark {
@@ -209,8 +213,6 @@ impl PeerTask {
                             socket.queue_routes(octets(&mark));
                         }
                         again.into_iter().for_each(|family| outbound.outbox.refresh(family));
-                    } else if std::mem::take(&mut outbound.next_hops_due) {
-                        outbound.outbox.change_next_hops(&outbound.negotiated, outbound.next_hops);
                     } else {
                         return;
                     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Check, Section, section};
-use crate::config::key::{flag, path, text};
+use crate::config::key::{flag, path, set, text};
 use crate::config::reader::Reader;
 use crate::config::syntax;
 use crate::names::ObjectKey;
@@ -28,15 +28,26 @@ section! {
                 "Use the service account that Kubernetes gives a pod, instead of a kubeconfig.",
             );
         }
+        /// `spec.loadBalancerClass` of the Services that are ours. Never empty.
+        pub classes: Vec<String> = join classes, split keys_of_classes, of {
+            class: Option<String> = text(
+                "class",
+                "a class name such as example.com/name",
+                |text, _| syntax::class(text),
+                "The spec.loadBalancerClass of the Services that crier serves.",
+            )
+            .optional("\"crier.dev/crier\", unless classes is set")
+            .shown("\"crier.dev/crier\"");
+            several: Vec<String> = set(
+                "classes",
+                "class names",
+                |text, _| syntax::class(text),
+                "Several classes, instead of class: crier serves the Services of each.",
+            )
+            .shown("[\"crier.dev/crier\", \"example.com/old\"]");
+        }
     }
     keys {
-        pub class: String = text(
-            "class",
-            "a class name such as example.com/name",
-            |text, _| syntax::class(text),
-            "The spec.loadBalancerClass of the Services that crier serves.",
-        )
-        .default("crier.dev/crier");
         pub default_class: bool = flag("default-class", true, "Serve Services without spec.loadBalancerClass too.")
             .trade("With another load balancer in the cluster, set its equivalent or this key to false.");
         /// `namespace/name` of the Lease whose holder allocates.
@@ -46,11 +57,23 @@ section! {
             |text, _| syntax::lease(text),
             "The Lease that elects the agent which allocates addresses.",
         )
+        .trade("Without the default class it is kube-system/crier-CLASS, of the first class, with - for /, unless it is set.")
         .default("kube-system/crier");
     }
 }
 
-impl Check for Written {}
+impl Check for Written {
+    /// Two criers of different classes that share a Lease would leave one class without addresses.
+    fn check(&mut self, _section: &mut Reader<'_>) {
+        let one = self.class.value.iter().flatten();
+        let named: Vec<&String> = one.chain(self.several.value.iter().flatten()).collect();
+        let Some(first) = named.first().filter(|_| !named.iter().any(|class| *class == DEFAULT_CLASS)) else { return };
+        if !self.lease.given {
+            let name = format!("crier-{}", first.replace('/', "-").to_lowercase());
+            self.lease.value = Some(ObjectKey::new("kube-system", &name));
+        }
+    }
+}
 
 /// How to reach the API server.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,6 +101,34 @@ fn access(written: &Written, section: &mut Reader<'_>) -> Option<Access> {
             }
             None
         }
+    }
+}
+
+const DEFAULT_CLASS: &str = "crier.dev/crier";
+
+fn classes(written: &Written, section: &mut Reader<'_>) -> Option<Vec<String>> {
+    let Written { class, several, .. } = written;
+    match (class.value.clone()?, several.value.clone()?) {
+        (Some(_), names) if !names.is_empty() => {
+            let other = (&class.place, "class is set here");
+            section.conflict(&several.place, "class and classes are mutually exclusive", "remove one of them", other);
+            None
+        }
+        (Some(class), _) => Some(vec![class]),
+        (None, _) if several.empty_list => {
+            let hint = "name a class, or remove the key to serve \"crier.dev/crier\"";
+            section.complain(&several.place, "classes names no class", hint);
+            None
+        }
+        (None, names) if names.is_empty() => Some(vec![DEFAULT_CLASS.to_owned()]),
+        (None, names) => Some(names),
+    }
+}
+
+fn keys_of_classes(classes: &[String]) -> (Option<String>, Vec<String>) {
+    match classes {
+        [class] => (Some(class.clone()), Vec::new()),
+        classes => (None, classes.to_vec()),
     }
 }
 

@@ -16,6 +16,7 @@ pub mod peer;
 pub mod pool;
 pub mod preference;
 pub mod pulse;
+pub mod reservation;
 pub mod state;
 pub mod tcp_ao;
 pub mod vrf;
@@ -36,6 +37,7 @@ pub static SECTIONS: &[&Section] = &[
     kubernetes::Kubernetes::SECTION,
     manifests::Manifests::SECTION,
     pool::Pool::SECTION,
+    reservation::Reservation::SECTION,
     l2::L2::SECTION,
     preference::Preference::SECTION,
     pulse::Pulse::SECTION,

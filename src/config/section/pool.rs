@@ -63,6 +63,27 @@ section! {
             duration("rest", Duration::ZERO, HOUR.saturating_mul(24), "How long a freed address is not assigned again.")
                 .default("30s")
                 .trade("Shorter frees addresses of a full pool sooner; longer keeps clients of the old Service away from the new one.");
+        /// Never handed out; who holds one keeps it.
+        pub exclude: Vec<AddressRange> = set(
+            "exclude",
+            "CIDRs, ranges and addresses of the pool",
+            |text, _| range(text),
+            "Addresses that no Service gets. A Service that holds one keeps it.",
+        )
+        .shown("[\"192.168.35.105\"]");
+        /// Nothing new is given from the pool.
+        pub draining: bool = flag(
+            "draining",
+            false,
+            "Assign no address of the pool any more. Services that hold one keep it, and are announced.",
+        );
+        /// Services of several namespaces may have one address of the pool.
+        pub share_across_namespaces: bool = flag(
+            "share-across-namespaces",
+            false,
+            "Services of different namespaces may share an address (annotation crier.dev/share).",
+        )
+        .trade("As in MetalLB. Whoever may create Services in one namespace can then use free ports of an address of another.");
         pub bind: Option<InterfaceName> =
             interface("bind", "an interface name", "Add announced addresses to this interface, on hosts without kube-proxy.")
                 .optional("none; kube-proxy accepts the traffic")
@@ -79,7 +100,37 @@ impl Check for Written {
         }
         let name = self.name.value.clone().unwrap_or_else(|| PoolName::from(""));
         let ranges = section.texts("addresses").filter_map(|(text, place)| Some((range(text).ok()?, place.clone())));
-        section.seen.ranges.extend(ranges.map(|(range, place)| (range, place, name.clone())));
+        let ranges: Vec<(AddressRange, Place)> = ranges.collect();
+        let excluded = section.texts("exclude").filter_map(|(text, place)| Some((range(text).ok()?, place.clone())));
+        let excluded: Vec<(AddressRange, Place)> = excluded.collect();
+        for (exclude, place) in excluded.iter().filter(|_| !ranges.is_empty()) {
+            if !ranges.iter().any(|(range, _)| range.overlaps(exclude)) {
+                section.complain(
+                    place,
+                    "this excludes no address of the pool",
+                    "remove it, or name addresses of the pool",
+                );
+            }
+        }
+        let excluded: Vec<AddressRange> = excluded.into_iter().map(|(range, _)| range).collect();
+        if !ranges.is_empty() && ranges.iter().all(|(range, _)| range.without(&excluded).is_empty()) {
+            let hint = "exclude fewer addresses; to keep what Services hold and give nothing new, set draining = true";
+            section.complain(&self.exclude.place, "the pool excludes all of its addresses", hint);
+        }
+        section.seen.excluded.extend(excluded);
+        section.seen.ranges.extend(ranges.into_iter().map(|(range, place)| (range, place, name.clone())));
+    }
+}
+
+impl Pool {
+    /// The addresses that can be given to Services, in the order in which they are.
+    pub fn given(&self) -> Vec<AddressRange> {
+        self.addresses.iter().flat_map(|range| range.without(&self.exclude)).collect()
+    }
+
+    /// A Service may hold the address, but none is given it anew.
+    pub fn excludes(&self, address: IpAddr) -> bool {
+        self.exclude.iter().any(|range| range.contains(address))
     }
 }
 

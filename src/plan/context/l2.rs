@@ -167,6 +167,11 @@ impl Digests {
         Digests { ownership, allocation, l2: numbers(config) }
     }
 
+    /// Of all that decides who gets which address.
+    pub fn allocation(&self) -> u64 {
+        self.allocation
+    }
+
     pub fn l2(&self) -> &[L2Number] {
         &self.l2
     }

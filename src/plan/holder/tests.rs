@@ -196,6 +196,8 @@ impl Link {
         }
         let last = node.gone.iter().find(|(_, (said, _))| said.holds);
         let situation = Situation {
+            beside_the_deaf: false,
+            grants: 0,
             leaving: false,
             askers_know_more: false,
             me: &names[number],
@@ -496,5 +498,44 @@ fn whatever_happens_there_is_one_holder_once_it_is_quiet() {
         link.run(Duration::from_secs(5));
         assert_eq!(link.owners().len(), 1, "seed {seed}");
         assert_eq!((link.longest_gap, link.longest_double, link.moves), Default::default(), "seed {seed}: it is quiet");
+    }
+}
+
+#[test]
+fn a_grant_is_taken_back_later_while_many_are_under_way_and_is_in_vain_after_that() {
+    let (me, other): (NodeName, NodeName) = ("node-1".into(), "node-2".into());
+    let best = Bid { grade: Grade::Eligible, weight: 1 };
+    let situation = |grants: u32, now: Instant| Situation {
+        me: &me,
+        rank_by: ADDRESS,
+        own: Ok(Bid { grade: Grade::Eligible, weight: 0 }),
+        answers: true,
+        leaving: false,
+        sticky: false,
+        grants,
+        may_ask_from: Some(now),
+        knows_all: true,
+        beside_the_deaf: false,
+        holders: Vec::new(),
+        askers: vec![Bidder { node: &other, bid: best }],
+        askers_know_more: false,
+        last: LastHolder::Unknown,
+    };
+    let start = clock::now();
+    for (grants, last) in [(0, GRANT_TIME), (600, Duration::from_secs(4))] {
+        let mut history = History::default();
+        let mut course = |after: Duration, grants: u32| {
+            let now = start + after;
+            let course = history.decide(&situation(grants, now), Vec::new, now);
+            let due = history.next_deadline();
+            assert!(due.is_none_or(|due| due > now), "a deadline that is past would spin");
+            course
+        };
+        let granted = Course::Grants { to: other.clone() };
+        // The first of many, decided before the others are counted.
+        assert_eq!(course(Duration::ZERO, 0), granted);
+        assert_eq!(course(last - Duration::from_millis(1), grants), granted);
+        assert_eq!(course(last, grants), Course::Holds, "{grants} under way");
+        assert_eq!(course(last + GRANT_REST - Duration::from_millis(1), grants), Course::Holds);
     }
 }

@@ -2,7 +2,6 @@
 //! it decides nothing about a Service.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use imbl::OrdMap;
@@ -13,10 +12,12 @@ use crate::config;
 use crate::names::{ObjectKey, PeerName};
 use crate::plan::context::{PulseContext, bgp, l2};
 use crate::plan::decision::Decision;
-use crate::plan::notice::notice;
-use crate::plan::slice::{PeerSlice, PulseSlice, ServiceStatus};
+use crate::plan::notice::{condition, loss, notice, pools};
+use crate::plan::slice::{PeerSlice, PulseSlice, ServiceStatus, StatusWrite};
+use crate::plan::verdict::Wish;
 use crate::plan::{manners, reach, stations};
-use crate::world::{ApiServer, Service};
+use crate::reason::Reason;
+use crate::world::{ApiServer, Condition, Service};
 
 impl Planner {
     /// The parts of the slices that follow from nodes and links alone.
@@ -102,16 +103,19 @@ impl Planner {
         key: &ObjectKey,
         service: &Service,
         decision: &Decision,
-        write: Option<Vec<IpAddr>>,
+        wish: Option<Wish>,
+        lost: Option<&Reason>,
     ) {
         // Who is in the way of an address is told by the node that finds it there, whoever allocates.
         let in_conflict = decision.announcements.iter().any(|it| it.l2.reason.is_conflict());
+        let write = wish.as_ref().and_then(|wish| write(service, decision, wish));
         let ours = self.world.leader && (service.load_balancer || write.is_some());
-        let wanted = (ours || in_conflict).then(|| ServiceStatus {
-            uid: service.uid.clone(),
-            resource_version: service.resource_version.clone(),
-            write,
-            notice: notice(service, decision),
+        let wanted = (ours || in_conflict).then(|| {
+            let (notice, lasting) = notice(service, decision).unzip();
+            let warning = lost.filter(|_| write.is_some()).map(loss);
+            let told = wish.is_some() && write.is_none() && lasting == Some(true);
+            let (uid, resource_version) = (service.uid.clone(), service.resource_version.clone());
+            ServiceStatus { uid, resource_version, write, notice, told, warning }
         });
         match wanted {
             Some(status) => {
@@ -133,6 +137,7 @@ impl Planner {
             self.plan.l2.addresses = self.ownership.answers().clone();
             self.plan.l2.acquisitions = self.ownership.acquisitions().clone();
             self.plan.l2.assertions = self.ownership.assertions().clone();
+            self.plan.l2.yields = self.ownership.yields().clone();
             self.renew_pulse();
         }
         if self.routes.take_moved() {
@@ -163,6 +168,28 @@ impl Planner {
         pulse.owner = pulse.holdings.values().any(|holding| holding.stage.answers());
         self.moved.pulse = true;
     }
+}
+
+/// The write that makes the status say what it should; none where it does.
+fn write(service: &Service, decision: &Decision, wish: &Wish) -> Option<StatusWrite> {
+    let condition = condition(wish, decision);
+    let ingress = match wish {
+        Wish::Show(addresses) => Some(addresses.clone()).filter(|it| *it != service.ingress),
+        Wish::Clear { addresses: true } => Some(Vec::new()),
+        Wish::Clear { addresses: false } | Wish::Leave { .. } => None,
+    };
+    let before = service.condition.as_deref();
+    if ingress.is_none() && condition.as_ref() == before {
+        return None;
+    }
+    let allocated = |condition: &Condition| condition.allocated;
+    let transition = condition.as_ref().map(allocated) != before.map(allocated);
+    let pools = match wish {
+        Wish::Show(addresses) => pools(addresses, decision),
+        Wish::Clear { .. } => Vec::new(),
+        Wish::Leave { given } => pools(given, decision),
+    };
+    Some(StatusWrite { ingress, condition, transition, pools })
 }
 
 /// What is equal stays the same, so that readers can tell at a glance.

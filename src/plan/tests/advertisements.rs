@@ -65,9 +65,9 @@ fn two_lengths_of_one_pool_are_two_routes() {
     let whole = Advertisement { aggregation_length: 24, med: Some(50), ..advertisement() };
     let mut story = Story::begin(with(vec![advertisement(), whole]));
     announce(&mut story, "web", service(), 1);
-    assert_eq!(story.routes(), ["192.168.35.0/24", "192.168.35.0/32"]);
+    assert_eq!(story.routes(), ["192.168.35.0/24", "192.168.35.1/32"]);
     assert_eq!(route(&story, "tor", "192.168.35.0/24").med, Some(50));
-    assert_eq!(route(&story, "tor", "192.168.35.0/32").med, None, "each has its own attributes");
+    assert_eq!(route(&story, "tor", "192.168.35.1/32").med, None, "each has its own attributes");
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn what_one_advertisement_leaves_open_another_may_say() {
     };
     let mut story = Story::begin(with(vec![first, second]));
     announce(&mut story, "web", service(), 1);
-    let route = route(&story, "tor", "192.168.35.0/32");
+    let route = route(&story, "tor", "192.168.35.1/32");
     let communities: Vec<_> = route.communities.iter().map(ToString::to_string).collect();
     assert_eq!(communities, ["no-export", "large:1:2:3", "rt:64512:9"]);
     assert_eq!((route.med, route.prepend), (Some(7), 3));
@@ -94,18 +94,18 @@ fn where_two_disagree_the_first_in_the_file_counts_and_everybody_is_told() {
     let mut story = Story::begin(with(vec![med(20), med(10)]));
     endpoints_here(&mut story, "web", 1);
     story.put("web", service());
-    let wanted = story.planner.plan().status.services[&key("web")].write.clone().expect("an address is to be written");
+    let wanted = story.written("web").expect("an address is to be written");
     let written = Service { ingress: wanted, resource_version: "2".to_owned(), ..service() };
     story.tell(Fact::StatusWritten(key("web"), Arc::new(written)));
     let turn = story.turn();
-    assert_eq!(route(&story, "tor", "192.168.35.0/32").med, Some(20));
+    assert_eq!(route(&story, "tor", "192.168.35.1/32").med, Some(20));
     assert_eq!(turn.disputed.len(), 1, "the log says it once");
     assert_eq!(story.turn().disputed.len(), 0);
     let disputes = story.planner.plan().disputes.values().next().expect("it stands in the plan");
     assert_eq!(**disputes, [Dispute { key: "med", kept: 20, ignored: 10 }]);
     let notice = story.planner.plan().status.services[&key("web")].notice.clone().expect("an Event");
     assert_eq!((notice.warning, notice.reason.as_str()), (true, "AdvertisementsDisagree"));
-    assert!(notice.message.contains("192.168.35.0/32 to peer tor with different med: 20"), "{}", notice.message);
+    assert!(notice.message.contains("192.168.35.1/32 to peer tor with different med: 20"), "{}", notice.message);
     story.delete("web");
     assert!(story.planner.plan().disputes.is_empty(), "no route, no dispute");
 }
@@ -157,8 +157,8 @@ fn a_weight_is_the_number_of_local_endpoints_under_policy_local_only() {
     let mut story = Story::begin(with(vec![weighed]));
     announce(&mut story, "local", local(), 3);
     announce(&mut story, "cluster", service(), 3);
-    assert_eq!(route(&story, "tor", "192.168.35.0/32").endpoints, Some(3));
-    assert_eq!(route(&story, "tor", "192.168.35.1/32").endpoints, None);
+    assert_eq!(route(&story, "tor", "192.168.35.1/32").endpoints, Some(3));
+    assert_eq!(route(&story, "tor", "192.168.35.2/32").endpoints, None);
     let notes = |name: &str| story.decision(name).announcements[0].bgp.notes.clone();
     assert_eq!((notes("local"), notes("cluster")), (vec![], vec![Reason::LinkBandwidthNeedsLocal]));
 }
@@ -177,7 +177,7 @@ fn an_endpoint_that_comes_changes_one_route_and_no_other() {
     let after = &story.planner.plan().bgp.peers[&PeerName::from("tor")].routes;
     let changed: Vec<_> = after.iter().filter(|(prefix, it)| before.get(*prefix) != Some(*it)).collect();
     assert_eq!(changed.len(), 1);
-    assert_eq!((changed[0].0.to_string(), changed[0].1.endpoints), ("192.168.35.1/32".to_owned(), Some(5)));
+    assert_eq!((changed[0].0.to_string(), changed[0].1.endpoints), ("192.168.35.2/32".to_owned(), Some(5)));
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn endpoints_that_end_count_only_while_there_are_no_others_and_each_family_count
         let name = if family == crate::address::Family::V4 { "web-1" } else { "web-2" };
         story.tell(Fact::EndpointSlice(key(name), Some(Arc::new(slice))));
         story.turn();
-        route(&story, "tor", "192.168.35.0/32").endpoints
+        route(&story, "tor", "192.168.35.1/32").endpoints
     };
     assert_eq!(told(crate::address::Family::V4, 2, 5), Some(2), "three terminate");
     assert_eq!(told(crate::address::Family::V6, 2, 2), Some(2), "the same pods by their other address");

@@ -84,7 +84,7 @@ fn the_node_that_finds_an_address_taken_tells_the_user_whoever_allocates() {
         assert_eq!((told.warning, told.reason.as_str()), (true, "AddressConflict"));
         assert!(told.message.contains("02:00:00:00:00:99"), "{}", told.message);
         assert_eq!(story.decision("web").announcements[0].l2.announced, announced, "{kind:?}");
-        assert_eq!(story.planner.plan().status.services[&key("web")].write, None, "the status is not ours to write");
+        assert_eq!(story.written("web"), None, "the status is not ours to write");
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::pulses::{ADDRESS, departed, heard, roster, with_pulses};
 use super::*;
+use crate::address::Family;
 use crate::plan::placement::{Cause, Placement};
 use crate::plan::ranking::{Ranking, Score, covering};
 use crate::roster::Eligibility;
@@ -35,7 +36,7 @@ impl Story {
         let (world, plan) = (self.planner.world(), self.planner.plan());
         let config = configuration();
         let covering = covering(&config, self.planner.context(), &"lan".into());
-        let endpoints = world.endpoints(&key("web"));
+        let endpoints = world.endpoints(&key("web"), Family::V4);
         let me = NodeName::from("a");
         let about = (&*world.services[&key("web")], &endpoints);
         let address = ADDRESS.parse().unwrap();

@@ -43,6 +43,7 @@ pub(super) fn roster(members: &[(&str, &[&str])], silent: &[&str]) -> Fact {
             members: members.iter().enumerate().map(member).collect(),
             silent: silent.iter().map(|name| (NodeName::from(*name), departed(&[ADDRESS]))).collect(),
             left: Default::default(),
+            unproved: Default::default(),
             key_use: None,
         })),
     )

@@ -4,10 +4,12 @@
 use std::net::IpAddr;
 
 use super::Inputs;
-use crate::config::Source;
+use crate::config::{Pool, Source};
 use crate::names::ObjectKey;
-use crate::plan::allocate::{Applicant, allocate, may_keep, pool_of};
+use crate::plan::allocate::{Applicant, allocate, may_keep, notes, pool_of, shortage};
 use crate::plan::decision::{Allocation, Held};
+use crate::plan::pools::withheld;
+use crate::plan::sharing::{Refusal, Terms};
 use crate::reason::Reason;
 use crate::world::Service;
 
@@ -16,44 +18,107 @@ pub struct Answer {
     pub allocation: Allocation,
     /// Addresses that this agent, as the one who allocates, newly chose.
     pub assigned: Option<Vec<IpAddr>>,
-    /// What the status should say; `None` where it is not ours to write, or says it already.
-    pub status: Option<Vec<IpAddr>>,
+    /// What the status should say; `None` where it is not ours to write.
+    pub status: Option<Wish>,
+    /// An address is to be taken from the Service against its will, as soon as that may be.
+    pub goes: bool,
+    /// Which address the Service loses by what the status should say, and why.
+    pub lost: Option<Reason>,
+}
+
+/// What the status of a Service should say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wish {
+    /// These addresses, and that crier gave them.
+    Show(Vec<IpAddr>),
+    /// The addresses that it shows, whoever wrote them, and that crier gave these.
+    Leave { given: Vec<IpAddr> },
+    /// Nothing: crier takes back the addresses that it gave, if the status shows no others, and its condition.
+    Clear { addresses: bool },
+}
+
+impl Answer {
+    fn told(allocation: Allocation, status: Option<Wish>) -> Answer {
+        Answer { allocation, assigned: None, status, goes: false, lost: None }
+    }
 }
 
 pub fn judge(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
+    let writes = inputs.world.leader && !inputs.config.is_standalone();
     if let Some(reason) = not_ours(inputs, service) {
-        let ours_before = !service.load_balancer
-            && !service.ingress.is_empty()
-            && service.ingress.iter().all(|address| pool_of(&inputs.config.pools, *address).is_some());
-        let status = (ours_before && inputs.world.leader).then(Vec::new);
-        return Answer { allocation: Allocation::none(reason), assigned: None, status };
+        let said = !service.load_balancer && service.condition.is_some();
+        let given = service.given();
+        let addresses = !service.ingress.is_empty() && service.ingress.iter().all(|address| given.contains(address));
+        let status = (said && writes).then_some(Wish::Clear { addresses });
+        return Answer::told(Allocation::none(reason), status);
     }
     if !allocates(inputs) {
-        return Answer { allocation: as_shown(inputs, key, service), assigned: None, status: None };
+        return Answer::told(as_shown(inputs, key, service), None);
     }
-    let (allocation, assigned) = choose(inputs, key, service);
-    let wanted: Vec<IpAddr> = allocation.held.iter().map(|held| held.address).collect();
-    let status = (inputs.world.leader && wanted != service.ingress).then_some(wanted);
-    Answer { allocation, assigned, status }
+    if let Some(reason) = foreign(inputs, service) {
+        let wish = Wish::Leave { given: service.given() };
+        return Answer::told(Allocation::kept(shown(inputs, key, service), reason), writes.then_some(wish));
+    }
+    if inputs.rivals.is_left(key) {
+        return Answer::told(Allocation::kept(shown(inputs, key, service), Reason::StatusOverwritten), None);
+    }
+    if namespace_matters(inputs, key) {
+        let namespace = key.namespace.clone();
+        let reason = Reason::NamespaceUnknown { namespace };
+        return Answer::told(Allocation::kept(shown(inputs, key, service), reason), None);
+    }
+    let mut answer = choose(inputs, key, service);
+    answer.status = answer.status.filter(|_| writes);
+    answer
 }
 
-/// The addresses that a Service claims: what its status says, and what was promised to it; nothing if it is not
-/// ours. Those outside every pool are somebody else's.
+/// The addresses that a Service claims: what its status says, what crier gave it although the status says otherwise, what
+/// was promised to it, and its external addresses; whoever serves it. Those outside every pool are nobody's here.
 pub fn claims(inputs: &Inputs<'_>, key: &ObjectKey) -> Vec<IpAddr> {
     let Some(service) = inputs.world.services.get(key) else { return Vec::new() };
-    if not_ours(inputs, service).is_some() {
-        return Vec::new();
-    }
-    let promised = inputs.world.assigned.get(key);
     let mut claims = service.ingress.clone();
-    claims.extend(promised.into_iter().flatten().filter(|address| !service.ingress.contains(address)));
+    let promised = inputs.world.assigned.get(key).into_iter().flatten().copied();
+    let more = promised.chain(service.given()).chain(service.external_ips.iter().copied());
+    more.for_each(|address| {
+        if !claims.contains(&address) {
+            claims.push(address);
+        }
+    });
     claims.retain(|address| pool_of(&inputs.config.pools, *address).is_some());
     claims
 }
 
+/// The addresses of a Service that may be announced, those that this agent chose just now apart: what the status shows, and
+/// while it shows nothing or what crier did not give, what crier gave.
+pub fn shown(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Vec<Held> {
+    let given = service.ingress.is_empty() || foreign(inputs, service).is_some();
+    let addresses = if given { service.given() } else { service.ingress.clone() };
+    addresses.into_iter().filter_map(|address| still_held(inputs, key, address)).collect()
+}
+
+/// Of the claims of a Service, those that crier has no part in: of another load balancer, or addresses that the Service names
+/// itself. Whoever crier gave such an address keeps it.
+pub fn foreign_claims(inputs: &Inputs<'_>, key: &ObjectKey, claims: &[IpAddr]) -> Vec<IpAddr> {
+    let Some(service) = inputs.world.services.get(key) else { return Vec::new() };
+    let ours = not_ours(inputs, service).is_none();
+    let given = service.given();
+    let promised = inputs.world.assigned.get(key);
+    let has = |address: &IpAddr| {
+        let promised = promised.is_some_and(|promised| promised.contains(address));
+        ours && (promised || service.ingress.contains(address) || given.contains(address))
+    };
+    claims.iter().copied().filter(|address| !has(address)).collect()
+}
+
+/// On what terms a Service shares its addresses with others; `None` where it does not, or is not ours.
+pub fn terms(inputs: &Inputs<'_>, key: &ObjectKey) -> Option<Terms> {
+    let service = inputs.world.services.get(key)?;
+    not_ours(inputs, service).is_none().then(|| Terms::of(service))?
+}
+
 /// This agent is the one that chooses addresses, and knows enough to do so. Standalone, a manifest that cannot be read
 /// holds the others up only until patience ends: nobody else will choose for them.
-fn allocates(inputs: &Inputs<'_>) -> bool {
+pub fn allocates(inputs: &Inputs<'_>) -> bool {
     if inputs.config.is_standalone() {
         inputs.world.listed.all() || inputs.world.fail_static
     } else {
@@ -68,101 +133,188 @@ fn not_ours(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
     let ours = match (&inputs.config.source, &service.class) {
         // Standalone there is nobody else whose Services these could be.
         (Source::Manifests(_), _) => true,
-        (Source::Kubernetes(kubernetes), Some(class)) => *class == kubernetes.class,
+        (Source::Kubernetes(kubernetes), Some(class)) => kubernetes.classes.contains(class),
         (Source::Kubernetes(kubernetes), None) => kubernetes.default_class,
     };
     (!ours).then(|| Reason::OtherClass { class: service.class.clone() })
 }
 
+/// The status shows what crier did not give. An address of our pools is taken for ours, whoever wrote it: so a Service that
+/// comes from another load balancer keeps its address.
+fn foreign(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
+    if inputs.config.is_standalone() {
+        return None;
+    }
+    let given = service.given();
+    let is_foreign = |address: &&IpAddr| !given.contains(address) && pool_of(&inputs.config.pools, **address).is_none();
+    let addresses = service.ingress.iter().filter(is_foreign).map(IpAddr::to_string);
+    let shown: Vec<String> = addresses.chain(service.host_names.iter().cloned()).collect();
+    (!shown.is_empty()).then_some(Reason::ForeignStatus { shown })
+}
+
+/// Which pools serve the Service depends on the labels of its namespace, and these are not known.
+fn namespace_matters(inputs: &Inputs<'_>, key: &ObjectKey) -> bool {
+    let by_labels = |pool: &Pool| pool.namespace_selector.is_some() && !pool.namespaces.contains(&key.namespace);
+    let known = inputs.config.is_standalone() || inputs.world.namespaces.contains_key(&key.namespace);
+    !known && inputs.config.pools.iter().any(by_labels)
+}
+
 /// The allocation as this agent decides it. What a Service holds rightly stays, also when it requests
 /// something that cannot be met: then the request is the complaint.
-fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> (Allocation, Option<Vec<IpAddr>>) {
+fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
     let pools = &inputs.config.pools;
-    let applicant =
-        Applicant { key, service, namespace_labels: inputs.world.namespaces.get(&key.namespace).map(|it| &**it) };
+    let namespace_labels = inputs.world.namespaces.get(&key.namespace).map(|it| &**it);
+    let applicant = Applicant { key, service, namespace_labels, terms: terms(inputs, key) };
     let nothing_asked = Default::default();
     let (request, unreadable) = match &service.request {
         Ok(request) => (request, None),
         Err(error) => (&nothing_asked, Some(Reason::RequestUnreadable { text: error.to_string() })),
     };
-    let current = inputs.world.assigned.get(key).unwrap_or(&service.ingress);
-    let mut lost = None;
-    let mut kept: Vec<Held> = Vec::new();
+    let Current { addresses, chosen } = current(inputs, &applicant);
+    let (mut kept, mut lost): (Vec<Held>, Vec<(IpAddr, Reason)>) = (Vec::new(), Vec::new());
     let fresh = |address: &IpAddr| inputs.book.is_fresh(*address, key);
-    for address in current {
+    for address in &addresses {
         // A foreign host has the address, and no client knows it yet: another address will do. An address that has been in
         // use is never exchanged, whatever is in its way.
-        if fresh(address) && inputs.book.is_occupied(*address) && !request.addresses.contains(address) {
+        let exchanged = fresh(address) || !chosen;
+        if exchanged && inputs.book.is_occupied(*address) && !request.addresses.contains(address) {
             continue;
         }
         match claim_of(inputs, key, *address).and_then(|()| may_keep(pools, &applicant, request, *address)) {
             Ok(held) => kept.push(held),
-            Err(reason) => lost = Some(reason),
+            Err(reason) => lost.push((*address, reason)),
         }
     }
     if let Some(reason) = unreadable {
-        return (Allocation::kept(kept, reason), None);
+        return left(inputs, key, service, reason);
     }
+    let against_will = |(address, reason): &&(IpAddr, Reason)| service.ingress.contains(address) && !is_asked(reason);
+    let goes = lost.iter().find(against_will);
+    let may_go = inputs.config.is_standalone() || inputs.removals.may_go(key, inputs.now);
+    if let Some((address, reason)) = goes
+        && !may_go
+    {
+        let why = reason.to_string();
+        let answer = left(inputs, key, service, Reason::AddressGoes { address: *address, why });
+        return Answer { goes: true, ..answer };
+    }
+    let goes = goes.is_some();
     match allocate(pools, inputs.book, &applicant, request, &kept) {
-        Ok(held) if held == kept => (Allocation::assigned(held), None),
         Ok(held) => {
-            let addresses = held.iter().map(|held| held.address).collect();
-            (Allocation::assigned(held), Some(addresses))
+            let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();
+            let assigned = (held != kept || !chosen).then(|| addresses.clone());
+            let notes = notes(pools, inputs.book, &applicant, request, &held);
+            let complaint = shortage(pools, inputs.book, &applicant, request, &held);
+            let lost = first_lost(service, &addresses, &lost);
+            let allocation = Allocation { complaint, notes, ..Allocation::assigned(held) };
+            Answer { allocation, assigned, status: Some(Wish::Show(addresses)), goes, lost }
         }
         Err(reason) => {
-            // The request alone does not take away what still lies in our pools and is nobody else's.
-            let still_ours = |address: &IpAddr| {
-                let pool = pool_of(pools, *address)?;
-                claim_of(inputs, key, *address).ok()?;
-                Some(Held { address: *address, pool: pool.name.clone() })
-            };
-            let kept = match &lost {
-                Some(Reason::AddressInOtherPool { .. }) | None => current.iter().filter_map(still_ours).collect(),
-                Some(_) => kept,
-            };
-            (Allocation::kept(kept, reason), None)
+            // What the Service would give up for its request it keeps: the request alone takes nothing away.
+            let asked = |why: &Reason| matches!(why, Reason::AddressInOtherPool { .. });
+            let stays = |address: &&IpAddr| lost.iter().all(|(of, why)| of != *address || asked(why));
+            let kept = addresses.iter().filter(stays).filter_map(|address| still_held(inputs, key, *address));
+            let kept: Vec<Held> = kept.filter(|_| chosen).collect();
+            let addresses: Vec<IpAddr> = kept.iter().map(|held| held.address).collect();
+            let lost = first_lost(service, &addresses, &lost);
+            let allocation = Allocation::kept(kept, reason);
+            Answer { allocation, assigned: None, status: Some(Wish::Show(addresses)), goes, lost }
         }
     }
+}
+
+/// The addresses that a Service has, or had.
+struct Current {
+    addresses: Vec<IpAddr>,
+    /// They are the Service's; else they only were, and it gets them back if they are free.
+    chosen: bool,
+}
+
+fn current(inputs: &Inputs<'_>, applicant: &Applicant<'_>) -> Current {
+    let Applicant { key, service, .. } = *applicant;
+    let promised = inputs.world.assigned.get(key).cloned();
+    let shown = promised.or_else(|| Some(service.ingress.clone()).filter(|shown| !shown.is_empty()));
+    // The status was emptied: what crier gave is the Service's still.
+    let own = shown.or_else(|| Some(service.given()).filter(|given| !given.is_empty()));
+    if let Some(addresses) = own {
+        return Current { addresses, chosen: true };
+    }
+    let asks = service.request.as_ref().is_ok_and(|request| !request.pools.is_empty());
+    let may_have = |address: &&IpAddr| {
+        let free = !inputs.book.is_resting(**address, key) && inputs.book.is_free_for(**address, key);
+        let pool = pool_of(&inputs.config.pools, **address).filter(|pool| pool.auto_assign || asks);
+        free && pool.is_some_and(|pool| withheld(pool, inputs.book, applicant, **address).is_none())
+    };
+    let former: Vec<IpAddr> = inputs.world.former.get(key).into_iter().flatten().filter(may_have).copied().collect();
+    Current { chosen: former.is_empty(), addresses: former }
+}
+
+/// What the Service itself asks for makes it lose an address; else the pools do, or another Service.
+fn is_asked(reason: &Reason) -> bool {
+    matches!(reason, Reason::AddressInOtherPool { .. } | Reason::WrongFamily { .. })
+}
+
+/// The status stays as it is, for `reason`. An emptied one gets back what it showed.
+fn left(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service, reason: Reason) -> Answer {
+    let held = shown(inputs, key, service);
+    let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();
+    let wish =
+        if service.ingress.is_empty() { Wish::Show(addresses) } else { Wish::Leave { given: service.ingress.clone() } };
+    Answer::told(Allocation::kept(held, reason), Some(wish))
+}
+
+/// The first address of the status that is not among the new ones, and why.
+fn first_lost(service: &Service, addresses: &[IpAddr], lost: &[(IpAddr, Reason)]) -> Option<Reason> {
+    let address = *service.ingress.iter().find(|address| !addresses.contains(address))?;
+    let reason = lost.iter().find(|(of, _)| *of == address).map(|(_, reason)| reason.to_string());
+    let why = reason.unwrap_or_else(|| "the Service asks for another one".to_owned());
+    Some(Reason::AddressGoes { address, why })
 }
 
 /// The allocation as the status tells it, while another agent decides.
 fn as_shown(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Allocation {
-    let mut complaint = None;
-    let mut held = Vec::new();
-    for address in &service.ingress {
-        let claim = claim_of(inputs, key, *address);
-        let pool = pool_of(&inputs.config.pools, *address);
-        match (claim, pool) {
-            (Ok(()), Some(pool)) => held.push(Held { address: *address, pool: pool.name.clone() }),
-            (Ok(()), None) => complaint = Some(Reason::AddressLeftPools { address: *address }),
-            (Err(reason), _) => complaint = Some(reason),
-        }
-    }
+    let held = shown(inputs, key, service);
+    let fault = |address: &IpAddr| match claim_of(inputs, key, *address) {
+        Err(reason) => Some(reason),
+        Ok(()) => match pool_of(&inputs.config.pools, *address) {
+            Some(_) => None,
+            None => Some(Reason::AddressLeftPools { address: *address }),
+        },
+    };
+    let complaint = foreign(inputs, service).or_else(|| service.ingress.iter().filter_map(fault).next_back());
     if held.is_empty() {
         let lists = inputs.world.listed.all() || inputs.world.fail_static;
         let waiting = if lists { Reason::WaitingForAllocator } else { Reason::WaitingForLists };
-        return Allocation { held, reason: complaint.unwrap_or(waiting), complaint: None };
+        return Allocation::none(complaint.unwrap_or(waiting));
     }
     Allocation { complaint, ..Allocation::assigned(held) }
 }
 
+/// The address lies in our pools and is no other Service's.
+fn still_held(inputs: &Inputs<'_>, key: &ObjectKey, address: IpAddr) -> Option<Held> {
+    let pool = pool_of(&inputs.config.pools, address)?;
+    claim_of(inputs, key, address).ok()?;
+    Some(Held { address, pool: pool.name.clone() })
+}
+
+/// Who of several has an address is for the address book to say.
 fn claim_of(inputs: &Inputs<'_>, key: &ObjectKey, address: IpAddr) -> Result<(), Reason> {
-    match inputs.book.holder(address) {
-        Some(by) if by != key => Err(Reason::AddressClaimedTwice { address, by: by.clone() }),
-        Some(_) | None => Ok(()),
-    }
+    inputs.book.standing(address, key).map_err(|refusal| match refusal.clone() {
+        Refusal { with, why: Some(why) } => Reason::AddressNotShared { address, with, why: Box::new(why) },
+        Refusal { with, why: None } => Reason::AddressClaimedTwice { address, by: with },
+    })
 }
 
 impl Allocation {
     fn none(reason: Reason) -> Allocation {
-        Allocation { held: Vec::new(), reason, complaint: None }
+        Allocation { held: Vec::new(), reason, complaint: None, notes: Vec::new() }
     }
 
     fn assigned(held: Vec<Held>) -> Allocation {
         let addresses = held.iter().map(|held| held.address).collect();
         let mut pools: Vec<_> = held.iter().map(|held| held.pool.clone()).collect();
         pools.dedup();
-        Allocation { held, reason: Reason::Assigned { addresses, pools }, complaint: None }
+        Allocation { held, reason: Reason::Assigned { addresses, pools }, complaint: None, notes: Vec::new() }
     }
 
     /// What is kept although something else was requested.

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{Announceable, Inputs, data_path};
+use super::{Announceable, Inputs, data_path, shared};
 use crate::address::{Family, host_prefix};
 use crate::config::Advertisement;
-use crate::names::PeerName;
+use crate::names::{ObjectKey, PeerName};
 use crate::plan::context::bgp::AdvertisementContext;
 use crate::plan::decision::{BgpVerdict, Carrier, Held};
 use crate::plan::join;
@@ -71,7 +71,7 @@ fn refusal(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, covering:
     if !covering.iter().any(|(_, _, context)| context.selected) {
         return Some(Reason::NodeNotSelected);
     }
-    let endpoints = about.endpoints;
+    let endpoints = about.endpoints_of(held.address);
     if endpoints.is_empty() {
         return Some(Reason::NoEndpoints);
     }
@@ -80,7 +80,7 @@ fn refusal(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, covering:
         let nameless = endpoints.by_node.is_empty();
         return Some(if nameless { Reason::EndpointsNameNoNode } else { Reason::NoLocalEndpoint });
     }
-    data_path::gives_way(inputs, about)
+    data_path::gives_way(inputs, about, held.address)
 }
 
 fn announce(
@@ -103,7 +103,10 @@ fn announce(
         let prefix = IpNet::new(held.address, length).unwrap_or_else(|_| host_prefix(held.address)).trunc();
         let attributes = match advertisement.link_bandwidth {
             true if local => {
-                let endpoints = Some(inputs.world.endpoints_on(inputs.me, about.key, family));
+                let count = |service: &ObjectKey| inputs.world.endpoints_on(inputs.me, service, family);
+                // Several Services of one address have the same pods, which count once.
+                let counts = shared::speaks_for_endpoints(inputs, about.key, held.address, count);
+                let endpoints = counts.then(|| count(about.key));
                 Arc::new(RouteAttributes { endpoints, ..RouteAttributes::clone(&context.attributes) })
             }
             true if !notes.contains(&Reason::LinkBandwidthNeedsLocal) => {

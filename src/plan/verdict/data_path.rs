@@ -1,6 +1,8 @@
 //! What the state of this node's data path and of its view of the cluster forbid it to announce.
 //! Floor 1. On the link a lost path is a matter of eligibility, in `plan::elect`.
 
+use std::net::IpAddr;
+
 use super::{Announceable, Inputs};
 use crate::path_state::Serving;
 use crate::plan::context::PathContext;
@@ -15,9 +17,9 @@ pub fn not_seen(inputs: &Inputs<'_>) -> Option<Reason> {
     (path.serving() == Serving::NotSinceBoot).then_some(Reason::DataPathNotSeen { fault })
 }
 
-/// Why this node does not announce the Service over BGP. One whose path is lost, or whose view is stale, goes on where no other node is known to serve
+/// Why this node does not announce an address of the Service over BGP. One whose path is lost, or whose view is stale, goes on where no other node is known to serve
 /// the Service: this gate never empties a cluster.
-pub fn gives_way(inputs: &Inputs<'_>, about: &Announceable<'_>) -> Option<Reason> {
+pub fn gives_way(inputs: &Inputs<'_>, about: &Announceable<'_>, address: IpAddr) -> Option<Reason> {
     if let Some(reason) = not_seen(inputs) {
         return Some(reason);
     }
@@ -28,6 +30,6 @@ pub fn gives_way(inputs: &Inputs<'_>, about: &Announceable<'_>) -> Option<Reason
         Grade::DataPathBad => Reason::DataPathBad { fault: path.fault().cloned() },
     };
     let local = about.service.external_traffic_policy == TrafficPolicy::Local;
-    let serves = |node: &_| !local || about.endpoints.by_node.contains_key(node);
+    let serves = |node: &_| !local || about.endpoints_of(address).by_node.contains_key(node);
     others.iter().any(serves).then_some(reason)
 }

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Announceable, Inputs, data_path};
+use super::{Announceable, Inputs, data_path, shared};
+use crate::address::{Family, MacAddress};
 use crate::claim::{Acquisition, ConflictKind};
 use crate::config::L2;
 use crate::names::{InterfaceName, NodeName, ObjectKey};
@@ -40,6 +41,9 @@ pub struct L2Work {
     pub acquisitions: Vec<(IpAddr, Acquisition)>,
     /// Of the addresses above, those that are to be announced again: once more whenever the number grows.
     pub assertions: Vec<(IpAddr, u32)>,
+    /// Addresses that this node gave up to a node that may not know that there was another holder, by the link, with that node's
+    /// MAC there.
+    pub yields: Vec<((u32, IpAddr), MacAddress)>,
     /// What this node says of the addresses in its pulses.
     pub holdings: Vec<(IpAddr, Holding)>,
     /// The nodes that hold an address of the Service or are to take it, this one among them.
@@ -52,8 +56,9 @@ pub fn judge(inputs: &Inputs<'_>, about: &Announceable<'_>) -> Answer {
     let (verdicts, causes, histories) = (Vec::new(), Vec::new(), Vec::new());
     let mut answer = Answer { verdicts, work: L2Work::default(), causes, histories };
     // All addresses of a Service move together: its first one ranks the nodes for all of them.
-    let Some(rank_by) = about.held.first().map(|held| held.address) else { return answer };
+    let Some(first) = about.held.first().map(|held| held.address) else { return answer };
     for held in &about.held {
+        let rank_by = shared::rank_by(inputs, first, held.address);
         let Judged { verdict, course, answered_on, weight, cause, history } =
             judge_address(inputs, about, held, rank_by);
         let (address, work) = (held.address, &mut answer.work);
@@ -68,11 +73,24 @@ pub fn judge(inputs: &Inputs<'_>, about: &Announceable<'_>) -> Answer {
         let assertions = history.as_ref().map_or(0, History::assertions);
         work.assertions.extend((answered_on.is_some() && assertions > 0).then_some((address, assertions)));
         work.answers.extend(answered_on.map(|links| (address, links)));
+        let yielded_to = history.as_ref().and_then(History::yielded_to);
+        work.yields.extend(yielded_to.into_iter().flat_map(|holder| yields(inputs, address, holder)));
         answer.histories.extend(history.map(|history| (address, history)));
         answer.causes.extend(cause.map(|cause| (address, cause)));
         answer.verdicts.push(verdict);
     }
     answer
+}
+
+/// Where the holder of an address is, on each link where it is heard.
+fn yields<'a>(
+    inputs: &Inputs<'a>,
+    address: IpAddr,
+    holder: &NodeName,
+) -> impl Iterator<Item = ((u32, IpAddr), MacAddress)> + use<'a> {
+    let holder = holder.clone();
+    let rosters = inputs.world.rosters.iter();
+    rosters.filter_map(move |(index, roster)| Some(((*index, address), roster.members.get(&holder)?.mac)))
 }
 
 /// What this node says of the address in its pulses.
@@ -95,15 +113,18 @@ fn stage(inputs: &Inputs<'_>, address: IpAddr, course: &Course) -> Option<Stage>
 /// be judged again.
 pub fn is_outranked(inputs: &Inputs<'_>, key: &ObjectKey, decision: &Decision) -> bool {
     let Some(service) = inputs.world.services.get(key) else { return false };
-    let Some(rank_by) = decision.announcements.first().map(|it| it.address) else { return false };
-    let endpoints = match service.external_traffic_policy {
-        TrafficPolicy::Local => inputs.world.endpoints(key),
+    let Some(first) = decision.announcements.first().map(|it| it.address) else { return false };
+    let endpoints = |address| match service.external_traffic_policy {
+        TrafficPolicy::Local => inputs.world.endpoints(key, Family::of(address)),
         // Which nodes have endpoints counts for nothing.
         TrafficPolicy::Cluster => Endpoints::default(),
     };
     decision.announcements.iter().any(|announcement| {
         let Some(owner) = &announcement.l2.owner else { return false };
         let covering = covering(inputs.config, inputs.context, &announcement.pool);
+        let rank_by = shared::rank_by(inputs, first, announcement.address);
+        let own = endpoints(announcement.address);
+        let endpoints = shared::endpoints(inputs, key, &own, announcement.address);
         let ranking = Ranking::of((service, &endpoints), &covering, inputs.me, None, rank_by);
         ranking.winner(inputs.tickets) != Ok(owner)
     })
@@ -129,7 +150,14 @@ fn judge_address(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, ran
         let verdict = L2Verdict::refused(Reason::NoL2ForPool { pool: held.pool.clone() });
         return Judged { verdict, course: None, answered_on: None, weight: 0, cause: None, history: None };
     }
-    let Announceable { service, endpoints, .. } = about;
+    let Announceable { key, service, .. } = about;
+    let own = about.endpoints_of(address);
+    let endpoints = &*shared::endpoints(inputs, key, own, address);
+    if own.is_empty() && !endpoints.is_empty() {
+        // Those that share the address with it announce it.
+        let verdict = L2Verdict::refused(Reason::NoEndpoints);
+        return Judged { verdict, course: None, answered_on: None, weight: 0, cause: None, history: None };
+    }
     let speakers = speakers(inputs, &covering, address);
     let answers = inputs.answered.contains_key(&address) && inputs.world.answering.contains_key(&address);
     let others = speakers.iter().find(|(_, member)| holding(member, address).is_some_and(|it| it.stage.answers()));
@@ -152,7 +180,9 @@ fn judge_address(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, ran
             leaving: inputs.world.leaving,
             sticky: covering.iter().any(|(l2, _)| l2.sticky),
             may_ask_from: inputs.holders.may_ask_from(&covering, inputs.now),
+            grants: inputs.holders.granting(),
             knows_all: knows_all(inputs, &covering, address),
+            beside_the_deaf: rosters(inputs, &covering, address).any(|it| it.unproved.values().any(|it| it.deaf)),
             holders: holders(inputs, &ranking, &speakers, address),
             askers: askers(&speakers, address),
             askers_know_more: askers_know_more(inputs, &speakers, address),

@@ -7,6 +7,7 @@ pub mod allocation;
 pub mod bgp;
 mod data_path;
 pub mod l2;
+pub mod shared;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -15,8 +16,10 @@ use std::time::Instant;
 
 use imbl::OrdMap;
 
+pub use self::allocation::Wish;
 pub use self::bgp::Contribution;
 pub use self::l2::L2Work;
+use crate::address::Family;
 use crate::config::{Config, Pool};
 use crate::names::{InterfaceName, NodeName, ObjectKey};
 use crate::plan::address_book::AddressBook;
@@ -25,7 +28,10 @@ use crate::plan::decision::{Announcement, Decision, Held};
 use crate::plan::holder::History;
 use crate::plan::holder_memory::HolderMemory;
 use crate::plan::placement::{Cause, Placement};
+use crate::plan::removals::Removals;
+use crate::plan::rivals::Rivals;
 use crate::plan::tickets::Tickets;
+use crate::reason::Reason;
 use crate::world::{Endpoints, Service, World};
 
 /// All that a verdict is based on, apart from the Service.
@@ -42,6 +48,10 @@ pub struct Inputs<'a> {
     pub placements: &'a OrdMap<IpAddr, Arc<Placement>>,
     /// What went before with each address on the link.
     pub holders: &'a HolderMemory,
+    /// From which Services an address may be taken now.
+    pub removals: &'a Removals,
+    /// Whose status somebody else overwrites.
+    pub rivals: &'a Rivals,
     /// Nothing was judged before.
     pub first_turn: bool,
     pub now: Instant,
@@ -51,8 +61,17 @@ pub struct Inputs<'a> {
 pub struct Announceable<'a> {
     pub key: &'a ObjectKey,
     pub service: &'a Service,
-    pub endpoints: &'a Endpoints,
+    /// Of IPv4, and of IPv6.
+    pub endpoints: [&'a Endpoints; 2],
     pub held: Vec<&'a Held>,
+}
+
+impl<'a> Announceable<'a> {
+    /// The endpoints that serve an address: those of its family.
+    pub fn endpoints_of(&self, address: IpAddr) -> &'a Endpoints {
+        let [v4, v6] = self.endpoints;
+        if address.is_ipv4() { v4 } else { v6 }
+    }
 }
 
 /// What this agent is to do about a Service.
@@ -66,8 +85,12 @@ pub struct Verdict {
     pub causes: Vec<(IpAddr, Cause)>,
     /// What is to be remembered of each address on the link.
     pub histories: Vec<(IpAddr, History)>,
-    /// What the status should say; `None` where it is not ours to write, or says it already.
-    pub status: Option<Vec<IpAddr>>,
+    /// What the status should say; `None` where it is not ours to write.
+    pub status: Option<Wish>,
+    /// An address is to be taken from the Service against its will, as soon as that may be.
+    pub goes: bool,
+    /// Which address the Service loses by what the status should say, and why.
+    pub lost: Option<Reason>,
 }
 
 /// The part of the slices that a Service accounts for.
@@ -79,17 +102,23 @@ pub struct Work {
 }
 
 pub fn judge(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Verdict {
-    let allocation::Answer { allocation, assigned, status } = allocation::judge(inputs, key, service);
-    // What the API server has not confirmed is not announced: the address might still be given to another Service.
-    let confirmed = |held: &&Held| inputs.config.is_standalone() || service.ingress.contains(&held.address);
-    let held: Vec<&Held> = allocation.held.iter().filter(confirmed).collect();
+    let allocation::Answer { allocation, assigned, status, goes, lost } = allocation::judge(inputs, key, service);
+    // What the API server has not confirmed is not announced: the address might still be given to another Service. What the
+    // status shows is announced until it shows something else.
+    let ours = !matches!(allocation.reason, Reason::NotLoadBalancer | Reason::OtherClass { .. });
+    let shown: Vec<Held> = match inputs.config.is_standalone() {
+        true => allocation.held.clone(),
+        false if ours => allocation::shown(inputs, key, service),
+        false => Vec::new(),
+    };
+    let held: Vec<&Held> = shown.iter().collect();
     if held.is_empty() {
         let decision = Decision { allocation, announcements: Vec::new() };
         let (causes, histories) = (Vec::new(), Vec::new());
-        return Verdict { decision, work: Work::default(), assigned, causes, histories, status };
+        return Verdict { decision, work: Work::default(), assigned, causes, histories, status, goes, lost };
     }
-    let endpoints = &inputs.world.endpoints(key);
-    let about = Announceable { key, service, endpoints, held };
+    let [v4, v6] = &Family::BOTH.map(|family| inputs.world.endpoints(key, family));
+    let about = Announceable { key, service, endpoints: [v4, v6], held };
     let l2::Answer { verdicts: on_link, work: l2, causes, histories } = l2::judge(inputs, &about);
     let bgp::Answer { verdicts: over_bgp, work: routes } = bgp::judge(inputs, &about);
     let both = about.held.iter().zip(on_link).zip(over_bgp);
@@ -97,7 +126,8 @@ pub fn judge(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Verdict
         .map(|((held, l2), bgp)| Announcement { address: held.address, pool: held.pool.clone(), l2, bgp })
         .collect();
     let work = Work { l2, routes, bind: binds(&inputs.config.pools, &announcements) };
-    Verdict { decision: Decision { allocation, announcements }, work, assigned, causes, histories, status }
+    let decision = Decision { allocation, announcements };
+    Verdict { decision, work, assigned, causes, histories, status, goes, lost }
 }
 
 /// The announced addresses that this host is to accept on a link, because their pools say so.

@@ -5,11 +5,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::PATIENCE;
 use crate::address::MacAddress;
 use crate::pulse::holdings::Listener;
 use crate::pulse::packet::Pulse;
 use crate::pulse::settings::Settings;
-use crate::roster::{Card, Departed, Eligibility, Holdings, KeyId, Member, NodeTicket};
+use crate::roster::{Card, Departed, Eligibility, Holdings, KeyId, Member, NodeTicket, Unproved};
 
 /// When the first peer has to be looked at. Whatever brings a peer's time forward is noted here; what puts it off is not. So
 /// these times may be too early and are never too late. They are exact after each look at all peers, which is therefore
@@ -58,6 +59,8 @@ pub(super) struct Peer {
     pub(super) incarnation: u64,
     pub(super) sequence: u64,
     pub(super) last_heard: Instant,
+    /// When the first pulse of this life was heard.
+    met: Instant,
     /// Since when the plan says that it owns addresses.
     pub(super) expected: Option<Instant>,
     pub(super) next_ask: Instant,
@@ -105,6 +108,7 @@ impl Peer {
             incarnation: pulse.incarnation,
             sequence: pulse.sequence,
             last_heard: now,
+            met: now,
             expected,
             next_ask: now,
             asked: 0,
@@ -202,6 +206,11 @@ impl Peer {
             holdings.iter().filter(|(_, it)| it.stage.answers()).map(|(address, it)| (*address, *it)).collect()
         };
         Departed { mac: self.mac, unheard, suspect, holdings: held(self.holdings.held()) }
+    }
+
+    /// What is known of it while it has answered none of this node's questions.
+    pub(super) fn unproved(&self, settings: Settings) -> Unproved {
+        Unproved { mac: self.mac, deaf: self.last_heard >= self.met + settings.detection() * PATIENCE }
     }
 
     /// How it is remembered while it is not heard, or has to prove itself anew.

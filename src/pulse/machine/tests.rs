@@ -318,3 +318,32 @@ fn alone_on_its_link_a_node_uses_the_new_key_and_says_goodbye_with_it() {
     assert_eq!(rotation.sealed, [BTreeSet::from([NEW])]);
     assert!(rotation.nodes[0].1.has_left());
 }
+
+#[test]
+fn a_node_that_is_heard_and_answers_nothing_is_deaf_in_time_and_alive_as_soon_as_it_answers() {
+    let mut now = START();
+    let (mut a, mut b) = (machine("a", 1, now), machine("b", 2, now));
+    let unproved = |a: &mut Machine, now: Instant| {
+        a.poll_roster(now);
+        a.roster.unproved.get(&NodeName::from("b")).map(|it| it.deaf)
+    };
+    let began = now;
+    let detection = a.settings.detection();
+    let mut seen = Vec::new();
+    // What b says reaches a, and nothing that a says reaches b.
+    while now < began + detection * (PATIENCE + 5) {
+        while let Some(pulse) = b.poll_pulse(now) {
+            a.handle_pulse(pulse, now);
+        }
+        while a.poll_pulse(now).is_some() {}
+        let deaf = unproved(&mut a, now);
+        assert!(deaf != Some(true) || now >= began + detection * PATIENCE, "after {:?}", now - began);
+        seen.push(deaf);
+        now += Duration::from_millis(1);
+    }
+    assert_eq!((seen.first(), seen.last()), (Some(&Some(false)), Some(&Some(true))));
+    assert!(!alive(&mut a, now));
+    speak(&mut a, &mut b, &mut now, Duration::from_secs(2));
+    assert!(alive(&mut a, now));
+    assert_eq!(unproved(&mut a, now), None);
+}

@@ -51,7 +51,7 @@ struct Wish {
     says: &'static [&'static str],
 }
 
-const WISHES: [Wish; 9] = [
+const WISHES: [Wish; 8] = [
     Wish {
         name: "outside",
         family: "IPv4",
@@ -83,16 +83,10 @@ const WISHES: [Wish; 9] = [
         says: &["crier.dev/adresses", "192.168.35.105", "did you mean crier.dev/addresses?"],
     },
     Wish {
-        name: "sharing",
+        name: "egress",
         family: "IPv4",
-        annotation: ("crier.dev/share", "key"),
-        says: &["crier.dev/share", "not available yet"],
-    },
-    Wish {
-        name: "sharing-as-before",
-        family: "IPv4",
-        annotation: ("metallb.io/allow-shared-ip", "key"),
-        says: &["metallb.io/allow-shared-ip", "not available yet"],
+        annotation: ("crier.dev/egress", "service-ip"),
+        says: &["crier.dev/egress", "not available yet"],
     },
     Wish {
         name: "no-such-pool",

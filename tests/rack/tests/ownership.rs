@@ -105,7 +105,6 @@ fn a_node_whose_pulses_its_own_firewall_drops_keeps_what_it_has_while_others_res
 
 /// Node-1 hears the others and is not heard; the others start anew and know of no Node.
 #[test]
-#[ignore = "without Nodes in the manifests each of the two takes the other for a foreign host, and both go on"]
 fn a_node_that_nobody_ever_heard_and_one_that_it_hears_do_not_both_go_on() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let lan = Lan::with_quiet_kernels(&rack, 3);

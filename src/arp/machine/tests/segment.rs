@@ -49,7 +49,7 @@ impl Segment {
                 stations: Arc::default(),
                 addresses: Arc::new(addresses),
                 own: [format!("{}/16", ip(n)).parse().unwrap()].into(),
-                leaving: false,
+                ..Surroundings::default()
             });
             claims.handle_link_up(start);
             Host { mac, ip: ip(n), claims, sent: Vec::new(), reports: Vec::new() }
@@ -121,6 +121,7 @@ impl Segment {
                 let frames: Vec<Frame> = match action {
                     Action::Probe(address) => vec![Frame::probe(address, mac)],
                     Action::Announce(address) => Frame::announcements(address, mac).collect(),
+                    Action::PassOn { address, to } => Frame::announcements_of(address, to, mac).collect(),
                     Action::AskNode(address) => Frame::question(address, ip.into(), mac).into_iter().collect(),
                 };
                 for frame in frames {
@@ -218,9 +219,12 @@ fn two_that_hear_each_other_in_one_direction_only_are_one_within_a_second_whiche
         segment.one_announces(deaf, 0);
         let took = segment.until(millis(1010), "the one that hears gives way", |it| it.answers(0) == [deaf]);
         assert!(took >= millis(500), "it was given the time to answer");
+        segment.pass(millis(10));
+        let mac = segment.hosts[deaf].mac;
+        assert_eq!(segment.caches.get(&address(0)), Some(&mac), "neighbours were told where the address is");
         segment.pass(Duration::from_secs(600));
         assert_eq!(segment.answers(0), [deaf], "for as long as the refreshes of the deaf one are heard");
-        segment.hosts[deaf].claims.handle_disowned(address(0));
+        segment.hosts[deaf].claims.handle_disowned(address(0), segment.now);
         segment.pass(Duration::from_secs(160));
         assert_eq!(segment.answers(0), [hearing], "it is gone");
     }
@@ -251,7 +255,7 @@ fn what_another_node_answers_is_not_taken_until_it_stops_and_then_within_seconds
     segment.pass(Duration::from_secs(600));
     let taken: Vec<_> = (0..50).filter(|n| segment.answers(*n) != [1]).map(|n| (n, segment.answers(n))).collect();
     assert_eq!(taken, [], "taken from a node that answers");
-    (0..50).for_each(|n| segment.hosts[1].claims.handle_disowned(address(n)));
+    (0..50).for_each(|n| segment.hosts[1].claims.handle_disowned(address(n), segment.now));
     segment.until(Duration::from_secs(7), "the first finds them free", |it| (0..50).all(|n| it.answers(n) == [0]));
 }
 
@@ -372,7 +376,7 @@ fn whatever_the_plan_and_the_link_do_the_long_run_has_two_hundred_frames_a_secon
                 let order = Order { assertions: second, ..taking_over().into() };
                 bench.claims.handle_owned(address(n), &order, bench.now);
             }),
-            _ => (0..3000).for_each(|n| bench.claims.handle_disowned(address(n))),
+            _ => (0..3000).for_each(|n| bench.claims.handle_disowned(address(n), bench.now)),
         }
         for (at, what, _) in bench.pass(Duration::from_secs(1)) {
             frames.extend(std::iter::repeat_n(at, if what == Sent::Announce { 2 } else { 1 }));

@@ -1,0 +1,179 @@
+//! `crier migrate`: the objects of another load balancer as a crier.toml. Floor 4.
+//! Reads files, standard input or a cluster; `migrate` does the rest.
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::Value;
+
+use super::{Exit, print};
+use crate::config::Access;
+use crate::k8s::client::{self, ClientError};
+use crate::k8s::foreign::{self, ForeignError};
+use crate::manifests::document::{Format, objects};
+use crate::migrate::{Migration, Password, SecretFiles, migrate};
+
+/// The most octets of one input: more than any cluster's configuration has.
+const MOST_OCTETS: u64 = 64 * 1024 * 1024;
+
+/// How long a cluster may take for all of its answers.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Args)]
+pub struct Migrate {
+    /// YAML or JSON files, as `kubectl get -o yaml` prints them; without any, or for -, standard input
+    files: Vec<PathBuf>,
+    /// Read the objects from the API server instead
+    #[arg(long, conflicts_with = "files")]
+    from_cluster: bool,
+    /// The kubeconfig for --from-cluster; without it, ~/.kube/config
+    #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
+    kubeconfig: Option<PathBuf>,
+    /// Write the passwords of peers into this directory, which the configuration then names
+    #[arg(long, value_name = "DIR")]
+    write_secrets: Option<PathBuf>,
+}
+
+/// Why there is no configuration. Nothing was written.
+#[derive(Debug, thiserror::Error)]
+enum MigrateError {
+    #[error("cannot read {path}: {source}")]
+    Unreadable { path: String, source: io::Error },
+    #[error("{path} is larger than {MOST_OCTETS} octets; give migrate only the objects of the load balancer")]
+    TooLarge { path: String },
+    #[error("{path} is not UTF-8 from byte {offset} on")]
+    NotText { path: String, offset: usize },
+    #[error("{path}: {fault}")]
+    NotObjects { path: String, fault: String },
+    #[error("--from-cluster needs --kubeconfig FILE: neither KUBECONFIG nor HOME is set")]
+    NoKubeconfig,
+    #[error("cannot start: {0}")]
+    CannotStart(io::Error),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    Cluster(#[from] ForeignError),
+    #[error("the API server did not answer within {} s", ANSWERED_WITHIN.as_secs())]
+    TimedOut,
+    #[error("the objects configure no load balancer that migrate knows{0}")]
+    Nothing(String),
+    #[error("cannot write the secrets into {}: {source}", folder.display())]
+    Secrets { folder: PathBuf, source: io::Error },
+}
+
+pub fn run(arguments: &Migrate) -> Exit {
+    match migration(arguments) {
+        Ok(migration) => {
+            for warning in &migration.warnings {
+                eprintln!("crier: {warning}");
+            }
+            print(&migration.toml).with_problems(!migration.warnings.is_empty())
+        }
+        Err(error) => {
+            eprintln!("crier: {error}");
+            Exit::Usage
+        }
+    }
+}
+
+fn migration(arguments: &Migrate) -> Result<Migration, MigrateError> {
+    let objects = match arguments.from_cluster {
+        true => from_cluster(arguments)?,
+        false => from_files(&arguments.files)?,
+    };
+    let secrets = match &arguments.write_secrets {
+        None => SecretFiles::default(),
+        Some(folder) => {
+            let unusable = |source| MigrateError::Secrets { folder: folder.clone(), source };
+            SecretFiles { folder: std::path::absolute(folder).map_err(unusable)?, written: true }
+        }
+    };
+    let migration = migrate(objects, &secrets);
+    if migration.used == 0 {
+        let seen = if migration.skipped.is_empty() {
+            String::new()
+        } else {
+            format!("; found: {}", migration.skipped.join(", "))
+        };
+        return Err(MigrateError::Nothing(seen));
+    }
+    if secrets.written {
+        let unwritable = |source| MigrateError::Secrets { folder: secrets.folder.clone(), source };
+        write_secrets(&secrets.folder, &migration.passwords).map_err(unwritable)?;
+    }
+    Ok(migration)
+}
+
+/// Secrets are read only if they are to be written.
+fn from_cluster(arguments: &Migrate) -> Result<Vec<Value>, MigrateError> {
+    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".kube/config"));
+    let kubeconfig = arguments.kubeconfig.clone().or_else(home).ok_or(MigrateError::NoKubeconfig)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(MigrateError::CannotStart)?;
+    runtime.block_on(async {
+        // One question: the credentials need not be renewed.
+        let (client, _) = client::build(&Access::Kubeconfig(kubeconfig)).await?;
+        let objects = foreign::objects(&client, arguments.write_secrets.is_some());
+        let answer = tokio::time::timeout(ANSWERED_WITHIN, objects).await;
+        Ok(answer.map_err(|_| MigrateError::TimedOut)??)
+    })
+}
+
+fn from_files(files: &[PathBuf]) -> Result<Vec<Value>, MigrateError> {
+    let input = [PathBuf::from("-")];
+    let files = if files.is_empty() { &input[..] } else { files };
+    let mut found = Vec::new();
+    for path in files {
+        let name = if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
+        let text = read(path, &name)?;
+        found.extend(parsed(&text, path).map_err(|fault| MigrateError::NotObjects { path: name, fault })?);
+    }
+    Ok(found)
+}
+
+fn read(path: &Path, name: &str) -> Result<String, MigrateError> {
+    let mut octets = Vec::new();
+    let end = MOST_OCTETS + 1;
+    let read = match path == Path::new("-") {
+        true => io::stdin().lock().take(end).read_to_end(&mut octets),
+        false => std::fs::File::open(path).and_then(|file| file.take(end).read_to_end(&mut octets)),
+    };
+    read.map_err(|source| MigrateError::Unreadable { path: name.to_owned(), source })?;
+    if u64::try_from(octets.len()).unwrap_or(u64::MAX) > MOST_OCTETS {
+        return Err(MigrateError::TooLarge { path: name.to_owned() });
+    }
+    String::from_utf8(octets)
+        .map_err(|error| MigrateError::NotText { path: name.to_owned(), offset: error.utf8_error().valid_up_to() })
+}
+
+/// By the name of the file; what has no telling name is JSON if it begins like JSON and reads as such.
+fn parsed(text: &str, path: &Path) -> Result<Vec<Value>, String> {
+    let by_name = path.file_name().and_then(|name| Format::of(name.to_str()?));
+    let format = by_name.unwrap_or(if text.trim_start().starts_with('{') { Format::Json } else { Format::Yaml });
+    match objects(text, format) {
+        Err(_) if by_name.is_none() && format == Format::Json => objects(text, Format::Yaml),
+        read => read,
+    }
+    .map_err(|fault| fault.to_string())
+}
+
+/// Puts each password into its file, which only its owner may read.
+fn write_secrets(folder: &Path, passwords: &[Password]) -> io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    for Password { file, secret } in passwords {
+        let options = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
+        let mut file = match options {
+            // A former run's file, or somebody's own: what is in it may be in use.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && std::fs::read(file)? == secret.expose() => {
+                continue;
+            }
+            opened => opened.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.display())))?,
+        };
+        io::Write::write_all(&mut file, secret.expose())?;
+        file.sync_all()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! `crier plan`: what a configuration would change in the running cluster. Floor 4.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::config::complain;
+use super::table::Table;
+use super::{Exit, Output, answer, join, refused, runtime};
+use crate::api::client::{self, AskError};
+use crate::api::readings;
+use crate::config::load;
+use crate::names::NodeName;
+use crate::route::RouteAttributes;
+use crate::views::forecast::{Effect, ForecastReport, PeerEffect, PeerReport};
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The running agent judges all that it knows twice, by its own configuration and by FILE (with the conf.d beside\n\
+                        it), as if every agent had it. Nothing is changed. Routes and peers are those of this node.\n\n\
+                        Exit codes: 0 nothing would change, 1 something would, 2 FILE is refused, 3 no agent.\n\n\
+                        Examples:\n  crier plan /etc/crier/crier.toml\n  crier plan new.toml --json"
+)]
+pub struct Plan {
+    /// The main file of the configuration
+    file: PathBuf,
+    #[command(flatten)]
+    output: Output,
+}
+
+pub fn plan(socket: &Path, Plan { file, output }: &Plan) -> Exit {
+    let files = match load::read(file) {
+        Ok(files) => files,
+        Err(error) => return complain(&error),
+    };
+    match runtime().and_then(|runtime| runtime.block_on(client::try_files(socket, &readings::PLAN, &files))) {
+        Ok(report) => answer(*output, &report, |_| text(&report)).with_problems(!report.is_empty()),
+        // The complaints name file and line.
+        Err(AskError::NotUnderstood(why)) => {
+            eprintln!("{why}");
+            Exit::Usage
+        }
+        Err(error) => refused(&error),
+    }
+}
+
+fn text(report: &ForecastReport) -> String {
+    if report.is_empty() {
+        return "nothing would change\n".to_owned();
+    }
+    let mut tables = Vec::new();
+    if !report.services.is_empty() {
+        let mut table = Table::new(["SERVICE", "CHANGE", "BEFORE", "AFTER", "REASON"]);
+        for it in &report.services {
+            let change = match it.effect {
+                Effect::Gains => "gains",
+                Effect::Loses => "loses",
+                Effect::Moves => "moves",
+            };
+            table.row([
+                it.service.to_string(),
+                change.to_owned(),
+                dash(join(&it.before)),
+                dash(join(&it.after)),
+                it.summary.clone(),
+            ]);
+        }
+        tables.push(table);
+    }
+    if !report.owners.is_empty() {
+        let mut table = Table::new(["ADDRESS", "SERVICE", "OWNER BEFORE", "AFTER"]);
+        let name = |node: &Option<NodeName>| dash(join(node));
+        for it in &report.owners {
+            table.row([it.address.to_string(), it.service.to_string(), name(&it.before), name(&it.after)]);
+        }
+        tables.push(table);
+    }
+    if !report.routes.is_empty() {
+        let mut table = Table::new(["ROUTE", "PEER", "CHANGE"]);
+        for it in &report.routes {
+            let change = match (&it.before, &it.after) {
+                (None, _) => "announced".to_owned(),
+                (Some(_), None) => "withdrawn".to_owned(),
+                (Some(before), Some(after)) => differences(before, after),
+            };
+            table.row([it.prefix.to_string(), it.peer.to_string(), change]);
+        }
+        tables.push(table);
+    }
+    if !report.peers.is_empty() {
+        let mut table = Table::new(["PEER", "CHANGE"]);
+        report.peers.iter().for_each(|it| table.row([it.peer.to_string(), peer_change(it)]));
+        tables.push(table);
+    }
+    let count = |number: usize, one: &str, many: &str| format!("{number} {}", if number == 1 { one } else { many });
+    let mut text = tables.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    let _ = writeln!(
+        text,
+        "\nwould change on {}: {}, {}, {}, {}",
+        report.node,
+        count(report.services.len(), "Service", "Services"),
+        count(report.owners.len(), "owner", "owners"),
+        count(report.routes.len(), "route", "routes"),
+        count(report.peers.len(), "peer", "peers"),
+    );
+    text
+}
+
+fn dash(text: String) -> String {
+    if text.is_empty() { "-".to_owned() } else { text }
+}
+
+fn peer_change(it: &PeerReport) -> String {
+    match it.effect {
+        PeerEffect::Added => "added".to_owned(),
+        PeerEffect::Removed => "removed".to_owned(),
+        PeerEffect::Changed if it.keys.is_empty() => "its secret file has another content".to_owned(),
+        PeerEffect::Changed => format!("other {}", it.keys.join(", ")),
+    }
+}
+
+/// The attributes of a route that differ, each with its value before and after.
+fn differences(before: &RouteAttributes, after: &RouteAttributes) -> String {
+    let number = |value: Option<u32>| value.map_or("none".to_owned(), |value| value.to_string());
+    let all = |route: &RouteAttributes| {
+        let RouteAttributes { local_preference, med, prepend, communities, endpoints } = route;
+        let preference = local_preference.unwrap_or(RouteAttributes::DEFAULT_LOCAL_PREFERENCE);
+        [
+            ("local preference", preference.to_string()),
+            ("MED", number(*med)),
+            ("prepend", prepend.to_string()),
+            ("communities", if communities.is_empty() { "none".to_owned() } else { join(communities) }),
+            ("endpoints", number(*endpoints)),
+        ]
+    };
+    let pairs = all(before).into_iter().zip(all(after)).filter(|((_, before), (_, after))| before != after);
+    join(pairs.map(|((name, before), (_, after))| format!("{name} {before} -> {after}")))
+}

@@ -1,0 +1,172 @@
+//! The way to the API server as the files on disk say it, read again when they change. Floor 2.
+//!
+//! Tokens, certificates and authorities are renewed on disk while the agent runs. One task, [`Renewal::run`], owned by the
+//! agent, looks at the files and puts a new client in the place of the old one; cancelled, the old one stays in use. A set of
+//! files that cannot be used is logged, and the client before stays.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use http::{Request, Response, StatusCode};
+use kube::client::Body;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, ServiceExt};
+use tracing::{info, warn};
+
+use super::client::{Answer, ClientError, assemble};
+use crate::config::Access;
+
+/// How often the files are looked at.
+const LOOK: Duration = Duration::from_secs(5);
+/// After an answer 401 they are read again at once, but not more often than this.
+const LEAST: Duration = Duration::from_secs(1);
+
+/// A client in one state of the files.
+pub(super) type Connection = BoxCloneSyncService<Request<Body>, Response<Answer>, BoxError>;
+
+/// What stands in the place of a client, and always is the newest one.
+#[derive(Clone)]
+pub(super) struct Newest {
+    connection: watch::Receiver<Connection>,
+    refused: Arc<Notify>,
+}
+
+/// Keeps the client up to date: see [`Renewal::run`].
+pub struct Renewal {
+    access: Access,
+    seen: Fingerprint,
+    connection: watch::Sender<Connection>,
+    refused: Arc<Notify>,
+}
+
+/// Of each file that the way to the API server is read from: its inode, size and time of change; `None` if it is not there.
+type Fingerprint = Vec<(PathBuf, Option<(u64, u64, i64, i64)>)>;
+
+/// The first client, and what renews it.
+pub(super) async fn open(access: &Access) -> Result<(kube::Config, Newest, Renewal), ClientError> {
+    let (config, seen) = load(access).await?;
+    let (sender, connection) = watch::channel(assemble(&config)?);
+    let refused = Arc::new(Notify::new());
+    let newest = Newest { connection, refused: refused.clone() };
+    Ok((config, newest, Renewal { access: access.clone(), seen, connection: sender, refused }))
+}
+
+impl Renewal {
+    /// Looks at the files until the client is gone, and at once when the API server answers 401.
+    pub async fn run(mut self) {
+        while !self.connection.is_closed() {
+            let refused = timeout(LOOK, self.refused.notified()).await.is_ok();
+            if !refused && fingerprint(&self.seen) == self.seen {
+                continue;
+            }
+            match load(&self.access).await.and_then(|(config, seen)| Ok((assemble(&config)?, seen))) {
+                Ok((_, seen)) if refused && seen == self.seen => {}
+                Ok((connection, seen)) => {
+                    info!("the credentials for the API server were read again");
+                    self.connection.send_replace(connection);
+                    self.seen = seen;
+                }
+                Err(error) => {
+                    warn!(%error, "the credentials for the API server have changed and cannot be used; the former ones stay in use");
+                    self.seen = fingerprint(&self.seen);
+                }
+            }
+            sleep(LEAST).await;
+        }
+    }
+}
+
+impl tower::Service<Request<Body>> for Newest {
+    type Response = Response<Answer>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Response<Answer>, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        // The client of the moment waits until it is ready itself.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let connection = self.connection.borrow().clone();
+        let refused = self.refused.clone();
+        Box::pin(async move {
+            let answer = connection.oneshot(request).await?;
+            if answer.status() == StatusCode::UNAUTHORIZED {
+                refused.notify_one();
+            }
+            Ok(answer)
+        })
+    }
+}
+
+async fn load(access: &Access) -> Result<(kube::Config, Fingerprint), ClientError> {
+    match access {
+        Access::Kubeconfig(path) => from_kubeconfig(path.clone()).await,
+        // kube itself reads the token of a pod again and again.
+        Access::InCluster => Ok((kube::Config::incluster().map_err(ClientError::InCluster)?, Vec::new())),
+    }
+}
+
+async fn from_kubeconfig(path: PathBuf) -> Result<(kube::Config, Fingerprint), ClientError> {
+    let unusable = |source| ClientError::Kubeconfig { path: path.clone(), source };
+    let mut kubeconfig = Kubeconfig::read_from(&path).map_err(unusable)?;
+    let files = fingerprint(&files(&path, &kubeconfig).into_iter().map(|file| (file, None)).collect());
+    let proxy = proxy_of(&kubeconfig);
+    read_tokens(&mut kubeconfig)?;
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
+    let config = config.map_err(unusable)?;
+    if let Some(exec) = &config.auth_info.exec {
+        return Err(ClientError::CredentialPlugin { path, command: exec.command.clone().unwrap_or_default() });
+    }
+    if let Some(provider) = &config.auth_info.auth_provider {
+        return Err(ClientError::AuthProvider { path, name: provider.name.clone() });
+    }
+    if let Some(proxy) = proxy {
+        return Err(ClientError::Proxy { path, proxy });
+    }
+    Ok((config, files))
+}
+
+/// The kubeconfig and every file that it names.
+fn files(path: &Path, kubeconfig: &Kubeconfig) -> Vec<PathBuf> {
+    let clusters = kubeconfig.clusters.iter().filter_map(|named| named.cluster.as_ref());
+    let users = kubeconfig.auth_infos.iter().filter_map(|named| named.auth_info.as_ref());
+    let named = clusters.map(|cluster| &cluster.certificate_authority);
+    let named = named.chain(users.flat_map(|user| [&user.client_certificate, &user.client_key, &user.token_file]));
+    std::iter::once(path.to_owned()).chain(named.flatten().map(PathBuf::from)).collect()
+}
+
+/// Reads the token files. A file that an editor or a shell has written ends in a newline, which no token has.
+fn read_tokens(kubeconfig: &mut Kubeconfig) -> Result<(), ClientError> {
+    for user in kubeconfig.auth_infos.iter_mut().filter_map(|named| named.auth_info.as_mut()) {
+        let Some(file) = user.token_file.take().filter(|_| user.token.is_none()) else { continue };
+        let token = std::fs::read_to_string(&file);
+        let token = token.map_err(|source| ClientError::Token { path: file.into(), source })?;
+        user.token = Some(token.trim().to_owned().into());
+    }
+    Ok(())
+}
+
+fn fingerprint(files: &Fingerprint) -> Fingerprint {
+    let of = |file: &Path| {
+        let it = std::fs::metadata(file).ok()?;
+        Some((it.ino(), it.size(), it.mtime(), it.mtime_nsec()))
+    };
+    files.iter().map(|(file, _)| (file.clone(), of(file))).collect()
+}
+
+/// The proxy of the cluster in use, from the file itself: kube would also take a proxy from the environment, and that one is
+/// meant for the way to the internet.
+fn proxy_of(kubeconfig: &Kubeconfig) -> Option<String> {
+    let current = kubeconfig.current_context.as_ref()?;
+    let context = kubeconfig.contexts.iter().find(|context| &context.name == current)?.context.as_ref()?;
+    let cluster = kubeconfig.clusters.iter().find(|cluster| cluster.name == context.cluster)?.cluster.as_ref()?;
+    cluster.proxy_url.clone().filter(|proxy| !proxy.is_empty())
+}

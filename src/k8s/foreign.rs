@@ -1,0 +1,74 @@
+//! The objects of other load balancers at the API server, for `crier migrate`. Floor 2. Reads once, watches nothing.
+//! Not for what the objects mean; `migrate` knows.
+
+use serde_json::Value;
+
+use crate::manifests::document::objects_in;
+
+/// Where the kinds are that `migrate` knows. Of two versions of a kind the later in this list counts.
+const LISTS: [&str; 20] = [
+    "/api/v1/configmaps?fieldSelector=metadata.name%3Dconfig",
+    "/api/v1/configmaps?fieldSelector=metadata.name%3Dkubevip",
+    "/apis/metallb.io/v1beta1/addresspools",
+    "/apis/metallb.io/v1beta1/ipaddresspools",
+    "/apis/metallb.io/v1beta1/l2advertisements",
+    "/apis/metallb.io/v1beta1/bgpadvertisements",
+    "/apis/metallb.io/v1beta1/communities",
+    "/apis/metallb.io/v1beta1/bfdprofiles",
+    "/apis/metallb.io/v1beta1/bgppeers",
+    "/apis/metallb.io/v1beta2/bgppeers",
+    "/apis/network.kubesphere.io/v1alpha1/eips",
+    "/apis/network.kubesphere.io/v1alpha2/eips",
+    "/apis/network.kubesphere.io/v1alpha1/bgpconfs",
+    "/apis/network.kubesphere.io/v1alpha2/bgpconfs",
+    "/apis/network.kubesphere.io/v1alpha1/bgppeers",
+    "/apis/network.kubesphere.io/v1alpha2/bgppeers",
+    "/apis/purelb.io/v2/servicegroups",
+    "/apis/purelb.io/v1/servicegroups",
+    "/apis/purelb.io/v2/lbnodeagents",
+    "/apis/purelb.io/v1/lbnodeagents",
+];
+
+/// Why the objects are not known. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ForeignError {
+    #[error("the API server does not answer {path}: {source}")]
+    Refused { path: String, source: Box<kube::Error> },
+    #[error("the answer to {path} cannot be read: {problem}")]
+    Unreadable { path: String, problem: String },
+}
+
+/// Every object of these kinds, and the Secrets that peers name if they are wanted. A kind that is not installed has no objects.
+pub async fn objects(client: &kube::Client, with_secrets: bool) -> Result<Vec<Value>, ForeignError> {
+    let mut found = Vec::new();
+    for path in LISTS {
+        let Some(list) = get(client, path).await? else { continue };
+        found.extend(objects_in(list).map_err(|problem| ForeignError::Unreadable { path: path.to_owned(), problem })?);
+    }
+    let wanted: Vec<String> = found.iter().filter(|_| with_secrets).filter_map(secret_of).collect();
+    for path in wanted {
+        found.extend(get(client, &path).await?);
+    }
+    Ok(found)
+}
+
+/// Where the Secret is that a peer names; names that are none of Kubernetes' name nothing.
+fn secret_of(object: &Value) -> Option<String> {
+    let reference = object.get("spec")?.get("passwordSecret")?;
+    let name = reference.get("name")?.as_str()?;
+    let own = object.get("metadata").and_then(|metadata| metadata.get("namespace"));
+    let namespace = reference.get("namespace").or(own).and_then(Value::as_str)?;
+    let sound = crate::selector::is_dns_name(name) && crate::selector::is_dns_label(namespace);
+    sound.then(|| format!("/api/v1/namespaces/{namespace}/secrets/{name}"))
+}
+
+/// What is there; `None` if nothing is.
+async fn get(client: &kube::Client, path: &str) -> Result<Option<Value>, ForeignError> {
+    let unreadable = |problem: String| ForeignError::Unreadable { path: path.to_owned(), problem };
+    let request = http::Request::get(path).body(Vec::new()).map_err(|error| unreadable(error.to_string()))?;
+    match client.request::<Value>(request).await {
+        Ok(answer) => Ok(Some(answer)),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+        Err(source) => Err(ForeignError::Refused { path: path.to_owned(), source: Box::new(source) }),
+    }
+}

@@ -1,0 +1,279 @@
+//! Who holds the Lease, against an API server that misbehaves.
+
+use http::Method;
+use serde_json::json;
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::k8s::fake::{self, Answer, FakeApi, Fault};
+use crate::stop::Cause;
+
+const LEASES: &str = "/apis/coordination.k8s.io/v1/leases";
+const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
+const TIMING: Timing = Timing { duration: Duration::from_secs(1) };
+
+fn terms(digest: u64) -> Terms {
+    Terms { digest, class: "crier.dev/crier".to_owned(), has_pools: true }
+}
+
+struct Agent {
+    facts: mpsc::Receiver<Fact>,
+    stop: watch::Sender<Option<Stop>>,
+    task: JoinHandle<()>,
+}
+
+impl Agent {
+    async fn start(api: &FakeApi, identity: &str) -> Agent {
+        Agent::with(api, identity, terms(1)).await
+    }
+
+    async fn with(api: &FakeApi, identity: &str, terms: Terms) -> Agent {
+        let (sender, facts) = mpsc::channel(64);
+        let (stop, stopped) = watch::channel(None);
+        let lease = ObjectKey::new("kube-system", "crier");
+        let candidacy = Candidacy { lease, identity: identity.to_owned(), terms };
+        let task = tokio::spawn(keep(api.client().await, candidacy, Barrier::new(&[]), sender, stopped, TIMING));
+        Agent { facts, stop, task }
+    }
+
+    async fn leader(&mut self, expected: bool) {
+        let what = if expected { "the Lease" } else { "the loss of the Lease" };
+        let told = fake::until(&mut self.facts, what, |fact| match fact {
+            Fact::Leader(leader) => Some(*leader),
+            Fact::Lease(_) => None,
+            other => panic!("{other:?} of a Lease"),
+        });
+        assert_eq!(told.await, expected);
+    }
+
+    fn says_nothing(&mut self) {
+        while let Ok(fact) = self.facts.try_recv() {
+            assert!(matches!(fact, Fact::Lease(_)), "it said {fact:?}");
+        }
+    }
+
+    async fn stop(self) {
+        self.stop.send_replace(Some(Stop::Leave(Cause::Signal("SIGTERM"))));
+        self.task.await.expect("it ends cleanly");
+    }
+
+    /// As by SIGKILL.
+    fn kill(self) {
+        self.task.abort();
+    }
+}
+
+fn holder(api: &FakeApi) -> String {
+    let lease = api.object(LEASES, "kube-system/crier").expect("a Lease");
+    lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned()
+}
+
+fn fault(method: Method, answer: Answer) -> Fault {
+    Fault { method, path: PATH, watch: None, answer }
+}
+
+#[tokio::test]
+async fn one_of_two_holds_it_and_the_other_follows_when_it_is_handed_back() {
+    let api = FakeApi::start().await;
+    let mut first = Agent::start(&api, "a").await;
+    first.leader(true).await;
+    let mut second = Agent::start(&api, "b").await;
+    tokio::time::sleep(TIMING.duration * 2).await;
+    second.says_nothing();
+    first.says_nothing();
+    assert_eq!(holder(&api), "a");
+
+    let stopped = clock::now();
+    first.stop().await;
+    second.leader(true).await;
+    assert!(stopped.elapsed() < TIMING.give_up(), "it did not wait for the Lease to expire: {:?}", stopped.elapsed());
+    assert_eq!(holder(&api), "b");
+    let lease = api.object(LEASES, "kube-system/crier").unwrap();
+    assert_eq!(lease["spec"]["leaseTransitions"], 2);
+    assert_eq!(lease["spec"]["leaseDurationSeconds"], 1);
+}
+
+#[tokio::test]
+async fn a_dead_holder_is_followed_when_its_time_is_over_and_not_before() {
+    let api = FakeApi::start().await;
+    let mut first = Agent::start(&api, "a").await;
+    first.leader(true).await;
+    let mut second = Agent::start(&api, "b").await;
+    tokio::time::sleep(TIMING.duration).await;
+    let killed = clock::now();
+    first.kill();
+    second.leader(true).await;
+    let gap = killed.elapsed();
+    assert!(gap >= TIMING.duration - TIMING.renew(), "it took over after {gap:?}");
+    assert!(gap < TIMING.duration * 2, "it took over only after {gap:?}");
+}
+
+#[tokio::test]
+async fn the_clock_of_another_host_is_not_believed() {
+    let api = FakeApi::start().await;
+    let spec = json!({"holderIdentity": "far", "leaseDurationSeconds": 1, "renewTime": "1990-01-01T00:00:00.000000Z"});
+    api.put(LEASES, json!({"metadata": {"name": "crier", "namespace": "kube-system"}, "spec": spec}));
+    let mut agent = Agent::start(&api, "a").await;
+    tokio::time::sleep(TIMING.duration / 2).await;
+    agent.says_nothing();
+    agent.leader(true).await;
+}
+
+#[tokio::test]
+async fn a_holder_that_cannot_renew_gives_up_before_the_others_may_take_over() {
+    for answer in ["silence", "failure"] {
+        let api = FakeApi::start().await;
+        let mut agent = Agent::start(&api, "a").await;
+        agent.leader(true).await;
+        for _ in 0..100 {
+            let answer = if answer == "silence" { Answer::Silence } else { Answer::Status(500, "etcd is away") };
+            api.fault(fault(Method::PUT, answer));
+        }
+        let last = api.object(LEASES, "kube-system/crier").unwrap()["spec"]["renewTime"].clone();
+        agent.leader(false).await;
+        let seen = api.object(LEASES, "kube-system/crier").unwrap()["spec"]["renewTime"].clone();
+        assert_eq!(last, seen, "nothing was renewed meanwhile");
+        let renewed: jiff::Timestamp = seen.as_str().unwrap().parse().unwrap();
+        let age = jiff::Timestamp::try_from(clock::wall()).unwrap().duration_since(renewed);
+        let age = Duration::try_from(age).unwrap();
+        assert!(age < TIMING.duration, "{answer}: it gave up {age:?} after the last renewal");
+    }
+}
+
+#[tokio::test]
+async fn one_renewal_that_fails_is_made_good_in_time() {
+    let api = FakeApi::start().await;
+    let mut agent = Agent::start(&api, "a").await;
+    agent.leader(true).await;
+    api.fault(fault(Method::PUT, Answer::Status(500, "etcd is away")));
+    api.fault(fault(Method::PUT, Answer::Status(429, "later")));
+    tokio::time::sleep(TIMING.duration * 2).await;
+    agent.says_nothing();
+}
+
+#[tokio::test]
+async fn a_conflict_is_looked_into() {
+    let api = FakeApi::start().await;
+    let mut agent = Agent::start(&api, "a").await;
+    agent.leader(true).await;
+    let mut lease = api.object(LEASES, "kube-system/crier").unwrap();
+    lease["metadata"]["labels"] = json!({"touched": "yes"});
+    api.put(LEASES, lease.clone());
+    tokio::time::sleep(TIMING.duration).await;
+    agent.says_nothing();
+    let labels = api.object(LEASES, "kube-system/crier").unwrap()["metadata"]["labels"].clone();
+    assert_eq!(labels["touched"], "yes", "somebody's label is kept");
+
+    lease["spec"]["holderIdentity"] = json!("thief");
+    api.put(LEASES, lease);
+    agent.leader(false).await;
+    agent.leader(true).await;
+}
+
+#[tokio::test]
+async fn a_lease_that_is_deleted_is_made_again() {
+    let api = FakeApi::start().await;
+    let mut agent = Agent::start(&api, "a").await;
+    agent.leader(true).await;
+    api.delete(LEASES, "kube-system/crier");
+    tokio::time::sleep(TIMING.duration).await;
+    assert_eq!(holder(&api), "a");
+    agent.stop().await;
+    assert_eq!(holder(&api), "", "and handed back at the end");
+}
+
+async fn lease_state(agent: &mut Agent, what: &str, wanted: impl Fn(&LeaseState) -> bool) -> LeaseState {
+    fake::until(&mut agent.facts, what, |fact| match fact {
+        Fact::Lease(state) if wanted(state) => Some(LeaseState::clone(state)),
+        _ => None,
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_agent_with_other_pools_lets_the_others_go_first_and_says_whose_differ() {
+    let api = FakeApi::start().await;
+    let mut first = Agent::with(&api, "old-1_x", terms(1)).await;
+    first.leader(true).await;
+    let mut new = Agent::with(&api, "new_x", terms(2)).await;
+    let mut second = Agent::with(&api, "old-2_x", terms(1)).await;
+    let seen = lease_state(&mut new, "the holder", |state| state.holder.is_some()).await;
+    assert_eq!((seen.holder, seen.digest), (Some("old-1".into()), Some(1)));
+    first.stop().await;
+    let inherited = lease_state(&mut second, "its own taking", |state| state.inherited).await;
+    assert_eq!(inherited.holder, Some("old-2".into()));
+    second.leader(true).await;
+    new.says_nothing();
+
+    let stopped = clock::now();
+    second.stop().await;
+    let seen = lease_state(&mut new, "its own taking", |state| state.holder == Some("new".into())).await;
+    assert!(stopped.elapsed() >= TIMING.stand_back(), "it gave the others time: {:?}", stopped.elapsed());
+    new.leader(true).await;
+    assert_eq!((seen.inherited, seen.digest), (false, Some(2)), "the write that takes the Lease says by what");
+}
+
+#[tokio::test]
+async fn an_agent_without_a_pool_never_takes_the_lease() {
+    let api = FakeApi::start().await;
+    let mut agent = Agent::with(&api, "a", Terms { has_pools: false, ..terms(1) }).await;
+    tokio::time::sleep(TIMING.duration * 2).await;
+    agent.says_nothing();
+    assert!(api.object(LEASES, "kube-system/crier").is_none());
+}
+
+#[tokio::test]
+async fn an_idle_agent_asks_the_api_server_next_to_nothing() {
+    let api = FakeApi::start().await;
+    let mut holder = Agent::start(&api, "a").await;
+    holder.leader(true).await;
+    let _idle = Agent::start(&api, "b").await;
+    tokio::time::sleep(TIMING.duration / 2).await;
+    let before = api.requests(&Method::GET, PATH).len();
+    tokio::time::sleep(TIMING.duration * 4).await;
+    assert_eq!(api.requests(&Method::GET, PATH).len(), before, "one list and one watch, and nothing more");
+}
+
+#[tokio::test]
+async fn an_agent_that_may_not_watch_the_lease_reads_it_and_says_so() {
+    let api = FakeApi::start().await;
+    for _ in 0..100 {
+        let answer = Answer::Status(403, "no watch");
+        api.fault(Fault { method: Method::GET, path: PATH, watch: Some(true), answer });
+    }
+    let mut agent = Agent::start(&api, "a").await;
+    let (mut leads, mut trouble) = (false, None);
+    while !leads || trouble.is_none() {
+        match agent.facts.recv().await.expect("the task lives") {
+            Fact::Leader(now) => leads = now,
+            Fact::Lease(state) => trouble = state.trouble,
+            other => panic!("{other:?} of a Lease"),
+        }
+    }
+    assert_eq!(trouble.as_deref(), Some("403 no watch"));
+    assert_eq!(holder(&api), "a");
+}
+
+#[tokio::test]
+async fn nothing_is_allocated_before_what_is_listed_is_newer_than_the_taking() {
+    let api = FakeApi::start().await;
+    let barrier = Barrier::new(&["services"]);
+    let (sender, mut facts) = mpsc::channel(64);
+    let (_stop, stopped) = watch::channel(None);
+    let lease = ObjectKey::new("kube-system", "crier");
+    let candidacy = Candidacy { lease, identity: "a".to_owned(), terms: terms(1) };
+    let (client, asked) = (api.client().await, barrier.clone());
+    tokio::spawn(keep(client, candidacy, barrier, sender, stopped, TIMING));
+    asked.is_asked(Some(0)).await;
+    assert_eq!(holder(&api), "a", "it holds the Lease");
+    tokio::time::sleep(TIMING.duration).await;
+    while let Ok(fact) = facts.try_recv() {
+        assert!(!matches!(fact, Fact::Leader(_)), "{fact:?} before the list");
+    }
+    asked.listed("services", asked.begin("services").expect("it is needed"));
+    let leads = fake::until(&mut facts, "the lead", |fact| match fact {
+        Fact::Leader(leads) => Some(*leads),
+        _ => None,
+    });
+    assert!(leads.await);
+}

@@ -1,0 +1,103 @@
+//! The ConfigMap that MetalLB read from 2018 to 2022: YAML in `data.config`. Floor 1.
+//! Its peers and pools go through the functions for the objects of today, which know its names by the table here.
+
+use serde_json::Value;
+
+use super::draft::Draft;
+use super::metallb::{announce, former_pool};
+use super::metallb_bgp::{Speaker, profile};
+use super::object::{Fields, Object};
+use crate::manifests::document::{Format, values};
+
+/// What a field of the objects is called in the ConfigMap.
+const FORMER: [(&str, &str); 37] = [
+    ("myASN", "my-asn"),
+    ("peerASN", "peer-asn"),
+    ("dynamicASN", "dynamic-asn"),
+    ("localASN", "local-asn"),
+    ("peerAddress", "peer-address"),
+    ("sourceAddress", "source-address"),
+    ("peerPort", "peer-port"),
+    ("holdTime", "hold-time"),
+    ("keepaliveTime", "keepalive-time"),
+    ("connectTime", "connect-time"),
+    ("routerID", "router-id"),
+    ("nodeSelectors", "node-selectors"),
+    ("passwordSecret", "password-secret"),
+    ("bfdProfile", "bfd-profile"),
+    ("ebgpMultiHop", "ebgp-multihop"),
+    ("enableGracefulRestart", "enable-graceful-restart"),
+    ("dualStackAddressFamily", "dual-stack-address-family"),
+    ("disableMP", "disable-mp"),
+    ("matchLabels", "match-labels"),
+    ("matchExpressions", "match-expressions"),
+    ("bgpCommunities", "bgp-communities"),
+    ("addressPools", "address-pools"),
+    ("autoAssign", "auto-assign"),
+    ("avoidBuggyIPs", "avoid-buggy-ips"),
+    ("bgpAdvertisements", "bgp-advertisements"),
+    ("aggregationLength", "aggregation-length"),
+    ("aggregationLengthV6", "aggregation-length-v6"),
+    ("localPref", "localpref"),
+    ("bfdProfiles", "bfd-profiles"),
+    ("receiveInterval", "receive-interval"),
+    ("transmitInterval", "transmit-interval"),
+    ("detectMultiplier", "detect-multiplier"),
+    ("echoInterval", "echo-interval"),
+    ("echoMode", "echo-mode"),
+    ("passiveMode", "passive-mode"),
+    ("minimumTtl", "minimum-ttl"),
+    ("peerAutodiscovery", "peer-autodiscovery"),
+];
+
+/// A ConfigMap with a `config` that speaks of pools or peers.
+pub(super) fn is_one(object: &Object) -> bool {
+    let text = object.value.get("data").and_then(|data| data.get("config")).and_then(Value::as_str);
+    let is_ours = |text: &str| {
+        let starts = |line: &str| line.starts_with("address-pools:") || line.starts_with("peers:");
+        text.lines().any(|line| starts(line.trim_start_matches('"')))
+    };
+    object.kind == "ConfigMap" && object.group.is_empty() && text.is_some_and(is_ours)
+}
+
+pub(super) fn translate(object: &Object, speaker: &mut Speaker<'_>, draft: &mut Draft) {
+    let label = object.label();
+    let text = object.value.get("data").and_then(|data| data.get("config")).and_then(Value::as_str);
+    let documents = match values(text.unwrap_or_default(), Format::Yaml) {
+        Ok(documents) => documents,
+        Err(fault) => {
+            draft.warn(&label, "data.config", "", &format!("this is not YAML, {fault}; nothing of it was taken"));
+            return;
+        }
+    };
+    for document in documents {
+        match document.as_object() {
+            Some(map) => config(Fields::new(label.clone(), "", map, &FORMER), object, speaker, draft),
+            None => draft.warn(&label, "data.config", "", "this is not a map; nothing of it was taken"),
+        }
+    }
+}
+
+fn config(mut config: Fields<'_>, object: &Object, speaker: &mut Speaker<'_>, draft: &mut Draft) {
+    let label = object.label();
+    for (name, value) in config.pairs("bgpCommunities", draft) {
+        speaker.alias(name, value, &label, "bgp-communities", draft);
+    }
+    for (number, peer) in config.list("peers", draft).into_iter().enumerate() {
+        speaker.peer(peer, &format!("peer{}", number + 1), &object.namespace, draft);
+    }
+    let mut layer2 = Vec::new();
+    for mut pool in config.list("addressPools", draft) {
+        let name = pool.text("name", draft).unwrap_or_default();
+        former_pool(&mut pool, name, &mut layer2, speaker, draft);
+        pool.finish(draft);
+    }
+    if !layer2.is_empty() {
+        announce(&layer2, &label, draft);
+    }
+    for mut profile_fields in config.list("bfdProfiles", draft) {
+        let name = profile_fields.text("name", draft).unwrap_or_default();
+        profile(profile_fields, name, draft);
+    }
+    config.finish(draft);
+}

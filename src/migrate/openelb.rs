@@ -1,0 +1,200 @@
+//! OpenELB's Eip, BgpConf and BgpPeer, also under its former name PorterLB. Floor 1.
+
+use super::SecretFiles;
+use super::draft::{Draft, Password, Table, text, texts};
+use super::label_selector;
+use super::metallb::{announce, cannot_select, range};
+use super::object::{Fields, Object, shortened};
+use crate::secret::Secret;
+
+const GROUP: &str = "network.kubesphere.io";
+
+/// Marks the Eip from which Services get addresses that name none.
+const IS_DEFAULT: &str = "eip.openelb.kubesphere.io/is-default-eip";
+
+/// Translates what is OpenELB's. Returns which objects were of use.
+pub(super) fn translate(objects: &[Object], secrets: &SecretFiles, draft: &mut Draft) -> Vec<usize> {
+    let ours = |(_, object): &(usize, &Object)| object.group == GROUP;
+    let of = |kind: &'static str| objects.iter().enumerate().filter(ours).filter(move |(_, it)| it.kind == kind);
+    let mut used = Vec::new();
+    for (at, object) in of("Eip") {
+        used.push(at);
+        eip(object, draft);
+    }
+    let mut asn = None;
+    for (at, object) in of("BgpConf") {
+        used.push(at);
+        asn = speaker(object, draft).or(asn);
+    }
+    for (at, object) in of("BgpPeer") {
+        used.push(at);
+        peer(object, asn, secrets, draft);
+    }
+    used
+}
+
+fn eip(object: &Object, draft: &mut Draft) {
+    let label = object.label();
+    let mut table = Table::new("pool", &label);
+    let mut spec = object.spec(draft);
+    let name = draft.name(&mut table, &object.name, "metadata.name");
+    let path = spec.path("address");
+    let written = spec.text("address", draft).unwrap_or_default();
+    match range(written) {
+        Ok((range, _)) => table.set("addresses", texts(&[range]), &path),
+        Err(problem) => table.check(draft, &path, &shortened(&format!("{written:?}")), &problem),
+    }
+    let is_default = object.texts_of_metadata("annotations").any(|(key, value)| key == IS_DEFAULT && value == "true");
+    if spec.flag("disable", draft) == Some(true) {
+        let text = "the Eip gives no addresses; here Services get one of it only if they request it";
+        table.check(draft, &spec.path("disable"), "true", text);
+        table.set("auto-assign", "false".to_owned(), &spec.path("disable"));
+    } else if !is_default {
+        table.note(
+            "Services got addresses of this Eip by its name; crier gives them to every Service with auto-assign = true",
+        );
+        table.set("auto-assign", "false".to_owned(), "metadata.annotations");
+    }
+    if let Some(priority) = spec.number("priority", draft).filter(|priority| *priority != 0) {
+        let text = "crier takes pools with a lower number first; compare the order with that of OpenELB";
+        table.check(draft, &spec.path("priority"), &priority.to_string(), text);
+        table.set("priority", priority.to_string(), &spec.path("priority"));
+    }
+    let namespaces = spec.texts("namespaces", draft);
+    if !namespaces.is_empty() {
+        table.narrow("namespaces", texts(&namespaces), &spec.path("namespaces"));
+    }
+    let selector: Vec<String> =
+        spec.pairs("namespaceSelector", draft).into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+    if !selector.is_empty() {
+        table.narrow("namespace-selector", text(&selector.join(", ")), &spec.path("namespaceSelector"));
+    }
+    spec.ignore(&["usingKnownIPs"]);
+    draft.push(table);
+    eip_is_announced(&mut spec, &label, &name, draft);
+    spec.finish(draft);
+}
+
+/// `protocol` and `interface` of an Eip. Without a protocol it is BGP.
+fn eip_is_announced(spec: &mut Fields<'_>, label: &str, name: &str, draft: &mut Draft) {
+    let (path, protocol) = (spec.path("protocol"), spec.text("protocol", draft).unwrap_or("bgp"));
+    let (interface_path, interface) = (spec.path("interface"), spec.text("interface", draft).unwrap_or_default());
+    match protocol {
+        "bgp" => {
+            let mut table = Table::new("bgp.advertisement", label);
+            table.narrow("pools", texts(&[name]), &path);
+            draft.push(table);
+        }
+        "layer2" | "vip" if interface.is_empty() => announce(&[name.to_owned()], label, draft),
+        "layer2" | "vip" => {
+            let mut table = Table::new("l2", label);
+            table.narrow("pools", texts(&[name]), &path);
+            if interface.starts_with("can_reach:") {
+                let value = shortened(&format!("{interface:?}"));
+                let text = "crier announces where a link has the subnet of the address; name interfaces if that is another link";
+                table.check(draft, &interface_path, &value, text);
+            } else {
+                table.narrow("interfaces", texts(&[interface]), &interface_path);
+            }
+            draft.push(table);
+        }
+        other => {
+            let value = shortened(&format!("{other:?}"));
+            draft.warn(label, &path, &value, "there is no such protocol; crier announces the pool nowhere");
+        }
+    }
+}
+
+/// BgpConf: what it says of all peers is our AS number, which each peer is given until it is settled.
+fn speaker(object: &Object, draft: &mut Draft) -> Option<i64> {
+    let mut spec = object.spec(draft);
+    let asn = spec.number("as", draft);
+    for field in ["routerId", "routerID"] {
+        if let Some(id) = spec.text(field, draft).filter(|id| !id.is_empty()) {
+            let text = "every node would have this router ID; crier takes an address of each node instead";
+            draft.warn(&object.label(), &spec.path(field), &shortened(&format!("{id:?}")), text);
+        }
+    }
+    for field in ["listenPort", "port"] {
+        if let Some(port) = spec.number(field, draft).filter(|port| *port != 179) {
+            let text = "set it as `port` of [bgp] if routers connect to it";
+            draft.warn(&object.label(), &spec.path(field), &port.to_string(), text);
+        }
+    }
+    spec.finish(draft);
+    asn
+}
+
+fn peer(object: &Object, asn: Option<i64>, secrets: &SecretFiles, draft: &mut Draft) {
+    let label = object.label();
+    let mut table = Table::new("bgp.peer", &label);
+    let mut spec = object.spec(draft);
+    let name = draft.name(&mut table, &object.name, "metadata.name");
+    // PorterLB says "config" where OpenELB says "conf".
+    let conf = spec.fields("conf", draft);
+    let mut local = None;
+    if let Some(mut conf) = conf.or_else(|| spec.fields("config", draft)) {
+        if let Some(address) = conf.text("neighborAddress", draft) {
+            table.set("address", text(address), &conf.path("neighborAddress"));
+        }
+        if let Some(asn) = conf.number("peerAs", draft) {
+            table.set("asn", asn.to_string(), &conf.path("peerAs"));
+        }
+        local = conf.number("localAs", draft).filter(|asn| *asn != 0);
+        let field = conf.path("authPassword");
+        let password = conf.text("authPassword", draft).filter(|it| !it.is_empty());
+        if let Some(password) = password {
+            let file = secrets.file(&name);
+            let path = text(&file.to_string_lossy());
+            if secrets.written {
+                draft.passwords.push(Password { file, secret: Secret::from(password.as_bytes()) });
+            } else {
+                let text = "the password is not printed: put it into the file on each node, with mode 0600, or run migrate \
+                            with --write-secrets";
+                table.check(draft, &field, "", text);
+            }
+            table.set("password-file", path, &field);
+        }
+        conf.finish(draft);
+    }
+    if let Some(asn) = local.or(asn) {
+        table.set("local-asn", asn.to_string(), "");
+    }
+    if let Some(mut timers) = spec.fields("timers", draft).and_then(|mut timers| timers.fields("config", draft)) {
+        for (key, field) in
+            [("hold-time", "holdTime"), ("keepalive-time", "keepaliveInterval"), ("connect-retry-time", "connectRetry")]
+        {
+            if let Some(seconds) = timers.number(field, draft).filter(|seconds| *seconds != 0) {
+                table.set(key, text(&format!("{seconds}s")), &timers.path(field));
+            }
+        }
+        timers.finish(draft);
+    }
+    if let Some(mut transport) = spec.fields("transport", draft) {
+        if transport.flag("passiveMode", draft) == Some(true) {
+            table.set("passive", "true".to_owned(), &transport.path("passiveMode"));
+        }
+        if let Some(port) = transport.number("remotePort", draft).filter(|port| *port != 0 && *port != 179) {
+            table.set("port", port.to_string(), &transport.path("remotePort"));
+        }
+        transport.finish(draft);
+    }
+    if let Some(mut multihop) = spec.fields("ebgpMultihop", draft) {
+        if multihop.flag("enabled", draft) == Some(true) {
+            let hops = multihop.number("multihopTtl", draft).unwrap_or(255);
+            table.set("multihop", hops.to_string(), &multihop.path("multihopTtl"));
+        }
+        multihop.ignore(&["multihopTtl"]);
+        multihop.finish(draft);
+    }
+    // crier offers both families, and sends no second path for a prefix, as OpenELB's speaker did not need either.
+    spec.ignore(&["afiSafis", "addPaths"]);
+    let path = spec.path("nodeSelector");
+    match spec.fields("nodeSelector", draft).map(|fields| label_selector::one(fields, draft)) {
+        None | Some(Ok(None)) => {}
+        Some(Ok(Some(selector))) => table.narrow("nodes", text(&selector.to_string()), &path),
+        Some(Err(())) => cannot_select(&mut table, &path, draft),
+    }
+    spec.finish(draft);
+    draft.push(table);
+}

@@ -1,0 +1,134 @@
+//! PureLB's ServiceGroup and LBNodeAgent. Floor 1.
+//! PureLB's addresses that are in no subnet of a link are announced by the cluster's own routing software; crier has BGP for them.
+
+use super::draft::{Draft, Table, text, texts};
+use super::metallb::{announce, range};
+use super::object::{Fields, Object, shortened, shown};
+
+const GROUP: &str = "purelb.io";
+
+/// The ServiceGroup of Services that name none.
+const DEFAULT: &str = "default";
+
+/// Translates what is PureLB's. Returns which objects were of use.
+pub(super) fn translate(objects: &[Object], draft: &mut Draft) -> Vec<usize> {
+    let of = |kind: &'static str| {
+        objects.iter().enumerate().filter(move |(_, object)| object.group == GROUP && object.kind == kind)
+    };
+    let mut used = Vec::new();
+    let mut pools = Vec::new();
+    for (at, object) in of("ServiceGroup") {
+        used.push(at);
+        pools.extend(group(object, draft));
+    }
+    let mut interfaces = None;
+    for (at, object) in of("LBNodeAgent") {
+        used.push(at);
+        interfaces = node_agent(object, draft).or(interfaces);
+    }
+    if pools.is_empty() {
+        return used;
+    }
+    match interfaces {
+        None => announce(&pools, "ServiceGroups", draft),
+        Some(interface) => {
+            let mut table = Table::new("l2", "ServiceGroups");
+            table.narrow("pools", texts(&pools), "");
+            table.narrow("interfaces", texts(&[interface]), "spec.local.localint");
+            draft.push(table);
+        }
+    }
+    used
+}
+
+/// The pool of a group; none if its addresses come from elsewhere.
+fn group(object: &Object, draft: &mut Draft) -> Option<String> {
+    let mut table = Table::new("pool", &object.label());
+    let mut spec = object.spec(draft);
+    let name = draft.name(&mut table, &object.name, "metadata.name");
+    let mut ranges = Vec::new();
+    for place in ["local", "remote"] {
+        let Some(mut pools) = spec.fields(place, draft) else { continue };
+        if pools.value("pool").is_some() {
+            ranges.extend(one_pool(&mut pools, &mut table, draft));
+        }
+        for family in ["v4pool", "v6pool"] {
+            if let Some(mut pool) = pools.fields(family, draft) {
+                ranges.extend(one_pool(&mut pool, &mut table, draft));
+                pool.finish(draft);
+            }
+        }
+        for family in ["v4pools", "v6pools"] {
+            for mut pool in pools.list(family, draft) {
+                ranges.extend(one_pool(&mut pool, &mut table, draft));
+                pool.finish(draft);
+            }
+        }
+        pools.ignore(&["subnet", "aggregation"]);
+        pools.finish(draft);
+        if place == "remote" {
+            let text = "crier announces these addresses by BGP: add [[bgp.peer]] and [[bgp.advertisement]]";
+            table.check(draft, "spec.remote", "", text);
+        }
+    }
+    if spec.fields("netbox", draft).is_some() {
+        table.check(draft, "spec.netbox", "", "crier has no counterpart: it takes addresses from its own file only");
+    }
+    spec.finish(draft);
+    let found = !ranges.is_empty();
+    if !found {
+        table.check(draft, "spec", "", "the ServiceGroup has no addresses that crier can use; the pool is a comment");
+        table.off = true;
+    }
+    table.set("addresses", texts(&ranges), "spec.local");
+    if object.name != DEFAULT {
+        table.set("auto-assign", "false".to_owned(), "metadata.name");
+    }
+    draft.push(table);
+    found.then_some(name)
+}
+
+fn one_pool(fields: &mut Fields<'_>, table: &mut Table, draft: &mut Draft) -> Option<String> {
+    let path = fields.path("pool");
+    let written = fields.text("pool", draft)?;
+    let (subnet, aggregation) = (fields.text("subnet", draft), fields.text("aggregation", draft));
+    if let Some(aggregation) = aggregation.filter(|it| *it != "default" && !it.is_empty()) {
+        let value = shortened(&format!("{aggregation:?}"));
+        let subnet = shortened(subnet.unwrap_or_default());
+        let text = format!("crier announces the subnet {subnet} on the link as it is; by BGP, set aggregation-length");
+        table.check(draft, &fields.path("aggregation"), &value, &text);
+    }
+    match range(written) {
+        Ok((range, _)) => Some(range),
+        Err(problem) => {
+            table.check(
+                draft,
+                &path,
+                &shortened(&format!("{written:?}")),
+                &format!("{problem}; these addresses were left out"),
+            );
+            None
+        }
+    }
+}
+
+/// The interface that addresses are local on, if it is named by its plain name.
+fn node_agent(object: &Object, draft: &mut Draft) -> Option<String> {
+    let mut spec = object.spec(draft);
+    let mut local = spec.fields("local", draft)?;
+    let path = local.path("localint");
+    let interface = local.text("localint", draft).filter(|name| *name != DEFAULT && !name.is_empty());
+    let plain = |name: &&str| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    if let Some(pattern) = interface.filter(|name| !plain(name)) {
+        let message = "crier knows names and a * at their end, no regular expressions; [[l2]] is on every link";
+        draft.warn(&object.label(), &path, &text(&shortened(pattern)), message);
+    }
+    if let Some(value) = local.value("extlbint").filter(|value| value.as_str() != Some("kube-lb0")) {
+        let message = "crier needs no such interface; routing software that reads it gets nothing from crier";
+        draft.warn(&object.label(), &local.path("extlbint"), &shown(value), message);
+    }
+    local.ignore(&["sendgarp", "sendGratuitousARP", "garpConfig"]);
+    local.finish(draft);
+    spec.finish(draft);
+    interface.filter(plain).map(str::to_owned)
+}

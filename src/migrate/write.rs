@@ -1,0 +1,208 @@
+//! Writes the draft as a crier.toml that this version accepts: what it has no key for, or refuses, becomes a comment. Floor 1.
+//! The tables of the configuration say which keys there are, and its own checks are the last judge; nothing here repeats them.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::io;
+use std::path::Path;
+
+use super::draft::{Draft, Item, Line, Table, Warning};
+use crate::config::key::Available;
+use crate::config::section::Section;
+use crate::config::{Secrets, SourceFile, parse};
+
+/// The order of the tables in the file.
+const ORDER: [&str; 9] =
+    ["kubernetes", "pool", "l2", "bgp", "bgp.communities", "bgp.peer", "bgp.advertisement", "bfd", "vrf"];
+
+/// The file, with a warning for each line that is a comment because this version does not accept it.
+pub(super) fn write(mut draft: Draft) -> (String, Vec<Warning>, Draft) {
+    draft.tables.sort_by_key(|table| ORDER.iter().position(|section| *section == table.section));
+    leave_out_what_is_not_there(&mut draft);
+    while leave_out_what_is_refused(&mut draft) {}
+    let (text, _) = render(&draft);
+    // Several tables may be made of one field; what is wrong with the field is said once.
+    let mut said = BTreeSet::new();
+    let mut warnings = std::mem::take(&mut draft.warnings);
+    warnings.retain(|warning| said.insert(warning.clone()));
+    (text, warnings, draft)
+}
+
+/// The keys that this version has are those of the tables of the configuration.
+fn leave_out_what_is_not_there(draft: &mut Draft) {
+    let warnings = &mut draft.warnings;
+    for table in &mut draft.tables {
+        let section = Section::find(table.section);
+        if let Some(what) = section.map_or(Some("a later version"), |section| not_yet(section.available, "")) {
+            let text = format!("this version has no [[{}]]; it needs {what}", table.section);
+            switch_off(table, None, &text, warnings);
+            continue;
+        }
+        let lines: Vec<(usize, String)> = lines(table)
+            .filter_map(|(at, line)| {
+                let lacking = lacking(table.section, line)?;
+                Some((at, format!("this version has no `{} = {}`; it needs {lacking}", line.key, line.value)))
+            })
+            .collect();
+        // From the end, because a comment is put before each.
+        for (at, text) in lines.into_iter().rev() {
+            switch_off_line(table, at, &text, warnings);
+        }
+    }
+}
+
+/// What a line would need; `None` if this version has its key.
+fn lacking(path: &str, line: &Line) -> Option<&'static str> {
+    let section = Section::find(path)?;
+    if section.own_keys.is_some() {
+        return None;
+    }
+    let row = section.row(&line.key).map(|row| row.available);
+    let below = Section::find(&section.join(&line.key)).map(|below| below.available);
+    match row.or(below) {
+        None => Some("a later version"),
+        Some(available) => not_yet(available, &line.value),
+    }
+}
+
+fn not_yet(available: Available, value: &str) -> Option<&'static str> {
+    match available {
+        Available::Yes => None,
+        Available::NotYetTrue(what) => (value == "true").then_some(what),
+        Available::NotYet(what) => Some(what),
+    }
+}
+
+/// Lets the configuration judge the text. Whether something was left out for it, and so another look is due.
+fn leave_out_what_is_refused(draft: &mut Draft) -> bool {
+    let (text, owners) = render(draft);
+    let file = SourceFile { path: "crier.toml".to_owned(), text };
+    let Err(complaints) = parse(&[file], &AnySecret) else { return false };
+    // One line is left out once, whatever else is wrong with it.
+    let mut wrong: Vec<(usize, Option<usize>, String)> = Vec::new();
+    for complaint in complaints.iter() {
+        let line = complaints.position(&complaint.place).line;
+        let Some(Some((table, item))) = owners.get(line.saturating_sub(1)) else { continue };
+        let hint = complaint.hint.as_ref().map_or(String::new(), |hint| format!("; {hint}"));
+        let text = format!("crier refuses this: {}{hint}", complaint.message);
+        if !wrong.iter().any(|(a, b, _)| (a, b) == (table, item)) {
+            wrong.push((*table, *item, text));
+        }
+    }
+    let found = !wrong.is_empty();
+    wrong.sort_by(|a, b| b.cmp(a));
+    let Draft { tables, warnings, .. } = draft;
+    for (number, at, text) in wrong {
+        let Some(table) = tables.get_mut(number).filter(|table| !table.off) else { continue };
+        match at {
+            Some(at) if dispensable(table, at) => switch_off_line(table, at, &text, warnings),
+            at => switch_off(table, at, &text, warnings),
+        }
+    }
+    found
+}
+
+/// Whether the table is as narrow and as complete without this line.
+fn dispensable(table: &Table, at: usize) -> bool {
+    let Some(Item::Line(line)) = table.items.get(at) else { return false };
+    let required = Section::find(table.section)
+        .and_then(|section| section.row(&line.key))
+        .is_some_and(|row| row.default == crate::config::key::Default::Required);
+    !line.narrows && !required
+}
+
+fn switch_off_line(table: &mut Table, at: usize, text: &str, warnings: &mut Vec<Warning>) {
+    let object = table.object.clone();
+    let Some(Item::Line(line)) = table.items.get_mut(at) else { return };
+    line.off = true;
+    let (field, value) = (line.field.clone(), super::object::shortened(&line.value));
+    warnings.push(Warning { object, field, value, text: text.to_owned() });
+    table.items.insert(at, Item::Check(one_line(text)));
+}
+
+/// Comments a whole table out; `at` is the line that is to blame.
+fn switch_off(table: &mut Table, at: Option<usize>, text: &str, warnings: &mut Vec<Warning>) {
+    table.off = true;
+    let line = at.and_then(|at| match table.items.get(at) {
+        Some(Item::Line(line)) => Some((line.field.clone(), super::object::shortened(&line.value))),
+        _ => None,
+    });
+    let (field, value) = line.unwrap_or_default();
+    let text = format!("{text}; the whole [[{}]] is a comment", table.section);
+    let check = if field.is_empty() { one_line(&text) } else { one_line(&format!("{field} {value}: {text}")) };
+    warnings.push(Warning { object: table.object.clone(), field, value, text });
+    table.items.insert(0, Item::Check(check));
+}
+
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(1000).collect()
+}
+
+fn lines(table: &Table) -> impl Iterator<Item = (usize, &Line)> {
+    table.items.iter().enumerate().filter_map(|(at, item)| match item {
+        Item::Line(line) => Some((at, line)),
+        Item::Check(_) | Item::Note(_) => None,
+    })
+}
+
+/// For each line of the text the table and item that it is of; no item for a header.
+type Owners = Vec<Option<(usize, Option<usize>)>>;
+
+fn render(draft: &Draft) -> (String, Owners) {
+    let mut text = String::new();
+    let mut owners = Owners::new();
+    let mut put = |line: &str, owner| {
+        text += line.trim_end();
+        text.push('\n');
+        owners.push(owner);
+    };
+    put("# Written by `crier migrate`. A human must look at each line below \"CHECK\".", None);
+    for (number, table) in draft.tables.iter().enumerate() {
+        put("", None);
+        if !table.object.is_empty() {
+            put(&format!("# {}", table.object), None);
+        }
+        let off = if table.off { "#" } else { "" };
+        let checks = table.items.iter().take_while(|item| !matches!(item, Item::Line(_)));
+        let before = checks.filter(|_| table.off).count();
+        for item in table.items.iter().take(before) {
+            put(&remark(item), None);
+        }
+        let repeated = Section::find(table.section).is_none_or(|section| section.repeated);
+        let header = if repeated { format!("[[{}]]", table.section) } else { format!("[{}]", table.section) };
+        put(&format!("{off}{header}"), (!table.off).then_some((number, None)));
+        for (at, item) in table.items.iter().enumerate().skip(before) {
+            match item {
+                Item::Line(line) => {
+                    let off = table.off || line.off;
+                    let start = if off { "#" } else { "" };
+                    let written = format!("{start}{} = {}", line.key, line.value);
+                    put(&written, (!off).then_some((number, Some(at))));
+                }
+                remark_of => put(&remark(remark_of), None),
+            }
+        }
+    }
+    (text, owners)
+}
+
+fn remark(item: &Item) -> String {
+    match item {
+        Item::Check(text) => format!("# CHECK: {text}"),
+        Item::Note(text) => format!("# {text}"),
+        Item::Line(_) => String::new(),
+    }
+}
+
+/// A host that has every secret: whether the files are there is not a matter of the text.
+struct AnySecret;
+
+impl Secrets for AnySecret {
+    fn credential(&self, _name: &OsStr) -> io::Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
+
+    fn file(&self, _path: &Path) -> io::Result<Vec<u8>> {
+        Ok(b"x".to_vec())
+    }
+}

@@ -1,0 +1,213 @@
+//! What another configuration would change: one World judged twice, by the configuration in use and by the other.
+//! Floor 1. It changes nothing and waits for nothing: `crier plan` and `crier config diff` show it.
+//!
+//! It is judged as if every agent of the cluster had the configuration, this one allocated, and each status showed what it is
+//! given: first by the configuration in use, then, from there, by the other. What would happen anyway is no difference.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ipnet::IpNet;
+
+use crate::config::{self, Config, Source};
+use crate::names::{NodeName, ObjectKey, PeerName};
+use crate::plan::Planner;
+use crate::plan::removals::NOTICE;
+use crate::plan::slice::PeerSlice;
+use crate::reason::Reason;
+use crate::route::RouteAttributes;
+use crate::world::{Service, World};
+
+/// What would be different. Everything that is not named stays as it is.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Forecast {
+    pub services: Vec<ServiceChange>,
+    pub owners: Vec<OwnerChange>,
+    /// Of this node.
+    pub routes: Vec<RouteChange>,
+    /// Of this node.
+    pub peers: Vec<PeerChange>,
+}
+
+/// A Service with other addresses.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServiceChange {
+    pub service: ObjectKey,
+    pub before: Vec<IpAddr>,
+    pub after: Vec<IpAddr>,
+    /// Why it has the addresses after, or none.
+    pub reason: Reason,
+}
+
+/// An address for which another node is ranked first on the link.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OwnerChange {
+    pub service: ObjectKey,
+    pub address: IpAddr,
+    /// `None` where no node may answer.
+    pub before: Option<NodeName>,
+    pub after: Option<NodeName>,
+}
+
+/// A route to a peer that comes, goes or changes. `None` stands for no route.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RouteChange {
+    pub peer: PeerName,
+    pub prefix: IpNet,
+    pub before: Option<Arc<RouteAttributes>>,
+    pub after: Option<Arc<RouteAttributes>>,
+}
+
+/// A BGP peer that comes, goes or is configured differently.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerChange {
+    pub peer: PeerName,
+    pub difference: PeerDifference,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerDifference {
+    Added,
+    Removed,
+    /// The keys of `[[bgp.peer]]` with other values.
+    Changed(Vec<&'static str>),
+}
+
+/// Why nothing can be said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ForecastError {
+    #[error(
+        "the agent does not know all Services, EndpointSlices, Nodes and links yet; ask again when `crier status` shows no list that is waited for"
+    )]
+    Incomplete,
+    #[error(
+        "the file reads Services from another place ({after}) than the running agent ({before}): nothing can be compared"
+    )]
+    OtherSource { before: &'static str, after: &'static str },
+}
+
+/// What would be different under `after` for the node `me`, which knows `world` and runs with `before`.
+pub fn forecast(
+    (before, after): (&Arc<Config>, &Arc<Config>),
+    me: &NodeName,
+    world: &World,
+    now: Instant,
+) -> Result<Forecast, ForecastError> {
+    let sources = [before, after].map(|config| source(&config.source));
+    if sources[0] != sources[1] {
+        return Err(ForecastError::OtherSource { before: sources[0], after: sources[1] });
+    }
+    let before = settled(before, me, world, now).ok_or(ForecastError::Incomplete)?;
+    let after = settled(after, me, before.world(), now).ok_or(ForecastError::Incomplete)?;
+    let keys: BTreeSet<&ObjectKey> = [&before, &after].iter().flat_map(|it| it.plan().decisions.keys()).collect();
+    let services = keys.iter().filter_map(|key| service_change(&before, &after, key)).collect();
+    let owners = keys.iter().flat_map(|key| owner_changes(&before, &after, key)).collect();
+    Ok(Forecast { services, owners, routes: route_changes(&before, &after), peers: peer_changes(&before, &after) })
+}
+
+fn source(source: &Source) -> &'static str {
+    match source {
+        Source::Kubernetes(_) => "[kubernetes]",
+        Source::Manifests(_) => "[manifests]",
+    }
+}
+
+/// How often statuses are written. The second time finds what was given because of the first, the third time nothing.
+const ROUNDS: usize = 4;
+
+/// The plan once each status shows what it is to show. `None` where too little is known for a plan.
+fn settled(config: &Arc<Config>, me: &NodeName, world: &World, now: Instant) -> Option<Planner> {
+    let mut world = world.clone();
+    (world.leader, world.leaving) = (true, false);
+    let mut planner = Planner::of_agreed(config.clone(), me.clone(), world.clone());
+    for _ in 0..ROUNDS {
+        if !planner.may_decide() {
+            return None;
+        }
+        planner.turn(now);
+        // What goes was told long enough then.
+        planner.turn(now + NOTICE);
+        let written = written(&planner);
+        if written.is_empty() {
+            break;
+        }
+        for (key, service) in written {
+            world.assigned.remove(&key);
+            world.services.insert(key, Arc::new(service));
+        }
+        planner = Planner::of_agreed(config.clone(), me.clone(), world.clone());
+    }
+    Some(planner)
+}
+
+/// The Services whose statuses are to be written, as they are then.
+fn written(planner: &Planner) -> Vec<(ObjectKey, Service)> {
+    let services = planner.plan().status.services.iter().filter_map(|(key, status)| {
+        let write = status.write.clone()?;
+        let service = planner.world().services.get(key)?;
+        let ingress = write.ingress.unwrap_or_else(|| service.ingress.clone());
+        Some((key.clone(), Service { ingress, condition: write.condition.map(Arc::new), ..(**service).clone() }))
+    });
+    services.collect()
+}
+
+fn service_change(before: &Planner, after: &Planner, key: &ObjectKey) -> Option<ServiceChange> {
+    let addresses = |planner: &Planner| -> BTreeSet<IpAddr> {
+        let decision = planner.plan().decisions.get(key);
+        decision.iter().flat_map(|it| it.allocation.held.iter().map(|held| held.address)).collect()
+    };
+    let (had, has) = (addresses(before), addresses(after));
+    let allocation = &after.plan().decisions.get(key).or_else(|| before.plan().decisions.get(key))?.allocation;
+    let reason = allocation.complaint.as_ref().unwrap_or(&allocation.reason);
+    (had != has).then(|| ServiceChange {
+        service: key.clone(),
+        before: had.into_iter().collect(),
+        after: has.into_iter().collect(),
+        reason: reason.clone(),
+    })
+}
+
+/// Of the addresses that the Service has under both. Where it has another address, that is the news.
+fn owner_changes(before: &Planner, after: &Planner, key: &ObjectKey) -> Vec<OwnerChange> {
+    let (had, has) = (before.ranked_first(key), after.ranked_first(key));
+    let both = had.into_iter().filter_map(|(address, before)| {
+        let (_, after) = has.iter().find(|(other, _)| *other == address)?;
+        (before != *after).then(|| OwnerChange { service: key.clone(), address, before, after: after.clone() })
+    });
+    both.collect()
+}
+
+fn route_changes(before: &Planner, after: &Planner) -> Vec<RouteChange> {
+    let routes = |planner: &Planner, peer: &PeerName, prefix: &IpNet| {
+        planner.plan().bgp.peers.get(peer).and_then(|slice| slice.routes.get(prefix)).cloned()
+    };
+    let named = |(peer, slice): (&PeerName, &PeerSlice)| -> Vec<(PeerName, IpNet)> {
+        slice.routes.keys().map(|prefix| (peer.clone(), *prefix)).collect()
+    };
+    let all: BTreeSet<(PeerName, IpNet)> =
+        [before, after].iter().flat_map(|planner| planner.plan().bgp.peers.iter().flat_map(named)).collect();
+    let changes = all.into_iter().filter_map(|(peer, prefix)| {
+        let (before, after) = (routes(before, &peer, &prefix), routes(after, &peer, &prefix));
+        (before != after).then_some(RouteChange { peer, prefix, before, after })
+    });
+    changes.collect()
+}
+
+fn peer_changes(before: &Planner, after: &Planner) -> Vec<PeerChange> {
+    let (had, has) = (&before.plan().bgp.peers, &after.plan().bgp.peers);
+    let names: BTreeSet<&PeerName> = had.keys().chain(has.keys()).collect();
+    let changes = names.into_iter().filter_map(|name| {
+        let difference = match (had.get(name), has.get(name)) {
+            (None, _) => PeerDifference::Added,
+            (Some(_), None) => PeerDifference::Removed,
+            (Some(before), Some(after)) if before.settings == after.settings => return None,
+            (Some(before), Some(after)) => {
+                PeerDifference::Changed(config::differing_keys(&before.settings, &after.settings))
+            }
+        };
+        Some(PeerChange { peer: name.clone(), difference })
+    });
+    changes.collect()
+}

@@ -1,0 +1,57 @@
+//! The addresses that hosts and subnets use themselves: of Nodes, of this host's links, of its gateways, and those that a
+//! subnet sets apart. No Service is given one of them.
+//! Floor 1. What foreign hosts have is found on the link instead, see `link_memory`.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::config::Config;
+use crate::reason::HostUse;
+use crate::world::{Link, World};
+
+/// Each address with its use, as far as this agent can know it.
+///
+/// Standalone, every agent chooses addresses by itself and all must come to the same result: there the addresses of this host's
+/// own links, which the other agents do not know, count for nothing, and the link tells who has them.
+pub fn own_addresses(config: &Config, world: &World) -> BTreeMap<IpAddr, HostUse> {
+    let mut uses = BTreeMap::new();
+    let links = || world.links.values().filter(|link| !link.loopback);
+    for (link, net) in links().flat_map(|link| link.addresses.iter().map(move |net| (link, net))) {
+        // Routers and tools put addresses of Services on links as host prefixes, as kube-proxy does in IPVS mode.
+        if net.prefix_len() == net.max_prefix_len() || is_link_local(net.addr()) {
+            continue;
+        }
+        uses.extend(set_apart(net.trunc()));
+        if !config.is_standalone() {
+            uses.insert(net.addr(), HostUse::Link { interface: link.name.clone() });
+        }
+    }
+    for route in &world.default_routes {
+        let link: Option<&Link> = world.links.get(&route.link);
+        uses.extend(link.map(|link| (route.gateway, HostUse::Gateway { interface: link.name.clone() })));
+    }
+    for (node, address) in world.nodes.iter().flat_map(|(name, node)| node.addresses.iter().map(move |it| (name, it))) {
+        uses.insert(*address, HostUse::Node { node: node.clone() });
+    }
+    uses
+}
+
+/// The addresses of a subnet that no host may have.
+fn set_apart(net: IpNet) -> Vec<(IpAddr, HostUse)> {
+    match net {
+        // RFC 3021: a link of two addresses has neither.
+        IpNet::V4(v4) if v4.prefix_len() < 31 => vec![
+            (IpAddr::V4(v4.network()), HostUse::Network { net }),
+            (IpAddr::V4(v4.broadcast()), HostUse::Broadcast { net }),
+        ],
+        // RFC 4291 §2.6.1; RFC 6164 turns it off on a link of two addresses.
+        IpNet::V6(v6) if v6.prefix_len() < 127 => vec![(IpAddr::V6(v6.network()), HostUse::SubnetRouters { net })],
+        IpNet::V4(_) | IpNet::V6(_) => Vec::new(),
+    }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}

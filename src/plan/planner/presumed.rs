@@ -1,0 +1,40 @@
+//! A planner for what is not so: the same World under another configuration. Floor 1, a part of [`Planner`] that
+//! `plan::forecast` asks.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::Planner;
+use crate::address::Family;
+use crate::config::Config;
+use crate::names::{NodeName, ObjectKey};
+use crate::plan::decision::Announcement;
+use crate::plan::ranking::{Ranking, covering};
+use crate::plan::removals::Removals;
+use crate::world::World;
+
+impl Planner {
+    /// A planner that was told a whole World and has no plan yet. To it all agents have this configuration.
+    pub fn of_agreed(config: Arc<Config>, me: NodeName, world: World) -> Planner {
+        Planner { world, removals: Removals::agreed(), ..Planner::new(config, me) }
+    }
+
+    /// For each address of a Service that may be announced, the node that is ranked first for it on the link, whoever answers
+    /// for it now; `None` where no node may, or no `[[l2]]` covers it.
+    pub fn ranked_first(&self, key: &ObjectKey) -> Vec<(IpAddr, Option<NodeName>)> {
+        let decision = self.plan.decisions.get(key);
+        let (Some(decision), Some(service)) = (decision, self.world.services.get(key)) else { return Vec::new() };
+        let Some(rank_by) = decision.announcements.first().map(|it| it.address) else { return Vec::new() };
+        let holder = self.memory.placements().get(&rank_by).and_then(|placement| placement.owner.as_ref());
+        let first = |it: &Announcement| {
+            let covering = covering(&self.config, &self.context, &it.pool);
+            let endpoints = self.world.endpoints(key, Family::of(it.address));
+            if covering.is_empty() || endpoints.is_empty() {
+                return None;
+            }
+            let ranking = Ranking::of((service, &endpoints), &covering, &self.me, holder, rank_by);
+            ranking.winner(&self.tickets).ok().cloned()
+        };
+        decision.announcements.iter().map(|it| (it.address, first(it))).collect()
+    }
+}

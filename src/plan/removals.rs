@@ -1,0 +1,184 @@
+//! Addresses that are to be taken from Services against their will: when that may happen. Floor 1.
+//!
+//! An address must go where no pool has it or serves the Service any more, or where two Services show it. That is first
+//! told ([`NOTICE`]), and done only while the agents agree on the pools: an agent whose file is old, or new, takes nothing
+//! away that the files of the others give. An address that this very file gave before goes by a change of objects, such as
+//! the labels of a namespace, and needs no agreement.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use crate::names::{NodeName, ObjectKey};
+use crate::roster::Member;
+use crate::world::{LeaseState, Node, World};
+
+/// How long an address stays after it was told that it goes.
+pub const NOTICE: Duration = Duration::from_secs(3);
+
+/// How long an agent allocates before it trusts its own file where nothing tells it what the files of the others say.
+pub const TRUST: Duration = Duration::from_secs(600);
+
+/// The Services that an address is to be taken from.
+#[derive(Debug, Default)]
+pub struct Removals {
+    told: BTreeMap<ObjectKey, Told>,
+    /// The Services whose addresses this agent, as the one who allocates, found right.
+    accepted: BTreeSet<ObjectKey>,
+    /// Those whose notice is not over yet.
+    due: BTreeSet<(Instant, ObjectKey)>,
+    agreed: bool,
+    /// All agents have this agent's file, whatever they say.
+    presumed: bool,
+    /// Since when this agent allocates.
+    leads_since: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    at: Instant,
+    /// The address was right by this agent's file before.
+    by_objects: bool,
+}
+
+impl Removals {
+    /// Where all agents have the same file.
+    pub fn agreed() -> Removals {
+        Removals { presumed: true, ..Removals::default() }
+    }
+
+    /// Takes in what the agents say of their files; true if that decides otherwise than before.
+    pub fn renew(&mut self, world: &World, me: &NodeName, digest: u64, now: Instant) -> bool {
+        match (world.leader, self.leads_since) {
+            (true, None) => self.leads_since = Some(now),
+            (true, Some(_)) => {}
+            (false, _) => {
+                self.leads_since = None;
+                self.accepted.clear();
+            }
+        }
+        let trusted = self.leads_since.is_some_and(|since| now >= since + TRUST);
+        let agreed = world.leader && (self.presumed || agree(world, me, digest, trusted));
+        std::mem::replace(&mut self.agreed, agreed) != agreed
+    }
+
+    /// Whether the Service was told long enough that an address goes, and the agents agree.
+    pub fn may_go(&self, service: &ObjectKey, now: Instant) -> bool {
+        self.told.get(service).is_some_and(|told| now >= told.at + NOTICE && (self.agreed || told.by_objects))
+    }
+
+    /// This agent, as the one who allocates, finds the addresses of the Service right.
+    pub fn accept(&mut self, service: &ObjectKey) {
+        self.accepted.insert(service.clone());
+    }
+
+    pub fn forget(&mut self, service: &ObjectKey, now: Instant) {
+        self.put(service, false, now);
+        self.accepted.remove(service);
+    }
+
+    /// An address of the Service is to go, or none is any more.
+    pub fn put(&mut self, service: &ObjectKey, goes: bool, now: Instant) {
+        match (goes, self.told.get(service)) {
+            (true, None) => {
+                let by_objects = self.accepted.contains(service);
+                self.told.insert(service.clone(), Told { at: now, by_objects });
+                self.due.insert((now + NOTICE, service.clone()));
+            }
+            (false, Some(told)) => {
+                self.due.remove(&(told.at + NOTICE, service.clone()));
+                self.told.remove(service);
+            }
+            (true, Some(_)) | (false, None) => {}
+        }
+    }
+
+    /// The Services whose notice is over.
+    pub fn take_due(&mut self, now: Instant) -> Vec<ObjectKey> {
+        let mut over = Vec::new();
+        while let Some((at, service)) = self.due.pop_first() {
+            if at > now {
+                self.due.insert((at, service));
+                break;
+            }
+            over.push(service);
+        }
+        over
+    }
+
+    /// All Services that an address is to be taken from.
+    pub fn told(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.told.keys()
+    }
+
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let trust = self.leads_since.filter(|_| !self.agreed && !self.told.is_empty()).map(|since| since + TRUST);
+        self.due.first().map(|(at, _)| *at).into_iter().chain(trust).min()
+    }
+}
+
+/// Whether the others decide by the same file: no agent with another one is heard, and every Node that could run one is
+/// heard with this one, or the holder before had it. `trusted` stands in where neither can be known.
+fn agree(world: &World, me: &NodeName, digest: u64, trusted: bool) -> bool {
+    let heard =
+        |node: &NodeName| world.rosters.values().filter_map(|roster| roster.members.get(node)).collect::<Vec<_>>();
+    // An agent that was just heard has not said it yet.
+    let digests = |members: &[&Member]| {
+        members.iter().map(|member| member.card.allocation_digest).filter(|other| *other != 0).collect::<Vec<_>>()
+    };
+    let members = world.rosters.values().flat_map(|roster| roster.members.values());
+    if members.map(|member| member.card.allocation_digest).any(|other| other != 0 && other != digest) {
+        return false;
+    }
+    let LeaseState { inherited, .. } = world.lease;
+    let could = |(name, node): &(&NodeName, &std::sync::Arc<Node>)| *name != me && node.ready;
+    let all_heard = || world.nodes.iter().filter(could).all(|(name, _)| !digests(&heard(name)).is_empty());
+    inherited || trusted || all_heard()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    #[test]
+    fn an_address_goes_after_its_notice_and_only_while_the_agents_agree() {
+        let (mut removals, now, key) = (Removals::default(), clock::now(), ObjectKey::new("shop", "web"));
+        let mut world = World::default();
+        world.leader = true;
+        world.nodes.insert("b".into(), std::sync::Arc::new(Node { ready: true, ..node() }));
+        assert!(!removals.renew(&world, &"a".into(), 1, now), "nothing tells what b's file says");
+        removals.put(&key, true, now);
+        assert_eq!(removals.next_deadline(), Some(now + NOTICE));
+        assert!(removals.take_due(now).is_empty());
+        assert_eq!(removals.take_due(now + NOTICE), std::slice::from_ref(&key));
+        assert!(!removals.may_go(&key, now + NOTICE), "no agreement");
+        assert_eq!(removals.next_deadline(), Some(now + TRUST));
+        assert!(removals.renew(&world, &"a".into(), 1, now + TRUST));
+        assert!(removals.may_go(&key, now + TRUST));
+        world.leader = false;
+        assert!(removals.renew(&world, &"a".into(), 1, now + TRUST), "who does not lead takes nothing");
+        removals.put(&key, false, now);
+        assert_eq!((removals.told().count(), removals.next_deadline()), (0, None));
+    }
+
+    #[test]
+    fn a_holder_that_took_over_from_its_equal_or_is_alone_agrees_with_itself() {
+        let mut world = World::default();
+        world.leader = true;
+        assert!(agree(&world, &"a".into(), 1, false), "there is no other Node");
+        world.nodes.insert("b".into(), std::sync::Arc::new(Node { ready: true, ..node() }));
+        assert!(!agree(&world, &"a".into(), 1, false));
+        world.lease.inherited = true;
+        assert!(agree(&world, &"a".into(), 1, false));
+    }
+
+    fn node() -> Node {
+        Node {
+            labels: Default::default(),
+            ready: true,
+            network_unavailable: false,
+            addresses: Vec::new(),
+            boot_id: None,
+        }
+    }
+}

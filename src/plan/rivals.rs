@@ -1,0 +1,79 @@
+//! Other writers of the statuses that crier writes: when to stop. Floor 1.
+//!
+//! Two writers that overwrite each other never end. After two overwrites within [`WITHIN`] crier leaves the status as it is
+//! and says so; it tries again after a time that doubles.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::names::ObjectKey;
+use crate::world::Service;
+
+/// Two overwrites that are further apart are no fight.
+const WITHIN: Duration = Duration::from_secs(60);
+const FIRST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_secs(960);
+
+/// The Services whose status somebody else overwrote.
+#[derive(Debug, Default)]
+pub struct Rivals {
+    /// Overwrites that were seen since the last turn.
+    seen: Vec<ObjectKey>,
+    fights: BTreeMap<ObjectKey, Fight>,
+}
+
+#[derive(Debug)]
+struct Fight {
+    last: Instant,
+    /// Nothing is written before.
+    until: Option<Instant>,
+    pause: Duration,
+}
+
+impl Rivals {
+    /// A source tells a newer version of a Service.
+    pub fn note(&mut self, key: &ObjectKey, before: &Service, after: &Service) {
+        // What crier writes says itself which addresses it gave.
+        let consistent = |service: &Service| service.condition.is_some() && service.given() == service.ingress;
+        let changed = before.ingress != after.ingress || before.condition != after.condition;
+        if before.uid == after.uid && after.load_balancer && changed && consistent(before) && !consistent(after) {
+            self.seen.push(key.clone());
+        }
+    }
+
+    /// Takes in what was seen, and ends the pauses that are over. Answers which Services that concerns.
+    pub fn turn(&mut self, now: Instant) -> Vec<ObjectKey> {
+        let mut concerned: Vec<ObjectKey> = Vec::new();
+        for key in std::mem::take(&mut self.seen) {
+            let fresh = Fight { last: now, until: None, pause: FIRST_PAUSE };
+            let fight = match self.fights.remove(&key) {
+                Some(Fight { last, until: None, pause }) if now < last + WITHIN => {
+                    let next = (pause * 2).min(LONGEST_PAUSE);
+                    Fight { last: now, until: Some(now + pause), pause: next }
+                }
+                Some(Fight { last: _, until: Some(until), pause }) => Fight { last: now, until: Some(until), pause },
+                Some(_) | None => fresh,
+            };
+            self.fights.insert(key.clone(), fight);
+            concerned.push(key);
+        }
+        for (key, fight) in &mut self.fights {
+            if fight.until.is_some_and(|until| until <= now) {
+                // One more overwrite, and the next pause begins.
+                (fight.until, fight.last) = (None, now);
+                concerned.push(key.clone());
+            }
+        }
+        self.fights.retain(|_, fight| fight.until.is_some() || now < fight.last + WITHIN);
+        concerned
+    }
+
+    /// Whether the status of the Service is left to the other writer for now.
+    pub fn is_left(&self, service: &ObjectKey) -> bool {
+        self.fights.get(service).is_some_and(|fight| fight.until.is_some())
+    }
+
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.fights.values().filter_map(|fight| fight.until).min()
+    }
+}

@@ -1,0 +1,338 @@
+//! Nothing is taken away: other writers, other files, other classes, lost statuses.
+
+use super::*;
+use crate::plan::removals::{NOTICE, TRUST};
+use crate::plan::slice::StatusWrite;
+use crate::world::{Condition, LeaseState};
+
+const OURS: &str = "192.168.35.100";
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn showing(address: &str) -> Service {
+    Service { ingress: vec![ip(address)], ..service() }
+}
+
+/// A status as crier writes it.
+fn given(address: &str) -> Service {
+    let condition = Condition::given(true, "assigned", &[ip(address)], &["lan".into()], None);
+    Service { condition: Some(Arc::new(condition)), ..showing(address) }
+}
+
+impl Story {
+    /// The same Service with a newer version.
+    fn change(&mut self, name: &str, change: impl FnOnce(&mut Service)) {
+        let mut service = Service::clone(&self.planner.world().services[&key(name)]);
+        service.resource_version = (service.resource_version.parse::<u64>().unwrap() + 1).to_string();
+        change(&mut service);
+        self.put(name, service);
+    }
+
+    fn write(&self, name: &str) -> Option<StatusWrite> {
+        self.planner.plan().status.services.get(&key(name)).and_then(|status| status.write.clone())
+    }
+
+    fn event(&self, name: &str) -> String {
+        let status = &self.planner.plan().status.services[&key(name)];
+        status.notice.as_ref().filter(|_| !status.told).map(|notice| notice.reason.clone()).unwrap_or_default()
+    }
+
+    fn announced(&self, name: &str) -> Vec<String> {
+        self.decision(name).announcements.iter().map(|it| it.address.to_string()).collect()
+    }
+
+    fn later(&mut self, by: Duration) {
+        self.now += by;
+        self.turn();
+    }
+
+    /// An agent leads that agrees with nobody yet: the Node b is Ready and says nothing of its file.
+    fn alone(config: Config) -> Story {
+        let mut story = Story::begin(config);
+        story.tell(Fact::Lease(Box::new(LeaseState { inherited: false, ..LeaseState::default() })));
+        story.turn();
+        story
+    }
+
+    fn inherits(&mut self) {
+        self.tell(Fact::Lease(Box::new(LeaseState { inherited: true, ..LeaseState::default() })));
+        self.turn();
+    }
+}
+
+#[test]
+fn a_status_that_crier_did_not_write_is_left_and_told_and_its_address_stays_reserved_and_announced() {
+    let mut story = Story::begin(configuration());
+    story.endpoints("web", &["a"]);
+    story.put("web", given(OURS));
+    for foreign in [vec![ip("10.0.0.5")], vec![ip("10.0.0.5"), ip("10.0.0.6")]] {
+        story.change("web", |service| service.ingress = foreign);
+        let write = story.write("web").expect("the condition tells it");
+        assert_eq!(write.ingress, None, "the foreign addresses are left");
+        let condition = write.condition.expect("a condition");
+        assert!(!condition.allocated && condition.message.contains("10.0.0.5"), "{condition:?}");
+        assert_eq!((condition.reason.as_str(), condition.addresses()), ("ForeignStatus", vec![ip(OURS)]));
+        assert_eq!((story.announced("web"), story.event("web")), (vec![OURS.to_owned()], "StatusNotOurs".to_owned()));
+        story.put("next", service());
+        assert_eq!(story.addresses("next"), ["192.168.35.101"], "the address is reserved");
+    }
+}
+
+#[test]
+fn a_host_name_in_a_status_is_foreign_too() {
+    let mut story = Story::begin(configuration());
+    story.put("web", Service { host_names: vec!["lb.example.com".to_owned()], ..service() });
+    assert_eq!(story.written("web"), None);
+    assert_eq!(story.decision("web").allocation.reason.code(), "foreign-status");
+}
+
+#[test]
+fn an_address_of_a_pool_is_adopted_from_whoever_wrote_it() {
+    let mut story = Story::begin(configuration());
+    story.put("web", showing("192.168.35.107"));
+    let write = story.write("web").expect("the condition is new");
+    assert_eq!((write.ingress, story.addresses("web")), (None, vec!["192.168.35.107".to_owned()]));
+    assert!(write.condition.is_some_and(|it| it.allocated && it.addresses() == [ip("192.168.35.107")]));
+    story.confirm("web");
+    assert_eq!(story.write("web"), None, "no rewrite where nothing changed");
+    story.tell(Fact::Leader(false));
+    story.turn();
+    story.tell(Fact::Leader(true));
+    story.turn();
+    assert_eq!((story.write("web"), story.event("web")), (None, String::new()), "nor by the next leader");
+}
+
+#[test]
+fn an_emptied_status_gets_its_own_address_back_also_from_the_next_leader() {
+    for leader in [true, false] {
+        let mut story = Story::begin(configuration());
+        story.put("first", given(OURS));
+        story.put("web", given("192.168.35.105"));
+        story.tell(Fact::Leader(leader));
+        story.delete("first");
+        story.change("web", |service| service.ingress.clear());
+        assert_eq!(story.announced("web"), ["192.168.35.105"], "nothing else is shown");
+        story.tell(Fact::Leader(true));
+        story.turn();
+        assert_eq!(story.written("web"), Some(vec![ip("192.168.35.105")]), "leader {leader}");
+    }
+}
+
+#[test]
+fn a_service_that_is_deleted_and_made_again_has_its_address_back_unless_another_got_it() {
+    let mut story = Story::begin(configuration());
+    story.put("first", given(OURS));
+    story.put("web", given("192.168.35.105"));
+    story.delete("first");
+    story.delete("web");
+    story.put("web", Service { uid: "v".to_owned(), ..service() });
+    assert_eq!(story.addresses("web"), ["192.168.35.105"]);
+    story.delete("web");
+    story.put("other", asking_for(&["192.168.35.105"]));
+    story.put("web", Service { uid: "w".to_owned(), ..service() });
+    assert_eq!(story.addresses("web"), [OURS], "the lowest that is free");
+}
+
+#[test]
+fn addresses_that_any_service_has_are_taken_and_take_nothing_from_their_holder() {
+    let mut story = Story::begin(configuration());
+    let class = Some("example.com/other".to_owned());
+    story.put("theirs", Service { class, ..showing(OURS) });
+    story.put("plain", Service { load_balancer: false, external_ips: vec![ip("192.168.35.101")], ..service() });
+    story.put("web", service());
+    assert_eq!(story.addresses("web"), ["192.168.35.102"]);
+    story.confirm("web");
+    story.put("a-later-one", Service { load_balancer: false, external_ips: vec![ip("192.168.35.102")], ..service() });
+    assert_eq!(story.addresses("web"), ["192.168.35.102"], "what crier gave is not taken away by an external address");
+    story.delete("theirs");
+    story.put("next", service());
+    assert_eq!(story.addresses("next"), [OURS], "free again");
+}
+
+#[test]
+fn what_the_status_shows_is_announced_until_it_shows_something_else() {
+    let mut story = Story::begin(configuration());
+    story.endpoints("web", &["a"]);
+    story.put("web", given(OURS));
+    story.change("web", |service| service.request = asking_for(&["192.168.35.105"]).request);
+    assert_eq!(story.written("web"), Some(vec![ip("192.168.35.105")]));
+    let status = story.planner.plan().status.services[&key("web")].clone();
+    let warning = status.warning.clone().expect("the loss is told first");
+    assert!(warning.warning && warning.message.contains(OURS), "{warning:?}");
+    story.tell(Fact::StatusRefused(key("web"), "403 forbidden".to_owned()));
+    story.turn();
+    assert_eq!(story.announced("web"), [OURS]);
+    story.confirm("web");
+    assert_eq!(story.announced("web"), ["192.168.35.105"]);
+}
+
+#[test]
+fn nothing_is_chosen_or_lost_while_the_namespace_is_unknown_and_a_pool_depends_on_it() {
+    let mut config = configuration();
+    let selector = Some("team=web".parse().unwrap());
+    config.pools = vec![
+        pool("general", &["192.168.35.100-192.168.35.110"]),
+        Pool { namespace_selector: selector, ..pool("team", &["192.168.36.0/28"]) },
+    ];
+    let mut story = Story::begin(config);
+    story.put("web", service());
+    story.put("api", given("192.168.36.1"));
+    assert_eq!(story.decision("web").allocation.reason.code(), "namespace-unknown");
+    assert_eq!((story.write("web"), story.write("api")), (None, None));
+    let labels = Labels([("team".to_owned(), "web".to_owned())].into_iter().collect());
+    story.tell(Fact::Namespace("shop".into(), Some(Arc::new(labels))));
+    story.turn();
+    assert_eq!(
+        (story.addresses("web"), story.addresses("api")),
+        (vec!["192.168.36.0".to_owned()], vec!["192.168.36.1".to_owned()])
+    );
+}
+
+#[test]
+fn the_second_family_is_waited_for_and_told() {
+    let mut config = configuration();
+    config.pools = vec![pool("lan", &["192.168.35.100-192.168.35.110", "fd35::1-fd35::1"])];
+    let mut story = Story::begin(config);
+    let families = vec![crate::address::Family::V4, crate::address::Family::V6];
+    let dual = Service { families: families.clone(), family_policy: FamilyPolicy::PreferDualStack, ..service() };
+    story.put("first", dual.clone());
+    story.confirm("first");
+    story.put("web", dual);
+    let decision = story.confirm("web");
+    assert_eq!(decision.allocation.notes.first().map(Reason::code).as_deref(), Some("family-missing"));
+    let condition = story.planner.world().services[&key("web")].condition.clone().expect("a condition");
+    assert!(condition.allocated && condition.message.contains("IPv6"), "{condition:?}");
+    story.delete("first");
+    assert_eq!(story.written("web"), Some(vec![ip("192.168.35.101"), ip("fd35::1")]));
+}
+
+#[test]
+fn a_file_that_lacks_a_pool_takes_no_address_away_while_the_others_may_have_it() {
+    let mut story = Story::alone(configuration());
+    story.put("web", given("198.51.100.9"));
+    let write = story.write("web").expect("the condition tells it");
+    assert_eq!((write.ingress, story.event("web").as_str()), (None, "AddressGoes"));
+    let condition = write.condition.expect("a condition");
+    assert!(condition.allocated && condition.addresses() == [ip("198.51.100.9")], "{condition:?}");
+    story.put("new", service());
+    assert_eq!(story.addresses("new"), [OURS], "new addresses are given all the same");
+    story.later(NOTICE * 10);
+    assert_eq!(story.written("web"), None, "nobody agrees");
+    story.inherits();
+    assert_eq!(story.written("web"), Some(vec![ip("192.168.35.101")]), "the holder before had the same file");
+    let status = story.planner.plan().status.services[&key("web")].clone();
+    assert!(status.warning.as_ref().is_some_and(|warning| warning.message.contains("198.51.100.9")));
+}
+
+#[test]
+fn a_lasting_holder_trusts_its_own_file_and_one_who_hears_another_file_does_not() {
+    let mut story = Story::alone(configuration());
+    story.put("web", given("198.51.100.9"));
+    story.later(TRUST);
+    assert_eq!(story.written("web"), Some(vec![ip(OURS)]));
+}
+
+#[test]
+fn an_address_goes_by_a_changed_namespace_only_after_it_was_told() {
+    let mut config = configuration();
+    let namespaces = Some("team=web".parse().unwrap());
+    config.pools = vec![
+        Pool { namespace_selector: namespaces, ..pool("team", &["192.168.36.0/28"]) },
+        pool("general", &["192.168.35.100-192.168.35.110"]),
+    ];
+    // Nobody agrees: it is not the file by which the address goes.
+    let mut story = Story::alone(config);
+    let labels = |team: &str| Some(Arc::new(Labels([("team".to_owned(), team.to_owned())].into_iter().collect())));
+    story.tell(Fact::Namespace("shop".into(), labels("web")));
+    story.put("web", given("192.168.36.1"));
+    story.tell(Fact::Namespace("shop".into(), labels("other")));
+    story.turn();
+    assert_eq!((story.written("web"), story.event("web").as_str()), (None, "AddressGoes"));
+    story.later(NOTICE);
+    assert_eq!(story.written("web"), Some(vec![ip(OURS)]));
+}
+
+#[test]
+fn of_two_overwrites_within_a_minute_the_second_is_left_and_told_and_tried_again_later() {
+    let mut story = Story::begin(configuration());
+    story.put("web", given(OURS));
+    for round in 0..2 {
+        story.change("web", |service| service.ingress.clear());
+        if round == 0 {
+            assert_eq!(story.written("web"), Some(vec![ip(OURS)]), "what crier gave is put back once");
+            story.confirm("web");
+        }
+    }
+    assert_eq!((story.write("web"), story.event("web").as_str()), (None, "StatusNotOurs"));
+    assert_eq!(story.announced("web"), [OURS]);
+    let deadline = story.planner.next_deadline().expect("it is tried again");
+    story.later(deadline - story.now);
+    assert_eq!(story.written("web"), Some(vec![ip(OURS)]));
+}
+
+#[test]
+fn overwrites_that_are_far_apart_are_each_made_good() {
+    let mut story = Story::begin(configuration());
+    story.put("web", given(OURS));
+    for round in 0..5 {
+        story.change("web", |service| service.ingress.clear());
+        assert_eq!(story.written("web"), Some(vec![ip(OURS)]), "round {round}");
+        story.confirm("web");
+        story.later(Duration::from_secs(61));
+    }
+}
+
+#[test]
+fn a_text_that_only_counts_is_no_news() {
+    let mut config = configuration();
+    config.pools = vec![Pool { rest: Duration::from_secs(30), ..pool("lan", &["192.168.35.100/31"]) }];
+    let mut story = Story::begin(config);
+    for (name, address) in [("one", OURS), ("two", "192.168.35.101")] {
+        story.put(name, given(address));
+    }
+    story.put("web", service());
+    story.confirm("web");
+    for name in ["one", "two"] {
+        story.delete(name);
+        assert_eq!((story.write("web"), story.event("web")), (None, String::new()), "{name} was freed and rests");
+    }
+}
+
+#[test]
+fn endpoints_count_for_the_addresses_of_their_family_only() {
+    let mut config = configuration();
+    config.pools = vec![pool("lan", &["192.168.35.100-192.168.35.110", "fd35::100-fd35::10f"])];
+    let mut story = Story::begin(config);
+    let families = vec![crate::address::Family::V4, crate::address::Family::V6];
+    let policy = TrafficPolicy::Local;
+    let dual = Service {
+        families,
+        family_policy: FamilyPolicy::RequireDualStack,
+        external_traffic_policy: policy,
+        ..service()
+    };
+    let mut slice = |family, name: &str, nodes: &[&str]| {
+        let counts = || nodes.iter().map(|name| (NodeName::from(*name), 1)).collect();
+        let (ready, serving) = (counts(), counts());
+        let slice =
+            EndpointSlice { service: key("web"), family: Some(family), ready, serving, serving_without_node: 0 };
+        story.tell(Fact::EndpointSlice(key(name), Some(Arc::new(slice))));
+    };
+    slice(crate::address::Family::V4, "web-4", &["a"]);
+    slice(crate::address::Family::V6, "web-6", &[]);
+    story.put("web", dual);
+    let decision = story.confirm("web");
+    let reasons: Vec<String> = decision.announcements.iter().map(|it| it.bgp.reason.code()).collect();
+    assert_eq!(reasons, ["announced", "no-endpoints"]);
+    let counts = || [(NodeName::from("b"), 1)].into_iter().collect();
+    let family = Some(crate::address::Family::V6);
+    let slice =
+        EndpointSlice { service: key("web"), family, ready: counts(), serving: counts(), serving_without_node: 0 };
+    story.tell(Fact::EndpointSlice(key("web-6"), Some(Arc::new(slice))));
+    story.turn();
+    let owners: Vec<Option<NodeName>> =
+        story.decision("web").announcements.iter().map(|it| it.l2.owner.clone()).collect();
+    assert_eq!(owners, [Some("a".into()), Some("b".into())], "each where its family has an endpoint");
+}

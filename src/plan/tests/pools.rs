@@ -1,0 +1,244 @@
+//! What pools give to nobody, to one Service alone, or nothing new of; and several pools for one Service.
+
+use super::*;
+use crate::address::Family::{V4, V6};
+use crate::names::PoolName;
+use crate::reason::HostUse;
+use crate::world::DefaultRoute;
+
+fn of_pools(names: &[&str]) -> Service {
+    let pools = names.iter().map(|name| PoolName::from(*name)).collect();
+    Service { request: Ok(Request { addresses: Vec::new(), pools }), ..service() }
+}
+
+fn with_pools(pools: Vec<Pool>) -> Story {
+    Story::begin(Config { pools, ..configuration() })
+}
+
+fn holding(address: &str) -> Service {
+    Service { ingress: vec![address.parse().unwrap()], ..service() }
+}
+
+fn reason(story: &Story, name: &str) -> String {
+    story.decision(name).allocation.reason.to_string()
+}
+
+fn notes(story: &Story, name: &str) -> Vec<String> {
+    story.decision(name).allocation.notes.iter().map(|note| note.code()).collect()
+}
+
+fn reserve(config: &mut Config, name: &str, addresses: &[&str]) {
+    let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
+    config.reservations.push(Reservation { service: key(name), addresses });
+}
+
+#[test]
+fn an_excluded_address_is_given_to_nobody_and_kept_by_who_holds_it() {
+    let exclude = ["192.168.35.100", "192.168.35.102-192.168.35.103"].map(|text| text.parse().unwrap()).to_vec();
+    let lan = Pool { exclude, ..configuration().pools.remove(0) };
+    assert_eq!(allocate::capacity(&lan), 8);
+    let mut story = with_pools(vec![lan]);
+    story.put("one", service());
+    story.put("two", service());
+    assert_eq!(story.addresses("one"), ["192.168.35.101"]);
+    assert_eq!(story.addresses("two"), ["192.168.35.104"]);
+    story.put("asks", asking_for(&["192.168.35.103"]));
+    assert_eq!(reason(&story, "asks"), "pool lan excludes 192.168.35.103: no Service gets it anew");
+    story.put("holds", holding("192.168.35.102"));
+    assert_eq!(
+        (story.addresses("holds"), notes(&story, "holds")),
+        (vec!["192.168.35.102".to_owned()], vec!["address-excluded".to_owned()])
+    );
+    assert!(story.decision("holds").allocation.complaint.is_none());
+    story.delete("holds");
+    story.put("three", service());
+    assert_eq!(story.addresses("three"), ["192.168.35.105"], "not even when it is free again");
+}
+
+#[test]
+fn half_of_an_endless_range_can_be_excluded() {
+    let lan = Pool { exclude: vec!["fd35::/65".parse().unwrap()], ..pool("lan", &["fd35::/64"]) };
+    let mut story = with_pools(vec![lan]);
+    story.put("web", Service { families: vec![V6], ..service() });
+    assert_eq!(story.addresses("web"), ["fd35::8000:0:0:0"]);
+}
+
+/// A11 of the field cases.
+#[test]
+fn what_hosts_and_subnets_use_themselves_is_given_to_no_service() {
+    let mut story = with_pools(vec![pool("lan", &["192.168.35.0/24", "fd35::/120"])]);
+    let addresses =
+        vec!["192.168.35.3/24".parse().unwrap(), "fd35::1/64".parse().unwrap(), "192.168.35.6/32".parse().unwrap()];
+    let link = story.planner.world().links[&2].clone();
+    story.tell(Fact::Link(2, Some(Link { addresses, ..link })));
+    let gateway = |text: &str| DefaultRoute { gateway: text.parse().unwrap(), link: 2, metric: 0 };
+    story.tell(Fact::DefaultRoutes(vec![gateway("192.168.35.1")]));
+    let b = Node { addresses: vec!["192.168.35.2".parse().unwrap()], ..node(&[]) };
+    story.tell(Fact::Node("b".into(), Some(Arc::new(b))));
+    story.turn();
+    story.put("v4", service());
+    story.put("v6", Service { families: vec![V6], ..service() });
+    assert_eq!(story.addresses("v4"), ["192.168.35.4"]);
+    assert_eq!(story.addresses("v6"), ["fd35::2"]);
+    for (address, what) in [
+        ("192.168.35.0", HostUse::Network { net: "192.168.35.0/24".parse().unwrap() }),
+        ("192.168.35.1", HostUse::Gateway { interface: "eth0".into() }),
+        ("192.168.35.2", HostUse::Node { node: "b".into() }),
+        ("192.168.35.3", HostUse::Link { interface: "eth0".into() }),
+        ("192.168.35.255", HostUse::Broadcast { net: "192.168.35.0/24".parse().unwrap() }),
+        ("fd35::", HostUse::SubnetRouters { net: "fd35::/64".parse().unwrap() }),
+        ("fd35::1", HostUse::Link { interface: "eth0".into() }),
+    ] {
+        let families = if address.contains(':') { vec![V6] } else { vec![V4] };
+        story.put("asks", Service { families, ..asking_for(&[address]) });
+        let refused = Reason::AddressOfHost { address: address.parse().unwrap(), what };
+        assert_eq!(story.decision("asks").allocation.reason, refused);
+    }
+    story.put("asks", asking_for(&["192.168.35.6"]));
+    assert_eq!(
+        story.addresses("asks"),
+        ["192.168.35.6"],
+        "a host prefix may well be a Service's own, put there by kube-proxy"
+    );
+    story.put("asks", asking_for(&["192.168.35.2"]));
+    story.tell(Fact::Node("b".into(), Some(Arc::new(node(&[])))));
+    story.turn();
+    assert_eq!(story.addresses("asks"), ["192.168.35.2"], "granted when the Node has it no more");
+}
+
+#[test]
+fn a_service_that_holds_the_address_of_a_host_keeps_it_and_is_told() {
+    let mut story = with_pools(vec![pool("lan", &["192.168.35.0/24"])]);
+    story.put("web", holding("192.168.35.11"));
+    assert_eq!(
+        (story.addresses("web"), notes(&story, "web")),
+        (vec!["192.168.35.11".to_owned()], vec!["address-of-host".to_owned()])
+    );
+}
+
+#[test]
+fn a_draining_pool_gives_nothing_new_and_takes_nothing_away() {
+    let draining = Pool { draining: true, ..pool("old", &["192.0.2.1-192.0.2.9"]) };
+    let mut story = with_pools(vec![draining.clone(), pool("new", &["198.51.100.1"])]);
+    story.put("holds", holding("192.0.2.1"));
+    assert_eq!(
+        (story.addresses("holds"), notes(&story, "holds")),
+        (vec!["192.0.2.1".to_owned()], vec!["pool-draining".to_owned()])
+    );
+    story.put("web", service());
+    assert_eq!(story.addresses("web"), ["198.51.100.1"], "of the next pool");
+    for (name, asks) in [("by-name", of_pools(&["old"])), ("by-address", asking_for(&["192.0.2.2"]))] {
+        story.put(name, asks);
+        assert_eq!(story.decision(name).allocation.reason, Reason::PoolDraining { pool: "old".into() }, "{name}");
+    }
+    let mut story = with_pools(vec![draining]);
+    story.put("web", service());
+    assert_eq!(story.decision("web").allocation.reason, Reason::PoolDraining { pool: "old".into() }, "the only pool");
+    story.put("asks", Service { ingress: vec!["192.0.2.2".parse().unwrap()], ..of_pools(&["old"]) });
+    assert!(story.decision("asks").allocation.complaint.is_none(), "what it asks for it has");
+}
+
+#[test]
+fn a_reserved_address_waits_for_its_service() {
+    let mut config = configuration();
+    config.pools.push(Pool { auto_assign: false, ..pool("by-request", &["192.0.2.1-192.0.2.9"]) });
+    reserve(&mut config, "front", &["192.168.35.100", "192.168.35.101"]);
+    reserve(&mut config, "api", &["192.0.2.1"]);
+    let mut story = Story::begin(config);
+    story.put("web", service());
+    assert_eq!(story.addresses("web"), ["192.168.35.102"]);
+    story.put("asks", asking_for(&["192.168.35.101"]));
+    assert_eq!(reason(&story, "asks"), "192.168.35.101 is reserved for shop/front by a [[reservation]]");
+    story.put("front", service());
+    assert_eq!(story.addresses("front"), ["192.168.35.100"], "in the order of the file");
+    story.put("api", service());
+    assert_eq!(story.addresses("api"), ["192.0.2.1"], "of a pool that assigns nothing by itself, too");
+    story.delete("front");
+    story.put("front", asking_for(&["192.168.35.105"]));
+    assert_eq!(story.addresses("front"), ["192.168.35.105"], "what it asks for goes before");
+}
+
+#[test]
+fn a_reservation_moves_nobody() {
+    let mut config = configuration();
+    reserve(&mut config, "front", &["192.168.35.100"]);
+    let mut story = Story::begin(config);
+    story.put("web", holding("192.168.35.100"));
+    assert_eq!(
+        (story.addresses("web"), notes(&story, "web")),
+        (vec!["192.168.35.100".to_owned()], vec!["address-reserved".to_owned()])
+    );
+    story.put("front", service());
+    assert_eq!(story.addresses("front"), ["192.168.35.101"], "rather than none");
+    story.put("other", holding("192.168.35.107"));
+    story.delete("web");
+    story.delete("front");
+    story.put("front", service());
+    assert_eq!(story.addresses("front"), ["192.168.35.100"]);
+}
+
+#[test]
+fn a_service_gets_an_address_of_each_pool_that_it_names() {
+    let pools =
+        || vec![pool("lan", &["192.168.35.100-192.168.35.110", "fd35::100-fd35::1ff"]), pool("wan", &["198.51.100.1"])];
+    let mut story = with_pools(pools());
+    story.put("web", of_pools(&["lan", "wan"]));
+    assert_eq!(story.addresses("web"), ["192.168.35.100", "198.51.100.1"]);
+    let both =
+        Service { families: vec![V4, V6], family_policy: FamilyPolicy::RequireDualStack, ..of_pools(&["wan", "lan"]) };
+    story.put("late", both.clone());
+    assert_eq!(story.addresses("late"), ["192.168.35.101", "fd35::100"]);
+    let complaint = story.decision("late").allocation.complaint.as_ref().map(ToString::to_string);
+    assert_eq!(complaint.as_deref(), Some("no free IPv4 address in wan"));
+    story.delete("web");
+    assert_eq!(story.addresses("late"), ["192.168.35.101", "fd35::100", "198.51.100.1"], "as soon as it is free");
+    assert!(story.decision("late").allocation.complaint.is_none());
+    story.confirm("late");
+    let confirmed = story.planner.world().services[&key("late")].ingress.clone();
+    let pools_now = Service { ingress: confirmed, resource_version: "9".to_owned(), ..both };
+    story.put("late", Service { request: of_pools(&["lan"]).request, ..pools_now });
+    assert_eq!(story.addresses("late"), ["192.168.35.101", "fd35::100"], "it names wan no more");
+
+    let mut story = with_pools(pools());
+    story.put("nowhere", of_pools(&["lan", "nope"]));
+    assert_eq!(story.addresses("nowhere"), ["192.168.35.100"]);
+    assert!(matches!(story.decision("nowhere").allocation.complaint, Some(Reason::UnknownPool { .. })));
+    story.put("v6-only", Service { families: vec![V6], ..of_pools(&["wan"]) });
+    assert_eq!(reason(&story, "v6-only"), "no free IPv6 address in wan");
+}
+
+/// B14 of the field cases.
+#[test]
+fn the_second_family_that_a_service_prefers_is_waited_for_and_told() {
+    let mut story = with_pools(vec![pool("lan", &["192.168.35.100-192.168.35.110", "fd35::100"])]);
+    story.put("first", Service { families: vec![V6], ..service() });
+    let dual = Service { families: vec![V4, V6], family_policy: FamilyPolicy::PreferDualStack, ..service() };
+    story.put("web", dual);
+    assert_eq!(story.addresses("web"), ["192.168.35.100"]);
+    assert_eq!(notes(&story, "web"), ["family-missing"]);
+    story.delete("first");
+    assert_eq!(story.addresses("web"), ["192.168.35.100", "fd35::100"]);
+    assert!(notes(&story, "web").is_empty());
+}
+
+#[test]
+fn the_second_family_comes_from_the_pool_of_the_first() {
+    let pools = vec![pool("a", &["192.0.2.1", "fd35::1"]), pool("b", &["198.51.100.1", "fd36::1"])];
+    let mut story = with_pools(pools);
+    let dual =
+        Service { families: vec![V4, V6], family_policy: FamilyPolicy::PreferDualStack, ..holding("198.51.100.1") };
+    story.put("web", dual);
+    assert_eq!(story.addresses("web"), ["198.51.100.1", "fd36::1"]);
+}
+
+#[test]
+fn each_class_of_the_list_is_served() {
+    let mut config = configuration();
+    let Source::Kubernetes(kubernetes) = &mut config.source else { panic!("the story has an API server") };
+    kubernetes.classes = vec!["a/b".to_owned(), "c/d".to_owned()];
+    let mut story = Story::begin(config);
+    for (class, ours) in [("a/b", true), ("c/d", true), ("crier.dev/crier", false)] {
+        story.put("web", Service { class: Some(class.to_owned()), ..service() });
+        assert_eq!(!story.addresses("web").is_empty(), ours, "{class}");
+    }
+}

@@ -1,0 +1,144 @@
+//! What another configuration would change: the JSON behind `crier plan`. Floor 1. `plan::forecast` finds it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::{SCHEMA_VERSION, Snapshot};
+use crate::config::Config;
+use crate::names::{NodeName, ObjectKey, PeerName};
+use crate::plan::forecast::{self, ForecastError, PeerDifference};
+use crate::reason::Reason;
+use crate::route::RouteAttributes;
+
+/// `crier plan`. Everything that is not named stays as it is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ForecastReport {
+    pub schema_version: u32,
+    /// The node whose routes and peers these are.
+    pub node: NodeName,
+    pub services: Vec<ServiceReport>,
+    pub owners: Vec<OwnerReport>,
+    pub routes: Vec<RouteReport>,
+    pub peers: Vec<PeerReport>,
+}
+
+/// What becomes of a Service's addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Effect {
+    /// It gets addresses and loses none.
+    Gains,
+    /// It loses addresses and gets none.
+    Loses,
+    /// It gets other addresses for some that it loses.
+    Moves,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ServiceReport {
+    pub service: ObjectKey,
+    pub effect: Effect,
+    pub before: Vec<IpAddr>,
+    pub after: Vec<IpAddr>,
+    pub reason: Reason,
+    /// The reason in words.
+    pub summary: String,
+}
+
+/// Another node becomes the one that should answer for the address. It asks the present owner, which hands over.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OwnerReport {
+    pub address: IpAddr,
+    pub service: ObjectKey,
+    pub before: Option<NodeName>,
+    pub after: Option<NodeName>,
+}
+
+/// A route of this node. `before` is absent for one that would be announced, `after` for one that would be withdrawn.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RouteReport {
+    pub peer: PeerName,
+    pub prefix: IpNet,
+    pub before: Option<RouteAttributes>,
+    pub after: Option<RouteAttributes>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PeerReport {
+    pub peer: PeerName,
+    pub effect: PeerEffect,
+    /// The keys of `[[bgp.peer]]` with other values. Empty for a peer that is changed: the content of its secret file differs.
+    pub keys: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PeerEffect {
+    Added,
+    Removed,
+    Changed,
+}
+
+impl ForecastReport {
+    /// Nothing would change.
+    pub fn is_empty(&self) -> bool {
+        let ForecastReport { schema_version: _, node: _, services, owners, routes, peers } = self;
+        services.is_empty() && owners.is_empty() && routes.is_empty() && peers.is_empty()
+    }
+}
+
+/// What `config` would change for the agent of the snapshot.
+pub fn forecast(snapshot: &Snapshot, config: &Arc<Config>) -> Result<ForecastReport, ForecastError> {
+    let both = (&snapshot.config, config);
+    let forecast = forecast::forecast(both, &snapshot.node, &snapshot.world, snapshot.now)?;
+    let services = forecast.services.into_iter().map(|it| ServiceReport {
+        effect: effect(&it.before, &it.after),
+        service: it.service,
+        before: it.before,
+        after: it.after,
+        summary: it.reason.to_string(),
+        reason: it.reason,
+    });
+    let owners = forecast.owners.into_iter().map(|it| OwnerReport {
+        address: it.address,
+        service: it.service,
+        before: it.before,
+        after: it.after,
+    });
+    let attributes = |route: Option<Arc<RouteAttributes>>| route.map(|route| (*route).clone());
+    let routes = forecast.routes.into_iter().map(|it| RouteReport {
+        peer: it.peer,
+        prefix: it.prefix,
+        before: attributes(it.before),
+        after: attributes(it.after),
+    });
+    let peers = forecast.peers.into_iter().map(|it| {
+        let (effect, keys) = match it.difference {
+            PeerDifference::Added => (PeerEffect::Added, Vec::new()),
+            PeerDifference::Removed => (PeerEffect::Removed, Vec::new()),
+            PeerDifference::Changed(keys) => (PeerEffect::Changed, keys),
+        };
+        PeerReport { peer: it.peer, effect, keys: keys.into_iter().map(str::to_owned).collect() }
+    });
+    Ok(ForecastReport {
+        schema_version: SCHEMA_VERSION,
+        node: snapshot.node.clone(),
+        services: services.collect(),
+        owners: owners.collect(),
+        routes: routes.collect(),
+        peers: peers.collect(),
+    })
+}
+
+fn effect(before: &[IpAddr], after: &[IpAddr]) -> Effect {
+    let loses = before.iter().any(|address| !after.contains(address));
+    let gains = after.iter().any(|address| !before.contains(address));
+    match (gains, loses) {
+        (true, true) => Effect::Moves,
+        (true, false) => Effect::Gains,
+        (false, _) => Effect::Loses,
+    }
+}

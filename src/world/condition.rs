@@ -1,0 +1,100 @@
+//! The condition `crier.dev/Allocated` in the status of a Service: which addresses crier gave, and what is in the way. Floor 1.
+//!
+//! It is written in the same request as the addresses, so it tells which of them are crier's, also to the next agent that
+//! allocates and after a restart. Its message has one form, which [`Condition::addresses`] reads back.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::PoolName;
+
+/// What crier says of a Service in its status.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Condition {
+    /// `status` is True: the Service has the addresses that it is to have.
+    pub allocated: bool,
+    /// A word in CamelCase, as Kubernetes asks for.
+    pub reason: String,
+    pub message: String,
+}
+
+const GIVEN: &str = "assigned ";
+const FROM: &str = " from ";
+const NOTE: &str = "; ";
+const NOTHING: &str = "no address: ";
+
+impl Condition {
+    pub const TYPE: &'static str = "crier.dev/Allocated";
+
+    /// `addresses` were given and stay; `note` is what is the matter all the same.
+    pub fn given(
+        allocated: bool,
+        code: &str,
+        addresses: &[IpAddr],
+        pools: &[PoolName],
+        note: Option<&str>,
+    ) -> Condition {
+        let addresses: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+        let pools: Vec<&str> = pools.iter().map(PoolName::as_str).collect();
+        let mut message = format!("{GIVEN}{}", addresses.join(", "));
+        if !pools.is_empty() {
+            message.extend([FROM, &pools.join(", ")]);
+        }
+        if let Some(note) = note {
+            message.extend([NOTE, note]);
+        }
+        Condition { allocated, reason: camel_case(code), message }
+    }
+
+    /// The Service has no address, because of `why`.
+    pub fn nothing(code: &str, why: &str) -> Condition {
+        Condition { allocated: false, reason: camel_case(code), message: format!("{NOTHING}{why}") }
+    }
+
+    /// The addresses that crier gave, in their order; none if the message is not crier's.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        let Some(rest) = self.message.strip_prefix(GIVEN) else { return Vec::new() };
+        let list = rest.split(NOTE).next().and_then(|list| list.split(FROM).next()).unwrap_or_default();
+        list.split(", ").map_while(|text| text.parse().ok()).collect()
+    }
+}
+
+/// `no-free-address` as `NoFreeAddress`: a reason of a condition has no hyphens.
+fn camel_case(code: &str) -> String {
+    let capital = |word: &str| {
+        let mut letters = word.chars();
+        letters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(letters).collect::<String>()
+    };
+    code.split('-').map(capital).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(all: &[&str]) -> Vec<IpAddr> {
+        all.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_addresses_are_read_back_whatever_else_the_message_says() {
+        let pair = addresses(&["192.0.2.1", "fd00::1"]);
+        for (pools, note) in
+            [(vec![], None), (vec!["lan".into()], None), (vec!["a".into(), "b".into()], Some("x; from 192.0.2.9"))]
+        {
+            let condition = Condition::given(true, "assigned", &pair, &pools, note);
+            assert_eq!(condition.addresses(), pair, "{}", condition.message);
+        }
+        let condition = Condition::nothing("no-free-address", "192.0.2.1 is taken");
+        assert_eq!((condition.reason.as_str(), condition.addresses()), ("NoFreeAddress", Vec::new()));
+    }
+
+    #[test]
+    fn what_is_not_of_crier_gives_nothing() {
+        for message in ["", "assigned", "assigned by hand", "192.0.2.1"] {
+            let condition = Condition { allocated: true, reason: String::new(), message: message.to_owned() };
+            assert_eq!(condition.addresses(), addresses(&[]), "{message}");
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! Beside a real API server: nothing is taken away by other writers of statuses, by agents with other files, or by an agent
+//! without its rights; and what crier says of a Service can be waited for.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use rack::crier::Crier;
+use rack::kubernetes::{Cluster, Proof};
+use rack::{Metal, Need, Rack, Service, Site, eventually, eventually_equal, millis, rest, secs, throughout};
+use serde_json::{Value, json};
+
+const NEEDS: [Need; 2] = [Need::Kubernetes, Need::Crier];
+
+const LAN: &str = "[[pool]]\nname = \"lan\"\naddresses = [\"192.168.35.100-192.168.35.103\"]\nrest = \"0s\"\n";
+const WAN: &str = "[[pool]]\nname = \"wan\"\naddresses = [\"198.18.0.0/24\"]\n";
+const LINK: &str = "[[l2]]\ninterfaces = [\"eth0\"]\n";
+const CONDITION: &str = "crier.dev/Allocated";
+
+fn apply(metal: &Metal, service: &Service) {
+    metal.try_apply(&service.object()).expect("the API server takes the Service");
+}
+
+fn condition(metal: &Metal, name: &str) -> Value {
+    let object = metal.get(&format!("service/{name}")).expect("the Service is there");
+    let all = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    all.into_iter().find(|it| it["type"] == CONDITION).unwrap_or_default()
+}
+
+fn version(metal: &Metal, name: &str) -> String {
+    metal.get(&format!("service/{name}")).expect("the Service is there")["metadata"]["resourceVersion"].to_string()
+}
+
+#[track_caller]
+fn wait_ingress(metal: &Metal, name: &str, address: &str) {
+    eventually_equal(&format!("{name} has {address}"), secs(20), &vec![address.to_owned()], || {
+        metal.ingress(&format!("service/{name}"))
+    });
+}
+
+#[track_caller]
+fn wait_problem(agent: &Crier, words: &[&str]) {
+    eventually(&format!("{} names {words:?}", agent.node()), secs(20), || {
+        let problems = agent.status()["problems"].to_string();
+        if words.iter().all(|word| problems.contains(word)) { Ok(()) } else { Err(problems) }
+    });
+}
+
+#[test]
+fn kubectl_waits_for_the_condition_which_comes_with_address_and_annotation_and_is_not_rewritten() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let metal = Metal::new(&rack, 1);
+    let _agents = metal.agents(&format!("{LAN}{LINK}"));
+    apply(&metal, &Service::new("web"));
+    let said = metal.kubectl(&format!("wait --for=condition={CONDITION} service/web --timeout=20s"));
+    assert!(said.contains("condition met"), "{said}");
+    assert_eq!(metal.ingress("service/web"), ["192.168.35.100"]);
+    let object = metal.get("service/web").unwrap();
+    for prefix in ["crier.dev", "metallb.io"] {
+        let name = format!("{prefix}/ip-allocated-from-pool");
+        assert_eq!(object["metadata"]["annotations"][&name], "lan", "in the same write as the address");
+    }
+    let seen = condition(&metal, "web");
+    assert_eq!((&seen["reason"], &seen["message"]), (&json!("Assigned"), &json!("assigned 192.168.35.100 from lan")));
+    assert!(seen["lastTransitionTime"].as_str().is_some_and(|at| at.starts_with("20")), "{seen}");
+    let before = version(&metal, "web");
+    throughout("nothing is written again", secs(3), || match version(&metal, "web") {
+        now if now == before => Ok(()),
+        now => Err(format!("{before} became {now}")),
+    });
+
+    let theirs = json!({ "type": "example.com/Checked", "status": "True", "reason": "Fine", "message": "",
+        "lastTransitionTime": "2026-07-01T08:00:00Z" });
+    metal.patch_status("service/web", &json!({ "conditions": [theirs, seen] }));
+    metal.patch("service/web", &json!({ "metadata": { "annotations": { "crier.dev/addresses": "192.168.35.102" } } }));
+    wait_ingress(&metal, "web", "192.168.35.102");
+    let types: Vec<Value> = metal.get("service/web").unwrap()["status"]["conditions"]
+        .as_array()
+        .expect("conditions")
+        .iter()
+        .map(|it| it["type"].clone())
+        .collect();
+    assert_eq!(types, ["example.com/Checked", CONDITION], "others' conditions are kept");
+    let events = metal.events("Service", "web");
+    let goes = events
+        .iter()
+        .position(|(kind, why, text)| kind == "Warning" && why == "AddressGoes" && text.contains("192.168.35.100"));
+    assert!(goes.is_some(), "the loss of an address is told: {events:?}");
+
+    metal.patch("service/web", &json!({ "spec": { "type": "ClusterIP" } }));
+    eventually("a Service of another type is not spoken of any more", secs(10), || {
+        let seen = (metal.ingress("service/web"), condition(&metal, "web"));
+        if seen == (Vec::new(), Value::Null) { Ok(()) } else { Err(format!("{seen:?}")) }
+    });
+}
+
+#[test]
+fn a_controller_that_writes_other_addresses_is_left_alone_and_told_and_the_address_stays_reserved() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let metal = Metal::new(&rack, 1);
+    let agents = metal.agents(&format!("{LAN}{LINK}"));
+    apply(&metal, &Service::new("web"));
+    wait_ingress(&metal, "web", "192.168.35.100");
+    let writes = fighting(&metal, json!([{ "ip": "192.168.35.11" }]), || {
+        wait_problem(&agents[0], &["default/web", "192.168.35.11", "crier did not give"]);
+        apply(&metal, &Service::new("next"));
+        wait_ingress(&metal, "next", "192.168.35.101");
+        rest(secs(3));
+    });
+    assert_eq!(writes, 1, "crier does not overwrite it");
+    assert_eq!(metal.ingress("service/web"), ["192.168.35.11"]);
+    let seen = condition(&metal, "web");
+    assert_eq!((&seen["status"], &seen["reason"]), (&json!("False"), &json!("ForeignStatus")), "{seen}");
+    let warnings = metal.events("Service", "web").into_iter().filter(|(_, why, _)| why == "StatusNotOurs").count();
+    assert_eq!(warnings, 1, "told once");
+    metal.patch_status("service/web", &json!({ "loadBalancer": { "ingress": null } }));
+    wait_ingress(&metal, "web", "192.168.35.100");
+}
+
+#[test]
+fn a_controller_that_empties_the_status_again_and_again_is_fought_only_twice() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let metal = Metal::new(&rack, 1);
+    let agents = metal.agents(&format!("{LAN}{LINK}"));
+    apply(&metal, &Service::new("web"));
+    wait_ingress(&metal, "web", "192.168.35.100");
+    let writes = fighting(&metal, Value::Null, || {
+        wait_problem(&agents[0], &["default/web", "overwrote the status twice"]);
+        rest(secs(3));
+    });
+    assert!((2..=3).contains(&writes), "{writes} overwrites");
+    let events = metal.events("Service", "web");
+    assert!(events.len() <= 4, "{events:?}");
+}
+
+/// What the other controller does while `meanwhile` runs: whenever the status is not `wanted`, it writes that. Returns how
+/// often it wrote.
+fn fighting(metal: &Metal, wanted: Value, meanwhile: impl FnOnce()) -> usize {
+    let (over, writes) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                let seen = metal.get("service/web").expect("the Service is there")["status"]["loadBalancer"]["ingress"]
+                    .clone();
+                if seen[0]["ip"] != wanted[0]["ip"] {
+                    metal.patch_status("service/web", &json!({ "loadBalancer": { "ingress": wanted } }));
+                    writes.fetch_add(1, Ordering::Relaxed);
+                }
+                rest(millis(100));
+            }
+        });
+        meanwhile();
+        over.store(true, Ordering::Relaxed);
+    });
+    writes.into_inner()
+}
+
+#[test]
+fn an_agent_with_an_old_file_that_comes_to_lead_takes_nothing_away_and_all_say_whose_file_differs() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let metal = Metal::new(&rack, 4);
+    let access = metal.access();
+    let start = |node: usize, file: &str| {
+        let node = metal.site.node(node);
+        let agent = node.crier(node.name(), &format!("{access}{file}"));
+        agent.wait_ready(secs(20));
+        agent
+    };
+    let (new, old) = (format!("{WAN}{LAN}{LINK}"), format!("{LAN}{LINK}"));
+    let first = start(0, &new);
+    eventually(
+        "the first allocates",
+        secs(10),
+        || if first.status()["allocates"] == true { Ok(()) } else { Err("no") },
+    );
+    let second = start(1, &new);
+    let stale = start(2, &old);
+    let empty = start(3, LINK);
+    let services = ["a", "b", "c"];
+    let kept: Vec<Vec<String>> = services
+        .iter()
+        .map(|name| {
+            apply(&metal, &Service::new(name));
+            eventually("an address of the new pool", secs(10), || match metal.ingress(&format!("service/{name}")) {
+                it if it.len() == 1 && it[0].starts_with("198.18.") => Ok(it),
+                it => Err(it.join(", ")),
+            })
+        })
+        .collect();
+    wait_problem(&stale, &["the pools of this node differ from those of node-1"]);
+    wait_problem(&empty, &["no [[pool]]"]);
+    let stands = || {
+        let seen: Vec<Vec<String>> = services.iter().map(|name| metal.ingress(&format!("service/{name}"))).collect();
+        if seen == kept { Ok(()) } else { Err(format!("{seen:?}")) }
+    };
+
+    // The agent with the same file goes first, whoever else is there.
+    first.kill();
+    eventually(
+        "the second allocates",
+        secs(15),
+        || if second.status()["allocates"] == true { Ok(()) } else { Err("no") },
+    );
+    stands().expect("nothing changed");
+    second.kill();
+    eventually("the stale one allocates at last", secs(20), || {
+        stands()?;
+        if stale.status()["allocates"] == true { Ok(()) } else { Err("no".to_owned()) }
+    });
+    throughout("it takes nothing away that its file lacks", secs(8), stands);
+    apply(&metal, &Service::new("d"));
+    wait_ingress(&metal, "d", "192.168.35.100");
+    let told = metal.events("Service", "a");
+    assert!(told.iter().any(|(kind, why, _)| kind == "Warning" && why == "AddressGoes"), "{told:?}");
+
+    let back = start(0, &new);
+    wait_problem(&back, &["the pools of this node differ from those of node-3", "does not allocate"]);
+    throughout("who comes back does not fight for the Lease", secs(2), || {
+        stands()?;
+        if back.status()["allocates"] == false { Ok(()) } else { Err("it allocates".to_owned()) }
+    });
+    let _ = stale.stop(secs(10));
+    eventually("the new file leads again", secs(15), || {
+        if back.status()["allocates"] == true { Ok(()) } else { Err("no") }
+    });
+    throughout("and nothing moved", secs(3), stands);
+    assert_eq!(empty.status()["allocates"], false, "an agent without a pool never allocates");
+}
+
+#[test]
+fn many_waiting_services_cost_few_events_whatever_is_freed_and_whoever_leads() {
+    const WAITING: usize = 100;
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let metal = Metal::without_kube_proxy(&rack, "192.168.35.0/24", 2);
+    let agents = metal.agents(&format!("{LAN}{LINK}"));
+    for number in 0..4 {
+        apply(&metal, &Service::new(&format!("first-{number}")));
+    }
+    wait_ingress(&metal, "first-3", "192.168.35.103");
+    let name = |number: usize| format!("waiting-{number:03}");
+    (0..WAITING).for_each(|number| apply(&metal, &Service::new(&name(number))));
+    eventually("all that wait were told", secs(30), || {
+        let told = (0..WAITING).filter(|number| condition(&metal, &name(*number))["status"] == "False").count();
+        if told == WAITING { Ok(()) } else { Err(told) }
+    });
+    let count = || metal.list("event", "").iter().filter(|event| event["reportingComponent"] == "crier").count();
+    eventually("the Events are there", secs(10), || if count() >= WAITING + 4 { Ok(()) } else { Err(count()) });
+    rest(secs(1));
+    let before = count();
+    assert!(before <= WAITING + 4, "one for each: {before}");
+    for number in 0..4 {
+        metal.delete(&format!("service/first-{number}"));
+    }
+    eventually("the freed addresses are given", secs(20), || {
+        let given =
+            (0..WAITING).filter(|number| !metal.ingress(&format!("service/{}", name(*number))).is_empty()).count();
+        if given == 4 { Ok(()) } else { Err(given) }
+    });
+    let leader = agents.iter().find(|agent| agent.status()["allocates"] == true).expect("somebody allocates");
+    let other = agents.iter().find(|agent| agent.node() != leader.node()).expect("there are two");
+    let _ = leader.stop(secs(10));
+    eventually(
+        "the other allocates",
+        secs(15),
+        || if other.status()["allocates"] == true { Ok(()) } else { Err("no") },
+    );
+    rest(secs(3));
+    let more = count() - before;
+    assert!(more <= 8, "{more} Events for four addresses and a change of the leader");
+}
+
+#[test]
+fn an_agent_that_may_not_have_the_lease_says_so() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let site = Site::new(&rack, "192.168.35.0/24", "fd35::/64", 1);
+    let cluster = Cluster::start(&site);
+    cluster.allow_crier(&json!([
+        { "apiGroups": [""], "resources": ["services", "nodes", "namespaces"], "verbs": ["get", "list", "watch"] },
+        { "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"] },
+    ]));
+    let metal = Metal { cluster, site, proxies: Vec::new() };
+    let access = metal.access_by(Proof::Token, &metal.url());
+    let node = metal.site.node(0);
+    let agent = node.crier(node.name(), &format!("{access}{LAN}{LINK}"));
+    agent.wait_ready(secs(20));
+    wait_problem(&agent, &["the Lease kube-system/crier", "403", "crier rbac"]);
+    assert_eq!(agent.verb("status").status.code(), Some(1));
+}
