@@ -174,6 +174,8 @@ pub enum Reason {
         "no link on this node has an address in the subnet of {address}, which [[l2]] subnet = \"require\" asks for"
     )]
     NoLinkInSubnet { address: IpAddr },
+    #[error("without pulses only nodes with a Node address in {subnet} are candidates for its addresses")]
+    NodeOutsideSubnet { subnet: IpNet },
     #[error("{mac} uses {address} on {link} already: this node does not answer for {address} until {mac} stops")]
     AddressOccupied { address: IpAddr, link: InterfaceName, mac: MacAddress },
     #[error(

@@ -1,5 +1,5 @@
-//! The responder: keeps a link worker on every link that has an address to announce, and tells the World which addresses
-//! are answered for, and which station conflicts with which address.
+//! The responder: keeps a link worker on every link that has an address to announce. It tells the World which addresses are
+//! answered for, and which station conflicts with which address.
 //! Floor 2. An actuator: it follows its slice of the Plan and decides nothing.
 //!
 //! Tasks: `run` is one, owned by the caller. It starts the teller, which turns the states of the links into facts, and a
@@ -37,12 +37,11 @@ mod worker;
 
 /// Answers for the addresses of the newest slice until `shutdown` completes or the sender of slices is dropped.
 ///
-/// An address that a slice adds to a link is probed as its acquisition asks, then announced at once and repeatedly,
-/// and from time to time for as long as it is held; one that a slice takes away is not answered for from then on, and
-/// not announced. Everything is announced anew on a link that comes up or changes its MAC. A link that vanishes while it
-/// is served is no error. What is done on each link is counted in `counters`. `facts` hears of every conflict that begins,
-/// changes or ends. With an `offload_life`, plain requests are answered in the kernel where it takes the program for it, for so long
-/// after this process has last run.
+/// The worker probes an address that a slice adds to a link, as its acquisition asks, then announces it at once, repeatedly, and
+/// from time to time while it is held. An address that a slice takes away is no longer answered for or announced. All addresses
+/// are announced again on a link that comes up or changes its MAC. A link that vanishes while it is served is no error.
+/// `counters` counts the work on each link. `facts` gets every conflict that begins, changes or ends. With an `offload_life`,
+/// a kernel program answers plain requests, where the kernel accepts it, for this long after the process last ran.
 pub async fn run(
     mut slices: watch::Receiver<L2Slice>,
     facts: mpsc::Sender<Fact>,
@@ -91,7 +90,7 @@ async fn tell(mut states: watch::Receiver<LinkStates>, facts: mpsc::Sender<Fact>
     }
 }
 
-/// What the World was told.
+/// What the World knows of a link.
 #[derive(Default)]
 struct Told {
     conflicts: BTreeMap<(IpAddr, InterfaceName), Conflict>,
@@ -99,7 +98,7 @@ struct Told {
 }
 
 impl Told {
-    /// What it is to be told now.
+    /// The facts that the World lacks.
     fn news(&mut self, links: &[LinkState]) -> Vec<Fact> {
         let of_link = |link: &LinkState| {
             let name = link.name.clone();

@@ -1,8 +1,9 @@
-//! What a peer should have against what it has: state, not a queue of messages. Floor 1.
-//! Its memory is bounded by the number of prefixes, however slowly the peer reads and however often routes change.
+//! Adj-RIB-Out of one session: the routes the peer should have, and the difference to those it has. Floor 1.
+//! It is state, not a queue of messages: its memory is bounded by the number of prefixes, however slowly the peer reads and
+//! however often routes change.
 //!
-//! A new peer is told the wanted map by walking through it once: what was not passed yet needs no state of its own, and what changes
-//! behind the walk, or after it, is kept by prefix until it is told.
+//! For a new peer the outbox walks through the wanted map once. Prefixes ahead of the walk need no state of their own. A change
+//! behind the walk, or after it, is kept by prefix until it is sent.
 //!
 //! Not for bytes (the packer and the codec) and not for when to write (the session's task).
 //!
@@ -46,11 +47,11 @@ pub struct Outbox {
     packer: Packer,
     wanted: Routes,
     pending: ByFamily<Pending>,
-    /// What the peer has of each pending prefix. A pending prefix that is not in here is not at the peer; a sendable
-    /// prefix behind the first walk that is not pending is there as it is wanted, and one ahead of it is not there. So an
-    /// idle outbox costs no memory beside the shared map, and a walk hardly any.
+    /// What the peer has of each pending prefix. The peer has no route for a pending prefix that is missing here. It has every
+    /// other sendable prefix behind the first walk as wanted, and none ahead of it. So an idle outbox costs no memory beside
+    /// the shared map, and a walk hardly any.
     held: BTreeMap<IpNet, Held>,
-    /// The wanted map is whole, so that its end may be told.
+    /// The wanted map is whole, so End-of-RIB may be sent.
     complete: bool,
     sent_count: usize,
     /// Of the wanted prefixes behind the first walk, those that cannot be sent.
@@ -62,17 +63,17 @@ pub struct Outbox {
 /// What is still to be sent of one family. No prefix is in two places.
 #[derive(Debug)]
 struct Pending {
-    /// What the peer is told first of all the wanted map holds: what is ahead was never sent. `None` once it is through.
+    /// The first walk through the wanted map: nothing ahead of it was ever sent. `None` once it is through.
     first_walk: Option<Walk>,
-    /// The peer requested the family again: what is ahead of this walk is sent once more, whatever changes meanwhile.
+    /// The walk after a ROUTE-REFRESH: every route ahead of it is sent once more. `None` without one.
     second_walk: Option<Walk>,
-    /// What a walk has passed and no message has taken yet.
+    /// Routes that a walk has passed and no message has taken yet.
     batcher: Batcher,
     withdrawals: BTreeSet<IpNet>,
-    /// What has changed behind the first walk, by what is said about it, because an UPDATE says it once for all. No set is
-    /// empty.
+    /// Changed prefixes behind the first walk, by their attributes, because an UPDATE has one set of attributes for all its
+    /// prefixes. No set is empty.
     announcements: BTreeMap<Arc<RouteAttributes>, BTreeSet<IpNet>>,
-    /// Every family is told its End-of-RIB once.
+    /// End-of-RIB of the family was not sent yet.
     owes_end_of_rib: bool,
 }
 
@@ -80,7 +81,7 @@ struct Pending {
 #[derive(Debug, PartialEq, Eq)]
 enum Held {
     Route(Arc<RouteAttributes>),
-    /// The peer requested the prefix again, so it counts as different from everything.
+    /// The peer requested the prefix again, so any route is a change.
     Outdated,
 }
 
@@ -136,9 +137,8 @@ impl Outbox {
         }
     }
 
-    /// A family that has no next hop among these any more is withdrawn, all that the peer has of it. The other family, and
-    /// the next hops of what goes on, stay as they were until [`Outbox::change_next_hops`]. At any time. Answers the
-    /// families that lost their next hop.
+    /// Withdraws every route of a family that has lost its next hop, and returns these families. Other families keep their
+    /// next hops until [`Outbox::change_next_hops`]. It can be called at any time.
     pub fn lose_next_hops(&mut self, negotiated: &Negotiated, next_hops: NextHops) -> Vec<Family> {
         let after = Packer::new(negotiated, next_hops);
         let is_lost = |family: &Family| self.packer.carries(*family) && !after.carries(*family);
@@ -150,8 +150,7 @@ impl Outbox {
         lost
     }
 
-    /// The peer is told the routes of each family whose next hop is another now once more, and those of a family that had no
-    /// next hop before; only while the outbox is idle.
+    /// Sends the routes of each family whose next hop is new or changed once more. Only for an idle outbox.
     pub fn change_next_hops(&mut self, negotiated: &Negotiated, next_hops: NextHops) {
         self.lose_next_hops(negotiated, next_hops);
         let before = std::mem::replace(&mut self.packer, Packer::new(negotiated, next_hops));
@@ -223,19 +222,19 @@ impl Outbox {
         self.sent_count
     }
 
-    /// Prefixes that are still to be announced or withdrawn. Those that the peer asked for again count from the moment that their
-    /// turn comes; those that cannot be sent do until then.
+    /// Prefixes still to be announced or withdrawn. A prefix that the peer requested again counts once the second walk reaches
+    /// it. A prefix that cannot be sent counts until the first walk has passed it.
     pub fn pending_count(&self) -> usize {
         let pending = Family::BOTH.into_iter().map(|family| self.pending.of(family).len());
         self.wanted.len() - self.passed_count + pending.sum::<usize>()
     }
 
-    /// Wanted prefixes that are never sent on this session, as far as that was looked into: all, when nothing is pending.
+    /// Wanted prefixes behind the first walk that cannot be sent on this session: all of them when nothing is pending.
     pub fn unsendable_count(&self) -> usize {
         self.unsendable_count
     }
 
-    /// The wanted prefixes that are never sent on this session, each with the reason. Looks at every wanted prefix.
+    /// The wanted prefixes that cannot be sent on this session, each with the reason. Looks at every wanted prefix.
     pub fn unsendable(&self) -> impl Iterator<Item = (IpNet, Unsendable)> {
         self.wanted.iter().filter_map(|(prefix, attributes)| {
             let verdict = self.packer.judge(Family::of(prefix.addr()), attributes);
@@ -243,7 +242,7 @@ impl Outbox {
         })
     }
 
-    /// Nothing was sent, and nothing is about to be: everything is ahead of the first walk.
+    /// Nothing was sent or is pending: every prefix is ahead of the first walk.
     fn walk_from_the_start(&mut self) {
         self.passed_count = 0;
         for family in Family::BOTH {
@@ -257,7 +256,7 @@ impl Outbox {
         self.unsendable_count = self.passed_count;
     }
 
-    /// What the peer has of the family is to be withdrawn, and nothing of it announced. The packer is still that of before.
+    /// Withdraws every route that the peer has of the family. The packer still has the former next hops.
     fn withdraw_family(&mut self, family: Family) {
         let Outbox { packer, wanted, pending, held, passed_count, unsendable_count, .. } = self;
         let pending = pending.of_mut(family);
@@ -289,8 +288,8 @@ impl Outbox {
         pending.second_walk = match &pending.first_walk {
             Some(first_walk) => first_walk.passed(family),
             None => {
-                // The new walk passes once more what a second walk has put into batches so far. What the first walk has left
-                // there is not held yet, and is sent before.
+                // The new walk passes the routes that a second walk has batched again, so they leave the batches. Routes that
+                // the first walk has batched are not held yet: they are sent before.
                 let held = &mut self.held;
                 pending.batcher.retain(|prefix| held.remove(prefix).is_none());
                 Some(Walk::through(family))
@@ -298,16 +297,16 @@ impl Outbox {
         };
     }
 
-    /// One prefix is wanted otherwise than before.
+    /// One prefix has another wanted route, has one now, or has none any more.
     fn turn(&mut self, prefix: IpNet, old: Option<&Arc<RouteAttributes>>, new: Option<&Arc<RouteAttributes>>) {
         let family = Family::of(prefix.addr());
         let pending = self.pending.of_mut(family);
         if pending.first_walk.is_some_and(|walk| walk.is_ahead(&prefix)) {
-            // It was never sent, and the walk will find it as it is then.
+            // It was never sent. The walk will find its route of then.
             return;
         }
         self.passed_count = self.passed_count + usize::from(new.is_some()) - usize::from(old.is_some());
-        // What cannot be sent is not wanted here.
+        // A route that cannot be sent counts as none.
         let sendable = |route: &&Arc<RouteAttributes>| self.packer.judge(family, route).is_ok();
         let (was_wanted, is_wanted) = (old.is_some(), new.is_some());
         let (old, new) = (old.filter(sendable), new.filter(sendable));
@@ -321,7 +320,7 @@ impl Outbox {
             self.held.insert(prefix, Held::Route(Arc::clone(old)));
         }
         match (self.held.get(&prefix), new) {
-            // Back to what the peer has: nothing to say.
+            // The peer has this route already: nothing to send.
             (Some(Held::Route(held)), Some(new)) if self.packer.says_the_same(held, new) => {
                 self.held.remove(&prefix);
             }
@@ -359,7 +358,7 @@ impl Outbox {
         self.announce(family, &attributes, prefixes)
     }
 
-    /// Goes on with a walk until a message is full, or the last has what is left. Nothing else of the family may be pending.
+    /// Continues a walk until a message is full or the walk is through. Nothing else of the family may be pending.
     fn poll_walk(&mut self, family: Family, round: Round) -> Result<Option<Bytes>, EmitError> {
         loop {
             let pending = self.pending.of_mut(family);

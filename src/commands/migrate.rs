@@ -3,23 +3,18 @@
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::Args;
 use serde_json::Value;
 
 use super::{Exit, print};
-use crate::config::Access;
-use crate::k8s::client::{self, ClientError};
-use crate::k8s::foreign::{self, ForeignError};
+use crate::k8s::ask::{Asker, RequestError};
+use crate::k8s::foreign;
 use crate::manifests::document::{Format, objects};
 use crate::migrate::{Migration, Password, SecretFiles, migrate};
 
 /// The most octets of one input: more than any cluster's configuration has.
 const MOST_OCTETS: u64 = 64 * 1024 * 1024;
-
-/// How long a cluster may take for all of its answers.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Args)]
 pub struct Migrate {
@@ -52,11 +47,7 @@ enum MigrateError {
     #[error("cannot start: {0}")]
     CannotStart(io::Error),
     #[error(transparent)]
-    Client(#[from] ClientError),
-    #[error(transparent)]
-    Cluster(#[from] ForeignError),
-    #[error("the API server did not answer within {} s", ANSWERED_WITHIN.as_secs())]
-    TimedOut,
+    Cluster(#[from] RequestError),
     #[error("the objects configure no load balancer that migrate knows{0}")]
     Nothing(String),
     #[error("cannot write the secrets into {}: {source}", folder.display())]
@@ -113,11 +104,8 @@ fn from_cluster(arguments: &Migrate) -> Result<Vec<Value>, MigrateError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(MigrateError::CannotStart)?;
     runtime.block_on(async {
-        // One question: the credentials need not be renewed.
-        let (client, _) = client::build(&Access::Kubeconfig(kubeconfig)).await?;
-        let objects = foreign::objects(&client, arguments.write_secrets.is_some());
-        let answer = tokio::time::timeout(ANSWERED_WITHIN, objects).await;
-        Ok(answer.map_err(|_| MigrateError::TimedOut)??)
+        let asker = Asker::open(&kubeconfig).await?;
+        Ok(foreign::objects(&asker, arguments.write_secrets.is_some()).await?)
     })
 }
 

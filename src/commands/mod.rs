@@ -3,6 +3,8 @@
 mod bgp;
 mod config;
 mod doctor;
+mod install;
+mod kubeconfig;
 mod l2;
 mod man;
 mod migrate;
@@ -93,6 +95,10 @@ enum Verb {
     Migrate(migrate::Migrate),
     /// Print the Kubernetes objects that give the agent its rights
     Rbac,
+    /// Print a kubeconfig for the agent of a node, made with an administrator's
+    Kubeconfig(kubeconfig::Kubeconfig),
+    /// Put binary, unit, configuration and key of this host in their places, and check the result
+    Install(install::Install),
     /// Print a manual page, for `man -l -`
     Man(man::Man),
     /// A verb that is promised and not there yet is refused by name.
@@ -127,7 +133,7 @@ enum Format {
 }
 
 /// The verbs of the design that this version does not have.
-const NOT_AVAILABLE_YET: [&str; 18] = [
+const NOT_AVAILABLE_YET: [&str; 16] = [
     "explain",
     "get",
     "bfd",
@@ -138,9 +144,7 @@ const NOT_AVAILABLE_YET: [&str; 18] = [
     "renumber",
     "history",
     "events",
-    "install",
     "cleanup",
-    "kubeconfig",
     "replay",
     "top",
     "capture",
@@ -161,6 +165,8 @@ pub fn dispatch(arguments: Arguments) -> Exit {
         Verb::Config(config) => config::config(config),
         Verb::Migrate(arguments) => migrate::run(&arguments),
         Verb::Rbac => rbac::rbac(),
+        Verb::Kubeconfig(arguments) => kubeconfig::run(&arguments),
+        Verb::Install(arguments) => install::run(&arguments),
         Verb::Man(arguments) => man::man(&arguments),
         Verb::Other(words) => refuse(words.first().map_or("", String::as_str)),
     }

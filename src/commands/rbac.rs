@@ -2,7 +2,8 @@
 
 use super::{Exit, print};
 
-const OBJECTS: &str = include_str!("../../config/rbac.yaml");
+/// The objects, YAML.
+pub(super) const OBJECTS: &str = include_str!("../../config/rbac.yaml");
 
 pub fn rbac() -> Exit {
     print(OBJECTS)

@@ -85,11 +85,19 @@ impl Secrets for HostSecrets {
 
 /// Reads the main file and each `conf.d/*.toml` beside it; hidden files are ignored. A missing `conf.d` is no mistake.
 pub fn read(path: &Path) -> Result<Vec<SourceFile>, LoadError> {
-    let mut files = vec![read_file(path)?];
-    for drop_in in drop_ins(&path.with_file_name("conf.d"))? {
-        files.push(read_file(&drop_in)?);
-    }
+    let mut files = vec![read_main(path)?];
+    files.extend(read_drop_ins(path)?);
     Ok(files)
+}
+
+/// Reads the main file alone.
+pub fn read_main(path: &Path) -> Result<SourceFile, LoadError> {
+    read_file(path)
+}
+
+/// Reads the drop-ins beside a main file, which need not be there.
+pub fn read_drop_ins(main: &Path) -> Result<Vec<SourceFile>, LoadError> {
+    drop_ins(&main.with_file_name("conf.d"))?.iter().map(|path| read_file(path)).collect()
 }
 
 fn drop_ins(folder: &Path) -> Result<Vec<PathBuf>, LoadError> {

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::manifests::document::objects_in;
+use super::ask::{Asker, RequestError};
 
 /// Where the kinds are that `migrate` knows. Of two versions of a kind the later in this list counts.
 const LISTS: [&str; 20] = [
@@ -29,25 +29,15 @@ const LISTS: [&str; 20] = [
     "/apis/purelb.io/v1/lbnodeagents",
 ];
 
-/// Why the objects are not known. Nothing was changed.
-#[derive(Debug, thiserror::Error)]
-pub enum ForeignError {
-    #[error("the API server does not answer {path}: {source}")]
-    Refused { path: String, source: Box<kube::Error> },
-    #[error("the answer to {path} cannot be read: {problem}")]
-    Unreadable { path: String, problem: String },
-}
-
 /// Every object of these kinds, and the Secrets that peers name if they are wanted. A kind that is not installed has no objects.
-pub async fn objects(client: &kube::Client, with_secrets: bool) -> Result<Vec<Value>, ForeignError> {
+pub async fn objects(asker: &Asker, with_secrets: bool) -> Result<Vec<Value>, RequestError> {
     let mut found = Vec::new();
     for path in LISTS {
-        let Some(list) = get(client, path).await? else { continue };
-        found.extend(objects_in(list).map_err(|problem| ForeignError::Unreadable { path: path.to_owned(), problem })?);
+        found.extend(asker.list(path).await?.into_iter().flatten());
     }
     let wanted: Vec<String> = found.iter().filter(|_| with_secrets).filter_map(secret_of).collect();
     for path in wanted {
-        found.extend(get(client, &path).await?);
+        found.extend(asker.get(&path).await?);
     }
     Ok(found)
 }
@@ -60,15 +50,4 @@ fn secret_of(object: &Value) -> Option<String> {
     let namespace = reference.get("namespace").or(own).and_then(Value::as_str)?;
     let sound = crate::selector::is_dns_name(name) && crate::selector::is_dns_label(namespace);
     sound.then(|| format!("/api/v1/namespaces/{namespace}/secrets/{name}"))
-}
-
-/// What is there; `None` if nothing is.
-async fn get(client: &kube::Client, path: &str) -> Result<Option<Value>, ForeignError> {
-    let unreadable = |problem: String| ForeignError::Unreadable { path: path.to_owned(), problem };
-    let request = http::Request::get(path).body(Vec::new()).map_err(|error| unreadable(error.to_string()))?;
-    match client.request::<Value>(request).await {
-        Ok(answer) => Ok(Some(answer)),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
-        Err(source) => Err(ForeignError::Refused { path: path.to_owned(), source: Box::new(source) }),
-    }
 }

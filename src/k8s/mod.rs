@@ -7,13 +7,17 @@ pub mod endpoints;
 pub mod event_budget;
 pub mod namespace;
 pub mod node;
+pub mod node_kubeconfig;
 pub mod raw;
 pub mod service;
 pub mod status_queue;
 
 // Floor 2: the API server.
+pub mod account;
+pub mod ask;
 pub mod backoff;
 pub mod barrier;
+pub mod certificate_request;
 pub mod client;
 mod credentials;
 pub mod event;
@@ -24,3 +28,9 @@ pub mod watch;
 
 #[cfg(test)]
 mod fake;
+
+/// Base64 as the API server and kubeconfigs write it.
+fn base64(octets: &[u8]) -> String {
+    let value = serde_json::to_value(k8s_openapi::ByteString(octets.to_vec())).unwrap_or_default();
+    value.as_str().unwrap_or_default().to_owned()
+}

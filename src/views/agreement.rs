@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use super::Snapshot;
 use super::status::some_of;
 use crate::config::InterfacePattern;
@@ -28,7 +30,8 @@ fn of_pulse(snapshot: &Snapshot) -> Vec<String> {
     };
     match world.pulses {
         Pulses::Off if !config.l2.is_empty() && others > 0 => {
-            vec!["no pulse: [pulse] has no key, so failover on the link waits for a Node's Ready condition".to_owned()]
+            let slow = "no pulse: [pulse] has no key, so failover on the link waits for a Node's Ready condition";
+            std::iter::once(slow.to_owned()).chain(segments_unknown(snapshot)).collect()
         }
         Pulses::Off if !config.pulse.interfaces.is_empty() => {
             vec!["no pulse: [pulse] interfaces is set, but [pulse] has no key: set key-file".to_owned()]
@@ -62,6 +65,26 @@ fn of_pulse(snapshot: &Snapshot) -> Vec<String> {
             problems
         }
     }
+}
+
+/// Without pulses the Nodes' addresses tell which nodes are on the segment of an address. Where no Node has an address in its
+/// subnet they do not.
+fn segments_unknown(Snapshot { world, plan, .. }: &Snapshot) -> Option<String> {
+    let of_nodes: Vec<IpAddr> = world.nodes.values().flat_map(|node| node.addresses.iter().copied()).collect();
+    let subnet_of = |address: &IpAddr| {
+        let mut nets = world.links.values().flat_map(|link| &link.addresses);
+        nets.find(|net| net.contains(address)).map(IpNet::trunc)
+    };
+    let subnets: BTreeSet<IpNet> = plan.l2.addresses.keys().filter_map(subnet_of).collect();
+    let unknown = subnets.iter().filter(|net| !of_nodes.iter().any(|address| net.contains(address)));
+    let unknown: Vec<String> = unknown.map(IpNet::to_string).collect();
+    (!unknown.is_empty()).then(|| {
+        format!(
+            "no Node has an address in {}, so without pulses a node that is on another segment may be elected for its \
+             addresses, and nobody answers there: set [pulse] key-file, or [[l2]] nodes",
+            unknown.join(", ")
+        )
+    })
 }
 
 fn without_common_key(world: &World, index: u32, roster: &Roster) -> Option<String> {

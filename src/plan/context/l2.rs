@@ -44,7 +44,8 @@ const NOT_BY_DEFAULT: [&str; 17] = [
 #[derive(Debug, Clone, PartialEq)]
 pub struct L2Context {
     pub electorate: Electorate,
-    /// The same for each link by itself, with the subnets of the link, where pulses tell more than one link apart.
+    /// The same for each link by itself, with the subnets of the link, where pulses tell more than one link apart. Without
+    /// pulses: for each subnet by itself, as the addresses of the Nodes tell which nodes have it.
     by_link: Vec<(Vec<IpNet>, Electorate)>,
     /// Where this node would answer.
     pub interfaces: Arc<BTreeSet<InterfaceName>>,
@@ -134,7 +135,8 @@ impl L2Context {
             && self.by_link.iter().map(|(nets, _)| nets).eq(other.by_link.iter().map(|(nets, _)| nets))
     }
 
-    /// Who may answer for an address: where one link alone has its subnet, those that are alive on that link.
+    /// Who may answer for an address: where one link alone has its subnet, those that are alive on that link; without pulses
+    /// those whose Node address is in its subnet.
     pub fn electorate_for(&self, address: IpAddr) -> &Electorate {
         let mut on_link = self.by_link.iter().filter(|(nets, _)| nets.iter().any(|net| net.contains(&address)));
         match (on_link.next(), on_link.next()) {
@@ -198,7 +200,8 @@ fn l2_context(
         elect::electorate(l2, nodes, Some(&hearing))
     };
     let by_link = match (&world.pulses, heard.as_slice()) {
-        (Pulses::Off, _) | (Pulses::On { .. }, [] | [_]) => Vec::new(),
+        (Pulses::Off, _) => by_subnet(l2, nodes, &links),
+        (Pulses::On { .. }, [] | [_]) => Vec::new(),
         (Pulses::On { .. }, several) => {
             several.iter().map(|(link, roster)| (link.addresses.clone(), electorate(vec![roster]))).collect()
         }
@@ -216,6 +219,37 @@ fn l2_context(
     };
     let links = links.iter().map(|link| (link.index, link.addresses.clone())).collect();
     L2Context { electorate, by_link, interfaces, subnets, rule: l2.subnet, number, links }
+}
+
+/// Without pulses: for each subnet that some Node's address is in, which of the nodes may answer for its addresses. A node on
+/// another segment would be elected, and nobody would hear it. Every agent works this out from the same Nodes. Of a subnet
+/// that is on none of its own links an agent takes the length of its own for granted. A subnet that no Node's address is in is
+/// not listed: there the Nodes tell nothing.
+fn by_subnet(l2: &L2, nodes: &OrdMap<NodeName, Arc<Node>>, links: &[&Link]) -> Vec<(Vec<IpNet>, Electorate)> {
+    if l2.subnet == Subnet::Ignore {
+        return Vec::new();
+    }
+    let mut subnets: BTreeSet<IpNet> = links.iter().flat_map(|link| &link.addresses).map(IpNet::trunc).collect();
+    let lengths: Vec<IpNet> = subnets.iter().copied().collect();
+    for address in nodes.values().flat_map(|node| &node.addresses) {
+        if !subnets.iter().any(|net| net.contains(address)) {
+            let length = lengths.iter().find(|net| net.addr().is_ipv4() == address.is_ipv4()).map(IpNet::prefix_len);
+            subnets.extend(length.and_then(|length| IpNet::new(*address, length).ok()).map(|net| net.trunc()));
+        }
+    }
+    let electorate = |net: IpNet| {
+        let (near, far): (Vec<_>, Vec<_>) =
+            nodes.iter().partition(|(_, node)| node.addresses.iter().any(|address| net.contains(address)));
+        if near.is_empty() {
+            return None;
+        }
+        let near = near.into_iter().map(|(name, node)| (name.clone(), node.clone())).collect();
+        let electorate = elect::electorate(l2, &near, None);
+        let far = far.into_iter().map(|(name, _)| (name.clone(), Reason::NodeOutsideSubnet { subnet: net }));
+        let excluded = electorate.excluded.iter().cloned().chain(far).collect();
+        Some((vec![net], Electorate::new(electorate.candidates().to_vec(), excluded)))
+    };
+    subnets.into_iter().filter_map(electorate).collect()
 }
 
 impl PulseContext {

@@ -143,3 +143,34 @@ fn a_bridge_that_holds_the_nodes_own_address_is_a_link_like_any_other() {
     let links: Vec<_> = story.planner.plan().l2.addresses.values().flat_map(|links| links.iter().cloned()).collect();
     assert_eq!(links, ["br-ex".into()]);
 }
+
+#[test]
+fn without_pulses_only_nodes_whose_address_is_in_the_subnet_are_candidates_for_it() {
+    use config::Subnet::{Ignore, Prefer, Require};
+    let at = |address: &str| Some(Arc::new(Node { addresses: vec![address.parse().unwrap()], ..node(&[]) }));
+    // The owners of eleven addresses, as node a sees them, with nodes a, b and c at these addresses.
+    let owners = |rule, nodes: [&str; 3]| {
+        let mut config = standalone();
+        config.pools = vec![pool("lan", &["192.168.35.100-192.168.35.110"])];
+        config.l2[0].subnet = rule;
+        let mut story = Story::begin(config);
+        for (name, address) in ["a", "b", "c"].into_iter().zip(nodes) {
+            story.tell(Fact::Node(name.into(), at(address)));
+        }
+        let owners = (0..11).filter_map(|number| {
+            let name = format!("web-{number}");
+            story.endpoints(&name, &["a", "b", "c"]);
+            let decision = story.put(&name, service());
+            decision.announcements[0].l2.owner.as_ref().map(ToString::to_string)
+        });
+        owners.collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(" ")
+    };
+    let far = ["192.168.35.11", "192.168.35.12", "192.168.99.13"];
+    assert_eq!(owners(Require, far), "a b");
+    assert_eq!(owners(Prefer, far), "a b");
+    assert_eq!(owners(Ignore, far), "a b c", "the subnet says nothing");
+    let unknown = ["10.0.0.11", "10.0.0.12", "10.0.0.13"];
+    assert_eq!(owners(Require, unknown), "a b c", "no Node's address is in the subnet: it cannot be known");
+    let alone = ["192.168.99.11", "192.168.35.12", "192.168.99.13"];
+    assert_eq!(owners(Prefer, alone), "b", "also where the own Node address is of another subnet");
+}

@@ -37,6 +37,11 @@ impl Authority {
         &self.certificate
     }
 
+    /// Its private key, PEM, for a cluster that signs by itself.
+    pub fn key(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
     /// For a server that is reached under these names and addresses.
     pub fn server(&self, names: &[&str], addresses: &[IpAddr]) -> Identity {
         let mut params = CertificateParams::new(names.iter().map(|name| name.to_string()).collect::<Vec<_>>())

@@ -396,6 +396,7 @@ fn write_secrets(host: &Host, authority: &Authority, folder: &Path) {
     let token =
         |user: User| format!("{},{},{},\"{}\"\n", user.token(), user.name(), user.name(), user.groups().join(","));
     write(&folder.join("ca.pem"), authority.certificate());
+    write(&folder.join("ca.key"), &authority.key());
     write(&folder.join("server.pem"), &server.certificate);
     write(&folder.join("server.key"), &server.key);
     write(&folder.join("accounts.key"), &private);
@@ -431,7 +432,9 @@ fn controller_manager(kubeconfig: &Path, folder: &Path) -> Command {
     let mut command = Command::new(program("kube-controller-manager"));
     command.args([
         &*format!("--kubeconfig={}", kubeconfig.display()),
-        "--controllers=endpointslice-controller,endpointslice-mirroring-controller,serviceaccount-controller,serviceaccount-token-controller",
+        "--controllers=endpointslice-controller,endpointslice-mirroring-controller,serviceaccount-controller,serviceaccount-token-controller,certificatesigningrequest-signing-controller",
+        &format!("--cluster-signing-cert-file={}", folder.join("ca.pem").display()),
+        &format!("--cluster-signing-key-file={}", folder.join("ca.key").display()),
         "--leader-elect=false",
         &format!("--root-ca-file={}", folder.join("ca.pem").display()),
         &format!("--service-account-private-key-file={}", folder.join("accounts.key").display()),

@@ -60,7 +60,6 @@ fn where_every_firewall_drops_pulses_a_new_service_costs_a_few_exchanges_and_the
 }
 
 #[test]
-#[ignore = "without pulses a node whose Node address is of another subnet is a candidate like any other"]
 fn a_node_on_another_segment_that_sends_no_pulse_leaves_no_address_without_an_owner() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let metal = Metal::new(&rack, 3);

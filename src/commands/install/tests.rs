@@ -1,0 +1,170 @@
+//! `crier install` on hosts that are folders. Floor 4.
+
+use super::*;
+
+/// A host in a folder, and the files that an operator brings.
+struct Host {
+    root: tempfile::TempDir,
+    brought: tempfile::TempDir,
+}
+
+impl Host {
+    fn new() -> Host {
+        Host { root: tempfile::tempdir().unwrap(), brought: tempfile::tempdir().unwrap() }
+    }
+
+    fn arguments(&self) -> Install {
+        Install {
+            config: None,
+            kubeconfig: None,
+            pulse_key: None,
+            new_pulse_key: false,
+            start: false,
+            dry_run: false,
+            root: self.root.path().to_owned(),
+        }
+    }
+
+    fn bring(&self, name: &str, text: &str) -> Option<PathBuf> {
+        let path = self.brought.path().join(name);
+        fs::write(&path, text).unwrap();
+        Some(path)
+    }
+
+    fn whole(&self) -> Install {
+        Install {
+            config: self.bring("crier.toml", GOOD),
+            kubeconfig: self.bring("kubeconfig", KUBECONFIG_TEXT),
+            pulse_key: self.bring("pulse.key", "0123456789abcdef0123456789abcdef\n"),
+            ..self.arguments()
+        }
+    }
+
+    fn read(&self, path: &str) -> Option<String> {
+        fs::read_to_string(below(self.root.path(), Path::new(path))).ok()
+    }
+}
+
+const GOOD: &str =
+    "[kubernetes]\nkubeconfig = \"/etc/crier/kubeconfig\"\n[pulse]\nkey-file = \"/etc/crier/pulse.key\"\n";
+const KUBECONFIG_TEXT: &str = "{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c, user: u}}], \
+     clusters: [{name: c, cluster: {server: 'https://10.0.0.1:6443'}}], users: [{name: u, user: {token: t}}]}";
+
+fn install(arguments: &Install) -> Outcome {
+    super::install(arguments, b"binary".to_vec()).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn everything_is_put_in_place_and_a_second_run_changes_nothing() {
+    let host = Host::new();
+    let first = install(&host.whole());
+    assert_eq!(first.problems, [""; 0], "{}", first.table);
+    assert!(first.changed && first.table.lines().all(|line| line.starts_with("created")), "{}", first.table);
+    for (path, mode) in [
+        (BINARY, 0o755),
+        (UNIT, 0o644),
+        (CONFIG, 0o644),
+        ("/etc/crier/crier.toml.example", 0o644),
+        (KUBECONFIG, 0o600),
+        (PULSE_KEY, 0o600),
+        ("/etc/crier/conf.d", 0o755),
+        ("/var/lib/crier", 0o750),
+    ] {
+        use std::os::unix::fs::PermissionsExt;
+        let there = fs::metadata(below(host.root.path(), Path::new(path))).unwrap_or_else(|_| panic!("{path}"));
+        assert_eq!(there.permissions().mode() & 0o777, mode, "{path}");
+    }
+    let second = install(&host.whole());
+    assert!(!second.changed && second.table.lines().all(|line| line.starts_with("there")), "{}", second.table);
+}
+
+#[test]
+fn a_dry_run_says_it_all_and_changes_nothing() {
+    let host = Host::new();
+    let outcome = install(&Install { dry_run: true, ..host.whole() });
+    assert!(outcome.changed && outcome.table.lines().all(|line| line.starts_with("would create")));
+    assert_eq!(outcome.problems, [""; 0], "what the run would bring counts as there");
+    assert_eq!(fs::read_dir(host.root.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn what_is_missing_is_a_problem_with_a_remedy() {
+    let host = Host::new();
+    let bare = install(&host.arguments());
+    assert!(bare.problems[0].contains("there is no /etc/crier/crier.toml: write one after"), "{:?}", bare.problems);
+    let config = host.bring("crier.toml", &GOOD.replace("[pulse]\nkey-file = \"/etc/crier/pulse.key\"\n", ""));
+    let without = install(&Install { config, ..host.arguments() });
+    assert!(without.problems[0].contains("there is no /etc/crier/kubeconfig, which"), "{:?}", without.problems);
+    let kubeconfig = host.bring("kubeconfig", &KUBECONFIG_TEXT.replace("token: t", "exec: {command: aws}"));
+    let unusable = install(&Install { kubeconfig, ..host.arguments() });
+    assert!(unusable.problems[0].contains("credential plugin \"aws\""), "{:?}", unusable.problems);
+}
+
+#[test]
+fn a_configuration_that_is_refused_changes_nothing() {
+    let host = Host::new();
+    let text = |arguments: &Install| match super::install(arguments, b"binary".to_vec()) {
+        Err(error) => error.to_string(),
+        Ok(outcome) => panic!("it was installed:\n{}", outcome.table),
+    };
+    let config = host.bring("refused.toml", "[kubernetes]\nkubeconfg = \"/etc/crier/kubeconfig\"\n");
+    let refused = text(&Install { config, ..host.whole() });
+    assert!(refused.contains("did you mean `kubeconfig`?") && refused.contains("refused.toml:2:1"), "{refused}");
+    let key = text(&Install { pulse_key: None, ..host.whole() });
+    assert!(key.contains("/etc/crier/pulse.key"), "the key that the file names is missing: {key}");
+    assert_eq!(fs::read_dir(host.root.path()).unwrap().count(), 0);
+    install(&host.whole());
+    let drop_ins = below(host.root.path(), Path::new("/etc/crier/conf.d"));
+    fs::write(drop_ins.join("10-bad.toml"), "x = 1\n").unwrap();
+    assert!(text(&host.whole()).contains("10-bad.toml"), "drop-ins count");
+}
+
+#[test]
+fn what_the_operator_wrote_is_kept() {
+    let host = Host::new();
+    install(&host.whole());
+    let changed = host.bring("newer.toml", &format!("# newer\n{GOOD}"));
+    let pulse_key = host.bring("pulse.key", "fedcba9876543210fedcba9876543210\n");
+    let outcome = install(&Install { config: changed, pulse_key, kubeconfig: None, ..host.arguments() });
+    assert!(host.read(CONFIG).unwrap().starts_with("# newer"), "the operator asked for it");
+    assert_eq!(host.read("/etc/crier/crier.toml.old").as_deref(), Some(GOOD));
+    assert_eq!(host.read(PULSE_KEY).as_deref(), Some("0123456789abcdef0123456789abcdef\n"));
+    assert!(outcome.problems[0].contains("/etc/crier/pulse.key has another content"), "{:?}", outcome.problems);
+    let plain = install(&host.arguments());
+    assert!(!plain.changed && host.read(CONFIG).unwrap().starts_with("# newer"), "{}", plain.table);
+}
+
+#[test]
+fn a_new_key_is_drawn_once() {
+    let host = Host::new();
+    let wanted = Install { new_pulse_key: true, pulse_key: None, ..host.whole() };
+    let outcome = install(&wanted);
+    assert!(outcome.notes[0].contains("give it to every other node"), "{:?}", outcome.notes);
+    let key = host.read(PULSE_KEY).unwrap();
+    assert_eq!((key.len(), key.trim_end().len()), (65, 64));
+    assert!(!install(&wanted).changed);
+    assert_eq!(host.read(PULSE_KEY).as_deref(), Some(&*key));
+}
+
+#[test]
+fn the_same_unit_of_a_package_is_enough() {
+    let host = Host::new();
+    let unit = below(host.root.path(), Path::new(UNIT_OF_PACKAGE));
+    fs::create_dir_all(unit.parent().unwrap()).unwrap();
+    fs::write(&unit, UNIT_TEXT).unwrap();
+    install(&host.whole());
+    assert_eq!(host.read(UNIT), None);
+    fs::write(&unit, "[Unit]\n").unwrap();
+    install(&host.whole());
+    assert!(host.read(UNIT).is_some(), "the unit of another version is overridden");
+}
+
+#[test]
+fn a_file_in_the_way_of_a_folder_is_named() {
+    let host = Host::new();
+    fs::create_dir_all(host.root.path().join("etc")).unwrap();
+    fs::write(host.root.path().join("etc/crier"), "").unwrap();
+    let error = super::install(&host.arguments(), Vec::new()).unwrap_err().to_string();
+    assert!(error.contains("etc/crier"), "{error}");
+    assert!(!host.root.path().join("usr").exists(), "nothing was changed");
+}
