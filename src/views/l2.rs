@@ -45,8 +45,9 @@ pub struct AddressReport {
     pub owner_macs: Vec<String>,
     /// This node answers for it.
     pub announced: bool,
+    /// Why the plan has it so. `announced` with the field `announced` false: this node still asks the link.
     pub reason: Reason,
-    /// The reason in words.
+    /// The same in words.
     pub summary: String,
     /// Where this node answers for it, or asks whether it may.
     pub interfaces: Vec<InterfaceName>,
