@@ -13,13 +13,14 @@ use crate::plan::Turn;
 use crate::plan::placement::Handover;
 use crate::views::counters::Direction;
 use crate::views::{Counters, LinkFrames, LinkPulses};
-use crate::{arp, pulse};
+use crate::{arp, bfd, pulse};
 
-/// The counters that the responder and the pulse share with the loop.
+/// The counters that the responder, the pulse and BFD share with the loop.
 #[derive(Debug, Clone, Default)]
 pub struct LinkCounters {
     pub arp: Arc<ByLink<arp::counters::ByProtocol>>,
     pub pulse: Arc<ByLink<pulse::counters::Counters>>,
+    pub bfd: Arc<bfd::counters::Counters>,
 }
 
 /// The loop's own counters, beside those of the links.
@@ -60,6 +61,7 @@ impl TurnCounters {
             conflicts: self.conflicts.clone(),
             frames: frames.collect(),
             pulses: pulses.collect(),
+            bfd: links.bfd.read(),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! - the sources: `k8s::watch` and `k8s::lease`, or `manifests`; `kernel::observe`; `data_path::task`; and where peers are
 //!   to be found, `kernel::routes` and `discovery::task`. Cancelled, they lose nothing: the next start lists again.
 //! - the pulse, source and actuator.
-//! - the actuators: `bgp::task`, `arp::task`, `kernel::addresses`, `kernel::blackholes`, `kernel::sysctl` and `k8s::status`. A
+//! - the actuators: `bgp::task`, `bfd::task`, `arp::task`, `kernel::addresses`, `kernel::blackholes`, `kernel::sysctl` and `k8s::status`. A
 //!   status write that is cancelled is made again by whoever allocates next.
 //! - the patience task: says when nothing more will be waited for.
 
@@ -30,8 +30,8 @@ use crate::config::{Config, Kubernetes, Manifests, PeerAddress, PulseKey, Source
 use crate::names::NodeName;
 use crate::plan::verdict::is_announced;
 use crate::stop::{Cause, Stop};
-use crate::world::{Fact, Pulses};
-use crate::{arp, bgp, clock, data_path, discovery, k8s, kernel, manifests, pulse};
+use crate::world::{BfdSessions, Fact, Pulses};
+use crate::{arp, bfd, bgp, clock, data_path, discovery, k8s, kernel, manifests, pulse};
 
 /// How long to wait for the first lists if there is a last known state to use.
 const PATIENCE_WITH_MEMORY: Duration = Duration::from_secs(2);
@@ -179,8 +179,12 @@ impl Tasks {
         pulse: Option<pulse::task::Setup>,
         counters: &LinkCounters,
     ) {
-        let speaker = bgp::task::run(slices.bgp.subscribe(), facts.clone(), listeners, stopping.clone().bgp());
+        let (paths, _) = watch::channel(BfdSessions::new());
+        let (routes, counted) = (slices.bgp.subscribe(), counters.bfd.clone());
+        let speaker = bgp::task::run(routes, facts.clone(), listeners, paths.subscribe(), stopping.clone().bgp());
         self.farewell.spawn(named("the BGP speaker", speaker));
+        let watching = bfd::task::run(slices.bfd.subscribe(), facts.clone(), counted, paths, stopping.clone().bfd());
+        self.farewell.spawn(named("BFD", watching));
         let handed_over = pulse.is_some();
         let life = arp::offload::life(pulse.as_ref().map(|setup| setup.settings.detection()));
         if let Some(setup) = pulse {

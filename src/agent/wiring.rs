@@ -6,7 +6,7 @@
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::data_path::machine::NodeReport;
-use crate::plan::slice::{BgpSlice, BindSlice, L2Slice, PulseSlice, StatusSlice};
+use crate::plan::slice::{BfdSlice, BgpSlice, BindSlice, L2Slice, PulseSlice, StatusSlice};
 use crate::plan::{Moved, Plan};
 use crate::views::Snapshot;
 use crate::world::{Fact, Node};
@@ -26,6 +26,7 @@ pub struct Query(pub oneshot::Sender<Snapshot>);
 pub struct Slices {
     pub l2: watch::Sender<L2Slice>,
     pub bgp: watch::Sender<BgpSlice>,
+    pub bfd: watch::Sender<BfdSlice>,
     pub bind: watch::Sender<BindSlice>,
     pub pulse: watch::Sender<PulseSlice>,
     pub status: watch::Sender<StatusSlice>,
@@ -36,9 +37,12 @@ pub struct Slices {
 impl Slices {
     /// Hands out those slices of the plan that moved.
     pub fn publish(&self, plan: &Plan, moved: Moved) {
-        let Moved { l2, bgp, bind, pulse, status } = moved;
+        let Moved { l2, bgp, bfd, bind, pulse, status } = moved;
         if bgp {
             self.bgp.send_replace(plan.bgp.clone());
+        }
+        if bfd {
+            self.bfd.send_replace(plan.bfd.clone());
         }
         if l2 {
             self.l2.send_replace(plan.l2.clone());

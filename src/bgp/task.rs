@@ -11,6 +11,7 @@
 //! | desired        | speaker, peer      | newest wins          | -                                                      |
 //! | inbound        | speaker, peer      | `INBOUND_DEPTH`      | the connection is closed; a peer needs one at a time   |
 //! | leave          | speaker, peer      | once                 | -                                                      |
+//! | bfd            | BFD, every peer    | newest wins          | -                                                      |
 //! | facts          | peer, the agent    | the agent's choice   | the report waits, and says the newest when there is room |
 
 mod peer;
@@ -36,7 +37,7 @@ use crate::config;
 use crate::names::PeerName;
 use crate::plan::slice::{BgpSlice, PeerSlice};
 use crate::reason::Reason;
-use crate::world::{Fact, HostProblem};
+use crate::world::{BfdSessions, Fact, HostProblem};
 
 /// Connections of one peer that wait to be taken.
 const INBOUND_DEPTH: usize = 4;
@@ -53,17 +54,21 @@ const UNKNOWN_CALLER_PAUSE: Duration = Duration::from_secs(60);
 /// Speaks BGP by the newest slice, until `shutdown` gives the text for the Cease, or no more slices can come. Every session then
 /// ends with Cease / Administrative Shutdown, within about [`FAREWELL_TIME`].
 ///
+/// `bfd` has how the BFD sessions stand: where one is lost, the session of its peer ends.
+///
 /// There are no sessions while the slice has no router id. Reports every session as a [`Fact::Session`].
 pub async fn run(
     mut slices: watch::Receiver<BgpSlice>,
     facts: mpsc::Sender<Fact>,
     listeners: Listeners,
+    bfd: watch::Receiver<BfdSessions>,
     shutdown: impl Future<Output = String>,
 ) {
     let mut speaker = Speaker {
         peers: BTreeMap::new(),
         tasks: JoinSet::new(),
         facts,
+        bfd,
         listeners,
         nowhere: BTreeMap::new(),
         unnumbered: Vec::new(),
@@ -115,6 +120,7 @@ struct Speaker {
     peers: BTreeMap<PeerName, PeerHandle>,
     tasks: JoinSet<()>,
     facts: mpsc::Sender<Fact>,
+    bfd: watch::Receiver<BfdSessions>,
     listeners: Listeners,
     /// Why the peers that have no task have none, as it was logged.
     nowhere: BTreeMap<PeerName, Reason>,
@@ -239,8 +245,13 @@ impl Speaker {
         });
         let (inbound, inbound_rx) = mpsc::channel(INBOUND_DEPTH);
         let (leave, leave_rx) = oneshot::channel();
-        let channels =
-            Channels { desired: desired_rx, inbound: inbound_rx, leave: leave_rx, facts: self.facts.clone() };
+        let channels = Channels {
+            desired: desired_rx,
+            inbound: inbound_rx,
+            leave: leave_rx,
+            facts: self.facts.clone(),
+            bfd: self.bfd.clone(),
+        };
         self.tasks.spawn(peer::run(name.clone(), Arc::clone(&settings), address.clone(), router_id, channels));
         let endpoint = settings::endpoint(&settings, address.clone());
         info!(peer = %name, %address, "peer started");

@@ -1,5 +1,6 @@
 //! The verbs of the command line, one file each. Floor 4: the only place that prints.
 
+mod bfd;
 mod bgp;
 mod config;
 mod doctor;
@@ -82,6 +83,8 @@ enum Verb {
     /// Show BGP peers and the routes they are sent
     #[command(subcommand)]
     Bgp(bgp::Bgp),
+    /// Show the BFD sessions with BGP peers: state, times, and why they were lost
+    Bfd(bfd::Bfd),
     /// Show who answers for which address on the link, since when and why
     L2(l2::L2),
     /// Look for what is wrong with this host and the running agent, and say what to do
@@ -133,10 +136,9 @@ enum Format {
 }
 
 /// The verbs of the design that this version does not have.
-const NOT_AVAILABLE_YET: [&str; 16] = [
+const NOT_AVAILABLE_YET: [&str; 15] = [
     "explain",
     "get",
-    "bfd",
     "egress",
     "drain",
     "undrain",
@@ -159,6 +161,7 @@ pub fn dispatch(arguments: Arguments) -> Exit {
         Verb::Run(run) => run::run(run),
         Verb::Status(output) => status::status(&socket, output),
         Verb::Bgp(verb) => bgp::bgp(&socket, verb),
+        Verb::Bfd(verb) => bfd::bfd(&socket, verb),
         Verb::L2(verb) => l2::l2(&socket, verb),
         Verb::Doctor(output) => doctor::doctor(&socket, output),
         Verb::Plan(arguments) => plan::plan(&socket, &arguments),

@@ -173,11 +173,6 @@ impl<C: Codec + Copy> Key<C> {
         Key { row: Row { trade, ..self.row }, ..self }
     }
 
-    /// The key is refused, whatever its value; `what` is what it waits for.
-    pub(super) const fn not_yet(self, what: &'static str) -> Key<C> {
-        Key { row: Row { available: Available::NotYet(what), ..self.row }, ..self }
-    }
-
     /// `true` is refused; `what` is what it waits for.
     pub(super) const fn not_yet_true(self, what: &'static str) -> Key<C> {
         Key { row: Row { available: Available::NotYetTrue(what), ..self.row }, ..self }

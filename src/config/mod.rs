@@ -34,7 +34,7 @@ pub use page::{differing_keys, show};
 pub use secrets::{NoSecrets, SecretFile, Secrets};
 pub use section::advertisement::Advertisement;
 pub use section::api::Api;
-pub use section::bfd::BfdProfile;
+pub use section::bfd::{BfdAuthentication, BfdProfile};
 pub use section::bgp::Bgp;
 pub use section::host::Host;
 pub use section::kubernetes::{Access, Kubernetes};

@@ -34,8 +34,10 @@ pub(super) struct Seen {
     pub only_dials: bool,
     /// `[bgp.communities]`.
     pub aliases: BTreeMap<String, Community>,
-    /// The names of the `[[bfd]]` profiles.
+    /// The names of the `[[bfd]]` profiles, those that stand behind the peers too.
     pub profiles: Vec<String>,
+    /// The `[[bfd]]` that were read.
+    pub bfd: Vec<(String, Place)>,
     pub peers: Vec<(PeerName, Place)>,
     pub sessions: Vec<Session>,
     /// The ids of the keys of this peer: send, receive.

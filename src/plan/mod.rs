@@ -14,6 +14,7 @@
 
 pub mod address_book;
 pub mod allocate;
+mod bfd;
 mod bind_table;
 pub mod context;
 pub mod decision;

@@ -35,7 +35,7 @@ use crate::plan::placement::{Handover, Placement};
 use crate::plan::removals::Removals;
 use crate::plan::rivals::Rivals;
 use crate::plan::route_table::RouteTable;
-use crate::plan::slice::{BgpSlice, BindSlice, L2Slice, PulseSlice, StatusSlice};
+use crate::plan::slice::{BfdSlice, BgpSlice, BindSlice, L2Slice, PulseSlice, StatusSlice};
 use crate::plan::tickets::Tickets;
 use crate::plan::verdict::{Inputs, Verdict, Wish, Work, judge};
 use crate::reason::Reason;
@@ -47,6 +47,7 @@ pub struct Plan {
     pub decisions: OrdMap<ObjectKey, Arc<Decision>>,
     pub l2: L2Slice,
     pub bgp: BgpSlice,
+    pub bfd: BfdSlice,
     /// Routes about which advertisements say what cannot be joined.
     pub disputes: OrdMap<(PeerName, IpNet), Arc<Vec<Dispute>>>,
     pub bind: BindSlice,
@@ -86,6 +87,7 @@ pub struct Turn {
 pub struct Moved {
     pub l2: bool,
     pub bgp: bool,
+    pub bfd: bool,
     pub bind: bool,
     pub pulse: bool,
     pub status: bool,
@@ -296,6 +298,7 @@ impl Planner {
         }
         if peers {
             self.renew_peers();
+            self.renew_bfd();
             self.renew_own_addresses();
         }
         let changes = self.judge_dirty(now);

@@ -108,6 +108,25 @@ pub struct BgpSlice {
     pub unnumbered: Arc<BTreeMap<u32, InterfaceName>>,
 }
 
+/// For BFD: the peers to watch. Peers whose place is not known are not in here.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct BfdSlice {
+    pub peers: Arc<BTreeMap<PeerName, BfdPeer>>,
+}
+
+/// A peer to watch, and how.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BfdPeer {
+    pub profile: Arc<config::BfdProfile>,
+    pub address: ScopedAddress,
+    /// The address to send from; `None` leaves it to the kernel.
+    pub source: Option<IpAddr>,
+    /// The VRF that the peer is in.
+    pub vrf: Option<InterfaceName>,
+    /// RFC 5883: the peer may be several hops away.
+    pub multihop: bool,
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct PeerSlice {
     pub settings: Arc<config::Peer>,

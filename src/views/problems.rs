@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::Snapshot;
 use super::bgp::PeerReport;
 use super::status::ServiceReport;
-use super::{agreement, allocator, own_node, stations};
+use super::{agreement, allocator, bfd, own_node, stations};
 use crate::config::L2;
 use crate::names::PeerName;
 use crate::path_state::{PathFault, Serving};
@@ -43,6 +43,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(services.iter().flat_map(|service| of_service(service, named)));
     let wanted = |peer: &&PeerReport| !is_left_out(snapshot, &peer.name);
     problems.extend(peers.iter().filter(wanted).filter_map(of_peer));
+    problems.extend(bfd::problems(snapshot));
     problems.extend(disputes(snapshot));
     problems.extend(world.host_problems.iter().chain(&world.listen_problems).map(ToString::to_string));
     problems.extend(of_data_path(snapshot));

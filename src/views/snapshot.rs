@@ -18,7 +18,7 @@ use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::plan::context::Context;
 use crate::plan::{Plan, Planner};
 use crate::world::{SessionReport, World};
-use crate::{arp, pulse};
+use crate::{arp, bfd, pulse};
 
 /// See the module's documentation.
 #[derive(Debug, Clone)]
@@ -52,6 +52,7 @@ pub struct Counters {
     pub frames: Vec<LinkFrames>,
     /// Of every link that this node ever pulsed on.
     pub pulses: Vec<LinkPulses>,
+    pub bfd: bfd::counters::Report,
 }
 
 /// The frames of one protocol on one link.

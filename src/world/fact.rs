@@ -8,7 +8,9 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Conflict, DefaultRoute, EndpointSlice, HostProblem, LeaseState, Link, Node, Service, SessionDetail};
+use super::{
+    BfdReport, Conflict, DefaultRoute, EndpointSlice, HostProblem, LeaseState, Link, Node, Service, SessionDetail,
+};
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
 use crate::path_state::DataPath;
 use crate::roster::Roster;
@@ -42,6 +44,8 @@ pub enum Fact {
         ended: Vec<IpAddr>,
     },
     Session(PeerName, SessionReport),
+    /// How the BFD session of a peer stands; `None` where there is none any more.
+    Bfd(PeerName, Option<Arc<BfdReport>>),
     /// All routers that advertise themselves on the link of this index, by link-local address, the first heard in front.
     /// Empty also when the link is no longer listened on.
     Routers(u32, Vec<Ipv6Addr>),
@@ -95,6 +99,7 @@ impl Fact {
             | Fact::Conflict(..)
             | Fact::Answering { .. }
             | Fact::Session(..)
+            | Fact::Bfd(..)
             | Fact::Routers(..)
             | Fact::Caller(..)
             | Fact::DefaultRoutes(_)

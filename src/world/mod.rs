@@ -1,6 +1,7 @@
 //! Everything crier was told: facts come in, the World is their sum. It decides nothing.
 //! Floor 1. `Fact` is what the sources and actuators report; `World` is what `plan` reads.
 
+mod bfd;
 mod condition;
 mod fact;
 mod lease;
@@ -12,6 +13,7 @@ mod sum;
 mod tests;
 
 pub use crate::session_state::SessionState;
+pub use bfd::{BfdLoss, BfdReport, BfdSessions};
 pub use condition::Condition;
 pub use fact::{ApiServer, Fact, Listing, Pulses, SessionReport};
 pub use lease::LeaseState;

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use super::{
-    ApiServer, Conflict, DefaultRoute, EndpointSlice, Fact, HostProblem, LeaseState, Link, Listing, Node, NodeCounts,
-    Pulses, Service, SessionReport, SessionState,
+    ApiServer, BfdSessions, Conflict, DefaultRoute, EndpointSlice, Fact, HostProblem, LeaseState, Link, Listing, Node,
+    NodeCounts, Pulses, Service, SessionReport, SessionState,
 };
 use crate::address::Family;
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
@@ -45,6 +45,8 @@ pub struct World {
     /// The addresses that this node answers for, each with the links.
     pub answering: OrdMap<IpAddr, OrdSet<InterfaceName>>,
     pub sessions: OrdMap<PeerName, SessionReport>,
+    /// Of the peers that are watched by BFD.
+    pub bfd: BfdSessions,
     /// Heard on each link, by its index; the first heard in front. Never an empty list.
     pub routers: OrdMap<u32, Vec<Ipv6Addr>>,
     /// Who last called our BGP port on each link, from a link-local address.
@@ -142,6 +144,7 @@ impl Default for World {
             conflicts: OrdMap::new(),
             answering: OrdMap::new(),
             sessions: OrdMap::new(),
+            bfd: BfdSessions::new(),
             routers: OrdMap::new(),
             callers: OrdMap::new(),
             default_routes: Vec::new(),
@@ -230,6 +233,10 @@ impl World {
                 let now = proof(&report);
                 let before = self.sessions.insert(name, report).as_ref().map(proof);
                 peers_if(before.as_ref() != Some(&now))
+            }
+            Fact::Bfd(peer, report) => {
+                put(&mut self.bfd, peer, report);
+                Touched::Nothing
             }
             Fact::Routers(link, routers) => {
                 peers_if(put(&mut self.routers, link, Some(routers).filter(|routers| !routers.is_empty())))

@@ -33,6 +33,7 @@ type Routes = OrdMap<IpNet, Arc<RouteAttributes>>;
 struct Bench {
     slices: watch::Sender<BgpSlice>,
     facts: mpsc::Receiver<Fact>,
+    bfd: watch::Sender<BfdSessions>,
     shutdown: Option<oneshot::Sender<String>>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -49,8 +50,10 @@ impl Bench {
         let (slices, slices_rx) = watch::channel(slice);
         let (facts_tx, facts) = mpsc::channel(1024);
         let (shutdown, shutdown_rx) = oneshot::channel();
-        let task = tokio::spawn(run(slices_rx, facts_tx, listeners, async { shutdown_rx.await.unwrap_or_default() }));
-        Bench { slices, facts, shutdown: Some(shutdown), task }
+        let (bfd, bfd_rx) = watch::channel(BfdSessions::new());
+        let stopped = async { shutdown_rx.await.unwrap_or_default() };
+        let task = tokio::spawn(run(slices_rx, facts_tx, listeners, bfd_rx, stopped));
+        Bench { slices, facts, bfd, shutdown: Some(shutdown), task }
     }
 
     /// Waits for a report that is as it should be.

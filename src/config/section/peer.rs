@@ -6,7 +6,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::bfd::BFD;
 use super::bgp::router_id;
 use super::tcp_ao::{AoKey, LONGEST_PASSWORD};
 use super::{Check, Section, section};
@@ -119,7 +118,7 @@ section! {
             "Ask the peer to keep our routes while the agent restarts; \"auto\" asks only with BFD.",
         )
         .not_yet_true("graceful restart");
-        /// The name of a `[[bfd]]` profile. Not heeded yet.
+        /// The name of a `[[bfd]]` profile.
         pub bfd: Option<String> = text(
             "bfd",
             "the name of a [[bfd]] profile",
@@ -127,7 +126,14 @@ section! {
             "Watch this peer by BFD, with this profile.",
         )
         .optional("no BFD")
-        .not_yet(BFD);
+        .shown("\"fast\"");
+        /// No session while BFD is not up.
+        pub bfd_strict: bool = flag(
+            "bfd-strict",
+            false,
+            "Open no session before BFD is up. Without it, BFD ends a session only after it has been up.",
+        )
+        .trade("No session over a path that drops packets, and none with a router whose BFD is not configured.");
         /// Which nodes talk to this peer; `None`: all.
         pub nodes: Option<Selector> = selector("nodes", "The nodes that open a session to this peer, by their labels.")
             .optional("every node")
@@ -252,6 +258,10 @@ impl Check for Written {
             let hint = "remove passive, or add an address to listen in [bgp]";
             let message = "crier never dials a passive peer, and with listen = [] it accepts no connections";
             section.complain(&self.passive.place, message, hint);
+        }
+        if self.bfd_strict.value == Some(true) && self.bfd.value == Some(None) {
+            let message = "bfd-strict waits for BFD, and the peer has no BFD profile";
+            section.complain(&self.bfd_strict.place, message, "add bfd = \"NAME\", or remove bfd-strict");
         }
         self.check_others(section);
     }

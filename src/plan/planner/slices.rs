@@ -10,6 +10,7 @@ use super::Planner;
 use crate::address::ScopedAddress;
 use crate::config;
 use crate::names::{ObjectKey, PeerName};
+use crate::plan::bfd::watched;
 use crate::plan::context::{PulseContext, bgp, l2};
 use crate::plan::decision::Decision;
 use crate::plan::notice::{condition, loss, notice, pools};
@@ -77,6 +78,15 @@ impl Planner {
         };
         self.moved.bgp |= places(&peers) != places(&self.plan.bgp.peers);
         self.plan.bgp.peers = peers;
+    }
+
+    /// Which peers BFD watches.
+    pub(super) fn renew_bfd(&mut self) {
+        let watched = watched(&self.config, &self.plan.bgp, &self.plan.bfd.peers);
+        if *self.plan.bfd.peers != watched {
+            self.plan.bfd.peers = Arc::new(watched);
+            self.moved.bfd = true;
+        }
     }
 
     /// The session that has the peer's own name, and those with further next hops of the default route.

@@ -1,8 +1,9 @@
 //! The table of metrics: for each its name, kind, labels, help, MetalLB's names for it, and the function of the snapshot
 //! that reads it. Floor 1. `/metrics` ([`text`]) and `doc/metrics.md` ([`document`]) are both written from it, so a new
-//! metric is one row in [`agent`](self::agent), [`bgp`](self::bgp) or [`link`](self::link).
+//! metric is one row in [`agent`](self::agent), [`bfd`](self::bfd), [`bgp`](self::bgp) or [`link`](self::link).
 
 mod agent;
+mod bfd;
 mod bgp;
 mod document;
 mod link;
@@ -46,7 +47,7 @@ pub struct Series {
 
 /// All of it, as `/metrics` and the document list it.
 fn table() -> impl Iterator<Item = &'static Metric> {
-    agent::METRICS.iter().chain(&link::METRICS).chain(&bgp::METRICS)
+    agent::METRICS.iter().chain(&link::METRICS).chain(&bgp::METRICS).chain(&bfd::METRICS)
 }
 
 /// The metrics in the text format of Prometheus, by name.

@@ -1,0 +1,280 @@
+//! One session of the worker: its machine, the socket that it sends from, and what is reported of it. Floor 2.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::receivers::Place;
+use crate::bfd::authentication::Key;
+use crate::bfd::counters::{Counters, PeerCounters};
+use crate::bfd::discard::Discard;
+use crate::bfd::machine::{Action, Cause, Session};
+use crate::bfd::packet::Packet;
+use crate::bfd::settings::Settings;
+use crate::bfd::socket::{Sender, interface_index};
+use crate::bfd_state::BfdState;
+use crate::clock;
+use crate::config::{BfdAuthentication, BfdProfile};
+use crate::names::PeerName;
+use crate::plan::slice::BfdPeer;
+use crate::world::{BfdLoss, BfdReport};
+
+/// A session, and the peers whose path it watches.
+pub(super) struct Watched {
+    pub(super) place: Place,
+    /// One at least.
+    peers: Vec<(PeerName, Arc<PeerCounters>)>,
+    profile: Arc<BfdProfile>,
+    session: Session,
+    sender: Option<Sender>,
+    /// The number of the device when the sender was bound to it.
+    index: Option<u32>,
+    source_port: u16,
+    /// Why nothing can be received, and why nothing can be sent.
+    deaf: Option<String>,
+    mute: Option<String>,
+    local_address: Option<IpAddr>,
+    since: SystemTime,
+    /// What happened since it was last reported.
+    ups: u64,
+    losses: Vec<BfdLoss>,
+    told: Option<Told>,
+}
+
+/// What was counted of one peer over all of its sessions.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Tally {
+    times_up: u64,
+    losses: u64,
+    last_loss: Option<BfdLoss>,
+}
+
+/// What was last reported, and to whom.
+type Told = (BfdReport, Vec<PeerName>);
+
+impl Watched {
+    /// `peers` are all who share the place; `None` without any.
+    pub(super) fn new(
+        place: Place,
+        peers: Vec<(PeerName, BfdPeer)>,
+        discriminator: NonZeroU32,
+        counters: &Counters,
+        now: Instant,
+    ) -> Option<Watched> {
+        let profile = fastest(&peers)?;
+        Some(Watched {
+            session: Session::new(settings(&profile), discriminator, fastrand::u64(..), now),
+            place,
+            peers: counted(peers, counters),
+            profile,
+            sender: None,
+            index: None,
+            source_port: fastrand::u16(..),
+            deaf: None,
+            mute: None,
+            local_address: None,
+            since: clock::wall(),
+            ups: 0,
+            losses: Vec::new(),
+            told: None,
+        })
+    }
+
+    /// Other peers share the place now, or their profiles have changed. The session stays.
+    pub(super) fn change(&mut self, peers: Vec<(PeerName, BfdPeer)>, counters: &Counters, now: Instant) {
+        if let Some(profile) = fastest(&peers).filter(|profile| **profile != *self.profile) {
+            self.session.handle_settings(settings(&profile), now);
+            self.profile = profile;
+        }
+        self.peers = counted(peers, counters);
+    }
+
+    pub(super) fn minimum_ttl(&self) -> u8 {
+        self.profile.minimum_ttl
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.session.next_deadline()
+    }
+
+    pub(super) fn handle_packet(&mut self, packet: &Packet, octets: &[u8], now: Instant) -> Result<(), Discard> {
+        let action = self.session.handle_packet(packet, octets, now)?;
+        self.peers.iter().for_each(|(_, counters)| counters.count_received());
+        self.carry_out(action);
+        Ok(())
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        let actions = self.session.handle_timeout(now);
+        self.carry_out(actions);
+    }
+
+    /// Tells the peer that this end holds the session down, which is no failure of the path.
+    pub(super) fn hold_down(&mut self, now: Instant) {
+        let action = self.session.handle_admin_down(now);
+        self.carry_out(action);
+        self.handle_timeout(now);
+    }
+
+    /// Opens the sending socket if there is none, or if the device was made anew. `deaf` says why nothing can be received.
+    pub(super) fn look(&mut self, deaf: Option<String>) {
+        self.deaf = deaf;
+        let index = self.place.device.as_ref().and_then(|device| interface_index(device).ok());
+        if self.sender.is_none() || self.index != index {
+            let Place { address, device, source, multihop: _ } = &self.place;
+            match Sender::open(address, self.place.port(), device.as_ref(), *source, self.source_port) {
+                Ok(sender) => (self.sender, self.mute) = (Some(sender), None),
+                Err(error) => (self.sender, self.mute) = (None, Some(format!("cannot send: {error}"))),
+            }
+            self.index = index;
+        }
+        if self.session.state() != BfdState::Up || self.local_address.is_none() {
+            self.local_address = self.sender.as_ref().and_then(Sender::source);
+        }
+    }
+
+    fn carry_out(&mut self, actions: impl IntoIterator<Item = Action>) {
+        for action in actions {
+            match action {
+                Action::Send(packet) => self.send(&packet),
+                Action::Changed { before, after, cause } => {
+                    self.since = clock::wall();
+                    if after == BfdState::Up {
+                        self.ups += 1;
+                    }
+                    if before == BfdState::Up && cause.is_loss() {
+                        self.losses.push(BfdLoss { at: clock::wall_timestamp(), why: in_words(cause) });
+                    }
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, packet: &Packet) {
+        let octets = packet.emit(self.session.settings().key.as_ref());
+        let sent = match &self.sender {
+            Some(sender) => sender.send(&octets),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        };
+        for (_, counters) in &self.peers {
+            if sent.is_ok() { counters.count_sent() } else { counters.count_unsent() }
+        }
+        match sent {
+            Ok(()) => self.mute = None,
+            Err(error) if self.sender.is_some() => self.mute = Some(format!("cannot send: {error}")),
+            // Why it could not be opened stands there already.
+            Err(_) => {}
+        }
+    }
+
+    /// How the session stands, for each of its peers, if that is news.
+    pub(super) fn news(&mut self, tallies: &mut BTreeMap<PeerName, Tally>) -> Vec<(PeerName, Arc<BfdReport>)> {
+        let (ups, losses) = (std::mem::take(&mut self.ups), std::mem::take(&mut self.losses));
+        let report = self.report();
+        let names: Vec<PeerName> = self.peers.iter().map(|(name, _)| name.clone()).collect();
+        let told = (report, names);
+        if ups == 0 && losses.is_empty() && self.told.as_ref() == Some(&told) {
+            return Vec::new();
+        }
+        let (report, names) = &*self.told.insert(told);
+        let of_peer = |name: &PeerName| {
+            let tally = tallies.entry(name.clone()).or_default();
+            tally.times_up += ups;
+            tally.losses += u64::try_from(losses.len()).unwrap_or(u64::MAX);
+            if let Some(last) = losses.last() {
+                tally.last_loss = Some(last.clone());
+            }
+            let Tally { times_up, losses, last_loss } = tally.clone();
+            (name.clone(), Arc::new(BfdReport { times_up, losses, last_loss, ..report.clone() }))
+        };
+        names.iter().map(of_peer).collect()
+    }
+
+    /// With nothing counted.
+    fn report(&self) -> BfdReport {
+        let Place { address, device, source: _, multihop } = &self.place;
+        let remote = self.session.remote();
+        let heard = remote.discriminator.is_some();
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        BfdReport {
+            state: self.session.state(),
+            since: self.since,
+            address: address.clone(),
+            local_address: self.local_address,
+            interface: device.clone(),
+            multihop: *multihop,
+            diagnostic: self.session.diagnostic(),
+            remote_diagnostic: remote.diagnostic,
+            remote_state: heard.then_some(remote.state),
+            discriminator: self.session.discriminator().get(),
+            remote_discriminator: remote.discriminator.map(NonZeroU32::get),
+            remote_multiplier: heard.then_some(remote.multiplier),
+            detection_time_micros: self.session.detection_time().map(micros),
+            receive_interval_micros: self.session.receive_interval().map(micros),
+            transmit_interval_micros: self.session.transmit_interval().map(micros),
+            remote_demand: remote.demand,
+            authenticated: self.session.settings().key.is_some(),
+            times_up: 0,
+            losses: 0,
+            last_loss: None,
+            problem: self.deaf.clone().or_else(|| self.mute.clone()),
+        }
+    }
+}
+
+fn counted(peers: Vec<(PeerName, BfdPeer)>, counters: &Counters) -> Vec<(PeerName, Arc<PeerCounters>)> {
+    peers.into_iter().map(|(name, _)| (name.clone(), counters.of(&name))).collect()
+}
+
+/// Of the profiles of all who share a path, the one that finds a failure soonest.
+fn fastest(peers: &[(PeerName, BfdPeer)]) -> Option<Arc<BfdProfile>> {
+    let soonest = |profile: &&Arc<BfdProfile>| {
+        let BfdProfile { receive_interval, transmit_interval, multiplier, .. } = &***profile;
+        *transmit_interval.max(receive_interval) * u32::from(multiplier.get())
+    };
+    peers.iter().map(|(_, peer)| &peer.profile).min_by_key(soonest).cloned()
+}
+
+fn settings(profile: &BfdProfile) -> Settings {
+    let BfdProfile {
+        name: _,
+        receive_interval,
+        transmit_interval,
+        multiplier,
+        minimum_ttl: _,
+        passive,
+        key,
+        key_id,
+        authentication,
+    } = profile;
+    let meticulous = match authentication {
+        BfdAuthentication::KeyedSha1 => false,
+        BfdAuthentication::MeticulousKeyedSha1 => true,
+    };
+    Settings {
+        transmit_interval: *transmit_interval,
+        receive_interval: *receive_interval,
+        multiplier: *multiplier,
+        passive: *passive,
+        // The configuration was checked: the key has 1 to 20 octets.
+        key: key.as_ref().and_then(|key| Key::new(key.secret.expose(), meticulous, *key_id)),
+    }
+}
+
+fn in_words(cause: Cause) -> String {
+    match cause {
+        Cause::Silence(time) => format!("nothing came for {}", spoken(time)),
+        Cause::SignaledDown(diagnostic) => format!("the peer says that it is down: {diagnostic}"),
+        Cause::Heard => "the peer was heard".to_owned(),
+        Cause::PeerAdminDown => "the peer's operator holds it down".to_owned(),
+        Cause::AdminDown => "held down here".to_owned(),
+    }
+}
+
+fn spoken(time: Duration) -> String {
+    let micros = time.as_micros();
+    if micros.is_multiple_of(1000) { format!("{} ms", micros / 1000) } else { format!("{micros} us") }
+}
