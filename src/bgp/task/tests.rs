@@ -98,7 +98,7 @@ fn settings(name: &str, peer: SocketAddr, source: Option<&str>) -> config::Peer 
 fn slice(router_id: [u8; 4], settings: config::Peer, routes: Routes) -> BgpSlice {
     let name = settings.name.clone();
     let PeerAddress::Fixed(address) = settings.address.clone() else { panic!("these peers have addresses") };
-    let peer = PeerSlice { settings: Arc::new(settings), address: Ok(address), routes };
+    let peer = PeerSlice { settings: Arc::new(settings), address: Ok(address), routes, orders: Default::default() };
     BgpSlice {
         router_id: Some(router_id.into()),
         complete: true,
@@ -365,7 +365,7 @@ async fn x9_a_peer_that_stops_reading_keeps_no_other_peer_waiting() {
         settings.name = "other".into();
         let address = ScopedAddress { ip: "127.0.0.8".parse().unwrap(), interface: None };
         settings.address = PeerAddress::Fixed(address.clone());
-        let other = PeerSlice { settings: Arc::new(settings), address: Ok(address), routes: script.routes.clone() };
+        let other = PeerSlice { settings: Arc::new(settings), address: Ok(address), routes: script.routes.clone(), orders: Default::default() };
         slice.peers.insert("other".into(), other);
     });
     let mut silent = Script::dial(address, Some(4096)).await;
@@ -630,7 +630,7 @@ fn slice_of(router_id: [u8; 4], peers: impl IntoIterator<Item = config::Peer>) -
     for settings in peers {
         let name = settings.name.clone();
         let PeerAddress::Fixed(address) = settings.address.clone() else { panic!("{name} has no address") };
-        all.peers.insert(name, PeerSlice { settings: Arc::new(settings), address: Ok(address), routes: Routes::new() });
+        all.peers.insert(name, PeerSlice { settings: Arc::new(settings), address: Ok(address), routes: Routes::new(), orders: Default::default() });
     }
     all
 }
