@@ -282,12 +282,7 @@ impl Reloader {
     }
 
     /// Tells everybody whom a difference concerns. When it returns, a plan by the new configuration stands.
-    async fn take_over(
-        &mut self,
-        config: Config,
-        files: Vec<SourceFile>,
-        changes: &[Change],
-    ) -> Result<(), Refusal> {
+    async fn take_over(&mut self, config: Config, files: Vec<SourceFile>, changes: &[Change]) -> Result<(), Refusal> {
         self.files = files;
         if changes.is_empty() {
             info!("the configuration was read again: no difference");

@@ -325,11 +325,7 @@ fn open_bgp(config: &Config) -> bgp::socket::listeners::Listeners {
 }
 
 /// The task, from the moment on from which somebody wants it.
-async fn once_wanted(
-    mut wanted: watch::Receiver<Wanted>,
-    is_it: fn(&Wanted) -> bool,
-    task: impl Future<Output = ()>,
-) {
+async fn once_wanted(mut wanted: watch::Receiver<Wanted>, is_it: fn(&Wanted) -> bool, task: impl Future<Output = ()>) {
     let is_wanted = wanted.wait_for(is_it).await.is_ok();
     match is_wanted {
         true => task.await,

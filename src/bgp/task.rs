@@ -275,7 +275,10 @@ impl Speaker {
         self.tasks.spawn(peer::run(name.clone(), Arc::clone(&settings), address.clone(), router_id, channels));
         let endpoint = settings::endpoint(&settings, address.clone());
         info!(peer = %name, %address, "peer started");
-        self.peers.insert(name.clone(), PeerHandle { settings, address, router_id, endpoint, resets, desired, inbound, leave });
+        self.peers.insert(
+            name.clone(),
+            PeerHandle { settings, address, router_id, endpoint, resets, desired, inbound, leave },
+        );
     }
 
     fn stop(&mut self, name: &PeerName, notification: Notification, why: &str) {

@@ -35,11 +35,13 @@ pub enum Config {
         output: Output,
     },
     /// Change the configuration of the running agent; what does not differ is not touched
-    #[command(after_help = "FILE is checked whole, and replaces the agent's main file; the former is kept beside it as NAME.former.\n\
+    #[command(
+        after_help = "FILE is checked whole, and replaces the agent's main file; the former is kept beside it as NAME.former.\n\
                             Without FILE the agent reads its files again, as `systemctl reload crier` makes it do.\n\
                             A file with a mistake, or with a change that needs a restart, is refused, and nothing is changed.\n\n\
                             Exit codes: 0 applied, 2 refused, 3 no agent.\n\n\
-                            Examples:\n  crier config apply\n  crier config apply new.toml --confirm 60s")]
+                            Examples:\n  crier config apply\n  crier config apply new.toml --confirm 60s"
+    )]
     Apply {
         /// Takes the place of the agent's main file
         file: Option<PathBuf>,

@@ -9,9 +9,9 @@ use super::config::complain;
 use crate::agent::unconfirmed::Unconfirmed;
 use crate::agent::{self, logging, wiring};
 use crate::api::server;
+use crate::clock;
 use crate::config::load::{self, HostSecrets, LoadError};
 use crate::config::{self, Config, SourceFile};
-use crate::clock;
 use crate::names::NodeName;
 
 #[derive(Debug, Args)]

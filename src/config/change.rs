@@ -289,14 +289,24 @@ mod tests {
             "[[bgp.peer]] \"tor\" hold-time: \"90s\" -> \"30s\"",
             Touches::Session,
         );
-        one("[kubernetes]", "[log]\nlevel = \"debug\"\n[kubernetes]", "[log] level: \"info\" -> \"debug\"", Touches::Log);
+        one(
+            "[kubernetes]",
+            "[log]\nlevel = \"debug\"\n[kubernetes]",
+            "[log] level: \"info\" -> \"debug\"",
+            Touches::Log,
+        );
         one(
             "192.168.35.0/25",
             "192.168.35.0/26",
             "[[pool]] \"lan\" addresses: [\"192.168.35.0/25\"] -> [\"192.168.35.0/26\"]",
             Touches::Decisions,
         );
-        one("pools = [\"lan\"]", "pools = [\"lan\"]\nsticky = true", "[[l2]] no. 1 sticky: false -> true", Touches::Decisions);
+        one(
+            "pools = [\"lan\"]",
+            "pools = [\"lan\"]\nsticky = true",
+            "[[l2]] no. 1 sticky: false -> true",
+            Touches::Decisions,
+        );
         one(
             "[kubernetes]",
             "[api]\nlisten = \"\"\n[kubernetes]",
@@ -310,8 +320,18 @@ mod tests {
             "[[pool]] \"next\" added",
             Touches::Decisions,
         );
-        one("weight = 2", "weight = 3", "[[l2]] no. 2 preference: [{ nodes = \"edge\", weight = 2 }] -> [{ nodes = \"edge\", weight = 3 }]", Touches::Decisions);
-        one("send-id = 1", "send-id = 2", "[[bgp.peer]] \"spine\" tcp-ao: [{ send-id = 1, receive-id = 1, algorithm = \"hmac-sha-1\", key-file = \"/spine.ao\" }] -> [{ send-id = 2, receive-id = 1, algorithm = \"hmac-sha-1\", key-file = \"/spine.ao\" }]", Touches::Session);
+        one(
+            "weight = 2",
+            "weight = 3",
+            "[[l2]] no. 2 preference: [{ nodes = \"edge\", weight = 2 }] -> [{ nodes = \"edge\", weight = 3 }]",
+            Touches::Decisions,
+        );
+        one(
+            "send-id = 1",
+            "send-id = 2",
+            "[[bgp.peer]] \"spine\" tcp-ao: [{ send-id = 1, receive-id = 1, algorithm = \"hmac-sha-1\", key-file = \"/spine.ao\" }] -> [{ send-id = 2, receive-id = 1, algorithm = \"hmac-sha-1\", key-file = \"/spine.ao\" }]",
+            Touches::Session,
+        );
     }
 
     #[test]
@@ -357,7 +377,8 @@ mod tests {
             }
         }
         let peer = Section::find("bgp.peer").expect("there is one");
-        let ends: Vec<&str> = peer.rows.iter().filter(|row| row.touches == Touches::Session).map(|row| row.key).collect();
+        let ends: Vec<&str> =
+            peer.rows.iter().filter(|row| row.touches == Touches::Session).map(|row| row.key).collect();
         for key in ["description", "password-file", "connect-retry-time", "passive", "next-hop", "nodes", "shutdown"] {
             assert!(!ends.contains(&key), "{key} ends no session by itself");
         }

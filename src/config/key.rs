@@ -6,10 +6,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::change::Touches;
 use super::codec::{
     Asn, AutoFlag, Codec, Credential, Flag, List, Number, Optional, PeerNumber, Secret, SecretList, Text, TextOr,
 };
-use super::change::Touches;
 use super::complaint::Problem;
 use super::seen::Seen;
 use super::words::Word;

@@ -28,9 +28,9 @@ mod syntax;
 pub(crate) mod tests;
 mod words;
 
+pub use change::differing_keys;
 pub use change::{Change, Difference, Touches, changes, peer_touches};
 pub use complaint::{Complaint, Complaints, Place, Position};
-pub use change::differing_keys;
 pub use digest::Digest;
 pub use example::example;
 pub use page::show;

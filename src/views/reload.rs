@@ -57,10 +57,7 @@ mod tests {
         let mut reloads = Reloads::default();
         reloads.note(Timestamp::UNIX_EPOCH, Some("crier.toml:3: no such key".to_owned()));
         let problems: Vec<String> = reloads.problems().collect();
-        assert_eq!(
-            problems,
-            ["last reload failed: crier.toml:3: no such key; the configuration before stays in use"]
-        );
+        assert_eq!(problems, ["last reload failed: crier.toml:3: no such key; the configuration before stays in use"]);
         reloads.note(Timestamp::UNIX_EPOCH, None);
         assert_eq!(reloads.problems().count(), 0);
         assert_eq!((reloads.succeeded, reloads.failed), (1, 1));

@@ -325,7 +325,8 @@ impl PeerTask {
         }
         let open = self.connections.len() - failed.len();
         for (id, why) in failed {
-            let why = format!("the password has changed, and the kernel cannot change it on the open connection: {why}");
+            let why =
+                format!("the password has changed, and the kernel cannot change it on the open connection: {why}");
             self.reset(id, Cease::OtherConfigurationChange, why);
         }
         if self.outbound.is_some() && open > 0 {

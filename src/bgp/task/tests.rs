@@ -365,7 +365,12 @@ async fn x9_a_peer_that_stops_reading_keeps_no_other_peer_waiting() {
         settings.name = "other".into();
         let address = ScopedAddress { ip: "127.0.0.8".parse().unwrap(), interface: None };
         settings.address = PeerAddress::Fixed(address.clone());
-        let other = PeerSlice { settings: Arc::new(settings), address: Ok(address), routes: script.routes.clone(), orders: Default::default() };
+        let other = PeerSlice {
+            settings: Arc::new(settings),
+            address: Ok(address),
+            routes: script.routes.clone(),
+            orders: Default::default(),
+        };
         slice.peers.insert("other".into(), other);
     });
     let mut silent = Script::dial(address, Some(4096)).await;
@@ -630,7 +635,15 @@ fn slice_of(router_id: [u8; 4], peers: impl IntoIterator<Item = config::Peer>) -
     for settings in peers {
         let name = settings.name.clone();
         let PeerAddress::Fixed(address) = settings.address.clone() else { panic!("{name} has no address") };
-        all.peers.insert(name, PeerSlice { settings: Arc::new(settings), address: Ok(address), routes: Routes::new(), orders: Default::default() });
+        all.peers.insert(
+            name,
+            PeerSlice {
+                settings: Arc::new(settings),
+                address: Ok(address),
+                routes: Routes::new(),
+                orders: Default::default(),
+            },
+        );
     }
     all
 }

@@ -50,7 +50,8 @@ impl Namespace {
         let folder = self.rack().subfolder(&format!("{}.crier.{node}", self.name()));
         let socket = folder.join("crier.sock");
         let file = folder.join("crier.toml");
-        std::fs::write(&file, complete(configuration, &socket)).unwrap_or_else(|error| panic!("could not write {}: {error}", file.display()));
+        std::fs::write(&file, complete(configuration, &socket))
+            .unwrap_or_else(|error| panic!("could not write {}: {error}", file.display()));
         let notices = Notices::listen(&folder.join("notify"))
             .unwrap_or_else(|error| panic!("could not listen for readiness: {error}"));
         let mut command = Command::new(binary());
@@ -97,7 +98,8 @@ impl Crier {
     #[track_caller]
     pub fn write_configuration(&self, configuration: &str) {
         let aside = self.file.with_extension("aside");
-        let written = std::fs::write(&aside, self.complete(configuration)).and_then(|()| std::fs::rename(&aside, &self.file));
+        let written =
+            std::fs::write(&aside, self.complete(configuration)).and_then(|()| std::fs::rename(&aside, &self.file));
         written.unwrap_or_else(|error| panic!("could not write {}: {error}", self.file.display()));
     }
 

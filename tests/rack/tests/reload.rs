@@ -5,13 +5,16 @@ use std::time::Instant;
 use rack::bird::Bird;
 use rack::client::Asking;
 use rack::crier::Crier;
-use rack::{Manifests, Need, Process, Rack, Service, Site, bird, eventually, eventually_equal, millis, rest, secs, throughout};
+use rack::{
+    Host, Manifests, Need, Process, Rack, Service, Site, bird, eventually, eventually_equal, millis, rest, secs,
+    throughout,
+};
 
 const NEEDS: [Need; 3] = [Need::Namespaces, Need::Bird, Need::Crier];
 
 const ADDRESS: [u8; 4] = [203, 0, 113, 1];
 
-/// One node with a Service behind two routers, one of which signs with TCP MD5, and a client beyond the first.
+/// One node with a Service, two sessions with a router, one of them signed with TCP MD5, and a client beyond the router.
 struct Town {
     site: Site,
     manifests: Manifests,
@@ -22,17 +25,12 @@ struct Town {
 }
 
 fn router(password: &str) -> String {
-    let session = |name: &str, port: u16, password: &str| {
-        format!(
-            "protocol bgp {name} {{ local 192.168.35.1 port {port} as 64512; neighbor 192.168.35.11 as 64513; passive yes; {password}\
-             ipv4 {{ import all; export none; }}; }}\n"
-        )
-    };
     format!(
-        "router id 192.168.35.1;\n{}\n{}{}",
+        "router id 192.168.35.1;\n{}\n\
+         protocol bgp signed {{ local as 64512; neighbor 192.168.35.11 as 64513; passive yes; password \"{password}\"; \
+         ipv4 {{ import all; export none; }}; }}\n\
+         protocol bgp plain {{ local as 64512; neighbor fd35::11 as 64513; passive yes; ipv6 {{ import all; export none; }}; }}\n",
         bird::KERNEL,
-        session("signed", 179, &format!("password \"{password}\"; ")),
-        session("plain", 1179, "")
     )
 }
 
@@ -41,8 +39,8 @@ impl Town {
         let manifests = Manifests::new(rack);
         manifests.service(&Service::new("web").anywhere().addresses("203.0.113.1"));
         let site = Site::new(rack, "192.168.35.0/24", "fd35::/64", 1);
-        let password = rack.write("tor.md5", "first");
-        let bird = site.router.bird(&router("first"));
+        let password = rack.write("tor.md5", "hunter-one");
+        let bird = site.router.bird(&router("hunter-one"));
         let node = site.node(0);
         let page = node.serve(node.name(), &[80]);
         let configuration = configuration(&manifests, &password);
@@ -74,8 +72,7 @@ impl Town {
     }
 
     /// Asks the Service once each 5 ms from beyond the router.
-    fn asking(&self, name: &str) -> Asking {
-        let client = self.site.outside(name);
+    fn asking(&self, client: &Host) -> Asking {
         eventually("the client reaches the Service", secs(10), || {
             client.get((std::net::Ipv4Addr::from(ADDRESS), 80)).map(drop).map_err(|error| error.to_string())
         });
@@ -113,12 +110,12 @@ name = "signed"
 address = "192.168.35.1"
 asn = 64512
 password-file = "{}"
+hold-time = "9s"
 connect-retry-time = "1s"
 
 [[bgp.peer]]
 name = "plain"
-address = "192.168.35.1"
-port = 1179
+address = "fd35::1"
 asn = 64512
 connect-retry-time = "1s"
 
@@ -142,7 +139,8 @@ fn fine(told: &str) {
 fn what_differs_is_taken_over_and_no_session_ends_for_it() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let town = Town::new(&rack);
-    let asking = town.asking("client");
+    let client = town.site.outside("client");
+    let asking = town.asking(&client);
 
     fine(&town.reload_with("name = \"plain\"", "name = \"plain\"\ndescription = \"rack 7\""));
     let peers = town.crier.json("bgp peers plain");
@@ -162,14 +160,17 @@ fn what_differs_is_taken_over_and_no_session_ends_for_it() {
         if town.bird.route("203.0.114.1/32").is_empty() { Ok(()) } else { Err("the route is still there") }
     });
 
-    fine(&town.reload_with("level = \"info\"", "level = \"info,crier::bgp=debug\""));
-    town.crier.process().wait_for_log("DEBUG", secs(5));
+    fine(&town.reload_with("level = \"info\"", "level = \"error\""));
+    let quiet = town.configuration().replace("level = \"info\"", "level = \"error\"");
+    town.crier.write_configuration(&quiet.replace("name = \"plain\"", "name = \"plain\"\ndescription = \"rack 9\""));
+    fine(&town.crier.reload());
+    assert!(!town.crier.process().log().contains("rack 9"), "the log level counts at once");
 
     assert_eq!(town.established(), [1, 1], "no session has ended");
     let outcomes = asking.stop();
     assert_eq!(outcomes.lost(), 0, "{outcomes}");
     let status = town.crier.status();
-    assert_eq!(status["configuration"]["succeeded"], 5, "{}", status["configuration"]);
+    assert_eq!(status["configuration"]["succeeded"], 6, "{}", status["configuration"]);
     assert_eq!(status["configuration"]["failed"], 0);
 }
 
@@ -177,33 +178,35 @@ fn what_differs_is_taken_over_and_no_session_ends_for_it() {
 fn the_password_of_an_open_session_is_changed_on_it_and_the_session_goes_on_once_both_sides_agree() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let town = Town::new(&rack);
-    std::fs::write(&town.password, "second").expect("it can be written");
+    std::fs::write(&town.password, "hunter-two").expect("it can be written");
     fine(&town.crier.reload());
     town.crier.process().wait_for_log("change it on the peer's side too", secs(5));
     fine(&town.reload_with("64512:100", "64512:200"));
-    throughout("the router takes nothing signed with another password", secs(2), || match town.communities().as_str() {
-        "(64512,100)" => Ok(()),
-        other => Err(other.to_owned()),
+    throughout("the router takes nothing signed with another password", secs(2), || {
+        match town.communities().as_str() {
+            "(64512,100)" => Ok(()),
+            other => Err(other.to_owned()),
+        }
     });
-    std::fs::write(&town.password, "first").expect("it can be written");
+    std::fs::write(&town.password, "hunter-one").expect("it can be written");
     fine(&town.crier.reload());
     eventually_equal("the session goes on where it was", secs(20), &"(64512,200)".to_owned(), || town.communities());
     assert_eq!(town.established(), [1, 1], "no session has ended");
 
     // And for good: the router ends its session by itself when its side changes.
-    std::fs::write(&town.password, "second").expect("it can be written");
+    std::fs::write(&town.password, "hunter-two").expect("it can be written");
     fine(&town.crier.reload());
-    town.bird.configure(&router("second"));
+    town.bird.configure(&router("hunter-two"));
     eventually_equal("it comes up with the new password", secs(30), &[2, 1], || town.established());
     let log = town.crier.process().log();
-    assert!(!log.contains("first") && !log.contains("second"), "no password is logged");
+    assert!(!log.contains("hunter"), "no password is logged");
 }
 
 #[test]
 fn what_is_settled_when_a_session_begins_restarts_that_session_alone() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let town = Town::new(&rack);
-    fine(&town.reload_with("port = 1179", "port = 1179\nhold-time = \"30s\""));
+    fine(&town.reload_with("name = \"plain\"", "name = \"plain\"\nhold-time = \"30s\""));
     eventually_equal("the changed peer has a new session", secs(20), &[1, 2], || town.established());
     town.bird.wait_established("plain", secs(10));
     assert_eq!(town.crier.json("bgp peers plain")["peers"][0]["session"]["negotiated"]["hold_time_secs"], 30);
@@ -213,15 +216,20 @@ fn what_is_settled_when_a_session_begins_restarts_that_session_alone() {
 fn a_bad_file_changes_nothing_and_is_shown_until_a_good_one_comes() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let town = Town::new(&rack);
-    let asking = town.asking("client");
+    let client = town.site.outside("client");
+    let asking = town.asking(&client);
     let told = town.reload_with("communities = [\"64512:100\"]", "communities = [\"64512:200\"]\ncomunities = []");
-    assert!(told.contains("last reload failed") && told.contains("crier.toml:") && told.contains("comunities"), "{told}");
+    assert!(
+        told.contains("last reload failed") && told.contains("crier.toml:") && told.contains("comunities"),
+        "{told}"
+    );
     let problems = town.crier.status()["problems"].to_string();
     assert!(problems.contains("last reload failed") && problems.contains("comunities"), "{problems}");
     assert_eq!(town.communities(), "(64512,100)", "nothing of it was taken over");
 
     // What only a restart can change is named, and nothing else of the file is taken over.
-    let told = town.reload_with("communities = [\"64512:100\"]", "communities = [\"64512:200\"]\n[host]\nmanage-sysctls = true");
+    let told = town
+        .reload_with("communities = [\"64512:100\"]", "communities = [\"64512:200\"]\n[host]\nmanage-sysctls = true");
     assert!(told.contains("needs a restart") && told.contains("manage-sysctls"), "{told}");
     assert_eq!(town.communities(), "(64512,100)", "nothing of it was taken over");
 
@@ -255,11 +263,13 @@ fn a_bad_file_changes_nothing_and_is_shown_until_a_good_one_comes() {
 fn a_storm_of_a_hundred_reloads_in_a_minute_costs_nobody_a_request() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let town = Town::new(&rack);
-    let asking = town.asking("client");
+    let client = town.site.outside("client");
+    let asking = town.asking(&client);
     let began = Instant::now();
     for number in 0..100 {
         let text = town.configuration().replace("64512:100", &format!("64512:{number}"));
-        town.crier.write_configuration(&text.replace("203.0.113.0/28", ["203.0.113.0/28", "203.0.113.0/27"][number % 2]));
+        town.crier
+            .write_configuration(&text.replace("203.0.113.0/28", ["203.0.113.0/28", "203.0.113.0/27"][number % 2]));
         fine(&town.crier.reload());
         rest(millis(100));
     }
