@@ -279,3 +279,145 @@ fn a_storm_of_a_hundred_reloads_in_a_minute_costs_nobody_a_request() {
     let outcomes = asking.stop();
     assert_eq!(outcomes.lost(), 0, "{outcomes}");
 }
+
+/// Exit code, standard output and standard error of `crier config WORDS`.
+fn config(town: &Town, words: &str) -> (Option<i32>, String, String) {
+    let output = town.crier.verb(&format!("config {words}"));
+    let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+fn text_of(town: &Town) -> String {
+    std::fs::read_to_string(town.crier.file()).expect("the file is there")
+}
+
+#[test]
+fn diff_says_what_apply_does_and_apply_does_it_and_keeps_the_former_file() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let town = Town::new(&rack);
+    let former = text_of(&town);
+    let write = |name: &str, text: &str| rack.write(name, &town.crier.complete(text)).display().to_string();
+    let same = write("same.toml", &format!("# a comment\n{}", town.configuration()));
+    let (code, out, error) = config(&town, &format!("diff {same}"));
+    assert_eq!((code, out.as_str()), (Some(0), "nothing would change\n"), "{error}");
+
+    let new = town.configuration().replace("64512:100", "64512:200").replace("hold-time = \"9s\"", "hold-time = \"12s\"");
+    let new = write("new.toml", &new);
+    let (code, out, error) = config(&town, &format!("diff {new}"));
+    assert_eq!(code, Some(1), "{out}{error}");
+    for part in ["hold-time: \"9s\" -> \"12s\": its session begins anew", "203.0.113.1/32", "communities"] {
+        assert!(out.contains(part), "{part} is not in {out}");
+    }
+    assert_eq!(text_of(&town), former, "asking changes nothing");
+    assert_eq!(town.established(), [1, 1]);
+
+    let (code, out, error) = config(&town, &format!("apply {new}"));
+    assert_eq!(code, Some(0), "{out}{error}");
+    assert!(out.contains("applied: 2 differences"), "{out}");
+    eventually_equal("the router has it", secs(20), &"(64512,200)".to_owned(), || town.communities());
+    assert!(text_of(&town).contains("64512:200"), "a restart reads it");
+    let kept = std::fs::read_to_string(town.crier.file().with_file_name("crier.toml.former")).expect("it is kept");
+    assert_eq!(kept, former);
+
+    let bad = write("bad.toml", &town.configuration().replace("asn = 64513", "asn = 0"));
+    let now = text_of(&town);
+    for verb in ["diff", "apply"] {
+        let (code, out, error) = config(&town, &format!("{verb} {bad}"));
+        assert_eq!(code, Some(2), "{out}{error}");
+        assert!(error.contains("bad.toml:") && error.contains("asn"), "{error}");
+    }
+    let restart = write("restart.toml", &format!("{}\n[host]\nmanage-sysctls = true\n", town.configuration()));
+    let (code, out, error) = config(&town, &format!("apply {restart}"));
+    assert_eq!(code, Some(2), "{out}{error}");
+    assert!(error.contains("needs a restart") && error.contains("manage-sysctls"), "{error}");
+    assert_eq!(text_of(&town), now, "what is refused is not written");
+    let (code, _, error) = config(&town, "confirm");
+    assert_eq!(code, Some(2), "{error}");
+    assert!(error.contains("no configuration waits"), "{error}");
+}
+
+#[test]
+fn what_nobody_confirms_is_taken_back_whoever_has_died_meanwhile() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let town = Town::new(&rack);
+    let asking = town.site.outside("client");
+    let asking = town.asking(&asking);
+    let former = text_of(&town);
+    let with = |community: &str| {
+        let text = town.configuration().replace("64512:100", community);
+        rack.write(&format!("{}.toml", community.replace(':', "-")), &town.crier.complete(&text)).display().to_string()
+    };
+    // The command returns at once, and nobody is left who could take it back but the agent.
+    let (code, out, error) = config(&town, &format!("apply {} --confirm 3s", with("64512:200")));
+    assert_eq!(code, Some(0), "{out}{error}");
+    assert!(out.contains("taken back at"), "{out}");
+    eventually_equal("it is applied", secs(2), &"(64512,200)".to_owned(), || town.communities());
+    assert!(town.crier.status()["problems"].to_string().contains("not confirmed"));
+    eventually_equal("it is taken back", secs(6), &"(64512,100)".to_owned(), || town.communities());
+    assert_eq!(text_of(&town), former);
+    assert!(!town.crier.status()["problems"].to_string().contains("not confirmed"));
+
+    let (code, out, error) = config(&town, &format!("apply {} --confirm 3s", with("64512:300")));
+    assert_eq!(code, Some(0), "{out}{error}");
+    let (code, out, error) = config(&town, "confirm");
+    assert_eq!(code, Some(0), "{out}{error}");
+    throughout("it stays", secs(4), || match town.communities().as_str() {
+        "(64512,300)" => Ok(()),
+        other => Err(other.to_owned()),
+    });
+    // The second of two that wait takes back both: to what was last confirmed.
+    for community in ["64512:400", "64512:500"] {
+        let (code, out, error) = config(&town, &format!("apply {} --confirm 2s", with(community)));
+        assert_eq!(code, Some(0), "{out}{error}");
+    }
+    eventually_equal("it is taken back", secs(6), &"(64512,300)".to_owned(), || town.communities());
+    assert_eq!(town.established(), [1, 1], "no session has ended");
+    let outcomes = asking.stop();
+    assert_eq!(outcomes.lost(), 0, "{outcomes}");
+}
+
+#[test]
+fn a_restart_does_not_forget_what_waits_to_be_confirmed() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let mut town = Town::new(&rack);
+    let node = town.site.node(0);
+    let new = town.configuration().replace("64512:100", "64512:200");
+    let file = rack.write("new.toml", &town.crier.complete(&new)).display().to_string();
+    for (confirm, pause) in [("4s", secs(0)), ("2s", secs(3))] {
+        let (code, out, error) = config(&town, &format!("apply {file} --confirm {confirm}"));
+        assert_eq!(code, Some(0), "{out}{error}");
+        town.crier.kill();
+        rest(pause);
+        let text = text_of(&town);
+        assert!(text.contains("64512:200"));
+        town.crier = node.crier(node.name(), &text);
+        eventually_equal("it is taken back", secs(20), &"(64512,100)".to_owned(), || town.communities());
+        assert!(text_of(&town).contains("64512:100"), "on the disk too");
+    }
+}
+
+#[test]
+fn a_session_is_reset_refreshed_shut_down_and_enabled() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let town = Town::new(&rack);
+    let order = |words: &str| {
+        let output = town.crier.verb(&format!("bgp {words}"));
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    assert_eq!(order("refresh signed").0, Some(0));
+    assert_eq!(order("reset signed").0, Some(0));
+    eventually_equal("only that session begins anew", secs(20), &[2, 1], || town.established());
+    assert!(town.bird.process().log().contains("Administrative reset"), "the router is told why");
+    assert_eq!(order("shutdown signed").0, Some(0));
+    eventually("it is down", secs(5), || {
+        if town.bird.session("signed").is_established() { Err("still up") } else { Ok(()) }
+    });
+    throughout("it stays down", secs(3), || {
+        if town.bird.session("signed").is_established() { Err("it is up") } else { Ok(()) }
+    });
+    assert_eq!(order("enable signed").0, Some(0));
+    town.bird.wait_established("signed", secs(20));
+    let (code, error) = order("reset nobody");
+    assert_eq!(code, Some(2), "{error}");
+    assert!(error.contains("nobody") && error.contains("signed, plain"), "{error}");
+}
