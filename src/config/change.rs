@@ -54,7 +54,7 @@ pub enum Difference {
     Key { key: &'static str, before: Option<String>, after: Option<String> },
 }
 
-/// As for an operator: `[[bgp.peer]] "tor" hold-time: "90s" -> "30s"`. Never shows a secret.
+/// As for an operator: `[[bgp.peer]] "tor" hold-time: "1m30s" -> "30s"`. Never shows a secret.
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Change { place, difference, touches: _ } = self;
@@ -286,7 +286,7 @@ mod tests {
         one(
             "asn = 64512",
             "hold-time = \"30s\"\nasn = 64512",
-            "[[bgp.peer]] \"tor\" hold-time: \"90s\" -> \"30s\"",
+            "[[bgp.peer]] \"tor\" hold-time: \"1m30s\" -> \"30s\"",
             Touches::Session,
         );
         one(

@@ -87,14 +87,15 @@ fn a_freed_address_goes_on_resting_under_another_configuration() {
 fn a_reservation_that_comes_keeps_its_address_from_others() {
     let mut story = Story::begin(configuration());
     let mut config = configuration();
-    config.reservations = vec![Reservation {
-        service: key("front"),
-        addresses: vec!["192.168.35.100".parse().unwrap()],
-    }];
+    config.reservations =
+        vec![Reservation { service: key("front"), addresses: vec!["192.168.35.100".parse().unwrap()] }];
     adopt(&mut story, config);
     story.put("two", service());
     story.put("front", service());
-    assert_eq!((story.addresses("two"), story.addresses("front")), (vec!["192.168.35.101".to_owned()], vec!["192.168.35.100".to_owned()]));
+    assert_eq!(
+        (story.addresses("two"), story.addresses("front")),
+        (vec!["192.168.35.101".to_owned()], vec!["192.168.35.100".to_owned()])
+    );
 }
 
 #[test]

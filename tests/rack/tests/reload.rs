@@ -301,7 +301,8 @@ fn diff_says_what_apply_does_and_apply_does_it_and_keeps_the_former_file() {
     let (code, out, error) = config(&town, &format!("diff {same}"));
     assert_eq!((code, out.as_str()), (Some(0), "nothing would change\n"), "{error}");
 
-    let new = town.configuration().replace("64512:100", "64512:200").replace("hold-time = \"9s\"", "hold-time = \"12s\"");
+    let new =
+        town.configuration().replace("64512:100", "64512:200").replace("hold-time = \"9s\"", "hold-time = \"12s\"");
     let new = write("new.toml", &new);
     let (code, out, error) = config(&town, &format!("diff {new}"));
     assert_eq!(code, Some(1), "{out}{error}");
