@@ -113,6 +113,8 @@ pub enum Reason {
     NoDefaultRoute,
     #[error("the peer is shut down: shutdown = true in its [[bgp.peer]]")]
     PeerShutDown,
+    #[error("an operator shut the peer down; `crier bgp enable` with its name opens the session again")]
+    PeerShutByOperator,
     #[error("every next hop of the default route has a session of its own already")]
     NoOtherGateway,
     #[error("no [[bgp.peer]] of the advertisement is configured for this node")]

@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::names::NodeName;
 use crate::plan::Planner;
 use crate::views::Snapshot;
+use crate::views::reload::Reloads;
 use crate::world::Fact;
 
 /// At most this many facts go into one turn, so that a flood of them does not hold back what is decided already.
@@ -36,7 +37,6 @@ const BEAT: Duration = Duration::from_secs(1);
 
 /// Everything the loop owns.
 pub struct Loop {
-    config: Arc<Config>,
     node: NodeName,
     started: Timestamp,
     planner: Planner,
@@ -50,6 +50,8 @@ pub struct Loop {
     keeping: Option<JoinHandle<()>>,
     /// Told once, when the first plan stands.
     first_plan: Option<oneshot::Sender<()>>,
+    /// How reloads went, for whoever asks.
+    reloads: watch::Receiver<Reloads>,
     /// When it last turned.
     turned: watch::Sender<Instant>,
     /// When to tell systemd next that it turns.
@@ -65,11 +67,11 @@ impl Loop {
         link_counters: LinkCounters,
         first_plan: oneshot::Sender<()>,
         turned: watch::Sender<Instant>,
+        reloads: watch::Receiver<Reloads>,
     ) -> Loop {
-        let planner = Planner::new(config.clone(), node.clone());
+        let planner = Planner::new(config, node.clone());
         let started = Timestamp::try_from(clock::wall()).unwrap_or_default();
         Loop {
-            config,
             node,
             started,
             planner,
@@ -80,6 +82,7 @@ impl Loop {
             keep_at: None,
             keeping: None,
             first_plan: Some(first_plan),
+            reloads,
             turned,
             tell_alive: clock::now(),
         }
@@ -87,7 +90,7 @@ impl Loop {
 
     /// Takes in what was remembered from before. Promises count only where no API server keeps them.
     pub fn recall(&mut self) {
-        let standalone = self.config.is_standalone();
+        let standalone = self.planner.config().is_standalone();
         match self.memory.recall() {
             Ok(facts) => {
                 let facts = facts.into_iter().filter(|fact| standalone || !matches!(fact, Fact::Assigned(..)));
@@ -171,7 +174,7 @@ impl Loop {
             // Nobody may be waiting for it any more; that is fine.
             let _ = first_plan.send(());
         }
-        if !turn.changes.is_empty() && self.config.is_standalone() {
+        if !turn.changes.is_empty() && self.planner.config().is_standalone() {
             self.keep_at.get_or_insert_with(|| clock::now() + KEEP_AFTER);
         }
     }
@@ -198,6 +201,7 @@ impl Loop {
     fn answer(&self, Query(asked): Query) {
         let counters = self.counters.read(&self.link_counters);
         // Whoever asked may have gone away.
-        let _ = asked.send(Snapshot::of(&self.planner, self.started, counters, clock::now(), clock::wall()));
+        let snapshot = Snapshot::of(&self.planner, self.started, counters, clock::now(), clock::wall());
+        let _ = asked.send(Snapshot { reloads: self.reloads.borrow().clone(), ..snapshot });
     }
 }

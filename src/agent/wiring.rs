@@ -5,6 +5,7 @@
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::orders::Order;
 use crate::data_path::machine::NodeReport;
 use crate::plan::slice::{BfdSlice, BgpSlice, BindSlice, L2Slice, PulseSlice, StatusSlice};
 use crate::plan::{Moved, Plan};
@@ -16,6 +17,9 @@ const FACTS: usize = 1024;
 
 /// People asking: a few at a time. One who comes while the queue is full waits.
 const QUERIES: usize = 16;
+
+/// Orders are carried out one after the other. One who comes while the queue is full waits.
+const ORDERS: usize = 16;
 
 /// A question to the running agent: how it stands now. What is shown of that is made by whoever asks, outside of the loop.
 #[derive(Debug)]
@@ -71,6 +75,10 @@ impl Slices {
 
 pub fn facts() -> (mpsc::Sender<Fact>, mpsc::Receiver<Fact>) {
     mpsc::channel(FACTS)
+}
+
+pub fn orders() -> (mpsc::Sender<Order>, mpsc::Receiver<Order>) {
+    mpsc::channel(ORDERS)
 }
 
 pub fn queries() -> (mpsc::Sender<Query>, mpsc::Receiver<Query>) {

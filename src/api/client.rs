@@ -12,14 +12,15 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::filter::Filter;
-use super::readings::{Reading, Trial};
+use super::readings::{ORDERS, Reading, Trial};
+use crate::agent::orders::{Done, Wish};
 use crate::config::SourceFile;
 use crate::views::SCHEMA_VERSION;
 
 /// How long an agent may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long an agent may take to judge a whole cluster by another configuration.
+/// How long an agent may take to judge a whole cluster by another configuration, or to carry out an order.
 const TRIAL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// An answer longer than this is not from crier.
@@ -68,6 +69,12 @@ pub async fn try_files<R: DeserializeOwned>(
     files: &[SourceFile],
 ) -> Result<R, AskError> {
     let request = Request::post(trial.path).body(Full::from(serde_json::to_vec(files)?));
+    answer(socket, request, TRIAL_TIMEOUT).await
+}
+
+/// Gives an order, and waits until it is carried out or refused.
+pub async fn order(socket: &Path, wish: &Wish) -> Result<Done, AskError> {
+    let request = Request::post(ORDERS).body(Full::from(serde_json::to_vec(wish)?));
     answer(socket, request, TRIAL_TIMEOUT).await
 }
 

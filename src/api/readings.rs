@@ -46,6 +46,9 @@ const METRICS: Text =
 /// The loop answers; there is no other health to report.
 const HEALTH: Text = Text { path: "/healthz", doors: Doors::Both, text: |_| Ok(Bytes::from_static(b"ok\n")) };
 
+/// Where orders are given: a `Wish` as JSON in the body of a POST, on the Unix socket, by root.
+pub const ORDERS: &str = "/v1/orders";
+
 /// All rows.
 pub(super) const ROWS: [&(dyn Row + Sync); 8] = [&STATUS, &BGP_PEERS, &BGP_ROUTES, &BFD, &L2, &PLAN, &METRICS, &HEALTH];
 

@@ -157,6 +157,23 @@ impl Peering {
         self.needs_path && !self.path_is_up
     }
 
+    /// Offers this from now on. A connection that has sent its OPEN goes on with what it has offered.
+    pub fn handle_offer(&mut self, offer: LocalOffer, now: Instant) -> Vec<Action> {
+        let was_passive = std::mem::replace(&mut self.offer, Arc::new(offer)).passive;
+        let mut actions = Vec::new();
+        match (was_passive, self.offer.passive) {
+            (false, true) if !matches!(self.approach, Approach::Idle { .. } | Approach::Held) => {
+                self.stop_dialling(&mut actions)
+            }
+            (true, false) if self.connections.is_empty() => match self.approach {
+                Approach::Active { .. } => self.dial(now, &mut actions),
+                Approach::Idle { .. } | Approach::Connect { .. } | Approach::Held => {}
+            },
+            (_, _) => {}
+        }
+        actions
+    }
+
     /// How far the best connection has come, or what is done to get one.
     pub fn state(&self) -> SessionState {
         let approach = match self.approach {

@@ -23,6 +23,7 @@ use jiff::{SpanRound, Timestamp, Unit};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::agent::orders::{Done, Wish};
 use crate::api::client::{self, AskError};
 use crate::api::filter::Filter;
 use crate::api::readings::Reading;
@@ -80,7 +81,7 @@ enum Verb {
     Run(run::Run),
     /// Show node, API server, pools, peers, addresses and problems of the running agent
     Status(Output),
-    /// Show BGP peers and the routes they are sent
+    /// Show BGP peers and the routes they are sent; reset, refresh, shut down or enable a session
     #[command(subcommand)]
     Bgp(bgp::Bgp),
     /// Show the BFD sessions with BGP peers: state, times, and why they were lost
@@ -91,7 +92,7 @@ enum Verb {
     Doctor(Output),
     /// Show what a configuration would change in the running cluster, before anybody uses it
     Plan(plan::Plan),
-    /// Check or print a configuration
+    /// Check, print, compare or apply a configuration
     #[command(subcommand)]
     Config(config::Config),
     /// Write a configuration from the objects of MetalLB, OpenELB, PureLB or kube-vip
@@ -165,7 +166,7 @@ pub fn dispatch(arguments: Arguments) -> Exit {
         Verb::L2(verb) => l2::l2(&socket, verb),
         Verb::Doctor(output) => doctor::doctor(&socket, output),
         Verb::Plan(arguments) => plan::plan(&socket, &arguments),
-        Verb::Config(config) => config::config(config),
+        Verb::Config(config) => config::config(&socket, config),
         Verb::Migrate(arguments) => migrate::run(&arguments),
         Verb::Rbac => rbac::rbac(),
         Verb::Kubeconfig(arguments) => kubeconfig::run(&arguments),
@@ -187,6 +188,21 @@ fn refuse(verb: &str) -> Exit {
 /// Asks the running agent for the part of a reading that `filter` selects.
 fn ask<F: Filter, R: DeserializeOwned>(socket: &Path, reading: &Reading<F, R>, filter: &F) -> Result<R, AskError> {
     runtime()?.block_on(client::ask(socket, reading, filter))
+}
+
+/// Gives the running agent an order, and prints what became of it.
+fn order(socket: &Path, wish: &Wish) -> Exit {
+    match runtime().and_then(|runtime| runtime.block_on(client::order(socket, wish))) {
+        Ok(Done { schema_version: _, summary, changes, warnings, unconfirmed_until: _ }) => {
+            warnings.iter().for_each(|warning| eprintln!("crier: {warning}"));
+            print(&changes.into_iter().chain([summary]).map(|line| line + "\n").collect::<String>())
+        }
+        Err(AskError::NotUnderstood(why)) => {
+            eprintln!("crier: {why}");
+            Exit::Usage
+        }
+        Err(error) => refused(&error),
+    }
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, AskError> {

@@ -1,14 +1,17 @@
 //! `crier run`: the agent. Floor 4: reads the configuration, opens the doors, and leaves the rest to `agent`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::Exit;
 use super::config::complain;
+use crate::agent::unconfirmed::Unconfirmed;
 use crate::agent::{self, logging, wiring};
 use crate::api::server;
-use crate::config::load;
+use crate::clock;
+use crate::config::load::{self, HostSecrets, LoadError};
+use crate::config::{self, Config, SourceFile};
 use crate::names::NodeName;
 
 #[derive(Debug, Args)]
@@ -28,15 +31,18 @@ pub struct Run {
 const WORKERS: usize = 2;
 
 pub fn run(arguments: Run) -> Exit {
-    let config = match load::load(&arguments.config) {
-        Ok(config) => config,
+    let (files, config, unconfirmed) = match read(&arguments.config) {
+        Ok(read) => read,
         Err(error) => return complain(&error),
     };
     let filter = arguments.log.as_deref().unwrap_or(&config.log.level);
-    if let Err(error) = logging::start(filter, config.log.format) {
-        eprintln!("crier: {error}");
-        return Exit::Usage;
-    }
+    let log = match logging::start(filter, config.log.format) {
+        Ok(log) => Some(log).filter(|_| arguments.log.is_none()),
+        Err(error) => {
+            eprintln!("crier: {error}");
+            return Exit::Usage;
+        }
+    };
     for warning in load::warnings(&config) {
         tracing::warn!("{warning}");
     }
@@ -57,8 +63,13 @@ pub fn run(arguments: Run) -> Exit {
                 return Exit::Problem;
             }
         };
-        let doors = tokio::spawn(doors.serve(ask));
-        let ended = agent::run(config, arguments.node.map(NodeName::from), queries).await;
+        let (order, orders) = wiring::orders();
+        let doors = tokio::spawn(doors.serve(ask.clone(), order));
+        let node = arguments.node.map(NodeName::from);
+        let queries = (ask, queries);
+        let main = arguments.config;
+        let start = agent::Start { main, files, config, unconfirmed, node, log, queries, orders };
+        let ended = agent::run(start).await;
         doors.abort();
         // Waited for, so that the socket file is gone when the process is.
         let _ = doors.await;
@@ -70,4 +81,36 @@ pub fn run(arguments: Run) -> Exit {
             }
         }
     })
+}
+
+type Read = (Vec<SourceFile>, Config, Option<Unconfirmed>);
+
+/// The configuration to start with. One that waits to be confirmed is taken back first where its time is over, or where it keeps
+/// the agent from starting.
+fn read(main: &Path) -> Result<Read, LoadError> {
+    let waiting = Unconfirmed::find(main).unwrap_or_else(|error| {
+        eprintln!("crier: what waits to be confirmed cannot be read, and nothing is taken back: {error}");
+        None
+    });
+    let Some(waiting) = waiting else {
+        let (files, config) = load(main)?;
+        return Ok((files, config, None));
+    };
+    let why = match load(main) {
+        Ok((files, config)) if waiting.until > clock::wall_timestamp() => return Ok((files, config, Some(waiting))),
+        Ok(_) => "it was not confirmed in time".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    eprintln!("crier: the configuration before is put back: {why}");
+    if let Err(source) = waiting.put_back(main) {
+        eprintln!("crier: the configuration before cannot be put back: {source}");
+    }
+    let (files, config) = load(main)?;
+    Ok((files, config, None))
+}
+
+fn load(main: &Path) -> Result<(Vec<SourceFile>, Config), LoadError> {
+    let files = load::read(main)?;
+    let config = config::parse(&files, &HostSecrets::from_environment())?;
+    Ok((files, config))
 }

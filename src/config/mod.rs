@@ -5,6 +5,7 @@
 //! [`Config`] of it. All of them complain, none of them stops at the first mistake. A key is one row in the file of its
 //! section in `section/`; the forms of values are in `codec`, and what `config show` prints in `page`.
 
+mod change;
 mod codec;
 mod complaint;
 mod digest;
@@ -27,10 +28,12 @@ mod syntax;
 pub(crate) mod tests;
 mod words;
 
+pub use change::differing_keys;
+pub use change::{Change, Difference, Touches, changes, peer_touches};
 pub use complaint::{Complaint, Complaints, Place, Position};
 pub use digest::Digest;
 pub use example::example;
-pub use page::{differing_keys, show};
+pub use page::show;
 pub use secrets::{NoSecrets, SecretFile, Secrets};
 pub use section::advertisement::Advertisement;
 pub use section::api::Api;

@@ -15,7 +15,7 @@ pub(super) fn watched(
     before: &BTreeMap<PeerName, BfdPeer>,
 ) -> BTreeMap<PeerName, BfdPeer> {
     let of_peer = |(name, peer): (&PeerName, &PeerSlice)| {
-        let PeerSlice { settings, address, routes: _ } = peer;
+        let PeerSlice { settings, address, routes: _, orders: _ } = peer;
         let (wanted, address) = (settings.bfd.as_ref()?, address.as_ref().ok()?);
         let known = before.get(name).filter(|known| known.address == *address);
         let profile = config.bfd.iter().find(|profile| profile.name == *wanted)?;

@@ -5,6 +5,7 @@
 //! [`Planner::plan`] to the actuators, and come back with the next fact or at [`Planner::next_deadline`], whichever
 //! is first. Spare turns are harmless. Time must not go backwards.
 
+mod adopt;
 mod claims;
 mod concerned;
 mod presumed;
@@ -214,6 +215,7 @@ impl Planner {
                     self.rivals.note(key, before, after);
                 }
             }
+            Fact::Config(config) => self.adopt(config.clone()),
             Fact::Leader(leader) if *leader != self.world.leader => self.book.forget_order(),
             _ => {}
         }

@@ -17,7 +17,7 @@ use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName, PoolName};
 use crate::reason::Reason;
 use crate::roster::{Card, Eligibility, Holdings};
 use crate::route::RouteAttributes;
-use crate::world::{Condition, Link};
+use crate::world::{Condition, Link, PeerOrders};
 
 /// For the responder on the link: which addresses this node answers for by ARP and NDP, and on which links.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -106,6 +106,16 @@ pub struct BgpSlice {
     pub local_addresses: Arc<Vec<LocalAddress>>,
     /// The links, by their index, whose routers are peers: they are listened for, and told about this node.
     pub unnumbered: Arc<BTreeMap<u32, InterfaceName>>,
+    /// Where connections are accepted. `None` until there is a plan: what is open stays so.
+    pub listen: Option<Arc<Listen>>,
+}
+
+/// Where BGP connections are accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// Empty: only dials.
+    pub addresses: Vec<IpAddr>,
+    pub port: u16,
 }
 
 /// For BFD: the peers to watch. Peers whose place is not known are not in here.
@@ -133,6 +143,8 @@ pub struct PeerSlice {
     /// Where the peer is now, or why that is not known: then there is no session.
     pub address: Result<ScopedAddress, Reason>,
     pub routes: OrdMap<IpNet, Arc<RouteAttributes>>,
+    /// What operators want of it: the session begins anew, or all routes are sent again, whenever the number differs.
+    pub orders: PeerOrders,
 }
 
 /// For the status writer: what each Service's status should say. Empty unless this agent allocates.

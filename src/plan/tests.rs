@@ -27,6 +27,7 @@ mod patience;
 mod placements;
 mod pools;
 mod pulses;
+mod reload;
 mod sharing;
 
 /// A planner with the facts of a small cluster, and the verbs of the stories.

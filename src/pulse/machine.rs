@@ -117,6 +117,13 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// This node accepts these keys from now on, the newest in front. As at its start, it seals with each of them until every other
+    /// node was due.
+    pub fn handle_keys(&mut self, keys: Vec<KeyId>, now: Instant) {
+        self.sealing = Sealing::new(keys, self.settings, now);
+        self.roster_moved = true;
+    }
+
     /// A machine that begins to listen now. `keys`: those that this node accepts, the newest in front.
     pub fn new(
         me: NodeName,

@@ -217,7 +217,7 @@ fn services_of(
 }
 
 pub(super) fn peer_report(name: &PeerName, peer: &PeerSlice, session: Option<&SessionReport>) -> PeerReport {
-    let PeerSlice { settings, address, routes } = peer;
+    let PeerSlice { settings, address, routes, orders: _ } = peer;
     let nowhere = address.as_ref().err().map(ToString::to_string);
     PeerReport {
         name: name.clone(),

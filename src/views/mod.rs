@@ -14,6 +14,7 @@ pub mod l2;
 pub mod metrics;
 mod own_node;
 mod problems;
+pub mod reload;
 mod snapshot;
 mod stations;
 pub mod status;

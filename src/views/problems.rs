@@ -35,6 +35,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     };
     let refused = world.refused.iter().map(|(key, why)| format!("{key}: status not written: {why}"));
     let mut problems: Vec<String> = api_server.into_iter().collect();
+    problems.extend(snapshot.reloads.problems());
     problems.extend(allocator::problems(snapshot));
     problems.extend(own_node::problems(snapshot));
     let stations = stations::answering_for_all(snapshot);
@@ -75,7 +76,7 @@ fn of_service(service: &ServiceReport, named: impl Fn(&Reason) -> bool) -> Vec<S
 /// That there is no session is as it should be: the peer is shut down, or its next hops all have sessions of their own.
 fn is_left_out(snapshot: &Snapshot, peer: &PeerName) -> bool {
     let address = snapshot.plan.bgp.peers.get(peer).map(|peer| &peer.address);
-    matches!(address, Some(Err(Reason::PeerShutDown | Reason::NoOtherGateway)))
+    matches!(address, Some(Err(Reason::PeerShutDown | Reason::PeerShutByOperator | Reason::NoOtherGateway)))
 }
 
 fn of_peer(peer: &PeerReport) -> Option<String> {

@@ -11,6 +11,7 @@ use imbl::OrdMap;
 use jiff::Timestamp;
 
 use super::counters::Direction;
+use super::reload::Reloads;
 use crate::arp::packet::Protocol;
 use crate::claim::ConflictKind;
 use crate::config::{Config, Pool};
@@ -39,6 +40,8 @@ pub struct Snapshot {
     /// The addresses that Services hold or claim, and who does.
     pub claims: OrdMap<IpAddr, Arc<[ObjectKey]>>,
     pub counters: Counters,
+    /// How reloads of the configuration went.
+    pub reloads: Reloads,
 }
 
 /// What was counted since the agent started. Counters only ever grow.
@@ -84,6 +87,7 @@ impl Snapshot {
             context: planner.context().clone(),
             claims: planner.book().claims().clone(),
             counters,
+            reloads: Reloads::default(),
         }
     }
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::bgp::{PeerReport, peer_report};
 use super::counters::{self, CountersReport};
 use super::problems::problems;
+use super::reload::Reloads;
 use super::{SCHEMA_VERSION, Snapshot};
 use crate::claim::ConflictKind;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName, PoolName};
@@ -44,6 +45,9 @@ pub struct Report {
     /// Whether this node can serve what it announces.
     #[serde(default)]
     pub data_path: DataPathReport,
+    /// How reloads of the configuration went.
+    #[serde(default)]
+    pub configuration: Reloads,
     /// What is wrong with the settings of this host; the problems below have it too.
     pub host_problems: Vec<HostProblem>,
     /// What somebody should look at, in plain sentences.
@@ -201,6 +205,7 @@ pub fn status(snapshot: &Snapshot) -> Report {
         l2: counters::report(counters),
         services,
         data_path: data_path(&world.data_path),
+        configuration: snapshot.reloads.clone(),
         host_problems: world.host_problems.clone(),
     }
 }

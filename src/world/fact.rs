@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     BfdReport, Conflict, DefaultRoute, EndpointSlice, HostProblem, LeaseState, Link, Node, Service, SessionDetail,
 };
+use crate::config::Config;
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
 use crate::path_state::DataPath;
 use crate::roster::Roster;
@@ -74,6 +75,12 @@ pub enum Fact {
     Listening(Vec<HostProblem>),
     /// Whether this node can serve what it announces.
     DataPath(DataPath),
+    /// This agent goes by another configuration from now on. It was checked, and needs no restart. It holds secrets, so it is
+    /// never written anywhere.
+    #[serde(skip)]
+    Config(Arc<Config>),
+    /// What an operator wants of a peer of `[[bgp.peer]]`.
+    Peer(PeerName, PeerOrder),
     /// Wait for no list any longer: act on the last known state, even if no list was ever complete.
     FailStatic,
     /// The agent stops: this node takes nothing any more, and says nothing for what it still answers for.
@@ -90,7 +97,8 @@ impl Fact {
             | Fact::Namespace(..)
             | Fact::Listed(_)
             | Fact::StatusWritten(..)
-            | Fact::Assigned(..) => true,
+            | Fact::Assigned(..)
+            | Fact::Peer(_, PeerOrder::Shut | PeerOrder::Enable) => true,
             Fact::ApiServer(_)
             | Fact::Leader(_)
             | Fact::Lease(_)
@@ -110,6 +118,8 @@ impl Fact {
             | Fact::Host(_)
             | Fact::Listening(_)
             | Fact::DataPath(_)
+            | Fact::Config(_)
+            | Fact::Peer(_, PeerOrder::Reset | PeerOrder::Refresh)
             | Fact::FailStatic
             | Fact::Leaving => false,
         }
@@ -148,6 +158,28 @@ pub enum Pulses {
         /// Pulses are authenticated with a key; those without are dropped.
         authenticated: bool,
     },
+}
+
+/// What an operator wants of a BGP peer. Each reset and each refresh counts, also one that was wanted before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PeerOrder {
+    /// End the session and begin it anew.
+    Reset,
+    /// Send all routes again.
+    Refresh,
+    /// Hold no session until it is enabled again. Remembered across a restart of the agent.
+    Shut,
+    /// Take `Shut` back.
+    Enable,
+}
+
+/// What operators wanted of a peer so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PeerOrders {
+    pub shut: bool,
+    pub resets: u32,
+    pub refreshes: u32,
 }
 
 /// What a BGP session reports when it changes.

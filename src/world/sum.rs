@@ -11,7 +11,7 @@ use imbl::{OrdMap, OrdSet};
 
 use super::{
     ApiServer, BfdSessions, Conflict, DefaultRoute, EndpointSlice, Fact, HostProblem, LeaseState, Link, Listing, Node,
-    NodeCounts, Pulses, Service, SessionReport, SessionState,
+    NodeCounts, PeerOrder, PeerOrders, Pulses, Service, SessionReport, SessionState,
 };
 use crate::address::Family;
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
@@ -72,6 +72,8 @@ pub struct World {
     pub listen_problems: Vec<HostProblem>,
     /// Of this node; good where nothing tells.
     pub data_path: DataPath,
+    /// What operators wanted of peers, by the name of the `[[bgp.peer]]`.
+    pub peer_orders: OrdMap<PeerName, PeerOrders>,
     pub fail_static: bool,
     pub leaving: bool,
 }
@@ -158,6 +160,7 @@ impl Default for World {
             host_problems: Vec::new(),
             listen_problems: Vec::new(),
             data_path: DataPath::UNWATCHED,
+            peer_orders: OrdMap::new(),
             fail_static: false,
             leaving: false,
         }
@@ -278,6 +281,9 @@ impl World {
                 Touched::Nothing
             }
             Fact::DataPath(path) => everything_if(std::mem::replace(&mut self.data_path, path.clone()) != path),
+            // The planner goes by it; the World has no opinions.
+            Fact::Config(_) => Touched::Everything,
+            Fact::Peer(peer, order) => self.order(peer, order),
             // With the lists complete there is nothing left to be patient for.
             Fact::Leaving => everything_if(!std::mem::replace(&mut self.leaving, true)),
             Fact::FailStatic if self.listed.all() => Touched::Nothing,
@@ -327,7 +333,21 @@ impl World {
         let nodes = self.nodes.iter().map(|(name, it)| Fact::Node(name.clone(), Some(it.clone())));
         let namespaces = self.namespaces.iter().map(|(name, it)| Fact::Namespace(name.clone(), Some(it.clone())));
         let assigned = self.assigned.iter().map(|(key, addresses)| Fact::Assigned(key.clone(), addresses.clone()));
-        services.chain(slices).chain(nodes).chain(namespaces).chain(assigned)
+        let shut = self.peer_orders.iter().filter(|(_, orders)| orders.shut);
+        let shut = shut.map(|(peer, _)| Fact::Peer(peer.clone(), PeerOrder::Shut));
+        services.chain(slices).chain(nodes).chain(namespaces).chain(assigned).chain(shut)
+    }
+
+    fn order(&mut self, peer: PeerName, order: PeerOrder) -> Touched {
+        let mut orders = self.peer_orders.get(&peer).copied().unwrap_or_default();
+        match order {
+            PeerOrder::Reset => orders.resets = orders.resets.wrapping_add(1),
+            PeerOrder::Refresh => orders.refreshes = orders.refreshes.wrapping_add(1),
+            PeerOrder::Shut => orders.shut = true,
+            PeerOrder::Enable => orders.shut = false,
+        }
+        let before = self.peer_orders.insert(peer, orders);
+        if before.unwrap_or_default() == orders { Touched::Nothing } else { Touched::Peers }
     }
 
     /// Who holds the address is looked for among all Services: conflicts are rare.

@@ -52,6 +52,10 @@ pub(super) struct Desired {
     /// The routes are all there is: End-of-RIB may be sent.
     pub complete: bool,
     pub local_addresses: Arc<Vec<LocalAddress>>,
+    /// Differ from those before at most in what an open session takes over.
+    pub settings: Arc<config::Peer>,
+    /// All routes are sent once more whenever the number differs.
+    pub refreshes: u32,
 }
 
 /// What the listening sockets have for the peer.
@@ -288,7 +292,17 @@ impl PeerTask {
         if !Arc::ptr_eq(&before.local_addresses, &self.desired.local_addresses) {
             self.follow_local_addresses(&before.local_addresses);
         }
+        if before.settings != self.desired.settings {
+            self.follow_settings(Arc::clone(&self.desired.settings));
+        }
         let Some(outbound) = &mut self.outbound else { return };
+        if before.refreshes != self.desired.refreshes {
+            info!(peer = %self.name, "all routes are sent again: an operator asked for it");
+            for family in outbound.families() {
+                // One that waits already is sent all the same.
+                let _ = outbound.refreshes.ask(family);
+            }
+        }
         outbound.outbox.want(&self.desired.routes);
         outbound.outbox.set_complete(self.desired.complete);
         let newest =
@@ -326,6 +340,48 @@ impl PeerTask {
         if self.peering.is_held() && self.outbound.is_none() {
             let state = report.map_or(BfdState::Down, |report| report.state);
             self.report.fail(format!("waiting for BFD, which is {state} (bfd-strict)").into(), false, now);
+        }
+    }
+
+    /// What is open goes on with the new settings.
+    fn follow_settings(&mut self, settings: Arc<config::Peer>) {
+        self.settings = settings;
+        let endpoint = settings::endpoint(&self.settings, self.endpoint.peer.clone());
+        let before = std::mem::replace(&mut self.endpoint, endpoint);
+        let now = clock::now();
+        let offer = settings::local_offer(&self.settings, &self.endpoint.peer, self.router_id);
+        let actions = self.peering.handle_offer(offer, now);
+        self.carry_out(actions);
+        if before.protection == self.endpoint.protection {
+            return;
+        }
+        let mut failed = Vec::new();
+        for (id, socket) in &self.connections {
+            if let Err(error) = socket.sign_anew(&self.endpoint, &before.protection) {
+                failed.push((*id, describe(&error)));
+            }
+        }
+        let open = self.connections.len() - failed.len();
+        for (id, why) in failed {
+            let why =
+                format!("the password has changed, and the kernel cannot change it on the open connection: {why}");
+            self.reset(id, Cease::OtherConfigurationChange, why);
+        }
+        if self.outbound.is_some() && open > 0 {
+            let hold_time = self.outbound.as_ref().and_then(|outbound| outbound.negotiated.hold_time);
+            warn!(
+                peer = %self.name,
+                hold_time = hold_time.map_or(0, |time| time.as_secs()),
+                "the password of the open session has changed: change it on the peer's side too, or the session ends with its hold time"
+            );
+        }
+        // Dialled with the former password.
+        if let Some((id, _)) = self.dial.take() {
+            let actions = self.peering.handle_dial_failed(id, "the password has changed".to_owned(), now);
+            self.carry_out(actions);
+        }
+        if self.connections.is_empty() {
+            self.peering.handle_address_came(now);
         }
     }
 

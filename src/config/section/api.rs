@@ -13,7 +13,7 @@ section! {
     pub struct Api = Section::one("api", "How commands and monitoring reach the agent."), written as Written;
     keys {
         pub socket: PathBuf = socket_path("socket", "The Unix socket that the commands connect to.")
-            .default("/run/crier/crier.sock");
+            .default("/run/crier/crier.sock"), touches Restart;
         /// Where metrics and health are served; `None` for nowhere.
         pub listen: Option<SocketAddr> = text(
             "listen",
@@ -23,7 +23,7 @@ section! {
         )
         .or_else("")
         .default("127.0.0.1:7472")
-        .trade("Whoever can reach this address can read counters and the names of pools, peers and interfaces, and change nothing.");
+        .trade("Whoever can reach this address can read counters and the names of pools, peers and interfaces, and change nothing."), touches Restart;
     }
 }
 

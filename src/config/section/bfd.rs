@@ -21,18 +21,18 @@ section! {
     ),
     written as Written;
     keys {
-        pub name: String = name("name", "The name that peers use.").set("\"fast\"");
+        pub name: String = name("name", "The name that peers use.").set("\"fast\""), touches Decisions;
         pub receive_interval: Duration =
             duration("receive-interval", LEAST, MOST, "The shortest time between packets that the peer may send.")
                 .default("300ms")
-                .trade("Shorter notices a dead path sooner; too short takes a busy router or a burst of loss for a dead path.");
+                .trade("Shorter notices a dead path sooner; too short takes a busy router or a burst of loss for a dead path."), touches Decisions;
         pub transmit_interval: Duration = duration(
             "transmit-interval",
             LEAST,
             MOST,
             "The time between packets to the peer. The longer of this and what the peer accepts applies.",
         )
-        .default("300ms");
+        .default("300ms"), touches Decisions;
         pub multiplier: NonZeroU8 = number(
             "multiplier",
             "",
@@ -41,7 +41,7 @@ section! {
             "How many of our packets in a row the peer must miss before it counts the path as dead. This node uses the \
              multiplier of the peer.",
         )
-        .default(3);
+        .default(3), touches Decisions;
         pub minimum_ttl: u8 = number(
             "minimum-ttl",
             "",
@@ -49,10 +49,10 @@ section! {
             255,
             "On a multihop session, packets that arrive with a lower TTL are dropped. On a single hop it is always 255.",
         )
-        .default(254);
+        .default(254), touches Decisions;
         /// Send nothing before the peer was heard.
         pub passive: bool = flag("passive", false, "Send nothing until the peer has sent a packet.")
-            .trade("Two passive ends never come up.");
+            .trade("Two passive ends never come up."), touches Decisions;
         /// The key of [`BfdProfile::authentication`], of 1 to 20 octets.
         pub key: Option<SecretFile> = secret(
             "key-file",
@@ -61,14 +61,14 @@ section! {
              credential with the name of the file takes precedence.",
         )
         .optional("no authentication")
-        .shown("\"/etc/crier/bfd.key\"");
-        pub key_id: u8 = number("key-id", "", 0, 255, "The number of the key, the same at both ends.").default(1);
+        .shown("\"/etc/crier/bfd.key\""), touches Decisions;
+        pub key_id: u8 = number("key-id", "", 0, 255, "The number of the key, the same at both ends.").default(1), touches Decisions;
         pub authentication: BfdAuthentication = word(
             "authentication",
             "How packets are authenticated where there is a key (RFC 5880 §6.7.4). The peer must be configured alike.",
         )
         .default("meticulous-keyed-sha1")
-        .trade("With keyed-sha1, a recorded packet of the session can be played back while the session lasts.");
+        .trade("With keyed-sha1, a recorded packet of the session can be played back while the session lasts."), touches Decisions;
     }
 }
 

@@ -21,7 +21,7 @@ section! {
             |text, _| syntax::service(text),
             "The Service. It need not exist yet.",
         )
-        .set("\"shop/front\"");
+        .set("\"shop/front\""), touches Decisions;
         /// In the order in which they are given.
         pub addresses: Vec<IpAddr> = set(
             "addresses",
@@ -30,7 +30,7 @@ section! {
             "The addresses, assigned to the Service in this order before any other. No other Service gets one of them.",
         )
         .required()
-        .set("[\"192.168.35.101\"]");
+        .set("[\"192.168.35.101\"]"), touches Decisions;
     }
 }
 

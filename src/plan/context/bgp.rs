@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use crate::address::LocalAddress;
 use crate::config::{self, Config};
 use crate::names::{NodeName, PeerName};
+use crate::plan::slice::Listen;
 use crate::plan::{elect, reach};
 use crate::reason::Reason;
 use crate::route::RouteAttributes;
@@ -75,6 +76,12 @@ impl BgpContext {
             peers,
         }
     }
+}
+
+/// Where the speaker accepts connections. Without a peer nobody has a reason to connect, and the port is left to others.
+pub fn listen(config: &Config) -> Listen {
+    let addresses = if config.bgp.peers.is_empty() { Vec::new() } else { config.bgp.listen.clone() };
+    Listen { addresses, port: config.bgp.port }
 }
 
 /// The BGP identifier where the configuration leaves it to crier: the Node's first IPv4 InternalIP, else this host's

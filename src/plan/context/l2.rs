@@ -153,8 +153,8 @@ pub struct Own<'a> {
     pub digests: &'a Digests,
 }
 
-/// The digests of a configuration, as this node says them in its pulses. A configuration never changes while a planner lives,
-/// so they are worked out once.
+/// The digests of a configuration, as this node says them in its pulses. They are worked
+/// out once for each configuration.
 #[derive(Debug, Clone)]
 pub struct Digests {
     ownership: u64,

@@ -57,6 +57,11 @@ impl Planner {
         }
         self.moved.bgp |= !bgp.complete;
         bgp.complete = true;
+        let listen = bgp::listen(&self.config);
+        if bgp.listen.as_deref() != Some(&listen) {
+            bgp.listen = Some(Arc::new(listen));
+            self.moved.bgp = true;
+        }
         let local_addresses = bgp::local_addresses(&self.me, &self.world);
         if *bgp.local_addresses != local_addresses {
             bgp.local_addresses = Arc::new(local_addresses);
@@ -73,11 +78,14 @@ impl Planner {
         }
         let of_peer = |settings: &Arc<config::Peer>| self.sessions_of(settings);
         let peers: OrdMap<PeerName, PeerSlice> = self.context.bgp.peers.iter().flat_map(of_peer).collect();
-        let places = |peers: &OrdMap<PeerName, PeerSlice>| {
-            peers.iter().map(|(name, peer)| (name.clone(), peer.address.clone())).collect::<Vec<_>>()
+        let before = std::mem::replace(&mut self.plan.bgp.peers, peers);
+        let same = |(name, now): (&PeerName, &PeerSlice)| {
+            before.get(name).is_some_and(|was| {
+                let PeerSlice { settings, address, routes: _, orders } = was;
+                *settings == now.settings && *address == now.address && *orders == now.orders
+            })
         };
-        self.moved.bgp |= places(&peers) != places(&self.plan.bgp.peers);
-        self.plan.bgp.peers = peers;
+        self.moved.bgp |= before.len() != self.plan.bgp.peers.len() || !self.plan.bgp.peers.iter().all(same);
     }
 
     /// Which peers BFD watches.
@@ -100,11 +108,12 @@ impl Planner {
         let address = reach::address(settings, before, &further.values().cloned().collect(), &self.world);
         let further = reach::further(settings, address.as_ref().ok(), &further, &self.world);
         let routes = self.routes.routes_to(&settings.name);
+        let orders = self.world.peer_orders.get(&settings.name).copied().unwrap_or_default();
         let of_further = further.into_iter().map(|(name, address)| {
             let settings = Arc::new(config::Peer { name: name.clone(), ..config::Peer::clone(settings) });
-            (name, PeerSlice { settings, address: Ok(address), routes: routes.clone() })
+            (name, PeerSlice { settings, address: Ok(address), routes: routes.clone(), orders })
         });
-        let own = PeerSlice { settings: Arc::clone(settings), address, routes: routes.clone() };
+        let own = PeerSlice { settings: Arc::clone(settings), address, routes: routes.clone(), orders };
         of_further.chain([(settings.name.clone(), own)]).collect()
     }
 

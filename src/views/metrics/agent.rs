@@ -1,12 +1,12 @@
 //! The metrics of the agent as a whole, of pools and Services. Floor 1.
 
-use super::{Metric, count, gauge};
+use super::{Metric, count, counter, gauge};
 use crate::path_state::Serving;
 use crate::plan::allocate::capacity;
 use crate::views::status;
 use crate::world::ApiServer;
 
-pub(super) const METRICS: [Metric; 7] = [
+pub(super) const METRICS: [Metric; 10] = [
     gauge("crier_build_info", &["version"], "Always 1; the label has the version.", |_, series| {
         series.set([env!("CARGO_PKG_VERSION")], 1);
     }),
@@ -27,6 +27,30 @@ pub(super) const METRICS: [Metric; 7] = [
                 series.set([state.code()], u64::from(serving == state));
             }
         },
+    ),
+    counter(
+        "crier_config_reloads_total",
+        &["outcome"],
+        "Reloads of the configuration since the agent started: taken over, or refused whole so that the one before stays in use.",
+        |snapshot, series| {
+            series.set(["ok"], snapshot.reloads.succeeded);
+            series.set(["failed"], snapshot.reloads.failed);
+        },
+    ),
+    gauge(
+        "crier_config_last_reload_successful",
+        &[],
+        "1 unless the last reload of the configuration was refused; 1 also before the first.",
+        |snapshot, series| {
+            let failed = snapshot.reloads.last.as_ref().is_some_and(|last| last.failure.is_some());
+            series.only(u64::from(!failed));
+        },
+    ),
+    gauge(
+        "crier_config_unconfirmed",
+        &[],
+        "1 while a configuration waits for `crier config confirm` and is taken back without.",
+        |snapshot, series| series.only(u64::from(snapshot.reloads.unconfirmed_until.is_some())),
     ),
     gauge("crier_pool_addresses", &["pool"], "Addresses of the pool.", |snapshot, series| {
         for pool in &snapshot.config.pools {

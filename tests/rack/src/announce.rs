@@ -43,7 +43,15 @@ async fn announce(file: &Path, first: Ipv4Addr, count: u32) -> Result<(), String
         let PeerAddress::Fixed(address) = settings.address.clone() else {
             return Err(format!("{name}: a peer that has to be found has no address here"));
         };
-        Ok((name, PeerSlice { settings: Arc::new(settings), address: Ok(address), routes: routes.clone() }))
+        Ok((
+            name,
+            PeerSlice {
+                settings: Arc::new(settings),
+                address: Ok(address),
+                routes: routes.clone(),
+                orders: Default::default(),
+            },
+        ))
     });
     let peers = peers.collect::<Result<_, _>>()?;
     let router_id = Some(Ipv4Addr::new(192, 0, 2, 11));

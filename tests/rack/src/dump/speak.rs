@@ -71,7 +71,10 @@ async fn speak(count: u32, sets: u32, peers: u8) -> Result<(), String> {
             return Err(format!("{name} has no address"));
         };
         let address = Ok(address);
-        slice.peers.insert(name, PeerSlice { address, settings: Arc::new(settings), routes: routes.clone() });
+        slice.peers.insert(
+            name,
+            PeerSlice { address, settings: Arc::new(settings), routes: routes.clone(), orders: Default::default() },
+        );
     }
     let orders = UdpSocket::bind(SocketAddr::from((SPEAKER, ORDERS))).await.map_err(|error| error.to_string())?;
     let (slices, newest) = watch::channel(slice.clone());
