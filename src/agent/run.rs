@@ -27,6 +27,7 @@ use super::turn::Loop;
 use super::wiring::{self, Query, Slices};
 use crate::bgp::socket::listeners::Listen;
 use crate::config::{Config, Kubernetes, Manifests, PeerAddress, PulseKey, Source};
+use crate::k8s::annotate::Order;
 use crate::names::NodeName;
 use crate::plan::verdict::is_announced;
 use crate::stop::{Cause, Stop};
@@ -58,7 +59,12 @@ pub enum Error {
 }
 
 /// Runs the agent until SIGTERM or SIGINT, and then leaves cleanly. `node` wins over the name in the configuration.
-pub async fn run(config: Config, node: Option<NodeName>, queries: mpsc::Receiver<Query>) -> Result<(), Error> {
+pub async fn run(
+    config: Config,
+    node: Option<NodeName>,
+    queries: mpsc::Receiver<Query>,
+    orders: mpsc::Receiver<Order>,
+) -> Result<(), Error> {
     let node = match node.or_else(|| config.node.name.clone()) {
         Some(node) => node,
         None => host_name().map_err(Error::HostName)?,
@@ -98,7 +104,7 @@ pub async fn run(config: Config, node: Option<NodeName>, queries: mpsc::Receiver
     let counters = LinkCounters::default();
     tasks.actuators(&config, channels, listeners, pulse, &counters);
     tasks.finders(&config, channels);
-    tasks.sources(&config, &node, channels).await?;
+    tasks.sources(&config, &node, orders, channels).await?;
 
     let (first_plan, plan_stands) = oneshot::channel();
     let mut turning = Loop::new(Arc::new(config), node, slices, memory, counters, first_plan, turned);
@@ -221,6 +227,7 @@ impl Tasks {
         &mut self,
         config: &Config,
         node: &NodeName,
+        orders: mpsc::Receiver<Order>,
         Channels { slices, facts, stopping }: Channels<'_>,
     ) -> Result<(), Error> {
         match &config.source {
@@ -238,6 +245,8 @@ impl Tasks {
                 let stopping = stopping.clone().receiver();
                 let holding = k8s::lease::run(client.clone(), candidacy, barrier, facts.clone(), stopping);
                 self.farewell.spawn(named("the Lease", holding));
+                let obeying = k8s::annotate::run(client.clone(), orders);
+                self.endless.spawn(named("the writer of annotations", obeying));
                 let writing = k8s::status::run(client, node.clone(), slices.status.subscribe(), facts.clone());
                 self.endless.spawn(named("the status writer", writing));
             }

@@ -6,6 +6,7 @@
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::data_path::machine::NodeReport;
+use crate::k8s::annotate::{self, Order};
 use crate::plan::slice::{BgpSlice, BindSlice, L2Slice, PulseSlice, StatusSlice};
 use crate::plan::{Moved, Plan};
 use crate::views::Snapshot;
@@ -67,6 +68,11 @@ impl Slices {
 
 pub fn facts() -> (mpsc::Sender<Fact>, mpsc::Receiver<Fact>) {
     mpsc::channel(FACTS)
+}
+
+/// What operators order of the API server.
+pub fn orders() -> (mpsc::Sender<Order>, mpsc::Receiver<Order>) {
+    mpsc::channel(annotate::WAITING)
 }
 
 pub fn queries() -> (mpsc::Sender<Query>, mpsc::Receiver<Query>) {

@@ -24,7 +24,9 @@ use tokio::time::{sleep, timeout};
 
 use super::readings::{self, Answer, ROWS};
 use crate::agent::wiring::Query;
+use crate::k8s::annotate::Order;
 use crate::views::Snapshot;
+use crate::views::renumber::Annotate;
 
 /// A connection that has asked nothing for this long is closed.
 const IDLE: Duration = Duration::from_secs(10);
@@ -99,7 +101,7 @@ pub async fn open(socket: &Path, listen: Option<SocketAddr>) -> Result<Doors, Op
 
 impl Doors {
     /// Answers until it is cancelled.
-    pub async fn serve(self, queries: mpsc::Sender<Query>) {
+    pub async fn serve(self, queries: mpsc::Sender<Query>, orders: mpsc::Sender<Order>) {
         let (mut local, mut remote) = (JoinSet::new(), JoinSet::new());
         loop {
             let accept_tcp = async {
@@ -110,11 +112,11 @@ impl Doors {
             };
             tokio::select! {
                 accepted = self.unix.accept(), if local.len() < CONNECTIONS => match accepted {
-                    Ok((stream, _)) => { local.spawn(answer(stream, queries.clone(), Door::Unix)); }
+                    Ok((stream, _)) => { local.spawn(answer(stream, queries.clone(), orders.clone(), Door::Unix)); }
                     Err(error) => pause_after(error).await,
                 },
                 accepted = accept_tcp, if remote.len() < CONNECTIONS => match accepted {
-                    Ok((stream, _)) => { remote.spawn(answer(stream, queries.clone(), Door::Tcp)); }
+                    Ok((stream, _)) => { remote.spawn(answer(stream, queries.clone(), orders.clone(), Door::Tcp)); }
                     Err(error) => pause_after(error).await,
                 },
                 Some(_) = local.join_next() => {}
@@ -147,13 +149,13 @@ impl Door {
     }
 }
 
-async fn answer<S>(stream: S, queries: mpsc::Sender<Query>, door: Door)
+async fn answer<S>(stream: S, queries: mpsc::Sender<Query>, orders: mpsc::Sender<Order>, door: Door)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let service = service_fn(|request| {
-        let queries = queries.clone();
-        async move { Ok::<_, Infallible>(route(request, &queries, door).await) }
+        let (queries, orders) = (queries.clone(), orders.clone());
+        async move { Ok::<_, Infallible>(route(request, &queries, &orders, door).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -176,7 +178,12 @@ where
 }
 
 /// Answers from a snapshot of the agent, on a thread of its own, because a view of many Services takes time.
-async fn route(request: Request<Incoming>, queries: &mpsc::Sender<Query>, door: Door) -> Response<Full<Bytes>> {
+async fn route(
+    request: Request<Incoming>,
+    queries: &mpsc::Sender<Query>,
+    orders: &mpsc::Sender<Order>,
+    door: Door,
+) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
     let path = head.uri.path();
     let Some(row) = ROWS.into_iter().find(|row| row.path() == path && door.serves(row.doors())) else {
@@ -204,6 +211,10 @@ async fn route(request: Request<Incoming>, queries: &mpsc::Sender<Query>, door: 
     match tokio::task::spawn_blocking(move || view(&snapshot)).await {
         Ok(Answer::Json(body)) => json(body),
         Ok(Answer::Text(body)) => text(StatusCode::OK, body),
+        Ok(Answer::Order(annotate, body)) => match order(orders, annotate).await {
+            Ok(()) => json(body),
+            Err(why) => text(StatusCode::BAD_GATEWAY, format!("{why}\n")),
+        },
         Ok(Answer::NotThere(why)) => text(StatusCode::NOT_FOUND, format!("{why}\n")),
         Ok(Answer::Broken(why)) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{why}\n")),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
@@ -214,6 +225,14 @@ async fn snapshot(queries: &mpsc::Sender<Query>) -> Option<Snapshot> {
     let (asked, answer) = oneshot::channel();
     queries.send(Query(asked)).await.ok()?;
     answer.await.ok()
+}
+
+/// Has it done, or says why it is not. The one who does it has a time limit.
+async fn order(orders: &mpsc::Sender<Order>, annotate: Annotate) -> Result<(), String> {
+    let (answer, outcome) = oneshot::channel();
+    let stopping = || "the agent is stopping".to_owned();
+    orders.send(Order { annotate, answer }).await.map_err(|_| stopping())?;
+    outcome.await.unwrap_or_else(|_| Err(stopping()))
 }
 
 fn json(body: Bytes) -> Response<Full<Bytes>> {
@@ -251,7 +270,8 @@ mod tests {
         let doors = open(&socket, Some("127.0.0.1:0".parse().unwrap())).await.unwrap();
         let port = doors.tcp.as_ref().unwrap().local_addr().unwrap();
         let (queries, _nobody_answers) = mpsc::channel(1);
-        let serving = tokio::spawn(doors.serve(queries));
+        let (orders, _nobody_obeys) = mpsc::channel(1);
+        let serving = tokio::spawn(doors.serve(queries, orders));
         let mut idle = Vec::new();
         for _ in 0..2 * CONNECTIONS {
             idle.push(TcpStream::connect(port).await.unwrap());

@@ -50,6 +50,7 @@ pub fn run(arguments: Run) -> Exit {
     };
     runtime.block_on(async move {
         let (ask, queries) = wiring::queries();
+        let (order, orders) = wiring::orders();
         let doors = match server::open(&config.api.socket, config.api.listen).await {
             Ok(doors) => doors,
             Err(error) => {
@@ -57,8 +58,8 @@ pub fn run(arguments: Run) -> Exit {
                 return Exit::Problem;
             }
         };
-        let doors = tokio::spawn(doors.serve(ask));
-        let ended = agent::run(config, arguments.node.map(NodeName::from), queries).await;
+        let doors = tokio::spawn(doors.serve(ask, order));
+        let ended = agent::run(config, arguments.node.map(NodeName::from), queries, orders).await;
         doors.abort();
         // Waited for, so that the socket file is gone when the process is.
         let _ = doors.await;

@@ -13,6 +13,7 @@ pub mod l2;
 pub mod metrics;
 mod own_node;
 mod problems;
+pub mod renumber;
 mod snapshot;
 mod stations;
 pub mod status;
