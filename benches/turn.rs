@@ -310,6 +310,9 @@ fn service(address: Option<IpAddr>) -> Service {
         ingress: address.into_iter().collect(),
         host_names: Vec::new(),
         external_ips: Vec::new(),
+        source_ranges: Vec::new(),
+        without_node_ports: false,
+        renumber: None,
         condition: None,
     }
 }

@@ -47,6 +47,11 @@ pub enum Reason {
     AddressOfHost { address: IpAddr, what: HostUse },
     #[error("{address} is reserved for {service} by a [[reservation]]")]
     AddressReserved { address: IpAddr, service: ObjectKey },
+    #[error(
+        "{address} is replaced (annotation crier.dev/renumber): it stays until the new address has stood beside it for \
+         {overlap}"
+    )]
+    AddressRenumbered { address: IpAddr, overlap: String },
     #[error("the agents found a foreign host on the link that uses {address}")]
     AddressTaken { address: IpAddr },
     #[error("pool {pool} is draining (draining = true): no Service gets an address of it anew")]
@@ -93,7 +98,7 @@ pub enum Reason {
     OwnedBy { owner: NodeName },
     #[error("{first} is first for {address} and does not answer: see `crier l2 {address}` on {first}")]
     NotTaken { address: IpAddr, first: NodeName },
-    #[error("no [[l2]] covers pool {pool}")]
+    #[error("no [[l2]] covers pool {pool} and this Service")]
     NoL2ForPool { pool: PoolName },
     #[error("no [[bgp.advertisement]] covers pool {pool} and this Service")]
     NoAdvertisement { pool: PoolName },
@@ -204,6 +209,9 @@ pub enum HostUse {
     Broadcast { net: IpNet },
     #[error("the subnet-router anycast address of {net}")]
     SubnetRouters { net: IpNet },
+    /// Any of the above that another host would call otherwise.
+    #[error("used by the host that allocates, its gateway or its subnet")]
+    Allocator,
 }
 
 /// Which rule of sharing two Services do not meet: the one that the address belongs to, and the one that is not to have it.
@@ -237,11 +245,18 @@ impl Reason {
         )
     }
 
-    /// The same without what counts: a text that only says how many does not make it another reason.
+    /// The same without what counts and without what only the links of this host tell: neither makes it another reason, and
+    /// what agents write one after the other into an object is to be the same.
     pub fn steady(&self) -> Reason {
         match self {
             Reason::NoFreeAddress { family, pools, resting: _ } => {
                 Reason::NoFreeAddress { family: *family, pools: pools.clone(), resting: 0 }
+            }
+            Reason::AddressOfHost { address, what: HostUse::Node { node } } => {
+                Reason::AddressOfHost { address: *address, what: HostUse::Node { node: node.clone() } }
+            }
+            Reason::AddressOfHost { address, what: _ } => {
+                Reason::AddressOfHost { address: *address, what: HostUse::Allocator }
             }
             other => other.clone(),
         }

@@ -32,6 +32,7 @@ use super::turn::Loop;
 use super::unconfirmed::Unconfirmed;
 use super::wiring::{self, Query, Slices};
 use crate::config::{Config, Kubernetes, Manifests, Source, SourceFile};
+use crate::k8s::annotate::Annotation;
 use crate::k8s::lease::Terms;
 use crate::names::NodeName;
 use crate::plan::verdict::is_announced;
@@ -81,11 +82,12 @@ pub struct Start {
     /// Questions, with the end that asks them: the agent asks itself too.
     pub queries: (mpsc::Sender<Query>, mpsc::Receiver<Query>),
     pub orders: mpsc::Receiver<Order>,
+    pub annotations: mpsc::Receiver<Annotation>,
 }
 
 /// Runs the agent until SIGTERM or SIGINT, and then leaves cleanly.
 pub async fn run(start: Start) -> Result<(), Error> {
-    let Start { main, files, config, unconfirmed, node, log, queries: (ask, queries), orders } = start;
+    let Start { main, files, config, unconfirmed, node, log, queries: (ask, queries), orders, annotations } = start;
     let node = match node.or_else(|| config.node.name.clone()) {
         Some(node) => node,
         None => host_name().map_err(Error::HostName)?,
@@ -123,7 +125,7 @@ pub async fn run(start: Start) -> Result<(), Error> {
     let (wanted, finding) = watch::channel(Wanted::of(&config));
     tasks.finders(finding, channels);
     let (terms, terms_seen) = watch::channel(reload::terms(&config));
-    tasks.sources(&config, &node, terms_seen, channels).await?;
+    tasks.sources(&config, &node, terms_seen, annotations, channels).await?;
 
     let config = Arc::new(config);
     let (report, reports) = watch::channel(Reloads::default());
@@ -254,6 +256,7 @@ impl Tasks {
         config: &Config,
         node: &NodeName,
         terms: watch::Receiver<Terms>,
+        annotations: mpsc::Receiver<Annotation>,
         Channels { slices, facts, stopping }: Channels<'_>,
     ) -> Result<(), Error> {
         match &config.source {
@@ -268,6 +271,8 @@ impl Tasks {
                 let stopping = stopping.clone().receiver();
                 let holding = k8s::lease::run(client.clone(), candidacy, barrier, facts.clone(), stopping);
                 self.farewell.spawn(named("the Lease", holding));
+                let obeying = k8s::annotate::run(client.clone(), annotations);
+                self.endless.spawn(named("the writer of annotations", obeying));
                 let writing = k8s::status::run(client, node.clone(), slices.status.subscribe(), facts.clone());
                 self.endless.spawn(named("the status writer", writing));
             }

@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::orders::Order;
 use crate::data_path::machine::NodeReport;
+use crate::k8s::annotate::{self, Annotation};
 use crate::plan::slice::{BfdSlice, BgpSlice, BindSlice, L2Slice, PulseSlice, StatusSlice};
 use crate::plan::{Moved, Plan};
 use crate::views::Snapshot;
@@ -79,6 +80,11 @@ pub fn facts() -> (mpsc::Sender<Fact>, mpsc::Receiver<Fact>) {
 
 pub fn orders() -> (mpsc::Sender<Order>, mpsc::Receiver<Order>) {
     mpsc::channel(ORDERS)
+}
+
+/// Annotations that operators have written.
+pub fn annotations() -> (mpsc::Sender<Annotation>, mpsc::Receiver<Annotation>) {
+    mpsc::channel(annotate::WAITING)
 }
 
 pub fn queries() -> (mpsc::Sender<Query>, mpsc::Receiver<Query>) {

@@ -8,11 +8,12 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::Request;
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::filter::Filter;
-use super::readings::{ORDERS, Reading, Trial};
+use super::readings::{Act, ORDERS, Reading, Trial};
 use crate::agent::orders::{Done, Wish};
 use crate::config::SourceFile;
 use crate::views::SCHEMA_VERSION;
@@ -22,6 +23,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long an agent may take to judge a whole cluster by another configuration, or to carry out an order.
 const TRIAL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long the API server and the agent together may take.
+const ORDER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// An answer longer than this is not from crier.
 const LONGEST_ANSWER: usize = 256 << 20;
@@ -76,6 +80,12 @@ pub async fn try_files<R: DeserializeOwned>(
 pub async fn order(socket: &Path, wish: &Wish) -> Result<Done, AskError> {
     let request = Request::post(ORDERS).body(Full::from(serde_json::to_vec(wish)?));
     answer(socket, request, TRIAL_TIMEOUT).await
+}
+
+/// Orders something, and waits until it is done.
+pub async fn act<B: Serialize, R: DeserializeOwned>(socket: &Path, act: &Act<B, R>, order: &B) -> Result<R, AskError> {
+    let request = Request::post(act.path).body(Full::from(serde_json::to_vec(order)?));
+    answer(socket, request, ORDER_TIMEOUT).await
 }
 
 async fn answer<R: DeserializeOwned>(

@@ -1,4 +1,4 @@
-//! The table of everything that can be read from a running agent: path, doors, filter and view, one row each. Floor 4.
+//! The table of everything that can be read from a running agent, or ordered of it: path, doors, filter and view, one row each. Floor 4.
 //!
 //! The server answers from [`ROWS`]; a command asks by the same row, so path, filter and answer cannot differ. A new reading
 //! verb is its view (`views/`), its command (`commands/`) and its row here.
@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::filter::{self, Filter, QueryError};
 use crate::config::load::HostSecrets;
@@ -16,8 +17,9 @@ use crate::views::bfd::BfdSessionsReport;
 use crate::views::bgp::{PeersFilter, PeersReport, RoutesFilter, RoutesReport};
 use crate::views::forecast::{self, ForecastReport};
 use crate::views::l2::{AddressFilter, L2Report};
+use crate::views::renumber::{Annotate, RenumberReport, RenumberRequest};
 use crate::views::status::Report;
-use crate::views::{Snapshot, bfd, bgp, l2, metrics, status};
+use crate::views::{Snapshot, bfd, bgp, l2, metrics, renumber, status};
 
 pub const STATUS: Reading<(), Report> =
     Reading { path: "/v1/status", doors: Doors::Unix, view: |snapshot, ()| Ok(status::status(snapshot)) };
@@ -40,6 +42,9 @@ pub const L2: Reading<AddressFilter, L2Report> =
 pub const PLAN: Trial<ForecastReport> =
     Trial { path: "/v1/plan", view: |snapshot, config| found(forecast::forecast(snapshot, config)) };
 
+pub const RENUMBER: Act<RenumberRequest, RenumberReport> =
+    Act { path: "/v1/renumber", view: |snapshot, request| found(renumber::renumber(snapshot, request)) };
+
 const METRICS: Text =
     Text { path: "/metrics", doors: Doors::Both, text: |snapshot| Ok(metrics::text(snapshot)?.into()) };
 
@@ -50,7 +55,8 @@ const HEALTH: Text = Text { path: "/healthz", doors: Doors::Both, text: |_| Ok(B
 pub const ORDERS: &str = "/v1/orders";
 
 /// All rows.
-pub(super) const ROWS: [&(dyn Row + Sync); 8] = [&STATUS, &BGP_PEERS, &BGP_ROUTES, &BFD, &L2, &PLAN, &METRICS, &HEALTH];
+pub(super) const ROWS: [&(dyn Row + Sync); 9] =
+    [&STATUS, &BGP_PEERS, &BGP_ROUTES, &BFD, &L2, &PLAN, &RENUMBER, &METRICS, &HEALTH];
 
 /// A row that a command reads as JSON: the part of a view that the filter selects.
 pub struct Reading<F, R> {
@@ -64,6 +70,13 @@ pub struct Reading<F, R> {
 pub struct Trial<R> {
     pub path: &'static str,
     view: fn(&Snapshot, &Arc<Config>) -> Result<R, NotThere>,
+}
+
+/// A row that orders something of the API server, asked with JSON in the body of a POST. The view only says what; it is done, and
+/// answered, once the API server has taken it. Only on the Unix socket.
+pub struct Act<B, R> {
+    pub path: &'static str,
+    view: fn(&Snapshot, &B) -> Result<(Annotate, R), NotThere>,
 }
 
 /// A row of plain text, for other programs. It takes no filter.
@@ -93,6 +106,8 @@ type Broken = Box<dyn std::error::Error + Send + Sync>;
 pub(super) enum Answer {
     Json(Bytes),
     Text(Bytes),
+    /// The answer, once this is done.
+    Order(Annotate, Bytes),
     NotThere(String),
     Broken(String),
 }
@@ -159,6 +174,33 @@ impl<R: Serialize + 'static> Row for Trial<R> {
             .map_err(|complaints| QueryError::Configuration(complaints.to_string()))?;
         let (config, view) = (Arc::new(config), self.view);
         Ok(Box::new(move |snapshot| as_json(view(snapshot, &config))))
+    }
+}
+
+impl<B: DeserializeOwned + Send + 'static, R: Serialize + 'static> Row for Act<B, R> {
+    fn path(&self) -> &'static str {
+        self.path
+    }
+
+    fn doors(&self) -> Doors {
+        Doors::Unix
+    }
+
+    fn takes_body(&self) -> bool {
+        true
+    }
+
+    fn read(&self, query: Option<&str>, body: &[u8]) -> Result<Question, QueryError> {
+        filter::read::<()>(query)?;
+        let order: B = serde_json::from_slice(body).map_err(|error| QueryError::NoOrder(error.to_string()))?;
+        let view = self.view;
+        Ok(Box::new(move |snapshot| match view(snapshot, &order) {
+            Ok((annotate, report)) => match as_json(Ok(report)) {
+                Answer::Json(json) => Answer::Order(annotate, json),
+                other => other,
+            },
+            Err(NotThere(why)) => Answer::NotThere(why),
+        }))
     }
 }
 

@@ -26,7 +26,9 @@ use super::readings::{self, Answer, ORDERS, ROWS};
 use crate::agent::orders::{Order, Wish};
 use crate::agent::reload::Refusal;
 use crate::agent::wiring::Query;
+use crate::k8s::annotate::Annotation;
 use crate::views::Snapshot;
+use crate::views::renumber::Annotate;
 
 /// A connection that has asked nothing for this long is closed.
 const IDLE: Duration = Duration::from_secs(10);
@@ -104,7 +106,12 @@ pub async fn open(socket: &Path, listen: Option<SocketAddr>) -> Result<Doors, Op
 
 impl Doors {
     /// Answers until it is cancelled.
-    pub async fn serve(self, queries: mpsc::Sender<Query>, orders: mpsc::Sender<Order>) {
+    pub async fn serve(
+        self,
+        queries: mpsc::Sender<Query>,
+        orders: mpsc::Sender<Order>,
+        annotations: mpsc::Sender<Annotation>,
+    ) {
         let (mut local, mut remote) = (JoinSet::new(), JoinSet::new());
         loop {
             let accept_tcp = async {
@@ -117,7 +124,8 @@ impl Doors {
                 accepted = self.unix.accept(), if local.len() < CONNECTIONS => match accepted {
                     Ok((stream, _)) => {
                         // Who cannot be asked for is nobody who may order anything.
-                        let orders = stream.peer_cred().is_ok_and(|who| [0, self.owner].contains(&who.uid())).then(|| orders.clone());
+                        let may_order = stream.peer_cred().is_ok_and(|who| [0, self.owner].contains(&who.uid()));
+                        let orders = may_order.then(|| Orders { agent: orders.clone(), annotations: annotations.clone() });
                         local.spawn(answer(stream, Agent { queries: queries.clone(), orders }, Door::Unix));
                     }
                     Err(error) => pause_after(error).await,
@@ -147,7 +155,14 @@ async fn pause_after(error: io::Error) {
 struct Agent {
     queries: mpsc::Sender<Query>,
     /// `None` for a client that may only read.
-    orders: Option<mpsc::Sender<Order>>,
+    orders: Option<Orders>,
+}
+
+/// Where orders go: to the agent, or by it to the API server.
+#[derive(Clone)]
+struct Orders {
+    agent: mpsc::Sender<Order>,
+    annotations: mpsc::Sender<Annotation>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -201,7 +216,7 @@ async fn route(request: Request<Incoming>, agent: &Agent, door: Door) -> Respons
     let path = head.uri.path();
     if path == ORDERS && matches!(door, Door::Unix) {
         return match head.method {
-            Method::POST => order(body, agent.orders.as_ref()).await,
+            Method::POST => order(body, agent.orders.as_ref().map(|orders| &orders.agent)).await,
             _ => text(StatusCode::METHOD_NOT_ALLOWED, format!("only POST is answered at {path}\n")),
         };
     }
@@ -229,6 +244,13 @@ async fn route(request: Request<Incoming>, agent: &Agent, door: Door) -> Respons
     match tokio::task::spawn_blocking(move || view(&snapshot)).await {
         Ok(Answer::Json(body)) => json(body),
         Ok(Answer::Text(body)) => text(StatusCode::OK, body),
+        Ok(Answer::Order(annotate, body)) => match &agent.orders {
+            None => text(StatusCode::FORBIDDEN, NOT_ROOT),
+            Some(orders) => match write(&orders.annotations, annotate).await {
+                Ok(()) => json(body),
+                Err(why) => text(StatusCode::BAD_GATEWAY, format!("{why}\n")),
+            },
+        },
         Ok(Answer::NotThere(why)) => text(StatusCode::NOT_FOUND, format!("{why}\n")),
         Ok(Answer::Broken(why)) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{why}\n")),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
@@ -243,11 +265,11 @@ async fn read_body(body: Incoming) -> Result<Bytes, Response<Full<Bytes>>> {
     }
 }
 
+const NOT_ROOT: &str = "only root may change a running agent\n";
+
 /// Hands an order to the agent, and answers what became of it.
 async fn order(body: Incoming, orders: Option<&mpsc::Sender<Order>>) -> Response<Full<Bytes>> {
-    let Some(orders) = orders else {
-        return text(StatusCode::FORBIDDEN, "only root may change a running agent\n");
-    };
+    let Some(orders) = orders else { return text(StatusCode::FORBIDDEN, NOT_ROOT) };
     let body = match read_body(body).await {
         Ok(body) => body,
         Err(refused) => return refused,
@@ -287,6 +309,14 @@ async fn snapshot(queries: &mpsc::Sender<Query>) -> Option<Snapshot> {
     answer.await.ok()
 }
 
+/// Has it done, or says why it is not. The one who does it has a time limit.
+async fn write(annotations: &mpsc::Sender<Annotation>, annotate: Annotate) -> Result<(), String> {
+    let (answer, outcome) = oneshot::channel();
+    let stopping = || "the agent is stopping".to_owned();
+    annotations.send(Annotation { annotate, answer }).await.map_err(|_| stopping())?;
+    outcome.await.unwrap_or_else(|_| Err(stopping()))
+}
+
 fn json(body: Bytes) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(body));
     let content_type = http::HeaderValue::from_static("application/json");
@@ -323,7 +353,8 @@ mod tests {
         let port = doors.tcp.as_ref().unwrap().local_addr().unwrap();
         let (queries, _nobody_answers) = mpsc::channel(1);
         let (orders, _nobody_takes) = mpsc::channel(1);
-        let serving = tokio::spawn(doors.serve(queries, orders));
+        let (annotations, _nobody_writes) = mpsc::channel(1);
+        let serving = tokio::spawn(doors.serve(queries, orders, annotations));
         let mut idle = Vec::new();
         for _ in 0..2 * CONNECTIONS {
             idle.push(TcpStream::connect(port).await.unwrap());

@@ -11,6 +11,7 @@ mod man;
 mod migrate;
 mod plan;
 mod rbac;
+mod renumber;
 mod run;
 mod status;
 mod table;
@@ -92,6 +93,8 @@ enum Verb {
     Doctor(Output),
     /// Show what a configuration would change in the running cluster, before anybody uses it
     Plan(plan::Plan),
+    /// Give a Service another address, and announce the old one beside it for a while
+    Renumber(renumber::Renumber),
     /// Check, print, compare or apply a configuration
     #[command(subcommand)]
     Config(config::Config),
@@ -137,14 +140,13 @@ enum Format {
 }
 
 /// The verbs of the design that this version does not have.
-const NOT_AVAILABLE_YET: [&str; 15] = [
+const NOT_AVAILABLE_YET: [&str; 14] = [
     "explain",
     "get",
     "egress",
     "drain",
     "undrain",
     "move",
-    "renumber",
     "history",
     "events",
     "cleanup",
@@ -166,6 +168,7 @@ pub fn dispatch(arguments: Arguments) -> Exit {
         Verb::L2(verb) => l2::l2(&socket, verb),
         Verb::Doctor(output) => doctor::doctor(&socket, output),
         Verb::Plan(arguments) => plan::plan(&socket, &arguments),
+        Verb::Renumber(arguments) => renumber::renumber(&socket, &arguments),
         Verb::Config(config) => config::config(&socket, config),
         Verb::Migrate(arguments) => migrate::run(&arguments),
         Verb::Rbac => rbac::rbac(),

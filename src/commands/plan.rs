@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::config::complain;
-use super::table::Table;
+use super::table::{Table, dash};
 use super::{Exit, Output, answer, join, refused, runtime};
 use crate::api::client::{self, AskError};
 use crate::api::readings;
@@ -113,10 +113,6 @@ pub fn text(report: &ForecastReport) -> String {
         count(report.peers.len(), "peer", "peers"),
     );
     text
-}
-
-fn dash(text: String) -> String {
-    if text.is_empty() { "-".to_owned() } else { text }
 }
 
 fn peer_change(it: &PeerReport) -> String {

@@ -64,11 +64,12 @@ pub fn run(arguments: Run) -> Exit {
             }
         };
         let (order, orders) = wiring::orders();
-        let doors = tokio::spawn(doors.serve(ask.clone(), order));
+        let (annotate, annotations) = wiring::annotations();
+        let doors = tokio::spawn(doors.serve(ask.clone(), order, annotate));
         let node = arguments.node.map(NodeName::from);
         let queries = (ask, queries);
         let main = arguments.config;
-        let start = agent::Start { main, files, config, unconfirmed, node, log, queries, orders };
+        let start = agent::Start { main, files, config, unconfirmed, node, log, queries, orders, annotations };
         let ended = agent::run(start).await;
         doors.abort();
         // Waited for, so that the socket file is gone when the process is.

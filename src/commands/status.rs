@@ -66,6 +66,13 @@ fn screen(report: &Report, wide: bool) -> String {
         ]);
     }
     section(&mut text, &services, report.services.is_empty());
+
+    if wide {
+        let mut remarks = Table::new(["SERVICE", "REMARK"]);
+        let all = report.services.iter().flat_map(|it| it.remarks.iter().map(move |remark| (&it.name, remark)));
+        all.clone().for_each(|(name, remark)| remarks.row([name.to_string(), remark.clone()]));
+        section(&mut text, &remarks, all.count() == 0);
+    }
     text
 }
 

@@ -49,6 +49,8 @@ impl Config {
             sticky,
             subnet,
             preempt_delay,
+            service_selector,
+            prefer_endpoints,
             interfaces: _,
             exclude_interfaces: _,
             probe: _,
@@ -69,6 +71,13 @@ impl Config {
         sum.item("sticky", sticky);
         sum.item("subnet", subnet.name());
         sum.item("preempt-delay", duration::text(*preempt_delay));
+        // Keys of later versions count only where they are set: until then a file has the digest that it always had.
+        if service_selector.is_some() {
+            sum.selector("service-selector", service_selector.as_ref());
+        }
+        if *prefer_endpoints {
+            sum.item("prefer-endpoints", prefer_endpoints);
+        }
         sum.item("ignore-exclude-label", ignore_exclude_label);
         sum.end()
     }

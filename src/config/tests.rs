@@ -183,7 +183,11 @@ fn defaults_are_those_that_the_table_names() {
     let config = one_of_each();
     let expected = Config {
         node: Node { name: None, ignore_exclude_label: false, ..config.node.clone() },
-        api: Api { socket: "/run/crier/crier.sock".into(), listen: Some("127.0.0.1:7472".parse().unwrap()) },
+        api: Api {
+            socket: "/run/crier/crier.sock".into(),
+            listen: Some("127.0.0.1:7472".parse().unwrap()),
+            metallb_metrics: false,
+        },
         state: State { folder: "/var/lib/crier".into() },
         source: Source::Manifests(Manifests { folder: "/m".into() }),
         pools: vec![Pool {

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::address::Family;
+use crate::config::duration;
 use crate::names::PoolName;
-use crate::world::{Request, RequestError};
+use crate::world::{Renumber, Request, RequestError};
 
 /// crier's own prefix; an unknown name below it is refused.
 const OWN: &str = "crier.dev/";
@@ -17,10 +18,11 @@ const ADDRESSES: &str = "crier.dev/addresses";
 const POOL: &str = "crier.dev/pool";
 const SHARE: &str = "crier.dev/share";
 const EGRESS: &str = "crier.dev/egress";
+const RENUMBER: &str = Renumber::ANNOTATION;
 /// What crier writes itself.
 const OUTPUT: &str = "crier.dev/ip-allocated-from-pool";
 const SHARED: &str = "allow-shared-ip";
-const OWN_NAMES: [&str; 4] = [ADDRESSES, POOL, SHARE, EGRESS];
+const OWN_NAMES: [&str; 5] = [ADDRESSES, POOL, SHARE, EGRESS, RENUMBER];
 
 const SPEC_ADDRESS: &str = "spec.loadBalancerIP";
 
@@ -73,6 +75,30 @@ pub fn sharing_key(annotations: Option<&BTreeMap<String, String>>) -> Option<&st
     let (_, key) = first(annotations?, SHARE, SHARED)?;
     Some(key).filter(|key| !key.trim().is_empty())
 }
+
+/// Which addresses the Service is to give up, and how long they stay beside the new ones: `192.0.2.1,fd00::1 for 10m`.
+pub fn renumber(annotations: Option<&BTreeMap<String, String>>) -> Result<Option<Renumber>, RequestError> {
+    let Some(text) = annotations.and_then(|annotations| annotations.get(RENUMBER)) else { return Ok(None) };
+    let hint = "write the addresses to give up and for how long they stay: 192.0.2.1 for 10m";
+    let (addresses, overlap) = text.split_once(" for ").ok_or_else(|| malformed(RENUMBER, text, hint))?;
+    let overlap = duration::parse(overlap.trim()).map_err(|error| malformed(RENUMBER, text, error.to_string()))?;
+    if overlap > Renumber::LONGEST_OVERLAP {
+        let most = duration::text(Renumber::LONGEST_OVERLAP);
+        return Err(malformed(RENUMBER, text, format!("the overlap is longer than {most}")));
+    }
+    let parts = addresses.split(',').take(MOST_RENUMBERED);
+    let leaving = parts.map(|part| parse_address(RENUMBER, text, part.trim())).collect::<Result<_, _>>()?;
+    Ok(Some(Renumber { leaving, overlap }))
+}
+
+/// What [`renumber`] reads.
+pub fn renumbering(Renumber { leaving, overlap }: &Renumber) -> String {
+    let addresses: Vec<String> = leaving.iter().map(IpAddr::to_string).collect();
+    format!("{} for {}", addresses.join(","), duration::text(*overlap))
+}
+
+/// No Service has as many addresses: one of each family of each pool that it names.
+const MOST_RENUMBERED: usize = 64;
 
 /// The annotation that applies, with its name: crier's own, else MetalLB's unless its value is empty.
 fn first<'a>(annotations: &'a BTreeMap<String, String>, own: &str, metallb: &str) -> Option<(String, &'a str)> {
@@ -278,6 +304,27 @@ mod tests {
         assert!(read(&all, None).is_ok());
         let unreadable = [("crier.dev/addresses", "1.2.3"), all[0]];
         assert_eq!(key(&unreadable).as_deref(), Some("ours"), "whatever the request says");
+    }
+
+    #[test]
+    fn a_wish_for_other_addresses_reads_back_what_it_writes() {
+        let read = |text: &str| renumber(Some(&[(RENUMBER.to_owned(), text.to_owned())].into()));
+        for text in ["192.0.2.1 for 10m", "192.0.2.1,fd00::1 for 1h30m", "fd00::1 for 0s"] {
+            let wish = read(text).expect("it can be read").expect("a wish");
+            assert_eq!(renumbering(&wish), text);
+        }
+        for (text, problem) in [
+            ("192.0.2.1", "192.0.2.1 for 10m"),
+            ("192.0.2 for 10m", "not an IP address"),
+            (" for 10m", "an address is missing"),
+            ("192.0.2.1 for ever", "ever"),
+            ("192.0.2.1 for 31d", "31d"),
+            ("192.0.2.1 for 721h", "longer than"),
+        ] {
+            let text = read(text).expect_err(text).to_string();
+            assert!(text.contains(problem), "{problem} in: {text}");
+        }
+        assert_eq!(renumber(None), Ok(None));
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod status_queue;
 
 // Floor 2: the API server.
 pub mod account;
+pub mod annotate;
 pub mod ask;
 pub mod backoff;
 pub mod barrier;

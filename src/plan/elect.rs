@@ -52,6 +52,12 @@ impl Electorate {
         Electorate { candidates, excluded, best: (best, count) }
     }
 
+    /// The same nodes, each with another weight.
+    pub fn reweighed(&self, weight: impl Fn(&Candidate) -> u32) -> Electorate {
+        let reweighed = |it: &Candidate| Candidate { weight: weight(it), ..it.clone() };
+        Electorate::new(self.candidates.iter().map(reweighed).collect(), self.excluded.clone())
+    }
+
     /// By name.
     pub fn candidates(&self) -> &[Candidate] {
         &self.candidates

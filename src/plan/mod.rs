@@ -26,6 +26,7 @@ pub mod join;
 mod link_memory;
 mod manners;
 mod notice;
+mod overlaps;
 mod own_addresses;
 mod ownership;
 mod partners;

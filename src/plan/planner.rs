@@ -31,6 +31,7 @@ use crate::plan::holder::{Grade, History};
 use crate::plan::holder_memory::HolderMemory;
 use crate::plan::join::Dispute;
 use crate::plan::link_memory::LinkMemory;
+use crate::plan::overlaps::Overlaps;
 use crate::plan::ownership::Ownership;
 use crate::plan::placement::{Handover, Placement};
 use crate::plan::removals::Removals;
@@ -114,6 +115,7 @@ pub struct Planner {
     tickets: Tickets,
     removals: Removals,
     rivals: Rivals,
+    overlaps: Overlaps,
     plan: Plan,
     moved: Moved,
     dirty: Dirty,
@@ -156,6 +158,7 @@ impl Planner {
             tickets: Tickets::default(),
             removals: Removals::default(),
             rivals: Rivals::default(),
+            overlaps: Overlaps::default(),
             plan: Plan::default(),
             moved: Moved::default(),
             dirty: Dirty { everything: true, ..Dirty::default() },
@@ -252,8 +255,9 @@ impl Planner {
 
     /// When to call [`Planner::turn`] again even if no fact comes in.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let organs = [self.book.next_deadline(), self.removals.next_deadline(), self.rivals.next_deadline()];
-        organs.into_iter().flatten().chain(self.holders.next_deadline()).min()
+        let taking = [self.removals.next_deadline(), self.rivals.next_deadline(), self.overlaps.next_deadline()];
+        let organs = std::iter::once(self.book.next_deadline()).chain(taking);
+        organs.flatten().chain(self.holders.next_deadline()).min()
     }
 
     /// Brings the plan up to date and says what changed. Before the first lists are complete there is no plan.
@@ -273,6 +277,7 @@ impl Planner {
         self.touch(due.into_iter());
         self.dirty.services.extend(self.rivals.turn(now));
         self.dirty.services.extend(self.removals.take_due(now));
+        self.dirty.services.extend(self.overlaps.take_due(now));
         if self.removals.renew(&self.world, &self.me, self.digests.allocation(), now) {
             self.dirty.services.extend(self.removals.told().cloned());
         }
@@ -383,6 +388,7 @@ impl Planner {
             tickets: &self.tickets,
             removals: &self.removals,
             rivals: &self.rivals,
+            overlaps: &self.overlaps,
             answered: self.ownership.answers(),
             placements: self.memory.placements(),
             holders: &self.holders,
@@ -396,7 +402,7 @@ impl Planner {
         let Some(service) = self.world.services.get(key).cloned() else {
             return self.forget(key, now);
         };
-        let Verdict { decision, work, assigned, causes, histories, status, goes, lost } =
+        let Verdict { decision, work, assigned, causes, histories, status, goes, lost, overlap } =
             judge(&self.inputs(now), key, &service);
         if let Some(addresses) = assigned {
             let held = self.book.claimed_by(key);
@@ -418,6 +424,7 @@ impl Planner {
             self.removals.accept(key);
         }
         self.removals.put(key, goes, now);
+        self.overlaps.put(key, overlap, now);
         self.put_status(key, &service, &decision, status, lost.as_ref());
         let before = self.plan.decisions.get(key).cloned();
         let announced = before.iter().flat_map(|before| &before.announcements).map(|it| it.address);
@@ -444,6 +451,7 @@ impl Planner {
     fn forget(&mut self, key: &ObjectKey, now: Instant) -> Option<Change> {
         self.book.set_waiting(key, false);
         self.removals.forget(key, now);
+        self.overlaps.put(key, None, now);
         self.moved.status |= self.plan.status.services.remove(key).is_some();
         self.put_work(key, Work::default());
         let before = self.plan.decisions.remove(key)?;

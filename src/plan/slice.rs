@@ -179,6 +179,8 @@ pub struct StatusWrite {
     pub transition: bool,
     /// The pools of the addresses to show, for the annotations.
     pub pools: Vec<PoolName>,
+    /// The annotation that asks for other addresses goes with this write.
+    pub renumbered: bool,
 }
 
 /// An Event to be: written when it first appears or differs from the last one written for the Service.

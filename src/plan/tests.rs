@@ -18,16 +18,19 @@ use crate::world::{
 
 mod advertisements;
 mod data_path;
+mod endpoints_first;
 mod forecasts;
 mod incremental;
 mod keeping;
 mod links;
+mod metallb;
 mod model;
 mod patience;
 mod placements;
 mod pools;
 mod pulses;
 mod reload;
+mod renumber;
 mod sharing;
 
 /// A planner with the facts of a small cluster, and the verbs of the stories.
@@ -94,6 +97,9 @@ fn service() -> Service {
         ingress: Vec::new(),
         host_names: Vec::new(),
         external_ips: Vec::new(),
+        source_ranges: Vec::new(),
+        without_node_ports: false,
+        renumber: None,
         condition: None,
     }
 }

@@ -360,6 +360,9 @@ asn = 64512
             ingress: Vec::new(),
             host_names: Vec::new(),
             external_ips: Vec::new(),
+            source_ranges: Vec::new(),
+            without_node_ports: false,
+            renumber: None,
             condition: None,
         };
         let slice = EndpointSlice {

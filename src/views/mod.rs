@@ -15,6 +15,7 @@ pub mod metrics;
 mod own_node;
 mod problems;
 pub mod reload;
+pub mod renumber;
 mod snapshot;
 mod stations;
 pub mod status;

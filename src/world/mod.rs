@@ -19,8 +19,8 @@ pub use fact::{ApiServer, Fact, Listing, PeerOrder, PeerOrders, Pulses, SessionR
 pub use lease::LeaseState;
 pub use node_counts::NodeCounts;
 pub use objects::{
-    Conflict, DefaultRoute, EndpointSlice, FamilyPolicy, HostProblem, Link, Node, Request, RequestError, Service,
-    ServicePort, Sharing, TrafficPolicy,
+    Conflict, DefaultRoute, EndpointSlice, FamilyPolicy, HostProblem, Link, Node, Renumber, Request, RequestError,
+    Service, ServicePort, Sharing, TrafficPolicy,
 };
 pub use session::{
     Capabilities, CarriedFamily, Direction, LastNotification, MessageCounts, NegotiatedReport, NotificationCount,

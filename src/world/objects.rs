@@ -4,7 +4,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -44,6 +44,15 @@ pub struct Service {
     /// `spec.externalIPs`: addresses that kube-proxy serves for it, of whatever type it is.
     #[serde(default)]
     pub external_ips: Vec<IpAddr>,
+    /// `spec.loadBalancerSourceRanges`, as written: from where kube-proxy lets clients in. Empty: from everywhere.
+    #[serde(default)]
+    pub source_ranges: Vec<String>,
+    /// `spec.allocateLoadBalancerNodePorts` is false.
+    #[serde(default)]
+    pub without_node_ports: bool,
+    /// Its addresses that are to be replaced.
+    #[serde(default)]
+    pub renumber: Option<Box<Renumber>>,
     /// What crier says of it in its status.
     #[serde(default)]
     pub condition: Option<Arc<Condition>>,
@@ -102,6 +111,22 @@ pub struct Request {
     pub addresses: Vec<IpAddr>,
     /// Several: an address of each. No pool twice.
     pub pools: Vec<PoolName>,
+}
+
+/// The wish that a Service gets other addresses: the annotation [`Renumber::ANNOTATION`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renumber {
+    /// The addresses that the Service is to have no longer. At least one.
+    pub leaving: Vec<IpAddr>,
+    /// How long they stay beside the new ones, once the status shows both.
+    pub overlap: Duration,
+}
+
+impl Renumber {
+    pub const ANNOTATION: &'static str = "crier.dev/renumber";
+
+    /// So long at most, and more than any client keeps an address.
+    pub const LONGEST_OVERLAP: Duration = Duration::from_secs(30 * 24 * 3600);
 }
 
 /// Why the request of a Service cannot be read. The text names the annotation or field and its value.

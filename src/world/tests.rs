@@ -27,6 +27,9 @@ fn service(load_balancer: bool, ingress: &[&str]) -> Service {
         ingress: ingress.iter().map(|ip| ip.parse().unwrap()).collect(),
         host_names: Vec::new(),
         external_ips: Vec::new(),
+        source_ranges: Vec::new(),
+        without_node_ports: false,
+        renumber: None,
         condition: None,
     }
 }

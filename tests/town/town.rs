@@ -740,6 +740,9 @@ pub fn service(address: IpAddr, local: bool) -> Service {
         ingress: vec![address],
         host_names: Vec::new(),
         external_ips: Vec::new(),
+        source_ranges: Vec::new(),
+        without_node_ports: false,
+        renumber: None,
         condition: None,
     }
 }

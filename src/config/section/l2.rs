@@ -35,6 +35,19 @@ section! {
         pub nodes: Option<Selector> = selector("nodes", "The nodes that may announce, by their labels.")
             .optional("every node")
             .shown("\"rack=a\""), touches Decisions;
+        pub service_selector: Option<Selector> = selector(
+            "service-selector",
+            "Only Services with these labels. Of Services that share an address, one that matches is enough.",
+        )
+        .optional("every Service")
+        .shown("\"tier=front\""), touches Decisions;
+        /// Counts under external traffic policy Cluster only: under Local no other node may announce anyway.
+        pub prefer_endpoints: bool = flag(
+            "prefer-endpoints",
+            false,
+            "Under external traffic policy Cluster, prefer nodes with an endpoint of the Service, after the weights of preference.",
+        )
+        .trade("Traffic takes one hop less; an address moves when the last endpoint of its node is gone."), touches Decisions;
         /// An address stays with its owner when a node comes back that would be better only by chance.
         pub sticky: bool = flag("sticky", false, "Keep an address where it is when a better node comes back.")
             .trade("Addresses move less, but are spread less evenly after a failure. Needs the pulse."), touches Decisions;

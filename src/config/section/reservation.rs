@@ -40,6 +40,16 @@ impl Check for Written {
             let hint = "name an address of a pool: addresses = [\"192.0.2.1\"]";
             section.complain(&self.addresses.place, "the reservation has no addresses", hint);
         }
+        if let Some(service) = &self.service.value {
+            let of_service = section.seen.reserving.iter().find(|(other, _)| other == service);
+            if let Some(first) = of_service.map(|(_, place)| place.clone()) {
+                let message = format!("{} has a [[reservation]] already", written(&service.to_string()));
+                let hint = "write all of its addresses into one, in the order in which they are to be given";
+                section.conflict(&self.service.place, message, hint, (&first, "the first is here"));
+            } else {
+                section.seen.reserving.push((service.clone(), self.service.place.clone()));
+            }
+        }
         let addresses: Vec<(IpAddr, Place)> = section
             .texts("addresses")
             .filter_map(|(text, place)| Some((syntax::ip(text).ok()?, place.clone())))

@@ -52,6 +52,8 @@ pub struct L2Context {
     /// The subnets of those links.
     subnets: Vec<(IpNet, InterfaceName)>,
     rule: Subnet,
+    /// Nodes with an endpoint go first: what moves an address then is that nodes ask each other by pulses.
+    pub prefers_endpoints: bool,
     /// What pulses call this `[[l2]]`.
     number: L2Number,
     /// The links by their indices, with their subnets.
@@ -218,7 +220,8 @@ fn l2_context(
         Pulses::Off => elect::electorate(l2, nodes, None),
     };
     let links = links.iter().map(|link| (link.index, link.addresses.clone())).collect();
-    L2Context { electorate, by_link, interfaces, subnets, rule: l2.subnet, number, links }
+    let prefers_endpoints = l2.prefer_endpoints && world.pulses != Pulses::Off;
+    L2Context { electorate, by_link, interfaces, subnets, rule: l2.subnet, prefers_endpoints, number, links }
 }
 
 /// Without pulses: for each subnet that some Node's address is in, which of the nodes may answer for its addresses. A node on

@@ -198,7 +198,8 @@ fn write(service: &Service, decision: &Decision, wish: &Wish) -> Option<StatusWr
         Wish::Clear { addresses: false } | Wish::Leave { .. } => None,
     };
     let before = service.condition.as_deref();
-    if ingress.is_none() && condition.as_ref() == before {
+    let renumbered = is_renumbered(service, wish);
+    if ingress.is_none() && condition.as_ref() == before && !renumbered {
         return None;
     }
     let allocated = |condition: &Condition| condition.allocated;
@@ -208,7 +209,16 @@ fn write(service: &Service, decision: &Decision, wish: &Wish) -> Option<StatusWr
         Wish::Clear { .. } => Vec::new(),
         Wish::Leave { given } => pools(given, decision),
     };
-    Some(StatusWrite { ingress, condition, transition, pools })
+    Some(StatusWrite { ingress, condition, transition, pools, renumbered })
+}
+
+/// None of the addresses that it was to give up is left: the annotation has done its work.
+fn is_renumbered(service: &Service, wish: &Wish) -> bool {
+    let leaving = service.renumber.iter().flat_map(|renumber| &renumber.leaving);
+    match wish {
+        Wish::Show(addresses) => service.renumber.is_some() && !leaving.into_iter().any(|it| addresses.contains(it)),
+        Wish::Leave { .. } | Wish::Clear { .. } => false,
+    }
 }
 
 /// What is equal stays the same, so that readers can tell at a glance.

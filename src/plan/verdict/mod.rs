@@ -12,7 +12,7 @@ pub mod shared;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use imbl::OrdMap;
 
@@ -27,6 +27,7 @@ use crate::plan::context::Context;
 use crate::plan::decision::{Announcement, Decision, Held};
 use crate::plan::holder::History;
 use crate::plan::holder_memory::HolderMemory;
+use crate::plan::overlaps::Overlaps;
 use crate::plan::placement::{Cause, Placement};
 use crate::plan::removals::Removals;
 use crate::plan::rivals::Rivals;
@@ -52,6 +53,8 @@ pub struct Inputs<'a> {
     pub removals: &'a Removals,
     /// Whose status somebody else overwrites.
     pub rivals: &'a Rivals,
+    /// Which Services have had old and new addresses beside each other for long enough.
+    pub overlaps: &'a Overlaps,
     /// Nothing was judged before.
     pub first_turn: bool,
     pub now: Instant,
@@ -91,6 +94,8 @@ pub struct Verdict {
     pub goes: bool,
     /// Which address the Service loses by what the status should say, and why.
     pub lost: Option<Reason>,
+    /// The status shows addresses that are to go, and beside them those that stay: for so long.
+    pub overlap: Option<Duration>,
 }
 
 /// The part of the slices that a Service accounts for.
@@ -102,7 +107,8 @@ pub struct Work {
 }
 
 pub fn judge(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Verdict {
-    let allocation::Answer { allocation, assigned, status, goes, lost } = allocation::judge(inputs, key, service);
+    let allocation::Answer { allocation, assigned, status, goes, lost, overlap } =
+        allocation::judge(inputs, key, service);
     // What the API server has not confirmed is not announced: the address might still be given to another Service. What the
     // status shows is announced until it shows something else.
     let ours = !matches!(allocation.reason, Reason::NotLoadBalancer | Reason::OtherClass { .. });
@@ -115,7 +121,8 @@ pub fn judge(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Verdict
     if held.is_empty() {
         let decision = Decision { allocation, announcements: Vec::new() };
         let (causes, histories) = (Vec::new(), Vec::new());
-        return Verdict { decision, work: Work::default(), assigned, causes, histories, status, goes, lost };
+        let work = Work::default();
+        return Verdict { decision, work, assigned, causes, histories, status, goes, lost, overlap };
     }
     let [v4, v6] = &Family::BOTH.map(|family| inputs.world.endpoints(key, family));
     let about = Announceable { key, service, endpoints: [v4, v6], held };
@@ -127,7 +134,7 @@ pub fn judge(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Verdict
         .collect();
     let work = Work { l2, routes, bind: binds(&inputs.config.pools, &announcements) };
     let decision = Decision { allocation, announcements };
-    Verdict { decision, work, assigned, causes, histories, status, goes, lost }
+    Verdict { decision, work, assigned, causes, histories, status, goes, lost, overlap }
 }
 
 /// The announced addresses that this host is to accept on a link, because their pools say so.

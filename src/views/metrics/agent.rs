@@ -56,14 +56,12 @@ pub(super) const METRICS: [Metric; 10] = [
         for pool in &snapshot.config.pools {
             series.set([pool.name.as_str()], capacity(pool));
         }
-    })
-    .metallb(&["metallb_allocator_addresses_total"]),
+    }),
     gauge("crier_pool_addresses_held", &["pool"], "Addresses of the pool that Services hold.", |snapshot, series| {
         for pool in &snapshot.config.pools {
             series.set([pool.name.as_str()], count(snapshot.held_in(pool)));
         }
-    })
-    .metallb(&["metallb_allocator_addresses_in_use_total"]),
+    }),
     gauge(
         "crier_services",
         &["held"],

@@ -10,28 +10,22 @@ use crate::world::BfdReport;
 pub(super) const METRICS: [Metric; 6] = [
     gauge("crier_bfd_session_up", &["peer"], "1 while the BFD session with the peer is Up.", |snapshot, series| {
         of_sessions(snapshot, series, |report| u64::from(report.state == BfdState::Up));
-    })
-    .metallb(&["metallb_bfd_session_up"]),
+    }),
     gauge(
         "crier_bfd_detection_time_microseconds",
         &["peer"],
         "How long the peer may be silent before the session is down; 0 while the peer is not heard.",
         |snapshot, series| of_sessions(snapshot, series, |report| report.detection_time_micros.unwrap_or(0)),
     ),
-    counter(
-        "crier_bfd_session_up_total",
-        &["peer"],
-        "How often the BFD session came up.",
-        |snapshot, series| of_sessions(snapshot, series, |report| report.times_up),
-    )
-    .metallb(&["metallb_bfd_session_up_events"]),
+    counter("crier_bfd_session_up_total", &["peer"], "How often the BFD session came up.", |snapshot, series| {
+        of_sessions(snapshot, series, |report| report.times_up)
+    }),
     counter(
         "crier_bfd_session_lost_total",
         &["peer"],
         "How often the BFD session was up and packets did not pass any more. A session that an operator holds down is not counted.",
         |snapshot, series| of_sessions(snapshot, series, |report| report.losses),
-    )
-    .metallb(&["metallb_bfd_session_down_events"]),
+    ),
     counter(
         "crier_bfd_packets_total",
         &["outcome", "peer"],
@@ -45,8 +39,7 @@ pub(super) const METRICS: [Metric; 6] = [
                 }
             }
         },
-    )
-    .metallb(&["metallb_bfd_control_packet_input", "metallb_bfd_control_packet_output"]),
+    ),
     counter(
         "crier_bfd_packets_discarded_total",
         &["reason"],

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use prometheus::proto::MetricType;
 
-use super::{Metric, link, table};
+use super::{Metric, link, metallb, table};
 use crate::arp::machine::answer::Reason;
 use crate::arp::packet::Protocol;
 use crate::claim::ConflictKind;
@@ -83,14 +83,20 @@ Counters run from the start of the agent. A metric that has no series yet is lef
 ";
 
 const METALLB: &str = "
-## Coming from MetalLB
+## MetalLB's names
 
-The values differ where the labels do: crier counts by interface and protocol, MetalLB by address. MetalLB counts only requests for
-addresses of its own: that is `crier_l2_requests_total` less `crier_l2_ignored_total{reason=\"not-owned\"}`. MetalLB has a metric for each type
-of message and direction; crier has labels for them. In place of `metallb_k8s_client_update_errors_total` there are the `problems` of `crier status`.
+With `[api] metallb-metrics = true` crier serves the metrics of MetalLB's controller and speaker too, under the names and with the labels below, so that
+dashboards and alerts made for MetalLB go on working. Three things differ:
 
-| MetalLB | crier |
-|---|---|
+- MetalLB counts frames of the link by the label `ip`; crier counts by `interface` and `protocol`. Sums over all addresses agree.
+- Every agent serves the metrics of the allocator, not one controller: take the maximum over all agents instead of the sum.
+- `metallb_k8s_client_updates_total`, `metallb_k8s_client_update_errors_total` and `metallb_allocator_services_allocated_total` have no counterpart: see the `problems` of `crier status`.
+
+A chart that relabels `frrk8s_bgp_` to `metallb_bgp_` finds these names here without relabelling. `peer` is the address and the port of the peer, or the name of the
+`[[bgp.peer]]` while it has no address; `vrf` is `default` outside a VRF.
+
+| MetalLB | kind | labels | crier |
+|---|---|---|---|
 ";
 
 /// The page.
@@ -98,23 +104,27 @@ pub fn document() -> String {
     let mut page = HEAD.to_owned();
     page.push_str("| name | kind | labels | meaning |\n|---|---|---|---|\n");
     for metric in table() {
-        let Metric { name, labels, help, metallb: _, read: _ } = metric;
-        let kind = match metric.kind() {
-            MetricType::HISTOGRAM => "histogram",
-            MetricType::COUNTER => "counter",
-            MetricType::GAUGE | MetricType::SUMMARY | MetricType::UNTYPED => "gauge",
-        };
-        row(&mut page, &[&format!("`{name}`"), kind, &quoted(labels), help]);
+        let Metric { name, labels, help, read: _ } = metric;
+        row(&mut page, &[&format!("`{name}`"), kind(metric), &quoted(labels), help]);
     }
     page.push_str("\n## Labels\n\n| label | meaning | values |\n|---|---|---|\n");
     for Label { name, meaning, values } in &LABELS {
         row(&mut page, &[&format!("`{name}`"), meaning, &quoted(&values())]);
     }
     page.push_str(METALLB);
-    for (metric, theirs) in table().flat_map(|metric| metric.metallb.iter().map(move |theirs| (metric, theirs))) {
-        row(&mut page, &[&format!("`{theirs}`"), &format!("`{}`", metric.name)]);
+    for metallb::Theirs { metric, ours } in &metallb::METRICS {
+        let Metric { name, labels, help: _, read: _ } = metric;
+        row(&mut page, &[&format!("`{name}`"), kind(metric), &quoted(labels), &quoted(ours)]);
     }
     page
+}
+
+fn kind(metric: &Metric) -> &'static str {
+    match metric.kind() {
+        MetricType::HISTOGRAM => "histogram",
+        MetricType::COUNTER => "counter",
+        MetricType::GAUGE | MetricType::SUMMARY | MetricType::UNTYPED => "gauge",
+    }
 }
 
 fn row(page: &mut String, cells: &[&str]) {

@@ -10,6 +10,8 @@ use crate::arp::machine::answer::Reason;
 use crate::arp::packet::Protocol;
 use crate::claim::ConflictKind;
 use crate::config::{NoSecrets, SourceFile, parse};
+use crate::manifests::document::{self, Format};
+use crate::manifests::scene::Scene;
 use crate::plan::Planner;
 use crate::pulse::outcome::Outcome;
 use crate::roster::Roster;
@@ -208,7 +210,7 @@ fn each_metric_has_a_name_of_its_own_and_a_value_for_each_of_its_labels() {
 #[test]
 fn the_page_of_metrics_says_what_the_table_says() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("doc/metrics.md");
-    let page = document();
+    let page = super::document();
     if std::env::var_os("CRIER_WRITE_SNAPSHOTS").is_some() {
         std::fs::write(&path, &page).unwrap();
     }
@@ -221,7 +223,89 @@ fn the_page_of_metrics_says_what_the_table_says() {
 
 #[test]
 fn every_label_of_the_table_is_explained_and_no_other() {
-    let explained: Vec<&str> = document::labels().collect();
+    let explained: Vec<&str> = super::document::labels().collect();
     let used: std::collections::BTreeSet<&str> = table().flat_map(|metric| metric.labels).copied().collect();
     assert_eq!(explained, used.into_iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn with_metallb_metrics_its_names_are_served_beside_criers_and_without_none_of_them() {
+    let with = |metallb_metrics: bool| {
+        let mut snapshot = snapshot(&busy(), counted());
+        let mut config = crate::config::Config::clone(&snapshot.config);
+        config.api.metallb_metrics = metallb_metrics;
+        snapshot.config = Arc::new(config);
+        snapshot
+    };
+    let text_of = |snapshot: &Snapshot| String::from_utf8(text(snapshot).unwrap()).unwrap();
+    assert!(!text_of(&with(false)).contains("metallb_"));
+    assert_lines(
+        &with(true),
+        &[
+            "crier_pool_addresses{pool=\"lan\"} 16",
+            "metallb_allocator_addresses_total{pool=\"lan\"} 16",
+            "metallb_allocator_ipv4_addresses_total{pool=\"lan\"} 16",
+            "metallb_allocator_ipv6_addresses_total{pool=\"lan\"} 0",
+            "metallb_k8s_client_config_loaded_bool 1",
+            "metallb_k8s_client_config_stale_bool 0",
+            "# TYPE metallb_allocator_addresses_total gauge",
+            "metallb_layer2_requests_received{interface=\"eth0\",protocol=\"arp\"} 2",
+            "metallb_layer2_responses_sent{interface=\"eth0\",protocol=\"ndp\"} 1",
+            "metallb_layer2_gratuitous_sent{interface=\"eth0\",protocol=\"arp\"} 1",
+            "metallb_bgp_session_up{peer=\"10.0.0.1:179\",vrf=\"default\"} 1",
+            "metallb_bgp_updates_total{peer=\"10.0.0.1:179\",vrf=\"default\"} 7",
+            "metallb_bgp_notifications_sent{peer=\"10.0.0.1:179\",vrf=\"default\"} 2",
+            "metallb_bgp_announced_prefixes_total{peer=\"10.0.0.1:179\",vrf=\"default\"} 5",
+        ],
+    );
+}
+
+#[test]
+fn an_address_that_this_node_announces_is_in_metallbs_metric_by_service_node_and_protocol() {
+    let config = CONFIG.replace("[manifests]", "[[l2]]\n[api]\nmetallb-metrics = true\n[manifests]");
+    let file = SourceFile { path: "test.toml".to_owned(), text: config };
+    let mut planner = Planner::new(Arc::new(parse(&[file], &NoSecrets).unwrap()), "node-1".into());
+    let texts = [
+        "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop}\nspec: {type: LoadBalancer}\n",
+        "apiVersion: v1\nkind: Node\nmetadata: {name: node-1}\nstatus: {conditions: [{type: Ready, status: 'True'}]}\n",
+        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\n\
+         metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}\n\
+         endpoints: [{addresses: [10.1.0.1], nodeName: node-1}]\n",
+    ];
+    let mut scene = Scene::default();
+    scene.take("all.yaml", document::read(&texts.join("---\n"), Format::Yaml).expect("sound manifests").entries);
+    scene.news().facts.into_iter().for_each(|fact| planner.apply(fact));
+    let link = busy().world().links[&2].clone();
+    let link = Link { mac: Some("02:00:00:00:00:01".parse().unwrap()), ..link };
+    planner.apply(Fact::Link(2, Some(link)));
+    planner.apply(Fact::LinksListed);
+    planner.turn(clock::now());
+    assert_lines(
+        &snapshot(&planner, Counters::default()),
+        &[
+            "metallb_speaker_announced{ip=\"192.0.2.0\",node=\"node-1\",protocol=\"layer2\",service=\"shop/web\"} 1",
+            "metallb_speaker_announced{ip=\"192.0.2.0\",node=\"node-1\",protocol=\"bgp\",service=\"shop/web\"} 1",
+            "metallb_allocator_addresses_in_use_total{pool=\"lan\"} 1",
+        ],
+    );
+}
+
+#[test]
+fn each_metric_of_metallb_names_metrics_of_crier_and_has_a_value_for_each_of_its_labels() {
+    let snapshot = snapshot(&busy(), counted());
+    let mut names = std::collections::BTreeSet::new();
+    for metallb::Theirs { metric, ours } in &metallb::METRICS {
+        assert!(names.insert(metric.name) && metric.name.starts_with("metallb_"), "{}", metric.name);
+        assert!(metric.labels.is_sorted(), "{}: its labels are in the order of their names", metric.name);
+        for ours in *ours {
+            assert!(table().any(|metric| metric.name == *ours), "{}: there is no {ours}", metric.name);
+        }
+        let (Read::Gauge(read) | Read::Counter(read)) = metric.read else { panic!("{} is a histogram", metric.name) };
+        let mut series = Series::default();
+        read(&snapshot, &mut series);
+        assert!(!series.values.is_empty() || metric.name == "metallb_speaker_announced", "{}", metric.name);
+        for values in series.values.keys() {
+            assert_eq!(values.len(), metric.labels.len(), "{}: {values:?} for {:?}", metric.name, metric.labels);
+        }
+    }
 }
