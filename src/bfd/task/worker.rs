@@ -95,8 +95,10 @@ impl Worker {
             self.publish(now);
             let patience = if taken < MOST_READ_FIRST { self.patience() } else { BREATH };
             let ends = self.receivers.descriptors().filter(|_| taken < MOST_READ_FIRST);
-            // If waiting fails, the loop goes round once more, with the pause of a breath at least in the next error.
-            let _ = wait(ends.chain([self.wake.as_raw_fd()]), Some(patience));
+            if wait(ends.chain([self.wake.as_raw_fd()]), Some(patience)).is_err() {
+                // Never round without a pause, with this priority.
+                let _ = wait([self.wake.as_raw_fd()].into_iter(), Some(BREATH));
+            }
             let mut woken = [0; 16];
             while self.wake.recv(&mut woken).is_ok() {}
         }

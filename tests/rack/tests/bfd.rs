@@ -7,7 +7,7 @@ use rack::crier::Crier;
 use rack::frr::Frr;
 use rack::net::{Port, connect};
 use rack::pairing::{Family, NODE, ROUTER};
-use rack::{Namespace, Need, Rack, eventually, eventually_equal, frr, secs, throughout};
+use rack::{Namespace, Need, Rack, eventually, eventually_equal, frr, now, rest, secs, throughout};
 use serde_json::Value;
 
 /// A node and a router on one switch, whose cables can be cut without any carrier being lost.
@@ -218,8 +218,8 @@ fn a_session_over_several_hops_uses_its_own_port_and_ends_bgp_too() {
     // BIRD sends over several hops with the kernel's TTL of 64, which one router makes 63.
     let near_enough = format!("{}minimum-ttl = 63\n", times(50, 3));
     let agent = node.announcer(&configuration("10.0.2.9", &near_enough, "multihop = 3"));
-    let up = wait_bfd(&agent, "up", |session| session["state"] == "up");
-    assert_eq!((&up["multihop"], &up["detection_time_millis"]), (&true.into(), &150.into()), "{up:#}");
+    let up = wait_bfd(&agent, "up", |session| session["state"] == "up" && session["detection_time_millis"] == 150);
+    assert_eq!(up["multihop"], true, "{up:#}");
     wait_established(&agent);
     eventually_equal("the routes that BIRD has", secs(20), &1, || bird.routes().len());
     // What crossed more routers than the profile allows does not count.
@@ -412,4 +412,152 @@ fn a_router_of_the_same_address_in_a_vrf_is_watched_for_itself() {
         if losses == ["0", "1"] { Ok(()) } else { Err(shown.to_string()) }
     });
     assert_eq!(birds[0].session("crier").times_established, 1);
+}
+
+/// Packets that the router never sent, from its own address and with the TTL of its link, unless they say otherwise.
+fn forgeries(discriminator: u32) -> Vec<(u32, Vec<u8>)> {
+    let packet = |flags: u8, multiplier: u8, mine: u32, yours: u32| {
+        let mut octets = vec![0x20, flags, multiplier, 24];
+        octets.extend(mine.to_be_bytes());
+        octets.extend(yours.to_be_bytes());
+        octets.extend([0x00, 0x04, 0x93, 0xe0, 0x00, 0x04, 0x93, 0xe0, 0, 0, 0, 0]);
+        octets
+    };
+    let (up, down) = (0xc0, 0x40);
+    let mut version = packet(down, 3, 7, discriminator);
+    version[0] = 0x40;
+    let mut longer = packet(down, 3, 7, discriminator);
+    longer[3] = 200;
+    vec![
+        (255, Vec::new()),
+        (255, vec![0xff; 300]),
+        (255, version),
+        (255, longer),
+        (255, packet(down, 0, 7, discriminator)),
+        (255, packet(down | 1, 3, 7, discriminator)),
+        (255, packet(down, 3, 0, discriminator)),
+        (255, packet(down | 0x30, 3, 7, discriminator)),
+        (255, packet(down | 4, 3, 7, discriminator)),
+        (255, packet(down, 3, 7, discriminator ^ 1)),
+        (255, packet(up, 3, 7, 0)),
+        // From beyond the link: right in all but that it passed a router.
+        (254, packet(down, 3, 7, discriminator)),
+        (64, packet(down, 3, 7, 0)),
+    ]
+}
+
+#[test]
+fn ten_thousand_forgeries_a_second_end_no_session_and_each_is_counted_by_its_fault() {
+    let Some(link) = Link::for_test(&[Need::Bird]) else { return };
+    let bird = link.bird(Family::V4, &birds_times(300, 3));
+    let agent = link.agent(Family::V4, &times(300, 3), "");
+    let up = wait_bfd(&agent, "up", |session| session["state"] == "up");
+    wait_established(&agent);
+    let discriminator = u32::try_from(up["local_discriminator"].as_u64().unwrap()).unwrap();
+    let forgeries = forgeries(discriminator);
+    let sent = link.router.run(|| {
+        let socket = std::net::UdpSocket::bind((ROUTER.0, 50_000)).expect("a port for forgeries");
+        let (began, mut sent) = (now(), 0_usize);
+        while began.elapsed() < secs(3) {
+            for (ttl, octets) in &forgeries {
+                socket.set_ttl(*ttl).expect("a TTL");
+                // A full queue takes no more; that is a flood as well.
+                sent += usize::from(socket.send_to(octets, (NODE.0, 3784)).is_ok());
+            }
+            // 13 each 1.2 ms are 10,000 a second.
+            while began.elapsed().as_micros() < (sent as u128) * 100 {
+                rest(std::time::Duration::from_micros(200));
+            }
+        }
+        sent
+    });
+    assert!(sent > 10_000, "{sent} forgeries");
+    let shown = agent.json("bfd");
+    let session = &shown["sessions"][0];
+    assert_eq!((&session["state"], &session["losses"]), (&"up".into(), &0.into()), "{shown:#}");
+    assert_eq!(bird.session("crier").times_established, 1);
+    for fault in [
+        "truncated",
+        "version",
+        "length",
+        "multiplier",
+        "multipoint",
+        "my-discriminator",
+        "poll-and-final",
+        "unknown-discriminator",
+        "your-discriminator",
+        "ttl",
+    ] {
+        assert!(shown["discarded"][fault].as_u64().is_some_and(|count| count > 100), "{fault}: {shown:#}");
+    }
+}
+
+#[test]
+fn another_host_on_the_link_that_knows_the_number_of_the_session_cannot_end_it() {
+    let Some(link) = Link::for_test(&[Need::Bird]) else { return };
+    let _bird = link.bird(Family::V4, &birds_times(300, 3));
+    let agent = link.agent(Family::V4, &times(300, 3), "");
+    let up = wait_bfd(&agent, "up", |session| session["state"] == "up");
+    let discriminator = u32::try_from(up["local_discriminator"].as_u64().unwrap()).unwrap();
+    link.router.ip("address add 192.168.35.66/24 dev eth0");
+    let mut octets = vec![0x20, 0x40, 3, 24, 0, 0, 0, 7];
+    octets.extend(discriminator.to_be_bytes());
+    octets.extend([0x00, 0x04, 0x93, 0xe0, 0x00, 0x04, 0x93, 0xe0, 0, 0, 0, 0]);
+    link.router.run(|| {
+        let socket = std::net::UdpSocket::bind(("192.168.35.66", 50_000)).expect("a port for forgeries");
+        socket.set_ttl(255).expect("a TTL");
+        (0..100).for_each(|_| drop(socket.send_to(&octets, (NODE.0, 3784))));
+    });
+    eventually("they are dropped", secs(10), || {
+        let shown = agent.try_json("bfd")?;
+        if shown["discarded"]["other-sender"].as_u64() == Some(100) { Ok(()) } else { Err(shown.to_string()) }
+    });
+    assert_eq!(session(&agent).unwrap()["losses"], 0);
+}
+
+#[test]
+fn two_peers_of_one_address_and_two_source_addresses_have_a_session_each() {
+    let Some(link) = Link::for_test(&[Need::Bird]) else { return };
+    link.node.ip("address add 192.168.35.12/24 dev eth0");
+    let neighbor = |name: &str, address: &str| {
+        format!(
+            "protocol bgp {name} {{ local {} as 64512; neighbor {address} as 64513; direct; bfd on; connect delay time 1; \
+             connect retry time 1; error wait time 1, 2; ipv4 {{ import all; export none; }}; }}\n",
+            ROUTER.0
+        )
+    };
+    let _bird = link.router.bird(&format!(
+        "router id {};\nprotocol device {{}}\nprotocol bfd {{ interface \"*\" {{ {} }}; }}\n{}{}",
+        ROUTER.0,
+        birds_times(50, 3),
+        neighbor("one", &NODE.0.to_string()),
+        neighbor("other", "192.168.35.12"),
+    ));
+    let peer = |name: &str, source: &str, profile: &str| {
+        format!(
+            "[[bgp.peer]]\nname = \"{name}\"\naddress = \"{}\"\nasn = 64512\nsource-address = \"{source}\"\nbfd = \"{profile}\"\n\
+             connect-retry-time = \"1s\"\n",
+            ROUTER.0
+        )
+    };
+
+    let agent = link.node.announcer(&format!(
+        "[bgp]\nasn = 64513\n{}{}[[bfd]]\nname = \"fast\"\n{}[[bfd]]\nname = \"slow\"\n{}",
+        peer("one", &NODE.0.to_string(), "fast"),
+        peer("other", "192.168.35.12", "slow"),
+        times(50, 3),
+        times(400, 3),
+    ));
+    let of_both = |what: &str, field: &str, expected: [Value; 2]| {
+        eventually(what, secs(30), || {
+            let shown = agent.try_json("bfd")?;
+            let found: Vec<Value> =
+                shown["sessions"].as_array().into_iter().flatten().map(|session| session[field].clone()).collect();
+            if found == expected { Ok(()) } else { Err(shown.to_string()) }
+        });
+    };
+    of_both("both are up", "state", ["up".into(), "up".into()]);
+    of_both("each at its own pace", "detection_time_millis", [150.into(), 1200.into()]);
+    link.cable.cut();
+    of_both("both are lost", "losses", [1.into(), 1.into()]);
 }

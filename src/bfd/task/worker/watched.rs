@@ -325,3 +325,87 @@ fn spoken(time: Duration) -> String {
     let micros = time.as_micros();
     if micros.is_multiple_of(1000) { format!("{} ms", micros / 1000) } else { format!("{micros} us") }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU8;
+
+    use super::*;
+    use crate::address::ScopedAddress;
+
+    fn profile(name: &str, transmit: u64, receive: u64, multiplier: u8) -> BfdProfile {
+        BfdProfile {
+            name: name.to_owned(),
+            receive_interval: Duration::from_millis(receive),
+            transmit_interval: Duration::from_millis(transmit),
+            multiplier: NonZeroU8::new(multiplier).unwrap(),
+            minimum_ttl: 254,
+            passive: false,
+            key: None,
+            key_id: 1,
+            authentication: BfdAuthentication::MeticulousKeyedSha1,
+        }
+    }
+
+    fn peer(name: &str, profile: BfdProfile) -> (PeerName, BfdPeer) {
+        let address = ScopedAddress { ip: "10.0.0.1".parse().unwrap(), interface: None };
+        let peer = BfdPeer { profile: Arc::new(profile), address, source: None, vrf: None, multihop: false };
+        (name.into(), peer)
+    }
+
+    fn watched(peers: Vec<(PeerName, BfdPeer)>, now: Instant) -> Watched {
+        let place = Place::of(&peers[0].1);
+        Watched::new(place, peers, NonZeroU32::MIN, &Counters::default(), now).expect("there is a peer")
+    }
+
+    #[test]
+    fn peers_that_share_a_path_have_the_profile_that_notices_soonest_and_each_its_report() {
+        let now = clock::now();
+        let slow = peer("slow", profile("slow", 300, 300, 3));
+        let fast = peer("fast", profile("fast", 10, 100, 4));
+        let mut shared = watched(vec![slow.clone(), fast], now);
+        assert_eq!(shared.profile.name, "fast");
+        let mut tallies = BTreeMap::new();
+        let told: Vec<PeerName> = shared.news(&mut tallies, now).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(told, ["slow".into(), "fast".into()] as [PeerName; 2]);
+        shared.change(vec![slow], &Counters::default(), now);
+        assert_eq!((shared.profile.name.as_str(), shared.peers.len()), ("slow", 1));
+        assert!(
+            Watched::new(
+                Place::of(&peer("x", profile("x", 10, 10, 1)).1),
+                vec![],
+                NonZeroU32::MIN,
+                &Counters::default(),
+                now
+            )
+            .is_none()
+        );
+    }
+
+    #[test]
+    fn a_session_is_reported_ten_times_a_second_at_most_and_a_loss_at_once() {
+        let mut now = clock::now();
+        let mut session = watched(vec![peer("tor", profile("fast", 50, 50, 3))], now);
+        let mut tallies = BTreeMap::new();
+        let mut reports = 0;
+        for round in 0..1000_u32 {
+            // What a stranger on the link can do to a session that is not up.
+            let discard = if round % 2 == 0 { Discard::Forged } else { Discard::Replayed };
+            session.refuse(discard, None);
+            reports += session.news(&mut tallies, now).len();
+            now += Duration::from_millis(1);
+        }
+        assert!((9..=11).contains(&reports), "{reports} in a second");
+        assert!(session.next_deadline().is_some_and(|at| at <= now + REPORT_PAUSE), "the rest is told later");
+        let changed = |before, after, cause| Some(Action::Changed { before, after, cause });
+        now += Duration::from_secs(1);
+        session.carry_out(changed(BfdState::Init, BfdState::Up, Cause::Heard));
+        session.told.iter_mut().for_each(|(report, _)| report.state = BfdState::Up);
+        session.tell_from = now + REPORT_PAUSE;
+        session.carry_out(changed(BfdState::Up, BfdState::Down, Cause::Silence(Duration::from_millis(150))));
+        let told = session.news(&mut tallies, now);
+        let (_, report) = told.first().expect("a loss is told at once");
+        assert_eq!((report.losses, report.times_up), (1, 1));
+        assert_eq!(report.last_loss.as_ref().map(|loss| loss.why.as_str()), Some("nothing came for 150 ms"));
+    }
+}
