@@ -82,6 +82,31 @@ impl Discard {
         }
     }
 
+    /// The reason for an operator, in the terms of what the configuration of both ends says.
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Discard::Ttl => {
+                "they crossed more routers than they may; see multihop of the peer and minimum-ttl of its profile"
+            }
+            Discard::Truncated | Discard::Length => "they are too short, or their length field is wrong",
+            Discard::Version => "their version is not 1",
+            Discard::Multiplier => "their multiplier is 0",
+            Discard::Multipoint => "they are multipoint",
+            Discard::MyDiscriminator => "the peer's discriminator is 0",
+            Discard::PollAndFinal => "poll and final are both set",
+            Discard::UnknownDiscriminator => "they are for a session that is not here; the peer will notice",
+            Discard::OtherSender => "they came from another address or over another link than the session's",
+            Discard::UnknownSender => "they name no session, and no peer has their address",
+            Discard::YourDiscriminator => "they name no session although their state is not down",
+            Discard::AuthenticationType => "they are authenticated in another way, or with another key-id",
+            Discard::Unauthenticated => "they are not authenticated, and the profile has a key",
+            Discard::UnexpectedAuthentication => "they are authenticated, and the profile has no key",
+            Discard::Replayed => "their sequence numbers are old",
+            Discard::Forged => "they are authenticated with another key",
+            Discard::AdminDown => "the session is held down here",
+        }
+    }
+
     /// The place in [`Discard::ALL`].
     pub(super) fn place(self) -> usize {
         Discard::ALL.iter().position(|discard| *discard == self).unwrap_or(0)

@@ -51,7 +51,7 @@ pub async fn run(
         () = &mut shutdown => return,
         asked = seen.wait_for(|slice| !slice.peers.is_empty()) => if asked.is_err() { return },
     }
-    let worker = match Handle::start(slices, counters, sessions.clone()) {
+    let mut worker = match Handle::start(slices, counters, sessions.clone()) {
         Ok(worker) => worker,
         Err(error) => {
             error!(%error, "no thread could be started for BFD: no peer is watched");
@@ -65,6 +65,8 @@ pub async fn run(
                 Ok(()) => worker.wake(),
                 Err(_) => break,
             },
+            // A panic, which has printed why. The agent ends with it: sessions that nobody runs must not look alive.
+            _ = &mut worker.ended => return,
         }
     }
     worker.end().await;
@@ -164,17 +166,16 @@ fn log(peer: &PeerName, before: Option<&BfdReport>, after: &BfdReport) {
     let was = before.map(|before| before.state);
     match state {
         BfdState::Up if was != Some(BfdState::Up) || lost > 0 => {
-            let detection_ms = after.detection_time_micros.map_or(0, |micros| micros / 1000);
-            info!(%peer, %address, detection_ms, "BFD session up");
+            info!(%peer, %address, "BFD session up");
         }
         BfdState::Down if was == Some(BfdState::Up) && lost == 0 => {
             info!(%peer, %address, reason = %diagnostic, "BFD session down: the peer's operator holds it down");
         }
         BfdState::Up | BfdState::Init | BfdState::Down | BfdState::AdminDown => {}
     }
-    if let Some(problem) =
-        after.problem.as_ref().filter(|it| before.and_then(|before| before.problem.as_ref()) != Some(*it))
-    {
+    // Once: whoever sends in the peer's name could fill the log with what is wrong next.
+    let before_problem = before.and_then(|before| before.problem.as_ref());
+    if let Some(problem) = after.problem.as_ref().filter(|_| before_problem.is_none()) {
         warn!(%peer, %address, reason = problem, "BFD cannot watch the peer");
     }
 }

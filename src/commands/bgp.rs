@@ -134,7 +134,7 @@ fn peers_table(peers: &[PeerReport], wide: bool) -> String {
         "LAST ERROR",
     ];
     if wide {
-        head.splice(10..10, ["WANTED", "UNSENDABLE", "PFXRCD", "ESTABLISHED", "HOLD", "ROUTER-ID", "LOCAL"]);
+        head.splice(10..10, ["BFD", "WANTED", "UNSENDABLE", "PFXRCD", "ESTABLISHED", "HOLD", "ROUTER-ID", "LOCAL"]);
     }
     let mut table = Table::with_head(head);
     for peer in peers {
@@ -155,6 +155,7 @@ fn peers_table(peers: &[PeerReport], wide: bool) -> String {
         if wide {
             let negotiated = session.negotiated.as_ref();
             let more = [
+                dash(peer.bfd),
                 peer.prefixes_wanted.to_string(),
                 peer.prefixes_unsendable.to_string(),
                 peer.prefixes_received.to_string(),
@@ -225,6 +226,7 @@ fn whole(peer: &PeerReport) -> String {
     let signed = [(md5, "TCP MD5"), (tcp_ao, "TCP-AO")].into_iter().find_map(|(is_it, name)| is_it.then_some(name));
     line("signed", signed.unwrap_or("no").to_owned());
     line("TTL security (GTSM)", if ttl_security { "yes: packets from the link only" } else { "no" }.to_owned());
+    line("BFD", peer.bfd.map_or("does not watch the peer".to_owned(), |state| state.to_string()));
     line("established", times(session.times_established));
     if let Some(at) = session.next_attempt_at {
         let ahead = at.duration_since(Timestamp::try_from(clock::wall()).unwrap_or(at)).as_secs().max(0);

@@ -35,6 +35,7 @@ const SECRET_FILES: [(&str, &[u8]); 9] = [
     ("/etc/crier/old.key", b"fedcba9876543210fedcba9876543210\n"),
     ("/etc/crier/short.key", b"0123456789abcde\n"),
     ("/etc/crier/tor.md5", b"swordfish\n"),
+    ("/etc/crier/bfd.key", b"pelican\n"),
     ("/etc/crier/empty", b"\n"),
     ("/etc/crier/80-octets", &[b'x'; 80]),
     ("/etc/crier/81-octets", &[b'x'; 81]),

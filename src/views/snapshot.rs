@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use super::counters::Direction;
 use super::reload::Reloads;
 use crate::arp::packet::Protocol;
+use crate::bfd_state::BfdState;
 use crate::claim::ConflictKind;
 use crate::config::{Config, Pool};
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
@@ -95,6 +96,12 @@ impl Snapshot {
     pub fn session(&self, peer: &PeerName) -> Option<&SessionReport> {
         let known = self.plan.bgp.peers.get(peer).is_some_and(|peer| peer.address.is_ok());
         self.world.sessions.get(peer).filter(|_| known)
+    }
+
+    /// How the BFD session with a peer stands; nothing where BFD does not watch the peer.
+    pub fn bfd(&self, peer: &PeerName) -> Option<BfdState> {
+        let watched = self.plan.bfd.peers.contains_key(peer);
+        watched.then(|| self.world.bfd.get(peer).map_or(BfdState::Down, |report| report.state))
     }
 
     /// How many addresses of a pool Services hold.

@@ -176,8 +176,7 @@ pub fn status(snapshot: &Snapshot) -> Report {
         remarks: world.services.get(key).map(|service| remarks(service)).unwrap_or_default(),
     };
     let services: Vec<ServiceReport> = load_balancers(snapshot).map(of_service).collect();
-    let peers: Vec<PeerReport> =
-        plan.bgp.peers.iter().map(|(name, peer)| peer_report(name, peer, snapshot.session(name))).collect();
+    let peers: Vec<PeerReport> = plan.bgp.peers.iter().map(|(name, peer)| peer_report(snapshot, name, peer)).collect();
     let mut answered = answered(snapshot);
     let links = links(snapshot).map(|link| LinkReport {
         name: link.name.clone(),

@@ -92,11 +92,13 @@ impl Worker {
             let taken = self.read();
             let now = clock::now();
             self.watched.values_mut().for_each(|watched| watched.handle_timeout(now));
-            self.publish();
+            self.publish(now);
             let patience = if taken < MOST_READ_FIRST { self.patience() } else { BREATH };
             let ends = self.receivers.descriptors().filter(|_| taken < MOST_READ_FIRST);
-            // If waiting fails, the loop goes round once more, with the pause of a breath at least in the next error.
-            let _ = wait(ends.chain([self.wake.as_raw_fd()]), Some(patience));
+            if wait(ends.chain([self.wake.as_raw_fd()]), Some(patience)).is_err() {
+                // Never round without a pause, with this priority.
+                let _ = wait([self.wake.as_raw_fd()].into_iter(), Some(BREATH));
+            }
             let mut woken = [0; 16];
             while self.wake.recv(&mut woken).is_ok() {}
         }
@@ -173,10 +175,10 @@ impl Worker {
     }
 
     /// Says how the sessions stand, if any of them says something new.
-    fn publish(&mut self) {
+    fn publish(&mut self, now: Instant) {
         let mut news: Vec<(PeerName, Arc<_>)> = Vec::new();
         for watched in self.watched.values_mut() {
-            news.extend(watched.news(&mut self.tallies));
+            news.extend(watched.news(&mut self.tallies, now));
         }
         let gone = self.sessions.borrow().keys().any(|name| !self.tallies.contains_key(name));
         if news.is_empty() && !gone {
@@ -194,6 +196,8 @@ impl Worker {
 /// Finds the session that a datagram is for, and lets it judge (RFC 5880 §6.8.6, RFC 5881 §3 and §5).
 fn hear(sessions: &mut BTreeMap<NonZeroU32, Watched>, door: &Door, datagram: &Datagram<'_>) -> Result<(), Discard> {
     if !door.multihop && datagram.ttl != Some(u8::MAX) {
+        let of_peer = sessions.values_mut().filter(|watched| watched.place.is_of(door, datagram.source));
+        of_peer.for_each(|watched| watched.refuse(Discard::Ttl, datagram.ttl));
         return Err(Discard::Ttl);
     }
     let packet = Packet::parse(datagram.octets)?;
@@ -215,6 +219,7 @@ fn hear(sessions: &mut BTreeMap<NonZeroU32, Watched>, door: &Door, datagram: &Da
         }
     };
     if door.multihop && datagram.ttl.is_none_or(|ttl| ttl < watched.minimum_ttl()) {
+        watched.refuse(Discard::Ttl, datagram.ttl);
         return Err(Discard::Ttl);
     }
     watched.handle_packet(&packet, datagram.octets, clock::now())

@@ -5,9 +5,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::*;
+use crate::address::ScopedAddress;
 use crate::agent::counters::{LinkCounters, TurnCounters};
 use crate::arp::machine::answer::Reason;
 use crate::arp::packet::Protocol;
+use crate::bfd::discard::Discard;
+use crate::bfd_state::{BfdState, Diagnostic};
 use crate::claim::ConflictKind;
 use crate::config::{NoSecrets, SourceFile, parse};
 use crate::manifests::document::{self, Format};
@@ -18,7 +21,8 @@ use crate::roster::Roster;
 use crate::views::Counters;
 use crate::views::counters::Direction as MoveDirection;
 use crate::world::{
-    Conflict, Direction, Fact, Link, MessageCounts, NotificationCount, SessionDetail, SessionReport, SessionState,
+    BfdReport, Conflict, Direction, Fact, Link, MessageCounts, NotificationCount, SessionDetail, SessionReport,
+    SessionState,
 };
 use crate::{clock, world};
 
@@ -34,6 +38,9 @@ asn = 64513
 name = "tor"
 address = "10.0.0.1"
 asn = 64512
+bfd = "fast"
+[[bfd]]
+name = "fast"
 [[bgp.advertisement]]
 "#;
 
@@ -109,6 +116,7 @@ fn busy() -> Planner {
     let conflict =
         Conflict { mac: "02:00:00:00:00:99".parse().unwrap(), kind: ConflictKind::Contested, since: clock::wall() };
     for fact in [
+        Fact::Bfd("tor".into(), Some(Arc::new(bfd()))),
         Fact::Link(2, Some(link)),
         Fact::LinksListed,
         Fact::FailStatic,
@@ -140,6 +148,49 @@ fn a_peer_has_its_messages_notifications_and_times() {
     );
 }
 
+fn bfd() -> BfdReport {
+    BfdReport {
+        state: BfdState::Up,
+        since: clock::wall(),
+        address: ScopedAddress { ip: "10.0.0.1".parse().unwrap(), interface: None },
+        local_address: None,
+        interface: None,
+        multihop: false,
+        diagnostic: Diagnostic::None,
+        remote_diagnostic: Diagnostic::None,
+        remote_state: Some(BfdState::Up),
+        discriminator: 7,
+        remote_discriminator: Some(9),
+        remote_multiplier: Some(3),
+        detection_time_micros: Some(150_000),
+        receive_interval_micros: Some(50_000),
+        transmit_interval_micros: Some(50_000),
+        remote_demand: false,
+        authenticated: false,
+        times_up: 4,
+        losses: 3,
+        last_loss: None,
+        problem: None,
+    }
+}
+
+#[test]
+fn a_peer_that_is_watched_has_the_numbers_of_its_bfd_session() {
+    assert_lines(
+        &snapshot(&busy(), counted()),
+        &[
+            "crier_bfd_session_up{peer=\"tor\"} 1",
+            "crier_bfd_detection_time_microseconds{peer=\"tor\"} 150000",
+            "crier_bfd_session_up_total{peer=\"tor\"} 4",
+            "crier_bfd_session_lost_total{peer=\"tor\"} 3",
+            "crier_bfd_packets_total{outcome=\"sent\",peer=\"tor\"} 1",
+            "crier_bfd_packets_total{outcome=\"received\",peer=\"tor\"} 0",
+            "crier_bfd_packets_discarded_total{reason=\"ttl\"} 1",
+            "crier_bfd_packets_discarded_total{reason=\"forged\"} 0",
+        ],
+    );
+}
+
 fn counted() -> Counters {
     let links = LinkCounters::default();
     let of_eth0 = links.arp.of(&"eth0".into());
@@ -155,6 +206,8 @@ fn counted() -> Counters {
     pulse.count_received(Outcome::Forged);
     pulse.count_received(Outcome::Replayed);
     pulse.count_detection(Duration::from_millis(303));
+    links.bfd.of(&"tor".into()).count_sent();
+    links.bfd.count_discarded(Discard::Ttl);
     Counters {
         moves: [((MoveDirection::In, "owner-silent".to_owned()), 3_u64)].into_iter().collect(),
         conflicts: [(("eth0".into(), ConflictKind::Contested), 2_u64)].into_iter().collect(),

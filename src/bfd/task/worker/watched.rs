@@ -37,12 +37,22 @@ pub(super) struct Watched {
     deaf: Option<String>,
     mute: Option<String>,
     local_address: Option<IpAddr>,
+    /// Why the last packet was dropped that has the peer's address; absent while the session is Up.
+    refused: Option<(Discard, Option<u8>)>,
     since: SystemTime,
     /// What happened since it was last reported.
     ups: u64,
-    losses: Vec<BfdLoss>,
+    losses: u64,
+    last_loss: Option<BfdLoss>,
     told: Option<Told>,
+    /// From when on it is reported again. A session that was lost is at once.
+    tell_from: Instant,
+    /// There is something to report then.
+    untold: bool,
 }
+
+/// How often a session is reported at most, whatever its peer, or who writes in its name, does with it.
+const REPORT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What was counted of one peer over all of its sessions.
 #[derive(Debug, Clone, Default)]
@@ -76,10 +86,14 @@ impl Watched {
             deaf: None,
             mute: None,
             local_address: None,
+            refused: None,
             since: clock::wall(),
             ups: 0,
-            losses: Vec::new(),
+            losses: 0,
+            last_loss: None,
             told: None,
+            tell_from: now,
+            untold: false,
         })
     }
 
@@ -97,14 +111,22 @@ impl Watched {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.session.next_deadline()
+        [self.session.next_deadline(), self.untold.then_some(self.tell_from)].into_iter().flatten().min()
     }
 
     pub(super) fn handle_packet(&mut self, packet: &Packet, octets: &[u8], now: Instant) -> Result<(), Discard> {
-        let action = self.session.handle_packet(packet, octets, now)?;
+        let judged = self.session.handle_packet(packet, octets, now);
+        let action = judged.inspect_err(|discard| self.refuse(*discard, None))?;
         self.peers.iter().for_each(|(_, counters)| counters.count_received());
         self.carry_out(action);
         Ok(())
+    }
+
+    /// A packet with the peer's address was dropped. While the session is not Up, that may be why.
+    pub(super) fn refuse(&mut self, discard: Discard, ttl: Option<u8>) {
+        if self.session.state() != BfdState::Up {
+            self.refused = Some((discard, ttl));
+        }
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
@@ -144,9 +166,11 @@ impl Watched {
                     self.since = clock::wall();
                     if after == BfdState::Up {
                         self.ups += 1;
+                        self.refused = None;
                     }
                     if before == BfdState::Up && cause.is_loss() {
-                        self.losses.push(BfdLoss { at: clock::wall_timestamp(), why: in_words(cause) });
+                        self.losses += 1;
+                        self.last_loss = Some(BfdLoss { at: clock::wall_timestamp(), why: in_words(cause) });
                     }
                 }
             }
@@ -170,22 +194,33 @@ impl Watched {
         }
     }
 
-    /// How the session stands, for each of its peers, if that is news.
-    pub(super) fn news(&mut self, tallies: &mut BTreeMap<PeerName, Tally>) -> Vec<(PeerName, Arc<BfdReport>)> {
-        let (ups, losses) = (std::mem::take(&mut self.ups), std::mem::take(&mut self.losses));
-        let report = self.report();
+    /// How the session stands, for each of its peers, if that is news and may be told now.
+    pub(super) fn news(
+        &mut self,
+        tallies: &mut BTreeMap<PeerName, Tally>,
+        now: Instant,
+    ) -> Vec<(PeerName, Arc<BfdReport>)> {
         let names: Vec<PeerName> = self.peers.iter().map(|(name, _)| name.clone()).collect();
-        let told = (report, names);
-        if ups == 0 && losses.is_empty() && self.told.as_ref() == Some(&told) {
+        let told = (self.report(), names);
+        if self.ups == 0 && self.losses == 0 && self.told.as_ref() == Some(&told) {
+            self.untold = false;
             return Vec::new();
         }
+        let was_up = self.told.as_ref().is_some_and(|(report, _)| report.state == BfdState::Up);
+        self.untold = now < self.tell_from && !(was_up && self.losses > 0);
+        if self.untold {
+            return Vec::new();
+        }
+        self.tell_from = now + REPORT_PAUSE;
+        let (ups, losses) = (std::mem::take(&mut self.ups), std::mem::take(&mut self.losses));
+        let last = self.last_loss.take();
         let (report, names) = &*self.told.insert(told);
         let of_peer = |name: &PeerName| {
             let tally = tallies.entry(name.clone()).or_default();
             tally.times_up += ups;
-            tally.losses += u64::try_from(losses.len()).unwrap_or(u64::MAX);
-            if let Some(last) = losses.last() {
-                tally.last_loss = Some(last.clone());
+            tally.losses += losses;
+            if last.is_some() {
+                tally.last_loss.clone_from(&last);
             }
             let Tally { times_up, losses, last_loss } = tally.clone();
             (name.clone(), Arc::new(BfdReport { times_up, losses, last_loss, ..report.clone() }))
@@ -220,8 +255,20 @@ impl Watched {
             times_up: 0,
             losses: 0,
             last_loss: None,
-            problem: self.deaf.clone().or_else(|| self.mute.clone()),
+            problem: self.problem(),
         }
+    }
+}
+
+impl Watched {
+    /// Why the session cannot come up, as far as this end knows.
+    fn problem(&self) -> Option<String> {
+        let refused = || {
+            let (discard, ttl) = self.refused?;
+            let ttl = ttl.map_or(String::new(), |ttl| format!(" (TTL {ttl})"));
+            Some(format!("packets of the peer are dropped: {}{ttl}", discard.in_words()))
+        };
+        self.deaf.clone().or_else(|| self.mute.clone()).or_else(refused)
     }
 }
 
@@ -277,4 +324,88 @@ fn in_words(cause: Cause) -> String {
 fn spoken(time: Duration) -> String {
     let micros = time.as_micros();
     if micros.is_multiple_of(1000) { format!("{} ms", micros / 1000) } else { format!("{micros} us") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU8;
+
+    use super::*;
+    use crate::address::ScopedAddress;
+
+    fn profile(name: &str, transmit: u64, receive: u64, multiplier: u8) -> BfdProfile {
+        BfdProfile {
+            name: name.to_owned(),
+            receive_interval: Duration::from_millis(receive),
+            transmit_interval: Duration::from_millis(transmit),
+            multiplier: NonZeroU8::new(multiplier).unwrap(),
+            minimum_ttl: 254,
+            passive: false,
+            key: None,
+            key_id: 1,
+            authentication: BfdAuthentication::MeticulousKeyedSha1,
+        }
+    }
+
+    fn peer(name: &str, profile: BfdProfile) -> (PeerName, BfdPeer) {
+        let address = ScopedAddress { ip: "10.0.0.1".parse().unwrap(), interface: None };
+        let peer = BfdPeer { profile: Arc::new(profile), address, source: None, vrf: None, multihop: false };
+        (name.into(), peer)
+    }
+
+    fn watched(peers: Vec<(PeerName, BfdPeer)>, now: Instant) -> Watched {
+        let place = Place::of(&peers[0].1);
+        Watched::new(place, peers, NonZeroU32::MIN, &Counters::default(), now).expect("there is a peer")
+    }
+
+    #[test]
+    fn peers_that_share_a_path_have_the_profile_that_notices_soonest_and_each_its_report() {
+        let now = clock::now();
+        let slow = peer("slow", profile("slow", 300, 300, 3));
+        let fast = peer("fast", profile("fast", 10, 100, 4));
+        let mut shared = watched(vec![slow.clone(), fast], now);
+        assert_eq!(shared.profile.name, "fast");
+        let mut tallies = BTreeMap::new();
+        let told: Vec<PeerName> = shared.news(&mut tallies, now).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(told, ["slow".into(), "fast".into()] as [PeerName; 2]);
+        shared.change(vec![slow], &Counters::default(), now);
+        assert_eq!((shared.profile.name.as_str(), shared.peers.len()), ("slow", 1));
+        assert!(
+            Watched::new(
+                Place::of(&peer("x", profile("x", 10, 10, 1)).1),
+                vec![],
+                NonZeroU32::MIN,
+                &Counters::default(),
+                now
+            )
+            .is_none()
+        );
+    }
+
+    #[test]
+    fn a_session_is_reported_ten_times_a_second_at_most_and_a_loss_at_once() {
+        let mut now = clock::now();
+        let mut session = watched(vec![peer("tor", profile("fast", 50, 50, 3))], now);
+        let mut tallies = BTreeMap::new();
+        let mut reports = 0;
+        for round in 0..1000_u32 {
+            // What a stranger on the link can do to a session that is not up.
+            let discard = if round % 2 == 0 { Discard::Forged } else { Discard::Replayed };
+            session.refuse(discard, None);
+            reports += session.news(&mut tallies, now).len();
+            now += Duration::from_millis(1);
+        }
+        assert!((9..=11).contains(&reports), "{reports} in a second");
+        assert!(session.next_deadline().is_some_and(|at| at <= now + REPORT_PAUSE), "the rest is told later");
+        let changed = |before, after, cause| Some(Action::Changed { before, after, cause });
+        now += Duration::from_secs(1);
+        session.carry_out(changed(BfdState::Init, BfdState::Up, Cause::Heard));
+        session.told.iter_mut().for_each(|(report, _)| report.state = BfdState::Up);
+        session.tell_from = now + REPORT_PAUSE;
+        session.carry_out(changed(BfdState::Up, BfdState::Down, Cause::Silence(Duration::from_millis(150))));
+        let told = session.news(&mut tallies, now);
+        let (_, report) = told.first().expect("a loss is told at once");
+        assert_eq!((report.losses, report.times_up), (1, 1));
+        assert_eq!(report.last_loss.as_ref().map(|loss| loss.why.as_str()), Some("nothing came for 150 ms"));
+    }
 }
