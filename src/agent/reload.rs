@@ -43,6 +43,8 @@ pub enum Refusal {
     NothingToConfirm,
     #[error("the time to confirm is from 1 s to 1 day")]
     ConfirmTime,
+    #[error("this is the last node that serves: {0}. With --force its addresses are served by nobody")]
+    LastNode(String),
     #[error("the agent is stopping")]
     Stopping,
 }
@@ -185,6 +187,8 @@ impl Reloader {
         match wish {
             Wish::Apply { main, confirm_secs } => self.apply(main, confirm_secs).await,
             Wish::Confirm => self.confirm(),
+            // The drainer's.
+            Wish::Drain { .. } | Wish::Undrain => Err(Refusal::Stopping),
             Wish::Peer { peer, order } => {
                 let peers = &self.config.bgp.peers;
                 if !peers.iter().any(|it| it.name == peer) {

@@ -5,6 +5,7 @@
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::drain::Command;
 use super::orders::Order;
 use crate::data_path::machine::NodeReport;
 use crate::plan::slice::{BgpSlice, BindSlice, L2Slice, PulseSlice, StatusSlice};
@@ -20,6 +21,9 @@ const QUERIES: usize = 16;
 
 /// Orders are carried out one after the other. One who comes while the queue is full waits.
 const ORDERS: usize = 16;
+
+/// Orders of the drainer: the taker of orders has one under way.
+const DRAINS: usize = 1;
 
 /// A question to the running agent: how it stands now. What is shown of that is made by whoever asks, outside of the loop.
 #[derive(Debug)]
@@ -75,6 +79,10 @@ pub fn facts() -> (mpsc::Sender<Fact>, mpsc::Receiver<Fact>) {
 
 pub fn orders() -> (mpsc::Sender<Order>, mpsc::Receiver<Order>) {
     mpsc::channel(ORDERS)
+}
+
+pub(super) fn drains() -> (mpsc::Sender<Command>, mpsc::Receiver<Command>) {
+    mpsc::channel(DRAINS)
 }
 
 pub fn queries() -> (mpsc::Sender<Query>, mpsc::Receiver<Query>) {

@@ -3,6 +3,7 @@
 mod bgp;
 mod config;
 mod doctor;
+mod drain;
 mod install;
 mod kubeconfig;
 mod l2;
@@ -89,6 +90,10 @@ enum Verb {
     Doctor(Output),
     /// Show what a configuration would change in the running cluster, before anybody uses it
     Plan(plan::Plan),
+    /// Take this node out: traffic goes to other nodes first, then its addresses and routes
+    Drain(drain::Drain),
+    /// Take a drain back
+    Undrain,
     /// Check, print, compare or apply a configuration
     #[command(subcommand)]
     Config(config::Config),
@@ -134,13 +139,11 @@ enum Format {
 }
 
 /// The verbs of the design that this version does not have.
-const NOT_AVAILABLE_YET: [&str; 16] = [
+const NOT_AVAILABLE_YET: [&str; 14] = [
     "explain",
     "get",
     "bfd",
     "egress",
-    "drain",
-    "undrain",
     "move",
     "renumber",
     "history",
@@ -163,6 +166,8 @@ pub fn dispatch(arguments: Arguments) -> Exit {
         Verb::L2(verb) => l2::l2(&socket, verb),
         Verb::Doctor(output) => doctor::doctor(&socket, output),
         Verb::Plan(arguments) => plan::plan(&socket, &arguments),
+        Verb::Drain(arguments) => drain::drain(&socket, arguments),
+        Verb::Undrain => drain::undrain(&socket),
         Verb::Config(config) => config::config(&socket, config),
         Verb::Migrate(arguments) => migrate::run(&arguments),
         Verb::Rbac => rbac::rbac(),
@@ -215,6 +220,7 @@ fn refused(error: &AskError) -> Exit {
         AskError::NotThere(_) | AskError::NotUnderstood(_) => Exit::Usage,
         AskError::CannotStart(_)
         | AskError::Broken { .. }
+        | AskError::Declined(_)
         | AskError::Refused { .. }
         | AskError::OtherSchema { .. }
         | AskError::Unreadable(_) => Exit::Problem,

@@ -8,7 +8,9 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Conflict, DefaultRoute, EndpointSlice, HostProblem, LeaseState, Link, Node, Service, SessionDetail};
+use super::{
+    Conflict, DefaultRoute, Drain, EndpointSlice, HostProblem, LeaseState, Link, Node, Service, SessionDetail,
+};
 use crate::config::Config;
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
 use crate::path_state::DataPath;
@@ -77,6 +79,8 @@ pub enum Fact {
     Config(Arc<Config>),
     /// What an operator wants of a peer of `[[bgp.peer]]`.
     Peer(PeerName, PeerOrder),
+    /// How far this node has come with leaving; `None` where it does not.
+    Drain(Option<Arc<Drain>>),
     /// Wait for no list any longer: act on the last known state, even if no list was ever complete.
     FailStatic,
     /// The agent stops: this node takes nothing any more, and says nothing for what it still answers for.
@@ -114,6 +118,7 @@ impl Fact {
             | Fact::Listening(_)
             | Fact::DataPath(_)
             | Fact::Config(_)
+            | Fact::Drain(_)
             | Fact::Peer(_, PeerOrder::Reset | PeerOrder::Refresh)
             | Fact::FailStatic
             | Fact::Leaving => false,

@@ -2,6 +2,7 @@
 //! Floor 1. `Fact` is what the sources and actuators report; `World` is what `plan` reads.
 
 mod condition;
+mod drain;
 mod fact;
 mod lease;
 mod node_counts;
@@ -13,6 +14,7 @@ mod tests;
 
 pub use crate::session_state::SessionState;
 pub use condition::Condition;
+pub use drain::{Drain, DrainStage};
 pub use fact::{ApiServer, Fact, Listing, PeerOrder, PeerOrders, Pulses, SessionReport};
 pub use lease::LeaseState;
 pub use node_counts::NodeCounts;
