@@ -128,7 +128,7 @@ fn routes_say_graceful_shutdown_first_and_go_last_also_across_a_restart() {
     let manifests = Manifests::new(&rack);
     manifests.service(&Service::new("web").anywhere().addresses("203.0.113.1"));
     let site = Site::new(&rack, "192.168.35.0/24", "fd35::/64", 1);
-    let session = "protocol bgp node1 { local as 64512; neighbor 192.168.35.11 as 64512; passive yes; ipv4 { import all; export none; }; }";
+    let session = "protocol bgp node1 { local as 64512; neighbor 192.168.35.11 as 64512; passive yes; direct; ipv4 { import all; export none; gateway direct; }; }";
     let bird = site.router.bird(&format!("router id 192.168.35.1;\n{}\n{session}\n", bird::KERNEL));
     let node = site.node(0);
     track(node);
