@@ -204,6 +204,10 @@ impl Drainer {
     /// How many of the flows that were open at the first count are open still; `None` where they cannot be counted.
     async fn count(&self, counted: &mut Option<HashSet<Flow>>) -> Option<usize> {
         let snapshot = self.snapshot().await.ok()?;
+        if !snapshot.plan.bgp.complete {
+            // After a start: what is announced is not known yet.
+            return None;
+        }
         let announced = snapshot.plan.decisions.values().flat_map(|it| &it.announcements).map(|it| it.address);
         let addresses: BTreeSet<IpAddr> = announced.collect();
         let listed = tokio::task::spawn_blocking(move || flows::open(&addresses)).await.ok()?;

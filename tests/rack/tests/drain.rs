@@ -5,7 +5,9 @@ use std::net::{Ipv4Addr, TcpStream};
 
 use rack::crier::Crier;
 use rack::lan::Lan;
-use rack::{Manifests, Namespace, Need, Rack, Service, Site, bird, eventually, eventually_equal, millis, secs, throughout};
+use rack::{
+    Manifests, Namespace, Need, Rack, Service, Site, bird, eventually, eventually_equal, millis, secs, throughout,
+};
 use serde_json::Value;
 
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 100);
@@ -161,7 +163,9 @@ fn routes_say_graceful_shutdown_first_and_go_last_also_across_a_restart() {
     let (code, said) = ordered(&agent, "drain --timeout 30s --force");
     assert_eq!(code, Some(0), "{said}");
     eventually_equal("the route steps back", secs(5), &"0 (64512,100) (65535,0)".to_owned(), seen);
-    throughout("while a flow is open the route stays", secs(2), || if seen().is_empty() { Err("it went") } else { Ok(()) });
+    throughout("while a flow is open the route stays", secs(2), || {
+        if seen().is_empty() { Err("it went") } else { Ok(()) }
+    });
     finish(open).expect("the flow ends by itself");
     eventually_equal("the route goes last", secs(10), &String::new(), seen);
     let (code, said) = ordered(&agent, "undrain");
@@ -176,6 +180,10 @@ fn routes_say_graceful_shutdown_first_and_go_last_also_across_a_restart() {
     agent.kill();
     let again = node.crier(node.name(), &configuration);
     again.wait_ready(secs(30));
+    throughout("a flow is open still, so it goes on waiting", secs(2), || match drain(&again)["stage"].as_str() {
+        Some("waiting") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
     eventually_equal("it goes on where it was", secs(30), &"drained".to_owned(), || {
         drain(&again)["stage"].as_str().unwrap_or_default().to_owned()
     });
