@@ -149,6 +149,10 @@ pub enum Reason {
     NodeNotSelected,
     #[error("the node carries the label node.kubernetes.io/exclude-from-external-load-balancers")]
     NodeExcluded,
+    #[error("the node is being drained, and another node can serve")]
+    NodeDraining,
+    #[error("the node was drained; `crier undrain` there takes it back")]
+    NodeDrained,
     #[error("the node's data path is bad{}, and another node serves", because(.fault.as_ref()))]
     DataPathBad { fault: Option<PathFault> },
     #[error("the node's data path was not seen good since its boot{}", because(.fault.as_ref()))]

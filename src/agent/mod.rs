@@ -5,6 +5,7 @@
 //! changes the configuration.
 
 pub mod counters;
+mod drain;
 mod farewell;
 mod incarnation;
 mod log_changes;

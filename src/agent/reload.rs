@@ -43,6 +43,8 @@ pub enum Refusal {
     NothingToConfirm,
     #[error("the time to confirm is from 1 s to 1 day")]
     ConfirmTime,
+    #[error("this is the last node that serves: {0}. With --force its addresses are served by nobody")]
+    LastNode(String),
     #[error("the agent is stopping")]
     Stopping,
 }
@@ -185,6 +187,8 @@ impl Reloader {
         match wish {
             Wish::Apply { main, confirm_secs } => self.apply(main, confirm_secs).await,
             Wish::Confirm => self.confirm(),
+            // The drainer's.
+            Wish::Drain { .. } | Wish::Undrain => Err(Refusal::Stopping),
             Wish::Peer { peer, order } => {
                 let peers = &self.config.bgp.peers;
                 if !peers.iter().any(|it| it.name == peer) {
@@ -381,12 +385,16 @@ impl Reloader {
         if until.is_none() && was_unconfirmed {
             self.confirm()?;
         }
-        let summary = match (changes.len(), until) {
-            (0, None) => "applied: no difference to what was in use".to_owned(),
-            (count, None) => format!("applied: {count} differences"),
-            (count, Some(until)) => format!(
-                "applied: {count} differences; taken back at {until:.0} unless `crier config confirm` comes before"
-            ),
+        let count = match changes.len() {
+            0 => "no difference to what was in use".to_owned(),
+            1 => "1 difference".to_owned(),
+            many => format!("{many} differences"),
+        };
+        let summary = match until {
+            None => format!("applied: {count}"),
+            Some(until) => {
+                format!("applied: {count}; taken back at {until:.0} unless `crier config confirm` comes before")
+            }
         };
         Ok(Done {
             changes: changes.iter().map(ToString::to_string).collect(),
@@ -435,11 +443,16 @@ impl Reloader {
         warn!("the configuration was not confirmed in time: the one before is put back");
         match before.put_back(&self.main) {
             Ok(files) => files.iter().for_each(|file| info!(file = %file.display(), "put back")),
-            Err(error) => error!(%error, "the files of the configuration before could not be put back"),
+            Err(error) => {
+                error!(%error, "the files of the configuration before could not be put back; the agent goes by them all the same")
+            }
         }
-        // It was in use before; if it is refused now, a secret has gone, and that is reported.
-        let _ = self.reload().await;
-        self.report(|_| {});
+        // Not what the files say, which may be another thing by now. It was in use before; if it is refused, a secret has gone.
+        let outcome = match self.check(before.former.clone()).await {
+            Ok((config, changes)) => self.take_over(config, before.former, &changes).await,
+            Err(error) => Err(error),
+        };
+        self.note(outcome.as_ref().err());
     }
 }
 

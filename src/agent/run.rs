@@ -7,6 +7,7 @@
 //! - the actuators: `bgp::task`, `bfd::task`, `arp::task`, `kernel::addresses`, `kernel::blackholes`, `kernel::sysctl` and `k8s::status`. A
 //!   status write that is cancelled is made again by whoever allocates next.
 //! - the taker of orders: `orders` with the `reload`er. Cancelled, it leaves things as the last order left them.
+//! - the drainer: `drain`. Cancelled, it goes on with the next start.
 //! - the patience task: says when nothing more will be waited for.
 
 use std::future::Future;
@@ -21,6 +22,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::counters::LinkCounters;
+use super::drain::{self, Drainer};
 use super::farewell::{self, Stopping};
 use super::incarnation;
 use super::logging::LogControl;
@@ -38,6 +40,7 @@ use crate::names::NodeName;
 use crate::plan::verdict::is_announced;
 use crate::pulse::task::Voice;
 use crate::stop::{Cause, Stop};
+use crate::views::drain::Flows;
 use crate::views::reload::Reloads;
 use crate::world::{BfdSessions, Fact};
 use crate::{arp, bfd, bgp, clock, data_path, discovery, k8s, kernel, manifests, plan, pulse};
@@ -113,6 +116,11 @@ pub async fn run(start: Start) -> Result<(), Error> {
     let (voice, pulse) = pulse_setup(&config, &node, turns_seen);
     // First of all, so that the first plan knows it: there is room for it in the empty queue.
     let _ = facts.send(Fact::Pulses(reload::pulses(&config))).await;
+    let drained = drain::recall(folder);
+    if let Some(drain) = &drained {
+        warn!(stage = drain.stage.code(), "this node is drained: `crier undrain` takes it back");
+        let _ = facts.send(Fact::Drain(Some(Arc::new(drain.clone())))).await;
+    }
     let path = data_path::task::setup(&config.node.data_path, config.is_standalone(), &boot, folder);
     // As above: until the path is seen good, nothing is announced.
     let _ = facts.send(path.fact()).await;
@@ -130,11 +138,16 @@ pub async fn run(start: Start) -> Result<(), Error> {
     let config = Arc::new(config);
     let (report, reports) = watch::channel(Reloads::default());
     let (is_ready, ready) = watch::channel(false);
+    let (flows, flows_seen) = watch::channel(Flows::default());
+    let (drains, commands) = wiring::drains();
+    let (state, asking) = (config.state.folder.clone(), ask.clone());
+    let drainer = Drainer { folder: state, drain: drained, facts: facts.clone(), queries: asking, flows };
+    tasks.endless.spawn(named("the drainer", drain::run(drainer, commands)));
     let followers = Followers { facts: facts.clone(), queries: ask, voice, terms, wanted, log, report, ready };
     let reloader = Reloader::new(main, files, config.clone(), unconfirmed, followers);
-    tasks.endless.spawn(named("the taker of orders", orders::run(reloader, hangup, orders)));
+    tasks.endless.spawn(named("the taker of orders", orders::run(reloader, hangup, orders, drains)));
     let (first_plan, plan_stands) = oneshot::channel();
-    let mut turning = Loop::new(config, node, slices, memory, counters, first_plan, turned, reports);
+    let mut turning = Loop::new(config, node, slices, memory, counters, first_plan, turned, (reports, flows_seen));
     turning.recall();
     let patience = if turning.remembers_services() { PATIENCE_WITH_MEMORY } else { PATIENCE_WITHOUT_MEMORY };
     let leaving = facts.clone();

@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::names::NodeName;
 use crate::plan::Planner;
 use crate::views::Snapshot;
+use crate::views::drain::Flows;
 use crate::views::reload::Reloads;
 use crate::world::Fact;
 
@@ -52,6 +53,8 @@ pub struct Loop {
     first_plan: Option<oneshot::Sender<()>>,
     /// How reloads went, for whoever asks.
     reloads: watch::Receiver<Reloads>,
+    /// What a drain has counted, for whoever asks.
+    flows: watch::Receiver<Flows>,
     /// When it last turned.
     turned: watch::Sender<Instant>,
     /// When to tell systemd next that it turns.
@@ -67,7 +70,7 @@ impl Loop {
         link_counters: LinkCounters,
         first_plan: oneshot::Sender<()>,
         turned: watch::Sender<Instant>,
-        reloads: watch::Receiver<Reloads>,
+        (reloads, flows): (watch::Receiver<Reloads>, watch::Receiver<Flows>),
     ) -> Loop {
         let planner = Planner::new(config, node.clone());
         let started = Timestamp::try_from(clock::wall()).unwrap_or_default();
@@ -83,6 +86,7 @@ impl Loop {
             keeping: None,
             first_plan: Some(first_plan),
             reloads,
+            flows,
             turned,
             tell_alive: clock::now(),
         }
@@ -202,6 +206,7 @@ impl Loop {
         let counters = self.counters.read(&self.link_counters);
         // Whoever asked may have gone away.
         let snapshot = Snapshot::of(&self.planner, self.started, counters, clock::now(), clock::wall());
-        let _ = asked.send(Snapshot { reloads: self.reloads.borrow().clone(), ..snapshot });
+        let (reloads, flows) = (self.reloads.borrow().clone(), self.flows.borrow().clone());
+        let _ = asked.send(Snapshot { reloads, flows, ..snapshot });
     }
 }

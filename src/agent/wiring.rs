@@ -5,6 +5,7 @@
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::drain::Command;
 use super::orders::Order;
 use crate::data_path::machine::NodeReport;
 use crate::k8s::annotate::{self, Annotation};
@@ -21,6 +22,9 @@ const QUERIES: usize = 16;
 
 /// Orders are carried out one after the other. One who comes while the queue is full waits.
 const ORDERS: usize = 16;
+
+/// Orders of the drainer: the taker of orders has one under way.
+const DRAINS: usize = 1;
 
 /// A question to the running agent: how it stands now. What is shown of that is made by whoever asks, outside of the loop.
 #[derive(Debug)]
@@ -85,6 +89,10 @@ pub fn orders() -> (mpsc::Sender<Order>, mpsc::Receiver<Order>) {
 /// Annotations that operators have written.
 pub fn annotations() -> (mpsc::Sender<Annotation>, mpsc::Receiver<Annotation>) {
     mpsc::channel(annotate::WAITING)
+}
+
+pub(super) fn drains() -> (mpsc::Sender<Command>, mpsc::Receiver<Command>) {
+    mpsc::channel(DRAINS)
 }
 
 pub fn queries() -> (mpsc::Sender<Query>, mpsc::Receiver<Query>) {

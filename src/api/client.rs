@@ -46,6 +46,9 @@ pub enum AskError {
     /// The agent cannot read what it was asked, a configuration for example.
     #[error("{0}")]
     NotUnderstood(String),
+    /// The agent can, and does not.
+    #[error("{0}")]
+    Declined(String),
     #[error("the agent answered {status}: {body}")]
     Refused { status: http::StatusCode, body: String },
     #[error(
@@ -127,6 +130,7 @@ async fn send(socket: &Path, request: http::Result<Request<Full<Bytes>>>) -> Res
     match status {
         status if status.is_success() => Ok(body),
         http::StatusCode::NOT_FOUND => Err(AskError::NotThere(text())),
+        http::StatusCode::CONFLICT | http::StatusCode::FORBIDDEN => Err(AskError::Declined(text())),
         http::StatusCode::BAD_REQUEST => Err(AskError::NotUnderstood(text())),
         status => Err(AskError::Refused { status, body: text() }),
     }

@@ -297,6 +297,7 @@ fn status_of(refusal: &Refusal) -> StatusCode {
         | Refusal::Unsettled
         | Refusal::NothingToConfirm
         | Refusal::ConfirmTime => StatusCode::BAD_REQUEST,
+        Refusal::LastNode(_) => StatusCode::CONFLICT,
         Refusal::NoSuchPeer { .. } => StatusCode::NOT_FOUND,
         Refusal::Write { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         Refusal::Stopping => StatusCode::SERVICE_UNAVAILABLE,

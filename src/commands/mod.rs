@@ -4,6 +4,7 @@ mod bfd;
 mod bgp;
 mod config;
 mod doctor;
+mod drain;
 mod install;
 mod kubeconfig;
 mod l2;
@@ -95,6 +96,10 @@ enum Verb {
     Plan(plan::Plan),
     /// Give a Service another address, and announce the old one beside it for a while
     Renumber(renumber::Renumber),
+    /// Take this node out: traffic goes to other nodes first, then its addresses and routes
+    Drain(drain::Drain),
+    /// Take a drain back
+    Undrain,
     /// Check, print, compare or apply a configuration
     #[command(subcommand)]
     Config(config::Config),
@@ -140,12 +145,10 @@ enum Format {
 }
 
 /// The verbs of the design that this version does not have.
-const NOT_AVAILABLE_YET: [&str; 14] = [
+const NOT_AVAILABLE_YET: [&str; 12] = [
     "explain",
     "get",
     "egress",
-    "drain",
-    "undrain",
     "move",
     "history",
     "events",
@@ -169,6 +172,8 @@ pub fn dispatch(arguments: Arguments) -> Exit {
         Verb::Doctor(output) => doctor::doctor(&socket, output),
         Verb::Plan(arguments) => plan::plan(&socket, &arguments),
         Verb::Renumber(arguments) => renumber::renumber(&socket, &arguments),
+        Verb::Drain(arguments) => drain::drain(&socket, arguments),
+        Verb::Undrain => drain::undrain(&socket),
         Verb::Config(config) => config::config(&socket, config),
         Verb::Migrate(arguments) => migrate::run(&arguments),
         Verb::Rbac => rbac::rbac(),
@@ -221,6 +226,7 @@ fn refused(error: &AskError) -> Exit {
         AskError::NotThere(_) | AskError::NotUnderstood(_) => Exit::Usage,
         AskError::CannotStart(_)
         | AskError::Broken { .. }
+        | AskError::Declined(_)
         | AskError::Refused { .. }
         | AskError::OtherSchema { .. }
         | AskError::Unreadable(_) => Exit::Problem,

@@ -103,6 +103,11 @@ fn head(report: &Report) -> String {
         (source, None) => writeln!(text, "data path   {state} ({source})"),
         (source, Some(fault)) => writeln!(text, "data path   {state} ({source}): {fault}"),
     };
+    if let Some(drain) = &report.drain {
+        let left = drain.flows_left.map(|left| format!(", {left} flows left")).unwrap_or_default();
+        let reason = drain.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        let _ = writeln!(text, "drain       {} since {}{left}{reason}", drain.stage.code(), ago(drain.since));
+    }
     for RosterReport { link, keys, .. } in &report.pulse.links {
         if let Some(keys) = keys {
             let _ = writeln!(text, "pulse key   {link}: {}", keys.summary);

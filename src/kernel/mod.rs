@@ -5,6 +5,7 @@
 
 pub mod addresses;
 pub mod blackholes;
+pub mod flows;
 mod host;
 mod links;
 mod netlink;

@@ -206,6 +206,7 @@ impl<'a> Ranking<'a> {
             Grade::Eligible => return None,
             Grade::ViewStale => Reason::NodeViewStale,
             Grade::DataPathBad => Reason::DataPathBad { fault: None },
+            Grade::Draining => Reason::NodeDraining,
         };
         self.electorate.candidates().iter().any(better).then_some(reason)
     }

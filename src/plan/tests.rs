@@ -18,6 +18,7 @@ use crate::world::{
 
 mod advertisements;
 mod data_path;
+mod drains;
 mod endpoints_first;
 mod forecasts;
 mod incremental;

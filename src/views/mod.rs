@@ -9,6 +9,7 @@ mod allocator;
 pub mod bfd;
 pub mod bgp;
 pub mod counters;
+pub mod drain;
 pub mod forecast;
 pub mod l2;
 pub mod metrics;

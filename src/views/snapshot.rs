@@ -11,6 +11,7 @@ use imbl::OrdMap;
 use jiff::Timestamp;
 
 use super::counters::Direction;
+use super::drain::Flows;
 use super::reload::Reloads;
 use crate::arp::packet::Protocol;
 use crate::bfd_state::BfdState;
@@ -43,6 +44,8 @@ pub struct Snapshot {
     pub counters: Counters,
     /// How reloads of the configuration went.
     pub reloads: Reloads,
+    /// What a drain has counted.
+    pub flows: Flows,
 }
 
 /// What was counted since the agent started. Counters only ever grow.
@@ -89,6 +92,7 @@ impl Snapshot {
             claims: planner.book().claims().clone(),
             counters,
             reloads: Reloads::default(),
+            flows: Flows::default(),
         }
     }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bgp::{PeerReport, peer_report};
 use super::counters::{self, CountersReport};
+use super::drain::{self, DrainReport};
 use super::problems::problems;
 use super::reload::Reloads;
 use super::{SCHEMA_VERSION, Snapshot};
@@ -45,6 +46,9 @@ pub struct Report {
     /// Whether this node can serve what it announces.
     #[serde(default)]
     pub data_path: DataPathReport,
+    /// How far this node has come with leaving; `None` where it does not.
+    #[serde(default)]
+    pub drain: Option<DrainReport>,
     /// How reloads of the configuration went.
     #[serde(default)]
     pub configuration: Reloads,
@@ -208,6 +212,7 @@ pub fn status(snapshot: &Snapshot) -> Report {
         l2: counters::report(counters),
         services,
         data_path: data_path(&world.data_path),
+        drain: drain::drain(snapshot),
         configuration: snapshot.reloads.clone(),
         host_problems: world.host_problems.clone(),
     }

@@ -9,7 +9,8 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BfdReport, Conflict, DefaultRoute, EndpointSlice, HostProblem, LeaseState, Link, Node, Service, SessionDetail,
+    BfdReport, Conflict, DefaultRoute, Drain, EndpointSlice, HostProblem, LeaseState, Link, Node, Service,
+    SessionDetail,
 };
 use crate::config::Config;
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
@@ -81,6 +82,8 @@ pub enum Fact {
     Config(Arc<Config>),
     /// What an operator wants of a peer of `[[bgp.peer]]`.
     Peer(PeerName, PeerOrder),
+    /// How far this node has come with leaving; `None` where it does not.
+    Drain(Option<Arc<Drain>>),
     /// Wait for no list any longer: act on the last known state, even if no list was ever complete.
     FailStatic,
     /// The agent stops: this node takes nothing any more, and says nothing for what it still answers for.
@@ -119,6 +122,7 @@ impl Fact {
             | Fact::Listening(_)
             | Fact::DataPath(_)
             | Fact::Config(_)
+            | Fact::Drain(_)
             | Fact::Peer(_, PeerOrder::Reset | PeerOrder::Refresh)
             | Fact::FailStatic
             | Fact::Leaving => false,

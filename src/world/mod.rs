@@ -3,6 +3,7 @@
 
 mod bfd;
 mod condition;
+mod drain;
 mod fact;
 mod lease;
 mod node_counts;
@@ -15,6 +16,7 @@ mod tests;
 pub use crate::session_state::SessionState;
 pub use bfd::{BfdLoss, BfdReport, BfdSessions};
 pub use condition::Condition;
+pub use drain::{Drain, DrainStage};
 pub use fact::{ApiServer, Fact, Listing, PeerOrder, PeerOrders, Pulses, SessionReport};
 pub use lease::LeaseState;
 pub use node_counts::NodeCounts;

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use super::{
-    ApiServer, BfdSessions, Conflict, DefaultRoute, EndpointSlice, Fact, HostProblem, LeaseState, Link, Listing, Node,
-    NodeCounts, PeerOrder, PeerOrders, Pulses, Service, SessionReport, SessionState,
+    ApiServer, BfdSessions, Conflict, DefaultRoute, Drain, DrainStage, EndpointSlice, Fact, HostProblem, LeaseState,
+    Link, Listing, Node, NodeCounts, PeerOrder, PeerOrders, Pulses, Service, SessionReport, SessionState,
 };
 use crate::address::Family;
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
@@ -74,6 +74,8 @@ pub struct World {
     pub data_path: DataPath,
     /// What operators wanted of peers, by the name of the `[[bgp.peer]]`.
     pub peer_orders: OrdMap<PeerName, PeerOrders>,
+    /// This node is being drained.
+    pub drain: Option<Arc<Drain>>,
     pub fail_static: bool,
     pub leaving: bool,
 }
@@ -161,6 +163,7 @@ impl Default for World {
             listen_problems: Vec::new(),
             data_path: DataPath::UNWATCHED,
             peer_orders: OrdMap::new(),
+            drain: None,
             fail_static: false,
             leaving: false,
         }
@@ -284,11 +287,17 @@ impl World {
             // The planner goes by it; the World has no opinions.
             Fact::Config(_) => Touched::Everything,
             Fact::Peer(peer, order) => self.order(peer, order),
+            Fact::Drain(drain) => everything_if(std::mem::replace(&mut self.drain, drain.clone()) != drain),
             // With the lists complete there is nothing left to be patient for.
             Fact::Leaving => everything_if(!std::mem::replace(&mut self.leaving, true)),
             Fact::FailStatic if self.listed.all() => Touched::Nothing,
             Fact::FailStatic => everything_if(!std::mem::replace(&mut self.fail_static, true)),
         }
+    }
+
+    /// How far this node has come with leaving.
+    pub fn drain_stage(&self) -> Option<DrainStage> {
+        self.drain.as_ref().map(|drain| drain.stage)
     }
 
     /// The endpoints of a Service that take new connections for addresses of one family.

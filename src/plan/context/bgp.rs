@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::address::LocalAddress;
+use crate::community::Community;
 use crate::config::{self, Config};
 use crate::names::{NodeName, PeerName};
 use crate::plan::slice::Listen;
@@ -14,7 +15,7 @@ use crate::plan::{elect, reach};
 use crate::reason::Reason;
 use crate::route::RouteAttributes;
 use crate::selector::Selector;
-use crate::world::{Link, Node, World};
+use crate::world::{DrainStage, Link, Node, World};
 
 /// What this node may announce, and to whom.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -46,7 +47,7 @@ impl BgpContext {
     }
 
     /// `node` is this node, where it is known.
-    pub(super) fn of(config: &Config, me: &NodeName, node: Option<&Node>) -> BgpContext {
+    pub(super) fn of(config: &Config, me: &NodeName, node: Option<&Node>, drain: Option<DrainStage>) -> BgpContext {
         let selects = |selector: &Option<Selector>| {
             selector.as_ref().is_none_or(|selector| node.is_some_and(|node| selector.matches(&node.labels)))
         };
@@ -55,10 +56,16 @@ impl BgpContext {
         let advertisements = config.bgp.advertisements.iter().map(|it| AdvertisementContext {
             selected: selects(&it.nodes),
             attributes: Arc::new(RouteAttributes {
-                local_preference: it.local_preference,
+                // RFC 8326 §4.1: the routes say that they go, and where the peer does not heed that, they are the last choice.
+                local_preference: if drain.is_some() { Some(0) } else { it.local_preference },
                 med: it.med,
                 prepend: it.prepend,
-                communities: it.communities.clone(),
+                communities: it
+                    .communities
+                    .iter()
+                    .copied()
+                    .chain(drain.map(|_| Community::GRACEFUL_SHUTDOWN))
+                    .collect(),
                 endpoints: None,
             }),
             peers: peers
@@ -70,6 +77,7 @@ impl BgpContext {
         BgpContext {
             advertisements: advertisements.collect(),
             exclusion: match node {
+                Some(_) if drain == Some(DrainStage::Drained) => Some(Reason::NodeDrained),
                 Some(node) => elect::exclusion(node),
                 None => Some(Reason::NodeUnknown { node: me.clone() }),
             },

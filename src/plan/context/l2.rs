@@ -17,7 +17,7 @@ use crate::plan::holder::Grade;
 use crate::plan::slice::PulseLink;
 use crate::reason::Reason;
 use crate::roster::{Card, Eligibility, L2Number, Member, Roster};
-use crate::world::{Link, Node, Pulses, World};
+use crate::world::{DrainStage, Link, Node, Pulses, World};
 
 /// Links that belong to containers, tunnels and virtual switches. An `[[l2]]` that names no interfaces leaves them out, unless
 /// the Node's own address is on them.
@@ -196,9 +196,17 @@ fn l2_context(
     let refusal = links.is_empty().then(|| no_link(l2, node, world));
     let heard: Vec<(&Link, &Roster)> =
         links.iter().filter_map(|link| Some((*link, &**world.rosters.get(&link.index)?))).collect();
+    let drained = world.drain_stage() == Some(DrainStage::Drained);
     let electorate = |rosters: Vec<&Roster>| {
-        let hearing =
-            Hearing { me, number, grade: own.grade, path: &world.data_path, rosters, refusal: refusal.clone() };
+        let hearing = Hearing {
+            me,
+            number,
+            grade: own.grade,
+            drained,
+            path: &world.data_path,
+            rosters,
+            refusal: refusal.clone(),
+        };
         elect::electorate(l2, nodes, Some(&hearing))
     };
     let by_link = match (&world.pulses, heard.as_slice()) {
@@ -294,9 +302,11 @@ fn pulse_context(config: &Config, node: Option<&Node>, l2: &[L2Context], own: Ow
         eligibility: Some(match (node.map(elect::exclusion), world.data_path.serving(), own.grade) {
             (None, _, _) => Eligibility::NodeUnknown,
             (Some(None), Serving::NotSinceBoot, _) => Eligibility::DataPathNotSeen,
+            (Some(None), ..) if world.drain_stage() == Some(DrainStage::Drained) => Eligibility::Drained,
             (Some(None), _, Grade::Eligible) => Eligibility::Eligible,
             (Some(None), _, Grade::ViewStale) => Eligibility::ViewStale,
             (Some(None), _, Grade::DataPathBad) => Eligibility::DataPathBad,
+            (Some(None), _, Grade::Draining) => Eligibility::Draining,
             (Some(Some(Reason::NodeNetworkUnavailable)), ..) => Eligibility::NetworkUnavailable,
             (Some(Some(_)), ..) => Eligibility::Excluded,
         }),

@@ -182,7 +182,7 @@ fn judge_address(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, ran
             leaving: inputs.world.leaving,
             // A node with an endpoint keeps the address from others with one.
             sticky: covering.iter().any(|(l2, _)| l2.sticky) || ranking.is_near(inputs.me),
-            may_ask_from: inputs.holders.may_ask_from(&covering, inputs.now),
+            may_ask_from: inputs.holders.may_ask_from(&covering, inputs.now).filter(|_| inputs.world.drain.is_none()),
             grants: inputs.holders.granting(),
             knows_all: knows_all(inputs, &covering, address),
             beside_the_deaf: rosters(inputs, &covering, address).any(|it| it.unproved.values().any(|it| it.deaf)),

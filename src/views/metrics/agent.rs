@@ -4,9 +4,9 @@ use super::{Metric, count, counter, gauge};
 use crate::path_state::Serving;
 use crate::plan::allocate::capacity;
 use crate::views::status;
-use crate::world::ApiServer;
+use crate::world::{ApiServer, DrainStage};
 
-pub(super) const METRICS: [Metric; 10] = [
+pub(super) const METRICS: [Metric; 12] = [
     gauge("crier_build_info", &["version"], "Always 1; the label has the version.", |_, series| {
         series.set([env!("CARGO_PKG_VERSION")], 1);
     }),
@@ -51,6 +51,27 @@ pub(super) const METRICS: [Metric; 10] = [
         &[],
         "1 while a configuration waits for `crier config confirm` and is taken back without.",
         |snapshot, series| series.only(u64::from(snapshot.reloads.unconfirmed_until.is_some())),
+    ),
+    gauge(
+        "crier_drain",
+        &["stage"],
+        "1 for the stage of this node's drain: waiting for flows, handing-over on the link, drained. All 0 while the node takes part.",
+        |snapshot, series| {
+            let now = snapshot.world.drain_stage();
+            for stage in [DrainStage::Waiting, DrainStage::HandingOver, DrainStage::Drained] {
+                series.set([stage.code()], u64::from(now == Some(stage)));
+            }
+        },
+    ),
+    gauge(
+        "crier_drain_flows",
+        &[],
+        "Flows that a drain still waits for; absent while none are counted.",
+        |snapshot, series| {
+            if let Some(left) = snapshot.flows.left {
+                series.only(count(left));
+            }
+        },
     ),
     gauge("crier_pool_addresses", &["pool"], "Addresses of the pool.", |snapshot, series| {
         for pool in &snapshot.config.pools {

@@ -422,3 +422,85 @@ fn a_session_is_reset_refreshed_shut_down_and_enabled() {
     assert_eq!(code, Some(2), "{error}");
     assert!(error.contains("nobody") && error.contains("signed, plain"), "{error}");
 }
+
+#[test]
+fn reloads_while_sessions_come_up_and_a_thousand_hangups_at_once_leave_an_agent_that_works() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let town = Town::new(&rack);
+    for number in 0..40_u8 {
+        // Each ends the session of one peer, which then comes up into the next reload.
+        let hold = format!("name = \"plain\"\nhold-time = \"{}s\"", 10 + number);
+        let text = town.configuration().replace("name = \"plain\"", &hold);
+        town.crier.write_configuration(&text.replace("64512:100", &format!("64512:{number}")));
+        fine(&town.crier.reload());
+    }
+    let memory = town.crier.process().resident_memory();
+    for _ in 0..1000 {
+        town.crier.process().signal(nix::sys::signal::Signal::SIGHUP);
+    }
+    fine(&town.crier.reload());
+    town.bird.wait_established("plain", secs(30));
+    eventually_equal("the last one counts", secs(10), &"(64512,39)".to_owned(), || town.communities());
+    assert_eq!(town.established()[0], 1, "the other session has not ended");
+    assert!(town.crier.process().resident_memory() < memory + (16 << 20), "reloads cost no memory");
+}
+
+#[test]
+fn a_file_that_is_written_while_it_is_read_is_taken_whole_or_not_at_all() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let town = Town::new(&rack);
+    let whole = town.crier.complete(&town.configuration());
+    let half = &whole[..whole.find("[[bgp.advertisement]]").expect("there is one")];
+    // Half a file is a configuration too: without advertisements the route would go.
+    std::fs::write(town.crier.file(), half).expect("it can be written");
+    town.crier.process().signal(nix::sys::signal::Signal::SIGHUP);
+    rest(millis(5));
+    std::fs::write(town.crier.file(), &whole).expect("it can be written");
+    throughout("the route stays", secs(1), || if town.communities().is_empty() { Err("it went") } else { Ok(()) });
+}
+
+#[test]
+fn two_who_apply_at_once_do_it_in_turn_and_who_is_not_root_changes_nothing() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let town = Town::new(&rack);
+    let files: Vec<String> = (0..8)
+        .map(|number| {
+            let text = town.configuration().replace("64512:100", &format!("64512:{number}"));
+            rack.write(&format!("{number}.toml"), &town.crier.complete(&text)).display().to_string()
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        for file in &files {
+            let town = &town;
+            scope.spawn(move || assert_eq!(config(town, &format!("apply {file}")).0, Some(0)));
+        }
+    });
+    let text = text_of(&town);
+    let number = (0..8).find(|number| text.contains(&format!("64512:{number}\""))).expect("one of them is there");
+    eventually_equal("what the file says is what counts", secs(5), &format!("(64512,{number})"), || town.communities());
+
+    // The group of the socket may read.
+    let socket = town.crier.socket().to_owned();
+    let request = |path: &'static str, body: &'static str| {
+        let method = if body.is_empty() { "GET" } else { "POST" };
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        let python = format!(
+            "import os,socket;os.setgroups([]);os.setgid(0);os.setuid(65534);s=socket.socket(socket.AF_UNIX);s.connect({:?});s.sendall({head:?}.encode());print(s.recv(4096).decode())",
+            socket.display().to_string()
+        );
+        let output = std::process::Command::new("python3").arg("-c").arg(python).output().expect("python3 runs");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    // What the test's own folder lets others do is no matter of the agent.
+    for folder in town.crier.socket().ancestors().skip(1).take_while(|folder| folder.starts_with(rack.folder())) {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
+    }
+    assert!(request("/v1/status", "").contains("200 OK"), "{}", request("/v1/status", ""));
+    let refused = request("/v1/orders", "{\"peer\":{\"peer\":\"signed\",\"order\":\"reset\"}}");
+    assert!(refused.contains("403 Forbidden"), "{refused}");
+    assert_eq!(town.established(), [1, 1]);
+}
