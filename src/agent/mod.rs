@@ -1,8 +1,9 @@
 //! The agent: sources tell facts, the planner turns them into a plan, actuators make it so. Floor 3.
 //!
 //! [`run`] is one agent from start to end, `farewell` what each task does then; [`turn`] is the loop in its middle; [`wiring`] holds every channel;
-//! [`memory`] keeps the World across a restart; [`readiness`] speaks to systemd.
+//! [`cluster_config`] takes and follows the ConfigMap of the configuration; [`memory`] keeps the World across a restart; [`readiness`] speaks to systemd.
 
+pub mod cluster_config;
 pub mod counters;
 mod farewell;
 mod incarnation;

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+use super::cluster_config;
 use super::counters::LinkCounters;
 use super::farewell::{self, Stopping};
 use super::incarnation;
@@ -64,6 +65,7 @@ pub async fn run(
     node: Option<NodeName>,
     queries: mpsc::Receiver<Query>,
     orders: mpsc::Receiver<Order>,
+    cluster: Option<cluster_config::Start>,
 ) -> Result<(), Error> {
     let node = match node.or_else(|| config.node.name.clone()) {
         Some(node) => node,
@@ -104,7 +106,7 @@ pub async fn run(
     let counters = LinkCounters::default();
     tasks.actuators(&config, channels, listeners, pulse, &counters);
     tasks.finders(&config, channels);
-    tasks.sources(&config, &node, orders, channels).await?;
+    tasks.sources(&config, &node, (orders, cluster), channels).await?;
 
     let (first_plan, plan_stands) = oneshot::channel();
     let mut turning = Loop::new(Arc::new(config), node, slices, memory, counters, first_plan, turned);
@@ -227,11 +229,11 @@ impl Tasks {
         &mut self,
         config: &Config,
         node: &NodeName,
-        orders: mpsc::Receiver<Order>,
+        (orders, cluster): (mpsc::Receiver<Order>, Option<cluster_config::Start>),
         Channels { slices, facts, stopping }: Channels<'_>,
     ) -> Result<(), Error> {
         match &config.source {
-            Source::Kubernetes(Kubernetes { access, lease, classes, default_class: _ }) => {
+            Source::Kubernetes(Kubernetes { access, lease, classes, default_class: _, config: _ }) => {
                 let (client, renewal) = k8s::client::build(access).await?;
                 self.endless.spawn(named("the keeper of credentials", renewal.run()));
                 let barrier = k8s::barrier::Barrier::new(&["services", "namespaces"]);
@@ -245,6 +247,10 @@ impl Tasks {
                 let stopping = stopping.clone().receiver();
                 let holding = k8s::lease::run(client.clone(), candidacy, barrier, facts.clone(), stopping);
                 self.farewell.spawn(named("the Lease", holding));
+                if let Some(start) = cluster {
+                    let following = cluster_config::follow(client.clone(), start, facts.clone());
+                    self.endless.spawn(named("the watch of the ConfigMap", following));
+                }
                 let obeying = k8s::annotate::run(client.clone(), orders);
                 self.endless.spawn(named("the writer of annotations", obeying));
                 let writing = k8s::status::run(client, node.clone(), slices.status.subscribe(), facts.clone());

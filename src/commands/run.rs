@@ -1,14 +1,15 @@
 //! `crier run`: the agent. Floor 4: reads the configuration, opens the doors, and leaves the rest to `agent`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::Exit;
 use super::config::complain;
-use crate::agent::{self, logging, wiring};
+use crate::agent::{self, cluster_config, logging, wiring};
 use crate::api::server;
-use crate::config::load;
+use crate::config::load::{self, HostSecrets, LoadError};
+use crate::config::{Config, cluster, parse};
 use crate::names::NodeName;
 
 #[derive(Debug, Args)]
@@ -28,8 +29,8 @@ pub struct Run {
 const WORKERS: usize = 2;
 
 pub fn run(arguments: Run) -> Exit {
-    let config = match load::load(&arguments.config) {
-        Ok(config) => config,
+    let (config, cluster) = match read(&arguments.config) {
+        Ok(read) => read,
         Err(error) => return complain(&error),
     };
     let filter = arguments.log.as_deref().unwrap_or(&config.log.level);
@@ -59,7 +60,7 @@ pub fn run(arguments: Run) -> Exit {
             }
         };
         let doors = tokio::spawn(doors.serve(ask, order));
-        let ended = agent::run(config, arguments.node.map(NodeName::from), queries, orders).await;
+        let ended = agent::run(config, arguments.node.map(NodeName::from), queries, orders, cluster).await;
         doors.abort();
         // Waited for, so that the socket file is gone when the process is.
         let _ = doors.await;
@@ -71,4 +72,17 @@ pub fn run(arguments: Run) -> Exit {
             }
         }
     })
+}
+
+/// The configuration, and where it has a ConfigMap, how that stands.
+fn read(file: &Path) -> Result<(Config, Option<cluster_config::Start>), LoadError> {
+    let files = load::read(file)?;
+    let Some(preliminary) = cluster::preliminary(&files) else {
+        return Ok((parse(&files, &HostSecrets::from_environment())?, None));
+    };
+    let config_map = preliminary.config_map.clone();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| LoadError::Unseen { config_map, why: error.to_string() })?;
+    let (config, start) = runtime.block_on(cluster_config::start(files, preliminary))?;
+    Ok((config, Some(start)))
 }

@@ -57,6 +57,16 @@ pub(super) fn lease(text: &str) -> Result<ObjectKey, Problem> {
 }
 
 /// The name of a Service: its namespace is said, because nothing else says it here.
+pub(super) fn config_map(text: &str) -> Result<ObjectKey, Problem> {
+    match text.split_once('/') {
+        Some((namespace, name)) if is_dns_label(namespace) && is_dns_name(name) => Ok(ObjectKey::new(namespace, name)),
+        _ => Err(Problem::new(
+            format!("{} is not the name of a ConfigMap", written(text)),
+            "write namespace and name: \"kube-system/crier\"",
+        )),
+    }
+}
+
 pub(super) fn service(text: &str) -> Result<ObjectKey, Problem> {
     match text.split_once('/') {
         Some((namespace, name)) if is_dns_label(namespace) && is_dns_label(name) => Ok(ObjectKey::new(namespace, name)),

@@ -70,6 +70,8 @@ pub enum Fact {
     Listening(Vec<HostProblem>),
     /// Whether this node can serve what it announces.
     DataPath(DataPath),
+    /// How it stands with the ConfigMap of the configuration, and its texts that are in use, each with its name.
+    ClusterConfig(ClusterConfig, Arc<Vec<(String, String)>>),
     /// Wait for no list any longer: act on the last known state, even if no list was ever complete.
     FailStatic,
     /// The agent stops: this node takes nothing any more, and says nothing for what it still answers for.
@@ -105,10 +107,29 @@ impl Fact {
             | Fact::Host(_)
             | Fact::Listening(_)
             | Fact::DataPath(_)
+            | Fact::ClusterConfig(..)
             | Fact::FailStatic
             | Fact::Leaving => false,
         }
     }
+}
+
+/// How it stands with the ConfigMap of the configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ClusterConfig {
+    /// The configuration names none.
+    #[default]
+    NotUsed,
+    /// Its newest text is in use.
+    Current,
+    /// Its newest text is good, and used from the next start on.
+    Waiting,
+    /// Its newest text has a mistake: what was in use before stays.
+    Refused { why: String },
+    /// It is not there: what was in use before stays.
+    Missing,
+    /// It cannot be seen: what was in use before stays.
+    Unseen { why: String },
 }
 
 /// The keys of a complete list.

@@ -13,7 +13,7 @@ mod tests;
 
 pub use crate::session_state::SessionState;
 pub use condition::Condition;
-pub use fact::{ApiServer, Fact, Listing, Pulses, SessionReport};
+pub use fact::{ApiServer, ClusterConfig, Fact, Listing, Pulses, SessionReport};
 pub use lease::LeaseState;
 pub use node_counts::NodeCounts;
 pub use objects::{

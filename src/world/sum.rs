@@ -10,8 +10,8 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use super::{
-    ApiServer, Conflict, DefaultRoute, EndpointSlice, Fact, HostProblem, LeaseState, Link, Listing, Node, NodeCounts,
-    Pulses, Service, SessionReport, SessionState,
+    ApiServer, ClusterConfig, Conflict, DefaultRoute, EndpointSlice, Fact, HostProblem, LeaseState, Link, Listing,
+    Node, NodeCounts, Pulses, Service, SessionReport, SessionState,
 };
 use crate::address::Family;
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
@@ -69,6 +69,10 @@ pub struct World {
     /// What keeps BGP connections from being accepted.
     pub listen_problems: Vec<HostProblem>,
     /// Of this node; good where nothing tells.
+    /// How it stands with the ConfigMap of the configuration.
+    pub cluster_config: ClusterConfig,
+    /// The texts of the ConfigMap that are in use, each with its name.
+    pub cluster_texts: Arc<Vec<(String, String)>>,
     pub data_path: DataPath,
     pub fail_static: bool,
     pub leaving: bool,
@@ -155,6 +159,8 @@ impl Default for World {
             host_problems: Vec::new(),
             listen_problems: Vec::new(),
             data_path: DataPath::UNWATCHED,
+            cluster_config: ClusterConfig::default(),
+            cluster_texts: Arc::default(),
             fail_static: false,
             leaving: false,
         }
@@ -190,6 +196,11 @@ impl World {
                     self.refused.clear();
                 }
                 everything_if(std::mem::replace(&mut self.leader, leader) != leader)
+            }
+            Fact::ClusterConfig(state, texts) => {
+                self.cluster_config = state;
+                self.cluster_texts = texts;
+                Touched::Nothing
             }
             Fact::Lease(state) => {
                 self.lease = *state;

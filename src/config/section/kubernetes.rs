@@ -59,6 +59,17 @@ section! {
         )
         .trade("Without the default class it is kube-system/crier-CLASS, of the first class, with - for /, unless it is set.")
         .default("kube-system/crier");
+        /// `namespace/name` of the ConfigMap with what is the same on every node.
+        pub config: Option<ObjectKey> = text(
+            "config",
+            "namespace/name",
+            |text, _| syntax::config_map(text),
+            "A ConfigMap with [[pool]], [[reservation]], [[l2]], [[bgp.peer]], [[bgp.advertisement]] and [bgp.communities] for the \
+             whole cluster: each of its keys that ends in .toml is read like a file of conf.d.",
+        )
+        .optional("none")
+        .shown("\"kube-system/crier\"")
+        .trade("Whoever may write the ConfigMap decides what the nodes announce.");
     }
 }
 

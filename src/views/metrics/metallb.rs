@@ -8,7 +8,7 @@ use crate::config::Pool;
 use crate::plan::allocate::capacity;
 use crate::plan::slice::PeerSlice;
 use crate::views::{LinkFrames, Snapshot};
-use crate::world::{Direction, MessageCounts, SessionReport, SessionState};
+use crate::world::{ClusterConfig, Direction, MessageCounts, SessionReport, SessionState};
 
 /// A metric of MetalLB's, and the metrics of crier that tell the same.
 pub(super) struct Theirs {
@@ -27,7 +27,7 @@ const PEER: &[&str] = &["peer", "vrf"];
 pub(super) const METRICS: [Theirs; 26] = [
     theirs(
         gauge("metallb_allocator_addresses_total", POOL, "Addresses of the pool.", |snapshot, series| {
-            pools(snapshot, series, |pool| capacity(pool));
+            pools(snapshot, series, capacity);
         }),
         &["crier_pool_addresses"],
     ),
@@ -73,8 +73,11 @@ pub(super) const METRICS: [Theirs; 26] = [
             "metallb_k8s_client_config_stale_bool",
             &[],
             "1 while the newest configuration is refused and an older one runs.",
-            // What `run` is given at the start is refused or taken: no older configuration can be running.
-            |_, series| series.only(0),
+            |snapshot, series| {
+                let older =
+                    matches!(snapshot.world.cluster_config, ClusterConfig::Refused { .. } | ClusterConfig::Waiting);
+                series.only(u64::from(older));
+            },
         ),
         &[],
     ),
