@@ -2,6 +2,7 @@
 //! counts what its turns decided.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use imbl::OrdMap;
 
@@ -15,11 +16,12 @@ use crate::views::counters::Direction;
 use crate::views::{Counters, LinkFrames, LinkPulses};
 use crate::{arp, pulse};
 
-/// The counters that the responder and the pulse share with the loop.
+/// The counters that the responder, the pulse and the client of the API server share with the loop.
 #[derive(Debug, Clone, Default)]
 pub struct LinkCounters {
     pub arp: Arc<ByLink<arp::counters::ByProtocol>>,
     pub pulse: Arc<ByLink<pulse::counters::Counters>>,
+    pub api_requests: Arc<AtomicU64>,
 }
 
 /// The loop's own counters, beside those of the links.
@@ -60,6 +62,7 @@ impl TurnCounters {
             conflicts: self.conflicts.clone(),
             frames: frames.collect(),
             pulses: pulses.collect(),
+            api_requests: links.api_requests.load(Ordering::Relaxed),
         }
     }
 }

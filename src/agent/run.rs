@@ -10,6 +10,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -103,10 +104,10 @@ pub async fn run(
         "the watcher of the data path",
         data_path::task::run(path, slices.node.subscribe(), facts.clone()),
     ));
-    let counters = LinkCounters::default();
+    let mut counters = LinkCounters::default();
     tasks.actuators(&config, channels, listeners, pulse, &counters);
     tasks.finders(&config, channels);
-    tasks.sources(&config, &node, (orders, cluster), channels).await?;
+    counters.api_requests = tasks.sources(&config, &node, (orders, cluster), channels).await?;
 
     let (first_plan, plan_stands) = oneshot::channel();
     let mut turning = Loop::new(Arc::new(config), node, slices, memory, counters, first_plan, turned);
@@ -225,16 +226,18 @@ impl Tasks {
         }
     }
 
+    /// Starts what tells facts of the cluster. The answer counts the requests to the API server.
     async fn sources(
         &mut self,
         config: &Config,
         node: &NodeName,
         (orders, cluster): (mpsc::Receiver<Order>, Option<cluster_config::Start>),
         Channels { slices, facts, stopping }: Channels<'_>,
-    ) -> Result<(), Error> {
+    ) -> Result<Arc<AtomicU64>, Error> {
         match &config.source {
-            Source::Kubernetes(Kubernetes { access, lease, classes, default_class: _, config: _ }) => {
-                let (client, renewal) = k8s::client::build(access).await?;
+            Source::Kubernetes(Kubernetes { access, servers, lease, classes, default_class: _, config: _ }) => {
+                let (client, renewal) = k8s::client::build_for(access, servers).await?;
+                let requests = renewal.requests();
                 self.endless.spawn(named("the keeper of credentials", renewal.run()));
                 let barrier = k8s::barrier::Barrier::new(&["services", "namespaces"]);
                 let watching = k8s::watch::run(client.clone(), facts.clone(), barrier.clone());
@@ -255,13 +258,14 @@ impl Tasks {
                 self.endless.spawn(named("the writer of annotations", obeying));
                 let writing = k8s::status::run(client, node.clone(), slices.status.subscribe(), facts.clone());
                 self.endless.spawn(named("the status writer", writing));
+                Ok(requests)
             }
             Source::Manifests(Manifests { folder }) => {
                 self.endless
                     .spawn(named("the reader of manifests", manifests::folder::run(folder.clone(), facts.clone())));
+                Ok(Arc::default())
             }
         }
-        Ok(())
     }
 
     /// Waits until a task ends that should not.

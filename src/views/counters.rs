@@ -91,7 +91,7 @@ pub struct PulsesReport {
 
 /// The view.
 pub fn report(counters: &Counters) -> CountersReport {
-    let Counters { moves, conflicts, frames, pulses } = counters;
+    let Counters { moves, conflicts, frames, pulses, api_requests: _ } = counters;
     let of_move = |((direction, cause), count): (&(Direction, String), &u64)| MoveCount {
         direction: *direction,
         cause: cause.clone(),

@@ -52,6 +52,8 @@ pub struct Counters {
     pub frames: Vec<LinkFrames>,
     /// Of every link that this node ever pulsed on.
     pub pulses: Vec<LinkPulses>,
+    /// Requests to the API server, of all kinds.
+    pub api_requests: u64,
 }
 
 /// The frames of one protocol on one link.

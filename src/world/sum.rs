@@ -69,6 +69,8 @@ pub struct World {
     /// What keeps BGP connections from being accepted.
     pub listen_problems: Vec<HostProblem>,
     /// Of this node; good where nothing tells.
+    /// Grows with each change of what [`World::to_remember`] gives.
+    pub changes: u64,
     /// How it stands with the ConfigMap of the configuration.
     pub cluster_config: ClusterConfig,
     /// The texts of the ConfigMap that are in use, each with its name.
@@ -163,6 +165,7 @@ impl Default for World {
             cluster_texts: Arc::default(),
             fail_static: false,
             leaving: false,
+            changes: 0,
         }
     }
 }
@@ -170,6 +173,15 @@ impl Default for World {
 impl World {
     /// Takes a fact in. Applying the same fact twice touches nothing the second time.
     pub fn apply(&mut self, fact: Fact) -> Touched {
+        let is_kept = fact.is_worth_remembering();
+        let touched = self.take_in(fact);
+        if is_kept && !matches!(touched, Touched::Nothing) {
+            self.changes = self.changes.wrapping_add(1);
+        }
+        touched
+    }
+
+    fn take_in(&mut self, fact: Fact) -> Touched {
         match fact {
             Fact::Service(key, Some(service)) => self.put_service(key, service),
             Fact::Service(key, None) => self.drop_service(&key),

@@ -48,6 +48,15 @@ section! {
         }
     }
     keys {
+        /// Beside the one of the kubeconfig, in the order in which they are tried.
+        pub servers: Vec<String> = set(
+            "servers",
+            "https URLs",
+            |text, _| syntax::server(text),
+            "Further API servers of the same cluster: the next one is asked when one cannot be reached.",
+        )
+        .shown("[\"https://192.0.2.11:6443\", \"https://192.0.2.12:6443\"]")
+        .trade("The certificate of each must be good for its URL, or for tls-server-name of the kubeconfig.");
         pub default_class: bool = flag("default-class", true, "Serve Services without spec.loadBalancerClass too.")
             .trade("With another load balancer in the cluster, set its equivalent or this key to false.");
         /// `namespace/name` of the Lease whose holder allocates.

@@ -1,18 +1,24 @@
 //! The metrics of the agent as a whole, of pools and Services. Floor 1.
 
-use super::{Metric, count, gauge};
+use super::{Metric, count, counter, gauge};
 use crate::path_state::Serving;
 use crate::plan::allocate::capacity;
 use crate::views::status;
 use crate::world::ApiServer;
 
-pub(super) const METRICS: [Metric; 7] = [
+pub(super) const METRICS: [Metric; 8] = [
     gauge("crier_build_info", &["version"], "Always 1; the label has the version.", |_, series| {
         series.set([env!("CARGO_PKG_VERSION")], 1);
     }),
     gauge("crier_api_server_reachable", &[], "1 while the API server answers.", |snapshot, series| {
         series.only(u64::from(snapshot.world.api_server == ApiServer::Reachable));
     }),
+    counter(
+        "crier_api_requests_total",
+        &[],
+        "Requests to the API server, of all kinds: lists, watches, status writes, Events and the Lease.",
+        |snapshot, series| series.only(snapshot.counters.api_requests),
+    ),
     gauge("crier_allocates", &[], "1 while this agent allocates addresses.", |snapshot, series| {
         series.only(u64::from(status::allocates(snapshot)));
     }),

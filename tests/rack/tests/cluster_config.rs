@@ -72,7 +72,9 @@ fn the_cluster_goes_by_its_config_map_whatever_is_written_into_it() {
     let _pods = [metal.pod(0, "web-1", "web", &[8080]), metal.pod(1, "web-2", "web", &[8080])];
     metal.try_apply(&config_map(CLUSTER)).expect("the API server takes the ConfigMap");
     let mut agents: Vec<Crier> = (0..2).map(|node| start(&metal, node)).collect();
-    agents.iter().for_each(|agent| drop(agent.wait_ready(secs(20))));
+    for agent in &agents {
+        agent.wait_ready(secs(20));
+    }
     metal.try_apply(&service("web")).expect("the API server takes the Service");
     eventually_equal("an address of the ConfigMap's pool", secs(10), &vec!["192.168.35.100".to_owned()], || {
         metal.ingress("service/web")
