@@ -91,7 +91,8 @@ fn run_agent(file: &str) {
     let config = config.expect("the configuration of the benchmark is good");
     runtime().block_on(async move {
         let (_ask, queries) = wiring::queries();
-        agent::run(config, Some(NODE.into()), queries).await.expect("the agent runs until it is killed");
+        let (_order, orders) = wiring::orders();
+        agent::run(config, Some(NODE.into()), queries, orders, None).await.expect("the agent runs until it is killed");
     });
 }
 

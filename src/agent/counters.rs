@@ -2,6 +2,7 @@
 //! counts what its turns decided.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use imbl::OrdMap;
 
@@ -15,12 +16,13 @@ use crate::views::counters::Direction;
 use crate::views::{Counters, LinkFrames, LinkPulses};
 use crate::{arp, bfd, pulse};
 
-/// The counters that the responder, the pulse and BFD share with the loop.
+/// The counters that the responder, the pulse, BFD and the client of the API server share with the loop.
 #[derive(Debug, Clone, Default)]
 pub struct LinkCounters {
     pub arp: Arc<ByLink<arp::counters::ByProtocol>>,
     pub pulse: Arc<ByLink<pulse::counters::Counters>>,
     pub bfd: Arc<bfd::counters::Counters>,
+    pub api_requests: Arc<AtomicU64>,
 }
 
 /// The loop's own counters, beside those of the links.
@@ -62,6 +64,7 @@ impl TurnCounters {
             frames: frames.collect(),
             pulses: pulses.collect(),
             bfd: links.bfd.read(),
+            api_requests: links.api_requests.load(Ordering::Relaxed),
         }
     }
 }

@@ -38,6 +38,9 @@ pub enum Wish {
     },
     /// Keep the configuration that waits to be confirmed.
     Confirm,
+    /// Go by these texts of the ConfigMap. Only the watch of the ConfigMap orders it.
+    #[serde(skip)]
+    Cluster(Vec<SourceFile>),
     /// This node leaves: see `agent::drain`.
     Drain {
         reason: Option<String>,
@@ -107,7 +110,7 @@ pub(super) async fn run(
                         Command::Drain { reason: reason.map(|text| one_line(&text)), timeout, force, answer }
                     }
                     Wish::Undrain => Command::Undrain { answer },
-                    Wish::Apply { .. } | Wish::Confirm | Wish::Peer { .. } => {
+                    Wish::Apply { .. } | Wish::Confirm | Wish::Cluster(_) | Wish::Peer { .. } => {
                         // Whoever ordered it may have gone away; it is done all the same.
                         let _ = answer.send(reloader.carry_out(wish).await);
                         continue;

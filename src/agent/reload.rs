@@ -55,7 +55,7 @@ fn list(changes: &[Change]) -> String {
 
 impl Refusal {
     /// In one line, for `status` and systemd.
-    fn short(&self) -> String {
+    pub(super) fn short(&self) -> String {
         match self {
             Refusal::Load(LoadError::Refused(complaints)) => {
                 let first = complaints.iter().next();
@@ -151,6 +151,8 @@ pub struct Reloader {
     main: PathBuf,
     /// What the files said of which `config` was made.
     files: Vec<SourceFile>,
+    /// The texts of the ConfigMap behind them; none without one.
+    texts: Vec<SourceFile>,
     config: Arc<Config>,
     unconfirmed: Option<(Unconfirmed, Instant)>,
     followers: Followers,
@@ -160,7 +162,7 @@ impl Reloader {
     /// `unconfirmed`: what waits to be confirmed since before the agent started.
     pub(super) fn new(
         main: PathBuf,
-        files: Vec<SourceFile>,
+        (files, texts): (Vec<SourceFile>, Vec<SourceFile>),
         config: Arc<Config>,
         unconfirmed: Option<Unconfirmed>,
         followers: Followers,
@@ -169,7 +171,7 @@ impl Reloader {
             let left = Duration::try_from(it.until.duration_since(clock::wall_timestamp())).unwrap_or_default();
             (it, clock::now() + left)
         });
-        let reloader = Reloader { main, files, config, unconfirmed, followers };
+        let reloader = Reloader { main, files, texts, config, unconfirmed, followers };
         reloader.report(|reloads| reloads.file.clone_from(&reloader.main));
         reloader
     }
@@ -187,6 +189,7 @@ impl Reloader {
         match wish {
             Wish::Apply { main, confirm_secs } => self.apply(main, confirm_secs).await,
             Wish::Confirm => self.confirm(),
+            Wish::Cluster(texts) => self.take_texts(texts).await,
             // The drainer's.
             Wish::Drain { .. } | Wish::Undrain => Err(Refusal::Stopping),
             Wish::Peer { peer, order } => {
@@ -232,9 +235,18 @@ impl Reloader {
 
     async fn try_reload(&mut self) -> Result<Vec<Change>, Refusal> {
         let files = self.read_settled().await?;
-        let (config, changes) = self.check(files.clone()).await?;
+        let (config, changes) = self.check(files.clone(), self.texts.clone()).await?;
         self.take_over(config, files, &changes).await?;
         Ok(changes)
+    }
+
+    /// The ConfigMap has other texts: goes by them with the files that are in use.
+    async fn take_texts(&mut self, texts: Vec<SourceFile>) -> Result<Done, Refusal> {
+        let files = self.files.clone();
+        let (config, changes) = self.check(files.clone(), texts.clone()).await?;
+        self.take_over(config, files, &changes).await?;
+        self.texts = texts;
+        Ok(Done::new("the ConfigMap is in use"))
     }
 
     fn note(&self, failure: Option<&Refusal>) {
@@ -272,9 +284,9 @@ impl Reloader {
         }
     }
 
-    /// The configuration of these files, with what differs from the one in use. Refuses what needs a restart. Secrets are read.
-    async fn check(&self, files: Vec<SourceFile>) -> Result<(Config, Vec<Change>), Refusal> {
-        let read = blocking(move || config::parse(&files, &HostSecrets::from_environment())).await?;
+    /// The configuration of these files and texts, with what differs from the one in use. Refuses what needs a restart. Secrets are read.
+    async fn check(&self, files: Vec<SourceFile>, texts: Vec<SourceFile>) -> Result<(Config, Vec<Change>), Refusal> {
+        let read = blocking(move || config::parse_with(&files, &texts, &HostSecrets::from_environment())).await?;
         let config = read.map_err(LoadError::from)?;
         let changes = config::changes(&self.config, &config);
         let (restart, rest): (Vec<Change>, Vec<Change>) =
@@ -363,7 +375,7 @@ impl Reloader {
                 *first = main.clone();
             }
         }
-        let (config, changes) = self.check(files.clone()).await?;
+        let (config, changes) = self.check(files.clone(), self.texts.clone()).await?;
         let path = self.main.display().to_string();
         if let Some(first) = files.first_mut() {
             first.path.clone_from(&path);
@@ -448,7 +460,7 @@ impl Reloader {
             }
         }
         // Not what the files say, which may be another thing by now. It was in use before; if it is refused, a secret has gone.
-        let outcome = match self.check(before.former.clone()).await {
+        let outcome = match self.check(before.former.clone(), self.texts.clone()).await {
             Ok((config, changes)) => self.take_over(config, before.former, &changes).await,
             Err(error) => Err(error),
         };

@@ -13,6 +13,7 @@
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,6 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+use super::cluster_config;
 use super::counters::LinkCounters;
 use super::drain::{self, Drainer};
 use super::farewell::{self, Stopping};
@@ -84,13 +86,19 @@ pub struct Start {
     pub log: Option<LogControl>,
     /// Questions, with the end that asks them: the agent asks itself too.
     pub queries: (mpsc::Sender<Query>, mpsc::Receiver<Query>),
-    pub orders: mpsc::Receiver<Order>,
+    /// Orders, with the end that gives them: a new text of the ConfigMap is one too.
+    pub orders: (mpsc::Sender<Order>, mpsc::Receiver<Order>),
     pub annotations: mpsc::Receiver<Annotation>,
+    /// `None` without a ConfigMap.
+    pub cluster: Option<cluster_config::Start>,
 }
 
 /// Runs the agent until SIGTERM or SIGINT, and then leaves cleanly.
 pub async fn run(start: Start) -> Result<(), Error> {
-    let Start { main, files, config, unconfirmed, node, log, queries: (ask, queries), orders, annotations } = start;
+    let Start { main, files, config, unconfirmed, node, log, queries: (ask, queries), orders, annotations, cluster } =
+        start;
+    let (order, orders) = orders;
+    let texts = cluster.as_ref().map(|cluster| cluster.texts.clone()).unwrap_or_default();
     let node = match node.or_else(|| config.node.name.clone()) {
         Some(node) => node,
         None => host_name().map_err(Error::HostName)?,
@@ -128,12 +136,13 @@ pub async fn run(start: Start) -> Result<(), Error> {
         "the watcher of the data path",
         data_path::task::run(path, slices.node.subscribe(), facts.clone()),
     ));
-    let counters = LinkCounters::default();
+    let mut counters = LinkCounters::default();
     tasks.actuators(&config, channels, listeners, pulse, &counters);
     let (wanted, finding) = watch::channel(Wanted::of(&config));
     tasks.finders(finding, channels);
     let (terms, terms_seen) = watch::channel(reload::terms(&config));
-    tasks.sources(&config, &node, terms_seen, annotations, channels).await?;
+    let following = cluster.map(|cluster| (cluster, order));
+    counters.api_requests = tasks.sources(&config, &node, (terms_seen, annotations, following), channels).await?;
 
     let config = Arc::new(config);
     let (report, reports) = watch::channel(Reloads::default());
@@ -144,7 +153,7 @@ pub async fn run(start: Start) -> Result<(), Error> {
     let drainer = Drainer { folder: state, drain: drained, facts: facts.clone(), queries: asking, flows };
     tasks.endless.spawn(named("the drainer", drain::run(drainer, commands)));
     let followers = Followers { facts: facts.clone(), queries: ask, voice, terms, wanted, log, report, ready };
-    let reloader = Reloader::new(main, files, config.clone(), unconfirmed, followers);
+    let reloader = Reloader::new(main, (files, texts), config.clone(), unconfirmed, followers);
     tasks.endless.spawn(named("the taker of orders", orders::run(reloader, hangup, orders, drains)));
     let (first_plan, plan_stands) = oneshot::channel();
     let mut turning = Loop::new(config, node, slices, memory, counters, first_plan, turned, (reports, flows_seen));
@@ -264,17 +273,22 @@ impl Tasks {
         self.endless.spawn(named("the observer of routes", observing));
     }
 
+    /// Starts what tells facts of the cluster. The answer counts the requests to the API server.
     async fn sources(
         &mut self,
         config: &Config,
         node: &NodeName,
-        terms: watch::Receiver<Terms>,
-        annotations: mpsc::Receiver<Annotation>,
+        (terms, annotations, cluster): (
+            watch::Receiver<Terms>,
+            mpsc::Receiver<Annotation>,
+            Option<(cluster_config::Start, mpsc::Sender<Order>)>,
+        ),
         Channels { slices, facts, stopping }: Channels<'_>,
-    ) -> Result<(), Error> {
+    ) -> Result<Arc<AtomicU64>, Error> {
         match &config.source {
-            Source::Kubernetes(Kubernetes { access, lease, classes: _, default_class: _ }) => {
-                let (client, renewal) = k8s::client::build(access).await?;
+            Source::Kubernetes(Kubernetes { access, servers, lease, classes: _, default_class: _, config: _ }) => {
+                let (client, renewal) = k8s::client::build_for(access, servers).await?;
+                let requests = renewal.requests();
                 self.endless.spawn(named("the keeper of credentials", renewal.run()));
                 let barrier = k8s::barrier::Barrier::new(&["services", "namespaces"]);
                 let watching = k8s::watch::run(client.clone(), facts.clone(), barrier.clone());
@@ -284,17 +298,22 @@ impl Tasks {
                 let stopping = stopping.clone().receiver();
                 let holding = k8s::lease::run(client.clone(), candidacy, barrier, facts.clone(), stopping);
                 self.farewell.spawn(named("the Lease", holding));
+                if let Some((start, order)) = cluster {
+                    let following = cluster_config::follow(client.clone(), start, order, facts.clone());
+                    self.endless.spawn(named("the watch of the ConfigMap", following));
+                }
                 let obeying = k8s::annotate::run(client.clone(), annotations);
                 self.endless.spawn(named("the writer of annotations", obeying));
                 let writing = k8s::status::run(client, node.clone(), slices.status.subscribe(), facts.clone());
                 self.endless.spawn(named("the status writer", writing));
+                Ok(requests)
             }
             Source::Manifests(Manifests { folder }) => {
                 self.endless
                     .spawn(named("the reader of manifests", manifests::folder::run(folder.clone(), facts.clone())));
+                Ok(Arc::default())
             }
         }
-        Ok(())
     }
 
     /// Waits until a task ends that should not.

@@ -33,6 +33,10 @@ const BATCH: usize = 4096;
 /// How long the World may have moved on before it is written to disk again.
 const KEEP_AFTER: Duration = Duration::from_secs(2);
 
+/// How long at least from one write to the next, where the API server has it all too: a cluster in which something always changes
+/// is not written without end.
+const KEEP_APART: Duration = Duration::from_secs(5);
+
 /// How long the loop may have nothing to do before it turns all the same, to show that it can.
 const BEAT: Duration = Duration::from_secs(1);
 
@@ -47,6 +51,8 @@ pub struct Loop {
     link_counters: LinkCounters,
     /// When to keep the World; none while the disk is up to date.
     keep_at: Option<Instant>,
+    /// When it was last kept.
+    kept: Option<Instant>,
     /// The write to the disk that is under way, or was last: never two at a time.
     keeping: Option<JoinHandle<()>>,
     /// Told once, when the first plan stands.
@@ -83,6 +89,7 @@ impl Loop {
             counters: TurnCounters::default(),
             link_counters,
             keep_at: None,
+            kept: None,
             keeping: None,
             first_plan: Some(first_plan),
             reloads,
@@ -153,12 +160,18 @@ impl Loop {
 
     fn take(&mut self, first: Fact, facts: &mut mpsc::Receiver<Fact>) {
         let rest = std::iter::from_fn(|| facts.try_recv().ok()).take(BATCH - 1);
-        for fact in std::iter::once(first).chain(rest) {
-            if fact.is_worth_remembering() {
-                self.keep_at.get_or_insert_with(|| clock::now() + KEEP_AFTER);
-            }
-            self.planner.apply(fact);
+        let before = self.planner.world().changes;
+        std::iter::once(first).chain(rest).for_each(|fact| self.planner.apply(fact));
+        if self.planner.world().changes != before {
+            self.keep_soon();
         }
+    }
+
+    /// Standalone, what is kept is the allocation itself.
+    fn keep_soon(&mut self) {
+        let soon = clock::now() + KEEP_AFTER;
+        let apart = self.kept.filter(|_| !self.planner.config().is_standalone()).map(|kept| kept + KEEP_APART);
+        self.keep_at.get_or_insert(apart.map_or(soon, |apart| apart.max(soon)));
     }
 
     fn turn(&mut self) {
@@ -179,7 +192,7 @@ impl Loop {
             let _ = first_plan.send(());
         }
         if !turn.changes.is_empty() && self.planner.config().is_standalone() {
-            self.keep_at.get_or_insert_with(|| clock::now() + KEEP_AFTER);
+            self.keep_soon();
         }
     }
 
@@ -193,6 +206,7 @@ impl Loop {
             return;
         }
         self.keep_at = None;
+        self.kept = Some(now);
         let (memory, world) = (self.memory.clone(), self.planner.world().clone());
         // The disk may be slow; the loop goes on meanwhile.
         self.keeping = Some(tokio::task::spawn_blocking(move || {

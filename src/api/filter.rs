@@ -23,9 +23,6 @@ pub enum QueryError {
     NoFiles(String),
     #[error("the body is no order in JSON: {0}")]
     NoOrder(String),
-    /// All that is wrong with the configuration, each with its place.
-    #[error("{0}")]
-    Configuration(String),
 }
 
 /// What a command selects of a reading. The default selects everything.

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::filter::{self, Filter, QueryError};
 use crate::config::load::HostSecrets;
-use crate::config::{self, Config, SourceFile};
+use crate::config::{self, Config, SourceFile, cluster};
 use crate::views::bfd::BfdSessionsReport;
 use crate::views::bgp::{PeersFilter, PeersReport, RoutesFilter, RoutesReport};
 use crate::views::forecast::{self, ForecastReport};
@@ -76,8 +76,11 @@ pub struct Trial<R> {
 /// answered, once the API server has taken it. Only on the Unix socket.
 pub struct Act<B, R> {
     pub path: &'static str,
-    view: fn(&Snapshot, &B) -> Result<(Annotate, R), NotThere>,
+    view: fn(&Snapshot, &B) -> Ordered<R>,
 }
+
+/// What is to be done, and what is answered then.
+type Ordered<R> = Result<(Annotate, R), NotThere>;
 
 /// A row of plain text, for other programs. It takes no filter.
 struct Text {
@@ -109,6 +112,8 @@ pub(super) enum Answer {
     /// The answer, once this is done.
     Order(Annotate, Bytes),
     NotThere(String),
+    /// The question cannot be read: a configuration with mistakes, for example.
+    NotUnderstood(String),
     Broken(String),
 }
 
@@ -170,10 +175,16 @@ impl<R: Serialize + 'static> Row for Trial<R> {
         filter::read::<()>(query)?;
         let files: Vec<SourceFile> =
             serde_json::from_slice(body).map_err(|error| QueryError::NoFiles(error.to_string()))?;
-        let config = config::parse(&files, &HostSecrets::from_environment())
-            .map_err(|complaints| QueryError::Configuration(complaints.to_string()))?;
-        let (config, view) = (Arc::new(config), self.view);
-        Ok(Box::new(move |snapshot| as_json(view(snapshot, &config))))
+        let view = self.view;
+        Ok(Box::new(move |snapshot| {
+            // The ConfigMap that the files name is the running agent's.
+            let of_cluster = snapshot.world.cluster_texts.iter().filter(|_| cluster::preliminary(&files).is_some());
+            let texts = of_cluster.map(|(path, text)| SourceFile { path: path.clone(), text: text.clone() });
+            match config::parse_with(&files, &texts.collect::<Vec<_>>(), &HostSecrets::from_environment()) {
+                Ok(config) => as_json(view(snapshot, &Arc::new(config))),
+                Err(complaints) => Answer::NotUnderstood(complaints.to_string()),
+            }
+        }))
     }
 }
 

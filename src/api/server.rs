@@ -252,6 +252,7 @@ async fn route(request: Request<Incoming>, agent: &Agent, door: Door) -> Respons
             },
         },
         Ok(Answer::NotThere(why)) => text(StatusCode::NOT_FOUND, format!("{why}\n")),
+        Ok(Answer::NotUnderstood(why)) => text(StatusCode::BAD_REQUEST, format!("{why}\n")),
         Ok(Answer::Broken(why)) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{why}\n")),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
     }

@@ -19,6 +19,9 @@ pub enum Config {
     Check {
         /// The main file, usually /etc/crier/crier.toml
         file: PathBuf,
+        /// What the ConfigMap of [kubernetes] config says, or is to say
+        #[arg(long, value_name = "FILE")]
+        cluster_config: Option<PathBuf>,
     },
     /// Print the configuration in effect, defaults filled in
     Show {
@@ -58,7 +61,7 @@ pub fn config(socket: &Path, verb: Config) -> Exit {
         Config::Diff { file, output } => diff(socket, &file, output),
         Config::Apply { file, confirm } => apply(socket, file.as_deref(), confirm),
         Config::Confirm => order(socket, &Wish::Confirm),
-        Config::Check { file } => match load::load(&file) {
+        Config::Check { file, cluster_config } => match load::load_with(&file, cluster_config.as_deref()) {
             Ok(config) => {
                 for warning in load::warnings(&config) {
                     eprintln!("crier: {warning}");
@@ -142,7 +145,9 @@ pub fn complain(error: &load::LoadError) -> Exit {
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     match error {
         load::LoadError::Refused(complaints) => eprint!("{}", complaints.render(colour)),
-        load::LoadError::Unreadable { .. } | load::LoadError::NotText { .. } => eprintln!("crier: {error}"),
+        load::LoadError::Unreadable { .. } | load::LoadError::NotText { .. } | load::LoadError::Unseen { .. } => {
+            eprintln!("crier: {error}")
+        }
     }
     Exit::Usage
 }

@@ -7,11 +7,11 @@ use clap::Args;
 use super::Exit;
 use super::config::complain;
 use crate::agent::unconfirmed::Unconfirmed;
-use crate::agent::{self, logging, wiring};
+use crate::agent::{self, cluster_config, logging, wiring};
 use crate::api::server;
 use crate::clock;
 use crate::config::load::{self, HostSecrets, LoadError};
-use crate::config::{self, Config, SourceFile};
+use crate::config::{self, Config, SourceFile, cluster};
 use crate::names::NodeName;
 
 #[derive(Debug, Args)]
@@ -31,7 +31,7 @@ pub struct Run {
 const WORKERS: usize = 2;
 
 pub fn run(arguments: Run) -> Exit {
-    let (files, config, unconfirmed) = match read(&arguments.config) {
+    let (Loaded { files, config, cluster }, unconfirmed) = match read(&arguments.config) {
         Ok(read) => read,
         Err(error) => return complain(&error),
     };
@@ -65,11 +65,11 @@ pub fn run(arguments: Run) -> Exit {
         };
         let (order, orders) = wiring::orders();
         let (annotate, annotations) = wiring::annotations();
-        let doors = tokio::spawn(doors.serve(ask.clone(), order, annotate));
+        let doors = tokio::spawn(doors.serve(ask.clone(), order.clone(), annotate));
         let node = arguments.node.map(NodeName::from);
-        let queries = (ask, queries);
+        let (queries, orders) = ((ask, queries), (order, orders));
         let main = arguments.config;
-        let start = agent::Start { main, files, config, unconfirmed, node, log, queries, orders, annotations };
+        let start = agent::Start { main, files, config, unconfirmed, node, log, queries, orders, annotations, cluster };
         let ended = agent::run(start).await;
         doors.abort();
         // Waited for, so that the socket file is gone when the process is.
@@ -84,21 +84,26 @@ pub fn run(arguments: Run) -> Exit {
     })
 }
 
-type Read = (Vec<SourceFile>, Config, Option<Unconfirmed>);
+/// What an agent starts with.
+struct Loaded {
+    files: Vec<SourceFile>,
+    config: Config,
+    /// `None` without a ConfigMap.
+    cluster: Option<cluster_config::Start>,
+}
 
 /// The configuration to start with. One that waits to be confirmed is taken back first where its time is over, or where it keeps
 /// the agent from starting.
-fn read(main: &Path) -> Result<Read, LoadError> {
+fn read(main: &Path) -> Result<(Loaded, Option<Unconfirmed>), LoadError> {
     let waiting = Unconfirmed::find(main).unwrap_or_else(|error| {
         eprintln!("crier: what waits to be confirmed cannot be read, and nothing is taken back: {error}");
         None
     });
     let Some(waiting) = waiting else {
-        let (files, config) = load(main)?;
-        return Ok((files, config, None));
+        return Ok((load(main)?, None));
     };
     let why = match load(main) {
-        Ok((files, config)) if waiting.until > clock::wall_timestamp() => return Ok((files, config, Some(waiting))),
+        Ok(loaded) if waiting.until > clock::wall_timestamp() => return Ok((loaded, Some(waiting))),
         Ok(_) => "it was not confirmed in time".to_owned(),
         Err(error) => error.to_string(),
     };
@@ -106,12 +111,18 @@ fn read(main: &Path) -> Result<Read, LoadError> {
     if let Err(source) = waiting.put_back(main) {
         eprintln!("crier: the configuration before cannot be put back: {source}");
     }
-    let (files, config) = load(main)?;
-    Ok((files, config, None))
+    Ok((load(main)?, None))
 }
 
-fn load(main: &Path) -> Result<(Vec<SourceFile>, Config), LoadError> {
+fn load(main: &Path) -> Result<Loaded, LoadError> {
     let files = load::read(main)?;
-    let config = config::parse(&files, &HostSecrets::from_environment())?;
-    Ok((files, config))
+    let Some(preliminary) = cluster::preliminary(&files) else {
+        let config = config::parse(&files, &HostSecrets::from_environment())?;
+        return Ok(Loaded { files, config, cluster: None });
+    };
+    let config_map = preliminary.config_map.clone();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| LoadError::Unseen { config_map, why: error.to_string() })?;
+    let (config, start) = runtime.block_on(cluster_config::start(&files, preliminary))?;
+    Ok(Loaded { files, config, cluster: Some(start) })
 }

@@ -86,7 +86,8 @@ impl Config {
     pub fn allocation_digest(&self) -> Digest {
         let mut sum = Sum::new("crier allocation 2");
         match &self.source {
-            Source::Kubernetes(Kubernetes { classes, default_class, lease, access: _ }) => {
+            Source::Kubernetes(Kubernetes { classes, default_class, lease, access: _, servers: _, config: _ }) => {
+                // What the ConfigMap says counts, not where it is.
                 sum.list("classes", classes.iter().collect::<BTreeSet<_>>());
                 sum.item("default-class", default_class);
                 sum.item("lease", lease);

@@ -8,7 +8,8 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::secrets::{self, FoundIn};
-use super::{Complaints, Config, Secrets, SourceFile, parse};
+use super::{Complaints, Config, Secrets, SourceFile, parse, parse_with};
+use crate::names::ObjectKey;
 
 /// Why there is no configuration. The running one, if there is one, was not touched.
 #[derive(Debug, thiserror::Error)]
@@ -20,11 +21,22 @@ pub enum LoadError {
     NotText { path: PathBuf, offset: usize },
     #[error(transparent)]
     Refused(#[from] Complaints),
+    #[error(
+        "the ConfigMap {config_map} ([kubernetes] config) is not seen, and none is kept from before: {why}; check the way to the \
+         API server and the rights of `crier rbac`"
+    )]
+    Unseen { config_map: ObjectKey, why: String },
 }
 
 /// Reads and checks a configuration.
 pub fn load(path: &Path) -> Result<Config, LoadError> {
     Ok(parse(&read(path)?, &HostSecrets::from_environment())?)
+}
+
+/// The same with a text of the cluster's ConfigMap behind it.
+pub fn load_with(path: &Path, cluster_config: Option<&Path>) -> Result<Config, LoadError> {
+    let texts: Vec<SourceFile> = cluster_config.map(read_file).transpose()?.into_iter().collect();
+    Ok(parse_with(&read(path)?, &texts, &HostSecrets::from_environment())?)
 }
 
 /// Warnings about a configuration without mistakes: its secrets that every user of this host may read.

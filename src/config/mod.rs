@@ -6,6 +6,7 @@
 //! section in `section/`; the forms of values are in `codec`, and what `config show` prints in `page`.
 
 mod change;
+pub mod cluster;
 mod codec;
 mod complaint;
 mod digest;
@@ -69,12 +70,21 @@ pub struct SourceFile {
 /// are all that can be said at once: everything, or what is no TOML at all. The secrets that the files name are read from
 /// `secrets`, so one that cannot be used is a complaint like any other.
 pub fn parse(files: &[SourceFile], secrets: &dyn Secrets) -> Result<Config, Complaints> {
+    parse_with(files, &[], secrets)
+}
+
+/// The same with the texts of the cluster's ConfigMap behind the files of the host. They may have only what is the same on every
+/// node: see [`cluster`].
+pub fn parse_with(files: &[SourceFile], texts: &[SourceFile], secrets: &dyn Secrets) -> Result<Config, Complaints> {
     let mut complaints = Vec::new();
     let mut merged = document::Table::root();
     let mut all_readable = true;
-    for (number, file) in files.iter().enumerate() {
+    for (number, file) in files.iter().chain(texts).enumerate() {
         match document::read(number, file) {
             Ok(mut table) => {
+                if number >= files.len() {
+                    cluster::check(&mut table, &mut complaints);
+                }
                 shape::check(&mut table, &mut complaints);
                 document::merge("", &mut merged, table);
             }
@@ -90,7 +100,8 @@ pub fn parse(files: &[SourceFile], secrets: &dyn Secrets) -> Result<Config, Comp
         Some(config) if complaints.is_empty() => Ok(config),
         _ => {
             reader::explain_refusal(&mut complaints, &merged.place);
-            Err(Complaints::new(files, complaints))
+            let all: Vec<SourceFile> = files.iter().chain(texts).cloned().collect();
+            Err(Complaints::new(&all, complaints))
         }
     }
 }

@@ -275,6 +275,8 @@ fn defaults_are_those_that_the_table_names() {
         classes: vec!["crier.dev/crier".to_owned()],
         default_class: true,
         lease: ObjectKey::new("kube-system", "crier"),
+        servers: vec![],
+        config: None,
     };
     assert_eq!(kubernetes, Source::Kubernetes(expected));
 }

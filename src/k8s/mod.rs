@@ -20,6 +20,7 @@ pub mod backoff;
 pub mod barrier;
 pub mod certificate_request;
 pub mod client;
+pub mod config_map;
 mod credentials;
 pub mod event;
 pub mod foreign;

@@ -60,6 +60,8 @@ pub struct Counters {
     /// Of every link that this node ever pulsed on.
     pub pulses: Vec<LinkPulses>,
     pub bfd: bfd::counters::Report,
+    /// Requests to the API server, of all kinds.
+    pub api_requests: u64,
 }
 
 /// The frames of one protocol on one link.

@@ -84,6 +84,8 @@ pub enum Fact {
     Peer(PeerName, PeerOrder),
     /// How far this node has come with leaving; `None` where it does not.
     Drain(Option<Arc<Drain>>),
+    /// How it stands with the ConfigMap of the configuration, and its texts that are in use, each with its name.
+    ClusterConfig(ClusterConfig, Arc<Vec<(String, String)>>),
     /// Wait for no list any longer: act on the last known state, even if no list was ever complete.
     FailStatic,
     /// The agent stops: this node takes nothing any more, and says nothing for what it still answers for.
@@ -124,10 +126,29 @@ impl Fact {
             | Fact::Config(_)
             | Fact::Drain(_)
             | Fact::Peer(_, PeerOrder::Reset | PeerOrder::Refresh)
+            | Fact::ClusterConfig(..)
             | Fact::FailStatic
             | Fact::Leaving => false,
         }
     }
+}
+
+/// How it stands with the ConfigMap of the configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ClusterConfig {
+    /// The configuration names none.
+    #[default]
+    NotUsed,
+    /// Its newest text is in use.
+    Current,
+    /// Its newest text is good, and used from the next start on.
+    Waiting { why: String },
+    /// Its newest text has a mistake: what was in use before stays.
+    Refused { why: String },
+    /// It is not there: what was in use before stays.
+    Missing,
+    /// It cannot be seen: what was in use before stays.
+    Unseen { why: String },
 }
 
 /// The keys of a complete list.

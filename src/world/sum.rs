@@ -10,8 +10,8 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use super::{
-    ApiServer, BfdSessions, Conflict, DefaultRoute, Drain, DrainStage, EndpointSlice, Fact, HostProblem, LeaseState,
-    Link, Listing, Node, NodeCounts, PeerOrder, PeerOrders, Pulses, Service, SessionReport, SessionState,
+    ApiServer, BfdSessions, ClusterConfig, Conflict, DefaultRoute, Drain, DrainStage, EndpointSlice, Fact, HostProblem,
+    LeaseState, Link, Listing, Node, NodeCounts, PeerOrder, PeerOrders, Pulses, Service, SessionReport, SessionState,
 };
 use crate::address::Family;
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
@@ -70,6 +70,12 @@ pub struct World {
     pub host_problems: Vec<HostProblem>,
     /// What keeps BGP connections from being accepted.
     pub listen_problems: Vec<HostProblem>,
+    /// Grows with each change of what [`World::to_remember`] gives.
+    pub changes: u64,
+    /// How it stands with the ConfigMap of the configuration.
+    pub cluster_config: ClusterConfig,
+    /// The texts of the ConfigMap that are in use, each with its name.
+    pub cluster_texts: Arc<Vec<(String, String)>>,
     /// Of this node; good where nothing tells.
     pub data_path: DataPath,
     /// What operators wanted of peers, by the name of the `[[bgp.peer]]`.
@@ -164,8 +170,11 @@ impl Default for World {
             data_path: DataPath::UNWATCHED,
             peer_orders: OrdMap::new(),
             drain: None,
+            cluster_config: ClusterConfig::default(),
+            cluster_texts: Arc::default(),
             fail_static: false,
             leaving: false,
+            changes: 0,
         }
     }
 }
@@ -173,6 +182,15 @@ impl Default for World {
 impl World {
     /// Takes a fact in. Applying the same fact twice touches nothing the second time.
     pub fn apply(&mut self, fact: Fact) -> Touched {
+        let is_kept = fact.is_worth_remembering();
+        let touched = self.take_in(fact);
+        if is_kept && !matches!(touched, Touched::Nothing) {
+            self.changes = self.changes.wrapping_add(1);
+        }
+        touched
+    }
+
+    fn take_in(&mut self, fact: Fact) -> Touched {
         match fact {
             Fact::Service(key, Some(service)) => self.put_service(key, service),
             Fact::Service(key, None) => self.drop_service(&key),
@@ -199,6 +217,11 @@ impl World {
                     self.refused.clear();
                 }
                 everything_if(std::mem::replace(&mut self.leader, leader) != leader)
+            }
+            Fact::ClusterConfig(state, texts) => {
+                self.cluster_config = state;
+                self.cluster_texts = texts;
+                Touched::Nothing
             }
             Fact::Lease(state) => {
                 self.lease = *state;

@@ -48,6 +48,15 @@ section! {
         }
     }
     keys {
+        /// Beside the one of the kubeconfig, in the order in which they are tried.
+        pub servers: Vec<String> = set(
+            "servers",
+            "https URLs",
+            |text, _| syntax::server(text),
+            "Further API servers of the same cluster: the next one is asked when one cannot be reached.",
+        )
+        .shown("[\"https://192.0.2.11:6443\", \"https://192.0.2.12:6443\"]")
+        .trade("The certificate of each must be good for its URL, or for tls-server-name of the kubeconfig."), touches Restart;
         pub default_class: bool = flag("default-class", true, "Serve Services without spec.loadBalancerClass too.")
             .trade("With another load balancer in the cluster, set its equivalent or this key to false."), touches Restart;
         /// `namespace/name` of the Lease whose holder allocates.
@@ -59,6 +68,17 @@ section! {
         )
         .trade("Without the default class it is kube-system/crier-CLASS, of the first class, with - for /, unless it is set.")
         .default("kube-system/crier"), touches Restart;
+        /// `namespace/name` of the ConfigMap with what is the same on every node.
+        pub config: Option<ObjectKey> = text(
+            "config",
+            "namespace/name",
+            |text, _| syntax::config_map(text),
+            "A ConfigMap with [[pool]], [[reservation]], [[l2]], [[bgp.peer]], [[bgp.advertisement]] and [bgp.communities] for the \
+             whole cluster: each of its keys that ends in .toml is read like a file of conf.d.",
+        )
+        .optional("none")
+        .shown("\"kube-system/crier\"")
+        .trade("Whoever may write the ConfigMap decides what the nodes announce."), touches Restart;
     }
 }
 

@@ -6,13 +6,19 @@ use crate::plan::allocate::capacity;
 use crate::views::status;
 use crate::world::{ApiServer, DrainStage};
 
-pub(super) const METRICS: [Metric; 12] = [
+pub(super) const METRICS: [Metric; 13] = [
     gauge("crier_build_info", &["version"], "Always 1; the label has the version.", |_, series| {
         series.set([env!("CARGO_PKG_VERSION")], 1);
     }),
     gauge("crier_api_server_reachable", &[], "1 while the API server answers.", |snapshot, series| {
         series.only(u64::from(snapshot.world.api_server == ApiServer::Reachable));
     }),
+    counter(
+        "crier_api_requests_total",
+        &[],
+        "Requests to the API server, of all kinds: lists, watches, status writes, Events and the Lease.",
+        |snapshot, series| series.only(snapshot.counters.api_requests),
+    ),
     gauge("crier_allocates", &[], "1 while this agent allocates addresses.", |snapshot, series| {
         series.only(u64::from(status::allocates(snapshot)));
     }),

@@ -11,7 +11,7 @@ use crate::names::PeerName;
 use crate::plan::allocate::capacity;
 use crate::plan::slice::PeerSlice;
 use crate::views::{LinkFrames, Snapshot};
-use crate::world::{BfdReport, Direction, MessageCounts, SessionReport, SessionState};
+use crate::world::{BfdReport, ClusterConfig, Direction, MessageCounts, SessionReport, SessionState};
 
 /// A metric of MetalLB's, and the metrics of crier that tell the same.
 pub(super) struct Theirs {
@@ -30,7 +30,7 @@ const PEER: &[&str] = &["peer", "vrf"];
 pub(super) const METRICS: [Theirs; 31] = [
     theirs(
         gauge("metallb_allocator_addresses_total", POOL, "Addresses of the pool.", |snapshot, series| {
-            pools(snapshot, series, |pool| capacity(pool));
+            pools(snapshot, series, capacity);
         }),
         &["crier_pool_addresses"],
     ),
@@ -78,7 +78,11 @@ pub(super) const METRICS: [Theirs; 31] = [
             "1 while the newest configuration is refused and an older one runs.",
             |snapshot, series| {
                 let failed = snapshot.reloads.last.as_ref().is_some_and(|last| last.failure.is_some());
-                series.only(u64::from(failed));
+                let older = matches!(
+                    snapshot.world.cluster_config,
+                    ClusterConfig::Refused { .. } | ClusterConfig::Waiting { .. }
+                );
+                series.only(u64::from(failed || older));
             },
         ),
         &["crier_config_last_reload_successful"],
