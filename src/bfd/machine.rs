@@ -282,6 +282,8 @@ impl Session {
     pub fn handle_admin_down(&mut self, now: Instant) -> Option<Action> {
         let action = self.enter(BfdState::AdminDown, Diagnostic::AdministrativelyDown, Cause::AdminDown);
         self.silent_at = None;
+        // It may be the last chance to say so.
+        self.unasked_from = now;
         self.reschedule(now);
         action
     }
@@ -318,8 +320,9 @@ impl Session {
                 (BfdState::Down, Diagnostic::NeighborSignaledDown, Cause::PeerAdminDown)
             }
             (BfdState::Down, BfdState::Down) => (BfdState::Init, self.diagnostic, Cause::Heard),
-            (BfdState::Down, BfdState::Init) => (BfdState::Up, Diagnostic::None, Cause::Heard),
-            (BfdState::Init, BfdState::Init | BfdState::Up) => (BfdState::Up, Diagnostic::None, Cause::Heard),
+            // RFC 5880 §6.8.1: the diagnostic stays, for the peer "to determine the reason that the previous session failed".
+            (BfdState::Down, BfdState::Init) => (BfdState::Up, self.diagnostic, Cause::Heard),
+            (BfdState::Init, BfdState::Init | BfdState::Up) => (BfdState::Up, self.diagnostic, Cause::Heard),
             (BfdState::Up, BfdState::Down) => {
                 (BfdState::Down, Diagnostic::NeighborSignaledDown, Cause::SignaledDown(why))
             }

@@ -125,6 +125,11 @@ impl Worker {
         }
         self.watched.retain(|_, watched| wanted.contains_key(&watched.place));
         self.tallies.retain(|name, _| slice.peers.contains_key(name));
+        let gone = |name: &&PeerName| !slice.peers.contains_key(*name);
+        let gone: Vec<PeerName> = self.sessions.borrow().keys().filter(gone).cloned().collect();
+        if !gone.is_empty() {
+            self.sessions.send_modify(|sessions| gone.iter().for_each(|name| drop(sessions.remove(name))));
+        }
         for (place, peers) in wanted {
             match self.watched.values_mut().find(|watched| watched.place == place) {
                 Some(watched) => watched.change(peers, &self.counters, now),
@@ -180,16 +185,9 @@ impl Worker {
         for watched in self.watched.values_mut() {
             news.extend(watched.news(&mut self.tallies, now));
         }
-        let gone = self.sessions.borrow().keys().any(|name| !self.tallies.contains_key(name));
-        if news.is_empty() && !gone {
-            return;
+        if !news.is_empty() {
+            self.sessions.send_modify(|sessions| sessions.extend(news));
         }
-        self.sessions.send_modify(|sessions| {
-            let gone: Vec<PeerName> =
-                sessions.keys().filter(|name| !self.tallies.contains_key(*name)).cloned().collect();
-            gone.iter().for_each(|name| drop(sessions.remove(name)));
-            sessions.extend(news);
-        });
     }
 }
 

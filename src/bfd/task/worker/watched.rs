@@ -49,6 +49,8 @@ pub(super) struct Watched {
     tell_from: Instant,
     /// There is something to report then.
     untold: bool,
+    /// Something has happened since it was last looked at.
+    touched: bool,
 }
 
 /// How often a session is reported at most, whatever its peer, or who writes in its name, does with it.
@@ -94,6 +96,7 @@ impl Watched {
             told: None,
             tell_from: now,
             untold: false,
+            touched: true,
         })
     }
 
@@ -104,6 +107,7 @@ impl Watched {
             self.profile = profile;
         }
         self.peers = counted(peers, counters);
+        self.touched = true;
     }
 
     pub(super) fn minimum_ttl(&self) -> u8 {
@@ -117,6 +121,7 @@ impl Watched {
     pub(super) fn handle_packet(&mut self, packet: &Packet, octets: &[u8], now: Instant) -> Result<(), Discard> {
         let judged = self.session.handle_packet(packet, octets, now);
         let action = judged.inspect_err(|discard| self.refuse(*discard, None))?;
+        self.touched = true;
         self.peers.iter().for_each(|(_, counters)| counters.count_received());
         self.carry_out(action);
         Ok(())
@@ -126,12 +131,16 @@ impl Watched {
     pub(super) fn refuse(&mut self, discard: Discard, ttl: Option<u8>) {
         if self.session.state() != BfdState::Up {
             self.refused = Some((discard, ttl));
+            self.touched = true;
         }
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
-        let actions = self.session.handle_timeout(now);
-        self.carry_out(actions);
+        if self.session.next_deadline().is_some_and(|at| at <= now) {
+            let actions = self.session.handle_timeout(now);
+            self.touched = true;
+            self.carry_out(actions);
+        }
     }
 
     /// Tells the peer that this end holds the session down, which is no failure of the path.
@@ -144,6 +153,7 @@ impl Watched {
     /// Opens the sending socket if there is none, or if the device was made anew. `deaf` says why nothing can be received.
     pub(super) fn look(&mut self, deaf: Option<String>) {
         self.deaf = deaf;
+        self.touched = true;
         let index = self.place.device.as_ref().and_then(|device| interface_index(device).ok());
         if self.sender.is_none() || self.index != index {
             let Place { address, device, source, multihop: _ } = &self.place;
@@ -200,6 +210,9 @@ impl Watched {
         tallies: &mut BTreeMap<PeerName, Tally>,
         now: Instant,
     ) -> Vec<(PeerName, Arc<BfdReport>)> {
+        if !std::mem::take(&mut self.touched) && !self.untold {
+            return Vec::new();
+        }
         let names: Vec<PeerName> = self.peers.iter().map(|(name, _)| name.clone()).collect();
         let told = (self.report(), names);
         if self.ups == 0 && self.losses == 0 && self.told.as_ref() == Some(&told) {
@@ -400,6 +413,7 @@ mod tests {
         let changed = |before, after, cause| Some(Action::Changed { before, after, cause });
         now += Duration::from_secs(1);
         session.carry_out(changed(BfdState::Init, BfdState::Up, Cause::Heard));
+        session.touched = true;
         session.told.iter_mut().for_each(|(report, _)| report.state = BfdState::Up);
         session.tell_from = now + REPORT_PAUSE;
         session.carry_out(changed(BfdState::Up, BfdState::Down, Cause::Silence(Duration::from_millis(150))));
