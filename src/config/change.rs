@@ -329,7 +329,7 @@ mod tests {
         one(
             "send-id = 1",
             "send-id = 2",
-            "[[bgp.peer]] \"spine\" tcp-ao: [{ send-id = 1, receive-id = 1, algorithm = \"hmac-sha-1\", key-file = \"/spine.ao\" }] -> [{ send-id = 2, receive-id = 1, algorithm = \"hmac-sha-1\", key-file = \"/spine.ao\" }]",
+            "[[bgp.peer]] \"spine\" tcp-ao: [{ send-id = 1, receive-id = 1, algorithm = \"hmac-sha-1-96\", key-file = \"/spine.ao\" }] -> [{ send-id = 2, receive-id = 1, algorithm = \"hmac-sha-1-96\", key-file = \"/spine.ao\" }]",
             Touches::Session,
         );
     }
