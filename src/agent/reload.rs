@@ -21,10 +21,11 @@ use crate::config::load::{self, HostSecrets, LoadError};
 use crate::config::{self, Change, Config, PeerAddress, PulseKey, Source, SourceFile, Touches};
 use crate::k8s::lease::Terms;
 use crate::names::PeerName;
+use crate::plan::verdict::is_announced;
 use crate::pulse::packet::{Key, Keys};
 use crate::pulse::task::Voice;
 use crate::views::reload::Reloads;
-use crate::world::{Fact, Pulses};
+use crate::world::{Fact, PeerOrder, Pulses};
 
 /// Why an order was not carried out. Unless said otherwise, nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -200,10 +201,10 @@ impl Reloader {
                 }
                 info!(%peer, ?order, "order of an operator");
                 let summary = match order {
-                    crate::world::PeerOrder::Reset => format!("the session with {peer} is reset"),
-                    crate::world::PeerOrder::Refresh => format!("all routes are sent to {peer} again"),
-                    crate::world::PeerOrder::Shut => format!("{peer} is shut down, until `crier bgp enable {peer}`"),
-                    crate::world::PeerOrder::Enable => format!("{peer} is enabled"),
+                    PeerOrder::Reset => format!("the session with {peer} is reset"),
+                    PeerOrder::Refresh => format!("all routes are sent to {peer} again"),
+                    PeerOrder::Shut => format!("{peer} is shut down, until `crier bgp enable {peer}`"),
+                    PeerOrder::Enable => format!("{peer} is enabled"),
                 };
                 self.tell(Fact::Peer(peer, order)).await?;
                 Ok(Done::new(summary))
@@ -336,6 +337,7 @@ impl Reloader {
             info!(%change, touches = ?change.touches, "configuration changed");
         }
         info!(changes = changes.len(), "the configuration was taken over");
+        warn_about(&self.config);
         Ok(())
     }
 
@@ -465,6 +467,16 @@ impl Reloader {
             Err(error) => Err(error),
         };
         self.note(outcome.as_ref().err());
+    }
+}
+
+/// Says what a configuration without mistakes is most likely not meant to be.
+pub(super) fn warn_about(config: &Config) {
+    for warning in load::warnings(config) {
+        warn!("{warning}");
+    }
+    for pool in config.pools.iter().filter(|pool| !is_announced(config, pool)) {
+        warn!(pool = %pool.name, "no [[l2]] and no [[bgp.advertisement]] covers the pool: its addresses go nowhere");
     }
 }
 

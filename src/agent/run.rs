@@ -39,7 +39,6 @@ use crate::config::{Config, Kubernetes, Manifests, Source, SourceFile};
 use crate::k8s::annotate::Annotation;
 use crate::k8s::lease::Terms;
 use crate::names::NodeName;
-use crate::plan::verdict::is_announced;
 use crate::pulse::task::Voice;
 use crate::stop::{Cause, Stop};
 use crate::views::drain::Flows;
@@ -107,9 +106,7 @@ pub async fn run(start: Start) -> Result<(), Error> {
     let boot = data_path::task::boot_id();
     let memory = Memory::open(folder, &boot).map_err(|source| Error::State { folder: folder.clone(), source })?;
     info!(%node, version = env!("CARGO_PKG_VERSION"), "starting");
-    for pool in config.pools.iter().filter(|pool| !is_announced(&config, pool)) {
-        warn!(pool = %pool.name, "no [[l2]] and no [[bgp.advertisement]] covers the pool: its addresses go nowhere");
-    }
+    reload::warn_about(&config);
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
     let hangup = signal(SignalKind::hangup()).map_err(Error::Signals)?;

@@ -43,9 +43,6 @@ pub fn run(arguments: Run) -> Exit {
             return Exit::Usage;
         }
     };
-    for warning in load::warnings(&config) {
-        tracing::warn!("{warning}");
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,

@@ -298,7 +298,7 @@ mod tests {
         one(
             "192.168.35.0/25",
             "192.168.35.0/26",
-            "[[pool]] \"lan\" addresses: [\"192.168.35.0/25\"] -> [\"192.168.35.0/26\"]",
+            "[[pool]] \"lan\" addresses: [\"192.168.35.0-192.168.35.127\"] -> [\"192.168.35.0-192.168.35.63\"]",
             Touches::Decisions,
         );
         one(
@@ -329,7 +329,7 @@ mod tests {
         one(
             "send-id = 1",
             "send-id = 2",
-            "[[bgp.peer]] \"spine\" tcp-ao: [{ send-id = 1, receive-id = 1, algorithm = \"hmac-sha-1\", key-file = \"/spine.ao\" }] -> [{ send-id = 2, receive-id = 1, algorithm = \"hmac-sha-1\", key-file = \"/spine.ao\" }]",
+            "[[bgp.peer]] \"spine\" tcp-ao: [{ send-id = 1, receive-id = 1, algorithm = \"hmac-sha-1-96\", key-file = \"/spine.ao\" }] -> [{ send-id = 2, receive-id = 1, algorithm = \"hmac-sha-1-96\", key-file = \"/spine.ao\" }]",
             Touches::Session,
         );
     }

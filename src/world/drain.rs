@@ -30,6 +30,8 @@ pub enum DrainStage {
 }
 
 impl DrainStage {
+    pub const ALL: [DrainStage; 3] = [DrainStage::Waiting, DrainStage::HandingOver, DrainStage::Drained];
+
     pub fn code(self) -> &'static str {
         match self {
             DrainStage::Waiting => "waiting",

@@ -64,7 +64,7 @@ pub(super) const METRICS: [Metric; 13] = [
         "1 for the stage of this node's drain: waiting for flows, handing-over on the link, drained. All 0 while the node takes part.",
         |snapshot, series| {
             let now = snapshot.world.drain_stage();
-            for stage in [DrainStage::Waiting, DrainStage::HandingOver, DrainStage::Drained] {
+            for stage in DrainStage::ALL {
                 series.set([stage.code()], u64::from(now == Some(stage)));
             }
         },

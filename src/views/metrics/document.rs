@@ -10,7 +10,7 @@ use crate::arp::packet::Protocol;
 use crate::claim::ConflictKind;
 use crate::pulse::outcome::Outcome;
 use crate::views::counters::Direction;
-use crate::world::MessageCounts;
+use crate::world::{DrainStage, MessageCounts};
 
 /// A label, and what its values are. Where the values are words of crier's own, they are listed from the code.
 struct Label {
@@ -19,7 +19,7 @@ struct Label {
     values: fn() -> Vec<&'static str>,
 }
 
-const LABELS: [Label; 15] = [
+const LABELS: [Label; 16] = [
     Label {
         name: "cause",
         meaning: "why the owner changed: one of these, or the code of the reason that refuses the previous owner, such as `no-carrier`",
@@ -40,8 +40,8 @@ const LABELS: [Label; 15] = [
     },
     Label {
         name: "outcome",
-        meaning: "`taken`, or why the pulse was dropped",
-        values: || Outcome::ALL.map(Outcome::code).to_vec(),
+        meaning: "of a pulse: `taken`, or why it was dropped. Of a reload: taken over, or refused",
+        values: || Outcome::ALL.map(Outcome::code).into_iter().chain(["ok", "failed"]).collect(),
     },
     Label { name: "peer", meaning: "name of the `[[bgp.peer]]`", values: Vec::new },
     Label { name: "pool", meaning: "name of the `[[pool]]`", values: Vec::new },
@@ -54,6 +54,11 @@ const LABELS: [Label; 15] = [
         name: "reason",
         meaning: "why a frame was not answered",
         values: || Reason::ALL.map(Reason::code).to_vec(),
+    },
+    Label {
+        name: "stage",
+        meaning: "how far the drain of the node is",
+        values: || DrainStage::ALL.map(DrainStage::code).to_vec(),
     },
     Label { name: "state", meaning: "of another node, by its pulses", values: || vec!["alive", "silent"] },
     Label { name: "subcode", meaning: "error subcode of the NOTIFICATION", values: Vec::new },

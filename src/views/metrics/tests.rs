@@ -20,6 +20,7 @@ use crate::pulse::outcome::Outcome;
 use crate::roster::Roster;
 use crate::views::Counters;
 use crate::views::counters::Direction as MoveDirection;
+use crate::views::drain::Flows;
 use crate::world::{
     BfdReport, Conflict, Direction, Fact, Link, MessageCounts, NotificationCount, SessionDetail, SessionReport,
     SessionState,
@@ -50,7 +51,8 @@ fn planner() -> Planner {
 }
 
 fn snapshot(planner: &Planner, counters: Counters) -> Snapshot {
-    Snapshot::of(planner, Timestamp::UNIX_EPOCH, counters, clock::now(), clock::wall())
+    let flows = Flows { first: Some(9), left: Some(7), trouble: None };
+    Snapshot { flows, ..Snapshot::of(planner, Timestamp::UNIX_EPOCH, counters, clock::now(), clock::wall()) }
 }
 
 #[track_caller]

@@ -5,6 +5,7 @@ use std::time::Instant;
 use rack::bird::Bird;
 use rack::client::Asking;
 use rack::crier::Crier;
+use rack::lan::{self, Lan};
 use rack::{
     Host, Manifests, Need, Process, Rack, Service, Site, bird, eventually, eventually_equal, millis, rest, secs,
     throughout,
@@ -503,4 +504,74 @@ fn two_who_apply_at_once_do_it_in_turn_and_who_is_not_root_changes_nothing() {
     let refused = request("/v1/orders", "{\"peer\":{\"peer\":\"signed\",\"order\":\"reset\"}}");
     assert!(refused.contains("403 Forbidden"), "{refused}");
     assert_eq!(town.established(), [1, 1]);
+}
+
+#[test]
+fn the_key_of_the_pulses_is_changed_by_reloads_alone_and_no_address_moves() {
+    let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Crier]) else { return };
+    let lan = Lan::new(&rack, 2);
+    lan.service("web", "192.168.35.100");
+    let agents = lan.agents();
+    let address = std::net::Ipv4Addr::new(192, 168, 35, 100);
+    let owner = agents[lan.owner(address)].node().to_owned();
+    let key =
+        |agent: &Crier| agent.status()["pulse"]["links"][0]["keys"]["new"].as_str().unwrap_or_default().to_owned();
+    let former = key(&agents[0]);
+    let new = rack.write("new.key", "fedcba9876543210fedcba9876543210");
+    let both = format!("key-file = \"{}\"\nold-key-files = [\"{}\"]\n", new.display(), lan.key.display());
+    let alone = format!("key-file = \"{}\"\n", new.display());
+    for pulse in [both, alone] {
+        for agent in &agents {
+            agent.write_configuration(&lan.configuration_on("[\"eth0\"]", &pulse));
+            fine(&agent.reload());
+            throughout("nothing moves and both are heard", secs(2), || {
+                let heard: Vec<usize> = agents.iter().map(|agent| lan::members(agent).len()).collect();
+                match (lan.answering(address).as_slice(), heard.as_slice()) {
+                    ([one], [1, 1]) if *one == owner => Ok(()),
+                    (answering, heard) => Err(format!("{answering:?} answer, heard {heard:?}")),
+                }
+            });
+        }
+    }
+    for agent in &agents {
+        assert_ne!(key(agent), former, "the new key is in use");
+        assert!(!agent.process().log().contains("fell silent"), "no pulse was missed");
+    }
+}
+
+#[test]
+fn the_first_peer_and_the_first_l2_of_an_agent_need_no_restart() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let manifests = Manifests::new(&rack);
+    manifests.service(&Service::new("web").anywhere().addresses("192.168.35.100"));
+    let site = Site::new(&rack, "192.168.35.0/24", "fd35::/64", 1);
+    let session =
+        "protocol bgp node1 { local as 64512; neighbor 192.168.35.11 as 64513; ipv4 { import all; export none; }; }";
+    let bird = site.router.bird(&format!("router id 192.168.35.1;\n{}\n{session}\n", bird::KERNEL));
+    let key = rack.write("pulse.key", "0123456789abcdef0123456789abcdef");
+    let bare = format!(
+        "{}\n[api]\nlisten = \"\"\n[pulse]\nkey-file = \"{}\"\n[[pool]]\nname = \"lan\"\naddresses = [\"192.168.35.100-192.168.35.110\"]\n",
+        manifests.section(),
+        key.display()
+    );
+    let node = site.node(0);
+    let agent = node.crier(node.name(), &bare);
+    agent.wait_ready(secs(30));
+    let bgp = "[bgp]\nasn = 64513\n[[bgp.peer]]\nname = \"tor\"\naddress = \"gateway\"\nasn = 64512\npassive = true\n[[bgp.advertisement]]\n";
+    node.ip("route replace default via 192.168.35.1");
+    agent.write_configuration(&format!("{bare}{bgp}[[l2]]\n"));
+    fine(&agent.reload());
+    // The router dials: the port is open now. And the default route is looked at now.
+    bird.wait_established("node1", secs(30));
+    let answers = || site.answering(std::net::Ipv4Addr::new(192, 168, 35, 100));
+    eventually_equal("it answers on the link", secs(20), &vec![node.name().to_owned()], answers);
+    agent.write_configuration(&format!("{bare}[[l2]]\n"));
+    fine(&agent.reload());
+    eventually("the session ends with the peer", secs(10), || {
+        if bird.session("node1").is_established() { Err("still up") } else { Ok(()) }
+    });
+    assert!(bird.process().log().contains("deconfigured"), "the router is told why");
+    agent.write_configuration(&bare);
+    fine(&agent.reload());
+    eventually_equal("it answers no more", secs(10), &Vec::<String>::new(), answers);
 }
