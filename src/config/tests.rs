@@ -28,7 +28,7 @@ fn parse_one(text: &str) -> Result<Config, Complaints> {
 /// The files with secrets that there are for the tests of this file: by the names below, and none else.
 struct TestSecrets;
 
-const SECRET_FILES: [(&str, &[u8]); 9] = [
+const SECRET_FILES: [(&str, &[u8]); 10] = [
     ("/etc/crier/tor.ao", b"marlin"),
     ("/etc/crier/two-lines", b"one\ntwo\n"),
     ("/etc/crier/pulse.key", b"0123456789abcdef0123456789abcdef\n"),

@@ -531,7 +531,7 @@ fn two_peers_of_one_address_and_two_source_addresses_have_a_session_each() {
         ROUTER.0,
         birds_times(50, 3),
         neighbor("one", &NODE.0.to_string()),
-        neighbor("other", "192.168.35.12"),
+        neighbor("another", "192.168.35.12"),
     ));
     let peer = |name: &str, source: &str, profile: &str| {
         format!(
