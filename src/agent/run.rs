@@ -32,7 +32,7 @@ use super::memory::Memory;
 use super::orders::{self, Order};
 use super::readiness;
 use super::reload::{self, Followers, Reloader, Wanted};
-use super::turn::Loop;
+use super::turn::{Loop, Readings};
 use super::unconfirmed::Unconfirmed;
 use super::wiring::{self, Query, Slices};
 use crate::config::{Config, Kubernetes, Manifests, Source, SourceFile};
@@ -153,7 +153,8 @@ pub async fn run(start: Start) -> Result<(), Error> {
     let reloader = Reloader::new(main, (files, texts), config.clone(), unconfirmed, followers);
     tasks.endless.spawn(named("the taker of orders", orders::run(reloader, hangup, orders, drains)));
     let (first_plan, plan_stands) = oneshot::channel();
-    let mut turning = Loop::new(config, node, slices, memory, counters, first_plan, turned, (reports, flows_seen));
+    let readings = Readings { counters, reloads: reports, flows: flows_seen };
+    let mut turning = Loop::new(config, node, slices, memory, readings, first_plan, turned);
     turning.recall();
     let patience = if turning.remembers_services() { PATIENCE_WITH_MEMORY } else { PATIENCE_WITHOUT_MEMORY };
     let leaving = facts.clone();

@@ -40,6 +40,13 @@ const KEEP_APART: Duration = Duration::from_secs(5);
 /// How long the loop may have nothing to do before it turns all the same, to show that it can.
 const BEAT: Duration = Duration::from_secs(1);
 
+/// What others count and tell, for whoever asks how the agent stands.
+pub struct Readings {
+    pub counters: LinkCounters,
+    pub reloads: watch::Receiver<Reloads>,
+    pub flows: watch::Receiver<Flows>,
+}
+
 /// Everything the loop owns.
 pub struct Loop {
     node: NodeName,
@@ -48,7 +55,7 @@ pub struct Loop {
     slices: Slices,
     memory: Memory,
     counters: TurnCounters,
-    link_counters: LinkCounters,
+    readings: Readings,
     /// When to keep the World; none while the disk is up to date.
     keep_at: Option<Instant>,
     /// When it was last kept.
@@ -57,10 +64,6 @@ pub struct Loop {
     keeping: Option<JoinHandle<()>>,
     /// Told once, when the first plan stands.
     first_plan: Option<oneshot::Sender<()>>,
-    /// How reloads went, for whoever asks.
-    reloads: watch::Receiver<Reloads>,
-    /// What a drain has counted, for whoever asks.
-    flows: watch::Receiver<Flows>,
     /// When it last turned.
     turned: watch::Sender<Instant>,
     /// When to tell systemd next that it turns.
@@ -73,10 +76,9 @@ impl Loop {
         node: NodeName,
         slices: Slices,
         memory: Memory,
-        link_counters: LinkCounters,
+        readings: Readings,
         first_plan: oneshot::Sender<()>,
         turned: watch::Sender<Instant>,
-        (reloads, flows): (watch::Receiver<Reloads>, watch::Receiver<Flows>),
     ) -> Loop {
         let planner = Planner::new(config, node.clone());
         let started = Timestamp::try_from(clock::wall()).unwrap_or_default();
@@ -87,13 +89,11 @@ impl Loop {
             slices,
             memory,
             counters: TurnCounters::default(),
-            link_counters,
+            readings,
             keep_at: None,
             kept: None,
             keeping: None,
             first_plan: Some(first_plan),
-            reloads,
-            flows,
             turned,
             tell_alive: clock::now(),
         }
@@ -217,10 +217,10 @@ impl Loop {
     }
 
     fn answer(&self, Query(asked): Query) {
-        let counters = self.counters.read(&self.link_counters);
+        let counters = self.counters.read(&self.readings.counters);
         // Whoever asked may have gone away.
         let snapshot = Snapshot::of(&self.planner, self.started, counters, clock::now(), clock::wall());
-        let (reloads, flows) = (self.reloads.borrow().clone(), self.flows.borrow().clone());
+        let (reloads, flows) = (self.readings.reloads.borrow().clone(), self.readings.flows.borrow().clone());
         let _ = asked.send(Snapshot { reloads, flows, ..snapshot });
     }
 }

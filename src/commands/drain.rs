@@ -5,10 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
+use tokio::time::sleep;
 
-use super::{Exit, ask, order, refused};
+use super::{Exit, order, refused, runtime};
 use crate::agent::orders::Wish;
-use crate::api::readings;
+use crate::api::{client, readings};
 use crate::config::duration;
 use crate::views::drain::DrainReport;
 use crate::world::DrainStage;
@@ -52,10 +53,17 @@ pub fn undrain(socket: &Path) -> Exit {
 }
 
 fn await_drained(socket: &Path) -> Exit {
+    match runtime() {
+        Ok(runtime) => runtime.block_on(watch_drain(socket)),
+        Err(error) => refused(&error),
+    }
+}
+
+async fn watch_drain(socket: &Path) -> Exit {
     let terminal = std::io::stderr().is_terminal();
     let mut shown = String::new();
     loop {
-        let report = match ask(socket, &readings::STATUS, &()) {
+        let report = match client::ask(socket, &readings::STATUS, &()).await {
             Ok(status) => status.drain,
             Err(error) => return refused(&error),
         };
@@ -77,7 +85,7 @@ fn await_drained(socket: &Path) -> Exit {
             }
             return if report.timed_out { Exit::TimedOut } else { Exit::Fine };
         }
-        std::thread::sleep(LOOK_EVERY);
+        sleep(LOOK_EVERY).await;
     }
 }
 

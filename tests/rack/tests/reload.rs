@@ -1,7 +1,5 @@
 //! A running agent takes another configuration over: only what differs is touched, and a bad file changes nothing.
 
-use std::time::Instant;
-
 use rack::bird::Bird;
 use rack::client::Asking;
 use rack::crier::Crier;
@@ -266,7 +264,7 @@ fn a_storm_of_a_hundred_reloads_in_a_minute_costs_nobody_a_request() {
     let town = Town::new(&rack);
     let client = town.site.outside("client");
     let asking = town.asking(&client);
-    let began = Instant::now();
+    let began = rack::now();
     for number in 0..100 {
         let text = town.configuration().replace("64512:100", &format!("64512:{number}"));
         town.crier
