@@ -17,7 +17,7 @@ use tracing::{error, info, warn};
 
 use super::orders::{Order, Wish};
 use super::reload::Refusal;
-use crate::config::cluster::Preliminary;
+use crate::config::cluster::{self, Preliminary};
 use crate::config::load::{HostSecrets, LoadError};
 use crate::config::{Complaints, Config, SourceFile, parse_with};
 use crate::k8s::config_map::{self, Sight};
@@ -26,6 +26,9 @@ use crate::world::{ClusterConfig, Fact};
 
 /// How long a start waits for the ConfigMap before it takes what is on disk.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A mistyped key takes no configuration away.
+const NO_TEXT: &str = "it has no key that ends in .toml";
 
 /// What an agent with a ConfigMap started with.
 #[derive(Debug, Clone)]
@@ -42,6 +45,8 @@ pub struct Start {
 #[derive(Debug, Clone)]
 struct Kept {
     file: PathBuf,
+    /// Texts of another one are not recalled.
+    config_map: ObjectKey,
 }
 
 /// The configuration to start with: of the newest text of the ConfigMap, else of the last good one, else of the files alone.
@@ -52,10 +57,11 @@ pub async fn start(
     files: &[SourceFile],
     Preliminary { kubernetes, config_map, state }: Preliminary,
 ) -> Result<(Config, Start), LoadError> {
-    let kept = Kept { file: state.folder.join("cluster-config.json") };
+    let kept = Kept { file: state.folder.join("cluster-config.json"), config_map: config_map.clone() };
     let seen = tokio::time::timeout(PATIENCE, config_map::read(&kubernetes.access, &config_map)).await;
     let seen = seen.unwrap_or_else(|_| Err("the API server does not answer".to_owned()));
     let mut state = match &seen {
+        Ok(Some(texts)) if texts.is_empty() => ClusterConfig::Refused { why: NO_TEXT.to_owned() },
         Ok(Some(_)) => ClusterConfig::Current,
         Ok(None) => ClusterConfig::Missing,
         Err(why) => ClusterConfig::Unseen { why: why.clone() },
@@ -64,7 +70,7 @@ pub async fn start(
     let newest = match (seen, &last) {
         // The files alone would be less than what every other node goes by.
         (Err(why), None) => return Err(LoadError::Unseen { config_map, why }),
-        (seen, _) => seen.ok().flatten(),
+        (seen, _) => seen.ok().flatten().filter(|texts| !texts.is_empty()),
     };
     let secrets = HostSecrets::from_environment();
     let mut refused: Option<Complaints> = None;
@@ -110,6 +116,7 @@ pub async fn follow(client: Client, start: Start, orders: mpsc::Sender<Order>, f
             (_, Some(why)) => ClusterConfig::Unseen { why },
             (None, None) => continue,
             (Some(None), None) => ClusterConfig::Missing,
+            (Some(Some(texts)), None) if texts.is_empty() => ClusterConfig::Refused { why: NO_TEXT.to_owned() },
             (Some(Some(texts)), None) if texts == used => ClusterConfig::Current,
             (Some(Some(texts)), None) => {
                 let state = adopt(&orders, texts.clone()).await;
@@ -171,9 +178,10 @@ impl Kept {
     /// What was kept; nothing where nothing was, or it cannot be read.
     fn recall(&self) -> Option<Vec<SourceFile>> {
         let text = std::fs::read(&self.file).ok()?;
-        serde_json::from_slice(&text)
+        let texts: Option<Vec<SourceFile>> = serde_json::from_slice(&text)
             .map_err(|error| warn!(file = %self.file.display(), %error, "the kept ConfigMap cannot be read"))
-            .ok()
+            .ok();
+        texts.filter(|texts| texts.iter().all(|it| cluster::is_text_of(&self.config_map, it)))
     }
 
     /// Written aside and renamed, so that a crash leaves the one before.

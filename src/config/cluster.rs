@@ -53,7 +53,16 @@ pub fn preliminary(files: &[SourceFile]) -> Option<Preliminary> {
 /// The texts of a ConfigMap in the order of their keys. Keys that do not end in `.toml` are not read.
 pub fn texts(config_map: &ObjectKey, data: &BTreeMap<String, String>) -> Vec<SourceFile> {
     let texts = data.iter().filter(|(key, _)| key.ends_with(".toml"));
-    texts.map(|(key, text)| SourceFile { path: format!("configmap/{config_map}/{key}"), text: text.clone() }).collect()
+    texts.map(|(key, text)| SourceFile { path: path_of(config_map) + key, text: text.clone() }).collect()
+}
+
+/// Whether the text is of this ConfigMap, by its name.
+pub fn is_text_of(config_map: &ObjectKey, text: &SourceFile) -> bool {
+    text.path.starts_with(&path_of(config_map))
+}
+
+fn path_of(config_map: &ObjectKey) -> String {
+    format!("configmap/{config_map}/")
 }
 
 /// Complains about what belongs into the file of a host, and takes it out.

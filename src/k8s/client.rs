@@ -269,12 +269,12 @@ mod tests {
 
     #[tokio::test]
     async fn the_next_server_is_asked_once_one_cannot_be_reached_and_all_requests_are_counted() {
-        let (gone, api) = (FakeApi::start().await, FakeApi::start().await);
+        let (third, api) = (FakeApi::start().await, FakeApi::start().await);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("kubeconfig");
         // Nobody listens on port 1.
         std::fs::write(&path, kubeconfig("{server: 'http://127.0.0.1:1'}", "{token: t}")).unwrap();
-        let servers = [format!("http://{}", api.address), format!("http://{}", gone.address)];
+        let servers = [format!("http://{}", api.address), format!("http://{}", third.address)];
         let (client, renewal) = build_for(&Access::Kubeconfig(path), &servers).await.unwrap();
         let ask = || async {
             let request = http::Request::get(SERVICES).body(Vec::new()).unwrap();
@@ -283,8 +283,14 @@ mod tests {
         assert!(!ask().await, "the first cannot be reached: whoever asks tries again");
         assert!(ask().await && ask().await, "and reaches the second from then on");
         assert_eq!(api.requests(&Method::GET, SERVICES).len(), 2);
-        assert!(gone.requests(&Method::GET, SERVICES).is_empty(), "the third is not needed");
-        assert_eq!(renewal.requests().load(std::sync::atomic::Ordering::Relaxed), 3);
+        assert!(third.requests(&Method::GET, SERVICES).is_empty(), "the third is not needed");
+        // One that takes requests and answers none: whoever asked gives up.
+        let answer = Answer::Late(Duration::from_secs(60));
+        api.fault(Fault { method: Method::GET, path: SERVICES, watch: None, answer });
+        assert!(tokio::time::timeout(Duration::from_millis(300), ask()).await.is_err());
+        assert!(ask().await);
+        assert_eq!(third.requests(&Method::GET, SERVICES).len(), 1, "then the third is asked");
+        assert_eq!(renewal.requests().load(std::sync::atomic::Ordering::Relaxed), 5);
     }
 
     #[tokio::test]

@@ -116,15 +116,34 @@ impl tower::Service<Request<Body>> for Newest {
             let Some(connection) = connections.iter().cycle().nth(turn % connections.len().max(1)).cloned() else {
                 return Err("there is no API server to ask".into());
             };
-            let answer = connection.oneshot(request).await.inspect_err(|_| {
-                // Of many that fail at once, one turns. Whoever asked tries again.
-                let _ = turns.compare_exchange(turn, turn.wrapping_add(1), Ordering::Relaxed, Ordering::Relaxed);
-            })?;
+            let mut outcome = Outcome { turns, turn, answered: false };
+            let answer = connection.oneshot(request).await?;
+            outcome.answered = !UNABLE.contains(&answer.status());
             if answer.status() == StatusCode::UNAUTHORIZED {
                 refused.notify_one();
             }
             Ok(answer)
         })
+    }
+}
+
+/// Answers of a server, or of what stands before it, that cannot serve now: another one may.
+const UNABLE: [StatusCode; 3] = [StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT];
+
+/// Whether a server answered. One that did not, also where nobody waits for it any longer, is followed by the next: of many
+/// requests that fail at once, one turns. Whoever asked tries again.
+struct Outcome {
+    turns: Arc<AtomicUsize>,
+    turn: usize,
+    answered: bool,
+}
+
+impl Drop for Outcome {
+    fn drop(&mut self) {
+        if !self.answered {
+            let next = self.turn.wrapping_add(1);
+            let _ = self.turns.compare_exchange(self.turn, next, Ordering::Relaxed, Ordering::Relaxed);
+        }
     }
 }
 

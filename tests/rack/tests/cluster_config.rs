@@ -98,6 +98,13 @@ fn the_cluster_goes_by_its_config_map_whatever_is_written_into_it() {
         metal.try_apply(&config_map(&text)).expect("the API server takes any text");
         agents.iter().for_each(|agent| wait_problem(agent, &words));
     }
+    // A mistyped key.
+    let mut mistyped = config_map(CLUSTER);
+    mistyped["data"] = json!({ "crier.tml": CLUSTER });
+    metal.delete("configmap/kube-system/crier");
+    metal.try_apply(&mistyped).expect("the API server takes the ConfigMap");
+    let words = ["no key that ends in .toml", "the last good one stays in use"];
+    agents.iter().for_each(|agent| wait_problem(agent, &words));
     rest(secs(1));
     assert_eq!(metal.ingress("service/web"), ["192.168.35.100"]);
     // An agent that starts meanwhile goes by the last good one.
