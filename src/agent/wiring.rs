@@ -6,7 +6,7 @@
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::data_path::machine::NodeReport;
-use crate::plan::slice::{BgpSlice, BindSlice, L2Slice, PulseSlice, StatusSlice};
+use crate::plan::slice::{BgpSlice, BindSlice, EgressSlice, L2Slice, PulseSlice, StatusSlice};
 use crate::plan::{Moved, Plan};
 use crate::views::Snapshot;
 use crate::world::{Fact, Node};
@@ -27,6 +27,7 @@ pub struct Slices {
     pub l2: watch::Sender<L2Slice>,
     pub bgp: watch::Sender<BgpSlice>,
     pub bind: watch::Sender<BindSlice>,
+    pub egress: watch::Sender<EgressSlice>,
     pub pulse: watch::Sender<PulseSlice>,
     pub status: watch::Sender<StatusSlice>,
     /// What the API server says of this host's Node.
@@ -36,7 +37,7 @@ pub struct Slices {
 impl Slices {
     /// Hands out those slices of the plan that moved.
     pub fn publish(&self, plan: &Plan, moved: Moved) {
-        let Moved { l2, bgp, bind, pulse, status } = moved;
+        let Moved { l2, bgp, bind, egress, pulse, status } = moved;
         if bgp {
             self.bgp.send_replace(plan.bgp.clone());
         }
@@ -45,6 +46,9 @@ impl Slices {
         }
         if bind {
             self.bind.send_replace(plan.bind.clone());
+        }
+        if egress {
+            self.egress.send_replace(plan.egress.clone());
         }
         if pulse {
             self.pulse.send_replace(plan.pulse.clone());

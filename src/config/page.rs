@@ -11,7 +11,7 @@ use super::{Config, Peer, Source};
 
 /// The whole configuration, in the order of the sections in the manual.
 pub fn show(config: &Config) -> String {
-    let Config { node, api, state, source, pools, reservations, l2, pulse, bgp, bfd, vrfs, host, log } = config;
+    let Config { node, api, state, source, pools, reservations, l2, pulse, bgp, bfd, vrfs, egress, host, log } = config;
     let mut page = Page::default();
     page.section(node);
     page.section(api);
@@ -27,6 +27,7 @@ pub fn show(config: &Config) -> String {
     page.section(bgp);
     page.sections(bfd);
     page.sections(vrfs);
+    page.section(egress);
     page.section(host);
     page.section(log);
     page.toml()

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use crate::address::Family;
 use crate::names::PoolName;
-use crate::world::{Request, RequestError};
+use crate::world::{Egress, Request, RequestError};
 
 /// crier's own prefix; an unknown name below it is refused.
 const OWN: &str = "crier.dev/";
@@ -20,7 +20,13 @@ const EGRESS: &str = "crier.dev/egress";
 /// What crier writes itself.
 const OUTPUT: &str = "crier.dev/ip-allocated-from-pool";
 const SHARED: &str = "allow-shared-ip";
-const OWN_NAMES: [&str; 4] = [ADDRESSES, POOL, SHARE, EGRESS];
+/// The value of [`EGRESS`] that gives what the pods open the Service's address.
+const SERVICE_ADDRESS: &str = "service-ip";
+/// The value that has it leave by a VRF.
+const NETWORK: &str = "network";
+/// What narrows egress, and says nothing by itself.
+const EGRESS_DETAILS: [&str; 3] = ["crier.dev/egress-nodes", "crier.dev/egress-to", "crier.dev/egress-except"];
+const OWN_NAMES: [&str; 7] = [ADDRESSES, POOL, SHARE, EGRESS, EGRESS_DETAILS[0], EGRESS_DETAILS[1], EGRESS_DETAILS[2]];
 
 const SPEC_ADDRESS: &str = "spec.loadBalancerIP";
 
@@ -39,7 +45,7 @@ pub fn request(
     let none = BTreeMap::new();
     let annotations = annotations.unwrap_or(&none);
     refuse_unknown(annotations)?;
-    refuse_unavailable(annotations)?;
+    check_egress(annotations)?;
     let pools = match first(annotations, POOL, "address-pool") {
         Some((field, pools)) => parse_pools(&field, pools)?,
         None => Vec::new(),
@@ -101,11 +107,31 @@ fn refuse_unknown(annotations: &BTreeMap<String, String>) -> Result<(), RequestE
     Err(malformed(name, value, problem))
 }
 
-/// Gap (egress): refused until a version implements it, so that nobody relies on a feature that is missing.
-fn refuse_unavailable(annotations: &BTreeMap<String, String>) -> Result<(), RequestError> {
-    match annotations.contains_key(EGRESS) {
-        true => Err(RequestError::NotAvailableYet { field: EGRESS.to_owned() }),
-        false => Ok(()),
+/// How what the pods open is to leave the cluster. A Service whose annotations about egress cannot be met is closed: its user
+/// relies on a source address that the packets would not have.
+pub fn egress(annotations: Option<&BTreeMap<String, String>>) -> Option<Egress> {
+    let annotations = annotations?;
+    annotations.keys().any(|name| name.starts_with(EGRESS)).then(|| match check_egress(annotations) {
+        Ok(()) => Egress::ServiceAddress,
+        Err(_) => Egress::Closed,
+    })
+}
+
+/// Gap (egress): leaving by a VRF, a choice of nodes and a choice of destinations are refused until a version implements them,
+/// so that nobody relies on a feature that is missing.
+fn check_egress(annotations: &BTreeMap<String, String>) -> Result<(), RequestError> {
+    let detail = EGRESS_DETAILS.into_iter().find(|name| annotations.contains_key(*name));
+    let missing = |field: &str| Err(RequestError::NotAvailableYet { field: field.to_owned() });
+    match (annotations.get(EGRESS).map(|value| value.trim()), detail) {
+        (None, None) => Ok(()),
+        (None, Some(detail)) => {
+            let value = annotations.get(detail).map(String::as_str).unwrap_or_default();
+            Err(malformed(detail, value, format!("it means nothing without {EGRESS}: {SERVICE_ADDRESS}")))
+        }
+        (Some(_), Some(detail)) => missing(detail),
+        (Some(SERVICE_ADDRESS), None) => Ok(()),
+        (Some(NETWORK), None) => missing(&format!("{EGRESS}: {NETWORK}")),
+        (Some(other), None) => Err(malformed(EGRESS, other, format!("write {SERVICE_ADDRESS}"))),
     }
 }
 

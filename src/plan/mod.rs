@@ -17,6 +17,7 @@ pub mod allocate;
 mod bind_table;
 pub mod context;
 pub mod decision;
+mod egress_table;
 pub mod elect;
 pub mod forecast;
 pub mod holder;

@@ -26,6 +26,7 @@ use crate::plan::address_book::AddressBook;
 use crate::plan::bind_table::BindTable;
 use crate::plan::context::{Context, Difference, l2};
 use crate::plan::decision::Decision;
+use crate::plan::egress_table::EgressTable;
 use crate::plan::holder::{Grade, History};
 use crate::plan::holder_memory::HolderMemory;
 use crate::plan::join::Dispute;
@@ -35,7 +36,7 @@ use crate::plan::placement::{Handover, Placement};
 use crate::plan::removals::Removals;
 use crate::plan::rivals::Rivals;
 use crate::plan::route_table::RouteTable;
-use crate::plan::slice::{BgpSlice, BindSlice, L2Slice, PulseSlice, StatusSlice};
+use crate::plan::slice::{BgpSlice, BindSlice, EgressSlice, L2Slice, PulseSlice, StatusSlice};
 use crate::plan::tickets::Tickets;
 use crate::plan::verdict::{Inputs, Verdict, Wish, Work, judge};
 use crate::reason::Reason;
@@ -50,6 +51,7 @@ pub struct Plan {
     /// Routes about which advertisements say what cannot be joined.
     pub disputes: OrdMap<(PeerName, IpNet), Arc<Vec<Dispute>>>,
     pub bind: BindSlice,
+    pub egress: EgressSlice,
     pub pulse: PulseSlice,
     pub status: StatusSlice,
     /// Who has each address that is announced on a link, since when and why.
@@ -87,6 +89,7 @@ pub struct Moved {
     pub l2: bool,
     pub bgp: bool,
     pub bind: bool,
+    pub egress: bool,
     pub pulse: bool,
     pub status: bool,
 }
@@ -108,6 +111,7 @@ pub struct Planner {
     /// This node had not heard the API server for some time at the last turn.
     stale: bool,
     binds: BindTable,
+    egress: EgressTable,
     tickets: Tickets,
     removals: Removals,
     rivals: Rivals,
@@ -150,6 +154,7 @@ impl Planner {
             grade: Grade::Eligible,
             stale: false,
             binds: BindTable::default(),
+            egress: EgressTable::default(),
             tickets: Tickets::default(),
             removals: Removals::default(),
             rivals: Rivals::default(),
@@ -299,6 +304,7 @@ impl Planner {
             self.renew_own_addresses();
         }
         let changes = self.judge_dirty(now);
+        self.renew_egress(host);
         self.memory.note_conflicts(&self.world, now);
         self.first_turn = false;
         // An earlier life of the agent may have bound addresses that nobody wants any more. What is remembered does not tell.
@@ -469,10 +475,11 @@ impl Planner {
 
     /// Each organ keeps its part.
     fn put_work(&mut self, key: &ObjectKey, work: Work) {
-        let Work { l2, routes, bind } = work;
+        let Work { l2, routes, bind, egress } = work;
         self.ownership.put(key, l2);
         self.routes.put(key, routes);
         self.binds.put(key, bind);
+        self.egress.put(key, egress);
     }
 }
 

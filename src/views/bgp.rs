@@ -360,6 +360,7 @@ asn = 64512
             ingress: Vec::new(),
             host_names: Vec::new(),
             external_ips: Vec::new(),
+            egress: None,
             condition: None,
         };
         let slice = EndpointSlice {
@@ -368,6 +369,7 @@ asn = 64512
             ready: Default::default(),
             serving: Default::default(),
             serving_without_node: 1,
+            addresses: Default::default(),
         };
         let hop = |last: u8| DefaultRoute { gateway: IpAddr::from([10, 0, 0, last]), link: 2, metric: 0 };
         for fact in [

@@ -44,7 +44,9 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     let wanted = |peer: &&PeerReport| !is_left_out(snapshot, &peer.name);
     problems.extend(peers.iter().filter(wanted).filter_map(of_peer));
     problems.extend(disputes(snapshot));
-    problems.extend(world.host_problems.iter().chain(&world.listen_problems).map(ToString::to_string));
+    problems.extend(
+        world.host_problems.iter().chain(&world.listen_problems).chain(&world.egress_problems).map(ToString::to_string),
+    );
     problems.extend(of_data_path(snapshot));
     problems.extend(without_link(snapshot));
     problems.extend(agreement::problems(snapshot));

@@ -70,6 +70,8 @@ pub enum Fact {
     Listening(Vec<HostProblem>),
     /// Whether this node can serve what it announces.
     DataPath(DataPath),
+    /// All that keeps this node from holding egress pods to their Services' addresses.
+    Egress(Vec<HostProblem>),
     /// Wait for no list any longer: act on the last known state, even if no list was ever complete.
     FailStatic,
     /// The agent stops: this node takes nothing any more, and says nothing for what it still answers for.
@@ -105,6 +107,7 @@ impl Fact {
             | Fact::Host(_)
             | Fact::Listening(_)
             | Fact::DataPath(_)
+            | Fact::Egress(_)
             | Fact::FailStatic
             | Fact::Leaving => false,
         }

@@ -68,6 +68,8 @@ pub struct World {
     pub host_problems: Vec<HostProblem>,
     /// What keeps BGP connections from being accepted.
     pub listen_problems: Vec<HostProblem>,
+    /// What keeps egress pods from being held to their Services' addresses.
+    pub egress_problems: Vec<HostProblem>,
     /// Of this node; good where nothing tells.
     pub data_path: DataPath,
     pub fail_static: bool,
@@ -154,6 +156,7 @@ impl Default for World {
             refused: OrdMap::new(),
             host_problems: Vec::new(),
             listen_problems: Vec::new(),
+            egress_problems: Vec::new(),
             data_path: DataPath::UNWATCHED,
             fail_static: false,
             leaving: false,
@@ -270,6 +273,10 @@ impl World {
                 self.listen_problems = problems;
                 Touched::Nothing
             }
+            Fact::Egress(problems) => {
+                self.egress_problems = problems;
+                Touched::Nothing
+            }
             Fact::DataPath(path) => everything_if(std::mem::replace(&mut self.data_path, path.clone()) != path),
             // With the lists complete there is nothing left to be patient for.
             Fact::Leaving => everything_if(!std::mem::replace(&mut self.leaving, true)),
@@ -295,6 +302,12 @@ impl World {
             without_node = without_node.saturating_add(slice.serving_without_node);
         }
         Endpoints { by_node: if ready.is_empty() { serving } else { ready }, without_node }
+    }
+
+    /// The addresses of all endpoints of a Service, of both families and whether they are ready or not.
+    pub fn endpoint_addresses<'a>(&'a self, service: &ObjectKey) -> impl Iterator<Item = IpAddr> + 'a {
+        let keys = self.slices_of.get(service).into_iter().flat_map(|keys| keys.iter());
+        keys.filter_map(|key| self.endpoint_slices.get(key)).flat_map(|slice| slice.addresses.iter())
     }
 
     /// How many endpoints of one family a node has that take new connections: the ready ones, or while there is none of
