@@ -39,6 +39,7 @@ pub mod arp;
 pub mod bgp;
 pub mod data_path;
 pub mod discovery;
+pub mod egress;
 pub mod k8s;
 pub mod manifests;
 pub mod pulse;

@@ -13,13 +13,14 @@ use crate::plan::Turn;
 use crate::plan::placement::Handover;
 use crate::views::counters::Direction;
 use crate::views::{Counters, LinkFrames, LinkPulses};
-use crate::{arp, pulse};
+use crate::{arp, egress, pulse};
 
 /// The counters that the responder and the pulse share with the loop.
 #[derive(Debug, Clone, Default)]
 pub struct LinkCounters {
     pub arp: Arc<ByLink<arp::counters::ByProtocol>>,
     pub pulse: Arc<ByLink<pulse::counters::Counters>>,
+    pub egress: Arc<egress::counters::Counters>,
 }
 
 /// The loop's own counters, beside those of the links.
@@ -60,6 +61,7 @@ impl TurnCounters {
             conflicts: self.conflicts.clone(),
             frames: frames.collect(),
             pulses: pulses.collect(),
+            egress: links.egress.all(),
         }
     }
 }

@@ -13,10 +13,11 @@ use super::filter::{self, Filter, QueryError};
 use crate::config::load::HostSecrets;
 use crate::config::{self, Config, SourceFile};
 use crate::views::bgp::{PeersFilter, PeersReport, RoutesFilter, RoutesReport};
+use crate::views::egress::EgressReport;
 use crate::views::forecast::{self, ForecastReport};
 use crate::views::l2::{AddressFilter, L2Report};
 use crate::views::status::Report;
-use crate::views::{Snapshot, bgp, l2, metrics, status};
+use crate::views::{Snapshot, bgp, egress, l2, metrics, status};
 
 pub const STATUS: Reading<(), Report> =
     Reading { path: "/v1/status", doors: Doors::Unix, view: |snapshot, ()| Ok(status::status(snapshot)) };
@@ -33,6 +34,9 @@ pub const BGP_ROUTES: Reading<RoutesFilter, RoutesReport> = Reading {
 pub const L2: Reading<AddressFilter, L2Report> =
     Reading { path: "/v1/l2", doors: Doors::Unix, view: |snapshot, filter| found(l2::l2(snapshot, filter)) };
 
+pub const EGRESS: Reading<(), EgressReport> =
+    Reading { path: "/v1/egress", doors: Doors::Unix, view: |snapshot, ()| Ok(egress::egress(snapshot)) };
+
 pub const PLAN: Trial<ForecastReport> =
     Trial { path: "/v1/plan", view: |snapshot, config| found(forecast::forecast(snapshot, config)) };
 
@@ -43,7 +47,8 @@ const METRICS: Text =
 const HEALTH: Text = Text { path: "/healthz", doors: Doors::Both, text: |_| Ok(Bytes::from_static(b"ok\n")) };
 
 /// All rows.
-pub(super) const ROWS: [&(dyn Row + Sync); 7] = [&STATUS, &BGP_PEERS, &BGP_ROUTES, &L2, &PLAN, &METRICS, &HEALTH];
+pub(super) const ROWS: [&(dyn Row + Sync); 8] =
+    [&STATUS, &BGP_PEERS, &BGP_ROUTES, &L2, &EGRESS, &PLAN, &METRICS, &HEALTH];
 
 /// A row that a command reads as JSON: the part of a view that the filter selects.
 pub struct Reading<F, R> {

@@ -1,8 +1,10 @@
 //! The verbs of the command line, one file each. Floor 4: the only place that prints.
 
 mod bgp;
+mod cleanup;
 mod config;
 mod doctor;
+mod egress;
 mod install;
 mod kubeconfig;
 mod l2;
@@ -84,6 +86,8 @@ enum Verb {
     Bgp(bgp::Bgp),
     /// Show who answers for which address on the link, since when and why
     L2(l2::L2),
+    /// Show by which node and with which address connections leave that pods open to the outside
+    Egress(Output),
     /// Look for what is wrong with this host and the running agent, and say what to do
     Doctor(Output),
     /// Show what a configuration would change in the running cluster, before anybody uses it
@@ -99,6 +103,8 @@ enum Verb {
     Kubeconfig(kubeconfig::Kubeconfig),
     /// Put binary, unit, configuration and key of this host in their places, and check the result
     Install(install::Install),
+    /// Take away what a stopped agent leaves in the kernel: the nftables table, rules and routes of egress
+    Cleanup(cleanup::Cleanup),
     /// Print a manual page, for `man -l -`
     Man(man::Man),
     /// A verb that is promised and not there yet is refused by name.
@@ -133,18 +139,16 @@ enum Format {
 }
 
 /// The verbs of the design that this version does not have.
-const NOT_AVAILABLE_YET: [&str; 16] = [
+const NOT_AVAILABLE_YET: [&str; 14] = [
     "explain",
     "get",
     "bfd",
-    "egress",
     "drain",
     "undrain",
     "move",
     "renumber",
     "history",
     "events",
-    "cleanup",
     "replay",
     "top",
     "capture",
@@ -160,6 +164,7 @@ pub fn dispatch(arguments: Arguments) -> Exit {
         Verb::Status(output) => status::status(&socket, output),
         Verb::Bgp(verb) => bgp::bgp(&socket, verb),
         Verb::L2(verb) => l2::l2(&socket, verb),
+        Verb::Egress(output) => egress::egress(&socket, output),
         Verb::Doctor(output) => doctor::doctor(&socket, output),
         Verb::Plan(arguments) => plan::plan(&socket, &arguments),
         Verb::Config(config) => config::config(config),
@@ -167,6 +172,7 @@ pub fn dispatch(arguments: Arguments) -> Exit {
         Verb::Rbac => rbac::rbac(),
         Verb::Kubeconfig(arguments) => kubeconfig::run(&arguments),
         Verb::Install(arguments) => install::run(&arguments),
+        Verb::Cleanup(arguments) => cleanup::cleanup(&arguments),
         Verb::Man(arguments) => man::man(&arguments),
         Verb::Other(words) => refuse(words.first().map_or("", String::as_str)),
     }

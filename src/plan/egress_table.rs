@@ -107,8 +107,13 @@ impl EgressTable {
         !self.users.is_empty() || !self.slots.is_empty()
     }
 
-    /// Why packets for a Service's address do not reach their owner from here, if they do not.
-    pub fn obstacle(&self, owner: &NodeName, family: Family) -> Option<Reason> {
+    /// Why packets do not reach the owners of Services' addresses from here, of each owner and family that is not reached.
+    pub fn obstacles(&self) -> BTreeMap<(NodeName, Family), Reason> {
+        let both = self.users.keys().flat_map(|owner| Family::BOTH.map(|family| (owner.clone(), family)));
+        both.filter_map(|(owner, family)| Some(((owner.clone(), family), self.obstacle(&owner, family)?))).collect()
+    }
+
+    fn obstacle(&self, owner: &NodeName, family: Family) -> Option<Reason> {
         match self.slots.get(owner) {
             None => Some(Reason::EgressMarksUsedUp { owner: owner.clone() }),
             Some(slot) if slot.hop(family).is_none() => {
@@ -262,6 +267,6 @@ mod tests {
         table.renew_hops(&world(true), 2);
         assert_eq!(table.pods()[&ip("10.244.1.3")], Mapping::Held);
         let used_up = Reason::EgressMarksUsedUp { owner: "node-3".into() };
-        assert_eq!(table.obstacle(&"node-3".into(), Family::V4), Some(used_up));
+        assert_eq!(table.obstacles()[&("node-3".into(), Family::V4)], used_up);
     }
 }

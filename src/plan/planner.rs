@@ -10,7 +10,7 @@ mod concerned;
 mod presumed;
 mod slices;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,7 +18,7 @@ use std::time::Instant;
 use imbl::OrdMap;
 use ipnet::IpNet;
 
-use crate::address::MacAddress;
+use crate::address::{Family, MacAddress};
 use crate::claim::ConflictKind;
 use crate::config::Config;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
@@ -52,6 +52,8 @@ pub struct Plan {
     pub disputes: OrdMap<(PeerName, IpNet), Arc<Vec<Dispute>>>,
     pub bind: BindSlice,
     pub egress: EgressSlice,
+    /// Why this node cannot lead packets to owners of egress addresses, for those that it cannot reach.
+    pub unreached: Arc<BTreeMap<(NodeName, Family), Reason>>,
     pub pulse: PulseSlice,
     pub status: StatusSlice,
     /// Who has each address that is announced on a link, since when and why.

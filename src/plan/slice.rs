@@ -97,7 +97,9 @@ pub struct BindSlice {
 /// For the kernel: the pods whose packets leave the cluster with their Service's address or not at all.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct EgressSlice {
-    /// There is a plan: a pod that is not named is held for none.
+    /// There is a plan at all.
+    pub planned: bool,
+    /// All objects are known: a pod that is not named is held for none.
     pub complete: bool,
     pub pods: OrdMap<IpAddr, Mapping>,
     /// How each slot's node is reached: the next hop of IPv4, and of IPv6.

@@ -8,6 +8,7 @@ mod agreement;
 mod allocator;
 pub mod bgp;
 pub mod counters;
+pub mod egress;
 pub mod forecast;
 pub mod l2;
 pub mod metrics;

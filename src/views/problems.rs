@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::Snapshot;
 use super::bgp::PeerReport;
 use super::status::ServiceReport;
-use super::{agreement, allocator, own_node, stations};
+use super::{agreement, allocator, egress, own_node, stations};
 use crate::config::L2;
 use crate::names::PeerName;
 use crate::path_state::{PathFault, Serving};
@@ -49,6 +49,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     );
     problems.extend(of_data_path(snapshot));
     problems.extend(without_link(snapshot));
+    problems.extend(egress::problems(snapshot));
     problems.extend(agreement::problems(snapshot));
     problems.extend(refused);
     problems

@@ -3,6 +3,7 @@
 //! The loop makes one for each question. Its parts share their structure with the loop's own, so making one costs
 //! microseconds and holding one delays nobody, whatever the number of Services. It never changes.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -18,7 +19,7 @@ use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::plan::context::Context;
 use crate::plan::{Plan, Planner};
 use crate::world::{SessionReport, World};
-use crate::{arp, pulse};
+use crate::{arp, egress, pulse};
 
 /// See the module's documentation.
 #[derive(Debug, Clone)]
@@ -52,6 +53,8 @@ pub struct Counters {
     pub frames: Vec<LinkFrames>,
     /// Of every link that this node ever pulsed on.
     pub pulses: Vec<LinkPulses>,
+    /// Of every pod that is held to a Service's address.
+    pub egress: BTreeMap<IpAddr, egress::counters::Counts>,
 }
 
 /// The frames of one protocol on one link.

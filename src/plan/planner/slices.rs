@@ -167,11 +167,13 @@ impl Planner {
         let egress = &mut self.plan.egress;
         // What is remembered may lack a Service: pods that are held already stay held until all is listed.
         let complete = self.world.listed.all();
-        if self.egress.take_moved() || egress.complete != complete {
+        if self.egress.take_moved() || egress.complete != complete || !egress.planned {
             self.moved.egress = true;
+            egress.planned = true;
             egress.complete = complete;
             egress.pods = self.egress.pods().clone();
             egress.hops = Arc::new(self.egress.hops());
+            self.plan.unreached = Arc::new(self.egress.obstacles());
         }
         if host {
             let of_nodes = self.world.nodes.values().flat_map(|node| {
