@@ -280,8 +280,27 @@ mod tests {
 
     #[test]
     fn what_this_version_cannot_do_is_refused_and_not_ignored() {
-        let field = "crier.dev/egress";
-        assert_eq!(read(&[(field, "key")], None), Err(RequestError::NotAvailableYet { field: field.to_owned() }));
+        let missing = |field: &str| Err(RequestError::NotAvailableYet { field: field.to_owned() });
+        assert_eq!(read(&[("crier.dev/egress", "network")], None), missing("crier.dev/egress: network"));
+        let narrowed = [("crier.dev/egress", "service-ip"), ("crier.dev/egress-to", "192.0.2.0/24")];
+        assert_eq!(read(&narrowed, None), missing("crier.dev/egress-to"));
+    }
+
+    #[test]
+    fn whoever_asks_for_egress_that_cannot_be_gets_none_instead_of_another_source() {
+        let read = |annotations: &[(&str, &str)]| {
+            let annotations: BTreeMap<String, String> =
+                annotations.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+            (egress(Some(&annotations)), request(Some(&annotations), None).err().map(|error| error.to_string()))
+        };
+        assert_eq!(read(&[("crier.dev/egress", " service-ip ")]), (Some(Egress::ServiceAddress), None));
+        assert_eq!(read(&[("crier.dev/pool", "lan")]), (None, None));
+        let (closed, why) = read(&[("crier.dev/egress", "servce-ip")]);
+        assert_eq!(closed, Some(Egress::Closed));
+        assert_eq!(why.as_deref(), Some("crier.dev/egress is \"servce-ip\": write service-ip"));
+        let (closed, why) = read(&[("crier.dev/egress-to", "192.0.2.0/24")]);
+        assert_eq!(closed, Some(Egress::Closed));
+        assert!(why.is_some_and(|why| why.contains("it means nothing without crier.dev/egress: service-ip")));
     }
 
     #[test]

@@ -136,6 +136,46 @@ impl Senders {
     }
 }
 
+/// A pod that pings a host, ten times a second. Dropping it ends it.
+struct Pinging {
+    stop: Arc<AtomicBool>,
+}
+
+impl Pinging {
+    fn start(pod: &Pod, to: Ipv4Addr) -> Pinging {
+        use socket2::{Domain, Protocol, Socket, Type};
+        let stop = Arc::new(AtomicBool::new(false));
+        let ends = stop.clone();
+        let open = || Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::ICMPV4));
+        let socket = pod.run(open).expect("the rack allows pings");
+        std::thread::spawn(move || {
+            // An echo request; the kernel fills in the identifier and the sum.
+            let echo = [8, 0, 0, 0, 0, 0, 0, 1];
+            while !ends.load(Ordering::Relaxed) {
+                let _ = socket.send_to(&echo, &SocketAddr::from((to, 0)).into());
+                rest(millis(100));
+            }
+        });
+        Pinging { stop }
+    }
+}
+
+impl Drop for Pinging {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The sources of all echo requests so far.
+fn pings(capture: &Capture) -> BTreeSet<String> {
+    let frames = capture.frames();
+    let requests = frames.iter().filter(|it| it.bytes.get(12..14) == Some(&[8, 0]) && it.bytes.get(23) == Some(&1));
+    let requests = requests.filter(|it| it.bytes.get(34) == Some(&8));
+    requests
+        .filter_map(|it| Some(Ipv4Addr::from(<[u8; 4]>::try_from(it.bytes.get(26..30)?).ok()?).to_string()))
+        .collect()
+}
+
 /// Whose packets the client gets now.
 fn heard(socket: &UdpSocket) -> BTreeSet<String> {
     let mut buffer = [0; 64];
@@ -189,6 +229,16 @@ fn what_pods_open_has_the_services_address_from_every_node_and_nothing_else_ever
     let scene = Scene::new(&rack);
     let lan = &scene.lan;
     let mut agents = lan.agents();
+    {
+        // What this test calls a leak is there to be seen before the Service is.
+        let captures = [(lan.site.client.port.capture(), lan.site.client.port.mac())];
+        let senders = Senders::start(&scene);
+        eventually("packets have the nodes' addresses without a Service", secs(10), || {
+            let leaks = leaks(&captures);
+            if leaks.iter().any(|leak| leak.starts_with("192.168.35.1")) { Ok(()) } else { Err(format!("{leaks:?}")) }
+        });
+        senders.end();
+    }
     scene.serve("service-ip");
     let owner = lan.owner(ADDRESS);
     scene.leave_by(&agents, owner);
@@ -197,6 +247,7 @@ fn what_pods_open_has_the_services_address_from_every_node_and_nothing_else_ever
     let ends = [IpAddr::from(client.address), client.address6.into()].map(|address| socket(client, address, PORT));
     let captures = [client, &lan.site.router].map(|host| (host.port.capture(), host.port.mac()));
     let senders = Senders::start(&scene);
+    let pinging: Vec<Pinging> = scene.pods.iter().map(|pod| Pinging::start(pod, client.address)).collect();
     let served = |what: &str| {
         for (end, address) in ends.iter().zip(ADDRESSES) {
             eventually(&format!("{what}: packets come from {address}"), secs(10), || {
@@ -220,6 +271,10 @@ fn what_pods_open_has_the_services_address_from_every_node_and_nothing_else_ever
     socket(one, one.address.into(), 0).send_to(b"inside", (two.address, 7000)).expect("there is a route");
     let (_, from) = inside.recv_from(&mut [0; 16]).expect("pods reach each other");
     assert_eq!(from.ip(), IpAddr::from(one.address));
+    eventually("pings come from the Service's address", secs(10), || {
+        let pings = pings(&captures[0].0);
+        if pings == [ADDRESS.to_string()].into() { Ok(()) } else { Err(format!("{pings:?}")) }
+    });
     assert_eq!(leaks(&captures), BTreeSet::new());
 
     // Every ruleset is flushed: crier's table belongs to crier.
@@ -252,6 +307,8 @@ fn what_pods_open_has_the_services_address_from_every_node_and_nothing_else_ever
     rest(millis(500));
     assert_eq!(leaks(&captures), BTreeSet::new(), "after the Service was deleted");
     senders.end();
+    drop(pinging);
+    assert_eq!(pings(&captures[0].0), [ADDRESS.to_string()].into(), "the sources of all pings");
 
     // Only the command lets the pods go.
     for agent in &mut agents {
