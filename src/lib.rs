@@ -41,6 +41,7 @@ pub mod bfd;
 pub mod bgp;
 pub mod data_path;
 pub mod discovery;
+pub mod egress;
 pub mod k8s;
 pub mod manifests;
 pub mod pulse;

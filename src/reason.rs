@@ -98,6 +98,19 @@ pub enum Reason {
     OwnedBy { owner: NodeName },
     #[error("{first} is first for {address} and does not answer: see `crier l2 {address}` on {first}")]
     NotTaken { address: IpAddr, first: NodeName },
+    #[error("{owner} alone announces it: what the pods of the Service open leaves by that node (crier.dev/egress)")]
+    EgressOwnedBy { owner: NodeName },
+    #[error(
+        "no node can be the one by which what the pods of the Service open leaves (crier.dev/egress): none that \
+         [[bgp.advertisement]] selects is Ready"
+    )]
+    NoEgressNode,
+    #[error("{owner} has no {family} address on a link of this node, so packets of pods cannot be sent there")]
+    EgressOwnerNotOnLink { owner: NodeName, family: Family },
+    #[error(
+        "more nodes own egress addresses than [egress] mark-mask has values for: packets for {owner} are held here"
+    )]
+    EgressMarksUsedUp { owner: NodeName },
     #[error("no [[l2]] covers pool {pool} and this Service")]
     NoL2ForPool { pool: PoolName },
     #[error("no [[bgp.advertisement]] covers pool {pool} and this Service")]

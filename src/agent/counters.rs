@@ -14,7 +14,7 @@ use crate::plan::Turn;
 use crate::plan::placement::Handover;
 use crate::views::counters::Direction;
 use crate::views::{Counters, LinkFrames, LinkPulses};
-use crate::{arp, bfd, pulse};
+use crate::{arp, bfd, egress, pulse};
 
 /// The counters that the responder, the pulse, BFD and the client of the API server share with the loop.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +23,7 @@ pub struct LinkCounters {
     pub pulse: Arc<ByLink<pulse::counters::Counters>>,
     pub bfd: Arc<bfd::counters::Counters>,
     pub api_requests: Arc<AtomicU64>,
+    pub egress: Arc<egress::counters::Counters>,
 }
 
 /// The loop's own counters, beside those of the links.
@@ -65,6 +66,7 @@ impl TurnCounters {
             pulses: pulses.collect(),
             bfd: links.bfd.read(),
             api_requests: links.api_requests.load(Ordering::Relaxed),
+            egress: links.egress.all(),
         }
     }
 }

@@ -120,6 +120,7 @@ mod tests {
             ready: Default::default(),
             serving: Default::default(),
             serving_without_node: 1,
+            addresses: Default::default(),
         };
         let slice = Fact::EndpointSlice(ObjectKey::new("shop", "web-1"), Some(Arc::new(web)));
         let promise = Fact::Assigned(ObjectKey::new("shop", "web"), vec!["192.0.2.1".parse().unwrap()]);

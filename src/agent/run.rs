@@ -4,7 +4,8 @@
 //! - the sources: `k8s::watch` and `k8s::lease`, or `manifests`; `kernel::observe`; `data_path::task`; and where peers are
 //!   to be found, `kernel::routes` and `discovery::task`. Cancelled, they lose nothing: the next start lists again.
 //! - the pulse, source and actuator.
-//! - the actuators: `bgp::task`, `bfd::task`, `arp::task`, `kernel::addresses`, `kernel::blackholes`, `kernel::sysctl` and `k8s::status`. A
+//! - the actuators: `bgp::task`, `bfd::task`, `arp::task`, `kernel::addresses`, `kernel::blackholes`, `kernel::sysctl`,
+//!   `egress::task`, `kernel::steering` and `k8s::status`. A
 //!   status write that is cancelled is made again by whoever allocates next.
 //! - the taker of orders: `orders` with the `reload`er. Cancelled, it leaves things as the last order left them.
 //! - the drainer: `drain`. Cancelled, it goes on with the next start.
@@ -44,7 +45,7 @@ use crate::stop::{Cause, Stop};
 use crate::views::drain::Flows;
 use crate::views::reload::Reloads;
 use crate::world::{BfdSessions, Fact};
-use crate::{arp, bfd, bgp, clock, data_path, discovery, k8s, kernel, manifests, plan, pulse};
+use crate::{arp, bfd, bgp, clock, data_path, discovery, egress, k8s, kernel, manifests, plan, pulse};
 
 /// How long to wait for the first lists if there is a last known state to use.
 const PATIENCE_WITH_MEMORY: Duration = Duration::from_secs(2);
@@ -256,6 +257,12 @@ impl Tasks {
         self.farewell.spawn(named("the keeper of bound addresses", bound));
         let blackholes = kernel::blackholes::run(slices.bgp.subscribe(), stopping.clone().blackholes());
         self.farewell.spawn(named("the keeper of blackhole routes", blackholes));
+        let (egress, tables) = (slices.egress.subscribe(), counters.egress.clone());
+        let holding = egress::task::run(egress, config.egress.clone(), facts.clone(), tables);
+        // Neither undoes anything when the agent stops: what it held stays held.
+        self.endless.spawn(named("the keeper of egress", holding));
+        let steering = kernel::steering::run(slices.egress.subscribe(), config.egress.clone());
+        self.endless.spawn(named("the keeper of routes to owners", steering));
         let manage = config.host.manage_sysctls;
         let keeping = kernel::sysctl::run(slices.l2.subscribe(), manage, facts.clone());
         self.endless.spawn(named("the keeper of sysctls", keeping));

@@ -9,7 +9,7 @@ use super::drain::Command;
 use super::orders::Order;
 use crate::data_path::machine::NodeReport;
 use crate::k8s::annotate::{self, Annotation};
-use crate::plan::slice::{BfdSlice, BgpSlice, BindSlice, L2Slice, PulseSlice, StatusSlice};
+use crate::plan::slice::{BfdSlice, BgpSlice, BindSlice, EgressSlice, L2Slice, PulseSlice, StatusSlice};
 use crate::plan::{Moved, Plan};
 use crate::views::Snapshot;
 use crate::world::{Fact, Node};
@@ -37,6 +37,7 @@ pub struct Slices {
     pub bgp: watch::Sender<BgpSlice>,
     pub bfd: watch::Sender<BfdSlice>,
     pub bind: watch::Sender<BindSlice>,
+    pub egress: watch::Sender<EgressSlice>,
     pub pulse: watch::Sender<PulseSlice>,
     pub status: watch::Sender<StatusSlice>,
     /// What the API server says of this host's Node.
@@ -46,7 +47,7 @@ pub struct Slices {
 impl Slices {
     /// Hands out those slices of the plan that moved.
     pub fn publish(&self, plan: &Plan, moved: Moved) {
-        let Moved { l2, bgp, bfd, bind, pulse, status } = moved;
+        let Moved { l2, bgp, bfd, bind, egress, pulse, status } = moved;
         if bgp {
             self.bgp.send_replace(plan.bgp.clone());
         }
@@ -58,6 +59,9 @@ impl Slices {
         }
         if bind {
             self.bind.send_replace(plan.bind.clone());
+        }
+        if egress {
+            self.egress.send_replace(plan.egress.clone());
         }
         if pulse {
             self.pulse.send_replace(plan.pulse.clone());

@@ -15,11 +15,12 @@ use crate::config::load::HostSecrets;
 use crate::config::{self, Config, SourceFile, cluster};
 use crate::views::bfd::BfdSessionsReport;
 use crate::views::bgp::{PeersFilter, PeersReport, RoutesFilter, RoutesReport};
+use crate::views::egress::EgressReport;
 use crate::views::forecast::{self, ForecastReport};
 use crate::views::l2::{AddressFilter, L2Report};
 use crate::views::renumber::{Annotate, RenumberReport, RenumberRequest};
 use crate::views::status::Report;
-use crate::views::{Snapshot, bfd, bgp, l2, metrics, renumber, status};
+use crate::views::{Snapshot, bfd, bgp, egress, l2, metrics, renumber, status};
 
 pub const STATUS: Reading<(), Report> =
     Reading { path: "/v1/status", doors: Doors::Unix, view: |snapshot, ()| Ok(status::status(snapshot)) };
@@ -39,6 +40,9 @@ pub const BFD: Reading<PeersFilter, BfdSessionsReport> =
 pub const L2: Reading<AddressFilter, L2Report> =
     Reading { path: "/v1/l2", doors: Doors::Unix, view: |snapshot, filter| found(l2::l2(snapshot, filter)) };
 
+pub const EGRESS: Reading<(), EgressReport> =
+    Reading { path: "/v1/egress", doors: Doors::Unix, view: |snapshot, ()| Ok(egress::egress(snapshot)) };
+
 pub const PLAN: Trial<ForecastReport> =
     Trial { path: "/v1/plan", view: |snapshot, config| found(forecast::forecast(snapshot, config)) };
 
@@ -55,8 +59,8 @@ const HEALTH: Text = Text { path: "/healthz", doors: Doors::Both, text: |_| Ok(B
 pub const ORDERS: &str = "/v1/orders";
 
 /// All rows.
-pub(super) const ROWS: [&(dyn Row + Sync); 9] =
-    [&STATUS, &BGP_PEERS, &BGP_ROUTES, &BFD, &L2, &PLAN, &RENUMBER, &METRICS, &HEALTH];
+pub(super) const ROWS: [&(dyn Row + Sync); 10] =
+    [&STATUS, &BGP_PEERS, &BGP_ROUTES, &BFD, &L2, &EGRESS, &PLAN, &RENUMBER, &METRICS, &HEALTH];
 
 /// A row that a command reads as JSON: the part of a view that the filter selects.
 pub struct Reading<F, R> {

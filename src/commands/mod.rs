@@ -2,9 +2,11 @@
 
 mod bfd;
 mod bgp;
+mod cleanup;
 mod config;
 mod doctor;
 mod drain;
+mod egress;
 mod install;
 mod kubeconfig;
 mod l2;
@@ -90,6 +92,8 @@ enum Verb {
     Bfd(bfd::Bfd),
     /// Show who answers for which address on the link, since when and why
     L2(l2::L2),
+    /// Show by which node and with which address connections leave that pods open to the outside
+    Egress(Output),
     /// Look for what is wrong with this host and the running agent, and say what to do
     Doctor(Output),
     /// Show what a configuration would change in the running cluster, before anybody uses it
@@ -111,6 +115,8 @@ enum Verb {
     Kubeconfig(kubeconfig::Kubeconfig),
     /// Put binary, unit, configuration and key of this host in their places, and check the result
     Install(install::Install),
+    /// Take away what a stopped agent leaves in the kernel: the nftables table, rules and routes of egress
+    Cleanup(cleanup::Cleanup),
     /// Print a manual page, for `man -l -`
     Man(man::Man),
     /// A verb that is promised and not there yet is refused by name.
@@ -145,20 +151,8 @@ enum Format {
 }
 
 /// The verbs of the design that this version does not have.
-const NOT_AVAILABLE_YET: [&str; 12] = [
-    "explain",
-    "get",
-    "egress",
-    "move",
-    "history",
-    "events",
-    "cleanup",
-    "replay",
-    "top",
-    "capture",
-    "bundle",
-    "completion",
-];
+const NOT_AVAILABLE_YET: [&str; 10] =
+    ["explain", "get", "move", "history", "events", "replay", "top", "capture", "bundle", "completion"];
 
 /// Runs the verb that was asked for.
 pub fn dispatch(arguments: Arguments) -> Exit {
@@ -169,6 +163,7 @@ pub fn dispatch(arguments: Arguments) -> Exit {
         Verb::Bgp(verb) => bgp::bgp(&socket, verb),
         Verb::Bfd(verb) => bfd::bfd(&socket, verb),
         Verb::L2(verb) => l2::l2(&socket, verb),
+        Verb::Egress(output) => egress::egress(&socket, output),
         Verb::Doctor(output) => doctor::doctor(&socket, output),
         Verb::Plan(arguments) => plan::plan(&socket, &arguments),
         Verb::Renumber(arguments) => renumber::renumber(&socket, &arguments),
@@ -179,6 +174,7 @@ pub fn dispatch(arguments: Arguments) -> Exit {
         Verb::Rbac => rbac::rbac(),
         Verb::Kubeconfig(arguments) => kubeconfig::run(&arguments),
         Verb::Install(arguments) => install::run(&arguments),
+        Verb::Cleanup(arguments) => cleanup::cleanup(&arguments),
         Verb::Man(arguments) => man::man(&arguments),
         Verb::Other(words) => refuse(words.first().map_or("", String::as_str)),
     }

@@ -40,6 +40,7 @@ pub use section::advertisement::Advertisement;
 pub use section::api::Api;
 pub use section::bfd::{BfdAuthentication, BfdProfile};
 pub use section::bgp::Bgp;
+pub use section::egress::EgressSettings;
 pub use section::host::Host;
 pub use section::kubernetes::{Access, Kubernetes};
 pub use section::l2::{InterfacePattern, L2, Schedule, Subnet};
@@ -123,6 +124,7 @@ fn read(merged: &document::Table, secrets: &dyn Secrets, complaints: &mut Vec<Co
     let bgp = root.one();
     let bfd = root.many();
     let vrfs = root.many();
+    let egress = root.one();
     let host = root.one();
     let log = root.one();
     Some(Config {
@@ -137,6 +139,7 @@ fn read(merged: &document::Table, secrets: &dyn Secrets, complaints: &mut Vec<Co
         bgp: bgp?,
         bfd,
         vrfs,
+        egress: egress?,
         host: host?,
         log: log?,
     })
@@ -163,6 +166,7 @@ pub struct Config {
     pub bgp: Bgp,
     pub bfd: Vec<BfdProfile>,
     pub vrfs: Vec<Vrf>,
+    pub egress: EgressSettings,
     pub host: Host,
     pub log: Log,
 }

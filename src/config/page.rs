@@ -35,7 +35,8 @@ pub(super) struct Line {
 
 impl Page {
     pub fn of(config: &Config) -> Page {
-        let Config { node, api, state, source, pools, reservations, l2, pulse, bgp, bfd, vrfs, host, log } = config;
+        let Config { node, api, state, source, pools, reservations, l2, pulse, bgp, bfd, vrfs, egress, host, log } =
+            config;
         let mut page = Page::default();
         page.section(node);
         page.section(api);
@@ -51,6 +52,7 @@ impl Page {
         page.section(bgp);
         page.sections(bfd);
         page.sections(vrfs);
+        page.section(egress);
         page.section(host);
         page.section(log);
         page

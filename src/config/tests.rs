@@ -265,6 +265,15 @@ fn defaults_are_those_that_the_table_names() {
         },
         bfd: vec![],
         vrfs: vec![],
+        egress: EgressSettings {
+            table: "crier".to_owned(),
+            priority: 95,
+            mark_mask: 0x00f0_0000,
+            rule_priority: 1500,
+            first_route_table: 6770,
+            cluster_networks: vec![],
+            release_after: Duration::from_secs(600),
+        },
         host: Host { manage_sysctls: false, arp_offload: true },
         log: Log { level: "info".to_owned(), format: LogFormat::Auto },
     };

@@ -143,6 +143,7 @@ pub fn service(object: &Object<ServiceFields>) -> Result<world::Service, Unreada
             Box::new(Sharing { key: key.to_owned(), selector })
         }),
         request: unreadable.map_or(request, Err),
+        egress: annotation::egress(metadata.annotations.as_ref()),
         external_ips: spec.external_ips.iter().flatten().filter_map(|text| text.parse().ok()).collect(),
         ports: spec.ports.unwrap_or_default().into_iter().map(port).collect(),
         ingress: ingress.iter().filter_map(|entry| entry.ip.as_deref()?.parse().ok()).collect(),

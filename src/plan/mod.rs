@@ -18,6 +18,7 @@ mod bfd;
 mod bind_table;
 pub mod context;
 pub mod decision;
+mod egress_table;
 pub mod elect;
 pub mod forecast;
 pub mod holder;

@@ -11,7 +11,7 @@ mod concerned;
 mod presumed;
 mod slices;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,7 +19,7 @@ use std::time::Instant;
 use imbl::OrdMap;
 use ipnet::IpNet;
 
-use crate::address::MacAddress;
+use crate::address::{Family, MacAddress};
 use crate::claim::ConflictKind;
 use crate::config::Config;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
@@ -27,6 +27,7 @@ use crate::plan::address_book::AddressBook;
 use crate::plan::bind_table::BindTable;
 use crate::plan::context::{Context, Difference, l2};
 use crate::plan::decision::Decision;
+use crate::plan::egress_table::EgressTable;
 use crate::plan::holder::{Grade, History};
 use crate::plan::holder_memory::HolderMemory;
 use crate::plan::join::Dispute;
@@ -37,7 +38,7 @@ use crate::plan::placement::{Handover, Placement};
 use crate::plan::removals::Removals;
 use crate::plan::rivals::Rivals;
 use crate::plan::route_table::RouteTable;
-use crate::plan::slice::{BfdSlice, BgpSlice, BindSlice, L2Slice, PulseSlice, StatusSlice};
+use crate::plan::slice::{BfdSlice, BgpSlice, BindSlice, EgressSlice, L2Slice, PulseSlice, StatusSlice};
 use crate::plan::tickets::Tickets;
 use crate::plan::verdict::{Inputs, Verdict, Wish, Work, judge};
 use crate::reason::Reason;
@@ -53,6 +54,9 @@ pub struct Plan {
     /// Routes about which advertisements say what cannot be joined.
     pub disputes: OrdMap<(PeerName, IpNet), Arc<Vec<Dispute>>>,
     pub bind: BindSlice,
+    pub egress: EgressSlice,
+    /// Why this node cannot lead packets to owners of egress addresses, for those that it cannot reach.
+    pub unreached: Arc<BTreeMap<(NodeName, Family), Reason>>,
     pub pulse: PulseSlice,
     pub status: StatusSlice,
     /// Who has each address that is announced on a link, since when and why.
@@ -91,6 +95,7 @@ pub struct Moved {
     pub bgp: bool,
     pub bfd: bool,
     pub bind: bool,
+    pub egress: bool,
     pub pulse: bool,
     pub status: bool,
 }
@@ -112,6 +117,7 @@ pub struct Planner {
     /// This node had not heard the API server for some time at the last turn.
     stale: bool,
     binds: BindTable,
+    egress: EgressTable,
     tickets: Tickets,
     removals: Removals,
     rivals: Rivals,
@@ -155,6 +161,7 @@ impl Planner {
             grade: Grade::Eligible,
             stale: false,
             binds: BindTable::default(),
+            egress: EgressTable::default(),
             tickets: Tickets::default(),
             removals: Removals::default(),
             rivals: Rivals::default(),
@@ -309,6 +316,7 @@ impl Planner {
             self.renew_own_addresses();
         }
         let changes = self.judge_dirty(now);
+        self.renew_egress(host);
         self.memory.note_conflicts(&self.world, now);
         self.first_turn = false;
         // An earlier life of the agent may have bound addresses that nobody wants any more. What is remembered does not tell.
@@ -482,10 +490,11 @@ impl Planner {
 
     /// Each organ keeps its part.
     fn put_work(&mut self, key: &ObjectKey, work: Work) {
-        let Work { l2, routes, bind } = work;
+        let Work { l2, routes, bind, egress } = work;
         self.ownership.put(key, l2);
         self.routes.put(key, routes);
         self.binds.put(key, bind);
+        self.egress.put(key, egress);
     }
 }
 

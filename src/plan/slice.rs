@@ -94,6 +94,39 @@ pub struct BindSlice {
     pub addresses: OrdMap<IpAddr, InterfaceName>,
 }
 
+/// For the kernel: the pods whose packets leave the cluster with their Service's address or not at all.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct EgressSlice {
+    /// There is a plan at all.
+    pub planned: bool,
+    /// All objects are known: a pod that is not named is held for none.
+    pub complete: bool,
+    pub pods: OrdMap<IpAddr, Mapping>,
+    /// How each slot's node is reached: the next hop of IPv4, and of IPv6.
+    pub hops: Arc<BTreeMap<u8, [Option<Hop>; 2]>>,
+    /// Destinations inside of the cluster: packets to them are left alone.
+    pub cluster: Arc<BTreeSet<IpNet>>,
+}
+
+/// How the packets of a pod leave the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mapping {
+    /// They do not.
+    Held,
+    /// By this node, with the Service's address as their source.
+    Translated { address: IpAddr },
+    /// By the node of this slot.
+    Steered { slot: u8 },
+}
+
+/// A next hop on a link of this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hop {
+    pub via: IpAddr,
+    /// The kernel's index of the link.
+    pub link: u32,
+}
+
 /// For the BGP speaker: the peers to talk to and the routes to announce to each.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct BgpSlice {

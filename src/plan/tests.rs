@@ -101,6 +101,7 @@ fn service() -> Service {
         source_ranges: Vec::new(),
         without_node_ports: false,
         renumber: None,
+        egress: None,
         condition: None,
     }
 }
@@ -120,7 +121,14 @@ fn key(name: &str) -> ObjectKey {
 
 fn node(labels: &[(&str, &str)]) -> Node {
     let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    Node { labels: Labels(labels), ready: true, network_unavailable: false, addresses: Vec::new(), boot_id: None }
+    Node {
+        labels: Labels(labels),
+        ready: true,
+        network_unavailable: false,
+        addresses: Vec::new(),
+        boot_id: None,
+        pod_networks: Vec::new(),
+    }
 }
 
 impl Story {
@@ -195,6 +203,7 @@ impl Story {
             ready: counts(ready),
             serving: counts(serving),
             serving_without_node: 0,
+            addresses: Default::default(),
         };
         self.tell(Fact::EndpointSlice(key(&format!("{name}-1")), Some(Arc::new(slice))));
         self.turn();
@@ -546,6 +555,7 @@ fn endpoints_that_name_no_node_are_told_to_the_user_under_local() {
         ready: Default::default(),
         serving: Default::default(),
         serving_without_node: 2,
+        addresses: Default::default(),
     };
     story.tell(Fact::EndpointSlice(key("web-1"), Some(Arc::new(slice))));
     story.turn();
@@ -786,6 +796,7 @@ fn the_plan_is_the_same_in_whatever_order_the_facts_come() {
             ready: Default::default(),
             serving,
             serving_without_node: 0,
+            addresses: Default::default(),
         };
         facts.push(Fact::EndpointSlice(key(&format!("{name}-x")), Some(Arc::new(slice))));
     }

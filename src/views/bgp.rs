@@ -369,6 +369,7 @@ asn = 64512
             source_ranges: Vec::new(),
             without_node_ports: false,
             renumber: None,
+            egress: None,
             condition: None,
         };
         let slice = EndpointSlice {
@@ -377,6 +378,7 @@ asn = 64512
             ready: Default::default(),
             serving: Default::default(),
             serving_without_node: 1,
+            addresses: Default::default(),
         };
         let hop = |last: u8| DefaultRoute { gateway: IpAddr::from([10, 0, 0, last]), link: 2, metric: 0 };
         for fact in [

@@ -91,8 +91,8 @@ pub struct PulsesReport {
 
 /// The view.
 pub fn report(counters: &Counters) -> CountersReport {
-    // Those of BFD are in the view of BFD.
-    let Counters { moves, conflicts, frames, pulses, bfd: _, api_requests: _ } = counters;
+    // Those of BFD are in the view of BFD; those of egress are shown by `crier egress`.
+    let Counters { moves, conflicts, frames, pulses, bfd: _, api_requests: _, egress: _ } = counters;
     let of_move = |((direction, cause), count): (&(Direction, String), &u64)| MoveCount {
         direction: *direction,
         cause: cause.clone(),

@@ -10,6 +10,7 @@ pub mod bfd;
 pub mod bgp;
 pub mod counters;
 pub mod drain;
+pub mod egress;
 pub mod forecast;
 pub mod l2;
 pub mod metrics;

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::Snapshot;
 use super::bgp::PeerReport;
 use super::status::ServiceReport;
-use super::{agreement, allocator, bfd, own_node, stations};
+use super::{agreement, allocator, bfd, egress, own_node, stations};
 use crate::config::{Kubernetes, L2, Source};
 use crate::names::PeerName;
 use crate::path_state::{PathFault, Serving};
@@ -47,9 +47,12 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(peers.iter().filter(wanted).filter_map(of_peer));
     problems.extend(bfd::problems(snapshot));
     problems.extend(disputes(snapshot));
-    problems.extend(world.host_problems.iter().chain(&world.listen_problems).map(ToString::to_string));
+    problems.extend(
+        world.host_problems.iter().chain(&world.listen_problems).chain(&world.egress_problems).map(ToString::to_string),
+    );
     problems.extend(of_data_path(snapshot));
     problems.extend(without_link(snapshot));
+    problems.extend(egress::problems(snapshot));
     problems.extend(agreement::problems(snapshot));
     problems.extend(refused);
     problems

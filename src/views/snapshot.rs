@@ -3,6 +3,7 @@
 //! The loop makes one for each question. Its parts share their structure with the loop's own, so making one costs
 //! microseconds and holding one delays nobody, whatever the number of Services. It never changes.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -21,7 +22,7 @@ use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::plan::context::Context;
 use crate::plan::{Plan, Planner};
 use crate::world::{SessionReport, World};
-use crate::{arp, bfd, pulse};
+use crate::{arp, bfd, egress, pulse};
 
 /// See the module's documentation.
 #[derive(Debug, Clone)]
@@ -62,6 +63,8 @@ pub struct Counters {
     pub bfd: bfd::counters::Report,
     /// Requests to the API server, of all kinds.
     pub api_requests: u64,
+    /// Of every pod that is held to a Service's address.
+    pub egress: BTreeMap<IpAddr, egress::counters::Counts>,
 }
 
 /// The frames of one protocol on one link.

@@ -86,6 +86,8 @@ pub enum Fact {
     Drain(Option<Arc<Drain>>),
     /// How it stands with the ConfigMap of the configuration, and its texts that are in use, each with its name.
     ClusterConfig(ClusterConfig, Arc<Vec<(String, String)>>),
+    /// All that keeps this node from holding egress pods to their Services' addresses.
+    Egress(Vec<HostProblem>),
     /// Wait for no list any longer: act on the last known state, even if no list was ever complete.
     FailStatic,
     /// The agent stops: this node takes nothing any more, and says nothing for what it still answers for.
@@ -127,6 +129,7 @@ impl Fact {
             | Fact::Drain(_)
             | Fact::Peer(_, PeerOrder::Reset | PeerOrder::Refresh)
             | Fact::ClusterConfig(..)
+            | Fact::Egress(_)
             | Fact::FailStatic
             | Fact::Leaving => false,
         }

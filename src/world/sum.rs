@@ -76,6 +76,8 @@ pub struct World {
     pub cluster_config: ClusterConfig,
     /// The texts of the ConfigMap that are in use, each with its name.
     pub cluster_texts: Arc<Vec<(String, String)>>,
+    /// What keeps egress pods from being held to their Services' addresses.
+    pub egress_problems: Vec<HostProblem>,
     /// Of this node; good where nothing tells.
     pub data_path: DataPath,
     /// What operators wanted of peers, by the name of the `[[bgp.peer]]`.
@@ -167,6 +169,7 @@ impl Default for World {
             refused: OrdMap::new(),
             host_problems: Vec::new(),
             listen_problems: Vec::new(),
+            egress_problems: Vec::new(),
             data_path: DataPath::UNWATCHED,
             peer_orders: OrdMap::new(),
             drain: None,
@@ -306,6 +309,10 @@ impl World {
                 self.listen_problems = problems;
                 Touched::Nothing
             }
+            Fact::Egress(problems) => {
+                self.egress_problems = problems;
+                Touched::Nothing
+            }
             Fact::DataPath(path) => everything_if(std::mem::replace(&mut self.data_path, path.clone()) != path),
             // The planner goes by it; the World has no opinions.
             Fact::Config(_) => Touched::Everything,
@@ -340,6 +347,12 @@ impl World {
             without_node = without_node.saturating_add(slice.serving_without_node);
         }
         Endpoints { by_node: if ready.is_empty() { serving } else { ready }, without_node }
+    }
+
+    /// The addresses of all endpoints of a Service, of both families and whether they are ready or not.
+    pub fn endpoint_addresses<'a>(&'a self, service: &ObjectKey) -> impl Iterator<Item = IpAddr> + 'a {
+        let keys = self.slices_of.get(service).into_iter().flat_map(|keys| keys.iter());
+        keys.filter_map(|key| self.endpoint_slices.get(key)).flat_map(|slice| slice.addresses.iter())
     }
 
     /// How many endpoints of one family a node has that take new connections: the ready ones, or while there is none of

@@ -6,6 +6,7 @@ pub mod api;
 pub mod bfd;
 pub mod bgp;
 pub mod communities;
+pub mod egress;
 pub mod host;
 pub mod kubernetes;
 pub mod l2;
@@ -49,6 +50,7 @@ pub static SECTIONS: &[&Section] = &[
     bfd::BfdProfile::SECTION,
     vrf::Vrf::SECTION,
     vrf::VrfRoute::SECTION,
+    egress::EgressSettings::SECTION,
     host::Host::SECTION,
     log::Log::SECTION,
 ];

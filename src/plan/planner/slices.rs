@@ -1,13 +1,14 @@
 //! How the planner renews the slices of the Plan, and which of them it says moved. Floor 1, the second half of [`Planner`]:
 //! it decides nothing about a Service.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use imbl::OrdMap;
+use ipnet::IpNet;
 
 use super::Planner;
-use crate::address::ScopedAddress;
+use crate::address::{ScopedAddress, host_prefix};
 use crate::config;
 use crate::names::{ObjectKey, PeerName};
 use crate::plan::bfd::watched;
@@ -173,6 +174,36 @@ impl Planner {
         if self.binds.take_moved() {
             self.moved.bind = true;
             self.plan.bind.addresses = self.binds.addresses().clone();
+        }
+    }
+
+    /// How egress pods leave. `host`: nodes or links may have changed.
+    pub(super) fn renew_egress(&mut self, host: bool) {
+        if self.egress.needs_hops() {
+            let slots = self.config.egress.slots();
+            self.egress.renew_hops(&self.world, slots);
+        }
+        let egress = &mut self.plan.egress;
+        // What is remembered may lack a Service: pods that are held already stay held until all is listed.
+        let complete = self.world.listed.all();
+        if self.egress.take_moved() || egress.complete != complete || !egress.planned {
+            self.moved.egress = true;
+            egress.planned = true;
+            egress.complete = complete;
+            egress.pods = self.egress.pods().clone();
+            egress.hops = Arc::new(self.egress.hops());
+            self.plan.unreached = Arc::new(self.egress.obstacles());
+        }
+        if host {
+            let of_nodes = self.world.nodes.values().flat_map(|node| {
+                node.addresses.iter().copied().map(host_prefix).chain(node.pod_networks.iter().map(IpNet::trunc))
+            });
+            let cluster: BTreeSet<IpNet> =
+                self.config.egress.cluster_networks.iter().copied().chain(of_nodes).collect();
+            if *egress.cluster != cluster {
+                self.moved.egress = true;
+                egress.cluster = Arc::new(cluster);
+            }
         }
     }
 

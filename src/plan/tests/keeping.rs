@@ -316,8 +316,14 @@ fn endpoints_count_for_the_addresses_of_their_family_only() {
     let mut slice = |family, name: &str, nodes: &[&str]| {
         let counts = || nodes.iter().map(|name| (NodeName::from(*name), 1)).collect();
         let (ready, serving) = (counts(), counts());
-        let slice =
-            EndpointSlice { service: key("web"), family: Some(family), ready, serving, serving_without_node: 0 };
+        let slice = EndpointSlice {
+            service: key("web"),
+            family: Some(family),
+            ready,
+            serving,
+            serving_without_node: 0,
+            addresses: Default::default(),
+        };
         story.tell(Fact::EndpointSlice(key(name), Some(Arc::new(slice))));
     };
     slice(crate::address::Family::V4, "web-4", &["a"]);
@@ -328,8 +334,14 @@ fn endpoints_count_for_the_addresses_of_their_family_only() {
     assert_eq!(reasons, ["announced", "no-endpoints"]);
     let counts = || [(NodeName::from("b"), 1)].into_iter().collect();
     let family = Some(crate::address::Family::V6);
-    let slice =
-        EndpointSlice { service: key("web"), family, ready: counts(), serving: counts(), serving_without_node: 0 };
+    let slice = EndpointSlice {
+        service: key("web"),
+        family,
+        ready: counts(),
+        serving: counts(),
+        serving_without_node: 0,
+        addresses: Default::default(),
+    };
     story.tell(Fact::EndpointSlice(key("web-6"), Some(Arc::new(slice))));
     story.turn();
     let owners: Vec<Option<NodeName>> =

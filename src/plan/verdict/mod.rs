@@ -6,6 +6,7 @@
 pub mod allocation;
 pub mod bgp;
 mod data_path;
+pub mod egress;
 pub mod l2;
 pub mod shared;
 
@@ -18,6 +19,7 @@ use imbl::OrdMap;
 
 pub use self::allocation::Wish;
 pub use self::bgp::Contribution;
+pub use self::egress::EgressWork;
 pub use self::l2::L2Work;
 use crate::address::Family;
 use crate::config::{Config, Pool};
@@ -104,6 +106,7 @@ pub struct Work {
     pub l2: L2Work,
     pub routes: Vec<Contribution>,
     pub bind: Vec<(IpAddr, InterfaceName)>,
+    pub egress: EgressWork,
 }
 
 pub fn judge(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Verdict {
@@ -119,21 +122,28 @@ pub fn judge(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Verdict
     };
     let held: Vec<&Held> = shown.iter().collect();
     if held.is_empty() {
-        let decision = Decision { allocation, announcements: Vec::new() };
+        // Its pods are held before it has an address, so that none is too early.
+        let (egress, held_pods) = match ours {
+            true => egress::judge(inputs, key, service, &[], &[]),
+            false => (None, EgressWork::default()),
+        };
+        let decision = Decision { allocation, announcements: Vec::new(), egress };
         let (causes, histories) = (Vec::new(), Vec::new());
-        let work = Work::default();
+        let work = Work { egress: held_pods, ..Work::default() };
         return Verdict { decision, work, assigned, causes, histories, status, goes, lost, overlap };
     }
     let [v4, v6] = &Family::BOTH.map(|family| inputs.world.endpoints(key, family));
     let about = Announceable { key, service, endpoints: [v4, v6], held };
     let l2::Answer { verdicts: on_link, work: l2, causes, histories } = l2::judge(inputs, &about);
-    let bgp::Answer { verdicts: over_bgp, work: routes } = bgp::judge(inputs, &about);
+    let owners = egress::owners(inputs, &about, &on_link);
+    let bgp::Answer { verdicts: over_bgp, work: routes } = bgp::judge(inputs, &about, owners.as_deref());
     let both = about.held.iter().zip(on_link).zip(over_bgp);
     let announcements: Vec<Announcement> = both
         .map(|((held, l2), bgp)| Announcement { address: held.address, pool: held.pool.clone(), l2, bgp })
         .collect();
-    let work = Work { l2, routes, bind: binds(&inputs.config.pools, &announcements) };
-    let decision = Decision { allocation, announcements };
+    let (egress, pods) = egress::judge(inputs, key, service, owners.as_deref().unwrap_or_default(), &announcements);
+    let work = Work { l2, routes, bind: binds(&inputs.config.pools, &announcements), egress: pods };
+    let decision = Decision { allocation, announcements, egress };
     Verdict { decision, work, assigned, causes, histories, status, goes, lost, overlap }
 }
 

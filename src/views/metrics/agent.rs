@@ -1,12 +1,13 @@
 //! The metrics of the agent as a whole, of pools and Services. Floor 1.
 
-use super::{Metric, count, counter, gauge};
+use super::{Metric, Series, count, counter, gauge};
+use crate::egress::counters::Counts;
 use crate::path_state::Serving;
 use crate::plan::allocate::capacity;
-use crate::views::status;
+use crate::views::{Snapshot, egress, status};
 use crate::world::{ApiServer, DrainStage};
 
-pub(super) const METRICS: [Metric; 13] = [
+pub(super) const METRICS: [Metric; 16] = [
     gauge("crier_build_info", &["version"], "Always 1; the label has the version.", |_, series| {
         series.set([env!("CARGO_PKG_VERSION")], 1);
     }),
@@ -100,4 +101,35 @@ pub(super) const METRICS: [Metric; 13] = [
             series.set(["false"], count(services().count() - with_address));
         },
     ),
+    gauge(
+        "crier_egress_pods",
+        &["path"],
+        "Pods that reach the outside with their Service's address only, by what this node does with their packets: local, it gives \
+         them the address; routed, it sends them to the owner; held, it drops them.",
+        |snapshot, series| {
+            for path in [egress::Path::Local, egress::Path::Routed, egress::Path::Held] {
+                let pods = snapshot.plan.egress.pods.values().filter(|mapping| egress::Path::of(mapping) == path);
+                series.set([path.name()], count(pods.count()));
+            }
+        },
+    ),
+    counter(
+        "crier_egress_translated_total",
+        &["service"],
+        "Connections of pods that this node gave their Service's address.",
+        |snapshot, series| of_services(snapshot, series, |counts| counts.translated),
+    ),
+    counter(
+        "crier_egress_dropped_total",
+        &["service"],
+        "Packets of pods that this node held back, because they would have left with an address that is not their Service's.",
+        |snapshot, series| of_services(snapshot, series, |counts| counts.dropped),
+    ),
 ];
+
+fn of_services(snapshot: &Snapshot, series: &mut Series, read: fn(&Counts) -> u64) {
+    for (key, _) in snapshot.plan.decisions.iter().filter(|(_, decision)| decision.egress.is_some()) {
+        let pods = snapshot.world.endpoint_addresses(key).filter_map(|pod| snapshot.counters.egress.get(&pod));
+        series.add([key.to_string().as_str()], pods.map(read).sum());
+    }
+}

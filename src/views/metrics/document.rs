@@ -19,7 +19,7 @@ struct Label {
     values: fn() -> Vec<&'static str>,
 }
 
-const LABELS: [Label; 16] = [
+const LABELS: [Label; 18] = [
     Label {
         name: "cause",
         meaning: "why the owner changed: one of these, or the code of the reason that refuses the previous owner, such as `no-carrier`",
@@ -43,6 +43,7 @@ const LABELS: [Label; 16] = [
         meaning: "of a pulse: `taken`, or why it was dropped. Of a reload: taken over, or refused",
         values: || Outcome::ALL.map(Outcome::code).into_iter().chain(["ok", "failed"]).collect(),
     },
+    Label { name: "path", meaning: "what this node does with the packets", values: || vec!["local", "routed", "held"] },
     Label { name: "peer", meaning: "name of the `[[bgp.peer]]`", values: Vec::new },
     Label { name: "pool", meaning: "name of the `[[pool]]`", values: Vec::new },
     Label {
@@ -55,6 +56,7 @@ const LABELS: [Label; 16] = [
         meaning: "why a frame was not answered",
         values: || Reason::ALL.map(Reason::code).to_vec(),
     },
+    Label { name: "service", meaning: "namespace and name of the Service", values: Vec::new },
     Label {
         name: "stage",
         meaning: "how far the drain of the node is",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::*;
-use crate::address::ScopedAddress;
+use crate::address::{Family, ScopedAddress};
 use crate::agent::counters::{LinkCounters, TurnCounters};
 use crate::arp::machine::answer::Reason;
 use crate::arp::packet::Protocol;
@@ -13,17 +13,20 @@ use crate::bfd::discard::Discard;
 use crate::bfd_state::{BfdState, Diagnostic};
 use crate::claim::ConflictKind;
 use crate::config::{NoSecrets, SourceFile, parse};
+use crate::egress::ruleset::Count;
 use crate::manifests::document::{self, Format};
 use crate::manifests::scene::Scene;
+use crate::names::ObjectKey;
 use crate::plan::Planner;
 use crate::pulse::outcome::Outcome;
 use crate::roster::Roster;
+use crate::selector::Labels;
 use crate::views::Counters;
 use crate::views::counters::Direction as MoveDirection;
 use crate::views::drain::Flows;
 use crate::world::{
-    BfdReport, Conflict, Direction, Fact, Link, MessageCounts, NotificationCount, SessionDetail, SessionReport,
-    SessionState,
+    BfdReport, Conflict, Direction, Egress, EndpointSlice, Fact, FamilyPolicy, Link, MessageCounts, NotificationCount,
+    Request, Service, SessionDetail, SessionReport, SessionState, TrafficPolicy,
 };
 use crate::{clock, world};
 
@@ -100,7 +103,57 @@ fn session() -> SessionReport {
     }
 }
 
-/// A planner that has turned, with a session, a link, a roster and a conflict.
+/// A Service with a pod, whose packets are held back for it has no address yet.
+fn with_egress() -> [Fact; 2] {
+    let key = || ObjectKey::new("shop", "web");
+    let service = Service {
+        uid: String::new(),
+        resource_version: String::new(),
+        load_balancer: true,
+        class: None,
+        labels: Labels::default(),
+        families: vec![Family::V4],
+        family_policy: FamilyPolicy::SingleStack,
+        external_traffic_policy: TrafficPolicy::Cluster,
+        ports: Vec::new(),
+        sharing: None,
+        request: Ok(Request { pools: vec!["none".into()], ..Request::default() }),
+        ingress: Vec::new(),
+        host_names: Vec::new(),
+        egress: Some(Egress::ServiceAddress),
+        external_ips: Vec::new(),
+        condition: None,
+    };
+    let slice = EndpointSlice {
+        service: key(),
+        family: Some(Family::V4),
+        ready: Default::default(),
+        serving: Default::default(),
+        serving_without_node: 1,
+        addresses: vec!["10.244.1.2".parse().unwrap()].into(),
+    };
+    [
+        Fact::Service(key(), Some(Arc::new(service))),
+        Fact::EndpointSlice(ObjectKey::new("shop", "web-1"), Some(Arc::new(slice))),
+    ]
+}
+
+#[test]
+fn a_pod_is_held_back_before_its_service_has_an_address() {
+    let counters = LinkCounters::default();
+    counters.egress.read(Count::Dropped, [("10.244.1.2".parse().unwrap(), 4)]);
+    assert_lines(
+        &snapshot(&busy(), TurnCounters::default().read(&counters)),
+        &[
+            "crier_egress_pods{path=\"held\"} 1",
+            "crier_egress_pods{path=\"local\"} 0",
+            "crier_egress_dropped_total{service=\"shop/web\"} 4",
+            "crier_egress_translated_total{service=\"shop/web\"} 0",
+        ],
+    );
+}
+
+/// A planner that has turned, with a session, a link, a roster, a conflict and a Service with egress.
 fn busy() -> Planner {
     let mut planner = planner();
     let link = Link {
@@ -126,7 +179,10 @@ fn busy() -> Planner {
         Fact::Session("tor".into(), session()),
         Fact::Roster(2, Some(Arc::new(Roster { settled: true, ..Roster::default() }))),
         Fact::Conflict("192.0.2.1".parse().unwrap(), "eth0".into(), Some(conflict)),
-    ] {
+    ]
+    .into_iter()
+    .chain(with_egress())
+    {
         planner.apply(fact);
     }
     planner.turn(clock::now());
