@@ -568,7 +568,7 @@ fn the_first_peer_and_the_first_l2_of_an_agent_need_no_restart() {
     eventually("the session ends with the peer", secs(10), || {
         if bird.session("node1").is_established() { Err("still up") } else { Ok(()) }
     });
-    assert!(bird.process().log().contains("deconfigured"), "the router is told why");
+    assert!(bird.process().log().contains("de-configured"), "the router is told why");
     agent.write_configuration(&bare);
     fine(&agent.reload());
     eventually_equal("it answers no more", secs(10), &Vec::<String>::new(), answers);
