@@ -122,6 +122,9 @@ fn with_egress() -> [Fact; 2] {
         host_names: Vec::new(),
         egress: Some(Egress::ServiceAddress),
         external_ips: Vec::new(),
+        source_ranges: Vec::new(),
+        without_node_ports: false,
+        renumber: None,
         condition: None,
     };
     let slice = EndpointSlice {
