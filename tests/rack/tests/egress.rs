@@ -10,7 +10,7 @@ use rack::capture::Capture;
 use rack::crier::Crier;
 use rack::lan::Lan;
 use rack::packet::Mac;
-use rack::{Metal, Namespace, Need, Pod, Rack, Service, eventually, eventually_equal, millis, rest, secs};
+use rack::{Metal, Namespace, Need, Pod, Rack, Service, bird, eventually, eventually_equal, millis, rest, secs};
 use serde_json::Value;
 
 const NEEDS: [Need; 3] = [Need::Namespaces, Need::Nft, Need::Crier];
@@ -391,4 +391,53 @@ fn a_pod_is_backend_and_source_at_once_beside_kube_proxy_in_nftables_mode() {
 #[test]
 fn a_pod_is_backend_and_source_at_once_beside_kube_proxy_in_iptables_mode() {
     served_and_sends("iptables");
+}
+
+const BGP: [Need; 4] = [Need::Namespaces, Need::Nft, Need::Bird, Need::Crier];
+
+const BIRD: &str = "
+router id 192.168.35.1;
+protocol bgp node1 { local as 64512; neighbor 192.168.35.11 as 64513; ipv4 { import all; export none; }; }
+protocol bgp node2 { local as 64512; neighbor 192.168.35.12 as 64513; ipv4 { import all; export none; }; }
+";
+
+#[test]
+fn over_bgp_one_node_alone_announces_the_address_and_the_pods_of_all_nodes_leave_by_it() {
+    let Some(rack) = Rack::for_test(&BGP) else { return };
+    let mut scene = Scene::new(&rack);
+    // No subnet of any link: only the route leads there.
+    scene.configuration = format!(
+        "[api]\nlisten = \"\"\n{}[[pool]]\nname = \"public\"\naddresses = [\"203.0.113.0/24\"]\n[bgp]\nasn = 64513\n\
+         [[bgp.peer]]\nname = \"tor\"\naddress = \"192.168.35.1\"\nasn = 64512\nconnect-retry-time = \"1s\"\n\
+         [[bgp.advertisement]]\n",
+        scene.lan.manifests.section()
+    );
+    let site = &scene.lan.site;
+    let outside = site.outside("outside");
+    let _tor = site.router.bird(&format!("{}{BIRD}", bird::KERNEL));
+    let agents: Vec<Crier> = (0..2).map(|node| scene.lan.agent_with(node, &scene.configuration)).collect();
+    let pods = scene.pods.iter();
+    let service = pods.fold(Service::new("web").annotation("crier.dev/egress", "service-ip"), |service, pod| {
+        service.at(pod.address.into())
+    });
+    let address: IpAddr = "203.0.113.7".parse().expect("an address");
+    scene.lan.manifests.service(&service.addresses("203.0.113.7"));
+
+    let hops = eventually("one node alone announces the address", secs(30), || {
+        let hops = site.router.next_hops("203.0.113.7/32");
+        if hops.len() == 1 { Ok(hops) } else { Err(format!("{hops:?}")) }
+    });
+    let owner = site.nodes.iter().position(|node| hops.contains(&node.address.into())).expect("a node");
+    for (number, agent) in agents.iter().enumerate() {
+        let path = if number == owner { "local" } else { "routed" };
+        let expected = vec![format!("203.0.113.7 {path} 2")];
+        eventually_equal(&format!("egress on {}", agent.node()), secs(20), &expected, || rows(agent));
+    }
+    let listener = outside.run(|| TcpListener::bind(("0.0.0.0", PORT))).expect("the namespace is ours");
+    for pod in &scene.pods {
+        let _open = client_of(pod, (IpAddr::from(outside.address), PORT).into());
+        let (_, from) = listener.accept().expect("a connection");
+        assert_eq!(from.ip(), address, "the source of a connection of {}", pod.name());
+    }
+    assert_eq!(site.router.next_hops("203.0.113.7/32"), hops, "and it stays the one");
 }
