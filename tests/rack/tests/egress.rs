@@ -10,7 +10,7 @@ use rack::capture::Capture;
 use rack::crier::Crier;
 use rack::lan::Lan;
 use rack::packet::Mac;
-use rack::{Namespace, Need, Pod, Rack, Service, eventually, eventually_equal, millis, rest, secs};
+use rack::{Metal, Namespace, Need, Pod, Rack, Service, bird, eventually, eventually_equal, millis, rest, secs};
 use serde_json::Value;
 
 const NEEDS: [Need; 3] = [Need::Namespaces, Need::Nft, Need::Crier];
@@ -327,4 +327,117 @@ fn what_pods_open_has_the_services_address_from_every_node_and_nothing_else_ever
 fn client_of(pod: &Pod, to: SocketAddr) -> std::net::TcpStream {
     let connect = || std::net::TcpStream::connect_timeout(&to, secs(5));
     pod.run(connect).unwrap_or_else(|error| panic!("{} connects to {to}: {error}", pod.name()))
+}
+
+/// kube-proxy may lead a pod to itself, and the rack's bridge loses some of these.
+#[track_caller]
+fn reaches(pod: &Pod, to: SocketAddr) {
+    eventually(&format!("{} reaches {to}", pod.name()), secs(10), || {
+        let connected = pod.run(|| std::net::TcpStream::connect_timeout(&to, millis(500)));
+        connected.map(|_| ()).map_err(|error| error.to_string())
+    });
+}
+
+const KUBERNETES: [Need; 3] = [Need::Kubernetes, Need::Iptables, Need::Crier];
+
+fn served_and_sends(mode: &str) {
+    let Some(rack) = Rack::for_test(&KUBERNETES) else { return };
+    let metal = Metal::in_mode(&rack, "192.168.35.0/24", 2, mode);
+    let pods: Vec<Pod> = (0..2).map(|node| metal.pod(node, &format!("web-{node}"), "web", &[8080])).collect();
+    let key = rack.write("pulse.key", "0123456789abcdef0123456789abcdef");
+    let agents = metal.agents(&format!(
+        "[[pool]]\nname = \"lan\"\naddresses = [\"{ADDRESS}/32\"]\n[[l2]]\ninterfaces = [\"eth0\"]\n[pulse]\nkey-file = \"{}\"\n",
+        key.display()
+    ));
+    let service = Service::new("web").selects("web").ports(&[(80, 8080)]).annotation("crier.dev/egress", "service-ip");
+    metal.try_apply(&service.object()).expect("the API server takes the Service");
+    for agent in &agents {
+        eventually(&format!("pods on {} have a way out", agent.node()), secs(30), || {
+            let rows = rows(agent);
+            let has_way = |way: &str| rows == [format!("{ADDRESS} {way} 2")];
+            if has_way("local") || has_way("routed") { Ok(()) } else { Err(format!("{rows:?}")) }
+        });
+    }
+    // A backend of the Service and a source of its address at once.
+    let client = &metal.site.client;
+    eventually("the client gets the page", secs(30), || {
+        client.get((IpAddr::from(ADDRESS), 80)).map(|_| ()).map_err(|error| error.to_string())
+    });
+    let listener = client.run(|| TcpListener::bind(("0.0.0.0", PORT))).expect("the namespace is ours");
+    let cluster_address = metal.get("service/web").expect("the Service")["spec"]["clusterIP"].clone();
+    let cluster_address: IpAddr = cluster_address.as_str().and_then(|text| text.parse().ok()).expect("an address");
+    for pod in &pods {
+        let _open = client_of(pod, (IpAddr::from(client.address), PORT).into());
+        let (_, from) = listener.accept().expect("a connection");
+        assert_eq!(from.ip(), IpAddr::from(ADDRESS), "the source of a connection of {}", pod.name());
+        reaches(pod, (cluster_address, 80).into());
+    }
+    // Pods whose Service loses the annotation are held, and reach the cluster all the same.
+    metal.patch("service/web", &serde_json::json!({ "metadata": { "annotations": { "crier.dev/egress": null } } }));
+    for (agent, pod) in agents.iter().zip(&pods) {
+        eventually_equal("no Service with egress", secs(10), &Vec::new(), || rows(agent));
+        let outside: SocketAddr = (IpAddr::from(client.address), PORT).into();
+        let refused = pod.run(|| std::net::TcpStream::connect_timeout(&outside, millis(500)));
+        assert!(refused.is_err(), "{} reaches the outside with another address", pod.name());
+        reaches(pod, (cluster_address, 80).into());
+    }
+}
+
+#[test]
+fn a_pod_is_backend_and_source_at_once_beside_kube_proxy_in_nftables_mode() {
+    served_and_sends("nftables");
+}
+
+#[test]
+fn a_pod_is_backend_and_source_at_once_beside_kube_proxy_in_iptables_mode() {
+    served_and_sends("iptables");
+}
+
+const BGP: [Need; 4] = [Need::Namespaces, Need::Nft, Need::Bird, Need::Crier];
+
+const BIRD: &str = "
+router id 192.168.35.1;
+protocol bgp node1 { local as 64512; neighbor 192.168.35.11 as 64513; ipv4 { import all; export none; }; }
+protocol bgp node2 { local as 64512; neighbor 192.168.35.12 as 64513; ipv4 { import all; export none; }; }
+";
+
+#[test]
+fn over_bgp_one_node_alone_announces_the_address_and_the_pods_of_all_nodes_leave_by_it() {
+    let Some(rack) = Rack::for_test(&BGP) else { return };
+    let mut scene = Scene::new(&rack);
+    // No subnet of any link: only the route leads there.
+    scene.configuration = format!(
+        "[api]\nlisten = \"\"\n{}[[pool]]\nname = \"public\"\naddresses = [\"203.0.113.0/24\"]\n[bgp]\nasn = 64513\n\
+         [[bgp.peer]]\nname = \"tor\"\naddress = \"192.168.35.1\"\nasn = 64512\nconnect-retry-time = \"1s\"\n\
+         [[bgp.advertisement]]\n",
+        scene.lan.manifests.section()
+    );
+    let site = &scene.lan.site;
+    let outside = site.outside("outside");
+    let _tor = site.router.bird(&format!("{}{BIRD}", bird::KERNEL));
+    let agents: Vec<Crier> = (0..2).map(|node| scene.lan.agent_with(node, &scene.configuration)).collect();
+    let pods = scene.pods.iter();
+    let service = pods.fold(Service::new("web").annotation("crier.dev/egress", "service-ip"), |service, pod| {
+        service.at(pod.address.into())
+    });
+    let address: IpAddr = "203.0.113.7".parse().expect("an address");
+    scene.lan.manifests.service(&service.addresses("203.0.113.7"));
+
+    let hops = eventually("one node alone announces the address", secs(30), || {
+        let hops = site.router.next_hops("203.0.113.7/32");
+        if hops.len() == 1 { Ok(hops) } else { Err(format!("{hops:?}")) }
+    });
+    let owner = site.nodes.iter().position(|node| hops.contains(&node.address.into())).expect("a node");
+    for (number, agent) in agents.iter().enumerate() {
+        let path = if number == owner { "local" } else { "routed" };
+        let expected = vec![format!("203.0.113.7 {path} 2")];
+        eventually_equal(&format!("egress on {}", agent.node()), secs(20), &expected, || rows(agent));
+    }
+    let listener = outside.run(|| TcpListener::bind(("0.0.0.0", PORT))).expect("the namespace is ours");
+    for pod in &scene.pods {
+        let _open = client_of(pod, (IpAddr::from(outside.address), PORT).into());
+        let (_, from) = listener.accept().expect("a connection");
+        assert_eq!(from.ip(), address, "the source of a connection of {}", pod.name());
+    }
+    assert_eq!(site.router.next_hops("203.0.113.7/32"), hops, "and it stays the one");
 }
