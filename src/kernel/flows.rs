@@ -1,4 +1,4 @@
-//! The flows that the kernel tracks to some addresses (conntrack), for a drain that waits until they have ended. Floor 2.
+//! The flows that the kernel tracks to some addresses, or from them (conntrack), for a drain that waits until they have ended. Floor 2.
 //! Not for what becomes of them: the kernel is asked, and nothing is changed.
 
 use std::collections::{BTreeSet, HashSet};
@@ -18,7 +18,7 @@ pub struct Flow(u64);
 /// How long the kernel may be silent in the middle of its list.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// Lists the open flows to these addresses, in this network namespace. Blocks for as long as the list is. Needs CAP_NET_ADMIN.
+/// Lists the open flows to these addresses, and those that pods opened and that leave with them, in this network namespace. Blocks for as long as the list is. Needs CAP_NET_ADMIN.
 ///
 /// Open is a TCP connection from its SYN's answer until both ends have said FIN, and any other flow that went both ways.
 ///
@@ -81,12 +81,14 @@ fn header(octets: &[u8]) -> Option<(usize, u16)> {
     (length >= HEADER).then_some((length, kind))
 }
 
-/// The flow that these attributes describe, if it is an open one to one of the addresses.
+/// The flow that these attributes describe, if it is an open one to one of the addresses, or its replies go there.
 fn flow(body: &[u8], addresses: &BTreeSet<IpAddr>) -> Option<Flow> {
     let original = attribute(body, TUPLE_ORIGINAL)?;
-    let ip = attribute(original, TUPLE_IP)?;
-    let destination = address(ip, IP_V4_DESTINATION, IP_V6_DESTINATION)?;
-    if !addresses.contains(&destination) {
+    let is_to_address = |tuple: &[u8]| {
+        let destination = attribute(tuple, TUPLE_IP).and_then(|ip| address(ip, IP_V4_DESTINATION, IP_V6_DESTINATION));
+        destination.is_some_and(|it| addresses.contains(&it))
+    };
+    if !is_to_address(original) && !attribute(body, TUPLE_REPLY).is_some_and(is_to_address) {
         return None;
     }
     let protocol = attribute(attribute(original, TUPLE_PROTOCOL)?, PROTOCOL_NUMBER)?;
@@ -138,6 +140,7 @@ const GET: u16 = (1 << 8) | 1;
 /// Without the flags in the upper bits of an attribute's type.
 const KIND: u16 = 0x3fff;
 const TUPLE_ORIGINAL: u16 = 1;
+const TUPLE_REPLY: u16 = 2;
 const STATUS: u16 = 3;
 const PROTOCOL_INFO: u16 = 4;
 const ID: u16 = 12;
@@ -168,10 +171,18 @@ mod tests {
 
     /// A flow to an address as the kernel lists it.
     fn listed(to: [u8; 4], protocol: u8, state: Option<u8>, status: u32, id: u32) -> Vec<u8> {
-        let ip = [nested(1, &[10, 0, 0, 1]), nested(IP_V4_DESTINATION, &to)].concat();
-        let tuple =
-            [nested(TUPLE_IP | 0x8000, &ip), nested(TUPLE_PROTOCOL | 0x8000, &nested(PROTOCOL_NUMBER, &[protocol]))];
-        let mut body = nested(TUPLE_ORIGINAL | 0x8000, &tuple.concat());
+        listed_with([to, [10, 0, 0, 1]], protocol, state, status, id)
+    }
+
+    /// The same, with where its packets and the replies go.
+    fn listed_with(to: [[u8; 4]; 2], protocol: u8, state: Option<u8>, status: u32, id: u32) -> Vec<u8> {
+        let tuple = |to: [u8; 4]| {
+            let ip = [nested(1, &[10, 0, 0, 7]), nested(IP_V4_DESTINATION, &to)].concat();
+            let number = nested(PROTOCOL_NUMBER, &[protocol]);
+            [nested(TUPLE_IP | 0x8000, &ip), nested(TUPLE_PROTOCOL | 0x8000, &number)].concat()
+        };
+        let mut body = nested(TUPLE_ORIGINAL | 0x8000, &tuple(to[0]));
+        body.extend(nested(TUPLE_REPLY | 0x8000, &tuple(to[1])));
         body.extend(nested(STATUS, &status.to_be_bytes()));
         if let Some(state) = state {
             let info = nested(INFO_TCP | 0x8000, &nested(TCP_STATE, &[state]));
@@ -197,6 +208,8 @@ mod tests {
         let (ours, other) = ([192, 0, 2, 1], [192, 0, 2, 2]);
         assert_eq!(count(&[listed(ours, TCP, Some(3), 0, 1), listed(ours, TCP, Some(5), 0, 2)]), 2);
         assert_eq!(count(&[listed(other, TCP, Some(3), 0, 1)]), 0, "to another address");
+        let from_a_pod = listed_with([other, ours], TCP, Some(3), 0, 1);
+        assert_eq!(count(&[from_a_pod]), 1, "the replies go to the address");
         assert_eq!(
             count(&[listed(ours, TCP, Some(7), 0, 1), listed(ours, TCP, Some(1), 0, 2)]),
             0,

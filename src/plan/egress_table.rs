@@ -24,6 +24,8 @@ pub struct EgressTable {
     wanted: BTreeMap<ObjectKey, EgressWork>,
     /// The Services of each pod. Never empty.
     claims: BTreeMap<IpAddr, BTreeSet<ObjectKey>>,
+    /// The Services with an owner by election among the Nodes.
+    elected: BTreeSet<ObjectKey>,
     slots: BTreeMap<NodeName, Slot>,
     /// How many pods lead to each node.
     users: BTreeMap<NodeName, usize>,
@@ -42,6 +44,10 @@ struct Slot {
 impl EgressTable {
     /// All that a Service wants from now on.
     pub fn put(&mut self, service: &ObjectKey, wanted: EgressWork) {
+        match wanted.is_elected {
+            true => self.elected.insert(service.clone()),
+            false => self.elected.remove(service),
+        };
         let before = self.wanted.get(service).cloned().unwrap_or_default();
         if before == wanted {
             return;
@@ -90,6 +96,11 @@ impl EgressTable {
 
     pub fn pods(&self) -> &OrdMap<IpAddr, Mapping> {
         &self.pods
+    }
+
+    /// The Services that what is new of any Node concerns.
+    pub fn elected(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.elected.iter()
     }
 
     /// The next hops by the numbers of the slots.
@@ -203,7 +214,7 @@ mod tests {
     }
 
     fn work(pods: &[(&str, Option<Way>)]) -> EgressWork {
-        EgressWork { pods: pods.iter().map(|(pod, way)| (ip(pod), way.clone())).collect() }
+        EgressWork { pods: pods.iter().map(|(pod, way)| (ip(pod), way.clone())).collect(), is_elected: false }
     }
 
     fn world(up: bool) -> World {

@@ -19,6 +19,7 @@ use crate::world::{
 mod advertisements;
 mod data_path;
 mod drains;
+mod egress;
 mod endpoints_first;
 mod forecasts;
 mod incremental;

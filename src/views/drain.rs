@@ -75,8 +75,24 @@ pub fn nobody_else(snapshot: &Snapshot) -> Option<String> {
     let ready = others.count() > 0;
     let serves = heard().any(|member| member.eligibility == Eligibility::Eligible);
     match (world.pulses == Pulses::Off, ready, serves) {
-        (true, true, _) | (false, _, true) => None,
+        (true, true, _) => elected_for_egress(snapshot),
+        (false, _, true) => None,
         (true, false, _) => Some("no other Node is Ready".to_owned()),
         (false, _, false) => Some("no other node is heard that may announce".to_owned()),
     }
+}
+
+/// Of an address by which what pods open leaves, one node is elected; without pulses no other node learns that it is to be that.
+fn elected_for_egress(snapshot: &Snapshot) -> Option<String> {
+    let owned = snapshot.plan.decisions.iter().find_map(|(service, decision)| {
+        let mut owners = decision.egress.iter().flat_map(|egress| &egress.owners);
+        let owner = owners.find(|it| it.owner.as_ref() == Some(&snapshot.node))?;
+        Some((service, owner.address))
+    });
+    owned.map(|(service, address)| {
+        format!(
+            "no pulses are sent, so no other node learns that it is to announce {address} of {service}, with which its pods send \
+             (crier.dev/egress)"
+        )
+    })
 }

@@ -12,13 +12,16 @@ use crate::plan::decision::{Announcement, EgressOwner, EgressVerdict, Held, L2Ve
 use crate::plan::elect;
 use crate::plan::tickets::Ticket;
 use crate::reason::Reason;
-use crate::world::{Egress, Node, Service, TrafficPolicy};
+use crate::roster::Eligibility;
+use crate::world::{DrainStage, Egress, Node, Pulses, Service, TrafficPolicy};
 
 /// The part of the work that is about egress.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EgressWork {
     /// Every pod, with where its packets go. Packets of a pod without a way do not leave the cluster.
     pub pods: Vec<(IpAddr, Option<Way>)>,
+    /// An address has its owner by an election among the Nodes, so what is new of any Node concerns the Service.
+    pub is_elected: bool,
 }
 
 /// Where the packets of a pod get the Service's address.
@@ -47,8 +50,8 @@ pub fn owners(
     Some(about.held.iter().zip(on_link).map(owner).collect())
 }
 
-/// The lowest ticket among the nodes that could announce the address over BGP. Standalone and without Nodes, a node knows only
-/// itself.
+/// The lowest ticket among the nodes that could announce the address over BGP. A node is drained by its own word, as its pulses tell.
+/// Standalone and without Nodes, a node knows only itself.
 fn elected(inputs: &Inputs<'_>, about: &Announceable<'_>, address: IpAddr) -> Result<NodeName, Reason> {
     let world = inputs.world;
     if world.nodes.is_empty() {
@@ -66,10 +69,22 @@ fn elected(inputs: &Inputs<'_>, about: &Announceable<'_>, address: IpAddr) -> Re
     let may = |(name, node): &(&NodeName, &Arc<Node>)| {
         let excluded = elect::exclusion(node).filter(|reason| !(ignores_label && *reason == Reason::NodeExcluded));
         let selected = covering.iter().any(|it| it.nodes.as_ref().is_none_or(|nodes| nodes.matches(&node.labels)));
-        node.ready && excluded.is_none() && selected && (!local || endpoints.by_node.contains_key(*name))
+        let drained = says_drained(inputs, name);
+        node.ready && excluded.is_none() && !drained && selected && (!local || endpoints.by_node.contains_key(*name))
     };
     let first = world.nodes.iter().filter(may).map(|(name, _)| name).min_by_key(|name| Ticket::of(name, address));
     first.cloned().ok_or(Reason::NoEgressNode)
+}
+
+/// Without pulses nobody else learns of a drain, so a drained node stays the owner and holds the packets: two nodes that each send
+/// them to the other would be worse.
+fn says_drained(inputs: &Inputs<'_>, node: &NodeName) -> bool {
+    let world = inputs.world;
+    if node == inputs.me {
+        return world.pulses != Pulses::Off && world.drain_stage() == Some(DrainStage::Drained);
+    }
+    let mut heard = world.rosters.values().filter_map(|roster| roster.members.get(node));
+    heard.any(|member| member.eligibility == Eligibility::Drained)
 }
 
 /// Where the pods' packets go. `announcements` are those of this node.
@@ -106,5 +121,6 @@ pub fn judge(
     let owners = owners.collect();
     let verdict =
         EgressVerdict { pods: pods.len(), host_pods: of_nodes.len(), owners, closed: egress == Egress::Closed };
-    (Some(verdict), EgressWork { pods })
+    let is_elected = announcements.iter().any(|it| matches!(it.l2.reason, Reason::NoL2ForPool { .. }));
+    (Some(verdict), EgressWork { pods, is_elected })
 }
