@@ -139,8 +139,9 @@ pub async fn run(start: Start) -> Result<(), Error> {
     let (wanted, finding) = watch::channel(Wanted::of(&config));
     tasks.finders(finding, channels);
     let (terms, terms_seen) = watch::channel(reload::terms(&config));
-    let following = cluster.map(|cluster| (cluster, order));
-    counters.api_requests = tasks.sources(&config, &node, (terms_seen, annotations, following), channels).await?;
+    let config_map = cluster.map(|cluster| (cluster, order));
+    let of_cluster = OfCluster { terms: terms_seen, annotations, config_map };
+    counters.api_requests = tasks.sources(&config, &node, of_cluster, channels).await?;
 
     let config = Arc::new(config);
     let (report, reports) = watch::channel(Reloads::default());
@@ -203,6 +204,14 @@ pub async fn run(start: Start) -> Result<(), Error> {
         }
         Cause::TaskEnded(name) => Err(Error::Ended(name)),
     }
+}
+
+/// What the tasks that speak to the API server are given.
+struct OfCluster {
+    terms: watch::Receiver<Terms>,
+    annotations: mpsc::Receiver<Annotation>,
+    /// `None` without a ConfigMap.
+    config_map: Option<(cluster_config::Start, mpsc::Sender<Order>)>,
 }
 
 /// What every task is connected to.
@@ -283,11 +292,7 @@ impl Tasks {
         &mut self,
         config: &Config,
         node: &NodeName,
-        (terms, annotations, cluster): (
-            watch::Receiver<Terms>,
-            mpsc::Receiver<Annotation>,
-            Option<(cluster_config::Start, mpsc::Sender<Order>)>,
-        ),
+        OfCluster { terms, annotations, config_map }: OfCluster,
         Channels { slices, facts, stopping }: Channels<'_>,
     ) -> Result<Arc<AtomicU64>, Error> {
         match &config.source {
@@ -303,7 +308,7 @@ impl Tasks {
                 let stopping = stopping.clone().receiver();
                 let holding = k8s::lease::run(client.clone(), candidacy, barrier, facts.clone(), stopping);
                 self.farewell.spawn(named("the Lease", holding));
-                if let Some((start, order)) = cluster {
+                if let Some((start, order)) = config_map {
                     let following = cluster_config::follow(client.clone(), start, order, facts.clone());
                     self.endless.spawn(named("the watch of the ConfigMap", following));
                 }
