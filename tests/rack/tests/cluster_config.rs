@@ -123,7 +123,8 @@ fn the_cluster_goes_by_its_config_map_whatever_is_written_into_it() {
     answered(&metal, [192, 168, 35, 100]);
 
     // A good one again, with more: taken over at once by all.
-    let more = format!("{CLUSTER}\n[[pool]]\nname = \"more\"\naddresses = [\"192.168.35.120\"]\npriority = 1\n");
+    let announced = CLUSTER.replace("pools = [\"lan\"]", "pools = [\"lan\", \"more\"]");
+    let more = format!("{announced}\n[[pool]]\nname = \"more\"\naddresses = [\"192.168.35.120\"]\npriority = 1\n");
     metal.try_apply(&config_map(&more)).expect("the API server takes the ConfigMap");
     agents.iter().for_each(|agent| eventually_equal("no problem", secs(10), &String::new(), || problem(agent)));
     metal.try_apply(&service("next")).expect("the API server takes the Service");
