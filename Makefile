@@ -97,6 +97,12 @@ bench-failover: ## How long an address is away when its owner fails, beside keep
 	@$(MAKE) --no-print-directory build
 	cargo run --quiet --release --package crier-rack --bin crier-rack -- bench failover
 
+.PHONY: bench-bfd
+bench-bfd: ## How long crier and BIRD take to notice a dead path by BFD
+	@scripts/install-missing build rack
+	@$(MAKE) --no-print-directory build
+	cargo run --quiet --release --package crier-rack --bin crier-rack -- bench bfd
+
 .PHONY: install
 install: ## Installs the binary, the unit and the example configuration below DESTDIR
 	install -D -m 0755 $(DIST) $(DESTDIR)/usr/bin/crier

@@ -87,11 +87,24 @@ fn runtime() -> tokio::runtime::Runtime {
 /// The agent, as `crier run` starts it. Ends when it is killed.
 fn run_agent(file: &str) {
     let text = std::fs::read_to_string(file).expect("the configuration was written");
-    let config = config::parse(&[SourceFile { path: file.to_owned(), text }], &config::NoSecrets);
+    let files = vec![SourceFile { path: file.to_owned(), text }];
+    let config = config::parse(&files, &config::NoSecrets);
     let config = config.expect("the configuration of the benchmark is good");
     runtime().block_on(async move {
-        let (_ask, queries) = wiring::queries();
-        agent::run(config, Some(NODE.into()), queries).await.expect("the agent runs until it is killed");
+        let (_annotate, annotations) = wiring::annotations();
+        let start = agent::Start {
+            main: file.into(),
+            files,
+            config,
+            unconfirmed: None,
+            node: Some(NODE.into()),
+            log: None,
+            queries: wiring::queries(),
+            orders: wiring::orders(),
+            annotations,
+            cluster: None,
+        };
+        agent::run(start).await.expect("the agent runs until it is killed");
     });
 }
 

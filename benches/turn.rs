@@ -166,6 +166,7 @@ fn measure(count: usize) -> (Duration, Duration, Duration) {
             ready: Default::default(),
             serving,
             serving_without_node: 0,
+            addresses: Default::default(),
         };
         Fact::EndpointSlice(middle.clone(), Some(Arc::new(slice)))
     };
@@ -176,6 +177,7 @@ fn measure(count: usize) -> (Duration, Duration, Duration) {
         ready: Default::default(),
         serving: Default::default(),
         serving_without_node: 0,
+        addresses: Default::default(),
     };
     let endpoint = median(|round| {
         let fact = match round % 2 {
@@ -272,6 +274,7 @@ fn fill(planner: &mut Planner, count: usize) {
             ready: Default::default(),
             serving,
             serving_without_node: 0,
+            addresses: Default::default(),
         };
         planner.apply(Fact::EndpointSlice(key(number), Some(Arc::new(slice))));
     }
@@ -291,7 +294,14 @@ fn key(number: usize) -> ObjectKey {
 }
 
 fn node(ready: bool) -> Node {
-    Node { labels: Default::default(), ready, network_unavailable: false, addresses: Vec::new(), boot_id: None }
+    Node {
+        labels: Default::default(),
+        ready,
+        network_unavailable: false,
+        addresses: Vec::new(),
+        boot_id: None,
+        pod_networks: Vec::new(),
+    }
 }
 
 fn service(address: Option<IpAddr>) -> Service {
@@ -310,6 +320,10 @@ fn service(address: Option<IpAddr>) -> Service {
         ingress: address.into_iter().collect(),
         host_names: Vec::new(),
         external_ips: Vec::new(),
+        source_ranges: Vec::new(),
+        without_node_ports: false,
+        renumber: None,
+        egress: None,
         condition: None,
     }
 }

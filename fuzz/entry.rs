@@ -7,6 +7,8 @@
 // Every target uses one of them.
 #![allow(dead_code)]
 
+#[path = "bfd_events.rs"]
+pub mod bfd_events;
 #[path = "peer_events.rs"]
 pub mod peer_events;
 
@@ -28,7 +30,7 @@ use crier::{discovery, pulse};
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const ALL: [(&str, Target); 14] = [
+pub const ALL: [(&str, Target); 15] = [
     ("frame", frame),
     ("open", open),
     ("update", update),
@@ -38,6 +40,7 @@ pub const ALL: [(&str, Target); 14] = [
     ("notification", notification),
     ("route_refresh", route_refresh),
     ("peer_events", peer_events::run),
+    ("bfd", bfd_events::run),
     ("arp", arp),
     ("ndp", ndp),
     ("router_discovery", router_discovery),

@@ -39,6 +39,9 @@ const NON_TRANSITIVE: u8 = 0x40;
 const AS_TRANS: u16 = 23456;
 
 impl Community {
+    /// RFC 8326: the route goes away soon; use another one.
+    pub const GRACEFUL_SHUTDOWN: Community = Community::Standard(0xffff_0000);
+
     /// RFC 10005 §3: how much a path can carry, as routers that balance by weight read it. An AS number of four octets
     /// is shown as AS_TRANS; the value in octets per second is rounded to the 24 bits that the format has.
     pub fn link_bandwidth(asn: u32, octets_per_second: u32, transitive: bool) -> Community {

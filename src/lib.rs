@@ -6,7 +6,7 @@
 //!    [`data_path`] about what this node can serve.
 //! 2. The [`world::World`] is their sum, without opinions.
 //! 3. The [`plan::Planner`] turns it into a [`plan::Plan`]: the whole wanted state, each part with its [`reason::Reason`].
-//! 4. Actuators make it so, each from its own slice of the plan: [`arp`] and [`pulse`] on the link, [`bgp`] towards the routers,
+//! 4. Actuators make it so, each from its own slice of the plan: [`arp`] and [`pulse`] on the link, [`bgp`] and [`bfd`] towards the routers,
 //!    [`kernel`] on the host, [`k8s::status`] at the API server. What they see comes back as facts.
 //! 5. [`agent`] is the loop around all of it. It hands out snapshots; [`views`] says what each shows, and [`api`] and
 //!    [`commands`] are the doors.
@@ -15,6 +15,7 @@
 
 // Floor 0: the words.
 pub mod address;
+pub mod bfd_state;
 pub mod by_link;
 pub mod claim;
 pub mod community;
@@ -36,9 +37,11 @@ pub mod world;
 
 // Floors 1 and 2: protocols and translators, each with its machine and its tasks.
 pub mod arp;
+pub mod bfd;
 pub mod bgp;
 pub mod data_path;
 pub mod discovery;
+pub mod egress;
 pub mod k8s;
 pub mod manifests;
 pub mod pulse;

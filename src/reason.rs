@@ -47,6 +47,11 @@ pub enum Reason {
     AddressOfHost { address: IpAddr, what: HostUse },
     #[error("{address} is reserved for {service} by a [[reservation]]")]
     AddressReserved { address: IpAddr, service: ObjectKey },
+    #[error(
+        "{address} is replaced (annotation crier.dev/renumber): it stays until the new address has stood beside it for \
+         {overlap}"
+    )]
+    AddressRenumbered { address: IpAddr, overlap: String },
     #[error("the agents found a foreign host on the link that uses {address}")]
     AddressTaken { address: IpAddr },
     #[error("pool {pool} is draining (draining = true): no Service gets an address of it anew")]
@@ -93,7 +98,20 @@ pub enum Reason {
     OwnedBy { owner: NodeName },
     #[error("{first} is first for {address} and does not answer: see `crier l2 {address}` on {first}")]
     NotTaken { address: IpAddr, first: NodeName },
-    #[error("no [[l2]] covers pool {pool}")]
+    #[error("{owner} alone announces it: what the pods of the Service open leaves by that node (crier.dev/egress)")]
+    EgressOwnedBy { owner: NodeName },
+    #[error(
+        "no node can be the one by which what the pods of the Service open leaves (crier.dev/egress): none that \
+         [[bgp.advertisement]] selects is Ready"
+    )]
+    NoEgressNode,
+    #[error("{owner} has no {family} address on a link of this node, so packets of pods cannot be sent there")]
+    EgressOwnerNotOnLink { owner: NodeName, family: Family },
+    #[error(
+        "more nodes own egress addresses than [egress] mark-mask has values for: packets for {owner} are held here"
+    )]
+    EgressMarksUsedUp { owner: NodeName },
+    #[error("no [[l2]] covers pool {pool} and this Service")]
     NoL2ForPool { pool: PoolName },
     #[error("no [[bgp.advertisement]] covers pool {pool} and this Service")]
     NoAdvertisement { pool: PoolName },
@@ -113,6 +131,8 @@ pub enum Reason {
     NoDefaultRoute,
     #[error("the peer is shut down: shutdown = true in its [[bgp.peer]]")]
     PeerShutDown,
+    #[error("an operator shut the peer down; `crier bgp enable` with its name opens the session again")]
+    PeerShutByOperator,
     #[error("every next hop of the default route has a session of its own already")]
     NoOtherGateway,
     #[error("no [[bgp.peer]] of the advertisement is configured for this node")]
@@ -142,6 +162,10 @@ pub enum Reason {
     NodeNotSelected,
     #[error("the node carries the label node.kubernetes.io/exclude-from-external-load-balancers")]
     NodeExcluded,
+    #[error("the node is being drained, and another node can serve")]
+    NodeDraining,
+    #[error("the node was drained; `crier undrain` there takes it back")]
+    NodeDrained,
     #[error("the node's data path is bad{}, and another node serves", because(.fault.as_ref()))]
     DataPathBad { fault: Option<PathFault> },
     #[error("the node's data path was not seen good since its boot{}", because(.fault.as_ref()))]
@@ -202,6 +226,9 @@ pub enum HostUse {
     Broadcast { net: IpNet },
     #[error("the subnet-router anycast address of {net}")]
     SubnetRouters { net: IpNet },
+    /// Any of the above that another host would call otherwise.
+    #[error("used by the host that allocates, its gateway or its subnet")]
+    Allocator,
 }
 
 /// Which rule of sharing two Services do not meet: the one that the address belongs to, and the one that is not to have it.
@@ -235,11 +262,18 @@ impl Reason {
         )
     }
 
-    /// The same without what counts: a text that only says how many does not make it another reason.
+    /// The same without what counts and without what only the links of this host tell: neither makes it another reason, and
+    /// what agents write one after the other into an object is to be the same.
     pub fn steady(&self) -> Reason {
         match self {
             Reason::NoFreeAddress { family, pools, resting: _ } => {
                 Reason::NoFreeAddress { family: *family, pools: pools.clone(), resting: 0 }
+            }
+            Reason::AddressOfHost { address, what: HostUse::Node { node } } => {
+                Reason::AddressOfHost { address: *address, what: HostUse::Node { node: node.clone() } }
+            }
+            Reason::AddressOfHost { address, what: _ } => {
+                Reason::AddressOfHost { address: *address, what: HostUse::Allocator }
             }
             other => other.clone(),
         }

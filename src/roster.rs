@@ -187,6 +187,10 @@ pub enum Eligibility {
     ViewStale,
     /// The node's data path was not seen good since its boot: it takes nothing.
     DataPathNotSeen,
+    /// The node is being drained: it keeps what it holds until another node asks.
+    Draining,
+    /// The node was drained: it takes nothing.
+    Drained,
     /// A word of a later version: the node may not be chosen.
     Unknown(u8),
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// Which folders of floor 1 are decisions; the others of floor 1 are protocols and translators.
 const DECISIONS: &[&str] = &["config", "world", "plan"];
 
-const PROTOCOLS: &[&str] = &["arp", "bgp", "bfd", "data_path", "discovery", "pulse"];
+const PROTOCOLS: &[&str] = &["arp", "bgp", "bfd", "data_path", "discovery", "egress", "pulse"];
 
 /// Edges that every edge may import.
 const SHARED_EDGES: &[&str] = &["clock.rs", "config/load.rs"];

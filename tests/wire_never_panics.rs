@@ -84,6 +84,16 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             let collision = vec![0x00, 2, 4, 3, 0x19, 0x2a, 9, 0x2a, 8, 0x18, 1, 1, 0xfd];
             messages().into_iter().filter_map(event).chain([collision]).collect()
         }
+        "bfd" => {
+            let event = |octets: &[u8]| [&[1, u8::try_from(octets.len()).unwrap_or(u8::MAX)], octets].concat();
+            let init = event(&octets("208003180000000100000002000493e0000493e000000000"));
+            let up = event(&octets("20d003180000000100000002000493e0000493e000000000"));
+            let lives = bfd_packets()
+                .into_iter()
+                .map(|packet| [vec![0x20], init.clone(), up.clone(), event(&packet), init.clone()].concat());
+            let keyed = lives.clone().map(|life| [&[0x26], &life[1..]].concat());
+            lives.chain(keyed).collect()
+        }
         "arp" => frames("192.0.2.1"),
         "ndp" => frames("fd35::1"),
         "router_discovery" => {
@@ -122,6 +132,13 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("fuzz/corpus/{target}.hex"));
     let stored = std::fs::read_to_string(path).unwrap_or_default();
     from_vectors.into_iter().chain(stored.lines().map(octets)).collect()
+}
+
+/// The packets of the vectors of BFD.
+fn bfd_packets() -> Vec<Vec<u8>> {
+    let rows: Vec<serde_json::Value> = serde_json::from_str(VECTORS).expect("the vectors are JSON");
+    let of_bfd = rows.iter().filter(|row| row["state"].as_str().is_some_and(|state| state.starts_with("BFD")));
+    of_bfd.filter_map(|row| row["hex"].as_str()).map(octets).collect()
 }
 
 /// The bodies of one type of message.

@@ -1,5 +1,5 @@
 //! The founders' byte vectors (`tests/vectors/bgp.json`) against the codec: what crier makes of each, in the words of
-//! its `expect` column. Rows that need a session or BFD are named in `UNJUDGED`, so that none is lost in silence.
+//! its `expect` column. Rows that need a session, and those of BFD, are named in `UNJUDGED`, so that none is lost in silence.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -21,16 +21,16 @@ const UNJUDGED: [(&str, &str); 14] = [
     ("O33", "whether OPEN may come now is the session's to say"),
     ("O34", "two connections: collision detection"),
     ("O37", "no octets: the listener"),
-    ("B1", "BFD"),
-    ("B6", "BFD"),
-    ("B7", "BFD"),
-    ("B8", "BFD"),
-    ("B11", "BFD"),
-    ("B12", "BFD"),
-    ("B13", "BFD"),
-    ("B15", "BFD"),
-    ("B17", "BFD"),
-    ("B18", "BFD"),
+    ("B1", "`bfd_vectors`"),
+    ("B6", "`bfd_vectors`"),
+    ("B7", "`bfd_vectors`"),
+    ("B8", "`bfd_vectors`"),
+    ("B11", "`bfd_vectors`"),
+    ("B12", "`bfd_vectors`"),
+    ("B13", "`bfd_vectors`"),
+    ("B15", "`bfd_vectors`"),
+    ("B17", "`bfd_vectors`"),
+    ("B18", "`bfd_vectors`"),
 ];
 
 #[derive(Deserialize)]

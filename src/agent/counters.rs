@@ -2,6 +2,7 @@
 //! counts what its turns decided.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use imbl::OrdMap;
 
@@ -13,13 +14,16 @@ use crate::plan::Turn;
 use crate::plan::placement::Handover;
 use crate::views::counters::Direction;
 use crate::views::{Counters, LinkFrames, LinkPulses};
-use crate::{arp, pulse};
+use crate::{arp, bfd, egress, pulse};
 
-/// The counters that the responder and the pulse share with the loop.
+/// The counters that the responder, the pulse, BFD and the client of the API server share with the loop.
 #[derive(Debug, Clone, Default)]
 pub struct LinkCounters {
     pub arp: Arc<ByLink<arp::counters::ByProtocol>>,
     pub pulse: Arc<ByLink<pulse::counters::Counters>>,
+    pub bfd: Arc<bfd::counters::Counters>,
+    pub api_requests: Arc<AtomicU64>,
+    pub egress: Arc<egress::counters::Counters>,
 }
 
 /// The loop's own counters, beside those of the links.
@@ -60,6 +64,9 @@ impl TurnCounters {
             conflicts: self.conflicts.clone(),
             frames: frames.collect(),
             pulses: pulses.collect(),
+            bfd: links.bfd.read(),
+            api_requests: links.api_requests.load(Ordering::Relaxed),
+            egress: links.egress.all(),
         }
     }
 }

@@ -7,6 +7,7 @@
 //! | responder | answers for [`ANSWERS_ON`] more, until the next owner does; then it is silent |
 //! | bound addresses | accepts for [`ACCEPTS_ON`] more what neighbours still send here, then removes the addresses |
 //! | blackhole routes | are removed |
+//! | BFD | AdminDown to every peer: no failure of the path |
 //! | BGP speaker | a Cease (Administrative Shutdown) to every peer, which withdraws all routes |
 //! | Lease | hands it back, so that the next agent allocates at once (`k8s::lease`) |
 //! | the loop | turns on until all of the above have ended, and keeps the World on disk last |
@@ -64,6 +65,12 @@ impl Stopping {
     }
 
     pub(super) async fn blackholes(self) {
+        match self.stop().await {
+            Stop::Leave(_) => {}
+        }
+    }
+
+    pub(super) async fn bfd(self) {
         match self.stop().await {
             Stop::Leave(_) => {}
         }

@@ -2,11 +2,11 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use crate::clock;
 use crate::config::LogFormat;
@@ -19,9 +19,27 @@ pub struct FilterError {
     source: tracing_subscriber::filter::ParseError,
 }
 
+/// Changes what is logged while the agent runs.
+#[derive(Debug, Clone)]
+pub struct LogControl(reload::Handle<EnvFilter, Registry>);
+
+impl LogControl {
+    /// Logs what this filter takes from now on.
+    pub fn set(&self, filter: &str) -> Result<(), FilterError> {
+        let parsed = parse(filter)?;
+        // It fails only after the log has ended.
+        let _ = self.0.reload(parsed);
+        Ok(())
+    }
+}
+
+fn parse(filter: &str) -> Result<EnvFilter, FilterError> {
+    EnvFilter::try_new(filter).map_err(|source| FilterError { filter: filter.to_owned(), source })
+}
+
 /// Starts the log, to standard error. Call once.
-pub fn start(filter: &str, format: LogFormat) -> Result<(), FilterError> {
-    let parsed = EnvFilter::try_new(filter).map_err(|source| FilterError { filter: filter.to_owned(), source })?;
+pub fn start(filter: &str, format: LogFormat) -> Result<LogControl, FilterError> {
+    let (parsed, control) = reload::Layer::new(parse(filter)?);
     let registry = tracing_subscriber::registry().with(parsed);
     let in_journal = std::env::var_os("JOURNAL_STREAM").is_some();
     let text = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
@@ -35,7 +53,7 @@ pub fn start(filter: &str, format: LogFormat) -> Result<(), FilterError> {
             registry.with(text.with_ansi(colour).with_timer(Rfc3339)).try_init()
         }
     };
-    Ok(())
+    Ok(LogControl(control))
 }
 
 struct Rfc3339;

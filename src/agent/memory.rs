@@ -46,15 +46,16 @@ impl Memory {
         };
         let mut facts = Vec::new();
         let mut same_boot = false;
-        for (number, line) in BufReader::new(file).lines().enumerate() {
+        // Octets, for one that is no text costs its line and not the file.
+        for (number, line) in BufReader::new(file).split(b'\n').enumerate() {
             let line = line?;
             if number == 0
-                && let Ok(Heading { boot }) = serde_json::from_str(&line)
+                && let Ok(Heading { boot }) = serde_json::from_slice(&line)
             {
                 same_boot = boot == self.boot;
                 continue;
             }
-            match serde_json::from_str(&line) {
+            match serde_json::from_slice(&line) {
                 Ok(Fact::EndpointSlice(..)) if !same_boot => {}
                 Ok(fact) => facts.push(fact),
                 Err(error) => {
@@ -100,10 +101,12 @@ mod tests {
         memory.keep(&world).unwrap();
         assert_eq!(memory.recall().unwrap(), std::slice::from_ref(&fact));
 
-        let mut text = fs::read_to_string(memory.path()).unwrap();
-        text.push_str("{\"Assigned\":[\"shop/w");
-        fs::write(memory.path(), text).unwrap();
-        assert_eq!(memory.recall().unwrap(), [fact]);
+        let text = fs::read(memory.path()).unwrap();
+        fs::write(memory.path(), [&text[..], b"{\"Assigned\":[\"shop/w"].concat()).unwrap();
+        assert_eq!(memory.recall().unwrap(), std::slice::from_ref(&fact));
+        fs::write(memory.path(), [&b"{\"boot\":\"this boot\"}\n{\"Assigned\":[\"\xff/w\xfe\"\n"[..], &text].concat())
+            .unwrap();
+        assert_eq!(memory.recall().unwrap(), [fact], "octets that are no text cost their line");
     }
 
     #[test]
@@ -117,6 +120,7 @@ mod tests {
             ready: Default::default(),
             serving: Default::default(),
             serving_without_node: 1,
+            addresses: Default::default(),
         };
         let slice = Fact::EndpointSlice(ObjectKey::new("shop", "web-1"), Some(Arc::new(web)));
         let promise = Fact::Assigned(ObjectKey::new("shop", "web"), vec!["192.0.2.1".parse().unwrap()]);

@@ -7,6 +7,14 @@ pub fn ready(status: &str) {
     notify(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
+/// The configuration is read again. systemd waits for the next [`ready`].
+pub fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => notify(&[NotifyState::Reloading, now, NotifyState::Status("reloading the configuration")]),
+        Err(error) => tracing::warn!(%error, "systemd was not notified of the reload"),
+    }
+}
+
 pub fn stopping() {
     notify(&[NotifyState::Stopping, NotifyState::Status("leaving")]);
 }

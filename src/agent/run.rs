@@ -4,34 +4,48 @@
 //! - the sources: `k8s::watch` and `k8s::lease`, or `manifests`; `kernel::observe`; `data_path::task`; and where peers are
 //!   to be found, `kernel::routes` and `discovery::task`. Cancelled, they lose nothing: the next start lists again.
 //! - the pulse, source and actuator.
-//! - the actuators: `bgp::task`, `arp::task`, `kernel::addresses`, `kernel::blackholes`, `kernel::sysctl` and `k8s::status`. A
+//! - the actuators: `bgp::task`, `bfd::task`, `arp::task`, `kernel::addresses`, `kernel::blackholes`, `kernel::sysctl`,
+//!   `egress::task`, `kernel::steering` and `k8s::status`. A
 //!   status write that is cancelled is made again by whoever allocates next.
+//! - the taker of orders: `orders` with the `reload`er. Cancelled, it leaves things as the last order left them.
+//! - the drainer: `drain`. Cancelled, it goes on with the next start.
 //! - the patience task: says when nothing more will be waited for.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+use super::cluster_config;
 use super::counters::LinkCounters;
+use super::drain::{self, Drainer};
 use super::farewell::{self, Stopping};
 use super::incarnation;
+use super::logging::LogControl;
 use super::memory::Memory;
+use super::orders::{self, Order};
 use super::readiness;
-use super::turn::Loop;
+use super::reload::{self, Followers, Reloader, Wanted};
+use super::turn::{Loop, Readings};
+use super::unconfirmed::Unconfirmed;
 use super::wiring::{self, Query, Slices};
-use crate::bgp::socket::listeners::Listen;
-use crate::config::{Config, Kubernetes, Manifests, PeerAddress, PulseKey, Source};
+use crate::config::{Config, Kubernetes, Manifests, Source, SourceFile};
+use crate::k8s::annotate::Annotation;
+use crate::k8s::lease::Terms;
 use crate::names::NodeName;
-use crate::plan::verdict::is_announced;
+use crate::pulse::task::Voice;
 use crate::stop::{Cause, Stop};
-use crate::world::{Fact, Pulses};
-use crate::{arp, bgp, clock, data_path, discovery, k8s, kernel, manifests, pulse};
+use crate::views::drain::Flows;
+use crate::views::reload::Reloads;
+use crate::world::{BfdSessions, Fact};
+use crate::{arp, bfd, bgp, clock, data_path, discovery, egress, k8s, kernel, manifests, plan, pulse};
 
 /// How long to wait for the first lists if there is a last known state to use.
 const PATIENCE_WITH_MEMORY: Duration = Duration::from_secs(2);
@@ -57,8 +71,34 @@ pub enum Error {
     Ended(&'static str),
 }
 
-/// Runs the agent until SIGTERM or SIGINT, and then leaves cleanly. `node` wins over the name in the configuration.
-pub async fn run(config: Config, node: Option<NodeName>, queries: mpsc::Receiver<Query>) -> Result<(), Error> {
+/// What an agent starts with.
+pub struct Start {
+    /// The main file of the configuration.
+    pub main: PathBuf,
+    /// What the files said of which `config` was made.
+    pub files: Vec<SourceFile>,
+    pub config: Config,
+    /// What waits to be confirmed since before.
+    pub unconfirmed: Option<Unconfirmed>,
+    /// Wins over the name in the configuration.
+    pub node: Option<NodeName>,
+    /// To follow the configuration; `None` where the command line says what is logged.
+    pub log: Option<LogControl>,
+    /// Questions, with the end that asks them: the agent asks itself too.
+    pub queries: (mpsc::Sender<Query>, mpsc::Receiver<Query>),
+    /// Orders, with the end that gives them: a new text of the ConfigMap is one too.
+    pub orders: (mpsc::Sender<Order>, mpsc::Receiver<Order>),
+    pub annotations: mpsc::Receiver<Annotation>,
+    /// `None` without a ConfigMap.
+    pub cluster: Option<cluster_config::Start>,
+}
+
+/// Runs the agent until SIGTERM or SIGINT, and then leaves cleanly.
+pub async fn run(start: Start) -> Result<(), Error> {
+    let Start { main, files, config, unconfirmed, node, log, queries: (ask, queries), orders, annotations, cluster } =
+        start;
+    let (order, orders) = orders;
+    let texts = cluster.as_ref().map(|cluster| cluster.texts.clone()).unwrap_or_default();
     let node = match node.or_else(|| config.node.name.clone()) {
         Some(node) => node,
         None => host_name().map_err(Error::HostName)?,
@@ -67,9 +107,7 @@ pub async fn run(config: Config, node: Option<NodeName>, queries: mpsc::Receiver
     let boot = data_path::task::boot_id();
     let memory = Memory::open(folder, &boot).map_err(|source| Error::State { folder: folder.clone(), source })?;
     info!(%node, version = env!("CARGO_PKG_VERSION"), "starting");
-    for pool in config.pools.iter().filter(|pool| !is_announced(&config, pool)) {
-        warn!(pool = %pool.name, "no [[l2]] and no [[bgp.advertisement]] covers the pool: its addresses go nowhere");
-    }
+    reload::warn_about(&config);
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
     let hangup = signal(SignalKind::hangup()).map_err(Error::Signals)?;
@@ -81,13 +119,14 @@ pub async fn run(config: Config, node: Option<NodeName>, queries: mpsc::Receiver
     let mut tasks = Tasks::default();
     let channels = Channels { slices: &slices, facts: &facts, stopping: &stopping };
     let (turned, turns_seen) = watch::channel(clock::now());
-    let pulse = pulse_setup(&config, &node, turns_seen);
-    let pulses = match &pulse {
-        Some(setup) => Pulses::On { authenticated: !setup.keys.is_none() },
-        None => Pulses::Off,
-    };
+    let (voice, pulse) = pulse_setup(&config, &node, turns_seen);
     // First of all, so that the first plan knows it: there is room for it in the empty queue.
-    let _ = facts.send(Fact::Pulses(pulses)).await;
+    let _ = facts.send(Fact::Pulses(reload::pulses(&config))).await;
+    let drained = drain::recall(folder);
+    if let Some(drain) = &drained {
+        warn!(stage = drain.stage.code(), "this node is drained: `crier undrain` takes it back");
+        let _ = facts.send(Fact::Drain(Some(Arc::new(drain.clone())))).await;
+    }
     let path = data_path::task::setup(&config.node.data_path, config.is_standalone(), &boot, folder);
     // As above: until the path is seen good, nothing is announced.
     let _ = facts.send(path.fact()).await;
@@ -95,21 +134,37 @@ pub async fn run(config: Config, node: Option<NodeName>, queries: mpsc::Receiver
         "the watcher of the data path",
         data_path::task::run(path, slices.node.subscribe(), facts.clone()),
     ));
-    let counters = LinkCounters::default();
+    let mut counters = LinkCounters::default();
     tasks.actuators(&config, channels, listeners, pulse, &counters);
-    tasks.finders(&config, channels);
-    tasks.sources(&config, &node, channels).await?;
+    let (wanted, finding) = watch::channel(Wanted::of(&config));
+    tasks.finders(finding, channels);
+    let (terms, terms_seen) = watch::channel(reload::terms(&config));
+    let config_map = cluster.map(|cluster| (cluster, order));
+    let of_cluster = OfCluster { terms: terms_seen, annotations, config_map };
+    counters.api_requests = tasks.sources(&config, &node, of_cluster, channels).await?;
 
+    let config = Arc::new(config);
+    let (report, reports) = watch::channel(Reloads::default());
+    let (is_ready, ready) = watch::channel(false);
+    let (flows, flows_seen) = watch::channel(Flows::default());
+    let (drains, commands) = wiring::drains();
+    let (state, asking) = (config.state.folder.clone(), ask.clone());
+    let drainer = Drainer { folder: state, drain: drained, facts: facts.clone(), queries: asking, flows };
+    tasks.endless.spawn(named("the drainer", drain::run(drainer, commands)));
+    let followers = Followers { facts: facts.clone(), queries: ask, voice, terms, wanted, log, report, ready };
+    let reloader = Reloader::new(main, (files, texts), config.clone(), unconfirmed, followers);
+    tasks.endless.spawn(named("the taker of orders", orders::run(reloader, hangup, orders, drains)));
     let (first_plan, plan_stands) = oneshot::channel();
-    let mut turning = Loop::new(Arc::new(config), node, slices, memory, counters, first_plan, turned);
+    let readings = Readings { counters, reloads: reports, flows: flows_seen };
+    let mut turning = Loop::new(config, node, slices, memory, readings, first_plan, turned);
     turning.recall();
     let patience = if turning.remembers_services() { PATIENCE_WITH_MEMORY } else { PATIENCE_WITHOUT_MEMORY };
     let leaving = facts.clone();
     tasks.finite.spawn(lose_patience(facts, patience));
-    tasks.finite.spawn(explain_hangups(hangup));
     tasks.finite.spawn(async move {
         if plan_stands.await.is_ok() {
             readiness::ready("announcing");
+            is_ready.send_replace(true);
             info!("ready");
         }
     });
@@ -151,6 +206,14 @@ pub async fn run(config: Config, node: Option<NodeName>, queries: mpsc::Receiver
     }
 }
 
+/// What the tasks that speak to the API server are given.
+struct OfCluster {
+    terms: watch::Receiver<Terms>,
+    annotations: mpsc::Receiver<Annotation>,
+    /// `None` without a ConfigMap.
+    config_map: Option<(cluster_config::Start, mpsc::Sender<Order>)>,
+}
+
 /// What every task is connected to.
 #[derive(Clone, Copy)]
 struct Channels<'a> {
@@ -179,8 +242,12 @@ impl Tasks {
         pulse: Option<pulse::task::Setup>,
         counters: &LinkCounters,
     ) {
-        let speaker = bgp::task::run(slices.bgp.subscribe(), facts.clone(), listeners, stopping.clone().bgp());
+        let (paths, _) = watch::channel(BfdSessions::new());
+        let (routes, counted) = (slices.bgp.subscribe(), counters.bfd.clone());
+        let speaker = bgp::task::run(routes, facts.clone(), listeners, paths.subscribe(), stopping.clone().bgp());
         self.farewell.spawn(named("the BGP speaker", speaker));
+        let watching = bfd::task::run(slices.bfd.subscribe(), facts.clone(), counted, paths, stopping.clone().bfd());
+        self.farewell.spawn(named("BFD", watching));
         let handed_over = pulse.is_some();
         let life = arp::offload::life(pulse.as_ref().map(|setup| setup.settings.detection()));
         if let Some(setup) = pulse {
@@ -199,54 +266,64 @@ impl Tasks {
         self.farewell.spawn(named("the keeper of bound addresses", bound));
         let blackholes = kernel::blackholes::run(slices.bgp.subscribe(), stopping.clone().blackholes());
         self.farewell.spawn(named("the keeper of blackhole routes", blackholes));
+        let (egress, tables) = (slices.egress.subscribe(), counters.egress.clone());
+        let holding = egress::task::run(egress, config.egress.clone(), facts.clone(), tables);
+        // Neither undoes anything when the agent stops: what it held stays held.
+        self.endless.spawn(named("the keeper of egress", holding));
+        let steering = kernel::steering::run(slices.egress.subscribe(), config.egress.clone());
+        self.endless.spawn(named("the keeper of routes to owners", steering));
         let manage = config.host.manage_sysctls;
         let keeping = kernel::sysctl::run(slices.l2.subscribe(), manage, facts.clone());
         self.endless.spawn(named("the keeper of sysctls", keeping));
         self.endless.spawn(named("the observer of links", kernel::observe::run(facts.clone())));
     }
 
-    /// The sources that tell where peers are, as far as there are peers to be found.
-    fn finders(&mut self, config: &Config, Channels { slices, facts, stopping: _ }: Channels<'_>) {
-        let any = |is_it: fn(&PeerAddress) -> bool| config.bgp.peers.iter().any(|peer| is_it(&peer.address));
-        if any(|address| matches!(address, PeerAddress::Interface(_))) {
-            let discovering = discovery::task::run(slices.bgp.subscribe(), facts.clone());
-            self.endless.spawn(named("router discovery", discovering));
-        }
-        if any(|address| matches!(address, PeerAddress::Gateway)) {
-            self.endless.spawn(named("the observer of routes", kernel::routes::run(facts.clone())));
-        }
+    /// The sources that tell where peers are. Each begins when the configuration first has a peer to be found by it.
+    fn finders(&mut self, wanted: watch::Receiver<Wanted>, Channels { slices, facts, stopping: _ }: Channels<'_>) {
+        let discovering = discovery::task::run(slices.bgp.subscribe(), facts.clone());
+        let discovering = once_wanted(wanted.clone(), |wanted| wanted.routers, discovering);
+        self.endless.spawn(named("router discovery", discovering));
+        let observing = once_wanted(wanted, |wanted| wanted.routes, kernel::routes::run(facts.clone()));
+        self.endless.spawn(named("the observer of routes", observing));
     }
 
+    /// Starts what tells facts of the cluster. The answer counts the requests to the API server.
     async fn sources(
         &mut self,
         config: &Config,
         node: &NodeName,
+        OfCluster { terms, annotations, config_map }: OfCluster,
         Channels { slices, facts, stopping }: Channels<'_>,
-    ) -> Result<(), Error> {
+    ) -> Result<Arc<AtomicU64>, Error> {
         match &config.source {
-            Source::Kubernetes(Kubernetes { access, lease, classes, default_class: _ }) => {
-                let (client, renewal) = k8s::client::build(access).await?;
+            Source::Kubernetes(Kubernetes { access, servers, lease, classes: _, default_class: _, config: _ }) => {
+                let (client, renewal) = k8s::client::build_for(access, servers).await?;
+                let requests = renewal.requests();
                 self.endless.spawn(named("the keeper of credentials", renewal.run()));
                 let barrier = k8s::barrier::Barrier::new(&["services", "namespaces"]);
                 let watching = k8s::watch::run(client.clone(), facts.clone(), barrier.clone());
                 self.endless.spawn(named("the watch", watching));
-                let digest = config.allocation_digest().0;
-                let has_pools = !config.pools.is_empty();
-                let terms = k8s::lease::Terms { digest, class: classes.join(", "), has_pools };
                 let identity = k8s::lease::identity(node);
                 let candidacy = k8s::lease::Candidacy { lease: lease.clone(), identity, terms };
                 let stopping = stopping.clone().receiver();
                 let holding = k8s::lease::run(client.clone(), candidacy, barrier, facts.clone(), stopping);
                 self.farewell.spawn(named("the Lease", holding));
+                if let Some((start, order)) = config_map {
+                    let following = cluster_config::follow(client.clone(), start, order, facts.clone());
+                    self.endless.spawn(named("the watch of the ConfigMap", following));
+                }
+                let obeying = k8s::annotate::run(client.clone(), annotations);
+                self.endless.spawn(named("the writer of annotations", obeying));
                 let writing = k8s::status::run(client, node.clone(), slices.status.subscribe(), facts.clone());
                 self.endless.spawn(named("the status writer", writing));
+                Ok(requests)
             }
             Source::Manifests(Manifests { folder }) => {
                 self.endless
                     .spawn(named("the reader of manifests", manifests::folder::run(folder.clone(), facts.clone())));
+                Ok(Arc::default())
             }
         }
-        Ok(())
     }
 
     /// Waits until a task ends that should not.
@@ -271,22 +348,18 @@ impl Tasks {
     }
 }
 
-/// What the pulse is to work with; nothing where there is no key or no link that wants pulses.
+/// Where the keys of the pulse are told, and what the pulse is to work with; nothing where there is no key.
 fn pulse_setup(
     config: &Config,
     node: &NodeName,
     turned: watch::Receiver<std::time::Instant>,
-) -> Option<pulse::task::Setup> {
-    let key = match &config.pulse.key {
-        // The configuration was checked: the key is long enough.
-        PulseKey::Shared(key) => pulse::packet::Key::of_secret(key.secret.expose())?,
-        PulseKey::Unauthenticated => pulse::packet::Key::none(),
-        PulseKey::Absent => return None,
-    };
-    let old = &config.pulse.old_keys;
-    let old = old.iter().filter_map(|key| pulse::packet::Key::of_secret(key.secret.expose())).collect();
-    if config.l2.is_empty() && config.pulse.interfaces.is_empty() {
-        return None;
+) -> (watch::Sender<Voice>, Option<pulse::task::Setup>) {
+    let nobody = || Voice { keys: pulse::packet::Key::none().into(), peers: Vec::new() };
+    let spoken = reload::voice(config);
+    let is_absent = spoken.is_none();
+    let (speaking, voice) = watch::channel(spoken.unwrap_or_else(nobody));
+    if is_absent {
+        return (speaking, None);
     }
     let folder = &config.state.folder;
     let incarnation = incarnation::next(folder, clock::wall()).unwrap_or_else(|error| {
@@ -294,20 +367,22 @@ fn pulse_setup(
         let now = clock::wall().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
     });
-    Some(pulse::task::Setup {
-        node: node.clone(),
-        settings: pulse::settings::Settings { interval: config.pulse.interval, multiplier: config.pulse.multiplier },
-        keys: pulse::packet::Keys::new(key, old),
-        peers: config.pulse.peers.clone(),
-        incarnation,
-        turned,
-    })
+    let settings = pulse::settings::Settings { interval: config.pulse.interval, multiplier: config.pulse.multiplier };
+    (speaking, Some(pulse::task::Setup { node: node.clone(), settings, voice, incarnation, turned }))
 }
 
-/// Without a peer nobody has a reason to connect, and the port is left to others.
 fn open_bgp(config: &Config) -> bgp::socket::listeners::Listeners {
-    let addresses = if config.bgp.peers.is_empty() { Vec::new() } else { config.bgp.listen.clone() };
-    bgp::socket::listeners::Listeners::open_what_can_be(&Listen { addresses, port: config.bgp.port })
+    bgp::socket::listeners::Listeners::open_what_can_be(&plan::context::bgp::listen(config))
+}
+
+/// The task, from the moment on from which somebody wants it.
+async fn once_wanted(mut wanted: watch::Receiver<Wanted>, is_it: fn(&Wanted) -> bool, task: impl Future<Output = ()>) {
+    let is_wanted = wanted.wait_for(is_it).await.is_ok();
+    match is_wanted {
+        true => task.await,
+        // Nobody can want it any more.
+        false => std::future::pending().await,
+    }
 }
 
 async fn named(name: &'static str, task: impl Future<Output = ()>) -> &'static str {
@@ -320,13 +395,6 @@ async fn lose_patience(facts: mpsc::Sender<Fact>, patience: Duration) {
     sleep(patience).await;
     // The loop is gone: nobody to tell.
     let _ = facts.send(Fact::FailStatic).await;
-}
-
-/// What reloads other daemons must not end this one.
-async fn explain_hangups(mut hangup: Signal) {
-    while hangup.recv().await.is_some() {
-        warn!("SIGHUP: reloading the configuration is not available yet; restart crier to use a changed one");
-    }
 }
 
 fn host_name() -> std::io::Result<NodeName> {

@@ -23,6 +23,8 @@ use crate::config::Config;
 use crate::names::NodeName;
 use crate::plan::Planner;
 use crate::views::Snapshot;
+use crate::views::drain::Flows;
+use crate::views::reload::Reloads;
 use crate::world::Fact;
 
 /// At most this many facts go into one turn, so that a flood of them does not hold back what is decided already.
@@ -31,21 +33,33 @@ const BATCH: usize = 4096;
 /// How long the World may have moved on before it is written to disk again.
 const KEEP_AFTER: Duration = Duration::from_secs(2);
 
+/// How long at least from one write to the next, where the API server has it all too: a cluster in which something always changes
+/// is not written without end.
+const KEEP_APART: Duration = Duration::from_secs(5);
+
 /// How long the loop may have nothing to do before it turns all the same, to show that it can.
 const BEAT: Duration = Duration::from_secs(1);
 
+/// What others count and tell, for whoever asks how the agent stands.
+pub struct Readings {
+    pub counters: LinkCounters,
+    pub reloads: watch::Receiver<Reloads>,
+    pub flows: watch::Receiver<Flows>,
+}
+
 /// Everything the loop owns.
 pub struct Loop {
-    config: Arc<Config>,
     node: NodeName,
     started: Timestamp,
     planner: Planner,
     slices: Slices,
     memory: Memory,
     counters: TurnCounters,
-    link_counters: LinkCounters,
+    readings: Readings,
     /// When to keep the World; none while the disk is up to date.
     keep_at: Option<Instant>,
+    /// When it was last kept.
+    kept: Option<Instant>,
     /// The write to the disk that is under way, or was last: never two at a time.
     keeping: Option<JoinHandle<()>>,
     /// Told once, when the first plan stands.
@@ -62,22 +76,22 @@ impl Loop {
         node: NodeName,
         slices: Slices,
         memory: Memory,
-        link_counters: LinkCounters,
+        readings: Readings,
         first_plan: oneshot::Sender<()>,
         turned: watch::Sender<Instant>,
     ) -> Loop {
-        let planner = Planner::new(config.clone(), node.clone());
+        let planner = Planner::new(config, node.clone());
         let started = Timestamp::try_from(clock::wall()).unwrap_or_default();
         Loop {
-            config,
             node,
             started,
             planner,
             slices,
             memory,
             counters: TurnCounters::default(),
-            link_counters,
+            readings,
             keep_at: None,
+            kept: None,
             keeping: None,
             first_plan: Some(first_plan),
             turned,
@@ -87,7 +101,7 @@ impl Loop {
 
     /// Takes in what was remembered from before. Promises count only where no API server keeps them.
     pub fn recall(&mut self) {
-        let standalone = self.config.is_standalone();
+        let standalone = self.planner.config().is_standalone();
         match self.memory.recall() {
             Ok(facts) => {
                 let facts = facts.into_iter().filter(|fact| standalone || !matches!(fact, Fact::Assigned(..)));
@@ -146,12 +160,18 @@ impl Loop {
 
     fn take(&mut self, first: Fact, facts: &mut mpsc::Receiver<Fact>) {
         let rest = std::iter::from_fn(|| facts.try_recv().ok()).take(BATCH - 1);
-        for fact in std::iter::once(first).chain(rest) {
-            if fact.is_worth_remembering() {
-                self.keep_at.get_or_insert_with(|| clock::now() + KEEP_AFTER);
-            }
-            self.planner.apply(fact);
+        let before = self.planner.world().changes;
+        std::iter::once(first).chain(rest).for_each(|fact| self.planner.apply(fact));
+        if self.planner.world().changes != before {
+            self.keep_soon();
         }
+    }
+
+    /// Standalone, what is kept is the allocation itself.
+    fn keep_soon(&mut self) {
+        let soon = clock::now() + KEEP_AFTER;
+        let apart = self.kept.filter(|_| !self.planner.config().is_standalone()).map(|kept| kept + KEEP_APART);
+        self.keep_at.get_or_insert(apart.map_or(soon, |apart| apart.max(soon)));
     }
 
     fn turn(&mut self) {
@@ -171,8 +191,8 @@ impl Loop {
             // Nobody may be waiting for it any more; that is fine.
             let _ = first_plan.send(());
         }
-        if !turn.changes.is_empty() && self.config.is_standalone() {
-            self.keep_at.get_or_insert_with(|| clock::now() + KEEP_AFTER);
+        if !turn.changes.is_empty() && self.planner.config().is_standalone() {
+            self.keep_soon();
         }
     }
 
@@ -186,6 +206,7 @@ impl Loop {
             return;
         }
         self.keep_at = None;
+        self.kept = Some(now);
         let (memory, world) = (self.memory.clone(), self.planner.world().clone());
         // The disk may be slow; the loop goes on meanwhile.
         self.keeping = Some(tokio::task::spawn_blocking(move || {
@@ -196,8 +217,10 @@ impl Loop {
     }
 
     fn answer(&self, Query(asked): Query) {
-        let counters = self.counters.read(&self.link_counters);
+        let counters = self.counters.read(&self.readings.counters);
         // Whoever asked may have gone away.
-        let _ = asked.send(Snapshot::of(&self.planner, self.started, counters, clock::now(), clock::wall()));
+        let snapshot = Snapshot::of(&self.planner, self.started, counters, clock::now(), clock::wall());
+        let (reloads, flows) = (self.readings.reloads.borrow().clone(), self.readings.flows.borrow().clone());
+        let _ = asked.send(Snapshot { reloads, flows, ..snapshot });
     }
 }

@@ -5,8 +5,11 @@
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::drain::Command;
+use super::orders::Order;
 use crate::data_path::machine::NodeReport;
-use crate::plan::slice::{BgpSlice, BindSlice, L2Slice, PulseSlice, StatusSlice};
+use crate::k8s::annotate::{self, Annotation};
+use crate::plan::slice::{BfdSlice, BgpSlice, BindSlice, EgressSlice, L2Slice, PulseSlice, StatusSlice};
 use crate::plan::{Moved, Plan};
 use crate::views::Snapshot;
 use crate::world::{Fact, Node};
@@ -17,6 +20,12 @@ const FACTS: usize = 1024;
 /// People asking: a few at a time. One who comes while the queue is full waits.
 const QUERIES: usize = 16;
 
+/// Orders are carried out one after the other. One who comes while the queue is full waits.
+const ORDERS: usize = 16;
+
+/// Orders of the drainer: the taker of orders has one under way.
+const DRAINS: usize = 1;
+
 /// A question to the running agent: how it stands now. What is shown of that is made by whoever asks, outside of the loop.
 #[derive(Debug)]
 pub struct Query(pub oneshot::Sender<Snapshot>);
@@ -26,7 +35,9 @@ pub struct Query(pub oneshot::Sender<Snapshot>);
 pub struct Slices {
     pub l2: watch::Sender<L2Slice>,
     pub bgp: watch::Sender<BgpSlice>,
+    pub bfd: watch::Sender<BfdSlice>,
     pub bind: watch::Sender<BindSlice>,
+    pub egress: watch::Sender<EgressSlice>,
     pub pulse: watch::Sender<PulseSlice>,
     pub status: watch::Sender<StatusSlice>,
     /// What the API server says of this host's Node.
@@ -36,15 +47,21 @@ pub struct Slices {
 impl Slices {
     /// Hands out those slices of the plan that moved.
     pub fn publish(&self, plan: &Plan, moved: Moved) {
-        let Moved { l2, bgp, bind, pulse, status } = moved;
+        let Moved { l2, bgp, bfd, bind, egress, pulse, status } = moved;
         if bgp {
             self.bgp.send_replace(plan.bgp.clone());
+        }
+        if bfd {
+            self.bfd.send_replace(plan.bfd.clone());
         }
         if l2 {
             self.l2.send_replace(plan.l2.clone());
         }
         if bind {
             self.bind.send_replace(plan.bind.clone());
+        }
+        if egress {
+            self.egress.send_replace(plan.egress.clone());
         }
         if pulse {
             self.pulse.send_replace(plan.pulse.clone());
@@ -67,6 +84,19 @@ impl Slices {
 
 pub fn facts() -> (mpsc::Sender<Fact>, mpsc::Receiver<Fact>) {
     mpsc::channel(FACTS)
+}
+
+pub fn orders() -> (mpsc::Sender<Order>, mpsc::Receiver<Order>) {
+    mpsc::channel(ORDERS)
+}
+
+/// Annotations that operators have written.
+pub fn annotations() -> (mpsc::Sender<Annotation>, mpsc::Receiver<Annotation>) {
+    mpsc::channel(annotate::WAITING)
+}
+
+pub(super) fn drains() -> (mpsc::Sender<Command>, mpsc::Receiver<Command>) {
+    mpsc::channel(DRAINS)
 }
 
 pub fn queries() -> (mpsc::Sender<Query>, mpsc::Receiver<Query>) {

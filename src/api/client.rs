@@ -8,19 +8,24 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::Request;
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::filter::Filter;
-use super::readings::{Reading, Trial};
+use super::readings::{Act, ORDERS, Reading, Trial};
+use crate::agent::orders::{Done, Wish};
 use crate::config::SourceFile;
 use crate::views::SCHEMA_VERSION;
 
 /// How long an agent may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long an agent may take to judge a whole cluster by another configuration.
+/// How long an agent may take to judge a whole cluster by another configuration, or to carry out an order.
 const TRIAL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long the API server and the agent together may take.
+const ORDER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// An answer longer than this is not from crier.
 const LONGEST_ANSWER: usize = 256 << 20;
@@ -41,6 +46,9 @@ pub enum AskError {
     /// The agent cannot read what it was asked, a configuration for example.
     #[error("{0}")]
     NotUnderstood(String),
+    /// The agent can, and does not.
+    #[error("{0}")]
+    Declined(String),
     #[error("the agent answered {status}: {body}")]
     Refused { status: http::StatusCode, body: String },
     #[error(
@@ -69,6 +77,18 @@ pub async fn try_files<R: DeserializeOwned>(
 ) -> Result<R, AskError> {
     let request = Request::post(trial.path).body(Full::from(serde_json::to_vec(files)?));
     answer(socket, request, TRIAL_TIMEOUT).await
+}
+
+/// Gives an order, and waits until it is carried out or refused.
+pub async fn order(socket: &Path, wish: &Wish) -> Result<Done, AskError> {
+    let request = Request::post(ORDERS).body(Full::from(serde_json::to_vec(wish)?));
+    answer(socket, request, TRIAL_TIMEOUT).await
+}
+
+/// Orders something, and waits until it is done.
+pub async fn act<B: Serialize, R: DeserializeOwned>(socket: &Path, act: &Act<B, R>, order: &B) -> Result<R, AskError> {
+    let request = Request::post(act.path).body(Full::from(serde_json::to_vec(order)?));
+    answer(socket, request, ORDER_TIMEOUT).await
 }
 
 async fn answer<R: DeserializeOwned>(
@@ -110,6 +130,7 @@ async fn send(socket: &Path, request: http::Result<Request<Full<Bytes>>>) -> Res
     match status {
         status if status.is_success() => Ok(body),
         http::StatusCode::NOT_FOUND => Err(AskError::NotThere(text())),
+        http::StatusCode::CONFLICT | http::StatusCode::FORBIDDEN => Err(AskError::Declined(text())),
         http::StatusCode::BAD_REQUEST => Err(AskError::NotUnderstood(text())),
         status => Err(AskError::Refused { status, body: text() }),
     }

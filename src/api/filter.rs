@@ -21,9 +21,8 @@ pub enum QueryError {
     Encoding(String),
     #[error("the body is no list of configuration files in JSON: {0}")]
     NoFiles(String),
-    /// All that is wrong with the configuration, each with its place.
-    #[error("{0}")]
-    Configuration(String),
+    #[error("the body is no order in JSON: {0}")]
+    NoOrder(String),
 }
 
 /// What a command selects of a reading. The default selects everything.

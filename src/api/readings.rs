@@ -1,4 +1,4 @@
-//! The table of everything that can be read from a running agent: path, doors, filter and view, one row each. Floor 4.
+//! The table of everything that can be read from a running agent, or ordered of it: path, doors, filter and view, one row each. Floor 4.
 //!
 //! The server answers from [`ROWS`]; a command asks by the same row, so path, filter and answer cannot differ. A new reading
 //! verb is its view (`views/`), its command (`commands/`) and its row here.
@@ -8,15 +8,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::filter::{self, Filter, QueryError};
 use crate::config::load::HostSecrets;
-use crate::config::{self, Config, SourceFile};
+use crate::config::{self, Config, SourceFile, cluster};
+use crate::views::bfd::BfdSessionsReport;
 use crate::views::bgp::{PeersFilter, PeersReport, RoutesFilter, RoutesReport};
+use crate::views::egress::EgressReport;
 use crate::views::forecast::{self, ForecastReport};
 use crate::views::l2::{AddressFilter, L2Report};
+use crate::views::renumber::{Annotate, RenumberReport, RenumberRequest};
 use crate::views::status::Report;
-use crate::views::{Snapshot, bgp, l2, metrics, status};
+use crate::views::{Snapshot, bfd, bgp, egress, l2, metrics, renumber, status};
 
 pub const STATUS: Reading<(), Report> =
     Reading { path: "/v1/status", doors: Doors::Unix, view: |snapshot, ()| Ok(status::status(snapshot)) };
@@ -30,11 +34,20 @@ pub const BGP_ROUTES: Reading<RoutesFilter, RoutesReport> = Reading {
     view: |snapshot, filter| found(bgp::routes(snapshot, filter)),
 };
 
+pub const BFD: Reading<PeersFilter, BfdSessionsReport> =
+    Reading { path: "/v1/bfd", doors: Doors::Unix, view: |snapshot, filter| found(bfd::sessions(snapshot, filter)) };
+
 pub const L2: Reading<AddressFilter, L2Report> =
     Reading { path: "/v1/l2", doors: Doors::Unix, view: |snapshot, filter| found(l2::l2(snapshot, filter)) };
 
+pub const EGRESS: Reading<(), EgressReport> =
+    Reading { path: "/v1/egress", doors: Doors::Unix, view: |snapshot, ()| Ok(egress::egress(snapshot)) };
+
 pub const PLAN: Trial<ForecastReport> =
     Trial { path: "/v1/plan", view: |snapshot, config| found(forecast::forecast(snapshot, config)) };
+
+pub const RENUMBER: Act<RenumberRequest, RenumberReport> =
+    Act { path: "/v1/renumber", view: |snapshot, request| found(renumber::renumber(snapshot, request)) };
 
 const METRICS: Text =
     Text { path: "/metrics", doors: Doors::Both, text: |snapshot| Ok(metrics::text(snapshot)?.into()) };
@@ -42,8 +55,12 @@ const METRICS: Text =
 /// The loop answers; there is no other health to report.
 const HEALTH: Text = Text { path: "/healthz", doors: Doors::Both, text: |_| Ok(Bytes::from_static(b"ok\n")) };
 
+/// Where orders are given: a `Wish` as JSON in the body of a POST, on the Unix socket, by root.
+pub const ORDERS: &str = "/v1/orders";
+
 /// All rows.
-pub(super) const ROWS: [&(dyn Row + Sync); 7] = [&STATUS, &BGP_PEERS, &BGP_ROUTES, &L2, &PLAN, &METRICS, &HEALTH];
+pub(super) const ROWS: [&(dyn Row + Sync); 10] =
+    [&STATUS, &BGP_PEERS, &BGP_ROUTES, &BFD, &L2, &EGRESS, &PLAN, &RENUMBER, &METRICS, &HEALTH];
 
 /// A row that a command reads as JSON: the part of a view that the filter selects.
 pub struct Reading<F, R> {
@@ -58,6 +75,16 @@ pub struct Trial<R> {
     pub path: &'static str,
     view: fn(&Snapshot, &Arc<Config>) -> Result<R, NotThere>,
 }
+
+/// A row that orders something of the API server, asked with JSON in the body of a POST. The view only says what; it is done, and
+/// answered, once the API server has taken it. Only on the Unix socket.
+pub struct Act<B, R> {
+    pub path: &'static str,
+    view: fn(&Snapshot, &B) -> Ordered<R>,
+}
+
+/// What is to be done, and what is answered then.
+type Ordered<R> = Result<(Annotate, R), NotThere>;
 
 /// A row of plain text, for other programs. It takes no filter.
 struct Text {
@@ -86,7 +113,11 @@ type Broken = Box<dyn std::error::Error + Send + Sync>;
 pub(super) enum Answer {
     Json(Bytes),
     Text(Bytes),
+    /// The answer, once this is done.
+    Order(Annotate, Bytes),
     NotThere(String),
+    /// The question cannot be read: a configuration with mistakes, for example.
+    NotUnderstood(String),
     Broken(String),
 }
 
@@ -148,10 +179,43 @@ impl<R: Serialize + 'static> Row for Trial<R> {
         filter::read::<()>(query)?;
         let files: Vec<SourceFile> =
             serde_json::from_slice(body).map_err(|error| QueryError::NoFiles(error.to_string()))?;
-        let config = config::parse(&files, &HostSecrets::from_environment())
-            .map_err(|complaints| QueryError::Configuration(complaints.to_string()))?;
-        let (config, view) = (Arc::new(config), self.view);
-        Ok(Box::new(move |snapshot| as_json(view(snapshot, &config))))
+        let view = self.view;
+        Ok(Box::new(move |snapshot| {
+            // The ConfigMap that the files name is the running agent's.
+            let of_cluster = snapshot.world.cluster_texts.iter().filter(|_| cluster::preliminary(&files).is_some());
+            let texts = of_cluster.map(|(path, text)| SourceFile { path: path.clone(), text: text.clone() });
+            match config::parse_with(&files, &texts.collect::<Vec<_>>(), &HostSecrets::from_environment()) {
+                Ok(config) => as_json(view(snapshot, &Arc::new(config))),
+                Err(complaints) => Answer::NotUnderstood(complaints.to_string()),
+            }
+        }))
+    }
+}
+
+impl<B: DeserializeOwned + Send + 'static, R: Serialize + 'static> Row for Act<B, R> {
+    fn path(&self) -> &'static str {
+        self.path
+    }
+
+    fn doors(&self) -> Doors {
+        Doors::Unix
+    }
+
+    fn takes_body(&self) -> bool {
+        true
+    }
+
+    fn read(&self, query: Option<&str>, body: &[u8]) -> Result<Question, QueryError> {
+        filter::read::<()>(query)?;
+        let order: B = serde_json::from_slice(body).map_err(|error| QueryError::NoOrder(error.to_string()))?;
+        let view = self.view;
+        Ok(Box::new(move |snapshot| match view(snapshot, &order) {
+            Ok((annotate, report)) => match as_json(Ok(report)) {
+                Answer::Json(json) => Answer::Order(annotate, json),
+                other => other,
+            },
+            Err(NotThere(why)) => Answer::NotThere(why),
+        }))
     }
 }
 

@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,9 +22,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::readings::{self, Answer, ROWS};
+use super::readings::{self, Answer, ORDERS, ROWS};
+use crate::agent::orders::{Order, Wish};
+use crate::agent::reload::Refusal;
 use crate::agent::wiring::Query;
+use crate::k8s::annotate::Annotation;
 use crate::views::Snapshot;
+use crate::views::renumber::Annotate;
 
 /// A connection that has asked nothing for this long is closed.
 const IDLE: Duration = Duration::from_secs(10);
@@ -61,6 +65,8 @@ pub struct Doors {
     unix: UnixListener,
     socket: PathBuf,
     tcp: Option<TcpListener>,
+    /// The user that the agent runs as: besides root, whom orders are taken from.
+    owner: u32,
 }
 
 impl Drop for Doors {
@@ -94,12 +100,18 @@ pub async fn open(socket: &Path, listen: Option<SocketAddr>) -> Result<Doors, Op
     };
     let unix = UnixListener::bind(socket).map_err(failed)?;
     std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
-    Ok(Doors { unix, socket: socket.to_owned(), tcp })
+    let owner = std::fs::symlink_metadata(socket).map_err(failed)?.uid();
+    Ok(Doors { unix, socket: socket.to_owned(), tcp, owner })
 }
 
 impl Doors {
     /// Answers until it is cancelled.
-    pub async fn serve(self, queries: mpsc::Sender<Query>) {
+    pub async fn serve(
+        self,
+        queries: mpsc::Sender<Query>,
+        orders: mpsc::Sender<Order>,
+        annotations: mpsc::Sender<Annotation>,
+    ) {
         let (mut local, mut remote) = (JoinSet::new(), JoinSet::new());
         loop {
             let accept_tcp = async {
@@ -110,11 +122,19 @@ impl Doors {
             };
             tokio::select! {
                 accepted = self.unix.accept(), if local.len() < CONNECTIONS => match accepted {
-                    Ok((stream, _)) => { local.spawn(answer(stream, queries.clone(), Door::Unix)); }
+                    Ok((stream, _)) => {
+                        // Who cannot be asked for is nobody who may order anything.
+                        let may_order = stream.peer_cred().is_ok_and(|who| [0, self.owner].contains(&who.uid()));
+                        let orders = may_order.then(|| Orders { agent: orders.clone(), annotations: annotations.clone() });
+                        local.spawn(answer(stream, Agent { queries: queries.clone(), orders }, Door::Unix));
+                    }
                     Err(error) => pause_after(error).await,
                 },
                 accepted = accept_tcp, if remote.len() < CONNECTIONS => match accepted {
-                    Ok((stream, _)) => { remote.spawn(answer(stream, queries.clone(), Door::Tcp)); }
+                    Ok((stream, _)) => {
+                        let agent = Agent { queries: queries.clone(), orders: None };
+                        remote.spawn(answer(stream, agent, Door::Tcp));
+                    }
                     Err(error) => pause_after(error).await,
                 },
                 Some(_) = local.join_next() => {}
@@ -130,9 +150,24 @@ async fn pause_after(error: io::Error) {
     sleep(Duration::from_millis(100)).await;
 }
 
+/// The ends to the agent that one connection has.
+#[derive(Clone)]
+struct Agent {
+    queries: mpsc::Sender<Query>,
+    /// `None` for a client that may only read.
+    orders: Option<Orders>,
+}
+
+/// Where orders go: to the agent, or by it to the API server.
+#[derive(Clone)]
+struct Orders {
+    agent: mpsc::Sender<Order>,
+    annotations: mpsc::Sender<Annotation>,
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Door {
-    /// Root and the group of the socket: everything.
+    /// Root and the group of the socket: all that can be read; orders from root alone.
     Unix,
     /// Anybody who reaches the port: health and metrics.
     Tcp,
@@ -147,13 +182,13 @@ impl Door {
     }
 }
 
-async fn answer<S>(stream: S, queries: mpsc::Sender<Query>, door: Door)
+async fn answer<S>(stream: S, agent: Agent, door: Door)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let service = service_fn(|request| {
-        let queries = queries.clone();
-        async move { Ok::<_, Infallible>(route(request, &queries, door).await) }
+        let agent = agent.clone();
+        async move { Ok::<_, Infallible>(route(request, &agent, door).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -176,9 +211,15 @@ where
 }
 
 /// Answers from a snapshot of the agent, on a thread of its own, because a view of many Services takes time.
-async fn route(request: Request<Incoming>, queries: &mpsc::Sender<Query>, door: Door) -> Response<Full<Bytes>> {
+async fn route(request: Request<Incoming>, agent: &Agent, door: Door) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
     let path = head.uri.path();
+    if path == ORDERS && matches!(door, Door::Unix) {
+        return match head.method {
+            Method::POST => order(body, agent.orders.as_ref().map(|orders| &orders.agent)).await,
+            _ => text(StatusCode::METHOD_NOT_ALLOWED, format!("only POST is answered at {path}\n")),
+        };
+    }
     let Some(row) = ROWS.into_iter().find(|row| row.path() == path && door.serves(row.doors())) else {
         return text(StatusCode::NOT_FOUND, format!("there is nothing at {path}\n"));
     };
@@ -187,10 +228,9 @@ async fn route(request: Request<Incoming>, queries: &mpsc::Sender<Query>, door: 
         return text(StatusCode::METHOD_NOT_ALLOWED, format!("only {method} is answered at {path}\n"));
     }
     let body = match row.takes_body() {
-        true => match timeout(BODY_TIMEOUT, Limited::new(body, LONGEST_BODY).collect()).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(error)) => return text(StatusCode::BAD_REQUEST, format!("the body cannot be read: {error}\n")),
-            Err(_) => return text(StatusCode::REQUEST_TIMEOUT, "the body did not come in time\n"),
+        true => match read_body(body).await {
+            Ok(body) => body,
+            Err(refused) => return refused,
         },
         false => Bytes::new(),
     };
@@ -198,15 +238,70 @@ async fn route(request: Request<Incoming>, queries: &mpsc::Sender<Query>, door: 
         Ok(view) => view,
         Err(error) => return text(StatusCode::BAD_REQUEST, format!("{error}\n")),
     };
-    let Some(snapshot) = snapshot(queries).await else {
+    let Some(snapshot) = snapshot(&agent.queries).await else {
         return text(StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping\n");
     };
     match tokio::task::spawn_blocking(move || view(&snapshot)).await {
         Ok(Answer::Json(body)) => json(body),
         Ok(Answer::Text(body)) => text(StatusCode::OK, body),
+        Ok(Answer::Order(annotate, body)) => match &agent.orders {
+            None => text(StatusCode::FORBIDDEN, NOT_ROOT),
+            Some(orders) => match write(&orders.annotations, annotate).await {
+                Ok(()) => json(body),
+                Err(why) => text(StatusCode::BAD_GATEWAY, format!("{why}\n")),
+            },
+        },
         Ok(Answer::NotThere(why)) => text(StatusCode::NOT_FOUND, format!("{why}\n")),
+        Ok(Answer::NotUnderstood(why)) => text(StatusCode::BAD_REQUEST, format!("{why}\n")),
         Ok(Answer::Broken(why)) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{why}\n")),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
+}
+
+async fn read_body(body: Incoming) -> Result<Bytes, Response<Full<Bytes>>> {
+    match timeout(BODY_TIMEOUT, Limited::new(body, LONGEST_BODY).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) => Err(text(StatusCode::BAD_REQUEST, format!("the body cannot be read: {error}\n"))),
+        Err(_) => Err(text(StatusCode::REQUEST_TIMEOUT, "the body did not come in time\n")),
+    }
+}
+
+const NOT_ROOT: &str = "only root may change a running agent\n";
+
+/// Hands an order to the agent, and answers what became of it.
+async fn order(body: Incoming, orders: Option<&mpsc::Sender<Order>>) -> Response<Full<Bytes>> {
+    let Some(orders) = orders else { return text(StatusCode::FORBIDDEN, NOT_ROOT) };
+    let body = match read_body(body).await {
+        Ok(body) => body,
+        Err(refused) => return refused,
+    };
+    let wish: Wish = match serde_json::from_slice(&body) {
+        Ok(wish) => wish,
+        Err(error) => return text(StatusCode::BAD_REQUEST, format!("the order cannot be read: {error}\n")),
+    };
+    let (answer, outcome) = oneshot::channel();
+    let sent = orders.send(Order { wish, answer }).await.is_ok();
+    match (sent, outcome.await) {
+        (true, Ok(Ok(done))) => match serde_json::to_vec(&done) {
+            Ok(done) => json(done.into()),
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        },
+        (true, Ok(Err(refusal))) => text(status_of(&refusal), format!("{refusal}\n")),
+        (false, _) | (true, Err(_)) => text(StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping\n"),
+    }
+}
+
+fn status_of(refusal: &Refusal) -> StatusCode {
+    match refusal {
+        Refusal::Load(_)
+        | Refusal::NeedsRestart(_)
+        | Refusal::Unsettled
+        | Refusal::NothingToConfirm
+        | Refusal::ConfirmTime => StatusCode::BAD_REQUEST,
+        Refusal::LastNode(_) => StatusCode::CONFLICT,
+        Refusal::NoSuchPeer { .. } => StatusCode::NOT_FOUND,
+        Refusal::Write { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        Refusal::Stopping => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 
@@ -214,6 +309,14 @@ async fn snapshot(queries: &mpsc::Sender<Query>) -> Option<Snapshot> {
     let (asked, answer) = oneshot::channel();
     queries.send(Query(asked)).await.ok()?;
     answer.await.ok()
+}
+
+/// Has it done, or says why it is not. The one who does it has a time limit.
+async fn write(annotations: &mpsc::Sender<Annotation>, annotate: Annotate) -> Result<(), String> {
+    let (answer, outcome) = oneshot::channel();
+    let stopping = || "the agent is stopping".to_owned();
+    annotations.send(Annotation { annotate, answer }).await.map_err(|_| stopping())?;
+    outcome.await.unwrap_or_else(|_| Err(stopping()))
 }
 
 fn json(body: Bytes) -> Response<Full<Bytes>> {
@@ -251,7 +354,9 @@ mod tests {
         let doors = open(&socket, Some("127.0.0.1:0".parse().unwrap())).await.unwrap();
         let port = doors.tcp.as_ref().unwrap().local_addr().unwrap();
         let (queries, _nobody_answers) = mpsc::channel(1);
-        let serving = tokio::spawn(doors.serve(queries));
+        let (orders, _nobody_takes) = mpsc::channel(1);
+        let (annotations, _nobody_writes) = mpsc::channel(1);
+        let serving = tokio::spawn(doors.serve(queries, orders, annotations));
         let mut idle = Vec::new();
         for _ in 0..2 * CONNECTIONS {
             idle.push(TcpStream::connect(port).await.unwrap());

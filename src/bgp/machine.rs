@@ -36,6 +36,9 @@ pub struct Peering {
     next_connection: u64,
     /// Sessions that ended in error since the last one that held, RFC 4271's ConnectRetryCounter.
     failures: u32,
+    /// Nothing is dialled or accepted while BFD does not say that the path is up: `bfd-strict`.
+    needs_path: bool,
+    path_is_up: bool,
     rng: Rng,
 }
 
@@ -70,6 +73,8 @@ enum Approach {
     Connect { dial: ConnectionId, give_up_at: Instant },
     /// Ready for the peer's dial. `dial_at` is absent if we never dial, or need not dial now.
     Active { dial_at: Option<Instant> },
+    /// Nothing, until BFD says that the path is up.
+    Held,
 }
 
 /// What the machine asks for.
@@ -136,14 +141,43 @@ impl Peering {
             connections: Vec::new(),
             next_connection: 0,
             failures: 0,
+            needs_path: false,
+            path_is_up: false,
             rng: Rng::with_seed(seed),
         }
+    }
+
+    /// The same, with no session before BFD says that the path is up: RFC 5882 §4.1, `bfd-strict`.
+    pub fn needing_path(self) -> Peering {
+        Peering { needs_path: true, ..self }
+    }
+
+    /// Whether a session waits for the path and for nothing else.
+    pub fn is_held(&self) -> bool {
+        self.needs_path && !self.path_is_up
+    }
+
+    /// Offers this from now on. A connection that has sent its OPEN goes on with what it has offered.
+    pub fn handle_offer(&mut self, offer: LocalOffer, now: Instant) -> Vec<Action> {
+        let was_passive = std::mem::replace(&mut self.offer, Arc::new(offer)).passive;
+        let mut actions = Vec::new();
+        match (was_passive, self.offer.passive) {
+            (false, true) if !matches!(self.approach, Approach::Idle { .. } | Approach::Held) => {
+                self.stop_dialling(&mut actions)
+            }
+            (true, false) if self.connections.is_empty() => match self.approach {
+                Approach::Active { .. } => self.dial(now, &mut actions),
+                Approach::Idle { .. } | Approach::Connect { .. } | Approach::Held => {}
+            },
+            (_, _) => {}
+        }
+        actions
     }
 
     /// How far the best connection has come, or what is done to get one.
     pub fn state(&self) -> SessionState {
         let approach = match self.approach {
-            Approach::Idle { .. } => SessionState::Idle,
+            Approach::Idle { .. } | Approach::Held => SessionState::Idle,
             Approach::Connect { .. } => SessionState::Connect,
             Approach::Active { .. } => SessionState::Active,
         };
@@ -171,6 +205,7 @@ impl Peering {
             Approach::Idle { until } => until,
             Approach::Connect { give_up_at, .. } => Some(give_up_at),
             Approach::Active { dial_at } => dial_at,
+            Approach::Held => None,
         };
         let of = |connection: &Connection| {
             [connection.session.next_deadline(), connection.asked_at.map(|at| at + PROOF_TIME)]
@@ -185,7 +220,7 @@ impl Peering {
         }
         match self.approach {
             Approach::Idle { until } => until,
-            Approach::Connect { .. } => None,
+            Approach::Connect { .. } | Approach::Held => None,
             Approach::Active { dial_at } => dial_at,
         }
     }
@@ -216,7 +251,7 @@ impl Peering {
                 actions.push(Action::Failed { connection: dial, end: End::DialTimedOut });
                 self.dial(now, &mut actions);
             }
-            Approach::Idle { .. } | Approach::Active { .. } | Approach::Connect { .. } => {}
+            Approach::Idle { .. } | Approach::Active { .. } | Approach::Connect { .. } | Approach::Held => {}
         }
         actions
     }
@@ -230,7 +265,7 @@ impl Peering {
                 self.open(id, Side::Us, now, &mut actions);
                 actions
             }
-            Approach::Idle { .. } | Approach::Connect { .. } | Approach::Active { .. } => Vec::new(),
+            Approach::Idle { .. } | Approach::Connect { .. } | Approach::Active { .. } | Approach::Held => Vec::new(),
         }
     }
 
@@ -242,7 +277,7 @@ impl Peering {
                 self.await_retry(now);
                 vec![Action::Failed { connection: id, end: End::DialFailed(why) }]
             }
-            Approach::Idle { .. } | Approach::Connect { .. } | Approach::Active { .. } => Vec::new(),
+            Approach::Idle { .. } | Approach::Connect { .. } | Approach::Active { .. } | Approach::Held => Vec::new(),
         }
     }
 
@@ -250,6 +285,10 @@ impl Peering {
     pub fn handle_accepted(&mut self, now: Instant) -> (ConnectionId, Vec<Action>) {
         let id = self.next_id();
         let mut actions = Vec::new();
+        if self.is_held() {
+            actions.push(Action::Close { connection: id, last_word: None });
+            return (id, actions);
+        }
         match self.approach {
             // RFC 4271 §8.2.2 refuses every connection in Idle. That is kept for a peer that keeps failing. After a first
             // failure its dial is taken as the automatic start (event 5) instead: a router that has restarted
@@ -259,7 +298,7 @@ impl Peering {
                 return (id, actions);
             }
             Approach::Idle { .. } => self.await_retry(now),
-            Approach::Connect { .. } | Approach::Active { .. } => {}
+            Approach::Connect { .. } | Approach::Active { .. } | Approach::Held => {}
         }
         let silent = self.connections.iter().find(|other| other.opened_by == Side::Peer && !other.heard());
         let silent = silent.map(|other| other.id);
@@ -314,8 +353,49 @@ impl Peering {
     pub fn handle_address_came(&mut self, now: Instant) {
         match self.approach {
             Approach::Active { dial_at: Some(_) } => self.approach = Approach::Active { dial_at: Some(now) },
-            Approach::Active { dial_at: None } | Approach::Idle { .. } | Approach::Connect { .. } => {}
+            Approach::Active { dial_at: None } | Approach::Idle { .. } | Approach::Connect { .. } | Approach::Held => {}
         }
+    }
+
+    /// BFD says that packets pass. A dial that waits for its time is made now, and one that is under way is made anew: its first
+    /// packet may have been lost on the dead path.
+    pub fn handle_path_up(&mut self, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        if std::mem::replace(&mut self.path_is_up, true) {
+            return actions;
+        }
+        match self.approach {
+            Approach::Held => self.start(now, &mut actions),
+            Approach::Active { dial_at: Some(_) } => self.dial(now, &mut actions),
+            Approach::Connect { dial, .. } => {
+                actions.push(Action::Close { connection: dial, last_word: None });
+                self.dial(now, &mut actions);
+            }
+            // A peer that keeps failing is given its time: it was not the path.
+            Approach::Active { dial_at: None } | Approach::Idle { .. } => {}
+        }
+        actions
+    }
+
+    /// BFD does not say any more that packets pass. An established session stays: [`Peering::handle_fault`] ends it where BFD says that
+    /// they do not. With `bfd-strict` no other connection goes on.
+    pub fn handle_path_down(&mut self, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.path_is_up = false;
+        if !self.needs_path {
+            return actions;
+        }
+        if let Approach::Connect { dial, .. } = self.approach {
+            actions.push(Action::Close { connection: dial, last_word: None });
+            self.approach = Approach::Held;
+        }
+        let open = self.connections.iter().filter(|it| it.session.state() != SessionState::Established);
+        let open: Vec<ConnectionId> = open.map(|connection| connection.id).collect();
+        for id in open {
+            let cease = NotificationReason::Cease(Cease::BfdDown).into();
+            actions.extend(self.handle_fault(id, cease, "BFD is not up".to_owned(), now));
+        }
+        actions
     }
 
     /// The answer to [`Action::Prove`].
@@ -480,7 +560,7 @@ impl Peering {
     fn go_on_after(&mut self, end: &End, was: SessionState, held: Duration, now: Instant) {
         let dial_is_due = match self.approach {
             // Stopped, or under way already.
-            Approach::Idle { .. } | Approach::Connect { .. } => return,
+            Approach::Idle { .. } | Approach::Connect { .. } | Approach::Held => return,
             Approach::Active { dial_at } => dial_at.is_some(),
         };
         if let Some(best) = self.connections.iter().map(|connection| connection.session.state()).max() {
@@ -497,6 +577,10 @@ impl Peering {
         if end.calls_for_a_dial() {
             self.approach = Approach::Active { dial_at: (!self.offer.passive).then_some(now) };
             return;
+        }
+        // The path has failed, not the peer: it is dialled as if this were the first time, and at once when BFD is up again.
+        if end.is_path_failure() {
+            return self.await_retry(now);
         }
         // RFC 4271 §8.2.2, OpenSent, event 18: Active, and the connect-retry timer is started again.
         let never_spoke = was == SessionState::OpenSent && matches!(end, End::Lost(_));
@@ -528,6 +612,10 @@ impl Peering {
     }
 
     fn dial(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if self.is_held() {
+            self.approach = Approach::Held;
+            return;
+        }
         let dial = self.next_id();
         let give_up_at = now + jittered(self.offer.connect_retry_time, &mut self.rng);
         self.approach = Approach::Connect { dial, give_up_at };

@@ -153,6 +153,21 @@ impl Endpoint {
         self.dress(&SockRef::from(stream))
     }
 
+    /// Signs the segments of an open connection as this endpoint has it from now on, and takes no other. `before` is how they were
+    /// signed. On an error the connection is signed as before, or not at all: it is not to be used.
+    fn sign_anew(&self, stream: &TcpStream, before: &Protection) -> io::Result<()> {
+        let vrf = self.device.as_ref().map(interface_index).transpose()?;
+        match (before, &self.protection) {
+            (Protection::None, Protection::None) => Ok(()),
+            (Protection::None | Protection::Md5(_), Protection::Md5(_)) => {
+                self.protection.set(stream.as_fd(), self.peer.ip, vrf, true)
+            }
+            (Protection::Md5(_), Protection::None) => before.unset(stream.as_fd(), self.peer.ip, vrf),
+            // The kernel neither adds TCP-AO to an open connection nor takes it off.
+            (Protection::Ao(_), _) | (_, Protection::Ao(_)) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     fn dress(&self, socket: &SockRef<'_>) -> io::Result<()> {
         // The last UPDATE of a batch is a short segment: it must not wait for the acknowledgement of the one before.
         socket.set_tcp_nodelay(true)?;
@@ -254,6 +269,11 @@ impl Connection {
             queued_octets: 0,
             writable: true,
         }
+    }
+
+    /// See [`Endpoint::sign_anew`], with the endpoint's protection before.
+    pub fn sign_anew(&self, endpoint: &Endpoint, before: &Protection) -> io::Result<()> {
+        endpoint.sign_anew(&self.stream, before)
     }
 
     /// Our own end of the connection.

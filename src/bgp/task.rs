@@ -11,6 +11,7 @@
 //! | desired        | speaker, peer      | newest wins          | -                                                      |
 //! | inbound        | speaker, peer      | `INBOUND_DEPTH`      | the connection is closed; a peer needs one at a time   |
 //! | leave          | speaker, peer      | once                 | -                                                      |
+//! | bfd            | BFD, every peer    | newest wins          | -                                                      |
 //! | facts          | peer, the agent    | the agent's choice   | the report waits, and says the newest when there is room |
 
 mod peer;
@@ -36,7 +37,7 @@ use crate::config;
 use crate::names::PeerName;
 use crate::plan::slice::{BgpSlice, PeerSlice};
 use crate::reason::Reason;
-use crate::world::{Fact, HostProblem};
+use crate::world::{BfdSessions, Fact, HostProblem};
 
 /// Connections of one peer that wait to be taken.
 const INBOUND_DEPTH: usize = 4;
@@ -53,17 +54,21 @@ const UNKNOWN_CALLER_PAUSE: Duration = Duration::from_secs(60);
 /// Speaks BGP by the newest slice, until `shutdown` gives the text for the Cease, or no more slices can come. Every session then
 /// ends with Cease / Administrative Shutdown, within about [`FAREWELL_TIME`].
 ///
+/// `bfd` has how the BFD sessions stand: where one is lost, the session of its peer ends.
+///
 /// There are no sessions while the slice has no router id. Reports every session as a [`Fact::Session`].
 pub async fn run(
     mut slices: watch::Receiver<BgpSlice>,
     facts: mpsc::Sender<Fact>,
     listeners: Listeners,
+    bfd: watch::Receiver<BfdSessions>,
     shutdown: impl Future<Output = String>,
 ) {
     let mut speaker = Speaker {
         peers: BTreeMap::new(),
         tasks: JoinSet::new(),
         facts,
+        bfd,
         listeners,
         nowhere: BTreeMap::new(),
         unnumbered: Vec::new(),
@@ -115,6 +120,7 @@ struct Speaker {
     peers: BTreeMap<PeerName, PeerHandle>,
     tasks: JoinSet<()>,
     facts: mpsc::Sender<Fact>,
+    bfd: watch::Receiver<BfdSessions>,
     listeners: Listeners,
     /// Why the peers that have no task have none, as it was logged.
     nowhere: BTreeMap<PeerName, Reason>,
@@ -133,16 +139,56 @@ struct PeerHandle {
     address: ScopedAddress,
     router_id: Ipv4Addr,
     endpoint: Endpoint,
+    /// How often operators had reset the peer when its task began.
+    resets: u32,
     desired: watch::Sender<Desired>,
     inbound: mpsc::Sender<Inbound>,
     leave: oneshot::Sender<Leave>,
+}
+
+impl PeerHandle {
+    /// Why the session cannot go on as the slice has the peer now, with what the peer is told.
+    fn ends(&self, peer: &PeerSlice, router_id: Ipv4Addr) -> Option<(Notification, String)> {
+        let changed = |why: String| Some((NotificationReason::Cease(Cease::OtherConfigurationChange).into(), why));
+        let identifier = |settings: &config::Peer, router_id: Ipv4Addr| settings.router_id.unwrap_or(router_id);
+        match &peer.address {
+            Err(reason @ (Reason::PeerShutDown | Reason::PeerShutByOperator)) => {
+                let why = reason.to_string();
+                Some((Notification::administrative_shutdown(&why), why))
+            }
+            Err(reason) => changed(reason.to_string()),
+            Ok(address) if self.address != *address => changed(format!("the peer is now {address}")),
+            Ok(_) if self.resets != peer.orders.resets => {
+                Some((NotificationReason::Cease(Cease::AdministrativeReset).into(), "an operator reset it".to_owned()))
+            }
+            Ok(_) if config::peer_touches(&self.settings, &peer.settings) >= config::Touches::Session => {
+                let keys = config::differing_keys(&self.settings, &peer.settings);
+                changed(format!("the settings of the peer have changed: {}", keys.join(", ")))
+            }
+            Ok(_) if identifier(&self.settings, self.router_id) != identifier(&peer.settings, router_id) => {
+                changed(format!("the router id is now {router_id}"))
+            }
+            Ok(_) => None,
+        }
+    }
+
+    /// Tells the task what the slice has for it now. True if its connections are to be accepted in another way.
+    fn take_over(&mut self, slice: &BgpSlice, peer: &PeerSlice) -> bool {
+        self.desired.send_if_modified(|desired| desired.replace_with(slice, peer));
+        if self.settings == peer.settings {
+            return false;
+        }
+        self.settings = Arc::clone(&peer.settings);
+        let endpoint = settings::endpoint(&self.settings, self.address.clone());
+        std::mem::replace(&mut self.endpoint, endpoint) != self.endpoint
+    }
 }
 
 impl Speaker {
     /// Starts, stops and instructs the peer tasks as the slice says.
     fn follow(&mut self, slice: &BgpSlice) {
         let Some(router_id) = slice.router_id else { return };
-        let mut moved = false;
+        let mut moved = slice.listen.as_ref().is_some_and(|listen| self.listeners.turn_to(listen));
         let gone: Vec<PeerName> = self.peers.keys().filter(|name| !slice.peers.contains_key(*name)).cloned().collect();
         for name in gone {
             self.stop(&name, NotificationReason::Cease(Cease::PeerDeconfigured).into(), "the peer was removed");
@@ -151,24 +197,12 @@ impl Speaker {
         self.unnumbered = slice.unnumbered.keys().copied().collect();
         self.nowhere.retain(|name, _| slice.peers.contains_key(name));
         for (name, peer) in &slice.peers {
-            let change = match (self.peers.get(name), &peer.address) {
-                (None, _) => None,
-                (Some(_), Err(reason)) => Some(reason.to_string()),
-                (Some(handle), Ok(address)) if handle.address != *address => Some(format!("the peer is now {address}")),
-                (Some(handle), Ok(_)) if handle.settings != peer.settings || handle.router_id != router_id => {
-                    Some("the settings of the peer have changed".to_owned())
-                }
-                (Some(handle), Ok(_)) => {
-                    handle.desired.send_if_modified(|desired| desired.replace_with(slice, peer));
+            if let Some(handle) = self.peers.get_mut(name) {
+                let Some((notification, why)) = handle.ends(peer, router_id) else {
+                    moved |= handle.take_over(slice, peer);
                     continue;
-                }
-            };
-            if let Some(why) = change {
-                moved = true;
-                let notification = match &peer.address {
-                    Err(Reason::PeerShutDown) => Notification::administrative_shutdown(&why),
-                    Ok(_) | Err(_) => NotificationReason::Cease(Cease::OtherConfigurationChange).into(),
                 };
+                moved = true;
                 self.stop(name, notification, &why);
             }
             match &peer.address {
@@ -236,15 +270,26 @@ impl Speaker {
             routes: peer.routes.clone(),
             complete: slice.complete,
             local_addresses: Arc::clone(&slice.local_addresses),
+            settings: Arc::clone(&settings),
+            refreshes: peer.orders.refreshes,
         });
+        let resets = peer.orders.resets;
         let (inbound, inbound_rx) = mpsc::channel(INBOUND_DEPTH);
         let (leave, leave_rx) = oneshot::channel();
-        let channels =
-            Channels { desired: desired_rx, inbound: inbound_rx, leave: leave_rx, facts: self.facts.clone() };
+        let channels = Channels {
+            desired: desired_rx,
+            inbound: inbound_rx,
+            leave: leave_rx,
+            facts: self.facts.clone(),
+            bfd: self.bfd.clone(),
+        };
         self.tasks.spawn(peer::run(name.clone(), Arc::clone(&settings), address.clone(), router_id, channels));
         let endpoint = settings::endpoint(&settings, address.clone());
         info!(peer = %name, %address, "peer started");
-        self.peers.insert(name.clone(), PeerHandle { settings, address, router_id, endpoint, desired, inbound, leave });
+        self.peers.insert(
+            name.clone(),
+            PeerHandle { settings, address, router_id, endpoint, resets, desired, inbound, leave },
+        );
     }
 
     fn stop(&mut self, name: &PeerName, notification: Notification, why: &str) {
@@ -305,12 +350,16 @@ impl Desired {
     fn replace_with(&mut self, slice: &BgpSlice, peer: &PeerSlice) -> bool {
         let same = self.complete == slice.complete
             && self.routes.ptr_eq(&peer.routes)
-            && Arc::ptr_eq(&self.local_addresses, &slice.local_addresses);
+            && Arc::ptr_eq(&self.local_addresses, &slice.local_addresses)
+            && self.settings == peer.settings
+            && self.refreshes == peer.orders.refreshes;
         if !same {
             *self = Desired {
                 routes: peer.routes.clone(),
                 complete: slice.complete,
                 local_addresses: Arc::clone(&slice.local_addresses),
+                settings: Arc::clone(&peer.settings),
+                refreshes: peer.orders.refreshes,
             };
         }
         !same

@@ -1,4 +1,5 @@
-//! `crier bgp peers|routes`: the sessions and what is announced over them, in the columns of vtysh and birdc. Floor 4.
+//! `crier bgp peers|routes`: the sessions and what is announced over them, in the columns of vtysh and birdc; and what an operator
+//! does with a session: `reset|refresh|shutdown|enable`. Floor 4.
 
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -9,13 +10,14 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::table::{Table, printable};
-use super::{Exit, Output, ago, answer, ask, join, refused};
+use super::{Exit, Output, ago, answer, ask, join, order, refused};
 use crate::address::host_prefix;
+use crate::agent::orders::Wish;
 use crate::api::readings;
 use crate::clock;
 use crate::names::PeerName;
 use crate::views::bgp::{PeerReport, PeersFilter, RouteReport, RoutesFilter, Security};
-use crate::world::{LastNotification, NegotiatedReport};
+use crate::world::{LastNotification, NegotiatedReport, PeerOrder};
 
 #[derive(Debug, Subcommand)]
 pub enum Bgp {
@@ -23,6 +25,20 @@ pub enum Bgp {
     Peers(Peers),
     /// Show what is announced to which peer, and how
     Routes(Routes),
+    /// End the session with a peer and begin it anew (Cease, Administrative Reset)
+    Reset(Peer),
+    /// Send a peer all routes again; the session goes on
+    Refresh(Peer),
+    /// Hold no session with a peer until it is enabled again, also after a restart of the agent
+    Shutdown(Peer),
+    /// Take `shutdown` back
+    Enable(Peer),
+}
+
+#[derive(Debug, Args)]
+pub struct Peer {
+    /// The name of the [[bgp.peer]]
+    name: String,
 }
 
 #[derive(Debug, Args)]
@@ -57,6 +73,10 @@ pub fn bgp(socket: &Path, verb: Bgp) -> Exit {
                 Err(error) => refused(&error),
             }
         }
+        Bgp::Reset(peer) => order_peer(socket, &peer, PeerOrder::Reset),
+        Bgp::Refresh(peer) => order_peer(socket, &peer, PeerOrder::Refresh),
+        Bgp::Shutdown(peer) => order_peer(socket, &peer, PeerOrder::Shut),
+        Bgp::Enable(peer) => order_peer(socket, &peer, PeerOrder::Enable),
         Bgp::Routes(Routes { wanted, peer, output }) => match routes_filter(&wanted, peer.as_deref()) {
             Ok(filter) => match ask(socket, &readings::BGP_ROUTES, &filter) {
                 Ok(report) => answer(output, &report, |wide| routes_table(&report.routes, wide)),
@@ -68,6 +88,10 @@ pub fn bgp(socket: &Path, verb: Bgp) -> Exit {
             }
         },
     }
+}
+
+fn order_peer(socket: &Path, peer: &Peer, wanted: PeerOrder) -> Exit {
+    order(socket, &Wish::Peer { peer: PeerName::from(peer.name.as_str()), order: wanted })
 }
 
 fn routes_filter(wanted: &[String], peer: Option<&str>) -> Result<RoutesFilter, String> {
@@ -110,7 +134,7 @@ fn peers_table(peers: &[PeerReport], wide: bool) -> String {
         "LAST ERROR",
     ];
     if wide {
-        head.splice(10..10, ["WANTED", "UNSENDABLE", "PFXRCD", "ESTABLISHED", "HOLD", "ROUTER-ID", "LOCAL"]);
+        head.splice(10..10, ["BFD", "WANTED", "UNSENDABLE", "PFXRCD", "ESTABLISHED", "HOLD", "ROUTER-ID", "LOCAL"]);
     }
     let mut table = Table::with_head(head);
     for peer in peers {
@@ -131,6 +155,7 @@ fn peers_table(peers: &[PeerReport], wide: bool) -> String {
         if wide {
             let negotiated = session.negotiated.as_ref();
             let more = [
+                dash(peer.bfd),
                 peer.prefixes_wanted.to_string(),
                 peer.prefixes_unsendable.to_string(),
                 peer.prefixes_received.to_string(),
@@ -201,6 +226,7 @@ fn whole(peer: &PeerReport) -> String {
     let signed = [(md5, "TCP MD5"), (tcp_ao, "TCP-AO")].into_iter().find_map(|(is_it, name)| is_it.then_some(name));
     line("signed", signed.unwrap_or("no").to_owned());
     line("TTL security (GTSM)", if ttl_security { "yes: packets from the link only" } else { "no" }.to_owned());
+    line("BFD", peer.bfd.map_or("does not watch the peer".to_owned(), |state| state.to_string()));
     line("established", times(session.times_established));
     if let Some(at) = session.next_attempt_at {
         let ahead = at.duration_since(Timestamp::try_from(clock::wall()).unwrap_or(at)).as_secs().max(0);

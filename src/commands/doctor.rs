@@ -41,11 +41,15 @@ pub fn doctor(socket: &Path, output: Output) -> Exit {
             sysctl::ethernet_links()
         }
     };
-    findings.extend(sysctl::check(&announcing).into_iter().map(|HostProblem { problem, remedy }| Finding {
-        about: "host",
-        problem,
-        remedy: Some(remedy),
-    }));
+    let egress = ask(socket, &readings::EGRESS, &()).is_ok_and(|report| !report.services.is_empty());
+    let forwarding = if egress { sysctl::forwarding() } else { Vec::new() };
+    findings.extend(
+        sysctl::check(&announcing).into_iter().chain(forwarding).map(|HostProblem { problem, remedy }| Finding {
+            about: "host",
+            problem,
+            remedy: Some(remedy),
+        }),
+    );
     let found = !findings.is_empty();
     let examination = Examination { schema_version: SCHEMA_VERSION, findings };
     answer(output, &examination, |_wide| screen(&examination)).with_problems(found)

@@ -7,7 +7,7 @@ use std::path::Path;
 use clap::Args;
 use jiff::Timestamp;
 
-use super::table::{Table, printable};
+use super::table::{Table, dash, printable};
 use super::{Exit, Output, ago, answer, ask, join, refused};
 use crate::api::readings;
 use crate::names::NodeName;
@@ -69,10 +69,6 @@ fn next(it: &AddressReport) -> Option<&RankReport> {
 
 fn name(node: Option<&NodeName>) -> String {
     node.map_or("-".to_owned(), ToString::to_string)
-}
-
-fn dash(text: String) -> String {
-    if text.is_empty() { "-".to_owned() } else { text }
 }
 
 fn since(it: &AddressReport) -> String {
@@ -142,11 +138,12 @@ fn whole(it: &AddressReport, me: &NodeName) -> String {
 }
 
 fn state(node: &RankReport, owner: Option<&NodeName>) -> String {
+    let near = if node.near { ", has an endpoint" } else { "" };
     let keeps = if node.keeps { ", keeps it (sticky)" } else { "" };
     match &node.summary {
         Some(why) => why.clone(),
-        None if Some(&node.node) == owner => format!("owner{keeps}"),
-        None => format!("candidate{keeps}"),
+        None if Some(&node.node) == owner => format!("owner{near}{keeps}"),
+        None => format!("candidate{near}{keeps}"),
     }
 }
 
@@ -167,6 +164,7 @@ mod tests {
             node: name.into(),
             rank: Some(place),
             weight: Some(0),
+            near: false,
             keeps: false,
             reason: None,
             summary: None,
@@ -206,6 +204,7 @@ mod tests {
                     node: "node-1".into(),
                     rank: None,
                     weight: None,
+                    near: false,
                     keeps: false,
                     summary: Some(refused.to_string()),
                     reason: Some(refused),

@@ -1,8 +1,12 @@
 //! The verbs of the command line, one file each. Floor 4: the only place that prints.
 
+mod bfd;
 mod bgp;
+mod cleanup;
 mod config;
 mod doctor;
+mod drain;
+mod egress;
 mod install;
 mod kubeconfig;
 mod l2;
@@ -10,6 +14,7 @@ mod man;
 mod migrate;
 mod plan;
 mod rbac;
+mod renumber;
 mod run;
 mod status;
 mod table;
@@ -22,6 +27,7 @@ use jiff::{SpanRound, Timestamp, Unit};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::agent::orders::{Done, Wish};
 use crate::api::client::{self, AskError};
 use crate::api::filter::Filter;
 use crate::api::readings::Reading;
@@ -79,16 +85,26 @@ enum Verb {
     Run(run::Run),
     /// Show node, API server, pools, peers, addresses and problems of the running agent
     Status(Output),
-    /// Show BGP peers and the routes they are sent
+    /// Show BGP peers and the routes they are sent; reset, refresh, shut down or enable a session
     #[command(subcommand)]
     Bgp(bgp::Bgp),
+    /// Show the BFD sessions with BGP peers: state, times, and why they were lost
+    Bfd(bfd::Bfd),
     /// Show who answers for which address on the link, since when and why
     L2(l2::L2),
+    /// Show by which node and with which address connections leave that pods open to the outside
+    Egress(Output),
     /// Look for what is wrong with this host and the running agent, and say what to do
     Doctor(Output),
     /// Show what a configuration would change in the running cluster, before anybody uses it
     Plan(plan::Plan),
-    /// Check or print a configuration
+    /// Give a Service another address, and announce the old one beside it for a while
+    Renumber(renumber::Renumber),
+    /// Take this node out: traffic goes to other nodes first, then its addresses and routes
+    Drain(drain::Drain),
+    /// Take a drain back
+    Undrain,
+    /// Check, print, compare or apply a configuration
     #[command(subcommand)]
     Config(config::Config),
     /// Write a configuration from the objects of MetalLB, OpenELB, PureLB or kube-vip
@@ -99,6 +115,8 @@ enum Verb {
     Kubeconfig(kubeconfig::Kubeconfig),
     /// Put binary, unit, configuration and key of this host in their places, and check the result
     Install(install::Install),
+    /// Take away what a stopped agent leaves in the kernel: the nftables table, rules and routes of egress
+    Cleanup(cleanup::Cleanup),
     /// Print a manual page, for `man -l -`
     Man(man::Man),
     /// A verb that is promised and not there yet is refused by name.
@@ -133,24 +151,8 @@ enum Format {
 }
 
 /// The verbs of the design that this version does not have.
-const NOT_AVAILABLE_YET: [&str; 16] = [
-    "explain",
-    "get",
-    "bfd",
-    "egress",
-    "drain",
-    "undrain",
-    "move",
-    "renumber",
-    "history",
-    "events",
-    "cleanup",
-    "replay",
-    "top",
-    "capture",
-    "bundle",
-    "completion",
-];
+const NOT_AVAILABLE_YET: [&str; 10] =
+    ["explain", "get", "move", "history", "events", "replay", "top", "capture", "bundle", "completion"];
 
 /// Runs the verb that was asked for.
 pub fn dispatch(arguments: Arguments) -> Exit {
@@ -159,14 +161,20 @@ pub fn dispatch(arguments: Arguments) -> Exit {
         Verb::Run(run) => run::run(run),
         Verb::Status(output) => status::status(&socket, output),
         Verb::Bgp(verb) => bgp::bgp(&socket, verb),
+        Verb::Bfd(verb) => bfd::bfd(&socket, verb),
         Verb::L2(verb) => l2::l2(&socket, verb),
+        Verb::Egress(output) => egress::egress(&socket, output),
         Verb::Doctor(output) => doctor::doctor(&socket, output),
         Verb::Plan(arguments) => plan::plan(&socket, &arguments),
-        Verb::Config(config) => config::config(config),
+        Verb::Renumber(arguments) => renumber::renumber(&socket, &arguments),
+        Verb::Drain(arguments) => drain::drain(&socket, arguments),
+        Verb::Undrain => drain::undrain(&socket),
+        Verb::Config(config) => config::config(&socket, config),
         Verb::Migrate(arguments) => migrate::run(&arguments),
         Verb::Rbac => rbac::rbac(),
         Verb::Kubeconfig(arguments) => kubeconfig::run(&arguments),
         Verb::Install(arguments) => install::run(&arguments),
+        Verb::Cleanup(arguments) => cleanup::cleanup(&arguments),
         Verb::Man(arguments) => man::man(&arguments),
         Verb::Other(words) => refuse(words.first().map_or("", String::as_str)),
     }
@@ -186,6 +194,21 @@ fn ask<F: Filter, R: DeserializeOwned>(socket: &Path, reading: &Reading<F, R>, f
     runtime()?.block_on(client::ask(socket, reading, filter))
 }
 
+/// Gives the running agent an order, and prints what became of it.
+fn order(socket: &Path, wish: &Wish) -> Exit {
+    match runtime().and_then(|runtime| runtime.block_on(client::order(socket, wish))) {
+        Ok(Done { schema_version: _, summary, changes, warnings, unconfirmed_until: _ }) => {
+            warnings.iter().for_each(|warning| eprintln!("crier: {warning}"));
+            print(&changes.into_iter().chain([summary]).map(|line| line + "\n").collect::<String>())
+        }
+        Err(AskError::NotUnderstood(why)) => {
+            eprintln!("crier: {why}");
+            Exit::Usage
+        }
+        Err(error) => refused(&error),
+    }
+}
+
 fn runtime() -> Result<tokio::runtime::Runtime, AskError> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AskError::CannotStart)
 }
@@ -199,6 +222,7 @@ fn refused(error: &AskError) -> Exit {
         AskError::NotThere(_) | AskError::NotUnderstood(_) => Exit::Usage,
         AskError::CannotStart(_)
         | AskError::Broken { .. }
+        | AskError::Declined(_)
         | AskError::Refused { .. }
         | AskError::OtherSchema { .. }
         | AskError::Unreadable(_) => Exit::Problem,

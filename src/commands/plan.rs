@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::config::complain;
-use super::table::Table;
+use super::table::{Table, dash};
 use super::{Exit, Output, answer, join, refused, runtime};
 use crate::api::client::{self, AskError};
 use crate::api::readings;
-use crate::config::load;
+use crate::config::{SourceFile, load};
 use crate::names::NodeName;
 use crate::route::RouteAttributes;
 use crate::views::forecast::{Effect, ForecastReport, PeerEffect, PeerReport};
@@ -34,18 +34,26 @@ pub fn plan(socket: &Path, Plan { file, output }: &Plan) -> Exit {
         Ok(files) => files,
         Err(error) => return complain(&error),
     };
-    match runtime().and_then(|runtime| runtime.block_on(client::try_files(socket, &readings::PLAN, &files))) {
+    match forecast(socket, &files) {
         Ok(report) => answer(*output, &report, |_| text(&report)).with_problems(!report.is_empty()),
-        // The complaints name file and line.
-        Err(AskError::NotUnderstood(why)) => {
-            eprintln!("{why}");
-            Exit::Usage
-        }
-        Err(error) => refused(&error),
+        Err(exit) => exit,
     }
 }
 
-fn text(report: &ForecastReport) -> String {
+/// What these files would change. Why that cannot be said is printed.
+pub fn forecast(socket: &Path, files: &[SourceFile]) -> Result<ForecastReport, Exit> {
+    match runtime().and_then(|runtime| runtime.block_on(client::try_files(socket, &readings::PLAN, files))) {
+        Ok(report) => Ok(report),
+        // The complaints name file and line.
+        Err(AskError::NotUnderstood(why)) => {
+            eprintln!("{why}");
+            Err(Exit::Usage)
+        }
+        Err(error) => Err(refused(&error)),
+    }
+}
+
+pub fn text(report: &ForecastReport) -> String {
     if report.is_empty() {
         return "nothing would change\n".to_owned();
     }
@@ -105,10 +113,6 @@ fn text(report: &ForecastReport) -> String {
         count(report.peers.len(), "peer", "peers"),
     );
     text
-}
-
-fn dash(text: String) -> String {
-    if text.is_empty() { "-".to_owned() } else { text }
 }
 
 fn peer_change(it: &PeerReport) -> String {

@@ -1,14 +1,17 @@
 //! `crier run`: the agent. Floor 4: reads the configuration, opens the doors, and leaves the rest to `agent`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::Exit;
 use super::config::complain;
-use crate::agent::{self, logging, wiring};
+use crate::agent::unconfirmed::Unconfirmed;
+use crate::agent::{self, cluster_config, logging, wiring};
 use crate::api::server;
-use crate::config::load;
+use crate::clock;
+use crate::config::load::{self, HostSecrets, LoadError};
+use crate::config::{self, Config, SourceFile, cluster};
 use crate::names::NodeName;
 
 #[derive(Debug, Args)]
@@ -28,18 +31,18 @@ pub struct Run {
 const WORKERS: usize = 2;
 
 pub fn run(arguments: Run) -> Exit {
-    let config = match load::load(&arguments.config) {
-        Ok(config) => config,
+    let (Loaded { files, config, cluster }, unconfirmed) = match read(&arguments.config) {
+        Ok(read) => read,
         Err(error) => return complain(&error),
     };
     let filter = arguments.log.as_deref().unwrap_or(&config.log.level);
-    if let Err(error) = logging::start(filter, config.log.format) {
-        eprintln!("crier: {error}");
-        return Exit::Usage;
-    }
-    for warning in load::warnings(&config) {
-        tracing::warn!("{warning}");
-    }
+    let log = match logging::start(filter, config.log.format) {
+        Ok(log) => Some(log).filter(|_| arguments.log.is_none()),
+        Err(error) => {
+            eprintln!("crier: {error}");
+            return Exit::Usage;
+        }
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -57,8 +60,14 @@ pub fn run(arguments: Run) -> Exit {
                 return Exit::Problem;
             }
         };
-        let doors = tokio::spawn(doors.serve(ask));
-        let ended = agent::run(config, arguments.node.map(NodeName::from), queries).await;
+        let (order, orders) = wiring::orders();
+        let (annotate, annotations) = wiring::annotations();
+        let doors = tokio::spawn(doors.serve(ask.clone(), order.clone(), annotate));
+        let node = arguments.node.map(NodeName::from);
+        let (queries, orders) = ((ask, queries), (order, orders));
+        let main = arguments.config;
+        let start = agent::Start { main, files, config, unconfirmed, node, log, queries, orders, annotations, cluster };
+        let ended = agent::run(start).await;
         doors.abort();
         // Waited for, so that the socket file is gone when the process is.
         let _ = doors.await;
@@ -70,4 +79,47 @@ pub fn run(arguments: Run) -> Exit {
             }
         }
     })
+}
+
+/// What an agent starts with.
+struct Loaded {
+    files: Vec<SourceFile>,
+    config: Config,
+    /// `None` without a ConfigMap.
+    cluster: Option<cluster_config::Start>,
+}
+
+/// The configuration to start with. One that waits to be confirmed is taken back first where its time is over, or where it keeps
+/// the agent from starting.
+fn read(main: &Path) -> Result<(Loaded, Option<Unconfirmed>), LoadError> {
+    let waiting = Unconfirmed::find(main).unwrap_or_else(|error| {
+        eprintln!("crier: what waits to be confirmed cannot be read, and nothing is taken back: {error}");
+        None
+    });
+    let Some(waiting) = waiting else {
+        return Ok((load(main)?, None));
+    };
+    let why = match load(main) {
+        Ok(loaded) if waiting.until > clock::wall_timestamp() => return Ok((loaded, Some(waiting))),
+        Ok(_) => "it was not confirmed in time".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    eprintln!("crier: the configuration before is put back: {why}");
+    if let Err(source) = waiting.put_back(main) {
+        eprintln!("crier: the configuration before cannot be put back: {source}");
+    }
+    Ok((load(main)?, None))
+}
+
+fn load(main: &Path) -> Result<Loaded, LoadError> {
+    let files = load::read(main)?;
+    let Some(preliminary) = cluster::preliminary(&files) else {
+        let config = config::parse(&files, &HostSecrets::from_environment())?;
+        return Ok(Loaded { files, config, cluster: None });
+    };
+    let config_map = preliminary.config_map.clone();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| LoadError::Unseen { config_map, why: error.to_string() })?;
+    let (config, start) = runtime.block_on(cluster_config::start(&files, preliminary))?;
+    Ok(Loaded { files, config, cluster: Some(start) })
 }

@@ -66,6 +66,13 @@ fn screen(report: &Report, wide: bool) -> String {
         ]);
     }
     section(&mut text, &services, report.services.is_empty());
+
+    if wide {
+        let mut remarks = Table::new(["SERVICE", "REMARK"]);
+        let all = report.services.iter().flat_map(|it| it.remarks.iter().map(move |remark| (&it.name, remark)));
+        all.clone().for_each(|(name, remark)| remarks.row([name.to_string(), remark.clone()]));
+        section(&mut text, &remarks, all.count() == 0);
+    }
     text
 }
 
@@ -96,6 +103,11 @@ fn head(report: &Report) -> String {
         (source, None) => writeln!(text, "data path   {state} ({source})"),
         (source, Some(fault)) => writeln!(text, "data path   {state} ({source}): {fault}"),
     };
+    if let Some(drain) = &report.drain {
+        let left = drain.flows_left.map(|left| format!(", {left} flows left")).unwrap_or_default();
+        let reason = drain.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        let _ = writeln!(text, "drain       {} since {}{left}{reason}", drain.stage.code(), ago(drain.since));
+    }
     for RosterReport { link, keys, .. } in &report.pulse.links {
         if let Some(keys) = keys {
             let _ = writeln!(text, "pulse key   {link}: {}", keys.summary);

@@ -25,6 +25,11 @@ impl Table {
     }
 }
 
+/// What a cell shows where there is nothing.
+pub fn dash(text: String) -> String {
+    if text.is_empty() { "-".to_owned() } else { text }
+}
+
 /// Text on one line and without anything that a terminal would obey: some of it comes from peers and other hosts.
 pub fn printable(text: &str) -> String {
     let escape = |c: char| if c.is_control() { c.escape_default().collect() } else { c.to_string() };

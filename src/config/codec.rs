@@ -12,6 +12,7 @@ use super::reader::Reader;
 use super::secrets::SecretFile;
 use super::section::peer::PeerAsn;
 use super::seen::Seen;
+use crate::secret;
 
 /// One form of values.
 pub(super) trait Codec: Copy {
@@ -23,6 +24,11 @@ pub(super) trait Codec: Copy {
 
     /// The value in TOML. `None`: the key is left out, which means this value.
     fn print(&self, value: &Self::Value) -> Option<String>;
+
+    /// The secrets that the value holds beside what is printed.
+    fn secrets(&self, _value: &Self::Value) -> Vec<secret::Secret> {
+        Vec::new()
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -278,6 +284,10 @@ impl<C: Codec> Codec for Optional<C> {
     fn print(&self, value: &Option<C::Value>) -> Option<String> {
         value.as_ref().and_then(|value| self.0.print(value))
     }
+
+    fn secrets(&self, value: &Option<C::Value>) -> Vec<secret::Secret> {
+        value.iter().flat_map(|value| self.0.secrets(value)).collect()
+    }
 }
 
 /// A file with a secret, of which only the path is ever printed.
@@ -296,6 +306,10 @@ impl Codec for Secret {
 
     fn print(&self, value: &SecretFile) -> Option<String> {
         value.path.as_ref().map(|path| quoted(path.display()))
+    }
+
+    fn secrets(&self, value: &SecretFile) -> Vec<secret::Secret> {
+        vec![value.secret.clone()]
     }
 }
 
@@ -316,6 +330,10 @@ impl Codec for Credential {
     fn print(&self, value: &Option<SecretFile>) -> Option<String> {
         value.as_ref().and_then(|secret| self.secret.print(secret))
     }
+
+    fn secrets(&self, value: &Option<SecretFile>) -> Vec<secret::Secret> {
+        value.iter().flat_map(|secret| self.secret.secrets(secret)).collect()
+    }
 }
 
 /// A list of files with secrets.
@@ -335,6 +353,10 @@ impl Codec for SecretList {
     fn print(&self, value: &Vec<SecretFile>) -> Option<String> {
         let paths: Vec<String> = value.iter().filter_map(|secret| self.item.print(secret)).collect();
         Some(format!("[{}]", paths.join(", ")))
+    }
+
+    fn secrets(&self, value: &Vec<SecretFile>) -> Vec<secret::Secret> {
+        value.iter().flat_map(|secret| self.item.secrets(secret)).collect()
     }
 }
 

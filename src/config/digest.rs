@@ -49,6 +49,8 @@ impl Config {
             sticky,
             subnet,
             preempt_delay,
+            service_selector,
+            prefer_endpoints,
             interfaces: _,
             exclude_interfaces: _,
             probe: _,
@@ -69,6 +71,13 @@ impl Config {
         sum.item("sticky", sticky);
         sum.item("subnet", subnet.name());
         sum.item("preempt-delay", duration::text(*preempt_delay));
+        // Keys of later versions count only where they are set: until then a file has the digest that it always had.
+        if service_selector.is_some() {
+            sum.selector("service-selector", service_selector.as_ref());
+        }
+        if *prefer_endpoints {
+            sum.item("prefer-endpoints", prefer_endpoints);
+        }
         sum.item("ignore-exclude-label", ignore_exclude_label);
         sum.end()
     }
@@ -77,7 +86,8 @@ impl Config {
     pub fn allocation_digest(&self) -> Digest {
         let mut sum = Sum::new("crier allocation 2");
         match &self.source {
-            Source::Kubernetes(Kubernetes { classes, default_class, lease, access: _ }) => {
+            Source::Kubernetes(Kubernetes { classes, default_class, lease, access: _, servers: _, config: _ }) => {
+                // What the ConfigMap says counts, not where it is.
                 sum.list("classes", classes.iter().collect::<BTreeSet<_>>());
                 sum.item("default-class", default_class);
                 sum.item("lease", lease);

@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::change::Touches;
 use super::codec::{
     Asn, AutoFlag, Codec, Credential, Flag, List, Number, Optional, PeerNumber, Secret, SecretList, Text, TextOr,
 };
@@ -35,6 +36,8 @@ pub struct Row {
     pub trade: &'static str,
     pub available: Available,
     pub example: Example,
+    /// What a change of the value touches in a running agent.
+    pub touches: Touches,
 }
 
 /// What the annotated example shows for a key, in TOML.
@@ -100,7 +103,9 @@ pub enum Available {
 impl Row {
     const fn new(key: &'static str, kind: Kind, summary: &'static str) -> Row {
         let default = Default::Required;
-        Row { key, kind, default, summary, trade: "", available: Available::Yes, example: Example::Default }
+        let (available, example) = (Available::Yes, Example::Default);
+        // The section says what a change touches: see `row`.
+        Row { key, kind, default, summary, trade: "", available, example, touches: Touches::Restart }
     }
 
     /// Some value of it is accepted.
@@ -173,11 +178,6 @@ impl<C: Codec + Copy> Key<C> {
         Key { row: Row { trade, ..self.row }, ..self }
     }
 
-    /// The key is refused, whatever its value; `what` is what it waits for.
-    pub(super) const fn not_yet(self, what: &'static str) -> Key<C> {
-        Key { row: Row { available: Available::NotYet(what), ..self.row }, ..self }
-    }
-
     /// `true` is refused; `what` is what it waits for.
     pub(super) const fn not_yet_true(self, what: &'static str) -> Key<C> {
         Key { row: Row { available: Available::NotYetTrue(what), ..self.row }, ..self }
@@ -195,9 +195,9 @@ impl<C: Codec + Copy> Key<C> {
     }
 }
 
-/// The key, of whose codec the value is known: so a row need not name the type of its field a second time.
-pub(super) const fn of_type<T, C: Codec<Value = T>>(key: Key<C>) -> Key<C> {
-    key
+/// The row of a key, of whose codec the value is known: so it need not name the type of its field a second time.
+pub(super) const fn row<T, C: Codec<Value = T> + Copy>(key: Key<C>, touches: Touches) -> Row {
+    Row { touches, ..key.row }
 }
 
 /// The most that 32 bits hold: AS numbers and the numeric attributes of a route.

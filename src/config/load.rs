@@ -8,7 +8,8 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::secrets::{self, FoundIn};
-use super::{Complaints, Config, Secrets, SourceFile, parse};
+use super::{Complaints, Config, Secrets, SourceFile, parse, parse_with};
+use crate::names::ObjectKey;
 
 /// Why there is no configuration. The running one, if there is one, was not touched.
 #[derive(Debug, thiserror::Error)]
@@ -20,11 +21,22 @@ pub enum LoadError {
     NotText { path: PathBuf, offset: usize },
     #[error(transparent)]
     Refused(#[from] Complaints),
+    #[error(
+        "the ConfigMap {config_map} ([kubernetes] config) is not seen, and none is kept from before: {why}; check the way to the \
+         API server and the rights of `crier rbac`"
+    )]
+    Unseen { config_map: ObjectKey, why: String },
 }
 
 /// Reads and checks a configuration.
 pub fn load(path: &Path) -> Result<Config, LoadError> {
     Ok(parse(&read(path)?, &HostSecrets::from_environment())?)
+}
+
+/// The same with a text of the cluster's ConfigMap behind it.
+pub fn load_with(path: &Path, cluster_config: Option<&Path>) -> Result<Config, LoadError> {
+    let texts: Vec<SourceFile> = cluster_config.map(read_file).transpose()?.into_iter().collect();
+    Ok(parse_with(&read(path)?, &texts, &HostSecrets::from_environment())?)
 }
 
 /// Warnings about a configuration without mistakes: its secrets that every user of this host may read.
@@ -55,6 +67,9 @@ pub struct HostSecrets {
 /// How many octets of a secret file are read. No secret is longer.
 const MOST_SECRET_OCTETS: u64 = 64 * 1024;
 
+/// A file of a configuration is shorter. What is longer was written by no person.
+const MOST_OCTETS: u64 = 8 << 20;
+
 impl HostSecrets {
     /// Looks for credentials where `$CREDENTIALS_DIRECTORY` says that they are.
     pub fn from_environment() -> HostSecrets {
@@ -72,15 +87,20 @@ impl Secrets for HostSecrets {
     }
 
     fn file(&self, path: &Path) -> io::Result<Vec<u8>> {
-        // Without this flag, opening a pipe would wait for its writer.
-        let file: File = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-        }
-        let mut octets = Vec::new();
-        file.take(MOST_SECRET_OCTETS).read_to_end(&mut octets)?;
-        Ok(octets)
+        read_regular(path, MOST_SECRET_OCTETS)
     }
+}
+
+/// At most so many octets of a file.
+fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    // Without this flag, opening a pipe would wait for its writer.
+    let file: File = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    let mut octets = Vec::new();
+    file.take(most).read_to_end(&mut octets)?;
+    Ok(octets)
 }
 
 /// Reads the main file and each `conf.d/*.toml` beside it; hidden files are ignored. A missing `conf.d` is no mistake.
@@ -100,7 +120,8 @@ pub fn read_drop_ins(main: &Path) -> Result<Vec<SourceFile>, LoadError> {
     drop_ins(&main.with_file_name("conf.d"))?.iter().map(|path| read_file(path)).collect()
 }
 
-fn drop_ins(folder: &Path) -> Result<Vec<PathBuf>, LoadError> {
+/// The drop-ins in a folder in order of name; none where it is not there.
+pub fn drop_ins(folder: &Path) -> Result<Vec<PathBuf>, LoadError> {
     let unreadable = |source| LoadError::Unreadable { path: folder.to_owned(), source };
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -120,7 +141,12 @@ fn drop_ins(folder: &Path) -> Result<Vec<PathBuf>, LoadError> {
 }
 
 fn read_file(path: &Path) -> Result<SourceFile, LoadError> {
-    let bytes = std::fs::read(path).map_err(|source| LoadError::Unreadable { path: path.to_owned(), source })?;
+    let bytes = read_regular(path, MOST_OCTETS)
+        .and_then(|bytes| match u64::try_from(bytes.len()) {
+            Ok(len) if len < MOST_OCTETS => Ok(bytes),
+            Ok(_) | Err(_) => Err(io::Error::new(io::ErrorKind::FileTooLarge, "longer than 8 MiB")),
+        })
+        .map_err(|source| LoadError::Unreadable { path: path.to_owned(), source })?;
     match String::from_utf8(bytes) {
         Ok(text) => Ok(SourceFile { path: path.display().to_string(), text }),
         Err(error) => Err(LoadError::NotText { path: path.to_owned(), offset: error.utf8_error().valid_up_to() }),

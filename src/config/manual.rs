@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+use super::change::Touches;
 use super::key::{Available, Default, Example, Row};
 use super::section::{SECTIONS, Section};
 
@@ -17,7 +18,8 @@ pub fn manual() -> String {
     for paragraph in [
         "The agent reads the main file, then the drop-ins in conf.d beside it in order of name. A drop-in overrides keys and \
          adds to lists of tables. A configuration with a mistake is refused as a whole, and a running agent keeps the one it \
-         has. `crier config check FILE` reports every mistake; `crier config show FILE` prints the configuration with all \
+         has. A reload touches only what differs: at a key that is no matter of a reload stands what it takes. \
+         `crier config check FILE` reports every mistake; `crier config show FILE` prints the configuration with all \
          defaults.",
         "The file is TOML. Durations are whole numbers with units: \"300ms\", \"30s\", \"1m30s\", \"2h\". Selectors are written \
          as for kubectl: \"rack=a, tier in (front, edge), !gpu\". A [section] may come once, a [[section]] many times.",
@@ -65,6 +67,20 @@ fn write_row(page: &mut String, row: &Row) {
         Example::Shown(value) | Example::Set(value) => {
             let _ = writeln!(page, ".br\nExample: {}", roff(&format!("{} = {value}", row.key)));
         }
+    }
+    match row.touches {
+        Touches::Restart if row.available_somehow() => page.push_str(".br\nA change takes a restart of the agent.\n"),
+        Touches::Session if row.available_somehow() => {
+            page.push_str(".br\nA change ends the session, which begins anew.\n")
+        }
+        Touches::Nothing
+        | Touches::Log
+        | Touches::Decisions
+        | Touches::LiveSession
+        | Touches::Listening
+        | Touches::Pulse
+        | Touches::Session
+        | Touches::Restart => {}
     }
     match row.available {
         Available::Yes => {}

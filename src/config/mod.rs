@@ -5,6 +5,8 @@
 //! [`Config`] of it. All of them complain, none of them stops at the first mistake. A key is one row in the file of its
 //! section in `section/`; the forms of values are in `codec`, and what `config show` prints in `page`.
 
+mod change;
+pub mod cluster;
 mod codec;
 mod complaint;
 mod digest;
@@ -27,15 +29,18 @@ mod syntax;
 pub(crate) mod tests;
 mod words;
 
+pub use change::differing_keys;
+pub use change::{Change, Difference, Touches, changes, peer_touches};
 pub use complaint::{Complaint, Complaints, Place, Position};
 pub use digest::Digest;
 pub use example::example;
-pub use page::{differing_keys, show};
+pub use page::show;
 pub use secrets::{NoSecrets, SecretFile, Secrets};
 pub use section::advertisement::Advertisement;
 pub use section::api::Api;
-pub use section::bfd::BfdProfile;
+pub use section::bfd::{BfdAuthentication, BfdProfile};
 pub use section::bgp::Bgp;
+pub use section::egress::EgressSettings;
 pub use section::host::Host;
 pub use section::kubernetes::{Access, Kubernetes};
 pub use section::l2::{InterfacePattern, L2, Schedule, Subnet};
@@ -66,12 +71,21 @@ pub struct SourceFile {
 /// are all that can be said at once: everything, or what is no TOML at all. The secrets that the files name are read from
 /// `secrets`, so one that cannot be used is a complaint like any other.
 pub fn parse(files: &[SourceFile], secrets: &dyn Secrets) -> Result<Config, Complaints> {
+    parse_with(files, &[], secrets)
+}
+
+/// The same with the texts of the cluster's ConfigMap behind the files of the host. They may have only what is the same on every
+/// node: see [`cluster`].
+pub fn parse_with(files: &[SourceFile], texts: &[SourceFile], secrets: &dyn Secrets) -> Result<Config, Complaints> {
     let mut complaints = Vec::new();
     let mut merged = document::Table::root();
     let mut all_readable = true;
-    for (number, file) in files.iter().enumerate() {
+    for (number, file) in files.iter().chain(texts).enumerate() {
         match document::read(number, file) {
             Ok(mut table) => {
+                if number >= files.len() {
+                    cluster::check(&mut table, &mut complaints);
+                }
                 shape::check(&mut table, &mut complaints);
                 document::merge("", &mut merged, table);
             }
@@ -87,7 +101,8 @@ pub fn parse(files: &[SourceFile], secrets: &dyn Secrets) -> Result<Config, Comp
         Some(config) if complaints.is_empty() => Ok(config),
         _ => {
             reader::explain_refusal(&mut complaints, &merged.place);
-            Err(Complaints::new(files, complaints))
+            let all: Vec<SourceFile> = files.iter().chain(texts).cloned().collect();
+            Err(Complaints::new(&all, complaints))
         }
     }
 }
@@ -109,6 +124,7 @@ fn read(merged: &document::Table, secrets: &dyn Secrets, complaints: &mut Vec<Co
     let bgp = root.one();
     let bfd = root.many();
     let vrfs = root.many();
+    let egress = root.one();
     let host = root.one();
     let log = root.one();
     Some(Config {
@@ -123,6 +139,7 @@ fn read(merged: &document::Table, secrets: &dyn Secrets, complaints: &mut Vec<Co
         bgp: bgp?,
         bfd,
         vrfs,
+        egress: egress?,
         host: host?,
         log: log?,
     })
@@ -149,6 +166,7 @@ pub struct Config {
     pub bgp: Bgp,
     pub bfd: Vec<BfdProfile>,
     pub vrfs: Vec<Vrf>,
+    pub egress: EgressSettings,
     pub host: Host,
     pub log: Log,
 }

@@ -15,7 +15,7 @@ use super::shape::written;
 use super::syntax;
 use crate::address::AddressRange;
 use crate::community::Community;
-use crate::names::{PeerName, PoolName};
+use crate::names::{ObjectKey, PeerName, PoolName};
 
 #[derive(Debug, Default)]
 pub(super) struct Seen {
@@ -26,6 +26,8 @@ pub(super) struct Seen {
     pub excluded: Vec<AddressRange>,
     /// What `[[reservation]]` name.
     pub reserved: Vec<(IpAddr, Place)>,
+    /// For which Services.
+    pub reserving: Vec<(ObjectKey, Place)>,
     /// `asn` of `[bgp]`.
     pub own_asn: Option<u32>,
     /// `[bgp]` has an `asn`, if perhaps a wrong one.
@@ -34,8 +36,10 @@ pub(super) struct Seen {
     pub only_dials: bool,
     /// `[bgp.communities]`.
     pub aliases: BTreeMap<String, Community>,
-    /// The names of the `[[bfd]]` profiles.
+    /// The names of the `[[bfd]]` profiles, those that stand behind the peers too.
     pub profiles: Vec<String>,
+    /// The `[[bfd]]` that were read.
+    pub bfd: Vec<(String, Place)>,
     pub peers: Vec<(PeerName, Place)>,
     pub sessions: Vec<Session>,
     /// The ids of the keys of this peer: send, receive.

@@ -57,6 +57,29 @@ pub(super) fn lease(text: &str) -> Result<ObjectKey, Problem> {
 }
 
 /// The name of a Service: its namespace is said, because nothing else says it here.
+/// An API server by its URL, without a path.
+pub(super) fn server(text: &str) -> Result<String, Problem> {
+    let uri = text.parse::<http::Uri>().ok();
+    let plain = |uri: &http::Uri| uri.host().is_some_and(|host| !host.is_empty()) && matches!(uri.path(), "" | "/");
+    match uri {
+        Some(uri) if uri.scheme_str() == Some("https") && plain(&uri) && uri.query().is_none() => Ok(text.to_owned()),
+        Some(_) | None => Err(Problem::new(
+            format!("{} is not the URL of an API server", written(text)),
+            "write https, a host or an address, and the port: \"https://192.0.2.11:6443\"",
+        )),
+    }
+}
+
+pub(super) fn config_map(text: &str) -> Result<ObjectKey, Problem> {
+    match text.split_once('/') {
+        Some((namespace, name)) if is_dns_label(namespace) && is_dns_name(name) => Ok(ObjectKey::new(namespace, name)),
+        _ => Err(Problem::new(
+            format!("{} is not the name of a ConfigMap", written(text)),
+            "write namespace and name: \"kube-system/crier\"",
+        )),
+    }
+}
+
 pub(super) fn service(text: &str) -> Result<ObjectKey, Problem> {
     match text.split_once('/') {
         Some((namespace, name)) if is_dns_label(namespace) && is_dns_label(name) => Ok(ObjectKey::new(namespace, name)),

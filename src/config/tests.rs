@@ -28,13 +28,14 @@ fn parse_one(text: &str) -> Result<Config, Complaints> {
 /// The files with secrets that there are for the tests of this file: by the names below, and none else.
 struct TestSecrets;
 
-const SECRET_FILES: [(&str, &[u8]); 9] = [
+const SECRET_FILES: [(&str, &[u8]); 10] = [
     ("/etc/crier/tor.ao", b"marlin"),
     ("/etc/crier/two-lines", b"one\ntwo\n"),
     ("/etc/crier/pulse.key", b"0123456789abcdef0123456789abcdef\n"),
     ("/etc/crier/old.key", b"fedcba9876543210fedcba9876543210\n"),
     ("/etc/crier/short.key", b"0123456789abcde\n"),
     ("/etc/crier/tor.md5", b"swordfish\n"),
+    ("/etc/crier/bfd.key", b"pelican\n"),
     ("/etc/crier/empty", b"\n"),
     ("/etc/crier/80-octets", &[b'x'; 80]),
     ("/etc/crier/81-octets", &[b'x'; 81]),
@@ -183,7 +184,11 @@ fn defaults_are_those_that_the_table_names() {
     let config = one_of_each();
     let expected = Config {
         node: Node { name: None, ignore_exclude_label: false, ..config.node.clone() },
-        api: Api { socket: "/run/crier/crier.sock".into(), listen: Some("127.0.0.1:7472".parse().unwrap()) },
+        api: Api {
+            socket: "/run/crier/crier.sock".into(),
+            listen: Some("127.0.0.1:7472".parse().unwrap()),
+            metallb_metrics: false,
+        },
         state: State { folder: "/var/lib/crier".into() },
         source: Source::Manifests(Manifests { folder: "/m".into() }),
         pools: vec![Pool {
@@ -260,6 +265,15 @@ fn defaults_are_those_that_the_table_names() {
         },
         bfd: vec![],
         vrfs: vec![],
+        egress: EgressSettings {
+            table: "crier".to_owned(),
+            priority: 95,
+            mark_mask: 0x00f0_0000,
+            rule_priority: 1500,
+            first_route_table: 6770,
+            cluster_networks: vec![],
+            release_after: Duration::from_secs(600),
+        },
         host: Host { manage_sysctls: false, arp_offload: true },
         log: Log { level: "info".to_owned(), format: LogFormat::Auto },
     };
@@ -270,6 +284,8 @@ fn defaults_are_those_that_the_table_names() {
         classes: vec!["crier.dev/crier".to_owned()],
         default_class: true,
         lease: ObjectKey::new("kube-system", "crier"),
+        servers: vec![],
+        config: None,
     };
     assert_eq!(kubernetes, Source::Kubernetes(expected));
 }

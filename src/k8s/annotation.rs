@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::address::Family;
+use crate::config::duration;
 use crate::names::PoolName;
-use crate::world::{Request, RequestError};
+use crate::world::{Egress, Renumber, Request, RequestError};
 
 /// crier's own prefix; an unknown name below it is refused.
 const OWN: &str = "crier.dev/";
@@ -17,10 +18,18 @@ const ADDRESSES: &str = "crier.dev/addresses";
 const POOL: &str = "crier.dev/pool";
 const SHARE: &str = "crier.dev/share";
 const EGRESS: &str = "crier.dev/egress";
+const RENUMBER: &str = Renumber::ANNOTATION;
 /// What crier writes itself.
 const OUTPUT: &str = "crier.dev/ip-allocated-from-pool";
 const SHARED: &str = "allow-shared-ip";
-const OWN_NAMES: [&str; 4] = [ADDRESSES, POOL, SHARE, EGRESS];
+/// The value of [`EGRESS`] that gives what the pods open the Service's address.
+const SERVICE_ADDRESS: &str = "service-ip";
+/// The value that has it leave by a VRF.
+const NETWORK: &str = "network";
+/// What narrows egress, and says nothing by itself.
+const EGRESS_DETAILS: [&str; 3] = ["crier.dev/egress-nodes", "crier.dev/egress-to", "crier.dev/egress-except"];
+const OWN_NAMES: [&str; 8] =
+    [ADDRESSES, POOL, SHARE, RENUMBER, EGRESS, EGRESS_DETAILS[0], EGRESS_DETAILS[1], EGRESS_DETAILS[2]];
 
 const SPEC_ADDRESS: &str = "spec.loadBalancerIP";
 
@@ -39,7 +48,7 @@ pub fn request(
     let none = BTreeMap::new();
     let annotations = annotations.unwrap_or(&none);
     refuse_unknown(annotations)?;
-    refuse_unavailable(annotations)?;
+    check_egress(annotations)?;
     let pools = match first(annotations, POOL, "address-pool") {
         Some((field, pools)) => parse_pools(&field, pools)?,
         None => Vec::new(),
@@ -74,6 +83,30 @@ pub fn sharing_key(annotations: Option<&BTreeMap<String, String>>) -> Option<&st
     Some(key).filter(|key| !key.trim().is_empty())
 }
 
+/// Which addresses the Service is to give up, and how long they stay beside the new ones: `192.0.2.1,fd00::1 for 10m`.
+pub fn renumber(annotations: Option<&BTreeMap<String, String>>) -> Result<Option<Renumber>, RequestError> {
+    let Some(text) = annotations.and_then(|annotations| annotations.get(RENUMBER)) else { return Ok(None) };
+    let hint = "write the addresses to give up and for how long they stay: 192.0.2.1 for 10m";
+    let (addresses, overlap) = text.split_once(" for ").ok_or_else(|| malformed(RENUMBER, text, hint))?;
+    let overlap = duration::parse(overlap.trim()).map_err(|error| malformed(RENUMBER, text, error.to_string()))?;
+    if overlap > Renumber::LONGEST_OVERLAP {
+        let most = duration::text(Renumber::LONGEST_OVERLAP);
+        return Err(malformed(RENUMBER, text, format!("the overlap is longer than {most}")));
+    }
+    let parts = addresses.split(',').take(MOST_RENUMBERED);
+    let leaving = parts.map(|part| parse_address(RENUMBER, text, part.trim())).collect::<Result<_, _>>()?;
+    Ok(Some(Renumber { leaving, overlap }))
+}
+
+/// What [`renumber`] reads.
+pub fn renumbering(Renumber { leaving, overlap }: &Renumber) -> String {
+    let addresses: Vec<String> = leaving.iter().map(IpAddr::to_string).collect();
+    format!("{} for {}", addresses.join(","), duration::text(*overlap))
+}
+
+/// No Service has as many addresses: one of each family of each pool that it names.
+const MOST_RENUMBERED: usize = 64;
+
 /// The annotation that applies, with its name: crier's own, else MetalLB's unless its value is empty.
 fn first<'a>(annotations: &'a BTreeMap<String, String>, own: &str, metallb: &str) -> Option<(String, &'a str)> {
     if let Some(value) = annotations.get(own) {
@@ -101,11 +134,31 @@ fn refuse_unknown(annotations: &BTreeMap<String, String>) -> Result<(), RequestE
     Err(malformed(name, value, problem))
 }
 
-/// Gap (egress): refused until a version implements it, so that nobody relies on a feature that is missing.
-fn refuse_unavailable(annotations: &BTreeMap<String, String>) -> Result<(), RequestError> {
-    match annotations.contains_key(EGRESS) {
-        true => Err(RequestError::NotAvailableYet { field: EGRESS.to_owned() }),
-        false => Ok(()),
+/// How what the pods open is to leave the cluster. A Service whose annotations about egress cannot be met is closed: its user
+/// relies on a source address that the packets would not have.
+pub fn egress(annotations: Option<&BTreeMap<String, String>>) -> Option<Egress> {
+    let annotations = annotations?;
+    annotations.keys().any(|name| name.starts_with(EGRESS)).then(|| match check_egress(annotations) {
+        Ok(()) => Egress::ServiceAddress,
+        Err(_) => Egress::Closed,
+    })
+}
+
+/// Gap (egress): leaving by a VRF, a choice of nodes and a choice of destinations are refused until a version implements them,
+/// so that nobody relies on a feature that is missing.
+fn check_egress(annotations: &BTreeMap<String, String>) -> Result<(), RequestError> {
+    let detail = EGRESS_DETAILS.into_iter().find(|name| annotations.contains_key(*name));
+    let missing = |field: &str| Err(RequestError::NotAvailableYet { field: field.to_owned() });
+    match (annotations.get(EGRESS).map(|value| value.trim()), detail) {
+        (None, None) => Ok(()),
+        (None, Some(detail)) => {
+            let value = annotations.get(detail).map(String::as_str).unwrap_or_default();
+            Err(malformed(detail, value, format!("it means nothing without {EGRESS}: {SERVICE_ADDRESS}")))
+        }
+        (Some(_), Some(detail)) => missing(detail),
+        (Some(SERVICE_ADDRESS), None) => Ok(()),
+        (Some(NETWORK), None) => missing(&format!("{EGRESS}: {NETWORK}")),
+        (Some(other), None) => Err(malformed(EGRESS, other, format!("write {SERVICE_ADDRESS}"))),
     }
 }
 
@@ -254,8 +307,27 @@ mod tests {
 
     #[test]
     fn what_this_version_cannot_do_is_refused_and_not_ignored() {
-        let field = "crier.dev/egress";
-        assert_eq!(read(&[(field, "key")], None), Err(RequestError::NotAvailableYet { field: field.to_owned() }));
+        let missing = |field: &str| Err(RequestError::NotAvailableYet { field: field.to_owned() });
+        assert_eq!(read(&[("crier.dev/egress", "network")], None), missing("crier.dev/egress: network"));
+        let narrowed = [("crier.dev/egress", "service-ip"), ("crier.dev/egress-to", "192.0.2.0/24")];
+        assert_eq!(read(&narrowed, None), missing("crier.dev/egress-to"));
+    }
+
+    #[test]
+    fn whoever_asks_for_egress_that_cannot_be_gets_none_instead_of_another_source() {
+        let read = |annotations: &[(&str, &str)]| {
+            let annotations: BTreeMap<String, String> =
+                annotations.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+            (egress(Some(&annotations)), request(Some(&annotations), None).err().map(|error| error.to_string()))
+        };
+        assert_eq!(read(&[("crier.dev/egress", " service-ip ")]), (Some(Egress::ServiceAddress), None));
+        assert_eq!(read(&[("crier.dev/pool", "lan")]), (None, None));
+        let (closed, why) = read(&[("crier.dev/egress", "servce-ip")]);
+        assert_eq!(closed, Some(Egress::Closed));
+        assert_eq!(why.as_deref(), Some("crier.dev/egress is \"servce-ip\": write service-ip"));
+        let (closed, why) = read(&[("crier.dev/egress-to", "192.0.2.0/24")]);
+        assert_eq!(closed, Some(Egress::Closed));
+        assert!(why.is_some_and(|why| why.contains("it means nothing without crier.dev/egress: service-ip")));
     }
 
     #[test]
@@ -278,6 +350,27 @@ mod tests {
         assert!(read(&all, None).is_ok());
         let unreadable = [("crier.dev/addresses", "1.2.3"), all[0]];
         assert_eq!(key(&unreadable).as_deref(), Some("ours"), "whatever the request says");
+    }
+
+    #[test]
+    fn a_wish_for_other_addresses_reads_back_what_it_writes() {
+        let read = |text: &str| renumber(Some(&[(RENUMBER.to_owned(), text.to_owned())].into()));
+        for text in ["192.0.2.1 for 10m", "192.0.2.1,fd00::1 for 1h30m", "fd00::1 for 0s"] {
+            let wish = read(text).expect("it can be read").expect("a wish");
+            assert_eq!(renumbering(&wish), text);
+        }
+        for (text, problem) in [
+            ("192.0.2.1", "192.0.2.1 for 10m"),
+            ("192.0.2 for 10m", "not an IP address"),
+            (" for 10m", "an address is missing"),
+            ("192.0.2.1 for ever", "ever"),
+            ("192.0.2.1 for 31d", "31d"),
+            ("192.0.2.1 for 721h", "longer than"),
+        ] {
+            let text = read(text).expect_err(text).to_string();
+            assert!(text.contains(problem), "{problem} in: {text}");
+        }
+        assert_eq!(renumber(None), Ok(None));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -72,15 +73,31 @@ pub enum ClientError {
 /// A client for the API server, and what keeps it up to date while its files change. Opens no connection; the first request
 /// does.
 pub async fn build(access: &Access) -> Result<(kube::Client, Renewal), ClientError> {
-    let (config, newest, renewal) = credentials::open(access).await?;
+    build_for(access, &[]).await
+}
+
+/// The same, with further API servers of the cluster: the next one is asked once one cannot be reached.
+pub async fn build_for(access: &Access, servers: &[String]) -> Result<(kube::Client, Renewal), ClientError> {
+    let (config, newest, renewal) = credentials::open(access, servers).await?;
     Ok((kube::Client::new(newest, config.default_namespace), renewal))
 }
 
 /// The body of an answer.
 pub(super) type Answer = Either<Incoming, Full<Bytes>>;
 
+/// The way to each of the API servers: the one of the configuration in front.
+pub(super) fn assemble_all(config: &kube::Config, servers: &[String]) -> Result<Arc<[Connection]>, ClientError> {
+    let of_server = |server: &String| {
+        let mut config = config.clone();
+        config.cluster_url = server.parse().map_err(|_| ClientError::ServerName { name: server.clone() })?;
+        Ok(config)
+    };
+    let further = servers.iter().map(of_server).collect::<Result<Vec<_>, ClientError>>()?;
+    std::iter::once(config).chain(&further).map(assemble).collect()
+}
+
 /// Everything between a request and the wire.
-pub(super) fn assemble(config: &kube::Config) -> Result<Connection, ClientError> {
+fn assemble(config: &kube::Config) -> Result<Connection, ClientError> {
     let mut config = config.clone();
     config.headers.push((USER_AGENT, HeaderValue::from_static(concat!("crier/", env!("CARGO_PKG_VERSION")))));
     if config.cluster_url.scheme_str() == Some("http") {
@@ -248,6 +265,32 @@ mod tests {
     async fn a_name_is_resolved_inside_the_process() {
         let addresses = resolve("localhost").await.expect("every host knows localhost");
         assert!(addresses.iter().all(IpAddr::is_loopback) && !addresses.is_empty(), "{addresses:?}");
+    }
+
+    #[tokio::test]
+    async fn the_next_server_is_asked_once_one_cannot_be_reached_and_all_requests_are_counted() {
+        let (third, api) = (FakeApi::start().await, FakeApi::start().await);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kubeconfig");
+        // Nobody listens on port 1.
+        std::fs::write(&path, kubeconfig("{server: 'http://127.0.0.1:1'}", "{token: t}")).unwrap();
+        let servers = [format!("http://{}", api.address), format!("http://{}", third.address)];
+        let (client, renewal) = build_for(&Access::Kubeconfig(path), &servers).await.unwrap();
+        let ask = || async {
+            let request = http::Request::get(SERVICES).body(Vec::new()).unwrap();
+            client.request::<serde_json::Value>(request).await.is_ok()
+        };
+        assert!(!ask().await, "the first cannot be reached: whoever asks tries again");
+        assert!(ask().await && ask().await, "and reaches the second from then on");
+        assert_eq!(api.requests(&Method::GET, SERVICES).len(), 2);
+        assert!(third.requests(&Method::GET, SERVICES).is_empty(), "the third is not needed");
+        // One that takes requests and answers none: whoever asked gives up.
+        let answer = Answer::Late(Duration::from_secs(60));
+        api.fault(Fault { method: Method::GET, path: SERVICES, watch: None, answer });
+        assert!(tokio::time::timeout(Duration::from_millis(300), ask()).await.is_err());
+        assert!(ask().await);
+        assert_eq!(third.requests(&Method::GET, SERVICES).len(), 1, "then the third is asked");
+        assert_eq!(renewal.requests().load(std::sync::atomic::Ordering::Relaxed), 5);
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceExt};
 use tracing::{info, warn};
 
-use super::client::{Answer, ClientError, assemble};
+use super::client::{Answer, ClientError, assemble_all};
 use crate::config::Access;
 
 /// How often the files are looked at.
@@ -34,15 +35,21 @@ pub(super) type Connection = BoxCloneSyncService<Request<Body>, Response<Answer>
 /// What stands in the place of a client, and always is the newest one.
 #[derive(Clone)]
 pub(super) struct Newest {
-    connection: watch::Receiver<Connection>,
+    /// One for each API server.
+    connections: watch::Receiver<Arc<[Connection]>>,
+    /// How often the next server was turned to.
+    turns: Arc<AtomicUsize>,
+    requests: Arc<AtomicU64>,
     refused: Arc<Notify>,
 }
 
 /// Keeps the client up to date: see [`Renewal::run`].
 pub struct Renewal {
     access: Access,
+    servers: Vec<String>,
     seen: Fingerprint,
-    connection: watch::Sender<Connection>,
+    connections: watch::Sender<Arc<[Connection]>>,
+    requests: Arc<AtomicU64>,
     refused: Arc<Notify>,
 }
 
@@ -50,27 +57,34 @@ pub struct Renewal {
 type Fingerprint = Vec<(PathBuf, Option<(u64, u64, i64, i64)>)>;
 
 /// The first client, and what renews it.
-pub(super) async fn open(access: &Access) -> Result<(kube::Config, Newest, Renewal), ClientError> {
+pub(super) async fn open(access: &Access, servers: &[String]) -> Result<(kube::Config, Newest, Renewal), ClientError> {
     let (config, seen) = load(access).await?;
-    let (sender, connection) = watch::channel(assemble(&config)?);
-    let refused = Arc::new(Notify::new());
-    let newest = Newest { connection, refused: refused.clone() };
-    Ok((config, newest, Renewal { access: access.clone(), seen, connection: sender, refused }))
+    let (sender, connections) = watch::channel(assemble_all(&config, servers)?);
+    let (refused, requests) = (Arc::new(Notify::new()), Arc::<AtomicU64>::default());
+    let newest = Newest { connections, turns: Arc::default(), requests: requests.clone(), refused: refused.clone() };
+    let (access, servers) = (access.clone(), servers.to_vec());
+    Ok((config, newest, Renewal { access, servers, seen, connections: sender, requests, refused }))
 }
 
 impl Renewal {
+    /// How many requests were sent, of all kinds. It only grows.
+    pub fn requests(&self) -> Arc<AtomicU64> {
+        self.requests.clone()
+    }
+
     /// Looks at the files until the client is gone, and at once when the API server answers 401.
     pub async fn run(mut self) {
-        while !self.connection.is_closed() {
+        while !self.connections.is_closed() {
             let refused = timeout(LOOK, self.refused.notified()).await.is_ok();
             if !refused && fingerprint(&self.seen) == self.seen {
                 continue;
             }
-            match load(&self.access).await.and_then(|(config, seen)| Ok((assemble(&config)?, seen))) {
+            let servers = &self.servers;
+            match load(&self.access).await.and_then(|(config, seen)| Ok((assemble_all(&config, servers)?, seen))) {
                 Ok((_, seen)) if refused && seen == self.seen => {}
-                Ok((connection, seen)) => {
+                Ok((connections, seen)) => {
                     info!("the credentials for the API server were read again");
-                    self.connection.send_replace(connection);
+                    self.connections.send_replace(connections);
                     self.seen = seen;
                 }
                 Err(error) => {
@@ -94,15 +108,42 @@ impl tower::Service<Request<Body>> for Newest {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let connection = self.connection.borrow().clone();
-        let refused = self.refused.clone();
+        let connections = self.connections.borrow().clone();
+        let (turns, refused) = (self.turns.clone(), self.refused.clone());
+        self.requests.fetch_add(1, Ordering::Relaxed);
         Box::pin(async move {
+            let turn = turns.load(Ordering::Relaxed);
+            let Some(connection) = connections.iter().cycle().nth(turn % connections.len().max(1)).cloned() else {
+                return Err("there is no API server to ask".into());
+            };
+            let mut outcome = Outcome { turns, turn, answered: false };
             let answer = connection.oneshot(request).await?;
+            outcome.answered = !UNABLE.contains(&answer.status());
             if answer.status() == StatusCode::UNAUTHORIZED {
                 refused.notify_one();
             }
             Ok(answer)
         })
+    }
+}
+
+/// Answers of a server, or of what stands before it, that cannot serve now: another one may.
+const UNABLE: [StatusCode; 3] = [StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT];
+
+/// Whether a server answered. One that did not, also where nobody waits for it any longer, is followed by the next: of many
+/// requests that fail at once, one turns. Whoever asked tries again.
+struct Outcome {
+    turns: Arc<AtomicUsize>,
+    turn: usize,
+    answered: bool,
+}
+
+impl Drop for Outcome {
+    fn drop(&mut self) {
+        if !self.answered {
+            let next = self.turn.wrapping_add(1);
+            let _ = self.turns.compare_exchange(self.turn, next, Ordering::Relaxed, Ordering::Relaxed);
+        }
     }
 }
 

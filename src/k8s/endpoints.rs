@@ -1,6 +1,7 @@
 //! EndpointSlice objects into [`world::EndpointSlice`]. Floor 1.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::NamespaceResourceScope;
@@ -28,6 +29,7 @@ pub struct EndpointSliceFields {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Endpoint {
+    addresses: Option<Vec<String>>,
     node_name: Option<String>,
     conditions: Option<Conditions>,
 }
@@ -120,8 +122,16 @@ pub fn endpoint_slice(object: &Object<EndpointSliceFields>) -> Result<Option<wor
         Some("IPv6") => Some(Family::V6),
         Some(_) | None => None,
     };
+    let addresses = addresses(endpoints.as_deref().unwrap_or_default(), family);
     let (ready, serving) = (ready.into(), serving.into());
-    Ok(Some(world::EndpointSlice { service, family, ready, serving, serving_without_node }))
+    Ok(Some(world::EndpointSlice { service, family, ready, serving, serving_without_node, addresses }))
+}
+
+/// Of each endpoint the first address, as the API says, if it is of the slice's family.
+fn addresses(endpoints: &[Endpoint], family: Option<Family>) -> world::EndpointAddresses {
+    let first = |endpoint: &Endpoint| endpoint.addresses.as_ref()?.first()?.parse::<IpAddr>().ok();
+    let of_family = |address: &IpAddr| family.is_none_or(|family| Family::of(*address) == family);
+    endpoints.iter().filter_map(first).filter(of_family).collect::<Vec<_>>().into()
 }
 
 #[cfg(test)]
@@ -171,6 +181,8 @@ ports:
         assert_eq!(slice.serving, [(NodeName::from("node-a"), 2)].into(), "node-b has nothing ready");
         assert_eq!(slice.serving_without_node, 0);
         assert_eq!(slice.family, Some(Family::V4));
+        let addresses: Vec<String> = slice.addresses.iter().map(|address| address.to_string()).collect();
+        assert_eq!(addresses, ["10.244.1.7", "10.244.1.8", "10.244.2.3"], "a pod sends before it is ready");
     }
 
     #[test]

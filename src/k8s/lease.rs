@@ -80,7 +80,8 @@ pub fn identity(node: &NodeName) -> String {
 pub struct Candidacy {
     pub lease: ObjectKey,
     pub identity: String,
-    pub terms: Terms,
+    /// The newest count from the next renewal on.
+    pub terms: watch::Receiver<Terms>,
 }
 
 /// Tries to hold the Lease until `stop` has a reason or its sender is gone. Sends [`Fact::Leader`] at each change, once what
@@ -97,7 +98,7 @@ pub async fn run(
 
 async fn keep(
     client: Client,
-    Candidacy { lease, identity, terms }: Candidacy,
+    Candidacy { lease, identity, mut terms }: Candidacy,
     barrier: Barrier,
     facts: mpsc::Sender<Fact>,
     mut stop: watch::Receiver<Option<Stop>>,
@@ -108,11 +109,12 @@ async fn keep(
     let (sender, mut sights) = watch::channel(Sight::default());
     let mut tasks = JoinSet::new();
     tasks.spawn(sight::follow(api.clone(), name.clone(), timing.look(), sender));
-    let mut claim = Claim::new(api, name, identity, terms, timing);
+    let mut claim = Claim::new(api, name, identity, terms.borrow().clone(), timing);
     let (mut leader, mut round, mut told) = (false, None, LeaseState::default());
     loop {
         let seen = sights.borrow_and_update().clone();
         claim.see(seen);
+        claim.terms = terms.borrow_and_update().clone();
         let stopped = tokio::select! {
             () = claim.work() => false,
             _ = stop.wait_for(Option::is_some) => true,
@@ -150,6 +152,7 @@ async fn keep(
             _ = stop.wait_for(Option::is_some) => {}
             // The holder renews by its own clock; what it sees are its own renewals, or that it lost the Lease.
             Ok(()) = sights.changed() => {}
+            Ok(()) = terms.changed() => {}
             () = barrier.progress(), if round.is_some() && !leader => {}
         }
     }

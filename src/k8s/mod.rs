@@ -14,11 +14,13 @@ pub mod status_queue;
 
 // Floor 2: the API server.
 pub mod account;
+pub mod annotate;
 pub mod ask;
 pub mod backoff;
 pub mod barrier;
 pub mod certificate_request;
 pub mod client;
+pub mod config_map;
 mod credentials;
 pub mod event;
 pub mod foreign;

@@ -16,7 +16,18 @@ use crate::world::{self, Fact, Listing};
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct NodeFields {
     #[serde(default)]
+    spec: Option<Spec>,
+    #[serde(default)]
     status: Option<Status>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct Spec {
+    #[serde(rename = "podCIDR")]
+    pod_cidr: Option<String>,
+    #[serde(rename = "podCIDRs")]
+    pod_cidrs: Option<Vec<String>>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -54,7 +65,7 @@ impl Kind for NodeFields {
     const VERSION: &'static str = "v1";
     const KIND: &'static str = "Node";
     const PLURAL: &'static str = "nodes";
-    const FIELDS: &'static [&'static str] = &["status"];
+    const FIELDS: &'static [&'static str] = &["spec", "status"];
 
     type Scope = ClusterResourceScope;
     type Key = NodeName;
@@ -85,7 +96,9 @@ impl Kind for NodeFields {
 
 /// What the World keeps of a Node. A Node without conditions (from a manifest) is ready.
 pub fn node(object: &Object<NodeFields>) -> Result<world::Node, Unreadable> {
-    let NodeFields { status } = object.readable()?;
+    let NodeFields { spec, status } = object.readable()?;
+    let spec = spec.clone().unwrap_or_default();
+    let pod_networks = spec.pod_cidrs.unwrap_or_else(|| spec.pod_cidr.into_iter().collect());
     let Status { addresses, conditions, node_info } = status.clone().unwrap_or_default();
     let conditions = conditions.unwrap_or_default();
     let condition = |kind: &str| conditions.iter().find(|condition| condition.kind == kind);
@@ -97,6 +110,7 @@ pub fn node(object: &Object<NodeFields>) -> Result<world::Node, Unreadable> {
         network_unavailable: condition("NetworkUnavailable").is_some_and(|network| network.status == "True"),
         addresses: internal.filter_map(|address| address.address.parse().ok()).collect(),
         boot_id: node_info.and_then(|info| info.boot_id).filter(|boot| !boot.is_empty()),
+        pod_networks: pod_networks.iter().filter_map(|text| text.parse().ok()).collect(),
     })
 }
 
@@ -134,6 +148,7 @@ status:
         let addresses: Vec<String> = seen.addresses.iter().map(ToString::to_string).collect();
         assert_eq!(addresses, ["10.0.0.11", "fd00::11"], "InternalIP only, in order");
         assert_eq!(seen.boot_id.as_deref(), Some("6f8b6a7e-5d0c-4a3c-9a3e-0a7b9b8f4c11"));
+        assert_eq!(seen.pod_networks, ["10.244.1.0/24".parse().unwrap()]);
     }
 
     #[test]

@@ -41,6 +41,8 @@ struct Spec {
     #[serde(rename = "externalIPs")]
     external_ips: Option<Vec<String>>,
     external_traffic_policy: Option<String>,
+    load_balancer_source_ranges: Option<Vec<String>>,
+    allocate_load_balancer_node_ports: Option<bool>,
     selector: Option<BTreeMap<String, String>>,
     ports: Option<Vec<Port>>,
 }
@@ -113,6 +115,11 @@ pub fn service(object: &Object<ServiceFields>) -> Result<world::Service, Unreada
     let metadata = &object.metadata;
     let spec = spec.clone().unwrap_or_default();
     let conditions = status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let (renumber, unreadable) = match annotation::renumber(metadata.annotations.as_ref()) {
+        Ok(renumber) => (renumber.map(Box::new), None),
+        Err(error) => (None, Some(error)),
+    };
+    let request = annotation::request(metadata.annotations.as_ref(), spec.load_balancer_ip.as_deref());
     let ingress = status.as_ref().and_then(|status| status.load_balancer.as_ref());
     let ingress = ingress.and_then(|balancer| balancer.ingress.as_deref()).unwrap_or_default();
     Ok(world::Service {
@@ -135,11 +142,15 @@ pub fn service(object: &Object<ServiceFields>) -> Result<world::Service, Unreada
             let selector = Labels(spec.selector.iter().flatten().collect());
             Box::new(Sharing { key: key.to_owned(), selector })
         }),
-        request: annotation::request(metadata.annotations.as_ref(), spec.load_balancer_ip.as_deref()),
+        request: unreadable.map_or(request, Err),
+        egress: annotation::egress(metadata.annotations.as_ref()),
         external_ips: spec.external_ips.iter().flatten().filter_map(|text| text.parse().ok()).collect(),
         ports: spec.ports.unwrap_or_default().into_iter().map(port).collect(),
         ingress: ingress.iter().filter_map(|entry| entry.ip.as_deref()?.parse().ok()).collect(),
         host_names: ingress.iter().filter_map(|entry| entry.hostname.clone()).filter(|name| !name.is_empty()).collect(),
+        source_ranges: spec.load_balancer_source_ranges.unwrap_or_default(),
+        without_node_ports: spec.allocate_load_balancer_node_ports == Some(false),
+        renumber,
         condition: conditions.iter().find_map(condition).map(Arc::new),
     })
 }
@@ -214,7 +225,8 @@ spec:
   type: LoadBalancer
   loadBalancerClass: crier.dev/crier
   loadBalancerIP: 192.168.35.100
-  allocateLoadBalancerNodePorts: true
+  allocateLoadBalancerNodePorts: false
+  loadBalancerSourceRanges: [10.0.0.0/8, "fd00::/8"]
   clusterIP: 10.96.12.1
   clusterIPs: [10.96.12.1, "fd96::1"]
   ipFamilies: [IPv4, IPv6]
@@ -247,6 +259,7 @@ status:
         assert_eq!(seen.request.as_ref().expect("a request").addresses, [address]);
         assert_eq!(seen.ingress, [address], "a host name is no address");
         assert_eq!(seen.host_names, ["somewhere.example"]);
+        assert_eq!((seen.source_ranges.join(" ").as_str(), seen.without_node_ports), ("10.0.0.0/8 fd00::/8", true));
         assert_eq!(seen.given(), [address], "crier's condition says what crier gave");
     }
 

@@ -25,7 +25,7 @@ use crate::k8s::status_queue::{PendingEvent, StatusQueue, Written};
 use crate::k8s::watch::reason;
 use crate::names::{NodeName, ObjectKey};
 use crate::plan::slice::{ServiceStatus, StatusSlice, StatusWrite};
-use crate::world::{Condition, Fact};
+use crate::world::{Condition, Fact, Renumber};
 
 /// Writes in flight, on one connection where the API server speaks HTTP/2. Well below the hundred streams that it allows,
 /// so that watches and the Lease always have room.
@@ -133,7 +133,7 @@ const POOL_ANNOTATIONS: [&str; 2] = ["crier.dev/ip-allocated-from-pool", "metall
 /// With uid and version the API server refuses the write if the Service is not the one the decision was made for.
 fn patch(wanted: &ServiceStatus, what: &StatusWrite, now: std::time::SystemTime) -> serde_json::Value {
     use serde_json::{Map, Value, json};
-    let StatusWrite { ingress, condition, transition, pools } = what;
+    let StatusWrite { ingress, condition, transition, pools, renumbered } = what;
     let mut status = Map::new();
     if let Some(addresses) = ingress {
         let ingress: Vec<_> = addresses.iter().map(|ip| json!({ "ip": ip.to_string(), "ipMode": "VIP" })).collect();
@@ -155,8 +155,11 @@ fn patch(wanted: &ServiceStatus, what: &StatusWrite, now: std::time::SystemTime)
     status.insert("conditions".to_owned(), json!([condition]));
     let names: Vec<&str> = pools.iter().map(|pool| pool.as_str()).collect();
     let names = if names.is_empty() { Value::Null } else { json!(names.join(",")) };
-    let annotations: Map<String, Value> =
+    let mut annotations: Map<String, Value> =
         POOL_ANNOTATIONS.iter().map(|name| ((*name).to_owned(), names.clone())).collect();
+    if *renumbered {
+        annotations.insert(Renumber::ANNOTATION.to_owned(), Value::Null);
+    }
     json!({
         "metadata": { "uid": wanted.uid, "resourceVersion": wanted.resource_version, "annotations": annotations },
         "status": status,
@@ -201,7 +204,13 @@ mod tests {
                 let addresses: Vec<std::net::IpAddr> = all.iter().map(|ip| ip.parse().expect("an address")).collect();
                 let pools = vec!["lan".into()];
                 let condition = Condition::given(true, "assigned", &addresses, &pools, None);
-                StatusWrite { ingress: Some(addresses), condition: Some(condition), transition: true, pools }
+                StatusWrite {
+                    ingress: Some(addresses),
+                    condition: Some(condition),
+                    transition: true,
+                    pools,
+                    renumbered: false,
+                }
             });
             let (uid, resource_version) = (text("uid"), text("resourceVersion"));
             let status = ServiceStatus { uid, resource_version, write, notice, told: false, warning: None };

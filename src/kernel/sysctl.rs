@@ -69,6 +69,23 @@ fn announcing_on(slice: &L2Slice) -> BTreeSet<InterfaceName> {
     slice.links.iter().map(|link| link.name.clone()).collect()
 }
 
+/// What keeps this host from passing on packets of pods, as egress needs it of every node.
+pub fn forwarding() -> Vec<HostProblem> {
+    let off = |(key, path): &(&str, &str)| {
+        let value = std::fs::read_to_string(path).unwrap_or_default();
+        // A host without the address family has no such file, and nothing to forward.
+        (value.trim() == "0").then(|| HostProblem {
+            problem: format!("{key} is 0: this host passes on no packets of pods, and Services with egress need that"),
+            remedy: format!("sysctl -w {key}=1, and a file in /etc/sysctl.d for the next boot"),
+        })
+    };
+    let settings = [
+        ("net.ipv4.ip_forward", "/proc/sys/net/ipv4/ip_forward"),
+        ("net.ipv6.conf.all.forwarding", "/proc/sys/net/ipv6/conf/all/forwarding"),
+    ];
+    settings.iter().filter_map(off).collect()
+}
+
 /// The links of this host on which addresses could be answered, for a caller that does not know the configured ones.
 pub fn ethernet_links() -> BTreeSet<InterfaceName> {
     let is_ethernet = |link: &InterfaceName| {

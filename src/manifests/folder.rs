@@ -18,7 +18,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{debug, info, warn};
 
-use crate::manifests::document::{self, Contents, Fault, Format};
+use crate::manifests::document::{self, Contents, Entry, Fault, Format};
 use crate::manifests::scene::{Duplicate, Scene};
 use crate::world::{ApiServer, Fact};
 
@@ -26,6 +26,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// A change is read once the folder has been the same for this long: an editor that writes in place empties the file first, and
 /// an empty file would withdraw every object of the file.
 const SETTLE: Duration = Duration::from_millis(50);
+/// A file that was written in place and lost objects, or all of them, is believed once it was the same at so many looks, three
+/// seconds: whoever writes it slowly (`kubectl get … > all.yaml`) has not come to the end yet. A file that was replaced or deleted
+/// is believed at once.
+const STANDS_AFTER: u32 = 6;
 
 /// Tells what the manifests in `folder` say, then what changes, until the receiver of the Facts is gone. A file that cannot be
 /// read, or a folder that is gone, withdraws nothing. Folders inside `folder` are not read.
@@ -33,7 +37,8 @@ pub async fn run(folder: PathBuf, facts: mpsc::Sender<Fact>) {
     if facts.send(Fact::ApiServer(ApiServer::Manifests)).await.is_err() {
         return;
     }
-    let mut reader = Reader { folder, scene: Scene::default(), seen: None, duplicates: Vec::new(), trouble: None };
+    let (scene, shrunk) = (Scene::default(), BTreeMap::new());
+    let mut reader = Reader { folder, scene, seen: None, shrunk, duplicates: Vec::new(), trouble: None };
     let mut looks = interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -81,6 +86,8 @@ struct Reader {
     scene: Scene,
     /// The files as they were when last read; `None` before the first time.
     seen: Option<Looks>,
+    /// Files that lost objects, as they are now, and at how many looks they were so.
+    shrunk: BTreeMap<String, (Look, u32)>,
     /// The duplicates that were logged.
     duplicates: Vec<Duplicate>,
     /// Why the folder cannot be read; kept so that it is logged once.
@@ -109,13 +116,18 @@ impl Reader {
     }
 
     /// Reads the files that changed, and answers with what is news.
-    fn read(&mut self, look: Looks) -> Vec<Fact> {
+    fn read(&mut self, mut look: Looks) -> Vec<Fact> {
         let seen = self.seen.take().unwrap_or_default();
+        self.shrunk.retain(|file, (as_is, _)| look.get(file) == Some(as_is));
+        let mut waiting = Vec::new();
         for gone in seen.keys().filter(|file| !look.contains_key(*file)) {
             self.scene.drop_file(gone);
         }
-        for (file, _) in look.iter().filter(|(file, look)| seen.get(*file) != Some(*look)) {
+        for (file, is) in look.iter().filter(|(file, look)| seen.get(*file) != Some(*look)) {
             match read(&self.folder.join(file)) {
+                Ok(Contents { entries, .. }) if self.is_to_stand(file, &entries, seen.get(file), is) => {
+                    waiting.push(file.clone());
+                }
                 Ok(Contents { entries, skipped }) => {
                     for kind in skipped {
                         debug!(file, kind, "skipped: nothing that crier reads");
@@ -133,6 +145,12 @@ impl Reader {
                 }
             }
         }
+        // They are looked at again, as if they had not been read.
+        for file in waiting {
+            if let Some(before) = seen.get(&file) {
+                look.insert(file, before.clone());
+            }
+        }
         self.seen = Some(look);
         let news = self.scene.news();
         for duplicate in news.duplicates.iter().filter(|duplicate| !self.duplicates.contains(duplicate)) {
@@ -141,6 +159,22 @@ impl Reader {
         }
         self.duplicates = news.duplicates;
         news.facts
+    }
+}
+
+impl Reader {
+    /// The file lost objects while it was written in place, and has not been the same for long enough.
+    fn is_to_stand(&mut self, file: &str, entries: &[Entry], before: Option<&Look>, is: &Look) -> bool {
+        let in_place = before.is_some_and(|before| before.inode == is.inode);
+        if !in_place || !self.scene.lacks_any(file, entries) {
+            return false;
+        }
+        let (_, looks) = self.shrunk.entry(file.to_owned()).or_insert_with(|| {
+            info!(file, "a manifest lost objects; they stay until the file has been the same for some seconds");
+            (is.clone(), 0)
+        });
+        *looks += 1;
+        *looks <= STANDS_AFTER
     }
 }
 
@@ -271,6 +305,40 @@ mod tests {
         watched.says_nothing().await;
         watched.write("a.yaml", &service("web", 82));
         assert_eq!(watched.told().await, ["web:82"]);
+    }
+
+    /// B4 of the field cases.
+    #[tokio::test(start_paused = true)]
+    async fn objects_that_a_file_loses_while_it_is_written_stay_until_it_has_stood() {
+        let both = service("dns", 53) + &service("web", 80);
+        let mut watched = Watched::start(&[("all.yaml", &both)]).await;
+        assert_eq!(watched.told().await, ["dns:53", "web:80"]);
+        watched.write("all.yaml", "");
+        watched.says_nothing().await;
+        watched.write("all.yaml", &service("dns", 53));
+        watched.says_nothing().await;
+        watched.write("all.yaml", &(service("dns", 54) + &service("web", 80)));
+        assert_eq!(watched.told().await, ["dns:54"], "written to the end: only what is new");
+        watched.write("all.yaml", &service("dns", 54));
+        watched.says_nothing().await;
+        assert_eq!(watched.told().await, ["-web"], "it stood");
+        fs::remove_file(watched.folder.path().join("all.yaml")).unwrap();
+        assert_eq!(watched.told().await, ["-dns"], "deleted is deleted");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_is_replaced_or_deleted_while_it_stands_is_believed_at_once() {
+        let both = service("dns", 53) + &service("web", 80);
+        let mut watched = Watched::start(&[("a.yaml", &both)]).await;
+        watched.told().await;
+        let path = watched.folder.path().to_owned();
+        watched.write(".new", &service("web", 80));
+        fs::rename(path.join(".new"), path.join("a.yaml")).unwrap();
+        assert_eq!(watched.told().await, ["-dns"], "put in place whole");
+        watched.write("a.yaml", "");
+        watched.says_nothing().await;
+        fs::remove_file(path.join("a.yaml")).unwrap();
+        assert_eq!(watched.told().await, ["-web"]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -42,6 +42,12 @@ impl Scene {
         self.files.insert(file.to_owned(), entries);
     }
 
+    /// These entries lack an object that the file had.
+    pub fn lacks_any(&self, file: &str, entries: &[Entry]) -> bool {
+        let now: BTreeSet<&Subject> = entries.iter().map(|(subject, _)| subject).collect();
+        self.files.get(file).is_some_and(|before| before.iter().any(|(subject, _)| !now.contains(subject)))
+    }
+
     /// The file cannot be read: what it held before stays in use.
     pub fn spoil(&mut self, file: &str) {
         if !self.files.contains_key(file) {

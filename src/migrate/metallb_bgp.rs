@@ -296,11 +296,12 @@ pub(super) fn profile(mut spec: Fields<'_>, name: &str, draft: &mut Draft) {
             table.set(key, number.to_string(), &spec.path(field));
         }
     }
+    if spec.flag("passiveMode", draft) == Some(true) {
+        table.set("passive", "true".to_owned(), &spec.path("passiveMode"));
+    }
     spec.ignore(&["echoInterval"]);
-    for field in ["echoMode", "passiveMode"] {
-        if spec.flag(field, draft) == Some(true) {
-            table.check(draft, &spec.path(field), "true", "crier has no counterpart; the profile works without it");
-        }
+    if spec.flag("echoMode", draft) == Some(true) {
+        table.check(draft, &spec.path("echoMode"), "true", "crier has no counterpart; the profile works without it");
     }
     spec.finish(draft);
     draft.push(table);

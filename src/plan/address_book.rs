@@ -105,6 +105,16 @@ impl AddressBook {
         }
     }
 
+    /// Goes by the pools and reservations of another configuration. Who claims what stays, also outside of every pool.
+    pub fn follow(&mut self, config: &Config) {
+        let AddressBook { ranges, unheld, across, reserved, reservations, .. } = AddressBook::new(config);
+        (self.ranges, self.unheld, self.across) = (ranges, unheld, across);
+        (self.reserved, self.reservations) = (reserved, reservations);
+        self.claims.keys().for_each(|address| self.unheld.take(*address));
+        // Where addresses are shared across namespaces may differ.
+        self.unsettled.extend(self.standings.keys());
+    }
+
     /// The addresses that are given to a Service alone, in the order in which they are.
     pub fn reservations(&self, service: &ObjectKey) -> &[IpAddr] {
         self.reservations.get(service).map(Vec::as_slice).unwrap_or_default()

@@ -14,7 +14,7 @@ pub use crate::plan::pools::{may_keep, pool_of};
 use crate::plan::sharing::Terms;
 use crate::reason::Reason;
 use crate::selector::Labels;
-use crate::world::{FamilyPolicy, Request, Service};
+use crate::world::{FamilyPolicy, Renumber, Request, Service};
 
 /// A Service before the pools.
 pub struct Applicant<'a> {
@@ -24,6 +24,8 @@ pub struct Applicant<'a> {
     pub namespace_labels: Option<&'a Labels>,
     /// On what terms it shares its addresses.
     pub terms: Option<Terms>,
+    /// Which of its addresses it is to give up.
+    pub renumber: Option<&'a Renumber>,
 }
 
 /// Finds addresses for a Service that holds `kept`, which stay and are part of the answer.

@@ -15,6 +15,31 @@ pub struct Decision {
     pub allocation: Allocation,
     /// One entry for each address that may be announced.
     pub announcements: Vec<Announcement>,
+    /// How what its pods open leaves the cluster; `None` where the Service does not ask for that.
+    #[serde(default)]
+    pub egress: Option<EgressVerdict>,
+}
+
+/// What is decided about what the pods of a Service open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EgressVerdict {
+    /// How many addresses of pods are held to the Service's addresses.
+    pub pods: usize,
+    /// Endpoints with the address of a node, which leave as they would without egress.
+    pub host_pods: usize,
+    /// The node by which packets leave with each address, or why there is none.
+    pub owners: Vec<EgressOwner>,
+    /// The annotations cannot be met: no packet of the pods leaves the cluster.
+    pub closed: bool,
+}
+
+/// The node by which what the pods open leaves with an address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EgressOwner {
+    pub address: IpAddr,
+    pub owner: Option<NodeName>,
+    /// Why there is no owner.
+    pub reason: Option<Reason>,
 }
 
 /// Which addresses a Service has.

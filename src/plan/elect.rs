@@ -52,6 +52,12 @@ impl Electorate {
         Electorate { candidates, excluded, best: (best, count) }
     }
 
+    /// The same nodes, each with another weight.
+    pub fn reweighed(&self, weight: impl Fn(&Candidate) -> u32) -> Electorate {
+        let reweighed = |it: &Candidate| Candidate { weight: weight(it), ..it.clone() };
+        Electorate::new(self.candidates.iter().map(reweighed).collect(), self.excluded.clone())
+    }
+
     /// By name.
     pub fn candidates(&self) -> &[Candidate] {
         &self.candidates
@@ -81,6 +87,8 @@ pub struct Hearing<'a> {
     pub number: L2Number,
     /// This node's own grade.
     pub grade: Grade,
+    /// This node was drained.
+    pub drained: bool,
     /// Whether this node can serve what it announces.
     pub path: &'a DataPath,
     /// This node's links of the `[[l2]]`, as far as pulses are heard there.
@@ -127,6 +135,9 @@ fn bid_here(l2: &L2, nodes: &OrdMap<NodeName, Arc<Node>>, hearing: &Hearing<'_>)
     if !hearing.rosters.iter().any(|roster| roster.settled) {
         return Err(Reason::NodeListening);
     }
+    if hearing.drained {
+        return Err(Reason::NodeDrained);
+    }
     if hearing.path.serving() == Serving::NotSinceBoot {
         return Err(Reason::DataPathNotSeen { fault: hearing.path.fault().cloned() });
     }
@@ -148,11 +159,13 @@ fn bid_there(name: &NodeName, hearing: &Hearing<'_>) -> Result<Bid, Reason> {
             (None, Eligibility::NetworkUnavailable) => Reason::NodeNetworkUnavailable,
             (None, Eligibility::NodeUnknown) => Reason::NodeUnknown { node: name.clone() },
             (None, Eligibility::Leaving) => Reason::NodeLeaving,
+            (None, Eligibility::Drained) => Reason::NodeDrained,
             (None, Eligibility::DataPathNotSeen) => Reason::DataPathNotSeen { fault: None },
             (None, Eligibility::Unknown(eligibility)) => Reason::NodeIneligible { eligibility },
-            (None, Eligibility::Eligible | Eligibility::DataPathBad | Eligibility::ViewStale) => {
-                Reason::NodeNotSelected
-            }
+            (
+                None,
+                Eligibility::Eligible | Eligibility::DataPathBad | Eligibility::ViewStale | Eligibility::Draining,
+            ) => Reason::NodeNotSelected,
         };
         refused.get_or_insert(reason);
     }
@@ -193,12 +206,14 @@ pub fn grade(eligibility: Eligibility) -> Option<Grade> {
         Eligibility::Eligible => Some(Grade::Eligible),
         Eligibility::ViewStale => Some(Grade::ViewStale),
         Eligibility::DataPathBad => Some(Grade::DataPathBad),
+        Eligibility::Draining => Some(Grade::Draining),
         Eligibility::Listening
         | Eligibility::Excluded
         | Eligibility::NetworkUnavailable
         | Eligibility::NodeUnknown
         | Eligibility::Leaving
         | Eligibility::DataPathNotSeen
+        | Eligibility::Drained
         | Eligibility::Unknown(_) => None,
     }
 }

@@ -36,6 +36,8 @@ pub const OVERDUE_AFTER: Duration = Duration::from_secs(10);
 /// How good a node is for an address by its own word. The greater is the better.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Grade {
+    /// It is being drained: it takes nothing, and keeps what it has until a better node asks.
+    Draining,
     /// Its data path is not good: it takes nothing, and keeps what it has only while no better node asks.
     DataPathBad,
     /// It has not heard the API server for some time, while others do.

@@ -14,7 +14,7 @@ use crate::path_state::Serving;
 use crate::plan::context::L2Context;
 use crate::plan::holder::{Grade, History, LastHolder};
 use crate::roster::{Departed, Eligibility, Holding, Roster};
-use crate::world::{ApiServer, World};
+use crate::world::{ApiServer, DrainStage, World};
 
 /// How long the API server must not have been heard before this node's view counts as stale. Watches are opened anew within
 /// a second or two when the API server restarts.
@@ -247,6 +247,9 @@ impl HolderMemory {
     /// How good this node is: by its data path, and by what it knows of the cluster. Its view is stale while it has not heard the API server for some time and
     /// another agent does. Where no agent hears it, all are as good as before, so that nothing moves.
     pub fn grade(&self, world: &World, now: Instant) -> Grade {
+        if world.drain_stage() >= Some(DrainStage::HandingOver) {
+            return Grade::Draining;
+        }
         if world.data_path.serving() == Serving::Lost {
             return Grade::DataPathBad;
         }

@@ -9,7 +9,7 @@ use super::decision::{Announcement, Decision};
 use super::slice::Notice;
 use super::verdict::Wish;
 use crate::names::PoolName;
-use crate::reason::Reason;
+use crate::reason::{HostUse, Reason};
 use crate::world::{Condition, Service};
 
 /// The Event that tells a user how the Service stands. Reasons of Events are words that people filter by.
@@ -77,12 +77,21 @@ pub(super) fn condition(wish: &Wish, decision: &Decision) -> Option<Condition> {
     let complaint = allocation.complaint.as_ref();
     // An address that goes is still there.
     let has_its_own = complaint.is_none_or(|it| matches!(it, Reason::AddressGoes { .. }));
-    // With whom it does not share changes with others, and is no matter of this Service alone.
-    let lasting = allocation.notes.iter().find(|note| !matches!(note, Reason::AddressNotShared { .. }));
+    let lasting = allocation.notes.iter().find(|note| lasts(note));
     let note = complaint.or(nameless).or(lasting).map(Reason::steady);
     let code = complaint.map_or_else(|| "assigned".to_owned(), Reason::code);
     let note = note.as_ref().map(ToString::to_string);
     Some(Condition::given(has_its_own, &code, given, &pools(given, decision), note.as_deref()))
+}
+
+/// A note that every agent would write. With whom a Service does not share changes with others, and is no matter of this Service
+/// alone; what the links of a host tell, the next agent that allocates does not know.
+fn lasts(note: &Reason) -> bool {
+    match note {
+        Reason::AddressNotShared { .. } => false,
+        Reason::AddressOfHost { what, .. } => matches!(what, HostUse::Node { .. }),
+        _ => true,
+    }
 }
 
 /// The pools of these addresses, each once.

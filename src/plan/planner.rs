@@ -5,12 +5,13 @@
 //! [`Planner::plan`] to the actuators, and come back with the next fact or at [`Planner::next_deadline`], whichever
 //! is first. Spare turns are harmless. Time must not go backwards.
 
+mod adopt;
 mod claims;
 mod concerned;
 mod presumed;
 mod slices;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,7 +19,7 @@ use std::time::Instant;
 use imbl::OrdMap;
 use ipnet::IpNet;
 
-use crate::address::MacAddress;
+use crate::address::{Family, MacAddress};
 use crate::claim::ConflictKind;
 use crate::config::Config;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
@@ -26,16 +27,18 @@ use crate::plan::address_book::AddressBook;
 use crate::plan::bind_table::BindTable;
 use crate::plan::context::{Context, Difference, l2};
 use crate::plan::decision::Decision;
+use crate::plan::egress_table::EgressTable;
 use crate::plan::holder::{Grade, History};
 use crate::plan::holder_memory::HolderMemory;
 use crate::plan::join::Dispute;
 use crate::plan::link_memory::LinkMemory;
+use crate::plan::overlaps::Overlaps;
 use crate::plan::ownership::Ownership;
 use crate::plan::placement::{Handover, Placement};
 use crate::plan::removals::Removals;
 use crate::plan::rivals::Rivals;
 use crate::plan::route_table::RouteTable;
-use crate::plan::slice::{BgpSlice, BindSlice, L2Slice, PulseSlice, StatusSlice};
+use crate::plan::slice::{BfdSlice, BgpSlice, BindSlice, EgressSlice, L2Slice, PulseSlice, StatusSlice};
 use crate::plan::tickets::Tickets;
 use crate::plan::verdict::{Inputs, Verdict, Wish, Work, judge};
 use crate::reason::Reason;
@@ -47,9 +50,13 @@ pub struct Plan {
     pub decisions: OrdMap<ObjectKey, Arc<Decision>>,
     pub l2: L2Slice,
     pub bgp: BgpSlice,
+    pub bfd: BfdSlice,
     /// Routes about which advertisements say what cannot be joined.
     pub disputes: OrdMap<(PeerName, IpNet), Arc<Vec<Dispute>>>,
     pub bind: BindSlice,
+    pub egress: EgressSlice,
+    /// Why this node cannot lead packets to owners of egress addresses, for those that it cannot reach.
+    pub unreached: Arc<BTreeMap<(NodeName, Family), Reason>>,
     pub pulse: PulseSlice,
     pub status: StatusSlice,
     /// Who has each address that is announced on a link, since when and why.
@@ -86,7 +93,9 @@ pub struct Turn {
 pub struct Moved {
     pub l2: bool,
     pub bgp: bool,
+    pub bfd: bool,
     pub bind: bool,
+    pub egress: bool,
     pub pulse: bool,
     pub status: bool,
 }
@@ -108,9 +117,11 @@ pub struct Planner {
     /// This node had not heard the API server for some time at the last turn.
     stale: bool,
     binds: BindTable,
+    egress: EgressTable,
     tickets: Tickets,
     removals: Removals,
     rivals: Rivals,
+    overlaps: Overlaps,
     plan: Plan,
     moved: Moved,
     dirty: Dirty,
@@ -150,9 +161,11 @@ impl Planner {
             grade: Grade::Eligible,
             stale: false,
             binds: BindTable::default(),
+            egress: EgressTable::default(),
             tickets: Tickets::default(),
             removals: Removals::default(),
             rivals: Rivals::default(),
+            overlaps: Overlaps::default(),
             plan: Plan::default(),
             moved: Moved::default(),
             dirty: Dirty { everything: true, ..Dirty::default() },
@@ -212,6 +225,7 @@ impl Planner {
                     self.rivals.note(key, before, after);
                 }
             }
+            Fact::Config(config) => self.adopt(config.clone()),
             Fact::Leader(leader) if *leader != self.world.leader => self.book.forget_order(),
             _ => {}
         }
@@ -248,8 +262,9 @@ impl Planner {
 
     /// When to call [`Planner::turn`] again even if no fact comes in.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let organs = [self.book.next_deadline(), self.removals.next_deadline(), self.rivals.next_deadline()];
-        organs.into_iter().flatten().chain(self.holders.next_deadline()).min()
+        let taking = [self.removals.next_deadline(), self.rivals.next_deadline(), self.overlaps.next_deadline()];
+        let organs = std::iter::once(self.book.next_deadline()).chain(taking);
+        organs.flatten().chain(self.holders.next_deadline()).min()
     }
 
     /// Brings the plan up to date and says what changed. Before the first lists are complete there is no plan.
@@ -269,6 +284,7 @@ impl Planner {
         self.touch(due.into_iter());
         self.dirty.services.extend(self.rivals.turn(now));
         self.dirty.services.extend(self.removals.take_due(now));
+        self.dirty.services.extend(self.overlaps.take_due(now));
         if self.removals.renew(&self.world, &self.me, self.digests.allocation(), now) {
             self.dirty.services.extend(self.removals.told().cloned());
         }
@@ -296,9 +312,11 @@ impl Planner {
         }
         if peers {
             self.renew_peers();
+            self.renew_bfd();
             self.renew_own_addresses();
         }
         let changes = self.judge_dirty(now);
+        self.renew_egress(host);
         self.memory.note_conflicts(&self.world, now);
         self.first_turn = false;
         // An earlier life of the agent may have bound addresses that nobody wants any more. What is remembered does not tell.
@@ -378,6 +396,7 @@ impl Planner {
             tickets: &self.tickets,
             removals: &self.removals,
             rivals: &self.rivals,
+            overlaps: &self.overlaps,
             answered: self.ownership.answers(),
             placements: self.memory.placements(),
             holders: &self.holders,
@@ -391,7 +410,7 @@ impl Planner {
         let Some(service) = self.world.services.get(key).cloned() else {
             return self.forget(key, now);
         };
-        let Verdict { decision, work, assigned, causes, histories, status, goes, lost } =
+        let Verdict { decision, work, assigned, causes, histories, status, goes, lost, overlap } =
             judge(&self.inputs(now), key, &service);
         if let Some(addresses) = assigned {
             let held = self.book.claimed_by(key);
@@ -413,6 +432,7 @@ impl Planner {
             self.removals.accept(key);
         }
         self.removals.put(key, goes, now);
+        self.overlaps.put(key, overlap, now);
         self.put_status(key, &service, &decision, status, lost.as_ref());
         let before = self.plan.decisions.get(key).cloned();
         let announced = before.iter().flat_map(|before| &before.announcements).map(|it| it.address);
@@ -439,6 +459,7 @@ impl Planner {
     fn forget(&mut self, key: &ObjectKey, now: Instant) -> Option<Change> {
         self.book.set_waiting(key, false);
         self.removals.forget(key, now);
+        self.overlaps.put(key, None, now);
         self.moved.status |= self.plan.status.services.remove(key).is_some();
         self.put_work(key, Work::default());
         let before = self.plan.decisions.remove(key)?;
@@ -469,10 +490,11 @@ impl Planner {
 
     /// Each organ keeps its part.
     fn put_work(&mut self, key: &ObjectKey, work: Work) {
-        let Work { l2, routes, bind } = work;
+        let Work { l2, routes, bind, egress } = work;
         self.ownership.put(key, l2);
         self.routes.put(key, routes);
         self.binds.put(key, bind);
+        self.egress.put(key, egress);
     }
 }
 

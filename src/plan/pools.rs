@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use crate::address::Family;
-use crate::config::Pool;
+use crate::config::{Pool, duration};
 use crate::names::PoolName;
 use crate::plan::address_book::AddressBook;
 use crate::plan::allocate::Applicant;
@@ -53,6 +53,9 @@ pub fn may_have(
 /// Why an address of a pool is not given to the Service, whoever holds it.
 pub fn withheld(pool: &Pool, book: &AddressBook, applicant: &Applicant<'_>, address: IpAddr) -> Option<Reason> {
     let name = || pool.name.clone();
+    if let Some(renumber) = applicant.renumber.filter(|renumber| renumber.leaving.contains(&address)) {
+        return Some(Reason::AddressRenumbered { address, overlap: duration::text(renumber.overlap) });
+    }
     if pool.excludes(address) {
         return Some(Reason::AddressExcluded { address, pool: name() });
     }

@@ -13,12 +13,21 @@ use crate::plan::elect::{Candidate, Electorate, elect, ranked};
 use crate::plan::holder::{Bid, Bidder, Grade};
 use crate::plan::tickets::Tickets;
 use crate::reason::Reason;
+use crate::selector::Selector;
 use crate::world::{Endpoints, Service, TrafficPolicy};
 
-/// Every `[[l2]]` that covers a pool, with what this node knows of the nodes there.
-pub fn covering<'a>(config: &'a Config, context: &'a Context, pool: &PoolName) -> Vec<(&'a L2, &'a L2Context)> {
-    let all = config.l2.iter().zip(&context.l2);
-    all.filter(|(l2, _)| l2.pools.is_empty() || l2.pools.contains(pool)).collect()
+/// Every `[[l2]]` that covers an address of a pool, with what this node knows of the nodes there. `tenants` are all Services
+/// that have the address: it moves as one, so what covers it for one of them covers it for all.
+pub fn covering<'a, 'b>(
+    config: &'a Config,
+    context: &'a Context,
+    pool: &PoolName,
+    tenants: impl Iterator<Item = &'b Service> + Clone,
+) -> Vec<(&'a L2, &'a L2Context)> {
+    let of_pool = |l2: &L2| l2.pools.is_empty() || l2.pools.contains(pool);
+    let selects = |selector: &Selector| tenants.clone().any(|service| selector.matches(&service.labels));
+    let covers = |l2: &L2| of_pool(l2) && l2.service_selector.as_ref().is_none_or(selects);
+    config.l2.iter().zip(&context.l2).filter(|(l2, _)| covers(l2)).collect()
 }
 
 /// So few tickets are worked out anew rather than looked for.
@@ -33,6 +42,8 @@ pub struct Ranking<'a> {
     electorate: Cow<'a, Electorate>,
     /// Only nodes with one of these may answer, under external traffic policy Local.
     endpoints: Option<&'a Endpoints>,
+    /// Nodes with one of these go first: `prefer-endpoints`, under external traffic policy Cluster.
+    preferred: Option<&'a Endpoints>,
     /// All addresses of a Service move together: this one ranks the nodes for all of them.
     rank_by: IpAddr,
     sticky: bool,
@@ -48,7 +59,10 @@ pub struct RankedNode {
 /// What the rank of a candidate follows from, apart from MetalLB's order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Score {
+    /// The sum of the weights of the preferences that match.
     pub weight: u32,
+    /// It has an endpoint of the Service, and the `[[l2]]` prefers such nodes.
+    pub near: bool,
     /// It has the address already, and the `[[l2]]` is sticky.
     pub keeps: bool,
 }
@@ -61,11 +75,19 @@ impl<'a> Ranking<'a> {
         holder: Option<&'a NodeName>,
         rank_by: IpAddr,
     ) -> Ranking<'a> {
+        let local = service.external_traffic_policy == TrafficPolicy::Local;
+        let prefers = covering.iter().any(|(_, context)| context.prefers_endpoints);
+        let preferred = (!local && prefers).then_some(endpoints);
+        let electorate = union(covering.iter().map(|(_, context)| context.electorate_for(rank_by)));
         Ranking {
             me,
             holder,
-            electorate: union(covering.iter().map(|(_, context)| context.electorate_for(rank_by))),
-            endpoints: (service.external_traffic_policy == TrafficPolicy::Local).then_some(endpoints),
+            electorate: match preferred {
+                Some(_) => Cow::Owned(electorate.reweighed(|it| weigh(preferred, &it.node, it.weight))),
+                None => electorate,
+            },
+            endpoints: local.then_some(endpoints),
+            preferred,
             rank_by,
             sticky: covering.iter().any(|(l2, _)| l2.sticky),
         }
@@ -113,6 +135,16 @@ impl<'a> Ranking<'a> {
         self.endpoints.is_some_and(|endpoints| !endpoints.by_node.contains_key(node))
     }
 
+    /// What a node with this sum of preferences puts into the scales. Other nodes hear it of this one, for the address.
+    pub fn weighed(&self, node: &NodeName, weight: u32) -> u32 {
+        weigh(self.preferred, node, weight)
+    }
+
+    /// It has an endpoint of the Service, and such nodes are preferred.
+    pub fn is_near(&self, node: &NodeName) -> bool {
+        self.preferred.is_some_and(|endpoints| endpoints.by_node.contains_key(node))
+    }
+
     /// Why a node may not answer; `None` where it may.
     pub fn refusal(&self, node: &NodeName) -> Option<Reason> {
         if let Some(candidate) = self.electorate.candidate(node) {
@@ -127,7 +159,7 @@ impl<'a> Ranking<'a> {
         let candidates = self.electorate.candidates().iter().filter(|it| self.passed_over(it).is_none());
         let scored = |it: &&Candidate| RankedNode {
             node: it.node.clone(),
-            score: Ok(Score { weight: it.weight, keeps: self.keeps(it) }),
+            score: Ok(Score { weight: self.unweighed(it.weight), near: self.is_near(&it.node), keeps: self.keeps(it) }),
         };
         let mut all: Vec<RankedNode> =
             ranked(candidates, self.rank_by, |candidate| self.keeps(candidate)).iter().map(scored).collect();
@@ -174,8 +206,13 @@ impl<'a> Ranking<'a> {
             Grade::Eligible => return None,
             Grade::ViewStale => Reason::NodeViewStale,
             Grade::DataPathBad => Reason::DataPathBad { fault: None },
+            Grade::Draining => Reason::NodeDraining,
         };
         self.electorate.candidates().iter().any(better).then_some(reason)
+    }
+
+    fn unweighed(&self, weight: u32) -> u32 {
+        if self.preferred.is_some() { weight / 2 } else { weight }
     }
 
     fn has_endpoint(&self, candidate: &Candidate) -> bool {
@@ -184,6 +221,14 @@ impl<'a> Ranking<'a> {
 
     fn keeps(&self, candidate: &Candidate) -> bool {
         self.sticky && self.holder == Some(&candidate.node)
+    }
+}
+
+/// An endpoint counts less than any difference of the preferences: it is the lowest bit.
+fn weigh(preferred: Option<&Endpoints>, node: &NodeName, weight: u32) -> u32 {
+    match preferred {
+        Some(endpoints) => weight.saturating_mul(2).saturating_add(u32::from(endpoints.by_node.contains_key(node))),
+        None => weight,
     }
 }
 

@@ -25,6 +25,9 @@ pub(super) fn address(
     if settings.shutdown {
         return Err(Reason::PeerShutDown);
     }
+    if world.peer_orders.get(&settings.name).is_some_and(|orders| orders.shut) {
+        return Err(Reason::PeerShutByOperator);
+    }
     let session = world.sessions.get(&settings.name);
     let proven = before.filter(|_| session.is_some_and(|session| session.state == SessionState::Established));
     match &settings.address {

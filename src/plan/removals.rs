@@ -179,6 +179,7 @@ mod tests {
             network_unavailable: false,
             addresses: Vec::new(),
             boot_id: None,
+            pod_networks: Vec::new(),
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName, PoolName};
 use crate::reason::Reason;
 use crate::roster::{Card, Eligibility, Holdings};
 use crate::route::RouteAttributes;
-use crate::world::{Condition, Link};
+use crate::world::{Condition, Link, PeerOrders};
 
 /// For the responder on the link: which addresses this node answers for by ARP and NDP, and on which links.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -94,6 +94,39 @@ pub struct BindSlice {
     pub addresses: OrdMap<IpAddr, InterfaceName>,
 }
 
+/// For the kernel: the pods whose packets leave the cluster with their Service's address or not at all.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct EgressSlice {
+    /// There is a plan at all.
+    pub planned: bool,
+    /// All objects are known: a pod that is not named is held for none.
+    pub complete: bool,
+    pub pods: OrdMap<IpAddr, Mapping>,
+    /// How each slot's node is reached: the next hop of IPv4, and of IPv6.
+    pub hops: Arc<BTreeMap<u8, [Option<Hop>; 2]>>,
+    /// Destinations inside of the cluster: packets to them are left alone.
+    pub cluster: Arc<BTreeSet<IpNet>>,
+}
+
+/// How the packets of a pod leave the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mapping {
+    /// They do not.
+    Held,
+    /// By this node, with the Service's address as their source.
+    Translated { address: IpAddr },
+    /// By the node of this slot.
+    Steered { slot: u8 },
+}
+
+/// A next hop on a link of this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hop {
+    pub via: IpAddr,
+    /// The kernel's index of the link.
+    pub link: u32,
+}
+
 /// For the BGP speaker: the peers to talk to and the routes to announce to each.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct BgpSlice {
@@ -106,6 +139,35 @@ pub struct BgpSlice {
     pub local_addresses: Arc<Vec<LocalAddress>>,
     /// The links, by their index, whose routers are peers: they are listened for, and told about this node.
     pub unnumbered: Arc<BTreeMap<u32, InterfaceName>>,
+    /// Where connections are accepted. `None` until there is a plan: what is open stays so.
+    pub listen: Option<Arc<Listen>>,
+}
+
+/// Where BGP connections are accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// Empty: only dials.
+    pub addresses: Vec<IpAddr>,
+    pub port: u16,
+}
+
+/// For BFD: the peers to watch. Peers whose place is not known are not in here.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct BfdSlice {
+    pub peers: Arc<BTreeMap<PeerName, BfdPeer>>,
+}
+
+/// A peer to watch, and how.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BfdPeer {
+    pub profile: Arc<config::BfdProfile>,
+    pub address: ScopedAddress,
+    /// The address to send from; `None` leaves it to the kernel.
+    pub source: Option<IpAddr>,
+    /// The VRF that the peer is in.
+    pub vrf: Option<InterfaceName>,
+    /// RFC 5883: the peer may be several hops away.
+    pub multihop: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -114,6 +176,8 @@ pub struct PeerSlice {
     /// Where the peer is now, or why that is not known: then there is no session.
     pub address: Result<ScopedAddress, Reason>,
     pub routes: OrdMap<IpNet, Arc<RouteAttributes>>,
+    /// What operators want of it: the session begins anew, or all routes are sent again, whenever the number differs.
+    pub orders: PeerOrders,
 }
 
 /// For the status writer: what each Service's status should say. Empty unless this agent allocates.
@@ -148,6 +212,8 @@ pub struct StatusWrite {
     pub transition: bool,
     /// The pools of the addresses to show, for the annotations.
     pub pools: Vec<PoolName>,
+    /// The annotation that asks for other addresses goes with this write.
+    pub renumbered: bool,
 }
 
 /// An Event to be: written when it first appears or differs from the last one written for the Service.

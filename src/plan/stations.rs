@@ -69,6 +69,7 @@ mod tests {
             network_unavailable: false,
             addresses,
             boot_id: None,
+            pod_networks: Vec::new(),
         }))
     }
 

@@ -18,15 +18,21 @@ use crate::world::{
 
 mod advertisements;
 mod data_path;
+mod drains;
+mod egress;
+mod endpoints_first;
 mod forecasts;
 mod incremental;
 mod keeping;
 mod links;
+mod metallb;
 mod model;
 mod patience;
 mod placements;
 mod pools;
 mod pulses;
+mod reload;
+mod renumber;
 mod sharing;
 
 /// A planner with the facts of a small cluster, and the verbs of the stories.
@@ -93,6 +99,10 @@ fn service() -> Service {
         ingress: Vec::new(),
         host_names: Vec::new(),
         external_ips: Vec::new(),
+        source_ranges: Vec::new(),
+        without_node_ports: false,
+        renumber: None,
+        egress: None,
         condition: None,
     }
 }
@@ -112,7 +122,14 @@ fn key(name: &str) -> ObjectKey {
 
 fn node(labels: &[(&str, &str)]) -> Node {
     let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    Node { labels: Labels(labels), ready: true, network_unavailable: false, addresses: Vec::new(), boot_id: None }
+    Node {
+        labels: Labels(labels),
+        ready: true,
+        network_unavailable: false,
+        addresses: Vec::new(),
+        boot_id: None,
+        pod_networks: Vec::new(),
+    }
 }
 
 impl Story {
@@ -187,6 +204,7 @@ impl Story {
             ready: counts(ready),
             serving: counts(serving),
             serving_without_node: 0,
+            addresses: Default::default(),
         };
         self.tell(Fact::EndpointSlice(key(&format!("{name}-1")), Some(Arc::new(slice))));
         self.turn();
@@ -538,6 +556,7 @@ fn endpoints_that_name_no_node_are_told_to_the_user_under_local() {
         ready: Default::default(),
         serving: Default::default(),
         serving_without_node: 2,
+        addresses: Default::default(),
     };
     story.tell(Fact::EndpointSlice(key("web-1"), Some(Arc::new(slice))));
     story.turn();
@@ -778,6 +797,7 @@ fn the_plan_is_the_same_in_whatever_order_the_facts_come() {
             ready: Default::default(),
             serving,
             serving_without_node: 0,
+            addresses: Default::default(),
         };
         facts.push(Fact::EndpointSlice(key(&format!("{name}-x")), Some(Arc::new(slice))));
     }

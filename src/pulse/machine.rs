@@ -117,6 +117,13 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// This node accepts these keys from now on, the newest in front. As at its start, it seals with each of them until every other
+    /// node was due.
+    pub fn handle_keys(&mut self, keys: Vec<KeyId>, now: Instant) {
+        self.sealing = Sealing::new(keys, self.settings, now);
+        self.roster_moved = true;
+    }
+
     /// A machine that begins to listen now. `keys`: those that this node accepts, the newest in front.
     pub fn new(
         me: NodeName,
@@ -423,7 +430,13 @@ impl Machine {
         debug_assert!(self.dues.are_early_enough(&Dues::of(self.peers.values(), settings)), "a peer would be missed");
         if self.dues.first().is_some_and(|due| due <= now) {
             let late = settings.interval / LATE_PART;
-            let others = self.peers.values().filter(|peer| peer.life == Life::Alive).count() > 1;
+            // Nodes that fall silent at once are due one after the other, as their last pulses came: the second counts the first.
+            let recent = |peer: &&Peer| match peer.life {
+                Life::Alive => true,
+                Life::Silent { .. } => now < peer.last_heard + settings.detection() * 2,
+                Life::Unverified | Life::Left => false,
+            };
+            let others = self.peers.values().filter(recent).count() > 1;
             let suspect = others && now >= self.last_heard + settings.detection() / 2;
             for peer in self.peers.values_mut().filter(|peer| peer.life == Life::Alive) {
                 let due = peer.silent_at(settings);

@@ -361,6 +361,8 @@ fn eligibility(code: u8) -> Eligibility {
         6 => Eligibility::DataPathBad,
         7 => Eligibility::ViewStale,
         8 => Eligibility::DataPathNotSeen,
+        9 => Eligibility::Draining,
+        10 => Eligibility::Drained,
         code => Eligibility::Unknown(code),
     }
 }
@@ -376,6 +378,8 @@ fn eligibility_code(eligibility: Eligibility) -> u8 {
         Eligibility::DataPathBad => 6,
         Eligibility::ViewStale => 7,
         Eligibility::DataPathNotSeen => 8,
+        Eligibility::Draining => 9,
+        Eligibility::Drained => 10,
         Eligibility::Unknown(code) => code,
     }
 }

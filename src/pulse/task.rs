@@ -37,13 +37,20 @@ use crate::world::{Fact, Link};
 pub struct Setup {
     pub node: NodeName,
     pub settings: Settings,
-    pub keys: Keys,
-    /// Nodes on the same link that are sent pulses besides the group.
-    pub peers: Vec<IpAddr>,
+    /// The newest counts, from the next pulse on.
+    pub voice: watch::Receiver<Voice>,
     /// Greater than any that this node ever used: see [`Incarnations`]. Links count up from here.
     pub incarnation: u64,
     /// When the agent's loop was last seen to turn. A pulse says that somebody decides here.
     pub turned: watch::Receiver<Instant>,
+}
+
+/// How pulses are sealed, and whom they are sent to besides the group.
+#[derive(Debug, Clone)]
+pub struct Voice {
+    pub keys: Keys,
+    /// Nodes on the same link.
+    pub peers: Vec<IpAddr>,
 }
 
 /// How long the loop of the agent may not have turned before pulses cease. The longest turn, over everything that a large
@@ -82,6 +89,7 @@ pub async fn run(
                     links.insert(*index, sender);
                     let task = LinkTask {
                         index: *index,
+                        voice: setup.voice.borrow().clone(),
                         incarnations: Incarnations { first: setup.incarnation, this: next_incarnation },
                         setup: setup.clone(),
                         facts: facts.clone(),
@@ -184,6 +192,8 @@ struct LinkTask {
     index: u32,
     incarnations: Incarnations,
     setup: Arc<Setup>,
+    /// As the machine knows it.
+    voice: Voice,
     facts: mpsc::Sender<Fact>,
     counters: Arc<Counters>,
 }
@@ -196,12 +206,12 @@ enum Ended {
 }
 
 impl LinkTask {
-    async fn run(self, mut slices: watch::Receiver<LinkSlice>, mut stop: watch::Receiver<bool>) {
+    async fn run(mut self, mut slices: watch::Receiver<LinkSlice>, mut stop: watch::Receiver<bool>) {
         let slice = slices.borrow().clone();
         let now = clock::now();
         let Setup { node, settings, .. } = &*self.setup;
         let mut machine =
-            Machine::new(node.clone(), *settings, self.setup.keys.ids(), self.incarnations, slice.stance(), now);
+            Machine::new(node.clone(), *settings, self.voice.keys.ids(), self.incarnations, slice.stance(), now);
         let mut refused_senders = RefusedSenders::default();
         let mut failing = false;
         loop {
@@ -236,7 +246,7 @@ impl LinkTask {
 
     /// Sends and hears through these sockets until they fail, or it is over.
     async fn pulse(
-        &self,
+        &mut self,
         mut sockets: Sockets,
         mut slice: LinkSlice,
         machine: &mut Machine,
@@ -247,6 +257,8 @@ impl LinkTask {
         let mut roster = None;
         let mut leaving = false;
         let mut hung = false;
+        let mut voice = self.setup.voice.clone();
+        voice.mark_changed();
         debug!(link = %slice.link.name, ipv4 = sockets.v4.is_some(), ipv6 = sockets.v6.is_some(), "pulse sockets opened");
         machine.handle_stance(slice.stance(), clock::now());
         loop {
@@ -292,6 +304,14 @@ impl LinkTask {
                     }
                 }
                 () = reached(deadline) => {}
+                Ok(()) = voice.changed() => {
+                    let newest = voice.borrow_and_update().clone();
+                    if newest.keys.ids() != self.voice.keys.ids() {
+                        info!(link = %slice.link.name, "the keys of the pulse have changed");
+                        machine.handle_keys(newest.keys.ids(), clock::now());
+                    }
+                    self.voice = newest;
+                }
                 changed = slices.changed(), if !leaving => {
                     if changed.is_err() {
                         leaving = true;
@@ -322,7 +342,7 @@ impl LinkTask {
     }
 
     fn send(&self, sockets: &Sockets, slice: &LinkSlice, pulse: &Pulse) {
-        let octets = pulse.emit(self.setup.keys.of(pulse.key));
+        let octets = pulse.emit(self.voice.keys.of(pulse.key));
         trace!(link = %slice.link.name, %pulse, "pulse sent");
         let count = |sent: io::Result<()>| match sent {
             Ok(()) => self.counters.count_sent(octets.len().try_into().unwrap_or(u64::MAX)),
@@ -335,7 +355,7 @@ impl LinkTask {
         for socket in [&sockets.v6, &sockets.v4].into_iter().flatten() {
             count(socket.send_to_group(&octets));
         }
-        for peer in &self.setup.peers {
+        for peer in &self.voice.peers {
             let socket = if peer.is_ipv4() { &sockets.v4 } else { &sockets.v6 };
             let nets = || slice.link.addresses.iter();
             let here = nets().any(|net| net.contains(peer)) && !nets().any(|net| net.addr() == *peer);
@@ -356,7 +376,7 @@ impl LinkTask {
         let outcome = if hop_limit != Some(HOP_LIMIT) || source.port() != PORT {
             Outcome::OffLink
         } else {
-            match Pulse::parse(octets, &self.setup.keys) {
+            match Pulse::parse(octets, &self.voice.keys) {
                 Ok(pulse) => {
                     refused_senders.note_believed(source.ip(), clock::now());
                     trace!(link = %slice.link.name, %source, %pulse, "pulse received");

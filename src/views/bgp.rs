@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{SCHEMA_VERSION, Snapshot};
 use crate::address::Family;
+use crate::bfd_state::BfdState;
 use crate::community::Community;
 use crate::config::PeerAsn;
 use crate::names::{NodeName, ObjectKey, PeerName};
@@ -49,6 +50,9 @@ pub struct PeerReport {
     pub prefixes_received: u64,
     pub last_error: Option<String>,
     pub security: Security,
+    /// How the BFD session with the peer stands; `None` where BFD does not watch it.
+    #[serde(default)]
+    pub bfd: Option<BfdState>,
     pub session: SessionDetail,
 }
 
@@ -145,7 +149,7 @@ pub struct UnknownPeer {
 
 /// The view of `crier bgp peers`.
 pub fn peers(snapshot: &Snapshot, filter: &PeersFilter) -> Result<PeersReport, UnknownPeer> {
-    let report = |(name, peer): (&PeerName, &PeerSlice)| peer_report(name, peer, snapshot.session(name));
+    let report = |(name, peer): (&PeerName, &PeerSlice)| peer_report(snapshot, name, peer);
     let peers = wanted(snapshot, filter.peer.as_ref())?.into_iter().map(report).collect();
     Ok(PeersReport { schema_version: SCHEMA_VERSION, node: snapshot.node.clone(), peers })
 }
@@ -216,8 +220,9 @@ fn services_of(
     of
 }
 
-pub(super) fn peer_report(name: &PeerName, peer: &PeerSlice, session: Option<&SessionReport>) -> PeerReport {
-    let PeerSlice { settings, address, routes } = peer;
+pub(super) fn peer_report(snapshot: &Snapshot, name: &PeerName, peer: &PeerSlice) -> PeerReport {
+    let session = snapshot.session(name);
+    let PeerSlice { settings, address, routes, orders: _ } = peer;
     let nowhere = address.as_ref().err().map(ToString::to_string);
     PeerReport {
         name: name.clone(),
@@ -243,6 +248,7 @@ pub(super) fn peer_report(name: &PeerName, peer: &PeerSlice, session: Option<&Se
             tcp_ao: !settings.tcp_ao.is_empty(),
             ttl_security: settings.ttl_security,
         },
+        bfd: snapshot.bfd(name),
         session: session.map(|session| SessionDetail::clone(&session.detail)).unwrap_or_default(),
     }
 }
@@ -360,6 +366,10 @@ asn = 64512
             ingress: Vec::new(),
             host_names: Vec::new(),
             external_ips: Vec::new(),
+            source_ranges: Vec::new(),
+            without_node_ports: false,
+            renumber: None,
+            egress: None,
             condition: None,
         };
         let slice = EndpointSlice {
@@ -368,6 +378,7 @@ asn = 64512
             ready: Default::default(),
             serving: Default::default(),
             serving_without_node: 1,
+            addresses: Default::default(),
         };
         let hop = |last: u8| DefaultRoute { gateway: IpAddr::from([10, 0, 0, last]), link: 2, metric: 0 };
         for fact in [

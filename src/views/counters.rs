@@ -91,7 +91,8 @@ pub struct PulsesReport {
 
 /// The view.
 pub fn report(counters: &Counters) -> CountersReport {
-    let Counters { moves, conflicts, frames, pulses } = counters;
+    // Those of BFD are in the view of BFD; those of egress are shown by `crier egress`.
+    let Counters { moves, conflicts, frames, pulses, bfd: _, api_requests: _, egress: _ } = counters;
     let of_move = |((direction, cause), count): (&(Direction, String), &u64)| MoveCount {
         direction: *direction,
         cause: cause.clone(),

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{SCHEMA_VERSION, Snapshot};
-use crate::config::Config;
+use crate::config::{self, Config, Touches};
 use crate::names::{NodeName, ObjectKey, PeerName};
 use crate::plan::forecast::{self, ForecastError, PeerDifference};
 use crate::reason::Reason;
@@ -23,6 +23,17 @@ pub struct ForecastReport {
     pub owners: Vec<OwnerReport>,
     pub routes: Vec<RouteReport>,
     pub peers: Vec<PeerReport>,
+    /// The keys that differ, whatever that leads to.
+    #[serde(default)]
+    pub changes: Vec<ChangeReport>,
+}
+
+/// A difference between the two configurations.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ChangeReport {
+    /// Section, key and both values in one line.
+    pub change: String,
+    pub touches: Touches,
 }
 
 /// What becomes of a Service's addresses.
@@ -83,9 +94,9 @@ pub enum PeerEffect {
 }
 
 impl ForecastReport {
-    /// Nothing would change.
+    /// Nothing would change in the cluster or for the peers of this node.
     pub fn is_empty(&self) -> bool {
-        let ForecastReport { schema_version: _, node: _, services, owners, routes, peers } = self;
+        let ForecastReport { schema_version: _, node: _, services, owners, routes, peers, changes: _ } = self;
         services.is_empty() && owners.is_empty() && routes.is_empty() && peers.is_empty()
     }
 }
@@ -123,6 +134,8 @@ pub fn forecast(snapshot: &Snapshot, config: &Arc<Config>) -> Result<ForecastRep
         };
         PeerReport { peer: it.peer, effect, keys: keys.into_iter().map(str::to_owned).collect() }
     });
+    let changes = config::changes(&snapshot.config, config);
+    let changes = changes.iter().map(|it| ChangeReport { change: it.to_string(), touches: it.touches });
     Ok(ForecastReport {
         schema_version: SCHEMA_VERSION,
         node: snapshot.node.clone(),
@@ -130,6 +143,7 @@ pub fn forecast(snapshot: &Snapshot, config: &Arc<Config>) -> Result<ForecastRep
         owners: owners.collect(),
         routes: routes.collect(),
         peers: peers.collect(),
+        changes: changes.collect(),
     })
 }
 

@@ -45,8 +45,9 @@ pub struct AddressReport {
     pub owner_macs: Vec<String>,
     /// This node answers for it.
     pub announced: bool,
+    /// Why the plan has it so. `announced` with the field `announced` false: this node still asks the link.
     pub reason: Reason,
-    /// The reason in words.
+    /// The same in words.
     pub summary: String,
     /// Where this node answers for it, or asks whether it may.
     pub interfaces: Vec<InterfaceName>,
@@ -93,6 +94,9 @@ pub struct RankReport {
     pub rank: Option<usize>,
     /// The sum of the weights of the preferences that match.
     pub weight: Option<u32>,
+    /// It has an endpoint of the Service and is preferred for that: `prefer-endpoints`.
+    #[serde(default)]
+    pub near: bool,
     /// It has the address already and keeps it: `sticky`.
     pub keeps: bool,
     /// Why it may not answer.
@@ -185,16 +189,17 @@ fn ranks(snapshot: &Snapshot, tenants: &[Tenant<'_>], address: IpAddr, pool: &Po
     let announced = |decision: &Decision| decision.announcements.iter().map(|it| it.address).collect();
     let rank_by = shared::first_of_most(tenants.iter().map(|(key, decision, _)| (*key, announced(decision))));
     let rank_by = rank_by.unwrap_or(address);
-    let covering = covering(&snapshot.config, &snapshot.context, pool);
+    let services = tenants.iter().filter_map(|(key, ..)| snapshot.world.services.get(*key)).map(|service| &**service);
+    let covering = covering(&snapshot.config, &snapshot.context, pool, services);
     let holder = snapshot.plan.placements.get(&rank_by).and_then(|placement| placement.owner.as_ref());
     let ranking = Ranking::of((service, &endpoints), &covering, &snapshot.node, holder, rank_by);
     let report = |(place, RankedNode { node, score }): (usize, RankedNode)| match score {
-        Ok(Score { weight, keeps }) => {
-            RankReport { node, rank: Some(place + 1), weight: Some(weight), keeps, reason: None, summary: None }
+        Ok(Score { weight, near, keeps }) => {
+            RankReport { node, rank: Some(place + 1), weight: Some(weight), near, keeps, reason: None, summary: None }
         }
         Err(reason) => {
             let summary = Some(reason.to_string());
-            RankReport { node, rank: None, weight: None, keeps: false, reason: Some(reason), summary }
+            RankReport { node, rank: None, weight: None, near: false, keeps: false, reason: Some(reason), summary }
         }
     };
     ranking.nodes().into_iter().enumerate().map(report).collect()

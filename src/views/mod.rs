@@ -1,18 +1,23 @@
 //! Views: what a running agent shows, each a pure function of one snapshot of it. Floor 1.
 //!
 //! The loop hands out a [`Snapshot`], which costs it next to nothing, and formats nothing. Whoever asks makes the view of
-//! it: [`status`], [`bgp`], [`l2`], [`forecast`] and [`counters`] are the JSON behind the reading verbs, [`metrics`] is the table of
+//! it: [`status`], [`bgp`], [`bfd`], [`l2`], [`forecast`] and [`counters`] are the JSON behind the reading verbs, [`metrics`] is the table of
 //! metrics. Nothing here decides: a view tells what the Plan holds.
 
 mod agreement;
 mod allocator;
+pub mod bfd;
 pub mod bgp;
 pub mod counters;
+pub mod drain;
+pub mod egress;
 pub mod forecast;
 pub mod l2;
 pub mod metrics;
 mod own_node;
 mod problems;
+pub mod reload;
+pub mod renumber;
 mod snapshot;
 mod stations;
 pub mod status;

@@ -51,7 +51,14 @@ mod tests {
             let label = (Node::EXCLUDE_LABEL.to_owned(), String::new());
             let labels = Labels(excluded.then_some(label).into_iter().collect());
             let addresses = Vec::new();
-            let node = Node { labels, ready: true, network_unavailable: false, addresses, boot_id: None };
+            let node = Node {
+                labels,
+                ready: true,
+                network_unavailable: false,
+                addresses,
+                boot_id: None,
+                pod_networks: Vec::new(),
+            };
             planner.apply(Fact::Node((*name).into(), Some(Arc::new(node))));
         }
         let names = nodes.iter().map(|(name, _)| (*name).into()).collect();

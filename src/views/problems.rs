@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use super::Snapshot;
 use super::bgp::PeerReport;
 use super::status::ServiceReport;
-use super::{agreement, allocator, own_node, stations};
-use crate::config::L2;
+use super::{agreement, allocator, bfd, egress, own_node, stations};
+use crate::config::{Kubernetes, L2, Source};
 use crate::names::PeerName;
 use crate::path_state::{PathFault, Serving};
 use crate::plan::context::L2Context;
@@ -18,7 +18,7 @@ use crate::plan::elect;
 use crate::plan::holder::Grade;
 use crate::plan::join::Dispute;
 use crate::reason::Reason;
-use crate::world::{ApiServer, Pulses, SessionState};
+use crate::world::{ApiServer, ClusterConfig, Pulses, SessionState};
 
 /// All problems, those that concern most first.
 pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &[PeerReport]) -> Vec<String> {
@@ -35,6 +35,8 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     };
     let refused = world.refused.iter().map(|(key, why)| format!("{key}: status not written: {why}"));
     let mut problems: Vec<String> = api_server.into_iter().collect();
+    problems.extend(snapshot.reloads.problems());
+    problems.extend(of_cluster_config(snapshot));
     problems.extend(allocator::problems(snapshot));
     problems.extend(own_node::problems(snapshot));
     let stations = stations::answering_for_all(snapshot);
@@ -43,13 +45,40 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(services.iter().flat_map(|service| of_service(service, named)));
     let wanted = |peer: &&PeerReport| !is_left_out(snapshot, &peer.name);
     problems.extend(peers.iter().filter(wanted).filter_map(of_peer));
+    problems.extend(bfd::problems(snapshot));
     problems.extend(disputes(snapshot));
-    problems.extend(world.host_problems.iter().chain(&world.listen_problems).map(ToString::to_string));
+    problems.extend(
+        world.host_problems.iter().chain(&world.listen_problems).chain(&world.egress_problems).map(ToString::to_string),
+    );
     problems.extend(of_data_path(snapshot));
     problems.extend(without_link(snapshot));
+    problems.extend(egress::problems(snapshot));
     problems.extend(agreement::problems(snapshot));
     problems.extend(refused);
     problems
+}
+
+/// What is the matter with the ConfigMap of the configuration, with what it means and what to do.
+fn of_cluster_config(snapshot: &Snapshot) -> Option<String> {
+    let Source::Kubernetes(Kubernetes { config: Some(name), .. }) = &snapshot.config.source else { return None };
+    let in_use = if snapshot.world.cluster_texts.is_empty() {
+        "the files of this host alone are in use"
+    } else {
+        "the last good one stays in use"
+    };
+    Some(match &snapshot.world.cluster_config {
+        ClusterConfig::NotUsed | ClusterConfig::Current => return None,
+        ClusterConfig::Waiting { why } => {
+            format!(
+                "the ConfigMap {name} has changed, and the one of before stays in use until this agent is restarted: {why}"
+            )
+        }
+        ClusterConfig::Refused { why } => format!("the ConfigMap {name} is refused, {in_use}: {why}"),
+        ClusterConfig::Missing => {
+            format!("there is no ConfigMap {name}, {in_use}: make it, or remove [kubernetes] config")
+        }
+        ClusterConfig::Unseen { why } => format!("the ConfigMap {name} is not seen, {in_use}: {why}"),
+    })
 }
 
 /// `named`: what is the matter was said already, for several Services at once.
@@ -74,7 +103,7 @@ fn of_service(service: &ServiceReport, named: impl Fn(&Reason) -> bool) -> Vec<S
 /// That there is no session is as it should be: the peer is shut down, or its next hops all have sessions of their own.
 fn is_left_out(snapshot: &Snapshot, peer: &PeerName) -> bool {
     let address = snapshot.plan.bgp.peers.get(peer).map(|peer| &peer.address);
-    matches!(address, Some(Err(Reason::PeerShutDown | Reason::NoOtherGateway)))
+    matches!(address, Some(Err(Reason::PeerShutDown | Reason::PeerShutByOperator | Reason::NoOtherGateway)))
 }
 
 fn of_peer(peer: &PeerReport) -> Option<String> {

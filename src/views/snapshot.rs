@@ -3,6 +3,7 @@
 //! The loop makes one for each question. Its parts share their structure with the loop's own, so making one costs
 //! microseconds and holding one delays nobody, whatever the number of Services. It never changes.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -11,14 +12,17 @@ use imbl::OrdMap;
 use jiff::Timestamp;
 
 use super::counters::Direction;
+use super::drain::Flows;
+use super::reload::Reloads;
 use crate::arp::packet::Protocol;
+use crate::bfd_state::BfdState;
 use crate::claim::ConflictKind;
 use crate::config::{Config, Pool};
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::plan::context::Context;
 use crate::plan::{Plan, Planner};
 use crate::world::{SessionReport, World};
-use crate::{arp, pulse};
+use crate::{arp, bfd, egress, pulse};
 
 /// See the module's documentation.
 #[derive(Debug, Clone)]
@@ -39,6 +43,10 @@ pub struct Snapshot {
     /// The addresses that Services hold or claim, and who does.
     pub claims: OrdMap<IpAddr, Arc<[ObjectKey]>>,
     pub counters: Counters,
+    /// How reloads of the configuration went.
+    pub reloads: Reloads,
+    /// What a drain has counted.
+    pub flows: Flows,
 }
 
 /// What was counted since the agent started. Counters only ever grow.
@@ -52,6 +60,11 @@ pub struct Counters {
     pub frames: Vec<LinkFrames>,
     /// Of every link that this node ever pulsed on.
     pub pulses: Vec<LinkPulses>,
+    pub bfd: bfd::counters::Report,
+    /// Requests to the API server, of all kinds.
+    pub api_requests: u64,
+    /// Of every pod that is held to a Service's address.
+    pub egress: BTreeMap<IpAddr, egress::counters::Counts>,
 }
 
 /// The frames of one protocol on one link.
@@ -83,6 +96,8 @@ impl Snapshot {
             context: planner.context().clone(),
             claims: planner.book().claims().clone(),
             counters,
+            reloads: Reloads::default(),
+            flows: Flows::default(),
         }
     }
 
@@ -90,6 +105,12 @@ impl Snapshot {
     pub fn session(&self, peer: &PeerName) -> Option<&SessionReport> {
         let known = self.plan.bgp.peers.get(peer).is_some_and(|peer| peer.address.is_ok());
         self.world.sessions.get(peer).filter(|_| known)
+    }
+
+    /// How the BFD session with a peer stands; nothing where BFD does not watch the peer.
+    pub fn bfd(&self, peer: &PeerName) -> Option<BfdState> {
+        let watched = self.plan.bfd.peers.contains_key(peer);
+        watched.then(|| self.world.bfd.get(peer).map_or(BfdState::Down, |report| report.state))
     }
 
     /// How many addresses of a pool Services hold.

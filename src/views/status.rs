@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::bgp::{PeerReport, peer_report};
 use super::counters::{self, CountersReport};
+use super::drain::{self, DrainReport};
 use super::problems::problems;
+use super::reload::Reloads;
 use super::{SCHEMA_VERSION, Snapshot};
 use crate::claim::ConflictKind;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName, PoolName};
@@ -19,7 +21,7 @@ use crate::plan::decision::{Announcement, Decision};
 use crate::reason::Reason;
 use crate::roster::{Eligibility, KeyId, KeyUse, Member, Roster};
 use crate::session_state::SessionState;
-use crate::world::{ApiServer, Conflict, HostProblem, Link, Pulses, World};
+use crate::world::{ApiServer, Conflict, HostProblem, Link, Pulses, Service, World};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
@@ -44,6 +46,12 @@ pub struct Report {
     /// Whether this node can serve what it announces.
     #[serde(default)]
     pub data_path: DataPathReport,
+    /// How far this node has come with leaving; `None` where it does not.
+    #[serde(default)]
+    pub drain: Option<DrainReport>,
+    /// How reloads of the configuration went.
+    #[serde(default)]
+    pub configuration: Reloads,
     /// What is wrong with the settings of this host; the problems below have it too.
     pub host_problems: Vec<HostProblem>,
     /// What somebody should look at, in plain sentences.
@@ -157,6 +165,9 @@ pub struct ServiceReport {
     pub decision: Decision,
     /// The reasons above in words, as the table shows them.
     pub summary: String,
+    /// What fields of the Service that crier leaves to others mean for its clients.
+    #[serde(default)]
+    pub remarks: Vec<String>,
 }
 
 /// The view.
@@ -166,10 +177,10 @@ pub fn status(snapshot: &Snapshot) -> Report {
         name: key.clone(),
         decision: Decision::clone(decision),
         summary: summary(decision, snapshot),
+        remarks: world.services.get(key).map(|service| remarks(service)).unwrap_or_default(),
     };
     let services: Vec<ServiceReport> = load_balancers(snapshot).map(of_service).collect();
-    let peers: Vec<PeerReport> =
-        plan.bgp.peers.iter().map(|(name, peer)| peer_report(name, peer, snapshot.session(name))).collect();
+    let peers: Vec<PeerReport> = plan.bgp.peers.iter().map(|(name, peer)| peer_report(snapshot, name, peer)).collect();
     let mut answered = answered(snapshot);
     let links = links(snapshot).map(|link| LinkReport {
         name: link.name.clone(),
@@ -201,6 +212,8 @@ pub fn status(snapshot: &Snapshot) -> Report {
         l2: counters::report(counters),
         services,
         data_path: data_path(&world.data_path),
+        drain: drain::drain(snapshot),
+        configuration: snapshot.reloads.clone(),
         host_problems: world.host_problems.clone(),
     }
 }
@@ -329,6 +342,23 @@ fn api_server(state: &ApiServer) -> ApiServerReport {
             error: Some(why.clone()),
         },
     }
+}
+
+/// What crier has no part in, and people look for here when a client is not served, or nothing seems to be missing.
+fn remarks(service: &Service) -> Vec<String> {
+    const NAMED: usize = 8;
+    let ranges = &service.source_ranges;
+    let mut named: Vec<&str> = ranges.iter().take(NAMED).map(String::as_str).collect();
+    let more = format!("{} more", ranges.len().saturating_sub(NAMED));
+    named.extend((ranges.len() > NAMED).then_some(more.as_str()));
+    let closed = format!(
+        "kube-proxy lets in only clients of {} (loadBalancerSourceRanges); crier announces the address to all",
+        named.join(", ")
+    );
+    let without =
+        "it has no node ports (allocateLoadBalancerNodePorts = false): crier sends traffic to none and needs none";
+    let closed = (!ranges.is_empty()).then_some(closed);
+    closed.into_iter().chain(service.without_node_ports.then(|| without.to_owned())).collect()
 }
 
 /// One line about a Service: what it has and where it is announced, or what is in the way.

@@ -8,7 +8,11 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Conflict, DefaultRoute, EndpointSlice, HostProblem, LeaseState, Link, Node, Service, SessionDetail};
+use super::{
+    BfdReport, Conflict, DefaultRoute, Drain, EndpointSlice, HostProblem, LeaseState, Link, Node, Service,
+    SessionDetail,
+};
+use crate::config::Config;
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
 use crate::path_state::DataPath;
 use crate::roster::Roster;
@@ -42,6 +46,8 @@ pub enum Fact {
         ended: Vec<IpAddr>,
     },
     Session(PeerName, SessionReport),
+    /// How the BFD session of a peer stands; `None` where there is none any more.
+    Bfd(PeerName, Option<Arc<BfdReport>>),
     /// All routers that advertise themselves on the link of this index, by link-local address, the first heard in front.
     /// Empty also when the link is no longer listened on.
     Routers(u32, Vec<Ipv6Addr>),
@@ -70,6 +76,18 @@ pub enum Fact {
     Listening(Vec<HostProblem>),
     /// Whether this node can serve what it announces.
     DataPath(DataPath),
+    /// This agent goes by another configuration from now on. It was checked, and needs no restart. It holds secrets, so it is
+    /// never written anywhere.
+    #[serde(skip)]
+    Config(Arc<Config>),
+    /// What an operator wants of a peer of `[[bgp.peer]]`.
+    Peer(PeerName, PeerOrder),
+    /// How far this node has come with leaving; `None` where it does not.
+    Drain(Option<Arc<Drain>>),
+    /// How it stands with the ConfigMap of the configuration, and its texts that are in use, each with its name.
+    ClusterConfig(ClusterConfig, Arc<Vec<(String, String)>>),
+    /// All that keeps this node from holding egress pods to their Services' addresses.
+    Egress(Vec<HostProblem>),
     /// Wait for no list any longer: act on the last known state, even if no list was ever complete.
     FailStatic,
     /// The agent stops: this node takes nothing any more, and says nothing for what it still answers for.
@@ -86,7 +104,8 @@ impl Fact {
             | Fact::Namespace(..)
             | Fact::Listed(_)
             | Fact::StatusWritten(..)
-            | Fact::Assigned(..) => true,
+            | Fact::Assigned(..)
+            | Fact::Peer(_, PeerOrder::Shut | PeerOrder::Enable) => true,
             Fact::ApiServer(_)
             | Fact::Leader(_)
             | Fact::Lease(_)
@@ -95,6 +114,7 @@ impl Fact {
             | Fact::Conflict(..)
             | Fact::Answering { .. }
             | Fact::Session(..)
+            | Fact::Bfd(..)
             | Fact::Routers(..)
             | Fact::Caller(..)
             | Fact::DefaultRoutes(_)
@@ -105,10 +125,33 @@ impl Fact {
             | Fact::Host(_)
             | Fact::Listening(_)
             | Fact::DataPath(_)
+            | Fact::Config(_)
+            | Fact::Drain(_)
+            | Fact::Peer(_, PeerOrder::Reset | PeerOrder::Refresh)
+            | Fact::ClusterConfig(..)
+            | Fact::Egress(_)
             | Fact::FailStatic
             | Fact::Leaving => false,
         }
     }
+}
+
+/// How it stands with the ConfigMap of the configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ClusterConfig {
+    /// The configuration names none.
+    #[default]
+    NotUsed,
+    /// Its newest text is in use.
+    Current,
+    /// Its newest text is good, and used from the next start on.
+    Waiting { why: String },
+    /// Its newest text has a mistake: what was in use before stays.
+    Refused { why: String },
+    /// It is not there: what was in use before stays.
+    Missing,
+    /// It cannot be seen: what was in use before stays.
+    Unseen { why: String },
 }
 
 /// The keys of a complete list.
@@ -143,6 +186,28 @@ pub enum Pulses {
         /// Pulses are authenticated with a key; those without are dropped.
         authenticated: bool,
     },
+}
+
+/// What an operator wants of a BGP peer. Each reset and each refresh counts, also one that was wanted before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PeerOrder {
+    /// End the session and begin it anew.
+    Reset,
+    /// Send all routes again.
+    Refresh,
+    /// Hold no session until it is enabled again. Remembered across a restart of the agent.
+    Shut,
+    /// Take `Shut` back.
+    Enable,
+}
+
+/// What operators wanted of a peer so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PeerOrders {
+    pub shut: bool,
+    pub resets: u32,
+    pub refreshes: u32,
 }
 
 /// What a BGP session reports when it changes.

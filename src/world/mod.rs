@@ -1,7 +1,9 @@
 //! Everything crier was told: facts come in, the World is their sum. It decides nothing.
 //! Floor 1. `Fact` is what the sources and actuators report; `World` is what `plan` reads.
 
+mod bfd;
 mod condition;
+mod drain;
 mod fact;
 mod lease;
 mod node_counts;
@@ -12,13 +14,15 @@ mod sum;
 mod tests;
 
 pub use crate::session_state::SessionState;
+pub use bfd::{BfdLoss, BfdReport, BfdSessions};
 pub use condition::Condition;
-pub use fact::{ApiServer, Fact, Listing, Pulses, SessionReport};
+pub use drain::{Drain, DrainStage};
+pub use fact::{ApiServer, ClusterConfig, Fact, Listing, PeerOrder, PeerOrders, Pulses, SessionReport};
 pub use lease::LeaseState;
 pub use node_counts::NodeCounts;
 pub use objects::{
-    Conflict, DefaultRoute, EndpointSlice, FamilyPolicy, HostProblem, Link, Node, Request, RequestError, Service,
-    ServicePort, Sharing, TrafficPolicy,
+    Conflict, DefaultRoute, Egress, EndpointAddresses, EndpointSlice, FamilyPolicy, HostProblem, Link, Node, Renumber,
+    Request, RequestError, Service, ServicePort, Sharing, TrafficPolicy,
 };
 pub use session::{
     Capabilities, CarriedFamily, Direction, LastNotification, MessageCounts, NegotiatedReport, NotificationCount,

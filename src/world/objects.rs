@@ -2,9 +2,9 @@
 //! Floor 1. The translators in `k8s` and `kernel` make these; nothing here judges.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -41,9 +41,21 @@ pub struct Service {
     /// The other entries of `status.loadBalancer.ingress`: host names, which crier never writes.
     #[serde(default)]
     pub host_names: Vec<String>,
+    /// How what its pods open leaves the cluster; `None` as the host and its CNI do it.
+    #[serde(default)]
+    pub egress: Option<Egress>,
     /// `spec.externalIPs`: addresses that kube-proxy serves for it, of whatever type it is.
     #[serde(default)]
     pub external_ips: Vec<IpAddr>,
+    /// `spec.loadBalancerSourceRanges`, as written: from where kube-proxy lets clients in. Empty: from everywhere.
+    #[serde(default)]
+    pub source_ranges: Vec<String>,
+    /// `spec.allocateLoadBalancerNodePorts` is false.
+    #[serde(default)]
+    pub without_node_ports: bool,
+    /// Its addresses that are to be replaced.
+    #[serde(default)]
+    pub renumber: Option<Box<Renumber>>,
     /// What crier says of it in its status.
     #[serde(default)]
     pub condition: Option<Arc<Condition>>,
@@ -61,6 +73,15 @@ impl Service {
     pub fn given(&self) -> Vec<IpAddr> {
         self.condition.as_ref().map(|condition| condition.addresses()).unwrap_or_default()
     }
+}
+
+/// What the annotation `crier.dev/egress` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Egress {
+    /// With the Service's address as its source, and not at all while that cannot be.
+    ServiceAddress,
+    /// Not at all: the annotations ask for what cannot be read or is not available.
+    Closed,
 }
 
 /// `spec.ipFamilyPolicy`.
@@ -104,6 +125,22 @@ pub struct Request {
     pub pools: Vec<PoolName>,
 }
 
+/// The wish that a Service gets other addresses: the annotation [`Renumber::ANNOTATION`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renumber {
+    /// The addresses that the Service is to have no longer. At least one.
+    pub leaving: Vec<IpAddr>,
+    /// How long they stay beside the new ones, once the status shows both.
+    pub overlap: Duration,
+}
+
+impl Renumber {
+    pub const ANNOTATION: &'static str = "crier.dev/renumber";
+
+    /// So long at most, and more than any client keeps an address.
+    pub const LONGEST_OVERLAP: Duration = Duration::from_secs(30 * 24 * 3600);
+}
+
 /// Why the request of a Service cannot be read. The text names the annotation or field and its value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum RequestError {
@@ -130,6 +167,55 @@ pub struct EndpointSlice {
     pub serving: NodeCounts,
     /// Serving endpoints that name no node: usable with external traffic policy Cluster, not with Local.
     pub serving_without_node: u32,
+    /// The addresses of all endpoints, of those too that are not ready: what a pod opens does not wait for that.
+    #[serde(default)]
+    pub addresses: EndpointAddresses,
+}
+
+/// The addresses of the endpoints of one slice. A cluster has many of these, so an address takes what its octets take.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<IpAddr>", into = "Vec<IpAddr>")]
+pub enum EndpointAddresses {
+    #[default]
+    None,
+    V4(Box<[Ipv4Addr]>),
+    V6(Box<[Ipv6Addr]>),
+}
+
+impl EndpointAddresses {
+    pub fn iter(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let (v4, v6): (&[Ipv4Addr], &[Ipv6Addr]) = match self {
+            EndpointAddresses::None => (&[], &[]),
+            EndpointAddresses::V4(v4) => (v4, &[]),
+            EndpointAddresses::V6(v6) => (&[], v6),
+        };
+        v4.iter().copied().map(IpAddr::V4).chain(v6.iter().copied().map(IpAddr::V6))
+    }
+}
+
+/// Those of the family of the first one: a slice has addresses of one family.
+impl From<Vec<IpAddr>> for EndpointAddresses {
+    fn from(addresses: Vec<IpAddr>) -> EndpointAddresses {
+        let v4 = |address: &IpAddr| match address {
+            IpAddr::V4(v4) => Some(*v4),
+            IpAddr::V6(_) => None,
+        };
+        let v6 = |address: &IpAddr| match address {
+            IpAddr::V6(v6) => Some(*v6),
+            IpAddr::V4(_) => None,
+        };
+        match addresses.first() {
+            None => EndpointAddresses::None,
+            Some(IpAddr::V4(_)) => EndpointAddresses::V4(addresses.iter().filter_map(v4).collect()),
+            Some(IpAddr::V6(_)) => EndpointAddresses::V6(addresses.iter().filter_map(v6).collect()),
+        }
+    }
+}
+
+impl From<EndpointAddresses> for Vec<IpAddr> {
+    fn from(addresses: EndpointAddresses) -> Vec<IpAddr> {
+        addresses.iter().collect()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,6 +230,9 @@ pub struct Node {
     /// The boot of the host that its kubelet has last reported of; `None` where no kubelet reports.
     #[serde(default)]
     pub boot_id: Option<String>,
+    /// `spec.podCIDRs`: the addresses of its pods.
+    #[serde(default)]
+    pub pod_networks: Vec<IpNet>,
 }
 
 impl Node {

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use super::{
-    ApiServer, Conflict, DefaultRoute, EndpointSlice, Fact, HostProblem, LeaseState, Link, Listing, Node, NodeCounts,
-    Pulses, Service, SessionReport, SessionState,
+    ApiServer, BfdSessions, ClusterConfig, Conflict, DefaultRoute, Drain, DrainStage, EndpointSlice, Fact, HostProblem,
+    LeaseState, Link, Listing, Node, NodeCounts, PeerOrder, PeerOrders, Pulses, Service, SessionReport, SessionState,
 };
 use crate::address::Family;
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
@@ -45,6 +45,8 @@ pub struct World {
     /// The addresses that this node answers for, each with the links.
     pub answering: OrdMap<IpAddr, OrdSet<InterfaceName>>,
     pub sessions: OrdMap<PeerName, SessionReport>,
+    /// Of the peers that are watched by BFD.
+    pub bfd: BfdSessions,
     /// Heard on each link, by its index; the first heard in front. Never an empty list.
     pub routers: OrdMap<u32, Vec<Ipv6Addr>>,
     /// Who last called our BGP port on each link, from a link-local address.
@@ -68,8 +70,20 @@ pub struct World {
     pub host_problems: Vec<HostProblem>,
     /// What keeps BGP connections from being accepted.
     pub listen_problems: Vec<HostProblem>,
+    /// Grows with each change of what [`World::to_remember`] gives.
+    pub changes: u64,
+    /// How it stands with the ConfigMap of the configuration.
+    pub cluster_config: ClusterConfig,
+    /// The texts of the ConfigMap that are in use, each with its name.
+    pub cluster_texts: Arc<Vec<(String, String)>>,
+    /// What keeps egress pods from being held to their Services' addresses.
+    pub egress_problems: Vec<HostProblem>,
     /// Of this node; good where nothing tells.
     pub data_path: DataPath,
+    /// What operators wanted of peers, by the name of the `[[bgp.peer]]`.
+    pub peer_orders: OrdMap<PeerName, PeerOrders>,
+    /// This node is being drained.
+    pub drain: Option<Arc<Drain>>,
     pub fail_static: bool,
     pub leaving: bool,
 }
@@ -142,6 +156,7 @@ impl Default for World {
             conflicts: OrdMap::new(),
             answering: OrdMap::new(),
             sessions: OrdMap::new(),
+            bfd: BfdSessions::new(),
             routers: OrdMap::new(),
             callers: OrdMap::new(),
             default_routes: Vec::new(),
@@ -154,9 +169,15 @@ impl Default for World {
             refused: OrdMap::new(),
             host_problems: Vec::new(),
             listen_problems: Vec::new(),
+            egress_problems: Vec::new(),
             data_path: DataPath::UNWATCHED,
+            peer_orders: OrdMap::new(),
+            drain: None,
+            cluster_config: ClusterConfig::default(),
+            cluster_texts: Arc::default(),
             fail_static: false,
             leaving: false,
+            changes: 0,
         }
     }
 }
@@ -164,6 +185,15 @@ impl Default for World {
 impl World {
     /// Takes a fact in. Applying the same fact twice touches nothing the second time.
     pub fn apply(&mut self, fact: Fact) -> Touched {
+        let is_kept = fact.is_worth_remembering();
+        let touched = self.take_in(fact);
+        if is_kept && !matches!(touched, Touched::Nothing) {
+            self.changes = self.changes.wrapping_add(1);
+        }
+        touched
+    }
+
+    fn take_in(&mut self, fact: Fact) -> Touched {
         match fact {
             Fact::Service(key, Some(service)) => self.put_service(key, service),
             Fact::Service(key, None) => self.drop_service(&key),
@@ -190,6 +220,11 @@ impl World {
                     self.refused.clear();
                 }
                 everything_if(std::mem::replace(&mut self.leader, leader) != leader)
+            }
+            Fact::ClusterConfig(state, texts) => {
+                self.cluster_config = state;
+                self.cluster_texts = texts;
+                Touched::Nothing
             }
             Fact::Lease(state) => {
                 self.lease = *state;
@@ -231,6 +266,10 @@ impl World {
                 let before = self.sessions.insert(name, report).as_ref().map(proof);
                 peers_if(before.as_ref() != Some(&now))
             }
+            Fact::Bfd(peer, report) => {
+                put(&mut self.bfd, peer, report);
+                Touched::Nothing
+            }
             Fact::Routers(link, routers) => {
                 peers_if(put(&mut self.routers, link, Some(routers).filter(|routers| !routers.is_empty())))
             }
@@ -270,12 +309,25 @@ impl World {
                 self.listen_problems = problems;
                 Touched::Nothing
             }
+            Fact::Egress(problems) => {
+                self.egress_problems = problems;
+                Touched::Nothing
+            }
             Fact::DataPath(path) => everything_if(std::mem::replace(&mut self.data_path, path.clone()) != path),
+            // The planner goes by it; the World has no opinions.
+            Fact::Config(_) => Touched::Everything,
+            Fact::Peer(peer, order) => self.order(peer, order),
+            Fact::Drain(drain) => everything_if(std::mem::replace(&mut self.drain, drain.clone()) != drain),
             // With the lists complete there is nothing left to be patient for.
             Fact::Leaving => everything_if(!std::mem::replace(&mut self.leaving, true)),
             Fact::FailStatic if self.listed.all() => Touched::Nothing,
             Fact::FailStatic => everything_if(!std::mem::replace(&mut self.fail_static, true)),
         }
+    }
+
+    /// How far this node has come with leaving.
+    pub fn drain_stage(&self) -> Option<DrainStage> {
+        self.drain.as_ref().map(|drain| drain.stage)
     }
 
     /// The endpoints of a Service that take new connections for addresses of one family.
@@ -295,6 +347,12 @@ impl World {
             without_node = without_node.saturating_add(slice.serving_without_node);
         }
         Endpoints { by_node: if ready.is_empty() { serving } else { ready }, without_node }
+    }
+
+    /// The addresses of all endpoints of a Service, of both families and whether they are ready or not.
+    pub fn endpoint_addresses<'a>(&'a self, service: &ObjectKey) -> impl Iterator<Item = IpAddr> + 'a {
+        let keys = self.slices_of.get(service).into_iter().flat_map(|keys| keys.iter());
+        keys.filter_map(|key| self.endpoint_slices.get(key)).flat_map(|slice| slice.addresses.iter())
     }
 
     /// How many endpoints of one family a node has that take new connections: the ready ones, or while there is none of
@@ -320,7 +378,21 @@ impl World {
         let nodes = self.nodes.iter().map(|(name, it)| Fact::Node(name.clone(), Some(it.clone())));
         let namespaces = self.namespaces.iter().map(|(name, it)| Fact::Namespace(name.clone(), Some(it.clone())));
         let assigned = self.assigned.iter().map(|(key, addresses)| Fact::Assigned(key.clone(), addresses.clone()));
-        services.chain(slices).chain(nodes).chain(namespaces).chain(assigned)
+        let shut = self.peer_orders.iter().filter(|(_, orders)| orders.shut);
+        let shut = shut.map(|(peer, _)| Fact::Peer(peer.clone(), PeerOrder::Shut));
+        services.chain(slices).chain(nodes).chain(namespaces).chain(assigned).chain(shut)
+    }
+
+    fn order(&mut self, peer: PeerName, order: PeerOrder) -> Touched {
+        let mut orders = self.peer_orders.get(&peer).copied().unwrap_or_default();
+        match order {
+            PeerOrder::Reset => orders.resets = orders.resets.wrapping_add(1),
+            PeerOrder::Refresh => orders.refreshes = orders.refreshes.wrapping_add(1),
+            PeerOrder::Shut => orders.shut = true,
+            PeerOrder::Enable => orders.shut = false,
+        }
+        let before = self.peer_orders.insert(peer, orders);
+        if before.unwrap_or_default() == orders { Touched::Nothing } else { Touched::Peers }
     }
 
     /// Who holds the address is looked for among all Services: conflicts are rare.

@@ -27,6 +27,10 @@ fn service(load_balancer: bool, ingress: &[&str]) -> Service {
         ingress: ingress.iter().map(|ip| ip.parse().unwrap()).collect(),
         host_names: Vec::new(),
         external_ips: Vec::new(),
+        source_ranges: Vec::new(),
+        without_node_ports: false,
+        renumber: None,
+        egress: None,
         condition: None,
     }
 }
@@ -43,6 +47,7 @@ fn put_slice(world: &mut World, name: &str, of: &str, nodes: &[&str]) {
         ready: nodes.iter().map(|node| ((*node).into(), 1)).collect(),
         serving: counts,
         serving_without_node: 0,
+        addresses: Default::default(),
     };
     world.apply(Fact::EndpointSlice(key(name), Some(Arc::new(slice))));
 }

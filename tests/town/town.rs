@@ -685,8 +685,14 @@ impl Town {
         for host in hosts {
             let name = ("kubernetes.io/hostname".to_owned(), host.name.to_string());
             let labels = Labels(self.story.labels.iter().cloned().chain([name]).collect());
-            let node =
-                Node { labels, ready: true, network_unavailable: false, addresses: vec![host.ip], boot_id: None };
+            let node = Node {
+                labels,
+                ready: true,
+                network_unavailable: false,
+                addresses: vec![host.ip],
+                boot_id: None,
+                pod_networks: Vec::new(),
+            };
             facts.push(Fact::Node(host.name.clone(), Some(Arc::new(node))));
         }
         facts.extend(
@@ -711,6 +717,7 @@ impl Town {
             ready: on_node.clone().into(),
             serving: on_node.into(),
             serving_without_node: u32::from(!self.story.local),
+            addresses: Default::default(),
         };
         Fact::EndpointSlice(key, Some(Arc::new(slice)))
     }
@@ -740,6 +747,10 @@ pub fn service(address: IpAddr, local: bool) -> Service {
         ingress: vec![address],
         host_names: Vec::new(),
         external_ips: Vec::new(),
+        source_ranges: Vec::new(),
+        without_node_ports: false,
+        renumber: None,
+        egress: None,
         condition: None,
     }
 }

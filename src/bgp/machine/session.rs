@@ -153,6 +153,23 @@ impl End {
         }
     }
 
+    /// Whether BFD, here or at the peer, found that packets do not pass: the path is at fault, not the peer (RFC 9384).
+    pub fn is_path_failure(&self) -> bool {
+        let bfd_down = NotificationReason::Cease(Cease::BfdDown);
+        match self {
+            End::Sent { notification, .. } | End::Received(notification) => {
+                let cause = notification.hard_reset_cause().map(|cause| cause.reason);
+                notification.reason == bfd_down || cause == Some(bfd_down)
+            }
+            End::DialFailed(_)
+            | End::DialTimedOut
+            | End::Lost(_)
+            | End::SendHoldTimerExpired
+            | End::AddressGone(_)
+            | End::Unanswered => false,
+        }
+    }
+
     /// What to tell the peer before closing.
     pub fn last_word(&self) -> Option<&Notification> {
         match self {

@@ -161,8 +161,10 @@ enum Event {
     RouteRefresh,
     Notification,
     Malformed,
-    /// BFD says that the peer is gone (RFC 9384).
+    /// The connection cannot go on, for want of resources.
     Fault,
+    /// BFD says that packets do not pass any more (RFC 9384).
+    PathLost,
     /// The socket took something.
     Sent,
     /// An UPDATE whose MP_REACH_NLRI ends before its routes begin.
@@ -207,7 +209,8 @@ fn happens(event: Event, bench: &mut Bench) -> String {
         }
         Event::Notification => peering.handle_message(id, Parsed::Notification(cease(Cease::AdministrativeReset)), now),
         Event::Malformed => peering.handle_malformed(id, &WireError::Header(HeaderFault::Type(9)), now),
-        Event::Fault => peering.handle_fault(id, cease(Cease::BfdDown), "BFD says so".to_owned(), now),
+        Event::Fault => peering.handle_fault(id, cease(Cease::OutOfResources), "a bug".to_owned(), now),
+        Event::PathLost => peering.handle_fault(id, cease(Cease::BfdDown), "BFD says so".to_owned(), now),
         Event::Sent => {
             peering.handle_sent(id, now);
             Vec::new()
@@ -225,6 +228,7 @@ fn every_state_answers_every_event_as_the_table_says() {
     use SessionState::{Active, Connect, Established, Idle, OpenConfirm, OpenSent};
     let header = "close with Header(BadMessageType)";
     let stop = "close with Cease(AdministrativeShutdown)";
+    let fault = "close with Cease(OutOfResources)";
     let bfd = "close with Cease(BfdDown)";
     let hold = "close with HoldTimerExpired, failed";
     let fsm = |state: &str| format!("close with Fsm(UnexpectedIn{state}), failed");
@@ -326,13 +330,21 @@ fn every_state_answers_every_event_as_the_table_says() {
         (Event::Malformed, OpenConfirm, &format!("{header}, failed"), Idle),
         (Event::Malformed, Established, &format!("{header}, down"), Idle),
 
-        // X22, and X23: without a connection there is nothing to end.
         (Event::Fault, Idle, ignored, Idle),
         (Event::Fault, Connect, ignored, Connect),
         (Event::Fault, Active, ignored, Active),
-        (Event::Fault, OpenSent, &format!("{bfd}, failed"), Idle),
-        (Event::Fault, OpenConfirm, &format!("{bfd}, failed"), Idle),
-        (Event::Fault, Established, &format!("{bfd}, down"), Idle),
+        (Event::Fault, OpenSent, &format!("{fault}, failed"), Idle),
+        (Event::Fault, OpenConfirm, &format!("{fault}, failed"), Idle),
+        (Event::Fault, Established, &format!("{fault}, down"), Idle),
+
+        // X22, and X23: without a connection there is nothing to end. The path has failed and not the peer, so nobody is backed off
+        // from.
+        (Event::PathLost, Idle, ignored, Idle),
+        (Event::PathLost, Connect, ignored, Connect),
+        (Event::PathLost, Active, ignored, Active),
+        (Event::PathLost, OpenSent, &format!("{bfd}, failed"), Active),
+        (Event::PathLost, OpenConfirm, &format!("{bfd}, failed"), Active),
+        (Event::PathLost, Established, &format!("{bfd}, down"), Active),
 
         (Event::Sent, Idle, ignored, Idle),
         (Event::Sent, Connect, ignored, Connect),
@@ -372,12 +384,75 @@ fn every_state_answers_every_event_as_the_table_says() {
         (Event::Unanswered, OpenConfirm, ignored, OpenConfirm),
         (Event::Unanswered, Established, "close, down", Active),
     ];
-    assert_eq!(table.len(), 19 * 6, "nineteen events in six states");
+    assert_eq!(table.len(), 20 * 6, "twenty events in six states");
     for (event, before, done, after) in table {
         let mut bench = Bench::in_phase(*before);
         assert_eq!(happens(*event, &mut bench), *done, "what is done when {event:?} comes in {before}");
         assert_eq!(bench.peering.state(), *after, "the state after {event:?} in {before}");
     }
+}
+
+/// What is done when BFD says that the path is up. The dial, if there is one, is what the bench is about.
+fn path_comes_up(bench: &mut Bench) -> String {
+    let actions = bench.peering.handle_path_up(bench.now);
+    for action in &actions {
+        if let Action::Dial(id) = action {
+            bench.id = *id;
+        }
+    }
+    summary(&actions)
+}
+
+#[test]
+fn a_path_that_fails_again_and_again_is_dialled_each_time_as_if_it_were_the_first() {
+    let mut bench = Bench::in_phase(SessionState::Established);
+    for _ in 0..20 {
+        assert_eq!(happens(Event::PathLost, &mut bench), "close with Cease(BfdDown), down");
+        assert_eq!(bench.peering.failures(), 0);
+        let retry = bench.peering.next_attempt().expect("it is dialled again") - bench.now;
+        assert!(retry <= offer().connect_retry_time, "after {retry:?}");
+        // BFD is up long before that: then there is no reason to wait.
+        let now = bench.now;
+        assert_eq!(summary(&bench.peering.handle_path_down(now)), "");
+        assert_eq!(path_comes_up(&mut bench), "dial");
+        assert_eq!(path_comes_up(&mut bench), "", "once");
+        happens(Event::Connected, &mut bench);
+        bench.hears(peers_open());
+        happens(Event::Keepalive, &mut bench);
+        assert_eq!(bench.peering.state(), SessionState::Established);
+    }
+}
+
+#[test]
+fn a_dial_that_went_into_a_dead_path_is_made_anew_when_the_path_is_up() {
+    let mut bench = Bench::in_phase(SessionState::Connect);
+    assert_eq!(path_comes_up(&mut bench), "close, dial");
+    assert_eq!(bench.peering.state(), SessionState::Connect);
+}
+
+#[test]
+fn a_peering_that_needs_the_path_neither_dials_nor_accepts_before_it_is_up() {
+    let mut bench = Bench::new(offer());
+    let now = bench.now;
+    bench.peering = Peering::new(offer(), 7, now).needing_path();
+    assert_eq!(bench.passes(secs(3600)), [""], "the dial that was due is held");
+    assert_eq!((bench.peering.state(), bench.peering.next_deadline()), (SessionState::Idle, None));
+    assert_eq!(happens(Event::Accepted, &mut bench), "close");
+    assert_eq!(path_comes_up(&mut bench), "dial");
+    happens(Event::Connected, &mut bench);
+    // The path goes again before the session is established.
+    let now = bench.now;
+    assert_eq!(summary(&bench.peering.handle_path_down(now)), "close with Cease(BfdDown), failed");
+    bench.passes(secs(3600));
+    assert_eq!((bench.peering.state(), bench.peering.next_deadline()), (SessionState::Idle, None));
+    assert_eq!(path_comes_up(&mut bench), "dial");
+    happens(Event::Connected, &mut bench);
+    bench.hears(peers_open());
+    happens(Event::Keepalive, &mut bench);
+    // An operator who holds BFD down ends no session: RFC 5882 §4.2.
+    let now = bench.now;
+    assert_eq!(summary(&bench.peering.handle_path_down(now)), "");
+    assert_eq!(bench.peering.state(), SessionState::Established);
 }
 
 #[test]

@@ -19,15 +19,8 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::bgp::socket::options::{self, interface_index};
 use crate::bgp::socket::{Endpoint, GTSM_TTL, Protection, describe};
 use crate::names::{InterfaceName, PeerName};
+pub use crate::plan::slice::Listen;
 use crate::world::HostProblem;
-
-/// Where the speaker accepts connections.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listen {
-    /// Empty: only dials.
-    pub addresses: Vec<IpAddr>,
-    pub port: u16,
-}
 
 /// One address could not be listened on; then no address is.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +35,8 @@ pub struct ListenError {
 /// The open listening sockets.
 #[derive(Debug)]
 pub struct Listeners {
+    /// As it was wanted: an address family that this host does not have is in it.
+    wanted: Listen,
     listen: Listen,
     sockets: BTreeMap<Spot, Listener>,
     /// Why the addresses outside VRFs that are not listened on are not.
@@ -132,6 +127,7 @@ impl Listeners {
 
     fn none(listen: Listen) -> Listeners {
         Listeners {
+            wanted: listen.clone(),
             listen,
             sockets: BTreeMap::new(),
             unopened: BTreeMap::new(),
@@ -158,6 +154,18 @@ impl Listeners {
         Ok(Listeners { sockets, ..Listeners::none(listen) })
     }
 
+    /// Listens elsewhere from the next [`Listeners::follow`] on; true if that is news. Connections that are open go on.
+    pub fn turn_to(&mut self, listen: &Listen) -> bool {
+        if self.wanted == *listen {
+            return false;
+        }
+        if self.listen.port != listen.port {
+            self.sockets.clear();
+        }
+        (self.wanted, self.listen) = (listen.clone(), listen.clone());
+        true
+    }
+
     /// The addresses that are listened on.
     pub fn local_addresses(&self) -> Vec<SocketAddr> {
         self.sockets.values().filter_map(|listener| listener.socket.local_addr().ok()).collect()
@@ -180,6 +188,7 @@ impl Listeners {
                     let sharing = if first { Sharing::No } else { Sharing::Yes };
                     match spot.open(self.listen.port, sharing) {
                         Ok(listener) => entry.insert(listener),
+                        Err(error) if first && error.is_missing_family() => continue,
                         Err(error) => {
                             if first {
                                 self.unopened.insert(spot.clone(), error.to_string());

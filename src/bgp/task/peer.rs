@@ -29,6 +29,7 @@ use tracing::{debug, error, info, warn};
 use self::outbound::Outbound;
 use self::report::{Counts, Report};
 use crate::address::{LocalAddress, ScopedAddress};
+use crate::bfd_state::BfdState;
 use crate::bgp::counters::Counters;
 use crate::bgp::machine::negotiation::Negotiated;
 use crate::bgp::machine::session::End;
@@ -42,7 +43,7 @@ use crate::bgp::wire::{Cease, Dialect, Message, Notification, NotificationReason
 use crate::clock;
 use crate::config;
 use crate::names::PeerName;
-use crate::world::{Fact, SessionDetail, SessionReport};
+use crate::world::{BfdSessions, Fact, SessionDetail, SessionReport};
 
 /// What the peer should be told, whole; newest wins.
 #[derive(Debug, Clone)]
@@ -51,6 +52,10 @@ pub(super) struct Desired {
     /// The routes are all there is: End-of-RIB may be sent.
     pub complete: bool,
     pub local_addresses: Arc<Vec<LocalAddress>>,
+    /// Differ from those before at most in what an open session takes over.
+    pub settings: Arc<config::Peer>,
+    /// All routes are sent once more whenever the number differs.
+    pub refreshes: u32,
 }
 
 /// What the listening sockets have for the peer.
@@ -75,6 +80,8 @@ pub(super) struct Channels {
     pub inbound: mpsc::Receiver<Inbound>,
     pub leave: oneshot::Receiver<Leave>,
     pub facts: mpsc::Sender<Fact>,
+    /// How the BFD sessions of all peers stand.
+    pub bfd: watch::Receiver<BfdSessions>,
 }
 
 /// How many last NOTIFICATIONs may be under way at once. Beyond that, as in a flood, a connection is closed without one.
@@ -100,11 +107,12 @@ pub(super) async fn run(
     router_id: Ipv4Addr,
     channels: Channels,
 ) {
-    let Channels { mut desired, mut inbound, mut leave, facts } = channels;
+    let Channels { mut desired, mut inbound, mut leave, facts, mut bfd } = channels;
     let now = clock::now();
     let newest = desired.borrow_and_update().clone();
+    let peering = Peering::new(settings::local_offer(&settings, &address, router_id), fastrand::u64(..), now);
     let mut task = PeerTask {
-        peering: Peering::new(settings::local_offer(&settings, &address, router_id), fastrand::u64(..), now),
+        peering: if settings.bfd_strict { peering.needing_path() } else { peering },
         endpoint: settings::endpoint(&settings, address),
         connections: Vec::new(),
         dial: None,
@@ -116,9 +124,11 @@ pub(super) async fn run(
         router_id: settings.router_id.unwrap_or(router_id),
         warned: Vec::new(),
         leaving: false,
+        path_losses: 0,
         name,
         settings,
     };
+    task.handle_bfd(&bfd.borrow_and_update().clone());
     let actions = task.peering.handle_timeout(now);
     task.carry_out(actions);
     loop {
@@ -135,6 +145,10 @@ pub(super) async fn run(
             Ok(()) = desired.changed() => {
                 let newest = desired.borrow_and_update().clone();
                 task.handle_desired(newest);
+            }
+            Ok(()) = bfd.changed() => {
+                let newest = bfd.borrow_and_update().clone();
+                task.handle_bfd(&newest);
             }
             () = sleep_until(deadline) => {
                 task.read_what_waits().await;
@@ -183,6 +197,8 @@ struct PeerTask {
     warned: Vec<Arc<str>>,
     /// Sessions that end now end on purpose.
     leaving: bool,
+    /// How often BFD has lost the path. A loss concerns the session that stood at that time, and none that came after.
+    path_losses: u64,
 }
 
 impl PeerTask {
@@ -276,7 +292,17 @@ impl PeerTask {
         if !Arc::ptr_eq(&before.local_addresses, &self.desired.local_addresses) {
             self.follow_local_addresses(&before.local_addresses);
         }
+        if before.settings != self.desired.settings {
+            self.follow_settings(Arc::clone(&self.desired.settings));
+        }
         let Some(outbound) = &mut self.outbound else { return };
+        if before.refreshes != self.desired.refreshes {
+            info!(peer = %self.name, "all routes are sent again: an operator asked for it");
+            for family in outbound.families() {
+                // One that waits already is sent all the same.
+                let _ = outbound.refreshes.ask(family);
+            }
+        }
         outbound.outbox.want(&self.desired.routes);
         outbound.outbox.set_complete(self.desired.complete);
         let newest =
@@ -288,6 +314,74 @@ impl PeerTask {
         outbound.next_hops_due = true;
         for family in outbound.outbox.lose_next_hops(&outbound.negotiated, newest) {
             warn!(peer = %self.name, %family, "routes withdrawn: this node has no next hop of the same address family");
+        }
+    }
+
+    /// BFD says something new of the path. Only a path that was up and is lost ends the session: one that never came up, or that an
+    /// operator of either end holds down, says nothing (RFC 5882 §3.2, §4.2).
+    fn handle_bfd(&mut self, sessions: &BfdSessions) {
+        let report = sessions.get(&self.name);
+        let is_up = report.is_some_and(|report| report.state == BfdState::Up);
+        let losses = report.map_or(0, |report| report.losses);
+        let before = std::mem::replace(&mut self.path_losses, losses);
+        if losses > before
+            && let Some(connection) = self.outbound.as_ref().map(|outbound| outbound.connection)
+        {
+            let loss = report.and_then(|report| report.last_loss.as_ref());
+            let why = loss.map_or_else(|| "BFD".to_owned(), |loss| format!("BFD: {}", loss.why));
+            self.reset(connection, Cease::BfdDown, why);
+        }
+        let now = clock::now();
+        let actions = match is_up {
+            true => self.peering.handle_path_up(now),
+            false => self.peering.handle_path_down(now),
+        };
+        self.carry_out(actions);
+        if self.peering.is_held() && self.outbound.is_none() {
+            let state = report.map_or(BfdState::Down, |report| report.state);
+            self.report.fail(format!("waiting for BFD, which is {state} (bfd-strict)").into(), false, now);
+        }
+    }
+
+    /// What is open goes on with the new settings.
+    fn follow_settings(&mut self, settings: Arc<config::Peer>) {
+        self.settings = settings;
+        let endpoint = settings::endpoint(&self.settings, self.endpoint.peer.clone());
+        let before = std::mem::replace(&mut self.endpoint, endpoint);
+        let now = clock::now();
+        let offer = settings::local_offer(&self.settings, &self.endpoint.peer, self.router_id);
+        let actions = self.peering.handle_offer(offer, now);
+        self.carry_out(actions);
+        if before.protection == self.endpoint.protection {
+            return;
+        }
+        let mut failed = Vec::new();
+        for (id, socket) in &self.connections {
+            if let Err(error) = socket.sign_anew(&self.endpoint, &before.protection) {
+                failed.push((*id, describe(&error)));
+            }
+        }
+        let open = self.connections.len() - failed.len();
+        for (id, why) in failed {
+            let why =
+                format!("the password has changed, and the kernel cannot change it on the open connection: {why}");
+            self.reset(id, Cease::OtherConfigurationChange, why);
+        }
+        if self.outbound.is_some() && open > 0 {
+            let hold_time = self.outbound.as_ref().and_then(|outbound| outbound.negotiated.hold_time);
+            warn!(
+                peer = %self.name,
+                hold_time = hold_time.map_or(0, |time| time.as_secs()),
+                "the password of the open session has changed: change it on the peer's side too, or the session ends with its hold time"
+            );
+        }
+        // Dialled with the former password.
+        if let Some((id, _)) = self.dial.take() {
+            let actions = self.peering.handle_dial_failed(id, "the password has changed".to_owned(), now);
+            self.carry_out(actions);
+        }
+        if self.connections.is_empty() {
+            self.peering.handle_address_came(now);
         }
     }
 

@@ -33,6 +33,7 @@ type Routes = OrdMap<IpNet, Arc<RouteAttributes>>;
 struct Bench {
     slices: watch::Sender<BgpSlice>,
     facts: mpsc::Receiver<Fact>,
+    bfd: watch::Sender<BfdSessions>,
     shutdown: Option<oneshot::Sender<String>>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -49,8 +50,10 @@ impl Bench {
         let (slices, slices_rx) = watch::channel(slice);
         let (facts_tx, facts) = mpsc::channel(1024);
         let (shutdown, shutdown_rx) = oneshot::channel();
-        let task = tokio::spawn(run(slices_rx, facts_tx, listeners, async { shutdown_rx.await.unwrap_or_default() }));
-        Bench { slices, facts, shutdown: Some(shutdown), task }
+        let (bfd, bfd_rx) = watch::channel(BfdSessions::new());
+        let stopped = async { shutdown_rx.await.unwrap_or_default() };
+        let task = tokio::spawn(run(slices_rx, facts_tx, listeners, bfd_rx, stopped));
+        Bench { slices, facts, bfd, shutdown: Some(shutdown), task }
     }
 
     /// Waits for a report that is as it should be.
@@ -98,13 +101,14 @@ fn settings(name: &str, peer: SocketAddr, source: Option<&str>) -> config::Peer 
 fn slice(router_id: [u8; 4], settings: config::Peer, routes: Routes) -> BgpSlice {
     let name = settings.name.clone();
     let PeerAddress::Fixed(address) = settings.address.clone() else { panic!("these peers have addresses") };
-    let peer = PeerSlice { settings: Arc::new(settings), address: Ok(address), routes };
+    let peer = PeerSlice { settings: Arc::new(settings), address: Ok(address), routes, orders: Default::default() };
     BgpSlice {
         router_id: Some(router_id.into()),
         complete: true,
         peers: [(name, peer)].into_iter().collect(),
         local_addresses: on_lo(&["127.0.0.1/8", "127.0.0.2/8", "fd00::1/64"]),
         unnumbered: Arc::default(),
+        listen: None,
     }
 }
 
@@ -365,7 +369,12 @@ async fn x9_a_peer_that_stops_reading_keeps_no_other_peer_waiting() {
         settings.name = "other".into();
         let address = ScopedAddress { ip: "127.0.0.8".parse().unwrap(), interface: None };
         settings.address = PeerAddress::Fixed(address.clone());
-        let other = PeerSlice { settings: Arc::new(settings), address: Ok(address), routes: script.routes.clone() };
+        let other = PeerSlice {
+            settings: Arc::new(settings),
+            address: Ok(address),
+            routes: script.routes.clone(),
+            orders: Default::default(),
+        };
         slice.peers.insert("other".into(), other);
     });
     let mut silent = Script::dial(address, Some(4096)).await;
@@ -630,7 +639,15 @@ fn slice_of(router_id: [u8; 4], peers: impl IntoIterator<Item = config::Peer>) -
     for settings in peers {
         let name = settings.name.clone();
         let PeerAddress::Fixed(address) = settings.address.clone() else { panic!("{name} has no address") };
-        all.peers.insert(name, PeerSlice { settings: Arc::new(settings), address: Ok(address), routes: Routes::new() });
+        all.peers.insert(
+            name,
+            PeerSlice {
+                settings: Arc::new(settings),
+                address: Ok(address),
+                routes: Routes::new(),
+                orders: Default::default(),
+            },
+        );
     }
     all
 }
@@ -964,3 +981,5 @@ async fn with_ttl_security_on_both_ends_a_session_comes_up_and_with_a_router_bet
         }
     }
 }
+
+mod bfd;

@@ -21,16 +21,16 @@ section! {
     keys {
         /// Empty: all pools.
         pub pools: Vec<PoolName> = set("pools", "pool names", seen::pool, "The pools to announce; [] announces all.")
-            .shown("[\"lan\"]");
+            .shown("[\"lan\"]"), touches Decisions;
         /// Empty: all peers.
         pub peers: Vec<PeerName> =
-            set("peers", "peer names", seen::peer, "The peers to announce to; [] announces to all.").shown("[\"tor\"]");
+            set("peers", "peer names", seen::peer, "The peers to announce to; [] announces to all.").shown("[\"tor\"]"), touches Decisions;
         pub service_selector: Option<Selector> = selector("service-selector", "Only Services with these labels.")
             .optional("every Service")
-            .shown("\"expose=wan\"");
+            .shown("\"expose=wan\""), touches Decisions;
         pub nodes: Option<Selector> = selector("nodes", "The nodes that announce, by their labels.")
             .optional("every node")
-            .shown("\"rack=a\"");
+            .shown("\"rack=a\""), touches Decisions;
         /// 1 to 32.
         pub aggregation_length: u8 = number(
             "aggregation-length",
@@ -40,7 +40,7 @@ section! {
             "The length of the announced IPv4 prefixes. An aggregate must lie in its pool as a whole.",
         )
         .default(32)
-        .trade("Shorter prefixes save routes, but with external traffic policy Local draw traffic to nodes without endpoints.");
+        .trade("Shorter prefixes save routes, but with external traffic policy Local draw traffic to nodes without endpoints."), touches Decisions;
         /// 1 to 128.
         pub aggregation_length_v6: u8 = number(
             "aggregation-length-v6",
@@ -50,18 +50,18 @@ section! {
             "The length of the announced IPv6 prefixes. An aggregate must lie in its pool as a whole.",
         )
         .default(128)
-        .trade("As for aggregation-length.");
+        .trade("As for aggregation-length."), touches Decisions;
         pub local_preference: Option<u32> =
             number("local-preference", "", 0, MOST_U32, "LOCAL_PREF, sent to internal peers only. Higher wins.")
                 .optional("100")
-                .shown("100");
+                .shown("100"), touches Decisions;
         pub med: Option<u32> = number("med", "", 0, MOST_U32, "MULTI_EXIT_DISC. Lower wins.")
             .optional("none is sent")
-            .shown("10");
+            .shown("10"), touches Decisions;
         pub prepend: u8 =
             number("prepend", "times", 0, 64, "How many extra times to prepend our AS number, to external peers only.")
                 .default(0)
-                .trade("Each makes the route less preferred; some routers drop very long paths.");
+                .trade("Each makes the route less preferred; some routers drop very long paths."), touches Decisions;
         /// Aliases resolved, sorted, without repetition.
         pub communities: Vec<Community> = list(
             "communities",
@@ -69,14 +69,14 @@ section! {
             community,
             "The communities on the routes.",
         )
-        .shown("[\"64512:100\", \"large:64512:1:2\", \"no-advertise\", \"blue\"]");
+        .shown("[\"64512:100\", \"large:64512:1:2\", \"no-advertise\", \"blue\"]"), touches Decisions;
         /// Weigh this node by its ready endpoints, under external traffic policy Local.
         pub link_bandwidth: bool = flag(
             "link-bandwidth",
             false,
             "With external traffic policy Local, tell routers to weigh each node by its number of ready endpoints.",
         )
-        .trade("Each endpoint that comes or goes costs an UPDATE. Only routers that balance by link bandwidth use it.");
+        .trade("Each endpoint that comes or goes costs an UPDATE. Only routers that balance by link bandwidth use it."), touches Decisions;
     }
 }
 

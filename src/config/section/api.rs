@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::{Check, Section, section};
 use crate::config::complaint::Problem;
-use crate::config::key::{socket_path, text};
+use crate::config::key::{flag, socket_path, text};
 use crate::config::shape::written;
 
 section! {
@@ -13,7 +13,7 @@ section! {
     pub struct Api = Section::one("api", "How commands and monitoring reach the agent."), written as Written;
     keys {
         pub socket: PathBuf = socket_path("socket", "The Unix socket that the commands connect to.")
-            .default("/run/crier/crier.sock");
+            .default("/run/crier/crier.sock"), touches Restart;
         /// Where metrics and health are served; `None` for nowhere.
         pub listen: Option<SocketAddr> = text(
             "listen",
@@ -23,7 +23,14 @@ section! {
         )
         .or_else("")
         .default("127.0.0.1:7472")
-        .trade("Whoever can reach this address can read counters and the names of pools, peers and interfaces, and change nothing.");
+        .trade("Whoever can reach this address can read counters and the names of pools, peers and interfaces, and change nothing."), touches Restart;
+        /// The names that MetalLB's controller and speaker serve, beside crier's own.
+        pub metallb_metrics: bool = flag(
+            "metallb-metrics",
+            false,
+            "Serve the metrics under MetalLB's names too, for dashboards and alerts that were made for MetalLB.",
+        )
+        .trade("A scrape is larger; with MetalLB in the same cluster, sums over both count twice."), touches Nothing;
     }
 }
 

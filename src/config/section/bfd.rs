@@ -1,34 +1,97 @@
-//! `[[bfd]]`: profiles of BFD timers for peers. Floor 1. No BFD session is run yet.
+//! `[[bfd]]`: profiles of BFD for peers to name. Floor 1.
 
 use std::num::NonZeroU8;
 use std::time::Duration;
 
 use super::{Check, Section, section};
-use crate::config::key::{duration, name, number};
-
-/// What keys of BFD wait for.
-pub const BFD: &str = "BFD";
+use crate::config::key::{duration, flag, name, number, secret, word};
+use crate::config::reader::Reader;
+use crate::config::secrets::SecretFile;
+use crate::config::seen::unique;
+use crate::config::words::words;
 
 const LEAST: Duration = Duration::from_millis(10);
 const MOST: Duration = Duration::from_secs(60);
 
 section! {
     /// `[[bfd]]`
-    pub struct BfdProfile = Section::many("bfd", "A profile of BFD timers, for peers to name.").not_yet(BFD),
+    pub struct BfdProfile = Section::many(
+        "bfd",
+        "A profile of BFD (RFC 5880), for peers to name: detects a dead path to the router within a fraction of a second.",
+    ),
     written as Written;
     keys {
-        pub name: String = name("name", "The name that peers use.");
+        pub name: String = name("name", "The name that peers use.").set("\"fast\""), touches Decisions;
         pub receive_interval: Duration =
             duration("receive-interval", LEAST, MOST, "The shortest time between packets that the peer may send.")
-                .default("300ms");
-        pub transmit_interval: Duration =
-            duration("transmit-interval", LEAST, MOST, "The time between packets to the peer.").default("300ms");
-        pub multiplier: NonZeroU8 =
-            number("multiplier", "", 1, 255, "How many packets in a row must be missing before the peer counts as down.")
-                .default(3);
-        pub minimum_ttl: u8 =
-            number("minimum-ttl", "", 1, 255, "On multihop sessions, packets with a lower TTL are dropped.").default(254);
+                .default("300ms")
+                .trade("Shorter notices a dead path sooner; too short takes a busy router or a burst of loss for a dead path."), touches Decisions;
+        pub transmit_interval: Duration = duration(
+            "transmit-interval",
+            LEAST,
+            MOST,
+            "The time between packets to the peer. The longer of this and what the peer accepts applies.",
+        )
+        .default("300ms"), touches Decisions;
+        pub multiplier: NonZeroU8 = number(
+            "multiplier",
+            "",
+            1,
+            255,
+            "How many of our packets in a row the peer must miss before it counts the path as dead. This node uses the \
+             multiplier of the peer.",
+        )
+        .default(3), touches Decisions;
+        pub minimum_ttl: u8 = number(
+            "minimum-ttl",
+            "",
+            1,
+            255,
+            "On a multihop session, packets that arrive with a lower TTL are dropped. On a single hop it is always 255.",
+        )
+        .default(254), touches Decisions;
+        /// Send nothing before the peer was heard.
+        pub passive: bool = flag("passive", false, "Send nothing until the peer has sent a packet.")
+            .trade("Two passive ends never come up."), touches Decisions;
+        /// The key of [`BfdProfile::authentication`], of 1 to 20 octets.
+        pub key: Option<SecretFile> = secret(
+            "key-file",
+            LONGEST_KEY,
+            "The file with the key that authenticates packets, 20 octets at most. The peer must have the same key. A systemd \
+             credential with the name of the file takes precedence.",
+        )
+        .optional("no authentication")
+        .shown("\"/etc/crier/bfd.key\""), touches Decisions;
+        pub key_id: u8 = number("key-id", "", 0, 255, "The number of the key, the same at both ends.").default(1), touches Decisions;
+        pub authentication: BfdAuthentication = word(
+            "authentication",
+            "How packets are authenticated where there is a key (RFC 5880 §6.7.4). The peer must be configured alike.",
+        )
+        .default("meticulous-keyed-sha1")
+        .trade("With keyed-sha1, a recorded packet of the session can be played back while the session lasts."), touches Decisions;
     }
 }
 
-impl Check for Written {}
+words! {
+    /// What authenticates the packets of a session that has a key.
+    pub enum BfdAuthentication("authentication of BFD") {
+        KeyedSha1 = "keyed-sha1",
+        /// Each packet has a sequence number of its own.
+        MeticulousKeyedSha1 = "meticulous-keyed-sha1",
+    }
+}
+
+/// RFC 5880 §6.7.4: octets of a key.
+const LONGEST_KEY: usize = 20;
+
+impl Check for Written {
+    fn check(&mut self, section: &mut Reader<'_>) {
+        unique(section, "profile", &self.name, |seen| &mut seen.bfd);
+        let keyless = self.key.value == Some(None);
+        let unused = [(self.key_id.given, &self.key_id.place), (self.authentication.given, &self.authentication.place)];
+        for (_, place) in unused.into_iter().filter(|(given, _)| *given && keyless) {
+            let message = "without key-file, no packet is authenticated";
+            section.complain(place, message, "add key-file, or remove this key");
+        }
+    }
+}

@@ -18,7 +18,7 @@ section! {
         /// `None` only where no peer needs it.
         pub asn: Option<u32> = asn("asn", "The AS number of this host.")
             .optional("none; every peer needs a local-asn")
-            .set("64513");
+            .set("64513"), touches Nothing;
         /// `None` is `"auto"`.
         pub router_id: Option<Ipv4Addr> = text(
             "router-id",
@@ -26,7 +26,7 @@ section! {
             |text, _| router_id(text, ", or \"auto\""),
             "The BGP Identifier; \"auto\" takes an IPv4 address of this host, or derives one from the name of the node.",
         )
-        .or_else("auto");
+        .or_else("auto"), touches Session;
         /// Empty: only dials.
         pub listen: Vec<IpAddr> = set(
             "listen",
@@ -34,8 +34,8 @@ section! {
             |text, _| listen_address(text),
             "The local addresses that accept connections of peers; with [] crier only dials.",
         )
-        .default(&["0.0.0.0", "::"]);
-        pub port: u16 = port("port", "The local TCP port that accepts connections.").default(179);
+        .default(&["0.0.0.0", "::"]), touches Listening;
+        pub port: u16 = port("port", "The local TCP port that accepts connections.").default(179), touches Listening;
     }
     sections {
         pub peers: Vec<Peer>;

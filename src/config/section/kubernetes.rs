@@ -21,12 +21,12 @@ section! {
                 "kubeconfig with the API server's address and credentials.",
             )
             .optional("none; in-cluster = true is needed instead")
-            .set("\"/etc/crier/kubeconfig\"");
+            .set("\"/etc/crier/kubeconfig\""), touches Restart;
             in_cluster: bool = flag(
                 "in-cluster",
                 false,
                 "Use the service account that Kubernetes gives a pod, instead of a kubeconfig.",
-            );
+            ), touches Restart;
         }
         /// `spec.loadBalancerClass` of the Services that are ours. Never empty.
         pub classes: Vec<String> = join classes, split keys_of_classes, of {
@@ -37,19 +37,28 @@ section! {
                 "The spec.loadBalancerClass of the Services that crier serves.",
             )
             .optional("\"crier.dev/crier\", unless classes is set")
-            .shown("\"crier.dev/crier\"");
+            .shown("\"crier.dev/crier\""), touches Restart;
             several: Vec<String> = set(
                 "classes",
                 "class names",
                 |text, _| syntax::class(text),
                 "Several classes, instead of class: crier serves the Services of each.",
             )
-            .shown("[\"crier.dev/crier\", \"example.com/old\"]");
+            .shown("[\"crier.dev/crier\", \"example.com/old\"]"), touches Restart;
         }
     }
     keys {
+        /// Beside the one of the kubeconfig, in the order in which they are tried.
+        pub servers: Vec<String> = set(
+            "servers",
+            "https URLs",
+            |text, _| syntax::server(text),
+            "Further API servers of the same cluster: the next one is asked when one cannot be reached.",
+        )
+        .shown("[\"https://192.0.2.11:6443\", \"https://192.0.2.12:6443\"]")
+        .trade("The certificate of each must be good for its URL, or for tls-server-name of the kubeconfig."), touches Restart;
         pub default_class: bool = flag("default-class", true, "Serve Services without spec.loadBalancerClass too.")
-            .trade("With another load balancer in the cluster, set its equivalent or this key to false.");
+            .trade("With another load balancer in the cluster, set its equivalent or this key to false."), touches Restart;
         /// `namespace/name` of the Lease whose holder allocates.
         pub lease: ObjectKey = text(
             "lease",
@@ -58,7 +67,18 @@ section! {
             "The Lease that elects the agent which allocates addresses.",
         )
         .trade("Without the default class it is kube-system/crier-CLASS, of the first class, with - for /, unless it is set.")
-        .default("kube-system/crier");
+        .default("kube-system/crier"), touches Restart;
+        /// `namespace/name` of the ConfigMap with what is the same on every node.
+        pub config: Option<ObjectKey> = text(
+            "config",
+            "namespace/name",
+            |text, _| syntax::config_map(text),
+            "A ConfigMap with [[pool]], [[reservation]], [[l2]], [[bgp.peer]], [[bgp.advertisement]] and [bgp.communities] for the \
+             whole cluster: each of its keys that ends in .toml is read like a file of conf.d.",
+        )
+        .optional("none")
+        .shown("\"kube-system/crier\"")
+        .trade("Whoever may write the ConfigMap decides what the nodes announce."), touches Restart;
     }
 }
 

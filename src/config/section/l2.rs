@@ -23,28 +23,41 @@ section! {
     keys {
         /// Empty: all pools.
         pub pools: Vec<PoolName> = set("pools", "pool names", seen::pool, "The pools to announce; [] announces all.")
-            .shown("[\"lan\"]");
+            .shown("[\"lan\"]"), touches Decisions;
         /// Empty: every link that can do ARP and is not excluded.
         pub interfaces: Vec<InterfacePattern> = interfaces(
             "interfaces",
             "The interfaces to announce on; [] selects every Ethernet interface except those of containers and tunnels.",
         )
-        .shown("[\"eth0\", \"bond*\"]");
+        .shown("[\"eth0\", \"bond*\"]"), touches Decisions;
         pub exclude_interfaces: Vec<InterfacePattern> =
-            interfaces("exclude-interfaces", "Interfaces that are never announced on.").shown("[\"docker*\"]");
+            interfaces("exclude-interfaces", "Interfaces that are never announced on.").shown("[\"docker*\"]"), touches Decisions;
         pub nodes: Option<Selector> = selector("nodes", "The nodes that may announce, by their labels.")
             .optional("every node")
-            .shown("\"rack=a\"");
+            .shown("\"rack=a\""), touches Decisions;
+        pub service_selector: Option<Selector> = selector(
+            "service-selector",
+            "Only Services with these labels. Of Services that share an address, one that matches is enough.",
+        )
+        .optional("every Service")
+        .shown("\"tier=front\""), touches Decisions;
+        /// Counts under external traffic policy Cluster only: under Local no other node may announce anyway.
+        pub prefer_endpoints: bool = flag(
+            "prefer-endpoints",
+            false,
+            "Under external traffic policy Cluster, prefer nodes with an endpoint of the Service, after the weights of preference.",
+        )
+        .trade("Traffic takes one hop less; an address moves when the last endpoint of its node is gone."), touches Decisions;
         /// An address stays with its owner when a node comes back that would be better only by chance.
         pub sticky: bool = flag("sticky", false, "Keep an address where it is when a better node comes back.")
-            .trade("Addresses move less, but are spread less evenly after a failure. Needs the pulse.");
+            .trade("Addresses move less, but are spread less evenly after a failure. Needs the pulse."), touches Decisions;
         pub subnet: Subnet = word(
             "subnet",
             "Whether an interface needs an address in the subnet of the announced address: \"require\" always, \
              \"prefer\" only if some interface has one, \"ignore\" never.",
         )
         .default("prefer")
-        .trade("\"ignore\" announces on every interface, as MetalLB does, even where no host asks for the address.");
+        .trade("\"ignore\" announces on every interface, as MetalLB does, even where no host asks for the address."), touches Decisions;
         /// How long a node that comes back takes nothing.
         pub preempt_delay: Duration = duration(
             "preempt-delay",
@@ -53,10 +66,10 @@ section! {
             "How long a node that becomes eligible again takes no address from its owner.",
         )
         .default("0s")
-        .trade("Longer waits until the node has proved stable; until then addresses stay on less preferred nodes.");
+        .trade("Longer waits until the node has proved stable; until then addresses stay on less preferred nodes."), touches Decisions;
         /// The link is asked before an address is used (RFC 5227, RFC 4862).
         pub probe: bool = flag("probe", true, "Probe the link for an address conflict before an address is used.")
-            .trade("Without probes, an address is used at once, even if another host on the link has it.");
+            .trade("Without probes, an address is used at once, even if another host on the link has it."), touches Decisions;
         /// What these answer to a probe is no conflict.
         pub ignore_stations: Vec<MacAddress> = set(
             "ignore-stations",
@@ -64,7 +77,7 @@ section! {
             |text, _| station(text),
             "Hosts whose answers to probes do not count as address conflicts, such as proxy ARP routers.",
         )
-        .shown("[\"00:00:5e:00:01:01\"]");
+        .shown("[\"00:00:5e:00:01:01\"]"), touches Decisions;
         /// After the announcement with which a node begins to answer.
         pub announce_again: Schedule = text(
             "announce-again",
@@ -74,7 +87,7 @@ section! {
              address; \"\" never repeats it.",
         )
         .default("1100ms, 2200ms, 3300ms, 4400ms")
-        .trade("More repetitions reach hosts and switches that lose frames; each costs two frames for an IPv4 address, one for IPv6.");
+        .trade("More repetitions reach hosts and switches that lose frames; each costs two frames for an IPv4 address, one for IPv6."), touches Decisions;
     }
     sections {
         pub preference: Vec<Preference>;

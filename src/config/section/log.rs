@@ -16,9 +16,9 @@ section! {
             |text, _| syntax::log_filter(text),
             "The log level, also per module: \"info,crier::bgp=debug\".",
         )
-        .default("info");
+        .default("info"), touches Log;
         pub format: LogFormat = word("format", "The format; \"auto\" writes journal fields under systemd and text elsewhere.")
-            .default("auto");
+            .default("auto"), touches Restart;
     }
 }
 

@@ -13,7 +13,7 @@ section! {
     ), written as Written;
     keys {
         pub folder: PathBuf = path("folder", "The directory of *.yaml, *.yml and *.json files. crier reads them again when they change.")
-            .set("\"/etc/crier/manifests\"");
+            .set("\"/etc/crier/manifests\""), touches Restart;
     }
 }
 

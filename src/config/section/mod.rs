@@ -6,6 +6,7 @@ pub mod api;
 pub mod bfd;
 pub mod bgp;
 pub mod communities;
+pub mod egress;
 pub mod host;
 pub mod kubernetes;
 pub mod l2;
@@ -49,6 +50,7 @@ pub static SECTIONS: &[&Section] = &[
     bfd::BfdProfile::SECTION,
     vrf::Vrf::SECTION,
     vrf::VrfRoute::SECTION,
+    egress::EgressSettings::SECTION,
     host::Host::SECTION,
     log::Log::SECTION,
 ];
@@ -171,7 +173,8 @@ pub(super) trait Check {
 ///
 /// `written as` names the struct of the values before they are checked; it implements [`Check`]. A field in `combined`
 /// stands for several keys: `join` makes it of the written values, `split` gives the values to print. A field in
-/// `sections` holds the sections inside.
+/// `sections` holds the sections inside. Each row ends with what a change of the key touches in a running agent: a row that
+/// does not say so does not compile.
 macro_rules! section {
     (
         $(#[$doc:meta])*
@@ -179,10 +182,10 @@ macro_rules! section {
         $( combined { $(
             $(#[$whole_doc:meta])*
             pub $whole:ident: $whole_type:ty = join $join:path, split $split:path, of {
-                $( $part:ident: $part_type:ty = $part_key:expr; )*
+                $( $part:ident: $part_type:ty = $part_key:expr, touches $part_touches:ident; )*
             }
         )* } )?
-        keys { $( $(#[$field_doc:meta])* pub $field:ident: $type:ty = $key:expr; )* }
+        keys { $( $(#[$field_doc:meta])* pub $field:ident: $type:ty = $key:expr, touches $touches:ident; )* }
         $( sections { $( $(#[$inner_doc:meta])* pub $inner:ident: Vec<$inner_type:ty>; )* } )?
     ) => {
         $(#[$doc])*
@@ -201,7 +204,10 @@ macro_rules! section {
 
         impl $crate::config::section::Described for $name {
             const SECTION: &'static $crate::config::section::Section = &$crate::config::section::Section {
-                rows: &[ $($($( $crate::config::key::of_type::<$part_type, _>($part_key).row, )*)*)? $( $crate::config::key::of_type::<$type, _>($key).row, )* ],
+                rows: &[
+                    $($($( $crate::config::key::row::<$part_type, _>($part_key, $crate::config::change::Touches::$part_touches), )*)*)?
+                    $( $crate::config::key::row::<$type, _>($key, $crate::config::change::Touches::$touches), )*
+                ],
                 ..$section
             };
 

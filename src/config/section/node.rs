@@ -20,14 +20,14 @@ section! {
             |text, _| syntax::name(text).map(NodeName::from),
             "The Kubernetes Node that this host is; \"auto\" takes the host name.",
         )
-        .or_else("auto");
+        .or_else("auto"), touches Restart;
         /// The label that takes nodes out of load balancing counts for nothing.
         pub ignore_exclude_label: bool = flag(
             "ignore-exclude-label",
             false,
             "Announce also from Nodes with the label node.kubernetes.io/exclude-from-external-load-balancers.",
         )
-        .trade("Use the same value on every node: all agents must agree which nodes may announce.");
+        .trade("Use the same value on every node: all agents must agree which nodes may announce."), touches Decisions;
         /// What shows that this node can serve what it draws.
         pub data_path: DataPath = text(
             "data-path",
@@ -39,7 +39,7 @@ section! {
              where kube-proxy is seen, else \"node-ready\", and with [manifests] nothing; \"none\" checks nothing.",
         )
         .default("auto")
-        .trade("With \"none\", a node attracts traffic after a boot before it can forward it.");
+        .trade("With \"none\", a node attracts traffic after a boot before it can forward it."), touches Restart;
     }
 }
 

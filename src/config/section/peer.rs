@@ -6,7 +6,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::bfd::BFD;
 use super::bgp::router_id;
 use super::tcp_ao::{AoKey, LONGEST_PASSWORD};
 use super::{Check, Section, section};
@@ -30,7 +29,7 @@ section! {
     /// `[[bgp.peer]]`, with the values of `[bgp]` filled in where it names none.
     pub struct Peer = Section::many("bgp.peer", "A router to announce to."), written as Written;
     keys {
-        pub name: PeerName = name("name", "The name that advertisements and commands use.").set("\"tor\"");
+        pub name: PeerName = name("name", "The name that advertisements and commands use.").set("\"tor\""), touches Session;
         pub address: PeerAddress = text(
             "address",
             "an IP address (with %interface if link-local), an interface, or \"gateway\"",
@@ -38,12 +37,12 @@ section! {
             "The address of the peer: \"10.0.0.1\", \"fe80::1%eth0\", an interface for the router that is heard on that \
              link, or \"gateway\" for the next hops of the default route, with a session to each.",
         )
-        .set("\"10.0.0.1\"");
+        .set("\"10.0.0.1\""), touches Session;
         pub asn: PeerAsn = peer_asn(
             "asn",
             "The AS number of the peer; \"external\" accepts any but ours, \"internal\" only ours.",
         )
-        .set("64512");
+        .set("64512"), touches Session;
         /// `None` is no hold timer at all; else at least 3 s.
         pub hold_time: Option<Duration> = duration(
             "hold-time",
@@ -54,7 +53,7 @@ section! {
         )
         .or_else("0s")
         .default("90s")
-        .trade("Shorter notices a dead peer sooner; too short ends sessions when either end is merely busy.");
+        .trade("Shorter notices a dead peer sooner; too short ends sessions when either end is merely busy."), touches Session;
         /// `None` is a third of the agreed hold time.
         pub keepalive_time: Option<Duration> = duration(
             "keepalive-time",
@@ -63,18 +62,18 @@ section! {
             "The time between KEEPALIVE messages: 1 s or more, and less than hold-time.",
         )
         .optional("a third of the negotiated hold time")
-        .shown("\"30s\"");
+        .shown("\"30s\""), touches Session;
         pub connect_retry_time: Duration = duration(
             "connect-retry-time",
             Duration::from_millis(100),
             HOUR,
             "How long to wait before dialing again.",
         )
-        .default("5s");
+        .default("5s"), touches LiveSession;
         /// The AS number that we show this peer: its `local-asn`, else `asn` of `[bgp]`. Never 0.
         pub local_asn: u32 = asn("local-asn", "Our AS number towards this peer.")
             .computed("asn of [bgp]")
-            .shown("64514");
+            .shown("64514"), touches Session;
         pub source_address: Option<IpAddr> = text(
             "source-address",
             "an IP address",
@@ -82,10 +81,10 @@ section! {
             "The local address of the connection, of the same family as address.",
         )
         .optional("the kernel chooses")
-        .shown("\"10.0.0.11\"");
-        pub port: u16 = port("port", "The TCP port of the peer.").default(179);
+        .shown("\"10.0.0.11\""), touches Session;
+        pub port: u16 = port("port", "The TCP port of the peer.").default(179), touches Session;
         /// Wait for the peer's connection, never dial.
-        pub passive: bool = flag("passive", false, "Wait for the peer to connect, never dial.");
+        pub passive: bool = flag("passive", false, "Wait for the peer to connect, never dial."), touches LiveSession;
         /// How many hops away the peer may be, 1 to 255: the TTL of what it is sent.
         pub multihop: u8 = number(
             "multihop",
@@ -96,14 +95,14 @@ section! {
         )
         .computed("1 for a peer of another AS, 255 within an AS, 1 for a link-local address")
         .shown("1")
-        .trade("With more than 1, hosts beyond the link can try to open sessions.");
+        .trade("With more than 1, hosts beyond the link can try to open sessions."), touches Session;
         /// Take packets from the link only (RFC 5082). `multihop` is 1 then.
         pub ttl_security: bool = flag(
             "ttl-security",
             false,
             "Accept packets from this link only (GTSM, RFC 5082). The peer must be configured alike.",
         )
-        .trade("Hosts beyond the link cannot disturb the session. A peer without GTSM never comes up.");
+        .trade("Hosts beyond the link cannot disturb the session. A peer without GTSM never comes up."), touches Session;
         /// What both ends sign their segments with (TCP MD5, RFC 2385): 1 to [`LONGEST_PASSWORD`] octets.
         pub password: Option<SecretFile> = secret(
             "password-file",
@@ -112,14 +111,14 @@ section! {
              file takes precedence.",
         )
         .optional("no password")
-        .shown("\"/etc/crier/tor.md5\"");
+        .shown("\"/etc/crier/tor.md5\""), touches LiveSession;
         /// `None` is `"auto"`. Not heeded yet.
         pub graceful_restart: Option<bool> = flag_or_auto(
             "graceful-restart",
             "Ask the peer to keep our routes while the agent restarts; \"auto\" asks only with BFD.",
         )
-        .not_yet_true("graceful restart");
-        /// The name of a `[[bfd]]` profile. Not heeded yet.
+        .not_yet_true("graceful restart"), touches Session;
+        /// The name of a `[[bfd]]` profile.
         pub bfd: Option<String> = text(
             "bfd",
             "the name of a [[bfd]] profile",
@@ -127,11 +126,18 @@ section! {
             "Watch this peer by BFD, with this profile.",
         )
         .optional("no BFD")
-        .not_yet(BFD);
+        .shown("\"fast\""), touches LiveSession;
+        /// No session while BFD is not up.
+        pub bfd_strict: bool = flag(
+            "bfd-strict",
+            false,
+            "Open no session before BFD is up. Without it, BFD ends a session only after it has been up.",
+        )
+        .trade("No session over a path that drops packets, and none with a router whose BFD is not configured."), touches Session;
         /// Which nodes talk to this peer; `None`: all.
         pub nodes: Option<Selector> = selector("nodes", "The nodes that open a session to this peer, by their labels.")
             .optional("every node")
-            .shown("\"rack=a\"");
+            .shown("\"rack=a\""), touches Decisions;
         /// The device of the VRF that the peer is in.
         pub vrf: Option<InterfaceName> = interface(
             "vrf",
@@ -139,7 +145,7 @@ section! {
             "Reach the peer in this VRF. crier does not create the device: it must exist.",
         )
         .optional("the main routing table")
-        .shown("\"red\"");
+        .shown("\"red\""), touches Session;
         /// The BGP identifier that this peer sees; `None`: that of `[bgp]`.
         pub router_id: Option<Ipv4Addr> = text(
             "router-id",
@@ -148,7 +154,7 @@ section! {
             "Our BGP Identifier towards this peer.",
         )
         .optional("router-id of [bgp]")
-        .shown("\"10.0.0.11\"");
+        .shown("\"10.0.0.11\""), touches Session;
         /// The next hop of the IPv4 routes for this peer; `None`: chosen.
         pub next_hop: Option<Ipv4Addr> = text(
             "next-hop",
@@ -157,7 +163,7 @@ section! {
             "The next hop of the IPv4 routes that the peer is sent.",
         )
         .optional("the local address of the session, or of the link that leads to the peer")
-        .shown("\"10.0.0.11\"");
+        .shown("\"10.0.0.11\""), touches LiveSession;
         /// The next hop of the IPv6 routes for this peer; `None`: chosen. Never link-local.
         pub next_hop_v6: Option<Ipv6Addr> = text(
             "next-hop-v6",
@@ -166,7 +172,7 @@ section! {
             "The global next hop of the IPv6 routes that the peer is sent.",
         )
         .optional("the local address of the session, or of the link that leads to the peer")
-        .shown("\"fd35::11\"");
+        .shown("\"fd35::11\""), touches LiveSession;
         /// For people; crier does nothing with it.
         pub description: Option<String> = text(
             "description",
@@ -175,9 +181,9 @@ section! {
             "A remark that `crier bgp peers` shows.",
         )
         .optional("none")
-        .shown("\"rack 7, upper\"");
+        .shown("\"rack 7, upper\""), touches Nothing;
         /// No session is held.
-        pub shutdown: bool = flag("shutdown", false, "Hold no session to this peer: an open one is closed.");
+        pub shutdown: bool = flag("shutdown", false, "Hold no session to this peer: an open one is closed."), touches Decisions;
     }
     sections {
         /// The keys of TCP-AO (RFC 5925), the one to send with first. Empty where there is a password, and where nothing is signed.
@@ -252,6 +258,10 @@ impl Check for Written {
             let hint = "remove passive, or add an address to listen in [bgp]";
             let message = "crier never dials a passive peer, and with listen = [] it accepts no connections";
             section.complain(&self.passive.place, message, hint);
+        }
+        if self.bfd_strict.value == Some(true) && self.bfd.value == Some(None) {
+            let message = "bfd-strict waits for BFD, and the peer has no BFD profile";
+            section.complain(&self.bfd_strict.place, message, "add bfd = \"NAME\", or remove bfd-strict");
         }
         self.check_others(section);
     }

@@ -20,7 +20,7 @@ section! {
     /// `[[pool]]`
     pub struct Pool = Section::many("pool", "Addresses to give to Services."), written as Written;
     keys {
-        pub name: PoolName = name("name", "The name that Services, [[l2]] and [[bgp.advertisement]] use.").set("\"lan\"");
+        pub name: PoolName = name("name", "The name that Services, [[l2]] and [[bgp.advertisement]] use.").set("\"lan\""), touches Decisions;
         /// In the order written, which is the order they are handed out in.
         pub addresses: Vec<AddressRange> = list(
             "addresses",
@@ -29,20 +29,20 @@ section! {
             "The addresses, assigned in the order written. An address may be in one pool only.",
         )
         .required()
-        .set("[\"192.168.35.100-192.168.35.110\", \"fd35::100-fd35::1ff\"]");
+        .set("[\"192.168.35.100-192.168.35.110\", \"fd35::100-fd35::1ff\"]"), touches Decisions;
         pub auto_assign: bool = flag(
             "auto-assign",
             true,
             "Assign addresses to Services that request neither this pool nor an address of it.",
-        );
+        ), touches Decisions;
         /// Skip IPv4 addresses that end in .0 or .255.
         pub avoid_network_and_broadcast: bool =
             flag("avoid-network-and-broadcast", false, "Never assign IPv4 addresses that end in .0 or .255.")
-                .trade("Two of 256 addresses are lost. Needed for old clients that take such addresses for broadcast.");
+                .trade("Two of 256 addresses are lost. Needed for old clients that take such addresses for broadcast."), touches Decisions;
         /// Lower is asked first; `None` comes after every number.
         pub priority: Option<u32> = number("priority", "", 0, MOST_U32, "Pools with a lower number are used first.")
             .optional("none; the pool comes after all pools with a priority")
-            .shown("100");
+            .shown("100"), touches Decisions;
         /// Empty: every namespace, unless the selector says otherwise.
         pub namespaces: Vec<NamespaceName> = set(
             "namespaces",
@@ -50,19 +50,19 @@ section! {
             |text, _| syntax::namespace(text),
             "Only Services in these namespaces or in namespaces that namespace-selector matches; [] for all.",
         )
-        .shown("[\"shop\"]");
+        .shown("[\"shop\"]"), touches Decisions;
         pub namespace_selector: Option<Selector> =
             selector("namespace-selector", "Only Services in namespaces with these labels.")
                 .optional("every namespace")
-                .shown("\"team=web\"");
+                .shown("\"team=web\""), touches Decisions;
         pub service_selector: Option<Selector> = selector("service-selector", "Only Services with these labels.")
             .optional("every Service")
-            .shown("\"tier in (front, edge)\"");
+            .shown("\"tier in (front, edge)\""), touches Decisions;
         /// How long a freed address is kept back.
         pub rest: Duration =
             duration("rest", Duration::ZERO, HOUR.saturating_mul(24), "How long a freed address is not assigned again.")
                 .default("30s")
-                .trade("Shorter frees addresses of a full pool sooner; longer keeps clients of the old Service away from the new one.");
+                .trade("Shorter frees addresses of a full pool sooner; longer keeps clients of the old Service away from the new one."), touches Decisions;
         /// Never handed out; who holds one keeps it.
         pub exclude: Vec<AddressRange> = set(
             "exclude",
@@ -70,24 +70,24 @@ section! {
             |text, _| range(text),
             "Addresses that no Service gets. A Service that holds one keeps it.",
         )
-        .shown("[\"192.168.35.105\"]");
+        .shown("[\"192.168.35.105\"]"), touches Decisions;
         /// Nothing new is given from the pool.
         pub draining: bool = flag(
             "draining",
             false,
             "Assign no address of the pool any more. Services that hold one keep it, and are announced.",
-        );
+        ), touches Decisions;
         /// Services of several namespaces may have one address of the pool.
         pub share_across_namespaces: bool = flag(
             "share-across-namespaces",
             false,
             "Services of different namespaces may share an address (annotation crier.dev/share).",
         )
-        .trade("As in MetalLB. Whoever may create Services in one namespace can then use free ports of an address of another.");
+        .trade("As in MetalLB. Whoever may create Services in one namespace can then use free ports of an address of another."), touches Decisions;
         pub bind: Option<InterfaceName> =
             interface("bind", "an interface name", "Add announced addresses to this interface, on hosts without kube-proxy.")
                 .optional("none; kube-proxy accepts the traffic")
-                .shown("\"lo\"");
+                .shown("\"lo\""), touches Decisions;
     }
 }
 

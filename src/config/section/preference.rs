@@ -11,8 +11,8 @@ section! {
         "Preferred nodes. The weights of all entries that match a node are added; the node with the highest sum wins.",
     ), written as Written;
     keys {
-        pub nodes: Selector = selector("nodes", "The nodes, by their labels.").set("\"edge=true\"");
-        pub weight: u32 = number("weight", "", 1, 1000, "Added to the score of each matching node.").set("100");
+        pub nodes: Selector = selector("nodes", "The nodes, by their labels.").set("\"edge=true\""), touches Decisions;
+        pub weight: u32 = number("weight", "", 1, 1000, "Added to the score of each matching node.").set("100"), touches Decisions;
     }
 }
 

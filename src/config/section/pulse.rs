@@ -28,9 +28,9 @@ section! {
                  node of the cluster, for example from `openssl rand -hex 32`.",
             )
             .or_credential("pulse.key", "the systemd credential pulse.key; without it, no pulses")
-            .shown("\"/etc/crier/pulse.key\"");
+            .shown("\"/etc/crier/pulse.key\""), touches Pulse;
             unauthenticated: bool = flag("unauthenticated", false, "Send and accept pulses without a key. Excludes key-file.")
-                .trade("No key to distribute, but any host on the link can take addresses away from the nodes.");
+                .trade("No key to distribute, but any host on the link can take addresses away from the nodes."), touches Pulse;
         }
     }
     keys {
@@ -40,14 +40,14 @@ section! {
             LONGEST_KEY,
             "Files with former keys, seven at most, that are accepted too while the key is changed node by node.",
         )
-        .shown("[\"/etc/crier/old.key\"]");
+        .shown("[\"/etc/crier/old.key\"]"), touches Pulse;
         /// Links that pulses are sent on although no `[[l2]]` uses them.
         pub interfaces: Vec<InterfacePattern> = interfaces(
             "interfaces",
             "Interfaces to send pulses on besides those of [[l2]], for a configuration without [[l2]].",
         )
         .shown("[\"eth0\"]")
-        .trade("Agents that hear each other notice whose view of the API server is stale; each link costs some packets a second.");
+        .trade("Agents that hear each other notice whose view of the API server is stale; each link costs some packets a second."), touches Decisions;
         /// How often an owner of addresses says that it is alive: whole milliseconds.
         pub interval: Duration = duration(
             "interval",
@@ -56,11 +56,11 @@ section! {
             "The time between two pulses of a node that owns addresses.",
         )
         .default("100ms")
-        .trade("A shorter interval moves addresses sooner after a failure, and costs more packets and false alarms.");
+        .trade("A shorter interval moves addresses sooner after a failure, and costs more packets and false alarms."), touches Restart;
         /// After how many missing pulses an owner counts as silent.
         pub multiplier: NonZeroU8 =
             number("multiplier", "", 2, 50, "How many pulses in a row must be missing before an owner counts as dead.")
-                .default(3);
+                .default(3), touches Restart;
         /// Nodes on the same link that are sent pulses besides the multicast group.
         pub peers: Vec<IpAddr> = set(
             "peers",
@@ -68,7 +68,7 @@ section! {
             |text, _| node_address(text),
             "Nodes on the same link that are also sent pulses by unicast, for networks that filter multicast.",
         )
-        .shown("[\"10.0.0.12\", \"10.0.0.13\"]");
+        .shown("[\"10.0.0.12\", \"10.0.0.13\"]"), touches Pulse;
     }
 }
 

@@ -21,7 +21,7 @@ section! {
             |text, _| syntax::service(text),
             "The Service. It need not exist yet.",
         )
-        .set("\"shop/front\"");
+        .set("\"shop/front\""), touches Decisions;
         /// In the order in which they are given.
         pub addresses: Vec<IpAddr> = set(
             "addresses",
@@ -30,7 +30,7 @@ section! {
             "The addresses, assigned to the Service in this order before any other. No other Service gets one of them.",
         )
         .required()
-        .set("[\"192.168.35.101\"]");
+        .set("[\"192.168.35.101\"]"), touches Decisions;
     }
 }
 
@@ -39,6 +39,16 @@ impl Check for Written {
         if self.addresses.empty_list {
             let hint = "name an address of a pool: addresses = [\"192.0.2.1\"]";
             section.complain(&self.addresses.place, "the reservation has no addresses", hint);
+        }
+        if let Some(service) = &self.service.value {
+            let of_service = section.seen.reserving.iter().find(|(other, _)| other == service);
+            if let Some(first) = of_service.map(|(_, place)| place.clone()) {
+                let message = format!("{} has a [[reservation]] already", written(&service.to_string()));
+                let hint = "write all of its addresses into one, in the order in which they are to be given";
+                section.conflict(&self.service.place, message, hint, (&first, "the first is here"));
+            } else {
+                section.seen.reserving.push((service.clone(), self.service.place.clone()));
+            }
         }
         let addresses: Vec<(IpAddr, Place)> = section
             .texts("addresses")

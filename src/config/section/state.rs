@@ -10,7 +10,7 @@ section! {
     pub struct State = Section::one("state", "What the agent keeps across a restart."), written as Written;
     keys {
         pub folder: PathBuf = path("folder", "The directory for the last known state of the cluster and for allocations.")
-            .default("/var/lib/crier");
+            .default("/var/lib/crier"), touches Restart;
     }
 }
 

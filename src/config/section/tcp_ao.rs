@@ -20,19 +20,19 @@ section! {
     ), written as Written;
     keys {
         /// The KeyID that our segments carry.
-        pub send_id: u8 = number("send-id", "", 0, 255, "The KeyID on segments to the peer: its receive-id.").set("1");
+        pub send_id: u8 = number("send-id", "", 0, 255, "The KeyID on segments to the peer: its receive-id.").set("1"), touches Session;
         /// The KeyID that the peer's segments carry.
         pub receive_id: u8 =
-            number("receive-id", "", 0, 255, "The KeyID on segments from the peer: its send-id.").set("1");
+            number("receive-id", "", 0, 255, "The KeyID on segments from the peer: its send-id.").set("1"), touches Session;
         pub algorithm: AoAlgorithm =
-            word("algorithm", "The algorithm of the message authentication code (RFC 5926).").default("hmac-sha-1-96");
+            word("algorithm", "The algorithm of the message authentication code (RFC 5926).").default("hmac-sha-1-96"), touches Session;
         /// 1 to [`LONGEST_PASSWORD`] octets.
         pub secret: SecretFile = secret(
             "key-file",
             LONGEST_PASSWORD,
             "The file with the key, 80 octets at most. A systemd credential with the name of the file takes precedence.",
         )
-        .set("\"/etc/crier/tor.ao\"");
+        .set("\"/etc/crier/tor.ao\""), touches Session;
     }
 }
 

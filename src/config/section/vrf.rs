@@ -18,11 +18,11 @@ section! {
     pub struct Vrf = Section::many("vrf", "A VRF: a routing table of its own for some interfaces.").not_yet(VRF),
     written as Written;
     keys {
-        pub name: InterfaceName = interface("name", "an interface name", "The name of the VRF device.");
-        pub table: u32 = number("table", "", 1, MOST_U32, "The number of the routing table.");
+        pub name: InterfaceName = interface("name", "an interface name", "The name of the VRF device."), touches Restart;
+        pub table: u32 = number("table", "", 1, MOST_U32, "The number of the routing table."), touches Restart;
         pub interfaces: Vec<InterfaceName> =
-            set("interfaces", "interface names", |text, _| syntax::interface(text), "The interfaces in the VRF.");
-        pub manage: bool = flag("manage", false, "Create the device and put the interfaces into it.");
+            set("interfaces", "interface names", |text, _| syntax::interface(text), "The interfaces in the VRF."), touches Restart;
+        pub manage: bool = flag("manage", false, "Create the device and put the interfaces into it."), touches Restart;
     }
     sections {
         pub routes: Vec<VrfRoute>;
@@ -35,8 +35,8 @@ section! {
     /// One entry of `routes`.
     pub struct VrfRoute = Section::many("vrf.routes", "Routes of the VRF.").not_yet(VRF), written as WrittenRoute;
     keys {
-        pub to: IpNet = text("to", "a CIDR", |text, _| network(text), "The destination prefix.");
-        pub via: IpAddr = text("via", "an IP address", |text, _| syntax::ip(text), "The next hop.");
+        pub to: IpNet = text("to", "a CIDR", |text, _| network(text), "The destination prefix."), touches Restart;
+        pub via: IpAddr = text("via", "an IP address", |text, _| syntax::ip(text), "The next hop."), touches Restart;
     }
 }
 

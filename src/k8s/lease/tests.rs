@@ -31,7 +31,7 @@ impl Agent {
         let (sender, facts) = mpsc::channel(64);
         let (stop, stopped) = watch::channel(None);
         let lease = ObjectKey::new("kube-system", "crier");
-        let candidacy = Candidacy { lease, identity: identity.to_owned(), terms };
+        let candidacy = Candidacy { lease, identity: identity.to_owned(), terms: watch::channel(terms).1 };
         let task = tokio::spawn(keep(api.client().await, candidacy, Barrier::new(&[]), sender, stopped, TIMING));
         Agent { facts, stop, task }
     }
@@ -261,7 +261,7 @@ async fn nothing_is_allocated_before_what_is_listed_is_newer_than_the_taking() {
     let (sender, mut facts) = mpsc::channel(64);
     let (_stop, stopped) = watch::channel(None);
     let lease = ObjectKey::new("kube-system", "crier");
-    let candidacy = Candidacy { lease, identity: "a".to_owned(), terms: terms(1) };
+    let candidacy = Candidacy { lease, identity: "a".to_owned(), terms: watch::channel(terms(1)).1 };
     let (client, asked) = (api.client().await, barrier.clone());
     tokio::spawn(keep(client, candidacy, barrier, sender, stopped, TIMING));
     asked.is_asked(Some(0)).await;

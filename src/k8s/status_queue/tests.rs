@@ -9,7 +9,7 @@ fn key(name: &str) -> ObjectKey {
 
 fn writing(addresses: &str) -> StatusWrite {
     let ingress = addresses.split_whitespace().map(|ip| ip.parse().unwrap()).collect();
-    StatusWrite { ingress: Some(ingress), condition: None, transition: true, pools: Vec::new() }
+    StatusWrite { ingress: Some(ingress), condition: None, transition: true, pools: Vec::new(), renumbered: false }
 }
 
 fn status(version: &str, write: Option<&str>, notice: Option<(bool, &str)>) -> ServiceStatus {

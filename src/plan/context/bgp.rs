@@ -7,13 +7,15 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::address::LocalAddress;
+use crate::community::Community;
 use crate::config::{self, Config};
 use crate::names::{NodeName, PeerName};
+use crate::plan::slice::Listen;
 use crate::plan::{elect, reach};
 use crate::reason::Reason;
 use crate::route::RouteAttributes;
 use crate::selector::Selector;
-use crate::world::{Link, Node, World};
+use crate::world::{DrainStage, Link, Node, World};
 
 /// What this node may announce, and to whom.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -45,7 +47,7 @@ impl BgpContext {
     }
 
     /// `node` is this node, where it is known.
-    pub(super) fn of(config: &Config, me: &NodeName, node: Option<&Node>) -> BgpContext {
+    pub(super) fn of(config: &Config, me: &NodeName, node: Option<&Node>, drain: Option<DrainStage>) -> BgpContext {
         let selects = |selector: &Option<Selector>| {
             selector.as_ref().is_none_or(|selector| node.is_some_and(|node| selector.matches(&node.labels)))
         };
@@ -54,10 +56,16 @@ impl BgpContext {
         let advertisements = config.bgp.advertisements.iter().map(|it| AdvertisementContext {
             selected: selects(&it.nodes),
             attributes: Arc::new(RouteAttributes {
-                local_preference: it.local_preference,
+                // RFC 8326 §4.1: the routes say that they go, and where the peer does not heed that, they are the last choice.
+                local_preference: if drain.is_some() { Some(0) } else { it.local_preference },
                 med: it.med,
                 prepend: it.prepend,
-                communities: it.communities.clone(),
+                communities: it
+                    .communities
+                    .iter()
+                    .copied()
+                    .chain(drain.map(|_| Community::GRACEFUL_SHUTDOWN))
+                    .collect(),
                 endpoints: None,
             }),
             peers: peers
@@ -69,12 +77,19 @@ impl BgpContext {
         BgpContext {
             advertisements: advertisements.collect(),
             exclusion: match node {
+                Some(_) if drain == Some(DrainStage::Drained) => Some(Reason::NodeDrained),
                 Some(node) => elect::exclusion(node),
                 None => Some(Reason::NodeUnknown { node: me.clone() }),
             },
             peers,
         }
     }
+}
+
+/// Where the speaker accepts connections. Without a peer nobody has a reason to connect, and the port is left to others.
+pub fn listen(config: &Config) -> Listen {
+    let addresses = if config.bgp.peers.is_empty() { Vec::new() } else { config.bgp.listen.clone() };
+    Listen { addresses, port: config.bgp.port }
 }
 
 /// The BGP identifier where the configuration leaves it to crier: the Node's first IPv4 InternalIP, else this host's

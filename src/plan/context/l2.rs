@@ -17,7 +17,7 @@ use crate::plan::holder::Grade;
 use crate::plan::slice::PulseLink;
 use crate::reason::Reason;
 use crate::roster::{Card, Eligibility, L2Number, Member, Roster};
-use crate::world::{Link, Node, Pulses, World};
+use crate::world::{DrainStage, Link, Node, Pulses, World};
 
 /// Links that belong to containers, tunnels and virtual switches. An `[[l2]]` that names no interfaces leaves them out, unless
 /// the Node's own address is on them.
@@ -52,6 +52,8 @@ pub struct L2Context {
     /// The subnets of those links.
     subnets: Vec<(IpNet, InterfaceName)>,
     rule: Subnet,
+    /// Nodes with an endpoint go first: what moves an address then is that nodes ask each other by pulses.
+    pub prefers_endpoints: bool,
     /// What pulses call this `[[l2]]`.
     number: L2Number,
     /// The links by their indices, with their subnets.
@@ -153,8 +155,8 @@ pub struct Own<'a> {
     pub digests: &'a Digests,
 }
 
-/// The digests of a configuration, as this node says them in its pulses. A configuration never changes while a planner lives,
-/// so they are worked out once.
+/// The digests of a configuration, as this node says them in its pulses. They are worked
+/// out once for each configuration.
 #[derive(Debug, Clone)]
 pub struct Digests {
     ownership: u64,
@@ -194,9 +196,17 @@ fn l2_context(
     let refusal = links.is_empty().then(|| no_link(l2, node, world));
     let heard: Vec<(&Link, &Roster)> =
         links.iter().filter_map(|link| Some((*link, &**world.rosters.get(&link.index)?))).collect();
+    let drained = world.drain_stage() == Some(DrainStage::Drained);
     let electorate = |rosters: Vec<&Roster>| {
-        let hearing =
-            Hearing { me, number, grade: own.grade, path: &world.data_path, rosters, refusal: refusal.clone() };
+        let hearing = Hearing {
+            me,
+            number,
+            grade: own.grade,
+            drained,
+            path: &world.data_path,
+            rosters,
+            refusal: refusal.clone(),
+        };
         elect::electorate(l2, nodes, Some(&hearing))
     };
     let by_link = match (&world.pulses, heard.as_slice()) {
@@ -218,7 +228,8 @@ fn l2_context(
         Pulses::Off => elect::electorate(l2, nodes, None),
     };
     let links = links.iter().map(|link| (link.index, link.addresses.clone())).collect();
-    L2Context { electorate, by_link, interfaces, subnets, rule: l2.subnet, number, links }
+    let prefers_endpoints = l2.prefer_endpoints && world.pulses != Pulses::Off;
+    L2Context { electorate, by_link, interfaces, subnets, rule: l2.subnet, prefers_endpoints, number, links }
 }
 
 /// Without pulses: for each subnet that some Node's address is in, which of the nodes may answer for its addresses. A node on
@@ -291,9 +302,11 @@ fn pulse_context(config: &Config, node: Option<&Node>, l2: &[L2Context], own: Ow
         eligibility: Some(match (node.map(elect::exclusion), world.data_path.serving(), own.grade) {
             (None, _, _) => Eligibility::NodeUnknown,
             (Some(None), Serving::NotSinceBoot, _) => Eligibility::DataPathNotSeen,
+            (Some(None), ..) if world.drain_stage() == Some(DrainStage::Drained) => Eligibility::Drained,
             (Some(None), _, Grade::Eligible) => Eligibility::Eligible,
             (Some(None), _, Grade::ViewStale) => Eligibility::ViewStale,
             (Some(None), _, Grade::DataPathBad) => Eligibility::DataPathBad,
+            (Some(None), _, Grade::Draining) => Eligibility::Draining,
             (Some(Some(Reason::NodeNetworkUnavailable)), ..) => Eligibility::NetworkUnavailable,
             (Some(Some(_)), ..) => Eligibility::Excluded,
         }),

@@ -36,7 +36,7 @@ impl Context {
         let l2: Vec<L2Context> = numbered.map(|it| L2Context::of(it, me, &nodes, own, world)).collect();
         let pulse = PulseContext::of(config, node, &l2, own, world);
         let path = PathContext::of(me, &nodes, world, own.grade);
-        Context { l2, pulse, bgp: BgpContext::of(config, me, node), path }
+        Context { l2, pulse, bgp: BgpContext::of(config, me, node, world.drain_stage()), path }
     }
 
     /// Every node that some `[[l2]]` takes or refuses.

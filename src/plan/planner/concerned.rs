@@ -46,7 +46,7 @@ impl Planner {
             return self.every_service().cloned().collect();
         }
         let owned = nodes.changed.iter().flat_map(|node| self.ownership.owned_by(node));
-        let mut concerned: Vec<ObjectKey> = owned.cloned().collect();
+        let mut concerned: Vec<ObjectKey> = owned.chain(self.egress.elected()).cloned().collect();
         if nodes.any {
             concerned.extend(self.ownership.open().cloned());
         }

@@ -27,7 +27,9 @@ impl Planner {
         let Some(rank_by) = decision.announcements.first().map(|it| it.address) else { return Vec::new() };
         let holder = self.memory.placements().get(&rank_by).and_then(|placement| placement.owner.as_ref());
         let first = |it: &Announcement| {
-            let covering = covering(&self.config, &self.context, &it.pool);
+            let tenants = self.book.tenants(it.address).iter().filter_map(|tenant| self.world.services.get(tenant));
+            let tenants = std::iter::once(&**service).chain(tenants.map(|service| &**service));
+            let covering = covering(&self.config, &self.context, &it.pool, tenants);
             let endpoints = self.world.endpoints(key, Family::of(it.address));
             if covering.is_empty() || endpoints.is_empty() {
                 return None;

@@ -1,15 +1,17 @@
 //! How the planner renews the slices of the Plan, and which of them it says moved. Floor 1, the second half of [`Planner`]:
 //! it decides nothing about a Service.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use imbl::OrdMap;
+use ipnet::IpNet;
 
 use super::Planner;
-use crate::address::ScopedAddress;
+use crate::address::{ScopedAddress, host_prefix};
 use crate::config;
 use crate::names::{ObjectKey, PeerName};
+use crate::plan::bfd::watched;
 use crate::plan::context::{PulseContext, bgp, l2};
 use crate::plan::decision::Decision;
 use crate::plan::notice::{condition, loss, notice, pools};
@@ -56,6 +58,11 @@ impl Planner {
         }
         self.moved.bgp |= !bgp.complete;
         bgp.complete = true;
+        let listen = bgp::listen(&self.config);
+        if bgp.listen.as_deref() != Some(&listen) {
+            bgp.listen = Some(Arc::new(listen));
+            self.moved.bgp = true;
+        }
         let local_addresses = bgp::local_addresses(&self.me, &self.world);
         if *bgp.local_addresses != local_addresses {
             bgp.local_addresses = Arc::new(local_addresses);
@@ -72,11 +79,23 @@ impl Planner {
         }
         let of_peer = |settings: &Arc<config::Peer>| self.sessions_of(settings);
         let peers: OrdMap<PeerName, PeerSlice> = self.context.bgp.peers.iter().flat_map(of_peer).collect();
-        let places = |peers: &OrdMap<PeerName, PeerSlice>| {
-            peers.iter().map(|(name, peer)| (name.clone(), peer.address.clone())).collect::<Vec<_>>()
+        let before = std::mem::replace(&mut self.plan.bgp.peers, peers);
+        let same = |(name, now): (&PeerName, &PeerSlice)| {
+            before.get(name).is_some_and(|was| {
+                let PeerSlice { settings, address, routes: _, orders } = was;
+                *settings == now.settings && *address == now.address && *orders == now.orders
+            })
         };
-        self.moved.bgp |= places(&peers) != places(&self.plan.bgp.peers);
-        self.plan.bgp.peers = peers;
+        self.moved.bgp |= before.len() != self.plan.bgp.peers.len() || !self.plan.bgp.peers.iter().all(same);
+    }
+
+    /// Which peers BFD watches.
+    pub(super) fn renew_bfd(&mut self) {
+        let watched = watched(&self.config, &self.plan.bgp, &self.plan.bfd.peers);
+        if *self.plan.bfd.peers != watched {
+            self.plan.bfd.peers = Arc::new(watched);
+            self.moved.bfd = true;
+        }
     }
 
     /// The session that has the peer's own name, and those with further next hops of the default route.
@@ -90,11 +109,12 @@ impl Planner {
         let address = reach::address(settings, before, &further.values().cloned().collect(), &self.world);
         let further = reach::further(settings, address.as_ref().ok(), &further, &self.world);
         let routes = self.routes.routes_to(&settings.name);
+        let orders = self.world.peer_orders.get(&settings.name).copied().unwrap_or_default();
         let of_further = further.into_iter().map(|(name, address)| {
             let settings = Arc::new(config::Peer { name: name.clone(), ..config::Peer::clone(settings) });
-            (name, PeerSlice { settings, address: Ok(address), routes: routes.clone() })
+            (name, PeerSlice { settings, address: Ok(address), routes: routes.clone(), orders })
         });
-        let own = PeerSlice { settings: Arc::clone(settings), address, routes: routes.clone() };
+        let own = PeerSlice { settings: Arc::clone(settings), address, routes: routes.clone(), orders };
         of_further.chain([(settings.name.clone(), own)]).collect()
     }
 
@@ -157,6 +177,36 @@ impl Planner {
         }
     }
 
+    /// How egress pods leave. `host`: nodes or links may have changed.
+    pub(super) fn renew_egress(&mut self, host: bool) {
+        if self.egress.needs_hops() {
+            let slots = self.config.egress.slots();
+            self.egress.renew_hops(&self.world, slots);
+        }
+        let egress = &mut self.plan.egress;
+        // What is remembered may lack a Service: pods that are held already stay held until all is listed.
+        let complete = self.world.listed.all();
+        if self.egress.take_moved() || egress.complete != complete || !egress.planned {
+            self.moved.egress = true;
+            egress.planned = true;
+            egress.complete = complete;
+            egress.pods = self.egress.pods().clone();
+            egress.hops = Arc::new(self.egress.hops());
+            self.plan.unreached = Arc::new(self.egress.obstacles());
+        }
+        if host {
+            let of_nodes = self.world.nodes.values().flat_map(|node| {
+                node.addresses.iter().copied().map(host_prefix).chain(node.pod_networks.iter().map(IpNet::trunc))
+            });
+            let cluster: BTreeSet<IpNet> =
+                self.config.egress.cluster_networks.iter().copied().chain(of_nodes).collect();
+            if *egress.cluster != cluster {
+                self.moved.egress = true;
+                egress.cluster = Arc::new(cluster);
+            }
+        }
+    }
+
     /// What the pulse says of addresses, and who is not to be missed for long.
     pub(super) fn renew_pulse(&mut self) {
         let pulse = &mut self.plan.pulse;
@@ -179,7 +229,8 @@ fn write(service: &Service, decision: &Decision, wish: &Wish) -> Option<StatusWr
         Wish::Clear { addresses: false } | Wish::Leave { .. } => None,
     };
     let before = service.condition.as_deref();
-    if ingress.is_none() && condition.as_ref() == before {
+    let renumbered = is_renumbered(service, wish);
+    if ingress.is_none() && condition.as_ref() == before && !renumbered {
         return None;
     }
     let allocated = |condition: &Condition| condition.allocated;
@@ -189,7 +240,16 @@ fn write(service: &Service, decision: &Decision, wish: &Wish) -> Option<StatusWr
         Wish::Clear { .. } => Vec::new(),
         Wish::Leave { given } => pools(given, decision),
     };
-    Some(StatusWrite { ingress, condition, transition, pools })
+    Some(StatusWrite { ingress, condition, transition, pools, renumbered })
+}
+
+/// None of the addresses that it was to give up is left: the annotation has done its work.
+fn is_renumbered(service: &Service, wish: &Wish) -> bool {
+    let leaving = service.renumber.iter().flat_map(|renumber| &renumber.leaving);
+    match wish {
+        Wish::Show(addresses) => service.renumber.is_some() && !leaving.into_iter().any(|it| addresses.contains(it)),
+        Wish::Leave { .. } | Wish::Clear { .. } => false,
+    }
 }
 
 /// What is equal stays the same, so that readers can tell at a glance.

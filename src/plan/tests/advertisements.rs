@@ -14,8 +14,14 @@ fn announce(story: &mut Story, name: &str, service: Service, here: u32) {
 
 fn endpoints_here(story: &mut Story, name: &str, here: u32) {
     let serving = NodeCounts::from([("a".into(), here), ("b".into(), 9)]);
-    let slice =
-        EndpointSlice { service: key(name), family: None, ready: serving.clone(), serving, serving_without_node: 0 };
+    let slice = EndpointSlice {
+        service: key(name),
+        family: None,
+        ready: serving.clone(),
+        serving,
+        serving_without_node: 0,
+        addresses: Default::default(),
+    };
     story.tell(Fact::EndpointSlice(key(&format!("{name}-1")), Some(Arc::new(slice))));
     story.turn();
 }
@@ -206,6 +212,7 @@ fn endpoints_that_end_count_only_while_there_are_no_others_and_each_family_count
             ready: on_a(ready),
             serving: on_a(serving),
             serving_without_node: 0,
+            addresses: Default::default(),
         };
         let name = if family == crate::address::Family::V4 { "web-1" } else { "web-2" };
         story.tell(Fact::EndpointSlice(key(name), Some(Arc::new(slice))));

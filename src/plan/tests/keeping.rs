@@ -316,8 +316,14 @@ fn endpoints_count_for_the_addresses_of_their_family_only() {
     let mut slice = |family, name: &str, nodes: &[&str]| {
         let counts = || nodes.iter().map(|name| (NodeName::from(*name), 1)).collect();
         let (ready, serving) = (counts(), counts());
-        let slice =
-            EndpointSlice { service: key("web"), family: Some(family), ready, serving, serving_without_node: 0 };
+        let slice = EndpointSlice {
+            service: key("web"),
+            family: Some(family),
+            ready,
+            serving,
+            serving_without_node: 0,
+            addresses: Default::default(),
+        };
         story.tell(Fact::EndpointSlice(key(name), Some(Arc::new(slice))));
     };
     slice(crate::address::Family::V4, "web-4", &["a"]);
@@ -328,11 +334,45 @@ fn endpoints_count_for_the_addresses_of_their_family_only() {
     assert_eq!(reasons, ["announced", "no-endpoints"]);
     let counts = || [(NodeName::from("b"), 1)].into_iter().collect();
     let family = Some(crate::address::Family::V6);
-    let slice =
-        EndpointSlice { service: key("web"), family, ready: counts(), serving: counts(), serving_without_node: 0 };
+    let slice = EndpointSlice {
+        service: key("web"),
+        family,
+        ready: counts(),
+        serving: counts(),
+        serving_without_node: 0,
+        addresses: Default::default(),
+    };
     story.tell(Fact::EndpointSlice(key("web-6"), Some(Arc::new(slice))));
     story.turn();
     let owners: Vec<Option<NodeName>> =
         story.decision("web").announcements.iter().map(|it| it.l2.owner.clone()).collect();
     assert_eq!(owners, [Some("a".into()), Some("b".into())], "each where its family has an endpoint");
+}
+
+#[test]
+fn agents_on_hosts_with_other_links_write_the_same_condition() {
+    // Input: a Service holds an address that is the host's own on one host, its gateway's on another, and neither on a third.
+    let condition = |links: &[(&str, &str)]| {
+        let mut story = Story::begin(Config { pools: vec![pool("lan", &["192.168.35.0/24"])], ..configuration() });
+        for (number, (name, net)) in links.iter().enumerate() {
+            let link = story.planner.world().links[&2].clone();
+            let index = 2 + u32::try_from(number).unwrap();
+            let addresses = vec![net.parse().unwrap()];
+            story.tell(Fact::Link(index, Some(Link { index, name: (*name).into(), addresses, ..link })));
+        }
+        story.turn();
+        story.put("holds", Service { ingress: vec![ip("192.168.35.11")], ..service() });
+        story.put("asks", asking_for(&["192.168.35.255"]));
+        let of = |name: &str| {
+            let write = story.planner.plan().status.services[&key(name)].write.clone();
+            write.and_then(|write| write.condition).expect("a condition").message
+        };
+        (of("holds"), of("asks"))
+    };
+    let (holds, asks) = condition(&[("eth0", "192.168.35.11/24")]);
+    assert_eq!(holds, "assigned 192.168.35.11 from lan");
+    assert!(asks.contains("192.168.35.255") && !asks.contains("/24"), "{asks}");
+    assert_eq!(condition(&[("ens3", "192.168.35.11/24")]), (holds.clone(), asks.clone()));
+    assert_eq!(condition(&[("br0", "192.168.35.12/24")]), (holds.clone(), asks));
+    assert_eq!(condition(&[("eth0", "10.0.0.1/24")]).0, holds);
 }

@@ -35,7 +35,7 @@ impl Story {
     fn ranking(&self) -> Vec<(String, Result<Score, Reason>)> {
         let (world, plan) = (self.planner.world(), self.planner.plan());
         let config = configuration();
-        let covering = covering(&config, self.planner.context(), &"lan".into());
+        let covering = covering(&config, self.planner.context(), &"lan".into(), std::iter::empty());
         let endpoints = world.endpoints(&key("web"), Family::V4);
         let me = NodeName::from("a");
         let about = (&*world.services[&key("web")], &endpoints);
@@ -196,7 +196,7 @@ fn the_rank_list_names_every_node_and_why_it_is_refused() {
     });
     story.tell(Fact::Node("f".into(), Some(Arc::new(node(&[])))));
     story.handovers(fact);
-    let score = Ok(Score { weight: 0, keeps: false });
+    let score = Ok(Score { weight: 0, near: false, keeps: false });
     let expected = [
         ("b", score.clone()),
         ("c", score.clone()),

@@ -2,16 +2,18 @@
 //! Floor 1. Which address is free is `plan::allocate`'s to find.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::Inputs;
-use crate::config::{Pool, Source};
+use crate::address::Family;
+use crate::config::{Pool, Source, duration};
 use crate::names::ObjectKey;
 use crate::plan::allocate::{Applicant, allocate, may_keep, notes, pool_of, shortage};
 use crate::plan::decision::{Allocation, Held};
 use crate::plan::pools::withheld;
 use crate::plan::sharing::{Refusal, Terms};
 use crate::reason::Reason;
-use crate::world::Service;
+use crate::world::{Renumber, Service};
 
 /// What becomes of the addresses of a Service.
 pub struct Answer {
@@ -24,6 +26,8 @@ pub struct Answer {
     pub goes: bool,
     /// Which address the Service loses by what the status should say, and why.
     pub lost: Option<Reason>,
+    /// The status shows addresses that are to go, and beside them those that stay: for so long.
+    pub overlap: Option<Duration>,
 }
 
 /// What the status of a Service should say.
@@ -39,7 +43,7 @@ pub enum Wish {
 
 impl Answer {
     fn told(allocation: Allocation, status: Option<Wish>) -> Answer {
-        Answer { allocation, assigned: None, status, goes: false, lost: None }
+        Answer { allocation, assigned: None, status, goes: false, lost: None, overlap: None }
     }
 }
 
@@ -164,7 +168,8 @@ fn namespace_matters(inputs: &Inputs<'_>, key: &ObjectKey) -> bool {
 fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
     let pools = &inputs.config.pools;
     let namespace_labels = inputs.world.namespaces.get(&key.namespace).map(|it| &**it);
-    let applicant = Applicant { key, service, namespace_labels, terms: terms(inputs, key) };
+    let renumber = service.renumber.as_deref();
+    let applicant = Applicant { key, service, namespace_labels, terms: terms(inputs, key), renumber };
     let nothing_asked = Default::default();
     let (request, unreadable) = match &service.request {
         Ok(request) => (request, None),
@@ -199,15 +204,18 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
         return Answer { goes: true, ..answer };
     }
     let goes = goes.is_some();
-    match allocate(pools, inputs.book, &applicant, request, &kept) {
-        Ok(held) => {
+    let (leaving, stays): (Vec<Held>, Vec<Held>) =
+        kept.iter().cloned().partition(|held| renumber.is_some_and(|it| it.leaving.contains(&held.address)));
+    match allocate(pools, inputs.book, &applicant, request, &stays) {
+        Ok(stays) => {
+            let (held, overlap) = beside(inputs, &applicant, leaving, stays, &mut lost);
             let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();
             let assigned = (held != kept || !chosen).then(|| addresses.clone());
             let notes = notes(pools, inputs.book, &applicant, request, &held);
             let complaint = shortage(pools, inputs.book, &applicant, request, &held);
             let lost = first_lost(service, &addresses, &lost);
             let allocation = Allocation { complaint, notes, ..Allocation::assigned(held) };
-            Answer { allocation, assigned, status: Some(Wish::Show(addresses)), goes, lost }
+            Answer { allocation, assigned, status: Some(Wish::Show(addresses)), goes, lost, overlap }
         }
         Err(reason) => {
             // What the Service would give up for its request it keeps: the request alone takes nothing away.
@@ -218,9 +226,35 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
             let addresses: Vec<IpAddr> = kept.iter().map(|held| held.address).collect();
             let lost = first_lost(service, &addresses, &lost);
             let allocation = Allocation::kept(kept, reason);
-            Answer { allocation, assigned: None, status: Some(Wish::Show(addresses)), goes, lost }
+            Answer { allocation, assigned: None, status: Some(Wish::Show(addresses)), goes, lost, overlap: None }
         }
     }
+}
+
+/// The addresses that stay, and in front of them those that are still to go: they rank the nodes as before, so no connection moves.
+/// One goes when another of its family has stood beside it in the status for long enough.
+fn beside(
+    inputs: &Inputs<'_>,
+    applicant: &Applicant<'_>,
+    leaving: Vec<Held>,
+    stays: Vec<Held>,
+    lost: &mut Vec<(IpAddr, Reason)>,
+) -> (Vec<Held>, Option<Duration>) {
+    let Some(Renumber { overlap, leaving: _ }) = applicant.renumber.filter(|_| !leaving.is_empty()) else {
+        return (stays, None);
+    };
+    let shown = |held: &Held| inputs.config.is_standalone() || applicant.service.ingress.contains(&held.address);
+    let replaces = |it: &Held, held: &Held| Family::of(it.address) == Family::of(held.address) && shown(it);
+    let replaced = leaving.iter().all(|held| stays.iter().any(|it| replaces(it, held)));
+    if replaced && (overlap.is_zero() || inputs.overlaps.is_over(applicant.key, inputs.now)) {
+        let gone = |held: &Held| {
+            let overlap = duration::text(*overlap);
+            (held.address, Reason::AddressRenumbered { address: held.address, overlap })
+        };
+        lost.extend(leaving.iter().map(gone));
+        return (stays, Some(*overlap));
+    }
+    (leaving.into_iter().chain(stays).collect(), replaced.then_some(*overlap))
 }
 
 /// The addresses that a Service has, or had.

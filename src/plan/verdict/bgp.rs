@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::{Announceable, Inputs, data_path, shared};
 use crate::address::{Family, host_prefix};
 use crate::config::Advertisement;
-use crate::names::{ObjectKey, PeerName};
+use crate::names::{NodeName, ObjectKey, PeerName};
 use crate::plan::context::bgp::AdvertisementContext;
 use crate::plan::decision::{BgpVerdict, Carrier, Held};
 use crate::plan::join;
@@ -34,11 +34,14 @@ pub struct Contribution {
     pub attributes: Arc<RouteAttributes>,
 }
 
-pub fn judge(inputs: &Inputs<'_>, about: &Announceable<'_>) -> Answer {
+/// `owners`: for each address the one node that may announce it, of a Service whose pods send with its addresses.
+pub fn judge(inputs: &Inputs<'_>, about: &Announceable<'_>, owners: Option<&[Result<NodeName, Reason>]>) -> Answer {
     let mut answer = Answer { verdicts: Vec::new(), work: Vec::new() };
-    for held in &about.held {
+    for (place, held) in about.held.iter().enumerate() {
         let covering = covering(inputs, about, held);
-        let (verdict, contributions) = match refusal(inputs, about, held, &covering) {
+        let owner = owners.and_then(|owners| owners.get(place));
+        let refusal = refusal(inputs, about, held, &covering).or_else(|| not_the_owner(inputs, owner?));
+        let (verdict, contributions) = match refusal {
             Some(reason) => (BgpVerdict::refused(reason), Vec::new()),
             None => announce(inputs, about, held, &covering),
         };
@@ -81,6 +84,15 @@ fn refusal(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, covering:
         return Some(if nameless { Reason::EndpointsNameNoNode } else { Reason::NoLocalEndpoint });
     }
     data_path::gives_way(inputs, about, held.address)
+}
+
+/// Replies to what the pods open must come to the node that knows these connections.
+fn not_the_owner(inputs: &Inputs<'_>, owner: &Result<NodeName, Reason>) -> Option<Reason> {
+    match owner {
+        Ok(owner) if owner == inputs.me => None,
+        Ok(owner) => Some(Reason::EgressOwnedBy { owner: owner.clone() }),
+        Err(reason) => Some(reason.clone()),
+    }
 }
 
 fn announce(

@@ -25,7 +25,8 @@ pub fn gives_way(inputs: &Inputs<'_>, about: &Announceable<'_>, address: IpAddr)
     }
     let PathContext { path, grade, others } = &inputs.context.path;
     let reason = match grade {
-        Grade::Eligible => return None,
+        // What a drain forbids over BGP stands in the context of BGP.
+        Grade::Eligible | Grade::Draining => return None,
         Grade::ViewStale => Reason::NodeViewStale,
         Grade::DataPathBad => Reason::DataPathBad { fault: path.fault().cloned() },
     };

@@ -121,7 +121,8 @@ pub fn is_outranked(inputs: &Inputs<'_>, key: &ObjectKey, decision: &Decision) -
     };
     decision.announcements.iter().any(|announcement| {
         let Some(owner) = &announcement.l2.owner else { return false };
-        let covering = covering(inputs.config, inputs.context, &announcement.pool);
+        let tenants = shared::services(inputs, key, service, announcement.address);
+        let covering = covering(inputs.config, inputs.context, &announcement.pool, tenants);
         let rank_by = shared::rank_by(inputs, first, announcement.address);
         let own = endpoints(announcement.address);
         let endpoints = shared::endpoints(inputs, key, &own, announcement.address);
@@ -145,7 +146,8 @@ struct Judged {
 
 fn judge_address(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, rank_by: IpAddr) -> Judged {
     let address = held.address;
-    let covering = covering(inputs.config, inputs.context, &held.pool);
+    let tenants = shared::services(inputs, about.key, about.service, address);
+    let covering = covering(inputs.config, inputs.context, &held.pool, tenants);
     if covering.is_empty() {
         let verdict = L2Verdict::refused(Reason::NoL2ForPool { pool: held.pool.clone() });
         return Judged { verdict, course: None, answered_on: None, weight: 0, cause: None, history: None };
@@ -178,8 +180,9 @@ fn judge_address(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, ran
             own,
             answers,
             leaving: inputs.world.leaving,
-            sticky: covering.iter().any(|(l2, _)| l2.sticky),
-            may_ask_from: inputs.holders.may_ask_from(&covering, inputs.now),
+            // A node with an endpoint keeps the address from others with one.
+            sticky: covering.iter().any(|(l2, _)| l2.sticky) || ranking.is_near(inputs.me),
+            may_ask_from: inputs.holders.may_ask_from(&covering, inputs.now).filter(|_| inputs.world.drain.is_none()),
             grants: inputs.holders.granting(),
             knows_all: knows_all(inputs, &covering, address),
             beside_the_deaf: rosters(inputs, &covering, address).any(|it| it.unproved.values().any(|it| it.deaf)),
@@ -332,7 +335,7 @@ fn candidates<'a>(
             .filter(|(node, member)| member.eligibility == Eligibility::Listening && !ranking.lacks_endpoint(node));
         candidates.extend(listening.filter_map(|(node, member)| {
             let weights = covering.iter().filter_map(|(_, context)| context.weight_of(member));
-            let weight = weights.reduce(u32::saturating_add)?;
+            let weight = ranking.weighed(node, weights.reduce(u32::saturating_add)?);
             Some(Bidder { node, bid: Bid { grade: Grade::Eligible, weight } })
         }));
     }

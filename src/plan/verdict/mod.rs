@@ -6,18 +6,20 @@
 pub mod allocation;
 pub mod bgp;
 mod data_path;
+pub mod egress;
 pub mod l2;
 pub mod shared;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use imbl::OrdMap;
 
 pub use self::allocation::Wish;
 pub use self::bgp::Contribution;
+pub use self::egress::EgressWork;
 pub use self::l2::L2Work;
 use crate::address::Family;
 use crate::config::{Config, Pool};
@@ -27,6 +29,7 @@ use crate::plan::context::Context;
 use crate::plan::decision::{Announcement, Decision, Held};
 use crate::plan::holder::History;
 use crate::plan::holder_memory::HolderMemory;
+use crate::plan::overlaps::Overlaps;
 use crate::plan::placement::{Cause, Placement};
 use crate::plan::removals::Removals;
 use crate::plan::rivals::Rivals;
@@ -52,6 +55,8 @@ pub struct Inputs<'a> {
     pub removals: &'a Removals,
     /// Whose status somebody else overwrites.
     pub rivals: &'a Rivals,
+    /// Which Services have had old and new addresses beside each other for long enough.
+    pub overlaps: &'a Overlaps,
     /// Nothing was judged before.
     pub first_turn: bool,
     pub now: Instant,
@@ -91,6 +96,8 @@ pub struct Verdict {
     pub goes: bool,
     /// Which address the Service loses by what the status should say, and why.
     pub lost: Option<Reason>,
+    /// The status shows addresses that are to go, and beside them those that stay: for so long.
+    pub overlap: Option<Duration>,
 }
 
 /// The part of the slices that a Service accounts for.
@@ -99,10 +106,12 @@ pub struct Work {
     pub l2: L2Work,
     pub routes: Vec<Contribution>,
     pub bind: Vec<(IpAddr, InterfaceName)>,
+    pub egress: EgressWork,
 }
 
 pub fn judge(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Verdict {
-    let allocation::Answer { allocation, assigned, status, goes, lost } = allocation::judge(inputs, key, service);
+    let allocation::Answer { allocation, assigned, status, goes, lost, overlap } =
+        allocation::judge(inputs, key, service);
     // What the API server has not confirmed is not announced: the address might still be given to another Service. What the
     // status shows is announced until it shows something else.
     let ours = !matches!(allocation.reason, Reason::NotLoadBalancer | Reason::OtherClass { .. });
@@ -113,21 +122,29 @@ pub fn judge(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Verdict
     };
     let held: Vec<&Held> = shown.iter().collect();
     if held.is_empty() {
-        let decision = Decision { allocation, announcements: Vec::new() };
+        // Its pods are held before it has an address, so that none is too early.
+        let (egress, held_pods) = match ours {
+            true => egress::judge(inputs, key, service, &[], &[]),
+            false => (None, EgressWork::default()),
+        };
+        let decision = Decision { allocation, announcements: Vec::new(), egress };
         let (causes, histories) = (Vec::new(), Vec::new());
-        return Verdict { decision, work: Work::default(), assigned, causes, histories, status, goes, lost };
+        let work = Work { egress: held_pods, ..Work::default() };
+        return Verdict { decision, work, assigned, causes, histories, status, goes, lost, overlap };
     }
     let [v4, v6] = &Family::BOTH.map(|family| inputs.world.endpoints(key, family));
     let about = Announceable { key, service, endpoints: [v4, v6], held };
     let l2::Answer { verdicts: on_link, work: l2, causes, histories } = l2::judge(inputs, &about);
-    let bgp::Answer { verdicts: over_bgp, work: routes } = bgp::judge(inputs, &about);
+    let owners = egress::owners(inputs, &about, &on_link);
+    let bgp::Answer { verdicts: over_bgp, work: routes } = bgp::judge(inputs, &about, owners.as_deref());
     let both = about.held.iter().zip(on_link).zip(over_bgp);
     let announcements: Vec<Announcement> = both
         .map(|((held, l2), bgp)| Announcement { address: held.address, pool: held.pool.clone(), l2, bgp })
         .collect();
-    let work = Work { l2, routes, bind: binds(&inputs.config.pools, &announcements) };
-    let decision = Decision { allocation, announcements };
-    Verdict { decision, work, assigned, causes, histories, status, goes, lost }
+    let (egress, pods) = egress::judge(inputs, key, service, owners.as_deref().unwrap_or_default(), &announcements);
+    let work = Work { l2, routes, bind: binds(&inputs.config.pools, &announcements), egress: pods };
+    let decision = Decision { allocation, announcements, egress };
+    Verdict { decision, work, assigned, causes, histories, status, goes, lost, overlap }
 }
 
 /// The announced addresses that this host is to accept on a link, because their pools say so.

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use super::Inputs;
 use crate::address::Family;
 use crate::names::ObjectKey;
-use crate::world::Endpoints;
+use crate::world::{Endpoints, Service};
 
 /// The endpoints of the address's family of all Services that have it; `own` are those of `service`, one of them.
 pub fn endpoints<'a>(
@@ -18,6 +18,18 @@ pub fn endpoints<'a>(
 ) -> Cow<'a, Endpoints> {
     let others = inputs.book.tenants(address).iter().filter(|tenant| *tenant != service);
     joint(others.map(|tenant| inputs.world.endpoints(tenant, Family::of(address))), own)
+}
+
+/// All Services that have the address; `service` is one of them.
+pub fn services<'a>(
+    inputs: &Inputs<'a>,
+    key: &'a ObjectKey,
+    service: &'a Service,
+    address: IpAddr,
+) -> impl Iterator<Item = &'a Service> + Clone {
+    let others = inputs.book.tenants(address).iter().filter(move |tenant| *tenant != key);
+    let world = inputs.world;
+    std::iter::once(service).chain(others.filter_map(|tenant| world.services.get(tenant)).map(|service| &**service))
 }
 
 /// The endpoints of several Services with the same pods.

@@ -347,3 +347,37 @@ fn a_node_that_is_heard_and_answers_nothing_is_deaf_in_time_and_alive_as_soon_as
     assert!(alive(&mut a, now));
     assert_eq!(unproved(&mut a, now), None);
 }
+
+#[test]
+fn nodes_that_fall_silent_at_once_are_all_suspect_though_one_is_due_before_the_other() {
+    let mut link = Rotation::of(&[&[OLD] as &[KeyId]; 3]);
+    for (_, machine) in &mut link.nodes {
+        let owner = Stance { owner: true, ..machine.stance.clone() };
+        machine.handle_stance(owner, link.now);
+    }
+    link.live(Duration::from_secs(2));
+    let silent = |link: &Rotation| -> BTreeMap<NodeName, bool> {
+        let departed = link.nodes[0].1.roster.silent.iter();
+        departed.map(|(node, departed)| (node.clone(), departed.suspect)).collect()
+    };
+    // One dies, and half a second later the other: each for itself.
+    let mut one_by_one = link.nodes.pop().map(|last| vec![last]).unwrap_or_default();
+    link.live(Duration::from_millis(500));
+    assert_eq!(silent(&link), [("n2".into(), false)].into());
+    one_by_one.extend(link.nodes.pop());
+    link.live(Duration::from_millis(500));
+    assert_eq!(silent(&link), [("n1".into(), false), ("n2".into(), false)].into());
+
+    // Both at once. Their last pulses came half an interval apart.
+    let mut link = Rotation::of(&[&[OLD] as &[KeyId]; 3]);
+    for place in 0..3 {
+        let machine = &mut link.nodes[place].1;
+        let owner = Stance { owner: true, ..machine.stance.clone() };
+        machine.handle_stance(owner, link.now);
+        link.live(Duration::from_millis(40));
+    }
+    link.live(Duration::from_secs(2));
+    link.nodes.truncate(1);
+    link.live(Duration::from_millis(500));
+    assert_eq!(silent(&link), [("n1".into(), true), ("n2".into(), true)].into());
+}

@@ -32,7 +32,14 @@ fn planner(config: &str) -> Planner {
     planner.apply(Fact::Pulses(Pulses::On { authenticated: true }));
     for name in ["node-1", "node-2"] {
         let (labels, addresses) = (Labels::default(), Vec::new());
-        let node = Node { labels, ready: true, network_unavailable: false, addresses, boot_id: None };
+        let node = Node {
+            labels,
+            ready: true,
+            network_unavailable: false,
+            addresses,
+            boot_id: None,
+            pod_networks: Vec::new(),
+        };
         planner.apply(Fact::Node(name.into(), Some(Arc::new(node))));
     }
     planner.apply(Fact::Link(2, Some(link())));

@@ -1,18 +1,25 @@
 //! The metrics of the agent as a whole, of pools and Services. Floor 1.
 
-use super::{Metric, count, gauge};
+use super::{Metric, Series, count, counter, gauge};
+use crate::egress::counters::Counts;
 use crate::path_state::Serving;
 use crate::plan::allocate::capacity;
-use crate::views::status;
-use crate::world::ApiServer;
+use crate::views::{Snapshot, egress, status};
+use crate::world::{ApiServer, DrainStage};
 
-pub(super) const METRICS: [Metric; 7] = [
+pub(super) const METRICS: [Metric; 16] = [
     gauge("crier_build_info", &["version"], "Always 1; the label has the version.", |_, series| {
         series.set([env!("CARGO_PKG_VERSION")], 1);
     }),
     gauge("crier_api_server_reachable", &[], "1 while the API server answers.", |snapshot, series| {
         series.only(u64::from(snapshot.world.api_server == ApiServer::Reachable));
     }),
+    counter(
+        "crier_api_requests_total",
+        &[],
+        "Requests to the API server, of all kinds: lists, watches, status writes, Events and the Lease.",
+        |snapshot, series| series.only(snapshot.counters.api_requests),
+    ),
     gauge("crier_allocates", &[], "1 while this agent allocates addresses.", |snapshot, series| {
         series.only(u64::from(status::allocates(snapshot)));
     }),
@@ -28,18 +35,61 @@ pub(super) const METRICS: [Metric; 7] = [
             }
         },
     ),
+    counter(
+        "crier_config_reloads_total",
+        &["outcome"],
+        "Reloads of the configuration since the agent started: taken over, or refused whole so that the one before stays in use.",
+        |snapshot, series| {
+            series.set(["ok"], snapshot.reloads.succeeded);
+            series.set(["failed"], snapshot.reloads.failed);
+        },
+    ),
+    gauge(
+        "crier_config_last_reload_successful",
+        &[],
+        "1 unless the last reload of the configuration was refused; 1 also before the first.",
+        |snapshot, series| {
+            let failed = snapshot.reloads.last.as_ref().is_some_and(|last| last.failure.is_some());
+            series.only(u64::from(!failed));
+        },
+    ),
+    gauge(
+        "crier_config_unconfirmed",
+        &[],
+        "1 while a configuration waits for `crier config confirm` and is taken back without.",
+        |snapshot, series| series.only(u64::from(snapshot.reloads.unconfirmed_until.is_some())),
+    ),
+    gauge(
+        "crier_drain",
+        &["stage"],
+        "1 for the stage of this node's drain: waiting for flows, handing-over on the link, drained. All 0 while the node takes part.",
+        |snapshot, series| {
+            let now = snapshot.world.drain_stage();
+            for stage in DrainStage::ALL {
+                series.set([stage.code()], u64::from(now == Some(stage)));
+            }
+        },
+    ),
+    gauge(
+        "crier_drain_flows",
+        &[],
+        "Flows that a drain still waits for; absent while none are counted.",
+        |snapshot, series| {
+            if let Some(left) = snapshot.flows.left {
+                series.only(count(left));
+            }
+        },
+    ),
     gauge("crier_pool_addresses", &["pool"], "Addresses of the pool.", |snapshot, series| {
         for pool in &snapshot.config.pools {
             series.set([pool.name.as_str()], capacity(pool));
         }
-    })
-    .metallb(&["metallb_allocator_addresses_total"]),
+    }),
     gauge("crier_pool_addresses_held", &["pool"], "Addresses of the pool that Services hold.", |snapshot, series| {
         for pool in &snapshot.config.pools {
             series.set([pool.name.as_str()], count(snapshot.held_in(pool)));
         }
-    })
-    .metallb(&["metallb_allocator_addresses_in_use_total"]),
+    }),
     gauge(
         "crier_services",
         &["held"],
@@ -51,4 +101,35 @@ pub(super) const METRICS: [Metric; 7] = [
             series.set(["false"], count(services().count() - with_address));
         },
     ),
+    gauge(
+        "crier_egress_pods",
+        &["path"],
+        "Pods that reach the outside with their Service's address only, by what this node does with their packets: local, it gives \
+         them the address; routed, it sends them to the owner; held, it drops them.",
+        |snapshot, series| {
+            for path in [egress::Path::Local, egress::Path::Routed, egress::Path::Held] {
+                let pods = snapshot.plan.egress.pods.values().filter(|mapping| egress::Path::of(mapping) == path);
+                series.set([path.name()], count(pods.count()));
+            }
+        },
+    ),
+    counter(
+        "crier_egress_translated_total",
+        &["service"],
+        "Connections of pods that this node gave their Service's address.",
+        |snapshot, series| of_services(snapshot, series, |counts| counts.translated),
+    ),
+    counter(
+        "crier_egress_dropped_total",
+        &["service"],
+        "Packets of pods that this node held back, because they would have left with an address that is not their Service's.",
+        |snapshot, series| of_services(snapshot, series, |counts| counts.dropped),
+    ),
 ];
+
+fn of_services(snapshot: &Snapshot, series: &mut Series, read: fn(&Counts) -> u64) {
+    for (key, _) in snapshot.plan.decisions.iter().filter(|(_, decision)| decision.egress.is_some()) {
+        let pods = snapshot.world.endpoint_addresses(key).filter_map(|pod| snapshot.counters.egress.get(&pod));
+        series.add([key.to_string().as_str()], pods.map(read).sum());
+    }
+}

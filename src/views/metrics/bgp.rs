@@ -10,8 +10,7 @@ use crate::world::{Direction, NotificationCount, SessionReport, SessionState};
 pub(super) const METRICS: [Metric; 12] = [
     gauge("crier_bgp_session_up", &["peer"], "1 while the session is Established.", |snapshot, series| {
         of_sessions(snapshot, series, |session| u64::from(session.state == SessionState::Established));
-    })
-    .metallb(&["metallb_bgp_session_up"]),
+    }),
     counter(
         "crier_bgp_session_established_total",
         &["peer"],
@@ -39,15 +38,13 @@ pub(super) const METRICS: [Metric; 12] = [
     }),
     gauge("crier_bgp_prefixes_sent", &["peer"], "Prefixes announced to the peer.", |snapshot, series| {
         of_sessions(snapshot, series, |session| count(session.prefixes_sent));
-    })
-    .metallb(&["metallb_bgp_announced_prefixes_total", "metallb_speaker_announced"]),
+    }),
     gauge(
         "crier_bgp_prefixes_pending",
         &["peer"],
         "Prefixes that are still to be announced to the peer or withdrawn from it.",
         |snapshot, series| of_sessions(snapshot, series, |session| count(session.detail.prefixes_pending)),
-    )
-    .metallb(&["metallb_bgp_pending_prefixes_total"]),
+    ),
     gauge(
         "crier_bgp_prefixes_unsendable",
         &["peer"],
@@ -59,8 +56,7 @@ pub(super) const METRICS: [Metric; 12] = [
         &["peer"],
         "Prefixes that the peer announced in this session. crier drops all of them.",
         |snapshot, series| of_sessions(snapshot, series, |session| session.prefixes_received),
-    )
-    .metallb(&["frrk8s_bgp_received_prefixes_total"]),
+    ),
     counter(
         "crier_bgp_messages_total",
         &["direction", "peer", "type"],
@@ -78,18 +74,7 @@ pub(super) const METRICS: [Metric; 12] = [
                 }
             });
         },
-    )
-    .metallb(&[
-        "metallb_bgp_updates_total",
-        "metallb_bgp_updates_total_received",
-        "metallb_bgp_opens_sent",
-        "metallb_bgp_opens_received",
-        "metallb_bgp_keepalives_sent",
-        "metallb_bgp_keepalives_received",
-        "metallb_bgp_route_refresh_sent",
-        "metallb_bgp_total_sent",
-        "metallb_bgp_total_received",
-    ]),
+    ),
     counter(
         "crier_bgp_notifications_total",
         &["code", "direction", "peer", "subcode"],
@@ -106,8 +91,7 @@ pub(super) const METRICS: [Metric; 12] = [
                 }
             });
         },
-    )
-    .metallb(&["metallb_bgp_notifications_sent"]),
+    ),
     counter(
         "crier_bgp_updates_malformed_total",
         &["peer"],

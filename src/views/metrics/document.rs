@@ -4,13 +4,13 @@ use std::fmt::Write;
 
 use prometheus::proto::MetricType;
 
-use super::{Metric, link, table};
+use super::{Metric, link, metallb, table};
 use crate::arp::machine::answer::Reason;
 use crate::arp::packet::Protocol;
 use crate::claim::ConflictKind;
 use crate::pulse::outcome::Outcome;
 use crate::views::counters::Direction;
-use crate::world::MessageCounts;
+use crate::world::{DrainStage, MessageCounts};
 
 /// A label, and what its values are. Where the values are words of crier's own, they are listed from the code.
 struct Label {
@@ -19,7 +19,7 @@ struct Label {
     values: fn() -> Vec<&'static str>,
 }
 
-const LABELS: [Label; 15] = [
+const LABELS: [Label; 18] = [
     Label {
         name: "cause",
         meaning: "why the owner changed: one of these, or the code of the reason that refuses the previous owner, such as `no-carrier`",
@@ -40,9 +40,10 @@ const LABELS: [Label; 15] = [
     },
     Label {
         name: "outcome",
-        meaning: "`taken`, or why the pulse was dropped",
-        values: || Outcome::ALL.map(Outcome::code).to_vec(),
+        meaning: "of a pulse: `taken`, or why it was dropped. Of a reload: taken over, or refused",
+        values: || Outcome::ALL.map(Outcome::code).into_iter().chain(["ok", "failed"]).collect(),
     },
+    Label { name: "path", meaning: "what this node does with the packets", values: || vec!["local", "routed", "held"] },
     Label { name: "peer", meaning: "name of the `[[bgp.peer]]`", values: Vec::new },
     Label { name: "pool", meaning: "name of the `[[pool]]`", values: Vec::new },
     Label {
@@ -54,6 +55,12 @@ const LABELS: [Label; 15] = [
         name: "reason",
         meaning: "why a frame was not answered",
         values: || Reason::ALL.map(Reason::code).to_vec(),
+    },
+    Label { name: "service", meaning: "namespace and name of the Service", values: Vec::new },
+    Label {
+        name: "stage",
+        meaning: "how far the drain of the node is",
+        values: || DrainStage::ALL.map(DrainStage::code).to_vec(),
     },
     Label { name: "state", meaning: "of another node, by its pulses", values: || vec!["alive", "silent"] },
     Label { name: "subcode", meaning: "error subcode of the NOTIFICATION", values: Vec::new },
@@ -83,14 +90,20 @@ Counters run from the start of the agent. A metric that has no series yet is lef
 ";
 
 const METALLB: &str = "
-## Coming from MetalLB
+## MetalLB's names
 
-The values differ where the labels do: crier counts by interface and protocol, MetalLB by address. MetalLB counts only requests for
-addresses of its own: that is `crier_l2_requests_total` less `crier_l2_ignored_total{reason=\"not-owned\"}`. MetalLB has a metric for each type
-of message and direction; crier has labels for them. In place of `metallb_k8s_client_update_errors_total` there are the `problems` of `crier status`.
+With `[api] metallb-metrics = true` crier serves the metrics of MetalLB's controller and speaker too, under the names and with the labels below, so that
+dashboards and alerts made for MetalLB go on working. Three things differ:
 
-| MetalLB | crier |
-|---|---|
+- MetalLB counts frames of the link by the label `ip`; crier counts by `interface` and `protocol`. Sums over all addresses agree.
+- Every agent serves the metrics of the allocator, not one controller: take the maximum over all agents instead of the sum.
+- `metallb_k8s_client_updates_total`, `metallb_k8s_client_update_errors_total` and `metallb_allocator_services_allocated_total` have no counterpart: see the `problems` of `crier status`.
+
+A chart that relabels `frrk8s_bgp_` to `metallb_bgp_` finds these names here without relabelling. `peer` is the address and the port of the peer, or the name of the
+`[[bgp.peer]]` while it has no address; `vrf` is `default` outside a VRF.
+
+| MetalLB | kind | labels | crier |
+|---|---|---|---|
 ";
 
 /// The page.
@@ -98,23 +111,27 @@ pub fn document() -> String {
     let mut page = HEAD.to_owned();
     page.push_str("| name | kind | labels | meaning |\n|---|---|---|---|\n");
     for metric in table() {
-        let Metric { name, labels, help, metallb: _, read: _ } = metric;
-        let kind = match metric.kind() {
-            MetricType::HISTOGRAM => "histogram",
-            MetricType::COUNTER => "counter",
-            MetricType::GAUGE | MetricType::SUMMARY | MetricType::UNTYPED => "gauge",
-        };
-        row(&mut page, &[&format!("`{name}`"), kind, &quoted(labels), help]);
+        let Metric { name, labels, help, read: _ } = metric;
+        row(&mut page, &[&format!("`{name}`"), kind(metric), &quoted(labels), help]);
     }
     page.push_str("\n## Labels\n\n| label | meaning | values |\n|---|---|---|\n");
     for Label { name, meaning, values } in &LABELS {
         row(&mut page, &[&format!("`{name}`"), meaning, &quoted(&values())]);
     }
     page.push_str(METALLB);
-    for (metric, theirs) in table().flat_map(|metric| metric.metallb.iter().map(move |theirs| (metric, theirs))) {
-        row(&mut page, &[&format!("`{theirs}`"), &format!("`{}`", metric.name)]);
+    for metallb::Theirs { metric, ours } in &metallb::METRICS {
+        let Metric { name, labels, help: _, read: _ } = metric;
+        row(&mut page, &[&format!("`{name}`"), kind(metric), &quoted(labels), &quoted(ours)]);
     }
     page
+}
+
+fn kind(metric: &Metric) -> &'static str {
+    match metric.kind() {
+        MetricType::HISTOGRAM => "histogram",
+        MetricType::COUNTER => "counter",
+        MetricType::GAUGE | MetricType::SUMMARY | MetricType::UNTYPED => "gauge",
+    }
 }
 
 fn row(page: &mut String, cells: &[&str]) {

@@ -20,8 +20,7 @@ pub(super) const METRICS: [Metric; 19] = [
                 series.set([link.name.as_str()], count(answered.get(&link.name).map_or(0, Vec::len)));
             }
         },
-    )
-    .metallb(&["metallb_speaker_announced"]),
+    ),
     counter(
         "crier_l2_requests_total",
         &["interface", "protocol"],
@@ -32,15 +31,13 @@ pub(super) const METRICS: [Metric; 19] = [
                 counts.answers + of_others.map(|(_, count)| count).sum::<u64>()
             });
         },
-    )
-    .metallb(&["metallb_layer2_requests_received"]),
+    ),
     counter(
         "crier_l2_answers_total",
         &["interface", "protocol"],
         "ARP replies and neighbour advertisements sent in answer to requests.",
         |snapshot, series| frames(snapshot, series, |counts| counts.answers),
-    )
-    .metallb(&["metallb_layer2_responses_sent"]),
+    ),
     counter(
         "crier_l2_ignored_total",
         &["interface", "protocol", "reason"],
@@ -58,8 +55,7 @@ pub(super) const METRICS: [Metric; 19] = [
         &["interface", "protocol"],
         "Gratuitous ARP frames and unsolicited neighbour advertisements sent.",
         |snapshot, series| frames(snapshot, series, |counts| counts.gratuitous),
-    )
-    .metallb(&["metallb_layer2_gratuitous_sent"]),
+    ),
     counter(
         "crier_l2_probes_total",
         &["interface", "protocol"],

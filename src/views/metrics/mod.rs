@@ -1,11 +1,13 @@
-//! The table of metrics: for each its name, kind, labels, help, MetalLB's names for it, and the function of the snapshot
-//! that reads it. Floor 1. `/metrics` ([`text`]) and `doc/metrics.md` ([`document`]) are both written from it, so a new
-//! metric is one row in [`agent`](self::agent), [`bgp`](self::bgp) or [`link`](self::link).
+//! The table of metrics: for each its name, kind, labels, help, and the function of the snapshot that reads it. Floor 1.
+//! `/metrics` ([`text`]) and `doc/metrics.md` ([`document`]) are both written from it, so a new metric is one row in
+//! [`agent`](self::agent), [`bfd`](self::bfd), [`bgp`](self::bgp) or [`link`](self::link). MetalLB's names are rows of [`metallb`](self::metallb).
 
 mod agent;
+mod bfd;
 mod bgp;
 mod document;
 mod link;
+mod metallb;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,8 +28,6 @@ pub struct Metric {
     labels: &'static [&'static str],
     /// One sentence.
     help: &'static str,
-    /// What MetalLB calls the same thing, where it has a metric of it.
-    metallb: &'static [&'static str],
     read: Read,
 }
 
@@ -44,17 +44,18 @@ pub struct Series {
     values: BTreeMap<Vec<String>, u64>,
 }
 
-/// All of it, as `/metrics` and the document list it.
+/// All of crier's own, as `/metrics` and the document list it.
 fn table() -> impl Iterator<Item = &'static Metric> {
-    agent::METRICS.iter().chain(&link::METRICS).chain(&bgp::METRICS)
+    agent::METRICS.iter().chain(&link::METRICS).chain(&bgp::METRICS).chain(&bfd::METRICS)
 }
 
-/// The metrics in the text format of Prometheus, by name.
+/// The metrics in the text format of Prometheus, by name; MetalLB's names among them where `[api] metallb-metrics` asks for them.
 ///
 /// # Errors
 /// When a row of the table has a name or a label that Prometheus does not take; a test reads them all.
 pub fn text(snapshot: &Snapshot) -> Result<Vec<u8>, prometheus::Error> {
-    let families = table().map(|metric| metric.family(snapshot));
+    let of_metallb = metallb::METRICS.iter().filter(|_| snapshot.config.api.metallb_metrics);
+    let families = table().chain(of_metallb.map(|theirs| &theirs.metric)).map(|metric| metric.family(snapshot));
     // The encoder refuses a family without a series.
     let mut families: Vec<MetricFamily> = families.filter(|family| !family.get_metric().is_empty()).collect();
     families.sort_by(|one, other| one.name().cmp(other.name()));
@@ -69,7 +70,7 @@ const fn gauge(
     help: &'static str,
     read: fn(&Snapshot, &mut Series),
 ) -> Metric {
-    Metric { name, labels, help, metallb: &[], read: Read::Gauge(read) }
+    Metric { name, labels, help, read: Read::Gauge(read) }
 }
 
 const fn counter(
@@ -78,7 +79,7 @@ const fn counter(
     help: &'static str,
     read: fn(&Snapshot, &mut Series),
 ) -> Metric {
-    Metric { name, labels, help, metallb: &[], read: Read::Counter(read) }
+    Metric { name, labels, help, read: Read::Counter(read) }
 }
 
 /// A histogram of times, by its one label.
@@ -88,14 +89,10 @@ const fn histogram(
     help: &'static str,
     read: fn(&Snapshot) -> Vec<(&str, &Detection)>,
 ) -> Metric {
-    Metric { name, labels, help, metallb: &[], read: Read::Histogram(read) }
+    Metric { name, labels, help, read: Read::Histogram(read) }
 }
 
 impl Metric {
-    const fn metallb(self, metallb: &'static [&'static str]) -> Metric {
-        Metric { metallb, ..self }
-    }
-
     fn kind(&self) -> MetricType {
         match self.read {
             Read::Gauge(_) => MetricType::GAUGE,

@@ -5,18 +5,28 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::*;
+use crate::address::{Family, ScopedAddress};
 use crate::agent::counters::{LinkCounters, TurnCounters};
 use crate::arp::machine::answer::Reason;
 use crate::arp::packet::Protocol;
+use crate::bfd::discard::Discard;
+use crate::bfd_state::{BfdState, Diagnostic};
 use crate::claim::ConflictKind;
 use crate::config::{NoSecrets, SourceFile, parse};
+use crate::egress::ruleset::Count;
+use crate::manifests::document::{self, Format};
+use crate::manifests::scene::Scene;
+use crate::names::ObjectKey;
 use crate::plan::Planner;
 use crate::pulse::outcome::Outcome;
 use crate::roster::Roster;
+use crate::selector::Labels;
 use crate::views::Counters;
 use crate::views::counters::Direction as MoveDirection;
+use crate::views::drain::Flows;
 use crate::world::{
-    Conflict, Direction, Fact, Link, MessageCounts, NotificationCount, SessionDetail, SessionReport, SessionState,
+    BfdReport, Conflict, Direction, Egress, EndpointSlice, Fact, FamilyPolicy, Link, MessageCounts, NotificationCount,
+    Request, Service, SessionDetail, SessionReport, SessionState, TrafficPolicy,
 };
 use crate::{clock, world};
 
@@ -32,6 +42,9 @@ asn = 64513
 name = "tor"
 address = "10.0.0.1"
 asn = 64512
+bfd = "fast"
+[[bfd]]
+name = "fast"
 [[bgp.advertisement]]
 "#;
 
@@ -41,7 +54,8 @@ fn planner() -> Planner {
 }
 
 fn snapshot(planner: &Planner, counters: Counters) -> Snapshot {
-    Snapshot::of(planner, Timestamp::UNIX_EPOCH, counters, clock::now(), clock::wall())
+    let flows = Flows { first: Some(9), left: Some(7), trouble: None };
+    Snapshot { flows, ..Snapshot::of(planner, Timestamp::UNIX_EPOCH, counters, clock::now(), clock::wall()) }
 }
 
 #[track_caller]
@@ -89,7 +103,60 @@ fn session() -> SessionReport {
     }
 }
 
-/// A planner that has turned, with a session, a link, a roster and a conflict.
+/// A Service with a pod, whose packets are held back for it has no address yet.
+fn with_egress() -> [Fact; 2] {
+    let key = || ObjectKey::new("shop", "web");
+    let service = Service {
+        uid: String::new(),
+        resource_version: String::new(),
+        load_balancer: true,
+        class: None,
+        labels: Labels::default(),
+        families: vec![Family::V4],
+        family_policy: FamilyPolicy::SingleStack,
+        external_traffic_policy: TrafficPolicy::Cluster,
+        ports: Vec::new(),
+        sharing: None,
+        request: Ok(Request { pools: vec!["none".into()], ..Request::default() }),
+        ingress: Vec::new(),
+        host_names: Vec::new(),
+        egress: Some(Egress::ServiceAddress),
+        external_ips: Vec::new(),
+        source_ranges: Vec::new(),
+        without_node_ports: false,
+        renumber: None,
+        condition: None,
+    };
+    let slice = EndpointSlice {
+        service: key(),
+        family: Some(Family::V4),
+        ready: Default::default(),
+        serving: Default::default(),
+        serving_without_node: 1,
+        addresses: vec!["10.244.1.2".parse().unwrap()].into(),
+    };
+    [
+        Fact::Service(key(), Some(Arc::new(service))),
+        Fact::EndpointSlice(ObjectKey::new("shop", "web-1"), Some(Arc::new(slice))),
+    ]
+}
+
+#[test]
+fn a_pod_is_held_back_before_its_service_has_an_address() {
+    let counters = LinkCounters::default();
+    counters.egress.read(Count::Dropped, [("10.244.1.2".parse().unwrap(), 4)]);
+    assert_lines(
+        &snapshot(&busy(), TurnCounters::default().read(&counters)),
+        &[
+            "crier_egress_pods{path=\"held\"} 1",
+            "crier_egress_pods{path=\"local\"} 0",
+            "crier_egress_dropped_total{service=\"shop/web\"} 4",
+            "crier_egress_translated_total{service=\"shop/web\"} 0",
+        ],
+    );
+}
+
+/// A planner that has turned, with a session, a link, a roster, a conflict and a Service with egress.
 fn busy() -> Planner {
     let mut planner = planner();
     let link = Link {
@@ -107,6 +174,7 @@ fn busy() -> Planner {
     let conflict =
         Conflict { mac: "02:00:00:00:00:99".parse().unwrap(), kind: ConflictKind::Contested, since: clock::wall() };
     for fact in [
+        Fact::Bfd("tor".into(), Some(Arc::new(bfd()))),
         Fact::Link(2, Some(link)),
         Fact::LinksListed,
         Fact::FailStatic,
@@ -114,7 +182,10 @@ fn busy() -> Planner {
         Fact::Session("tor".into(), session()),
         Fact::Roster(2, Some(Arc::new(Roster { settled: true, ..Roster::default() }))),
         Fact::Conflict("192.0.2.1".parse().unwrap(), "eth0".into(), Some(conflict)),
-    ] {
+    ]
+    .into_iter()
+    .chain(with_egress())
+    {
         planner.apply(fact);
     }
     planner.turn(clock::now());
@@ -138,6 +209,49 @@ fn a_peer_has_its_messages_notifications_and_times() {
     );
 }
 
+fn bfd() -> BfdReport {
+    BfdReport {
+        state: BfdState::Up,
+        since: clock::wall(),
+        address: ScopedAddress { ip: "10.0.0.1".parse().unwrap(), interface: None },
+        local_address: None,
+        interface: None,
+        multihop: false,
+        diagnostic: Diagnostic::None,
+        remote_diagnostic: Diagnostic::None,
+        remote_state: Some(BfdState::Up),
+        discriminator: 7,
+        remote_discriminator: Some(9),
+        remote_multiplier: Some(3),
+        detection_time_micros: Some(150_000),
+        receive_interval_micros: Some(50_000),
+        transmit_interval_micros: Some(50_000),
+        remote_demand: false,
+        authenticated: false,
+        times_up: 4,
+        losses: 3,
+        last_loss: None,
+        problem: None,
+    }
+}
+
+#[test]
+fn a_peer_that_is_watched_has_the_numbers_of_its_bfd_session() {
+    assert_lines(
+        &snapshot(&busy(), counted()),
+        &[
+            "crier_bfd_session_up{peer=\"tor\"} 1",
+            "crier_bfd_detection_time_microseconds{peer=\"tor\"} 150000",
+            "crier_bfd_session_up_total{peer=\"tor\"} 4",
+            "crier_bfd_session_lost_total{peer=\"tor\"} 3",
+            "crier_bfd_packets_total{outcome=\"sent\",peer=\"tor\"} 1",
+            "crier_bfd_packets_total{outcome=\"received\",peer=\"tor\"} 0",
+            "crier_bfd_packets_discarded_total{reason=\"ttl\"} 1",
+            "crier_bfd_packets_discarded_total{reason=\"forged\"} 0",
+        ],
+    );
+}
+
 fn counted() -> Counters {
     let links = LinkCounters::default();
     let of_eth0 = links.arp.of(&"eth0".into());
@@ -153,6 +267,8 @@ fn counted() -> Counters {
     pulse.count_received(Outcome::Forged);
     pulse.count_received(Outcome::Replayed);
     pulse.count_detection(Duration::from_millis(303));
+    links.bfd.of(&"tor".into()).count_sent();
+    links.bfd.count_discarded(Discard::Ttl);
     Counters {
         moves: [((MoveDirection::In, "owner-silent".to_owned()), 3_u64)].into_iter().collect(),
         conflicts: [(("eth0".into(), ConflictKind::Contested), 2_u64)].into_iter().collect(),
@@ -208,7 +324,7 @@ fn each_metric_has_a_name_of_its_own_and_a_value_for_each_of_its_labels() {
 #[test]
 fn the_page_of_metrics_says_what_the_table_says() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("doc/metrics.md");
-    let page = document();
+    let page = super::document();
     if std::env::var_os("CRIER_WRITE_SNAPSHOTS").is_some() {
         std::fs::write(&path, &page).unwrap();
     }
@@ -221,7 +337,89 @@ fn the_page_of_metrics_says_what_the_table_says() {
 
 #[test]
 fn every_label_of_the_table_is_explained_and_no_other() {
-    let explained: Vec<&str> = document::labels().collect();
+    let explained: Vec<&str> = super::document::labels().collect();
     let used: std::collections::BTreeSet<&str> = table().flat_map(|metric| metric.labels).copied().collect();
     assert_eq!(explained, used.into_iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn with_metallb_metrics_its_names_are_served_beside_criers_and_without_none_of_them() {
+    let with = |metallb_metrics: bool| {
+        let mut snapshot = snapshot(&busy(), counted());
+        let mut config = crate::config::Config::clone(&snapshot.config);
+        config.api.metallb_metrics = metallb_metrics;
+        snapshot.config = Arc::new(config);
+        snapshot
+    };
+    let text_of = |snapshot: &Snapshot| String::from_utf8(text(snapshot).unwrap()).unwrap();
+    assert!(!text_of(&with(false)).contains("metallb_"));
+    assert_lines(
+        &with(true),
+        &[
+            "crier_pool_addresses{pool=\"lan\"} 16",
+            "metallb_allocator_addresses_total{pool=\"lan\"} 16",
+            "metallb_allocator_ipv4_addresses_total{pool=\"lan\"} 16",
+            "metallb_allocator_ipv6_addresses_total{pool=\"lan\"} 0",
+            "metallb_k8s_client_config_loaded_bool 1",
+            "metallb_k8s_client_config_stale_bool 0",
+            "# TYPE metallb_allocator_addresses_total gauge",
+            "metallb_layer2_requests_received{interface=\"eth0\",protocol=\"arp\"} 2",
+            "metallb_layer2_responses_sent{interface=\"eth0\",protocol=\"ndp\"} 1",
+            "metallb_layer2_gratuitous_sent{interface=\"eth0\",protocol=\"arp\"} 1",
+            "metallb_bgp_session_up{peer=\"10.0.0.1:179\",vrf=\"default\"} 1",
+            "metallb_bgp_updates_total{peer=\"10.0.0.1:179\",vrf=\"default\"} 7",
+            "metallb_bgp_notifications_sent{peer=\"10.0.0.1:179\",vrf=\"default\"} 2",
+            "metallb_bgp_announced_prefixes_total{peer=\"10.0.0.1:179\",vrf=\"default\"} 5",
+        ],
+    );
+}
+
+#[test]
+fn an_address_that_this_node_announces_is_in_metallbs_metric_by_service_node_and_protocol() {
+    let config = CONFIG.replace("[manifests]", "[[l2]]\n[api]\nmetallb-metrics = true\n[manifests]");
+    let file = SourceFile { path: "test.toml".to_owned(), text: config };
+    let mut planner = Planner::new(Arc::new(parse(&[file], &NoSecrets).unwrap()), "node-1".into());
+    let texts = [
+        "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop}\nspec: {type: LoadBalancer}\n",
+        "apiVersion: v1\nkind: Node\nmetadata: {name: node-1}\nstatus: {conditions: [{type: Ready, status: 'True'}]}\n",
+        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\n\
+         metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}\n\
+         endpoints: [{addresses: [10.1.0.1], nodeName: node-1}]\n",
+    ];
+    let mut scene = Scene::default();
+    scene.take("all.yaml", document::read(&texts.join("---\n"), Format::Yaml).expect("sound manifests").entries);
+    scene.news().facts.into_iter().for_each(|fact| planner.apply(fact));
+    let link = busy().world().links[&2].clone();
+    let link = Link { mac: Some("02:00:00:00:00:01".parse().unwrap()), ..link };
+    planner.apply(Fact::Link(2, Some(link)));
+    planner.apply(Fact::LinksListed);
+    planner.turn(clock::now());
+    assert_lines(
+        &snapshot(&planner, Counters::default()),
+        &[
+            "metallb_speaker_announced{ip=\"192.0.2.0\",node=\"node-1\",protocol=\"layer2\",service=\"shop/web\"} 1",
+            "metallb_speaker_announced{ip=\"192.0.2.0\",node=\"node-1\",protocol=\"bgp\",service=\"shop/web\"} 1",
+            "metallb_allocator_addresses_in_use_total{pool=\"lan\"} 1",
+        ],
+    );
+}
+
+#[test]
+fn each_metric_of_metallb_names_metrics_of_crier_and_has_a_value_for_each_of_its_labels() {
+    let snapshot = snapshot(&busy(), counted());
+    let mut names = std::collections::BTreeSet::new();
+    for metallb::Theirs { metric, ours } in &metallb::METRICS {
+        assert!(names.insert(metric.name) && metric.name.starts_with("metallb_"), "{}", metric.name);
+        assert!(metric.labels.is_sorted(), "{}: its labels are in the order of their names", metric.name);
+        for ours in *ours {
+            assert!(table().any(|metric| metric.name == *ours), "{}: there is no {ours}", metric.name);
+        }
+        let (Read::Gauge(read) | Read::Counter(read)) = metric.read else { panic!("{} is a histogram", metric.name) };
+        let mut series = Series::default();
+        read(&snapshot, &mut series);
+        assert!(!series.values.is_empty() || metric.name == "metallb_speaker_announced", "{}", metric.name);
+        for values in series.values.keys() {
+            assert_eq!(values.len(), metric.labels.len(), "{}: {values:?} for {:?}", metric.name, metric.labels);
+        }
+    }
 }

@@ -11,6 +11,7 @@ use crier::bgp::task as speaker;
 use crier::config::{PeerAddress, load};
 use crier::plan::slice::{BgpSlice, PeerSlice};
 use crier::route::RouteAttributes;
+use crier::world::BfdSessions;
 use imbl::OrdMap;
 use ipnet::{IpNet, Ipv4Net};
 use tokio::sync::{mpsc, watch};
@@ -43,7 +44,15 @@ async fn announce(file: &Path, first: Ipv4Addr, count: u32) -> Result<(), String
         let PeerAddress::Fixed(address) = settings.address.clone() else {
             return Err(format!("{name}: a peer that has to be found has no address here"));
         };
-        Ok((name, PeerSlice { settings: Arc::new(settings), address: Ok(address), routes: routes.clone() }))
+        Ok((
+            name,
+            PeerSlice {
+                settings: Arc::new(settings),
+                address: Ok(address),
+                routes: routes.clone(),
+                orders: Default::default(),
+            },
+        ))
     });
     let peers = peers.collect::<Result<_, _>>()?;
     let router_id = Some(Ipv4Addr::new(192, 0, 2, 11));
@@ -51,6 +60,7 @@ async fn announce(file: &Path, first: Ipv4Addr, count: u32) -> Result<(), String
     let (_slices, newest) = watch::channel(slice);
     let (facts, mut told) = mpsc::channel(64);
     tokio::spawn(async move { while told.recv().await.is_some() {} });
-    speaker::run(newest, facts, listeners, std::future::pending()).await;
+    let (_bfd, paths) = watch::channel(BfdSessions::new());
+    speaker::run(newest, facts, listeners, paths, std::future::pending()).await;
     Ok(())
 }

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::namespace::{Namespace, lossy};
@@ -28,6 +30,7 @@ pub struct Crier {
     process: Process,
     namespace: Namespace,
     node: String,
+    file: PathBuf,
     socket: PathBuf,
     notices: Notices,
 }
@@ -46,19 +49,17 @@ impl Namespace {
     pub fn crier_with(&self, node: &str, configuration: &str, change: impl FnOnce(&mut Command)) -> Crier {
         let folder = self.rack().subfolder(&format!("{}.crier.{node}", self.name()));
         let socket = folder.join("crier.sock");
-        let state = folder.join("state");
-        let text = with_default(configuration, "api", "socket", &socket);
-        let text = with_default(&text, "state", "folder", &state);
         let file = folder.join("crier.toml");
-        std::fs::write(&file, text).unwrap_or_else(|error| panic!("could not write {}: {error}", file.display()));
+        std::fs::write(&file, complete(configuration, &socket))
+            .unwrap_or_else(|error| panic!("could not write {}: {error}", file.display()));
         let notices = Notices::listen(&folder.join("notify"))
             .unwrap_or_else(|error| panic!("could not listen for readiness: {error}"));
         let mut command = Command::new(binary());
-        command.arg("run").arg("--config").arg(file).args(["--node", node]);
+        command.arg("run").arg("--config").arg(&file).args(["--node", node]);
         command.env("NOTIFY_SOCKET", &notices.path).env_remove("CRIER_SOCKET");
         change(&mut command);
         let process = self.start(&format!("crier.{node}"), command);
-        Crier { process, namespace: self.clone(), node: node.into(), socket, notices }
+        Crier { process, namespace: self.clone(), node: node.into(), file, socket, notices }
     }
 }
 
@@ -81,6 +82,41 @@ impl Crier {
     /// Its node's name.
     pub fn node(&self) -> &str {
         &self.node
+    }
+
+    /// Its main configuration file.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// A configuration as its own file has it: with its API socket and its state folder unless the text says otherwise.
+    pub fn complete(&self, configuration: &str) -> String {
+        complete(configuration, &self.socket)
+    }
+
+    /// Writes another configuration into its file, by renaming as editors do. It is not read before a reload.
+    #[track_caller]
+    pub fn write_configuration(&self, configuration: &str) {
+        let aside = self.file.with_extension("aside");
+        let written =
+            std::fs::write(&aside, self.complete(configuration)).and_then(|()| std::fs::rename(&aside, &self.file));
+        written.unwrap_or_else(|error| panic!("could not write {}: {error}", self.file.display()));
+    }
+
+    /// SIGHUP, and waits as systemd does for a unit of `Type=notify-reload`; returns what it then said.
+    #[track_caller]
+    pub fn reload(&self) -> String {
+        let before = self.notices.all().len();
+        self.process.signal(Signal::SIGHUP);
+        eventually(&format!("{} has reloaded", self.process.name()), Deadline::after(Duration::from_secs(10)), || {
+            let notices = self.notices.all();
+            let since = &notices[before.min(notices.len())..];
+            let begun = since.iter().position(|notice| {
+                notice.lines().any(|line| line == "RELOADING=1") && notice.contains("MONOTONIC_USEC=")
+            });
+            let ready = |notice: &&String| notice.lines().any(|line| line == "READY=1");
+            begun.and_then(|begun| since[begun..].iter().find(ready).cloned()).ok_or_else(|| format!("{since:?}"))
+        })
     }
 
     /// Its API socket, unless the configuration names another.
@@ -156,6 +192,11 @@ impl Crier {
     pub fn kill(&self) {
         self.process.kill();
     }
+}
+
+fn complete(configuration: &str, socket: &Path) -> String {
+    let text = with_default(configuration, "api", "socket", socket);
+    with_default(&text, "state", "folder", &socket.with_file_name("state"))
 }
 
 /// Adds `key = "path"` to a TOML text's table of that name, which is added if there is none, unless the key is there.

@@ -45,10 +45,11 @@ pub(crate) fn look() -> Result<String, String> {
     if may_set_groups() { Ok(FOLDER.into()) } else { Err("FRR sets its groups, which a user namespace forbids".into()) }
 }
 
-/// A running zebra and bgpd.
+/// A running zebra and bgpd, with bfdd where it was asked for.
 #[derive(Debug)]
 pub struct Frr {
     bgpd: Process,
+    bfdd: Option<Process>,
     zebra: Process,
     folder: PathBuf,
 }
@@ -62,7 +63,16 @@ impl Namespace {
         let zebra = self.start_daemon("zebra", "log timestamp precision 6\n", &folder);
         let configuration = format!("log timestamp precision 6\ndebug bgp neighbor-events\n{configuration}\n");
         let bgpd = self.start_daemon("bgpd", &configuration, &folder);
-        Frr { bgpd, zebra, folder }
+        Frr { bgpd, zebra, bfdd: None, folder }
+    }
+
+    /// The same with bfdd, which has a configuration of its own. It starts last: bgpd registers its sessions with it, and FRR 8.4
+    /// loses the registration of one that starts while bgpd does.
+    #[track_caller]
+    pub fn frr_with_bfd(&self, configuration: &str, bfd: &str) -> Frr {
+        let frr = self.frr(configuration);
+        let bfdd = self.start_daemon("bfdd", &format!("log timestamp precision 6\n{bfd}"), &frr.folder);
+        Frr { bfdd: Some(bfdd), ..frr }
     }
 
     #[track_caller]
@@ -78,6 +88,9 @@ impl Namespace {
         // use vty sockets. It has that group from the start: changing it later would undo the parent-death signal.
         let group = Group::from_name(GROUP).ok().flatten().unwrap_or_else(|| panic!("there is no group {GROUP}"));
         command.gid(group.gid.as_raw()).args(["-u", "root", "-g", GROUP]);
+        if daemon == "bfdd" {
+            command.arg("--bfdctl").arg(file("bfdd.sock".into()));
+        }
         // No telnet port.
         command.args(["-P", "0", "--log", "stdout", "--log-level", "debugging"]);
         let process = self.start(daemon, command);
@@ -197,6 +210,16 @@ impl Frr {
         converse(&self.folder, "bgpd", all.copied()).unwrap_or_else(|error| {
             self.bgpd.expect_running();
             panic!("{}: {commands:?}: {error}", self.bgpd.name())
+        });
+    }
+
+    /// The same for bfdd.
+    #[track_caller]
+    pub fn configure_bfd(&self, commands: &[&str]) {
+        let all = ["enable", "configure terminal"].iter().chain(commands);
+        converse(&self.folder, "bfdd", all.copied()).unwrap_or_else(|error| {
+            self.bfdd.iter().for_each(Process::expect_running);
+            panic!("bfdd: {commands:?}: {error}")
         });
     }
 

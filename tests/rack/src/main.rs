@@ -5,6 +5,7 @@
 
 mod announce;
 mod bench;
+mod dead_path;
 mod demo;
 mod dump;
 mod failover;
@@ -21,6 +22,8 @@ fn main() -> ExitCode {
         ["doctor"] => doctor(),
         ["stand", nodes] => nodes.parse().map_or_else(|_| usage(), stand),
         ["bench"] => bench::run(),
+        ["bench", "bfd"] => dead_path::run(20),
+        ["bench", "bfd", runs] => runs.parse().map_or_else(|_| usage(), dead_path::run),
         ["bench", "failover"] => failover::run(20, ""),
         ["bench", "failover", runs, ref word @ ..] if word.len() <= 1 => {
             runs.parse().map_or_else(|_| usage(), |runs| failover::run(runs, word.first().unwrap_or(&"")))
@@ -93,7 +96,7 @@ fn stand(nodes: u16) -> ExitCode {
 
 fn usage() -> ExitCode {
     eprintln!(
-        "usage: crier-rack bench\n       crier-rack bench dump [--quick] [ROUTES...] [SPEAKER...]\n       crier-rack bench failover [RUNS [WORD]]\n       crier-rack demo\n       crier-rack doctor\n       crier-rack stand NODES\n       crier-rack serve NAME PORT..."
+        "usage: crier-rack bench\n       crier-rack bench dump [--quick] [ROUTES...] [SPEAKER...]\n       crier-rack bench failover [RUNS [WORD]]\n       crier-rack bench bfd [RUNS]\n       crier-rack demo\n       crier-rack doctor\n       crier-rack stand NODES\n       crier-rack serve NAME PORT..."
     );
     ExitCode::from(2)
 }

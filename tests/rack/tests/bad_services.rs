@@ -85,8 +85,8 @@ const WISHES: [Wish; 8] = [
     Wish {
         name: "egress",
         family: "IPv4",
-        annotation: ("crier.dev/egress", "service-ip"),
-        says: &["crier.dev/egress", "not available yet"],
+        annotation: ("crier.dev/egress", "network"),
+        says: &["crier.dev/egress: network", "not available yet"],
     },
     Wish {
         name: "no-such-pool",

@@ -5,4 +5,4 @@ judging 1ms
 at 2s prune ipv6
 at 2s prune ipv4
 ends 12500ms
-breaks two-owners moved frames
+holds

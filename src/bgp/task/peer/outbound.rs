@@ -32,6 +32,13 @@ pub(super) struct Outbound {
 }
 
 impl Outbound {
+    /// The families whose routes the session carries.
+    pub(super) fn families(&self) -> impl Iterator<Item = AfiSafi> + use<> {
+        let Negotiated { ipv4_unicast, ipv6_unicast, .. } = self.negotiated;
+        let all = [(ipv4_unicast, AfiSafi::IPV4_UNICAST), (ipv6_unicast, AfiSafi::IPV6_UNICAST)];
+        all.into_iter().filter_map(|(carried, family)| carried.then_some(family))
+    }
+
     /// What both sides hold to, for the report.
     pub(super) fn negotiated(&self, router_id: Ipv4Addr) -> NegotiatedReport {
         let Negotiated { hold_time, keepalive_time, ipv4_unicast, ipv6_unicast, .. } = self.negotiated;

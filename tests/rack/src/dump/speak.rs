@@ -11,6 +11,7 @@ use crier::community::Community;
 use crier::config::{self, PeerAddress, SourceFile};
 use crier::plan::slice::{BgpSlice, PeerSlice};
 use crier::route::RouteAttributes;
+use crier::world::BfdSessions;
 use imbl::OrdMap;
 use ipnet::IpNet;
 use tokio::net::UdpSocket;
@@ -71,13 +72,17 @@ async fn speak(count: u32, sets: u32, peers: u8) -> Result<(), String> {
             return Err(format!("{name} has no address"));
         };
         let address = Ok(address);
-        slice.peers.insert(name, PeerSlice { address, settings: Arc::new(settings), routes: routes.clone() });
+        slice.peers.insert(
+            name,
+            PeerSlice { address, settings: Arc::new(settings), routes: routes.clone(), orders: Default::default() },
+        );
     }
     let orders = UdpSocket::bind(SocketAddr::from((SPEAKER, ORDERS))).await.map_err(|error| error.to_string())?;
     let (slices, newest) = watch::channel(slice.clone());
     let (facts, mut told) = mpsc::channel(64);
     tokio::spawn(async move { while told.recv().await.is_some() {} });
-    tokio::spawn(speaker::run(newest, facts, listeners, std::future::pending()));
+    let (_bfd, paths) = watch::channel(BfdSessions::new());
+    tokio::spawn(speaker::run(newest, facts, listeners, paths, std::future::pending()));
     let mut order = [0; 16];
     let mut next = count;
     loop {

@@ -1,0 +1,201 @@
+//! The cluster's part of the configuration: taken at the start, kept on disk, and followed while the agent runs. Floor 3.
+//!
+//! A text is checked with the files of this host. A bad one is refused whole: what ran goes on, and the problem is told. The last
+//! good one is kept in the state folder, so an agent starts without the API server as well.
+//!
+//! Tasks: [`follow`], owned by the caller, and the watch of `k8s::config_map` in it. Cancelled, they lose nothing.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Client;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tracing::{error, info, warn};
+
+use super::orders::{Order, Wish};
+use super::reload::Refusal;
+use crate::config::cluster::{self, Preliminary};
+use crate::config::load::{HostSecrets, LoadError};
+use crate::config::{Complaints, Config, SourceFile, parse_with};
+use crate::k8s::config_map::{self, Sight};
+use crate::names::ObjectKey;
+use crate::world::{ClusterConfig, Fact};
+
+/// How long a start waits for the ConfigMap before it takes what is on disk.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A mistyped key takes no configuration away.
+const NO_TEXT: &str = "it has no key that ends in .toml";
+
+/// What an agent with a ConfigMap started with.
+#[derive(Debug, Clone)]
+pub struct Start {
+    pub config_map: ObjectKey,
+    /// The texts of the ConfigMap that the configuration was made of.
+    pub texts: Vec<SourceFile>,
+    /// How it stood with the newest text then.
+    pub state: ClusterConfig,
+    kept: Kept,
+}
+
+/// The last good texts in the state folder.
+#[derive(Debug, Clone)]
+struct Kept {
+    file: PathBuf,
+    /// Texts of another one are not recalled.
+    config_map: ObjectKey,
+}
+
+/// The configuration to start with: of the newest text of the ConfigMap, else of the last good one, else of the files alone.
+///
+/// # Errors
+/// When none of the three is good, the complaints about the first; and where the ConfigMap is neither seen nor kept.
+pub async fn start(
+    files: &[SourceFile],
+    Preliminary { kubernetes, config_map, state }: Preliminary,
+) -> Result<(Config, Start), LoadError> {
+    let kept = Kept { file: state.folder.join("cluster-config.json"), config_map: config_map.clone() };
+    let seen = tokio::time::timeout(PATIENCE, config_map::read(&kubernetes.access, &config_map)).await;
+    let seen = seen.unwrap_or_else(|_| Err("the API server does not answer".to_owned()));
+    let mut state = match &seen {
+        Ok(Some(texts)) if texts.is_empty() => ClusterConfig::Refused { why: NO_TEXT.to_owned() },
+        Ok(Some(_)) => ClusterConfig::Current,
+        Ok(None) => ClusterConfig::Missing,
+        Err(why) => ClusterConfig::Unseen { why: why.clone() },
+    };
+    let last = kept.recall();
+    let newest = match (seen, &last) {
+        // The files alone would be less than what every other node goes by.
+        (Err(why), None) => return Err(LoadError::Unseen { config_map, why }),
+        (seen, _) => seen.ok().flatten().filter(|texts| !texts.is_empty()),
+    };
+    let secrets = HostSecrets::from_environment();
+    let mut refused: Option<Complaints> = None;
+    let candidates = newest.iter().chain(last.iter()).cloned().chain(std::iter::once(Vec::new()));
+    for (number, texts) in candidates.enumerate() {
+        let is_newest = number == 0 && newest.is_some();
+        match parse_with(files, &texts, &secrets) {
+            Ok(config) => {
+                if is_newest {
+                    kept.keep(&texts);
+                }
+                return Ok((config, Start { config_map, texts, state, kept }));
+            }
+            Err(complaints) => {
+                if is_newest {
+                    state = ClusterConfig::Refused { why: first(&complaints) };
+                }
+                refused.get_or_insert(complaints);
+            }
+        }
+    }
+    // The last candidate, the files alone, was refused as well.
+    Err(refused.map_or_else(|| LoadError::Unseen { config_map, why: "it has no text".to_owned() }, LoadError::from))
+}
+
+/// Follows the ConfigMap until the receiver of the facts is gone. A new text is an order to whoever changes the configuration: it
+/// is checked with the files that are in use then.
+pub async fn follow(client: Client, start: Start, orders: mpsc::Sender<Order>, facts: mpsc::Sender<Fact>) {
+    let Start { config_map, texts: mut used, state: mut told, kept } = start;
+    let tell = |state: &ClusterConfig, used: &[SourceFile]| {
+        let texts = used.iter().map(|it| (it.path.clone(), it.text.clone())).collect();
+        facts.send(Fact::ClusterConfig(state.clone(), Arc::new(texts)))
+    };
+    if tell(&told, &used).await.is_err() {
+        return;
+    }
+    let (sights, mut seen) = watch::channel(Sight::default());
+    let mut following = JoinSet::new();
+    following.spawn(config_map::follow(client, config_map.clone(), sights));
+    while seen.changed().await.is_ok() {
+        let Sight { texts, trouble } = seen.borrow_and_update().clone();
+        let state = match (texts, trouble) {
+            (_, Some(why)) => ClusterConfig::Unseen { why },
+            (None, None) => continue,
+            (Some(None), None) => ClusterConfig::Missing,
+            (Some(Some(texts)), None) if texts.is_empty() => ClusterConfig::Refused { why: NO_TEXT.to_owned() },
+            (Some(Some(texts)), None) if texts == used => ClusterConfig::Current,
+            (Some(Some(texts)), None) => {
+                let state = adopt(&orders, texts.clone()).await;
+                if matches!(state, ClusterConfig::Current | ClusterConfig::Waiting { .. }) {
+                    kept.keep(&texts);
+                }
+                if state == ClusterConfig::Current {
+                    used = texts;
+                }
+                state
+            }
+        };
+        if state == told {
+            continue;
+        }
+        match &state {
+            ClusterConfig::NotUsed | ClusterConfig::Current => info!(%config_map, "the ConfigMap is in use"),
+            ClusterConfig::Waiting { why } => warn!(%config_map, why, "the ConfigMap is used from the next start on"),
+            ClusterConfig::Refused { why } => {
+                error!(%config_map, why, "the ConfigMap is refused; what was in use stays")
+            }
+            ClusterConfig::Missing => warn!(%config_map, "there is no such ConfigMap; what was in use stays"),
+            ClusterConfig::Unseen { why } => {
+                warn!(%config_map, why, "the ConfigMap is not seen; what was in use stays")
+            }
+        }
+        told = state;
+        if tell(&told, &used).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Has the texts taken over; what became of them.
+async fn adopt(orders: &mpsc::Sender<Order>, texts: Vec<SourceFile>) -> ClusterConfig {
+    let (answer, outcome) = oneshot::channel();
+    let stopping = || ClusterConfig::Waiting { why: Refusal::Stopping.to_string() };
+    if orders.send(Order { wish: Wish::Cluster(texts), answer }).await.is_err() {
+        return stopping();
+    }
+    match outcome.await {
+        Ok(Ok(_)) => ClusterConfig::Current,
+        Ok(Err(why @ Refusal::NeedsRestart(_))) => ClusterConfig::Waiting { why: why.short() },
+        Ok(Err(why)) => ClusterConfig::Refused { why: why.short() },
+        Err(_) => stopping(),
+    }
+}
+
+/// The first complaint, in one line.
+fn first(complaints: &Complaints) -> String {
+    let of_first = complaints.iter().next().map(|it| {
+        let place = complaints.position(&it.place);
+        format!("{}:{}: {}", place.path, place.line, it.message)
+    });
+    of_first.unwrap_or_else(|| complaints.to_string())
+}
+
+impl Kept {
+    /// What was kept; nothing where nothing was, or it cannot be read.
+    fn recall(&self) -> Option<Vec<SourceFile>> {
+        let text = std::fs::read(&self.file).ok()?;
+        let texts: Option<Vec<SourceFile>> = serde_json::from_slice(&text)
+            .map_err(|error| warn!(file = %self.file.display(), %error, "the kept ConfigMap cannot be read"))
+            .ok();
+        texts.filter(|texts| texts.iter().all(|it| cluster::is_text_of(&self.config_map, it)))
+    }
+
+    /// Written aside and renamed, so that a crash leaves the one before.
+    fn keep(&self, texts: &[SourceFile]) {
+        if let Err(error) = self.try_keep(texts) {
+            warn!(file = %self.file.display(), %error, "the ConfigMap was not kept; a start without the API server would lack it");
+        }
+    }
+
+    fn try_keep(&self, texts: &[SourceFile]) -> io::Result<()> {
+        let folder = self.file.parent().unwrap_or(Path::new("/"));
+        std::fs::create_dir_all(folder)?;
+        let aside = self.file.with_extension("json.new");
+        std::fs::write(&aside, serde_json::to_vec(texts)?)?;
+        std::fs::rename(&aside, &self.file)
+    }
+}

@@ -1,0 +1,272 @@
+//! A node leaves without breaking what goes through it: `crier drain`. Floor 3.
+//!
+//! Tasks: [`run`] is one, owned by the agent. How far it has come stands in the state folder, so that a restart of the agent or
+//! the host goes on where it was; only `crier undrain` takes it back. Cancelled, it goes on with the next start.
+//!
+//! | stage | what it waits for |
+//! |---|---|
+//! | waiting | the flows to announced addresses that were open when it began, or its time |
+//! | handing over | that other nodes have taken the addresses on the link, or [`HAND_OVER`] |
+//! | drained | an operator |
+
+use std::collections::{BTreeSet, HashSet};
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::orders::Done;
+use super::reload::Refusal;
+use super::wiring::Query;
+use crate::clock;
+use crate::kernel::flows::{self, Flow};
+use crate::views::Snapshot;
+use crate::views::drain::{Flows, nobody_else};
+use crate::world::{Drain, DrainStage, Fact};
+
+/// How long the other nodes may take to take all addresses on the link.
+const HAND_OVER: Duration = Duration::from_secs(15);
+
+/// How often flows are counted at most. A table that takes long to list is listed less often.
+const COUNT_EVERY: Duration = Duration::from_millis(500);
+
+/// The part of the time that counting may take: one in so many.
+const COUNTING: u32 = 10;
+
+/// What is ordered, and who waits for the answer.
+#[derive(Debug)]
+pub(super) enum Command {
+    Drain { reason: Option<String>, timeout: Duration, force: bool, answer: oneshot::Sender<Result<Done, Refusal>> },
+    Undrain { answer: oneshot::Sender<Result<Done, Refusal>> },
+}
+
+/// Where the drain of this node is kept across restarts.
+fn file(folder: &Path) -> PathBuf {
+    folder.join("drain.json")
+}
+
+/// The drain that went on when the agent ended. Blocks on the disk.
+pub(super) fn recall(folder: &Path) -> Option<Drain> {
+    let file = file(folder);
+    let read = fs::read(&file).and_then(|octets| Ok(serde_json::from_slice(&octets)?));
+    match read {
+        Ok(drain) => Some(drain),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => {
+            warn!(file = %file.display(), %error, "whether this node is drained cannot be read; it is taken as not drained");
+            None
+        }
+    }
+}
+
+/// Everything the task owns.
+pub(super) struct Drainer {
+    pub folder: PathBuf,
+    pub drain: Option<Drain>,
+    pub facts: mpsc::Sender<Fact>,
+    pub queries: mpsc::Sender<Query>,
+    /// For whoever asks.
+    pub flows: watch::Sender<Flows>,
+}
+
+/// Drains when it is ordered, until nobody can order anything.
+pub(super) async fn run(mut drainer: Drainer, mut commands: mpsc::Receiver<Command>) {
+    let mut counted = None;
+    let mut handing_over_since = None;
+    loop {
+        let pause = drainer.go_on(&mut counted, &mut handing_over_since).await;
+        tokio::select! {
+            command = commands.recv() => match command {
+                Some(Command::Drain { reason, timeout, force, answer }) => {
+                    // Whoever ordered it may have gone; it is done all the same.
+                    let _ = answer.send(drainer.begin(reason, timeout, force).await);
+                }
+                Some(Command::Undrain { answer }) => {
+                    (counted, handing_over_since) = (None, None);
+                    let _ = answer.send(drainer.take_back().await);
+                }
+                None => std::future::pending().await,
+            },
+            () = sleep(pause) => {}
+        }
+    }
+}
+
+impl Drainer {
+    async fn begin(&mut self, reason: Option<String>, timeout: Duration, force: bool) -> Result<Done, Refusal> {
+        if let Some(drain) = &self.drain {
+            let summary = format!("the node is drained already ({}), since {:.0}", drain.stage.code(), drain.since);
+            return Ok(Done::new(summary));
+        }
+        let snapshot = self.snapshot().await?;
+        if let Some(why) = nobody_else(&snapshot).filter(|_| !force) {
+            return Err(Refusal::LastNode(why));
+        }
+        let since = clock::wall_timestamp();
+        let until = clock::wall_timestamp_of(clock::now() + timeout);
+        self.flows.send_replace(Flows::default());
+        self.move_to(Drain { stage: DrainStage::Waiting, reason, since, until, timed_out: false }).await?;
+        Ok(Done::new(format!("draining {}; flows are waited for until {until:.0}", snapshot.node)))
+    }
+
+    async fn take_back(&mut self) -> Result<Done, Refusal> {
+        if self.drain.is_none() {
+            return Ok(Done::new("the node is not drained"));
+        }
+        let path = file(&self.folder);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(Refusal::Write { path, source }),
+            Ok(()) | Err(_) => {}
+        }
+        self.drain = None;
+        self.flows.send_replace(Flows::default());
+        info!("the drain was taken back");
+        self.tell().await?;
+        Ok(Done::new("the node takes part again"))
+    }
+
+    /// One step; how long to wait before the next.
+    async fn go_on(
+        &mut self,
+        counted: &mut Option<HashSet<Flow>>,
+        handing_over_since: &mut Option<Instant>,
+    ) -> Duration {
+        let Some(drain) = self.drain.clone() else { return Duration::MAX };
+        match drain.stage {
+            DrainStage::Waiting => {
+                let began = clock::now();
+                let left = self.count(counted).await;
+                let is_over = clock::wall_timestamp() >= drain.until;
+                if left == Some(0) || is_over {
+                    let timed_out = left != Some(0);
+                    let left = left.unwrap_or_default();
+                    info!(flows_left = left, timed_out, "flows are waited for no longer");
+                    let next = Drain { stage: DrainStage::HandingOver, timed_out, ..drain };
+                    return self.next(next).await;
+                }
+                (began.elapsed() * COUNTING).max(COUNT_EVERY)
+            }
+            DrainStage::HandingOver => {
+                let since = *handing_over_since.get_or_insert_with(clock::now);
+                let Ok(snapshot) = self.snapshot().await else { return Duration::MAX };
+                let left = snapshot.plan.l2.addresses.len();
+                if left > 0 && since.elapsed() < HAND_OVER {
+                    return COUNT_EVERY / 5;
+                }
+                if left > 0 {
+                    warn!(addresses = left, "no other node has taken these addresses: they are given up");
+                }
+                *handing_over_since = None;
+                self.next(Drain { stage: DrainStage::Drained, ..drain }).await
+            }
+            DrainStage::Drained => Duration::MAX,
+        }
+    }
+
+    async fn next(&mut self, drain: Drain) -> Duration {
+        match self.move_to(drain).await {
+            Ok(()) => Duration::ZERO,
+            Err(error) => {
+                warn!(%error, "the drain cannot go on");
+                COUNT_EVERY * 10
+            }
+        }
+    }
+
+    /// Keeps the stage on the disk, and then tells everybody.
+    async fn move_to(&mut self, drain: Drain) -> Result<(), Refusal> {
+        let path = file(&self.folder);
+        keep(&path, &drain).map_err(|source| Refusal::Write { path, source })?;
+        info!(stage = drain.stage.code(), reason = drain.reason.as_deref().unwrap_or("none given"), "drain");
+        self.drain = Some(drain);
+        self.tell().await
+    }
+
+    async fn tell(&self) -> Result<(), Refusal> {
+        let fact = Fact::Drain(self.drain.clone().map(Arc::new));
+        self.facts.send(fact).await.map_err(|_| Refusal::Stopping)?;
+        // The answer is of a turn that knows the fact.
+        self.snapshot().await.map(drop)
+    }
+
+    async fn snapshot(&self) -> Result<Snapshot, Refusal> {
+        let (asked, answer) = oneshot::channel();
+        self.queries.send(Query(asked)).await.map_err(|_| Refusal::Stopping)?;
+        answer.await.map_err(|_| Refusal::Stopping)
+    }
+
+    /// How many of the flows that were open at the first count are open still; `None` where they cannot be counted.
+    async fn count(&self, counted: &mut Option<HashSet<Flow>>) -> Option<usize> {
+        let snapshot = self.snapshot().await.ok()?;
+        if !snapshot.plan.bgp.complete {
+            // After a start: what is announced is not known yet.
+            return None;
+        }
+        let announced = snapshot.plan.decisions.values().flat_map(|it| &it.announcements).map(|it| it.address);
+        let addresses: BTreeSet<IpAddr> = announced.collect();
+        let listed = tokio::task::spawn_blocking(move || flows::open(&addresses)).await.ok()?;
+        match listed {
+            Ok(open) => {
+                let first = counted.get_or_insert_with(|| open.clone());
+                let count = first.len();
+                first.retain(|flow| open.contains(flow));
+                let left = first.len();
+                self.flows.send_modify(|flows| {
+                    *flows = Flows { first: Some(flows.first.unwrap_or(count)), left: Some(left), trouble: None };
+                });
+                Some(left)
+            }
+            Err(error) => {
+                let trouble = Some(error.to_string());
+                self.flows.send_if_modified(|flows| {
+                    let news = flows.trouble != trouble;
+                    if news {
+                        warn!(%error, "flows cannot be counted: the whole time is waited");
+                    }
+                    flows.trouble = trouble;
+                    news
+                });
+                None
+            }
+        }
+    }
+}
+
+fn keep(path: &Path, drain: &Drain) -> io::Result<()> {
+    use io::Write;
+    let aside = path.with_extension("json.new");
+    let mut file = fs::File::create(&aside)?;
+    file.write_all(&serde_json::to_vec(drain)?)?;
+    file.sync_all()?;
+    fs::rename(&aside, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn a_drain_is_recalled_and_a_torn_file_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(recall(folder.path()), None);
+        let drain = Drain {
+            stage: DrainStage::Waiting,
+            reason: Some("new disk".to_owned()),
+            since: Timestamp::UNIX_EPOCH,
+            until: Timestamp::UNIX_EPOCH,
+            timed_out: false,
+        };
+        keep(&file(folder.path()), &drain).unwrap();
+        assert_eq!(recall(folder.path()), Some(drain));
+        fs::write(file(folder.path()), "{\"stage\":").unwrap();
+        assert_eq!(recall(folder.path()), None);
+    }
+}

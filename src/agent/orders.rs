@@ -1,0 +1,125 @@
+//! What operators order: a reload by SIGHUP, and the writing verbs of the local API. Floor 3.
+//!
+//! Tasks: [`run`] is one, owned by the agent; it owns the [`Reloader`]. Orders are carried out one after the other, so two clients
+//! that change the configuration at once do it in turn. Cancelled, it leaves files and agent as the last order left them.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::signal::unix::Signal;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep_until;
+
+use super::drain::Command;
+use super::reload::{Refusal, Reloader};
+use crate::config::SourceFile;
+use crate::names::PeerName;
+use crate::views::SCHEMA_VERSION;
+use crate::world::PeerOrder;
+
+/// One order, and who waits to hear what became of it.
+#[derive(Debug)]
+pub struct Order {
+    pub wish: Wish,
+    pub answer: oneshot::Sender<Result<Done, Refusal>>,
+}
+
+/// What is ordered, as the local API takes it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Wish {
+    /// Go by what the files of the configuration say.
+    Apply {
+        /// Replaces the main file first. Without it the files are read again as they are.
+        main: Option<SourceFile>,
+        /// After so many seconds without [`Wish::Confirm`] the configuration before is put back.
+        confirm_secs: Option<u64>,
+    },
+    /// Keep the configuration that waits to be confirmed.
+    Confirm,
+    /// Go by these texts of the ConfigMap. Only the watch of the ConfigMap orders it.
+    #[serde(skip)]
+    Cluster(Vec<SourceFile>),
+    /// This node leaves: see `agent::drain`.
+    Drain {
+        reason: Option<String>,
+        /// How long flows are waited for.
+        timeout_millis: u64,
+        /// Also where no other node is known to serve.
+        force: bool,
+    },
+    Undrain,
+    Peer {
+        peer: PeerName,
+        order: PeerOrder,
+    },
+}
+
+/// What was done.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Done {
+    pub schema_version: u32,
+    /// In one sentence.
+    pub summary: String,
+    /// The differences that were taken over, each in one line.
+    pub changes: Vec<String>,
+    /// What somebody should look at.
+    pub warnings: Vec<String>,
+    pub unconfirmed_until: Option<Timestamp>,
+}
+
+impl Done {
+    pub(super) fn new(summary: impl Into<String>) -> Done {
+        Done {
+            schema_version: SCHEMA_VERSION,
+            summary: summary.into(),
+            changes: Vec::new(),
+            warnings: Vec::new(),
+            unconfirmed_until: None,
+        }
+    }
+}
+
+/// Longer than anybody waits for a flow.
+const LONGEST_DRAIN: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Characters of a reason that are kept.
+const LONGEST_REASON: usize = 255;
+
+/// As it can be shown: what was typed is not to move anybody's cursor.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST_REASON).collect()
+}
+
+/// Carries out orders until nobody can give any.
+pub(super) async fn run(
+    mut reloader: Reloader,
+    mut hangup: Signal,
+    mut orders: mpsc::Receiver<Order>,
+    drains: mpsc::Sender<Command>,
+) {
+    loop {
+        tokio::select! {
+            Some(()) = hangup.recv() => reloader.reload_for_systemd().await,
+            order = orders.recv() => {
+                let Some(Order { wish, answer }) = order else { return std::future::pending().await };
+                let command = match wish {
+                    Wish::Drain { reason, timeout_millis, force } => {
+                        let timeout = Duration::from_millis(timeout_millis).min(LONGEST_DRAIN);
+                        Command::Drain { reason: reason.map(|text| one_line(&text)), timeout, force, answer }
+                    }
+                    Wish::Undrain => Command::Undrain { answer },
+                    Wish::Apply { .. } | Wish::Confirm | Wish::Cluster(_) | Wish::Peer { .. } => {
+                        // Whoever ordered it may have gone away; it is done all the same.
+                        let _ = answer.send(reloader.carry_out(wish).await);
+                        continue;
+                    }
+                };
+                // It fails only while the agent stops; then nobody answers, which tells enough.
+                let _ = drains.send(command).await;
+            }
+            () = sleep_until(reloader.wake().into()), if reloader.waits_to_be_confirmed() => reloader.roll_back().await,
+        }
+    }
+}

@@ -1,0 +1,486 @@
+//! The configuration of a running agent changes: read, checked whole, compared, and only what differs is touched. Floor 3.
+//!
+//! A configuration with a mistake, or with a change that needs a restart, is refused whole; nothing of it is taken over.
+//! What a difference touches stands in `config::change`; this file tells those who are concerned.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::sleep;
+use tracing::{error, info, warn};
+
+use super::logging::LogControl;
+use super::orders::{Done, Wish};
+use super::readiness;
+use super::unconfirmed::{self, Unconfirmed};
+use super::wiring::Query;
+use crate::clock;
+use crate::config::load::{self, HostSecrets, LoadError};
+use crate::config::{self, Change, Config, PeerAddress, PulseKey, Source, SourceFile, Touches};
+use crate::k8s::lease::Terms;
+use crate::names::PeerName;
+use crate::plan::verdict::is_announced;
+use crate::pulse::packet::{Key, Keys};
+use crate::pulse::task::Voice;
+use crate::views::reload::Reloads;
+use crate::world::{Fact, PeerOrder, Pulses};
+
+/// Why an order was not carried out. Unless said otherwise, nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error("{0}")]
+    Load(#[from] LoadError),
+    #[error("needs a restart of the agent, so nothing was changed: {}", list(.0))]
+    NeedsRestart(Vec<Change>),
+    #[error("the files of the configuration changed all the time while they were read; nothing was changed")]
+    Unsettled,
+    #[error("cannot write {}: {source}; nothing was changed", path.display())]
+    Write { path: PathBuf, source: std::io::Error },
+    #[error("there is no [[bgp.peer]] {peer}; there are: {known}")]
+    NoSuchPeer { peer: PeerName, known: String },
+    #[error("no configuration waits to be confirmed")]
+    NothingToConfirm,
+    #[error("the time to confirm is from 1 s to 1 day")]
+    ConfirmTime,
+    #[error("this is the last node that serves: {0}. With --force its addresses are served by nobody")]
+    LastNode(String),
+    #[error("the agent is stopping")]
+    Stopping,
+}
+
+fn list(changes: &[Change]) -> String {
+    changes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+impl Refusal {
+    /// In one line, for `status` and systemd.
+    pub(super) fn short(&self) -> String {
+        match self {
+            Refusal::Load(LoadError::Refused(complaints)) => {
+                let first = complaints.iter().next();
+                let first = first.map(|it| {
+                    let config::Position { path, line, column: _ } = complaints.position(&it.place);
+                    format!("{path}:{line}: {}", it.message)
+                });
+                first.unwrap_or_else(|| complaints.summary())
+            }
+            other => other.to_string(),
+        }
+    }
+}
+
+/// Two readings of the files that are alike are this far apart: an editor that writes a file in place takes less for a part of it.
+const SETTLED_AFTER: Duration = Duration::from_millis(20);
+
+/// How often the files are read until two readings are alike.
+const READINGS: usize = 20;
+
+const LONGEST_TO_CONFIRM: u64 = 24 * 3600;
+
+/// Differences that are logged one by one. A pool of pools is not worth a thousand lines.
+const MOST_LOGGED: usize = 20;
+
+/// The ends of what follows the configuration while the agent runs.
+pub(super) struct Followers {
+    pub facts: mpsc::Sender<Fact>,
+    pub queries: mpsc::Sender<Query>,
+    /// Nobody listens where there are no pulses.
+    pub voice: watch::Sender<Voice>,
+    /// Nobody listens without an API server.
+    pub terms: watch::Sender<Terms>,
+    pub wanted: watch::Sender<Wanted>,
+    /// `None` where the command line says what is logged.
+    pub log: Option<LogControl>,
+    pub report: watch::Sender<Reloads>,
+    /// The first plan stands, and systemd knows.
+    pub ready: watch::Receiver<bool>,
+}
+
+/// Which sources that tell where peers are somebody needs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub routers: bool,
+    pub routes: bool,
+}
+
+impl Wanted {
+    pub fn of(config: &Config) -> Wanted {
+        let any = |is_it: fn(&PeerAddress) -> bool| config.bgp.peers.iter().any(|peer| is_it(&peer.address));
+        Wanted {
+            routers: any(|address| matches!(address, PeerAddress::Interface(_))),
+            routes: any(|address| matches!(address, PeerAddress::Gateway)),
+        }
+    }
+}
+
+/// The keys of the pulse; nothing without a key.
+pub(super) fn voice(config: &Config) -> Option<Voice> {
+    let key = match &config.pulse.key {
+        // The configuration was checked: the key is long enough.
+        PulseKey::Shared(key) => Key::of_secret(key.secret.expose())?,
+        PulseKey::Unauthenticated => Key::none(),
+        PulseKey::Absent => return None,
+    };
+    let old = config.pulse.old_keys.iter().filter_map(|key| Key::of_secret(key.secret.expose())).collect();
+    Some(Voice { keys: Keys::new(key, old), peers: config.pulse.peers.clone() })
+}
+
+/// Whether pulses tell who is alive: there is a key, and a link that wants them.
+pub(super) fn pulses(config: &Config) -> Pulses {
+    match &config.pulse.key {
+        PulseKey::Absent => Pulses::Off,
+        _ if config.l2.is_empty() && config.pulse.interfaces.is_empty() => Pulses::Off,
+        PulseKey::Shared(_) => Pulses::On { authenticated: true },
+        PulseKey::Unauthenticated => Pulses::On { authenticated: false },
+    }
+}
+
+/// On what terms this agent holds the Lease.
+pub(super) fn terms(config: &Config) -> Terms {
+    let class = match &config.source {
+        Source::Kubernetes(kubernetes) => kubernetes.classes.join(", "),
+        Source::Manifests(_) => String::new(),
+    };
+    Terms { digest: config.allocation_digest().0, class, has_pools: !config.pools.is_empty() }
+}
+
+/// Owns what the agent goes by.
+pub struct Reloader {
+    /// The main file.
+    main: PathBuf,
+    /// What the files said of which `config` was made.
+    files: Vec<SourceFile>,
+    /// The texts of the ConfigMap behind them; none without one.
+    texts: Vec<SourceFile>,
+    config: Arc<Config>,
+    unconfirmed: Option<(Unconfirmed, Instant)>,
+    followers: Followers,
+}
+
+impl Reloader {
+    /// `unconfirmed`: what waits to be confirmed since before the agent started.
+    pub(super) fn new(
+        main: PathBuf,
+        (files, texts): (Vec<SourceFile>, Vec<SourceFile>),
+        config: Arc<Config>,
+        unconfirmed: Option<Unconfirmed>,
+        followers: Followers,
+    ) -> Reloader {
+        let unconfirmed = unconfirmed.map(|it| {
+            let left = Duration::try_from(it.until.duration_since(clock::wall_timestamp())).unwrap_or_default();
+            (it, clock::now() + left)
+        });
+        let reloader = Reloader { main, files, texts, config, unconfirmed, followers };
+        reloader.report(|reloads| reloads.file.clone_from(&reloader.main));
+        reloader
+    }
+
+    pub(super) fn waits_to_be_confirmed(&self) -> bool {
+        self.unconfirmed.is_some()
+    }
+
+    /// When the configuration before is to be put back.
+    pub(super) fn wake(&self) -> Instant {
+        self.unconfirmed.as_ref().map_or_else(clock::now, |(_, until)| *until)
+    }
+
+    pub(super) async fn carry_out(&mut self, wish: Wish) -> Result<Done, Refusal> {
+        match wish {
+            Wish::Apply { main, confirm_secs } => self.apply(main, confirm_secs).await,
+            Wish::Confirm => self.confirm(),
+            Wish::Cluster(texts) => self.take_texts(texts).await,
+            // The drainer's.
+            Wish::Drain { .. } | Wish::Undrain => Err(Refusal::Stopping),
+            Wish::Peer { peer, order } => {
+                let peers = &self.config.bgp.peers;
+                if !peers.iter().any(|it| it.name == peer) {
+                    let known = peers.iter().map(|it| it.name.to_string()).collect::<Vec<_>>().join(", ");
+                    return Err(Refusal::NoSuchPeer { peer, known });
+                }
+                info!(%peer, ?order, "order of an operator");
+                let summary = match order {
+                    PeerOrder::Reset => format!("the session with {peer} is reset"),
+                    PeerOrder::Refresh => format!("all routes are sent to {peer} again"),
+                    PeerOrder::Shut => format!("{peer} is shut down, until `crier bgp enable {peer}`"),
+                    PeerOrder::Enable => format!("{peer} is enabled"),
+                };
+                self.tell(Fact::Peer(peer, order)).await?;
+                Ok(Done::new(summary))
+            }
+        }
+    }
+
+    /// SIGHUP. Before the first plan stands systemd waits for something else.
+    pub(super) async fn reload_for_systemd(&mut self) {
+        let ready = *self.followers.ready.borrow();
+        if ready {
+            readiness::reloading();
+        }
+        let outcome = self.reload().await;
+        if ready {
+            match outcome {
+                Ok(_) => readiness::ready("announcing"),
+                Err(why) => readiness::ready(&format!("announcing; last reload failed: {}", why.short())),
+            }
+        }
+    }
+
+    /// Goes by what the files say, or says why not.
+    async fn reload(&mut self) -> Result<Vec<Change>, Refusal> {
+        let outcome = self.try_reload().await;
+        self.note(outcome.as_ref().err());
+        outcome
+    }
+
+    async fn try_reload(&mut self) -> Result<Vec<Change>, Refusal> {
+        let files = self.read_settled().await?;
+        let (config, changes) = self.check(files.clone(), self.texts.clone()).await?;
+        self.take_over(config, files, &changes).await?;
+        Ok(changes)
+    }
+
+    /// The ConfigMap has other texts: goes by them with the files that are in use.
+    async fn take_texts(&mut self, texts: Vec<SourceFile>) -> Result<Done, Refusal> {
+        let files = self.files.clone();
+        let (config, changes) = self.check(files.clone(), texts.clone()).await?;
+        self.take_over(config, files, &changes).await?;
+        self.texts = texts;
+        Ok(Done::new("the ConfigMap is in use"))
+    }
+
+    fn note(&self, failure: Option<&Refusal>) {
+        if let Some(why) = failure {
+            error!(reason = why.short(), "the configuration was not taken over; the one before stays in use");
+        }
+        let at = clock::wall_timestamp();
+        self.report(|reloads| reloads.note(at, failure.map(Refusal::short)));
+    }
+
+    fn report(&self, change: impl FnOnce(&mut Reloads)) {
+        let until = self.unconfirmed.as_ref().map(|(it, _)| it.until);
+        self.followers.report.send_modify(|reloads| {
+            reloads.unconfirmed_until = until;
+            change(reloads);
+        });
+    }
+
+    /// The files, once two readings of all of them are alike: what is just being written is not half a configuration.
+    async fn read_settled(&self) -> Result<Vec<SourceFile>, Refusal> {
+        let mut before = None;
+        for _ in 0..READINGS {
+            let main = self.main.clone();
+            let now = blocking(move || load::read(&main)).await?;
+            match (before.replace(now), &before) {
+                (Some(Ok(was)), Some(Ok(now))) if was == *now => return Ok(was),
+                // An error that lasts is one.
+                (Some(Err(_)), Some(Err(_))) => break,
+                (_, _) => sleep(SETTLED_AFTER).await,
+            }
+        }
+        match before {
+            Some(Err(error)) => Err(error.into()),
+            Some(Ok(_)) | None => Err(Refusal::Unsettled),
+        }
+    }
+
+    /// The configuration of these files and texts, with what differs from the one in use. Refuses what needs a restart. Secrets are read.
+    async fn check(&self, files: Vec<SourceFile>, texts: Vec<SourceFile>) -> Result<(Config, Vec<Change>), Refusal> {
+        let read = blocking(move || config::parse_with(&files, &texts, &HostSecrets::from_environment())).await?;
+        let config = read.map_err(LoadError::from)?;
+        let changes = config::changes(&self.config, &config);
+        let (restart, rest): (Vec<Change>, Vec<Change>) =
+            changes.into_iter().partition(|change| change.touches == Touches::Restart);
+        if !restart.is_empty() {
+            return Err(Refusal::NeedsRestart(restart));
+        }
+        Ok((config, rest))
+    }
+
+    /// Tells everybody whom a difference concerns. When it returns, a plan by the new configuration stands.
+    async fn take_over(&mut self, config: Config, files: Vec<SourceFile>, changes: &[Change]) -> Result<(), Refusal> {
+        self.files = files;
+        if changes.is_empty() {
+            info!("the configuration was read again: no difference");
+            return Ok(());
+        }
+        let config = Arc::new(config);
+        let before = std::mem::replace(&mut self.config, config.clone());
+        let touched = |touches| changes.iter().any(|change| change.touches == touches);
+        if touched(Touches::Log) {
+            match &self.followers.log {
+                Some(log) => {
+                    // The filter was checked with the configuration.
+                    let _ = log.set(&config.log.level);
+                }
+                None => warn!("[log] level is not followed: --log on the command line goes before it"),
+            }
+        }
+        if touched(Touches::Pulse)
+            && let Some(voice) = voice(&config)
+        {
+            self.followers.voice.send_replace(voice);
+        }
+        self.followers.terms.send_if_modified(|held| {
+            let newest = terms(&config);
+            let differs = held.digest != newest.digest || held.has_pools != newest.has_pools;
+            *held = newest;
+            differs
+        });
+        self.followers.wanted.send_replace(Wanted::of(&config));
+        if pulses(&before) != pulses(&config) {
+            self.tell(Fact::Pulses(pulses(&config))).await?;
+        }
+        self.tell(Fact::Config(config)).await?;
+        for change in changes.iter().take(MOST_LOGGED) {
+            info!(%change, touches = ?change.touches, "configuration changed");
+        }
+        info!(changes = changes.len(), "the configuration was taken over");
+        warn_about(&self.config);
+        Ok(())
+    }
+
+    /// Returns once the planner has turned with the fact.
+    async fn tell(&self, fact: Fact) -> Result<(), Refusal> {
+        self.followers.facts.send(fact).await.map_err(|_| Refusal::Stopping)?;
+        // Facts go before questions, and the answer to one is of a later turn.
+        let (asked, answer) = oneshot::channel();
+        self.followers.queries.send(Query(asked)).await.map_err(|_| Refusal::Stopping)?;
+        answer.await.map(drop).map_err(|_| Refusal::Stopping)
+    }
+
+    async fn apply(&mut self, text: Option<SourceFile>, confirm_secs: Option<u64>) -> Result<Done, Refusal> {
+        let outcome = self.try_apply(text, confirm_secs).await;
+        if !matches!(outcome, Err(Refusal::ConfirmTime)) {
+            self.note(outcome.as_ref().err());
+        }
+        outcome
+    }
+
+    async fn try_apply(&mut self, text: Option<SourceFile>, confirm_secs: Option<u64>) -> Result<Done, Refusal> {
+        if confirm_secs.is_some_and(|secs| !(1..=LONGEST_TO_CONFIRM).contains(&secs)) {
+            return Err(Refusal::ConfirmTime);
+        }
+        let mut files = self.read_settled().await.or_else(|error| match &text {
+            // What is to be replaced need not be readable.
+            Some(_) => Ok(Vec::new()),
+            None => Err(error),
+        })?;
+        if let Some(main) = &text {
+            if files.is_empty() {
+                let path = self.main.clone();
+                let drop_ins = blocking(move || load::read_drop_ins(&path)).await??;
+                files = std::iter::once(main.clone()).chain(drop_ins).collect();
+            } else if let Some(first) = files.first_mut() {
+                // Complaints name the file that the operator wrote.
+                *first = main.clone();
+            }
+        }
+        let (config, changes) = self.check(files.clone(), self.texts.clone()).await?;
+        let path = self.main.display().to_string();
+        if let Some(first) = files.first_mut() {
+            first.path.clone_from(&path);
+        }
+        let was_unconfirmed = self.unconfirmed.is_some();
+        let until = confirm_secs.map(|secs| self.promise_to_put_back(secs)).transpose()?;
+        if let Some(main) = &text
+            && let Err(source) = unconfirmed::replace_main(&self.main, &main.text)
+        {
+            if until.is_some() && !was_unconfirmed {
+                // Nothing was replaced. If it stays, what is put back is what is there.
+                let _ = Unconfirmed::forget(&self.main);
+                self.unconfirmed = None;
+            }
+            return Err(Refusal::Write { path: self.main.clone(), source });
+        }
+        let warnings = load::warnings(&config);
+        self.take_over(config, files, &changes).await?;
+        if until.is_none() && was_unconfirmed {
+            self.confirm()?;
+        }
+        let count = match changes.len() {
+            0 => "no difference to what was in use".to_owned(),
+            1 => "1 difference".to_owned(),
+            many => format!("{many} differences"),
+        };
+        let summary = match until {
+            None => format!("applied: {count}"),
+            Some(until) => {
+                format!("applied: {count}; taken back at {until:.0} unless `crier config confirm` comes before")
+            }
+        };
+        Ok(Done {
+            changes: changes.iter().map(ToString::to_string).collect(),
+            warnings,
+            unconfirmed_until: until,
+            ..Done::new(summary)
+        })
+    }
+
+    /// Remembers the configuration that was last confirmed, on the disk too, before another takes its place.
+    fn promise_to_put_back(&mut self, secs: u64) -> Result<jiff::Timestamp, Refusal> {
+        let left = Duration::from_secs(secs);
+        let until = clock::wall_timestamp_of(clock::now() + left);
+        let former = match self.unconfirmed.take() {
+            Some((earlier, _)) => earlier.former,
+            None => self.files.clone(),
+        };
+        let promise = Unconfirmed { until, former };
+        let kept = promise.keep(&self.main);
+        self.unconfirmed = Some((promise, clock::now() + left));
+        match kept {
+            Ok(()) => {
+                self.report(|_| {});
+                Ok(until)
+            }
+            Err(source) => {
+                self.unconfirmed = None;
+                Err(Refusal::Write { path: self.main.clone(), source })
+            }
+        }
+    }
+
+    fn confirm(&mut self) -> Result<Done, Refusal> {
+        if self.unconfirmed.take().is_none() {
+            return Err(Refusal::NothingToConfirm);
+        }
+        Unconfirmed::forget(&self.main).map_err(|source| Refusal::Write { path: self.main.clone(), source })?;
+        self.report(|_| {});
+        info!("the configuration is confirmed");
+        Ok(Done::new("confirmed: the configuration stays"))
+    }
+
+    /// Nobody confirmed in time.
+    pub(super) async fn roll_back(&mut self) {
+        let Some((before, _)) = self.unconfirmed.take() else { return };
+        warn!("the configuration was not confirmed in time: the one before is put back");
+        match before.put_back(&self.main) {
+            Ok(files) => files.iter().for_each(|file| info!(file = %file.display(), "put back")),
+            Err(error) => {
+                error!(%error, "the files of the configuration before could not be put back; the agent goes by them all the same")
+            }
+        }
+        // Not what the files say, which may be another thing by now. It was in use before; if it is refused, a secret has gone.
+        let outcome = match self.check(before.former.clone(), self.texts.clone()).await {
+            Ok((config, changes)) => self.take_over(config, before.former, &changes).await,
+            Err(error) => Err(error),
+        };
+        self.note(outcome.as_ref().err());
+    }
+}
+
+/// Says what a configuration without mistakes is most likely not meant to be.
+pub(super) fn warn_about(config: &Config) {
+    for warning in load::warnings(config) {
+        warn!("{warning}");
+    }
+    for pool in config.pools.iter().filter(|pool| !is_announced(config, pool)) {
+        warn!(pool = %pool.name, "no [[l2]] and no [[bgp.advertisement]] covers the pool: its addresses go nowhere");
+    }
+}
+
+/// Files can be on a disk that hangs; nothing else is to wait for it.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| Refusal::Stopping)
+}

@@ -1,0 +1,205 @@
+//! A configuration that is put back unless somebody confirms it: what is kept of the one before, and how it is put back.
+//! Floor 3. It stands in one file beside the configuration, so that a restart of the agent or the host forgets nothing, and a
+//! configuration that keeps the agent from starting is taken back too. Not for timers: the reloader has them.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::config::{SourceFile, load};
+
+/// What is put back, and when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unconfirmed {
+    pub until: Timestamp,
+    /// Every file of the configuration that was in use before: the main file first, then the drop-ins.
+    pub former: Vec<SourceFile>,
+}
+
+impl Unconfirmed {
+    /// What waits to be confirmed for this main file, if anything does.
+    pub fn find(main: &Path) -> io::Result<Option<Unconfirmed>> {
+        match fs::read(beside(main, "unconfirmed")) {
+            Ok(octets) => Ok(Some(serde_json::from_slice(&octets)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Remembers it across a restart. Call it before the configuration is replaced.
+    pub fn keep(&self, main: &Path) -> io::Result<()> {
+        // The texts may be those of files that not everybody may read.
+        write_whole(&beside(main, "unconfirmed"), &serde_json::to_vec(self)?, None)
+    }
+
+    /// Nothing waits to be confirmed any more.
+    pub fn forget(main: &Path) -> io::Result<()> {
+        match fs::remove_file(beside(main, "unconfirmed")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => sync_folder(main),
+        }
+    }
+
+    /// Makes the files of the configuration what they were. What they say now is kept beside each, as `NAME.rolled-back`. Answers
+    /// the files that differed. On an error some may be put back; a next call does the rest.
+    pub fn put_back(&self, main: &Path) -> io::Result<Vec<PathBuf>> {
+        let mut touched = Vec::new();
+        let mut now = vec![main.to_owned()];
+        now.extend(load::drop_ins(&main.with_file_name("conf.d")).map_err(io::Error::other)?);
+        for path in &now {
+            let text = fs::read(path).unwrap_or_default();
+            let was = self.former.iter().find(|file| Path::new(&file.path) == path);
+            if was.is_some_and(|was| was.text.as_bytes() == text) {
+                continue;
+            }
+            touched.push(path.clone());
+            write_whole(&beside(path, "rolled-back"), &text, mode_of(path))?;
+            if was.is_none() {
+                fs::remove_file(path)?;
+            }
+        }
+        for file in &self.former {
+            let path = Path::new(&file.path);
+            if touched.iter().any(|it| it == path) || !path.exists() {
+                replace(path, &file.text)?;
+                if !touched.iter().any(|it| it == path) {
+                    touched.push(path.to_owned());
+                }
+            }
+        }
+        Unconfirmed::forget(main)?;
+        Ok(touched)
+    }
+}
+
+/// Puts a text in place of the main file, and keeps the text before as `NAME.former`. A symbolic link stays one: what it leads to
+/// is replaced. Readers see the one text or the other, whole.
+pub fn replace_main(main: &Path, text: &str) -> io::Result<()> {
+    if let Ok(before) = fs::read(main) {
+        write_whole(&beside(main, "former"), &before, mode_of(main))?;
+    }
+    replace(main, text)
+}
+
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    write_whole(&real, text.as_bytes(), mode_of(&real))
+}
+
+fn mode_of(path: &Path) -> Option<u32> {
+    fs::metadata(path).ok().map(|known| known.permissions().mode() & 0o777)
+}
+
+/// `/etc/crier/crier.toml.WORD`, which no drop-in can be: it does not end in `.toml`.
+fn beside(path: &Path, word: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{word}"));
+    path.with_file_name(name)
+}
+
+/// Writes to another file and renames it, so that a crash leaves the one or the other. Without a mode it is private.
+fn write_whole(path: &Path, octets: &[u8], mode: Option<u32>) -> io::Result<()> {
+    let aside = beside(path, "new");
+    // One that an earlier attempt left, or that somebody put there as a link to another file.
+    match fs::remove_file(&aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
+    file.write_all(octets)?;
+    if let Ok(before) = fs::metadata(path) {
+        // Not being allowed to give the file away is no reason to fail: the agent can read it.
+        let _ = std::os::unix::fs::fchown(&file, Some(before.uid()), Some(before.gid()));
+    }
+    if let Some(mode) = mode {
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+    }
+    file.sync_all()?;
+    fs::rename(&aside, path)?;
+    sync_folder(path)
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(folder) => fs::File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(folder: &Path) -> Vec<(String, String)> {
+        let mut all = Vec::new();
+        for folder in [folder.to_owned(), folder.join("conf.d")] {
+            for entry in fs::read_dir(folder).unwrap().map(Result::unwrap).filter(|it| it.path().is_file()) {
+                let name = entry.file_name().into_string().unwrap();
+                all.push((name, fs::read_to_string(entry.path()).unwrap()));
+            }
+        }
+        all.sort();
+        all
+    }
+
+    #[test]
+    fn what_is_put_back_is_every_file_as_it_was_and_nothing_that_was_written_since_is_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let main = folder.path().join("crier.toml");
+        let drop_in = |name: &str| folder.path().join("conf.d").join(name);
+        fs::create_dir(folder.path().join("conf.d")).unwrap();
+        fs::write(&main, "old").unwrap();
+        fs::set_permissions(&main, fs::Permissions::from_mode(0o640)).unwrap();
+        fs::write(drop_in("a.toml"), "a").unwrap();
+        fs::write(drop_in("b.toml"), "b").unwrap();
+        let kept = Unconfirmed { until: Timestamp::UNIX_EPOCH, former: load::read(&main).unwrap() };
+        kept.keep(&main).unwrap();
+        replace_main(&main, "new").unwrap();
+        fs::remove_file(drop_in("b.toml")).unwrap();
+        fs::write(drop_in("c.toml"), "c").unwrap();
+
+        let found = Unconfirmed::find(&main).unwrap();
+        assert_eq!(found.as_ref(), Some(&kept), "a restart finds it");
+        let touched = found.unwrap().put_back(&main).unwrap();
+        assert_eq!(touched, [main.clone(), drop_in("c.toml"), drop_in("b.toml")]);
+        let expected = [
+            ("a.toml", "a"),
+            ("b.toml", "b"),
+            ("c.toml.rolled-back", "c"),
+            ("crier.toml", "old"),
+            ("crier.toml.former", "old"),
+            ("crier.toml.rolled-back", "new"),
+        ];
+        assert_eq!(texts(folder.path()), expected.map(|(name, text)| (name.to_owned(), text.to_owned())));
+        assert_eq!(fs::metadata(&main).unwrap().permissions().mode() & 0o777, 0o640, "its mode is kept");
+        assert_eq!(Unconfirmed::find(&main).unwrap(), None, "it is not put back twice");
+    }
+
+    #[test]
+    fn a_link_to_the_file_stays_a_link_and_a_link_in_the_way_is_not_written_through() {
+        let folder = tempfile::tempdir().unwrap();
+        let (main, real, other) =
+            (folder.path().join("crier.toml"), folder.path().join("real.toml"), folder.path().join("other"));
+        fs::write(&real, "old").unwrap();
+        fs::write(&other, "untouched").unwrap();
+        std::os::unix::fs::symlink(&real, &main).unwrap();
+        std::os::unix::fs::symlink(&other, folder.path().join("real.toml.new")).unwrap();
+        replace_main(&main, "new").unwrap();
+        assert!(fs::symlink_metadata(&main).unwrap().is_symlink());
+        assert_eq!(fs::read_to_string(&real).unwrap(), "new");
+        assert_eq!(fs::read_to_string(&other).unwrap(), "untouched");
+    }
+
+    #[test]
+    fn what_is_kept_is_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let main = folder.path().join("crier.toml");
+        Unconfirmed { until: Timestamp::UNIX_EPOCH, former: Vec::new() }.keep(&main).unwrap();
+        let mode = fs::metadata(folder.path().join("crier.toml.unconfirmed")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}

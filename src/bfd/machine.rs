@@ -1,0 +1,475 @@
+//! The machine of one BFD session in asynchronous mode (RFC 5880 §6.2 to §6.8): its state, when to send what, and when the path
+//! counts as down. Floor 1.
+
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+
+use super::authentication::{Heard, Sha1};
+use super::discard::Discard;
+use super::packet::{Authentication, Packet};
+use super::settings::{LEAST_PAUSE, SLOW, Settings};
+use crate::bfd_state::{BfdState, Diagnostic};
+
+/// One session.
+///
+/// - A. Create it with [`Session::new`].
+/// - B. Tell it what happens: `handle_packet`, `handle_settings`, `handle_admin_down`.
+/// - C. Call `handle_timeout` after each of them, and at [`Session::next_deadline`]. A late or spare call is harmless.
+/// - D. Do what each call answers, in order.
+///
+/// Read what has come before you call `handle_timeout`: a process that was kept from running finds packets in its sockets, and these
+/// count before the detection time does. Time must not go backwards.
+#[derive(Debug, Clone)]
+pub struct Session {
+    settings: Settings,
+    discriminator: NonZeroU32,
+    state: BfdState,
+    diagnostic: Diagnostic,
+    remote: Remote,
+    /// bfd.DesiredMinTxInterval: what packets say. What is done is `transmit_in_use`.
+    transmit: Duration,
+    transmit_in_use: Duration,
+    /// bfd.RequiredMinRxInterval, as above.
+    receive: Duration,
+    receive_in_use: Duration,
+    poll: Poll,
+    /// When the next periodic packet is due, by which interval, and when the last was sent.
+    send_at: Option<Instant>,
+    send_by: Option<Duration>,
+    sent_at: Option<Instant>,
+    /// The contents have changed: a packet is due before the periodic one.
+    news: bool,
+    /// The peer's Poll is to be answered.
+    fin: bool,
+    /// From when on a packet may be sent that no timer asked for.
+    unasked_from: Instant,
+    /// When the peer counts as silent; absent while it was not heard.
+    silent_at: Option<Instant>,
+    heard: Heard,
+    /// bfd.XmitAuthSeq
+    sequence: u32,
+    /// The last packet without its sequence number.
+    said: Option<Packet>,
+    rng: Rng,
+}
+
+/// What the peer's last packet said; RFC 5880 §6.8.1 has what holds before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Remote {
+    pub state: BfdState,
+    pub diagnostic: Diagnostic,
+    pub discriminator: Option<NonZeroU32>,
+    pub required_min_rx: Duration,
+    pub desired_min_tx: Duration,
+    pub multiplier: u8,
+    /// The peer wants no periodic packets while both ends are up.
+    pub demand: bool,
+}
+
+impl Remote {
+    /// RFC 5880 §6.8.1: "bfd.RemoteMinRxInterval … MUST be initialized to 1."
+    const UNHEARD: Remote = Remote {
+        state: BfdState::Down,
+        diagnostic: Diagnostic::None,
+        discriminator: None,
+        required_min_rx: Duration::from_micros(1),
+        desired_min_tx: Duration::ZERO,
+        multiplier: 0,
+        demand: false,
+    };
+}
+
+/// RFC 5880 §6.5: one Poll sequence at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Poll {
+    No,
+    /// Every periodic packet has the Poll bit until the peer answers.
+    Asking,
+    /// Values have changed meanwhile: the answer that is on its way may not be about them, so another sequence follows.
+    AskingTwice,
+}
+
+/// What the machine asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    Send(Packet),
+    /// The session has another state; it never says so twice.
+    Changed {
+        before: BfdState,
+        after: BfdState,
+        cause: Cause,
+    },
+}
+
+/// Why the state changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The peer's packets say so: the session comes up.
+    Heard,
+    /// Nothing came for the detection time.
+    Silence(Duration),
+    /// The peer's state is Down, for this reason.
+    SignaledDown(Diagnostic),
+    /// The peer's operator holds the session down. That says nothing about the path (RFC 5882 §3.2).
+    PeerAdminDown,
+    /// This end holds the session down.
+    AdminDown,
+}
+
+impl Cause {
+    /// Whether packets do not pass any more, if the session was Up.
+    pub fn is_loss(self) -> bool {
+        match self {
+            Cause::Silence(_) | Cause::SignaledDown(_) => true,
+            Cause::Heard | Cause::PeerAdminDown | Cause::AdminDown => false,
+        }
+    }
+}
+
+impl Session {
+    /// A session that is Down. Unless it is passive it sends at once. The discriminator is unique on this host and no neighbour of
+    /// the last one; the seed feeds jitter and sequence numbers.
+    pub fn new(settings: Settings, discriminator: NonZeroU32, seed: u64, now: Instant) -> Session {
+        let mut rng = Rng::with_seed(seed);
+        let (transmit, receive) = (settings.transmit_interval.max(SLOW), settings.receive_interval);
+        Session {
+            discriminator,
+            state: BfdState::Down,
+            diagnostic: Diagnostic::None,
+            remote: Remote::UNHEARD,
+            transmit,
+            transmit_in_use: transmit,
+            receive,
+            receive_in_use: receive,
+            poll: Poll::No,
+            send_at: (!settings.passive).then_some(now),
+            send_by: (!settings.passive).then_some(transmit),
+            sent_at: None,
+            news: false,
+            fin: false,
+            unasked_from: now,
+            silent_at: None,
+            heard: Heard::default(),
+            sequence: rng.u32(..),
+            said: None,
+            rng,
+            settings,
+        }
+    }
+
+    pub fn state(&self) -> BfdState {
+        self.state
+    }
+
+    /// Why the session last left Up, or last failed to get there.
+    pub fn diagnostic(&self) -> Diagnostic {
+        self.diagnostic
+    }
+
+    pub fn discriminator(&self) -> NonZeroU32 {
+        self.discriminator
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub fn remote(&self) -> &Remote {
+        &self.remote
+    }
+
+    /// Between two packets of this end, before jitter; `None` while no periodic packets are sent.
+    pub fn transmit_interval(&self) -> Option<Duration> {
+        let Remote { state, discriminator, required_min_rx, demand, .. } = self.remote;
+        // RFC 5880 §6.8.7: the three cases in which periodic packets MUST NOT be sent.
+        let unheard = self.settings.passive && discriminator.is_none();
+        let on_demand = demand && self.state == BfdState::Up && state == BfdState::Up && matches!(self.poll, Poll::No);
+        let sends = !unheard && !on_demand && !required_min_rx.is_zero();
+        // RFC 5880 §6.8.2: "the larger of bfd.DesiredMinTxInterval and bfd.RemoteMinRxInterval".
+        sends.then(|| self.transmit_in_use.max(required_min_rx))
+    }
+
+    /// Between two packets of the peer at most; `None` while the peer was not heard.
+    pub fn receive_interval(&self) -> Option<Duration> {
+        self.remote.discriminator.map(|_| self.receive_in_use.max(self.remote.desired_min_tx))
+    }
+
+    /// How long the peer may be silent; `None` while it was not heard.
+    ///
+    /// RFC 5880 §6.8.4: "the value of Detect Mult received from the remote system, multiplied by the agreed transmit interval of the
+    /// remote system (the greater of bfd.RequiredMinRxInterval and the last received Desired Min TX Interval)."
+    pub fn detection_time(&self) -> Option<Duration> {
+        self.receive_interval().map(|interval| interval * u32::from(self.remote.multiplier))
+    }
+
+    /// When to call `handle_timeout`; `None` when no timer runs.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        [self.send_at, self.silent_at, self.unasked_due()].into_iter().flatten().min()
+    }
+
+    /// A packet of the peer, whose discriminator is this session's or absent; `octets` are those that it was read from. A packet that
+    /// is discarded changes nothing.
+    ///
+    /// # Errors
+    /// The rule of RFC 5880 §6.8.6 that the packet broke.
+    pub fn handle_packet(&mut self, packet: &Packet, octets: &[u8], now: Instant) -> Result<Option<Action>, Discard> {
+        let down = matches!(packet.state, BfdState::Down | BfdState::AdminDown);
+        match packet.your_discriminator {
+            Some(ours) if ours != self.discriminator => return Err(Discard::UnknownDiscriminator),
+            None if !down => return Err(Discard::YourDiscriminator),
+            Some(_) | None => {}
+        }
+        let sequence = self.authenticate(packet, octets, now)?;
+        if self.state == BfdState::AdminDown {
+            return Err(Discard::AdminDown);
+        }
+        if let Some(sequence) = sequence {
+            self.heard.note(sequence, now);
+        }
+        self.remote = Remote {
+            state: packet.state,
+            diagnostic: packet.diagnostic,
+            discriminator: Some(packet.my_discriminator),
+            required_min_rx: packet.required_min_rx,
+            desired_min_tx: packet.desired_min_tx,
+            multiplier: packet.multiplier.get(),
+            demand: packet.demand,
+        };
+        if packet.fin {
+            self.end_poll();
+        }
+        self.fin |= packet.poll;
+        let action = self.follow(packet.state, packet.diagnostic);
+        self.silent_at = self.detection_time().map(|time| now + time);
+        self.reschedule(now);
+        Ok(action)
+    }
+
+    /// Whatever is due: packets to send, and silence of the peer.
+    pub fn handle_timeout(&mut self, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        if self.silent_at.is_some_and(|at| at <= now) {
+            actions.extend(self.miss());
+            self.reschedule(now);
+        }
+        if self.unasked_due().is_some_and(|due| due <= now) {
+            self.unasked_from = now + LEAST_PAUSE;
+            if std::mem::take(&mut self.fin) {
+                actions.push(Action::Send(self.packet(true)));
+            }
+            if std::mem::take(&mut self.news) && self.may_speak() {
+                actions.push(self.send(now));
+            }
+        }
+        if self.send_at.is_some_and(|at| at <= now) {
+            actions.push(self.send(now));
+        }
+        actions
+    }
+
+    /// This end asks for other values from now on. The session stays as it is: a Poll sequence tells the peer.
+    ///
+    /// A change of `passive` or of the key takes effect at once too; with another key the peer must change at the same time.
+    pub fn handle_settings(&mut self, settings: Settings, now: Instant) {
+        self.settings = settings;
+        self.renew_intervals();
+        self.reschedule(now);
+    }
+
+    /// The session is held down from now on: the peer is told so, and what it sends is discarded.
+    pub fn handle_admin_down(&mut self, now: Instant) -> Option<Action> {
+        let action = self.enter(BfdState::AdminDown, Diagnostic::AdministrativelyDown, Cause::AdminDown);
+        self.silent_at = None;
+        // It may be the last chance to say so.
+        self.unasked_from = now;
+        self.reschedule(now);
+        action
+    }
+
+    /// RFC 5880 §6.7: the sequence number of a packet that is what the session asks for.
+    fn authenticate(&self, packet: &Packet, octets: &[u8], now: Instant) -> Result<Option<u32>, Discard> {
+        let (section, key) = match (packet.authentication, &self.settings.key) {
+            (None, None) => return Ok(None),
+            (None, Some(_)) => return Err(Discard::Unauthenticated),
+            (Some(_), None) => return Err(Discard::UnexpectedAuthentication),
+            (Some(Authentication::Other(_)), Some(_)) => return Err(Discard::AuthenticationType),
+            (Some(Authentication::Sha1(section)), Some(key)) => (section, key),
+        };
+        if (section.meticulous, section.key_id) != (key.meticulous, key.id) {
+            return Err(Discard::AuthenticationType);
+        }
+        // The RFC has the sequence number judged first; but what a stranger writes there must not count.
+        if !key.verifies(octets) {
+            return Err(Discard::Forged);
+        }
+        let forget_after = self.detection_time().unwrap_or(SLOW) * 2;
+        match self.heard.accepts(section, packet.multiplier.get(), forget_after, now) {
+            true => Ok(Some(section.sequence)),
+            false => Err(Discard::Replayed),
+        }
+    }
+
+    /// RFC 5880 §6.8.6: the state after a packet with this one.
+    fn follow(&mut self, theirs: BfdState, why: Diagnostic) -> Option<Action> {
+        let (after, diagnostic, cause) = match (self.state, theirs) {
+            (BfdState::AdminDown, _) => return None,
+            (BfdState::Down, BfdState::AdminDown) => return None,
+            (BfdState::Init | BfdState::Up, BfdState::AdminDown) => {
+                (BfdState::Down, Diagnostic::NeighborSignaledDown, Cause::PeerAdminDown)
+            }
+            (BfdState::Down, BfdState::Down) => (BfdState::Init, self.diagnostic, Cause::Heard),
+            // RFC 5880 §6.8.1: the diagnostic stays, for the peer "to determine the reason that the previous session failed".
+            (BfdState::Down, BfdState::Init) => (BfdState::Up, self.diagnostic, Cause::Heard),
+            (BfdState::Init, BfdState::Init | BfdState::Up) => (BfdState::Up, self.diagnostic, Cause::Heard),
+            (BfdState::Up, BfdState::Down) => {
+                (BfdState::Down, Diagnostic::NeighborSignaledDown, Cause::SignaledDown(why))
+            }
+            (BfdState::Down, BfdState::Up)
+            | (BfdState::Init, BfdState::Down)
+            | (BfdState::Up, BfdState::Init | BfdState::Up) => return None,
+        };
+        self.enter(after, diagnostic, cause)
+    }
+
+    /// Nothing came for the detection time: what the peer said is forgotten, and a peer that has restarted in the meantime is free to
+    /// say something else.
+    fn miss(&mut self) -> Option<Action> {
+        let time = self.detection_time().unwrap_or_default();
+        self.silent_at = None;
+        self.remote = Remote::UNHEARD;
+        self.poll = Poll::No;
+        self.fin = false;
+        (self.transmit_in_use, self.receive_in_use) = (self.transmit, self.receive);
+        match self.state {
+            BfdState::Init | BfdState::Up => {
+                self.enter(BfdState::Down, Diagnostic::DetectionTimeExpired, Cause::Silence(time))
+            }
+            BfdState::Down | BfdState::AdminDown => None,
+        }
+    }
+
+    fn enter(&mut self, after: BfdState, diagnostic: Diagnostic, cause: Cause) -> Option<Action> {
+        self.diagnostic = diagnostic;
+        let before = std::mem::replace(&mut self.state, after);
+        if before == after {
+            return None;
+        }
+        self.news = true;
+        self.renew_intervals();
+        Some(Action::Changed { before, after, cause })
+    }
+
+    /// RFC 5880 §6.8.3: what this end asks for in its state. While the session is Up, what makes packets rarer is done only once the
+    /// peer knows.
+    fn renew_intervals(&mut self) {
+        let up = self.state == BfdState::Up;
+        let wanted = self.settings.transmit_interval;
+        let (transmit, receive) = (if up { wanted } else { wanted.max(SLOW) }, self.settings.receive_interval);
+        if (transmit, receive) == (self.transmit, self.receive) {
+            return;
+        }
+        (self.transmit, self.receive) = (transmit, receive);
+        if !up || transmit < self.transmit_in_use {
+            self.transmit_in_use = transmit;
+        }
+        if !up || receive > self.receive_in_use {
+            self.receive_in_use = receive;
+        }
+        self.news = true;
+        // A Poll that nobody is there to answer has no end.
+        if self.remote.discriminator.is_some() {
+            self.poll = match self.poll {
+                Poll::No => Poll::Asking,
+                Poll::Asking | Poll::AskingTwice => Poll::AskingTwice,
+            };
+        } else {
+            (self.transmit_in_use, self.receive_in_use) = (transmit, receive);
+        }
+    }
+
+    fn end_poll(&mut self) {
+        match self.poll {
+            Poll::No => {}
+            Poll::Asking => {
+                self.poll = Poll::No;
+                (self.transmit_in_use, self.receive_in_use) = (self.transmit, self.receive);
+            }
+            Poll::AskingTwice => {
+                self.poll = Poll::Asking;
+                self.news = true;
+            }
+        }
+    }
+
+    /// Plans the next periodic packet anew if the interval has changed: RFC 5880 §6.8.3 has the new one count at once.
+    fn reschedule(&mut self, now: Instant) {
+        let interval = self.transmit_interval();
+        if interval == self.send_by {
+            return;
+        }
+        self.send_by = interval;
+        self.send_at = match (interval, self.sent_at) {
+            (None, _) => None,
+            (Some(_), None) => Some(now),
+            (Some(interval), Some(sent)) => Some((sent + self.jittered(interval)).max(now)),
+        };
+    }
+
+    /// RFC 5880 §6.8.7: "reduced by a random value of 0 to 25%", and with a multiplier of 1 "no more than 90% … and no less than 75%".
+    fn jittered(&mut self, interval: Duration) -> Duration {
+        let most = if self.settings.multiplier.get() == 1 { 900 } else { 1000 };
+        interval * self.rng.u32(750..=most) / 1000
+    }
+
+    /// When the next packet goes out that no timer asked for, if there is one to send.
+    fn unasked_due(&self) -> Option<Instant> {
+        (self.fin || (self.news && self.may_speak())).then_some(self.unasked_from)
+    }
+
+    /// RFC 5880 §6.8.7: a passive end is silent until it has heard the peer.
+    fn may_speak(&self) -> bool {
+        !self.settings.passive || self.remote.discriminator.is_some()
+    }
+
+    fn send(&mut self, now: Instant) -> Action {
+        self.news = false;
+        self.sent_at = Some(now);
+        self.send_by = self.transmit_interval();
+        self.send_at = self.send_by.map(|interval| now + self.jittered(interval));
+        Action::Send(self.packet(false))
+    }
+
+    fn packet(&mut self, fin: bool) -> Packet {
+        let packet = Packet {
+            diagnostic: self.diagnostic,
+            state: self.state,
+            // RFC 5880 §6.5: never both.
+            poll: !fin && !matches!(self.poll, Poll::No),
+            fin,
+            control_plane_independent: false,
+            demand: false,
+            multiplier: self.settings.multiplier,
+            my_discriminator: self.discriminator,
+            your_discriminator: self.remote.discriminator,
+            desired_min_tx: self.transmit,
+            required_min_rx: self.receive,
+            required_min_echo_rx: Duration::ZERO,
+            authentication: None,
+        };
+        let Some(key) = &self.settings.key else { return packet };
+        // RFC 5880 §6.7.4: meticulous with each packet, else when the contents change.
+        if key.meticulous || self.said != Some(packet) {
+            self.sequence = self.sequence.wrapping_add(1);
+        }
+        self.said = Some(packet);
+        let section = Sha1 { meticulous: key.meticulous, key_id: key.id, sequence: self.sequence };
+        Packet { authentication: Some(Authentication::Sha1(section)), ..packet }
+    }
+}
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,224 @@
+//! The thread that runs every BFD session: it reads the sockets, sends what is due, and says how the sessions stand. Floor 2.
+//! It follows what the plan says and decides nothing: `machine` judges packets and silence.
+
+mod receivers;
+mod watched;
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use self::receivers::{Door, Place, Receivers};
+use self::watched::{Tally, Watched};
+use crate::bfd::counters::Counters;
+use crate::bfd::discard::Discard;
+use crate::bfd::packet::Packet;
+use crate::bfd::socket::{Datagram, wait};
+use crate::clock;
+use crate::names::PeerName;
+use crate::plan::slice::{BfdPeer, BfdSlice};
+use crate::world::BfdSessions;
+
+/// Packets read before timers are judged, however many more wait: a flood must not hold the timers for ever.
+const MOST_READ_FIRST: usize = 2048;
+
+/// Packets read from one socket before the next has its turn.
+const BATCH: usize = 64;
+
+/// After as many packets as [`MOST_READ_FIRST`], the thread leaves the core to others for so long: it has a priority that nobody else has.
+const BREATH: Duration = Duration::from_millis(1);
+
+/// How often sockets that could not be opened are tried again, and devices are looked after that may have been made anew.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
+
+/// The thread. It owns everything in here but the counters.
+pub(super) struct Worker {
+    slices: watch::Receiver<BfdSlice>,
+    stopping: watch::Receiver<bool>,
+    /// Readable when there is a new slice, or when it is time to stop.
+    wake: UnixDatagram,
+    counters: Arc<Counters>,
+    sessions: watch::Sender<BfdSessions>,
+    receivers: Receivers,
+    /// By our discriminator.
+    watched: BTreeMap<NonZeroU32, Watched>,
+    /// What was counted of each peer, over all of its sessions.
+    tallies: BTreeMap<PeerName, Tally>,
+    look_at: Instant,
+}
+
+impl Worker {
+    pub(super) fn new(
+        slices: watch::Receiver<BfdSlice>,
+        stopping: watch::Receiver<bool>,
+        wake: UnixDatagram,
+        counters: Arc<Counters>,
+        sessions: watch::Sender<BfdSessions>,
+    ) -> Worker {
+        Worker {
+            slices,
+            stopping,
+            wake,
+            counters,
+            sessions,
+            receivers: Receivers::default(),
+            watched: BTreeMap::new(),
+            tallies: BTreeMap::new(),
+            look_at: clock::now(),
+        }
+    }
+
+    /// Runs the sessions until it is told to stop, or no slice can come any more.
+    pub(super) fn run(mut self) {
+        self.slices.mark_changed();
+        while !*self.stopping.borrow() {
+            match self.slices.has_changed() {
+                Ok(true) => {
+                    let slice = self.slices.borrow_and_update().clone();
+                    self.follow(&slice);
+                }
+                Ok(false) => {}
+                Err(_ended) => break,
+            }
+            let now = clock::now();
+            if self.look_at <= now {
+                self.look(now);
+            }
+            let taken = self.read();
+            let now = clock::now();
+            self.watched.values_mut().for_each(|watched| watched.handle_timeout(now));
+            self.publish(now);
+            let patience = if taken < MOST_READ_FIRST { self.patience() } else { BREATH };
+            let ends = self.receivers.descriptors().filter(|_| taken < MOST_READ_FIRST);
+            if wait(ends.chain([self.wake.as_raw_fd()]), Some(patience)).is_err() {
+                // Never round without a pause, with this priority.
+                let _ = wait([self.wake.as_raw_fd()].into_iter(), Some(BREATH));
+            }
+            let mut woken = [0; 16];
+            while self.wake.recv(&mut woken).is_ok() {}
+        }
+        let now = clock::now();
+        self.watched.values_mut().for_each(|watched| watched.hold_down(now));
+    }
+
+    /// Until the next timer.
+    fn patience(&self) -> Duration {
+        let next = self.watched.values().filter_map(Watched::next_deadline).fold(self.look_at, Instant::min);
+        next.saturating_duration_since(clock::now())
+    }
+
+    /// Starts, stops and changes sessions as the slice says. Peers that share address, device and source share a session: the path is
+    /// the same (RFC 5881 §2).
+    fn follow(&mut self, slice: &BfdSlice) {
+        let now = clock::now();
+        let mut wanted: BTreeMap<Place, Vec<(PeerName, BfdPeer)>> = BTreeMap::new();
+        for (name, peer) in slice.peers.iter() {
+            wanted.entry(Place::of(peer)).or_default().push((name.clone(), peer.clone()));
+        }
+        for watched in self.watched.values_mut().filter(|watched| !wanted.contains_key(&watched.place)) {
+            watched.hold_down(now);
+        }
+        self.watched.retain(|_, watched| wanted.contains_key(&watched.place));
+        self.tallies.retain(|name, _| slice.peers.contains_key(name));
+        let gone = |name: &&PeerName| !slice.peers.contains_key(*name);
+        let gone: Vec<PeerName> = self.sessions.borrow().keys().filter(gone).cloned().collect();
+        if !gone.is_empty() {
+            self.sessions.send_modify(|sessions| gone.iter().for_each(|name| drop(sessions.remove(name))));
+        }
+        for (place, peers) in wanted {
+            match self.watched.values_mut().find(|watched| watched.place == place) {
+                Some(watched) => watched.change(peers, &self.counters, now),
+                None => {
+                    let discriminator = self.free_discriminator();
+                    let watched = Watched::new(place, peers, discriminator, &self.counters, now);
+                    self.watched.extend(watched.map(|watched| (discriminator, watched)));
+                }
+            }
+        }
+        self.look_at = now;
+    }
+
+    /// RFC 5880 §6.3: unique on this system, not zero, and random, so that nobody off the path can guess it.
+    fn free_discriminator(&self) -> NonZeroU32 {
+        loop {
+            if let Some(free) = NonZeroU32::new(fastrand::u32(..)).filter(|it| !self.watched.contains_key(it)) {
+                return free;
+            }
+        }
+    }
+
+    /// Opens what is not open, and anew what is on a device that was made anew.
+    fn look(&mut self, now: Instant) {
+        self.look_at = now + LOOK_PAUSE;
+        self.receivers.follow(self.watched.values().map(|watched| &watched.place));
+        for watched in self.watched.values_mut() {
+            watched.look(self.receivers.problem(&watched.place));
+        }
+    }
+
+    /// Reads what has come, and answers how many packets that were.
+    fn read(&mut self) -> usize {
+        let mut taken = 0;
+        loop {
+            let before = taken;
+            let Worker { receivers, watched, counters, .. } = self;
+            receivers.receive(BATCH, |door, datagram| {
+                taken += 1;
+                if let Err(discard) = hear(watched, door, &datagram) {
+                    counters.count_discarded(discard);
+                }
+            });
+            if taken == before || taken >= MOST_READ_FIRST {
+                return taken;
+            }
+        }
+    }
+
+    /// Says how the sessions stand, if any of them says something new.
+    fn publish(&mut self, now: Instant) {
+        let mut news: Vec<(PeerName, Arc<_>)> = Vec::new();
+        for watched in self.watched.values_mut() {
+            news.extend(watched.news(&mut self.tallies, now));
+        }
+        if !news.is_empty() {
+            self.sessions.send_modify(|sessions| sessions.extend(news));
+        }
+    }
+}
+
+/// Finds the session that a datagram is for, and lets it judge (RFC 5880 §6.8.6, RFC 5881 §3 and §5).
+fn hear(sessions: &mut BTreeMap<NonZeroU32, Watched>, door: &Door, datagram: &Datagram<'_>) -> Result<(), Discard> {
+    if !door.multihop && datagram.ttl != Some(u8::MAX) {
+        let of_peer = sessions.values_mut().filter(|watched| watched.place.is_of(door, datagram.source));
+        of_peer.for_each(|watched| watched.refuse(Discard::Ttl, datagram.ttl));
+        return Err(Discard::Ttl);
+    }
+    let packet = Packet::parse(datagram.octets)?;
+    let is_its = |watched: &Watched| watched.place.is_of(door, datagram.source);
+    let watched = match packet.your_discriminator {
+        Some(ours) => {
+            let watched = sessions.get_mut(&ours).ok_or(Discard::UnknownDiscriminator)?;
+            if !is_its(watched) {
+                return Err(Discard::OtherSender);
+            }
+            watched
+        }
+        // Of two sessions with one address, the one at whose source address it came.
+        None => {
+            let own = |watched: &&mut Watched| watched.place.source.is_none() || watched.place.source == datagram.to;
+            let mut all = sessions.values_mut().filter(|watched| is_its(watched)).filter(own);
+            let first = all.next().ok_or(Discard::UnknownSender)?;
+            all.fold(first, |best, other| if best.place.source.is_none() { other } else { best })
+        }
+    };
+    if door.multihop && datagram.ttl.is_none_or(|ttl| ttl < watched.minimum_ttl()) {
+        watched.refuse(Discard::Ttl, datagram.ttl);
+        return Err(Discard::Ttl);
+    }
+    watched.handle_packet(&packet, datagram.octets, clock::now())
+}

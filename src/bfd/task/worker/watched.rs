@@ -1,0 +1,425 @@
+//! One session of the worker: its machine, the socket that it sends from, and what is reported of it. Floor 2.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::receivers::Place;
+use crate::bfd::authentication::Key;
+use crate::bfd::counters::{Counters, PeerCounters};
+use crate::bfd::discard::Discard;
+use crate::bfd::machine::{Action, Cause, Session};
+use crate::bfd::packet::Packet;
+use crate::bfd::settings::Settings;
+use crate::bfd::socket::{Sender, interface_index};
+use crate::bfd_state::BfdState;
+use crate::clock;
+use crate::config::{BfdAuthentication, BfdProfile};
+use crate::names::PeerName;
+use crate::plan::slice::BfdPeer;
+use crate::world::{BfdLoss, BfdReport};
+
+/// A session, and the peers whose path it watches.
+pub(super) struct Watched {
+    pub(super) place: Place,
+    /// One at least.
+    peers: Vec<(PeerName, Arc<PeerCounters>)>,
+    profile: Arc<BfdProfile>,
+    session: Session,
+    sender: Option<Sender>,
+    /// The number of the device when the sender was bound to it.
+    index: Option<u32>,
+    source_port: u16,
+    /// Why nothing can be received, and why nothing can be sent.
+    deaf: Option<String>,
+    mute: Option<String>,
+    local_address: Option<IpAddr>,
+    /// Why the last packet was dropped that has the peer's address; absent while the session is Up.
+    refused: Option<(Discard, Option<u8>)>,
+    since: SystemTime,
+    /// What happened since it was last reported.
+    ups: u64,
+    losses: u64,
+    last_loss: Option<BfdLoss>,
+    told: Option<Told>,
+    /// From when on it is reported again. A session that was lost is at once.
+    tell_from: Instant,
+    /// There is something to report then.
+    untold: bool,
+    /// Something has happened since it was last looked at.
+    touched: bool,
+}
+
+/// How often a session is reported at most, whatever its peer, or who writes in its name, does with it.
+const REPORT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What was counted of one peer over all of its sessions.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Tally {
+    times_up: u64,
+    losses: u64,
+    last_loss: Option<BfdLoss>,
+}
+
+/// What was last reported, and to whom.
+type Told = (BfdReport, Vec<PeerName>);
+
+impl Watched {
+    /// `peers` are all who share the place; `None` without any.
+    pub(super) fn new(
+        place: Place,
+        peers: Vec<(PeerName, BfdPeer)>,
+        discriminator: NonZeroU32,
+        counters: &Counters,
+        now: Instant,
+    ) -> Option<Watched> {
+        let profile = fastest(&peers)?;
+        Some(Watched {
+            session: Session::new(settings(&profile), discriminator, fastrand::u64(..), now),
+            place,
+            peers: counted(peers, counters),
+            profile,
+            sender: None,
+            index: None,
+            source_port: fastrand::u16(..),
+            deaf: None,
+            mute: None,
+            local_address: None,
+            refused: None,
+            since: clock::wall(),
+            ups: 0,
+            losses: 0,
+            last_loss: None,
+            told: None,
+            tell_from: now,
+            untold: false,
+            touched: true,
+        })
+    }
+
+    /// Other peers share the place now, or their profiles have changed. The session stays.
+    pub(super) fn change(&mut self, peers: Vec<(PeerName, BfdPeer)>, counters: &Counters, now: Instant) {
+        if let Some(profile) = fastest(&peers).filter(|profile| **profile != *self.profile) {
+            self.session.handle_settings(settings(&profile), now);
+            self.profile = profile;
+        }
+        self.peers = counted(peers, counters);
+        self.touched = true;
+    }
+
+    pub(super) fn minimum_ttl(&self) -> u8 {
+        self.profile.minimum_ttl
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        [self.session.next_deadline(), self.untold.then_some(self.tell_from)].into_iter().flatten().min()
+    }
+
+    pub(super) fn handle_packet(&mut self, packet: &Packet, octets: &[u8], now: Instant) -> Result<(), Discard> {
+        let judged = self.session.handle_packet(packet, octets, now);
+        let action = judged.inspect_err(|discard| self.refuse(*discard, None))?;
+        self.touched = true;
+        self.peers.iter().for_each(|(_, counters)| counters.count_received());
+        self.carry_out(action);
+        Ok(())
+    }
+
+    /// A packet with the peer's address was dropped. While the session is not Up, that may be why.
+    pub(super) fn refuse(&mut self, discard: Discard, ttl: Option<u8>) {
+        if self.session.state() != BfdState::Up {
+            self.refused = Some((discard, ttl));
+            self.touched = true;
+        }
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        if self.session.next_deadline().is_some_and(|at| at <= now) {
+            let actions = self.session.handle_timeout(now);
+            self.touched = true;
+            self.carry_out(actions);
+        }
+    }
+
+    /// Tells the peer that this end holds the session down, which is no failure of the path.
+    pub(super) fn hold_down(&mut self, now: Instant) {
+        let action = self.session.handle_admin_down(now);
+        self.carry_out(action);
+        self.handle_timeout(now);
+    }
+
+    /// Opens the sending socket if there is none, or if the device was made anew. `deaf` says why nothing can be received.
+    pub(super) fn look(&mut self, deaf: Option<String>) {
+        self.deaf = deaf;
+        self.touched = true;
+        let index = self.place.device.as_ref().and_then(|device| interface_index(device).ok());
+        if self.sender.is_none() || self.index != index {
+            let Place { address, device, source, multihop: _ } = &self.place;
+            match Sender::open(address, self.place.port(), device.as_ref(), *source, self.source_port) {
+                Ok(sender) => (self.sender, self.mute) = (Some(sender), None),
+                Err(error) => (self.sender, self.mute) = (None, Some(format!("cannot send: {error}"))),
+            }
+            self.index = index;
+        }
+        if self.session.state() != BfdState::Up || self.local_address.is_none() {
+            self.local_address = self.sender.as_ref().and_then(Sender::source);
+        }
+    }
+
+    fn carry_out(&mut self, actions: impl IntoIterator<Item = Action>) {
+        for action in actions {
+            match action {
+                Action::Send(packet) => self.send(&packet),
+                Action::Changed { before, after, cause } => {
+                    self.since = clock::wall();
+                    if after == BfdState::Up {
+                        self.ups += 1;
+                        self.refused = None;
+                    }
+                    if before == BfdState::Up && cause.is_loss() {
+                        self.losses += 1;
+                        self.last_loss = Some(BfdLoss { at: clock::wall_timestamp(), why: in_words(cause) });
+                    }
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, packet: &Packet) {
+        let octets = packet.emit(self.session.settings().key.as_ref());
+        let sent = match &self.sender {
+            Some(sender) => sender.send(&octets),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        };
+        for (_, counters) in &self.peers {
+            if sent.is_ok() { counters.count_sent() } else { counters.count_unsent() }
+        }
+        match sent {
+            Ok(()) => self.mute = None,
+            Err(error) if self.sender.is_some() => self.mute = Some(format!("cannot send: {error}")),
+            // Why it could not be opened stands there already.
+            Err(_) => {}
+        }
+    }
+
+    /// How the session stands, for each of its peers, if that is news and may be told now.
+    pub(super) fn news(
+        &mut self,
+        tallies: &mut BTreeMap<PeerName, Tally>,
+        now: Instant,
+    ) -> Vec<(PeerName, Arc<BfdReport>)> {
+        if !std::mem::take(&mut self.touched) && !self.untold {
+            return Vec::new();
+        }
+        let names: Vec<PeerName> = self.peers.iter().map(|(name, _)| name.clone()).collect();
+        let told = (self.report(), names);
+        if self.ups == 0 && self.losses == 0 && self.told.as_ref() == Some(&told) {
+            self.untold = false;
+            return Vec::new();
+        }
+        let was_up = self.told.as_ref().is_some_and(|(report, _)| report.state == BfdState::Up);
+        self.untold = now < self.tell_from && !(was_up && self.losses > 0);
+        if self.untold {
+            return Vec::new();
+        }
+        self.tell_from = now + REPORT_PAUSE;
+        let (ups, losses) = (std::mem::take(&mut self.ups), std::mem::take(&mut self.losses));
+        let last = self.last_loss.take();
+        let (report, names) = &*self.told.insert(told);
+        let of_peer = |name: &PeerName| {
+            let tally = tallies.entry(name.clone()).or_default();
+            tally.times_up += ups;
+            tally.losses += losses;
+            if last.is_some() {
+                tally.last_loss.clone_from(&last);
+            }
+            let Tally { times_up, losses, last_loss } = tally.clone();
+            (name.clone(), Arc::new(BfdReport { times_up, losses, last_loss, ..report.clone() }))
+        };
+        names.iter().map(of_peer).collect()
+    }
+
+    /// With nothing counted.
+    fn report(&self) -> BfdReport {
+        let Place { address, device, source: _, multihop } = &self.place;
+        let remote = self.session.remote();
+        let heard = remote.discriminator.is_some();
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        BfdReport {
+            state: self.session.state(),
+            since: self.since,
+            address: address.clone(),
+            local_address: self.local_address,
+            interface: device.clone(),
+            multihop: *multihop,
+            diagnostic: self.session.diagnostic(),
+            remote_diagnostic: remote.diagnostic,
+            remote_state: heard.then_some(remote.state),
+            discriminator: self.session.discriminator().get(),
+            remote_discriminator: remote.discriminator.map(NonZeroU32::get),
+            remote_multiplier: heard.then_some(remote.multiplier),
+            detection_time_micros: self.session.detection_time().map(micros),
+            receive_interval_micros: self.session.receive_interval().map(micros),
+            transmit_interval_micros: self.session.transmit_interval().map(micros),
+            remote_demand: remote.demand,
+            authenticated: self.session.settings().key.is_some(),
+            times_up: 0,
+            losses: 0,
+            last_loss: None,
+            problem: self.problem(),
+        }
+    }
+}
+
+impl Watched {
+    /// Why the session cannot come up, as far as this end knows.
+    fn problem(&self) -> Option<String> {
+        let refused = || {
+            let (discard, ttl) = self.refused?;
+            let ttl = ttl.map_or(String::new(), |ttl| format!(" (TTL {ttl})"));
+            Some(format!("packets of the peer are dropped: {}{ttl}", discard.in_words()))
+        };
+        self.deaf.clone().or_else(|| self.mute.clone()).or_else(refused)
+    }
+}
+
+fn counted(peers: Vec<(PeerName, BfdPeer)>, counters: &Counters) -> Vec<(PeerName, Arc<PeerCounters>)> {
+    peers.into_iter().map(|(name, _)| (name.clone(), counters.of(&name))).collect()
+}
+
+/// Of the profiles of all who share a path, the one that finds a failure soonest.
+fn fastest(peers: &[(PeerName, BfdPeer)]) -> Option<Arc<BfdProfile>> {
+    let soonest = |profile: &&Arc<BfdProfile>| {
+        let BfdProfile { receive_interval, transmit_interval, multiplier, .. } = &***profile;
+        *transmit_interval.max(receive_interval) * u32::from(multiplier.get())
+    };
+    peers.iter().map(|(_, peer)| &peer.profile).min_by_key(soonest).cloned()
+}
+
+fn settings(profile: &BfdProfile) -> Settings {
+    let BfdProfile {
+        name: _,
+        receive_interval,
+        transmit_interval,
+        multiplier,
+        minimum_ttl: _,
+        passive,
+        key,
+        key_id,
+        authentication,
+    } = profile;
+    let meticulous = match authentication {
+        BfdAuthentication::KeyedSha1 => false,
+        BfdAuthentication::MeticulousKeyedSha1 => true,
+    };
+    Settings {
+        transmit_interval: *transmit_interval,
+        receive_interval: *receive_interval,
+        multiplier: *multiplier,
+        passive: *passive,
+        // The configuration was checked: the key has 1 to 20 octets.
+        key: key.as_ref().and_then(|key| Key::new(key.secret.expose(), meticulous, *key_id)),
+    }
+}
+
+fn in_words(cause: Cause) -> String {
+    match cause {
+        Cause::Silence(time) => format!("nothing came for {}", spoken(time)),
+        Cause::SignaledDown(diagnostic) => format!("the peer says that it is down: {diagnostic}"),
+        Cause::Heard => "the peer was heard".to_owned(),
+        Cause::PeerAdminDown => "the peer's operator holds it down".to_owned(),
+        Cause::AdminDown => "held down here".to_owned(),
+    }
+}
+
+fn spoken(time: Duration) -> String {
+    let micros = time.as_micros();
+    if micros.is_multiple_of(1000) { format!("{} ms", micros / 1000) } else { format!("{micros} us") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU8;
+
+    use super::*;
+    use crate::address::ScopedAddress;
+
+    fn profile(name: &str, transmit: u64, receive: u64, multiplier: u8) -> BfdProfile {
+        BfdProfile {
+            name: name.to_owned(),
+            receive_interval: Duration::from_millis(receive),
+            transmit_interval: Duration::from_millis(transmit),
+            multiplier: NonZeroU8::new(multiplier).unwrap(),
+            minimum_ttl: 254,
+            passive: false,
+            key: None,
+            key_id: 1,
+            authentication: BfdAuthentication::MeticulousKeyedSha1,
+        }
+    }
+
+    fn peer(name: &str, profile: BfdProfile) -> (PeerName, BfdPeer) {
+        let address = ScopedAddress { ip: "10.0.0.1".parse().unwrap(), interface: None };
+        let peer = BfdPeer { profile: Arc::new(profile), address, source: None, vrf: None, multihop: false };
+        (name.into(), peer)
+    }
+
+    fn watched(peers: Vec<(PeerName, BfdPeer)>, now: Instant) -> Watched {
+        let place = Place::of(&peers[0].1);
+        Watched::new(place, peers, NonZeroU32::MIN, &Counters::default(), now).expect("there is a peer")
+    }
+
+    #[test]
+    fn peers_that_share_a_path_have_the_profile_that_notices_soonest_and_each_its_report() {
+        let now = clock::now();
+        let slow = peer("slow", profile("slow", 300, 300, 3));
+        let fast = peer("fast", profile("fast", 10, 100, 4));
+        let mut shared = watched(vec![slow.clone(), fast], now);
+        assert_eq!(shared.profile.name, "fast");
+        let mut tallies = BTreeMap::new();
+        let told: Vec<PeerName> = shared.news(&mut tallies, now).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(told, ["slow".into(), "fast".into()] as [PeerName; 2]);
+        shared.change(vec![slow], &Counters::default(), now);
+        assert_eq!((shared.profile.name.as_str(), shared.peers.len()), ("slow", 1));
+        assert!(
+            Watched::new(
+                Place::of(&peer("x", profile("x", 10, 10, 1)).1),
+                vec![],
+                NonZeroU32::MIN,
+                &Counters::default(),
+                now
+            )
+            .is_none()
+        );
+    }
+
+    #[test]
+    fn a_session_is_reported_ten_times_a_second_at_most_and_a_loss_at_once() {
+        let mut now = clock::now();
+        let mut session = watched(vec![peer("tor", profile("fast", 50, 50, 3))], now);
+        let mut tallies = BTreeMap::new();
+        let mut reports = 0;
+        for round in 0..1000_u32 {
+            // What a stranger on the link can do to a session that is not up.
+            let discard = if round % 2 == 0 { Discard::Forged } else { Discard::Replayed };
+            session.refuse(discard, None);
+            reports += session.news(&mut tallies, now).len();
+            now += Duration::from_millis(1);
+        }
+        assert!((9..=11).contains(&reports), "{reports} in a second");
+        assert!(session.next_deadline().is_some_and(|at| at <= now + REPORT_PAUSE), "the rest is told later");
+        let changed = |before, after, cause| Some(Action::Changed { before, after, cause });
+        now += Duration::from_secs(1);
+        session.carry_out(changed(BfdState::Init, BfdState::Up, Cause::Heard));
+        session.touched = true;
+        session.told.iter_mut().for_each(|(report, _)| report.state = BfdState::Up);
+        session.tell_from = now + REPORT_PAUSE;
+        session.carry_out(changed(BfdState::Up, BfdState::Down, Cause::Silence(Duration::from_millis(150))));
+        let told = session.news(&mut tallies, now);
+        let (_, report) = told.first().expect("a loss is told at once");
+        assert_eq!((report.losses, report.times_up), (1, 1));
+        assert_eq!(report.last_loss.as_ref().map(|loss| loss.why.as_str()), Some("nothing came for 150 ms"));
+    }
+}

@@ -1,0 +1,111 @@
+//! `crier drain` and `crier undrain`: this node leaves, and comes back. Floor 4.
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::time::sleep;
+
+use super::{Exit, order, refused, runtime};
+use crate::agent::orders::Wish;
+use crate::api::{client, readings};
+use crate::config::duration;
+use crate::views::drain::DrainReport;
+use crate::world::DrainStage;
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Routes first say GRACEFUL_SHUTDOWN (RFC 8326) and have the lowest local preference. The flows that are open then\n\
+                  are waited for. Then other nodes take the addresses on the link, and the routes are withdrawn. It survives a\n\
+                  restart of the agent and of the host; `crier undrain` takes it back.\n\n\
+                  Exit codes: 0 begun, or with --wait every flow ended; 1 no other node serves; 3 no agent; 4 with --wait:\n\
+                  flows were left when the time was over."
+)]
+pub struct Drain {
+    /// Wait until the node is drained
+    #[arg(long)]
+    wait: bool,
+    /// Why, for `crier status`
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// How long to wait for flows
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration::parse)]
+    timeout: Duration,
+    /// Also where no other node is known to serve: the addresses of the cluster go
+    #[arg(long)]
+    force: bool,
+}
+
+/// How often the agent is asked how far it is.
+const LOOK_EVERY: Duration = Duration::from_millis(300);
+
+pub fn drain(socket: &Path, Drain { wait, reason, timeout, force }: Drain) -> Exit {
+    let wish = Wish::Drain { reason, timeout_millis: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX), force };
+    match order(socket, &wish) {
+        Exit::Fine if wait => await_drained(socket),
+        exit => exit,
+    }
+}
+
+pub fn undrain(socket: &Path) -> Exit {
+    order(socket, &Wish::Undrain)
+}
+
+fn await_drained(socket: &Path) -> Exit {
+    match runtime() {
+        Ok(runtime) => runtime.block_on(watch_drain(socket)),
+        Err(error) => refused(&error),
+    }
+}
+
+async fn watch_drain(socket: &Path) -> Exit {
+    let terminal = std::io::stderr().is_terminal();
+    let mut shown = String::new();
+    loop {
+        let report = match client::ask(socket, &readings::STATUS, &()).await {
+            Ok(status) => status.drain,
+            Err(error) => return refused(&error),
+        };
+        let Some(report) = report else {
+            eprintln!("crier: the drain was taken back");
+            return Exit::Problem;
+        };
+        let line = line(&report);
+        if line != shown {
+            let (before, after) = if terminal { ("\r\x1b[K", "") } else { ("", "\n") };
+            eprint!("{before}{line}{after}");
+            // Nobody may be looking.
+            let _ = std::io::stderr().flush();
+            shown = line;
+        }
+        if report.stage == DrainStage::Drained {
+            if terminal {
+                eprintln!();
+            }
+            return if report.timed_out { Exit::TimedOut } else { Exit::Fine };
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+fn line(report: &DrainReport) -> String {
+    match (report.stage, report.flows, report.flows_left) {
+        (DrainStage::Waiting, Some(flows), Some(left)) => {
+            format!("waiting for flows: {left} of {flows} left {}", bar(flows - left.min(flows), flows))
+        }
+        (DrainStage::Waiting, _, _) => match &report.trouble {
+            Some(trouble) => format!("flows cannot be counted ({trouble}); waiting until {:.0}", report.until),
+            None => "counting flows".to_owned(),
+        },
+        (DrainStage::HandingOver, ..) => format!("handing over: {} addresses left on the link", report.addresses_left),
+        (DrainStage::Drained, _, Some(left)) if report.timed_out => format!("drained; {left} flows were left"),
+        (DrainStage::Drained, ..) => "drained".to_owned(),
+    }
+}
+
+fn bar(done: usize, all: usize) -> String {
+    const WIDTH: usize = 20;
+    let filled = (done * WIDTH).checked_div(all).unwrap_or(WIDTH);
+    format!("[{}{}]", "#".repeat(filled), ".".repeat(WIDTH - filled))
+}

@@ -1,0 +1,99 @@
+//! `[egress]`: how what pods open leaves the cluster with their Service's address. Floor 1.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::{Check, Section, section};
+use crate::config::complaint::Problem;
+use crate::config::key::{MOST_U32, duration, number, set, text};
+use crate::config::reader::Reader;
+use crate::config::shape::written;
+
+section! {
+    /// `[egress]`
+    pub struct EgressSettings = Section::one(
+        "egress",
+        "How connections that pods open leave the cluster with the address of their Service (annotation crier.dev/egress). \
+         Nothing is set in the kernel before some Service asks for it.",
+    ), written as Written;
+    keys {
+        /// In the family `inet`.
+        pub table: String = text("table", "a name of letters, digits and hyphens", |text, _| table(text),
+            "The nftables table (family inet) that crier makes for itself.")
+            .default("crier"), touches Restart;
+        /// Of the chain in the hook postrouting that translates.
+        pub priority: u32 = number("priority", "", 1, 99,
+            "The priority of the chain that gives packets the Service's address.")
+            .default(95)
+            .trade("It must be below that of the masquerade rules of the CNI and kube-proxy (100)."), touches Restart;
+        /// One run of bits.
+        pub mark_mask: u32 = number("mark-mask", "", 1, MOST_U32,
+            "The bits of the packet mark (one run of bits) that crier uses to lead packets of pods to the node that owns the \
+             Service's address.")
+            .default(0x00f0_0000)
+            .trade("Four bits serve 15 owners. The bits must be used by nobody else: kube-proxy has 0xc000, Calico takes its \
+                 bits from 0xffff0000 (0x00f00000 may be taken from its mask by iptablesMarkMask), Cilium has 0xffff0f00."), touches Restart;
+        /// Of the rules that lead marked packets to the tables below.
+        pub rule_priority: u32 = number("rule-priority", "", 1, 32_765,
+            "The priority of crier's policy routing rules for these marks.")
+            .default(1500), touches Restart;
+        /// The first of as many tables as there are marks.
+        pub first_route_table: u32 = number("first-route-table", "", 256, 0x7fff_ffff,
+            "The number of the first routing table that crier uses, one for each mark.")
+            .default(6770), touches Restart;
+        /// Besides the addresses and pod networks of the Nodes.
+        pub cluster_networks: Vec<IpNet> = set("cluster-networks", "CIDRs", |text, _| network(text),
+            "Destinations inside of the cluster, besides the Nodes' addresses and podCIDRs: packets of pods to these are left \
+             alone.")
+            .shown("[\"10.244.0.0/16\"]")
+            .trade("A CNI that assigns addresses of its own (Calico, Cilium) does not fill podCIDRs rightly: name its networks here."), touches Decisions;
+        /// How long a pod stays held after its Service has gone or asks for egress no more.
+        pub release_after: Duration = duration("release-after", Duration::ZERO, Duration::from_secs(86_400),
+            "How long packets of a pod are still held back after its Service was deleted or its annotation removed.")
+            .default("10m")
+            .trade("Until then the pod reaches nothing outside of the cluster. With \"0s\" it sends with the node's address at \
+                 once, which the receivers may not expect."), touches Restart;
+    }
+}
+
+impl Check for Written {
+    fn check(&mut self, section: &mut Reader<'_>) {
+        let Some(mask) = self.mark_mask.value.filter(|mask| *mask != 0) else { return };
+        let run = mask >> mask.trailing_zeros();
+        if run & run.wrapping_add(1) != 0 {
+            let message = format!("mark-mask {mask:#010x} is not one run of bits");
+            section.complain(&self.mark_mask.place, message, "write mark-mask = 0x00f00000");
+        }
+    }
+}
+
+impl EgressSettings {
+    /// How many nodes can have a mark of their own.
+    pub fn slots(&self) -> u8 {
+        let values = self.mark_mask >> self.mark_mask.trailing_zeros();
+        // More are not needed, and each has a chain and two rules.
+        u8::try_from(values.min(200)).unwrap_or(200)
+    }
+
+    /// The mark of a slot.
+    pub fn mark(&self, slot: u8) -> u32 {
+        u32::from(slot) << self.mark_mask.trailing_zeros()
+    }
+}
+
+fn network(text: &str) -> Result<IpNet, Problem> {
+    let net: Result<IpNet, _> = text.parse();
+    net.map(|net| net.trunc())
+        .map_err(|_| Problem::new(format!("{} is not a CIDR", written(text)), "write \"10.244.0.0/16\""))
+}
+
+fn table(text: &str) -> Result<String, Problem> {
+    let is_name =
+        (1..=32).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    if is_name {
+        Ok(text.to_owned())
+    } else {
+        Err(Problem::new(format!("{} is no name for a table", written(text)), "write \"crier\""))
+    }
+}

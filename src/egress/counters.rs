@@ -1,0 +1,90 @@
+//! What the guard dropped and the translation gave an address, by pod. Floor 1. The task counts, views read.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+
+use super::ruleset::Count;
+
+/// Shared by the task and its readers.
+#[derive(Debug, Default)]
+pub struct Counters {
+    pods: Mutex<BTreeMap<IpAddr, Pair>>,
+}
+
+/// Of one pod since the agent started; these only ever grow while the pod is held to an address.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Packets that would have left with a wrong address.
+    pub dropped: u64,
+    /// Connections that got the Service's address here.
+    pub translated: u64,
+}
+
+#[derive(Debug, Default)]
+struct Pair {
+    dropped: Reading,
+    translated: Reading,
+}
+
+/// The kernel's counter begins anew when its element is made anew.
+#[derive(Debug, Default)]
+struct Reading {
+    before: u64,
+    last: u64,
+}
+
+impl Reading {
+    fn read(&mut self, count: u64) {
+        if count < self.last {
+            self.before = self.before.saturating_add(self.last);
+        }
+        self.last = count;
+    }
+
+    fn sum(&self) -> u64 {
+        self.before.saturating_add(self.last)
+    }
+}
+
+impl Counters {
+    /// What the kernel's counters say now.
+    pub fn read(&self, count: Count, elements: impl IntoIterator<Item = (IpAddr, u64)>) {
+        // A panic elsewhere may poison the lock, but it cannot leave this map half changed.
+        let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
+        for (pod, packets) in elements {
+            let pair = pods.entry(pod).or_default();
+            match count {
+                Count::Dropped => pair.dropped.read(packets),
+                Count::Translated => pair.translated.read(packets),
+            }
+        }
+    }
+
+    /// Forgets all pods but these.
+    pub fn keep(&self, is_held: impl Fn(&IpAddr) -> bool) {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner).retain(|pod, _| is_held(pod));
+    }
+
+    pub fn all(&self) -> BTreeMap<IpAddr, Counts> {
+        let pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = |pair: &Pair| Counts { dropped: pair.dropped.sum(), translated: pair.translated.sum() };
+        pods.iter().map(|(pod, pair)| (*pod, counts(pair))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_that_begins_anew_goes_on_from_where_it_was() {
+        let (counters, pod) = (Counters::default(), "10.244.1.2".parse().unwrap());
+        for packets in [3, 5, 1, 2] {
+            counters.read(Count::Dropped, [(pod, packets)]);
+        }
+        assert_eq!(counters.all()[&pod], Counts { dropped: 7, translated: 0 });
+        counters.keep(|_| false);
+        assert!(counters.all().is_empty());
+    }
+}

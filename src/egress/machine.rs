@@ -1,0 +1,141 @@
+//! What the table is to hold, over time: what the plan wants, and the pods that it wants no more, held for a while yet.
+//! Floor 1.
+//!
+//! How to drive it: tell it every slice by [`Machine::handle_plan`] and, at the start, what the kernel holds by
+//! [`Machine::handle_held`]; put [`Machine::content`] into the kernel, and come back at [`Machine::next_deadline`] for
+//! [`Machine::handle_timeout`]. Spare calls are harmless.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::ruleset::Content;
+use crate::plan::slice::{EgressSlice, Mapping};
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Machine {
+    release_after: Duration,
+    content: Content,
+    /// Pods that nobody asks for any more, and when each is let go.
+    released: BTreeMap<IpAddr, Instant>,
+}
+
+impl Machine {
+    /// `release_after`: how long a pod is held that no Service asks for any more.
+    pub fn new(release_after: Duration) -> Machine {
+        Machine { release_after, content: Content::default(), released: BTreeMap::new() }
+    }
+
+    /// What the table is to hold.
+    pub fn content(&self) -> &Content {
+        &self.content
+    }
+
+    /// There is nothing to do at all, and never was.
+    pub fn is_idle(&self) -> bool {
+        self.content.pods.is_empty()
+    }
+
+    /// Pods that an earlier life of the agent guarded. Until the plan asks for them, or for nobody, they are held.
+    pub fn handle_held(&mut self, pods: impl IntoIterator<Item = IpAddr>) {
+        for pod in pods {
+            self.content.pods.entry(pod).or_insert(Mapping::Held);
+        }
+    }
+
+    pub fn handle_plan(&mut self, slice: &EgressSlice, now: Instant) {
+        let mut pods: BTreeMap<IpAddr, Mapping> = slice.pods.iter().map(|(pod, mapping)| (*pod, *mapping)).collect();
+        for pod in self.content.pods.keys().filter(|pod| !slice.pods.contains_key(*pod)) {
+            // While the plan lacks what is not listed yet, a pod is not known to be nobody's.
+            let due = match slice.complete {
+                true => Some(*self.released.entry(*pod).or_insert(now + self.release_after)),
+                false => None,
+            };
+            if due.is_none_or(|due| due > now) {
+                pods.insert(*pod, Mapping::Held);
+            }
+        }
+        self.released.retain(|pod, due| !slice.pods.contains_key(pod) && *due > now);
+        let hops = slice.hops.values().flatten().flatten();
+        self.content = Content { pods, cluster: (*slice.cluster).clone(), via: hops.map(|hop| hop.via).collect() };
+    }
+
+    /// Lets go the pods that were held long enough.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let due: Vec<IpAddr> = self.released.iter().filter(|(_, due)| **due <= now).map(|(pod, _)| *pod).collect();
+        for pod in due {
+            self.released.remove(&pod);
+            self.content.pods.remove(&pod);
+        }
+    }
+
+    /// When to call [`Machine::handle_timeout`] next.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.released.values().min().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    const RELEASE: Duration = Duration::from_secs(600);
+
+    fn pod(number: u8) -> IpAddr {
+        IpAddr::from([10, 244, 1, number])
+    }
+
+    fn slice(complete: bool, pods: &[(u8, Mapping)]) -> EgressSlice {
+        let pods = pods.iter().map(|(number, mapping)| (pod(*number), *mapping)).collect();
+        EgressSlice { complete, pods, ..EgressSlice::default() }
+    }
+
+    #[test]
+    fn a_pod_whose_service_is_gone_is_held_for_a_while_and_then_let_go() {
+        let (mut machine, now) = (Machine::new(RELEASE), clock::now());
+        let translated = Mapping::Translated { address: "192.0.2.1".parse().unwrap() };
+        machine.handle_plan(&slice(true, &[(1, translated)]), now);
+        assert_eq!(machine.content().pods[&pod(1)], translated);
+        machine.handle_plan(&slice(true, &[]), now);
+        assert_eq!(machine.content().pods[&pod(1)], Mapping::Held);
+        assert_eq!(machine.next_deadline(), Some(now + RELEASE));
+        machine.handle_plan(&slice(true, &[]), now + RELEASE / 2);
+        assert_eq!(machine.next_deadline(), Some(now + RELEASE), "asking again does not begin it anew");
+        machine.handle_timeout(now + RELEASE);
+        assert!(machine.is_idle() && machine.next_deadline().is_none());
+    }
+
+    #[test]
+    fn a_pod_that_is_wanted_again_is_not_let_go() {
+        let (mut machine, now) = (Machine::new(RELEASE), clock::now());
+        machine.handle_plan(&slice(true, &[(1, Mapping::Held)]), now);
+        machine.handle_plan(&slice(true, &[]), now);
+        machine.handle_plan(&slice(true, &[(1, Mapping::Held)]), now);
+        machine.handle_timeout(now + RELEASE);
+        assert_eq!(machine.content().pods.len(), 1);
+    }
+
+    #[test]
+    fn what_an_earlier_life_guarded_stays_guarded_until_all_is_listed_and_for_a_while_then() {
+        let (mut machine, now) = (Machine::new(RELEASE), clock::now());
+        machine.handle_held([pod(1), pod(2)]);
+        machine.handle_plan(&slice(false, &[(2, Mapping::Steered { slot: 1 })]), now);
+        assert_eq!(machine.content().pods[&pod(1)], Mapping::Held);
+        assert_eq!(machine.content().pods[&pod(2)], Mapping::Steered { slot: 1 });
+        machine.handle_timeout(now + 2 * RELEASE);
+        assert_eq!(machine.content().pods.len(), 2, "nobody knows yet that it is nobody's");
+        machine.handle_plan(&slice(true, &[]), now + 2 * RELEASE);
+        machine.handle_timeout(now + 3 * RELEASE);
+        assert!(machine.is_idle());
+    }
+
+    #[test]
+    fn without_a_delay_a_pod_is_let_go_at_once() {
+        let (mut machine, now) = (Machine::new(Duration::ZERO), clock::now());
+        machine.handle_plan(&slice(true, &[(1, Mapping::Held)]), now);
+        machine.handle_plan(&slice(true, &[]), now);
+        assert!(machine.is_idle());
+    }
+}

@@ -1,0 +1,412 @@
+//! netfilter's netlink messages, as far as egress needs them: batches for nftables, lists of set elements, and connections of
+//! conntrack. Floor 1. Octets only; the kernel's side is `include/uapi/linux/netfilter/{nfnetlink,nf_tables,nfnetlink_conntrack}.h`.
+//! What the table holds is in `ruleset`.
+//!
+//! Numbers in netlink headers are in the host's order, those in attributes of netfilter in network order. What cannot be read
+//! is no answer, and never a panic.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// The message type that ends every change of the rules.
+pub const GENERATION: u16 = nftables(15);
+
+/// What a message asks nftables to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Verb {
+    NewTable = 0,
+    GetTable = 1,
+    DeleteTable = 2,
+    NewChain = 3,
+    GetChain = 4,
+    NewRule = 6,
+    NewSet = 9,
+    NewElements = 12,
+    GetElements = 13,
+    DeleteElements = 14,
+}
+
+/// Several changes that the kernel makes all together or not at all.
+#[derive(Debug, Default)]
+pub struct Batch {
+    octets: Vec<u8>,
+    messages: u32,
+}
+
+impl Batch {
+    /// Adds a change. `flags` are those of netlink besides REQUEST.
+    pub fn push(&mut self, verb: Verb, flags: u16, attributes: &Attributes) {
+        // The kernel answers the first message when all is done: that is the answer to the batch.
+        let flags = if self.messages == 0 { flags | ACK } else { flags };
+        self.messages = self.messages.saturating_add(1);
+        message(&mut self.octets, nftables(verb as u8), flags, self.messages, FAMILY_INET, 0, &attributes.octets);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.messages == 0
+    }
+
+    /// All of it between the marks of a batch.
+    pub fn emit(&self) -> Vec<u8> {
+        let mut octets = Vec::with_capacity(self.octets.len() + 64);
+        message(&mut octets, BATCH_BEGIN, 0, 0, 0, SUBSYSTEM_NFTABLES, &[]);
+        octets.extend_from_slice(&self.octets);
+        message(&mut octets, BATCH_END, 0, self.messages.saturating_add(1), 0, SUBSYSTEM_NFTABLES, &[]);
+        octets
+    }
+}
+
+/// A question about one object of nftables, or with `list` for all of it.
+pub fn question(verb: Verb, list: bool, sequence: u32, attributes: &Attributes) -> Vec<u8> {
+    let mut octets = Vec::new();
+    let flags = if list { DUMP } else { 0 };
+    message(&mut octets, nftables(verb as u8), flags, sequence, FAMILY_INET, 0, &attributes.octets);
+    octets
+}
+
+/// Asks conntrack for the connections of a family; with a source, for those that it opened.
+pub fn list_connections(v6: bool, source: Option<IpAddr>, sequence: u32) -> Vec<u8> {
+    let mut attributes = Attributes::default();
+    if let Some(source) = source {
+        attributes.nest(CT_TUPLE_ORIGINAL, |tuple| {
+            tuple.nest(CT_TUPLE_IP, |ip| match source {
+                IpAddr::V4(v4) => ip.octets(CT_V4_SOURCE, &v4.octets()),
+                IpAddr::V6(v6) => ip.octets(CT_V6_SOURCE, &v6.octets()),
+            });
+        });
+        attributes.nest(CT_FILTER, |filter| {
+            // These two are in the host's order.
+            filter.octets(CT_FILTER_ORIGINAL, &CT_FILTER_BY_SOURCE.to_ne_bytes());
+            filter.octets(CT_FILTER_REPLY, &0_u32.to_ne_bytes());
+        });
+    }
+    let mut octets = Vec::new();
+    message(&mut octets, CONNTRACK_GET, DUMP, sequence, family(v6), 0, &attributes.octets);
+    octets
+}
+
+/// Asks conntrack to forget a connection.
+pub fn forget_connection(connection: &Connection, sequence: u32) -> Vec<u8> {
+    let mut octets = Vec::new();
+    let v6 = connection.source.is_ipv6();
+    message(&mut octets, CONNTRACK_DELETE, ACK, sequence, family(v6), 0, &connection.identity);
+    octets
+}
+
+/// Attributes, one behind the other.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attributes {
+    octets: Vec<u8>,
+}
+
+impl Attributes {
+    /// Values of more than 65,531 octets are cut.
+    pub fn octets(&mut self, kind: u16, value: &[u8]) {
+        let value = &value[..value.len().min(MOST_VALUE)];
+        // At most 65,535: it fits.
+        let length = u16::try_from(ATTRIBUTE + value.len()).unwrap_or(u16::MAX);
+        self.octets.extend_from_slice(&length.to_ne_bytes());
+        self.octets.extend_from_slice(&kind.to_ne_bytes());
+        self.octets.extend_from_slice(value);
+        self.octets.resize(self.octets.len().next_multiple_of(4), 0);
+    }
+
+    pub fn text(&mut self, kind: u16, value: &str) {
+        let mut octets = value.as_bytes().to_vec();
+        octets.push(0);
+        self.octets(kind, &octets);
+    }
+
+    pub fn number(&mut self, kind: u16, value: u32) {
+        self.octets(kind, &value.to_be_bytes());
+    }
+
+    pub fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Attributes)) {
+        let mut inner = Attributes::default();
+        fill(&mut inner);
+        self.octets(kind | NESTED, &inner.octets);
+    }
+
+    pub fn len(&self) -> usize {
+        self.octets.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.octets.is_empty()
+    }
+}
+
+/// A message of the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer<'a> {
+    /// The change was made, or the list is complete.
+    Done,
+    /// The error number.
+    Refused(i32),
+    /// The attributes of an object of nftables.
+    Object(&'a [u8]),
+    Connection(&'a [u8]),
+    Other,
+}
+
+/// The messages in what was received, each with its sequence number.
+pub fn answers(octets: &[u8]) -> impl Iterator<Item = (u32, Answer<'_>)> {
+    let mut rest = octets;
+    std::iter::from_fn(move || {
+        let (header, behind) = rest.split_at_checked(HEADER)?;
+        let length = usize::try_from(u32_at(header, 0)?).ok()?;
+        let (kind, sequence) = (u16_at(header, 4)?, u32_at(header, 8)?);
+        let body = behind.get(..length.checked_sub(HEADER)?)?;
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        let answer = match kind {
+            ERROR => match u32_at(body, 0)?.cast_signed() {
+                0 => Answer::Done,
+                code => Answer::Refused(code.checked_neg()?),
+            },
+            DONE => Answer::Done,
+            CONNTRACK_NEW => Answer::Connection(body.get(FAMILY..)?),
+            kind if kind >> 8 == SUBSYSTEM_NFTABLES => Answer::Object(body.get(FAMILY..)?),
+            _ => Answer::Other,
+        };
+        Some((sequence, answer))
+    })
+}
+
+/// The number in an attribute of an object, by the attribute's kind.
+pub fn number_of(attributes: &[u8], kind: u16) -> Option<u32> {
+    u32_of(value_of(attributes, kind)?)
+}
+
+/// The address of each element in a message about elements, with how many packets it counted.
+pub fn elements(attributes: &[u8]) -> Vec<(IpAddr, u64)> {
+    let Some(list) = value_of(attributes, ELEMENTS) else { return Vec::new() };
+    each(list).filter_map(|(_, element)| Some((key_of(element)?, packets_of(element).unwrap_or(0)))).collect()
+}
+
+fn key_of(element: &[u8]) -> Option<IpAddr> {
+    address_of(value_of(value_of(element, ELEMENT_KEY)?, DATA_VALUE)?)
+}
+
+fn address_of(octets: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(octets).map(|octets| IpAddr::V4(Ipv4Addr::from(octets)));
+    v4.or_else(|_| <[u8; 16]>::try_from(octets).map(|octets| IpAddr::V6(Ipv6Addr::from(octets)))).ok()
+}
+
+fn packets_of(element: &[u8]) -> Option<u64> {
+    let counter = value_of(value_of(element, ELEMENT_EXPRESSION)?, EXPRESSION_DATA)?;
+    value_of(counter, COUNTER_PACKETS)?.try_into().ok().map(u64::from_be_bytes)
+}
+
+/// A connection that conntrack knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connection {
+    /// Who opened it.
+    pub source: IpAddr,
+    /// Who answers it, behind every translation.
+    pub peer: IpAddr,
+    /// Where the answers are sent: the source that packets leave with.
+    pub leaves_as: IpAddr,
+    /// The attributes by which conntrack finds it again.
+    identity: Vec<u8>,
+}
+
+/// The connection in a message of conntrack.
+pub fn connection(attributes: &[u8]) -> Option<Connection> {
+    let (original, reply) = (value_of(attributes, CT_TUPLE_ORIGINAL)?, value_of(attributes, CT_TUPLE_REPLY)?);
+    let end = |tuple: &[u8], v4: u16, v6: u16| {
+        let ip = value_of(tuple, CT_TUPLE_IP)?;
+        address_of(value_of(ip, v4).or_else(|| value_of(ip, v6))?)
+    };
+    let mut identity = Attributes::default();
+    identity.octets(CT_TUPLE_ORIGINAL | NESTED, original);
+    for kind in [CT_ID, CT_ZONE] {
+        if let Some(value) = value_of(attributes, kind) {
+            identity.octets(kind, value);
+        }
+    }
+    Some(Connection {
+        source: end(original, CT_V4_SOURCE, CT_V6_SOURCE)?,
+        peer: end(reply, CT_V4_SOURCE, CT_V6_SOURCE)?,
+        leaves_as: end(reply, CT_V4_DESTINATION, CT_V6_DESTINATION)?,
+        identity: identity.octets,
+    })
+}
+
+fn value_of(attributes: &[u8], kind: u16) -> Option<&[u8]> {
+    each(attributes).find(|(found, _)| *found == kind).map(|(_, value)| value)
+}
+
+/// The attributes in some octets, without the marks in their kinds.
+fn each(octets: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    let mut rest = octets;
+    std::iter::from_fn(move || {
+        let (length, kind) = (usize::from(u16_at(rest, 0)?), u16_at(rest, 2)?);
+        let value = rest.get(ATTRIBUTE..length)?;
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind & !(NESTED | NET_ORDER), value))
+    })
+}
+
+fn u16_at(octets: &[u8], at: usize) -> Option<u16> {
+    octets.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes)
+}
+
+fn u32_at(octets: &[u8], at: usize) -> Option<u32> {
+    octets.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
+}
+
+fn u32_of(octets: &[u8]) -> Option<u32> {
+    octets.try_into().ok().map(u32::from_be_bytes)
+}
+
+/// A netlink message with the header of netfilter. `resource` is the subsystem of a batch.
+fn message(to: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, family: u8, resource: u16, attributes: &[u8]) {
+    // Attributes are far below 4 GiB: the callers cut lists into messages of some ten thousand octets.
+    let length = u32::try_from(HEADER + FAMILY + attributes.len()).unwrap_or(u32::MAX);
+    to.extend_from_slice(&length.to_ne_bytes());
+    to.extend_from_slice(&kind.to_ne_bytes());
+    to.extend_from_slice(&(flags | REQUEST).to_ne_bytes());
+    to.extend_from_slice(&sequence.to_ne_bytes());
+    to.extend_from_slice(&0_u32.to_ne_bytes());
+    to.extend_from_slice(&[family, 0]);
+    to.extend_from_slice(&resource.to_be_bytes());
+    to.extend_from_slice(attributes);
+}
+
+const fn nftables(number: u8) -> u16 {
+    (SUBSYSTEM_NFTABLES << 8) | number as u16
+}
+
+fn family(v6: bool) -> u8 {
+    if v6 { 10 } else { 2 }
+}
+
+// Flags of netlink.
+const REQUEST: u16 = 1;
+const ACK: u16 = 4;
+const DUMP: u16 = 0x300;
+pub const CREATE: u16 = 0x400;
+pub const APPEND: u16 = 0x800;
+
+/// Octets of a netlink header, of the header of netfilter behind it, and of the header of an attribute.
+const HEADER: usize = 16;
+const FAMILY: usize = 4;
+const ATTRIBUTE: usize = 4;
+const MOST_VALUE: usize = 65_531;
+
+const NESTED: u16 = 0x8000;
+const NET_ORDER: u16 = 0x4000;
+
+const FAMILY_INET: u8 = 1;
+const SUBSYSTEM_NFTABLES: u16 = 10;
+const BATCH_BEGIN: u16 = 0x10;
+const BATCH_END: u16 = 0x11;
+const ERROR: u16 = 2;
+const DONE: u16 = 3;
+const CONNTRACK_NEW: u16 = 0x100;
+const CONNTRACK_GET: u16 = 0x101;
+const CONNTRACK_DELETE: u16 = 0x102;
+
+/// Of a message about elements.
+const ELEMENTS: u16 = 3;
+pub const ELEMENT_KEY: u16 = 1;
+const ELEMENT_EXPRESSION: u16 = 7;
+pub const DATA_VALUE: u16 = 1;
+pub const EXPRESSION_DATA: u16 = 2;
+const COUNTER_PACKETS: u16 = 2;
+
+const CT_TUPLE_ORIGINAL: u16 = 1;
+const CT_TUPLE_REPLY: u16 = 2;
+const CT_ID: u16 = 12;
+const CT_ZONE: u16 = 18;
+const CT_FILTER: u16 = 25;
+const CT_TUPLE_IP: u16 = 1;
+const CT_V4_SOURCE: u16 = 1;
+const CT_V4_DESTINATION: u16 = 2;
+const CT_V6_SOURCE: u16 = 3;
+const CT_V6_DESTINATION: u16 = 4;
+const CT_FILTER_ORIGINAL: u16 = 1;
+const CT_FILTER_REPLY: u16 = 2;
+const CT_FILTER_BY_SOURCE: u32 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_stands_between_its_marks_and_its_first_message_asks_for_an_answer() {
+        let mut batch = Batch::default();
+        assert!(batch.is_empty());
+        let mut name = Attributes::default();
+        name.text(1, "crier");
+        batch.push(Verb::NewTable, CREATE, &name);
+        batch.push(Verb::DeleteTable, 0, &name);
+        let octets = batch.emit();
+        assert_eq!(octets[4..6], BATCH_BEGIN.to_ne_bytes());
+        assert_eq!(octets[18..20], [0, 10], "the subsystem, in network order");
+        assert_eq!(octets[24..26], 0x0a00_u16.to_ne_bytes(), "NEWTABLE");
+        assert_eq!(octets[26..28], (REQUEST | ACK | CREATE).to_ne_bytes());
+        assert_eq!(&octets[36..52], b"\x01\0\0\0\x0a\0\x01\0crier\0\0\0", "inet, the attribute filled to four octets");
+        let second = 20 + 32;
+        assert_eq!(octets[second + 6..second + 8], REQUEST.to_ne_bytes(), "one answer is enough");
+        assert_eq!(octets[octets.len() - 16..octets.len() - 14], BATCH_END.to_ne_bytes());
+    }
+
+    #[test]
+    fn a_connection_is_read_and_named_again_for_its_end() {
+        let mut attributes = Attributes::default();
+        let tuple = |source: [u8; 4], destination: [u8; 4]| {
+            move |tuple: &mut Attributes| {
+                tuple.nest(CT_TUPLE_IP, |ip| {
+                    ip.octets(CT_V4_SOURCE, &source);
+                    ip.octets(CT_V4_DESTINATION, &destination);
+                });
+            }
+        };
+        attributes.nest(CT_TUPLE_ORIGINAL, tuple([10, 244, 1, 2], [10, 96, 0, 1]));
+        attributes.nest(CT_TUPLE_REPLY, tuple([10, 244, 2, 7], [192, 0, 2, 1]));
+        attributes.number(CT_ID, 7);
+        let read = connection(&attributes.octets).expect("a connection");
+        let ends = [read.source, read.peer, read.leaves_as].map(|address| address.to_string());
+        assert_eq!(ends, ["10.244.1.2", "10.244.2.7", "192.0.2.1"]);
+        let forget = forget_connection(&read, 3);
+        assert_eq!(value_of(&forget[HEADER + FAMILY..], CT_ID), Some(&7_u32.to_be_bytes()[..]));
+    }
+
+    #[test]
+    fn elements_are_read_with_their_counters() {
+        let mut attributes = Attributes::default();
+        attributes.nest(ELEMENTS, |list| {
+            list.nest(1, |element| {
+                element.nest(ELEMENT_KEY, |key| key.octets(DATA_VALUE, &[10, 244, 1, 2]));
+                element.nest(ELEMENT_EXPRESSION, |counter| {
+                    counter.text(1, "counter");
+                    counter.nest(EXPRESSION_DATA, |data| data.octets(COUNTER_PACKETS, &9_u64.to_be_bytes()));
+                });
+            });
+            list.nest(1, |element| element.nest(ELEMENT_KEY, |key| key.octets(DATA_VALUE, &[0; 16])));
+            list.nest(1, |element| element.nest(ELEMENT_KEY, |key| key.octets(DATA_VALUE, &[0; 5])));
+        });
+        let read = elements(&attributes.octets);
+        assert_eq!(read, [("10.244.1.2".parse().unwrap(), 9), ("::".parse().unwrap(), 0)]);
+    }
+
+    #[test]
+    fn octets_of_any_kind_do_no_harm() {
+        let mut batch = Batch::default();
+        batch.push(Verb::NewSet, 0, &Attributes { octets: vec![8, 0, 1, 0, 1, 2, 3, 4] });
+        let octets = batch.emit();
+        for length in 0..octets.len() {
+            for (_, answer) in answers(&octets[..length]) {
+                if let Answer::Object(attributes) | Answer::Connection(attributes) = answer {
+                    let _ = (elements(attributes), connection(attributes), number_of(attributes, 1));
+                }
+            }
+        }
+        assert_eq!(answers(&[0; 64]).count(), 0, "a length of zero ends the reading");
+        let mut error = octets[..20].to_vec();
+        error[4..6].copy_from_slice(&ERROR.to_ne_bytes());
+        error[16..20].copy_from_slice(&i32::MIN.to_ne_bytes());
+        assert_eq!(answers(&error).count(), 0, "a number that has no counterpart");
+    }
+}

@@ -1,0 +1,765 @@
+//! The one table of crier in nftables: its sets, chains and rules, and the batches that make and change it.
+//! Floor 1. The number of rules does not depend on that of Services or pods: these are elements of maps and sets.
+//!
+//! ```text
+//! chain steer      filter, prerouting, behind the translation of Services' addresses
+//!     what a pod opens to a destination outside of the cluster, and the owner is another node: the mark of its slot
+//! chain translate  nat, postrouting, before the masquerade of the CNI and kube-proxy
+//!     to the cluster: as it is; else the source that the map gives: the Service's address here, the pod's own on its way to the owner
+//! chain guard      filter, postrouting, behind all translations
+//!     to the cluster: pass; from the pod, by the next hop of an owner: pass; else drop what has a pod's address, and what a pod
+//!     opened and has no Service's address of this node
+//! ```
+//!
+//! The guard looks at the packet as it leaves, so it does not matter who translated it or forgot to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+use super::packet::{APPEND, Attributes, Batch, CREATE, DATA_VALUE, ELEMENT_KEY, EXPRESSION_DATA, Verb};
+use crate::plan::slice::Mapping;
+
+/// What the table is called and where its chains hook in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Form {
+    pub table: String,
+    /// Of the chain that translates.
+    pub priority: u32,
+    pub mark_mask: u32,
+    /// The marks of the slots, from slot 1 on.
+    pub marks: Vec<u32>,
+}
+
+/// What the sets and maps hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Content {
+    pub pods: BTreeMap<IpAddr, Mapping>,
+    /// Destinations inside of the cluster.
+    pub cluster: BTreeSet<IpNet>,
+    /// The next hops that lead to owners.
+    pub via: BTreeSet<IpAddr>,
+}
+
+impl Content {
+    /// The Services' addresses that packets leave this node with.
+    pub fn addresses(&self) -> BTreeSet<IpAddr> {
+        let address = |mapping: &Mapping| match mapping {
+            Mapping::Translated { address } => Some(*address),
+            Mapping::Held | Mapping::Steered { .. } => None,
+        };
+        self.pods.values().filter_map(address).collect()
+    }
+}
+
+/// Who may change the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ownership {
+    /// The socket that makes it alone, so `nft flush ruleset` passes it over; when the socket is closed the table stays
+    /// and belongs to nobody. Linux 6.9 or later.
+    Socket,
+    /// Anybody.
+    None,
+}
+
+/// Makes the whole table anew with this content. `replaces`: there is one of this name, which goes in the same change.
+pub fn whole(form: &Form, content: &Content, ownership: Ownership, replaces: bool) -> Batch {
+    let mut batch = Batch::default();
+    if replaces {
+        batch.push(Verb::DeleteTable, 0, &named(form));
+    }
+    let mut table = named(form);
+    if ownership == Ownership::Socket {
+        table.number(TABLE_FLAGS, OWNER | PERSIST);
+    }
+    batch.push(Verb::NewTable, CREATE, &table);
+    for set in Set::ALL {
+        new_set(&mut batch, form, set);
+    }
+    for (slot, mark) in (1..).zip(&form.marks) {
+        new_chain(&mut batch, form, &slot_chain(slot), None);
+        rule(&mut batch, form, &slot_chain(slot), &set_mark(form.mark_mask, *mark));
+    }
+    let priority = i32::try_from(form.priority).unwrap_or(STANDARD_PRIORITY);
+    new_chain(&mut batch, form, STEER, Some(("filter", PREROUTING, BEHIND_DNAT)));
+    new_chain(&mut batch, form, TRANSLATE, Some(("nat", POSTROUTING, priority)));
+    new_chain(&mut batch, form, GUARD, Some(("filter", POSTROUTING, BEHIND_SNAT)));
+    for family in [Ip::V4, Ip::V6] {
+        rule(&mut batch, form, STEER, &steer(family));
+        rule(&mut batch, form, TRANSLATE, &leave_cluster_alone(family));
+        rule(&mut batch, form, TRANSLATE, &translate(family));
+        for expressions in guard(family) {
+            rule(&mut batch, form, GUARD, &expressions);
+        }
+    }
+    fill(&mut batch, form, &Content::default(), content);
+    batch
+}
+
+/// Changes what the table holds. An empty batch: nothing is to be changed.
+pub fn change(form: &Form, before: &Content, after: &Content) -> Batch {
+    let mut batch = Batch::default();
+    fill(&mut batch, form, before, after);
+    batch
+}
+
+/// Takes the table away.
+pub fn remove(form: &Form) -> Batch {
+    let mut batch = Batch::default();
+    batch.push(Verb::DeleteTable, 0, &named(form));
+    batch
+}
+
+/// What the table is asked for by.
+pub fn named(form: &Form) -> Attributes {
+    let mut attributes = Attributes::default();
+    attributes.text(TABLE_NAME, &form.table);
+    attributes
+}
+
+/// The chains that must be there and hold rules, as questions; [`CHAIN_USES`] of the answer says how many rules.
+pub fn chains(form: &Form) -> [Attributes; 3] {
+    [STEER, TRANSLATE, GUARD].map(|chain| {
+        let mut attributes = Attributes::default();
+        attributes.text(1, &form.table);
+        attributes.text(CHAIN_NAME, chain);
+        attributes
+    })
+}
+
+/// The elements that count packets, as questions: of each family the pods that were held back, and those that were translated.
+pub fn counted(form: &Form) -> [(Count, Attributes); 4] {
+    let of = |count, set: Set| {
+        let mut attributes = Attributes::default();
+        attributes.text(1, &form.table);
+        attributes.text(2, set.name());
+        (count, attributes)
+    };
+    [
+        of(Count::Dropped, Set::Guard4),
+        of(Count::Dropped, Set::Guard6),
+        of(Count::Translated, Set::Source4),
+        of(Count::Translated, Set::Source6),
+    ]
+}
+
+/// What an element's counter counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Count {
+    /// Packets that would have left with a wrong address.
+    Dropped,
+    /// Connections that were given the Service's address.
+    Translated,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ip {
+    V4,
+    V6,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Set {
+    Cluster4,
+    Cluster6,
+    Via4,
+    Via6,
+    Address4,
+    Address6,
+    Guard4,
+    Guard6,
+    Source4,
+    Source6,
+    Steer4,
+    Steer6,
+}
+
+impl Set {
+    const ALL: [Set; 12] = [
+        Set::Cluster4,
+        Set::Cluster6,
+        Set::Via4,
+        Set::Via6,
+        Set::Address4,
+        Set::Address6,
+        Set::Guard4,
+        Set::Guard6,
+        Set::Source4,
+        Set::Source6,
+        Set::Steer4,
+        Set::Steer6,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Set::Cluster4 => "cluster4",
+            Set::Cluster6 => "cluster6",
+            Set::Via4 => "via4",
+            Set::Via6 => "via6",
+            Set::Address4 => "address4",
+            Set::Address6 => "address6",
+            Set::Guard4 => "guard4",
+            Set::Guard6 => "guard6",
+            Set::Source4 => "source4",
+            Set::Source6 => "source6",
+            Set::Steer4 => "steer4",
+            Set::Steer6 => "steer6",
+        }
+    }
+
+    fn family(self) -> Ip {
+        match self {
+            Set::Cluster4 | Set::Via4 | Set::Address4 | Set::Guard4 | Set::Source4 | Set::Steer4 => Ip::V4,
+            Set::Cluster6 | Set::Via6 | Set::Address6 | Set::Guard6 | Set::Source6 | Set::Steer6 => Ip::V6,
+        }
+    }
+}
+
+impl Ip {
+    fn length(self) -> u32 {
+        match self {
+            Ip::V4 => 4,
+            Ip::V6 => 16,
+        }
+    }
+
+    /// nftables' own number for the type of an address, which only shows in lists.
+    fn data_type(self) -> u32 {
+        match self {
+            Ip::V4 => 7,
+            Ip::V6 => 8,
+        }
+    }
+
+    fn protocol(self) -> u8 {
+        match self {
+            Ip::V4 => 2,
+            Ip::V6 => 10,
+        }
+    }
+
+    /// Where the header has them.
+    fn source_offset(self) -> u32 {
+        match self {
+            Ip::V4 => 12,
+            Ip::V6 => 8,
+        }
+    }
+
+    fn destination_offset(self) -> u32 {
+        self.source_offset() + self.length()
+    }
+
+    fn pick(self, v4: Set, v6: Set) -> Set {
+        match self {
+            Ip::V4 => v4,
+            Ip::V6 => v6,
+        }
+    }
+}
+
+fn new_set(batch: &mut Batch, form: &Form, set: Set) {
+    let family = set.family();
+    let mut attributes = Attributes::default();
+    attributes.text(1, &form.table);
+    attributes.text(SET_NAME, set.name());
+    let (flags, data) = match set {
+        Set::Cluster4 | Set::Cluster6 => (INTERVAL, None),
+        Set::Source4 | Set::Source6 => (MAP, Some((family.data_type(), family.length()))),
+        Set::Steer4 | Set::Steer6 => (MAP, Some((VERDICT_TYPE, 16))),
+        Set::Via4 | Set::Via6 | Set::Address4 | Set::Address6 | Set::Guard4 | Set::Guard6 => (0, None),
+    };
+    attributes.number(SET_FLAGS, flags);
+    attributes.number(SET_KEY_TYPE, family.data_type());
+    attributes.number(SET_KEY_LENGTH, family.length());
+    if let Some((data_type, length)) = data {
+        attributes.number(SET_DATA_TYPE, data_type);
+        attributes.number(SET_DATA_LENGTH, length);
+    }
+    // The number names the set within the batch.
+    attributes.number(SET_ID, 1);
+    if matches!(set, Set::Guard4 | Set::Guard6 | Set::Source4 | Set::Source6) {
+        attributes.nest(SET_EXPRESSION, |counter| counter.text(EXPRESSION_NAME, "counter"));
+    }
+    batch.push(Verb::NewSet, CREATE, &attributes);
+}
+
+fn new_chain(batch: &mut Batch, form: &Form, name: &str, base: Option<(&str, u32, i32)>) {
+    let mut attributes = Attributes::default();
+    attributes.text(1, &form.table);
+    attributes.text(CHAIN_NAME, name);
+    if let Some((kind, hook, priority)) = base {
+        attributes.nest(CHAIN_HOOK, |it| {
+            it.number(1, hook);
+            it.octets(2, &priority.to_be_bytes());
+        });
+        attributes.number(CHAIN_POLICY, ACCEPT.cast_unsigned());
+        attributes.text(CHAIN_TYPE, kind);
+    }
+    batch.push(Verb::NewChain, CREATE, &attributes);
+}
+
+fn rule(batch: &mut Batch, form: &Form, chain: &str, expressions: &Attributes) {
+    let mut attributes = Attributes::default();
+    attributes.text(1, &form.table);
+    attributes.text(RULE_CHAIN, chain);
+    attributes.nest(RULE_EXPRESSIONS, |list| list.clone_from(expressions));
+    batch.push(Verb::NewRule, CREATE | APPEND, &attributes);
+}
+
+/// `ct direction original ip daddr != @cluster ip saddr vmap @steer`
+fn steer(family: Ip) -> Attributes {
+    let mut rule = Attributes::default();
+    of_family(&mut rule, family);
+    is_original(&mut rule);
+    field(&mut rule, family.destination_offset(), family);
+    lookup(&mut rule, family.pick(Set::Cluster4, Set::Cluster6), Found::Not);
+    field(&mut rule, family.source_offset(), family);
+    lookup(&mut rule, family.pick(Set::Steer4, Set::Steer6), Found::Verdict);
+    rule
+}
+
+/// `ip daddr @cluster return`
+fn leave_cluster_alone(family: Ip) -> Attributes {
+    let mut rule = Attributes::default();
+    of_family(&mut rule, family);
+    field(&mut rule, family.destination_offset(), family);
+    lookup(&mut rule, family.pick(Set::Cluster4, Set::Cluster6), Found::Yes);
+    verdict(&mut rule, RETURN);
+    rule
+}
+
+/// `snat ip to ip saddr map @source`
+fn translate(family: Ip) -> Attributes {
+    let mut rule = Attributes::default();
+    of_family(&mut rule, family);
+    field(&mut rule, family.source_offset(), family);
+    lookup(&mut rule, family.pick(Set::Source4, Set::Source6), Found::Value);
+    expression(&mut rule, "nat", |nat| {
+        nat.number(1, SOURCE_NAT);
+        nat.number(2, u32::from(family.protocol()));
+        nat.number(3, REGISTER);
+    });
+    rule
+}
+
+/// The guard's rules. Its set is looked up last in each, so that an element counts what is dropped and nothing else.
+fn guard(family: Ip) -> [Attributes; 4] {
+    let [cluster, via, addresses, guard, source] = match family {
+        Ip::V4 => [Set::Cluster4, Set::Via4, Set::Address4, Set::Guard4, Set::Source4],
+        Ip::V6 => [Set::Cluster6, Set::Via6, Set::Address6, Set::Guard6, Set::Source6],
+    };
+    // ip daddr @cluster return
+    let mut to_cluster = Attributes::default();
+    of_family(&mut to_cluster, family);
+    field(&mut to_cluster, family.destination_offset(), family);
+    lookup(&mut to_cluster, cluster, Found::Yes);
+    verdict(&mut to_cluster, RETURN);
+    // rt nexthop @via ip saddr @source return
+    let mut to_owner = Attributes::default();
+    of_family(&mut to_owner, family);
+    expression(&mut to_owner, "rt", |rt| {
+        rt.number(1, REGISTER);
+        rt.number(2, if family == Ip::V4 { 1 } else { 2 });
+    });
+    lookup(&mut to_owner, via, Found::Yes);
+    field(&mut to_owner, family.source_offset(), family);
+    lookup(&mut to_owner, source, Found::Value);
+    verdict(&mut to_owner, RETURN);
+    // ip saddr @guard drop
+    let mut of_pod = Attributes::default();
+    of_family(&mut of_pod, family);
+    field(&mut of_pod, family.source_offset(), family);
+    lookup(&mut of_pod, guard, Found::Yes);
+    verdict(&mut of_pod, DROP);
+    // ct direction original ip saddr != @address ct original ip saddr @guard drop
+    let mut opened_by_pod = Attributes::default();
+    of_family(&mut opened_by_pod, family);
+    is_original(&mut opened_by_pod);
+    field(&mut opened_by_pod, family.source_offset(), family);
+    lookup(&mut opened_by_pod, addresses, Found::Not);
+    expression(&mut opened_by_pod, "ct", |ct| {
+        ct.number(1, REGISTER);
+        ct.number(2, if family == Ip::V4 { CT_SOURCE_V4 } else { CT_SOURCE_V6 });
+        ct.octets(3, &[0]);
+    });
+    lookup(&mut opened_by_pod, guard, Found::Yes);
+    verdict(&mut opened_by_pod, DROP);
+    [to_cluster, to_owner, of_pod, opened_by_pod]
+}
+
+/// `meta mark set meta mark & ~mask | mark`
+fn set_mark(mask: u32, mark: u32) -> Attributes {
+    let mut rule = Attributes::default();
+    expression(&mut rule, "meta", |meta| {
+        meta.number(1, REGISTER);
+        meta.number(2, META_MARK);
+    });
+    expression(&mut rule, "bitwise", |bitwise| {
+        bitwise.number(1, REGISTER);
+        bitwise.number(2, REGISTER);
+        bitwise.number(3, 4);
+        // A mark is in the host's order.
+        bitwise.nest(4, |data| data.octets(DATA_VALUE, &(!mask).to_ne_bytes()));
+        bitwise.nest(5, |data| data.octets(DATA_VALUE, &mark.to_ne_bytes()));
+    });
+    expression(&mut rule, "meta", |meta| {
+        meta.number(2, META_MARK);
+        meta.number(3, REGISTER);
+    });
+    rule
+}
+
+fn of_family(rule: &mut Attributes, family: Ip) {
+    expression(rule, "meta", |meta| {
+        meta.number(1, REGISTER);
+        meta.number(2, META_PROTOCOL);
+    });
+    equals(rule, family.protocol());
+}
+
+fn is_original(rule: &mut Attributes) {
+    expression(rule, "ct", |ct| {
+        ct.number(1, REGISTER);
+        ct.number(2, CT_DIRECTION);
+    });
+    equals(rule, 0);
+}
+
+fn equals(rule: &mut Attributes, value: u8) {
+    expression(rule, "cmp", |cmp| {
+        cmp.number(1, REGISTER);
+        cmp.number(2, 0);
+        cmp.nest(3, |data| data.octets(DATA_VALUE, &[value]));
+    });
+}
+
+/// Loads an address from the network header.
+fn field(rule: &mut Attributes, offset: u32, family: Ip) {
+    expression(rule, "payload", |payload| {
+        payload.number(1, REGISTER);
+        payload.number(2, 1);
+        payload.number(3, offset);
+        payload.number(4, family.length());
+    });
+}
+
+/// What a rule does with what it looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Yes,
+    Not,
+    /// The value of the map goes into the register.
+    Value,
+    /// The value of the map is the verdict.
+    Verdict,
+}
+
+fn lookup(rule: &mut Attributes, set: Set, found: Found) {
+    expression(rule, "lookup", |lookup| {
+        lookup.text(1, set.name());
+        lookup.number(2, REGISTER);
+        match found {
+            Found::Yes => {}
+            Found::Not => lookup.number(5, 1),
+            Found::Value => lookup.number(3, REGISTER),
+            Found::Verdict => lookup.number(3, VERDICT_REGISTER),
+        }
+    });
+}
+
+fn verdict(rule: &mut Attributes, code: i32) {
+    expression(rule, "immediate", |immediate| {
+        immediate.number(1, VERDICT_REGISTER);
+        immediate.nest(2, |data| data.nest(DATA_VERDICT, |verdict| verdict.number(1, code.cast_unsigned())));
+    });
+}
+
+fn expression(rule: &mut Attributes, name: &str, fill: impl FnOnce(&mut Attributes)) {
+    rule.nest(LIST_ELEMENT, |expression| {
+        expression.text(EXPRESSION_NAME, name);
+        expression.nest(EXPRESSION_DATA, fill);
+    });
+}
+
+/// The difference between two contents.
+fn fill(batch: &mut Batch, form: &Form, before: &Content, after: &Content) {
+    let changed = |pod: &IpAddr, mapping: &Mapping| after.pods.get(pod) != Some(mapping);
+    let is_new = |pod: &IpAddr, mapping: &Mapping| before.pods.get(pod) != Some(mapping);
+    let gone: Vec<(&IpAddr, &Mapping)> = before.pods.iter().filter(|(pod, it)| changed(pod, it)).collect();
+    let new: Vec<(&IpAddr, &Mapping)> = after.pods.iter().filter(|(pod, it)| is_new(pod, it)).collect();
+    let (v4, v6) = (|it: &&(&IpAddr, &Mapping)| it.0.is_ipv4(), |it: &&(&IpAddr, &Mapping)| it.0.is_ipv6());
+    for (family, of_family) in [(Ip::V4, &v4 as &dyn Fn(&&(&IpAddr, &Mapping)) -> bool), (Ip::V6, &v6)] {
+        let gone: Vec<_> = gone.iter().filter(|it| of_family(it)).copied().collect();
+        let new: Vec<_> = new.iter().filter(|it| of_family(it)).copied().collect();
+        let source = |all: &[(&IpAddr, &Mapping)], with_value: bool| -> Vec<Element> {
+            let element = |(pod, mapping): &(&IpAddr, &Mapping)| {
+                let value = match mapping {
+                    Mapping::Held => return None,
+                    Mapping::Translated { address } => *address,
+                    // Its own address: so that the masquerade of the CNI leaves it alone.
+                    Mapping::Steered { .. } => **pod,
+                };
+                Some(Element { key: **pod, value: with_value.then_some(Value::Address(value)) })
+            };
+            all.iter().filter_map(element).collect()
+        };
+        let steer = |all: &[(&IpAddr, &Mapping)], with_value: bool| -> Vec<Element> {
+            let element = |(pod, mapping): &(&IpAddr, &Mapping)| match mapping {
+                Mapping::Steered { slot } => {
+                    Some(Element { key: **pod, value: with_value.then_some(Value::Slot(*slot)) })
+                }
+                Mapping::Held | Mapping::Translated { .. } => None,
+            };
+            all.iter().filter_map(element).collect()
+        };
+        let guarded = |all: &[(&IpAddr, &Mapping)], other: &BTreeMap<IpAddr, Mapping>| -> Vec<Element> {
+            let pods = all.iter().filter(|(pod, _)| !other.contains_key(*pod));
+            pods.map(|(pod, _)| Element { key: **pod, value: None }).collect()
+        };
+        let (guard_set, source_set, steer_set) = (
+            family.pick(Set::Guard4, Set::Guard6),
+            family.pick(Set::Source4, Set::Source6),
+            family.pick(Set::Steer4, Set::Steer6),
+        );
+        elements(batch, form, Verb::DeleteElements, source_set, &source(&gone, false));
+        elements(batch, form, Verb::DeleteElements, steer_set, &steer(&gone, false));
+        elements(batch, form, Verb::DeleteElements, guard_set, &guarded(&gone, &after.pods));
+        elements(batch, form, Verb::NewElements, guard_set, &guarded(&new, &before.pods));
+        elements(batch, form, Verb::NewElements, source_set, &source(&new, true));
+        elements(batch, form, Verb::NewElements, steer_set, &steer(&new, true));
+    }
+    if before.cluster != after.cluster {
+        let [v4, v6] = intervals(&after.cluster);
+        renew(batch, form, Set::Cluster4, !before.cluster.is_empty(), &v4);
+        renew(batch, form, Set::Cluster6, !before.cluster.is_empty(), &v6);
+    }
+    let (addresses_before, addresses) = (before.addresses(), after.addresses());
+    for (was, is, v4, v6) in
+        [(&before.via, &after.via, Set::Via4, Set::Via6), (&addresses_before, &addresses, Set::Address4, Set::Address6)]
+    {
+        if was != is {
+            let of = |want_v4: bool| -> Vec<Bound> {
+                is.iter().filter(|it| it.is_ipv4() == want_v4).map(|key| Bound { key: *key, ends: false }).collect()
+            };
+            renew(batch, form, v4, !was.is_empty(), &of(true));
+            renew(batch, form, v6, !was.is_empty(), &of(false));
+        }
+    }
+}
+
+/// An element to add or take away.
+struct Element {
+    key: IpAddr,
+    value: Option<Value>,
+}
+
+enum Value {
+    Address(IpAddr),
+    Slot(u8),
+}
+
+/// An element of a set of single addresses, or the beginning or end of an interval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Bound {
+    key: IpAddr,
+    ends: bool,
+}
+
+fn elements(batch: &mut Batch, form: &Form, verb: Verb, set: Set, elements: &[Element]) {
+    for some in elements.chunks(MOST_ELEMENTS) {
+        let mut attributes = of_set(form, set);
+        attributes.nest(ELEMENT_LIST, |list| {
+            for element in some {
+                list.nest(LIST_ELEMENT, |it| {
+                    it.nest(ELEMENT_KEY, |data| data.octets(DATA_VALUE, &octets(element.key)));
+                    match &element.value {
+                        None => {}
+                        Some(Value::Address(address)) => {
+                            it.nest(ELEMENT_DATA, |data| data.octets(DATA_VALUE, &octets(*address)));
+                        }
+                        Some(Value::Slot(slot)) => it.nest(ELEMENT_DATA, |data| {
+                            data.nest(DATA_VERDICT, |verdict| {
+                                verdict.number(1, GOTO.cast_unsigned());
+                                verdict.text(2, &slot_chain(*slot));
+                            });
+                        }),
+                    }
+                });
+            }
+        });
+        batch.push(verb, if verb == Verb::NewElements { CREATE } else { 0 }, &attributes);
+    }
+}
+
+/// Replaces all elements of a small set.
+fn renew(batch: &mut Batch, form: &Form, set: Set, empties: bool, bounds: &[Bound]) {
+    if empties {
+        batch.push(Verb::DeleteElements, 0, &of_set(form, set));
+    }
+    for some in bounds.chunks(MOST_ELEMENTS) {
+        let mut attributes = of_set(form, set);
+        attributes.nest(ELEMENT_LIST, |list| {
+            for bound in some {
+                list.nest(LIST_ELEMENT, |it| {
+                    it.nest(ELEMENT_KEY, |data| data.octets(DATA_VALUE, &octets(bound.key)));
+                    if bound.ends {
+                        it.number(ELEMENT_FLAGS, INTERVAL_END);
+                    }
+                });
+            }
+        });
+        batch.push(Verb::NewElements, CREATE, &attributes);
+    }
+}
+
+fn of_set(form: &Form, set: Set) -> Attributes {
+    let mut attributes = Attributes::default();
+    attributes.text(1, &form.table);
+    attributes.text(2, set.name());
+    attributes
+}
+
+/// The networks as intervals that do not touch, of IPv4 and of IPv6.
+fn intervals(nets: &BTreeSet<IpNet>) -> [Vec<Bound>; 2] {
+    let v4 = nets.iter().filter_map(|net| match net {
+        IpNet::V4(net) => Some((u128::from(u32::from(net.network())), u128::from(u32::from(net.broadcast())))),
+        IpNet::V6(_) => None,
+    });
+    let v6 = nets.iter().filter_map(|net| match net {
+        IpNet::V6(net) => Some((u128::from(net.network()), u128::from(net.broadcast()))),
+        IpNet::V4(_) => None,
+    });
+    let v4 = bounds(v4.collect(), u128::from(u32::MAX), |value| {
+        IpAddr::V4(Ipv4Addr::from(u32::try_from(value).unwrap_or(u32::MAX)))
+    });
+    [v4, bounds(v6.collect(), u128::MAX, |value| IpAddr::V6(Ipv6Addr::from(value)))]
+}
+
+fn bounds(mut ranges: Vec<(u128, u128)>, last: u128, address: impl Fn(u128) -> IpAddr) -> Vec<Bound> {
+    ranges.sort_unstable();
+    let mut joined: Vec<(u128, u128)> = Vec::new();
+    for (from, to) in ranges {
+        match joined.last_mut() {
+            Some((_, end)) if from <= end.saturating_add(1) => *end = to.max(*end),
+            Some(_) | None => joined.push((from, to)),
+        }
+    }
+    let both = joined.into_iter().flat_map(|(from, to)| {
+        let end = (to < last).then(|| Bound { key: address(to + 1), ends: true });
+        std::iter::once(Bound { key: address(from), ends: false }).chain(end)
+    });
+    both.collect()
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+fn slot_chain(slot: u8) -> String {
+    format!("slot{slot}")
+}
+
+const STEER: &str = "steer";
+const TRANSLATE: &str = "translate";
+const GUARD: &str = "guard";
+
+const PREROUTING: u32 = 0;
+const POSTROUTING: u32 = 4;
+/// Services' addresses are translated at -100: behind that a packet has the destination that it is routed by.
+const BEHIND_DNAT: i32 = -90;
+/// All source translation is done at 100, whatever the priorities of the chains that ask for it.
+const BEHIND_SNAT: i32 = 110;
+const STANDARD_PRIORITY: i32 = 95;
+
+/// So many fit into an attribute.
+const MOST_ELEMENTS: usize = 500;
+
+const REGISTER: u32 = 1;
+const VERDICT_REGISTER: u32 = 0;
+const DROP: i32 = 0;
+const ACCEPT: i32 = 1;
+const GOTO: i32 = -4;
+const RETURN: i32 = -5;
+
+const TABLE_NAME: u16 = 1;
+const TABLE_FLAGS: u16 = 2;
+const OWNER: u32 = 2;
+const PERSIST: u32 = 4;
+const CHAIN_NAME: u16 = 3;
+const CHAIN_HOOK: u16 = 4;
+const CHAIN_POLICY: u16 = 5;
+/// How many rules are in a chain and lead to it.
+pub const CHAIN_USES: u16 = 6;
+const CHAIN_TYPE: u16 = 7;
+const RULE_CHAIN: u16 = 2;
+const RULE_EXPRESSIONS: u16 = 4;
+const SET_NAME: u16 = 2;
+const SET_FLAGS: u16 = 3;
+const SET_KEY_TYPE: u16 = 4;
+const SET_KEY_LENGTH: u16 = 5;
+const SET_DATA_TYPE: u16 = 6;
+const SET_DATA_LENGTH: u16 = 7;
+const SET_ID: u16 = 10;
+const SET_EXPRESSION: u16 = 17;
+const INTERVAL: u32 = 4;
+const MAP: u32 = 8;
+const VERDICT_TYPE: u32 = 0xffff_ff00;
+const ELEMENT_LIST: u16 = 3;
+const ELEMENT_DATA: u16 = 2;
+const ELEMENT_FLAGS: u16 = 3;
+const INTERVAL_END: u32 = 1;
+const LIST_ELEMENT: u16 = 1;
+const EXPRESSION_NAME: u16 = 1;
+const DATA_VERDICT: u16 = 2;
+const SOURCE_NAT: u32 = 0;
+const META_MARK: u32 = 3;
+const META_PROTOCOL: u32 = 15;
+const CT_DIRECTION: u32 = 1;
+const CT_SOURCE_V4: u32 = 19;
+const CT_SOURCE_V6: u32 = 21;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn form() -> Form {
+        Form { table: "crier".to_owned(), priority: 95, mark_mask: 0x00f0_0000, marks: vec![0x0010_0000] }
+    }
+
+    fn content(pods: &[(&str, Mapping)]) -> Content {
+        let pods = pods.iter().map(|(pod, mapping)| (pod.parse().unwrap(), *mapping)).collect();
+        Content { pods, ..Content::default() }
+    }
+
+    #[test]
+    fn networks_become_intervals_that_do_not_touch() {
+        let nets = ["10.244.0.0/24", "10.244.1.0/24", "10.0.0.1/32", "10.244.1.7/32", "255.0.0.0/8", "fd44::/64"];
+        let [v4, v6] = intervals(&nets.iter().map(|net| net.parse().unwrap()).collect());
+        let text = |bounds: &[Bound]| {
+            let one = |it: &Bound| format!("{}{}", it.key, if it.ends { " end" } else { "" });
+            bounds.iter().map(one).collect::<Vec<_>>().join(", ")
+        };
+        assert_eq!(text(&v4), "10.0.0.1, 10.0.0.2 end, 10.244.0.0, 10.244.2.0 end, 255.0.0.0");
+        assert_eq!(text(&v6), "fd44::, fd44:0:0:1:: end");
+    }
+
+    #[test]
+    fn a_change_costs_what_changes() {
+        let address = "192.0.2.1".parse().unwrap();
+        let before = content(&[("10.244.1.2", Mapping::Held), ("10.244.1.3", Mapping::Translated { address })]);
+        assert!(change(&form(), &before, &before).is_empty());
+        let mut after = before.clone();
+        after.pods.insert("10.244.1.2".parse().unwrap(), Mapping::Steered { slot: 1 });
+        let octets = change(&form(), &before, &after).emit();
+        let names: Vec<&str> = ["guard4", "source4", "steer4", "address4", "source6"]
+            .into_iter()
+            .filter(|name| octets.windows(name.len()).any(|window| window == name.as_bytes()))
+            .collect();
+        assert_eq!(names, ["source4", "steer4"], "the pod was guarded before, and stays it throughout");
+    }
+}

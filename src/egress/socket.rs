@@ -1,0 +1,252 @@
+//! The kernel's side of egress: the sockets to nftables and conntrack. Floor 2.
+//! What is asked and said is laid out by `packet` and `ruleset`.
+//!
+//! The kernel works on what is sent before the call returns, so its answer waits in the socket by then.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsRawFd;
+
+use rtnetlink::sys::protocols::NETLINK_NETFILTER;
+use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket};
+use socket2::{SockFilter, SockRef};
+
+use super::packet::{self, Answer, Attributes, Batch, Connection, Verb};
+use super::ruleset::{self, Form};
+
+/// Asks and changes nftables and conntrack. A table that belongs to a socket belongs to this one. Needs CAP_NET_ADMIN.
+pub(super) struct Netfilter {
+    changes: Socket,
+    questions: Socket,
+    sequence: u32,
+}
+
+impl Netfilter {
+    /// # Errors
+    /// EPERM without the capability, EPROTONOSUPPORT where the kernel has no netfilter.
+    pub(super) fn open() -> io::Result<Netfilter> {
+        let changes = open()?;
+        // One change may name ten thousand pods. Where the kernel refuses a larger buffer, a large change is refused.
+        let _ = enlarge(&changes);
+        Ok(Netfilter { changes, questions: open()?, sequence: 0 })
+    }
+
+    /// Makes the changes, all or none.
+    pub(super) fn commit(&mut self, batch: &Batch) -> io::Result<()> {
+        self.changes.send(&batch.emit(), 0)?;
+        let (mut done, mut refused) = (false, None);
+        loop {
+            match self.changes.recv_from_full() {
+                Ok((octets, _)) => {
+                    for (_, answer) in packet::answers(&octets) {
+                        match answer {
+                            Answer::Done => done = true,
+                            Answer::Refused(code) => refused = refused.or(Some(code)),
+                            Answer::Object(_) | Answer::Connection(_) | Answer::Other => {}
+                        }
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        match refused {
+            Some(code) => Err(io::Error::from_raw_os_error(code)),
+            None if done => Ok(()),
+            None => Err(io::Error::other("the kernel did not answer")),
+        }
+    }
+
+    /// Whether there is a table of the name.
+    pub(super) fn has_table(&mut self, form: &Form) -> io::Result<bool> {
+        Ok(self.object(Verb::GetTable, &ruleset::named(form), |_| ())?.is_some())
+    }
+
+    /// Whether the table is there with rules in every chain.
+    pub(super) fn is_whole(&mut self, form: &Form) -> io::Result<bool> {
+        for chain in ruleset::chains(form) {
+            let uses =
+                self.object(Verb::GetChain, &chain, |it| packet::number_of(it, ruleset::CHAIN_USES).unwrap_or(0))?;
+            if uses.is_none_or(|uses| uses == 0) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The elements of a set or map with what each has counted. Nothing where there is no such set.
+    pub(super) fn elements(&mut self, set: &Attributes) -> io::Result<Vec<(IpAddr, u64)>> {
+        let question = packet::question(Verb::GetElements, true, self.next(), set);
+        let mut elements = Vec::new();
+        match self.list(&question, |answer| {
+            if let Answer::Object(attributes) = answer {
+                elements.extend(packet::elements(attributes));
+            }
+        }) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(Vec::new()),
+            listed => listed.map(|()| elements),
+        }
+    }
+
+    /// The connections of a family that `is_stale` names, of one source or of all.
+    pub(super) fn connections(
+        &mut self,
+        v6: bool,
+        source: Option<IpAddr>,
+        is_stale: impl Fn(&Connection) -> bool,
+    ) -> io::Result<Vec<Connection>> {
+        let question = packet::list_connections(v6, source, self.next());
+        let mut stale = Vec::new();
+        self.list(&question, |answer| {
+            if let Answer::Connection(attributes) = answer {
+                stale.extend(packet::connection(attributes).filter(&is_stale));
+            }
+        })?;
+        Ok(stale)
+    }
+
+    /// Ends what conntrack knows of a connection: its next packet is judged as the first of a new one.
+    pub(super) fn forget(&mut self, connection: &Connection) -> io::Result<()> {
+        let sequence = self.next();
+        self.questions.send(&packet::forget_connection(connection, sequence), 0)?;
+        loop {
+            let (octets, _) = self.questions.recv_from_full()?;
+            for (answered, answer) in packet::answers(&octets) {
+                match answer {
+                    // It has ended by itself.
+                    Answer::Refused(code) if answered == sequence && code != libc::ENOENT => {
+                        return Err(io::Error::from_raw_os_error(code));
+                    }
+                    _ if answered == sequence => return Ok(()),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// What the kernel says of one object; `None` where it is not there.
+    fn object<T>(&mut self, verb: Verb, attributes: &Attributes, read: impl Fn(&[u8]) -> T) -> io::Result<Option<T>> {
+        let sequence = self.next();
+        self.questions.send(&packet::question(verb, false, sequence, attributes), 0)?;
+        loop {
+            let (octets, _) = self.questions.recv_from_full()?;
+            for (answered, answer) in packet::answers(&octets).filter(|(answered, _)| *answered == sequence) {
+                debug_assert_eq!(answered, sequence);
+                match answer {
+                    Answer::Object(attributes) => return Ok(Some(read(attributes))),
+                    Answer::Refused(libc::ENOENT) => return Ok(None),
+                    Answer::Refused(code) => return Err(io::Error::from_raw_os_error(code)),
+                    Answer::Done | Answer::Connection(_) | Answer::Other => {}
+                }
+            }
+        }
+    }
+
+    fn list(&mut self, question: &[u8], mut take: impl FnMut(Answer<'_>)) -> io::Result<()> {
+        let sequence = self.sequence;
+        self.questions.send(question, 0)?;
+        loop {
+            let (octets, _) = self.questions.recv_from_full()?;
+            for (_, answer) in packet::answers(&octets).filter(|(answered, _)| *answered == sequence) {
+                match answer {
+                    Answer::Done => return Ok(()),
+                    Answer::Refused(code) => return Err(io::Error::from_raw_os_error(code)),
+                    Answer::Object(_) | Answer::Connection(_) | Answer::Other => take(answer),
+                }
+            }
+        }
+    }
+
+    fn next(&mut self) -> u32 {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.sequence
+    }
+}
+
+/// Hears that rules have changed.
+pub(super) struct Changes(TokioSocket);
+
+impl Changes {
+    /// # Errors
+    /// As [`Netfilter::open`].
+    pub(super) fn open() -> io::Result<Changes> {
+        let mut changes = TokioSocket::new(NETLINK_NETFILTER)?;
+        let socket = changes.socket_mut();
+        SockRef::from(&*socket).attach_filter(&filter())?;
+        socket.bind_auto()?;
+        socket.add_membership(NFTABLES_GROUP)?;
+        Ok(Changes(changes))
+    }
+
+    /// Waits until rules have changed since the last call. Safe to cancel.
+    ///
+    /// # Errors
+    /// When the kernel tells no more. That more has changed than the socket could hold is a change.
+    pub(super) async fn changed(&mut self) -> io::Result<()> {
+        told(self.0.recv_from_full().await)?;
+        loop {
+            match self.0.socket_ref().recv_from_full() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                received => told(received)?,
+            }
+        }
+    }
+}
+
+fn told<T>(received: io::Result<T>) -> io::Result<()> {
+    match received {
+        Err(error) if error.raw_os_error() != Some(libc::ENOBUFS) => Err(error),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+fn open() -> io::Result<Socket> {
+    let mut socket = Socket::new(NETLINK_NETFILTER)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    socket.set_non_blocking(true)?;
+    Ok(socket)
+}
+
+/// Room for a change of [`LARGEST`] octets, beyond the host's limit.
+fn enlarge(socket: &Socket) -> io::Result<()> {
+    let size: libc::c_int = LARGEST;
+    let length = libc::socklen_t::try_from(size_of_val(&size)).map_err(io::Error::other)?;
+    // SAFETY: the pointer and the length are those of `size`, which the kernel only reads; the descriptor is open.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_SNDBUFFORCE,
+            (&raw const size).cast::<libc::c_void>(),
+            length,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Lets pass the message that ends a change, which the kernel sends by itself.
+fn filter() -> [SockFilter; 4] {
+    // A filter reads in network order what the kernel has written in its own.
+    let generation = u32::from(packet::GENERATION.to_be());
+    [
+        SockFilter::new(LOAD_HALF, 0, 0, TYPE_FIELD),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, generation),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+        SockFilter::new(RETURN, 0, 0, 0),
+    ]
+}
+
+/// 100,000 pods.
+const LARGEST: libc::c_int = 16 * 1024 * 1024;
+
+/// `NFNLGRP_NFTABLES`.
+const NFTABLES_GROUP: u32 = 7;
+
+/// Of a netlink header.
+const TYPE_FIELD: u32 = 4;
+
+// The kernel's constants in the types of the fields that they go into; each is far below the least maximum.
+const LOAD_HALF: u16 = (libc::BPF_LD | libc::BPF_H | libc::BPF_ABS) as u16;
+const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;

@@ -1,0 +1,290 @@
+//! Keeps crier's table in nftables as the egress slice wants it, and conntrack free of what is translated otherwise. Floor 2. An
+//! actuator; what it holds to be in the kernel changes only after the kernel said yes.
+//!
+//! | task   | owner     | owns                                | when cancelled                                               |
+//! |--------|-----------|-------------------------------------|--------------------------------------------------------------|
+//! | keeper | the agent | the sockets, the machine            | the table stays: pods go on as they were, and none is let go |
+//!
+//! Where the kernel can (Linux 6.9 or later) the table belongs to the task's socket, so a flush by others passes it over. Elsewhere
+//! a flush is noticed by the kernel's message and the table put back at once.
+
+use std::collections::BTreeSet;
+use std::future::pending;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, sleep_until};
+use tracing::{debug, info, warn};
+
+use super::counters::Counters;
+use super::machine::Machine;
+use super::packet::Connection;
+use super::ruleset::{self, Content, Count, Form, Ownership};
+use super::socket::{Changes, Netfilter};
+use crate::clock;
+use crate::config::EgressSettings;
+use crate::plan::slice::{EgressSlice, Mapping};
+use crate::world::{Fact, HostProblem};
+
+/// How long to wait before a refused change is tried again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often the kernel's counters are read while pods are held to addresses.
+const COUNT_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Of so many pods conntrack is asked one by one; of more, for all its connections.
+const ONE_BY_ONE: usize = 8;
+
+/// What the configuration says of the table.
+pub fn form(settings: &EgressSettings) -> Form {
+    Form {
+        table: settings.table.clone(),
+        priority: settings.priority,
+        mark_mask: settings.mark_mask,
+        marks: (1..=settings.slots()).map(|slot| settings.mark(slot)).collect(),
+    }
+}
+
+/// Takes the table away, if there is one: for `crier cleanup`, when no agent runs.
+///
+/// # Errors
+/// EPERM without CAP_NET_ADMIN, or while an agent runs that the table belongs to.
+pub fn take_away(settings: &EgressSettings) -> io::Result<bool> {
+    let (form, mut kernel) = (form(settings), Netfilter::open()?);
+    if !kernel.has_table(&form)? {
+        return Ok(false);
+    }
+    kernel.commit(&ruleset::remove(&form)).map(|()| true)
+}
+
+/// Follows the slice for ever. May be dropped at any time.
+pub async fn run(
+    mut slices: watch::Receiver<EgressSlice>,
+    settings: EgressSettings,
+    facts: mpsc::Sender<Fact>,
+    counters: Arc<Counters>,
+) {
+    let mut keeper = Keeper {
+        form: form(&settings),
+        machine: Machine::new(settings.release_after),
+        ownership: Ownership::Socket,
+        counters,
+        facts,
+        told: None,
+        adopted: false,
+    };
+    loop {
+        let error = keeper.follow(&mut slices).await;
+        // Without egress nobody needs to know that this host could not do it.
+        if slices.borrow().pods.is_empty() && keeper.machine.is_idle() {
+            debug!(%error, "nftables cannot be used");
+            if slices.changed().await.is_err() {
+                pending::<()>().await;
+            }
+        } else {
+            keeper.complain(&error).await;
+        }
+        sleep(RETRY_INTERVAL).await;
+    }
+}
+
+struct Keeper {
+    form: Form,
+    machine: Machine,
+    ownership: Ownership,
+    counters: Arc<Counters>,
+    facts: mpsc::Sender<Fact>,
+    /// The problem that the World knows.
+    told: Option<String>,
+    /// The pods that an earlier life guarded are known.
+    adopted: bool,
+}
+
+impl Keeper {
+    /// Works until the kernel refuses something, and answers with the error.
+    async fn follow(&mut self, slices: &mut watch::Receiver<EgressSlice>) -> io::Error {
+        match self.follow_slices(slices).await {
+            Ok(never) => match never {},
+            Err(error) => error,
+        }
+    }
+
+    async fn follow_slices(
+        &mut self,
+        slices: &mut watch::Receiver<EgressSlice>,
+    ) -> io::Result<std::convert::Infallible> {
+        // Before anything is looked at, so that no change is missed.
+        let mut changes = Changes::open()?;
+        let mut kernel = Netfilter::open()?;
+        self.adopt(&mut kernel)?;
+        // What the kernel holds; `None` where it is not known to hold the table as a whole.
+        let mut written: Option<Content> = None;
+        let mut count_at = clock::now() + COUNT_INTERVAL;
+        loop {
+            let slice = slices.borrow_and_update().clone();
+            if slice.planned {
+                self.machine.handle_plan(&slice, clock::now());
+                self.write(&mut kernel, &mut written)?;
+                self.content_is_written().await;
+            }
+            let wake = self.machine.next_deadline();
+            tokio::select! {
+                changed = slices.changed() => if changed.is_err() {
+                    pending::<()>().await;
+                },
+                changed = changes.changed() => {
+                    changed?;
+                    if written.is_some() && !kernel.is_whole(&self.form)? {
+                        warn!(table = %self.form.table, "another program removed rules of crier's table; they are put back");
+                        written = None;
+                    }
+                }
+                () = sleep_until(wake.unwrap_or_else(clock::now).into()), if wake.is_some() => {
+                    self.machine.handle_timeout(clock::now());
+                }
+                () = sleep_until(count_at.into()), if written.is_some() => {
+                    count_at = clock::now() + COUNT_INTERVAL;
+                    self.count(&mut kernel)?;
+                }
+            }
+        }
+    }
+
+    /// What an earlier life of the agent guarded goes on being guarded.
+    fn adopt(&mut self, kernel: &mut Netfilter) -> io::Result<()> {
+        if self.adopted {
+            return Ok(());
+        }
+        for (count, set) in ruleset::counted(&self.form) {
+            if count == Count::Dropped {
+                let guarded = kernel.elements(&set)?;
+                self.machine.handle_held(guarded.into_iter().map(|(pod, _)| pod));
+            }
+        }
+        self.adopted = true;
+        Ok(())
+    }
+
+    fn write(&mut self, kernel: &mut Netfilter, written: &mut Option<Content>) -> io::Result<()> {
+        let wanted = self.machine.content().clone();
+        if self.machine.is_idle() {
+            if written.is_some() {
+                kernel.commit(&ruleset::remove(&self.form))?;
+                *written = None;
+                info!(table = %self.form.table, "no pod is held to a Service's address any more; the nftables table is removed");
+            }
+            return Ok(());
+        }
+        let changed = match written {
+            Some(before) => {
+                let batch = ruleset::change(&self.form, before, &wanted);
+                if batch.is_empty() {
+                    return Ok(());
+                }
+                kernel.commit(&batch)?;
+                changed(before, &wanted)
+            }
+            None => {
+                self.make(kernel, &wanted)?;
+                wanted.pods.keys().copied().collect()
+            }
+        };
+        forget_stale(kernel, &wanted, &changed)?;
+        *written = Some(wanted);
+        Ok(())
+    }
+
+    /// Makes the whole table in one change; one that is there is replaced in the same change.
+    fn make(&mut self, kernel: &mut Netfilter, wanted: &Content) -> io::Result<()> {
+        let replaces = kernel.has_table(&self.form)?;
+        let made = kernel.commit(&ruleset::whole(&self.form, wanted, self.ownership, replaces));
+        match made {
+            Err(error) if self.ownership == Ownership::Socket && error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                info!(
+                    "this kernel has no tables that belong to a socket (Linux 6.9): a flush by others is mended after it was made"
+                );
+                self.ownership = Ownership::None;
+                kernel.commit(&ruleset::whole(&self.form, wanted, self.ownership, replaces))?;
+            }
+            made => made?,
+        }
+        info!(table = %self.form.table, pods = wanted.pods.len(), "the nftables table for egress is made");
+        Ok(())
+    }
+
+    fn count(&mut self, kernel: &mut Netfilter) -> io::Result<()> {
+        for (count, set) in ruleset::counted(&self.form) {
+            self.counters.read(count, kernel.elements(&set)?);
+        }
+        let pods = &self.machine.content().pods;
+        self.counters.keep(|pod| pods.contains_key(pod));
+        Ok(())
+    }
+
+    async fn complain(&mut self, error: &io::Error) {
+        let text = error.to_string();
+        if self.told.as_ref() == Some(&text) {
+            return;
+        }
+        warn!(%error, "the nftables table for egress cannot be written; trying again");
+        let table = &self.form.table;
+        let problem = HostProblem {
+            problem: format!(
+                "the nftables table {table} for egress cannot be written, so pods may send with addresses that are not \
+                 their Service's: {text}"
+            ),
+            remedy: "give crier CAP_NET_ADMIN, load nf_tables, nft_ct and nft_nat, and let no other program use this table name"
+                .to_owned(),
+        };
+        self.told = Some(text);
+        // Nobody takes facts any more only when the agent ends.
+        let _ = self.facts.send(Fact::Egress(vec![problem])).await;
+    }
+
+    async fn content_is_written(&mut self) {
+        if self.told.take().is_some() {
+            info!(table = %self.form.table, "the nftables table for egress is written");
+            let _ = self.facts.send(Fact::Egress(Vec::new())).await;
+        }
+    }
+}
+
+/// The pods whose packets leave otherwise than before.
+fn changed(before: &Content, after: &Content) -> BTreeSet<IpAddr> {
+    let pods = after.pods.iter().filter(|(pod, mapping)| before.pods.get(*pod) != Some(mapping));
+    pods.map(|(pod, _)| *pod).collect()
+}
+
+/// Ends the connections of these pods to the outside that leave with another source than they are to. Connections inside of the
+/// cluster stay.
+fn forget_stale(kernel: &mut Netfilter, content: &Content, pods: &BTreeSet<IpAddr>) -> io::Result<()> {
+    let is_stale = |connection: &Connection| {
+        let source = pods.get(&connection.source).and_then(|pod| content.pods.get(pod));
+        let Some(mapping) = source else { return false };
+        let leaves_as = match mapping {
+            Mapping::Translated { address } => Some(*address),
+            Mapping::Steered { .. } => Some(connection.source),
+            Mapping::Held => None,
+        };
+        let inside = content.cluster.iter().any(|net| net.contains(&connection.peer));
+        !inside && leaves_as != Some(connection.leaves_as)
+    };
+    let sources: Vec<(bool, Option<IpAddr>)> = match pods.len() {
+        0..=ONE_BY_ONE => pods.iter().map(|pod| (pod.is_ipv6(), Some(*pod))).collect(),
+        _ => vec![(false, None), (true, None)],
+    };
+    let mut ended = 0_usize;
+    for (v6, source) in sources {
+        for connection in kernel.connections(v6, source, is_stale)? {
+            kernel.forget(&connection)?;
+            ended += 1;
+        }
+    }
+    if ended > 0 {
+        info!(connections = ended, "connections of pods that left with another address are ended");
+    }
+    Ok(())
+}

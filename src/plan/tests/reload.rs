@@ -1,0 +1,169 @@
+//! Another configuration while the planner runs: what is decided as before stays, and nothing that is remembered is lost.
+
+use super::*;
+use crate::plan::Moved;
+use crate::world::PeerOrder;
+
+fn adopt(story: &mut Story, config: Config) -> Turn {
+    story.tell(Fact::Config(Arc::new(config)));
+    story.turn()
+}
+
+fn begin_with(names: &[&str]) -> Story {
+    let mut story = Story::begin(configuration());
+    for name in names {
+        story.endpoints(name, &["b"]);
+        story.put(name, service());
+        story.confirm(name);
+    }
+    story
+}
+
+#[test]
+fn the_same_configuration_again_moves_no_slice() {
+    let mut story = begin_with(&["one", "two"]);
+    let turn = adopt(&mut story, configuration());
+    assert_eq!(turn.moved, Moved::default());
+    assert!(turn.changes.is_empty(), "{:?}", turn.changes);
+}
+
+#[test]
+fn a_description_reaches_the_speaker_and_nothing_else_moves() {
+    let mut story = begin_with(&["one"]);
+    let mut config = configuration();
+    config.bgp.peers[0].description = Some("rack 7".to_owned());
+    let turn = adopt(&mut story, config);
+    assert_eq!(turn.moved, Moved { bgp: true, ..Moved::default() });
+    let slice = &story.planner.plan().bgp.peers[&PeerName::from("tor")];
+    assert_eq!(slice.settings.description.as_deref(), Some("rack 7"));
+    assert_eq!(story.routes(), ["192.168.35.100/32"], "its routes are the same");
+}
+
+#[test]
+fn a_pool_that_grows_moves_nobody_and_serves_who_waits() {
+    let mut config = configuration();
+    config.pools = vec![pool("lan", &["192.168.35.100"])];
+    let mut story = Story::begin(config);
+    story.endpoints("one", &["b"]);
+    story.put("one", service());
+    story.confirm("one");
+    story.put("two", service());
+    assert!(story.addresses("two").is_empty(), "the pool is exhausted");
+    let mut grown = configuration();
+    grown.pools = vec![pool("lan", &["192.168.35.98-192.168.35.101"])];
+    adopt(&mut story, grown);
+    assert_eq!(story.addresses("one"), ["192.168.35.100"], "keeps its address when the pool grows");
+    assert_eq!(story.addresses("two"), ["192.168.35.98"]);
+    story.put("three", service());
+    assert_eq!(story.addresses("three"), ["192.168.35.99"], "what is held is not given again");
+}
+
+#[test]
+fn an_advertisement_that_goes_withdraws_and_one_that_comes_announces() {
+    let mut story = begin_with(&["one"]);
+    let mut without = configuration();
+    without.bgp.advertisements.clear();
+    adopt(&mut story, without);
+    assert!(story.routes().is_empty());
+    adopt(&mut story, configuration());
+    assert_eq!(story.routes(), ["192.168.35.100/32"]);
+}
+
+#[test]
+fn a_freed_address_goes_on_resting_under_another_configuration() {
+    let mut config = configuration();
+    config.pools[0].rest = Duration::from_secs(30);
+    let mut story = Story::begin(config.clone());
+    story.put("one", service());
+    story.confirm("one");
+    story.delete("one");
+    config.bgp.peers[0].description = Some("another".to_owned());
+    adopt(&mut story, config);
+    story.put("two", service());
+    assert_eq!(story.addresses("two"), ["192.168.35.101"], "the first one rests");
+}
+
+#[test]
+fn a_reservation_that_comes_keeps_its_address_from_others() {
+    let mut story = Story::begin(configuration());
+    let mut config = configuration();
+    config.reservations =
+        vec![Reservation { service: key("front"), addresses: vec!["192.168.35.100".parse().unwrap()] }];
+    adopt(&mut story, config);
+    story.put("two", service());
+    story.put("front", service());
+    assert_eq!(
+        (story.addresses("two"), story.addresses("front")),
+        (vec!["192.168.35.101".to_owned()], vec!["192.168.35.100".to_owned()])
+    );
+}
+
+#[test]
+fn a_router_id_that_is_set_counts_and_one_that_was_chosen_stays() {
+    let mut story = begin_with(&[]);
+    let chosen = story.planner.plan().bgp.router_id;
+    assert!(chosen.is_some());
+    let set = |router_id| {
+        let mut config = configuration();
+        config.bgp.router_id = router_id;
+        config
+    };
+    let other = Some("192.0.2.77".parse().unwrap());
+    adopt(&mut story, set(other));
+    assert_eq!(story.planner.plan().bgp.router_id, other);
+    adopt(&mut story, set(None));
+    assert_eq!(story.planner.plan().bgp.router_id, other, "no session begins anew for a number that is as good");
+}
+
+#[test]
+fn a_hundred_configurations_leave_what_a_fresh_planner_has() {
+    // Input: pools, advertisements and peers that come and go at random, with Services that stay. Output: after each, addresses and
+    // routes as a planner has them that began with that configuration and was told the same World.
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut story = begin_with(&["one", "two", "three"]);
+    for round in 0..100 {
+        let mut config = configuration();
+        config.pools = vec![pool("lan", &["192.168.35.100-192.168.35.110"])];
+        if random.bool() {
+            config.pools.push(pool("more", &["10.9.0.0/28"]));
+        }
+        config.bgp.advertisements = vec![advertisement(); random.usize(..3)];
+        for advertisement in &mut config.bgp.advertisements {
+            advertisement.med = Some(random.u32(..3));
+        }
+        if random.bool() {
+            config.bgp.peers.push(peer("second"));
+        }
+        adopt(&mut story, config.clone());
+        let mut fresh = Planner::new(Arc::new(config), "a".into());
+        fresh.apply_world(story.planner.world().clone());
+        fresh.turn(story.now);
+        let routes = |planner: &Planner| {
+            let peers = planner.plan().bgp.peers.iter();
+            peers.map(|(name, peer)| (name.clone(), peer.routes.clone())).collect::<Vec<_>>()
+        };
+        assert_eq!(routes(&story.planner), routes(&fresh), "round {round}");
+        for name in ["one", "two", "three"] {
+            let held = |planner: &Planner| planner.plan().decisions[&key(name)].allocation.held.clone();
+            assert_eq!(held(&story.planner), held(&fresh), "round {round}");
+        }
+    }
+}
+
+#[test]
+fn a_peer_that_an_operator_shut_down_is_nowhere_until_it_is_enabled() {
+    let mut story = begin_with(&[]);
+    let peer = PeerName::from("tor");
+    story.tell(Fact::Peer(peer.clone(), PeerOrder::Shut));
+    let turn = story.turn();
+    assert!(turn.moved.bgp);
+    assert_eq!(story.planner.plan().bgp.peers[&peer].address, Err(Reason::PeerShutByOperator));
+    let remembered: Vec<Fact> = story.planner.world().to_remember().collect();
+    assert!(remembered.contains(&Fact::Peer(peer.clone(), PeerOrder::Shut)), "a restart does not forget it");
+    story.tell(Fact::Peer(peer.clone(), PeerOrder::Enable));
+    story.turn();
+    assert!(story.planner.plan().bgp.peers[&peer].address.is_ok());
+    story.tell(Fact::Peer(peer.clone(), PeerOrder::Reset));
+    assert!(story.turn().moved.bgp, "each reset counts");
+    assert_eq!(story.planner.plan().bgp.peers[&peer].orders.resets, 1);
+}

@@ -1,0 +1,152 @@
+//! A Service gets another address, and the old one stays beside it for a while, as stories.
+
+use super::*;
+use crate::address::Family::{V4, V6};
+use crate::world::Renumber;
+
+fn wish(leaving: &[&str], overlap: u64) -> Option<Box<Renumber>> {
+    let leaving = leaving.iter().map(|text| text.parse().unwrap()).collect();
+    Some(Box::new(Renumber { leaving, overlap: Duration::from_secs(overlap) }))
+}
+
+/// The Service as the API server has it, with a change, in a later version.
+fn change(story: &mut Story, name: &str, change: impl FnOnce(&mut Service)) {
+    let mut service = Service::clone(&story.planner.world().services[&key(name)]);
+    change(&mut service);
+    service.resource_version = format!("{}", service.resource_version.parse::<u64>().unwrap() + 10);
+    story.put(name, service);
+}
+
+fn annotation_goes(story: &Story, name: &str) -> bool {
+    story.planner.plan().status.services[&key(name)].write.as_ref().is_some_and(|write| write.renumbered)
+}
+
+fn after(story: &mut Story, secs: u64) {
+    story.now += Duration::from_secs(secs);
+    story.turn();
+}
+
+#[test]
+fn both_addresses_are_announced_for_the_overlap_and_then_the_new_one_alone() {
+    let mut story = Story::begin(configuration());
+    story.endpoints("web", &["a"]);
+    story.put("web", service());
+    story.confirm("web");
+    change(&mut story, "web", |it| it.renumber = wish(&["192.168.35.100"], 600));
+    assert_eq!(story.addresses("web"), ["192.168.35.100", "192.168.35.101"], "the old one in front: nothing moves");
+    assert_eq!(story.routes(), ["192.168.35.100/32"], "the new one is not confirmed yet");
+    assert!(!annotation_goes(&story, "web"));
+    after(&mut story, 3600);
+    assert_eq!(story.addresses("web").len(), 2, "the time runs from when both are there");
+    story.confirm("web");
+    assert_eq!(story.routes(), ["192.168.35.100/32", "192.168.35.101/32"]);
+    assert_eq!(story.planner.next_deadline(), Some(story.now + Duration::from_secs(600)));
+    after(&mut story, 599);
+    assert_eq!(story.addresses("web").len(), 2);
+    after(&mut story, 1);
+    assert_eq!(story.addresses("web"), ["192.168.35.101"]);
+    assert_eq!(story.written("web").map(|it| it.len()), Some(1));
+    assert!(annotation_goes(&story, "web"), "in the same write");
+    let warning = story.planner.plan().status.services[&key("web")].warning.clone().expect("an Event");
+    assert!(warning.message.contains("192.168.35.100") && warning.message.contains("renumber"), "{}", warning.message);
+    assert_eq!(story.routes().len(), 2, "until the status shows it");
+    story.confirm("web");
+    change(&mut story, "web", |it| it.renumber = None);
+    assert_eq!(
+        (story.routes(), story.addresses("web")),
+        (vec!["192.168.35.101/32".to_owned()], vec!["192.168.35.101".to_owned()])
+    );
+    story.put("next", service());
+    assert_eq!(story.addresses("next"), ["192.168.35.100"], "the old one is free");
+}
+
+#[test]
+fn the_next_agent_that_allocates_counts_the_overlap_anew_and_shortens_it_never() {
+    let mut story = Story::begin(configuration());
+    story.put("web", service());
+    story.confirm("web");
+    change(&mut story, "web", |it| it.renumber = wish(&["192.168.35.100"], 60));
+    story.confirm("web");
+    after(&mut story, 59);
+    story.tell(Fact::Leader(false));
+    story.turn();
+    change(&mut story, "web", |_| {});
+    after(&mut story, 100);
+    assert_eq!(story.addresses("web").len(), 2, "who does not allocate takes nothing away");
+    story.tell(Fact::Leader(true));
+    change(&mut story, "web", |_| {});
+    assert_eq!(story.addresses("web").len(), 2);
+    after(&mut story, 60);
+    assert_eq!(story.addresses("web"), ["192.168.35.101"]);
+}
+
+#[test]
+fn without_another_address_the_old_one_stays_and_the_service_says_why() {
+    let mut config = configuration();
+    config.pools = vec![pool("tiny", &["192.0.2.1"])];
+    let mut story = Story::begin(config);
+    story.put("web", service());
+    story.confirm("web");
+    change(&mut story, "web", |it| it.renumber = wish(&["192.0.2.1"], 0));
+    assert_eq!(story.addresses("web"), ["192.0.2.1"]);
+    let complaint = story.decision("web").allocation.complaint.as_ref().map(ToString::to_string);
+    assert_eq!(complaint.as_deref(), Some("no free IPv4 address in tiny"));
+    assert!(!annotation_goes(&story, "web"), "it waits for one");
+}
+
+#[test]
+fn of_a_dual_stack_service_one_address_alone_can_be_replaced_and_both_can() {
+    let mut config = configuration();
+    config.pools = vec![pool("lan", &["192.168.35.100-192.168.35.110", "fd35::100-fd35::1ff"])];
+    let both = Service { families: vec![V4, V6], family_policy: FamilyPolicy::RequireDualStack, ..service() };
+    for (leaving, expected) in [
+        (&["fd35::100"][..], ["192.168.35.100", "fd35::101"]),
+        (&["192.168.35.100", "fd35::100"], ["192.168.35.101", "fd35::101"]),
+    ] {
+        let mut story = Story::begin(config.clone());
+        story.put("web", both.clone());
+        story.confirm("web");
+        change(&mut story, "web", |it| it.renumber = wish(leaving, 0));
+        assert_eq!(story.addresses("web").len(), 2 + leaving.len());
+        story.confirm("web");
+        assert_eq!(story.addresses("web"), expected, "with no overlap at once");
+    }
+}
+
+#[test]
+fn a_reservation_and_a_sharing_key_do_not_give_the_same_address_again() {
+    use crate::world::{ServicePort, Sharing};
+    let mut config = configuration();
+    config.reservations = vec![Reservation { service: key("web"), addresses: vec!["192.168.35.105".parse().unwrap()] }];
+    let mut story = Story::begin(config);
+    story.put("web", service());
+    story.confirm("web");
+    assert_eq!(story.addresses("web"), ["192.168.35.105"]);
+    change(&mut story, "web", |it| it.renumber = wish(&["192.168.35.105"], 60));
+    assert_eq!(story.addresses("web"), ["192.168.35.105", "192.168.35.100"]);
+    let sharing = |port| Service {
+        sharing: Some(Box::new(Sharing { key: "key".to_owned(), selector: Labels::default() })),
+        ports: vec![ServicePort { protocol: "TCP".to_owned(), port }],
+        ..service()
+    };
+    let mut story = Story::begin(configuration());
+    for (name, port) in [("one", 80), ("two", 81)] {
+        story.put(name, sharing(port));
+        story.confirm(name);
+    }
+    assert_eq!(story.addresses("two"), ["192.168.35.100"]);
+    change(&mut story, "two", |it| it.renumber = wish(&["192.168.35.100"], 0));
+    story.confirm("two");
+    assert_eq!(story.addresses("two"), ["192.168.35.101"]);
+    assert_eq!(story.addresses("one"), ["192.168.35.100"], "the other keeps it");
+}
+
+#[test]
+fn a_wish_for_addresses_that_the_service_has_not_does_nothing_and_goes() {
+    let mut story = Story::begin(configuration());
+    story.put("web", service());
+    story.confirm("web");
+    change(&mut story, "web", |it| it.renumber = wish(&["192.0.2.77"], 60));
+    assert_eq!(story.addresses("web"), ["192.168.35.100"]);
+    assert!(annotation_goes(&story, "web"));
+}

@@ -1,0 +1,148 @@
+//! What a running agent says of BFD: the JSON behind `crier bfd`, and what is wrong with it. Floor 1.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::bgp::{PeersFilter, UnknownPeer};
+use super::{SCHEMA_VERSION, Snapshot};
+use crate::bfd_state::{BfdState, Diagnostic};
+use crate::names::{InterfaceName, NodeName, PeerName};
+use crate::plan::slice::BfdPeer;
+use crate::world::{BfdLoss, BfdReport};
+
+/// `crier bfd`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BfdSessionsReport {
+    pub schema_version: u32,
+    pub node: NodeName,
+    pub sessions: Vec<BfdSessionReport>,
+    /// Packets that were dropped since the start of the agent, by the code of the reason. Reasons without one are left out.
+    pub discarded: BTreeMap<String, u64>,
+}
+
+/// One session. Counters run from the start of the agent; the rest is of the session that stands.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BfdSessionReport {
+    pub peer: PeerName,
+    pub address: String,
+    /// The link or the VRF that the session is bound to; `None` in the main routing table.
+    pub interface: Option<InterfaceName>,
+    pub state: BfdState,
+    pub since: Option<Timestamp>,
+    /// How long the peer may be silent; `None` while it is not heard. Rounded up, as the intervals are.
+    pub detection_time_millis: Option<u64>,
+    /// Between two packets of ours at most; `None` while none are sent periodically.
+    pub transmit_interval_millis: Option<u64>,
+    /// Between two packets of the peer at most.
+    pub receive_interval_millis: Option<u64>,
+    /// Why this end last left Up, or last failed to get there.
+    pub last_diagnostic: Diagnostic,
+    /// The same of the peer's end.
+    pub remote_diagnostic: Diagnostic,
+    /// `None` while the peer is not heard.
+    pub remote_state: Option<BfdState>,
+    pub remote_multiplier: Option<u8>,
+    pub profile: String,
+    pub multihop: bool,
+    pub authenticated: bool,
+    /// BGP waits for this session: `bfd-strict`.
+    pub strict: bool,
+    pub local_address: Option<IpAddr>,
+    pub local_discriminator: Option<u32>,
+    pub remote_discriminator: Option<u32>,
+    /// The peer asks for Demand mode.
+    pub remote_demand: bool,
+    pub times_up: u64,
+    /// How often the session was Up and packets did not pass any more.
+    pub losses: u64,
+    pub last_loss: Option<BfdLoss>,
+    pub packets_sent: u64,
+    pub packets_unsent: u64,
+    pub packets_received: u64,
+    /// Why the session cannot send or receive.
+    pub problem: Option<String>,
+}
+
+/// The view of `crier bfd`.
+///
+/// # Errors
+/// If no peer that is watched by BFD has the name.
+pub fn sessions(snapshot: &Snapshot, filter: &PeersFilter) -> Result<BfdSessionsReport, UnknownPeer> {
+    let peers = &snapshot.plan.bfd.peers;
+    let wanted = |name: &PeerName| filter.peer.as_ref().is_none_or(|wanted| wanted == name);
+    let sessions: Vec<BfdSessionReport> =
+        peers.iter().filter(|(name, _)| wanted(name)).map(|(name, peer)| of_peer(snapshot, name, peer)).collect();
+    match &filter.peer {
+        Some(name) if sessions.is_empty() => {
+            return Err(UnknownPeer { name: name.clone(), known: peers.keys().cloned().collect() });
+        }
+        Some(_) | None => {}
+    }
+    let discarded = snapshot.counters.bfd.discarded.iter().filter(|(_, count)| *count > 0);
+    Ok(BfdSessionsReport {
+        schema_version: SCHEMA_VERSION,
+        node: snapshot.node.clone(),
+        sessions,
+        discarded: discarded.map(|(discard, count)| (discard.code().to_owned(), *count)).collect(),
+    })
+}
+
+fn of_peer(snapshot: &Snapshot, name: &PeerName, peer: &BfdPeer) -> BfdSessionReport {
+    let report = snapshot.world.bfd.get(name).map(AsRef::as_ref);
+    let BfdPeer { profile, address, source: _, vrf, multihop } = peer;
+    let counted = snapshot.counters.bfd.peers.get(name).copied().unwrap_or_default();
+    let millis = |micros: u64| micros.div_ceil(1000);
+    let of = |read: fn(&BfdReport) -> Option<u64>| report.and_then(read).map(millis);
+    BfdSessionReport {
+        peer: name.clone(),
+        address: address.to_string(),
+        interface: address.interface.clone().or_else(|| vrf.clone()),
+        state: report.map_or(BfdState::Down, |report| report.state),
+        since: report.and_then(|report| Timestamp::try_from(report.since).ok()),
+        detection_time_millis: of(|report| report.detection_time_micros),
+        transmit_interval_millis: of(|report| report.transmit_interval_micros),
+        receive_interval_millis: of(|report| report.receive_interval_micros),
+        last_diagnostic: report.map_or(Diagnostic::None, |report| report.diagnostic),
+        remote_diagnostic: report.map_or(Diagnostic::None, |report| report.remote_diagnostic),
+        remote_state: report.and_then(|report| report.remote_state),
+        remote_multiplier: report.and_then(|report| report.remote_multiplier),
+        profile: profile.name.clone(),
+        multihop: *multihop,
+        authenticated: profile.key.is_some(),
+        strict: snapshot.plan.bgp.peers.get(name).is_some_and(|peer| peer.settings.bfd_strict),
+        local_address: report.and_then(|report| report.local_address),
+        local_discriminator: report.map(|report| report.discriminator),
+        remote_discriminator: report.and_then(|report| report.remote_discriminator),
+        remote_demand: report.is_some_and(|report| report.remote_demand),
+        times_up: report.map_or(0, |report| report.times_up),
+        losses: report.map_or(0, |report| report.losses),
+        last_loss: report.and_then(|report| report.last_loss.clone()),
+        packets_sent: counted.sent,
+        packets_unsent: counted.unsent,
+        packets_received: counted.received,
+        problem: report.and_then(|report| report.problem.clone()),
+    }
+}
+
+/// What an operator should look at. A peer whose BFD was never heard is no failure of the path, but BFD does nothing for it.
+pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
+    let of_peer = |(name, peer): (&PeerName, &BfdPeer)| {
+        let report = snapshot.world.bfd.get(name)?;
+        let address = &peer.address;
+        let what = match (&report.problem, report.state, report.remote_state) {
+            (Some(problem), ..) => problem.clone(),
+            (None, BfdState::Up, _) => return None,
+            (None, _, None) => {
+                let port = if peer.multihop { 4784 } else { 3784 };
+                format!("nothing is heard from the peer; is BFD configured there, and does UDP port {port} pass?")
+            }
+            (None, _, Some(BfdState::AdminDown)) => "the peer's operator holds the session down".to_owned(),
+            (None, state, Some(_)) => format!("the session is {state}: {}", report.diagnostic),
+        };
+        Some(format!("BFD of peer {name} ({address}): {what}"))
+    };
+    snapshot.plan.bfd.peers.iter().filter_map(of_peer).collect()
+}

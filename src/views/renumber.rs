@@ -1,0 +1,109 @@
+//! `crier renumber`: what the API server is to be told so that a Service gets other addresses. Floor 1.
+//! It changes nothing: whoever allocates reads the annotation and follows it.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{SCHEMA_VERSION, Snapshot};
+use crate::config::duration;
+use crate::k8s::annotation::renumbering;
+use crate::names::ObjectKey;
+use crate::plan::decision::Decision;
+use crate::world::Renumber;
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenumberRequest {
+    pub service: ObjectKey,
+    /// In milliseconds: how long the old addresses stay beside the new ones.
+    pub overlap_millis: u64,
+}
+
+/// An annotation that is to be written to a Service as it is in this version, and to no other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Annotate {
+    pub service: ObjectKey,
+    pub uid: String,
+    pub resource_version: String,
+    pub name: &'static str,
+    pub value: String,
+}
+
+/// What was asked of the API server.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RenumberReport {
+    pub schema_version: u32,
+    pub service: ObjectKey,
+    /// The addresses that the Service is to give up.
+    pub leaving: Vec<IpAddr>,
+    pub overlap: String,
+}
+
+/// Why a Service cannot get other addresses.
+#[derive(Debug, thiserror::Error)]
+pub enum CannotRenumber {
+    #[error("there is no Service {0} of type LoadBalancer")]
+    NoService(ObjectKey),
+    #[error("{0} has no address of crier's")]
+    NoAddress(ObjectKey),
+    #[error("{service} requests {address} itself: change its annotation or spec.loadBalancerIP instead")]
+    Requested { service: ObjectKey, address: IpAddr },
+    #[error("its request cannot be read: {0}")]
+    Unreadable(String),
+    #[error(
+        "{service} is being renumbered: {under_way}; wait until that is over, or remove its annotation {}",
+        Renumber::ANNOTATION
+    )]
+    UnderWay { service: ObjectKey, under_way: String },
+    #[error("the overlap is longer than {}", duration::text(Renumber::LONGEST_OVERLAP))]
+    TooLong,
+    #[error(
+        "this agent has no API server ([manifests]): write the annotation {} into the manifest of {service}: \"{value}\"",
+        Renumber::ANNOTATION
+    )]
+    Standalone { service: ObjectKey, value: String },
+}
+
+/// The annotation to write, and what it means.
+pub fn renumber(
+    snapshot: &Snapshot,
+    RenumberRequest { service: key, overlap_millis }: &RenumberRequest,
+) -> Result<(Annotate, RenumberReport), CannotRenumber> {
+    let service = snapshot.world.services.get(key).filter(|service| service.load_balancer);
+    let service = service.ok_or_else(|| CannotRenumber::NoService(key.clone()))?;
+    let overlap = Duration::from_millis(*overlap_millis);
+    if overlap > Renumber::LONGEST_OVERLAP {
+        return Err(CannotRenumber::TooLong);
+    }
+    let request = service.request.as_ref().map_err(|error| CannotRenumber::Unreadable(error.to_string()))?;
+    if let Some(under_way) = &service.renumber {
+        return Err(CannotRenumber::UnderWay { service: key.clone(), under_way: renumbering(under_way) });
+    }
+    let leaving = snapshot.plan.decisions.get(key).map(|decision| addresses(decision)).unwrap_or_default();
+    if leaving.is_empty() {
+        return Err(CannotRenumber::NoAddress(key.clone()));
+    }
+    if let Some(address) = leaving.iter().find(|address| request.addresses.contains(address)) {
+        return Err(CannotRenumber::Requested { service: key.clone(), address: *address });
+    }
+    let value = renumbering(&Renumber { leaving: leaving.clone(), overlap });
+    if snapshot.config.is_standalone() {
+        return Err(CannotRenumber::Standalone { service: key.clone(), value });
+    }
+    let annotate = Annotate {
+        service: key.clone(),
+        uid: service.uid.clone(),
+        resource_version: service.resource_version.clone(),
+        name: Renumber::ANNOTATION,
+        value,
+    };
+    let (schema_version, overlap) = (SCHEMA_VERSION, duration::text(overlap));
+    Ok((annotate, RenumberReport { schema_version, service: key.clone(), leaving, overlap }))
+}
+
+/// Those that are announced: the status shows them.
+fn addresses(decision: &Decision) -> Vec<IpAddr> {
+    decision.announcements.iter().map(|it| it.address).collect()
+}

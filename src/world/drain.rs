@@ -1,0 +1,42 @@
+//! How far this node has come with leaving: the words of a drain. Floor 1. `agent::drain` tells, the plan obeys.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// This node is being drained, or is drained. Kept on the disk: only an operator takes it back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drain {
+    pub stage: DrainStage,
+    /// In the operator's words.
+    pub reason: Option<String>,
+    pub since: Timestamp,
+    /// Flows are waited for until then.
+    pub until: Timestamp,
+    /// Flows were left when the time was over.
+    pub timed_out: bool,
+}
+
+/// In this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DrainStage {
+    /// Routes say GRACEFUL_SHUTDOWN (RFC 8326) and have the lowest local preference, so that routers use others; everything
+    /// still works. The flows that were open when the drain began are waited for.
+    Waiting,
+    /// The node's addresses on the link go to other nodes, each once another node takes it.
+    HandingOver,
+    /// The node announces nothing.
+    Drained,
+}
+
+impl DrainStage {
+    pub const ALL: [DrainStage; 3] = [DrainStage::Waiting, DrainStage::HandingOver, DrainStage::Drained];
+
+    pub fn code(self) -> &'static str {
+        match self {
+            DrainStage::Waiting => "waiting",
+            DrainStage::HandingOver => "handing-over",
+            DrainStage::Drained => "drained",
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! A node is drained: routes step back first, flows end by themselves, the link hands over, then routes go; and nothing forgets it.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+
+use rack::crier::Crier;
+use rack::lan::Lan;
+use rack::{
+    Manifests, Namespace, Need, Rack, Service, Site, bird, eventually, eventually_equal, millis, secs, throughout,
+};
+use serde_json::Value;
+
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 100);
+
+/// The kernel in here tracks connections, as it does wherever kube-proxy runs.
+fn track(namespace: &Namespace) {
+    namespace.sh("nft add table inet tracked");
+    namespace.sh("nft add chain inet tracked incoming { type filter hook input priority 0 ; }");
+    namespace.sh("nft add rule inet tracked incoming ct state new counter");
+}
+
+fn ordered(agent: &Crier, words: &str) -> (Option<i32>, String) {
+    let output = agent.verb(words);
+    let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
+    (output.status.code(), format!("{}{}", text(&output.stdout), text(&output.stderr)))
+}
+
+fn drain(agent: &Crier) -> Value {
+    agent.status()["drain"].clone()
+}
+
+/// Asks over a connection that is open, and reads the answer to its end.
+fn finish(mut stream: TcpStream) -> Result<String, String> {
+    stream.set_read_timeout(Some(secs(5))).expect("a time-out is taken");
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").map_err(|error| error.to_string())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).map_err(|error| error.to_string())?;
+    if answer.contains("200 OK") { Ok(answer) } else { Err(answer) }
+}
+
+#[test]
+fn flows_that_are_open_end_by_themselves_before_the_address_goes_to_another_node() {
+    let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Crier, Need::Nft]) else { return };
+    let lan = Lan::with_pages(&rack, 2);
+    lan.site.nodes.iter().for_each(|node| track(node));
+    lan.service("web", "192.168.35.100");
+    let agents = lan.agents();
+    let owner = lan.owner(ADDRESS);
+    let (leaving, other) = (&agents[owner], &agents[1 - owner]);
+    let client = lan.site.host("client", 77);
+    let open: Vec<TcpStream> =
+        (0..200).map(|_| client.connect((ADDRESS, 80), secs(5)).expect("the Service answers")).collect();
+
+    let (code, said) = ordered(leaving, "drain --timeout 60s --reason new-disk");
+    assert_eq!(code, Some(0), "{said}");
+    eventually("every open flow is counted", secs(5), || {
+        let drain = drain(leaving);
+        if drain["flows"] == 200 && drain["flows_left"] == 200 { Ok(()) } else { Err(drain.to_string()) }
+    });
+    assert_eq!(drain(leaving)["reason"], "new-disk");
+    throughout("the node answers on while flows are open", secs(2), || {
+        let drain = drain(leaving);
+        if drain["stage"] == "waiting" && drain["addresses_left"] == 1 { Ok(()) } else { Err(drain.to_string()) }
+    });
+    let outcomes: Vec<_> = open.into_iter().map(finish).collect();
+    let lost: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
+    assert!(lost.is_empty(), "{} of {} connections broke: {lost:?}", lost.len(), outcomes.len());
+    eventually("it is drained", secs(30), || {
+        let drain = drain(leaving);
+        if drain["stage"] == "drained" && drain["timed_out"] == false { Ok(()) } else { Err(drain.to_string()) }
+    });
+    lan.answered_by(ADDRESS, &[other.node()]);
+    client.get((ADDRESS, 80)).expect("the other node serves");
+
+    // Nothing forgets it but an operator.
+    leaving.kill();
+    let again = lan.agent(owner);
+    again.wait_ready(secs(30));
+    assert_eq!(drain(&again)["stage"], "drained", "a restart does not take it back");
+    let (code, said) = ordered(other, "drain");
+    assert_eq!(code, Some(1), "the last node does not leave: {said}");
+    assert!(said.contains("last node") && said.contains("--force"), "{said}");
+    let (code, said) = ordered(&again, "undrain");
+    assert_eq!(code, Some(0), "{said}");
+    eventually("it takes part again", secs(20), || {
+        let (code, said) = ordered(other, "drain --timeout 1s");
+        if code == Some(0) { Ok(()) } else { Err(said) }
+    });
+    lan.answered_by(ADDRESS, &[again.node()]);
+}
+
+#[test]
+fn who_asks_steadily_loses_next_to_nothing_while_a_node_leaves_the_link() {
+    let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Crier, Need::Nft]) else { return };
+    let lan = Lan::with_pages(&rack, 2);
+    lan.site.nodes.iter().for_each(|node| track(node));
+    lan.service("web", "192.168.35.100");
+    let agents = lan.agents();
+    let owner = lan.owner(ADDRESS);
+    let client = lan.site.host("client", 77);
+    client.get((ADDRESS, 80)).expect("the Service answers");
+    let asking = client.ask_steadily((ADDRESS, 80), millis(5));
+    let (code, said) = ordered(&agents[owner], "drain --wait --timeout 20s");
+    assert_eq!(code, Some(0), "{said}");
+    lan.answered_by(ADDRESS, &[agents[1 - owner].node()]);
+    let outcomes = asking.stop();
+    // One may be under way between two nodes that share no state.
+    assert!(outcomes.lost() <= 1, "{outcomes}");
+}
+
+#[test]
+fn flows_that_do_not_end_hold_a_drain_no_longer_than_its_time_and_the_command_says_so() {
+    let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Crier, Need::Nft]) else { return };
+    let lan = Lan::with_pages(&rack, 2);
+    lan.site.nodes.iter().for_each(|node| track(node));
+    lan.service("web", "192.168.35.100");
+    let agents = lan.agents();
+    let owner = lan.owner(ADDRESS);
+    let client = lan.site.host("client", 77);
+    let _open = client.connect((ADDRESS, 80), secs(5)).expect("the Service answers");
+    let (code, said) = ordered(&agents[owner], "drain --wait --timeout 3s");
+    assert_eq!(code, Some(4), "{said}");
+    assert!(said.contains("1 flows were left"), "{said}");
+    lan.answered_by(ADDRESS, &[agents[1 - owner].node()]);
+}
+
+#[test]
+fn routes_say_graceful_shutdown_first_and_go_last_also_across_a_restart() {
+    let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Bird, Need::Crier, Need::Nft]) else { return };
+    let manifests = Manifests::new(&rack);
+    manifests.service(&Service::new("web").anywhere().addresses("203.0.113.1"));
+    let site = Site::new(&rack, "192.168.35.0/24", "fd35::/64", 1);
+    let session = "protocol bgp node1 { local as 64512; neighbor 192.168.35.11 as 64512; passive yes; direct; ipv4 { import all; export none; gateway direct; }; }";
+    let bird = site.router.bird(&format!("router id 192.168.35.1;\n{}\n{session}\n", bird::KERNEL));
+    let node = site.node(0);
+    track(node);
+    let _page = node.serve(node.name(), &[80]);
+    let configuration = format!(
+        "{}\n[api]\nlisten = \"\"\n[[pool]]\nname = \"public\"\naddresses = [\"203.0.113.0/28\"]\nbind = \"lo\"\n\
+         [bgp]\nasn = 64512\nlisten = []\n[[bgp.peer]]\nname = \"tor\"\naddress = \"192.168.35.1\"\nasn = \"internal\"\n\
+         connect-retry-time = \"1s\"\n[[bgp.advertisement]]\ncommunities = [\"64512:100\"]\nlocal-preference = 200\n",
+        manifests.section()
+    );
+    let agent = node.crier(node.name(), &configuration);
+    agent.wait_ready(secs(30));
+    bird.wait_established("node1", secs(20));
+    let seen = || {
+        let routes = bird.route("203.0.113.1/32");
+        routes.first().map_or_else(String::new, |route| {
+            let attribute = |name: &str| route.attributes.get(name).cloned().unwrap_or_default();
+            format!("{} {}", attribute("BGP.local_pref"), attribute("BGP.community"))
+        })
+    };
+    eventually_equal("the route is there", secs(10), &"200 (64512,100)".to_owned(), seen);
+    let client = site.outside("client");
+    eventually("the client reaches the Service", secs(10), || {
+        client.get(([203, 0, 113, 1], 80)).map(drop).map_err(|error| error.to_string())
+    });
+    let open = client.connect(([203, 0, 113, 1], 80), secs(5)).expect("the Service answers");
+
+    let (code, said) = ordered(&agent, "drain --timeout 30s");
+    assert_eq!(code, Some(1), "there is no other node: {said}");
+    let (code, said) = ordered(&agent, "drain --timeout 30s --force");
+    assert_eq!(code, Some(0), "{said}");
+    eventually_equal("the route steps back", secs(5), &"0 (64512,100) (65535,0)".to_owned(), seen);
+    throughout("while a flow is open the route stays", secs(2), || {
+        if seen().is_empty() { Err("it went") } else { Ok(()) }
+    });
+    finish(open).expect("the flow ends by itself");
+    eventually_equal("the route goes last", secs(10), &String::new(), seen);
+    let (code, said) = ordered(&agent, "undrain");
+    assert_eq!(code, Some(0), "{said}");
+    eventually_equal("the route is back as it was", secs(5), &"200 (64512,100)".to_owned(), seen);
+
+    // A crash in the middle.
+    let _open = client.connect(([203, 0, 113, 1], 80), secs(5)).expect("the Service answers");
+    let (code, said) = ordered(&agent, "drain --timeout 8s --force");
+    assert_eq!(code, Some(0), "{said}");
+    eventually_equal("the route steps back", secs(5), &"0 (64512,100) (65535,0)".to_owned(), seen);
+    agent.kill();
+    let again = node.crier(node.name(), &configuration);
+    again.wait_ready(secs(30));
+    throughout("a flow is open still, so it goes on waiting", secs(2), || match drain(&again)["stage"].as_str() {
+        Some("waiting") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    eventually_equal("it goes on where it was", secs(30), &"drained".to_owned(), || {
+        drain(&again)["stage"].as_str().unwrap_or_default().to_owned()
+    });
+    eventually_equal("the route is gone", secs(10), &String::new(), seen);
+}

@@ -1,0 +1,443 @@
+//! What pods open leaves with their Service's address or not at all: by the owner, from every node, whatever dies or is flushed.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use rack::capture::Capture;
+use rack::crier::Crier;
+use rack::lan::Lan;
+use rack::packet::Mac;
+use rack::{Metal, Namespace, Need, Pod, Rack, Service, bird, eventually, eventually_equal, millis, rest, secs};
+use serde_json::Value;
+
+const NEEDS: [Need; 3] = [Need::Namespaces, Need::Nft, Need::Crier];
+
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 100);
+const ADDRESSES: [&str; 2] = ["192.168.35.100", "fd35::100"];
+const PORT: u16 = 9000;
+
+/// A CNI that masquerades what its pods send to the outside, as flannel does it.
+const CNI: &str = "table inet cni {
+  chain post { type nat hook postrouting priority srcnat; policy accept;
+    ip saddr 10.244.0.0/16 ip daddr != 10.244.0.0/16 masquerade
+    ip6 saddr fd44::/48 ip6 daddr != fd44::/48 masquerade
+  }
+}
+";
+
+/// Two nodes, each with a pod of the Service `web` and a CNI that masquerades.
+struct Scene {
+    pods: Vec<Pod>,
+    lan: Lan,
+    configuration: String,
+}
+
+impl Scene {
+    fn new(rack: &Rack) -> Scene {
+        let lan = Lan::new(rack, 2);
+        let mut nodes = String::new();
+        for node in &lan.site.nodes {
+            let [range, range6] = node.pod_ranges();
+            nodes += &format!(
+                "---\napiVersion: v1\nkind: Node\nmetadata: {{ name: {} }}\nspec: {{ podCIDRs: [\"{range}\", \"{range6}\"] }}\n\
+                 status: {{ addresses: [{{ type: InternalIP, address: \"{}\" }}, {{ type: InternalIP, address: \"{}\" }}] }}\n",
+                node.name(),
+                node.address,
+                node.address6
+            );
+        }
+        lan.manifests.write("nodes.yaml", &nodes);
+        let cni = rack.write("cni.nft", CNI);
+        let pods = lan.site.nodes.iter().enumerate().map(|(number, node)| {
+            node.sh(&format!("nft -f {}", cni.display()));
+            node.pod(&format!("web-{number}"), &[80])
+        });
+        let pods = pods.collect();
+        let configuration = lan.configuration();
+        Scene { pods, lan, configuration }
+    }
+
+    /// The Service of both pods.
+    fn serve(&self, value: &str) {
+        let service = Service::new("web").annotation("crier.dev/egress", value).addresses(&ADDRESSES.join(","));
+        let service =
+            self.pods.iter().fold(service, |service, pod| service.at(pod.address.into()).at(pod.address6.into()));
+        self.lan.manifests.service(&service);
+    }
+
+    /// Waits until both agents say how the pods leave by the owner of that index.
+    #[track_caller]
+    fn leave_by(&self, agents: &[Crier], owner: usize) {
+        for (number, agent) in agents.iter().enumerate() {
+            let path = if number == owner { "local" } else { "routed" };
+            let expected: Vec<String> = ADDRESSES.map(|address| format!("{address} {path} 2")).to_vec();
+            eventually_equal(&format!("egress on {}", agent.node()), secs(20), &expected, || rows(agent));
+        }
+    }
+
+    /// The end of a UDP or TCP path outside of the cluster.
+    fn client(&self, v6: bool) -> SocketAddr {
+        let client = &self.lan.site.client;
+        let address = if v6 { IpAddr::from(client.address6) } else { client.address.into() };
+        (address, PORT).into()
+    }
+}
+
+/// `crier egress`, a line for each address.
+fn rows(agent: &Crier) -> Vec<String> {
+    let Ok(report) = agent.try_json("egress") else { return Vec::new() };
+    let text = |row: &Value| {
+        let word = |key: &str| row[key].as_str().unwrap_or("-").to_owned();
+        format!("{} {} {}", word("address"), word("path"), row["pods"])
+    };
+    report["services"].as_array().into_iter().flatten().map(text).collect()
+}
+
+fn socket(host: &Namespace, address: IpAddr, port: u16) -> UdpSocket {
+    let socket = host.run(|| UdpSocket::bind((address, port))).expect("the namespace is ours");
+    socket.set_read_timeout(Some(millis(100))).expect("a socket takes a timeout");
+    socket
+}
+
+/// Datagrams of both families from every pod, one of each every millisecond, from a new port every now and then.
+struct Senders {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Senders {
+    fn start(scene: &Scene) -> Senders {
+        let stop = Arc::new(AtomicBool::new(false));
+        let sender = |(pod, v6): (&Pod, bool)| {
+            let (to, stop) = (scene.client(v6), stop.clone());
+            let address = if v6 { IpAddr::from(pod.address6) } else { pod.address.into() };
+            let pod = Namespace::clone(pod);
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let socket = socket(&pod, address, 0);
+                    for _ in 0..100 {
+                        // What is refused or dropped is what the test is about.
+                        let _ = socket.send_to(b"egress", to);
+                        rest(millis(1));
+                    }
+                }
+            })
+        };
+        let threads = scene.pods.iter().flat_map(|pod| [(pod, false), (pod, true)]).map(sender).collect();
+        Senders { stop, threads }
+    }
+
+    fn end(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.threads.into_iter().for_each(|thread| thread.join().expect("a sender does not panic"));
+    }
+}
+
+/// A pod that pings a host, ten times a second. Dropping it ends it.
+struct Pinging {
+    stop: Arc<AtomicBool>,
+}
+
+impl Pinging {
+    fn start(pod: &Pod, to: Ipv4Addr) -> Pinging {
+        use socket2::{Domain, Protocol, Socket, Type};
+        let stop = Arc::new(AtomicBool::new(false));
+        let ends = stop.clone();
+        let open = || Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::ICMPV4));
+        let socket = pod.run(open).expect("the rack allows pings");
+        std::thread::spawn(move || {
+            // An echo request; the kernel fills in the identifier and the sum.
+            let echo = [8, 0, 0, 0, 0, 0, 0, 1];
+            while !ends.load(Ordering::Relaxed) {
+                let _ = socket.send_to(&echo, &SocketAddr::from((to, 0)).into());
+                rest(millis(100));
+            }
+        });
+        Pinging { stop }
+    }
+}
+
+impl Drop for Pinging {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The sources of all echo requests so far.
+fn pings(capture: &Capture) -> BTreeSet<String> {
+    let frames = capture.frames();
+    let requests = frames.iter().filter(|it| it.bytes.get(12..14) == Some(&[8, 0]) && it.bytes.get(23) == Some(&1));
+    let requests = requests.filter(|it| it.bytes.get(34) == Some(&8));
+    requests
+        .filter_map(|it| Some(Ipv4Addr::from(<[u8; 4]>::try_from(it.bytes.get(26..30)?).ok()?).to_string()))
+        .collect()
+}
+
+/// Whose packets the client gets now.
+fn heard(socket: &UdpSocket) -> BTreeSet<String> {
+    let mut buffer = [0; 64];
+    let mut sources = Vec::new();
+    // More than the socket holds: the last of them were sent after this began.
+    while sources.len() < 1000
+        && let Ok((_, from)) = socket.recv_from(&mut buffer)
+    {
+        sources.push(from.ip().to_string());
+    }
+    let old = sources.len().saturating_sub(50);
+    sources.into_iter().skip(old).collect()
+}
+
+/// The sources of what these hosts were sent from inside of the cluster and that is no Service's: of pods, and of nodes where a pod
+/// opened it.
+fn leaks(captures: &[(Capture, Mac)]) -> BTreeSet<String> {
+    let mut leaks = BTreeSet::new();
+    for (capture, mac) in captures {
+        for frame in capture.frames() {
+            let bytes = &frame.bytes;
+            if bytes.get(..6) != Some(&mac.0[..]) {
+                continue;
+            }
+            let (source, protocol, at) = match bytes.get(12..14) {
+                Some([0x08, 0x00]) if bytes.len() >= 34 => {
+                    let source: [u8; 4] = bytes[26..30].try_into().expect("four octets");
+                    (IpAddr::from(source), bytes[23], 34)
+                }
+                Some([0x86, 0xdd]) if bytes.len() >= 54 => {
+                    let source: [u8; 16] = bytes[22..38].try_into().expect("sixteen octets");
+                    (IpAddr::from(source), bytes[20], 54)
+                }
+                _ => continue,
+            };
+            let to_port = bytes.get(at + 2..at + 4).map(|port| u16::from_be_bytes([port[0], port[1]]));
+            let opened_by_pod = matches!(protocol, 6 | 17) && to_port == Some(PORT);
+            let text = source.to_string();
+            let of_pod = text.starts_with("10.244.") || text.starts_with("fd44:");
+            if of_pod || (opened_by_pod && !ADDRESSES.contains(&text.as_str())) {
+                leaks.insert(format!("{text} protocol {protocol}"));
+            }
+        }
+    }
+    leaks
+}
+
+#[test]
+fn what_pods_open_has_the_services_address_from_every_node_and_nothing_else_ever_leaves() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let scene = Scene::new(&rack);
+    let lan = &scene.lan;
+    let mut agents = lan.agents();
+    {
+        // What this test calls a leak is there to be seen before the Service is.
+        let captures = [(lan.site.client.port.capture(), lan.site.client.port.mac())];
+        let senders = Senders::start(&scene);
+        eventually("packets have the nodes' addresses without a Service", secs(10), || {
+            let leaks = leaks(&captures);
+            if leaks.iter().any(|leak| leak.starts_with("192.168.35.1")) { Ok(()) } else { Err(format!("{leaks:?}")) }
+        });
+        senders.end();
+    }
+    scene.serve("service-ip");
+    let owner = lan.owner(ADDRESS);
+    scene.leave_by(&agents, owner);
+
+    let client = &lan.site.client;
+    let ends = [IpAddr::from(client.address), client.address6.into()].map(|address| socket(client, address, PORT));
+    let captures = [client, &lan.site.router].map(|host| (host.port.capture(), host.port.mac()));
+    let senders = Senders::start(&scene);
+    let pinging: Vec<Pinging> = scene.pods.iter().map(|pod| Pinging::start(pod, client.address)).collect();
+    let served = |what: &str| {
+        for (end, address) in ends.iter().zip(ADDRESSES) {
+            eventually(&format!("{what}: packets come from {address}"), secs(10), || {
+                let sources = heard(end);
+                if sources.contains(address) { Ok(()) } else { Err(format!("{sources:?}")) }
+            });
+        }
+    };
+    served("at first");
+
+    // TCP, from each pod.
+    let listener = client.run(|| TcpListener::bind(("0.0.0.0", PORT))).expect("the namespace is ours");
+    for pod in &scene.pods {
+        let _open = client_of(pod, scene.client(false));
+        let (_, from) = listener.accept().expect("a connection");
+        assert_eq!(from.ip(), IpAddr::from(ADDRESS), "the source of a connection of {}", pod.name());
+    }
+    // Inside of the cluster a pod keeps its own address.
+    let [one, two] = [&scene.pods[0], &scene.pods[1]];
+    let inside = socket(two, two.address.into(), 7000);
+    socket(one, one.address.into(), 0).send_to(b"inside", (two.address, 7000)).expect("there is a route");
+    let (_, from) = inside.recv_from(&mut [0; 16]).expect("pods reach each other");
+    assert_eq!(from.ip(), IpAddr::from(one.address));
+    eventually("pings come from the Service's address", secs(10), || {
+        let pings = pings(&captures[0].0);
+        if pings == [ADDRESS.to_string()].into() { Ok(()) } else { Err(format!("{pings:?}")) }
+    });
+    assert_eq!(leaks(&captures), BTreeSet::new());
+
+    // Every ruleset is flushed: crier's table belongs to crier.
+    for node in &lan.site.nodes {
+        node.sh("nft flush ruleset");
+    }
+    served("after a flush");
+    assert_eq!(leaks(&captures), BTreeSet::new(), "after a flush");
+
+    // The owner's agent dies.
+    agents[owner].kill();
+    let heir = 1 - owner;
+    eventually_equal("the other node answers", secs(10), &heir, || lan.owner(ADDRESS));
+    let expected: Vec<String> = ADDRESSES.map(|address| format!("{address} local 2")).to_vec();
+    eventually_equal("egress on the heir", secs(10), &expected, || rows(&agents[heir]));
+    served("after the death of the owner");
+    assert_eq!(leaks(&captures), BTreeSet::new(), "after the death of the owner");
+    agents[owner] = lan.agent_with(owner, &scene.configuration);
+    agents[owner].wait_ready(secs(30));
+    scene.leave_by(&agents, heir);
+    served("after its return");
+    assert_eq!(leaks(&captures), BTreeSet::new(), "after its return");
+
+    // The Service goes, and its pods still send.
+    lan.manifests.remove("web.yaml");
+    for agent in &agents {
+        eventually_equal("no egress any more", secs(10), &Vec::new(), || rows(agent));
+    }
+    heard(&ends[0]);
+    rest(millis(500));
+    assert_eq!(leaks(&captures), BTreeSet::new(), "after the Service was deleted");
+    senders.end();
+    drop(pinging);
+    assert_eq!(pings(&captures[0].0), [ADDRESS.to_string()].into(), "the sources of all pings");
+
+    // Only the command lets the pods go.
+    for agent in &mut agents {
+        agent.stop(secs(10));
+    }
+    for (agent, node) in agents.iter().zip(&lan.site.nodes) {
+        assert!(node.sh("nft list ruleset").contains("table inet crier"), "the table stays when the agent stops");
+        let cleaned =
+            agent.verb(&format!("cleanup --config {}", agent.socket().with_file_name("crier.toml").display()));
+        assert!(cleaned.status.success(), "{}", String::from_utf8_lossy(&cleaned.stderr));
+        assert!(!node.sh("nft list ruleset").contains("table inet crier"), "and is gone after crier cleanup");
+        assert!(!node.ip("rule show").contains("fwmark"), "and so are the rules");
+    }
+}
+
+fn client_of(pod: &Pod, to: SocketAddr) -> std::net::TcpStream {
+    let connect = || std::net::TcpStream::connect_timeout(&to, secs(5));
+    pod.run(connect).unwrap_or_else(|error| panic!("{} connects to {to}: {error}", pod.name()))
+}
+
+/// kube-proxy may lead a pod to itself, and the rack's bridge loses some of these.
+#[track_caller]
+fn reaches(pod: &Pod, to: SocketAddr) {
+    eventually(&format!("{} reaches {to}", pod.name()), secs(10), || {
+        let connected = pod.run(|| std::net::TcpStream::connect_timeout(&to, millis(500)));
+        connected.map(|_| ()).map_err(|error| error.to_string())
+    });
+}
+
+const KUBERNETES: [Need; 3] = [Need::Kubernetes, Need::Iptables, Need::Crier];
+
+fn served_and_sends(mode: &str) {
+    let Some(rack) = Rack::for_test(&KUBERNETES) else { return };
+    let metal = Metal::in_mode(&rack, "192.168.35.0/24", 2, mode);
+    let pods: Vec<Pod> = (0..2).map(|node| metal.pod(node, &format!("web-{node}"), "web", &[8080])).collect();
+    let key = rack.write("pulse.key", "0123456789abcdef0123456789abcdef");
+    let agents = metal.agents(&format!(
+        "[[pool]]\nname = \"lan\"\naddresses = [\"{ADDRESS}/32\"]\n[[l2]]\ninterfaces = [\"eth0\"]\n[pulse]\nkey-file = \"{}\"\n",
+        key.display()
+    ));
+    let service = Service::new("web").selects("web").ports(&[(80, 8080)]).annotation("crier.dev/egress", "service-ip");
+    metal.try_apply(&service.object()).expect("the API server takes the Service");
+    for agent in &agents {
+        eventually(&format!("pods on {} have a way out", agent.node()), secs(30), || {
+            let rows = rows(agent);
+            let has_way = |way: &str| rows == [format!("{ADDRESS} {way} 2")];
+            if has_way("local") || has_way("routed") { Ok(()) } else { Err(format!("{rows:?}")) }
+        });
+    }
+    // A backend of the Service and a source of its address at once.
+    let client = &metal.site.client;
+    eventually("the client gets the page", secs(30), || {
+        client.get((IpAddr::from(ADDRESS), 80)).map(|_| ()).map_err(|error| error.to_string())
+    });
+    let listener = client.run(|| TcpListener::bind(("0.0.0.0", PORT))).expect("the namespace is ours");
+    let cluster_address = metal.get("service/web").expect("the Service")["spec"]["clusterIP"].clone();
+    let cluster_address: IpAddr = cluster_address.as_str().and_then(|text| text.parse().ok()).expect("an address");
+    for pod in &pods {
+        let _open = client_of(pod, (IpAddr::from(client.address), PORT).into());
+        let (_, from) = listener.accept().expect("a connection");
+        assert_eq!(from.ip(), IpAddr::from(ADDRESS), "the source of a connection of {}", pod.name());
+        reaches(pod, (cluster_address, 80).into());
+    }
+    // Pods whose Service loses the annotation are held, and reach the cluster all the same.
+    metal.patch("service/web", &serde_json::json!({ "metadata": { "annotations": { "crier.dev/egress": null } } }));
+    for (agent, pod) in agents.iter().zip(&pods) {
+        eventually_equal("no Service with egress", secs(10), &Vec::new(), || rows(agent));
+        let outside: SocketAddr = (IpAddr::from(client.address), PORT).into();
+        let refused = pod.run(|| std::net::TcpStream::connect_timeout(&outside, millis(500)));
+        assert!(refused.is_err(), "{} reaches the outside with another address", pod.name());
+        reaches(pod, (cluster_address, 80).into());
+    }
+}
+
+#[test]
+fn a_pod_is_backend_and_source_at_once_beside_kube_proxy_in_nftables_mode() {
+    served_and_sends("nftables");
+}
+
+#[test]
+fn a_pod_is_backend_and_source_at_once_beside_kube_proxy_in_iptables_mode() {
+    served_and_sends("iptables");
+}
+
+const BGP: [Need; 4] = [Need::Namespaces, Need::Nft, Need::Bird, Need::Crier];
+
+const BIRD: &str = "
+router id 192.168.35.1;
+protocol bgp node1 { local as 64512; neighbor 192.168.35.11 as 64513; ipv4 { import all; export none; }; }
+protocol bgp node2 { local as 64512; neighbor 192.168.35.12 as 64513; ipv4 { import all; export none; }; }
+";
+
+#[test]
+fn over_bgp_one_node_alone_announces_the_address_and_the_pods_of_all_nodes_leave_by_it() {
+    let Some(rack) = Rack::for_test(&BGP) else { return };
+    let mut scene = Scene::new(&rack);
+    // No subnet of any link: only the route leads there.
+    scene.configuration = format!(
+        "[api]\nlisten = \"\"\n{}[[pool]]\nname = \"public\"\naddresses = [\"203.0.113.0/24\"]\n[bgp]\nasn = 64513\n\
+         [[bgp.peer]]\nname = \"tor\"\naddress = \"192.168.35.1\"\nasn = 64512\nconnect-retry-time = \"1s\"\n\
+         [[bgp.advertisement]]\n",
+        scene.lan.manifests.section()
+    );
+    let site = &scene.lan.site;
+    let outside = site.outside("outside");
+    let _tor = site.router.bird(&format!("{}{BIRD}", bird::KERNEL));
+    let agents: Vec<Crier> = (0..2).map(|node| scene.lan.agent_with(node, &scene.configuration)).collect();
+    let pods = scene.pods.iter();
+    let service = pods.fold(Service::new("web").annotation("crier.dev/egress", "service-ip"), |service, pod| {
+        service.at(pod.address.into())
+    });
+    let address: IpAddr = "203.0.113.7".parse().expect("an address");
+    scene.lan.manifests.service(&service.addresses("203.0.113.7"));
+
+    let hops = eventually("one node alone announces the address", secs(30), || {
+        let hops = site.router.next_hops("203.0.113.7/32");
+        if hops.len() == 1 { Ok(hops) } else { Err(format!("{hops:?}")) }
+    });
+    let owner = site.nodes.iter().position(|node| hops.contains(&node.address.into())).expect("a node");
+    for (number, agent) in agents.iter().enumerate() {
+        let path = if number == owner { "local" } else { "routed" };
+        let expected = vec![format!("203.0.113.7 {path} 2")];
+        eventually_equal(&format!("egress on {}", agent.node()), secs(20), &expected, || rows(agent));
+    }
+    let listener = outside.run(|| TcpListener::bind(("0.0.0.0", PORT))).expect("the namespace is ours");
+    for pod in &scene.pods {
+        let _open = client_of(pod, (IpAddr::from(outside.address), PORT).into());
+        let (_, from) = listener.accept().expect("a connection");
+        assert_eq!(from.ip(), address, "the source of a connection of {}", pod.name());
+    }
+    assert_eq!(site.router.next_hops("203.0.113.7/32"), hops, "and it stays the one");
+}

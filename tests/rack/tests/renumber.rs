@@ -1,0 +1,152 @@
+//! `crier renumber` against a real API server: a Service gets another address, and a client of the old one loses no request
+//! until the overlap is over. And what announcing by Service and by endpoint does on a real link.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use rack::crier::Crier;
+use rack::{Metal, Need, Rack, Service, eventually, eventually_equal, rest, secs};
+use serde_json::{Value, json};
+
+const NEEDS: [Need; 2] = [Need::Kubernetes, Need::Crier];
+
+const LAN: &str = r#"
+[api]
+listen = ""
+metallb-metrics = true
+[pulse]
+unauthenticated = true
+[[pool]]
+name = "lan"
+addresses = ["192.168.35.100-192.168.35.110"]
+rest = "0s"
+[[l2]]
+interfaces = ["eth0"]
+service-selector = "expose!=no"
+prefer-endpoints = true
+"#;
+
+fn service(name: &str) -> Value {
+    Service::new(name).selects("web").ports(&[(80, 8080)]).object()
+}
+
+/// Exit code, and what was printed.
+fn verb(agent: &Crier, words: &str) -> (Option<i32>, String) {
+    let output = agent.verb(words);
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+}
+
+fn addresses(last: &[u8]) -> Vec<String> {
+    last.iter().map(|last| format!("192.168.35.{last}")).collect()
+}
+
+fn annotation(metal: &Metal, name: &str) -> Option<String> {
+    let object = metal.get(&format!("service/{name}")).expect("the Service is there");
+    object["metadata"]["annotations"]["crier.dev/renumber"].as_str().map(str::to_owned)
+}
+
+/// The only node that answers for the address.
+fn owner(metal: &Metal, address: &str) -> Result<String, String> {
+    let mut nodes = metal.site.answering(address.parse().expect("an IPv4 address"));
+    if nodes.len() == 1 { Ok(nodes.remove(0)) } else { Err(format!("{address}: {nodes:?}")) }
+}
+
+#[test]
+fn a_renumbered_service_has_both_addresses_for_the_overlap_and_the_new_one_afterwards() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let metal = Metal::new(&rack, 2);
+    let _pods = [metal.pod(0, "web-1", "web", &[8080]), metal.pod(1, "web-2", "web", &[8080])];
+    let agents = metal.agents(LAN);
+    metal.try_apply(&service("web")).expect("the API server takes the Service");
+    eventually_equal("its first address", secs(10), &addresses(&[100]), || metal.ingress("service/web"));
+    let (old, new): (Ipv4Addr, Ipv4Addr) = ([192, 168, 35, 100].into(), [192, 168, 35, 101].into());
+    eventually("the first page", secs(20), || {
+        metal.site.client.get((IpAddr::from(old), 80)).map_err(|it| it.to_string())
+    });
+
+    for (words, expected) in [
+        ("renumber web", "write namespace and name"),
+        ("renumber default/nothing", "there is no Service default/nothing"),
+        ("renumber default/web --overlap 40d", "40d"),
+    ] {
+        let (code, text) = verb(&agents[0], words);
+        assert_eq!(code, Some(2), "{words}: {text}");
+        assert!(text.contains(expected), "{words}: {text}");
+    }
+
+    // Whoever is asked: one of the two does not allocate.
+    let asking = metal.site.client.ask_steadily((IpAddr::from(old), 80), Duration::from_millis(20));
+    let other = agents.iter().find(|agent| agent.status()["allocates"] == false).expect("one does not allocate");
+    let (code, text) = verb(other, "renumber default/web --overlap 6s");
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("default/web: another address is ordered; 192.168.35.100 stays beside it for 6s"), "{text}");
+    assert_eq!(annotation(&metal, "web").as_deref(), Some("192.168.35.100 for 6s"));
+    eventually_equal("both addresses", secs(5), &addresses(&[100, 101]), || metal.ingress("service/web"));
+    let both_since = rack::now();
+    eventually("the new address is answered", secs(5), || {
+        metal.site.client.get((IpAddr::from(new), 80)).map_err(|it| it.to_string())
+    });
+    let (code, text) = verb(other, "renumber default/web");
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("default/web is being renumbered: 192.168.35.100 for 6s"), "{text}");
+    // Until shortly before the overlap is over.
+    rest(secs(5).saturating_sub(both_since.elapsed()));
+    assert_eq!(metal.ingress("service/web"), addresses(&[100, 101]));
+    let outcomes = asking.stop();
+    assert!(outcomes.lost() == 0 && outcomes.longest_gap() < Duration::from_millis(300), "of the old one: {outcomes}");
+
+    eventually_equal("the new address alone", secs(5), &addresses(&[101]), || metal.ingress("service/web"));
+    assert!(both_since.elapsed() >= secs(6), "after {:?}", both_since.elapsed());
+    eventually_equal("the annotation is gone", secs(5), &None, || annotation(&metal, "web"));
+    eventually_equal("nobody answers for the old one", secs(5), &Vec::<String>::new(), || metal.site.answering(old));
+    metal.site.client.get((IpAddr::from(new), 80)).expect("the new one is answered");
+    let told = metal.events("Service", "web");
+    assert!(told.iter().any(|(kind, reason, _)| kind == "Warning" && reason == "AddressGoes"), "{told:?}");
+}
+
+#[test]
+fn an_address_follows_the_endpoints_of_its_service_without_a_gap_and_a_service_that_no_l2_selects_is_announced_nowhere()
+{
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let metal = Metal::new(&rack, 3);
+    let _pods: Vec<_> = (0..3).map(|node| metal.pod(node, &format!("web-{node}"), "web", &[8080])).collect();
+    let ready = |node: usize, ready: bool| metal.set_pod_ready(&format!("web-{node}"), ready);
+    [(0, false), (2, false)].iter().for_each(|(node, is)| ready(*node, *is));
+    let agents = metal.agents(LAN);
+    metal.try_apply(&service("web")).expect("the API server takes the Service");
+    let address = "192.168.35.100";
+    eventually_equal("the node with the endpoint answers", secs(20), &Ok("node-2".to_owned()), || {
+        owner(&metal, address)
+    });
+    let ip: IpAddr = address.parse().expect("an address");
+    eventually("the first page", secs(20), || metal.site.client.get((ip, 80)).map_err(|it| it.to_string()));
+
+    // Another endpoint elsewhere moves nothing; the last one that goes moves the address.
+    ready(2, true);
+    rest(secs(2));
+    assert_eq!(owner(&metal, address), Ok("node-2".to_owned()));
+    let asking = metal.site.client.ask_steadily((ip, 80), Duration::from_millis(20));
+    ready(1, false);
+    eventually_equal("the address follows", secs(5), &Ok("node-3".to_owned()), || owner(&metal, address));
+    rest(secs(1));
+    let outcomes = asking.stop();
+    // kube-proxy hears of the pod that is not ready a moment later than its node.
+    assert!(outcomes.lost() <= 2 && outcomes.longest_gap() < Duration::from_millis(500), "{outcomes}");
+    let ranks = agents[2].json(&format!("l2 {address}"));
+    assert_eq!(
+        (&ranks["addresses"][0]["nodes"][0]["node"], &ranks["addresses"][0]["nodes"][0]["near"]),
+        (&json!("node-3"), &json!(true))
+    );
+
+    let mut hidden = service("hidden");
+    hidden["metadata"]["labels"] = json!({ "expose": "no" });
+    metal.try_apply(&hidden).expect("the API server takes the Service");
+    eventually_equal("it has an address", secs(10), &addresses(&[101]), || metal.ingress("service/hidden"));
+    rest(secs(1));
+    assert_eq!(metal.site.answering("192.168.35.101".parse().expect("an address")), Vec::<String>::new());
+    metal.patch("service/hidden", &json!({ "metadata": { "labels": { "expose": "yes" } } }));
+    eventually_equal("and is announced once its label allows it", secs(10), &true, || {
+        owner(&metal, "192.168.35.101").is_ok()
+    });
+}
