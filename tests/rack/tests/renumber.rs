@@ -78,12 +78,12 @@ fn a_renumbered_service_has_both_addresses_for_the_overlap_and_the_new_one_after
     // Whoever is asked: one of the two does not allocate.
     let asking = metal.site.client.ask_steadily((IpAddr::from(old), 80), Duration::from_millis(20));
     let other = agents.iter().find(|agent| agent.status()["allocates"] == false).expect("one does not allocate");
+    let ordered = rack::now();
     let (code, text) = verb(other, "renumber default/web --overlap 6s");
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("default/web: another address is ordered; 192.168.35.100 stays beside it for 6s"), "{text}");
     assert_eq!(annotation(&metal, "web").as_deref(), Some("192.168.35.100 for 6s"));
     eventually_equal("both addresses", secs(5), &addresses(&[100, 101]), || metal.ingress("service/web"));
-    let both_since = rack::now();
     eventually("the new address is answered", secs(5), || {
         metal.site.client.get((IpAddr::from(new), 80)).map_err(|it| it.to_string())
     });
@@ -91,13 +91,13 @@ fn a_renumbered_service_has_both_addresses_for_the_overlap_and_the_new_one_after
     assert_eq!(code, Some(2), "{text}");
     assert!(text.contains("default/web is being renumbered: 192.168.35.100 for 6s"), "{text}");
     // Until shortly before the overlap is over.
-    rest(secs(5).saturating_sub(both_since.elapsed()));
+    rest(secs(5).saturating_sub(ordered.elapsed()));
     assert_eq!(metal.ingress("service/web"), addresses(&[100, 101]));
     let outcomes = asking.stop();
     assert!(outcomes.lost() == 0 && outcomes.longest_gap() < Duration::from_millis(300), "of the old one: {outcomes}");
 
     eventually_equal("the new address alone", secs(5), &addresses(&[101]), || metal.ingress("service/web"));
-    assert!(both_since.elapsed() >= secs(6), "after {:?}", both_since.elapsed());
+    assert!(ordered.elapsed() >= secs(6), "after {:?}", ordered.elapsed());
     eventually_equal("the annotation is gone", secs(5), &None, || annotation(&metal, "web"));
     eventually_equal("nobody answers for the old one", secs(5), &Vec::<String>::new(), || metal.site.answering(old));
     metal.site.client.get((IpAddr::from(new), 80)).expect("the new one is answered");
