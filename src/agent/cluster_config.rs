@@ -86,7 +86,7 @@ pub async fn start(
             }
             Err(complaints) => {
                 if is_newest {
-                    state = ClusterConfig::Refused { why: first(&complaints) };
+                    state = ClusterConfig::Refused { why: complaints.first_line() };
                 }
                 refused.get_or_insert(complaints);
             }
@@ -163,15 +163,6 @@ async fn adopt(orders: &mpsc::Sender<Order>, texts: Vec<SourceFile>) -> ClusterC
         Ok(Err(why)) => ClusterConfig::Refused { why: why.short() },
         Err(_) => stopping(),
     }
-}
-
-/// The first complaint, in one line.
-fn first(complaints: &Complaints) -> String {
-    let of_first = complaints.iter().next().map(|it| {
-        let place = complaints.position(&it.place);
-        format!("{}:{}: {}", place.path, place.line, it.message)
-    });
-    of_first.unwrap_or_else(|| complaints.to_string())
 }
 
 impl Kept {

@@ -58,14 +58,7 @@ impl Refusal {
     /// In one line, for `status` and systemd.
     pub(super) fn short(&self) -> String {
         match self {
-            Refusal::Load(LoadError::Refused(complaints)) => {
-                let first = complaints.iter().next();
-                let first = first.map(|it| {
-                    let config::Position { path, line, column: _ } = complaints.position(&it.place);
-                    format!("{path}:{line}: {}", it.message)
-                });
-                first.unwrap_or_else(|| complaints.summary())
-            }
+            Refusal::Load(LoadError::Refused(complaints)) => complaints.first_line(),
             other => other.to_string(),
         }
     }

@@ -79,8 +79,7 @@ impl Heard {
     /// Whether a packet of this number may be taken: not older than the last, and not too far ahead. `forget_after` is twice the
     /// detection time, after which any number may come (§6.8.1).
     pub(super) fn accepts(&self, section: Sha1, multiplier: u8, forget_after: Duration, now: Instant) -> bool {
-        let Some((last, at)) = self.0.filter(|(_, at)| now < *at + forget_after) else { return true };
-        let _ = at;
+        let Some((last, _)) = self.0.filter(|(_, at)| now < *at + forget_after) else { return true };
         let least = if section.meticulous { 1 } else { 0 };
         // Both ends of the range in a circle of 32 bits.
         let ahead = section.sequence.wrapping_sub(last);

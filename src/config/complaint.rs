@@ -66,6 +66,15 @@ impl Complaints {
         Complaints { files: files.to_vec(), list }
     }
 
+    /// The first complaint in one line, with its place.
+    pub fn first_line(&self) -> String {
+        let first = self.list.first().map(|it| {
+            let Position { path, line, column: _ } = self.position(&it.place);
+            format!("{path}:{line}: {}", it.message)
+        });
+        first.unwrap_or_else(|| self.summary())
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &Complaint> {
         self.list.iter()
     }

@@ -281,15 +281,16 @@ fn sessions(snapshot: &Snapshot, series: &mut Series, read: impl Fn(&SessionRepo
 
 /// A number of each BFD session; 0 where it has told nothing yet.
 fn bfd(snapshot: &Snapshot, series: &mut Series, read: impl Fn(&BfdReport) -> u64) {
-    let watched = |name: &PeerName| snapshot.plan.bfd.peers.contains_key(name);
-    of_peers(snapshot, series, |name| {
-        watched(name).then(|| snapshot.world.bfd.get(name).map_or(0, |report| read(report)))
-    });
+    of_watched(snapshot, series, |name| snapshot.world.bfd.get(name).map_or(0, |report| read(report)));
 }
 
 fn bfd_packets(snapshot: &Snapshot, series: &mut Series, read: impl Fn(&PeerReport) -> u64) {
-    let watched = |name: &PeerName| snapshot.plan.bfd.peers.contains_key(name);
-    of_peers(snapshot, series, |name| watched(name).then(|| snapshot.counters.bfd.peers.get(name).map_or(0, &read)));
+    of_watched(snapshot, series, |name| snapshot.counters.bfd.peers.get(name).map_or(0, &read));
+}
+
+/// A number of each peer that BFD watches.
+fn of_watched(snapshot: &Snapshot, series: &mut Series, read: impl Fn(&PeerName) -> u64) {
+    of_peers(snapshot, series, |name| snapshot.plan.bfd.peers.contains_key(name).then(|| read(name)));
 }
 
 /// A number of each peer that has one, by the peer's address and port.

@@ -19,6 +19,14 @@ fn track(namespace: &Namespace) {
     namespace.sh("nft add rule inet tracked incoming ct state new counter");
 }
 
+/// Two nodes that track connections, and a Service on both.
+fn two_nodes(rack: &Rack) -> Lan {
+    let lan = Lan::with_pages(rack, 2);
+    lan.site.nodes.iter().for_each(|node| track(node));
+    lan.service("web", "192.168.35.100");
+    lan
+}
+
 fn ordered(agent: &Crier, words: &str) -> (Option<i32>, String) {
     let output = agent.verb(words);
     let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
@@ -41,9 +49,7 @@ fn finish(mut stream: TcpStream) -> Result<String, String> {
 #[test]
 fn flows_that_are_open_end_by_themselves_before_the_address_goes_to_another_node() {
     let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Crier, Need::Nft]) else { return };
-    let lan = Lan::with_pages(&rack, 2);
-    lan.site.nodes.iter().for_each(|node| track(node));
-    lan.service("web", "192.168.35.100");
+    let lan = two_nodes(&rack);
     let agents = lan.agents();
     let owner = lan.owner(ADDRESS);
     let (leaving, other) = (&agents[owner], &agents[1 - owner]);
@@ -92,9 +98,7 @@ fn flows_that_are_open_end_by_themselves_before_the_address_goes_to_another_node
 #[test]
 fn who_asks_steadily_loses_next_to_nothing_while_a_node_leaves_the_link() {
     let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Crier, Need::Nft]) else { return };
-    let lan = Lan::with_pages(&rack, 2);
-    lan.site.nodes.iter().for_each(|node| track(node));
-    lan.service("web", "192.168.35.100");
+    let lan = two_nodes(&rack);
     let agents = lan.agents();
     let owner = lan.owner(ADDRESS);
     let client = lan.site.host("client", 77);
@@ -111,9 +115,7 @@ fn who_asks_steadily_loses_next_to_nothing_while_a_node_leaves_the_link() {
 #[test]
 fn flows_that_do_not_end_hold_a_drain_no_longer_than_its_time_and_the_command_says_so() {
     let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Crier, Need::Nft]) else { return };
-    let lan = Lan::with_pages(&rack, 2);
-    lan.site.nodes.iter().for_each(|node| track(node));
-    lan.service("web", "192.168.35.100");
+    let lan = two_nodes(&rack);
     let agents = lan.agents();
     let owner = lan.owner(ADDRESS);
     let client = lan.site.host("client", 77);
