@@ -86,6 +86,7 @@ fn runtime() -> tokio::runtime::Runtime {
 
 /// The agent, as `crier run` starts it. Ends when it is killed.
 fn run_agent(file: &str) {
+    agent::heap::give_back_early();
     let text = std::fs::read_to_string(file).expect("the configuration was written");
     let files = vec![SourceFile { path: file.to_owned(), text }];
     let config = config::parse(&files, &config::NoSecrets);

@@ -322,6 +322,7 @@ fn service(address: Option<IpAddr>) -> Service {
         external_ips: Vec::new(),
         source_ranges: Vec::new(),
         without_node_ports: false,
+        node: None,
         renumber: None,
         egress: None,
         condition: None,

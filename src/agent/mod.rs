@@ -8,6 +8,7 @@ pub mod cluster_config;
 pub mod counters;
 mod drain;
 mod farewell;
+pub mod heap;
 mod incarnation;
 mod log_changes;
 pub mod logging;

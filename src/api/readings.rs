@@ -18,9 +18,10 @@ use crate::views::bgp::{PeersFilter, PeersReport, RoutesFilter, RoutesReport};
 use crate::views::egress::EgressReport;
 use crate::views::forecast::{self, ForecastReport};
 use crate::views::l2::{AddressFilter, L2Report};
+use crate::views::moving::{MoveRequest, OrderedMove};
 use crate::views::renumber::{Annotate, RenumberReport, RenumberRequest};
 use crate::views::status::Report;
-use crate::views::{Snapshot, bfd, bgp, egress, l2, metrics, renumber, status};
+use crate::views::{Snapshot, bfd, bgp, egress, l2, metrics, moving, renumber, status};
 
 pub const STATUS: Reading<(), Report> =
     Reading { path: "/v1/status", doors: Doors::Unix, view: |snapshot, ()| Ok(status::status(snapshot)) };
@@ -48,6 +49,8 @@ pub const PLAN: Trial<ForecastReport> =
 
 pub const RENUMBER: Act<RenumberRequest, RenumberReport> =
     Act { path: "/v1/renumber", view: |snapshot, request| found(renumber::renumber(snapshot, request)) };
+pub const MOVE: Act<MoveRequest, OrderedMove> =
+    Act { path: "/v1/move", view: |snapshot, request| found(moving::relocate(snapshot, request)) };
 
 const METRICS: Text =
     Text { path: "/metrics", doors: Doors::Both, text: |snapshot| Ok(metrics::text(snapshot)?.into()) };
@@ -59,8 +62,8 @@ const HEALTH: Text = Text { path: "/healthz", doors: Doors::Both, text: |_| Ok(B
 pub const ORDERS: &str = "/v1/orders";
 
 /// All rows.
-pub(super) const ROWS: [&(dyn Row + Sync); 10] =
-    [&STATUS, &BGP_PEERS, &BGP_ROUTES, &BFD, &L2, &EGRESS, &PLAN, &RENUMBER, &METRICS, &HEALTH];
+pub(super) const ROWS: [&(dyn Row + Sync); 11] =
+    [&STATUS, &BGP_PEERS, &BGP_ROUTES, &BFD, &L2, &EGRESS, &PLAN, &RENUMBER, &MOVE, &METRICS, &HEALTH];
 
 /// A row that a command reads as JSON: the part of a view that the filter selects.
 pub struct Reading<F, R> {

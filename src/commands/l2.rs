@@ -138,12 +138,13 @@ fn whole(it: &AddressReport, me: &NodeName) -> String {
 }
 
 fn state(node: &RankReport, owner: Option<&NodeName>) -> String {
+    let chosen = if node.chosen { ", chosen by crier.dev/node" } else { "" };
     let near = if node.near { ", has an endpoint" } else { "" };
     let keeps = if node.keeps { ", keeps it (sticky)" } else { "" };
     match &node.summary {
         Some(why) => why.clone(),
-        None if Some(&node.node) == owner => format!("owner{near}{keeps}"),
-        None => format!("candidate{near}{keeps}"),
+        None if Some(&node.node) == owner => format!("owner{chosen}{near}{keeps}"),
+        None => format!("candidate{chosen}{near}{keeps}"),
     }
 }
 
@@ -165,6 +166,7 @@ mod tests {
             rank: Some(place),
             weight: Some(0),
             near: false,
+            chosen: false,
             keeps: false,
             reason: None,
             summary: None,
@@ -205,6 +207,7 @@ mod tests {
                     rank: None,
                     weight: None,
                     near: false,
+            chosen: false,
                     keeps: false,
                     summary: Some(refused.to_string()),
                     reason: Some(refused),

@@ -12,6 +12,7 @@ mod kubeconfig;
 mod l2;
 mod man;
 mod migrate;
+mod moving;
 mod plan;
 mod rbac;
 mod renumber;
@@ -32,6 +33,7 @@ use crate::api::client::{self, AskError};
 use crate::api::filter::Filter;
 use crate::api::readings::Reading;
 use crate::clock;
+use crate::names::ObjectKey;
 
 /// How a command ended. Scripts rely on the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +102,8 @@ enum Verb {
     Plan(plan::Plan),
     /// Give a Service another address, and announce the old one beside it for a while
     Renumber(renumber::Renumber),
+    /// Move the addresses of a Service to another node of the link, without a gap
+    Move(moving::Move),
     /// Take this node out: traffic goes to other nodes first, then its addresses and routes
     Drain(drain::Drain),
     /// Take a drain back
@@ -151,8 +155,8 @@ enum Format {
 }
 
 /// The verbs of the design that this version does not have.
-const NOT_AVAILABLE_YET: [&str; 10] =
-    ["explain", "get", "move", "history", "events", "replay", "top", "capture", "bundle", "completion"];
+const NOT_AVAILABLE_YET: [&str; 9] =
+    ["explain", "get", "history", "events", "replay", "top", "capture", "bundle", "completion"];
 
 /// Runs the verb that was asked for.
 pub fn dispatch(arguments: Arguments) -> Exit {
@@ -167,6 +171,7 @@ pub fn dispatch(arguments: Arguments) -> Exit {
         Verb::Doctor(output) => doctor::doctor(&socket, output),
         Verb::Plan(arguments) => plan::plan(&socket, &arguments),
         Verb::Renumber(arguments) => renumber::renumber(&socket, &arguments),
+        Verb::Move(arguments) => moving::relocate(&socket, &arguments),
         Verb::Drain(arguments) => drain::drain(&socket, arguments),
         Verb::Undrain => drain::undrain(&socket),
         Verb::Config(config) => config::config(&socket, config),
@@ -206,6 +211,17 @@ fn order(socket: &Path, wish: &Wish) -> Exit {
             Exit::Usage
         }
         Err(error) => refused(&error),
+    }
+}
+
+/// The Service that an argument names.
+fn service_named(text: &str) -> Result<ObjectKey, Exit> {
+    match text.split_once('/').filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty() && !name.contains('/')) {
+        Some((namespace, name)) => Ok(ObjectKey::new(namespace, name)),
+        None => {
+            eprintln!("crier: \"{text}\" is not the name of a Service: write namespace and name, \"shop/front\"");
+            Err(Exit::Usage)
+        }
     }
 }
 

@@ -4,11 +4,10 @@ use std::path::Path;
 
 use clap::Args;
 
-use super::{Exit, join, print, refused, runtime};
+use super::{Exit, join, print, refused, runtime, service_named};
 use crate::api::client;
 use crate::api::readings;
 use crate::config::duration;
-use crate::names::ObjectKey;
 use crate::views::renumber::RenumberRequest;
 
 #[derive(Debug, Args)]
@@ -29,10 +28,9 @@ pub struct Renumber {
 }
 
 pub fn renumber(socket: &Path, Renumber { service, overlap }: &Renumber) -> Exit {
-    let Some((namespace, name)) = service.split_once('/').filter(|(_, name)| !name.is_empty() && !name.contains('/'))
-    else {
-        eprintln!("crier: \"{service}\" is not the name of a Service: write namespace and name, \"shop/front\"");
-        return Exit::Usage;
+    let service = match service_named(service) {
+        Ok(service) => service,
+        Err(exit) => return exit,
     };
     let overlap = match duration::parse(overlap) {
         Ok(overlap) => overlap,
@@ -42,7 +40,7 @@ pub fn renumber(socket: &Path, Renumber { service, overlap }: &Renumber) -> Exit
         }
     };
     let overlap_millis = u64::try_from(overlap.as_millis()).unwrap_or(u64::MAX);
-    let order = RenumberRequest { service: ObjectKey::new(namespace, name), overlap_millis };
+    let order = RenumberRequest { service, overlap_millis };
     match runtime().and_then(|runtime| runtime.block_on(client::act(socket, &readings::RENUMBER, &order))) {
         Ok(report) => print(&format!(
             "{}: another address is ordered; {} stays beside it for {}\n",

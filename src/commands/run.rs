@@ -7,7 +7,7 @@ use clap::Args;
 use super::Exit;
 use super::config::complain;
 use crate::agent::unconfirmed::Unconfirmed;
-use crate::agent::{self, cluster_config, logging, wiring};
+use crate::agent::{self, cluster_config, heap, logging, wiring};
 use crate::api::server;
 use crate::clock;
 use crate::config::load::{self, HostSecrets, LoadError};
@@ -31,6 +31,7 @@ pub struct Run {
 const WORKERS: usize = 2;
 
 pub fn run(arguments: Run) -> Exit {
+    heap::give_back_early();
     let (Loaded { files, config, cluster }, unconfirmed) = match read(&arguments.config) {
         Ok(read) => read,
         Err(error) => return complain(&error),

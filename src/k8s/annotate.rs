@@ -35,7 +35,7 @@ pub async fn run(client: Client, mut annotations: mpsc::Receiver<Annotation>) {
     while let Some(Annotation { annotate, answer }) = annotations.recv().await {
         let outcome = write(&client, &annotate).await;
         if outcome.is_ok() {
-            info!(service = %annotate.service, annotation = annotate.name, value = annotate.value, "annotated by order");
+            info!(service = %annotate.service, annotation = annotate.name, value = annotate.value.as_deref().unwrap_or("none"), "annotated by order");
         }
         // Whoever ordered may have gone away.
         let _ = answer.send(outcome);

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use crate::address::Family;
 use crate::config::duration;
-use crate::names::PoolName;
+use crate::names::{NodeName, PoolName};
 use crate::world::{Egress, Renumber, Request, RequestError};
 
 /// crier's own prefix; an unknown name below it is refused.
@@ -19,6 +19,8 @@ const POOL: &str = "crier.dev/pool";
 const SHARE: &str = "crier.dev/share";
 const EGRESS: &str = "crier.dev/egress";
 const RENUMBER: &str = Renumber::ANNOTATION;
+/// The node that goes first for the addresses on the link; `crier move` writes it.
+pub const NODE: &str = "crier.dev/node";
 /// What crier writes itself.
 const OUTPUT: &str = "crier.dev/ip-allocated-from-pool";
 const SHARED: &str = "allow-shared-ip";
@@ -28,8 +30,8 @@ const SERVICE_ADDRESS: &str = "service-ip";
 const NETWORK: &str = "network";
 /// What narrows egress, and says nothing by itself.
 const EGRESS_DETAILS: [&str; 3] = ["crier.dev/egress-nodes", "crier.dev/egress-to", "crier.dev/egress-except"];
-const OWN_NAMES: [&str; 8] =
-    [ADDRESSES, POOL, SHARE, RENUMBER, EGRESS, EGRESS_DETAILS[0], EGRESS_DETAILS[1], EGRESS_DETAILS[2]];
+const OWN_NAMES: [&str; 9] =
+    [ADDRESSES, POOL, SHARE, NODE, RENUMBER, EGRESS, EGRESS_DETAILS[0], EGRESS_DETAILS[1], EGRESS_DETAILS[2]];
 
 const SPEC_ADDRESS: &str = "spec.loadBalancerIP";
 
@@ -96,6 +98,13 @@ pub fn renumber(annotations: Option<&BTreeMap<String, String>>) -> Result<Option
     let parts = addresses.split(',').take(MOST_RENUMBERED);
     let leaving = parts.map(|part| parse_address(RENUMBER, text, part.trim())).collect::<Result<_, _>>()?;
     Ok(Some(Renumber { leaving, overlap }))
+}
+
+/// The node that goes first for the addresses on the link; `None` where no annotation names one. A name that no Node has means
+/// nothing.
+pub fn node(annotations: Option<&BTreeMap<String, String>>) -> Option<NodeName> {
+    let name = annotations?.get(NODE)?.trim();
+    (!name.is_empty()).then(|| name.into())
 }
 
 /// What [`renumber`] reads.

@@ -149,6 +149,7 @@ pub fn service(object: &Object<ServiceFields>) -> Result<world::Service, Unreada
         ingress: ingress.iter().filter_map(|entry| entry.ip.as_deref()?.parse().ok()).collect(),
         host_names: ingress.iter().filter_map(|entry| entry.hostname.clone()).filter(|name| !name.is_empty()).collect(),
         source_ranges: spec.load_balancer_source_ranges.unwrap_or_default(),
+        node: annotation::node(metadata.annotations.as_ref()),
         without_node_ports: spec.allocate_load_balancer_node_ports == Some(false),
         renumber,
         condition: conditions.iter().find_map(condition).map(Arc::new),

@@ -30,6 +30,11 @@ pub fn covering<'a, 'b>(
     config.l2.iter().zip(&context.l2).filter(|(l2, _)| covers(l2)).collect()
 }
 
+/// The node that an operator chose for an address: the one that its Services name, of several the first by name.
+pub fn chosen<'a>(tenants: impl Iterator<Item = &'a Service>) -> Option<&'a NodeName> {
+    tenants.filter_map(|service| service.node.as_ref()).min()
+}
+
 /// So few tickets are worked out anew rather than looked for.
 const FEW: usize = 3;
 
@@ -44,6 +49,8 @@ pub struct Ranking<'a> {
     endpoints: Option<&'a Endpoints>,
     /// Nodes with one of these go first: `prefer-endpoints`, under external traffic policy Cluster.
     preferred: Option<&'a Endpoints>,
+    /// This node goes before all preferences: see [`chosen`].
+    chosen: Option<&'a NodeName>,
     /// All addresses of a Service move together: this one ranks the nodes for all of them.
     rank_by: IpAddr,
     sticky: bool,
@@ -63,6 +70,8 @@ pub struct Score {
     pub weight: u32,
     /// It has an endpoint of the Service, and the `[[l2]]` prefers such nodes.
     pub near: bool,
+    /// An operator chose it for the Service.
+    pub chosen: bool,
     /// It has the address already, and the `[[l2]]` is sticky.
     pub keeps: bool,
 }
@@ -70,7 +79,7 @@ pub struct Score {
 impl<'a> Ranking<'a> {
     pub fn of(
         (service, endpoints): (&Service, &'a Endpoints),
-        covering: &[(&'a L2, &'a L2Context)],
+        (covering, chosen): (&[(&'a L2, &'a L2Context)], Option<&'a NodeName>),
         me: &'a NodeName,
         holder: Option<&'a NodeName>,
         rank_by: IpAddr,
@@ -82,12 +91,13 @@ impl<'a> Ranking<'a> {
         Ranking {
             me,
             holder,
-            electorate: match preferred {
-                Some(_) => Cow::Owned(electorate.reweighed(|it| weigh(preferred, &it.node, it.weight))),
-                None => electorate,
+            electorate: match (preferred, chosen) {
+                (None, None) => electorate,
+                _ => Cow::Owned(electorate.reweighed(|it| weigh(preferred, chosen, &it.node, it.weight))),
             },
             endpoints: local.then_some(endpoints),
             preferred,
+            chosen,
             rank_by,
             sticky: covering.iter().any(|(l2, _)| l2.sticky),
         }
@@ -137,7 +147,7 @@ impl<'a> Ranking<'a> {
 
     /// What a node with this sum of preferences puts into the scales. Other nodes hear it of this one, for the address.
     pub fn weighed(&self, node: &NodeName, weight: u32) -> u32 {
-        weigh(self.preferred, node, weight)
+        weigh(self.preferred, self.chosen, node, weight)
     }
 
     /// It has an endpoint of the Service, and such nodes are preferred.
@@ -157,10 +167,7 @@ impl<'a> Ranking<'a> {
     /// Every node there is: those that may answer in the order of their rank, and behind them the others by name.
     pub fn nodes(&self) -> Vec<RankedNode> {
         let candidates = self.electorate.candidates().iter().filter(|it| self.passed_over(it).is_none());
-        let scored = |it: &&Candidate| RankedNode {
-            node: it.node.clone(),
-            score: Ok(Score { weight: self.unweighed(it.weight), near: self.is_near(&it.node), keeps: self.keeps(it) }),
-        };
+        let scored = |it: &&Candidate| RankedNode { node: it.node.clone(), score: Ok(self.score(it)) };
         let mut all: Vec<RankedNode> =
             ranked(candidates, self.rank_by, |candidate| self.keeps(candidate)).iter().map(scored).collect();
         let passed_over = self.electorate.candidates().iter().filter_map(|it| Some((&it.node, self.passed_over(it)?)));
@@ -211,8 +218,15 @@ impl<'a> Ranking<'a> {
         self.electorate.candidates().iter().any(better).then_some(reason)
     }
 
-    fn unweighed(&self, weight: u32) -> u32 {
-        if self.preferred.is_some() { weight / 2 } else { weight }
+    fn score(&self, candidate: &Candidate) -> Score {
+        let chosen = self.chosen == Some(&candidate.node);
+        // Of the chosen node the preferences count for nothing.
+        let weight = match (chosen, self.preferred) {
+            (true, _) => 0,
+            (false, Some(_)) => candidate.weight / 2,
+            (false, None) => candidate.weight,
+        };
+        Score { weight, near: self.is_near(&candidate.node), chosen, keeps: self.keeps(candidate) }
     }
 
     fn has_endpoint(&self, candidate: &Candidate) -> bool {
@@ -224,9 +238,10 @@ impl<'a> Ranking<'a> {
     }
 }
 
-/// An endpoint counts less than any difference of the preferences: it is the lowest bit.
-fn weigh(preferred: Option<&Endpoints>, node: &NodeName, weight: u32) -> u32 {
+/// An endpoint counts less than any difference of the preferences: it is the lowest bit. The chosen node has all that there is.
+fn weigh(preferred: Option<&Endpoints>, chosen: Option<&NodeName>, node: &NodeName, weight: u32) -> u32 {
     match preferred {
+        _ if chosen == Some(node) => u32::MAX,
         Some(endpoints) => weight.saturating_mul(2).saturating_add(u32::from(endpoints.by_node.contains_key(node))),
         None => weight,
     }

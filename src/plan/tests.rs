@@ -101,6 +101,7 @@ fn service() -> Service {
         external_ips: Vec::new(),
         source_ranges: Vec::new(),
         without_node_ports: false,
+        node: None,
         renumber: None,
         egress: None,
         condition: None,

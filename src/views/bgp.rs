@@ -368,6 +368,7 @@ asn = 64512
             external_ips: Vec::new(),
             source_ranges: Vec::new(),
             without_node_ports: false,
+            node: None,
             renumber: None,
             egress: None,
             condition: None,

@@ -13,7 +13,7 @@ use crate::claim::ConflictKind;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PoolName};
 use crate::plan::decision::{Announcement, Decision};
 use crate::plan::placement::{Cause, Move, PastConflict, Placement};
-use crate::plan::ranking::{RankedNode, Ranking, Score, covering};
+use crate::plan::ranking::{RankedNode, Ranking, Score, chosen, covering};
 use crate::plan::verdict::shared;
 use crate::reason::Reason;
 use crate::world::Endpoints;
@@ -97,6 +97,9 @@ pub struct RankReport {
     /// It has an endpoint of the Service and is preferred for that: `prefer-endpoints`.
     #[serde(default)]
     pub near: bool,
+    /// An operator chose it: `crier move`, or the annotation `crier.dev/node`.
+    #[serde(default)]
+    pub chosen: bool,
     /// It has the address already and keeps it: `sticky`.
     pub keeps: bool,
     /// Why it may not answer.
@@ -190,17 +193,30 @@ fn ranks(snapshot: &Snapshot, tenants: &[Tenant<'_>], address: IpAddr, pool: &Po
     let rank_by = shared::first_of_most(tenants.iter().map(|(key, decision, _)| (*key, announced(decision))));
     let rank_by = rank_by.unwrap_or(address);
     let services = tenants.iter().filter_map(|(key, ..)| snapshot.world.services.get(*key)).map(|service| &**service);
-    let covering = covering(&snapshot.config, &snapshot.context, pool, services);
+    let covering = covering(&snapshot.config, &snapshot.context, pool, services.clone());
     let holder = snapshot.plan.placements.get(&rank_by).and_then(|placement| placement.owner.as_ref());
-    let ranking = Ranking::of((service, &endpoints), &covering, &snapshot.node, holder, rank_by);
+    let ranking = Ranking::of((service, &endpoints), (&covering, chosen(services)), &snapshot.node, holder, rank_by);
     let report = |(place, RankedNode { node, score }): (usize, RankedNode)| match score {
-        Ok(Score { weight, near, keeps }) => {
-            RankReport { node, rank: Some(place + 1), weight: Some(weight), near, keeps, reason: None, summary: None }
-        }
-        Err(reason) => {
-            let summary = Some(reason.to_string());
-            RankReport { node, rank: None, weight: None, near: false, keeps: false, reason: Some(reason), summary }
-        }
+        Ok(Score { weight, near, chosen, keeps }) => RankReport {
+            node,
+            rank: Some(place + 1),
+            weight: Some(weight),
+            near,
+            chosen,
+            keeps,
+            reason: None,
+            summary: None,
+        },
+        Err(reason) => RankReport {
+            node,
+            rank: None,
+            weight: None,
+            near: false,
+            chosen: false,
+            keeps: false,
+            summary: Some(reason.to_string()),
+            reason: Some(reason),
+        },
     };
     ranking.nodes().into_iter().enumerate().map(report).collect()
 }

@@ -14,6 +14,7 @@ pub mod egress;
 pub mod forecast;
 pub mod l2;
 pub mod metrics;
+pub mod moving;
 mod own_node;
 mod problems;
 pub mod reload;

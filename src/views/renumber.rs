@@ -28,7 +28,8 @@ pub struct Annotate {
     pub uid: String,
     pub resource_version: String,
     pub name: &'static str,
-    pub value: String,
+    /// `None` takes the annotation away.
+    pub value: Option<String>,
 }
 
 /// What was asked of the API server.
@@ -97,7 +98,7 @@ pub fn renumber(
         uid: service.uid.clone(),
         resource_version: service.resource_version.clone(),
         name: Renumber::ANNOTATION,
-        value,
+        value: Some(value),
     };
     let (schema_version, overlap) = (SCHEMA_VERSION, duration::text(overlap));
     Ok((annotate, RenumberReport { schema_version, service: key.clone(), leaving, overlap }))

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{Condition, NodeCounts};
 use crate::address::{Family, MacAddress};
 use crate::claim::ConflictKind;
-use crate::names::{InterfaceName, ObjectKey, PoolName};
+use crate::names::{InterfaceName, NodeName, ObjectKey, PoolName};
 use crate::selector::Labels;
 
 /// A Service of any type. The World keeps one that is no LoadBalancer only while its status shows addresses.
@@ -53,6 +53,9 @@ pub struct Service {
     /// `spec.allocateLoadBalancerNodePorts` is false.
     #[serde(default)]
     pub without_node_ports: bool,
+    /// The node that goes first for its addresses on the link, whatever the preferences say: the annotation `crier.dev/node`.
+    #[serde(default)]
+    pub node: Option<NodeName>,
     /// Its addresses that are to be replaced.
     #[serde(default)]
     pub renumber: Option<Box<Renumber>>,

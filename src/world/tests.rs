@@ -29,6 +29,7 @@ fn service(load_balancer: bool, ingress: &[&str]) -> Service {
         external_ips: Vec::new(),
         source_ranges: Vec::new(),
         without_node_ports: false,
+        node: None,
         renumber: None,
         egress: None,
         condition: None,

@@ -749,6 +749,7 @@ pub fn service(address: IpAddr, local: bool) -> Service {
         external_ips: Vec::new(),
         source_ranges: Vec::new(),
         without_node_ports: false,
+        node: None,
         renumber: None,
         egress: None,
         condition: None,

@@ -9,7 +9,7 @@ use crate::address::Family;
 use crate::config::Config;
 use crate::names::{NodeName, ObjectKey};
 use crate::plan::decision::Announcement;
-use crate::plan::ranking::{Ranking, covering};
+use crate::plan::ranking::{Ranking, chosen, covering};
 use crate::plan::removals::Removals;
 use crate::world::World;
 
@@ -29,12 +29,12 @@ impl Planner {
         let first = |it: &Announcement| {
             let tenants = self.book.tenants(it.address).iter().filter_map(|tenant| self.world.services.get(tenant));
             let tenants = std::iter::once(&**service).chain(tenants.map(|service| &**service));
-            let covering = covering(&self.config, &self.context, &it.pool, tenants);
+            let covering = covering(&self.config, &self.context, &it.pool, tenants.clone());
             let endpoints = self.world.endpoints(key, Family::of(it.address));
             if covering.is_empty() || endpoints.is_empty() {
                 return None;
             }
-            let ranking = Ranking::of((service, &endpoints), &covering, &self.me, holder, rank_by);
+            let ranking = Ranking::of((service, &endpoints), (&covering, chosen(tenants)), &self.me, holder, rank_by);
             ranking.winner(&self.tickets).ok().cloned()
         };
         decision.announcements.iter().map(|it| (it.address, first(it))).collect()

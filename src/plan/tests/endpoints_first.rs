@@ -1,4 +1,5 @@
-//! `prefer-endpoints`: under policy Cluster, nodes with an endpoint go first on the link, as stories.
+//! Who goes first on the link beside the preferences, as stories: under `prefer-endpoints` nodes with an endpoint, and the node that
+//! an operator chose.
 
 use super::pulses::{ADDRESS, answering, heard, roster};
 use super::*;
@@ -91,4 +92,39 @@ fn without_an_endpoint_anywhere_in_sight_of_pulses_or_under_local_nothing_is_dif
     without_pulses.tell(Fact::Pulses(crate::world::Pulses::Off));
     without_pulses.endpoints("web", &["a"]);
     assert_eq!(without_pulses.owner(Fact::LinksListed), "b", "the order of MetalLB, which all nodes know alike");
+}
+
+/// The same Service, for which an operator chose a node.
+fn choose(story: &mut Story, node: &str) {
+    let ingress = vec![ADDRESS.parse().unwrap()];
+    story.put("web", Service { ingress, node: Some(node.into()), ..service() });
+}
+
+#[test]
+fn the_chosen_node_asks_whatever_the_preferences_say_and_its_holder_hands_over() {
+    let mut story = story(&[("edge", 7)]);
+    story.endpoints("web", &["a", "c"]);
+    assert_eq!(story.owner(with("c", 20, Stage::Holds)), "c");
+    choose(&mut story, "a");
+    story.turn();
+    assert_eq!(said(&story), Some(Holding { weight: u32::MAX, stage: Stage::Asks }));
+
+    let mut story = self::story(&[]);
+    story.endpoints("web", &["a"]);
+    assert_eq!(story.owner(roster(&[("b", &[]), ("c", &[])], &[])), "a");
+    story.tell(answering());
+    choose(&mut story, "b");
+    story.turn();
+    assert_eq!(said(&story).map(|it| it.stage), Some(Stage::Holds), "b does not ask yet");
+    story.owner(with("b", u32::MAX, Stage::Asks));
+    let granted = Stage::Grants { to: NodeTicket::of(&"b".into()) };
+    assert_eq!(said(&story).map(|it| it.stage), Some(granted));
+}
+
+#[test]
+fn a_chosen_node_that_is_not_there_is_waited_for_by_nobody() {
+    let mut story = story(&[]);
+    story.endpoints("web", &["a"]);
+    choose(&mut story, "nowhere");
+    assert_eq!(story.owner(roster(&[("b", &[]), ("c", &[])], &[])), "a");
 }

@@ -42,7 +42,7 @@ impl Story {
         let address = ADDRESS.parse().unwrap();
         let placement = plan.placements.get(&address);
         let holder = placement.and_then(|placement| placement.owner.as_ref());
-        let ranking = Ranking::of(about, &covering, &me, holder, address);
+        let ranking = Ranking::of(about, (&covering, None), &me, holder, address);
         ranking.nodes().into_iter().map(|it| (it.node.to_string(), it.score)).collect()
     }
 }
@@ -196,7 +196,7 @@ fn the_rank_list_names_every_node_and_why_it_is_refused() {
     });
     story.tell(Fact::Node("f".into(), Some(Arc::new(node(&[])))));
     story.handovers(fact);
-    let score = Ok(Score { weight: 0, near: false, keeps: false });
+    let score = Ok(Score { weight: 0, near: false, chosen: false, keeps: false });
     let expected = [
         ("b", score.clone()),
         ("c", score.clone()),

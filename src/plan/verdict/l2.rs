@@ -17,7 +17,7 @@ use crate::plan::decision::{Decision, Held, L2Verdict};
 use crate::plan::elect;
 use crate::plan::holder::{Bid, Bidder, Course, Grade, History, Holder, LastHolder, Situation};
 use crate::plan::placement::Cause;
-use crate::plan::ranking::{Ranking, covering};
+use crate::plan::ranking::{Ranking, chosen, covering};
 use crate::reason::Reason;
 use crate::roster::{Eligibility, Holding, Member, NodeTicket, Roster, Stage};
 use crate::world::{ApiServer, Endpoints, Pulses, TrafficPolicy};
@@ -122,11 +122,11 @@ pub fn is_outranked(inputs: &Inputs<'_>, key: &ObjectKey, decision: &Decision) -
     decision.announcements.iter().any(|announcement| {
         let Some(owner) = &announcement.l2.owner else { return false };
         let tenants = shared::services(inputs, key, service, announcement.address);
-        let covering = covering(inputs.config, inputs.context, &announcement.pool, tenants);
+        let covering = covering(inputs.config, inputs.context, &announcement.pool, tenants.clone());
         let rank_by = shared::rank_by(inputs, first, announcement.address);
         let own = endpoints(announcement.address);
         let endpoints = shared::endpoints(inputs, key, &own, announcement.address);
-        let ranking = Ranking::of((service, &endpoints), &covering, inputs.me, None, rank_by);
+        let ranking = Ranking::of((service, &endpoints), (&covering, chosen(tenants)), inputs.me, None, rank_by);
         ranking.winner(inputs.tickets) != Ok(owner)
     })
 }
@@ -147,7 +147,7 @@ struct Judged {
 fn judge_address(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, rank_by: IpAddr) -> Judged {
     let address = held.address;
     let tenants = shared::services(inputs, about.key, about.service, address);
-    let covering = covering(inputs.config, inputs.context, &held.pool, tenants);
+    let covering = covering(inputs.config, inputs.context, &held.pool, tenants.clone());
     if covering.is_empty() {
         let verdict = L2Verdict::refused(Reason::NoL2ForPool { pool: held.pool.clone() });
         return Judged { verdict, course: None, answered_on: None, weight: 0, cause: None, history: None };
@@ -164,7 +164,7 @@ fn judge_address(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, ran
     let answers = inputs.answered.contains_key(&address) && inputs.world.answering.contains_key(&address);
     let others = speakers.iter().find(|(_, member)| holding(member, address).is_some_and(|it| it.stage.answers()));
     let holder = if answers { Some(inputs.me) } else { others.map(|(node, _)| *node) };
-    let ranking = Ranking::of((service, endpoints), &covering, inputs.me, holder, rank_by);
+    let ranking = Ranking::of((service, endpoints), (&covering, chosen(tenants)), inputs.me, holder, rank_by);
     let own = ranking.own_bid().and_then(|bid| link_for(&covering, inputs.me, address, rank_by).map(|_| bid));
     let weight = own.as_ref().map_or(0, |bid| bid.weight);
     let (course, history) = if endpoints.is_empty() {

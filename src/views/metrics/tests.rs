@@ -124,6 +124,7 @@ fn with_egress() -> [Fact; 2] {
         external_ips: Vec::new(),
         source_ranges: Vec::new(),
         without_node_ports: false,
+        node: None,
         renumber: None,
         condition: None,
     };

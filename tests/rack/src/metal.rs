@@ -72,6 +72,15 @@ impl Metal {
         agents
     }
 
+    /// The agent of the node of that index, once it is ready. The one before must have ended.
+    #[track_caller]
+    pub fn agent(&self, node: usize, configuration: &str) -> Crier {
+        let node = self.site.node(node);
+        let agent = node.crier(node.name(), &format!("{}{configuration}", self.access()));
+        agent.wait_ready(secs(20));
+        agent
+    }
+
     /// A pod on the node of that index, registered with the label `app`, answering with its name.
     #[track_caller]
     pub fn pod(&self, node: usize, name: &str, app: &str, ports: &[u16]) -> Pod {

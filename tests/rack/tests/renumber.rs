@@ -1,5 +1,5 @@
-//! `crier renumber` against a real API server: a Service gets another address, and a client of the old one loses no request
-//! until the overlap is over. And what announcing by Service and by endpoint does on a real link.
+//! `crier renumber` and `crier move` against a real API server: a Service gets another address, or its address another node, and a
+//! client loses no request by that. And what announcing by Service and by endpoint does on a real link.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -103,6 +103,58 @@ fn a_renumbered_service_has_both_addresses_for_the_overlap_and_the_new_one_after
     metal.site.client.get((IpAddr::from(new), 80)).expect("the new one is answered");
     let told = metal.events("Service", "web");
     assert!(told.iter().any(|(kind, reason, _)| kind == "Warning" && reason == "AddressGoes"), "{told:?}");
+}
+
+#[test]
+fn an_address_moves_to_the_chosen_node_without_a_gap_and_comes_back_to_it_after_a_restart() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let metal = Metal::new(&rack, 3);
+    let _pods = [metal.pod(0, "web-1", "web", &[8080]), metal.pod(1, "web-2", "web", &[8080])];
+    let lan = LAN.replace("prefer-endpoints = true\n", "");
+    let mut agents = metal.agents(&lan);
+    metal.try_apply(&service("web")).expect("the API server takes the Service");
+    let address = "192.168.35.100";
+    let ip: IpAddr = address.parse().expect("an address");
+    eventually("the first page", secs(20), || metal.site.client.get((ip, 80)).map_err(|it| it.to_string()));
+    let nodes = ["node-1", "node-2", "node-3"];
+    let first = owner(&metal, address).expect("one owner");
+    let chosen = nodes.into_iter().position(|node| node != first).expect("there are three");
+
+    for (words, expected) in [
+        ("move web --to node-1", "write namespace and name"),
+        ("move default/web", "--to <NODE>"),
+        ("move default/nothing --to node-1", "there is no Service default/nothing"),
+        ("move default/web --to node-9", "node-9 cannot answer for 192.168.35.100 of default/web: there is no such node"),
+    ] {
+        let (code, text) = verb(&agents[0], words);
+        assert_eq!(code, Some(2), "{words}: {text}");
+        assert!(text.contains(expected), "{words}: {text}");
+    }
+
+    let asking = metal.site.client.ask_steadily((ip, 80), Duration::from_millis(5));
+    for to in [nodes[chosen], &first, nodes[chosen]] {
+        let from = owner(&metal, address).expect("one owner");
+        let (code, text) = verb(&agents[2], &format!("move default/web --to {to} --wait"));
+        assert_eq!((code, text), (Some(0), format!("default/web: {address} moved from {from} to {to}\n")));
+        eventually_equal("one owner", secs(2), &Ok(to.to_owned()), || owner(&metal, address));
+    }
+    let outcomes = asking.stop();
+    assert!(outcomes.lost() <= 3, "one for each move: {outcomes}");
+    let ranks = agents[chosen].json(&format!("l2 {address}"));
+    let best = &ranks["addresses"][0]["nodes"][0];
+    assert_eq!((&best["node"], &best["chosen"]), (&json!(nodes[chosen]), &json!(true)));
+
+    // It fails, and has the address again once it is back.
+    agents[chosen].kill();
+    eventually("another node takes it", secs(5), || match owner(&metal, address) {
+        Ok(node) if node != nodes[chosen] => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    agents[chosen] = metal.agent(chosen, &lan);
+    eventually_equal("it has it again", secs(20), &Ok(nodes[chosen].to_owned()), || owner(&metal, address));
+    let (code, text) = verb(&agents[0], "move default/web --back");
+    assert_eq!((code, text.as_str()), (Some(0), "default/web: the preferences of [[l2]] decide again\n"));
+    eventually_equal("the first owner has it again", secs(5), &Ok(first), || owner(&metal, address));
 }
 
 #[test]
