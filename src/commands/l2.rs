@@ -207,7 +207,7 @@ mod tests {
                     rank: None,
                     weight: None,
                     near: false,
-            chosen: false,
+                    chosen: false,
                     keeps: false,
                     summary: Some(refused.to_string()),
                     reason: Some(refused),

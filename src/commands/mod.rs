@@ -216,7 +216,10 @@ fn order(socket: &Path, wish: &Wish) -> Exit {
 
 /// The Service that an argument names.
 fn service_named(text: &str) -> Result<ObjectKey, Exit> {
-    match text.split_once('/').filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty() && !name.contains('/')) {
+    match text
+        .split_once('/')
+        .filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty() && !name.contains('/'))
+    {
         Some((namespace, name)) => Ok(ObjectKey::new(namespace, name)),
         None => {
             eprintln!("crier: \"{text}\" is not the name of a Service: write namespace and name, \"shop/front\"");

@@ -73,7 +73,8 @@ async fn arrival(socket: &Path, ordered: &OrderedMove, node: &NodeName) -> Resul
     let wanted: Vec<IpAddr> = ordered.addresses.iter().map(|it| it.address).collect();
     loop {
         let report = client::ask(socket, &readings::L2, &AddressFilter { address: None }).await?;
-        let there = report.addresses.iter().filter(|it| wanted.contains(&it.address) && it.owner.as_ref() == Some(node));
+        let there =
+            report.addresses.iter().filter(|it| wanted.contains(&it.address) && it.owner.as_ref() == Some(node));
         if there.count() == wanted.len() {
             return Ok(());
         }
@@ -81,7 +82,11 @@ async fn arrival(socket: &Path, ordered: &OrderedMove, node: &NodeName) -> Resul
     }
 }
 
-fn tell(OrderedMove { schema_version: _, service, to, addresses }: &OrderedMove, arrived: Option<bool>, limit: Duration) -> Exit {
+fn tell(
+    OrderedMove { schema_version: _, service, to, addresses }: &OrderedMove,
+    arrived: Option<bool>,
+    limit: Duration,
+) -> Exit {
     let Some(to) = to else {
         return print(&format!("{service}: the preferences of [[l2]] decide again\n"));
     };

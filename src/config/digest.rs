@@ -150,6 +150,7 @@ impl Sum {
             share_across_namespaces,
             exclude,
             draining,
+            prefix_of,
             bind: _,
         } = pool;
         self.item("pool", name);
@@ -164,6 +165,10 @@ impl Sum {
         self.item("share-across-namespaces", share_across_namespaces);
         self.list("exclude", sorted(exclude.clone()));
         self.item("draining", draining);
+        // Of a later version: see above.
+        if let Some(link) = prefix_of {
+            self.item("prefix-of", link);
+        }
     }
 
     fn end(self) -> Digest {

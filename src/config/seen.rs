@@ -15,13 +15,23 @@ use super::shape::written;
 use super::syntax;
 use crate::address::AddressRange;
 use crate::community::Community;
-use crate::names::{ObjectKey, PeerName, PoolName};
+use crate::names::{InterfaceName, ObjectKey, PeerName, PoolName};
+
+/// A range of a pool.
+#[derive(Debug, Clone)]
+pub(super) struct SeenRange {
+    pub range: AddressRange,
+    pub place: Place,
+    pub pool: PoolName,
+    /// The range is one of host parts below the prefix of this link.
+    pub below: Option<InterfaceName>,
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     pub pools: Vec<(PoolName, Place)>,
     /// The addresses of each pool; the name is empty where it was refused.
-    pub ranges: Vec<(AddressRange, Place, PoolName)>,
+    pub ranges: Vec<SeenRange>,
     /// What pools exclude.
     pub excluded: Vec<AddressRange>,
     /// What `[[reservation]]` name.

@@ -204,6 +204,7 @@ fn defaults_are_those_that_the_table_names() {
             exclude: vec![],
             draining: false,
             share_across_namespaces: false,
+            prefix_of: None,
             bind: None,
         }],
         reservations: vec![],
@@ -556,6 +557,7 @@ proptest! {
                 exclude: vec![format!("10.{n}.0.0-10.{n}.0.{kind}").parse().unwrap()],
                 draining: kind == 1,
                 share_across_namespaces: kind == 0,
+                prefix_of: None,
                 bind: (kind == 2).then(|| "lo".into()),
             });
             config.reservations.push(Reservation {

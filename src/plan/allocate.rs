@@ -244,7 +244,7 @@ fn nothing_free(book: &AddressBook, candidates: &[&Pool], family: Family) -> Rea
     let resting = book
         .resting()
         .filter(|address| Family::of(*address) == family)
-        .filter(|address| candidates.iter().any(|pool| pool.addresses.iter().any(|range| range.contains(*address))))
+        .filter(|address| candidates.iter().any(|pool| pool.holds(*address)))
         .count();
     let pools: Vec<PoolName> = candidates.iter().map(|pool| pool.name.clone()).collect();
     Reason::NoFreeAddress { family, pools, resting }

@@ -35,6 +35,7 @@ use crate::plan::link_memory::LinkMemory;
 use crate::plan::overlaps::Overlaps;
 use crate::plan::ownership::Ownership;
 use crate::plan::placement::{Handover, Placement};
+use crate::plan::prefixes::Prefixes;
 use crate::plan::removals::Removals;
 use crate::plan::rivals::Rivals;
 use crate::plan::route_table::RouteTable;
@@ -102,7 +103,11 @@ pub struct Moved {
 
 /// See the module's documentation.
 pub struct Planner {
+    /// What everything goes by: pools have whole addresses.
     config: Arc<Config>,
+    /// As it was written.
+    written: Arc<Config>,
+    prefixes: Prefixes,
     me: NodeName,
     world: World,
     context: Arc<Context>,
@@ -150,7 +155,9 @@ impl Planner {
         Planner {
             book: AddressBook::new(&config),
             digests: l2::Digests::of(&config),
+            written: config.clone(),
             config,
+            prefixes: Prefixes::default(),
             me,
             world: World::default(),
             context: Arc::default(),
@@ -229,6 +236,7 @@ impl Planner {
             Fact::Leader(leader) if *leader != self.world.leader => self.book.forget_order(),
             _ => {}
         }
+        let about_link = matches!(fact, Fact::Link(..));
         match self.world.apply(fact) {
             Touched::Nothing => {}
             Touched::Peers => self.dirty.peers = true,
@@ -240,6 +248,9 @@ impl Planner {
             Touched::Surroundings if of_other_link => self.dirty.other_links = true,
             Touched::Surroundings => self.dirty.context = true,
             Touched::Everything => self.dirty.everything = true,
+        }
+        if about_link {
+            self.renew_prefixes();
         }
     }
 

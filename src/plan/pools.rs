@@ -110,9 +110,11 @@ fn named<'a>(pools: &'a [Pool], applicant: &Applicant<'_>, name: &PoolName) -> R
     }
 }
 
-/// The pool that an address belongs to. Pools do not overlap: the configuration was checked.
+/// The pool that an address belongs to. Pools do not overlap: the configuration was checked. An address below a former prefix of a
+/// pool's link is the pool's still, unless another pool has it.
 pub fn pool_of(pools: &[Pool], address: IpAddr) -> Option<&Pool> {
-    pools.iter().find(|pool| pool.addresses.iter().any(|range| range.contains(address)))
+    let below_former = || pools.iter().find(|pool| pool.holds_below_other_prefix(address));
+    pools.iter().find(|pool| pool.holds(address)).or_else(below_former)
 }
 
 fn is_restricted(pool: &Pool) -> bool {

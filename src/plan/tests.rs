@@ -30,6 +30,7 @@ mod model;
 mod patience;
 mod placements;
 mod pools;
+mod prefixes;
 mod pulses;
 mod reload;
 mod renumber;

@@ -8,7 +8,7 @@ use super::Snapshot;
 use super::bgp::PeerReport;
 use super::status::ServiceReport;
 use super::{agreement, allocator, bfd, egress, own_node, stations};
-use crate::config::{Kubernetes, L2, Source};
+use crate::config::{Kubernetes, L2, Pool, Source};
 use crate::names::PeerName;
 use crate::path_state::{PathFault, Serving};
 use crate::plan::context::L2Context;
@@ -51,6 +51,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
         world.host_problems.iter().chain(&world.listen_problems).chain(&world.egress_problems).map(ToString::to_string),
     );
     problems.extend(of_data_path(snapshot));
+    problems.extend(without_prefix(snapshot));
     problems.extend(without_link(snapshot));
     problems.extend(egress::problems(snapshot));
     problems.extend(agreement::problems(snapshot));
@@ -130,6 +131,20 @@ fn disputes(snapshot: &Snapshot) -> Vec<String> {
         all.iter().map(in_words).collect::<Vec<_>>()
     };
     snapshot.plan.disputes.iter().flat_map(of_route).collect()
+}
+
+/// The pools whose addresses lie below the prefix of a link that has none.
+fn without_prefix(snapshot: &Snapshot) -> Vec<String> {
+    let waiting = snapshot.config.pools.iter().filter(|pool| pool.awaits_prefix());
+    let in_words = |pool: &Pool| {
+        let link = pool.prefix_of.as_ref().map_or("", |link| link.as_str());
+        format!(
+            "[[pool]] {}: the link {link} of this node has no IPv6 prefix (/64 or shorter), so none of its IPv6 addresses is given: \
+             check router advertisements there, or prefix-of",
+            pool.name
+        )
+    };
+    waiting.map(in_words).collect()
 }
 
 /// The `[[l2]]` whose nodes this node is one of, and for which it has no link.

@@ -98,7 +98,7 @@ fn covered(section: &mut Reader<'_>, advertisement: &Written, family: Family, ke
     let names = advertisement.pools.value.as_deref().unwrap_or_default();
     let pools: Vec<PoolName> = section.seen.pools.iter().map(|(name, _)| name.clone()).collect();
     for pool in pools.iter().filter(|pool| all || names.contains(pool)) {
-        let ranges = section.seen.ranges.iter().filter(|(_, _, of)| of == pool).map(|(range, _, _)| *range);
+        let ranges = section.seen.ranges.iter().filter(|it| it.pool == *pool).map(|it| it.range);
         for range in joined(ranges.filter(|range| range.family() == family).collect()) {
             let Some((outside, aggregate)) = sticks_out(&range, length) else { continue };
             let message = format!("the aggregate {aggregate} contains {outside}, which is not in the pool \"{pool}\"");

@@ -1,16 +1,16 @@
 //! `[[pool]]`: addresses to give to Services. Floor 1. Not for handing them out.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::{Check, Section, section};
-use crate::address::{AddressRange, AddressRangeError};
+use crate::address::{AddressRange, AddressRangeError, Family};
 use crate::config::complaint::{Place, Problem};
 use crate::config::key::{HOUR, MOST_U32, duration, flag, interface, list, name, number, selector, set};
 use crate::config::reader::Reader;
-use crate::config::seen::unique;
+use crate::config::seen::{SeenRange, unique};
 use crate::config::shape::written;
 use crate::config::syntax;
 use crate::names::{InterfaceName, NamespaceName, PoolName};
@@ -84,6 +84,15 @@ section! {
             "Services of different namespaces may share an address (annotation crier.dev/share).",
         )
         .trade("As in MetalLB. Whoever may create Services in one namespace can then use free ports of an address of another."), touches Decisions;
+        /// The IPv6 addresses of the pool are host parts below the prefix of this link.
+        pub prefix_of: Option<InterfaceName> = interface(
+            "prefix-of",
+            "an interface name",
+            "The pool's IPv6 addresses are host parts (\"::100-::1ff\") below the /64 prefix of this interface.",
+        )
+        .optional("none; addresses are whole")
+        .shown("\"eth0\"")
+        .trade("When the prefix changes, each Service gets an address below the new one and keeps the former beside it for ten minutes."), touches Decisions;
         pub bind: Option<InterfaceName> =
             interface("bind", "an interface name", "Add announced addresses to this interface, on hosts without kube-proxy.")
                 .optional("none; kube-proxy accepts the traffic")
@@ -103,6 +112,12 @@ impl Check for Written {
         let ranges: Vec<(AddressRange, Place)> = ranges.collect();
         let excluded = section.texts("exclude").filter_map(|(text, place)| Some((range(text).ok()?, place.clone())));
         let excluded: Vec<(AddressRange, Place)> = excluded.collect();
+        if self.prefix_of.given {
+            for (range, place) in ranges.iter().chain(&excluded).filter(|(range, _)| !is_host_part(range)) {
+                let message = format!("{} is no host part", written(&range.to_string()));
+                section.complain(place, message, "with prefix-of write what follows the prefix: \"::100-::1ff\"");
+            }
+        }
         for (exclude, place) in excluded.iter().filter(|_| !ranges.is_empty()) {
             if !ranges.iter().any(|(range, _)| range.overlaps(exclude)) {
                 section.complain(
@@ -118,20 +133,90 @@ impl Check for Written {
             section.complain(&self.exclude.place, "the pool excludes all of its addresses", hint);
         }
         section.seen.excluded.extend(excluded);
-        section.seen.ranges.extend(ranges.into_iter().map(|(range, place)| (range, place, name.clone())));
+        let below = self.prefix_of.value.clone().flatten();
+        let seen = |(range, place): (AddressRange, Place)| {
+            let below = below.clone().filter(|_| range.family() == Family::V6);
+            SeenRange { range, place, pool: name.clone(), below }
+        };
+        section.seen.ranges.extend(ranges.into_iter().map(seen));
     }
 }
 
 impl Pool {
     /// The addresses that can be given to Services, in the order in which they are.
     pub fn given(&self) -> Vec<AddressRange> {
-        self.addresses.iter().flat_map(|range| range.without(&self.exclude)).collect()
+        let known = |range: &&AddressRange| self.prefix_of.is_none() || !is_unresolved(range);
+        self.addresses.iter().filter(known).flat_map(|range| range.without(&self.exclude)).collect()
     }
 
     /// A Service may hold the address, but none is given it anew.
     pub fn excludes(&self, address: IpAddr) -> bool {
-        self.exclude.iter().any(|range| range.contains(address))
+        self.exclude.iter().any(|range| range.contains(address)) || self.holds_below_other_prefix(address)
     }
+
+    /// The address is one of the pool's.
+    pub fn holds(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|range| range.contains(address))
+    }
+
+    /// The prefix of the link has changed, or is not known: the address is one of the pool's below another prefix.
+    pub fn holds_below_other_prefix(&self, address: IpAddr) -> bool {
+        let IpAddr::V6(address) = address else { return false };
+        let here = self.prefix_of.is_some() && !self.holds(address.into());
+        here && self
+            .addresses
+            .iter()
+            .any(|range| host_parts(range).is_some_and(|parts| parts.contains(host_part(address).into())))
+    }
+
+    /// The prefix of the link is not known (yet): no IPv6 address can be given.
+    pub fn awaits_prefix(&self) -> bool {
+        self.prefix_of.is_some() && self.addresses.iter().any(is_unresolved)
+    }
+
+    /// The pool below this prefix of its link, whose last 64 bits count for nothing.
+    #[must_use]
+    pub fn below(&self, prefix: Ipv6Addr) -> Pool {
+        let whole = |range: &AddressRange| range_below(prefix, range).unwrap_or(*range);
+        let (addresses, exclude) =
+            (self.addresses.iter().map(whole).collect(), self.exclude.iter().map(whole).collect());
+        Pool { addresses, exclude, ..self.clone() }
+    }
+}
+
+/// The last 64 bits are the host's (RFC 4291 §2.5.1).
+const HOST_BITS: u128 = u64::MAX as u128;
+
+fn host_part(address: Ipv6Addr) -> Ipv6Addr {
+    Ipv6Addr::from_bits(address.to_bits() & HOST_BITS)
+}
+
+/// The address with this host part below a prefix.
+pub fn below(prefix: Ipv6Addr, host: Ipv6Addr) -> Ipv6Addr {
+    Ipv6Addr::from_bits(prefix.to_bits() & !HOST_BITS | host.to_bits() & HOST_BITS)
+}
+
+/// An IPv6 range as host parts; `None` for one of IPv4.
+fn host_parts(range: &AddressRange) -> Option<AddressRange> {
+    range_below(Ipv6Addr::UNSPECIFIED, range)
+}
+
+fn range_below(prefix: Ipv6Addr, range: &AddressRange) -> Option<AddressRange> {
+    match (range.first(), range.last()) {
+        (IpAddr::V6(first), IpAddr::V6(last)) => {
+            AddressRange::new(below(prefix, first).into(), below(prefix, last).into()).ok()
+        }
+        (IpAddr::V4(_), _) | (_, IpAddr::V4(_)) => None,
+    }
+}
+
+/// Of IPv4, or host parts alone.
+fn is_host_part(range: &AddressRange) -> bool {
+    range.family() == Family::V4 || is_unresolved(range)
+}
+
+fn is_unresolved(range: &AddressRange) -> bool {
+    host_parts(range).is_some_and(|parts| parts == *range)
 }
 
 /// One entry of `addresses`.
@@ -198,31 +283,33 @@ fn overlap(range: &AddressRange, first: IpAddr, last: IpAddr) -> bool {
 /// Complains about each entry that shares addresses with one before it in the order of addresses.
 /// A sweep, so that thousands of entries cost no square of it.
 pub(in crate::config) fn overlaps(root: &mut Reader<'_>) {
-    let mut ranges: Vec<(AddressRange, Place, PoolName)> = root.seen.ranges.clone();
-    ranges.sort_by(|(a, place_a, _), (b, place_b, _)| {
-        (a.family(), a.first(), place_a).cmp(&(b.family(), b.first(), place_b))
-    });
-    let mut furthest: Option<&(AddressRange, Place, PoolName)> = None;
+    let mut ranges: Vec<SeenRange> = root.seen.ranges.clone();
+    // Host parts below the prefixes of different links have nothing in common.
+    let order = |it: &SeenRange| (it.below.clone(), it.range.family(), it.range.first(), it.place.clone());
+    ranges.sort_by_cached_key(order);
+    let mut furthest: Option<&SeenRange> = None;
     for this in ranges.iter() {
-        if let Some(before) = furthest.filter(|before| before.0.overlaps(&this.0)) {
+        let overlapping = |before: &&SeenRange| before.below == this.below && before.range.overlaps(&this.range);
+        if let Some(before) = furthest.filter(overlapping) {
             // The later one in the files is the one to point at.
-            let (second, first) = if before.1 > this.1 { (before, this) } else { (this, before) };
-            let message = match first.2 == second.2 {
-                true => format!("the pool \"{}\" contains the same addresses twice", second.2),
-                false => format!("the pools \"{}\" and \"{}\" overlap", first.2, second.2),
+            let (second, first) = if before.place > this.place { (before, this) } else { (this, before) };
+            let message = match first.pool == second.pool {
+                true => format!("the pool \"{}\" contains the same addresses twice", second.pool),
+                false => format!("the pools \"{}\" and \"{}\" overlap", first.pool, second.pool),
             };
-            let shared_first = this.0.first();
-            let shared_last = this.0.last().min(before.0.last());
+            let shared_first = this.range.first();
+            let shared_last = this.range.last().min(before.range.last());
             let shared = match shared_first == shared_last {
                 true => format!("{shared_first} is in both"),
                 false => format!("{shared_first} to {shared_last} are in both"),
             };
             let hint = format!("{shared}; remove the overlap from one");
-            root.conflict(&second.1, message, &hint, (&first.1, "overlaps with this"));
+            root.conflict(&second.place, message, &hint, (&first.place, "overlaps with this"));
         }
-        furthest = match furthest {
-            Some(before) if before.0.family() == this.0.family() && before.0.last() >= this.0.last() => Some(before),
-            _ => Some(this),
+        let reaches = |before: &SeenRange| {
+            let alike = before.below == this.below && before.range.family() == this.range.family();
+            alike && before.range.last() >= this.range.last()
         };
+        furthest = Some(furthest.filter(|before| reaches(before)).unwrap_or(this));
     }
 }

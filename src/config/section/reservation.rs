@@ -72,7 +72,7 @@ impl Check for Written {
 /// The address is one that a pool gives.
 fn reservable(address: IpAddr, section: &Reader<'_>) -> Result<(), Problem> {
     let of_pools = &section.seen.ranges;
-    let Some((.., pool)) = of_pools.iter().find(|(range, ..)| range.contains(address)) else {
+    let Some(pool) = of_pools.iter().find(|it| it.range.contains(address)).map(|it| &it.pool) else {
         let message = format!("{} is in no pool", written(&address.to_string()));
         return Err(Problem::new(message, "reserve an address of a [[pool]], or add it to one"));
     };

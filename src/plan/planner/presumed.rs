@@ -16,7 +16,9 @@ use crate::world::World;
 impl Planner {
     /// A planner that was told a whole World and has no plan yet. To it all agents have this configuration.
     pub fn of_agreed(config: Arc<Config>, me: NodeName, world: World) -> Planner {
-        Planner { world, removals: Removals::agreed(), ..Planner::new(config, me) }
+        let mut planner = Planner { world, removals: Removals::agreed(), ..Planner::new(config, me) };
+        planner.renew_prefixes();
+        planner
     }
 
     /// For each address of a Service that may be announced, the node that is ranked first for it on the link, whoever answers

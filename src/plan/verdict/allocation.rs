@@ -11,6 +11,7 @@ use crate::names::ObjectKey;
 use crate::plan::allocate::{Applicant, allocate, may_keep, notes, pool_of, shortage};
 use crate::plan::decision::{Allocation, Held};
 use crate::plan::pools::withheld;
+use crate::plan::prefixes::renumbering;
 use crate::plan::sharing::{Refusal, Terms};
 use crate::reason::Reason;
 use crate::world::{Renumber, Service};
@@ -168,14 +169,20 @@ fn namespace_matters(inputs: &Inputs<'_>, key: &ObjectKey) -> bool {
 fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
     let pools = &inputs.config.pools;
     let namespace_labels = inputs.world.namespaces.get(&key.namespace).map(|it| &**it);
-    let renumber = service.renumber.as_deref();
-    let applicant = Applicant { key, service, namespace_labels, terms: terms(inputs, key), renumber };
     let nothing_asked = Default::default();
     let (request, unreadable) = match &service.request {
         Ok(request) => (request, None),
         Err(error) => (&nothing_asked, Some(Reason::RequestUnreadable { text: error.to_string() })),
     };
+    let renumber = service.renumber.as_deref();
+    let applicant = Applicant { key, service, namespace_labels, terms: terms(inputs, key), renumber };
     let Current { addresses, chosen } = current(inputs, &applicant);
+    let by_prefix = match renumber {
+        Some(_) => None,
+        None => renumbering(pools, &addresses, &request.addresses),
+    };
+    let renumber = renumber.or(by_prefix.as_ref());
+    let applicant = Applicant { renumber, ..applicant };
     let (mut kept, mut lost): (Vec<Held>, Vec<(IpAddr, Reason)>) = (Vec::new(), Vec::new());
     let fresh = |address: &IpAddr| inputs.book.is_fresh(*address, key);
     for address in &addresses {

@@ -124,7 +124,10 @@ fn an_address_moves_to_the_chosen_node_without_a_gap_and_comes_back_to_it_after_
         ("move web --to node-1", "write namespace and name"),
         ("move default/web", "--to <NODE>"),
         ("move default/nothing --to node-1", "there is no Service default/nothing"),
-        ("move default/web --to node-9", "node-9 cannot answer for 192.168.35.100 of default/web: there is no such node"),
+        (
+            "move default/web --to node-9",
+            "node-9 cannot answer for 192.168.35.100 of default/web: there is no such node",
+        ),
     ] {
         let (code, text) = verb(&agents[0], words);
         assert_eq!(code, Some(2), "{words}: {text}");

@@ -1,0 +1,101 @@
+//! `prefix-of`: a pool of host parts below the prefix of a link, and what a renumbered prefix means, as stories.
+
+use super::*;
+use crate::address::Family;
+use crate::plan::prefixes::Prefixes;
+
+const NEW: &str = "2001:db8:2::100";
+const OLD: &str = "2001:db8:1::100";
+
+fn config() -> Config {
+    let mut config = configuration();
+    let mut pool = pool("lan", &["192.168.35.100-192.168.35.101", "::100-::101"]);
+    pool.prefix_of = Some("eth0".into());
+    config.pools = vec![pool];
+    config
+}
+
+/// eth0 has these addresses now, in the order in which links tell them.
+fn readdress(story: &mut Story, addresses: &[&str]) {
+    let mut link = story.planner.world().links[&2].clone();
+    link.addresses = addresses.iter().map(|it| it.parse().unwrap()).collect();
+    story.tell(Fact::Link(2, Some(link)));
+    story.turn();
+}
+
+fn after(story: &mut Story, secs: u64) {
+    story.now += Duration::from_secs(secs);
+    story.turn();
+}
+
+fn of_both_families() -> Service {
+    Service { families: vec![Family::V6, Family::V4], family_policy: FamilyPolicy::RequireDualStack, ..service() }
+}
+
+fn begin(addresses: &[&str]) -> Story {
+    let mut story = Story::begin(config());
+    readdress(&mut story, addresses);
+    story
+}
+
+#[test]
+fn an_address_is_the_prefix_of_the_link_and_a_host_part_of_the_pool() {
+    let mut story = begin(&["192.168.35.1/24", "fe80::1/64", "2001:db8:1::7/64", "2001:db8:2::7/64"]);
+    story.put("web", of_both_families());
+    assert_eq!(story.addresses("web"), [OLD, "192.168.35.100"]);
+    story.put("two", of_both_families());
+    assert_eq!(story.addresses("two"), ["2001:db8:1::101", "192.168.35.101"]);
+}
+
+#[test]
+fn without_a_prefix_no_ipv6_address_is_given_and_what_a_service_has_it_keeps() {
+    let mut story = begin(&["192.168.35.1/24", "fe80::1/64", "2001:db8:1::7/128"]);
+    story.put("new", Service { families: vec![Family::V6], ..service() });
+    story.put("old", Service { ingress: vec![OLD.parse().unwrap()], families: vec![Family::V6], ..service() });
+    assert!(story.addresses("new").is_empty());
+    assert_eq!(story.addresses("old"), [OLD], "it is one of the pool's, below whatever prefix");
+    readdress(&mut story, &["2001:db8:1::7/64"]);
+    assert_eq!(story.addresses("old"), [OLD]);
+    assert_eq!(story.addresses("new"), ["2001:db8:1::101"]);
+}
+
+#[test]
+fn below_a_new_prefix_a_service_has_both_addresses_for_ten_minutes_and_then_the_new_one() {
+    let mut story = begin(&["2001:db8:1::7/64"]);
+    story.put("web", Service { families: vec![Family::V6], ..service() });
+    story.confirm("web");
+    assert_eq!(story.addresses("web"), [OLD]);
+    // A link that loses its addresses for a moment changes nothing.
+    readdress(&mut story, &[]);
+    assert_eq!(story.addresses("web"), [OLD]);
+    readdress(&mut story, &["2001:db8:2::7/64", "2001:db8:1::7/64"]);
+    assert_eq!(story.addresses("web"), [OLD, NEW]);
+    story.confirm("web");
+    after(&mut story, 590);
+    assert_eq!(story.addresses("web"), [OLD, NEW], "for so long");
+    after(&mut story, 20);
+    assert_eq!(story.addresses("web"), [NEW]);
+}
+
+#[test]
+fn an_agent_that_takes_over_within_the_overlap_goes_on_with_it() {
+    let mut story = begin(&["2001:db8:2::7/64"]);
+    let both = vec![OLD.parse().unwrap(), NEW.parse().unwrap()];
+    story.put("web", Service { ingress: both, families: vec![Family::V6], ..service() });
+    assert_eq!(story.addresses("web"), [OLD, NEW]);
+    after(&mut story, 610);
+    assert_eq!(story.addresses("web"), [NEW]);
+}
+
+#[test]
+fn nodes_with_other_prefixes_agree_about_pools() {
+    let written = Arc::new(config());
+    let whole = |address: &str| {
+        let story = begin(&[address]);
+        story.planner.config().clone()
+    };
+    assert_ne!(whole("2001:db8:1::7/64").pools, whole("2001:db8:2::7/64").pools);
+    let unresolved = Prefixes::default().resolve(&written);
+    assert_eq!(unresolved.pools, written.pools);
+    assert!(unresolved.pools[0].awaits_prefix());
+}
