@@ -106,6 +106,40 @@ fn a_renumbered_service_has_both_addresses_for_the_overlap_and_the_new_one_after
 }
 
 #[test]
+fn a_service_follows_the_prefix_of_its_link_with_both_addresses_for_a_while() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let metal = Metal::new(&rack, 2);
+    let _pods = [metal.pod(0, "web-1", "web", &[8080]), metal.pod(1, "web-2", "web", &[8080])];
+    let by_prefix = "addresses = [\"::100-::10f\"]\nprefix-of = \"eth0\"";
+    let lan = LAN.replace("addresses = [\"192.168.35.100-192.168.35.110\"]", by_prefix);
+    let agents = metal.agents(&lan);
+    let web = Service::new("web").selects("web").ports(&[(80, 8080)]).families(&["IPv6"]).object();
+    metal.try_apply(&web).expect("the API server takes the Service");
+    let old = "fd35::100";
+    eventually_equal("an address below the prefix", secs(10), &vec![old.to_owned()], || metal.ingress("service/web"));
+    let first_page = |address: &str| {
+        let address: IpAddr = address.parse().expect("an address");
+        metal.site.client.get((address, 80)).map_err(|it| it.to_string())
+    };
+    eventually("it is answered", secs(20), || first_page(old));
+
+    // As router advertisements renumber a link (RFC 4862): the new prefix comes, and the old one is deprecated.
+    for (index, node) in metal.site.nodes.iter().enumerate() {
+        let own = node.ip("-6 -o addr show dev eth0 scope global");
+        let own = own.split_whitespace().find(|word| word.starts_with("fd35:")).expect("its address").to_owned();
+        node.ip(&format!("addr add 2001:db8:35::{}/64 dev eth0 nodad", index + 11));
+        node.ip(&format!("addr change {own} dev eth0 preferred_lft 0"));
+    }
+    metal.site.client.ip("addr add 2001:db8:35::99/64 dev eth0 nodad");
+    let new = "2001:db8:35::100";
+    let both = [old.to_owned(), new.to_owned()].to_vec();
+    eventually_equal("both addresses", secs(10), &both, || metal.ingress("service/web"));
+    eventually("the new one is answered", secs(20), || first_page(new));
+    first_page(old).expect("and the old one still is");
+    assert_eq!(agents[0].status()["pools"][0]["addresses"], json!(["2001:db8:35::100-2001:db8:35::10f"]));
+}
+
+#[test]
 fn an_address_moves_to_the_chosen_node_without_a_gap_and_comes_back_to_it_after_a_restart() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let metal = Metal::new(&rack, 3);
