@@ -8,6 +8,8 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::bgp::wire::{
     AS_TRANS, AfiSafi, Capability, Dialect, Expectation, ExpectedAsn, MAX_EXTENDED_MESSAGE_LEN, MAX_MESSAGE_LEN,
     Notification, NotificationReason, Open, OpenError, OpenFault,
@@ -34,7 +36,9 @@ pub struct LocalOffer {
 }
 
 /// The outcome of an OPEN exchange that both sides accepted. Exists only from OpenConfirm on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// It is written down for the agent after this one (`bgp::kept`), so a field that is added has to have a default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Negotiated {
     pub local_asn: u32,
     pub peer_asn: u32,

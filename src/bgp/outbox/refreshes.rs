@@ -30,6 +30,11 @@ impl Refreshes {
         self.waiting.insert(family)
     }
 
+    /// The families that the peer does not have all of yet.
+    pub(in crate::bgp) fn owed(&self) -> impl Iterator<Item = AfiSafi> + '_ {
+        self.waiting.iter().copied().chain(self.marked)
+    }
+
     /// A family is between its marks, or waits for nothing but its end.
     pub(in crate::bgp) fn is_under_way(&self) -> bool {
         self.marked.is_some()
