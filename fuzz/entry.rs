@@ -71,6 +71,8 @@ fn session(data: &[u8]) -> (Dialect, &[u8]) {
         route_refresh: true,
         enhanced_refresh: bit(5),
         max_message_len: if bit(5) { MAX_EXTENDED_MESSAGE_LEN } else { MAX_MESSAGE_LEN },
+        graceful_restart: false,
+        hard_reset: false,
     };
     (Dialect { first_asn_is_peer: !bit(7), ..negotiated.dialect() }, rest)
 }
@@ -281,6 +283,7 @@ pub fn kept_session(data: &[u8]) {
         connect_retry_time: Duration::from_secs(5),
         passive: false,
         link_scoped: false,
+        graceful_restart: None,
     };
     let now = crier::clock::now();
     let (mut peering, _) = Peering::resumed(offer, kept.negotiated, kept.standing, kept.since_boot, 1, now);

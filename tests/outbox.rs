@@ -230,6 +230,8 @@ impl Session {
                 route_refresh: true,
                 enhanced_refresh: false,
                 max_message_len: 4096,
+                graceful_restart: false,
+                hard_reset: false,
             },
             next_hops: NextHops { v4: Some(V4), v6: Some(NextHopV6 { global: V6, link_local: None }) },
         }

@@ -16,7 +16,7 @@ use super::fd_store::{self, Stored};
 use crate::bgp::kept;
 use crate::bgp::socket::kept::KeptConnection;
 use crate::bgp::task::Resumable;
-use crate::bgp::wire::{Cease, Notification, NotificationReason};
+use crate::bgp::wire::{Cease, NotificationReason};
 use crate::config::{self, Config};
 use crate::plan::context::bgp::BgpContext;
 
@@ -36,7 +36,7 @@ pub async fn put(sessions: Vec<KeptConnection>) {
             Ok(()) => stored.push(session),
             Err(why) => {
                 warn!(peer = %session.state.peer, reason = why, "the session cannot be kept for the agent that comes, and ends");
-                ends.spawn(session.end(Notification::administrative_reset("the agent restarts")));
+                ends.spawn(session.begin_anew("the agent restarts"));
             }
         }
     }

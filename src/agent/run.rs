@@ -40,7 +40,7 @@ use super::turn::{Loop, Readings};
 use super::unconfirmed::Unconfirmed;
 use super::wiring::{self, Query, Slices};
 use crate::bgp::socket::kept::KeptConnection;
-use crate::bgp::task::Resumable;
+use crate::bgp::task::Past;
 use crate::config::{Config, Kubernetes, Manifests, Source, SourceFile};
 use crate::k8s::annotate::Annotation;
 use crate::k8s::lease::Terms;
@@ -141,9 +141,9 @@ pub async fn run(start: Start) -> Result<(), Error> {
         data_path::task::run(path, slices.node.subscribe(), facts.clone()),
     ));
     let mut counters = LinkCounters::default();
-    let resumable = kept_sessions::take(stored, &config).await;
+    let past = Past { resumable: kept_sessions::take(stored, &config).await, restart: memory.past() };
     let (keeper, kept) = oneshot::channel();
-    tasks.actuators(&config, channels, Bgp { listeners, resumable, keeper }, pulse, &counters);
+    tasks.actuators(&config, channels, Bgp { listeners, past, keeper }, pulse, &counters);
     let (wanted, finding) = watch::channel(Wanted::of(&config));
     tasks.finders(finding, channels);
     let (terms, terms_seen) = watch::channel(reload::terms(&config));
@@ -233,8 +233,8 @@ async fn how_to_stop(cause: Cause) -> Stop {
 /// What the BGP speaker is given.
 struct Bgp {
     listeners: bgp::socket::listeners::Listeners,
-    /// The sessions of the agent before.
-    resumable: Vec<Resumable>,
+    /// The sessions of the agent before, and what peers are told of it.
+    past: Past,
     /// Takes the sessions for the agent that comes.
     keeper: oneshot::Sender<Vec<KeptConnection>>,
 }
@@ -271,14 +271,14 @@ impl Tasks {
         &mut self,
         config: &Config,
         Channels { slices, facts, stopping }: Channels<'_>,
-        Bgp { listeners, resumable, keeper }: Bgp,
+        Bgp { listeners, past, keeper }: Bgp,
         pulse: Option<pulse::task::Setup>,
         counters: &LinkCounters,
     ) {
         let (paths, _) = watch::channel(BfdSessions::new());
         let (routes, counted) = (slices.bgp.subscribe(), counters.bfd.clone());
         let (seen, parting) = (paths.subscribe(), stopping.clone().bgp(keeper));
-        let speaker = bgp::task::run(routes, facts.clone(), listeners, seen, resumable, parting);
+        let speaker = bgp::task::run(routes, facts.clone(), listeners, seen, past, parting);
         self.farewell.spawn(named("the BGP speaker", speaker));
         let watching = bfd::task::run(slices.bfd.subscribe(), facts.clone(), counted, paths, stopping.clone().bfd());
         self.farewell.spawn(named("BFD", watching));

@@ -500,7 +500,10 @@ impl Peering {
         while let Some(other) =
             self.connections.iter().find(|other| other.id != id && other.heard()).map(|other| other.id)
         {
-            if self.prefers(id, other) {
+            if self.is_superseded(other, now) {
+                let why = "the peer has restarted: it opened another connection (RFC 4724)".to_owned();
+                actions.extend(self.handle_lost(other, why, now));
+            } else if self.prefers(id, other) {
                 actions.extend(self.lose_collision(other, now));
             } else {
                 actions.extend(self.lose_collision(id, now));
@@ -522,6 +525,16 @@ impl Peering {
         }
         connection.asked_at = Some(now);
         Some(Action::Send(id, Message::Keepalive))
+    }
+
+    /// RFC 4724 §5: another connection of a peer with graceful restart ends the established session, without a NOTIFICATION. A session
+    /// that has just begun may have met a connection that the peer opened before.
+    fn is_superseded(&self, older: ConnectionId, now: Instant) -> bool {
+        let older = self.connections.iter().find(|connection| connection.id == older);
+        older.is_some_and(|older| {
+            let lasted = older.session.standing(now).is_some_and(|standing| standing.held >= FORGIVEN_AFTER);
+            lasted && older.session.negotiated().is_some_and(|negotiated| negotiated.graceful_restart)
+        })
     }
 
     /// Whether the newer of two connections is kept. Both have received the peer's OPEN.

@@ -28,6 +28,7 @@ use tracing::{error, info, warn};
 
 use self::peer::{Channels, Desired, Inbound, Leave};
 use crate::address::ScopedAddress;
+use crate::bgp::machine::negotiation::{RESTART_TIME, Restart};
 use crate::bgp::outbox::Routes;
 use crate::bgp::settings;
 use crate::bgp::socket::kept::KeptConnection;
@@ -67,6 +68,14 @@ pub enum Parting {
     Keep(oneshot::Sender<Vec<KeptConnection>>),
 }
 
+/// What this speaker is to know of the agents before.
+#[derive(Debug, Default)]
+pub struct Past {
+    pub resumable: Vec<Resumable>,
+    /// What peers are told of this agent at first, where graceful restart is offered.
+    pub restart: Restart,
+}
+
 /// A session that an agent before this one kept, with the settings that its peer has now.
 #[derive(Debug)]
 pub struct Resumable {
@@ -77,7 +86,7 @@ pub struct Resumable {
 /// Speaks BGP by the newest slice, until `shutdown` says how to end, or no more slices can come: then every session ends with a
 /// Cease.
 ///
-/// The sessions of `resumable` go on at once. Until there is a slice, their peers are told nothing but that this node lives.
+/// The sessions of `past` go on at once. Until there is a slice, their peers are told nothing but that this node lives.
 ///
 /// `bfd` has how the BFD sessions stand: where one is lost, the session of its peer ends.
 ///
@@ -87,10 +96,13 @@ pub async fn run(
     facts: mpsc::Sender<Fact>,
     listeners: Listeners,
     bfd: watch::Receiver<BfdSessions>,
-    resumable: Vec<Resumable>,
+    past: Past,
     shutdown: impl Future<Output = Parting>,
 ) {
+    let Past { resumable, restart } = past;
     let mut speaker = Speaker {
+        restart,
+        began: clock::now(),
         peers: BTreeMap::new(),
         expect_until: None,
         tasks: JoinSet::new(),
@@ -153,6 +165,8 @@ pub async fn run(
 }
 
 struct Speaker {
+    restart: Restart,
+    began: Instant,
     peers: BTreeMap<PeerName, PeerHandle>,
     /// Until then, a session of the agent before goes on although its peer, which is to be found, was not found yet.
     expect_until: Option<Instant>,
@@ -363,7 +377,10 @@ impl Speaker {
             facts: self.facts.clone(),
             bfd: self.bfd.clone(),
         };
-        let task = peer::run(name.clone(), Arc::clone(&settings), address.clone(), router_id, kept, channels);
+        // Whoever kept routes over the restart has dropped them by then.
+        let restarting = self.restart.restarting && clock::now() < self.began + RESTART_TIME;
+        let past = (Restart { restarting, ..self.restart }, kept);
+        let task = peer::run(name.clone(), Arc::clone(&settings), address.clone(), router_id, past, channels);
         self.tasks.spawn(task);
         let endpoint = settings::endpoint(&settings, address.clone());
         info!(peer = %name, %address, "peer started");

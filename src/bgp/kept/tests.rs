@@ -35,6 +35,8 @@ pub(in crate::bgp) fn kept() -> KeptSession {
             route_refresh: true,
             enhanced_refresh: true,
             max_message_len: 4096,
+            graceful_restart: false,
+            hard_reset: false,
         },
         standing: Standing {
             timers: Some(TimersLeft {

@@ -3,7 +3,6 @@
 //!
 //! Gap (RFC 4271 §8.1.1): no DelayOpen (options 8 and 9), on purpose: it slows down every start to save a collision now
 //! and then, and collisions are settled anyway.
-//! Gap (RFC 4724 §3): graceful restart is not offered; a router drops the routes when the session ends.
 //! Gap (RFC 4486 §4): no limit on received prefixes (subcode 1) and no memory to run out of (subcode 8): what is received is
 //! counted and dropped, so neither is ever sent.
 
@@ -482,6 +481,10 @@ impl Session {
 
     /// Ends the connection from our side, for whatever the NOTIFICATION says.
     pub fn stop(&mut self, notification: Notification, why: String, now: Instant) -> Vec<Effect> {
+        let notification = match self.negotiated() {
+            Some(negotiated) => negotiated.last_word(notification),
+            None => notification,
+        };
         self.end(End::Sent { notification, why }, now)
     }
 

@@ -79,6 +79,7 @@ mod tests {
             connect_retry_time: Duration::from_secs(5),
             passive: false,
             link_scoped: false,
+            graceful_restart: None,
         };
         let agreed = offer(65001, 65002, 1).negotiate(&offer(65002, 65001, 2).open()).expect("they fit");
         Negotiated { enhanced_refresh, ..agreed }

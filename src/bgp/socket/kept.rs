@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 
 use super::{Connection, Protection, Remains, describe};
 use crate::bgp::kept::{KeptFault, KeptSession, Signature};
+use crate::bgp::machine::negotiation::Negotiated;
 use crate::bgp::wire::{Dialect, Message, Notification};
 
 /// An established session whose agent has gone, or is about to.
@@ -59,8 +60,18 @@ impl KeptConnection {
         Ok(KeptConnection { state, socket })
     }
 
+    /// Ends the session although a new one follows soon: the peer is told, unless it would drop our routes for that.
+    pub async fn begin_anew(self, why: &str) {
+        let Negotiated { graceful_restart, hard_reset, .. } = self.state.negotiated;
+        // RFC 4724 §4.2: without RFC 8538, only a connection that ends without a NOTIFICATION has the peer keep them.
+        if !graceful_restart || hard_reset {
+            self.end(Notification::administrative_reset(why)).await;
+        }
+    }
+
     /// Ends the session with this NOTIFICATION, within [`super::FAREWELL_TIME`].
     pub async fn end(self, last_word: Notification) {
+        let last_word = self.state.negotiated.last_word(last_word);
         let mut octets = BytesMut::new();
         let emitted = Message::Notification(last_word).emit(&Dialect::BEFORE_OPEN, &mut octets);
         if let (Ok(()), Ok((_, connection))) = (emitted, self.resume()) {

@@ -32,7 +32,7 @@ use self::report::{Counts, Report};
 use crate::address::{LocalAddress, ScopedAddress};
 use crate::bfd_state::BfdState;
 use crate::bgp::counters::Counters;
-use crate::bgp::machine::negotiation::Negotiated;
+use crate::bgp::machine::negotiation::{Negotiated, Restart};
 use crate::bgp::machine::session::End;
 use crate::bgp::machine::{Action, ConnectionId, Peering};
 use crate::bgp::outbox::next_hop::{PeerPath, next_hops};
@@ -110,13 +110,13 @@ pub(super) async fn run(
     settings: Arc<config::Peer>,
     address: ScopedAddress,
     router_id: Ipv4Addr,
-    kept: Option<KeptConnection>,
+    (restart, kept): (Restart, Option<KeptConnection>),
     channels: Channels,
 ) {
     let Channels { mut desired, mut inbound, mut leave, facts, mut bfd } = channels;
     let now = clock::now();
     let newest = desired.borrow_and_update().clone();
-    let offer = settings::local_offer(&settings, &address, router_id);
+    let offer = settings::local_offer(&settings, &address, router_id, restart);
     let endpoint = settings::endpoint(&settings, address);
     let (peering, resumption) = handover::begin(&name, &endpoint, offer, kept, now);
     let mut task = PeerTask {
@@ -131,6 +131,7 @@ pub(super) async fn run(
         counters: Counters::default(),
         router_id: settings.router_id.unwrap_or(router_id),
         warned: Vec::new(),
+        restart,
         leaving: false,
         path_losses: 0,
         name,
@@ -210,6 +211,8 @@ struct PeerTask {
     router_id: Ipv4Addr,
     /// The failures that were logged since the last session.
     warned: Vec<Arc<str>>,
+    /// What the next OPEN says of this agent.
+    restart: Restart,
     /// Sessions that end now end on purpose.
     leaving: bool,
     /// How often BFD has lost the path. A loss concerns the session that stood at that time, and none that came after.
@@ -379,9 +382,7 @@ impl PeerTask {
         let endpoint = settings::endpoint(&self.settings, self.endpoint.peer.clone());
         let before = std::mem::replace(&mut self.endpoint, endpoint);
         let now = clock::now();
-        let offer = settings::local_offer(&self.settings, &self.endpoint.peer, self.router_id);
-        let actions = self.peering.handle_offer(offer, now);
-        self.carry_out(actions);
+        self.renew_offer(now);
         if before.protection == self.endpoint.protection {
             return;
         }
@@ -413,6 +414,19 @@ impl PeerTask {
         if self.connections.is_empty() {
             self.peering.handle_address_came(now);
         }
+    }
+
+    /// The next connection offers what there is to offer now.
+    fn renew_offer(&mut self, now: Instant) {
+        let offer = settings::local_offer(&self.settings, &self.endpoint.peer, self.router_id, self.restart);
+        let actions = self.peering.handle_offer(offer, now);
+        self.carry_out(actions);
+    }
+
+    /// There is a session: the next one, if it comes to that, is no restart of this agent, and finds the kernel as this one left it.
+    fn note_session(&mut self) {
+        self.restart = Restart { restarting: false, forwarding: true };
+        self.renew_offer(clock::now());
     }
 
     /// A connection from an address that has left this host ends, and the peer is dialled once its source address is here.
@@ -558,6 +572,7 @@ impl PeerTask {
         );
         self.warned.clear();
         self.report.forget_failures();
+        self.note_session();
         self.outbound = Some(Outbound {
             connection,
             negotiated,

@@ -47,17 +47,17 @@ fn listeners(address: &str) -> (Listeners, SocketAddr) {
 
 impl Bench {
     fn start(listeners: Listeners, slice: BgpSlice) -> Bench {
-        Bench::start_after(Vec::new(), listeners, slice)
+        Bench::start_after(Past::default(), listeners, slice)
     }
 
     /// Begins with the sessions of a speaker before.
-    fn start_after(resumable: Vec<Resumable>, listeners: Listeners, slice: BgpSlice) -> Bench {
+    fn start_after(past: Past, listeners: Listeners, slice: BgpSlice) -> Bench {
         let (slices, slices_rx) = watch::channel(slice);
         let (facts_tx, facts) = mpsc::channel(1024);
         let (shutdown, shutdown_rx) = oneshot::channel();
         let (bfd, bfd_rx) = watch::channel(BfdSessions::new());
         let stopped = async { shutdown_rx.await.unwrap_or_else(|_| Parting::Leave(String::new())) };
-        let task = tokio::spawn(run(slices_rx, facts_tx, listeners, bfd_rx, resumable, stopped));
+        let task = tokio::spawn(run(slices_rx, facts_tx, listeners, bfd_rx, past, stopped));
         Bench { slices, facts, bfd, shutdown: Some(shutdown), task }
     }
 
@@ -988,4 +988,5 @@ async fn with_ttl_security_on_both_ends_a_session_comes_up_and_with_a_router_bet
 }
 
 mod bfd;
+mod graceful;
 mod kept;

@@ -370,3 +370,120 @@ fn an_agent_that_knows_nothing_yet_withdraws_nothing() {
     assert_eq!(said(&town.capture, heard), Vec::<String>::new(), "all is as it was");
     assert_eq!(town.established(), [1, 1]);
 }
+
+/// A node with one Service and one session with a router, which tells of it by `routes`, and a client beyond the router.
+struct Crash {
+    site: Site,
+    manifests: Manifests,
+    _page: Process,
+}
+
+impl Crash {
+    fn new(rack: &Rack) -> Crash {
+        let manifests = Manifests::new(rack);
+        manifests.service(&Service::new("web").anywhere().addresses("203.0.113.1"));
+        let site = Site::new(rack, "192.168.35.0/24", "fd35::/64", 1);
+        let node = site.node(0);
+        let page = node.serve(node.name(), &[80]);
+        Crash { site, manifests, _page: page }
+    }
+
+    fn configuration(&self, graceful_restart: bool) -> String {
+        format!(
+            "{}\n[[pool]]\nname = \"public\"\naddresses = [\"203.0.113.0/28\"]\nbind = \"lo\"\n[bgp]\nasn = 64513\nlisten = []\n\
+             [[bgp.peer]]\nname = \"tor\"\naddress = \"192.168.35.1\"\nasn = 64512\nconnect-retry-time = \"1s\"\n\
+             graceful-restart = {graceful_restart}\n[[bgp.advertisement]]\n",
+            self.manifests.section()
+        )
+    }
+
+    /// Kills the agent and starts it again after a second, as systemd does; whether the router had the route all the time.
+    #[track_caller]
+    fn kill(&self, graceful_restart: bool, has_route: impl Fn() -> bool, sessions: impl Fn() -> usize) -> bool {
+        let configuration = self.configuration(graceful_restart);
+        let node = self.site.node(0);
+        let mut crier = node.crier_as_unit(node.name(), &configuration);
+        crier.wait_ready(secs(30));
+        eventually("the route has come", secs(20), || if has_route() { Ok(()) } else { Err("no route") });
+        rest(secs(3));
+        let client = self.site.outside("client");
+        let address = (std::net::Ipv4Addr::from(ADDRESS), 80);
+        eventually("the client reaches the Service", secs(10), || {
+            client.get(address).map(drop).map_err(|error| error.to_string())
+        });
+        let asking = client.ask_steadily(address, millis(5));
+        crier.kill();
+        let began = rack::now();
+        let mut stayed = true;
+        while began.elapsed() < secs(1) {
+            stayed &= has_route();
+            rest(millis(20));
+        }
+        crier.start_again(&configuration);
+        let again = sessions() + 1;
+        while sessions() < again && began.elapsed() < secs(30) {
+            stayed &= has_route();
+            rest(millis(20));
+        }
+        eventually("the route is there in the end", secs(20), || if has_route() { Ok(()) } else { Err("no route") });
+        rest(secs(2));
+        stayed &= has_route();
+        let outcomes = asking.stop();
+        assert_eq!(outcomes.lost() == 0, stayed, "a client notices a route that goes: {outcomes}");
+        stayed
+    }
+}
+
+#[test]
+fn bird_keeps_the_routes_of_a_killed_agent_where_graceful_restart_is_asked_for_and_drops_them_else() {
+    for graceful_restart in [true, false] {
+        let Some(rack) = Rack::for_test(&NEEDS) else { return };
+        let crash = Crash::new(&rack);
+        let bird = crash.site.router.bird(&format!(
+            "router id 192.168.35.1;\n{}\nprotocol bgp tor {{ local as 64512; neighbor 192.168.35.11 as 64513; passive yes; \
+             error wait time 1, 2; ipv4 {{ import all; export none; }}; }}\n",
+            bird::KERNEL
+        ));
+        let has_route = || bird.routes().contains_key("203.0.113.1/32");
+        let stayed = crash.kill(graceful_restart, has_route, || bird.session("tor").times_established);
+        assert_eq!(stayed, graceful_restart);
+        let log = bird.process().log();
+        assert_eq!(log.contains("Neighbor graceful restart detected"), graceful_restart, "{log}");
+    }
+}
+
+#[test]
+fn frr_keeps_the_routes_of_a_killed_agent_where_graceful_restart_is_asked_for_and_drops_them_else() {
+    for graceful_restart in [true, false] {
+        let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Frr, Need::Crier]) else { return };
+        let crash = Crash::new(&rack);
+        let router = crash.site.router.frr(&format!(
+            "router bgp 64512\n bgp router-id 192.168.35.1\n{} neighbor 192.168.35.11 remote-as 64513\n \
+             neighbor 192.168.35.11 passive\n address-family ipv4 unicast\n  neighbor 192.168.35.11 activate\n exit-address-family\n",
+            frr::PLAIN.replace("bgp graceful-restart-disable", "bgp graceful-restart preserve-fw-state")
+        ));
+        let has_route = || router.routes().contains_key("203.0.113.1/32");
+        let stayed = crash.kill(graceful_restart, has_route, || router.session("192.168.35.11").times_established);
+        assert_eq!(stayed, graceful_restart);
+    }
+}
+
+#[test]
+fn an_agent_that_stops_takes_its_routes_back_also_where_graceful_restart_would_keep_them() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let crash = Crash::new(&rack);
+    let bird = crash.site.router.bird(
+        "router id 192.168.35.1;\nprotocol device {}\nprotocol bgp tor { local as 64512; neighbor 192.168.35.11 as 64513; passive yes; \
+         ipv4 { import all; export none; }; }\n",
+    );
+    let node = crash.site.node(0);
+    let crier = node.crier_as_unit(node.name(), &crash.configuration(true));
+    crier.wait_ready(secs(30));
+    eventually("the route has come", secs(20), || {
+        if bird.routes().contains_key("203.0.113.1/32") { Ok(()) } else { Err("no route") }
+    });
+    crier.end_with_job("stop");
+    eventually("the route has gone", secs(2), || {
+        if bird.routes().contains_key("203.0.113.1/32") { Err("it is there") } else { Ok(()) }
+    });
+}

@@ -71,6 +71,7 @@ impl PeerTask {
         let signed = self.sign(&connection, state.signature);
         self.connections.push((id, connection));
         self.report.recall(state.established_at);
+        self.note_session();
         self.outbound = Some(Outbound {
             connection: id,
             local_address: state.local.ip(),

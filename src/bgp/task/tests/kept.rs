@@ -28,7 +28,8 @@ fn next(kept: Vec<KeptConnection>, settings: config::Peer, wanted: Option<Routes
     let settings_now = Arc::new(settings.clone());
     let resumable = kept.into_iter().map(|kept| Resumable { kept, settings: Arc::clone(&settings_now) });
     let slice = wanted.map(|routes| slice([10, 0, 0, 1], settings, routes)).unwrap_or_default();
-    Bench::start_after(resumable.collect(), listeners("127.0.0.1").0, slice)
+    let past = Past { resumable: resumable.collect(), ..Past::default() };
+    Bench::start_after(past, listeners("127.0.0.1").0, slice)
 }
 
 /// Asserts that the peer hears nothing but KEEPALIVEs for a while.
