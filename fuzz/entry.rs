@@ -13,15 +13,19 @@ pub mod bfd_events;
 pub mod peer_events;
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use crier::address::MacAddress;
 use crier::arp::machine::answer::{Ownership, Station, Verdict, judge};
 use crier::arp::packet::{Frame as LinkFrame, Protocol};
-use crier::bgp::machine::negotiation::Negotiated;
+use crier::bgp::kept::KeptSession;
+use crier::bgp::machine::Peering;
+use crier::bgp::machine::negotiation::{LocalOffer, Negotiated};
+use crier::bgp::outbox::{Outbox, Routes};
 use crier::bgp::wire::{
-    AfiSafi, Dialect, Frame, HEADER_LEN, MAX_EXTENDED_MESSAGE_LEN, MAX_MESSAGE_LEN, Message, MessageKind, Notification,
-    NotificationReason, Open, OpenFault, Parsed, RouteRefresh, Treatment, Update, WireError,
+    AfiSafi, Dialect, ExpectedAsn, Frame, HEADER_LEN, MAX_EXTENDED_MESSAGE_LEN, MAX_MESSAGE_LEN, Message, MessageKind,
+    Notification, NotificationReason, Open, OpenFault, Parsed, RouteRefresh, Treatment, Update, WireError,
 };
 use crier::data_path::packet::Answer;
 use crier::{discovery, pulse};
@@ -30,7 +34,7 @@ use crier::{discovery, pulse};
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const ALL: [(&str, Target); 15] = [
+pub const ALL: [(&str, Target); 16] = [
     ("frame", frame),
     ("open", open),
     ("update", update),
@@ -46,6 +50,7 @@ pub const ALL: [(&str, Target); 15] = [
     ("router_discovery", router_discovery),
     ("pulse", pulse),
     ("nftables", nftables),
+    ("kept_session", kept_session),
 ];
 
 /// The first octet chooses the session, the rest is for the decoder.
@@ -66,6 +71,8 @@ fn session(data: &[u8]) -> (Dialect, &[u8]) {
         route_refresh: true,
         enhanced_refresh: bit(5),
         max_message_len: if bit(5) { MAX_EXTENDED_MESSAGE_LEN } else { MAX_MESSAGE_LEN },
+        graceful_restart: false,
+        hard_reset: false,
     };
     (Dialect { first_asn_is_peer: !bit(7), ..negotiated.dialect() }, rest)
 }
@@ -254,6 +261,37 @@ pub fn nftables(data: &[u8]) {
 }
 
 /// A frame that an ARP socket has received.
+/// What is taken for a session is one that can go on, or be refused, and that is written as it was read.
+pub fn kept_session(data: &[u8]) {
+    let _ = KeptSession::parse(data);
+    let Ok(kept) = KeptSession::parse_content(data) else { return };
+    let written = kept.emit().expect("what was read can be written");
+    assert_eq!(KeptSession::parse(&written).as_ref(), Ok(&kept), "it is read as it was written");
+    if let Ok(mut outbox) = Outbox::resumed(&kept.negotiated, &kept.sent) {
+        outbox.want(&Routes::new());
+        while let Ok(Some(message)) = outbox.poll_message() {
+            assert!(message.len() <= kept.negotiated.max_message_len, "a message is too long");
+        }
+        assert_eq!(outbox.sent_count(), 0, "all is withdrawn");
+    }
+    let offer = LocalOffer {
+        local_asn: kept.negotiated.local_asn,
+        expected_asn: ExpectedAsn::Is(kept.negotiated.peer_asn),
+        identifier: kept.router_id,
+        hold_time: None,
+        keepalive_time: None,
+        connect_retry_time: Duration::from_secs(5),
+        passive: false,
+        link_scoped: false,
+        graceful_restart: None,
+    };
+    let now = crier::clock::now();
+    let (mut peering, _) = Peering::resumed(offer, kept.negotiated, kept.standing, kept.since_boot, 1, now);
+    let deadline = peering.next_deadline();
+    assert!(deadline.is_none_or(|deadline| deadline >= now), "no timer is due before now");
+    peering.handle_timeout(deadline.unwrap_or(now));
+}
+
 pub fn arp(data: &[u8]) {
     judge_frame(Protocol::Arp, data);
 }

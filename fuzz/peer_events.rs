@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, BytesMut};
-use crier::bgp::machine::negotiation::LocalOffer;
+use crier::bgp::machine::negotiation::{LocalOffer, Restart};
 use crier::bgp::machine::{Action, ConnectionId, Peering};
 use crier::bgp::wire::{
     Cease, Dialect, ExpectedAsn, Frame, HEADER_LEN, Message, MessageKind, Notification, NotificationReason, Open,
@@ -54,6 +54,7 @@ impl Town {
             connect_retry_time: Duration::from_secs(5),
             passive: bit(5),
             link_scoped: bit(6),
+            graceful_restart: bit(7).then_some(Restart { restarting: bit(0), forwarding: bit(1) }),
         };
         Town {
             peering: Peering::new(offer.clone(), u64::from(choice), now),

@@ -1,14 +1,21 @@
 //! The one file that reads the clocks. Floor 2.
 //! Everything on floors 0 and 1 gets `now` as an argument instead.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
+use rustix::time::ClockId;
 
 /// The monotonic clock, for deadlines and ages.
 #[allow(clippy::disallowed_methods)] // this is the place that the ban in clippy.toml names
 pub fn now() -> Instant {
     Instant::now()
+}
+
+/// How long the kernel runs, the time that the host slept included: the one clock that two processes share.
+pub fn since_boot() -> Duration {
+    let time = rustix::time::clock_gettime(ClockId::Boottime);
+    Duration::new(time.tv_sec.try_into().unwrap_or_default(), time.tv_nsec.try_into().unwrap_or_default())
 }
 
 /// The wall clock, for what people and the API server read.

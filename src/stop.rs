@@ -8,6 +8,8 @@ use std::fmt;
 pub enum Stop {
     /// This node gives up everything that it announces, and says so, for other nodes to take over at once.
     Leave(Cause),
+    /// The next agent of this node starts at once and goes on with the BGP sessions: routers notice nothing.
+    Restart,
 }
 
 /// Why a node leaves.

@@ -1,12 +1,13 @@
 //! What the outbox emits, read by a second reader that shares no code with the codec and fed into a model of the
 //! peer's table: whatever happens in whatever order, the peer must end with what is wanted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use crier::address::Family;
 use crier::bgp::machine::negotiation::Negotiated;
+use crier::bgp::outbox::sent::Sent;
 use crier::bgp::outbox::{NextHopV6, NextHops, Outbox, Routes, Unsendable};
 use crier::bgp::wire::AfiSafi;
 use crier::community::Community;
@@ -229,6 +230,8 @@ impl Session {
                 route_refresh: true,
                 enhanced_refresh: false,
                 max_message_len: 4096,
+                graceful_restart: false,
+                hard_reset: false,
             },
             next_hops: NextHops { v4: Some(V4), v6: Some(NextHopV6 { global: V6, link_local: None }) },
         }
@@ -521,6 +524,87 @@ fn the_peer_follows(
     Ok(())
 }
 
+/// Runs an outbox through `steps`, and another one from what was written down of it: the peer follows the second as if it were the
+/// first, and hears nothing that it knows.
+fn the_next_agent_goes_on(
+    session: &Session,
+    (universe, palette): (&[IpNet], &[Arc<RouteAttributes>]),
+    steps: Vec<Step>,
+    changed: bool,
+) -> Result<(), TestCaseError> {
+    let mut outbox = session.outbox();
+    let mut session = session.clone();
+    let mut model = Model::default();
+    let mut wanted = Routes::new();
+    let (mut refreshed, mut next_hops_due) = (false, false);
+    for step in steps {
+        if next_hops_due && outbox.is_idle() {
+            outbox.change_next_hops(&session.negotiated, session.next_hops);
+            next_hops_due = false;
+        }
+        match step {
+            Step::Set { prefix, attributes } => {
+                wanted.insert(universe[prefix], palette[attributes].clone());
+            }
+            Step::Remove { prefix } => drop(wanted.remove(&universe[prefix])),
+            Step::Replace(routes) => {
+                let route = |(prefix, attributes): (usize, usize)| (universe[prefix], palette[attributes].clone());
+                wanted = routes.into_iter().map(route).collect();
+            }
+            Step::Poll => {
+                if let Some(message) = outbox.poll_message().expect("every message fits") {
+                    model.hear(&message, &session);
+                }
+            }
+            Step::Refresh(family) => {
+                refreshed = true;
+                outbox.refresh(family);
+            }
+            Step::Complete(complete) => outbox.set_complete(complete),
+            Step::NextHops { v4, v6 } => {
+                (refreshed, next_hops_due) = (true, true);
+                session.next_hops = NextHops {
+                    v4: v4.then_some(V4),
+                    v6: v6.then_some(NextHopV6 { global: V6, link_local: Some(LINK_LOCAL) }),
+                };
+                outbox.lose_next_hops(&session.negotiated, session.next_hops);
+            }
+        }
+        outbox.want(&wanted);
+    }
+    let was_done = outbox.is_idle() && !next_hops_due;
+    let written = serde_json::to_string(&outbox.sent()).expect("it has a form in JSON");
+    let sent: Sent = serde_json::from_str(&written).expect("it is read as it was written");
+    let has: BTreeSet<IpNet> = sent.routes.iter().flat_map(|routes| routes.prefixes.iter().copied()).collect();
+    prop_assert_eq!(&has, &model.table.keys().copied().collect(), "what was sent is what the peer has");
+
+    let mut next = Outbox::resumed(&session.negotiated, &sent).expect("it can go on");
+    prop_assert_eq!(next.sent_count(), model.table.len());
+    if changed {
+        wanted = wanted.into_iter().skip(1).collect();
+        wanted.insert(universe[0], palette[0].clone());
+    }
+    let said = model.messages;
+    next.want(&wanted);
+    next.set_complete(true);
+    next.lose_next_hops(&session.negotiated, session.next_hops);
+    for family in &sent.owes_refresh {
+        next.refresh(AfiSafi::unicast(*family));
+    }
+    model.drain(&mut next, &session);
+    next.change_next_hops(&session.negotiated, session.next_hops);
+    model.drain(&mut next, &session);
+    prop_assert_eq!(&model.table, &session.expected_table(&wanted));
+    prop_assert!(next.is_idle() && next.pending_count() == 0);
+    prop_assert_eq!(next.sent_count() + next.unsendable().count(), wanted.len());
+    model.ends_of_rib.sort();
+    prop_assert_eq!(&model.ends_of_rib, &session.families(), "End-of-RIB once for every family, over both outboxes");
+    prop_assert!(refreshed || model.repeated == 0, "{} routes were told twice", model.repeated);
+    let owed_nothing = was_done && sent.owes_end_of_rib.is_empty() && !changed;
+    prop_assert!(!owed_nothing || model.messages == said, "a peer that has everything was told something");
+    Ok(())
+}
+
 /// Attributes that leave room for a few prefixes only, so that few routes fill many messages; two that differ, and a plain one.
 fn wide_palette() -> Vec<Arc<RouteAttributes>> {
     let wide = |med| RouteAttributes {
@@ -545,6 +629,21 @@ proptest! {
         steps in prop::collection::vec(step(universe().len(), palette().len()), 0..80),
     ) {
         the_peer_follows(&session, (&universe(), &palette()), &[], steps)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2_000) })]
+
+    #[test]
+    fn the_next_agent_tells_the_peer_only_what_it_does_not_have(
+        session in prop::sample::select(Session::all()),
+        steps in prop::collection::vec(step(universe().len(), palette().len()), 0..80),
+        wide in prop::collection::vec(step(100, 3), 0..60),
+        changed in any::<bool>(),
+    ) {
+        the_next_agent_goes_on(&session, (&universe(), &palette()), steps, changed)?;
+        the_next_agent_goes_on(&session, (&hundred_prefixes(), &wide_palette()), wide, changed)?;
     }
 }
 

@@ -102,6 +102,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             let plain = [header(133, 8), header(134, 16)];
             plain.iter().flat_map(|bare| [bare.clone(), [&bare[..], &option, &option].concat()]).collect()
         }
+        "kept_session" => vec![include_bytes!("../src/bgp/kept/version-1.json").to_vec()],
         "nftables" => {
             let (kind, uses) = (0x0a03_u16, [8, 0, 6, 0, 0, 0, 0, 2]);
             let chain = Question::Chain { family: TableFamily::Ipv4, table: "nat", name: "KUBE-SERVICES" }.emit(1);

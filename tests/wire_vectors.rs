@@ -127,6 +127,8 @@ fn dialect(state: &str) -> Dialect {
         route_refresh: true,
         enhanced_refresh: false,
         max_message_len: 4096,
+        graceful_restart: false,
+        hard_reset: false,
     };
     negotiated.dialect()
 }

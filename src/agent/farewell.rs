@@ -1,24 +1,27 @@
 //! What each task does when the agent stops. Floor 3. Each function is a row: it waits for the [`Stop`], and answers in the
 //! terms of its task.
 //!
-//! | task | leave |
-//! |---|---|
-//! | pulse | says goodbye on every link, so that other nodes take over at once |
-//! | responder | answers for [`ANSWERS_ON`] more, until the next owner does; then it is silent |
-//! | bound addresses | accepts for [`ACCEPTS_ON`] more what neighbours still send here, then removes the addresses |
-//! | blackhole routes | are removed |
-//! | BFD | AdminDown to every peer: no failure of the path |
-//! | BGP speaker | a Cease (Administrative Shutdown) to every peer, which withdraws all routes |
-//! | Lease | hands it back, so that the next agent allocates at once (`k8s::lease`) |
-//! | the loop | turns on until all of the above have ended, and keeps the World on disk last |
-//! | all others | are cancelled: they have nothing to undo |
+//! | task | leave | restart |
+//! |---|---|---|
+//! | pulse | says goodbye on every link, so that other nodes take over at once | the same |
+//! | responder | answers for [`ANSWERS_ON`] more, until the next owner does; then it is silent | the same |
+//! | bound addresses | accepts for [`ACCEPTS_ON`] more what neighbours still send here, then removes the addresses | keeps those that routers send packets to |
+//! | blackhole routes | are removed | stay |
+//! | BFD | AdminDown to every peer: no failure of the path | the same |
+//! | BGP speaker | a Cease (Administrative Shutdown) to every peer, which withdraws all routes | hands the sessions out, without a word to their peers |
+//! | Lease | hands it back, so that the next agent allocates at once (`k8s::lease`) | the same |
+//! | the loop | turns on until all of the above have ended, and keeps the World on disk last | the same |
+//! | all others | are cancelled: they have nothing to undo | the same |
 
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::sleep;
 
-use crate::kernel::addresses;
+use crate::bgp::socket::kept::KeptConnection;
+use crate::bgp::task::Parting;
+use crate::kernel::{addresses, blackholes};
+use crate::plan::slice::BgpSlice;
 use crate::stop::{Cause, Stop};
 
 /// Until the neighbours know the next owner: every request is answered meanwhile.
@@ -40,46 +43,52 @@ pub(super) fn channel() -> (watch::Sender<Option<Stop>>, Stopping) {
 impl Stopping {
     pub(super) async fn pulse(self) {
         match self.stop().await {
-            Stop::Leave(_) => {}
+            Stop::Leave(_) | Stop::Restart => {}
         }
     }
 
     /// `handed_over`: other nodes hear this one say goodbye.
     pub(super) async fn responder(self, handed_over: bool) {
         match self.stop().await {
-            Stop::Leave(_) if handed_over => sleep(ANSWERS_ON).await,
-            Stop::Leave(_) => {}
+            Stop::Leave(_) | Stop::Restart if handed_over => sleep(ANSWERS_ON).await,
+            Stop::Leave(_) | Stop::Restart => {}
         }
     }
 
-    /// `handed_over`: as above.
-    pub(super) async fn bound_addresses(self, handed_over: bool) -> addresses::Stop {
-        match self.stop().await {
-            Stop::Leave(_) => {
-                if handed_over {
-                    sleep(ACCEPTS_ON).await;
-                }
-                addresses::Stop::Remove
+    /// `handed_over`: as above. `routes`: what routers were told.
+    pub(super) async fn bound_addresses(self, handed_over: bool, routes: watch::Receiver<BgpSlice>) -> addresses::Stop {
+        let stop = self.stop().await;
+        if handed_over {
+            sleep(ACCEPTS_ON).await;
+        }
+        match stop {
+            Stop::Leave(_) => addresses::Stop::Remove,
+            Stop::Restart => {
+                let peers = &routes.borrow().peers;
+                addresses::Stop::KeepIn(peers.values().flat_map(|peer| peer.routes.keys().copied()).collect())
             }
         }
     }
 
-    pub(super) async fn blackholes(self) {
+    pub(super) async fn blackholes(self) -> blackholes::Stop {
         match self.stop().await {
-            Stop::Leave(_) => {}
+            Stop::Leave(_) => blackholes::Stop::Remove,
+            Stop::Restart => blackholes::Stop::Keep,
         }
     }
 
     pub(super) async fn bfd(self) {
         match self.stop().await {
-            Stop::Leave(_) => {}
+            Stop::Leave(_) | Stop::Restart => {}
         }
     }
 
-    /// The text of the Cease (RFC 9003).
-    pub(super) async fn bgp(self) -> String {
+    /// `keeper`: who takes the sessions at a restart.
+    pub(super) async fn bgp(self, keeper: oneshot::Sender<Vec<KeptConnection>>) -> Parting {
         match self.stop().await {
-            Stop::Leave(_) => "the agent stops".to_owned(),
+            // The text of the Cease (RFC 9003).
+            Stop::Leave(_) => Parting::Leave("the agent stops".to_owned()),
+            Stop::Restart => Parting::Keep(keeper),
         }
     }
 

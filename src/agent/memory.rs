@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::bgp::machine::negotiation::Restart;
 use crate::world::{Fact, World};
 
 /// The file of remembered facts in a state folder.
@@ -35,6 +36,14 @@ impl Memory {
 
     pub fn path(&self) -> &Path {
         &self.file
+    }
+
+    /// Whether an agent before this one has kept anything, and whether that was in this boot of the kernel.
+    pub fn past(&self) -> Restart {
+        let Ok(file) = fs::File::open(&self.file) else { return Restart::default() };
+        let first = BufReader::new(file).split(b'\n').next().and_then(Result::ok).unwrap_or_default();
+        let heading = serde_json::from_slice(&first).ok();
+        Restart { restarting: true, forwarding: heading.is_some_and(|Heading { boot }| boot == self.boot) }
     }
 
     /// What is remembered; nothing if nothing was ever kept.
@@ -125,7 +134,15 @@ mod tests {
         let slice = Fact::EndpointSlice(ObjectKey::new("shop", "web-1"), Some(Arc::new(web)));
         let promise = Fact::Assigned(ObjectKey::new("shop", "web"), vec!["192.0.2.1".parse().unwrap()]);
         [slice.clone(), promise.clone()].into_iter().for_each(|fact| drop(world.apply(fact)));
+        let past = |boot| memory(boot).past();
+        assert_eq!(past("first"), Restart { restarting: false, forwarding: false }, "no agent ran before");
         memory("first").keep(&world).unwrap();
+        assert_eq!(past("first"), Restart { restarting: true, forwarding: true }, "a restart of the agent");
+        assert_eq!(
+            past("second"),
+            Restart { restarting: true, forwarding: false },
+            "a reboot loses what the kernel had"
+        );
         assert_eq!(memory("first").recall().unwrap().len(), 2, "a restart of the agent");
         assert_eq!(memory("second").recall().unwrap(), [promise], "a reboot");
     }

@@ -27,7 +27,10 @@ use super::cluster_config;
 use super::counters::LinkCounters;
 use super::drain::{self, Drainer};
 use super::farewell::{self, Stopping};
+use super::fd_store;
 use super::incarnation;
+use super::intent;
+use super::kept_sessions;
 use super::logging::LogControl;
 use super::memory::Memory;
 use super::orders::{self, Order};
@@ -36,6 +39,8 @@ use super::reload::{self, Followers, Reloader, Wanted};
 use super::turn::{Loop, Readings};
 use super::unconfirmed::Unconfirmed;
 use super::wiring::{self, Query, Slices};
+use crate::bgp::socket::kept::KeptConnection;
+use crate::bgp::task::Past;
 use crate::config::{Config, Kubernetes, Manifests, Source, SourceFile};
 use crate::k8s::annotate::Annotation;
 use crate::k8s::lease::Terms;
@@ -95,6 +100,7 @@ pub struct Start {
 
 /// Runs the agent until SIGTERM or SIGINT, and then leaves cleanly.
 pub async fn run(start: Start) -> Result<(), Error> {
+    let stored = fd_store::take();
     let Start { main, files, config, unconfirmed, node, log, queries: (ask, queries), orders, annotations, cluster } =
         start;
     let (order, orders) = orders;
@@ -135,7 +141,9 @@ pub async fn run(start: Start) -> Result<(), Error> {
         data_path::task::run(path, slices.node.subscribe(), facts.clone()),
     ));
     let mut counters = LinkCounters::default();
-    tasks.actuators(&config, channels, listeners, pulse, &counters);
+    let past = Past { resumable: kept_sessions::take(stored, &config).await, restart: memory.past() };
+    let (keeper, kept) = oneshot::channel();
+    tasks.actuators(&config, channels, Bgp { listeners, past, keeper }, pulse, &counters);
     let (wanted, finding) = watch::channel(Wanted::of(&config));
     tasks.finders(finding, channels);
     let (terms, terms_seen) = watch::channel(reload::terms(&config));
@@ -180,13 +188,17 @@ pub async fn run(start: Start) -> Result<(), Error> {
             _ = terminate.recv() => Cause::Signal("SIGTERM"),
             _ = interrupt.recv() => Cause::Signal("SIGINT"),
         };
+        let how = how_to_stop(cause).await;
         readiness::stopping();
-        info!(%cause, "leaving: withdrawing what is announced");
+        match how {
+            Stop::Leave(cause) => info!(%cause, "leaving: withdrawing what is announced"),
+            Stop::Restart => info!("restarting: BGP sessions are kept for the agent that comes"),
+        }
         let leave = async {
             // The planner first: it is not to defend what the other nodes take over. It fails only if the planner is gone.
             let _ = leaving.send(Fact::Leaving).await;
             // Nobody is left to hear it only if every task is gone already.
-            let _ = stop.send(Some(Stop::Leave(cause)));
+            let _ = stop.send(Some(how));
             tasks.leave().await;
         };
         // The planner turns on meanwhile, so that nobody waits for a place in its queue.
@@ -197,6 +209,10 @@ pub async fn run(start: Start) -> Result<(), Error> {
         cause
     };
     turning.keep_now().await;
+    // An error: this is no restart, or the speaker is gone.
+    if let Ok(sessions) = kept.await {
+        kept_sessions::put(sessions).await;
+    }
     match cause {
         Cause::Signal(_) => {
             info!("left");
@@ -204,6 +220,23 @@ pub async fn run(start: Start) -> Result<(), Error> {
         }
         Cause::TaskEnded(name) => Err(Error::Ended(name)),
     }
+}
+
+/// Only a signal of systemd can be a restart, and only where the sessions have a place to be meanwhile.
+async fn how_to_stop(cause: Cause) -> Stop {
+    match cause {
+        Cause::Signal("SIGTERM") if fd_store::is_there() && intent::is_restart().await => Stop::Restart,
+        Cause::Signal(_) | Cause::TaskEnded(_) => Stop::Leave(cause),
+    }
+}
+
+/// What the BGP speaker is given.
+struct Bgp {
+    listeners: bgp::socket::listeners::Listeners,
+    /// The sessions of the agent before, and what peers are told of it.
+    past: Past,
+    /// Takes the sessions for the agent that comes.
+    keeper: oneshot::Sender<Vec<KeptConnection>>,
 }
 
 /// What the tasks that speak to the API server are given.
@@ -238,13 +271,14 @@ impl Tasks {
         &mut self,
         config: &Config,
         Channels { slices, facts, stopping }: Channels<'_>,
-        listeners: bgp::socket::listeners::Listeners,
+        Bgp { listeners, past, keeper }: Bgp,
         pulse: Option<pulse::task::Setup>,
         counters: &LinkCounters,
     ) {
         let (paths, _) = watch::channel(BfdSessions::new());
         let (routes, counted) = (slices.bgp.subscribe(), counters.bfd.clone());
-        let speaker = bgp::task::run(routes, facts.clone(), listeners, paths.subscribe(), stopping.clone().bgp());
+        let (seen, parting) = (paths.subscribe(), stopping.clone().bgp(keeper));
+        let speaker = bgp::task::run(routes, facts.clone(), listeners, seen, past, parting);
         self.farewell.spawn(named("the BGP speaker", speaker));
         let watching = bfd::task::run(slices.bfd.subscribe(), facts.clone(), counted, paths, stopping.clone().bfd());
         self.farewell.spawn(named("BFD", watching));
@@ -261,7 +295,7 @@ impl Tasks {
         let (l2, offload) = (slices.l2.subscribe(), config.host.arp_offload.then_some(life));
         let responder = arp::task::run(l2, facts.clone(), counters.arp.clone(), states, offload, stop);
         self.farewell.spawn(named("the responder on the link", responder));
-        let stop = stopping.clone().bound_addresses(handed_over);
+        let stop = stopping.clone().bound_addresses(handed_over, slices.bgp.subscribe());
         let bound = kernel::addresses::run(slices.bind.subscribe(), stop);
         self.farewell.spawn(named("the keeper of bound addresses", bound));
         let blackholes = kernel::blackholes::run(slices.bgp.subscribe(), stopping.clone().blackholes());

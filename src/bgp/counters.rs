@@ -77,6 +77,23 @@ impl Counters {
         }
     }
 
+    /// The OPENs of a connection that another process has made.
+    pub fn recall(&mut self, connection: ConnectionId, sent: Option<Open>, received: Option<Open>) {
+        self.offered = sent.map(|open| open.capabilities).unwrap_or_default();
+        self.opens.extend(received.map(|open| (connection, open)));
+        self.times_established += 1;
+    }
+
+    /// The capabilities of our OPEN.
+    pub fn offered(&self) -> &[Capability] {
+        &self.offered
+    }
+
+    /// The peer's OPEN on a connection that has not ended.
+    pub fn open_of(&self, connection: ConnectionId) -> Option<&Open> {
+        self.opens.iter().find(|(known, _)| *known == connection).map(|(_, open)| open)
+    }
+
     /// A connection is closed: its OPEN is forgotten.
     pub fn forget(&mut self, connection: ConnectionId) {
         self.opens.retain(|(known, _)| *known != connection);

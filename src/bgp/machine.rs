@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 
 use crate::bgp::machine::negotiation::{LocalOffer, Negotiated};
-use crate::bgp::machine::session::{Effect, End, PROOF_TIME, Received, Session, jittered};
-use crate::bgp::wire::{AfiSafi, Cease, Dialect, Frame, Message, Notification, NotificationReason, Parsed, WireError};
+use crate::bgp::machine::session::{Effect, End, PROOF_TIME, Received, Session, Standing, jittered};
+use crate::bgp::wire::{
+    AfiSafi, Cease, Dialect, Frame, Message, Notification, NotificationReason, Open, Parsed, WireError,
+};
 use crate::session_state::SessionState;
 
 /// One peer and every connection to it.
@@ -145,6 +147,41 @@ impl Peering {
             path_is_up: false,
             rng: Rng::with_seed(seed),
         }
+    }
+
+    /// Starts with the established session that stood like this in another process `passed` ago, on the connection of that name.
+    /// Call `handle_timeout` only once what waits on the connection was read.
+    pub fn resumed(
+        offer: LocalOffer,
+        negotiated: Negotiated,
+        standing: Standing,
+        passed: Duration,
+        seed: u64,
+        now: Instant,
+    ) -> (Peering, ConnectionId) {
+        let mut peering = Peering::new(offer, seed, now);
+        peering.approach = Approach::Active { dial_at: None };
+        let id = peering.next_id();
+        let offer = Arc::clone(&peering.offer);
+        let session = Session::resumed(offer, negotiated, standing, passed, peering.rng.u64(..), now);
+        // Who opened it matters only until it is established.
+        peering.connections.push(Connection { id, opened_by: Side::Us, session, asked_at: None });
+        (peering, id)
+    }
+
+    /// Forgets a connection that another process goes on with.
+    pub fn release(&mut self, id: ConnectionId) {
+        self.connections.retain(|connection| connection.id != id);
+    }
+
+    /// The OPEN of a connection that is opened now.
+    pub fn open_message(&self) -> Open {
+        self.offer.open()
+    }
+
+    /// How the established session stands, if there is one.
+    pub fn standing(&self, now: Instant) -> Option<Standing> {
+        self.established().and_then(|connection| connection.session.standing(now))
     }
 
     /// The same, with no session before BFD says that the path is up: RFC 5882 §4.1, `bfd-strict`.
@@ -463,7 +500,10 @@ impl Peering {
         while let Some(other) =
             self.connections.iter().find(|other| other.id != id && other.heard()).map(|other| other.id)
         {
-            if self.prefers(id, other) {
+            if self.is_superseded(other, now) {
+                let why = "the peer has restarted: it opened another connection (RFC 4724)".to_owned();
+                actions.extend(self.handle_lost(other, why, now));
+            } else if self.prefers(id, other) {
                 actions.extend(self.lose_collision(other, now));
             } else {
                 actions.extend(self.lose_collision(id, now));
@@ -485,6 +525,16 @@ impl Peering {
         }
         connection.asked_at = Some(now);
         Some(Action::Send(id, Message::Keepalive))
+    }
+
+    /// RFC 4724 §5: another connection of a peer with graceful restart ends the established session, without a NOTIFICATION. A session
+    /// that has just begun may have met a connection that the peer opened before.
+    fn is_superseded(&self, older: ConnectionId, now: Instant) -> bool {
+        let older = self.connections.iter().find(|connection| connection.id == older);
+        older.is_some_and(|older| {
+            let lasted = older.session.standing(now).is_some_and(|standing| standing.held >= FORGIVEN_AFTER);
+            lasted && older.session.negotiated().is_some_and(|negotiated| negotiated.graceful_restart)
+        })
     }
 
     /// Whether the newer of two connections is kept. Both have received the peer's OPEN.

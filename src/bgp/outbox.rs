@@ -14,6 +14,7 @@ mod batcher;
 pub mod next_hop;
 mod packer;
 pub(super) mod refreshes;
+pub mod sent;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -45,6 +46,8 @@ pub type Routes = OrdMap<IpNet, Arc<RouteAttributes>>;
 #[derive(Debug)]
 pub struct Outbox {
     packer: Packer,
+    /// Those that the packer was made with.
+    next_hops: NextHops,
     wanted: Routes,
     pending: ByFamily<Pending>,
     /// What the peer has of each pending prefix. The peer has no route for a pending prefix that is missing here. It has every
@@ -98,6 +101,7 @@ impl Outbox {
         let pending = ByFamily { v4: Pending::new(Family::V4, &packer), v6: Pending::new(Family::V6, &packer) };
         Outbox {
             packer,
+            next_hops,
             wanted: Routes::new(),
             pending,
             held: BTreeMap::new(),
@@ -153,6 +157,7 @@ impl Outbox {
     /// Sends the routes of each family whose next hop is new or changed once more. Only for an idle outbox.
     pub fn change_next_hops(&mut self, negotiated: &Negotiated, next_hops: NextHops) {
         self.lose_next_hops(negotiated, next_hops);
+        self.next_hops = next_hops;
         let before = std::mem::replace(&mut self.packer, Packer::new(negotiated, next_hops));
         for family in Family::BOTH {
             match (before.carries(family), self.packer.carries(family)) {
@@ -462,6 +467,11 @@ impl Pending {
             Some(group) => drop(group.insert(prefix)),
             None => drop(self.announcements.insert(Arc::clone(attributes), BTreeSet::from([prefix]))),
         }
+    }
+
+    fn announces(&self, prefix: &IpNet, attributes: &Arc<RouteAttributes>) -> bool {
+        self.announcements.get(attributes).is_some_and(|group| group.contains(prefix))
+            || self.batcher.has(prefix, attributes)
     }
 
     /// False if it was not pending.

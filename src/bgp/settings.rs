@@ -3,13 +3,21 @@
 use std::net::Ipv4Addr;
 
 use crate::address::ScopedAddress;
-use crate::bgp::machine::negotiation::LocalOffer;
+use crate::bgp::machine::negotiation::{LocalOffer, Restart};
 use crate::bgp::socket::{Endpoint, Protection};
 use crate::bgp::wire::ExpectedAsn;
 use crate::config;
 
-/// What is offered and expected in an OPEN; `identifier` is used if the peer's settings have no router id.
-pub(super) fn local_offer(settings: &config::Peer, address: &ScopedAddress, identifier: Ipv4Addr) -> LocalOffer {
+/// What is offered and expected in an OPEN; `identifier` is used if the peer's settings have no router id. `restart` is what there
+/// is to say of this agent where graceful restart is offered.
+pub(super) fn local_offer(
+    settings: &config::Peer,
+    address: &ScopedAddress,
+    identifier: Ipv4Addr,
+    restart: Restart,
+) -> LocalOffer {
+    // A router keeps the routes of a dead node for the restart time, unless BFD tells it.
+    let offers_restart = settings.graceful_restart.unwrap_or(settings.bfd.is_some());
     let expected_asn = match settings.asn {
         config::PeerAsn::Is(asn) => ExpectedAsn::Is(asn),
         config::PeerAsn::External => ExpectedAsn::External,
@@ -24,6 +32,7 @@ pub(super) fn local_offer(settings: &config::Peer, address: &ScopedAddress, iden
         connect_retry_time: settings.connect_retry_time,
         passive: settings.passive,
         link_scoped: address.interface.is_some(),
+        graceful_restart: offers_restart.then_some(restart),
     }
 }
 

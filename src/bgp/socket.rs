@@ -2,6 +2,7 @@
 //! waiting for the other direction. Floor 2. It knows only the boundaries of messages; the machine reads them.
 //! The sockets that accept are in `listeners`.
 
+pub mod kept;
 pub mod listeners;
 mod options;
 
@@ -10,7 +11,7 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -245,6 +246,13 @@ pub struct Connection {
     writable: bool,
 }
 
+/// A connection taken apart: see [`Connection::resumed`].
+struct Remains {
+    socket: OwnedFd,
+    unread: Vec<u8>,
+    unwritten: Vec<u8>,
+}
+
 /// What happened on a connection.
 #[derive(Debug)]
 pub enum ConnectionEvent {
@@ -269,6 +277,27 @@ impl Connection {
             queued_octets: 0,
             writable: true,
         }
+    }
+
+    /// The connection of which this is all there is beside the socket: what was read and is no whole message yet, and what is to be
+    /// written before all else.
+    fn resumed(stream: TcpStream, unread: &[u8], unwritten: Vec<u8>) -> Connection {
+        let mut connection = Connection::new(stream);
+        connection.inbox.extend_from_slice(unread);
+        if !unwritten.is_empty() {
+            connection.queued_octets = unwritten.len();
+            connection.queue.push_back(unwritten.into());
+            connection.first_has_started = true;
+        }
+        connection
+    }
+
+    /// The socket, and all there is beside it. An error, or `None` where writing has failed already, leaves nothing: the connection is
+    /// closed.
+    fn take_apart(self) -> io::Result<Option<Remains>> {
+        let unwritten = self.queue.iter().flat_map(|message| message.iter().copied()).collect();
+        let remains = Remains { unread: self.inbox.to_vec(), unwritten, socket: self.stream.into_std()?.into() };
+        Ok(self.writable.then_some(remains))
     }
 
     /// See [`Endpoint::sign_anew`], with the endpoint's protection before.

@@ -28,7 +28,10 @@ use tracing::{error, info, warn};
 
 use self::peer::{Channels, Desired, Inbound, Leave};
 use crate::address::ScopedAddress;
+use crate::bgp::machine::negotiation::{RESTART_TIME, Restart};
+use crate::bgp::outbox::Routes;
 use crate::bgp::settings;
+use crate::bgp::socket::kept::KeptConnection;
 use crate::bgp::socket::listeners::{Arrival, Listeners, RETRY_PAUSE};
 use crate::bgp::socket::{Endpoint, FAREWELL_TIME, describe};
 use crate::bgp::wire::{Cease, Notification, NotificationReason};
@@ -48,11 +51,42 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// A connection whose caller the plan does not make a peer's within this time is closed.
 const WAITING_TIME: Duration = Duration::from_secs(10);
 
+/// For how long a session of the agent before goes on whose peer is to be found and was not found yet. Router discovery takes a
+/// few seconds where an advertisement is lost.
+const EXPECTING_TIME: Duration = Duration::from_secs(30);
+
 /// Unknown callers are logged this often at most.
 const UNKNOWN_CALLER_PAUSE: Duration = Duration::from_secs(60);
 
-/// Speaks BGP by the newest slice, until `shutdown` gives the text for the Cease, or no more slices can come. Every session then
-/// ends with Cease / Administrative Shutdown, within about [`FAREWELL_TIME`].
+/// How the speaker is to end.
+#[derive(Debug)]
+pub enum Parting {
+    /// Every session ends with Cease / Administrative Shutdown and this text, within about [`FAREWELL_TIME`].
+    Leave(String),
+    /// Another agent follows: every established session goes to this end, and its peer hears nothing. Whoever takes them closes or
+    /// keeps their sockets.
+    Keep(oneshot::Sender<Vec<KeptConnection>>),
+}
+
+/// What this speaker is to know of the agents before.
+#[derive(Debug, Default)]
+pub struct Past {
+    pub resumable: Vec<Resumable>,
+    /// What peers are told of this agent at first, where graceful restart is offered.
+    pub restart: Restart,
+}
+
+/// A session that an agent before this one kept, with the settings that its peer has now.
+#[derive(Debug)]
+pub struct Resumable {
+    pub kept: KeptConnection,
+    pub settings: Arc<config::Peer>,
+}
+
+/// Speaks BGP by the newest slice, until `shutdown` says how to end, or no more slices can come: then every session ends with a
+/// Cease.
+///
+/// The sessions of `past` go on at once. Until there is a slice, their peers are told nothing but that this node lives.
 ///
 /// `bfd` has how the BFD sessions stand: where one is lost, the session of its peer ends.
 ///
@@ -62,10 +96,15 @@ pub async fn run(
     facts: mpsc::Sender<Fact>,
     listeners: Listeners,
     bfd: watch::Receiver<BfdSessions>,
-    shutdown: impl Future<Output = String>,
+    past: Past,
+    shutdown: impl Future<Output = Parting>,
 ) {
+    let Past { resumable, restart } = past;
     let mut speaker = Speaker {
+        restart,
+        began: clock::now(),
         peers: BTreeMap::new(),
+        expect_until: None,
         tasks: JoinSet::new(),
         facts,
         bfd,
@@ -76,21 +115,27 @@ pub async fn run(
         problems: Vec::new(),
         unknown_callers: UnknownCallers::default(),
     };
+    resumable.into_iter().for_each(|resumable| speaker.resume(resumable));
     let newest = slices.borrow_and_update().clone();
     speaker.follow(&newest);
     speaker.tell_problems();
     let mut accept_from = clock::now();
     let mut look_at = clock::now() + RETRY_PAUSE;
     let mut shutdown = std::pin::pin!(shutdown);
-    let why = loop {
+    let parting = loop {
         tokio::select! {
             changed = slices.changed() => match changed {
                 Ok(()) => {
                     let newest = slices.borrow_and_update().clone();
                     speaker.follow(&newest);
                 }
-                Err(_) => break "crier has no more plan to follow".to_owned(),
+                Err(_) => break Parting::Leave("crier has no more plan to follow".to_owned()),
             },
+            () = tokio::time::sleep_until(speaker.expect_until()), if speaker.expect_until.is_some() => {
+                speaker.expect_until = None;
+                let newest = slices.borrow().clone();
+                speaker.follow(&newest);
+            }
             accepted = accept_after(&speaker.listeners, accept_from) => match accepted {
                 Ok(arrival) => speaker.hand_over(arrival),
                 Err(error) => {
@@ -110,14 +155,21 @@ pub async fn run(
                     error!(%error, "the task of a BGP peer has died");
                 }
             }
-            why = &mut shutdown => break why,
+            parting = &mut shutdown => break parting,
         }
     };
-    speaker.leave(&why).await;
+    match parting {
+        Parting::Leave(why) => speaker.leave(&why).await,
+        Parting::Keep(to) => speaker.keep(to).await,
+    }
 }
 
 struct Speaker {
+    restart: Restart,
+    began: Instant,
     peers: BTreeMap<PeerName, PeerHandle>,
+    /// Until then, a session of the agent before goes on although its peer, which is to be found, was not found yet.
+    expect_until: Option<Instant>,
     tasks: JoinSet<()>,
     facts: mpsc::Sender<Fact>,
     bfd: watch::Receiver<BfdSessions>,
@@ -141,9 +193,19 @@ struct PeerHandle {
     endpoint: Endpoint,
     /// How often operators had reset the peer when its task began.
     resets: u32,
+    /// The session is that of the agent before, and its peer is to be found yet.
+    is_kept: bool,
     desired: watch::Sender<Desired>,
     inbound: mpsc::Sender<Inbound>,
     leave: oneshot::Sender<Leave>,
+}
+
+/// With whom a session is, and as whom.
+struct Identity {
+    address: ScopedAddress,
+    router_id: Ipv4Addr,
+    /// How often operators have reset the peer.
+    resets: u32,
 }
 
 impl PeerHandle {
@@ -189,7 +251,9 @@ impl Speaker {
     fn follow(&mut self, slice: &BgpSlice) {
         let Some(router_id) = slice.router_id else { return };
         let mut moved = slice.listen.as_ref().is_some_and(|listen| self.listeners.turn_to(listen));
-        let gone: Vec<PeerName> = self.peers.keys().filter(|name| !slice.peers.contains_key(*name)).cloned().collect();
+        let is_gone =
+            |(name, handle): &(&PeerName, &PeerHandle)| !slice.peers.contains_key(*name) && !self.is_expected(handle);
+        let gone: Vec<PeerName> = self.peers.iter().filter(is_gone).map(|(name, _)| name.clone()).collect();
         for name in gone {
             self.stop(&name, NotificationReason::Cease(Cease::PeerDeconfigured).into(), "the peer was removed");
             moved = true;
@@ -198,7 +262,15 @@ impl Speaker {
         self.nowhere.retain(|name, _| slice.peers.contains_key(name));
         for (name, peer) in &slice.peers {
             if let Some(handle) = self.peers.get_mut(name) {
+                let is_sought = matches!(
+                    &peer.address,
+                    Err(reason) if !matches!(reason, Reason::PeerShutDown | Reason::PeerShutByOperator)
+                );
+                if is_sought && handle.is_kept && self.expect_until.is_some() {
+                    continue;
+                }
                 let Some((notification, why)) = handle.ends(peer, router_id) else {
+                    handle.is_kept = false;
                     moved |= handle.take_over(slice, peer);
                     continue;
                 };
@@ -209,7 +281,9 @@ impl Speaker {
                 Ok(address) => {
                     self.nowhere.remove(name);
                     moved = true;
-                    self.start(name, peer, address.clone(), router_id, slice);
+                    let desired = Desired::of(slice, peer);
+                    let identity = Identity { address: address.clone(), router_id, resets: peer.orders.resets };
+                    self.start(name, identity, desired, None);
                 }
                 Err(reason) => {
                     if self.nowhere.insert(name.clone(), reason.clone()).as_ref() != Some(reason) {
@@ -257,23 +331,43 @@ impl Speaker {
         self.tell_problems();
     }
 
-    fn start(
-        &mut self,
-        name: &PeerName,
-        peer: &PeerSlice,
-        address: ScopedAddress,
-        router_id: Ipv4Addr,
-        slice: &BgpSlice,
-    ) {
-        let settings = Arc::clone(&peer.settings);
-        let (desired, desired_rx) = watch::channel(Desired {
-            routes: peer.routes.clone(),
-            complete: slice.complete,
-            local_addresses: Arc::clone(&slice.local_addresses),
-            settings: Arc::clone(&settings),
-            refreshes: peer.orders.refreshes,
-        });
-        let resets = peer.orders.resets;
+    /// Goes on with a session of the agent before, if its settings let it.
+    fn resume(&mut self, Resumable { kept, settings }: Resumable) {
+        let (name, state) = (kept.state.peer.clone(), &kept.state);
+        let changed = state.changed_keys(&config::session_keys(&settings));
+        if !changed.is_empty() {
+            let why = format!("the settings of the peer have changed: {}", changed.join(", "));
+            info!(peer = %name, reason = why, "the session of the agent before ends");
+            let notification = NotificationReason::Cease(Cease::OtherConfigurationChange).into();
+            self.tasks.spawn(kept.end(notification));
+            return;
+        }
+        let is_to_be_found = !matches!(settings.address, config::PeerAddress::Fixed(_));
+        let identity = Identity { address: state.address.clone(), router_id: state.router_id, resets: 0 };
+        let desired =
+            Desired { routes: Routes::new(), complete: false, local_addresses: Arc::default(), settings, refreshes: 0 };
+        self.start(&name, identity, desired, Some(kept));
+        if let Some(handle) = self.peers.get_mut(&name) {
+            handle.is_kept = is_to_be_found;
+            if is_to_be_found {
+                self.expect_until = Some(clock::now() + EXPECTING_TIME);
+            }
+        }
+    }
+
+    /// Its peer is to be found yet, and its session is that of the agent before.
+    fn is_expected(&self, handle: &PeerHandle) -> bool {
+        handle.is_kept && self.expect_until.is_some()
+    }
+
+    fn expect_until(&self) -> tokio::time::Instant {
+        self.expect_until.unwrap_or_else(clock::now).into()
+    }
+
+    fn start(&mut self, name: &PeerName, identity: Identity, desired: Desired, kept: Option<KeptConnection>) {
+        let Identity { address, router_id, resets } = identity;
+        let settings = Arc::clone(&desired.settings);
+        let (desired, desired_rx) = watch::channel(desired);
         let (inbound, inbound_rx) = mpsc::channel(INBOUND_DEPTH);
         let (leave, leave_rx) = oneshot::channel();
         let channels = Channels {
@@ -283,12 +377,17 @@ impl Speaker {
             facts: self.facts.clone(),
             bfd: self.bfd.clone(),
         };
-        self.tasks.spawn(peer::run(name.clone(), Arc::clone(&settings), address.clone(), router_id, channels));
+        // Whoever kept routes over the restart has dropped them by then.
+        let restarting = self.restart.restarting && clock::now() < self.began + RESTART_TIME;
+        let past = (Restart { restarting, ..self.restart }, kept);
+        let task = peer::run(name.clone(), Arc::clone(&settings), address.clone(), router_id, past, channels);
+        self.tasks.spawn(task);
         let endpoint = settings::endpoint(&settings, address.clone());
         info!(peer = %name, %address, "peer started");
+        let is_kept = false;
         self.peers.insert(
             name.clone(),
-            PeerHandle { settings, address, router_id, endpoint, resets, desired, inbound, leave },
+            PeerHandle { settings, address, router_id, endpoint, resets, is_kept, desired, inbound, leave },
         );
     }
 
@@ -296,7 +395,7 @@ impl Speaker {
         let Some(handle) = self.peers.remove(name) else { return };
         info!(peer = %name, reason = why, "peer stopped");
         // It fails when the task has ended already, and then there is nobody to tell.
-        let _ = handle.leave.send(Leave { notification, why: why.to_owned() });
+        let _ = handle.leave.send(Leave::End { notification, why: why.to_owned() });
     }
 
     /// An accepted connection goes to the peer whose address it comes from. Of several with one address, to the one in whose VRF,
@@ -332,11 +431,34 @@ impl Speaker {
         self.unknown_callers.note(from.ip(), clock::now());
     }
 
+    /// Hands the established sessions out, within about [`FAREWELL_TIME`]; all else ends.
+    async fn keep(mut self, to: oneshot::Sender<Vec<KeptConnection>>) {
+        let mut sessions = Vec::new();
+        for handle in std::mem::take(&mut self.peers).into_values() {
+            let (give, take) = oneshot::channel();
+            if handle.leave.send(Leave::Keep(give)).is_ok() {
+                sessions.push(take);
+            }
+        }
+        let mut kept = Vec::new();
+        for session in sessions {
+            // An error: there is no established session.
+            kept.extend(tokio::time::timeout(FAREWELL_TIME, session).await.ok().and_then(Result::ok));
+        }
+        // An error: nobody takes them, and they end with their sockets.
+        let _ = to.send(kept);
+        self.all_gone().await;
+    }
+
     async fn leave(mut self, why: &str) {
         let names: Vec<PeerName> = self.peers.keys().cloned().collect();
         for name in names {
             self.stop(&name, Notification::administrative_shutdown(why), why);
         }
+        self.all_gone().await;
+    }
+
+    async fn all_gone(&mut self) {
         let all_gone = async { while self.tasks.join_next().await.is_some() {} };
         // Half as long again: every task limits its own farewells to the full time.
         if tokio::time::timeout(FAREWELL_TIME * 3 / 2, all_gone).await.is_err() {
@@ -346,6 +468,16 @@ impl Speaker {
 }
 
 impl Desired {
+    fn of(slice: &BgpSlice, peer: &PeerSlice) -> Desired {
+        Desired {
+            routes: peer.routes.clone(),
+            complete: slice.complete,
+            local_addresses: Arc::clone(&slice.local_addresses),
+            settings: Arc::clone(&peer.settings),
+            refreshes: peer.orders.refreshes,
+        }
+    }
+
     /// Whether anything has changed.
     fn replace_with(&mut self, slice: &BgpSlice, peer: &PeerSlice) -> bool {
         let same = self.complete == slice.complete
@@ -354,13 +486,7 @@ impl Desired {
             && self.settings == peer.settings
             && self.refreshes == peer.orders.refreshes;
         if !same {
-            *self = Desired {
-                routes: peer.routes.clone(),
-                complete: slice.complete,
-                local_addresses: Arc::clone(&slice.local_addresses),
-                settings: Arc::clone(&peer.settings),
-                refreshes: peer.orders.refreshes,
-            };
+            *self = Desired::of(slice, peer);
         }
         !same
     }

@@ -107,6 +107,14 @@ pub fn differing_keys(before: &Peer, after: &Peer) -> Vec<&'static str> {
     differing(&lines(before), &lines(after)).into_iter().map(|(key, ..)| key).collect()
 }
 
+/// The keys of a peer whose change would end its session, each with its value in TOML; `None` where it is left out. No secret is
+/// among them.
+pub fn session_keys(peer: &Peer) -> BTreeMap<&'static str, Option<String>> {
+    let section = <Peer as super::section::Described>::SECTION;
+    let lines = content(peer).lines.into_iter();
+    lines.filter(|line| touches(section, line.key) == Touches::Session).map(|line| (line.key, line.value)).collect()
+}
+
 /// A section that is there.
 struct Entry {
     section: &'static Section,

@@ -82,11 +82,7 @@ fn type_and_default(row: &Row) -> String {
             format!("Default: {}.", row.default)
         }
     };
-    let not_yet = match row.available {
-        Available::NotYetTrue(_) => " true is not available yet.",
-        Available::Yes | Available::NotYet(_) => "",
-    };
-    format!("{}. {default}{not_yet}", capitalised(&row.kind.to_string()))
+    format!("{}. {default}", capitalised(&row.kind.to_string()))
 }
 
 fn capitalised(text: &str) -> String {

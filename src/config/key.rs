@@ -94,8 +94,6 @@ pub enum Default {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Available {
     Yes,
-    /// Only `false` is accepted; what `true` would need is named.
-    NotYetTrue(&'static str),
     /// What the key would need is named.
     NotYet(&'static str),
 }
@@ -176,11 +174,6 @@ impl<C: Codec + Copy> Key<C> {
 
     pub(super) const fn trade(self, trade: &'static str) -> Key<C> {
         Key { row: Row { trade, ..self.row }, ..self }
-    }
-
-    /// `true` is refused; `what` is what it waits for.
-    pub(super) const fn not_yet_true(self, what: &'static str) -> Key<C> {
-        Key { row: Row { available: Available::NotYetTrue(what), ..self.row }, ..self }
     }
 
     /// Left out, the value is `None`, which means `meaning`.

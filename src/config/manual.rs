@@ -84,7 +84,6 @@ fn write_row(page: &mut String, row: &Row) {
     }
     match row.available {
         Available::Yes => {}
-        Available::NotYetTrue(_) => page.push_str(".br\nThis version refuses true.\n"),
         Available::NotYet(_) => page.push_str(".br\nThis version refuses the key.\n"),
     }
 }

@@ -29,8 +29,7 @@ mod syntax;
 pub(crate) mod tests;
 mod words;
 
-pub use change::differing_keys;
-pub use change::{Change, Difference, Touches, changes, peer_touches};
+pub use change::{Change, Difference, Touches, changes, differing_keys, peer_touches, session_keys};
 pub use complaint::{Complaint, Complaints, Place, Position};
 pub use digest::Digest;
 pub use example::example;

@@ -110,14 +110,12 @@ impl Checker<'_> {
         if self.complaints.len() > complaints {
             return;
         }
-        let (what, value) = match row.available {
+        let what = match row.available {
             Available::Yes => return,
-            Available::NotYetTrue(_) if !matches!(entry.value.data, Data::Flag(true)) => return,
-            Available::NotYetTrue(what) => (what, " = true"),
-            Available::NotYet(what) => (what, ""),
+            Available::NotYet(what) => what,
         };
         let hint = format!("this version of crier does not support {what} yet; remove the key");
-        self.complain(&entry.key, format!("{} is not available yet", quoted(&format!("{path}{value}"))), hint);
+        self.complain(&entry.key, format!("{} is not available yet", quoted(&path)), hint);
         // The value stays: a reference in it is checked even so.
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
+use ipnet::IpNet;
 use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, AddressScope, CacheInfo,
 };
@@ -25,10 +26,13 @@ use crate::names::InterfaceName;
 use crate::plan::slice::BindSlice;
 
 /// What becomes of the bound addresses when crier stops.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stop {
     /// A restart: connections continue, and the next run finds the addresses.
     Keep,
+    /// A restart of a node that gives up its addresses on the link: those in these networks stay, which routers send here. All others
+    /// that crier ever bound are removed.
+    KeepIn(BTreeSet<IpNet>),
     /// The node leaves: every address that crier ever bound is removed.
     Remove,
 }
@@ -49,9 +53,12 @@ pub async fn run(mut slices: watch::Receiver<BindSlice>, stop: impl Future<Outpu
             Err(_nobody_plans) => stop.await,
         },
     };
-    if stop == Stop::Remove
-        && let Err(error) = remove_all().await
-    {
+    let removed = match stop {
+        Stop::Keep => Ok(()),
+        Stop::KeepIn(networks) => remove_all_but(&networks).await,
+        Stop::Remove => remove_all_but(&BTreeSet::new()).await,
+    };
+    if let Err(error) = removed {
         warn!(%error, "bound addresses could not be removed and stay on their links");
     }
 }
@@ -77,10 +84,11 @@ async fn follow_until(
     }
 }
 
-async fn remove_all() -> Result<(), NetlinkError> {
+async fn remove_all_but(networks: &BTreeSet<IpNet>) -> Result<(), NetlinkError> {
     let mut binder = Binder::default();
     let mut netlink = Netlink::open()?;
     binder.list(&mut netlink).await?;
+    binder.touched.retain(|address| !networks.iter().any(|network| network.contains(address)));
     binder.work(&mut netlink).await
 }
 

@@ -52,16 +52,25 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// How often the kernel's routes are listed again while there are aggregates. A list holds every route of the host, so not often.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Keeps a blackhole for each aggregate that some peer is told of, until `stop` ends; then it removes all of them. At the start it
+/// What becomes of the blackhole routes when crier stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// A restart: routers send packets here still, and the next run finds the routes.
+    Keep,
+    /// The node leaves.
+    Remove,
+}
+
+/// Keeps a blackhole for each aggregate that some peer is told of, until `stop` says how to end. At the start it
 /// also removes what an earlier run left and nobody wants any more.
 ///
 /// A slice that is not complete removes nothing, because there is no plan yet.
-pub async fn run(mut slices: watch::Receiver<BgpSlice>, stop: impl Future<Output = ()>) {
+pub async fn run(mut slices: watch::Receiver<BgpSlice>, stop: impl Future<Output = Stop>) {
     tokio::pin!(stop);
     let mut complaint = None;
-    loop {
+    let stop = loop {
         tokio::select! {
-            () = &mut stop => break,
+            stop = &mut stop => break stop,
             error = follow(&mut slices) => {
                 let text = error.to_string();
                 if complaint.as_ref() != Some(&text) {
@@ -71,11 +80,13 @@ pub async fn run(mut slices: watch::Receiver<BgpSlice>, stop: impl Future<Output
             }
         }
         tokio::select! {
-            () = &mut stop => break,
+            stop = &mut stop => break stop,
             () = sleep(RETRY_INTERVAL) => {}
         }
-    }
-    if let Err(error) = take_away().await {
+    };
+    if stop == Stop::Remove
+        && let Err(error) = take_away().await
+    {
         warn!(%error, "blackhole routes could not be removed");
     }
 }

@@ -126,7 +126,8 @@ fn metallb_s_traps_are_avoided() {
     assert_eq!(config.bgp.advertisements.len(), 1, "without its communities an advertisement would say more");
     assert_eq!(config.bgp.advertisements[0].peers.len(), 2, "both peers that tor has become");
     let said = warnings(&migration);
-    for named in ["\"gone\"", "team in (shop, web)", "green", "spec.futureField {\"a\":1}", "enableGracefulRestart"] {
+    for named in ["\"gone\"", "team in (shop, web)", "green", "spec.futureField {\"a\":1}", "\ngraceful-restart = true"]
+    {
         assert!(said.contains(named) || migration.toml.contains(named), "{named} is named in:\n{said}");
     }
 }

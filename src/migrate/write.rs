@@ -33,7 +33,7 @@ fn leave_out_what_is_not_there(draft: &mut Draft) {
     let warnings = &mut draft.warnings;
     for table in &mut draft.tables {
         let section = Section::find(table.section);
-        if let Some(what) = section.map_or(Some("a later version"), |section| not_yet(section.available, "")) {
+        if let Some(what) = section.map_or(Some("a later version"), |section| not_yet(section.available)) {
             let text = format!("this version has no [[{}]]; it needs {what}", table.section);
             switch_off(table, None, &text, warnings);
             continue;
@@ -61,14 +61,13 @@ fn lacking(path: &str, line: &Line) -> Option<&'static str> {
     let below = Section::find(&section.join(&line.key)).map(|below| below.available);
     match row.or(below) {
         None => Some("a later version"),
-        Some(available) => not_yet(available, &line.value),
+        Some(available) => not_yet(available),
     }
 }
 
-fn not_yet(available: Available, value: &str) -> Option<&'static str> {
+fn not_yet(available: Available) -> Option<&'static str> {
     match available {
         Available::Yes => None,
-        Available::NotYetTrue(what) => (value == "true").then_some(what),
         Available::NotYet(what) => Some(what),
     }
 }

@@ -2,15 +2,19 @@
 //! [`LocalOffer`] is what this node offers, [`Negotiated`] what both sides hold to afterwards, [`OpenRefusal`] why there is no session.
 //!
 //! Gap (RFC 7911 §3): ADD-PATH is not offered, on purpose: a node has only one path to each of its prefixes, itself.
+//! Gap (RFC 4724 §4.2): no routes of a peer that restarts are kept, on purpose: what is received is counted and dropped, and
+//! nothing is forwarded by it. What the peer loses it is sent again.
 //! Gap (RFC 9494 §4.2): long-lived graceful restart is not offered, on purpose: it keeps routes for hours after their node is
 //! gone, and traffic for an address that has moved must not go to the node that had it.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::bgp::wire::{
-    AS_TRANS, AfiSafi, Capability, Dialect, Expectation, ExpectedAsn, MAX_EXTENDED_MESSAGE_LEN, MAX_MESSAGE_LEN,
-    Notification, NotificationReason, Open, OpenError, OpenFault,
+    AS_TRANS, AfiSafi, Capability, Cease, Dialect, Expectation, ExpectedAsn, GracefulRestart, MAX_EXTENDED_MESSAGE_LEN,
+    MAX_MESSAGE_LEN, Notification, NotificationReason, Open, OpenError, OpenFault,
 };
 
 /// What this node offers to one peer: the settings of the peer, and this node's own AS number and identifier.
@@ -31,10 +35,27 @@ pub struct LocalOffer {
     pub passive: bool,
     /// The peer's address is link-local, so that both ends know which link its next hops are on.
     pub link_scoped: bool,
+    /// `None`: graceful restart is not offered.
+    pub graceful_restart: Option<Restart>,
 }
 
+/// What the capability of graceful restart says of this node (RFC 4724 §3).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Restart {
+    /// The R bit: this agent is not the first of this node, and has not had a session with the peer.
+    pub restarting: bool,
+    /// The F bit: the kernel still forwards as it did for the last session, be it of an agent before.
+    pub forwarding: bool,
+}
+
+/// How long a peer keeps our routes without a session. systemd starts a crashed agent after a second, and the agent dials as soon as
+/// it has a plan: 20 s at most. A node that does not come back draws traffic for this long, where nothing else tells the peer.
+pub const RESTART_TIME: Duration = Duration::from_secs(60);
+
 /// The outcome of an OPEN exchange that both sides accepted. Exists only from OpenConfirm on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// It is written down for the agent after this one (`bgp::kept`), so a field that is added has to have a default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Negotiated {
     pub local_asn: u32,
     pub peer_asn: u32,
@@ -57,9 +78,24 @@ pub struct Negotiated {
     pub enhanced_refresh: bool,
     /// Octets, header included: 4096, or 65535 with RFC 8654.
     pub max_message_len: usize,
+    /// The peer keeps our routes for a while when the connection is lost (RFC 4724).
+    #[serde(default)]
+    pub graceful_restart: bool,
+    /// It does so after a NOTIFICATION too, unless that is a Hard Reset (RFC 8538).
+    #[serde(default)]
+    pub hard_reset: bool,
 }
 
 impl Negotiated {
+    /// The last NOTIFICATION of a session, as the peer has to hear it: one that takes our routes back is a Hard Reset where the peer
+    /// would keep them else (RFC 8538 §3.1).
+    pub fn last_word(&self, notification: Notification) -> Notification {
+        match self.hard_reset && takes_routes_back(notification.reason) {
+            true => notification.into_hard_reset(),
+            false => notification,
+        }
+    }
+
     /// How this session's octets are read and written.
     pub fn dialect(&self) -> Dialect {
         Dialect {
@@ -91,6 +127,31 @@ impl Negotiated {
     }
 }
 
+/// Whether the routes are not to be used any more: this node gives them up, or cannot be reached.
+fn takes_routes_back(reason: NotificationReason) -> bool {
+    match reason {
+        NotificationReason::Cease(cease) => match cease {
+            Cease::AdministrativeShutdown | Cease::PeerDeconfigured | Cease::BfdDown => true,
+            // A new session follows at once.
+            Cease::AdministrativeReset
+            | Cease::OtherConfigurationChange
+            | Cease::MaximumPrefixesReached
+            | Cease::ConnectionRejected
+            | Cease::ConnectionCollision
+            | Cease::OutOfResources
+            | Cease::HardReset => false,
+        },
+        NotificationReason::Header(_)
+        | NotificationReason::Open(_)
+        | NotificationReason::Update(_)
+        | NotificationReason::HoldTimerExpired
+        | NotificationReason::Fsm(_)
+        | NotificationReason::RouteRefresh(_)
+        | NotificationReason::SendHoldTimerExpired
+        | NotificationReason::Unknown { .. } => false,
+    }
+}
+
 /// Why the peer's OPEN was not accepted. Nothing was negotiated; the connection ends with [`OpenRefusal::notification`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenRefusal {
@@ -119,20 +180,30 @@ const MULTIPROTOCOL_BOTH: [u8; 12] = [1, 4, 0, 1, 0, 1, 1, 4, 0, 2, 0, 1];
 impl LocalOffer {
     /// The OPEN for this offer.
     pub fn open(&self) -> Open {
+        let graceful_restart = self.graceful_restart.map(|Restart { restarting, forwarding }| {
+            let families = [AfiSafi::IPV4_UNICAST, AfiSafi::IPV6_UNICAST];
+            Capability::GracefulRestart(GracefulRestart {
+                restarting,
+                notification: true,
+                restart_time_secs: u16::try_from(RESTART_TIME.as_secs()).unwrap_or(0),
+                families: families.into_iter().map(|family| (family, forwarding)).collect(),
+            })
+        });
+        let always = [
+            Capability::Multiprotocol(AfiSafi::IPV4_UNICAST),
+            Capability::Multiprotocol(AfiSafi::IPV6_UNICAST),
+            // RFC 8950 §4, offered over either family: it only says what we can read.
+            Capability::ExtendedNextHop(vec![(AfiSafi::IPV4_UNICAST, AfiSafi::IPV6_UNICAST.afi)]),
+            Capability::RouteRefresh,
+            Capability::EnhancedRouteRefresh,
+            Capability::ExtendedMessage,
+            Capability::FourOctetAsn(self.local_asn),
+        ];
         Open {
             asn: u16::try_from(self.local_asn).unwrap_or(AS_TRANS),
             hold_time_secs: self.hold_time_secs(),
             identifier: self.identifier,
-            capabilities: vec![
-                Capability::Multiprotocol(AfiSafi::IPV4_UNICAST),
-                Capability::Multiprotocol(AfiSafi::IPV6_UNICAST),
-                // RFC 8950 §4, offered over either family: it only says what we can read.
-                Capability::ExtendedNextHop(vec![(AfiSafi::IPV4_UNICAST, AfiSafi::IPV6_UNICAST.afi)]),
-                Capability::RouteRefresh,
-                Capability::EnhancedRouteRefresh,
-                Capability::ExtendedMessage,
-                Capability::FourOctetAsn(self.local_asn),
-            ],
+            capabilities: always.into_iter().chain(graceful_restart).collect(),
         }
     }
 
@@ -148,6 +219,7 @@ impl LocalOffer {
             return Err(OpenRefusal::NoCommonFamily);
         }
         let hold_time = self.negotiate_hold_time(theirs.hold_time_secs);
+        let restart = self.graceful_restart.and_then(|_| theirs.graceful_restart());
         Ok(Negotiated {
             local_asn: self.local_asn,
             peer_asn,
@@ -163,6 +235,8 @@ impl LocalOffer {
             enhanced_refresh: theirs.offers_enhanced_refresh(),
             // RFC 8654 §4. We always offer it. A peer that does not is held to the old limit in what it sends as well.
             max_message_len: if theirs.offers_extended_message() { MAX_EXTENDED_MESSAGE_LEN } else { MAX_MESSAGE_LEN },
+            graceful_restart: restart.is_some(),
+            hard_reset: restart.is_some_and(|theirs| theirs.notification),
         })
     }
 
@@ -194,6 +268,7 @@ mod tests {
             connect_retry_time: Duration::from_secs(5),
             passive: false,
             link_scoped: false,
+            graceful_restart: None,
         }
     }
 
@@ -283,6 +358,54 @@ mod tests {
         assert_eq!(agreed(vec![Capability::RouteRefresh]), (4096, true, false));
         assert_eq!(agreed(vec![Capability::EnhancedRouteRefresh]), (4096, false, true));
         assert_eq!(agreed(open(65002, 90).capabilities), (65535, true, true));
+    }
+
+    #[test]
+    fn graceful_restart_needs_both_and_says_of_each_family_what_is_so() {
+        let restart = |restarting, forwarding| Some(Restart { restarting, forwarding });
+        let offering = |graceful_restart| LocalOffer { graceful_restart, ..offer() };
+        let agreed = |ours, theirs: Vec<Capability>| {
+            let theirs = Open { capabilities: theirs, ..open(65002, 90) };
+            let negotiated = offering(ours).negotiate(&theirs).unwrap();
+            (negotiated.graceful_restart, negotiated.hard_reset)
+        };
+        let with_n = |notification| {
+            let families = Vec::new();
+            let restart_time_secs = 120;
+            Capability::GracefulRestart(GracefulRestart {
+                restarting: false,
+                notification,
+                restart_time_secs,
+                families,
+            })
+        };
+        assert_eq!(agreed(None, vec![with_n(true)]), (false, false));
+        assert_eq!(agreed(restart(false, false), vec![]), (false, false));
+        assert_eq!(agreed(restart(false, false), vec![with_n(false)]), (true, false));
+        assert_eq!(agreed(restart(false, false), vec![with_n(true)]), (true, true));
+        assert_eq!(offering(None).open().graceful_restart(), None);
+        for (restarting, forwarding) in [(false, false), (true, false), (true, true)] {
+            let open = offering(restart(restarting, forwarding)).open();
+            let said = open.graceful_restart().expect("it is offered");
+            assert_eq!((said.restarting, said.notification, said.restart_time_secs), (restarting, true, 60));
+            let families = [AfiSafi::IPV4_UNICAST, AfiSafi::IPV6_UNICAST].map(|family| (family, forwarding));
+            assert_eq!(said.families, families);
+        }
+    }
+
+    /// RFC 8538 §3.1.
+    #[test]
+    fn a_notification_that_takes_routes_back_is_a_hard_reset_where_the_peer_would_keep_them() {
+        let negotiated = offer().negotiate(&open(65002, 90)).unwrap();
+        let keeps = Negotiated { graceful_restart: true, hard_reset: true, ..negotiated.clone() };
+        let word = |cease| Notification::from(NotificationReason::Cease(cease));
+        for cease in [Cease::AdministrativeShutdown, Cease::PeerDeconfigured, Cease::BfdDown] {
+            assert_eq!(keeps.last_word(word(cease)).hard_reset_cause(), Some(word(cease)));
+            assert_eq!(negotiated.last_word(word(cease)), word(cease), "the peer does not know it");
+        }
+        for cease in [Cease::AdministrativeReset, Cease::OtherConfigurationChange, Cease::ConnectionCollision] {
+            assert_eq!(keeps.last_word(word(cease)), word(cease), "a session follows");
+        }
     }
 
     #[test]

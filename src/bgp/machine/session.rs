@@ -3,7 +3,6 @@
 //!
 //! Gap (RFC 4271 §8.1.1): no DelayOpen (options 8 and 9), on purpose: it slows down every start to save a collision now
 //! and then, and collisions are settled anyway.
-//! Gap (RFC 4724 §3): graceful restart is not offered; a router drops the routes when the session ends.
 //! Gap (RFC 4486 §4): no limit on received prefixes (subcode 1) and no memory to run out of (subcode 8): what is received is
 //! counted and dropped, so neither is ever sent.
 
@@ -13,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
+use serde::{Deserialize, Serialize};
 
 use crate::bgp::machine::negotiation::{LocalOffer, Negotiated};
 use crate::bgp::wire::{
@@ -42,7 +42,7 @@ enum State {
 }
 
 /// What crier keeps of the routes it receives.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Received {
     pub updates: u64,
     /// Prefixes announced in them, each time they were.
@@ -50,6 +50,24 @@ pub struct Received {
     /// UPDATEs with an error that the session survived by RFC 7606. A valid route that is refused for its path, such as one
     /// of a route server, does not count.
     pub malformed: u64,
+}
+
+/// How an established session stands at one moment: what another process must know to go on with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Absent exactly if the session has no hold time.
+    pub timers: Option<TimersLeft>,
+    /// How long the session has been established.
+    pub held: Duration,
+    pub received: Received,
+}
+
+/// How long each timer of a session still runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimersLeft {
+    pub hold: Duration,
+    pub keepalive: Duration,
+    pub send_hold: Duration,
 }
 
 /// What a connection asks for.
@@ -238,6 +256,45 @@ impl Session {
         (Session { offer, state, rng: Rng::with_seed(seed) }, open)
     }
 
+    /// The established session that stood like this in another process `passed` ago. It says nothing by itself; timers that ran out
+    /// meanwhile are due at once, so what the peer has sent must be read first.
+    pub fn resumed(
+        offer: Arc<LocalOffer>,
+        negotiated: Negotiated,
+        standing: Standing,
+        passed: Duration,
+        seed: u64,
+        now: Instant,
+    ) -> Session {
+        let Standing { timers, held, received } = standing;
+        let until = |left: Duration| now + left.saturating_sub(passed);
+        let times = negotiated.hold_time.zip(negotiated.keepalive_time);
+        let liveness = times.zip(timers).map(|((hold_time, keepalive_time), left)| Liveness {
+            hold_time,
+            hold_until: until(left.hold),
+            keepalive_time,
+            keepalive_at: until(left.keepalive),
+            send_hold_until: until(left.send_hold),
+        });
+        let since = now.checked_sub(held.saturating_add(passed)).unwrap_or(now);
+        Session {
+            offer,
+            state: State::Established { negotiated, liveness, since, received },
+            rng: Rng::with_seed(seed),
+        }
+    }
+
+    /// How the session stands; `None` unless it is established.
+    pub fn standing(&self, now: Instant) -> Option<Standing> {
+        let State::Established { negotiated: _, liveness, since, received } = &self.state else { return None };
+        let timers = liveness.map(|timers| TimersLeft {
+            hold: timers.hold_until.saturating_duration_since(now),
+            keepalive: timers.keepalive_at.saturating_duration_since(now),
+            send_hold: timers.send_hold_until.saturating_duration_since(now),
+        });
+        Some(Standing { timers, held: now.saturating_duration_since(*since), received: *received })
+    }
+
     /// Idle once the connection is over.
     pub fn state(&self) -> SessionState {
         match self.state {
@@ -424,6 +481,10 @@ impl Session {
 
     /// Ends the connection from our side, for whatever the NOTIFICATION says.
     pub fn stop(&mut self, notification: Notification, why: String, now: Instant) -> Vec<Effect> {
+        let notification = match self.negotiated() {
+            Some(negotiated) => negotiated.last_word(notification),
+            None => notification,
+        };
         self.end(End::Sent { notification, why }, now)
     }
 

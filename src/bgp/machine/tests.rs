@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::*;
+use crate::bgp::machine::negotiation::Restart;
 use crate::bgp::machine::session::{LEAST_SEND_HOLD_TIME, OPEN_SENT_HOLD_TIME};
 use crate::bgp::wire::{ExpectedAsn, HeaderFault, OpenError, ParsedUpdate, RefreshKind, RouteRefresh, Update};
 
@@ -19,6 +20,7 @@ pub(super) fn offer() -> LocalOffer {
         connect_retry_time: RETRY,
         passive: false,
         link_scoped: false,
+        graceful_restart: None,
     }
 }
 
@@ -885,6 +887,24 @@ fn a_second_open_makes_the_established_connection_prove_itself_once_within_a_bou
     assert_eq!(happens(Event::Unanswered, &mut bench), "close, down");
     assert_eq!((bench.peering.state(), bench.peering.failures()), (SessionState::Active, 0));
     assert_eq!(bench.next_timeout(), (Duration::ZERO, "dial".to_owned()));
+}
+
+/// RFC 4724 §5.
+#[test]
+fn another_connection_of_a_peer_with_graceful_restart_ends_the_session_without_a_word_once_it_has_lasted() {
+    let graceful = || LocalOffer { graceful_restart: Some(Restart::default()), ..offer() };
+    let theirs = || {
+        let theirs = LocalOffer { local_asn: 65002, identifier: Ipv4Addr::new(10, 0, 0, 2), ..graceful() };
+        Parsed::Open(theirs.open())
+    };
+    let mut bench = Bench::new(graceful()).brought_to(SessionState::Established, theirs());
+    let second = bench.accepts();
+    let refused = format!("close with {:?}, failed", NotificationReason::Cease(Cease::ConnectionCollision));
+    assert_eq!(bench.hears_on(second, theirs()), format!("{refused}, KEEPALIVE"), "it may have been under way");
+    bench.now += FORGIVEN_AFTER;
+    let third = bench.accepts();
+    assert_eq!(bench.hears_on(third, theirs()), "close, down, KEEPALIVE", "the new one goes on");
+    assert_eq!(bench.hears_on(third, Parsed::Keepalive), "up");
 }
 
 /// D12 of the field cases.

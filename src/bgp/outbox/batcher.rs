@@ -126,6 +126,12 @@ impl Batcher {
         at
     }
 
+    /// Whether the route waits in a batch.
+    pub(super) fn has(&self, prefix: &IpNet, attributes: &Arc<RouteAttributes>) -> bool {
+        let at = self.by_attributes.get(attributes).copied();
+        at.and_then(|at| self.batches.get(at)).is_some_and(|batch| batch.prefixes.binary_search(prefix).is_ok())
+    }
+
     /// Takes a route out again. False if it was not in any batch.
     pub(super) fn remove(&mut self, prefix: &IpNet, attributes: &Arc<RouteAttributes>) -> bool {
         let at = self.by_attributes.get(attributes).copied();

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use bytes::{Bytes, BytesMut};
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use crate::address::Family;
 use crate::bgp::machine::negotiation::Negotiated;
@@ -16,14 +17,14 @@ use crate::bgp::wire::{
 use crate::route::RouteAttributes;
 
 /// Where this node can be reached from the peer, for either family of routes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NextHops {
     pub v4: Option<Ipv4Addr>,
     pub v6: Option<NextHopV6>,
 }
 
 /// RFC 2545 §3.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NextHopV6 {
     pub global: Ipv6Addr,
     /// Set exactly when the peer is on a link of this node.

@@ -30,6 +30,11 @@ impl Refreshes {
         self.waiting.insert(family)
     }
 
+    /// The families that the peer does not have all of yet.
+    pub(in crate::bgp) fn owed(&self) -> impl Iterator<Item = AfiSafi> + '_ {
+        self.waiting.iter().copied().chain(self.marked)
+    }
+
     /// A family is between its marks, or waits for nothing but its end.
     pub(in crate::bgp) fn is_under_way(&self) -> bool {
         self.marked.is_some()
@@ -74,6 +79,7 @@ mod tests {
             connect_retry_time: Duration::from_secs(5),
             passive: false,
             link_scoped: false,
+            graceful_restart: None,
         };
         let agreed = offer(65001, 65002, 1).negotiate(&offer(65002, 65001, 2).open()).expect("they fit");
         Negotiated { enhanced_refresh, ..agreed }

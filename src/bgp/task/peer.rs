@@ -8,6 +8,7 @@
 //! Nothing in the task waits for a peer: connections are read and written as far as they go, and routes stay state, in the outbox,
 //! until a socket has room. So a peer that stops reading costs its own memory nothing, and neither timers nor what is desired wait.
 
+mod handover;
 mod outbound;
 mod report;
 
@@ -31,13 +32,14 @@ use self::report::{Counts, Report};
 use crate::address::{LocalAddress, ScopedAddress};
 use crate::bfd_state::BfdState;
 use crate::bgp::counters::Counters;
-use crate::bgp::machine::negotiation::Negotiated;
+use crate::bgp::machine::negotiation::{Negotiated, Restart};
 use crate::bgp::machine::session::End;
 use crate::bgp::machine::{Action, ConnectionId, Peering};
 use crate::bgp::outbox::next_hop::{PeerPath, next_hops};
 use crate::bgp::outbox::refreshes::{RefreshStep, Refreshes};
 use crate::bgp::outbox::{NextHops, Outbox, Routes};
 use crate::bgp::settings;
+use crate::bgp::socket::kept::KeptConnection;
 use crate::bgp::socket::{Connection, ConnectionEvent, Endpoint, describe};
 use crate::bgp::wire::{Cease, Dialect, Message, Notification, NotificationReason};
 use crate::clock;
@@ -67,11 +69,13 @@ pub(super) enum Inbound {
     Refused(String),
 }
 
-/// The reason to end every connection and the task.
+/// How the task is to end, and every connection with it.
 #[derive(Debug)]
-pub(super) struct Leave {
-    pub notification: Notification,
-    pub why: String,
+pub(super) enum Leave {
+    /// The peer is told the reason.
+    End { notification: Notification, why: String },
+    /// Another agent follows: the established session goes to this end, and the peer hears nothing. All other connections end.
+    Keep(oneshot::Sender<KeptConnection>),
 }
 
 /// The ends of the channels between the speaker and one peer that are the peer's.
@@ -99,21 +103,25 @@ const CLOCK_TICK: Duration = Duration::from_millis(50);
 /// Messages moved from the outbox to the socket between two looks at everything else: short ones fill one write.
 const MESSAGES_PER_TURN: usize = 256;
 
-/// Runs the sessions with one peer until it is told to leave.
+/// Runs the sessions with one peer until it is told to leave. `kept`: begins with the established session of an agent before this
+/// one. Nothing is sent on it that its peer has, and no route at all before the first desired state that is complete.
 pub(super) async fn run(
     name: PeerName,
     settings: Arc<config::Peer>,
     address: ScopedAddress,
     router_id: Ipv4Addr,
+    (restart, kept): (Restart, Option<KeptConnection>),
     channels: Channels,
 ) {
     let Channels { mut desired, mut inbound, mut leave, facts, mut bfd } = channels;
     let now = clock::now();
     let newest = desired.borrow_and_update().clone();
-    let peering = Peering::new(settings::local_offer(&settings, &address, router_id), fastrand::u64(..), now);
+    let offer = settings::local_offer(&settings, &address, router_id, restart);
+    let endpoint = settings::endpoint(&settings, address);
+    let (peering, resumption) = handover::begin(&name, &endpoint, offer, kept, now);
     let mut task = PeerTask {
         peering: if settings.bfd_strict { peering.needing_path() } else { peering },
-        endpoint: settings::endpoint(&settings, address),
+        endpoint,
         connections: Vec::new(),
         dial: None,
         outbound: None,
@@ -123,11 +131,18 @@ pub(super) async fn run(
         counters: Counters::default(),
         router_id: settings.router_id.unwrap_or(router_id),
         warned: Vec::new(),
+        restart,
         leaving: false,
         path_losses: 0,
         name,
         settings,
     };
+    if let Some(resumption) = resumption {
+        task.resume(resumption);
+        task.read_what_waits().await;
+        // There may be a plan already, and then it does not change for this.
+        task.handle_desired(task.desired.clone());
+    }
     task.handle_bfd(&bfd.borrow_and_update().clone());
     let actions = task.peering.handle_timeout(now);
     task.carry_out(actions);
@@ -160,11 +175,12 @@ pub(super) async fn run(
             Ok(permit) = facts.reserve(), if task.report.is_due(clock::now()) => {
                 permit.send(task.report_now());
             }
-            reason = &mut leave => {
-                if let Ok(Leave { notification, why }) = reason {
-                    task.leaving = true;
-                    let actions = task.peering.handle_stop(&notification, &why, clock::now());
-                    task.carry_out(actions);
+            how = &mut leave => {
+                match how {
+                    Ok(Leave::End { notification, why }) => task.end(&notification, &why),
+                    Ok(Leave::Keep(to)) => return task.hand_over(to).await,
+                    // The speaker is gone.
+                    Err(_) => {}
                 }
                 break;
             }
@@ -195,6 +211,8 @@ struct PeerTask {
     router_id: Ipv4Addr,
     /// The failures that were logged since the last session.
     warned: Vec<Arc<str>>,
+    /// What the next OPEN says of this agent.
+    restart: Restart,
     /// Sessions that end now end on purpose.
     leaving: bool,
     /// How often BFD has lost the path. A loss concerns the session that stood at that time, and none that came after.
@@ -202,9 +220,16 @@ struct PeerTask {
 }
 
 impl PeerTask {
+    /// Ends every connection for the reason that the NOTIFICATION gives.
+    fn end(&mut self, notification: &Notification, why: &str) {
+        self.leaving = true;
+        let actions = self.peering.handle_stop(notification, why, clock::now());
+        self.carry_out(actions);
+    }
+
     /// Moves routes to the established connection while its socket keeps up.
     fn fill(&mut self) {
-        let Some(outbound) = &mut self.outbound else { return };
+        let Some(outbound) = self.outbound.as_mut().filter(|outbound| !outbound.awaits_plan) else { return };
         let Some((_, socket)) = self.connections.iter_mut().find(|(id, _)| *id == outbound.connection) else { return };
         for _ in 0..MESSAGES_PER_TURN {
             if !socket.wants_routes() {
@@ -303,17 +328,25 @@ impl PeerTask {
                 let _ = outbound.refreshes.ask(family);
             }
         }
+        if outbound.awaits_plan && !self.desired.complete {
+            return;
+        }
+        let resumes = std::mem::take(&mut outbound.awaits_plan);
         outbound.outbox.want(&self.desired.routes);
         outbound.outbox.set_complete(self.desired.complete);
         let newest =
             self.desired.next_hops(outbound.local_address, &self.endpoint, &self.settings, &outbound.negotiated);
-        if outbound.next_hops == newest {
-            return;
+        if outbound.next_hops != newest {
+            outbound.next_hops = newest;
+            outbound.next_hops_due = true;
+            for family in outbound.outbox.lose_next_hops(&outbound.negotiated, newest) {
+                warn!(peer = %self.name, %family, "routes withdrawn: this node has no next hop of the same address family");
+            }
         }
-        outbound.next_hops = newest;
-        outbound.next_hops_due = true;
-        for family in outbound.outbox.lose_next_hops(&outbound.negotiated, newest) {
-            warn!(peer = %self.name, %family, "routes withdrawn: this node has no next hop of the same address family");
+        if resumes {
+            let (sent, pending) = (outbound.outbox.sent_count(), outbound.outbox.pending_count());
+            let next_hops_changed = outbound.next_hops_due;
+            info!(peer = %self.name, routes = sent, differ = pending, next_hops_changed, "session goes on: only what differs is sent");
         }
     }
 
@@ -349,9 +382,7 @@ impl PeerTask {
         let endpoint = settings::endpoint(&self.settings, self.endpoint.peer.clone());
         let before = std::mem::replace(&mut self.endpoint, endpoint);
         let now = clock::now();
-        let offer = settings::local_offer(&self.settings, &self.endpoint.peer, self.router_id);
-        let actions = self.peering.handle_offer(offer, now);
-        self.carry_out(actions);
+        self.renew_offer(now);
         if before.protection == self.endpoint.protection {
             return;
         }
@@ -383,6 +414,19 @@ impl PeerTask {
         if self.connections.is_empty() {
             self.peering.handle_address_came(now);
         }
+    }
+
+    /// The next connection offers what there is to offer now.
+    fn renew_offer(&mut self, now: Instant) {
+        let offer = settings::local_offer(&self.settings, &self.endpoint.peer, self.router_id, self.restart);
+        let actions = self.peering.handle_offer(offer, now);
+        self.carry_out(actions);
+    }
+
+    /// There is a session: the next one, if it comes to that, is no restart of this agent, and finds the kernel as this one left it.
+    fn note_session(&mut self) {
+        self.restart = Restart { restarting: false, forwarding: true };
+        self.renew_offer(clock::now());
     }
 
     /// A connection from an address that has left this host ends, and the peer is dialled once its source address is here.
@@ -528,6 +572,7 @@ impl PeerTask {
         );
         self.warned.clear();
         self.report.forget_failures();
+        self.note_session();
         self.outbound = Some(Outbound {
             connection,
             negotiated,
@@ -537,6 +582,7 @@ impl PeerTask {
             capabilities,
             next_hops,
             next_hops_due: false,
+            awaits_plan: false,
             ignores: false,
             outbox,
             refreshes: Refreshes::default(),

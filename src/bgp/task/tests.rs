@@ -34,7 +34,7 @@ struct Bench {
     slices: watch::Sender<BgpSlice>,
     facts: mpsc::Receiver<Fact>,
     bfd: watch::Sender<BfdSessions>,
-    shutdown: Option<oneshot::Sender<String>>,
+    shutdown: Option<oneshot::Sender<Parting>>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -47,12 +47,17 @@ fn listeners(address: &str) -> (Listeners, SocketAddr) {
 
 impl Bench {
     fn start(listeners: Listeners, slice: BgpSlice) -> Bench {
+        Bench::start_after(Past::default(), listeners, slice)
+    }
+
+    /// Begins with the sessions of a speaker before.
+    fn start_after(past: Past, listeners: Listeners, slice: BgpSlice) -> Bench {
         let (slices, slices_rx) = watch::channel(slice);
         let (facts_tx, facts) = mpsc::channel(1024);
         let (shutdown, shutdown_rx) = oneshot::channel();
         let (bfd, bfd_rx) = watch::channel(BfdSessions::new());
-        let stopped = async { shutdown_rx.await.unwrap_or_default() };
-        let task = tokio::spawn(run(slices_rx, facts_tx, listeners, bfd_rx, stopped));
+        let stopped = async { shutdown_rx.await.unwrap_or_else(|_| Parting::Leave(String::new())) };
+        let task = tokio::spawn(run(slices_rx, facts_tx, listeners, bfd_rx, past, stopped));
         Bench { slices, facts, bfd, shutdown: Some(shutdown), task }
     }
 
@@ -77,7 +82,7 @@ impl Bench {
 
     async fn stop(mut self, why: &str) {
         let started = clock::now();
-        self.shutdown.take().expect("stopped once").send(why.to_owned()).expect("the speaker runs");
+        self.shutdown.take().expect("stopped once").send(Parting::Leave(why.to_owned())).expect("the speaker runs");
         self.task.await.expect("the speaker ends well");
         assert!(
             started.elapsed() < Duration::from_secs(2),
@@ -983,3 +988,5 @@ async fn with_ttl_security_on_both_ends_a_session_comes_up_and_with_a_router_bet
 }
 
 mod bfd;
+mod graceful;
+mod kept;

@@ -112,12 +112,12 @@ section! {
         )
         .optional("no password")
         .shown("\"/etc/crier/tor.md5\""), touches LiveSession;
-        /// `None` is `"auto"`. Not heeded yet.
+        /// `None` is `"auto"`.
         pub graceful_restart: Option<bool> = flag_or_auto(
             "graceful-restart",
-            "Ask the peer to keep our routes while the agent restarts; \"auto\" asks only with BFD.",
+            "Ask the peer to keep our routes for 60 s when the agent crashes (RFC 4724, RFC 8538); \"auto\" asks only with BFD.",
         )
-        .not_yet_true("graceful restart"), touches Session;
+        .trade("Routes stay over a crash of the agent. Without BFD they also stay for 60 s when the node has died."), touches Session;
         /// The name of a `[[bfd]]` profile.
         pub bfd: Option<String> = text(
             "bfd",

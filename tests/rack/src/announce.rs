@@ -61,6 +61,6 @@ async fn announce(file: &Path, first: Ipv4Addr, count: u32) -> Result<(), String
     let (facts, mut told) = mpsc::channel(64);
     tokio::spawn(async move { while told.recv().await.is_some() {} });
     let (_bfd, paths) = watch::channel(BfdSessions::new());
-    speaker::run(newest, facts, listeners, paths, std::future::pending()).await;
+    speaker::run(newest, facts, listeners, paths, speaker::Past::default(), std::future::pending()).await;
     Ok(())
 }

@@ -1,11 +1,7 @@
 //! Nodes that run the real `crier` binary.
 
-use std::io;
-use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -13,7 +9,8 @@ use serde_json::Value;
 
 use crate::namespace::{Namespace, lossy};
 use crate::process::{Process, mount_over};
-use crate::wait::{Deadline, eventually};
+use crate::systemd::{Listener, Unit};
+use crate::wait::{Deadline, eventually, secs};
 
 /// The binary under test: `CRIER_BIN`, else what `make build` leaves.
 pub fn binary() -> PathBuf {
@@ -32,7 +29,9 @@ pub struct Crier {
     node: String,
     file: PathBuf,
     socket: PathBuf,
-    notices: Notices,
+    unit: Unit,
+    /// It hears while it is here.
+    _listener: Listener,
 }
 
 impl Namespace {
@@ -47,19 +46,42 @@ impl Namespace {
     /// Like [`crier`](Self::crier), with a chance to add arguments and environment to the command first.
     #[track_caller]
     pub fn crier_with(&self, node: &str, configuration: &str, change: impl FnOnce(&mut Command)) -> Crier {
-        let folder = self.rack().subfolder(&format!("{}.crier.{node}", self.name()));
+        self.crier_of(Unit::default(), node, configuration, change)
+    }
+
+    /// Like [`crier`](Self::crier) as a unit of the service manager that the harness plays, which keeps what the agent stores:
+    /// [`Crier::restart`] and [`Crier::crash`] give it to the next start.
+    #[track_caller]
+    pub fn crier_as_unit(&self, node: &str, configuration: &str) -> Crier {
+        self.crier_in(&Unit::default(), node, configuration)
+    }
+
+    #[track_caller]
+    fn crier_in(&self, unit: &Unit, node: &str, configuration: &str) -> Crier {
+        let folder = self.crier_folder(node);
+        Unit::set_job(&folder, None);
+        self.crier_of(unit.clone(), node, configuration, |command| unit.start(command, &folder))
+    }
+
+    fn crier_folder(&self, node: &str) -> PathBuf {
+        self.rack().subfolder(&format!("{}.crier.{node}", self.name()))
+    }
+
+    #[track_caller]
+    fn crier_of(&self, unit: Unit, node: &str, configuration: &str, change: impl FnOnce(&mut Command)) -> Crier {
+        let folder = self.crier_folder(node);
         let socket = folder.join("crier.sock");
         let file = folder.join("crier.toml");
         std::fs::write(&file, complete(configuration, &socket))
             .unwrap_or_else(|error| panic!("could not write {}: {error}", file.display()));
-        let notices = Notices::listen(&folder.join("notify"))
+        let listener = Listener::open(&folder.join("notify"), &unit)
             .unwrap_or_else(|error| panic!("could not listen for readiness: {error}"));
         let mut command = Command::new(binary());
         command.arg("run").arg("--config").arg(&file).args(["--node", node]);
-        command.env("NOTIFY_SOCKET", &notices.path).env_remove("CRIER_SOCKET");
+        command.env("NOTIFY_SOCKET", listener.path()).env_remove("CRIER_SOCKET");
         change(&mut command);
         let process = self.start(&format!("crier.{node}"), command);
-        Crier { process, namespace: self.clone(), node: node.into(), file, socket, notices }
+        Crier { process, namespace: self.clone(), node: node.into(), file, socket, unit, _listener: listener }
     }
 }
 
@@ -106,10 +128,10 @@ impl Crier {
     /// SIGHUP, and waits as systemd does for a unit of `Type=notify-reload`; returns what it then said.
     #[track_caller]
     pub fn reload(&self) -> String {
-        let before = self.notices.all().len();
+        let before = self.unit.notices().len();
         self.process.signal(Signal::SIGHUP);
         eventually(&format!("{} has reloaded", self.process.name()), Deadline::after(Duration::from_secs(10)), || {
-            let notices = self.notices.all();
+            let notices = self.unit.notices();
             let since = &notices[before.min(notices.len())..];
             let begun = since.iter().position(|notice| {
                 notice.lines().any(|line| line == "RELOADING=1") && notice.contains("MONOTONIC_USEC=")
@@ -126,7 +148,7 @@ impl Crier {
 
     /// Whether it has sent `READY=1` to the service manager, which the harness plays.
     pub fn is_ready(&self) -> bool {
-        self.notices.all().iter().any(|notice| notice.lines().any(|line| line == "READY=1"))
+        self.unit.notices().iter().any(|notice| notice.lines().any(|line| line == "READY=1"))
     }
 
     /// Waits until it is ready; fails at once with its log if it ends instead.
@@ -137,14 +159,14 @@ impl Crier {
                 return Ok(());
             }
             self.process.expect_running();
-            Err(format!("notices {:?}; its log ends:\n{}", self.notices.all(), self.process.log_tail(30)))
+            Err(format!("notices {:?}; its log ends:\n{}", self.unit.notices(), self.process.log_tail(30)))
         });
         self
     }
 
     /// Everything it has told the service manager, one text for each message (`READY=1\nSTATUS=…`).
     pub fn notices(&self) -> Vec<String> {
-        self.notices.all()
+        self.unit.notices()
     }
 
     /// Any verb against this agent: `crier --socket PATH WORDS`, run in its namespace, however it ends.
@@ -187,6 +209,33 @@ impl Crier {
         self.process.stop(deadline)
     }
 
+    /// `systemctl restart` of an agent that was started [as a unit](Namespace::crier_as_unit), with another configuration: the one is
+    /// told to end, and the next begins with what it stored. Returns at once; see [`wait_ready`](Self::wait_ready).
+    #[track_caller]
+    pub fn restart(&mut self, configuration: &str) {
+        self.end_with_job("restart");
+        self.start_again(configuration);
+    }
+
+    /// The first half of [`restart`](Self::restart): the agent has ended, and what it stored is there.
+    #[track_caller]
+    pub fn end_with_job(&self, job: &str) {
+        Unit::set_job(&self.namespace.crier_folder(&self.node), Some(job));
+        self.stop(secs(10));
+    }
+
+    /// The second half of [`restart`](Self::restart), also after a [`kill`](Self::kill).
+    #[track_caller]
+    pub fn start_again(&mut self, configuration: &str) {
+        let (namespace, node, unit) = (self.namespace.clone(), self.node.clone(), self.unit.clone());
+        *self = namespace.crier_in(&unit, &node, configuration);
+    }
+
+    /// What the service manager knows of it.
+    pub fn unit(&self) -> &Unit {
+        &self.unit
+    }
+
     /// SIGKILL, and waits.
     #[track_caller]
     pub fn kill(&self) {
@@ -211,54 +260,9 @@ fn with_default(toml: &str, table: &str, key: &str, path: &Path) -> String {
     format!("{before}{header}\n{line}{after}")
 }
 
-/// The service manager's end of `NOTIFY_SOCKET`.
-#[derive(Debug)]
-struct Notices {
-    path: PathBuf,
-    socket: UnixDatagram,
-    received: Arc<Mutex<Vec<String>>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Notices {
-    fn listen(path: &Path) -> io::Result<Notices> {
-        // Of the agent that ran here before.
-        let _ = std::fs::remove_file(path);
-        let socket = UnixDatagram::bind(path)?;
-        let received = Arc::new(Mutex::new(Vec::new()));
-        // Read all the time: the kernel holds only ten messages and then makes the sender wait.
-        let thread = std::thread::spawn({
-            let (socket, received) = (socket.try_clone()?, received.clone());
-            move || {
-                let mut buffer = [0; 4096];
-                // After the shutdown in drop, a receive returns nothing for ever.
-                while let Ok(length @ 1..) = socket.recv(&mut buffer) {
-                    let mut received = received.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-                    received.push(lossy(&buffer[..length]));
-                }
-            }
-        });
-        Ok(Notices { path: path.into(), socket, received, thread: Some(thread) })
-    }
-
-    fn all(&self) -> Vec<String> {
-        self.received.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
-    }
-}
-
-impl Drop for Notices {
-    fn drop(&mut self) {
-        let _ = self.socket.shutdown(std::net::Shutdown::Both);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wait::{eventually_equal, secs};
 
     #[test]
     fn a_key_is_added_to_its_table_once() {
@@ -268,18 +272,5 @@ mod tests {
         assert_eq!(add("[api]\nlisten = \"\"\n[bgp]"), "[api]\nsocket = \"/x\"\nlisten = \"\"\n[bgp]");
         assert_eq!(add("[api]\nsocket = \"/y\"\n"), "[api]\nsocket = \"/y\"\n", "the test's own stands");
         assert_eq!(add("[api]\n[x]\nsocket = 1\n"), "[api]\nsocket = \"/x\"\n[x]\nsocket = 1\n", "another table's");
-    }
-
-    #[test]
-    fn more_notices_are_taken_than_the_kernel_holds() {
-        let rack = crate::Rack::new("notices");
-        let path = rack.folder().join("notify");
-        let notices = Notices::listen(&path).unwrap();
-        let sender = UnixDatagram::unbound().unwrap();
-        let sent: Vec<String> = (0..40).map(|number| format!("STATUS={number}")).collect();
-        for notice in &sent {
-            sender.send_to(notice.as_bytes(), &path).unwrap();
-        }
-        eventually_equal("all notices have come", secs(5), &sent, || notices.all());
     }
 }

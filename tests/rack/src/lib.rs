@@ -103,6 +103,7 @@ pub mod script;
 pub mod server;
 pub mod service;
 pub mod site;
+pub mod systemd;
 mod wait;
 
 pub use manifests::Manifests;

@@ -42,6 +42,8 @@ impl Namespace {
         let handle = std::thread::scope(|scope| scope.spawn(create_in_this_thread).join())
             .expect("the thread that makes a namespace does not panic")
             .unwrap_or_else(|error| panic!("could not make the network namespace {name}: {error}"));
+        // Out of the way of what a process is started with: sd_listen_fds(3) has its descriptors at 3 and above.
+        let handle = rustix::io::fcntl_dupfd_cloexec(&handle, 300).map_or(handle, File::from);
         let namespace = Namespace { inner: Arc::new(Inner { name: name.into(), handle, rack }) };
         for (key, value) in SYSCTLS {
             namespace.sysctl(key, value);

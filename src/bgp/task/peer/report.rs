@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use jiff::Timestamp;
+
 use crate::clock;
 use crate::session_state::SessionState;
 
@@ -56,6 +58,17 @@ impl Report {
             self.due = Some(self.due.unwrap_or(self.told_at + COUNTERS_PAUSE));
         }
         moved
+    }
+
+    /// The session was established then, in another process.
+    pub(super) fn recall(&mut self, established_at: Timestamp) {
+        (self.state, self.since) = (SessionState::Established, established_at.into());
+    }
+
+    /// When the state that was reported last began.
+    pub(super) fn began_at(&self) -> Timestamp {
+        // A clock that stands before the year -9999 or after 9999 is read as the beginning of 1970.
+        Timestamp::try_from(self.since).unwrap_or_default()
     }
 
     /// `explains`: the error says why there is no session, so it stays visible beside later errors. A router that has refused

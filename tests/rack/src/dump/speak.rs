@@ -82,7 +82,7 @@ async fn speak(count: u32, sets: u32, peers: u8) -> Result<(), String> {
     let (facts, mut told) = mpsc::channel(64);
     tokio::spawn(async move { while told.recv().await.is_some() {} });
     let (_bfd, paths) = watch::channel(BfdSessions::new());
-    tokio::spawn(speaker::run(newest, facts, listeners, paths, std::future::pending()));
+    tokio::spawn(speaker::run(newest, facts, listeners, paths, speaker::Past::default(), std::future::pending()));
     let mut order = [0; 16];
     let mut next = count;
     loop {

@@ -1,0 +1,119 @@
+//! The BGP sessions between two agents: the one puts them into systemd's store, the other takes them out. Floor 3.
+//!
+//! Each session is two descriptors, its socket and a sealed file with its state, under names that end with the same number. What
+//! comes back is taken only if it is checked in all respects; else the socket is closed, and a new session is opened.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use super::fd_store::{self, Stored};
+use crate::bgp::kept;
+use crate::bgp::socket::kept::KeptConnection;
+use crate::bgp::task::Resumable;
+use crate::bgp::wire::{Cease, NotificationReason};
+use crate::config::{self, Config};
+use crate::plan::context::bgp::BgpContext;
+
+const SOCKET: &str = "bgp-socket-";
+const STATE: &str = "bgp-state-";
+
+/// systemd takes in what it is sent within milliseconds.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Puts the sessions into the store. Those that cannot be put there end with a Cease. Blocks.
+pub async fn put(sessions: Vec<KeptConnection>) {
+    let mut ends = JoinSet::new();
+    let count = sessions.len();
+    let mut stored = Vec::new();
+    for (number, session) in sessions.into_iter().enumerate() {
+        match put_one(number, &session) {
+            Ok(()) => stored.push(session),
+            Err(why) => {
+                warn!(peer = %session.state.peer, reason = why, "the session cannot be kept for the agent that comes, and ends");
+                ends.spawn(session.begin_anew("the agent restarts"));
+            }
+        }
+    }
+    match fd_store::settle(PATIENCE) {
+        Ok(true) => {}
+        Ok(false) => warn!(waited_secs = PATIENCE.as_secs(), "systemd did not say that it has stored the sessions"),
+        Err(error) => warn!(%error, "systemd was not asked whether it has stored the sessions"),
+    }
+    info!(sessions = stored.len(), of = count, "BGP sessions stored for the agent that comes");
+    while ends.join_next().await.is_some() {}
+}
+
+fn put_one(number: usize, session: &KeptConnection) -> Result<(), String> {
+    let octets = session.state.emit()?;
+    let put = || -> io::Result<()> {
+        let state = fd_store::sealed("crier-bgp-session", &octets)?;
+        fd_store::put(&format!("{STATE}{number}"), state.as_fd())?;
+        fd_store::put(&format!("{SOCKET}{number}"), session.socket.as_fd())
+    };
+    put().map_err(|error| format!("systemd's file descriptor store: {error}"))
+}
+
+/// The sessions of the agent before that can go on, of all that came back. The store is empty afterwards.
+pub async fn take(stored: Vec<Stored>, config: &Config) -> Vec<Resumable> {
+    let mut sessions: BTreeMap<String, (Option<OwnedFd>, Option<OwnedFd>)> = BTreeMap::new();
+    for Stored { name, descriptor } in stored {
+        if let Err(error) = fd_store::remove(&name) {
+            warn!(name, %error, "systemd was not told that a file descriptor was taken out of its store");
+        }
+        if let Some(number) = name.strip_prefix(SOCKET) {
+            sessions.entry(number.to_owned()).or_default().0 = Some(descriptor);
+        } else if let Some(number) = name.strip_prefix(STATE) {
+            sessions.entry(number.to_owned()).or_default().1 = Some(descriptor);
+        } else {
+            warn!(name, "a file descriptor that systemd has kept is not crier's, and is closed");
+        }
+    }
+    let mut resumable = Vec::new();
+    for (number, (socket, state)) in sessions {
+        let session = match (socket, state) {
+            (Some(socket), Some(state)) => open(socket, state),
+            (Some(_), None) => Err("its state did not come back".to_owned()),
+            (None, Some(_)) => Err("its connection did not come back".to_owned()),
+            (None, None) => continue,
+        };
+        match session {
+            Ok(session) => resumable.extend(of_peer(session, config).await),
+            Err(why) => warn!(
+                number,
+                reason = why,
+                "a BGP session of the agent before is not taken over: its connection is closed, and a new one is opened"
+            ),
+        }
+    }
+    resumable
+}
+
+fn open(socket: OwnedFd, state: OwnedFd) -> Result<KeptConnection, String> {
+    let octets = fd_store::unseal(state, kept::LONGEST).map_err(|error| format!("its state: {error}"))?;
+    KeptConnection::open(&octets, socket).map_err(|error| error.to_string())
+}
+
+/// With the settings of its peer; a session whose peer has gone out of the configuration ends.
+async fn of_peer(kept: KeptConnection, config: &Config) -> Option<Resumable> {
+    let peer = kept.state.peer.clone();
+    let named = BgpContext { peers: config.bgp.peers.iter().cloned().map(Arc::new).collect(), ..BgpContext::default() };
+    let owner = named.peer_of(&peer);
+    let is_there = |settings: &Arc<config::Peer>| match &settings.address {
+        config::PeerAddress::Fixed(address) => *address == kept.state.address,
+        config::PeerAddress::Interface(_) | config::PeerAddress::Gateway => true,
+    };
+    match named.peers.into_iter().find(|settings| settings.name == owner && is_there(settings)) {
+        Some(settings) => Some(Resumable { kept, settings }),
+        None => {
+            info!(%peer, "a BGP session of the agent before ends: its peer is not in the configuration any more");
+            kept.end(NotificationReason::Cease(Cease::PeerDeconfigured).into()).await;
+            None
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! A session that goes from one agent to the next: its socket, with what is written down of it. Floor 2.
+//! Not for where the two lie meanwhile: that is the agent's. Whatever comes back is checked, for it may be anything.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+use bytes::BytesMut;
+use socket2::{Domain, Protocol, SockRef, Type};
+use tokio::net::TcpStream;
+
+use super::{Connection, Protection, Remains, describe};
+use crate::bgp::kept::{KeptFault, KeptSession, Signature};
+use crate::bgp::machine::negotiation::Negotiated;
+use crate::bgp::wire::{Dialect, Message, Notification};
+
+/// An established session whose agent has gone, or is about to.
+#[derive(Debug)]
+pub struct KeptConnection {
+    pub state: KeptSession,
+    pub socket: OwnedFd,
+}
+
+/// Why a session cannot be taken over. Its socket is closed.
+#[derive(Debug, thiserror::Error)]
+pub enum KeptError {
+    #[error("what was written down of it is not usable: {0}")]
+    State(#[from] KeptFault),
+    #[error("the file descriptor that should be its connection is no TCP socket")]
+    NoTcp,
+    #[error("its connection has ended meanwhile: {0}")]
+    Ended(String),
+    #[error("its connection is between {there:?}, and the session that was written down is between {written:?}")]
+    Ends { there: Box<(SocketAddr, SocketAddr)>, written: Box<(SocketAddr, SocketAddr)> },
+}
+
+impl KeptConnection {
+    /// A session as an agent left it: the text, and the socket.
+    pub fn open(text: &[u8], socket: OwnedFd) -> Result<KeptConnection, KeptError> {
+        let state = KeptSession::parse(text)?;
+        let ends = {
+            let socket = SockRef::from(&socket);
+            let is = |domain: Domain| domain == Domain::IPV4 || domain == Domain::IPV6;
+            let tcp = socket.r#type().ok() == Some(Type::STREAM)
+                && socket.domain().is_ok_and(is)
+                && socket.protocol().ok().flatten() == Some(Protocol::TCP);
+            if !tcp {
+                return Err(KeptError::NoTcp);
+            }
+            let end = |address: io::Result<socket2::SockAddr>| -> Result<SocketAddr, KeptError> {
+                let address = address.map_err(|error| KeptError::Ended(describe(&error)))?;
+                address.as_socket().ok_or(KeptError::NoTcp)
+            };
+            (end(socket.local_addr())?, end(socket.peer_addr())?)
+        };
+        let written = (state.local, state.remote);
+        if ends != written {
+            return Err(KeptError::Ends { there: Box::new(ends), written: Box::new(written) });
+        }
+        Ok(KeptConnection { state, socket })
+    }
+
+    /// Ends the session although a new one follows soon: the peer is told, unless it would drop our routes for that.
+    pub async fn begin_anew(self, why: &str) {
+        let Negotiated { graceful_restart, hard_reset, .. } = self.state.negotiated;
+        // RFC 4724 §4.2: without RFC 8538, only a connection that ends without a NOTIFICATION has the peer keep them.
+        if !graceful_restart || hard_reset {
+            self.end(Notification::administrative_reset(why)).await;
+        }
+    }
+
+    /// Ends the session with this NOTIFICATION, within [`super::FAREWELL_TIME`].
+    pub async fn end(self, last_word: Notification) {
+        let last_word = self.state.negotiated.last_word(last_word);
+        let mut octets = BytesMut::new();
+        let emitted = Message::Notification(last_word).emit(&Dialect::BEFORE_OPEN, &mut octets);
+        if let (Ok(()), Ok((_, connection))) = (emitted, self.resume()) {
+            connection.say_farewell(octets.freeze()).await;
+        }
+    }
+
+    /// The connection, ready to be read and written where it was left.
+    pub(in crate::bgp) fn resume(self) -> io::Result<(KeptSession, Connection)> {
+        let KeptConnection { mut state, socket } = self;
+        let stream = std::net::TcpStream::from(socket);
+        stream.set_nonblocking(true)?;
+        let unwritten = std::mem::take(&mut state.unwritten);
+        let connection = Connection::resumed(TcpStream::from_std(stream)?, &state.unread, unwritten);
+        state.unread = Vec::new();
+        Ok((state, connection))
+    }
+}
+
+impl Connection {
+    /// Takes the socket out, and writes into `state` what is left beside it. `None`: the connection cannot go on.
+    pub(in crate::bgp) fn keep(self, mut state: KeptSession) -> Option<KeptConnection> {
+        let Remains { socket, unread, unwritten } = self.take_apart().ok().flatten()?;
+        (state.unread, state.unwritten) = (unread, unwritten);
+        Some(KeptConnection { state, socket })
+    }
+}
+
+impl From<&Protection> for Signature {
+    fn from(protection: &Protection) -> Signature {
+        match protection {
+            Protection::None => Signature::None,
+            Protection::Md5(_) => Signature::Md5,
+            Protection::Ao(_) => Signature::Ao,
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! How an established session goes from one agent to the next: the last that the one does with it, and the first that the other
+//! does. Floor 2, a part of the peer's task.
+
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use super::outbound::Outbound;
+use super::{PeerTask, octets};
+use crate::address::Family;
+use crate::bgp::kept::{KeptSession, Signature};
+use crate::bgp::machine::negotiation::LocalOffer;
+use crate::bgp::machine::{ConnectionId, Peering};
+use crate::bgp::outbox::Outbox;
+use crate::bgp::outbox::refreshes::Refreshes;
+use crate::bgp::outbox::sent::Sent;
+use crate::bgp::socket::kept::KeptConnection;
+use crate::bgp::socket::{Connection, Endpoint, describe};
+use crate::bgp::wire::{AfiSafi, Cease, Dialect, Frame, Message, Notification, Open, Parsed};
+use crate::names::PeerName;
+use crate::{clock, config};
+
+/// A session to go on with: its connection, and what was written down of it.
+pub(super) struct Resumption {
+    id: ConnectionId,
+    connection: Connection,
+    state: KeptSession,
+    outbox: Outbox,
+}
+
+/// The machine of a peer, with the session of the agent before where it can go on.
+pub(super) fn begin(
+    name: &PeerName,
+    endpoint: &Endpoint,
+    offer: LocalOffer,
+    kept: Option<KeptConnection>,
+    now: Instant,
+) -> (Peering, Option<Resumption>) {
+    let seed = fastrand::u64(..);
+    let resumed = kept.map(|kept| {
+        let (state, connection) = kept.resume().map_err(|error| describe(&error))?;
+        let outbox = Outbox::resumed(&state.negotiated, &state.sent).map_err(|fault| fault.to_string())?;
+        Ok::<_, String>((state, connection, outbox))
+    });
+    match resumed {
+        Some(Ok((state, connection, outbox))) => {
+            let passed = clock::since_boot().saturating_sub(state.since_boot);
+            info!(peer = %name, address = %endpoint.peer, away_millis = passed.as_millis(), "session taken over from the agent before");
+            let (negotiated, standing) = (state.negotiated.clone(), state.standing);
+            let (peering, id) = Peering::resumed(offer, negotiated, standing, passed, seed, now);
+            (peering, Some(Resumption { id, connection, state, outbox }))
+        }
+        Some(Err(why)) => {
+            warn!(peer = %name, reason = why, "the session of the agent before cannot go on; a new one is opened");
+            (Peering::new(offer, seed, now), None)
+        }
+        None => (Peering::new(offer, seed, now), None),
+    }
+}
+
+impl PeerTask {
+    /// Goes on with a session. What its peer should have is not known yet.
+    pub(super) fn resume(&mut self, Resumption { id, connection, mut state, outbox }: Resumption) {
+        let [sent, received] = [&state.open_sent, &state.open_received].map(|octets| read_open(octets));
+        self.counters.recall(id, sent, received);
+        let mut refreshes = Refreshes::default();
+        for family in &state.sent.owes_refresh {
+            refreshes.ask(AfiSafi::unicast(*family));
+        }
+        let signed = self.sign(&connection, state.signature);
+        self.connections.push((id, connection));
+        self.report.recall(state.established_at);
+        self.note_session();
+        self.outbound = Some(Outbound {
+            connection: id,
+            local_address: state.local.ip(),
+            local: state.local,
+            remote: Some(state.remote),
+            capabilities: self.counters.capabilities(id),
+            next_hops: state.sent.next_hops,
+            next_hops_due: false,
+            awaits_plan: true,
+            ignores: false,
+            outbox,
+            refreshes,
+            negotiated: state.negotiated,
+        });
+        state.sent = Sent::default();
+        if let Err(why) = signed {
+            self.reset(id, Cease::OtherConfigurationChange, why);
+        }
+    }
+
+    /// Signs the segments as the configuration has it now: the socket has its keys still, but they may have changed while nobody ran.
+    fn sign(&self, connection: &Connection, before: Signature) -> Result<(), String> {
+        let now = Signature::from(&self.endpoint.protection);
+        let before = match (before, now) {
+            // The kernel changes nothing about the keys of an open connection.
+            (Signature::None, Signature::None) | (Signature::Ao, Signature::Ao) => return Ok(()),
+            (Signature::Md5, Signature::Md5 | Signature::None) => self.endpoint.protection.clone(),
+            (Signature::None, Signature::Md5) => crate::bgp::socket::Protection::None,
+            (Signature::Ao, _) | (_, Signature::Ao) => {
+                return Err("the connection is not signed as the configuration has it now".to_owned());
+            }
+        };
+        connection.sign_anew(&self.endpoint, &before).map_err(|error| {
+            format!("the password cannot be set on the connection of the agent before: {}", describe(&error))
+        })
+    }
+
+    /// Gives the established session away, without a word to its peer. Without one, every connection ends.
+    pub(super) async fn hand_over(mut self, to: oneshot::Sender<KeptConnection>) {
+        match self.take_session() {
+            Some(kept) => {
+                info!(peer = %self.name, routes = kept.state.sent.count(), "session kept for the agent that comes");
+                // Nobody waits for it any more: the agent is gone, and the socket with it.
+                let _ = to.send(kept);
+            }
+            None => drop(to),
+        }
+        self.end(&Notification::administrative_reset("the agent restarts"), "the agent restarts");
+        while self.farewells.join_next().await.is_some() {}
+    }
+
+    fn take_session(&mut self) -> Option<KeptConnection> {
+        let now = clock::now();
+        let standing = self.peering.standing(now)?;
+        let Outbound { connection: id, negotiated, local, remote, outbox, refreshes, .. } = self.outbound.take()?;
+        let at = self.connections.iter().position(|(name, _)| *name == id)?;
+        let mut sent = outbox.sent();
+        sent.owes_refresh.extend(refreshes.owed().filter_map(AfiSafi::unicast_family).collect::<Vec<Family>>());
+        let theirs = self.counters.open_of(id).cloned();
+        let ours = Open { capabilities: self.counters.offered().to_vec(), ..self.peering.open_message() };
+        let state = KeptSession {
+            peer: self.name.clone(),
+            address: self.endpoint.peer.clone(),
+            local,
+            remote: remote?,
+            router_id: self.router_id,
+            settings: config::session_keys(&self.settings)
+                .into_iter()
+                .map(|(key, value)| (key.to_owned(), value))
+                .collect(),
+            signature: Signature::from(&self.endpoint.protection),
+            open_sent: octets(&Message::Open(ours)).to_vec(),
+            open_received: theirs.map(|open| octets(&Message::Open(open)).to_vec()).unwrap_or_default(),
+            negotiated,
+            standing,
+            since_boot: clock::since_boot(),
+            established_at: self.report.began_at(),
+            unread: Vec::new(),
+            unwritten: Vec::new(),
+            sent,
+        };
+        let (_, connection) = self.connections.swap_remove(at);
+        self.peering.release(id);
+        connection.keep(state)
+    }
+}
+
+/// Only what is shown depends on it.
+fn read_open(octets: &[u8]) -> Option<Open> {
+    let mut octets = octets.into();
+    let frame = Frame::parse(&mut octets, Dialect::BEFORE_OPEN.max_message_len).ok()??;
+    match Message::parse(frame.octets(), &Dialect::BEFORE_OPEN) {
+        Ok(Parsed::Open(open)) => Some(open),
+        Ok(_) | Err(_) => None,
+    }
+}

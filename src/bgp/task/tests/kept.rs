@@ -1,0 +1,181 @@
+//! A speaker that ends and another one that goes on with its sessions, against a scripted peer.
+
+use super::*;
+use crate::bgp::socket::kept::KeptConnection;
+
+/// Ends the speaker as for a restart; what it gives away, after a way through its text.
+async fn keep(mut bench: Bench) -> Vec<KeptConnection> {
+    let (to, kept) = oneshot::channel();
+    bench.shutdown.take().expect("stopped once").send(Parting::Keep(to)).expect("the speaker runs");
+    bench.task.await.expect("the speaker ends well");
+    let kept: Vec<KeptConnection> = kept.await.expect("it gives its sessions away");
+    let again = |KeptConnection { state, socket }: KeptConnection| {
+        KeptConnection::open(&state.emit().expect("it can be written"), socket).expect("it can go on")
+    };
+    kept.into_iter().map(again).collect()
+}
+
+fn of_script(change: impl FnOnce(&mut config::Peer)) -> config::Peer {
+    let mut settings = settings("script", "127.0.0.9:179".parse().unwrap(), None);
+    settings.passive = true;
+    settings.asn = PeerAsn::Is(65009);
+    change(&mut settings);
+    settings
+}
+
+/// The next speaker, with these settings and what it wants; `None`: it has no plan yet.
+fn next(kept: Vec<KeptConnection>, settings: config::Peer, wanted: Option<Routes>) -> Bench {
+    let settings_now = Arc::new(settings.clone());
+    let resumable = kept.into_iter().map(|kept| Resumable { kept, settings: Arc::clone(&settings_now) });
+    let slice = wanted.map(|routes| slice([10, 0, 0, 1], settings, routes)).unwrap_or_default();
+    let past = Past { resumable: resumable.collect(), ..Past::default() };
+    Bench::start_after(past, listeners("127.0.0.1").0, slice)
+}
+
+/// Asserts that the peer hears nothing but KEEPALIVEs for a while.
+async fn hears_nothing(script: &mut Script) {
+    let wait = async {
+        loop {
+            match script.hear().await {
+                Some(Parsed::Keepalive) => {}
+                other => panic!("the peer heard {other:?}"),
+            }
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_millis(500), wait).await.is_err());
+}
+
+async fn established(script: &mut Script, wanted: &Routes) {
+    script.establish(90).await;
+    script.read_until("all came", |it| it.has_exactly(wanted) && it.ends_of_rib.len() == 2).await;
+}
+
+#[tokio::test]
+async fn a_session_goes_on_in_the_next_speaker_and_the_peer_hears_only_what_differs() {
+    let (bench, address) = against_a_script(routes(1000, 0), |_| {});
+    let mut script = Script::dial(address, None).await;
+    established(&mut script, &routes(1000, 0)).await;
+    let kept = keep(bench).await;
+    assert_eq!(kept.len(), 1);
+    hears_nothing(&mut script).await;
+
+    // Without a plan it tells nothing, and reads on.
+    let mut bench = next(kept, of_script(|_| {}), None);
+    let report = bench.report("it goes on", |it| it.state == SessionState::Established).await;
+    assert_eq!((report.prefixes_sent, report.detail.times_established), (1000, 1));
+    let negotiated = report.detail.negotiated.expect("it is known what was negotiated");
+    assert!(negotiated.capabilities.received.iter().any(|it| it.contains("65009")), "{:?}", negotiated.capabilities);
+    hears_nothing(&mut script).await;
+
+    // With the same plan as before too.
+    bench.slices.send_replace(slice([10, 0, 0, 1], of_script(|_| {}), routes(1000, 0)));
+    hears_nothing(&mut script).await;
+    let announced = script.announcements;
+    change_routes(&bench, routes(1003, 0));
+    script.read_until("three more came", |it| it.has_exactly(&routes(1003, 0))).await;
+    assert_eq!(script.announcements - announced, 3, "and nothing else");
+
+    // And once more, with routes that go.
+    let kept = keep(bench).await;
+    let bench = next(kept, of_script(|_| {}), Some(routes(500, 0)));
+    script.read_until("half of them went", |it| it.has_exactly(&routes(500, 0))).await;
+    assert_eq!(script.announcements - announced, 3, "nothing was announced again");
+    bench.stop("done").await;
+    assert!(matches!(script.hear().await, Some(Parsed::Notification(_))), "the session ends as any does");
+}
+
+#[tokio::test]
+async fn a_message_that_was_written_and_read_by_half_is_finished_by_the_next_speaker() {
+    let (mut bench, address) = against_a_script(routes(15_000, 0), |_| {});
+    let mut script = Script::dial(address, Some(4096)).await;
+    script.establish(90).await;
+    bench.report("much is under way", |it| it.prefixes_sent > 1000).await;
+    // Half of a ROUTE-REFRESH, and the peer reads nothing: messages are stuck in the middle.
+    let mut refresh = BytesMut::new();
+    let request = RouteRefresh { family: AfiSafi::IPV6_UNICAST, kind: RefreshKind::Request };
+    Message::RouteRefresh(request).emit(&Dialect::BEFORE_OPEN, &mut refresh).unwrap();
+    let (half, rest) = refresh.split_at(11);
+    script.stream.write_all(half).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let kept = keep(bench).await;
+    assert_eq!(kept[0].state.unread, half, "the half message is kept");
+    assert!(!kept[0].state.unwritten.is_empty(), "so is what the socket did not take");
+
+    let mut bench = next(kept, of_script(|_| {}), Some(routes(15_000, 0)));
+    script.read_until("the rest came", |it| it.has_exactly(&routes(15_000, 0)) && it.ends_of_rib.len() == 2).await;
+    assert_eq!(script.announcements, 15_000, "each once, over both speakers");
+    script.stream.write_all(rest).await.unwrap();
+    script.read_until("all came again", |it| it.announcements == 30_000).await;
+    bench.report("the session stands", |it| it.state == SessionState::Established).await;
+}
+
+#[tokio::test]
+async fn a_refresh_that_the_peer_waits_for_is_answered_by_the_next_speaker() {
+    let (bench, address) = against_a_script(routes(10, 0), |_| {});
+    let mut script = Script::dial(address, None).await;
+    established(&mut script, &routes(10, 0)).await;
+    let mut kept = keep(bench).await;
+    kept[0].state.sent.owes_refresh.insert(crate::address::Family::V6);
+    let _bench = next(kept, of_script(|_| {}), Some(routes(10, 0)));
+    script.read_until("all came again", |it| it.announcements == 20).await;
+}
+
+#[tokio::test]
+async fn a_session_whose_settings_have_changed_ends_with_cease_and_a_new_one_can_be_opened() {
+    let (bench, address) = against_a_script(routes(3, 0), |_| {});
+    let mut script = Script::dial(address, None).await;
+    established(&mut script, &routes(3, 0)).await;
+    let kept = keep(bench).await;
+    let _bench = next(kept, of_script(|settings| settings.local_asn = 65003), Some(routes(3, 0)));
+    match script.hear().await {
+        Some(Parsed::Notification(Notification { reason, .. })) => {
+            assert_eq!(reason, NotificationReason::Cease(Cease::OtherConfigurationChange));
+        }
+        other => panic!("the peer heard {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_hold_time_that_ran_out_while_nobody_ran_counts_only_if_the_peer_was_silent() {
+    for silent in [false, true] {
+        let (bench, address) = against_a_script(routes(3, 0), |_| {});
+        let mut script = Script::dial(address, None).await;
+        established(&mut script, &routes(3, 0)).await;
+        let mut kept = keep(bench).await;
+        kept[0].state.since_boot -= Duration::from_secs(91);
+        if !silent {
+            script.say(&Message::Keepalive).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let _bench = next(kept, of_script(|_| {}), Some(routes(3, 0)));
+        match (silent, script.hear().await) {
+            (true, Some(Parsed::Notification(word))) => {
+                assert_eq!(word.reason, NotificationReason::HoldTimerExpired);
+            }
+            // It was due long ago.
+            (false, Some(Parsed::Keepalive)) => hears_nothing(&mut script).await,
+            (_, other) => panic!("silent: {silent}; the peer heard {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_connection_of_the_session_is_not_taken_for_it() {
+    let (bench, address) = against_a_script(routes(3, 0), |_| {});
+    let mut script = Script::dial(address, None).await;
+    established(&mut script, &routes(3, 0)).await;
+    let KeptConnection { state, socket } = keep(bench).await.remove(0);
+    let text = state.emit().expect("it can be written");
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let stranger = std::net::TcpStream::connect(listener.local_addr().unwrap()).expect("it listens");
+    let refused = KeptConnection::open(&text, stranger.into()).expect_err("another connection");
+    assert!(refused.to_string().contains("the session that was written down is between"), "{refused}");
+    let refused = KeptConnection::open(&text, listener.into()).expect_err("a listening socket");
+    assert!(refused.to_string().contains("its connection has ended meanwhile"), "{refused}");
+    let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    let refused = KeptConnection::open(&text, datagrams.into()).expect_err("no TCP");
+    assert!(refused.to_string().contains("is no TCP socket"), "{refused}");
+    drop(socket);
+    assert!(script.hear().await.is_none(), "the connection has ended");
+}

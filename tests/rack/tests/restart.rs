@@ -1,0 +1,489 @@
+//! An agent that is restarted: its routers see no event and no UPDATE, a client loses no request, and another file is told by its
+//! difference alone. What comes back from systemd's store and is no session is refused, and a new session follows.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+
+use rack::bird::Bird;
+use rack::capture::{BgpKind, BgpMessage, Capture};
+use rack::client::Asking;
+use rack::crier::Crier;
+use rack::{
+    Host, Manifests, Need, Process, Rack, Service, Site, bird, eventually, eventually_equal, frr, millis, rest, secs,
+};
+
+const NEEDS: [Need; 3] = [Need::Namespaces, Need::Bird, Need::Crier];
+
+const ADDRESS: [u8; 4] = [203, 0, 113, 1];
+
+/// The shortest hold time that the sessions use, and so long that KEEPALIVEs go both ways.
+const KEEPALIVES: std::time::Duration = std::time::Duration::from_secs(4);
+
+/// A node with two Services and two sessions with a router, one of them signed with TCP MD5, and a client beyond the router.
+struct Town {
+    site: Site,
+    manifests: Manifests,
+    password: std::path::PathBuf,
+    bird: Bird,
+    crier: Crier,
+    capture: Capture,
+    _page: Process,
+}
+
+fn router() -> String {
+    format!(
+        "router id 192.168.35.1;\n{}\n\
+         protocol bgp signed {{ local as 64512; neighbor 192.168.35.11 as 64513; passive yes; password \"hunter-one\"; \
+         ipv4 {{ import all; export none; }}; }}\n\
+         protocol bgp plain {{ local as 64512; neighbor fd35::11 as 64513; passive yes; ipv6 {{ import all; export none; }}; }}\n",
+        bird::KERNEL,
+    )
+}
+
+impl Town {
+    fn new(rack: &Rack) -> Town {
+        let manifests = Manifests::new(rack);
+        manifests.service(&Service::new("web").anywhere().addresses("203.0.113.1"));
+        manifests.service(&Service::new("other").anywhere().addresses("198.51.100.1"));
+        manifests.service(&Service::new("web6").anywhere().families(&["IPv6"]).addresses("2001:db8::1"));
+        let password = rack.write("tor.md5", "hunter-one");
+        let site = Site::new(rack, "192.168.35.0/24", "fd35::/64", 1);
+        let bird = site.router.bird(&router());
+        let node = site.node(0);
+        let capture = node.port.capture();
+        let page = node.serve(node.name(), &[80]);
+        let crier = node.crier_as_unit(node.name(), &configuration(&manifests, &password));
+        let town = Town { manifests, password, bird, crier, capture, _page: page, site };
+        town.crier.wait_ready(secs(30));
+        town.bird.wait_established("signed", secs(20));
+        town.bird.wait_established("plain", secs(20));
+        town.has(&["198.51.100.1/32", "203.0.113.1/32", "2001:db8::1/128"]);
+        town
+    }
+
+    fn configuration(&self) -> String {
+        configuration(&self.manifests, &self.password)
+    }
+
+    /// Waits until the router has exactly these routes.
+    #[track_caller]
+    fn has(&self, prefixes: &[&str]) {
+        let mut expected: Vec<String> = prefixes.iter().map(|prefix| (*prefix).to_owned()).collect();
+        expected.sort();
+        eventually_equal("the routes of the router", secs(20), &expected, || {
+            let mut routes: Vec<String> = self.bird.routes().into_keys().collect();
+            routes.sort();
+            routes
+        });
+    }
+
+    #[track_caller]
+    fn established(&self) -> [usize; 2] {
+        ["signed", "plain"].map(|name| self.bird.session(name).times_established)
+    }
+
+    /// Asks the Service once each 5 ms from beyond the router.
+    fn asking(&self, client: &Host) -> Asking {
+        eventually("the client reaches the Service", secs(10), || {
+            client.get((std::net::Ipv4Addr::from(ADDRESS), 80)).map(drop).map_err(|error| error.to_string())
+        });
+        client.ask_steadily((std::net::Ipv4Addr::from(ADDRESS), 80), millis(5))
+    }
+
+    /// Waits until the new agent goes on with so many sessions and is done with them.
+    #[track_caller]
+    fn goes_on(&self, sessions: usize) {
+        self.crier.wait_ready(secs(30));
+        eventually_equal("sessions that go on", secs(10), &sessions, || {
+            self.log_since_start().lines().filter(|line| line.contains("session goes on")).count()
+        });
+    }
+
+    /// The log of the agent that runs now: those before it wrote into the same file.
+    fn log_since_start(&self) -> String {
+        let log = self.crier.process().log();
+        let start = log.rfind("INFO starting").unwrap_or_default();
+        log[start..].to_owned()
+    }
+}
+
+fn configuration(manifests: &Manifests, password: &std::path::Path) -> String {
+    format!(
+        r#"
+{}
+[api]
+listen = ""
+
+[[pool]]
+name = "public"
+addresses = ["203.0.113.0/28", "2001:db8::/120"]
+bind = "lo"
+
+[[pool]]
+name = "second"
+addresses = ["198.51.100.0/28"]
+bind = "lo"
+
+[bgp]
+asn = 64513
+listen = []
+
+[[bgp.peer]]
+name = "signed"
+address = "192.168.35.1"
+asn = 64512
+password-file = "{}"
+hold-time = "9s"
+connect-retry-time = "1s"
+
+[[bgp.peer]]
+name = "plain"
+address = "fd35::1"
+asn = 64512
+hold-time = "9s"
+connect-retry-time = "1s"
+
+[[bgp.advertisement]]
+pools = ["public"]
+communities = ["64512:100"]
+
+[[bgp.advertisement]]
+pools = ["second"]
+"#,
+        manifests.section(),
+        password.display()
+    )
+}
+
+/// What went by from the `after`th message on that is no KEEPALIVE, in words.
+fn said(capture: &Capture, after: usize) -> Vec<String> {
+    let said = capture.bgp().into_iter().skip(after).filter(|message| message.kind != BgpKind::Keepalive);
+    said.map(|BgpMessage { from, kind, .. }| format!("{from}: {kind:?}")).collect()
+}
+
+#[test]
+fn a_restart_is_no_event_for_the_router_and_costs_no_request() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let mut town = Town::new(&rack);
+    let client = town.site.outside("client");
+    let asking = town.asking(&client);
+    for round in 0..3 {
+        let (before, heard) = (town.bird.process().log(), town.capture.bgp().len());
+        let configuration = town.configuration();
+        town.crier.restart(&configuration);
+        town.goes_on(2);
+        rest(KEEPALIVES);
+        assert_eq!(said(&town.capture, heard), Vec::<String>::new(), "round {round}: nothing but KEEPALIVEs went by");
+        let events = town.bird.process().log().split_off(before.len());
+        assert!(!events.contains("signed") && !events.contains("plain"), "round {round}: the router logged {events}");
+        assert_eq!(town.established(), [1, 1]);
+        assert_eq!(town.crier.unit().stored(), Vec::<String>::new(), "the store is empty while the agent runs");
+        let peer = &town.crier.json("bgp peers signed")["peers"][0];
+        assert_eq!((&peer["state"], &peer["prefixes_sent"]), (&"Established".into(), &2.into()), "{peer}");
+    }
+    let keepalives = town.capture.bgp().iter().filter(|message| message.kind == BgpKind::Keepalive).count();
+    assert!(keepalives > 4, "{keepalives} KEEPALIVEs: the hold timers are kept from running out");
+    let outcomes = asking.stop();
+    assert_eq!(outcomes.lost(), 0, "{outcomes}");
+}
+
+#[test]
+fn another_file_is_told_by_its_difference_alone() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let mut town = Town::new(&rack);
+    let client = town.site.outside("client");
+    let asking = town.asking(&client);
+    let heard = town.capture.bgp().len();
+    let without = town.configuration().replace("[[bgp.advertisement]]\npools = [\"second\"]\n", "");
+    town.crier.restart(&without);
+    town.goes_on(2);
+    town.has(&["203.0.113.1/32", "2001:db8::1/128"]);
+    let said = said(&town.capture, heard);
+    assert_eq!(said.len(), 1, "one withdrawal is all that differs: {said:?}");
+    assert!(said[0].contains("withdrawn: [\"198.51.100.1/32\"]"), "{said:?}");
+
+    let heard = town.capture.bgp().len();
+    let with_another_community = town.configuration().replace("64512:100", "64512:200");
+    town.crier.restart(&with_another_community);
+    town.goes_on(2);
+    town.has(&["198.51.100.1/32", "203.0.113.1/32", "2001:db8::1/128"]);
+    rest(secs(1));
+    let said = self::said(&town.capture, heard);
+    assert_eq!(said.len(), 3, "one for each route whose announcement differs: {said:?}");
+    assert_eq!(town.established(), [1, 1]);
+    let outcomes = asking.stop();
+    assert_eq!(outcomes.lost(), 0, "{outcomes}");
+}
+
+#[test]
+fn a_session_that_the_new_file_would_negotiate_otherwise_ends_and_the_other_goes_on() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let mut town = Town::new(&rack);
+    let heard = town.capture.bgp().len();
+    let other = town.configuration().replacen("hold-time = \"9s\"", "hold-time = \"30s\"", 1);
+    town.crier.restart(&other);
+    town.goes_on(1);
+    eventually_equal("the changed session is a new one, and the other is not", secs(20), &[2, 1], || {
+        town.established()
+    });
+    let said = said(&town.capture, heard);
+    let cease = said.iter().find(|said| said.contains("Notification")).expect("the router is told");
+    assert!(cease.contains("code: 6, subcode: 6"), "Other Configuration Change: {cease}");
+    let log = town.log_since_start();
+    assert!(log.contains("the settings of the peer have changed: hold-time"), "{log}");
+    town.has(&["198.51.100.1/32", "203.0.113.1/32", "2001:db8::1/128"]);
+}
+
+#[test]
+fn a_stop_withdraws_and_says_cease_and_keeps_nothing() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let town = Town::new(&rack);
+    let heard = town.capture.bgp().len();
+    town.crier.end_with_job("stop");
+    town.has(&[]);
+    assert_eq!(town.crier.unit().stored(), Vec::<String>::new());
+    let said = said(&town.capture, heard);
+    assert_eq!(said.iter().filter(|said| said.contains("code: 6, subcode: 2")).count(), 2, "{said:?}");
+}
+
+#[test]
+fn a_session_that_the_router_ended_while_nobody_ran_is_a_new_one() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let mut town = Town::new(&rack);
+    town.crier.end_with_job("restart");
+    assert_eq!(town.crier.unit().stored(), ["bgp-socket-0", "bgp-socket-1", "bgp-state-0", "bgp-state-1"]);
+    town.bird.command("restart signed");
+    let configuration = town.configuration();
+    town.crier.start_again(&configuration);
+    eventually_equal("the one is new, and the other is not", secs(20), &[2, 1], || town.established());
+    town.has(&["198.51.100.1/32", "203.0.113.1/32", "2001:db8::1/128"]);
+    let log = town.log_since_start();
+    assert!(log.contains("Administrative Reset") || log.contains("Administrative Shutdown"), "the log says why: {log}");
+}
+
+/// A file in memory, sealed as an agent seals it or not.
+fn memory(octets: &[u8], sealed: bool) -> OwnedFd {
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+    let memory =
+        memfd_create("garbage", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).expect("the kernel has memfd");
+    let mut file = File::from(memory);
+    file.write_all(octets).expect("there is room");
+    if sealed {
+        let all = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+        fcntl_add_seals(&file, all).expect("it can be sealed");
+    }
+    file.into()
+}
+
+#[test]
+fn what_comes_back_and_is_no_session_is_refused_and_a_new_session_follows() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let mut town = Town::new(&rack);
+    type Garbage = fn() -> (&'static str, OwnedFd);
+    let table: [(&str, Garbage); 6] = [
+        ("it does not begin with", || ("bgp-state-0", memory(b"\xff\xfe garbage", true))),
+        ("it does not begin with", || ("bgp-state-0", memory(b"", true))),
+        ("it has version 7", || ("bgp-state-0", memory(b"crier-bgp-session 7 2 00\n{}", true))),
+        ("it is not sealed", || ("bgp-state-0", memory(b"crier-bgp-session 1 2 00\n{}", false))),
+        ("is no TCP socket", || ("bgp-socket-0", memory(b"no socket", true))),
+        ("is not crier's", || ("something-else", memory(b"", true))),
+    ];
+    for (round, (why, garbage)) in table.into_iter().enumerate() {
+        town.crier.end_with_job("restart");
+        let (name, descriptor) = garbage();
+        town.crier.unit().store(name, descriptor);
+        let configuration = town.configuration();
+        town.crier.start_again(&configuration);
+        town.crier.wait_ready(secs(30));
+        let log = town.log_since_start();
+        assert!(log.contains(why), "round {round}: {why} is not in {log}");
+        town.bird.wait_established("signed", secs(20));
+        town.bird.wait_established("plain", secs(20));
+        town.has(&["198.51.100.1/32", "203.0.113.1/32", "2001:db8::1/128"]);
+        assert_eq!(town.crier.unit().stored(), Vec::<String>::new(), "round {round}: {why}");
+    }
+    let [one, other] = town.established();
+    assert_eq!(one + other, 2 + 5, "the session beside the refused one went on each time");
+}
+
+#[test]
+fn frr_sees_no_event_of_a_restart_and_no_update() {
+    let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Frr, Need::Crier]) else { return };
+    let manifests = Manifests::new(&rack);
+    manifests.service(&Service::new("web").anywhere().addresses("203.0.113.1"));
+    let site = Site::new(&rack, "192.168.35.0/24", "fd35::/64", 1);
+    let router = site.router.frr(&format!(
+        "router bgp 64512\n bgp router-id 192.168.35.1\n{} neighbor 192.168.35.11 remote-as 64513\n neighbor 192.168.35.11 passive\n \
+         address-family ipv4 unicast\n  neighbor 192.168.35.11 activate\n exit-address-family\n",
+        frr::PLAIN
+    ));
+    let node = site.node(0);
+    let configuration = format!(
+        "{}\n[[pool]]\nname = \"public\"\naddresses = [\"203.0.113.0/28\"]\nbind = \"lo\"\n[bgp]\nasn = 64513\nlisten = []\n\
+         [[bgp.peer]]\nname = \"tor\"\naddress = \"192.168.35.1\"\nasn = 64512\nconnect-retry-time = \"1s\"\n\
+         [[bgp.advertisement]]\n",
+        manifests.section()
+    );
+    let mut crier = node.crier_as_unit(node.name(), &configuration);
+    crier.wait_ready(secs(30));
+    router.wait_established("192.168.35.11", secs(20));
+    let counts = || {
+        let told = &router.json("show bgp neighbors 192.168.35.11 json")["192.168.35.11"];
+        let stats = &told["messageStats"];
+        [told["connectionsEstablished"].clone(), stats["updatesRecv"].clone(), stats["opensRecv"].clone()]
+    };
+    eventually("the route has come", secs(10), || {
+        if router.routes().contains_key("203.0.113.1/32") { Ok(()) } else { Err("no route".to_owned()) }
+    });
+    rest(secs(1));
+    let before = counts();
+    for _ in 0..3 {
+        crier.restart(&configuration);
+        crier.wait_ready(secs(30));
+        crier.process().wait_for_log("session goes on", secs(10));
+        rest(secs(1));
+    }
+    assert_eq!(counts(), before, "sessions established, UPDATEs and OPENs received");
+    assert!(router.routes().contains_key("203.0.113.1/32"));
+}
+
+#[test]
+fn an_agent_that_knows_nothing_yet_withdraws_nothing() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let mut town = Town::new(&rack);
+    let heard = town.capture.bgp().len();
+    town.crier.end_with_job("restart");
+    let folder = town.manifests.path().to_owned();
+    let away = folder.with_extension("away");
+    std::fs::rename(&folder, &away).expect("it can be renamed");
+    std::fs::remove_dir_all(town.crier.socket().with_file_name("state")).expect("the World on disk can be removed");
+    let configuration = town.configuration();
+    town.crier.start_again(&configuration);
+    town.crier.process().wait_for_log("session taken over", secs(10));
+    rest(secs(6));
+    assert!(!town.crier.is_ready(), "it has no plan");
+    assert_eq!(said(&town.capture, heard), Vec::<String>::new(), "nothing but KEEPALIVEs");
+    std::fs::rename(&away, &folder).expect("it can be renamed");
+    town.goes_on(2);
+    rest(secs(1));
+    assert_eq!(said(&town.capture, heard), Vec::<String>::new(), "all is as it was");
+    assert_eq!(town.established(), [1, 1]);
+}
+
+/// A node with one Service and one session with a router, which tells of it by `routes`, and a client beyond the router.
+struct Crash {
+    site: Site,
+    manifests: Manifests,
+    _page: Process,
+}
+
+impl Crash {
+    fn new(rack: &Rack) -> Crash {
+        let manifests = Manifests::new(rack);
+        manifests.service(&Service::new("web").anywhere().addresses("203.0.113.1"));
+        let site = Site::new(rack, "192.168.35.0/24", "fd35::/64", 1);
+        let node = site.node(0);
+        let page = node.serve(node.name(), &[80]);
+        Crash { site, manifests, _page: page }
+    }
+
+    fn configuration(&self, graceful_restart: bool) -> String {
+        format!(
+            "{}\n[[pool]]\nname = \"public\"\naddresses = [\"203.0.113.0/28\"]\nbind = \"lo\"\n[bgp]\nasn = 64513\nlisten = []\n\
+             [[bgp.peer]]\nname = \"tor\"\naddress = \"192.168.35.1\"\nasn = 64512\nconnect-retry-time = \"1s\"\n\
+             graceful-restart = {graceful_restart}\n[[bgp.advertisement]]\n",
+            self.manifests.section()
+        )
+    }
+
+    /// Kills the agent and starts it again after a second, as systemd does; whether the router had the route all the time.
+    #[track_caller]
+    fn kill(&self, graceful_restart: bool, has_route: impl Fn() -> bool, sessions: impl Fn() -> usize) -> bool {
+        let configuration = self.configuration(graceful_restart);
+        let node = self.site.node(0);
+        let mut crier = node.crier_as_unit(node.name(), &configuration);
+        crier.wait_ready(secs(30));
+        eventually("the route has come", secs(20), || if has_route() { Ok(()) } else { Err("no route") });
+        rest(secs(3));
+        let client = self.site.outside("client");
+        let address = (std::net::Ipv4Addr::from(ADDRESS), 80);
+        eventually("the client reaches the Service", secs(10), || {
+            client.get(address).map(drop).map_err(|error| error.to_string())
+        });
+        let asking = client.ask_steadily(address, millis(5));
+        crier.kill();
+        let began = rack::now();
+        let mut stayed = true;
+        while began.elapsed() < secs(1) {
+            stayed &= has_route();
+            rest(millis(20));
+        }
+        crier.start_again(&configuration);
+        let again = sessions() + 1;
+        while sessions() < again && began.elapsed() < secs(30) {
+            stayed &= has_route();
+            rest(millis(20));
+        }
+        eventually("the route is there in the end", secs(20), || if has_route() { Ok(()) } else { Err("no route") });
+        rest(secs(2));
+        stayed &= has_route();
+        let outcomes = asking.stop();
+        assert_eq!(outcomes.lost() == 0, stayed, "a client notices a route that goes: {outcomes}");
+        stayed
+    }
+}
+
+#[test]
+fn bird_keeps_the_routes_of_a_killed_agent_where_graceful_restart_is_asked_for_and_drops_them_else() {
+    for graceful_restart in [true, false] {
+        let Some(rack) = Rack::for_test(&NEEDS) else { return };
+        let crash = Crash::new(&rack);
+        let bird = crash.site.router.bird(&format!(
+            "router id 192.168.35.1;\n{}\nprotocol bgp tor {{ local as 64512; neighbor 192.168.35.11 as 64513; passive yes; \
+             error wait time 1, 2; ipv4 {{ import all; export none; }}; }}\n",
+            bird::KERNEL
+        ));
+        let has_route = || bird.routes().contains_key("203.0.113.1/32");
+        let stayed = crash.kill(graceful_restart, has_route, || bird.session("tor").times_established);
+        assert_eq!(stayed, graceful_restart);
+        let log = bird.process().log();
+        assert_eq!(log.contains("Neighbor graceful restart detected"), graceful_restart, "{log}");
+    }
+}
+
+#[test]
+fn frr_keeps_the_routes_of_a_killed_agent_where_graceful_restart_is_asked_for_and_drops_them_else() {
+    for graceful_restart in [true, false] {
+        let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Frr, Need::Crier]) else { return };
+        let crash = Crash::new(&rack);
+        let router = crash.site.router.frr(&format!(
+            "router bgp 64512\n bgp router-id 192.168.35.1\n{} neighbor 192.168.35.11 remote-as 64513\n \
+             neighbor 192.168.35.11 passive\n address-family ipv4 unicast\n  neighbor 192.168.35.11 activate\n exit-address-family\n",
+            frr::PLAIN.replace("bgp graceful-restart-disable", "bgp graceful-restart preserve-fw-state")
+        ));
+        let has_route = || router.routes().contains_key("203.0.113.1/32");
+        let stayed = crash.kill(graceful_restart, has_route, || router.session("192.168.35.11").times_established);
+        assert_eq!(stayed, graceful_restart);
+    }
+}
+
+#[test]
+fn an_agent_that_stops_takes_its_routes_back_also_where_graceful_restart_would_keep_them() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let crash = Crash::new(&rack);
+    let bird = crash.site.router.bird(
+        "router id 192.168.35.1;\nprotocol device {}\nprotocol bgp tor { local as 64512; neighbor 192.168.35.11 as 64513; passive yes; \
+         ipv4 { import all; export none; }; }\n",
+    );
+    let node = crash.site.node(0);
+    let crier = node.crier_as_unit(node.name(), &crash.configuration(true));
+    crier.wait_ready(secs(30));
+    eventually("the route has come", secs(20), || {
+        if bird.routes().contains_key("203.0.113.1/32") { Ok(()) } else { Err("no route") }
+    });
+    crier.end_with_job("stop");
+    eventually("the route has gone", secs(2), || {
+        if bird.routes().contains_key("203.0.113.1/32") { Err("it is there") } else { Ok(()) }
+    });
+}
