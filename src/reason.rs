@@ -133,6 +133,8 @@ pub enum Reason {
     PeerShutDown,
     #[error("an operator shut the peer down; `crier bgp enable` with its name opens the session again")]
     PeerShutByOperator,
+    #[error("the secret {path} is missing: create the file with mode 0600, then run `systemctl reload crier`")]
+    SecretMissing { path: String },
     #[error("every next hop of the default route has a session of its own already")]
     NoOtherGateway,
     #[error("no [[bgp.peer]] of the advertisement is configured for this node")]

@@ -13,12 +13,13 @@ use std::time::Duration;
 use kube::Client;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use super::orders::{Order, Wish};
 use super::reload::Refusal;
 use crate::config::cluster::{self, Preliminary};
-use crate::config::load::{HostSecrets, LoadError};
+use crate::config::load::{HostSecrets, Lenience, LoadError};
 use crate::config::{Complaints, Config, SourceFile, parse_with};
 use crate::k8s::config_map::{self, Sight};
 use crate::names::ObjectKey;
@@ -27,8 +28,11 @@ use crate::world::{ClusterConfig, Fact};
 /// How long a start waits for the ConfigMap before it takes what is on disk.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A mistyped key takes no configuration away.
-const NO_TEXT: &str = "it has no key that ends in .toml";
+/// How often a text that was refused is tried again: a file of the host may have been in its way.
+const AGAIN: Duration = Duration::from_secs(10);
+
+/// A mistyped key takes no configuration away, nor does a file that came out empty.
+const NO_TEXT: &str = "it has no key that ends in .toml and says anything";
 
 /// What an agent with a ConfigMap started with.
 #[derive(Debug, Clone)]
@@ -58,10 +62,10 @@ pub async fn start(
     Preliminary { kubernetes, config_map, state }: Preliminary,
 ) -> Result<(Config, Start), LoadError> {
     let kept = Kept { file: state.folder.join("cluster-config.json"), config_map: config_map.clone() };
-    let seen = tokio::time::timeout(PATIENCE, config_map::read(&kubernetes.access, &config_map)).await;
+    let seen = tokio::time::timeout(PATIENCE, config_map::read(&kubernetes, &config_map)).await;
     let seen = seen.unwrap_or_else(|_| Err("the API server does not answer".to_owned()));
     let mut state = match &seen {
-        Ok(Some(texts)) if texts.is_empty() => ClusterConfig::Refused { why: NO_TEXT.to_owned() },
+        Ok(Some(texts)) if cluster::say_nothing(texts) => ClusterConfig::Refused { why: NO_TEXT.to_owned() },
         Ok(Some(_)) => ClusterConfig::Current,
         Ok(None) => ClusterConfig::Missing,
         Err(why) => ClusterConfig::Unseen { why: why.clone() },
@@ -70,9 +74,9 @@ pub async fn start(
     let newest = match (seen, &last) {
         // The files alone would be less than what every other node goes by.
         (Err(why), None) => return Err(LoadError::Unseen { config_map, why }),
-        (seen, _) => seen.ok().flatten().filter(|texts| !texts.is_empty()),
+        (seen, _) => seen.ok().flatten().filter(|texts| !cluster::say_nothing(texts)),
     };
-    let secrets = HostSecrets::from_environment();
+    let secrets = HostSecrets::from_environment().with(Lenience::Starting);
     let mut refused: Option<Complaints> = None;
     let candidates = newest.iter().chain(last.iter()).cloned().chain(std::iter::once(Vec::new()));
     for (number, texts) in candidates.enumerate() {
@@ -110,13 +114,20 @@ pub async fn follow(client: Client, start: Start, orders: mpsc::Sender<Order>, f
     let (sights, mut seen) = watch::channel(Sight::default());
     let mut following = JoinSet::new();
     following.spawn(config_map::follow(client, config_map.clone(), sights));
-    while seen.changed().await.is_ok() {
+    loop {
+        let is_refused = matches!(told, ClusterConfig::Refused { .. });
+        tokio::select! {
+            changed = seen.changed() => if changed.is_err() { return },
+            () = sleep(AGAIN), if is_refused => {}
+        }
         let Sight { texts, trouble } = seen.borrow_and_update().clone();
         let state = match (texts, trouble) {
             (_, Some(why)) => ClusterConfig::Unseen { why },
             (None, None) => continue,
             (Some(None), None) => ClusterConfig::Missing,
-            (Some(Some(texts)), None) if texts.is_empty() => ClusterConfig::Refused { why: NO_TEXT.to_owned() },
+            (Some(Some(texts)), None) if cluster::say_nothing(&texts) => {
+                ClusterConfig::Refused { why: NO_TEXT.to_owned() }
+            }
             (Some(Some(texts)), None) if texts == used => ClusterConfig::Current,
             (Some(Some(texts)), None) => {
                 let state = adopt(&orders, texts.clone()).await;

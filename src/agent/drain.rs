@@ -52,6 +52,9 @@ fn file(folder: &Path) -> PathBuf {
 }
 
 /// The drain that went on when the agent ended. Blocks on the disk.
+///
+/// A file that is there says that an operator took this node out, also where another version wrote it or the disk damaged it. Only
+/// `crier undrain` takes that back.
 pub(super) fn recall(folder: &Path) -> Option<Drain> {
     let file = file(folder);
     let read = fs::read(&file).and_then(|octets| Ok(serde_json::from_slice(&octets)?));
@@ -59,8 +62,11 @@ pub(super) fn recall(folder: &Path) -> Option<Drain> {
         Ok(drain) => Some(drain),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => {
-            warn!(file = %file.display(), %error, "whether this node is drained cannot be read; it is taken as not drained");
-            None
+            warn!(file = %file.display(), %error, "the drain of this node cannot be read; the node is taken as drained");
+            let reason = format!("{} cannot be read: {error}", file.display());
+            let now = clock::wall_timestamp();
+            let stage = DrainStage::Drained;
+            Some(Drain { stage, reason: Some(reason), since: now, until: now, timed_out: false })
         }
     }
 }
@@ -79,13 +85,19 @@ pub(super) struct Drainer {
 pub(super) async fn run(mut drainer: Drainer, mut commands: mpsc::Receiver<Command>) {
     let mut counted = None;
     let mut handing_over_since = None;
+    // By the wall clock only from a life of the agent to the next: its steps are none of the flows' affair.
+    let mut until = drainer.drain.as_ref().map_or_else(clock::now, |drain| clock::now() + left(drain));
     loop {
-        let pause = drainer.go_on(&mut counted, &mut handing_over_since).await;
+        let pause = drainer.go_on(until, &mut counted, &mut handing_over_since).await;
         tokio::select! {
             command = commands.recv() => match command {
                 Some(Command::Drain { reason, timeout, force, answer }) => {
                     // Whoever ordered it may have gone; it is done all the same.
+                    let begun = drainer.drain.is_none();
                     let _ = answer.send(drainer.begin(reason, timeout, force).await);
+                    if begun {
+                        until = clock::now() + timeout;
+                    }
                 }
                 Some(Command::Undrain { answer }) => {
                     (counted, handing_over_since) = (None, None);
@@ -134,6 +146,7 @@ impl Drainer {
     /// One step; how long to wait before the next.
     async fn go_on(
         &mut self,
+        until: Instant,
         counted: &mut Option<HashSet<Flow>>,
         handing_over_since: &mut Option<Instant>,
     ) -> Duration {
@@ -142,7 +155,7 @@ impl Drainer {
             DrainStage::Waiting => {
                 let began = clock::now();
                 let left = self.count(counted).await;
-                let is_over = clock::wall_timestamp() >= drain.until;
+                let is_over = clock::now() >= until;
                 if left == Some(0) || is_over {
                     let timed_out = left != Some(0);
                     let left = left.unwrap_or_default();
@@ -238,6 +251,13 @@ impl Drainer {
     }
 }
 
+/// How long flows are waited for yet, by the wall clock: never longer than was ordered.
+fn left(drain: &Drain) -> Duration {
+    let ordered = Duration::try_from(drain.until.duration_since(drain.since)).unwrap_or_default();
+    let left = Duration::try_from(drain.until.duration_since(clock::wall_timestamp())).unwrap_or_default();
+    left.min(ordered)
+}
+
 fn keep(path: &Path, drain: &Drain) -> io::Result<()> {
     use io::Write;
     let aside = path.with_extension("json.new");
@@ -254,7 +274,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_drain_is_recalled_and_a_torn_file_is_none() {
+    fn a_drain_is_recalled_and_a_file_that_cannot_be_read_is_one() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(recall(folder.path()), None);
         let drain = Drain {
@@ -266,7 +286,20 @@ mod tests {
         };
         keep(&file(folder.path()), &drain).unwrap();
         assert_eq!(recall(folder.path()), Some(drain));
-        fs::write(file(folder.path()), "{\"stage\":").unwrap();
-        assert_eq!(recall(folder.path()), None);
+        for text in ["", "{\"stage\":", "{\"stage\":\"of another version\"}"] {
+            fs::write(file(folder.path()), text).unwrap();
+            let recalled = recall(folder.path()).expect("an operator drained this node");
+            assert_eq!(recalled.stage, DrainStage::Drained);
+            assert!(recalled.reason.is_some_and(|reason| reason.contains("drain.json cannot be read: ")), "{text}");
+        }
+    }
+
+    #[test]
+    fn after_a_restart_no_step_of_the_clock_makes_the_wait_longer_than_was_ordered() {
+        let at = |secs: i64| clock::wall_timestamp() + jiff::SignedDuration::from_secs(secs);
+        let drain = |since, until| Drain { stage: DrainStage::Waiting, reason: None, since, until, timed_out: false };
+        assert_eq!(left(&drain(at(36_000), at(36_600))).as_secs(), 600, "the clock was set back by ten hours");
+        assert_eq!(left(&drain(at(-36_600), at(-36_000))), Duration::ZERO);
+        assert!((298..=300).contains(&left(&drain(at(-300), at(300))).as_secs()));
     }
 }

@@ -13,6 +13,7 @@ use tokio::time::sleep_until;
 
 use super::drain::Command;
 use super::reload::{Refusal, Reloader};
+use crate::clock;
 use crate::config::SourceFile;
 use crate::names::PeerName;
 use crate::views::SCHEMA_VERSION;
@@ -100,6 +101,7 @@ pub(super) async fn run(
     drains: mpsc::Sender<Command>,
 ) {
     loop {
+        let deadline = reloader.next_deadline();
         tokio::select! {
             Some(()) = hangup.recv() => reloader.reload_for_systemd().await,
             order = orders.recv() => {
@@ -119,7 +121,9 @@ pub(super) async fn run(
                 // It fails only while the agent stops; then nobody answers, which tells enough.
                 let _ = drains.send(command).await;
             }
-            () = sleep_until(reloader.wake().into()), if reloader.waits_to_be_confirmed() => reloader.roll_back().await,
+            () = sleep_until(deadline.unwrap_or_else(clock::now).into()), if deadline.is_some() => {
+                reloader.handle_timeout().await;
+            }
         }
     }
 }

@@ -17,7 +17,7 @@ use super::readiness;
 use super::unconfirmed::{self, Unconfirmed};
 use super::wiring::Query;
 use crate::clock;
-use crate::config::load::{self, HostSecrets, LoadError};
+use crate::config::load::{self, HostSecrets, Lenience, LoadError};
 use crate::config::{self, Change, Config, PeerAddress, PulseKey, Source, SourceFile, Touches};
 use crate::k8s::lease::Terms;
 use crate::names::PeerName;
@@ -38,6 +38,9 @@ pub enum Refusal {
     Unsettled,
     #[error("cannot write {}: {source}; nothing was changed", path.display())]
     Write { path: PathBuf, source: std::io::Error },
+    /// The agent goes by what was confirmed last. The files do not say that yet.
+    #[error("the files beside {} cannot be put back as they were: {source}; it is tried again, before the agent reads them", path.display())]
+    PutBack { path: PathBuf, source: std::io::Error },
     #[error("there is no [[bgp.peer]] {peer}; there are: {known}")]
     NoSuchPeer { peer: PeerName, known: String },
     #[error("no configuration waits to be confirmed")]
@@ -69,6 +72,9 @@ const SETTLED_AFTER: Duration = Duration::from_millis(20);
 
 /// How often the files are read until two readings are alike.
 const READINGS: usize = 20;
+
+/// How often it is tried to put files back that could not be written.
+const PUT_BACK_AGAIN: Duration = Duration::from_secs(10);
 
 const LONGEST_TO_CONFIRM: u64 = 24 * 3600;
 
@@ -149,6 +155,8 @@ pub struct Reloader {
     texts: Vec<SourceFile>,
     config: Arc<Config>,
     unconfirmed: Option<(Unconfirmed, Instant)>,
+    /// The files of a configuration that is in use again could not be put back; and when that is tried again.
+    unrestored: Option<(Unconfirmed, Instant)>,
     followers: Followers,
 }
 
@@ -165,18 +173,26 @@ impl Reloader {
             let left = Duration::try_from(it.until.duration_since(clock::wall_timestamp())).unwrap_or_default();
             (it, clock::now() + left)
         });
-        let reloader = Reloader { main, files, texts, config, unconfirmed, followers };
+        let reloader = Reloader { main, files, texts, config, unconfirmed, unrestored: None, followers };
         reloader.report(|reloads| reloads.file.clone_from(&reloader.main));
         reloader
     }
 
-    pub(super) fn waits_to_be_confirmed(&self) -> bool {
-        self.unconfirmed.is_some()
+    /// When the configuration before, or what is left of it, is to be put back: at [`Reloader::handle_timeout`].
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        [&self.unconfirmed, &self.unrestored].into_iter().flatten().map(|(_, at)| *at).min()
     }
 
-    /// When the configuration before is to be put back.
-    pub(super) fn wake(&self) -> Instant {
-        self.unconfirmed.as_ref().map_or_else(clock::now, |(_, until)| *until)
+    /// A spare call is harmless.
+    pub(super) async fn handle_timeout(&mut self) {
+        let now = clock::now();
+        if self.unrestored.as_ref().is_some_and(|(_, at)| *at <= now) {
+            let outcome = self.restore();
+            self.note(outcome.as_ref().err());
+        }
+        if self.unconfirmed.as_ref().is_some_and(|(_, until)| *until <= now) {
+            self.roll_back().await;
+        }
     }
 
     pub(super) async fn carry_out(&mut self, wish: Wish) -> Result<Done, Refusal> {
@@ -228,6 +244,8 @@ impl Reloader {
     }
 
     async fn try_reload(&mut self) -> Result<Vec<Change>, Refusal> {
+        // Else what was taken back would be taken over again.
+        self.restore()?;
         let files = self.read_settled().await?;
         let (config, changes) = self.check(files.clone(), self.texts.clone()).await?;
         self.take_over(config, files, &changes).await?;
@@ -280,7 +298,8 @@ impl Reloader {
 
     /// The configuration of these files and texts, with what differs from the one in use. Refuses what needs a restart. Secrets are read.
     async fn check(&self, files: Vec<SourceFile>, texts: Vec<SourceFile>) -> Result<(Config, Vec<Change>), Refusal> {
-        let read = blocking(move || config::parse_with(&files, &texts, &HostSecrets::from_environment())).await?;
+        let secrets = HostSecrets::from_environment().with(Lenience::of_running(&self.config));
+        let read = blocking(move || config::parse_with(&files, &texts, &secrets)).await?;
         let config = read.map_err(LoadError::from)?;
         let changes = config::changes(&self.config, &config);
         let (restart, rest): (Vec<Change>, Vec<Change>) =
@@ -344,9 +363,13 @@ impl Reloader {
     }
 
     async fn apply(&mut self, text: Option<SourceFile>, confirm_secs: Option<u64>) -> Result<Done, Refusal> {
+        let is_of_operator = text.is_some();
         let outcome = self.try_apply(text, confirm_secs).await;
-        if !matches!(outcome, Err(Refusal::ConfirmTime)) {
-            self.note(outcome.as_ref().err());
+        match &outcome {
+            Err(Refusal::ConfirmTime) => {}
+            // Who applied it is told, and there is nothing wrong with this agent or its files.
+            Err(why) if is_of_operator => warn!(reason = why.short(), "a configuration was not applied"),
+            outcome => self.note(outcome.as_ref().err()),
         }
         outcome
     }
@@ -354,6 +377,9 @@ impl Reloader {
     async fn try_apply(&mut self, text: Option<SourceFile>, confirm_secs: Option<u64>) -> Result<Done, Refusal> {
         if confirm_secs.is_some_and(|secs| !(1..=LONGEST_TO_CONFIRM).contains(&secs)) {
             return Err(Refusal::ConfirmTime);
+        }
+        if text.is_none() {
+            self.restore()?;
         }
         let mut files = self.read_settled().await.or_else(|error| match &text {
             // What is to be replaced need not be readable.
@@ -375,22 +401,28 @@ impl Reloader {
         if let Some(first) = files.first_mut() {
             first.path.clone_from(&path);
         }
-        let was_unconfirmed = self.unconfirmed.is_some();
+        let earlier = self.unconfirmed.clone();
         let until = confirm_secs.map(|secs| self.promise_to_put_back(secs)).transpose()?;
         if let Some(main) = &text
-            && let Err(source) = unconfirmed::replace_main(&self.main, &main.text)
+            && let Err(source) = unconfirmed::replace_main(&self.main, &main.text, self.files.first())
         {
-            if until.is_some() && !was_unconfirmed {
-                // Nothing was replaced. If it stays, what is put back is what is there.
-                let _ = Unconfirmed::forget(&self.main);
-                self.unconfirmed = None;
+            if until.is_some() {
+                // Nothing was replaced, and what was promised before is promised still. If that cannot be written either, what
+                // would be put back is what is there, or what was there before.
+                let _ = match &earlier {
+                    Some((promise, _)) => promise.keep(&self.main),
+                    None => Unconfirmed::forget(&self.main),
+                };
+                self.unconfirmed = earlier;
+                self.report(|_| {});
             }
             return Err(Refusal::Write { path: self.main.clone(), source });
         }
-        let warnings = load::warnings(&config);
+        let mut warnings = load::warnings(&config);
         self.take_over(config, files, &changes).await?;
-        if until.is_none() && was_unconfirmed {
-            self.confirm()?;
+        let is_kept = until.is_none() && (earlier.is_some() || self.unrestored.is_some());
+        if is_kept && let Err(error) = self.keep() {
+            warnings.push(format!("it is in use, but the one before comes back at the next start: {error}"));
         }
         let count = match changes.len() {
             0 => "no difference to what was in use".to_owned(),
@@ -415,51 +447,67 @@ impl Reloader {
     fn promise_to_put_back(&mut self, secs: u64) -> Result<jiff::Timestamp, Refusal> {
         let left = Duration::from_secs(secs);
         let until = clock::wall_timestamp_of(clock::now() + left);
-        let former = match self.unconfirmed.take() {
-            Some((earlier, _)) => earlier.former,
+        let former = match &self.unconfirmed {
+            Some((earlier, _)) => earlier.former.clone(),
             None => self.files.clone(),
         };
         let promise = Unconfirmed { until, former };
-        let kept = promise.keep(&self.main);
+        // Where it cannot be kept, what was promised before stands.
+        promise.keep(&self.main).map_err(|source| Refusal::Write { path: self.main.clone(), source })?;
         self.unconfirmed = Some((promise, clock::now() + left));
-        match kept {
-            Ok(()) => {
-                self.report(|_| {});
-                Ok(until)
-            }
-            Err(source) => {
-                self.unconfirmed = None;
-                Err(Refusal::Write { path: self.main.clone(), source })
-            }
-        }
+        self.unrestored = None;
+        self.report(|_| {});
+        Ok(until)
     }
 
     fn confirm(&mut self) -> Result<Done, Refusal> {
-        if self.unconfirmed.take().is_none() {
+        if self.unconfirmed.is_none() {
             return Err(Refusal::NothingToConfirm);
         }
-        Unconfirmed::forget(&self.main).map_err(|source| Refusal::Write { path: self.main.clone(), source })?;
-        self.report(|_| {});
+        self.keep()?;
         info!("the configuration is confirmed");
         Ok(Done::new("confirmed: the configuration stays"))
     }
 
-    /// Nobody confirmed in time.
-    pub(super) async fn roll_back(&mut self) {
-        let Some((before, _)) = self.unconfirmed.take() else { return };
-        warn!("the configuration was not confirmed in time: the one before is put back");
+    /// What the files say stays: nothing is put back any more. Where the disk does not take that, it is put back in time.
+    fn keep(&mut self) -> Result<(), Refusal> {
+        Unconfirmed::forget(&self.main).map_err(|source| Refusal::Write { path: self.main.clone(), source })?;
+        (self.unconfirmed, self.unrestored) = (None, None);
+        self.report(|_| {});
+        Ok(())
+    }
+
+    /// Puts the files back that could not be put back before.
+    fn restore(&mut self) -> Result<(), Refusal> {
+        let Some((before, _)) = self.unrestored.take() else { return Ok(()) };
+        self.put_back(before)
+    }
+
+    fn put_back(&mut self, before: Unconfirmed) -> Result<(), Refusal> {
         match before.put_back(&self.main) {
-            Ok(files) => files.iter().for_each(|file| info!(file = %file.display(), "put back")),
-            Err(error) => {
-                error!(%error, "the files of the configuration before could not be put back; the agent goes by them all the same")
+            Ok(files) => {
+                files.iter().for_each(|file| info!(file = %file.display(), "put back"));
+                Ok(())
+            }
+            Err(source) => {
+                self.unrestored = Some((before, clock::now() + PUT_BACK_AGAIN));
+                Err(Refusal::PutBack { path: self.main.clone(), source })
             }
         }
+    }
+
+    /// Nobody confirmed in time.
+    async fn roll_back(&mut self) {
+        let Some((before, _)) = self.unconfirmed.take() else { return };
+        warn!("the configuration was not confirmed in time: the one before is put back");
+        let former = before.former.clone();
+        let restored = self.put_back(before);
         // Not what the files say, which may be another thing by now. It was in use before; if it is refused, a secret has gone.
-        let outcome = match self.check(before.former.clone(), self.texts.clone()).await {
-            Ok((config, changes)) => self.take_over(config, before.former, &changes).await,
+        let outcome = match self.check(former.clone(), self.texts.clone()).await {
+            Ok((config, changes)) => self.take_over(config, former, &changes).await,
             Err(error) => Err(error),
         };
-        self.note(outcome.as_ref().err());
+        self.note(outcome.and(restored).as_ref().err());
     }
 }
 

@@ -78,11 +78,17 @@ impl Unconfirmed {
 
 /// Puts a text in place of the main file, and keeps the text before as `NAME.former`. A symbolic link stays one: what it leads to
 /// is replaced. Readers see the one text or the other, whole.
-pub fn replace_main(main: &Path, text: &str) -> io::Result<()> {
-    if let Ok(before) = fs::read(main) {
-        write_whole(&beside(main, "former"), &before, mode_of(main))?;
+///
+/// Where the file says it already, nothing is replaced; if it was edited in place since it was read, what was `in_use` is kept.
+pub fn replace_main(main: &Path, text: &str, in_use: Option<&SourceFile>) -> io::Result<()> {
+    let before = fs::read(main).ok();
+    let there = before.as_deref() == Some(text.as_bytes());
+    let in_use = in_use.map(|file| file.text.as_bytes());
+    let former = if there { in_use.filter(|used| *used != text.as_bytes()) } else { before.as_deref() };
+    if let Some(former) = former {
+        write_whole(&beside(main, "former"), former, mode_of(main))?;
     }
-    replace(main, text)
+    if there { Ok(()) } else { replace(main, text) }
 }
 
 fn replace(path: &Path, text: &str) -> io::Result<()> {
@@ -109,7 +115,14 @@ fn write_whole(path: &Path, octets: &[u8], mode: Option<u32>) -> io::Result<()> 
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
+    fill(&aside, path, octets, mode).inspect_err(|_| {
+        // Half a text is of no use to anybody; if it stays, the next attempt removes it.
+        let _ = fs::remove_file(&aside);
+    })
+}
+
+fn fill(aside: &Path, path: &Path, octets: &[u8], mode: Option<u32>) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(aside)?;
     file.write_all(octets)?;
     if let Ok(before) = fs::metadata(path) {
         // Not being allowed to give the file away is no reason to fail: the agent can read it.
@@ -119,7 +132,7 @@ fn write_whole(path: &Path, octets: &[u8], mode: Option<u32>) -> io::Result<()> 
         file.set_permissions(fs::Permissions::from_mode(mode))?;
     }
     file.sync_all()?;
-    fs::rename(&aside, path)?;
+    fs::rename(aside, path)?;
     sync_folder(path)
 }
 
@@ -158,7 +171,7 @@ mod tests {
         fs::write(drop_in("b.toml"), "b").unwrap();
         let kept = Unconfirmed { until: Timestamp::UNIX_EPOCH, former: load::read(&main).unwrap() };
         kept.keep(&main).unwrap();
-        replace_main(&main, "new").unwrap();
+        replace_main(&main, "new", None).unwrap();
         fs::remove_file(drop_in("b.toml")).unwrap();
         fs::write(drop_in("c.toml"), "c").unwrap();
 
@@ -188,7 +201,7 @@ mod tests {
         fs::write(&other, "untouched").unwrap();
         std::os::unix::fs::symlink(&real, &main).unwrap();
         std::os::unix::fs::symlink(&other, folder.path().join("real.toml.new")).unwrap();
-        replace_main(&main, "new").unwrap();
+        replace_main(&main, "new", None).unwrap();
         assert!(fs::symlink_metadata(&main).unwrap().is_symlink());
         assert_eq!(fs::read_to_string(&real).unwrap(), "new");
         assert_eq!(fs::read_to_string(&other).unwrap(), "untouched");
@@ -201,5 +214,34 @@ mod tests {
         Unconfirmed { until: Timestamp::UNIX_EPOCH, former: Vec::new() }.keep(&main).unwrap();
         let mode = fs::metadata(folder.path().join("crier.toml.unconfirmed")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn the_former_text_is_what_was_in_use_also_where_the_file_was_edited_in_place_or_applied_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let main = folder.path().join("crier.toml");
+        let in_use = |text: &str| SourceFile { path: main.display().to_string(), text: text.to_owned() };
+        let former = || fs::read_to_string(folder.path().join("crier.toml.former")).ok();
+        fs::write(&main, "first").unwrap();
+        replace_main(&main, "first", Some(&in_use("first"))).unwrap();
+        assert_eq!(former(), None, "nothing differs");
+        fs::write(&main, "second").unwrap();
+        replace_main(&main, "second", Some(&in_use("first"))).unwrap();
+        assert_eq!(former().as_deref(), Some("first"), "edited in place");
+        replace_main(&main, "second", Some(&in_use("second"))).unwrap();
+        assert_eq!(former().as_deref(), Some("first"), "applied twice");
+        fs::write(&main, "edited and never in use").unwrap();
+        replace_main(&main, "third", Some(&in_use("second"))).unwrap();
+        assert_eq!(former().as_deref(), Some("edited and never in use"), "it is nowhere else");
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let main = folder.path().join("crier.toml");
+        fs::create_dir(folder.path().join("crier.toml.unconfirmed")).unwrap();
+        let promise = Unconfirmed { until: Timestamp::UNIX_EPOCH, former: Vec::new() };
+        assert!(promise.keep(&main).is_err(), "a folder is in the way");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

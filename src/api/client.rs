@@ -27,6 +27,9 @@ const TRIAL_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the API server and the agent together may take.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// How soon it is tried again to connect to an agent that has too many clients.
+const CONNECT_AGAIN: Duration = Duration::from_millis(50);
+
 /// An answer longer than this is not from crier.
 const LONGEST_ANSWER: usize = 256 << 20;
 
@@ -112,9 +115,14 @@ async fn answer<R: DeserializeOwned>(
 }
 
 async fn send(socket: &Path, request: http::Result<Request<Full<Bytes>>>) -> Result<Bytes, AskError> {
-    let stream = UnixStream::connect(socket)
-        .await
-        .map_err(|source| AskError::NotReachable { socket: socket.to_owned(), source })?;
+    let stream = loop {
+        match UnixStream::connect(socket).await {
+            // The agent is there, and its queue is full.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(CONNECT_AGAIN).await,
+            connected => break connected,
+        }
+    };
+    let stream = stream.map_err(|source| AskError::NotReachable { socket: socket.to_owned(), source })?;
     let broken =
         |source: Box<dyn std::error::Error + Send + Sync>| AskError::Broken { socket: socket.to_owned(), source };
     let (mut sender, connection) =
@@ -130,7 +138,11 @@ async fn send(socket: &Path, request: http::Result<Request<Full<Bytes>>>) -> Res
     match status {
         status if status.is_success() => Ok(body),
         http::StatusCode::NOT_FOUND => Err(AskError::NotThere(text())),
-        http::StatusCode::CONFLICT | http::StatusCode::FORBIDDEN => Err(AskError::Declined(text())),
+        // What the agent, the disk or the API server did not do, in the agent's own words.
+        http::StatusCode::CONFLICT
+        | http::StatusCode::FORBIDDEN
+        | http::StatusCode::INTERNAL_SERVER_ERROR
+        | http::StatusCode::BAD_GATEWAY => Err(AskError::Declined(text())),
         http::StatusCode::BAD_REQUEST => Err(AskError::NotUnderstood(text())),
         status => Err(AskError::Refused { status, body: text() }),
     }

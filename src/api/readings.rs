@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::filter::{self, Filter, QueryError};
-use crate::config::load::HostSecrets;
+use crate::config::load::{HostSecrets, Lenience};
 use crate::config::{self, Config, SourceFile, cluster};
 use crate::views::bfd::BfdSessionsReport;
 use crate::views::bgp::{PeersFilter, PeersReport, RoutesFilter, RoutesReport};
@@ -52,11 +52,19 @@ pub const RENUMBER: Act<RenumberRequest, RenumberReport> =
 pub const MOVE: Act<MoveRequest, OrderedMove> =
     Act { path: "/v1/move", view: |snapshot, request| found(moving::relocate(snapshot, request)) };
 
-const METRICS: Text =
-    Text { path: "/metrics", doors: Doors::Both, text: |snapshot| Ok(metrics::text(snapshot)?.into()) };
+/// Prometheus 3 takes no answer that does not say in which format it is.
+const METRICS: Text = Text {
+    path: "/metrics",
+    doors: Doors::Both,
+    content_type: "text/plain; version=0.0.4; charset=utf-8",
+    text: |snapshot| Ok(metrics::text(snapshot)?.into()),
+};
 
 /// The loop answers; there is no other health to report.
-const HEALTH: Text = Text { path: "/healthz", doors: Doors::Both, text: |_| Ok(Bytes::from_static(b"ok\n")) };
+const HEALTH: Text =
+    Text { path: "/healthz", doors: Doors::Both, content_type: PLAIN, text: |_| Ok(Bytes::from_static(b"ok\n")) };
+
+pub(super) const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// Where orders are given: a `Wish` as JSON in the body of a POST, on the Unix socket, by root.
 pub const ORDERS: &str = "/v1/orders";
@@ -93,6 +101,7 @@ type Ordered<R> = Result<(Annotate, R), NotThere>;
 struct Text {
     path: &'static str,
     doors: Doors,
+    content_type: &'static str,
     text: fn(&Snapshot) -> Result<Bytes, Broken>,
 }
 
@@ -115,7 +124,8 @@ type Broken = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug)]
 pub(super) enum Answer {
     Json(Bytes),
-    Text(Bytes),
+    /// In this format.
+    Text(&'static str, Bytes),
     /// The answer, once this is done.
     Order(Annotate, Bytes),
     NotThere(String),
@@ -187,7 +197,8 @@ impl<R: Serialize + 'static> Row for Trial<R> {
             // The ConfigMap that the files name is the running agent's.
             let of_cluster = snapshot.world.cluster_texts.iter().filter(|_| cluster::preliminary(&files).is_some());
             let texts = of_cluster.map(|(path, text)| SourceFile { path: path.clone(), text: text.clone() });
-            match config::parse_with(&files, &texts.collect::<Vec<_>>(), &HostSecrets::from_environment()) {
+            let secrets = HostSecrets::from_environment().with(Lenience::of_running(&snapshot.config));
+            match config::parse_with(&files, &texts.collect::<Vec<_>>(), &secrets) {
                 Ok(config) => as_json(view(snapshot, &Arc::new(config))),
                 Err(complaints) => Answer::NotUnderstood(complaints.to_string()),
             }
@@ -233,9 +244,9 @@ impl Row for Text {
 
     /// A scraper may send parameters of its own; they change nothing.
     fn read(&self, _query: Option<&str>, _body: &[u8]) -> Result<Question, QueryError> {
-        let text = self.text;
+        let (text, content_type) = (self.text, self.content_type);
         Ok(Box::new(move |snapshot| match text(snapshot) {
-            Ok(text) => Answer::Text(text),
+            Ok(text) => Answer::Text(content_type, text),
             Err(error) => Answer::Broken(error.to_string()),
         }))
     }

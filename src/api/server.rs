@@ -3,11 +3,14 @@
 //! Tasks: one that accepts, owned by the caller, and one for each connection, owned by the one that accepts. A connection ends
 //! with its client, its time limit or its owner. If it is cancelled in the middle of an answer, the client sees it closed.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,7 +22,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use super::readings::{self, Answer, ORDERS, ROWS};
@@ -33,9 +36,13 @@ use crate::views::renumber::Annotate;
 /// A connection that has asked nothing for this long is closed.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// How many may be connected at once through each door; more wait in that door's queue in the kernel. Whoever fills the port
-/// keeps nobody from the socket.
+/// How many may be connected at once through each door. One that comes then takes the place of the oldest that asks nothing; only
+/// where all of them are being answered, it waits in that door's queue in the kernel. Whoever fills the port keeps nobody from
+/// the socket.
 const CONNECTIONS: usize = 32;
+
+/// How often it is looked whether one of them has its answer.
+const LOOK_FOR_PLACE: Duration = Duration::from_millis(50);
 
 /// The longest body of a request, in octets: the files of a configuration.
 const LONGEST_BODY: usize = 8 << 20;
@@ -112,7 +119,7 @@ impl Doors {
         orders: mpsc::Sender<Order>,
         annotations: mpsc::Sender<Annotation>,
     ) {
-        let (mut local, mut remote) = (JoinSet::new(), JoinSet::new());
+        let (mut local, mut remote) = (Places::default(), Places::default());
         loop {
             let accept_tcp = async {
                 match &self.tcp {
@@ -121,26 +128,68 @@ impl Doors {
                 }
             };
             tokio::select! {
-                accepted = self.unix.accept(), if local.len() < CONNECTIONS => match accepted {
+                accepted = self.unix.accept(), if local.has_one() => match accepted {
                     Ok((stream, _)) => {
                         // Who cannot be asked for is nobody who may order anything.
                         let may_order = stream.peer_cred().is_ok_and(|who| [0, self.owner].contains(&who.uid()));
                         let orders = may_order.then(|| Orders { agent: orders.clone(), annotations: annotations.clone() });
-                        local.spawn(answer(stream, Agent { queries: queries.clone(), orders }, Door::Unix));
+                        local.take(|busy| answer(stream, Agent { queries: queries.clone(), orders }, Door::Unix, busy));
                     }
                     Err(error) => pause_after(error).await,
                 },
-                accepted = accept_tcp, if remote.len() < CONNECTIONS => match accepted {
+                accepted = accept_tcp, if remote.has_one() => match accepted {
                     Ok((stream, _)) => {
                         let agent = Agent { queries: queries.clone(), orders: None };
-                        remote.spawn(answer(stream, agent, Door::Tcp));
+                        remote.take(|busy| answer(stream, agent, Door::Tcp, busy));
                     }
                     Err(error) => pause_after(error).await,
                 },
-                Some(_) = local.join_next() => {}
-                Some(_) = remote.join_next() => {}
+                Some(_) = local.tasks.join_next() => {}
+                Some(_) = remote.tasks.join_next() => {}
+                () = sleep(LOOK_FOR_PLACE), if !local.has_one() || !remote.has_one() => {}
             }
         }
+    }
+}
+
+/// The connections of one door, the oldest first, each with whether it is being answered.
+#[derive(Default)]
+struct Places {
+    tasks: JoinSet<()>,
+    open: VecDeque<(AbortHandle, Arc<AtomicBool>)>,
+}
+
+impl Places {
+    fn has_one(&self) -> bool {
+        self.tasks.len() < CONNECTIONS || self.open.iter().any(|(_, busy)| !busy.load(Ordering::Relaxed))
+    }
+
+    fn take<F: Future<Output = ()> + Send + 'static>(&mut self, task: impl FnOnce(Arc<AtomicBool>) -> F) {
+        self.open.retain(|(task, _)| !task.is_finished());
+        if self.open.len() >= CONNECTIONS
+            && let Some(oldest) = self.open.iter().position(|(_, busy)| !busy.load(Ordering::Relaxed))
+            && let Some((task, _)) = self.open.remove(oldest)
+        {
+            task.abort();
+        }
+        let busy = Arc::new(AtomicBool::new(false));
+        self.open.push_back((self.tasks.spawn(task(Arc::clone(&busy))), busy));
+    }
+}
+
+/// Says that a connection is being answered, for as long as it lives.
+struct Busy(Arc<AtomicBool>);
+
+impl Busy {
+    fn with(busy: &Arc<AtomicBool>) -> Busy {
+        busy.store(true, Ordering::Relaxed);
+        Busy(Arc::clone(busy))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
     }
 }
 
@@ -182,13 +231,17 @@ impl Door {
     }
 }
 
-async fn answer<S>(stream: S, agent: Agent, door: Door)
+async fn answer<S>(stream: S, agent: Agent, door: Door, busy: Arc<AtomicBool>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let service = service_fn(|request| {
-        let agent = agent.clone();
-        async move { Ok::<_, Infallible>(route(request, &agent, door).await) }
+        let (agent, busy) = (agent.clone(), Busy::with(&busy));
+        async move {
+            let answer = route(request, &agent, door).await;
+            drop(busy);
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -224,8 +277,13 @@ async fn route(request: Request<Incoming>, agent: &Agent, door: Door) -> Respons
         return text(StatusCode::NOT_FOUND, format!("there is nothing at {path}\n"));
     };
     let method = if row.takes_body() { Method::POST } else { Method::GET };
-    if head.method != method {
-        return text(StatusCode::METHOD_NOT_ALLOWED, format!("only {method} is answered at {path}\n"));
+    // RFC 9110 §9.1: whoever answers GET answers HEAD. The server leaves the body out.
+    let is_head = method == Method::GET && head.method == Method::HEAD;
+    if head.method != method && !is_head {
+        let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, format!("only {method} is answered at {path}\n"));
+        let allowed = if row.takes_body() { "POST" } else { "GET, HEAD" };
+        refused.headers_mut().insert(http::header::ALLOW, http::HeaderValue::from_static(allowed));
+        return refused;
     }
     let body = match row.takes_body() {
         true => match read_body(body).await {
@@ -243,7 +301,7 @@ async fn route(request: Request<Incoming>, agent: &Agent, door: Door) -> Respons
     };
     match tokio::task::spawn_blocking(move || view(&snapshot)).await {
         Ok(Answer::Json(body)) => json(body),
-        Ok(Answer::Text(body)) => text(StatusCode::OK, body),
+        Ok(Answer::Text(content_type, body)) => typed(content_type, body),
         Ok(Answer::Order(annotate, body)) => match &agent.orders {
             None => text(StatusCode::FORBIDDEN, NOT_ROOT),
             Some(orders) => match write(&orders.annotations, annotate).await {
@@ -300,7 +358,7 @@ fn status_of(refusal: &Refusal) -> StatusCode {
         | Refusal::ConfirmTime => StatusCode::BAD_REQUEST,
         Refusal::LastNode(_) => StatusCode::CONFLICT,
         Refusal::NoSuchPeer { .. } => StatusCode::NOT_FOUND,
-        Refusal::Write { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        Refusal::Write { .. } | Refusal::PutBack { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         Refusal::Stopping => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
@@ -320,15 +378,18 @@ async fn write(annotations: &mpsc::Sender<Annotation>, annotate: Annotate) -> Re
 }
 
 fn json(body: Bytes) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(body));
-    let content_type = http::HeaderValue::from_static("application/json");
-    response.headers_mut().insert(http::header::CONTENT_TYPE, content_type);
-    response
+    typed("application/json", body)
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(body.into()));
+    let mut response = typed(readings::PLAIN, body.into());
     *response.status_mut() = status;
+    response
+}
+
+fn typed(content_type: &'static str, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(body));
+    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(content_type));
     response
 }
 
@@ -347,6 +408,88 @@ mod tests {
         String::from_utf8_lossy(&octets[..count]).lines().next().unwrap_or_default().to_owned()
     }
 
+    /// Doors, their port, and who serves them. Nobody is behind them.
+    async fn doors(folder: &Path) -> (PathBuf, SocketAddr, tokio::task::JoinHandle<()>) {
+        let socket = folder.join("crier.sock");
+        let doors = open(&socket, Some("127.0.0.1:0".parse().unwrap())).await.unwrap();
+        let port = doors.tcp.as_ref().unwrap().local_addr().unwrap();
+        let (queries, mut asked) = mpsc::channel(1);
+        let (orders, _nobody_takes) = mpsc::channel(1);
+        let (annotations, _nobody_writes) = mpsc::channel(1);
+        let serving = tokio::spawn(async move {
+            tokio::select! {
+                () = doors.serve(queries, orders, annotations) => {}
+                // The agent takes every question and answers none.
+                () = async { let mut all = Vec::new(); while let Some(query) = asked.recv().await { all.push(query) } } => {}
+            }
+        });
+        (socket, port, serving)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_that_ask_nothing_make_room_at_once_at_either_door() {
+        let folder = tempfile::tempdir().unwrap();
+        let (socket, port, serving) = doors(folder.path()).await;
+        let (mut idle, mut idle_local) = (Vec::new(), Vec::new());
+        for _ in 0..4 * CONNECTIONS {
+            let mut stream = TcpStream::connect(port).await.unwrap();
+            stream.write_all(b"GET /heal").await.unwrap();
+            idle.push(stream);
+            idle_local.push(UnixStream::connect(&socket).await.unwrap());
+        }
+        let began = tokio::time::Instant::now();
+        let mut probe = TcpStream::connect(port).await.unwrap();
+        assert_eq!(ask(&mut probe).await, "HTTP/1.1 404 Not Found", "the port answers");
+        let mut command = UnixStream::connect(&socket).await.unwrap();
+        assert_eq!(ask(&mut command).await, "HTTP/1.1 404 Not Found", "the socket answers");
+        assert!(began.elapsed() < IDLE / 2, "after {:?}", began.elapsed());
+        assert_eq!(idle[0].read(&mut [0; 16]).await.unwrap_or(0), 0, "the oldest had to go");
+        assert_eq!(ask(&mut probe).await, "HTTP/1.1 404 Not Found", "the newest stays");
+        serving.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_waits_for_its_answer_makes_no_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, port, serving) = doors(folder.path()).await;
+        let mut asking = TcpStream::connect(port).await.unwrap();
+        asking.write_all(b"GET /metrics HTTP/1.1\r\nhost: crier\r\n\r\n").await.unwrap();
+        sleep(Duration::from_millis(1)).await;
+        let mut others = Vec::new();
+        for _ in 0..2 * CONNECTIONS {
+            others.push(TcpStream::connect(port).await.unwrap());
+        }
+        let closed = timeout(Duration::from_secs(1), asking.read(&mut [0; 16])).await;
+        assert!(closed.is_err(), "it was closed: {closed:?}");
+        assert_eq!(others[0].read(&mut [0; 16]).await.unwrap_or(0), 0, "one that asks nothing went");
+        serving.abort();
+    }
+
+    #[tokio::test]
+    async fn an_answer_says_its_format_and_head_is_answered_like_get_without_the_body() {
+        let folder = tempfile::tempdir().unwrap();
+        let doors = open(&folder.path().join("crier.sock"), None).await.unwrap();
+        let socket = doors.socket.clone();
+        let (queries, _held) = mpsc::channel(1);
+        let (orders, _nobody_takes) = mpsc::channel(1);
+        let (annotations, _nobody_writes) = mpsc::channel(1);
+        let serving = tokio::spawn(doors.serve(queries, orders, annotations));
+        for (request, wanted) in
+            [("HEAD /nothing", "HTTP/1.1 404"), ("POST /healthz", "HTTP/1.1 405"), ("DELETE /metrics", "HTTP/1.1 405")]
+        {
+            let mut stream = UnixStream::connect(&socket).await.unwrap();
+            let text = format!("{request} HTTP/1.1\r\nhost: crier\r\nconnection: close\r\n\r\n");
+            stream.write_all(text.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with(wanted), "{request}: {answer}");
+            assert!(answer.contains("content-type: text/plain; charset=utf-8"), "{request}: {answer}");
+            assert_eq!(answer.ends_with("\r\n\r\n"), request.starts_with("HEAD"), "{request}: {answer}");
+            assert_eq!(answer.contains("allow: GET, HEAD"), wanted.ends_with("405"), "{request}: {answer}");
+        }
+        serving.abort();
+    }
+
     #[tokio::test(start_paused = true)]
     async fn idle_connections_to_the_port_keep_nobody_from_the_socket_and_are_closed_in_time() {
         let folder = tempfile::tempdir().unwrap();
@@ -358,11 +501,11 @@ mod tests {
         let (annotations, _nobody_writes) = mpsc::channel(1);
         let serving = tokio::spawn(doors.serve(queries, orders, annotations));
         let mut idle = Vec::new();
-        for _ in 0..2 * CONNECTIONS {
+        for _ in 0..CONNECTIONS {
             idle.push(TcpStream::connect(port).await.unwrap());
         }
         // Each has asked once and stays, as clients that keep connections alive do.
-        for stream in &mut idle[..CONNECTIONS] {
+        for stream in &mut idle {
             assert_eq!(ask(stream).await, "HTTP/1.1 404 Not Found");
         }
         let mut command = UnixStream::connect(&socket).await.unwrap();

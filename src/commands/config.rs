@@ -10,6 +10,7 @@ use clap::Subcommand;
 use super::{Exit, Output, answer, ask, order, plan, print, refused};
 use crate::agent::orders::Wish;
 use crate::api::readings;
+use crate::config::load::Lenience;
 use crate::config::{self, SourceFile, Touches, duration, load};
 use crate::views::forecast::{ChangeReport, ForecastReport};
 
@@ -22,6 +23,9 @@ pub enum Config {
         /// What the ConfigMap of [kubernetes] config says, or is to say
         #[arg(long, value_name = "FILE")]
         cluster_config: Option<PathBuf>,
+        /// Refuse a file whose secrets are not all on this host
+        #[arg(long)]
+        strict: bool,
     },
     /// Print the configuration in effect, defaults filled in
     Show {
@@ -61,7 +65,7 @@ pub fn config(socket: &Path, verb: Config) -> Exit {
         Config::Diff { file, output } => diff(socket, &file, output),
         Config::Apply { file, confirm } => apply(socket, file.as_deref(), confirm),
         Config::Confirm => order(socket, &Wish::Confirm),
-        Config::Check { file, cluster_config } => match load::load_with(&file, cluster_config.as_deref()) {
+        Config::Check { file, cluster_config, strict } => match check(&file, cluster_config.as_deref(), strict) {
             Ok(config) => {
                 for warning in load::warnings(&config) {
                     eprintln!("crier: {warning}");
@@ -78,11 +82,16 @@ pub fn config(socket: &Path, verb: Config) -> Exit {
             }
             Err(error) => complain(&error),
         },
-        Config::Show { file } => match load::load(&file) {
+        Config::Show { file } => match load::load_with(&file, None, Lenience::Judging) {
             Ok(config) => print(&config::show(&config)),
             Err(error) => complain(&error),
         },
     }
+}
+
+/// A secret that is missing here may be on the host that the file is for.
+fn check(file: &Path, cluster_config: Option<&Path>, strict: bool) -> Result<config::Config, load::LoadError> {
+    load::load_with(file, cluster_config, if strict { Lenience::Strict } else { Lenience::Judging })
 }
 
 /// As `crier plan`, with the keys that differ, and with the drop-ins that `apply` would use.
@@ -135,8 +144,8 @@ fn apply(socket: &Path, file: Option<&Path>, confirm: Option<Duration>) -> Exit 
         Ok(main) => main,
         Err(error) => return complain(&error),
     };
-    // A part of a second counts as a whole one: what is less than 1 s is refused by the agent.
-    let confirm_secs = confirm.map(|time| time.as_secs());
+    // A part of a second counts as a whole one. What is less than 1 s is refused by the agent.
+    let confirm_secs = confirm.map(|time| time.as_secs() + u64::from(time.as_secs() > 0 && time.subsec_nanos() > 0));
     order(socket, &Wish::Apply { main, confirm_secs })
 }
 

@@ -206,10 +206,6 @@ fn order(socket: &Path, wish: &Wish) -> Exit {
             warnings.iter().for_each(|warning| eprintln!("crier: {warning}"));
             print(&changes.into_iter().chain([summary]).map(|line| line + "\n").collect::<String>())
         }
-        Err(AskError::NotUnderstood(why)) => {
-            eprintln!("crier: {why}");
-            Exit::Usage
-        }
         Err(error) => refused(&error),
     }
 }
@@ -234,17 +230,27 @@ fn runtime() -> Result<tokio::runtime::Runtime, AskError> {
 
 /// Says why there is no answer.
 fn refused(error: &AskError) -> Exit {
-    eprintln!("crier: {error}");
+    complain(error);
+    exit_of(error)
+}
+
+/// What an agent answers has texts of others in it, and must not move anybody's cursor.
+fn complain(error: &AskError) {
+    let lines: Vec<String> = error.to_string().lines().map(table::printable).collect();
+    eprintln!("crier: {}", lines.join("\n"));
+}
+
+/// A script must not take an agent that dies, or that speaks another language, for one that found a problem.
+fn exit_of(error: &AskError) -> Exit {
     match error {
-        AskError::NotReachable { .. } => Exit::NotReachable,
-        AskError::TimedOut { .. } => Exit::TimedOut,
-        AskError::NotThere(_) | AskError::NotUnderstood(_) => Exit::Usage,
-        AskError::CannotStart(_)
+        AskError::NotReachable { .. }
         | AskError::Broken { .. }
-        | AskError::Declined(_)
         | AskError::Refused { .. }
         | AskError::OtherSchema { .. }
-        | AskError::Unreadable(_) => Exit::Problem,
+        | AskError::Unreadable(_) => Exit::NotReachable,
+        AskError::TimedOut { .. } => Exit::TimedOut,
+        AskError::NotThere(_) | AskError::NotUnderstood(_) => Exit::Usage,
+        AskError::CannotStart(_) | AskError::Declined(_) => Exit::Problem,
     }
 }
 
@@ -292,4 +298,32 @@ fn ago(then: Timestamp) -> String {
 
 fn join<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
     items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_that_gives_no_answer_is_told_from_one_that_found_a_problem() {
+        let socket = || PathBuf::from("/run/crier/crier.sock");
+        let refused = |status| AskError::Refused { status, body: "the agent is stopping".to_owned() };
+        let cut_off = || serde_json::from_str::<u32>("{\"schema").unwrap_err();
+        for (error, expected) in [
+            (
+                AskError::NotReachable { socket: socket(), source: std::io::ErrorKind::NotFound.into() },
+                Exit::NotReachable,
+            ),
+            (AskError::Broken { socket: socket(), source: "closed in the middle".into() }, Exit::NotReachable),
+            (refused(http::StatusCode::SERVICE_UNAVAILABLE), Exit::NotReachable),
+            (AskError::OtherSchema { theirs: 99 }, Exit::NotReachable),
+            (AskError::Unreadable(cut_off()), Exit::NotReachable),
+            (AskError::TimedOut { socket: socket(), seconds: 5 }, Exit::TimedOut),
+            (AskError::NotUnderstood("line 3".to_owned()), Exit::Usage),
+            (AskError::NotThere("no such peer".to_owned()), Exit::Usage),
+            (AskError::Declined("cannot write".to_owned()), Exit::Problem),
+        ] {
+            assert_eq!(exit_of(&error), expected, "{error}");
+        }
+    }
 }

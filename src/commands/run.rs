@@ -10,7 +10,7 @@ use crate::agent::unconfirmed::Unconfirmed;
 use crate::agent::{self, cluster_config, heap, logging, wiring};
 use crate::api::server;
 use crate::clock;
-use crate::config::load::{self, HostSecrets, LoadError};
+use crate::config::load::{self, HostSecrets, Lenience, LoadError};
 use crate::config::{self, Config, SourceFile, cluster};
 use crate::names::NodeName;
 
@@ -115,7 +115,8 @@ fn read(main: &Path) -> Result<(Loaded, Option<Unconfirmed>), LoadError> {
 fn load(main: &Path) -> Result<Loaded, LoadError> {
     let files = load::read(main)?;
     let Some(preliminary) = cluster::preliminary(&files) else {
-        let config = config::parse(&files, &HostSecrets::from_environment())?;
+        let secrets = HostSecrets::from_environment().with(Lenience::Starting);
+        let config = config::parse(&files, &secrets)?;
         return Ok(Loaded { files, config, cluster: None });
     };
     let config_map = preliminary.config_map.clone();

@@ -21,7 +21,7 @@ impl Table {
 
     /// A row of as many cells as the head has.
     pub fn cells(&mut self, cells: Vec<String>) {
-        self.rows.push(cells.iter().map(|cell| printable(cell)).collect());
+        self.rows.push(cells.iter().map(|cell| shortened(printable(cell))).collect());
     }
 }
 
@@ -34,6 +34,16 @@ pub fn dash(text: String) -> String {
 pub fn printable(text: &str) -> String {
     let escape = |c: char| if c.is_control() { c.escape_default().collect() } else { c.to_string() };
     text.chars().map(escape).collect()
+}
+
+/// A cell that is longer helps nobody to read the table; JSON has all of it.
+const WIDEST: usize = 1000;
+
+fn shortened(cell: String) -> String {
+    match cell.char_indices().nth(WIDEST) {
+        Some((end, _)) => format!("{}…", &cell[..end]),
+        None => cell,
+    }
 }
 
 impl std::fmt::Display for Table {
@@ -59,6 +69,15 @@ mod tests {
         let mut table = Table::new(["ERROR"]);
         table.row(["bye\n\u{1b}[2Jä".to_owned()]);
         assert_eq!(table.to_string(), "ERROR\nbye\\n\\u{1b}[2Jä\n");
+    }
+
+    #[test]
+    fn a_cell_of_a_megabyte_is_cut_and_printed() {
+        let mut table = Table::new(["NAME", "WHAT"]);
+        table.row(["x".repeat(1 << 20), "ä".repeat(1 << 20)]);
+        let text = table.to_string();
+        assert!(text.lines().all(|line| line.chars().count() <= 2 * (WIDEST + 1) + 2), "{}", text.len());
+        assert!(text.ends_with("ä…\n"));
     }
 
     #[test]

@@ -56,6 +56,12 @@ pub fn texts(config_map: &ObjectKey, data: &BTreeMap<String, String>) -> Vec<Sou
     texts.map(|(key, text)| SourceFile { path: path_of(config_map) + key, text: text.clone() }).collect()
 }
 
+/// Whether there is nothing in the texts but comments: a file that was empty, or a template that came out empty.
+pub fn say_nothing(texts: &[SourceFile]) -> bool {
+    let mut lines = texts.iter().flat_map(|text| text.text.lines()).map(str::trim);
+    lines.all(|line| line.is_empty() || line.starts_with('#'))
+}
+
 /// Whether the text is of this ConfigMap, by its name.
 pub fn is_text_of(config_map: &ObjectKey, text: &SourceFile) -> bool {
     text.path.starts_with(&path_of(config_map))

@@ -1,6 +1,7 @@
 //! Reads the configuration from disk: the main file, the drop-ins of `conf.d` beside it in order of name, and the secrets
 //! that they name. Floor 2, the one edge in this folder. `parse` reads the texts.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -8,7 +9,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::secrets::{self, FoundIn};
-use super::{Complaints, Config, Secrets, SourceFile, parse, parse_with};
+use super::{Complaints, Config, Need, SecretFile, Secrets, SourceFile, parse_with};
 use crate::names::ObjectKey;
 
 /// Why there is no configuration. The running one, if there is one, was not touched.
@@ -30,20 +31,34 @@ pub enum LoadError {
 
 /// Reads and checks a configuration.
 pub fn load(path: &Path) -> Result<Config, LoadError> {
-    Ok(parse(&read(path)?, &HostSecrets::from_environment())?)
+    load_with(path, None, Lenience::Strict)
 }
 
-/// The same with a text of the cluster's ConfigMap behind it.
-pub fn load_with(path: &Path, cluster_config: Option<&Path>) -> Result<Config, LoadError> {
+/// The same with the text of the cluster's ConfigMap behind it, if there is one.
+pub fn load_with(path: &Path, cluster_config: Option<&Path>, lenience: Lenience) -> Result<Config, LoadError> {
     let texts: Vec<SourceFile> = cluster_config.map(read_file).transpose()?.into_iter().collect();
-    Ok(parse_with(&read(path)?, &texts, &HostSecrets::from_environment())?)
+    Ok(parse_with(&read(path)?, &texts, &HostSecrets::from_environment().with(lenience))?)
 }
 
-/// Warnings about a configuration without mistakes: its secrets that every user of this host may read.
+/// Warnings about a configuration without mistakes: its secrets that are missing, and those that every user of this host may read.
 ///
-/// A warning and not a complaint: the secret is out already, and refusing the file would withdraw the announcements too.
+/// Warnings and not complaints: such a secret is out already, and refusing the file would withdraw the announcements too.
 pub fn warnings(config: &Config) -> Vec<String> {
     let host = HostSecrets::from_environment();
+    let lacking: BTreeSet<&Path> = config.secrets().filter_map(SecretFile::lacking).collect();
+    let missing = lacking.into_iter().map(|path| {
+        let peers = config.bgp.peers.iter().filter(|peer| config.lacking_of(peer) == Some(path));
+        let peers: Vec<String> = peers.map(|peer| peer.name.to_string()).collect();
+        let cost = match peers.is_empty() {
+            true => "the agent does not start without it".to_owned(),
+            false => format!("no session with {} without it", peers.join(", ")),
+        };
+        format!(
+            "the secret {} is missing: {cost}; create the file with mode 0600, or give the service a systemd credential of the \
+             same name",
+            path.display()
+        )
+    });
     let paths = config.secrets().filter_map(|secret| secret.path.as_deref());
     let files = paths.filter(|path| matches!(secrets::find(&host, path), Ok((_, FoundIn::File))));
     let open = files.filter_map(|path| {
@@ -54,7 +69,7 @@ pub fn warnings(config: &Config) -> Vec<String> {
         );
         (mode & 0o004 != 0).then_some(text)
     });
-    open.collect()
+    missing.chain(open).collect()
 }
 
 /// The secrets of this host: files, and the credentials that systemd gave this service (`LoadCredential=`).
@@ -62,6 +77,27 @@ pub fn warnings(config: &Config) -> Vec<String> {
 pub struct HostSecrets {
     /// `None` if systemd gave none.
     credentials: Option<PathBuf>,
+    lenience: Lenience,
+}
+
+/// Which missing files of secrets are no mistake.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Lenience {
+    #[default]
+    Strict,
+    /// All: the file is judged, not the host.
+    Judging,
+    /// Those of peers: an agent starts, and leaves these peers alone.
+    Starting,
+    /// These, which a running agent lacks already.
+    Running(BTreeSet<PathBuf>),
+}
+
+impl Lenience {
+    /// A running agent lacks no more than it does by this configuration.
+    pub fn of_running(config: &Config) -> Lenience {
+        Lenience::Running(config.secrets().filter_map(SecretFile::lacking).map(Path::to_owned).collect())
+    }
 }
 
 /// How many octets of a secret file are read. No secret is longer.
@@ -73,7 +109,12 @@ const MOST_OCTETS: u64 = 8 << 20;
 impl HostSecrets {
     /// Looks for credentials where `$CREDENTIALS_DIRECTORY` says that they are.
     pub fn from_environment() -> HostSecrets {
-        HostSecrets { credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from) }
+        let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+        HostSecrets { credentials, lenience: Lenience::default() }
+    }
+
+    pub fn with(self, lenience: Lenience) -> HostSecrets {
+        HostSecrets { lenience, ..self }
     }
 }
 
@@ -88,6 +129,15 @@ impl Secrets for HostSecrets {
 
     fn file(&self, path: &Path) -> io::Result<Vec<u8>> {
         read_regular(path, MOST_SECRET_OCTETS)
+    }
+
+    fn may_lack(&self, path: &Path, need: Need) -> bool {
+        match &self.lenience {
+            Lenience::Strict => false,
+            Lenience::Judging => true,
+            Lenience::Starting => need == Need::Peer,
+            Lenience::Running(lacking) => need == Need::Peer && lacking.contains(path),
+        }
     }
 }
 
@@ -177,7 +227,7 @@ mod tests {
     #[test]
     fn a_secret_is_read_from_a_credential_or_a_regular_file() {
         let folder = tempfile::tempdir().unwrap();
-        let host = HostSecrets { credentials: Some(folder.path().join("credentials")) };
+        let host = HostSecrets { credentials: Some(folder.path().join("credentials")), ..HostSecrets::default() };
         let path = folder.path().join("tor.md5");
         let read = |host: &HostSecrets| secrets::find(host, &path);
         assert_eq!(read(&host).unwrap_err().kind(), io::ErrorKind::NotFound, "no file, no folder of credentials");
@@ -204,5 +254,54 @@ mod tests {
         assert!(text(load(&main).unwrap_err()).contains("is not UTF-8 from byte 5 on"));
         fs::write(&main, "a = ").unwrap();
         assert!(matches!(load(&main), Err(LoadError::Refused(_))));
+    }
+
+    #[test]
+    fn a_missing_secret_is_a_mistake_a_warning_or_the_matter_of_its_peers() {
+        let folder = tempfile::tempdir().unwrap();
+        let main = folder.path().join("crier.toml");
+        let file = |name: &str| folder.path().join(name);
+        let text = |pulse: &str| {
+            let secret = |name: &str| file(name).display().to_string();
+            format!(
+                "{pulse}[manifests]\nfolder = \"/m\"\n[bgp]\nasn = 64513\n\
+                 [[bgp.peer]]\nname = \"one\"\naddress = \"10.0.0.1\"\nasn = 64512\npassword-file = \"{}\"\n\
+                 [[bgp.peer]]\nname = \"two\"\naddress = \"10.0.0.2\"\nasn = 64512\nbfd = \"fast\"\n\
+                 [[bgp.peer]]\nname = \"three\"\naddress = \"10.0.0.3\"\nasn = 64512\n\
+                 [[bfd]]\nname = \"fast\"\nkey-file = \"{}\"\n",
+                secret("one.md5"),
+                secret("fast.key"),
+            )
+        };
+        fs::write(&main, text("")).unwrap();
+        let complaints = load_with(&main, None, Lenience::Strict).unwrap_err().to_string();
+        assert!(complaints.contains("one.md5 cannot be read") && complaints.contains("fast.key cannot be read"));
+        let config = load_with(&main, None, Lenience::Starting).unwrap();
+        assert_eq!(load_with(&main, None, Lenience::Judging).unwrap(), config);
+        let lacking: Vec<_> = config.bgp.peers.iter().map(|peer| config.lacking_of(peer).map(Path::to_owned)).collect();
+        assert_eq!(lacking, [Some(file("one.md5")), Some(file("fast.key")), None]);
+        let said = warnings(&config);
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(said[0].contains("fast.key is missing: no session with two without it; create the file"), "{said:?}");
+        let running = Lenience::of_running(&config);
+        assert_eq!(
+            load_with(&main, None, running.clone()).unwrap(),
+            config,
+            "what is missing already hinders no reload"
+        );
+        fs::write(file("one.md5"), "secret").unwrap();
+        let mended = load_with(&main, None, running).unwrap();
+        assert!(crate::config::changes(&config, &mended).iter().any(|it| it.to_string().contains("password")));
+        assert!(load_with(&main, None, Lenience::of_running(&mended)).is_ok());
+        fs::remove_file(file("one.md5")).unwrap();
+        assert!(
+            load_with(&main, None, Lenience::of_running(&mended)).is_err(),
+            "a session that stands keeps its password"
+        );
+
+        fs::write(&main, text(&format!("[pulse]\nkey-file = \"{}\"\n", file("pulse.key").display()))).unwrap();
+        assert!(load_with(&main, None, Lenience::Starting).is_err(), "the others would not believe this node");
+        let judged = load_with(&main, None, Lenience::Judging).unwrap();
+        assert!(warnings(&judged).iter().any(|it| it.contains("pulse.key is missing: the agent does not start")));
     }
 }

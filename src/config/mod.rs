@@ -34,7 +34,7 @@ pub use complaint::{Complaint, Complaints, Place, Position};
 pub use digest::Digest;
 pub use example::example;
 pub use page::show;
-pub use secrets::{NoSecrets, SecretFile, Secrets};
+pub use secrets::{Need, NoSecrets, SecretFile, Secrets};
 pub use section::advertisement::Advertisement;
 pub use section::api::Api;
 pub use section::bfd::{BfdAuthentication, BfdProfile};
@@ -184,6 +184,16 @@ impl Config {
         };
         let peers = &self.bgp.peers;
         let keys = peers.iter().flat_map(|peer| &peer.tcp_ao).map(|key| &key.secret);
-        peers.iter().filter_map(|peer| peer.password.as_ref()).chain(keys).chain(of_pulse).chain(&self.pulse.old_keys)
+        let of_bfd = self.bfd.iter().filter_map(|profile| profile.key.as_ref());
+        let passwords = peers.iter().filter_map(|peer| peer.password.as_ref());
+        passwords.chain(keys).chain(of_bfd).chain(of_pulse).chain(&self.pulse.old_keys)
+    }
+
+    /// A secret file that a peer cannot do without and that is missing.
+    pub fn lacking_of(&self, peer: &Peer) -> Option<&std::path::Path> {
+        let peer = self.bgp.peers.iter().find(|it| it.name == peer.name)?;
+        let profile = self.bfd.iter().find(|profile| peer.bfd.as_ref() == Some(&profile.name));
+        let keys = peer.tcp_ao.iter().map(|key| &key.secret).chain(profile.and_then(|profile| profile.key.as_ref()));
+        peer.password.iter().chain(keys).find_map(SecretFile::lacking)
     }
 }

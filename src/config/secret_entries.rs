@@ -2,11 +2,12 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::path::Path;
 
 use super::complaint::Place;
 use super::key::Row;
 use super::reader::Reader;
-use super::secrets::{SecretFile, find, without_newline};
+use super::secrets::{Need, SecretFile, find, without_newline};
 use super::shape::quoted;
 use super::syntax;
 use crate::secret::Secret;
@@ -15,8 +16,7 @@ impl Reader<'_> {
     /// The secret of the file that a key names, of at most so many octets. `None` without the key, or with a complaint.
     pub(super) fn secret(&mut self, row: &Row, most: usize) -> Option<SecretFile> {
         let path = self.parsed(row, |text, _| syntax::absolute_path(text))?;
-        let found = find(self.secrets, &path).map(|(octets, _)| octets);
-        let secret = self.checked(row, &self.place(row.key), &path.display().to_string(), found, most)?;
+        let secret = self.found(row, &self.place(row.key), &path, most)?;
         Some(SecretFile { path: Some(path), secret })
     }
 
@@ -25,8 +25,7 @@ impl Reader<'_> {
         let paths = self.items(row, |text, _| syntax::absolute_path(text));
         let mut secrets = Vec::new();
         for (path, place) in paths {
-            let found = find(self.secrets, &path).map(|(octets, _)| octets);
-            let secret = self.checked(row, &place, &path.display().to_string(), found, most);
+            let secret = self.found(row, &place, &path, most);
             secrets.extend(secret.map(|secret| SecretFile { path: Some(path), secret }));
         }
         secrets
@@ -47,6 +46,17 @@ impl Reader<'_> {
         let found = found.map(without_newline);
         let secret = self.checked(row, &self.header(), &format!("the credential {credential}"), found, most)?;
         Some(Some(SecretFile { path: None, secret }))
+    }
+
+    /// The secret of a file; an empty one where the file is missing and may be.
+    fn found(&mut self, row: &Row, place: &Place, path: &Path, most: usize) -> Option<Secret> {
+        let found = find(self.secrets, path).map(|(octets, _)| octets);
+        let is_missing = matches!(&found, Err(error) if error.kind() == io::ErrorKind::NotFound);
+        let need = if self.section.path == "pulse" { Need::Node } else { Need::Peer };
+        if is_missing && self.secrets.may_lack(path, need) {
+            return Some(Secret::from(&[][..]));
+        }
+        self.checked(row, place, &path.display().to_string(), found, most)
     }
 
     /// What was found, if it can be used. Complaints name the file and never what is in it.
@@ -85,8 +95,6 @@ impl Reader<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::super::{SourceFile, document, secrets::Secrets, section::Section, seen::Seen};
     use super::*;
 

@@ -8,13 +8,27 @@ use std::path::{Path, PathBuf};
 use crate::secret::Secret;
 
 /// The secrets of a host. A mistake in a secret is a mistake of the configuration: a complaint names it, and a running
-/// configuration stays in use.
+/// configuration stays in use. A file that is not there is one too, unless [`Secrets::may_lack`] says otherwise.
 pub trait Secrets {
     /// The content of the systemd credential of this name; `None` if the service was given no such credential.
     fn credential(&self, name: &OsStr) -> io::Result<Option<Vec<u8>>>;
 
     /// The content of a file. A file that is too long for every use may be cut, to a length that is still too long.
     fn file(&self, path: &Path) -> io::Result<Vec<u8>>;
+
+    /// Whether the configuration is good without this file: see [`SecretFile::is_missing`].
+    fn may_lack(&self, _path: &Path, _need: Need) -> bool {
+        false
+    }
+}
+
+/// Who cannot do without a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// The node: without its key, other nodes do not believe its pulses.
+    Node,
+    /// The peers that name it, alone.
+    Peer,
 }
 
 /// A host without any secrets, for configurations that name none.
@@ -37,7 +51,20 @@ impl Secrets for NoSecrets {
 pub struct SecretFile {
     /// The path that the configuration gives; `None` if the key was left out and its credential was found.
     pub path: Option<PathBuf>,
+    /// Empty only where the file is missing.
     pub secret: Secret,
+}
+
+impl SecretFile {
+    /// The file was not there, and the configuration may lack it. Whoever needs the secret does nothing without it.
+    pub fn is_missing(&self) -> bool {
+        self.secret.expose().is_empty()
+    }
+
+    /// The path of a file that is missing.
+    pub fn lacking(&self) -> Option<&Path> {
+        self.path.as_deref().filter(|_| self.is_missing())
+    }
 }
 
 /// Where the secret of a path was found.

@@ -33,6 +33,13 @@ const EGRESS_DETAILS: [&str; 3] = ["crier.dev/egress-nodes", "crier.dev/egress-t
 const OWN_NAMES: [&str; 9] =
     [ADDRESSES, POOL, SHARE, NODE, RENUMBER, EGRESS, EGRESS_DETAILS[0], EGRESS_DETAILS[1], EGRESS_DETAILS[2]];
 
+/// Characters of a value that are repeated when it cannot be read. No value that can be read is as long, and every sentence of
+/// ours about one is shorter.
+const MOST_SHOWN: usize = 400;
+
+/// No name of a pool is longer: it would have to be a DNS subdomain.
+const LONGEST_POOL: usize = 253;
+
 const SPEC_ADDRESS: &str = "spec.loadBalancerIP";
 
 /// Whether crier reads the annotation of this name; all others are skipped.
@@ -178,6 +185,9 @@ fn parse_pools(field: &str, text: &str) -> Result<Vec<PoolName>, RequestError> {
         if name.is_empty() {
             return Err(malformed(field, text, "name a pool, or remove it to have any"));
         }
+        if name.len() > LONGEST_POOL {
+            return Err(malformed(field, text, format!("no name of a pool is longer than {LONGEST_POOL} characters")));
+        }
         let pool = PoolName::from(name);
         if pools.contains(&pool) {
             return Err(malformed(field, text, format!("it names the pool {name} twice")));
@@ -212,8 +222,17 @@ fn parse_address(field: &str, text: &str, part: &str) -> Result<IpAddr, RequestE
     })
 }
 
+/// Whoever may write an annotation may write a megabyte into it: what is said of it stays short.
 fn malformed(field: &str, value: &str, problem: impl Into<String>) -> RequestError {
-    RequestError::Malformed { field: field.to_owned(), value: value.to_owned(), problem: problem.into() }
+    let (field, value, problem) = (shortened(field), shortened(value), shortened(&problem.into()));
+    RequestError::Malformed { field, value, problem }
+}
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(MOST_SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -387,5 +406,18 @@ mod tests {
         assert!(is_read("crier.dev/anything") && is_read("metallb.io/address-pool"));
         assert!(!is_read("kubectl.kubernetes.io/last-applied-configuration"));
         assert!(!is_read("crier.device/pool"));
+    }
+
+    #[test]
+    fn what_is_said_of_a_megabyte_is_short_and_the_name_of_a_pool_is_one() {
+        let long = "ä".repeat(1 << 19);
+        for name in
+            ["crier.dev/addresses", "crier.dev/pool", "crier.dev/renumber", "crier.dev/egress", "crier.dev/nothing"]
+        {
+            let error = read(&[(name, &long)], None).err();
+            let error = error.or_else(|| renumber(Some(&[(name.to_owned(), long.clone())].into())).err());
+            let said = error.expect("it cannot be read").to_string();
+            assert!(said.chars().count() < 3 * MOST_SHOWN, "{name}: {} characters", said.chars().count());
+        }
     }
 }

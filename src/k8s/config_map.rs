@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::clock;
 use crate::config::cluster::texts;
-use crate::config::{Access, SourceFile};
+use crate::config::{Kubernetes, SourceFile};
 use crate::k8s::backoff::Backoff;
 use crate::k8s::client;
 use crate::k8s::watch::reason;
@@ -40,8 +40,9 @@ pub struct Sight {
 }
 
 /// The texts of the ConfigMap; `None` where there is none. An error is a sentence.
-pub async fn read(access: &Access, key: &ObjectKey) -> Result<Option<Vec<SourceFile>>, String> {
-    let (client, _) = client::build(access).await.map_err(|error| error.to_string())?;
+pub async fn read(kubernetes: &Kubernetes, key: &ObjectKey) -> Result<Option<Vec<SourceFile>>, String> {
+    let Kubernetes { access, servers, .. } = kubernetes;
+    let (client, _) = client::build_for(access, servers).await.map_err(|error| error.to_string())?;
     let api: Api<ConfigMap> = Api::namespaced(client, key.namespace.as_str());
     let found = in_time(api.get_opt(&key.name)).await.map_err(|error| reason(&error))?;
     Ok(found.map(|it| texts_of(key, it)))

@@ -36,6 +36,9 @@ impl Format {
     }
 }
 
+/// No object of a cluster has a longer name: it is a DNS subdomain at most.
+const LONGEST_NAME: usize = 253;
+
 /// What a Fact is about. The order is that in which Facts are told: Namespaces and Nodes before Services.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
@@ -277,6 +280,13 @@ fn entry<K: Kind>(document: Value, subject: impl Fn(K::Key) -> Subject, contents
     if object.metadata.name.as_deref().is_none_or(str::is_empty) {
         return Err(format!("a {} has no metadata.name", K::KIND));
     }
+    for name in object.metadata.name.iter().chain(&object.metadata.namespace) {
+        // No API server has judged it.
+        if name.len() > LONGEST_NAME || name.contains(|c: char| c.is_control() || c.is_whitespace() || c == '/') {
+            let shown: String = name.chars().take(LONGEST_NAME).collect();
+            return Err(format!("a {} cannot be named {shown:?}", K::KIND));
+        }
+    }
     let subject = subject(K::key(&object.metadata));
     match K::translate(&object).map(|fact| fact.and_then(entry_of)) {
         Ok(Some(entry)) => contents.entries.push(entry),
@@ -354,6 +364,17 @@ mod tests {
             (format!("{WEB}---\n{}", WEB.replace("80", "http")), Format::Yaml, "line 6: "),
             (WEB.replace("{name: web}", "{namespace: shop}"), Format::Yaml, "a Service has no metadata.name"),
             (WEB.replace("apiVersion: v1", "kind: Service"), Format::Yaml, "duplicate"),
+            (
+                WEB.replace("{name: web}", "{name: \"a\\e[31m\"}"),
+                Format::Yaml,
+                "a Service cannot be named \"a\\u{1b}[31m\"",
+            ),
+            (
+                WEB.replace("{name: web}", "{name: web, namespace: x/y}"),
+                Format::Yaml,
+                "a Service cannot be named \"x/y\"",
+            ),
+            (WEB.replace("web", &"n".repeat(5000)), Format::Yaml, "a Service cannot be named \"nnn"),
             ("kind: Service\n".to_owned(), Format::Yaml, "a Service has no apiVersion; write v1"),
             ("metadata: {name: web}\n".to_owned(), Format::Yaml, "line 1: an object has no kind"),
             ("- a\n- b\n".to_owned(), Format::Yaml, "this is not an object"),

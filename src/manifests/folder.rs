@@ -8,8 +8,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,34 +20,46 @@ use tracing::{debug, info, warn};
 
 use crate::manifests::document::{self, Contents, Entry, Fault, Format};
 use crate::manifests::scene::{Duplicate, Scene};
-use crate::world::{ApiServer, Fact};
+use crate::world::{ApiServer, Fact, HostProblem};
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// A change is read once the folder has been the same for this long: an editor that writes in place empties the file first, and
 /// an empty file would withdraw every object of the file.
 const SETTLE: Duration = Duration::from_millis(50);
+/// How often it is waited for the folder to be the same. One in which something is written all the time is read all the same.
+const SETTLES: usize = 40;
 /// A file that was written in place and lost objects, or all of them, is believed once it was the same at so many looks, three
 /// seconds: whoever writes it slowly (`kubectl get … > all.yaml`) has not come to the end yet. A file that was replaced or deleted
 /// is believed at once.
 const STANDS_AFTER: u32 = 6;
+/// The longest manifest, in octets: several times that of 10,000 Services.
+const LONGEST: u64 = 256 << 20;
+/// What is told of the folder at once.
+const MOST_PROBLEMS: usize = 20;
 
 /// Tells what the manifests in `folder` say, then what changes, until the receiver of the Facts is gone. A file that cannot be
-/// read, or a folder that is gone, withdraws nothing. Folders inside `folder` are not read.
+/// read, or a folder that is gone, withdraws nothing, and is a problem that is told. Folders inside `folder` are not read.
 pub async fn run(folder: PathBuf, facts: mpsc::Sender<Fact>) {
     if facts.send(Fact::ApiServer(ApiServer::Manifests)).await.is_err() {
         return;
     }
-    let (scene, shrunk) = (Scene::default(), BTreeMap::new());
-    let mut reader = Reader { folder, scene, seen: None, shrunk, duplicates: Vec::new(), trouble: None };
+    let mut reader = Reader::of(folder);
     let mut looks = interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         looks.tick().await;
-        let Some(mut look) = reader.look() else { continue };
+        let look = reader.look();
+        if let Some(problems) = reader.news_of_problems()
+            && facts.send(problems).await.is_err()
+        {
+            return;
+        }
+        let Some(mut look) = look else { continue };
         if reader.seen.as_ref() == Some(&look) {
             continue;
         }
-        while reader.seen.is_some() {
+        let is_first = reader.seen.is_none();
+        for _ in (0..SETTLES).filter(|_| !is_first) {
             sleep(SETTLE).await;
             match reader.look() {
                 Some(newer) if newer != look => look = newer,
@@ -72,8 +84,9 @@ pub async fn run(folder: PathBuf, facts: mpsc::Sender<Fact>) {
 /// The manifests of a folder, each with what tells one state of the file from the next.
 type Looks = BTreeMap<String, Look>;
 
-/// A file has changed if any of this differs. A link of a ConfigMap that now points to another file has another inode.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A file has changed if any of this differs. A link of a ConfigMap that now points to another file has another inode. All is zero
+/// where the file is there and nothing can be known of it: a link in a loop, a folder that may not be entered, a stale handle.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Look {
     inode: (u64, u64),
     length: u64,
@@ -92,9 +105,62 @@ struct Reader {
     duplicates: Vec<Duplicate>,
     /// Why the folder cannot be read; kept so that it is logged once.
     trouble: Option<String>,
+    /// The files that cannot be read, each with why.
+    faults: BTreeMap<String, String>,
+    /// The problems that were told.
+    told: Vec<HostProblem>,
 }
 
 impl Reader {
+    fn of(folder: PathBuf) -> Reader {
+        Reader {
+            folder,
+            scene: Scene::default(),
+            seen: None,
+            shrunk: BTreeMap::new(),
+            duplicates: Vec::new(),
+            trouble: None,
+            faults: BTreeMap::new(),
+            told: Vec::new(),
+        }
+    }
+
+    /// All that is wrong with the folder, if that is news.
+    fn news_of_problems(&mut self) -> Option<Fact> {
+        let problems = self.problems();
+        if problems == self.told {
+            return None;
+        }
+        self.told.clone_from(&problems);
+        Some(Fact::Manifests(problems))
+    }
+
+    fn problems(&self) -> Vec<HostProblem> {
+        let of_folder = self.trouble.iter().map(|why| HostProblem {
+            problem: format!("the folder of manifests {} cannot be read: {why}", self.folder.display()),
+            remedy: "its last contents stay in use; see [manifests] folder".to_owned(),
+        });
+        let of_file = self.faults.iter().map(|(file, why)| HostProblem {
+            problem: format!("the manifest {file} cannot be read: {why}"),
+            remedy: match self.scene.was_ever_read(file) {
+                true => "its last contents stay in use until it is mended".to_owned(),
+                false => "nothing of it is used until it is mended".to_owned(),
+            },
+        });
+        let of_object = self.duplicates.iter().map(|Duplicate { subject, taken, ignored }| HostProblem {
+            problem: format!("{subject} is described by {taken} and by {ignored}"),
+            remedy: format!("{taken} is used; remove it from one of the two"),
+        });
+        let mut all = of_folder.chain(of_file).chain(of_object);
+        let mut problems: Vec<HostProblem> = all.by_ref().take(MOST_PROBLEMS).collect();
+        let more = all.count();
+        if more > 0 {
+            let problem = format!("{more} more things are wrong with the folder of manifests");
+            problems.push(HostProblem { problem, remedy: "see the log of this agent".to_owned() });
+        }
+        problems
+    }
+
     /// The folder as it is now; `None` if it cannot be read.
     fn look(&mut self) -> Option<Looks> {
         match look(&self.folder) {
@@ -123,7 +189,9 @@ impl Reader {
         for gone in seen.keys().filter(|file| !look.contains_key(*file)) {
             self.scene.drop_file(gone);
         }
+        self.faults.retain(|file, _| look.contains_key(file));
         for (file, is) in look.iter().filter(|(file, look)| seen.get(*file) != Some(*look)) {
+            self.faults.remove(file);
             match read(&self.folder.join(file)) {
                 Ok(Contents { entries, .. }) if self.is_to_stand(file, &entries, seen.get(file), is) => {
                     waiting.push(file.clone());
@@ -137,10 +205,12 @@ impl Reader {
                 Err(Unreadable::Gone) => self.scene.drop_file(file),
                 Err(Unreadable::File(error)) => {
                     warn!(file, %error, "a manifest cannot be read; its last contents stay in use");
+                    self.faults.insert(file.clone(), error.to_string());
                     self.scene.spoil(file);
                 }
                 Err(Unreadable::Text(Fault { line, problem })) => {
                     warn!(file, line, problem, "a manifest has a fault; its last contents stay in use");
+                    self.faults.insert(file.clone(), format!("line {line}: {problem}"));
                     self.scene.spoil(file);
                 }
             }
@@ -158,7 +228,8 @@ impl Reader {
             warn!(object = %subject, taken, ignored, "an object is described twice; the first file by name is used");
         }
         self.duplicates = news.duplicates;
-        news.facts
+        // First of all, so that nobody takes a folder for sound that is not.
+        self.news_of_problems().into_iter().chain(news.facts).collect()
     }
 }
 
@@ -185,13 +256,28 @@ enum Unreadable {
 }
 
 fn read(path: &Path) -> Result<Contents, Unreadable> {
-    let text = fs::read_to_string(path).map_err(|error| match error.kind() {
+    let text = text_of(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Unreadable::Gone,
         _ => Unreadable::File(error),
     })?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let format = Format::of(&name).unwrap_or(Format::Yaml);
     document::read(&text, format).map_err(Unreadable::Text)
+}
+
+/// Whatever became of the file since the look at the folder: a pipe is not waited for, and no file fills the memory.
+fn text_of(path: &Path) -> io::Result<String> {
+    let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    let mut text = String::new();
+    match file.take(LONGEST + 1).read_to_string(&mut text)? {
+        octets if octets as u64 > LONGEST => {
+            Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {} MiB", LONGEST >> 20)))
+        }
+        _ => Ok(text),
+    }
 }
 
 fn look(folder: &Path) -> io::Result<Looks> {
@@ -203,11 +289,16 @@ fn look(folder: &Path) -> io::Result<Looks> {
         if Format::of(&name).is_none() {
             continue;
         }
-        // Follows links. A link that points nowhere counts as no file.
-        let Ok(metadata) = fs::metadata(entry.path()) else { continue };
-        if !metadata.is_file() {
-            continue;
-        }
+        // Follows links. A link that points nowhere counts as no file; what cannot be looked at is a file that cannot be read.
+        let metadata = match fs::metadata(entry.path()) {
+            Ok(metadata) if metadata.is_file() => metadata,
+            Ok(_) => continue,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(_) => {
+                looks.insert(name, Look::default());
+                continue;
+            }
+        };
         let look = Look {
             inode: (metadata.dev(), metadata.ino()),
             length: metadata.len(),
@@ -260,15 +351,35 @@ mod tests {
                     Fact::Service(key, Some(service)) => words.push(format!("{}:{}", key.name, service.ports[0].port)),
                     Fact::Service(key, None) => words.push(format!("-{}", key.name)),
                     Fact::Listed(Listing::EndpointSlices(_)) => return words,
-                    Fact::Listed(_) => {}
+                    Fact::Listed(_) | Fact::Manifests(_) => {}
                     other => panic!("{other:?}"),
                 }
             }
         }
 
+        /// Nothing of any object.
         async fn says_nothing(&mut self) {
-            let fact = tokio::time::timeout(LOOK_EVERY * 5, self.facts.recv()).await;
+            let object = async {
+                loop {
+                    match self.facts.recv().await {
+                        Some(Fact::Manifests(_)) => {}
+                        other => return other,
+                    }
+                }
+            };
+            let fact = tokio::time::timeout(LOOK_EVERY * 5, object).await;
             assert!(fact.is_err(), "it said {fact:?}");
+        }
+
+        /// The next problems that are told, each in one line.
+        async fn complains(&mut self) -> Vec<String> {
+            loop {
+                let fact = tokio::time::timeout(Duration::from_secs(60), self.facts.recv()).await;
+                match fact.expect("something is told").expect("it runs") {
+                    Fact::Manifests(problems) => return problems.iter().map(ToString::to_string).collect(),
+                    _ => {}
+                }
+            }
         }
     }
 
@@ -305,6 +416,64 @@ mod tests {
         watched.says_nothing().await;
         watched.write("a.yaml", &service("web", 82));
         assert_eq!(watched.told().await, ["web:82"]);
+    }
+
+    /// B15 of the field cases: what keeps objects from being read is a problem with a name.
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_read_of_the_folder_is_told_until_it_is_mended() {
+        let bad = service("web", 80).replace("ports", "type: 5, ports");
+        let mut watched = Watched::start(&[("a.yaml", &service("dns", 53)), ("w.yaml", &bad)]).await;
+        let never = "the manifest w.yaml cannot be read: line 2: Service default/web: invalid type: integer `5`, expected a string; \
+                     nothing of it is used until it is mended";
+        assert_eq!(watched.complains().await, [never]);
+        watched.write("w.yaml", &service("web", 80));
+        assert_eq!(watched.complains().await, [""; 0], "it is mended");
+        assert_eq!(watched.told().await, ["web:80"]);
+        watched.write("w.yaml", "{");
+        let said = watched.complains().await;
+        assert!(said.len() == 1 && said[0].ends_with("its last contents stay in use until it is mended"), "{said:?}");
+        let path = watched.folder.path().to_owned();
+        watched.write(".new", &service("dns", 54));
+        fs::rename(path.join(".new"), path.join("w.yaml")).unwrap();
+        let twice =
+            "Service default/dns is described by a.yaml and by w.yaml; a.yaml is used; remove it from one of the two";
+        assert_eq!(watched.complains().await, [twice]);
+        fs::remove_file(path.join("w.yaml")).unwrap();
+        assert_eq!(watched.complains().await, [""; 0], "it is gone");
+        let aside = path.with_extension("aside");
+        fs::rename(&path, &aside).unwrap();
+        assert!(watched.complains().await[0].starts_with("the folder of manifests "));
+        fs::rename(&aside, &path).unwrap();
+        assert_eq!(watched.complains().await, [""; 0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_is_there_and_cannot_be_looked_at_withdraws_nothing() {
+        let mut watched = Watched::start(&[("a.yaml", &service("web", 80)), ("b.yaml", &service("dns", 53))]).await;
+        assert_eq!(watched.told().await, ["dns:53", "web:80"]);
+        let path = watched.folder.path().join("b.yaml");
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("b.yaml", &path).unwrap();
+        assert!(watched.complains().await[0].starts_with("the manifest b.yaml cannot be read: "), "a link to itself");
+        watched.says_nothing().await;
+        fs::remove_file(&path).unwrap();
+        assert_eq!(watched.told().await, ["-dns"], "deleted is deleted");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_folder_in_which_a_file_is_written_all_the_time_is_read() {
+        let mut watched = Watched::start(&[("a.yaml", &service("web", 80))]).await;
+        assert_eq!(watched.told().await, ["web:80"]);
+        let busy = watched.folder.path().join("busy.yaml");
+        let mut writing = JoinSet::new();
+        writing.spawn(async move {
+            for number in 0.. {
+                fs::write(&busy, format!("# {number}\n")).unwrap();
+                sleep(SETTLE / 2).await;
+            }
+        });
+        watched.write("b.yaml", &service("dns", 53));
+        assert_eq!(watched.told().await, ["dns:53"]);
     }
 
     /// B4 of the field cases.

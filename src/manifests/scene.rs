@@ -55,6 +55,11 @@ impl Scene {
         }
     }
 
+    /// Whether the file could be read at some time since it is there.
+    pub fn was_ever_read(&self, file: &str) -> bool {
+        !self.never_read.contains(file)
+    }
+
     /// The file is gone, and every object in it.
     pub fn drop_file(&mut self, file: &str) {
         self.never_read.remove(file);

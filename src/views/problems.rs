@@ -36,6 +36,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     let refused = world.refused.iter().map(|(key, why)| format!("{key}: status not written: {why}"));
     let mut problems: Vec<String> = api_server.into_iter().collect();
     problems.extend(snapshot.reloads.problems());
+    problems.extend(world.manifest_problems.iter().map(ToString::to_string));
     problems.extend(of_cluster_config(snapshot));
     problems.extend(allocator::problems(snapshot));
     problems.extend(own_node::problems(snapshot));

@@ -74,6 +74,8 @@ pub enum Fact {
     Host(Vec<HostProblem>),
     /// All that keeps BGP connections from being accepted.
     Listening(Vec<HostProblem>),
+    /// All that cannot be read of the folder of manifests.
+    Manifests(Vec<HostProblem>),
     /// Whether this node can serve what it announces.
     DataPath(DataPath),
     /// This agent goes by another configuration from now on. It was checked, and needs no restart. It holds secrets, so it is
@@ -124,6 +126,7 @@ impl Fact {
             | Fact::StatusRefused(..)
             | Fact::Host(_)
             | Fact::Listening(_)
+            | Fact::Manifests(_)
             | Fact::DataPath(_)
             | Fact::Config(_)
             | Fact::Drain(_)

@@ -70,6 +70,8 @@ pub struct World {
     pub host_problems: Vec<HostProblem>,
     /// What keeps BGP connections from being accepted.
     pub listen_problems: Vec<HostProblem>,
+    /// What cannot be read of the folder of manifests.
+    pub manifest_problems: Vec<HostProblem>,
     /// Grows with each change of what [`World::to_remember`] gives.
     pub changes: u64,
     /// How it stands with the ConfigMap of the configuration.
@@ -169,6 +171,7 @@ impl Default for World {
             refused: OrdMap::new(),
             host_problems: Vec::new(),
             listen_problems: Vec::new(),
+            manifest_problems: Vec::new(),
             egress_problems: Vec::new(),
             data_path: DataPath::UNWATCHED,
             peer_orders: OrdMap::new(),
@@ -307,6 +310,10 @@ impl World {
             }
             Fact::Listening(problems) => {
                 self.listen_problems = problems;
+                Touched::Nothing
+            }
+            Fact::Manifests(problems) => {
+                self.manifest_problems = problems;
                 Touched::Nothing
             }
             Fact::Egress(problems) => {

@@ -92,7 +92,7 @@ impl Check for Written {
 
 /// Whether the key is long enough; complains if it is not.
 fn check_length(key: &SecretFile, place: &Place, section: &mut Reader<'_>) -> bool {
-    let enough = key.secret.expose().len() >= LEAST_PULSE_KEY;
+    let enough = key.is_missing() || key.secret.expose().len() >= LEAST_PULSE_KEY;
     if !enough {
         let message = format!("the pulse key is shorter than {LEAST_PULSE_KEY} octets");
         section.complain(place, message, "create one with `openssl rand -hex 32`");

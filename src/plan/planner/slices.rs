@@ -106,7 +106,11 @@ impl Planner {
         let further: BTreeMap<PeerName, ScopedAddress> =
             further.filter_map(|(name, peer)| Some((name.clone(), peer.address.clone().ok()?))).collect();
         let before = known(&settings.name).and_then(|peer| peer.address.as_ref().ok());
-        let address = reach::address(settings, before, &further.values().cloned().collect(), &self.world);
+        let lacking = self.config.lacking_of(settings).map(|path| path.display().to_string());
+        let address = match lacking {
+            Some(path) => Err(Reason::SecretMissing { path }),
+            None => reach::address(settings, before, &further.values().cloned().collect(), &self.world),
+        };
         let further = reach::further(settings, address.as_ref().ok(), &further, &self.world);
         let routes = self.routes.routes_to(&settings.name);
         let orders = self.world.peer_orders.get(&settings.name).copied().unwrap_or_default();

@@ -3,7 +3,7 @@
 use super::*;
 use crate::plan::removals::{NOTICE, TRUST};
 use crate::plan::slice::StatusWrite;
-use crate::world::{Condition, LeaseState};
+use crate::world::{Condition, LeaseState, RequestError};
 
 const OURS: &str = "192.168.35.100";
 
@@ -375,4 +375,21 @@ fn agents_on_hosts_with_other_links_write_the_same_condition() {
     assert_eq!(condition(&[("ens3", "192.168.35.11/24")]), (holds.clone(), asks.clone()));
     assert_eq!(condition(&[("br0", "192.168.35.12/24")]), (holds.clone(), asks));
     assert_eq!(condition(&[("eth0", "10.0.0.1/24")]).0, holds);
+}
+
+#[test]
+fn standalone_what_a_service_has_stays_when_its_request_cannot_be_read_any_more() {
+    let mut story = Story::begin(standalone());
+    story.put("web", service());
+    story.endpoints("web", &["a"]);
+    assert_eq!(story.announced("web"), [OURS]);
+    let error = RequestError::NotAvailableYet { field: "crier.dev/egress-to".to_owned() };
+    for request in [Err(error), Ok(Request::default())] {
+        let is_readable = request.is_ok();
+        story.change("web", |web| web.request = request);
+        assert_eq!(story.announced("web"), [OURS], "{is_readable}");
+        assert_eq!(story.decision("web").allocation.complaint.is_none(), is_readable, "it is the complaint");
+    }
+    story.put("late", Service { request: Err(RequestError::NotAvailableYet { field: "x".to_owned() }), ..service() });
+    assert_eq!(story.announced("late"), [""; 0], "who has nothing gets nothing by it");
 }

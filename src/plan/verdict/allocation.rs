@@ -101,6 +101,12 @@ pub fn shown(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Vec<Hel
     addresses.into_iter().filter_map(|address| still_held(inputs, key, address)).collect()
 }
 
+/// Standalone there is no status: what was chosen for a Service is what it has.
+fn promised(inputs: &Inputs<'_>, key: &ObjectKey) -> Vec<Held> {
+    let addresses = inputs.world.assigned.get(key).into_iter().flatten();
+    addresses.filter_map(|address| still_held(inputs, key, *address)).collect()
+}
+
 /// Of the claims of a Service, those that crier has no part in: of another load balancer, or addresses that the Service names
 /// itself. Whoever crier gave such an address keeps it.
 pub fn foreign_claims(inputs: &Inputs<'_>, key: &ObjectKey, claims: &[IpAddr]) -> Vec<IpAddr> {
@@ -297,7 +303,7 @@ fn is_asked(reason: &Reason) -> bool {
 
 /// The status stays as it is, for `reason`. An emptied one gets back what it showed.
 fn left(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service, reason: Reason) -> Answer {
-    let held = shown(inputs, key, service);
+    let held = if inputs.config.is_standalone() { promised(inputs, key) } else { shown(inputs, key, service) };
     let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();
     let wish =
         if service.ingress.is_empty() { Wish::Show(addresses) } else { Wish::Leave { given: service.ingress.clone() } };
