@@ -37,6 +37,7 @@ mod pools;
 pub mod ranking;
 mod reach;
 mod removals;
+mod returns;
 mod rivals;
 mod route_table;
 pub mod sharing;
