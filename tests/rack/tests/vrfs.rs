@@ -1,5 +1,7 @@
 //! `[[vrf]]`: crier makes VRF devices, mends them and takes away what it made; where the kernel has none it says so.
 
+use std::process::Command;
+
 use rack::announcer::V4;
 use rack::bird;
 use rack::crier::Crier;
@@ -29,7 +31,9 @@ fn node(rack: &Rack) -> (Namespace, Namespace) {
 
 /// Everything of the VRF that is not as the configuration says.
 fn missing(node: &Namespace) -> Vec<String> {
-    let shown = |words: &str| node.sh(&format!("ip {words} 2>/dev/null || true"));
+    let shown = |words: &str| {
+        String::from_utf8_lossy(&node.output(Command::new("ip").args(words.split_whitespace())).stdout).into_owned()
+    };
     let parts = [
         ("-d link show dev red", "vrf table 1001"),
         ("link show dev red", "<NOARP,MASTER,UP"),
@@ -63,7 +67,7 @@ fn a_vrf_is_made_and_mended_whoever_takes_what_away_and_goes_with_cleanup() {
     node.up("eth1", &["198.51.100.7/32", "fd09::7/64"]);
     let mut agent = node.announcer(&vrf(true));
     is_whole(&node, "at first");
-    node.sh(&format!("ping -I red -c 1 -W 5 {ROUTER}"));
+    assert!(node.ip("route get vrf red 203.0.113.77").contains(&format!("via {ROUTER} dev eth1")));
     assert!(node.ip("address show dev eth1").contains("fd09::7/64"), "its own IPv6 address stays");
     for drift in [
         "ip link delete red",
@@ -79,7 +83,7 @@ fn a_vrf_is_made_and_mended_whoever_takes_what_away_and_goes_with_cleanup() {
         is_whole(&node, &format!("after {drift}"));
         assert!(agent.process().log().contains("another program changed a VRF"), "the log tells of {drift}");
     }
-    node.sh(&format!("ping -I red -c 1 -W 5 {ROUTER}"));
+    assert!(node.ip("route get vrf red 203.0.113.77").contains(&format!("via {ROUTER} dev eth1")));
     assert_eq!(problems(&agent), "");
     // A crash changes nothing, and the next life knows what it made.
     agent.kill();
