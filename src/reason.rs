@@ -129,6 +129,8 @@ pub enum Reason {
     NoRouterHeard { interface: InterfaceName },
     #[error("there is no default route with a next hop")]
     NoDefaultRoute,
+    #[error("the routing table of the VRF {vrf} has no default route with a next hop")]
+    NoDefaultRouteInVrf { vrf: InterfaceName },
     #[error("the peer is shut down: shutdown = true in its [[bgp.peer]]")]
     PeerShutDown,
     #[error("an operator shut the peer down; `crier bgp enable` with its name opens the session again")]

@@ -109,7 +109,7 @@ impl Wanted {
         let any = |is_it: fn(&PeerAddress) -> bool| config.bgp.peers.iter().any(|peer| is_it(&peer.address));
         Wanted {
             routers: any(|address| matches!(address, PeerAddress::Interface(_))),
-            routes: any(|address| matches!(address, PeerAddress::Gateway)),
+            routes: config.egress.symmetric_return || any(|address| matches!(address, PeerAddress::Gateway)),
         }
     }
 }

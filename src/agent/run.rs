@@ -5,7 +5,8 @@
 //!   to be found, `kernel::routes` and `discovery::task`. Cancelled, they lose nothing: the next start lists again.
 //! - the pulse, source and actuator.
 //! - the actuators: `bgp::task`, `bfd::task`, `arp::task`, `kernel::addresses`, `kernel::blackholes`, `kernel::sysctl`,
-//!   `egress::task`, `kernel::steering` and `k8s::status`. A
+//!   `egress::task`, `kernel::steering`, `kernel::returns`,
+//!   `kernel::vrfs` and `k8s::status`. A
 //!   status write that is cancelled is made again by whoever allocates next.
 //! - the taker of orders: `orders` with the `reload`er. Cancelled, it leaves things as the last order left them.
 //! - the drainer: `drain`. Cancelled, it goes on with the next start.
@@ -306,6 +307,10 @@ impl Tasks {
         self.endless.spawn(named("the keeper of egress", holding));
         let steering = kernel::steering::run(slices.egress.subscribe(), config.egress.clone());
         self.endless.spawn(named("the keeper of routes to owners", steering));
+        let returns = kernel::returns::run(slices.egress.subscribe(), config.egress.clone());
+        self.endless.spawn(named("the keeper of routes for replies", returns));
+        let vrfs = kernel::vrfs::run(slices.vrfs.subscribe(), config.state.folder.clone(), facts.clone());
+        self.endless.spawn(named("the keeper of VRFs", vrfs));
         let manage = config.host.manage_sysctls;
         let keeping = kernel::sysctl::run(slices.l2.subscribe(), manage, facts.clone());
         self.endless.spawn(named("the keeper of sysctls", keeping));

@@ -9,7 +9,7 @@ use super::drain::Command;
 use super::orders::Order;
 use crate::data_path::machine::NodeReport;
 use crate::k8s::annotate::{self, Annotation};
-use crate::plan::slice::{BfdSlice, BgpSlice, BindSlice, EgressSlice, L2Slice, PulseSlice, StatusSlice};
+use crate::plan::slice::{BfdSlice, BgpSlice, BindSlice, EgressSlice, L2Slice, PulseSlice, StatusSlice, VrfSlice};
 use crate::plan::{Moved, Plan};
 use crate::views::Snapshot;
 use crate::world::{Fact, Node};
@@ -38,6 +38,7 @@ pub struct Slices {
     pub bfd: watch::Sender<BfdSlice>,
     pub bind: watch::Sender<BindSlice>,
     pub egress: watch::Sender<EgressSlice>,
+    pub vrfs: watch::Sender<VrfSlice>,
     pub pulse: watch::Sender<PulseSlice>,
     pub status: watch::Sender<StatusSlice>,
     /// What the API server says of this host's Node.
@@ -47,7 +48,7 @@ pub struct Slices {
 impl Slices {
     /// Hands out those slices of the plan that moved.
     pub fn publish(&self, plan: &Plan, moved: Moved) {
-        let Moved { l2, bgp, bfd, bind, egress, pulse, status } = moved;
+        let Moved { l2, bgp, bfd, bind, egress, vrfs, pulse, status } = moved;
         if bgp {
             self.bgp.send_replace(plan.bgp.clone());
         }
@@ -62,6 +63,9 @@ impl Slices {
         }
         if egress {
             self.egress.send_replace(plan.egress.clone());
+        }
+        if vrfs {
+            self.vrfs.send_replace(plan.vrfs.clone());
         }
         if pulse {
             self.pulse.send_replace(plan.pulse.clone());

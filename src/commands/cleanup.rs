@@ -16,7 +16,7 @@ use crate::{egress, kernel};
                         them.\n\nExamples:\n  crier cleanup\n  crier cleanup --config /etc/crier/crier.toml"
 )]
 pub struct Cleanup {
-    /// The main file, for the names and numbers in [egress]; where there is none any more, the defaults count
+    /// The main file, for the state folder and the names and numbers in [egress]; where there is none any more, the defaults count
     #[arg(long, value_name = "FILE", default_value = MAIN)]
     config: PathBuf,
 }
@@ -37,8 +37,8 @@ fn load(file: &Path) -> Result<Config, LoadError> {
 }
 
 pub fn cleanup(Cleanup { config: file }: &Cleanup) -> Exit {
-    let settings = match load(file) {
-        Ok(config) => config.egress,
+    let (settings, folder) = match load(file) {
+        Ok(config) => (config.egress, config.state.folder),
         Err(error) => return config::complain(&error),
     };
     let runtime = match runtime() {
@@ -66,6 +66,21 @@ pub fn cleanup(Cleanup { config: file }: &Cleanup) -> Exit {
         Err(error) => {
             failed = true;
             eprintln!("crier: rules and routes of egress cannot be removed: {error}");
+        }
+    }
+    match runtime.block_on(kernel::returns::take_away(&settings)) {
+        Ok(count) => text += &format!("removed {count} rules and routes for replies\n"),
+        Err(error) => {
+            failed = true;
+            eprintln!("crier: rules and routes for replies cannot be removed: {error}");
+        }
+    }
+    match runtime.block_on(kernel::vrfs::take_away(&folder)) {
+        Ok(done) if done.is_empty() => text += "there is nothing that crier made of VRFs\n",
+        Ok(done) => text += &done.iter().map(|command| format!("did: {command}\n")).collect::<String>(),
+        Err(error) => {
+            failed = true;
+            eprintln!("crier: what crier made of VRFs cannot be removed: {error}");
         }
     }
     print(&text).with_problems(failed)

@@ -51,6 +51,7 @@ impl Config {
             preempt_delay,
             service_selector,
             prefer_endpoints,
+            vrf,
             interfaces: _,
             exclude_interfaces: _,
             probe: _,
@@ -74,6 +75,9 @@ impl Config {
         // Keys of later versions count only where they are set: until then a file has the digest that it always had.
         if service_selector.is_some() {
             sum.selector("service-selector", service_selector.as_ref());
+        }
+        if let Some(vrf) = vrf {
+            sum.item("vrf", vrf);
         }
         if *prefer_endpoints {
             sum.item("prefer-endpoints", prefer_endpoints);
@@ -152,6 +156,8 @@ impl Sum {
             draining,
             prefix_of,
             bind: _,
+            // Where an address is announced does not decide who gets it.
+            vrf: _,
         } = pool;
         self.item("pool", name);
         self.list("addresses", joined(addresses.iter().copied()));

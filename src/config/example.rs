@@ -31,8 +31,8 @@ pub fn example() -> String {
 }
 
 fn write_section(page: &mut String, section: &Section) {
-    // The file says once where Services come from.
-    let off = if section.path == "manifests" { "#" } else { "" };
+    // The file says once where Services come from, and VRFs are those of some host.
+    let off = if ["manifests", "vrf"].contains(&section.path) { "#" } else { "" };
     comment(page, section.summary);
     line(page, &format!("{off}{section}"));
     for (n, row) in section.rows.iter().filter(|row| row.available_somehow()).enumerate() {

@@ -11,7 +11,7 @@ use super::codec::{
     Asn, AutoFlag, Codec, Credential, Flag, List, Number, Optional, PeerNumber, Secret, SecretList, Text, TextOr,
 };
 use super::complaint::Problem;
-use super::seen::Seen;
+use super::seen::{self, Seen};
 use super::words::Word;
 use super::{InterfacePattern, duration, syntax};
 use crate::names::InterfaceName;
@@ -307,6 +307,11 @@ pub(super) const fn interface(
     summary: &'static str,
 ) -> Key<Text<InterfaceName>> {
     text(key, what, |text, _| syntax::interface(text), summary)
+}
+
+/// The name of a `[[vrf]]`.
+pub(super) const fn vrf(key: &'static str, summary: &'static str) -> Key<Text<InterfaceName>> {
+    text(key, "the name of a VRF device", seen::vrf, summary)
 }
 
 impl<T> Key<Text<T>> {

@@ -54,25 +54,37 @@ pub(super) struct Seen {
     pub sessions: Vec<Session>,
     /// The ids of the keys of this peer: send, receive.
     pub ao_ids: Vec<(u8, u8, Place)>,
+    /// The names of the `[[vrf]]`, which stand behind those that name them.
+    pub vrf_names: Vec<String>,
+    /// The `[[vrf]]` that were read.
+    pub vrfs: Vec<(InterfaceName, Place)>,
+    pub vrf_tables: Vec<(u32, Place)>,
+    /// The interfaces of VRFs, each with its place and the VRF.
+    pub vrf_interfaces: Vec<(InterfaceName, (Place, Option<InterfaceName>))>,
 }
 
 impl Seen {
-    /// Nothing but what has no section that is read: the names of BFD profiles.
+    /// Nothing but what stands behind those that refer to it: the names of BFD profiles and of VRFs.
     pub fn of(file: &Table) -> Seen {
-        let profiles = match file.entries.get("bfd").map(|entry| &entry.value.data) {
-            Some(Data::List(profiles)) => &profiles[..],
-            _ => &[],
-        };
-        let names = profiles.iter().filter_map(|profile| match &profile.data {
-            Data::Table(profile) => profile.entries.get("name"),
-            _ => None,
-        });
-        let texts = names.filter_map(|name| match &name.value.data {
-            Data::Text(text) => Some(text.text.clone()),
-            _ => None,
-        });
-        Seen { profiles: texts.collect(), ..Seen::default() }
+        Seen { profiles: names(file, "bfd"), vrf_names: names(file, "vrf"), ..Seen::default() }
     }
+}
+
+/// The names of all sections of this key.
+fn names(file: &Table, key: &str) -> Vec<String> {
+    let sections = match file.entries.get(key).map(|entry| &entry.value.data) {
+        Some(Data::List(sections)) => &sections[..],
+        _ => &[],
+    };
+    let names = sections.iter().filter_map(|section| match &section.data {
+        Data::Table(section) => section.entries.get("name"),
+        _ => None,
+    });
+    let texts = names.filter_map(|name| match &name.value.data {
+        Data::Text(text) => Some(text.text.clone()),
+        _ => None,
+    });
+    texts.collect()
 }
 
 /// A reference to a pool.
@@ -88,6 +100,15 @@ pub(super) fn peer(text: &str, seen: &Seen) -> Result<PeerName, Problem> {
 /// A reference to a `[[bfd]]` profile.
 pub(super) fn profile(text: &str, seen: &Seen) -> Result<String, Problem> {
     refer("BFD profile", "[[bfd]] profile", text, seen.profiles.iter().map(String::as_str)).map(str::to_owned)
+}
+
+/// A reference to a `[[vrf]]`. In a file without one it is a device that something else makes.
+pub(super) fn vrf(text: &str, seen: &Seen) -> Result<InterfaceName, Problem> {
+    let name = syntax::interface(text)?;
+    match seen.vrf_names.is_empty() {
+        true => Ok(name),
+        false => refer("VRF", "[[vrf]]", text, seen.vrf_names.iter().map(String::as_str)).map(InterfaceName::from),
+    }
 }
 
 fn refer<'t, 's>(

@@ -134,7 +134,7 @@ fn the_example_is_a_good_configuration_and_with_every_key_set_too() {
     parse_one(EXAMPLE).unwrap_or_else(|complaints| panic!("{complaints}"));
     // A comment that begins with a letter right away is a key or header that is commented out.
     let set = |line: &str| match line.strip_prefix('#') {
-        Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) => rest.to_owned(),
+        Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) || rest.starts_with("[[") => rest.to_owned(),
         _ => line.to_owned(),
     };
     let lines: Vec<String> = EXAMPLE.lines().map(set).collect();
@@ -205,6 +205,7 @@ fn defaults_are_those_that_the_table_names() {
             draining: false,
             share_across_namespaces: false,
             prefix_of: None,
+            vrf: None,
             bind: None,
         }],
         reservations: vec![],
@@ -262,6 +263,7 @@ fn defaults_are_those_that_the_table_names() {
                 prepend: 0,
                 communities: vec![],
                 link_bandwidth: false,
+                vrf: None,
             }],
         },
         bfd: vec![],
@@ -273,6 +275,7 @@ fn defaults_are_those_that_the_table_names() {
             rule_priority: 1500,
             first_route_table: 6770,
             cluster_networks: vec![],
+            symmetric_return: true,
             release_after: Duration::from_secs(600),
         },
         host: Host { manage_sysctls: false, arp_offload: true },
@@ -352,7 +355,7 @@ fn the_table_knows_every_key_of_the_contract() {
         ),
         ("bgp.peer.tcp-ao", "send-id receive-id algorithm key-file"),
         ("bfd", "name receive-interval transmit-interval multiplier minimum-ttl"),
-        ("vrf", "name table interfaces manage routes"),
+        ("vrf", "name table interfaces addresses manage routes"),
         ("vrf.routes", "to via"),
         ("host", "manage-sysctls arp-offload"),
         ("log", "level format"),
@@ -468,7 +471,7 @@ fn a_mistake_is_reported_once_and_causes_no_second_one() {
         "[bgp]\nasn = 1\n[[bgp.peer]]\nname = \"a\"\naddress = \"lan?\"\nasn = 1\n[[bgp.advertisement]]\npeers = [\"a\"]\n",
         "[[pool]]\nname = \"lan\"\naddresses = [\"lan\"]\n[[l2]]\npools = [\"lan\"]\n",
         "[[pool]]\nname = \"lan\"\naddresses = 3\n",
-        "[[vrf]]\ntable = \"x\"\nfoo = 1\n",
+        "[[vrf]]\nname = \"red\"\ntable = \"x\"\n",
         "[[pool]]\nname = \"lan\"\naddresses = [\"10.1.0.7\"]\n[[bgp.advertisement]]\npools = [\"x\"]\naggregation-length = 24\n",
         "[bgp]\nasn = 1\nlisten = [\"x\"]\n[[bgp.peer]]\nname = \"a\"\naddress = \"10.0.0.1\"\nasn = 1\npassive = true\n",
         "bgp = 3\n",
@@ -558,6 +561,7 @@ proptest! {
                 draining: kind == 1,
                 share_across_namespaces: kind == 0,
                 prefix_of: None,
+                vrf: None,
                 bind: (kind == 2).then(|| "lo".into()),
             });
             config.reservations.push(Reservation {
@@ -612,6 +616,7 @@ proptest! {
                 prepend: small % 65,
                 communities: vec!["64512:1".parse().unwrap(), "large:1:2:3".parse().unwrap()],
                 link_bandwidth: small % 2 == 0,
+                vrf: None,
             });
         }
         let shown = show(&config);

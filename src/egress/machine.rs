@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::ruleset::Content;
+use super::ruleset::{Content, Networks};
 use crate::plan::slice::{EgressSlice, Mapping};
 
 /// See the module's documentation.
@@ -32,9 +32,9 @@ impl Machine {
         &self.content
     }
 
-    /// There is nothing to do at all, and never was.
+    /// No pod is held to an address, and there is no extra network.
     pub fn is_idle(&self) -> bool {
-        self.content.pods.is_empty()
+        self.content.pods.is_empty() && self.content.networks.links.is_empty()
     }
 
     /// Pods that an earlier life of the agent guarded. Until the plan asks for them, or for nobody, they are held.
@@ -58,7 +58,10 @@ impl Machine {
         }
         self.released.retain(|pod, due| !slice.pods.contains_key(pod) && *due > now);
         let hops = slice.hops.values().flatten().flatten();
-        self.content = Content { pods, cluster: (*slice.cluster).clone(), via: hops.map(|hop| hop.via).collect() };
+        let links = slice.networks.iter().flat_map(|it| it.links.keys().map(|link| (*link, it.slot)));
+        let networks = Networks { links: links.collect(), served: slice.served.clone() };
+        let via = hops.map(|hop| hop.via).collect();
+        self.content = Content { pods, cluster: (*slice.cluster).clone(), via, networks };
     }
 
     /// Lets go the pods that were held long enough.

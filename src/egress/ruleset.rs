@@ -11,13 +11,19 @@
 //!     opened and has no Service's address of this node
 //! ```
 //!
+//! The chains for replies to what came in by extra networks are in `returns`.
+//!
 //! The guard looks at the packet as it leaves, so it does not matter who translated it or forgot to.
+
+mod returns;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use imbl::OrdSet;
 use ipnet::IpNet;
 
+pub use self::returns::Networks;
 use super::packet::{APPEND, Attributes, Batch, CREATE, DATA_VALUE, ELEMENT_KEY, EXPRESSION_DATA, Verb};
 use crate::plan::slice::Mapping;
 
@@ -40,6 +46,8 @@ pub struct Content {
     pub cluster: BTreeSet<IpNet>,
     /// The next hops that lead to owners.
     pub via: BTreeSet<IpAddr>,
+    /// By which networks replies leave.
+    pub networks: Networks,
 }
 
 impl Content {
@@ -81,6 +89,7 @@ pub fn whole(form: &Form, content: &Content, ownership: Ownership, replaces: boo
         new_chain(&mut batch, form, &slot_chain(slot), None);
         rule(&mut batch, form, &slot_chain(slot), &set_mark(form.mark_mask, *mark));
     }
+    returns::frame(&mut batch, form);
     let priority = i32::try_from(form.priority).unwrap_or(STANDARD_PRIORITY);
     new_chain(&mut batch, form, STEER, Some(("filter", PREROUTING, BEHIND_DNAT)));
     new_chain(&mut batch, form, TRANSLATE, Some(("nat", POSTROUTING, priority)));
@@ -119,13 +128,15 @@ pub fn named(form: &Form) -> Attributes {
 }
 
 /// The chains that must be there and hold rules, as questions; [`CHAIN_USES`] of the answer says how many rules.
-pub fn chains(form: &Form) -> [Attributes; 3] {
-    [STEER, TRANSLATE, GUARD].map(|chain| {
+pub fn chains(form: &Form) -> Vec<Attributes> {
+    let all = [STEER, TRANSLATE, GUARD].into_iter().chain(returns::CHAINS);
+    let asked = all.map(|chain| {
         let mut attributes = Attributes::default();
         attributes.text(1, &form.table);
         attributes.text(CHAIN_NAME, chain);
         attributes
-    })
+    });
+    asked.collect()
 }
 
 /// The elements that count packets, as questions: of each family the pods that were held back, and those that were translated.
@@ -173,10 +184,12 @@ enum Set {
     Source6,
     Steer4,
     Steer6,
+    Served4,
+    Served6,
 }
 
 impl Set {
-    const ALL: [Set; 12] = [
+    const ALL: [Set; 14] = [
         Set::Cluster4,
         Set::Cluster6,
         Set::Via4,
@@ -189,6 +202,8 @@ impl Set {
         Set::Source6,
         Set::Steer4,
         Set::Steer6,
+        Set::Served4,
+        Set::Served6,
     ];
 
     fn name(self) -> &'static str {
@@ -205,13 +220,19 @@ impl Set {
             Set::Source6 => "source6",
             Set::Steer4 => "steer4",
             Set::Steer6 => "steer6",
+            Set::Served4 => "served4",
+            Set::Served6 => "served6",
         }
     }
 
     fn family(self) -> Ip {
         match self {
-            Set::Cluster4 | Set::Via4 | Set::Address4 | Set::Guard4 | Set::Source4 | Set::Steer4 => Ip::V4,
-            Set::Cluster6 | Set::Via6 | Set::Address6 | Set::Guard6 | Set::Source6 | Set::Steer6 => Ip::V6,
+            Set::Cluster4 | Set::Via4 | Set::Address4 | Set::Guard4 | Set::Source4 | Set::Steer4 | Set::Served4 => {
+                Ip::V4
+            }
+            Set::Cluster6 | Set::Via6 | Set::Address6 | Set::Guard6 | Set::Source6 | Set::Steer6 | Set::Served6 => {
+                Ip::V6
+            }
         }
     }
 }
@@ -268,7 +289,14 @@ fn new_set(batch: &mut Batch, form: &Form, set: Set) {
         Set::Cluster4 | Set::Cluster6 => (INTERVAL, None),
         Set::Source4 | Set::Source6 => (MAP, Some((family.data_type(), family.length()))),
         Set::Steer4 | Set::Steer6 => (MAP, Some((VERDICT_TYPE, 16))),
-        Set::Via4 | Set::Via6 | Set::Address4 | Set::Address6 | Set::Guard4 | Set::Guard6 => (0, None),
+        Set::Via4
+        | Set::Via6
+        | Set::Address4
+        | Set::Address6
+        | Set::Guard4
+        | Set::Guard6
+        | Set::Served4
+        | Set::Served6 => (0, None),
     };
     attributes.number(SET_FLAGS, flags);
     attributes.number(SET_KEY_TYPE, family.data_type());
@@ -530,6 +558,7 @@ fn fill(batch: &mut Batch, form: &Form, before: &Content, after: &Content) {
         elements(batch, form, Verb::NewElements, source_set, &source(&new, true));
         elements(batch, form, Verb::NewElements, steer_set, &steer(&new, true));
     }
+    returns::fill(batch, form, &before.networks, &after.networks);
     if before.cluster != after.cluster {
         let [v4, v6] = intervals(&after.cluster);
         renew(batch, form, Set::Cluster4, !before.cluster.is_empty(), &v4);

@@ -79,7 +79,8 @@ pub async fn run(
     loop {
         let error = keeper.follow(&mut slices).await;
         // Without egress nobody needs to know that this host could not do it.
-        if slices.borrow().pods.is_empty() && keeper.machine.is_idle() {
+        let is_unwanted = slices.borrow().pods.is_empty() && slices.borrow().networks.is_empty();
+        if is_unwanted && keeper.machine.is_idle() {
             debug!(%error, "nftables cannot be used");
             if slices.changed().await.is_err() {
                 pending::<()>().await;
@@ -174,7 +175,7 @@ impl Keeper {
             if written.is_some() {
                 kernel.commit(&ruleset::remove(&self.form))?;
                 *written = None;
-                info!(table = %self.form.table, "no pod is held to a Service's address any more; the nftables table is removed");
+                info!(table = %self.form.table, "no pod is held to a Service's address, and there is no extra network; the nftables table is removed");
             }
             return Ok(());
         }

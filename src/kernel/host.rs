@@ -15,6 +15,8 @@ pub struct LinkSettings {
     pub arp_announce: u8,
     /// 1: strict reverse path filter (RFC 3704 §2.2); 2: loose.
     pub rp_filter: u8,
+    /// 1: the reverse path filter goes by the mark of the packet.
+    pub src_valid_mark: u8,
 }
 
 /// What was read of the host.
@@ -22,8 +24,10 @@ pub struct LinkSettings {
 pub struct Readings {
     pub all: LinkSettings,
     pub links: BTreeMap<InterfaceName, LinkSettings>,
-    /// The links that IPv4 default routes of the main table leave by.
+    /// The links that the best IPv4 default routes of the main table leave by.
     pub default_route_links: BTreeSet<InterfaceName>,
+    /// The links of its other IPv4 default routes: extra networks, whose requests are marked.
+    pub extra_links: BTreeSet<InterfaceName>,
 }
 
 /// One value of the kernel, such as `net.ipv4.conf.all.arp_ignore`, that should be another.
@@ -48,7 +52,7 @@ const IPVS_LINK: &str = "kube-ipvs0";
 
 /// Compares the readings with what answering for addresses on `announcing` needs.
 pub fn judge(readings: &Readings, announcing: &BTreeSet<InterfaceName>) -> Vec<Finding> {
-    let Readings { all, links, default_route_links } = readings;
+    let Readings { all, links, default_route_links, extra_links } = readings;
     let mut findings = Vec::new();
     let effective =
         |link: &InterfaceName, setting: fn(&LinkSettings) -> u8| setting(all).max(links.get(link).map_or(0, setting));
@@ -78,7 +82,17 @@ pub fn judge(readings: &Readings, announcing: &BTreeSet<InterfaceName>) -> Vec<F
         let elsewhere: Vec<&str> =
             default_route_links.iter().filter(|route| *route != link).map(InterfaceName::as_str).collect();
         let reached_back = default_route_links.contains(link) || elsewhere.is_empty();
-        if effective(link, |settings| settings.rp_filter) == 1 && !reached_back {
+        let strict = effective(link, |settings| settings.rp_filter) == 1;
+        if strict && !reached_back && extra_links.contains(link) {
+            findings.extend((effective(link, |settings| settings.src_valid_mark) == 0).then(|| Finding {
+                problem: format!(
+                    "rp_filter is strict on {link}, an extra network where crier answers for addresses, and src_valid_mark is 0: \
+                     the kernel drops requests from clients beyond the link before their marks can lead the replies back"
+                ),
+                advice: "let the filter go by the mark, or make it loose (rp_filter=2)",
+                settings: vec![sysctl(link.as_str(), "src_valid_mark", 1)],
+            }));
+        } else if strict && !reached_back {
             findings.push(Finding {
                 problem: format!(
                     "rp_filter is strict on {link}, where crier answers for addresses, and the default route leaves by {}: \
@@ -135,19 +149,32 @@ mod tests {
 
     fn readings(all: LinkSettings, links: &[(&str, LinkSettings)]) -> Readings {
         let links = links.iter().map(|(name, settings)| (InterfaceName::from(*name), *settings)).collect();
-        Readings { all, links, default_route_links: BTreeSet::from(["eth0".into()]) }
+        Readings { all, links, default_route_links: BTreeSet::from(["eth0".into()]), extra_links: BTreeSet::new() }
     }
 
     fn on(links: &[&str]) -> BTreeSet<InterfaceName> {
         links.iter().map(|name| InterfaceName::from(*name)).collect()
     }
 
-    const OPEN: LinkSettings = LinkSettings { arp_ignore: 0, arp_announce: 0, rp_filter: 0 };
-    const STRICT_ARP: LinkSettings = LinkSettings { arp_ignore: 1, arp_announce: 2, rp_filter: 0 };
+    const OPEN: LinkSettings = LinkSettings { arp_ignore: 0, arp_announce: 0, rp_filter: 0, src_valid_mark: 0 };
+    const STRICT_ARP: LinkSettings = LinkSettings { arp_ignore: 1, arp_announce: 2, ..OPEN };
     const STRICT_PATH: LinkSettings = LinkSettings { rp_filter: 1, ..OPEN };
 
     fn settings(findings: &[Finding]) -> Vec<String> {
         findings.iter().flat_map(|it| &it.settings).map(|it| format!("{}={}", it.key, it.value)).collect()
+    }
+
+    #[test]
+    fn on_an_extra_network_a_strict_filter_has_to_go_by_the_mark() {
+        let extra = |eth1: LinkSettings| Readings {
+            extra_links: BTreeSet::from(["eth1".into()]),
+            ..readings(STRICT_PATH, &[("eth0", OPEN), ("eth1", eth1)])
+        };
+        let found = judge(&extra(OPEN), &on(&["eth0", "eth1"]));
+        assert_eq!(settings(&found), ["net.ipv4.conf.eth1.src_valid_mark=1"]);
+        assert_eq!(judge(&extra(LinkSettings { src_valid_mark: 1, ..OPEN }), &on(&["eth0", "eth1"])), []);
+        assert_eq!(judge(&extra(LinkSettings { rp_filter: 2, ..OPEN }), &on(&["eth0", "eth1"])), [], "loose");
+        assert_eq!(judge(&extra(OPEN), &on(&["eth0"])), [], "nothing is answered on eth1");
     }
 
     #[test]

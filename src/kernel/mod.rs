@@ -1,5 +1,6 @@
 //! The kernel's side of things, by rtnetlink: what links there are, and the addresses that crier binds to one.
-//! Floor 2. `observe` and `routes` are sources of facts, `addresses`, `blackholes` and `steering` actuators; `links` is the pure part of the first;
+//! Floor 2. `observe` and `routes` are sources of facts, `addresses`, `blackholes`, `steering`,
+//! `returns` and `vrfs` actuators; `links` is the pure part of the first;
 //! `sysctl` looks after the host's own settings, and `host` judges them. Every
 //! connection lives in the network namespace of the thread that opens it.
 
@@ -10,6 +11,8 @@ mod host;
 mod links;
 mod netlink;
 pub mod observe;
+pub mod returns;
 pub mod routes;
 pub mod steering;
 pub mod sysctl;
+pub mod vrfs;

@@ -1,17 +1,16 @@
 //! Tells the World where this host's default routes lead: once, then at each change.
 //! Floor 2. A source of Facts; the Plan decides which of the routes leads to the gateway.
 //!
-//! Only the main table is read, so a peer in a VRF cannot be found by that VRF's default route.
+//! The main table is read, and the tables of the VRF devices.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteNextHopFlags, RouteType, RouteVia,
-};
+use netlink_packet_route::link::{InfoData, InfoVrf, LinkAttribute, LinkInfo, LinkMessage};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteNextHopFlags, RouteType, RouteVia};
 use rtnetlink::MulticastGroup;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -52,9 +51,10 @@ async fn follow(facts: &mpsc::Sender<Fact>, told: &mut Option<Vec<DefaultRoute>>
     let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route];
     let mut netlink = Netlink::open_for(&groups).map_err(Ended::Failed)?;
     loop {
+        let tables = Tables::of(&netlink.links().await.map_err(Ended::Failed)?);
         let routes = netlink.routes().await.map_err(Ended::Failed)?;
-        let links = default_links(&routes);
-        let routes = default_routes(&routes);
+        let links = default_links(&routes, &tables);
+        let routes = default_routes(&routes, &tables);
         if told.as_ref() != Some(&routes) {
             debug!(?routes, "default routes changed");
             facts.send(Fact::DefaultRoutes(routes.clone())).await.map_err(|_| Ended::Unwanted)?;
@@ -69,7 +69,7 @@ async fn follow(facts: &mpsc::Sender<Fact>, told: &mut Option<Vec<DefaultRoute>>
             let mut next = Some(first);
             while let Some(event) = next {
                 concerned |= match event {
-                    Event::Message(message) => may_move_default_routes(&message, &links),
+                    Event::Message(message) => may_move_default_routes(&message, &links, &tables),
                     Event::Overrun => true,
                     Event::Closed => return Err(Ended::Failed(NetlinkError::Ended)),
                 };
@@ -82,23 +82,79 @@ async fn follow(facts: &mpsc::Sender<Fact>, told: &mut Option<Vec<DefaultRoute>>
     }
 }
 
+/// The routing tables that are read: the main one, and each VRF's by its number, with the index of the VRF device.
+#[derive(Debug, Default)]
+struct Tables(BTreeMap<u32, u32>);
+
+impl Tables {
+    fn of(links: &[RouteNetlinkMessage]) -> Tables {
+        let of_message = |message: &RouteNetlinkMessage| match message {
+            RouteNetlinkMessage::NewLink(link) => Some((vrf_table(link)?, link.header.index)),
+            // The enum is not ours; nothing else is a link.
+            _ => None,
+        };
+        Tables(links.iter().filter_map(of_message).collect())
+    }
+
+    /// The VRF of a default route; nothing for a route to somewhere, or in a table that is not read.
+    fn place(&self, route: &RouteMessage) -> Option<Option<u32>> {
+        if route.header.destination_prefix_length != 0 {
+            return None;
+        }
+        match table(route) {
+            MAIN => Some(None),
+            other => self.0.get(&other).map(|device| Some(*device)),
+        }
+    }
+}
+
+/// The number of a VRF device's table.
+pub(super) fn vrf_table(link: &LinkMessage) -> Option<u32> {
+    let described = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(described) => Some(described),
+        // The enum is not ours; nothing else describes the kind.
+        _ => None,
+    })?;
+    described.iter().find_map(|one| match one {
+        LinkInfo::Data(InfoData::Vrf(data)) => data.iter().find_map(|it| match it {
+            InfoVrf::TableId(table) => Some(*table),
+            // The enum is not ours.
+            _ => None,
+        }),
+        // The enum is not ours.
+        _ => None,
+    })
+}
+
+/// The number of a route's table: beyond 255 the header has no room for it.
+pub(super) fn table(route: &RouteMessage) -> u32 {
+    let told = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Table(table) => Some(*table),
+        // The enum is not ours.
+        _ => None,
+    });
+    told.unwrap_or_else(|| u32::from(route.header.table))
+}
+
+/// `RT_TABLE_MAIN`.
+pub(super) const MAIN: u32 = 254;
+
 /// `links` are those of the default routes. A yes makes all tables be read again, so links of pods that come and go must not
 /// cause it; a new default route over such a link has an event of its own.
-fn may_move_default_routes(message: &RouteNetlinkMessage, links: &BTreeSet<u32>) -> bool {
+fn may_move_default_routes(message: &RouteNetlinkMessage, links: &BTreeSet<u32>, tables: &Tables) -> bool {
     match message {
-        RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => is_default(route),
-        RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link) => links.contains(&link.header.index),
+        // A VRF that is not known yet is read with the event of its device.
+        RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => tables.place(route).is_some(),
+        RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link) => {
+            links.contains(&link.header.index) || vrf_table(link).is_some()
+        }
         // The enum is not ours; no other message was subscribed to.
         _ => false,
     }
 }
 
-fn is_default(route: &RouteMessage) -> bool {
-    route.header.destination_prefix_length == 0 && route.header.table == RouteHeader::RT_TABLE_MAIN
-}
-
 /// The links of all default routes in the list, also of next hops that do not work now.
-fn default_links(routes: &[RouteNetlinkMessage]) -> BTreeSet<u32> {
+fn default_links(routes: &[RouteNetlinkMessage], tables: &Tables) -> BTreeSet<u32> {
     let of_attribute = |attribute: &RouteAttribute| match attribute {
         RouteAttribute::Oif(index) => vec![*index],
         RouteAttribute::MultiPath(several) => several.iter().map(|hop| hop.interface_index).collect(),
@@ -106,7 +162,7 @@ fn default_links(routes: &[RouteNetlinkMessage]) -> BTreeSet<u32> {
         _ => Vec::new(),
     };
     let of_message = |message: &RouteNetlinkMessage| match message {
-        RouteNetlinkMessage::NewRoute(route) if is_default(route) => {
+        RouteNetlinkMessage::NewRoute(route) if tables.place(route).is_some() => {
             route.attributes.iter().flat_map(of_attribute).collect::<Vec<_>>()
         }
         // The enum is not ours; nothing else is a route.
@@ -116,10 +172,10 @@ fn default_links(routes: &[RouteNetlinkMessage]) -> BTreeSet<u32> {
 }
 
 /// The next hops of all default routes in the list, best first; equal ones in the kernel's order.
-fn default_routes(routes: &[RouteNetlinkMessage]) -> Vec<DefaultRoute> {
+fn default_routes(routes: &[RouteNetlinkMessage], tables: &Tables) -> Vec<DefaultRoute> {
     let of_message = |message: &RouteNetlinkMessage| match message {
-        RouteNetlinkMessage::NewRoute(route) if is_default(route) && route.header.kind == RouteType::Unicast => {
-            next_hops(route)
+        RouteNetlinkMessage::NewRoute(route) if route.header.kind == RouteType::Unicast => {
+            tables.place(route).map(|vrf| next_hops(route, vrf)).unwrap_or_default()
         }
         // The enum is not ours; nothing else is a route.
         _ => Vec::new(),
@@ -129,7 +185,7 @@ fn default_routes(routes: &[RouteNetlinkMessage]) -> Vec<DefaultRoute> {
     found
 }
 
-fn next_hops(route: &RouteMessage) -> Vec<DefaultRoute> {
+fn next_hops(route: &RouteMessage, vrf: Option<u32>) -> Vec<DefaultRoute> {
     let mut metric = 0;
     let mut hops = Vec::new();
     for attribute in &route.attributes {
@@ -150,7 +206,7 @@ fn next_hops(route: &RouteMessage) -> Vec<DefaultRoute> {
         _ => None,
     });
     hops.extend(gateway(&route.attributes).zip(link));
-    hops.into_iter().map(|(gateway, link)| DefaultRoute { gateway, link, metric }).collect()
+    hops.into_iter().map(|(gateway, link)| DefaultRoute { gateway, link, metric, vrf }).collect()
 }
 
 /// `None` for a route to a link without a gateway.
@@ -169,7 +225,7 @@ fn gateway(attributes: &[RouteAttribute]) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use netlink_packet_route::route::RouteNextHop;
+    use netlink_packet_route::route::{RouteHeader, RouteNextHop};
 
     use super::*;
 
@@ -191,7 +247,22 @@ mod tests {
     fn found(routes: Vec<RouteMessage>) -> Vec<(String, u32, u32)> {
         let messages: Vec<_> = routes.into_iter().map(RouteNetlinkMessage::NewRoute).collect();
         let texts = |route: DefaultRoute| (route.gateway.to_string(), route.link, route.metric);
-        default_routes(&messages).into_iter().map(texts).collect()
+        default_routes(&messages, &Tables::default()).into_iter().map(texts).collect()
+    }
+
+    #[test]
+    fn the_default_route_of_a_vrf_is_told_with_the_vrf_and_that_of_another_table_is_not() {
+        let in_table = |gateway: &str, number: u32| {
+            let mut message = via(gateway, 2, None);
+            message.header.table = 0;
+            message.attributes.push(RouteAttribute::Table(number));
+            RouteNetlinkMessage::NewRoute(message)
+        };
+        let tables = Tables([(1001, 7)].into());
+        let routes = [in_table("10.0.0.1", 1001), in_table("10.0.0.2", 1002), in_table("10.0.0.3", MAIN)];
+        let told: Vec<(String, Option<u32>)> =
+            default_routes(&routes, &tables).into_iter().map(|it| (it.gateway.to_string(), it.vrf)).collect();
+        assert_eq!(told, [("10.0.0.1".to_owned(), Some(7)), ("10.0.0.3".to_owned(), None)]);
     }
 
     #[test]
@@ -244,12 +315,13 @@ mod tests {
         let mut elsewhere = via("10.0.0.1", 5, None);
         elsewhere.header.destination_prefix_length = 8;
         let routes = [via("10.0.0.1", 2, None), route(vec![RouteAttribute::MultiPath(vec![dead])]), elsewhere];
-        let links = default_links(&routes.map(RouteNetlinkMessage::NewRoute));
+        let tables = Tables::default();
+        let links = default_links(&routes.map(RouteNetlinkMessage::NewRoute), &tables);
         assert_eq!(links, BTreeSet::from([2, 4]));
         let event = |index: u32| {
             let mut link = netlink_packet_route::link::LinkMessage::default();
             link.header.index = index;
-            may_move_default_routes(&RouteNetlinkMessage::NewLink(link), &links)
+            may_move_default_routes(&RouteNetlinkMessage::NewLink(link), &links, &tables)
         };
         assert_eq!([2, 4, 5, 77].map(event), [true, true, false, false], "77 is the link of a pod");
     }

@@ -104,13 +104,9 @@ fn readings() -> Readings {
             links.insert(name.into(), link_settings(&entry.path()));
         }
     }
-    Readings {
-        all: link_settings(&Path::new(SETTINGS).join("all")),
-        links,
-        default_route_links: default_route_links(
-            &std::fs::read_to_string("/proc/thread-self/net/route").unwrap_or_default(),
-        ),
-    }
+    let routes = std::fs::read_to_string("/proc/thread-self/net/route").unwrap_or_default();
+    let [default_route_links, extra_links] = default_route_links(&routes);
+    Readings { all: link_settings(&Path::new(SETTINGS).join("all")), links, default_route_links, extra_links }
 }
 
 fn link_settings(folder: &Path) -> LinkSettings {
@@ -118,14 +114,31 @@ fn link_settings(folder: &Path) -> LinkSettings {
         let text = std::fs::read_to_string(folder.join(name)).unwrap_or_default();
         text.trim().parse().unwrap_or_default()
     };
-    LinkSettings { arp_ignore: read("arp_ignore"), arp_announce: read("arp_announce"), rp_filter: read("rp_filter") }
+    LinkSettings {
+        arp_ignore: read("arp_ignore"),
+        arp_announce: read("arp_announce"),
+        rp_filter: read("rp_filter"),
+        src_valid_mark: read("src_valid_mark"),
+    }
 }
 
-/// proc(5): interface, destination and gateway in hexadecimal, flags, …, mask as the eighth field.
-fn default_route_links(table: &str) -> BTreeSet<InterfaceName> {
+/// proc(5): interface, destination and gateway in hexadecimal, flags, …, metric and mask as the seventh and eighth field. Gives the
+/// links of the best default routes, and those that have only others.
+fn default_route_links(table: &str) -> [BTreeSet<InterfaceName>; 2] {
     let fields = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
     let defaults = fields.filter(|fields| fields.get(1) == Some(&"00000000") && fields.get(7) == Some(&"00000000"));
-    defaults.filter_map(|fields| fields.first().map(|link| InterfaceName::from(*link))).collect()
+    let link_and_metric = |fields: Vec<&str>| {
+        let metric: u32 = fields.get(6)?.parse().ok()?;
+        Some((InterfaceName::from(*fields.first()?), metric))
+    };
+    let all: Vec<(InterfaceName, u32)> = defaults.filter_map(link_and_metric).collect();
+    let least = all.iter().map(|(_, metric)| *metric).min();
+    let links = |best: bool| {
+        all.iter().filter(move |(_, metric)| (Some(*metric) == least) == best).map(|(link, _)| link.clone())
+    };
+    let best: BTreeSet<InterfaceName> = links(true).collect();
+    let extra = links(false).filter(|link| !best.contains(link)).collect();
+    [best, extra]
 }
 
 fn set(setting: &Sysctl) -> io::Result<()> {
@@ -141,7 +154,10 @@ mod tests {
         let table = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n\
                      eth0\t00000000\t0100000A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
                      eth1\t0000000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n";
-        assert_eq!(default_route_links(table), BTreeSet::from(["eth0".into()]));
-        assert_eq!(default_route_links(""), BTreeSet::new());
+        let none = BTreeSet::new();
+        assert_eq!(default_route_links(table), [BTreeSet::from(["eth0".into()]), none.clone()]);
+        assert_eq!(default_route_links(""), [none.clone(), none]);
+        let worse = format!("{table}eth2\t00000000\t010200C0\t0003\t0\t0\t200\t00000000\t0\t0\t0\n");
+        assert_eq!(default_route_links(&worse), [BTreeSet::from(["eth0".into()]), BTreeSet::from(["eth2".into()])]);
     }
 }

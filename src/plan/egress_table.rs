@@ -74,7 +74,8 @@ impl EgressTable {
     pub fn renew_hops(&mut self, world: &World, slots: u8) {
         let owners: BTreeSet<NodeName> = self.users.keys().cloned().collect();
         let before = self.slots.clone();
-        self.slots.retain(|owner, _| owners.contains(owner));
+        // The highest numbers may have been taken for networks since.
+        self.slots.retain(|owner, slot| owners.contains(owner) && slot.number <= slots);
         for owner in owners {
             let [v4, v6] = Family::BOTH.map(|family| self.hop(&owner, family, world));
             match self.slots.get_mut(&owner) {

@@ -38,6 +38,7 @@ mod prefixes;
 pub mod ranking;
 mod reach;
 mod removals;
+mod returns;
 mod rivals;
 mod route_table;
 pub mod sharing;

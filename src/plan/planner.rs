@@ -37,9 +37,10 @@ use crate::plan::ownership::Ownership;
 use crate::plan::placement::{Handover, Placement};
 use crate::plan::prefixes::Prefixes;
 use crate::plan::removals::Removals;
+use crate::plan::returns::Returns;
 use crate::plan::rivals::Rivals;
 use crate::plan::route_table::RouteTable;
-use crate::plan::slice::{BfdSlice, BgpSlice, BindSlice, EgressSlice, L2Slice, PulseSlice, StatusSlice};
+use crate::plan::slice::{BfdSlice, BgpSlice, BindSlice, EgressSlice, L2Slice, PulseSlice, StatusSlice, VrfSlice};
 use crate::plan::tickets::Tickets;
 use crate::plan::verdict::{Inputs, Verdict, Wish, Work, judge};
 use crate::reason::Reason;
@@ -56,6 +57,7 @@ pub struct Plan {
     pub disputes: OrdMap<(PeerName, IpNet), Arc<Vec<Dispute>>>,
     pub bind: BindSlice,
     pub egress: EgressSlice,
+    pub vrfs: VrfSlice,
     /// Why this node cannot lead packets to owners of egress addresses, for those that it cannot reach.
     pub unreached: Arc<BTreeMap<(NodeName, Family), Reason>>,
     pub pulse: PulseSlice,
@@ -97,6 +99,7 @@ pub struct Moved {
     pub bfd: bool,
     pub bind: bool,
     pub egress: bool,
+    pub vrfs: bool,
     pub pulse: bool,
     pub status: bool,
 }
@@ -123,6 +126,7 @@ pub struct Planner {
     stale: bool,
     binds: BindTable,
     egress: EgressTable,
+    returns: Returns,
     tickets: Tickets,
     removals: Removals,
     rivals: Rivals,
@@ -169,6 +173,7 @@ impl Planner {
             stale: false,
             binds: BindTable::default(),
             egress: EgressTable::default(),
+            returns: Returns::default(),
             tickets: Tickets::default(),
             removals: Removals::default(),
             rivals: Rivals::default(),
@@ -325,6 +330,7 @@ impl Planner {
             self.renew_peers();
             self.renew_bfd();
             self.renew_own_addresses();
+            self.renew_returns();
         }
         let changes = self.judge_dirty(now);
         self.renew_egress(host);
@@ -459,6 +465,7 @@ impl Planner {
             self.dirty.services.insert(key.clone());
         }
         self.put_work(key, work);
+        self.returns.put(key, decision.announcements.iter().map(|it| it.address).collect());
         if before.as_deref() == Some(&decision) {
             return None;
         }
@@ -473,6 +480,7 @@ impl Planner {
         self.overlaps.put(key, None, now);
         self.moved.status |= self.plan.status.services.remove(key).is_some();
         self.put_work(key, Work::default());
+        self.returns.put(key, Vec::new());
         let before = self.plan.decisions.remove(key)?;
         let gone: Vec<IpAddr> = before.announcements.iter().map(|it| it.address).collect();
         let gone = gone.into_iter().filter(|address| !self.is_on_link_for_others(key, *address, |_| true));

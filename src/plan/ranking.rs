@@ -27,7 +27,13 @@ pub fn covering<'a, 'b>(
     let of_pool = |l2: &L2| l2.pools.is_empty() || l2.pools.contains(pool);
     let selects = |selector: &Selector| tenants.clone().any(|service| selector.matches(&service.labels));
     let covers = |l2: &L2| of_pool(l2) && l2.service_selector.as_ref().is_none_or(selects);
-    config.l2.iter().zip(&context.l2).filter(|(l2, _)| covers(l2)).collect()
+    let vrf = config.pools.iter().find(|it| it.name == *pool).and_then(|it| it.vrf.as_ref());
+    let within = |(l2, context): (&'a L2, &'a L2Context)| match (vrf, &l2.vrf) {
+        (None, _) => Some((l2, context)),
+        (Some(vrf), None) => Some((l2, context.in_vrf(vrf)?)),
+        (Some(vrf), Some(of_l2)) => (vrf == of_l2).then_some((l2, context)),
+    };
+    config.l2.iter().zip(&context.l2).filter(|(l2, _)| covers(l2)).filter_map(within).collect()
 }
 
 /// The node that an operator chose for an address: the one that its Services name, of several the first by name.

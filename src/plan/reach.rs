@@ -28,6 +28,9 @@ pub(super) fn address(
     if world.peer_orders.get(&settings.name).is_some_and(|orders| orders.shut) {
         return Err(Reason::PeerShutByOperator);
     }
+    if let Some(vrf) = &settings.vrf {
+        usable_vrf(vrf, world)?;
+    }
     let session = world.sessions.get(&settings.name);
     let proven = before.filter(|_| session.is_some_and(|session| session.state == SessionState::Established));
     match &settings.address {
@@ -37,8 +40,8 @@ pub(super) fn address(
             let failed = before.is_some_and(|before| session.is_some_and(|session| has_failed(session, before)));
             on_link(interface, before, proven.is_some(), failed, world)
         }
-        PeerAddress::Gateway => match (gateway(before, taken, world), proven) {
-            (Err(Reason::NoDefaultRoute), Some(proven)) => Ok(proven.clone()),
+        PeerAddress::Gateway => match (gateway(settings.vrf.as_ref(), before, taken, world), proven) {
+            (Err(Reason::NoDefaultRoute | Reason::NoDefaultRouteInVrf { .. }), Some(proven)) => Ok(proven.clone()),
             (found, _) => found,
         },
     }
@@ -90,6 +93,15 @@ fn on_link(
     }
 }
 
+/// A VRF that is not there, or is down, has no way to any peer.
+fn usable_vrf(vrf: &InterfaceName, world: &World) -> Result<(), Reason> {
+    match world.links.values().find(|link| link.name == *vrf) {
+        Some(device) if device.up => Ok(()),
+        Some(_) => Err(Reason::LinkDown { interface: vrf.clone() }),
+        None => Err(Reason::NoSuchInterface { interface: vrf.clone() }),
+    }
+}
+
 fn usable_link<'w>(interface: &InterfaceName, world: &'w World) -> Result<&'w Link, Reason> {
     let interface = interface.clone();
     let Some(link) = world.links.values().find(|link| link.name == interface) else {
@@ -106,24 +118,35 @@ fn usable_link<'w>(interface: &InterfaceName, world: &'w World) -> Result<&'w Li
 
 /// A next hop of the preferred default route: the one of a moment ago as long as it is one, else the first that has no session yet.
 fn gateway(
+    vrf: Option<&InterfaceName>,
     before: Option<&ScopedAddress>,
     taken: &BTreeSet<ScopedAddress>,
     world: &World,
 ) -> Result<ScopedAddress, Reason> {
-    let gateways = gateways(world);
+    let gateways = gateways(vrf, world);
     let before = before.filter(|before| gateways.contains(before));
     let free = || gateways.iter().find(|gateway| !taken.contains(gateway));
     match before.or_else(free) {
         Some(gateway) => Ok(gateway.clone()),
-        None if gateways.is_empty() => Err(Reason::NoDefaultRoute),
+        None if gateways.is_empty() => {
+            Err(vrf.map_or(Reason::NoDefaultRoute, |vrf| Reason::NoDefaultRouteInVrf { vrf: vrf.clone() }))
+        }
         None => Err(Reason::NoOtherGateway),
     }
 }
 
-/// The next hops of the preferred default route, of IPv4 if that has one, in the kernel's order. Two top-of-rack routers are two.
-fn gateways(world: &World) -> Vec<ScopedAddress> {
+/// The next hops of the preferred default route of the main table or a VRF, of IPv4 if that has one, in the kernel's order. Two
+/// top-of-rack routers are two.
+fn gateways(vrf: Option<&InterfaceName>, world: &World) -> Vec<ScopedAddress> {
+    let name = |index: u32| world.links.get(&index).map(|device| &device.name);
+    let is_of_table = |route: &&DefaultRoute| match (vrf, route.vrf) {
+        (None, None) => true,
+        (Some(vrf), Some(index)) => name(index) == Some(vrf),
+        (None, Some(_)) | (Some(_), None) => false,
+    };
     let of_family = |v4: bool| {
-        let routes = || world.default_routes.iter().filter(move |route| route.gateway.is_ipv4() == v4);
+        let routes =
+            || world.default_routes.iter().filter(is_of_table).filter(move |route| route.gateway.is_ipv4() == v4);
         let found = |route: &DefaultRoute| Some((scoped(route.gateway, route.link, world)?, route.metric));
         let best = routes().find_map(found).map(|(_, metric)| metric);
         let mut gateways = Vec::new();
@@ -163,7 +186,7 @@ pub(super) fn further(
     if settings.shutdown {
         return BTreeMap::new();
     }
-    let gateways = gateways(world);
+    let gateways = gateways(settings.vrf.as_ref(), world);
     let named = |address: ScopedAddress| (PeerName::from(format!("{}{FURTHER}{address}", settings.name)), address);
     if gateways.is_empty() {
         // As the peer's own session does, one that is established holds while there is no default route.
@@ -255,6 +278,7 @@ mod tests {
             gateway: gateway.parse().unwrap(),
             link: ETH0,
             metric: *metric,
+            vrf: None,
         };
         Fact::DefaultRoutes(routes.iter().map(route).collect())
     }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -105,6 +105,43 @@ pub struct EgressSlice {
     /// How each slot's node is reached: the next hop of IPv4, and of IPv6.
     pub hops: Arc<BTreeMap<u8, [Option<Hop>; 2]>>,
     /// Destinations inside of the cluster: packets to them are left alone.
+    pub cluster: Arc<BTreeSet<IpNet>>,
+    /// The networks beside that of the default route: what comes in by one to a Service is answered by it.
+    pub networks: Arc<Vec<ReturnNetwork>>,
+    /// The addresses of Services; empty without such a network.
+    pub served: OrdSet<IpAddr>,
+}
+
+/// A network of this node beside that of its default route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReturnNetwork {
+    /// Of the VRF device, or of the link.
+    pub name: InterfaceName,
+    /// Its number in the marks. No other network and no owner of an egress address has it.
+    pub slot: u8,
+    /// Its links by their indices. Never empty.
+    pub links: BTreeMap<u32, InterfaceName>,
+    pub table: ReturnTable,
+}
+
+/// The routing table that leads out by a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReturnTable {
+    /// That of the VRF.
+    Vrf(u32),
+    /// One that crier makes for the link: the next hops of its default routes, one of each family at most, and its subnets.
+    Own { gateways: Vec<IpAddr>, subnets: Vec<IpNet> },
+}
+
+/// For the kernel: the VRFs of this host.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct VrfSlice {
+    /// There is a plan at all.
+    pub planned: bool,
+    /// All objects are known.
+    pub complete: bool,
+    pub vrfs: Arc<Vec<config::Vrf>>,
+    /// Destinations inside of the cluster: packets to them never look into the table of a VRF.
     pub cluster: Arc<BTreeSet<IpNet>>,
 }
 

@@ -381,7 +381,7 @@ asn = 64512
             serving_without_node: 1,
             addresses: Default::default(),
         };
-        let hop = |last: u8| DefaultRoute { gateway: IpAddr::from([10, 0, 0, last]), link: 2, metric: 0 };
+        let hop = |last: u8| DefaultRoute { gateway: IpAddr::from([10, 0, 0, last]), link: 2, metric: 0, vrf: None };
         for fact in [
             Fact::LinksListed,
             Fact::Service(key.clone(), Some(Arc::new(service))),

@@ -48,9 +48,8 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(peers.iter().filter(wanted).filter_map(of_peer));
     problems.extend(bfd::problems(snapshot));
     problems.extend(disputes(snapshot));
-    problems.extend(
-        world.host_problems.iter().chain(&world.listen_problems).chain(&world.egress_problems).map(ToString::to_string),
-    );
+    let of_host = [&world.host_problems, &world.listen_problems, &world.egress_problems, &world.vrf_problems];
+    problems.extend(of_host.into_iter().flatten().map(ToString::to_string));
     problems.extend(of_data_path(snapshot));
     problems.extend(without_prefix(snapshot));
     problems.extend(without_link(snapshot));

@@ -54,7 +54,7 @@ pub enum Fact {
     /// A host with this link-local address, on the link of this index, has opened a connection to our BGP port. Valid
     /// until the link goes down.
     Caller(u32, Ipv6Addr),
-    /// The next hops of this host's default routes: all of them, the preferred one in front.
+    /// The next hops of this host's default routes, of the main table and of VRFs: all of them, the preferred one in front.
     DefaultRoutes(Vec<DefaultRoute>),
     /// Whether this agent sends and hears pulses at all.
     Pulses(Pulses),
@@ -90,6 +90,8 @@ pub enum Fact {
     ClusterConfig(ClusterConfig, Arc<Vec<(String, String)>>),
     /// All that keeps this node from holding egress pods to their Services' addresses.
     Egress(Vec<HostProblem>),
+    /// All that VRFs of the configuration lack on this host.
+    Vrfs(Vec<HostProblem>),
     /// Wait for no list any longer: act on the last known state, even if no list was ever complete.
     FailStatic,
     /// The agent stops: this node takes nothing any more, and says nothing for what it still answers for.
@@ -133,6 +135,7 @@ impl Fact {
             | Fact::Peer(_, PeerOrder::Reset | PeerOrder::Refresh)
             | Fact::ClusterConfig(..)
             | Fact::Egress(_)
+            | Fact::Vrfs(_)
             | Fact::FailStatic
             | Fact::Leaving => false,
         }

@@ -282,7 +282,7 @@ pub struct Link {
     pub addresses: Vec<IpNet>,
 }
 
-/// One next hop of a default route of this host. Routes to a link without a next hop are left out.
+/// One next hop of a default route of this host, in the main table or in that of a VRF. Routes to a link without a next hop are left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DefaultRoute {
     pub gateway: IpAddr,
@@ -290,6 +290,9 @@ pub struct DefaultRoute {
     pub link: u32,
     /// Lower is preferred, within a family.
     pub metric: u32,
+    /// The index of the VRF device whose table the route is in; `None` for the main table.
+    #[serde(default)]
+    pub vrf: Option<u32>,
 }
 
 /// Another station uses or claims an address that this node is to answer for.

@@ -80,6 +80,8 @@ pub struct World {
     pub cluster_texts: Arc<Vec<(String, String)>>,
     /// What keeps egress pods from being held to their Services' addresses.
     pub egress_problems: Vec<HostProblem>,
+    /// What VRFs of the configuration lack on this host.
+    pub vrf_problems: Vec<HostProblem>,
     /// Of this node; good where nothing tells.
     pub data_path: DataPath,
     /// What operators wanted of peers, by the name of the `[[bgp.peer]]`.
@@ -173,6 +175,7 @@ impl Default for World {
             listen_problems: Vec::new(),
             manifest_problems: Vec::new(),
             egress_problems: Vec::new(),
+            vrf_problems: Vec::new(),
             data_path: DataPath::UNWATCHED,
             peer_orders: OrdMap::new(),
             drain: None,
@@ -318,6 +321,10 @@ impl World {
             }
             Fact::Egress(problems) => {
                 self.egress_problems = problems;
+                Touched::Nothing
+            }
+            Fact::Vrfs(problems) => {
+                self.vrf_problems = problems;
                 Touched::Nothing
             }
             Fact::DataPath(path) => everything_if(std::mem::replace(&mut self.data_path, path.clone()) != path),

@@ -6,10 +6,10 @@ use super::communities::community;
 use super::{Check, Section, Written as Value, section};
 use crate::address::{AddressRange, Family};
 use crate::community::Community;
-use crate::config::key::{MOST_U32, flag, list, number, selector, set};
+use crate::config::key::{MOST_U32, flag, list, number, selector, set, vrf};
 use crate::config::reader::Reader;
 use crate::config::seen;
-use crate::names::{PeerName, PoolName};
+use crate::names::{InterfaceName, PeerName, PoolName};
 use crate::selector::Selector;
 
 section! {
@@ -25,6 +25,10 @@ section! {
         /// Empty: all peers.
         pub peers: Vec<PeerName> =
             set("peers", "peer names", seen::peer, "The peers to announce to; [] announces to all.").shown("[\"tor\"]"), touches Decisions;
+        /// Of the peers above, those in this VRF.
+        pub vrf: Option<InterfaceName> = vrf("vrf", "Of these peers, only those in this VRF.")
+            .optional("peers of every VRF and of none")
+            .shown("\"red\""), touches Decisions;
         pub service_selector: Option<Selector> = selector("service-selector", "Only Services with these labels.")
             .optional("every Service")
             .shown("\"expose=wan\""), touches Decisions;

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{Check, Section, section};
 use crate::config::complaint::Problem;
-use crate::config::key::{MOST_U32, duration, number, set, text};
+use crate::config::key::{MOST_U32, duration, flag, number, set, text};
 use crate::config::reader::Reader;
 use crate::config::shape::written;
 
@@ -34,13 +34,13 @@ section! {
             .default(0x00f0_0000)
             .trade("Four bits serve 15 owners. The bits must be used by nobody else: kube-proxy has 0xc000, Calico takes its \
                  bits from 0xffff0000 (0x00f00000 may be taken from its mask by iptablesMarkMask), Cilium has 0xffff0f00."), touches Restart;
-        /// Of the rules that lead marked packets to the tables below.
-        pub rule_priority: u32 = number("rule-priority", "", 1, 32_765,
-            "The priority of crier's policy routing rules for these marks.")
+        /// Of the rules that lead marked packets to the tables below. The two after it are used too.
+        pub rule_priority: u32 = number("rule-priority", "", 1, 32_763,
+            "The priority of crier's policy routing rules for these marks; the next two are used too.")
             .default(1500), touches Restart;
         /// The first of as many tables as there are marks.
         pub first_route_table: u32 = number("first-route-table", "", 256, 0x7fff_ffff,
-            "The number of the first routing table that crier uses, one for each mark.")
+            "The number of the first routing table that crier uses, one for each mark; those for networks follow 200 behind.")
             .default(6770), touches Restart;
         /// Besides the addresses and pod networks of the Nodes.
         pub cluster_networks: Vec<IpNet> = set("cluster-networks", "CIDRs", |text, _| network(text),
@@ -48,6 +48,12 @@ section! {
              alone.")
             .shown("[\"10.244.0.0/16\"]")
             .trade("A CNI that assigns addresses of its own (Calico, Cilium) does not fill podCIDRs rightly: name its networks here."), touches Decisions;
+        /// Also without any Service with egress.
+        pub symmetric_return: bool = flag("symmetric-return", true,
+            "Answer what comes in to a Service by an extra network (a [[vrf]], or a link with a default route of a worse \
+             metric) by that network.")
+            .trade("Each such network takes one of the marks above. With false, replies leave by the default route, which routers and \
+                 firewalls on the way may drop."), touches Decisions;
         /// How long a pod stays held after its Service has gone or asks for egress no more.
         pub release_after: Duration = duration("release-after", Duration::ZERO, Duration::from_secs(86_400),
             "How long packets of a pod are still held back after its Service was deleted or its annotation removed.")

@@ -7,7 +7,7 @@ use super::preference::Preference;
 use super::{Check, Section, section};
 use crate::address::MacAddress;
 use crate::config::complaint::Problem;
-use crate::config::key::{HOUR, duration, flag, interfaces, selector, set, text, word};
+use crate::config::key::{HOUR, duration, flag, interfaces, selector, set, text, vrf, word};
 use crate::config::shape::written;
 use crate::config::words::words;
 use crate::config::{duration, seen};
@@ -32,6 +32,10 @@ section! {
         .shown("[\"eth0\", \"bond*\"]"), touches Decisions;
         pub exclude_interfaces: Vec<InterfacePattern> =
             interfaces("exclude-interfaces", "Interfaces that are never announced on.").shown("[\"docker*\"]"), touches Decisions;
+        /// Only links in it.
+        pub vrf: Option<InterfaceName> = vrf("vrf", "Announce on interfaces in this VRF only.")
+            .optional("on interfaces of every VRF and of none")
+            .shown("\"red\""), touches Decisions;
         pub nodes: Option<Selector> = selector("nodes", "The nodes that may announce, by their labels.")
             .optional("every node")
             .shown("\"rack=a\""), touches Decisions;

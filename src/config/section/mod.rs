@@ -120,10 +120,6 @@ impl Section {
     const fn many(path: &'static str, summary: &'static str) -> Section {
         Section { repeated: true, ..Section::one(path, summary) }
     }
-
-    const fn not_yet(self, what: &'static str) -> Section {
-        Section { available: Available::NotYet(what), ..self }
-    }
 }
 
 /// The section's header as it is written in a file.

@@ -12,7 +12,7 @@ use super::{Check, Section, section};
 use crate::address::{Family, ScopedAddress};
 use crate::config::complaint::{Place, Problem};
 use crate::config::key::{
-    HOUR, asn, duration, flag, flag_or_auto, interface, name, number, peer_asn, port, secret, selector, text,
+    HOUR, asn, duration, flag, flag_or_auto, name, number, peer_asn, port, secret, selector, text, vrf,
 };
 use crate::config::reader::Reader;
 use crate::config::secrets::SecretFile;
@@ -139,10 +139,9 @@ section! {
             .optional("every node")
             .shown("\"rack=a\""), touches Decisions;
         /// The device of the VRF that the peer is in.
-        pub vrf: Option<InterfaceName> = interface(
+        pub vrf: Option<InterfaceName> = vrf(
             "vrf",
-            "the name of a VRF device",
-            "Reach the peer in this VRF. crier does not create the device: it must exist.",
+            "Reach the peer in this VRF: a [[vrf]], or in a file without any, a device that exists.",
         )
         .optional("the main routing table")
         .shown("\"red\""), touches Session;

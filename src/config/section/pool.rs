@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::{Check, Section, section};
 use crate::address::{AddressRange, AddressRangeError, Family};
 use crate::config::complaint::{Place, Problem};
-use crate::config::key::{HOUR, MOST_U32, duration, flag, interface, list, name, number, selector, set};
+use crate::config::key::{HOUR, MOST_U32, duration, flag, interface, list, name, number, selector, set, vrf};
 use crate::config::reader::Reader;
 use crate::config::seen::{SeenRange, unique};
 use crate::config::shape::written;
@@ -97,6 +97,10 @@ section! {
             interface("bind", "an interface name", "Add announced addresses to this interface, on hosts without kube-proxy.")
                 .optional("none; kube-proxy accepts the traffic")
                 .shown("\"lo\""), touches Decisions;
+        /// On links in this VRF and to peers in it, and nowhere else.
+        pub vrf: Option<InterfaceName> = vrf("vrf", "Announce the addresses in this VRF only: on its interfaces, and to peers in it.")
+            .optional("wherever [[l2]] and [[bgp.advertisement]] say")
+            .shown("\"red\""), touches Decisions;
     }
 }
 

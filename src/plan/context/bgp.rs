@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use crate::address::LocalAddress;
 use crate::community::Community;
 use crate::config::{self, Config};
-use crate::names::{NodeName, PeerName};
+use crate::names::{InterfaceName, NodeName, PeerName};
 use crate::plan::slice::Listen;
 use crate::plan::{elect, reach};
 use crate::reason::Reason;
@@ -46,6 +46,11 @@ impl BgpContext {
         }
     }
 
+    /// Whether the peer is in the VRF.
+    pub fn is_in_vrf(&self, peer: &PeerName, vrf: &InterfaceName) -> bool {
+        self.peers.iter().any(|it| it.name == *peer && it.vrf.as_ref() == Some(vrf))
+    }
+
     /// `node` is this node, where it is known.
     pub(super) fn of(config: &Config, me: &NodeName, node: Option<&Node>, drain: Option<DrainStage>) -> BgpContext {
         let selects = |selector: &Option<Selector>| {
@@ -70,6 +75,7 @@ impl BgpContext {
             }),
             peers: peers
                 .iter()
+                .filter(|peer| it.vrf.is_none() || it.vrf == peer.vrf)
                 .map(|peer| peer.name.clone())
                 .filter(|name| it.peers.is_empty() || it.peers.contains(name))
                 .collect(),

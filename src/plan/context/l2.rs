@@ -58,6 +58,8 @@ pub struct L2Context {
     number: L2Number,
     /// The links by their indices, with their subnets.
     links: Vec<(u32, Vec<IpNet>)>,
+    /// The same with only the links in a VRF, for the pools that are announced in that VRF alone.
+    in_vrf: BTreeMap<InterfaceName, L2Context>,
 }
 
 /// What this node says of itself in its pulses, apart from what it owns, and where.
@@ -70,13 +72,27 @@ pub struct PulseContext {
 
 impl L2Context {
     pub(super) fn of(
+        config: &Config,
         (l2, number): (&L2, L2Number),
         me: &NodeName,
         nodes: &OrdMap<NodeName, Arc<Node>>,
         own: Own<'_>,
         world: &World,
     ) -> L2Context {
-        l2_context((l2, number), me, nodes, own, world)
+        let all = l2_context((l2, number), me, nodes, own, world);
+        let covered = config.pools.iter().filter(|pool| l2.pools.is_empty() || l2.pools.contains(&pool.name));
+        let vrfs: BTreeSet<&InterfaceName> =
+            covered.filter_map(|pool| pool.vrf.as_ref()).filter(|_| l2.vrf.is_none()).collect();
+        let within = |vrf: &InterfaceName| {
+            let l2 = L2 { vrf: Some(vrf.clone()), ..l2.clone() };
+            (vrf.clone(), l2_context((&l2, number), me, nodes, own, world))
+        };
+        L2Context { in_vrf: vrfs.into_iter().map(within).collect(), ..all }
+    }
+
+    /// What holds for a pool that is announced in this VRF alone.
+    pub fn in_vrf(&self, vrf: &InterfaceName) -> Option<&L2Context> {
+        self.in_vrf.get(vrf)
     }
 
     /// The other agents that are heard where this node would answer for an address, each on one of the links.
@@ -125,7 +141,9 @@ impl L2Context {
 
     /// Every electorate of this `[[l2]]`, in an order that depends on nothing but its links.
     pub(super) fn electorates(&self) -> impl Iterator<Item = &Electorate> {
-        std::iter::once(&self.electorate).chain(self.by_link.iter().map(|(_, electorate)| electorate))
+        std::iter::once(self)
+            .chain(self.in_vrf.values())
+            .flat_map(|it| std::iter::once(&it.electorate).chain(it.by_link.iter().map(|(_, electorate)| electorate)))
     }
 
     /// It covers the same links, in the same way.
@@ -135,6 +153,8 @@ impl L2Context {
             && self.rule == other.rule
             && self.links == other.links
             && self.by_link.iter().map(|(nets, _)| nets).eq(other.by_link.iter().map(|(nets, _)| nets))
+            && self.in_vrf.len() == other.in_vrf.len()
+            && self.in_vrf.iter().all(|(vrf, it)| other.in_vrf.get(vrf).is_some_and(|other| it.has_same_links(other)))
     }
 
     /// Who may answer for an address: where one link alone has its subnet, those that are alive on that link; without pulses
@@ -229,7 +249,8 @@ fn l2_context(
     };
     let links = links.iter().map(|link| (link.index, link.addresses.clone())).collect();
     let prefers_endpoints = l2.prefer_endpoints && world.pulses != Pulses::Off;
-    L2Context { electorate, by_link, interfaces, subnets, rule: l2.subnet, prefers_endpoints, number, links }
+    let (rule, in_vrf) = (l2.subnet, BTreeMap::new());
+    L2Context { electorate, by_link, interfaces, subnets, rule, prefers_endpoints, number, links, in_vrf }
 }
 
 /// Without pulses: for each subnet that some Node's address is in, which of the nodes may answer for its addresses. A node on
@@ -345,12 +366,19 @@ pub fn numbers(config: &Config) -> Vec<L2Number> {
 }
 
 fn usable_links<'a>(l2: &L2, node: Option<&Node>, world: &'a World) -> impl Iterator<Item = &'a Link> {
-    world.links.values().filter(move |link| is_usable(link) && is_wanted(l2, node, link))
+    world.links.values().filter(move |link| is_usable(link) && is_wanted(l2, node, link) && is_in_vrf(l2, link, world))
+}
+
+fn is_in_vrf(l2: &L2, link: &Link, world: &World) -> bool {
+    let of_link = || link.vrf.and_then(|index| world.links.get(&index)).map(|device| &device.name);
+    l2.vrf.as_ref().is_none_or(|vrf| of_link() == Some(vrf))
 }
 
 /// Why no link of this node is usable: that of the link that was asked for by name or pattern, if there is one.
 fn no_link(l2: &L2, node: Option<&Node>, world: &World) -> Reason {
-    let asked_for = |link: &&Link| !l2.interfaces.is_empty() && !link.loopback && is_wanted(l2, node, link);
+    let asked_for = |link: &&Link| {
+        !l2.interfaces.is_empty() && !link.loopback && is_wanted(l2, node, link) && is_in_vrf(l2, link, world)
+    };
     match world.links.values().find(asked_for) {
         Some(Link { name, up: false, .. }) => Reason::LinkDown { interface: name.clone() },
         Some(Link { name, carrier: false, .. }) => Reason::NoCarrier { interface: name.clone() },
@@ -382,5 +410,7 @@ pub fn describe_interfaces(l2: &L2) -> String {
             InterfacePattern::StartsWith(start) => format!("{start}*"),
         })
         .collect();
-    if texts.is_empty() { "no Ethernet link is up".to_owned() } else { format!("wanted {}", texts.join(", ")) }
+    let links =
+        if texts.is_empty() { "no Ethernet link is up".to_owned() } else { format!("wanted {}", texts.join(", ")) };
+    l2.vrf.as_ref().map_or(links.clone(), |vrf| format!("{links} in VRF {vrf}"))
 }

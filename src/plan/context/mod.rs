@@ -33,7 +33,7 @@ impl Context {
         let nodes = nodes::known_nodes(config, me, world);
         let node = nodes.get(me).map(|node| &**node);
         let numbered = config.l2.iter().zip(own.digests.l2().iter().copied());
-        let l2: Vec<L2Context> = numbered.map(|it| L2Context::of(it, me, &nodes, own, world)).collect();
+        let l2: Vec<L2Context> = numbered.map(|it| L2Context::of(config, it, me, &nodes, own, world)).collect();
         let pulse = PulseContext::of(config, node, &l2, own, world);
         let path = PathContext::of(me, &nodes, world, own.grade);
         Context { l2, pulse, bgp: BgpContext::of(config, me, node, world.drain_stage()), path }

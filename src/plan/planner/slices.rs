@@ -15,7 +15,7 @@ use crate::plan::bfd::watched;
 use crate::plan::context::{PulseContext, bgp, l2};
 use crate::plan::decision::Decision;
 use crate::plan::notice::{condition, loss, notice, pools};
-use crate::plan::slice::{PeerSlice, PulseSlice, ServiceStatus, StatusWrite};
+use crate::plan::slice::{PeerSlice, PulseSlice, ServiceStatus, StatusWrite, VrfSlice};
 use crate::plan::verdict::Wish;
 use crate::plan::{manners, reach, stations};
 use crate::reason::Reason;
@@ -184,7 +184,8 @@ impl Planner {
     /// How egress pods leave. `host`: nodes or links may have changed.
     pub(super) fn renew_egress(&mut self, host: bool) {
         if self.egress.needs_hops() {
-            let slots = self.config.egress.slots();
+            let networks = u8::try_from(self.returns.networks().len()).unwrap_or(u8::MAX);
+            let slots = self.config.egress.slots().saturating_sub(networks);
             self.egress.renew_hops(&self.world, slots);
         }
         let egress = &mut self.plan.egress;
@@ -198,6 +199,11 @@ impl Planner {
             egress.hops = Arc::new(self.egress.hops());
             self.plan.unreached = Arc::new(self.egress.obstacles());
         }
+        if self.returns.take_moved() {
+            self.moved.egress = true;
+            egress.networks = self.returns.networks().clone();
+            egress.served = self.returns.served().clone();
+        }
         if host {
             let of_nodes = self.world.nodes.values().flat_map(|node| {
                 node.addresses.iter().copied().map(host_prefix).chain(node.pod_networks.iter().map(IpNet::trunc))
@@ -208,6 +214,31 @@ impl Planner {
                 self.moved.egress = true;
                 egress.cluster = Arc::new(cluster);
             }
+            self.renew_vrfs(complete);
+        }
+    }
+
+    /// By which networks of this node replies leave.
+    pub(super) fn renew_returns(&mut self) {
+        if !self.returns.renew(&self.config, &self.world) {
+            return;
+        }
+        for (key, decision) in &self.plan.decisions {
+            self.returns.put(key, decision.announcements.iter().map(|it| it.address).collect());
+        }
+    }
+
+    /// `complete`: all objects are known.
+    fn renew_vrfs(&mut self, complete: bool) {
+        let slice = VrfSlice {
+            planned: true,
+            complete,
+            vrfs: kept(&self.plan.vrfs.vrfs, self.config.vrfs.clone()),
+            cluster: self.plan.egress.cluster.clone(),
+        };
+        if self.plan.vrfs != slice {
+            self.moved.vrfs = true;
+            self.plan.vrfs = slice;
         }
     }
 

@@ -124,3 +124,35 @@ fn another_configuration_renews_the_networks_of_the_cluster_and_moves_no_pod() {
     story.turn();
     assert_eq!(mapping(&story), Mapping::Held, "nobody announces the address any more");
 }
+
+#[test]
+fn another_node_announces_as_soon_as_the_agent_of_the_elected_one_is_silent_although_its_node_is_ready() {
+    let (first, second) = first_and_second();
+    let mut story = sending_on(second.as_str());
+    story.tell(Fact::Pulses(Pulses::On { authenticated: true }));
+    let third = ["a", "b", "c"].map(NodeName::from).into_iter().find(|name| *name != first && *name != second);
+    let third = third.expect("there are three");
+    let of = |members: &[&NodeName], silent: &[&NodeName]| {
+        let members: Vec<(&str, &[&str])> = members.iter().map(|name| (name.as_str(), &[][..])).collect();
+        let silent: Vec<&str> = silent.iter().map(|name| name.as_str()).collect();
+        roster(&members, &silent)
+    };
+    story.tell(of(&[&first, &third], &[]));
+    story.turn();
+    assert_eq!(owner(&story), Some(first.clone()));
+    story.tell(of(&[&third], &[&first]));
+    story.turn();
+    assert_eq!((owner(&story), mapping(&story)), (Some(second.clone()), translated()));
+    assert_eq!(story.routes(), ["192.168.35.100/32"]);
+    story.tell(of(&[&first, &third], &[]));
+    story.turn();
+    assert_eq!(owner(&story), Some(first.clone()), "it is back");
+    // An agent that starts later has never heard it, and knows where it would be heard.
+    story.tell(of(&[&third], &[]));
+    story.turn();
+    assert_eq!(owner(&story), Some(second));
+    // Where nobody is heard, nobody is known to be away.
+    story.tell(of(&[], &[]));
+    story.turn();
+    assert_eq!(owner(&story), Some(first));
+}

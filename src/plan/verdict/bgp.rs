@@ -106,6 +106,8 @@ fn announce(
     let mut routes: BTreeMap<IpNet, BTreeSet<PeerName>> = BTreeMap::new();
     let mut notes = Vec::new();
     let mut contributions = Vec::new();
+    let vrf = inputs.config.pools.iter().find(|pool| pool.name == held.pool).and_then(|pool| pool.vrf.as_ref());
+    let is_within = |peer: &&PeerName| vrf.is_none_or(|vrf| inputs.context.bgp.is_in_vrf(peer, vrf));
     for (number, advertisement, context) in covering.iter().filter(|(_, _, context)| context.selected) {
         let length = match family {
             Family::V4 => advertisement.aggregation_length,
@@ -127,7 +129,7 @@ fn announce(
             }
             true | false => context.attributes.clone(),
         };
-        for peer in &context.peers {
+        for peer in context.peers.iter().filter(is_within) {
             routes.entry(prefix).or_default().insert(peer.clone());
             let (peer, attributes) = (peer.clone(), attributes.clone());
             contributions.push(Contribution { peer, prefix, advertisement: *number, attributes });

@@ -50,7 +50,8 @@ pub fn owners(
     Some(about.held.iter().zip(on_link).map(owner).collect())
 }
 
-/// The lowest ticket among the nodes that could announce the address over BGP. A node is drained by its own word, as its pulses tell.
+/// The lowest ticket among the nodes that could announce the address over BGP. A node is drained by its own word, as its pulses tell,
+/// and its agent is dead when they end.
 /// Standalone and without Nodes, a node knows only itself.
 fn elected(inputs: &Inputs<'_>, about: &Announceable<'_>, address: IpAddr) -> Result<NodeName, Reason> {
     let world = inputs.world;
@@ -69,8 +70,8 @@ fn elected(inputs: &Inputs<'_>, about: &Announceable<'_>, address: IpAddr) -> Re
     let may = |(name, node): &(&NodeName, &Arc<Node>)| {
         let excluded = elect::exclusion(node).filter(|reason| !(ignores_label && *reason == Reason::NodeExcluded));
         let selected = covering.iter().any(|it| it.nodes.as_ref().is_none_or(|nodes| nodes.matches(&node.labels)));
-        let drained = says_drained(inputs, name);
-        node.ready && excluded.is_none() && !drained && selected && (!local || endpoints.by_node.contains_key(*name))
+        let gone = says_drained(inputs, name) || is_away(inputs, name, node);
+        node.ready && excluded.is_none() && !gone && selected && (!local || endpoints.by_node.contains_key(*name))
     };
     let first = world.nodes.iter().filter(may).map(|(name, _)| name).min_by_key(|name| Ticket::of(name, address));
     first.cloned().ok_or(Reason::NoEgressNode)
@@ -85,6 +86,22 @@ fn says_drained(inputs: &Inputs<'_>, node: &NodeName) -> bool {
     }
     let mut heard = world.rosters.values().filter_map(|roster| roster.members.get(node));
     heard.any(|member| member.eligibility == Eligibility::Drained)
+}
+
+/// The agent of another node left or is dead, though its Node is Ready: its pulses ended, or are missing on a link where it has an
+/// address and others are heard. A node that is heard anywhere is there.
+fn is_away(inputs: &Inputs<'_>, name: &NodeName, node: &Node) -> bool {
+    let world = inputs.world;
+    let mut rosters = world.rosters.values();
+    if name == inputs.me || rosters.any(|it| it.members.contains_key(name) || it.unproved.contains_key(name)) {
+        return false;
+    }
+    world.rosters.iter().any(|(index, roster)| {
+        let ended = roster.left.contains_key(name) || roster.silent.get(name).is_some_and(|it| !it.suspect);
+        let subnets = || world.links.get(index).into_iter().flat_map(|link| &link.addresses);
+        let is_near = || subnets().any(|net| node.addresses.iter().any(|address| net.contains(address)));
+        ended || (roster.settled && !roster.members.is_empty() && is_near())
+    })
 }
 
 /// Where the pods' packets go. `announcements` are those of this node.

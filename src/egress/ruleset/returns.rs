@@ -1,0 +1,269 @@
+//! The part of the table that is about replies: connections that come in by an extra network to a Service are marked with it, and
+//! their replies lead out by it again. Floor 1. `kernel::returns` makes the rules and routes for the marks.
+//!
+//! ```text
+//! chain arrive   filter, prerouting, before the translation of Services' addresses
+//!     what comes in by a link of a network to a Service's address: the network's mark, on the connection and on the packet
+//!     a reply: the mark of its connection
+//! chain answer   route, output: the same for replies of this host itself
+//! chain passed   filter, forward: a request is routed and needs its mark no more; a tunnel would be led astray by it
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use imbl::ordset::DiffItem;
+
+use super::*;
+
+/// What the table knows of networks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Networks {
+    /// The slot of each link, by the link's index.
+    pub links: BTreeMap<u32, u8>,
+    /// The addresses of Services.
+    pub served: OrdSet<IpAddr>,
+}
+
+impl Networks {
+    fn slots(&self) -> BTreeSet<u8> {
+        self.links.values().copied().collect()
+    }
+}
+
+pub(super) const CHAINS: [&str; 3] = [ARRIVE, ANSWER, PASSED];
+
+const ARRIVE: &str = "arrive";
+const ANSWER: &str = "answer";
+const PASSED: &str = "passed";
+const UNMARK: &str = "unmark";
+
+/// What leads from a link or a mark to a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Map {
+    /// From the link that a packet came in by.
+    Links,
+    /// From the mark of a reply's connection.
+    Replies,
+    /// From the mark of a request.
+    Requests,
+}
+
+impl Map {
+    const ALL: [Map; 3] = [Map::Links, Map::Replies, Map::Requests];
+
+    fn name(self) -> &'static str {
+        match self {
+            Map::Links => "links",
+            Map::Replies => "replies",
+            Map::Requests => "requests",
+        }
+    }
+
+    /// nftables' own number for the type of the key, which only shows in lists.
+    fn key_type(self) -> u32 {
+        match self {
+            Map::Links => 20,
+            Map::Replies | Map::Requests => 19,
+        }
+    }
+}
+
+/// The maps and chains, without elements.
+pub(super) fn frame(batch: &mut Batch, form: &Form) {
+    for map in Map::ALL {
+        let mut attributes = Attributes::default();
+        attributes.text(1, &form.table);
+        attributes.text(SET_NAME, map.name());
+        attributes.number(SET_FLAGS, MAP);
+        attributes.number(SET_KEY_TYPE, map.key_type());
+        attributes.number(SET_KEY_LENGTH, 4);
+        attributes.number(SET_DATA_TYPE, VERDICT_TYPE);
+        attributes.number(SET_DATA_LENGTH, 16);
+        attributes.number(SET_ID, 1);
+        batch.push(Verb::NewSet, CREATE, &attributes);
+    }
+    for (slot, mark) in (1..).zip(&form.marks) {
+        let chain = network_chain(slot);
+        new_chain(batch, form, &chain, None);
+        let mut marking = ct_mark(form.mark_mask, *mark);
+        go_to(&mut marking, &slot_chain(slot));
+        rule(batch, form, &chain, &marking);
+    }
+    new_chain(batch, form, UNMARK, None);
+    rule(batch, form, UNMARK, &set_mark(form.mark_mask, 0));
+    new_chain(batch, form, ARRIVE, Some(("filter", PREROUTING, MANGLE)));
+    new_chain(batch, form, ANSWER, Some(("route", OUTPUT, MANGLE)));
+    new_chain(batch, form, PASSED, Some(("filter", FORWARD, MANGLE)));
+    for family in [Ip::V4, Ip::V6] {
+        rule(batch, form, ARRIVE, &arriving(family));
+    }
+    rule(batch, form, ARRIVE, &replying(form.mark_mask));
+    rule(batch, form, ANSWER, &replying(form.mark_mask));
+    rule(batch, form, PASSED, &passing(form.mark_mask));
+}
+
+/// The difference between two contents.
+pub(super) fn fill(batch: &mut Batch, form: &Form, before: &Networks, after: &Networks) {
+    let mark = |slot: u8| form.marks.get(usize::from(slot).wrapping_sub(1)).copied();
+    if before.links != after.links {
+        let links = after.links.iter().map(|(link, slot)| (*link, network_chain(*slot)));
+        renew_map(batch, form, Map::Links, !before.links.is_empty(), links.collect());
+    }
+    let (was, is) = (before.slots(), after.slots());
+    if was != is {
+        let replies = is.iter().filter_map(|slot| Some((mark(*slot)?, slot_chain(*slot))));
+        renew_map(batch, form, Map::Replies, !was.is_empty(), replies.collect());
+        let requests = is.iter().filter_map(|slot| Some((mark(*slot)?, UNMARK.to_owned())));
+        renew_map(batch, form, Map::Requests, !was.is_empty(), requests.collect());
+    }
+    let (mut gone, mut new) = (Vec::new(), Vec::new());
+    for item in before.served.diff(&after.served) {
+        match item {
+            DiffItem::Add(address) => new.push(*address),
+            DiffItem::Remove(address) => gone.push(*address),
+        }
+    }
+    for (family, set) in [(Ip::V4, Set::Served4), (Ip::V6, Set::Served6)] {
+        let of = |all: &[IpAddr]| -> Vec<Element> {
+            let of_family = all.iter().filter(|address| address.is_ipv4() == (family == Ip::V4));
+            of_family.map(|address| Element { key: *address, value: None }).collect()
+        };
+        elements(batch, form, Verb::DeleteElements, set, &of(&gone));
+        elements(batch, form, Verb::NewElements, set, &of(&new));
+    }
+}
+
+fn renew_map(batch: &mut Batch, form: &Form, map: Map, empties: bool, entries: Vec<(u32, String)>) {
+    let named = || {
+        let mut attributes = Attributes::default();
+        attributes.text(1, &form.table);
+        attributes.text(2, map.name());
+        attributes
+    };
+    if empties {
+        batch.push(Verb::DeleteElements, 0, &named());
+    }
+    if entries.is_empty() {
+        return;
+    }
+    let mut attributes = named();
+    attributes.nest(ELEMENT_LIST, |list| {
+        for (key, chain) in &entries {
+            list.nest(LIST_ELEMENT, |it| {
+                // Marks and indices are in the host's order.
+                it.nest(ELEMENT_KEY, |data| data.octets(DATA_VALUE, &key.to_ne_bytes()));
+                it.nest(ELEMENT_DATA, |data| {
+                    data.nest(DATA_VERDICT, |verdict| {
+                        verdict.number(1, GOTO.cast_unsigned());
+                        verdict.text(2, chain);
+                    });
+                });
+            });
+        }
+    });
+    batch.push(Verb::NewElements, CREATE, &attributes);
+}
+
+/// `ct direction original ip daddr @served iif vmap @links`
+fn arriving(family: Ip) -> Attributes {
+    let mut rule = Attributes::default();
+    of_family(&mut rule, family);
+    is_original(&mut rule);
+    field(&mut rule, family.destination_offset(), family);
+    lookup(&mut rule, family.pick(Set::Served4, Set::Served6), Found::Yes);
+    load_meta(&mut rule, META_LINK);
+    by_map(&mut rule, Map::Links);
+    rule
+}
+
+/// `ct direction reply ct mark & mask vmap @replies`
+fn replying(mask: u32) -> Attributes {
+    let mut rule = Attributes::default();
+    expression(&mut rule, "ct", |ct| {
+        ct.number(1, REGISTER);
+        ct.number(2, CT_DIRECTION);
+    });
+    equals(&mut rule, 1);
+    load_ct_mark(&mut rule);
+    masked(&mut rule, mask, 0);
+    by_map(&mut rule, Map::Replies);
+    rule
+}
+
+/// `ct direction original meta mark & mask vmap @requests`
+fn passing(mask: u32) -> Attributes {
+    let mut rule = Attributes::default();
+    is_original(&mut rule);
+    load_meta(&mut rule, META_MARK);
+    masked(&mut rule, mask, 0);
+    by_map(&mut rule, Map::Requests);
+    rule
+}
+
+/// `ct mark set ct mark & ~mask | mark`
+fn ct_mark(mask: u32, mark: u32) -> Attributes {
+    let mut rule = Attributes::default();
+    load_ct_mark(&mut rule);
+    masked(&mut rule, !mask, mark);
+    expression(&mut rule, "ct", |ct| {
+        ct.number(2, CT_MARK);
+        ct.number(4, REGISTER);
+    });
+    rule
+}
+
+fn load_ct_mark(rule: &mut Attributes) {
+    expression(rule, "ct", |ct| {
+        ct.number(1, REGISTER);
+        ct.number(2, CT_MARK);
+    });
+}
+
+fn load_meta(rule: &mut Attributes, key: u32) {
+    expression(rule, "meta", |meta| {
+        meta.number(1, REGISTER);
+        meta.number(2, key);
+    });
+}
+
+/// `register & keep ^ flip`
+fn masked(rule: &mut Attributes, keep: u32, flip: u32) {
+    expression(rule, "bitwise", |bitwise| {
+        bitwise.number(1, REGISTER);
+        bitwise.number(2, REGISTER);
+        bitwise.number(3, 4);
+        bitwise.nest(4, |data| data.octets(DATA_VALUE, &keep.to_ne_bytes()));
+        bitwise.nest(5, |data| data.octets(DATA_VALUE, &flip.to_ne_bytes()));
+    });
+}
+
+fn by_map(rule: &mut Attributes, map: Map) {
+    expression(rule, "lookup", |lookup| {
+        lookup.text(1, map.name());
+        lookup.number(2, REGISTER);
+        lookup.number(3, VERDICT_REGISTER);
+    });
+}
+
+fn go_to(rule: &mut Attributes, chain: &str) {
+    expression(rule, "immediate", |immediate| {
+        immediate.number(1, VERDICT_REGISTER);
+        immediate.nest(2, |data| {
+            data.nest(DATA_VERDICT, |verdict| {
+                verdict.number(1, GOTO.cast_unsigned());
+                verdict.text(2, chain);
+            });
+        });
+    });
+}
+
+fn network_chain(slot: u8) -> String {
+    format!("network{slot}")
+}
+
+const FORWARD: u32 = 2;
+const OUTPUT: u32 = 3;
+/// Behind conntrack (-200), before Services' addresses are translated (-100).
+const MANGLE: i32 = -150;
+const META_LINK: u32 = 4;
+const CT_MARK: u32 = 3;

@@ -1,0 +1,312 @@
+//! Netlink's messages about VRFs: what the lists say, and what makes a change.
+//! Floor 2, because it reads netlink messages; it has no socket. `wanted` decides, `vrfs` sends.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use netlink_packet_route::link::{InfoData, InfoKind, InfoVrf, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+
+use super::wanted::{CLUSTER_PRIORITY, Change, Found, FoundLink, FoundRoute, Hop, L3MDEV_PRIORITY, Route, everything};
+use crate::address::{Family, host_prefix};
+use crate::kernel::{netlink, routes};
+use crate::names::InterfaceName;
+
+/// The protocol of crier's routes and rules: a number that neither the kernel nor another well-known program uses.
+const PROTOCOL: RouteProtocol = RouteProtocol::Other(67);
+
+/// Behind every route that leads somewhere.
+const UNREACHABLE_METRIC: u32 = 4_278_198_272;
+
+/// What the kernel listed.
+#[derive(Debug, Default)]
+pub struct Lists {
+    pub links: Vec<RouteNetlinkMessage>,
+    pub addresses: Vec<RouteNetlinkMessage>,
+    pub routes: Vec<RouteNetlinkMessage>,
+    pub rules: Vec<RouteNetlinkMessage>,
+}
+
+impl Lists {
+    /// What they say of VRFs; of routes, those in `tables`.
+    pub fn found(&self, tables: &BTreeSet<u32>) -> Found {
+        let mut found = Found::default();
+        let names: BTreeMap<u32, InterfaceName> = self.links.iter().filter_map(index_and_name).collect();
+        for message in &self.links {
+            if let (RouteNetlinkMessage::NewLink(link), Some((_, name))) = (message, index_and_name(message)) {
+                found.links.insert(name, found_link(link, &names));
+            }
+        }
+        for message in &self.addresses {
+            if let RouteNetlinkMessage::NewAddress(address) = message
+                && let Some(net) = lasting(address)
+                && let Some(link) = names.get(&address.header.index).and_then(|name| found.links.get_mut(name))
+            {
+                link.addresses.insert(net);
+            }
+        }
+        for message in &self.routes {
+            if let RouteNetlinkMessage::NewRoute(route) = message
+                && tables.contains(&routes::table(route))
+                && let Some(route) = found_route(route, &names)
+            {
+                found.routes.insert(route);
+            }
+        }
+        for message in &self.rules {
+            if let RouteNetlinkMessage::NewRule(rule) = message {
+                note_rule(rule, &mut found);
+            }
+        }
+        found
+    }
+}
+
+fn index_and_name(message: &RouteNetlinkMessage) -> Option<(u32, InterfaceName)> {
+    // The enum is not ours; nothing else is a link.
+    let RouteNetlinkMessage::NewLink(link) = message else { return None };
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some((link.header.index, InterfaceName::from(name.as_str()))),
+        // The enum is not ours.
+        _ => None,
+    })
+}
+
+fn found_link(link: &LinkMessage, names: &BTreeMap<u32, InterfaceName>) -> FoundLink {
+    let master = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Controller(index) => names.get(index).cloned(),
+        // The enum is not ours.
+        _ => None,
+    });
+    FoundLink {
+        index: link.header.index,
+        up: link.header.flags.contains(LinkFlags::Up),
+        table: routes::vrf_table(link),
+        master,
+        addresses: BTreeSet::new(),
+    }
+}
+
+/// An address without a lifetime: nobody renews it, so nobody would put it back.
+fn lasting(message: &AddressMessage) -> Option<IpNet> {
+    let flags = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Flags(flags) => Some(*flags),
+        // The enum is not ours.
+        _ => None,
+    });
+    let (local, _) = netlink::own_and_peer(message)?;
+    let is_lasting = flags.is_none_or(|flags| flags.contains(AddressFlags::Permanent));
+    IpNet::new(local, message.header.prefix_len).ok().filter(|_| is_lasting)
+}
+
+fn found_route(message: &RouteMessage, names: &BTreeMap<u32, InterfaceName>) -> Option<FoundRoute> {
+    let family = family_of(message.header.address_family)?;
+    let (mut gateway, mut link, mut to) = (None, None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(told) => to = address(told),
+            RouteAttribute::Gateway(told) => gateway = address(told),
+            RouteAttribute::Oif(index) => link = names.get(index),
+            // The enum is not ours; nothing else describes a route of a VRF.
+            _ => {}
+        }
+    }
+    let hop = match (message.header.kind, gateway, link) {
+        (RouteType::Unreachable, ..) => Hop::Unreachable,
+        (RouteType::Unicast, Some(via), Some(link)) => Hop::Via { via, link: link.clone() },
+        (_, _, _) => return None,
+    };
+    let to = match to {
+        Some(ip) => IpNet::new(ip, message.header.destination_prefix_length).ok()?,
+        None => everything(family),
+    };
+    let route = Route { table: routes::table(message), to, hop };
+    Some(FoundRoute { route, ours: message.header.protocol == PROTOCOL })
+}
+
+fn address(told: &RouteAddress) -> Option<IpAddr> {
+    match told {
+        RouteAddress::Inet(v4) => Some(IpAddr::V4(*v4)),
+        RouteAddress::Inet6(v6) => Some(IpAddr::V6(*v6)),
+        // The enum is not ours; VRFs have no other addresses.
+        _ => None,
+    }
+}
+
+fn note_rule(rule: &RuleMessage, found: &mut Found) {
+    let Some(family) = family_of(rule.header.family) else { return };
+    found.families.insert(family);
+    let (mut protocol, mut priority, mut table, mut to, mut is_narrow) =
+        (None, 0, u32::from(rule.header.table), None, false);
+    for attribute in &rule.attributes {
+        match attribute {
+            RuleAttribute::L3MDev(true) => {
+                found.l3mdev.insert(family);
+                return;
+            }
+            RuleAttribute::Destination(ip) => to = IpNet::new(*ip, rule.header.dst_len).ok(),
+            RuleAttribute::Priority(told) => priority = *told,
+            RuleAttribute::Protocol(told) => protocol = Some(*told),
+            RuleAttribute::Table(told) => table = *told,
+            RuleAttribute::SuppressPrefixLen(u32::MAX) | RuleAttribute::FwMask(_) => {}
+            // The enum is not ours; whatever else a rule asks for, it does not hold for every packet to the destination.
+            _ => is_narrow = true,
+        }
+    }
+    let is_to_main = rule.header.action == RuleAction::ToTable && table == routes::MAIN && priority < L3MDEV_PRIORITY;
+    let Some(to) = to.filter(|_| is_to_main && !is_narrow) else { return };
+    match protocol == Some(PROTOCOL) && priority == CLUSTER_PRIORITY {
+        true => found.our_rules.insert(to),
+        false => found.other_rules.insert(to),
+    };
+}
+
+/// The requests that make a change, each with its flags; none where what it is about is not there.
+pub fn requests(change: &Change, found: &Found) -> Vec<(RouteNetlinkMessage, u16)> {
+    let index = |name: &InterfaceName| found.links.get(name).map(|link| link.index);
+    let new = NLM_F_CREATE | NLM_F_EXCL;
+    let one = match change {
+        Change::AddRule(net) => Some((RouteNetlinkMessage::NewRule(cluster_rule(net)), new)),
+        Change::RemoveRule(net) => Some((RouteNetlinkMessage::DelRule(cluster_rule(net)), 0)),
+        Change::AddL3mdevRule(family) => Some((RouteNetlinkMessage::NewRule(l3mdev_rule(*family)), new)),
+        Change::MakeDevice { name, table } => Some((RouteNetlinkMessage::NewLink(device(name, *table)), new)),
+        Change::RemoveDevice { name } => {
+            index(name).map(|index| (RouteNetlinkMessage::DelLink(link(index, Vec::new())), 0))
+        }
+        Change::SetUp { name } => index(name).map(|index| (RouteNetlinkMessage::SetLink(up(index)), 0)),
+        Change::Enslave { port, vrf, again } => {
+            let port = index(port);
+            return match (port, index(vrf)) {
+                (Some(port), Some(vrf)) => moved(port, vrf, again),
+                (_, _) => Vec::new(),
+            };
+        }
+        Change::Release { port, again } => return index(port).map(|port| moved(port, 0, again)).unwrap_or_default(),
+        Change::AddAddress { port, net } => index(port).map(|index| added(index, net)),
+        Change::RemoveAddress { port, net } => {
+            index(port).map(|index| (RouteNetlinkMessage::DelAddress(of_link(index, net)), 0))
+        }
+        Change::AddRoute(wanted) => route(wanted, found).map(|it| (RouteNetlinkMessage::NewRoute(it), new)),
+        Change::RemoveRoute(wanted) => route(wanted, found).map(|it| (RouteNetlinkMessage::DelRoute(it), 0)),
+    };
+    one.into_iter().collect()
+}
+
+fn link(index: u32, attributes: Vec<LinkAttribute>) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes = attributes;
+    message
+}
+
+fn up(index: u32) -> LinkMessage {
+    let mut message = link(index, Vec::new());
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    message
+}
+
+fn device(name: &InterfaceName, table: u32) -> LinkMessage {
+    let kind = vec![LinkInfo::Kind(InfoKind::Vrf), LinkInfo::Data(InfoData::Vrf(vec![InfoVrf::TableId(table)]))];
+    let attributes = vec![LinkAttribute::IfName(name.to_string()), LinkAttribute::LinkInfo(kind)];
+    let mut message = link(0, attributes);
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    message
+}
+
+/// Puts a link into a VRF, or out of any (0), and adds the addresses that this takes away.
+fn moved(port: u32, master: u32, again: &[IpNet]) -> Vec<(RouteNetlinkMessage, u16)> {
+    let enslave = (RouteNetlinkMessage::SetLink(link(port, vec![LinkAttribute::Controller(master)])), 0);
+    std::iter::once(enslave).chain(again.iter().map(|net| added(port, net))).collect()
+}
+
+fn added(index: u32, net: &IpNet) -> (RouteNetlinkMessage, u16) {
+    (RouteNetlinkMessage::NewAddress(of_link(index, net)), NLM_F_CREATE | NLM_F_EXCL)
+}
+
+fn of_link(index: u32, net: &IpNet) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = family(Family::of(net.addr()));
+    message.header.index = index;
+    message.header.prefix_len = net.prefix_len();
+    message.attributes = vec![AddressAttribute::Local(net.addr()), AddressAttribute::Address(net.addr())];
+    if let IpNet::V4(v4) = net
+        && *net != host_prefix(net.addr())
+        && v4.prefix_len() < 31
+    {
+        message.attributes.push(AddressAttribute::Broadcast(v4.broadcast()));
+    }
+    message
+}
+
+fn cluster_rule(net: &IpNet) -> RuleMessage {
+    let mut message = rule(Family::of(net.addr()), CLUSTER_PRIORITY, PROTOCOL);
+    message.header.dst_len = net.prefix_len();
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.attributes.push(RuleAttribute::Destination(net.addr()));
+    message
+}
+
+fn l3mdev_rule(family: Family) -> RuleMessage {
+    let mut message = rule(family, L3MDEV_PRIORITY, RouteProtocol::Kernel);
+    message.attributes.push(RuleAttribute::L3MDev(true));
+    message
+}
+
+fn rule(of: Family, priority: u32, protocol: RouteProtocol) -> RuleMessage {
+    let mut message = RuleMessage::default();
+    message.header.family = family(of);
+    message.header.action = RuleAction::ToTable;
+    message.attributes = vec![RuleAttribute::Protocol(protocol), RuleAttribute::Priority(priority)];
+    message
+}
+
+fn route(wanted: &Route, found: &Found) -> Option<RouteMessage> {
+    let Route { table, to, hop } = wanted;
+    let mut message = RouteMessage::default();
+    message.header.protocol = PROTOCOL;
+    message.header.scope = RouteScope::Universe;
+    message.header.table = RouteHeader::RT_TABLE_UNSPEC;
+    message.header.address_family = family(Family::of(to.addr()));
+    message.header.destination_prefix_length = to.prefix_len();
+    message.attributes.push(RouteAttribute::Table(*table));
+    if to.prefix_len() > 0 {
+        message.attributes.push(RouteAttribute::Destination(to.addr().into()));
+    }
+    match hop {
+        Hop::Unreachable => {
+            message.header.kind = RouteType::Unreachable;
+            message.attributes.push(RouteAttribute::Priority(UNREACHABLE_METRIC));
+        }
+        Hop::Via { via, link } => {
+            message.header.kind = RouteType::Unicast;
+            let index = found.links.get(link)?.index;
+            message.attributes.extend([RouteAttribute::Gateway((*via).into()), RouteAttribute::Oif(index)]);
+        }
+    }
+    Some(message)
+}
+
+fn family(of: Family) -> AddressFamily {
+    match of {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    }
+}
+
+fn family_of(of: AddressFamily) -> Option<Family> {
+    match of {
+        AddressFamily::Inet => Some(Family::V4),
+        AddressFamily::Inet6 => Some(Family::V6),
+        // The enum is not ours; VRFs are of these families.
+        _ => None,
+    }
+}

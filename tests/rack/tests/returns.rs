@@ -1,0 +1,209 @@
+//! What comes in to a Service by an extra network is answered by that network, from local and remote endpoints, under a strict
+//! reverse path filter.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use rack::capture::Capture;
+use rack::lan::Lan;
+use rack::net::{Port, Switch};
+use rack::{Host, Metal, Namespace, Need, Pod, Rack, Service, Site, eventually, rest, secs};
+
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
+const ADDRESS6: Ipv6Addr = Ipv6Addr::new(0xfd02, 0, 0, 0, 0, 0, 0, 0x100);
+
+/// A second network of the nodes, on their `eth1`, with the same router at its end, and a client behind that.
+struct Second {
+    /// Of each node: its cables to the first and to the second network.
+    ports: Vec<[Port; 2]>,
+    client: Host,
+    _link: Switch,
+}
+
+impl Second {
+    fn new(rack: &Rack, site: &Site) -> Second {
+        let link = rack.switch("second-link");
+        link.plug(&site.router, "eth2", &["192.0.2.1/24", "fd02::1/64"]);
+        let client = site.outside("outside");
+        let mut ports = Vec::new();
+        for (number, node) in site.nodes.iter().enumerate() {
+            let number = number + 10;
+            let port = link.plug(node, "eth1", &[&format!("192.0.2.{number}/24"), &format!("fd02::{number}/64")]);
+            node.ip("route add default via 192.0.2.1 dev eth1 metric 200");
+            node.ip("-6 route add default via fd02::1 dev eth1 metric 2048");
+            for link in ["eth0", "eth1", "pods"] {
+                node.sysctl(&format!("net/ipv4/conf/{link}/rp_filter"), "1");
+            }
+            node.sysctl("net/ipv4/conf/eth1/src_valid_mark", "1");
+            ports.push([node.port.clone(), port]);
+        }
+        Second { ports, client, _link: link }
+    }
+}
+
+/// The sources of packets that a node sent by one of its links, of those that are a Service's.
+fn sent(capture: &Capture, port: &Port) -> BTreeSet<IpAddr> {
+    let source = |bytes: &[u8]| match bytes.get(12..14)? {
+        [0x08, 0x00] => Some(IpAddr::from(<[u8; 4]>::try_from(bytes.get(26..30)?).ok()?)),
+        [0x86, 0xdd] => Some(IpAddr::from(<[u8; 16]>::try_from(bytes.get(22..38)?).ok()?)),
+        _ => None,
+    };
+    let frames = capture.frames();
+    let own = frames.iter().filter(|frame| frame.bytes.get(6..12) == Some(&port.mac().0[..]));
+    own.filter_map(|frame| source(&frame.bytes))
+        .filter(|it| [ADDRESS.into(), IpAddr::from(ADDRESS6)].contains(it))
+        .collect()
+}
+
+/// What kube-proxy would do: port 80 leads to a pod here, 81 to one of the other node, 82 to this host itself.
+fn proxy(rack: &Rack, site: &Site, pods: &[Pod]) {
+    let (node, [here, there]) = (site.node(0), [&pods[0], &pods[1]]);
+    let rules = format!(
+        "table inet kube {{\n chain services {{ type nat hook prerouting priority dstnat;\n\
+         ip daddr {ADDRESS} tcp dport 80 dnat ip to {}:80\n ip daddr {ADDRESS} tcp dport 81 dnat ip to {}:80\n\
+         ip daddr {ADDRESS} tcp dport 82 dnat ip to {}:80\n ip6 daddr {ADDRESS6} tcp dport 80 dnat ip6 to [{}]:80\n\
+         ip6 daddr {ADDRESS6} tcp dport 81 dnat ip6 to [{}]:80\n ip6 daddr {ADDRESS6} tcp dport 82 dnat ip6 to [{}]:80\n }}\n\
+         chain post {{ type nat hook postrouting priority srcnat;\n ip daddr {} masquerade\n ip6 daddr {} masquerade\n }}\n}}\n",
+        here.address,
+        there.address,
+        node.address,
+        here.address6,
+        there.address6,
+        node.address6,
+        there.address,
+        there.address6,
+    );
+    let file = rack.write("kube.nft", &rules);
+    node.sh(&format!("nft -f {}", file.display()));
+}
+
+#[track_caller]
+fn gets(client: &Namespace, to: SocketAddr, name: &str) {
+    eventually(&format!("{} gets {to}", client.name()), secs(20), || {
+        let answer = client.get(to).map_err(|error| error.to_string())?;
+        if answer.name == name { Ok(()) } else { Err(format!("{answer:?}")) }
+    });
+}
+
+fn standalone(symmetric: bool) {
+    let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Nft, Need::Crier]) else { return };
+    let lan = Lan::new(&rack, 2);
+    let second = Second::new(&rack, &lan.site);
+    let node = lan.site.node(0);
+    let pods: Vec<Pod> = lan.site.nodes.iter().map(|node| node.pod(&format!("web-{}", node.name()), &[80])).collect();
+    let _host = node.serve("host", &[80]);
+    proxy(&rack, &lan.site, &pods);
+    let of_node = |index: usize| {
+        let (node, [range, range6]) = (lan.site.node(index), lan.site.node(index).pod_ranges());
+        format!(
+            "---\napiVersion: v1\nkind: Node\nmetadata: {{ name: {} }}\nspec: {{ podCIDRs: [\"{range}\", \"{range6}\"] }}\n\
+             status: {{ addresses: [{{ type: InternalIP, address: \"{}\" }}] }}\n",
+            node.name(),
+            node.address
+        )
+    };
+    lan.manifests.write("nodes.yaml", &(of_node(0) + &of_node(1)));
+    lan.manifests.service(&Service::new("web").anywhere().addresses(&format!("{ADDRESS},{ADDRESS6}")));
+    let agent = lan.agent_with(
+        0,
+        &format!(
+            "[api]\nlisten = \"\"\n{}[[pool]]\nname = \"second\"\naddresses = [\"{ADDRESS}/32\", \"{ADDRESS6}/128\"]\n\
+             [[l2]]\ninterfaces = [\"eth1\"]\n[pulse]\nkey-file = \"{}\"\n[egress]\nsymmetric-return = {symmetric}\n",
+            lan.manifests.section(),
+            lan.key.display()
+        ),
+    );
+    agent.wait_ready(secs(30));
+    let captures: Vec<(Capture, &Port)> = second.ports[0].iter().map(|port| (port.capture(), port)).collect();
+    let clients = [&second.client, &lan.site.client];
+    if !symmetric {
+        // What the test is about happens without it: the client of the first network is answered by that, past the router.
+        node.sysctl("net/ipv4/conf/eth1/rp_filter", "0");
+        gets(clients[1], (IpAddr::from(ADDRESS), 80).into(), "web-node-1");
+        rest(secs(1));
+        assert!(sent(&captures[0].0, captures[0].1).contains(&ADDRESS.into()), "replies leave by eth0");
+        assert!(!node.sh("nft list ruleset").contains("table inet crier"));
+        return;
+    }
+    for client in clients {
+        for address in [IpAddr::from(ADDRESS), ADDRESS6.into()] {
+            for (port, name) in [(80, "web-node-1"), (81, "web-node-2"), (82, "host")] {
+                gets(client, (address, port).into(), name);
+            }
+        }
+    }
+    // Other programs take away what leads there.
+    for words in ["-4 rule delete priority 1501", "-4 rule delete priority 1502", "-4 route flush table 6984"] {
+        node.ip(words);
+    }
+    gets(clients[0], (IpAddr::from(ADDRESS), 80).into(), "web-node-1");
+    // A connection to the node itself is no Service's.
+    gets(clients[1], (IpAddr::from(node.address), 80).into(), "host");
+    let [by_first, by_second] = [&captures[0], &captures[1]].map(|(capture, port)| sent(capture, port));
+    assert_eq!(by_second, [ADDRESS.into(), IpAddr::from(ADDRESS6)].into(), "replies leave by eth1");
+    assert_eq!(by_first, BTreeSet::new(), "no reply leaves by eth0");
+    // The network goes, and comes back.
+    node.ip("route delete default via 192.0.2.1 dev eth1");
+    node.ip("-6 route delete default via fd02::1 dev eth1");
+    eventually("no rule is left", secs(10), || {
+        let rules = node.ip("rule show");
+        if rules.contains("fwmark") { Err(rules) } else { Ok(()) }
+    });
+    node.ip("route add default via 192.0.2.1 dev eth1 metric 200");
+    gets(clients[0], (IpAddr::from(ADDRESS), 80).into(), "web-node-1");
+    agent.stop(secs(10));
+    let cleaned = agent.verb(&format!("cleanup --config {}", agent.file().display()));
+    assert!(cleaned.status.success(), "{}", String::from_utf8_lossy(&cleaned.stderr));
+    assert!(!node.sh("nft list ruleset").contains("table inet crier"), "the table is gone after crier cleanup");
+    let left = node.ip("rule show") + &node.ip("route show table all");
+    assert!(!left.contains("fwmark") && !left.contains("table 69"), "{left}");
+}
+
+#[test]
+fn replies_leave_by_the_network_of_the_request_from_pods_here_and_elsewhere_and_from_the_host() {
+    standalone(true);
+}
+
+#[test]
+fn without_symmetric_return_replies_leave_by_the_default_route() {
+    standalone(false);
+}
+
+fn beside_kube_proxy(mode: &str) {
+    let Some(rack) = Rack::for_test(&[Need::Kubernetes, Need::Iptables, Need::Crier]) else { return };
+    let metal = Metal::in_mode(&rack, "192.168.35.0/24", 2, mode);
+    let second = Second::new(&rack, &metal.site);
+    let _pods: Vec<Pod> = (0..2).map(|node| metal.pod(node, &format!("web-{node}"), "web", &[8080])).collect();
+    let key = rack.write("pulse.key", "0123456789abcdef0123456789abcdef");
+    let _agents = metal.agents(&format!(
+        "[[pool]]\nname = \"second\"\naddresses = [\"{ADDRESS}/32\"]\n[[l2]]\ninterfaces = [\"eth1\"]\n[pulse]\nkey-file = \"{}\"\n",
+        key.display()
+    ));
+    let captures: Vec<(Capture, &Port)> = second.ports.iter().map(|[first, _]| (first.capture(), first)).collect();
+    for policy in ["Cluster", "Local"] {
+        let service = Service::new("web").selects("web").ports(&[(80, 8080)]).policy(policy);
+        metal.try_apply(&service.object()).expect("the API server takes the Service");
+        for client in [&second.client, &metal.site.client] {
+            let to: SocketAddr = (IpAddr::from(ADDRESS), 80).into();
+            eventually(&format!("{} gets the page under policy {policy}", client.name()), secs(40), || {
+                // Under policy Cluster from the pods of both nodes.
+                let names: BTreeSet<String> = (0..8).filter_map(|_| client.get(to).ok()).map(|it| it.name).collect();
+                let wanted = if policy == "Cluster" { 2 } else { 1 };
+                if names.len() == wanted { Ok(()) } else { Err(format!("{names:?}")) }
+            });
+        }
+    }
+    for (capture, port) in &captures {
+        assert_eq!(sent(capture, port), BTreeSet::new(), "no reply leaves by eth0");
+    }
+}
+
+#[test]
+fn replies_leave_by_the_network_of_the_request_beside_kube_proxy_in_nftables_mode() {
+    beside_kube_proxy("nftables");
+}
+
+#[test]
+fn replies_leave_by_the_network_of_the_request_beside_kube_proxy_in_iptables_mode() {
+    beside_kube_proxy("iptables");
+}
