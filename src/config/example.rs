@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::key::{Available, Default, Example, Row};
+use super::key::{Default, Example, Row};
 use super::section::{SECTIONS, Section};
 
 /// How wide comments are, in characters.
@@ -22,7 +22,7 @@ pub fn example() -> String {
     );
     for section in SECTIONS {
         let inside_another = section.parent().is_some_and(|parent| parent.repeated);
-        if !section.path.is_empty() && section.available == Available::Yes && !inside_another {
+        if !section.path.is_empty() && !inside_another {
             page.push_str("\n\n");
             write_section(&mut page, section);
         }
@@ -35,7 +35,7 @@ fn write_section(page: &mut String, section: &Section) {
     let off = if ["manifests", "vrf"].contains(&section.path) { "#" } else { "" };
     comment(page, section.summary);
     line(page, &format!("{off}{section}"));
-    for (n, row) in section.rows.iter().filter(|row| row.available_somehow()).enumerate() {
+    for (n, row) in section.rows.iter().enumerate() {
         page.push_str(if n == 0 { "" } else { "\n" });
         comment(page, row.summary);
         if !row.trade.is_empty() {

@@ -34,7 +34,6 @@ pub struct Row {
     pub summary: &'static str,
     /// What one gains and pays by changing it. Empty where there is nothing to weigh.
     pub trade: &'static str,
-    pub available: Available,
     pub example: Example,
     /// What a change of the value touches in a running agent.
     pub touches: Touches,
@@ -90,25 +89,12 @@ pub enum Default {
     Texts(&'static [&'static str]),
 }
 
-/// Whether this version does what the key asks for. What it does not do is refused, never ignored.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Available {
-    Yes,
-    /// What the key would need is named.
-    NotYet(&'static str),
-}
-
 impl Row {
     const fn new(key: &'static str, kind: Kind, summary: &'static str) -> Row {
         let default = Default::Required;
-        let (available, example) = (Available::Yes, Example::Default);
+        let example = Example::Default;
         // The section says what a change touches: see `row`.
-        Row { key, kind, default, summary, trade: "", available, example, touches: Touches::Restart }
-    }
-
-    /// Some value of it is accepted.
-    pub fn available_somehow(&self) -> bool {
-        !matches!(self.available, Available::NotYet(_))
+        Row { key, kind, default, summary, trade: "", example, touches: Touches::Restart }
     }
 }
 

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use super::change::Touches;
-use super::key::{Available, Default, Example, Row};
+use super::key::{Default, Example, Row};
 use super::section::{SECTIONS, Section};
 
 /// The page, for `man -l` or a file `crier.toml.5`.
@@ -39,9 +39,6 @@ pub fn manual() -> String {
 
 fn write_section(page: &mut String, section: &Section) {
     let _ = writeln!(page, ".SH \"{}\"\n{}", roff(&section.to_string()), roff(section.summary));
-    if let Available::NotYet(_) = section.available {
-        let _ = writeln!(page, ".PP\nThis version refuses the section.");
-    }
     for row in section.rows {
         write_row(page, row);
     }
@@ -69,22 +66,14 @@ fn write_row(page: &mut String, row: &Row) {
         }
     }
     match row.touches {
-        Touches::Restart if row.available_somehow() => page.push_str(".br\nA change takes a restart of the agent.\n"),
-        Touches::Session if row.available_somehow() => {
-            page.push_str(".br\nA change ends the session, which begins anew.\n")
-        }
+        Touches::Restart => page.push_str(".br\nA change takes a restart of the agent.\n"),
+        Touches::Session => page.push_str(".br\nA change ends the session, which begins anew.\n"),
         Touches::Nothing
         | Touches::Log
         | Touches::Decisions
         | Touches::LiveSession
         | Touches::Listening
-        | Touches::Pulse
-        | Touches::Session
-        | Touches::Restart => {}
-    }
-    match row.available {
-        Available::Yes => {}
-        Available::NotYet(_) => page.push_str(".br\nThis version refuses the key.\n"),
+        | Touches::Pulse => {}
     }
 }
 

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use super::codec::Codec;
-use super::key::{Available, Key};
+use super::key::Key;
 use super::section::{Described, Section};
 use super::{Config, Source};
 use crate::secret::Secret;
@@ -58,12 +58,9 @@ impl Page {
         page
     }
 
-    /// A key that this version refuses is left out: what is printed must be read again.
     pub fn key<C: Codec>(&mut self, key: &Key<C>, value: &C::Value) {
-        if !matches!(key.row.available, Available::NotYet(_)) {
-            let (printed, secrets) = (key.codec.print(value), key.codec.secrets(value));
-            self.lines.push(Line { key: key.row.key, value: printed, secrets });
-        }
+        let (printed, secrets) = (key.codec.print(value), key.codec.secrets(value));
+        self.lines.push(Line { key: key.row.key, value: printed, secrets });
     }
 
     fn section<T: Described>(&mut self, section: &T) {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::codec::Codec;
 use super::complaint::{Complaint, Place, Problem};
 use super::document::{Data, Entry, Table, Value};
-use super::key::{Available, Default, Key, Row};
+use super::key::{Default, Key, Row};
 use super::secrets::Secrets;
 use super::section::{Described, Section, Written};
 use super::seen::Seen;
@@ -172,9 +172,6 @@ impl<'a> Reader<'a> {
         let Some(Data::List(values)) = self.given(section.key()).map(|entry| &entry.value.data) else {
             return Vec::new();
         };
-        if section.available != Available::Yes {
-            return Vec::new();
-        }
         let tables = values.iter().filter_map(|value| match &value.data {
             Data::Table(table) => Some(table),
             _ => None,

@@ -1,11 +1,11 @@
-//! Holds the tree against the option table: unknown keys, wrong types, values out of range, what is not available yet.
+//! Holds the tree against the option table: unknown keys, wrong types, values out of range.
 //! Floor 1. Each file is checked on its own, before drop-ins hide anything. A value that was complained about is
 //! marked as refused, so that no reader stumbles over it again.
 
 use super::complaint::{Complaint, Place};
 use super::document::{Data, Entry, Table, Value};
 use super::duration;
-use super::key::{Available, Kind, Row};
+use super::key::{Kind, Row};
 use super::nearest;
 use super::section::{SECTIONS, Section};
 
@@ -28,7 +28,7 @@ impl Checker<'_> {
     fn table(&mut self, section: &'static Section, table: &mut Table) {
         for (key, entry) in &mut table.entries {
             if let Some(row) = section.row(key) {
-                self.row(section, row, entry);
+                self.kind(row, &mut entry.value);
             } else if let Some(inner) = Section::find(&section.join(key)) {
                 self.section(inner, entry);
             } else if let Some(own) = &section.own_keys {
@@ -63,19 +63,6 @@ impl Checker<'_> {
     }
 
     fn section(&mut self, section: &'static Section, entry: &mut Entry) {
-        if let Available::NotYet(what) = section.available {
-            let place = match &entry.value.data {
-                Data::List(tables) => tables.first().map_or(&entry.key, |table| &table.place),
-                Data::Table(table) => &table.place,
-                _ => &entry.key,
-            };
-            self.complain(
-                place,
-                format!("{section} is not available yet"),
-                format!("this version of crier does not support {what} yet; remove the section"),
-            );
-            return;
-        }
         match (&mut entry.value.data, section.repeated) {
             (Data::Table(table), false) => self.table(section, table),
             (Data::List(values), true) => {
@@ -101,22 +88,6 @@ impl Checker<'_> {
         };
         self.complain(&value.place, format!("{} {message}", quoted(section.path)), hint);
         value.data = Data::Refused;
-    }
-
-    fn row(&mut self, section: &Section, row: &Row, entry: &mut Entry) {
-        let path = section.join(row.key);
-        let complaints = self.complaints.len();
-        self.kind(row, &mut entry.value);
-        if self.complaints.len() > complaints {
-            return;
-        }
-        let what = match row.available {
-            Available::Yes => return,
-            Available::NotYet(what) => what,
-        };
-        let hint = format!("this version of crier does not support {what} yet; remove the key");
-        self.complain(&entry.key, format!("{} is not available yet", quoted(&path)), hint);
-        // The value stays: a reference in it is checked even so.
     }
 
     fn kind(&mut self, row: &Row, value: &mut Value) {

@@ -7,7 +7,6 @@ use std::io;
 use std::path::Path;
 
 use super::draft::{Draft, Item, Line, Table, Warning};
-use crate::config::key::Available;
 use crate::config::section::Section;
 use crate::config::{Secrets, SourceFile, parse};
 
@@ -32,17 +31,14 @@ pub(super) fn write(mut draft: Draft) -> (String, Vec<Warning>, Draft) {
 fn leave_out_what_is_not_there(draft: &mut Draft) {
     let warnings = &mut draft.warnings;
     for table in &mut draft.tables {
-        let section = Section::find(table.section);
-        if let Some(what) = section.map_or(Some("a later version"), |section| not_yet(section.available)) {
-            let text = format!("this version has no [[{}]]; it needs {what}", table.section);
+        if Section::find(table.section).is_none() {
+            let text = format!("this version has no [[{}]]", table.section);
             switch_off(table, None, &text, warnings);
             continue;
         }
         let lines: Vec<(usize, String)> = lines(table)
-            .filter_map(|(at, line)| {
-                let lacking = lacking(table.section, line)?;
-                Some((at, format!("this version has no `{} = {}`; it needs {lacking}", line.key, line.value)))
-            })
+            .filter(|(_, line)| is_lacking(table.section, line))
+            .map(|(at, line)| (at, format!("this version has no `{} = {}`", line.key, line.value)))
             .collect();
         // From the end, because a comment is put before each.
         for (at, text) in lines.into_iter().rev() {
@@ -51,25 +47,11 @@ fn leave_out_what_is_not_there(draft: &mut Draft) {
     }
 }
 
-/// What a line would need; `None` if this version has its key.
-fn lacking(path: &str, line: &Line) -> Option<&'static str> {
-    let section = Section::find(path)?;
-    if section.own_keys.is_some() {
-        return None;
-    }
-    let row = section.row(&line.key).map(|row| row.available);
-    let below = Section::find(&section.join(&line.key)).map(|below| below.available);
-    match row.or(below) {
-        None => Some("a later version"),
-        Some(available) => not_yet(available),
-    }
-}
-
-fn not_yet(available: Available) -> Option<&'static str> {
-    match available {
-        Available::Yes => None,
-        Available::NotYet(what) => Some(what),
-    }
+/// Whether this version has no such key.
+fn is_lacking(path: &str, line: &Line) -> bool {
+    let Some(section) = Section::find(path) else { return false };
+    let is_known = section.row(&line.key).is_some() || Section::find(&section.join(&line.key)).is_some();
+    section.own_keys.is_none() && !is_known
 }
 
 /// Lets the configuration judge the text. Whether something was left out for it, and so another look is due.

@@ -25,7 +25,7 @@ pub mod vrf;
 use std::fmt;
 
 use super::complaint::Place;
-use super::key::{Available, Row};
+use super::key::Row;
 use super::page::Page;
 use super::reader::Reader;
 
@@ -63,7 +63,6 @@ pub struct Section {
     /// The section is written `[[path]]`, or as a list of inline tables, and may come many times.
     pub repeated: bool,
     pub summary: &'static str,
-    pub available: Available,
     pub rows: &'static [Row],
     /// Set where the keys are the operator's own, as the aliases of communities are.
     pub own_keys: Option<OwnKeys>,
@@ -114,7 +113,7 @@ impl Section {
     }
 
     const fn one(path: &'static str, summary: &'static str) -> Section {
-        Section { path, repeated: false, summary, available: Available::Yes, rows: &[], own_keys: None }
+        Section { path, repeated: false, summary, rows: &[], own_keys: None }
     }
 
     const fn many(path: &'static str, summary: &'static str) -> Section {
