@@ -15,7 +15,7 @@ section! {
     pub struct EgressSettings = Section::one(
         "egress",
         "How connections that pods open leave the cluster with the address of their Service (annotation crier.dev/egress). \
-         Nothing is set in the kernel before some Service asks for it.",
+         Nothing is set in the kernel before some Service asks for it, or there is an extra network.",
     ), written as Written;
     keys {
         /// In the family `inet`.

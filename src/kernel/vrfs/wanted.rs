@@ -321,7 +321,7 @@ fn spare(wanted: &Wanted<'_>, managed: &[&Vrf], found: &Found, made: &Made) -> V
     // What an operator took into their own hands stays.
     let is_left = |vrf: &InterfaceName| wanted.vrfs.iter().any(|it| it.name == *vrf && !it.manage);
     let of_port = |port: &InterfaceName| managed.iter().find(|vrf| vrf.interfaces.contains(port));
-    let is_kept = |port: &InterfaceName| made.ports.get(port).is_some_and(|vrf| is_left(vrf));
+    let is_kept = |port: &InterfaceName| made.ports.get(port).is_some_and(is_left);
     let mut changes = Vec::new();
     for (port, net) in &made.addresses {
         let is_wanted = managed.iter().any(|vrf| vrf.interfaces.first() == Some(port) && vrf.addresses.contains(net));
