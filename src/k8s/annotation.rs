@@ -31,9 +31,11 @@ const EGRESS_DETAILS: [&str; 3] = ["crier.dev/egress-nodes", "crier.dev/egress-t
 const OWN_NAMES: [&str; 8] =
     [ADDRESSES, POOL, SHARE, RENUMBER, EGRESS, EGRESS_DETAILS[0], EGRESS_DETAILS[1], EGRESS_DETAILS[2]];
 
-/// Characters of a value that are repeated when it cannot be read. No value that can be read is as long, and every sentence of
-/// ours about one is shorter.
-const MOST_SHOWN: usize = 400;
+/// Characters of a value that are repeated when it cannot be read.
+const MOST_SHOWN: usize = 120;
+
+/// Characters of a sentence about it: more than any of ours has by itself.
+const LONGEST_PROBLEM: usize = 500;
 
 /// No name of a pool is longer: it would have to be a DNS subdomain.
 const LONGEST_POOL: usize = 253;
@@ -215,12 +217,12 @@ fn parse_address(field: &str, text: &str, part: &str) -> Result<IpAddr, RequestE
 
 /// Whoever may write an annotation may write a megabyte into it: what is said of it stays short.
 fn malformed(field: &str, value: &str, problem: impl Into<String>) -> RequestError {
-    let (field, value, problem) = (shortened(field), shortened(value), shortened(&problem.into()));
-    RequestError::Malformed { field, value, problem }
+    let (field, value) = (shortened(field, MOST_SHOWN), shortened(value, MOST_SHOWN));
+    RequestError::Malformed { field, value, problem: shortened(&problem.into(), LONGEST_PROBLEM) }
 }
 
-fn shortened(text: &str) -> String {
-    match text.char_indices().nth(MOST_SHOWN) {
+fn shortened(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }
@@ -408,7 +410,7 @@ mod tests {
             let error = read(&[(name, &long)], None).err();
             let error = error.or_else(|| renumber(Some(&[(name.to_owned(), long.clone())].into())).err());
             let said = error.expect("it cannot be read").to_string();
-            assert!(said.chars().count() < 3 * MOST_SHOWN, "{name}: {} characters", said.chars().count());
+            assert!(said.chars().count() < 2 * LONGEST_PROBLEM, "{name}: {} characters", said.chars().count());
         }
     }
 }
