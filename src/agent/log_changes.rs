@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use tracing::{info, warn};
 
-use crate::names::{NodeName, ObjectKey, PeerName};
+use crate::names::{NodeName, ObjectKey, PeerName, PoolName};
 use crate::plan::Change;
 use crate::plan::decision::{Allocation, Announcement, Decision};
 use crate::plan::join::Dispute;
@@ -48,7 +48,9 @@ fn log_allocation(service: &ObjectKey, before: Option<&Allocation>, after: &Allo
     }
     if before.map(|it| &it.held) != Some(&after.held) && !after.held.is_empty() {
         let addresses = join(after.held.iter().map(|held| held.address));
-        let pools = join(after.held.iter().map(|held| &held.pool));
+        let mut pools: Vec<&PoolName> = after.held.iter().map(|held| &held.pool).collect();
+        pools.dedup();
+        let pools = join(pools);
         info!(%service, addresses, pools, "addresses held");
     }
     let refused = after.complaint.as_ref().or(after.held.is_empty().then_some(&after.reason));
@@ -96,7 +98,7 @@ fn log_announcements(
             if now.bgp.peers.is_empty() {
                 info!(%service, %address, reason = now.bgp.reason.code(), "not announced over BGP any more");
             } else {
-                info!(%service, %address, peers, "announced over BGP");
+                info!(%service, %address, peers, "to be announced over BGP");
             }
         }
         if now.lacks_node_names() && !was.is_some_and(Announcement::lacks_node_names) {

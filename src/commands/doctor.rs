@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::table::printable;
 use super::{Exit, Output, answer, ask};
 use crate::api::readings;
 use crate::kernel::sysctl;
@@ -79,7 +80,7 @@ fn screen(examination: &Examination) -> String {
     }
     let lines = examination.findings.iter().map(|Finding { about, problem, remedy }| {
         let remedy = remedy.as_ref().map_or(String::new(), |remedy| format!("       do this: {remedy}\n"));
-        format!("{about:<5}  {problem}\n{remedy}")
+        format!("{about:<5}  {}\n{remedy}", printable(problem))
     });
     lines.collect()
 }

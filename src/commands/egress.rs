@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::table::Table;
+use super::table::{Table, printable};
 use super::{Exit, Output, answer, ask, refused};
 use crate::api::readings;
 use crate::views::egress::EgressReport;
@@ -38,6 +38,6 @@ fn screen(report: &EgressReport, wide: bool) -> String {
         cells.extend(wide.then(|| row.reason.clone().unwrap_or_else(|| "-".to_owned())));
         table.cells(cells);
     }
-    let problems: String = report.problems.iter().map(|problem| format!("{problem}\n")).collect();
+    let problems: String = report.problems.iter().map(|problem| printable(problem) + "\n").collect();
     if problems.is_empty() { table.to_string() } else { format!("{table}\n{problems}") }
 }

@@ -203,8 +203,8 @@ fn ask<F: Filter, R: DeserializeOwned>(socket: &Path, reading: &Reading<F, R>, f
 fn order(socket: &Path, wish: &Wish) -> Exit {
     match runtime().and_then(|runtime| runtime.block_on(client::order(socket, wish))) {
         Ok(Done { schema_version: _, summary, changes, warnings, unconfirmed_until: _ }) => {
-            warnings.iter().for_each(|warning| eprintln!("crier: {warning}"));
-            print(&changes.into_iter().chain([summary]).map(|line| line + "\n").collect::<String>())
+            warnings.iter().for_each(|warning| eprintln!("crier: {}", table::printable(warning)));
+            print(&changes.iter().chain([&summary]).map(|line| table::printable(line) + "\n").collect::<String>())
         }
         Err(error) => refused(&error),
     }
@@ -236,8 +236,7 @@ fn refused(error: &AskError) -> Exit {
 
 /// What an agent answers has texts of others in it, and must not move anybody's cursor.
 fn complain(error: &AskError) {
-    let lines: Vec<String> = error.to_string().lines().map(table::printable).collect();
-    eprintln!("crier: {}", lines.join("\n"));
+    eprintln!("crier: {}", printable_lines(&error.to_string()));
 }
 
 /// A script must not take an agent that dies, or that speaks another language, for one that found a problem.
@@ -258,8 +257,8 @@ fn exit_of(error: &AskError) -> Exit {
 /// is told whether to show everything.
 fn answer<T: Serialize>(output: Output, answer: &T, screen: impl FnOnce(bool) -> String) -> Exit {
     let text = match output.format() {
-        Format::Table => Ok(screen(false)),
-        Format::Wide => Ok(screen(true)),
+        Format::Table => Ok(printable_lines(&screen(false))),
+        Format::Wide => Ok(printable_lines(&screen(true))),
         Format::Json => serde_json::to_string_pretty(answer).map(|json| json + "\n").map_err(|error| error.to_string()),
         Format::Yaml => serde_saphyr::to_string(answer).map_err(|error| error.to_string()),
     };
@@ -270,6 +269,16 @@ fn answer<T: Serialize>(output: Output, answer: &T, screen: impl FnOnce(bool) ->
             Exit::Problem
         }
     }
+}
+
+/// Whatever is in a text for the screen that others wrote, its lines alone are obeyed.
+fn printable_lines(text: &str) -> String {
+    text.split_inclusive('\n')
+        .map(|line| match line.strip_suffix('\n') {
+            Some(line) => table::printable(line) + "\n",
+            None => table::printable(line),
+        })
+        .collect()
 }
 
 /// Prints a text. A reader that closes the pipe early, as `head` does, is no error.
@@ -303,6 +312,11 @@ fn join<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_for_the_screen_is_obeyed_at_the_ends_of_its_lines_alone() {
+        assert_eq!(printable_lines("a\u{1b}[2J\nb\u{202e}\n\nc"), "a\\u{1b}[2J\nb\\u{202e}\n\nc");
+    }
 
     #[test]
     fn an_agent_that_gives_no_answer_is_told_from_one_that_found_a_problem() {

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::table::Table;
+use super::table::{Table, printable};
 use super::{Exit, Output, ago, answer, ask, join, refused};
 use crate::api::readings;
 use crate::path_state::PathSource;
@@ -18,7 +18,7 @@ pub fn status(socket: &Path, output: Output) -> Exit {
 }
 
 fn screen(report: &Report, wide: bool) -> String {
-    let mut text = head(report);
+    let mut text = head(report, wide);
     let mut pools = Table::new(["POOL", "HELD", "TOTAL", "ADDRESSES"]);
     for pool in &report.pools {
         pools.row([pool.name.to_string(), pool.held.to_string(), total(pool), pool.addresses.join(", ")]);
@@ -76,7 +76,10 @@ fn screen(report: &Report, wide: bool) -> String {
     text
 }
 
-fn head(report: &Report) -> String {
+/// More problems than these are of one kind, and the screen has other things to show: `-o wide` has all.
+const MOST_PROBLEMS: usize = 50;
+
+fn head(report: &Report, wide: bool) -> String {
     let api = &report.api_server;
     let mut state = api.state.clone();
     if let Some(since) = api.since {
@@ -105,7 +108,7 @@ fn head(report: &Report) -> String {
     };
     if let Some(drain) = &report.drain {
         let left = drain.flows_left.map(|left| format!(", {left} flows left")).unwrap_or_default();
-        let reason = drain.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        let reason = drain.reason.as_ref().map(|reason| format!(": {}", printable(reason))).unwrap_or_default();
         let _ = writeln!(text, "drain       {} since {}{left}{reason}", drain.stage.code(), ago(drain.since));
     }
     for RosterReport { link, keys, .. } in &report.pulse.links {
@@ -121,9 +124,13 @@ fn head(report: &Report) -> String {
     match report.problems.as_slice() {
         [] => text.push_str("problems    none\n"),
         problems => {
-            for (number, problem) in problems.iter().enumerate() {
+            let shown = if wide { problems.len() } else { problems.len().min(MOST_PROBLEMS) };
+            for (number, problem) in problems.iter().take(shown).enumerate() {
                 let label = if number == 0 { "problems" } else { "" };
-                let _ = writeln!(text, "{label:<11} {problem}");
+                let _ = writeln!(text, "{label:<11} {}", printable(problem));
+            }
+            if shown < problems.len() {
+                let _ = writeln!(text, "{:<11} and {} more: see -o wide", "", problems.len() - shown);
             }
         }
     }

@@ -30,10 +30,17 @@ pub fn dash(text: String) -> String {
     if text.is_empty() { "-".to_owned() } else { text }
 }
 
-/// Text on one line and without anything that a terminal would obey: some of it comes from peers and other hosts.
+/// Text on one line and without anything that a terminal would obey, or that would make it look like another text: some of it
+/// comes from peers and other hosts.
 pub fn printable(text: &str) -> String {
-    let escape = |c: char| if c.is_control() { c.escape_default().collect() } else { c.to_string() };
+    let escape = |c: char| if is_obeyed(c) { c.escape_default().collect() } else { c.to_string() };
     text.chars().map(escape).collect()
+}
+
+/// Control characters, separators of lines, and what turns the direction of writing (Unicode's bidirectional formatting).
+fn is_obeyed(c: char) -> bool {
+    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || turns
 }
 
 /// A cell that is longer helps nobody to read the table; JSON has all of it.
@@ -67,8 +74,8 @@ mod tests {
     #[test]
     fn text_of_another_host_in_a_cell_cannot_talk_to_the_terminal() {
         let mut table = Table::new(["ERROR"]);
-        table.row(["bye\n\u{1b}[2Jä".to_owned()]);
-        assert_eq!(table.to_string(), "ERROR\nbye\\n\\u{1b}[2Jä\n");
+        table.row(["bye\n\u{1b}[2Jä\u{202e}\u{2028}".to_owned()]);
+        assert_eq!(table.to_string(), "ERROR\nbye\\n\\u{1b}[2Jä\\u{202e}\\u{2028}\n");
     }
 
     #[test]

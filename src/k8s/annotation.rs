@@ -33,9 +33,11 @@ const EGRESS_DETAILS: [&str; 3] = ["crier.dev/egress-nodes", "crier.dev/egress-t
 const OWN_NAMES: [&str; 9] =
     [ADDRESSES, POOL, SHARE, NODE, RENUMBER, EGRESS, EGRESS_DETAILS[0], EGRESS_DETAILS[1], EGRESS_DETAILS[2]];
 
-/// Characters of a value that are repeated when it cannot be read. No value that can be read is as long, and every sentence of
-/// ours about one is shorter.
-const MOST_SHOWN: usize = 400;
+/// Characters of a value that are repeated when it cannot be read.
+const MOST_SHOWN: usize = 120;
+
+/// Characters of a sentence about it: more than any of ours has by itself.
+const LONGEST_PROBLEM: usize = 500;
 
 /// No name of a pool is longer: it would have to be a DNS subdomain.
 const LONGEST_POOL: usize = 253;
@@ -102,7 +104,10 @@ pub fn renumber(annotations: Option<&BTreeMap<String, String>>) -> Result<Option
         let most = duration::text(Renumber::LONGEST_OVERLAP);
         return Err(malformed(RENUMBER, text, format!("the overlap is longer than {most}")));
     }
-    let parts = addresses.split(',').take(MOST_RENUMBERED);
+    let parts = addresses.split(',');
+    if parts.clone().count() > MOST_RENUMBERED {
+        return Err(malformed(RENUMBER, text, format!("no Service has more than {MOST_RENUMBERED} addresses")));
+    }
     let leaving = parts.map(|part| parse_address(RENUMBER, text, part.trim())).collect::<Result<_, _>>()?;
     Ok(Some(Renumber { leaving, overlap }))
 }
@@ -216,20 +221,27 @@ fn parse_addresses(field: &str, text: &str) -> Result<Vec<IpAddr>, RequestError>
 }
 
 fn parse_address(field: &str, text: &str, part: &str) -> Result<IpAddr, RequestError> {
-    part.parse().map_err(|_| match part {
-        "" => malformed(field, text, "an address is missing; write 192.0.2.1 or 192.0.2.1,fd00::1"),
-        part => malformed(field, text, format!("\"{part}\" is not an IP address")),
-    })
+    match part.parse() {
+        // No pool can have it, and no Service: what is meant is the other one.
+        Ok(IpAddr::V6(v6)) if let Some(v4) = v6.to_ipv4_mapped() => {
+            Err(malformed(field, text, format!("write {v4}, not {v6}")))
+        }
+        Ok(address) => Ok(address),
+        Err(_) if part.is_empty() => {
+            Err(malformed(field, text, "an address is missing; write 192.0.2.1 or 192.0.2.1,fd00::1"))
+        }
+        Err(_) => Err(malformed(field, text, format!("\"{part}\" is not an IP address"))),
+    }
 }
 
 /// Whoever may write an annotation may write a megabyte into it: what is said of it stays short.
 fn malformed(field: &str, value: &str, problem: impl Into<String>) -> RequestError {
-    let (field, value, problem) = (shortened(field), shortened(value), shortened(&problem.into()));
-    RequestError::Malformed { field, value, problem }
+    let (field, value) = (shortened(field, MOST_SHOWN), shortened(value, MOST_SHOWN));
+    RequestError::Malformed { field, value, problem: shortened(&problem.into(), LONGEST_PROBLEM) }
 }
 
-fn shortened(text: &str) -> String {
-    match text.char_indices().nth(MOST_SHOWN) {
+fn shortened(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }
@@ -417,7 +429,19 @@ mod tests {
             let error = read(&[(name, &long)], None).err();
             let error = error.or_else(|| renumber(Some(&[(name.to_owned(), long.clone())].into())).err());
             let said = error.expect("it cannot be read").to_string();
-            assert!(said.chars().count() < 3 * MOST_SHOWN, "{name}: {} characters", said.chars().count());
+            assert!(said.chars().count() < 2 * LONGEST_PROBLEM, "{name}: {} characters", said.chars().count());
         }
+    }
+
+    #[test]
+    fn an_ipv4_address_written_as_ipv6_is_refused_with_what_is_meant() {
+        for name in ["crier.dev/addresses", "crier.dev/renumber"] {
+            let value = if name.ends_with("renumber") { "::ffff:192.0.2.1 for 1s" } else { "::ffff:192.0.2.1" };
+            let error = read(&[(name, value)], None).err();
+            let error = error.or_else(|| renumber(Some(&[(name.to_owned(), value.to_owned())].into())).err());
+            assert!(error.expect("refused").to_string().contains("write 192.0.2.1, not ::ffff:192.0.2.1"), "{name}");
+        }
+        let many = vec!["192.0.2.1"; MOST_RENUMBERED + 1].join(",") + " for 1s";
+        assert!(renumber(Some(&[(RENUMBER.to_owned(), many)].into())).is_err(), "nothing is left out in silence");
     }
 }

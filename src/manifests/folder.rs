@@ -375,9 +375,8 @@ mod tests {
         async fn complains(&mut self) -> Vec<String> {
             loop {
                 let fact = tokio::time::timeout(Duration::from_secs(60), self.facts.recv()).await;
-                match fact.expect("something is told").expect("it runs") {
-                    Fact::Manifests(problems) => return problems.iter().map(ToString::to_string).collect(),
-                    _ => {}
+                if let Fact::Manifests(problems) = fact.expect("something is told").expect("it runs") {
+                    return problems.iter().map(ToString::to_string).collect();
                 }
             }
         }

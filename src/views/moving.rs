@@ -45,7 +45,7 @@ pub enum CannotMove {
     #[error("{0} has no address of crier's")]
     NoAddress(ObjectKey),
     #[error("{service} has no address on a link: {unknown}; over BGP every node that serves it announces it")]
-    NotOnLink { service: ObjectKey, unknown: UnknownAddress },
+    NotOnLink { service: ObjectKey, unknown: Box<UnknownAddress> },
     #[error("{node} cannot answer for {address} of {service}: {why}")]
     NotEligible { service: ObjectKey, address: IpAddr, node: NodeName, why: String },
     #[error(
@@ -104,7 +104,7 @@ fn on_link(snapshot: &Snapshot, key: &ObjectKey) -> Result<Vec<AddressReport>, C
     }
     match unknown {
         _ if !found.is_empty() => Ok(found),
-        Some(unknown) => Err(CannotMove::NotOnLink { service: key.clone(), unknown }),
+        Some(unknown) => Err(CannotMove::NotOnLink { service: key.clone(), unknown: Box::new(unknown) }),
         None => Err(CannotMove::NoAddress(key.clone())),
     }
 }

@@ -79,10 +79,13 @@ pub fn renumber(
         return Err(CannotRenumber::TooLong);
     }
     let request = service.request.as_ref().map_err(|error| CannotRenumber::Unreadable(error.to_string()))?;
-    if let Some(under_way) = &service.renumber {
+    let leaving = snapshot.plan.decisions.get(key).map(|decision| addresses(decision)).unwrap_or_default();
+    // With an API server the annotation goes when the renumbering is over. In a manifest it stays.
+    let is_over =
+        |it: &Renumber| snapshot.config.is_standalone() && !it.leaving.iter().any(|address| leaving.contains(address));
+    if let Some(under_way) = service.renumber.as_deref().filter(|it| !is_over(it)) {
         return Err(CannotRenumber::UnderWay { service: key.clone(), under_way: renumbering(under_way) });
     }
-    let leaving = snapshot.plan.decisions.get(key).map(|decision| addresses(decision)).unwrap_or_default();
     if leaving.is_empty() {
         return Err(CannotRenumber::NoAddress(key.clone()));
     }

@@ -110,8 +110,14 @@ pub fn put(root: &Path, item: &Item, step: Step) -> io::Result<()> {
         (Step::ReplaceAndKeep, What::File { content, .. }) => {
             let former = with_end(&path, "old");
             let _ = fs::remove_file(&former);
-            fs::hard_link(&path, &former)?;
-            write(&path, content, item.mode)
+            let real = behind_link(root, &path);
+            // Whoever closed the file to others did not mean to open it.
+            let mode = fs::metadata(&real)?.permissions().mode() & item.mode;
+            if fs::hard_link(&real, &former).is_err() {
+                // The link leads to another file system.
+                fs::copy(&real, &former)?;
+            }
+            write(&real, content, mode)
         }
         (Step::Create | Step::Replace, What::File { content, .. }) => write(&path, content, item.mode),
     }
@@ -130,6 +136,15 @@ fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     file.set_permissions(Permissions::from_mode(mode))?;
     file.sync_all()?;
     fs::rename(&new, path)
+}
+
+/// What a symbolic link of the operator's leads to, which stays one; else the path itself.
+fn behind_link(root: &Path, path: &Path) -> PathBuf {
+    match (fs::read_link(path), path.parent()) {
+        (Ok(target), _) if target.is_absolute() => below(root, &target),
+        (Ok(target), Some(folder)) => folder.join(target),
+        (Ok(_), None) | (Err(_), _) => path.to_owned(),
+    }
 }
 
 /// The path of the host below the root.
@@ -202,5 +217,24 @@ mod tests {
         let item = file("c", 0o600, OrElse::Leave);
         put(root.path(), &item, judge(&item, &look(&path).unwrap())).unwrap();
         assert_eq!(look(&path).unwrap(), seen("c", 0o600), "a secret is closed to others");
+    }
+
+    #[test]
+    fn a_link_of_the_operators_stays_one_and_a_file_that_was_closed_to_others_stays_closed() {
+        let root = tempfile::tempdir().unwrap();
+        let (etc, real) = (root.path().join("etc/crier"), root.path().join("srv/file"));
+        fs::create_dir_all(&etc).unwrap();
+        fs::create_dir(root.path().join("srv")).unwrap();
+        fs::write(&real, "a").unwrap();
+        fs::set_permissions(&real, Permissions::from_mode(0o640)).unwrap();
+        let path = etc.join("file");
+        for (target, content, former) in [("/srv/file", "b", "a"), ("../../srv/file", "c", "b")] {
+            let _ = fs::remove_file(&path);
+            std::os::unix::fs::symlink(target, &path).unwrap();
+            put(root.path(), &file(content, 0o644, OrElse::KeepFormer), Step::ReplaceAndKeep).unwrap();
+            assert!(fs::symlink_metadata(&path).unwrap().is_symlink(), "{target}");
+            assert_eq!(look(&real).unwrap(), seen(content, 0o640), "{target}");
+            assert_eq!(fs::read_to_string(with_end(&path, "old")).unwrap(), former, "{target}");
+        }
     }
 }

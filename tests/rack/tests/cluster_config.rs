@@ -107,6 +107,14 @@ fn the_cluster_goes_by_its_config_map_whatever_is_written_into_it() {
     agents.iter().for_each(|agent| wait_problem(agent, &words));
     rest(secs(1));
     assert_eq!(metal.ingress("service/web"), ["192.168.35.100"]);
+    // A file that came out empty.
+    for text in ["", "# nothing\n\n"] {
+        metal.delete("configmap/kube-system/crier");
+        agents.iter().for_each(|agent| wait_problem(agent, &["there is no ConfigMap kube-system/crier"]));
+        metal.try_apply(&config_map(text)).expect("the API server takes any text");
+        agents.iter().for_each(|agent| wait_problem(agent, &words));
+        answered(&metal, [192, 168, 35, 100]);
+    }
     // An agent that starts meanwhile goes by the last good one.
     assert!(agents.remove(0).stop(secs(10)).success());
     agents.insert(0, start(&metal, 0));
@@ -133,6 +141,23 @@ fn the_cluster_goes_by_its_config_map_whatever_is_written_into_it() {
     });
     answered(&metal, [192, 168, 35, 120]);
     answered(&metal, [192, 168, 35, 100]);
+
+    // What a file of the host hindered is taken over once the host is mended, without another word to the ConfigMap.
+    let key = rack.folder().join("tor.md5");
+    let with_peer = format!(
+        "{more}\n[bgp]\nasn = 64513\n[[bgp.peer]]\nname = \"tor\"\naddress = \"192.168.35.1\"\nasn = 64512\npassword-file = \"{}\"\n",
+        key.display()
+    );
+    metal.try_apply(&config_map(&with_peer)).expect("the API server takes the ConfigMap");
+    agents.iter().for_each(|agent| wait_problem(agent, &["refused", "tor.md5 cannot be read"]));
+    rack.write("tor.md5", "hunter");
+    agents.iter().for_each(|agent| {
+        eventually("the refused text is taken over", secs(25), || match problem(agent) {
+            problem if problem.contains("refused") => Err(problem),
+            _ => Ok(()),
+        });
+        assert!(agent.status()["peers"].to_string().contains("tor"));
+    });
 
     // The API server is away: an agent starts with what it kept.
     metal.stop_api_server();

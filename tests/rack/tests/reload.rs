@@ -396,6 +396,125 @@ fn a_restart_does_not_forget_what_waits_to_be_confirmed() {
     }
 }
 
+/// A folder stands where a file is to be written: as a disk that is full or read-only, for root too.
+struct InTheWay(std::path::PathBuf);
+
+impl InTheWay {
+    fn of(town: &Town, word: &str) -> InTheWay {
+        let path = town.crier.file().with_file_name(format!("crier.toml.{word}.new"));
+        std::fs::create_dir(&path).expect("the rack's folder is ours");
+        InTheWay(path)
+    }
+
+    fn remove(self) {
+        std::fs::remove_dir(self.0).expect("the rack's folder is ours");
+    }
+}
+
+#[test]
+fn what_was_promised_is_kept_by_an_agent_whose_disk_takes_no_write() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let mut town = Town::new(&rack);
+    let former = text_of(&town);
+    let with = |town: &Town, community: &str| {
+        let text = town.configuration().replace("64512:100", community);
+        rack.write(&format!("{}.toml", community.replace(':', "-")), &town.crier.complete(&text)).display().to_string()
+    };
+    // The second cannot be promised: the first stands, with its time.
+    let (code, out, error) = config(&town, &format!("apply {} --confirm 4s", with(&town, "64512:200")));
+    assert_eq!(code, Some(0), "{out}{error}");
+    let in_the_way = InTheWay::of(&town, "unconfirmed");
+    let (code, out, error) = config(&town, &format!("apply {} --confirm 60s", with(&town, "64512:300")));
+    assert_eq!(code, Some(1), "{out}{error}");
+    assert!(error.contains("cannot write") && !error.contains("500"), "{error}");
+    in_the_way.remove();
+    eventually_equal("the first is taken back in its time", secs(8), &"(64512,100)".to_owned(), || town.communities());
+    assert_eq!(text_of(&town), former);
+
+    // What cannot be put back is a problem, comes back by itself, and does not undo what is applied later.
+    let (code, out, error) = config(&town, &format!("apply {} --confirm 1s", with(&town, "64512:400")));
+    assert_eq!(code, Some(0), "{out}{error}");
+    let in_the_way = InTheWay::of(&town, "rolled-back");
+    eventually_equal("the agent goes by the former", secs(6), &"(64512,100)".to_owned(), || town.communities());
+    eventually("it is told", secs(2), || match town.crier.status()["problems"].to_string() {
+        problems if problems.contains("cannot be put back") => Ok(()),
+        problems => Err(problems),
+    });
+    let (code, out, error) = config(&town, "apply");
+    assert_eq!(code, Some(1), "what was taken back is not taken over again: {out}{error}");
+    in_the_way.remove();
+    eventually_equal("the file is put back", secs(20), &former, || text_of(&town));
+    assert!(!town.crier.status()["problems"].to_string().contains("cannot be put back"));
+
+    let (code, out, error) = config(&town, &format!("apply {} --confirm 1s", with(&town, "64512:500")));
+    assert_eq!(code, Some(0), "{out}{error}");
+    let in_the_way = InTheWay::of(&town, "rolled-back");
+    eventually_equal("the agent goes by the former", secs(6), &"(64512,100)".to_owned(), || town.communities());
+    let (code, out, error) = config(&town, &format!("apply {}", with(&town, "64512:600")));
+    assert_eq!(code, Some(0), "{out}{error}");
+    in_the_way.remove();
+    town.crier.kill();
+    let text = text_of(&town);
+    let node = town.site.node(0);
+    town.crier = node.crier(node.name(), &text);
+    eventually_equal("it stays across a restart", secs(20), &"(64512,600)".to_owned(), || town.communities());
+}
+
+#[test]
+fn what_an_operator_applies_in_vain_is_no_lasting_problem_and_the_former_file_is_what_was_in_use() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let town = Town::new(&rack);
+    let bad = rack.write("bad.toml", &town.crier.complete(&town.configuration().replace("asn = 64513", "asn = 0")));
+    let (code, out, error) = config(&town, &format!("apply {}", bad.display()));
+    assert_eq!(code, Some(2), "{out}{error}");
+    assert!(!town.crier.status()["problems"].to_string().contains("last reload failed"), "the files are in order");
+    // Edited in place, and applied twice.
+    let former = text_of(&town);
+    town.crier.write_configuration(&town.configuration().replace("64512:100", "64512:200"));
+    let kept = || std::fs::read_to_string(town.crier.file().with_file_name("crier.toml.former")).expect("it is kept");
+    for _ in 0..2 {
+        let (code, out, error) = config(&town, &format!("apply {}", town.crier.file().display()));
+        assert_eq!(code, Some(0), "{out}{error}");
+        assert_eq!(kept(), former);
+    }
+    eventually_equal("it is in use", secs(10), &"(64512,200)".to_owned(), || town.communities());
+}
+
+#[test]
+fn a_peer_whose_password_is_missing_at_the_start_is_refused_alone_and_comes_with_a_reload() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let mut town = Town::new(&rack);
+    let node = town.site.node(0);
+    std::fs::remove_file(&town.password).expect("it is ours");
+    let (code, out, error) = config(&town, &format!("check {}", town.crier.file().display()));
+    assert_eq!(code, Some(0), "{out}{error}");
+    assert!(error.contains("tor.md5 is missing: no session with signed"), "{error}");
+    let (code, _, _) = config(&town, &format!("check --strict {}", town.crier.file().display()));
+    assert_eq!(code, Some(2));
+    // A running agent keeps its session instead.
+    let told = town.crier.reload();
+    assert!(told.contains("last reload failed") && told.contains("tor.md5"), "{told}");
+    assert_eq!(town.established(), [1, 1]);
+
+    let text = text_of(&town);
+    town.crier.kill();
+    town.crier = node.crier(node.name(), &text);
+    town.crier.wait_ready(secs(30));
+    eventually("the other peer has its session", secs(20), || match town.established() {
+        [1, plain] if plain >= 2 => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    let problems = town.crier.status()["problems"].to_string();
+    assert!(problems.contains("the secret") && problems.contains("tor.md5 is missing"), "{problems}");
+    fine(&town.crier.reload());
+    rack.write("tor.md5", "hunter-one");
+    fine(&town.crier.reload());
+    eventually("the peer has its session", secs(20), || match town.established() {
+        [signed, _] if signed >= 2 => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+}
+
 #[test]
 fn a_session_is_reset_refreshed_shut_down_and_enabled() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
