@@ -28,7 +28,7 @@ use crier::bgp::wire::{
     Notification, NotificationReason, Open, OpenFault, Parsed, RouteRefresh, Treatment, Update, WireError,
 };
 use crier::data_path::packet::Answer;
-use crier::{discovery, pulse};
+use crier::{bfd, discovery, kept_text, pulse};
 
 /// Takes any octets, and panics where a promise is broken.
 pub type Target = fn(&[u8]);
@@ -264,6 +264,8 @@ pub fn nftables(data: &[u8]) {
 /// What is taken for a session is one that can go on, or be refused, and that is written as it was read.
 pub fn kept_session(data: &[u8]) {
     let _ = KeptSession::parse(data);
+    let _ = bfd::kept::parse(data);
+    let _ = bfd::kept::parse(&kept_text::write("crier-bfd-sessions", 1, data));
     let Ok(kept) = KeptSession::parse_content(data) else { return };
     let written = kept.emit().expect("what was read can be written");
     assert_eq!(KeptSession::parse(&written).as_ref(), Ok(&kept), "it is read as it was written");

@@ -19,6 +19,7 @@ pub mod bfd_state;
 pub mod by_link;
 pub mod claim;
 pub mod community;
+pub mod kept_text;
 pub mod names;
 pub mod path_state;
 pub mod reason;

@@ -7,7 +7,7 @@
 //! | responder | answers for [`ANSWERS_ON`] more, until the next owner does; then it is silent | the same |
 //! | bound addresses | accepts for [`ACCEPTS_ON`] more what neighbours still send here, then removes the addresses | keeps those that routers send packets to |
 //! | blackhole routes | are removed | stay |
-//! | BFD | AdminDown to every peer: no failure of the path | the same |
+//! | BFD | AdminDown to every peer: no failure of the path | has the peers agree to wait, and hands the sessions out |
 //! | BGP speaker | a Cease (Administrative Shutdown) to every peer, which withdraws all routes | hands the sessions out, without a word to their peers |
 //! | Lease | hands it back, so that the next agent allocates at once (`k8s::lease`) | the same |
 //! | the loop | turns on until all of the above have ended, and keeps the World on disk last | the same |
@@ -18,6 +18,8 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::time::sleep;
 
+use crate::bfd;
+use crate::bfd::kept::KeptPath;
 use crate::bgp::socket::kept::KeptConnection;
 use crate::bgp::task::Parting;
 use crate::kernel::{addresses, blackholes};
@@ -77,9 +79,11 @@ impl Stopping {
         }
     }
 
-    pub(super) async fn bfd(self) {
+    /// `keeper`: who takes the sessions at a restart.
+    pub(super) async fn bfd(self, keeper: oneshot::Sender<Vec<KeptPath>>) -> bfd::task::Parting {
         match self.stop().await {
-            Stop::Leave(_) | Stop::Restart => {}
+            Stop::Leave(_) => bfd::task::Parting::HoldDown,
+            Stop::Restart => bfd::task::Parting::Rest(keeper),
         }
     }
 

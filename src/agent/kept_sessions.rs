@@ -13,21 +13,31 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::fd_store::{self, Stored};
+use crate::bfd;
+use crate::bfd::kept::KeptPath;
 use crate::bgp::kept;
 use crate::bgp::socket::kept::KeptConnection;
 use crate::bgp::task::Resumable;
 use crate::bgp::wire::{Cease, NotificationReason};
-use crate::config::{self, Config};
+use crate::config::{self, BfdProfile, Config};
+use crate::names::PeerName;
 use crate::plan::context::bgp::BgpContext;
+use crate::plan::slice::{BfdPeer, BfdSlice};
 
 const SOCKET: &str = "bgp-socket-";
 const STATE: &str = "bgp-state-";
+const PATHS: &str = "bfd-sessions";
 
 /// systemd takes in what it is sent within milliseconds.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Puts the sessions into the store. Those that cannot be put there end with a Cease. Blocks.
-pub async fn put(sessions: Vec<KeptConnection>) {
+/// Puts the sessions of BGP and of BFD into the store. Those of BGP that cannot be put there end with a Cease. Blocks.
+pub async fn put(sessions: Vec<KeptConnection>, paths: &[KeptPath]) {
+    if !paths.is_empty()
+        && let Err(error) = put_paths(paths)
+    {
+        warn!(%error, "BFD sessions cannot be kept for the agent that comes: their peers take this node for dead soon");
+    }
     let mut ends = JoinSet::new();
     let count = sessions.len();
     let mut stored = Vec::new();
@@ -49,6 +59,11 @@ pub async fn put(sessions: Vec<KeptConnection>) {
     while ends.join_next().await.is_some() {}
 }
 
+fn put_paths(paths: &[KeptPath]) -> io::Result<()> {
+    let octets = bfd::kept::emit(paths).map_err(io::Error::other)?;
+    fd_store::put(PATHS, fd_store::sealed("crier-bfd-sessions", &octets)?.as_fd())
+}
+
 fn put_one(number: usize, session: &KeptConnection) -> Result<(), String> {
     let octets = session.state.emit()?;
     let put = || -> io::Result<()> {
@@ -59,8 +74,9 @@ fn put_one(number: usize, session: &KeptConnection) -> Result<(), String> {
     put().map_err(|error| format!("systemd's file descriptor store: {error}"))
 }
 
-/// The sessions of the agent before that can go on, of all that came back. The store is empty afterwards.
-pub async fn take(stored: Vec<Stored>, config: &Config) -> Vec<Resumable> {
+/// The sessions of the agent before that can go on, of BGP and of BFD, of all that came back. The store is empty afterwards.
+pub async fn take(stored: Vec<Stored>, config: &Config) -> (Vec<Resumable>, Vec<KeptPath>) {
+    let mut paths = Vec::new();
     let mut sessions: BTreeMap<String, (Option<OwnedFd>, Option<OwnedFd>)> = BTreeMap::new();
     for Stored { name, descriptor } in stored {
         if let Err(error) = fd_store::remove(&name) {
@@ -70,6 +86,13 @@ pub async fn take(stored: Vec<Stored>, config: &Config) -> Vec<Resumable> {
             sessions.entry(number.to_owned()).or_default().0 = Some(descriptor);
         } else if let Some(number) = name.strip_prefix(STATE) {
             sessions.entry(number.to_owned()).or_default().1 = Some(descriptor);
+        } else if name == PATHS {
+            match open_paths(descriptor) {
+                Ok(kept) => paths.extend(kept),
+                Err(why) => {
+                    warn!(reason = why, "the BFD sessions of the agent before are not taken over; new ones begin")
+                }
+            }
         } else {
             warn!(name, "a file descriptor that systemd has kept is not crier's, and is closed");
         }
@@ -91,7 +114,36 @@ pub async fn take(stored: Vec<Stored>, config: &Config) -> Vec<Resumable> {
             ),
         }
     }
-    resumable
+    (resumable, paths)
+}
+
+/// Whom to watch until there is a plan, with the profiles that they have now.
+pub fn watched(paths: &[KeptPath], config: &Config) -> BfdSlice {
+    let named = peers(config);
+    let of_name = |path: &KeptPath, name: &PeerName| {
+        let owner = named.peer_of(name);
+        let settings = named.peers.iter().find(|settings| settings.name == owner)?;
+        let profile = config.bfd.iter().find(|profile| Some(&profile.name) == settings.bfd.as_ref())?;
+        let peer = BfdPeer {
+            profile: Arc::new(BfdProfile::clone(profile)),
+            address: path.address.clone(),
+            source: settings.source_address,
+            vrf: settings.vrf.clone(),
+            multihop: path.multihop,
+        };
+        Some((name.clone(), peer))
+    };
+    let all = paths.iter().flat_map(|path| path.peers.iter().filter_map(move |name| of_name(path, name)));
+    BfdSlice { peers: Arc::new(all.collect()) }
+}
+
+fn open_paths(state: OwnedFd) -> Result<Vec<KeptPath>, String> {
+    let octets = fd_store::unseal(state, bfd::kept::LONGEST).map_err(|error| error.to_string())?;
+    bfd::kept::parse(&octets).map_err(|fault| fault.to_string())
+}
+
+fn peers(config: &Config) -> BgpContext {
+    BgpContext { peers: config.bgp.peers.iter().cloned().map(Arc::new).collect(), ..BgpContext::default() }
 }
 
 fn open(socket: OwnedFd, state: OwnedFd) -> Result<KeptConnection, String> {
@@ -102,7 +154,7 @@ fn open(socket: OwnedFd, state: OwnedFd) -> Result<KeptConnection, String> {
 /// With the settings of its peer; a session whose peer has gone out of the configuration ends.
 async fn of_peer(kept: KeptConnection, config: &Config) -> Option<Resumable> {
     let peer = kept.state.peer.clone();
-    let named = BgpContext { peers: config.bgp.peers.iter().cloned().map(Arc::new).collect(), ..BgpContext::default() };
+    let named = peers(config);
     let owner = named.peer_of(&peer);
     let is_there = |settings: &Arc<config::Peer>| match &settings.address {
         config::PeerAddress::Fixed(address) => *address == kept.state.address,

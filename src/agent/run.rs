@@ -40,6 +40,7 @@ use super::reload::{self, Followers, Reloader, Wanted};
 use super::turn::{Loop, Readings};
 use super::unconfirmed::Unconfirmed;
 use super::wiring::{self, Query, Slices};
+use crate::bfd::kept::KeptPath;
 use crate::bgp::socket::kept::KeptConnection;
 use crate::bgp::task::Past;
 use crate::config::{Config, Kubernetes, Manifests, Source, SourceFile};
@@ -142,9 +143,12 @@ pub async fn run(start: Start) -> Result<(), Error> {
         data_path::task::run(path, slices.node.subscribe(), facts.clone()),
     ));
     let mut counters = LinkCounters::default();
-    let past = Past { resumable: kept_sessions::take(stored, &config).await, restart: memory.past() };
-    let (keeper, kept) = oneshot::channel();
-    tasks.actuators(&config, channels, Bgp { listeners, past, keeper }, pulse, &counters);
+    let (resumable, paths) = kept_sessions::take(stored, &config).await;
+    slices.bfd.send_replace(kept_sessions::watched(&paths, &config));
+    let past = Past { resumable, restart: memory.past() };
+    let ((keeper, kept), (path_keeper, kept_paths)) = (oneshot::channel(), oneshot::channel());
+    let bgp = Bgp { listeners, past, keeper, paths, path_keeper };
+    tasks.actuators(&config, channels, bgp, pulse, &counters);
     let (wanted, finding) = watch::channel(Wanted::of(&config));
     tasks.finders(finding, channels);
     let (terms, terms_seen) = watch::channel(reload::terms(&config));
@@ -212,7 +216,8 @@ pub async fn run(start: Start) -> Result<(), Error> {
     turning.keep_now().await;
     // An error: this is no restart, or the speaker is gone.
     if let Ok(sessions) = kept.await {
-        kept_sessions::put(sessions).await;
+        // An error: there is no BFD.
+        kept_sessions::put(sessions, &kept_paths.await.unwrap_or_default()).await;
     }
     match cause {
         Cause::Signal(_) => {
@@ -231,13 +236,16 @@ async fn how_to_stop(cause: Cause) -> Stop {
     }
 }
 
-/// What the BGP speaker is given.
+/// What the BGP speaker is given, and BFD with it.
 struct Bgp {
     listeners: bgp::socket::listeners::Listeners,
     /// The sessions of the agent before, and what peers are told of it.
     past: Past,
     /// Takes the sessions for the agent that comes.
     keeper: oneshot::Sender<Vec<KeptConnection>>,
+    /// The same for BFD.
+    paths: Vec<KeptPath>,
+    path_keeper: oneshot::Sender<Vec<KeptPath>>,
 }
 
 /// What the tasks that speak to the API server are given.
@@ -272,7 +280,7 @@ impl Tasks {
         &mut self,
         config: &Config,
         Channels { slices, facts, stopping }: Channels<'_>,
-        Bgp { listeners, past, keeper }: Bgp,
+        Bgp { listeners, past, keeper, paths: kept_paths, path_keeper }: Bgp,
         pulse: Option<pulse::task::Setup>,
         counters: &LinkCounters,
     ) {
@@ -281,7 +289,8 @@ impl Tasks {
         let (seen, parting) = (paths.subscribe(), stopping.clone().bgp(keeper));
         let speaker = bgp::task::run(routes, facts.clone(), listeners, seen, past, parting);
         self.farewell.spawn(named("the BGP speaker", speaker));
-        let watching = bfd::task::run(slices.bfd.subscribe(), facts.clone(), counted, paths, stopping.clone().bfd());
+        let parting = stopping.clone().bfd(path_keeper);
+        let watching = bfd::task::run(slices.bfd.subscribe(), facts.clone(), counted, paths, kept_paths, parting);
         self.farewell.spawn(named("BFD", watching));
         let handed_over = pulse.is_some();
         let life = arp::offload::life(pulse.as_ref().map(|setup| setup.settings.detection()));

@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
+use serde::{Deserialize, Serialize};
 
 use super::authentication::{Heard, Sha1};
 use super::discard::Discard;
@@ -55,8 +56,28 @@ pub struct Session {
     rng: Rng,
 }
 
+/// How a session stands that is Up: what another process must know to go on with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    pub discriminator: NonZeroU32,
+    pub diagnostic: Diagnostic,
+    pub remote: Remote,
+    /// What both ends have agreed to.
+    pub transmit: Duration,
+    pub receive: Duration,
+    /// bfd.XmitAuthSeq
+    pub sequence: u32,
+}
+
+impl Standing {
+    /// All of them: what another process wrote may be anything.
+    pub fn intervals(&self) -> [Duration; 4] {
+        [self.transmit, self.receive, self.remote.required_min_rx, self.remote.desired_min_tx]
+    }
+}
+
 /// What the peer's last packet said; RFC 5880 §6.8.1 has what holds before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remote {
     pub state: BfdState,
     pub diagnostic: Diagnostic,
@@ -157,6 +178,52 @@ impl Session {
             rng,
             settings,
         }
+    }
+
+    /// The session that stood like this in another process. It asks for the intervals of `settings` at once; the peer has the whole
+    /// detection time to be heard.
+    pub fn resumed(settings: Settings, standing: Standing, seed: u64, now: Instant) -> Session {
+        let Standing { discriminator, diagnostic, remote, transmit, receive, sequence } = standing;
+        let mut session = Session {
+            state: BfdState::Up,
+            diagnostic,
+            remote,
+            transmit,
+            transmit_in_use: transmit,
+            receive,
+            receive_in_use: receive,
+            send_at: Some(now),
+            sequence,
+            ..Session::new(settings, discriminator, seed, now)
+        };
+        session.silent_at = session.detection_time().map(|time| now + time);
+        session.renew_intervals();
+        session.reschedule(now);
+        session
+    }
+
+    /// The peer is asked to wait for as long as this, for this process ends and another one goes on.
+    pub fn handle_rest(&mut self, rest: Duration, now: Instant) {
+        let multiplier = self.settings.multiplier;
+        let settings = Settings {
+            transmit_interval: rest / u32::from(multiplier.get()),
+            receive_interval: self.settings.receive_interval.max(rest / 3),
+            ..self.settings.clone()
+        };
+        self.handle_settings(settings, now);
+    }
+
+    /// How the session stands; `None` unless it is Up, and the peer has agreed to what this end last asked for.
+    pub fn standing(&self) -> Option<Standing> {
+        let agreed = self.state == BfdState::Up && self.remote.discriminator.is_some() && self.poll == Poll::No;
+        agreed.then_some(Standing {
+            discriminator: self.discriminator,
+            diagnostic: self.diagnostic,
+            remote: self.remote,
+            transmit: self.transmit,
+            receive: self.receive,
+            sequence: self.sequence,
+        })
     }
 
     pub fn state(&self) -> BfdState {

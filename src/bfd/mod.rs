@@ -7,6 +7,7 @@
 //! | `authentication` | 1     | keyed SHA-1: the digest of a packet, and which sequence numbers are accepted           |
 //! | `discard`        | 1     | why a packet is dropped, as the counters name it                                       |
 //! | `machine`        | 1     | the machine of one session: its state, when to send what, and when the path is down    |
+//! | `kept`           | 1     | sessions between two agents, written down                                              |
 //! | `settings`       | 1     | times and limits, with their reasons                                                   |
 //! | `counters`       | 1     | what is counted                                                                        |
 //! | `socket`         | 2     | receives for all sessions, sends for one, and waits                                    |
@@ -24,6 +25,7 @@
 pub mod authentication;
 pub mod counters;
 pub mod discard;
+pub mod kept;
 pub mod machine;
 pub mod packet;
 pub mod settings;

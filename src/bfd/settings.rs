@@ -28,6 +28,10 @@ pub const SOURCE_PORTS: std::ops::RangeInclusive<u16> = 49152..=65535;
 /// second".
 pub const SLOW: Duration = Duration::from_secs(1);
 
+/// For how long peers are asked to wait while an agent is replaced: longer than a start takes, and what a node that does not come
+/// back costs at most.
+pub const REST: Duration = Duration::from_secs(10);
+
 /// The least time between two packets that no timer asked for: answers to Polls, and news of a state. It is below the least
 /// interval of a profile, so that RFC 5880 §6.8.7 allows the limit, and a flood of Polls costs 200 answers a second.
 pub const LEAST_PAUSE: Duration = Duration::from_millis(5);

@@ -25,22 +25,34 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use self::worker::Worker;
+use self::worker::{Ending, Worker};
 use super::counters::Counters;
+use super::kept::KeptPath;
 use super::socket::Priority;
 use crate::bfd_state::BfdState;
 use crate::names::PeerName;
 use crate::plan::slice::BfdSlice;
 use crate::world::{BfdReport, BfdSessions, Fact};
 
-/// Runs a session for each peer of the newest slice until `shutdown` completes or no more slices can come. Every session is then held
-/// down, which tells its peer that this is no failure of the path. `sessions` always has how they stand, and `facts` hears of it.
+/// How BFD is to end.
+#[derive(Debug)]
+pub enum Parting {
+    /// Every session is held down, which tells its peer that this is no failure of the path.
+    HoldDown,
+    /// Another agent follows: peers are asked to wait for it, and the sessions of those that agree go to this end. The others are
+    /// held down.
+    Rest(oneshot::Sender<Vec<KeptPath>>),
+}
+
+/// Runs a session for each peer of the newest slice until `shutdown` says how to end, or no more slices can come. It goes on with the
+/// sessions of `kept` that peers of a slice have. `sessions` always has how they stand, and `facts` hears of it.
 pub async fn run(
     slices: watch::Receiver<BfdSlice>,
     facts: mpsc::Sender<Fact>,
     counters: Arc<Counters>,
     sessions: watch::Sender<BfdSessions>,
-    shutdown: impl Future<Output = ()>,
+    kept: Vec<KeptPath>,
+    shutdown: impl Future<Output = Parting>,
 ) {
     let mut tellers = JoinSet::new();
     tellers.spawn(tell(sessions.subscribe(), facts));
@@ -48,28 +60,33 @@ pub async fn run(
     let mut shutdown = std::pin::pin!(shutdown);
     // Without a peer to watch there is no thread.
     tokio::select! {
-        () = &mut shutdown => return,
+        _ = &mut shutdown => return,
         asked = seen.wait_for(|slice| !slice.peers.is_empty()) => if asked.is_err() { return },
     }
-    let mut worker = match Handle::start(slices, counters, sessions.clone()) {
+    let mut worker = match Handle::start(slices, kept, counters, sessions.clone()) {
         Ok(worker) => worker,
         Err(error) => {
             error!(%error, "no thread could be started for BFD: no peer is watched");
-            return shutdown.await;
+            let _ = shutdown.await;
+            return;
         }
     };
-    loop {
+    let parting = loop {
         tokio::select! {
-            () = &mut shutdown => break,
+            parting = &mut shutdown => break parting,
             changed = seen.changed() => match changed {
                 Ok(()) => worker.wake(),
-                Err(_) => break,
+                Err(_) => break Parting::HoldDown,
             },
             // A panic, which has printed why. The agent ends with it: sessions that nobody runs must not look alive.
             _ = &mut worker.ended => return,
         }
+    };
+    match parting {
+        Parting::HoldDown => drop(worker.end(Ending::HoldDown).await),
+        // An error: nobody takes them, and their peers wait in vain.
+        Parting::Rest(to) => drop(to.send(worker.end(Ending::Rest).await)),
     }
-    worker.end().await;
     sessions.send_replace(BfdSessions::new());
     tellers.shutdown().await;
 }
@@ -77,28 +94,28 @@ pub async fn run(
 /// The worker thread as `run` sees it.
 struct Handle {
     wake: UnixDatagram,
-    stop: watch::Sender<bool>,
-    ended: oneshot::Receiver<()>,
+    stop: watch::Sender<Option<Ending>>,
+    ended: oneshot::Receiver<Vec<KeptPath>>,
 }
 
 impl Handle {
     fn start(
         slices: watch::Receiver<BfdSlice>,
+        kept: Vec<KeptPath>,
         counters: Arc<Counters>,
         sessions: watch::Sender<BfdSessions>,
     ) -> io::Result<Handle> {
         let (wake, woken) = UnixDatagram::pair()?;
         wake.set_nonblocking(true)?;
         woken.set_nonblocking(true)?;
-        let (stop, stopping) = watch::channel(false);
+        let (stop, stopping) = watch::channel(None);
         let (ending, ended) = oneshot::channel();
         let (prioritised, priority) = oneshot::channel();
         tokio::spawn(log_priority(priority));
-        let worker = Worker::new(slices, stopping, woken, counters, sessions);
+        let worker = Worker::new(slices, kept, stopping, woken, counters, sessions);
         std::thread::Builder::new().name("bfd".to_owned()).spawn(move || {
             let _ = prioritised.send(super::socket::raise_priority());
-            worker.run();
-            let _ = ending.send(());
+            let _ = ending.send(worker.run());
         })?;
         Ok(Handle { wake, stop, ended })
     }
@@ -108,11 +125,11 @@ impl Handle {
         let _ = self.wake.send(&[0]);
     }
 
-    async fn end(self) {
-        let _ = self.stop.send(true);
+    async fn end(self, how: Ending) -> Vec<KeptPath> {
+        let _ = self.stop.send(Some(how));
         self.wake();
         // A thread that panicked has printed why.
-        let _ = self.ended.await;
+        self.ended.await.unwrap_or_default()
     }
 }
 

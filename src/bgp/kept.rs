@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::machine::negotiation::Negotiated;
 use super::machine::session::{Standing, TimersLeft};
 use super::outbox::sent::Sent;
 use super::wire::{MAX_EXTENDED_MESSAGE_LEN, MAX_MESSAGE_LEN};
 use crate::address::ScopedAddress;
+use crate::kept_text::{self, TextFault};
 use crate::names::PeerName;
 
 /// An established session, at one moment.
@@ -60,14 +60,8 @@ pub enum Signature {
 /// Why a text is no session. Nothing of it was used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeptFault {
-    #[error("it does not begin with \"{FORMAT}\"")]
-    Format,
-    #[error("it has version {0}, and this crier reads versions 1 to {VERSION}: another version of crier wrote it")]
-    Version(u32),
-    #[error("its first line says {said} octets, and {there} follow: it was cut off, or something was added")]
-    Length { said: usize, there: usize },
-    #[error("its checksum is wrong: it was changed after it was written")]
-    Checksum,
+    #[error(transparent)]
+    Text(#[from] TextFault),
     #[error("its content cannot be read: {0}")]
     Content(String),
     #[error("its content makes no sense: {0}")]
@@ -79,9 +73,6 @@ pub const LONGEST: usize = 256 << 20;
 
 const FORMAT: &str = "crier-bgp-session";
 const VERSION: u32 = 1;
-
-/// No first line is longer.
-const LONGEST_HEADING: usize = 128;
 
 /// What a connection may have read or queued at most.
 const MOST_UNREAD: usize = 128 << 10;
@@ -97,33 +88,16 @@ impl KeptSession {
     /// A text: there are too many routes, or a value has no form in JSON, which is a bug in crier.
     pub fn emit(&self) -> Result<Vec<u8>, String> {
         let content = serde_json::to_vec(self).map_err(|error| error.to_string())?;
-        let heading = format!("{FORMAT} {VERSION} {} {}\n", content.len(), checksum(&content));
-        if heading.len() + content.len() > LONGEST {
+        let text = kept_text::write(FORMAT, VERSION, &content);
+        if text.len() > LONGEST {
             return Err(format!("it takes {} octets, and at most {LONGEST} are kept", content.len()));
         }
-        Ok([heading.as_bytes(), &content].concat())
+        Ok(text)
     }
 
     /// Reads what [`KeptSession::emit`] wrote, of this version or an earlier one. Never panics, whatever the octets.
     pub fn parse(text: &[u8]) -> Result<KeptSession, KeptFault> {
-        let end = text.iter().take(LONGEST_HEADING).position(|octet| *octet == b'\n').ok_or(KeptFault::Format)?;
-        let (heading, content) = text.split_at_checked(end).ok_or(KeptFault::Format)?;
-        let content = content.get(1..).unwrap_or_default();
-        let heading = str::from_utf8(heading).map_err(|_| KeptFault::Format)?;
-        let words: Vec<&str> = heading.split(' ').collect();
-        let [FORMAT, version, length, sum] = words[..] else { return Err(KeptFault::Format) };
-        let version = version.parse().map_err(|_| KeptFault::Format)?;
-        if !(1..=VERSION).contains(&version) {
-            return Err(KeptFault::Version(version));
-        }
-        let said = length.parse().map_err(|_| KeptFault::Format)?;
-        if said != content.len() {
-            return Err(KeptFault::Length { said, there: content.len() });
-        }
-        if sum != checksum(content) {
-            return Err(KeptFault::Checksum);
-        }
-        KeptSession::parse_content(content)
+        KeptSession::parse_content(kept_text::read(FORMAT, VERSION, text)?)
     }
 
     /// Reads what stands behind the first line. Never panics, whatever the octets.
@@ -162,10 +136,6 @@ impl KeptSession {
         };
         settings.iter().filter_map(differs).collect()
     }
-}
-
-fn checksum(content: &[u8]) -> String {
-    Sha256::digest(content).iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -138,9 +138,9 @@ fn the_example_is_a_good_configuration_and_with_every_key_set_too() {
         _ => line.to_owned(),
     };
     let lines: Vec<String> = EXAMPLE.lines().map(set).collect();
-    // One source of Services, one key for its classes, and one kind of signature.
+    // One source of Services, one key for its classes, one kind of signature, and whole addresses.
     let others = |line: &&String| {
-        let other = ["classes", "tcp-ao"].iter().any(|key| line.starts_with(key));
+        let other = ["classes", "tcp-ao", "prefix-of"].iter().any(|key| line.starts_with(key));
         *line != "folder = \"/etc/crier/manifests\"" && !other
     };
     let without = lines.iter().filter(others);

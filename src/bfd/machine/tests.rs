@@ -386,3 +386,68 @@ fn the_longest_intervals_overflow_nothing() {
     assert_eq!(bench.session.transmit_interval(), Some(LONGEST_INTERVAL));
     bench.pass(Duration::from_secs(1));
 }
+
+/// Two ends without a wire between them: what one says the other hears at once, for as long as this.
+fn talk(mut ends: [&mut Session; 2], now: &mut Instant, time: Duration) -> Vec<Action> {
+    let until = *now + time;
+    let mut changes = Vec::new();
+    while *now < until {
+        for _ in 0..4 {
+            let said = ends[0].handle_timeout(*now);
+            for action in said {
+                match action {
+                    Action::Send(packet) => {
+                        let octets = packet.emit(ends[0].settings().key.as_ref());
+                        changes.extend(ends[1].handle_packet(&packet, &octets, *now).expect("it is taken"));
+                    }
+                    changed @ Action::Changed { .. } => changes.push(changed),
+                }
+            }
+            ends.reverse();
+        }
+        *now += millis(1);
+    }
+    changes
+}
+
+#[test]
+fn a_peer_that_was_asked_to_wait_notices_nothing_of_a_pause_and_has_the_former_times_after_it() {
+    for key in [None, Key::new(b"secret", true, 1)] {
+        let mut now = clock::now();
+        let settings = Settings { key, ..settings() };
+        let mut ours = Session::new(settings.clone(), OURS, 1, now);
+        let mut theirs = Session::new(settings.clone(), THEIRS, 2, now);
+        talk([&mut ours, &mut theirs], &mut now, millis(3000));
+        assert_eq!((ours.state(), theirs.state()), (BfdState::Up, BfdState::Up));
+        let before = theirs.detection_time();
+
+        ours.handle_rest(Duration::from_secs(10), now);
+        assert_eq!(ours.standing(), None, "the peer has not agreed yet");
+        assert_eq!(talk([&mut ours, &mut theirs], &mut now, millis(200)), []);
+        let standing = ours.standing().expect("it has");
+        assert!(theirs.detection_time() >= Some(Duration::from_secs(9)), "{:?}", theirs.detection_time());
+
+        // Nobody runs.
+        let pause = now + Duration::from_secs(5);
+        while now < pause {
+            now += millis(1);
+            let said = theirs.handle_timeout(now);
+            assert!(said.iter().all(|action| matches!(action, Action::Send(_))), "{said:?}");
+        }
+        let text = serde_json::to_string(&standing).expect("it has a form in JSON");
+        let standing = serde_json::from_str(&text).expect("it is read as it was written");
+        let mut next = Session::resumed(settings, standing, 3, now);
+        assert_eq!(talk([&mut next, &mut theirs], &mut now, millis(2000)), [], "neither end has changed its state");
+        assert_eq!((next.state(), theirs.state()), (BfdState::Up, BfdState::Up));
+        assert_eq!(theirs.detection_time(), before, "the profile's times count again");
+
+        // And a dead path is found again by the new one.
+        let lost = now + millis(300);
+        let mut changes = Vec::new();
+        while now < lost {
+            now += millis(1);
+            changes.extend(next.handle_timeout(now));
+        }
+        assert!(changes.iter().any(|action| matches!(action, Action::Changed { after: BfdState::Down, .. })));
+    }
+}

@@ -17,6 +17,7 @@ use self::receivers::{Door, Place, Receivers};
 use self::watched::{Tally, Watched};
 use crate::bfd::counters::Counters;
 use crate::bfd::discard::Discard;
+use crate::bfd::kept::KeptPath;
 use crate::bfd::packet::Packet;
 use crate::bfd::socket::{Datagram, wait};
 use crate::clock;
@@ -36,10 +37,24 @@ const BREATH: Duration = Duration::from_millis(1);
 /// How often sockets that could not be opened are tried again, and devices are looked after that may have been made anew.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
+/// How the sessions end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Each peer is told that this end holds the session down.
+    HoldDown,
+    /// Another process goes on with those whose peers agree to wait.
+    Rest,
+}
+
+/// How long peers may take to agree to wait. They answer a Poll at once.
+const REST_PATIENCE: Duration = Duration::from_millis(400);
+
 /// The thread. It owns everything in here but the counters.
 pub(super) struct Worker {
     slices: watch::Receiver<BfdSlice>,
-    stopping: watch::Receiver<bool>,
+    /// Sessions of the agent before that no peer has taken up yet.
+    kept: Vec<KeptPath>,
+    stopping: watch::Receiver<Option<Ending>>,
     /// Readable when there is a new slice, or when it is time to stop.
     wake: UnixDatagram,
     counters: Arc<Counters>,
@@ -55,13 +70,15 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn new(
         slices: watch::Receiver<BfdSlice>,
-        stopping: watch::Receiver<bool>,
+        kept: Vec<KeptPath>,
+        stopping: watch::Receiver<Option<Ending>>,
         wake: UnixDatagram,
         counters: Arc<Counters>,
         sessions: watch::Sender<BfdSessions>,
     ) -> Worker {
         Worker {
             slices,
+            kept,
             stopping,
             wake,
             counters,
@@ -73,10 +90,11 @@ impl Worker {
         }
     }
 
-    /// Runs the sessions until it is told to stop, or no slice can come any more.
-    pub(super) fn run(mut self) {
+    /// Runs the sessions until it is told to stop, or no slice can come any more. Gives those that another process can go on with; all
+    /// others are held down.
+    pub(super) fn run(mut self) -> Vec<KeptPath> {
         self.slices.mark_changed();
-        while !*self.stopping.borrow() {
+        while self.stopping.borrow().is_none() {
             match self.slices.has_changed() {
                 Ok(true) => {
                     let slice = self.slices.borrow_and_update().clone();
@@ -102,8 +120,39 @@ impl Worker {
             let mut woken = [0; 16];
             while self.wake.recv(&mut woken).is_ok() {}
         }
+        let ending = *self.stopping.borrow();
+        let kept = if ending == Some(Ending::Rest) { self.rest() } else { Vec::new() };
         let now = clock::now();
         self.watched.values_mut().for_each(|watched| watched.hold_down(now));
+        kept
+    }
+
+    /// Asks the peers to wait, and takes out the sessions of those that agree.
+    fn rest(&mut self) -> Vec<KeptPath> {
+        let mut now = clock::now();
+        let until = now + REST_PATIENCE;
+        self.watched.values_mut().for_each(|watched| watched.rest(now));
+        while now < until {
+            self.read();
+            now = clock::now();
+            self.watched.values_mut().for_each(|watched| watched.handle_timeout(now));
+            if self.watched.values().all(Watched::is_at_rest) {
+                break;
+            }
+            let patience = self.patience().min(until.saturating_duration_since(now));
+            if wait(self.receivers.descriptors(), Some(patience)).is_err() {
+                break;
+            }
+        }
+        let mut kept = Vec::new();
+        self.watched.retain(|_, watched| match watched.kept() {
+            Some(path) => {
+                kept.push(path);
+                false
+            }
+            None => true,
+        });
+        kept
     }
 
     /// Until the next timer.
@@ -134,8 +183,14 @@ impl Worker {
             match self.watched.values_mut().find(|watched| watched.place == place) {
                 Some(watched) => watched.change(peers, &self.counters, now),
                 None => {
-                    let discriminator = self.free_discriminator();
-                    let watched = Watched::new(place, peers, discriminator, &self.counters, now);
+                    let kept = self.kept.iter().position(|kept| place.is_that_of(kept));
+                    let kept = kept.map(|at| self.kept.swap_remove(at));
+                    let discriminator =
+                        kept.as_ref().map_or_else(|| self.free_discriminator(), |kept| kept.standing.discriminator);
+                    let watched = match kept {
+                        Some(kept) => Watched::resumed(&kept, place, peers, &self.counters, now),
+                        None => Watched::new(place, peers, discriminator, &self.counters, now),
+                    };
                     self.watched.extend(watched.map(|watched| (discriminator, watched)));
                 }
             }

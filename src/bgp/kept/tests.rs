@@ -65,7 +65,7 @@ pub(in crate::bgp) fn kept() -> KeptSession {
 
 /// A text with this content, its heading right.
 fn text(content: &[u8], version: u32) -> Vec<u8> {
-    [format!("{FORMAT} {version} {} {}\n", content.len(), checksum(content)).as_bytes(), content].concat()
+    kept_text::write(FORMAT, version, content)
 }
 
 #[test]
@@ -101,11 +101,11 @@ fn a_text_that_is_cut_off_anywhere_is_refused() {
     let written = kept().emit().unwrap();
     for length in 0..written.len() {
         let refused = KeptSession::parse(&written[..length]).expect_err("it is cut off");
-        let of_length = matches!(refused, KeptFault::Length { .. } | KeptFault::Format);
+        let of_length = matches!(refused, KeptFault::Text(TextFault::Length { .. } | TextFault::Format(_)));
         assert!(of_length, "{length} octets: {refused}");
     }
     let longer = KeptSession::parse(&[&written[..], b" "].concat()).expect_err("it is longer");
-    assert!(matches!(longer, KeptFault::Length { .. }), "{longer}");
+    assert!(matches!(longer, KeptFault::Text(TextFault::Length { .. })), "{longer}");
 }
 
 #[test]

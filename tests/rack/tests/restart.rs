@@ -487,3 +487,58 @@ fn an_agent_that_stops_takes_its_routes_back_also_where_graceful_restart_would_k
         if bird.routes().contains_key("203.0.113.1/32") { Err("it is there") } else { Ok(()) }
     });
 }
+
+/// The router's end of a session that BFD watches at 100 ms x 5.
+#[test]
+fn bird_and_frr_with_bfd_keep_the_session_over_a_restart() {
+    for router in ["bird", "frr"] {
+        let need = if router == "bird" { Need::Bird } else { Need::Frr };
+        let Some(rack) = Rack::for_test(&[Need::Namespaces, need, Need::Crier]) else { return };
+        let crash = Crash::new(&rack);
+        let node = crash.site.node(0);
+        let configuration = crash.configuration(false).replace(
+            "[[bgp.advertisement]]",
+            "bfd = \"fast\"\n[[bfd]]\nname = \"fast\"\nreceive-interval = \"100ms\"\ntransmit-interval = \"100ms\"\nmultiplier = 5\n\
+             [[bgp.advertisement]]",
+        );
+        let bird = (router == "bird").then(|| {
+            crash.site.router.bird(
+                "router id 192.168.35.1;\nprotocol device {}\n\
+                 protocol bfd { interface \"*\" { min rx interval 100 ms; min tx interval 100 ms; multiplier 5; }; }\n\
+                 protocol bgp tor { local as 64512; neighbor 192.168.35.11 as 64513; passive yes; bfd on; \
+                 error wait time 1, 2; ipv4 { import all; export none; }; }\n",
+            )
+        });
+        let frr = (router == "frr").then(|| {
+            crash.site.router.frr_with_bfd(
+                &format!(
+                    "router bgp 64512\n bgp router-id 192.168.35.1\n{} neighbor 192.168.35.11 remote-as 64513\n \
+                     neighbor 192.168.35.11 passive\n neighbor 192.168.35.11 bfd\n address-family ipv4 unicast\n  \
+                     neighbor 192.168.35.11 activate\n exit-address-family\n",
+                    frr::PLAIN
+                ),
+                "",
+            )
+        });
+        let established = || match (&bird, &frr) {
+            (Some(bird), _) => bird.session("tor").times_established,
+            (_, Some(frr)) => frr.session("192.168.35.11").times_established,
+            (None, None) => 0,
+        };
+        let mut crier = node.crier_as_unit(node.name(), &configuration);
+        crier.wait_ready(secs(30));
+        let bfd_is_up = |crier: &Crier| {
+            let shown = crier.try_json("bfd")?;
+            if shown["sessions"][0]["state"] == "up" { Ok(()) } else { Err(format!("{shown:#}")) }
+        };
+        eventually("BFD is up", secs(20), || bfd_is_up(&crier));
+        eventually_equal("the session is up", secs(20), &1, established);
+        for _ in 0..3 {
+            crier.restart(&configuration);
+            crier.wait_ready(secs(30));
+            eventually("BFD is up again", secs(20), || bfd_is_up(&crier));
+            rest(secs(2));
+        }
+        assert_eq!(established(), 1, "{router}: no session has ended");
+    }
+}

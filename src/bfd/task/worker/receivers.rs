@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
 
 use crate::address::{Family, ScopedAddress};
+use crate::bfd::kept::KeptPath;
 use crate::bfd::settings::{MULTIHOP_PORT, SINGLE_HOP_PORT};
 use crate::bfd::socket::{Datagram, Receiver, interface_index};
 use crate::names::InterfaceName;
@@ -39,6 +40,11 @@ impl Place {
             source: *source,
             multihop: *multihop,
         }
+    }
+
+    pub(super) fn is_that_of(&self, kept: &KeptPath) -> bool {
+        let KeptPath { peers: _, address, device, source, multihop, source_port: _, standing: _ } = kept;
+        (&self.address, &self.device, &self.source, &self.multihop) == (address, device, source, multihop)
     }
 
     /// The UDP port of the session at both ends.

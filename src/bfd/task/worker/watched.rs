@@ -11,9 +11,10 @@ use super::receivers::Place;
 use crate::bfd::authentication::Key;
 use crate::bfd::counters::{Counters, PeerCounters};
 use crate::bfd::discard::Discard;
+use crate::bfd::kept::KeptPath;
 use crate::bfd::machine::{Action, Cause, Session};
 use crate::bfd::packet::Packet;
-use crate::bfd::settings::Settings;
+use crate::bfd::settings::{REST, Settings};
 use crate::bfd::socket::{Sender, interface_index};
 use crate::bfd_state::BfdState;
 use crate::clock;
@@ -98,6 +99,45 @@ impl Watched {
             untold: false,
             touched: true,
         })
+    }
+
+    /// The session that another process left at this place; `None` without a peer.
+    pub(super) fn resumed(
+        kept: &KeptPath,
+        place: Place,
+        peers: Vec<(PeerName, BfdPeer)>,
+        counters: &Counters,
+        now: Instant,
+    ) -> Option<Watched> {
+        let watched = Watched::new(place, peers, kept.standing.discriminator, counters, now)?;
+        let session = Session::resumed(settings(&watched.profile), kept.standing, fastrand::u64(..), now);
+        Some(Watched { session, source_port: kept.source_port, ups: 1, ..watched })
+    }
+
+    /// The peer is asked to wait for another process.
+    pub(super) fn rest(&mut self, now: Instant) {
+        if self.session.state() == BfdState::Up {
+            self.session.handle_rest(REST, now);
+        }
+    }
+
+    /// What another process needs to go on; `None` while the peer has not agreed to wait.
+    pub(super) fn kept(&self) -> Option<KeptPath> {
+        let Place { address, device, source, multihop } = &self.place;
+        Some(KeptPath {
+            peers: self.peers.iter().map(|(name, _)| name.clone()).collect(),
+            address: address.clone(),
+            device: device.clone(),
+            source: *source,
+            multihop: *multihop,
+            source_port: self.source_port,
+            standing: self.session.standing()?,
+        })
+    }
+
+    /// Whether nothing is to be waited for before another process can go on.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.session.state() != BfdState::Up || self.session.standing().is_some()
     }
 
     /// Other peers share the place now, or their profiles have changed. The session stays.
