@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
@@ -22,6 +22,7 @@ use tracing::{debug, info, warn};
 
 use super::netlink::{self, Event, Netlink, NetlinkError};
 use crate::address::{Family, host_prefix};
+use crate::clock;
 use crate::names::InterfaceName;
 use crate::plan::slice::BindSlice;
 
@@ -153,6 +154,8 @@ struct Binder {
     touched: BTreeSet<IpAddr>,
     /// What failed last for each address; kept so that it is logged once.
     complaints: BTreeMap<IpAddr, String>,
+    /// When each wanted address was bound last, and how often since it last stayed for [`CALM`].
+    bound: BTreeMap<IpAddr, (Instant, u32)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -239,6 +242,29 @@ impl Binder {
             self.touched.insert(*address);
         }
         self.wanted = wanted;
+        self.bound.retain(|address, _| self.wanted.contains_key(address));
+    }
+
+    /// Whether to bind the address now. One that vanishes again and again is bound once in [`RETRY_INTERVAL`]: whoever removes it
+    /// (another agent on this host, for example) would be answered thousands of times a second.
+    fn may_bind(&mut self, address: IpAddr, now: Instant) -> bool {
+        let (last, times) = self.bound.entry(address).or_insert((now, 0));
+        let quiet = now.saturating_duration_since(*last);
+        if quiet >= CALM {
+            *times = 0;
+        }
+        let may = *times < AT_ONCE || quiet >= RETRY_INTERVAL;
+        if may {
+            (*last, *times) = (now, times.saturating_add(1));
+        }
+        may
+    }
+
+    /// It was removed several times, and has not stayed for long since.
+    fn is_contested(&self, address: IpAddr, now: Instant) -> bool {
+        self.bound.get(&address).is_some_and(|(last, times)| {
+            *times > AT_ONCE && now.saturating_duration_since(*last) < CALM
+        })
     }
 
     fn handle_message(&mut self, message: &RouteNetlinkMessage) {
@@ -318,7 +344,12 @@ impl Binder {
     async fn work(&mut self, netlink: &mut Netlink) -> Result<(), NetlinkError> {
         while let Some(address) = self.touched.pop_first() {
             let mut refused = None;
+            let now = clock::now();
             for step in self.steps(address) {
+                if matches!(step, Step::Add { .. }) && !self.may_bind(address, now) {
+                    refused = Some((step, CONTESTED.to_owned()));
+                    continue;
+                }
                 match self.make(&step, netlink).await {
                     Ok(()) => {}
                     Err(error @ NetlinkError::Refused(_)) => refused = Some((step, error.to_string())),
@@ -329,10 +360,11 @@ impl Binder {
                 }
             }
             match refused {
+                None if self.is_contested(address, now) => {}
                 None => drop(self.complaints.remove(&address)),
                 Some((step, error)) => {
                     if self.complaints.get(&address) != Some(&error) {
-                        warn!(%address, ?step, error, "the kernel refused to change an address; trying again");
+                        warn!(%address, ?step, error, "a bound address could not be changed; trying again");
                     }
                     self.complaints.insert(address, error);
                 }
@@ -403,6 +435,14 @@ const FOR_EVER: u32 = u32::MAX;
 /// "crie" in ASCII.
 const MARK_METRIC: u32 = 0x6372_6965;
 
+/// So often in a row an address that vanished is bound again at once.
+const AT_ONCE: u32 = 3;
+
+/// An address that has stayed for so long is left alone by others.
+const CALM: Duration = Duration::from_secs(10);
+
+const CONTESTED: &str = "another program keeps removing it";
+
 /// How long to wait before a refused change is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -415,6 +455,21 @@ mod tests {
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn an_address_that_another_program_keeps_removing_is_bound_once_in_a_while() {
+        let mut binder = Binder { wanted: [(ip("192.0.2.1"), "lo".into())].into_iter().collect(), ..Binder::default() };
+        let began = clock::now();
+        let mut tries = |from: u64, to: u64| -> usize {
+            let at = |millis| began + Duration::from_millis(millis);
+            (from..to).filter(|millis| binder.may_bind(ip("192.0.2.1"), at(*millis))).count()
+        };
+        assert_eq!(tries(0, 1_000), 3, "at once");
+        assert_eq!(tries(1_000, 21_000), 10, "once in two seconds");
+        assert_eq!(tries(40_000, 41_000), 3, "it had stayed for a while");
+        binder.handle_wanted(OrdMap::new());
+        assert!(binder.bound.is_empty());
     }
 
     fn new_link(index: u32, name: &str) -> RouteNetlinkMessage {
