@@ -262,9 +262,9 @@ impl Binder {
 
     /// It was removed several times, and has not stayed for long since.
     fn is_contested(&self, address: IpAddr, now: Instant) -> bool {
-        self.bound.get(&address).is_some_and(|(last, times)| {
-            *times > AT_ONCE && now.saturating_duration_since(*last) < CALM
-        })
+        self.bound
+            .get(&address)
+            .is_some_and(|(last, times)| *times > AT_ONCE && now.saturating_duration_since(*last) < CALM)
     }
 
     fn handle_message(&mut self, message: &RouteNetlinkMessage) {
@@ -459,7 +459,8 @@ mod tests {
 
     #[test]
     fn an_address_that_another_program_keeps_removing_is_bound_once_in_a_while() {
-        let mut binder = Binder { wanted: [(ip("192.0.2.1"), "lo".into())].into_iter().collect(), ..Binder::default() };
+        let mut binder = Binder::default();
+        binder.handle_wanted([(ip("192.0.2.1"), InterfaceName::from("lo"))].into_iter().collect());
         let began = clock::now();
         let mut tries = |from: u64, to: u64| -> usize {
             let at = |millis| began + Duration::from_millis(millis);

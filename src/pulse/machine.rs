@@ -229,7 +229,15 @@ impl Machine {
             self.peers.insert(pulse.node.clone(), Peer::new(&pulse, expected, now));
         } else if let Some(peer) = self.peers.get_mut(&pulse.node) {
             match (pulse.incarnation, pulse.sequence).cmp(&(peer.incarnation, peer.sequence)) {
-                Ordering::Less => return Outcome::Replayed,
+                Ordering::Less => {
+                    // Another link of that node may lie on this wire too: it learns that this node lives, whichever of the two
+                    // was heard first.
+                    let behind = peer.incarnation - pulse.incarnation.min(peer.incarnation);
+                    if (1..MOST_INCARNATIONS).contains(&behind) {
+                        self.note_question_to_us(&pulse, now);
+                    }
+                    return Outcome::Replayed;
+                }
                 Ordering::Equal => return Outcome::Repeated,
                 Ordering::Greater => {}
             }
@@ -469,6 +477,18 @@ impl Machine {
 
     /// Notes what a pulse asks of this node, and which questions its sender has already asked for us.
     fn note_questions(&mut self, pulse: &Pulse, now: Instant) {
+        self.note_question_to_us(pulse, now);
+        if pulse.asks.is_empty() {
+            return;
+        }
+        for peer in self.peers.values_mut().filter(|peer| peer.life == Life::Alive && pulse.asks.contains(&peer.ticket))
+        {
+            let spacing = peer.window(self.settings) / ASK_PART;
+            peer.next_ask = peer.next_ask.max(now + around(spacing, &mut self.random));
+        }
+    }
+
+    fn note_question_to_us(&mut self, pulse: &Pulse, now: Instant) {
         let at = if pulse.asks.contains(&self.ticket) {
             Some(now)
         } else if pulse.hello {
@@ -480,14 +500,6 @@ impl Machine {
         if let Some(at) = at {
             self.to_answer.insert(pulse.incarnation);
             self.answer_at = Some(self.answer_at.map_or(at, |known| known.min(at)));
-        }
-        if pulse.asks.is_empty() {
-            return;
-        }
-        for peer in self.peers.values_mut().filter(|peer| peer.life == Life::Alive && pulse.asks.contains(&peer.ticket))
-        {
-            let spacing = peer.window(self.settings) / ASK_PART;
-            peer.next_ask = peer.next_ask.max(now + around(spacing, &mut self.random));
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::address::MacAddress;
 use crate::arp::packet::Claimant;
@@ -23,6 +23,7 @@ pub struct Conflicts {
 struct Conflict {
     /// How many frames claimed the address.
     frames: u64,
+    began: Instant,
     last_seen: Instant,
     reported: Instant,
     frames_when_reported: u64,
@@ -36,6 +37,8 @@ pub struct Response {
     pub defend: bool,
     /// It is the first claim of this conflict.
     pub first: bool,
+    /// How long ago the first claim was.
+    pub lasted: Duration,
     pub report: Option<Report>,
 }
 
@@ -54,10 +57,18 @@ impl Conflicts {
     pub fn handle_claimant(&mut self, claimant: Claimant, now: Instant) -> Response {
         let Claimant { address, mac } = claimant;
         let Some(conflict) = self.seen.get_mut(&address) else {
-            let first = Conflict { frames: 1, last_seen: now, reported: now, frames_when_reported: 1, defended: now };
+            let first = Conflict {
+                frames: 1,
+                began: now,
+                last_seen: now,
+                reported: now,
+                frames_when_reported: 1,
+                defended: now,
+            };
             self.seen.insert(address, first);
             self.by_age.insert((now, address));
-            return Response { defend: true, first: true, report: Some(Report { mac, frames: 1 }) };
+            let report = Some(Report { mac, frames: 1 });
+            return Response { defend: true, first: true, lasted: Duration::ZERO, report };
         };
         self.by_age.remove(&(conflict.last_seen, address));
         self.by_age.insert((now, address));
@@ -75,7 +86,8 @@ impl Conflicts {
             conflict.frames_when_reported = conflict.frames;
             Report { mac, frames }
         });
-        Response { defend, first: false, report }
+        let lasted = now.saturating_duration_since(conflict.began);
+        Response { defend, first: false, lasted, report }
     }
 
     /// The address is no longer announced, so there is no conflict.
@@ -102,8 +114,6 @@ impl Conflicts {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::clock;
 

@@ -209,6 +209,10 @@ impl Claims {
             let due = if is_heard { now + MEMBER_PATIENCE } else { now };
             self.announce_by(address, self.lane_of_defence(address, response.first, now), due);
         }
+        // Where the address is handed over, both answer for a moment, and that is no conflict.
+        if is_heard && response.lasted < MEMBER_PATIENCE {
+            return;
+        }
         self.report_contest(claimant, response.report.map(|report| report.frames));
     }
 

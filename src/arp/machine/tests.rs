@@ -248,6 +248,27 @@ fn a_foreign_host_that_was_only_slow_to_answer_was_there_first_and_one_that_come
 }
 
 #[test]
+fn a_node_that_is_handed_the_address_is_no_conflict_and_one_that_goes_on_claiming_it_is() {
+    let mut bench = Bench::new();
+    bench.own(1, Acquisition::HandOver);
+    bench.pass(millis(6000));
+    bench.claimed_by(1, FOREIGN, true);
+    bench.pass(millis(300));
+    bench.claimed_by(1, FOREIGN, true);
+    bench.claims.handle_disowned(address(1), bench.now);
+    bench.pass(CONFLICT_OVER);
+    assert_eq!(bench.reports(), [], "the address went to that node");
+
+    let mut bench = Bench::new();
+    bench.own(1, Acquisition::HandOver);
+    bench.pass(millis(6000));
+    bench.claimed_by(1, FOREIGN, true);
+    bench.pass(millis(1000));
+    bench.claimed_by(1, FOREIGN, true);
+    assert_eq!(bench.reports(), [conflict(1, FOREIGN, ConflictKind::Contested)], "both go on");
+}
+
+#[test]
 fn a_foreign_host_that_insists_is_fended_off_once_in_ten_seconds_and_forgotten_when_it_is_silent() {
     let mut bench = Bench::new();
     bench.own(1, Acquisition::HandOver);

@@ -381,3 +381,32 @@ fn nodes_that_fall_silent_at_once_are_all_suspect_though_one_is_due_before_the_o
     link.live(Duration::from_millis(500));
     assert_eq!(silent(&link), [("n1".into(), true), ("n2".into(), true)].into());
 }
+
+/// Two links of node b lie on a's wire. a takes both for one node, the newer life.
+#[test]
+fn both_links_of_a_node_on_one_wire_learn_that_this_node_lives_whichever_is_heard_first() {
+    for newer_first in [false, true] {
+        let mut now = START();
+        let mut a = machine("a", 1, now);
+        let (mut older, mut newer) = (machine("b", 100, now), machine("b", 101, now));
+        let end = now + Duration::from_secs(3);
+        while now < end {
+            let mut said: Vec<Pulse> =
+                [&mut older, &mut newer].into_iter().filter_map(|it| it.poll_pulse(now)).collect();
+            if newer_first {
+                said.reverse();
+            }
+            said.into_iter().for_each(|pulse| drop(a.handle_pulse(pulse, now)));
+            while let Some(pulse) = a.poll_pulse(now) {
+                [&mut older, &mut newer].into_iter().for_each(|it| drop(it.handle_pulse(pulse.clone(), now)));
+            }
+            now += Duration::from_millis(1);
+        }
+        for link in [&mut older, &mut newer] {
+            link.roster_moved = true;
+            link.poll_roster(now);
+            assert!(link.roster.members.contains_key(&NodeName::from("a")), "{:?}", link.incarnations);
+        }
+        assert!(alive(&mut a, now));
+    }
+}
