@@ -396,9 +396,13 @@ fn both_links_of_a_node_on_one_wire_learn_that_this_node_lives_whichever_is_hear
             if newer_first {
                 said.reverse();
             }
-            said.into_iter().for_each(|pulse| drop(a.handle_pulse(pulse, now)));
+            for pulse in said {
+                a.handle_pulse(pulse, now);
+            }
             while let Some(pulse) = a.poll_pulse(now) {
-                [&mut older, &mut newer].into_iter().for_each(|it| drop(it.handle_pulse(pulse.clone(), now)));
+                for link in [&mut older, &mut newer] {
+                    link.handle_pulse(pulse.clone(), now);
+                }
             }
             now += Duration::from_millis(1);
         }

@@ -41,7 +41,11 @@ pub fn asked_again(make: Make, name: &str) {
     router.is_established();
     router.knows(&table);
     let announced = || -> Vec<usize> { table.keys().map(|prefix| capture.announcements(prefix).len()).collect() };
-    let before = announced();
+    // The capture may be behind the router.
+    let before = eventually("every route has gone by", PATIENCE, || {
+        let seen = announced();
+        if seen.iter().all(|count| *count > 0) { Ok(seen) } else { Err(format!("{seen:?}")) }
+    });
     router.ask_again();
     eventually("the router's ROUTE-REFRESH goes by", PATIENCE, || {
         let asked =
