@@ -16,27 +16,22 @@ use std::time::Duration;
 
 use imbl::OrdMap;
 use ipnet::IpNet;
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
-};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteScope, RouteType};
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
-use super::netlink::{Event, Netlink, NetlinkError};
+use super::netlink::{Complaints, Event, Netlink, NetlinkError, PROTOCOL, address_family};
 use crate::address::Family;
 use crate::names::PeerName;
 use crate::plan::slice::{BgpSlice, PeerSlice};
 
 /// The routing table of the blackholes.
 pub const TABLE: u32 = 6767;
-
-/// The protocol of crier's routes and rules: a number that neither the kernel nor another well-known program uses.
-const PROTOCOL: RouteProtocol = RouteProtocol::Other(67);
 
 /// The rules come right before the kernel's rule for the main table. A rule with a smaller priority is looked up before them.
 const HOST_PRIORITY: u32 = 32763;
@@ -67,16 +62,14 @@ pub enum Stop {
 /// A slice that is not complete removes nothing, because there is no plan yet.
 pub async fn run(mut slices: watch::Receiver<BgpSlice>, stop: impl Future<Output = Stop>) {
     tokio::pin!(stop);
-    let mut complaint = None;
+    let mut complaints = Complaints::default();
     let stop = loop {
         tokio::select! {
             stop = &mut stop => break stop,
-            error = follow(&mut slices) => {
-                let text = error.to_string();
-                if complaint.as_ref() != Some(&text) {
+            Err(error) = follow(&mut slices) => {
+                if complaints.is_new(&error) {
                     warn!(%error, "blackhole routes of aggregates cannot be set, so packets to unused addresses may loop; trying again");
                 }
-                complaint = Some(text);
             }
         }
         tokio::select! {
@@ -100,14 +93,7 @@ async fn take_away() -> Result<(), NetlinkError> {
 }
 
 /// Works until the kernel refuses something, and answers with the error.
-async fn follow(slices: &mut watch::Receiver<BgpSlice>) -> NetlinkError {
-    match follow_slices(slices).await {
-        Ok(never) => match never {},
-        Err(error) => error,
-    }
-}
-
-async fn follow_slices(slices: &mut watch::Receiver<BgpSlice>) -> Result<std::convert::Infallible, NetlinkError> {
+async fn follow(slices: &mut watch::Receiver<BgpSlice>) -> Result<std::convert::Infallible, NetlinkError> {
     let mut netlink = Netlink::open_for(&[MulticastGroup::Ipv4Rule, MulticastGroup::Ipv6Rule])?;
     let mut keeper = Keeper::default();
     keeper.read_routes(&mut netlink).await?;
@@ -329,7 +315,7 @@ fn our_route(message: &RouteNetlinkMessage) -> Option<IpNet> {
 
 fn route(net: IpNet) -> RouteMessage {
     let mut message = RouteMessage::default();
-    message.header.address_family = family(Family::of(net.addr()));
+    message.header.address_family = address_family(Family::of(net.addr()));
     message.header.destination_prefix_length = net.prefix_len();
     message.header.protocol = PROTOCOL;
     message.header.scope = RouteScope::Universe;
@@ -365,7 +351,7 @@ fn our_rule(message: &RouteNetlinkMessage) -> Option<(IpNet, Part)> {
 /// The rule of an aggregate for one of the parts that are rules.
 fn rule(net: IpNet, part: Part) -> RuleMessage {
     let mut message = RuleMessage::default();
-    message.header.family = family(Family::of(net.addr()));
+    message.header.family = address_family(Family::of(net.addr()));
     message.header.dst_len = net.prefix_len();
     message.attributes = vec![RuleAttribute::Protocol(PROTOCOL), RuleAttribute::Destination(net.network())];
     let (action, attributes) = match part {
@@ -390,15 +376,10 @@ fn rule(net: IpNet, part: Part) -> RuleMessage {
     message
 }
 
-fn family(of: Family) -> AddressFamily {
-    match of {
-        Family::V4 => AddressFamily::Inet,
-        Family::V6 => AddressFamily::Inet6,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use netlink_packet_route::route::RouteProtocol;
+
     use super::*;
 
     fn nets(texts: &[&str]) -> BTreeSet<IpNet> {

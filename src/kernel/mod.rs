@@ -9,6 +9,7 @@ pub mod blackholes;
 pub mod flows;
 mod host;
 mod links;
+mod marked;
 mod netlink;
 pub mod observe;
 pub mod returns;

@@ -9,15 +9,17 @@ use std::net::IpAddr;
 
 use futures::StreamExt;
 use futures::channel::mpsc::UnboundedReceiver;
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
-use netlink_packet_route::route::RouteMessage;
+use netlink_packet_route::route::{RouteMessage, RouteProtocol};
 use netlink_packet_route::rule::RuleMessage;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::sys::SocketAddr;
 use rtnetlink::{Handle, MulticastGroup};
 use tokio::task::JoinSet;
+
+use crate::address::Family;
 
 pub(super) struct Netlink {
     handle: Handle,
@@ -178,6 +180,41 @@ impl NetlinkError {
     /// Whether the kernel refused with this error number.
     pub(super) fn is_refusal(&self, code: i32) -> bool {
         matches!(self, NetlinkError::Refused(error) if error.raw_os_error() == Some(code))
+    }
+}
+
+/// What is tried again and again is complained about once for each error.
+#[derive(Debug, Default)]
+pub(super) struct Complaints(Option<String>);
+
+impl Complaints {
+    /// Whether the error is another one than that of the last attempt.
+    pub(super) fn is_new(&mut self, error: &NetlinkError) -> bool {
+        let text = Some(error.to_string());
+        std::mem::replace(&mut self.0, text.clone()) != text
+    }
+}
+
+/// The protocol of crier's routes and rules: a number that neither the kernel nor another well-known program uses.
+pub(super) const PROTOCOL: RouteProtocol = RouteProtocol::Other(67);
+
+/// Of an unreachable route of crier's: behind every route that leads somewhere.
+pub(super) const UNREACHABLE_METRIC: u32 = 4_278_198_272;
+
+pub(super) fn address_family(of: Family) -> AddressFamily {
+    match of {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    }
+}
+
+/// `None` for a family that crier has no part in.
+pub(super) fn family_of(of: AddressFamily) -> Option<Family> {
+    match of {
+        AddressFamily::Inet => Some(Family::V4),
+        AddressFamily::Inet6 => Some(Family::V6),
+        // The enum is not ours.
+        _ => None,
     }
 }
 

@@ -17,26 +17,19 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
-};
-use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use rtnetlink::MulticastGroup;
-use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteScope, RouteType};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::netlink::{Event, Netlink, NetlinkError};
+use super::marked::{self, MarkedRule};
+use super::netlink::{Complaints, Event, Netlink, NetlinkError, PROTOCOL, address_family, family_of};
 use super::routes;
 use crate::address::Family;
 use crate::config::EgressSettings;
 use crate::names::InterfaceName;
 use crate::plan::slice::{EgressSlice, ReturnNetwork, ReturnTable};
-
-/// The protocol of crier's routes and rules: a number that neither the kernel nor another well-known program uses.
-const PROTOCOL: RouteProtocol = RouteProtocol::Other(67);
 
 /// How long to wait before a refused change is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
@@ -44,22 +37,14 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// The tables of networks stand so far behind those of owners, of which there are so many at most.
 const TABLES_BEHIND: u32 = 200;
 
-const GROUPS: [MulticastGroup; 4] =
-    [MulticastGroup::Ipv4Rule, MulticastGroup::Ipv6Rule, MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route];
-
 /// Keeps rules and routes as the slice wants them. Never ends by itself, and may be dropped at any time.
 pub async fn run(mut slices: watch::Receiver<EgressSlice>, settings: EgressSettings) {
-    let mut complaint = None;
+    let mut complaints = Complaints::default();
     loop {
-        let error = match follow(&mut slices, &settings).await {
-            Ok(never) => match never {},
-            Err(error) => error,
-        };
-        let text = error.to_string();
-        if complaint.as_ref() != Some(&text) {
+        let Err(error) = follow(&mut slices, &settings).await;
+        if complaints.is_new(&error) {
             warn!(%error, "routes for replies by extra networks cannot be set, so replies leave by the default route; trying again");
         }
-        complaint = Some(text);
         sleep(RETRY_INTERVAL).await;
     }
 }
@@ -69,15 +54,7 @@ pub async fn run(mut slices: watch::Receiver<EgressSlice>, settings: EgressSetti
 /// # Errors
 /// What the kernel refused; some may be gone by then.
 pub async fn take_away(settings: &EgressSettings) -> Result<usize, String> {
-    let gone = async {
-        let mut netlink = Netlink::open_for(&[])?;
-        let present = present(&mut netlink, settings).await?;
-        for part in &present {
-            change(part.message(settings, false), 0, &mut netlink).await?;
-        }
-        Ok::<usize, NetlinkError>(present.len())
-    };
-    gone.await.map_err(|error| error.to_string())
+    marked::take_away::<Part>(settings).await.map_err(|error| error.to_string())
 }
 
 async fn follow(
@@ -92,7 +69,7 @@ async fn follow(
         if slice.planned && (!slice.networks.is_empty() || netlink.is_some() || !tidied) {
             let open = match netlink.take() {
                 Some(open) => open,
-                None => Netlink::open_for(&GROUPS)?,
+                None => Netlink::open_for(&marked::GROUPS)?,
             };
             let netlink = netlink.insert(open);
             work(&wanted(&slice), settings, netlink).await?;
@@ -192,14 +169,14 @@ fn of_network(network: &ReturnNetwork, slice: &EgressSlice) -> Vec<Part> {
 }
 
 async fn work(wanted: &BTreeSet<Part>, settings: &EgressSettings, netlink: &mut Netlink) -> Result<(), NetlinkError> {
-    let present = present(netlink, settings).await?;
+    let present = marked::present(netlink, settings).await?;
     let wanted: BTreeSet<Part> = wanted.iter().cloned().map(|part| part.with_table(settings)).collect();
     // A route to a gateway that is replaced has to go first, and a rule that leads to a table comes when its routes are there.
     for part in present.difference(&wanted) {
-        change(part.message(settings, false), 0, netlink).await?;
+        marked::change(part, false, settings, netlink).await?;
     }
     for part in wanted.difference(&present) {
-        change(part.message(settings, true), NLM_F_CREATE | NLM_F_EXCL, netlink).await?;
+        marked::change(part, true, settings, netlink).await?;
         if let Part::Reply { table, family, .. } = part {
             info!(table, ?family, "replies to what came in by an extra network leave by it");
         }
@@ -207,63 +184,7 @@ async fn work(wanted: &BTreeSet<Part>, settings: &EgressSettings, netlink: &mut 
     Ok(())
 }
 
-/// What is there already, or gone already, is as it should be; a host without the address family has no packets of it. A link
-/// that went down takes its routes along, and tells.
-async fn change(message: RouteNetlinkMessage, flags: u16, netlink: &mut Netlink) -> Result<(), NetlinkError> {
-    const FINE: [i32; 8] = [
-        libc::EEXIST,
-        libc::ESRCH,
-        libc::ENOENT,
-        libc::ENODEV,
-        libc::ENETDOWN,
-        libc::ENETUNREACH,
-        libc::EAFNOSUPPORT,
-        libc::EOPNOTSUPP,
-    ];
-    match netlink.change(message, flags).await {
-        Err(error) if FINE.iter().any(|code| error.is_refusal(*code)) => Ok(()),
-        done => done,
-    }
-}
-
-async fn present(netlink: &mut Netlink, settings: &EgressSettings) -> Result<BTreeSet<Part>, NetlinkError> {
-    let rules = netlink.rules().await?;
-    let routes = netlink.routes().await?;
-    let rules = rules.iter().filter_map(|message| our_rule(message, settings));
-    Ok(rules.chain(routes.iter().filter_map(|message| our_route(message, settings))).collect())
-}
-
-fn our_rule(message: &RouteNetlinkMessage, settings: &EgressSettings) -> Option<Part> {
-    // The enum is not ours; nothing else is a rule.
-    let RouteNetlinkMessage::NewRule(rule) = message else { return None };
-    let (mut protocol, mut priority, mut mark, mut link) = (None, None, None, None);
-    let mut table = u32::from(rule.header.table);
-    for attribute in &rule.attributes {
-        match attribute {
-            RuleAttribute::Protocol(told) => protocol = Some(*told),
-            RuleAttribute::Priority(told) => priority = Some(*told),
-            RuleAttribute::FwMark(told) => mark = Some(*told),
-            RuleAttribute::Iifname(told) => link = Some(InterfaceName::from(told.as_str())),
-            RuleAttribute::Table(told) => table = *told,
-            // The enum is not ours; nothing else tells our rules apart.
-            _ => {}
-        }
-    }
-    let slot = (1..=settings.slots()).find(|slot| mark == Some(settings.mark(*slot)))?;
-    let family = family_of(rule.header.family)?;
-    if protocol != Some(PROTOCOL) {
-        return None;
-    }
-    match (priority?.checked_sub(settings.rule_priority)?, link) {
-        (1, Some(link)) => Some(Part::Request { slot, link, family }),
-        (2, None) => Some(Part::Reply { slot, table, family }),
-        (_, _) => None,
-    }
-}
-
-fn our_route(message: &RouteNetlinkMessage, settings: &EgressSettings) -> Option<Part> {
-    // The enum is not ours; nothing else is a route.
-    let RouteNetlinkMessage::NewRoute(route) = message else { return None };
+fn our_route(route: &RouteMessage, settings: &EgressSettings) -> Option<Part> {
     let number = routes::table(route);
     let slot = (1..=settings.slots()).find(|slot| own_table(settings, *slot) == number)?;
     if route.header.protocol != PROTOCOL {
@@ -318,39 +239,53 @@ impl Part {
             Part::Reply { .. } | Part::Request { .. } | Part::Route { .. } => self,
         }
     }
+}
+
+impl marked::Part for Part {
+    /// What is there already, or gone already; a host without the address family has no packets of it. A link that went down takes
+    /// its routes along, and tells.
+    const FINE: &'static [i32] = &[
+        libc::EEXIST,
+        libc::ESRCH,
+        libc::ENOENT,
+        libc::ENODEV,
+        libc::ENETDOWN,
+        libc::ENETUNREACH,
+        libc::EAFNOSUPPORT,
+        libc::EOPNOTSUPP,
+    ];
+
+    fn read(message: &RouteNetlinkMessage, settings: &EgressSettings) -> Option<Part> {
+        match message {
+            RouteNetlinkMessage::NewRule(rule) => {
+                let MarkedRule { slot, behind, table, link, family } = MarkedRule::read(rule, settings)?;
+                match (behind, link) {
+                    (1, Some(link)) => Some(Part::Request { slot, link, family }),
+                    (2, None) => Some(Part::Reply { slot, table, family }),
+                    (_, _) => None,
+                }
+            }
+            RouteNetlinkMessage::NewRoute(route) => our_route(route, settings),
+            // The enum is not ours; nothing else is a rule or a route.
+            _ => None,
+        }
+    }
 
     fn message(&self, settings: &EgressSettings, new: bool) -> RouteNetlinkMessage {
-        let rule = |message| match new {
-            true => RouteNetlinkMessage::NewRule(message),
-            false => RouteNetlinkMessage::DelRule(message),
-        };
-        match self {
+        match self.clone() {
             Part::Request { slot, link, family } => {
-                let mut message = marked(*slot, 1, u32::from(RouteHeader::RT_TABLE_MAIN), *family, settings);
-                message.attributes.push(RuleAttribute::Iifname(link.to_string()));
-                rule(message)
+                let (table, link) = (u32::from(RouteHeader::RT_TABLE_MAIN), Some(link));
+                MarkedRule { slot, behind: 1, table, link, family }.message(settings, new)
             }
-            Part::Reply { slot, table, family } => rule(marked(*slot, 2, *table, *family, settings)),
+            Part::Reply { slot, table, family } => {
+                MarkedRule { slot, behind: 2, table, link: None, family }.message(settings, new)
+            }
             Part::Route { slot, to, hop } => {
-                let message = route(own_table(settings, *slot), to, hop);
+                let message = route(own_table(settings, slot), &to, &hop);
                 if new { RouteNetlinkMessage::NewRoute(message) } else { RouteNetlinkMessage::DelRoute(message) }
             }
         }
     }
-}
-
-fn marked(slot: u8, behind: u32, table: u32, of: Family, settings: &EgressSettings) -> RuleMessage {
-    let mut message = RuleMessage::default();
-    message.header.family = family(of);
-    message.header.action = RuleAction::ToTable;
-    message.attributes = vec![
-        RuleAttribute::Protocol(PROTOCOL),
-        RuleAttribute::Priority(settings.rule_priority.saturating_add(behind)),
-        RuleAttribute::FwMark(settings.mark(slot)),
-        RuleAttribute::FwMask(settings.mark_mask),
-        RuleAttribute::Table(table),
-    ];
-    message
 }
 
 fn route(table: u32, to: &IpNet, hop: &Hop) -> RouteMessage {
@@ -359,7 +294,7 @@ fn route(table: u32, to: &IpNet, hop: &Hop) -> RouteMessage {
     message.header.scope = RouteScope::Universe;
     message.header.kind = RouteType::Unicast;
     message.header.table = RouteHeader::RT_TABLE_UNSPEC;
-    message.header.address_family = family(Family::of(to.addr()));
+    message.header.address_family = address_family(Family::of(to.addr()));
     message.header.destination_prefix_length = to.prefix_len();
     message.attributes.push(RouteAttribute::Table(table));
     if to.prefix_len() > 0 {
@@ -376,20 +311,4 @@ fn route(table: u32, to: &IpNet, hop: &Hop) -> RouteMessage {
         Hop::Throw => message.header.kind = RouteType::Throw,
     }
     message
-}
-
-fn family(of: Family) -> AddressFamily {
-    match of {
-        Family::V4 => AddressFamily::Inet,
-        Family::V6 => AddressFamily::Inet6,
-    }
-}
-
-fn family_of(of: AddressFamily) -> Option<Family> {
-    match of {
-        AddressFamily::Inet => Some(Family::V4),
-        AddressFamily::Inet6 => Some(Family::V6),
-        // The enum is not ours; crier makes no rules of other families.
-        _ => None,
-    }
 }

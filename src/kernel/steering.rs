@@ -8,44 +8,31 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
-};
-use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use rtnetlink::MulticastGroup;
-use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteScope, RouteType};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::netlink::{Event, Netlink, NetlinkError};
+use super::marked::{self, MarkedRule};
+use super::netlink::{
+    Complaints, Event, Netlink, NetlinkError, PROTOCOL, UNREACHABLE_METRIC, address_family, family_of,
+};
 use crate::address::Family;
 use crate::config::EgressSettings;
 use crate::plan::slice::{EgressSlice, Hop};
 
-/// The protocol of crier's routes and rules: a number that neither the kernel nor another well-known program uses.
-const PROTOCOL: RouteProtocol = RouteProtocol::Other(67);
-
 /// How long to wait before a refused change is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Behind the route to the owner.
-const UNREACHABLE_METRIC: u32 = 4_278_198_272;
-
 /// Keeps rules and routes as the slice wants them. Never ends by itself, and may be dropped at any time.
 pub async fn run(mut slices: watch::Receiver<EgressSlice>, settings: EgressSettings) {
-    let mut complaint = None;
+    let mut complaints = Complaints::default();
     loop {
-        let error = match follow(&mut slices, &settings).await {
-            Ok(never) => match never {},
-            Err(error) => error,
-        };
-        let text = error.to_string();
-        if complaint.as_ref() != Some(&text) {
+        let Err(error) = follow(&mut slices, &settings).await;
+        if complaints.is_new(&error) {
             warn!(%error, "routes to the owners of egress addresses cannot be set; packets for them are held back; trying again");
         }
-        complaint = Some(text);
         sleep(RETRY_INTERVAL).await;
     }
 }
@@ -55,15 +42,7 @@ pub async fn run(mut slices: watch::Receiver<EgressSlice>, settings: EgressSetti
 /// # Errors
 /// What the kernel refused; some may be gone by then.
 pub async fn take_away(settings: &EgressSettings) -> Result<usize, String> {
-    let gone = async {
-        let mut netlink = Netlink::open_for(&[])?;
-        let present = present(&mut netlink, settings).await?;
-        for part in &present {
-            change(part.message(settings, false), 0, &mut netlink).await?;
-        }
-        Ok::<usize, NetlinkError>(present.len())
-    };
-    gone.await.map_err(|error| error.to_string())
+    marked::take_away::<Part>(settings).await.map_err(|error| error.to_string())
 }
 
 async fn follow(
@@ -77,7 +56,7 @@ async fn follow(
         if slice.planned && (netlink.is_some() || !slice.hops.is_empty()) {
             let netlink = match &mut netlink {
                 Some(netlink) => netlink,
-                None => netlink.insert(Netlink::open_for(&GROUPS)?),
+                None => netlink.insert(Netlink::open_for(&marked::GROUPS)?),
             };
             work(&wanted(&slice), slice.complete, settings, netlink).await?;
         }
@@ -102,9 +81,6 @@ async fn event(netlink: Option<&mut Netlink>) -> Event {
         None => std::future::pending().await,
     }
 }
-
-const GROUPS: [MulticastGroup; 4] =
-    [MulticastGroup::Ipv4Rule, MulticastGroup::Ipv6Rule, MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route];
 
 /// One rule or route.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -133,7 +109,7 @@ async fn work(
     settings: &EgressSettings,
     netlink: &mut Netlink,
 ) -> Result<(), NetlinkError> {
-    let present = present(netlink, settings).await?;
+    let present = marked::present(netlink, settings).await?;
     // A route that is replaced goes first: its table has only one default route.
     let is_replaced = |part: &Part| match part {
         Part::Route(slot, via, _) => wanted
@@ -143,10 +119,10 @@ async fn work(
     };
     let spare = present.difference(wanted).filter(|part| complete || is_replaced(part));
     for part in spare.collect::<Vec<_>>().into_iter().rev() {
-        change(part.message(settings, false), 0, netlink).await?;
+        marked::change(part, false, settings, netlink).await?;
     }
     for part in wanted.difference(&present) {
-        change(part.message(settings, true), NLM_F_CREATE | NLM_F_EXCL, netlink).await?;
+        marked::change(part, true, settings, netlink).await?;
         if let Part::Route(slot, via, _) = part {
             info!(slot, next_hop = %via, "packets of pods are led to the owner of their Service's address");
         }
@@ -154,43 +130,7 @@ async fn work(
     Ok(())
 }
 
-/// What is there already, or gone already, is as it should be; a host without the address family has no packets of it.
-async fn change(message: RouteNetlinkMessage, flags: u16, netlink: &mut Netlink) -> Result<(), NetlinkError> {
-    const FINE: [i32; 5] = [libc::EEXIST, libc::ESRCH, libc::ENOENT, libc::EAFNOSUPPORT, libc::EOPNOTSUPP];
-    match netlink.change(message, flags).await {
-        Err(error) if FINE.iter().any(|code| error.is_refusal(*code)) => Ok(()),
-        done => done,
-    }
-}
-
-async fn present(netlink: &mut Netlink, settings: &EgressSettings) -> Result<BTreeSet<Part>, NetlinkError> {
-    let rules = netlink.rules().await?;
-    let routes = netlink.routes().await?;
-    let rules = rules.iter().filter_map(|message| our_rule(message, settings));
-    Ok(rules.chain(routes.iter().filter_map(|message| our_route(message, settings))).collect())
-}
-
-fn our_rule(message: &RouteNetlinkMessage, settings: &EgressSettings) -> Option<Part> {
-    // The enum is not ours; nothing else is a rule.
-    let RouteNetlinkMessage::NewRule(rule) = message else { return None };
-    let (mut protocol, mut priority, mut mark) = (None, None, None);
-    for attribute in &rule.attributes {
-        match attribute {
-            RuleAttribute::Protocol(told) => protocol = Some(*told),
-            RuleAttribute::Priority(told) => priority = Some(*told),
-            RuleAttribute::FwMark(told) => mark = Some(*told),
-            // The enum is not ours; nothing else tells our rules apart.
-            _ => {}
-        }
-    }
-    let slot = (1..=settings.slots()).find(|slot| mark == Some(settings.mark(*slot)))?;
-    let ours = protocol == Some(PROTOCOL) && priority == Some(settings.rule_priority);
-    ours.then_some(Part::Rule(slot, family_of(rule.header.family)?))
-}
-
-fn our_route(message: &RouteNetlinkMessage, settings: &EgressSettings) -> Option<Part> {
-    // The enum is not ours; nothing else is a route.
-    let RouteNetlinkMessage::NewRoute(route) = message else { return None };
+fn our_route(route: &RouteMessage, settings: &EgressSettings) -> Option<Part> {
     let mut table = u32::from(route.header.table);
     let (mut gateway, mut link) = (None, None);
     for attribute in &route.attributes {
@@ -219,16 +159,35 @@ fn number(settings: &EgressSettings, slot: u8) -> u32 {
     settings.first_route_table.saturating_add(u32::from(slot) - 1)
 }
 
-impl Part {
-    fn message(&self, settings: &EgressSettings, new: bool) -> RouteNetlinkMessage {
-        match (self, new) {
-            (Part::Rule(slot, family), true) => RouteNetlinkMessage::NewRule(rule(*slot, *family, settings)),
-            (Part::Rule(slot, family), false) => RouteNetlinkMessage::DelRule(rule(*slot, *family, settings)),
-            (Part::Route(..) | Part::Unreachable(..), true) => RouteNetlinkMessage::NewRoute(self.route(settings)),
-            (Part::Route(..) | Part::Unreachable(..), false) => RouteNetlinkMessage::DelRoute(self.route(settings)),
+impl marked::Part for Part {
+    /// What is there already, or gone already; a host without the address family has no packets of it.
+    const FINE: &'static [i32] = &[libc::EEXIST, libc::ESRCH, libc::ENOENT, libc::EAFNOSUPPORT, libc::EOPNOTSUPP];
+
+    fn read(message: &RouteNetlinkMessage, settings: &EgressSettings) -> Option<Part> {
+        match message {
+            RouteNetlinkMessage::NewRule(rule) => {
+                let rule = MarkedRule::read(rule, settings).filter(|rule| rule.behind == 0)?;
+                Some(Part::Rule(rule.slot, rule.family))
+            }
+            RouteNetlinkMessage::NewRoute(route) => our_route(route, settings),
+            // The enum is not ours; nothing else is a rule or a route.
+            _ => None,
         }
     }
 
+    fn message(&self, settings: &EgressSettings, new: bool) -> RouteNetlinkMessage {
+        match self {
+            Part::Rule(slot, family) => {
+                let (table, link) = (number(settings, *slot), None);
+                MarkedRule { slot: *slot, behind: 0, table, link, family: *family }.message(settings, new)
+            }
+            Part::Route(..) | Part::Unreachable(..) if new => RouteNetlinkMessage::NewRoute(self.route(settings)),
+            Part::Route(..) | Part::Unreachable(..) => RouteNetlinkMessage::DelRoute(self.route(settings)),
+        }
+    }
+}
+
+impl Part {
     fn route(&self, settings: &EgressSettings) -> RouteMessage {
         let mut message = RouteMessage::default();
         message.header.protocol = PROTOCOL;
@@ -246,38 +205,8 @@ impl Part {
                 (*slot, *of)
             }
         };
-        message.header.address_family = family(of);
+        message.header.address_family = address_family(of);
         message.attributes.push(RouteAttribute::Table(number(settings, slot)));
         message
-    }
-}
-
-fn rule(slot: u8, of: Family, settings: &EgressSettings) -> RuleMessage {
-    let mut message = RuleMessage::default();
-    message.header.family = family(of);
-    message.header.action = RuleAction::ToTable;
-    message.attributes = vec![
-        RuleAttribute::Protocol(PROTOCOL),
-        RuleAttribute::Priority(settings.rule_priority),
-        RuleAttribute::FwMark(settings.mark(slot)),
-        RuleAttribute::FwMask(settings.mark_mask),
-        RuleAttribute::Table(number(settings, slot)),
-    ];
-    message
-}
-
-fn family(of: Family) -> AddressFamily {
-    match of {
-        Family::V4 => AddressFamily::Inet,
-        Family::V6 => AddressFamily::Inet6,
-    }
-}
-
-fn family_of(of: AddressFamily) -> Option<Family> {
-    match of {
-        AddressFamily::Inet => Some(Family::V4),
-        AddressFamily::Inet6 => Some(Family::V6),
-        // The enum is not ours; crier makes no rules of other families.
-        _ => None,
     }
 }

@@ -5,25 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVrf, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 
 use super::wanted::{CLUSTER_PRIORITY, Change, Found, FoundLink, FoundRoute, Hop, L3MDEV_PRIORITY, Route, everything};
 use crate::address::{Family, host_prefix};
-use crate::kernel::{netlink, routes};
+use crate::kernel::netlink::{self, PROTOCOL, UNREACHABLE_METRIC, address_family, family_of};
+use crate::kernel::routes;
 use crate::names::InterfaceName;
-
-/// The protocol of crier's routes and rules: a number that neither the kernel nor another well-known program uses.
-const PROTOCOL: RouteProtocol = RouteProtocol::Other(67);
-
-/// Behind every route that leads somewhere.
-const UNREACHABLE_METRIC: u32 = 4_278_198_272;
 
 /// What the kernel listed.
 #[derive(Debug, Default)]
@@ -234,7 +229,7 @@ fn added(index: u32, net: &IpNet) -> (RouteNetlinkMessage, u16) {
 
 fn of_link(index: u32, net: &IpNet) -> AddressMessage {
     let mut message = AddressMessage::default();
-    message.header.family = family(Family::of(net.addr()));
+    message.header.family = address_family(Family::of(net.addr()));
     message.header.index = index;
     message.header.prefix_len = net.prefix_len();
     message.attributes = vec![AddressAttribute::Local(net.addr()), AddressAttribute::Address(net.addr())];
@@ -263,7 +258,7 @@ fn l3mdev_rule(family: Family) -> RuleMessage {
 
 fn rule(of: Family, priority: u32, protocol: RouteProtocol) -> RuleMessage {
     let mut message = RuleMessage::default();
-    message.header.family = family(of);
+    message.header.family = address_family(of);
     message.header.action = RuleAction::ToTable;
     message.attributes = vec![RuleAttribute::Protocol(protocol), RuleAttribute::Priority(priority)];
     message
@@ -275,7 +270,7 @@ fn route(wanted: &Route, found: &Found) -> Option<RouteMessage> {
     message.header.protocol = PROTOCOL;
     message.header.scope = RouteScope::Universe;
     message.header.table = RouteHeader::RT_TABLE_UNSPEC;
-    message.header.address_family = family(Family::of(to.addr()));
+    message.header.address_family = address_family(Family::of(to.addr()));
     message.header.destination_prefix_length = to.prefix_len();
     message.attributes.push(RouteAttribute::Table(*table));
     if to.prefix_len() > 0 {
@@ -293,20 +288,4 @@ fn route(wanted: &Route, found: &Found) -> Option<RouteMessage> {
         }
     }
     Some(message)
-}
-
-fn family(of: Family) -> AddressFamily {
-    match of {
-        Family::V4 => AddressFamily::Inet,
-        Family::V6 => AddressFamily::Inet6,
-    }
-}
-
-fn family_of(of: AddressFamily) -> Option<Family> {
-    match of {
-        AddressFamily::Inet => Some(Family::V4),
-        AddressFamily::Inet6 => Some(Family::V6),
-        // The enum is not ours; VRFs are of these families.
-        _ => None,
-    }
 }
