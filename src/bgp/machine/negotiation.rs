@@ -129,27 +129,17 @@ impl Negotiated {
 
 /// Whether the routes are not to be used any more: this node gives them up, or cannot be reached.
 fn takes_routes_back(reason: NotificationReason) -> bool {
-    match reason {
-        NotificationReason::Cease(cease) => match cease {
-            Cease::AdministrativeShutdown | Cease::PeerDeconfigured | Cease::BfdDown => true,
-            // A new session follows at once.
-            Cease::AdministrativeReset
-            | Cease::OtherConfigurationChange
-            | Cease::MaximumPrefixesReached
-            | Cease::ConnectionRejected
-            | Cease::ConnectionCollision
-            | Cease::OutOfResources
-            | Cease::HardReset => false,
-        },
-        NotificationReason::Header(_)
-        | NotificationReason::Open(_)
-        | NotificationReason::Update(_)
-        | NotificationReason::HoldTimerExpired
-        | NotificationReason::Fsm(_)
-        | NotificationReason::RouteRefresh(_)
-        | NotificationReason::SendHoldTimerExpired
-        | NotificationReason::Unknown { .. } => false,
-    }
+    reason.cease().is_some_and(|cease| match cease {
+        Cease::AdministrativeShutdown | Cease::PeerDeconfigured | Cease::BfdDown => true,
+        // A new session follows at once.
+        Cease::AdministrativeReset
+        | Cease::OtherConfigurationChange
+        | Cease::MaximumPrefixesReached
+        | Cease::ConnectionRejected
+        | Cease::ConnectionCollision
+        | Cease::OutOfResources
+        | Cease::HardReset => false,
+    })
 }
 
 /// Why the peer's OPEN was not accepted. Nothing was negotiated; the connection ends with [`OpenRefusal::notification`].

@@ -204,28 +204,18 @@ impl End {
 }
 
 fn is_wish(reason: NotificationReason) -> bool {
-    match reason {
-        NotificationReason::Cease(cease) => match cease {
-            Cease::AdministrativeShutdown
-            | Cease::PeerDeconfigured
-            | Cease::AdministrativeReset
-            | Cease::OtherConfigurationChange => true,
-            Cease::MaximumPrefixesReached
-            | Cease::ConnectionRejected
-            | Cease::ConnectionCollision
-            | Cease::OutOfResources
-            | Cease::HardReset
-            | Cease::BfdDown => false,
-        },
-        NotificationReason::Header(_)
-        | NotificationReason::Open(_)
-        | NotificationReason::Update(_)
-        | NotificationReason::HoldTimerExpired
-        | NotificationReason::Fsm(_)
-        | NotificationReason::RouteRefresh(_)
-        | NotificationReason::SendHoldTimerExpired
-        | NotificationReason::Unknown { .. } => false,
-    }
+    reason.cease().is_some_and(|cease| match cease {
+        Cease::AdministrativeShutdown
+        | Cease::PeerDeconfigured
+        | Cease::AdministrativeReset
+        | Cease::OtherConfigurationChange => true,
+        Cease::MaximumPrefixesReached
+        | Cease::ConnectionRejected
+        | Cease::ConnectionCollision
+        | Cease::OutOfResources
+        | Cease::HardReset
+        | Cease::BfdDown => false,
+    })
 }
 
 /// RFC 4271 §4.4 and §8, RFC 9687: the timers that exist only with a hold time.

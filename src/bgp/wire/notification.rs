@@ -167,6 +167,21 @@ impl NotificationReason {
         known.unwrap_or(NotificationReason::Unknown { code, subcode })
     }
 
+    /// `None` for any other reason.
+    pub fn cease(self) -> Option<Cease> {
+        match self {
+            NotificationReason::Cease(cease) => Some(cease),
+            NotificationReason::Header(_)
+            | NotificationReason::Open(_)
+            | NotificationReason::Update(_)
+            | NotificationReason::HoldTimerExpired
+            | NotificationReason::Fsm(_)
+            | NotificationReason::RouteRefresh(_)
+            | NotificationReason::SendHoldTimerExpired
+            | NotificationReason::Unknown { .. } => None,
+        }
+    }
+
     pub fn code(self) -> u8 {
         match self {
             NotificationReason::Header(_) => HEADER,
