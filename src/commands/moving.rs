@@ -13,7 +13,7 @@ use crate::api::readings;
 use crate::config::duration;
 use crate::names::NodeName;
 use crate::views::l2::AddressFilter;
-use crate::views::moving::{MoveRequest, OrderedMove};
+use crate::views::moving::{MoveRequest, MovingAddress, OrderedMove};
 
 #[derive(Debug, Args)]
 #[command(
@@ -70,15 +70,20 @@ pub fn relocate(socket: &Path, Move { service, to, back: _, wait, timeout: limit
 
 /// Until the node answers for all addresses.
 async fn arrival(socket: &Path, ordered: &OrderedMove, node: &NodeName) -> Result<(), AskError> {
-    let wanted: Vec<IpAddr> = ordered.addresses.iter().map(|it| it.address).collect();
-    loop {
-        let report = client::ask(socket, &readings::L2, &AddressFilter { address: None }).await?;
-        let there =
-            report.addresses.iter().filter(|it| wanted.contains(&it.address) && it.owner.as_ref() == Some(node));
-        if there.count() == wanted.len() {
-            return Ok(());
+    for MovingAddress { address, owner: _ } in &ordered.addresses {
+        while owner(socket, *address).await?.as_ref() != Some(node) {
+            sleep(LOOK_EVERY).await;
         }
-        sleep(LOOK_EVERY).await;
+    }
+    Ok(())
+}
+
+async fn owner(socket: &Path, address: IpAddr) -> Result<Option<NodeName>, AskError> {
+    match client::ask(socket, &readings::L2, &AddressFilter { address: Some(address) }).await {
+        Ok(report) => Ok(report.addresses.into_iter().find_map(|it| it.owner)),
+        // It may come back.
+        Err(AskError::NotThere(_)) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
