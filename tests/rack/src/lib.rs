@@ -104,6 +104,7 @@ pub mod server;
 pub mod service;
 pub mod site;
 pub mod systemd;
+pub mod uplink;
 mod wait;
 
 pub use manifests::Manifests;

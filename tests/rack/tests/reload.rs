@@ -1,53 +1,36 @@
 //! A running agent takes another configuration over: only what differs is touched, and a bad file changes nothing.
 
-use rack::bird::Bird;
-use rack::client::Asking;
+use std::ops::Deref;
+
 use rack::crier::Crier;
 use rack::lan::{self, Lan};
-use rack::{
-    Host, Manifests, Need, Process, Rack, Service, Site, bird, eventually, eventually_equal, millis, rest, secs,
-    throughout,
-};
+use rack::uplink::{Uplink, ask_web, router};
+use rack::{Manifests, Need, Rack, Service, Site, bird, eventually, eventually_equal, millis, rest, secs, throughout};
 
 const NEEDS: [Need; 3] = [Need::Namespaces, Need::Bird, Need::Crier];
 
-const ADDRESS: [u8; 4] = [203, 0, 113, 1];
-
 /// One node with a Service, two sessions with a router, one of them signed with TCP MD5, and a client beyond the router.
 struct Town {
-    site: Site,
-    manifests: Manifests,
-    password: std::path::PathBuf,
-    bird: Bird,
+    uplink: Uplink,
     crier: Crier,
-    _page: Process,
 }
 
-fn router(password: &str) -> String {
-    format!(
-        "router id 192.168.35.1;\n{}\n\
-         protocol bgp signed {{ local as 64512; neighbor 192.168.35.11 as 64513; passive yes; password \"{password}\"; \
-         ipv4 {{ import all; export none; }}; }}\n\
-         protocol bgp plain {{ local as 64512; neighbor fd35::11 as 64513; passive yes; ipv6 {{ import all; export none; }}; }}\n",
-        bird::KERNEL,
-    )
+impl Deref for Town {
+    type Target = Uplink;
+
+    fn deref(&self) -> &Uplink {
+        &self.uplink
+    }
 }
 
 impl Town {
     fn new(rack: &Rack) -> Town {
-        let manifests = Manifests::new(rack);
-        manifests.service(&Service::new("web").anywhere().addresses("203.0.113.1"));
-        let site = Site::new(rack, "192.168.35.0/24", "fd35::/64", 1);
-        let password = rack.write("tor.md5", "hunter-one");
-        let bird = site.router.bird(&router("hunter-one"));
-        let node = site.node(0);
-        let page = node.serve(node.name(), &[80]);
-        let configuration = configuration(&manifests, &password);
-        let crier = node.crier(node.name(), &configuration);
-        let town = Town { manifests, password, bird, crier, _page: page, site };
+        let uplink = Uplink::new(rack);
+        let node = uplink.site.node(0);
+        let crier = node.crier(node.name(), &configuration(&uplink.manifests, &uplink.password));
+        let town = Town { uplink, crier };
         town.crier.wait_ready(secs(30));
-        town.bird.wait_established("signed", secs(20));
-        town.bird.wait_established("plain", secs(20));
+        town.wait_established();
         eventually("the route has come", secs(10), || {
             if town.communities().is_empty() { Err("no route".to_owned()) } else { Ok(()) }
         });
@@ -63,19 +46,6 @@ impl Town {
         let routes = self.bird.route("203.0.113.1/32");
         let signed = routes.iter().find(|route| route.protocol == "signed");
         signed.and_then(|route| route.attributes.get("BGP.community").cloned()).unwrap_or_default()
-    }
-
-    #[track_caller]
-    fn established(&self) -> [usize; 2] {
-        ["signed", "plain"].map(|name| self.bird.session(name).times_established)
-    }
-
-    /// Asks the Service once each 5 ms from beyond the router.
-    fn asking(&self, client: &Host) -> Asking {
-        eventually("the client reaches the Service", secs(10), || {
-            client.get((std::net::Ipv4Addr::from(ADDRESS), 80)).map(drop).map_err(|error| error.to_string())
-        });
-        client.ask_steadily((std::net::Ipv4Addr::from(ADDRESS), 80), millis(5))
     }
 
     /// Writes the configuration with one text replaced, and reloads; what systemd is told.
@@ -139,7 +109,7 @@ fn what_differs_is_taken_over_and_no_session_ends_for_it() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let town = Town::new(&rack);
     let client = town.site.outside("client");
-    let asking = town.asking(&client);
+    let asking = ask_web(&client);
 
     fine(&town.reload_with("name = \"plain\"", "name = \"plain\"\ndescription = \"rack 7\""));
     let peers = town.crier.json("bgp peers plain");
@@ -216,7 +186,7 @@ fn a_bad_file_changes_nothing_and_is_shown_until_a_good_one_comes() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let town = Town::new(&rack);
     let client = town.site.outside("client");
-    let asking = town.asking(&client);
+    let asking = ask_web(&client);
     let told = town.reload_with("communities = [\"64512:100\"]", "communities = [\"64512:200\"]\ncomunities = []");
     assert!(
         told.contains("last reload failed") && told.contains("crier.toml:") && told.contains("comunities"),
@@ -263,7 +233,7 @@ fn a_storm_of_a_hundred_reloads_in_a_minute_costs_nobody_a_request() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let town = Town::new(&rack);
     let client = town.site.outside("client");
-    let asking = town.asking(&client);
+    let asking = ask_web(&client);
     let began = rack::now();
     for number in 0..100 {
         let text = town.configuration().replace("64512:100", &format!("64512:{number}"));
@@ -341,7 +311,7 @@ fn what_nobody_confirms_is_taken_back_whoever_has_died_meanwhile() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let town = Town::new(&rack);
     let asking = town.site.outside("client");
-    let asking = town.asking(&asking);
+    let asking = ask_web(&asking);
     let former = text_of(&town);
     let with = |community: &str| {
         let text = town.configuration().replace("64512:100", community);
@@ -380,7 +350,7 @@ fn what_nobody_confirms_is_taken_back_whoever_has_died_meanwhile() {
 fn a_restart_does_not_forget_what_waits_to_be_confirmed() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let mut town = Town::new(&rack);
-    let node = town.site.node(0);
+    let node = town.uplink.site.node(0);
     let new = town.configuration().replace("64512:100", "64512:200");
     let file = rack.write("new.toml", &town.crier.complete(&new)).display().to_string();
     for (confirm, pause) in [("4s", secs(0)), ("2s", secs(3))] {

@@ -3,61 +3,48 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::ops::Deref;
 use std::os::fd::OwnedFd;
 
-use rack::bird::Bird;
 use rack::capture::{BgpKind, BgpMessage, Capture};
-use rack::client::Asking;
 use rack::crier::Crier;
+use rack::uplink::{Uplink, ask_web};
 use rack::{
-    Host, Manifests, Need, Process, Rack, Service, Site, bird, eventually, eventually_equal, frr, millis, rest, secs,
+    Manifests, Need, Process, Rack, Service, Site, bird, eventually, eventually_equal, frr, millis, rest, secs,
 };
 
 const NEEDS: [Need; 3] = [Need::Namespaces, Need::Bird, Need::Crier];
-
-const ADDRESS: [u8; 4] = [203, 0, 113, 1];
 
 /// The shortest hold time that the sessions use, and so long that KEEPALIVEs go both ways.
 const KEEPALIVES: std::time::Duration = std::time::Duration::from_secs(4);
 
 /// A node with two Services and two sessions with a router, one of them signed with TCP MD5, and a client beyond the router.
 struct Town {
-    site: Site,
-    manifests: Manifests,
-    password: std::path::PathBuf,
-    bird: Bird,
+    uplink: Uplink,
     crier: Crier,
     capture: Capture,
-    _page: Process,
 }
 
-fn router() -> String {
-    format!(
-        "router id 192.168.35.1;\n{}\n\
-         protocol bgp signed {{ local as 64512; neighbor 192.168.35.11 as 64513; passive yes; password \"hunter-one\"; \
-         ipv4 {{ import all; export none; }}; }}\n\
-         protocol bgp plain {{ local as 64512; neighbor fd35::11 as 64513; passive yes; ipv6 {{ import all; export none; }}; }}\n",
-        bird::KERNEL,
-    )
+impl Deref for Town {
+    type Target = Uplink;
+
+    fn deref(&self) -> &Uplink {
+        &self.uplink
+    }
 }
 
 impl Town {
     fn new(rack: &Rack) -> Town {
-        let manifests = Manifests::new(rack);
-        manifests.service(&Service::new("web").anywhere().addresses("203.0.113.1"));
+        let uplink = Uplink::new(rack);
+        let Uplink { site, manifests, password, .. } = &uplink;
         manifests.service(&Service::new("other").anywhere().addresses("198.51.100.1"));
         manifests.service(&Service::new("web6").anywhere().families(&["IPv6"]).addresses("2001:db8::1"));
-        let password = rack.write("tor.md5", "hunter-one");
-        let site = Site::new(rack, "192.168.35.0/24", "fd35::/64", 1);
-        let bird = site.router.bird(&router());
         let node = site.node(0);
         let capture = node.port.capture();
-        let page = node.serve(node.name(), &[80]);
-        let crier = node.crier_as_unit(node.name(), &configuration(&manifests, &password));
-        let town = Town { manifests, password, bird, crier, capture, _page: page, site };
+        let crier = node.crier_as_unit(node.name(), &configuration(manifests, password));
+        let town = Town { uplink, crier, capture };
         town.crier.wait_ready(secs(30));
-        town.bird.wait_established("signed", secs(20));
-        town.bird.wait_established("plain", secs(20));
+        town.wait_established();
         town.has(&["198.51.100.1/32", "203.0.113.1/32", "2001:db8::1/128"]);
         town
     }
@@ -76,19 +63,6 @@ impl Town {
             routes.sort();
             routes
         });
-    }
-
-    #[track_caller]
-    fn established(&self) -> [usize; 2] {
-        ["signed", "plain"].map(|name| self.bird.session(name).times_established)
-    }
-
-    /// Asks the Service once each 5 ms from beyond the router.
-    fn asking(&self, client: &Host) -> Asking {
-        eventually("the client reaches the Service", secs(10), || {
-            client.get((std::net::Ipv4Addr::from(ADDRESS), 80)).map(drop).map_err(|error| error.to_string())
-        });
-        client.ask_steadily((std::net::Ipv4Addr::from(ADDRESS), 80), millis(5))
     }
 
     /// Waits until the new agent goes on with so many sessions and is done with them.
@@ -167,7 +141,7 @@ fn a_restart_is_no_event_for_the_router_and_costs_no_request() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let mut town = Town::new(&rack);
     let client = town.site.outside("client");
-    let asking = town.asking(&client);
+    let asking = ask_web(&client);
     for round in 0..3 {
         let (before, heard) = (town.bird.process().log(), town.capture.bgp().len());
         let configuration = town.configuration();
@@ -193,7 +167,7 @@ fn another_file_is_told_by_its_difference_alone() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let mut town = Town::new(&rack);
     let client = town.site.outside("client");
-    let asking = town.asking(&client);
+    let asking = ask_web(&client);
     let heard = town.capture.bgp().len();
     let without = town.configuration().replace("[[bgp.advertisement]]\npools = [\"second\"]\n", "");
     town.crier.restart(&without);
@@ -407,11 +381,7 @@ impl Crash {
         eventually("the route has come", secs(20), || if has_route() { Ok(()) } else { Err("no route") });
         rest(secs(3));
         let client = self.site.outside("client");
-        let address = (std::net::Ipv4Addr::from(ADDRESS), 80);
-        eventually("the client reaches the Service", secs(10), || {
-            client.get(address).map(drop).map_err(|error| error.to_string())
-        });
-        let asking = client.ask_steadily(address, millis(5));
+        let asking = ask_web(&client);
         crier.kill();
         let began = rack::now();
         let mut stayed = true;
