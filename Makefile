@@ -4,10 +4,14 @@ SHELL := /bin/sh
 
 TARGET  := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 DIST    := target/dist/crier
+# Static, and its half a megabyte of relative relocations packed (DT_RELR, glibc 2.36); an older linker warns and goes on.
+STATIC  := -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs
 # The control plane for the rack: built once, kept outside the work tree.
 VERSION := $(shell sed -n 's/^[[:space:]]*k8s.io\/kubernetes \(v[0-9.]*\).*/\1/p' tests/kubernetes/go.mod | head -n 1)
 CACHE   ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/crier
 export KUBERNETES_FOLDER := $(CACHE)/kubernetes/$(VERSION)
+# What people move from, in the rack too.
+METALLB := $(CACHE)/metallb/$(shell sed -n 's/^[[:space:]]*go.universe.tf\/metallb \(v[0-9.]*\).*/\1/p' tests/kubernetes/metallb/go.mod | head -n 1)
 
 .PHONY: help
 help: ## Lists the targets
@@ -16,7 +20,7 @@ help: ## Lists the targets
 .PHONY: build
 build: ## Builds the one static binary, target/dist/crier
 	@scripts/install-missing build
-	RUSTFLAGS="-C target-feature=+crt-static" cargo build --quiet --profile dist --bin crier --target $(TARGET) --target-dir target/static
+	RUSTFLAGS="$(STATIC)" cargo build --quiet --profile dist --bin crier --target $(TARGET) --target-dir target/static
 	@mkdir -p target/dist
 	@cp target/static/$(TARGET)/dist/crier $(DIST).new && mv $(DIST).new $(DIST)
 	@scripts/check-binary $(DIST)
@@ -29,11 +33,13 @@ demo: ## Tells the main job in a rack of network namespaces, in under two minute
 	@target/debug/crier-rack demo
 
 .PHONY: kubernetes
-kubernetes: ## Builds the control plane for the tests once, into a cache folder of yours
+kubernetes: ## Builds the control plane and MetalLB for the tests once, into a cache folder of yours
 	@scripts/install-missing kubernetes
 	@if [ -n "$$KUBEBUILDER_ASSETS" ]; then echo "using the control plane in KUBEBUILDER_ASSETS"; \
 	elif command -v go >/dev/null; then tests/kubernetes/build.sh "$(KUBERNETES_FOLDER)"; \
 	else echo "no Go on this machine: the tests against a real Kubernetes will be skipped"; fi
+	@! command -v go >/dev/null || tests/kubernetes/metallb/build.sh "$(METALLB)" || \
+	echo "MetalLB could not be built: the tests beside it will be skipped"
 
 .PHONY: lint
 lint: ## Format and clippy, warnings are errors

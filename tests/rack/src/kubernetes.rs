@@ -39,16 +39,19 @@ const PROGRAMS: [&str; 5] = ["etcd", "kube-apiserver", "kube-controller-manager"
 pub fn binaries() -> Result<PathBuf, String> {
     let folder = match std::env::var_os("KUBEBUILDER_ASSETS") {
         Some(folder) => folder.into(),
-        None => {
-            let home =
-                std::env::var("HOME").map_err(|_| "no Kubernetes binaries: neither KUBEBUILDER_ASSETS nor HOME")?;
-            Path::new(&home).join(".cache/crier/kubernetes").join(version())
-        }
+        None => cache()?.join("kubernetes").join(version()),
     };
     match PROGRAMS.iter().find(|name| !folder.join(name).is_file()) {
         None => Ok(folder),
         Some(name) => Err(format!("no {name} in {}: make kubernetes (needs Go)", folder.display())),
     }
+}
+
+/// Where `make kubernetes` puts what it builds.
+pub(crate) fn cache() -> Result<PathBuf, String> {
+    let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let parent = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
+    Ok(parent.ok_or("no Kubernetes binaries: neither KUBEBUILDER_ASSETS nor HOME")?.join("crier"))
 }
 
 /// The version of k8s.io/kubernetes that go.mod pins, as in `v1.36.3`.

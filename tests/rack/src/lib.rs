@@ -89,6 +89,7 @@ pub mod kubernetes;
 pub mod lan;
 pub mod manifests;
 pub mod metal;
+pub mod metallb;
 mod namespace;
 pub mod ndp;
 mod need;

@@ -38,12 +38,14 @@ pub enum Need {
     TcpAo,
     /// The binaries of the Kubernetes control plane, and nft for kube-proxy.
     Kubernetes,
+    /// The controller and speaker of MetalLB, and its CRDs.
+    Metallb,
     /// The `crier` binary itself.
     Crier,
 }
 
 impl Need {
-    pub const ALL: [Need; 13] = [
+    pub const ALL: [Need; 14] = [
         Need::Namespaces,
         Need::Bird,
         Need::Frr,
@@ -56,6 +58,7 @@ impl Need {
         Need::Nft,
         Need::Iptables,
         Need::Kubernetes,
+        Need::Metallb,
         Need::Crier,
     ];
 
@@ -79,6 +82,7 @@ impl Need {
                 program("nft").ok_or("no nft for kube-proxy: apt-get install nftables")?;
                 crate::kubernetes::binaries().map(|folder| folder.display().to_string())
             }
+            Need::Metallb => crate::metallb::binaries().map(|folder| folder.display().to_string()),
             Need::Crier => {
                 let path = crate::crier::binary();
                 let found = path.exists();
