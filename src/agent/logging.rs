@@ -2,26 +2,27 @@
 
 use std::io::IsTerminal;
 
+use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Registry, reload};
+use tracing_subscriber::{Registry, reload};
 
 use crate::clock;
 use crate::config::LogFormat;
 
-/// The filter is not one that RUST_LOG would take.
+/// The filter is no list of levels, each for all or for a module: `info,crier::bgp=debug`.
 #[derive(Debug, thiserror::Error)]
-#[error("\"{filter}\" is no log filter: {source}; write a level such as debug, or crier::bgp=debug,info")]
+#[error("\"{filter}\" is no log filter: {why}; write a level such as debug, or crier::bgp=debug,info")]
 pub struct FilterError {
     filter: String,
-    source: tracing_subscriber::filter::ParseError,
+    why: String,
 }
 
 /// Changes what is logged while the agent runs.
 #[derive(Debug, Clone)]
-pub struct LogControl(reload::Handle<EnvFilter, Registry>);
+pub struct LogControl(reload::Handle<Targets, Registry>);
 
 impl LogControl {
     /// Logs what this filter takes from now on.
@@ -33,8 +34,14 @@ impl LogControl {
     }
 }
 
-fn parse(filter: &str) -> Result<EnvFilter, FilterError> {
-    EnvFilter::try_new(filter).map_err(|source| FilterError { filter: filter.to_owned(), source })
+fn parse(filter: &str) -> Result<Targets, FilterError> {
+    let refuse = |why| FilterError { filter: filter.to_owned(), why };
+    // Of itself a level with a typo would be taken for a module, and nothing logged.
+    let no_level = |word: &&str| !word.contains('=') && word.parse::<LevelFilter>().is_err();
+    if let Some(word) = filter.split(',').find(no_level) {
+        return Err(refuse(format!("\"{word}\" is no level")));
+    }
+    filter.parse().map_err(|error: ParseError| refuse(error.to_string()))
 }
 
 /// Starts the log, to standard error. Call once.
@@ -64,5 +71,20 @@ impl FormatTime for Rfc3339 {
             Ok(now) => write!(writer, "{now:.6}"),
             Err(_) => writer.write_str("-"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_is_levels_for_all_and_for_modules() {
+        for good in ["info", "crier::bgp=debug,info", "off", "warn,crier=trace"] {
+            assert!(parse(good).is_ok(), "{good}");
+        }
+        let told = |bad: &str| parse(bad).expect_err(bad).to_string();
+        assert!(told("debgu").contains("\"debgu\" is no level; write a level such as debug"), "{}", told("debgu"));
+        assert!(told("info,crier::bgp=loud").contains("\"info,crier::bgp=loud\" is no log filter"));
     }
 }

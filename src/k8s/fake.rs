@@ -24,6 +24,8 @@ use crate::world::Fact;
 pub const SERVICES: &str = "/api/v1/services";
 pub const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
 pub const NODES: &str = "/api/v1/nodes";
+/// In the query of those who want a list streamed.
+const STREAMED: &str = "sendInitialEvents=true";
 
 /// Dropping it closes all connections.
 pub struct FakeApi {
@@ -45,6 +47,8 @@ struct State {
     /// Watches that began before this version end.
     hang_up: u64,
     faults: VecDeque<Fault>,
+    /// Lists are streamed to those who ask for it (WatchList).
+    streams: bool,
     requests: Vec<Seen>,
 }
 
@@ -64,7 +68,7 @@ pub struct Fault {
     pub method: Method,
     /// How the path begins.
     pub path: &'static str,
-    /// `Some(true)`: watches only; `Some(false)`: anything but watches.
+    /// `Some(true)`: watches only; `Some(false)`: anything but watches. A streamed list is a list.
     pub watch: Option<bool>,
     pub answer: Answer,
 }
@@ -77,6 +81,8 @@ pub enum Answer {
     Silence,
     /// Does what was asked, but answers only after this long.
     Late(Duration),
+    /// Takes a streamed list for a watch from now on, as an API server does that knows nothing of them.
+    Endless,
     /// Another writer is faster: the object gets a new version just before the request is served.
     Overtaken,
 }
@@ -161,6 +167,11 @@ impl FakeApi {
         });
     }
 
+    /// Lists are streamed to those who ask for it, from now on.
+    pub fn stream_lists(&self) {
+        self.state.lock().unwrap().streams = true;
+    }
+
     pub fn fault(&self, fault: Fault) {
         self.state.lock().unwrap().faults.push_back(fault);
     }
@@ -205,7 +216,7 @@ impl State {
     }
 
     fn fault_for(&mut self, seen: &Seen) -> Option<Answer> {
-        let watch = seen.query.contains("watch=true");
+        let watch = seen.query.contains("watch=true") && !seen.query.contains(STREAMED);
         let fits = |fault: &Fault| {
             fault.method == seen.method && seen.path.starts_with(fault.path) && fault.watch.is_none_or(|is| is == watch)
         };
@@ -255,7 +266,17 @@ async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>, changes: w
             state.put(&collection, object);
             changes.send_replace(state.version);
         }
+        Some(Answer::Endless) => return watch_from(&seen, state, changes),
         None => {}
+    }
+    if seen.query.contains(STREAMED) {
+        let streams = state.lock().unwrap().streams;
+        return match streams {
+            true => list_streamed(&seen, &state, changes),
+            false => {
+                failure(422, "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled")
+            }
+        };
     }
     if seen.method == Method::GET && seen.query.contains("watch=true") {
         return watch_from(&seen, state, changes);
@@ -361,6 +382,23 @@ fn list(collection: &str, query: &str, state: &State) -> Response<Body> {
     json_answer(200, &json!({"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": page}))
 }
 
+/// All objects, a bookmark that says so, and what changes from then on.
+fn list_streamed(seen: &Seen, state: &Arc<Mutex<State>>, changes: watch::Sender<u64>) -> Response<Body> {
+    let (collection, _) = split(&seen.path);
+    let (mut lines, version) = {
+        let state = state.lock().unwrap();
+        let all = state.objects.iter().filter(|((of, _), _)| *of == collection);
+        let lines: Vec<_> = all.map(|(_, object)| line(&json!({"type": "ADDED", "object": object}))).collect();
+        (lines, state.version)
+    };
+    lines.push(line(&json!({"type": "BOOKMARK", "object": {"kind": "Bookmark", "apiVersion": "v1", "metadata": {
+        "resourceVersion": version.to_string(), "annotations": {"k8s.io/initial-events-end": "true"},
+    }}})));
+    let began = state.lock().unwrap().hang_up;
+    let changes = follow_from(version, began, (collection, None), Arc::clone(state), &changes);
+    stream_answer(200, stream::iter(lines).chain(changes).boxed())
+}
+
 fn watch_from(seen: &Seen, state: Arc<Mutex<State>>, changes: watch::Sender<u64>) -> Response<Body> {
     let (collection, _) = split(&seen.path);
     let named = only(&seen.query).map(str::to_owned);
@@ -371,8 +409,18 @@ fn watch_from(seen: &Seen, state: Arc<Mutex<State>>, changes: watch::Sender<u64>
         return stream_answer(200, stream::iter([line(&error)]).boxed());
     }
     let began = state.lock().unwrap().hang_up;
-    let changes = changes.subscribe();
-    let events = stream::unfold((from, changes), move |(at, mut changes)| {
+    stream_answer(200, follow_from(from, began, (collection, named), state, &changes))
+}
+
+/// Every change after the version `from`, until watches that began at `began` are ended.
+fn follow_from(
+    from: u64,
+    began: u64,
+    (collection, named): (String, Option<String>),
+    state: Arc<Mutex<State>>,
+    changes: &watch::Sender<u64>,
+) -> BoxStream<'static, Result<Frame<Bytes>, Infallible>> {
+    let events = stream::unfold((from, changes.subscribe()), move |(at, mut changes)| {
         let (collection, named, state) = (collection.clone(), named.clone(), Arc::clone(&state));
         async move {
             loop {
@@ -385,7 +433,7 @@ fn watch_from(seen: &Seen, state: Arc<Mutex<State>>, changes: watch::Sender<u64>
             }
         }
     });
-    stream_answer(200, events.boxed())
+    events.boxed()
 }
 
 enum Next {

@@ -8,10 +8,10 @@
 //! has resumed, never lists again when a resumption is answered with 410, and fails a whole list for one bad object.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::pin::pin;
 use std::time::{Duration, SystemTime};
 
-use futures::{Stream, StreamExt};
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::{Api, Client};
 use tokio::sync::mpsc;
@@ -33,6 +33,11 @@ use crate::world::{ApiServer, Fact};
 const PAGE: u32 = 100;
 /// How long one page of a list may take.
 const LIST_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a streamed list may pause. An API server before 1.27 does not know what a streamed list is: it sends all objects and
+/// never says that these were all.
+const PAUSE: Duration = Duration::from_secs(3);
+/// What the bookmark behind the last object of a streamed list is marked with.
+const LIST_ENDS: &str = "k8s.io/initial-events-end";
 /// How long a watch may take to begin. With the client's pings, this is how soon a hanging API server counts as unreachable.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(8);
 /// Seconds after which the API server is asked to end a watch. Each watch draws its own number, so they do not all end at once.
@@ -158,6 +163,8 @@ enum End {
     Expired,
     /// A new list is asked for.
     Asked,
+    /// The API server does not stream lists: why.
+    NotStreamed(String),
     Failed(Failure),
 }
 
@@ -177,23 +184,35 @@ async fn follow<K: Kind>(client: Client, (facts, outcomes, barrier): Channels) {
     let mut churn = trouble.clone();
     // The version to continue from; `None`: list first.
     let mut version: Option<String> = None;
+    // The watch that a streamed list goes on as.
+    let mut open: Option<Events<K>> = None;
+    let mut streams = true;
     let mut round = None;
     loop {
         let began = clock::now();
         let end = match &mut version {
             None => {
                 round = barrier.begin(K::PLURAL);
-                match list(&api, &facts).await {
-                    Ok(listed) => {
-                        version = Some(listed);
+                let listed = match streams {
+                    true => list_streamed(&api, &facts).await,
+                    false => list(&api, &facts).await.map(|version| Listed { version, goes_on: None }),
+                };
+                match listed {
+                    Ok(Listed { version: reached, goes_on }) => {
+                        (version, open) = (Some(reached), goes_on);
                         round.iter().for_each(|round| barrier.listed(K::PLURAL, *round));
+                        continue;
+                    }
+                    Err(End::NotStreamed(why)) => {
+                        debug!(kind = K::PLURAL, why, "the API server streams no lists; listing page by page");
+                        streams = false;
                         continue;
                     }
                     Err(end) => end,
                 }
             }
             Some(version) => tokio::select! {
-                end = watch(&api, version, &facts, &outcomes) => end,
+                end = watch(&api, open.take(), version, &facts, &outcomes) => end,
                 () = barrier.is_asked(round) => End::Asked,
             },
         };
@@ -207,7 +226,7 @@ async fn follow<K: Kind>(client: Client, (facts, outcomes, barrier): Channels) {
         let delay = match end {
             End::NoReceiver => return,
             End::Closed => churn.next_delay(),
-            End::Asked => {
+            End::Asked | End::NotStreamed(_) => {
                 version = None;
                 continue;
             }
@@ -236,22 +255,10 @@ async fn list<K: Kind>(api: &Api<Object<K>>, facts: &mpsc::Sender<Fact>) -> Resu
         let page = match timeout(LIST_TIMEOUT, api.list(&params)).await {
             Ok(Ok(page)) => page,
             Ok(Err(error)) => return Err(end_of(&error)),
-            Err(_) => return Err(no_answer(LIST_TIMEOUT)),
+            Err(_) => return Err(End::Failed(Failure { why: no_answer(LIST_TIMEOUT), retry_after: Duration::ZERO })),
         };
         for object in page.items {
-            match K::translate(&object) {
-                Ok(Some(fact)) => {
-                    // The key is shared with the Fact.
-                    keys.extend(K::kept(&fact).cloned());
-                    facts.send(fact).await.map_err(|_| End::NoReceiver)?;
-                }
-                Ok(None) => {}
-                Err(fault) => {
-                    let key = K::key(&object.metadata);
-                    skip::<K>(&key, &fault);
-                    keys.insert(key);
-                }
-            }
+            tell_listed(&object, &mut keys, facts).await?;
         }
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = ListParams::default().limit(PAGE).continue_token(&token),
@@ -264,23 +271,110 @@ async fn list<K: Kind>(api: &Api<Object<K>>, facts: &mpsc::Sender<Fact>) -> Resu
     }
 }
 
-/// Tells each change after `version`, and keeps `version` at the last change told.
+/// A list that was told whole.
+struct Listed<K: Kind> {
+    /// The version to watch from.
+    version: String,
+    /// The watch that begins there, where the list was streamed.
+    goes_on: Option<Events<K>>,
+}
+
+type Events<K> = BoxStream<'static, kube::Result<WatchEvent<Object<K>>>>;
+
+/// Tells the same by a watch that begins with every object there is (WatchList: Kubernetes 1.32 and 1.34 on): the API server answers
+/// from its memory, and neither side holds a page.
+async fn list_streamed<K: Kind>(api: &Api<Object<K>>, facts: &mpsc::Sender<Fact>) -> Result<Listed<K>, End> {
+    let params = WatchParams::default().timeout(fastrand::u32(WATCH_SECONDS)).initial_events();
+    let mut events = match open_watch(api, &params, "").await {
+        Ok(events) => events,
+        // The gate of the feature is closed there.
+        Err(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 422) => {
+            return Err(End::NotStreamed(reason(&kube::Error::Api(status))));
+        }
+        Err(error) => return Err(end_of(&error)),
+    };
+    let mut keys = BTreeSet::new();
+    loop {
+        let event = match timeout(PAUSE, events.next()).await {
+            Err(_) => return Err(End::NotStreamed(format!("{} objects, and no end of the list", keys.len()))),
+            Ok(None) => return Err(End::Closed),
+            Ok(Some(Err(error))) => return Err(end_of(&error)),
+            Ok(Some(Ok(event))) => event,
+        };
+        match event {
+            WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+                tell_listed(&object, &mut keys, facts).await?;
+            }
+            WatchEvent::Deleted(object) => {
+                let key = K::key(&object.metadata);
+                keys.remove(&key);
+                facts.send(K::gone(key)).await.map_err(|_| End::NoReceiver)?;
+            }
+            WatchEvent::Bookmark(bookmark) if bookmark.metadata.annotations.contains_key(LIST_ENDS) => {
+                facts.send(Fact::Listed(K::listing(keys))).await.map_err(|_| End::NoReceiver)?;
+                return Ok(Listed { version: bookmark.metadata.resource_version, goes_on: Some(events) });
+            }
+            WatchEvent::Bookmark(_) => {
+                return Err(End::NotStreamed("a bookmark before the end of the list".to_owned()));
+            }
+            WatchEvent::Error(status) => return Err(end_of(&kube::Error::Api(status))),
+        }
+    }
+}
+
+/// Tells one object of a list, and notes its key.
+async fn tell_listed<K: Kind>(
+    object: &Object<K>,
+    keys: &mut BTreeSet<K::Key>,
+    facts: &mpsc::Sender<Fact>,
+) -> Result<(), End> {
+    match K::translate(object) {
+        Ok(Some(fact)) => {
+            // The key is shared with the Fact.
+            keys.extend(K::kept(&fact).cloned());
+            facts.send(fact).await.map_err(|_| End::NoReceiver)?;
+        }
+        Ok(None) => {}
+        Err(fault) => {
+            let key = K::key(&object.metadata);
+            skip::<K>(&key, &fault);
+            keys.insert(key);
+        }
+    }
+    Ok(())
+}
+
+/// Begins a watch.
+async fn open_watch<K: Kind>(
+    api: &Api<Object<K>>,
+    params: &WatchParams,
+    version: &str,
+) -> Result<Events<K>, kube::Error> {
+    match timeout(WATCH_TIMEOUT, api.watch(params, version)).await {
+        Ok(events) => Ok(events?.boxed()),
+        Err(_) => Err(kube::Error::Service(no_answer(WATCH_TIMEOUT).into())),
+    }
+}
+
+/// Tells each change after `version`, and keeps `version` at the last change told. `open` is the watch where it has begun.
 async fn watch<K: Kind>(
     api: &Api<Object<K>>,
+    open: Option<Events<K>>,
     version: &mut String,
     facts: &mpsc::Sender<Fact>,
     outcomes: &mpsc::Sender<Outcome>,
 ) -> End {
     let params = WatchParams::default().timeout(fastrand::u32(WATCH_SECONDS));
-    let events = match timeout(WATCH_TIMEOUT, api.watch(&params, version)).await {
-        Ok(Ok(events)) => events,
-        Ok(Err(error)) => return end_of(&error),
-        Err(_) => return no_answer(WATCH_TIMEOUT),
+    let mut events = match open {
+        Some(events) => events,
+        None => match open_watch(api, &params, version).await {
+            Ok(events) => events,
+            Err(error) => return end_of(&error),
+        },
     };
     if outcomes.send(Outcome { of: K::PLURAL, result: Ok(()) }).await.is_err() {
         return End::NoReceiver;
     }
-    let mut events = pin!(events);
     loop {
         match tell_next(&mut events, version).await {
             Ok(Some(fact)) => {
@@ -295,10 +389,7 @@ async fn watch<K: Kind>(
 }
 
 /// The next event of a watch as a Fact; `None` for an event that does not concern the World.
-async fn tell_next<K: Kind>(
-    events: &mut (impl Stream<Item = kube::Result<WatchEvent<Object<K>>>> + Unpin),
-    version: &mut String,
-) -> Result<Option<Fact>, End> {
+async fn tell_next<K: Kind>(events: &mut Events<K>, version: &mut String) -> Result<Option<Fact>, End> {
     let event = match timeout(SILENCE, events.next()).await {
         Err(_) | Ok(None) => return Err(End::Closed),
         Ok(Some(Err(kube::Error::SerdeError(error)))) => {
@@ -348,8 +439,8 @@ fn end_of(error: &kube::Error) -> End {
     }
 }
 
-fn no_answer(within: Duration) -> End {
-    End::Failed(Failure { why: format!("no answer in {} s", within.as_secs()), retry_after: Duration::ZERO })
+fn no_answer(within: Duration) -> String {
+    format!("no answer in {} s", within.as_secs())
 }
 
 /// Why a request failed, in one line, from the outermost error to its cause.
@@ -464,6 +555,50 @@ mod tests {
         assert_eq!(listed(&mut facts).await.len(), (PAGE * 2 + 1) as usize);
         let lists = api.requests(&Method::GET, SERVICES).into_iter().filter(|seen| seen.query.contains("limit="));
         assert_eq!(lists.count(), 3, "two full pages and the rest");
+    }
+
+    #[tokio::test]
+    async fn an_api_server_that_streams_lists_is_asked_for_no_page_and_the_watch_goes_on_behind_it() {
+        let api = FakeApi::start().await;
+        api.stream_lists();
+        let mut broken = service("shop/broken");
+        broken["spec"]["ports"] = json!([{"port": "http"}]);
+        api.put(SERVICES, broken);
+        api.put(SERVICES, service("shop/gone"));
+        api.put(SERVICES, service("shop/web"));
+        let (mut facts, _tasks) = watching(&api).await;
+        assert_eq!(
+            listed(&mut facts).await,
+            ["shop/broken", "shop/gone", "shop/web"],
+            "what cannot be read exists too"
+        );
+        reachable(&mut facts).await;
+        let version = api.put(SERVICES, service("shop/api"));
+        assert_eq!(told(&mut facts, "shop/api").await, Some(version));
+
+        api.lose(SERVICES, "shop/gone");
+        api.compact();
+        api.end_watches();
+        assert_eq!(listed(&mut facts).await, ["shop/api", "shop/broken", "shop/web"], "listed again after 410");
+        let requests = api.requests(&Method::GET, SERVICES);
+        let counts = ["limit=", "sendInitialEvents=true", "watch=true"]
+            .map(|word| requests.iter().filter(|seen| seen.query.contains(word)).count());
+        assert_eq!(
+            counts,
+            [0, 2, 3],
+            "no page; two lists; each goes on as a watch, and one watch was answered with 410"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_api_server_that_does_not_know_streamed_lists_is_listed_by_pages() {
+        let api = FakeApi::start().await;
+        api.put(SERVICES, service("shop/web"));
+        // One before 1.27 takes the request for a watch, and sends no end of the list.
+        api.fault(fault(false, Answer::Endless));
+        let (mut facts, _tasks) = watching(&api).await;
+        assert_eq!(listed(&mut facts).await, ["shop/web"]);
+        reachable(&mut facts).await;
     }
 
     #[tokio::test]
