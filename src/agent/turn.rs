@@ -14,6 +14,7 @@ use tokio::time::sleep_until;
 use tracing::{info, warn};
 
 use super::counters::{LinkCounters, TurnCounters};
+use super::had_sessions::HadFile;
 use super::log_changes::{log_change, log_dispute};
 use super::memory::Memory;
 use super::readiness;
@@ -22,6 +23,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::names::NodeName;
 use crate::plan::Planner;
+use crate::stop::Stop;
 use crate::views::Snapshot;
 use crate::views::drain::Flows;
 use crate::views::reload::Reloads;
@@ -57,6 +59,7 @@ pub struct Loop {
     counters: TurnCounters,
     readings: Readings,
     /// When to keep the World; none while the disk is up to date.
+    had: HadFile,
     keep_at: Option<Instant>,
     /// When it was last kept.
     kept: Option<Instant>,
@@ -75,7 +78,7 @@ impl Loop {
         config: Arc<Config>,
         node: NodeName,
         slices: Slices,
-        memory: Memory,
+        (memory, had): (Memory, HadFile),
         readings: Readings,
         first_plan: oneshot::Sender<()>,
         turned: watch::Sender<Instant>,
@@ -97,6 +100,7 @@ impl Loop {
             turned,
             tell_alive: clock::now(),
         }
+            had,
     }
 
     /// Takes in what was remembered from before. Promises count only where no API server keeps them.
@@ -148,7 +152,12 @@ impl Loop {
     }
 
     /// Writes the World to disk now, for the farewell.
-    pub async fn keep_now(&mut self) {
+    pub async fn keep_now(&mut self, how: Stop) {
+        match how {
+            Stop::Leave(_) => self.had.remove(),
+            // The next agent has them, or says why not.
+            Stop::Restart => {}
+        }
         if let Some(keeping) = self.keeping.take() {
             // It has said itself what went wrong, if anything did.
             let _ = keeping.await;
@@ -190,6 +199,7 @@ impl Loop {
             info!(services = self.planner.world().services.len(), "first plan made");
             // Nobody may be waiting for it any more; that is fine.
             let _ = first_plan.send(());
+        self.had.follow(self.planner.world().sessions.iter());
         }
         if !turn.changes.is_empty() && self.planner.config().is_standalone() {
             self.keep_soon();

@@ -25,7 +25,7 @@ pub use objects::{
     Request, RequestError, Service, ServicePort, Sharing, TrafficPolicy,
 };
 pub use session::{
-    Capabilities, CarriedFamily, Direction, LastNotification, MessageCounts, NegotiatedReport, NotificationCount,
-    SessionDetail, UnsendablePrefixes,
+    Capabilities, CarriedFamily, Direction, FormerSession, LastNotification, MessageCounts, NegotiatedReport,
+    NotificationCount, SessionDetail, UnsendablePrefixes,
 };
 pub use sum::{Endpoints, ListedKinds, Touched, World};
