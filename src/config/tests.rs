@@ -188,7 +188,7 @@ fn defaults_are_those_that_the_table_names() {
             listen: Some("127.0.0.1:7472".parse().unwrap()),
             metallb_metrics: false,
         },
-        state: State { folder: "/var/lib/crier".into() },
+        state: State { folder: "/var/lib/crier".into(), max_age: Duration::ZERO },
         source: Source::Manifests(Manifests { folder: "/m".into() }),
         pools: vec![Pool {
             name: "lan".into(),

@@ -28,6 +28,13 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
             "API server unreachable, but other nodes hear it: the last known state stays in use, and this node gives way to \
              them: {why}"
         )),
+        ApiServer::Unreachable { since: _, why } if snapshot.outdated.is_some() && !world.listed.all() => {
+            Some(format!(
+                "API server unreachable, and the last known state, of {:.0}, is older than [state] max-age: nothing is announced before \
+             the API server answers: {why}",
+                snapshot.outdated.unwrap_or_default()
+            ))
+        }
         ApiServer::Unreachable { since: _, why } => {
             Some(format!("API server unreachable, the last known state stays in use: {why}"))
         }
