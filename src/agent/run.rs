@@ -167,7 +167,9 @@ pub async fn run(start: Start) -> Result<(), Error> {
     let (flows, flows_seen) = watch::channel(Flows::default());
     let (drains, commands) = wiring::drains();
     let (state, asking) = (config.state.folder.clone(), ask.clone());
-    let drainer = Drainer { folder: state, drain: drained, facts: facts.clone(), queries: asking, flows };
+    let says = slices.leaving.subscribe();
+    let drainer =
+        Drainer { folder: state, drain: drained, facts: facts.clone(), queries: asking, flows, says, refused: None };
     tasks.endless.spawn(named("the drainer", drain::run(drainer, commands)));
     let followers = Followers { facts: facts.clone(), queries: ask, voice, terms, wanted, log, report, ready };
     let reloader = Reloader::new(main, (files, texts), config.clone(), unconfirmed, followers);
@@ -331,8 +333,6 @@ impl Tasks {
         self.endless.spawn(named("the observer of links", kernel::observe::run(facts.clone())));
     }
 
-    /// The sources that tell where peers are. Each begins when the configuration first has a peer to be found by it.
-    fn finders(&mut self, wanted: watch::Receiver<Wanted>, Channels { slices, facts, stopping: _ }: Channels<'_>) {
     /// Starts who keeps sessions over a crash of this agent.
     fn entrust(&mut self) -> Safe {
         let (safe, entrusted) = Safe::new();
@@ -340,6 +340,8 @@ impl Tasks {
         safe
     }
 
+    /// The sources that tell where peers are. Each begins when the configuration first has a peer to be found by it.
+    fn finders(&mut self, wanted: watch::Receiver<Wanted>, Channels { slices, facts, stopping: _ }: Channels<'_>) {
         let discovering = discovery::task::run(slices.bgp.subscribe(), facts.clone());
         let discovering = once_wanted(wanted.clone(), |wanted| wanted.routers, discovering);
         self.endless.spawn(named("router discovery", discovering));
@@ -374,6 +376,8 @@ impl Tasks {
                 }
                 let obeying = k8s::annotate::run(client.clone(), annotations);
                 self.endless.spawn(named("the writer of annotations", obeying));
+                let marking = k8s::node_mark::run(client.clone(), node.clone(), slices.mark.subscribe(), facts.clone());
+                self.endless.spawn(named("the writer of the Node's annotation", marking));
                 let writing = k8s::status::run(client, node.clone(), slices.status.subscribe(), facts.clone());
                 self.endless.spawn(named("the status writer", writing));
                 Ok(requests)

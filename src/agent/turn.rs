@@ -212,7 +212,7 @@ impl Loop {
     fn turn(&mut self) {
         let turn = self.planner.turn(clock::now());
         self.slices.publish(self.planner.plan(), turn.moved);
-        self.slices.publish_node(self.planner.world().nodes.get(&self.node).map(Arc::as_ref));
+        self.slices.publish_node(self.planner.config(), self.planner.world(), &self.node);
         self.counters.count(&turn, &self.node);
         for change in &turn.changes {
             log_change(change, &self.node, &turn.handovers);

@@ -277,6 +277,12 @@ fn defaults_are_those_that_the_table_names() {
             symmetric_return: true,
             release_after: Duration::from_secs(600),
         },
+        drain: DrainSettings {
+            follow_cordon: false,
+            follow_taint: None,
+            timeout: Duration::from_secs(600),
+            annotate_node: true,
+        },
         host: Host { manage_sysctls: false, arp_offload: true },
         log: Log { level: "info".to_owned(), format: LogFormat::Auto },
     };

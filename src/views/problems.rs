@@ -57,6 +57,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(disputes(snapshot));
     let of_host = [&world.host_problems, &world.listen_problems, &world.egress_problems, &world.vrf_problems];
     problems.extend(of_host.into_iter().flatten().map(ToString::to_string));
+    problems.extend([&world.drain_refused, &world.node_not_marked].into_iter().flatten().map(ToString::to_string));
     problems.extend(of_data_path(snapshot));
     problems.extend(without_prefix(snapshot));
     problems.extend(without_link(snapshot));
