@@ -83,8 +83,12 @@ const UNREAD_ROOM: u64 = 256 << 10;
 /// A log that is longer begins anew as soon as it can.
 const LONG: u64 = 1 << 20;
 
-/// How long a log with routes runs at least: a new one begins with a text of all routes that were sent.
+/// How long a log with routes runs at least, for each started [`TEXT`] of the session's text: a new one begins with a text of all routes
+/// that were sent, which takes the longer the more there are.
 const RENEW_AFTER: Duration = Duration::from_secs(10);
+
+/// Some 40,000 routes.
+const TEXT: u64 = 1 << 20;
 
 impl Ledger {
     /// Begins with a session that stands as `state` says. Nothing of it may be in the queue but whole messages that carry no routes.
@@ -182,7 +186,9 @@ impl Ledger {
 
     /// A new log would be shorter. `has_routes`: this one has UPDATEs.
     pub(super) fn is_due(&self, has_routes: bool, now: Instant) -> bool {
-        self.written - self.entry.log_begins > LONG || (has_routes && now >= self.begun + RENEW_AFTER)
+        let texts = u32::try_from(self.entry.state_len / TEXT).unwrap_or(u32::MAX).saturating_add(1);
+        let is_long = self.written - self.entry.log_begins > LONG.max(self.entry.state_len);
+        is_long || (has_routes && now >= self.begun + RENEW_AFTER.saturating_mul(texts))
     }
 
     /// Says that it cannot be kept.
