@@ -305,12 +305,8 @@ fn a_drain_is_shown_on_the_node_and_a_right_that_is_missing_is_told_and_holds_no
             Err(shown)
         }
     });
-    assert_eq!(
-        shown().contains(&agent.status()["drain"]["since"].as_str().unwrap_or("no time")[..19]),
-        true,
-        "{}",
-        shown()
-    );
+    let since = agent.status()["drain"]["since"].as_str().unwrap_or("no time").to_owned();
+    assert!(shown().contains(&since[..19]), "{} is not since {since}", shown());
     metal.kubectl(&format!("uncordon {name}"));
     eventually_equal("the Node shows nothing any more", secs(20), &String::new(), shown);
     eventually_equal("it takes part again", secs(5), &Value::Null, || agent.status()["drain"].clone());
