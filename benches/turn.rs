@@ -301,6 +301,7 @@ fn node(ready: bool) -> Node {
         addresses: Vec::new(),
         boot_id: None,
         pod_networks: Vec::new(),
+        marks: Default::default(),
     }
 }
 

@@ -264,6 +264,7 @@ pub fn nftables(data: &[u8]) {
 /// What is taken for a session is one that can go on, or be refused, and that is written as it was read.
 pub fn kept_session(data: &[u8]) {
     let _ = KeptSession::parse(data);
+    let _ = crier::bgp::ledger::Entry::parse(data);
     let _ = bfd::kept::parse(data);
     let _ = bfd::kept::parse(&kept_text::write("crier-bfd-sessions", 1, data));
     let Ok(kept) = KeptSession::parse_content(data) else { return };

@@ -4,9 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
-use crier::address::Family;
+use crier::address::{Family, ScopedAddress};
+use crier::bgp::kept::{KeptSession, Signature};
+use crier::bgp::ledger::rebuild;
 use crier::bgp::machine::negotiation::Negotiated;
+use crier::bgp::machine::session::{Received, Standing};
 use crier::bgp::outbox::sent::Sent;
 use crier::bgp::outbox::{NextHopV6, NextHops, Outbox, Routes, Unsendable};
 use crier::bgp::wire::AfiSafi;
@@ -287,6 +291,29 @@ impl Session {
             Session::only_ipv4(),
             Session::extended(),
         ]
+    }
+
+    /// A session in which this was sent.
+    fn kept(&self, sent: Sent) -> KeptSession {
+        KeptSession {
+            peer: "tor".into(),
+            address: ScopedAddress { ip: "192.0.2.1".parse().expect("an address"), interface: None },
+            local: "192.0.2.11:40000".parse().expect("an end"),
+            remote: "192.0.2.1:179".parse().expect("an end"),
+            router_id: Ipv4Addr::new(10, 0, 0, 1),
+            settings: BTreeMap::new(),
+            signature: Signature::None,
+            open_sent: Vec::new(),
+            open_received: Vec::new(),
+            negotiated: self.negotiated.clone(),
+            standing: Standing { timers: None, held: Duration::ZERO, received: Received::default() },
+            since_boot: Duration::from_secs(1),
+            established_at: jiff::Timestamp::UNIX_EPOCH,
+            unread: Vec::new(),
+            unwritten: Vec::new(),
+            sent,
+            recovered: None,
+        }
     }
 
     fn outbox(&self) -> Outbox {
@@ -605,6 +632,64 @@ fn the_next_agent_goes_on(
     Ok(())
 }
 
+/// Runs an outbox through `steps`. At the step `begins` a log begins with what was sent until then; at the end the agent dies, with
+/// `left` octets of the last message still to be written. The peer ends with what is wanted.
+fn the_agent_after_a_crash_goes_on(
+    session: &Session,
+    (universe, palette): (&[IpNet], &[Arc<RouteAttributes>]),
+    steps: Vec<Step>,
+    (begins, left): (usize, usize),
+) -> Result<(), TestCaseError> {
+    let mut outbox = session.outbox();
+    let mut model = Model::default();
+    let mut wanted = Routes::new();
+    let (mut log, mut last, mut began) = (Vec::new(), 0, outbox.sent());
+    for (number, step) in steps.into_iter().enumerate() {
+        if number == begins {
+            (log, last, began) = (Vec::new(), 0, outbox.sent());
+        }
+        match step {
+            Step::Set { prefix, attributes } => drop(wanted.insert(universe[prefix], palette[attributes].clone())),
+            Step::Remove { prefix } => drop(wanted.remove(&universe[prefix])),
+            Step::Replace(routes) => {
+                let route = |(prefix, attributes): (usize, usize)| (universe[prefix], palette[attributes].clone());
+                wanted = routes.into_iter().map(route).collect();
+            }
+            Step::Poll => {
+                if let Some(message) = outbox.poll_message().expect("every message fits") {
+                    model.hear(&message, session);
+                    last = message.len();
+                    log.extend_from_slice(&message);
+                }
+            }
+            Step::Refresh(family) => outbox.refresh(family),
+            Step::Complete(complete) => outbox.set_complete(complete),
+            Step::NextHops { .. } => {}
+        }
+        outbox.want(&wanted);
+    }
+    let written = log.len() - left.min(last.saturating_sub(1));
+    let state = session.kept(began);
+    let state = rebuild(state, &log, written, &[], Duration::from_secs(2)).expect("it is certain");
+    prop_assert_eq!(&state.unwritten, &log[written..], "the rest of the last message");
+    prop_assert_eq!(state.sent.count(), model.table.len(), "what was sent is what the peer has");
+
+    let mut next = Outbox::resumed(&session.negotiated, &state.sent).expect("it can go on");
+    prop_assert_eq!(next.sent_count(), model.table.len());
+    next.want(&wanted);
+    next.set_complete(true);
+    for family in &state.sent.owes_refresh {
+        next.refresh(AfiSafi::unicast(*family));
+    }
+    model.drain(&mut next, session);
+    prop_assert_eq!(&model.table, &session.expected_table(&wanted));
+    prop_assert!(next.is_idle() && next.pending_count() == 0);
+    prop_assert_eq!(next.sent_count() + next.unsendable().count(), wanted.len());
+    model.ends_of_rib.sort();
+    prop_assert_eq!(&model.ends_of_rib, &session.families(), "End-of-RIB once for every family, over both outboxes");
+    Ok(())
+}
+
 /// Attributes that leave room for a few prefixes only, so that few routes fill many messages; two that differ, and a plain one.
 fn wide_palette() -> Vec<Arc<RouteAttributes>> {
     let wide = |med| RouteAttributes {
@@ -644,6 +729,22 @@ proptest! {
     ) {
         the_next_agent_goes_on(&session, (&universe(), &palette()), steps, changed)?;
         the_next_agent_goes_on(&session, (&hundred_prefixes(), &wide_palette()), wide, changed)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1_000) })]
+
+    #[test]
+    fn after_a_crash_the_peer_ends_with_what_is_wanted(
+        session in prop::sample::select(Session::all()),
+        steps in prop::collection::vec(step(universe().len(), palette().len()), 0..80),
+        wide in prop::collection::vec(step(100, 3), 0..60),
+        begins in 0..80_usize,
+        left in 0..4096_usize,
+    ) {
+        the_agent_after_a_crash_goes_on(&session, (&universe(), &palette()), steps, (begins, left))?;
+        the_agent_after_a_crash_goes_on(&session, (&hundred_prefixes(), &wide_palette()), wide, (begins, left))?;
     }
 }
 

@@ -1,7 +1,8 @@
 //! A node leaves without breaking what goes through it: `crier drain`. Floor 3.
 //!
 //! Tasks: [`run`] is one, owned by the agent. How far it has come stands in the state folder, so that a restart of the agent or
-//! the host goes on where it was; only `crier undrain` takes it back. Cancelled, it goes on with the next start.
+//! the host goes on where it was. `crier undrain` takes it back, and the Node a drain that it has asked for (`[drain]`). Cancelled,
+//! it goes on with the next start.
 //!
 //! | stage | what it waits for |
 //! |---|---|
@@ -26,15 +27,19 @@ use super::reload::Refusal;
 use super::wiring::Query;
 use crate::clock;
 use crate::kernel::flows::{self, Flow};
+use crate::plan::following::NodeSays;
 use crate::views::Snapshot;
 use crate::views::drain::{Flows, nobody_else};
-use crate::world::{Drain, DrainStage, Fact};
+use crate::world::{Drain, DrainStage, Fact, HostProblem};
 
 /// How long the other nodes may take to take all addresses on the link.
 const HAND_OVER: Duration = Duration::from_secs(15);
 
 /// How often flows are counted at most. A table that takes long to list is listed less often.
 const COUNT_EVERY: Duration = Duration::from_millis(500);
+
+/// How often a drain that the Node asks for and that was refused is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(30);
 
 /// The part of the time that counting may take: one in so many.
 const COUNTING: u32 = 10;
@@ -49,6 +54,11 @@ pub(super) enum Command {
 /// Where the drain of this node is kept across restarts.
 fn file(folder: &Path) -> PathBuf {
     folder.join("drain.json")
+}
+
+/// There while an operator has taken a drain back that the Node still asks for.
+fn overruled(folder: &Path) -> PathBuf {
+    folder.join("undrained")
 }
 
 /// The drain that went on when the agent ended. Blocks on the disk.
@@ -66,7 +76,7 @@ pub(super) fn recall(folder: &Path) -> Option<Drain> {
             let reason = format!("{} cannot be read: {error}", file.display());
             let now = clock::wall_timestamp();
             let stage = DrainStage::Drained;
-            Some(Drain { stage, reason: Some(reason), since: now, until: now, timed_out: false })
+            Some(Drain { stage, reason: Some(reason), since: now, until: now, timed_out: false, follows: false })
         }
     }
 }
@@ -79,6 +89,10 @@ pub(super) struct Drainer {
     pub queries: mpsc::Sender<Query>,
     /// For whoever asks.
     pub flows: watch::Sender<Flows>,
+    /// Whether the Node is to leave.
+    pub says: watch::Receiver<NodeSays>,
+    /// Why a drain that the Node asks for is not begun, as it was told.
+    pub refused: Option<HostProblem>,
 }
 
 /// Drains when it is ordered, until nobody can order anything.
@@ -87,21 +101,29 @@ pub(super) async fn run(mut drainer: Drainer, mut commands: mpsc::Receiver<Comma
     let mut handing_over_since = None;
     // By the wall clock only from a life of the agent to the next: its steps are none of the flows' affair.
     let mut until = drainer.drain.as_ref().map_or_else(clock::now, |drain| clock::now() + left(drain));
+    let mut again = None;
     loop {
         let pause = drainer.go_on(until, &mut counted, &mut handing_over_since).await;
         tokio::select! {
+            () = follow(&mut drainer.says, again) => {
+                let now = drainer.says.borrow_and_update().clone();
+                if let Some(timeout) = drainer.obey(now, &mut again).await {
+                    (counted, handing_over_since) = (None, None);
+                    until = clock::now() + timeout;
+                }
+            }
             command = commands.recv() => match command {
                 Some(Command::Drain { reason, timeout, force, answer }) => {
                     // Whoever ordered it may have gone; it is done all the same.
                     let begun = drainer.drain.is_none();
-                    let _ = answer.send(drainer.begin(reason, timeout, force).await);
+                    let _ = answer.send(drainer.begin(reason, timeout, force, false).await);
                     if begun {
                         until = clock::now() + timeout;
                     }
                 }
                 Some(Command::Undrain { answer }) => {
                     (counted, handing_over_since) = (None, None);
-                    let _ = answer.send(drainer.take_back().await);
+                    let _ = answer.send(drainer.overrule().await);
                 }
                 None => std::future::pending().await,
             },
@@ -110,10 +132,109 @@ pub(super) async fn run(mut drainer: Drainer, mut commands: mpsc::Receiver<Comma
     }
 }
 
+/// Until the Node says something new, or it is time to try again what was refused.
+async fn follow(says: &mut watch::Receiver<NodeSays>, again: Option<Instant>) {
+    let news = async {
+        if says.changed().await.is_err() {
+            // The loop is gone, and the agent with it.
+            std::future::pending::<()>().await;
+        }
+    };
+    let time = async {
+        match again {
+            Some(at) => tokio::time::sleep_until(at.into()).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = news => {}
+        () = time => {}
+    }
+}
+
 impl Drainer {
-    async fn begin(&mut self, reason: Option<String>, timeout: Duration, force: bool) -> Result<Done, Refusal> {
-        if let Some(drain) = &self.drain {
-            let summary = format!("the node is drained already ({}), since {:.0}", drain.stage.code(), drain.since);
+    /// Does what the Node says. The time that flows have, where a drain has begun.
+    async fn obey(&mut self, says: NodeSays, again: &mut Option<Instant>) -> Option<Duration> {
+        *again = None;
+        match says {
+            NodeSays::Nothing => None,
+            NodeSays::In => {
+                self.forget_overruled();
+                self.tell_refusal(None).await;
+                if self.drain.as_ref().is_some_and(|drain| drain.follows)
+                    && let Err(error) = self.take_back().await
+                {
+                    warn!(%error, "the Node takes part again, and the drain cannot be taken back");
+                    *again = Some(clock::now() + TRY_AGAIN);
+                }
+                None
+            }
+            NodeSays::Out { .. } if self.drain.is_some() || self.is_overruled() => None,
+            NodeSays::Out { why, timeout } => match self.begin(Some(why.clone()), timeout, false, true).await {
+                Ok(_) => {
+                    info!(reason = why, "drain begun because the Node says so");
+                    self.tell_refusal(None).await;
+                    Some(timeout)
+                }
+                Err(error) => {
+                    self.tell_refusal(Some((&why, &error))).await;
+                    *again = Some(clock::now() + TRY_AGAIN);
+                    None
+                }
+            },
+        }
+    }
+
+    /// An operator takes a drain back. What the Node says counts again once it says something else.
+    async fn overrule(&mut self) -> Result<Done, Refusal> {
+        if let NodeSays::Out { why, .. } = self.says.borrow().clone() {
+            let path = overruled(&self.folder);
+            fs::write(&path, why).map_err(|source| Refusal::Write { path, source })?;
+        }
+        self.take_back().await
+    }
+
+    fn is_overruled(&self) -> bool {
+        overruled(&self.folder).exists()
+    }
+
+    fn forget_overruled(&self) {
+        match fs::remove_file(overruled(&self.folder)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                warn!(%error, "the next drain that the Node asks for will not be obeyed");
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+
+    async fn tell_refusal(&mut self, refused: Option<(&str, &Refusal)>) {
+        let problem = refused.map(|(why, error)| HostProblem {
+            problem: format!("{why}, and this node is not drained: {error}"),
+            remedy: "it is tried again every 30 s; `crier drain --force` drains it all the same".to_owned(),
+        });
+        if self.refused != problem {
+            if let Some(problem) = &problem {
+                warn!(%problem, "drain refused");
+            }
+            self.refused.clone_from(&problem);
+            // The agent stops: nobody to tell.
+            let _ = self.facts.send(Fact::DrainRefused(problem)).await;
+        }
+    }
+
+    async fn begin(
+        &mut self,
+        reason: Option<String>,
+        timeout: Duration,
+        force: bool,
+        follows: bool,
+    ) -> Result<Done, Refusal> {
+        if let Some(drain) = self.drain.clone() {
+            let mut summary = format!("the node is drained already ({}), since {:.0}", drain.stage.code(), drain.since);
+            if drain.follows && !follows {
+                self.move_to(Drain { follows: false, ..drain }).await?;
+                summary.push_str("; it stays so until `crier undrain`, whatever the Node says");
+            }
             return Ok(Done::new(summary));
         }
         let snapshot = self.snapshot().await?;
@@ -123,7 +244,7 @@ impl Drainer {
         let since = clock::wall_timestamp();
         let until = clock::wall_timestamp_of(clock::now() + timeout);
         self.flows.send_replace(Flows::default());
-        self.move_to(Drain { stage: DrainStage::Waiting, reason, since, until, timed_out: false }).await?;
+        self.move_to(Drain { stage: DrainStage::Waiting, reason, since, until, timed_out: false, follows }).await?;
         Ok(Done::new(format!("draining {}; flows are waited for until {until:.0}", snapshot.node)))
     }
 
@@ -272,6 +393,9 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
+    use crate::config::{NoSecrets, SourceFile, parse};
+    use crate::plan::Planner;
+    use crate::world::Node;
 
     #[test]
     fn a_drain_is_recalled_and_a_file_that_cannot_be_read_is_one() {
@@ -283,6 +407,7 @@ mod tests {
             since: Timestamp::UNIX_EPOCH,
             until: Timestamp::UNIX_EPOCH,
             timed_out: false,
+            follows: false,
         };
         keep(&file(folder.path()), &drain).unwrap();
         assert_eq!(recall(folder.path()), Some(drain));
@@ -297,9 +422,152 @@ mod tests {
     #[test]
     fn after_a_restart_no_step_of_the_clock_makes_the_wait_longer_than_was_ordered() {
         let at = |secs: i64| clock::wall_timestamp() + jiff::SignedDuration::from_secs(secs);
-        let drain = |since, until| Drain { stage: DrainStage::Waiting, reason: None, since, until, timed_out: false };
+        let drain = |since, until| Drain {
+            stage: DrainStage::Waiting,
+            reason: None,
+            since,
+            until,
+            timed_out: false,
+            follows: false,
+        };
         assert_eq!(left(&drain(at(36_000), at(36_600))).as_secs(), 600, "the clock was set back by ten hours");
         assert_eq!(left(&drain(at(-36_600), at(-36_000))), Duration::ZERO);
         assert!((298..=300).contains(&left(&drain(at(-300), at(300))).as_secs()));
+    }
+
+    /// A drainer of node-1, beside which `others` are Ready; what it tells, and what orders it takes.
+    struct Bench {
+        facts: mpsc::Receiver<Fact>,
+        commands: mpsc::Sender<Command>,
+        says: watch::Sender<NodeSays>,
+        folder: tempfile::TempDir,
+    }
+
+    fn bench(others: bool) -> Bench {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (facts_tx, facts) = mpsc::channel(64);
+        let (queries, mut asked) = mpsc::channel::<Query>(1);
+        let (commands, orders) = mpsc::channel(1);
+        let (says, seen) = watch::channel(NodeSays::Nothing);
+        let (flows, _) = watch::channel(Flows::default());
+        let path = folder.path().to_owned();
+        let drainer = Drainer { folder: path, drain: None, facts: facts_tx, queries, flows, says: seen, refused: None };
+        tokio::spawn(run(drainer, orders));
+        tokio::spawn(async move {
+            let text = "[manifests]\nfolder = \"/m\"\n".to_owned();
+            let config = parse(&[SourceFile { path: "test.toml".to_owned(), text }], &NoSecrets).expect("it is good");
+            let mut planner = Planner::new(Arc::new(config), "node-1".into());
+            if others {
+                let node = Node {
+                    labels: Default::default(),
+                    ready: true,
+                    network_unavailable: false,
+                    addresses: Vec::new(),
+                    boot_id: None,
+                    pod_networks: Vec::new(),
+                    marks: Default::default(),
+                };
+                planner.apply(Fact::Node("node-2".into(), Some(Arc::new(node))));
+            }
+            while let Some(Query(answer)) = asked.recv().await {
+                let counters = crate::views::Counters::default();
+                let started = Timestamp::UNIX_EPOCH;
+                let _ = answer.send(Snapshot::of(&planner, started, counters, clock::now(), clock::wall()));
+            }
+        });
+        Bench { facts, commands, says, folder }
+    }
+
+    impl Bench {
+        async fn fact(&mut self, what: &str) -> Fact {
+            let fact = tokio::time::timeout(Duration::from_secs(10), self.facts.recv()).await;
+            fact.unwrap_or_else(|_| panic!("nothing is told of {what}")).expect("the drainer runs")
+        }
+
+        async fn drained(&mut self) -> Arc<Drain> {
+            loop {
+                match self.fact("a drain").await {
+                    Fact::Drain(Some(drain)) if drain.stage == DrainStage::Drained => return drain,
+                    Fact::Drain(Some(_)) => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+
+        async fn taken_back(&mut self) {
+            assert_eq!(self.fact("the end of the drain").await, Fact::Drain(None));
+        }
+
+        async fn silent(&mut self) {
+            let wait = tokio::time::timeout(Duration::from_millis(300), self.facts.recv());
+            assert!(wait.await.is_err(), "nothing happens");
+        }
+
+        fn out(&self) {
+            self.says.send_replace(NodeSays::Out { why: "the Node is cordoned".to_owned(), timeout: Duration::ZERO });
+        }
+
+        fn back(&self) {
+            self.says.send_replace(NodeSays::In);
+        }
+
+        async fn order(&self, command: impl FnOnce(oneshot::Sender<Result<Done, Refusal>>) -> Command) -> String {
+            let (answer, answered) = oneshot::channel();
+            self.commands.send(command(answer)).await.expect("the drainer runs");
+            answered.await.expect("it answers").expect("it is done").summary
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_leaves_when_its_node_says_so_and_comes_back_with_it() {
+        let mut bench = bench(true);
+        bench.silent().await;
+        bench.out();
+        let drain = bench.drained().await;
+        assert_eq!((drain.follows, drain.reason.as_deref()), (true, Some("the Node is cordoned")));
+        bench.back();
+        bench.taken_back().await;
+        assert_eq!(recall(bench.folder.path()), None, "nothing is left on the disk");
+    }
+
+    #[tokio::test]
+    async fn an_operator_wins_over_the_node_until_it_says_something_else() {
+        let mut bench = bench(true);
+        bench.out();
+        bench.drained().await;
+        bench.order(|answer| Command::Undrain { answer }).await;
+        bench.taken_back().await;
+        // Said once more, as after a restart.
+        bench.says.send_replace(NodeSays::Nothing);
+        bench.out();
+        bench.silent().await;
+        bench.back();
+        while overruled(bench.folder.path()).exists() {
+            tokio::task::yield_now().await;
+        }
+        bench.out();
+        bench.drained().await;
+        let summary =
+            bench.order(|answer| Command::Drain { reason: None, timeout: Duration::ZERO, force: false, answer }).await;
+        assert!(summary.contains("whatever the Node says"), "{summary}");
+        assert!(!bench.drained().await.follows, "it is the operator's now");
+        bench.back();
+        bench.silent().await;
+    }
+
+    #[tokio::test]
+    async fn the_last_node_is_not_drained_because_its_node_says_so_and_that_is_told() {
+        let mut bench = bench(false);
+        bench.out();
+        match bench.fact("the refusal").await {
+            Fact::DrainRefused(Some(problem)) => {
+                let text = problem.to_string();
+                assert!(text.starts_with("the Node is cordoned, and this node is not drained: "), "{text}");
+                assert!(text.contains("crier drain --force"), "{text}");
+            }
+            other => panic!("{other:?}"),
+        }
+        bench.back();
+        assert_eq!(bench.fact("its end").await, Fact::DrainRefused(None));
     }
 }

@@ -1,5 +1,7 @@
 //! Whether the agent is stopped or restarted: only systemd knows, by the job of the unit. Floor 3.
 
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -13,6 +15,9 @@ const UNIT: &str = "CRIER_UNIT";
 /// systemd answers within milliseconds. An agent that waits longer is late with its Cease, where it has to say one.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How often systemctl is run in all, where it is terminated each time.
+const MOST_ASKED: usize = 5;
+
 /// Whether systemd will start this unit again as soon as it has ended. Where systemd cannot be asked, it will not.
 pub async fn is_restart() -> bool {
     let Ok(unit) = std::env::var(UNIT) else { return false };
@@ -22,7 +27,7 @@ pub async fn is_restart() -> bool {
         let unit = unit.clone();
         move || {
             // Nobody waits for it any more.
-            let _ = told.send(list_jobs(&unit));
+            let _ = told.send(list_jobs("systemctl".as_ref(), &unit));
         }
     });
     match timeout(PATIENCE, answer).await {
@@ -45,10 +50,18 @@ pub async fn is_restart() -> bool {
     }
 }
 
-fn list_jobs(unit: &str) -> std::io::Result<String> {
-    let mut command = Command::new("systemctl");
+/// Asks again where `program` is terminated: systemd, which stops every process of the unit, may find it among them.
+fn list_jobs(program: &Path, unit: &str) -> std::io::Result<String> {
+    let mut command = Command::new(program);
     command.args(["--no-pager", "--no-legend", "--plain", "list-jobs", unit]);
-    let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output()?;
+    command.stdin(Stdio::null()).stderr(Stdio::null());
+    let mut output = command.output()?;
+    for _ in 1..MOST_ASKED {
+        if output.status.signal().is_none() {
+            break;
+        }
+        output = command.output()?;
+    }
     match output.status.success() {
         true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
         false => Err(std::io::Error::other(format!("systemctl list-jobs ended with {}", output.status))),
@@ -66,6 +79,35 @@ fn restarts(jobs: &str, unit: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A systemctl that is terminated so many times before it answers.
+    fn terminated(times: usize) -> std::io::Result<String> {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir()?;
+        let program = folder.path().join("systemctl");
+        let count = folder.path().join("count");
+        let text = format!(
+            "#!/bin/sh\necho >>{count}\n[ $(wc -l <{count}) -gt {times} ] || kill -TERM $$\necho 1 crier.service restart running\n",
+            count = count.display()
+        );
+        std::fs::write(&program, text)?;
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))?;
+        loop {
+            // Another test may be starting a program at this moment, and has the file open until it has.
+            match list_jobs(&program, "crier.service") {
+                Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
+                answer => return answer,
+            }
+        }
+    }
+
+    #[test]
+    fn systemd_is_asked_again_where_it_terminates_who_asks() {
+        let jobs = terminated(3).expect("it answers in the end");
+        assert!(restarts(&jobs, "crier.service"), "{jobs}");
+        let error = terminated(MOST_ASKED).expect_err("it never answers").to_string();
+        assert!(error.contains("ended with signal: 15"), "{error}");
+    }
 
     #[test]
     fn only_a_restart_of_this_unit_is_one() {

@@ -1,7 +1,10 @@
 //! The BGP sessions between two agents: the one puts them into systemd's store, the other takes them out. Floor 3.
 //!
-//! Each session is two descriptors, its socket and a sealed file with its state, under names that end with the same number. What
-//! comes back is taken only if it is checked in all respects; else the socket is closed, and a new session is opened.
+//! Each session is two descriptors under names that end with the same number: its socket, and a sealed file with its state. A session
+//! that stands is there with its ledger in the place of the state, for the case that the agent dies without a word. What comes back
+//! is taken only if it is checked in all respects; else the socket is closed, and a new session is opened.
+//!
+//! Tasks: [`entrust`] is one, owned by the agent. When it is cancelled, nothing that it stored stays there.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -9,23 +12,29 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::fd_store::{self, Stored};
+use super::had_sessions::{Had, HadSession};
 use crate::bfd;
 use crate::bfd::kept::KeptPath;
 use crate::bgp::kept;
 use crate::bgp::socket::kept::KeptConnection;
+use crate::bgp::socket::ledger::{Entrusted, Trust};
 use crate::bgp::task::Resumable;
 use crate::bgp::wire::{Cease, NotificationReason};
 use crate::config::{self, BfdProfile, Config};
 use crate::names::PeerName;
 use crate::plan::context::bgp::BgpContext;
 use crate::plan::slice::{BfdPeer, BfdSlice};
+use crate::world::FormerSession;
 
 const SOCKET: &str = "bgp-socket-";
 const STATE: &str = "bgp-state-";
+const LIVE_SOCKET: &str = "bgp-live-socket-";
+const LEDGER: &str = "bgp-live-ledger-";
 const PATHS: &str = "bfd-sessions";
 
 /// systemd takes in what it is sent within milliseconds.
@@ -74,21 +83,101 @@ fn put_one(number: usize, session: &KeptConnection) -> Result<(), String> {
     put().map_err(|error| format!("systemd's file descriptor store: {error}"))
 }
 
+/// Keeps in the store what is entrusted to it, until nobody can entrust it anything.
+pub async fn entrust(mut entrusted: watch::Receiver<Entrusted>) {
+    let mut live = Live::default();
+    loop {
+        live.follow(entrusted.borrow_and_update().clone());
+        if entrusted.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
+/// What is in the store of sessions that stand, each by the number in its names.
+#[derive(Debug, Default)]
+struct Live {
+    stored: BTreeMap<PeerName, (u64, Arc<Trust>)>,
+    last: u64,
+}
+
+impl Live {
+    fn follow(&mut self, entrusted: Entrusted) {
+        let is_there =
+            |name: &PeerName, trust: &Arc<Trust>| entrusted.get(name).is_some_and(|it| Arc::ptr_eq(it, trust));
+        self.stored.retain(|name, (number, trust)| {
+            let stays = is_there(name, trust);
+            if !stays {
+                forget(*number);
+            }
+            stays
+        });
+        for (name, trust) in entrusted {
+            if self.stored.contains_key(&name) {
+                continue;
+            }
+            self.last += 1;
+            let number = self.last;
+            let put = fd_store::put(&format!("{LEDGER}{number}"), trust.ledger.as_fd())
+                .and_then(|()| fd_store::put(&format!("{LIVE_SOCKET}{number}"), trust.socket.as_fd()));
+            match put {
+                Ok(()) => drop(self.stored.insert(name, (number, trust))),
+                Err(error) => {
+                    warn!(peer = %name, %error, "systemd does not store the session: a crash of the agent would end it");
+                    forget(number);
+                }
+            }
+        }
+    }
+}
+
+/// Before an agent that ends puts its sessions there in its own way: systemd stores no descriptor twice.
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.stored.values().for_each(|(number, _)| forget(*number));
+    }
+}
+
+fn forget(number: u64) {
+    for name in [format!("{LIVE_SOCKET}{number}"), format!("{LEDGER}{number}")] {
+        if let Err(error) = fd_store::remove(&name) {
+            warn!(name, %error, "systemd was not told that a session has ended: its connection may stay open until the agent ends");
+        }
+    }
+}
+
+/// What came back of the agent before.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// The sessions that can go on.
+    pub resumable: Vec<Resumable>,
+    /// Of those that cannot, and of those that are missing, why.
+    pub former: BTreeMap<PeerName, FormerSession>,
+    /// The same of BFD.
+    pub paths: Vec<KeptPath>,
+}
+
 /// The sessions of the agent before that can go on, of BGP and of BFD, of all that came back. The store is empty afterwards.
-pub async fn take(stored: Vec<Stored>, config: &Config) -> (Vec<Resumable>, Vec<KeptPath>) {
-    let mut paths = Vec::new();
-    let mut sessions: BTreeMap<String, (Option<OwnedFd>, Option<OwnedFd>)> = BTreeMap::new();
+/// `had`: the sessions that it is known to have had.
+pub async fn take(stored: Vec<Stored>, had: &Had, config: &Config) -> Taken {
+    let mut taken = Taken::default();
+    let mut sessions: BTreeMap<(bool, String), (Option<OwnedFd>, Option<OwnedFd>)> = BTreeMap::new();
     for Stored { name, descriptor } in stored {
         if let Err(error) = fd_store::remove(&name) {
             warn!(name, %error, "systemd was not told that a file descriptor was taken out of its store");
         }
-        if let Some(number) = name.strip_prefix(SOCKET) {
-            sessions.entry(number.to_owned()).or_default().0 = Some(descriptor);
-        } else if let Some(number) = name.strip_prefix(STATE) {
-            sessions.entry(number.to_owned()).or_default().1 = Some(descriptor);
+        let numbered = |prefix| name.strip_prefix(prefix).map(str::to_owned);
+        if let Some(number) = numbered(SOCKET) {
+            sessions.entry((false, number)).or_default().0 = Some(descriptor);
+        } else if let Some(number) = numbered(STATE) {
+            sessions.entry((false, number)).or_default().1 = Some(descriptor);
+        } else if let Some(number) = numbered(LIVE_SOCKET) {
+            sessions.entry((true, number)).or_default().0 = Some(descriptor);
+        } else if let Some(number) = numbered(LEDGER) {
+            sessions.entry((true, number)).or_default().1 = Some(descriptor);
         } else if name == PATHS {
             match open_paths(descriptor) {
-                Ok(kept) => paths.extend(kept),
+                Ok(kept) => taken.paths.extend(kept),
                 Err(why) => {
                     warn!(reason = why, "the BFD sessions of the agent before are not taken over; new ones begin")
                 }
@@ -97,24 +186,65 @@ pub async fn take(stored: Vec<Stored>, config: &Config) -> (Vec<Resumable>, Vec<
             warn!(name, "a file descriptor that systemd has kept is not crier's, and is closed");
         }
     }
-    let mut resumable = Vec::new();
-    for (number, (socket, state)) in sessions {
+    for ((is_live, number), (socket, state)) in sessions {
         let session = match (socket, state) {
-            (Some(socket), Some(state)) => open(socket, state),
-            (Some(_), None) => Err("its state did not come back".to_owned()),
-            (None, Some(_)) => Err("its connection did not come back".to_owned()),
+            (Some(socket), Some(ledger)) if is_live => {
+                KeptConnection::recover(ledger, socket).map_err(|(state, error)| (state, error.to_string()))
+            }
+            (Some(socket), Some(state)) => open(socket, state).map_err(|why| (None, why)),
+            (Some(_), None) => Err((None, "its state did not come back".to_owned())),
+            (None, Some(_)) => Err((None, "its connection did not come back".to_owned())),
             (None, None) => continue,
         };
         match session {
-            Ok(session) => resumable.extend(of_peer(session, config).await),
-            Err(why) => warn!(
+            Ok(session) => {
+                let peer = session.state.peer.clone();
+                match of_peer(session, config).await {
+                    Some(resumable) => taken.resumable.push(resumable),
+                    None => {
+                        drop(taken.former.insert(peer, lost("the peer is not in the configuration any more", false)))
+                    }
+                }
+            }
+            Err((Some(state), why)) => {
+                drop(taken.former.insert(state.peer, lost(&why, state.negotiated.graceful_restart)));
+            }
+            Err((None, why)) => warn!(
                 number,
                 reason = why,
                 "a BGP session of the agent before is not taken over: its connection is closed, and a new one is opened"
             ),
         }
     }
-    (resumable, paths)
+    taken.note_missing(had);
+    for (peer, former) in &taken.former {
+        warn!(%peer, %former, "the BGP session of the agent before is not taken over; a new one is opened");
+    }
+    taken
+}
+
+impl Taken {
+    /// What is said of the sessions that did not come back.
+    fn note_missing(&mut self, had: &Had) {
+        for (peer, HadSession { graceful_restart }) in &had.sessions {
+            let is_there = self.resumable.iter().any(|resumable| resumable.kept.state.peer == *peer);
+            if is_there || self.former.contains_key(peer) {
+                continue;
+            }
+            let why = match (had.of_this_boot, fd_store::is_there()) {
+                (false, _) => "the host was restarted since",
+                (true, false) => "the agent before died, and no systemd keeps its connections",
+                (true, true) => {
+                    "the agent before died, and systemd gave its connection not back usable (does the unit set FileDescriptorStoreMax?)"
+                }
+            };
+            self.former.insert(peer.clone(), lost(why, *graceful_restart));
+        }
+    }
+}
+
+fn lost(why: &str, routes_kept: bool) -> FormerSession {
+    FormerSession::Lost { why: why.to_owned(), routes_kept }
 }
 
 /// Whom to watch until there is a plan, with the profiles that they have now.

@@ -1,14 +1,18 @@
 //! The last World on disk, so that an agent that starts while the API server is away uses the last known state. Floor 3.
 //!
-//! The first line names the boot of the kernel in which the file was written; each other line is a Fact, as JSON. Endpoints
-//! that another boot saw do not count: no pod of this node outlives a boot. A line that cannot be read is skipped with a
-//! warning. Written to another file and renamed, so that a crash leaves the previous file.
+//! The first line names the boot of the kernel in which the file was written; each other line is a Fact, as JSON. Each line has a
+//! checksum in front. Endpoints that another boot saw do not count: no pod of this node outlives a boot. A damaged line is
+//! skipped with a warning. Written to another file and renamed, so that a crash leaves the previous file.
+//!
+//! When the file was last changed is when the World was last known to be what the API server has.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::bgp::machine::negotiation::Restart;
 use crate::world::{Fact, World};
@@ -21,11 +25,36 @@ pub struct Memory {
     boot: String,
 }
 
+/// What is remembered.
+#[derive(Debug, Default)]
+pub struct Recalled {
+    pub facts: Vec<Fact>,
+    /// When this was last known to be so; `None` where nothing was ever kept.
+    pub as_of: Option<SystemTime>,
+    /// Lines that were skipped because they cannot be read.
+    pub damaged: usize,
+}
+
 /// The first line of the file.
 #[derive(Debug, Serialize, Deserialize)]
 struct Heading {
     boot: String,
+    /// Version 1 says none, and has no checksums.
+    #[serde(default = "without_checksums")]
+    version: u32,
 }
+
+fn without_checksums() -> u32 {
+    1
+}
+
+const VERSION: u32 = 2;
+
+/// Hexadecimal digits of a checksum.
+const SUM_LEN: usize = 16;
+
+/// Damaged lines that are warned of one by one.
+const MOST_WARNED: usize = 8;
 
 impl Memory {
     /// Creates the folder if it does not exist. `boot` is the kernel's boot id.
@@ -42,52 +71,106 @@ impl Memory {
     pub fn past(&self) -> Restart {
         let Ok(file) = fs::File::open(&self.file) else { return Restart::default() };
         let first = BufReader::new(file).split(b'\n').next().and_then(Result::ok).unwrap_or_default();
-        let heading = serde_json::from_slice(&first).ok();
-        Restart { restarting: true, forwarding: heading.is_some_and(|Heading { boot }| boot == self.boot) }
+        let forwarding = heading(&first).is_some_and(|heading| heading.boot == self.boot);
+        Restart { restarting: true, forwarding }
     }
 
-    /// What is remembered; nothing if nothing was ever kept.
-    pub fn recall(&self) -> io::Result<Vec<Fact>> {
+    /// What is remembered; nothing if nothing was ever kept. An error also for a file of a later version: nothing of it is used.
+    pub fn recall(&self) -> io::Result<Recalled> {
         let file = match fs::File::open(&self.file) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Recalled::default()),
             Err(error) => return Err(error),
         };
-        let mut facts = Vec::new();
-        let mut same_boot = false;
+        let mut recalled = Recalled { as_of: Some(file.metadata()?.modified()?), ..Recalled::default() };
+        let (mut same_boot, mut needs_checksum) = (false, false);
         // Octets, for one that is no text costs its line and not the file.
         for (number, line) in BufReader::new(file).split(b'\n').enumerate() {
             let line = line?;
             if number == 0
-                && let Ok(Heading { boot }) = serde_json::from_slice(&line)
+                && let Some(Heading { boot, version }) = heading(&line)
             {
-                same_boot = boot == self.boot;
+                if version > VERSION {
+                    let why = format!("it has version {version}, and this crier reads versions 1 to {VERSION}");
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+                }
+                (same_boot, needs_checksum) = (boot == self.boot, version > 1);
                 continue;
             }
-            match serde_json::from_slice(&line) {
+            match fact(&line, needs_checksum) {
                 Ok(Fact::EndpointSlice(..)) if !same_boot => {}
-                Ok(fact) => facts.push(fact),
-                Err(error) => {
-                    tracing::warn!(file = %self.file.display(), line = number + 1, %error, "a fact of the state file cannot be read and is skipped");
+                Ok(fact) => recalled.facts.push(fact),
+                Err(why) => {
+                    recalled.damaged += 1;
+                    if recalled.damaged <= MOST_WARNED {
+                        tracing::warn!(file = %self.file.display(), line = number + 1, reason = why, "a line of the state file is damaged and is skipped");
+                    }
                 }
             }
         }
-        Ok(facts)
+        if recalled.damaged > 0 {
+            let (damaged, good) = (recalled.damaged, recalled.facts.len());
+            tracing::warn!(file = %self.file.display(), damaged, good, "the last known state is not whole");
+        }
+        Ok(recalled)
     }
 
-    /// Keeps the objects of the World. Blocks on the disk.
-    pub fn keep(&self, world: &World) -> io::Result<()> {
+    /// Keeps the objects of the World, last known to be so at `as_of`. Blocks on the disk.
+    pub fn keep(&self, world: &World, as_of: SystemTime) -> io::Result<()> {
         let aside = self.file.with_extension("jsonl.new");
         let mut writer = BufWriter::new(fs::File::create(&aside)?);
-        serde_json::to_writer(&mut writer, &Heading { boot: self.boot.clone() })?;
-        writer.write_all(b"\n")?;
+        write_line(&mut writer, &Heading { boot: self.boot.clone(), version: VERSION })?;
         for fact in world.to_remember() {
-            serde_json::to_writer(&mut writer, &fact)?;
-            writer.write_all(b"\n")?;
+            write_line(&mut writer, &fact)?;
         }
-        writer.into_inner().map_err(io::IntoInnerError::into_error)?.sync_data()?;
+        let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.set_modified(as_of)?;
+        file.sync_all()?;
         fs::rename(&aside, &self.file)
     }
+
+    /// Says that what was kept was still so at `as_of`. Nothing if nothing was ever kept.
+    pub fn confirm(&self, as_of: SystemTime) -> io::Result<()> {
+        match fs::File::options().append(true).open(&self.file) {
+            Ok(file) => file.set_modified(as_of),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn write_line(writer: &mut impl Write, content: &impl Serialize) -> io::Result<()> {
+    let json = serde_json::to_vec(content)?;
+    writer.write_all(checksum(&json).as_bytes())?;
+    writer.write_all(b" ")?;
+    writer.write_all(&json)?;
+    writer.write_all(b"\n")
+}
+
+/// The first line, of this version or an earlier one.
+fn heading(line: &[u8]) -> Option<Heading> {
+    serde_json::from_slice(checked(line, false).ok()?).ok()
+}
+
+fn fact(line: &[u8], needs_checksum: bool) -> Result<Fact, String> {
+    serde_json::from_slice(checked(line, needs_checksum)?).map_err(|error| error.to_string())
+}
+
+/// The JSON of a line. Version 1 wrote it without a checksum, and JSON of ours never begins with a digit.
+fn checked(line: &[u8], needs_checksum: bool) -> Result<&[u8], String> {
+    if !needs_checksum && line.first().is_some_and(|first| *first == b'{') {
+        return Ok(line);
+    }
+    let (sum, rest) = line.split_at_checked(SUM_LEN).ok_or("it is cut off")?;
+    let json = rest.strip_prefix(b" ").ok_or("it has no checksum")?;
+    match checksum(json).as_bytes() == sum {
+        true => Ok(json),
+        false => Err("its checksum is wrong".to_owned()),
+    }
+}
+
+fn checksum(json: &[u8]) -> String {
+    Sha256::digest(json).iter().take(SUM_LEN / 2).map(|octet| format!("{octet:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -95,27 +178,93 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::clock;
     use crate::names::ObjectKey;
     use crate::world::EndpointSlice;
+
+    fn facts(memory: &Memory) -> Vec<Fact> {
+        memory.recall().unwrap().facts
+    }
+
+    fn promise(name: &str) -> Fact {
+        Fact::Assigned(ObjectKey::new("shop", name), vec!["192.0.2.1".parse().unwrap()])
+    }
 
     #[test]
     fn what_was_kept_is_recalled_and_a_torn_line_costs_only_itself() {
         let folder = tempfile::tempdir().unwrap();
         let memory = Memory::open(&folder.path().join("state"), "this boot").unwrap();
-        assert!(memory.recall().unwrap().is_empty(), "nothing was kept yet");
+        assert!(facts(&memory).is_empty(), "nothing was kept yet");
 
         let mut world = World::default();
-        let fact = Fact::Assigned(ObjectKey::new("shop", "web"), vec!["192.0.2.1".parse().unwrap()]);
+        let fact = promise("web");
         world.apply(fact.clone());
-        memory.keep(&world).unwrap();
-        assert_eq!(memory.recall().unwrap(), std::slice::from_ref(&fact));
+        memory.keep(&world, clock::wall()).unwrap();
+        assert_eq!(facts(&memory), std::slice::from_ref(&fact));
 
         let text = fs::read(memory.path()).unwrap();
-        fs::write(memory.path(), [&text[..], b"{\"Assigned\":[\"shop/w"].concat()).unwrap();
-        assert_eq!(memory.recall().unwrap(), std::slice::from_ref(&fact));
-        fs::write(memory.path(), [&b"{\"boot\":\"this boot\"}\n{\"Assigned\":[\"\xff/w\xfe\"\n"[..], &text].concat())
-            .unwrap();
-        assert_eq!(memory.recall().unwrap(), [fact], "octets that are no text cost their line");
+        fs::write(memory.path(), [&text[..], b"0123456789abcdef {\"Assigned\":[\"shop/w"].concat()).unwrap();
+        assert_eq!(facts(&memory), std::slice::from_ref(&fact));
+        fs::write(memory.path(), [&text[..], b"\xff/w\xfe\n"].concat()).unwrap();
+        assert_eq!(facts(&memory), [fact], "octets that are no text cost their line");
+    }
+
+    /// B19 of the field cases: whichever octet of a line is another one, the line is lost and no other, and nothing else is read for it.
+    #[test]
+    fn a_line_in_which_one_octet_is_wrong_is_lost_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = Memory::open(folder.path(), "boot").unwrap();
+        let mut world = World::default();
+        let kept = [promise("a"), promise("b"), promise("c")];
+        kept.iter().for_each(|fact| drop(world.apply(fact.clone())));
+        memory.keep(&world, clock::wall()).unwrap();
+        let text = fs::read(memory.path()).unwrap();
+        let starts: Vec<usize> =
+            text.iter().enumerate().filter(|(_, octet)| **octet == b'\n').map(|(at, _)| at + 1).collect();
+        for at in starts[1]..starts[2] - 1 {
+            let mut damaged = text.clone();
+            damaged[at] ^= 1;
+            fs::write(memory.path(), damaged).unwrap();
+            let recalled = memory.recall().unwrap();
+            assert_eq!(recalled.facts, [kept[0].clone(), kept[2].clone()], "octet {at}");
+            assert_eq!(recalled.damaged, 1, "octet {at}");
+        }
+        // Without the first line nobody knows of which boot it is; the rest counts.
+        fs::write(memory.path(), &text[1..]).unwrap();
+        assert_eq!((facts(&memory), memory.past().forwarding), (kept.to_vec(), false));
+    }
+
+    #[test]
+    fn a_file_of_version_1_is_read_and_one_of_a_later_version_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = Memory::open(folder.path(), "boot").unwrap();
+        let line = serde_json::to_string(&promise("web")).unwrap();
+        fs::write(memory.path(), format!("{{\"boot\":\"boot\"}}\n{line}\n")).unwrap();
+        assert_eq!(facts(&memory), [promise("web")]);
+        assert!(memory.past().forwarding, "it is of this boot");
+        let later = serde_json::to_vec(&Heading { boot: "boot".to_owned(), version: 3 }).unwrap();
+        fs::write(memory.path(), format!("{} {}\n", checksum(&later), String::from_utf8(later).unwrap())).unwrap();
+        let refused = memory.recall().expect_err("a later crier wrote it").to_string();
+        assert_eq!(refused, "it has version 3, and this crier reads versions 1 to 2");
+        // In a file with checksums, a line without one is damaged.
+        memory.keep(&World::default(), clock::wall()).unwrap();
+        let text = fs::read_to_string(memory.path()).unwrap();
+        fs::write(memory.path(), format!("{text}{line}\n")).unwrap();
+        assert_eq!(memory.recall().unwrap().damaged, 1);
+    }
+
+    #[test]
+    fn it_is_known_when_the_world_was_last_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = Memory::open(folder.path(), "boot").unwrap();
+        assert_eq!(memory.recall().unwrap().as_of, None);
+        memory.confirm(clock::wall()).expect("there is nothing to confirm");
+        let then = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
+        memory.keep(&World::default(), then).unwrap();
+        assert_eq!(memory.recall().unwrap().as_of, Some(then), "and not when it was written");
+        let later = then + std::time::Duration::from_secs(60);
+        memory.confirm(later).unwrap();
+        assert_eq!(memory.recall().unwrap().as_of, Some(later));
     }
 
     #[test]
@@ -136,14 +285,14 @@ mod tests {
         [slice.clone(), promise.clone()].into_iter().for_each(|fact| drop(world.apply(fact)));
         let past = |boot| memory(boot).past();
         assert_eq!(past("first"), Restart { restarting: false, forwarding: false }, "no agent ran before");
-        memory("first").keep(&world).unwrap();
+        memory("first").keep(&world, clock::wall()).unwrap();
         assert_eq!(past("first"), Restart { restarting: true, forwarding: true }, "a restart of the agent");
         assert_eq!(
             past("second"),
             Restart { restarting: true, forwarding: false },
             "a reboot loses what the kernel had"
         );
-        assert_eq!(memory("first").recall().unwrap().len(), 2, "a restart of the agent");
-        assert_eq!(memory("second").recall().unwrap(), [promise], "a reboot");
+        assert_eq!(facts(&memory("first")).len(), 2, "a restart of the agent");
+        assert_eq!(facts(&memory("second")), [promise], "a reboot");
     }
 }

@@ -9,6 +9,7 @@ pub mod counters;
 mod drain;
 mod farewell;
 mod fd_store;
+mod had_sessions;
 pub mod heap;
 mod incarnation;
 mod intent;

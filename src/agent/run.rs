@@ -8,6 +8,7 @@
 //!   `egress::task`, `kernel::steering`, `kernel::returns`,
 //!   `kernel::vrfs` and `k8s::status`. A
 //!   status write that is cancelled is made again by whoever allocates next.
+//! - the keeper of ledgers: `kept_sessions::entrust`. Cancelled, it takes out of systemd's store what it put there.
 //! - the taker of orders: `orders` with the `reload`er. Cancelled, it leaves things as the last order left them.
 //! - the drainer: `drain`. Cancelled, it goes on with the next start.
 //! - the patience task: says when nothing more will be waited for.
@@ -29,6 +30,7 @@ use super::counters::LinkCounters;
 use super::drain::{self, Drainer};
 use super::farewell::{self, Stopping};
 use super::fd_store;
+use super::had_sessions::HadFile;
 use super::incarnation;
 use super::intent;
 use super::kept_sessions;
@@ -42,6 +44,7 @@ use super::unconfirmed::Unconfirmed;
 use super::wiring::{self, Query, Slices};
 use crate::bfd::kept::KeptPath;
 use crate::bgp::socket::kept::KeptConnection;
+use crate::bgp::socket::ledger::Safe;
 use crate::bgp::task::Past;
 use crate::config::{Config, Kubernetes, Manifests, Source, SourceFile};
 use crate::k8s::annotate::Annotation;
@@ -143,9 +146,11 @@ pub async fn run(start: Start) -> Result<(), Error> {
         data_path::task::run(path, slices.node.subscribe(), facts.clone()),
     ));
     let mut counters = LinkCounters::default();
-    let (resumable, paths) = kept_sessions::take(stored, &config).await;
+    let had = HadFile::of(folder, &boot);
+    let kept_sessions::Taken { resumable, former, paths } = kept_sessions::take(stored, &had.recall(), &config).await;
     slices.bfd.send_replace(kept_sessions::watched(&paths, &config));
-    let past = Past { resumable, restart: memory.past() };
+    let safe = fd_store::is_there().then(|| tasks.entrust());
+    let past = Past { resumable, restart: memory.past(), former, safe };
     let ((keeper, kept), (path_keeper, kept_paths)) = (oneshot::channel(), oneshot::channel());
     let bgp = Bgp { listeners, past, keeper, paths, path_keeper };
     tasks.actuators(&config, channels, bgp, pulse, &counters);
@@ -162,14 +167,16 @@ pub async fn run(start: Start) -> Result<(), Error> {
     let (flows, flows_seen) = watch::channel(Flows::default());
     let (drains, commands) = wiring::drains();
     let (state, asking) = (config.state.folder.clone(), ask.clone());
-    let drainer = Drainer { folder: state, drain: drained, facts: facts.clone(), queries: asking, flows };
+    let says = slices.leaving.subscribe();
+    let drainer =
+        Drainer { folder: state, drain: drained, facts: facts.clone(), queries: asking, flows, says, refused: None };
     tasks.endless.spawn(named("the drainer", drain::run(drainer, commands)));
     let followers = Followers { facts: facts.clone(), queries: ask, voice, terms, wanted, log, report, ready };
     let reloader = Reloader::new(main, (files, texts), config.clone(), unconfirmed, followers);
     tasks.endless.spawn(named("the taker of orders", orders::run(reloader, hangup, orders, drains)));
     let (first_plan, plan_stands) = oneshot::channel();
     let readings = Readings { counters, reloads: reports, flows: flows_seen };
-    let mut turning = Loop::new(config, node, slices, memory, readings, first_plan, turned);
+    let mut turning = Loop::new(config, node, slices, (memory, had), readings, first_plan, turned);
     turning.recall();
     let patience = if turning.remembers_services() { PATIENCE_WITH_MEMORY } else { PATIENCE_WITHOUT_MEMORY };
     let leaving = facts.clone();
@@ -184,7 +191,7 @@ pub async fn run(start: Start) -> Result<(), Error> {
 
     let mut incoming = incoming;
     let mut queries = queries;
-    let cause = {
+    let (cause, how) = {
         let turns = turning.run(&mut incoming, &mut queries);
         tokio::pin!(turns);
         let cause = tokio::select! {
@@ -211,9 +218,9 @@ pub async fn run(start: Start) -> Result<(), Error> {
             () = leave => {}
             () = &mut turns => {}
         }
-        cause
+        (cause, how)
     };
-    turning.keep_now().await;
+    turning.keep_now(how).await;
     // An error: this is no restart, or the speaker is gone.
     if let Ok(sessions) = kept.await {
         // An error: there is no BFD.
@@ -326,6 +333,13 @@ impl Tasks {
         self.endless.spawn(named("the observer of links", kernel::observe::run(facts.clone())));
     }
 
+    /// Starts who keeps sessions over a crash of this agent.
+    fn entrust(&mut self) -> Safe {
+        let (safe, entrusted) = Safe::new();
+        self.endless.spawn(named("the keeper of ledgers", kept_sessions::entrust(entrusted)));
+        safe
+    }
+
     /// The sources that tell where peers are. Each begins when the configuration first has a peer to be found by it.
     fn finders(&mut self, wanted: watch::Receiver<Wanted>, Channels { slices, facts, stopping: _ }: Channels<'_>) {
         let discovering = discovery::task::run(slices.bgp.subscribe(), facts.clone());
@@ -362,6 +376,8 @@ impl Tasks {
                 }
                 let obeying = k8s::annotate::run(client.clone(), annotations);
                 self.endless.spawn(named("the writer of annotations", obeying));
+                let marking = k8s::node_mark::run(client.clone(), node.clone(), slices.mark.subscribe(), facts.clone());
+                self.endless.spawn(named("the writer of the Node's annotation", marking));
                 let writing = k8s::status::run(client, node.clone(), slices.status.subscribe(), facts.clone());
                 self.endless.spawn(named("the status writer", writing));
                 Ok(requests)

@@ -5,7 +5,7 @@
 //! Cancelled, it leaves the slices as they were last published.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -14,18 +14,20 @@ use tokio::time::sleep_until;
 use tracing::{info, warn};
 
 use super::counters::{LinkCounters, TurnCounters};
+use super::had_sessions::HadFile;
 use super::log_changes::{log_change, log_dispute};
-use super::memory::Memory;
+use super::memory::{Memory, Recalled};
 use super::readiness;
 use super::wiring::{Query, Slices};
 use crate::clock;
 use crate::config::Config;
 use crate::names::NodeName;
 use crate::plan::Planner;
+use crate::stop::Stop;
 use crate::views::Snapshot;
 use crate::views::drain::Flows;
 use crate::views::reload::Reloads;
-use crate::world::Fact;
+use crate::world::{ApiServer, Fact};
 
 /// At most this many facts go into one turn, so that a flood of them does not hold back what is decided already.
 const BATCH: usize = 4096;
@@ -36,6 +38,9 @@ const KEEP_AFTER: Duration = Duration::from_secs(2);
 /// How long at least from one write to the next, where the API server has it all too: a cluster in which something always changes
 /// is not written without end.
 const KEEP_APART: Duration = Duration::from_secs(5);
+
+/// How often the disk is told that nothing has changed: so much older a state may look after a crash.
+const CONFIRM_EVERY: Duration = Duration::from_secs(60);
 
 /// How long the loop may have nothing to do before it turns all the same, to show that it can.
 const BEAT: Duration = Duration::from_secs(1);
@@ -54,8 +59,15 @@ pub struct Loop {
     planner: Planner,
     slices: Slices,
     memory: Memory,
+    had: HadFile,
     counters: TurnCounters,
     readings: Readings,
+    /// When the World was last what the API server has.
+    as_of: SystemTime,
+    /// When that was said to the disk.
+    confirmed: Instant,
+    /// Of when the last known state was, where it was too old to be used.
+    outdated: Option<Timestamp>,
     /// When to keep the World; none while the disk is up to date.
     keep_at: Option<Instant>,
     /// When it was last kept.
@@ -75,7 +87,7 @@ impl Loop {
         config: Arc<Config>,
         node: NodeName,
         slices: Slices,
-        memory: Memory,
+        (memory, had): (Memory, HadFile),
         readings: Readings,
         first_plan: oneshot::Sender<()>,
         turned: watch::Sender<Instant>,
@@ -88,8 +100,12 @@ impl Loop {
             planner,
             slices,
             memory,
+            had,
             counters: TurnCounters::default(),
             readings,
+            as_of: clock::wall(),
+            confirmed: clock::now(),
+            outdated: None,
             keep_at: None,
             kept: None,
             keeping: None,
@@ -99,13 +115,26 @@ impl Loop {
         }
     }
 
-    /// Takes in what was remembered from before. Promises count only where no API server keeps them.
+    /// Takes in what was remembered from before. Promises count only where no API server keeps them, and objects of the API server
+    /// only if they are not too old.
     pub fn recall(&mut self) {
-        let standalone = self.planner.config().is_standalone();
+        let (standalone, max_age) = (self.planner.config().is_standalone(), self.planner.config().state.max_age);
         match self.memory.recall() {
-            Ok(facts) => {
-                let facts = facts.into_iter().filter(|fact| standalone || !matches!(fact, Fact::Assigned(..)));
-                facts.for_each(|fact| self.planner.apply(fact));
+            Ok(Recalled { facts, as_of, damaged: _ }) => {
+                let age = as_of.and_then(|as_of| clock::wall().duration_since(as_of).ok()).unwrap_or_default();
+                let too_old = !standalone && !max_age.is_zero() && age > max_age;
+                let is_of_people = |fact: &Fact| matches!(fact, Fact::Peer(..));
+                let is_promise = |fact: &Fact| matches!(fact, Fact::Assigned(..));
+                let counts = |fact: &Fact| is_of_people(fact) || !too_old && (standalone || !is_promise(fact));
+                self.as_of = as_of.unwrap_or(self.as_of);
+                let stamp = Timestamp::try_from(self.as_of).unwrap_or_default();
+                if too_old {
+                    warn!(as_of = %stamp, age_secs = age.as_secs(), max_age_secs = max_age.as_secs(), "the last known state is too old and is not used: nothing is announced before the API server answers");
+                    self.outdated = Some(stamp);
+                } else if !facts.is_empty() {
+                    info!(as_of = %stamp, facts = facts.len(), "the last known state is recalled");
+                }
+                facts.into_iter().filter(counts).for_each(|fact| self.planner.apply(fact));
             }
             Err(error) => {
                 warn!(file = %self.memory.path().display(), %error, "the last known state cannot be read; starting without it")
@@ -148,12 +177,17 @@ impl Loop {
     }
 
     /// Writes the World to disk now, for the farewell.
-    pub async fn keep_now(&mut self) {
+    pub async fn keep_now(&mut self, how: Stop) {
+        match how {
+            Stop::Leave(_) => self.had.remove(),
+            // The next agent has them, or says why not.
+            Stop::Restart => {}
+        }
         if let Some(keeping) = self.keeping.take() {
             // It has said itself what went wrong, if anything did.
             let _ = keeping.await;
         }
-        if let Err(error) = self.memory.keep(self.planner.world()) {
+        if let Err(error) = self.memory.keep(self.planner.world(), self.as_of) {
             warn!(file = %self.memory.path().display(), %error, "the World was not kept");
         }
     }
@@ -165,6 +199,7 @@ impl Loop {
         if self.planner.world().changes != before {
             self.keep_soon();
         }
+        self.had.follow(self.planner.world().sessions.iter());
     }
 
     /// Standalone, what is kept is the allocation itself.
@@ -177,7 +212,7 @@ impl Loop {
     fn turn(&mut self) {
         let turn = self.planner.turn(clock::now());
         self.slices.publish(self.planner.plan(), turn.moved);
-        self.slices.publish_node(self.planner.world().nodes.get(&self.node).map(Arc::as_ref));
+        self.slices.publish_node(self.planner.config(), self.planner.world(), &self.node);
         self.counters.count(&turn, &self.node);
         for change in &turn.changes {
             log_change(change, &self.node, &turn.handovers);
@@ -198,7 +233,19 @@ impl Loop {
 
     fn keep_if_due(&mut self) {
         let now = clock::now();
+        let world = self.planner.world();
+        let is_known = match world.api_server {
+            ApiServer::Reachable => world.listed.all(),
+            ApiServer::Manifests => true,
+            ApiServer::Connecting | ApiServer::Unreachable { .. } => false,
+        };
+        if is_known {
+            self.as_of = clock::wall();
+        }
         if self.keep_at.is_none_or(|due| due > now) {
+            if is_known && now >= self.confirmed + CONFIRM_EVERY {
+                self.confirm(now);
+            }
             return;
         }
         if self.keeping.as_ref().is_some_and(|keeping| !keeping.is_finished()) {
@@ -206,14 +253,27 @@ impl Loop {
             return;
         }
         self.keep_at = None;
-        self.kept = Some(now);
-        let (memory, world) = (self.memory.clone(), self.planner.world().clone());
+        (self.kept, self.confirmed) = (Some(now), now);
+        let (memory, world, as_of) = (self.memory.clone(), self.planner.world().clone(), self.as_of);
         // The disk may be slow; the loop goes on meanwhile.
         self.keeping = Some(tokio::task::spawn_blocking(move || {
-            if let Err(error) = memory.keep(&world) {
+            if let Err(error) = memory.keep(&world, as_of) {
                 warn!(file = %memory.path().display(), %error, "the World was not kept");
             }
         }));
+    }
+
+    /// Nothing has changed, and that too is worth knowing after a crash.
+    fn confirm(&mut self, now: Instant) {
+        self.confirmed = now;
+        if self.keeping.as_ref().is_none_or(JoinHandle::is_finished) {
+            let (memory, as_of) = (self.memory.clone(), self.as_of);
+            self.keeping = Some(tokio::task::spawn_blocking(move || {
+                if let Err(error) = memory.confirm(as_of) {
+                    warn!(file = %memory.path().display(), %error, "the age of the last known state was not kept");
+                }
+            }));
+        }
     }
 
     fn answer(&self, Query(asked): Query) {
@@ -221,6 +281,6 @@ impl Loop {
         // Whoever asked may have gone away.
         let snapshot = Snapshot::of(&self.planner, self.started, counters, clock::now(), clock::wall());
         let (reloads, flows) = (self.readings.reloads.borrow().clone(), self.readings.flows.borrow().clone());
-        let _ = asked.send(Snapshot { reloads, flows, ..snapshot });
+        let _ = asked.send(Snapshot { reloads, flows, outdated: self.outdated, ..snapshot });
     }
 }

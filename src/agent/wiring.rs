@@ -7,12 +7,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::drain::Command;
 use super::orders::Order;
+use crate::config::Config;
 use crate::data_path::machine::NodeReport;
 use crate::k8s::annotate::{self, Annotation};
+use crate::names::NodeName;
+use crate::plan::following::{self, NodeMark, NodeSays};
 use crate::plan::slice::{BfdSlice, BgpSlice, BindSlice, EgressSlice, L2Slice, PulseSlice, StatusSlice, VrfSlice};
 use crate::plan::{Moved, Plan};
 use crate::views::Snapshot;
-use crate::world::{Fact, Node};
+use crate::world::{Fact, World};
 
 /// A page of a list fits, so that a source does not stop for each object; a Fact is small, most of it behind an `Arc`.
 const FACTS: usize = 1024;
@@ -43,6 +46,10 @@ pub struct Slices {
     pub status: watch::Sender<StatusSlice>,
     /// What the API server says of this host's Node.
     pub node: watch::Sender<Option<NodeReport>>,
+    /// Whether the Node is to leave, as far as the configuration follows it.
+    pub leaving: watch::Sender<NodeSays>,
+    /// What the Node is to show of a drain.
+    pub mark: watch::Sender<Option<NodeMark>>,
 }
 
 impl Slices {
@@ -76,14 +83,21 @@ impl Slices {
     }
 
     /// Hands out what the API server says of this host's Node, if that is news.
-    pub fn publish_node(&self, node: Option<&Node>) {
+    pub fn publish_node(&self, config: &Config, world: &World, name: &NodeName) {
+        let node = world.nodes.get(name);
         let report = node.map(|node| NodeReport { ready: node.ready, boot_id: node.boot_id.clone() });
-        self.node.send_if_modified(|before| {
-            let is_news = *before != report;
-            *before = report;
-            is_news
-        });
+        send_news(&self.node, report);
+        send_news(&self.leaving, following::says(config, world, name));
+        send_news(&self.mark, following::mark(config, world, name));
     }
+}
+
+fn send_news<T: PartialEq>(to: &watch::Sender<T>, now: T) {
+    to.send_if_modified(|before| {
+        let is_news = *before != now;
+        *before = now;
+        is_news
+    });
 }
 
 pub fn facts() -> (mpsc::Sender<Fact>, mpsc::Receiver<Fact>) {

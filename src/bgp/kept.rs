@@ -46,6 +46,9 @@ pub struct KeptSession {
     /// What is to be written before all else: the rest of a message that was written in part, and what was queued behind it.
     pub unwritten: Vec<u8>,
     pub sent: Sent,
+    /// When it was last taken over from an agent that had died without a word, since the kernel booted.
+    #[serde(default)]
+    pub recovered: Option<Duration>,
 }
 
 /// How the segments of a session are signed. The keys themselves stay on the socket, and are not written down.
@@ -139,4 +142,4 @@ impl KeptSession {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

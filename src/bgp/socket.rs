@@ -3,6 +3,7 @@
 //! The sockets that accept are in `listeners`.
 
 pub mod kept;
+pub mod ledger;
 pub mod listeners;
 mod options;
 
@@ -14,15 +15,17 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
+use self::ledger::{Ledger, Safe};
 use self::options::interface_index;
 use crate::address::ScopedAddress;
+use crate::bgp::kept::KeptSession;
 use crate::bgp::wire::{Frame, WireError};
 use crate::config::AoKey;
 use crate::names::InterfaceName;
@@ -244,6 +247,18 @@ pub struct Connection {
     queued_octets: usize,
     /// Writing has failed. The peer may have said why before it closed, so reading goes on until that ends too.
     writable: bool,
+    /// What the next agent needs if this one dies without a word; `None` where nobody keeps it.
+    ledger: Option<Ledger>,
+}
+
+/// What is to be done about the ledger of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LedgerStep {
+    Nothing,
+    /// There is none, and one can begin.
+    Begin,
+    /// Its log should begin anew, and can.
+    Renew,
 }
 
 /// A connection taken apart: see [`Connection::resumed`].
@@ -276,6 +291,7 @@ impl Connection {
             control_len: 0,
             queued_octets: 0,
             writable: true,
+            ledger: None,
         }
     }
 
@@ -303,6 +319,32 @@ impl Connection {
     /// See [`Endpoint::sign_anew`], with the endpoint's protection before.
     pub fn sign_anew(&self, endpoint: &Endpoint, before: &Protection) -> io::Result<()> {
         endpoint.sign_anew(&self.stream, before)
+    }
+
+    /// What to do about the ledger. `is_new`: no routes were queued on this connection yet. `has_news`: what the ledger began with
+    /// is not how the session stands now.
+    pub fn ledger_step(&self, is_new: bool, has_news: bool, now: Instant) -> LedgerStep {
+        let is_through = self.queue.is_empty();
+        match &self.ledger {
+            None if is_through || (is_new && !self.first_has_started) => LedgerStep::Begin,
+            Some(ledger) if is_through && ledger.is_due(has_news, now) => LedgerStep::Renew,
+            Some(_) | None => LedgerStep::Nothing,
+        }
+    }
+
+    /// Takes a step, with the session as it stands. On an error there is no ledger any more.
+    pub fn keep_ledger(&mut self, step: LedgerStep, state: &KeptSession, safe: &Safe) -> io::Result<()> {
+        match (step, self.ledger.take()) {
+            (LedgerStep::Nothing, ledger) => self.ledger = ledger,
+            (LedgerStep::Renew, Some(mut ledger)) => {
+                ledger.renew(&self.stream, state)?;
+                self.ledger = Some(ledger);
+            }
+            (LedgerStep::Begin | LedgerStep::Renew, _) => {
+                self.ledger = Some(Ledger::begin(&self.stream, state, &self.inbox, safe)?);
+            }
+        }
+        Ok(())
     }
 
     /// Our own end of the connection.
@@ -334,8 +376,12 @@ impl Connection {
         if !self.writable || waiting.into_iter().any(|queued| *queued == message) {
             return;
         }
+        let place = start + self.control_len;
+        if let Some(ledger) = &mut self.ledger {
+            ledger.note_change(self.queue.iter().take(place).map(Bytes::len).sum());
+        }
         self.queued_octets += message.len();
-        self.queue.insert(start + self.control_len, message);
+        self.queue.insert(place, message);
         self.control_len += 1;
     }
 
@@ -371,7 +417,16 @@ impl Connection {
             *slice = IoSlice::new(message);
             count += 1;
         }
+        if let Some(ledger) = &mut self.ledger
+            && let Err(error) = ledger.note_queue(&slices[..count])
+        {
+            ledger.give_up(&error);
+            self.ledger = None;
+        }
         let mut written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, &slices[..count]))?;
+        if let Some(ledger) = &mut self.ledger {
+            ledger.note_written(written);
+        }
         self.queued_octets -= written;
         while let Some(first) = self.queue.front_mut() {
             if written < first.len() {
@@ -402,7 +457,15 @@ impl Connection {
             let how = match ready.and_then(|()| self.stream.try_read_buf(&mut self.inbox)) {
                 Ok(0) if self.inbox.is_empty() => "closed by the peer".to_owned(),
                 Ok(0) => "closed by the peer within a message".to_owned(),
-                Ok(_) => continue,
+                Ok(count) => {
+                    if let Some(ledger) = &mut self.ledger
+                        && let Err(error) = ledger.note_unread(count, &self.inbox)
+                    {
+                        ledger.give_up(&error);
+                        self.ledger = None;
+                    }
+                    continue;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 Err(error) => describe(&error),
             };
@@ -412,6 +475,10 @@ impl Connection {
 
     /// Closes without a NOTIFICATION, by a reset, so that the kernel does not keep what the peer has not read.
     pub fn close(self) {
+        if self.ledger.is_some() {
+            // Whoever has it entrusted closes it a moment later, and the peer is not to wait for that.
+            let _ = SockRef::from(&self.stream).shutdown(std::net::Shutdown::Both);
+        }
         if !self.queue.is_empty() {
             // Where the option cannot be set, a plain close has to do.
             let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
@@ -423,6 +490,7 @@ impl Connection {
     /// The write side is closed first and the peer's octets are read until it closes too: closing a socket with unread input
     /// makes the kernel send a reset, and a reset can discard the NOTIFICATION before the peer has read it.
     pub async fn say_farewell(mut self, last_word: Bytes) {
+        self.ledger = None;
         let said = async {
             if self.first_has_started
                 && let Some(started) = self.queue.pop_front()

@@ -13,6 +13,7 @@
 //! | leave          | speaker, peer      | once                 | -                                                      |
 //! | bfd            | BFD, every peer    | newest wins          | -                                                      |
 //! | facts          | peer, the agent    | the agent's choice   | the report waits, and says the newest when there is room |
+//! | safe           | peers, the agent   | newest wins          | -                                                      |
 
 mod peer;
 
@@ -26,12 +27,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use self::peer::{Channels, Desired, Inbound, Leave};
+use self::peer::{Before, Channels, Desired, Inbound, Leave};
 use crate::address::ScopedAddress;
 use crate::bgp::machine::negotiation::{RESTART_TIME, Restart};
 use crate::bgp::outbox::Routes;
 use crate::bgp::settings;
 use crate::bgp::socket::kept::KeptConnection;
+use crate::bgp::socket::ledger::Safe;
 use crate::bgp::socket::listeners::{Arrival, Listeners, RETRY_PAUSE};
 use crate::bgp::socket::{Endpoint, FAREWELL_TIME, describe};
 use crate::bgp::wire::{Cease, Notification, NotificationReason};
@@ -40,7 +42,7 @@ use crate::config;
 use crate::names::PeerName;
 use crate::plan::slice::{BgpSlice, PeerSlice};
 use crate::reason::Reason;
-use crate::world::{BfdSessions, Fact, HostProblem};
+use crate::world::{BfdSessions, Fact, FormerSession, HostProblem};
 
 /// Connections of one peer that wait to be taken.
 const INBOUND_DEPTH: usize = 4;
@@ -68,12 +70,16 @@ pub enum Parting {
     Keep(oneshot::Sender<Vec<KeptConnection>>),
 }
 
-/// What this speaker is to know of the agents before.
+/// What this speaker is to know of the agents before, and where it leaves the same for the one after.
 #[derive(Debug, Default)]
 pub struct Past {
     pub resumable: Vec<Resumable>,
     /// What peers are told of this agent at first, where graceful restart is offered.
     pub restart: Restart,
+    /// Of the sessions that do not go on, why.
+    pub former: BTreeMap<PeerName, FormerSession>,
+    /// Where sessions are entrusted to whoever keeps them over a crash of this agent; `None` where nobody does.
+    pub safe: Option<Safe>,
 }
 
 /// A session that an agent before this one kept, with the settings that its peer has now.
@@ -99,9 +105,11 @@ pub async fn run(
     past: Past,
     shutdown: impl Future<Output = Parting>,
 ) {
-    let Past { resumable, restart } = past;
+    let Past { resumable, restart, former, safe } = past;
     let mut speaker = Speaker {
         restart,
+        former,
+        safe,
         began: clock::now(),
         peers: BTreeMap::new(),
         expect_until: None,
@@ -166,6 +174,9 @@ pub async fn run(
 
 struct Speaker {
     restart: Restart,
+    /// What became of the sessions of the agent before, where that was known when it was taken out.
+    former: BTreeMap<PeerName, FormerSession>,
+    safe: Option<Safe>,
     began: Instant,
     peers: BTreeMap<PeerName, PeerHandle>,
     /// Until then, a session of the agent before goes on although its peer, which is to be found, was not found yet.
@@ -195,6 +206,8 @@ struct PeerHandle {
     resets: u32,
     /// The session is that of the agent before, and its peer is to be found yet.
     is_kept: bool,
+    /// The session is that of the agent before, and no slice has said that it may go on.
+    is_resumed: bool,
     desired: watch::Sender<Desired>,
     inbound: mpsc::Sender<Inbound>,
     leave: oneshot::Sender<Leave>,
@@ -270,11 +283,14 @@ impl Speaker {
                     continue;
                 }
                 let Some((notification, why)) = handle.ends(peer, router_id) else {
-                    handle.is_kept = false;
+                    (handle.is_kept, handle.is_resumed) = (false, false);
                     moved |= handle.take_over(slice, peer);
                     continue;
                 };
                 moved = true;
+                if handle.is_resumed {
+                    self.former.insert(name.clone(), FormerSession::Lost { why: why.clone(), routes_kept: false });
+                }
                 self.stop(name, notification, &why);
             }
             match &peer.address {
@@ -338,6 +354,7 @@ impl Speaker {
         if !changed.is_empty() {
             let why = format!("the settings of the peer have changed: {}", changed.join(", "));
             info!(peer = %name, reason = why, "the session of the agent before ends");
+            self.former.insert(name, FormerSession::Lost { why, routes_kept: false });
             let notification = NotificationReason::Cease(Cease::OtherConfigurationChange).into();
             self.tasks.spawn(kept.end(notification));
             return;
@@ -348,7 +365,7 @@ impl Speaker {
             Desired { routes: Routes::new(), complete: false, local_addresses: Arc::default(), settings, refreshes: 0 };
         self.start(&name, identity, desired, Some(kept));
         if let Some(handle) = self.peers.get_mut(&name) {
-            handle.is_kept = is_to_be_found;
+            (handle.is_kept, handle.is_resumed) = (is_to_be_found, true);
             if is_to_be_found {
                 self.expect_until = Some(clock::now() + EXPECTING_TIME);
             }
@@ -376,18 +393,20 @@ impl Speaker {
             leave: leave_rx,
             facts: self.facts.clone(),
             bfd: self.bfd.clone(),
+            safe: self.safe.clone(),
         };
         // Whoever kept routes over the restart has dropped them by then.
         let restarting = self.restart.restarting && clock::now() < self.began + RESTART_TIME;
-        let past = (Restart { restarting, ..self.restart }, kept);
-        let task = peer::run(name.clone(), Arc::clone(&settings), address.clone(), router_id, past, channels);
+        let restart = Restart { restarting, ..self.restart };
+        let before = Before { restart, kept, former: self.former.get(name).cloned() };
+        let task = peer::run(name.clone(), Arc::clone(&settings), address.clone(), router_id, before, channels);
         self.tasks.spawn(task);
         let endpoint = settings::endpoint(&settings, address.clone());
         info!(peer = %name, %address, "peer started");
-        let is_kept = false;
+        let (is_kept, is_resumed) = (false, false);
         self.peers.insert(
             name.clone(),
-            PeerHandle { settings, address, router_id, endpoint, resets, is_kept, desired, inbound, leave },
+            PeerHandle { settings, address, router_id, endpoint, resets, is_kept, is_resumed, desired, inbound, leave },
         );
     }
 

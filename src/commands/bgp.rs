@@ -228,6 +228,9 @@ fn whole(peer: &PeerReport) -> String {
     line("TTL security (GTSM)", if ttl_security { "yes: packets from the link only" } else { "no" }.to_owned());
     line("BFD", peer.bfd.map_or("does not watch the peer".to_owned(), |state| state.to_string()));
     line("established", times(session.times_established));
+    if let Some(former) = &session.former {
+        line("session before", former.to_string());
+    }
     if let Some(at) = session.next_attempt_at {
         let ahead = at.duration_since(Timestamp::try_from(clock::wall()).unwrap_or(at)).as_secs().max(0);
         line("next attempt", format!("in {ahead} s"));
@@ -243,6 +246,7 @@ fn whole(peer: &PeerReport) -> String {
             hold_time_secs,
             keepalive_time_millis,
             max_message_len,
+            graceful_restart,
             families,
             capabilities,
         } = negotiated;
@@ -252,6 +256,10 @@ fn whole(peer: &PeerReport) -> String {
         line("hold time", hold_time_secs.map_or("none".to_owned(), |secs| format!("{secs} s")));
         line("keepalive time", keepalive_time_millis.map_or("none".to_owned(), seconds));
         line("longest message", format!("{max_message_len} octets"));
+        line(
+            "graceful restart",
+            if *graceful_restart { "yes: the peer keeps the routes for a while" } else { "no" }.to_owned(),
+        );
         for carried in families {
             let way = match (&carried.next_hop, &carried.unsendable) {
                 (_, Some(why)) => format!("not sent: {why}"),

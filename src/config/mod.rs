@@ -39,6 +39,7 @@ pub use section::advertisement::Advertisement;
 pub use section::api::Api;
 pub use section::bfd::{BfdAuthentication, BfdProfile};
 pub use section::bgp::Bgp;
+pub use section::drain::DrainSettings;
 pub use section::egress::EgressSettings;
 pub use section::host::Host;
 pub use section::kubernetes::{Access, Kubernetes};
@@ -124,6 +125,7 @@ fn read(merged: &document::Table, secrets: &dyn Secrets, complaints: &mut Vec<Co
     let bfd = root.many();
     let vrfs = root.many();
     let egress = root.one();
+    let drain = root.one();
     let host = root.one();
     let log = root.one();
     Some(Config {
@@ -139,6 +141,7 @@ fn read(merged: &document::Table, secrets: &dyn Secrets, complaints: &mut Vec<Co
         bfd,
         vrfs,
         egress: egress?,
+        drain: drain?,
         host: host?,
         log: log?,
     })
@@ -166,6 +169,7 @@ pub struct Config {
     pub bfd: Vec<BfdProfile>,
     pub vrfs: Vec<Vrf>,
     pub egress: EgressSettings,
+    pub drain: DrainSettings,
     pub host: Host,
     pub log: Log,
 }

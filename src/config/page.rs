@@ -35,8 +35,23 @@ pub(super) struct Line {
 
 impl Page {
     pub fn of(config: &Config) -> Page {
-        let Config { node, api, state, source, pools, reservations, l2, pulse, bgp, bfd, vrfs, egress, host, log } =
-            config;
+        let Config {
+            node,
+            api,
+            state,
+            source,
+            pools,
+            reservations,
+            l2,
+            pulse,
+            bgp,
+            bfd,
+            vrfs,
+            egress,
+            drain,
+            host,
+            log,
+        } = config;
         let mut page = Page::default();
         page.section(node);
         page.section(api);
@@ -53,6 +68,7 @@ impl Page {
         page.sections(bfd);
         page.sections(vrfs);
         page.section(egress);
+        page.section(drain);
         page.section(host);
         page.section(log);
         page

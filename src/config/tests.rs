@@ -188,7 +188,7 @@ fn defaults_are_those_that_the_table_names() {
             listen: Some("127.0.0.1:7472".parse().unwrap()),
             metallb_metrics: false,
         },
-        state: State { folder: "/var/lib/crier".into() },
+        state: State { folder: "/var/lib/crier".into(), max_age: Duration::ZERO },
         source: Source::Manifests(Manifests { folder: "/m".into() }),
         pools: vec![Pool {
             name: "lan".into(),
@@ -276,6 +276,12 @@ fn defaults_are_those_that_the_table_names() {
             cluster_networks: vec![],
             symmetric_return: true,
             release_after: Duration::from_secs(600),
+        },
+        drain: DrainSettings {
+            follow_cordon: false,
+            follow_taint: None,
+            timeout: Duration::from_secs(600),
+            annotate_node: true,
         },
         host: Host { manage_sysctls: false, arp_offload: true },
         log: Log { level: "info".to_owned(), format: LogFormat::Auto },

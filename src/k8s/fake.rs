@@ -455,6 +455,9 @@ fn next_event(state: &State, collection: &str, named: Option<&str>, after: u64, 
 
 /// Splits a path into its collection over all namespaces and the rest: `namespace/name`, with `/status` if it was asked for.
 fn split(path: &str) -> (String, Option<String>) {
+    if let Some(node) = path.strip_prefix(NODES).and_then(|rest| rest.strip_prefix('/')) {
+        return (NODES.to_owned(), Some(node.to_owned()));
+    }
     let Some((before, after)) = path.split_once("/namespaces/") else {
         return (path.to_owned(), None);
     };

@@ -25,6 +25,7 @@ mod credentials;
 pub mod event;
 pub mod foreign;
 pub mod lease;
+pub mod node_mark;
 pub mod status;
 pub mod watch;
 

@@ -28,6 +28,13 @@ struct Spec {
     pod_cidr: Option<String>,
     #[serde(rename = "podCIDRs")]
     pod_cidrs: Option<Vec<String>>,
+    unschedulable: Option<bool>,
+    taints: Option<Vec<Taint>>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Taint {
+    key: String,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -98,6 +105,7 @@ impl Kind for NodeFields {
 pub fn node(object: &Object<NodeFields>) -> Result<world::Node, Unreadable> {
     let NodeFields { spec, status } = object.readable()?;
     let spec = spec.clone().unwrap_or_default();
+    let taints: BTreeSet<String> = spec.taints.unwrap_or_default().into_iter().map(|taint| taint.key).collect();
     let pod_networks = spec.pod_cidrs.unwrap_or_else(|| spec.pod_cidr.into_iter().collect());
     let Status { addresses, conditions, node_info } = status.clone().unwrap_or_default();
     let conditions = conditions.unwrap_or_default();
@@ -111,6 +119,11 @@ pub fn node(object: &Object<NodeFields>) -> Result<world::Node, Unreadable> {
         addresses: internal.filter_map(|address| address.address.parse().ok()).collect(),
         boot_id: node_info.and_then(|info| info.boot_id).filter(|boot| !boot.is_empty()),
         pod_networks: pod_networks.iter().filter_map(|text| text.parse().ok()).collect(),
+        marks: world::Marks {
+            cordoned: spec.unschedulable.unwrap_or(false),
+            taints: taints.into_iter().collect(),
+            drain: object.metadata.annotations.as_ref().and_then(|all| all.get(world::Marks::DRAIN)).cloned(),
+        },
     })
 }
 
@@ -128,8 +141,17 @@ mod tests {
         let seen = read(
             r#"
 kind: Node
-metadata: {name: node-a, labels: {kubernetes.io/hostname: node-a, rack: a}}
-spec: {podCIDR: 10.244.1.0/24, unschedulable: true}
+metadata:
+  name: node-a
+  labels: {kubernetes.io/hostname: node-a, rack: a}
+  annotations: {crier.dev/drain: "drained, since 2026-11-28T15:00:00Z"}
+spec:
+  podCIDR: 10.244.1.0/24
+  unschedulable: true
+  taints:
+  - {key: node.kubernetes.io/unschedulable, effect: NoSchedule}
+  - {key: maintenance, value: disk, effect: NoExecute}
+  - {key: maintenance, effect: NoSchedule}
 status:
   addresses:
   - {type: Hostname, address: node-a}
@@ -149,6 +171,11 @@ status:
         assert_eq!(addresses, ["10.0.0.11", "fd00::11"], "InternalIP only, in order");
         assert_eq!(seen.boot_id.as_deref(), Some("6f8b6a7e-5d0c-4a3c-9a3e-0a7b9b8f4c11"));
         assert_eq!(seen.pod_networks, ["10.244.1.0/24".parse().unwrap()]);
+        let world::Marks { cordoned, taints, drain } = seen.marks;
+        assert!(cordoned);
+        assert_eq!(taints, ["maintenance", "node.kubernetes.io/unschedulable"], "each key once");
+        assert_eq!(drain.as_deref(), Some("drained, since 2026-11-28T15:00:00Z"));
+        assert_eq!(read("{metadata: {name: a}}").marks, world::Marks::default());
     }
 
     #[test]

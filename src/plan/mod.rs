@@ -20,6 +20,7 @@ pub mod context;
 pub mod decision;
 mod egress_table;
 pub mod elect;
+pub mod following;
 pub mod forecast;
 pub mod holder;
 mod holder_memory;

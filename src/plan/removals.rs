@@ -180,6 +180,7 @@ mod tests {
             addresses: Vec::new(),
             boot_id: None,
             pod_networks: Vec::new(),
+            marks: Default::default(),
         }
     }
 }

@@ -70,6 +70,7 @@ mod tests {
             addresses,
             boot_id: None,
             pod_networks: Vec::new(),
+            marks: Default::default(),
         }))
     }
 

@@ -131,6 +131,7 @@ fn node(labels: &[(&str, &str)]) -> Node {
         addresses: Vec::new(),
         boot_id: None,
         pod_networks: Vec::new(),
+        marks: Default::default(),
     }
 }
 

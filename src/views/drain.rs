@@ -35,13 +35,16 @@ pub struct DrainReport {
     pub addresses_left: usize,
     /// Flows were left when the time was over.
     pub timed_out: bool,
+    /// The Node asked for it (`[drain]`), and takes it back.
+    #[serde(default)]
+    pub follows: bool,
     /// Why the flows cannot be counted: then the whole time is waited.
     pub trouble: Option<String>,
 }
 
 /// The view; `None` where this node is not drained.
 pub fn drain(snapshot: &Snapshot) -> Option<DrainReport> {
-    let Drain { stage, reason, since, until, timed_out } = &**snapshot.world.drain.as_ref()?;
+    let Drain { stage, reason, since, until, timed_out, follows } = &**snapshot.world.drain.as_ref()?;
     let Flows { first, left, trouble } = snapshot.flows.clone();
     Some(DrainReport {
         stage: *stage,
@@ -52,6 +55,7 @@ pub fn drain(snapshot: &Snapshot) -> Option<DrainReport> {
         flows_left: left,
         addresses_left: snapshot.plan.l2.addresses.len(),
         timed_out: *timed_out,
+        follows: *follows,
         trouble,
     })
 }

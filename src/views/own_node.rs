@@ -58,6 +58,7 @@ mod tests {
                 addresses,
                 boot_id: None,
                 pod_networks: Vec::new(),
+                marks: Default::default(),
             };
             planner.apply(Fact::Node((*name).into(), Some(Arc::new(node))));
         }

@@ -28,6 +28,13 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
             "API server unreachable, but other nodes hear it: the last known state stays in use, and this node gives way to \
              them: {why}"
         )),
+        ApiServer::Unreachable { since: _, why } if snapshot.outdated.is_some() && !world.listed.all() => {
+            Some(format!(
+                "API server unreachable, and the last known state, of {:.0}, is older than [state] max-age: nothing is announced before \
+             the API server answers: {why}",
+                snapshot.outdated.unwrap_or_default()
+            ))
+        }
         ApiServer::Unreachable { since: _, why } => {
             Some(format!("API server unreachable, the last known state stays in use: {why}"))
         }
@@ -50,6 +57,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(disputes(snapshot));
     let of_host = [&world.host_problems, &world.listen_problems, &world.egress_problems, &world.vrf_problems];
     problems.extend(of_host.into_iter().flatten().map(ToString::to_string));
+    problems.extend([&world.drain_refused, &world.node_not_marked].into_iter().flatten().map(ToString::to_string));
     problems.extend(of_data_path(snapshot));
     problems.extend(without_prefix(snapshot));
     problems.extend(without_link(snapshot));

@@ -47,6 +47,8 @@ pub struct Snapshot {
     pub reloads: Reloads,
     /// What a drain has counted.
     pub flows: Flows,
+    /// Of when the last known state was that this agent did not start with, because it was too old (`[state] max-age`).
+    pub outdated: Option<Timestamp>,
 }
 
 /// What was counted since the agent started. Counters only ever grow.
@@ -98,6 +100,7 @@ impl Snapshot {
             counters,
             reloads: Reloads::default(),
             flows: Flows::default(),
+            outdated: None,
         }
     }
 

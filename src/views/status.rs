@@ -203,7 +203,7 @@ pub fn status(snapshot: &Snapshot) -> Report {
         started: *started,
         api_server: api_server(&world.api_server),
         allocates: allocates(snapshot),
-        fail_static: world.fail_static && !world.listed.all(),
+        fail_static: world.fail_static && !world.listed.all() && snapshot.outdated.is_none(),
         pools: pools.collect(),
         problems: problems(snapshot, &services, &peers),
         peers,

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// This node is being drained, or is drained. Kept on the disk: only an operator takes it back.
+/// This node is being drained, or is drained. Kept on the disk: only an operator takes it back, or the Node where it `follows` that.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drain {
     pub stage: DrainStage,
@@ -14,6 +14,18 @@ pub struct Drain {
     pub until: Timestamp,
     /// Flows were left when the time was over.
     pub timed_out: bool,
+    /// It began because the Node says so (`[drain]`), and ends when the Node does not say so any more.
+    #[serde(default)]
+    pub follows: bool,
+}
+
+impl Drain {
+    /// As the annotation of the Node shows it: the same text for as long as the stage lasts.
+    pub fn in_words(&self) -> String {
+        let Drain { stage, reason, since, until: _, timed_out: _, follows: _ } = self;
+        let reason = reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
+        format!("{}, since {since:.0}{reason}", stage.code())
+    }
 }
 
 /// In this order.

@@ -21,11 +21,11 @@ pub use fact::{ApiServer, ClusterConfig, Fact, Listing, PeerOrder, PeerOrders, P
 pub use lease::LeaseState;
 pub use node_counts::NodeCounts;
 pub use objects::{
-    Conflict, DefaultRoute, Egress, EndpointAddresses, EndpointSlice, FamilyPolicy, HostProblem, Link, Node, Renumber,
-    Request, RequestError, Service, ServicePort, Sharing, TrafficPolicy,
+    Conflict, DefaultRoute, Egress, EndpointAddresses, EndpointSlice, FamilyPolicy, HostProblem, Link, Marks, Node,
+    Renumber, Request, RequestError, Service, ServicePort, Sharing, TrafficPolicy,
 };
 pub use session::{
-    Capabilities, CarriedFamily, Direction, LastNotification, MessageCounts, NegotiatedReport, NotificationCount,
-    SessionDetail, UnsendablePrefixes,
+    Capabilities, CarriedFamily, Direction, FormerSession, LastNotification, MessageCounts, NegotiatedReport,
+    NotificationCount, SessionDetail, UnsendablePrefixes,
 };
 pub use sum::{Endpoints, ListedKinds, Touched, World};

@@ -236,6 +236,24 @@ pub struct Node {
     /// `spec.podCIDRs`: the addresses of its pods.
     #[serde(default)]
     pub pod_networks: Vec<IpNet>,
+    #[serde(default)]
+    pub marks: Marks,
+}
+
+/// What a Node says of its coming and going. Nothing is decided by it, unless `[drain]` asks for that.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Marks {
+    /// `spec.unschedulable`: it is cordoned.
+    pub cordoned: bool,
+    /// The keys of its taints, in order, each once.
+    pub taints: Vec<String>,
+    /// The annotation [`Marks::DRAIN`].
+    pub drain: Option<String>,
+}
+
+impl Marks {
+    /// What the Node's own agent says of a drain.
+    pub const DRAIN: &'static str = "crier.dev/drain";
 }
 
 impl Node {

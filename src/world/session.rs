@@ -1,6 +1,7 @@
 //! What a BGP session tells of itself beyond its state: the rest of [`super::SessionReport`], as commands and metrics show
 //! it. Floor 1. No decision reads it but `plan::reach`, which reads the address alone, so it may change as often as it likes.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::IpNet;
@@ -36,6 +37,33 @@ pub struct SessionDetail {
     pub address: Option<ScopedAddress>,
     /// When the peer is dialled next, while no connection is under way.
     pub next_attempt_at: Option<Timestamp>,
+    /// What became of the session that the agent before this one had with the peer; `None` where it had none.
+    pub former: Option<FormerSession>,
+}
+
+/// What became of the session that the agent before had with a peer, at the start of this agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FormerSession {
+    /// It goes on. `after_crash`: the agent before died without a word, and its routes are sent again as far as they are not known.
+    TakenOver { after_crash: bool },
+    /// It does not go on, for the reason in the text. `routes_kept`: graceful restart was agreed, so the router keeps the routes for a
+    /// while; without it, it drops them until the new session.
+    Lost { why: String, routes_kept: bool },
+}
+
+/// As `crier bgp peers` shows it.
+impl fmt::Display for FormerSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FormerSession::TakenOver { after_crash: false } => f.write_str("taken over in a restart"),
+            FormerSession::TakenOver { after_crash: true } => f.write_str("taken over after a crash"),
+            FormerSession::Lost { why, routes_kept } => {
+                let routes = if *routes_kept { "kept by graceful restart" } else { "withdrawn until the new session" };
+                write!(f, "not taken over: {why}; routes {routes}")
+            }
+        }
+    }
 }
 
 impl SessionDetail {
@@ -57,6 +85,9 @@ pub struct NegotiatedReport {
     pub keepalive_time_millis: Option<u64>,
     /// Octets, header included.
     pub max_message_len: usize,
+    /// The peer keeps our routes for a while when the connection is lost (RFC 4724).
+    #[serde(default)]
+    pub graceful_restart: bool,
     /// IPv4 and IPv6, carried or not.
     pub families: Vec<CarriedFamily>,
     pub capabilities: Capabilities,

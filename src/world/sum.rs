@@ -86,6 +86,10 @@ pub struct World {
     pub data_path: DataPath,
     /// What operators wanted of peers, by the name of the `[[bgp.peer]]`.
     pub peer_orders: OrdMap<PeerName, PeerOrders>,
+    /// Why a drain that the Node asks for is not begun.
+    pub drain_refused: Option<HostProblem>,
+    /// Why the Node does not show how it stands with a drain.
+    pub node_not_marked: Option<HostProblem>,
     /// This node is being drained.
     pub drain: Option<Arc<Drain>>,
     pub fail_static: bool,
@@ -178,6 +182,8 @@ impl Default for World {
             vrf_problems: Vec::new(),
             data_path: DataPath::UNWATCHED,
             peer_orders: OrdMap::new(),
+            drain_refused: None,
+            node_not_marked: None,
             drain: None,
             cluster_config: ClusterConfig::default(),
             cluster_texts: Arc::default(),
@@ -331,6 +337,14 @@ impl World {
             // The planner goes by it; the World has no opinions.
             Fact::Config(_) => Touched::Everything,
             Fact::Peer(peer, order) => self.order(peer, order),
+            Fact::DrainRefused(problem) => {
+                self.drain_refused = problem;
+                Touched::Nothing
+            }
+            Fact::NodeNotMarked(problem) => {
+                self.node_not_marked = problem;
+                Touched::Nothing
+            }
             Fact::Drain(drain) => everything_if(std::mem::replace(&mut self.drain, drain.clone()) != drain),
             // With the lists complete there is nothing left to be patient for.
             Fact::Leaving => everything_if(!std::mem::replace(&mut self.leaving, true)),

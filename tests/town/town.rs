@@ -692,6 +692,7 @@ impl Town {
                 addresses: vec![host.ip],
                 boot_id: None,
                 pod_networks: Vec::new(),
+                marks: Default::default(),
             };
             facts.push(Fact::Node(host.name.clone(), Some(Arc::new(node))));
         }

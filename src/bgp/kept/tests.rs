@@ -59,7 +59,9 @@ pub(in crate::bgp) fn kept() -> KeptSession {
             next_hops: NextHops { v4: Some("10.0.0.11".parse().unwrap()), v6: None },
             owes_end_of_rib: BTreeSet::new(),
             owes_refresh: BTreeSet::from([Family::V4]),
+            outdated: Vec::new(),
         },
+        recovered: None,
     }
 }
 

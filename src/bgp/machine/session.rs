@@ -565,7 +565,8 @@ fn restart_hold_timer(liveness: &mut Option<Liveness>, now: Instant) {
     }
 }
 
-fn send_hold_time(hold_time: Duration) -> Duration {
+/// RFC 9687 §6: how long a peer may take nothing of what is to be sent.
+pub(in crate::bgp) fn send_hold_time(hold_time: Duration) -> Duration {
     LEAST_SEND_HOLD_TIME.max(hold_time * 2)
 }
 

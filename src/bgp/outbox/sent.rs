@@ -23,12 +23,15 @@ pub struct Sent {
     pub owes_end_of_rib: BTreeSet<Family>,
     /// The families whose routes the peer has requested again, and does not have all yet.
     pub owes_refresh: BTreeSet<Family>,
+    /// Prefixes that the peer has, nobody knows with what attributes: they are announced again, or withdrawn. None is in `routes`.
+    #[serde(default)]
+    pub outdated: Vec<IpNet>,
 }
 
 impl Sent {
     /// How many prefixes the peer has.
     pub fn count(&self) -> usize {
-        self.routes.iter().map(|routes| routes.prefixes.len()).sum()
+        self.routes.iter().map(|routes| routes.prefixes.len()).sum::<usize>() + self.outdated.len()
     }
 }
 
@@ -66,17 +69,33 @@ impl Outbox {
             prefixes.iter().try_for_each(|prefix| outbox.note_sent(*prefix, attributes))?;
         }
         outbox.passed_count = outbox.wanted.len();
+        sent.outdated.iter().try_for_each(|prefix| outbox.note_outdated(*prefix))?;
         Ok(outbox)
     }
 
-    fn note_sent(&mut self, prefix: IpNet, attributes: &Arc<RouteAttributes>) -> Result<(), SentFault> {
+    /// It is withdrawn, unless it is wanted before that: then it is announced.
+    fn note_outdated(&mut self, prefix: IpNet) -> Result<(), SentFault> {
+        let family = self.carried(prefix)?;
+        self.sent_count += 1;
+        self.pending.of_mut(family).withdrawals.insert(prefix);
+        let known = self.wanted.contains_key(&prefix) || self.held.insert(prefix, Held::Outdated).is_some();
+        if known { Err(SentFault::Twice(prefix)) } else { Ok(()) }
+    }
+
+    /// The family of a prefix that was sent.
+    fn carried(&self, prefix: IpNet) -> Result<Family, SentFault> {
         let family = Family::of(prefix.addr());
         if prefix.trunc() != prefix {
             return Err(SentFault::NoNetwork(prefix));
         }
-        if !self.packer.negotiated(family) {
-            return Err(SentFault::NotNegotiated(prefix));
+        match self.packer.negotiated(family) {
+            true => Ok(family),
+            false => Err(SentFault::NotNegotiated(prefix)),
         }
+    }
+
+    fn note_sent(&mut self, prefix: IpNet, attributes: &Arc<RouteAttributes>) -> Result<(), SentFault> {
+        let family = self.carried(prefix)?;
         self.sent_count += 1;
         let known = match self.packer.judge(family, attributes) {
             Ok(()) => self.wanted.insert(prefix, Arc::clone(attributes)).is_some(),
@@ -116,6 +135,7 @@ impl Outbox {
                 .filter(|family| self.pending.of(*family).owes_end_of_rib)
                 .collect(),
             owes_refresh: Family::BOTH.into_iter().filter(|family| self.owes_refresh(*family)).collect(),
+            outdated: Vec::new(),
         }
     }
 

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 
 use super::{Connection, Protection, Remains, describe};
 use crate::bgp::kept::{KeptFault, KeptSession, Signature};
+use crate::bgp::ledger::Uncertain;
 use crate::bgp::machine::negotiation::Negotiated;
 use crate::bgp::wire::{Dialect, Message, Notification};
 
@@ -19,6 +20,8 @@ use crate::bgp::wire::{Dialect, Message, Notification};
 pub struct KeptConnection {
     pub state: KeptSession,
     pub socket: OwnedFd,
+    /// Its agent died without a word, and the state is what its ledger says.
+    pub after_crash: bool,
 }
 
 /// Why a session cannot be taken over. Its socket is closed.
@@ -32,14 +35,26 @@ pub enum KeptError {
     Ended(String),
     #[error("its connection is between {there:?}, and the session that was written down is between {written:?}")]
     Ends { there: Box<(SocketAddr, SocketAddr)>, written: Box<(SocketAddr, SocketAddr)> },
+    #[error(transparent)]
+    Uncertain(#[from] Uncertain),
+    #[error("its ledger cannot be read: {0}")]
+    Unreadable(String),
+    #[error("the agent died within {0} s of taking it over from one that had died too")]
+    Suspect(u64),
 }
 
 impl KeptConnection {
     /// A session as an agent left it: the text, and the socket.
     pub fn open(text: &[u8], socket: OwnedFd) -> Result<KeptConnection, KeptError> {
         let state = KeptSession::parse(text)?;
+        KeptConnection::check(&state, &socket)?;
+        Ok(KeptConnection { state, socket, after_crash: false })
+    }
+
+    /// Whether this is the socket of that session, and connected.
+    pub(super) fn check(state: &KeptSession, socket: &OwnedFd) -> Result<(), KeptError> {
         let ends = {
-            let socket = SockRef::from(&socket);
+            let socket = SockRef::from(socket);
             let is = |domain: Domain| domain == Domain::IPV4 || domain == Domain::IPV6;
             let tcp = socket.r#type().ok() == Some(Type::STREAM)
                 && socket.domain().is_ok_and(is)
@@ -57,7 +72,7 @@ impl KeptConnection {
         if ends != written {
             return Err(KeptError::Ends { there: Box::new(ends), written: Box::new(written) });
         }
-        Ok(KeptConnection { state, socket })
+        Ok(())
     }
 
     /// Ends the session although a new one follows soon: the peer is told, unless it would drop our routes for that.
@@ -81,7 +96,7 @@ impl KeptConnection {
 
     /// The connection, ready to be read and written where it was left.
     pub(in crate::bgp) fn resume(self) -> io::Result<(KeptSession, Connection)> {
-        let KeptConnection { mut state, socket } = self;
+        let KeptConnection { mut state, socket, after_crash: _ } = self;
         let stream = std::net::TcpStream::from(socket);
         stream.set_nonblocking(true)?;
         let unwritten = std::mem::take(&mut state.unwritten);
@@ -96,7 +111,7 @@ impl Connection {
     pub(in crate::bgp) fn keep(self, mut state: KeptSession) -> Option<KeptConnection> {
         let Remains { socket, unread, unwritten } = self.take_apart().ok().flatten()?;
         (state.unread, state.unwritten) = (unread, unwritten);
-        Some(KeptConnection { state, socket })
+        Some(KeptConnection { state, socket, after_crash: false })
     }
 }
 

@@ -141,10 +141,67 @@ pub(super) fn ttl_of_syn(socket: BorrowedFd<'_>) -> io::Result<Option<u8>> {
 
 /// How long ago the other end of a connection acknowledged something, to a tick of the kernel.
 pub(super) fn since_acknowledgement(socket: BorrowedFd<'_>) -> io::Result<Duration> {
-    // As much of `struct tcp_info` as is needed: eight octets, then numbers of 32 bits, of which this is the thirteenth. Every
-    // kernel since 2.6 has these.
+    // Eight octets, then numbers of 32 bits, of which this is the thirteenth. Every kernel since 2.6 has these.
     const LAST_ACK_RECEIVED: usize = 8 + 12 * 4;
-    let mut info = [0_u8; LAST_ACK_RECEIVED + 4];
+    let info: [u8; LAST_ACK_RECEIVED + 4] = tcp_info(socket)?;
+    let millis = info.last_chunk().ok_or(io::ErrorKind::Unsupported)?;
+    Ok(Duration::from_millis(u64::from(u32::from_ne_bytes(*millis))))
+}
+
+/// How far a connection is, in octets of either direction. The counts begin somewhere near 0; only their differences mean something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Taken {
+    /// What the kernel took from whoever writes, be it sent or acknowledged or not.
+    pub(super) written: u64,
+    /// What it gave to whoever reads.
+    pub(super) read: u64,
+}
+
+/// See [`Taken`]. An error also where the connection is not established any more.
+pub(super) fn taken(socket: BorrowedFd<'_>) -> io::Result<Taken> {
+    // Between two of these questions the peer may acknowledge or send something.
+    for _ in 0..100 {
+        let before = passed(socket)?;
+        let unacknowledged = queued(socket, libc::TIOCOUTQ)?;
+        let unread = queued(socket, libc::FIONREAD)?;
+        if before == passed(socket)? {
+            let (acknowledged, received) = before;
+            return Ok(Taken { written: acknowledged + unacknowledged, read: received.saturating_sub(unread) });
+        }
+    }
+    Err(io::Error::other("the peer sends or acknowledges without a pause"))
+}
+
+/// `tcpi_bytes_acked` and `tcpi_bytes_received` (RFC 4898), which Linux has since 4.1.
+fn passed(socket: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    // Eight octets, 24 numbers of 32 bits, two of 64 bits, and then these.
+    const ACKNOWLEDGED: usize = 8 + 24 * 4 + 2 * 8;
+    const ESTABLISHED: u8 = 1;
+    let info: [u8; ACKNOWLEDGED + 16] = tcp_info(socket)?;
+    if info[0] != ESTABLISHED {
+        return Err(io::Error::new(io::ErrorKind::NotConnected, "the peer has closed it"));
+    }
+    let counts: &[u8; 16] = info.last_chunk().ok_or(io::ErrorKind::Unsupported)?;
+    let (acknowledged, received) = counts.split_at(8);
+    let number = |octets: &[u8]| octets.first_chunk().map(|octets| u64::from_ne_bytes(*octets));
+    number(acknowledged).zip(number(received)).ok_or_else(|| io::ErrorKind::Unsupported.into())
+}
+
+/// SIOCOUTQ or SIOCINQ, as tcp(7) has them under the names of terminals.
+fn queued(socket: BorrowedFd<'_>, which: libc::Ioctl) -> io::Result<u64> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: both requests write one int, and nothing else, to where the pointer leads; the descriptor is borrowed from an open
+    // socket.
+    let got = unsafe { libc::ioctl(socket.as_raw_fd(), which, &raw mut count) };
+    match got {
+        0 => u64::try_from(count).map_err(io::Error::other),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// As much of the front of `struct tcp_info` as is asked for, all of it or an error.
+fn tcp_info<const LEN: usize>(socket: BorrowedFd<'_>) -> io::Result<[u8; LEN]> {
+    let mut info = [0_u8; LEN];
     let mut len = libc::socklen_t::try_from(info.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     // SAFETY: the pointer is to `info`, whose length is in `len`; the kernel writes no more than that, and the descriptor is
     // borrowed from an open socket.
@@ -154,11 +211,9 @@ pub(super) fn since_acknowledgement(socket: BorrowedFd<'_>) -> io::Result<Durati
     if got != 0 {
         return Err(io::Error::last_os_error());
     }
-    match info.last_chunk() {
-        Some(millis) if usize::try_from(len).is_ok_and(|len| len >= info.len()) => {
-            Ok(Duration::from_millis(u64::from(u32::from_ne_bytes(*millis))))
-        }
-        Some(_) | None => Err(io::ErrorKind::Unsupported.into()),
+    match usize::try_from(len).is_ok_and(|len| len >= info.len()) {
+        true => Ok(info),
+        false => Err(io::ErrorKind::Unsupported.into()),
     }
 }
 

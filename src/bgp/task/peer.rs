@@ -40,12 +40,13 @@ use crate::bgp::outbox::refreshes::{RefreshStep, Refreshes};
 use crate::bgp::outbox::{NextHops, Outbox, Routes};
 use crate::bgp::settings;
 use crate::bgp::socket::kept::KeptConnection;
+use crate::bgp::socket::ledger::Safe;
 use crate::bgp::socket::{Connection, ConnectionEvent, Endpoint, describe};
 use crate::bgp::wire::{Cease, Dialect, Message, Notification, NotificationReason};
 use crate::clock;
 use crate::config;
 use crate::names::PeerName;
-use crate::world::{BfdSessions, Fact, SessionDetail, SessionReport};
+use crate::world::{BfdSessions, Fact, FormerSession, SessionDetail, SessionReport};
 
 /// What the peer should be told, whole; newest wins.
 #[derive(Debug, Clone)]
@@ -86,6 +87,16 @@ pub(super) struct Channels {
     pub facts: mpsc::Sender<Fact>,
     /// How the BFD sessions of all peers stand.
     pub bfd: watch::Receiver<BfdSessions>,
+    /// `None`: nobody keeps a session over a crash.
+    pub safe: Option<Safe>,
+}
+
+/// What the agents before have left of the peer.
+pub(super) struct Before {
+    pub restart: Restart,
+    /// The task begins with this session.
+    pub kept: Option<KeptConnection>,
+    pub former: Option<FormerSession>,
 }
 
 /// How many last NOTIFICATIONs may be under way at once. Beyond that, as in a flood, a connection is closed without one.
@@ -103,22 +114,22 @@ const CLOCK_TICK: Duration = Duration::from_millis(50);
 /// Messages moved from the outbox to the socket between two looks at everything else: short ones fill one write.
 const MESSAGES_PER_TURN: usize = 256;
 
-/// Runs the sessions with one peer until it is told to leave. `kept`: begins with the established session of an agent before this
-/// one. Nothing is sent on it that its peer has, and no route at all before the first desired state that is complete.
+/// Runs the sessions with one peer until it is told to leave. On the established session of an agent before this one nothing is sent
+/// that its peer has, as far as that is known, and no route at all before the first desired state that is complete.
 pub(super) async fn run(
     name: PeerName,
     settings: Arc<config::Peer>,
     address: ScopedAddress,
     router_id: Ipv4Addr,
-    (restart, kept): (Restart, Option<KeptConnection>),
+    Before { restart, kept, mut former }: Before,
     channels: Channels,
 ) {
-    let Channels { mut desired, mut inbound, mut leave, facts, mut bfd } = channels;
+    let Channels { mut desired, mut inbound, mut leave, facts, mut bfd, safe } = channels;
     let now = clock::now();
     let newest = desired.borrow_and_update().clone();
     let offer = settings::local_offer(&settings, &address, router_id, restart);
     let endpoint = settings::endpoint(&settings, address);
-    let (peering, resumption) = handover::begin(&name, &endpoint, offer, kept, now);
+    let (peering, resumption) = handover::begin(&name, &endpoint, offer, kept, &mut former, now);
     let mut task = PeerTask {
         peering: if settings.bfd_strict { peering.needing_path() } else { peering },
         endpoint,
@@ -134,6 +145,9 @@ pub(super) async fn run(
         restart,
         leaving: false,
         path_losses: 0,
+        former,
+        recovered: None,
+        safe,
         name,
         settings,
     };
@@ -148,6 +162,7 @@ pub(super) async fn run(
     task.carry_out(actions);
     loop {
         task.fill();
+        task.keep_ledger();
         task.observe();
         let deadline = task.next_deadline();
         tokio::select! {
@@ -217,6 +232,12 @@ struct PeerTask {
     leaving: bool,
     /// How often BFD has lost the path. A loss concerns the session that stood at that time, and none that came after.
     path_losses: u64,
+    /// What became of the session of the agent before.
+    former: Option<FormerSession>,
+    /// When the session that stands was last taken over from an agent that had died without a word, since the kernel booted.
+    recovered: Option<Duration>,
+    /// Where the session is entrusted to whoever keeps it over a crash; `None` where nobody does.
+    safe: Option<Safe>,
 }
 
 impl PeerTask {
@@ -238,6 +259,7 @@ impl PeerTask {
             match outbound.outbox.poll_message() {
                 Ok(Some(message)) => {
                     self.counters.sent.update += 1;
+                    outbound.has_news = true;
                     socket.queue_routes(message);
                 }
                 Ok(None) => {
@@ -379,6 +401,9 @@ impl PeerTask {
     /// What is open goes on with the new settings.
     fn follow_settings(&mut self, settings: Arc<config::Peer>) {
         self.settings = settings;
+        if let Some(outbound) = &mut self.outbound {
+            outbound.has_news = true;
+        }
         let endpoint = settings::endpoint(&self.settings, self.endpoint.peer.clone());
         let before = std::mem::replace(&mut self.endpoint, endpoint);
         let now = clock::now();
@@ -586,7 +611,12 @@ impl PeerTask {
             ignores: false,
             outbox,
             refreshes: Refreshes::default(),
+            has_news: false,
+            without_ledger: false,
         });
+        self.recovered = None;
+        // Before the first route is queued.
+        self.begin_ledger();
     }
 
     /// Logs each reason why there is no session once, not each time.
@@ -658,6 +688,7 @@ impl PeerTask {
                 too_long,
                 address: Some(self.endpoint.peer.clone()),
                 next_attempt_at: self.report.counts.next_attempt.map(clock::wall_timestamp_of),
+                former: self.former.clone(),
             }),
         };
         self.report.told(clock::now());

@@ -988,5 +988,6 @@ async fn with_ttl_security_on_both_ends_a_session_comes_up_and_with_a_router_bet
 }
 
 mod bfd;
+mod crash;
 mod graceful;
 mod kept;

@@ -6,6 +6,7 @@ pub mod api;
 pub mod bfd;
 pub mod bgp;
 pub mod communities;
+pub mod drain;
 pub mod egress;
 pub mod host;
 pub mod kubernetes;
@@ -51,6 +52,7 @@ pub static SECTIONS: &[&Section] = &[
     vrf::Vrf::SECTION,
     vrf::VrfRoute::SECTION,
     egress::EgressSettings::SECTION,
+    drain::DrainSettings::SECTION,
     host::Host::SECTION,
     log::Log::SECTION,
 ];

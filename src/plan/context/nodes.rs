@@ -37,6 +37,7 @@ pub(super) fn known_nodes<'a>(
         addresses: Vec::new(),
         boot_id: None,
         pod_networks: Vec::new(),
+        marks: Default::default(),
     };
     Cow::Owned(OrdMap::unit(me.clone(), Arc::new(this)))
 }

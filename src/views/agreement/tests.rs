@@ -39,6 +39,7 @@ fn planner(config: &str) -> Planner {
             addresses,
             boot_id: None,
             pod_networks: Vec::new(),
+            marks: Default::default(),
         };
         planner.apply(Fact::Node(name.into(), Some(Arc::new(node))));
     }

@@ -46,7 +46,7 @@ impl Namespace {
     /// Like [`crier`](Self::crier), with a chance to add arguments and environment to the command first.
     #[track_caller]
     pub fn crier_with(&self, node: &str, configuration: &str, change: impl FnOnce(&mut Command)) -> Crier {
-        self.crier_of(Unit::default(), node, configuration, change)
+        self.crier_of(Unit::without_store(), node, configuration, change)
     }
 
     /// Like [`crier`](Self::crier) as a unit of the service manager that the harness plays, which keeps what the agent stores:

@@ -31,11 +31,18 @@ pub struct Unit {
 
 #[derive(Debug, Default)]
 struct Shared {
+    /// As without `FileDescriptorStoreMax=`: what an agent stores is closed.
+    without_store: bool,
     notices: Vec<String>,
     stored: Vec<(String, OwnedFd)>,
 }
 
 impl Unit {
+    /// One that stores nothing: the connections of an agent end with it.
+    pub fn without_store() -> Unit {
+        Unit { shared: Arc::new(Mutex::new(Shared { without_store: true, ..Shared::default() })) }
+    }
+
     /// Everything that the agent of the last start has told, one text for each message.
     pub fn notices(&self) -> Vec<String> {
         self.shared().notices.clone()
@@ -69,7 +76,10 @@ impl Unit {
         let fields: BTreeMap<&str, &str> = text.lines().filter_map(|line| line.split_once('=')).collect();
         let name = fields.get("FDNAME").copied().unwrap_or("stored");
         let mut shared = self.shared();
-        if fields.contains_key("FDSTORE") {
+        if fields.contains_key("FDSTORE") && !shared.without_store {
+            // As systemd: what is stored already, under whatever name, is not stored again.
+            let news = |descriptor: &OwnedFd| !shared.stored.iter().any(|(_, known)| same_file(known, descriptor));
+            descriptors.retain(news);
             shared.stored.extend(descriptors.drain(..).map(|descriptor| (name.to_owned(), descriptor)));
         }
         if fields.contains_key("FDSTOREREMOVE") {
@@ -141,6 +151,11 @@ fn executable(path: &Path, text: &str) -> io::Result<()> {
     }
     fs::write(path, text)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+}
+
+fn same_file(one: &OwnedFd, other: &OwnedFd) -> bool {
+    let identity = |descriptor: &OwnedFd| rustix::fs::fstat(descriptor).map(|stat| (stat.st_dev, stat.st_ino));
+    identity(one).is_ok_and(|one| identity(other) == Ok(one))
 }
 
 /// A copy with a number that is in nobody's way.

@@ -318,6 +318,41 @@ fn an_agent_that_starts_while_the_api_server_is_away_announces_what_it_remembers
 }
 
 #[test]
+fn an_agent_whose_last_known_state_is_too_old_announces_nothing_before_the_api_server_answers() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let mut scene = Scene::new(&rack, 1);
+    let kept = scene.agents[0].socket().with_file_name("state").join("world.jsonl");
+    eventually("the agent has written down what it knows", secs(10), || {
+        let text = std::fs::read_to_string(&kept).unwrap_or_default();
+        if text.contains(&format!("[\"{HELD}\"]")) { Ok(()) } else { Err(text) }
+    });
+    scene.faults.go_away();
+    scene.agents.remove(0).kill();
+    scene.wait_route(HELD, 0);
+    let file = std::fs::File::options().append(true).open(&kept).expect("it is there");
+    let written = file.metadata().and_then(|metadata| metadata.modified()).expect("it has a time");
+    file.set_modified(written - secs(3600)).expect("its time can be set");
+    let access = scene.metal.access_by(Proof::Token, scene.faults.url());
+    let node = scene.metal.site.node(0);
+    let agent = node.crier(node.name(), &format!("{access}{CONFIGURATION}[state]\nmax-age = \"30m\"\n"));
+    agent.wait_ready(secs(40));
+    scene.bird.wait_established("node1", secs(20));
+    throughout("nothing is announced", secs(3), || match scene.next_hops(HELD) {
+        0 => Ok(()),
+        hops => Err(format!("{hops} next hops")),
+    });
+    let problems = agent.status()["problems"].to_string();
+    assert!(problems.contains("is older than [state] max-age: nothing is announced before"), "{problems}");
+    assert!(!text(&agent.verb("status").stdout).contains("acting on what was remembered"), "nothing was");
+    scene.faults.come_back();
+    scene.wait_route(HELD, 1);
+    eventually("nothing is left of it", secs(10), || {
+        let problems = agent.status()["problems"].to_string();
+        if problems.contains("max-age") { Err(problems) } else { Ok(()) }
+    });
+}
+
+#[test]
 fn another_agent_allocates_soon_after_the_one_that_did_dies_and_at_once_after_it_leaves() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let mut scene = Scene::new(&rack, 2);

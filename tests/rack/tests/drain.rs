@@ -191,3 +191,43 @@ fn routes_say_graceful_shutdown_first_and_go_last_also_across_a_restart() {
     });
     eventually_equal("the route is gone", secs(10), &String::new(), seen);
 }
+
+#[test]
+fn a_cordoned_node_is_drained_where_that_is_followed_and_an_uncordoned_one_comes_back() {
+    let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Crier, Need::Nft]) else { return };
+    let lan = two_nodes(&rack);
+    let names: Vec<String> = lan.site.nodes.iter().map(|node| node.name().to_owned()).collect();
+    let cordon = |cordoned: &[usize]| {
+        let node = |(number, name): (usize, &String)| {
+            let out = cordoned.contains(&number);
+            format!("---\napiVersion: v1\nkind: Node\nmetadata: {{ name: {name} }}\nspec: {{ unschedulable: {out} }}\n")
+        };
+        lan.manifests.write("nodes.yaml", &names.iter().enumerate().map(node).collect::<String>());
+    };
+    cordon(&[]);
+    let agents = lan.agents_with(&format!("{}[drain]\nfollow-cordon = true\ntimeout = \"2s\"\n", lan.configuration()));
+    let owner = lan.owner(ADDRESS);
+    let (leaving, other) = (&agents[owner], &agents[1 - owner]);
+    cordon(&[owner]);
+    eventually("it is drained", secs(30), || {
+        let drain = drain(leaving);
+        if drain["stage"] == "drained" && drain["follows"] == true { Ok(()) } else { Err(drain.to_string()) }
+    });
+    assert_eq!(drain(leaving)["reason"], "the Node is cordoned");
+    lan.answered_by(ADDRESS, &[other.node()]);
+    cordon(&[0, 1]);
+    eventually("the last node stays, and says so", secs(20), || {
+        let problems = rack::lan::problems(other);
+        if problems.contains("the Node is cordoned, and this node is not drained") { Ok(()) } else { Err(problems) }
+    });
+    assert_eq!(drain(other), Value::Null);
+    cordon(&[]);
+    eventually("it takes part again", secs(20), || {
+        let drain = drain(leaving);
+        if drain.is_null() { Ok(()) } else { Err(drain.to_string()) }
+    });
+    eventually("nothing is left of the refusal", secs(20), || {
+        let problems = rack::lan::problems(other);
+        if problems.contains("cordoned") { Err(problems) } else { Ok(()) }
+    });
+}

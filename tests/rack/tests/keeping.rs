@@ -284,3 +284,43 @@ fn an_agent_that_may_not_have_the_lease_says_so() {
     wait_problem(&agent, &["the Lease kube-system/crier", "403", "crier rbac"]);
     assert_eq!(agent.verb("status").status.code(), Some(1));
 }
+
+#[test]
+fn a_drain_is_shown_on_the_node_and_a_right_that_is_missing_is_told_and_holds_nothing_up() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let metal = Metal::new(&rack, 2);
+    let agents = metal.agents(&format!("{LAN}[drain]\nfollow-cordon = true\ntimeout = \"1s\"\n"));
+    let (agent, name) = (&agents[0], agents[0].node().to_owned());
+    agent.wait_ready(secs(20));
+    let shown = || {
+        let node = metal.get(&format!("node/{name}")).expect("the Node is there");
+        node["metadata"]["annotations"]["crier.dev/drain"].as_str().unwrap_or_default().to_owned()
+    };
+    metal.kubectl(&format!("cordon {name}"));
+    eventually("the Node shows that it is drained", secs(20), || {
+        let shown = shown();
+        if shown.starts_with("drained, since 2") && shown.ends_with("Z: the Node is cordoned") {
+            Ok(())
+        } else {
+            Err(shown)
+        }
+    });
+    let since = agent.status()["drain"]["since"].as_str().unwrap_or("no time").to_owned();
+    assert!(shown().contains(&since[..19]), "{} is not since {since}", shown());
+    metal.kubectl(&format!("uncordon {name}"));
+    eventually_equal("the Node shows nothing any more", secs(20), &String::new(), shown);
+    eventually_equal("it takes part again", secs(5), &Value::Null, || agent.status()["drain"].clone());
+
+    metal.cluster.allow_crier(&json!([
+        { "apiGroups": [""], "resources": ["services", "nodes", "namespaces"], "verbs": ["get", "list", "watch"] },
+        { "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"] },
+    ]));
+    // Until the API server goes by it.
+    rest(secs(2));
+    metal.kubectl(&format!("cordon {name}"));
+    wait_problem(agent, &["forbids to patch nodes/status of", "crier rbac"]);
+    eventually_equal("it is drained all the same", secs(20), &json!("drained"), || {
+        agent.status()["drain"]["stage"].clone()
+    });
+    assert_eq!(shown(), "");
+}

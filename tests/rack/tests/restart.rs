@@ -74,6 +74,17 @@ impl Town {
         });
     }
 
+    /// While the agent runs, systemd has the two sessions that stand, for the case that it dies, and nothing else.
+    #[track_caller]
+    fn stores_only_what_stands(&self) {
+        let expected = ["bgp-live-ledger-", "bgp-live-ledger-", "bgp-live-socket-", "bgp-live-socket-"];
+        let expected: Vec<String> = expected.into_iter().map(str::to_owned).collect();
+        eventually_equal("what systemd has of two sessions that stand", secs(5), &expected, || {
+            let names = self.crier.unit().stored().into_iter();
+            names.map(|name| name.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned()).collect()
+        });
+    }
+
     /// The log of the agent that runs now: those before it wrote into the same file.
     fn log_since_start(&self) -> String {
         let log = self.crier.process().log();
@@ -152,7 +163,7 @@ fn a_restart_is_no_event_for_the_router_and_costs_no_request() {
         let events = town.bird.process().log().split_off(before.len());
         assert!(!events.contains("signed") && !events.contains("plain"), "round {round}: the router logged {events}");
         assert_eq!(town.established(), [1, 1]);
-        assert_eq!(town.crier.unit().stored(), Vec::<String>::new(), "the store is empty while the agent runs");
+        town.stores_only_what_stands();
         let peer = &town.crier.json("bgp peers signed")["peers"][0];
         assert_eq!((&peer["state"], &peer["prefixes_sent"]), (&"Established".into(), &2.into()), "{peer}");
     }
@@ -275,7 +286,7 @@ fn what_comes_back_and_is_no_session_is_refused_and_a_new_session_follows() {
         town.bird.wait_established("signed", secs(20));
         town.bird.wait_established("plain", secs(20));
         town.has(&["198.51.100.1/32", "203.0.113.1/32", "2001:db8::1/128"]);
-        assert_eq!(town.crier.unit().stored(), Vec::<String>::new(), "round {round}: {why}");
+        town.stores_only_what_stands();
     }
     let [one, other] = town.established();
     assert_eq!(one + other, 2 + 5, "the session beside the refused one went on each time");
@@ -345,6 +356,63 @@ fn an_agent_that_knows_nothing_yet_withdraws_nothing() {
     assert_eq!(town.established(), [1, 1]);
 }
 
+/// The sessions are in systemd's store while the agent runs: the next one reads on and writes on, and tells the routes once more at most.
+#[test]
+fn a_killed_agent_is_no_event_for_the_router_and_costs_no_request() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let mut town = Town::new(&rack);
+    let client = town.site.outside("client");
+    let asking = ask_web(&client);
+    town.stores_only_what_stands();
+    let (before, heard) = (town.bird.process().log(), town.capture.bgp().len());
+    town.crier.kill();
+    rest(secs(1));
+    let configuration = town.configuration();
+    town.crier.start_again(&configuration);
+    town.goes_on(2);
+    rest(KEEPALIVES);
+    let unexpected: Vec<BgpMessage> = town.capture.bgp().into_iter().skip(heard).collect();
+    let unexpected: Vec<&BgpMessage> = unexpected
+        .iter()
+        .filter(|message| match &message.kind {
+            BgpKind::Keepalive => false,
+            BgpKind::Update(update) => !update.withdrawn.is_empty(),
+            _ => true,
+        })
+        .collect();
+    assert!(unexpected.is_empty(), "routes may be told again, and nothing else: {unexpected:?}");
+    let events = town.bird.process().log().split_off(before.len());
+    assert!(!events.contains("signed") && !events.contains("plain"), "the router logged {events}");
+    assert_eq!(town.established(), [1, 1]);
+    let log = town.log_since_start();
+    assert_eq!(log.matches("session taken over from the agent before").count(), 2, "{log}");
+    let peer = &town.crier.json("bgp peers signed")["peers"][0];
+    assert_eq!(peer["session"]["former"]["taken-over"]["after_crash"].as_bool(), Some(true), "{peer}");
+    town.stores_only_what_stands();
+    let outcomes = asking.stop();
+    assert_eq!(outcomes.lost(), 0, "{outcomes}");
+}
+
+#[test]
+fn an_agent_that_dies_again_at_once_leaves_no_session_to_the_next() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let mut town = Town::new(&rack);
+    let configuration = town.configuration();
+    for sessions in [2, 0] {
+        town.stores_only_what_stands();
+        town.crier.kill();
+        town.crier.start_again(&configuration);
+        town.crier.wait_ready(secs(30));
+        town.bird.wait_established("signed", secs(30));
+        town.bird.wait_established("plain", secs(30));
+        town.has(&["198.51.100.1/32", "203.0.113.1/32", "2001:db8::1/128"]);
+        let log = town.log_since_start();
+        assert_eq!(log.matches("session taken over from the agent before").count(), sessions, "{log}");
+        assert_eq!(log.contains("within 60 s of taking it over"), sessions == 0, "{log}");
+    }
+    assert_eq!(town.established(), [2, 2]);
+}
+
 /// A node with one Service and one session with a router, which tells of it by `routes`, and a client beyond the router.
 struct Crash {
     site: Site,
@@ -383,6 +451,8 @@ impl Crash {
         let client = self.site.outside("client");
         let asking = ask_web(&client);
         crier.kill();
+        // As where the unit has no FileDescriptorStoreMax: the connection ends with the agent.
+        crier.unit().forget();
         let began = rack::now();
         let mut stayed = true;
         while began.elapsed() < secs(1) {
@@ -396,6 +466,12 @@ impl Crash {
             rest(millis(20));
         }
         eventually("the route is there in the end", secs(20), || if has_route() { Ok(()) } else { Err("no route") });
+        let former =
+            if graceful_restart { "routes kept by graceful restart" } else { "routes withdrawn until the new session" };
+        let log = crier.process().log();
+        assert!(log.contains(former), "the log says what follows for the routes: {log}");
+        let told = crier.json("bgp peers tor")["peers"][0]["session"]["former"]["lost"].clone();
+        assert_eq!(told["routes_kept"].as_bool(), Some(graceful_restart), "{told}");
         rest(secs(2));
         stayed &= has_route();
         let outcomes = asking.stop();

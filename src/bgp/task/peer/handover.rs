@@ -16,9 +16,10 @@ use crate::bgp::outbox::Outbox;
 use crate::bgp::outbox::refreshes::Refreshes;
 use crate::bgp::outbox::sent::Sent;
 use crate::bgp::socket::kept::KeptConnection;
-use crate::bgp::socket::{Connection, Endpoint, describe};
+use crate::bgp::socket::{Connection, Endpoint, LedgerStep, describe};
 use crate::bgp::wire::{AfiSafi, Cease, Dialect, Frame, Message, Notification, Open, Parsed};
 use crate::names::PeerName;
+use crate::world::FormerSession;
 use crate::{clock, config};
 
 /// A session to go on with: its connection, and what was written down of it.
@@ -35,27 +36,32 @@ pub(super) fn begin(
     endpoint: &Endpoint,
     offer: LocalOffer,
     kept: Option<KeptConnection>,
+    former: &mut Option<FormerSession>,
     now: Instant,
 ) -> (Peering, Option<Resumption>) {
     let seed = fastrand::u64(..);
-    let resumed = kept.map(|kept| {
+    let Some(kept) = kept else { return (Peering::new(offer, seed, now), None) };
+    let (after_crash, routes_kept) = (kept.after_crash, kept.state.negotiated.graceful_restart);
+    let resumed = (|| {
         let (state, connection) = kept.resume().map_err(|error| describe(&error))?;
         let outbox = Outbox::resumed(&state.negotiated, &state.sent).map_err(|fault| fault.to_string())?;
         Ok::<_, String>((state, connection, outbox))
-    });
+    })();
     match resumed {
-        Some(Ok((state, connection, outbox))) => {
+        Ok((state, connection, outbox)) => {
             let passed = clock::since_boot().saturating_sub(state.since_boot);
-            info!(peer = %name, address = %endpoint.peer, away_millis = passed.as_millis(), "session taken over from the agent before");
+            let unsure = state.sent.outdated.len();
+            info!(peer = %name, address = %endpoint.peer, away_millis = passed.as_millis(), after_crash, routes_to_repeat = unsure, "session taken over from the agent before");
+            *former = Some(FormerSession::TakenOver { after_crash });
             let (negotiated, standing) = (state.negotiated.clone(), state.standing);
             let (peering, id) = Peering::resumed(offer, negotiated, standing, passed, seed, now);
             (peering, Some(Resumption { id, connection, state, outbox }))
         }
-        Some(Err(why)) => {
-            warn!(peer = %name, reason = why, "the session of the agent before cannot go on; a new one is opened");
+        Err(why) => {
+            warn!(peer = %name, reason = why, routes_kept, "the session of the agent before cannot go on; a new one is opened");
+            *former = Some(FormerSession::Lost { why, routes_kept });
             (Peering::new(offer, seed, now), None)
         }
-        None => (Peering::new(offer, seed, now), None),
     }
 }
 
@@ -84,8 +90,11 @@ impl PeerTask {
             ignores: false,
             outbox,
             refreshes,
+            has_news: false,
+            without_ledger: false,
             negotiated: state.negotiated,
         });
+        self.recovered = state.recovered;
         state.sent = Sent::default();
         if let Err(why) = signed {
             self.reset(id, Cease::OtherConfigurationChange, why);
@@ -124,19 +133,56 @@ impl PeerTask {
     }
 
     fn take_session(&mut self) -> Option<KeptConnection> {
-        let now = clock::now();
-        let standing = self.peering.standing(now)?;
-        let Outbound { connection: id, negotiated, local, remote, outbox, refreshes, .. } = self.outbound.take()?;
+        let state = self.written_down()?;
+        let Outbound { connection: id, .. } = self.outbound.take()?;
         let at = self.connections.iter().position(|(name, _)| *name == id)?;
+        let (_, connection) = self.connections.swap_remove(at);
+        self.peering.release(id);
+        connection.keep(state)
+    }
+
+    /// A ledger for the session, so that an agent after a crash can go on with it.
+    pub(super) fn begin_ledger(&mut self) {
+        self.step_ledger(true);
+    }
+
+    /// The same, for a session that has none yet; and a new log where the former has grown. Cheap where nothing is to do.
+    pub(super) fn keep_ledger(&mut self) {
+        self.step_ledger(false);
+    }
+
+    fn step_ledger(&mut self, is_new: bool) {
+        let (Some(safe), Some(outbound)) = (&self.safe, &self.outbound) else { return };
+        let Outbound { connection: id, without_ledger: false, has_news, .. } = *outbound else { return };
+        let Some(at) = self.connections.iter().position(|(name, _)| *name == id) else { return };
+        let step = self.connections[at].1.ledger_step(is_new, has_news && outbound.outbox.is_idle(), clock::now());
+        if step == LedgerStep::Nothing {
+            return;
+        }
+        let safe = safe.clone();
+        let Some(state) = self.written_down() else { return };
+        let kept = self.connections[at].1.keep_ledger(step, &state, &safe);
+        let Some(outbound) = &mut self.outbound else { return };
+        outbound.has_news = false;
+        if let Err(error) = kept {
+            outbound.without_ledger = true;
+            warn!(peer = %self.name, reason = describe(&error), "the session has no ledger: a crash of the agent would end it");
+        }
+    }
+
+    /// The established session at this moment, but for what its connection has read and not written.
+    fn written_down(&self) -> Option<KeptSession> {
+        let standing = self.peering.standing(clock::now())?;
+        let Outbound { connection: id, negotiated, local, remote, outbox, refreshes, .. } = self.outbound.as_ref()?;
         let mut sent = outbox.sent();
         sent.owes_refresh.extend(refreshes.owed().filter_map(AfiSafi::unicast_family).collect::<Vec<Family>>());
-        let theirs = self.counters.open_of(id).cloned();
+        let theirs = self.counters.open_of(*id).cloned();
         let ours = Open { capabilities: self.counters.offered().to_vec(), ..self.peering.open_message() };
-        let state = KeptSession {
+        Some(KeptSession {
             peer: self.name.clone(),
             address: self.endpoint.peer.clone(),
-            local,
-            remote: remote?,
+            local: *local,
+            remote: (*remote)?,
             router_id: self.router_id,
             settings: config::session_keys(&self.settings)
                 .into_iter()
@@ -145,17 +191,15 @@ impl PeerTask {
             signature: Signature::from(&self.endpoint.protection),
             open_sent: octets(&Message::Open(ours)).to_vec(),
             open_received: theirs.map(|open| octets(&Message::Open(open)).to_vec()).unwrap_or_default(),
-            negotiated,
+            negotiated: negotiated.clone(),
             standing,
             since_boot: clock::since_boot(),
             established_at: self.report.began_at(),
             unread: Vec::new(),
             unwritten: Vec::new(),
             sent,
-        };
-        let (_, connection) = self.connections.swap_remove(at);
-        self.peering.release(id);
-        connection.keep(state)
+            recovered: self.recovered,
+        })
     }
 }
 

@@ -31,6 +31,10 @@ pub(super) struct Outbound {
     pub(super) ignores: bool,
     pub(super) outbox: Outbox,
     pub(super) refreshes: Refreshes,
+    /// The session does not stand any more as its ledger began: an UPDATE was sent, or a setting has changed.
+    pub(super) has_news: bool,
+    /// It can have no ledger, and that was logged.
+    pub(super) without_ledger: bool,
 }
 
 impl Outbound {
@@ -67,6 +71,7 @@ impl Outbound {
             hold_time_secs: hold_time.map(|time| time.as_secs()),
             keepalive_time_millis: keepalive_time.map(millis),
             max_message_len: self.negotiated.max_message_len,
+            graceful_restart: self.negotiated.graceful_restart,
             families: vec![
                 carried(Family::V4, ipv4_unicast, v4.map(IpAddr::V4).or(v6_for_v4)),
                 carried(Family::V6, ipv6_unicast, v6),

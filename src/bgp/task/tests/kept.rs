@@ -9,13 +9,13 @@ async fn keep(mut bench: Bench) -> Vec<KeptConnection> {
     bench.shutdown.take().expect("stopped once").send(Parting::Keep(to)).expect("the speaker runs");
     bench.task.await.expect("the speaker ends well");
     let kept: Vec<KeptConnection> = kept.await.expect("it gives its sessions away");
-    let again = |KeptConnection { state, socket }: KeptConnection| {
+    let again = |KeptConnection { state, socket, after_crash: _ }: KeptConnection| {
         KeptConnection::open(&state.emit().expect("it can be written"), socket).expect("it can go on")
     };
     kept.into_iter().map(again).collect()
 }
 
-fn of_script(change: impl FnOnce(&mut config::Peer)) -> config::Peer {
+pub(super) fn of_script(change: impl FnOnce(&mut config::Peer)) -> config::Peer {
     let mut settings = settings("script", "127.0.0.9:179".parse().unwrap(), None);
     settings.passive = true;
     settings.asn = PeerAsn::Is(65009);
@@ -33,7 +33,7 @@ fn next(kept: Vec<KeptConnection>, settings: config::Peer, wanted: Option<Routes
 }
 
 /// Asserts that the peer hears nothing but KEEPALIVEs for a while.
-async fn hears_nothing(script: &mut Script) {
+pub(super) async fn hears_nothing(script: &mut Script) {
     let wait = async {
         loop {
             match script.hear().await {
@@ -45,7 +45,7 @@ async fn hears_nothing(script: &mut Script) {
     assert!(tokio::time::timeout(Duration::from_millis(500), wait).await.is_err());
 }
 
-async fn established(script: &mut Script, wanted: &Routes) {
+pub(super) async fn established(script: &mut Script, wanted: &Routes) {
     script.establish(90).await;
     script.read_until("all came", |it| it.has_exactly(wanted) && it.ends_of_rib.len() == 2).await;
 }
@@ -164,7 +164,7 @@ async fn what_is_no_connection_of_the_session_is_not_taken_for_it() {
     let (bench, address) = against_a_script(routes(3, 0), |_| {});
     let mut script = Script::dial(address, None).await;
     established(&mut script, &routes(3, 0)).await;
-    let KeptConnection { state, socket } = keep(bench).await.remove(0);
+    let KeptConnection { state, socket, after_crash: _ } = keep(bench).await.remove(0);
     let text = state.emit().expect("it can be written");
 
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
