@@ -16,8 +16,8 @@ use crate::namespace::Namespace;
 use crate::packet::Mac;
 use crate::rack::Rack;
 use crate::service::Service;
-use crate::site::Pod;
-use crate::wait::{eventually_equal, millis, rest, secs};
+use crate::site::{Host, Pod};
+use crate::wait::{eventually_equal, millis, now, rest, secs};
 
 /// The Service's address of IPv4.
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 100);
@@ -163,6 +163,55 @@ impl Senders {
         self.stop.store(true, Ordering::Relaxed);
         self.threads.into_iter().for_each(|thread| thread.join().expect("a sender does not panic"));
     }
+}
+
+/// Datagrams of one flow of each family from a pod to a host, one of each every few milliseconds, always from the same ports.
+/// Dropping it ends it.
+pub struct Flows {
+    stop: Arc<AtomicBool>,
+}
+
+impl Flows {
+    pub fn start(pod: &Pod, host: &Host) -> Flows {
+        let stop = Arc::new(AtomicBool::new(false));
+        let ends: [(IpAddr, IpAddr); 2] =
+            [(pod.address.into(), host.address.into()), (pod.address6.into(), host.address6.into())];
+        for (from, to) in ends {
+            let (socket, stop) = (socket(pod, from, 0), stop.clone());
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    // What is refused or dropped is what the tests are about.
+                    let _ = socket.send_to(b"egress", (to, PORT));
+                    rest(millis(5));
+                }
+            });
+        }
+        Flows { stop }
+    }
+}
+
+impl Drop for Flows {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Where a host hears what is sent to it, of IPv4 and of IPv6.
+pub fn ends(host: &Host) -> [UdpSocket; 2] {
+    [IpAddr::from(host.address), host.address6.into()].map(|address| socket(host, address, PORT))
+}
+
+/// The sources of what comes from now on, for a moment.
+pub fn fresh(end: &UdpSocket) -> BTreeSet<String> {
+    let mut buffer = [0; 64];
+    end.set_nonblocking(true).expect("a socket can be asked not to wait");
+    while end.recv_from(&mut buffer).is_ok() {}
+    end.set_nonblocking(false).expect("and to wait");
+    let (begin, mut sources) = (now(), BTreeSet::new());
+    while begin.elapsed() < millis(250) {
+        sources.extend(end.recv_from(&mut buffer).map(|(_, from)| from.ip().to_string()));
+    }
+    sources
 }
 
 /// A pod that pings a host. Dropping it ends it.

@@ -3,66 +3,15 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use rack::capture::Capture;
 use rack::crier::Crier;
-use rack::egress::{ADDRESS, ADDRESSES, PORT, Scene, Senders, leaks, rows, socket};
+use rack::egress::{ADDRESS, ADDRESSES, Flows, PORT, Scene, Senders, ends, fresh, leaks, rows, socket};
 use rack::lan::problems;
 use rack::net::{Port, Switch};
-use rack::{Host, Namespace, Need, Node, Pod, Rack, Site, eventually, eventually_equal, millis, now, rest, secs};
+use rack::{Host, Namespace, Need, Node, Pod, Rack, Site, eventually, eventually_equal, millis, rest, secs};
 
 const NEEDS: [Need; 3] = [Need::Namespaces, Need::Nft, Need::Crier];
-
-/// Datagrams of one flow of each family from a pod to a host, one of each every few milliseconds, always from the same ports.
-/// Dropping it ends it.
-struct Flows {
-    stop: Arc<AtomicBool>,
-}
-
-impl Flows {
-    fn start(pod: &Pod, host: &Host) -> Flows {
-        let stop = Arc::new(AtomicBool::new(false));
-        let ends: [(IpAddr, IpAddr); 2] =
-            [(pod.address.into(), host.address.into()), (pod.address6.into(), host.address6.into())];
-        for (from, to) in ends {
-            let (socket, stop) = (socket(pod, from, 0), stop.clone());
-            std::thread::spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    // What is refused or dropped is what the tests are about.
-                    let _ = socket.send_to(b"egress", (to, PORT));
-                    rest(millis(5));
-                }
-            });
-        }
-        Flows { stop }
-    }
-}
-
-impl Drop for Flows {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Of IPv4 and of IPv6.
-fn ends(host: &Host) -> [UdpSocket; 2] {
-    [IpAddr::from(host.address), host.address6.into()].map(|address| socket(host, address, PORT))
-}
-
-/// The sources of what comes from now on, for a moment.
-fn fresh(end: &UdpSocket) -> BTreeSet<String> {
-    let mut buffer = [0; 64];
-    end.set_nonblocking(true).expect("a socket can be asked not to wait");
-    while end.recv_from(&mut buffer).is_ok() {}
-    end.set_nonblocking(false).expect("and to wait");
-    let (begin, mut sources) = (now(), BTreeSet::new());
-    while begin.elapsed() < millis(250) {
-        sources.extend(end.recv_from(&mut buffer).map(|(_, from)| from.ip().to_string()));
-    }
-    sources
-}
 
 /// Waits until what a host gets comes from these addresses and no others.
 #[track_caller]

@@ -209,6 +209,19 @@ fn whatever_comes_goes_dies_and_is_flushed_no_packet_of_a_pod_has_another_source
 
     let scene = Scene::new(&rack);
     let agents: Vec<Option<Crier>> = scene.lan.agents().into_iter().map(Some).collect();
+    {
+        // What this test calls a leak is there to be seen before the Service is.
+        let client = &scene.lan.site.client;
+        let captures = [(client.port.capture(), client.port.mac())];
+        let sending = Sending::start(&scene.pods[0], &scene);
+        eventually("packets have the nodes' addresses without a Service", secs(10), || {
+            let leaks = leaks(&captures);
+            let is_seen = |what: &str| leaks.iter().any(|leak| leak.contains(what));
+            let expected = ["protocol 6", "protocol 17", "192.168.35.1", "fd35::1"];
+            if expected.iter().all(|what| is_seen(what)) { Ok(()) } else { Err(format!("{leaks:?}")) }
+        });
+        sending.end();
+    }
     scene.serve("service-ip");
     let owner = scene.lan.owner(ADDRESS);
     let running: Vec<&Crier> = agents.iter().flatten().collect();
