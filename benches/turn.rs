@@ -326,6 +326,7 @@ fn service(address: Option<IpAddr>) -> Service {
         node: None,
         renumber: None,
         egress: None,
+        egress_bounds: None,
         condition: None,
     }
 }

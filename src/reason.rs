@@ -105,6 +105,37 @@ pub enum Reason {
          [[bgp.advertisement]] selects is Ready"
     )]
     NoEgressNode,
+    #[error(
+        "no node can be the one by which what the pods of the Service open leaves: none that crier.dev/egress-nodes \
+         \"{selector}\" and [[bgp.advertisement]] select is Ready"
+    )]
+    NoSelectedEgressNode { selector: String },
+    #[error("the annotation crier.dev/egress-nodes \"{selector}\" does not match the labels of the node")]
+    EgressNodeNotSelected { selector: String },
+    #[error(
+        "no link of this node has a subnet with {address}, so this node knows no network by which packets can leave \
+         (crier.dev/egress: network); give the pool a vrf, or the node an address in that network"
+    )]
+    NoEgressNetwork { address: IpAddr },
+    #[error(
+        "several networks of this node have a subnet with {address}: {} (crier.dev/egress: network); give the pool a vrf",
+        list(.networks)
+    )]
+    SeveralEgressNetworks { address: IpAddr, networks: Vec<InterfaceName> },
+    #[error(
+        "the VRF {vrf} of the pool is not on this node with a link in it, or [egress] mark-mask has no value left for it \
+         (crier.dev/egress: network)"
+    )]
+    NoEgressVrf { vrf: InterfaceName },
+    #[error(
+        "this node knows no link by which packets leave the VRF {vrf}: it has several and no {family} default route with a \
+         next hop (crier.dev/egress: network)"
+    )]
+    NoEgressLink { vrf: InterfaceName, family: Family },
+    #[error(
+        "{link} has no {family} address with a subnet that packets can have as their source (crier.dev/egress: network)"
+    )]
+    NoEgressSource { link: InterfaceName, family: Family },
     #[error("{owner} has no {family} address on a link of this node, so packets of pods cannot be sent there")]
     EgressOwnerNotOnLink { owner: NodeName, family: Family },
     #[error(

@@ -27,7 +27,8 @@ pub struct Labels(pub TextMap);
 ///
 /// Made by `parse`. `Display` prints canonical text that parses back to an equal selector:
 /// one space after a comma, values in order, a list of one as `=` or `!=`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Selector {
     /// Never empty: there is no text for "everything".
     requirements: Vec<Requirement>,
@@ -245,6 +246,20 @@ impl FromStr for Selector {
                 Err(SelectorError { span: text.len()..text.len(), problem: SelectorProblem::ListOpen })
             }
         }
+    }
+}
+
+impl TryFrom<String> for Selector {
+    type Error = SelectorError;
+
+    fn try_from(text: String) -> Result<Selector, SelectorError> {
+        text.parse()
+    }
+}
+
+impl From<Selector> for String {
+    fn from(selector: Selector) -> String {
+        selector.to_string()
     }
 }
 

@@ -101,16 +101,12 @@ pub(super) struct Followers {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Wanted {
     pub routers: bool,
-    pub routes: bool,
 }
 
 impl Wanted {
     pub fn of(config: &Config) -> Wanted {
         let any = |is_it: fn(&PeerAddress) -> bool| config.bgp.peers.iter().any(|peer| is_it(&peer.address));
-        Wanted {
-            routers: any(|address| matches!(address, PeerAddress::Interface(_))),
-            routes: config.egress.symmetric_return || any(|address| matches!(address, PeerAddress::Gateway)),
-        }
+        Wanted { routers: any(|address| matches!(address, PeerAddress::Interface(_))) }
     }
 }
 

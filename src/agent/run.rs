@@ -340,13 +340,13 @@ impl Tasks {
         safe
     }
 
-    /// The sources that tell where peers are. Each begins when the configuration first has a peer to be found by it.
+    /// The sources that tell where peers and networks are. The first begins when the configuration first has a peer to be found
+    /// by it; default routes also say which networks there are for replies and egress.
     fn finders(&mut self, wanted: watch::Receiver<Wanted>, Channels { slices, facts, stopping: _ }: Channels<'_>) {
         let discovering = discovery::task::run(slices.bgp.subscribe(), facts.clone());
-        let discovering = once_wanted(wanted.clone(), |wanted| wanted.routers, discovering);
+        let discovering = once_wanted(wanted, |wanted| wanted.routers, discovering);
         self.endless.spawn(named("router discovery", discovering));
-        let observing = once_wanted(wanted, |wanted| wanted.routes, kernel::routes::run(facts.clone()));
-        self.endless.spawn(named("the observer of routes", observing));
+        self.endless.spawn(named("the observer of routes", kernel::routes::run(facts.clone())));
     }
 
     /// Starts what tells facts of the cluster. The answer counts the requests to the API server.

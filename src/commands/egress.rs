@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use ipnet::IpNet;
+
 use super::table::{Table, printable};
 use super::{Exit, Output, answer, ask, refused};
 use crate::api::readings;
@@ -19,12 +21,10 @@ fn screen(report: &EgressReport, wide: bool) -> String {
     if report.services.is_empty() {
         return "no Service has the annotation crier.dev/egress\n".to_owned();
     }
-    let mut table = Table::with_head(
-        ["SERVICE", "ADDRESS", "OWNER", "PODS", "PATH", "TRANSLATED", "DROPPED"]
-            .into_iter()
-            .chain(wide.then_some("WHY HELD"))
-            .collect(),
-    );
+    let head = ["SERVICE", "ADDRESS", "OWNER", "PODS", "PATH", "TRANSLATED", "DROPPED"];
+    let head_wide: &[&str] = if wide { &["LINK", "NODES", "TO", "EXCEPT", "WHY HELD"] } else { &[] };
+    let mut table = Table::with_head(head.iter().chain(head_wide).copied().collect());
+    let list = |nets: &[IpNet]| nets.iter().map(IpNet::to_string).collect::<Vec<_>>().join(",");
     for row in &report.services {
         let mut cells = vec![
             row.service.to_string(),
@@ -35,7 +35,12 @@ fn screen(report: &EgressReport, wide: bool) -> String {
             row.translated.to_string(),
             row.dropped.to_string(),
         ];
-        cells.extend(wide.then(|| row.reason.clone().unwrap_or_else(|| "-".to_owned())));
+        if wide {
+            let cell = |text: Option<String>| text.filter(|text| !text.is_empty()).unwrap_or_else(|| "-".to_owned());
+            let link = row.link.as_ref().map(ToString::to_string);
+            let words = [link, row.nodes.clone(), Some(list(&row.to)), Some(list(&row.except)), row.reason.clone()];
+            cells.extend(words.map(cell));
+        }
         table.cells(cells);
     }
     let problems: String = report.problems.iter().map(|problem| printable(problem) + "\n").collect();

@@ -5,12 +5,14 @@
 //! [`Machine::handle_held`]; put [`Machine::content`] into the kernel, and come back at [`Machine::next_deadline`] for
 //! [`Machine::handle_timeout`]. Spare calls are harmless.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ruleset::{Content, Networks};
 use crate::plan::slice::{EgressSlice, Mapping};
+use crate::world::Destinations;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -19,12 +21,16 @@ pub struct Machine {
     content: Content,
     /// Pods that nobody asks for any more, and when each is let go.
     released: BTreeMap<IpAddr, Instant>,
+    /// The highest number that a list of destinations was given.
+    last_list: u32,
 }
+
+type Lists = BTreeMap<u32, Arc<Destinations>>;
 
 impl Machine {
     /// `release_after`: how long a pod is held that no Service asks for any more.
     pub fn new(release_after: Duration) -> Machine {
-        Machine { release_after, content: Content::default(), released: BTreeMap::new() }
+        Machine { release_after, content: Content::default(), released: BTreeMap::new(), last_list: 0 }
     }
 
     /// What the table is to hold.
@@ -57,11 +63,32 @@ impl Machine {
             }
         }
         self.released.retain(|pod, due| !slice.pods.contains_key(pod) && *due > now);
+        let (bounded, lists) = self.lists(&pods, slice);
         let hops = slice.hops.values().flatten().flatten();
         let links = slice.networks.iter().flat_map(|it| it.links.keys().map(|link| (*link, it.slot)));
         let networks = Networks { links: links.collect(), served: slice.served.clone() };
         let via = hops.map(|hop| hop.via).collect();
-        self.content = Content { pods, cluster: (*slice.cluster).clone(), via, networks };
+        self.content = Content { pods, bounded, lists, cluster: (*slice.cluster).clone(), via, networks };
+    }
+
+    /// The lists of destinations of the pods. A pod that nobody asks for any more is held to where it was held before. A list keeps
+    /// its number, and no number ever means another list.
+    fn lists(&mut self, pods: &BTreeMap<IpAddr, Mapping>, slice: &EgressSlice) -> (BTreeMap<IpAddr, u32>, Lists) {
+        let mut numbers: BTreeMap<Arc<Destinations>, u32> =
+            self.content.lists.iter().map(|(number, list)| (list.clone(), *number)).collect();
+        let (mut bounded, mut lists) = (BTreeMap::new(), Lists::new());
+        for pod in pods.keys() {
+            let before = || self.content.bounded.get(pod).and_then(|number| self.content.lists.get(number));
+            let list = if slice.pods.contains_key(pod) { slice.bounded.get(pod) } else { before() };
+            let Some(list) = list else { continue };
+            let number = *numbers.entry(list.clone()).or_insert_with(|| {
+                self.last_list = self.last_list.wrapping_add(1);
+                self.last_list
+            });
+            bounded.insert(*pod, number);
+            lists.insert(number, list.clone());
+        }
+        (bounded, lists)
     }
 
     /// Lets go the pods that were held long enough.
@@ -70,7 +97,10 @@ impl Machine {
         for pod in due {
             self.released.remove(&pod);
             self.content.pods.remove(&pod);
+            self.content.bounded.remove(&pod);
         }
+        let used: BTreeSet<u32> = self.content.bounded.values().copied().collect();
+        self.content.lists.retain(|number, _| used.contains(number));
     }
 
     /// When to call [`Machine::handle_timeout`] next.
@@ -132,6 +162,31 @@ mod tests {
         machine.handle_plan(&slice(true, &[]), now + 2 * RELEASE);
         machine.handle_timeout(now + 3 * RELEASE);
         assert!(machine.is_idle());
+    }
+
+    #[test]
+    fn a_pod_that_nobody_asks_for_any_more_is_held_to_the_destinations_that_it_was_held_to() {
+        let (mut machine, now) = (Machine::new(RELEASE), clock::now());
+        let list = |net: &str| Arc::new(Destinations { to: vec![net.parse().unwrap()], except: Vec::new() });
+        let with = |bounded: &[(u8, &str)]| {
+            let pods: Vec<(u8, Mapping)> = bounded.iter().map(|(number, _)| (*number, Mapping::Held)).collect();
+            let lists = bounded.iter().map(|(number, net)| (pod(*number), list(net)));
+            EgressSlice { bounded: lists.collect(), ..slice(true, &pods) }
+        };
+        machine.handle_plan(&with(&[(1, "192.0.2.0/24"), (2, "192.0.2.0/24"), (3, "10.0.0.0/8")]), now);
+        let content = machine.content();
+        assert_eq!(content.bounded[&pod(1)], content.bounded[&pod(2)], "one list, one number");
+        assert_eq!(content.lists.len(), 2);
+        let first = content.bounded[&pod(1)];
+        // Another list of the same Service has another number, and the pod of the deleted one keeps its own.
+        machine.handle_plan(&with(&[(1, "198.51.100.0/24"), (2, "192.0.2.0/24")]), now);
+        let content = machine.content();
+        assert!(!content.exempts(pod(1), "198.51.100.1".parse().unwrap()));
+        assert_eq!(content.bounded[&pod(2)], first);
+        assert!(content.exempts(pod(3), "192.0.2.1".parse().unwrap()), "it leaves as it did");
+        assert!(!content.exempts(pod(3), "10.1.1.1".parse().unwrap()), "and is held where it had the address");
+        machine.handle_timeout(now + RELEASE);
+        assert_eq!(machine.content().lists.len(), 2, "the list of the pod that was let go is gone");
     }
 
     #[test]

@@ -7,25 +7,32 @@
 //! chain translate  nat, postrouting, before the masquerade of the CNI and kube-proxy
 //!     to the cluster: as it is; else the source that the map gives: the Service's address here, the pod's own on its way to the owner
 //! chain guard      filter, postrouting, behind all translations
-//!     to the cluster: pass; from the pod, by the next hop of an owner: pass; else drop what has a pod's address, and what a pod
-//!     opened and has no Service's address of this node
+//!     to the cluster: pass; by the link and with the source of a network: pass; from the pod, by the next hop of an owner: pass;
+//!     else drop what has a pod's address, and what a pod opened and has no Service's address of this node
 //! ```
 //!
-//! The chains for replies to what came in by extra networks are in `returns`.
+//! Each of them passes first what goes to a destination that egress of the pod is not for: `exempt`. What leaves by networks is in
+//! `exits`, the chains for replies to what came in by extra networks are in `returns`.
 //!
 //! The guard looks at the packet as it leaves, so it does not matter who translated it or forgot to.
 
+mod exempt;
+mod exits;
+mod intervals;
 mod returns;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use imbl::OrdSet;
 use ipnet::IpNet;
 
+use self::intervals::{Bound, intervals};
 pub use self::returns::Networks;
 use super::packet::{APPEND, Attributes, Batch, CREATE, DATA_VALUE, ELEMENT_KEY, EXPRESSION_DATA, Verb};
 use crate::plan::slice::Mapping;
+use crate::world::Destinations;
 
 /// What the table is called and where its chains hook in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +49,10 @@ pub struct Form {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Content {
     pub pods: BTreeMap<IpAddr, Mapping>,
+    /// Of the pods for which egress is not for all destinations: the number of the list below.
+    pub bounded: BTreeMap<IpAddr, u32>,
+    /// The destinations that egress is for. A number means the same list as long as the table stands.
+    pub lists: BTreeMap<u32, Arc<Destinations>>,
     /// Destinations inside of the cluster.
     pub cluster: BTreeSet<IpNet>,
     /// The next hops that lead to owners.
@@ -55,9 +66,15 @@ impl Content {
     pub fn addresses(&self) -> BTreeSet<IpAddr> {
         let address = |mapping: &Mapping| match mapping {
             Mapping::Translated { address } => Some(*address),
-            Mapping::Held | Mapping::Steered { .. } => None,
+            Mapping::Held | Mapping::Steered { .. } | Mapping::Networked(_) => None,
         };
         self.pods.values().filter_map(address).collect()
+    }
+
+    /// The pod's egress is not for the destination: packets leave as without egress.
+    pub fn exempts(&self, pod: IpAddr, destination: IpAddr) -> bool {
+        let list = self.bounded.get(&pod).and_then(|number| self.lists.get(number));
+        list.is_some_and(|list| !list.covers(destination))
     }
 }
 
@@ -95,9 +112,14 @@ pub fn whole(form: &Form, content: &Content, ownership: Ownership, replaces: boo
     new_chain(&mut batch, form, TRANSLATE, Some(("nat", POSTROUTING, priority)));
     new_chain(&mut batch, form, GUARD, Some(("filter", POSTROUTING, BEHIND_SNAT)));
     for family in [Ip::V4, Ip::V6] {
+        rule(&mut batch, form, STEER, &exempt::by_source(family));
         rule(&mut batch, form, STEER, &steer(family));
+        rule(&mut batch, form, TRANSLATE, &exempt::by_source(family));
         rule(&mut batch, form, TRANSLATE, &leave_cluster_alone(family));
         rule(&mut batch, form, TRANSLATE, &translate(family));
+        rule(&mut batch, form, GUARD, &exempt::by_source(family));
+        rule(&mut batch, form, GUARD, &exempt::by_opener(family));
+        rule(&mut batch, form, GUARD, &exits::pass(family));
         for expressions in guard(family) {
             rule(&mut batch, form, GUARD, &expressions);
         }
@@ -186,10 +208,16 @@ enum Set {
     Steer6,
     Served4,
     Served6,
+    /// From a pod to the chain of its list.
+    Bounded4,
+    Bounded6,
+    /// Pods with the source and the link by which they leave.
+    Exits4,
+    Exits6,
 }
 
 impl Set {
-    const ALL: [Set; 14] = [
+    const ALL: [Set; 18] = [
         Set::Cluster4,
         Set::Cluster6,
         Set::Via4,
@@ -204,6 +232,10 @@ impl Set {
         Set::Steer6,
         Set::Served4,
         Set::Served6,
+        Set::Bounded4,
+        Set::Bounded6,
+        Set::Exits4,
+        Set::Exits6,
     ];
 
     fn name(self) -> &'static str {
@@ -222,17 +254,33 @@ impl Set {
             Set::Steer6 => "steer6",
             Set::Served4 => "served4",
             Set::Served6 => "served6",
+            Set::Bounded4 => "bounded4",
+            Set::Bounded6 => "bounded6",
+            Set::Exits4 => "exits4",
+            Set::Exits6 => "exits6",
         }
     }
 
     fn family(self) -> Ip {
         match self {
-            Set::Cluster4 | Set::Via4 | Set::Address4 | Set::Guard4 | Set::Source4 | Set::Steer4 | Set::Served4 => {
-                Ip::V4
-            }
-            Set::Cluster6 | Set::Via6 | Set::Address6 | Set::Guard6 | Set::Source6 | Set::Steer6 | Set::Served6 => {
-                Ip::V6
-            }
+            Set::Cluster4
+            | Set::Via4
+            | Set::Address4
+            | Set::Guard4
+            | Set::Source4
+            | Set::Steer4
+            | Set::Served4
+            | Set::Bounded4
+            | Set::Exits4 => Ip::V4,
+            Set::Cluster6
+            | Set::Via6
+            | Set::Address6
+            | Set::Guard6
+            | Set::Source6
+            | Set::Steer6
+            | Set::Served6
+            | Set::Bounded6
+            | Set::Exits6 => Ip::V6,
         }
     }
 }
@@ -282,13 +330,10 @@ impl Ip {
 
 fn new_set(batch: &mut Batch, form: &Form, set: Set) {
     let family = set.family();
-    let mut attributes = Attributes::default();
-    attributes.text(1, &form.table);
-    attributes.text(SET_NAME, set.name());
     let (flags, data) = match set {
         Set::Cluster4 | Set::Cluster6 => (INTERVAL, None),
         Set::Source4 | Set::Source6 => (MAP, Some((family.data_type(), family.length()))),
-        Set::Steer4 | Set::Steer6 => (MAP, Some((VERDICT_TYPE, 16))),
+        Set::Steer4 | Set::Steer6 | Set::Bounded4 | Set::Bounded6 => (MAP, Some((VERDICT_TYPE, 16))),
         Set::Via4
         | Set::Via6
         | Set::Address4
@@ -296,21 +341,51 @@ fn new_set(batch: &mut Batch, form: &Form, set: Set) {
         | Set::Guard4
         | Set::Guard6
         | Set::Served4
-        | Set::Served6 => (0, None),
+        | Set::Served6
+        | Set::Exits4
+        | Set::Exits6 => (0, None),
     };
-    attributes.number(SET_FLAGS, flags);
-    attributes.number(SET_KEY_TYPE, family.data_type());
-    attributes.number(SET_KEY_LENGTH, family.length());
+    let (key_type, key_length) = match set {
+        Set::Exits4 | Set::Exits6 => exits::key(family),
+        Set::Cluster4
+        | Set::Cluster6
+        | Set::Via4
+        | Set::Via6
+        | Set::Address4
+        | Set::Address6
+        | Set::Guard4
+        | Set::Guard6
+        | Set::Source4
+        | Set::Source6
+        | Set::Steer4
+        | Set::Steer6
+        | Set::Served4
+        | Set::Served6
+        | Set::Bounded4
+        | Set::Bounded6 => (family.data_type(), family.length()),
+    };
+    let mut attributes = set_attributes(form, set.name(), flags, (key_type, key_length));
     if let Some((data_type, length)) = data {
         attributes.number(SET_DATA_TYPE, data_type);
         attributes.number(SET_DATA_LENGTH, length);
     }
-    // The number names the set within the batch.
-    attributes.number(SET_ID, 1);
     if matches!(set, Set::Guard4 | Set::Guard6 | Set::Source4 | Set::Source6) {
         attributes.nest(SET_EXPRESSION, |counter| counter.text(EXPRESSION_NAME, "counter"));
     }
     batch.push(Verb::NewSet, CREATE, &attributes);
+}
+
+/// What every set and map is made with: its name, flags, and the type and length of its keys.
+fn set_attributes(form: &Form, name: &str, flags: u32, (key_type, key_length): (u32, u32)) -> Attributes {
+    let mut attributes = Attributes::default();
+    attributes.text(1, &form.table);
+    attributes.text(SET_NAME, name);
+    attributes.number(SET_FLAGS, flags);
+    attributes.number(SET_KEY_TYPE, key_type);
+    attributes.number(SET_KEY_LENGTH, key_length);
+    // The number names the set within the batch.
+    attributes.number(SET_ID, 1);
+    attributes
 }
 
 fn new_chain(batch: &mut Batch, form: &Form, name: &str, base: Option<(&str, u32, i32)>) {
@@ -407,11 +482,7 @@ fn guard(family: Ip) -> [Attributes; 4] {
     is_original(&mut opened_by_pod);
     field(&mut opened_by_pod, family.source_offset(), family);
     lookup(&mut opened_by_pod, addresses, Found::Not);
-    expression(&mut opened_by_pod, "ct", |ct| {
-        ct.number(1, REGISTER);
-        ct.number(2, if family == Ip::V4 { CT_SOURCE_V4 } else { CT_SOURCE_V6 });
-        ct.octets(3, &[0]);
-    });
+    opener(&mut opened_by_pod, family);
     lookup(&mut opened_by_pod, guard, Found::Yes);
     verdict(&mut opened_by_pod, DROP);
     [to_cluster, to_owner, of_pod, opened_by_pod]
@@ -455,6 +526,15 @@ fn is_original(rule: &mut Attributes) {
     equals(rule, 0);
 }
 
+/// Loads the address that the connection was opened from, before any translation.
+fn opener(rule: &mut Attributes, family: Ip) {
+    expression(rule, "ct", |ct| {
+        ct.number(1, REGISTER);
+        ct.number(2, if family == Ip::V4 { CT_SOURCE_V4 } else { CT_SOURCE_V6 });
+        ct.octets(3, &[0]);
+    });
+}
+
 fn equals(rule: &mut Attributes, value: u8) {
     expression(rule, "cmp", |cmp| {
         cmp.number(1, REGISTER);
@@ -485,8 +565,12 @@ enum Found {
 }
 
 fn lookup(rule: &mut Attributes, set: Set, found: Found) {
+    lookup_in(rule, set.name(), found);
+}
+
+fn lookup_in(rule: &mut Attributes, set: &str, found: Found) {
     expression(rule, "lookup", |lookup| {
-        lookup.text(1, set.name());
+        lookup.text(1, set);
         lookup.number(2, REGISTER);
         match found {
             Found::Yes => {}
@@ -518,6 +602,7 @@ fn fill(batch: &mut Batch, form: &Form, before: &Content, after: &Content) {
     let gone: Vec<(&IpAddr, &Mapping)> = before.pods.iter().filter(|(pod, it)| changed(pod, it)).collect();
     let new: Vec<(&IpAddr, &Mapping)> = after.pods.iter().filter(|(pod, it)| is_new(pod, it)).collect();
     let (v4, v6) = (|it: &&(&IpAddr, &Mapping)| it.0.is_ipv4(), |it: &&(&IpAddr, &Mapping)| it.0.is_ipv6());
+    exempt::make(batch, form, &before.lists, &after.lists);
     for (family, of_family) in [(Ip::V4, &v4 as &dyn Fn(&&(&IpAddr, &Mapping)) -> bool), (Ip::V6, &v6)] {
         let gone: Vec<_> = gone.iter().filter(|it| of_family(it)).copied().collect();
         let new: Vec<_> = new.iter().filter(|it| of_family(it)).copied().collect();
@@ -526,25 +611,28 @@ fn fill(batch: &mut Batch, form: &Form, before: &Content, after: &Content) {
                 let value = match mapping {
                     Mapping::Held => return None,
                     Mapping::Translated { address } => *address,
+                    Mapping::Networked(exit) => exit.source,
                     // Its own address: so that the masquerade of the CNI leaves it alone.
                     Mapping::Steered { .. } => **pod,
                 };
-                Some(Element { key: **pod, value: with_value.then_some(Value::Address(value)) })
+                Some(Element { key: octets(**pod), value: with_value.then_some(Value::Address(value)) })
             };
             all.iter().filter_map(element).collect()
         };
         let steer = |all: &[(&IpAddr, &Mapping)], with_value: bool| -> Vec<Element> {
-            let element = |(pod, mapping): &(&IpAddr, &Mapping)| match mapping {
-                Mapping::Steered { slot } => {
-                    Some(Element { key: **pod, value: with_value.then_some(Value::Slot(*slot)) })
-                }
-                Mapping::Held | Mapping::Translated { .. } => None,
+            let element = |(pod, mapping): &(&IpAddr, &Mapping)| {
+                let chain = match mapping {
+                    Mapping::Steered { slot } => slot_chain(*slot),
+                    Mapping::Networked(exit) => returns::network_chain(exit.slot?),
+                    Mapping::Held | Mapping::Translated { .. } => return None,
+                };
+                Some(Element { key: octets(**pod), value: with_value.then_some(Value::GoTo(chain)) })
             };
             all.iter().filter_map(element).collect()
         };
         let guarded = |all: &[(&IpAddr, &Mapping)], other: &BTreeMap<IpAddr, Mapping>| -> Vec<Element> {
             let pods = all.iter().filter(|(pod, _)| !other.contains_key(*pod));
-            pods.map(|(pod, _)| Element { key: **pod, value: None }).collect()
+            pods.map(|(pod, _)| Element { key: octets(**pod), value: None }).collect()
         };
         let (guard_set, source_set, steer_set) = (
             family.pick(Set::Guard4, Set::Guard6),
@@ -557,12 +645,15 @@ fn fill(batch: &mut Batch, form: &Form, before: &Content, after: &Content) {
         elements(batch, form, Verb::NewElements, guard_set, &guarded(&new, &before.pods));
         elements(batch, form, Verb::NewElements, source_set, &source(&new, true));
         elements(batch, form, Verb::NewElements, steer_set, &steer(&new, true));
+        exits::fill(batch, form, family, &gone, &new);
+        exempt::fill(batch, form, family, &before.bounded, &after.bounded);
     }
+    exempt::remove(batch, form, &before.lists, &after.lists);
     returns::fill(batch, form, &before.networks, &after.networks);
     if before.cluster != after.cluster {
         let [v4, v6] = intervals(&after.cluster);
-        renew(batch, form, Set::Cluster4, !before.cluster.is_empty(), &v4);
-        renew(batch, form, Set::Cluster6, !before.cluster.is_empty(), &v6);
+        renew(batch, form, Set::Cluster4.name(), !before.cluster.is_empty(), &v4);
+        renew(batch, form, Set::Cluster6.name(), !before.cluster.is_empty(), &v6);
     }
     let (addresses_before, addresses) = (before.addresses(), after.addresses());
     for (was, is, v4, v6) in
@@ -572,48 +663,40 @@ fn fill(batch: &mut Batch, form: &Form, before: &Content, after: &Content) {
             let of = |want_v4: bool| -> Vec<Bound> {
                 is.iter().filter(|it| it.is_ipv4() == want_v4).map(|key| Bound { key: *key, ends: false }).collect()
             };
-            renew(batch, form, v4, !was.is_empty(), &of(true));
-            renew(batch, form, v6, !was.is_empty(), &of(false));
+            renew(batch, form, v4.name(), !was.is_empty(), &of(true));
+            renew(batch, form, v6.name(), !was.is_empty(), &of(false));
         }
     }
 }
 
 /// An element to add or take away.
 struct Element {
-    key: IpAddr,
+    key: Vec<u8>,
     value: Option<Value>,
 }
 
 enum Value {
     Address(IpAddr),
-    Slot(u8),
-}
-
-/// An element of a set of single addresses, or the beginning or end of an interval.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Bound {
-    key: IpAddr,
-    ends: bool,
+    /// On to this chain, and not back.
+    GoTo(String),
+    /// Through this chain, and back.
+    Jump(String),
 }
 
 fn elements(batch: &mut Batch, form: &Form, verb: Verb, set: Set, elements: &[Element]) {
     for some in elements.chunks(MOST_ELEMENTS) {
-        let mut attributes = of_set(form, set);
+        let mut attributes = of_set(form, set.name());
         attributes.nest(ELEMENT_LIST, |list| {
             for element in some {
                 list.nest(LIST_ELEMENT, |it| {
-                    it.nest(ELEMENT_KEY, |data| data.octets(DATA_VALUE, &octets(element.key)));
+                    it.nest(ELEMENT_KEY, |data| data.octets(DATA_VALUE, &element.key));
                     match &element.value {
                         None => {}
                         Some(Value::Address(address)) => {
                             it.nest(ELEMENT_DATA, |data| data.octets(DATA_VALUE, &octets(*address)));
                         }
-                        Some(Value::Slot(slot)) => it.nest(ELEMENT_DATA, |data| {
-                            data.nest(DATA_VERDICT, |verdict| {
-                                verdict.number(1, GOTO.cast_unsigned());
-                                verdict.text(2, &slot_chain(*slot));
-                            });
-                        }),
+                        Some(Value::GoTo(chain)) => leads_to(it, GOTO, chain),
+                        Some(Value::Jump(chain)) => leads_to(it, JUMP, chain),
                     }
                 });
             }
@@ -622,8 +705,18 @@ fn elements(batch: &mut Batch, form: &Form, verb: Verb, set: Set, elements: &[El
     }
 }
 
+/// The value of an element: a verdict that names a chain.
+fn leads_to(element: &mut Attributes, how: i32, chain: &str) {
+    element.nest(ELEMENT_DATA, |data| {
+        data.nest(DATA_VERDICT, |verdict| {
+            verdict.number(1, how.cast_unsigned());
+            verdict.text(2, chain);
+        });
+    });
+}
+
 /// Replaces all elements of a small set.
-fn renew(batch: &mut Batch, form: &Form, set: Set, empties: bool, bounds: &[Bound]) {
+fn renew(batch: &mut Batch, form: &Form, set: &str, empties: bool, bounds: &[Bound]) {
     if empties {
         batch.push(Verb::DeleteElements, 0, &of_set(form, set));
     }
@@ -643,43 +736,11 @@ fn renew(batch: &mut Batch, form: &Form, set: Set, empties: bool, bounds: &[Boun
     }
 }
 
-fn of_set(form: &Form, set: Set) -> Attributes {
+fn of_set(form: &Form, set: &str) -> Attributes {
     let mut attributes = Attributes::default();
     attributes.text(1, &form.table);
-    attributes.text(2, set.name());
+    attributes.text(2, set);
     attributes
-}
-
-/// The networks as intervals that do not touch, of IPv4 and of IPv6.
-fn intervals(nets: &BTreeSet<IpNet>) -> [Vec<Bound>; 2] {
-    let v4 = nets.iter().filter_map(|net| match net {
-        IpNet::V4(net) => Some((u128::from(u32::from(net.network())), u128::from(u32::from(net.broadcast())))),
-        IpNet::V6(_) => None,
-    });
-    let v6 = nets.iter().filter_map(|net| match net {
-        IpNet::V6(net) => Some((u128::from(net.network()), u128::from(net.broadcast()))),
-        IpNet::V4(_) => None,
-    });
-    let v4 = bounds(v4.collect(), u128::from(u32::MAX), |value| {
-        IpAddr::V4(Ipv4Addr::from(u32::try_from(value).unwrap_or(u32::MAX)))
-    });
-    [v4, bounds(v6.collect(), u128::MAX, |value| IpAddr::V6(Ipv6Addr::from(value)))]
-}
-
-fn bounds(mut ranges: Vec<(u128, u128)>, last: u128, address: impl Fn(u128) -> IpAddr) -> Vec<Bound> {
-    ranges.sort_unstable();
-    let mut joined: Vec<(u128, u128)> = Vec::new();
-    for (from, to) in ranges {
-        match joined.last_mut() {
-            Some((_, end)) if from <= end.saturating_add(1) => *end = to.max(*end),
-            Some(_) | None => joined.push((from, to)),
-        }
-    }
-    let both = joined.into_iter().flat_map(|(from, to)| {
-        let end = (to < last).then(|| Bound { key: address(to + 1), ends: true });
-        std::iter::once(Bound { key: address(from), ends: false }).chain(end)
-    });
-    both.collect()
 }
 
 fn octets(address: IpAddr) -> Vec<u8> {
@@ -712,6 +773,7 @@ const REGISTER: u32 = 1;
 const VERDICT_REGISTER: u32 = 0;
 const DROP: i32 = 0;
 const ACCEPT: i32 = 1;
+const JUMP: i32 = -3;
 const GOTO: i32 = -4;
 const RETURN: i32 = -5;
 
@@ -755,6 +817,7 @@ const CT_SOURCE_V6: u32 = 21;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::slice::Exit;
 
     fn form() -> Form {
         Form { table: "crier".to_owned(), priority: 95, mark_mask: 0x00f0_0000, marks: vec![0x0010_0000] }
@@ -763,18 +826,6 @@ mod tests {
     fn content(pods: &[(&str, Mapping)]) -> Content {
         let pods = pods.iter().map(|(pod, mapping)| (pod.parse().unwrap(), *mapping)).collect();
         Content { pods, ..Content::default() }
-    }
-
-    #[test]
-    fn networks_become_intervals_that_do_not_touch() {
-        let nets = ["10.244.0.0/24", "10.244.1.0/24", "10.0.0.1/32", "10.244.1.7/32", "255.0.0.0/8", "fd44::/64"];
-        let [v4, v6] = intervals(&nets.iter().map(|net| net.parse().unwrap()).collect());
-        let text = |bounds: &[Bound]| {
-            let one = |it: &Bound| format!("{}{}", it.key, if it.ends { " end" } else { "" });
-            bounds.iter().map(one).collect::<Vec<_>>().join(", ")
-        };
-        assert_eq!(text(&v4), "10.0.0.1, 10.0.0.2 end, 10.244.0.0, 10.244.2.0 end, 255.0.0.0");
-        assert_eq!(text(&v6), "fd44::, fd44:0:0:1:: end");
     }
 
     #[test]
@@ -790,5 +841,44 @@ mod tests {
             .filter(|name| octets.windows(name.len()).any(|window| window == name.as_bytes()))
             .collect();
         assert_eq!(names, ["source4", "steer4"], "the pod was guarded before, and stays it throughout");
+    }
+
+    /// How often a name stands in the batch.
+    fn mentions(batch: &Batch, name: &str) -> usize {
+        let octets = batch.emit();
+        octets.windows(name.len() + 1).filter(|window| window.split_last() == Some((&0, name.as_bytes()))).count()
+    }
+
+    #[test]
+    fn pods_with_one_list_of_destinations_share_its_chain_and_it_goes_with_the_last_of_them() {
+        let pods: Vec<IpAddr> = (1..=40).map(|number| IpAddr::from([10, 244, 1, number])).collect();
+        let list = Arc::new(Destinations { to: vec!["192.0.2.0/24".parse().unwrap()], except: Vec::new() });
+        let bounded = |number: u32| Content {
+            pods: pods.iter().map(|pod| (*pod, Mapping::Held)).collect(),
+            bounded: pods.iter().map(|pod| (*pod, number)).collect(),
+            lists: [(number, list.clone())].into(),
+            ..Content::default()
+        };
+        let made = change(&form(), &Content::default(), &bounded(1));
+        // The chain is made, has a rule of each family, and 40 pods lead to it.
+        assert_eq!(mentions(&made, "exempt1"), 1 + 2 + 40);
+        let moved = change(&form(), &bounded(1), &bounded(2));
+        assert_eq!(mentions(&moved, "exempt2"), 1 + 2 + 40);
+        assert_eq!(mentions(&moved, "exempt1"), 1, "it is removed");
+        assert!(change(&form(), &bounded(2), &bounded(2)).is_empty());
+        assert!(bounded(1).exempts(pods[0], "192.0.3.1".parse().unwrap()));
+        assert!(!bounded(1).exempts(pods[0], "192.0.2.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_pod_that_leaves_by_a_network_passes_the_guard_with_that_source_on_that_link_alone() {
+        let exit = Exit { slot: Some(1), link: 3, source: "198.51.100.7".parse().unwrap() };
+        let content = content(&[("10.244.1.2", Mapping::Networked(exit))]);
+        let octets = change(&form(), &Content::default(), &content).emit();
+        let mut key = vec![10, 244, 1, 2, 198, 51, 100, 7];
+        key.extend_from_slice(&3_u32.to_ne_bytes());
+        assert!(octets.windows(key.len()).any(|window| window == key), "pod, source and link");
+        assert!(octets.windows(9).any(|window| window == b"network1\0"), "it is led there by the mark of the network");
+        assert!(content.addresses().is_empty(), "another pod with this source is held");
     }
 }

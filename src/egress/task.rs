@@ -193,7 +193,7 @@ impl Keeper {
                 wanted.pods.keys().copied().collect()
             }
         };
-        forget_stale(kernel, &wanted, &changed)?;
+        forget_stale(kernel, written.as_ref(), &wanted, &changed)?;
         *written = Some(wanted);
         Ok(())
     }
@@ -255,23 +255,40 @@ impl Keeper {
 
 /// The pods whose packets leave otherwise than before.
 fn changed(before: &Content, after: &Content) -> BTreeSet<IpAddr> {
-    let pods = after.pods.iter().filter(|(pod, mapping)| before.pods.get(*pod) != Some(mapping));
-    pods.map(|(pod, _)| *pod).collect()
+    let differs = |pod: &IpAddr, mapping: &Mapping| {
+        before.pods.get(pod) != Some(mapping) || before.bounded.get(pod) != after.bounded.get(pod)
+    };
+    after.pods.iter().filter(|(pod, mapping)| differs(pod, mapping)).map(|(pod, _)| *pod).collect()
 }
 
 /// Ends the connections of these pods to the outside that leave with another source than they are to. Connections inside of the
-/// cluster stay.
-fn forget_stale(kernel: &mut Netfilter, content: &Content, pods: &BTreeSet<IpAddr>) -> io::Result<()> {
+/// cluster stay, and those to destinations that egress is not for and was not for before.
+fn forget_stale(
+    kernel: &mut Netfilter,
+    before: Option<&Content>,
+    content: &Content,
+    pods: &BTreeSet<IpAddr>,
+) -> io::Result<()> {
     let is_stale = |connection: &Connection| {
-        let source = pods.get(&connection.source).and_then(|pod| content.pods.get(pod));
-        let Some(mapping) = source else { return false };
-        let leaves_as = match mapping {
+        let Connection { source, peer, leaves_as, .. } = connection;
+        let Some(mapping) = pods.get(source).and_then(|pod| content.pods.get(pod)) else { return false };
+        let is_to = match mapping {
             Mapping::Translated { address } => Some(*address),
-            Mapping::Steered { .. } => Some(connection.source),
+            Mapping::Steered { .. } => Some(*source),
+            Mapping::Networked(exit) => Some(exit.source),
             Mapping::Held => None,
         };
-        let inside = content.cluster.iter().any(|net| net.contains(&connection.peer));
-        !inside && leaves_as != Some(connection.leaves_as)
+        if content.cluster.iter().any(|net| net.contains(peer)) {
+            return false;
+        }
+        if !content.exempts(*source, *peer) {
+            return is_to != Some(*leaves_as);
+        }
+        match before {
+            Some(before) => before.pods.contains_key(source) && !before.exempts(*source, *peer),
+            // What an earlier life of the agent did is not known. With the source of egress it was one of egress.
+            None => !matches!(mapping, Mapping::Steered { .. }) && is_to == Some(*leaves_as),
+        }
     };
     let sources: Vec<(bool, Option<IpAddr>)> = match pods.len() {
         0..=ONE_BY_ONE => pods.iter().map(|pod| (pod.is_ipv6(), Some(*pod))).collect(),

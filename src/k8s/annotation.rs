@@ -3,11 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use crate::address::Family;
+use ipnet::IpNet;
+
+use crate::address::{Family, host_prefix};
 use crate::config::duration;
 use crate::names::{NodeName, PoolName};
-use crate::world::{Egress, Renumber, Request, RequestError};
+use crate::selector::{Selector, SelectorProblem};
+use crate::world::{Destinations, Egress, EgressBounds, Renumber, Request, RequestError};
 
 /// crier's own prefix; an unknown name below it is refused.
 const OWN: &str = "crier.dev/";
@@ -26,12 +30,20 @@ const OUTPUT: &str = "crier.dev/ip-allocated-from-pool";
 const SHARED: &str = "allow-shared-ip";
 /// The value of [`EGRESS`] that gives what the pods open the Service's address.
 const SERVICE_ADDRESS: &str = "service-ip";
-/// The value that has it leave by a VRF.
+/// The value that has it leave by the network of the Service's address.
 const NETWORK: &str = "network";
-/// What narrows egress, and says nothing by itself.
-const EGRESS_DETAILS: [&str; 3] = ["crier.dev/egress-nodes", "crier.dev/egress-to", "crier.dev/egress-except"];
-const OWN_NAMES: [&str; 9] =
-    [ADDRESSES, POOL, SHARE, NODE, RENUMBER, EGRESS, EGRESS_DETAILS[0], EGRESS_DETAILS[1], EGRESS_DETAILS[2]];
+const EGRESS_NODES: &str = "crier.dev/egress-nodes";
+const EGRESS_TO: &str = "crier.dev/egress-to";
+const EGRESS_EXCEPT: &str = "crier.dev/egress-except";
+/// What bounds egress, and says nothing by itself.
+const EGRESS_BOUNDS: [&str; 3] = [EGRESS_NODES, EGRESS_TO, EGRESS_EXCEPT];
+const OWN_NAMES: [&str; 9] = [ADDRESSES, POOL, SHARE, NODE, RENUMBER, EGRESS, EGRESS_NODES, EGRESS_TO, EGRESS_EXCEPT];
+
+/// Destinations in one list: every node's kernel holds each of them.
+const MOST_DESTINATIONS: usize = 100;
+
+/// Characters of a selector of nodes.
+const LONGEST_SELECTOR: usize = 2000;
 
 /// Characters of a value that are repeated when it cannot be read.
 const MOST_SHOWN: usize = 120;
@@ -59,7 +71,7 @@ pub fn request(
     let none = BTreeMap::new();
     let annotations = annotations.unwrap_or(&none);
     refuse_unknown(annotations)?;
-    check_egress(annotations)?;
+    read_egress(annotations)?;
     let pools = match first(annotations, POOL, "address-pool") {
         Some((field, pools)) => parse_pools(&field, pools)?,
         None => Vec::new(),
@@ -155,32 +167,87 @@ fn refuse_unknown(annotations: &BTreeMap<String, String>) -> Result<(), RequestE
     Err(malformed(name, value, problem))
 }
 
-/// How what the pods open is to leave the cluster. A Service whose annotations about egress cannot be met is closed: its user
-/// relies on a source address that the packets would not have.
-pub fn egress(annotations: Option<&BTreeMap<String, String>>) -> Option<Egress> {
-    let annotations = annotations?;
-    annotations.keys().any(|name| name.starts_with(EGRESS)).then(|| match check_egress(annotations) {
-        Ok(()) => Egress::ServiceAddress,
-        Err(_) => Egress::Closed,
+/// How what the pods open is to leave the cluster, and what bounds that. A Service whose annotations about egress cannot be met
+/// is closed: its user relies on a source address that the packets would not have.
+pub fn egress(annotations: Option<&BTreeMap<String, String>>) -> Option<(Egress, Option<Arc<EgressBounds>>)> {
+    match read_egress(annotations?) {
+        Ok(None) => None,
+        Ok(Some((egress, bounds))) => Some((egress, (bounds != EgressBounds::default()).then(|| Arc::new(bounds)))),
+        Err(_) => Some((Egress::Closed, None)),
+    }
+}
+
+fn read_egress(annotations: &BTreeMap<String, String>) -> Result<Option<(Egress, EgressBounds)>, RequestError> {
+    let bound = EGRESS_BOUNDS.into_iter().find_map(|name| Some((name, annotations.get(name)?)));
+    let egress = match (annotations.get(EGRESS).map(|value| value.trim()), bound) {
+        (None, None) => return Ok(None),
+        (None, Some((name, value))) => {
+            return Err(closed(
+                name,
+                value,
+                format!("it means nothing without {EGRESS}: {SERVICE_ADDRESS} or {NETWORK}"),
+            ));
+        }
+        (Some(SERVICE_ADDRESS), _) => Egress::ServiceAddress,
+        (Some(NETWORK), _) => Egress::Network,
+        (Some(other), _) => return Err(closed(EGRESS, other, format!("write {SERVICE_ADDRESS} or {NETWORK}"))),
+    };
+    let nodes = annotations.get(EGRESS_NODES).map(|text| parse_nodes(text)).transpose()?;
+    let list = |name: &str| annotations.get(name).map(|text| parse_destinations(name, text)).transpose();
+    let (to, except) = (list(EGRESS_TO)?, list(EGRESS_EXCEPT)?);
+    let destinations = (to.is_some() || except.is_some())
+        .then(|| Destinations { to: to.unwrap_or_default(), except: except.unwrap_or_default() });
+    Ok(Some((egress, EgressBounds { nodes, destinations: destinations.map(Arc::new) })))
+}
+
+fn parse_nodes(text: &str) -> Result<Selector, RequestError> {
+    if text.len() > LONGEST_SELECTOR {
+        let problem = format!("no selector is longer than {LONGEST_SELECTOR} characters");
+        return Err(closed(EGRESS_NODES, text, problem));
+    }
+    text.parse::<Selector>().map_err(|error| {
+        let hint = match error.problem {
+            SelectorProblem::Empty => "remove the annotation to have any node",
+            _ => error.hint(),
+        };
+        closed(EGRESS_NODES, text, format!("{error}; {hint}"))
     })
 }
 
-/// Gap (egress): leaving by a VRF, a choice of nodes and a choice of destinations are refused until a version implements them,
-/// so that nobody relies on a feature that is missing.
-fn check_egress(annotations: &BTreeMap<String, String>) -> Result<(), RequestError> {
-    let detail = EGRESS_DETAILS.into_iter().find(|name| annotations.contains_key(*name));
-    let missing = |field: &str| Err(RequestError::NotAvailableYet { field: field.to_owned() });
-    match (annotations.get(EGRESS).map(|value| value.trim()), detail) {
-        (None, None) => Ok(()),
-        (None, Some(detail)) => {
-            let value = annotations.get(detail).map(String::as_str).unwrap_or_default();
-            Err(malformed(detail, value, format!("it means nothing without {EGRESS}: {SERVICE_ADDRESS}")))
-        }
-        (Some(_), Some(detail)) => missing(detail),
-        (Some(SERVICE_ADDRESS), None) => Ok(()),
-        (Some(NETWORK), None) => missing(&format!("{EGRESS}: {NETWORK}")),
-        (Some(other), None) => Err(malformed(EGRESS, other, format!("write {SERVICE_ADDRESS}"))),
+/// Addresses and CIDRs separated by commas, spaces allowed, of both families; in order, none twice.
+fn parse_destinations(field: &str, text: &str) -> Result<Vec<IpNet>, RequestError> {
+    let parts = text.split(',').map(str::trim);
+    let count = parts.clone().count();
+    if count > MOST_DESTINATIONS {
+        let problem =
+            format!("it names {count} destinations; {MOST_DESTINATIONS} are the most, so join some to a CIDR");
+        return Err(closed(field, text, problem));
     }
+    let mut nets = parts.map(|part| parse_destination(field, text, part)).collect::<Result<Vec<IpNet>, _>>()?;
+    nets.sort_unstable();
+    nets.dedup();
+    Ok(nets)
+}
+
+fn parse_destination(field: &str, text: &str, part: &str) -> Result<IpNet, RequestError> {
+    let net = part.parse::<IpNet>().ok().or_else(|| part.parse::<IpAddr>().ok().map(host_prefix));
+    match net {
+        Some(IpNet::V6(v6)) if v6.addr().to_ipv4_mapped().is_some() => {
+            Err(closed(field, text, format!("{v6} is no destination of any packet; write it as IPv4")))
+        }
+        Some(net) => Ok(net.trunc()),
+        None if part.is_empty() => Err(closed(field, text, "a destination is missing; write 192.0.2.0/24, fd00::/8")),
+        None => {
+            let part = shortened(part, MOST_SHOWN);
+            Err(closed(field, text, format!("\"{part}\" is neither an address nor a CIDR")))
+        }
+    }
+}
+
+/// An annotation about egress that cannot be read, and what follows from that.
+fn closed(field: &str, value: &str, problem: impl Into<String>) -> RequestError {
+    let problem = shortened(&problem.into(), LONGEST_PROBLEM / 2);
+    malformed(field, value, format!("{problem}; until then what the pods open to the outside is held back"))
 }
 
 /// Names separated by commas, spaces allowed.
@@ -345,29 +412,80 @@ mod tests {
         assert!(text.starts_with("spec.loadBalancerIP is \"web.example\""), "{text}");
     }
 
-    #[test]
-    fn what_this_version_cannot_do_is_refused_and_not_ignored() {
-        let missing = |field: &str| Err(RequestError::NotAvailableYet { field: field.to_owned() });
-        assert_eq!(read(&[("crier.dev/egress", "network")], None), missing("crier.dev/egress: network"));
-        let narrowed = [("crier.dev/egress", "service-ip"), ("crier.dev/egress-to", "192.0.2.0/24")];
-        assert_eq!(read(&narrowed, None), missing("crier.dev/egress-to"));
+    /// What is read of these annotations, and the complaint.
+    fn read_of_egress(annotations: &[(&str, &str)]) -> (Option<Egress>, Option<Arc<EgressBounds>>, Option<String>) {
+        let annotations: BTreeMap<String, String> =
+            annotations.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        let complaint = request(Some(&annotations), None).err().map(|error| error.to_string());
+        let (egress, bounds) = egress(Some(&annotations)).unzip();
+        (egress, bounds.flatten(), complaint)
     }
 
     #[test]
     fn whoever_asks_for_egress_that_cannot_be_gets_none_instead_of_another_source() {
-        let read = |annotations: &[(&str, &str)]| {
-            let annotations: BTreeMap<String, String> =
-                annotations.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-            (egress(Some(&annotations)), request(Some(&annotations), None).err().map(|error| error.to_string()))
-        };
-        assert_eq!(read(&[("crier.dev/egress", " service-ip ")]), (Some(Egress::ServiceAddress), None));
-        assert_eq!(read(&[("crier.dev/pool", "lan")]), (None, None));
-        let (closed, why) = read(&[("crier.dev/egress", "servce-ip")]);
+        assert_eq!(read_of_egress(&[("crier.dev/egress", " service-ip ")]), (Some(Egress::ServiceAddress), None, None));
+        assert_eq!(read_of_egress(&[("crier.dev/egress", "network")]), (Some(Egress::Network), None, None));
+        assert_eq!(read_of_egress(&[("crier.dev/pool", "lan")]), (None, None, None));
+        let (closed, _, why) = read_of_egress(&[("crier.dev/egress", "servce-ip")]);
         assert_eq!(closed, Some(Egress::Closed));
-        assert_eq!(why.as_deref(), Some("crier.dev/egress is \"servce-ip\": write service-ip"));
-        let (closed, why) = read(&[("crier.dev/egress-to", "192.0.2.0/24")]);
+        let expected = "crier.dev/egress is \"servce-ip\": write service-ip or network; until then what the pods open to the \
+                        outside is held back";
+        assert_eq!(why.as_deref(), Some(expected));
+        let (closed, _, why) = read_of_egress(&[("crier.dev/egress-to", "192.0.2.0/24")]);
         assert_eq!(closed, Some(Egress::Closed));
         assert!(why.is_some_and(|why| why.contains("it means nothing without crier.dev/egress: service-ip")));
+    }
+
+    #[test]
+    fn egress_is_bound_to_nodes_and_destinations_of_both_families() {
+        let (egress, bounds, complaint) = read_of_egress(&[
+            ("crier.dev/egress", "service-ip"),
+            ("crier.dev/egress-nodes", "rack=a, !gpu"),
+            ("crier.dev/egress-to", " 203.0.113.9/24,fd00::/8 , 192.0.2.7, 192.0.2.7/32"),
+            ("crier.dev/egress-except", "203.0.113.1"),
+        ]);
+        assert_eq!((egress, complaint), (Some(Egress::ServiceAddress), None));
+        let bounds = bounds.expect("bounds");
+        assert_eq!(bounds.nodes.as_ref().map(ToString::to_string).as_deref(), Some("rack=a, !gpu"));
+        let destinations = bounds.destinations.as_ref().expect("destinations");
+        assert_eq!(destinations.to_string(), "192.0.2.7/32, 203.0.113.0/24, fd00::/8 except 203.0.113.1/32");
+        for (destination, covered) in
+            [("203.0.113.2", true), ("203.0.113.1", false), ("fd12::1", true), ("fe00::1", false), ("192.0.2.8", false)]
+        {
+            assert_eq!(destinations.covers(destination.parse().unwrap()), covered, "{destination}");
+        }
+        let (_, bounds, _) =
+            read_of_egress(&[("crier.dev/egress", "network"), ("crier.dev/egress-except", "10.0.0.0/8")]);
+        let destinations = bounds.and_then(|bounds| bounds.destinations.clone()).expect("destinations");
+        assert!(destinations.covers("fd00::1".parse().unwrap()) && !destinations.covers("10.1.1.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_bound_that_cannot_be_read_closes_egress_and_names_annotation_value_and_consequence() {
+        let many = vec!["192.0.2.1"; MOST_DESTINATIONS + 1].join(",");
+        let long = format!("a in ({})", "b,".repeat(LONGEST_SELECTOR));
+        let megabyte = "9".repeat(1 << 20);
+        let table: [(&str, &str, &str); 9] = [
+            (EGRESS_TO, "192.0.2.0/33", "\"192.0.2.0/33\" is neither an address nor a CIDR"),
+            (EGRESS_TO, "192.0.2.0/24,", "a destination is missing"),
+            (EGRESS_TO, "", "a destination is missing"),
+            (EGRESS_TO, &many, "it names 101 destinations; 100 are the most"),
+            (EGRESS_EXCEPT, "::ffff:192.0.2.1", "write it as IPv4"),
+            (EGRESS_EXCEPT, &megabyte, "is neither an address nor a CIDR"),
+            (EGRESS_NODES, "rack in (a", "not closed"),
+            (EGRESS_NODES, " ", "remove the annotation to have any node"),
+            (EGRESS_NODES, &long, "no selector is longer than"),
+        ];
+        for (field, value, problem) in table {
+            let (egress, bounds, complaint) = read_of_egress(&[("crier.dev/egress", "service-ip"), (field, value)]);
+            assert_eq!((egress, bounds), (Some(Egress::Closed), None), "{field}");
+            let complaint = complaint.expect("a complaint");
+            let shown: String = value.chars().take(20).collect();
+            assert!(complaint.starts_with(&format!("{field} is \"{shown}")), "{complaint}");
+            assert!(complaint.contains(problem), "{problem} in: {complaint}");
+            assert!(complaint.ends_with("what the pods open to the outside is held back"), "{complaint}");
+            assert!(complaint.len() < 1000, "{}", complaint.len());
+        }
     }
 
     #[test]

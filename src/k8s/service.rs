@@ -120,6 +120,7 @@ pub fn service(object: &Object<ServiceFields>) -> Result<world::Service, Unreada
         Err(error) => (None, Some(error)),
     };
     let request = annotation::request(metadata.annotations.as_ref(), spec.load_balancer_ip.as_deref());
+    let (egress, egress_bounds) = annotation::egress(metadata.annotations.as_ref()).unzip();
     let ingress = status.as_ref().and_then(|status| status.load_balancer.as_ref());
     let ingress = ingress.and_then(|balancer| balancer.ingress.as_deref()).unwrap_or_default();
     Ok(world::Service {
@@ -143,7 +144,8 @@ pub fn service(object: &Object<ServiceFields>) -> Result<world::Service, Unreada
             Box::new(Sharing { key: key.to_owned(), selector })
         }),
         request: unreadable.map_or(request, Err),
-        egress: annotation::egress(metadata.annotations.as_ref()),
+        egress,
+        egress_bounds: egress_bounds.flatten(),
         external_ips: spec.external_ips.iter().flatten().filter_map(|text| text.parse().ok()).collect(),
         ports: spec.ports.unwrap_or_default().into_iter().map(port).collect(),
         ingress: ingress.iter().filter_map(|entry| entry.ip.as_deref()?.parse().ok()).collect(),

@@ -29,6 +29,12 @@ pub struct EgressVerdict {
     pub host_pods: usize,
     /// The node by which packets leave with each address, or why there is none.
     pub owners: Vec<EgressOwner>,
+    /// The addresses by whose networks packets leave from every node, with the node's address there; then there are no owners.
+    #[serde(default)]
+    pub networks: Vec<IpAddr>,
+    /// Why packets leave by none of these networks from this node.
+    #[serde(default)]
+    pub refusal: Option<Reason>,
     /// The annotations cannot be met: no packet of the pods leaves the cluster.
     pub closed: bool,
 }

@@ -6,16 +6,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use imbl::OrdMap;
 
 use crate::address::Family;
-use crate::names::{NodeName, ObjectKey};
-use crate::plan::slice::{Hop, Mapping};
+use crate::names::{InterfaceName, NodeName, ObjectKey};
+use crate::plan::exits;
+use crate::plan::slice::{Exit, Hop, Mapping, ReturnNetwork};
 use crate::plan::verdict::EgressWork;
 use crate::plan::verdict::egress::Way;
 use crate::reason::Reason;
-use crate::world::World;
+use crate::world::{Destinations, World};
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
@@ -30,7 +32,19 @@ pub struct EgressTable {
     /// How many pods lead to each node.
     users: BTreeMap<NodeName, usize>,
     pods: OrdMap<IpAddr, Mapping>,
+    bounded: OrdMap<IpAddr, Arc<Destinations>>,
+    /// By the addresses whose networks pods leave by: the VRF of the pool, how many pods do, and how, once that was worked out.
+    exits: BTreeMap<IpAddr, NetworkUse>,
+    /// An address is new among these, or gone.
+    exits_stale: bool,
     moved: bool,
+}
+
+#[derive(Debug)]
+struct NetworkUse {
+    vrf: Option<InterfaceName>,
+    pods: usize,
+    exit: Option<Result<Exit, Reason>>,
 }
 
 /// The way to a node that owns addresses.
@@ -63,6 +77,7 @@ impl EgressTable {
         }
         self.claims.retain(|_, services| !services.is_empty());
         self.count_users(&before, &wanted);
+        self.count_exits(&before, &wanted);
         match wanted.pods.is_empty() {
             true => drop(self.wanted.remove(service)),
             false => drop(self.wanted.insert(service.clone(), wanted)),
@@ -95,8 +110,44 @@ impl EgressTable {
         }
     }
 
+    /// Works out how packets leave by networks of this node.
+    pub fn renew_exits(&mut self, world: &World, networks: &[ReturnNetwork]) {
+        self.exits_stale = false;
+        let mut differ = false;
+        for (address, it) in &mut self.exits {
+            let exit = Some(exits::exit(world, networks, *address, it.vrf.as_ref()));
+            differ |= it.exit != exit;
+            it.exit = exit;
+        }
+        if differ {
+            self.moved = true;
+            let pods: Vec<IpAddr> = self.claims.keys().copied().collect();
+            pods.into_iter().for_each(|pod| self.settle(pod));
+        }
+    }
+
+    /// Pods leave by networks of this node.
+    pub fn leaves_by_networks(&self) -> bool {
+        !self.exits.is_empty()
+    }
+
+    /// Since [`EgressTable::renew_exits`] there are other addresses whose networks pods leave by.
+    pub fn exits_are_stale(&self) -> bool {
+        self.exits_stale
+    }
+
+    /// How packets leave by the networks of addresses, or why they do not.
+    pub fn exits(&self) -> BTreeMap<IpAddr, Result<Exit, Reason>> {
+        self.exits.iter().filter_map(|(address, it)| Some((*address, it.exit.clone()?))).collect()
+    }
+
     pub fn pods(&self) -> &OrdMap<IpAddr, Mapping> {
         &self.pods
+    }
+
+    /// The destinations that egress is for, of the pods for which it is not for all.
+    pub fn bounded(&self) -> &OrdMap<IpAddr, Arc<Destinations>> {
+        &self.bounded
     }
 
     /// The Services that what is new of any Node concerns.
@@ -137,8 +188,11 @@ impl EgressTable {
 
     fn count_users(&mut self, before: &EgressWork, wanted: &EgressWork) {
         let elsewhere = |work: &EgressWork| -> Vec<NodeName> {
-            let ways = work.pods.iter().filter_map(|(_, way)| way.as_ref());
-            ways.filter(|way| !way.here).map(|way| way.owner.clone()).collect()
+            let owner = |way: &Way| match way {
+                Way::Owner { owner, here: false, .. } => Some(owner.clone()),
+                Way::Owner { here: true, .. } | Way::Network { .. } => None,
+            };
+            work.pods.iter().filter_map(|(_, way)| owner(way.as_ref()?)).collect()
         };
         for owner in elsewhere(wanted) {
             *self.users.entry(owner).or_default() += 1;
@@ -151,6 +205,33 @@ impl EgressTable {
         self.users.retain(|_, count| *count > 0);
     }
 
+    fn count_exits(&mut self, before: &EgressWork, wanted: &EgressWork) {
+        let by_network = |work: &EgressWork| -> Vec<(IpAddr, Option<InterfaceName>)> {
+            let of_way = |way: &Way| match way {
+                Way::Network { address, vrf } => Some((*address, vrf.clone())),
+                Way::Owner { .. } => None,
+            };
+            work.pods.iter().filter_map(|(_, way)| of_way(way.as_ref()?)).collect()
+        };
+        for (address, vrf) in by_network(wanted) {
+            let fresh = || NetworkUse { vrf: None, pods: 0, exit: None };
+            let it = self.exits.entry(address).or_insert_with(fresh);
+            it.pods += 1;
+            if it.exit.is_none() || it.vrf != vrf {
+                it.vrf = vrf;
+                self.exits_stale = true;
+            }
+        }
+        for (address, _) in by_network(before) {
+            if let Some(it) = self.exits.get_mut(&address) {
+                it.pods = it.pods.saturating_sub(1);
+            }
+        }
+        let count = self.exits.len();
+        self.exits.retain(|_, it| it.pods > 0);
+        self.exits_stale |= self.exits.len() != count;
+    }
+
     /// An address of the node in a subnet of one of this node's links; else an address that it answers for there, which leads to
     /// it all the same.
     fn hop(&self, owner: &NodeName, family: Family, world: &World) -> Option<Hop> {
@@ -160,35 +241,51 @@ impl EgressTable {
         };
         let of_family = |address: &IpAddr| Family::of(*address) == family;
         let of_node = world.nodes.get(owner).into_iter().flat_map(|node| node.addresses.iter().copied());
-        let ways = self.wanted.values().flat_map(|work| &work.pods).filter_map(|(_, way)| way.as_ref());
-        let answered = ways.filter(|way| way.owner == *owner).map(|way| way.address);
+        let answered = |way: &Way| match way {
+            Way::Owner { address, owner: of_way, here: _ } => (of_way == owner).then_some(*address),
+            Way::Network { .. } => None,
+        };
+        let ways = self.wanted.values().flat_map(|work| &work.pods);
+        let answered = ways.filter_map(|(_, way)| answered(way.as_ref()?));
         of_node.chain(answered).filter(of_family).find_map(|via| Some(Hop { via, link: on_link(&via)?.index }))
     }
 
     /// Works out how the packets of a pod leave.
     fn settle(&mut self, pod: IpAddr) {
-        let mapping = self.claims.get(&pod).and_then(|services| services.first()).map(|service| {
-            let pods = self.wanted.get(service).map(|work| work.pods.as_slice()).unwrap_or_default();
-            let place = pods.binary_search_by_key(&pod, |(pod, _)| *pod).ok();
-            place.and_then(|place| pods[place].1.as_ref()).map_or(Mapping::Held, |way| self.mapping(pod, way))
+        let work = self.claims.get(&pod).and_then(|services| self.wanted.get(services.first()?));
+        let mapping = work.map(|work| {
+            let place = work.pods.binary_search_by_key(&pod, |(pod, _)| *pod).ok();
+            place.and_then(|place| work.pods[place].1.as_ref()).map_or(Mapping::Held, |way| self.mapping(pod, way))
         });
-        let before = self.pods.get(&pod).copied();
-        if before == mapping {
-            return;
+        let bound = work.and_then(|work| work.destinations.clone());
+        if self.pods.get(&pod).copied() != mapping {
+            self.moved = true;
+            match mapping {
+                Some(mapping) => drop(self.pods.insert(pod, mapping)),
+                None => drop(self.pods.remove(&pod)),
+            }
         }
-        self.moved = true;
-        match mapping {
-            Some(mapping) => drop(self.pods.insert(pod, mapping)),
-            None => drop(self.pods.remove(&pod)),
+        if self.bounded.get(&pod) != bound.as_ref() {
+            self.moved = true;
+            match bound {
+                Some(bound) => drop(self.bounded.insert(pod, bound)),
+                None => drop(self.bounded.remove(&pod)),
+            }
         }
     }
 
     fn mapping(&self, pod: IpAddr, way: &Way) -> Mapping {
-        if way.here {
-            return Mapping::Translated { address: way.address };
+        match way {
+            Way::Owner { address, owner: _, here: true } => Mapping::Translated { address: *address },
+            Way::Owner { address: _, owner, here: false } => {
+                let slot = self.slots.get(owner).filter(|slot| slot.hop(Family::of(pod)).is_some());
+                slot.map_or(Mapping::Held, |slot| Mapping::Steered { slot: slot.number })
+            }
+            Way::Network { address, vrf: _ } => {
+                let exit = self.exits.get(address).and_then(|it| it.exit.as_ref()?.as_ref().ok());
+                exit.map_or(Mapping::Held, |exit| Mapping::Networked(*exit))
+            }
         }
-        let slot = self.slots.get(&way.owner).filter(|slot| slot.hop(Family::of(pod)).is_some());
-        slot.map_or(Mapping::Held, |slot| Mapping::Steered { slot: slot.number })
     }
 }
 
@@ -211,11 +308,12 @@ mod tests {
     }
 
     fn way(owner: &str, here: bool) -> Option<Way> {
-        Some(Way { address: ip("192.168.35.100"), owner: owner.into(), here })
+        Some(Way::Owner { address: ip("192.168.35.100"), owner: owner.into(), here })
     }
 
     fn work(pods: &[(&str, Option<Way>)]) -> EgressWork {
-        EgressWork { pods: pods.iter().map(|(pod, way)| (ip(pod), way.clone())).collect(), is_elected: false }
+        let pods = pods.iter().map(|(pod, way)| (ip(pod), way.clone())).collect();
+        EgressWork { pods, ..EgressWork::default() }
     }
 
     fn world(up: bool) -> World {

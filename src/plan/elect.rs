@@ -58,6 +58,18 @@ impl Electorate {
         Electorate::new(self.candidates.iter().map(reweighed).collect(), self.excluded.clone())
     }
 
+    /// The same nodes, but those that `refusal` gives a reason for are no candidates.
+    pub fn without(&self, refusal: impl Fn(&NodeName) -> Option<Reason>) -> Electorate {
+        let (mut candidates, mut excluded) = (Vec::new(), self.excluded.clone());
+        for candidate in &self.candidates {
+            match refusal(&candidate.node) {
+                Some(reason) => excluded.push((candidate.node.clone(), reason)),
+                None => candidates.push(candidate.clone()),
+            }
+        }
+        Electorate::new(candidates, excluded)
+    }
+
     /// By name.
     pub fn candidates(&self) -> &[Candidate] {
         &self.candidates

@@ -7,7 +7,7 @@
 //! What verdicts lead to is kept by organs of the planner: [`address_book`], `route_table` (with [`join`], which makes one
 //! route of what several Services want), `ownership`, `tickets`, `link_memory` (with [`placement`]), `bind_table`, `removals` and
 //! `rivals`. [`slice`] is what the actuators get; [`forecast`] is what another configuration would change; `own_addresses` no
-//! Service is given; `prefixes` makes addresses of host parts; `bfd` is whom BFD watches; `stations` and `manners` are what the responder on the link is told beside its addresses.
+//! Service is given; `prefixes` makes addresses of host parts; `exits` finds the network by which what pods open leaves; `bfd` is whom BFD watches; `stations` and `manners` are what the responder on the link is told beside its addresses.
 //!
 //! A further question (a VRF, egress, drain) is one more file in [`verdict`], its part in `verdict::Work`, the organ
 //! that keeps this part, and the slice that shows it.
@@ -20,6 +20,7 @@ pub mod context;
 pub mod decision;
 mod egress_table;
 pub mod elect;
+mod exits;
 pub mod following;
 pub mod forecast;
 pub mod holder;

@@ -40,7 +40,9 @@ use crate::plan::removals::Removals;
 use crate::plan::returns::Returns;
 use crate::plan::rivals::Rivals;
 use crate::plan::route_table::RouteTable;
-use crate::plan::slice::{BfdSlice, BgpSlice, BindSlice, EgressSlice, L2Slice, PulseSlice, StatusSlice, VrfSlice};
+use crate::plan::slice::{
+    BfdSlice, BgpSlice, BindSlice, EgressSlice, Exit, L2Slice, PulseSlice, StatusSlice, VrfSlice,
+};
 use crate::plan::tickets::Tickets;
 use crate::plan::verdict::{Inputs, Verdict, Wish, Work, judge};
 use crate::reason::Reason;
@@ -60,6 +62,8 @@ pub struct Plan {
     pub vrfs: VrfSlice,
     /// Why this node cannot lead packets to owners of egress addresses, for those that it cannot reach.
     pub unreached: Arc<BTreeMap<(NodeName, Family), Reason>>,
+    /// How packets leave this node by the networks of these addresses, or why they do not.
+    pub exits: Arc<BTreeMap<IpAddr, Result<Exit, Reason>>>,
     pub pulse: PulseSlice,
     pub status: StatusSlice,
     /// Who has each address that is announced on a link, since when and why.
@@ -330,10 +334,9 @@ impl Planner {
             self.renew_peers();
             self.renew_bfd();
             self.renew_own_addresses();
-            self.renew_returns();
         }
         let changes = self.judge_dirty(now);
-        self.renew_egress(host);
+        self.renew_egress(host, peers);
         self.memory.note_conflicts(&self.world, now);
         self.first_turn = false;
         // An earlier life of the agent may have bound addresses that nobody wants any more. What is remembered does not tell.

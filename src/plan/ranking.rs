@@ -5,6 +5,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::net::IpAddr;
+use std::sync::Arc;
+
+use imbl::OrdMap;
 
 use crate::config::{Config, L2};
 use crate::names::{NodeName, PoolName};
@@ -14,7 +17,7 @@ use crate::plan::holder::{Bid, Bidder, Grade};
 use crate::plan::tickets::Tickets;
 use crate::reason::Reason;
 use crate::selector::Selector;
-use crate::world::{Endpoints, Service, TrafficPolicy};
+use crate::world::{Egress, Endpoints, Node, Service, TrafficPolicy, World};
 
 /// Every `[[l2]]` that covers an address of a pool, with what this node knows of the nodes there. `tenants` are all Services
 /// that have the address: it moves as one, so what covers it for one of them covers it for all.
@@ -36,9 +39,41 @@ pub fn covering<'a, 'b>(
     config.l2.iter().zip(&context.l2).filter(|(l2, _)| covers(l2)).filter_map(within).collect()
 }
 
-/// The node that an operator chose for an address: the one that its Services name, of several the first by name.
-pub fn chosen<'a>(tenants: impl Iterator<Item = &'a Service>) -> Option<&'a NodeName> {
-    tenants.filter_map(|service| service.node.as_ref()).min()
+/// What the Services that have an address say of the nodes that may answer for it.
+#[derive(Debug, Clone)]
+pub struct Wishes<'a> {
+    /// The node that an operator chose: the one that the Services name, of several the first by name.
+    chosen: Option<&'a NodeName>,
+    /// Only nodes that match all of these: what the pods of the Services open leaves by the node that answers.
+    selectors: Vec<&'a Selector>,
+    nodes: &'a OrdMap<NodeName, Arc<Node>>,
+}
+
+impl<'a> Wishes<'a> {
+    /// Those of all Services that have the address.
+    pub fn of(tenants: impl Iterator<Item = &'a Service> + Clone, world: &'a World) -> Wishes<'a> {
+        Wishes {
+            chosen: tenants.clone().filter_map(|service| service.node.as_ref()).min(),
+            selectors: tenants.filter_map(egress_nodes).collect(),
+            nodes: &world.nodes,
+        }
+    }
+
+    /// Why the node is not to answer; `None` where it may.
+    fn refusal(&self, node: &NodeName) -> Option<Reason> {
+        let labels = self.nodes.get(node).map(|node| &node.labels);
+        let unmet = self.selectors.iter().find(|it| !labels.is_some_and(|labels| it.matches(labels)))?;
+        Some(Reason::EgressNodeNotSelected { selector: unmet.to_string() })
+    }
+}
+
+/// The nodes that alone may own the addresses of a Service, because what its pods open leaves by the owner.
+pub fn egress_nodes(service: &Service) -> Option<&Selector> {
+    match service.egress? {
+        Egress::ServiceAddress => service.egress_bounds.as_ref()?.nodes.as_ref(),
+        // Every node may announce the address.
+        Egress::Network | Egress::Closed => None,
+    }
 }
 
 /// So few tickets are worked out anew rather than looked for.
@@ -55,8 +90,9 @@ pub struct Ranking<'a> {
     endpoints: Option<&'a Endpoints>,
     /// Nodes with one of these go first: `prefer-endpoints`, under external traffic policy Cluster.
     preferred: Option<&'a Endpoints>,
-    /// This node goes before all preferences: see [`chosen`].
+    /// This node goes before all preferences: see [`Wishes`].
     chosen: Option<&'a NodeName>,
+    wishes: Wishes<'a>,
     /// All addresses of a Service move together: this one ranks the nodes for all of them.
     rank_by: IpAddr,
     sticky: bool,
@@ -85,7 +121,7 @@ pub struct Score {
 impl<'a> Ranking<'a> {
     pub fn of(
         (service, endpoints): (&Service, &'a Endpoints),
-        (covering, chosen): (&[(&'a L2, &'a L2Context)], Option<&'a NodeName>),
+        (covering, wishes): (&[(&'a L2, &'a L2Context)], Wishes<'a>),
         me: &'a NodeName,
         holder: Option<&'a NodeName>,
         rank_by: IpAddr,
@@ -93,7 +129,11 @@ impl<'a> Ranking<'a> {
         let local = service.external_traffic_policy == TrafficPolicy::Local;
         let prefers = covering.iter().any(|(_, context)| context.prefers_endpoints);
         let preferred = (!local && prefers).then_some(endpoints);
-        let electorate = union(covering.iter().map(|(_, context)| context.electorate_for(rank_by)));
+        let mut electorate = union(covering.iter().map(|(_, context)| context.electorate_for(rank_by)));
+        if !wishes.selectors.is_empty() {
+            electorate = Cow::Owned(electorate.without(|node| wishes.refusal(node)));
+        }
+        let chosen = wishes.chosen;
         Ranking {
             me,
             holder,
@@ -104,6 +144,7 @@ impl<'a> Ranking<'a> {
             endpoints: local.then_some(endpoints),
             preferred,
             chosen,
+            wishes,
             rank_by,
             sticky: covering.iter().any(|(l2, _)| l2.sticky),
         }
@@ -147,8 +188,13 @@ impl<'a> Ranking<'a> {
     }
 
     /// Under policy Local, a node without an endpoint cannot serve.
-    pub fn lacks_endpoint(&self, node: &NodeName) -> bool {
+    fn lacks_endpoint(&self, node: &NodeName) -> bool {
         self.endpoints.is_some_and(|endpoints| !endpoints.by_node.contains_key(node))
+    }
+
+    /// What this node knows of another one is that it could not serve, whatever that one says of itself.
+    pub fn cannot_serve(&self, node: &NodeName) -> bool {
+        self.lacks_endpoint(node) || self.wishes.refusal(node).is_some()
     }
 
     /// What a node with this sum of preferences puts into the scales. Other nodes hear it of this one, for the address.

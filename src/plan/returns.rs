@@ -22,18 +22,22 @@ pub struct Returns {
     /// A network keeps its number: connections are marked with it.
     numbers: BTreeMap<InterfaceName, u8>,
     networks: Arc<Vec<ReturnNetwork>>,
-    /// The addresses of each Service, while there is a network.
+    /// The addresses of each Service, while replies leave by a network.
     wanted: BTreeMap<ObjectKey, Vec<IpAddr>>,
     /// How many Services have each address.
     services: BTreeMap<IpAddr, usize>,
     served: OrdSet<IpAddr>,
+    /// Replies leave by the network of the request. Else the networks are there for egress alone.
+    answers: bool,
     moved: bool,
 }
 
 impl Returns {
-    /// Works out the networks. Answers whether there are some now and were none before: then every Service is to be put.
-    pub fn renew(&mut self, config: &Config, world: &World) -> bool {
-        let found = if config.egress.symmetric_return { networks(config, world) } else { Vec::new() };
+    /// Works out the networks. `egress`: pods leave by some of them. Answers whether replies leave by some now and did not before:
+    /// then every Service is to be put.
+    pub fn renew(&mut self, config: &Config, world: &World, egress: bool) -> bool {
+        let is_wanted = config.egress.symmetric_return || egress;
+        let found = if is_wanted { networks(config, world) } else { Vec::new() };
         self.numbers.retain(|name, _| found.iter().any(|network| network.name == *name));
         let mut numbered = Vec::new();
         for network in found {
@@ -41,23 +45,25 @@ impl Returns {
                 numbered.push(ReturnNetwork { slot, ..network });
             }
         }
-        let was_empty = self.networks.is_empty();
+        let answered = self.answers;
         if *self.networks != numbered {
             self.networks = Arc::new(numbered);
             self.moved = true;
         }
-        if self.networks.is_empty() {
+        self.answers = config.egress.symmetric_return && !self.networks.is_empty();
+        if !self.answers {
             self.wanted.clear();
             self.services.clear();
+            self.moved |= !self.served.is_empty();
             self.served.clear();
         }
-        was_empty && !self.networks.is_empty()
+        self.answers && !answered
     }
 
-    /// The addresses that clients reach a Service at from now on. Without a network nothing is kept.
+    /// The addresses that clients reach a Service at from now on. Nothing is kept where replies leave by no network.
     pub fn put(&mut self, service: &ObjectKey, addresses: Vec<IpAddr>) {
         let before = self.wanted.remove(service).unwrap_or_default();
-        let addresses = if self.networks.is_empty() { Vec::new() } else { addresses };
+        let addresses = if self.answers { addresses } else { Vec::new() };
         for address in &addresses {
             *self.services.entry(*address).or_default() += 1;
             self.moved |= self.served.insert(*address).is_none();
@@ -199,7 +205,7 @@ mod tests {
         ];
         for (story, routes, expected) in table {
             let mut returns = Returns::default();
-            assert_eq!(returns.renew(&config, &world(routes)), !expected.is_empty(), "{story}");
+            assert_eq!(returns.renew(&config, &world(routes), false), !expected.is_empty(), "{story}");
             let found: Vec<String> = names(&returns).into_iter().map(|(name, _)| name).collect();
             assert_eq!(found, expected, "{story}");
         }
@@ -211,19 +217,23 @@ mod tests {
         config.vrfs = config::tests::good("[[vrf]]\nname = \"red\"\ntable = 1001\n").vrfs;
         let mut world = world(vec![route("10.0.0.1", 2, 0), route("192.0.2.1", 3, 200)]);
         let mut returns = Returns::default();
-        returns.renew(&config, &world);
+        returns.renew(&config, &world, false);
         assert_eq!(names(&returns), [("eth1".to_owned(), 15)]);
         world.apply(link(7, "red", None, "127.0.0.1/8"));
         world.apply(link(4, "eth2", Some(7), "192.0.2.10/24"));
-        returns.renew(&config, &world);
+        returns.renew(&config, &world, false);
         assert_eq!(names(&returns), [("eth1".to_owned(), 15), ("red".to_owned(), 14)]);
         assert_eq!(returns.networks()[1].table, ReturnTable::Vrf(1001));
         world.apply(Fact::DefaultRoutes(vec![route("10.0.0.1", 2, 0)]));
-        returns.renew(&config, &world);
+        returns.renew(&config, &world, false);
         assert_eq!(names(&returns), [("red".to_owned(), 14)]);
         config.egress.symmetric_return = false;
-        returns.renew(&config, &world);
+        returns.renew(&config, &world, false);
         assert_eq!(names(&returns), []);
+        returns.renew(&config, &world, true);
+        assert_eq!(names(&returns), [("red".to_owned(), 15)], "pods leave by it");
+        returns.put(&ObjectKey::new("shop", "web"), vec!["203.0.113.7".parse().unwrap()]);
+        assert!(returns.served().is_empty(), "and replies do not");
     }
 
     #[test]
@@ -234,7 +244,7 @@ mod tests {
         let mut returns = Returns::default();
         returns.put(&one, vec![address]);
         assert!(returns.served().is_empty());
-        returns.renew(&config, &world(vec![route("10.0.0.1", 2, 0), route("192.0.2.1", 3, 200)]));
+        returns.renew(&config, &world(vec![route("10.0.0.1", 2, 0), route("192.0.2.1", 3, 200)]), false);
         returns.put(&one, vec![address]);
         returns.put(&two, vec![address]);
         returns.put(&one, vec![]);

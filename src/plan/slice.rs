@@ -17,7 +17,7 @@ use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName, PoolName};
 use crate::reason::Reason;
 use crate::roster::{Card, Eligibility, Holdings};
 use crate::route::RouteAttributes;
-use crate::world::{Condition, Link, PeerOrders};
+use crate::world::{Condition, Destinations, Link, PeerOrders};
 
 /// For the responder on the link: which addresses this node answers for by ARP and NDP, and on which links.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -102,6 +102,8 @@ pub struct EgressSlice {
     /// All objects are known: a pod that is not named is held for none.
     pub complete: bool,
     pub pods: OrdMap<IpAddr, Mapping>,
+    /// The destinations that this is for, of the pods for which not all destinations outside of the cluster are.
+    pub bounded: OrdMap<IpAddr, Arc<Destinations>>,
     /// How each slot's node is reached: the next hop of IPv4, and of IPv6.
     pub hops: Arc<BTreeMap<u8, [Option<Hop>; 2]>>,
     /// Destinations inside of the cluster: packets to them are left alone.
@@ -154,6 +156,19 @@ pub enum Mapping {
     Translated { address: IpAddr },
     /// By the node of this slot.
     Steered { slot: u8 },
+    /// By a link of this node, with an address that the node has there.
+    Networked(Exit),
+}
+
+/// How packets leave by a network of this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exit {
+    /// The number of the network in the marks; `None` for a link that the main table leads to.
+    pub slot: Option<u8>,
+    /// The kernel's index of the link.
+    pub link: u32,
+    /// The node's address there.
+    pub source: IpAddr,
 }
 
 /// A next hop on a link of this node.

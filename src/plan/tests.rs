@@ -105,6 +105,7 @@ fn service() -> Service {
         node: None,
         renumber: None,
         egress: None,
+        egress_bounds: None,
         condition: None,
     }
 }

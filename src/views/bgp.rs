@@ -371,6 +371,7 @@ asn = 64512
             node: None,
             renumber: None,
             egress: None,
+            egress_bounds: None,
             condition: None,
         };
         let slice = EndpointSlice {

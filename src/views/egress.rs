@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{SCHEMA_VERSION, Snapshot};
 use crate::address::Family;
 use crate::egress::counters::Counts;
-use crate::names::{NodeName, ObjectKey};
+use crate::names::{InterfaceName, NodeName, ObjectKey};
 use crate::plan::decision::{EgressOwner, EgressVerdict};
 use crate::plan::slice::Mapping;
 
@@ -30,8 +31,20 @@ pub struct EgressRow {
     pub service: ObjectKey,
     /// The source that packets leave with.
     pub address: Option<IpAddr>,
-    /// The node by which they leave.
+    /// The node by which they leave; `None` also where they leave by a network from every node.
     pub owner: Option<NodeName>,
+    /// The link of this node by which they leave, where they leave by a network.
+    #[serde(default)]
+    pub link: Option<InterfaceName>,
+    /// The nodes by which alone they leave: a selector.
+    #[serde(default)]
+    pub nodes: Option<String>,
+    /// The destinations that this is for. Empty: all outside of the cluster.
+    #[serde(default)]
+    pub to: Vec<IpNet>,
+    /// But not for these: what the pods send there leaves as without egress.
+    #[serde(default)]
+    pub except: Vec<IpNet>,
     /// The pods with an address of the same family, on all nodes.
     pub pods: usize,
     pub path: Path,
@@ -51,6 +64,8 @@ pub enum Path {
     Local,
     /// It sends them to the owner, which gives them the address.
     Routed,
+    /// It gives them its address in a network and sends them there.
+    Network,
     /// It drops them.
     Held,
     /// There is no pod.
@@ -64,6 +79,7 @@ impl Path {
             Mapping::Held => Path::Held,
             Mapping::Translated { .. } => Path::Local,
             Mapping::Steered { .. } => Path::Routed,
+            Mapping::Networked(_) => Path::Network,
         }
     }
 
@@ -71,6 +87,7 @@ impl Path {
         match self {
             Path::Local => "local",
             Path::Routed => "routed",
+            Path::Network => "network",
             Path::Held => "held",
             Path::NoPods => "-",
         }
@@ -90,17 +107,42 @@ pub fn egress(snapshot: &Snapshot) -> EgressReport {
     }
 }
 
-/// Whatever keeps packets of pods from leaving with their Service's address.
+/// Whatever keeps packets of pods from leaving with the source that they are to have. A node that is to send only what its own pods
+/// open needs no way for those of others.
 pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
     let decisions = snapshot.plan.decisions.iter();
     let with_egress = decisions.filter_map(|(key, decision)| Some((key, decision.egress.as_ref()?)));
-    let rows = with_egress.flat_map(|(key, verdict)| rows(snapshot, key, verdict, &BTreeMap::new()));
+    let has_pods = |key: &ObjectKey| {
+        Family::BOTH.iter().any(|family| snapshot.world.endpoints_on(&snapshot.node, key, *family) > 0)
+    };
+    let concerned = with_egress.filter(|(key, verdict)| verdict.networks.is_empty() || has_pods(key));
+    let rows = concerned.flat_map(|(key, verdict)| rows(snapshot, key, verdict, &BTreeMap::new()));
     let held = rows.filter(|row| row.path == Path::Held);
     let in_words = |row: EgressRow| {
         let reason = row.reason.unwrap_or_else(|| "it has no address yet".to_owned());
         format!("{}: what its pods open to the outside is held back on this node: {reason}", row.service)
     };
     held.map(in_words).collect()
+}
+
+/// One of a Service's addresses, and what is decided about what leaves by it.
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    /// The Service has none yet.
+    None,
+    Owner(&'a EgressOwner),
+    Network(IpAddr),
+}
+
+impl Place<'_> {
+    /// The Service's address.
+    fn address(self) -> Option<IpAddr> {
+        match self {
+            Place::None => None,
+            Place::Owner(owner) => Some(owner.address),
+            Place::Network(address) => Some(address),
+        }
+    }
 }
 
 fn rows(
@@ -110,8 +152,10 @@ fn rows(
     counts: &BTreeMap<IpAddr, Counts>,
 ) -> Vec<EgressRow> {
     let pods: Vec<IpAddr> = snapshot.world.endpoint_addresses(key).collect();
-    let row = |address: Option<IpAddr>, owner: Option<&EgressOwner>| {
-        let of_family = |pod: &&IpAddr| address.is_none_or(|address| Family::of(address) == Family::of(**pod));
+    let bounds = snapshot.world.services.get(key).and_then(|service| service.egress_bounds.clone()).unwrap_or_default();
+    let destinations = bounds.destinations.as_deref().cloned().unwrap_or_default();
+    let row = |place: Place<'_>| {
+        let of_family = |pod: &&IpAddr| place.address().is_none_or(|it| Family::of(it) == Family::of(**pod));
         let held = pods.iter().filter(of_family).filter_map(|pod| Some((pod, snapshot.plan.egress.pods.get(pod)?)));
         let held: Vec<(&IpAddr, &Mapping)> = held.collect();
         let path = match held.first() {
@@ -119,34 +163,54 @@ fn rows(
             Some((_, mapping)) => Path::of(mapping),
         };
         let sum = |count: fn(&Counts) -> u64| held.iter().filter_map(|(pod, _)| counts.get(*pod)).map(count).sum();
+        let (address, owner, link) = match place {
+            Place::None => (None, None, None),
+            Place::Owner(it) => (Some(it.address), it.owner.clone(), None),
+            Place::Network(of_service) => match snapshot.plan.exits.get(&of_service) {
+                Some(Ok(exit)) => (Some(exit.source), None, snapshot.world.links.get(&exit.link)),
+                Some(Err(_)) | None => (None, None, None),
+            },
+        };
         EgressRow {
             service: key.clone(),
             address,
-            owner: owner.and_then(|it| it.owner.clone()),
+            owner,
+            link: link.map(|link| link.name.clone()),
+            nodes: bounds.nodes.as_ref().map(ToString::to_string),
+            to: destinations.to.clone(),
+            except: destinations.except.clone(),
             pods: held.len(),
             path,
             translated: sum(|it| it.translated),
             dropped: sum(|it| it.dropped),
-            reason: if path == Path::Held { reason(snapshot, key, verdict, owner) } else { None },
+            reason: if path == Path::Held { reason(snapshot, key, verdict, place) } else { None },
         }
     };
-    match verdict.owners.as_slice() {
-        [] => vec![row(None, None)],
-        owners => owners.iter().map(|owner| row(Some(owner.address), Some(owner))).collect(),
+    let owned = verdict.owners.iter().map(Place::Owner);
+    let places: Vec<Place<'_>> = owned.chain(verdict.networks.iter().copied().map(Place::Network)).collect();
+    match places.as_slice() {
+        [] => vec![row(Place::None)],
+        places => places.iter().copied().map(row).collect(),
     }
 }
 
-fn reason(
-    snapshot: &Snapshot,
-    key: &ObjectKey,
-    verdict: &EgressVerdict,
-    owner: Option<&EgressOwner>,
-) -> Option<String> {
+fn reason(snapshot: &Snapshot, key: &ObjectKey, verdict: &EgressVerdict, place: Place<'_>) -> Option<String> {
     if verdict.closed {
         let request = snapshot.world.services.get(key).and_then(|service| service.request.as_ref().err());
         return Some(request.map_or("its annotations cannot be met".to_owned(), ToString::to_string));
     }
-    let owner = owner?;
+    let of_another = || Some("a pod of it belongs to another Service with egress too".to_owned());
+    match place {
+        Place::None => None,
+        Place::Network(address) => {
+            let exit = snapshot.plan.exits.get(&address).and_then(|exit| exit.as_ref().err());
+            verdict.refusal.as_ref().or(exit).map(ToString::to_string).or_else(of_another)
+        }
+        Place::Owner(owner) => why_not_by_owner(snapshot, key, owner).or_else(of_another),
+    }
+}
+
+fn why_not_by_owner(snapshot: &Snapshot, key: &ObjectKey, owner: &EgressOwner) -> Option<String> {
     if let Some(reason) = &owner.reason {
         return Some(reason.to_string());
     }
@@ -158,7 +222,5 @@ fn reason(
         return Some(format!("this node is to send with {} and does not announce it: {why}", owner.address));
     }
     let obstacle = snapshot.plan.unreached.get(&(node.clone(), Family::of(owner.address)));
-    obstacle
-        .map(ToString::to_string)
-        .or_else(|| Some("a pod of it belongs to another Service with egress too".to_owned()))
+    obstacle.map(ToString::to_string)
 }

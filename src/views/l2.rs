@@ -13,7 +13,7 @@ use crate::claim::ConflictKind;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PoolName};
 use crate::plan::decision::{Announcement, Decision};
 use crate::plan::placement::{Cause, Move, PastConflict, Placement};
-use crate::plan::ranking::{RankedNode, Ranking, Score, chosen, covering};
+use crate::plan::ranking::{RankedNode, Ranking, Score, Wishes, covering};
 use crate::plan::verdict::shared;
 use crate::reason::Reason;
 use crate::world::Endpoints;
@@ -195,7 +195,13 @@ fn ranks(snapshot: &Snapshot, tenants: &[Tenant<'_>], address: IpAddr, pool: &Po
     let services = tenants.iter().filter_map(|(key, ..)| snapshot.world.services.get(*key)).map(|service| &**service);
     let covering = covering(&snapshot.config, &snapshot.context, pool, services.clone());
     let holder = snapshot.plan.placements.get(&rank_by).and_then(|placement| placement.owner.as_ref());
-    let ranking = Ranking::of((service, &endpoints), (&covering, chosen(services)), &snapshot.node, holder, rank_by);
+    let ranking = Ranking::of(
+        (service, &endpoints),
+        (&covering, Wishes::of(services, &snapshot.world)),
+        &snapshot.node,
+        holder,
+        rank_by,
+    );
     let report = |(place, RankedNode { node, score }): (usize, RankedNode)| match score {
         Ok(Score { weight, near, chosen, keeps }) => RankReport {
             node,

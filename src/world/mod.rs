@@ -21,8 +21,8 @@ pub use fact::{ApiServer, ClusterConfig, Fact, Listing, PeerOrder, PeerOrders, P
 pub use lease::LeaseState;
 pub use node_counts::NodeCounts;
 pub use objects::{
-    Conflict, DefaultRoute, Egress, EndpointAddresses, EndpointSlice, FamilyPolicy, HostProblem, Link, Marks, Node,
-    Renumber, Request, RequestError, Service, ServicePort, Sharing, TrafficPolicy,
+    Conflict, DefaultRoute, Destinations, Egress, EgressBounds, EndpointAddresses, EndpointSlice, FamilyPolicy,
+    HostProblem, Link, Marks, Node, Renumber, Request, RequestError, Service, ServicePort, Sharing, TrafficPolicy,
 };
 pub use session::{
     Capabilities, CarriedFamily, Direction, FormerSession, LastNotification, MessageCounts, NegotiatedReport,

@@ -13,7 +13,7 @@ use super::{Condition, NodeCounts};
 use crate::address::{Family, MacAddress};
 use crate::claim::ConflictKind;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PoolName};
-use crate::selector::Labels;
+use crate::selector::{Labels, Selector};
 
 /// A Service of any type. The World keeps one that is no LoadBalancer only while its status shows addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +44,9 @@ pub struct Service {
     /// How what its pods open leaves the cluster; `None` as the host and its CNI do it.
     #[serde(default)]
     pub egress: Option<Egress>,
+    /// By which nodes, and to which destinations only; `None` by any and to all.
+    #[serde(default)]
+    pub egress_bounds: Option<Arc<EgressBounds>>,
     /// `spec.externalIPs`: addresses that kube-proxy serves for it, of whatever type it is.
     #[serde(default)]
     pub external_ips: Vec<IpAddr>,
@@ -83,8 +86,50 @@ impl Service {
 pub enum Egress {
     /// With the Service's address as its source, and not at all while that cannot be.
     ServiceAddress,
-    /// Not at all: the annotations ask for what cannot be read or is not available.
+    /// By the network of the Service's address, with the address that the node of the pod has there, and not at all while that
+    /// cannot be.
+    Network,
+    /// Not at all: the annotations cannot be read.
     Closed,
+}
+
+/// What the annotations `crier.dev/egress-nodes`, `-to` and `-except` say.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EgressBounds {
+    /// Only by nodes with such labels; `None` by any node.
+    #[serde(default)]
+    pub nodes: Option<Selector>,
+    /// `None`: egress is for all destinations outside of the cluster.
+    #[serde(default)]
+    pub destinations: Option<Arc<Destinations>>,
+}
+
+/// The destinations that egress is for. What pods send elsewhere leaves as without egress.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Destinations {
+    /// Empty: all.
+    pub to: Vec<IpNet>,
+    /// But not these.
+    pub except: Vec<IpNet>,
+}
+
+impl Destinations {
+    pub fn covers(&self, destination: IpAddr) -> bool {
+        let is_in = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&destination));
+        (self.to.is_empty() || is_in(&self.to)) && !is_in(&self.except)
+    }
+}
+
+impl fmt::Display for Destinations {
+    /// `192.0.2.0/24, fd00::/8 except 192.0.2.7/32`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |nets: &[IpNet]| nets.iter().map(IpNet::to_string).collect::<Vec<_>>().join(", ");
+        match self.to.as_slice() {
+            [] => f.write_str("all")?,
+            to => f.write_str(&list(to))?,
+        }
+        if self.except.is_empty() { Ok(()) } else { write!(f, " except {}", list(&self.except)) }
+    }
 }
 
 /// `spec.ipFamilyPolicy`.
@@ -151,9 +196,6 @@ pub enum RequestError {
     Malformed { field: String, value: String, problem: String },
     #[error("{first} and {second} ask for different things; keep one of them")]
     Contradiction { first: String, second: String },
-    /// A request that this version cannot meet. Refused, never ignored.
-    #[error("{field} is not available yet")]
-    NotAvailableYet { field: String },
 }
 
 /// The serving endpoints of one EndpointSlice, counted by node.

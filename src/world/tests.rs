@@ -32,6 +32,7 @@ fn service(load_balancer: bool, ingress: &[&str]) -> Service {
         node: None,
         renumber: None,
         egress: None,
+        egress_bounds: None,
         condition: None,
     }
 }

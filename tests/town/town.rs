@@ -753,6 +753,7 @@ pub fn service(address: IpAddr, local: bool) -> Service {
         node: None,
         renumber: None,
         egress: None,
+        egress_bounds: None,
         condition: None,
     }
 }

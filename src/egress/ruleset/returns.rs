@@ -126,7 +126,7 @@ pub(super) fn fill(batch: &mut Batch, form: &Form, before: &Networks, after: &Ne
     for (family, set) in [(Ip::V4, Set::Served4), (Ip::V6, Set::Served6)] {
         let of = |all: &[IpAddr]| -> Vec<Element> {
             let of_family = all.iter().filter(|address| address.is_ipv4() == (family == Ip::V4));
-            of_family.map(|address| Element { key: *address, value: None }).collect()
+            of_family.map(|address| Element { key: octets(*address), value: None }).collect()
         };
         elements(batch, form, Verb::DeleteElements, set, &of(&gone));
         elements(batch, form, Verb::NewElements, set, &of(&new));
@@ -152,12 +152,7 @@ fn renew_map(batch: &mut Batch, form: &Form, map: Map, empties: bool, entries: V
             list.nest(LIST_ELEMENT, |it| {
                 // Marks and indices are in the host's order.
                 it.nest(ELEMENT_KEY, |data| data.octets(DATA_VALUE, &key.to_ne_bytes()));
-                it.nest(ELEMENT_DATA, |data| {
-                    data.nest(DATA_VERDICT, |verdict| {
-                        verdict.number(1, GOTO.cast_unsigned());
-                        verdict.text(2, chain);
-                    });
-                });
+                leads_to(it, GOTO, chain);
             });
         }
     });
@@ -257,7 +252,7 @@ fn go_to(rule: &mut Attributes, chain: &str) {
     });
 }
 
-fn network_chain(slot: u8) -> String {
+pub(super) fn network_chain(slot: u8) -> String {
     format!("network{slot}")
 }
 

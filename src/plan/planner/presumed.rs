@@ -9,7 +9,7 @@ use crate::address::Family;
 use crate::config::Config;
 use crate::names::{NodeName, ObjectKey};
 use crate::plan::decision::Announcement;
-use crate::plan::ranking::{Ranking, chosen, covering};
+use crate::plan::ranking::{Ranking, Wishes, covering};
 use crate::plan::removals::Removals;
 use crate::world::World;
 
@@ -36,7 +36,13 @@ impl Planner {
             if covering.is_empty() || endpoints.is_empty() {
                 return None;
             }
-            let ranking = Ranking::of((service, &endpoints), (&covering, chosen(tenants)), &self.me, holder, rank_by);
+            let ranking = Ranking::of(
+                (service, &endpoints),
+                (&covering, Wishes::of(tenants, &self.world)),
+                &self.me,
+                holder,
+                rank_by,
+            );
             ranking.winner(&self.tickets).ok().cloned()
         };
         decision.announcements.iter().map(|it| (it.address, first(it))).collect()

@@ -181,8 +181,12 @@ impl Planner {
         }
     }
 
-    /// How egress pods leave. `host`: nodes or links may have changed.
-    pub(super) fn renew_egress(&mut self, host: bool) {
+    /// How egress pods leave. `host`: nodes or links may have changed; `peers`: that, or default routes.
+    pub(super) fn renew_egress(&mut self, host: bool, peers: bool) {
+        if peers || self.egress.exits_are_stale() {
+            self.renew_returns();
+            self.egress.renew_exits(&self.world, self.returns.networks());
+        }
         if self.egress.needs_hops() {
             let networks = u8::try_from(self.returns.networks().len()).unwrap_or(u8::MAX);
             let slots = self.config.egress.slots().saturating_sub(networks);
@@ -196,8 +200,10 @@ impl Planner {
             egress.planned = true;
             egress.complete = complete;
             egress.pods = self.egress.pods().clone();
+            egress.bounded = self.egress.bounded().clone();
             egress.hops = Arc::new(self.egress.hops());
             self.plan.unreached = Arc::new(self.egress.obstacles());
+            self.plan.exits = Arc::new(self.egress.exits());
         }
         if self.returns.take_moved() {
             self.moved.egress = true;
@@ -219,8 +225,8 @@ impl Planner {
     }
 
     /// By which networks of this node replies leave.
-    pub(super) fn renew_returns(&mut self) {
-        if !self.returns.renew(&self.config, &self.world) {
+    fn renew_returns(&mut self) {
+        if !self.returns.renew(&self.config, &self.world, self.egress.leaves_by_networks()) {
             return;
         }
         for (key, decision) in &self.plan.decisions {

@@ -2,9 +2,9 @@
 
 use super::pulses::{heard, roster};
 use super::*;
-use crate::plan::slice::Mapping;
-use crate::roster::Eligibility;
-use crate::world::{Drain, DrainStage, Egress, NodeCounts, Pulses};
+use crate::plan::slice::{Exit, Mapping};
+use crate::roster::{Eligibility, Stage};
+use crate::world::{Destinations, Drain, DrainStage, Egress, EgressBounds, NodeCounts, Pulses};
 
 const POD: &str = "10.244.1.2";
 
@@ -16,6 +16,11 @@ fn sending_on(me: &str) -> Story {
         story.tell(Fact::Node(name.into(), Some(Arc::new(Node { addresses: vec![of_node], ..node(&[]) }))));
     }
     story.put("web", Service { egress: Some(Egress::ServiceAddress), ..story_ingress() });
+    with_pod(&mut story);
+    story
+}
+
+fn with_pod(story: &mut Story) {
     let slice = EndpointSlice {
         service: key("web"),
         family: None,
@@ -26,7 +31,17 @@ fn sending_on(me: &str) -> Story {
     };
     story.tell(Fact::EndpointSlice(key("web-1"), Some(Arc::new(slice))));
     story.turn();
-    story
+}
+
+/// Only nodes with the label rack=a.
+fn on_rack_a() -> Option<Arc<EgressBounds>> {
+    Some(Arc::new(EgressBounds { nodes: Some("rack=a".parse().unwrap()), destinations: None }))
+}
+
+fn labelled(story: &mut Story, name: &str, labels: &[(&str, &str)]) {
+    let addresses = story.planner.world().nodes[&NodeName::from(name)].addresses.clone();
+    story.tell(Fact::Node(name.into(), Some(Arc::new(Node { addresses, ..node(labels) }))));
+    story.turn();
 }
 
 fn owner(story: &Story) -> Option<NodeName> {
@@ -155,4 +170,154 @@ fn another_node_announces_as_soon_as_the_agent_of_the_elected_one_is_silent_alth
     story.tell(of(&[], &[]));
     story.turn();
     assert_eq!(owner(&story), Some(first));
+}
+
+#[test]
+fn only_a_node_that_egress_nodes_selects_owns_the_address_over_bgp_and_without_one_the_pods_are_held() {
+    let (first, second) = first_and_second();
+    let mut story = sending_on(second.as_str());
+    story.change("web", |web| web.egress_bounds = on_rack_a());
+    let selector = "rack=a".to_owned();
+    let nobody = Reason::NoSelectedEgressNode { selector };
+    assert_eq!(owner(&story), None);
+    let why = story.decision("web").egress.as_ref().and_then(|egress| egress.owners[0].reason.clone());
+    assert_eq!(why, Some(nobody));
+    assert_eq!(mapping(&story), Mapping::Held);
+    assert!(story.routes().is_empty());
+    // A label is all that is new.
+    labelled(&mut story, second.as_str(), &[("rack", "a")]);
+    assert_eq!((owner(&story), mapping(&story)), (Some(second.clone()), translated()));
+    assert_eq!(story.routes(), ["192.168.35.100/32"]);
+    labelled(&mut story, first.as_str(), &[("rack", "a")]);
+    assert_eq!(owner(&story), Some(first.clone()));
+    assert!(matches!(mapping(&story), Mapping::Steered { .. }), "{:?}", mapping(&story));
+    labelled(&mut story, first.as_str(), &[("rack", "b")]);
+    assert_eq!(owner(&story), Some(second));
+}
+
+#[test]
+fn on_the_link_the_announcement_follows_egress_nodes() {
+    let mut story = Story::begin(configuration());
+    story.put("web", Service { egress: Some(Egress::ServiceAddress), egress_bounds: on_rack_a(), ..story_ingress() });
+    with_pod(&mut story);
+    let on_link = |story: &Story| story.decision("web").announcements[0].l2.clone();
+    assert_eq!(on_link(&story).owner, None);
+    assert!(on_link(&story).reason.to_string().contains("crier.dev/egress-nodes \"rack=a\""), "{:?}", on_link(&story));
+    assert_eq!((mapping(&story), story.answered().len()), (Mapping::Held, 0));
+    labelled(&mut story, "c", &[("rack", "a")]);
+    assert_eq!(on_link(&story).owner, Some("c".into()));
+    labelled(&mut story, "c", &[]);
+    labelled(&mut story, "a", &[("rack", "a")]);
+    assert_eq!((on_link(&story).owner, mapping(&story)), (Some("a".into()), translated()));
+    assert_eq!(story.answered(), ["192.168.35.100"]);
+    // It says nothing of a Service whose pods leave as they like.
+    story.change("web", |web| web.egress = None);
+    labelled(&mut story, "a", &[]);
+    assert!(on_link(&story).owner.is_some());
+}
+
+#[test]
+fn with_pulses_a_selected_node_asks_a_holder_that_is_not_and_that_one_hands_over() {
+    let bounds = on_rack_a();
+    let stage = |story: &Story| {
+        let address: IpAddr = "192.168.35.103".parse().unwrap();
+        story.planner.plan().pulse.holdings.get(&address).map(|holding| holding.stage)
+    };
+    let mut story = super::pulses::with_pulses(false);
+    story.tell(roster(&[("b", &[super::pulses::ADDRESS]), ("c", &[])], &[]));
+    story.turn();
+    assert_eq!(stage(&story), None, "b is ranked before a");
+    story.change("web", |web| (web.egress, web.egress_bounds) = (Some(Egress::ServiceAddress), bounds.clone()));
+    assert_eq!(stage(&story), None, "a is not selected");
+    labelled(&mut story, "a", &[("rack", "a")]);
+    story.now += Duration::from_secs(60);
+    story.turn();
+    assert_eq!(stage(&story), Some(Stage::Asks));
+}
+
+#[test]
+fn by_the_network_of_the_address_every_node_announces_and_sends_with_its_own_address() {
+    for me in ["a", "b", "c"] {
+        let mut story = sending_on(me);
+        story.change("web", |web| web.egress = Some(Egress::Network));
+        let exit = Exit { slot: None, link: 2, source: "192.168.35.11".parse().unwrap() };
+        assert_eq!(mapping(&story), Mapping::Networked(exit), "{me}");
+        assert_eq!(story.routes(), ["192.168.35.100/32"], "{me} announces it");
+        // Without the link there is no such network.
+        let link = story.planner.world().links[&2].clone();
+        story.tell(Fact::Link(2, Some(Link { addresses: vec!["10.0.0.1/8".parse().unwrap()], ..link.clone() })));
+        story.turn();
+        assert_eq!(mapping(&story), Mapping::Held, "{me}");
+        let address: IpAddr = "192.168.35.100".parse().unwrap();
+        let why = Reason::NoEgressNetwork { address };
+        assert_eq!(story.planner.plan().exits[&address], Err(why));
+        story.tell(Fact::Link(2, Some(link)));
+        story.turn();
+        assert_eq!(mapping(&story), Mapping::Networked(exit), "{me}");
+        story.change("web", |web| web.egress_bounds = on_rack_a());
+        assert_eq!(mapping(&story), Mapping::Held, "{me} is not selected");
+        assert_eq!(story.routes(), ["192.168.35.100/32"], "{me} announces it all the same");
+        labelled(&mut story, me, &[("rack", "a")]);
+        assert_eq!(mapping(&story), Mapping::Networked(exit), "{me}");
+        story.delete("web");
+        assert!(story.planner.plan().egress.pods.is_empty() && story.planner.plan().exits.is_empty());
+    }
+}
+
+#[test]
+fn pods_leave_by_an_extra_network_with_its_mark_also_where_replies_do_not_go_by_networks() {
+    let mut config = Config { l2: Vec::new(), ..configuration() };
+    config.egress.symmetric_return = false;
+    config.pools = vec![pool("lan", &["192.0.2.100"])];
+    let mut story = Story::begin(config);
+    let route = |gateway: &str, link, metric| crate::world::DefaultRoute {
+        gateway: gateway.parse().unwrap(),
+        link,
+        metric,
+        vrf: None,
+    };
+    let eth1 = Link {
+        index: 3,
+        name: "eth1".into(),
+        addresses: vec!["192.0.2.10/24".parse().unwrap()],
+        ..story.planner.world().links[&2].clone()
+    };
+    story.tell(Fact::Link(3, Some(eth1)));
+    story.tell(Fact::DefaultRoutes(vec![route("192.168.35.1", 2, 0), route("192.0.2.1", 3, 200)]));
+    let ingress = vec!["192.0.2.100".parse().unwrap()];
+    story.put("web", Service { egress: Some(Egress::Network), ingress, ..service() });
+    assert!(story.planner.plan().egress.networks.is_empty(), "no pod needs it yet");
+    with_pod(&mut story);
+    let slice = &story.planner.plan().egress;
+    assert_eq!(slice.networks.iter().map(|it| (it.name.as_str(), it.slot)).collect::<Vec<_>>(), [("eth1", 15)]);
+    assert!(slice.served.is_empty(), "replies leave as they do");
+    let exit = Exit { slot: Some(15), link: 3, source: "192.0.2.10".parse().unwrap() };
+    assert_eq!(mapping(&story), Mapping::Networked(exit));
+}
+
+#[test]
+fn the_destinations_of_a_service_are_those_of_its_pods() {
+    let (first, _) = first_and_second();
+    let mut story = sending_on(first.as_str());
+    let pod: IpAddr = POD.parse().unwrap();
+    let list = |net: &str| Arc::new(Destinations { to: vec![net.parse().unwrap()], except: Vec::new() });
+    assert_eq!(story.planner.plan().egress.bounded.get(&pod), None);
+    for net in ["192.0.2.0/24", "198.51.100.0/24"] {
+        let bounds = EgressBounds { nodes: None, destinations: Some(list(net)) };
+        story.tell(Fact::Service(
+            key("web"),
+            Some(Arc::new(Service {
+                egress: Some(Egress::ServiceAddress),
+                egress_bounds: Some(Arc::new(bounds)),
+                ..story_ingress()
+            })),
+        ));
+        let turn = story.turn();
+        assert!(turn.moved.egress, "{net}");
+        assert_eq!(story.planner.plan().egress.bounded.get(&pod), Some(&list(net)));
+        assert_eq!(mapping(&story), translated(), "it leaves as before");
+    }
+    story.change("web", |web| (web.egress, web.egress_bounds) = (Some(Egress::Closed), None));
+    assert_eq!(story.planner.plan().egress.bounded.get(&pod), None, "held to all destinations");
+    assert_eq!(mapping(&story), Mapping::Held);
 }

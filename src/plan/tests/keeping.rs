@@ -23,7 +23,7 @@ fn given(address: &str) -> Service {
 
 impl Story {
     /// The same Service with a newer version.
-    fn change(&mut self, name: &str, change: impl FnOnce(&mut Service)) {
+    pub(super) fn change(&mut self, name: &str, change: impl FnOnce(&mut Service)) {
         let mut service = Service::clone(&self.planner.world().services[&key(name)]);
         service.resource_version = (service.resource_version.parse::<u64>().unwrap() + 1).to_string();
         change(&mut service);
@@ -383,13 +383,18 @@ fn standalone_what_a_service_has_stays_when_its_request_cannot_be_read_any_more(
     story.put("web", service());
     story.endpoints("web", &["a"]);
     assert_eq!(story.announced("web"), [OURS]);
-    let error = RequestError::NotAvailableYet { field: "crier.dev/egress-to".to_owned() };
+    let error = RequestError::Malformed {
+        field: "crier.dev/egress-to".to_owned(),
+        value: "x".to_owned(),
+        problem: "it is neither an address nor a CIDR".to_owned(),
+    };
+    let refused = Service { request: Err(error.clone()), ..service() };
     for request in [Err(error), Ok(Request::default())] {
         let is_readable = request.is_ok();
         story.change("web", |web| web.request = request);
         assert_eq!(story.announced("web"), [OURS], "{is_readable}");
         assert_eq!(story.decision("web").allocation.complaint.is_none(), is_readable, "it is the complaint");
     }
-    story.put("late", Service { request: Err(RequestError::NotAvailableYet { field: "x".to_owned() }), ..service() });
+    story.put("late", refused);
     assert_eq!(story.announced("late"), [""; 0], "who has nothing gets nothing by it");
 }

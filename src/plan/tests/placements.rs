@@ -4,7 +4,7 @@ use super::pulses::{ADDRESS, departed, heard, roster, with_pulses};
 use super::*;
 use crate::address::Family;
 use crate::plan::placement::{Cause, Placement};
-use crate::plan::ranking::{Ranking, Score, covering};
+use crate::plan::ranking::{Ranking, Score, Wishes, covering};
 use crate::roster::Eligibility;
 use crate::world::Conflict;
 
@@ -42,7 +42,7 @@ impl Story {
         let address = ADDRESS.parse().unwrap();
         let placement = plan.placements.get(&address);
         let holder = placement.and_then(|placement| placement.owner.as_ref());
-        let ranking = Ranking::of(about, (&covering, None), &me, holder, address);
+        let ranking = Ranking::of(about, (&covering, Wishes::of(std::iter::empty(), world)), &me, holder, address);
         ranking.nodes().into_iter().map(|it| (it.node.to_string(), it.score)).collect()
     }
 }

@@ -7,31 +7,42 @@ use std::sync::Arc;
 use super::{Announceable, Inputs};
 use crate::address::Family;
 use crate::config::Advertisement;
-use crate::names::{NodeName, ObjectKey};
+use crate::names::{InterfaceName, NodeName, ObjectKey};
 use crate::plan::decision::{Announcement, EgressOwner, EgressVerdict, Held, L2Verdict};
 use crate::plan::elect;
+use crate::plan::ranking::egress_nodes;
 use crate::plan::tickets::Ticket;
 use crate::reason::Reason;
 use crate::roster::Eligibility;
-use crate::world::{DrainStage, Egress, Node, Pulses, Service, TrafficPolicy};
+use crate::world::{Destinations, DrainStage, Egress, EgressBounds, Node, Pulses, Service, TrafficPolicy};
 
 /// The part of the work that is about egress.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EgressWork {
-    /// Every pod, with where its packets go. Packets of a pod without a way do not leave the cluster.
+    /// Every pod, with how its packets leave. Packets of a pod without a way do not leave the cluster.
     pub pods: Vec<(IpAddr, Option<Way>)>,
-    /// An address has its owner by an election among the Nodes, so what is new of any Node concerns the Service.
+    /// The destinations that this is for; `None`: all outside of the cluster.
+    pub destinations: Option<Arc<Destinations>>,
+    /// The Nodes or their labels decide which is the owner, so what is new of any Node concerns the Service.
     pub is_elected: bool,
 }
 
-/// Where the packets of a pod get the Service's address.
+/// How the packets of a pod leave the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Way {
-    /// What the packets have as their source when they leave.
-    pub address: IpAddr,
-    pub owner: NodeName,
-    /// This node is the owner and announces the address.
-    pub here: bool,
+pub enum Way {
+    /// By the owner of a Service's address, with that address as their source.
+    Owner {
+        address: IpAddr,
+        owner: NodeName,
+        /// This node is the owner and announces the address.
+        here: bool,
+    },
+    /// By the network of a Service's address, from the node that the pod is on.
+    Network {
+        address: IpAddr,
+        /// The VRF of the address's pool.
+        vrf: Option<InterfaceName>,
+    },
 }
 
 /// The one node that may announce each of the addresses, where what the pods open leaves by it: `None` for a Service without
@@ -41,7 +52,10 @@ pub fn owners(
     about: &Announceable<'_>,
     on_link: &[L2Verdict],
 ) -> Option<Vec<Result<NodeName, Reason>>> {
-    about.service.egress?;
+    match about.service.egress? {
+        Egress::ServiceAddress | Egress::Closed => {}
+        Egress::Network => return None,
+    }
     let owner = |(held, l2): (&&Held, &L2Verdict)| match (&l2.reason, &l2.owner) {
         (Reason::NoL2ForPool { .. }, _) => elected(inputs, about, held.address),
         (_, Some(owner)) => Ok(owner.clone()),
@@ -66,15 +80,25 @@ fn elected(inputs: &Inputs<'_>, about: &Announceable<'_>, address: IpAddr) -> Re
     let covering: Vec<_> = inputs.config.bgp.advertisements.iter().filter(covers).collect();
     let endpoints = about.endpoints_of(address);
     let local = about.service.external_traffic_policy == TrafficPolicy::Local;
+    let bound = egress_nodes(about.service);
     let ignores_label = inputs.config.node.ignore_exclude_label;
     let may = |(name, node): &(&NodeName, &Arc<Node>)| {
         let excluded = elect::exclusion(node).filter(|reason| !(ignores_label && *reason == Reason::NodeExcluded));
         let selected = covering.iter().any(|it| it.nodes.as_ref().is_none_or(|nodes| nodes.matches(&node.labels)));
+        let bound = bound.is_none_or(|nodes| nodes.matches(&node.labels));
         let gone = says_drained(inputs, name) || is_away(inputs, name, node);
-        node.ready && excluded.is_none() && !gone && selected && (!local || endpoints.by_node.contains_key(*name))
+        node.ready
+            && excluded.is_none()
+            && !gone
+            && selected
+            && bound
+            && (!local || endpoints.by_node.contains_key(*name))
     };
     let first = world.nodes.iter().filter(may).map(|(name, _)| name).min_by_key(|name| Ticket::of(name, address));
-    first.cloned().ok_or(Reason::NoEgressNode)
+    first.cloned().ok_or_else(|| match bound {
+        Some(nodes) => Reason::NoSelectedEgressNode { selector: nodes.to_string() },
+        None => Reason::NoEgressNode,
+    })
 }
 
 /// Without pulses nobody else learns of a drain, so a drained node stays the owner and holds the packets: two nodes that each send
@@ -113,31 +137,54 @@ pub fn judge(
     announcements: &[Announcement],
 ) -> (Option<EgressVerdict>, EgressWork) {
     let Some(egress) = service.egress else { return (None, EgressWork::default()) };
+    let bounds = service.egress_bounds.as_deref();
+    let refusal = refusal(inputs, egress, bounds);
     let is_node = |address: &IpAddr| inputs.world.nodes.values().any(|node| node.addresses.contains(address));
     // A pod in the host's network has the node's address, as has the node itself.
     let (of_nodes, mut pods): (Vec<IpAddr>, Vec<IpAddr>) =
         inputs.world.endpoint_addresses(key).partition(|address| is_node(address));
     pods.sort_unstable();
     pods.dedup();
+    let of_pod = |pod: &IpAddr, address: IpAddr| Family::of(address) == Family::of(*pod);
     let way = |pod: &IpAddr| match egress {
         Egress::Closed => None,
+        Egress::Network if refusal.is_some() => None,
+        Egress::Network => {
+            let announcement = announcements.iter().find(|it| of_pod(pod, it.address))?;
+            let pool = inputs.config.pools.iter().find(|pool| pool.name == announcement.pool)?;
+            Some(Way::Network { address: announcement.address, vrf: pool.vrf.clone() })
+        }
         Egress::ServiceAddress => announcements.iter().zip(owners).find_map(|(announcement, owner)| {
-            let is_of_family = Family::of(announcement.address) == Family::of(*pod);
-            let owner = owner.as_ref().ok().filter(|_| is_of_family)?;
+            let owner = owner.as_ref().ok().filter(|_| of_pod(pod, announcement.address))?;
             let here = owner == inputs.me;
             let announced = announcement.l2.announced || !announcement.bgp.peers.is_empty();
-            (!here || announced).then(|| Way { address: announcement.address, owner: owner.clone(), here })
+            (!here || announced).then(|| Way::Owner { address: announcement.address, owner: owner.clone(), here })
         }),
     };
     let pods: Vec<(IpAddr, Option<Way>)> = pods.into_iter().map(|pod| (pod, way(&pod))).collect();
-    let held = announcements.iter().map(|it| it.address);
-    let owners = held.zip(owners).map(|(address, owner)| {
+    let addresses = announcements.iter().map(|it| it.address);
+    let owners = addresses.clone().zip(owners).map(|(address, owner)| {
         let (owner, reason) = (owner.as_ref().ok().cloned(), owner.as_ref().err().cloned());
         EgressOwner { address, owner, reason }
     });
-    let owners = owners.collect();
-    let verdict =
-        EgressVerdict { pods: pods.len(), host_pods: of_nodes.len(), owners, closed: egress == Egress::Closed };
+    let verdict = EgressVerdict {
+        pods: pods.len(),
+        host_pods: of_nodes.len(),
+        owners: owners.collect(),
+        networks: if egress == Egress::Network { addresses.collect() } else { Vec::new() },
+        refusal,
+        closed: egress == Egress::Closed,
+    };
     let is_elected = announcements.iter().any(|it| matches!(it.l2.reason, Reason::NoL2ForPool { .. }));
-    (Some(verdict), EgressWork { pods, is_elected })
+    let is_elected = is_elected || bounds.is_some_and(|bounds| bounds.nodes.is_some());
+    let destinations = bounds.and_then(|bounds| bounds.destinations.clone());
+    (Some(verdict), EgressWork { pods, destinations, is_elected })
+}
+
+/// Why pods on this node may not leave by a network.
+fn refusal(inputs: &Inputs<'_>, egress: Egress, bounds: Option<&EgressBounds>) -> Option<Reason> {
+    let nodes = bounds.and_then(|bounds| bounds.nodes.as_ref()).filter(|_| egress == Egress::Network)?;
+    let labels = inputs.world.nodes.get(inputs.me).map(|node| &node.labels);
+    let selected = labels.is_some_and(|labels| nodes.matches(labels));
+    (!selected).then(|| Reason::EgressNodeNotSelected { selector: nodes.to_string() })
 }

@@ -17,7 +17,7 @@ use crate::plan::decision::{Decision, Held, L2Verdict};
 use crate::plan::elect;
 use crate::plan::holder::{Bid, Bidder, Course, Grade, History, Holder, LastHolder, Situation};
 use crate::plan::placement::Cause;
-use crate::plan::ranking::{Ranking, chosen, covering};
+use crate::plan::ranking::{Ranking, Wishes, covering};
 use crate::reason::Reason;
 use crate::roster::{Eligibility, Holding, Member, NodeTicket, Roster, Stage};
 use crate::world::{ApiServer, Endpoints, Pulses, TrafficPolicy};
@@ -126,7 +126,13 @@ pub fn is_outranked(inputs: &Inputs<'_>, key: &ObjectKey, decision: &Decision) -
         let rank_by = shared::rank_by(inputs, first, announcement.address);
         let own = endpoints(announcement.address);
         let endpoints = shared::endpoints(inputs, key, &own, announcement.address);
-        let ranking = Ranking::of((service, &endpoints), (&covering, chosen(tenants)), inputs.me, None, rank_by);
+        let ranking = Ranking::of(
+            (service, &endpoints),
+            (&covering, Wishes::of(tenants, inputs.world)),
+            inputs.me,
+            None,
+            rank_by,
+        );
         ranking.winner(inputs.tickets) != Ok(owner)
     })
 }
@@ -164,7 +170,8 @@ fn judge_address(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, ran
     let answers = inputs.answered.contains_key(&address) && inputs.world.answering.contains_key(&address);
     let others = speakers.iter().find(|(_, member)| holding(member, address).is_some_and(|it| it.stage.answers()));
     let holder = if answers { Some(inputs.me) } else { others.map(|(node, _)| *node) };
-    let ranking = Ranking::of((service, endpoints), (&covering, chosen(tenants)), inputs.me, holder, rank_by);
+    let ranking =
+        Ranking::of((service, endpoints), (&covering, Wishes::of(tenants, inputs.world)), inputs.me, holder, rank_by);
     let own = ranking.own_bid().and_then(|bid| link_for(&covering, inputs.me, address, rank_by).map(|_| bid));
     let weight = own.as_ref().map_or(0, |bid| bid.weight);
     let (course, history) = if endpoints.is_empty() {
@@ -296,7 +303,7 @@ fn holders<'a>(
         Some(Holder {
             bidder: Bidder { node, bid: Bid { grade, weight: holding.weight } },
             grants_us: holding.stage == Stage::Grants { to: me },
-            cannot_serve: ranking.lacks_endpoint(node),
+            cannot_serve: ranking.cannot_serve(node),
         })
     };
     members.iter().filter_map(holder).collect()
@@ -332,7 +339,7 @@ fn candidates<'a>(
     if last == LastHolder::Unknown {
         let listening = members
             .iter()
-            .filter(|(node, member)| member.eligibility == Eligibility::Listening && !ranking.lacks_endpoint(node));
+            .filter(|(node, member)| member.eligibility == Eligibility::Listening && !ranking.cannot_serve(node));
         candidates.extend(listening.filter_map(|(node, member)| {
             let weights = covering.iter().filter_map(|(_, context)| context.weight_of(member));
             let weight = ranking.weighed(node, weights.reduce(u32::saturating_add)?);

@@ -105,9 +105,10 @@ pub(super) const METRICS: [Metric; 16] = [
         "crier_egress_pods",
         &["path"],
         "Pods that reach the outside with their Service's address only, by what this node does with their packets: local, it gives \
-         them the address; routed, it sends them to the owner; held, it drops them.",
+         them the address; routed, it sends them to the owner; network, it gives them its address in the Service's network; held, it drops \
+         them.",
         |snapshot, series| {
-            for path in [egress::Path::Local, egress::Path::Routed, egress::Path::Held] {
+            for path in [egress::Path::Local, egress::Path::Routed, egress::Path::Network, egress::Path::Held] {
                 let pods = snapshot.plan.egress.pods.values().filter(|mapping| egress::Path::of(mapping) == path);
                 series.set([path.name()], count(pods.count()));
             }

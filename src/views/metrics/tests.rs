@@ -121,6 +121,7 @@ fn with_egress() -> [Fact; 2] {
         ingress: Vec::new(),
         host_names: Vec::new(),
         egress: Some(Egress::ServiceAddress),
+        egress_bounds: None,
         external_ips: Vec::new(),
         source_ranges: Vec::new(),
         without_node_ports: false,

@@ -55,6 +55,7 @@
 //! | [`client`], [`server`], [`packet`], [`ndp`] | requests, steady asking, ARP and NDP; backends and pods |
 //! | [`bird`], [`frr`], [`crier`](mod@crier) | routers from Debian, and the binary under test |
 //! | [`lan`] | standalone nodes on one link, for the judges of layer 2 |
+//! | [`mod@egress`] | pods that send to the outside, and what leaves |
 //! | [`owners`] | who answers for many addresses, what moved on the wire, and whether clients were served |
 //! | [`service`], [`manifests`] | a Service with its EndpointSlices, for an API server or a folder that agents read |
 //! | [`script`] | a BGP peer whose every octet the test decides |
@@ -80,6 +81,7 @@ pub mod capture;
 pub mod certificates;
 pub mod client;
 pub mod crier;
+pub mod egress;
 pub mod exabgp;
 pub mod faults;
 mod folder;

@@ -8,6 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde_json::{Map, Value, json};
 
+use crate::site::Pod;
+
 /// A Service to be. One family (IPv4), one port (80), policy Cluster and no endpoint, unless said otherwise.
 #[derive(Clone, Debug)]
 pub struct Service {
@@ -112,6 +114,12 @@ impl Service {
     /// One more ready endpoint with this address that names no node.
     pub fn at(self, address: IpAddr) -> Service {
         self.endpoint(None, Some(address), true)
+    }
+
+    /// The pod: a ready endpoint of each family on its node.
+    pub fn pod(self, pod: &Pod) -> Service {
+        let service = self.endpoint(Some(&pod.node), Some(pod.address.into()), true);
+        service.endpoint(Some(&pod.node), Some(pod.address6.into()), true)
     }
 
     fn endpoint(mut self, node: Option<&str>, address: Option<IpAddr>, is_ready: bool) -> Service {

@@ -51,7 +51,7 @@ struct Wish {
     says: &'static [&'static str],
 }
 
-const WISHES: [Wish; 8] = [
+const WISHES: [Wish; 9] = [
     Wish {
         name: "outside",
         family: "IPv4",
@@ -85,8 +85,14 @@ const WISHES: [Wish; 8] = [
     Wish {
         name: "egress",
         family: "IPv4",
-        annotation: ("crier.dev/egress", "network"),
-        says: &["crier.dev/egress: network", "not available yet"],
+        annotation: ("crier.dev/egress", "netwrok"),
+        says: &["crier.dev/egress is \"netwrok\"", "write service-ip or network", "is held back"],
+    },
+    Wish {
+        name: "egress-without-a-way",
+        family: "IPv4",
+        annotation: ("crier.dev/egress-to", "10.0.0.0/8"),
+        says: &["crier.dev/egress-to", "means nothing without crier.dev/egress", "is held back"],
     },
     Wish {
         name: "no-such-pool",

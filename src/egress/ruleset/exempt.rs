@@ -1,0 +1,99 @@
+//! The part of the table that is about destinations that egress of a pod is not for: packets to these are left as they are, by every
+//! chain. Floor 1.
+//!
+//! ```text
+//! map bounded4    from a pod to the chain of its list
+//! chain exempt1   ip daddr @exempt4-1 accept, and the same of IPv6: the first list
+//! ```
+//!
+//! Pods with the same list share its chain, so there are as many chains as different lists. `accept` ends the chain that led here,
+//! and none that comes later.
+
+use super::*;
+
+/// `ip saddr vmap @bounded`
+pub(super) fn by_source(family: Ip) -> Attributes {
+    let mut rule = Attributes::default();
+    of_family(&mut rule, family);
+    field(&mut rule, family.source_offset(), family);
+    lookup(&mut rule, family.pick(Set::Bounded4, Set::Bounded6), Found::Verdict);
+    rule
+}
+
+/// `ct direction original ct original ip saddr vmap @bounded`: behind translations.
+pub(super) fn by_opener(family: Ip) -> Attributes {
+    let mut rule = Attributes::default();
+    of_family(&mut rule, family);
+    is_original(&mut rule);
+    opener(&mut rule, family);
+    lookup(&mut rule, family.pick(Set::Bounded4, Set::Bounded6), Found::Verdict);
+    rule
+}
+
+/// The chains and sets of lists that are new, without pods.
+pub(super) fn make(batch: &mut Batch, form: &Form, before: &Lists, after: &Lists) {
+    for (number, list) in after.iter().filter(|(number, _)| !before.contains_key(*number)) {
+        let chain = chain(*number);
+        new_chain(batch, form, &chain, None);
+        for (family, bounds) in [Ip::V4, Ip::V6].into_iter().zip(intervals::exempt(list)) {
+            let name = set(family, *number);
+            let key = (family.data_type(), family.length());
+            batch.push(Verb::NewSet, CREATE, &set_attributes(form, &name, INTERVAL, key));
+            renew(batch, form, &name, false, &bounds);
+            let mut leaves = Attributes::default();
+            of_family(&mut leaves, family);
+            field(&mut leaves, family.destination_offset(), family);
+            lookup_in(&mut leaves, &name, Found::Yes);
+            verdict(&mut leaves, ACCEPT);
+            rule(batch, form, &chain, &leaves);
+        }
+    }
+}
+
+/// Leads pods to the chains of their lists.
+pub(super) fn fill(
+    batch: &mut Batch,
+    form: &Form,
+    family: Ip,
+    before: &BTreeMap<IpAddr, u32>,
+    after: &BTreeMap<IpAddr, u32>,
+) {
+    let of = |all: &BTreeMap<IpAddr, u32>, other: &BTreeMap<IpAddr, u32>, with_value: bool| -> Vec<Element> {
+        let differ = all.iter().filter(|(pod, number)| other.get(*pod) != Some(*number));
+        let of_family = differ.filter(|(pod, _)| pod.is_ipv4() == (family == Ip::V4));
+        let element = |(pod, number): (&IpAddr, &u32)| Element {
+            key: octets(*pod),
+            value: with_value.then(|| Value::Jump(chain(*number))),
+        };
+        of_family.map(element).collect()
+    };
+    let set = family.pick(Set::Bounded4, Set::Bounded6);
+    elements(batch, form, Verb::DeleteElements, set, &of(before, after, false));
+    elements(batch, form, Verb::NewElements, set, &of(after, before, true));
+}
+
+/// Takes away what belongs to lists that no pod has any more.
+pub(super) fn remove(batch: &mut Batch, form: &Form, before: &Lists, after: &Lists) {
+    for number in before.keys().filter(|number| !after.contains_key(*number)) {
+        let mut named = Attributes::default();
+        named.text(1, &form.table);
+        named.text(CHAIN_NAME, &chain(*number));
+        batch.push(Verb::DeleteChain, 0, &named);
+        for family in [Ip::V4, Ip::V6] {
+            batch.push(Verb::DeleteSet, 0, &of_set(form, &set(family, *number)));
+        }
+    }
+}
+
+type Lists = BTreeMap<u32, Arc<Destinations>>;
+
+fn chain(number: u32) -> String {
+    format!("exempt{number}")
+}
+
+fn set(family: Ip, number: u32) -> String {
+    match family {
+        Ip::V4 => format!("exempt4-{number}"),
+        Ip::V6 => format!("exempt6-{number}"),
+    }
+}

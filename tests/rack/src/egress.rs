@@ -1,0 +1,302 @@
+//! Pods of a Service with egress that send to the outside, and what leaves: the scene of the tests of egress.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::capture::Capture;
+use crate::crier::Crier;
+use crate::lan::Lan;
+use crate::namespace::Namespace;
+use crate::packet::Mac;
+use crate::rack::Rack;
+use crate::service::Service;
+use crate::site::{Host, Pod};
+use crate::wait::{eventually_equal, millis, now, rest, secs};
+
+/// The Service's address of IPv4.
+pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 100);
+/// Those of both families.
+pub const ADDRESSES: [&str; 2] = ["192.168.35.100", "fd35::100"];
+/// Where the clients are sent to.
+pub const PORT: u16 = 9000;
+
+/// A CNI that masquerades what its pods send to the outside, as flannel does it.
+const CNI: &str = "table inet cni {
+  chain post { type nat hook postrouting priority srcnat; policy accept;
+    ip saddr 10.244.0.0/16 ip daddr != 10.244.0.0/16 masquerade
+    ip6 saddr fd44::/48 ip6 daddr != fd44::/48 masquerade
+  }
+}
+";
+
+/// Two nodes, each with a pod of the Service `web` and a CNI that masquerades.
+pub struct Scene {
+    pub pods: Vec<Pod>,
+    pub lan: Lan,
+    pub configuration: String,
+}
+
+impl Scene {
+    pub fn new(rack: &Rack) -> Scene {
+        let lan = Lan::new(rack, 2);
+        label(&lan, &["", ""]);
+        let cni = rack.write("cni.nft", CNI);
+        let pods = lan.site.nodes.iter().enumerate().map(|(number, node)| {
+            node.sh(&format!("nft -f {}", cni.display()));
+            node.pod(&format!("web-{number}"), &[80])
+        });
+        let pods = pods.collect();
+        let configuration = lan.configuration();
+        Scene { pods, lan, configuration }
+    }
+
+    /// The Service of both pods.
+    pub fn serve(&self, value: &str) {
+        self.serve_with(&[("egress", value)]);
+    }
+
+    /// The Service of both pods with these annotations below `crier.dev/`.
+    pub fn serve_with(&self, annotations: &[(&str, &str)]) {
+        self.serve_at(&ADDRESSES.join(","), annotations);
+    }
+
+    /// The same with other addresses.
+    pub fn serve_at(&self, addresses: &str, annotations: &[(&str, &str)]) {
+        let service = Service::new("web").addresses(addresses);
+        let annotated =
+            |service: Service, (name, value): &(&str, &str)| service.annotation(&format!("crier.dev/{name}"), value);
+        let service = annotations.iter().fold(service, annotated);
+        self.lan.manifests.service(&self.pods.iter().fold(service, Service::pod));
+    }
+
+    /// Gives the Nodes these labels (`"rack: a"`), one text for each.
+    pub fn label(&self, labels: &[&str]) {
+        label(&self.lan, labels);
+    }
+
+    /// Waits until both agents say how the pods leave by the owner of that index.
+    #[track_caller]
+    pub fn leave_by(&self, agents: &[Crier], owner: usize) {
+        for (number, agent) in agents.iter().enumerate() {
+            let path = if number == owner { "local" } else { "routed" };
+            let expected: Vec<String> = ADDRESSES.map(|address| format!("{address} {path} 2")).to_vec();
+            eventually_equal(&format!("egress on {}", agent.node()), secs(20), &expected, || rows(agent));
+        }
+    }
+
+    /// The end of a UDP or TCP path outside of the cluster.
+    pub fn client(&self, v6: bool) -> SocketAddr {
+        let client = &self.lan.site.client;
+        let address = if v6 { IpAddr::from(client.address6) } else { client.address.into() };
+        (address, PORT).into()
+    }
+}
+
+fn label(lan: &Lan, labels: &[&str]) {
+    let mut nodes = String::new();
+    for (node, labels) in lan.site.nodes.iter().zip(labels) {
+        let [range, range6] = node.pod_ranges();
+        nodes += &format!(
+            "---\napiVersion: v1\nkind: Node\nmetadata: {{ name: {}, labels: {{ {labels} }} }}\n\
+             spec: {{ podCIDRs: [\"{range}\", \"{range6}\"] }}\n\
+             status: {{ addresses: [{{ type: InternalIP, address: \"{}\" }}, {{ type: InternalIP, address: \"{}\" }}] }}\n",
+            node.name(),
+            node.address,
+            node.address6
+        );
+    }
+    lan.manifests.write("nodes.yaml", &nodes);
+}
+
+/// `crier egress`, a line for each address.
+pub fn rows(agent: &Crier) -> Vec<String> {
+    let Ok(report) = agent.try_json("egress") else { return Vec::new() };
+    let text = |row: &Value| {
+        let word = |key: &str| row[key].as_str().unwrap_or("-").to_owned();
+        format!("{} {} {}", word("address"), word("path"), row["pods"])
+    };
+    report["services"].as_array().into_iter().flatten().map(text).collect()
+}
+
+/// A UDP socket that waits a moment for what it is to receive.
+pub fn socket(host: &Namespace, address: IpAddr, port: u16) -> UdpSocket {
+    let socket = host.run(|| UdpSocket::bind((address, port))).expect("the namespace is ours");
+    socket.set_read_timeout(Some(millis(100))).expect("a socket takes a timeout");
+    socket
+}
+
+/// Datagrams of both families from every pod, one of each every millisecond, from a new port every now and then.
+pub struct Senders {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Senders {
+    pub fn start(scene: &Scene) -> Senders {
+        let stop = Arc::new(AtomicBool::new(false));
+        let sender = |(pod, v6): (&Pod, bool)| {
+            let (to, stop) = (scene.client(v6), stop.clone());
+            let address = if v6 { IpAddr::from(pod.address6) } else { pod.address.into() };
+            let pod = Namespace::clone(pod);
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let socket = socket(&pod, address, 0);
+                    for _ in 0..100 {
+                        // What is refused or dropped is what the test is about.
+                        let _ = socket.send_to(b"egress", to);
+                        rest(millis(1));
+                    }
+                }
+            })
+        };
+        let threads = scene.pods.iter().flat_map(|pod| [(pod, false), (pod, true)]).map(sender).collect();
+        Senders { stop, threads }
+    }
+
+    pub fn end(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.threads.into_iter().for_each(|thread| thread.join().expect("a sender does not panic"));
+    }
+}
+
+/// Datagrams of one flow of each family from a pod to a host, one of each every few milliseconds, always from the same ports.
+/// Dropping it ends it.
+pub struct Flows {
+    stop: Arc<AtomicBool>,
+}
+
+impl Flows {
+    pub fn start(pod: &Pod, host: &Host) -> Flows {
+        let stop = Arc::new(AtomicBool::new(false));
+        let ends: [(IpAddr, IpAddr); 2] =
+            [(pod.address.into(), host.address.into()), (pod.address6.into(), host.address6.into())];
+        for (from, to) in ends {
+            let (socket, stop) = (socket(pod, from, 0), stop.clone());
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    // What is refused or dropped is what the tests are about.
+                    let _ = socket.send_to(b"egress", (to, PORT));
+                    rest(millis(5));
+                }
+            });
+        }
+        Flows { stop }
+    }
+}
+
+impl Drop for Flows {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Where a host hears what is sent to it, of IPv4 and of IPv6.
+pub fn ends(host: &Host) -> [UdpSocket; 2] {
+    [IpAddr::from(host.address), host.address6.into()].map(|address| socket(host, address, PORT))
+}
+
+/// The sources of what comes from now on, for a moment.
+pub fn fresh(end: &UdpSocket) -> BTreeSet<String> {
+    let mut buffer = [0; 64];
+    end.set_nonblocking(true).expect("a socket can be asked not to wait");
+    while end.recv_from(&mut buffer).is_ok() {}
+    end.set_nonblocking(false).expect("and to wait");
+    let (begin, mut sources) = (now(), BTreeSet::new());
+    while begin.elapsed() < millis(250) {
+        sources.extend(end.recv_from(&mut buffer).map(|(_, from)| from.ip().to_string()));
+    }
+    sources
+}
+
+/// A pod that pings a host. Dropping it ends it.
+pub struct Pinging {
+    stop: Arc<AtomicBool>,
+}
+
+impl Pinging {
+    pub fn start(pod: &Pod, to: Ipv4Addr, every: Duration) -> Pinging {
+        use socket2::{Domain, Protocol, Socket, Type};
+        let stop = Arc::new(AtomicBool::new(false));
+        let ends = stop.clone();
+        let open = || Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::ICMPV4));
+        let socket = pod.run(open).expect("the rack allows pings");
+        std::thread::spawn(move || {
+            // An echo request; the kernel fills in the identifier and the sum.
+            let echo = [8, 0, 0, 0, 0, 0, 0, 1];
+            while !ends.load(Ordering::Relaxed) {
+                let _ = socket.send_to(&echo, &SocketAddr::from((to, 0)).into());
+                rest(every);
+            }
+        });
+        Pinging { stop }
+    }
+}
+
+impl Drop for Pinging {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The sources of all echo requests so far.
+pub fn pings(capture: &Capture) -> BTreeSet<String> {
+    let frames = capture.frames();
+    let requests = frames.iter().filter(|it| it.bytes.get(12..14) == Some(&[8, 0]) && it.bytes.get(23) == Some(&1));
+    let requests = requests.filter(|it| it.bytes.get(34) == Some(&8));
+    requests
+        .filter_map(|it| Some(Ipv4Addr::from(<[u8; 4]>::try_from(it.bytes.get(26..30)?).ok()?).to_string()))
+        .collect()
+}
+
+/// Whose packets the client gets now.
+pub fn heard(socket: &UdpSocket) -> BTreeSet<String> {
+    let mut buffer = [0; 64];
+    let mut sources = Vec::new();
+    // More than the socket holds: the last of them were sent after this began.
+    while sources.len() < 1000
+        && let Ok((_, from)) = socket.recv_from(&mut buffer)
+    {
+        sources.push(from.ip().to_string());
+    }
+    let old = sources.len().saturating_sub(50);
+    sources.into_iter().skip(old).collect()
+}
+
+/// The sources of what these hosts were sent from inside of the cluster and that is no Service's: of pods, and of nodes where a pod
+/// opened it.
+pub fn leaks(captures: &[(Capture, Mac)]) -> BTreeSet<String> {
+    let mut leaks = BTreeSet::new();
+    for (capture, mac) in captures {
+        for frame in capture.frames() {
+            let bytes = &frame.bytes;
+            if bytes.get(..6) != Some(&mac.0[..]) {
+                continue;
+            }
+            let (source, protocol, at) = match bytes.get(12..14) {
+                Some([0x08, 0x00]) if bytes.len() >= 34 => {
+                    let source: [u8; 4] = bytes[26..30].try_into().expect("four octets");
+                    (IpAddr::from(source), bytes[23], 34)
+                }
+                Some([0x86, 0xdd]) if bytes.len() >= 54 => {
+                    let source: [u8; 16] = bytes[22..38].try_into().expect("sixteen octets");
+                    (IpAddr::from(source), bytes[20], 54)
+                }
+                _ => continue,
+            };
+            let to_port = bytes.get(at + 2..at + 4).map(|port| u16::from_be_bytes([port[0], port[1]]));
+            let opened_by_pod = matches!(protocol, 6 | 17) && to_port == Some(PORT);
+            let text = source.to_string();
+            let of_pod = text.starts_with("10.244.") || text.starts_with("fd44:");
+            if of_pod || (opened_by_pod && !ADDRESSES.contains(&text.as_str())) {
+                leaks.insert(format!("{text} protocol {protocol}"));
+            }
+        }
+    }
+    leaks
+}

@@ -1,0 +1,327 @@
+//! What bounds egress: destinations that it is for, nodes that it leaves by, and the network of the Service's address instead of the
+//! address itself.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+
+use rack::capture::Capture;
+use rack::crier::Crier;
+use rack::egress::{ADDRESS, ADDRESSES, Flows, PORT, Scene, Senders, ends, fresh, leaks, rows, socket};
+use rack::lan::problems;
+use rack::net::{Port, Switch};
+use rack::{Host, Namespace, Need, Node, Pod, Rack, Site, eventually, eventually_equal, millis, rest, secs};
+
+const NEEDS: [Need; 3] = [Need::Namespaces, Need::Nft, Need::Crier];
+
+/// Waits until what a host gets comes from these addresses and no others.
+#[track_caller]
+fn hears(what: &str, ends: &[UdpSocket; 2], expected: [&BTreeSet<String>; 2]) {
+    for (end, expected) in ends.iter().zip(expected) {
+        eventually_equal(what, secs(20), expected, || fresh(end));
+    }
+}
+
+fn set(addresses: &[&str]) -> BTreeSet<String> {
+    addresses.iter().map(|address| (*address).to_owned()).collect()
+}
+
+/// The addresses of the nodes.
+fn of_nodes(scene: &Scene) -> [BTreeSet<String>; 2] {
+    let nodes = &scene.lan.site.nodes;
+    let all = |address: fn(&Node) -> String| nodes.iter().map(address).collect();
+    [all(|node| node.address.to_string()), all(|node| node.address6.to_string())]
+}
+
+#[test]
+fn only_covered_destinations_see_the_services_address_and_flows_follow_a_changed_list() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let scene = Scene::new(&rack);
+    let (lan, site) = (&scene.lan, &scene.lan.site);
+    let agents = lan.agents();
+    let (covered, excepted, elsewhere) = (&site.client, site.host("excepted", 20), site.outside("elsewhere"));
+    let to = ("egress-to", "192.168.35.0/24, fd35::/64");
+    let except = format!("{}, {}/128", excepted.address, excepted.address6);
+    scene.serve_with(&[("egress", "service-ip"), to, ("egress-except", &except)]);
+    let owner = lan.owner(ADDRESS);
+    scene.leave_by(&agents, owner);
+
+    let capture = (covered.port.capture(), covered.port.mac());
+    let hosts = [covered, &excepted, &elsewhere];
+    let _flows: Vec<Flows> = scene.pods.iter().flat_map(|pod| hosts.map(|host| Flows::start(pod, host))).collect();
+    let [covered_ends, excepted_ends, elsewhere_ends] = hosts.map(ends);
+    let service = [set(&ADDRESSES[..1]), set(&ADDRESSES[1..])];
+    let service = || [&service[0], &service[1]];
+    let nodes = of_nodes(&scene);
+    let nodes = || [&nodes[0], &nodes[1]];
+    hears("a covered destination gets packets from the Service's address", &covered_ends, service());
+    hears("an excepted one from the nodes of the pods", &excepted_ends, nodes());
+    hears("one that -to does not name too", &elsewhere_ends, nodes());
+    for agent in &agents {
+        let row = &agent.json("egress")["services"][0];
+        assert_eq!(row["to"], serde_json::json!(["192.168.35.0/24", "fd35::/64"]), "{row}");
+        assert_eq!(problems(agent), "");
+    }
+
+    // The flows go on and follow the lists.
+    scene.serve_with(&[("egress", "service-ip"), to]);
+    hears("what was excepted is covered", &excepted_ends, service());
+    hears("and what was covered stays so", &covered_ends, service());
+    scene.serve_with(&[("egress", "service-ip"), to, ("egress-except", &except)]);
+    hears("what was covered is excepted", &excepted_ends, nodes());
+    scene.serve("service-ip");
+    hears("without lists all is covered", &elsewhere_ends, service());
+    let exempt = |node: &Node| node.sh("nft list table inet crier").matches("chain exempt").count();
+    for node in &site.nodes {
+        eventually_equal("no chain of a list is left", secs(5), &0, || exempt(node));
+    }
+    // One family alone is covered.
+    scene.serve_with(&[("egress", "service-ip"), ("egress-to", "192.168.35.0/24")]);
+    hears("of IPv6 nothing is covered", &excepted_ends, [service()[0], nodes()[1]]);
+    scene.serve_with(&[("egress", "service-ip"), to]);
+    hears("both are covered again", &excepted_ends, service());
+    let of_covered: Vec<String> = leaks(&[capture]).into_iter().filter(|leak| leak.contains('.')).collect();
+    assert_eq!(of_covered, [""; 0], "of IPv4, which was always covered");
+}
+
+#[test]
+fn a_list_that_cannot_be_read_holds_the_pods_back_from_everything_and_is_told() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let scene = Scene::new(&rack);
+    let (lan, client) = (&scene.lan, &scene.lan.site.client);
+    let agents = lan.agents();
+    let captures = [(client.port.capture(), client.port.mac())];
+    scene.serve_with(&[("egress", "service-ip"), ("egress-to", "192.168.35.0/33")]);
+    for agent in &agents {
+        eventually_equal("egress is held", secs(20), &vec!["- held 4".to_owned()], || rows(agent));
+    }
+    let client_ends = ends(client);
+    let senders = Senders::start(&scene);
+    rest(secs(1));
+    assert_eq!([fresh(&client_ends[0]), fresh(&client_ends[1])], [set(&[]), set(&[])], "nothing comes through");
+    for agent in &agents {
+        let told = problems(agent);
+        let expected =
+            "crier.dev/egress-to is \"192.168.35.0/33\": \"192.168.35.0/33\" is neither an address nor a CIDR";
+        assert!(told.contains(expected) && told.contains("is held back"), "{told}");
+        assert_eq!(agent.verb("egress").status.code(), Some(1));
+    }
+    scene.serve_with(&[("egress", "service-ip"), ("egress-to", "192.168.35.0/24, fd35::/64")]);
+    let service = [set(&ADDRESSES[..1]), set(&ADDRESSES[1..])];
+    hears("once it can be read, packets come through", &client_ends, [&service[0], &service[1]]);
+    senders.end();
+    assert_eq!(leaks(&captures), BTreeSet::new());
+}
+
+#[test]
+fn only_selected_nodes_own_the_address_and_without_one_nobody_answers_and_the_pods_are_held() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let scene = Scene::new(&rack);
+    let (lan, client) = (&scene.lan, &scene.lan.site.client);
+    // Whoever would own the address by itself, it is the other one that is selected.
+    let agents = lan.agents();
+    scene.serve("service-ip");
+    let unselected = lan.owner(ADDRESS);
+    let selected = 1 - unselected;
+    let labels = |gate: Option<usize>| [0, 1].map(|node| if gate == Some(node) { "gate: \"yes\"" } else { "" });
+    scene.label(&labels(Some(selected)));
+    let captures = [(client.port.capture(), client.port.mac())];
+    scene.serve_with(&[("egress", "service-ip"), ("egress-nodes", "gate=yes")]);
+    eventually_equal("the selected node answers", secs(20), &selected, || lan.owner(ADDRESS));
+    scene.leave_by(&agents, selected);
+    let client_ends = ends(client);
+    let service = [set(&ADDRESSES[..1]), set(&ADDRESSES[1..])];
+    let senders = Senders::start(&scene);
+    hears("packets come through", &client_ends, [&service[0], &service[1]]);
+
+    // Labels decide, while packets flow.
+    scene.label(&labels(Some(unselected)));
+    eventually_equal("the node that is selected now answers", secs(20), &unselected, || lan.owner(ADDRESS));
+    scene.leave_by(&agents, unselected);
+    hears("packets come through by it", &client_ends, [&service[0], &service[1]]);
+
+    scene.label(&labels(None));
+    lan.answered_by(ADDRESS, &[]);
+    for agent in &agents {
+        let expected: Vec<String> = ADDRESSES.map(|address| format!("{address} held 2")).to_vec();
+        eventually_equal("the pods are held", secs(20), &expected, || rows(agent));
+        assert!(problems(agent).contains("crier.dev/egress-nodes \"gate=yes\""), "{}", problems(agent));
+        assert_eq!(agent.verb("egress").status.code(), Some(1));
+    }
+    assert_eq!(fresh(&client_ends[0]), set(&[]), "nothing comes through");
+    scene.label(&labels(Some(selected)));
+    hears("packets come through again", &client_ends, [&service[0], &service[1]]);
+    senders.end();
+    assert_eq!(leaks(&captures), BTreeSet::new());
+}
+
+const SECOND: [&str; 2] = ["192.0.2.100", "fd02::100"];
+
+/// A second network of the nodes, on their `eth1`, with the same router at its end.
+struct Second {
+    link: Switch,
+    /// Of each node, its cable to this network.
+    ports: Vec<Port>,
+}
+
+impl Second {
+    fn new(rack: &Rack, site: &Site) -> Second {
+        let link = rack.switch("second-link");
+        link.plug(&site.router, "eth2", &["192.0.2.1/24", "fd02::1/64"]);
+        let plugged = |(number, node): (usize, &Node)| {
+            let number = number + 10;
+            let port = link.plug(node, "eth1", &[&format!("192.0.2.{number}/24"), &format!("fd02::{number}/64")]);
+            node.ip("route add default via 192.0.2.1 dev eth1 metric 200");
+            node.ip("-6 route add default via fd02::1 dev eth1 metric 2048");
+            for link in ["eth0", "eth1"] {
+                node.sysctl(&format!("net/ipv4/conf/{link}/rp_filter"), "1");
+            }
+            node.sysctl("net/ipv4/conf/eth1/src_valid_mark", "1");
+            port
+        };
+        let ports = site.nodes.iter().enumerate().map(plugged).collect();
+        Second { link, ports }
+    }
+}
+
+/// The sources of all datagrams and connections to [`PORT`] that the host at this port sent.
+fn sent(capture: &Capture, port: &Port) -> BTreeSet<String> {
+    let source = |bytes: &[u8]| {
+        let (source, at) = match bytes.get(12..14)? {
+            [0x08, 0x00] => (IpAddr::from(<[u8; 4]>::try_from(bytes.get(26..30)?).ok()?), 34),
+            [0x86, 0xdd] => (IpAddr::from(<[u8; 16]>::try_from(bytes.get(22..38)?).ok()?), 54),
+            _ => return None,
+        };
+        (bytes.get(at + 2..at + 4)? == PORT.to_be_bytes()).then(|| source.to_string())
+    };
+    let frames = capture.frames();
+    let own = frames.iter().filter(|frame| frame.bytes.get(6..12) == Some(&port.mac().0[..]));
+    own.filter_map(|frame| source(&frame.bytes)).collect()
+}
+
+fn connects(pod: &Pod, host: &Namespace, to: SocketAddr) -> IpAddr {
+    let listener = host.run(|| TcpListener::bind(to)).expect("the namespace is ours");
+    let connect = || TcpStream::connect_timeout(&to, secs(5));
+    let _open = pod.run(connect).unwrap_or_else(|error| panic!("{} connects to {to}: {error}", pod.name()));
+    listener.accept().expect("a connection").1.ip()
+}
+
+#[test]
+fn by_the_network_of_the_address_packets_leave_with_the_address_of_the_pods_node_there_or_not_at_all() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let scene = Scene::new(&rack);
+    let (lan, site) = (&scene.lan, &scene.lan.site);
+    let second = Second::new(&rack, site);
+    let outside = site.outside("outside");
+    let configuration = format!(
+        "[api]\nlisten = \"\"\n{}[[pool]]\nname = \"second\"\naddresses = [\"{}/32\", \"{}/128\"]\n\
+         [[l2]]\ninterfaces = [\"eth1\"]\n[pulse]\nkey-file = \"{}\"\n",
+        lan.manifests.section(),
+        SECOND[0],
+        SECOND[1],
+        lan.key.display()
+    );
+    let agents: Vec<Crier> = lan.agents_with(&configuration);
+    scene.serve_at(&SECOND.join(","), &[("egress", "network")]);
+    for (number, agent) in agents.iter().enumerate() {
+        let number = number + 10;
+        let expected = vec![format!("192.0.2.{number} network 2"), format!("fd02::{number} network 2")];
+        eventually_equal(&format!("egress on {}", agent.node()), secs(20), &expected, || rows(agent));
+        let row = &agent.json("egress")["services"][0];
+        assert_eq!((row["link"].as_str(), row["owner"].as_str()), (Some("eth1"), None), "{row}");
+        assert_eq!(problems(agent), "");
+    }
+
+    let first: Vec<(Capture, &Port)> = site.nodes.iter().map(|node| (node.port.capture(), &node.port)).collect();
+    let by_second: Vec<(Capture, &Port)> = second.ports.iter().map(|port| (port.capture(), port)).collect();
+    let outside_ends = ends(&outside);
+    let _flows: Vec<Flows> = scene.pods.iter().map(|pod| Flows::start(pod, &outside)).collect();
+    let both = [set(&["192.0.2.10", "192.0.2.11"]), set(&["fd02::10", "fd02::11"])];
+    hears("each node sends with its own address there", &outside_ends, [&both[0], &both[1]]);
+    for (number, pod) in scene.pods.iter().enumerate() {
+        // Replies come back, under a strict reverse path filter.
+        let from = connects(pod, &outside, (IpAddr::from(outside.address), 9001).into());
+        assert_eq!(from.to_string(), format!("192.0.2.{}", number + 10), "{}", pod.name());
+        connects(pod, &outside, (IpAddr::from(outside.address6), 9002).into());
+    }
+    // Inside of the cluster a pod keeps its own address.
+    let [one, two] = [&scene.pods[0], &scene.pods[1]];
+    let inside = socket(two, two.address.into(), 7000);
+    socket(one, one.address.into(), 0).send_to(b"inside", (two.address, 7000)).expect("there is a route");
+    assert_eq!(inside.recv_from(&mut [0; 16]).expect("pods reach each other").1.ip(), IpAddr::from(one.address));
+
+    // The first node loses the network.
+    let node = site.node(0);
+    node.ip("link set eth1 down");
+    eventually_equal("the pods of node-1 are held", secs(20), &vec!["- held 2".to_owned(); 2], || rows(&agents[0]));
+    let told = problems(&agents[0]);
+    assert!(told.contains("no link of this node has a subnet with 192.0.2.100"), "{told}");
+    assert_eq!(agents[0].verb("egress").status.code(), Some(1));
+    let second_node = [set(&["192.0.2.11"]), set(&["fd02::11"])];
+    hears("only the other node sends", &outside_ends, [&second_node[0], &second_node[1]]);
+    node.up("eth1", &["fd02::10/64"]);
+    node.ip("route add default via 192.0.2.1 dev eth1 metric 200");
+    node.ip("-6 route add default via fd02::1 dev eth1 metric 2048");
+    hears("and both when it has the network again", &outside_ends, [&both[0], &both[1]]);
+
+    // Rules and routes taken away by others hold packets and are put back.
+    for words in ["-4 rule delete priority 1502", "-6 rule delete priority 1502", "-4 route flush table 6984"] {
+        node.ip(words);
+    }
+    node.sh("nft flush ruleset");
+    rest(millis(300));
+    hears("both send after a flush", &outside_ends, [&both[0], &both[1]]);
+
+    // Only nodes that are selected.
+    scene.label(&["", "rack: a"]);
+    scene.serve_at(&SECOND.join(","), &[("egress", "network"), ("egress-nodes", "rack=a")]);
+    hears("only the selected node sends", &outside_ends, [&second_node[0], &second_node[1]]);
+    assert!(problems(&agents[0]).contains("crier.dev/egress-nodes \"rack=a\""), "{}", problems(&agents[0]));
+    assert_eq!(problems(&agents[1]), "");
+
+    for (capture, port) in &first {
+        assert_eq!(sent(capture, port), BTreeSet::new(), "nothing leaves by eth0");
+    }
+    for (number, (capture, port)) in by_second.iter().enumerate() {
+        let number = number + 10;
+        assert_eq!(sent(capture, port), set(&[&format!("192.0.2.{number}"), &format!("fd02::{number}")]), "by eth1");
+    }
+    drop(second.link);
+}
+
+#[test]
+fn by_the_network_of_the_default_route_packets_have_the_nodes_address_and_leave_by_that_link_alone() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let scene = Scene::new(&rack);
+    let (lan, site) = (&scene.lan, &scene.lan.site);
+    // A way out past the first network.
+    let second = Second::new(&rack, site);
+    let agents = lan.agents();
+    let outside = site.outside("outside");
+    let past: Vec<(Capture, &Port)> = second.ports.iter().map(|port| (port.capture(), port)).collect();
+    scene.serve("network");
+    for agent in &agents {
+        eventually("pods have a way out", secs(20), || {
+            let rows = rows(agent);
+            if rows.len() == 2 && rows.iter().all(|row| row.ends_with("network 2")) {
+                Ok(())
+            } else {
+                Err(format!("{rows:?}"))
+            }
+        });
+    }
+    let (client_ends, outside_ends) = (ends(&site.client), ends(&outside));
+    let _flows: Vec<Flows> =
+        scene.pods.iter().flat_map(|pod| [&site.client, &outside].map(|host| Flows::start(pod, host))).collect();
+    let nodes = of_nodes(&scene);
+    hears("packets have the nodes' addresses", &client_ends, [&nodes[0], &nodes[1]]);
+    hears("by the default route too", &outside_ends, [&nodes[0], &nodes[1]]);
+    // A better route by the other link leads nowhere.
+    for node in &site.nodes {
+        node.ip("route add 198.51.100.0/24 via 192.0.2.1 dev eth1");
+        node.ip("-6 route add fd51::/64 via fd02::1 dev eth1");
+    }
+    hears("nothing comes by another link", &outside_ends, [&set(&[]), &set(&[])]);
+    for (capture, port) in &past {
+        assert_eq!(sent(capture, port), BTreeSet::new(), "by eth1");
+    }
+}

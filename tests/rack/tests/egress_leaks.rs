@@ -1,0 +1,280 @@
+//! While Services, pods, owners, agents and rulesets come, go, die and are flushed at random, no packet of a pod of a Service with
+//! egress leaves with a pod's or a node's address.
+//!
+//! `CRIER_LEAK_SECONDS` says for how long (25), `CRIER_LEAK_SEED` repeats what happened in a run that printed it.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rack::capture::Capture;
+use rack::crier::Crier;
+use rack::egress::{ADDRESS, ADDRESSES, PORT, Pinging, Scene, leaks, pings, socket};
+use rack::packet::Mac;
+use rack::{Namespace, Need, Pod, Rack, eventually, millis, now, rest, secs};
+
+/// What a pod sends: datagrams and connections of both families to two hosts, and pings.
+struct Sending {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+    _pinging: Pinging,
+}
+
+impl Sending {
+    fn start(pod: &Pod, scene: &Scene) -> Sending {
+        let stop = Arc::new(AtomicBool::new(false));
+        let site = &scene.lan.site;
+        let mut threads = Vec::new();
+        for host in [&site.client, &site.router] {
+            let ends: [(IpAddr, IpAddr); 2] =
+                [(pod.address.into(), host.address.into()), (pod.address6.into(), host.address6.into())];
+            for (from, to) in ends {
+                let to: SocketAddr = (to, PORT).into();
+                threads.push(datagrams(pod, from, to, stop.clone()));
+                threads.push(connections(pod, to, stop.clone()));
+            }
+        }
+        Sending { stop, threads, _pinging: Pinging::start(pod, site.client.address, millis(5)) }
+    }
+
+    fn end(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.threads.into_iter().for_each(|thread| thread.join().expect("a sender does not panic"));
+    }
+}
+
+fn datagrams(pod: &Pod, from: IpAddr, to: SocketAddr, stop: Arc<AtomicBool>) -> JoinHandle<()> {
+    let pod = Namespace::clone(pod);
+    std::thread::spawn(move || {
+        while !stop.load(Ordering::Relaxed) {
+            let socket = socket(&pod, from, 0);
+            for _ in 0..50 {
+                // What is refused or dropped is what the test is about.
+                let _ = socket.send_to(b"egress", to);
+                rest(millis(3));
+            }
+        }
+    })
+}
+
+fn connections(pod: &Pod, to: SocketAddr, stop: Arc<AtomicBool>) -> JoinHandle<()> {
+    let pod = Namespace::clone(pod);
+    std::thread::spawn(move || {
+        while !stop.load(Ordering::Relaxed) {
+            // Nobody listens: the first packet is all that counts.
+            pod.run(|| drop(TcpStream::connect_timeout(&to, millis(20))));
+            rest(millis(5));
+        }
+    })
+}
+
+/// Repeatable chance: xorshift.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % limit as u64).expect("it is below a usize")
+    }
+}
+
+/// What happens, and what there is.
+struct Town {
+    scene: Scene,
+    /// Of each node; `None` while it is dead.
+    agents: Vec<Option<Crier>>,
+    senders: Vec<Sending>,
+    /// The annotations of the Service; `None` while there is none.
+    served: Option<Vec<(&'static str, &'static str)>>,
+    gate: Option<usize>,
+    pods_made: usize,
+    chance: Chance,
+}
+
+const WAYS: [&[(&str, &str)]; 5] = [
+    &[("egress", "service-ip")],
+    &[("egress", "service-ip"), ("egress-nodes", "gate=yes")],
+    &[("egress", "service-ip"), ("egress-to", "192.168.35.0/24, fd35::/64")],
+    &[("egress", "service-ipp")],
+    &[],
+];
+
+impl Town {
+    fn act(&mut self) -> String {
+        let node = self.chance.below(2);
+        match self.chance.below(10) {
+            0 => self.flush(node),
+            1 => self.end(node, "kill"),
+            2 => self.end(node, "stop"),
+            3 | 4 => self.begin(node),
+            5 => self.serve(None),
+            6 => {
+                let way = self.chance.below(WAYS.len());
+                self.serve(Some(WAYS[way].to_vec()))
+            }
+            7 => {
+                let gate = [None, Some(0), Some(1)][self.chance.below(3)];
+                self.label(gate)
+            }
+            8 => {
+                let port = &self.scene.lan.site.node(node).port;
+                port.cut();
+                rest(millis(400));
+                port.restore();
+                format!("the cable of node-{} is cut for a moment", node + 1)
+            }
+            _ => self.replace_pod(node),
+        }
+    }
+
+    /// While no agent runs a flush takes the guard along, as the documents say.
+    fn flush(&self, node: usize) -> String {
+        let host = self.scene.lan.site.node(node);
+        if self.agents[node].is_none() || !host.sh("nft list ruleset").contains("flags owner") {
+            return "nothing".to_owned();
+        }
+        host.sh("nft flush ruleset");
+        host.sh(&format!("nft -f {}", self.scene.lan.site.rack.folder().join("cni.nft").display()));
+        format!("the ruleset of node-{} is flushed", node + 1)
+    }
+
+    fn end(&mut self, node: usize, how: &str) -> String {
+        let Some(agent) = self.agents[node].take() else { return "nothing".to_owned() };
+        match how {
+            "kill" => agent.kill(),
+            _ => drop(agent.stop(secs(10))),
+        }
+        format!("{how} of the agent on node-{}", node + 1)
+    }
+
+    fn begin(&mut self, node: usize) -> String {
+        if self.agents[node].is_some() {
+            return "nothing".to_owned();
+        }
+        self.agents[node] = Some(self.scene.lan.agent_with(node, &self.scene.configuration));
+        format!("the agent on node-{} starts", node + 1)
+    }
+
+    fn serve(&mut self, annotations: Option<Vec<(&'static str, &'static str)>>) -> String {
+        match (&annotations, &self.served) {
+            (Some(annotations), _) => self.scene.serve_with(annotations),
+            (None, Some(_)) => self.scene.lan.manifests.remove("web.yaml"),
+            (None, None) => {}
+        }
+        self.served = annotations;
+        format!("the Service is {:?}", self.served)
+    }
+
+    fn label(&mut self, gate: Option<usize>) -> String {
+        self.gate = gate;
+        self.scene.label(&[0, 1].map(|node| if gate == Some(node) { "gate: \"yes\"" } else { "" }));
+        format!("selected is {gate:?}")
+    }
+
+    /// The pod of a node goes, and another one comes. It sends once its node guards it: the Service is told of it before it runs.
+    fn replace_pod(&mut self, node: usize) -> String {
+        let has_egress = self.served.as_ref().is_some_and(|it| !it.is_empty());
+        if !has_egress || self.agents[node].is_none() {
+            return "nothing".to_owned();
+        }
+        self.senders.remove(node).end();
+        self.pods_made += 1;
+        let host = self.scene.lan.site.node(node);
+        let pod = host.pod(&format!("web-{}", self.pods_made + 1), &[80]);
+        self.scene.pods[node] = pod;
+        self.scene.serve_with(self.served.as_deref().unwrap_or_default());
+        let pod = &self.scene.pods[node];
+        eventually("the new pod is guarded", secs(20), || {
+            let listed = host.sh("nft list table inet crier");
+            let is_in = |address: String| listed.contains(&format!("{address} counter"));
+            if is_in(pod.address.to_string()) && is_in(pod.address6.to_string()) { Ok(()) } else { Err(listed) }
+        });
+        self.senders.insert(node, Sending::start(pod, &self.scene));
+        format!("{} replaces the pod of node-{}", pod.name(), node + 1)
+    }
+}
+
+#[test]
+fn whatever_comes_goes_dies_and_is_flushed_no_packet_of_a_pod_has_another_source_than_the_services_address() {
+    let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Nft, Need::Crier]) else { return };
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let length = Duration::from_secs(number("CRIER_LEAK_SECONDS").unwrap_or(25));
+    let seed = number("CRIER_LEAK_SEED").unwrap_or_else(|| std::process::id().into()).max(1);
+    println!("CRIER_LEAK_SEED={seed}");
+
+    let scene = Scene::new(&rack);
+    let agents: Vec<Option<Crier>> = scene.lan.agents().into_iter().map(Some).collect();
+    {
+        // What this test calls a leak is there to be seen before the Service is.
+        let client = &scene.lan.site.client;
+        let captures = [(client.port.capture(), client.port.mac())];
+        let sending = Sending::start(&scene.pods[0], &scene);
+        eventually("packets have the nodes' addresses without a Service", secs(10), || {
+            let leaks = leaks(&captures);
+            let is_seen = |what: &str| leaks.iter().any(|leak| leak.contains(what));
+            let expected = ["protocol 6", "protocol 17", "192.168.35.1", "fd35::1"];
+            if expected.iter().all(|what| is_seen(what)) { Ok(()) } else { Err(format!("{leaks:?}")) }
+        });
+        sending.end();
+    }
+    scene.serve("service-ip");
+    let owner = scene.lan.owner(ADDRESS);
+    let running: Vec<&Crier> = agents.iter().flatten().collect();
+    for agent in running {
+        eventually("the pods are guarded", secs(20), || {
+            let rows = rack::egress::rows(agent);
+            if rows.len() == 2 && rows.iter().all(|row| !row.contains("held")) {
+                Ok(())
+            } else {
+                Err(format!("{rows:?}"))
+            }
+        });
+    }
+    let site = &scene.lan.site;
+    let captures: Vec<(Capture, Mac)> =
+        [&site.client, &site.router].map(|host| (host.port.capture(), host.port.mac())).into();
+    let senders = scene.pods.iter().map(|pod| Sending::start(pod, &scene)).collect();
+    let served = Some(WAYS[0].to_vec());
+    let mut town = Town { scene, agents, senders, served, gate: None, pods_made: 1, chance: Chance(seed) };
+    let mut story = vec![format!("node-{} owns the address", owner + 1)];
+    let begin = now();
+    while begin.elapsed() < length {
+        let at = begin.elapsed();
+        let act = town.act();
+        if act != "nothing" {
+            story.push(format!("{at:.1?} {act}"));
+            let leaks = leaks(&captures);
+            assert_eq!(leaks, BTreeSet::new(), "CRIER_LEAK_SEED={seed}\n{}", story.join("\n"));
+        }
+        rest(millis(u64::try_from(town.chance.below(700)).expect("small")));
+    }
+    // In the end all is as in the beginning, and packets come through.
+    (0..2).for_each(|node| drop(town.begin(node)));
+    town.serve(Some(WAYS[0].to_vec()));
+    let came = |capture: &Capture, source: &str| {
+        let source: IpAddr = source.parse().expect("an address");
+        let octets = match source {
+            IpAddr::V4(v4) => v4.octets().to_vec(),
+            IpAddr::V6(v6) => v6.octets().to_vec(),
+        };
+        let at = if source.is_ipv4() { 26 } else { 22 };
+        capture.frames().iter().filter(|frame| frame.bytes.get(at..at + octets.len()) == Some(&octets[..])).count()
+    };
+    let before: Vec<usize> = ADDRESSES.iter().map(|address| came(&captures[0].0, address)).collect();
+    for (address, before) in ADDRESSES.iter().zip(before) {
+        eventually(&format!("packets come from {address} in the end"), secs(30), || {
+            let after = came(&captures[0].0, address);
+            if after > before + 100 { Ok(()) } else { Err(format!("{before}, now {after}\n{}", story.join("\n"))) }
+        });
+    }
+    town.senders.drain(..).for_each(Sending::end);
+    println!("{}", story.join("\n"));
+    let whole = format!("CRIER_LEAK_SEED={seed}\n{}", story.join("\n"));
+    assert_eq!(leaks(&captures), BTreeSet::new(), "{whole}");
+    assert!(pings(&captures[0].0).is_subset(&[ADDRESS.to_string()].into()), "the sources of all pings\n{whole}");
+}
