@@ -107,9 +107,12 @@ pub(super) struct Wanted {
 impl Wanted {
     pub fn of(config: &Config) -> Wanted {
         let any = |is_it: fn(&PeerAddress) -> bool| config.bgp.peers.iter().any(|peer| is_it(&peer.address));
+        // The gateways of this host are given to no Service.
+        let gives = !config.pools.is_empty();
+        let by_gateway = any(|address| matches!(address, PeerAddress::Gateway));
         Wanted {
             routers: any(|address| matches!(address, PeerAddress::Interface(_))),
-            routes: config.egress.symmetric_return || any(|address| matches!(address, PeerAddress::Gateway)),
+            routes: gives || config.egress.symmetric_return || by_gateway,
         }
     }
 }
