@@ -208,9 +208,9 @@ impl History {
         self.waits_until.into_iter().chain(rival).chain(grant).chain(overdue).min()
     }
 
-    /// What this node does about the address now. `candidates` are the other living nodes that could serve it; they are
-    /// asked for only where nobody holds the address, or its holder cannot serve it any more. The same situation at a later
-    /// time never answers with less than the rules ask for: spare calls are harmless.
+    /// What this node does about the address now. `candidates` are the other living nodes that could serve it; they are asked
+    /// for only where nobody holds the address, or its holder is being drained or cannot serve it any more. The same situation
+    /// at a later time never answers with less than the rules ask for: spare calls are harmless.
     pub fn decide<'a>(
         &mut self,
         situation: &Situation<'a>,
@@ -242,7 +242,7 @@ impl History {
             self.taking = None;
             self.unheld_since = None;
             return match &situation.own {
-                Ok(own) => self.hold(situation, *own, now),
+                Ok(own) => self.hold(situation, *own, candidates, now),
                 Err(_) => self.give_up(situation, candidates, now),
             };
         }
@@ -286,7 +286,13 @@ impl History {
     }
 
     /// This node answers for the address, and can serve it.
-    fn hold(&mut self, situation: &Situation<'_>, own: Bid, now: Instant) -> Course {
+    fn hold<'a>(
+        &mut self,
+        situation: &Situation<'a>,
+        own: Bid,
+        candidates: impl FnOnce() -> Vec<Bidder<'a>>,
+        now: Instant,
+    ) -> Course {
         let this = Bidder { node: situation.me, bid: own };
         if let Some(taken) = self.granted_holder(situation) {
             return self.stop(taken);
@@ -317,7 +323,12 @@ impl History {
         }
         let grade = if situation.askers_know_more { own.grade.min(Grade::ViewStale) } else { own.grade };
         let this = Bidder { bid: Bid { grade, ..own }, ..this };
-        let better = situation.askers.iter().copied().filter(|asker| displaces(situation, asker, &this)).collect();
+        let asking = situation.askers.iter().copied().filter(|asker| displaces(situation, asker, &this));
+        let mut better: Vec<Bidder<'_>> = asking.collect();
+        if own.grade == Grade::Draining && !better.is_empty() {
+            // The first that asks need not be the best: the address would move twice.
+            better.extend(candidates().into_iter().filter(|it| it.bid.takes()));
+        }
         self.grant(situation, better, now).map_or(Course::Holds, |to| Course::Grants { to })
     }
 

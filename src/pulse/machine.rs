@@ -122,6 +122,10 @@ impl Machine {
     pub fn handle_keys(&mut self, keys: Vec<KeyId>, now: Instant) {
         self.sealing = Sealing::new(keys, self.settings, now);
         self.roster_moved = true;
+        // Who hears this node seals for it at once.
+        if !self.leaving {
+            self.hurry(now);
+        }
     }
 
     /// A machine that begins to listen now. `keys`: those that this node accepts, the newest in front.
@@ -498,7 +502,9 @@ impl Machine {
             None
         };
         if let Some(at) = at {
-            self.to_answer.insert(pulse.incarnation);
+            if self.to_answer.len() < MOST_PEERS {
+                self.to_answer.insert(pulse.incarnation);
+            }
             self.answer_at = Some(self.answer_at.map_or(at, |known| known.min(at)));
         }
     }

@@ -212,11 +212,11 @@ impl World {
             Fact::EndpointSlice(key, Some(slice)) => self.put_slice(key, slice),
             Fact::EndpointSlice(key, None) => self.drop_slice(&key),
             Fact::Node(name, node) => {
-                let name = shared(&mut self.node_names, &name);
+                let name = shared_while(node.is_some(), &mut self.node_names, name);
                 surroundings_if(put(&mut self.nodes, name, node))
             }
             Fact::Namespace(name, labels) => {
-                let name = shared(&mut self.namespace_names, &name);
+                let name = shared_while(labels.is_some(), &mut self.namespace_names, name);
                 let changed = put(&mut self.namespaces, name.clone(), labels);
                 if changed { Touched::Services(self.services_in(&name)) } else { Touched::Nothing }
             }
@@ -651,6 +651,15 @@ fn shared<N: Ord + Clone>(names: &mut OrdMap<N, ()>, name: &N) -> N {
             name.clone()
         }
     }
+}
+
+/// The name of an object that is there, or is gone: then nobody else needs the copy.
+fn shared_while<N: Ord + Clone>(is_there: bool, names: &mut OrdMap<N, ()>, name: N) -> N {
+    if is_there {
+        return shared(names, &name);
+    }
+    names.remove(&name);
+    name
 }
 
 fn peers_if(changed: bool) -> Touched {

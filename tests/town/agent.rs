@@ -22,6 +22,9 @@ use crier::plan::Planner;
 use crier::pulse::machine::{Incarnations, Machine, Stance};
 use crier::pulse::packet::{Key, Keys, Pulse};
 use crier::pulse::settings::Settings;
+use crier::roster::Roster;
+use crier::views::drain::nobody_else;
+use crier::views::{Counters, Snapshot};
 use crier::world::{Conflict, Fact, Link, Pulses};
 use imbl::OrdMap;
 use ipnet::IpNet;
@@ -55,11 +58,12 @@ pub struct File {
 
 impl File {
     /// `l2` is the body of the one `[[l2]]`, its lines separated by "; ".
-    pub fn new(l2: &str, key: u8, old_keys: Vec<u8>) -> File {
+    pub fn new(l2: &str, key: u8, old_keys: Vec<u8>, interval: Duration) -> File {
         let l2 = l2.replace("; ", "\n");
         let text = format!(
             "[kubernetes]\nkubeconfig = \"/etc/crier/kubeconfig\"\n[[pool]]\nname = \"lan\"\naddresses = [\"10.0.0.0/16\"]\n\
-             [[l2]]\n{l2}\n[pulse]\nunauthenticated = true\n"
+             [[l2]]\n{l2}\n[pulse]\nunauthenticated = true\ninterval = \"{}ms\"\n",
+            interval.as_millis()
         );
         let file = SourceFile { path: "crier.toml".to_owned(), text };
         let config = config::parse(&[file], &NoSecrets).unwrap_or_else(|complaints| panic!("{complaints}"));
@@ -151,6 +155,46 @@ impl Agent {
     /// The kernel says that there is carrier, or none.
     pub fn learn_carrier(&mut self, ip: IpAddr, carrier: bool) {
         self.learn(link(self.mac, ip, carrier));
+    }
+
+    /// SIGHUP: another file, as `agent::reload` takes it over. The pulses learn of their keys first.
+    pub fn reload(&mut self, file: File, now: Instant) {
+        if let Some(pulse) = self.pulse.as_mut().filter(|_| self.file.keys.ids() != file.keys.ids()) {
+            pulse.handle_keys(file.keys.ids(), now);
+        }
+        if !config::changes(&self.file.config, &file.config).is_empty() {
+            self.learn(Fact::Config(file.config.clone()));
+        }
+        self.file = file;
+    }
+
+    /// Whether the agent would be drained without `--force`.
+    pub fn is_not_the_last(&self, now: Instant) -> bool {
+        let snapshot = Snapshot::of(&self.planner, jiff::Timestamp::UNIX_EPOCH, Counters::default(), now, UNIX_EPOCH);
+        nobody_else(&snapshot).is_none()
+    }
+
+    /// By its plan it has something to do with addresses on the link.
+    pub fn has_addresses(&self) -> bool {
+        !self.planner.plan().l2.addresses.is_empty()
+    }
+
+    /// How much of each it keeps, as far as the plan and the World show it.
+    pub fn sizes(&self) -> [(&'static str, usize); 8] {
+        let (plan, world) = (self.planner.plan(), self.planner.world());
+        let roster = world.rosters.get(&LINK).map(|roster| &**roster);
+        let peers =
+            |roster: &Roster| roster.members.len() + roster.silent.len() + roster.left.len() + roster.unproved.len();
+        [
+            ("peers", roster.map_or(0, peers)),
+            ("stations", plan.l2.stations.len()),
+            ("placements", plan.placements.len()),
+            ("conflicts", world.conflicts.len()),
+            ("answers", world.answering.len()),
+            ("holdings", plan.pulse.holdings.len()),
+            ("claims", self.claims.len()),
+            ("conflicts of the link", self.claims.conflicts().count()),
+        ]
     }
 
     /// What it would find on its disk if it started again.
@@ -283,7 +327,8 @@ impl Agent {
             }
             None => {
                 self.incarnations.this += 1;
-                let settings = Settings { interval: INTERVAL, multiplier: self.file.config.pulse.multiplier };
+                let config::Pulse { interval, multiplier, .. } = self.file.config.pulse;
+                let settings = Settings { interval, multiplier };
                 let keys = self.file.keys.ids();
                 self.pulse = Some(Machine::new(self.name.clone(), settings, keys, self.incarnations, stance, now));
             }

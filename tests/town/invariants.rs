@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::agent::DETECTION;
+use crate::orders::HAND_OVER;
 use crate::story::{Deed, Station, name};
 use crate::town::{Notice, Town};
 
@@ -29,6 +30,12 @@ const FRAMES: usize = 200;
 const STEADY: Duration = Duration::from_secs(10);
 /// (5) Nobody asks on the link for what a node has that it hears, once nothing but freezes happened for this long.
 const UNSUSPECTED: Duration = Duration::from_secs(5);
+/// (6) A node that hands over, or has, takes nothing. What it is about to answer for at that moment it may.
+const TAKES_NOTHING: Duration = Duration::from_millis(300);
+/// And it answers for nothing so long after its drain is over, where others can serve.
+const DRAINED: Duration = Duration::from_secs(5);
+/// (7) Each address is where it would best be, once nothing happened for this long.
+const PLACED: Duration = Duration::from_millis(11_500);
 /// An agent has found its place so long after its start.
 const STARTED: Duration = Duration::from_secs(2);
 
@@ -43,11 +50,20 @@ pub enum Broken {
     Moved,
     Frames,
     Suspected,
+    Drained,
+    Misplaced,
 }
 
 impl Broken {
-    pub const ALL: [Broken; 5] =
-        [Broken::Unanswered, Broken::TwoOwners, Broken::Moved, Broken::Frames, Broken::Suspected];
+    pub const ALL: [Broken; 7] = [
+        Broken::Unanswered,
+        Broken::TwoOwners,
+        Broken::Moved,
+        Broken::Frames,
+        Broken::Suspected,
+        Broken::Drained,
+        Broken::Misplaced,
+    ];
 
     /// As a story names it.
     pub fn word(self) -> &'static str {
@@ -57,6 +73,8 @@ impl Broken {
             Broken::Moved => "moved",
             Broken::Frames => "frames",
             Broken::Suspected => "suspected",
+            Broken::Drained => "drained",
+            Broken::Misplaced => "misplaced",
         }
     }
 
@@ -97,6 +115,9 @@ pub struct Watch {
     last_owner: BTreeMap<IpAddr, Station>,
     /// What an agent held when it was told to stop, at any time.
     held: BTreeMap<Station, BTreeSet<IpAddr>>,
+    /// The file of each host, and when a host last got one that asks for other owners than the one before.
+    files: Vec<usize>,
+    asked: Option<Instant>,
     filtered: bool,
 }
 
@@ -114,6 +135,8 @@ impl Watch {
             failing: BTreeSet::new(),
             last_owner: BTreeMap::new(),
             held: BTreeMap::new(),
+            files: vec![0; town.hosts.len()],
+            asked: None,
             filtered: false,
         }
     }
@@ -133,6 +156,8 @@ impl Watch {
             self.looked = now;
             self.look_at_owners(town);
             self.look_at_frames(town);
+            self.look_at_drains(town);
+            self.look_at_places(town);
         }
     }
 
@@ -142,9 +167,15 @@ impl Watch {
             self.tell_beginning(town);
         }
         self.tell(town.now(), || format!("*** {}", deed.text(agents)));
-        if let Deed::Restart(host, _) | Deed::Stop(host) = deed {
+        if let Deed::Restart { station: host, .. } | Deed::Stop(host) = deed {
             let held = town.owners.iter().filter(|(_, hosts)| hosts.contains(&host)).map(|(address, _)| *address);
             self.held.entry(host).or_default().extend(held);
+        }
+        if let Deed::Restart { station, file: Some(file), .. } | Deed::Reload(station, file) = deed {
+            let before = std::mem::replace(&mut self.files[station], file);
+            if town.asks_other_owners(before, file) {
+                self.asked = Some(town.now());
+            }
         }
         self.filtered |= matches!(&deed, Deed::Deafen { .. } | Deed::Firewall { .. } | Deed::Prune(..));
         self.deeds.push((town.now(), deed));
@@ -159,16 +190,26 @@ impl Watch {
         if !answers {
             return;
         }
+        if let Some(drain) = town.hosts[host].drain.as_ref().filter(|it| it.hands_over())
+            && now > drain.since + TAKES_NOTHING
+        {
+            let text = format!("{} took {address} although it is being drained", name(host, agents));
+            self.breaks(Broken::Drained, now, address.to_string(), text);
+        }
         let Some(before) = self.last_owner.insert(address, host).filter(|before| *before != host) else { return };
         let explains = |(at, deed): &(Instant, Deed)| {
             let age = now.duration_since(*at);
             match deed {
-                Deed::Restart(_, Some(_)) if age <= ROLLOUT && self.asks_to_move(town) => true,
+                // What is read again asks nothing by itself.
+                Deed::Reload(..) => false,
                 // A restarted node may have back what it had, and the others what it leaves.
-                Deed::Restart(who, _) => {
+                Deed::Restart { station: who, pause, .. } => {
                     let had = self.held.get(who).is_some_and(|held| held.contains(&address));
-                    age <= EXPLAINED && (*who == before || had)
+                    age <= *pause + EXPLAINED && (*who == before || had)
                 }
+                Deed::Drain(who, waiting) => age <= *waiting + HAND_OVER + EXPLAINED && *who == before,
+                Deed::Undrain(who) => age <= EXPLAINED && *who == host,
+                Deed::Move { address: moved, .. } => age <= EXPLAINED && IpAddr::V4(town.addresses[*moved]) == address,
                 Deed::Foreign(_) | Deed::Proxy(_) => true,
                 // It takes something again once it has a data path.
                 Deed::Reboot { down, path, .. } => age <= *down + *path + EXPLAINED,
@@ -177,15 +218,11 @@ impl Watch {
                 _ => age <= EXPLAINED,
             }
         };
-        if now > self.began + EXPLAINED && !self.deeds.iter().any(explains) {
+        let is_asked = self.asked.is_some_and(|at| now <= at + ROLLOUT);
+        if now > self.began + EXPLAINED && !is_asked && !self.deeds.iter().any(explains) {
             let text = format!("{address} moved from {} to {}", name(before, agents), name(host, agents));
             self.breaks(Broken::Moved, now, address.to_string(), text);
         }
-    }
-
-    fn asks_to_move(&self, town: &Town) -> bool {
-        let files = &town.story().files;
-        files.iter().any(|file| file.l2 != files[0].l2)
     }
 
     /// (5): who hears its owner does not ask for an address.
@@ -317,6 +354,64 @@ impl Watch {
         }
     }
 
+    /// (6): a drained node answers for nothing that another node can serve.
+    fn look_at_drains(&mut self, town: &Town) {
+        let now = town.now();
+        let recent = self.deeds.iter().filter(|(at, deed)| ends(*at, deed) + EXPLAINED >= now);
+        if self.filtered || town.link.loss > 0 || !recent.clone().all(|(_, deed)| is_planned(deed)) {
+            return;
+        }
+        let is_over = |host: &Station| {
+            town.hosts[*host].drain.as_ref().is_some_and(|it| it.is_over() && now > it.since + DRAINED)
+        };
+        for (number, ip) in town.addresses.iter().enumerate() {
+            let address = IpAddr::V4(*ip);
+            let owners = town.owners.get(&address).into_iter().flatten().copied();
+            let Some(host) = owners.filter(is_over).find(|host| town.is_running(*host)) else { continue };
+            let started = |it: Station| town.hosts[it].started.is_some_and(|at| now > at + DRAINED);
+            let could = |it: Station| town.could_serve(it, number) && started(it) && town.hear_each_other(it, host);
+            if started(host) && (0..self.agents).any(could) {
+                let text = format!("{} still answers for {address} although it was drained", name(host, self.agents));
+                self.breaks(Broken::Drained, now, address.to_string(), text);
+            }
+        }
+    }
+
+    /// (7): in the end each address is with the node that is best for it.
+    fn look_at_places(&mut self, town: &Town) {
+        let now = town.now();
+        let quiet = self.deeds.iter().all(|(at, deed)| ends(*at, deed) + PLACED < now);
+        let alive: Vec<Station> = (0..self.agents).filter(|it| town.hosts[*it].agent.is_some()).collect();
+        let sees_api = |it: &Station| town.hosts[*it].sees_api;
+        let all_hear = || alive.iter().all(|one| alive.iter().all(|it| one == it || town.hear_each_other(*one, *it)));
+        let settled =
+            |it: &Station| town.is_running(*it) && town.hosts[*it].started.is_some_and(|at| now > at + PLACED);
+        if !quiet || self.deeds.is_empty() || self.filtered || town.link.loss > 0 || town.sticks_anywhere() {
+            return;
+        }
+        if !alive.iter().all(|it| sees_api(it) && settled(it) && town.hosts[*it].path) || !all_hear() {
+            return;
+        }
+        for (number, ip) in town.addresses.iter().enumerate().filter(|(number, _)| !town.is_disturbed(*number)) {
+            let address = IpAddr::V4(*ip);
+            let Some(best) = alive
+                .iter()
+                .copied()
+                .filter(|it| town.could_serve(*it, number))
+                .max_by_key(|it| town.rank(*it, number))
+            else {
+                continue;
+            };
+            let owners: Vec<Station> = town.owners.get(&address).into_iter().flatten().copied().collect();
+            if owners != [best] {
+                let owners: Vec<String> = owners.iter().map(|it| name(*it, self.agents)).collect();
+                let text =
+                    format!("{address} is with {owners:?} in the end, and {} is best for it", name(best, self.agents));
+                self.breaks(Broken::Misplaced, now, address.to_string(), text);
+            }
+        }
+    }
+
     fn breaks(&mut self, broken: Broken, now: Instant, place: String, text: String) {
         let at = now.duration_since(self.began);
         let first = !self.broken.contains_key(&broken);
@@ -352,10 +447,21 @@ impl Watch {
 fn ends(at: Instant, deed: &Deed) -> Instant {
     match deed {
         Deed::Reboot { down, path, .. } => at + *down + *path,
+        Deed::Restart { pause, .. } => at + *pause,
+        Deed::Drain(_, waiting) => at + *waiting,
         _ => at,
     }
 }
 
 fn is_planned(deed: &Deed) -> bool {
-    matches!(deed, Deed::Restart(..) | Deed::Stop(_) | Deed::Start(_))
+    matches!(
+        deed,
+        Deed::Restart { .. }
+            | Deed::Stop(_)
+            | Deed::Start(_)
+            | Deed::Drain(..)
+            | Deed::Undrain(_)
+            | Deed::Move { .. }
+            | Deed::Reload(..)
+    )
 }

@@ -7,12 +7,15 @@
 
 mod agent;
 mod client;
+mod day;
 mod events;
 mod failover;
 mod field_cases;
+mod heap;
 mod invariants;
 mod life;
 mod link;
+mod orders;
 mod seeds;
 mod story;
 mod town;

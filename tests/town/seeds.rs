@@ -43,6 +43,11 @@ fn towns_bear_every_kind_of_trouble_that_is_not_known_to_be_too_much() {
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
 }
 
+/// What befalls the town of a seed in the long run: in each third one only what operators do.
+fn of_the_long_run(seed: u64) -> Story {
+    if seed % 3 == 2 { story(seed, &Trouble::PLANNED) } else { story(seed, &Trouble::ALL) }
+}
+
 /// CRIER_TOWN_SEEDS towns from CRIER_TOWN_FIRST on, with trouble of all kinds.
 #[test]
 #[ignore = "thousands of towns; make town"]
@@ -50,7 +55,7 @@ fn the_long_run() {
     let number = |name: &str, usual: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual);
     let (first, seeds) = (number("CRIER_TOWN_FIRST", 0), number("CRIER_TOWN_SEEDS", 10_000));
     let began = clock::now();
-    let found = run(first..first + seeds, |seed| story(seed, &Trouble::ALL));
+    let found = run(first..first + seeds, of_the_long_run);
     let took = clock::now().duration_since(began);
     println!("{} of {seeds} towns were broken; {:.1} towns a second", found.len(), seeds as f64 / took.as_secs_f64());
     for broken in Broken::ALL {
@@ -59,7 +64,7 @@ fn the_long_run() {
     }
     for broken in Broken::ALL {
         if let Some((seed, _)) = found.iter().find(|(_, all)| all.contains(&broken)) {
-            println!("{}", explain(&story(*seed, &Trouble::ALL), &[broken]));
+            println!("{}", explain(&of_the_long_run(*seed), &[broken]));
         }
     }
     assert!(found.is_empty(), "{} towns were broken", found.len());

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crier::address::Family;
 
+use crate::agent::INTERVAL;
 use crate::invariants::Broken;
 
 /// One town and all that happens to it. Every random choice follows from `seed`.
@@ -24,6 +25,8 @@ pub struct Story {
     pub labels: Vec<(String, String)>,
     /// Of a hundred frames so many are lost.
     pub loss: u8,
+    /// Between two pulses of an owner.
+    pub interval: Duration,
     /// How long a node takes for one frame of ARP: they wait for each other.
     pub judging: Duration,
     /// The configuration files that there are; every node begins with the first.
@@ -64,8 +67,12 @@ pub enum Deed {
     Stop(Station),
     /// SIGKILL to the agent; its host goes on.
     Kill(Station),
-    /// Stopped and started again, with another file if one is named.
-    Restart(Station, Option<usize>),
+    /// Stopped by its service manager and started again `pause` after the signal, with another file if one is named.
+    Restart {
+        station: Station,
+        file: Option<usize>,
+        pause: Duration,
+    },
     /// The host is gone for `down`; kube-proxy has its rules `path` after the agent's start.
     Reboot {
         station: Station,
@@ -107,7 +114,21 @@ pub enum Deed {
     Foreign(Option<usize>),
     /// A station answers every ARP probe.
     Proxy(bool),
+    /// `crier drain`, where the flows take so long to end.
+    Drain(Station, Duration),
+    /// `crier undrain`.
+    Undrain(Station),
+    /// `crier move`: this node goes first for an address, or none any more.
+    Move {
+        address: usize,
+        to: Option<Station>,
+    },
+    /// Another file is put in place, and a running agent reads it.
+    Reload(Station, usize),
 }
+
+/// How long a restart takes by itself, from the signal to the next agent.
+pub const RESTART_PAUSE: Duration = Duration::from_millis(250);
 
 impl Story {
     pub fn new(seed: u64, agents: usize, addresses: usize) -> Story {
@@ -120,6 +141,7 @@ impl Story {
             nodes_unknown: false,
             labels: Vec::new(),
             loss: 0,
+            interval: INTERVAL,
             judging: JUDGING,
             files: vec![FileText { l2: String::new(), key: 1, old_keys: Vec::new() }],
             deeds: Vec::new(),
@@ -157,6 +179,7 @@ impl Story {
             "policy" => self.local = rest == "local",
             "nodes" => self.nodes_unknown = rest == "unknown",
             "loss" => self.loss = number(rest)?,
+            "interval" => self.interval = duration(rest)?,
             "judging" => self.judging = duration(rest)?,
             "ends" => self.ends = duration(rest)?,
             "label" => {
@@ -196,6 +219,9 @@ impl fmt::Display for Story {
         }
         if self.loss > 0 {
             writeln!(f, "loss {}", self.loss)?;
+        }
+        if self.interval != INTERVAL {
+            writeln!(f, "interval {}ms", self.interval.as_millis())?;
         }
         if self.judging != JUDGING {
             writeln!(f, "judging {}ms", self.judging.as_millis())?;
@@ -243,11 +269,7 @@ impl Deed {
             ["start", who] => Deed::Start(station(who)?),
             ["stop", who] => Deed::Stop(station(who)?),
             ["kill", who] => Deed::Kill(station(who)?),
-            ["restart", who] => Deed::Restart(station(who)?, None),
-            ["restart", who, "with", file] => {
-                let file: usize = number(file)?;
-                Deed::Restart(station(who)?, Some(file.checked_sub(1).ok_or("files are counted from 1")?))
-            }
+            ["restart", who, how @ ..] => restart(station(who)?, how)?,
             ["reboot", who, "down", down, "path", path] => {
                 Deed::Reboot { station: station(who)?, down: duration(down)?, path: duration(path)? }
             }
@@ -278,6 +300,11 @@ impl Deed {
             ["foreign", address] => Deed::Foreign(Some(number(address)?)),
             ["proxy", "on"] => Deed::Proxy(true),
             ["proxy", "off"] => Deed::Proxy(false),
+            ["drain", who, "waiting", time] => Deed::Drain(station(who)?, duration(time)?),
+            ["undrain", who] => Deed::Undrain(station(who)?),
+            ["move", address, "to", who] => Deed::Move { address: number(address)?, to: Some(station(who)?) },
+            ["move", address, "back"] => Deed::Move { address: number(address)?, to: None },
+            ["reload", who, "with", file] => Deed::Reload(station(who)?, file_number(file)?),
             other => return Err(format!("no deed reads {other:?}")),
         })
     }
@@ -289,8 +316,12 @@ impl Deed {
             Deed::Start(who) => format!("start {}", name(who)),
             Deed::Stop(who) => format!("stop {}", name(who)),
             Deed::Kill(who) => format!("kill {}", name(who)),
-            Deed::Restart(who, None) => format!("restart {}", name(who)),
-            Deed::Restart(who, Some(file)) => format!("restart {} with {}", name(who), file + 1),
+            Deed::Restart { station, file, pause } => {
+                let file = file.map_or(String::new(), |file| format!(" with {}", file + 1));
+                let usual = *pause == RESTART_PAUSE;
+                let back = if usual { String::new() } else { format!(" back {}ms", pause.as_millis()) };
+                format!("restart {}{file}{back}", name(station))
+            }
             Deed::Reboot { station, down, path } => {
                 format!("reboot {} down {}ms path {}ms", name(station), down.as_millis(), path.as_millis())
             }
@@ -326,6 +357,11 @@ impl Deed {
             Deed::Foreign(None) => "foreign none".to_owned(),
             Deed::Foreign(Some(address)) => format!("foreign {address}"),
             Deed::Proxy(on) => format!("proxy {}", if *on { "on" } else { "off" }),
+            Deed::Drain(who, time) => format!("drain {} waiting {}ms", name(who), time.as_millis()),
+            Deed::Undrain(who) => format!("undrain {}", name(who)),
+            Deed::Move { address, to: Some(who) } => format!("move {address} to {}", name(who)),
+            Deed::Move { address, to: None } => format!("move {address} back"),
+            Deed::Reload(who, file) => format!("reload {} with {}", name(who), file + 1),
         }
     }
 }
@@ -349,6 +385,23 @@ fn station(text: &str, agents: usize) -> Result<Station, String> {
     }
     let number: usize = number(text.strip_prefix('n').ok_or_else(|| format!("{text:?} is no station"))?)?;
     number.checked_sub(1).filter(|number| *number < agents).ok_or_else(|| format!("there is no agent {text:?}"))
+}
+
+/// `with FILE`, `back TIME`, or both.
+fn restart(station: Station, how: &[&str]) -> Result<Deed, String> {
+    let (mut file, mut pause) = (None, RESTART_PAUSE);
+    for pair in how.chunks(2) {
+        match pair {
+            ["with", number] => file = Some(file_number(number)?),
+            ["back", time] => pause = duration(time)?,
+            other => return Err(format!("{other:?} says nothing of a restart")),
+        }
+    }
+    Ok(Deed::Restart { station, file, pause })
+}
+
+fn file_number(text: &str) -> Result<usize, String> {
+    number::<usize>(text)?.checked_sub(1).ok_or_else(|| "files are counted from 1".to_owned())
 }
 
 fn family(text: &str) -> Result<Family, String> {
@@ -384,6 +437,8 @@ mod tests {
             "kill n3",
             "restart n1",
             "restart n1 with 2",
+            "restart n1 back 40ms",
+            "restart n1 with 2 back 900ms",
             "reboot n2 down 100ms path 20ms",
             "freeze n1 250ms",
             "split n1 client / n2 n3 router",
@@ -407,10 +462,15 @@ mod tests {
             "foreign none",
             "proxy on",
             "proxy off",
+            "drain n1 waiting 500ms",
+            "undrain n1",
+            "move 3 to n2",
+            "move 3 back",
+            "reload n1 with 2",
         ];
         let lines: String = deeds.iter().map(|deed| format!("at 5ms {deed}\n")).collect();
         let text = format!(
-            "# about\nseed 7\nagents 3\naddresses 4\npolicy local\nlabel a=b\nloss 3\njudging 1ms\nfile key 2 old 1: sticky = true\n\
+            "# about\nseed 7\nagents 3\naddresses 4\npolicy local\nlabel a=b\nloss 3\ninterval 50ms\njudging 1ms\nfile key 2 old 1: sticky = true\n\
              {lines}ends 9000ms\nbreaks two-owners frames\n"
         );
         assert_eq!(Story::parse(&text).unwrap().to_string(), text);

@@ -1,6 +1,7 @@
 //! The town: hosts with their agents, a client, a router and a foreign station on one link and one virtual clock, living
 //! through a story. What happens is done here and looked at by `invariants`.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
@@ -16,18 +17,17 @@ use crier::path_state::{DataPath, PathFault, PathSource, PathState};
 use crier::selector::Labels;
 use crier::world::{ApiServer, EndpointSlice, Fact, FamilyPolicy, Listing, Node, Request, Service, TrafficPolicy};
 use fastrand::Rng;
+use sha2::{Digest, Sha256};
 
 use crate::agent::{ACCEPTS_ON, ANSWERS_ON, Agent, File, LIFE, PATIENCE, Sealed, Sent, THINKING};
 use crate::client::{Client, REQUEST_INTERVAL};
 use crate::events::Events;
 use crate::link::{Firewall, Kind, Link, Port};
-use crate::story::{Deed, Station, Story};
+use crate::orders::Draining;
+use crate::story::{Deed, FileText, Station, Story};
 
-/// To how many of the addresses the client and the router send requests.
+/// To how many of the addresses the client and the router send requests, where nothing else is said.
 const ASKED: usize = 4;
-
-/// How long after its agent said goodbye a restart starts the next.
-const RESTART_PAUSE: Duration = Duration::from_millis(250);
 
 /// How long at most an agent takes to see that its node's data path is another.
 const PATH_SEEN: Duration = Duration::from_millis(500);
@@ -35,17 +35,22 @@ const PATH_SEEN: Duration = Duration::from_millis(500);
 /// How long at most the API server takes to tell an agent something.
 const API_LATENCY: Duration = Duration::from_millis(50);
 
+/// `orders` has what operators do.
 pub struct Town {
-    events: Events<Event>,
+    pub(crate) events: Events<Event>,
     random: Rng,
     story: Story,
-    files: Vec<File>,
+    pub files: Vec<File>,
     pub link: Link,
     pub hosts: Vec<Host>,
     clients: Vec<Client>,
+    /// To how many addresses the client and the router send requests.
+    pub asked: usize,
     pub addresses: Vec<Ipv4Addr>,
     /// Under policy Local: on which host the endpoint of each address is.
     endpoints: Vec<Station>,
+    /// The node that an operator chose for each address.
+    pub chosen: Vec<Option<Station>>,
     foreign: Option<usize>,
     /// The addresses that the foreign station used at some time.
     fouled: BTreeSet<usize>,
@@ -87,9 +92,9 @@ pub struct Host {
     pub mac: MacAddress,
     ip: IpAddr,
     /// `None` while no agent runs.
-    agent: Option<Agent>,
+    pub agent: Option<Agent>,
     /// Grows with every start of the agent.
-    life: u64,
+    pub life: u64,
     pub started: Option<Instant>,
     /// Powered on.
     pub up: bool,
@@ -102,6 +107,7 @@ pub struct Host {
     /// It had them at some time since the host was powered on.
     path_since_boot: bool,
     pub file: usize,
+    pub drain: Option<Draining>,
     pub sees_api: bool,
     disk: Vec<Fact>,
     wakes: Option<Instant>,
@@ -111,7 +117,7 @@ pub struct Host {
 }
 
 #[derive(Clone)]
-enum Event {
+pub(crate) enum Event {
     Begin,
     Deed(usize),
     Arrive {
@@ -123,6 +129,10 @@ enum Event {
     Wake(Station, u64),
     Learn(Station, u64, Rc<Vec<Fact>>),
     Thaw(Station, u64),
+    /// The drainer goes on.
+    Drain(Station, u64),
+    /// SIGHUP.
+    Reload(Station, u64),
     Gone(Station, u64),
     Unbind(Station, u64),
     Start(Station),
@@ -138,7 +148,7 @@ enum Event {
 }
 
 #[derive(Clone)]
-enum Payload {
+pub(crate) enum Payload {
     Pulse(Rc<Sealed>),
     Arp(Rc<(Packet, [u8; 42])>),
 }
@@ -172,6 +182,7 @@ impl Town {
             path: true,
             path_since_boot: true,
             file: 0,
+            drain: None,
             sees_api: true,
             disk: Vec::new(),
             wakes: None,
@@ -190,12 +201,14 @@ impl Town {
         let mut town = Town {
             events: Events::new(began),
             random,
-            files: story.files.iter().map(|file| File::new(&file.l2, file.key, file.old_keys.clone())).collect(),
+            files: story.files.iter().map(|file| file_of(story, file)).collect(),
+            asked: ASKED.min(story.addresses),
             link,
             hosts: (0..story.agents).map(host).collect(),
             clients,
             addresses: (0..story.addresses).map(address).collect(),
             endpoints: vec![0; story.addresses],
+            chosen: vec![None; story.addresses],
             foreign: None,
             fouled: BTreeSet::new(),
             proxy: false,
@@ -220,19 +233,25 @@ impl Town {
         self.began
     }
 
-    pub fn story(&self) -> &Story {
-        &self.story
+    /// Lives through the story. `watch` looks after everything that happened.
+    pub fn live(&mut self, watch: impl FnMut(&mut Town)) {
+        self.live_until(self.began + self.story.ends, watch);
     }
 
-    /// Lives through the story. `watch` looks after everything that happened.
-    pub fn live(&mut self, mut watch: impl FnMut(&mut Town)) {
-        let end = self.began + self.story.ends;
+    /// Lives through a part of the story, up to `end`.
+    pub fn live_until(&mut self, end: Instant, mut watch: impl FnMut(&mut Town)) {
         while let Some(event) = self.events.next_until(end) {
             self.handle(event);
             if !self.notices.is_empty() {
                 watch(self);
             }
         }
+    }
+
+    /// How much each agent keeps of what.
+    pub fn sizes(&self) -> Vec<(Station, [(&'static str, usize); 8])> {
+        let agents = self.hosts.iter().enumerate();
+        agents.filter_map(|(number, host)| Some((number, host.agent.as_ref()?.sizes()))).collect()
     }
 
     pub fn client_port(&self, client: usize) -> Port {
@@ -245,9 +264,16 @@ impl Town {
 
     /// Whether a host would serve an address if it were its owner, as far as it can know.
     pub fn could_serve(&self, host: Station, address: usize) -> bool {
-        let Host { up, path, sees_api, .. } = &self.hosts[host];
+        let Host { up, path, sees_api, drain, .. } = &self.hosts[host];
         let has_endpoint = !self.story.local || (self.endpoints[address] == host && *sees_api);
-        *up && *path && has_endpoint && self.is_running(host)
+        let hands_over = drain.as_ref().is_some_and(Draining::hands_over);
+        *up && *path && has_endpoint && !hands_over && self.is_selected(host) && self.is_running(host)
+    }
+
+    /// Its file has it take part on the link.
+    fn is_selected(&self, host: Station) -> bool {
+        let l2 = &self.files[self.hosts[host].file].config.l2;
+        l2.iter().any(|l2| l2.nodes.as_ref().is_none_or(|nodes| nodes.matches(&self.labels(host))))
     }
 
     /// Whether two agents believe each other's pulses.
@@ -256,9 +282,37 @@ impl Town {
         file(one).accepts(file(other)) && file(other).accepts(file(one))
     }
 
+    /// Pulses pass between two agents, both ways, and each believes them.
+    pub fn hear_each_other(&self, one: Station, other: Station) -> bool {
+        let now = self.now();
+        let pass = |from, to| self.link.pulses_pass(from, to, now);
+        one != other && pass(one, other) && pass(other, one) && self.share_a_key(one, other)
+    }
+
+    /// How good a host is for an address by its own file: the greatest is the best.
+    pub fn rank(&self, host: Station, address: usize) -> (u32, Reverse<[u8; 32]>) {
+        let Host { name, file, .. } = &self.hosts[host];
+        let labels = self.labels(host);
+        let preferences = self.files[*file].config.l2.iter().flat_map(|l2| &l2.preference);
+        let weights = preferences.filter(|preference| preference.nodes.matches(&labels)).map(|it| it.weight);
+        let weight = if self.chosen[address] == Some(host) { u32::MAX } else { weights.sum() };
+        (weight, Reverse(Sha256::digest(format!("{name}#{}", self.addresses[address])).into()))
+    }
+
+    /// One file asks for other owners of addresses than another.
+    pub fn asks_other_owners(&self, one: usize, other: usize) -> bool {
+        let digest = |file: usize| self.files[file].config.ownership_digest();
+        digest(one) != digest(other)
+    }
+
     /// Every `[[l2]]` is sticky.
     pub fn is_sticky(&self) -> bool {
         self.files.iter().all(|file| file.config.l2.iter().all(|l2| l2.sticky))
+    }
+
+    /// The file of some host is.
+    pub fn sticks_anywhere(&self) -> bool {
+        self.hosts.iter().any(|host| self.files[host.file].config.l2.iter().any(|l2| l2.sticky))
     }
 
     /// Something on the link answers for what is not its own, or did: who believed it does so until its cache ages.
@@ -304,10 +358,20 @@ impl Town {
                 self.attend(host);
             }
             Event::Thaw(host, life) if self.is_life(host, life) => self.thaw(host),
+            Event::Drain(host, life) if self.is_life(host, life) => {
+                if !self.waits_for_thaw(host, Event::Drain(host, life)) {
+                    self.go_on_draining(host);
+                }
+            }
+            Event::Reload(host, life) if self.is_life(host, life) => {
+                if !self.waits_for_thaw(host, Event::Reload(host, life)) {
+                    self.read_file(host);
+                }
+            }
             Event::Gone(host, life) if self.is_life(host, life) => self.end_agent(host),
             Event::Unbind(host, life) if self.hosts[host].life == life => self.hosts[host].accepts.clear(),
             Event::Think(..) | Event::Wake(..) | Event::Learn(..) | Event::Thaw(..) | Event::Gone(..) => {}
-            Event::Unbind(..) => {}
+            Event::Unbind(..) | Event::Drain(..) | Event::Reload(..) => {}
             Event::Start(host) => self.start(host),
             Event::PowerOn { host, path } => {
                 self.hosts[host].up = true;
@@ -326,7 +390,7 @@ impl Town {
             self.events.post(self.began + pause, Event::Start(host));
         }
         for client in 0..self.clients.len() {
-            for address in 0..self.addresses.len().min(ASKED) {
+            for address in 0..self.asked {
                 let at = self.began + Duration::from_millis(self.random.u64(2000..2100));
                 self.events.post(at, Event::Request { client, address });
             }
@@ -339,10 +403,10 @@ impl Town {
             Deed::Start(host) => self.start(host),
             Deed::Stop(host) => self.stop(host),
             Deed::Kill(host) => self.end_agent(host),
-            Deed::Restart(host, file) => {
-                self.stop(host);
-                self.hosts[host].file = file.unwrap_or(self.hosts[host].file);
-                self.events.post(now + RESTART_PAUSE, Event::Start(host));
+            Deed::Restart { station, file, pause } => {
+                self.stop(station);
+                self.hosts[station].file = file.unwrap_or(self.hosts[station].file);
+                self.events.post(now + pause, Event::Start(station));
             }
             Deed::Reboot { station, down, path } => {
                 self.end_agent(station);
@@ -404,6 +468,10 @@ impl Town {
                 }
             }
             Deed::Proxy(on) => self.proxy = on,
+            Deed::Drain(host, waiting) => self.drain(host, waiting),
+            Deed::Undrain(host) => self.undrain(host),
+            Deed::Move { address, to } => self.choose(address, to),
+            Deed::Reload(host, file) => self.reload(host, file),
         }
     }
 
@@ -426,6 +494,7 @@ impl Town {
         let mut agent = Agent::new(&host.name, host.mac, host.ip, file, self.incarnation);
         host.disk.drain(..).for_each(|fact| agent.learn(fact));
         agent.learn(host.path_fact());
+        host.drain.iter().for_each(|drain| agent.learn(drain.fact()));
         host.agent = Some(agent);
         host.life = self.incarnation;
         host.started = Some(now);
@@ -436,6 +505,7 @@ impl Town {
             self.tell(number, objects);
         }
         self.events.post(now + PATIENCE, Event::Learn(number, life, Rc::new(vec![Fact::FailStatic])));
+        self.resume_drain(number);
         self.attend(number);
     }
 
@@ -499,7 +569,7 @@ impl Town {
     }
 
     /// The API server tells an agent something, in its time.
-    fn tell(&mut self, host: Station, facts: Vec<Fact>) {
+    pub fn tell(&mut self, host: Station, facts: Vec<Fact>) {
         let latest = u64::try_from(API_LATENCY.as_micros()).unwrap();
         let at = self.now() + Duration::from_micros(self.random.u64(1000..latest));
         self.events.post(at, Event::Learn(host, self.hosts[host].life, Rc::new(facts)));
@@ -555,7 +625,7 @@ impl Town {
         };
         let (mac, answer) = (client.mac, client.answer(packet));
         if let Some(known) = client.learn(packet, now)
-            && let Some(address) = self.addresses.iter().take(ASKED).position(|it| *it == known)
+            && let Some(address) = self.addresses.iter().take(self.asked).position(|it| *it == known)
         {
             // What waited for it goes out now.
             self.deliver(place, address, packet.sender_mac);
@@ -596,7 +666,7 @@ impl Town {
     }
 
     /// Sends what the agent has to say, and has it think about what it learned.
-    fn attend(&mut self, number: Station) {
+    pub fn attend(&mut self, number: Station) {
         let now = self.now();
         let mut sent = Vec::new();
         let host = &mut self.hosts[number];
@@ -676,17 +746,16 @@ impl Town {
     fn objects(&self, to: Station) -> Vec<Fact> {
         let mut facts = Vec::new();
         let keys: BTreeSet<ObjectKey> = self.addresses.iter().map(key).collect();
-        for (number, address) in self.addresses.iter().enumerate() {
-            facts.push(Fact::Service(key(address), Some(Arc::new(service((*address).into(), self.story.local)))));
+        for number in 0..self.addresses.len() {
+            facts.push(self.service(number));
             facts.push(self.endpoint(number));
         }
-        let hosts = if self.story.nodes_unknown { &self.hosts[to..=to] } else { &self.hosts[..] };
-        let names: BTreeSet<NodeName> = hosts.iter().map(|host| host.name.clone()).collect();
-        for host in hosts {
-            let name = ("kubernetes.io/hostname".to_owned(), host.name.to_string());
-            let labels = Labels(self.story.labels.iter().cloned().chain([name]).collect());
+        let hosts = if self.story.nodes_unknown { to..to + 1 } else { 0..self.hosts.len() };
+        let names: BTreeSet<NodeName> = hosts.clone().map(|number| self.hosts[number].name.clone()).collect();
+        for number in hosts {
+            let host = &self.hosts[number];
             let node = Node {
-                labels,
+                labels: self.labels(number),
                 ready: true,
                 network_unavailable: false,
                 addresses: vec![host.ip],
@@ -708,6 +777,17 @@ impl Town {
         facts
     }
 
+    fn labels(&self, host: Station) -> Labels {
+        let name = ("kubernetes.io/hostname".to_owned(), self.hosts[host].name.to_string());
+        Labels(self.story.labels.iter().cloned().chain([name]).collect())
+    }
+
+    pub fn service(&self, number: usize) -> Fact {
+        let address = self.addresses[number];
+        let node = self.chosen[number].map(|host| self.hosts[host].name.clone());
+        Fact::Service(key(&address), Some(Arc::new(Service { node, ..service(address.into(), self.story.local) })))
+    }
+
     fn endpoint(&self, number: usize) -> Fact {
         let key = key(&self.addresses[number]);
         let node = self.hosts[self.endpoints[number]].name.clone();
@@ -722,6 +802,10 @@ impl Town {
         };
         Fact::EndpointSlice(key, Some(Arc::new(slice)))
     }
+}
+
+fn file_of(story: &Story, FileText { l2, key, old_keys }: &FileText) -> File {
+    File::new(l2, *key, old_keys.clone(), story.interval)
 }
 
 fn mac(port: Port) -> MacAddress {

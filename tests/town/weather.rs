@@ -5,13 +5,15 @@ use std::time::Duration;
 use crier::address::Family;
 use fastrand::Rng;
 
-use crate::story::{Deed, FileText, Station, Story};
+use crate::story::{Deed, FileText, RESTART_PAUSE, Station, Story};
 
 /// A kind of trouble.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Trouble {
     /// Agents are killed and started again.
     Crash,
+    /// The same, and they are back before or just after the others notice.
+    QuickReturn,
     /// Agents are stopped cleanly, and started again later.
     Stop,
     Restart,
@@ -29,8 +31,18 @@ pub enum Trouble {
     Carrier,
     /// Another preference, node by node.
     Rollout,
+    /// Another preference that running agents read, node by node.
+    Reload,
+    /// Another file that asks nothing to move, read by running agents node by node.
+    ReloadOfNoConsequence,
     /// Another key, node by node.
     Keys,
+    /// Another key that running agents read, node by node.
+    ReloadKeys,
+    /// Nodes are drained, and take part again.
+    Drain,
+    /// An operator chooses the node for an address.
+    Move,
     /// Policy Local, and an API server seen by some.
     Api,
     /// A station that answers every probe.
@@ -44,8 +56,9 @@ pub enum Trouble {
 }
 
 impl Trouble {
-    pub const ALL: [Trouble; 17] = [
+    pub const ALL: [Trouble; 23] = [
         Trouble::Crash,
+        Trouble::QuickReturn,
         Trouble::Stop,
         Trouble::Restart,
         Trouble::Reboot,
@@ -56,12 +69,30 @@ impl Trouble {
         Trouble::Prune,
         Trouble::Carrier,
         Trouble::Rollout,
+        Trouble::Reload,
+        Trouble::ReloadOfNoConsequence,
         Trouble::Keys,
+        Trouble::ReloadKeys,
+        Trouble::Drain,
+        Trouble::Move,
         Trouble::Api,
         Trouble::Proxy,
         Trouble::Foreign,
         Trouble::Path,
         Trouble::Loss,
+    ];
+
+    /// What operators do. Clients notice nothing of it.
+    pub const PLANNED: [Trouble; 9] = [
+        Trouble::Stop,
+        Trouble::Restart,
+        Trouble::Rollout,
+        Trouble::Reload,
+        Trouble::ReloadOfNoConsequence,
+        Trouble::Keys,
+        Trouble::ReloadKeys,
+        Trouble::Drain,
+        Trouble::Move,
     ];
 }
 
@@ -81,17 +112,7 @@ pub fn story(seed: u64, troubles: &[Trouble]) -> Story {
     if chosen.contains(&Trouble::Loss) {
         story.loss = random.u8(2..=20);
     }
-    if chosen.contains(&Trouble::Rollout) {
-        let prefers = |random: &mut Rng| {
-            let name = crate::story::name(random.usize(0..agents), agents);
-            format!("preference = [{{ nodes = \"kubernetes.io/hostname={name}\", weight = 100 }}]")
-        };
-        story.files = [prefers(random), prefers(random)].map(|l2| FileText { l2, key: 1, old_keys: Vec::new() }).into();
-    }
-    if chosen.contains(&Trouble::Keys) {
-        let last = story.files.last().cloned();
-        story.files.extend(last.map(|file| FileText { key: 2, old_keys: vec![1], ..file }));
-    }
+    story.files = files(&chosen, agents, random);
     let mut at = millis(random, 3500..6000);
     for _ in 0..random.usize(2..=6) {
         let trouble = chosen[random.usize(0..chosen.len())];
@@ -101,9 +122,84 @@ pub fn story(seed: u64, troubles: &[Trouble]) -> Story {
     }
     story.deeds.sort_by_key(|(at, _)| *at);
     let last = story.deeds.last().map_or(at, |(at, _)| *at);
-    story.ends = last + Duration::from_secs(12);
+    story.ends = last + Duration::from_secs(14);
     story
 }
+
+/// A day of flaps in a small town: trouble of any kind every half a minute, and calm at the end of each hour.
+pub fn day(seed: u64) -> Story {
+    let random = &mut Rng::with_seed(seed);
+    let mut story = Story::new(seed, 3, 6);
+    story.interval = Duration::from_secs(1);
+    story.files = files(&[Trouble::Reload, Trouble::ReloadOfNoConsequence, Trouble::ReloadKeys], story.agents, random);
+    for hour in 0..24 {
+        let begins = Duration::from_secs(3600 * hour);
+        let mut at = begins + Duration::from_secs(60);
+        while at < begins + Duration::from_secs(3000) {
+            let trouble = Trouble::ALL[random.usize(0..Trouble::ALL.len())];
+            let deeds = deeds(trouble, &story, random);
+            story.deeds.extend(deeds.into_iter().map(|(after, deed)| (at + after, deed)));
+            at += millis(random, 10_000..50_000);
+        }
+        let calm = calm(&story);
+        story.deeds.extend(calm.into_iter().map(|deed| (begins + Duration::from_secs(3100), deed)));
+    }
+    story.deeds.sort_by_key(|(at, _)| *at);
+    story.ends = Duration::from_secs(24 * 3600);
+    story
+}
+
+/// Whatever happened, everything is as in the beginning.
+fn calm(story: &Story) -> Vec<Deed> {
+    let agents = || 0..story.agents;
+    let mut deeds = vec![Deed::Heal, Deed::Foreign(None), Deed::Proxy(false)];
+    deeds.extend([Family::V4, Family::V6].map(|family| Deed::Prune(family, false)));
+    deeds.extend((0..story.addresses).map(|address| Deed::Move { address, to: None }));
+    deeds.extend(agents().flat_map(|to| agents().map(move |from| Deed::Deafen { to, from, deaf: false })));
+    for who in agents() {
+        let open = Deed::Firewall { station: who, inward: false, outward: false };
+        let plugged = Deed::Plug(who, Duration::ZERO);
+        deeds.extend([open, plugged, Deed::Api(who, true), Deed::Path(who, true)]);
+        deeds.extend([Deed::Start(who), Deed::Undrain(who), Deed::Reload(who, 0)]);
+    }
+    deeds
+}
+
+/// The files of a story: the first is there from the beginning.
+fn files(chosen: &[Trouble], agents: usize, random: &mut Rng) -> Vec<FileText> {
+    let has = |trouble: Trouble| chosen.contains(&trouble);
+    let file = |l2: String| FileText { l2, key: 1, old_keys: Vec::new() };
+    let mut files = vec![file(String::new())];
+    if has(Trouble::Rollout) || has(Trouble::Reload) {
+        files = vec![file(owners(agents, random)), file(owners(agents, random))];
+    }
+    if has(Trouble::ReloadOfNoConsequence) {
+        let l2 = [files[0].l2.as_str(), OTHER_ANNOUNCEMENTS].join("; ");
+        files.push(file(l2.trim_start_matches("; ").to_owned()));
+    }
+    if has(Trouble::Keys) || has(Trouble::ReloadKeys) {
+        let last = files.last().cloned();
+        files.extend(last.map(|file| FileText { key: 2, old_keys: vec![1], ..file }));
+    }
+    files
+}
+
+/// What decides who owns.
+fn owners(agents: usize, random: &mut Rng) -> String {
+    let name = crate::story::name(random.usize(0..agents), agents);
+    let prefers = format!("preference = [{{ nodes = \"kubernetes.io/hostname={name}\", weight = 100 }}]");
+    match random.u8(0..8) {
+        // Agents with another list of pools do not know each other's weights.
+        0 => format!("pools = [\"lan\"]; {prefers}"),
+        1 => format!("nodes = \"kubernetes.io/hostname!={name}\""),
+        2 => format!("preempt-delay = \"3s\"; {prefers}"),
+        3 => "sticky = true".to_owned(),
+        _ => prefers,
+    }
+}
+
+/// What asks nothing to move.
+const OTHER_ANNOUNCEMENTS: &str = "announce-again = \"1s, 3s\"";
 
 /// One trouble, with its end.
 fn deeds(trouble: Trouble, story: &Story, random: &mut Rng) -> Vec<(Duration, Deed)> {
@@ -113,8 +209,12 @@ fn deeds(trouble: Trouble, story: &Story, random: &mut Rng) -> Vec<(Duration, De
     let now = Duration::ZERO;
     match trouble {
         Trouble::Crash => vec![(now, Deed::Kill(who)), (later, Deed::Start(who))],
+        Trouble::QuickReturn => vec![(now, Deed::Kill(who)), (millis(random, 1..1500), Deed::Start(who))],
         Trouble::Stop => vec![(now, Deed::Stop(who)), (later, Deed::Start(who))],
-        Trouble::Restart => vec![(now, Deed::Restart(who, None))],
+        Trouble::Restart => {
+            let pause = millis(random, 210..3000);
+            vec![(now, Deed::Restart { station: who, file: None, pause })]
+        }
         Trouble::Reboot => vec![(now, Deed::Reboot { station: who, down: later, path: Duration::ZERO })],
         Trouble::Freeze => vec![(now, Deed::Freeze(who, millis(random, 50..1000)))],
         Trouble::Split => {
@@ -140,8 +240,24 @@ fn deeds(trouble: Trouble, story: &Story, random: &mut Rng) -> Vec<(Duration, De
         Trouble::Carrier => {
             vec![(now, Deed::Unplug(who)), (later, Deed::Plug(who, millis(random, 0..4000)))]
         }
-        Trouble::Rollout => node_by_node(story, 1, random),
-        Trouble::Keys => node_by_node(story, story.files.len() - 1, random),
+        Trouble::Rollout => node_by_node(story, random, |who| restart(who, 1)),
+        Trouble::Reload => {
+            let file = random.usize(0..2);
+            node_by_node(story, random, |who| Deed::Reload(who, file))
+        }
+        Trouble::ReloadOfNoConsequence => {
+            let other = story.files.iter().position(|file| file.l2.ends_with(OTHER_ANNOUNCEMENTS)).unwrap_or_default();
+            let file = if random.bool() { other } else { 0 };
+            node_by_node(story, random, |who| Deed::Reload(who, file))
+        }
+        Trouble::Keys => node_by_node(story, random, |who| restart(who, story.files.len() - 1)),
+        Trouble::ReloadKeys => node_by_node(story, random, |who| Deed::Reload(who, story.files.len() - 1)),
+        Trouble::Drain => drain(who, later, random),
+        Trouble::Move => {
+            let chosen = |to| Deed::Move { address, to };
+            let back = random.bool().then_some((later, chosen(None)));
+            std::iter::once((now, chosen(Some(who)))).chain(back).collect()
+        }
         Trouble::Api => vec![
             (now, Deed::Api(who, false)),
             (later / 2, Deed::Endpoint { address, to: random.usize(0..story.agents) }),
@@ -159,14 +275,30 @@ fn deeds(trouble: Trouble, story: &Story, random: &mut Rng) -> Vec<(Duration, De
     }
 }
 
-/// Every node is restarted with this file, one after the other.
-fn node_by_node(story: &Story, file: usize, random: &mut Rng) -> Vec<(Duration, Deed)> {
+fn restart(station: Station, file: usize) -> Deed {
+    Deed::Restart { station, file: Some(file), pause: RESTART_PAUSE }
+}
+
+/// A drain, at times with a restart of the agent in it, and mostly taken back.
+fn drain(who: Station, later: Duration, random: &mut Rng) -> Vec<(Duration, Deed)> {
+    let mut deeds = vec![(Duration::ZERO, Deed::Drain(who, millis(random, 0..3000)))];
+    if random.u8(0..4) == 0 {
+        deeds.push((later / 2, Deed::Restart { station: who, file: None, pause: millis(random, 210..2000) }));
+    }
+    if random.u8(0..4) > 0 {
+        deeds.push((later, Deed::Undrain(who)));
+    }
+    deeds
+}
+
+/// The same for every node, one after the other.
+fn node_by_node(story: &Story, random: &mut Rng, deed: impl Fn(Station) -> Deed) -> Vec<(Duration, Deed)> {
     let mut order: Vec<Station> = (0..story.agents).collect();
     random.shuffle(&mut order);
     let mut at = Duration::ZERO;
     let mut deeds = Vec::new();
     for who in order {
-        deeds.push((at, Deed::Restart(who, Some(file))));
+        deeds.push((at, deed(who)));
         at += millis(random, 1000..6000);
     }
     deeds

@@ -14,7 +14,7 @@ use crate::address::MacAddress;
 use crate::arp::packet::Claimant;
 use crate::arp::settings::{DEFENCES, DISPUTE_CALM, DISPUTE_INTERVAL, MOST_DEFENCES, SETTLED_FOR};
 
-/// The disputes of one link: at most one for each address announced, and what is known of at most as many rivals.
+/// The disputes of one link: at most one for each address announced, and what is known of at most [`MOST_RIVALS`] stations.
 #[derive(Debug, Default)]
 pub struct Disputes {
     open: BTreeMap<IpAddr, Dispute>,
@@ -41,6 +41,17 @@ struct Rival {
     /// When this node last gave way to it, and whether because it does not hear.
     yielded: Option<(Instant, bool)>,
 }
+
+impl Rival {
+    /// What is known of it still counts.
+    fn is_recent(self, now: Instant) -> bool {
+        let recent = |at: Option<Instant>| at.is_some_and(|at| now < at + SETTLED_FOR);
+        recent(self.hears_us) || recent(self.yielded.map(|(at, _)| at))
+    }
+}
+
+/// More stations than a link has nodes.
+const MOST_RIVALS: usize = 1024;
 
 /// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +83,7 @@ impl Disputes {
         let dispute = Dispute { mac, defences: 1, defended: now, claimed: false, askable, timer: now };
         self.open.insert(address, dispute);
         self.set_timer(address, now);
+        self.make_room(mac, now);
         match self.rivals.entry(mac).or_default().yielded {
             Some((at, deaf)) if now < at + SETTLED_FOR => Some(Step::Yield { mac, deaf }),
             Some(_) | None => Some(Step::Defend { address, mac, first: true }),
@@ -150,8 +162,7 @@ impl Disputes {
             return Some(Step::Settled { address });
         }
         if self.open.is_empty() {
-            let recent = |at: Option<Instant>| at.is_some_and(|at| now < at + SETTLED_FOR);
-            self.rivals.retain(|_, it| recent(it.hears_us) || recent(it.yielded.map(|(at, _)| at)));
+            self.rivals.retain(|_, rival| rival.is_recent(now));
         }
         None
     }
@@ -159,6 +170,18 @@ impl Disputes {
     /// When to poll again.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.timers.first().map(|(due, _)| *due)
+    }
+
+    /// A station may come with another MAC for every frame: those that matter no more go when there are too many, then any.
+    fn make_room(&mut self, mac: MacAddress, now: Instant) {
+        if self.rivals.len() < MOST_RIVALS || self.rivals.contains_key(&mac) {
+            return;
+        }
+        let in_dispute: BTreeSet<MacAddress> = self.open.values().map(|dispute| dispute.mac).collect();
+        self.rivals.retain(|mac, rival| rival.is_recent(now) || in_dispute.contains(mac));
+        while self.rivals.len() >= MOST_RIVALS {
+            self.rivals.pop_first();
+        }
     }
 
     fn take(&mut self, mac: MacAddress) -> Vec<IpAddr> {

@@ -51,9 +51,14 @@ impl Load {
     }
 }
 
+/// No more probes than these are counted: about as many as other stations answer while the longest verdict waits.
+const MOST_PROBES: u32 = 20_000;
+
 impl Backlog {
     fn add(&mut self, answer_time: Duration, now: Instant) {
-        self.until = Some(self.until.map_or(now, |until| until.max(now)) + answer_time);
+        // What a flood of probes adds is over soon after the flood.
+        let until = self.until.map_or(now, |until| until.max(now)) + answer_time;
+        self.until = Some(until.min(now + answer_time * MOST_PROBES));
     }
 }
 

@@ -272,6 +272,56 @@ fn of_two_overwrites_within_a_minute_the_second_is_left_and_told_and_tried_again
     assert_eq!(story.written("web"), Some(vec![ip(OURS)]));
 }
 
+/// A controller that has the last word: whenever a status shows anything else, it writes its own addresses. Both write once a
+/// second. Answers how often crier wrote addresses, how often it wrote at all, and what it told.
+fn beside_a_controller(story: &mut Story, theirs: &[IpAddr], time: Duration) -> (usize, usize, Vec<String>) {
+    let (mut addresses, mut all, mut told) = (0, 0, Vec::new());
+    let end = story.now + time;
+    while story.now < end {
+        if let Some(write) = story.write("web") {
+            told.push(story.event("web"));
+            (addresses, all) = (addresses + usize::from(write.ingress.is_some()), all + 1);
+            story.confirm("web");
+        }
+        if story.planner.world().services[&key("web")].ingress != theirs {
+            story.change("web", |service| service.ingress = theirs.to_vec());
+        }
+        assert_eq!(story.announced("web"), [OURS], "what stood before is announced all the time");
+        story.later(Duration::from_secs(1));
+    }
+    told.retain(|event| !event.is_empty());
+    (addresses, all, told)
+}
+
+/// B2 of the field cases: the ServiceLB of k3s and a cloud controller write the addresses of nodes.
+#[test]
+fn a_controller_that_writes_its_own_addresses_into_every_status_is_left_at_once_and_told_once() {
+    let mut story = Story::begin(configuration());
+    story.endpoints("web", &["a"]);
+    story.put("web", service());
+    let theirs = [ip("10.0.0.11"), ip("10.0.0.12"), ip("10.0.0.13")];
+    let (addresses, all, told) = beside_a_controller(&mut story, &theirs, Duration::from_secs(3600));
+    assert_eq!((addresses, told), (1, vec!["IPAllocated".to_owned(), "StatusNotOurs".to_owned()]));
+    assert!(all <= 3, "{all} writes in an hour: the address once, and what the condition says of it");
+    story.put("next", service());
+    assert_eq!(story.addresses("next"), ["192.168.35.101"], "the address stays the Service's");
+    // The controller is switched off, and its finalizer empties the status.
+    story.change("web", |service| service.ingress.clear());
+    assert_eq!(story.written("web"), Some(vec![ip(OURS)]));
+}
+
+#[test]
+fn a_controller_that_empties_every_status_is_fought_ever_more_seldom() {
+    let mut story = Story::begin(configuration());
+    story.endpoints("web", &["a"]);
+    story.put("web", given(OURS));
+    let (first, _, told) = beside_a_controller(&mut story, &[], Duration::from_secs(60));
+    assert!(first <= 2, "{first} times in the first minute");
+    assert_eq!(told.iter().filter(|event| *event == "StatusNotOurs").count(), 1, "{told:?}");
+    let (hour, ..) = beside_a_controller(&mut story, &[], Duration::from_secs(3600));
+    assert!(hour <= 12, "{hour} times in the hour after");
+}
+
 #[test]
 fn overwrites_that_are_far_apart_are_each_made_good() {
     let mut story = Story::begin(configuration());
