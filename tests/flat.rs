@@ -105,6 +105,7 @@ fn service(ingress: Vec<IpAddr>, version: u64) -> Service {
         node: None,
         renumber: None,
         egress: None,
+        egress_bounds: None,
         condition: None,
     }
 }
@@ -113,7 +114,7 @@ fn node(address: Ipv4Addr) -> Option<Arc<Node>> {
     let labels = Labels::default();
     let addresses = vec![address.into()];
     let (boot_id, pod_networks) = (None, Vec::new());
-    Some(Arc::new(Node { labels, ready: true, network_unavailable: false, addresses, boot_id, pod_networks }))
+    Some(Arc::new(Node { labels, ready: true, network_unavailable: false, addresses, boot_id, pod_networks, marks: Marks::default() }))
 }
 
 fn mac(number: u64) -> MacAddress {
