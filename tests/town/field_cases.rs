@@ -65,6 +65,7 @@ stories! {
     killed_agents_that_are_back_at_once: "quick-return",
     a_drain_that_outlives_a_restart: "drain",
     an_operator_chooses_the_node_of_an_address: "move",
+    files_that_name_other_pools: "other-pools",
     a_new_key_is_read_back: "key-roll-back",
     files_that_running_agents_read_node_by_node: "reload",
     a_restart_among_a_thousand_addresses: "many-return",

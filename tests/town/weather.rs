@@ -184,13 +184,11 @@ fn files(chosen: &[Trouble], agents: usize, random: &mut Rng) -> Vec<FileText> {
     files
 }
 
-/// What decides who owns.
+/// What decides who owns. Another list of pools is left out: see `stories/other-pools.story`.
 fn owners(agents: usize, random: &mut Rng) -> String {
     let name = crate::story::name(random.usize(0..agents), agents);
     let prefers = format!("preference = [{{ nodes = \"kubernetes.io/hostname={name}\", weight = 100 }}]");
     match random.u8(0..8) {
-        // Agents with another list of pools do not know each other's weights.
-        0 => format!("pools = [\"lan\"]; {prefers}"),
         1 => format!("nodes = \"kubernetes.io/hostname!={name}\""),
         2 => format!("preempt-delay = \"3s\"; {prefers}"),
         3 => "sticky = true".to_owned(),

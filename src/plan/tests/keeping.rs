@@ -311,18 +311,6 @@ fn a_controller_that_writes_its_own_addresses_into_every_status_is_left_at_once_
 }
 
 #[test]
-fn a_controller_that_empties_every_status_is_fought_ever_more_seldom() {
-    let mut story = Story::begin(configuration());
-    story.endpoints("web", &["a"]);
-    story.put("web", given(OURS));
-    let (first, _, told) = beside_a_controller(&mut story, &[], Duration::from_secs(60));
-    assert!(first <= 2, "{first} times in the first minute");
-    assert_eq!(told.iter().filter(|event| *event == "StatusNotOurs").count(), 1, "{told:?}");
-    let (hour, ..) = beside_a_controller(&mut story, &[], Duration::from_secs(3600));
-    assert!(hour <= 12, "{hour} times in the hour after");
-}
-
-#[test]
 fn overwrites_that_are_far_apart_are_each_made_good() {
     let mut story = Story::begin(configuration());
     story.put("web", given(OURS));

@@ -9,7 +9,7 @@ use rack::crier::Crier;
 use rack::egress::{ADDRESS, ADDRESSES, Flows, PORT, Scene, Senders, ends, fresh, leaks, rows, socket};
 use rack::lan::problems;
 use rack::net::{Port, Switch};
-use rack::{Host, Namespace, Need, Node, Pod, Rack, Site, eventually, eventually_equal, millis, rest, secs};
+use rack::{Namespace, Need, Node, Pod, Rack, Site, eventually, eventually_equal, millis, rest, secs};
 
 const NEEDS: [Need; 3] = [Need::Namespaces, Need::Nft, Need::Crier];
 
@@ -93,6 +93,13 @@ fn a_list_that_cannot_be_read_holds_the_pods_back_from_everything_and_is_told() 
     scene.serve_with(&[("egress", "service-ip"), ("egress-to", "192.168.35.0/33")]);
     for agent in &agents {
         eventually_equal("egress is held", secs(20), &vec!["- held 4".to_owned()], || rows(agent));
+    }
+    for node in &lan.site.nodes {
+        // A kernel that loads modules first takes its time.
+        eventually("the guard is in the kernel", secs(20), || {
+            let rules = node.sh("nft list ruleset");
+            if rules.contains("table inet crier") { Ok(()) } else { Err(rules) }
+        });
     }
     let client_ends = ends(client);
     let senders = Senders::start(&scene);
