@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
+use std::marker::PhantomData;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -16,8 +17,9 @@ use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::sys::{prctl, ptrace};
 use nix::unistd::{Pid, getppid};
 
 use crate::namespace::{Namespace, lossy};
@@ -135,6 +137,25 @@ impl Process {
         self.signal_group(Signal::SIGCONT);
     }
 
+    /// Stops its main thread and no other, as if that hung, until what comes back is dropped. Meanwhile nothing may ask whether the
+    /// process has ended.
+    ///
+    /// # Panics
+    /// When the kernel does not let this process trace it.
+    #[track_caller]
+    pub fn hang_main_thread(&self) -> Hang {
+        let hang = || {
+            ptrace::seize(self.pid, ptrace::Options::empty())?;
+            ptrace::interrupt(self.pid)?;
+            // Nobody else is to take the word that it has stopped for its end.
+            waitpid(self.pid, Some(WaitPidFlag::__WALL))
+        };
+        if let Err(error) = hang() {
+            panic!("{}: its main thread could not be stopped: {error}", self.name);
+        }
+        Hang { pid: self.pid, here: PhantomData }
+    }
+
     /// All it has written so far.
     pub fn log(&self) -> String {
         read_log(&self.log)
@@ -226,6 +247,20 @@ fn running() -> MutexGuard<'static, BTreeSet<Pid>> {
 pub(crate) fn tail(text: &str, lines: usize) -> String {
     let all: Vec<&str> = text.lines().collect();
     all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+/// A thread that is stopped: see [`Process::hang_main_thread`]. Only the thread that stopped it can let it go.
+#[derive(Debug)]
+pub struct Hang {
+    pid: Pid,
+    here: PhantomData<*const ()>,
+}
+
+impl Drop for Hang {
+    fn drop(&mut self) {
+        // It may have been killed.
+        let _ = ptrace::detach(self.pid, None);
+    }
 }
 
 pub(crate) fn read_log(path: &Path) -> String {

@@ -1,7 +1,8 @@
 //! Stations and keys of a link: one that answers every ARP probe, and a key that is changed node by node.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rack::crier::Crier;
 use rack::lan::{self, Lan};
@@ -9,6 +10,9 @@ use rack::packet::{Arp, ArpOperation, Frames, PacketSocket};
 use rack::{Host, Need, Rack, eventually, eventually_equal, millis, secs, throughout};
 
 const NEEDS: [Need; 1] = [Need::Crier];
+
+/// How often a client of its own asks each address while a key is changed.
+const COUNTED: Duration = millis(20);
 
 /// Answers every ARP probe of the link, as a switch does that suppresses ARP, until the job is done.
 fn while_it_answers_every_probe(host: &Host, job: impl FnOnce() + Send) {
@@ -104,6 +108,9 @@ fn a_key_that_is_changed_node_by_node_moves_nothing_and_no_client_notices() {
     let sticky = |file: String| file.replace("[[l2]]\n", "[[l2]]\nsticky = true\n");
     let mut agents = lan.agents_with(&sticky(file(&old, "")));
     let watch = lan.watch(&addresses);
+    let counter = lan.site.host("counter", 79);
+    let counting: Vec<_> =
+        addresses.iter().map(|address| counter.connect_steadily((IpAddr::from(*address), 80), COUNTED)).collect();
     for step in [file(&new, &old), file(&new, "")] {
         for node in 0..4 {
             let name = lan.site.node(node).name().to_owned();
@@ -121,4 +128,10 @@ fn a_key_that_is_changed_node_by_node_moves_nothing_and_no_client_notices() {
         assert!(!log.contains("node fell silent"), "{}:\n{}", agent.node(), agent.process().log_tail(30));
     }
     watch.end(millis(500));
+    // A clean stop hands over within the time between two requests; one that meets it may be lost.
+    for (address, counting) in addresses.iter().zip(counting) {
+        let outcomes = counting.stop();
+        println!("{address}, each {COUNTED:?}: {outcomes}");
+        assert!(outcomes.longest_gap() < COUNTED * 6, "{address}: {outcomes}");
+    }
 }

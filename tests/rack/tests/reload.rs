@@ -596,10 +596,12 @@ fn two_who_apply_at_once_do_it_in_turn_and_who_is_not_root_changes_nothing() {
 #[test]
 fn the_key_of_the_pulses_is_changed_by_reloads_alone_and_no_address_moves() {
     let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Crier]) else { return };
-    let lan = Lan::new(&rack, 2);
+    let lan = Lan::with_quiet_kernels(&rack, 2);
     lan.service("web", "192.168.35.100");
     let agents = lan.agents();
     let address = std::net::Ipv4Addr::new(192, 168, 35, 100);
+    let watch = lan.watch(&[address]);
+    let counting = lan.site.client.connect_steadily((std::net::IpAddr::from(address), 80), millis(20));
     let owner = agents[lan.owner(address)].node().to_owned();
     let key =
         |agent: &Crier| agent.status()["pulse"]["links"][0]["keys"]["new"].as_str().unwrap_or_default().to_owned();
@@ -624,6 +626,11 @@ fn the_key_of_the_pulses_is_changed_by_reloads_alone_and_no_address_moves() {
         assert_ne!(key(agent), former, "the new key is in use");
         assert!(!agent.process().log().contains("fell silent"), "no pulse was missed");
     }
+    assert!(watch.claims(address).iter().all(|name| *name == owner), "{:?}", watch.claims(address));
+    watch.end(millis(500));
+    let outcomes = counting.stop();
+    println!("each 20 ms: {outcomes}");
+    assert_eq!(outcomes.lost(), 0, "{outcomes}");
 }
 
 #[test]

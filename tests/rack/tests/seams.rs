@@ -130,34 +130,61 @@ fn a_session_whose_local_address_is_deleted_ends_and_returns_from_another_at_onc
     });
 }
 
-/// D3: what is kept for each connection that was refused with a NOTIFICATION. `CRIER_REFUSALS=100000` for the long run.
+/// Calls the agent from the router's address, with an OPEN of a wrong AS number each time, which is answered with a NOTIFICATION
+/// or refused.
+fn call(router: &Namespace, count: usize) {
+    router.run(move || {
+        let mut open = vec![0xff; 16];
+        open.extend([0, 29, 1, 4, 0xfb, 0xf5, 0, 90, 192, 168, 35, 1, 0]);
+        for _ in 0..count {
+            let Ok(mut stream) = TcpStream::connect("192.168.35.11:179") else { continue };
+            let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
+            let _ = std::io::Write::write_all(&mut stream, &open);
+            let _ = stream.read_to_end(&mut Vec::new());
+        }
+    });
+}
+
+/// `CRIER_REFUSALS=100000` for the long run.
+#[track_caller]
+fn stays_flat(router: &Namespace, agent: &Crier) {
+    let count = std::env::var("CRIER_REFUSALS").map_or(Ok(4_000), |text| text.parse());
+    let count = count.expect("CRIER_REFUSALS is a number of connections");
+    call(router, 1_000);
+    let before = agent.process().resident_memory();
+    call(router, count);
+    let grown = agent.process().resident_memory().saturating_sub(before);
+    println!("{grown} octets more after {count} refused connections");
+    assert!(grown < 4 * 1024 * 1024, "{grown} octets more after {count} connections; it was 4.8 kB for each");
+}
+
+/// D3, where there is no session: a router with a wrong AS number that calls all day.
+#[test]
+fn memory_stays_flat_over_thousands_of_opens_with_a_wrong_as_number() {
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Bird]) else { return };
+    let Pair { node, router, bird } = Pair::new(&rack, BOTH, "");
+    bird.process().kill();
+    let agent = node.announcer(&format!(
+        "[bgp]\nasn = 64513\n[[bgp.peer]]\nname = \"tor\"\naddress = \"{ROUTER}\"\nasn = 64500\npassive = true\n"
+    ));
+    eventually("the agent listens", secs(20), || {
+        router.run(|| TcpStream::connect("192.168.35.11:179").map(drop).map_err(|error| error.to_string()))
+    });
+    stays_flat(&router, &agent);
+    eventually("the reason is shown", secs(10), || {
+        let shown = peer(&agent).to_string();
+        if shown.contains("Bad Peer AS") { Ok(()) } else { Err(shown) }
+    });
+}
+
+/// D3: what is kept for each connection that was refused with a NOTIFICATION.
 #[test]
 fn memory_stays_flat_over_thousands_of_refused_connections() {
     let Some(rack) = Rack::for_test(&[Need::Crier, Need::Bird]) else { return };
     let pair = Pair::new(&rack, BOTH, "");
     let agent = pair.announcer("");
     established(&agent);
-    let refuse = |count: usize| {
-        pair.router.run(move || {
-            // An OPEN of a wrong AS number is answered with a NOTIFICATION.
-            let mut open = vec![0xff; 16];
-            open.extend([0, 29, 1, 4, 0xfb, 0xf5, 0, 90, 192, 168, 35, 1, 0]);
-            for _ in 0..count {
-                let Ok(mut stream) = TcpStream::connect("192.168.35.11:179") else { continue };
-                let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
-                let _ = std::io::Write::write_all(&mut stream, &open);
-                let _ = stream.read_to_end(&mut Vec::new());
-            }
-        });
-    };
-    let count = std::env::var("CRIER_REFUSALS").map_or(Ok(4_000), |text| text.parse());
-    let count = count.expect("CRIER_REFUSALS is a number of connections");
-    refuse(1_000);
-    let before = agent.process().resident_memory();
-    refuse(count);
-    let grown = agent.process().resident_memory().saturating_sub(before);
-    println!("{grown} octets more after {count} refused connections");
-    assert!(grown < 4 * 1024 * 1024, "{grown} octets more after {count} connections; it was 4.8 kB for each");
+    stays_flat(&pair.router, &agent);
     assert_eq!(times_established(&agent), 1, "{:#}", peer(&agent));
 }
 

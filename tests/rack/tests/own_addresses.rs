@@ -1,0 +1,56 @@
+//! Addresses that nodes, gateways and subnets use themselves, in the middle of a pool: no Service gets one, whoever asks for one is
+//! told why not, and no agent ever answers for one. A11 of the field cases.
+
+use std::net::Ipv4Addr;
+
+use rack::{Metal, Need, Rack, Service, eventually, eventually_equal, secs, throughout};
+
+/// The network's own address, the router, the control plane, the client, both nodes, and the broadcast address among them.
+const POOL: &str = "[[pool]]\nname = \"lan\"\naddresses = [\"192.168.35.0-192.168.35.13\", \"192.168.35.255\"]\nrest = \"0s\"\n\
+                    [[l2]]\ninterfaces = [\"eth0\"]\n[egress]\nsymmetric-return = false\n";
+
+fn condition(metal: &Metal, name: &str) -> String {
+    let object = metal.get(&format!("service/{name}")).expect("the Service is there");
+    let all = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let ours = all.into_iter().find(|it| it["type"] == "crier.dev/Allocated").unwrap_or_default();
+    format!("{} {}: {}", ours["status"], ours["reason"], ours["message"])
+}
+
+#[test]
+fn what_nodes_gateways_and_subnets_use_is_given_to_no_service_and_refused_by_name() {
+    let Some(rack) = Rack::for_test(&[Need::Kubernetes, Need::Crier]) else { return };
+    let metal = Metal::new(&rack, 2);
+    let key = rack.write("pulse.key", "0123456789abcdef0123456789abcdef");
+    let agents = metal.agents(&format!("{POOL}[pulse]\nkey-file = \"{}\"\n", key.display()));
+    let own = [(0, "subnet"), (1, "gateway"), (11, "node-1"), (12, "node-2"), (255, "subnet")];
+    for (last, word) in own {
+        let (name, address) = (format!("asks-{last}"), format!("192.168.35.{last}"));
+        metal.try_apply(&Service::new(&name).addresses(&address).object()).expect("the API server takes the Service");
+        eventually(&format!("{address} is refused by name"), secs(20), || {
+            let told = condition(&metal, &name);
+            let is_refused = told.starts_with("\"False\"") && told.contains(&address) && told.contains(word);
+            if is_refused { Ok(()) } else { Err(told) }
+        });
+        assert_eq!(metal.ingress(&format!("service/{name}")), Vec::<String>::new());
+    }
+    // More Services than the pool has addresses for: .3 to .8, .10 and .13.
+    for number in 0..10 {
+        metal.try_apply(&Service::new(&format!("any-{number}")).object()).expect("the API server takes the Service");
+    }
+    let given = || {
+        let mut given: Vec<String> =
+            (0..10).flat_map(|number| metal.ingress(&format!("service/any-{number}"))).collect();
+        given.sort();
+        given
+    };
+    let mut free: Vec<String> = [3, 4, 5, 6, 7, 8, 10, 13].map(|last| format!("192.168.35.{last}")).into();
+    free.sort();
+    eventually_equal("what nobody uses is given", secs(60), &free, given);
+    throughout("and nothing else", secs(3), || if given() == free { Ok(()) } else { Err(format!("{:?}", given())) });
+    // A node whose agent has stopped has its address for itself.
+    agents[0].stop(secs(10));
+    throughout("node-1 alone answers for its own address", secs(5), || {
+        let answering = metal.site.answering(Ipv4Addr::new(192, 168, 35, 11));
+        if answering == ["node-1"] { Ok(()) } else { Err(format!("{answering:?}")) }
+    });
+}
