@@ -29,7 +29,7 @@ use crier::route::RouteAttributes;
 use crier::selector::Labels;
 use crier::session_state::SessionState;
 use crier::world::{
-    ApiServer, Conflict, DefaultRoute, EndpointSlice, Fact, FamilyPolicy, Link, Listing, Node, Pulses, Request,
+    ApiServer, Conflict, DefaultRoute, EndpointSlice, Fact, FamilyPolicy, Link, Listing, Marks, Node, Pulses, Request,
     Service, SessionReport, TrafficPolicy,
 };
 use fastrand::Rng;
@@ -50,7 +50,7 @@ impl Curve {
 
     /// From the first moment to the last nothing has grown.
     #[track_caller]
-    fn is_flat(self, what: &str) {
+    fn assert_flat(self, what: &str) {
         let text = || self.0.iter().map(|(when, held)| format!("{when}: {held}")).collect::<Vec<_>>().join(", ");
         println!("{what}: {}", text());
         let (first, last) = (self.0[0].1, self.0[self.0.len() - 1].1);
@@ -114,7 +114,15 @@ fn node(address: Ipv4Addr) -> Option<Arc<Node>> {
     let labels = Labels::default();
     let addresses = vec![address.into()];
     let (boot_id, pod_networks) = (None, Vec::new());
-    Some(Arc::new(Node { labels, ready: true, network_unavailable: false, addresses, boot_id, pod_networks, marks: Marks::default() }))
+    Some(Arc::new(Node {
+        labels,
+        ready: true,
+        network_unavailable: false,
+        addresses,
+        boot_id,
+        pod_networks,
+        marks: Marks::default(),
+    }))
 }
 
 fn mac(number: u64) -> MacAddress {
@@ -424,7 +432,7 @@ fn a_day_of_flaps_and_of_names_that_are_always_new_leaves_a_planner_as_small_as_
     let world = churn.planner.world();
     assert!(world.conflicts.is_empty() && world.answering.is_empty(), "{:?}", world.conflicts);
     assert!(churn.planner.plan().placements.is_empty() && churn.planner.plan().pulse.holdings.is_empty());
-    curve.is_flat("the planner");
+    curve.assert_flat("the planner");
 }
 
 #[test]
@@ -484,7 +492,7 @@ fn flood_of_claims(is_patient: bool) {
             curve.note(format!("{} stations", round + 1));
         }
     }
-    curve.is_flat("the responder");
+    curve.assert_flat("the responder");
 }
 
 /// A machine that starts, and the first pulse of another node.
@@ -526,7 +534,7 @@ fn pulses_of_nodes_that_are_always_new_cost_a_link_no_more_than_it_has_room_for(
             curve.note(format!("{} nodes", round + 1));
         }
     }
-    curve.is_flat("the pulse");
+    curve.assert_flat("the pulse");
 }
 
 /// A flood that comes at once is answered or dropped, and leaves nothing that waits.
@@ -541,7 +549,7 @@ fn a_node_that_starts_anew_without_end_at_one_moment_costs_no_more_than_its_answ
             curve.note(format!("{} lives", round + 1));
         }
     }
-    curve.is_flat("the pulse");
+    curve.assert_flat("the pulse");
 }
 
 fn routes(random: &mut Rng) -> Routes {
@@ -600,7 +608,7 @@ fn a_day_of_routes_that_come_and_go_leaves_an_outbox_as_small_as_it_was() {
             curve.note(format!("step {step}"));
         }
     }
-    curve.is_flat("the outbox");
+    curve.assert_flat("the outbox");
 }
 
 fn offer(local_asn: u32, expected: u32, last: u8) -> LocalOffer {
@@ -636,7 +644,7 @@ fn calls(peering: &mut Peering, open: &Parsed, start: Instant, what: &str) {
             curve.note(format!("{} connections", call + 1));
         }
     }
-    curve.is_flat(what);
+    curve.assert_flat(what);
 }
 
 #[test]
