@@ -5,8 +5,10 @@ use std::net::Ipv4Addr;
 
 use rack::{Metal, Need, Rack, Service, eventually, eventually_equal, secs, throughout};
 
-/// The network's own address, the router, the control plane, the client, both nodes, and the broadcast address among them.
+/// The network's own address, the router, both nodes, and the broadcast address among them. The client and the control plane are foreign
+/// hosts, which only a probe finds.
 const POOL: &str = "[[pool]]\nname = \"lan\"\naddresses = [\"192.168.35.0-192.168.35.13\", \"192.168.35.255\"]\nrest = \"0s\"\n\
+                    exclude = [\"192.168.35.2\", \"192.168.35.9\"]\n\
                     [[l2]]\ninterfaces = [\"eth0\"]\n[egress]\nsymmetric-return = false\n";
 
 fn condition(metal: &Metal, name: &str) -> String {
