@@ -55,6 +55,7 @@ impl Lists {
                 found.routes.insert(route);
             }
         }
+        self.note_unrouted(&mut found, &names);
         for message in &self.rules {
             if let RouteNetlinkMessage::NewRule(rule) = message {
                 note_rule(rule, &mut found);
@@ -62,6 +63,50 @@ impl Lists {
         }
         found
     }
+
+    /// Notes which addresses of the links in VRFs have lost the kernel's own route to their network.
+    fn note_unrouted(&self, found: &mut Found, names: &BTreeMap<u32, InterfaceName>) {
+        let connected: BTreeSet<(u32, &InterfaceName, IpNet)> = self
+            .routes
+            .iter()
+            .filter_map(|message| match message {
+                RouteNetlinkMessage::NewRoute(route) => connected(route, names),
+                // The enum is not ours; nothing else is a route.
+                _ => None,
+            })
+            .collect();
+        let tables: BTreeMap<InterfaceName, u32> =
+            found.links.iter().filter_map(|(name, link)| Some((name.clone(), link.table?))).collect();
+        for (name, link) in found.links.iter_mut().filter(|(_, link)| link.up) {
+            let Some(table) = link.master.as_ref().and_then(|master| tables.get(master)) else { continue };
+            // A host prefix leads to no network.
+            let is_unrouted = |net: &&IpNet| {
+                net.prefix_len() < net.max_prefix_len() && !connected.contains(&(*table, name, net.trunc()))
+            };
+            link.unrouted = link.addresses.iter().filter(is_unrouted).copied().collect();
+        }
+    }
+}
+
+/// The kernel's route to the network of an address: its table, the link, the network.
+fn connected<'a>(
+    message: &RouteMessage,
+    names: &'a BTreeMap<u32, InterfaceName>,
+) -> Option<(u32, &'a InterfaceName, IpNet)> {
+    if message.header.kind != RouteType::Unicast || message.header.protocol != RouteProtocol::Kernel {
+        return None;
+    }
+    let (mut link, mut to) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(told) => to = address(told),
+            RouteAttribute::Oif(index) => link = names.get(index),
+            // The enum is not ours; nothing else is asked of it.
+            _ => {}
+        }
+    }
+    let net = IpNet::new(to?, message.header.destination_prefix_length).ok()?;
+    Some((routes::table(message), link?, net))
 }
 
 fn index_and_name(message: &RouteNetlinkMessage) -> Option<(u32, InterfaceName)> {
@@ -86,6 +131,7 @@ fn found_link(link: &LinkMessage, names: &BTreeMap<u32, InterfaceName>) -> Found
         table: routes::vrf_table(link),
         master,
         addresses: BTreeSet::new(),
+        unrouted: BTreeSet::new(),
     }
 }
 

@@ -51,6 +51,9 @@ pub struct FoundLink {
     pub master: Option<InterfaceName>,
     /// Those without a lifetime.
     pub addresses: BTreeSet<IpNet>,
+    /// Those of them whose network has no route of the kernel's in the table of the link's VRF: somebody flushed that table. Nothing can
+    /// be reached by them any more, and they are not answered for.
+    pub unrouted: BTreeSet<IpNet>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -242,6 +245,11 @@ impl Lacking<'_> {
             let found = self.found.links.get(port).is_some_and(|link| link.addresses.contains(net));
             (!found).then(|| Change::AddAddress { port: port.clone(), net: *net })
         };
+        if let Some(port) = first.filter(|_| !is_new) {
+            let (again, lost) = self.unrouted(port);
+            changes.extend(again);
+            problems.extend(lost);
+        }
         changes.extend(first.into_iter().flat_map(|port| addresses.iter().filter_map(move |net| lacks(port, net))));
         let (routes, impossible) = self.routes(&ports);
         let has = |route: &Route| !is_new && self.found.routes.iter().any(|found| found.route == *route);
@@ -274,6 +282,25 @@ impl Lacking<'_> {
                 Ok([enslave].into_iter().chain(set_up).collect())
             }
         }
+    }
+
+    /// What brings back the kernel's own routes to the networks of this interface: with an address it makes them anew. An address that
+    /// is not crier's is only named.
+    fn unrouted(&self, port: &InterfaceName) -> (Vec<Change>, Vec<HostProblem>) {
+        let Vrf { name, table, addresses, .. } = self.vrf;
+        let Some(link) = self.found.links.get(port) else { return (Vec::new(), Vec::new()) };
+        let unrouted = addresses.iter().copied().filter(|net| link.unrouted.contains(net));
+        let is_ours = |net: &IpNet| self.made.addresses.contains(&(port.clone(), *net));
+        let (ours, others): (Vec<IpNet>, Vec<IpNet>) = unrouted.partition(is_ours);
+        let again = |net: IpNet| {
+            let port = port.clone();
+            [Change::RemoveAddress { port: port.clone(), net }, Change::AddAddress { port, net }]
+        };
+        let told = |net: IpNet| HostProblem {
+            problem: format!("table {table} of the VRF {name} has lost the route to the network of {net} on {port}"),
+            remedy: format!("ip address delete {net} dev {port}; ip address add {net} dev {port}"),
+        };
+        (ours.into_iter().flat_map(again).collect(), others.into_iter().map(told).collect())
     }
 
     /// The routes that are wanted, and why others cannot be.

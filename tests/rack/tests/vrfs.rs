@@ -126,7 +126,7 @@ fn a_peer_at_the_gateway_of_a_vrf_goes_with_the_vrf_and_comes_back_with_it() {
         node.ip("link add red type vrf table 1001");
         node.ip("link set red up");
         node.ip("link set eth1 master red");
-        node.up("eth1", &["192.0.2.10/24"]);
+        node.up("eth1", &["192.0.2.10/24", "fd02::10/64"]);
         node.ip(&format!("route add default via {ROUTER} table 1001"));
     };
     make(&node);

@@ -76,6 +76,8 @@ impl Kernel {
     fn cycle(&mut self, name: &InterfaceName) {
         self.found.routes.retain(|it| !matches!(&it.route.hop, Hop::Via { link, .. } if link == name));
         self.link(name).addresses.retain(|net| net.addr().is_ipv4());
+        // The kernel makes its own routes anew.
+        self.link(name).unrouted.clear();
     }
 
     fn make(&mut self, change: &Change) {
@@ -108,11 +110,19 @@ impl Kernel {
                 self.cycle(&port);
                 self.link(&port).addresses.extend(again);
             }
-            Change::AddAddress { port, net } => drop(self.link(&port).addresses.insert(net)),
-            Change::RemoveAddress { port, net } => drop(self.link(&port).addresses.remove(&net)),
+            Change::AddAddress { port, net } => {
+                assert!(self.link(&port).addresses.insert(net), "the kernel refuses an address that is there");
+            }
+            Change::RemoveAddress { port, net } => {
+                self.link(&port).addresses.remove(&net);
+                self.link(&port).unrouted.remove(&net);
+            }
             Change::AddRoute(route) => {
-                if let Hop::Via { link, .. } = &route.hop {
-                    assert!(self.link(link).up, "a route over a link that is down is refused");
+                if let Hop::Via { link, via } = &route.hop {
+                    let link = self.link(link);
+                    assert!(link.up, "a route over a link that is down is refused");
+                    let leads = link.addresses.difference(&link.unrouted).any(|net| net.contains(via));
+                    assert!(leads, "a next hop that cannot be reached is refused");
                 }
                 self.found.routes.insert(FoundRoute { route, ours: true });
             }
@@ -288,16 +298,18 @@ enum Drift {
     RemoveRule(usize),
     RemoveL3mdev(usize),
     SetDeviceDown(usize),
+    FlushTable(usize),
 }
 
 fn drift() -> impl Strategy<Value = Drift> {
-    (0_u8..7, 0_usize..8).prop_map(|(kind, nth)| match kind {
+    (0_u8..8, 0_usize..8).prop_map(|(kind, nth)| match kind {
         0 => Drift::RemoveDevice(nth),
         1 => Drift::Release(nth),
         2 => Drift::RemoveAddress(nth),
         3 => Drift::RemoveRoute(nth),
         4 => Drift::RemoveRule(nth),
         5 => Drift::RemoveL3mdev(nth),
+        6 => Drift::FlushTable(nth),
         _ => Drift::SetDeviceDown(nth),
     })
 }
@@ -319,8 +331,20 @@ impl Kernel {
                 self.link(&port(*nth)).master = None;
                 self.cycle(&port(*nth));
             }
+            Drift::FlushTable(nth) => {
+                let port = port(*nth);
+                self.found.routes.retain(|it| !matches!(&it.route.hop, Hop::Via { link, .. } if *link == port));
+                let link = self.link(&port);
+                if link.master.is_some() {
+                    link.unrouted =
+                        link.addresses.iter().filter(|net| net.prefix_len() < net.max_prefix_len()).copied().collect();
+                }
+            }
             // The address that eth1 had before is not crier's to put back.
-            Drift::RemoveAddress(nth) => self.link(&port(*nth)).addresses.retain(|net| net.prefix_len() == 32),
+            Drift::RemoveAddress(nth) => {
+                self.link(&port(*nth)).addresses.retain(|net| net.prefix_len() == 32);
+                self.link(&port(*nth)).unrouted.clear();
+            }
             Drift::RemoveRoute(nth) => {
                 if let Some(route) = nth_of(self.found.routes.iter().cloned(), *nth) {
                     self.found.routes.remove(&route);
