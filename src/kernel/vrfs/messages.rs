@@ -33,6 +33,7 @@ impl Lists {
     /// What they say of VRFs; of routes, those in `tables`.
     pub fn found(&self, tables: &BTreeSet<u32>) -> Found {
         let mut found = Found::default();
+        let mut connected = BTreeSet::new();
         let names: BTreeMap<u32, InterfaceName> = self.links.iter().filter_map(index_and_name).collect();
         for message in &self.links {
             if let (RouteNetlinkMessage::NewLink(link), Some((_, name))) = (message, index_and_name(message)) {
@@ -50,12 +51,13 @@ impl Lists {
         for message in &self.routes {
             if let RouteNetlinkMessage::NewRoute(route) = message
                 && tables.contains(&routes::table(route))
-                && let Some(route) = found_route(route, &names)
             {
-                found.routes.insert(route);
+                let parts = RouteParts::of(route, &names);
+                connected.extend(parts.and_then(|parts| connected_network(route, parts)));
+                found.routes.extend(parts.and_then(|parts| found_route(route, parts)));
             }
         }
-        self.note_unrouted(&mut found, &names);
+        note_unrouted(&mut found, &connected);
         for message in &self.rules {
             if let RouteNetlinkMessage::NewRule(rule) = message {
                 note_rule(rule, &mut found);
@@ -63,50 +65,19 @@ impl Lists {
         }
         found
     }
-
-    /// Notes which addresses of the links in VRFs have lost the kernel's own route to their network.
-    fn note_unrouted(&self, found: &mut Found, names: &BTreeMap<u32, InterfaceName>) {
-        let connected: BTreeSet<(u32, &InterfaceName, IpNet)> = self
-            .routes
-            .iter()
-            .filter_map(|message| match message {
-                RouteNetlinkMessage::NewRoute(route) => connected(route, names),
-                // The enum is not ours; nothing else is a route.
-                _ => None,
-            })
-            .collect();
-        let tables: BTreeMap<InterfaceName, u32> =
-            found.links.iter().filter_map(|(name, link)| Some((name.clone(), link.table?))).collect();
-        for (name, link) in found.links.iter_mut().filter(|(_, link)| link.up) {
-            let Some(table) = link.master.as_ref().and_then(|master| tables.get(master)) else { continue };
-            // A host prefix leads to no network.
-            let is_unrouted = |net: &&IpNet| {
-                net.prefix_len() < net.max_prefix_len() && !connected.contains(&(*table, name, net.trunc()))
-            };
-            link.unrouted = link.addresses.iter().filter(is_unrouted).copied().collect();
-        }
-    }
 }
 
-/// The kernel's route to the network of an address: its table, the link, the network.
-fn connected<'a>(
-    message: &RouteMessage,
-    names: &'a BTreeMap<u32, InterfaceName>,
-) -> Option<(u32, &'a InterfaceName, IpNet)> {
-    if message.header.kind != RouteType::Unicast || message.header.protocol != RouteProtocol::Kernel {
-        return None;
+/// Notes which addresses of the links in VRFs have lost the kernel's own route to their network: a table, the link, the network.
+fn note_unrouted(found: &mut Found, connected: &BTreeSet<(u32, &InterfaceName, IpNet)>) {
+    let tables: BTreeMap<InterfaceName, u32> =
+        found.links.iter().filter_map(|(name, link)| Some((name.clone(), link.table?))).collect();
+    for (name, link) in found.links.iter_mut().filter(|(_, link)| link.up) {
+        let Some(table) = link.master.as_ref().and_then(|master| tables.get(master)) else { continue };
+        // A host prefix leads to no network.
+        let is_unrouted =
+            |net: &&IpNet| net.prefix_len() < net.max_prefix_len() && !connected.contains(&(*table, name, net.trunc()));
+        link.unrouted = link.addresses.iter().filter(is_unrouted).copied().collect();
     }
-    let (mut link, mut to) = (None, None);
-    for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Destination(told) => to = address(told),
-            RouteAttribute::Oif(index) => link = names.get(index),
-            // The enum is not ours; nothing else is asked of it.
-            _ => {}
-        }
-    }
-    let net = IpNet::new(to?, message.header.destination_prefix_length).ok()?;
-    Some((routes::table(message), link?, net))
 }
 
 fn index_and_name(message: &RouteNetlinkMessage) -> Option<(u32, InterfaceName)> {
@@ -147,29 +118,53 @@ fn lasting(message: &AddressMessage) -> Option<IpNet> {
     IpNet::new(local, message.header.prefix_len).ok().filter(|_| is_lasting)
 }
 
-fn found_route(message: &RouteMessage, names: &BTreeMap<u32, InterfaceName>) -> Option<FoundRoute> {
-    let family = family_of(message.header.address_family)?;
-    let (mut gateway, mut link, mut to) = (None, None, None);
-    for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Destination(told) => to = address(told),
-            RouteAttribute::Gateway(told) => gateway = address(told),
-            RouteAttribute::Oif(index) => link = names.get(index),
-            // The enum is not ours; nothing else describes a route of a VRF.
-            _ => {}
+/// What describes a route of a VRF.
+#[derive(Debug, Clone, Copy)]
+struct RouteParts<'a> {
+    to: IpNet,
+    gateway: Option<IpAddr>,
+    link: Option<&'a InterfaceName>,
+}
+
+impl<'a> RouteParts<'a> {
+    /// `None` for a route of another family than VRFs have.
+    fn of(message: &RouteMessage, names: &'a BTreeMap<u32, InterfaceName>) -> Option<RouteParts<'a>> {
+        let family = family_of(message.header.address_family)?;
+        let (mut gateway, mut link, mut to) = (None, None, None);
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Destination(told) => to = address(told),
+                RouteAttribute::Gateway(told) => gateway = address(told),
+                RouteAttribute::Oif(index) => link = names.get(index),
+                // The enum is not ours; nothing else describes a route of a VRF.
+                _ => {}
+            }
         }
+        let to = match to {
+            Some(ip) => IpNet::new(ip, message.header.destination_prefix_length).ok()?,
+            None => everything(family),
+        };
+        Some(RouteParts { to, gateway, link })
     }
+}
+
+fn found_route(message: &RouteMessage, RouteParts { to, gateway, link }: RouteParts<'_>) -> Option<FoundRoute> {
     let hop = match (message.header.kind, gateway, link) {
         (RouteType::Unreachable, ..) => Hop::Unreachable,
         (RouteType::Unicast, Some(via), Some(link)) => Hop::Via { via, link: link.clone() },
         (_, _, _) => return None,
     };
-    let to = match to {
-        Some(ip) => IpNet::new(ip, message.header.destination_prefix_length).ok()?,
-        None => everything(family),
-    };
     let route = Route { table: routes::table(message), to, hop };
     Some(FoundRoute { route, ours: message.header.protocol == PROTOCOL })
+}
+
+/// The network of an address, where this is the route that the kernel made with it.
+fn connected_network<'a>(
+    message: &RouteMessage,
+    RouteParts { to, gateway: _, link }: RouteParts<'a>,
+) -> Option<(u32, &'a InterfaceName, IpNet)> {
+    let is_it = message.header.kind == RouteType::Unicast && message.header.protocol == RouteProtocol::Kernel;
+    link.filter(|_| is_it).map(|link| (routes::table(message), link, to))
 }
 
 fn address(told: &RouteAddress) -> Option<IpAddr> {
