@@ -330,10 +330,12 @@ impl Ip {
 
 fn new_set(batch: &mut Batch, form: &Form, set: Set) {
     let family = set.family();
-    let (flags, data) = match set {
-        Set::Cluster4 | Set::Cluster6 => (INTERVAL, None),
-        Set::Source4 | Set::Source6 => (MAP, Some((family.data_type(), family.length()))),
-        Set::Steer4 | Set::Steer6 | Set::Bounded4 | Set::Bounded6 => (MAP, Some((VERDICT_TYPE, 16))),
+    let address = (family.data_type(), family.length());
+    let (flags, key, data) = match set {
+        Set::Cluster4 | Set::Cluster6 => (INTERVAL, address, None),
+        Set::Source4 | Set::Source6 => (MAP, address, Some(address)),
+        Set::Steer4 | Set::Steer6 | Set::Bounded4 | Set::Bounded6 => (MAP, address, Some((VERDICT_TYPE, 16))),
+        Set::Exits4 | Set::Exits6 => (0, exits::key(family), None),
         Set::Via4
         | Set::Via6
         | Set::Address4
@@ -341,30 +343,9 @@ fn new_set(batch: &mut Batch, form: &Form, set: Set) {
         | Set::Guard4
         | Set::Guard6
         | Set::Served4
-        | Set::Served6
-        | Set::Exits4
-        | Set::Exits6 => (0, None),
+        | Set::Served6 => (0, address, None),
     };
-    let (key_type, key_length) = match set {
-        Set::Exits4 | Set::Exits6 => exits::key(family),
-        Set::Cluster4
-        | Set::Cluster6
-        | Set::Via4
-        | Set::Via6
-        | Set::Address4
-        | Set::Address6
-        | Set::Guard4
-        | Set::Guard6
-        | Set::Source4
-        | Set::Source6
-        | Set::Steer4
-        | Set::Steer6
-        | Set::Served4
-        | Set::Served6
-        | Set::Bounded4
-        | Set::Bounded6 => (family.data_type(), family.length()),
-    };
-    let mut attributes = set_attributes(form, set.name(), flags, (key_type, key_length));
+    let mut attributes = set_attributes(form, set.name(), flags, key);
     if let Some((data_type, length)) = data {
         attributes.number(SET_DATA_TYPE, data_type);
         attributes.number(SET_DATA_LENGTH, length);
