@@ -163,8 +163,6 @@ enum End {
     Expired,
     /// A new list is asked for.
     Asked,
-    /// The API server does not stream lists: why.
-    NotStreamed(String),
     Failed(Failure),
 }
 
@@ -195,16 +193,15 @@ async fn follow<K: Kind>(client: Client, (facts, outcomes, barrier): Channels) {
                 round = barrier.begin(K::PLURAL);
                 let listed = match streams {
                     true => list_streamed(&api, &facts).await,
-                    false => list(&api, &facts).await.map(|version| Listed { version, goes_on: None }),
+                    false => list(&api, &facts).await.map(|version| Some(Listed { version, goes_on: None })),
                 };
                 match listed {
-                    Ok(Listed { version: reached, goes_on }) => {
+                    Ok(Some(Listed { version: reached, goes_on })) => {
                         (version, open) = (Some(reached), goes_on);
                         round.iter().for_each(|round| barrier.listed(K::PLURAL, *round));
                         continue;
                     }
-                    Err(End::NotStreamed(why)) => {
-                        debug!(kind = K::PLURAL, why, "the API server streams no lists; listing page by page");
+                    Ok(None) => {
                         streams = false;
                         continue;
                     }
@@ -226,7 +223,7 @@ async fn follow<K: Kind>(client: Client, (facts, outcomes, barrier): Channels) {
         let delay = match end {
             End::NoReceiver => return,
             End::Closed => churn.next_delay(),
-            End::Asked | End::NotStreamed(_) => {
+            End::Asked => {
                 version = None;
                 continue;
             }
@@ -282,21 +279,25 @@ struct Listed<K: Kind> {
 type Events<K> = BoxStream<'static, kube::Result<WatchEvent<Object<K>>>>;
 
 /// Tells the same by a watch that begins with every object there is (WatchList: Kubernetes 1.32 and 1.34 on): the API server answers
-/// from its memory, and neither side holds a page.
-async fn list_streamed<K: Kind>(api: &Api<Object<K>>, facts: &mpsc::Sender<Fact>) -> Result<Listed<K>, End> {
+/// from its memory, and neither side holds a page. `None` where it does not stream lists.
+async fn list_streamed<K: Kind>(api: &Api<Object<K>>, facts: &mpsc::Sender<Fact>) -> Result<Option<Listed<K>>, End> {
+    let not_streamed = |why: &str| {
+        debug!(kind = K::PLURAL, why, "the API server streams no lists; listing page by page");
+        Ok(None)
+    };
     let params = WatchParams::default().timeout(fastrand::u32(WATCH_SECONDS)).initial_events();
     let mut events = match open_watch(api, &params, "").await {
         Ok(events) => events,
         // The gate of the feature is closed there.
         Err(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 422) => {
-            return Err(End::NotStreamed(reason(&kube::Error::Api(status))));
+            return not_streamed(&reason(&kube::Error::Api(status)));
         }
         Err(error) => return Err(end_of(&error)),
     };
     let mut keys = BTreeSet::new();
     loop {
         let event = match timeout(PAUSE, events.next()).await {
-            Err(_) => return Err(End::NotStreamed(format!("{} objects, and no end of the list", keys.len()))),
+            Err(_) => return not_streamed("it sends objects, and no end of the list"),
             Ok(None) => return Err(End::Closed),
             Ok(Some(Err(error))) => return Err(end_of(&error)),
             Ok(Some(Ok(event))) => event,
@@ -312,11 +313,9 @@ async fn list_streamed<K: Kind>(api: &Api<Object<K>>, facts: &mpsc::Sender<Fact>
             }
             WatchEvent::Bookmark(bookmark) if bookmark.metadata.annotations.contains_key(LIST_ENDS) => {
                 facts.send(Fact::Listed(K::listing(keys))).await.map_err(|_| End::NoReceiver)?;
-                return Ok(Listed { version: bookmark.metadata.resource_version, goes_on: Some(events) });
+                return Ok(Some(Listed { version: bookmark.metadata.resource_version, goes_on: Some(events) }));
             }
-            WatchEvent::Bookmark(_) => {
-                return Err(End::NotStreamed("a bookmark before the end of the list".to_owned()));
-            }
+            WatchEvent::Bookmark(_) => return not_streamed("a bookmark before the end of the list"),
             WatchEvent::Error(status) => return Err(end_of(&kube::Error::Api(status))),
         }
     }
