@@ -95,6 +95,15 @@ pub(super) struct Drainer {
     pub refused: Option<HostProblem>,
 }
 
+/// Who wants a drain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Orderer {
+    /// `force`: also where no other node could take over.
+    Operator { force: bool },
+    /// The Node, as far as `[drain]` follows it.
+    Node,
+}
+
 /// Drains when it is ordered, until nobody can order anything.
 pub(super) async fn run(mut drainer: Drainer, mut commands: mpsc::Receiver<Command>) {
     let mut counted = None;
@@ -116,7 +125,7 @@ pub(super) async fn run(mut drainer: Drainer, mut commands: mpsc::Receiver<Comma
                 Some(Command::Drain { reason, timeout, force, answer }) => {
                     // Whoever ordered it may have gone; it is done all the same.
                     let begun = drainer.drain.is_none();
-                    let _ = answer.send(drainer.begin(reason, timeout, force, false).await);
+                    let _ = answer.send(drainer.begin(reason, timeout, Orderer::Operator { force }).await);
                     if begun {
                         until = clock::now() + timeout;
                     }
@@ -134,21 +143,12 @@ pub(super) async fn run(mut drainer: Drainer, mut commands: mpsc::Receiver<Comma
 
 /// Until the Node says something new, or it is time to try again what was refused.
 async fn follow(says: &mut watch::Receiver<NodeSays>, again: Option<Instant>) {
-    let news = async {
-        if says.changed().await.is_err() {
-            // The loop is gone, and the agent with it.
-            std::future::pending::<()>().await;
-        }
-    };
-    let time = async {
-        match again {
-            Some(at) => tokio::time::sleep_until(at.into()).await,
-            None => std::future::pending().await,
-        }
-    };
     tokio::select! {
-        () = news => {}
-        () = time => {}
+        news = says.changed() => if news.is_err() {
+            // The loop is gone, and the agent with it.
+            std::future::pending().await
+        },
+        () = tokio::time::sleep_until(again.unwrap_or_else(clock::now).into()), if again.is_some() => {}
     }
 }
 
@@ -170,7 +170,7 @@ impl Drainer {
                 None
             }
             NodeSays::Out { .. } if self.drain.is_some() || self.is_overruled() => None,
-            NodeSays::Out { why, timeout } => match self.begin(Some(why.clone()), timeout, false, true).await {
+            NodeSays::Out { why, timeout } => match self.begin(Some(why.clone()), timeout, Orderer::Node).await {
                 Ok(_) => {
                     info!(reason = why, "drain begun because the Node says so");
                     self.tell_refusal(None).await;
@@ -222,27 +222,22 @@ impl Drainer {
         }
     }
 
-    async fn begin(
-        &mut self,
-        reason: Option<String>,
-        timeout: Duration,
-        force: bool,
-        follows: bool,
-    ) -> Result<Done, Refusal> {
+    async fn begin(&mut self, reason: Option<String>, timeout: Duration, orderer: Orderer) -> Result<Done, Refusal> {
         if let Some(drain) = self.drain.clone() {
             let mut summary = format!("the node is drained already ({}), since {:.0}", drain.stage.code(), drain.since);
-            if drain.follows && !follows {
+            if drain.follows && orderer != Orderer::Node {
                 self.move_to(Drain { follows: false, ..drain }).await?;
                 summary.push_str("; it stays so until `crier undrain`, whatever the Node says");
             }
             return Ok(Done::new(summary));
         }
         let snapshot = self.snapshot().await?;
-        if let Some(why) = nobody_else(&snapshot).filter(|_| !force) {
+        if let Some(why) = nobody_else(&snapshot).filter(|_| orderer != Orderer::Operator { force: true }) {
             return Err(Refusal::LastNode(why));
         }
         let since = clock::wall_timestamp();
         let until = clock::wall_timestamp_of(clock::now() + timeout);
+        let follows = orderer == Orderer::Node;
         self.flows.send_replace(Flows::default());
         self.move_to(Drain { stage: DrainStage::Waiting, reason, since, until, timed_out: false, follows }).await?;
         Ok(Done::new(format!("draining {}; flows are waited for until {until:.0}", snapshot.node)))
@@ -458,15 +453,7 @@ mod tests {
             let config = parse(&[SourceFile { path: "test.toml".to_owned(), text }], &NoSecrets).expect("it is good");
             let mut planner = Planner::new(Arc::new(config), "node-1".into());
             if others {
-                let node = Node {
-                    labels: Default::default(),
-                    ready: true,
-                    network_unavailable: false,
-                    addresses: Vec::new(),
-                    boot_id: None,
-                    pod_networks: Vec::new(),
-                    marks: Default::default(),
-                };
+                let node = Node { ready: true, ..Node::default() };
                 planner.apply(Fact::Node("node-2".into(), Some(Arc::new(node))));
             }
             while let Some(Query(answer)) = asked.recv().await {
