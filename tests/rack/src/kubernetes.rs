@@ -8,7 +8,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -54,11 +54,14 @@ pub(crate) fn cache() -> Result<PathBuf, String> {
     Ok(parent.ok_or("no Kubernetes binaries: neither KUBEBUILDER_ASSETS nor HOME")?.join("crier"))
 }
 
-/// The version of k8s.io/kubernetes that go.mod pins, as in `v1.36.3`.
 fn version() -> &'static str {
-    let pinned = |line: &'static str| line.trim().strip_prefix("k8s.io/kubernetes ");
-    let line = include_str!("../../kubernetes/go.mod").lines().find_map(pinned);
-    line.and_then(|rest| rest.split(' ').next()).expect("tests/kubernetes/go.mod pins k8s.io/kubernetes")
+    pinned(include_str!("../../kubernetes/go.mod"), "k8s.io/kubernetes")
+}
+
+/// The version of a module that a go.mod pins, as in `v1.36.3`.
+pub(crate) fn pinned(go_mod: &'static str, module: &str) -> &'static str {
+    let version = |line: &'static str| line.trim().strip_prefix(module)?.strip_prefix(' ')?.split(' ').next();
+    go_mod.lines().find_map(version).unwrap_or_else(|| panic!("no go.mod pins {module}"))
 }
 
 /// Who a kubeconfig speaks for.
@@ -253,6 +256,12 @@ impl Cluster {
             if answer.status == 200 { Ok(()) } else { Err(answer.body) }
         });
         process
+    }
+
+    /// `crier migrate` on the control plane's host.
+    pub fn migrate(&self, words: &[&str]) -> Output {
+        let mut command = Command::new(crate::crier::binary());
+        self.host.output(command.env_remove("KUBECONFIG").arg("migrate").args(words))
     }
 
     /// Registers a node: its addresses, its pods' ranges, Ready.

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::kubernetes::{Cluster, Proof, User};
+use crate::kubernetes::{Cluster, Proof, User, cache, pinned};
 use crate::process::Process;
 use crate::site::Node;
 
@@ -21,7 +21,7 @@ const PROGRAMS: [&str; 2] = ["controller", "speaker"];
 /// # Errors
 /// When something is missing there; the text says what to do.
 pub fn binaries() -> Result<PathBuf, String> {
-    let folder = crate::kubernetes::cache()?.join("metallb").join(version());
+    let folder = cache()?.join("metallb").join(version());
     let missing = PROGRAMS.iter().find(|name| !folder.join(name).is_file());
     match missing.or(Some(&"crds").filter(|name| !folder.join(name).is_dir())) {
         None => Ok(folder),
@@ -31,11 +31,8 @@ pub fn binaries() -> Result<PathBuf, String> {
     }
 }
 
-/// The version that go.mod pins, as in `v0.15.2`.
 fn version() -> &'static str {
-    let pinned = |line: &'static str| line.trim().strip_prefix("go.universe.tf/metallb ");
-    let line = include_str!("../../kubernetes/metallb/go.mod").lines().find_map(pinned);
-    line.and_then(|rest| rest.split(' ').next()).expect("tests/kubernetes/metallb/go.mod pins go.universe.tf/metallb")
+    pinned(include_str!("../../kubernetes/metallb/go.mod"), "go.universe.tf/metallb")
 }
 
 impl Cluster {

@@ -15,13 +15,6 @@ fn case(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrate").join(name)
 }
 
-/// `crier migrate` on the control plane's host.
-fn migrate(cluster: &Cluster, words: &[&str]) -> Output {
-    let mut command = Command::new(rack::crier::binary());
-    command.env_remove("KUBECONFIG").arg("migrate").args(words);
-    cluster.host.output(&mut command)
-}
-
 fn text(octets: &[u8]) -> String {
     String::from_utf8_lossy(octets).into_owned()
 }
@@ -31,7 +24,7 @@ fn migrated(rack: &Rack, metal: &Metal, name: &str) -> Vec<Crier> {
     let secrets = rack.folder().join("secrets");
     let file = case(name);
     let words = [file.to_str().expect("UTF-8"), "--write-secrets", secrets.to_str().expect("UTF-8")];
-    let made = migrate(metal, &words);
+    let made = metal.migrate(&words);
     assert!(matches!(made.status.code(), Some(0 | 1)), "{}: {}", made.status, text(&made.stderr));
     let kubeconfig = metal.kubeconfig(User::Crier, Proof::Token, &metal.url());
     let toml = text(&made.stdout).replace("/etc/crier/kubeconfig", &kubeconfig.display().to_string());
@@ -152,7 +145,7 @@ fn a_cluster_says_the_same_as_its_files() {
     let admin = cluster.kubeconfig(User::Admin, Proof::Token, &cluster.url());
     let from_cluster = |more: &[&str]| {
         let words = ["--from-cluster", "--kubeconfig", admin.to_str().expect("UTF-8")];
-        migrate(&cluster, &[&words, more].concat())
+        cluster.migrate(&[&words, more].concat())
     };
 
     let nothing = from_cluster(&[]);
@@ -167,7 +160,7 @@ fn a_cluster_says_the_same_as_its_files() {
     let file = case("metallb-traps.yaml");
     cluster.kubectl(&format!("apply -f {}", file.display()));
 
-    let (by_file, by_cluster) = (migrate(&cluster, &[file.to_str().expect("UTF-8")]), from_cluster(&[]));
+    let (by_file, by_cluster) = (cluster.migrate(&[file.to_str().expect("UTF-8")]), from_cluster(&[]));
     assert_eq!(by_cluster.status.code(), Some(1), "{}", text(&by_cluster.stderr));
     // The API server lists by name, a file as it is written.
     let tables = |output: &Output| {

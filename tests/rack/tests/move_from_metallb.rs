@@ -1,7 +1,6 @@
 //! A running cluster moves from the real MetalLB to crier and back, as doc/migrate.md says, while clients ask all the time.
 
 use std::net::Ipv4Addr;
-use std::process::Command;
 
 use rack::bird::{self, Bird};
 use rack::crier::Crier;
@@ -54,9 +53,7 @@ impl Moving {
     #[track_caller]
     fn configuration(&self, rack: &Rack) -> String {
         let admin = self.metal.kubeconfig(User::Admin, Proof::Token, &self.metal.url());
-        let mut command = Command::new(rack::crier::binary());
-        command.args(["migrate", "--from-cluster", "--kubeconfig"]).arg(admin);
-        let made = self.metal.host.output(command.env_remove("KUBECONFIG"));
+        let made = self.metal.migrate(&["--from-cluster", "--kubeconfig", admin.to_str().expect("UTF-8")]);
         let (toml, told) = (String::from_utf8_lossy(&made.stdout), String::from_utf8_lossy(&made.stderr));
         assert_eq!(made.status.code(), Some(0), "all of it has a counterpart: {told}\n{toml}");
         let own = self.metal.kubeconfig(User::Crier, Proof::Token, &self.metal.url());
