@@ -18,7 +18,7 @@ use crier::plan::context::l2;
 use crier::plan::elect::{Candidate, elect};
 use crier::plan::holder::Grade;
 use crier::roster::{Card, Departed, Eligibility, Holding, Holdings, Member, Roster, Stage};
-use crier::world::{EndpointSlice, Fact, FamilyPolicy, Link, Listing, Node, Pulses, Request, Service, TrafficPolicy};
+use crier::world::{EndpointSlice, Fact, Link, Listing, Node, Pulses, Service};
 
 const CONFIGURATION: &str = r#"
 [kubernetes]
@@ -294,15 +294,7 @@ fn key(number: usize) -> ObjectKey {
 }
 
 fn node(ready: bool) -> Node {
-    Node {
-        labels: Default::default(),
-        ready,
-        network_unavailable: false,
-        addresses: Vec::new(),
-        boot_id: None,
-        pod_networks: Vec::new(),
-        marks: Default::default(),
-    }
+    Node { ready, ..Node::default() }
 }
 
 fn service(address: Option<IpAddr>) -> Service {
@@ -310,23 +302,8 @@ fn service(address: Option<IpAddr>) -> Service {
         uid: "u".to_owned(),
         resource_version: String::new(),
         load_balancer: true,
-        class: None,
-        labels: Default::default(),
         families: vec![crier::address::Family::V4],
-        family_policy: FamilyPolicy::SingleStack,
-        external_traffic_policy: TrafficPolicy::Cluster,
-        ports: Vec::new(),
-        sharing: None,
-        request: Ok(Request::default()),
         ingress: address.into_iter().collect(),
-        host_names: Vec::new(),
-        external_ips: Vec::new(),
-        source_ranges: Vec::new(),
-        without_node_ports: false,
-        node: None,
-        renumber: None,
-        egress: None,
-        egress_bounds: None,
-        condition: None,
+        ..Service::default()
     }
 }

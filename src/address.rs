@@ -72,6 +72,11 @@ pub struct LocalAddress {
     pub net: IpNet,
 }
 
+/// Whether it is a link-local IPv6 address (RFC 4291 §2.5.6): it means nothing without its link.
+pub fn is_link_local_v6(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
 /// The /32 or /128 of one address.
 pub fn host_prefix(address: IpAddr) -> IpNet {
     IpNet::from(address)

@@ -29,8 +29,7 @@ use crier::route::RouteAttributes;
 use crier::selector::Labels;
 use crier::session_state::SessionState;
 use crier::world::{
-    ApiServer, Conflict, DefaultRoute, EndpointSlice, Fact, FamilyPolicy, Link, Listing, Marks, Node, Pulses, Request,
-    Service, SessionReport, TrafficPolicy,
+    ApiServer, Conflict, DefaultRoute, EndpointSlice, Fact, Link, Listing, Marks, Node, Pulses, Service, SessionReport,
 };
 use fastrand::Rng;
 
@@ -89,24 +88,9 @@ fn service(ingress: Vec<IpAddr>, version: u64) -> Service {
         uid: "u".to_owned(),
         resource_version: version.to_string(),
         load_balancer: true,
-        class: None,
-        labels: Labels::default(),
         families: vec![Family::V4],
-        family_policy: FamilyPolicy::SingleStack,
-        external_traffic_policy: TrafficPolicy::Cluster,
-        ports: Vec::new(),
-        sharing: None,
-        request: Ok(Request::default()),
         ingress,
-        host_names: Vec::new(),
-        external_ips: Vec::new(),
-        source_ranges: Vec::new(),
-        without_node_ports: false,
-        node: None,
-        renumber: None,
-        egress: None,
-        egress_bounds: None,
-        condition: None,
+        ..Service::default()
     }
 }
 
@@ -340,17 +324,9 @@ impl Churn {
 
     fn flap_session(&mut self) {
         let up = self.random.bool();
-        let report = SessionReport {
-            state: if up { SessionState::Established } else { SessionState::Active },
-            since: UNIX_EPOCH,
-            last_error: (!up).then(|| format!("refused, attempt {}", self.count)),
-            local_address: None,
-            hold_time_secs: None,
-            prefixes_sent: 0,
-            prefixes_unsendable: 0,
-            prefixes_received: 0,
-            detail: Default::default(),
-        };
+        let state = if up { SessionState::Established } else { SessionState::Active };
+        let last_error = (!up).then(|| format!("refused, attempt {}", self.count));
+        let report = SessionReport { last_error, ..SessionReport::new(state, UNIX_EPOCH) };
         self.tell(Fact::Session("tor".into(), report));
     }
 

@@ -111,20 +111,9 @@ impl HadFile {
 mod tests {
     use super::*;
     use crate::clock;
-    use crate::world::SessionDetail;
 
     fn report(state: SessionState) -> SessionReport {
-        SessionReport {
-            state,
-            since: clock::wall(),
-            last_error: None,
-            local_address: None,
-            hold_time_secs: None,
-            prefixes_sent: 0,
-            prefixes_unsendable: 0,
-            prefixes_received: 0,
-            detail: Box::<SessionDetail>::default(),
-        }
+        SessionReport::new(state, clock::wall())
     }
 
     #[test]

@@ -318,18 +318,7 @@ mod tests {
 
     fn world(up: bool) -> World {
         let mut world = World::default();
-        let link = Link {
-            index: 2,
-            name: "eth0".into(),
-            mac: None,
-            up,
-            carrier: up,
-            loopback: false,
-            arp: true,
-            master: None,
-            vrf: None,
-            addresses: vec!["192.168.35.11/24".parse().unwrap()],
-        };
+        let link = Link { up, carrier: up, ..Link::carrying(2, "eth0", &["192.168.35.11/24"]) };
         world.apply(Fact::Link(2, Some(link)));
         world
     }

@@ -47,7 +47,7 @@ pub fn exit(
 
 /// The link in whose subnet the address is.
 fn link_with(world: &World, address: IpAddr) -> Result<&Link, Reason> {
-    let holds = |link: &&Link| is_usable(link) && subnets(link).any(|net| net.contains(&address));
+    let holds = |link: &&Link| is_usable(link) && link.in_subnets().any(|net| net.contains(&address));
     let links: Vec<&Link> = world.links.values().filter(holds).collect();
     match links.as_slice() {
         [] => Err(Reason::NoEgressNetwork { address }),
@@ -67,13 +67,14 @@ fn link_of_vrf<'a>(world: &'a World, network: &ReturnNetwork, address: IpAddr) -
     let mut routes = world.default_routes.iter().filter(|it| it.vrf.is_some() && Family::of(it.gateway) == family);
     let by_route = routes.find(|it| network.links.contains_key(&it.link)).and_then(|it| world.links.get(&it.link));
     let only = || network.links.keys().next().filter(|_| network.links.len() == 1).and_then(|it| world.links.get(it));
-    let found = by_route.or_else(only).or_else(|| ports.find(|link| subnets(link).any(|net| net.contains(&address))));
+    let found =
+        by_route.or_else(only).or_else(|| ports.find(|link| link.in_subnets().any(|net| net.contains(&address))));
     found.ok_or_else(|| Reason::NoEgressLink { vrf: network.name.clone(), family })
 }
 
 /// The node's address on the link: in the subnet of the Service's address, else in that of a gateway, else the first.
 fn source(world: &World, link: &Link, address: IpAddr) -> Option<IpAddr> {
-    let own: Vec<&IpNet> = subnets(link).filter(|net| Family::of(net.addr()) == Family::of(address)).collect();
+    let own: Vec<&IpNet> = link.in_subnets().filter(|net| Family::of(net.addr()) == Family::of(address)).collect();
     let gateways = || world.default_routes.iter().filter(|it| it.link == link.index).map(|it| it.gateway);
     let near = own.iter().find(|net| net.contains(&address));
     let near = near.or_else(|| own.iter().find(|net| gateways().any(|gateway| net.contains(&gateway))));
@@ -82,12 +83,6 @@ fn source(world: &World, link: &Link, address: IpAddr) -> Option<IpAddr> {
 
 fn is_usable(link: &Link) -> bool {
     link.up && link.carrier && !link.loopback
-}
-
-/// The link's addresses, without link-local ones and those of Services that a host may have bound there.
-fn subnets(link: &Link) -> impl Iterator<Item = &IpNet> {
-    let is_local = |net: &IpNet| matches!(net, IpNet::V6(v6) if v6.addr().is_unicast_link_local());
-    link.addresses.iter().filter(move |net| net.prefix_len() < net.max_prefix_len() && !is_local(net))
 }
 
 #[cfg(test)]
@@ -102,18 +97,7 @@ mod tests {
     }
 
     fn link(index: u32, name: &str, vrf: Option<u32>, nets: &[&str]) -> Link {
-        Link {
-            index,
-            name: name.into(),
-            mac: None,
-            up: true,
-            carrier: true,
-            loopback: false,
-            arp: true,
-            master: None,
-            vrf,
-            addresses: nets.iter().map(|net| net.parse().unwrap()).collect(),
-        }
+        Link { vrf, ..Link::carrying(index, name, nets) }
     }
 
     /// eth0, eth1, and red with eth2 in it, which has the same subnet as eth1's second one.

@@ -64,15 +64,7 @@ mod tests {
     }
 
     fn world(marks: Marks) -> World {
-        let node = Node {
-            labels: Default::default(),
-            ready: true,
-            network_unavailable: false,
-            addresses: Vec::new(),
-            boot_id: None,
-            pod_networks: Vec::new(),
-            marks,
-        };
+        let node = Node { ready: true, marks, ..Node::default() };
         let mut world = World::default();
         world.apply(Fact::Node("n1".into(), Some(Arc::new(node))));
         world

@@ -18,11 +18,8 @@ use crate::world::{Link, World};
 pub fn own_addresses(config: &Config, world: &World) -> BTreeMap<IpAddr, HostUse> {
     let mut uses = BTreeMap::new();
     let links = || world.links.values().filter(|link| !link.loopback);
-    for (link, net) in links().flat_map(|link| link.addresses.iter().map(move |net| (link, net))) {
-        // Routers and tools put addresses of Services on links as host prefixes, as kube-proxy does in IPVS mode.
-        if net.prefix_len() == net.max_prefix_len() || is_link_local(net.addr()) {
-            continue;
-        }
+    // Routers and tools put addresses of Services on links as host prefixes, as kube-proxy does in IPVS mode.
+    for (link, net) in links().flat_map(|link| link.in_subnets().map(move |net| (link, net))) {
         uses.extend(set_apart(net.trunc()));
         if !config.is_standalone() {
             uses.insert(net.addr(), HostUse::Link { interface: link.name.clone() });
@@ -50,8 +47,4 @@ fn set_apart(net: IpNet) -> Vec<(IpAddr, HostUse)> {
         IpNet::V6(v6) if v6.prefix_len() < 127 => vec![(IpAddr::V6(v6.network()), HostUse::SubnetRouters { net })],
         IpNet::V4(_) | IpNet::V6(_) => Vec::new(),
     }
-}
-
-fn is_link_local(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-use crate::address::ScopedAddress;
+use crate::address::{ScopedAddress, is_link_local_v6};
 use crate::config::{self, PeerAddress};
 use crate::names::{InterfaceName, PeerName};
 use crate::reason::Reason;
@@ -110,7 +110,7 @@ fn usable_link<'w>(interface: &InterfaceName, world: &'w World) -> Result<&'w Li
     if !link.up || !link.carrier {
         return Err(Reason::LinkDown { interface });
     }
-    if !link.addresses.iter().any(|net| is_link_local(net.addr())) {
+    if !link.addresses.iter().any(|net| is_link_local_v6(net.addr())) {
         return Err(Reason::NoLinkLocalAddress { interface });
     }
     Ok(link)
@@ -200,15 +200,11 @@ pub(super) fn further(
 
 /// `None` where the link of a link-local gateway is not known (yet).
 fn scoped(ip: IpAddr, link: u32, world: &World) -> Option<ScopedAddress> {
-    let interface = match is_link_local(ip) {
+    let interface = match is_link_local_v6(ip) {
         true => Some(world.links.get(&link)?.name.clone()),
         false => None,
     };
     Some(ScopedAddress { ip, interface })
-}
-
-fn is_link_local(ip: IpAddr) -> bool {
-    matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
 #[cfg(test)]
@@ -229,20 +225,7 @@ mod tests {
     }
 
     fn eth0(up: bool, carrier: bool, addresses: &[&str]) -> Fact {
-        let addresses = addresses.iter().map(|net| net.parse().unwrap()).collect();
-        let link = Link {
-            index: ETH0,
-            name: "eth0".into(),
-            mac: None,
-            up,
-            carrier,
-            loopback: false,
-            arp: true,
-            master: None,
-            vrf: None,
-            addresses,
-        };
-        Fact::Link(ETH0, Some(link))
+        Fact::Link(ETH0, Some(Link { up, carrier, ..Link::carrying(ETH0, "eth0", addresses) }))
     }
 
     fn good_eth0() -> Fact {
@@ -258,18 +241,7 @@ mod tests {
     }
 
     fn session(state: SessionState) -> Fact {
-        let report = SessionReport {
-            state,
-            since: SystemTime::UNIX_EPOCH,
-            last_error: None,
-            local_address: None,
-            hold_time_secs: None,
-            prefixes_sent: 0,
-            prefixes_unsendable: 0,
-            prefixes_received: 0,
-            detail: Default::default(),
-        };
-        Fact::Session("tor".into(), report)
+        Fact::Session("tor".into(), SessionReport::new(state, SystemTime::UNIX_EPOCH))
     }
 
     /// Each in the words `gateway metric`, all of them over eth0.

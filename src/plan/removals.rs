@@ -173,14 +173,6 @@ mod tests {
     }
 
     fn node() -> Node {
-        Node {
-            labels: Default::default(),
-            ready: true,
-            network_unavailable: false,
-            addresses: Vec::new(),
-            boot_id: None,
-            pod_networks: Vec::new(),
-            marks: Default::default(),
-        }
+        Node { ready: true, ..Node::default() }
     }
 }

@@ -121,9 +121,7 @@ fn networks(config: &Config, world: &World) -> Vec<ReturnNetwork> {
         let routes = world.default_routes.iter().filter(|route| route.vrf.is_none() && route.link == link.index);
         let gateways: Vec<IpAddr> = Family::BOTH.iter().filter_map(|family| best(routes.clone(), *family)).collect();
         let is_extra = routes.clone().any(|route| !is_best(route, world));
-        let is_subnet = |net: &ipnet::IpNet| net.prefix_len() < net.max_prefix_len() && !is_link_local(net.addr());
-        let subnets = link.addresses.iter().map(ipnet::IpNet::trunc).filter(is_subnet);
-        let mut subnets: Vec<ipnet::IpNet> = subnets.collect();
+        let mut subnets: Vec<ipnet::IpNet> = link.in_subnets().map(ipnet::IpNet::trunc).collect();
         subnets.sort_unstable();
         subnets.dedup();
         is_extra.then(|| ReturnNetwork {
@@ -137,10 +135,6 @@ fn networks(config: &Config, world: &World) -> Vec<ReturnNetwork> {
         config.vrfs.iter().filter_map(of_vrf).chain(world.links.values().filter_map(of_link)).collect();
     all.sort_by(|one, other| one.name.cmp(&other.name));
     all
-}
-
-fn is_link_local(ip: IpAddr) -> bool {
-    matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
 fn best<'a>(routes: impl Iterator<Item = &'a DefaultRoute>, family: Family) -> Option<IpAddr> {
@@ -163,19 +157,7 @@ mod tests {
     use crate::world::Fact;
 
     fn link(index: u32, name: &str, vrf: Option<u32>, net: &str) -> Fact {
-        let link = Link {
-            index,
-            name: name.into(),
-            mac: None,
-            up: true,
-            carrier: true,
-            loopback: false,
-            arp: true,
-            master: None,
-            vrf,
-            addresses: vec![net.parse().unwrap()],
-        };
-        Fact::Link(index, Some(link))
+        Fact::Link(index, Some(Link { vrf, ..Link::carrying(index, name, &[net]) }))
     }
 
     fn route(gateway: &str, link: u32, metric: u32) -> DefaultRoute {

@@ -43,7 +43,7 @@ mod tests {
 
     use super::*;
     use crate::roster::{Departed, Eligibility, Member, Roster};
-    use crate::selector::Labels;
+
     use crate::world::{Fact, Node};
 
     const MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 2]);
@@ -63,15 +63,7 @@ mod tests {
 
     fn node(address: &str) -> Option<Arc<Node>> {
         let addresses = vec![address.parse().unwrap()];
-        Some(Arc::new(Node {
-            labels: Labels::default(),
-            ready: true,
-            network_unavailable: false,
-            addresses,
-            boot_id: None,
-            pod_networks: Vec::new(),
-            marks: Default::default(),
-        }))
+        Some(Arc::new(Node { ready: true, addresses, ..Node::default() }))
     }
 
     #[test]

@@ -89,24 +89,8 @@ fn service() -> Service {
         uid: "u".to_owned(),
         resource_version: "1".to_owned(),
         load_balancer: true,
-        class: None,
-        labels: Labels::default(),
         families: vec![crate::address::Family::V4],
-        family_policy: FamilyPolicy::SingleStack,
-        external_traffic_policy: TrafficPolicy::Cluster,
-        ports: Vec::new(),
-        sharing: None,
-        request: Ok(Request::default()),
-        ingress: Vec::new(),
-        host_names: Vec::new(),
-        external_ips: Vec::new(),
-        source_ranges: Vec::new(),
-        without_node_ports: false,
-        node: None,
-        renumber: None,
-        egress: None,
-        egress_bounds: None,
-        condition: None,
+        ..Service::default()
     }
 }
 
@@ -125,15 +109,7 @@ fn key(name: &str) -> ObjectKey {
 
 fn node(labels: &[(&str, &str)]) -> Node {
     let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    Node {
-        labels: Labels(labels),
-        ready: true,
-        network_unavailable: false,
-        addresses: Vec::new(),
-        boot_id: None,
-        pod_networks: Vec::new(),
-        marks: Default::default(),
-    }
+    Node { labels: Labels(labels), ready: true, ..Node::default() }
 }
 
 impl Story {

@@ -24,7 +24,7 @@ use super::packet::{Keys, Pulse};
 use super::refused::RefusedSenders;
 use super::settings::{PORT, Settings};
 use super::socket::{Datagram, HOP_LIMIT, PulseSocket};
-use crate::address::{Family, MacAddress};
+use crate::address::{Family, MacAddress, is_link_local_v6};
 use crate::by_link::ByLink;
 use crate::clock;
 use crate::names::NodeName;
@@ -154,8 +154,7 @@ impl Sockets {
 
     /// IPv6 needs a link-local address to speak from, and a kernel that has it switched on.
     fn open_v6(link: &Link) -> io::Result<PulseSocket> {
-        let link_local = |address: IpAddr| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
-        match link.addresses.iter().any(|net| link_local(net.addr())) {
+        match link.addresses.iter().any(|net| is_link_local_v6(net.addr())) {
             true => PulseSocket::open(Family::V6, link.index),
             false => Err(io::Error::from(io::ErrorKind::AddrNotAvailable)),
         }

@@ -309,12 +309,10 @@ mod tests {
     use crate::clock;
     use crate::config::{NoSecrets, SourceFile, parse};
     use crate::plan::Planner;
-    use crate::selector::Labels;
+
     use crate::views::Counters;
     use crate::views::status::status;
-    use crate::world::{
-        DefaultRoute, EndpointSlice, Fact, FamilyPolicy, Request, Service, SessionDetail, SessionReport, TrafficPolicy,
-    };
+    use crate::world::{DefaultRoute, EndpointSlice, Fact, Service, SessionDetail, SessionReport};
 
     const CONFIG: &str = r#"
 [manifests]
@@ -355,24 +353,8 @@ asn = 64512
             uid: String::new(),
             resource_version: String::new(),
             load_balancer: true,
-            class: None,
-            labels: Labels::default(),
             families: vec![Family::V4],
-            family_policy: FamilyPolicy::SingleStack,
-            external_traffic_policy: TrafficPolicy::Cluster,
-            ports: Vec::new(),
-            sharing: None,
-            request: Ok(Request::default()),
-            ingress: Vec::new(),
-            host_names: Vec::new(),
-            external_ips: Vec::new(),
-            source_ranges: Vec::new(),
-            without_node_ports: false,
-            node: None,
-            renumber: None,
-            egress: None,
-            egress_bounds: None,
-            condition: None,
+            ..Service::default()
         };
         let slice = EndpointSlice {
             service: key.clone(),

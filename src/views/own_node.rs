@@ -51,15 +51,7 @@ mod tests {
             let label = (Node::EXCLUDE_LABEL.to_owned(), String::new());
             let labels = Labels(excluded.then_some(label).into_iter().collect());
             let addresses = Vec::new();
-            let node = Node {
-                labels,
-                ready: true,
-                network_unavailable: false,
-                addresses,
-                boot_id: None,
-                pod_networks: Vec::new(),
-                marks: Default::default(),
-            };
+            let node = Node { labels, ready: true, addresses, ..Node::default() };
             planner.apply(Fact::Node((*name).into(), Some(Arc::new(node))));
         }
         let names = nodes.iter().map(|(name, _)| (*name).into()).collect();

@@ -242,3 +242,20 @@ pub struct SessionReport {
     #[serde(default)]
     pub detail: Box<SessionDetail>,
 }
+
+impl SessionReport {
+    /// One of a session of which nothing else is known.
+    pub fn new(state: SessionState, since: SystemTime) -> SessionReport {
+        SessionReport {
+            state,
+            since,
+            last_error: None,
+            local_address: None,
+            hold_time_secs: None,
+            prefixes_sent: 0,
+            prefixes_unsendable: 0,
+            prefixes_received: 0,
+            detail: Box::default(),
+        }
+    }
+}

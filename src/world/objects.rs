@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{Condition, NodeCounts};
-use crate::address::{Family, MacAddress};
+use crate::address::{Family, MacAddress, is_link_local_v6};
 use crate::claim::ConflictKind;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PoolName};
 use crate::selector::{Labels, Selector};
@@ -65,6 +65,35 @@ pub struct Service {
     /// What crier says of it in its status.
     #[serde(default)]
     pub condition: Option<Arc<Condition>>,
+}
+
+/// One that asks for nothing: no LoadBalancer, of no family, with the policies that the API server gives.
+impl Default for Service {
+    fn default() -> Service {
+        Service {
+            uid: String::new(),
+            resource_version: String::new(),
+            load_balancer: false,
+            class: None,
+            labels: Labels::default(),
+            families: Vec::new(),
+            family_policy: FamilyPolicy::SingleStack,
+            external_traffic_policy: TrafficPolicy::Cluster,
+            ports: Vec::new(),
+            sharing: None,
+            request: Ok(Request::default()),
+            ingress: Vec::new(),
+            host_names: Vec::new(),
+            egress: None,
+            egress_bounds: None,
+            external_ips: Vec::new(),
+            source_ranges: Vec::new(),
+            without_node_ports: false,
+            node: None,
+            renumber: None,
+            condition: None,
+        }
+    }
 }
 
 impl Service {
@@ -263,7 +292,7 @@ impl From<EndpointAddresses> for Vec<IpAddr> {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
     pub labels: Labels,
     /// Condition Ready is True, or absent.
@@ -340,6 +369,33 @@ pub struct Link {
     /// The host's own, IPv4 first. Within a family those with a subnet before host prefixes, and of those the ones that stay
     /// before leased, temporary and deprecated ones.
     pub addresses: Vec<IpNet>,
+}
+
+impl Link {
+    /// Its addresses in subnets: without link-local ones, and without those of Services, which a host may have bound there.
+    pub fn in_subnets(&self) -> impl Iterator<Item = &IpNet> + Clone {
+        let is_in_subnet = |net: &&IpNet| net.prefix_len() < net.max_prefix_len() && !is_link_local_v6(net.addr());
+        self.addresses.iter().filter(is_in_subnet)
+    }
+}
+
+#[cfg(test)]
+impl Link {
+    /// One over which frames pass, of no bond, bridge or VRF, and without an Ethernet address.
+    pub fn carrying(index: u32, name: &str, nets: &[&str]) -> Link {
+        Link {
+            index,
+            name: name.into(),
+            mac: None,
+            up: true,
+            carrier: true,
+            loopback: false,
+            arp: true,
+            master: None,
+            vrf: None,
+            addresses: nets.iter().map(|net| net.parse().expect("an address with its prefix")).collect(),
+        }
+    }
 }
 
 /// One next hop of a default route of this host, in the main table or in that of a VRF. Routes to a link without a next hop are left out.

@@ -16,24 +16,8 @@ fn service(load_balancer: bool, ingress: &[&str]) -> Service {
         uid: "u".to_owned(),
         resource_version: "1".to_owned(),
         load_balancer,
-        class: None,
-        labels: Default::default(),
-        families: Vec::new(),
-        family_policy: FamilyPolicy::SingleStack,
-        external_traffic_policy: TrafficPolicy::Cluster,
-        ports: Vec::new(),
-        sharing: None,
-        request: Ok(Request::default()),
         ingress: ingress.iter().map(|ip| ip.parse().unwrap()).collect(),
-        host_names: Vec::new(),
-        external_ips: Vec::new(),
-        source_ranges: Vec::new(),
-        without_node_ports: false,
-        node: None,
-        renumber: None,
-        egress: None,
-        egress_bounds: None,
-        condition: None,
+        ..Service::default()
     }
 }
 

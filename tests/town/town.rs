@@ -15,7 +15,7 @@ use crier::clock;
 use crier::names::{NodeName, ObjectKey};
 use crier::path_state::{DataPath, PathFault, PathSource, PathState};
 use crier::selector::Labels;
-use crier::world::{ApiServer, EndpointSlice, Fact, FamilyPolicy, Listing, Node, Request, Service, TrafficPolicy};
+use crier::world::{ApiServer, EndpointSlice, Fact, Listing, Node, Service, TrafficPolicy};
 use fastrand::Rng;
 use sha2::{Digest, Sha256};
 
@@ -754,15 +754,7 @@ impl Town {
         let names: BTreeSet<NodeName> = hosts.clone().map(|number| self.hosts[number].name.clone()).collect();
         for number in hosts {
             let host = &self.hosts[number];
-            let node = Node {
-                labels: self.labels(number),
-                ready: true,
-                network_unavailable: false,
-                addresses: vec![host.ip],
-                boot_id: None,
-                pod_networks: Vec::new(),
-                marks: Default::default(),
-            };
+            let node = Node { labels: self.labels(number), ready: true, addresses: vec![host.ip], ..Node::default() };
             facts.push(Fact::Node(host.name.clone(), Some(Arc::new(node))));
         }
         facts.extend(
@@ -821,23 +813,9 @@ pub fn service(address: IpAddr, local: bool) -> Service {
         uid: String::new(),
         resource_version: String::new(),
         load_balancer: true,
-        class: None,
-        labels: Labels::default(),
         families: vec![Family::V4],
-        family_policy: FamilyPolicy::SingleStack,
         external_traffic_policy: if local { TrafficPolicy::Local } else { TrafficPolicy::Cluster },
-        ports: Vec::new(),
-        sharing: None,
-        request: Ok(Request::default()),
         ingress: vec![address],
-        host_names: Vec::new(),
-        external_ips: Vec::new(),
-        source_ranges: Vec::new(),
-        without_node_ports: false,
-        node: None,
-        renumber: None,
-        egress: None,
-        egress_bounds: None,
-        condition: None,
+        ..Service::default()
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::bgp::router_id;
 use super::tcp_ao::{AoKey, LONGEST_PASSWORD};
 use super::{Check, Section, section};
-use crate::address::{Family, ScopedAddress};
+use crate::address::{Family, ScopedAddress, is_link_local_v6};
 use crate::config::complaint::{Place, Problem};
 use crate::config::key::{
     HOUR, asn, duration, flag, flag_or_auto, name, number, peer_asn, port, secret, selector, text, vrf,
@@ -472,8 +472,7 @@ fn peer_address(text: &str) -> Result<PeerAddress, Problem> {
             ),
         };
     };
-    let link_local = matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
-    let interface = match (link_local, zone) {
+    let interface = match (is_link_local_v6(ip), zone) {
         (true, Some(zone)) => Some(syntax::interface(zone)?),
         (true, None) => {
             let hint = format!("add the interface of the peer: \"{ip}%eth0\"");
@@ -493,9 +492,8 @@ fn peer_address(text: &str) -> Result<PeerAddress, Problem> {
 /// An address that packets can be sent to.
 fn next_hop<A: FromStr + Copy + Into<IpAddr>>(text: &str, family: &str) -> Result<A, Problem> {
     let unusable = |ip: IpAddr| {
-        let link_local = matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
         let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
-        ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() || link_local || broadcast
+        ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() || is_link_local_v6(ip) || broadcast
     };
     match text.parse::<A>() {
         Ok(next_hop) if !unusable(next_hop.into()) => Ok(next_hop),

@@ -1,10 +1,11 @@
 //! `[[vrf]]`: VRF devices with what belongs to them. Floor 1. `kernel::vrfs` makes them, or says what they lack.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::{Check, Section, Written as Value, section};
+use crate::address::is_link_local_v6;
 use crate::config::complaint::{Place, Problem};
 use crate::config::key::{flag, interface, number, set, text};
 use crate::config::reader::Reader;
@@ -192,8 +193,7 @@ fn address(text: &str) -> Result<IpNet, Problem> {
     let is_host = net.prefix_len() >= net.max_prefix_len() - 1;
     let is_network = !is_host && net.addr() == net.network();
     let is_broadcast = !is_host && net.addr().is_ipv4() && net.addr() == net.broadcast();
-    let is_link_local = matches!(net.addr(), IpAddr::V6(v6) if Ipv6Addr::is_unicast_link_local(&v6));
-    if is_unusable(net.addr()) || is_network || is_broadcast || is_link_local {
+    if is_unusable(net.addr()) || is_network || is_broadcast || is_link_local_v6(net.addr()) {
         return Err(problem(format!("{} is no address that crier can give an interface", written(text))));
     }
     Ok(net)

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
-use crate::address::Family;
+use crate::address::{Family, is_link_local_v6};
 use crate::config::Vrf;
 use crate::names::InterfaceName;
 use crate::world::HostProblem;
@@ -330,7 +330,7 @@ impl Lacking<'_> {
 
     /// The interface that a next hop is on: by its subnet. A link-local one is on the first.
     fn link_to<'a>(&self, via: IpAddr, ports: &[&'a InterfaceName]) -> Option<&'a InterfaceName> {
-        if matches!(via, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
+        if is_link_local_v6(via) {
             return ports.first().copied();
         }
         let first = self.vrf.interfaces.first();
@@ -391,7 +391,7 @@ fn spare(wanted: &Wanted<'_>, managed: &[&Vrf], found: &Found, made: &Made) -> V
 
 /// The IPv6 addresses that a link loses when it changes its VRF.
 fn again(link: &FoundLink) -> Vec<IpNet> {
-    let is_lost = |net: &&IpNet| matches!(net.addr(), IpAddr::V6(v6) if !v6.is_unicast_link_local());
+    let is_lost = |net: &&IpNet| net.addr().is_ipv6() && !is_link_local_v6(net.addr());
     link.addresses.iter().filter(is_lost).copied().collect()
 }
 

@@ -30,14 +30,6 @@ pub(super) fn known_nodes<'a>(
         return nodes;
     }
     let labels = Labels([("kubernetes.io/hostname", me.as_str())].into());
-    let this = Node {
-        labels,
-        ready: true,
-        network_unavailable: false,
-        addresses: Vec::new(),
-        boot_id: None,
-        pod_networks: Vec::new(),
-        marks: Default::default(),
-    };
+    let this = Node { labels, ready: true, ..Node::default() };
     Cow::Owned(OrdMap::unit(me.clone(), Arc::new(this)))
 }

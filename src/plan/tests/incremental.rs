@@ -33,18 +33,8 @@ fn address(number: usize) -> IpAddr {
 }
 
 fn link(index: u32, name: &str, net: &str, up: bool) -> Link {
-    Link {
-        index,
-        name: name.into(),
-        mac: Some("02:00:00:00:00:01".parse().unwrap()),
-        up,
-        carrier: up,
-        loopback: false,
-        arp: true,
-        master: None,
-        vrf: None,
-        addresses: vec![net.parse().unwrap()],
-    }
+    let mac = Some("02:00:00:00:00:01".parse().unwrap());
+    Link { mac, up, carrier: up, ..Link::carrying(index, name, &[net]) }
 }
 
 /// Something that happens to a cluster: nodes, links, rosters, Services and endpoints come, change and go.

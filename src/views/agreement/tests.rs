@@ -32,15 +32,7 @@ fn planner(config: &str) -> Planner {
     planner.apply(Fact::Pulses(Pulses::On { authenticated: true }));
     for name in ["node-1", "node-2"] {
         let (labels, addresses) = (Labels::default(), Vec::new());
-        let node = Node {
-            labels,
-            ready: true,
-            network_unavailable: false,
-            addresses,
-            boot_id: None,
-            pod_networks: Vec::new(),
-            marks: Default::default(),
-        };
+        let node = Node { labels, ready: true, addresses, ..Node::default() };
         planner.apply(Fact::Node(name.into(), Some(Arc::new(node))));
     }
     planner.apply(Fact::Link(2, Some(link())));
@@ -53,18 +45,7 @@ fn planner(config: &str) -> Planner {
 }
 
 fn link() -> Link {
-    Link {
-        index: 2,
-        name: "eth0".into(),
-        mac: Some(MacAddress([2, 0, 0, 0, 0, 1])),
-        up: true,
-        carrier: true,
-        loopback: false,
-        arp: true,
-        master: None,
-        vrf: None,
-        addresses: vec!["192.0.2.100/24".parse().unwrap()],
-    }
+    Link { mac: Some(MacAddress([2, 0, 0, 0, 0, 1])), ..Link::carrying(2, "eth0", &["192.0.2.100/24"]) }
 }
 
 /// What this node says of itself on the link.

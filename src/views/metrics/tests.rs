@@ -20,13 +20,12 @@ use crate::names::ObjectKey;
 use crate::plan::Planner;
 use crate::pulse::outcome::Outcome;
 use crate::roster::Roster;
-use crate::selector::Labels;
 use crate::views::Counters;
 use crate::views::counters::Direction as MoveDirection;
 use crate::views::drain::Flows;
 use crate::world::{
-    BfdReport, Conflict, Direction, Egress, EndpointSlice, Fact, FamilyPolicy, Link, MessageCounts, NotificationCount,
-    Request, Service, SessionDetail, SessionReport, SessionState, TrafficPolicy,
+    BfdReport, Conflict, Direction, Egress, EndpointSlice, Fact, Link, MessageCounts, NotificationCount, Request,
+    Service, SessionDetail, SessionReport, SessionState,
 };
 use crate::{clock, world};
 
@@ -107,27 +106,11 @@ fn session() -> SessionReport {
 fn with_egress() -> [Fact; 2] {
     let key = || ObjectKey::new("shop", "web");
     let service = Service {
-        uid: String::new(),
-        resource_version: String::new(),
         load_balancer: true,
-        class: None,
-        labels: Labels::default(),
         families: vec![Family::V4],
-        family_policy: FamilyPolicy::SingleStack,
-        external_traffic_policy: TrafficPolicy::Cluster,
-        ports: Vec::new(),
-        sharing: None,
         request: Ok(Request { pools: vec!["none".into()], ..Request::default() }),
-        ingress: Vec::new(),
-        host_names: Vec::new(),
         egress: Some(Egress::ServiceAddress),
-        egress_bounds: None,
-        external_ips: Vec::new(),
-        source_ranges: Vec::new(),
-        without_node_ports: false,
-        node: None,
-        renumber: None,
-        condition: None,
+        ..Service::default()
     };
     let slice = EndpointSlice {
         service: key(),
@@ -161,18 +144,7 @@ fn a_pod_is_held_back_before_its_service_has_an_address() {
 /// A planner that has turned, with a session, a link, a roster, a conflict and a Service with egress.
 fn busy() -> Planner {
     let mut planner = planner();
-    let link = Link {
-        index: 2,
-        name: "eth0".into(),
-        mac: None,
-        up: true,
-        carrier: true,
-        loopback: false,
-        arp: true,
-        master: None,
-        vrf: None,
-        addresses: Vec::new(),
-    };
+    let link = Link::carrying(2, "eth0", &[]);
     let conflict =
         Conflict { mac: "02:00:00:00:00:99".parse().unwrap(), kind: ConflictKind::Contested, since: clock::wall() };
     for fact in [
