@@ -68,7 +68,8 @@ impl Machine {
         let links = slice.networks.iter().flat_map(|it| it.links.keys().map(|link| (*link, it.slot)));
         let networks = Networks { links: links.collect(), served: slice.served.clone() };
         let via = hops.map(|hop| hop.via).collect();
-        self.content = Content { pods, bounded, lists, cluster: (*slice.cluster).clone(), via, networks };
+        let (cluster, elsewhere) = ((*slice.cluster).clone(), (*slice.elsewhere).clone());
+        self.content = Content { pods, bounded, lists, cluster, elsewhere, via, networks };
     }
 
     /// The lists of destinations of the pods. A pod that nobody asks for any more is held to where it was held before. A list keeps

@@ -8,7 +8,8 @@
 //!     to the cluster: as it is; else the source that the map gives: the Service's address here, the pod's own on its way to the owner
 //! chain guard      filter, postrouting, behind all translations
 //!     to the cluster: pass; by the link and with the source of a network: pass; from the pod, by the next hop of an owner: pass;
-//!     else drop what has a pod's address, and what a pod opened and has no Service's address of this node
+//!     else drop what has a pod's address, and what a pod opened and has no Service's address of this node; where this node
+//!     translates, also what a pod of another node opened: that node steers a pod here before this one may know it
 //! ```
 //!
 //! Each of them passes first what goes to a destination that egress of the pod is not for: `exempt`. What leaves by networks is in
@@ -55,6 +56,8 @@ pub struct Content {
     pub lists: BTreeMap<u32, Arc<Destinations>>,
     /// Destinations inside of the cluster.
     pub cluster: BTreeSet<IpNet>,
+    /// The networks of the pods of other nodes.
+    pub elsewhere: BTreeSet<IpNet>,
     /// The next hops that lead to owners.
     pub via: BTreeSet<IpAddr>,
     /// By which networks replies leave.
@@ -69,6 +72,13 @@ impl Content {
             Mapping::Held | Mapping::Steered { .. } | Mapping::Networked(_) => None,
         };
         self.pods.values().filter_map(address).collect()
+    }
+
+    /// The networks whose pods leave by this node with a Service's address or not at all, also pods that are not known here yet:
+    /// other nodes send it what is to be translated, and nothing else. Empty where it translates for nobody.
+    fn foreign(&self) -> BTreeSet<IpNet> {
+        let translates = self.pods.values().any(|mapping| matches!(mapping, Mapping::Translated { .. }));
+        if translates { self.elsewhere.clone() } else { BTreeSet::new() }
     }
 
     /// The pod's egress is not for the destination: packets leave as without egress.
@@ -200,6 +210,9 @@ enum Set {
     Via6,
     Address4,
     Address6,
+    /// The networks of pods of other nodes.
+    Foreign4,
+    Foreign6,
     Guard4,
     Guard6,
     Source4,
@@ -217,13 +230,15 @@ enum Set {
 }
 
 impl Set {
-    const ALL: [Set; 18] = [
+    const ALL: [Set; 20] = [
         Set::Cluster4,
         Set::Cluster6,
         Set::Via4,
         Set::Via6,
         Set::Address4,
         Set::Address6,
+        Set::Foreign4,
+        Set::Foreign6,
         Set::Guard4,
         Set::Guard6,
         Set::Source4,
@@ -246,6 +261,8 @@ impl Set {
             Set::Via6 => "via6",
             Set::Address4 => "address4",
             Set::Address6 => "address6",
+            Set::Foreign4 => "foreign4",
+            Set::Foreign6 => "foreign6",
             Set::Guard4 => "guard4",
             Set::Guard6 => "guard6",
             Set::Source4 => "source4",
@@ -266,6 +283,7 @@ impl Set {
             Set::Cluster4
             | Set::Via4
             | Set::Address4
+            | Set::Foreign4
             | Set::Guard4
             | Set::Source4
             | Set::Steer4
@@ -275,6 +293,7 @@ impl Set {
             Set::Cluster6
             | Set::Via6
             | Set::Address6
+            | Set::Foreign6
             | Set::Guard6
             | Set::Source6
             | Set::Steer6
@@ -332,7 +351,7 @@ fn new_set(batch: &mut Batch, form: &Form, set: Set) {
     let family = set.family();
     let address = (family.data_type(), family.length());
     let (flags, key, data) = match set {
-        Set::Cluster4 | Set::Cluster6 => (INTERVAL, address, None),
+        Set::Cluster4 | Set::Cluster6 | Set::Foreign4 | Set::Foreign6 => (INTERVAL, address, None),
         Set::Source4 | Set::Source6 => (MAP, address, Some(address)),
         Set::Steer4 | Set::Steer6 | Set::Bounded4 | Set::Bounded6 => (MAP, address, Some((VERDICT_TYPE, 16))),
         Set::Exits4 | Set::Exits6 => (0, exits::key(family), None),
@@ -429,10 +448,10 @@ fn translate(family: Ip) -> Attributes {
 }
 
 /// The guard's rules. Its set is looked up last in each, so that an element counts what is dropped and nothing else.
-fn guard(family: Ip) -> [Attributes; 4] {
-    let [cluster, via, addresses, guard, source] = match family {
-        Ip::V4 => [Set::Cluster4, Set::Via4, Set::Address4, Set::Guard4, Set::Source4],
-        Ip::V6 => [Set::Cluster6, Set::Via6, Set::Address6, Set::Guard6, Set::Source6],
+fn guard(family: Ip) -> [Attributes; 5] {
+    let [cluster, via, addresses, foreign, guard, source] = match family {
+        Ip::V4 => [Set::Cluster4, Set::Via4, Set::Address4, Set::Foreign4, Set::Guard4, Set::Source4],
+        Ip::V6 => [Set::Cluster6, Set::Via6, Set::Address6, Set::Foreign6, Set::Guard6, Set::Source6],
     };
     // ip daddr @cluster return
     let mut to_cluster = Attributes::default();
@@ -457,16 +476,19 @@ fn guard(family: Ip) -> [Attributes; 4] {
     field(&mut of_pod, family.source_offset(), family);
     lookup(&mut of_pod, guard, Found::Yes);
     verdict(&mut of_pod, DROP);
-    // ct direction original ip saddr != @address ct original ip saddr @guard drop
-    let mut opened_by_pod = Attributes::default();
-    of_family(&mut opened_by_pod, family);
-    is_original(&mut opened_by_pod);
-    field(&mut opened_by_pod, family.source_offset(), family);
-    lookup(&mut opened_by_pod, addresses, Found::Not);
-    opener(&mut opened_by_pod, family);
-    lookup(&mut opened_by_pod, guard, Found::Yes);
-    verdict(&mut opened_by_pod, DROP);
-    [to_cluster, to_owner, of_pod, opened_by_pod]
+    // ct direction original ip saddr != @address ct original ip saddr @guard drop, and the same with @foreign
+    let opened_by = |openers| {
+        let mut rule = Attributes::default();
+        of_family(&mut rule, family);
+        is_original(&mut rule);
+        field(&mut rule, family.source_offset(), family);
+        lookup(&mut rule, addresses, Found::Not);
+        opener(&mut rule, family);
+        lookup(&mut rule, openers, Found::Yes);
+        verdict(&mut rule, DROP);
+        rule
+    };
+    [to_cluster, to_owner, of_pod, opened_by(guard), opened_by(foreign)]
 }
 
 /// `meta mark set meta mark & ~mask | mark`
@@ -631,10 +653,16 @@ fn fill(batch: &mut Batch, form: &Form, before: &Content, after: &Content) {
     }
     exempt::remove(batch, form, &before.lists, &after.lists);
     returns::fill(batch, form, &before.networks, &after.networks);
-    if before.cluster != after.cluster {
-        let [v4, v6] = intervals(&after.cluster);
-        renew(batch, form, Set::Cluster4.name(), !before.cluster.is_empty(), &v4);
-        renew(batch, form, Set::Cluster6.name(), !before.cluster.is_empty(), &v6);
+    let (foreign_before, foreign) = (before.foreign(), after.foreign());
+    for (was, is, v4, v6) in [
+        (&before.cluster, &after.cluster, Set::Cluster4, Set::Cluster6),
+        (&foreign_before, &foreign, Set::Foreign4, Set::Foreign6),
+    ] {
+        if was != is {
+            let [of_v4, of_v6] = intervals(is);
+            renew(batch, form, v4.name(), !was.is_empty(), &of_v4);
+            renew(batch, form, v6.name(), !was.is_empty(), &of_v6);
+        }
     }
     let (addresses_before, addresses) = (before.addresses(), after.addresses());
     for (was, is, v4, v6) in
@@ -861,5 +889,23 @@ mod tests {
         assert!(octets.windows(key.len()).any(|window| window == key), "pod, source and link");
         assert!(octets.windows(9).any(|window| window == b"network1\0"), "it is led there by the mark of the network");
         assert!(content.addresses().is_empty(), "another pod with this source is held");
+    }
+
+    #[test]
+    fn pods_of_other_nodes_are_guarded_where_this_node_translates_and_nowhere_else() {
+        let elsewhere: BTreeSet<IpNet> = ["10.244.2.0/24".parse().unwrap(), "fd44:2::/64".parse().unwrap()].into();
+        let with = |mapping| Content { elsewhere: elsewhere.clone(), ..content(&[("10.244.2.7", mapping)]) };
+        let translated = with(Mapping::Translated { address: "192.0.2.1".parse().unwrap() });
+        assert_eq!(translated.foreign(), elsewhere);
+        // The nodes here send each other's pods on: whoever is no owner routes what a node behind it has.
+        for mapping in [Mapping::Held, Mapping::Steered { slot: 1 }] {
+            assert!(with(mapping).foreign().is_empty());
+        }
+        assert_eq!(mentions(&change(&form(), &with(Mapping::Held), &translated), "foreign4"), 1);
+        assert_eq!(
+            mentions(&change(&form(), &translated, &with(Mapping::Held)), "foreign4"),
+            1,
+            "the networks go again"
+        );
     }
 }

@@ -108,6 +108,8 @@ pub struct EgressSlice {
     pub hops: Arc<BTreeMap<u8, [Option<Hop>; 2]>>,
     /// Destinations inside of the cluster: packets to them are left alone.
     pub cluster: Arc<BTreeSet<IpNet>>,
+    /// The networks of the pods of other nodes.
+    pub elsewhere: Arc<BTreeSet<IpNet>>,
     /// The networks beside that of the default route: what comes in by one to a Service is answered by it.
     pub networks: Arc<Vec<ReturnNetwork>>,
     /// The addresses of Services; empty without such a network.

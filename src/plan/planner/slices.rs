@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::Planner;
 use crate::address::{ScopedAddress, host_prefix};
 use crate::config;
-use crate::names::{ObjectKey, PeerName};
+use crate::names::{NodeName, ObjectKey, PeerName};
 use crate::plan::bfd::watched;
 use crate::plan::context::{PulseContext, bgp, l2};
 use crate::plan::decision::Decision;
@@ -19,7 +19,7 @@ use crate::plan::slice::{PeerSlice, PulseSlice, ServiceStatus, StatusWrite, VrfS
 use crate::plan::verdict::Wish;
 use crate::plan::{manners, reach, stations};
 use crate::reason::Reason;
-use crate::world::{ApiServer, Condition, Service};
+use crate::world::{ApiServer, Condition, Service, World};
 
 impl Planner {
     /// The parts of the slices that follow from nodes and links alone.
@@ -220,6 +220,11 @@ impl Planner {
                 self.moved.egress = true;
                 egress.cluster = Arc::new(cluster);
             }
+            let elsewhere = elsewhere(&self.world, &self.me);
+            if *egress.elsewhere != elsewhere {
+                self.moved.egress = true;
+                egress.elsewhere = Arc::new(elsewhere);
+            }
             self.renew_vrfs(complete);
         }
     }
@@ -259,6 +264,15 @@ impl Planner {
         pulse.owner = pulse.holdings.values().any(|holding| holding.stage.answers());
         self.moved.pulse = true;
     }
+}
+
+/// The networks of the pods of other nodes. One of two nodes tells nothing of where a pod is.
+fn elsewhere(world: &World, me: &NodeName) -> BTreeSet<IpNet> {
+    let own = world.nodes.get(me).into_iter().flat_map(|node| &node.pod_networks);
+    let own: Vec<IpNet> = own.map(IpNet::trunc).collect();
+    let others = world.nodes.iter().filter(|(name, _)| *name != me);
+    let others = others.flat_map(|(_, node)| node.pod_networks.iter().map(IpNet::trunc));
+    others.filter(|network| !own.iter().any(|own| own.contains(network) || network.contains(own))).collect()
 }
 
 /// The write that makes the status say what it should; none where it does.

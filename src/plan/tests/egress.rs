@@ -122,6 +122,23 @@ fn a_drained_node_sends_packets_to_the_next_owner_where_that_one_knows_and_holds
 }
 
 #[test]
+fn pods_of_other_nodes_are_known_by_their_networks_and_a_network_of_two_nodes_tells_nothing() {
+    let mut story = sending_on("a");
+    let mut with = |name: &str, networks: &[&str]| {
+        let pod_networks = networks.iter().map(|it| it.parse().unwrap()).collect();
+        let addresses = story.planner.world().nodes[&NodeName::from(name)].addresses.clone();
+        story.tell(Fact::Node(name.into(), Some(Arc::new(Node { addresses, pod_networks, ..node(&[]) }))));
+        let turn = story.turn();
+        let elsewhere = story.planner.plan().egress.elsewhere.iter().map(ToString::to_string).collect::<Vec<_>>();
+        (turn.moved.egress, elsewhere)
+    };
+    assert_eq!(with("a", &["10.244.1.0/24"]), (true, vec![]), "the cluster's networks are told");
+    assert_eq!(with("b", &["10.244.2.0/24", "fd44:2::/64"]).1, ["10.244.2.0/24", "fd44:2::/64"]);
+    assert_eq!(with("c", &["10.244.1.0/24", "10.244.3.1/24"]).1, ["10.244.2.0/24", "10.244.3.0/24", "fd44:2::/64"]);
+    assert_eq!(with("b", &["10.244.0.0/16"]).1, ["10.244.3.0/24"]);
+}
+
+#[test]
 fn another_configuration_renews_the_networks_of_the_cluster_and_moves_no_pod() {
     let (first, _) = first_and_second();
     let mut story = sending_on(first.as_str());

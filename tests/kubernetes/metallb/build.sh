@@ -9,6 +9,8 @@ cd "$(dirname "$0")"
 [ ! -d "$folder/crds" ] || exit 0
 
 echo "building MetalLB's controller and speaker: some minutes, once"
+# Only what is downloaded has a folder.
+go mod download go.universe.tf/metallb
 module=$(go list -m -f '{{.Dir}}' go.universe.tf/metallb)
 partial=$folder/.partial.$$
 mkdir -p "$partial/crds"

@@ -13,6 +13,7 @@ use std::time::Duration;
 use rack::capture::Capture;
 use rack::crier::Crier;
 use rack::egress::{ADDRESS, ADDRESSES, PORT, Pinging, Scene, leaks, pings, socket};
+use rack::manifests::Manifests;
 use rack::packet::Mac;
 use rack::{Namespace, Need, Pod, Rack, eventually, millis, now, rest, secs};
 
@@ -277,4 +278,75 @@ fn whatever_comes_goes_dies_and_is_flushed_no_packet_of_a_pod_has_another_source
     let whole = format!("CRIER_LEAK_SEED={seed}\n{}", story.join("\n"));
     assert_eq!(leaks(&captures), BTreeSet::new(), "{whole}");
     assert!(pings(&captures[0].0).is_subset(&[ADDRESS.to_string()].into()), "the sources of all pings\n{whole}");
+}
+
+/// A folder of manifests of one node alone, which shows what all were told when [`View::catch_up`] was called last.
+struct View(Manifests);
+
+impl View {
+    fn catch_up(&self, all: &Manifests) {
+        for file in std::fs::read_dir(all.path()).expect("the rack's folder is ours") {
+            let path = file.expect("it can be listed").path();
+            let name = path.file_name().and_then(|name| name.to_str()).expect("the names are ours");
+            self.0.write(name, &std::fs::read_to_string(&path).expect("manifests are text"));
+        }
+    }
+}
+
+#[test]
+fn a_pod_that_the_owner_does_not_know_yet_is_held_at_the_owner() {
+    let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Nft, Need::Crier]) else { return };
+    let mut scene = Scene::new(&rack);
+    let views = [0, 1].map(|node| View(Manifests::in_folder(rack.folder().join(format!("view-{node}")))));
+    let all = scene.lan.manifests.clone();
+    scene.serve("service-ip");
+    views.iter().for_each(|view| view.catch_up(&all));
+    let agents = [0, 1].map(|node| {
+        let shared = all.section();
+        assert!(scene.configuration.contains(&shared));
+        scene.lan.agent_with(node, &scene.configuration.replace(&shared, &views[node].0.section()))
+    });
+    let mut owner = 0;
+    eventually("each pod has its way", secs(30), || {
+        let ways = [0, 1].map(|node| rack::egress::rows(&agents[node]));
+        let is = |rows: &[String], path: &str| rows.len() == 2 && rows.iter().all(|row| row.contains(path));
+        owner = usize::from(is(&ways[1], "local"));
+        if is(&ways[owner], "local") && is(&ways[1 - owner], "routed") { Ok(()) } else { Err(format!("{ways:?}")) }
+    });
+
+    // The pod's own node hears of it first.
+    let behind = scene.lan.site.node(1 - owner).pod("web-late", &[80]);
+    let addresses: [IpAddr; 2] = [behind.address.into(), behind.address6.into()];
+    scene.pods.push(behind);
+    scene.serve("service-ip");
+    views[1 - owner].catch_up(&all);
+    eventually("its node leads its packets to the owner", secs(20), || {
+        let listed = scene.lan.site.node(1 - owner).sh("nft list table inet crier");
+        let is_led = |address: &IpAddr| listed.contains(&format!("{address} : goto slot"));
+        if addresses.iter().all(is_led) { Ok(()) } else { Err(listed) }
+    });
+    let site = &scene.lan.site;
+    let outside: Vec<(Capture, Mac)> =
+        [&site.client, &site.router].map(|host| (host.port.capture(), host.port.mac())).into();
+    let (at_owner, mac) = (site.node(owner).port.capture(), site.node(owner).port.mac());
+    let of_pod = |frame: &[u8]| {
+        let v4 = frame.get(26..30).map(|it| IpAddr::from(<[u8; 4]>::try_from(it).expect("four octets")));
+        let v6 = frame.get(22..38).map(|it| IpAddr::from(<[u8; 16]>::try_from(it).expect("sixteen octets")));
+        frame.get(..6) == Some(&mac.0[..]) && (v4 == Some(addresses[0]) || v6 == Some(addresses[1]))
+    };
+    let sending = Sending::start(&scene.pods[2], &scene);
+    eventually("packets of the pod are at the owner", secs(20), || {
+        let came = at_owner.frames().iter().filter(|frame| of_pod(&frame.bytes)).count();
+        if came > 200 { Ok(()) } else { Err(format!("{came} packets")) }
+    });
+    assert_eq!(leaks(&outside), BTreeSet::new(), "the owner does not know the pod");
+
+    views[owner].catch_up(&all);
+    let socket = socket(&site.client, site.client.address.into(), PORT);
+    eventually("with the owner's knowledge packets leave by it", secs(20), || {
+        let sources = rack::egress::heard(&socket);
+        if sources.contains(&ADDRESS.to_string()) { Ok(()) } else { Err(format!("{sources:?}")) }
+    });
+    sending.end();
+    assert_eq!(leaks(&outside), BTreeSet::new(), "nor later");
 }
