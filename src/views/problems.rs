@@ -52,7 +52,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     let named = |reason: &Reason| matches!(reason, Reason::AddressOccupied { mac, .. } if stations.contains_key(mac));
     problems.extend(services.iter().flat_map(|service| of_service(service, named)));
     let wanted = |peer: &&PeerReport| !is_left_out(snapshot, &peer.name);
-    problems.extend(peers.iter().filter(wanted).filter_map(of_peer));
+    problems.extend(peers.iter().filter(wanted).filter_map(|peer| of_peer(peer, peers)));
     problems.extend(bfd::problems(snapshot));
     problems.extend(disputes(snapshot));
     let of_host = [&world.host_problems, &world.listen_problems, &world.egress_problems, &world.vrf_problems];
@@ -115,18 +115,26 @@ fn is_left_out(snapshot: &Snapshot, peer: &PeerName) -> bool {
     matches!(address, Some(Err(Reason::PeerShutDown | Reason::PeerShutByOperator | Reason::NoOtherGateway)))
 }
 
-fn of_peer(peer: &PeerReport) -> Option<String> {
+fn of_peer(peer: &PeerReport, peers: &[PeerReport]) -> Option<String> {
     if peer.state != SessionState::Established {
         let why = peer.last_error.as_deref().unwrap_or("no session yet");
         return Some(format!("peer {} ({}): {:?}: {why}", peer.name, peer.address, peer.state));
     }
-    let unsendable = peer.prefixes_unsendable;
-    (unsendable > 0).then(|| {
-        format!(
-            "peer {}: {unsendable} prefixes are not announced: this node has no next hop of the same address family",
-            peer.name
-        )
-    })
+    let told = peer.session.unsendable.iter().filter(|it| !travels_beside(peer, peers, &it.reason));
+    let reasons: Vec<String> = told.map(|it| format!("{} because {}", it.prefixes, it.reason)).collect();
+    (!reasons.is_empty()).then(|| format!("peer {}: prefixes not announced: {}", peer.name, reasons.join("; ")))
+}
+
+/// The reason is that the session does not carry a family, and another session with the same router does, as where each family has
+/// its own.
+fn travels_beside(peer: &PeerReport, peers: &[PeerReport], reason: &str) -> bool {
+    let Some(ours) = &peer.session.negotiated else { return false };
+    let Some(missing) = ours.families.iter().find(|it| it.unsendable.as_deref() == Some(reason)) else { return false };
+    let sessions = peers.iter().filter(|it| it.state == SessionState::Established);
+    let mut with_router = sessions
+        .filter_map(|it| it.session.negotiated.as_ref())
+        .filter(|it| (it.peer_asn, it.peer_router_id) == (ours.peer_asn, ours.peer_router_id));
+    with_router.any(|it| it.families.iter().any(|it| it.family == missing.family && it.next_hop.is_some()))
 }
 
 fn disputes(snapshot: &Snapshot) -> Vec<String> {
@@ -200,4 +208,48 @@ fn of_data_path(snapshot: &Snapshot) -> Option<String> {
         Serving::NotSinceBoot => "this node announces nothing until the data path was seen good once since the boot",
     };
     Some(format!("the data path: {fault}; {cost}; {remedy}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A peer whose router has this identifier, and whose session carries IPv6 or does not.
+    fn peer(name: &str, router_id: &str, carries_v6: bool) -> PeerReport {
+        let why = "IPv6 unicast is not among the families that both sides offered";
+        let report = json!({
+            "name": name, "address": "192.0.2.1", "asn": 64512, "local_asn": 64513, "state": "Established", "since": null,
+            "local_address": null, "hold_time_secs": 90, "prefixes_wanted": 2, "prefixes_sent": 1, "prefixes_unsendable": 1,
+            "prefixes_received": 0, "last_error": null, "security": {},
+            "session": {
+                "unsendable": if carries_v6 { json!([]) } else { json!([{ "reason": why, "prefixes": 1 }]) },
+                "negotiated": {
+                    "local": "192.0.2.2:179", "remote": null, "local_asn": 64513, "peer_asn": 64512, "local_router_id": "192.0.2.2",
+                    "peer_router_id": router_id, "hold_time_secs": 90, "keepalive_time_millis": 30000, "max_message_len": 4096,
+                    "families": [{
+                        "family": "IPv6",
+                        "next_hop": if carries_v6 { json!("2001:db8::2") } else { json!(null) },
+                        "unsendable": if carries_v6 { json!(null) } else { json!(why) },
+                    }],
+                    "capabilities": { "sent": [], "received": [], "negotiated": [] },
+                },
+            },
+        });
+        serde_json::from_value(report).expect("the report of a peer")
+    }
+
+    #[test]
+    fn what_a_session_does_not_carry_is_told_with_its_reason_unless_another_one_with_the_same_router_does() {
+        let told = Some(
+            "peer tor: prefixes not announced: 1 because IPv6 unicast is not among the families that both sides offered".to_owned(),
+        );
+        let (v4, v6) = (peer("tor", "192.0.2.1", false), peer("tor-v6", "192.0.2.1", true));
+        assert_eq!(of_peer(&v4, std::slice::from_ref(&v4)), told);
+        assert_eq!(of_peer(&v4, &[v4.clone(), v6.clone()]), None);
+        assert_eq!(of_peer(&v4, &[v4.clone(), peer("tor-2", "192.0.2.9", true)]), told, "that is another router");
+        let broken = PeerReport { state: SessionState::Active, ..v6 };
+        assert_eq!(of_peer(&v4, &[v4.clone(), broken]), told, "nothing travels there now");
+    }
 }
