@@ -7,12 +7,16 @@ use std::time::Duration;
 
 use clap::Subcommand;
 
-use super::{Exit, Output, answer, ask, order, plan, print, refused};
+use super::{Exit, Output, answer, ask, order, plan, print, refused, runtime};
 use crate::agent::orders::Wish;
 use crate::api::readings;
 use crate::config::load::Lenience;
 use crate::config::{self, SourceFile, Touches, duration, load};
+use crate::kernel::observe;
+use crate::plan::own_addresses;
+use crate::reason::HostUse;
 use crate::views::forecast::{ChangeReport, ForecastReport};
+use crate::world::World;
 
 #[derive(Debug, Subcommand)]
 pub enum Config {
@@ -67,7 +71,7 @@ pub fn config(socket: &Path, verb: Config) -> Exit {
         Config::Confirm => order(socket, &Wish::Confirm),
         Config::Check { file, cluster_config, strict } => match check(&file, cluster_config.as_deref(), strict) {
             Ok(config) => {
-                for warning in load::warnings(&config) {
+                for warning in load::warnings(&config).into_iter().chain(withheld(&config)) {
                     eprintln!("crier: {warning}");
                 }
                 let text = format!(
@@ -92,6 +96,20 @@ pub fn config(socket: &Path, verb: Config) -> Exit {
 /// A secret that is missing here may be on the host that the file is for.
 fn check(file: &Path, cluster_config: Option<&Path>, strict: bool) -> Result<config::Config, load::LoadError> {
     load::load_with(file, cluster_config, if strict { Lenience::Strict } else { Lenience::Judging })
+}
+
+/// The addresses of pools that this host or its subnets use. Nothing where the kernel cannot be asked: a file may be checked
+/// anywhere.
+fn withheld(config: &config::Config) -> Vec<String> {
+    let facts = runtime().ok().and_then(|runtime| runtime.block_on(observe::look_once()).ok());
+    let mut world = World::default();
+    for fact in facts.into_iter().flatten() {
+        world.apply(fact);
+    }
+    let in_words = |(pool, address, used): (_, _, HostUse)| {
+        format!("pool {pool}: {address} is {used}, so no Service gets it; exclude = [\"{address}\"] says so")
+    };
+    own_addresses::withheld(config, &world).map(in_words).collect()
 }
 
 /// As `crier plan`, with the keys that differ, and with the drop-ins that `apply` would use.

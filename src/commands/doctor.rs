@@ -12,7 +12,7 @@ use crate::api::readings;
 use crate::kernel::sysctl;
 use crate::names::InterfaceName;
 use crate::views::SCHEMA_VERSION;
-use crate::views::status::Report;
+use crate::views::status::{Report, WithheldReport};
 use crate::world::HostProblem;
 
 #[derive(Debug, Serialize)]
@@ -67,7 +67,13 @@ fn of_agent(report: &Report) -> Vec<Finding> {
     let of_host: BTreeSet<String> = report.host_problems.iter().map(ToString::to_string).collect();
     let complaints = report.problems.iter().filter(|problem| !of_host.contains(*problem));
     let complaints = complaints.map(|problem| Finding { about: "agent", problem: problem.clone(), remedy: None });
-    older.into_iter().chain(complaints).collect()
+    let withheld = report.pools.iter().flat_map(|pool| pool.withheld.iter().map(move |it| (&pool.name, it)));
+    let withheld = withheld.map(|(pool, WithheldReport { address, used_as })| Finding {
+        about: "agent",
+        problem: format!("pool {pool}: {address} is {used_as}, so no Service gets it"),
+        remedy: Some(format!("leave {address} out of the pool's addresses, or exclude = [\"{address}\"]")),
+    });
+    older.into_iter().chain(complaints).chain(withheld).collect()
 }
 
 fn announcing_on(report: &Report) -> BTreeSet<InterfaceName> {

@@ -10,6 +10,7 @@ use tracing::{debug, warn};
 
 use super::links::Links;
 use super::netlink::{Event, Netlink, NetlinkError};
+use super::routes;
 use crate::world::Fact;
 
 /// Sends a `Fact::Link` for every link and every change of one, and `Fact::LinksListed` after the first complete list.
@@ -28,6 +29,25 @@ pub async fn run(facts: mpsc::Sender<Fact>) {
         }
         sleep(REOPEN_INTERVAL).await;
     }
+}
+
+/// What this host's links and default routes are now, as facts.
+///
+/// # Errors
+///
+/// The kernel cannot be asked.
+pub async fn look_once() -> Result<Vec<Fact>, String> {
+    look().await.map_err(|error| error.to_string())
+}
+
+async fn look() -> Result<Vec<Fact>, NetlinkError> {
+    let mut netlink = Netlink::open()?;
+    let mut links = Links::default();
+    links.handle_list(&netlink.links().await?, &netlink.addresses().await?);
+    let mut facts: Vec<Fact> = std::iter::from_fn(|| links.poll_fact()).collect();
+    facts.push(Fact::LinksListed);
+    facts.push(Fact::DefaultRoutes(routes::now(&mut netlink).await?));
+    Ok(facts)
 }
 
 struct Observer {

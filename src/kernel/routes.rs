@@ -39,6 +39,12 @@ pub async fn run(facts: mpsc::Sender<Fact>) {
     }
 }
 
+/// The default routes of the main table and of each VRF.
+pub(super) async fn now(netlink: &mut Netlink) -> Result<Vec<DefaultRoute>, NetlinkError> {
+    let tables = Tables::of(&netlink.links().await?);
+    Ok(default_routes(&netlink.routes().await?, &tables))
+}
+
 /// Why routes are no longer followed.
 enum Ended {
     /// The receiver of the Facts is gone.

@@ -29,6 +29,10 @@ pub const DEAF_TIME: Duration = Duration::from_millis(600);
 /// How long a candidate waits for each candidate that is ranked before it and does not act.
 pub const FALLBACK_TIME: Duration = Duration::from_secs(1);
 
+/// How long a candidate waits for nodes that may be candidates too, by files that this node's file does not tell of, and that
+/// have the lower digest: time for the pulse in which such a node asks.
+pub const UNSURE_TIME: Duration = Duration::from_millis(50);
+
 /// How long an address may be left to another node that does not take it, before that is called a problem: time for the full
 /// probe, and for several candidates one after the other.
 pub const OVERDUE_AFTER: Duration = Duration::from_secs(10);
@@ -66,6 +70,20 @@ impl Bid {
 pub struct Bidder<'a> {
     pub node: &'a NodeName,
     pub bid: Bid,
+}
+
+/// The other nodes that may take an address that nobody holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Candidates<'a> {
+    pub known: Vec<Bidder<'a>>,
+    /// Nodes with an `[[l2]]` that this node's file does not have: it may cover the address, with any weight.
+    pub unsure: Vec<&'a NodeName>,
+}
+
+impl<'a> Candidates<'a> {
+    fn known_that_take(self) -> impl Iterator<Item = Bidder<'a>> {
+        self.known.into_iter().filter(|it| it.bid.takes())
+    }
 }
 
 /// A living node that says that it holds the address.
@@ -214,7 +232,7 @@ impl History {
     pub fn decide<'a>(
         &mut self,
         situation: &Situation<'a>,
-        candidates: impl FnOnce() -> Vec<Bidder<'a>>,
+        candidates: impl FnOnce() -> Candidates<'a>,
         now: Instant,
     ) -> Course {
         let course = self.course(situation, candidates, now);
@@ -229,7 +247,7 @@ impl History {
     fn course<'a>(
         &mut self,
         situation: &Situation<'a>,
-        candidates: impl FnOnce() -> Vec<Bidder<'a>>,
+        candidates: impl FnOnce() -> Candidates<'a>,
         now: Instant,
     ) -> Course {
         self.vain.take_if(|(_, until)| *until <= now);
@@ -269,7 +287,7 @@ impl History {
             (None, Ok(_) | Err(_)) => {
                 self.taking = None;
                 self.unheld_since = None;
-                let first = best(situation, candidates().into_iter().filter(|it| it.bid.takes()));
+                let first = best(situation, candidates().known_that_take());
                 first.map_or(Course::Nobody, |first| Course::Waits { first: first.node.clone() })
             }
         }
@@ -290,7 +308,7 @@ impl History {
         &mut self,
         situation: &Situation<'a>,
         own: Bid,
-        candidates: impl FnOnce() -> Vec<Bidder<'a>>,
+        candidates: impl FnOnce() -> Candidates<'a>,
         now: Instant,
     ) -> Course {
         let this = Bidder { node: situation.me, bid: own };
@@ -327,7 +345,7 @@ impl History {
         let mut better: Vec<Bidder<'_>> = asking.collect();
         if own.grade == Grade::Draining && !better.is_empty() {
             // The first that asks need not be the best: the address would move twice.
-            better.extend(candidates().into_iter().filter(|it| it.bid.takes()));
+            better.extend(candidates().known_that_take());
         }
         self.grant(situation, better, now).map_or(Course::Holds, |to| Course::Grants { to })
     }
@@ -336,7 +354,7 @@ impl History {
     fn give_up<'a>(
         &mut self,
         situation: &Situation<'a>,
-        candidates: impl FnOnce() -> Vec<Bidder<'a>>,
+        candidates: impl FnOnce() -> Candidates<'a>,
         now: Instant,
     ) -> Course {
         self.rival_since = None;
@@ -346,7 +364,7 @@ impl History {
         }
         let asking: Vec<_> = situation.askers.iter().copied().filter(|it| it.bid.takes()).collect();
         let successors = match asking.is_empty() {
-            true => candidates().into_iter().filter(|it| it.bid.takes()).collect(),
+            true => candidates().known_that_take().collect(),
             false => asking,
         };
         match self.grant(situation, successors, now) {
@@ -356,7 +374,7 @@ impl History {
     }
 
     /// No living node holds the address, and this node could.
-    fn find_holder(&mut self, situation: &Situation<'_>, own: Bid, others: Vec<Bidder<'_>>, now: Instant) -> Course {
+    fn find_holder(&mut self, situation: &Situation<'_>, own: Bid, others: Candidates<'_>, now: Instant) -> Course {
         if let Some(taking) = self.taking.clone() {
             // The node that was in the way has said goodbye.
             let is_handed_over = situation.last == LastHolder::Left && !situation.beside_the_deaf;
@@ -364,20 +382,24 @@ impl History {
         }
         let since = *self.unheld_since.get_or_insert(now);
         let this = Bidder { node: situation.me, bid: own };
-        let before: Vec<_> = others
-            .into_iter()
-            .filter(|it| it.bid.takes() && compare(it, &this, situation.rank_by) == Ordering::Greater)
-            .collect();
+        let by_digest =
+            |node: &&NodeName| Ticket::of(node, situation.rank_by) < Ticket::of(situation.me, situation.rank_by);
+        let unsure: Vec<&NodeName> = others.unsure.iter().copied().filter(by_digest).collect();
+        let before: Vec<_> =
+            others.known_that_take().filter(|it| compare(it, &this, situation.rank_by) == Ordering::Greater).collect();
         let place = u32::try_from(before.len())
             .unwrap_or(u32::MAX)
             .saturating_add(u32::from(!situation.knows_all))
             .saturating_add(u32::from(situation.beside_the_deaf));
         // One that is ranked before and says that it takes the address acts: with many addresses that takes its time.
-        let acts = before.iter().any(|it| situation.askers.iter().any(|asker| asker.node == it.node));
-        let begins = since + FALLBACK_TIME.saturating_mul(if acts { MOST_PLACES } else { place.min(MOST_PLACES) });
+        let is_asking = |node: &NodeName| situation.askers.iter().any(|asker| asker.node == node);
+        let acts = before.iter().map(|it| it.node).chain(unsure.iter().copied()).any(is_asking);
+        let waits = FALLBACK_TIME.saturating_mul(if acts { MOST_PLACES } else { place.min(MOST_PLACES) });
+        let begins = since + waits.max(if unsure.is_empty() { Duration::ZERO } else { UNSURE_TIME });
         if now < begins {
             self.waits_until = Some(begins);
-            let first = best(situation, before.into_iter()).map_or(situation.me, |first| first.node);
+            let first = best(situation, before.into_iter()).map(|first| first.node);
+            let first = first.or(unsure.first().copied()).unwrap_or(situation.me);
             return Course::Waits { first: first.clone() };
         }
         self.take(match situation.last {

@@ -30,7 +30,7 @@ mod link_memory;
 mod manners;
 mod notice;
 mod overlaps;
-mod own_addresses;
+pub mod own_addresses;
 mod ownership;
 mod partners;
 pub mod placement;

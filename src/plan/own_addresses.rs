@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::config::Config;
+use crate::names::PoolName;
 use crate::reason::HostUse;
 use crate::world::{Link, World};
 
@@ -16,12 +17,27 @@ use crate::world::{Link, World};
 /// Standalone, every agent chooses addresses by itself and all must come to the same result: there the addresses of this host's
 /// own links, which the other agents do not know, count for nothing, and the link tells who has them.
 pub fn own_addresses(config: &Config, world: &World) -> BTreeMap<IpAddr, HostUse> {
+    uses(world, !config.is_standalone())
+}
+
+/// Of these, those that pools could give to Services if nobody used them: what an administrator may not expect. Also of this host's
+/// own links where the agent is standalone. The addresses of a pool come in their order.
+pub fn withheld<'a>(config: &'a Config, world: &World) -> impl Iterator<Item = (&'a PoolName, IpAddr, HostUse)> {
+    let uses = uses(world, true);
+    config.pools.iter().flat_map(move |pool| {
+        let given = pool.given();
+        let in_pool = uses.iter().filter(|(address, _)| given.iter().any(|range| range.contains(**address)));
+        in_pool.map(|(address, used)| (&pool.name, *address, used.clone())).collect::<Vec<_>>()
+    })
+}
+
+fn uses(world: &World, with_links: bool) -> BTreeMap<IpAddr, HostUse> {
     let mut uses = BTreeMap::new();
     let links = || world.links.values().filter(|link| !link.loopback);
     // Routers and tools put addresses of Services on links as host prefixes, as kube-proxy does in IPVS mode.
     for (link, net) in links().flat_map(|link| link.in_subnets().map(move |net| (link, net))) {
         uses.extend(set_apart(net.trunc()));
-        if !config.is_standalone() {
+        if with_links {
             uses.insert(net.addr(), HostUse::Link { interface: link.name.clone() });
         }
     }

@@ -18,6 +18,7 @@ use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName, PoolName};
 use crate::path_state::{DataPath, PathSource};
 use crate::plan::allocate::capacity;
 use crate::plan::decision::{Announcement, Decision};
+use crate::plan::own_addresses;
 use crate::reason::Reason;
 use crate::roster::{Eligibility, KeyId, KeyUse, Member, Roster};
 use crate::session_state::SessionState;
@@ -89,6 +90,16 @@ pub struct PoolReport {
     pub held: u64,
     /// All addresses that the pool can hand out; `u64::MAX` for that many and more.
     pub total: u64,
+    /// Addresses that no Service gets because a host or a subnet uses them, although the configuration does not exclude them.
+    #[serde(default)]
+    pub withheld: Vec<WithheldReport>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WithheldReport {
+    pub address: IpAddr,
+    /// What it is used for, in words.
+    pub used_as: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -190,11 +201,15 @@ pub fn status(snapshot: &Snapshot) -> Report {
         conflicts: conflicts_on(&link.name, world),
     });
     let links: Vec<LinkReport> = links.collect();
+    let withheld: Vec<(&PoolName, WithheldReport)> = own_addresses::withheld(config, world)
+        .map(|(pool, address, used)| (pool, WithheldReport { address, used_as: used.to_string() }))
+        .collect();
     let pools = config.pools.iter().map(|pool| PoolReport {
         name: pool.name.clone(),
         addresses: pool.addresses.iter().map(ToString::to_string).collect(),
         held: snapshot.held_in(pool) as u64,
         total: capacity(pool),
+        withheld: withheld.iter().filter(|(name, _)| **name == pool.name).map(|(_, it)| it.clone()).collect(),
     });
     Report {
         schema_version: SCHEMA_VERSION,

@@ -184,7 +184,7 @@ fn files(chosen: &[Trouble], agents: usize, random: &mut Rng) -> Vec<FileText> {
     files
 }
 
-/// What decides who owns. Another list of pools is left out: see `stories/other-pools.story`.
+/// What decides who owns.
 fn owners(agents: usize, random: &mut Rng) -> String {
     let name = crate::story::name(random.usize(0..agents), agents);
     let prefers = format!("preference = [{{ nodes = \"kubernetes.io/hostname={name}\", weight = 100 }}]");
@@ -192,6 +192,8 @@ fn owners(agents: usize, random: &mut Rng) -> String {
         1 => format!("nodes = \"kubernetes.io/hostname!={name}\""),
         2 => format!("preempt-delay = \"3s\"; {prefers}"),
         3 => "sticky = true".to_owned(),
+        // Another number in the pulses for the same rules.
+        4 => format!("pools = [\"lan\"]; {prefers}"),
         _ => prefers,
     }
 }

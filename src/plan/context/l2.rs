@@ -114,6 +114,11 @@ impl L2Context {
         if near.is_empty() { self.links.iter().filter_map(heard).collect() } else { near }
     }
 
+    /// Pulses name this `[[l2]]` by that number.
+    pub fn is_of(&self, number: L2Number) -> bool {
+        self.number == number
+    }
+
     /// The weight that a node gives itself here; `None` where it does not serve this `[[l2]]`.
     pub fn weight_of(&self, member: &Member) -> Option<u32> {
         member.card.weights.get(&self.number).copied()

@@ -215,7 +215,8 @@ impl Link {
                 None => LastHolder::Unknown,
             },
         };
-        let course = node.history.decide(&situation, || node.heard.iter().filter_map(bidder).collect::<Vec<_>>(), now);
+        let candidates = || Candidates { known: node.heard.iter().filter_map(bidder).collect(), unsure: Vec::new() };
+        let course = node.history.decide(&situation, candidates, now);
         let mut said = Said { bid: node.bid, holds: node.answers, asks: false, grants: None };
         match &course {
             Course::Holds => {}
@@ -526,7 +527,7 @@ fn a_grant_is_taken_back_later_while_many_are_under_way_and_is_in_vain_after_tha
         let mut history = History::default();
         let mut course = |after: Duration, grants: u32| {
             let now = start + after;
-            let course = history.decide(&situation(grants, now), Vec::new, now);
+            let course = history.decide(&situation(grants, now), Candidates::default, now);
             let due = history.next_deadline();
             assert!(due.is_none_or(|due| due > now), "a deadline that is past would spin");
             course
@@ -538,4 +539,42 @@ fn a_grant_is_taken_back_later_while_many_are_under_way_and_is_in_vain_after_tha
         assert_eq!(course(last, grants), Course::Holds, "{grants} under way");
         assert_eq!(course(last + GRANT_REST - Duration::from_millis(1), grants), Course::Holds);
     }
+}
+
+#[test]
+fn of_two_nodes_whose_files_differ_the_lower_digest_begins_and_the_other_waits_for_its_word() {
+    let names: [NodeName; 2] = ["node-1".into(), "node-2".into()];
+    let [first, second] = match Ticket::of(&names[0], ADDRESS) < Ticket::of(&names[1], ADDRESS) {
+        true => [&names[0], &names[1]],
+        false => [&names[1], &names[0]],
+    };
+    let bid = Bid { grade: Grade::Eligible, weight: 0 };
+    let start = clock::now();
+    let situation = |me| Situation {
+        me,
+        rank_by: ADDRESS,
+        own: Ok(bid),
+        answers: false,
+        leaving: false,
+        sticky: false,
+        grants: 0,
+        may_ask_from: Some(start),
+        knows_all: true,
+        beside_the_deaf: false,
+        holders: Vec::new(),
+        askers: Vec::new(),
+        askers_know_more: false,
+        last: LastHolder::Left,
+    };
+    let taken = Course::Takes(Acquisition::HandOver);
+    let unsure = |node| move || Candidates { known: Vec::new(), unsure: vec![node] };
+    assert_eq!(History::default().decide(&situation(first), unsure(second), start), taken);
+    let mut history = History::default();
+    let waits = Course::Waits { first: first.clone() };
+    assert_eq!(history.decide(&situation(second), unsure(first), start), waits);
+    assert_eq!(history.next_deadline().map(|due| due.min(start + UNSURE_TIME)), Some(start + UNSURE_TIME));
+    let mut asked = situation(second);
+    asked.askers = vec![Bidder { node: first, bid }];
+    assert_eq!(history.decide(&asked, unsure(first), start + UNSURE_TIME), waits, "it takes its time");
+    assert_eq!(history.decide(&situation(second), unsure(first), start + UNSURE_TIME), taken, "it says nothing");
 }

@@ -15,11 +15,11 @@ use crate::plan::context::L2Context;
 use crate::plan::context::l2::describe_interfaces;
 use crate::plan::decision::{Decision, Held, L2Verdict};
 use crate::plan::elect;
-use crate::plan::holder::{Bid, Bidder, Course, Grade, History, Holder, LastHolder, Situation};
+use crate::plan::holder::{Bid, Bidder, Candidates, Course, Grade, History, Holder, LastHolder, Situation};
 use crate::plan::placement::Cause;
 use crate::plan::ranking::{Ranking, Wishes, covering};
 use crate::reason::Reason;
-use crate::roster::{Eligibility, Holding, Member, NodeTicket, Roster, Stage};
+use crate::roster::{Eligibility, Holding, L2Number, Member, NodeTicket, Roster, Stage};
 use crate::world::{ApiServer, Endpoints, Pulses, TrafficPolicy};
 
 /// What this node does on the link about the addresses of a Service.
@@ -200,7 +200,7 @@ fn judge_address(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, ran
         };
         let candidates = || {
             let members = members(inputs, &covering, address);
-            candidates(&ranking, &covering, &members, situation.last, address)
+            candidates(inputs, &ranking, &covering, &members, situation.last, address)
         };
         let course = history.decide(&situation, candidates, inputs.now);
         (Some(course), Some(history))
@@ -325,29 +325,38 @@ fn askers_know_more(inputs: &Inputs<'_>, members: &BTreeMap<&NodeName, &Member>,
 /// The other nodes that could take the address. Where no node is known to have held it, nodes that still listen count too:
 /// agents that start together share the addresses at once, instead of moving them a moment later.
 fn candidates<'a>(
+    inputs: &Inputs<'_>,
     ranking: &'a Ranking<'_>,
     covering: &[(&L2, &L2Context)],
     members: &BTreeMap<&'a NodeName, &'a Member>,
     last: LastHolder<'_>,
     address: IpAddr,
-) -> Vec<Bidder<'a>> {
+) -> Candidates<'a> {
     let admitted = |node: &NodeName| {
         let subnets = members.get(node).map(|member| &member.card.subnets);
         subnets.is_none_or(|subnets| covering.iter().any(|(_, context)| context.admits(address, subnets)))
     };
-    let mut candidates: Vec<Bidder<'a>> = ranking.others();
+    let mut known: Vec<Bidder<'a>> = ranking.others();
     if last == LastHolder::Unknown {
         let listening = members
             .iter()
             .filter(|(node, member)| member.eligibility == Eligibility::Listening && !ranking.cannot_serve(node));
-        candidates.extend(listening.filter_map(|(node, member)| {
+        known.extend(listening.filter_map(|(node, member)| {
             let weights = covering.iter().filter_map(|(_, context)| context.weight_of(member));
             let weight = ranking.weighed(node, weights.reduce(u32::saturating_add)?);
             Some(Bidder { node, bid: Bid { grade: Grade::Eligible, weight } })
         }));
     }
-    candidates.retain(|it| admitted(it.node));
-    candidates
+    known.retain(|it| admitted(it.node));
+    let is_unknown = |number: &L2Number| !inputs.context.l2.iter().any(|context| context.is_of(*number));
+    let unsure = members.iter().filter(|(node, member)| {
+        member.eligibility == Eligibility::Eligible
+            && member.card.weights.keys().any(is_unknown)
+            && !covering.iter().any(|(_, context)| context.weight_of(member).is_some())
+            && admitted(node)
+            && !ranking.cannot_serve(node)
+    });
+    Candidates { known, unsure: unsure.map(|(node, _)| *node).collect() }
 }
 
 /// Where this node would answer for the address, or why nowhere.

@@ -3,6 +3,7 @@
 
 use std::net::Ipv4Addr;
 
+use rack::lan::Lan;
 use rack::{Metal, Need, Rack, Service, eventually, eventually_equal, secs, throughout};
 
 /// The network's own address, the router, both nodes, and the broadcast address among them. The client and the control plane are foreign
@@ -55,4 +56,31 @@ fn what_nodes_gateways_and_subnets_use_is_given_to_no_service_and_refused_by_nam
         let answering = metal.site.answering(Ipv4Addr::new(192, 168, 35, 11));
         if answering == ["node-1"] { Ok(()) } else { Err(format!("{answering:?}")) }
     });
+}
+
+#[test]
+fn config_check_and_doctor_name_the_addresses_of_a_pool_that_hosts_and_subnets_use() {
+    let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Crier]) else { return };
+    let lan = Lan::new(&rack, 1);
+    let whole = lan.configuration().replace("192.168.35.100-192.168.35.110", "192.168.35.0-192.168.35.13");
+    let agent = lan.agent_with(0, &whole);
+    agent.wait_ready(secs(30));
+    let check = || agent.verb(&format!("config check {}", agent.file().display()));
+    let told = String::from_utf8_lossy(&check().stderr).into_owned();
+    for expected in [
+        "pool lan: 192.168.35.0 is the network address of 192.168.35.0/24, so no Service gets it",
+        "pool lan: 192.168.35.11 is an address of eth0 of the host that allocates, so no Service gets it",
+    ] {
+        assert!(told.contains(expected), "{told}");
+    }
+    assert!(check().status.success(), "that is no mistake");
+    eventually("doctor names it, with the remedy", secs(20), || {
+        let doctor = String::from_utf8_lossy(&agent.verb("doctor").stdout).into_owned();
+        let is_told = doctor.contains("192.168.35.11 is an address of eth0") && doctor.contains("exclude = [\"192.168.35.11\"]");
+        if is_told { Ok(()) } else { Err(doctor) }
+    });
+    let excluded = whole.replace("[[l2]]", "exclude = [\"192.168.35.0/31\", \"192.168.35.11\"]\n[[l2]]");
+    agent.write_configuration(&excluded);
+    let told = String::from_utf8_lossy(&check().stderr).into_owned();
+    assert!(!told.contains("no Service gets it"), "what is excluded on purpose is not told: {told}");
 }
