@@ -53,9 +53,10 @@ pub mod migrate;
 // Floor 1: what is shown of all of these.
 pub mod views;
 
-// Floor 2: the host, and the only reader of clocks.
+// Floor 2: the host, the only reader of clocks, and the files of the state folder.
 pub mod clock;
 pub mod kernel;
+pub mod state_file;
 
 // Floors 3 and 4: the agent and its doors.
 pub mod agent;

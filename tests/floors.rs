@@ -11,7 +11,7 @@ const DECISIONS: &[&str] = &["config", "world", "plan"];
 const PROTOCOLS: &[&str] = &["arp", "bgp", "bfd", "data_path", "discovery", "egress", "pulse"];
 
 /// Edges that every edge may import.
-const SHARED_EDGES: &[&str] = &["clock.rs", "config/load.rs"];
+const SHARED_EDGES: &[&str] = &["clock.rs", "config/load.rs", "state_file.rs"];
 
 /// What files of floors 0 and 1 never name.
 const NEVER_BELOW: &[&str] =

@@ -23,6 +23,7 @@ use crate::config::load::{HostSecrets, Lenience, LoadError};
 use crate::config::{Complaints, Config, SourceFile, parse_with};
 use crate::k8s::config_map::{self, Sight};
 use crate::names::ObjectKey;
+use crate::state_file::{self, Outlasts};
 use crate::world::{ClusterConfig, Fact};
 
 /// How long a start waits for the ConfigMap before it takes what is on disk.
@@ -186,7 +187,6 @@ impl Kept {
         texts.filter(|texts| texts.iter().all(|it| cluster::is_text_of(&self.config_map, it)))
     }
 
-    /// Written aside and renamed, so that a crash leaves the one before.
     fn keep(&self, texts: &[SourceFile]) {
         if let Err(error) = self.try_keep(texts) {
             warn!(file = %self.file.display(), %error, "the ConfigMap was not kept; a start without the API server would lack it");
@@ -196,8 +196,6 @@ impl Kept {
     fn try_keep(&self, texts: &[SourceFile]) -> io::Result<()> {
         let folder = self.file.parent().unwrap_or(Path::new("/"));
         std::fs::create_dir_all(folder)?;
-        let aside = self.file.with_extension("json.new");
-        std::fs::write(&aside, serde_json::to_vec(texts)?)?;
-        std::fs::rename(&aside, &self.file)
+        state_file::replace(&self.file, &serde_json::to_vec(texts)?, Outlasts::PowerLoss)
     }
 }

@@ -28,6 +28,7 @@ use super::wiring::Query;
 use crate::clock;
 use crate::kernel::flows::{self, Flow};
 use crate::plan::following::NodeSays;
+use crate::state_file::{self, Outlasts};
 use crate::views::Snapshot;
 use crate::views::drain::{Flows, nobody_else};
 use crate::world::{Drain, DrainStage, Fact, HostProblem};
@@ -375,12 +376,7 @@ fn left(drain: &Drain) -> Duration {
 }
 
 fn keep(path: &Path, drain: &Drain) -> io::Result<()> {
-    use io::Write;
-    let aside = path.with_extension("json.new");
-    let mut file = fs::File::create(&aside)?;
-    file.write_all(&serde_json::to_vec(drain)?)?;
-    file.sync_all()?;
-    fs::rename(&aside, path)
+    state_file::replace(path, &serde_json::to_vec(drain)?, Outlasts::PowerLoss)
 }
 
 #[cfg(test)]

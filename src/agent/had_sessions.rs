@@ -13,6 +13,7 @@ use tracing::warn;
 
 use crate::kept_text;
 use crate::names::PeerName;
+use crate::state_file::{self, Outlasts};
 use crate::world::{SessionReport, SessionState};
 
 /// The sessions that the agent before had when it was heard of last.
@@ -91,9 +92,7 @@ impl HadFile {
 
     fn write(&self, sessions: &BTreeMap<PeerName, HadSession>) -> io::Result<()> {
         let content = serde_json::to_vec(&Content { boot: self.boot.clone(), sessions: sessions.clone() })?;
-        let aside = self.path.with_extension("new");
-        fs::write(&aside, kept_text::write(FORMAT, VERSION, &content))?;
-        fs::rename(&aside, &self.path)
+        state_file::replace(&self.path, kept_text::write(FORMAT, VERSION, &content).as_ref(), Outlasts::Agent)
     }
 
     /// Every session has ended as it should.

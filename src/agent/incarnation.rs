@@ -8,6 +8,8 @@ use std::io;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::state_file::{self, Outlasts};
+
 /// How many numbers one life may use: one for each time that a link appears.
 const USED: u64 = 1 << 20;
 
@@ -22,9 +24,8 @@ pub fn next(folder: &Path, wall: SystemTime) -> io::Result<u64> {
     };
     let now = wall.duration_since(UNIX_EPOCH).map_or(0, |time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
     let this = now.max(before);
-    let aside = folder.join("incarnation.new");
-    fs::write(&aside, format!("{}\n", this.saturating_add(USED)))?;
-    fs::rename(&aside, &file)?;
+    // A clock that was lost with the power must not make the other nodes take new pulses for recordings of old ones.
+    state_file::replace(&file, format!("{}\n", this.saturating_add(USED)).as_bytes(), Outlasts::PowerLoss)?;
     Ok(this)
 }
 

@@ -6,6 +6,8 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use crate::state_file::{self, Outlasts};
+
 use super::machine::Record;
 
 /// The kernel's name for this boot, a new one at each.
@@ -39,9 +41,7 @@ pub(super) fn load(file: &Path) -> io::Result<Record> {
 /// # Errors
 /// The file of before stands.
 pub(super) fn store(file: &Path, record: &Record) -> io::Result<()> {
-    let aside = file.with_extension("json.new");
-    fs::write(&aside, serde_json::to_vec(record)?)?;
-    fs::rename(&aside, file)
+    state_file::replace(file, &serde_json::to_vec(record)?, Outlasts::PowerLoss)
 }
 
 #[cfg(test)]

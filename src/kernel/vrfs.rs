@@ -29,6 +29,7 @@ use super::netlink::{Event, Netlink, NetlinkError};
 use super::routes;
 use crate::names::InterfaceName;
 use crate::plan::slice::VrfSlice;
+use crate::state_file::{self, Outlasts};
 use crate::world::{Fact, HostProblem};
 
 /// How long to wait before what the kernel refused is tried again: a module may have been loaded, which no event tells.
@@ -331,11 +332,7 @@ fn write(file: &Path, made: &Made) -> io::Result<()> {
             Ok(()) | Err(_) => Ok(()),
         };
     }
-    let new = file.with_extension("json.new");
-    let octets = serde_json::to_vec_pretty(made)?;
-    std::fs::write(&new, octets)?;
-    std::fs::File::open(&new)?.sync_all()?;
-    std::fs::rename(&new, file)
+    state_file::replace(file, &serde_json::to_vec_pretty(made)?, Outlasts::PowerLoss)
 }
 
 async fn tell(problems: Vec<HostProblem>, told: &mut Vec<HostProblem>, facts: &mpsc::Sender<Fact>) {

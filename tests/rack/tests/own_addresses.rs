@@ -76,7 +76,8 @@ fn config_check_and_doctor_name_the_addresses_of_a_pool_that_hosts_and_subnets_u
     assert!(check().status.success(), "that is no mistake");
     eventually("doctor names it, with the remedy", secs(20), || {
         let doctor = String::from_utf8_lossy(&agent.verb("doctor").stdout).into_owned();
-        let is_told = doctor.contains("192.168.35.11 is an address of eth0") && doctor.contains("exclude = [\"192.168.35.11\"]");
+        let is_told =
+            doctor.contains("192.168.35.11 is an address of eth0") && doctor.contains("exclude = [\"192.168.35.11\"]");
         if is_told { Ok(()) } else { Err(doctor) }
     });
     let excluded = whole.replace("[[l2]]", "exclude = [\"192.168.35.0/31\", \"192.168.35.11\"]\n[[l2]]");

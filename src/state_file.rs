@@ -1,0 +1,77 @@
+//! Replaces a small file of the state folder as a whole: whoever reads it finds the former content or the new one.
+//! Floor 2. Not for files of the operator, whose owner and mode are kept (`agent::unconfirmed`, `commands::install`).
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// What the new content is to outlast.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outlasts {
+    /// The agent alone: nothing is waited for. For what a boot makes void.
+    Agent,
+    /// A loss of power. Blocks until the disk has it.
+    PowerLoss,
+}
+
+/// Writes the content aside, readable by nobody else, and renames it.
+///
+/// # Errors
+/// The former content stands.
+pub fn replace(file: &Path, octets: &[u8], outlasts: Outlasts) -> io::Result<()> {
+    let aside = aside(file);
+    // What a killed agent left may have another mode.
+    match fs::remove_file(&aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut new = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
+    new.write_all(octets)?;
+    match outlasts {
+        Outlasts::Agent => fs::rename(&aside, file),
+        Outlasts::PowerLoss => {
+            new.sync_all()?;
+            fs::rename(&aside, file)?;
+            // The name, too: else the disk may still have the former file under it.
+            let folder = file.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            fs::File::open(folder)?.sync_all()
+        }
+    }
+}
+
+fn aside(file: &Path) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn the_file_is_whole_and_private_whatever_a_killed_agent_left_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("drain.json");
+        fs::write(folder.path().join("drain.json.new"), "half of a te").unwrap();
+        for (text, outlasts) in [("first", Outlasts::PowerLoss), ("2", Outlasts::Agent)] {
+            replace(&file, text.as_bytes(), outlasts).unwrap();
+            assert_eq!(fs::read_to_string(&file).unwrap(), text);
+            assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing stays aside");
+    }
+
+    #[test]
+    fn where_nothing_can_be_written_the_former_content_stands() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("record");
+        fs::write(&file, "former").unwrap();
+        fs::create_dir(folder.path().join("record.new")).unwrap();
+        assert!(replace(&file, b"new", Outlasts::PowerLoss).is_err());
+        assert_eq!(fs::read_to_string(&file).unwrap(), "former");
+    }
+}
