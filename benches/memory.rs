@@ -97,7 +97,7 @@ fn run_agent(file: &str) {
             main: file.into(),
             files,
             config,
-            unconfirmed: None,
+            unconfirmed: Ok(None),
             node: Some(NODE.into()),
             log: None,
             queries: wiring::queries(),

@@ -6,9 +6,12 @@
 //!
 //! | stage | what it waits for |
 //! |---|---|
-//! | waiting | the flows to announced addresses that were open when it began, or its time |
-//! | handing over | that other nodes have taken the addresses on the link, or [`HAND_OVER`] |
+//! | waiting | the flows to announced addresses that were open when it began, or its time; never less than [`LEAST_WAIT`] |
+//! | handing over | that other nodes have taken the addresses on the link |
 //! | drained | an operator |
+//!
+//! Nothing is given up that no other node serves, unless the drain is forced: another node may have begun to leave at the same time.
+//! The drain then stands still, and says so.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
@@ -33,7 +36,11 @@ use crate::views::Snapshot;
 use crate::views::drain::{Flows, nobody_else};
 use crate::world::{Drain, DrainStage, Fact, HostProblem};
 
-/// How long the other nodes may take to take all addresses on the link.
+/// Routers need time to prefer other routes, and a node that begins to leave at the same time to say so.
+const LEAST_WAIT: Duration = Duration::from_secs(1);
+
+/// How long the other nodes may take to take all addresses on the link, before a drain is said to stand still, or gives them up where
+/// it is forced.
 const HAND_OVER: Duration = Duration::from_secs(15);
 
 /// How often flows are counted at most. A table that takes long to list is listed less often.
@@ -77,7 +84,15 @@ pub(super) fn recall(folder: &Path) -> Option<Drain> {
             let reason = format!("{} cannot be read: {error}", file.display());
             let now = clock::wall_timestamp();
             let stage = DrainStage::Drained;
-            Some(Drain { stage, reason: Some(reason), since: now, until: now, timed_out: false, follows: false })
+            Some(Drain {
+                stage,
+                reason: Some(reason),
+                since: now,
+                until: now,
+                timed_out: false,
+                follows: false,
+                forced: true,
+            })
         }
     }
 }
@@ -92,7 +107,7 @@ pub(super) struct Drainer {
     pub flows: watch::Sender<Flows>,
     /// Whether the Node is to leave.
     pub says: watch::Receiver<NodeSays>,
-    /// Why a drain that the Node asks for is not begun, as it was told.
+    /// Why a drain that the Node asks for is not begun, or one that is under way stands still, as it was told.
     pub refused: Option<HostProblem>,
 }
 
@@ -105,21 +120,35 @@ enum Orderer {
     Node,
 }
 
+/// What is known of a drain in this life of the agent alone.
+struct Progress {
+    /// Flows are waited for until then. By the wall clock only from a life of the agent to the next: its steps are none of the flows'
+    /// affair.
+    until: Instant,
+    begun: Instant,
+    /// The flows that were open at the first count, as far as they are open still.
+    counted: Option<HashSet<Flow>>,
+    handing_over_since: Option<Instant>,
+}
+
+impl Progress {
+    fn new(timeout: Duration) -> Progress {
+        let begun = clock::now();
+        Progress { until: begun + timeout, begun, counted: None, handing_over_since: None }
+    }
+}
+
 /// Drains when it is ordered, until nobody can order anything.
 pub(super) async fn run(mut drainer: Drainer, mut commands: mpsc::Receiver<Command>) {
-    let mut counted = None;
-    let mut handing_over_since = None;
-    // By the wall clock only from a life of the agent to the next: its steps are none of the flows' affair.
-    let mut until = drainer.drain.as_ref().map_or_else(clock::now, |drain| clock::now() + left(drain));
+    let mut progress = Progress::new(drainer.drain.as_ref().map_or(Duration::ZERO, left));
     let mut again = None;
     loop {
-        let pause = drainer.go_on(until, &mut counted, &mut handing_over_since).await;
+        let pause = drainer.go_on(&mut progress).await;
         tokio::select! {
             () = follow(&mut drainer.says, again) => {
                 let now = drainer.says.borrow_and_update().clone();
                 if let Some(timeout) = drainer.obey(now, &mut again).await {
-                    (counted, handing_over_since) = (None, None);
-                    until = clock::now() + timeout;
+                    progress = Progress::new(timeout);
                 }
             }
             command = commands.recv() => match command {
@@ -128,11 +157,10 @@ pub(super) async fn run(mut drainer: Drainer, mut commands: mpsc::Receiver<Comma
                     let begun = drainer.drain.is_none();
                     let _ = answer.send(drainer.begin(reason, timeout, Orderer::Operator { force }).await);
                     if begun {
-                        until = clock::now() + timeout;
+                        progress = Progress::new(timeout);
                     }
                 }
                 Some(Command::Undrain { answer }) => {
-                    (counted, handing_over_since) = (None, None);
                     let _ = answer.send(drainer.overrule().await);
                 }
                 None => std::future::pending().await,
@@ -188,7 +216,13 @@ impl Drainer {
 
     /// An operator takes a drain back. What the Node says counts again once it says something else.
     async fn overrule(&mut self) -> Result<Done, Refusal> {
-        if let NodeSays::Out { why, .. } = self.says.borrow().clone() {
+        let says = match self.says.borrow().clone() {
+            NodeSays::Out { why, .. } => Some(why),
+            // It may say so once it is heard.
+            NodeSays::Nothing => Some("not heard".to_owned()),
+            NodeSays::In => None,
+        };
+        if let Some(why) = says {
             let path = overruled(&self.folder);
             fs::write(&path, why).map_err(|source| Refusal::Write { path, source })?;
         }
@@ -213,9 +247,23 @@ impl Drainer {
             problem: format!("{why}, and this node is not drained: {error}"),
             remedy: "it is tried again every 30 s; `crier drain --force` drains it all the same".to_owned(),
         });
+        self.tell_problem(problem).await;
+    }
+
+    /// The drain goes on, or does not and keeps what this node serves.
+    async fn tell_standing(&mut self, why: Option<String>) {
+        let problem = why.map(|why| HostProblem {
+            problem: format!("the drain of this node stands still, and the node goes on serving: {why}"),
+            remedy: "bring another node back; `crier drain --force` goes on, `crier undrain` takes the drain back"
+                .to_owned(),
+        });
+        self.tell_problem(problem).await;
+    }
+
+    async fn tell_problem(&mut self, problem: Option<HostProblem>) {
         if self.refused != problem {
             if let Some(problem) = &problem {
-                warn!(%problem, "drain refused");
+                warn!(%problem, "not drained");
             }
             self.refused.clone_from(&problem);
             // The agent stops: nobody to tell.
@@ -226,21 +274,30 @@ impl Drainer {
     async fn begin(&mut self, reason: Option<String>, timeout: Duration, orderer: Orderer) -> Result<Done, Refusal> {
         if let Some(drain) = self.drain.clone() {
             let mut summary = format!("the node is drained already ({}), since {:.0}", drain.stage.code(), drain.since);
-            if drain.follows && orderer != Orderer::Node {
-                self.move_to(Drain { follows: false, ..drain }).await?;
+            let follows = drain.follows && orderer == Orderer::Node;
+            let forced = drain.forced || orderer == Orderer::Operator { force: true };
+            if follows != drain.follows {
                 summary.push_str("; it stays so until `crier undrain`, whatever the Node says");
+            }
+            if forced != drain.forced {
+                summary.push_str("; it goes on also where no other node serves");
+            }
+            if (follows, forced) != (drain.follows, drain.forced) {
+                self.move_to(Drain { follows, forced, ..drain }).await?;
             }
             return Ok(Done::new(summary));
         }
         let snapshot = self.snapshot().await?;
-        if let Some(why) = nobody_else(&snapshot).filter(|_| orderer != Orderer::Operator { force: true }) {
+        let forced = orderer == Orderer::Operator { force: true };
+        if let Some(why) = nobody_else(&snapshot).filter(|_| !forced) {
             return Err(Refusal::LastNode(why));
         }
         let since = clock::wall_timestamp();
         let until = clock::wall_timestamp_of(clock::now() + timeout);
         let follows = orderer == Orderer::Node;
         self.flows.send_replace(Flows::default());
-        self.move_to(Drain { stage: DrainStage::Waiting, reason, since, until, timed_out: false, follows }).await?;
+        self.move_to(Drain { stage: DrainStage::Waiting, reason, since, until, timed_out: false, follows, forced })
+            .await?;
         Ok(Done::new(format!("draining {}; flows are waited for until {until:.0}", snapshot.node)))
     }
 
@@ -254,6 +311,7 @@ impl Drainer {
             Ok(()) | Err(_) => {}
         }
         self.drain = None;
+        self.tell_problem(None).await;
         self.flows.send_replace(Flows::default());
         info!("the drain was taken back");
         self.tell().await?;
@@ -261,19 +319,26 @@ impl Drainer {
     }
 
     /// One step; how long to wait before the next.
-    async fn go_on(
-        &mut self,
-        until: Instant,
-        counted: &mut Option<HashSet<Flow>>,
-        handing_over_since: &mut Option<Instant>,
-    ) -> Duration {
+    async fn go_on(&mut self, progress: &mut Progress) -> Duration {
         let Some(drain) = self.drain.clone() else { return Duration::MAX };
         match drain.stage {
             DrainStage::Waiting => {
                 let began = clock::now();
-                let left = self.count(counted).await;
-                let is_over = clock::now() >= until;
+                let left = self.count(&mut progress.counted).await;
+                let is_over = clock::now() >= progress.until;
+                let least = (progress.begun + LEAST_WAIT).saturating_duration_since(clock::now());
+                if (left == Some(0) || is_over) && !least.is_zero() {
+                    return least;
+                }
                 if left == Some(0) || is_over {
+                    if !drain.forced {
+                        let Ok(snapshot) = self.snapshot().await else { return Duration::MAX };
+                        let why = nobody_else(&snapshot);
+                        self.tell_standing(why.clone()).await;
+                        if why.is_some() {
+                            return COUNT_EVERY;
+                        }
+                    }
                     let timed_out = left != Some(0);
                     let left = left.unwrap_or_default();
                     info!(flows_left = left, timed_out, "flows are waited for no longer");
@@ -283,16 +348,21 @@ impl Drainer {
                 (began.elapsed() * COUNTING).max(COUNT_EVERY)
             }
             DrainStage::HandingOver => {
-                let since = *handing_over_since.get_or_insert_with(clock::now);
+                let since = *progress.handing_over_since.get_or_insert_with(clock::now);
                 let Ok(snapshot) = self.snapshot().await else { return Duration::MAX };
-                let left = snapshot.plan.l2.addresses.len();
-                if left > 0 && since.elapsed() < HAND_OVER {
+                let left: Vec<IpAddr> = snapshot.plan.l2.addresses.keys().copied().collect();
+                if !left.is_empty() && since.elapsed() < HAND_OVER {
                     return COUNT_EVERY / 5;
                 }
-                if left > 0 {
-                    warn!(addresses = left, "no other node has taken these addresses: they are given up");
+                if !left.is_empty() && !drain.forced {
+                    self.tell_standing(Some(format!("no other node has taken {}", some_of(&left)))).await;
+                    return COUNT_EVERY;
                 }
-                *handing_over_since = None;
+                if !left.is_empty() {
+                    warn!(addresses = some_of(&left), "no other node has taken these addresses: they are given up");
+                }
+                self.tell_standing(None).await;
+                progress.handing_over_since = None;
                 self.next(Drain { stage: DrainStage::Drained, ..drain }).await
             }
             DrainStage::Drained => Duration::MAX,
@@ -375,6 +445,16 @@ fn left(drain: &Drain) -> Duration {
     left.min(ordered)
 }
 
+/// The first of them by name, and how many more there are.
+fn some_of(addresses: &[IpAddr]) -> String {
+    const NAMED: usize = 5;
+    let named: Vec<String> = addresses.iter().take(NAMED).map(ToString::to_string).collect();
+    match addresses.len().saturating_sub(NAMED) {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
+}
+
 fn keep(path: &Path, drain: &Drain) -> io::Result<()> {
     state_file::replace(path, &serde_json::to_vec(drain)?, Outlasts::PowerLoss)
 }
@@ -386,7 +466,7 @@ mod tests {
     use super::*;
     use crate::config::{NoSecrets, SourceFile, parse};
     use crate::plan::Planner;
-    use crate::world::Node;
+    use crate::world::{Marks, Node};
 
     #[test]
     fn a_drain_is_recalled_and_a_file_that_cannot_be_read_is_one() {
@@ -399,6 +479,7 @@ mod tests {
             until: Timestamp::UNIX_EPOCH,
             timed_out: false,
             follows: false,
+            forced: false,
         };
         keep(&file(folder.path()), &drain).unwrap();
         assert_eq!(recall(folder.path()), Some(drain));
@@ -420,13 +501,14 @@ mod tests {
             until,
             timed_out: false,
             follows: false,
+            forced: false,
         };
         assert_eq!(left(&drain(at(36_000), at(36_600))).as_secs(), 600, "the clock was set back by ten hours");
         assert_eq!(left(&drain(at(-36_600), at(-36_000))), Duration::ZERO);
         assert!((298..=300).contains(&left(&drain(at(-300), at(300))).as_secs()));
     }
 
-    /// A drainer of node-1, beside which `others` are Ready; what it tells, and what orders it takes.
+    /// A drainer of node-1, beside which there is this Node; what it tells, and what orders it takes.
     struct Bench {
         facts: mpsc::Receiver<Fact>,
         commands: mpsc::Sender<Command>,
@@ -434,7 +516,11 @@ mod tests {
         folder: tempfile::TempDir,
     }
 
-    fn bench(others: bool) -> Bench {
+    fn ready() -> Node {
+        Node { ready: true, ..Node::default() }
+    }
+
+    fn bench(other: Option<Node>) -> Bench {
         let folder = tempfile::tempdir().expect("a folder");
         let (facts_tx, facts) = mpsc::channel(64);
         let (queries, mut asked) = mpsc::channel::<Query>(1);
@@ -448,8 +534,7 @@ mod tests {
             let text = "[manifests]\nfolder = \"/m\"\n".to_owned();
             let config = parse(&[SourceFile { path: "test.toml".to_owned(), text }], &NoSecrets).expect("it is good");
             let mut planner = Planner::new(Arc::new(config), "node-1".into());
-            if others {
-                let node = Node { ready: true, ..Node::default() };
+            if let Some(node) = other {
                 planner.apply(Fact::Node("node-2".into(), Some(Arc::new(node))));
             }
             while let Some(Query(answer)) = asked.recv().await {
@@ -503,7 +588,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_node_leaves_when_its_node_says_so_and_comes_back_with_it() {
-        let mut bench = bench(true);
+        let mut bench = bench(Some(ready()));
         bench.silent().await;
         bench.out();
         let drain = bench.drained().await;
@@ -515,7 +600,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_operator_wins_over_the_node_until_it_says_something_else() {
-        let mut bench = bench(true);
+        let mut bench = bench(Some(ready()));
         bench.out();
         bench.drained().await;
         bench.order(|answer| Command::Undrain { answer }).await;
@@ -540,7 +625,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_last_node_is_not_drained_because_its_node_says_so_and_that_is_told() {
-        let mut bench = bench(false);
+        let mut bench = bench(None);
         bench.out();
         match bench.fact("the refusal").await {
             Fact::DrainRefused(Some(problem)) => {
@@ -552,5 +637,16 @@ mod tests {
         }
         bench.back();
         assert_eq!(bench.fact("its end").await, Fact::DrainRefused(None));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_leaves_itself_is_none_that_would_serve() {
+        let marks = Marks { drain: Some("drained, since 2026-11-28T15:00:00Z".to_owned()), ..Marks::default() };
+        let bench = bench(Some(Node { marks, ..ready() }));
+        let (answer, answered) = oneshot::channel();
+        let command = Command::Drain { reason: None, timeout: Duration::ZERO, force: false, answer };
+        bench.commands.send(command).await.expect("the drainer runs");
+        let refused = answered.await.expect("it answers").expect_err("it is the last");
+        assert!(refused.to_string().contains("no other Node is Ready and stays"), "{refused}");
     }
 }

@@ -56,6 +56,10 @@ const SUM_LEN: usize = 16;
 /// Damaged lines that are warned of one by one.
 const MOST_WARNED: usize = 8;
 
+/// Another agent runs with the folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InUse;
+
 impl Memory {
     /// Creates the folder if it does not exist. `boot` is the kernel's boot id.
     pub fn open(folder: &Path, boot: &str) -> io::Result<Memory> {
@@ -65,6 +69,24 @@ impl Memory {
 
     pub fn path(&self) -> &Path {
         &self.file
+    }
+
+    /// Keeps other agents out of the folder, until the answer is dropped or this process ends, however it does: two agents would
+    /// take each other's drain, addresses and sessions for their own. `None` where the folder cannot be locked, as on a disk that
+    /// takes no write.
+    ///
+    /// # Errors
+    /// Another agent has it.
+    pub fn lock(&self) -> Result<Option<fs::File>, InUse> {
+        let file = self.file.with_file_name("lock");
+        let Ok(file) = fs::OpenOptions::new().create(true).truncate(false).write(true).open(file) else {
+            return Ok(None);
+        };
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(fs::TryLockError::WouldBlock) => Err(InUse),
+            Err(fs::TryLockError::Error(_)) => Ok(None),
+        }
     }
 
     /// Whether an agent before this one has kept anything, and whether that was in this boot of the kernel.
@@ -188,6 +210,16 @@ mod tests {
 
     fn promise(name: &str) -> Fact {
         Fact::Assigned(ObjectKey::new("shop", name), vec!["192.0.2.1".parse().unwrap()])
+    }
+
+    #[test]
+    fn a_folder_is_one_agents_until_that_one_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let [first, second] = ["one", "two"].map(|boot| Memory::open(folder.path(), boot).unwrap());
+        let lock = first.lock().unwrap().expect("a folder of ours can be locked");
+        assert_eq!(second.lock().expect_err("it is the first one's"), InUse);
+        drop(lock);
+        assert!(second.lock().unwrap().is_some());
     }
 
     #[test]

@@ -157,20 +157,27 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// `unconfirmed`: what waits to be confirmed since before the agent started.
+    /// `unconfirmed`: what waits to be confirmed since before the agent started, or why that is not known.
     pub(super) fn new(
         main: PathBuf,
         (files, texts): (Vec<SourceFile>, Vec<SourceFile>),
         config: Arc<Config>,
-        unconfirmed: Option<Unconfirmed>,
+        unconfirmed: Result<Option<Unconfirmed>, String>,
         followers: Followers,
     ) -> Reloader {
+        let (unconfirmed, unreadable) = match unconfirmed {
+            Ok(waiting) => (waiting, None),
+            Err(why) => (None, Some(why)),
+        };
         let unconfirmed = unconfirmed.map(|it| {
-            let left = Duration::try_from(it.until.duration_since(clock::wall_timestamp())).unwrap_or_default();
+            let left = it.left(clock::wall_timestamp());
             (it, clock::now() + left)
         });
         let reloader = Reloader { main, files, texts, config, unconfirmed, unrestored: None, followers };
-        reloader.report(|reloads| reloads.file.clone_from(&reloader.main));
+        reloader.report(|reloads| {
+            reloads.file.clone_from(&reloader.main);
+            reloads.unreadable_promise = unreadable;
+        });
         reloader
     }
 
@@ -447,7 +454,7 @@ impl Reloader {
             Some((earlier, _)) => earlier.former.clone(),
             None => self.files.clone(),
         };
-        let promise = Unconfirmed { until, former };
+        let promise = Unconfirmed { since: Some(clock::wall_timestamp()), until, former };
         // Where it cannot be kept, what was promised before stands.
         promise.keep(&self.main).map_err(|source| Refusal::Write { path: self.main.clone(), source })?;
         self.unconfirmed = Some((promise, clock::now() + left));
@@ -457,7 +464,7 @@ impl Reloader {
     }
 
     fn confirm(&mut self) -> Result<Done, Refusal> {
-        if self.unconfirmed.is_none() {
+        if self.unconfirmed.is_none() && self.followers.report.borrow().unreadable_promise.is_none() {
             return Err(Refusal::NothingToConfirm);
         }
         self.keep()?;
@@ -469,7 +476,7 @@ impl Reloader {
     fn keep(&mut self) -> Result<(), Refusal> {
         Unconfirmed::forget(&self.main).map_err(|source| Refusal::Write { path: self.main.clone(), source })?;
         (self.unconfirmed, self.unrestored) = (None, None);
-        self.report(|_| {});
+        self.report(|reloads| reloads.unreadable_promise = None);
         Ok(())
     }
 

@@ -28,6 +28,7 @@ use tracing::{info, warn};
 use super::cluster_config;
 use super::counters::LinkCounters;
 use super::drain::{self, Drainer};
+use super::egress_names;
 use super::farewell::{self, Stopping};
 use super::fd_store;
 use super::had_sessions::HadFile;
@@ -35,7 +36,7 @@ use super::incarnation;
 use super::intent;
 use super::kept_sessions;
 use super::logging::LogControl;
-use super::memory::Memory;
+use super::memory::{InUse, Memory};
 use super::orders::{self, Order};
 use super::readiness;
 use super::reload::{self, Followers, Reloader, Wanted};
@@ -73,6 +74,8 @@ pub enum Error {
     HostName(std::io::Error),
     #[error("cannot use the state folder {}: {source}", .folder.display())]
     State { folder: std::path::PathBuf, source: std::io::Error },
+    #[error("another agent runs with the state folder {}: stop it, or give each agent its own ([state] folder)", .0.display())]
+    StateInUse(std::path::PathBuf),
     #[error("cannot talk to the API server: {0}")]
     Kubernetes(#[from] k8s::client::ClientError),
     #[error("cannot listen to signals: {0}")]
@@ -89,7 +92,7 @@ pub struct Start {
     pub files: Vec<SourceFile>,
     pub config: Config,
     /// What waits to be confirmed since before.
-    pub unconfirmed: Option<Unconfirmed>,
+    pub unconfirmed: Result<Option<Unconfirmed>, String>,
     /// Wins over the name in the configuration.
     pub node: Option<NodeName>,
     /// To follow the configuration; `None` where the command line says what is logged.
@@ -117,6 +120,7 @@ pub async fn run(start: Start) -> Result<(), Error> {
     let folder = &config.state.folder;
     let boot = data_path::task::boot_id();
     let memory = Memory::open(folder, &boot).map_err(|source| Error::State { folder: folder.clone(), source })?;
+    let _lock = memory.lock().map_err(|InUse| Error::StateInUse(folder.clone()))?;
     info!(%node, version = env!("CARGO_PKG_VERSION"), "starting");
     reload::warn_about(&config);
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
@@ -318,7 +322,13 @@ impl Tasks {
         let blackholes = kernel::blackholes::run(slices.bgp.subscribe(), stopping.clone().blackholes());
         self.farewell.spawn(named("the keeper of blackhole routes", blackholes));
         let (egress, tables) = (slices.egress.subscribe(), counters.egress.clone());
-        let holding = egress::task::run(egress, config.egress.clone(), facts.clone(), tables);
+        let folder = config.state.folder.clone();
+        let former = egress_names::former(&folder, &config.egress);
+        let (gone, is_gone) = oneshot::channel();
+        let names = egress_names::take_over(folder, config.egress.clone(), former.clone(), is_gone);
+        self.finite.spawn(names);
+        let former = former.map(|settings| egress::task::Former { settings, gone });
+        let holding = egress::task::run(egress, config.egress.clone(), facts.clone(), tables, former);
         // Neither undoes anything when the agent stops: what it held stays held.
         self.endless.spawn(named("the keeper of egress", holding));
         let steering = kernel::steering::run(slices.egress.subscribe(), config.egress.clone());

@@ -4,6 +4,7 @@
 //! Tasks: the loop is the caller's; it owns the planner, and one blocking task at a time that writes the World to disk.
 //! Cancelled, it leaves the slices as they were last published.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -27,7 +28,7 @@ use crate::stop::Stop;
 use crate::views::Snapshot;
 use crate::views::drain::Flows;
 use crate::views::reload::Reloads;
-use crate::world::{ApiServer, Fact};
+use crate::world::{ApiServer, Fact, HostProblem};
 
 /// At most this many facts go into one turn, so that a flood of them does not hold back what is decided already.
 const BATCH: usize = 4096;
@@ -38,6 +39,9 @@ const KEEP_AFTER: Duration = Duration::from_secs(2);
 /// How long at least from one write to the next, where the API server has it all too: a cluster in which something always changes
 /// is not written without end.
 const KEEP_APART: Duration = Duration::from_secs(5);
+
+/// When a write that failed is tried again.
+const KEEP_AGAIN: Duration = Duration::from_secs(10);
 
 /// How often the disk is told that nothing has changed: so much older a state may look after a crash.
 const CONFIRM_EVERY: Duration = Duration::from_secs(60);
@@ -73,7 +77,7 @@ pub struct Loop {
     /// When it was last kept.
     kept: Option<Instant>,
     /// The write to the disk that is under way, or was last: never two at a time.
-    keeping: Option<JoinHandle<()>>,
+    keeping: Option<JoinHandle<io::Result<()>>>,
     /// Told once, when the first plan stands.
     first_plan: Option<oneshot::Sender<()>>,
     /// When it last turned.
@@ -161,6 +165,7 @@ impl Loop {
                 () = sleep_until(wake.into()) => {}
             }
             self.turn();
+            self.note_kept().await;
             self.keep_if_due();
         }
     }
@@ -184,7 +189,7 @@ impl Loop {
             Stop::Restart => {}
         }
         if let Some(keeping) = self.keeping.take() {
-            // It has said itself what went wrong, if anything did.
+            // The World is written once more.
             let _ = keeping.await;
         }
         if let Err(error) = self.memory.keep(self.planner.world(), self.as_of) {
@@ -256,11 +261,33 @@ impl Loop {
         (self.kept, self.confirmed) = (Some(now), now);
         let (memory, world, as_of) = (self.memory.clone(), self.planner.world().clone(), self.as_of);
         // The disk may be slow; the loop goes on meanwhile.
-        self.keeping = Some(tokio::task::spawn_blocking(move || {
-            if let Err(error) = memory.keep(&world, as_of) {
-                warn!(file = %memory.path().display(), %error, "the World was not kept");
+        self.keeping = Some(tokio::task::spawn_blocking(move || memory.keep(&world, as_of)));
+    }
+
+    /// What became of the write to the disk, once it is done. One that failed is tried again.
+    async fn note_kept(&mut self) {
+        if !self.keeping.as_ref().is_some_and(JoinHandle::is_finished) {
+            return;
+        }
+        let Some(keeping) = self.keeping.take() else { return };
+        let outcome = keeping.await.unwrap_or_else(|panicked| Err(io::Error::other(panicked)));
+        let file = self.memory.path().display();
+        let problem = outcome.err().map(|error| HostProblem {
+            problem: format!("the last known state is not kept in {file}: {error}"),
+            remedy: "without it a restart begins with nothing while the API server is away, and without a cluster addresses are given \
+                     anew: make room on the disk, and let crier write there ([state] folder)"
+                .to_owned(),
+        });
+        if problem.is_some() {
+            self.keep_at.get_or_insert(clock::now() + KEEP_AGAIN);
+        }
+        if self.planner.world().state_not_kept != problem {
+            match &problem {
+                Some(problem) => warn!(%problem, "the World was not kept"),
+                None => info!(%file, "the World is kept again"),
             }
-        }));
+            self.planner.apply(Fact::StateNotKept(problem));
+        }
     }
 
     /// Nothing has changed, and that too is worth knowing after a crash.
@@ -268,11 +295,7 @@ impl Loop {
         self.confirmed = now;
         if self.keeping.as_ref().is_none_or(JoinHandle::is_finished) {
             let (memory, as_of) = (self.memory.clone(), self.as_of);
-            self.keeping = Some(tokio::task::spawn_blocking(move || {
-                if let Err(error) = memory.confirm(as_of) {
-                    warn!(file = %memory.path().display(), %error, "the age of the last known state was not kept");
-                }
-            }));
+            self.keeping = Some(tokio::task::spawn_blocking(move || memory.confirm(as_of)));
         }
     }
 

@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,9 @@ use crate::config::{SourceFile, load};
 /// What is put back, and when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unconfirmed {
+    /// When it was ordered. `None` in a file of a former version.
+    #[serde(default)]
+    pub since: Option<Timestamp>,
     pub until: Timestamp,
     /// Every file of the configuration that was in use before: the main file first, then the drop-ins.
     pub former: Vec<SourceFile>,
@@ -28,6 +32,12 @@ impl Unconfirmed {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// How long it waits yet, by the wall clock: never longer than was ordered, wherever the clock was set meanwhile.
+    pub fn left(&self, now: Timestamp) -> Duration {
+        let until = |from: Timestamp| Duration::try_from(self.until.duration_since(from)).unwrap_or_default();
+        until(now).min(self.since.map_or(Duration::MAX, until))
     }
 
     /// Remembers it across a restart. Call it before the configuration is replaced.
@@ -48,12 +58,20 @@ impl Unconfirmed {
     /// the files that differed. On an error some may be put back; a next call does the rest.
     pub fn put_back(&self, main: &Path) -> io::Result<Vec<PathBuf>> {
         let mut touched = Vec::new();
+        let folder = main.with_file_name("conf.d");
         let mut now = vec![main.to_owned()];
-        now.extend(load::drop_ins(&main.with_file_name("conf.d")).map_err(io::Error::other)?);
+        now.extend(load::drop_ins(&folder).map_err(io::Error::other)?);
+        // By their names: the agent may have been started in another folder with a relative path.
+        let place = |(number, file): (usize, &SourceFile)| match number {
+            0 => main.to_owned(),
+            _ => folder.join(Path::new(&file.path).file_name().unwrap_or_default()),
+        };
+        let former: Vec<(PathBuf, &str)> =
+            self.former.iter().enumerate().map(|it| (place(it), it.1.text.as_str())).collect();
         for path in &now {
             let text = fs::read(path).unwrap_or_default();
-            let was = self.former.iter().find(|file| Path::new(&file.path) == path);
-            if was.is_some_and(|was| was.text.as_bytes() == text) {
+            let was = former.iter().find(|(file, _)| file == path);
+            if was.is_some_and(|(_, was)| was.as_bytes() == text) {
                 continue;
             }
             touched.push(path.clone());
@@ -62,12 +80,11 @@ impl Unconfirmed {
                 fs::remove_file(path)?;
             }
         }
-        for file in &self.former {
-            let path = Path::new(&file.path);
-            if touched.iter().any(|it| it == path) || !path.exists() {
-                replace(path, &file.text)?;
-                if !touched.iter().any(|it| it == path) {
-                    touched.push(path.to_owned());
+        for (path, text) in &former {
+            if touched.contains(path) || !path.exists() {
+                replace(path, text)?;
+                if !touched.contains(path) {
+                    touched.push(path.clone());
                 }
             }
         }
@@ -169,7 +186,7 @@ mod tests {
         fs::set_permissions(&main, fs::Permissions::from_mode(0o640)).unwrap();
         fs::write(drop_in("a.toml"), "a").unwrap();
         fs::write(drop_in("b.toml"), "b").unwrap();
-        let kept = Unconfirmed { until: Timestamp::UNIX_EPOCH, former: load::read(&main).unwrap() };
+        let kept = Unconfirmed { since: None, until: Timestamp::UNIX_EPOCH, former: load::read(&main).unwrap() };
         kept.keep(&main).unwrap();
         replace_main(&main, "new", None).unwrap();
         fs::remove_file(drop_in("b.toml")).unwrap();
@@ -208,10 +225,33 @@ mod tests {
     }
 
     #[test]
+    fn an_agent_that_was_started_with_a_relative_path_loses_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let main = folder.path().join("crier.toml");
+        fs::create_dir(folder.path().join("conf.d")).unwrap();
+        fs::write(&main, "new").unwrap();
+        fs::write(folder.path().join("conf.d/a.toml"), "new a").unwrap();
+        let file = |path: &str, text: &str| SourceFile { path: path.to_owned(), text: text.to_owned() };
+        let former = vec![file("x/crier.toml", "old"), file("x/conf.d/a.toml", "old a")];
+        Unconfirmed { since: None, until: Timestamp::UNIX_EPOCH, former }.put_back(&main).unwrap();
+        assert_eq!(fs::read_to_string(&main).unwrap(), "old");
+        assert_eq!(fs::read_to_string(folder.path().join("conf.d/a.toml")).unwrap(), "old a");
+    }
+
+    #[test]
+    fn no_step_of_the_clock_makes_it_wait_longer_than_was_ordered() {
+        let at = |secs: i64| Timestamp::from_second(secs).unwrap();
+        let promise = Unconfirmed { since: Some(at(1000)), until: at(1060), former: Vec::new() };
+        assert_eq!(promise.left(at(1020)).as_secs(), 40);
+        assert_eq!(promise.left(at(0)).as_secs(), 60, "the clock was lost");
+        assert_eq!(promise.left(at(9000)), Duration::ZERO);
+    }
+
+    #[test]
     fn what_is_kept_is_private() {
         let folder = tempfile::tempdir().unwrap();
         let main = folder.path().join("crier.toml");
-        Unconfirmed { until: Timestamp::UNIX_EPOCH, former: Vec::new() }.keep(&main).unwrap();
+        Unconfirmed { since: None, until: Timestamp::UNIX_EPOCH, former: Vec::new() }.keep(&main).unwrap();
         let mode = fs::metadata(folder.path().join("crier.toml.unconfirmed")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
@@ -240,7 +280,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let main = folder.path().join("crier.toml");
         fs::create_dir(folder.path().join("crier.toml.unconfirmed")).unwrap();
-        let promise = Unconfirmed { until: Timestamp::UNIX_EPOCH, former: Vec::new() };
+        let promise = Unconfirmed { since: None, until: Timestamp::UNIX_EPOCH, former: Vec::new() };
         assert!(promise.keep(&main).is_err(), "a folder is in the way");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }

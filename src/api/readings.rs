@@ -187,7 +187,8 @@ impl<R: Serialize + 'static> Row for Trial<R> {
         true
     }
 
-    /// The secrets that the files name are read by the agent, as it would read them at its next start.
+    /// Of the secrets that the files name, the agent reads those that its own configuration names: the client may not be allowed to
+    /// read others, nor to learn whether they are there.
     fn read(&self, query: Option<&str>, body: &[u8]) -> Result<Question, QueryError> {
         filter::read::<()>(query)?;
         let files: Vec<SourceFile> =
@@ -197,7 +198,8 @@ impl<R: Serialize + 'static> Row for Trial<R> {
             // The ConfigMap that the files name is the running agent's.
             let of_cluster = snapshot.world.cluster_texts.iter().filter(|_| cluster::preliminary(&files).is_some());
             let texts = of_cluster.map(|(path, text)| SourceFile { path: path.clone(), text: text.clone() });
-            let secrets = HostSecrets::from_environment().with(Lenience::of_running(&snapshot.config));
+            let secrets = HostSecrets::from_environment().with(Lenience::Judging);
+            let secrets = secrets.only(snapshot.config.secrets().filter_map(|secret| secret.path.clone()));
             match config::parse_with(&files, &texts.collect::<Vec<_>>(), &secrets) {
                 Ok(config) => as_json(view(snapshot, &Arc::new(config))),
                 Err(complaints) => Answer::NotUnderstood(complaints.to_string()),

@@ -177,7 +177,8 @@ impl Places {
     }
 }
 
-/// Says that a connection is being answered, for as long as it lives.
+/// Says that a connection is being answered, for as long as it lives. One whose request is still on its way is not: whoever sends
+/// slowly keeps nobody out.
 struct Busy(Arc<AtomicBool>);
 
 impl Busy {
@@ -236,12 +237,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let service = service_fn(|request| {
-        let (agent, busy) = (agent.clone(), Busy::with(&busy));
-        async move {
-            let answer = route(request, &agent, door).await;
-            drop(busy);
-            Ok::<_, Infallible>(answer)
-        }
+        let (agent, busy) = (agent.clone(), busy.clone());
+        async move { Ok::<_, Infallible>(route(request, &agent, door, &busy).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -264,12 +261,12 @@ where
 }
 
 /// Answers from a snapshot of the agent, on a thread of its own, because a view of many Services takes time.
-async fn route(request: Request<Incoming>, agent: &Agent, door: Door) -> Response<Full<Bytes>> {
+async fn route(request: Request<Incoming>, agent: &Agent, door: Door, busy: &Arc<AtomicBool>) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
     let path = head.uri.path();
     if path == ORDERS && matches!(door, Door::Unix) {
         return match head.method {
-            Method::POST => order(body, agent.orders.as_ref().map(|orders| &orders.agent)).await,
+            Method::POST => order(body, agent.orders.as_ref().map(|orders| &orders.agent), busy).await,
             _ => text(StatusCode::METHOD_NOT_ALLOWED, format!("only POST is answered at {path}\n")),
         };
     }
@@ -292,6 +289,7 @@ async fn route(request: Request<Incoming>, agent: &Agent, door: Door) -> Respons
         },
         false => Bytes::new(),
     };
+    let _answered = Busy::with(busy);
     let view = match row.read(head.uri.query(), &body) {
         Ok(view) => view,
         Err(error) => return text(StatusCode::BAD_REQUEST, format!("{error}\n")),
@@ -327,12 +325,13 @@ async fn read_body(body: Incoming) -> Result<Bytes, Response<Full<Bytes>>> {
 const NOT_ROOT: &str = "only root may change a running agent\n";
 
 /// Hands an order to the agent, and answers what became of it.
-async fn order(body: Incoming, orders: Option<&mpsc::Sender<Order>>) -> Response<Full<Bytes>> {
+async fn order(body: Incoming, orders: Option<&mpsc::Sender<Order>>, busy: &Arc<AtomicBool>) -> Response<Full<Bytes>> {
     let Some(orders) = orders else { return text(StatusCode::FORBIDDEN, NOT_ROOT) };
     let body = match read_body(body).await {
         Ok(body) => body,
         Err(refused) => return refused,
     };
+    let _answered = Busy::with(busy);
     let wish: Wish = match serde_json::from_slice(&body) {
         Ok(wish) => wish,
         Err(error) => return text(StatusCode::BAD_REQUEST, format!("the order cannot be read: {error}\n")),
@@ -445,6 +444,23 @@ mod tests {
         assert!(began.elapsed() < IDLE / 2, "after {:?}", began.elapsed());
         assert_eq!(idle[0].read(&mut [0; 16]).await.unwrap_or(0), 0, "the oldest had to go");
         assert_eq!(ask(&mut probe).await, "HTTP/1.1 404 Not Found", "the newest stays");
+        serving.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_that_come_slowly_keep_nobody_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let (socket, _, serving) = doors(folder.path()).await;
+        let mut slow = Vec::new();
+        for _ in 0..4 * CONNECTIONS {
+            let mut stream = UnixStream::connect(&socket).await.unwrap();
+            stream.write_all(b"POST /v1/plan HTTP/1.1\r\nhost: crier\r\ncontent-length: 100\r\n\r\n[").await.unwrap();
+            slow.push(stream);
+        }
+        let began = tokio::time::Instant::now();
+        let mut command = UnixStream::connect(&socket).await.unwrap();
+        assert_eq!(ask(&mut command).await, "HTTP/1.1 404 Not Found", "the socket answers");
+        assert!(began.elapsed() < BODY_TIMEOUT / 2, "after {:?}", began.elapsed());
         serving.abort();
     }
 

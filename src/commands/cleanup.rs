@@ -4,10 +4,12 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use tokio::runtime::Runtime;
 
 use super::{Exit, config, print, runtime};
+use crate::agent::egress_names;
 use crate::config::load::{self, Lenience, LoadError};
-use crate::config::{Config, NoSecrets, SourceFile};
+use crate::config::{Config, EgressSettings, NoSecrets, SourceFile};
 use crate::{egress, kernel};
 
 #[derive(Debug, Args)]
@@ -50,30 +52,9 @@ pub fn cleanup(Cleanup { config: file }: &Cleanup) -> Exit {
     };
     let mut text = String::new();
     let mut failed = false;
-    match egress::task::take_away(&settings) {
-        Ok(true) => text += &format!("removed the nftables table inet {}\n", settings.table),
-        Ok(false) => text += &format!("there is no nftables table inet {}\n", settings.table),
-        Err(error) => {
-            failed = true;
-            let table = &settings.table;
-            eprintln!(
-                "crier: the nftables table inet {table} cannot be removed: {error}; does an agent run? stop it first"
-            );
-        }
-    }
-    match runtime.block_on(kernel::steering::take_away(&settings)) {
-        Ok(count) => text += &format!("removed {count} rules and routes of egress\n"),
-        Err(error) => {
-            failed = true;
-            eprintln!("crier: rules and routes of egress cannot be removed: {error}");
-        }
-    }
-    match runtime.block_on(kernel::returns::take_away(&settings)) {
-        Ok(count) => text += &format!("removed {count} rules and routes for replies\n"),
-        Err(error) => {
-            failed = true;
-            eprintln!("crier: rules and routes for replies cannot be removed: {error}");
-        }
+    let former = egress_names::former(&folder, &settings);
+    for settings in std::iter::once(settings).chain(former) {
+        failed |= clean_egress(&settings, &runtime, &mut text);
     }
     match runtime.block_on(kernel::vrfs::take_away(&folder)) {
         Ok(done) if done.is_empty() => text += "there is nothing that crier made of VRFs\n",
@@ -84,4 +65,35 @@ pub fn cleanup(Cleanup { config: file }: &Cleanup) -> Exit {
         }
     }
     print(&text).with_problems(failed)
+}
+
+/// Whether something could not be removed.
+fn clean_egress(settings: &EgressSettings, runtime: &Runtime, text: &mut String) -> bool {
+    let mut failed = false;
+    match egress::task::take_away(settings) {
+        Ok(true) => *text += &format!("removed the nftables table inet {}\n", settings.table),
+        Ok(false) => *text += &format!("there is no nftables table inet {}\n", settings.table),
+        Err(error) => {
+            failed = true;
+            let table = &settings.table;
+            eprintln!(
+                "crier: the nftables table inet {table} cannot be removed: {error}; does an agent run? stop it first"
+            );
+        }
+    }
+    match runtime.block_on(kernel::steering::take_away(settings)) {
+        Ok(count) => *text += &format!("removed {count} rules and routes of egress\n"),
+        Err(error) => {
+            failed = true;
+            eprintln!("crier: rules and routes of egress cannot be removed: {error}");
+        }
+    }
+    match runtime.block_on(kernel::returns::take_away(settings)) {
+        Ok(count) => *text += &format!("removed {count} rules and routes for replies\n"),
+        Err(error) => {
+            failed = true;
+            eprintln!("crier: rules and routes for replies cannot be removed: {error}");
+        }
+    }
+    failed
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use tokio::time::sleep;
 
+use super::table::printable;
 use super::{Exit, order, refused, runtime};
 use crate::agent::orders::Wish;
 use crate::api::{client, readings};
@@ -19,6 +20,7 @@ use crate::world::DrainStage;
     after_help = "Routes first say GRACEFUL_SHUTDOWN (RFC 8326) and have the lowest local preference. The flows that are open then\n\
                   are waited for. Then other nodes take the addresses on the link, and the routes are withdrawn. It survives a\n\
                   restart of the agent and of the host; `crier undrain` takes it back.\n\n\
+                  What no other node serves is kept, unless with --force: the drain then stands still.\n\n\
                   Exit codes: 0 begun, or with --wait every flow ended; 1 no other node serves; 3 no agent; 4 with --wait:\n\
                   flows were left when the time was over."
 )]
@@ -78,6 +80,13 @@ async fn watch_drain(socket: &Path) -> Exit {
             // Nobody may be looking.
             let _ = std::io::stderr().flush();
             shown = line;
+        }
+        if let Some(why) = report.stands_still.filter(|_| report.stage != DrainStage::Drained) {
+            if terminal {
+                eprintln!();
+            }
+            eprintln!("crier: {}", printable(&why));
+            return Exit::Problem;
         }
         if report.stage == DrainStage::Drained {
             if terminal {

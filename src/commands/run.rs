@@ -92,16 +92,14 @@ struct Loaded {
 
 /// The configuration to start with. One that waits to be confirmed is taken back first where its time is over, or where it keeps
 /// the agent from starting.
-fn read(main: &Path) -> Result<(Loaded, Option<Unconfirmed>), LoadError> {
-    let waiting = Unconfirmed::find(main).unwrap_or_else(|error| {
-        eprintln!("crier: what waits to be confirmed cannot be read, and nothing is taken back: {error}");
-        None
-    });
-    let Some(waiting) = waiting else {
-        return Ok((load(main)?, None));
+fn read(main: &Path) -> Result<(Loaded, Result<Option<Unconfirmed>, String>), LoadError> {
+    let waiting = match Unconfirmed::find(main) {
+        Ok(Some(waiting)) => waiting,
+        Ok(None) => return Ok((load(main)?, Ok(None))),
+        Err(error) => return Ok((load(main)?, Err(error.to_string()))),
     };
     let why = match load(main) {
-        Ok(loaded) if waiting.until > clock::wall_timestamp() => return Ok((loaded, Some(waiting))),
+        Ok(loaded) if !waiting.left(clock::wall_timestamp()).is_zero() => return Ok((loaded, Ok(Some(waiting)))),
         Ok(_) => "it was not confirmed in time".to_owned(),
         Err(error) => error.to_string(),
     };
@@ -109,7 +107,7 @@ fn read(main: &Path) -> Result<(Loaded, Option<Unconfirmed>), LoadError> {
     if let Err(source) = waiting.put_back(main) {
         eprintln!("crier: the configuration before cannot be put back: {source}");
     }
-    Ok((load(main)?, None))
+    Ok((load(main)?, Ok(None)))
 }
 
 fn load(main: &Path) -> Result<Loaded, LoadError> {

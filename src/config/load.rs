@@ -78,6 +78,8 @@ pub struct HostSecrets {
     /// `None` if systemd gave none.
     credentials: Option<PathBuf>,
     lenience: Lenience,
+    /// No other files are looked at; `None`: all are.
+    only: Option<BTreeSet<PathBuf>>,
 }
 
 /// Which missing files of secrets are no mistake.
@@ -110,24 +112,32 @@ impl HostSecrets {
     /// Looks for credentials where `$CREDENTIALS_DIRECTORY` says that they are.
     pub fn from_environment() -> HostSecrets {
         let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-        HostSecrets { credentials, lenience: Lenience::default() }
+        HostSecrets { credentials, lenience: Lenience::default(), only: None }
     }
 
     pub fn with(self, lenience: Lenience) -> HostSecrets {
         HostSecrets { lenience, ..self }
+    }
+
+    /// Other files than these count as missing.
+    pub fn only(self, files: impl Iterator<Item = PathBuf>) -> HostSecrets {
+        HostSecrets { only: Some(files.collect()), ..self }
     }
 }
 
 impl Secrets for HostSecrets {
     fn credential(&self, name: &OsStr) -> io::Result<Option<Vec<u8>>> {
         let Some(folder) = &self.credentials else { return Ok(None) };
-        match self.file(&folder.join(name)) {
+        match read_regular(&folder.join(name), MOST_SECRET_OCTETS) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             found => found.map(Some),
         }
     }
 
     fn file(&self, path: &Path) -> io::Result<Vec<u8>> {
+        if self.only.as_ref().is_some_and(|only| !only.contains(path)) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         read_regular(path, MOST_SECRET_OCTETS)
     }
 

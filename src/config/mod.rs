@@ -40,7 +40,7 @@ pub use section::api::Api;
 pub use section::bfd::{BfdAuthentication, BfdProfile};
 pub use section::bgp::Bgp;
 pub use section::drain::DrainSettings;
-pub use section::egress::EgressSettings;
+pub use section::egress::{BLACKHOLES, EgressSettings, FOR_NETWORKS};
 pub use section::host::Host;
 pub use section::kubernetes::{Access, Kubernetes};
 pub use section::l2::{InterfacePattern, L2, Schedule, Subnet};

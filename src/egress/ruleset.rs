@@ -171,6 +171,11 @@ pub fn chains(form: &Form) -> Vec<Attributes> {
     asked.collect()
 }
 
+/// What the table holds and every table of crier does, as questions: another program's table of the same name has no such chains.
+pub fn marks_of_ours(form: &Form) -> Vec<Attributes> {
+    chains(form).into_iter().take(3).collect()
+}
+
 /// The elements that count packets, as questions: of each family the pods that were held back, and those that were translated.
 pub fn counted(form: &Form) -> [(Count, Attributes); 4] {
     let of = |count, set: Set| {
@@ -793,6 +798,8 @@ const PERSIST: u32 = 4;
 const CHAIN_NAME: u16 = 3;
 const CHAIN_HOOK: u16 = 4;
 const CHAIN_POLICY: u16 = 5;
+/// How many chains, sets and maps are in a table.
+pub const TABLE_USES: u16 = 3;
 /// How many rules are in a chain and lead to it.
 pub const CHAIN_USES: u16 = 6;
 const CHAIN_TYPE: u16 = 7;

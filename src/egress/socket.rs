@@ -62,6 +62,20 @@ impl Netfilter {
         Ok(self.object(Verb::GetTable, &ruleset::named(form), |_| ())?.is_some())
     }
 
+    /// Whether there is a table of the name that holds something, and was not made by crier.
+    pub(super) fn is_foreign(&mut self, form: &Form) -> io::Result<bool> {
+        let uses = |it: &[u8]| packet::number_of(it, ruleset::TABLE_USES).unwrap_or(0);
+        if self.object(Verb::GetTable, &ruleset::named(form), uses)?.is_none_or(|uses| uses == 0) {
+            return Ok(false);
+        }
+        for chain in ruleset::marks_of_ours(form) {
+            if self.object(Verb::GetChain, &chain, |_| ())?.is_none() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Whether the table is there with rules in every chain.
     pub(super) fn is_whole(&mut self, form: &Form) -> io::Result<bool> {
         for chain in ruleset::chains(form) {

@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, sleep_until};
 use tracing::{debug, info, warn};
 
@@ -57,6 +57,9 @@ pub fn take_away(settings: &EgressSettings) -> io::Result<bool> {
     if !kernel.has_table(&form)? {
         return Ok(false);
     }
+    if kernel.is_foreign(&form)? {
+        return Err(foreign(&form));
+    }
     kernel.commit(&ruleset::remove(&form)).map(|()| true)
 }
 
@@ -66,6 +69,7 @@ pub async fn run(
     settings: EgressSettings,
     facts: mpsc::Sender<Fact>,
     counters: Arc<Counters>,
+    former: Option<Former>,
 ) {
     let mut keeper = Keeper {
         form: form(&settings),
@@ -75,6 +79,8 @@ pub async fn run(
         facts,
         told: None,
         adopted: false,
+        made: false,
+        former,
     };
     loop {
         let error = keeper.follow(&mut slices).await;
@@ -102,6 +108,21 @@ struct Keeper {
     told: Option<String>,
     /// The pods that an earlier life guarded are known.
     adopted: bool,
+    /// The table is this task's work: whatever it lacks, somebody took away.
+    made: bool,
+    former: Option<Former>,
+}
+
+/// The table of an earlier agent that had another name for it.
+#[derive(Debug)]
+pub struct Former {
+    pub settings: EgressSettings,
+    /// Told once it is gone.
+    pub gone: oneshot::Sender<()>,
+}
+
+fn foreign(form: &Form) -> io::Error {
+    io::Error::other(format!("the table inet {} is another program's, and stays as it is", form.table))
 }
 
 impl Keeper {
@@ -129,6 +150,7 @@ impl Keeper {
             if slice.planned {
                 self.machine.handle_plan(&slice, clock::now());
                 self.write(&mut kernel, &mut written)?;
+                self.drop_former(&mut kernel)?;
                 self.content_is_written().await;
             }
             let wake = self.machine.next_deadline();
@@ -159,7 +181,8 @@ impl Keeper {
         if self.adopted {
             return Ok(());
         }
-        for (count, set) in ruleset::counted(&self.form) {
+        let former = self.former.as_ref().map(|former| form(&former.settings));
+        for (count, set) in former.iter().chain([&self.form]).flat_map(ruleset::counted) {
             if count == Count::Dropped {
                 let guarded = kernel.elements(&set)?;
                 self.machine.handle_held(guarded.into_iter().map(|(pod, _)| pod));
@@ -201,6 +224,9 @@ impl Keeper {
     /// Makes the whole table in one change; one that is there is replaced in the same change.
     fn make(&mut self, kernel: &mut Netfilter, wanted: &Content) -> io::Result<()> {
         let replaces = kernel.has_table(&self.form)?;
+        if !self.made && kernel.is_foreign(&self.form)? {
+            return Err(foreign(&self.form));
+        }
         let made = kernel.commit(&ruleset::whole(&self.form, wanted, self.ownership, replaces));
         match made {
             Err(error) if self.ownership == Ownership::Socket && error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
@@ -212,7 +238,21 @@ impl Keeper {
             }
             made => made?,
         }
+        self.made = true;
         info!(table = %self.form.table, pods = wanted.pods.len(), "the nftables table for egress is made");
+        Ok(())
+    }
+
+    /// The table of this configuration stands: that of an earlier one would go on translating, and nobody would look after it.
+    fn drop_former(&mut self, kernel: &mut Netfilter) -> io::Result<()> {
+        let Some(former) = &self.former else { return Ok(()) };
+        let form = form(&former.settings);
+        if form.table != self.form.table && kernel.has_table(&form)? && !kernel.is_foreign(&form)? {
+            kernel.commit(&ruleset::remove(&form))?;
+            info!(table = %form.table, "the nftables table of a former configuration is removed");
+        }
+        // Whoever waits may have gone with the agent.
+        let _ = self.former.take().map(|former| former.gone.send(()));
         Ok(())
     }
 
@@ -237,7 +277,7 @@ impl Keeper {
                 "the nftables table {table} for egress cannot be written, so pods may send with addresses that are not \
                  their Service's: {text}"
             ),
-            remedy: "give crier CAP_NET_ADMIN, load nf_tables, nft_ct and nft_nat, and let no other program use this table name"
+            remedy: "give crier CAP_NET_ADMIN, load nf_tables, nft_ct and nft_nat, and choose a name that no other program uses ([egress] table)"
                 .to_owned(),
         };
         self.told = Some(text);

@@ -118,7 +118,7 @@ pub fn renumber(annotations: Option<&BTreeMap<String, String>>) -> Result<Option
     }
     let parts = addresses.split(',');
     if parts.clone().count() > MOST_RENUMBERED {
-        return Err(malformed(RENUMBER, text, format!("no Service has more than {MOST_RENUMBERED} addresses")));
+        return Err(malformed(RENUMBER, text, format!("at most {MOST_RENUMBERED} addresses are given up at once")));
     }
     let leaving = parts.map(|part| parse_address(RENUMBER, text, part.trim())).collect::<Result<_, _>>()?;
     Ok(Some(Renumber { leaving, overlap }))
@@ -137,8 +137,9 @@ pub fn renumbering(Renumber { leaving, overlap }: &Renumber) -> String {
     format!("{} for {}", addresses.join(","), duration::text(*overlap))
 }
 
-/// No Service has as many addresses: one of each family of each pool that it names.
-const MOST_RENUMBERED: usize = 64;
+/// One of each family of two pools, or of two renumberings at once. Each is an address that the Service has beside those it is given, so
+/// more would be a way to as many as one likes.
+const MOST_RENUMBERED: usize = 4;
 
 /// The annotation that applies, with its name: crier's own, else MetalLB's unless its value is empty.
 fn first<'a>(annotations: &'a BTreeMap<String, String>, own: &str, metallb: &str) -> Option<(String, &'a str)> {
@@ -559,7 +560,7 @@ mod tests {
             let error = error.or_else(|| renumber(Some(&[(name.to_owned(), value.to_owned())].into())).err());
             assert!(error.expect("refused").to_string().contains("write 192.0.2.1, not ::ffff:192.0.2.1"), "{name}");
         }
-        let many = vec!["192.0.2.1"; MOST_RENUMBERED + 1].join(",") + " for 1s";
+        let many = ["192.0.2.1"; MOST_RENUMBERED + 1].join(",") + " for 1s";
         assert!(renumber(Some(&[(RENUMBER.to_owned(), many)].into())).is_err(), "nothing is left out in silence");
     }
 }

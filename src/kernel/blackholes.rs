@@ -27,11 +27,12 @@ use tracing::{debug, info, warn};
 
 use super::netlink::{Complaints, Event, Netlink, NetlinkError, PROTOCOL, address_family};
 use crate::address::Family;
+use crate::config::BLACKHOLES;
 use crate::names::PeerName;
 use crate::plan::slice::{BgpSlice, PeerSlice};
 
 /// The routing table of the blackholes.
-pub const TABLE: u32 = 6767;
+pub const TABLE: u32 = BLACKHOLES;
 
 /// The rules come right before the kernel's rule for the main table. A rule with a smaller priority is looked up before them.
 const HOST_PRIORITY: u32 = 32763;

@@ -115,6 +115,8 @@ impl Links {
             let net = address.local;
             (net.addr().is_ipv6(), net.prefix_len() == net.max_prefix_len(), **life, net)
         });
+        let deprecated = addresses.iter().filter(|(_, life)| **life == Life::Deprecated);
+        link.deprecated = deprecated.map(|(address, _)| address.local.addr()).collect();
         link.addresses = addresses.into_iter().map(|(address, _)| address.local).collect();
         link.addresses.dedup();
         Some(link)
@@ -162,6 +164,7 @@ fn link(message: &LinkMessage) -> Option<Link> {
         master: master.filter(|_| !in_vrf),
         vrf: master.filter(|_| in_vrf),
         addresses: Vec::new(),
+        deprecated: BTreeSet::new(),
     })
 }
 
@@ -257,18 +260,8 @@ mod tests {
         let mut links = Links::default();
         let address = RouteNetlinkMessage::NewAddress(on_eth0("192.0.2.7/24", vec![]));
         links.handle_list(&[new_link(|_| {})], std::slice::from_ref(&address));
-        let expected = Link {
-            index: ETH0,
-            name: "eth0".into(),
-            mac: Some(MacAddress([2, 0, 0, 0, 0, 0x0a])),
-            up: true,
-            carrier: true,
-            loopback: false,
-            arp: true,
-            master: None,
-            vrf: None,
-            addresses: vec!["192.0.2.7/24".parse().unwrap()],
-        };
+        let mac = Some(MacAddress([2, 0, 0, 0, 0, 0x0a]));
+        let expected = Link { mac, ..Link::carrying(ETH0, "eth0", &["192.0.2.7/24"]) };
         assert_eq!(facts(&mut links), [Fact::Link(ETH0, Some(expected.clone()))]);
 
         links.handle_message(&new_link(|_| {}));

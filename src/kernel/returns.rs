@@ -27,15 +27,12 @@ use super::marked::{self, MarkedRule};
 use super::netlink::{Complaints, Event, Netlink, NetlinkError, PROTOCOL, address_family, family_of};
 use super::routes;
 use crate::address::Family;
-use crate::config::EgressSettings;
+use crate::config::{EgressSettings, FOR_NETWORKS};
 use crate::names::InterfaceName;
 use crate::plan::slice::{EgressSlice, ReturnNetwork, ReturnTable};
 
 /// How long to wait before a refused change is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
-
-/// The tables of networks stand so far behind those of owners, of which there are so many at most.
-const TABLES_BEHIND: u32 = 200;
 
 /// Keeps rules and routes as the slice wants them. Never ends by itself, and may be dropped at any time.
 pub async fn run(mut slices: watch::Receiver<EgressSlice>, settings: EgressSettings) {
@@ -224,7 +221,7 @@ fn address(told: &RouteAddress) -> Option<IpAddr> {
 
 /// The number of the table that crier makes for a slot.
 fn own_table(settings: &EgressSettings, slot: u8) -> u32 {
-    settings.first_route_table.saturating_add(TABLES_BEHIND).saturating_add(u32::from(slot) - 1)
+    settings.first_route_table.saturating_add(FOR_NETWORKS).saturating_add(u32::from(slot) - 1)
 }
 
 fn tables(settings: &EgressSettings) -> std::ops::RangeInclusive<u32> {

@@ -245,7 +245,7 @@ impl Keeper {
         Ok(outcome)
     }
 
-    /// What is not on disk is not made: a later life could not take it away.
+    /// Before it is made: a later life takes it away by what the disk says. Where the disk takes no write it is made all the same.
     fn note(&mut self, made: Made) {
         if made == self.made {
             return;

@@ -2,7 +2,8 @@
 //! Floor 1. It keeps what the verdicts ask for; `egress::task` and `kernel::steering` do it.
 //!
 //! A node that owns addresses has a slot: the number in the mark that leads packets to it. Two Services of one pod: the first
-//! by name decides.
+//! by name decides how packets leave. Bounds by destinations count where all of them have the same: what egress of one Service is not
+//! for may be what that of another is for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -33,6 +34,8 @@ pub struct EgressTable {
     users: BTreeMap<NodeName, usize>,
     pods: OrdMap<IpAddr, Mapping>,
     bounded: OrdMap<IpAddr, Arc<Destinations>>,
+    /// Pods whose Services want different things, with these Services: the first decides.
+    contested: BTreeMap<IpAddr, Vec<ObjectKey>>,
     /// By the addresses whose networks pods leave by: the VRF of the pool, how many pods do, and how, once that was worked out.
     exits: BTreeMap<IpAddr, NetworkUse>,
     /// An address is new among these, or gone.
@@ -150,6 +153,11 @@ impl EgressTable {
         &self.bounded
     }
 
+    /// Pods of Services that want different things, with these Services: the first decides.
+    pub fn contested(&self) -> &BTreeMap<IpAddr, Vec<ObjectKey>> {
+        &self.contested
+    }
+
     /// The Services that what is new of any Node concerns.
     pub fn elected(&self) -> impl Iterator<Item = &ObjectKey> {
         self.elected.iter()
@@ -257,7 +265,17 @@ impl EgressTable {
             let place = work.pods.binary_search_by_key(&pod, |(pod, _)| *pod).ok();
             place.and_then(|place| work.pods[place].1.as_ref()).map_or(Mapping::Held, |way| self.mapping(pod, way))
         });
-        let bound = work.and_then(|work| work.destinations.clone());
+        let bound =
+            work.and_then(|work| work.destinations.clone()).filter(|_| self.agree(pod, |work| &work.destinations));
+        let of_pod = |work: &EgressWork| {
+            let place = work.pods.binary_search_by_key(&pod, |(pod, _)| *pod).ok();
+            place.map(|place| work.pods[place].1.clone())
+        };
+        let alike = self.agree(pod, of_pod) && self.agree(pod, |work| &work.destinations);
+        match self.claims.get(&pod).filter(|_| !alike) {
+            Some(services) => drop(self.contested.insert(pod, services.iter().cloned().collect())),
+            None => drop(self.contested.remove(&pod)),
+        }
         if self.pods.get(&pod).copied() != mapping {
             self.moved = true;
             match mapping {
@@ -272,6 +290,14 @@ impl EgressTable {
                 None => drop(self.bounded.remove(&pod)),
             }
         }
+    }
+
+    /// All Services of a pod want the same.
+    fn agree<'a, T: PartialEq>(&'a self, pod: IpAddr, of: impl Fn(&'a EgressWork) -> T) -> bool {
+        let mut all =
+            self.claims.get(&pod).into_iter().flatten().filter_map(|service| self.wanted.get(service)).map(of);
+        let first = all.next();
+        all.all(|it| Some(it) == first)
     }
 
     fn mapping(&self, pod: IpAddr, way: &Way) -> Mapping {
@@ -353,6 +379,28 @@ mod tests {
         assert_eq!(table.pods()[&ip(pod)], Mapping::Held);
         table.put(&one, EgressWork::default());
         assert_eq!(table.pods()[&ip(pod)], Mapping::Translated { address: ip("192.168.35.100") });
+    }
+
+    #[test]
+    fn another_service_of_a_pod_opens_nothing_by_its_bounds_and_that_they_differ_is_told() {
+        let mut table = EgressTable::default();
+        let [web, evil] = [ObjectKey::new("shop", "web"), ObjectKey::new("aaa", "evil")];
+        let pod = "10.244.1.2";
+        let list = |net: &str| Some(Arc::new(Destinations { to: vec![net.parse().unwrap()], except: Vec::new() }));
+        let bounded = |net: &str| EgressWork { destinations: list(net), ..work(&[(pod, way("a", true))]) };
+        table.put(&web, work(&[(pod, way("a", true))]));
+        assert!(table.contested().is_empty());
+        table.put(&evil, bounded("192.0.2.255/32"));
+        assert!(!table.bounded().contains_key(&ip(pod)), "held to all destinations, as shop/web wants it");
+        assert_eq!(table.contested()[&ip(pod)], [evil.clone(), web.clone()]);
+        table.put(&web, bounded("192.0.2.0/24"));
+        assert!(!table.bounded().contains_key(&ip(pod)), "the lists differ");
+        table.put(&evil, bounded("192.0.2.0/24"));
+        assert_eq!(table.bounded().get(&ip(pod)), list("192.0.2.0/24").as_ref(), "all want the same");
+        assert!(table.contested().is_empty());
+        table.put(&evil, work(&[(pod, None)]));
+        table.put(&web, EgressWork::default());
+        assert!(table.contested().is_empty(), "one Service alone");
     }
 
     #[test]

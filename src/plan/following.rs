@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::config::{Config, DrainSettings};
 use crate::names::NodeName;
-use crate::world::{ApiServer, World};
+use crate::world::{ApiServer, Node, World};
 
 /// What the Node says, as far as `[drain]` follows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,13 +33,18 @@ pub fn says(config: &Config, world: &World, node: &NodeName) -> NodeSays {
     if !follow_cordon && follow_taint.is_none() {
         return NodeSays::Nothing;
     }
+    why_out(config, node).map_or(NodeSays::In, |why| NodeSays::Out { why, timeout: *timeout })
+}
+
+/// Why `[drain]` drains a Node; `None` where it takes part.
+pub fn why_out(config: &Config, node: &Node) -> Option<String> {
+    let DrainSettings { follow_cordon, follow_taint, .. } = &config.drain;
     let tainted = follow_taint.as_ref().filter(|key| node.marks.taints.contains(key));
-    let why = match (*follow_cordon && node.marks.cordoned, tainted) {
-        (true, _) => "the Node is cordoned".to_owned(),
-        (false, Some(key)) => format!("the Node has the taint {key}"),
-        (false, None) => return NodeSays::In,
-    };
-    NodeSays::Out { why, timeout: *timeout }
+    match (*follow_cordon && node.marks.cordoned, tainted) {
+        (true, _) => Some("the Node is cordoned".to_owned()),
+        (false, Some(key)) => Some(format!("the Node has the taint {key}")),
+        (false, None) => None,
+    }
 }
 
 /// `None` where nothing is to be shown, or the Node is not seen.
@@ -116,6 +121,7 @@ mod tests {
             until: since,
             timed_out: false,
             follows: false,
+            forced: false,
         };
         let mut world = listed(world(Marks { drain: Some("old".to_owned()), ..Marks::default() }));
         let shown = Some("old".to_owned());

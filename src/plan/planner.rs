@@ -62,6 +62,8 @@ pub struct Plan {
     pub vrfs: VrfSlice,
     /// Why this node cannot lead packets to owners of egress addresses, for those that it cannot reach.
     pub unreached: Arc<BTreeMap<(NodeName, Family), Reason>>,
+    /// Pods of several Services with egress that want different things, with these Services: the first decides.
+    pub contested_pods: Arc<BTreeMap<IpAddr, Vec<ObjectKey>>>,
     /// How packets leave this node by the networks of these addresses, or why they do not.
     pub exits: Arc<BTreeMap<IpAddr, Result<Exit, Reason>>>,
     pub pulse: PulseSlice,
@@ -245,7 +247,7 @@ impl Planner {
             Fact::Leader(leader) if *leader != self.world.leader => self.book.forget_order(),
             _ => {}
         }
-        let about_link = matches!(fact, Fact::Link(..));
+        let about_prefixes = matches!(fact, Fact::Link(..) | Fact::Leader(true));
         match self.world.apply(fact) {
             Touched::Nothing => {}
             Touched::Peers => self.dirty.peers = true,
@@ -258,7 +260,7 @@ impl Planner {
             Touched::Surroundings => self.dirty.context = true,
             Touched::Everything => self.dirty.everything = true,
         }
-        if about_link {
+        if about_prefixes {
             self.renew_prefixes();
         }
     }
@@ -291,6 +293,10 @@ impl Planner {
     pub fn turn(&mut self, now: Instant) -> Turn {
         if !self.may_decide() {
             return Turn::default();
+        }
+        if self.first_turn {
+            // Which prefixes are in use is known only now.
+            self.renew_prefixes();
         }
         // Before any Service is judged: an address that is taken now may be given up by it.
         self.renew_occupied(now);

@@ -40,7 +40,11 @@ pub fn may_have(
 ) -> Result<Held, Reason> {
     let pool = pool_of(pools, address).ok_or(Reason::AddressOutsidePools { address })?;
     let held = may_keep(pools, applicant, request, address)?;
-    if let Some(reason) = withheld(pool, book, applicant, address) {
+    // What it names itself it has: an annotation of a renumbering of before counts for nothing.
+    let asked = request.addresses.contains(&address);
+    if let Some(reason) =
+        leaving(applicant, address).filter(|_| !asked).or_else(|| unavailable(pool, book, applicant, address))
+    {
         return Err(reason);
     }
     match book.admits(address, applicant.key, applicant.terms.as_ref()) {
@@ -52,10 +56,17 @@ pub fn may_have(
 
 /// Why an address of a pool is not given to the Service, whoever holds it.
 pub fn withheld(pool: &Pool, book: &AddressBook, applicant: &Applicant<'_>, address: IpAddr) -> Option<Reason> {
+    leaving(applicant, address).or_else(|| unavailable(pool, book, applicant, address))
+}
+
+/// The Service is to give the address up.
+fn leaving(applicant: &Applicant<'_>, address: IpAddr) -> Option<Reason> {
+    let renumber = applicant.renumber.filter(|renumber| renumber.leaving.contains(&address))?;
+    Some(Reason::AddressRenumbered { address, overlap: duration::text(renumber.overlap) })
+}
+
+fn unavailable(pool: &Pool, book: &AddressBook, applicant: &Applicant<'_>, address: IpAddr) -> Option<Reason> {
     let name = || pool.name.clone();
-    if let Some(renumber) = applicant.renumber.filter(|renumber| renumber.leaving.contains(&address)) {
-        return Some(Reason::AddressRenumbered { address, overlap: duration::text(renumber.overlap) });
-    }
     if pool.excludes(address) {
         return Some(Reason::AddressExcluded { address, pool: name() });
     }

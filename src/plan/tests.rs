@@ -125,18 +125,8 @@ impl Story {
         for name in ["a", "b", "c"] {
             story.tell(Fact::Node(name.into(), Some(Arc::new(node(&[])))));
         }
-        let link = Link {
-            index: 2,
-            name: "eth0".into(),
-            mac: Some("02:00:00:00:00:01".parse().unwrap()),
-            up: true,
-            carrier: true,
-            loopback: false,
-            arp: true,
-            master: None,
-            vrf: None,
-            addresses: vec!["192.168.35.11/24".parse().unwrap()],
-        };
+        let mac = Some("02:00:00:00:00:01".parse().unwrap());
+        let link = Link { mac, ..Link::carrying(2, "eth0", &["192.168.35.11/24"]) };
         story.tell(Fact::Link(2, Some(link)));
         story.tell(Fact::LinksListed);
         for listing in [

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Snapshot;
 use crate::config::Config;
-use crate::plan::elect;
+use crate::plan::{elect, following};
 use crate::roster::Eligibility;
 use crate::world::{Drain, DrainStage, Pulses};
 
@@ -40,11 +40,14 @@ pub struct DrainReport {
     pub follows: bool,
     /// Why the flows cannot be counted: then the whole time is waited.
     pub trouble: Option<String>,
+    /// Why the drain goes no further: no other node serves, or takes the addresses that are left.
+    #[serde(default)]
+    pub stands_still: Option<String>,
 }
 
 /// The view; `None` where this node is not drained.
 pub fn drain(snapshot: &Snapshot) -> Option<DrainReport> {
-    let Drain { stage, reason, since, until, timed_out, follows } = &**snapshot.world.drain.as_ref()?;
+    let Drain { stage, reason, since, until, timed_out, follows, forced: _ } = &**snapshot.world.drain.as_ref()?;
     let Flows { first, left, trouble } = snapshot.flows.clone();
     Some(DrainReport {
         stage: *stage,
@@ -57,6 +60,7 @@ pub fn drain(snapshot: &Snapshot) -> Option<DrainReport> {
         timed_out: *timed_out,
         follows: *follows,
         trouble,
+        stands_still: snapshot.world.drain_refused.as_ref().map(|it| it.problem.clone()),
     })
 }
 
@@ -75,13 +79,15 @@ pub fn nobody_else(snapshot: &Snapshot) -> Option<String> {
     let others = world
         .nodes
         .iter()
-        .filter(|(name, node)| **name != snapshot.node && node.ready && elect::exclusion(node).is_none());
+        .filter(|(name, node)| **name != snapshot.node && node.ready && elect::exclusion(node).is_none())
+        // They leave too, or will: their agents follow the same marks.
+        .filter(|(_, node)| node.marks.drain.is_none() && following::why_out(config, node).is_none());
     let ready = others.count() > 0;
     let serves = heard().any(|member| member.eligibility == Eligibility::Eligible);
     match (world.pulses == Pulses::Off, ready, serves) {
         (true, true, _) => elected_for_egress(snapshot),
         (false, _, true) => None,
-        (true, false, _) => Some("no other Node is Ready".to_owned()),
+        (true, false, _) => Some("no other Node is Ready and stays".to_owned()),
         (false, _, false) => Some("no other node is heard that may announce".to_owned()),
     }
 }

@@ -122,8 +122,20 @@ pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
         let reason = row.reason.unwrap_or_else(|| "it has no address yet".to_owned());
         format!("{}: what its pods open to the outside is held back on this node: {reason}", row.service)
     };
-    held.map(in_words).collect()
+    let contested = snapshot.plan.contested_pods.iter().take(MOST_NAMED).map(|(pod, services)| {
+        let [first, others @ ..] = services.as_slice() else { return String::new() };
+        let others: Vec<String> = others.iter().map(ToString::to_string).collect();
+        format!(
+            "{}: what its pod {pod} opens to the outside leaves as egress of {first} says, whose pod it is too; give one of the \
+             Services no crier.dev/egress, or other pods",
+            others.join(", ")
+        )
+    });
+    held.map(in_words).chain(contested).collect()
 }
+
+/// Of pods that several Services with egress have; the others are of the same kind.
+const MOST_NAMED: usize = 10;
 
 /// One of a Service's addresses, and what is decided about what leaves by it.
 #[derive(Clone, Copy)]

@@ -57,7 +57,8 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(disputes(snapshot));
     let of_host = [&world.host_problems, &world.listen_problems, &world.egress_problems, &world.vrf_problems];
     problems.extend(of_host.into_iter().flatten().map(ToString::to_string));
-    problems.extend([&world.drain_refused, &world.node_not_marked].into_iter().flatten().map(ToString::to_string));
+    let of_agent = [&world.drain_refused, &world.node_not_marked, &world.state_not_kept];
+    problems.extend(of_agent.into_iter().flatten().map(ToString::to_string));
     problems.extend(of_data_path(snapshot));
     problems.extend(without_prefix(snapshot));
     problems.extend(without_link(snapshot));

@@ -18,6 +18,8 @@ pub struct Reloads {
     pub last: Option<LastReload>,
     /// Without `crier config confirm` the configuration before is put back then.
     pub unconfirmed_until: Option<Timestamp>,
+    /// Why the file of what waits to be confirmed cannot be read.
+    pub unreadable_promise: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +46,13 @@ impl Reloads {
         let unconfirmed = until.map(|until| {
             format!("the configuration is not confirmed: it is taken back at {until:.0} without `crier config confirm`")
         });
-        failure.chain(unconfirmed)
+        let unreadable = self.unreadable_promise.iter().map(|why| {
+            format!(
+                "what waited to be confirmed cannot be read, so nothing is taken back: {why}; `crier config confirm` keeps the \
+                 configuration in use"
+            )
+        });
+        failure.chain(unconfirmed).chain(unreadable)
     }
 }
 

@@ -17,12 +17,15 @@ pub struct Drain {
     /// It began because the Node says so (`[drain]`), and ends when the Node does not say so any more.
     #[serde(default)]
     pub follows: bool,
+    /// It goes on also where no other node serves.
+    #[serde(default)]
+    pub forced: bool,
 }
 
 impl Drain {
     /// As the annotation of the Node shows it: the same text for as long as the stage lasts.
     pub fn in_words(&self) -> String {
-        let Drain { stage, reason, since, until: _, timed_out: _, follows: _ } = self;
+        let Drain { stage, reason, since, until: _, timed_out: _, follows: _, forced: _ } = self;
         let reason = reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
         format!("{}, since {since:.0}{reason}", stage.code())
     }

@@ -86,10 +86,12 @@ pub enum Fact {
     Peer(PeerName, PeerOrder),
     /// How far this node has come with leaving; `None` where it does not.
     Drain(Option<Arc<Drain>>),
-    /// Why a drain that the Node asks for is not begun; `None` where nothing is in its way.
+    /// Why a drain that the Node asks for is not begun, or one that is under way stands still; `None` where nothing is in its way.
     DrainRefused(Option<HostProblem>),
     /// Why the Node does not show how it stands with a drain; `None` where it does.
     NodeNotMarked(Option<HostProblem>),
+    /// Why the last known state is not kept on the disk; `None` where it is.
+    StateNotKept(Option<HostProblem>),
     /// How it stands with the ConfigMap of the configuration, and its texts that are in use, each with its name.
     ClusterConfig(ClusterConfig, Arc<Vec<(String, String)>>),
     /// All that keeps this node from holding egress pods to their Services' addresses.
@@ -138,6 +140,7 @@ impl Fact {
             | Fact::Drain(_)
             | Fact::DrainRefused(_)
             | Fact::NodeNotMarked(_)
+            | Fact::StateNotKept(_)
             | Fact::Peer(_, PeerOrder::Reset | PeerOrder::Refresh)
             | Fact::ClusterConfig(..)
             | Fact::Egress(_)

@@ -1,6 +1,7 @@
 //! What crier keeps of each object: only what a decision reads.
 //! Floor 1. The translators in `k8s` and `kernel` make these; nothing here judges.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -369,6 +370,9 @@ pub struct Link {
     /// The host's own, IPv4 first. Within a family those with a subnet before host prefixes, and of those the ones that stay
     /// before leased, temporary and deprecated ones.
     pub addresses: Vec<IpNet>,
+    /// Of these, the deprecated ones (RFC 4862 §5.5.4): on their way out.
+    #[serde(default)]
+    pub deprecated: BTreeSet<IpAddr>,
 }
 
 impl Link {
@@ -394,6 +398,7 @@ impl Link {
             master: None,
             vrf: None,
             addresses: nets.iter().map(|net| net.parse().expect("an address with its prefix")).collect(),
+            deprecated: BTreeSet::new(),
         }
     }
 }

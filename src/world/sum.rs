@@ -86,10 +86,12 @@ pub struct World {
     pub data_path: DataPath,
     /// What operators wanted of peers, by the name of the `[[bgp.peer]]`.
     pub peer_orders: OrdMap<PeerName, PeerOrders>,
-    /// Why a drain that the Node asks for is not begun.
+    /// Why a drain that the Node asks for is not begun, or one that is under way stands still.
     pub drain_refused: Option<HostProblem>,
     /// Why the Node does not show how it stands with a drain.
     pub node_not_marked: Option<HostProblem>,
+    /// Why the last known state is not kept on the disk.
+    pub state_not_kept: Option<HostProblem>,
     /// This node is being drained.
     pub drain: Option<Arc<Drain>>,
     pub fail_static: bool,
@@ -184,6 +186,7 @@ impl Default for World {
             peer_orders: OrdMap::new(),
             drain_refused: None,
             node_not_marked: None,
+            state_not_kept: None,
             drain: None,
             cluster_config: ClusterConfig::default(),
             cluster_texts: Arc::default(),
@@ -343,6 +346,10 @@ impl World {
             }
             Fact::NodeNotMarked(problem) => {
                 self.node_not_marked = problem;
+                Touched::Nothing
+            }
+            Fact::StateNotKept(problem) => {
+                self.state_not_kept = problem;
                 Touched::Nothing
             }
             Fact::Drain(drain) => everything_if(std::mem::replace(&mut self.drain, drain.clone()) != drain),

@@ -59,6 +59,7 @@ fn told(link: &str, manage: bool, done: fn() -> bool) -> Vec<HostProblem> {
             master: None,
             vrf: None,
             addresses: Vec::new(),
+            deprecated: Default::default(),
         };
         let keeper = tokio::spawn(sysctl::run(slices_rx, manage, facts));
         slices.send_modify(|slice| slice.links = Arc::new(vec![link]));

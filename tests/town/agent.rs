@@ -405,6 +405,7 @@ fn link(mac: MacAddress, ip: IpAddr, carrier: bool) -> Fact {
         master: None,
         vrf: None,
         addresses: vec![net(ip)],
+        deprecated: Default::default(),
     };
     Fact::Link(LINK, Some(link))
 }

@@ -35,7 +35,7 @@ section! {
             .trade("Four bits serve 15 owners. The bits must be used by nobody else: kube-proxy has 0xc000, Calico takes its \
                  bits from 0xffff0000 (0x00f00000 may be taken from its mask by iptablesMarkMask), Cilium has 0xffff0f00."), touches Restart;
         /// Of the rules that lead marked packets to the tables below. The two after it are used too.
-        pub rule_priority: u32 = number("rule-priority", "", 1, 32_763,
+        pub rule_priority: u32 = number("rule-priority", "", 1, 32_760,
             "The priority of crier's policy routing rules for these marks; the next two are used too.")
             .default(1500), touches Restart;
         /// The first of as many tables as there are marks.
@@ -71,15 +71,64 @@ impl Check for Written {
             let message = format!("mark-mask {mask:#010x} is not one run of bits");
             section.complain(&self.mark_mask.place, message, "write mark-mask = 0x00f00000");
         }
+        if mask & KUBE_PROXYS != 0 {
+            let message = format!("mark-mask {mask:#010x} has bits of kube-proxy ({KUBE_PROXYS:#06x})");
+            section.complain(&self.mark_mask.place, message, "write mark-mask = 0x00f00000");
+        }
+        self.check_tables(section, mask);
+        let Some(priority) = self.rule_priority.value else { return };
+        if let Some((taken, whose)) =
+            TAKEN_PRIORITIES.iter().find(|(taken, _)| (priority..=priority + 2).contains(taken))
+        {
+            let message =
+                format!("rule-priority {priority} and the two after it cover {taken}, the priority of {whose}");
+            section.complain(&self.rule_priority.place, message, "write rule-priority = 1500");
+        }
     }
 }
+
+/// What kube-proxy marks packets with: masquerade and drop.
+const KUBE_PROXYS: u32 = 0xc000;
+
+/// Of policy rules, with whose they are.
+const TAKEN_PRIORITIES: [(u32, &str); 2] =
+    [(990, "crier's rule for VRFs"), (1000, "the kernel's rule for VRFs (l3mdev)")];
+
+impl Written {
+    /// The tables of the marks, and those of networks, are nobody else's.
+    fn check_tables(&self, section: &mut Reader<'_>, mask: u32) {
+        let Some(first) = self.first_route_table.value else { return };
+        let slots = slots(mask);
+        let all = |table: u32| {
+            [first, first.saturating_add(FOR_NETWORKS)]
+                .into_iter()
+                .any(|first| table >= first && table - first < u32::from(slots))
+        };
+        if all(BLACKHOLES) {
+            let message = format!("the tables from {first} on cover {BLACKHOLES}, that of crier's blackhole routes");
+            section.complain(&self.first_route_table.place, message, "write first-route-table = 6770");
+        }
+        let taken: Vec<_> = section.seen.vrf_tables.iter().filter(|(table, _)| all(*table)).cloned().collect();
+        for (table, place) in taken {
+            let message = format!(
+                "{table} is one of the tables of [egress], which has {slots} from {first} and from {} on",
+                first + FOR_NETWORKS
+            );
+            section.complain(&place, message, "use a number of its own: table = 1001");
+        }
+    }
+}
+
+/// The table of `kernel::blackholes`.
+pub const BLACKHOLES: u32 = 6767;
+
+/// So far behind the tables of the marks are those of networks.
+pub const FOR_NETWORKS: u32 = 200;
 
 impl EgressSettings {
     /// How many nodes can have a mark of their own.
     pub fn slots(&self) -> u8 {
-        let values = self.mark_mask >> self.mark_mask.trailing_zeros();
-        // More are not needed, and each has a chain and two rules.
-        u8::try_from(values.min(200)).unwrap_or(200)
+        slots(self.mark_mask)
     }
 
     /// The mark of a slot.
@@ -88,10 +137,22 @@ impl EgressSettings {
     }
 }
 
+fn slots(mask: u32) -> u8 {
+    let values = mask >> mask.trailing_zeros();
+    // More are not needed, and each has a chain and two rules.
+    u8::try_from(values.min(FOR_NETWORKS)).unwrap_or(200)
+}
+
 fn network(text: &str) -> Result<IpNet, Problem> {
-    let net: Result<IpNet, _> = text.parse();
-    net.map(|net| net.trunc())
-        .map_err(|_| Problem::new(format!("{} is not a CIDR", written(text)), "write \"10.244.0.0/16\""))
+    let problem = |what: &str, hint: &str| Problem::new(format!("{} {what}", written(text)), hint.to_owned());
+    let example = "write \"10.244.0.0/16\"";
+    let net: IpNet = text.parse().map_err(|_| problem("is not a CIDR", example))?;
+    match net {
+        net if net.prefix_len() == 0 => Err(problem("is everything: no packet would leave the cluster", example)),
+        IpNet::V6(v6) if v6.addr().to_ipv4_mapped().is_some() => Err(problem("is IPv4 written as IPv6", example)),
+        net if net != net.trunc() => Err(problem("has host bits set", &format!("write \"{}\"", net.trunc()))),
+        net => Ok(net),
+    }
 }
 
 fn table(text: &str) -> Result<String, Problem> {

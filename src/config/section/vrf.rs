@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::egress::BLACKHOLES;
 use super::{Check, Section, Written as Value, section};
 use crate::address::is_link_local_v6;
 use crate::config::complaint::{Place, Problem};
@@ -61,6 +62,10 @@ const KERNELS: [(u32, &str); 3] = [(253, "default"), (254, "main"), (255, "local
 impl Check for Written {
     fn check(&mut self, section: &mut Reader<'_>) {
         unique(section, "VRF", &self.name, |seen| &mut seen.vrfs);
+        if self.name.value.as_ref().is_some_and(|name| name.as_str().contains('%')) {
+            let message = "the kernel puts a number in the place of % in the name of a new device";
+            section.complain(&self.name.place, message, "leave the % out");
+        }
         self.check_table(section);
         self.check_interfaces(section);
         self.check_addresses(section);
@@ -135,9 +140,6 @@ impl Written {
         }
     }
 }
-
-/// The table of `kernel::blackholes`.
-const BLACKHOLES: u32 = 6767;
 
 /// Complains if another VRF has the value already, and takes it.
 fn taken<T: PartialEq>(

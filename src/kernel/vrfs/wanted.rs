@@ -421,14 +421,12 @@ impl Made {
         }
     }
 
-    /// Forgets what nobody asks for and what is gone from the kernel.
+    /// Forgets what is gone from the kernel: whoever makes it again has made it.
     pub fn forget(&mut self, wanted: &Wanted<'_>, found: &Found) {
-        let asks = |vrf: &InterfaceName| wanted.vrfs.iter().any(|it| it.name == *vrf);
-        let has_port = |port: &InterfaceName| wanted.vrfs.iter().any(|it| it.interfaces.contains(port));
         let link = |name: &InterfaceName| found.links.get(name);
-        self.devices.retain(|name, table| asks(name) || link(name).is_some_and(|it| it.table == Some(*table)));
-        self.addresses.retain(|(port, net)| has_port(port) || link(port).is_some_and(|it| it.addresses.contains(net)));
-        self.ports.retain(|port, vrf| has_port(port) || link(port).is_some_and(|it| it.master.as_ref() == Some(vrf)));
+        self.devices.retain(|name, table| link(name).is_some_and(|it| it.table == Some(*table)));
+        self.addresses.retain(|(port, net)| link(port).is_some_and(|it| it.addresses.contains(net)));
+        self.ports.retain(|port, vrf| link(port).is_some_and(|it| it.master.as_ref() == Some(vrf)));
         let has_table = |table: &u32| wanted.vrfs.iter().any(|it| it.table == *table);
         let has_routes = |table: &u32| found.routes.iter().any(|it| it.ours && it.route.table == *table);
         self.tables.retain(|table| has_table(table) || has_routes(table));

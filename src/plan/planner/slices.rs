@@ -203,6 +203,7 @@ impl Planner {
             egress.bounded = self.egress.bounded().clone();
             egress.hops = Arc::new(self.egress.hops());
             self.plan.unreached = Arc::new(self.egress.obstacles());
+            self.plan.contested_pods = kept(&self.plan.contested_pods, self.egress.contested().clone());
             self.plan.exits = Arc::new(self.egress.exits());
         }
         if self.returns.take_moved() {

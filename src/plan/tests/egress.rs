@@ -4,7 +4,7 @@ use super::pulses::{heard, roster};
 use super::*;
 use crate::plan::slice::{Exit, Mapping};
 use crate::roster::{Eligibility, Stage};
-use crate::world::{Destinations, Drain, DrainStage, Egress, EgressBounds, NodeCounts, Pulses};
+use crate::world::{DefaultRoute, Destinations, Drain, DrainStage, Egress, EgressBounds, NodeCounts, Pulses};
 
 const POD: &str = "10.244.1.2";
 
@@ -54,6 +54,55 @@ fn mapping(story: &Story) -> Mapping {
 
 fn translated() -> Mapping {
     Mapping::Translated { address: "192.168.35.100".parse().unwrap() }
+}
+
+/// What an EndpointSlice says, although no pod has these addresses: the node itself and its second address, a router, this and another
+/// Service's address, and what nobody can have.
+#[test]
+fn what_is_no_pods_address_is_never_guarded_whatever_an_endpoint_slice_says() {
+    let mut story = sending_on("a");
+    let mut link = story.planner.world().links[&2].clone();
+    link.addresses.push("192.0.2.77/24".parse().unwrap());
+    story.tell(Fact::Link(2, Some(link)));
+    story.tell(Fact::DefaultRoutes(vec![DefaultRoute {
+        gateway: "192.168.35.1".parse().unwrap(),
+        link: 2,
+        vrf: None,
+        metric: 0,
+    }]));
+    let no_pods = [
+        "192.168.35.11",
+        "192.0.2.77",
+        "192.168.35.1",
+        "192.168.35.100",
+        "192.168.35.101",
+        "192.168.35.21",
+        "0.0.0.0",
+        "255.255.255.255",
+        "127.0.0.1",
+        "224.0.0.5",
+        "169.254.1.1",
+        "::",
+        "::1",
+        "fe80::1",
+        "ff02::1",
+    ];
+    let slice = EndpointSlice {
+        service: key("web"),
+        family: None,
+        ready: NodeCounts::from([("b".into(), 1)]),
+        serving: NodeCounts::from([("b".into(), 1)]),
+        serving_without_node: 0,
+        addresses: no_pods.iter().chain(&[POD]).map(|it| it.parse().unwrap()).collect::<Vec<_>>().into(),
+    };
+    story.tell(Fact::EndpointSlice(key("web-1"), Some(Arc::new(slice))));
+    story.turn();
+    let guarded: Vec<String> = story.planner.plan().egress.pods.keys().map(ToString::to_string).collect();
+    assert_eq!(guarded, [POD]);
+    // The Node's object goes, as in a new registration: the host is no pod all the same.
+    story.tell(Fact::Node("a".into(), None));
+    story.turn();
+    assert!(!story.planner.plan().egress.pods.contains_key(&"192.168.35.11".parse::<IpAddr>().unwrap()));
 }
 
 /// The owner, and the node that is elected where the owner is none.
@@ -109,7 +158,15 @@ fn a_drained_node_sends_packets_to_the_next_owner_where_that_one_knows_and_holds
         story.turn();
         assert_eq!(mapping(&story), translated());
         let (since, until) = (jiff::Timestamp::UNIX_EPOCH, jiff::Timestamp::UNIX_EPOCH);
-        let drain = Drain { stage: DrainStage::Drained, reason: None, since, until, timed_out: false, follows: false };
+        let drain = Drain {
+            stage: DrainStage::Drained,
+            reason: None,
+            since,
+            until,
+            timed_out: false,
+            follows: false,
+            forced: false,
+        };
         story.tell(Fact::Drain(Some(Arc::new(drain))));
         story.turn();
         assert!(story.routes().is_empty());

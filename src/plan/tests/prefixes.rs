@@ -1,5 +1,7 @@
 //! `prefix-of`: a pool of host parts below the prefix of a link, and what a renumbered prefix means, as stories.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::address::Family;
 use crate::plan::prefixes::Prefixes;
@@ -17,8 +19,14 @@ fn config() -> Config {
 
 /// eth0 has these addresses now, in the order in which links tell them.
 fn readdress(story: &mut Story, addresses: &[&str]) {
+    readdress_leaving(story, addresses, &[]);
+}
+
+/// The same, where some of them are deprecated.
+fn readdress_leaving(story: &mut Story, addresses: &[&str], deprecated: &[&str]) {
     let mut link = story.planner.world().links[&2].clone();
     link.addresses = addresses.iter().map(|it| it.parse().unwrap()).collect();
+    link.deprecated = deprecated.iter().map(|it| it.parse().unwrap()).collect();
     story.tell(Fact::Link(2, Some(link)));
     story.turn();
 }
@@ -68,13 +76,53 @@ fn below_a_new_prefix_a_service_has_both_addresses_for_ten_minutes_and_then_the_
     // A link that loses its addresses for a moment changes nothing.
     readdress(&mut story, &[]);
     assert_eq!(story.addresses("web"), [OLD]);
-    readdress(&mut story, &["2001:db8:2::7/64", "2001:db8:1::7/64"]);
+    readdress_leaving(&mut story, &["2001:db8:2::7/64", "2001:db8:1::7/64"], &["2001:db8:1::7"]);
     assert_eq!(story.addresses("web"), [OLD, NEW]);
     story.confirm("web");
     after(&mut story, 590);
     assert_eq!(story.addresses("web"), [OLD, NEW], "for so long");
     after(&mut story, 20);
     assert_eq!(story.addresses("web"), [NEW]);
+}
+
+#[test]
+fn a_further_prefix_of_the_link_renumbers_nobody_wherever_it_stands() {
+    let mut story = begin(&["2001:db8:2::7/64"]);
+    story.put("web", Service { families: vec![Family::V6], ..service() });
+    story.confirm("web");
+    assert_eq!(story.addresses("web"), [NEW]);
+    for further in ["2001:db8:1::5/64", "2001:db8::/32", "fd00::1/64"] {
+        readdress(&mut story, &[further, "2001:db8:2::7/64"]);
+        assert_eq!(story.addresses("web"), [NEW], "{further}");
+    }
+    readdress(&mut story, &["2001:db8:2::7/64"]);
+    assert_eq!(story.addresses("web"), [NEW]);
+}
+
+#[test]
+fn of_two_prefixes_that_stay_the_one_in_use_counts_also_for_an_agent_that_has_just_started() {
+    // As links tell them when Services are not known yet; the lower one comes first.
+    let mut story = Story::begin(config());
+    let mut link = story.planner.world().links[&2].clone();
+    link.addresses = ["2001:db8:1::5/64", "2001:db8:2::7/64"].map(|it| it.parse().unwrap()).into();
+    let mut fresh = Planner::new(Arc::new(config()), "a".into());
+    fresh.apply(Fact::Link(2, Some(link)));
+    fresh.apply(Fact::LinksListed);
+    let held = Service { ingress: vec![NEW.parse().unwrap()], families: vec![Family::V6], ..service() };
+    fresh.apply(Fact::Service(key("web"), Some(Arc::new(held))));
+    for listing in [
+        Listing::Services(BTreeSet::from([key("web")])),
+        Listing::EndpointSlices(Default::default()),
+        Listing::Nodes(Default::default()),
+        Listing::Namespaces(Default::default()),
+    ] {
+        fresh.apply(Fact::Listed(listing));
+    }
+    fresh.apply(Fact::Leader(true));
+    fresh.turn(story.now);
+    let held = &fresh.plan().decisions[&key("web")].allocation.held;
+    assert_eq!(held.iter().map(|it| it.address.to_string()).collect::<Vec<_>>(), [NEW]);
+    story.turn();
 }
 
 #[test]

@@ -4,8 +4,10 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use super::{Announceable, Inputs};
-use crate::address::Family;
+use crate::address::{Family, is_link_local_v6};
 use crate::config::Advertisement;
 use crate::names::{InterfaceName, NodeName, ObjectKey};
 use crate::plan::decision::{Announcement, EgressOwner, EgressVerdict, Held, L2Verdict};
@@ -139,10 +141,9 @@ pub fn judge(
     let Some(egress) = service.egress else { return (None, EgressWork::default()) };
     let bounds = service.egress_bounds.as_deref();
     let refusal = refusal(inputs, egress, bounds);
-    let is_node = |address: &IpAddr| inputs.world.nodes.values().any(|node| node.addresses.contains(address));
     // A pod in the host's network has the node's address, as has the node itself.
     let (of_nodes, mut pods): (Vec<IpAddr>, Vec<IpAddr>) =
-        inputs.world.endpoint_addresses(key).partition(|address| is_node(address));
+        inputs.world.endpoint_addresses(key).partition(|address| is_no_pod(inputs, *address));
     pods.sort_unstable();
     pods.dedup();
     let of_pod = |pod: &IpAddr, address: IpAddr| Family::of(address) == Family::of(*pod);
@@ -179,6 +180,26 @@ pub fn judge(
     let is_elected = is_elected || bounds.is_some_and(|bounds| bounds.nodes.is_some());
     let destinations = bounds.and_then(|bounds| bounds.destinations.clone());
     (Some(verdict), EgressWork { pods, destinations, is_elected })
+}
+
+/// Something else than a pod of its own has the address, whatever an EndpointSlice says: a host, a router, a Service, or nobody can. To
+/// guard it would keep from the outside what that one sends.
+fn is_no_pod(inputs: &Inputs<'_>, address: IpAddr) -> bool {
+    let world = inputs.world;
+    let of_node = || world.nodes.values().any(|node| node.addresses.contains(&address));
+    let of_link = |net: &IpNet| net.addr() == address;
+    // Also of the pod network: its bridge is the pods' gateway.
+    let of_host = || world.links.values().flat_map(|link| &link.addresses).any(of_link);
+    let of_router = || world.default_routes.iter().any(|route| route.gateway == address);
+    let of_pool = || inputs.config.pools.iter().any(|pool| pool.holds(address));
+    let of_service = || !inputs.book.tenants(address).is_empty();
+    let special = match address {
+        IpAddr::V4(v4) => {
+            v4.is_unspecified() || v4.is_loopback() || v4.is_multicast() || v4.is_broadcast() || v4.is_link_local()
+        }
+        IpAddr::V6(v6) => v6.is_unspecified() || v6.is_loopback() || v6.is_multicast() || is_link_local_v6(address),
+    };
+    special || of_node() || of_host() || of_router() || of_pool() || of_service()
 }
 
 /// Why pods on this node may not leave by a network.

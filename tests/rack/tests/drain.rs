@@ -231,3 +231,37 @@ fn a_cordoned_node_is_drained_where_that_is_followed_and_an_uncordoned_one_comes
         if problems.contains("cordoned") { Err(problems) } else { Ok(()) }
     });
 }
+
+#[test]
+fn of_two_nodes_that_are_drained_at_once_one_goes_on_serving_until_the_other_is_back() {
+    let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Crier, Need::Nft]) else { return };
+    let lan = two_nodes(&rack);
+    let agents = lan.agents();
+    let owner = lan.owner(ADDRESS);
+    let codes: Vec<Option<i32>> = std::thread::scope(|scope| {
+        let both = agents.iter().map(|agent| scope.spawn(|| ordered(agent, "drain --timeout 0s").0));
+        let both: Vec<_> = both.collect();
+        both.into_iter().map(|it| it.join().expect("it is ordered")).collect()
+    });
+    // Whoever is second may be refused at once, or stands still.
+    let standing = || {
+        let stands = |agent: &&Crier| rack::lan::problems(agent).contains("stands still");
+        agents.iter().filter(stands).map(|agent| agent.node().to_owned()).collect::<Vec<_>>()
+    };
+    let refused = codes.iter().filter(|code| **code == Some(1)).count();
+    eventually("what nobody else serves is kept, and said so", secs(20), || {
+        if refused + standing().len() >= 1 { Ok(()) } else { Err(format!("{codes:?}, {:?}", standing())) }
+    });
+    throughout("somebody answers", secs(18), || {
+        let answering = lan.answering(ADDRESS);
+        if answering.is_empty() { Err("nobody answers".to_owned()) } else { Ok(()) }
+    });
+    let (stays, leaves) = (&agents[1 - owner], &agents[owner]);
+    assert_eq!(ordered(stays, "undrain").0, Some(0));
+    ordered(leaves, "drain --timeout 0s");
+    eventually("the other one leaves", secs(20), || {
+        let drain = drain(leaves);
+        if drain["stage"] == "drained" { Ok(()) } else { Err(format!("{drain} {}", rack::lan::problems(leaves))) }
+    });
+    lan.answered_by(ADDRESS, &[stays.node()]);
+}

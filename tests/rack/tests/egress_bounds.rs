@@ -332,3 +332,26 @@ fn by_the_network_of_the_default_route_packets_have_the_nodes_address_and_leave_
         assert_eq!(sent(capture, port), BTreeSet::new(), "by eth1");
     }
 }
+
+#[test]
+fn a_table_of_another_program_is_left_alone_and_named() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let mut scene = Scene::new(&rack);
+    // The table of the CNI, by a mistake of the operator.
+    scene.configuration.push_str("[egress]\ntable = \"cni\"\n");
+    let node = scene.lan.site.node(0);
+    let before = node.sh("nft list table inet cni");
+    let agents = scene.lan.agents_with(&scene.configuration);
+    scene.serve("service-ip");
+    eventually("it is told", secs(20), || {
+        let told = problems(&agents[0]);
+        if told.contains("inet cni is another program's") { Ok(()) } else { Err(told) }
+    });
+    assert_eq!(node.sh("nft list table inet cni"), before);
+    for agent in &agents {
+        agent.stop(secs(10));
+    }
+    let cleanup = agents[0].verb(&format!("cleanup --config {}", agents[0].file().display()));
+    assert!(!cleanup.status.success(), "{}", String::from_utf8_lossy(&cleanup.stdout));
+    assert_eq!(node.sh("nft list table inet cni"), before, "crier cleanup leaves it too");
+}

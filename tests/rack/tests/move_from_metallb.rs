@@ -68,7 +68,7 @@ impl Moving {
     /// The nodes that answer under MetalLB: one, but for speakers that start while their Nodes are being listed; those may disagree.
     #[track_caller]
     fn answering(&self) -> Vec<String> {
-        eventually("a node answers for the address", secs(30), || {
+        eventually("a node answers for the address", secs(60), || {
             let answering = self.metal.site.answering(self.address);
             if answering.is_empty() { Err("none".to_owned()) } else { Ok(answering) }
         })
@@ -77,7 +77,7 @@ impl Moving {
     /// The node that answers under crier.
     #[track_caller]
     fn owner(&self) -> String {
-        eventually("one node answers for the address", secs(30), || match &*self.metal.site.answering(self.address) {
+        eventually("one node answers for the address", secs(60), || match &*self.metal.site.answering(self.address) {
             [one] if one.starts_with("node-") => Ok(one.clone()),
             others => Err(format!("{others:?}")),
         })
