@@ -260,6 +260,7 @@ fn eth0() -> Link {
         master: None,
         vrf: None,
         addresses: Vec::new(),
+        deprecated: Default::default(),
     }
 }
 
