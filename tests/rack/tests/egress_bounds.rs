@@ -355,3 +355,27 @@ fn a_table_of_another_program_is_left_alone_and_named() {
     assert!(!cleanup.status.success(), "{}", String::from_utf8_lossy(&cleanup.stdout));
     assert_eq!(node.sh("nft list table inet cni"), before, "crier cleanup leaves it too");
 }
+
+#[test]
+fn another_name_of_the_table_leaves_nothing_of_the_former_one_behind() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let scene = Scene::new(&rack);
+    let mut agents = scene.lan.agents();
+    scene.serve("service-ip");
+    let owner = scene.lan.owner(ADDRESS);
+    scene.leave_by(&agents, owner);
+    let node = scene.lan.site.node(1 - owner);
+    assert!(node.sh("ip rule show").contains("1500:"), "{}", node.sh("ip rule show"));
+    let other =
+        format!("{}[egress]\ntable = \"other\"\nrule-priority = 1600\nfirst-route-table = 7770\n", scene.configuration);
+    agents[1 - owner].restart(&other);
+    agents[1 - owner].wait_ready(secs(30));
+    eventually("everything has the new name and number", secs(30), || {
+        let (tables, rules) = (node.sh("nft list tables"), node.sh("ip rule show"));
+        let is_new = tables.contains("inet other") && rules.contains("1600:");
+        let is_gone = !tables.contains("inet crier") && !rules.contains("1500:");
+        if is_new && is_gone { Ok(()) } else { Err(format!("{tables}\n{rules}")) }
+    });
+    let routes = node.sh("ip route show table all");
+    assert!(!routes.contains("table 6770"), "its routes too: {routes}");
+}
