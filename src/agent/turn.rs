@@ -181,7 +181,7 @@ impl Loop {
         match how {
             Stop::Leave(_) => self.had.remove(),
             // The next agent has them, or says why not.
-            Stop::Restart => {}
+            Stop::Restart { back_by: _ } => {}
         }
         if let Some(keeping) = self.keeping.take() {
             // It has said itself what went wrong, if anything did.

@@ -88,6 +88,8 @@ pub enum LastHolder<'a> {
     Silent { node: &'a NodeName, suspect: bool },
     /// It said goodbye.
     Left,
+    /// This node, until its agent restarted: no node takes the address over before the time that it named is over.
+    ThisNode,
 }
 
 /// What this node knows about one address now.
@@ -264,8 +266,8 @@ impl History {
                     }
                 }
             }
-            // A node whose data path is not good takes nothing.
-            (None, Ok(own)) if own.takes() => self.find_holder(situation, *own, candidates(), now),
+            // A node whose data path is not good takes nothing, and goes on with what it held.
+            (None, Ok(own)) if own.takes() || situation.last == LastHolder::ThisNode => self.find_holder(situation, *own, candidates(), now),
             (None, Ok(_) | Err(_)) => {
                 self.taking = None;
                 self.unheld_since = None;
@@ -359,13 +361,17 @@ impl History {
     fn find_holder(&mut self, situation: &Situation<'_>, own: Bid, others: Vec<Bidder<'_>>, now: Instant) -> Course {
         if let Some(taking) = self.taking.clone() {
             // The node that was in the way has said goodbye.
-            let is_handed_over = situation.last == LastHolder::Left && !situation.beside_the_deaf;
+            let is_handed_over = matches!(situation.last, LastHolder::Left | LastHolder::ThisNode);
+            let is_handed_over = is_handed_over && !situation.beside_the_deaf;
             return self.take(if is_handed_over { Acquisition::HandOver } else { taking });
         }
         let since = *self.unheld_since.get_or_insert(now);
         let this = Bidder { node: situation.me, bid: own };
+        // Whoever ranks before this node waits for it.
+        let goes_on = situation.last == LastHolder::ThisNode;
         let before: Vec<_> = others
             .into_iter()
+            .filter(|_| !goes_on)
             .filter(|it| it.bid.takes() && compare(it, &this, situation.rank_by) == Ordering::Greater)
             .collect();
         let place = u32::try_from(before.len())
@@ -381,9 +387,9 @@ impl History {
             return Course::Waits { first: first.clone() };
         }
         self.take(match situation.last {
-            LastHolder::Left if place == 0 => Acquisition::HandOver,
+            LastHolder::Left | LastHolder::ThisNode if place == 0 => Acquisition::HandOver,
             LastHolder::Silent { node, suspect } => Acquisition::TakeOver { from: node.clone(), suspect },
-            LastHolder::Left | LastHolder::Unknown => Acquisition::FirstUse,
+            LastHolder::Left | LastHolder::ThisNode | LastHolder::Unknown => Acquisition::FirstUse,
         })
     }
 

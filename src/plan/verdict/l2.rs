@@ -310,11 +310,13 @@ fn holders<'a>(
 }
 
 fn askers<'a>(members: &BTreeMap<&'a NodeName, &'a Member>, address: IpAddr) -> Vec<Bidder<'a>> {
+    // One that restarts takes nothing before it is back.
+    let members = members.iter().filter(|(_, member)| !member.restarting);
     let asker = |(node, member): (&&'a NodeName, &&'a Member)| {
         let holding = asking(member, address)?;
         Some(Bidder { node, bid: Bid { grade: elect::grade(member.eligibility)?, weight: holding.weight } })
     };
-    members.iter().filter_map(asker).collect()
+    members.filter_map(asker).collect()
 }
 
 fn askers_know_more(inputs: &Inputs<'_>, members: &BTreeMap<&NodeName, &Member>, address: IpAddr) -> bool {
@@ -322,7 +324,7 @@ fn askers_know_more(inputs: &Inputs<'_>, members: &BTreeMap<&NodeName, &Member>,
         && members.values().any(|member| member.hears_api_server && asking(member, address).is_some())
 }
 
-/// The other nodes that could take the address. Where no node is known to have held it, nodes that still listen count too:
+/// The other nodes that could take the address; one that restarts takes nothing before it is back. Where no node is known to have held it, nodes that still listen count too:
 /// agents that start together share the addresses at once, instead of moving them a moment later.
 fn candidates<'a>(
     ranking: &'a Ranking<'_>,
@@ -346,7 +348,8 @@ fn candidates<'a>(
             Some(Bidder { node, bid: Bid { grade: Grade::Eligible, weight } })
         }));
     }
-    candidates.retain(|it| admitted(it.node));
+    let restarts = |node: &NodeName| members.get(node).is_some_and(|member| member.restarting);
+    candidates.retain(|it| admitted(it.node) && !restarts(it.node));
     candidates
 }
 
