@@ -171,8 +171,7 @@ pub async fn run(start: Start) -> Result<(), Error> {
     let bgp = Bgp { listeners, past, keeper, paths, path_keeper };
     let (program_keeper, kept_programs) = oneshot::channel();
     tasks.actuators(&config, channels, bgp, pulse, &counters, program_keeper);
-    let said = slices.pulse.subscribe();
-    let grace = config.pulse.restart_grace;
+    let (said, spoken) = (slices.pulse.subscribe(), voice.subscribe());
     let (wanted, finding) = watch::channel(Wanted::of(&config));
     tasks.finders(finding, channels);
     let (terms, terms_seen) = watch::channel(reload::terms(&config));
@@ -219,6 +218,7 @@ pub async fn run(start: Start) -> Result<(), Error> {
             _ = terminate.recv() => Cause::Signal("SIGTERM"),
             _ = interrupt.recv() => Cause::Signal("SIGINT"),
         };
+        let grace = spoken.borrow().restart_grace;
         let keeps = |now| kept_addresses::keeps(&said.borrow(), grace, held_before.as_ref(), now);
         let how = how_to_stop(cause, &kept_file, keeps).await;
         readiness::stopping();
@@ -462,7 +462,8 @@ fn pulse_setup(
     turned: watch::Receiver<Instant>,
     kept: Option<&Kept>,
 ) -> (watch::Sender<Voice>, Option<pulse::task::Setup>) {
-    let nobody = || Voice { keys: pulse::packet::Key::none().into(), peers: Vec::new() };
+    let nobody =
+        || Voice { keys: pulse::packet::Key::none().into(), peers: Vec::new(), restart_grace: Duration::ZERO };
     let spoken = reload::voice(config);
     let is_absent = spoken.is_none();
     let (speaking, voice) = watch::channel(spoken.unwrap_or_else(nobody));

@@ -62,6 +62,8 @@ pub struct Voice {
     pub keys: Keys,
     /// Nodes on the same link.
     pub peers: Vec<IpAddr>,
+    /// For how long the others are asked to wait when the agent restarts; zero: not at all.
+    pub restart_grace: Duration,
 }
 
 /// How long the loop of the agent may not have turned before pulses cease. The longest turn, over everything that a large
