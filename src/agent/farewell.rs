@@ -34,6 +34,9 @@ use crate::stop::{Cause, Stop};
 /// Until the neighbours know the next owner: every request is answered meanwhile.
 const ANSWERS_ON: Duration = Duration::from_millis(30);
 
+/// How much earlier than the time that the other nodes wait for the kernel is silent: they ask then whether anybody has the address.
+const ASKED_BEFORE: Duration = Duration::from_millis(100);
+
 /// Until the neighbours send to the next owner.
 const ACCEPTS_ON: Duration = Duration::from_millis(200);
 
@@ -75,6 +78,7 @@ impl Stopping {
             Stop::Restart { back_by: Some(back_by) } => {
                 // The sender is gone only when the agent is.
                 let _ = self.last.wait_for(|last| *last).await;
+                let back_by = back_by.checked_sub(ASKED_BEFORE).unwrap_or(back_by);
                 arp::task::Parting::Restart { back_by, keeper }
             }
         }

@@ -307,7 +307,9 @@ impl Pulse {
         let ids: Vec<u8> = accepts.iter().take(MOST_KEYS).flat_map(|id| id.0.to_be_bytes()).collect();
         put_list(&mut octets, SECTION_KEYS, &ids);
         let back_in = back_in.map_or(0, |time| u16::try_from(time.as_millis()).unwrap_or(u16::MAX));
-        put_list(&mut octets, SECTION_BACK, if back_in > 0 { &back_in.to_be_bytes() } else { &[] });
+        if back_in > 0 {
+            put_section(&mut octets, SECTION_BACK, &back_in.to_be_bytes());
+        }
         octets
     }
 }

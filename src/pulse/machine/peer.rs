@@ -229,7 +229,7 @@ impl Peer {
     }
 
     /// What every pulse says of its sender.
-    fn shown(&self) -> impl PartialEq + use<> {
+    fn shown(&self) -> impl Eq + use<> {
         (self.eligibility, self.owner, self.hears_api_server, self.mac, self.waits, self.is_restarting())
     }
 
