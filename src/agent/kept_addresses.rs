@@ -215,7 +215,9 @@ mod tests {
     #[test]
     fn what_is_answered_for_is_kept_where_all_others_wait_for_it() {
         let now = clock::now();
-        let all = |kept: Option<Kept>| kept.map(|kept| (kept.addresses.iter().copied().collect::<Vec<_>>(), kept.back_by - now));
+        let all = |kept: Option<Kept>| {
+            kept.map(|kept| (kept.addresses.iter().copied().collect::<Vec<_>>(), kept.back_by - now))
+        };
         assert_eq!(all(keeps(&said(&[1, 2], &[]), GRACE, None, now)), Some((vec![address(1), address(2)], GRACE)));
         assert_eq!(all(keeps(&said(&[1], &[]), Duration::ZERO, None, now)), None, "it is switched off");
         assert_eq!(all(keeps(&said(&[], &[]), GRACE, None, now)), None, "it only asks");

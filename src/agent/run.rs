@@ -143,7 +143,10 @@ pub async fn run(start: Start) -> Result<(), Error> {
     let programs = kept_addresses::take_programs(&mut stored);
     tasks.finite.spawn(kept_addresses::relieve(programs, held_before.clone(), slices.pulse.subscribe()));
     if let (Some(kept), Some(setup)) = (&held_before, &pulse) {
-        info!(addresses = kept.addresses.len(), "this node goes on with the addresses on the link that no other node has");
+        info!(
+            addresses = kept.addresses.len(),
+            "this node goes on with the addresses on the link that no other node has"
+        );
         // As above.
         let _ = facts.send(Fact::Kept(kept.addresses.clone())).await;
         let until = kept_addresses::goes_on_until(kept, setup.settings.detection());
@@ -225,7 +228,9 @@ pub async fn run(start: Start) -> Result<(), Error> {
         match how {
             Stop::Leave(cause) => info!(%cause, "leaving: withdrawing what is announced"),
             Stop::Restart { back_by: None } => {
-                info!("restarting: BGP sessions are kept for the agent that comes; addresses on the link are handed over");
+                info!(
+                    "restarting: BGP sessions are kept for the agent that comes; addresses on the link are handed over"
+                );
             }
             Stop::Restart { back_by: Some(_) } => {
                 info!("restarting: BGP sessions and addresses on the link are kept for the agent that comes");
@@ -462,8 +467,7 @@ fn pulse_setup(
     turned: watch::Receiver<Instant>,
     kept: Option<&Kept>,
 ) -> (watch::Sender<Voice>, Option<pulse::task::Setup>) {
-    let nobody =
-        || Voice { keys: pulse::packet::Key::none().into(), peers: Vec::new(), restart_grace: Duration::ZERO };
+    let nobody = || Voice { keys: pulse::packet::Key::none().into(), peers: Vec::new(), restart_grace: Duration::ZERO };
     let spoken = reload::voice(config);
     let is_absent = spoken.is_none();
     let (speaking, voice) = watch::channel(spoken.unwrap_or_else(nobody));
@@ -477,7 +481,17 @@ fn pulse_setup(
         u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
     });
     let settings = pulse::settings::Settings { interval: config.pulse.interval, multiplier: config.pulse.multiplier };
-    (speaking, Some(pulse::task::Setup { node: node.clone(), settings, voice, incarnation, turned, back_by: kept.map(|kept| kept.back_by) }))
+    (
+        speaking,
+        Some(pulse::task::Setup {
+            node: node.clone(),
+            settings,
+            voice,
+            incarnation,
+            turned,
+            back_by: kept.map(|kept| kept.back_by),
+        }),
+    )
 }
 
 fn open_bgp(config: &Config) -> bgp::socket::listeners::Listeners {

@@ -267,7 +267,9 @@ impl History {
                 }
             }
             // A node whose data path is not good takes nothing, and goes on with what it held.
-            (None, Ok(own)) if own.takes() || situation.last == LastHolder::ThisNode => self.find_holder(situation, *own, candidates(), now),
+            (None, Ok(own)) if own.takes() || situation.last == LastHolder::ThisNode => {
+                self.find_holder(situation, *own, candidates(), now)
+            }
             (None, Ok(_) | Err(_)) => {
                 self.taking = None;
                 self.unheld_since = None;

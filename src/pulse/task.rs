@@ -225,8 +225,7 @@ impl LinkTask {
         let now = clock::now();
         let Setup { node, settings, back_by, .. } = &*self.setup;
         let stance = slice.stance(*back_by);
-        let mut machine =
-            Machine::new(node.clone(), *settings, self.voice.keys.ids(), self.incarnations, stance, now);
+        let mut machine = Machine::new(node.clone(), *settings, self.voice.keys.ids(), self.incarnations, stance, now);
         let mut refused_senders = RefusedSenders::default();
         let mut failing = false;
         loop {

@@ -282,7 +282,10 @@ fn restart(station: Station, file: usize) -> Deed {
 fn drain(who: Station, later: Duration, random: &mut Rng) -> Vec<(Duration, Deed)> {
     let mut deeds = vec![(Duration::ZERO, Deed::Drain(who, millis(random, 0..3000)))];
     if random.u8(0..4) == 0 {
-        deeds.push((later / 2, Deed::Restart { station: who, file: None, pause: millis(random, 210..2000), keeps: None }));
+        deeds.push((
+            later / 2,
+            Deed::Restart { station: who, file: None, pause: millis(random, 210..2000), keeps: None },
+        ));
     }
     if random.u8(0..4) > 0 {
         deeds.push((later, Deed::Undrain(who)));

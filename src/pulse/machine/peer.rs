@@ -276,8 +276,7 @@ impl Peer {
     /// What it held before its restart, with what it has again.
     fn holdings_awaited(&self, before: &Member) -> Holdings {
         let mut holdings = before.holdings.clone();
-        let again = self.holdings.held().iter().filter(|(_, it)| it.stage.answers());
-        again.for_each(|(address, holding)| drop(holdings.insert(*address, *holding)));
+        holdings.extend(self.holdings.held().iter().filter(|(_, it)| it.stage.answers()).map(|(at, it)| (*at, *it)));
         holdings
     }
 

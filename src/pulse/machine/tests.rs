@@ -508,7 +508,8 @@ fn a_node_that_is_back_holds_what_it_held_until_it_says_that_it_has_all_that_it_
     speak(&mut a, &mut again, &mut now, Duration::from_secs(1));
     assert!(again.settled && member(&mut a, now).is_some_and(|it| it.holdings == held()));
     let [(one, holds), (other, _), (_, asks)] = held().into_iter().collect::<Vec<_>>().try_into().unwrap();
-    let stance = Stance { owner: true, holdings: [(one, holds), (other, asks)].into_iter().collect(), ..again.stance.clone() };
+    let stance =
+        Stance { owner: true, holdings: [(one, holds), (other, asks)].into_iter().collect(), ..again.stance.clone() };
     again.handle_stance(stance.clone(), now);
     speak(&mut a, &mut again, &mut now, Duration::from_millis(200));
     assert!(member(&mut a, now).is_some_and(|it| it.restarting && it.holdings == held()), "it is on its way");

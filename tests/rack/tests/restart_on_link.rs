@@ -114,7 +114,11 @@ fn a_restarted_owner_keeps_its_address_and_no_other_node_announces_it() {
             _ => Err(town.agents[owner].status().to_string()),
         });
         town.answered_by(ADDRESS, &[expected[0].as_str()]);
-        assert_eq!(town.agents[owner].unit().stored(), Vec::<String>::new(), "round {round}: the program of before is gone");
+        assert_eq!(
+            town.agents[owner].unit().stored(),
+            Vec::<String>::new(),
+            "round {round}: the program of before is gone"
+        );
     }
     // Longer than the nodes wait: by now they would have taken over.
     rest(secs(6));
