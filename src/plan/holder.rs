@@ -183,6 +183,11 @@ impl History {
         self.grant.is_some()
     }
 
+    /// No node holds the address, and this one takes it, or does when its turn comes.
+    pub fn is_to_take(&self) -> bool {
+        self.unheld_since.is_some()
+    }
+
     /// Grows whenever the holder is to announce the address again: a rival was heard, or is gone, or there may have been one.
     pub fn assertions(&self) -> u32 {
         self.assertions

@@ -95,9 +95,10 @@ impl HolderMemory {
         &self.kept
     }
 
-    /// This node does not go on with these.
-    pub fn release_kept(&mut self, is_released: impl Fn(IpAddr) -> bool) {
-        self.kept.retain(|address| !is_released(*address));
+    /// This node does not go on with what it is not about to take.
+    pub fn release_kept(&mut self) {
+        let HolderMemory { kept, histories, .. } = self;
+        kept.retain(|address| histories.get(address).is_some_and(History::is_to_take));
     }
 
     /// From when on this node may ask a holder for an address: it has been eligible for the longest `preempt-delay` of the

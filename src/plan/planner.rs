@@ -381,8 +381,7 @@ impl Planner {
         let settled = |index| self.world.rosters.get(index).is_some_and(|roster| roster.settled);
         let links = &self.context.pulse.links;
         if !links.is_empty() && links.keys().all(settled) {
-            let answers = self.ownership.answers();
-            self.holders.release_kept(|address| !answers.contains_key(&address));
+            self.holders.release_kept();
         }
         if *self.plan.pulse.kept != *self.holders.kept() {
             self.plan.pulse.kept = Arc::new(self.holders.kept().clone());
