@@ -14,7 +14,7 @@ const NEEDS: [Need; 2] = [Need::Namespaces, Need::Crier];
 
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 100);
 
-/// Three nodes, each with the page of its name, whose agents are units of a service manager.
+/// Three nodes, each with the page of its name, whose agents are units of a service manager. Their kernels answer for no bound address.
 struct Town {
     lan: Lan,
     agents: Vec<Crier>,
@@ -35,7 +35,7 @@ impl Town {
     /// `pulse` is added to `[pulse]`.
     #[track_caller]
     fn new(rack: &Rack, pulse: &str) -> Town {
-        let lan = Lan::with_pages(rack, 3);
+        let lan = Lan::with_quiet_kernels(rack, 3);
         lan.service("web", "192.168.35.100");
         let configuration = lan.configuration().replace("[pulse]\n", &format!("sticky = true\n[pulse]\n{pulse}"));
         let start = |node: usize| lan.site.node(node).crier_as_unit(lan.site.node(node).name(), &configuration);
