@@ -137,6 +137,8 @@ fn roster(nodes: usize, first: &[NodeName], silent: Option<&NodeName>) -> Fact {
             holdings: held_by(&name),
             holdings_known: true,
             occupied: Arc::default(),
+            restarting: false,
+            waits: true,
         };
         match silent == Some(&name) {
             true => {

@@ -84,7 +84,16 @@ pub struct Member {
     /// Addresses that the node found taken by foreign hosts.
     #[serde(default)]
     pub occupied: Arc<BTreeSet<IpAddr>>,
+    /// Its agent restarts, and is back in a moment: the node holds what it says here until then, although nothing is heard of it.
+    #[serde(default)]
+    pub restarting: bool,
+    /// The node waits for nodes that restart.
+    #[serde(default)]
+    pub waits: bool,
 }
+
+/// No node waits longer for one that restarts, whatever that one says.
+pub const LONGEST_RESTART: Duration = Duration::from_secs(10);
 
 /// What a node says of its configuration and its end of the link.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -315,6 +315,8 @@ impl Churn {
                         holdings,
                         holdings_known: true,
                         occupied,
+                        restarting: false,
+                        waits: true,
                     };
                     roster.members.insert(name.clone(), member).map(drop)
                 }
@@ -483,6 +485,7 @@ fn pulses(start: Instant) -> (Machine, Pulse) {
         card: Arc::default(),
         holdings: Holdings::new(),
         occupied: Arc::default(),
+        back_by: None,
     };
     let of = |name: &str, incarnation| {
         let incarnations = Incarnations { first: incarnation, this: incarnation };

@@ -207,6 +207,8 @@ fn full_pulse() -> Pulse {
         owner: true,
         hello: true,
         hears_api_server: true,
+        waits: true,
+        back_in: Some(std::time::Duration::from_millis(4321)),
         card_version: 1,
         holdings_version: 2,
         asks: vec![NodeTicket::of(&node)],

@@ -119,7 +119,8 @@ pub(super) fn voice(config: &Config) -> Option<Voice> {
         PulseKey::Absent => return None,
     };
     let old = config.pulse.old_keys.iter().filter_map(|key| Key::of_secret(key.secret.expose())).collect();
-    Some(Voice { keys: Keys::new(key, old), peers: config.pulse.peers.clone() })
+    let restart_grace = config.pulse.restart_grace;
+    Some(Voice { keys: Keys::new(key, old), peers: config.pulse.peers.clone(), restart_grace })
 }
 
 /// Whether pulses tell who is alive: there is a key, and a link that wants them.

@@ -14,15 +14,16 @@
 //! - the patience task: says when nothing more will be waited for.
 
 use std::future::Future;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, timeout_at};
 use tracing::{info, warn};
 
 use super::cluster_config;
@@ -34,6 +35,7 @@ use super::fd_store;
 use super::had_sessions::HadFile;
 use super::incarnation;
 use super::intent;
+use super::kept_addresses::{self, Kept, KeptFile};
 use super::kept_sessions;
 use super::logging::LogControl;
 use super::memory::{InUse, Memory};
@@ -66,6 +68,9 @@ const PATIENCE_WITHOUT_MEMORY: Duration = Duration::from_secs(20);
 
 /// How long the farewell may take in all: the routers hear it within milliseconds, or not at all.
 const FAREWELL: Duration = Duration::from_secs(3);
+
+/// And the last of it, where somebody waits for all others.
+const LAST_FAREWELL: Duration = Duration::from_millis(500);
 
 /// The agent could not start, or something it cannot be without came to an end.
 #[derive(Debug, thiserror::Error)]
@@ -108,7 +113,7 @@ pub struct Start {
 
 /// Runs the agent until SIGTERM or SIGINT, and then leaves cleanly.
 pub async fn run(start: Start) -> Result<(), Error> {
-    let stored = fd_store::take();
+    let mut stored = fd_store::take();
     let Start { main, files, config, unconfirmed, node, log, queries: (ask, queries), orders, annotations, cluster } =
         start;
     let (order, orders) = orders;
@@ -130,13 +135,27 @@ pub async fn run(start: Start) -> Result<(), Error> {
 
     let (facts, incoming) = wiring::facts();
     let slices = Slices::default();
-    let (stop, stopping) = farewell::channel();
+    let (stop, last, stopping) = farewell::channel();
     let mut tasks = Tasks::default();
     let channels = Channels { slices: &slices, facts: &facts, stopping: &stopping };
     let (turned, turns_seen) = watch::channel(clock::now());
-    let (voice, pulse) = pulse_setup(&config, &node, turns_seen);
+    let kept_file = KeptFile::of(folder, &boot);
+    let held_before = kept_file.take();
+    let (voice, pulse) = pulse_setup(&config, &node, turns_seen, held_before.as_ref());
     // First of all, so that the first plan knows it: there is room for it in the empty queue.
     let _ = facts.send(Fact::Pulses(reload::pulses(&config))).await;
+    let programs = kept_addresses::take_programs(&mut stored);
+    tasks.finite.spawn(kept_addresses::relieve(programs, held_before.clone(), slices.pulse.subscribe()));
+    if let (Some(kept), Some(setup)) = (&held_before, &pulse) {
+        info!(
+            addresses = kept.addresses.len(),
+            "this node goes on with the addresses on the link that no other node has"
+        );
+        // As above.
+        let _ = facts.send(Fact::Kept(kept.addresses.clone())).await;
+        let until = kept_addresses::goes_on_until(kept, setup.settings.detection());
+        tasks.finite.spawn(kept_addresses::end(until, facts.clone()));
+    }
     let drained = drain::recall(folder);
     if let Some(drain) = &drained {
         warn!(stage = drain.stage.code(), "this node is drained: `crier undrain` takes it back");
@@ -157,7 +176,9 @@ pub async fn run(start: Start) -> Result<(), Error> {
     let past = Past { resumable, restart: memory.past(), former, safe };
     let ((keeper, kept), (path_keeper, kept_paths)) = (oneshot::channel(), oneshot::channel());
     let bgp = Bgp { listeners, past, keeper, paths, path_keeper };
-    tasks.actuators(&config, channels, bgp, pulse, &counters);
+    let (program_keeper, kept_programs) = oneshot::channel();
+    tasks.actuators(&config, channels, bgp, pulse, &counters, program_keeper);
+    let (said, spoken) = (slices.pulse.subscribe(), voice.subscribe());
     let (wanted, finding) = watch::channel(Wanted::of(&config));
     tasks.finders(finding, channels);
     let (terms, terms_seen) = watch::channel(reload::terms(&config));
@@ -204,18 +225,27 @@ pub async fn run(start: Start) -> Result<(), Error> {
             _ = terminate.recv() => Cause::Signal("SIGTERM"),
             _ = interrupt.recv() => Cause::Signal("SIGINT"),
         };
-        let how = how_to_stop(cause).await;
+        let grace = spoken.borrow().restart_grace;
+        let keeps = |now| kept_addresses::keeps(&said.borrow(), grace, held_before.as_ref(), now);
+        let how = how_to_stop(cause, &kept_file, keeps).await;
         readiness::stopping();
         match how {
             Stop::Leave(cause) => info!(%cause, "leaving: withdrawing what is announced"),
-            Stop::Restart => info!("restarting: BGP sessions are kept for the agent that comes"),
+            Stop::Restart { back_by: None } => {
+                info!(
+                    "restarting: BGP sessions are kept for the agent that comes; addresses on the link are handed over"
+                );
+            }
+            Stop::Restart { back_by: Some(_) } => {
+                info!("restarting: BGP sessions and addresses on the link are kept for the agent that comes");
+            }
         }
         let leave = async {
             // The planner first: it is not to defend what the other nodes take over. It fails only if the planner is gone.
             let _ = leaving.send(Fact::Leaving).await;
             // Nobody is left to hear it only if every task is gone already.
             let _ = stop.send(Some(how));
-            tasks.leave().await;
+            tasks.leave(last).await;
         };
         // The planner turns on meanwhile, so that nobody waits for a place in its queue.
         tokio::select! {
@@ -225,6 +255,8 @@ pub async fn run(start: Start) -> Result<(), Error> {
         (cause, how)
     };
     turning.keep_now(how).await;
+    // An error: this is no restart, or other nodes have the addresses.
+    kept_addresses::put(&kept_programs.await.unwrap_or_default());
     // An error: this is no restart, or the speaker is gone.
     if let Ok(sessions) = kept.await {
         // An error: there is no BFD.
@@ -240,10 +272,19 @@ pub async fn run(start: Start) -> Result<(), Error> {
 }
 
 /// Only a signal of systemd can be a restart, and only where the sessions have a place to be meanwhile.
-async fn how_to_stop(cause: Cause) -> Stop {
+/// `keeps`: the addresses on the link that the next agent is to have. They are written down before any other node hears of that.
+async fn how_to_stop(cause: Cause, file: &KeptFile, keeps: impl FnOnce(Instant) -> Option<Kept>) -> Stop {
     match cause {
-        Cause::Signal("SIGTERM") if fd_store::is_there() && intent::is_restart().await => Stop::Restart,
-        Cause::Signal(_) | Cause::TaskEnded(_) => Stop::Leave(cause),
+        Cause::Signal("SIGTERM") if fd_store::is_there() && intent::is_restart().await => {}
+        Cause::Signal(_) | Cause::TaskEnded(_) => return Stop::Leave(cause),
+    }
+    let Some(kept) = keeps(clock::now()) else { return Stop::Restart { back_by: None } };
+    match file.write(&kept) {
+        Ok(()) => Stop::Restart { back_by: Some(kept.back_by) },
+        Err(error) => {
+            warn!(%error, "the addresses on the link cannot be written down for the agent that comes, and are handed over");
+            Stop::Restart { back_by: None }
+        }
     }
 }
 
@@ -294,6 +335,7 @@ impl Tasks {
         Bgp { listeners, past, keeper, paths: kept_paths, path_keeper }: Bgp,
         pulse: Option<pulse::task::Setup>,
         counters: &LinkCounters,
+        program_keeper: oneshot::Sender<Vec<OwnedFd>>,
     ) {
         let (paths, _) = watch::channel(BfdSessions::new());
         let (routes, counted) = (slices.bgp.subscribe(), counters.bfd.clone());
@@ -312,11 +354,11 @@ impl Tasks {
             self.farewell.spawn(named("the pulse", pulsing));
         }
         let (states, _) = watch::channel(arp::state::LinkStates::default());
-        let stop = stopping.clone().responder(handed_over);
+        let stop = stopping.clone().responder(handed_over, program_keeper);
         let (l2, offload) = (slices.l2.subscribe(), config.host.arp_offload.then_some(life));
         let responder = arp::task::run(l2, facts.clone(), counters.arp.clone(), states, offload, stop);
         self.farewell.spawn(named("the responder on the link", responder));
-        let stop = stopping.clone().bound_addresses(handed_over, slices.bgp.subscribe());
+        let stop = stopping.clone().bound_addresses(handed_over, slices.bgp.subscribe(), slices.l2.subscribe());
         let bound = kernel::addresses::run(slices.bind.subscribe(), stop);
         self.farewell.spawn(named("the keeper of bound addresses", bound));
         let blackholes = kernel::blackholes::run(slices.bgp.subscribe(), stopping.clone().blackholes());
@@ -410,11 +452,17 @@ impl Tasks {
         ended.unwrap_or("a task")
     }
 
-    /// Waits for those that have something to do before they go, and cancels the others.
-    async fn leave(&mut self) {
+    /// Waits for those that have something to do before they go, and cancels the others. `last`: who waits for all others ends then.
+    async fn leave(&mut self, last: watch::Sender<bool>) {
         self.finite.shutdown().await;
-        let everybody = async { while self.farewell.join_next().await.is_some() {} };
-        if timeout(FAREWELL, everybody).await.is_err() {
+        let others = async { while self.farewell.len() > 1 && self.farewell.join_next().await.is_some() {} };
+        let until = clock::now() + FAREWELL;
+        // Said below where somebody is late.
+        let _ = timeout_at(until.into(), others).await;
+        last.send_replace(true);
+        let the_last = async { while self.farewell.join_next().await.is_some() {} };
+        let until = until.max(clock::now() + LAST_FAREWELL);
+        if timeout_at(until.into(), the_last).await.is_err() {
             warn!(waited_secs = FAREWELL.as_secs(), "left without the farewell of everybody");
         }
         self.farewell.shutdown().await;
@@ -426,9 +474,10 @@ impl Tasks {
 fn pulse_setup(
     config: &Config,
     node: &NodeName,
-    turned: watch::Receiver<std::time::Instant>,
+    turned: watch::Receiver<Instant>,
+    kept: Option<&Kept>,
 ) -> (watch::Sender<Voice>, Option<pulse::task::Setup>) {
-    let nobody = || Voice { keys: pulse::packet::Key::none().into(), peers: Vec::new() };
+    let nobody = || Voice { keys: pulse::packet::Key::none().into(), peers: Vec::new(), restart_grace: Duration::ZERO };
     let spoken = reload::voice(config);
     let is_absent = spoken.is_none();
     let (speaking, voice) = watch::channel(spoken.unwrap_or_else(nobody));
@@ -442,7 +491,17 @@ fn pulse_setup(
         u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
     });
     let settings = pulse::settings::Settings { interval: config.pulse.interval, multiplier: config.pulse.multiplier };
-    (speaking, Some(pulse::task::Setup { node: node.clone(), settings, voice, incarnation, turned }))
+    (
+        speaking,
+        Some(pulse::task::Setup {
+            node: node.clone(),
+            settings,
+            voice,
+            incarnation,
+            turned,
+            back_by: kept.map(|kept| kept.back_by),
+        }),
+    )
 }
 
 fn open_bgp(config: &Config) -> bgp::socket::listeners::Listeners {

@@ -186,7 +186,7 @@ impl Loop {
         match how {
             Stop::Leave(_) => self.had.remove(),
             // The next agent has them, or says why not.
-            Stop::Restart => {}
+            Stop::Restart { back_by: _ } => {}
         }
         if let Some(keeping) = self.keeping.take() {
             // The World is written once more.

@@ -4,11 +4,12 @@
 //!
 //! The offload is optional: with an old kernel, a missing capability, a locked down host or another program in front, the
 //! socket answers. It must never be a second owner: it answers only for a [`life`] after the last sign of the agent, so that
-//! the address of a frozen agent falls silent, and the kernel removes the program when the process ends.
+//! the address of a frozen agent falls silent, and the kernel removes the program when the process ends. Only for an agent that
+//! restarts it goes on, for as long as the other nodes wait.
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use self::bpf::{Attachment, Cell, Program, Table};
@@ -21,7 +22,7 @@ pub mod program;
 /// The program of one link and its tables. Dropping it removes the program from the link.
 #[derive(Debug)]
 pub struct Offload {
-    _attachment: Attachment,
+    attachment: Attachment,
     table: Table,
     cell: Cell,
     /// For how long the program answers after a sign.
@@ -41,7 +42,7 @@ impl Offload {
         let (table, cell) = (Table::create(MOST_ADDRESSES)?, Cell::create()?);
         let setting = Setting { table: table.as_fd().as_raw_fd(), cell: cell.as_fd().as_raw_fd(), link: index };
         let attachment = Attachment::of(&Program::load(&program::answering(setting))?, index)?;
-        Ok(Offload { _attachment: attachment, table, cell, life, told: 0, next_sign: None })
+        Ok(Offload { attachment, table, cell, life, told: 0, next_sign: None })
     }
 
     /// Answers for the address from now on, with this MAC.
@@ -76,6 +77,14 @@ impl Offload {
     /// When to give the next sign; at once if there is none.
     pub fn next_sign(&self) -> Option<Instant> {
         self.next_sign
+    }
+
+    /// The program goes on for so long by itself, and no longer: it answers for the addresses that it has, while the descriptor is
+    /// open anywhere.
+    pub fn outlive(self, time: Duration) -> OwnedFd {
+        let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.cell.write(Word::AliveUntil, bpf::monotonic_nanos().saturating_add(time));
+        self.attachment.into()
     }
 
     /// Answers since the last call.

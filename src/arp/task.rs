@@ -5,35 +5,48 @@
 //! Tasks: `run` is one, owned by the caller. It starts the teller, which turns the states of the links into facts, and a
 //! thread for each link (`worker`), which owns that link's sockets and claims, so that a flood on one link delays
 //! nobody on another. `run` ends all of them before it ends. Cancelled, it leaves the threads to end by themselves within
-//! a frame, because their slices end with it. Nothing else has to be undone: a node gives an address up by silence.
+//! a frame, because their slices end with it. Nothing else has to be undone: a node gives an address up by silence. In a restart
+//! the programs in the kernel answer on, for as long as the next agent may take.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use imbl::ordmap::DiffItem;
 use imbl::ordset::DiffItem as SetDiffItem;
 use imbl::{OrdMap, OrdSet};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::warn;
 
 use self::worker::{LinkSlice, Shared, Worker};
 use super::counters::ByProtocol;
 use super::machine::Surroundings;
+use super::offload::Offload;
 use super::state::{LinkState, LinkStates, SocketState};
 use crate::by_link::ByLink;
 use crate::claim::Order;
+use crate::clock;
 use crate::names::InterfaceName;
 use crate::plan::slice::L2Slice;
 use crate::world::{Conflict, Fact, Link};
 
 mod worker;
+
+/// What becomes of the programs that answer in the kernel.
+#[derive(Debug)]
+pub enum Parting {
+    /// They end with the responder.
+    Leave,
+    /// They answer until then, by which another agent of this node does. `keeper` takes what keeps them alive.
+    Restart { back_by: Instant, keeper: oneshot::Sender<Vec<OwnedFd>> },
+}
 
 /// Answers for the addresses of the newest slice until `shutdown` completes or the sender of slices is dropped.
 ///
@@ -48,7 +61,7 @@ pub async fn run(
     counters: Arc<ByLink<ByProtocol>>,
     states: watch::Sender<LinkStates>,
     offload_life: Option<Duration>,
-    shutdown: impl Future<Output = ()>,
+    shutdown: impl Future<Output = Parting>,
 ) {
     let mut teller = JoinSet::new();
     teller.spawn(tell(states.subscribe(), facts));
@@ -62,15 +75,23 @@ pub async fn run(
         offload_life,
     };
     tokio::pin!(shutdown);
-    loop {
+    let parting = loop {
         let slice = slices.borrow_and_update().clone();
         responder.serve(slice);
         tokio::select! {
-            () = &mut shutdown => break,
-            changed = slices.changed() => if changed.is_err() { break },
+            parting = &mut shutdown => break parting,
+            changed = slices.changed() => if changed.is_err() { break Parting::Leave },
+        }
+    };
+    let programs = responder.end().await;
+    match parting {
+        Parting::Leave => {}
+        Parting::Restart { back_by, keeper } => {
+            let time = back_by.saturating_duration_since(clock::now());
+            // The agent may not wait for them any more: then they end here.
+            let _ = keeper.send(programs.into_iter().map(|program| program.outlive(time)).collect());
         }
     }
-    responder.end().await;
     teller.shutdown().await;
 }
 
@@ -139,7 +160,7 @@ struct Responder {
     addresses: BTreeMap<InterfaceName, OrdMap<IpAddr, Order>>,
     links: BTreeMap<u32, LinkHandle>,
     /// Threads of links that are no longer served.
-    ending: Vec<JoinHandle<()>>,
+    ending: Vec<JoinHandle<Option<Offload>>>,
     counters: Arc<ByLink<ByProtocol>>,
     states: watch::Sender<LinkStates>,
     offload_life: Option<Duration>,
@@ -149,7 +170,7 @@ struct Responder {
 struct LinkHandle {
     slices: watch::Sender<LinkSlice>,
     wake: UnixDatagram,
-    thread: JoinHandle<()>,
+    thread: JoinHandle<Option<Offload>>,
 }
 
 impl LinkHandle {
@@ -178,7 +199,7 @@ impl LinkHandle {
     }
 
     /// Ends the worker, and answers the thread to wait for.
-    fn end(self) -> JoinHandle<()> {
+    fn end(self) -> JoinHandle<Option<Offload>> {
         let LinkHandle { slices, wake, thread } = self;
         drop(slices);
         let _ = wake.send(&[0]);
@@ -301,15 +322,19 @@ impl Responder {
         self.states.send_modify(|states| drop(states.remove(&index)));
     }
 
-    /// Ends every link worker and waits for it.
-    async fn end(mut self) {
+    /// Ends every link worker and waits for it. What answers in the kernel on the links that were served to the end.
+    async fn end(mut self) -> Vec<Offload> {
         let links = std::mem::take(&mut self.links);
-        let threads: Vec<JoinHandle<()>> =
-            links.into_values().map(LinkHandle::end).chain(std::mem::take(&mut self.ending)).collect();
-        // A thread that panicked has printed why.
-        let joined = tokio::task::spawn_blocking(|| threads.into_iter().for_each(|thread| drop(thread.join())));
-        let _ = joined.await;
+        let threads: Vec<_> = links.into_values().map(LinkHandle::end).collect();
+        let ending = std::mem::take(&mut self.ending);
+        let joined = tokio::task::spawn_blocking(|| {
+            // A thread that panicked has printed why.
+            ending.into_iter().for_each(|thread| drop(thread.join()));
+            threads.into_iter().filter_map(|thread| thread.join().ok().flatten()).collect()
+        });
+        let programs = joined.await.unwrap_or_default();
         self.states.send_replace(LinkStates::new());
+        programs
     }
 }
 

@@ -143,7 +143,7 @@ async fn keep(
             // After the fact was sent: another agent may take the Lease as soon as it is free.
             let why = *stop.borrow();
             match why {
-                Some(Stop::Leave(_) | Stop::Restart) | None => claim.release().await,
+                Some(Stop::Leave(_) | Stop::Restart { back_by: _ }) | None => claim.release().await,
             }
             return;
         }

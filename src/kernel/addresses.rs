@@ -31,8 +31,8 @@ use crate::plan::slice::BindSlice;
 pub enum Stop {
     /// A restart: connections continue, and the next run finds the addresses.
     Keep,
-    /// A restart of a node that gives up its addresses on the link: those in these networks stay, which routers send here. All others
-    /// that crier ever bound are removed.
+    /// A restart: the addresses in these networks stay, which routers or neighbours go on sending here. All others that crier ever bound
+    /// are removed.
     KeepIn(BTreeSet<IpNet>),
     /// The node leaves: every address that crier ever bound is removed.
     Remove,

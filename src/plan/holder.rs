@@ -106,6 +106,8 @@ pub enum LastHolder<'a> {
     Silent { node: &'a NodeName, suspect: bool },
     /// It said goodbye.
     Left,
+    /// This node, until its agent restarted: no node takes the address over before the time that it named is over.
+    ThisNode,
 }
 
 /// What this node knows about one address now.
@@ -199,6 +201,11 @@ impl History {
         self.grant.is_some()
     }
 
+    /// No node holds the address, and this one takes it, or does when its turn comes.
+    pub fn is_to_take(&self) -> bool {
+        self.unheld_since.is_some()
+    }
+
     /// Grows whenever the holder is to announce the address again: a rival was heard, or is gone, or there may have been one.
     pub fn assertions(&self) -> u32 {
         self.assertions
@@ -282,8 +289,10 @@ impl History {
                     }
                 }
             }
-            // A node whose data path is not good takes nothing.
-            (None, Ok(own)) if own.takes() => self.find_holder(situation, *own, candidates(), now),
+            // A node whose data path is not good takes nothing, and goes on with what it held.
+            (None, Ok(own)) if own.takes() || situation.last == LastHolder::ThisNode => {
+                self.find_holder(situation, *own, candidates(), now)
+            }
             (None, Ok(_) | Err(_)) => {
                 self.taking = None;
                 self.unheld_since = None;
@@ -377,11 +386,14 @@ impl History {
     fn find_holder(&mut self, situation: &Situation<'_>, own: Bid, others: Candidates<'_>, now: Instant) -> Course {
         if let Some(taking) = self.taking.clone() {
             // The node that was in the way has said goodbye.
-            let is_handed_over = situation.last == LastHolder::Left && !situation.beside_the_deaf;
+            let is_handed_over = matches!(situation.last, LastHolder::Left | LastHolder::ThisNode);
+            let is_handed_over = is_handed_over && !situation.beside_the_deaf;
             return self.take(if is_handed_over { Acquisition::HandOver } else { taking });
         }
         let since = *self.unheld_since.get_or_insert(now);
         let this = Bidder { node: situation.me, bid: own };
+        // Whoever ranks before this node waits for it.
+        let others = if situation.last == LastHolder::ThisNode { Candidates::default() } else { others };
         let by_digest =
             |node: &&NodeName| Ticket::of(node, situation.rank_by) < Ticket::of(situation.me, situation.rank_by);
         let unsure: Vec<&NodeName> = others.unsure.iter().copied().filter(by_digest).collect();
@@ -403,9 +415,9 @@ impl History {
             return Course::Waits { first: first.clone() };
         }
         self.take(match situation.last {
-            LastHolder::Left if place == 0 => Acquisition::HandOver,
+            LastHolder::Left | LastHolder::ThisNode if place == 0 => Acquisition::HandOver,
             LastHolder::Silent { node, suspect } => Acquisition::TakeOver { from: node.clone(), suspect },
-            LastHolder::Left | LastHolder::Unknown => Acquisition::FirstUse,
+            LastHolder::Left | LastHolder::ThisNode | LastHolder::Unknown => Acquisition::FirstUse,
         })
     }
 

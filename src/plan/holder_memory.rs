@@ -29,6 +29,8 @@ pub struct HolderMemory {
     /// The deadlines of the histories.
     due: BTreeSet<(Instant, IpAddr)>,
     last_holders: BTreeMap<IpAddr, (NodeName, Departure)>,
+    /// The addresses that this node held until its agent restarted, and does not answer for yet.
+    kept: BTreeSet<IpAddr>,
     /// The nodes that say something of an address, each with the index of the link where it does.
     speakers: BTreeMap<IpAddr, BTreeSet<(u32, NodeName)>>,
     /// Since when this node may hold addresses: it has listened long enough, and nothing else forbids it.
@@ -75,10 +77,28 @@ impl HolderMemory {
     /// Who held an address last that no living node holds.
     pub fn last_holder(&self, address: IpAddr) -> LastHolder<'_> {
         match self.last_holders.get(&address) {
+            _ if self.kept.contains(&address) => LastHolder::ThisNode,
             Some((node, Departure::Silent { suspect })) => LastHolder::Silent { node, suspect: *suspect },
             Some((_, Departure::Left)) => LastHolder::Left,
             None => LastHolder::Unknown,
         }
+    }
+
+    /// This node held these addresses until its agent restarted. The addresses that this says something new of.
+    pub fn keep(&mut self, addresses: &BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
+        let before = std::mem::replace(&mut self.kept, addresses.clone());
+        before.symmetric_difference(addresses).copied().collect()
+    }
+
+    /// What of it this node is to have again.
+    pub fn kept(&self) -> &BTreeSet<IpAddr> {
+        &self.kept
+    }
+
+    /// This node does not go on with what it is not about to take.
+    pub fn release_kept(&mut self) {
+        let HolderMemory { kept, histories, .. } = self;
+        kept.retain(|address| histories.get(address).is_some_and(History::is_to_take));
     }
 
     /// From when on this node may ask a holder for an address: it has been eligible for the longest `preempt-delay` of the
@@ -125,6 +145,7 @@ impl HolderMemory {
             let same = was.is_some_and(|was| {
                 (was.eligibility, was.hears_api_server, was.holdings_known, was.mac)
                     == (is.eligibility, is.hears_api_server, is.holdings_known, is.mac)
+                    && (was.restarting, was.waits) == (is.restarting, is.waits)
                     && was.card == is.card
             });
             if !same {
@@ -144,11 +165,16 @@ impl HolderMemory {
                         self.speakers.entry(*address).or_default().insert((link, node.clone()));
                         if holding.stage.answers() {
                             self.last_holders.remove(address);
+                            self.kept.remove(address);
                         }
                     }
-                    DiffItem::Remove(address, Holding { .. }) => {
+                    DiffItem::Remove(address, Holding { stage, weight: _ }) => {
                         change.addresses.insert(*address);
                         self.note_silence(*address, link, node);
+                        // It is back, and does not have it again, or not in time.
+                        if stage.answers() && was.is_some_and(|was| was.restarting) {
+                            self.note_last_holder(*address, node, Departure::Silent { suspect: false });
+                        }
                     }
                 }
             }
@@ -175,9 +201,13 @@ impl HolderMemory {
         change.nodes.insert(node.clone());
         for (address, _) in departed.holdings.iter().filter(|(_, holding)| holding.stage.answers()) {
             change.addresses.insert(*address);
-            if self.last_holders.len() < MOST_LAST_HOLDERS || self.last_holders.contains_key(address) {
-                self.last_holders.insert(*address, (node.clone(), how));
-            }
+            self.note_last_holder(*address, node, how);
+        }
+    }
+
+    fn note_last_holder(&mut self, address: IpAddr, node: &NodeName, how: Departure) {
+        if self.last_holders.len() < MOST_LAST_HOLDERS || self.last_holders.contains_key(&address) {
+            self.last_holders.insert(address, (node.clone(), how));
         }
     }
 
@@ -202,6 +232,7 @@ impl HolderMemory {
     /// This node answers for an address: the holder before is of no interest any more.
     pub fn note_answered(&mut self, address: IpAddr) {
         self.last_holders.remove(&address);
+        self.kept.remove(&address);
     }
 
     /// Keeps what a verdict says of an address.

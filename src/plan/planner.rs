@@ -243,6 +243,10 @@ impl Planner {
                     self.rivals.note(key, before, after);
                 }
             }
+            Fact::Kept(addresses) => {
+                let touched = self.holders.keep(addresses);
+                self.touch(touched.into_iter());
+            }
             Fact::Config(config) => self.adopt(config.clone()),
             Fact::Leader(leader) if *leader != self.world.leader => self.book.forget_order(),
             _ => {}
@@ -342,6 +346,7 @@ impl Planner {
             self.renew_own_addresses();
         }
         let changes = self.judge_dirty(now);
+        self.renew_kept();
         self.renew_egress(host, peers);
         self.memory.note_conflicts(&self.world, now);
         self.first_turn = false;
@@ -373,6 +378,19 @@ impl Planner {
         let found = self.memory.found();
         if *self.plan.pulse.occupied != found {
             self.plan.pulse.occupied = Arc::new(found);
+            self.moved.pulse = true;
+        }
+    }
+
+    /// What this node kept over its restart and does not take now, it does not have any more.
+    fn renew_kept(&mut self) {
+        let settled = |index| self.world.rosters.get(index).is_some_and(|roster| roster.settled);
+        let links = &self.context.pulse.links;
+        if !links.is_empty() && links.keys().all(settled) {
+            self.holders.release_kept();
+        }
+        if *self.plan.pulse.kept != *self.holders.kept() {
+            self.plan.pulse.kept = Arc::new(self.holders.kept().clone());
             self.moved.pulse = true;
         }
     }

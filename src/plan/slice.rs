@@ -79,6 +79,10 @@ pub struct PulseSlice {
     pub expected: Arc<BTreeSet<NodeName>>,
     /// Addresses that this node found taken by stations that are no agents, the newest findings first.
     pub occupied: Arc<Vec<IpAddr>>,
+    /// The addresses that this node held before its agent restarted, and is to have again.
+    pub kept: Arc<BTreeSet<IpAddr>>,
+    /// Every node that is heard waits for nodes that restart.
+    pub others_wait: bool,
 }
 
 /// A link that pulses pass on, and what this node says of itself there.

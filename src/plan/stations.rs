@@ -58,6 +58,8 @@ mod tests {
             holdings: Default::default(),
             holdings_known: true,
             occupied: Arc::default(),
+            restarting: false,
+            waits: true,
         }
     }
 

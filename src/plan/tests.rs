@@ -34,6 +34,7 @@ mod prefixes;
 mod pulses;
 mod reload;
 mod renumber;
+mod restarts;
 mod sharing;
 
 /// A planner with the facts of a small cluster, and the verbs of the stories.

@@ -15,6 +15,11 @@
 //! - A node that starts takes nothing before it has listened for D, at most [`PATIENCE`] times D.
 //! - A node that looks late, because it was frozen or starved, gives every node a third of D more before it judges.
 //!
+//! A node whose agent restarts says by when it is back ([`Machine::handle_restarting`]), and is not missed before, nor asked
+//! whether it is alive. In its new life it counts as holding what it held, until it says that it has all again that it will have,
+//! or until that time is over: then it is dead at once, or holds what it says and no more. No node waits for
+//! longer than [`LONGEST_RESTART`](crate::roster::LONGEST_RESTART).
+//!
 //! A replayed pulse is not believed. Within one incarnation, sequence numbers grow. A node that shows up with a new
 //! incarnation is alive only once it has answered the incarnation of this node, which no old recording can hold; a node
 //! that goes back to an earlier incarnation is a replay. A host that delays packets on the link by less than D is not
@@ -64,6 +69,17 @@ pub struct Stance {
     pub holdings: Holdings,
     /// Addresses that this node found in use by foreign hosts, the newest findings first.
     pub occupied: Arc<Vec<IpAddr>>,
+    /// The agent has restarted: by then this node has again what it held before.
+    pub back_by: Option<Instant>,
+}
+
+/// How this node goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Parting {
+    /// What it held is free.
+    Leaves,
+    /// It is back by the time that its stance names.
+    Restarts,
 }
 
 /// The lives of this agent on its links.
@@ -111,7 +127,8 @@ pub struct Machine {
     urgent: u8,
     /// How many pulses still carry the card, because it changed.
     cards: u8,
-    leaving: bool,
+    /// Nothing is taken in any more, and a few pulses say why.
+    parting: Option<Parting>,
     roster: Roster,
     roster_moved: bool,
 }
@@ -123,7 +140,7 @@ impl Machine {
         self.sealing = Sealing::new(keys, self.settings, now);
         self.roster_moved = true;
         // Who hears this node seals for it at once.
-        if !self.leaving {
+        if self.parting.is_none() {
             self.hurry(now);
         }
     }
@@ -164,7 +181,7 @@ impl Machine {
             last_pulse: None,
             urgent: 0,
             cards: 1,
-            leaving: false,
+            parting: None,
             roster: Roster::default(),
             roster_moved: false,
         }
@@ -173,11 +190,11 @@ impl Machine {
     /// What the plan wants said from now on. What others act on is said at once.
     pub fn handle_stance(&mut self, stance: Stance, now: Instant) {
         // A node that leaves says nothing new, or it would never finish leaving.
-        if self.leaving {
+        if self.parting.is_some() {
             return;
         }
         let mut moved = self.teller.set(&stance.holdings);
-        let Stance { mac, eligibility, owner, hears_api_server, card, holdings: _, occupied } = &self.stance;
+        let Stance { mac, eligibility, owner, hears_api_server, card, holdings: _, occupied, back_by } = &self.stance;
         if *card != stance.card {
             self.card_version = self.card_version.wrapping_add(1);
             self.cards = URGENT;
@@ -185,7 +202,7 @@ impl Machine {
         }
         moved |= (*mac, *eligibility, *owner, *hears_api_server)
             != (stance.mac, stance.eligibility, stance.owner, stance.hears_api_server);
-        moved |= *occupied != stance.occupied;
+        moved |= *occupied != stance.occupied || *back_by != stance.back_by;
         self.stance = stance;
         if moved {
             self.hurry(now);
@@ -271,6 +288,9 @@ impl Machine {
             Life::Unverified => {}
             Life::Alive | Life::Silent { .. } | Life::Left => peer.plan_ask(self.settings, now, &mut self.random),
         }
+        if life == Life::Alive {
+            self.roster_moved |= peer.end_awaiting_by_word();
+        }
         if card_stale {
             peer.next_ask = now;
         }
@@ -287,8 +307,18 @@ impl Machine {
 
     /// This node leaves. A few pulses that say so follow; after them nothing is sent.
     pub fn handle_leaving(&mut self, now: Instant) {
-        if !self.leaving {
-            self.leaving = true;
+        if self.parting.is_none() {
+            self.parting = Some(Parting::Leaves);
+            self.hurry(now);
+        }
+    }
+
+    /// The agent of this node restarts, and has all again by `back_by` that this node holds now. A few pulses that say so
+    /// follow; after them nothing is sent.
+    pub fn handle_restarting(&mut self, back_by: Instant, now: Instant) {
+        if self.parting.is_none() {
+            self.parting = Some(Parting::Restarts);
+            self.stance.back_by = Some(back_by);
             self.hurry(now);
         }
     }
@@ -335,14 +365,15 @@ impl Machine {
             sequence,
             interval: promise,
             multiplier: self.settings.multiplier,
-            eligibility: match (self.leaving, listening) {
-                (true, _) => Eligibility::Leaving,
-                (false, true) => Eligibility::Listening,
-                (false, false) => self.stance.eligibility,
+            eligibility: match (self.parting, listening) {
+                (Some(Parting::Leaves), _) => Eligibility::Leaving,
+                (Some(Parting::Restarts) | None, true) => Eligibility::Listening,
+                (Some(Parting::Restarts) | None, false) => self.stance.eligibility,
             },
-            owner: self.stance.owner && !self.leaving,
+            owner: self.stance.owner && self.parting != Some(Parting::Leaves),
             hello: listening && sequence < HELLOS,
             hears_api_server: self.stance.hears_api_server,
+            waits: true,
             card_version: self.card_version,
             holdings_version: self.teller.version(),
             asks,
@@ -352,6 +383,7 @@ impl Machine {
             change: None,
             page: None,
             occupied: self.stance.occupied.to_vec(),
+            back_in: self.stance.back_by.map(|by| by.saturating_duration_since(now)).and_then(whole_milliseconds),
         };
         pulse.change = self.teller.change(pulse.room() / 2);
         let has_page = self.teller.version() > 0 && pulse.room() >= LEAST_PAGE;
@@ -368,7 +400,7 @@ impl Machine {
     fn review_keys(&mut self, now: Instant) {
         let joined = self.sealing.review(&self.peers, now);
         self.roster_moved |= self.settled && self.sealing.in_use(&self.peers, now) != self.roster.key_use;
-        if joined && !self.leaving {
+        if joined && self.parting.is_none() {
             self.hurry(now);
         }
     }
@@ -388,14 +420,14 @@ impl Machine {
         if !std::mem::take(&mut self.roster_moved) {
             return None;
         }
-        let alive = self.peers.iter().filter(|(_, peer)| peer.life == Life::Alive);
+        let alive = self.peers.iter().filter(|(_, peer)| peer.life == Life::Alive || peer.is_awaited());
         let members = alive.map(|(name, peer)| (name.clone(), peer.member())).collect();
         let silent = self.peers.iter().filter_map(|(name, peer)| Some((name.clone(), peer.as_silent()?))).collect();
         let left = self.peers.iter().filter(|(_, peer)| peer.life == Life::Left);
         let left = left.map(|(name, peer)| (name.clone(), peer.departed(Duration::ZERO, false))).collect();
         // That a node listens is no news of its keys.
         let key_use = self.sealing.in_use(&self.peers, now).filter(|_| self.settled);
-        let unproved = self.peers.iter().filter(|(_, peer)| peer.life == Life::Unverified);
+        let unproved = self.peers.iter().filter(|(_, peer)| peer.life == Life::Unverified && !peer.is_awaited());
         let unproved = unproved.map(|(name, peer)| (name.clone(), peer.unproved(self.settings))).collect();
         let roster = Roster { settled: self.settled, members, silent, left, unproved, key_use };
         if roster == self.roster {
@@ -414,7 +446,7 @@ impl Machine {
 
     /// Whether all pulses that say goodbye were sent.
     pub fn has_left(&self) -> bool {
-        self.leaving && self.urgent == 0
+        self.parting.is_some() && self.urgent == 0
     }
 
     /// A change must reach every node soon, even if a packet is lost.
@@ -424,7 +456,7 @@ impl Machine {
     }
 
     fn next_due(&self) -> Option<Instant> {
-        if self.leaving {
+        if self.parting.is_some() {
             let again = |last| last + self.settings.interval / URGENT_PART;
             return (self.urgent > 0).then(|| self.last_pulse.map_or(self.next_pulse, again).min(self.next_pulse));
         }
@@ -458,6 +490,9 @@ impl Machine {
                 let unheard = now.saturating_duration_since(peer.last_heard);
                 peer.life = Life::Silent { unheard, suspect };
                 self.roster_moved = true;
+            }
+            for peer in self.peers.values_mut() {
+                self.roster_moved |= peer.end_awaiting_late(now);
             }
             self.peers.retain(|_, peer| peer.life == Life::Alive || now < peer.last_heard + FORGET_AFTER);
             self.dues = Dues::of(self.peers.values(), settings);
@@ -535,11 +570,17 @@ impl Machine {
     /// Makes room for a name: forgets the node that is not alive and was not heard for the longest time. If that node comes
     /// again, it has to answer first anyway, so nothing is lost.
     fn forget_one(&mut self) {
-        let dead = self.peers.iter().filter(|(_, peer)| peer.life != Life::Alive);
+        let dead = self.peers.iter().filter(|(_, peer)| peer.life != Life::Alive && !peer.is_awaited());
         let Some(name) = dead.min_by_key(|(_, peer)| peer.last_heard).map(|(name, _)| name.clone()) else { return };
         self.peers.remove(&name);
         self.roster_moved = true;
     }
+}
+
+/// As pulses say a time; none for less than one.
+fn whole_milliseconds(time: Duration) -> Option<Duration> {
+    let time = Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+    (!time.is_zero()).then_some(time)
 }
 
 /// How many pulses follow quickly after a change: two of three may be lost.

@@ -47,6 +47,8 @@ pub struct Pulse {
     pub hello: bool,
     /// The sender hears its API server, or needs none.
     pub hears_api_server: bool,
+    /// The sender waits for nodes that say [`Pulse::back_in`].
+    pub waits: bool,
     /// The card changed if this number changed.
     pub card_version: u32,
     /// The holdings changed if this number changed.
@@ -62,6 +64,9 @@ pub struct Pulse {
     pub page: Option<Page>,
     /// Addresses that the sender found in use by foreign hosts, the newest findings first.
     pub occupied: Vec<IpAddr>,
+    /// The agent of the sender restarts: what it held before, it has again within this time. Until then it is not to be taken for
+    /// dead, whatever is heard of it. From 1 ms to 65535 ms, whole milliseconds.
+    pub back_in: Option<Duration>,
 }
 
 /// Why a datagram was refused. Nothing of it was used.
@@ -125,6 +130,7 @@ const STRETCH: usize = 2 * 17;
 const FLAG_OWNER: u8 = 1;
 const FLAG_HELLO: u8 = 2;
 const FLAG_HEARS_API_SERVER: u8 = 4;
+const FLAG_WAITS: u8 = 8;
 
 const SECTION_ASKS: u8 = 1;
 const SECTION_ANSWERS: u8 = 2;
@@ -133,6 +139,7 @@ const SECTION_CARD: u8 = 4;
 const SECTION_CHANGE: u8 = 5;
 const SECTION_PAGE: u8 = 6;
 const SECTION_KEYS: u8 = 7;
+const SECTION_BACK: u8 = 8;
 
 impl Pulse {
     /// Reads a pulse and checks its seal against the key that it names.
@@ -189,6 +196,7 @@ impl Pulse {
             owner: flags & FLAG_OWNER != 0,
             hello: flags & FLAG_HELLO != 0,
             hears_api_server: flags & FLAG_HEARS_API_SERVER != 0,
+            waits: flags & FLAG_WAITS != 0,
             card_version,
             holdings_version,
             asks: Vec::new(),
@@ -198,6 +206,7 @@ impl Pulse {
             change: None,
             page: None,
             occupied: Vec::new(),
+            back_in: None,
         };
         while !reader.is_empty() {
             let kind = reader.u8()?;
@@ -211,6 +220,7 @@ impl Pulse {
                 SECTION_CHANGE => pulse.change = Some(section.change()?),
                 SECTION_PAGE => pulse.page = Some(section.page()?),
                 SECTION_KEYS => pulse.accepts = section.key_ids()?,
+                SECTION_BACK => pulse.back_in = section.milliseconds()?,
                 // A later version may add sections.
                 _ => {}
             }
@@ -255,6 +265,7 @@ impl Pulse {
             owner,
             hello,
             hears_api_server,
+            waits,
             card_version,
             holdings_version,
             asks,
@@ -264,12 +275,14 @@ impl Pulse {
             change: _,
             page: _,
             occupied,
+            back_in,
         } = self;
         let flag = |set: &bool, flag| if *set { flag } else { 0 };
         let mut octets = Vec::with_capacity(256);
         octets.extend(MAGIC.to_be_bytes());
         octets.push(VERSION);
-        octets.push(flag(owner, FLAG_OWNER) | flag(hello, FLAG_HELLO) | flag(hears_api_server, FLAG_HEARS_API_SERVER));
+        let hears = flag(hears_api_server, FLAG_HEARS_API_SERVER);
+        octets.push(flag(owner, FLAG_OWNER) | flag(hello, FLAG_HELLO) | hears | flag(waits, FLAG_WAITS));
         octets.extend(key.id.0.to_be_bytes());
         octets.extend(incarnation.to_be_bytes());
         octets.extend(sequence.to_be_bytes());
@@ -293,6 +306,10 @@ impl Pulse {
         }
         let ids: Vec<u8> = accepts.iter().take(MOST_KEYS).flat_map(|id| id.0.to_be_bytes()).collect();
         put_list(&mut octets, SECTION_KEYS, &ids);
+        let back_in = back_in.map_or(0, |time| u16::try_from(time.as_millis()).unwrap_or(u16::MAX));
+        if back_in > 0 {
+            put_section(&mut octets, SECTION_BACK, &back_in.to_be_bytes());
+        }
         octets
     }
 }
@@ -387,13 +404,16 @@ fn eligibility_code(eligibility: Eligibility) -> u8 {
 /// As tcpdump would say it.
 impl fmt::Display for Pulse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Pulse { node, incarnation, sequence, interval, multiplier, eligibility, owner, hello, .. } = self;
+        let Pulse { node, incarnation, sequence, interval, multiplier, eligibility, owner, hello, back_in, .. } = self;
         write!(f, "pulse {node} {incarnation}.{sequence} {eligibility:?} every {interval:?} x{multiplier}")?;
         if *owner {
             f.write_str(" owner")?;
         }
         if *hello {
             f.write_str(" hello")?;
+        }
+        if let Some(time) = back_in {
+            write!(f, " back in {time:?}")?;
         }
         write!(f, " asks {} answers {}", self.asks.len(), self.answers.len())
     }
@@ -477,6 +497,12 @@ impl<'a> Reader<'a> {
             numbers.push(self.u64()?);
         }
         Ok(numbers)
+    }
+
+    /// A time in milliseconds, or none for 0. What a later version adds behind it is left out.
+    fn milliseconds(&mut self) -> Result<Option<Duration>, Refused> {
+        let time = self.u16()?;
+        Ok((time > 0).then(|| Duration::from_millis(time.into())))
     }
 
     /// Those beyond [`MOST_KEYS`] are left out.

@@ -43,6 +43,17 @@ pub struct Setup {
     pub incarnation: u64,
     /// When the agent's loop was last seen to turn. A pulse says that somebody decides here.
     pub turned: watch::Receiver<Instant>,
+    /// The agent has restarted: by then this node has again what it held before.
+    pub back_by: Option<Instant>,
+}
+
+/// How this node parts from the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parting {
+    /// What it holds is free.
+    Leave,
+    /// The agent restarts, and has by then again what this node holds.
+    Restart { back_by: Instant },
 }
 
 /// How pulses are sealed, and whom they are sent to besides the group.
@@ -51,6 +62,8 @@ pub struct Voice {
     pub keys: Keys,
     /// Nodes on the same link.
     pub peers: Vec<IpAddr>,
+    /// For how long the others are asked to wait when the agent restarts; zero: not at all.
+    pub restart_grace: Duration,
 }
 
 /// How long the loop of the agent may not have turned before pulses cease. The longest turn, over everything that a large
@@ -66,15 +79,15 @@ pub async fn run(
     facts: mpsc::Sender<Fact>,
     setup: Setup,
     counters: Arc<ByLink<Counters>>,
-    shutdown: impl Future<Output = ()>,
+    shutdown: impl Future<Output = Parting>,
 ) {
     let mut next_incarnation = setup.incarnation;
     let setup = Arc::new(setup);
-    let (stop, _) = watch::channel(false);
+    let (stop, _) = watch::channel(None);
     let mut tasks = JoinSet::new();
     let mut links: BTreeMap<u32, watch::Sender<LinkSlice>> = BTreeMap::new();
     tokio::pin!(shutdown);
-    loop {
+    let parting = loop {
         let slice = slices.borrow_and_update().clone();
         // Dropping a link drops its sender; that ends the task.
         links.retain(|index, _| slice.links.contains_key(index));
@@ -100,11 +113,11 @@ pub async fn run(
             }
         }
         tokio::select! {
-            () = &mut shutdown => break,
-            changed = slices.changed() => if changed.is_err() { break },
+            parting = &mut shutdown => break parting,
+            changed = slices.changed() => if changed.is_err() { break Parting::Leave },
         }
-    }
-    stop.send_replace(true);
+    };
+    stop.send_replace(Some(parting));
     while tasks.join_next().await.is_some() {}
 }
 
@@ -125,7 +138,8 @@ impl LinkSlice {
         Some(LinkSlice { link: link.clone(), mac, eligibility, card: card.clone(), all: slice.clone() })
     }
 
-    fn stance(&self) -> Stance {
+    /// `back_by`: as in [`Setup`].
+    fn stance(&self, back_by: Option<Instant>) -> Stance {
         Stance {
             mac: self.mac,
             eligibility: self.eligibility,
@@ -134,6 +148,7 @@ impl LinkSlice {
             card: self.card.clone(),
             holdings: self.all.holdings.clone(),
             occupied: self.all.occupied.clone(),
+            back_by: back_by.filter(|_| !self.all.kept.is_empty()),
         }
     }
 }
@@ -205,12 +220,12 @@ enum Ended {
 }
 
 impl LinkTask {
-    async fn run(mut self, mut slices: watch::Receiver<LinkSlice>, mut stop: watch::Receiver<bool>) {
+    async fn run(mut self, mut slices: watch::Receiver<LinkSlice>, mut stop: watch::Receiver<Option<Parting>>) {
         let slice = slices.borrow().clone();
         let now = clock::now();
-        let Setup { node, settings, .. } = &*self.setup;
-        let mut machine =
-            Machine::new(node.clone(), *settings, self.voice.keys.ids(), self.incarnations, slice.stance(), now);
+        let Setup { node, settings, back_by, .. } = &*self.setup;
+        let stance = slice.stance(*back_by);
+        let mut machine = Machine::new(node.clone(), *settings, self.voice.keys.ids(), self.incarnations, stance, now);
         let mut refused_senders = RefusedSenders::default();
         let mut failing = false;
         loop {
@@ -235,7 +250,7 @@ impl LinkTask {
             tokio::select! {
                 () = sleep(REOPEN_INTERVAL) => {}
                 changed = slices.changed() => if changed.is_err() { break },
-                _ = stop.wait_for(|stop| *stop) => break,
+                _ = stop.wait_for(Option::is_some) => break,
             }
         }
         // The loop of the agent may be gone already.
@@ -251,7 +266,7 @@ impl LinkTask {
         machine: &mut Machine,
         refused_senders: &mut RefusedSenders,
         slices: &mut watch::Receiver<LinkSlice>,
-        stop: &mut watch::Receiver<bool>,
+        stop: &mut watch::Receiver<Option<Parting>>,
     ) -> Ended {
         let mut roster = None;
         let mut leaving = false;
@@ -259,7 +274,8 @@ impl LinkTask {
         let mut voice = self.setup.voice.clone();
         voice.mark_changed();
         debug!(link = %slice.link.name, ipv4 = sockets.v4.is_some(), ipv6 = sockets.v6.is_some(), "pulse sockets opened");
-        machine.handle_stance(slice.stance(), clock::now());
+        let back_by = self.setup.back_by;
+        machine.handle_stance(slice.stance(back_by), clock::now());
         loop {
             let now = clock::now();
             let hangs = !leaving && now >= *self.setup.turned.borrow() + HUNG_AFTER;
@@ -291,9 +307,12 @@ impl LinkTask {
             let deadline = machine.next_deadline();
             tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop), if !leaving => {
+                parting = parting(stop), if !leaving => {
                     leaving = true;
-                    machine.handle_leaving(clock::now());
+                    match parting {
+                        Parting::Leave => machine.handle_leaving(clock::now()),
+                        Parting::Restart { back_by } => machine.handle_restarting(back_by, clock::now()),
+                    }
                 }
                 // Before the deadlines: an agent that was frozen reads what the others said meanwhile, and judges then.
                 received = sockets.receive(|datagram| self.handle_datagram(datagram, &slice, machine, refused_senders)) => {
@@ -321,7 +340,7 @@ impl LinkTask {
                     let renewed = next.link.addresses != slice.link.addresses;
                     let now = clock::now();
                     machine.handle_expected(&next.all.expected, now);
-                    machine.handle_stance(next.stance(), now);
+                    machine.handle_stance(next.stance(back_by), now);
                     slice = next;
                     if renewed {
                         sockets.open_missing(&slice.link);
@@ -424,6 +443,12 @@ fn log_roster(link: &Link, before: Option<&Roster>, after: &Roster) {
     for node in after.members.keys().filter(|node| !was(node)) {
         info!(%link, %node, "node is alive on the link");
     }
+    let restarts = |roster: &Roster, node| roster.members.get(node).is_some_and(|member| member.restarting);
+    for node in after.members.keys().filter(|node| restarts(after, *node)) {
+        if before.is_some_and(|before| was(node) && !restarts(before, node)) {
+            info!(%link, %node, "the agent of the node restarts; it keeps what it holds until it is back, for a limited time");
+        }
+    }
     for node in before.into_iter().flat_map(|before| before.members.keys()) {
         if let Some(after) = after.silent.get(node) {
             warn!(%link, %node, unheard_millis = after.unheard.as_millis(), "node fell silent");
@@ -431,6 +456,12 @@ fn log_roster(link: &Link, before: Option<&Roster>, after: &Roster) {
             info!(%link, %node, "node left the link or restarted");
         }
     }
+}
+
+/// Waits until this node parts from the others.
+async fn parting(stop: &mut watch::Receiver<Option<Parting>>) -> Parting {
+    // The sender is gone only when the agent is.
+    stop.wait_for(Option::is_some).await.ok().and_then(|stop| *stop).unwrap_or(Parting::Leave)
 }
 
 /// Waits until the deadline, or for ever without one.

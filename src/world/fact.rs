@@ -100,6 +100,9 @@ pub enum Fact {
     Vrfs(Vec<HostProblem>),
     /// Wait for no list any longer: act on the last known state, even if no list was ever complete.
     FailStatic,
+    /// The addresses that this node held until its agent restarted a moment ago: it goes on with them, where no other node has
+    /// them. Empty once others may have taken them over.
+    Kept(Arc<BTreeSet<IpAddr>>),
     /// The agent stops: this node takes nothing any more, and says nothing for what it still answers for.
     Leaving,
 }
@@ -146,6 +149,7 @@ impl Fact {
             | Fact::Egress(_)
             | Fact::Vrfs(_)
             | Fact::FailStatic
+            | Fact::Kept(_)
             | Fact::Leaving => false,
         }
     }

@@ -353,6 +353,8 @@ impl World {
                 Touched::Nothing
             }
             Fact::Drain(drain) => everything_if(std::mem::replace(&mut self.drain, drain.clone()) != drain),
+            // The planner remembers it.
+            Fact::Kept(_) => Touched::Nothing,
             // With the lists complete there is nothing left to be patient for.
             Fact::Leaving => everything_if(!std::mem::replace(&mut self.leaving, true)),
             Fact::FailStatic if self.listed.all() => Touched::Nothing,

@@ -3,13 +3,15 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crier::address::MacAddress;
 use crier::arp::offload::life;
 use crier::arp::packet::Protocol;
 use crier::arp::packet::arp::{Operation, Packet};
+use crier::arp::task::Parting;
 use crier::clock;
 
 use crate::namespace::ip;
@@ -21,6 +23,8 @@ tests!(
     a_new_mac_is_answered_with_by_the_kernel_too,
     the_kernel_answers_no_longer_for_an_address_that_was_given_up,
     the_kernel_falls_silent_when_the_agent_freezes,
+    the_kernel_answers_on_over_a_restart_until_its_time_is_over,
+    the_kernel_answers_no_longer_once_nobody_has_its_program,
 );
 
 const VIP: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 100);
@@ -94,6 +98,52 @@ fn the_kernel_answers_no_longer_for_an_address_that_was_given_up() {
         node.until("one address less", |links| links.values().any(|link| link.addresses == 1)).await;
         assert_eq!(ear.ask(&who_has(OTHER), A_WHILE), None);
         assert!(ear.ask(&who_has(VIP), SOON).is_some());
+    });
+}
+
+/// The responder has ended, as for a restart. What keeps its program alive.
+async fn ended(node: Node, back_by: Instant) -> Vec<OwnedFd> {
+    let (keeper, kept) = tokio::sync::oneshot::channel();
+    node.parting.send(Parting::Restart { back_by, keeper }).expect("the responder runs");
+    let programs = tokio::time::timeout(SOON, kept).await.expect("it ends").expect("it hands its programs out");
+    assert_eq!(programs.len(), 1, "one for each link");
+    programs
+}
+
+fn the_kernel_answers_on_over_a_restart_until_its_time_is_over() {
+    let wire = Wire::new();
+    wire.run(async || {
+        let Some(node) = offloading(&[VIP]).await else { return };
+        let back_by = clock::now() + Duration::from_millis(1500);
+        let programs = ended(node, back_by).await;
+        let ear = Ear::on(&wire.client, "eth0");
+        // Much longer than the life of a program whose agent is frozen.
+        while clock::now() + Duration::from_millis(200) < back_by {
+            assert!(ear.ask(&who_has(VIP), Duration::from_millis(100)).is_some(), "in its time it answers");
+        }
+        let deadline = back_by + SOON;
+        while ear.ask(&who_has(VIP), Duration::from_millis(20)).is_some() {
+            assert!(clock::now() < deadline, "its time is over");
+        }
+        assert!(clock::now() < back_by + Duration::from_millis(500), "and then it is silent at once");
+        assert_eq!(ear.ask(&who_has(VIP), A_WHILE), None);
+        drop(programs);
+    });
+}
+
+fn the_kernel_answers_no_longer_once_nobody_has_its_program() {
+    let wire = Wire::new();
+    wire.run(async || {
+        let Some(node) = offloading(&[VIP]).await else { return };
+        let programs = ended(node, clock::now() + SOON * 6).await;
+        let ear = Ear::on(&wire.client, "eth0");
+        assert!(ear.ask(&who_has(VIP), SOON).is_some());
+        drop(programs);
+        let deadline = clock::now() + SOON;
+        while ear.ask(&who_has(VIP), Duration::from_millis(20)).is_some() {
+            assert!(clock::now() < deadline, "the next agent has taken it off the link");
+        }
+        assert_eq!(ear.ask(&who_has(VIP), A_WHILE), None);
     });
 }
 

@@ -13,6 +13,7 @@ use crier::arp::counters::{self, ByProtocol};
 use crier::arp::packet::arp::{Operation, Packet};
 use crier::arp::packet::{Frame, Protocol as Spoken};
 use crier::arp::state::LinkStates;
+use crier::arp::task::Parting;
 use crier::by_link::ByLink;
 use crier::claim::Acquisition;
 use crier::clock;
@@ -21,7 +22,7 @@ use crier::names::InterfaceName;
 use crier::plan::slice::L2Slice;
 use crier::world::{Conflict, Fact};
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use crate::namespace::{Namespace, ip};
@@ -78,6 +79,8 @@ impl Wire {
 pub struct Node {
     pub slices: Arc<watch::Sender<L2Slice>>,
     counters: Arc<ByProtocol>,
+    /// Ends the responder; dropped, it does not.
+    pub parting: oneshot::Sender<Parting>,
     pub states: watch::Receiver<LinkStates>,
     /// As the World would be told of them.
     pub conflicts: watch::Receiver<BTreeMap<IpAddr, Conflict>>,
@@ -98,8 +101,14 @@ impl Node {
         let counters = by_link.of(&InterfaceName::from("eth0"));
         let (states, states_seen) = watch::channel(LinkStates::new());
         let (sender, mut facts) = mpsc::channel(16);
-        let forever = std::future::pending();
-        tokio::spawn(crier::arp::task::run(slices.subscribe(), sender.clone(), by_link, states, offload, forever));
+        let (parting, parts) = oneshot::channel();
+        let parts = async {
+            match parts.await {
+                Ok(parting) => parting,
+                Err(_) => std::future::pending().await,
+            }
+        };
+        tokio::spawn(crier::arp::task::run(slices.subscribe(), sender.clone(), by_link, states, offload, parts));
         tokio::spawn(observe::run(sender));
         let (listed, mut is_listed) = watch::channel(false);
         let (conflicts, conflicts_seen) = watch::channel(BTreeMap::new());
@@ -126,7 +135,7 @@ impl Node {
             }
         });
         is_listed.wait_for(|listed| *listed).await.expect("the links of the node");
-        Node { slices, counters, states: states_seen, conflicts: conflicts_seen, answering: answering_seen }
+        Node { slices, counters, parting, states: states_seen, conflicts: conflicts_seen, answering: answering_seen }
     }
 
     /// What was counted on `eth0` so far.

@@ -122,6 +122,8 @@ pub struct Agent {
     incarnations: Incarnations,
     /// A fact came in since the last turn.
     must_think: bool,
+    /// It has restarted: by then it has again what it held.
+    back_by: Option<Instant>,
 }
 
 impl Agent {
@@ -140,6 +142,7 @@ impl Agent {
             told: BTreeMap::new(),
             incarnations: Incarnations { first: incarnation, this: incarnation },
             must_think: false,
+            back_by: None,
         };
         agent.learn(Fact::Pulses(Pulses::On { authenticated: true }));
         agent.learn(link(mac, ip, true));
@@ -235,6 +238,26 @@ impl Agent {
         self.learn(Fact::Leaving);
     }
 
+    /// SIGTERM in a restart: it says by when it is back. What it holds, and that time; `None` where it has to say goodbye, as
+    /// `agent::kept_addresses` decides.
+    pub fn restart(&mut self, grace: Duration, now: Instant) -> Option<(BTreeSet<IpAddr>, Instant)> {
+        let said = &self.planner.plan().pulse;
+        let held = said.holdings.iter().filter(|(_, holding)| holding.stage.answers()).map(|(address, _)| *address);
+        let held: BTreeSet<IpAddr> = held.chain(said.kept.iter().copied()).collect();
+        let before = self.back_by.filter(|_| !said.kept.is_empty());
+        let back_by = before.unwrap_or(now + grace).min(now + grace);
+        let pulse = self.pulse.as_mut().filter(|_| said.others_wait && !held.is_empty() && back_by > now)?;
+        pulse.handle_restarting(back_by, now);
+        self.learn(Fact::Leaving);
+        Some((held, back_by))
+    }
+
+    /// What it held before its restart, and by when others take that over.
+    pub fn go_on(&mut self, kept: BTreeSet<IpAddr>, back_by: Instant) {
+        self.learn(Fact::Kept(Arc::new(kept)));
+        self.back_by = Some(back_by);
+    }
+
     /// A pulse arrives.
     pub fn hear(&mut self, sealed: &Sealed, now: Instant) {
         if let (Some(pulse), Some(machine)) = (sealed.open(&self.file), &mut self.pulse) {
@@ -319,6 +342,7 @@ impl Agent {
             card: here.card.clone(),
             holdings: slice.holdings,
             occupied: slice.occupied,
+            back_by: self.back_by.filter(|_| !slice.kept.is_empty()),
         };
         match &mut self.pulse {
             Some(machine) => {

@@ -62,6 +62,8 @@ stories! {
     a13_the_owner_sees_no_api_server: "a13-stale-view",
     a14_a_frozen_agent: "a14-freeze",
     a_clean_restart: "restart",
+    a_restart_in_which_addresses_stay: "restart-keeping",
+    a_restart_that_is_late: "restart-late",
     killed_agents_that_are_back_at_once: "quick-return",
     a_drain_that_outlives_a_restart: "drain",
     an_operator_chooses_the_node_of_an_address: "move",

@@ -197,11 +197,14 @@ impl Watch {
             self.breaks(Broken::Drained, now, address.to_string(), text);
         }
         let Some(before) = self.last_owner.insert(address, host).filter(|before| *before != host) else { return };
+        let heard = !self.filtered && town.link.loss == 0;
         let explains = |(at, deed): &(Instant, Deed)| {
             let age = now.duration_since(*at);
             match deed {
                 // What is read again asks nothing by itself.
                 Deed::Reload(..) => false,
+                // Who is waited for and is back in time loses nothing.
+                Deed::Restart { pause, keeps: Some(time), .. } if heard && *pause + STARTED < *time => false,
                 // A restarted node may have back what it had, and the others what it leaves.
                 Deed::Restart { station: who, pause, .. } => {
                     let had = self.held.get(who).is_some_and(|held| held.contains(&address));

@@ -67,11 +67,13 @@ pub enum Deed {
     Stop(Station),
     /// SIGKILL to the agent; its host goes on.
     Kill(Station),
-    /// Stopped by its service manager and started again `pause` after the signal, with another file if one is named.
+    /// Stopped by its service manager and started again `pause` after the signal, with another file if one is named. It keeps its
+    /// addresses for the time that is named, and hands them over where there is none.
     Restart {
         station: Station,
         file: Option<usize>,
         pause: Duration,
+        keeps: Option<Duration>,
     },
     /// The host is gone for `down`; kube-proxy has its rules `path` after the agent's start.
     Reboot {
@@ -316,11 +318,12 @@ impl Deed {
             Deed::Start(who) => format!("start {}", name(who)),
             Deed::Stop(who) => format!("stop {}", name(who)),
             Deed::Kill(who) => format!("kill {}", name(who)),
-            Deed::Restart { station, file, pause } => {
+            Deed::Restart { station, file, pause, keeps } => {
                 let file = file.map_or(String::new(), |file| format!(" with {}", file + 1));
                 let usual = *pause == RESTART_PAUSE;
                 let back = if usual { String::new() } else { format!(" back {}ms", pause.as_millis()) };
-                format!("restart {}{file}{back}", name(station))
+                let keeps = keeps.map_or(String::new(), |time| format!(" keeping {}ms", time.as_millis()));
+                format!("restart {}{file}{back}{keeps}", name(station))
             }
             Deed::Reboot { station, down, path } => {
                 format!("reboot {} down {}ms path {}ms", name(station), down.as_millis(), path.as_millis())
@@ -387,17 +390,18 @@ fn station(text: &str, agents: usize) -> Result<Station, String> {
     number.checked_sub(1).filter(|number| *number < agents).ok_or_else(|| format!("there is no agent {text:?}"))
 }
 
-/// `with FILE`, `back TIME`, or both.
+/// `with FILE`, `back TIME`, `keeping TIME`, or several of them.
 fn restart(station: Station, how: &[&str]) -> Result<Deed, String> {
-    let (mut file, mut pause) = (None, RESTART_PAUSE);
+    let (mut file, mut pause, mut keeps) = (None, RESTART_PAUSE, None);
     for pair in how.chunks(2) {
         match pair {
             ["with", number] => file = Some(file_number(number)?),
             ["back", time] => pause = duration(time)?,
+            ["keeping", time] => keeps = Some(duration(time)?),
             other => return Err(format!("{other:?} says nothing of a restart")),
         }
     }
-    Ok(Deed::Restart { station, file, pause })
+    Ok(Deed::Restart { station, file, pause, keeps })
 }
 
 fn file_number(text: &str) -> Result<usize, String> {
@@ -439,6 +443,7 @@ mod tests {
             "restart n1 with 2",
             "restart n1 back 40ms",
             "restart n1 with 2 back 900ms",
+            "restart n1 back 900ms keeping 5000ms",
             "reboot n2 down 100ms path 20ms",
             "freeze n1 250ms",
             "split n1 client / n2 n3 router",

@@ -19,7 +19,7 @@ use crier::world::{ApiServer, EndpointSlice, Fact, Listing, Node, Service, Traff
 use fastrand::Rng;
 use sha2::{Digest, Sha256};
 
-use crate::agent::{ACCEPTS_ON, ANSWERS_ON, Agent, File, LIFE, PATIENCE, Sealed, Sent, THINKING};
+use crate::agent::{ACCEPTS_ON, ANSWERS_ON, Agent, DETECTION, File, LIFE, PATIENCE, Sealed, Sent, THINKING};
 use crate::client::{Client, REQUEST_INTERVAL};
 use crate::events::Events;
 use crate::link::{Firewall, Kind, Link, Port};
@@ -110,6 +110,8 @@ pub struct Host {
     pub drain: Option<Draining>,
     pub sees_api: bool,
     disk: Vec<Fact>,
+    /// What its agent wrote down when it was told to restart: what it held, and by when it is back.
+    kept: Option<(BTreeSet<IpAddr>, Instant)>,
     wakes: Option<Instant>,
     thinks: bool,
     /// Until when it has frames of ARP to judge.
@@ -185,6 +187,7 @@ impl Town {
             drain: None,
             sees_api: true,
             disk: Vec::new(),
+            kept: None,
             wakes: None,
             thinks: false,
             busy_until: began,
@@ -403,15 +406,15 @@ impl Town {
             Deed::Start(host) => self.start(host),
             Deed::Stop(host) => self.stop(host),
             Deed::Kill(host) => self.end_agent(host),
-            Deed::Restart { station, file, pause } => {
-                self.stop(station);
+            Deed::Restart { station, file, pause, keeps } => {
+                self.restart(station, keeps);
                 self.hosts[station].file = file.unwrap_or(self.hosts[station].file);
                 self.events.post(now + pause, Event::Start(station));
             }
             Deed::Reboot { station, down, path } => {
                 self.end_agent(station);
                 let host = &mut self.hosts[station];
-                (host.up, host.path, host.path_since_boot) = (false, false, false);
+                (host.up, host.path, host.path_since_boot, host.kept) = (false, false, false, None);
                 host.accepts.clear();
                 self.link.unplug(station);
                 self.events.post(now + down, Event::PowerOn { host: station, path });
@@ -493,6 +496,10 @@ impl Town {
         let file = self.files[host.file].clone();
         let mut agent = Agent::new(&host.name, host.mac, host.ip, file, self.incarnation);
         host.disk.drain(..).for_each(|fact| agent.learn(fact));
+        let kept = host.kept.take().filter(|(_, back_by)| *back_by > now + DETECTION);
+        if let Some((addresses, back_by)) = &kept {
+            agent.go_on(addresses.clone(), *back_by);
+        }
         agent.learn(host.path_fact());
         host.drain.iter().for_each(|drain| agent.learn(drain.fact()));
         host.agent = Some(agent);
@@ -505,6 +512,10 @@ impl Town {
             self.tell(number, objects);
         }
         self.events.post(now + PATIENCE, Event::Learn(number, life, Rc::new(vec![Fact::FailStatic])));
+        if let Some((_, back_by)) = kept {
+            let over = Event::Learn(number, life, Rc::new(vec![Fact::Kept(Arc::default())]));
+            self.events.post(back_by - DETECTION, over);
+        }
         self.resume_drain(number);
         self.attend(number);
     }
@@ -528,6 +539,19 @@ impl Town {
         agent.leave(now);
         self.events.post(now + ANSWERS_ON, Event::Gone(number, host.life));
         self.events.post(now + ACCEPTS_ON, Event::Unbind(number, host.life));
+        self.attend(number);
+    }
+
+    /// SIGTERM in a restart: it says by when it is back, if it keeps anything, and is gone. The host goes on accepting traffic.
+    fn restart(&mut self, number: Station, keeps: Option<Duration>) {
+        let now = self.now();
+        let host = &mut self.hosts[number];
+        let agent = host.agent.as_mut().filter(|_| host.frozen.is_none());
+        host.kept = keeps.zip(agent).and_then(|(time, agent)| agent.restart(time, now));
+        if host.kept.is_none() {
+            return self.stop(number);
+        }
+        self.events.post(now + ANSWERS_ON, Event::Gone(number, host.life));
         self.attend(number);
     }
 

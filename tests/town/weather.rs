@@ -213,7 +213,8 @@ fn deeds(trouble: Trouble, story: &Story, random: &mut Rng) -> Vec<(Duration, De
         Trouble::Stop => vec![(now, Deed::Stop(who)), (later, Deed::Start(who))],
         Trouble::Restart => {
             let pause = millis(random, 210..3000);
-            vec![(now, Deed::Restart { station: who, file: None, pause })]
+            let keeps = random.bool().then(|| millis(random, 200..6000));
+            vec![(now, Deed::Restart { station: who, file: None, pause, keeps })]
         }
         Trouble::Reboot => vec![(now, Deed::Reboot { station: who, down: later, path: Duration::ZERO })],
         Trouble::Freeze => vec![(now, Deed::Freeze(who, millis(random, 50..1000)))],
@@ -276,14 +277,17 @@ fn deeds(trouble: Trouble, story: &Story, random: &mut Rng) -> Vec<(Duration, De
 }
 
 fn restart(station: Station, file: usize) -> Deed {
-    Deed::Restart { station, file: Some(file), pause: RESTART_PAUSE }
+    Deed::Restart { station, file: Some(file), pause: RESTART_PAUSE, keeps: None }
 }
 
 /// A drain, at times with a restart of the agent in it, and mostly taken back.
 fn drain(who: Station, later: Duration, random: &mut Rng) -> Vec<(Duration, Deed)> {
     let mut deeds = vec![(Duration::ZERO, Deed::Drain(who, millis(random, 0..3000)))];
     if random.u8(0..4) == 0 {
-        deeds.push((later / 2, Deed::Restart { station: who, file: None, pause: millis(random, 210..2000) }));
+        deeds.push((
+            later / 2,
+            Deed::Restart { station: who, file: None, pause: millis(random, 210..2000), keeps: None },
+        ));
     }
     if random.u8(0..4) > 0 {
         deeds.push((later, Deed::Undrain(who)));

@@ -146,8 +146,13 @@ impl Program {
 
 /// A program attached to the ingress of a link for as long as this value lives. It is removed if the process dies.
 #[derive(Debug)]
-pub struct Attachment {
-    _link: OwnedFd,
+pub struct Attachment(OwnedFd);
+
+/// The descriptor that keeps the program attached, in whatever process it is open.
+impl From<Attachment> for OwnedFd {
+    fn from(Attachment(link): Attachment) -> OwnedFd {
+        link
+    }
 }
 
 impl Attachment {
@@ -166,7 +171,7 @@ impl Attachment {
             revision: 0,
         };
         // SAFETY: the attributes hold descriptors and numbers only.
-        unsafe { bpf(LINK_CREATE, &attributes) }.map(|link| Attachment { _link: owned(link) })
+        unsafe { bpf(LINK_CREATE, &attributes) }.map(|link| Attachment(owned(link)))
     }
 }
 

@@ -100,12 +100,12 @@ impl Worker {
         }
     }
 
-    /// Serves the link until nobody can send slices any more.
-    pub(super) fn run(mut self) {
+    /// Serves the link until nobody can send slices any more. Gives the program that answers in the kernel, if there is one.
+    pub(super) fn run(mut self) -> Option<Offload> {
         self.slices.mark_changed();
         loop {
             let outcome = self.serve();
-            let Err(error) = outcome else { return };
+            let Err(error) = outcome else { return self.offload };
             // A link that vanished leaves the slice as soon as the plan has heard of that from the kernel.
             if is(&error, libc::ENODEV) || is(&error, libc::ENETDOWN) {
                 debug!(link = %self.slice.name, %error, "socket lost its link");

@@ -11,6 +11,7 @@ use crate::config::key::{duration, flag, interfaces, number, secret, secrets, se
 use crate::config::reader::Reader;
 use crate::config::secrets::SecretFile;
 use crate::config::shape::written;
+use crate::roster::LONGEST_RESTART;
 
 section! {
     /// `[pulse]`
@@ -61,6 +62,16 @@ section! {
         pub multiplier: NonZeroU8 =
             number("multiplier", "", 2, 50, "How many pulses in a row must be missing before an owner counts as dead.")
                 .default(3), touches Restart;
+        /// For how long the other nodes wait for this one when its agent restarts; zero: they do not.
+        pub restart_grace: Duration = duration(
+            "restart-grace",
+            Duration::ZERO,
+            LONGEST_RESTART,
+            "For how long a node keeps its addresses on the link when its agent is restarted (`systemctl restart`): the other nodes \
+             wait so long for it. \"0s\" hands them over at every restart.",
+        )
+        .default("5s")
+        .trade("Nobody takes the addresses over while a restart fails, for so long; the time must be enough for the agent to stop, start and hear the API server."), touches Pulse;
         /// Nodes on the same link that are sent pulses besides the multicast group.
         pub peers: Vec<IpAddr> = set(
             "peers",

@@ -26,7 +26,8 @@ impl Planner {
     pub(super) fn renew_frames(&mut self) {
         let PulseContext { links, eligibility } = self.context.pulse.clone();
         let hears_api_server = matches!(self.world.api_server, ApiServer::Reachable | ApiServer::Manifests);
-        let pulse = PulseSlice { links, eligibility, hears_api_server, ..self.plan.pulse.clone() };
+        let others_wait = self.world.rosters.values().flat_map(|roster| roster.members.values()).all(|it| it.waits);
+        let pulse = PulseSlice { links, eligibility, hears_api_server, others_wait, ..self.plan.pulse.clone() };
         if self.plan.pulse != pulse {
             self.plan.pulse = pulse;
             self.moved.pulse = true;

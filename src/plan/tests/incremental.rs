@@ -123,6 +123,8 @@ fn some_roster(random: &mut fastrand::Rng) -> Fact {
             holdings: some_addresses(random, 6).into_iter().map(|it| (it, some_holding(random))).collect(),
             holdings_known: random.u8(0..6) > 0,
             occupied: Arc::default(),
+            restarting: random.u8(0..6) == 9,
+            waits: true,
         };
         match random.u8(0..10) {
             0 => drop(roster.silent.insert((*name).into(), departed(member, random.bool()))),

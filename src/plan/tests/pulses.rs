@@ -33,6 +33,8 @@ pub(super) fn roster(members: &[(&str, &[&str])], silent: &[&str]) -> Fact {
             holdings: held(holds),
             holdings_known: true,
             occupied: Arc::default(),
+            restarting: false,
+            waits: true,
         };
         (NodeName::from(*name), member)
     };

@@ -310,11 +310,13 @@ fn holders<'a>(
 }
 
 fn askers<'a>(members: &BTreeMap<&'a NodeName, &'a Member>, address: IpAddr) -> Vec<Bidder<'a>> {
+    // One that restarts takes nothing before it is back.
+    let members = members.iter().filter(|(_, member)| !member.restarting);
     let asker = |(node, member): (&&'a NodeName, &&'a Member)| {
         let holding = asking(member, address)?;
         Some(Bidder { node, bid: Bid { grade: elect::grade(member.eligibility)?, weight: holding.weight } })
     };
-    members.iter().filter_map(asker).collect()
+    members.filter_map(asker).collect()
 }
 
 fn askers_know_more(inputs: &Inputs<'_>, members: &BTreeMap<&NodeName, &Member>, address: IpAddr) -> bool {
@@ -322,8 +324,8 @@ fn askers_know_more(inputs: &Inputs<'_>, members: &BTreeMap<&NodeName, &Member>,
         && members.values().any(|member| member.hears_api_server && asking(member, address).is_some())
 }
 
-/// The other nodes that could take the address. Where no node is known to have held it, nodes that still listen count too:
-/// agents that start together share the addresses at once, instead of moving them a moment later.
+/// The other nodes that could take the address; one that restarts takes nothing before it is back. Where no node is known to have held
+/// it, nodes that still listen count too: agents that start together share the addresses at once, instead of moving them a moment later.
 fn candidates<'a>(
     inputs: &Inputs<'_>,
     ranking: &'a Ranking<'_>,
@@ -347,13 +349,15 @@ fn candidates<'a>(
             Some(Bidder { node, bid: Bid { grade: Grade::Eligible, weight } })
         }));
     }
-    known.retain(|it| admitted(it.node));
+    let restarts = |node: &NodeName| members.get(node).is_some_and(|member| member.restarting);
+    known.retain(|it| admitted(it.node) && !restarts(it.node));
     let is_unknown = |number: &L2Number| !inputs.context.l2.iter().any(|context| context.is_of(*number));
     let unsure = members.iter().filter(|(node, member)| {
         member.eligibility == Eligibility::Eligible
             && member.card.weights.keys().any(is_unknown)
             && !covering.iter().any(|(_, context)| context.weight_of(member).is_some())
             && admitted(node)
+            && !member.restarting
             && !ranking.cannot_serve(node)
     });
     Candidates { known, unsure: unsure.map(|(node, _)| *node).collect() }

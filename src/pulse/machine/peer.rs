@@ -10,14 +10,14 @@ use crate::address::MacAddress;
 use crate::pulse::holdings::Listener;
 use crate::pulse::packet::Pulse;
 use crate::pulse::settings::Settings;
-use crate::roster::{Card, Departed, Eligibility, Holdings, KeyId, Member, NodeTicket, Unproved};
+use crate::roster::{Card, Departed, Eligibility, Holdings, KeyId, LONGEST_RESTART, Member, NodeTicket, Unproved};
 
 /// When the first peer has to be looked at. Whatever brings a peer's time forward is noted here; what puts it off is not. So
 /// these times may be too early and are never too late. They are exact after each look at all peers, which is therefore
 /// taken a few times in an interval, not for every pulse of every node.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Dues {
-    /// Until one counts as silent.
+    /// Until one counts as silent, or is awaited no longer.
     pub(super) silence: Option<Instant>,
     /// Until one is asked whether it is alive.
     pub(super) ask: Option<Instant>,
@@ -26,6 +26,7 @@ pub(super) struct Dues {
 impl Dues {
     pub(super) fn note(&mut self, peer: &Peer, settings: Settings) {
         let silence = (peer.life == Life::Alive).then(|| peer.silent_at(settings));
+        let silence = silence.into_iter().chain(peer.awaited_until()).min();
         let ask = peer.is_asked(settings).then_some(peer.next_ask);
         self.silence = self.silence.into_iter().chain(silence).min();
         self.ask = self.ask.into_iter().chain(ask).min();
@@ -84,6 +85,19 @@ pub(super) struct Peer {
     former: Option<Departed>,
     /// This node was late to look: until when the peer is given time to be heard after all.
     grace_until: Option<Instant>,
+    waits: bool,
+    /// Its agent restarts, and by its newest pulse it is back by then.
+    back_by: Option<Instant>,
+    /// What it said before its restart, until it has that again.
+    awaited: Option<Awaited>,
+}
+
+/// A node as it was when its agent restarted. It counts as holding what it held.
+#[derive(Debug, Clone)]
+struct Awaited {
+    until: Instant,
+    heard: Instant,
+    before: Member,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,23 +138,68 @@ impl Peer {
             occupied: Arc::default(),
             former: None,
             grace_until: None,
+            waits: pulse.waits,
+            back_by: None,
+            awaited: None,
         }
     }
 
-    /// The same node in a new life. It holds nothing of what it held before.
+    /// The same node in a new life. It holds nothing of what it held before, unless it said that it would be back by now.
     pub(super) fn reborn(&self, pulse: &Pulse, now: Instant) -> Peer {
-        let before = match self.life {
+        let awaited = match self.life {
+            Life::Alive => self.as_awaited().filter(|it| it.until > now),
+            Life::Unverified => self.awaited.clone(),
+            Life::Silent { .. } | Life::Left => None,
+        };
+        let former = match self.life {
+            _ if awaited.is_some() => None,
             Life::Alive => Some(self.departed(Duration::ZERO, false)),
             Life::Unverified => self.former.clone(),
             Life::Silent { unheard, suspect } => Some(self.departed(unheard, suspect)),
             Life::Left => None,
         };
-        Peer { former: before, ..Peer::new(pulse, self.expected, now) }
+        Peer { former, awaited, ..Peer::new(pulse, self.expected, now) }
+    }
+
+    /// Of a node that says that it restarts. Who restarts again and again is not awaited longer for that.
+    fn as_awaited(&self) -> Option<Awaited> {
+        let back_by = self.back_by?;
+        let until = self.awaited.as_ref().map_or(back_by, |it| it.until.min(back_by));
+        Some(Awaited { until, heard: self.last_heard, before: self.member() })
+    }
+
+    /// Until when it counts as holding what it held before its restart.
+    pub(super) fn awaited_until(&self) -> Option<Instant> {
+        match self.life {
+            Life::Unverified | Life::Alive => self.awaited.as_ref().map(|it| it.until),
+            Life::Silent { .. } | Life::Left => None,
+        }
+    }
+
+    /// Its agent restarts, and it has not all again that it held before.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.awaited_until().is_some()
+    }
+
+    /// It is awaited no longer where its time is over. True if that changes the roster.
+    pub(super) fn end_awaiting_late(&mut self, now: Instant) -> bool {
+        let over = |it: &mut Awaited| it.until <= now;
+        let Some(Awaited { until: _, heard, before }) = self.awaited.take_if(over) else { return false };
+        if self.life == Life::Unverified {
+            let unheard = now.saturating_duration_since(heard);
+            self.former = Some(Departed { mac: before.mac, unheard, suspect: false, holdings: held(&before.holdings) });
+        }
+        true
+    }
+
+    /// It is awaited no longer once it says no more that it restarts. True if that changes the roster.
+    pub(super) fn end_awaiting_by_word(&mut self) -> bool {
+        self.back_by.is_none() && self.knows_all() && self.awaited.take().is_some()
     }
 
     /// Takes in a newer pulse. True if that changes the roster.
     pub(super) fn take(&mut self, pulse: Pulse, now: Instant) -> bool {
-        let shown = (self.eligibility, self.owner, self.hears_api_server, self.mac);
+        let shown = self.shown();
         let mut moved = false;
         self.sequence = pulse.sequence;
         self.last_heard = now;
@@ -151,6 +210,8 @@ impl Peer {
         self.owner = pulse.owner;
         self.hears_api_server = pulse.hears_api_server;
         self.mac = pulse.mac;
+        self.waits = pulse.waits;
+        self.back_by = pulse.back_in.map(|time| now + time.min(LONGEST_RESTART));
         self.key = pulse.key;
         self.accepted = pulse.accepts;
         if let Some(card) = pulse.card {
@@ -164,7 +225,17 @@ impl Peer {
             self.occupied = Arc::new(occupied);
         }
         moved |= self.holdings.take(pulse.holdings_version, pulse.change, pulse.page);
-        moved || shown != (self.eligibility, self.owner, self.hears_api_server, self.mac)
+        moved || shown != self.shown()
+    }
+
+    /// What every pulse says of its sender.
+    fn shown(&self) -> impl Eq + use<> {
+        (self.eligibility, self.owner, self.hears_api_server, self.mac, self.waits, self.is_restarting())
+    }
+
+    /// It says that it restarts. One that listens already is on its way back, and is awaited by those who knew it before.
+    fn is_restarting(&self) -> bool {
+        self.back_by.is_some() && self.eligibility != Eligibility::Listening
     }
 
     pub(super) fn key(&self) -> KeyId {
@@ -185,6 +256,9 @@ impl Peer {
     }
 
     pub(super) fn member(&self) -> Member {
+        if let Some(Awaited { before, .. }) = self.awaited.as_ref().filter(|_| self.is_awaited()) {
+            return Member { holdings: self.holdings_awaited(before), restarting: true, ..before.clone() };
+        }
         Member {
             mac: self.mac,
             eligibility: self.eligibility,
@@ -194,18 +268,25 @@ impl Peer {
             holdings: self.holdings.held().clone(),
             holdings_known: self.holdings.knows_all(),
             occupied: self.occupied.clone(),
+            restarting: self.is_restarting(),
+            waits: self.waits,
         }
+    }
+
+    /// What it held before its restart, with what it has again.
+    fn holdings_awaited(&self, before: &Member) -> Holdings {
+        let mut holdings = before.holdings.clone();
+        holdings.extend(self.holdings.held().iter().filter(|(_, it)| it.stage.answers()).map(|(at, it)| (*at, *it)));
+        holdings
     }
 
     /// What the others keep of it once it is not heard any more.
     pub(super) fn departed(&self, unheard: Duration, suspect: bool) -> Departed {
-        let held = |holdings: &Holdings| -> Holdings {
-            if holdings.values().all(|it| it.stage.answers()) {
-                return holdings.clone();
-            }
-            holdings.iter().filter(|(_, it)| it.stage.answers()).map(|(address, it)| (*address, *it)).collect()
+        let holdings = match &self.awaited {
+            Some(Awaited { before, .. }) => held(&self.holdings_awaited(before)),
+            None => held(self.holdings.held()),
         };
-        Departed { mac: self.mac, unheard, suspect, holdings: held(self.holdings.held()) }
+        Departed { mac: self.mac, unheard, suspect, holdings }
     }
 
     /// What is known of it while it has answered none of this node's questions.
@@ -240,7 +321,7 @@ impl Peer {
     pub(super) fn silent_at(&self, settings: Settings) -> Instant {
         let promised = self.last_heard + self.promise.detection();
         let due = (self.last_proof() + self.window(settings)).min(promised);
-        self.grace_until.map_or(due, |grace| grace.max(due))
+        due.max(self.grace_until.unwrap_or(due)).max(self.back_by.unwrap_or(due))
     }
 
     /// Gives it a third of its time more, once, because this node looks too late to judge by what it has not heard. False
@@ -262,7 +343,8 @@ impl Peer {
         }
         let window = self.window(settings);
         let jitter = up_to(window / ASK_PART, random);
-        self.next_ask = (self.last_proof() + window * 2 / 3 + jitter).max(now);
+        // One that restarts does not answer.
+        self.next_ask = (self.last_proof() + window * 2 / 3 + jitter).max(now).max(self.back_by.unwrap_or(now));
     }
 
     pub(super) fn is_asked(&self, settings: Settings) -> bool {
@@ -273,6 +355,14 @@ impl Peer {
             Life::Silent { .. } | Life::Left => false,
         }
     }
+}
+
+/// Of what a node says, that which it answers for.
+fn held(holdings: &Holdings) -> Holdings {
+    if holdings.values().all(|it| it.stage.answers()) {
+        return holdings.clone();
+    }
+    holdings.iter().filter(|(_, it)| it.stage.answers()).map(|(address, it)| (*address, *it)).collect()
 }
 
 /// A random time from zero to `most`.

@@ -1,7 +1,7 @@
 use std::num::NonZeroU8;
 
 use super::*;
-use crate::roster::KeyUse;
+use crate::roster::{Holding, KeyUse, Stage};
 
 const START: fn() -> Instant = crate::clock::now;
 
@@ -20,6 +20,7 @@ fn machine_with(name: &str, keys: &[KeyId], incarnation: u64, now: Instant) -> M
         card: Arc::default(),
         holdings: Holdings::new(),
         occupied: Arc::default(),
+        back_by: None,
     };
     Machine::new(
         name.into(),
@@ -413,4 +414,173 @@ fn both_links_of_a_node_on_one_wire_learn_that_this_node_lives_whichever_is_hear
         }
         assert!(alive(&mut a, now));
     }
+}
+
+const BACK: Duration = Duration::from_secs(4);
+
+fn held() -> Holdings {
+    let holding = |stage| Holding { weight: 0, stage };
+    [(address(1), holding(Stage::Holds)), (address(2), holding(Stage::Holds)), (address(3), holding(Stage::Asks))]
+        .into_iter()
+        .collect()
+}
+
+fn address(last: u8) -> IpAddr {
+    IpAddr::from([192, 0, 2, last])
+}
+
+/// Two that know each other, and the second, which holds addresses, says that it restarts: as the first then is.
+fn restarting(back_in: Duration, now: &mut Instant) -> Machine {
+    let (mut a, mut b) = (machine("a", 1, *now), machine("b", 2, *now));
+    let owner = Stance { owner: true, holdings: held(), ..b.stance.clone() };
+    b.handle_stance(owner, *now);
+    speak(&mut a, &mut b, now, Duration::from_secs(1));
+    assert!(member(&mut a, *now).is_some_and(|it| !it.restarting && it.waits && it.holdings == held()));
+    b.handle_restarting(*now + back_in, *now);
+    let said = speak(&mut a, &mut b, now, Duration::from_millis(30));
+    assert!(said.len() > 1 && said.iter().all(|pulse| pulse.back_in.is_some() && pulse.owner), "{said:?}");
+    assert!(b.has_left() && b.next_deadline().is_none());
+    a
+}
+
+fn member(machine: &mut Machine, now: Instant) -> Option<crate::roster::Member> {
+    machine.roster_moved = true;
+    machine.poll_roster(now);
+    machine.roster.members.get(&NodeName::from("b")).cloned()
+}
+
+/// Lets time pass for one that hears nothing, a millisecond at a time, until the other is a member no more. How long that took,
+/// and how many questions were asked meanwhile.
+fn until_given_up(machine: &mut Machine, now: &mut Instant) -> (Duration, usize) {
+    let (began, mut asked) = (*now, 0);
+    while member(machine, *now).is_some() {
+        asked += std::iter::from_fn(|| machine.poll_pulse(*now)).filter(|pulse| !pulse.asks.is_empty()).count();
+        *now += Duration::from_millis(1);
+        assert!(*now < began + Duration::from_secs(60), "it is never given up");
+    }
+    (*now - began, asked)
+}
+
+#[test]
+fn a_node_that_restarts_is_missed_when_its_time_is_over_and_not_before() {
+    let mut now = START();
+    let began = now + Duration::from_secs(1);
+    let mut a = restarting(BACK, &mut now);
+    a.handle_expected(&[NodeName::from("b")].into(), now);
+    assert!(member(&mut a, now).is_some_and(|it| it.restarting && it.owner && it.holdings == held()));
+    let (_, asked) = until_given_up(&mut a, &mut now);
+    let late = (now - began).saturating_sub(BACK);
+    assert!(now >= began + BACK && late <= Duration::from_millis(30), "{late:?} too late, or early");
+    assert_eq!(asked, 0, "it is not asked whether it lives");
+    let departed = a.roster.silent.get(&NodeName::from("b")).expect("it is dead, and did not say goodbye");
+    assert_eq!(departed.holdings.keys().copied().collect::<Vec<_>>(), [address(1), address(2)]);
+    assert!(!departed.suspect && departed.unheard >= BACK - Duration::from_millis(30), "{departed:?}");
+}
+
+#[test]
+fn nobody_waits_longer_than_a_restart_may_take_whatever_is_said() {
+    let mut now = START();
+    let began = now + Duration::from_secs(1);
+    let mut a = restarting(Duration::from_secs(3600), &mut now);
+    until_given_up(&mut a, &mut now);
+    let waited = now - began;
+    let most = crate::roster::LONGEST_RESTART;
+    assert!(waited >= most && waited <= most + Duration::from_millis(30), "{waited:?}");
+}
+
+#[test]
+fn a_node_that_is_back_holds_what_it_held_until_it_says_that_it_has_all_that_it_will_have() {
+    let mut now = START();
+    let mut a = restarting(BACK, &mut now);
+    now += Duration::from_secs(1);
+    while a.poll_pulse(now).is_some() {}
+    let mut again = machine("b", 3, now);
+    let back_by = now + BACK - Duration::from_secs(1);
+    again.handle_stance(Stance { back_by: Some(back_by), ..again.stance.clone() }, now);
+    let first = again.poll_pulse(now).expect("it says hello at once");
+    assert_eq!((first.eligibility, first.back_in), (Eligibility::Listening, Some(Duration::from_secs(3))));
+    assert_eq!(a.handle_pulse(first, now), Outcome::Unverified);
+    let seen = member(&mut a, now).expect("as before");
+    assert!(seen.restarting && seen.holdings == held() && seen.eligibility == Eligibility::Eligible);
+    assert!(a.roster.silent.is_empty() && a.roster.unproved.is_empty(), "{:?}", a.roster);
+
+    // It listens, and goes on with one of the two. About the other it says that it takes it.
+    speak(&mut a, &mut again, &mut now, Duration::from_secs(1));
+    assert!(again.settled && member(&mut a, now).is_some_and(|it| it.holdings == held()));
+    let [(one, holds), (other, _), (_, asks)] = held().into_iter().collect::<Vec<_>>().try_into().unwrap();
+    let stance =
+        Stance { owner: true, holdings: [(one, holds), (other, asks)].into_iter().collect(), ..again.stance.clone() };
+    again.handle_stance(stance.clone(), now);
+    speak(&mut a, &mut again, &mut now, Duration::from_millis(200));
+    assert!(member(&mut a, now).is_some_and(|it| it.restarting && it.holdings == held()), "it is on its way");
+
+    // It says that it is back: what it does not hold now is free.
+    again.handle_stance(Stance { back_by: None, ..stance.clone() }, now);
+    speak(&mut a, &mut again, &mut now, Duration::from_millis(200));
+    let seen = member(&mut a, now).expect("it lives");
+    assert!(!seen.restarting && seen.holdings == stance.holdings, "{seen:?}");
+}
+
+#[test]
+fn a_node_that_is_back_and_does_not_take_what_it_held_in_time_loses_it() {
+    let mut now = START();
+    let began = now + Duration::from_secs(1);
+    let mut a = restarting(BACK, &mut now);
+    let mut again = machine("b", 3, now);
+    let owner = Stance { back_by: Some(began + Duration::from_secs(3600)), ..again.stance.clone() };
+    again.handle_stance(owner, now);
+    while member(&mut a, now).is_some_and(|it| !it.holdings.is_empty()) {
+        speak(&mut a, &mut again, &mut now, Duration::from_millis(5));
+        assert!(now < began + BACK * 2, "it says that it restarts for ever, and is believed");
+    }
+    let waited = now - began;
+    assert!(waited >= BACK && waited <= BACK + Duration::from_millis(60), "{waited:?}");
+    assert!(alive(&mut a, now), "but it lives");
+}
+
+#[test]
+fn a_node_that_is_back_as_an_earlier_version_holds_nothing_of_what_it_held() {
+    let mut now = START();
+    let mut a = restarting(BACK, &mut now);
+    let mut earlier = machine("b", 3, now);
+    speak(&mut a, &mut earlier, &mut now, Duration::from_secs(1));
+    let seen = member(&mut a, now).expect("it lives");
+    assert!(!seen.restarting && seen.holdings.is_empty(), "{seen:?}");
+}
+
+#[test]
+fn a_restart_in_a_restart_is_waited_for_no_longer_than_the_first() {
+    let mut now = START();
+    let began = now + Duration::from_secs(1);
+    let mut a = restarting(BACK, &mut now);
+    for incarnation in 3..9 {
+        let mut again = machine("b", incarnation, now);
+        again.handle_stance(Stance { back_by: Some(now + BACK), ..again.stance.clone() }, now);
+        speak(&mut a, &mut again, &mut now, Duration::from_millis(400));
+        again.handle_restarting(now + BACK, now);
+        speak(&mut a, &mut again, &mut now, Duration::from_millis(100));
+    }
+    assert!(member(&mut a, now).is_some_and(|it| it.holdings == held()), "its time is not over");
+    let mut last = machine("b", 9, now);
+    last.handle_stance(Stance { back_by: Some(now + BACK), ..last.stance.clone() }, now);
+    while member(&mut a, now).is_some_and(|it| !it.holdings.is_empty()) {
+        speak(&mut a, &mut last, &mut now, Duration::from_millis(5));
+        assert!(now < began + BACK * 2, "it restarts for ever, and is waited for");
+    }
+    assert!(now >= began + BACK);
+}
+
+/// Its recordings name a time too, and are believed as little as any other.
+#[test]
+fn a_recording_of_a_node_that_restarts_keeps_no_node_alive() {
+    let mut now = START();
+    let (mut a, mut b) = (machine("a", 1, now), machine("b", 2, now));
+    speak(&mut a, &mut b, &mut now, Duration::from_secs(1));
+    b.handle_restarting(now + BACK, now);
+    let recording = speak(&mut a, &mut b, &mut now, Duration::from_millis(50));
+    until_given_up(&mut a, &mut now);
+    for pulse in recording {
+        a.handle_pulse(pulse, now);
+    }
+    assert!(!alive(&mut a, now));
 }

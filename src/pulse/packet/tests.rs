@@ -28,6 +28,7 @@ fn full() -> Pulse {
         owner: true,
         hello: false,
         hears_api_server: true,
+        waits: true,
         card_version: 5,
         holdings_version: 6,
         asks: vec![to],
@@ -54,6 +55,7 @@ fn full() -> Pulse {
             ],
         }),
         occupied: vec![address("192.0.2.9"), address("fd35::9")],
+        back_in: Some(Duration::from_millis(4321)),
     }
 }
 
@@ -66,6 +68,7 @@ fn bare() -> Pulse {
         change: None,
         page: None,
         occupied: vec![],
+        back_in: None,
         ..full()
     }
 }
@@ -195,6 +198,39 @@ fn a_reader_that_does_not_know_the_section_of_keys_reads_all_the_rest() {
     assert_eq!(Pulse::parse(&unknown, &Key::none().into()), Ok(silent));
 }
 
+/// As above, for a node that restarts: one of an earlier version takes such a pulse for any other, and says that it does.
+#[test]
+fn a_reader_that_does_not_know_of_restarts_reads_all_the_rest_and_says_that_it_waits_for_nobody() {
+    let silent = Pulse { back_in: None, ..full() };
+    let (with, without) = (full().emit(&Key::none()), silent.emit(&Key::none()));
+    let [high, low] = 4321_u16.to_be_bytes();
+    let section = [SECTION_BACK, 0, 2, high, low];
+    let at = with.windows(section.len()).position(|octets| octets == section).expect("the section is there");
+    assert_eq!([&with[..at], &with[at + section.len()..]].concat(), without);
+    let mut unknown = with;
+    unknown[at] = 200;
+    assert_eq!(Pulse::parse(&unknown, &Key::none().into()), Ok(silent));
+
+    let mut earlier = bare().emit(&Key::none());
+    earlier[3] &= !FLAG_WAITS;
+    assert_eq!(Pulse::parse(&earlier, &Key::none().into()), Ok(Pulse { waits: false, ..bare() }));
+}
+
+#[test]
+fn a_time_of_a_restart_is_read_whatever_it_is_and_zero_is_none() {
+    let read = |section: &[u8]| {
+        let octets = [bare().emit(&Key::none()).as_slice(), section].concat();
+        Pulse::parse(&octets, &Key::none().into()).unwrap().back_in
+    };
+    assert_eq!(read(&[SECTION_BACK, 0, 2, 0, 0]), None);
+    assert_eq!(read(&[SECTION_BACK, 0, 2, 0xff, 0xff]), Some(Duration::from_millis(65_535)));
+    assert_eq!(read(&[SECTION_BACK, 0, 3, 0, 9, 1]), Some(Duration::from_millis(9)), "a later version says more");
+    let said = |back_in| Pulse { back_in: Some(back_in), ..bare() }.emit(&Key::none());
+    assert_eq!(said(Duration::from_micros(999)), bare().emit(&Key::none()), "less than can be said is not said");
+    let hour = Pulse::parse(&said(Duration::from_secs(3600)), &Key::none().into()).unwrap().back_in;
+    assert_eq!(hour, Some(Duration::from_millis(65_535)), "nor more");
+}
+
 #[test]
 fn of_more_keys_than_a_node_may_accept_the_last_are_left_out() {
     let mut octets = bare().emit(&Key::none());
@@ -210,7 +246,8 @@ fn of_more_keys_than_a_node_may_accept_the_last_are_left_out() {
 #[test]
 fn nonsense_is_refused() {
     let with = |more: &[u8]| [bare().emit(&Key::none()).as_slice(), more].concat();
-    let nonsense: [&[u8]; 11] = [
+    let nonsense: [&[u8]; 12] = [
+        &[SECTION_BACK, 0, 1, 9],
         &[SECTION_OCCUPIED, 0, 2, 4, 1],
         &[200, 0, 2, 1],
         &[SECTION_ASKS, 0, 3, 1, 2, 3],

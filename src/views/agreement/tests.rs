@@ -65,6 +65,8 @@ fn hears(planner: &mut Planner, members: &[(&str, Card)]) {
             holdings: Default::default(),
             holdings_known: true,
             occupied: Arc::default(),
+            restarting: false,
+            waits: true,
         };
         (NodeName::from(*node), member)
     };
