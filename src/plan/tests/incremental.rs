@@ -123,7 +123,7 @@ fn some_roster(random: &mut fastrand::Rng) -> Fact {
             holdings: some_addresses(random, 6).into_iter().map(|it| (it, some_holding(random))).collect(),
             holdings_known: random.u8(0..6) > 0,
             occupied: Arc::default(),
-            restarting: random.u8(0..6) == 9,
+            restarting: false,
             waits: true,
         };
         match random.u8(0..10) {
