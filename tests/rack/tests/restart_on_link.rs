@@ -145,7 +145,7 @@ fn a_node_that_is_late_loses_its_address_to_one_other_and_sees_that_before_it_an
         other => Err(format!("{other:?}")),
     });
     let (claimed, _) = town.seen(&capture);
-    assert!(claimed.ends_with(&[second.clone()]) && claimed.len() <= 2, "it went over once: {claimed:?}");
+    assert!(claimed.ends_with(std::slice::from_ref(&second)) && claimed.len() <= 2, "it went over once: {claimed:?}");
     let outcomes = asking.stop();
     println!("a late restart: {outcomes}");
     // Until the other announces it, the host of the first serves on.
