@@ -113,6 +113,10 @@ pub enum Reason {
     #[error("the annotation crier.dev/egress-nodes \"{selector}\" does not match the labels of the node")]
     EgressNodeNotSelected { selector: String },
     #[error(
+        "this node cannot guard what the pods of the Service open (crier.dev/egress), so it does not announce it: {why}"
+    )]
+    EgressUnguarded { why: String },
+    #[error(
         "no link of this node has a subnet with {address}, so this node knows no network by which packets can leave \
          (crier.dev/egress: network); give the pool a vrf, or the node an address in that network"
     )]

@@ -67,6 +67,7 @@ impl TurnCounters {
             bfd: links.bfd.read(),
             api_requests: links.api_requests.load(Ordering::Relaxed),
             egress: links.egress.all(),
+            egress_table: links.egress.held(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! One agent from start to farewell. Floor 3.
 //!
 //! Tasks, all owned by [`run`]. What each does when the agent stops stands in `farewell`:
-//! - the sources: `k8s::watch` and `k8s::lease`, or `manifests`; `kernel::observe`; `data_path::task`; and where peers are
+//! - the sources: `k8s::watch` and `k8s::lease`, or `manifests`; `kernel::observe`; `kernel::bypass`; `data_path::task`; and where peers are
 //!   to be found, `kernel::routes` and `discovery::task`. Cancelled, they lose nothing: the next start lists again.
 //! - the pulse, source and actuator.
 //! - the actuators: `bgp::task`, `bfd::task`, `arp::task`, `kernel::addresses`, `kernel::blackholes`, `kernel::sysctl`,
@@ -377,6 +377,8 @@ impl Tasks {
         self.endless.spawn(named("the keeper of routes to owners", steering));
         let returns = kernel::returns::run(slices.egress.subscribe(), config.egress.clone());
         self.endless.spawn(named("the keeper of routes for replies", returns));
+        let bypass = kernel::bypass::run(slices.egress.subscribe(), facts.clone());
+        self.endless.spawn(named("the observer of what passes netfilter by", bypass));
         let vrfs = kernel::vrfs::run(slices.vrfs.subscribe(), config.state.folder.clone(), facts.clone());
         self.endless.spawn(named("the keeper of VRFs", vrfs));
         let manage = config.host.manage_sysctls;

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::table::printable;
 use super::{Exit, Output, answer, ask};
 use crate::api::readings;
-use crate::kernel::sysctl;
+use crate::kernel::{bypass, sysctl};
 use crate::names::InterfaceName;
 use crate::views::SCHEMA_VERSION;
 use crate::views::status::{Report, WithheldReport};
@@ -43,9 +43,12 @@ pub fn doctor(socket: &Path, output: Output) -> Exit {
         }
     };
     let egress = ask(socket, &readings::EGRESS, &()).is_ok_and(|report| !report.services.is_empty());
-    let forwarding = if egress { sysctl::forwarding() } else { Vec::new() };
+    let of_egress: Vec<HostProblem> = match egress {
+        true => sysctl::forwarding().into_iter().chain(bypass::doubts()).collect(),
+        false => Vec::new(),
+    };
     findings.extend(
-        sysctl::check(&announcing).into_iter().chain(forwarding).map(|HostProblem { problem, remedy }| Finding {
+        sysctl::check(&announcing).into_iter().chain(of_egress).map(|HostProblem { problem, remedy }| Finding {
             about: "host",
             problem,
             remedy: Some(remedy),

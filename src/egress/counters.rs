@@ -1,15 +1,17 @@
-//! What the guard dropped and the translation gave an address, by pod. Floor 1. The task counts, views read.
+//! What the guard dropped and the translation gave an address, by pod, and what the table holds. Floor 1. The task counts, views
+//! read.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::ruleset::Count;
+use super::ruleset::{Content, Count};
 
 /// Shared by the task and its readers.
 #[derive(Debug, Default)]
 pub struct Counters {
     pods: Mutex<BTreeMap<IpAddr, Pair>>,
+    held: Mutex<Option<Arc<Content>>>,
 }
 
 /// Of one pod since the agent started; these only ever grow while the pod is held to an address.
@@ -59,6 +61,16 @@ impl Counters {
                 Count::Translated => pair.translated.read(packets),
             }
         }
+    }
+
+    /// What the kernel holds now; `None` where it is not known to hold the table.
+    pub fn hold(&self, content: Option<Arc<Content>>) {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = content;
+    }
+
+    /// What the kernel holds, as far as is known.
+    pub fn held(&self) -> Option<Arc<Content>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Forgets all pods but these.

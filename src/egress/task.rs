@@ -24,6 +24,7 @@ use super::machine::Machine;
 use super::packet::Connection;
 use super::ruleset::{self, Content, Count, Form, Ownership};
 use super::socket::{Changes, Netfilter};
+use super::standing::{Absence, Standing};
 use crate::clock;
 use crate::config::EgressSettings;
 use crate::plan::slice::{EgressSlice, Mapping};
@@ -31,6 +32,9 @@ use crate::world::{Fact, HostProblem};
 
 /// How long to wait before a refused change is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The same while the guard does not count as absent yet.
+const FIRST_RETRIES: Duration = Duration::from_millis(200);
 
 /// How often the kernel's counters are read while pods are held to addresses.
 const COUNT_INTERVAL: Duration = Duration::from_secs(2);
@@ -77,6 +81,7 @@ pub async fn run(
         ownership: Ownership::Socket,
         counters,
         facts,
+        standing: Standing::default(),
         told: None,
         adopted: false,
         made: false,
@@ -84,17 +89,21 @@ pub async fn run(
     };
     loop {
         let error = keeper.follow(&mut slices).await;
+        keeper.counters.hold(None);
         // Without egress nobody needs to know that this host could not do it.
         let is_unwanted = slices.borrow().pods.is_empty() && slices.borrow().networks.is_empty();
         if is_unwanted && keeper.machine.is_idle() {
             debug!(%error, "nftables cannot be used");
+            keeper.standing.handle_unneeded();
+            keeper.tell().await;
             if slices.changed().await.is_err() {
                 pending::<()>().await;
             }
         } else {
-            keeper.complain(&error).await;
+            keeper.standing.handle_refused(error.to_string(), clock::now());
+            keeper.tell().await;
         }
-        sleep(RETRY_INTERVAL).await;
+        sleep(if keeper.told.is_some() { RETRY_INTERVAL } else { FIRST_RETRIES }).await;
     }
 }
 
@@ -104,8 +113,9 @@ struct Keeper {
     ownership: Ownership,
     counters: Arc<Counters>,
     facts: mpsc::Sender<Fact>,
-    /// The problem that the World knows.
-    told: Option<String>,
+    standing: Standing,
+    /// The absence that the World knows.
+    told: Option<Absence>,
     /// The pods that an earlier life guarded are known.
     adopted: bool,
     /// The table is this task's work: whatever it lacks, somebody took away.
@@ -143,7 +153,7 @@ impl Keeper {
         let mut kernel = Netfilter::open()?;
         self.adopt(&mut kernel)?;
         // What the kernel holds; `None` where it is not known to hold the table as a whole.
-        let mut written: Option<Content> = None;
+        let mut written: Option<Arc<Content>> = None;
         let mut count_at = clock::now() + COUNT_INTERVAL;
         loop {
             let slice = slices.borrow_and_update().clone();
@@ -151,9 +161,16 @@ impl Keeper {
                 self.machine.handle_plan(&slice, clock::now());
                 self.write(&mut kernel, &mut written)?;
                 self.drop_former(&mut kernel)?;
-                self.content_is_written().await;
+                self.counters.hold(written.clone());
+                match &written {
+                    Some(_) => self.standing.handle_written(),
+                    None => self.standing.handle_unneeded(),
+                }
             }
-            let wake = self.machine.next_deadline();
+            self.tell().await;
+            // One that is past was looked at just now.
+            let calm = self.standing.next_deadline().filter(|due| *due > clock::now());
+            let wake = self.machine.next_deadline().into_iter().chain(calm).min();
             tokio::select! {
                 changed = slices.changed() => if changed.is_err() {
                     pending::<()>().await;
@@ -162,6 +179,8 @@ impl Keeper {
                     changed?;
                     if written.is_some() && !kernel.is_whole(&self.form)? {
                         warn!(table = %self.form.table, "another program removed rules of crier's table; they are put back");
+                        self.standing.handle_removed(clock::now());
+                        self.counters.hold(None);
                         written = None;
                     }
                 }
@@ -192,7 +211,7 @@ impl Keeper {
         Ok(())
     }
 
-    fn write(&mut self, kernel: &mut Netfilter, written: &mut Option<Content>) -> io::Result<()> {
+    fn write(&mut self, kernel: &mut Netfilter, written: &mut Option<Arc<Content>>) -> io::Result<()> {
         let wanted = self.machine.content().clone();
         if self.machine.is_idle() {
             if written.is_some() {
@@ -216,8 +235,8 @@ impl Keeper {
                 wanted.pods.keys().copied().collect()
             }
         };
-        forget_stale(kernel, written.as_ref(), &wanted, &changed)?;
-        *written = Some(wanted);
+        forget_stale(kernel, written.as_deref(), &wanted, &changed)?;
+        *written = Some(Arc::new(wanted));
         Ok(())
     }
 
@@ -265,31 +284,40 @@ impl Keeper {
         Ok(())
     }
 
-    async fn complain(&mut self, error: &io::Error) {
-        let text = error.to_string();
-        if self.told.as_ref() == Some(&text) {
+    /// Tells the World whether the guard stands, where that is news.
+    async fn tell(&mut self) {
+        let absence = self.standing.absence(clock::now());
+        if self.told == absence {
             return;
         }
-        warn!(%error, "the nftables table for egress cannot be written; trying again");
         let table = &self.form.table;
-        let problem = HostProblem {
-            problem: format!(
-                "the nftables table {table} for egress cannot be written, so pods may send with addresses that are not \
-                 their Service's: {text}"
-            ),
-            remedy: "give crier CAP_NET_ADMIN, load nf_tables, nft_ct and nft_nat, and choose a name that no other program uses ([egress] table)"
-                .to_owned(),
-        };
-        self.told = Some(text);
-        // Nobody takes facts any more only when the agent ends.
-        let _ = self.facts.send(Fact::Egress(vec![problem])).await;
-    }
-
-    async fn content_is_written(&mut self) {
-        if self.told.take().is_some() {
-            info!(table = %self.form.table, "the nftables table for egress is written");
-            let _ = self.facts.send(Fact::Egress(Vec::new())).await;
+        let problem = absence.as_ref().map(|absence| match absence {
+            Absence::Refused { why } => HostProblem {
+                problem: format!(
+                    "the nftables table {table} for egress cannot be written, so pods may send with addresses that are not \
+                     their Service's: {why}"
+                ),
+                remedy: "give crier CAP_NET_ADMIN, load nf_tables, nft_ct and nft_nat, and choose a name that no other program uses \
+                         ([egress] table)"
+                    .to_owned(),
+            },
+            Absence::Removed => HostProblem {
+                problem: format!(
+                    "another program removes the nftables table {table} for egress again and again, so pods may send with \
+                     addresses that are not their Service's until it is put back"
+                ),
+                remedy: "`nft monitor` shows the program: let it flush its own tables alone. From Linux 6.9 on a flush passes \
+                         crier's table over"
+                    .to_owned(),
+            },
+        });
+        match &problem {
+            Some(problem) => warn!(%problem, "the guard of egress does not stand"),
+            None => info!(table, "the guard of egress stands again"),
         }
+        self.told = absence;
+        // Nobody takes facts any more only when the agent ends.
+        let _ = self.facts.send(Fact::Egress(problem.into_iter().collect())).await;
     }
 }
 

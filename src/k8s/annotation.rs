@@ -18,10 +18,10 @@ const OWN: &str = "crier.dev/";
 /// MetalLB's prefixes, the current one first.
 const METALLB: [&str; 2] = ["metallb.io/", "metallb.universe.tf/"];
 
-const ADDRESSES: &str = "crier.dev/addresses";
+pub const ADDRESSES: &str = "crier.dev/addresses";
 const POOL: &str = "crier.dev/pool";
 const SHARE: &str = "crier.dev/share";
-const EGRESS: &str = "crier.dev/egress";
+pub const EGRESS: &str = "crier.dev/egress";
 const RENUMBER: &str = Renumber::ANNOTATION;
 /// The node that goes first for the addresses on the link; `crier move` writes it.
 pub const NODE: &str = "crier.dev/node";
@@ -29,12 +29,12 @@ pub const NODE: &str = "crier.dev/node";
 const OUTPUT: &str = "crier.dev/ip-allocated-from-pool";
 const SHARED: &str = "allow-shared-ip";
 /// The value of [`EGRESS`] that gives what the pods open the Service's address.
-const SERVICE_ADDRESS: &str = "service-ip";
+pub const SERVICE_ADDRESS: &str = "service-ip";
 /// The value that has it leave by the network of the Service's address.
-const NETWORK: &str = "network";
-const EGRESS_NODES: &str = "crier.dev/egress-nodes";
-const EGRESS_TO: &str = "crier.dev/egress-to";
-const EGRESS_EXCEPT: &str = "crier.dev/egress-except";
+pub const NETWORK: &str = "network";
+pub const EGRESS_NODES: &str = "crier.dev/egress-nodes";
+pub const EGRESS_TO: &str = "crier.dev/egress-to";
+pub const EGRESS_EXCEPT: &str = "crier.dev/egress-except";
 /// What bounds egress, and says nothing by itself.
 const EGRESS_BOUNDS: [&str; 3] = [EGRESS_NODES, EGRESS_TO, EGRESS_EXCEPT];
 const OWN_NAMES: [&str; 9] = [ADDRESSES, POOL, SHARE, NODE, RENUMBER, EGRESS, EGRESS_NODES, EGRESS_TO, EGRESS_EXCEPT];

@@ -24,6 +24,7 @@ use crate::world::Fact;
 pub const SERVICES: &str = "/api/v1/services";
 pub const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
 pub const NODES: &str = "/api/v1/nodes";
+pub const CIDRS: &str = "/apis/networking.k8s.io/v1/servicecidrs";
 /// In the query of those who want a list streamed.
 const STREAMED: &str = "sendInitialEvents=true";
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::ask::{Asker, RequestError};
 
 /// Where the kinds are that `migrate` knows. Of two versions of a kind the later in this list counts.
-const LISTS: [&str; 20] = [
+const LISTS: [&str; 24] = [
     "/api/v1/configmaps?fieldSelector=metadata.name%3Dconfig",
     "/api/v1/configmaps?fieldSelector=metadata.name%3Dkubevip",
     "/apis/metallb.io/v1beta1/addresspools",
@@ -27,6 +27,10 @@ const LISTS: [&str; 20] = [
     "/apis/purelb.io/v1/servicegroups",
     "/apis/purelb.io/v2/lbnodeagents",
     "/apis/purelb.io/v1/lbnodeagents",
+    "/apis/k8s.ovn.org/v1/egressservices",
+    "/apis/nmstate.io/v1beta1/nodenetworkconfigurationpolicies",
+    "/apis/nmstate.io/v1/nodenetworkconfigurationpolicies",
+    "/api/v1/services",
 ];
 
 /// Every object of these kinds, and the Secrets that peers name if they are wanted. A kind that is not installed has no objects.

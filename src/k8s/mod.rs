@@ -10,6 +10,7 @@ pub mod node;
 pub mod node_kubeconfig;
 pub mod raw;
 pub mod service;
+pub mod service_cidr;
 pub mod status_queue;
 
 // Floor 2: the API server.

@@ -25,6 +25,8 @@ pub trait Kind: DeserializeOwned + Clone + fmt::Debug + Send + Sync + 'static {
     const PLURAL: &'static str;
     /// The top-level fields that this type reads, beside `metadata`.
     const FIELDS: &'static [&'static str];
+    /// An API server that lacks the kind, or does not show it, is as good as one that does.
+    const OPTIONAL: bool = false;
 
     type Scope;
     /// The key of an object of this kind in the World.

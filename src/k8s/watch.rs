@@ -1,4 +1,4 @@
-//! The watches: Services, EndpointSlices, Nodes and Namespaces of the API server, as Facts. Floor 2.
+//! The watches: Services, EndpointSlices, Nodes, Namespaces and ServiceCIDRs of the API server, as Facts. Floor 2.
 //!
 //! Tasks, all owned by [`run`] and ended with it; cancelling them loses nothing, because the next start lists again:
 //! - one [`follow`] for each kind: owns the list and the watch of its kind, and sends the Facts;
@@ -27,6 +27,7 @@ use crate::k8s::namespace::NamespaceFields;
 use crate::k8s::node::NodeFields;
 use crate::k8s::raw::{Kind, Object};
 use crate::k8s::service::ServiceFields;
+use crate::k8s::service_cidr::ServiceCidrFields;
 use crate::world::{ApiServer, Fact};
 
 /// Objects in one page of a list. A whole page is in memory for a moment, so it is kept small.
@@ -50,10 +51,12 @@ const FIRST_DELAY: Duration = Duration::from_millis(50);
 const LONGEST_DELAY: Duration = Duration::from_secs(4);
 /// One failure may be a restart of the API server or a moved connection; two in a row are reported.
 const FAILURES_TO_REPORT: u32 = 2;
+/// When a kind is asked for again that the API server lacks, or does not show: somebody must update it, or give rights.
+const REFUSED_DELAY: Duration = Duration::from_secs(60);
 /// How many outcomes may wait for [`run`]. [`run`] waits only for the receiver of the Facts, and the watches may wait with it.
 const OUTCOMES: usize = 8;
 
-/// Watches the four kinds until the receiver of the Facts is gone, and waits while their channel is full. An API server that is
+/// Watches the kinds until the receiver of the Facts is gone, and waits while their channel is full. An API server that is
 /// away withdraws nothing: an object counts as gone only when a watch says so or a complete list lacks it.
 /// What `barrier` asks for is listed anew.
 pub async fn run(client: Client, facts: mpsc::Sender<Fact>, barrier: Barrier) {
@@ -63,9 +66,11 @@ pub async fn run(client: Client, facts: mpsc::Sender<Fact>, barrier: Barrier) {
     follows.spawn(follow::<ServiceFields>(client.clone(), channels()));
     follows.spawn(follow::<EndpointSliceFields>(client.clone(), channels()));
     follows.spawn(follow::<NodeFields>(client.clone(), channels()));
-    follows.spawn(follow::<NamespaceFields>(client, channels()));
-    drop(outcomes);
+    follows.spawn(follow::<NamespaceFields>(client.clone(), channels()));
     let mut reach = Reach::new(follows.len());
+    // Whether the API server answers is told by the kinds that every one has.
+    follows.spawn(follow::<ServiceCidrFields>(client, channels()));
+    drop(outcomes);
     while let Some(outcome) = told.recv().await {
         if let Some(state) = reach.learn(outcome, clock::wall()) {
             match &state {
@@ -168,6 +173,8 @@ enum End {
 
 struct Failure {
     why: String,
+    /// The status code of the answer; `None` without an answer.
+    code: Option<u16>,
     /// The API server asked us to wait at least this long.
     retry_after: Duration,
 }
@@ -186,6 +193,8 @@ async fn follow<K: Kind>(client: Client, (facts, outcomes, barrier): Channels) {
     let mut open: Option<Events<K>> = None;
     let mut streams = true;
     let mut round = None;
+    // Of a kind that an API server may lack: what was told of why it is not seen.
+    let mut told: Option<Option<String>> = None;
     loop {
         let began = clock::now();
         let end = match &mut version {
@@ -198,6 +207,10 @@ async fn follow<K: Kind>(client: Client, (facts, outcomes, barrier): Channels) {
                 match listed {
                     Ok(Some(Listed { version: reached, goes_on })) => {
                         (version, open) = (Some(reached), goes_on);
+                        if told.take().flatten().is_some() && facts.send(Fact::ServiceCidrsUnseen(None)).await.is_err()
+                        {
+                            return;
+                        }
                         round.iter().for_each(|round| barrier.listed(K::PLURAL, *round));
                         continue;
                     }
@@ -232,7 +245,26 @@ async fn follow<K: Kind>(client: Client, (facts, outcomes, barrier): Channels) {
                 version = None;
                 churn.next_delay()
             }
-            End::Failed(Failure { why, retry_after }) => {
+            End::Failed(Failure { why, code: Some(code @ (403 | 404)), .. }) if K::OPTIONAL => {
+                let unseen = (code == 403).then_some(why.clone());
+                if told.as_ref() != Some(&unseen) {
+                    info!(
+                        kind = K::PLURAL,
+                        why, "the API server does not show these objects; crier goes on without them"
+                    );
+                    if facts.send(Fact::ServiceCidrsUnseen(unseen.clone())).await.is_err() {
+                        return;
+                    }
+                    told = Some(unseen);
+                }
+                version = None;
+                REFUSED_DELAY
+            }
+            End::Failed(Failure { why, retry_after, .. }) if K::OPTIONAL => {
+                debug!(kind = K::PLURAL, why, "the watch failed");
+                trouble.next_delay().max(retry_after.min(LONGEST_DELAY))
+            }
+            End::Failed(Failure { why, retry_after, .. }) => {
                 debug!(kind = K::PLURAL, why, "the watch failed");
                 if outcomes.send(Outcome { of: K::PLURAL, result: Err(why) }).await.is_err() {
                     return;
@@ -252,7 +284,7 @@ async fn list<K: Kind>(api: &Api<Object<K>>, facts: &mpsc::Sender<Fact>) -> Resu
         let page = match timeout(LIST_TIMEOUT, api.list(&params)).await {
             Ok(Ok(page)) => page,
             Ok(Err(error)) => return Err(end_of(&error)),
-            Err(_) => return Err(End::Failed(Failure { why: no_answer(LIST_TIMEOUT), retry_after: Duration::ZERO })),
+            Err(_) => return Err(End::Failed(Failure::without_answer(no_answer(LIST_TIMEOUT)))),
         };
         for object in page.items {
             tell_listed(&object, &mut keys, facts).await?;
@@ -371,7 +403,7 @@ async fn watch<K: Kind>(
             Err(error) => return end_of(&error),
         },
     };
-    if outcomes.send(Outcome { of: K::PLURAL, result: Ok(()) }).await.is_err() {
+    if !K::OPTIONAL && outcomes.send(Outcome { of: K::PLURAL, result: Ok(()) }).await.is_err() {
         return End::NoReceiver;
     }
     loop {
@@ -432,9 +464,16 @@ fn end_of(error: &kube::Error) -> End {
         kube::Error::Api(status) if status.code == 410 => End::Expired,
         kube::Error::Api(status) => {
             let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
-            End::Failed(Failure { why: reason(error), retry_after: Duration::from_secs(seconds.into()) })
+            let retry_after = Duration::from_secs(seconds.into());
+            End::Failed(Failure { why: reason(error), code: Some(status.code), retry_after })
         }
-        _ => End::Failed(Failure { why: reason(error), retry_after: Duration::ZERO }),
+        _ => End::Failed(Failure::without_answer(reason(error))),
+    }
+}
+
+impl Failure {
+    fn without_answer(why: String) -> Failure {
+        Failure { why, code: None, retry_after: Duration::ZERO }
     }
 }
 
@@ -474,7 +513,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::k8s::fake::{self, Answer, FakeApi, Fault, NODES, SERVICES, SLICES, service};
+    use crate::k8s::fake::{self, Answer, CIDRS, FakeApi, Fault, NODES, SERVICES, SLICES, service};
     use crate::names::ObjectKey;
     use crate::world::Listing;
 
@@ -524,7 +563,7 @@ mod tests {
         let (mut facts, _tasks) = watching(&api).await;
         let mut seen = Vec::new();
         let mut lists = 0;
-        while lists < 4 {
+        while lists < 5 {
             let fact = facts.recv().await.unwrap();
             lists += usize::from(matches!(fact, Fact::Listed(_)));
             seen.push(fact);
@@ -708,6 +747,66 @@ mod tests {
         })
         .await;
         assert_eq!((next.0.as_str(), next.1.map(|web| web.resource_version.clone())), ("shop/web", Some(version)));
+    }
+
+    #[tokio::test]
+    async fn the_networks_of_services_are_followed() {
+        let api = FakeApi::start().await;
+        api.put(CIDRS, json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/16"]}}));
+        let (mut facts, _tasks) = watching(&api).await;
+        assert_eq!(cidr(&mut facts).await.as_deref(), Some("10.96.0.0/16"));
+        reachable(&mut facts).await;
+        api.put(CIDRS, json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.97.0.0/16"]}}));
+        assert_eq!(cidr(&mut facts).await.as_deref(), Some("10.97.0.0/16"));
+        api.delete(CIDRS, "kubernetes");
+        assert_eq!(cidr(&mut facts).await, None);
+    }
+
+    /// The next word about a ServiceCIDR: its networks, or none where it is gone.
+    async fn cidr(facts: &mut mpsc::Receiver<Fact>) -> Option<String> {
+        fake::until(facts, "word of a ServiceCIDR", |fact| match fact {
+            Fact::ServiceCidr(_, networks) => Some(networks.as_ref().map(|networks| networks[0].to_string())),
+            _ => None,
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn an_api_server_without_service_cidrs_or_that_does_not_show_them_counts_as_one_that_answers() {
+        for (code, expected) in [(404, None), (403, Some("403 not here".to_owned()))] {
+            let api = FakeApi::start().await;
+            // The streamed list and the one by pages.
+            for _ in 0..2 {
+                api.fault(Fault {
+                    method: Method::GET,
+                    path: CIDRS,
+                    watch: None,
+                    answer: Answer::Status(code, "not here"),
+                });
+            }
+            let (mut facts, _tasks) = watching(&api).await;
+            let (mut reachable, mut unseen) = (false, None);
+            while !reachable || unseen.is_none() {
+                fake::until(
+                    &mut facts,
+                    "an API server that answers, and word of the ServiceCIDRs",
+                    |fact| match fact {
+                        Fact::ApiServer(state) => {
+                            assert_eq!(*state, ApiServer::Reachable, "{code}");
+                            reachable = true;
+                            Some(())
+                        }
+                        Fact::ServiceCidrsUnseen(why) => {
+                            unseen = Some(why.clone());
+                            Some(())
+                        }
+                        _ => None,
+                    },
+                )
+                .await;
+            }
+            assert_eq!(unseen, Some(expected), "{code}");
+        }
     }
 
     #[tokio::test]

@@ -1,10 +1,11 @@
 //! The kernel's side of things, by rtnetlink: what links there are, and the addresses that crier binds to one.
 //! Floor 2. `observe` and `routes` are sources of facts, `addresses`, `blackholes`, `steering`, `returns` and `vrfs` actuators;
 //! `links` is the pure part of the first, and `marked` what `steering` and `returns` share; `sysctl` looks after the host's own
-//! settings, and `host` judges them. Every connection lives in the network namespace of the thread that opens it.
+//! settings, and `host` judges them; `bypass` sees whether packets of pods pass netfilter by. Every connection lives in the network namespace of the thread that opens it.
 
 pub mod addresses;
 pub mod blackholes;
+pub mod bypass;
 pub mod flows;
 mod host;
 mod links;

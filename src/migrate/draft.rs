@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
+use super::annotate::Annotated;
 use super::object::shortened;
 use crate::secret::Secret;
 use crate::selector::is_dns_name;
@@ -99,19 +100,19 @@ impl Table {
     }
 
     pub fn note(&mut self, text: &str) {
-        self.items.push(Item::Note(shortened_comment(text)));
+        self.items.push(Item::Note(one_line(text)));
     }
 
     /// Asks a human to look at the line that comes next.
     pub fn check(&mut self, draft: &mut Draft, field: &str, value: &str, text: &str) {
         draft.warn(&self.object, field, value, text);
         let value = if value.is_empty() { String::new() } else { format!(" {value}") };
-        self.items.push(Item::Check(shortened_comment(&format!("{field}{value}: {text}"))));
+        self.items.push(Item::Check(one_line(&format!("{field}{value}: {text}"))));
     }
 }
 
 /// A comment is one line, whatever the objects say.
-fn shortened_comment(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(1000).collect()
 }
 
@@ -121,6 +122,8 @@ pub(super) struct Draft {
     pub tables: Vec<Table>,
     pub warnings: Vec<Warning>,
     pub passwords: Vec<Password>,
+    /// What Services must be told, in the order of the objects.
+    pub annotated: Vec<Annotated>,
     /// The names that are taken, by section.
     names: BTreeMap<&'static str, BTreeSet<String>>,
     /// The number that a name of this section was last told apart by.
@@ -136,6 +139,10 @@ impl Draft {
 
     pub fn push(&mut self, table: Table) {
         self.tables.push(table);
+    }
+
+    pub fn annotate(&mut self, annotated: Annotated) {
+        self.annotated.push(annotated);
     }
 
     /// A name that crier accepts and that no other table of the section has. What must be changed is said in the table.

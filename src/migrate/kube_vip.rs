@@ -1,15 +1,25 @@
-//! The ConfigMap `kubevip` of kube-vip's cloud provider: ranges by namespace. Floor 1.
+//! The ConfigMap `kubevip` of kube-vip's cloud provider: ranges by namespace; and kube-vip's annotations on Services. Floor 1.
 //! Whether kube-vip announces by ARP or BGP, and to whom, stands in its DaemonSet and is not read.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::annotate::Annotations;
 use super::draft::{Draft, Table, texts};
 use super::metallb::{announce, range};
 use super::object::{Object, shortened};
+use crate::address::host_prefix;
+use crate::k8s::annotation::{ADDRESSES, EGRESS, EGRESS_EXCEPT, EGRESS_TO, SERVICE_ADDRESS};
 
 /// The part of a key that stands for all namespaces.
 const GLOBAL: &str = "global";
 
 /// What kube-vip is told to ask DHCP with.
 const DHCP: [&str; 2] = ["0.0.0.0", "0.0.0.0/32"];
+
+/// kube-vip's annotations.
+const PREFIX: &str = "kube-vip.io/";
 
 /// Translates what is kube-vip's. Returns which objects were of use.
 pub(super) fn translate(objects: &[Object], draft: &mut Draft) -> Vec<usize> {
@@ -20,6 +30,12 @@ pub(super) fn translate(objects: &[Object], draft: &mut Draft) -> Vec<usize> {
     for (at, object) in objects.iter().enumerate().filter(ours) {
         used.push(at);
         pools(object, draft);
+    }
+    for (at, object) in objects.iter().enumerate() {
+        let is_service = object.kind == "Service" && object.group.is_empty();
+        if is_service && service(object, objects, draft) {
+            used.push(at);
+        }
     }
     used
 }
@@ -79,4 +95,110 @@ fn pool(label: &str, key: &str, scope: &str, value: &str, draft: &mut Draft) -> 
     }
     draft.push(table);
     found.then_some(name)
+}
+
+/// The annotations of a Service. Whether it has any of kube-vip's.
+fn service(object: &Object, objects: &[Object], draft: &mut Draft) -> bool {
+    let of_kube_vip = object.texts_of_metadata("annotations");
+    let all: Vec<(&str, &str)> =
+        of_kube_vip.filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?, value.trim()))).collect();
+    let wants_egress = all.contains(&("egress", "true"));
+    let mut annotations = Annotations::of(object);
+    if wants_egress {
+        annotations.set(EGRESS, SERVICE_ADDRESS.to_owned());
+    }
+    for (key, value) in &all {
+        let path = format!("metadata.annotations.{PREFIX}{}", shortened(key));
+        let shown = shortened(&format!("{value:?}"));
+        let mut check = |text: &str, annotations: &mut Annotations| annotations.check(draft, &path, &shown, text);
+        match *key {
+            "loadbalancerIPs" => match listed(value, str::parse::<IpAddr>) {
+                Ok(addresses) if addresses.iter().any(IpAddr::is_unspecified) => {
+                    check(
+                        "crier does not ask DHCP for addresses; remove it, or name an address of a pool",
+                        &mut annotations,
+                    );
+                }
+                Ok(addresses) => annotations.set(ADDRESSES, joined(&addresses)),
+                Err(part) => check(&format!("{part} is not an IP address; it was left out"), &mut annotations),
+            },
+            "egress-allowed-networks" | "egress-denied-networks" if wants_egress => match listed(value, network) {
+                Ok(nets) if nets.is_empty() => {}
+                Ok(nets) => {
+                    let name = if *key == "egress-allowed-networks" { EGRESS_TO } else { EGRESS_EXCEPT };
+                    annotations.set(name, joined(&nets));
+                }
+                Err(part) => {
+                    let text = format!("{part} is neither an address nor a CIDR; the whole list was left out");
+                    check(&text, &mut annotations);
+                }
+            },
+            "egress-destination-ports" | "egress-source-ports" if wants_egress => {
+                let text = "crier bounds egress by nodes and destinations, not by ports: connections by all ports get the \
+                            Service's address";
+                check(text, &mut annotations);
+            }
+            "egress-detect-api-server" if wants_egress && *value == "true" => {
+                let text = "kube-vip adds the API server to the allowed networks; where its address is no Node's, name it in \
+                            crier.dev/egress-to";
+                check(text, &mut annotations);
+            }
+            "egress-ipv6" if wants_egress && *value == "true" => {
+                check(
+                    "crier gives the Service's address of each family that the Service has, not of IPv6 alone",
+                    &mut annotations,
+                );
+            }
+            "ignore" if *value == "true" => {
+                check(
+                    "crier serves the Service all the same; give it another spec.loadBalancerClass",
+                    &mut annotations,
+                );
+            }
+            "ignore" | "egress-ipv6" => {}
+            "serviceInterface" => {
+                let text = "write an [[l2]] with these interfaces and a service-selector, or a pool with a vrf";
+                check(text, &mut annotations);
+            }
+            "leaseName" => check("Services that are to share one address need one crier.dev/share", &mut annotations),
+            // What an egress annotation without kube-vip.io/egress says; what kube-vip writes itself; and what crier does, or does not
+            // need, without being told.
+            "egress"
+            | "egress-allowed-networks"
+            | "egress-denied-networks"
+            | "egress-destination-ports"
+            | "egress-source-ports"
+            | "egress-detect-api-server"
+            | "egress-internal"
+            | "egress-no-internal-traffic"
+            | "egress-nftables-table"
+            | "flush-conntrack"
+            | "active-endpoint"
+            | "active-endpoint-ipv6"
+            | "vipHost"
+            | "hwaddr"
+            | "requestedIP"
+            | "forcePerServiceElection"
+            | "allow-reconcile-without-endpoints"
+            | "ignore-service-security"
+            | "rp_filter" => {}
+            _ => check("crier has no counterpart", &mut annotations),
+        }
+    }
+    annotations.finish(objects, draft);
+    !all.is_empty()
+}
+
+/// The parts of a list with commas; on error the first that is none of them.
+fn listed<T, E>(value: &str, parse: impl Fn(&str) -> Result<T, E>) -> Result<Vec<T>, String> {
+    let parts = value.split(',').map(str::trim).filter(|part| !part.is_empty());
+    parts.map(|part| parse(part).map_err(|_| shortened(&format!("{part:?}")))).collect()
+}
+
+fn joined<T: ToString>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+fn network(part: &str) -> Result<IpNet, std::net::AddrParseError> {
+    part.parse::<IpNet>().map(|net| net.trunc()).or_else(|_| part.parse::<IpAddr>().map(host_prefix))
 }

@@ -9,6 +9,7 @@ use super::label_selector::{Selected, any_of};
 use super::metallb_bgp::{self, Speaker};
 use super::metallb_config_map;
 use super::object::{Fields, Object, shortened};
+use super::ovn;
 use crate::address::AddressRange;
 use crate::selector::Labels;
 
@@ -210,7 +211,13 @@ pub(super) fn for_each_selector(
 pub(super) fn of_selectors(table: Table, spec: &mut Fields<'_>, draft: &mut Draft) -> Vec<Table> {
     let mut tables = vec![table];
     for (key, list) in [("service-selector", "serviceSelectors"), ("nodes", "nodeSelectors")] {
-        let selected = any_of(spec, list, draft);
+        let (selected, dropped) = ovn::without_labels(any_of(spec, list, draft));
+        for table in tables.iter_mut().filter(|_| dropped) {
+            let text = "OVN-Kubernetes labels the node of an EgressService; it was left out. crier announces a Service with \
+                        crier.dev/egress from the node that its packets leave by, and other Services of these pools from all \
+                        nodes";
+            table.check(draft, &spec.path(list), "", text);
+        }
         tables = for_each_selector(tables, key, &spec.path(list), &selected, draft);
     }
     tables

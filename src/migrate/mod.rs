@@ -3,6 +3,7 @@
 //!
 //! Each product has a file. All of them write into one `draft`; `write` makes of it the text that this version accepts.
 
+mod annotate;
 mod draft;
 mod duration;
 mod kube_vip;
@@ -10,8 +11,10 @@ mod label_selector;
 mod metallb;
 mod metallb_bgp;
 mod metallb_config_map;
+mod nmstate;
 mod object;
 mod openelb;
+mod ovn;
 mod own_asn;
 mod purelb;
 #[cfg(test)]
@@ -75,6 +78,8 @@ pub fn migrate(objects: Vec<Value>, secrets: &SecretFiles) -> Migration {
         openelb::translate(&objects, secrets, &mut draft),
         purelb::translate(&objects, &mut draft),
         kube_vip::translate(&objects, &mut draft),
+        ovn::translate(&objects, &mut draft),
+        nmstate::translate(&objects, &mut draft),
     ]
     .concat();
     products.sort_unstable();

@@ -1,14 +1,18 @@
 //! The cases in tests/migrate: what objects become, word for word, and that crier accepts it. Floor 1.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt::Write;
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::{Migration, SecretFiles, migrate};
 use crate::config::{Config, Secrets, SourceFile, parse};
+use crate::k8s::annotation;
 use crate::manifests::document::{Format, objects};
+use crate::world::Egress;
 
 struct AnySecret;
 
@@ -132,6 +136,70 @@ fn metallb_s_traps_are_avoided() {
     }
 }
 
+/// The annotations that the file's lines would give the Services, by namespace and name.
+fn annotated(migration: &Migration) -> BTreeMap<String, BTreeMap<String, String>> {
+    let mut services = BTreeMap::new();
+    for line in migration.toml.lines().filter_map(|line| line.strip_prefix("#   kubectl -n ")) {
+        let (namespace, rest) = line.split_once(" annotate --overwrite service ").expect("the line has its form");
+        let (name, mut rest) = rest.split_once(' ').expect("an annotation");
+        let annotations: &mut BTreeMap<String, String> = services.entry(format!("{namespace}/{name}")).or_default();
+        while !rest.is_empty() {
+            let (word, left) = match rest.strip_prefix('\'') {
+                Some(quoted) => quoted.split_once('\'').expect("the quote ends"),
+                None => rest.split_once(' ').unwrap_or((rest, "")),
+            };
+            let (key, value) = word.split_once('=').expect("key=value");
+            annotations.insert(key.to_owned(), value.to_owned());
+            rest = left.trim_start();
+        }
+    }
+    services
+}
+
+#[test]
+fn crier_reads_of_the_annotations_what_the_others_were_told() {
+    let services = annotated(&of_case("egress-others.yaml"));
+    let named: Vec<&str> = services.keys().map(String::as_str).collect();
+    assert_eq!(named, ["default/plain", "shop/by-network", "voice/bad", "voice/sip"], "shop/done has its annotation");
+    let read = |service: &str| {
+        let annotations = Some(&services[service]);
+        let request = annotation::request(annotations, None).unwrap_or_else(|error| panic!("{service}: {error}"));
+        (request, annotation::egress(annotations).expect("egress"))
+    };
+    let (request, (egress, bounds)) = read("voice/sip");
+    assert_eq!(request.addresses, ["192.168.0.245", "fd00::245"].map(|it| it.parse::<IpAddr>().unwrap()));
+    assert_eq!(egress, Egress::ServiceAddress);
+    let destinations = bounds.expect("bounds").destinations.clone().expect("destinations");
+    for (destination, covered) in [
+        ("192.168.0.8", true),
+        ("192.168.0.9", false),
+        ("172.18.0.7", true),
+        ("172.18.0.8", false),
+        ("10.0.0.1", false),
+    ] {
+        assert_eq!(destinations.covers(destination.parse().unwrap()), covered, "{destination}");
+    }
+    let (_, (egress, bounds)) = read("default/plain");
+    let nodes = bounds.expect("bounds").nodes.clone().map(|nodes| nodes.to_string());
+    assert_eq!((egress, nodes.as_deref()), (Egress::ServiceAddress, Some("!gpu, rack in (a, b)")));
+    assert_eq!(read("shop/by-network").1, (Egress::Network, None), "a selector would hold the pods of other nodes");
+}
+
+#[test]
+fn a_vrf_has_the_port_with_addresses_first_and_is_for_all_nodes_only_where_the_policy_is() {
+    let config = loaded(&of_case("egress-others.yaml"));
+    let red = &config.vrfs[0];
+    let interfaces: Vec<&str> = red.interfaces.iter().map(|it| it.as_str()).collect();
+    assert_eq!((config.vrfs.len(), red.table, red.manage), (1, 1001, true));
+    assert_eq!(interfaces, ["bond0.7", "eth1"], "crier adds addresses to the first");
+    assert_eq!(red.addresses, ["192.0.2.10/24".parse().unwrap()]);
+    let routes: Vec<String> = red.routes.iter().map(|route| format!("{} by {}", route.to, route.via)).collect();
+    assert_eq!(routes, ["0.0.0.0/0 by 192.0.2.1"], "the one with the better metric");
+    let guide = of_case("openshift-vrf.yaml");
+    assert!(loaded(&guide).vrfs.is_empty() && guide.toml.contains("#name = \"ens4vrf\""), "it is for some nodes");
+    assert_eq!(loaded(&guide).bgp.advertisements.len(), 1, "the label of OVN-Kubernetes goes, the advertisement stays");
+}
+
 const PEER: &str = "apiVersion: metallb.io/v1beta2\nkind: BGPPeer\nmetadata: {name: tor, namespace: m}\nspec: {myASN: 1, peerASN: 2, \
                     peerAddress: 10.0.0.1, passwordSecret: {name: md5}}\n---\napiVersion: v1\nkind: Secret\n\
                     metadata: {name: md5, namespace: m}\ndata: {password: aHVudGVyMg==}\n";
@@ -176,6 +244,8 @@ fn what_no_api_server_would_accept_is_named_and_panics_nowhere() {
         ("network.kubesphere.io/v1alpha2", "BgpPeer"),
         ("purelb.io/v1", "ServiceGroup"),
         ("purelb.io/v1", "LBNodeAgent"),
+        ("k8s.ovn.org/v1", "EgressService"),
+        ("nmstate.io/v1", "NodeNetworkConfigurationPolicy"),
     ];
     let specs = [
         "null",
@@ -186,6 +256,12 @@ fn what_no_api_server_would_accept_is_named_and_panics_nowhere() {
         "{addresses: ['10.0.0.9-10.0.0.1', '1.2.3.4-::1', 'x', '127.0.0.0/8'], serviceAllocation: {priority: -5}}",
         "{addresses: ['\\u0000\\n[[pool]]'], address: \"\\n[bgp]\", peerAddress: \"\\\"\\nx = 1\", peerASN: 99999999999}",
         "{nodeSelectors: [{matchLabels: {'a b': '\\n'}, matchExpressions: [{key: '', operator: Like}]}], holdTime: -5s}",
+        "{sourceIPBy: LoadBalancerIP, network: \"2\\n[bgp]\", nodeSelector: {matchLabels: {'a b': '\\n'}}}",
+        "{nodeSelector: {a: 5, b: \"\\n[[vrf]]\"}, desiredState: {interfaces: [{name: \"\\n[bgp]\", type: vrf, vrf: {port: [1, eth1, eth1], \
+         route-table-id: 254}}, {name: eth1, ipv4: {address: [{ip: x, prefix-length: -1}, 5]}}, {type: vrf}, {name: red, type: vrf}], \
+         routes: {config: [{destination: 0.0.0.0/0, next-hop-address: '::1', table-id: 254}, 7]}, \
+         route-rules: {config: [{ip-to: 0.0.0.0/0, route-table: 254}, {ip-to: \"10.0.0.0/8\\n\"}]}}}",
+        "{desiredState: {interfaces: {vrf: 1}, routes: [], route-rules: 9}}",
         "{communities: [{name: \"a\\\"\\n\", value: '1:2'}, {name: 'large:1:1:1', value: 'x'}], protocol: carrier-pigeon}",
     ];
     for (version, kind) in kinds {

@@ -6,13 +6,13 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 
-use super::draft::{Draft, Item, Line, Table, Warning};
+use super::draft::{Draft, Item, Line, Table, Warning, one_line};
 use crate::config::section::Section;
 use crate::config::{Secrets, SourceFile, parse};
 
 /// The order of the tables in the file.
-const ORDER: [&str; 9] =
-    ["kubernetes", "pool", "l2", "bgp", "bgp.communities", "bgp.peer", "bgp.advertisement", "bfd", "vrf"];
+const ORDER: [&str; 10] =
+    ["kubernetes", "pool", "l2", "bgp", "bgp.communities", "bgp.peer", "bgp.advertisement", "bfd", "egress", "vrf"];
 
 /// The file, with a warning for each line that is a comment because this version does not accept it.
 pub(super) fn write(mut draft: Draft) -> (String, Vec<Warning>, Draft) {
@@ -115,10 +115,6 @@ fn switch_off(table: &mut Table, at: Option<usize>, text: &str, warnings: &mut V
     table.items.insert(0, Item::Check(check));
 }
 
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(1000).collect()
-}
-
 fn lines(table: &Table) -> impl Iterator<Item = (usize, &Line)> {
     table.items.iter().enumerate().filter_map(|(at, item)| match item {
         Item::Line(line) => Some((at, line)),
@@ -162,6 +158,20 @@ fn render(draft: &Draft) -> (String, Owners) {
                 }
                 remark_of => put(&remark(remark_of), None),
             }
+        }
+    }
+    if !draft.annotated.is_empty() {
+        put("", None);
+        put("# CHECK: crier reads the following from annotations of Services. Run these lines:", None);
+    }
+    for annotated in &draft.annotated {
+        put("#", None);
+        put(&format!("# {}", annotated.object), None);
+        for check in &annotated.checks {
+            put(&format!("# CHECK: {check}"), None);
+        }
+        if !annotated.command.is_empty() {
+            put(&format!("#   {}", annotated.command), None);
         }
     }
     (text, owners)

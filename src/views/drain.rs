@@ -1,12 +1,17 @@
 //! How far a drain of this node has come: part of `crier status`, and metrics. Floor 1.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Snapshot;
 use crate::config::Config;
+use crate::names::{NodeName, ObjectKey};
+use crate::plan::ranking::egress_nodes;
 use crate::plan::{elect, following};
-use crate::roster::Eligibility;
+use crate::roster::{Eligibility, Member};
+use crate::selector::Selector;
 use crate::world::{Drain, DrainStage, Pulses};
 
 /// What was counted of the flows of a drain.
@@ -66,6 +71,41 @@ pub fn drain(snapshot: &Snapshot) -> Option<DrainReport> {
 
 /// Why no other node would serve what this one announces; `None` where one is known that would.
 pub fn nobody_else(snapshot: &Snapshot) -> Option<String> {
+    no_node(snapshot).or_else(|| alone_selected(snapshot))
+}
+
+/// `crier.dev/egress-nodes` of some Service selects this node, and no other that may announce.
+fn alone_selected(snapshot: &Snapshot) -> Option<String> {
+    let Snapshot { node: me, config, world, .. } = snapshot;
+    let takes = |member: &Member| {
+        member.eligibility == Eligibility::Eligible && (config.l2.is_empty() || !member.card.weights.is_empty())
+    };
+    let heard = world.rosters.values().flat_map(|roster| &roster.members).filter(|(_, member)| takes(member));
+    let able: BTreeSet<&NodeName> = match world.pulses {
+        Pulses::On { .. } => heard.map(|(name, _)| name).filter(|name| *name != me).collect(),
+        Pulses::Off => {
+            let nodes = world.nodes.iter();
+            let ready = nodes.filter(|(name, node)| *name != me && node.ready && elect::exclusion(node).is_none());
+            ready.map(|(name, _)| name).collect()
+        }
+    };
+    let selects =
+        |selector: &Selector, name: &NodeName| world.nodes.get(name).is_some_and(|node| selector.matches(&node.labels));
+    let alone = |service: &ObjectKey| {
+        let selector = egress_nodes(world.services.get(service)?)?;
+        let alone = selects(selector, me) && !able.iter().any(|name| selects(selector, name));
+        alone.then_some(selector)
+    };
+    snapshot.plan.decisions.iter().filter(|(_, decision)| decision.egress.is_some()).find_map(|(service, _)| {
+        let selector = alone(service)?;
+        Some(format!(
+            "what the pods of {service} open leaves by this node alone: no other node that may announce is selected by \
+             crier.dev/egress-nodes \"{selector}\""
+        ))
+    })
+}
+
+fn no_node(snapshot: &Snapshot) -> Option<String> {
     let (config, world): (&Config, _) = (&snapshot.config, &snapshot.world);
     let heard = || world.rosters.values().flat_map(|roster| roster.members.values());
     if !config.l2.is_empty() {
@@ -105,4 +145,105 @@ fn elected_for_egress(snapshot: &Snapshot) -> Option<String> {
              (crier.dev/egress)"
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock;
+    use crate::config::{NoSecrets, SourceFile, parse};
+    use crate::plan::Planner;
+    use crate::roster::{Card, Holdings, L2Number, Roster};
+    use crate::selector::Labels;
+    use crate::world::{
+        ApiServer, Egress, EgressBounds, EndpointSlice, Fact, Link, Node, NodeCounts, Request, Service, TrafficPolicy,
+    };
+
+    const L2: &str = "[manifests]\nfolder = \"/m\"\n[[pool]]\nname = \"lan\"\naddresses = [\"192.168.35.100-192.168.35.110\"]\n\
+                      [[l2]]\n";
+
+    fn node(labels: &[(&str, &str)]) -> Node {
+        let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Node { labels: Labels(labels), ready: true, ..Node::default() }
+    }
+
+    fn member(eligibility: Eligibility) -> Member {
+        let card = Card { weights: [(L2Number(1), 0)].into(), ..Card::default() };
+        Member {
+            mac: "02:00:00:00:00:02".parse().unwrap(),
+            eligibility,
+            owner: false,
+            hears_api_server: true,
+            card: Arc::new(card),
+            holdings: Holdings::default(),
+            holdings_known: true,
+            occupied: Arc::default(),
+            restarting: false,
+            waits: true,
+        }
+    }
+
+    /// Why node-1 is not drained, whose Service selects `nodes`; beside it is node-2, which says this of itself.
+    fn why(egress: Egress, nodes: Option<&str>, labels: &[(&str, &str)], other: Eligibility) -> Option<String> {
+        let file = SourceFile { path: "crier.toml".to_owned(), text: L2.to_owned() };
+        let config = parse(&[file], &NoSecrets).unwrap_or_else(|complaints| panic!("{complaints}"));
+        let mut planner = Planner::new(Arc::new(config), "node-1".into());
+        let bounds = nodes.map(|nodes| EgressBounds { nodes: Some(nodes.parse().unwrap()), destinations: None });
+        let web = ObjectKey::new("shop", "web");
+        let service = Service {
+            load_balancer: true,
+            families: vec![crate::address::Family::V4],
+            request: Ok(Request::default()),
+            external_traffic_policy: TrafficPolicy::Cluster,
+            egress: Some(egress),
+            egress_bounds: bounds.map(Arc::new),
+            ..Service::default()
+        };
+        let slice = EndpointSlice {
+            service: web.clone(),
+            family: None,
+            ready: NodeCounts::from([("node-2".into(), 1)]),
+            serving: NodeCounts::from([("node-2".into(), 1)]),
+            serving_without_node: 0,
+            addresses: vec!["10.244.1.2".parse().unwrap()].into(),
+        };
+        let roster = Roster {
+            settled: true,
+            members: [("node-2".into(), member(other)), ("node-3".into(), member(Eligibility::Eligible))].into(),
+            ..Roster::default()
+        };
+        for fact in [
+            Fact::ApiServer(ApiServer::Manifests),
+            Fact::Node("node-1".into(), Some(Arc::new(node(&[("gate", "yes")])))),
+            Fact::Node("node-2".into(), Some(Arc::new(node(labels)))),
+            Fact::Node("node-3".into(), Some(Arc::new(node(&[])))),
+            Fact::Link(2, Some(Link::carrying(2, "eth0", &["192.168.35.11/24"]))),
+            Fact::LinksListed,
+            Fact::Pulses(Pulses::On { authenticated: true }),
+            Fact::Roster(2, Some(Arc::new(roster))),
+            Fact::Service(web, Some(Arc::new(service))),
+            Fact::EndpointSlice(ObjectKey::new("shop", "web-1"), Some(Arc::new(slice))),
+            Fact::FailStatic,
+        ] {
+            planner.apply(fact);
+        }
+        planner.turn(clock::now());
+        let counters = crate::views::Counters::default();
+        nobody_else(&Snapshot::of(&planner, Timestamp::UNIX_EPOCH, counters, clock::now(), clock::wall()))
+    }
+
+    #[test]
+    fn the_only_node_that_egress_nodes_selects_is_not_drained_and_the_service_is_named() {
+        const GATE: &[(&str, &str)] = &[("gate", "yes")];
+        let (address, gate, eligible) = (Egress::ServiceAddress, Some("gate=yes"), Eligibility::Eligible);
+        let refused = why(address, gate, &[], eligible).expect("node-1 alone has the label");
+        assert!(refused.contains("shop/web") && refused.contains("crier.dev/egress-nodes \"gate=yes\""), "{refused}");
+        assert_eq!(why(address, gate, GATE, eligible), None, "node-2 has it too");
+        assert!(why(address, gate, GATE, Eligibility::Drained).is_some(), "it has it, and may not announce");
+        assert_eq!(why(address, Some("gate=no"), &[], eligible), None, "node-1 is none of those");
+        assert_eq!(why(address, None, &[], eligible), None, "any node will do");
+        assert_eq!(why(Egress::Network, gate, &[], eligible), None, "pods of other nodes do not leave by this one");
+    }
 }

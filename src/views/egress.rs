@@ -68,13 +68,19 @@ pub enum Path {
     Network,
     /// It drops them.
     Held,
+    /// The kernel does not hold the table that does what the plan says.
+    Pending,
     /// There is no pod.
     NoPods,
 }
 
 impl Path {
-    /// What the mapping of a pod says.
-    pub fn of(mapping: &Mapping) -> Path {
+    /// What this node does with a pod's packets, which is what the plan says only once the kernel holds it.
+    pub fn of(snapshot: &Snapshot, pod: IpAddr, mapping: &Mapping) -> Path {
+        let table = snapshot.counters.egress_table.as_ref();
+        if table.and_then(|table| table.pods.get(&pod)) != Some(mapping) {
+            return Path::Pending;
+        }
         match mapping {
             Mapping::Held => Path::Held,
             Mapping::Translated { .. } => Path::Local,
@@ -89,6 +95,7 @@ impl Path {
             Path::Routed => "routed",
             Path::Network => "network",
             Path::Held => "held",
+            Path::Pending => "pending",
             Path::NoPods => "-",
         }
     }
@@ -117,10 +124,19 @@ pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
     };
     let concerned = with_egress.filter(|(key, verdict)| verdict.networks.is_empty() || has_pods(key));
     let rows = concerned.flat_map(|(key, verdict)| rows(snapshot, key, verdict, &BTreeMap::new()));
-    let held = rows.filter(|row| row.path == Path::Held);
     let in_words = |row: EgressRow| {
-        let reason = row.reason.unwrap_or_else(|| "it has no address yet".to_owned());
-        format!("{}: what its pods open to the outside is held back on this node: {reason}", row.service)
+        let EgressRow { service, path, reason, .. } = row;
+        match path {
+            Path::Held => {
+                let reason = reason.unwrap_or_else(|| "it has no address yet".to_owned());
+                Some(format!("{service}: what its pods open to the outside is held back on this node: {reason}"))
+            }
+            Path::Pending => {
+                let reason = reason.unwrap_or_default();
+                Some(format!("{service}: what its pods open to the outside is not guarded on this node: {reason}"))
+            }
+            Path::Local | Path::Routed | Path::Network | Path::NoPods => None,
+        }
     };
     let contested = snapshot.plan.contested_pods.iter().take(MOST_NAMED).map(|(pod, services)| {
         let [first, others @ ..] = services.as_slice() else { return String::new() };
@@ -131,7 +147,7 @@ pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
             others.join(", ")
         )
     });
-    held.map(in_words).chain(contested).collect()
+    rows.filter_map(in_words).chain(contested).collect()
 }
 
 /// Of pods that several Services with egress have; the others are of the same kind.
@@ -170,10 +186,9 @@ fn rows(
         let of_family = |pod: &&IpAddr| place.address().is_none_or(|it| Family::of(it) == Family::of(**pod));
         let held = pods.iter().filter(of_family).filter_map(|pod| Some((pod, snapshot.plan.egress.pods.get(pod)?)));
         let held: Vec<(&IpAddr, &Mapping)> = held.collect();
-        let path = match held.first() {
-            None => Path::NoPods,
-            Some((_, mapping)) => Path::of(mapping),
-        };
+        let mut paths = held.iter().map(|(pod, mapping)| Path::of(snapshot, **pod, mapping));
+        let first = paths.next().unwrap_or(Path::NoPods);
+        let path = if paths.any(|path| path == Path::Pending) { Path::Pending } else { first };
         let sum = |count: fn(&Counts) -> u64| held.iter().filter_map(|(pod, _)| counts.get(*pod)).map(count).sum();
         let (address, owner, link) = match place {
             Place::None => (None, None, None),
@@ -195,7 +210,11 @@ fn rows(
             path,
             translated: sum(|it| it.translated),
             dropped: sum(|it| it.dropped),
-            reason: if path == Path::Held { reason(snapshot, key, verdict, place) } else { None },
+            reason: match path {
+                Path::Held => reason(snapshot, key, verdict, place),
+                Path::Pending => Some(pending(snapshot)),
+                Path::Local | Path::Routed | Path::Network | Path::NoPods => None,
+            },
         }
     };
     let owned = verdict.owners.iter().map(Place::Owner);
@@ -204,6 +223,12 @@ fn rows(
         [] => vec![row(Place::None)],
         places => places.iter().copied().map(row).collect(),
     }
+}
+
+/// Why the kernel does not hold what the plan says.
+fn pending(snapshot: &Snapshot) -> String {
+    let obstacle = snapshot.world.egress_obstacle();
+    obstacle.map_or_else(|| "the kernel does not hold its pods yet".to_owned(), ToString::to_string)
 }
 
 fn reason(snapshot: &Snapshot, key: &ObjectKey, verdict: &EgressVerdict, place: Place<'_>) -> Option<String> {

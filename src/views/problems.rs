@@ -55,10 +55,12 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(peers.iter().filter(wanted).filter_map(|peer| of_peer(peer, peers)));
     problems.extend(bfd::problems(snapshot));
     problems.extend(disputes(snapshot));
-    let of_host = [&world.host_problems, &world.listen_problems, &world.egress_problems, &world.vrf_problems];
-    problems.extend(of_host.into_iter().flatten().map(ToString::to_string));
+    let of_egress = world.egress_problems.iter().chain(&world.egress_bypasses);
+    let of_host = world.host_problems.iter().chain(&world.listen_problems).chain(of_egress).chain(&world.vrf_problems);
+    problems.extend(of_host.map(ToString::to_string));
     let of_agent = [&world.drain_refused, &world.node_not_marked, &world.state_not_kept];
     problems.extend(of_agent.into_iter().flatten().map(ToString::to_string));
+    problems.extend(unseen_networks(snapshot));
     problems.extend(of_data_path(snapshot));
     problems.extend(without_prefix(snapshot));
     problems.extend(without_link(snapshot));
@@ -182,6 +184,20 @@ fn without_link(snapshot: &Snapshot) -> Vec<String> {
         )
     };
     config.l2.iter().zip(&context.l2).filter(without).map(in_words).collect()
+}
+
+/// That the networks of Services are not shown, where something goes by them.
+fn unseen_networks(snapshot: &Snapshot) -> Option<String> {
+    let Snapshot { config, world, plan, .. } = snapshot;
+    let why = world.service_cidrs_unseen.as_ref()?;
+    let matters = !config.vrfs.is_empty() || plan.decisions.values().any(|decision| decision.egress.is_some());
+    matters.then(|| {
+        format!(
+            "the ServiceCIDRs of the cluster are not shown to crier, so packets of pods to addresses of Services may be taken for \
+             packets to the outside: apply the objects of `crier rbac` again, or name the networks in [egress] \
+             cluster-networks: {why}"
+        )
+    })
 }
 
 /// Each fault with what it costs and what to do.

@@ -67,6 +67,8 @@ pub struct Counters {
     pub api_requests: u64,
     /// Of every pod that is held to a Service's address.
     pub egress: BTreeMap<IpAddr, egress::counters::Counts>,
+    /// What the kernel holds of that; `None` where it is not known to hold the table.
+    pub egress_table: Option<Arc<egress::ruleset::Content>>,
 }
 
 /// The frames of one protocol on one link.

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -26,6 +27,10 @@ pub enum Fact {
     EndpointSlice(ObjectKey, Option<Arc<EndpointSlice>>),
     Node(NodeName, Option<Arc<Node>>),
     Namespace(NamespaceName, Option<Arc<Labels>>),
+    /// The networks that a ServiceCIDR of this name has.
+    ServiceCidr(String, Option<Arc<Vec<IpNet>>>),
+    /// Why the API server does not show its ServiceCIDRs, though it has the kind; `None` where it does.
+    ServiceCidrsUnseen(Option<String>),
     /// A source has listed every object of a kind. Any other object of that kind in the World is gone.
     Listed(Listing),
     /// Whether the API server answers, and since when it does not.
@@ -94,8 +99,10 @@ pub enum Fact {
     StateNotKept(Option<HostProblem>),
     /// How it stands with the ConfigMap of the configuration, and its texts that are in use, each with its name.
     ClusterConfig(ClusterConfig, Arc<Vec<(String, String)>>),
-    /// All that keeps this node from holding egress pods to their Services' addresses.
+    /// All that keeps this node from holding egress pods to their Services' addresses: the guard does not stand.
     Egress(Vec<HostProblem>),
+    /// All by which packets of pods pass the host's netfilter by, and so the guard.
+    EgressBypass(Vec<HostProblem>),
     /// All that VRFs of the configuration lack on this host.
     Vrfs(Vec<HostProblem>),
     /// Wait for no list any longer: act on the last known state, even if no list was ever complete.
@@ -115,11 +122,13 @@ impl Fact {
             | Fact::EndpointSlice(..)
             | Fact::Node(..)
             | Fact::Namespace(..)
+            | Fact::ServiceCidr(..)
             | Fact::Listed(_)
             | Fact::StatusWritten(..)
             | Fact::Assigned(..)
             | Fact::Peer(_, PeerOrder::Shut | PeerOrder::Enable) => true,
-            Fact::ApiServer(_)
+            Fact::ServiceCidrsUnseen(_)
+            | Fact::ApiServer(_)
             | Fact::Leader(_)
             | Fact::Lease(_)
             | Fact::Link(..)
@@ -147,6 +156,7 @@ impl Fact {
             | Fact::Peer(_, PeerOrder::Reset | PeerOrder::Refresh)
             | Fact::ClusterConfig(..)
             | Fact::Egress(_)
+            | Fact::EgressBypass(_)
             | Fact::Vrfs(_)
             | Fact::FailStatic
             | Fact::Kept(_)
@@ -180,6 +190,7 @@ pub enum Listing {
     EndpointSlices(BTreeSet<ObjectKey>),
     Nodes(BTreeSet<NodeName>),
     Namespaces(BTreeSet<NamespaceName>),
+    ServiceCidrs(BTreeSet<String>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

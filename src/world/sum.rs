@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
+use ipnet::IpNet;
 
 use super::{
     ApiServer, BfdSessions, ClusterConfig, Conflict, DefaultRoute, Drain, DrainStage, EndpointSlice, Fact, HostProblem,
@@ -33,6 +34,10 @@ pub struct World {
     namespace_names: OrdMap<NamespaceName, ()>,
     pub nodes: OrdMap<NodeName, Arc<Node>>,
     pub namespaces: OrdMap<NamespaceName, Arc<Labels>>,
+    /// The networks of Services' addresses, by the names of the ServiceCIDRs.
+    pub service_cidrs: OrdMap<String, Arc<Vec<IpNet>>>,
+    /// Why the API server does not show its ServiceCIDRs.
+    pub service_cidrs_unseen: Option<String>,
     pub listed: ListedKinds,
     pub api_server: ApiServer,
     /// This agent allocates.
@@ -80,6 +85,8 @@ pub struct World {
     pub cluster_texts: Arc<Vec<(String, String)>>,
     /// What keeps egress pods from being held to their Services' addresses.
     pub egress_problems: Vec<HostProblem>,
+    /// By what packets of pods pass the host's netfilter by.
+    pub egress_bypasses: Vec<HostProblem>,
     /// What VRFs of the configuration lack on this host.
     pub vrf_problems: Vec<HostProblem>,
     /// Of this node; good where nothing tells.
@@ -157,6 +164,8 @@ impl Default for World {
             namespace_names: OrdMap::new(),
             nodes: OrdMap::new(),
             namespaces: OrdMap::new(),
+            service_cidrs: OrdMap::new(),
+            service_cidrs_unseen: None,
             listed: ListedKinds::default(),
             api_server: ApiServer::Connecting,
             leader: false,
@@ -181,6 +190,7 @@ impl Default for World {
             listen_problems: Vec::new(),
             manifest_problems: Vec::new(),
             egress_problems: Vec::new(),
+            egress_bypasses: Vec::new(),
             vrf_problems: Vec::new(),
             data_path: DataPath::UNWATCHED,
             peer_orders: OrdMap::new(),
@@ -222,6 +232,11 @@ impl World {
                 let name = shared_while(labels.is_some(), &mut self.namespace_names, name);
                 let changed = put(&mut self.namespaces, name.clone(), labels);
                 if changed { Touched::Services(self.services_in(&name)) } else { Touched::Nothing }
+            }
+            Fact::ServiceCidr(name, networks) => surroundings_if(put(&mut self.service_cidrs, name, networks)),
+            Fact::ServiceCidrsUnseen(why) => {
+                self.service_cidrs_unseen = why;
+                Touched::Nothing
             }
             Fact::Listed(listing) => self.listed(listing),
             Fact::ApiServer(state) => {
@@ -329,8 +344,10 @@ impl World {
                 Touched::Nothing
             }
             Fact::Egress(problems) => {
-                self.egress_problems = problems;
-                Touched::Nothing
+                everything_if(std::mem::replace(&mut self.egress_problems, problems) != self.egress_problems)
+            }
+            Fact::EgressBypass(problems) => {
+                everything_if(std::mem::replace(&mut self.egress_bypasses, problems) != self.egress_bypasses)
             }
             Fact::Vrfs(problems) => {
                 self.vrf_problems = problems;
@@ -360,6 +377,11 @@ impl World {
             Fact::FailStatic if self.listed.all() => Touched::Nothing,
             Fact::FailStatic => everything_if(!std::mem::replace(&mut self.fail_static, true)),
         }
+    }
+
+    /// Why what pods open cannot be guarded on this node; `None` where it can.
+    pub fn egress_obstacle(&self) -> Option<&HostProblem> {
+        self.egress_bypasses.iter().chain(&self.egress_problems).next()
     }
 
     /// How far this node has come with leaving.
@@ -414,10 +436,11 @@ impl World {
         let slices = self.endpoint_slices.iter().map(|(key, it)| Fact::EndpointSlice(key.clone(), Some(it.clone())));
         let nodes = self.nodes.iter().map(|(name, it)| Fact::Node(name.clone(), Some(it.clone())));
         let namespaces = self.namespaces.iter().map(|(name, it)| Fact::Namespace(name.clone(), Some(it.clone())));
+        let cidrs = self.service_cidrs.iter().map(|(name, it)| Fact::ServiceCidr(name.clone(), Some(it.clone())));
         let assigned = self.assigned.iter().map(|(key, addresses)| Fact::Assigned(key.clone(), addresses.clone()));
         let shut = self.peer_orders.iter().filter(|(_, orders)| orders.shut);
         let shut = shut.map(|(peer, _)| Fact::Peer(peer.clone(), PeerOrder::Shut));
-        services.chain(slices).chain(nodes).chain(namespaces).chain(assigned).chain(shut)
+        services.chain(slices).chain(nodes).chain(namespaces).chain(cidrs).chain(assigned).chain(shut)
     }
 
     fn order(&mut self, peer: PeerName, order: PeerOrder) -> Touched {
@@ -615,6 +638,8 @@ impl World {
                 retain(&mut self.namespace_names, &names);
                 self.listed.namespaces = true;
             }
+            // Nothing waits for this list: an API server may lack the kind.
+            Listing::ServiceCidrs(names) => collect(surroundings_if(retain(&mut self.service_cidrs, &names))),
         }
         if all || self.listed.all() != was_complete {
             Touched::Everything

@@ -216,8 +216,9 @@ impl Planner {
             let of_nodes = self.world.nodes.values().flat_map(|node| {
                 node.addresses.iter().copied().map(host_prefix).chain(node.pod_networks.iter().map(IpNet::trunc))
             });
-            let cluster: BTreeSet<IpNet> =
-                self.config.egress.cluster_networks.iter().copied().chain(of_nodes).collect();
+            let of_services = self.world.service_cidrs.values().flat_map(|networks| networks.iter().copied());
+            let configured = self.config.egress.cluster_networks.iter().copied();
+            let cluster: BTreeSet<IpNet> = configured.chain(of_nodes).chain(of_services).collect();
             if *egress.cluster != cluster {
                 self.moved.egress = true;
                 egress.cluster = Arc::new(cluster);

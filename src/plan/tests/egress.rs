@@ -1,10 +1,12 @@
 //! Egress over BGP alone: one node is elected to announce, and all agree which. And with another configuration or a drain.
 
-use super::pulses::{heard, roster};
+use super::pulses::{ADDRESS, answering, heard, roster, with_pulses};
 use super::*;
 use crate::plan::slice::{Exit, Mapping};
-use crate::roster::{Eligibility, Stage};
-use crate::world::{DefaultRoute, Destinations, Drain, DrainStage, Egress, EgressBounds, NodeCounts, Pulses};
+use crate::roster::{Eligibility, NodeTicket, Stage};
+use crate::world::{
+    DefaultRoute, Destinations, Drain, DrainStage, Egress, EgressBounds, HostProblem, NodeCounts, Pulses,
+};
 
 const POD: &str = "10.244.1.2";
 
@@ -394,4 +396,129 @@ fn the_destinations_of_a_service_are_those_of_its_pods() {
     story.change("web", |web| (web.egress, web.egress_bounds) = (Some(Egress::Closed), None));
     assert_eq!(story.planner.plan().egress.bounded.get(&pod), None, "held to all destinations");
     assert_eq!(mapping(&story), Mapping::Held);
+}
+
+/// The guard does not stand, or does again.
+fn guard(stands: bool) -> Fact {
+    let problem = HostProblem { problem: "EPERM".to_owned(), remedy: "give crier CAP_NET_ADMIN".to_owned() };
+    Fact::Egress(if stands { Vec::new() } else { vec![problem] })
+}
+
+#[test]
+fn where_the_guard_does_not_stand_addresses_of_services_with_egress_are_not_announced_and_others_are() {
+    let (first, _) = first_and_second();
+    let mut story = sending_on(first.as_str());
+    let plain: IpAddr = "192.168.35.101".parse().unwrap();
+    story.put("plain", Service { ingress: vec![plain], ..service() });
+    story.endpoints("plain", &["b"]);
+    let both = ["192.168.35.100/32", "192.168.35.101/32"];
+    assert_eq!(story.routes(), both);
+    let bypass = |passed: bool| match guard(!passed) {
+        Fact::Egress(problems) => Fact::EgressBypass(problems),
+        other => other,
+    };
+    for facts in [[guard(false), guard(true)], [bypass(true), bypass(false)]] {
+        let [gone, back] = facts;
+        story.tell(gone);
+        story.turn();
+        assert_eq!(story.routes(), [both[1]], "the Service without egress stays");
+        let why = story.decision("web").announcements[0].bgp.reason.clone();
+        assert_eq!(why, Reason::EgressUnguarded { why: "EPERM".to_owned() });
+        assert_eq!(mapping(&story), Mapping::Held);
+        story.tell(back);
+        story.turn();
+        assert_eq!((story.routes(), mapping(&story)), (both.map(str::to_owned).to_vec(), translated()));
+    }
+    for egress in [Egress::Network, Egress::Closed] {
+        story.change("web", |web| web.egress = Some(egress));
+        story.tell(guard(false));
+        story.turn();
+        assert_eq!(story.routes(), [both[1]], "{egress:?}");
+        story.tell(guard(true));
+        story.turn();
+    }
+}
+
+#[test]
+fn on_the_link_a_node_whose_guard_does_not_stand_hands_over_and_takes_nothing() {
+    let with_egress = || {
+        let mut story = with_pulses(false);
+        story.change("web", |web| web.egress = Some(Egress::ServiceAddress));
+        story
+    };
+    let address: IpAddr = ADDRESS.parse().unwrap();
+    let stage = |story: &Story| story.planner.plan().pulse.holdings.get(&address).map(|holding| holding.stage);
+    let mut story = with_egress();
+    assert_eq!(story.owner(roster(&[], &["b", "c"])), "a");
+    story.tell(answering());
+    story.turn();
+    assert_eq!(story.owner(roster(&[("c", &[])], &["b"])), "a", "whoever holds it goes on");
+    assert_eq!(story.owner(guard(false)), "a", "until c has it");
+    assert_eq!(stage(&story), Some(Stage::Grants { to: NodeTicket::of(&"c".into()) }));
+    assert_eq!(story.owner(roster(&[("c", &[ADDRESS])], &["b"])), "c");
+    assert_eq!(story.answered().len(), 0);
+    // Nobody else is there: it is announced by nobody.
+    for held_before in [true, false] {
+        let mut story = with_egress();
+        if held_before {
+            assert_eq!(story.owner(roster(&[], &["b", "c"])), "a");
+            story.tell(answering());
+            story.turn();
+        }
+        story.tell(guard(false));
+        let said = story.owner(roster(&[], &["b", "c"]));
+        assert!(said.contains("cannot guard") && said.contains("EPERM"), "{said}");
+        assert_eq!(story.answered().len(), 0, "{held_before}");
+        assert_eq!(story.owner(guard(true)), "a", "{held_before}");
+        assert_eq!(story.answered(), [ADDRESS]);
+    }
+    let mut story = with_pulses(false);
+    story.tell(guard(false));
+    assert_eq!(story.owner(roster(&[], &["b", "c"])), "a", "a Service without egress needs no guard");
+}
+
+#[test]
+fn without_pulses_too_a_node_whose_guard_does_not_stand_answers_for_no_address_of_egress() {
+    let mut story = Story::begin(configuration());
+    for name in ["b", "c"] {
+        story.tell(Fact::Node(name.into(), Some(Arc::new(Node { ready: false, ..node(&[]) }))));
+    }
+    story.put("web", Service { egress: Some(Egress::ServiceAddress), ..story_ingress() });
+    with_pod(&mut story);
+    assert_eq!(story.answered(), ["192.168.35.100"]);
+    story.tell(guard(false));
+    story.turn();
+    assert_eq!((story.answered().len(), mapping(&story)), (0, Mapping::Held));
+    let why = story.decision("web").announcements[0].l2.reason.code();
+    assert_eq!(why, "egress-unguarded");
+    story.tell(guard(true));
+    story.turn();
+    assert_eq!((story.answered(), mapping(&story)), (vec!["192.168.35.100".to_owned()], translated()));
+}
+
+#[test]
+fn the_networks_of_services_are_networks_of_the_cluster_for_egress_and_for_vrfs() {
+    let (first, _) = first_and_second();
+    let mut story = sending_on(first.as_str());
+    let networks = |texts: &[&str]| Some(Arc::new(texts.iter().map(|it| it.parse().unwrap()).collect::<Vec<_>>()));
+    let services: [ipnet::IpNet; 2] = ["10.96.0.0/16", "fd00:96::/112"].map(|it| it.parse().unwrap());
+    let has = |story: &Story| {
+        let plan = story.planner.plan();
+        assert_eq!(plan.egress.cluster, plan.vrfs.cluster);
+        services.map(|net| plan.egress.cluster.contains(&net))
+    };
+    assert_eq!(has(&story), [false; 2]);
+    story.tell(Fact::ServiceCidr("kubernetes".to_owned(), networks(&["10.96.0.0/16", "fd00:96::/112"])));
+    let turn = story.turn();
+    assert!(turn.moved.egress && turn.moved.vrfs && !turn.moved.bgp, "{:?}", turn.moved);
+    assert_eq!(has(&story), [true; 2]);
+    assert_eq!(mapping(&story), translated(), "no pod moves");
+    story.tell(Fact::ServiceCidr("more".to_owned(), networks(&["10.97.0.0/16"])));
+    story.tell(Fact::Listed(Listing::ServiceCidrs(["more".to_owned()].into())));
+    story.turn();
+    assert_eq!(has(&story), [false; 2], "a list that lacks an object says that it is gone");
+    assert!(story.planner.plan().egress.cluster.contains(&"10.97.0.0/16".parse().unwrap()));
+    story.tell(Fact::ServiceCidrsUnseen(Some("403 forbidden".to_owned())));
+    story.turn();
+    assert!(story.planner.plan().egress.cluster.contains(&"10.97.0.0/16".parse().unwrap()), "what is known stays");
 }

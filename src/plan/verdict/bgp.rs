@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{Announceable, Inputs, data_path, shared};
+use super::{Announceable, Inputs, data_path, egress, shared};
 use crate::address::{Family, host_prefix};
 use crate::config::Advertisement;
 use crate::names::{NodeName, ObjectKey, PeerName};
@@ -83,7 +83,7 @@ fn refusal(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, covering:
         let nameless = endpoints.by_node.is_empty();
         return Some(if nameless { Reason::EndpointsNameNoNode } else { Reason::NoLocalEndpoint });
     }
-    data_path::gives_way(inputs, about, held.address)
+    egress::unguarded(inputs, about.service).or_else(|| data_path::gives_way(inputs, about, held.address))
 }
 
 /// Replies to what the pods open must come to the node that knows these connections.

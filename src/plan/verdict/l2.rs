@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Announceable, Inputs, data_path, shared};
+use super::{Announceable, Inputs, data_path, egress, shared};
 use crate::address::{Family, MacAddress};
 use crate::claim::{Acquisition, ConflictKind};
 use crate::config::L2;
@@ -170,9 +170,16 @@ fn judge_address(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, ran
     let answers = inputs.answered.contains_key(&address) && inputs.world.answering.contains_key(&address);
     let others = speakers.iter().find(|(_, member)| holding(member, address).is_some_and(|it| it.stage.answers()));
     let holder = if answers { Some(inputs.me) } else { others.map(|(node, _)| *node) };
-    let ranking =
-        Ranking::of((service, endpoints), (&covering, Wishes::of(tenants, inputs.world)), inputs.me, holder, rank_by);
-    let own = ranking.own_bid().and_then(|bid| link_for(&covering, inputs.me, address, rank_by).map(|_| bid));
+    let ranking = Ranking::of(
+        (service, endpoints),
+        (&covering, Wishes::of(tenants.clone(), inputs.world)),
+        inputs.me,
+        holder,
+        rank_by,
+    );
+    let unguarded = tenants.clone().find_map(|service| egress::unguarded(inputs, service));
+    let own = unguarded.clone().map_or_else(|| ranking.own_bid(), Err);
+    let own = own.and_then(|bid| link_for(&covering, inputs.me, address, rank_by).map(|_| bid));
     let weight = own.as_ref().map_or(0, |bid| bid.weight);
     let (course, history) = if endpoints.is_empty() {
         (None, None)
@@ -205,25 +212,39 @@ fn judge_address(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, ran
         let course = history.decide(&situation, candidates, inputs.now);
         (Some(course), Some(history))
     };
+    let (verdict, answered_on) = match (&course, unguarded) {
+        // Without pulses no other node learns that it is to answer.
+        (Some(Course::Nobody), Some(why)) => (L2Verdict::refused(why), None),
+        (Some(Course::Watches { holder }), Some(why)) if holder == inputs.me => (L2Verdict::refused(why), None),
+        (course, _) => of_course(inputs, (&covering, &ranking), course.as_ref(), history.as_ref(), (address, rank_by)),
+    };
+    let cause = cause(inputs, address, &verdict, &ranking);
+    Judged { verdict, course, answered_on, weight, cause, history }
+}
+
+/// What this node says and does of the address, by its course.
+fn of_course(
+    inputs: &Inputs<'_>,
+    (covering, ranking): (&[(&L2, &L2Context)], &Ranking<'_>),
+    course: Option<&Course>,
+    history: Option<&History>,
+    (address, rank_by): (IpAddr, IpAddr),
+) -> (L2Verdict, Option<Arc<BTreeSet<InterfaceName>>>) {
     let watched = |owner: &NodeName| {
         let reason = Reason::OwnedBy { owner: owner.clone() };
         (L2Verdict { owner: Some(owner.clone()), announced: false, reason }, None)
     };
-    let (verdict, answered_on) = match &course {
+    match course {
         None => (L2Verdict::refused(Reason::NoEndpoints), None),
-        Some(Course::Holds | Course::Grants { .. } | Course::Takes(_)) => {
-            judge_own(inputs, &covering, address, rank_by)
-        }
+        Some(Course::Holds | Course::Grants { .. } | Course::Takes(_)) => judge_own(inputs, covering, address, rank_by),
         Some(Course::Asks { holder } | Course::Watches { holder }) => watched(holder),
-        Some(Course::Waits { first }) if history.as_ref().is_some_and(History::is_overdue) => {
+        Some(Course::Waits { first }) if history.is_some_and(History::is_overdue) => {
             let reason = Reason::NotTaken { address, first: first.clone() };
             (L2Verdict { owner: Some(first.clone()), announced: false, reason }, None)
         }
         Some(Course::Waits { first }) => watched(first),
         Some(Course::Nobody) => (L2Verdict::refused(ranking.nobody()), None),
-    };
-    let cause = cause(inputs, address, &verdict, &ranking);
-    Judged { verdict, course, answered_on, weight, cause, history }
+    }
 }
 
 /// Without pulses the API server names the node that is to answer, and the wire decides: it does not begin while another

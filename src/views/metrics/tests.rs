@@ -1,5 +1,6 @@
 //! The table against snapshots: every series, every label, and the page of the documents.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -13,16 +14,18 @@ use crate::bfd::discard::Discard;
 use crate::bfd_state::{BfdState, Diagnostic};
 use crate::claim::ConflictKind;
 use crate::config::{NoSecrets, SourceFile, parse};
-use crate::egress::ruleset::Count;
+use crate::egress::ruleset::{Content, Count};
 use crate::manifests::document::{self, Format};
 use crate::manifests::scene::Scene;
 use crate::names::ObjectKey;
 use crate::plan::Planner;
+use crate::plan::slice::Mapping;
 use crate::pulse::outcome::Outcome;
 use crate::roster::Roster;
 use crate::views::Counters;
 use crate::views::counters::Direction as MoveDirection;
 use crate::views::drain::Flows;
+use crate::views::egress::{Path, egress};
 use crate::world::{
     BfdReport, Conflict, Direction, Egress, EndpointSlice, Fact, Link, MessageCounts, NotificationCount, Request,
     Service, SessionDetail, SessionReport, SessionState,
@@ -127,18 +130,36 @@ fn with_egress() -> [Fact; 2] {
 }
 
 #[test]
-fn a_pod_is_held_back_before_its_service_has_an_address() {
-    let counters = LinkCounters::default();
-    counters.egress.read(Count::Dropped, [("10.244.1.2".parse().unwrap(), 4)]);
+fn a_pod_is_held_back_before_its_service_has_an_address_and_that_is_said_once_the_kernel_does_it() {
+    let (counters, pod) = (LinkCounters::default(), "10.244.1.2".parse().unwrap());
+    counters.egress.read(Count::Dropped, [(pod, 4)]);
+    let seen = || snapshot(&busy(), TurnCounters::default().read(&counters));
+    let path = || egress(&seen()).services[0].path;
+    assert_lines(&seen(), &["crier_egress_pods{path=\"held\"} 0", "crier_egress_pods{path=\"pending\"} 1"]);
+    assert_eq!(path(), Path::Pending);
+    let said = egress(&seen()).problems;
+    assert!(said.iter().any(|it| it.contains("shop/web") && it.contains("is not guarded on this node")), "{said:?}");
+    // The table holds another pod, and then this one with what was before.
+    let table = |pods: [(IpAddr, Mapping); 1]| Some(Arc::new(Content { pods: pods.into(), ..Content::default() }));
+    for other in [("10.244.1.9".parse().unwrap(), Mapping::Held), (pod, Mapping::Steered { slot: 1 })] {
+        counters.egress.hold(table([other]));
+        assert_eq!(path(), Path::Pending, "{other:?}");
+    }
+    counters.egress.hold(table([(pod, Mapping::Held)]));
+    assert_eq!(path(), Path::Held);
     assert_lines(
-        &snapshot(&busy(), TurnCounters::default().read(&counters)),
+        &seen(),
         &[
             "crier_egress_pods{path=\"held\"} 1",
             "crier_egress_pods{path=\"local\"} 0",
+            "crier_egress_pods{path=\"pending\"} 0",
             "crier_egress_dropped_total{service=\"shop/web\"} 4",
             "crier_egress_translated_total{service=\"shop/web\"} 0",
         ],
     );
+    // Another program flushed it.
+    counters.egress.hold(None);
+    assert_eq!(path(), Path::Pending);
 }
 
 /// A planner that has turned, with a session, a link, a roster, a conflict and a Service with egress.

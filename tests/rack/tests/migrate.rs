@@ -182,3 +182,53 @@ fn a_cluster_says_the_same_as_its_files() {
     let checked = cluster.host.output(check.args(["config", "check"]).arg(&written));
     assert!(checked.status.success(), "{}\n{toml}", text(&checked.stderr));
 }
+
+/// The kinds of OVN-Kubernetes and NMState that are read, without their schemas.
+const OTHER_KINDS: [(&str, &str, &str, &str); 2] = [
+    ("k8s.ovn.org", "EgressService", "egressservices", "Namespaced"),
+    ("nmstate.io", "NodeNetworkConfigurationPolicy", "nodenetworkconfigurationpolicies", "Cluster"),
+];
+
+#[test]
+fn the_egress_and_the_vrfs_of_others_are_read_from_a_cluster_too() {
+    let Some(rack) = Rack::for_test(&[Need::Kubernetes, Need::Crier]) else { return };
+    let site = Site::new(&rack, "192.168.35.0/24", "fd35::/64", 1);
+    let cluster = Cluster::start(&site);
+    let admin = cluster.kubeconfig(User::Admin, Proof::Token, &cluster.url());
+    let mut definitions = kinds();
+    for (group, kind, plural, scope) in OTHER_KINDS {
+        let _ = write!(
+            definitions,
+            "---\napiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {{name: {plural}.{group}}}\n\
+             spec:\n  group: {group}\n  scope: {scope}\n  names: {{kind: {kind}, plural: {plural}}}\n  versions:\n\
+             \x20 - {{name: v1, served: true, storage: true, schema: {{openAPIV3Schema: {{type: object, x-kubernetes-preserve-unknown-fields: true}}}}}}\n"
+        );
+    }
+    let definitions = rack.write("kinds.yaml", &definitions);
+    cluster.kubectl(&format!("apply -f {}", definitions.display()));
+    cluster.kubectl("wait --for=condition=Established crd --all --timeout=30s");
+    for namespace in ["metallb-system", "test"] {
+        cluster.kubectl(&format!("create namespace {namespace}"));
+    }
+    let file = case("openshift-vrf.yaml");
+    cluster.kubectl(&format!("apply -f {}", file.display()));
+    cluster.kubectl("-n test create service loadbalancer sip --tcp=5060");
+    cluster.kubectl("-n test annotate service sip kube-vip.io/egress=true");
+
+    let made = cluster.migrate(&["--from-cluster", "--kubeconfig", admin.to_str().expect("UTF-8")]);
+    assert_eq!(made.status.code(), Some(1), "{}", text(&made.stderr));
+    let toml = text(&made.stdout);
+    for line in [
+        "#name = \"ens4vrf\"",
+        "#   kubectl -n test annotate --overwrite service server1 crier.dev/egress=service-ip crier.dev/egress-nodes=vrf=true",
+        "#   kubectl -n test annotate --overwrite service sip crier.dev/egress=service-ip",
+    ] {
+        assert!(toml.lines().any(|it| it == line), "{line} in:\n{toml}");
+    }
+    // The lines do what they say, and then there is nothing left to be done.
+    for line in toml.lines().filter_map(|line| line.strip_prefix("#   kubectl ")) {
+        cluster.kubectl(line);
+    }
+    let again = cluster.migrate(&["--from-cluster", "--kubeconfig", admin.to_str().expect("UTF-8")]);
+    assert!(!text(&again.stdout).contains("kubectl -n"), "{}", text(&again.stdout));
+}

@@ -27,6 +27,7 @@ const KINDS: &[(&str, &str, &str, &str, bool)] = &[
     ("service", "Service", "api/v1", "services", true),
     ("serviceaccount", "ServiceAccount", "api/v1", "serviceaccounts", true),
     ("lease", "Lease", "apis/coordination.k8s.io/v1", "leases", true),
+    ("servicecidr", "ServiceCIDR", "apis/networking.k8s.io/v1", "servicecidrs", false),
     ("endpointslice", "EndpointSlice", "apis/discovery.k8s.io/v1", "endpointslices", true),
     ("clusterrole", "ClusterRole", "apis/rbac.authorization.k8s.io/v1", "clusterroles", false),
     ("clusterrolebinding", "ClusterRoleBinding", "apis/rbac.authorization.k8s.io/v1", "clusterrolebindings", false),

@@ -1,0 +1,260 @@
+//! Whether packets of pods pass the host's netfilter by, and so the guard of egress: by what CNIs leave on the host. Floor 2.
+//!
+//! Task: [`run`], owned by the caller. Cancelling it loses nothing.
+//!
+//! Only signs that are certain count. Calico's Felix makes the link `bpfin.cali` in eBPF mode, and removes it when it leaves that
+//! mode. Cilium makes `cilium_host` in every mode, and writes into its state folder whether its eBPF host routing is on. What
+//! cannot be seen from the host: a CNI of another name that does the same, and Cilium's state where this account may not read it;
+//! of the latter `crier doctor` says so.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{info, warn};
+
+use crate::plan::slice::EgressSlice;
+use crate::world::{Fact, HostProblem};
+
+/// A CNI changes its mode with a restart of its agent on this node, and nothing tells of that.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// One entry for each link of this network namespace.
+const LINKS: &str = "proc/sys/net/ipv4/conf";
+
+/// Calico's, today and before 3.25.
+const CALICO: [&str; 2] = ["bpfin.cali", "bpfnatin"];
+const CILIUM: &str = "cilium_host";
+
+/// Cilium's settings as the headers of its programs have them.
+const CILIUM_HEADER: &str = "run/cilium/state/globals/node_config.h";
+const CILIUM_DEFINES: &str = "ENABLE_HOST_ROUTING";
+/// The settings that its agent runs with: all it knows, in newer versions the only place.
+const CILIUM_SETTINGS: &str = "run/cilium/state/agent-runtime-config.json";
+const CILIUM_LEGACY: &str = "EnableHostLegacyRouting";
+
+/// More than either file ever has.
+const MOST_OCTETS: u64 = 8 * 1024 * 1024;
+
+/// What was seen on a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    /// Nothing that passes netfilter by.
+    Nothing,
+    Calico {
+        link: &'static str,
+    },
+    /// eBPF host routing is on, as this file says.
+    Cilium {
+        file: PathBuf,
+    },
+    /// Cilium is there, and nothing tells which routing it does.
+    CiliumUntold {
+        why: String,
+    },
+}
+
+impl Seen {
+    /// Why pods cannot be guarded here, and what to do.
+    fn refusal(&self) -> Option<HostProblem> {
+        match self {
+            Seen::Calico { link } => Some(HostProblem {
+                problem: format!(
+                    "Calico is in eBPF mode (the link {link} is there), and so packets of pods pass the host's netfilter by: nothing \
+                     holds them to their Service's address"
+                ),
+                remedy: "set spec.calicoNetwork.linuxDataplane of the Installation to Iptables or Nftables (bpfEnabled: false of \
+                         the FelixConfiguration), or remove the annotation crier.dev/egress"
+                    .to_owned(),
+            }),
+            Seen::Cilium { file } => Some(HostProblem {
+                problem: format!(
+                    "Cilium's eBPF host routing is on ({} says so), and so packets of pods pass the host's netfilter by: nothing \
+                     holds them to their Service's address",
+                    file.display()
+                ),
+                remedy: "set enable-host-legacy-routing: \"true\" in the ConfigMap cilium-config (bpf.hostLegacyRouting=true for \
+                         Helm) and restart Cilium's agents, or remove the annotation crier.dev/egress"
+                    .to_owned(),
+            }),
+            Seen::Nothing | Seen::CiliumUntold { .. } => None,
+        }
+    }
+
+    /// What could not be seen, and where to look.
+    fn doubt(&self) -> Option<HostProblem> {
+        match self {
+            Seen::CiliumUntold { why } => Some(HostProblem {
+                problem: format!(
+                    "Cilium is on this node, and whether its eBPF host routing is on cannot be seen ({why}): with it, packets of \
+                     pods pass the guard of egress by"
+                ),
+                remedy:
+                    "look for \"Host Routing: Legacy\" in what `cilium-dbg status` prints in the pod of Cilium's agent"
+                        .to_owned(),
+            }),
+            Seen::Nothing | Seen::Calico { .. } | Seen::Cilium { .. } => None,
+        }
+    }
+}
+
+/// Looks for as long as there are slices, while pods are held to addresses, and reports whenever something else is seen.
+pub async fn run(mut slices: watch::Receiver<EgressSlice>, facts: mpsc::Sender<Fact>) {
+    let mut reported: Option<HostProblem> = None;
+    let mut look_again = interval(LOOK_AGAIN);
+    look_again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut wanted = !slices.borrow_and_update().pods.is_empty();
+    loop {
+        tokio::select! {
+            changed = slices.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let before = std::mem::replace(&mut wanted, !slices.borrow_and_update().pods.is_empty());
+                if before == wanted {
+                    continue;
+                }
+            }
+            _ = look_again.tick(), if wanted => {}
+        }
+        let found = if wanted { look(Path::new("/")).refusal() } else { None };
+        if found != reported {
+            match &found {
+                Some(problem) => warn!(%problem, "the guard of egress is passed by"),
+                None => info!("packets of pods pass the host's netfilter"),
+            }
+            reported.clone_from(&found);
+            if facts.send(Fact::EgressBypass(found.into_iter().collect())).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// What cannot be told of this host, for `crier doctor`.
+pub fn doubts() -> Option<HostProblem> {
+    look(Path::new("/")).doubt()
+}
+
+/// What is to be seen below `root`.
+pub fn look(root: &Path) -> Seen {
+    let has = |link: &&str| root.join(LINKS).join(link).exists();
+    if let Some(link) = CALICO.into_iter().find(|link| has(link)) {
+        return Seen::Calico { link };
+    }
+    if !has(&CILIUM) {
+        return Seen::Nothing;
+    }
+    let (header, settings) = (root.join(CILIUM_HEADER), root.join(CILIUM_SETTINGS));
+    // The header says yes or nothing: newer versions do not write the define at all.
+    let defines = |text: String| {
+        let words = |line: &str| line.split_whitespace().take(2).map(str::to_owned).collect::<Vec<_>>();
+        text.lines().any(|line| words(line) == ["#define", CILIUM_DEFINES])
+    };
+    if read(&header).is_ok_and(defines) {
+        return Seen::Cilium { file: header };
+    }
+    let why = match read(&settings).map(|text| serde_json::from_str::<Value>(&text)) {
+        Ok(Ok(value)) => match flag(&value, CILIUM_LEGACY, MOST_DEPTH) {
+            Some(false) => return Seen::Cilium { file: settings },
+            Some(true) => return Seen::Nothing,
+            None => format!("{} does not have {CILIUM_LEGACY}", settings.display()),
+        },
+        Ok(Err(error)) => format!("{} is no JSON: {error}", settings.display()),
+        Err(error) => format!("{}: {error}", settings.display()),
+    };
+    Seen::CiliumUntold { why }
+}
+
+/// How deep the settings are looked through: they are one map of maps.
+const MOST_DEPTH: u32 = 3;
+
+/// The first flag of this name.
+fn flag(value: &Value, name: &str, depth: u32) -> Option<bool> {
+    let map = value.as_object()?;
+    let own = map.get(name).and_then(Value::as_bool);
+    own.or_else(|| map.values().find_map(|it| flag(it, name, depth.checked_sub(1)?)))
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(MOST_OCTETS).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// What is seen of a host with these links and files.
+    fn seen(links: &[&str], files: &[(&str, &str)]) -> (Seen, PathBuf) {
+        let root = tempfile::tempdir().unwrap();
+        for link in links {
+            fs::create_dir_all(root.path().join(LINKS).join(link)).unwrap();
+        }
+        for (path, text) in files {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        (look(root.path()), root.path().to_owned())
+    }
+
+    type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a str);
+
+    #[test]
+    fn only_certain_signs_are_a_bypass() {
+        let header = "#ifndef H\n#define ENABLE_IPV4 1\n#define ENABLE_HOST_ROUTING 1\n";
+        let named_alike = "#define ENABLE_HOST_ROUTING_NOT 1\n// #define ENABLE_HOST_ROUTING 1\n";
+        let fast = r#"{"EnableIPv4": true, "UnsafeDaemonConfigOption": {"EnableHostLegacyRouting": false}}"#;
+        let slow = r#"{"EnableHostLegacyRouting": true}"#;
+        // Links, files; the word for what is seen.
+        let table: [Case<'_>; 10] = [
+            (&["eth0", "cni0"], &[], "Nothing"),
+            (&["eth0", "cali0a1b2c3d"], &[], "Nothing"),
+            (&["eth0", "bpfin.cali", "bpfout.cali"], &[], "Calico"),
+            (&["eth0", "bpfnatin"], &[], "Calico"),
+            (&["cilium_host"], &[(CILIUM_HEADER, header)], "Cilium"),
+            (&["cilium_host"], &[(CILIUM_HEADER, named_alike), (CILIUM_SETTINGS, slow)], "Nothing"),
+            (&["cilium_host"], &[(CILIUM_SETTINGS, fast)], "Cilium"),
+            (&["cilium_host"], &[(CILIUM_SETTINGS, "{")], "CiliumUntold"),
+            (&["cilium_host"], &[], "CiliumUntold"),
+            // What an uninstalled Cilium left.
+            (&["eth0"], &[(CILIUM_HEADER, header), (CILIUM_SETTINGS, fast)], "Nothing"),
+        ];
+        for (links, files, expected) in table {
+            let (seen, _) = seen(links, files);
+            let word = format!("{seen:?}");
+            assert_eq!(word.split(' ').next(), Some(expected), "{links:?} {files:?}: {seen:?}");
+            let refuses = matches!(seen, Seen::Calico { .. } | Seen::Cilium { .. });
+            assert_eq!(seen.refusal().is_some(), refuses, "{seen:?}");
+            assert_eq!(seen.doubt().is_some(), expected == "CiliumUntold", "{seen:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_the_sign_and_the_remedy() {
+        let (found, root) = seen(&["cilium_host"], &[(CILIUM_HEADER, "#define ENABLE_HOST_ROUTING 1\n")]);
+        let problem = found.refusal().expect("a bypass").to_string();
+        let file = root.join(CILIUM_HEADER).display().to_string();
+        assert!(problem.contains(&file) && problem.contains("enable-host-legacy-routing"), "{problem}");
+        let (found, _) = seen(&["bpfin.cali"], &[]);
+        let problem = found.refusal().expect("a bypass").to_string();
+        assert!(problem.contains("bpfin.cali") && problem.contains("linuxDataplane"), "{problem}");
+    }
+
+    #[test]
+    fn a_file_of_others_is_read_to_a_bound_and_nested_without_end_is_no_matter() {
+        let deep = format!("{}{}", r#"{"a":"#.repeat(100), "1".to_owned() + &"}".repeat(100));
+        let (found, _) = seen(&["cilium_host"], &[(CILIUM_SETTINGS, &deep)]);
+        assert!(matches!(&found, Seen::CiliumUntold { why } if why.contains(CILIUM_LEGACY)), "{found:?}");
+        let (found, _) = seen(&["cilium_host"], &[(CILIUM_SETTINGS, &r#"{"a":"#.repeat(100_000))]);
+        assert!(matches!(found, Seen::CiliumUntold { .. }), "{found:?}");
+    }
+}

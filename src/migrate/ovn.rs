@@ -1,0 +1,90 @@
+//! OVN-Kubernetes' EgressService: how what the pods of a Service open leaves, as annotations of that Service. Floor 1.
+//! The object has the name and the namespace of its Service.
+
+use super::annotate::Annotations;
+use super::draft::Draft;
+use super::label_selector::{self, Selected};
+use super::object::{Object, shortened};
+use crate::k8s::annotation::{EGRESS, EGRESS_NODES, NETWORK, SERVICE_ADDRESS};
+
+const GROUP: &str = "k8s.ovn.org";
+
+/// OVN-Kubernetes gives a label of this prefix to the node that an EgressService has for its own; advertisements select it.
+const LABEL: &str = "egress-service.k8s.ovn.org/";
+
+/// Translates what is OVN-Kubernetes'. Returns which objects were of use.
+pub(super) fn translate(objects: &[Object], draft: &mut Draft) -> Vec<usize> {
+    let ours = |(_, object): &(usize, &Object)| object.group == GROUP && object.kind == "EgressService";
+    let mut used = Vec::new();
+    for (at, object) in objects.iter().enumerate().filter(ours) {
+        used.push(at);
+        egress_service(object, objects, draft);
+    }
+    used
+}
+
+fn egress_service(object: &Object, objects: &[Object], draft: &mut Draft) {
+    let mut annotations = Annotations::of(object);
+    let mut spec = object.spec(draft);
+    let source_path = spec.path("sourceIPBy");
+    let source = spec.text("sourceIPBy", draft);
+    let by_network = match source {
+        Some("LoadBalancerIP") => false,
+        Some("Network") => true,
+        other => {
+            let value = shortened(&format!("{:?}", other.unwrap_or_default()));
+            draft.warn(
+                &object.label(),
+                &source_path,
+                &value,
+                "this is neither LoadBalancerIP nor Network; the object was left out",
+            );
+            return;
+        }
+    };
+    let mode = if by_network { NETWORK } else { SERVICE_ADDRESS };
+    annotations.set(EGRESS, mode.to_owned());
+    let network_path = spec.path("network");
+    if let Some(network) = spec.text("network", draft).filter(|network| !network.is_empty()) {
+        let value = shortened(&format!("{network:?}"));
+        let text = match by_network {
+            true => {
+                "crier takes the network of the Service's address: the pool that it is from names the VRF by `vrf`, else the \
+                 link whose subnet has the address"
+            }
+            false => {
+                "crier sends with the Service's address by the owner's main routing table, not by this one; replies to requests \
+                 leave by the network of the request"
+            }
+        };
+        annotations.check(draft, &network_path, &value, text);
+    }
+    let nodes_path = spec.path("nodeSelector");
+    let nodes = spec.fields("nodeSelector", draft).map(|fields| label_selector::one(fields, draft));
+    match nodes {
+        None | Some(Ok(None)) => {}
+        // There it means nothing; here, pods on other nodes would be held.
+        Some(Ok(Some(nodes))) if by_network => {
+            let value = shortened(&format!("\"{nodes}\""));
+            let text = "OVN-Kubernetes does not look at it with Network; it was left out";
+            annotations.check(draft, &nodes_path, &value, text);
+        }
+        Some(Ok(Some(nodes))) => annotations.set(EGRESS_NODES, nodes.to_string()),
+        Some(Err(())) => {
+            let text = "a selector cannot be read, so which nodes may send is unknown; write crier.dev/egress-nodes";
+            annotations.check(draft, &nodes_path, "", text);
+        }
+    }
+    spec.finish(draft);
+    annotations.finish(objects, draft);
+}
+
+/// The selectors of nodes without those by a label that OVN-Kubernetes gives: it goes with the EgressService, and crier itself
+/// announces such a Service from the one node that it leaves by.
+pub(super) fn without_labels(selected: Selected) -> (Selected, bool) {
+    let Selected::Any(selectors) = selected else { return (selected, false) };
+    let count = selectors.len();
+    let kept: Vec<_> = selectors.into_iter().filter(|it| !it.keys().any(|key| key.starts_with(LABEL))).collect();
+    let dropped = kept.len() < count;
+    (if kept.is_empty() { Selected::All } else { Selected::Any(kept) }, dropped)
+}
