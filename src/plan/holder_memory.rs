@@ -95,10 +95,13 @@ impl HolderMemory {
         &self.kept
     }
 
-    /// This node does not go on with what it is not about to take.
-    pub fn release_kept(&mut self) {
+    /// This node does not go on with what it is not about to take. That is answered.
+    pub fn release_kept(&mut self) -> BTreeSet<IpAddr> {
         let HolderMemory { kept, histories, .. } = self;
-        kept.retain(|address| histories.get(address).is_some_and(History::is_to_take));
+        let goes_on = |address: &IpAddr| histories.get(address).is_some_and(History::is_to_take);
+        let (stay, released) = std::mem::take(kept).into_iter().partition(goes_on);
+        *kept = stay;
+        released
     }
 
     /// From when on this node may ask a holder for an address: it has been eligible for the longest `preempt-delay` of the

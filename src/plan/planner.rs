@@ -345,8 +345,10 @@ impl Planner {
             self.renew_bfd();
             self.renew_own_addresses();
         }
-        let changes = self.judge_dirty(now);
-        self.renew_kept();
+        let mut changes = self.judge_dirty(now);
+        if self.renew_kept() {
+            changes.extend(self.judge_dirty(now));
+        }
         self.renew_egress(host, peers);
         self.memory.note_conflicts(&self.world, now);
         self.first_turn = false;
@@ -382,17 +384,19 @@ impl Planner {
         }
     }
 
-    /// What this node kept over its restart and does not take now, it does not have any more.
-    fn renew_kept(&mut self) {
+    /// What this node kept over its restart and does not take now, it does not have any more. True if there is such.
+    fn renew_kept(&mut self) -> bool {
         let settled = |index| self.world.rosters.get(index).is_some_and(|roster| roster.settled);
         let links = &self.context.pulse.links;
         if !links.is_empty() && links.keys().all(settled) {
-            self.holders.release_kept();
+            let released = self.holders.release_kept();
+            self.touch(released.into_iter());
         }
         if *self.plan.pulse.kept != *self.holders.kept() {
             self.plan.pulse.kept = Arc::new(self.holders.kept().clone());
             self.moved.pulse = true;
         }
+        !self.dirty.services.is_empty()
     }
 
     fn renew_context(&mut self, everything: bool, now: Instant) {

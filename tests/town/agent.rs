@@ -322,7 +322,9 @@ impl Agent {
         if moved.l2 {
             self.follow_link(now);
         }
-        moved.l2.then(|| self.planner.plan().l2.addresses.keys().copied().collect())
+        let plan = self.planner.plan();
+        // What it held before its restart stays bound until it has it again.
+        (moved.l2 || moved.pulse).then(|| plan.l2.addresses.keys().chain(plan.pulse.kept.iter()).copied().collect())
     }
 
     /// As `pulse::task` follows its slice.

@@ -25,6 +25,35 @@ fn still_kept(story: &Story) -> Vec<IpAddr> {
     story.planner.plan().pulse.kept.iter().copied().collect()
 }
 
+/// What this host accepts on a link of its own.
+fn bound(story: &Story) -> Vec<IpAddr> {
+    story.planner.plan().bind.addresses.keys().copied().collect()
+}
+
+#[test]
+fn what_a_node_held_stays_bound_while_it_listens_and_not_where_another_has_it() {
+    let mut config = configuration();
+    config.l2[0].sticky = false;
+    config.pools[0].bind = Some("lo".into());
+    config.bgp.advertisements.clear();
+    for (kept_before, holder, expected) in
+        [(true, None, vec![address(ADDRESS)]), (true, Some("c"), vec![]), (false, None, vec![])]
+    {
+        let mut story = Story::begin(config.clone());
+        story.tell(Fact::Pulses(crate::world::Pulses::On { authenticated: true }));
+        if kept_before {
+            story.tell(kept(&[ADDRESS]));
+        }
+        story.put("web", Service { ingress: vec![address(ADDRESS)], ..service() });
+        story.endpoints("web", &["b"]);
+        story.owner(listening());
+        assert_eq!(bound(&story).len(), usize::from(kept_before), "while it listens");
+        let holds: &[&str] = if holder.is_some() { &[ADDRESS] } else { &[] };
+        story.owner(roster(&[("b", &[]), ("c", holds)], &[]));
+        assert_eq!(bound(&story), expected, "{holder:?} holds it");
+    }
+}
+
 fn listening() -> Fact {
     heard(roster(&[("b", &[]), ("c", &[])], &[]), |it| it.settled = false)
 }

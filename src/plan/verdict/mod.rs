@@ -142,15 +142,19 @@ pub fn judge(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Verdict
         .map(|((held, l2), bgp)| Announcement { address: held.address, pool: held.pool.clone(), l2, bgp })
         .collect();
     let (egress, pods) = egress::judge(inputs, key, service, owners.as_deref().unwrap_or_default(), &announcements);
-    let work = Work { l2, routes, bind: binds(&inputs.config.pools, &announcements), egress: pods };
+    let work = Work { l2, routes, bind: binds(inputs, &announcements), egress: pods };
     let decision = Decision { allocation, announcements, egress };
     Verdict { decision, work, assigned, causes, histories, status, goes, lost, overlap }
 }
 
-/// The announced addresses that this host is to accept on a link, because their pools say so.
-fn binds(pools: &[Pool], announcements: &[Announcement]) -> Vec<(IpAddr, InterfaceName)> {
+/// The announced addresses that this host is to accept on a link, because their pools say so. Over a restart neighbours go on
+/// sending here.
+fn binds(inputs: &Inputs<'_>, announcements: &[Announcement]) -> Vec<(IpAddr, InterfaceName)> {
+    let pools = &inputs.config.pools;
     let pools: BTreeMap<_, _> = pools.iter().filter_map(|pool| Some((&pool.name, pool.bind.as_ref()?))).collect();
-    let announced = announcements.iter().filter(|it| it.l2.announced || !it.bgp.peers.is_empty());
+    let is_kept = |address| inputs.holders.kept().contains(&address);
+    let announced =
+        announcements.iter().filter(|it| it.l2.announced || !it.bgp.peers.is_empty() || is_kept(it.address));
     announced.filter_map(|it| Some((it.address, (*pools.get(&it.pool)?).clone()))).collect()
 }
 

@@ -103,8 +103,11 @@ fn a_restarted_owner_keeps_its_address_and_no_other_node_announces_it() {
         assert_eq!(answering, if in_kernel { expected.clone() } else { Vec::new() }, "round {round}");
         town.agents[owner].start_again(&configuration);
         town.agents[owner].wait_ready(secs(20));
-        town.agents[owner].process().wait_for_log("goes on with the addresses on the link", secs(5));
-        town.agents[owner].process().wait_for_log("this node answers on the link", secs(10));
+        eventually("the new agent answers", secs(10), || {
+            let log = town.agents[owner].process().log();
+            let now = log.rfind("INFO starting").map(|start| log[start..].to_owned()).unwrap_or_default();
+            if now.contains("this node answers on the link") { Ok(()) } else { Err(now) }
+        });
         town.answered_by(ADDRESS, &[expected[0].as_str()]);
         assert_eq!(town.agents[owner].unit().stored(), Vec::<String>::new(), "round {round}: the store is empty");
     }
