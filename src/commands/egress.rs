@@ -18,8 +18,16 @@ pub fn egress(socket: &Path, output: Output) -> Exit {
 }
 
 fn screen(report: &EgressReport, wide: bool) -> String {
+    let released: Vec<String> = report.released.iter().map(ToString::to_string).collect();
+    let released = match released.is_empty() {
+        true => String::new(),
+        false => format!(
+            "\nheld back until [egress] release-after is over, although no Service asks for it any more: {}\n",
+            released.join(", ")
+        ),
+    };
     if report.services.is_empty() {
-        return "no Service has the annotation crier.dev/egress\n".to_owned();
+        return format!("no Service has the annotation crier.dev/egress\n{released}");
     }
     let head = ["SERVICE", "ADDRESS", "OWNER", "PODS", "PATH", "TRANSLATED", "DROPPED"];
     let head_wide: &[&str] = if wide { &["LINK", "NODES", "TO", "EXCEPT", "WHY HELD"] } else { &[] };
@@ -44,5 +52,5 @@ fn screen(report: &EgressReport, wide: bool) -> String {
         table.cells(cells);
     }
     let problems: String = report.problems.iter().map(|problem| printable(problem) + "\n").collect();
-    if problems.is_empty() { table.to_string() } else { format!("{table}\n{problems}") }
+    if problems.is_empty() { format!("{table}{released}") } else { format!("{table}\n{problems}{released}") }
 }

@@ -21,9 +21,15 @@ pub struct EgressReport {
     pub node: NodeName,
     /// One for each address of a Service with egress; one for a Service that has none.
     pub services: Vec<EgressRow>,
-    /// The pods that this node still holds back although no Service asks for it any more are not among them.
+    /// Addresses that this node still holds back although no Service asks for it any more, [`MOST_RELEASED`] at most: of pods whose
+    /// Service is gone, or that left it (`release-after`).
+    #[serde(default)]
+    pub released: Vec<IpAddr>,
     pub problems: Vec<String>,
 }
+
+/// More of them tell nobody anything.
+pub const MOST_RELEASED: usize = 100;
 
 /// How what the pods of a Service open leaves, as this node does it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -110,8 +116,16 @@ pub fn egress(snapshot: &Snapshot) -> EgressReport {
         schema_version: SCHEMA_VERSION,
         node: snapshot.node.clone(),
         services: with_egress.flat_map(|(key, verdict)| rows(snapshot, key, verdict, counts)).collect(),
+        released: released(snapshot).take(MOST_RELEASED).collect(),
         problems: problems(snapshot),
     }
+}
+
+/// What the kernel holds back and the plan does not ask for.
+fn released(snapshot: &Snapshot) -> impl Iterator<Item = IpAddr> + '_ {
+    let table = snapshot.counters.egress_table.iter().flat_map(|table| &table.pods);
+    let held = table.filter(|(_, mapping)| **mapping == Mapping::Held).map(|(pod, _)| *pod);
+    held.filter(|pod| !snapshot.plan.egress.pods.contains_key(pod))
 }
 
 /// Whatever keeps packets of pods from leaving with the source that they are to have. A node that is to send only what its own pods

@@ -145,8 +145,11 @@ fn a_pod_is_held_back_before_its_service_has_an_address_and_that_is_said_once_th
         counters.egress.hold(table([other]));
         assert_eq!(path(), Path::Pending, "{other:?}");
     }
+    counters.egress.hold(table([("10.244.1.9".parse().unwrap(), Mapping::Held)]));
+    assert_eq!(egress(&seen()).released, ["10.244.1.9".parse::<IpAddr>().unwrap()], "no Service asks for it any more");
     counters.egress.hold(table([(pod, Mapping::Held)]));
     assert_eq!(path(), Path::Held);
+    assert!(egress(&seen()).released.is_empty());
     assert_lines(
         &seen(),
         &[
