@@ -432,10 +432,12 @@ impl History {
         Course::Watches { holder: holder.clone() }
     }
 
-    /// The node that was granted the address, once it says that it holds it.
+    /// The node that was granted the address, once it says that it holds it. One that hands it over to this node has yet to hear of the
+    /// grant: it stops when it hears that this node holds the address, and then nobody would.
     fn granted_holder<'a>(&self, situation: &Situation<'a>) -> Option<&'a NodeName> {
         let Grant { to, .. } = self.grant.as_ref()?;
-        situation.holders.iter().map(|holder| holder.bidder.node).find(|node| *node == to)
+        let goes_on = situation.holders.iter().filter(|holder| !holder.grants_us);
+        goes_on.map(|holder| holder.bidder.node).find(|node| *node == to)
     }
 
     /// The node to grant the address to, of those that may have it. One grant at a time, each for its time.

@@ -578,3 +578,32 @@ fn of_two_nodes_whose_files_differ_the_lower_digest_begins_and_the_other_waits_f
     assert_eq!(history.decide(&asked, unsure(first), start + UNSURE_TIME), waits, "it takes its time");
     assert_eq!(history.decide(&situation(second), unsure(first), start + UNSURE_TIME), taken, "it says nothing");
 }
+
+#[test]
+fn who_hands_the_address_over_to_this_node_has_not_taken_it_over_from_it() {
+    let (me, other): (NodeName, NodeName) = ("node-1".into(), "node-2".into());
+    let bid = Bid { grade: Grade::Eligible, weight: 0 };
+    let situation = |grants_us: bool| Situation {
+        me: &me,
+        rank_by: ADDRESS,
+        own: Err(Reason::NodeExcluded),
+        answers: true,
+        leaving: false,
+        sticky: false,
+        grants: 0,
+        may_ask_from: None,
+        knows_all: true,
+        beside_the_deaf: false,
+        holders: vec![Holder { bidder: Bidder { node: &other, bid }, grants_us, cannot_serve: false }],
+        askers: vec![Bidder { node: &other, bid }],
+        askers_know_more: false,
+        last: LastHolder::Unknown,
+    };
+    let (mut history, now) = (History::default(), clock::now());
+    let granted = Course::Grants { to: other.clone() };
+    for _ in 0..3 {
+        assert_eq!(history.decide(&situation(true), Candidates::default, now), granted, "both would stop");
+    }
+    let watched = Course::Watches { holder: other.clone() };
+    assert_eq!(history.decide(&situation(false), Candidates::default, now), watched);
+}

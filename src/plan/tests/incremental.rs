@@ -156,7 +156,7 @@ fn begin(config: &Config, pulses: bool, leader: bool) -> Planner {
 fn a_turn_comes_to_the_plan_that_judging_everything_comes_to_whatever_happened() {
     // Input: random happenings, some of them in one turn. Output: after every turn the plan, with its history, of a planner
     // that was told the same and judges every Service in every turn.
-    for seed in 0..20 {
+    for seed in 0..50 {
         let mut random = fastrand::Rng::with_seed(seed);
         let config = many_rules(seed % 2 == 0);
         let (pulses, leader) = (seed % 3 > 0, seed % 5 == 0);
