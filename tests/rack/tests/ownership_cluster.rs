@@ -147,7 +147,7 @@ fn an_l2_that_names_a_link_which_a_node_has_not_makes_that_node_no_candidate_and
     }
     let _pod = metal.pod(1, "web-1", "web", &[80]);
     let mac = metal.site.node(1).mac("lan1");
-    eventually("the other node answers for all", secs(20), || {
+    eventually("the other node answers for all", secs(60), || {
         let all: Vec<_> = (100..104)
             .map(|last| metal.site.client.who_has("eth0", Ipv4Addr::new(192, 168, 35, last), millis(200)))
             .collect();
