@@ -161,19 +161,19 @@ pub fn named(form: &Form) -> Attributes {
 
 /// The chains that must be there and hold rules, as questions; [`CHAIN_USES`] of the answer says how many rules.
 pub fn chains(form: &Form) -> Vec<Attributes> {
-    let all = [STEER, TRANSLATE, GUARD].into_iter().chain(returns::CHAINS);
-    let asked = all.map(|chain| {
-        let mut attributes = Attributes::default();
-        attributes.text(1, &form.table);
-        attributes.text(CHAIN_NAME, chain);
-        attributes
-    });
-    asked.collect()
+    OWN_CHAINS.into_iter().chain(returns::CHAINS).map(|name| chain(form, name)).collect()
 }
 
 /// What the table holds and every table of crier does, as questions: another program's table of the same name has no such chains.
-pub fn marks_of_ours(form: &Form) -> Vec<Attributes> {
-    chains(form).into_iter().take(3).collect()
+pub fn marks_of_ours(form: &Form) -> [Attributes; 3] {
+    OWN_CHAINS.map(|name| chain(form, name))
+}
+
+fn chain(form: &Form, name: &str) -> Attributes {
+    let mut attributes = Attributes::default();
+    attributes.text(1, &form.table);
+    attributes.text(CHAIN_NAME, name);
+    attributes
 }
 
 /// The elements that count packets, as questions: of each family the pods that were held back, and those that were translated.
@@ -771,6 +771,7 @@ fn slot_chain(slot: u8) -> String {
 const STEER: &str = "steer";
 const TRANSLATE: &str = "translate";
 const GUARD: &str = "guard";
+const OWN_CHAINS: [&str; 3] = [STEER, TRANSLATE, GUARD];
 
 const PREROUTING: u32 = 0;
 const POSTROUTING: u32 = 4;

@@ -261,17 +261,10 @@ impl EgressTable {
     /// Works out how the packets of a pod leave.
     fn settle(&mut self, pod: IpAddr) {
         let work = self.claims.get(&pod).and_then(|services| self.wanted.get(services.first()?));
-        let mapping = work.map(|work| {
-            let place = work.pods.binary_search_by_key(&pod, |(pod, _)| *pod).ok();
-            place.and_then(|place| work.pods[place].1.as_ref()).map_or(Mapping::Held, |way| self.mapping(pod, way))
-        });
-        let bound =
-            work.and_then(|work| work.destinations.clone()).filter(|_| self.agree(pod, |work| &work.destinations));
-        let of_pod = |work: &EgressWork| {
-            let place = work.pods.binary_search_by_key(&pod, |(pod, _)| *pod).ok();
-            place.map(|place| work.pods[place].1.clone())
-        };
-        let alike = self.agree(pod, of_pod) && self.agree(pod, |work| &work.destinations);
+        let mapping = work.map(|work| way_of(work, pod).map_or(Mapping::Held, |way| self.mapping(pod, way)));
+        let alike_bounds = self.agree(pod, |work| &work.destinations);
+        let bound = work.and_then(|work| work.destinations.clone()).filter(|_| alike_bounds);
+        let alike = alike_bounds && self.agree(pod, |work| way_of(work, pod));
         match self.claims.get(&pod).filter(|_| !alike) {
             Some(services) => drop(self.contested.insert(pod, services.iter().cloned().collect())),
             None => drop(self.contested.remove(&pod)),
@@ -313,6 +306,12 @@ impl EgressTable {
             }
         }
     }
+}
+
+/// How the packets of one of its pods leave; `None` where they do not.
+fn way_of(work: &EgressWork, pod: IpAddr) -> Option<&Way> {
+    let place = work.pods.binary_search_by_key(&pod, |(pod, _)| *pod).ok()?;
+    work.pods[place].1.as_ref()
 }
 
 impl Slot {

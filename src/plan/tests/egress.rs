@@ -23,13 +23,19 @@ fn sending_on(me: &str) -> Story {
 }
 
 fn with_pod(story: &mut Story) {
+    with_endpoints(story, &[POD]);
+}
+
+/// What the EndpointSlice of the Service says.
+fn with_endpoints(story: &mut Story, addresses: &[&str]) {
+    let addresses: Vec<IpAddr> = addresses.iter().map(|it| it.parse().unwrap()).collect();
     let slice = EndpointSlice {
         service: key("web"),
         family: None,
         ready: NodeCounts::from([("b".into(), 1)]),
         serving: NodeCounts::from([("b".into(), 1)]),
         serving_without_node: 0,
-        addresses: vec![POD.parse().unwrap()].into(),
+        addresses: addresses.into(),
     };
     story.tell(Fact::EndpointSlice(key("web-1"), Some(Arc::new(slice))));
     story.turn();
@@ -89,16 +95,7 @@ fn what_is_no_pods_address_is_never_guarded_whatever_an_endpoint_slice_says() {
         "fe80::1",
         "ff02::1",
     ];
-    let slice = EndpointSlice {
-        service: key("web"),
-        family: None,
-        ready: NodeCounts::from([("b".into(), 1)]),
-        serving: NodeCounts::from([("b".into(), 1)]),
-        serving_without_node: 0,
-        addresses: no_pods.iter().chain(&[POD]).map(|it| it.parse().unwrap()).collect::<Vec<_>>().into(),
-    };
-    story.tell(Fact::EndpointSlice(key("web-1"), Some(Arc::new(slice))));
-    story.turn();
+    with_endpoints(&mut story, &[&no_pods[..], &[POD]].concat());
     let guarded: Vec<String> = story.planner.plan().egress.pods.keys().map(ToString::to_string).collect();
     assert_eq!(guarded, [POD]);
     // The Node's object goes, as in a new registration: the host is no pod all the same.
