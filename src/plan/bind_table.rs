@@ -17,6 +17,8 @@ pub struct BindTable {
     wanters: BTreeMap<IpAddr, usize>,
     addresses: OrdMap<IpAddr, InterfaceName>,
     moved: bool,
+    /// All objects are known, and what they want was handed out since.
+    listed: bool,
 }
 
 impl BindTable {
@@ -45,6 +47,12 @@ impl BindTable {
             true => drop(self.wanted.remove(service)),
             false => drop(self.wanted.insert(service.clone(), wanted)),
         }
+    }
+
+    /// All objects are known. An earlier life of the agent may have bound addresses that nobody wants any more, and what is
+    /// remembered of objects does not tell.
+    pub fn note_listed(&mut self) {
+        self.moved |= !std::mem::replace(&mut self.listed, true);
     }
 
     pub fn addresses(&self) -> &OrdMap<IpAddr, InterfaceName> {

@@ -28,17 +28,13 @@ use crate::plan::bind_table::BindTable;
 use crate::plan::context::{Context, Difference, l2};
 use crate::plan::decision::Decision;
 use crate::plan::egress_table::EgressTable;
-use crate::plan::holder::{Grade, History};
-use crate::plan::holder_memory::HolderMemory;
+use crate::plan::holder::History;
+use crate::plan::in_force::InForce;
 use crate::plan::join::Dispute;
-use crate::plan::link_memory::LinkMemory;
-use crate::plan::overlaps::Overlaps;
-use crate::plan::ownership::Ownership;
+use crate::plan::layer2::{Hearing, Layer2, Standing};
 use crate::plan::placement::{Handover, Placement};
-use crate::plan::prefixes::Prefixes;
-use crate::plan::removals::Removals;
+use crate::plan::restraints::Restraints;
 use crate::plan::returns::Returns;
-use crate::plan::rivals::Rivals;
 use crate::plan::route_table::RouteTable;
 use crate::plan::slice::{
     BfdSlice, BgpSlice, BindSlice, EgressSlice, Exit, L2Slice, PulseSlice, StatusSlice, VrfSlice,
@@ -112,37 +108,22 @@ pub struct Moved {
 
 /// See the module's documentation.
 pub struct Planner {
-    /// What everything goes by: pools have whole addresses.
-    config: Arc<Config>,
-    /// As it was written.
-    written: Arc<Config>,
-    prefixes: Prefixes,
+    in_force: InForce,
     me: NodeName,
     world: World,
     context: Arc<Context>,
     book: AddressBook,
+    restraints: Restraints,
+    l2: Layer2,
+    tickets: Tickets,
     routes: RouteTable,
-    ownership: Ownership,
-    memory: LinkMemory,
-    holders: HolderMemory,
-    /// This node's own, as of the last turn.
-    grade: Grade,
-    digests: l2::Digests,
-    /// This node had not heard the API server for some time at the last turn.
-    stale: bool,
     binds: BindTable,
     egress: EgressTable,
     returns: Returns,
-    tickets: Tickets,
-    removals: Removals,
-    rivals: Rivals,
-    overlaps: Overlaps,
     plan: Plan,
     moved: Moved,
     dirty: Dirty,
     first_turn: bool,
-    /// What is to be bound was handed out since all was listed.
-    binds_told: bool,
     /// How many judgements the last turn made.
     judged: usize,
 }
@@ -164,31 +145,21 @@ impl Planner {
     pub fn new(config: Arc<Config>, me: NodeName) -> Planner {
         Planner {
             book: AddressBook::new(&config),
-            digests: l2::Digests::of(&config),
-            written: config.clone(),
-            config,
-            prefixes: Prefixes::default(),
+            in_force: InForce::new(config),
             me,
             world: World::default(),
             context: Arc::default(),
+            restraints: Restraints::default(),
+            l2: Layer2::default(),
+            tickets: Tickets::default(),
             routes: RouteTable::default(),
-            ownership: Ownership::default(),
-            memory: LinkMemory::default(),
-            holders: HolderMemory::default(),
-            grade: Grade::Eligible,
-            stale: false,
             binds: BindTable::default(),
             egress: EgressTable::default(),
             returns: Returns::default(),
-            tickets: Tickets::default(),
-            removals: Removals::default(),
-            rivals: Rivals::default(),
-            overlaps: Overlaps::default(),
             plan: Plan::default(),
             moved: Moved::default(),
             dirty: Dirty { everything: true, ..Dirty::default() },
             first_turn: true,
-            binds_told: false,
             judged: 0,
         }
     }
@@ -199,7 +170,7 @@ impl Planner {
     }
 
     pub fn config(&self) -> &Arc<Config> {
-        &self.config
+        self.in_force.config()
     }
 
     pub fn world(&self) -> &World {
@@ -226,25 +197,25 @@ impl Planner {
 
     /// Takes a fact in. Decides nothing yet.
     pub fn apply(&mut self, fact: Fact) {
-        self.memory.note_fact(&fact);
+        self.l2.memory.note_fact(&fact);
         let of_other_link = self.is_about_other_link(&fact);
         match &fact {
             Fact::Roster(index, after) => {
                 let before = self.world.rosters.get(index).cloned();
-                let change = self.holders.note_roster(*index, before.as_deref(), after.as_deref());
+                let change = self.l2.holders.note_roster(*index, before.as_deref(), after.as_deref());
                 self.note_roster_change(change);
             }
             Fact::Answering { link: _, began, ended } => {
-                began.iter().for_each(|address| self.holders.note_answered(*address));
+                began.iter().for_each(|address| self.l2.holders.note_answered(*address));
                 self.touch(began.iter().chain(ended).copied());
             }
             Fact::Service(key, Some(after)) if self.world.leader => {
                 if let Some(before) = self.world.services.get(key) {
-                    self.rivals.note(key, before, after);
+                    self.restraints.note(key, before, after);
                 }
             }
             Fact::Kept(addresses) => {
-                let touched = self.holders.keep(addresses);
+                let touched = self.l2.holders.keep(addresses);
                 self.touch(touched.into_iter());
             }
             Fact::Config(config) => self.adopt(config.clone()),
@@ -273,7 +244,7 @@ impl Planner {
     fn is_about_other_link(&self, fact: &Fact) -> bool {
         let Fact::Link(index, after) = fact else { return false };
         let mut links = self.world.links.get(index).into_iter().chain(after);
-        !links.any(|link| l2::is_of_interest(&self.config, self.own_node(), link))
+        !links.any(|link| l2::is_of_interest(self.in_force.config(), self.own_node(), link))
     }
 
     fn own_node(&self) -> Option<&Node> {
@@ -282,15 +253,14 @@ impl Planner {
 
     /// Everything that this node holds is announced once more.
     fn assert_all(&mut self) {
-        self.holders.assert_all(self.ownership.answers().keys().copied());
-        self.dirty.services.extend(self.ownership.owned_by(&self.me).cloned());
+        self.l2.assert_all();
+        self.dirty.services.extend(self.l2.ownership.owned_by(&self.me).cloned());
     }
 
     /// When to call [`Planner::turn`] again even if no fact comes in.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let taking = [self.removals.next_deadline(), self.rivals.next_deadline(), self.overlaps.next_deadline()];
-        let organs = std::iter::once(self.book.next_deadline()).chain(taking);
-        organs.flatten().chain(self.holders.next_deadline()).min()
+        let organs = [self.book.next_deadline(), self.restraints.next_deadline()].into_iter().flatten();
+        organs.chain(self.l2.holders.next_deadline()).min()
     }
 
     /// Brings the plan up to date and says what changed. Before the first lists are complete there is no plan.
@@ -307,26 +277,19 @@ impl Planner {
         if self.book.wake(now) {
             self.dirty.services.extend(self.book.waiting().cloned());
         }
-        if self.holders.take_assert_due(now) {
+        if self.l2.holders.take_assert_due(now) {
             self.assert_all();
         }
-        let due = self.holders.take_due(now);
+        let due = self.l2.holders.take_due(now);
         self.touch(due.into_iter());
-        self.dirty.services.extend(self.rivals.turn(now));
-        self.dirty.services.extend(self.removals.take_due(now));
-        self.dirty.services.extend(self.overlaps.take_due(now));
-        if self.removals.renew(&self.world, &self.me, self.digests.allocation(), now) {
-            self.dirty.services.extend(self.removals.told().cloned());
-        }
-        self.holders.note_time(&self.world, now);
-        let grade = self.holders.grade(&self.world, now);
-        self.dirty.context |= std::mem::replace(&mut self.grade, grade) != grade;
-        match (std::mem::replace(&mut self.stale, self.holders.is_stale(now)), self.stale) {
-            // It asks nobody any more.
-            (false, true) => self.dirty.services.extend(self.ownership.open().cloned()),
-            // It may be better than holders that it did not ask.
-            (true, false) => self.dirty.everything = true,
-            (false, false) | (true, true) => {}
+        let digest = self.in_force.digests().allocation();
+        self.dirty.services.extend(self.restraints.turn(&self.world, &self.me, digest, now));
+        let Standing { graded, hearing } = self.l2.renew_standing(&self.world, now);
+        self.dirty.context |= graded;
+        match hearing {
+            Hearing::AsBefore => {}
+            Hearing::Lost => self.dirty.services.extend(self.l2.ownership.open().cloned()),
+            Hearing::Back => self.dirty.everything = true,
         }
         let Dirty { services: _, everything, context, other_links, peers } = &mut self.dirty;
         let everything = std::mem::take(everything);
@@ -335,7 +298,7 @@ impl Planner {
         let peers = std::mem::take(peers) || host;
         if context {
             self.renew_context(everything, now);
-            self.holders.note_eligibility(&self.world, self.context.pulse.eligibility, now);
+            self.l2.holders.note_eligibility(&self.world, self.context.pulse.eligibility, now);
         }
         if host {
             self.renew_host();
@@ -350,16 +313,17 @@ impl Planner {
             changes.extend(self.judge_dirty(now));
         }
         self.renew_egress(host, peers);
-        self.memory.note_conflicts(&self.world, now);
+        self.l2.memory.note_conflicts(&self.world, now);
         self.first_turn = false;
-        // An earlier life of the agent may have bound addresses that nobody wants any more. What is remembered does not tell.
-        self.moved.bind |= self.world.listed.all() && !std::mem::replace(&mut self.binds_told, true);
+        if self.world.listed.all() {
+            self.binds.note_listed();
+        }
         self.renew_slices();
         Turn {
             changes,
             disputed: self.routes.take_begun(),
-            handovers: self.memory.take_handovers(),
-            conflicts: self.memory.take_conflicts(),
+            handovers: self.l2.memory.take_handovers(),
+            conflicts: self.l2.memory.take_conflicts(),
             moved: std::mem::take(&mut self.moved),
         }
     }
@@ -371,13 +335,13 @@ impl Planner {
     }
 
     fn renew_occupied(&mut self, now: Instant) {
-        let answers = |address| self.ownership.answers().contains_key(&address);
-        let occupied = self.memory.renew_occupied(&self.world, answers, now);
+        let answers = |address| self.l2.ownership.answers().contains_key(&address);
+        let occupied = self.l2.memory.renew_occupied(&self.world, answers, now);
         if occupied.is_some_and(|occupied| self.book.set_occupied(occupied)) {
             // An address that nobody has used yet may be in the way, and an address that became free may help.
             self.dirty.services.extend(self.book.waiting().chain(self.book.freshly_given()).cloned());
         }
-        let found = self.memory.found();
+        let found = self.l2.memory.found();
         if *self.plan.pulse.occupied != found {
             self.plan.pulse.occupied = Arc::new(found);
             self.moved.pulse = true;
@@ -389,19 +353,19 @@ impl Planner {
         let settled = |index| self.world.rosters.get(index).is_some_and(|roster| roster.settled);
         let links = &self.context.pulse.links;
         if !links.is_empty() && links.keys().all(settled) {
-            let released = self.holders.release_kept();
+            let released = self.l2.holders.release_kept();
             self.touch(released.into_iter());
         }
-        if *self.plan.pulse.kept != *self.holders.kept() {
-            self.plan.pulse.kept = Arc::new(self.holders.kept().clone());
+        if *self.plan.pulse.kept != *self.l2.holders.kept() {
+            self.plan.pulse.kept = Arc::new(self.l2.holders.kept().clone());
             self.moved.pulse = true;
         }
         !self.dirty.services.is_empty()
     }
 
     fn renew_context(&mut self, everything: bool, now: Instant) {
-        let own = l2::Own { grade: self.grade, digests: &self.digests };
-        let context = Arc::new(Context::of(&self.config, &self.me, &self.world, own));
+        let own = l2::Own { grade: self.l2.grade(), digests: self.in_force.digests() };
+        let context = Arc::new(Context::of(self.in_force.config(), &self.me, &self.world, own));
         let difference = if everything { Difference::Everything } else { context.difference(&self.context) };
         self.context = context;
         self.tickets.set_nodes(self.context.nodes());
@@ -436,18 +400,16 @@ impl Planner {
 
     fn inputs(&self, now: Instant) -> Inputs<'_> {
         Inputs {
-            config: &self.config,
+            config: self.in_force.config(),
             me: &self.me,
             world: &self.world,
             context: &self.context,
             book: &self.book,
             tickets: &self.tickets,
-            removals: &self.removals,
-            rivals: &self.rivals,
-            overlaps: &self.overlaps,
-            answered: self.ownership.answers(),
-            placements: self.memory.placements(),
-            holders: &self.holders,
+            restraints: &self.restraints,
+            answered: self.l2.ownership.answers(),
+            placements: self.l2.memory.placements(),
+            holders: &self.l2.holders,
             first_turn: self.first_turn,
             now,
         }
@@ -470,27 +432,26 @@ impl Planner {
             let concerned = self.book.settle();
             self.dirty.services.extend(concerned.into_iter().filter(|other| other != key));
             // The promise counts from here on: standalone it is the allocation itself.
-            if self.config.is_standalone() {
+            if self.in_force.config().is_standalone() {
                 return self.judge(key, now);
             }
         }
         self.yield_claims(key, &decision, now);
         self.book.set_waiting(key, service.load_balancer && decision.allocation.is_wanting());
         if !goes && matches!(status, Some(Wish::Show(_))) {
-            self.removals.accept(key);
+            self.restraints.accept(key);
         }
-        self.removals.put(key, goes, now);
-        self.overlaps.put(key, overlap, now);
+        self.restraints.put(key, goes, overlap, now);
         self.put_status(key, &service, &decision, status, lost.as_ref());
         let before = self.plan.decisions.get(key).cloned();
         let announced = before.iter().flat_map(|before| &before.announcements).map(|it| it.address);
         let elsewhere: Vec<IpAddr> =
             announced.filter(|address| self.is_on_link_for_others(key, *address, |_| true)).collect();
-        self.memory.place(before.as_deref(), &decision, causes, &elsewhere, now);
+        self.l2.memory.place(before.as_deref(), &decision, causes, &elsewhere, now);
         self.put_histories(key, before.as_deref(), histories);
         // The responder still answers for an address that this node had given up: no fact will say that it begins.
         let answers_already = |(address, _): &(IpAddr, _)| {
-            !self.ownership.answers().contains_key(address) && self.world.answering.contains_key(address)
+            !self.l2.ownership.answers().contains_key(address) && self.world.answering.contains_key(address)
         };
         if work.l2.answers.iter().any(answers_already) {
             self.dirty.services.insert(key.clone());
@@ -507,15 +468,14 @@ impl Planner {
 
     fn forget(&mut self, key: &ObjectKey, now: Instant) -> Option<Change> {
         self.book.set_waiting(key, false);
-        self.removals.forget(key, now);
-        self.overlaps.put(key, None, now);
+        self.restraints.forget(key, now);
         self.moved.status |= self.plan.status.services.remove(key).is_some();
         self.put_work(key, Work::default());
         self.returns.put(key, Vec::new());
         let before = self.plan.decisions.remove(key)?;
         let gone: Vec<IpAddr> = before.announcements.iter().map(|it| it.address).collect();
         let gone = gone.into_iter().filter(|address| !self.is_on_link_for_others(key, *address, |_| true));
-        self.memory.forget(&gone.collect::<Vec<_>>());
+        self.l2.memory.forget(&gone.collect::<Vec<_>>());
         self.put_histories(key, Some(&before), Vec::new());
         Some(Change { service: key.clone(), before: Some(before), after: None })
     }
@@ -532,16 +492,16 @@ impl Planner {
         for was in before.into_iter().flat_map(|before| &before.announcements) {
             // A Service without endpoints leaves the address to those that share it.
             if !self.is_on_link_for_others(key, was.address, |reason| *reason != Reason::NoEndpoints) {
-                self.holders.forget(was.address);
+                self.l2.holders.forget(was.address);
             }
         }
-        histories.into_iter().for_each(|(address, history)| self.holders.put(address, history));
+        histories.into_iter().for_each(|(address, history)| self.l2.holders.put(address, history));
     }
 
     /// Each organ keeps its part.
     fn put_work(&mut self, key: &ObjectKey, work: Work) {
         let Work { l2, routes, bind, egress } = work;
-        self.ownership.put(key, l2);
+        self.l2.ownership.put(key, l2);
         self.routes.put(key, routes);
         self.binds.put(key, bind);
         self.egress.put(key, egress);

@@ -7,35 +7,24 @@ use std::sync::Arc;
 
 use super::Planner;
 use crate::config::Config;
-use crate::plan::context::l2;
-use crate::plan::prefixes::Prefixes;
 
 impl Planner {
     /// Decides by this configuration from the next turn on. It was checked, and no difference needs a restart.
     pub(super) fn adopt(&mut self, config: Arc<Config>) {
-        self.digests = l2::Digests::of(&config);
         // One that was chosen stays: with another, every session would begin anew.
         if config.bgp.router_id.is_some() {
             self.moved.bgp |= self.plan.bgp.router_id.is_some() && self.plan.bgp.router_id != config.bgp.router_id;
             self.plan.bgp.router_id = self.plan.bgp.router_id.and(config.bgp.router_id);
         }
-        self.written = config;
-        self.prefixes = Prefixes::of(&self.written, &self.world, &self.prefixes);
-        self.resolve();
+        self.in_force.adopt(config, &self.world);
+        self.book.follow(self.in_force.config());
     }
 
     /// The prefix of a link that a pool names may be another one.
     pub(super) fn renew_prefixes(&mut self) {
-        let prefixes = Prefixes::of(&self.written, &self.world, &self.prefixes);
-        if prefixes != self.prefixes {
-            self.prefixes = prefixes;
-            self.resolve();
+        if self.in_force.renew_prefixes(&self.world) {
+            self.book.follow(self.in_force.config());
             self.dirty.everything = true;
         }
-    }
-
-    fn resolve(&mut self) {
-        self.config = self.prefixes.resolve(&self.written);
-        self.book.follow(&self.config);
     }
 }

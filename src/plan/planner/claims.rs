@@ -20,7 +20,7 @@ impl Planner {
         let foreign = allocation::foreign_claims(&inputs, key, &claims);
         let terms = allocation::terms(&inputs, key);
         let since = allocation::allocates(&inputs).then_some(now);
-        let pools = &self.config.pools;
+        let pools = &self.in_force.config().pools;
         let held = self.book.claimed_by(key);
         let occupied: Vec<IpAddr> = held.iter().copied().filter(|address| self.book.is_occupied(*address)).collect();
         let until = |address| {
@@ -51,7 +51,7 @@ impl Planner {
     }
 
     pub(super) fn renew_own_addresses(&mut self) {
-        let changed = self.book.set_own(own_addresses(&self.config, &self.world));
+        let changed = self.book.set_own(own_addresses(self.in_force.config(), &self.world));
         if !changed.is_empty() {
             self.dirty.services.extend(self.book.waiting().cloned());
             self.touch(changed.into_iter());

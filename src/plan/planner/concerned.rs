@@ -24,8 +24,8 @@ impl Planner {
         self.dirty.context |= own || !nodes.is_empty();
         if !nodes.is_empty() {
             // A node that comes or goes matters where there is no holder yet, and where it is the holder.
-            self.dirty.services.extend(self.ownership.open().cloned());
-            nodes.iter().for_each(|node| self.dirty.services.extend(self.ownership.owned_by(node).cloned()));
+            self.dirty.services.extend(self.l2.ownership.open().cloned());
+            nodes.iter().for_each(|node| self.dirty.services.extend(self.l2.ownership.owned_by(node).cloned()));
         }
         self.touch(addresses.into_iter());
     }
@@ -45,10 +45,10 @@ impl Planner {
         if self.world.pulses != Pulses::Off && nodes.gained.contains(&self.me) {
             return self.every_service().cloned().collect();
         }
-        let owned = nodes.changed.iter().flat_map(|node| self.ownership.owned_by(node));
+        let owned = nodes.changed.iter().flat_map(|node| self.l2.ownership.owned_by(node));
         let mut concerned: Vec<ObjectKey> = owned.chain(self.egress.elected()).cloned().collect();
         if nodes.any {
-            concerned.extend(self.ownership.open().cloned());
+            concerned.extend(self.l2.ownership.open().cloned());
         }
         if self.world.pulses == Pulses::Off && !nodes.gained.is_empty() {
             let inputs = self.inputs(now);

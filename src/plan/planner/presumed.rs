@@ -10,13 +10,13 @@ use crate::config::Config;
 use crate::names::{NodeName, ObjectKey};
 use crate::plan::decision::Announcement;
 use crate::plan::ranking::{Ranking, Wishes, covering};
-use crate::plan::removals::Removals;
+use crate::plan::restraints::Restraints;
 use crate::world::World;
 
 impl Planner {
     /// A planner that was told a whole World and has no plan yet. To it all agents have this configuration.
     pub fn of_agreed(config: Arc<Config>, me: NodeName, world: World) -> Planner {
-        let mut planner = Planner { world, removals: Removals::agreed(), ..Planner::new(config, me) };
+        let mut planner = Planner { world, restraints: Restraints::agreed(), ..Planner::new(config, me) };
         planner.renew_prefixes();
         planner
     }
@@ -27,11 +27,11 @@ impl Planner {
         let decision = self.plan.decisions.get(key);
         let (Some(decision), Some(service)) = (decision, self.world.services.get(key)) else { return Vec::new() };
         let Some(rank_by) = decision.announcements.first().map(|it| it.address) else { return Vec::new() };
-        let holder = self.memory.placements().get(&rank_by).and_then(|placement| placement.owner.as_ref());
+        let holder = self.l2.memory.placements().get(&rank_by).and_then(|placement| placement.owner.as_ref());
         let first = |it: &Announcement| {
             let tenants = self.book.tenants(it.address).iter().filter_map(|tenant| self.world.services.get(tenant));
             let tenants = std::iter::once(&**service).chain(tenants.map(|service| &**service));
-            let covering = covering(&self.config, &self.context, &it.pool, tenants.clone());
+            let covering = covering(self.in_force.config(), &self.context, &it.pool, tenants.clone());
             let endpoints = self.world.endpoints(key, Family::of(it.address));
             if covering.is_empty() || endpoints.is_empty() {
                 return None;

@@ -35,14 +35,14 @@ impl Planner {
         self.moved.l2 |= std::mem::replace(&mut self.plan.l2.leaving, self.world.leaving) != self.world.leaving;
         let stations = stations::stations(&self.plan.l2.stations, &self.world);
         let node_addresses = stations::node_addresses(&self.me, &self.world);
-        let manners = manners::manners(&self.config, &self.me, &self.world);
+        let manners = manners::manners(self.in_force.config(), &self.me, &self.world);
         let l2 = &mut self.plan.l2;
         self.moved.l2 |= *l2.stations != stations || *l2.node_addresses != node_addresses || *l2.manners != manners;
         l2.stations = kept(&l2.stations, stations);
         l2.node_addresses = kept(&l2.node_addresses, node_addresses);
         l2.manners = kept(&l2.manners, manners);
         let node = self.own_node();
-        let links = self.world.links.values().filter(|link| l2::is_of_interest(&self.config, node, link));
+        let links = self.world.links.values().filter(|link| l2::is_of_interest(self.in_force.config(), node, link));
         let links: Vec<_> = links.cloned().collect();
         if *self.plan.l2.links != links {
             self.plan.l2.links = Arc::new(links);
@@ -54,12 +54,12 @@ impl Planner {
     pub(super) fn renew_host(&mut self) {
         let bgp = &mut self.plan.bgp;
         if bgp.router_id.is_none() {
-            bgp.router_id = bgp::router_id(&self.config, &self.me, &self.world);
+            bgp.router_id = bgp::router_id(self.in_force.config(), &self.me, &self.world);
             self.moved.bgp |= bgp.router_id.is_some();
         }
         self.moved.bgp |= !bgp.complete;
         bgp.complete = true;
-        let listen = bgp::listen(&self.config);
+        let listen = bgp::listen(self.in_force.config());
         if bgp.listen.as_deref() != Some(&listen) {
             bgp.listen = Some(Arc::new(listen));
             self.moved.bgp = true;
@@ -92,7 +92,7 @@ impl Planner {
 
     /// Which peers BFD watches.
     pub(super) fn renew_bfd(&mut self) {
-        let watched = watched(&self.config, &self.plan.bgp, &self.plan.bfd.peers);
+        let watched = watched(self.in_force.config(), &self.plan.bgp, &self.plan.bfd.peers);
         if *self.plan.bfd.peers != watched {
             self.plan.bfd.peers = Arc::new(watched);
             self.moved.bfd = true;
@@ -107,7 +107,7 @@ impl Planner {
         let further: BTreeMap<PeerName, ScopedAddress> =
             further.filter_map(|(name, peer)| Some((name.clone(), peer.address.clone().ok()?))).collect();
         let before = known(&settings.name).and_then(|peer| peer.address.as_ref().ok());
-        let lacking = self.config.lacking_of(settings).map(|path| path.display().to_string());
+        let lacking = self.in_force.config().lacking_of(settings).map(|path| path.display().to_string());
         let address = match lacking {
             Some(path) => Err(Reason::SecretMissing { path }),
             None => reach::address(settings, before, &further.values().cloned().collect(), &self.world),
@@ -155,14 +155,14 @@ impl Planner {
 
     /// Hands what the organs keep to the slices. The maps are persistent: a copy is cheap.
     pub(super) fn renew_slices(&mut self) {
-        self.plan.placements = self.memory.placements().clone();
-        self.plan.taken = self.memory.stations().clone();
-        if self.ownership.take_moved() {
+        self.plan.placements = self.l2.memory.placements().clone();
+        self.plan.taken = self.l2.memory.stations().clone();
+        if self.l2.ownership.take_moved() {
             self.moved.l2 = true;
-            self.plan.l2.addresses = self.ownership.answers().clone();
-            self.plan.l2.acquisitions = self.ownership.acquisitions().clone();
-            self.plan.l2.assertions = self.ownership.assertions().clone();
-            self.plan.l2.yields = self.ownership.yields().clone();
+            self.plan.l2.addresses = self.l2.ownership.answers().clone();
+            self.plan.l2.acquisitions = self.l2.ownership.acquisitions().clone();
+            self.plan.l2.assertions = self.l2.ownership.assertions().clone();
+            self.plan.l2.yields = self.l2.ownership.yields().clone();
             self.renew_pulse();
         }
         if self.routes.take_moved() {
@@ -190,7 +190,7 @@ impl Planner {
         }
         if self.egress.needs_hops() {
             let networks = u8::try_from(self.returns.networks().len()).unwrap_or(u8::MAX);
-            let slots = self.config.egress.slots().saturating_sub(networks);
+            let slots = self.in_force.config().egress.slots().saturating_sub(networks);
             self.egress.renew_hops(&self.world, slots);
         }
         let egress = &mut self.plan.egress;
@@ -217,7 +217,7 @@ impl Planner {
                 node.addresses.iter().copied().map(host_prefix).chain(node.pod_networks.iter().map(IpNet::trunc))
             });
             let of_services = self.world.service_cidrs.values().flat_map(|networks| networks.iter().copied());
-            let configured = self.config.egress.cluster_networks.iter().copied();
+            let configured = self.in_force.config().egress.cluster_networks.iter().copied();
             let cluster: BTreeSet<IpNet> = configured.chain(of_nodes).chain(of_services).collect();
             if *egress.cluster != cluster {
                 self.moved.egress = true;
@@ -234,7 +234,7 @@ impl Planner {
 
     /// By which networks of this node replies leave.
     fn renew_returns(&mut self) {
-        if !self.returns.renew(&self.config, &self.world, self.egress.leaves_by_networks()) {
+        if !self.returns.renew(self.in_force.config(), &self.world, self.egress.leaves_by_networks()) {
             return;
         }
         for (key, decision) in &self.plan.decisions {
@@ -247,7 +247,7 @@ impl Planner {
         let slice = VrfSlice {
             planned: true,
             complete,
-            vrfs: kept(&self.plan.vrfs.vrfs, self.config.vrfs.clone()),
+            vrfs: kept(&self.plan.vrfs.vrfs, self.in_force.config().vrfs.clone()),
             cluster: self.plan.egress.cluster.clone(),
         };
         if self.plan.vrfs != slice {
@@ -259,11 +259,11 @@ impl Planner {
     /// What the pulse says of addresses, and who is not to be missed for long.
     pub(super) fn renew_pulse(&mut self) {
         let pulse = &mut self.plan.pulse;
-        let expected = || self.ownership.owners().filter(|owner| **owner != self.me);
+        let expected = || self.l2.ownership.owners().filter(|owner| **owner != self.me);
         if !pulse.expected.iter().eq(expected()) {
             pulse.expected = Arc::new(expected().cloned().collect());
         }
-        pulse.holdings = self.ownership.holdings().clone();
+        pulse.holdings = self.l2.ownership.holdings().clone();
         pulse.owner = pulse.holdings.values().any(|holding| holding.stage.answers());
         self.moved.pulse = true;
     }

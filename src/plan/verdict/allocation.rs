@@ -64,7 +64,7 @@ pub fn judge(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer 
         let wish = Wish::Leave { given: service.given() };
         return Answer::told(Allocation::kept(shown(inputs, key, service), reason), writes.then_some(wish));
     }
-    if inputs.rivals.is_left(key) {
+    if inputs.restraints.is_left(key) {
         return Answer::told(Allocation::kept(shown(inputs, key, service), Reason::StatusOverwritten), None);
     }
     if namespace_matters(inputs, key) {
@@ -208,7 +208,7 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
     }
     let against_will = |(address, reason): &&(IpAddr, Reason)| service.ingress.contains(address) && !is_asked(reason);
     let goes = lost.iter().find(against_will);
-    let may_go = inputs.config.is_standalone() || inputs.removals.may_go(key, inputs.now);
+    let may_go = inputs.config.is_standalone() || inputs.restraints.may_go(key, inputs.now);
     if let Some((address, reason)) = goes
         && !may_go
     {
@@ -259,7 +259,7 @@ fn beside(
     let shown = |held: &Held| inputs.config.is_standalone() || applicant.service.ingress.contains(&held.address);
     let replaces = |it: &Held, held: &Held| Family::of(it.address) == Family::of(held.address) && shown(it);
     let replaced = leaving.iter().all(|held| stays.iter().any(|it| replaces(it, held)));
-    if replaced && (overlap.is_zero() || inputs.overlaps.is_over(applicant.key, inputs.now)) {
+    if replaced && (overlap.is_zero() || inputs.restraints.is_overlap_over(applicant.key, inputs.now)) {
         let gone = |held: &Held| {
             let overlap = duration::text(*overlap);
             (held.address, Reason::AddressRenumbered { address: held.address, overlap })

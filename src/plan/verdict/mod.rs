@@ -29,10 +29,8 @@ use crate::plan::context::Context;
 use crate::plan::decision::{Announcement, Decision, Held};
 use crate::plan::holder::History;
 use crate::plan::holder_memory::HolderMemory;
-use crate::plan::overlaps::Overlaps;
 use crate::plan::placement::{Cause, Placement};
-use crate::plan::removals::Removals;
-use crate::plan::rivals::Rivals;
+use crate::plan::restraints::Restraints;
 use crate::plan::tickets::Tickets;
 use crate::reason::Reason;
 use crate::world::{Endpoints, Service, World};
@@ -51,12 +49,8 @@ pub struct Inputs<'a> {
     pub placements: &'a OrdMap<IpAddr, Arc<Placement>>,
     /// What went before with each address on the link.
     pub holders: &'a HolderMemory,
-    /// From which Services an address may be taken now.
-    pub removals: &'a Removals,
-    /// Whose status somebody else overwrites.
-    pub rivals: &'a Rivals,
-    /// Which Services have had old and new addresses beside each other for long enough.
-    pub overlaps: &'a Overlaps,
+    /// What holds a change of a Service's addresses back.
+    pub restraints: &'a Restraints,
     /// Nothing was judged before.
     pub first_turn: bool,
     pub now: Instant,

@@ -1,0 +1,77 @@
+//! What holds a change of a Service's addresses back: the notice before one is taken away, another writer of the status, and old
+//! and new addresses that stand beside each other for a time. Floor 1.
+
+use std::time::{Duration, Instant};
+
+use crate::names::{NodeName, ObjectKey};
+use crate::plan::overlaps::Overlaps;
+use crate::plan::removals::Removals;
+use crate::plan::rivals::Rivals;
+use crate::world::{Service, World};
+
+/// One organ for each reason.
+#[derive(Debug, Default)]
+pub struct Restraints {
+    removals: Removals,
+    rivals: Rivals,
+    overlaps: Overlaps,
+}
+
+impl Restraints {
+    /// Where all agents have the same file.
+    pub fn agreed() -> Restraints {
+        Restraints { removals: Removals::agreed(), ..Restraints::default() }
+    }
+
+    /// A source tells a newer version of a Service.
+    pub fn note(&mut self, key: &ObjectKey, before: &Service, after: &Service) {
+        self.rivals.note(key, before, after);
+    }
+
+    /// The Services that time, or what the agents say of their files, concerns.
+    pub fn turn(&mut self, world: &World, me: &NodeName, digest: u64, now: Instant) -> Vec<ObjectKey> {
+        let mut concerned = self.rivals.turn(now);
+        concerned.extend(self.removals.take_due(now));
+        concerned.extend(self.overlaps.take_due(now));
+        if self.removals.renew(world, me, digest, now) {
+            concerned.extend(self.removals.told().cloned());
+        }
+        concerned
+    }
+
+    /// What a judgement found: an address of the Service is to go, and old and new addresses stand beside each other for so long.
+    pub fn put(&mut self, service: &ObjectKey, goes: bool, overlap: Option<Duration>, now: Instant) {
+        self.removals.put(service, goes, now);
+        self.overlaps.put(service, overlap, now);
+    }
+
+    /// This agent, as the one who allocates, finds the addresses of the Service right.
+    pub fn accept(&mut self, service: &ObjectKey) {
+        self.removals.accept(service);
+    }
+
+    pub fn forget(&mut self, service: &ObjectKey, now: Instant) {
+        self.removals.forget(service, now);
+        self.overlaps.put(service, None, now);
+    }
+
+    /// An address may be taken from the Service now.
+    pub fn may_go(&self, service: &ObjectKey, now: Instant) -> bool {
+        self.removals.may_go(service, now)
+    }
+
+    /// The status of the Service is left to another writer for now.
+    pub fn is_left(&self, service: &ObjectKey) -> bool {
+        self.rivals.is_left(service)
+    }
+
+    /// The Service has had old and new addresses beside each other for long enough.
+    pub fn is_overlap_over(&self, service: &ObjectKey, now: Instant) -> bool {
+        self.overlaps.is_over(service, now)
+    }
+
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let deadlines = [self.removals.next_deadline(), self.rivals.next_deadline(), self.overlaps.next_deadline()];
+        deadlines.into_iter().flatten().min()
+    }
+}
