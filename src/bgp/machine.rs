@@ -14,7 +14,7 @@ use fastrand::Rng;
 use crate::bgp::machine::negotiation::{LocalOffer, Negotiated};
 use crate::bgp::machine::session::{Effect, End, PROOF_TIME, Received, Session, Standing, jittered};
 use crate::bgp::wire::{
-    AfiSafi, Cease, Dialect, Frame, Message, Notification, NotificationReason, Open, Parsed, WireError,
+    AfiSafi, Capability, Cease, Dialect, Frame, Message, Notification, NotificationReason, Open, Parsed, WireError,
 };
 use crate::session_state::SessionState;
 
@@ -114,6 +114,11 @@ pub enum Action {
     Ignored {
         connection: ConnectionId,
         why: String,
+    },
+    /// The peer refused these capabilities. They are not offered to it again, and another attempt is made at once.
+    Withheld {
+        connection: ConnectionId,
+        capabilities: Vec<Capability>,
     },
     /// Has the peer acknowledged anything on the established connection since then? Answer with `handle_proof`.
     Prove {
@@ -594,7 +599,11 @@ impl Peering {
         actions: &mut Vec<Action>,
     ) {
         self.connections.retain(|connection| connection.id != id);
-        self.go_on_after(&end, was, held, now);
+        let withheld = self.fall_back(&end);
+        match withheld.is_empty() {
+            true => self.go_on_after(&end, was, held, now),
+            false => self.dial_at(now),
+        }
         actions.push(Action::Close { connection: id, last_word: end.last_word().cloned() });
         actions.push(match was {
             SessionState::Established => Action::Down { connection: id, end },
@@ -604,6 +613,30 @@ impl Peering {
             | SessionState::OpenSent
             | SessionState::OpenConfirm => Action::Failed { connection: id, end },
         });
+        if !withheld.is_empty() {
+            actions.push(Action::Withheld { connection: id, capabilities: withheld });
+        }
+    }
+
+    /// The capabilities that the peer refused with its NOTIFICATION: they are not offered to it any more (RFC 5492 §3). An OPEN that
+    /// has nothing left to leave out is offered whole again: the peer may be another one by then.
+    fn fall_back(&mut self, end: &End) -> Vec<Capability> {
+        let End::Received(notification) = end else { return Vec::new() };
+        let withheld = self.offer.refused(notification);
+        let offer = Arc::make_mut(&mut self.offer);
+        match withheld.is_empty() {
+            true if notification.reason.is_about_capabilities() => offer.withheld.clear(),
+            true => {}
+            false => offer.withheld.extend(withheld.iter().cloned()),
+        }
+        withheld
+    }
+
+    /// The next attempt, unless one is under way or the peer is stopped.
+    fn dial_at(&mut self, when: Instant) {
+        if let Approach::Active { .. } = self.approach {
+            self.approach = Approach::Active { dial_at: (!self.offer.passive).then_some(when) };
+        }
     }
 
     /// What is done to get another connection after one has ended.
@@ -625,8 +658,7 @@ impl Peering {
             self.failures = 0;
         }
         if end.calls_for_a_dial() {
-            self.approach = Approach::Active { dial_at: (!self.offer.passive).then_some(now) };
-            return;
+            return self.dial_at(now);
         }
         // The path has failed, not the peer: it is dialled as if this were the first time, and at once when BFD is up again.
         if end.is_path_failure() {

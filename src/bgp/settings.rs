@@ -33,6 +33,7 @@ pub(super) fn local_offer(
         passive: settings.passive,
         link_scoped: address.interface.is_some(),
         graceful_restart: offers_restart.then_some(restart),
+        withheld: Vec::new(),
     }
 }
 

@@ -37,6 +37,8 @@ pub struct LocalOffer {
     pub link_scoped: bool,
     /// `None`: graceful restart is not offered.
     pub graceful_restart: Option<Restart>,
+    /// Not offered, because the peer refused them.
+    pub withheld: Vec<Capability>,
 }
 
 /// What the capability of graceful restart says of this node (RFC 4724 §3).
@@ -193,8 +195,30 @@ impl LocalOffer {
             asn: u16::try_from(self.local_asn).unwrap_or(AS_TRANS),
             hold_time_secs: self.hold_time_secs(),
             identifier: self.identifier,
-            capabilities: always.into_iter().chain(graceful_restart).collect(),
+            capabilities: always.into_iter().chain(graceful_restart).filter(|it| !self.withheld.contains(it)).collect(),
         }
+    }
+
+    /// Which capabilities to leave out from now on after the peer refused our OPEN for them; none where nothing that can be left
+    /// out would help. Unsupported Optional Parameter means all of them (RFC 5492 §3), and so does Unsupported Capability that
+    /// lists none. One that lists only what we did not offer asks for something that crier does not have (RFC 5492 §5).
+    pub fn refused(&self, refusal: &Notification) -> Vec<Capability> {
+        let offered = self.open().capabilities;
+        let listed = match refusal.reason {
+            NotificationReason::Open(OpenError::UnsupportedOptionalParameter) => Vec::new(),
+            NotificationReason::Open(OpenError::UnsupportedCapability) => {
+                Capability::parse_all(&refusal.data).unwrap_or_default()
+            }
+            _ => return Vec::new(),
+        };
+        let is_listed = |capability: &Capability| listed.iter().any(|listed| listed.is_same_kind(capability));
+        // A number above 65535 can be told in no other way.
+        let is_needed = |capability: &Capability| match capability {
+            Capability::FourOctetAsn(asn) => u16::try_from(*asn).is_err(),
+            _ => false,
+        };
+        let refused = offered.into_iter().filter(|it| (listed.is_empty() || is_listed(it)) && !is_needed(it));
+        refused.collect()
     }
 
     /// Compares the peer's OPEN with ours.
@@ -204,27 +228,31 @@ impl LocalOffer {
             local_identifier: self.identifier,
             peer_asn: self.expected_asn,
         })?;
-        let (ipv4_unicast, ipv6_unicast) = (theirs.offers(AfiSafi::IPV4_UNICAST), theirs.offers(AfiSafi::IPV6_UNICAST));
+        let ours = self.open();
+        let both = |offers: &dyn Fn(&Open) -> bool| offers(&ours) && offers(theirs);
+        let ipv4_unicast = both(&|open| open.offers(AfiSafi::IPV4_UNICAST));
+        let ipv6_unicast = both(&|open| open.offers(AfiSafi::IPV6_UNICAST));
         if !ipv4_unicast && !ipv6_unicast {
             return Err(OpenRefusal::NoCommonFamily);
         }
         let hold_time = self.negotiate_hold_time(theirs.hold_time_secs);
-        let restart = self.graceful_restart.and_then(|_| theirs.graceful_restart());
+        let restart = ours.graceful_restart().and_then(|_| theirs.graceful_restart());
+        // RFC 8654 §4. A peer that does not offer it is held to the old limit in what it sends as well.
+        let extended = both(&Open::offers_extended_message);
         Ok(Negotiated {
             local_asn: self.local_asn,
             peer_asn,
             peer_identifier: theirs.identifier,
             hold_time,
             keepalive_time: hold_time.map(|hold| self.keepalive_time.unwrap_or(hold / 3).min(hold / 3)),
-            four_octet_asn: theirs.four_octet_asn().is_some(),
+            four_octet_asn: both(&|open| open.four_octet_asn().is_some()),
             ipv4_unicast,
             ipv6_unicast,
-            ipv4_with_ipv6_next_hop: ipv4_unicast && theirs.offers_ipv6_next_hop(AfiSafi::IPV4_UNICAST),
+            ipv4_with_ipv6_next_hop: ipv4_unicast && both(&|open| open.offers_ipv6_next_hop(AfiSafi::IPV4_UNICAST)),
             link_scoped: self.link_scoped,
-            route_refresh: theirs.offers_route_refresh(),
-            enhanced_refresh: theirs.offers_enhanced_refresh(),
-            // RFC 8654 §4. We always offer it. A peer that does not is held to the old limit in what it sends as well.
-            max_message_len: if theirs.offers_extended_message() { MAX_EXTENDED_MESSAGE_LEN } else { MAX_MESSAGE_LEN },
+            route_refresh: both(&Open::offers_route_refresh),
+            enhanced_refresh: both(&Open::offers_enhanced_refresh),
+            max_message_len: if extended { MAX_EXTENDED_MESSAGE_LEN } else { MAX_MESSAGE_LEN },
             graceful_restart: restart.is_some(),
             hard_reset: restart.is_some_and(|theirs| theirs.notification),
         })
@@ -259,6 +287,7 @@ mod tests {
             passive: false,
             link_scoped: false,
             graceful_restart: None,
+            withheld: Vec::new(),
         }
     }
 
@@ -428,5 +457,44 @@ mod tests {
         assert_eq!(families(vec![multiprotocol(2, 1), multiprotocol(1, 1)]), Ok((true, true)));
         let refusal = families(vec![multiprotocol(1, 128)]).unwrap_err();
         assert_eq!(refusal.notification().reason, NotificationReason::Open(OpenError::UnsupportedCapability));
+    }
+
+    #[test]
+    fn what_a_peer_refused_is_left_out_and_what_it_lists_alone_if_it_lists_anything() {
+        let refusal =
+            |reason, data: &[u8]| Notification { reason: NotificationReason::Open(reason), data: data.to_vec() };
+        let extended_message = refusal(OpenError::UnsupportedCapability, &[6, 0]);
+        assert_eq!(offer().refused(&extended_message), [Capability::ExtendedMessage]);
+        let ipv6 = refusal(OpenError::UnsupportedCapability, &[1, 4, 0, 2, 0, 1]);
+        assert_eq!(offer().refused(&ipv6), [Capability::Multiprotocol(AfiSafi::IPV6_UNICAST)], "IPv4 stays");
+        // Code 65 with another number than ours in it is ours all the same.
+        let asn = refusal(OpenError::UnsupportedCapability, &[65, 4, 0, 0, 0, 0]);
+        assert_eq!(offer().refused(&asn), [Capability::FourOctetAsn(65001)]);
+        for unlisted in [
+            refusal(OpenError::UnsupportedCapability, &[]),
+            refusal(OpenError::UnsupportedCapability, &[6, 9, 1]),
+            refusal(OpenError::UnsupportedOptionalParameter, &[2, 6]),
+        ] {
+            assert_eq!(offer().refused(&unlisted), offer().open().capabilities, "{unlisted:?}");
+        }
+        let wants_add_path = refusal(OpenError::UnsupportedCapability, &[69, 4, 0, 1, 1, 3]);
+        assert_eq!(offer().refused(&wants_add_path), [], "nothing that is left out makes up for what is lacking");
+        let big = LocalOffer { local_asn: 4_200_000_000, ..offer() };
+        let kept: Vec<Capability> = {
+            let withheld = big.refused(&refusal(OpenError::UnsupportedOptionalParameter, &[]));
+            LocalOffer { withheld, ..big }.open().capabilities
+        };
+        assert_eq!(kept, [Capability::FourOctetAsn(4_200_000_000)], "the number cannot be told otherwise");
+        assert_eq!(offer().refused(&refusal(OpenError::BadPeerAs, &[])), []);
+    }
+
+    #[test]
+    fn what_this_end_did_not_offer_is_not_used_whatever_the_peer_offers() {
+        let bare = LocalOffer { withheld: offer().open().capabilities, ..offer() };
+        let negotiated = bare.negotiate(&open(65002, 90)).unwrap();
+        assert!(negotiated.ipv4_unicast && !negotiated.ipv6_unicast, "RFC 4760: IPv4 unicast is implied");
+        assert!(!negotiated.four_octet_asn && !negotiated.route_refresh && !negotiated.enhanced_refresh);
+        assert!(!negotiated.ipv4_with_ipv6_next_hop && !negotiated.graceful_restart);
+        assert_eq!(negotiated.max_message_len, MAX_MESSAGE_LEN);
     }
 }

@@ -210,7 +210,11 @@ impl Town {
                     }
                 }
                 Action::Up { .. } => self.ups += 1,
-                Action::Down { .. } | Action::Failed { .. } | Action::Refresh { .. } | Action::Ignored { .. } => {}
+                Action::Down { .. }
+                | Action::Failed { .. }
+                | Action::Withheld { .. }
+                | Action::Refresh { .. }
+                | Action::Ignored { .. } => {}
                 // The other end of the simulated network answers as long as there is one.
                 Action::Prove { connection, .. } => {
                     let actions = self.ends[side].handle_proof(connection, true, self.now);
@@ -440,7 +444,7 @@ impl Witness {
                     assert_eq!(self.up.replace(*connection), None, "one session at a time");
                 }
                 Action::Down { connection, .. } => assert_eq!(self.up.take(), Some(*connection), "down was up"),
-                Action::Failed { connection, .. } => {
+                Action::Failed { connection, .. } | Action::Withheld { connection, .. } => {
                     assert_ne!(self.up, Some(*connection), "an end of the session is a Down")
                 }
                 Action::Refresh { connection, .. }

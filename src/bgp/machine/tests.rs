@@ -21,6 +21,7 @@ pub(super) fn offer() -> LocalOffer {
         passive: false,
         link_scoped: false,
         graceful_restart: None,
+        withheld: Vec::new(),
     }
 }
 
@@ -64,6 +65,7 @@ fn summary(actions: &[Action]) -> String {
         Action::Failed { .. } => "failed".to_owned(),
         Action::Refresh { .. } => "refresh".to_owned(),
         Action::Ignored { .. } => "ignored".to_owned(),
+        Action::Withheld { .. } => "withheld".to_owned(),
         Action::Prove { .. } => "prove".to_owned(),
     };
     actions.iter().map(word).collect::<Vec<_>>().join(", ")
@@ -929,4 +931,58 @@ fn the_next_attempt_is_told_while_there_is_none_under_way() {
         assert_eq!(next, bench.peering.next_deadline(), "{state}");
         assert_eq!(bench.next_timeout().1, "dial", "{state}");
     }
+}
+
+#[test]
+fn a_peer_that_refuses_capabilities_is_dialled_again_at_once_without_them() {
+    let refusal = |reason, data: &[u8]| {
+        Parsed::Notification(Notification { reason: NotificationReason::Open(reason), data: data.to_vec() })
+    };
+    let mut bench = Bench::in_phase(SessionState::OpenSent);
+    assert_eq!(bench.hears(refusal(OpenError::UnsupportedCapability, &[6, 0])), "close, failed, withheld");
+    assert_eq!(
+        (bench.peering.next_attempt(), bench.peering.failures()),
+        (Some(bench.now), 0),
+        "no failure of the peer"
+    );
+    assert!(!bench.peering.open_message().offers_extended_message());
+    assert!(bench.peering.open_message().offers(AfiSafi::IPV6_UNICAST), "the rest is offered as before");
+
+    let (_, actions) = bench.peering.handle_accepted(bench.now);
+    let [Action::Send(id, Message::Open(open))] = actions.as_slice() else { panic!("an OPEN, not {actions:?}") };
+    assert!(!open.offers_extended_message());
+    bench.id = *id;
+    assert_eq!(bench.hears(refusal(OpenError::UnsupportedOptionalParameter, &[])), "close, failed, withheld");
+    assert_eq!(bench.peering.open_message().capabilities, []);
+
+    bench.id = bench.accepts();
+    let old = Open { capabilities: Vec::new(), ..offer().open() };
+    bench.hears(Parsed::Open(Open { asn: 65002, identifier: Ipv4Addr::new(10, 0, 0, 2), ..old }));
+    assert_eq!(bench.hears(Parsed::Keepalive), "up");
+    let negotiated = bench.peering.negotiated().unwrap();
+    assert!(negotiated.ipv4_unicast && !negotiated.ipv6_unicast && !negotiated.four_octet_asn);
+}
+
+#[test]
+fn a_peer_that_refuses_even_an_open_without_capabilities_is_waited_for_and_offered_them_anew() {
+    let refusal = || {
+        let reason = NotificationReason::Open(OpenError::UnsupportedOptionalParameter);
+        Parsed::Notification(Notification { reason, data: Vec::new() })
+    };
+    let mut bench = Bench::in_phase(SessionState::OpenSent);
+    assert_eq!(bench.hears(refusal()), "close, failed, withheld");
+    bench.id = bench.accepts();
+    assert_eq!(bench.hears(refusal()), "close, failed");
+    assert_eq!((bench.peering.state(), bench.peering.failures()), (SessionState::Idle, 1));
+    assert_eq!(bench.peering.open_message(), offer().open());
+}
+
+#[test]
+fn a_passive_end_waits_for_the_peer_that_refused_capabilities() {
+    let mut bench = Bench::new(LocalOffer { passive: true, ..offer() });
+    bench.id = bench.accepts();
+    let reason = NotificationReason::Open(OpenError::UnsupportedCapability);
+    let refusal = Parsed::Notification(Notification { reason, data: Vec::new() });
+    assert_eq!(bench.hears(refusal), "close, failed, withheld");
+    assert_eq!((bench.peering.state(), bench.peering.next_attempt()), (SessionState::Active, None));
 }

@@ -80,6 +80,7 @@ mod tests {
             passive: false,
             link_scoped: false,
             graceful_restart: None,
+            withheld: Vec::new(),
         };
         let agreed = offer(65001, 65002, 1).negotiate(&offer(65002, 65001, 2).open()).expect("they fit");
         Negotiated { enhanced_refresh, ..agreed }

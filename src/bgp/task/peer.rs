@@ -42,7 +42,7 @@ use crate::bgp::settings;
 use crate::bgp::socket::kept::KeptConnection;
 use crate::bgp::socket::ledger::Safe;
 use crate::bgp::socket::{Connection, ConnectionEvent, Endpoint, describe};
-use crate::bgp::wire::{Cease, Dialect, Message, Notification, NotificationReason};
+use crate::bgp::wire::{Capability, Cease, Dialect, Message, Notification, NotificationReason};
 use crate::clock;
 use crate::config;
 use crate::names::PeerName;
@@ -536,6 +536,14 @@ impl PeerTask {
                 Action::Failed { connection, end } => {
                     self.counters.note_end(&end, clock::wall_timestamp());
                     self.note_failure(connection, &end);
+                }
+                Action::Withheld { connection, capabilities } => {
+                    let capabilities = capabilities.iter().map(Capability::to_string).collect::<Vec<_>>().join(", ");
+                    warn!(
+                        peer = %self.name, %connection, %capabilities,
+                        "the peer refused these capabilities; they are not offered to it again until `crier bgp reset`, a change of \
+                         its settings or a restart of the agent"
+                    );
                 }
                 Action::Refresh { connection: _, family } => {
                     if let Some(outbound) = &mut self.outbound

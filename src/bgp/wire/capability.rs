@@ -136,6 +136,14 @@ impl Capability {
         }
     }
 
+    /// The same capability, whatever else its value says; those of two address families are two.
+    pub fn is_same_kind(&self, other: &Capability) -> bool {
+        match (self, other) {
+            (Capability::Multiprotocol(family), Capability::Multiprotocol(other)) => family == other,
+            (_, _) => self.code() == other.code(),
+        }
+    }
+
     fn value_len(&self) -> usize {
         match self {
             Capability::Multiprotocol(_) | Capability::FourOctetAsn(_) => 4,
