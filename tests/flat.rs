@@ -602,6 +602,7 @@ fn offer(local_asn: u32, expected: u32, last: u8) -> LocalOffer {
         passive: false,
         link_scoped: false,
         graceful_restart: None,
+        withheld: Vec::new(),
     }
 }
 

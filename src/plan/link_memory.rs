@@ -36,7 +36,7 @@ pub struct LinkMemory {
 impl LinkMemory {
     /// Takes note of a fact on its way into the World.
     pub fn note_fact(&mut self, fact: &Fact) {
-        self.occupied_moved |= matches!(fact, Fact::Conflict(..) | Fact::Roster(..));
+        self.occupied_moved |= matches!(fact, Fact::Conflict(..) | Fact::Roster(..) | Fact::Link(..));
         if let Fact::Conflict(address, link, _) = fact {
             self.contested.insert((*address, link.clone()));
         }
@@ -61,15 +61,17 @@ impl LinkMemory {
     ///
     /// What this node found is told to the other agents, so that whoever allocates takes none of it. That goes on for a time
     /// after this node gave such an address up, because nobody asks for the address any more; it ends where this node
-    /// answers for the address itself, which `answers` says.
+    /// answers for the address itself, which `answers` says. `bound`: what other programs have on links of this node, and no
+    /// Service has.
     pub fn renew_occupied(
         &mut self,
         world: &World,
+        bound: impl Iterator<Item = (IpAddr, MacAddress)>,
         answers: impl Fn(IpAddr) -> bool,
         now: Instant,
     ) -> Option<BTreeSet<IpAddr>> {
         let before = self.found.len();
-        let here: BTreeMap<IpAddr, MacAddress> = occupied_here(world).collect();
+        let here: BTreeMap<IpAddr, MacAddress> = occupied_here(world).chain(bound).collect();
         self.found.extend(here.keys().map(|address| (*address, now + OCCUPIED_REST)));
         self.found.retain(|address, until| *until > now && (here.contains_key(address) || !answers(*address)));
         if self.found.len() != self.stations.len() || here.iter().any(|it| self.stations.get(it.0) != Some(it.1)) {
@@ -196,17 +198,34 @@ mod tests {
     fn an_address_that_was_found_taken_is_told_until_its_time_is_over_or_this_node_answers_for_it() {
         let (mut memory, mut world, now) = (LinkMemory::default(), World::default(), clock::now());
         told(&mut memory, &mut world, occupied());
-        assert_eq!(memory.renew_occupied(&world, |_| true, now), Some([ADDRESS].into()));
-        assert_eq!(memory.renew_occupied(&world, |_| true, now), None, "no news");
+        assert_eq!(memory.renew_occupied(&world, std::iter::empty(), |_| true, now), Some([ADDRESS].into()));
+        assert_eq!(memory.renew_occupied(&world, std::iter::empty(), |_| true, now), None, "no news");
         told(&mut memory, &mut world, Fact::Conflict(ADDRESS, "eth0".into(), None));
-        assert_eq!(memory.renew_occupied(&world, |_| false, now), Some([ADDRESS].into()), "given up, and still told");
+        assert_eq!(
+            memory.renew_occupied(&world, std::iter::empty(), |_| false, now),
+            Some([ADDRESS].into()),
+            "given up, and still told"
+        );
         assert_eq!(memory.found(), [ADDRESS]);
         assert_eq!(memory.stations().get(&ADDRESS), Some(&"02:00:00:00:00:09".parse().unwrap()));
-        assert_eq!(memory.renew_occupied(&world, |_| false, now + OCCUPIED_REST), Some([].into()));
+        assert_eq!(memory.renew_occupied(&world, std::iter::empty(), |_| false, now + OCCUPIED_REST), Some([].into()));
         assert!(memory.stations().is_empty());
         told(&mut memory, &mut world, occupied());
-        memory.renew_occupied(&world, |_| true, now);
+        memory.renew_occupied(&world, std::iter::empty(), |_| true, now);
         told(&mut memory, &mut world, Fact::Conflict(ADDRESS, "eth0".into(), None));
-        assert_eq!(memory.renew_occupied(&world, |_| true, now), Some([].into()), "this node answers for it");
+        assert_eq!(
+            memory.renew_occupied(&world, std::iter::empty(), |_| true, now),
+            Some([].into()),
+            "this node answers for it"
+        );
+    }
+
+    #[test]
+    fn an_address_that_another_program_has_on_a_link_is_told_like_one_of_a_foreign_host() {
+        let (mut memory, world, now) = (LinkMemory::default(), World::default(), clock::now());
+        let bound = || std::iter::once((ADDRESS, "02:00:00:00:00:09".parse().unwrap()));
+        assert_eq!(memory.renew_occupied(&world, bound(), |_| false, now), Some([ADDRESS].into()));
+        assert_eq!(memory.found(), [ADDRESS]);
+        assert_eq!(memory.renew_occupied(&world, bound(), |_| false, now + OCCUPIED_REST), None, "it is still there");
     }
 }

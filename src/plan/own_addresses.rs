@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::config::Config;
+use crate::config::{Config, Pool};
 use crate::names::PoolName;
 use crate::reason::HostUse;
 use crate::world::{Link, World};
@@ -49,6 +49,21 @@ fn uses(world: &World, with_links: bool) -> BTreeMap<IpAddr, HostUse> {
         uses.insert(*address, HostUse::Node { node: node.clone() });
     }
     uses
+}
+
+/// The addresses of pools that another program has put on links of this host as addresses of their own: a virtual address of
+/// keepalived or kube-vip, or what a former tool left. The kernel answers for these on the link, whoever announces them.
+pub fn bound_by_others<'a>(config: &'a Config, world: &'a World) -> impl Iterator<Item = (IpAddr, &'a Link, &'a Pool)> {
+    // kube-proxy's own link in IPVS mode answers for nothing: it does no ARP.
+    let links = world.links.values().filter(|link| !link.loopback && link.arp && link.up);
+    let alone = |net: &&IpNet| net.prefix_len() == net.max_prefix_len();
+    let addresses = links.flat_map(move |link| link.addresses.iter().filter(alone).map(move |net| (net.addr(), link)));
+    let gives =
+        |pool: &&Pool, address: IpAddr| pool.holds(address) && pool.given().iter().any(|range| range.contains(address));
+    addresses.filter_map(move |(address, link)| {
+        let pool = config.pools.iter().find(|pool| gives(pool, address))?;
+        Some((address, link, pool))
+    })
 }
 
 /// The addresses of a subnet that no host may have.

@@ -336,7 +336,8 @@ impl Planner {
 
     fn renew_occupied(&mut self, now: Instant) {
         let answers = |address| self.l2.ownership.answers().contains_key(&address);
-        let occupied = self.l2.memory.renew_occupied(&self.world, answers, now);
+        let bound: Vec<(IpAddr, MacAddress)> = self.bound_by_others().collect();
+        let occupied = self.l2.memory.renew_occupied(&self.world, bound.into_iter(), answers, now);
         if occupied.is_some_and(|occupied| self.book.set_occupied(occupied)) {
             // An address that nobody has used yet may be in the way, and an address that became free may help.
             self.dirty.services.extend(self.book.waiting().chain(self.book.freshly_given()).cloned());

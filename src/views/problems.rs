@@ -1,5 +1,6 @@
 //! What an operator should look at: the problems that `crier status` and `crier doctor` list, each one sentence. Floor 1.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -8,6 +9,7 @@ use super::Snapshot;
 use super::bgp::PeerReport;
 use super::status::ServiceReport;
 use super::{agreement, allocator, bfd, egress, own_node, stations};
+use crate::address::host_prefix;
 use crate::config::{Kubernetes, L2, Pool, Source};
 use crate::names::PeerName;
 use crate::path_state::{PathFault, Serving};
@@ -17,8 +19,9 @@ use crate::plan::decision::Announcement;
 use crate::plan::elect;
 use crate::plan::holder::Grade;
 use crate::plan::join::Dispute;
+use crate::plan::own_addresses;
 use crate::reason::Reason;
-use crate::world::{ApiServer, ClusterConfig, Pulses, SessionState};
+use crate::world::{ApiServer, ClusterConfig, Pulses, Service, SessionState};
 
 /// All problems, those that concern most first.
 pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &[PeerReport]) -> Vec<String> {
@@ -64,6 +67,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(of_data_path(snapshot));
     problems.extend(without_prefix(snapshot));
     problems.extend(without_link(snapshot));
+    problems.extend(bound_by_others(snapshot));
     problems.extend(egress::problems(snapshot));
     problems.extend(agreement::problems(snapshot));
     problems.extend(refused);
@@ -110,6 +114,29 @@ fn of_service(service: &ServiceReport, named: impl Fn(&Reason) -> bool) -> Vec<S
         problems.push(format!("{}: {}", service.name, Reason::EndpointsNameNoNode));
     }
     problems
+}
+
+/// Addresses of pools that another program has on a link of this node: the kernel answers for them.
+fn bound_by_others(snapshot: &Snapshot) -> Vec<String> {
+    let shown = |address: IpAddr| {
+        let held = |service: &Service| service.ingress.contains(&address);
+        snapshot.world.services.iter().find(|(_, service)| held(service)).map(|(key, _)| key)
+    };
+    let bound = own_addresses::bound_by_others(&snapshot.config, &snapshot.world);
+    let told = bound.map(|(address, link, pool)| {
+        let (pool, link, prefix) = (&pool.name, &link.name, host_prefix(address));
+        match shown(address) {
+            Some(service) => format!(
+                "{address} of {service} is on {link} of this node, put there by another program: the kernel answers for it beside \
+                 the node that announces it; take it away: ip address del {prefix} dev {link}"
+            ),
+            None => format!(
+                "{address} of pool {pool} is on {link} of this node, put there by another program: no Service gets it that does \
+                 not ask for it; leave it out of the pool with exclude, or take it away: ip address del {prefix} dev {link}"
+            ),
+        }
+    });
+    told.collect()
 }
 
 /// That there is no session is as it should be: the peer is shut down, or its next hops all have sessions of their own.

@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::Planner;
+use crate::address::MacAddress;
 use crate::names::ObjectKey;
 use crate::plan::address_book::Claim;
 use crate::plan::allocate::pool_of;
 use crate::plan::decision::Decision;
 use crate::plan::link_memory::OCCUPIED_REST;
-use crate::plan::own_addresses::own_addresses;
+use crate::plan::own_addresses::{bound_by_others, own_addresses};
 use crate::plan::verdict::allocation;
 
 impl Planner {
@@ -56,6 +57,16 @@ impl Planner {
             self.dirty.services.extend(self.book.waiting().cloned());
             self.touch(changed.into_iter());
         }
+    }
+
+    /// What other programs have on links of this node and no Service has, each with the station that answers for it.
+    pub(super) fn bound_by_others(&self) -> impl Iterator<Item = (IpAddr, MacAddress)> {
+        let shown = |address: &IpAddr| self.world.services.values().any(|service| service.ingress.contains(address));
+        let is_a_services = move |address: &IpAddr| !self.book.tenants(*address).is_empty() || shown(address);
+        let bound = bound_by_others(self.in_force.config(), &self.world);
+        bound
+            .filter(move |(address, ..)| !is_a_services(address))
+            .filter_map(|(address, link, _)| Some((address, link.mac?)))
     }
 
     /// The Service asks for a certain address.

@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 
-use rack::lan::Lan;
+use rack::lan::{self, Lan};
 use rack::{Metal, Need, Rack, Service, eventually, eventually_equal, secs, throughout};
 
 /// The network's own address, the router, both nodes, and the broadcast address among them. The client and the control plane are foreign
@@ -84,4 +84,33 @@ fn config_check_and_doctor_name_the_addresses_of_a_pool_that_hosts_and_subnets_u
     agent.write_configuration(&excluded);
     let told = String::from_utf8_lossy(&check().stderr).into_owned();
     assert!(!told.contains("no Service gets it"), "what is excluded on purpose is not told: {told}");
+}
+
+/// keepalived, kube-vip and operators put a virtual address on a link as a host prefix.
+#[test]
+fn what_another_program_has_on_a_link_is_given_to_no_service_by_chance_and_named() {
+    let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Crier]) else { return };
+    let lan = Lan::new(&rack, 2);
+    lan.site.node(1).ip("address add 192.168.35.100/32 dev eth0");
+    let agents = lan.agents();
+    let names = |node: usize, expected: &str| {
+        eventually(&format!("node-{} says {expected:?}", node + 1), secs(20), || {
+            let told = lan::problems(&agents[node]);
+            let doctor = String::from_utf8_lossy(&agents[node].verb("doctor").stdout).into_owned();
+            if told.contains(expected) && doctor.contains(expected) { Ok(()) } else { Err(format!("{told}\n{doctor}")) }
+        });
+    };
+    names(1, "192.168.35.100 of pool lan is on eth0 of this node, put there by another program");
+    lan.service("web", "");
+    lan.owner(Ipv4Addr::new(192, 168, 35, 101));
+    lan.answered_by(Ipv4Addr::new(192, 168, 35, 100), &["node-2"]);
+
+    lan.site.node(1).ip("address add 192.168.35.101/32 dev eth0");
+    names(1, "192.168.35.101 of default/web is on eth0 of this node, put there by another program");
+    lan.site.node(1).ip("address del 192.168.35.101/32 dev eth0");
+    eventually("it is told no more", secs(20), || {
+        let told = lan::problems(&agents[1]);
+        if told.contains("192.168.35.101 ") { Err(told) } else { Ok(()) }
+    });
+    lan.owner(Ipv4Addr::new(192, 168, 35, 101));
 }
