@@ -10,6 +10,7 @@ use tracing::{info, warn};
 
 use crate::config::EgressSettings;
 use crate::kernel::{returns, steering};
+use crate::names::InterfaceName;
 use crate::state_file::{self, Outlasts};
 
 /// The part of `[egress]` that names things in the kernel.
@@ -20,12 +21,22 @@ struct Names {
     mark_mask: u32,
     rule_priority: u32,
     first_route_table: u32,
+    /// `None`: written by an agent that knew of no tunnel, so nothing of one is there.
+    #[serde(default)]
+    tunnel: Option<Tunnel>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Tunnel {
+    device: Option<InterfaceName>,
+    port: u16,
 }
 
 impl Names {
     fn of(settings: &EgressSettings) -> Names {
         let EgressSettings { table, priority, mark_mask, rule_priority, first_route_table, .. } = settings.clone();
-        Names { table, priority, mark_mask, rule_priority, first_route_table }
+        let tunnel = Some(Tunnel { device: settings.tunnel.clone(), port: settings.tunnel_port });
+        Names { table, priority, mark_mask, rule_priority, first_route_table, tunnel }
     }
 }
 
@@ -37,10 +48,22 @@ fn file(folder: &Path) -> PathBuf {
 pub fn former(folder: &Path, settings: &EgressSettings) -> Option<EgressSettings> {
     let file = file(folder);
     let read = std::fs::read(&file).and_then(|octets| Ok(serde_json::from_slice::<Names>(&octets)?));
+    let now = Names::of(settings);
     match read {
-        Ok(names) if names == Names::of(settings) => None,
-        Ok(Names { table, priority, mark_mask, rule_priority, first_route_table }) => {
-            Some(EgressSettings { table, priority, mark_mask, rule_priority, first_route_table, ..settings.clone() })
+        Ok(names) if Names { tunnel: names.tunnel.clone().or(now.tunnel.clone()), ..names.clone() } == now => None,
+        Ok(Names { table, priority, mark_mask, rule_priority, first_route_table, tunnel }) => {
+            let Tunnel { device: tunnel, port: tunnel_port } =
+                tunnel.unwrap_or(Tunnel { device: None, port: settings.tunnel_port });
+            Some(EgressSettings {
+                table,
+                priority,
+                mark_mask,
+                rule_priority,
+                first_route_table,
+                tunnel,
+                tunnel_port,
+                ..settings.clone()
+            })
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => {

@@ -10,8 +10,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::ruleset::{Content, Networks};
-use crate::plan::slice::{EgressSlice, Mapping};
+use super::ruleset::{Content, Networks, Tunnel};
+use crate::plan::slice::{EgressSlice, Hop, Mapping};
 use crate::world::Destinations;
 
 /// See the module's documentation.
@@ -66,10 +66,19 @@ impl Machine {
         let (bounded, lists) = self.lists(&pods, slice);
         let hops = slice.hops.values().flatten().flatten();
         let links = slice.networks.iter().flat_map(|it| it.links.keys().map(|link| (*link, it.slot)));
-        let networks = Networks { links: links.collect(), served: slice.served.clone() };
-        let via = hops.map(|hop| hop.via).collect();
+        let by_tunnel = |hop: &Option<Hop>| matches!(hop, Some(Hop::Tunnel { .. }));
+        let tunnelled = slice.hops.iter().filter(|(_, hops)| hops.iter().any(by_tunnel)).map(|(slot, _)| *slot);
+        let networks =
+            Networks { links: links.collect(), served: slice.served.clone(), tunnelled: tunnelled.collect() };
+        let next_hop = |hop: &Hop| match hop {
+            Hop::Link { via, link: _ } => Some(*via),
+            Hop::Tunnel { .. } => None,
+        };
+        let via = hops.filter_map(next_hop).collect();
         let (cluster, elsewhere) = ((*slice.cluster).clone(), (*slice.elsewhere).clone());
-        self.content = Content { pods, bounded, lists, cluster, elsewhere, via, networks };
+        // For a device that is another program's, nothing passes.
+        let tunnel = slice.tunnel.as_ref().filter(|end| !end.blocked).map(|end| Tunnel { peers: end.peers.clone() });
+        self.content = Content { pods, bounded, lists, cluster, elsewhere, via, networks, tunnel };
     }
 
     /// The lists of destinations of the pods. A pod that nobody asks for any more is held to where it was held before. A list keeps

@@ -348,6 +348,15 @@ impl fmt::Display for HostProblem {
     }
 }
 
+/// The device of the tunnel to owners of egress addresses, as the kernel has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EgressTunnel {
+    /// The largest packet of a pod that passes; `None` where there is no device.
+    pub mtu: Option<u32>,
+    /// Why there is none although one is wanted.
+    pub problem: Option<HostProblem>,
+}
+
 /// A network interface of this host, by its kernel index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
