@@ -124,11 +124,7 @@ impl Keeper {
 
     /// Sees to the device of the tunnel, and answers with its index where it stands. What the kernel refuses of it is told, and keeps
     /// nothing else from being done.
-    async fn keep_device(
-        &mut self,
-        slice: &EgressSlice,
-        netlink: &mut Netlink,
-    ) -> Result<Option<u32>, NetlinkError> {
+    async fn keep_device(&mut self, slice: &EgressSlice, netlink: &mut Netlink) -> Result<Option<u32>, NetlinkError> {
         let Some(name) = self.settings.tunnel.clone() else { return Ok(None) };
         let found = tunnel::find(&netlink.links().await?, &name);
         if slice.tunnel.is_none() {
@@ -207,8 +203,15 @@ impl Keeper {
             }
         };
         let mtu = mtu(slice, netlink).await?.unwrap_or(device.mtu);
-        if !device.is_set || device.mtu != mtu {
-            netlink.change(tunnel::set(device.index, Some(mtu)), 0).await?;
+        let requests = match device.is_set && device.mtu == mtu {
+            true => vec![tunnel::address(device.index)],
+            false => tunnel::set(device.index, mtu).to_vec(),
+        };
+        for (request, flags) in requests {
+            match netlink.change(request, flags).await {
+                Err(error) if error.is_refusal(libc::EEXIST) => {}
+                done => done?,
+            }
         }
         Ok(Some(Device { mtu, ..device }))
     }
@@ -229,7 +232,8 @@ impl Keeper {
 
 /// The largest packet that fits into the tunnel to every owner; `None` while nothing leads into it.
 async fn mtu(slice: &EgressSlice, netlink: &mut Netlink) -> Result<Option<u32>, NetlinkError> {
-    let owners: BTreeSet<IpAddr> = slice.hops.values().flatten().flatten().filter_map(outer).map(|(to, _)| to).collect();
+    let owners: BTreeSet<IpAddr> =
+        slice.hops.values().flatten().flatten().filter_map(outer).map(|(to, _)| to).collect();
     let mut least: Option<u32> = None;
     if owners.is_empty() {
         return Ok(least);

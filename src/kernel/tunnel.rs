@@ -5,9 +5,9 @@
 //! serves all owners, over IPv4 and IPv6, and what it carries is of either family without a frame of Ethernet around it. VXLAN is in
 //! every kernel that CNIs run on, and routers spread its UDP ports over equal paths. crier's device is known by its group.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
     AfSpecInet, AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InetDevConf, InfoData, InfoKind, InfoVxlan, LinkAttribute,
     LinkFlags, LinkInfo, LinkMessage,
@@ -16,6 +16,8 @@ use netlink_packet_route::route::{
     RouteAttribute, RouteIp6Tunnel, RouteIp6TunnelFlags, RouteIpTunnel, RouteLwEnCapType, RouteLwTunnelEncap,
     RouteMessage,
 };
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 
 use crate::names::InterfaceName;
 
@@ -100,25 +102,20 @@ fn is_loose_in(spec: &AfSpecUnspec) -> bool {
 
 /// Makes the device. It is down: [`set`] brings it up.
 pub(super) fn make(name: &InterfaceName, port: u16) -> RouteNetlinkMessage {
-    let data = vec![
-        InfoVxlan::CollectMetadata(true),
-        InfoVxlan::Gpe,
-        InfoVxlan::Learning(false),
-        InfoVxlan::Port(port),
-    ];
+    let data =
+        vec![InfoVxlan::CollectMetadata(true), InfoVxlan::Gpe, InfoVxlan::Learning(false), InfoVxlan::Port(port)];
     let info = vec![LinkInfo::Kind(InfoKind::Vxlan), LinkInfo::Data(InfoData::Vxlan(data))];
-    let attributes = [
-        LinkAttribute::IfName(name.to_string()),
-        LinkAttribute::Group(GROUP),
-        LinkAttribute::LinkInfo(info),
-    ];
+    let attributes =
+        [LinkAttribute::IfName(name.to_string()), LinkAttribute::Group(GROUP), LinkAttribute::LinkInfo(info)];
     RouteNetlinkMessage::NewLink(link(0, attributes.to_vec()))
 }
 
-/// Gives the device its MTU, lets packets of pods pass its reverse path filter, and brings it up. The filter is loose on this device
-/// alone: replies to a pod go by the CNI's route, so none leads back by the tunnel, and the kernel acts on the larger of the device's
-/// value and that of `all`, where 2 is loose and 1 strict.
-pub(super) fn set(index: u32, mtu: Option<u32>) -> RouteNetlinkMessage {
+/// What gives the device its MTU, lets packets of pods pass its reverse path filter, and then brings it up; each with its flags.
+///
+/// The filter is loose on this device alone: replies to a pod go by the CNI's route, so none leads back by the tunnel, and the kernel
+/// acts on the larger of the device's value and that of `all`, where 2 is loose and 1 strict. On a device without an address of IPv4 a
+/// loose filter is a strict one, so it has one that stands for none.
+pub(super) fn set(index: u32, mtu: u32) -> [(RouteNetlinkMessage, u16); 3] {
     let mut conf = InetDevConf::default();
     (conf.rp_filter, conf.forwarding) = (LOOSE, 1);
     let specs = vec![
@@ -126,11 +123,22 @@ pub(super) fn set(index: u32, mtu: Option<u32>) -> RouteNetlinkMessage {
         // Nobody on it could be asked who has an address.
         AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]),
     ];
-    let attributes = mtu.map(LinkAttribute::Mtu).into_iter().chain([LinkAttribute::AfSpecUnspec(specs)]);
-    let mut message = link(index, attributes.collect());
-    message.header.flags = LinkFlags::Up;
-    message.header.change_mask = LinkFlags::Up;
-    RouteNetlinkMessage::SetLink(message)
+    let settings = link(index, vec![LinkAttribute::Mtu(mtu), LinkAttribute::AfSpecUnspec(specs)]);
+    let mut up = link(index, Vec::new());
+    up.header.flags = LinkFlags::Up;
+    up.header.change_mask = LinkFlags::Up;
+    [(RouteNetlinkMessage::SetLink(settings), 0), address(index), (RouteNetlinkMessage::SetLink(up), 0)]
+}
+
+/// What gives the device its address. It is refused where the device has it.
+pub(super) fn address(index: u32) -> (RouteNetlinkMessage, u16) {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.index = index;
+    message.header.prefix_len = 32;
+    message.header.scope = AddressScope::Link;
+    message.attributes = vec![AddressAttribute::Local(DUMMY.into()), AddressAttribute::Address(DUMMY.into())];
+    (RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
 }
 
 pub(super) fn remove(index: u32) -> RouteNetlinkMessage {
@@ -201,6 +209,9 @@ const GROUP: u32 = 67;
 /// One network for all: who is meant stands in the destination.
 const IDENTIFIER: u64 = 1;
 
+/// RFC 7600 §6: the IPv4 dummy address, which nobody else has and no packet goes to.
+const DUMMY: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
+
 /// RFC 3704 §2.4: any route back will do.
 const LOOSE: i32 = 2;
 
@@ -244,7 +255,14 @@ mod tests {
 
     #[test]
     fn the_filter_is_loosened_on_the_device_alone() {
-        let octets = octets(set(7, Some(1464)));
+        let [settings, address, up] = set(7, 1464).map(|(message, _)| octets(message));
+        assert_eq!(
+            (up[20], settings[24], settings[28]),
+            (7, 0, 0),
+            "the index; up comes last, so that no packet is filtered"
+        );
+        assert!(contains(&address, &[8, 0, 2, 0, 192, 0, 0, 8]), "IFA_LOCAL, without which the filter is not loose");
+        let octets = settings;
         // IFLA_INET_CONF with the entries 1 (forwarding) and 8 (rp_filter), each as an attribute of its own.
         assert!(contains(&octets, &[8, 0, 8, 0, 2, 0, 0, 0]), "rp_filter = 2");
         assert!(contains(&octets, &[8, 0, 1, 0, 1, 0, 0, 0]), "forwarding = 1");

@@ -392,7 +392,8 @@ fn outer(owner: &NodeName, world: &World, me: &NodeName) -> Result<Hop, Reason> 
         return Err(Reason::EgressTunnelBlocked { owner: owner.clone(), why: problem.problem.clone() });
     }
     let of = |node: &NodeName| world.nodes.get(node).map(|node| node.addresses.as_slice()).unwrap_or_default();
-    let link_of = |address: IpAddr| world.links.values().find(|link| link.addresses.iter().any(|it| it.addr() == address));
+    let link_of =
+        |address: IpAddr| world.links.values().find(|link| link.addresses.iter().any(|it| it.addr() == address));
     let mut in_vrf = None;
     for to in of(owner) {
         for from in of(me).iter().filter(|from| from.is_ipv4() == to.is_ipv4()) {

@@ -10,9 +10,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    EgressTunnel,
-    BfdReport, Conflict, DefaultRoute, Drain, EndpointSlice, HostProblem, LeaseState, Link, Node, Service,
-    SessionDetail,
+    BfdReport, Conflict, DefaultRoute, Drain, EgressTunnel, EndpointSlice, HostProblem, LeaseState, Link, Node,
+    Service, SessionDetail,
 };
 use crate::config::Config;
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};

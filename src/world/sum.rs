@@ -11,9 +11,9 @@ use imbl::{OrdMap, OrdSet};
 use ipnet::IpNet;
 
 use super::{
-    EgressTunnel,
-    ApiServer, BfdSessions, ClusterConfig, Conflict, DefaultRoute, Drain, DrainStage, EndpointSlice, Fact, HostProblem,
-    LeaseState, Link, Listing, Node, NodeCounts, PeerOrder, PeerOrders, Pulses, Service, SessionReport, SessionState,
+    ApiServer, BfdSessions, ClusterConfig, Conflict, DefaultRoute, Drain, DrainStage, EgressTunnel, EndpointSlice,
+    Fact, HostProblem, LeaseState, Link, Listing, Node, NodeCounts, PeerOrder, PeerOrders, Pulses, Service,
+    SessionReport, SessionState,
 };
 use crate::address::Family;
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};

@@ -178,8 +178,7 @@ impl Racks {
                 let subnet = Subnet::read(&format!("10.1.{number}.0/24"), &format!("fd01:{number}::/64"));
                 let link = rack.switch(&format!("rack-{number}"));
                 let addresses = [format!("10.1.{number}.1/24"), format!("fd01:{number}::1/64")];
-                let uplink =
-                    link.plug(&router, &format!("eth{number}"), &addresses.each_ref().map(String::as_str));
+                let uplink = link.plug(&router, &format!("eth{number}"), &addresses.each_ref().map(String::as_str));
                 let host = subnet.plug(&link, rack.router(&format!("node-{number}")), FIRST_NODE + number - 1);
                 let node = Node::new(host, number);
                 let [range, range6] = node.pod_ranges();

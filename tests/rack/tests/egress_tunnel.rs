@@ -405,8 +405,7 @@ fn without_a_tunnel_an_owner_on_another_link_is_refused_by_name() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let scene = Scene::new(&rack, Underlay::V4);
     let nodes = 0..scene.racks.nodes.len();
-    let agents: Vec<Crier> =
-        nodes.map(|number| scene.agent_with(number, "[egress]\ntunnel = \"\"\n")).collect();
+    let agents: Vec<Crier> = nodes.map(|number| scene.agent_with(number, "[egress]\ntunnel = \"\"\n")).collect();
     scene.serve();
     let owners = ADDRESSES.map(|address| scene.owner(address));
     let sender = (0..3).find(|number| !owners.contains(number)).expect("three nodes, two addresses");
