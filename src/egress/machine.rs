@@ -123,6 +123,7 @@ impl Machine {
 mod tests {
     use super::*;
     use crate::clock;
+    use crate::plan::slice::TunnelEnd;
 
     const RELEASE: Duration = Duration::from_secs(600);
 
@@ -197,6 +198,26 @@ mod tests {
         assert!(!content.exempts(pod(3), "10.1.1.1".parse().unwrap()), "and is held where it had the address");
         machine.handle_timeout(now + RELEASE);
         assert_eq!(machine.content().lists.len(), 2, "the list of the pod that was let go is gone");
+    }
+
+    #[test]
+    fn packets_for_the_tunnel_lose_their_mark_once_routed_and_nothing_passes_for_a_device_that_is_blocked() {
+        let (mut machine, now) = (Machine::new(RELEASE), clock::now());
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let by_tunnel = Hop::Tunnel { to: ip("10.1.2.12"), from: ip("10.1.1.11") };
+        let by_link = Hop::Link { via: ip("192.168.35.12"), link: 2 };
+        let with = |blocked: bool| EgressSlice {
+            hops: Arc::new([(1, [Some(by_tunnel.clone()), None]), (2, [Some(by_link.clone()), None])].into()),
+            tunnel: Some(Arc::new(TunnelEnd { peers: [ip("10.1.2.12")].into(), blocked })),
+            ..slice(true, &[(1, Mapping::Steered { slot: 1 })])
+        };
+        machine.handle_plan(&with(false), now);
+        let content = machine.content();
+        assert_eq!(content.networks.tunnelled, BTreeSet::from([1]), "the outer packets would go round in the tunnel");
+        assert_eq!(content.via, BTreeSet::from([ip("192.168.35.12")]));
+        assert_eq!(content.tunnel, Some(Tunnel { peers: [ip("10.1.2.12")].into() }));
+        machine.handle_plan(&with(true), now);
+        assert_eq!(machine.content().tunnel, None);
     }
 
     #[test]

@@ -412,8 +412,10 @@ fn outer(owner: &NodeName, world: &World, me: &NodeName) -> Result<Hop, Reason> 
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
-    use crate::world::{Fact, Link};
+    use crate::world::{EgressTunnel, Fact, HostProblem, Link, Node};
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -426,6 +428,104 @@ mod tests {
     fn work(pods: &[(&str, Option<Way>)]) -> EgressWork {
         let pods = pods.iter().map(|(pod, way)| (ip(pod), way.clone())).collect();
         EgressWork { pods, ..EgressWork::default() }
+    }
+
+    /// Of the node `me`.
+    fn roads(slots: u8) -> Roads<'static> {
+        static NAMES: LazyLock<(NodeName, InterfaceName)> = LazyLock::new(|| ("me".into(), "crier-egress".into()));
+        Roads { me: &NAMES.0, slots, tunnel: Some(&NAMES.1) }
+    }
+
+    /// With these Nodes, and this one's address of IPv6 on a link too.
+    fn cluster(nodes: &[(&str, &[&str])]) -> World {
+        let mut world = World::default();
+        let nets = ["192.168.35.11/24", "fd35::11/64"];
+        world.apply(Fact::Link(2, Some(Link::carrying(2, "eth0", &nets))));
+        for (name, addresses) in nodes {
+            let addresses = addresses.iter().map(|it| ip(it)).collect();
+            world.apply(Fact::Node((*name).into(), Some(Arc::new(Node { addresses, ..Node::default() }))));
+        }
+        world
+    }
+
+    /// What a pod of each family does whose owner is `far`, with the way that the family's packets take.
+    fn ways(world: &World) -> Vec<Result<Hop, String>> {
+        let mut table = EgressTable::default();
+        table.put(&ObjectKey::new("shop", "web"), work(&[("10.244.1.2", way("far", false))]));
+        table.renew_hops(world, roads(15));
+        let obstacles = table.obstacles();
+        let hops = table.hops().remove(&1).expect("a slot");
+        let families = Family::BOTH.into_iter().zip(hops);
+        let told = |family| obstacles[&("far".into(), family)].to_string();
+        families.map(|(family, hop)| hop.ok_or_else(|| told(family))).collect()
+    }
+
+    #[test]
+    fn an_owner_on_no_link_of_this_node_is_reached_by_the_tunnel_with_packets_of_both_families() {
+        let by = |to: &str, from: &str| vec![Ok(Hop::Tunnel { to: ip(to), from: ip(from) }); 2];
+        let me = ("me", &["192.168.35.11", "fd35::11"][..]);
+        assert_eq!(ways(&cluster(&[me, ("far", &["10.1.2.12"])])), by("10.1.2.12", "192.168.35.11"));
+        assert_eq!(ways(&cluster(&[me, ("far", &["fd01:2::12"])])), by("fd01:2::12", "fd35::11"), "over IPv6");
+        assert_eq!(
+            ways(&cluster(&[me, ("far", &["fd01:2::12", "10.1.2.12"])])),
+            by("fd01:2::12", "fd35::11"),
+            "the owner's first address"
+        );
+        // One family on a common link: the other one is not sent into a tunnel that the owner does not have.
+        let near = ways(&cluster(&[me, ("far", &["192.168.35.12"])]));
+        assert_eq!(near[0], Ok(Hop::Link { via: ip("192.168.35.12"), link: 2 }));
+        assert!(near[1].as_ref().is_err_and(|why| why.contains("no IPv6 address on a link")), "{near:?}");
+    }
+
+    /// Input: nodes between which no packet of the tunnel would be taken. Output: the reason, and no way.
+    #[test]
+    fn where_no_tunnel_leads_the_reason_is_told() {
+        let why = |world: &World| ways(world).swap_remove(0).expect_err("there is no way");
+        let far = ("far", &["10.1.2.12"][..]);
+        let stranger = why(&cluster(&[("me", &["172.16.0.1"]), far]));
+        assert!(
+            stranger.contains("far is on no link of this node") && stranger.contains("no tunnel leads there"),
+            "{stranger}"
+        );
+        let other_family = why(&cluster(&[("me", &["fd35::11"]), far]));
+        assert!(other_family.contains("no tunnel leads there"), "{other_family}");
+        let mut world = cluster(&[("me", &["192.168.35.11"]), far]);
+        let problem = HostProblem { problem: "the name is taken".to_owned(), remedy: String::new() };
+        world.apply(Fact::EgressTunnel(EgressTunnel { mtu: None, problem: Some(problem) }));
+        assert!(why(&world).contains("the name is taken"), "{}", why(&world));
+        world.apply(Fact::EgressTunnel(EgressTunnel::default()));
+        let link = Link { vrf: Some(9), ..world.links[&2].clone() };
+        world.apply(Fact::Link(2, Some(link)));
+        assert!(why(&world).contains("192.168.35.11 is on eth0") && why(&world).contains("VRF"), "{}", why(&world));
+        assert!(
+            why(&cluster(&[("me", &["192.168.35.11"])])).contains("far has no IPv4 address on a link"),
+            "no Node far"
+        );
+    }
+
+    #[test]
+    fn a_node_has_an_end_of_the_tunnel_where_packets_come_or_go_by_it_and_nowhere_else() {
+        let peers = |world: &World, wanted: Option<Way>, tunnel: bool| {
+            let mut table = EgressTable::default();
+            let roads = Roads { tunnel: roads(15).tunnel.filter(|_| tunnel), ..roads(15) };
+            table.put(&ObjectKey::new("shop", "web"), work(&[("10.244.1.2", wanted)]));
+            table.renew_tunnel(world, roads, false);
+            let end =
+                table.tunnel().map(|end| (end.peers.iter().map(ToString::to_string).collect::<Vec<_>>(), end.blocked));
+            table.put(&ObjectKey::new("shop", "web"), EgressWork::default());
+            table.renew_tunnel(world, roads, false);
+            assert_eq!(table.tunnel(), None, "without pods nobody needs one");
+            end
+        };
+        let (me, near) = (("me", &["192.168.35.11"][..]), ("near", &["192.168.35.12"][..]));
+        let racks = cluster(&[me, near, ("far", &["10.1.2.12"])]);
+        let others = Some((vec!["10.1.2.12".to_owned(), "192.168.35.12".to_owned()], false));
+        assert_eq!(peers(&racks, way("far", false), true), others, "it sends");
+        assert_eq!(peers(&racks, way("me", true), true), others, "pods of far may leave here");
+        assert_eq!(peers(&racks, way("near", false), true), None, "the owner is on the link");
+        assert_eq!(peers(&racks, way("far", false), false), None, "none is to be made");
+        let one_link = cluster(&[me, near]);
+        assert_eq!(peers(&one_link, way("me", true), true), None, "all are on the link");
     }
 
     fn world(up: bool) -> World {

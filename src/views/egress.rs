@@ -25,7 +25,20 @@ pub struct EgressReport {
     /// Service is gone, or that left it (`release-after`).
     #[serde(default)]
     pub released: Vec<IpAddr>,
+    /// This node's end of the tunnel to owners on other links, where it is to have one.
+    #[serde(default)]
+    pub tunnel: Option<TunnelReport>,
     pub problems: Vec<String>,
+}
+
+/// The tunnel that leads packets of pods to owners on other links.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TunnelReport {
+    pub device: InterfaceName,
+    /// UDP.
+    pub port: u16,
+    /// The largest packet of a pod that fits; `None` while there is no device.
+    pub mtu: Option<u32>,
 }
 
 /// More of them tell nobody anything.
@@ -129,8 +142,15 @@ pub fn egress(snapshot: &Snapshot) -> EgressReport {
         node: snapshot.node.clone(),
         services: with_egress.flat_map(|(key, verdict)| rows(snapshot, key, verdict, counts)).collect(),
         released: released(snapshot).take(MOST_RELEASED).collect(),
+        tunnel: tunnel(snapshot),
         problems: problems(snapshot),
     }
+}
+
+fn tunnel(snapshot: &Snapshot) -> Option<TunnelReport> {
+    let settings = &snapshot.config.egress;
+    let device = settings.tunnel.clone().filter(|_| snapshot.plan.egress.tunnel.is_some())?;
+    Some(TunnelReport { device, port: settings.tunnel_port, mtu: snapshot.world.egress_tunnel.mtu })
 }
 
 /// What the kernel holds back and the plan does not ask for.

@@ -141,3 +141,38 @@ const NAME_TYPE: u32 = 41;
 const PORT_TYPE: u32 = 13;
 /// `IFNAMSIZ`.
 const NAME_LENGTH: u32 = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn form() -> Form {
+        let tunnel = Some(TunnelDevice { name: "crier-egress".to_owned(), port: 4790 });
+        Form { table: "crier".to_owned(), priority: 95, mark_mask: 0x00f0_0000, marks: vec![0x0010_0000], tunnel }
+    }
+
+    fn content(peers: &[&str]) -> Content {
+        let peers = peers.iter().map(|peer| peer.parse().unwrap()).collect();
+        Content { tunnel: Some(Tunnel { peers }), ..Content::default() }
+    }
+
+    fn contains(batch: &Batch, part: &[u8]) -> bool {
+        batch.emit().windows(part.len()).any(|window| window == part)
+    }
+
+    #[test]
+    fn the_device_and_its_port_are_known_while_there_is_an_end_and_the_peers_change_alone() {
+        let (none, one, two) = (Content::default(), content(&["10.1.2.12"]), content(&["10.1.2.12", "fd01:3::13"]));
+        let (name, port) = (b"crier-egress\0\0\0\0", [6, 0, 1, 0, 0x12, 0xb6]);
+        let made = change(&form(), &none, &one);
+        assert!(contains(&made, name) && contains(&made, &port) && contains(&made, &[10, 1, 2, 12]));
+        let grown = change(&form(), &one, &two);
+        assert!(contains(&grown, b"peer6\0") && !contains(&grown, b"peer4\0"), "only what differs");
+        assert!(!contains(&grown, name), "the device stays");
+        assert!(change(&form(), &two, &two).is_empty());
+        let gone = change(&form(), &two, &none);
+        assert!(contains(&gone, name) && contains(&gone, &port));
+        let whole = whole(&form(), &none, Ownership::None, false);
+        assert!(!contains(&whole, name), "without an end a device of the name is anybody's");
+    }
+}
