@@ -292,7 +292,9 @@ impl EgressTable {
         let of_family = |address: &IpAddr| Family::of(*address) == family;
         let of_node = world.nodes.get(owner).into_iter().flat_map(|node| node.addresses.iter().copied());
         let answered = |way: &Way| match way {
-            Way::Owner { address, owner: of_way, here: _ } => (of_way == owner).then_some(*address),
+            Way::Owner { address, owner: of_way, on_link, here: _ } => {
+                (*on_link && of_way == owner).then_some(*address)
+            }
             Way::Network { .. } => None,
         };
         let ways = self.wanted.values().flat_map(|work| &work.pods);
@@ -344,8 +346,8 @@ impl EgressTable {
 
     fn mapping(&self, pod: IpAddr, way: &Way) -> Mapping {
         match way {
-            Way::Owner { address, owner: _, here: true } => Mapping::Translated { address: *address },
-            Way::Owner { address: _, owner, here: false } => {
+            Way::Owner { address, here: true, .. } => Mapping::Translated { address: *address },
+            Way::Owner { owner, here: false, .. } => {
                 let slot = self.slots.get(owner).filter(|slot| slot.hop(Family::of(pod)).is_ok());
                 slot.map_or(Mapping::Held, |slot| Mapping::Steered { slot: slot.number })
             }
@@ -422,7 +424,7 @@ mod tests {
     }
 
     fn way(owner: &str, here: bool) -> Option<Way> {
-        Some(Way::Owner { address: ip("192.168.35.100"), owner: owner.into(), here })
+        Some(Way::Owner { address: ip("192.168.35.100"), owner: owner.into(), here, on_link: true })
     }
 
     fn work(pods: &[(&str, Option<Way>)]) -> EgressWork {
@@ -448,10 +450,16 @@ mod tests {
         world
     }
 
-    /// What a pod of each family does whose owner is `far`, with the way that the family's packets take.
+    /// How packets of IPv4 and of IPv6 get to `far`, which owns an address over BGP alone: it answers for it on no link.
     fn ways(world: &World) -> Vec<Result<Hop, String>> {
+        let (address, owner) = (ip("192.168.35.100"), NodeName::from("far"));
+        let way = Some(Way::Owner { address, owner, here: false, on_link: false });
+        ways_by(world, way)
+    }
+
+    fn ways_by(world: &World, way: Option<Way>) -> Vec<Result<Hop, String>> {
         let mut table = EgressTable::default();
-        table.put(&ObjectKey::new("shop", "web"), work(&[("10.244.1.2", way("far", false))]));
+        table.put(&ObjectKey::new("shop", "web"), work(&[("10.244.1.2", way)]));
         table.renew_hops(world, roads(15));
         let obstacles = table.obstacles();
         let hops = table.hops().remove(&1).expect("a slot");
@@ -466,6 +474,10 @@ mod tests {
         let me = ("me", &["192.168.35.11", "fd35::11"][..]);
         assert_eq!(ways(&cluster(&[me, ("far", &["10.1.2.12"])])), by("10.1.2.12", "192.168.35.11"));
         assert_eq!(ways(&cluster(&[me, ("far", &["fd01:2::12"])])), by("fd01:2::12", "fd35::11"), "over IPv6");
+        // Its Node is elsewhere, and it answers for the address on this link all the same.
+        let answers = ways_by(&cluster(&[me, ("far", &["10.1.2.12"])]), way("far", false));
+        assert_eq!(answers[0], Ok(Hop::Link { via: ip("192.168.35.100"), link: 2 }));
+        assert!(matches!(answers[1], Ok(Hop::Tunnel { .. })), "{answers:?}");
         assert_eq!(
             ways(&cluster(&[me, ("far", &["fd01:2::12", "10.1.2.12"])])),
             by("fd01:2::12", "fd35::11"),
