@@ -126,6 +126,14 @@ mod tests {
         assert_eq!(former(folder.path(), &old), None);
         let before = former(folder.path(), &new).expect("it had another name");
         assert_eq!(before.table, "crier");
+        // An agent that knew of no tunnel has left none, and what it has named otherwise is as it was.
+        let text = std::fs::read_to_string(file(folder.path())).expect("it was written");
+        let (rest, tunnel) = text.split_once(",\"tunnel\":").expect("it is the last");
+        assert!(tunnel.contains("4790"), "{text}");
+        std::fs::write(file(folder.path()), format!("{rest}}}")).expect("the folder is ours");
+        assert_eq!(former(folder.path(), &old), None);
+        let other_port = former(folder.path(), &new).expect("it had another name");
+        assert_eq!((other_port.table.as_str(), other_port.tunnel), ("crier", None));
         let (agent_that_ends, table_gone) = oneshot::channel();
         drop(agent_that_ends);
         take_over(path(), new.clone(), Some(before), table_gone).await;

@@ -76,8 +76,7 @@ impl Machine {
         };
         let via = hops.filter_map(next_hop).collect();
         let (cluster, elsewhere) = ((*slice.cluster).clone(), (*slice.elsewhere).clone());
-        // For a device that is another program's, nothing passes.
-        let tunnel = slice.tunnel.as_ref().filter(|end| !end.blocked).map(|end| Tunnel { peers: end.peers.clone() });
+        let tunnel = slice.tunnel.as_ref().filter(|end| !end.foreign).map(|end| Tunnel { peers: end.peers.clone() });
         self.content = Content { pods, bounded, lists, cluster, elsewhere, via, networks, tunnel };
     }
 
@@ -201,14 +200,14 @@ mod tests {
     }
 
     #[test]
-    fn packets_for_the_tunnel_lose_their_mark_once_routed_and_nothing_passes_for_a_device_that_is_blocked() {
+    fn packets_for_the_tunnel_lose_their_mark_once_routed_and_nothing_passes_for_a_device_of_another_program() {
         let (mut machine, now) = (Machine::new(RELEASE), clock::now());
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         let by_tunnel = Hop::Tunnel { to: ip("10.1.2.12"), from: ip("10.1.1.11") };
         let by_link = Hop::Link { via: ip("192.168.35.12"), link: 2 };
-        let with = |blocked: bool| EgressSlice {
+        let with = |foreign: bool| EgressSlice {
             hops: Arc::new([(1, [Some(by_tunnel.clone()), None]), (2, [Some(by_link.clone()), None])].into()),
-            tunnel: Some(Arc::new(TunnelEnd { peers: [ip("10.1.2.12")].into(), blocked })),
+            tunnel: Some(Arc::new(TunnelEnd { peers: [ip("10.1.2.12")].into(), foreign })),
             ..slice(true, &[(1, Mapping::Steered { slot: 1 })])
         };
         machine.handle_plan(&with(false), now);

@@ -88,16 +88,23 @@ impl Keeper {
     ) -> Result<std::convert::Infallible, NetlinkError> {
         // Without owners elsewhere there is nothing to do, and nothing to listen for.
         let mut netlink: Option<Netlink> = None;
+        let mut is_first = true;
         loop {
             let slice = slices.borrow_and_update().clone();
             let is_needed = netlink.is_some() || !slice.hops.is_empty() || slice.tunnel.is_some();
-            if slice.planned && is_needed {
+            // An earlier life may have left something that nobody needs now: a tunnel that nothing keeps strangers out of.
+            let is_leftover = is_first && slice.complete && !is_needed;
+            if slice.planned && (is_needed || is_leftover) {
+                is_first = false;
                 let netlink = match &mut netlink {
                     Some(netlink) => netlink,
                     None => netlink.insert(Netlink::open_for(&groups())?),
                 };
                 let device = self.keep_device(&slice, netlink).await?;
                 work(&wanted(&slice, device), slice.complete, &self.settings, netlink).await?;
+            }
+            if is_leftover {
+                netlink = None;
             }
             let again = match &self.told.problem {
                 Some(_) => RETRY_INTERVAL,
@@ -136,6 +143,7 @@ impl Keeper {
             return Ok(None);
         }
         let port = self.settings.tunnel_port;
+        let foreign = matches!(found, Some(Found::Foreign { .. }));
         let state = match found {
             Some(Found::Foreign { kind }) => Err(HostProblem {
                 problem: format!(
@@ -168,7 +176,7 @@ impl Keeper {
             Err(problem) => (None, Some(problem)),
         };
         let mtu = device.as_ref().map(|device| device.mtu);
-        self.tell(EgressTunnel { mtu, problem }).await;
+        self.tell(EgressTunnel { mtu, problem, foreign }).await;
         Ok(device.map(|device| device.index))
     }
 
@@ -209,7 +217,8 @@ impl Keeper {
         };
         for (request, flags) in requests {
             match netlink.change(request, flags).await {
-                Err(error) if error.is_refusal(libc::EEXIST) => {}
+                // It is there already; or the host is without IPv6, and so without addresses of it.
+                Err(error) if error.is_refusal(libc::EEXIST) || error.is_refusal(libc::EAFNOSUPPORT) => {}
                 done => done?,
             }
         }

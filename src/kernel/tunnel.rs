@@ -115,19 +115,22 @@ pub(super) fn make(name: &InterfaceName, port: u16) -> RouteNetlinkMessage {
 /// The filter is loose on this device alone: replies to a pod go by the CNI's route, so none leads back by the tunnel, and the kernel
 /// acts on the larger of the device's value and that of `all`, where 2 is loose and 1 strict. On a device without an address of IPv4 a
 /// loose filter is a strict one, so it has one that stands for none.
-pub(super) fn set(index: u32, mtu: u32) -> [(RouteNetlinkMessage, u16); 3] {
+pub(super) fn set(index: u32, mtu: u32) -> [(RouteNetlinkMessage, u16); 4] {
     let mut conf = InetDevConf::default();
     (conf.rp_filter, conf.forwarding) = (LOOSE, 1);
-    let specs = vec![
-        AfSpecUnspec::Inet(vec![AfSpecInet::DevConfRequest(conf)]),
-        // Nobody on it could be asked who has an address.
-        AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]),
-    ];
-    let settings = link(index, vec![LinkAttribute::Mtu(mtu), LinkAttribute::AfSpecUnspec(specs)]);
+    let v4 = AfSpecUnspec::Inet(vec![AfSpecInet::DevConfRequest(conf)]);
+    // Nobody on it could be asked who has an address. A host without IPv6 refuses this alone.
+    let v6 = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
+    let with = |attributes: Vec<LinkAttribute>| (RouteNetlinkMessage::SetLink(link(index, attributes)), 0);
     let mut up = link(index, Vec::new());
     up.header.flags = LinkFlags::Up;
     up.header.change_mask = LinkFlags::Up;
-    [(RouteNetlinkMessage::SetLink(settings), 0), address(index), (RouteNetlinkMessage::SetLink(up), 0)]
+    [
+        with(vec![LinkAttribute::Mtu(mtu), LinkAttribute::AfSpecUnspec(vec![v4])]),
+        with(vec![LinkAttribute::AfSpecUnspec(vec![v6])]),
+        address(index),
+        (RouteNetlinkMessage::SetLink(up), 0),
+    ]
 }
 
 /// What gives the device its address. It is refused where the device has it.
@@ -255,7 +258,7 @@ mod tests {
 
     #[test]
     fn the_filter_is_loosened_on_the_device_alone() {
-        let [settings, address, up] = set(7, 1464).map(|(message, _)| octets(message));
+        let [settings, v6, address, up] = set(7, 1464).map(|(message, _)| octets(message));
         assert_eq!(
             (up[20], settings[24], settings[28]),
             (7, 0, 0),
@@ -267,7 +270,7 @@ mod tests {
         assert!(contains(&octets, &[8, 0, 8, 0, 2, 0, 0, 0]), "rp_filter = 2");
         assert!(contains(&octets, &[8, 0, 1, 0, 1, 0, 0, 0]), "forwarding = 1");
         assert!(contains(&octets, &[8, 0, 4, 0, 0xb8, 5, 0, 0]), "IFLA_MTU");
-        assert!(contains(&octets, &[5, 0, 8, 0, 1]), "IFLA_INET6_ADDR_GEN_MODE: no address");
+        assert!(contains(&v6, &[5, 0, 8, 0, 1]), "IFLA_INET6_ADDR_GEN_MODE: no address");
     }
 
     /// Input: links of the tunnel's name: crier's, one of another group, one of another kind, one with another port. Output: only

@@ -209,7 +209,7 @@ impl EgressTable {
         let tunnel = is_wanted.then(|| {
             let others = world.nodes.iter().filter(|(name, _)| *name != roads.me);
             let peers = others.flat_map(|(_, node)| node.addresses.iter().copied()).collect();
-            Arc::new(TunnelEnd { peers, blocked: world.egress_tunnel.problem.is_some() })
+            Arc::new(TunnelEnd { peers, foreign: world.egress_tunnel.foreign })
         });
         if self.tunnel != tunnel {
             self.tunnel = tunnel;
@@ -503,7 +503,7 @@ mod tests {
         assert!(other_family.contains("no tunnel leads there"), "{other_family}");
         let mut world = cluster(&[("me", &["192.168.35.11"]), far]);
         let problem = HostProblem { problem: "the name is taken".to_owned(), remedy: String::new() };
-        world.apply(Fact::EgressTunnel(EgressTunnel { mtu: None, problem: Some(problem) }));
+        world.apply(Fact::EgressTunnel(EgressTunnel { problem: Some(problem), ..EgressTunnel::default() }));
         assert!(why(&world).contains("the name is taken"), "{}", why(&world));
         world.apply(Fact::EgressTunnel(EgressTunnel::default()));
         let link = Link { vrf: Some(9), ..world.links[&2].clone() };
@@ -523,7 +523,7 @@ mod tests {
             table.put(&ObjectKey::new("shop", "web"), work(&[("10.244.1.2", wanted)]));
             table.renew_tunnel(world, roads, false);
             let end =
-                table.tunnel().map(|end| (end.peers.iter().map(ToString::to_string).collect::<Vec<_>>(), end.blocked));
+                table.tunnel().map(|end| (end.peers.iter().map(ToString::to_string).collect::<Vec<_>>(), end.foreign));
             table.put(&ObjectKey::new("shop", "web"), EgressWork::default());
             table.renew_tunnel(world, roads, false);
             assert_eq!(table.tunnel(), None, "without pods nobody needs one");

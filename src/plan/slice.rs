@@ -193,8 +193,8 @@ pub enum Hop {
 pub struct TunnelEnd {
     /// The addresses of the other Nodes: from these alone packets come out of the tunnel.
     pub peers: BTreeSet<IpAddr>,
-    /// The device cannot be made: nothing passes for it.
-    pub blocked: bool,
+    /// The device of the name is another program's: what is said of crier's is not to count for it.
+    pub foreign: bool,
 }
 
 /// For the BGP speaker: the peers to talk to and the routes to announce to each.

@@ -355,7 +355,8 @@ impl World {
             Fact::EgressTunnel(tunnel) => {
                 let before = std::mem::replace(&mut self.egress_tunnel, tunnel);
                 // The MTU is shown and decides nothing.
-                everything_if(before.problem != self.egress_tunnel.problem)
+                let now = &self.egress_tunnel;
+                everything_if((before.problem, before.foreign) != (now.problem.clone(), now.foreign))
             }
             Fact::Vrfs(problems) => {
                 self.vrf_problems = problems;

@@ -210,6 +210,16 @@ fn leaves_by_the_tunnel(underlay: Underlay) {
     let owners = ADDRESSES.map(|address| scene.owner(address));
     let all: Vec<(usize, &Crier)> = agents.iter().enumerate().collect();
     scene.leave_by(&all, owners);
+    let sender = (0..racks.nodes.len()).find(|number| !owners.contains(number)).expect("three nodes, two addresses");
+    let row = &agents[sender].json("egress")["services"][0];
+    let why = format!("{} is not on a link of this node", racks.nodes[owners[0]].name());
+    assert_eq!(row["reason"], why, "{row}");
+    // The pods' links take 1500 octets, and the tunnel less.
+    let mtu = if underlay == Underlay::V4 { 1464 } else { 1444 };
+    eventually("doctor tells the MTU of the tunnel", secs(20), || {
+        let told = String::from_utf8_lossy(&agents[sender].verb("doctor").stdout).into_owned();
+        if told.contains(&format!("an MTU of {mtu}")) { Ok(()) } else { Err(told) }
+    });
     let flows: Vec<Flows> = scene.pods.iter().map(|pod| Flows::start(pod, &racks.client)).collect();
     served("at first", &outside);
     for pod in &scene.pods {
@@ -220,7 +230,6 @@ fn leaves_by_the_tunnel(underlay: Underlay) {
     assert_eq!(leaks(&captures), BTreeSet::new(), "at first");
 
     // The device goes by hand, at a node that sends and at the one that receives.
-    let sender = (0..racks.nodes.len()).find(|number| !owners.contains(number)).expect("three nodes, two addresses");
     for number in [sender, owners[0]] {
         let node = &racks.nodes[number];
         let before = index(node);
