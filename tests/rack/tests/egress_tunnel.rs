@@ -425,3 +425,25 @@ fn without_a_tunnel_an_owner_on_another_link_is_refused_by_name() {
     assert!(told.contains(&format!("{owner} has no IPv4 address on a link of this node")), "{told}");
     assert!(scene.racks.nodes.iter().all(|node| index(node).is_none()), "nobody has a device");
 }
+
+#[test]
+fn a_tunnel_that_nobody_needs_any_more_goes_also_where_the_agent_was_away_meanwhile() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let scene = Scene::new(&rack, Underlay::V4);
+    let nodes = &scene.racks.nodes;
+    let mut agents = scene.agents();
+    scene.serve();
+    let owners = ADDRESSES.map(|address| scene.owner(address));
+    scene.leave_by(&agents.iter().enumerate().collect::<Vec<_>>(), owners);
+    let has_device = |expected: [bool; 3]| {
+        eventually_equal("which nodes have the device", secs(30), &expected.to_vec(), || {
+            nodes.iter().map(|node| index(node).is_some()).collect()
+        });
+    };
+    has_device([true; 3]);
+    agents[0].stop(secs(10));
+    scene.manifests.remove("web.yaml");
+    has_device([true, false, false]);
+    agents[0] = scene.agent(0);
+    has_device([false; 3]);
+}
