@@ -287,6 +287,7 @@ pub fn kept_session(data: &[u8]) {
         passive: false,
         link_scoped: false,
         graceful_restart: None,
+        withheld: Vec::new(),
     };
     let now = crier::clock::now();
     let (mut peering, _) = Peering::resumed(offer, kept.negotiated, kept.standing, kept.since_boot, 1, now);

@@ -55,6 +55,7 @@ impl Town {
             passive: bit(5),
             link_scoped: bit(6),
             graceful_restart: bit(7).then_some(Restart { restarting: bit(0), forwarding: bit(1) }),
+            withheld: Vec::new(),
         };
         Town {
             peering: Peering::new(offer.clone(), u64::from(choice), now),
@@ -191,6 +192,7 @@ impl Town {
                     assert_ne!(self.up, Some(*connection), "the end of the session is a Down");
                     let _ = end.to_string();
                 }
+                Action::Withheld { connection, .. } => assert!(self.closed.contains(connection), "it is over"),
                 Action::Refresh { connection, .. }
                 | Action::Ignored { connection, .. }
                 | Action::Prove { connection, .. } => {

@@ -142,6 +142,18 @@ pub enum Reason {
     NoEgressSource { link: InterfaceName, family: Family },
     #[error("{owner} has no {family} address on a link of this node, so packets of pods cannot be sent there")]
     EgressOwnerNotOnLink { owner: NodeName, family: Family },
+    #[error("{owner} is on no link of this node, and the tunnel there cannot be used: {why}")]
+    EgressTunnelBlocked { owner: NodeName, why: String },
+    #[error(
+        "{owner} is on no link of this node, and there is no tunnel out of a VRF: this Node's address {address} is on {link} in \
+         one"
+    )]
+    EgressTunnelInVrf { owner: NodeName, address: IpAddr, link: InterfaceName },
+    #[error(
+        "{owner} is on no link of this node, and this Node has no address of a family that {owner} has on a link of this host, \
+         so no tunnel leads there"
+    )]
+    EgressTunnelNoSource { owner: NodeName },
     #[error(
         "more nodes own egress addresses than [egress] mark-mask has values for: packets for {owner} are held here"
     )]

@@ -10,6 +10,7 @@ use tracing::{info, warn};
 
 use crate::config::EgressSettings;
 use crate::kernel::{returns, steering};
+use crate::names::InterfaceName;
 use crate::state_file::{self, Outlasts};
 
 /// The part of `[egress]` that names things in the kernel.
@@ -20,12 +21,22 @@ struct Names {
     mark_mask: u32,
     rule_priority: u32,
     first_route_table: u32,
+    /// `None`: written by an agent that knew of no tunnel, so nothing of one is there.
+    #[serde(default)]
+    tunnel: Option<Tunnel>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Tunnel {
+    device: Option<InterfaceName>,
+    port: u16,
 }
 
 impl Names {
     fn of(settings: &EgressSettings) -> Names {
         let EgressSettings { table, priority, mark_mask, rule_priority, first_route_table, .. } = settings.clone();
-        Names { table, priority, mark_mask, rule_priority, first_route_table }
+        let tunnel = Some(Tunnel { device: settings.tunnel.clone(), port: settings.tunnel_port });
+        Names { table, priority, mark_mask, rule_priority, first_route_table, tunnel }
     }
 }
 
@@ -37,10 +48,22 @@ fn file(folder: &Path) -> PathBuf {
 pub fn former(folder: &Path, settings: &EgressSettings) -> Option<EgressSettings> {
     let file = file(folder);
     let read = std::fs::read(&file).and_then(|octets| Ok(serde_json::from_slice::<Names>(&octets)?));
+    let now = Names::of(settings);
     match read {
-        Ok(names) if names == Names::of(settings) => None,
-        Ok(Names { table, priority, mark_mask, rule_priority, first_route_table }) => {
-            Some(EgressSettings { table, priority, mark_mask, rule_priority, first_route_table, ..settings.clone() })
+        Ok(names) if Names { tunnel: names.tunnel.clone().or(now.tunnel.clone()), ..names.clone() } == now => None,
+        Ok(Names { table, priority, mark_mask, rule_priority, first_route_table, tunnel }) => {
+            let Tunnel { device: tunnel, port: tunnel_port } =
+                tunnel.unwrap_or(Tunnel { device: None, port: settings.tunnel_port });
+            Some(EgressSettings {
+                table,
+                priority,
+                mark_mask,
+                rule_priority,
+                first_route_table,
+                tunnel,
+                tunnel_port,
+                ..settings.clone()
+            })
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => {
@@ -103,6 +126,14 @@ mod tests {
         assert_eq!(former(folder.path(), &old), None);
         let before = former(folder.path(), &new).expect("it had another name");
         assert_eq!(before.table, "crier");
+        // An agent that knew of no tunnel has left none, and what it has named otherwise is as it was.
+        let text = std::fs::read_to_string(file(folder.path())).expect("it was written");
+        let (rest, tunnel) = text.split_once(",\"tunnel\":").expect("it is the last");
+        assert!(tunnel.contains("4790"), "{text}");
+        std::fs::write(file(folder.path()), format!("{rest}}}")).expect("the folder is ours");
+        assert_eq!(former(folder.path(), &old), None);
+        let other_port = former(folder.path(), &new).expect("it had another name");
+        assert_eq!((other_port.table.as_str(), other_port.tunnel), ("crier", None));
         let (agent_that_ends, table_gone) = oneshot::channel();
         drop(agent_that_ends);
         take_over(path(), new.clone(), Some(before), table_gone).await;

@@ -370,10 +370,12 @@ impl Tasks {
         let names = egress_names::take_over(folder, config.egress.clone(), former.clone(), is_gone);
         self.finite.spawn(names);
         let former = former.map(|settings| egress::task::Former { settings, gone });
-        let holding = egress::task::run(egress, config.egress.clone(), facts.clone(), tables, former);
+        let (filtered, is_filtered) = watch::channel(false);
+        let holding = egress::task::run(egress, config.egress.clone(), facts.clone(), tables, filtered, former);
         // Neither undoes anything when the agent stops: what it held stays held.
         self.endless.spawn(named("the keeper of egress", holding));
-        let steering = kernel::steering::run(slices.egress.subscribe(), config.egress.clone());
+        let (egress, settings) = (slices.egress.subscribe(), config.egress.clone());
+        let steering = kernel::steering::run(egress, settings, is_filtered, facts.clone());
         self.endless.spawn(named("the keeper of routes to owners", steering));
         let returns = kernel::returns::run(slices.egress.subscribe(), config.egress.clone());
         self.endless.spawn(named("the keeper of routes for replies", returns));

@@ -12,6 +12,7 @@ use crate::api::readings;
 use crate::kernel::{bypass, sysctl};
 use crate::names::InterfaceName;
 use crate::views::SCHEMA_VERSION;
+use crate::views::egress::TunnelReport;
 use crate::views::status::{Report, WithheldReport};
 use crate::world::HostProblem;
 
@@ -19,6 +20,8 @@ use crate::world::HostProblem;
 struct Examination {
     schema_version: u32,
     findings: Vec<Finding>,
+    /// What is as it should be and good to know.
+    notes: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -42,7 +45,9 @@ pub fn doctor(socket: &Path, output: Output) -> Exit {
             sysctl::ethernet_links()
         }
     };
-    let egress = ask(socket, &readings::EGRESS, &()).is_ok_and(|report| !report.services.is_empty());
+    let egress = ask(socket, &readings::EGRESS, &()).ok();
+    let notes = egress.iter().filter_map(|report| report.tunnel.as_ref()).filter_map(of_tunnel).collect();
+    let egress = egress.is_some_and(|report| !report.services.is_empty());
     let of_egress: Vec<HostProblem> = match egress {
         true => sysctl::forwarding().into_iter().chain(bypass::doubts()).collect(),
         false => Vec::new(),
@@ -55,7 +60,7 @@ pub fn doctor(socket: &Path, output: Output) -> Exit {
         }),
     );
     let found = !findings.is_empty();
-    let examination = Examination { schema_version: SCHEMA_VERSION, findings };
+    let examination = Examination { schema_version: SCHEMA_VERSION, findings, notes };
     answer(output, &examination, |_wide| screen(&examination)).with_problems(found)
 }
 
@@ -84,12 +89,22 @@ fn announcing_on(report: &Report) -> BTreeSet<InterfaceName> {
 }
 
 fn screen(examination: &Examination) -> String {
+    let notes: String = examination.notes.iter().map(|note| format!("note   {}\n", printable(note))).collect();
     if examination.findings.is_empty() {
-        return "nothing is wrong\n".to_owned();
+        return format!("nothing is wrong\n{notes}");
     }
     let lines = examination.findings.iter().map(|Finding { about, problem, remedy }| {
         let remedy = remedy.as_ref().map_or(String::new(), |remedy| format!("       do this: {remedy}\n"));
         format!("{about:<5}  {}\n{remedy}", printable(problem))
     });
-    lines.collect()
+    lines.chain([notes]).collect()
+}
+
+/// A pod learns of the MTU by ICMP, which its CNI must let pass.
+fn of_tunnel(TunnelReport { device, port, mtu }: &TunnelReport) -> Option<String> {
+    let mtu = (*mtu)?;
+    Some(format!(
+        "packets of pods to owners on other links go by the tunnel {device} (VXLAN-GPE, UDP port {port}), which has an MTU of {mtu}: \
+         this node answers larger ones with ICMP (fragmentation needed, packet too big), and TCP then sends smaller ones"
+    ))
 }

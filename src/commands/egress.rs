@@ -30,7 +30,7 @@ fn screen(report: &EgressReport, wide: bool) -> String {
         return format!("no Service has the annotation crier.dev/egress\n{released}");
     }
     let head = ["SERVICE", "ADDRESS", "OWNER", "PODS", "PATH", "TRANSLATED", "DROPPED"];
-    let head_wide: &[&str] = if wide { &["LINK", "NODES", "TO", "EXCEPT", "WHY HELD"] } else { &[] };
+    let head_wide: &[&str] = if wide { &["LINK", "NODES", "TO", "EXCEPT", "WHY"] } else { &[] };
     let mut table = Table::with_head(head.iter().chain(head_wide).copied().collect());
     let list = |nets: &[IpNet]| nets.iter().map(IpNet::to_string).collect::<Vec<_>>().join(",");
     for row in &report.services {

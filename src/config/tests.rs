@@ -273,6 +273,8 @@ fn defaults_are_those_that_the_table_names() {
             mark_mask: 0x00f0_0000,
             rule_priority: 1500,
             first_route_table: 6770,
+            tunnel: Some("crier-egress".into()),
+            tunnel_port: 4790,
             cluster_networks: vec![],
             symmetric_return: true,
             release_after: Duration::from_secs(600),

@@ -10,8 +10,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::ruleset::{Content, Networks};
-use crate::plan::slice::{EgressSlice, Mapping};
+use super::ruleset::{Content, Networks, Tunnel};
+use crate::plan::slice::{EgressSlice, Hop, Mapping};
 use crate::world::Destinations;
 
 /// See the module's documentation.
@@ -66,10 +66,18 @@ impl Machine {
         let (bounded, lists) = self.lists(&pods, slice);
         let hops = slice.hops.values().flatten().flatten();
         let links = slice.networks.iter().flat_map(|it| it.links.keys().map(|link| (*link, it.slot)));
-        let networks = Networks { links: links.collect(), served: slice.served.clone() };
-        let via = hops.map(|hop| hop.via).collect();
+        let by_tunnel = |hop: &Option<Hop>| matches!(hop, Some(Hop::Tunnel { .. }));
+        let tunnelled = slice.hops.iter().filter(|(_, hops)| hops.iter().any(by_tunnel)).map(|(slot, _)| *slot);
+        let networks =
+            Networks { links: links.collect(), served: slice.served.clone(), tunnelled: tunnelled.collect() };
+        let next_hop = |hop: &Hop| match hop {
+            Hop::Link { via, link: _ } => Some(*via),
+            Hop::Tunnel { .. } => None,
+        };
+        let via = hops.filter_map(next_hop).collect();
         let (cluster, elsewhere) = ((*slice.cluster).clone(), (*slice.elsewhere).clone());
-        self.content = Content { pods, bounded, lists, cluster, elsewhere, via, networks };
+        let tunnel = slice.tunnel.as_ref().filter(|end| !end.foreign).map(|end| Tunnel { peers: end.peers.clone() });
+        self.content = Content { pods, bounded, lists, cluster, elsewhere, via, networks, tunnel };
     }
 
     /// The lists of destinations of the pods. A pod that nobody asks for any more is held to where it was held before. A list keeps
@@ -114,6 +122,7 @@ impl Machine {
 mod tests {
     use super::*;
     use crate::clock;
+    use crate::plan::slice::TunnelEnd;
 
     const RELEASE: Duration = Duration::from_secs(600);
 
@@ -188,6 +197,26 @@ mod tests {
         assert!(!content.exempts(pod(3), "10.1.1.1".parse().unwrap()), "and is held where it had the address");
         machine.handle_timeout(now + RELEASE);
         assert_eq!(machine.content().lists.len(), 2, "the list of the pod that was let go is gone");
+    }
+
+    #[test]
+    fn packets_for_the_tunnel_lose_their_mark_once_routed_and_nothing_passes_for_a_device_of_another_program() {
+        let (mut machine, now) = (Machine::new(RELEASE), clock::now());
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let by_tunnel = Hop::Tunnel { to: ip("10.1.2.12"), from: ip("10.1.1.11") };
+        let by_link = Hop::Link { via: ip("192.168.35.12"), link: 2 };
+        let with = |foreign: bool| EgressSlice {
+            hops: Arc::new([(1, [Some(by_tunnel.clone()), None]), (2, [Some(by_link.clone()), None])].into()),
+            tunnel: Some(Arc::new(TunnelEnd { peers: [ip("10.1.2.12")].into(), foreign })),
+            ..slice(true, &[(1, Mapping::Steered { slot: 1 })])
+        };
+        machine.handle_plan(&with(false), now);
+        let content = machine.content();
+        assert_eq!(content.networks.tunnelled, BTreeSet::from([1]), "the outer packets would go round in the tunnel");
+        assert_eq!(content.via, BTreeSet::from([ip("192.168.35.12")]));
+        assert_eq!(content.tunnel, Some(Tunnel { peers: [ip("10.1.2.12")].into() }));
+        machine.handle_plan(&with(true), now);
+        assert_eq!(machine.content().tunnel, None);
     }
 
     #[test]

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! Each of them passes first what goes to a destination that egress of the pod is not for: `exempt`. What leaves by networks is in
-//! `exits`, the chains for replies to what came in by extra networks are in `returns`.
+//! `exits`, the chains for replies to what came in by extra networks are in `returns`, what is about the tunnel to owners is in `tunnel`.
 //!
 //! The guard looks at the packet as it leaves, so it does not matter who translated it or forgot to.
 
@@ -21,6 +21,7 @@ mod exempt;
 mod exits;
 mod intervals;
 mod returns;
+mod tunnel;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -31,6 +32,7 @@ use ipnet::IpNet;
 
 use self::intervals::{Bound, intervals};
 pub use self::returns::Networks;
+pub use self::tunnel::Tunnel;
 use super::packet::{APPEND, Attributes, Batch, CREATE, DATA_VALUE, ELEMENT_KEY, EXPRESSION_DATA, Verb};
 use crate::plan::slice::Mapping;
 use crate::world::Destinations;
@@ -44,6 +46,15 @@ pub struct Form {
     pub mark_mask: u32,
     /// The marks of the slots, from slot 1 on.
     pub marks: Vec<u32>,
+    pub tunnel: Option<TunnelDevice>,
+}
+
+/// What the tunnel to owners of other links is called on this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunnelDevice {
+    pub name: String,
+    /// UDP.
+    pub port: u16,
 }
 
 /// What the sets and maps hold.
@@ -62,6 +73,8 @@ pub struct Content {
     pub via: BTreeSet<IpAddr>,
     /// By which networks replies leave.
     pub networks: Networks,
+    /// This node's end of the tunnel, if it has one.
+    pub tunnel: Option<Tunnel>,
 }
 
 impl Content {
@@ -117,6 +130,7 @@ pub fn whole(form: &Form, content: &Content, ownership: Ownership, replaces: boo
         rule(&mut batch, form, &slot_chain(slot), &set_mark(form.mark_mask, *mark));
     }
     returns::frame(&mut batch, form);
+    tunnel::frame(&mut batch, form);
     let priority = i32::try_from(form.priority).unwrap_or(STANDARD_PRIORITY);
     new_chain(&mut batch, form, STEER, Some(("filter", PREROUTING, BEHIND_DNAT)));
     new_chain(&mut batch, form, TRANSLATE, Some(("nat", POSTROUTING, priority)));
@@ -130,6 +144,7 @@ pub fn whole(form: &Form, content: &Content, ownership: Ownership, replaces: boo
         rule(&mut batch, form, GUARD, &exempt::by_source(family));
         rule(&mut batch, form, GUARD, &exempt::by_opener(family));
         rule(&mut batch, form, GUARD, &exits::pass(family));
+        rule(&mut batch, form, GUARD, &tunnel::pass(family));
         for expressions in guard(family) {
             rule(&mut batch, form, GUARD, &expressions);
         }
@@ -161,7 +176,7 @@ pub fn named(form: &Form) -> Attributes {
 
 /// The chains that must be there and hold rules, as questions; [`CHAIN_USES`] of the answer says how many rules.
 pub fn chains(form: &Form) -> Vec<Attributes> {
-    OWN_CHAINS.into_iter().chain(returns::CHAINS).map(|name| chain(form, name)).collect()
+    OWN_CHAINS.into_iter().chain(returns::CHAINS).chain(tunnel::CHAINS).map(|name| chain(form, name)).collect()
 }
 
 /// What the table holds and every table of crier does, as questions: another program's table of the same name has no such chains.
@@ -519,11 +534,15 @@ fn set_mark(mask: u32, mark: u32) -> Attributes {
 }
 
 fn of_family(rule: &mut Attributes, family: Ip) {
+    load_meta(rule, META_PROTOCOL);
+    equals(rule, family.protocol());
+}
+
+fn load_meta(rule: &mut Attributes, key: u32) {
     expression(rule, "meta", |meta| {
         meta.number(1, REGISTER);
-        meta.number(2, META_PROTOCOL);
+        meta.number(2, key);
     });
-    equals(rule, family.protocol());
 }
 
 fn is_original(rule: &mut Attributes) {
@@ -658,6 +677,7 @@ fn fill(batch: &mut Batch, form: &Form, before: &Content, after: &Content) {
     }
     exempt::remove(batch, form, &before.lists, &after.lists);
     returns::fill(batch, form, &before.networks, &after.networks);
+    tunnel::fill(batch, form, before.tunnel.as_ref(), after.tunnel.as_ref());
     let (foreign_before, foreign) = (before.foreign(), after.foreign());
     for (was, is, v4, v6) in [
         (&before.cluster, &after.cluster, Set::Cluster4, Set::Cluster6),
@@ -837,7 +857,7 @@ mod tests {
     use crate::plan::slice::Exit;
 
     fn form() -> Form {
-        Form { table: "crier".to_owned(), priority: 95, mark_mask: 0x00f0_0000, marks: vec![0x0010_0000] }
+        Form { table: "crier".to_owned(), priority: 95, mark_mask: 0x00f0_0000, marks: vec![0x0010_0000], tunnel: None }
     }
 
     fn content(pods: &[(&str, Mapping)]) -> Content {

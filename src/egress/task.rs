@@ -22,7 +22,7 @@ use tracing::{debug, info, warn};
 use super::counters::Counters;
 use super::machine::Machine;
 use super::packet::Connection;
-use super::ruleset::{self, Content, Count, Form, Ownership};
+use super::ruleset::{self, Content, Count, Form, Ownership, TunnelDevice};
 use super::socket::{Changes, Netfilter};
 use super::standing::{Absence, Standing};
 use crate::clock;
@@ -49,6 +49,10 @@ pub fn form(settings: &EgressSettings) -> Form {
         priority: settings.priority,
         mark_mask: settings.mark_mask,
         marks: (1..=settings.slots()).map(|slot| settings.mark(slot)).collect(),
+        tunnel: settings
+            .tunnel
+            .as_ref()
+            .map(|device| TunnelDevice { name: device.to_string(), port: settings.tunnel_port }),
     }
 }
 
@@ -67,12 +71,14 @@ pub fn take_away(settings: &EgressSettings) -> io::Result<bool> {
     kernel.commit(&ruleset::remove(&form)).map(|()| true)
 }
 
-/// Follows the slice for ever. May be dropped at any time.
+/// Follows the slice for ever. May be dropped at any time. `filtered`: whether the table holds what keeps strangers out of the tunnel,
+/// without which its device is not made.
 pub async fn run(
     mut slices: watch::Receiver<EgressSlice>,
     settings: EgressSettings,
     facts: mpsc::Sender<Fact>,
     counters: Arc<Counters>,
+    filtered: watch::Sender<bool>,
     former: Option<Former>,
 ) {
     let mut keeper = Keeper {
@@ -80,6 +86,7 @@ pub async fn run(
         machine: Machine::new(settings.release_after),
         ownership: Ownership::Socket,
         counters,
+        filtered,
         facts,
         standing: Standing::default(),
         told: None,
@@ -90,6 +97,7 @@ pub async fn run(
     loop {
         let error = keeper.follow(&mut slices).await;
         keeper.counters.hold(None);
+        keeper.filtered.send_replace(false);
         // Without egress nobody needs to know that this host could not do it.
         let is_unwanted = slices.borrow().pods.is_empty() && slices.borrow().networks.is_empty();
         if is_unwanted && keeper.machine.is_idle() {
@@ -112,6 +120,7 @@ struct Keeper {
     machine: Machine,
     ownership: Ownership,
     counters: Arc<Counters>,
+    filtered: watch::Sender<bool>,
     facts: mpsc::Sender<Fact>,
     standing: Standing,
     /// The absence that the World knows.
@@ -162,6 +171,8 @@ impl Keeper {
                 self.write(&mut kernel, &mut written)?;
                 self.drop_former(&mut kernel)?;
                 self.counters.hold(written.clone());
+                let is_filtered = written.as_ref().is_some_and(|content| content.tunnel.is_some());
+                self.filtered.send_if_modified(|was| std::mem::replace(was, is_filtered) != is_filtered);
                 match &written {
                     Some(_) => self.standing.handle_written(),
                     None => self.standing.handle_unneeded(),

@@ -11,7 +11,7 @@ use futures::StreamExt;
 use futures::channel::mpsc::UnboundedReceiver;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
-use netlink_packet_route::route::{RouteMessage, RouteProtocol};
+use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol};
 use netlink_packet_route::rule::RuleMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
@@ -19,7 +19,7 @@ use rtnetlink::sys::SocketAddr;
 use rtnetlink::{Handle, MulticastGroup};
 use tokio::task::JoinSet;
 
-use crate::address::Family;
+use crate::address::{Family, host_prefix};
 
 pub(super) struct Netlink {
     handle: Handle,
@@ -92,6 +92,23 @@ impl Netlink {
     /// The rules of both families.
     pub(super) async fn rules(&mut self) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
         self.list(RouteNetlinkMessage::GetRule(RuleMessage::default())).await
+    }
+
+    /// The route by which packets of this host to the address leave now; `None` where there is none.
+    pub(super) async fn route_to(&mut self, to: IpAddr) -> Result<Option<RouteMessage>, NetlinkError> {
+        let mut question = RouteMessage::default();
+        question.header.address_family = address_family(Family::of(to));
+        question.header.destination_prefix_length = host_prefix(to).prefix_len();
+        question.attributes.push(RouteAttribute::Destination(to.into()));
+        let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetRoute(question));
+        request.header.flags = NLM_F_REQUEST;
+        let mut answers = self.handle.request(request).map_err(|_| NetlinkError::Ended)?;
+        match answers.next().await.map(|answer| answer.payload) {
+            Some(NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route))) => Ok(Some(route)),
+            // Unreachable, or of a family that this host does not have.
+            Some(_) => Ok(None),
+            None => Err(NetlinkError::Ended),
+        }
     }
 
     /// Asks for a change and waits until the kernel has made it.

@@ -14,7 +14,7 @@ use imbl::OrdMap;
 use crate::address::Family;
 use crate::names::{InterfaceName, NodeName, ObjectKey};
 use crate::plan::exits;
-use crate::plan::slice::{Exit, Hop, Mapping, ReturnNetwork};
+use crate::plan::slice::{Exit, Hop, Mapping, ReturnNetwork, TunnelEnd};
 use crate::plan::verdict::EgressWork;
 use crate::plan::verdict::egress::Way;
 use crate::reason::Reason;
@@ -32,6 +32,12 @@ pub struct EgressTable {
     slots: BTreeMap<NodeName, Slot>,
     /// How many pods lead to each node.
     users: BTreeMap<NodeName, usize>,
+    /// How many pods of all nodes leave by this one.
+    hosted: usize,
+    /// This node's end of the tunnel, if it is to have one.
+    tunnel: Option<Arc<TunnelEnd>>,
+    /// Whether it needs one may be otherwise since that was worked out.
+    tunnel_stale: bool,
     pods: OrdMap<IpAddr, Mapping>,
     bounded: OrdMap<IpAddr, Arc<Destinations>>,
     /// Pods whose Services want different things, with these Services: the first decides.
@@ -54,8 +60,18 @@ struct NetworkUse {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Slot {
     number: u8,
-    v4: Option<Hop>,
-    v6: Option<Hop>,
+    v4: Result<Hop, Reason>,
+    v6: Result<Hop, Reason>,
+}
+
+/// What the ways to owners depend on besides the World.
+#[derive(Debug, Clone, Copy)]
+pub struct Roads<'a> {
+    pub me: &'a NodeName,
+    /// As many nodes can have a slot.
+    pub slots: u8,
+    /// The device of the tunnel; `None`: none is to be made.
+    pub tunnel: Option<&'a InterfaceName>,
 }
 
 impl EgressTable {
@@ -88,14 +104,15 @@ impl EgressTable {
         pods.into_iter().for_each(|pod| self.settle(pod));
     }
 
-    /// Works out how the owners are reached. `slots`: as many nodes can have one.
-    pub fn renew_hops(&mut self, world: &World, slots: u8) {
+    /// Works out how the owners are reached.
+    pub fn renew_hops(&mut self, world: &World, roads: Roads<'_>) {
+        let slots = roads.slots;
         let owners: BTreeSet<NodeName> = self.users.keys().cloned().collect();
         let before = self.slots.clone();
         // The highest numbers may have been taken for networks since.
         self.slots.retain(|owner, slot| owners.contains(owner) && slot.number <= slots);
         for owner in owners {
-            let [v4, v6] = Family::BOTH.map(|family| self.hop(&owner, family, world));
+            let [v4, v6] = Family::BOTH.map(|family| self.hop(&owner, family, world, roads));
             match self.slots.get_mut(&owner) {
                 Some(slot) => (slot.v4, slot.v6) = (v4, v6),
                 None => {
@@ -165,7 +182,7 @@ impl EgressTable {
 
     /// The next hops by the numbers of the slots.
     pub fn hops(&self) -> BTreeMap<u8, [Option<Hop>; 2]> {
-        self.slots.values().map(|slot| (slot.number, [slot.v4.clone(), slot.v6.clone()])).collect()
+        self.slots.values().map(|slot| (slot.number, [slot.v4.clone().ok(), slot.v6.clone().ok()])).collect()
     }
 
     /// Whether anything changed since the last call.
@@ -178,6 +195,32 @@ impl EgressTable {
         !self.users.is_empty() || !self.slots.is_empty()
     }
 
+    /// Works out whether this node needs an end of the tunnel. `host`: nodes or links may have changed.
+    pub fn renew_tunnel(&mut self, world: &World, roads: Roads<'_>, host: bool) {
+        if !host && !std::mem::take(&mut self.tunnel_stale) {
+            return;
+        }
+        self.tunnel_stale = false;
+        let is_far = |name: &NodeName| name != roads.me && !shares_link(world, name);
+        let sends = || self.users.keys().any(is_far);
+        // Whoever is far may have pods that leave by this node.
+        let receives = || self.hosted > 0 && world.nodes.keys().any(is_far);
+        let is_wanted = roads.tunnel.is_some() && (sends() || receives());
+        let tunnel = is_wanted.then(|| {
+            let others = world.nodes.iter().filter(|(name, _)| *name != roads.me);
+            let peers = others.flat_map(|(_, node)| node.addresses.iter().copied()).collect();
+            Arc::new(TunnelEnd { peers, foreign: world.egress_tunnel.foreign })
+        });
+        if self.tunnel != tunnel {
+            self.tunnel = tunnel;
+            self.moved = true;
+        }
+    }
+
+    pub fn tunnel(&self) -> Option<&Arc<TunnelEnd>> {
+        self.tunnel.as_ref()
+    }
+
     /// Why packets do not reach the owners of Services' addresses from here, of each owner and family that is not reached.
     pub fn obstacles(&self) -> BTreeMap<(NodeName, Family), Reason> {
         let both = self.users.keys().flat_map(|owner| Family::BOTH.map(|family| (owner.clone(), family)));
@@ -187,10 +230,7 @@ impl EgressTable {
     fn obstacle(&self, owner: &NodeName, family: Family) -> Option<Reason> {
         match self.slots.get(owner) {
             None => Some(Reason::EgressMarksUsedUp { owner: owner.clone() }),
-            Some(slot) if slot.hop(family).is_none() => {
-                Some(Reason::EgressOwnerNotOnLink { owner: owner.clone(), family })
-            }
-            Some(_) => None,
+            Some(slot) => slot.hop(family).as_ref().err().cloned(),
         }
     }
 
@@ -211,6 +251,12 @@ impl EgressTable {
             }
         }
         self.users.retain(|_, count| *count > 0);
+        let here = |work: &EgressWork| {
+            let is_here = |way: &Way| matches!(way, Way::Owner { here: true, .. });
+            work.pods.iter().filter(|(_, way)| way.as_ref().is_some_and(is_here)).count()
+        };
+        self.hosted = (self.hosted + here(wanted)).saturating_sub(here(before));
+        self.tunnel_stale = true;
     }
 
     fn count_exits(&mut self, before: &EgressWork, wanted: &EgressWork) {
@@ -241,21 +287,26 @@ impl EgressTable {
     }
 
     /// An address of the node in a subnet of one of this node's links; else an address that it answers for there, which leads to
-    /// it all the same.
-    fn hop(&self, owner: &NodeName, family: Family, world: &World) -> Option<Hop> {
-        let on_link = |via: &IpAddr| {
-            let mut usable = world.links.values().filter(|link| link.up && link.carrier && !link.loopback);
-            usable.find(|link| link.addresses.iter().any(|net| net.contains(via) && net.addr() != *via))
-        };
+    /// it all the same; else, for a node that is on none of the links at all, the tunnel.
+    fn hop(&self, owner: &NodeName, family: Family, world: &World, roads: Roads<'_>) -> Result<Hop, Reason> {
         let of_family = |address: &IpAddr| Family::of(*address) == family;
         let of_node = world.nodes.get(owner).into_iter().flat_map(|node| node.addresses.iter().copied());
         let answered = |way: &Way| match way {
-            Way::Owner { address, owner: of_way, here: _ } => (of_way == owner).then_some(*address),
+            Way::Owner { address, owner: of_way, on_link, here: _ } => {
+                (*on_link && of_way == owner).then_some(*address)
+            }
             Way::Network { .. } => None,
         };
         let ways = self.wanted.values().flat_map(|work| &work.pods);
         let answered = ways.filter_map(|(_, way)| answered(way.as_ref()?));
-        of_node.chain(answered).filter(of_family).find_map(|via| Some(Hop { via, link: on_link(&via)?.index }))
+        let mut all = of_node.chain(answered).filter(of_family);
+        if let Some(hop) = all.find_map(|via| Some(Hop::Link { via, link: on_link(world, via)? })) {
+            return Ok(hop);
+        }
+        if roads.tunnel.is_none() || shares_link(world, owner) {
+            return Err(Reason::EgressOwnerNotOnLink { owner: owner.clone(), family });
+        }
+        outer(owner, world, roads.me)
     }
 
     /// Works out how the packets of a pod leave.
@@ -295,9 +346,9 @@ impl EgressTable {
 
     fn mapping(&self, pod: IpAddr, way: &Way) -> Mapping {
         match way {
-            Way::Owner { address, owner: _, here: true } => Mapping::Translated { address: *address },
-            Way::Owner { address: _, owner, here: false } => {
-                let slot = self.slots.get(owner).filter(|slot| slot.hop(Family::of(pod)).is_some());
+            Way::Owner { address, here: true, .. } => Mapping::Translated { address: *address },
+            Way::Owner { owner, here: false, .. } => {
+                let slot = self.slots.get(owner).filter(|slot| slot.hop(Family::of(pod)).is_ok());
                 slot.map_or(Mapping::Held, |slot| Mapping::Steered { slot: slot.number })
             }
             Way::Network { address, vrf: _ } => {
@@ -315,30 +366,178 @@ fn way_of(work: &EgressWork, pod: IpAddr) -> Option<&Way> {
 }
 
 impl Slot {
-    fn hop(&self, family: Family) -> Option<&Hop> {
+    fn hop(&self, family: Family) -> &Result<Hop, Reason> {
         match family {
-            Family::V4 => self.v4.as_ref(),
-            Family::V6 => self.v6.as_ref(),
+            Family::V4 => &self.v4,
+            Family::V6 => &self.v6,
         }
     }
 }
 
+/// The usable link of this node with a subnet that holds another host's address.
+fn on_link(world: &World, via: IpAddr) -> Option<u32> {
+    let mut usable = world.links.values().filter(|link| link.up && link.carrier && !link.loopback);
+    let link = usable.find(|link| link.addresses.iter().any(|net| net.contains(&via) && net.addr() != via));
+    link.map(|link| link.index)
+}
+
+/// An address of the Node, of either family, is in a subnet of a link of this node. Two nodes judge each other alike, so either both
+/// have the tunnel or none has. A Node without addresses is not known to be anywhere else.
+fn shares_link(world: &World, node: &NodeName) -> bool {
+    let addresses = world.nodes.get(node).map(|node| node.addresses.as_slice()).unwrap_or_default();
+    addresses.is_empty() || addresses.iter().any(|address| on_link(world, *address).is_some())
+}
+
+/// The tunnel to a node: from an address of this Node, for the other end takes packets from those alone.
+fn outer(owner: &NodeName, world: &World, me: &NodeName) -> Result<Hop, Reason> {
+    if let Some(problem) = &world.egress_tunnel.problem {
+        return Err(Reason::EgressTunnelBlocked { owner: owner.clone(), why: problem.problem.clone() });
+    }
+    let of = |node: &NodeName| world.nodes.get(node).map(|node| node.addresses.as_slice()).unwrap_or_default();
+    let link_of =
+        |address: IpAddr| world.links.values().find(|link| link.addresses.iter().any(|it| it.addr() == address));
+    let mut in_vrf = None;
+    for to in of(owner) {
+        for from in of(me).iter().filter(|from| from.is_ipv4() == to.is_ipv4()) {
+            match link_of(*from) {
+                Some(link) if link.vrf.is_none() => return Ok(Hop::Tunnel { to: *to, from: *from }),
+                Some(link) => in_vrf = Some((*from, link.name.clone())),
+                None => {}
+            }
+        }
+    }
+    Err(match in_vrf {
+        Some((address, link)) => Reason::EgressTunnelInVrf { owner: owner.clone(), address, link },
+        None => Reason::EgressTunnelNoSource { owner: owner.clone() },
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
-    use crate::world::{Fact, Link};
+    use crate::world::{EgressTunnel, Fact, HostProblem, Link, Node};
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
     }
 
     fn way(owner: &str, here: bool) -> Option<Way> {
-        Some(Way::Owner { address: ip("192.168.35.100"), owner: owner.into(), here })
+        Some(Way::Owner { address: ip("192.168.35.100"), owner: owner.into(), here, on_link: true })
     }
 
     fn work(pods: &[(&str, Option<Way>)]) -> EgressWork {
         let pods = pods.iter().map(|(pod, way)| (ip(pod), way.clone())).collect();
         EgressWork { pods, ..EgressWork::default() }
+    }
+
+    /// Of the node `me`.
+    fn roads(slots: u8) -> Roads<'static> {
+        static NAMES: LazyLock<(NodeName, InterfaceName)> = LazyLock::new(|| ("me".into(), "crier-egress".into()));
+        Roads { me: &NAMES.0, slots, tunnel: Some(&NAMES.1) }
+    }
+
+    /// With these Nodes, and this one's address of IPv6 on a link too.
+    fn cluster(nodes: &[(&str, &[&str])]) -> World {
+        let mut world = World::default();
+        let nets = ["192.168.35.11/24", "fd35::11/64"];
+        world.apply(Fact::Link(2, Some(Link::carrying(2, "eth0", &nets))));
+        for (name, addresses) in nodes {
+            let addresses = addresses.iter().map(|it| ip(it)).collect();
+            world.apply(Fact::Node((*name).into(), Some(Arc::new(Node { addresses, ..Node::default() }))));
+        }
+        world
+    }
+
+    /// How packets of IPv4 and of IPv6 get to `far`, which owns an address over BGP alone: it answers for it on no link.
+    fn ways(world: &World) -> Vec<Result<Hop, String>> {
+        let (address, owner) = (ip("192.168.35.100"), NodeName::from("far"));
+        let way = Some(Way::Owner { address, owner, here: false, on_link: false });
+        ways_by(world, way)
+    }
+
+    fn ways_by(world: &World, way: Option<Way>) -> Vec<Result<Hop, String>> {
+        let mut table = EgressTable::default();
+        table.put(&ObjectKey::new("shop", "web"), work(&[("10.244.1.2", way)]));
+        table.renew_hops(world, roads(15));
+        let obstacles = table.obstacles();
+        let hops = table.hops().remove(&1).expect("a slot");
+        let families = Family::BOTH.into_iter().zip(hops);
+        let told = |family| obstacles[&("far".into(), family)].to_string();
+        families.map(|(family, hop)| hop.ok_or_else(|| told(family))).collect()
+    }
+
+    #[test]
+    fn an_owner_on_no_link_of_this_node_is_reached_by_the_tunnel_with_packets_of_both_families() {
+        let by = |to: &str, from: &str| vec![Ok(Hop::Tunnel { to: ip(to), from: ip(from) }); 2];
+        let me = ("me", &["192.168.35.11", "fd35::11"][..]);
+        assert_eq!(ways(&cluster(&[me, ("far", &["10.1.2.12"])])), by("10.1.2.12", "192.168.35.11"));
+        assert_eq!(ways(&cluster(&[me, ("far", &["fd01:2::12"])])), by("fd01:2::12", "fd35::11"), "over IPv6");
+        // Its Node is elsewhere, and it answers for the address on this link all the same.
+        let answers = ways_by(&cluster(&[me, ("far", &["10.1.2.12"])]), way("far", false));
+        assert_eq!(answers[0], Ok(Hop::Link { via: ip("192.168.35.100"), link: 2 }));
+        assert!(matches!(answers[1], Ok(Hop::Tunnel { .. })), "{answers:?}");
+        assert_eq!(
+            ways(&cluster(&[me, ("far", &["fd01:2::12", "10.1.2.12"])])),
+            by("fd01:2::12", "fd35::11"),
+            "the owner's first address"
+        );
+        // One family on a common link: the other one is not sent into a tunnel that the owner does not have.
+        let near = ways(&cluster(&[me, ("far", &["192.168.35.12"])]));
+        assert_eq!(near[0], Ok(Hop::Link { via: ip("192.168.35.12"), link: 2 }));
+        assert!(near[1].as_ref().is_err_and(|why| why.contains("no IPv6 address on a link")), "{near:?}");
+    }
+
+    /// Input: nodes between which no packet of the tunnel would be taken. Output: the reason, and no way.
+    #[test]
+    fn where_no_tunnel_leads_the_reason_is_told() {
+        let why = |world: &World| ways(world).swap_remove(0).expect_err("there is no way");
+        let far = ("far", &["10.1.2.12"][..]);
+        let stranger = why(&cluster(&[("me", &["172.16.0.1"]), far]));
+        assert!(
+            stranger.contains("far is on no link of this node") && stranger.contains("no tunnel leads there"),
+            "{stranger}"
+        );
+        let other_family = why(&cluster(&[("me", &["fd35::11"]), far]));
+        assert!(other_family.contains("no tunnel leads there"), "{other_family}");
+        let mut world = cluster(&[("me", &["192.168.35.11"]), far]);
+        let problem = HostProblem { problem: "the name is taken".to_owned(), remedy: String::new() };
+        world.apply(Fact::EgressTunnel(EgressTunnel { problem: Some(problem), ..EgressTunnel::default() }));
+        assert!(why(&world).contains("the name is taken"), "{}", why(&world));
+        world.apply(Fact::EgressTunnel(EgressTunnel::default()));
+        let link = Link { vrf: Some(9), ..world.links[&2].clone() };
+        world.apply(Fact::Link(2, Some(link)));
+        assert!(why(&world).contains("192.168.35.11 is on eth0") && why(&world).contains("VRF"), "{}", why(&world));
+        assert!(
+            why(&cluster(&[("me", &["192.168.35.11"])])).contains("far has no IPv4 address on a link"),
+            "no Node far"
+        );
+    }
+
+    #[test]
+    fn a_node_has_an_end_of_the_tunnel_where_packets_come_or_go_by_it_and_nowhere_else() {
+        let peers = |world: &World, wanted: Option<Way>, tunnel: bool| {
+            let mut table = EgressTable::default();
+            let roads = Roads { tunnel: roads(15).tunnel.filter(|_| tunnel), ..roads(15) };
+            table.put(&ObjectKey::new("shop", "web"), work(&[("10.244.1.2", wanted)]));
+            table.renew_tunnel(world, roads, false);
+            let end =
+                table.tunnel().map(|end| (end.peers.iter().map(ToString::to_string).collect::<Vec<_>>(), end.foreign));
+            table.put(&ObjectKey::new("shop", "web"), EgressWork::default());
+            table.renew_tunnel(world, roads, false);
+            assert_eq!(table.tunnel(), None, "without pods nobody needs one");
+            end
+        };
+        let (me, near) = (("me", &["192.168.35.11"][..]), ("near", &["192.168.35.12"][..]));
+        let racks = cluster(&[me, near, ("far", &["10.1.2.12"])]);
+        let others = Some((vec!["10.1.2.12".to_owned(), "192.168.35.12".to_owned()], false));
+        assert_eq!(peers(&racks, way("far", false), true), others, "it sends");
+        assert_eq!(peers(&racks, way("me", true), true), others, "pods of far may leave here");
+        assert_eq!(peers(&racks, way("near", false), true), None, "the owner is on the link");
+        assert_eq!(peers(&racks, way("far", false), false), None, "none is to be made");
+        let one_link = cluster(&[me, near]);
+        assert_eq!(peers(&one_link, way("me", true), true), None, "all are on the link");
     }
 
     fn world(up: bool) -> World {
@@ -356,15 +555,15 @@ mod tests {
         table.put(&web, work(&[(first, way("a", true)), (second, way("b", false)), (third, None)]));
         assert_eq!(table.pods()[&ip(first)], Mapping::Translated { address: ip("192.168.35.100") });
         assert_eq!(table.pods()[&ip(second)], Mapping::Held, "nobody knows yet how b is reached");
-        table.renew_hops(&world(true), 15);
+        table.renew_hops(&world(true), roads(15));
         assert_eq!(table.pods()[&ip(second)], Mapping::Steered { slot: 1 });
-        let hop = Hop { via: ip("192.168.35.100"), link: 2 };
+        let hop = Hop::Link { via: ip("192.168.35.100"), link: 2 };
         assert_eq!(table.hops()[&1], [Some(hop), None], "the address leads to whoever answers for it");
         assert_eq!(table.pods()[&ip(third)], Mapping::Held);
-        table.renew_hops(&world(false), 15);
+        table.renew_hops(&world(false), roads(15));
         assert_eq!(table.pods()[&ip(second)], Mapping::Held, "the link is down");
         table.put(&web, EgressWork::default());
-        table.renew_hops(&world(true), 15);
+        table.renew_hops(&world(true), roads(15));
         assert!(table.pods().is_empty() && table.hops().is_empty() && table.claims.is_empty());
     }
 
@@ -410,7 +609,7 @@ mod tests {
             let wanted = work(&[(&pod, way(&format!("node-{number}"), false))]);
             table.put(&ObjectKey::new("shop", &pod), wanted);
         }
-        table.renew_hops(&world(true), 2);
+        table.renew_hops(&world(true), roads(2));
         assert_eq!(table.pods()[&ip("10.244.1.3")], Mapping::Held);
         let used_up = Reason::EgressMarksUsedUp { owner: "node-3".into() };
         assert_eq!(table.obstacles()[&("node-3".into(), Family::V4)], used_up);

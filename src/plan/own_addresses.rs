@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::config::{Config, Pool};
-use crate::names::PoolName;
+use crate::names::{ObjectKey, PoolName};
 use crate::reason::HostUse;
 use crate::world::{Link, World};
 
@@ -51,18 +51,31 @@ fn uses(world: &World, with_links: bool) -> BTreeMap<IpAddr, HostUse> {
     uses
 }
 
-/// The addresses of pools that another program has put on links of this host as addresses of their own: a virtual address of
-/// keepalived or kube-vip, or what a former tool left. The kernel answers for these on the link, whoever announces them.
-pub fn bound_by_others<'a>(config: &'a Config, world: &'a World) -> impl Iterator<Item = (IpAddr, &'a Link, &'a Pool)> {
+/// An address of a pool that another program has put on a link of this host as an address of its own: a virtual address of
+/// keepalived or kube-vip, or what a former tool left. The kernel answers for it on the link, whoever announces it.
+pub struct Bound<'a> {
+    pub address: IpAddr,
+    pub link: &'a Link,
+    pub pool: &'a Pool,
+    /// A Service that has the address.
+    pub service: Option<&'a ObjectKey>,
+}
+
+pub fn bound_by_others<'a>(config: &'a Config, world: &'a World) -> impl Iterator<Item = Bound<'a>> {
     // kube-proxy's own link in IPVS mode answers for nothing: it does no ARP.
     let links = world.links.values().filter(|link| !link.loopback && link.arp && link.up);
     let alone = |net: &&IpNet| net.prefix_len() == net.max_prefix_len();
     let addresses = links.flat_map(move |link| link.addresses.iter().filter(alone).map(move |net| (net.addr(), link)));
     let gives =
         |pool: &&Pool, address: IpAddr| pool.holds(address) && pool.given().iter().any(|range| range.contains(address));
+    let has = |key: &ObjectKey, address: &IpAddr| {
+        let shows = world.services.get(key).is_some_and(|service| service.ingress.contains(address));
+        shows || world.assigned.get(key).is_some_and(|addresses| addresses.contains(address))
+    };
     addresses.filter_map(move |(address, link)| {
         let pool = config.pools.iter().find(|pool| gives(pool, address))?;
-        Some((address, link, pool))
+        let service = world.services.keys().find(|key| has(key, &address));
+        Some(Bound { address, link, pool, service })
     })
 }
 

@@ -110,6 +110,8 @@ pub struct EgressSlice {
     pub bounded: OrdMap<IpAddr, Arc<Destinations>>,
     /// How each slot's node is reached: the next hop of IPv4, and of IPv6.
     pub hops: Arc<BTreeMap<u8, [Option<Hop>; 2]>>,
+    /// The end of the tunnel that this node is to have; `None` where no packet of a pod comes or goes by one.
+    pub tunnel: Option<Arc<TunnelEnd>>,
     /// Destinations inside of the cluster: packets to them are left alone.
     pub cluster: Arc<BTreeSet<IpNet>>,
     /// The networks of the pods of other nodes.
@@ -177,12 +179,22 @@ pub struct Exit {
     pub source: IpAddr,
 }
 
-/// A next hop on a link of this node.
+/// How packets get to the owner of an egress address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hop {
-    pub via: IpAddr,
-    /// The kernel's index of the link.
-    pub link: u32,
+pub enum Hop {
+    /// A next hop on a link of this node, by the kernel's index of the link.
+    Link { via: IpAddr, link: u32 },
+    /// By the tunnel: the addresses of the outer packets, both of one family.
+    Tunnel { to: IpAddr, from: IpAddr },
+}
+
+/// This node's end of the tunnel that leads packets of pods to owners that are on no link of theirs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TunnelEnd {
+    /// The addresses of the other Nodes: from these alone packets come out of the tunnel.
+    pub peers: BTreeSet<IpAddr>,
+    /// The device of the name is another program's: what is said of crier's is not to count for it.
+    pub foreign: bool,
 }
 
 /// For the BGP speaker: the peers to talk to and the routes to announce to each.

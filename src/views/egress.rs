@@ -11,7 +11,7 @@ use crate::address::Family;
 use crate::egress::counters::Counts;
 use crate::names::{InterfaceName, NodeName, ObjectKey};
 use crate::plan::decision::{EgressOwner, EgressVerdict};
-use crate::plan::slice::Mapping;
+use crate::plan::slice::{Hop, Mapping};
 
 /// `crier egress`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -25,7 +25,20 @@ pub struct EgressReport {
     /// Service is gone, or that left it (`release-after`).
     #[serde(default)]
     pub released: Vec<IpAddr>,
+    /// This node's end of the tunnel to owners on other links, where it is to have one.
+    #[serde(default)]
+    pub tunnel: Option<TunnelReport>,
     pub problems: Vec<String>,
+}
+
+/// The tunnel that leads packets of pods to owners on other links.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TunnelReport {
+    pub device: InterfaceName,
+    /// UDP.
+    pub port: u16,
+    /// The largest packet of a pod that fits; `None` while there is no device.
+    pub mtu: Option<u32>,
 }
 
 /// More of them tell nobody anything.
@@ -58,7 +71,7 @@ pub struct EgressRow {
     pub translated: u64,
     /// Packets that this node held back since the agent started.
     pub dropped: u64,
-    /// Why packets are held back.
+    /// Why packets are held back, or go by the tunnel.
     pub reason: Option<String>,
 }
 
@@ -70,6 +83,8 @@ pub enum Path {
     Local,
     /// It sends them to the owner, which gives them the address.
     Routed,
+    /// It sends them to the owner by the tunnel: the owner is on no link of this node.
+    Tunnel,
     /// It gives them its address in a network and sends them there.
     Network,
     /// It drops them.
@@ -90,7 +105,10 @@ impl Path {
         match mapping {
             Mapping::Held => Path::Held,
             Mapping::Translated { .. } => Path::Local,
-            Mapping::Steered { .. } => Path::Routed,
+            Mapping::Steered { slot } => match by_tunnel(snapshot, *slot, Family::of(pod)) {
+                true => Path::Tunnel,
+                false => Path::Routed,
+            },
             Mapping::Networked(_) => Path::Network,
         }
     }
@@ -99,12 +117,19 @@ impl Path {
         match self {
             Path::Local => "local",
             Path::Routed => "routed",
+            Path::Tunnel => "tunnel",
             Path::Network => "network",
             Path::Held => "held",
             Path::Pending => "pending",
             Path::NoPods => "-",
         }
     }
+}
+
+fn by_tunnel(snapshot: &Snapshot, slot: u8, family: Family) -> bool {
+    let hops = snapshot.plan.egress.hops.get(&slot);
+    let hop = hops.and_then(|hops| Family::BOTH.iter().zip(hops).find(|(of, _)| **of == family));
+    matches!(hop, Some((_, Some(Hop::Tunnel { .. }))))
 }
 
 /// The view.
@@ -117,8 +142,15 @@ pub fn egress(snapshot: &Snapshot) -> EgressReport {
         node: snapshot.node.clone(),
         services: with_egress.flat_map(|(key, verdict)| rows(snapshot, key, verdict, counts)).collect(),
         released: released(snapshot).take(MOST_RELEASED).collect(),
+        tunnel: tunnel(snapshot),
         problems: problems(snapshot),
     }
+}
+
+fn tunnel(snapshot: &Snapshot) -> Option<TunnelReport> {
+    let settings = &snapshot.config.egress;
+    let device = settings.tunnel.clone().filter(|_| snapshot.plan.egress.tunnel.is_some())?;
+    Some(TunnelReport { device, port: settings.tunnel_port, mtu: snapshot.world.egress_tunnel.mtu })
 }
 
 /// What the kernel holds back and the plan does not ask for.
@@ -149,7 +181,7 @@ pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
                 let reason = reason.unwrap_or_default();
                 Some(format!("{service}: what its pods open to the outside is not guarded on this node: {reason}"))
             }
-            Path::Local | Path::Routed | Path::Network | Path::NoPods => None,
+            Path::Local | Path::Routed | Path::Tunnel | Path::Network | Path::NoPods => None,
         }
     };
     let contested = snapshot.plan.contested_pods.iter().take(MOST_NAMED).map(|(pod, services)| {
@@ -212,6 +244,7 @@ fn rows(
                 Some(Err(_)) | None => (None, None, None),
             },
         };
+        let far = owner.as_ref().map(|owner| format!("{owner} is not on a link of this node"));
         EgressRow {
             service: key.clone(),
             address,
@@ -227,6 +260,7 @@ fn rows(
             reason: match path {
                 Path::Held => reason(snapshot, key, verdict, place),
                 Path::Pending => Some(pending(snapshot)),
+                Path::Tunnel => far,
                 Path::Local | Path::Routed | Path::Network | Path::NoPods => None,
             },
         }

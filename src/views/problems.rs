@@ -1,6 +1,5 @@
 //! What an operator should look at: the problems that `crier status` and `crier doctor` list, each one sentence. Floor 1.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -19,9 +18,9 @@ use crate::plan::decision::Announcement;
 use crate::plan::elect;
 use crate::plan::holder::Grade;
 use crate::plan::join::Dispute;
-use crate::plan::own_addresses;
+use crate::plan::own_addresses::{self, Bound};
 use crate::reason::Reason;
-use crate::world::{ApiServer, ClusterConfig, Pulses, Service, SessionState};
+use crate::world::{ApiServer, ClusterConfig, Pulses, SessionState};
 
 /// All problems, those that concern most first.
 pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &[PeerReport]) -> Vec<String> {
@@ -58,7 +57,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(peers.iter().filter(wanted).filter_map(|peer| of_peer(peer, peers)));
     problems.extend(bfd::problems(snapshot));
     problems.extend(disputes(snapshot));
-    let of_egress = world.egress_problems.iter().chain(&world.egress_bypasses);
+    let of_egress = world.egress_problems.iter().chain(&world.egress_bypasses).chain(&world.egress_tunnel.problem);
     let of_host = world.host_problems.iter().chain(&world.listen_problems).chain(of_egress).chain(&world.vrf_problems);
     problems.extend(of_host.map(ToString::to_string));
     let of_agent = [&world.drain_refused, &world.node_not_marked, &world.state_not_kept];
@@ -118,14 +117,10 @@ fn of_service(service: &ServiceReport, named: impl Fn(&Reason) -> bool) -> Vec<S
 
 /// Addresses of pools that another program has on a link of this node: the kernel answers for them.
 fn bound_by_others(snapshot: &Snapshot) -> Vec<String> {
-    let shown = |address: IpAddr| {
-        let held = |service: &Service| service.ingress.contains(&address);
-        snapshot.world.services.iter().find(|(_, service)| held(service)).map(|(key, _)| key)
-    };
-    let bound = own_addresses::bound_by_others(&snapshot.config, &snapshot.world);
-    let told = bound.map(|(address, link, pool)| {
+    let told = own_addresses::bound_by_others(&snapshot.config, &snapshot.world).map(|bound| {
+        let Bound { address, link, pool, service } = bound;
         let (pool, link, prefix) = (&pool.name, &link.name, host_prefix(address));
-        match shown(address) {
+        match service {
             Some(service) => format!(
                 "{address} of {service} is on {link} of this node, put there by another program: the kernel answers for it beside \
                  the node that announces it; take it away: ip address del {prefix} dev {link}"

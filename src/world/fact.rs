@@ -10,8 +10,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BfdReport, Conflict, DefaultRoute, Drain, EndpointSlice, HostProblem, LeaseState, Link, Node, Service,
-    SessionDetail,
+    BfdReport, Conflict, DefaultRoute, Drain, EgressTunnel, EndpointSlice, HostProblem, LeaseState, Link, Node,
+    Service, SessionDetail,
 };
 use crate::config::Config;
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
@@ -103,6 +103,8 @@ pub enum Fact {
     Egress(Vec<HostProblem>),
     /// All by which packets of pods pass the host's netfilter by, and so the guard.
     EgressBypass(Vec<HostProblem>),
+    /// How it stands with the tunnel to owners of egress addresses.
+    EgressTunnel(EgressTunnel),
     /// All that VRFs of the configuration lack on this host.
     Vrfs(Vec<HostProblem>),
     /// Wait for no list any longer: act on the last known state, even if no list was ever complete.
@@ -157,6 +159,7 @@ impl Fact {
             | Fact::ClusterConfig(..)
             | Fact::Egress(_)
             | Fact::EgressBypass(_)
+            | Fact::EgressTunnel(_)
             | Fact::Vrfs(_)
             | Fact::FailStatic
             | Fact::Kept(_)

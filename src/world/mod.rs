@@ -21,8 +21,9 @@ pub use fact::{ApiServer, ClusterConfig, Fact, Listing, PeerOrder, PeerOrders, P
 pub use lease::LeaseState;
 pub use node_counts::NodeCounts;
 pub use objects::{
-    Conflict, DefaultRoute, Destinations, Egress, EgressBounds, EndpointAddresses, EndpointSlice, FamilyPolicy,
-    HostProblem, Link, Marks, Node, Renumber, Request, RequestError, Service, ServicePort, Sharing, TrafficPolicy,
+    Conflict, DefaultRoute, Destinations, Egress, EgressBounds, EgressTunnel, EndpointAddresses, EndpointSlice,
+    FamilyPolicy, HostProblem, Link, Marks, Node, Renumber, Request, RequestError, Service, ServicePort, Sharing,
+    TrafficPolicy,
 };
 pub use session::{
     Capabilities, CarriedFamily, Direction, FormerSession, LastNotification, MessageCounts, NegotiatedReport,

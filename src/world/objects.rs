@@ -348,6 +348,18 @@ impl fmt::Display for HostProblem {
     }
 }
 
+/// The device of the tunnel to owners of egress addresses, as the kernel has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EgressTunnel {
+    /// The largest packet of a pod that passes; `None` where there is no device.
+    pub mtu: Option<u32>,
+    /// Why there is none although one is wanted, or why it is not as it should be.
+    pub problem: Option<HostProblem>,
+    /// The device of the name is another program's.
+    #[serde(default)]
+    pub foreign: bool,
+}
+
 /// A network interface of this host, by its kernel index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {

@@ -11,8 +11,9 @@ use imbl::{OrdMap, OrdSet};
 use ipnet::IpNet;
 
 use super::{
-    ApiServer, BfdSessions, ClusterConfig, Conflict, DefaultRoute, Drain, DrainStage, EndpointSlice, Fact, HostProblem,
-    LeaseState, Link, Listing, Node, NodeCounts, PeerOrder, PeerOrders, Pulses, Service, SessionReport, SessionState,
+    ApiServer, BfdSessions, ClusterConfig, Conflict, DefaultRoute, Drain, DrainStage, EgressTunnel, EndpointSlice,
+    Fact, HostProblem, LeaseState, Link, Listing, Node, NodeCounts, PeerOrder, PeerOrders, Pulses, Service,
+    SessionReport, SessionState,
 };
 use crate::address::Family;
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
@@ -87,6 +88,7 @@ pub struct World {
     pub egress_problems: Vec<HostProblem>,
     /// By what packets of pods pass the host's netfilter by.
     pub egress_bypasses: Vec<HostProblem>,
+    pub egress_tunnel: EgressTunnel,
     /// What VRFs of the configuration lack on this host.
     pub vrf_problems: Vec<HostProblem>,
     /// Of this node; good where nothing tells.
@@ -191,6 +193,7 @@ impl Default for World {
             manifest_problems: Vec::new(),
             egress_problems: Vec::new(),
             egress_bypasses: Vec::new(),
+            egress_tunnel: EgressTunnel::default(),
             vrf_problems: Vec::new(),
             data_path: DataPath::UNWATCHED,
             peer_orders: OrdMap::new(),
@@ -348,6 +351,12 @@ impl World {
             }
             Fact::EgressBypass(problems) => {
                 everything_if(std::mem::replace(&mut self.egress_bypasses, problems) != self.egress_bypasses)
+            }
+            Fact::EgressTunnel(tunnel) => {
+                let before = std::mem::replace(&mut self.egress_tunnel, tunnel);
+                // The MTU is shown and decides nothing.
+                let now = &self.egress_tunnel;
+                everything_if((before.problem, before.foreign) != (now.problem.clone(), now.foreign))
             }
             Fact::Vrfs(problems) => {
                 self.vrf_problems = problems;

@@ -6,9 +6,10 @@ use ipnet::IpNet;
 
 use super::{Check, Section, section};
 use crate::config::complaint::Problem;
-use crate::config::key::{MOST_U32, duration, flag, number, set, text};
+use crate::config::key::{MOST_U32, duration, flag, interface, number, port, set, text};
 use crate::config::reader::Reader;
 use crate::config::shape::written;
+use crate::names::InterfaceName;
 
 section! {
     /// `[egress]`
@@ -42,6 +43,19 @@ section! {
         pub first_route_table: u32 = number("first-route-table", "", 256, 0x7fff_ffff,
             "The number of the first routing table that crier uses, one for each mark; those for networks follow 200 behind.")
             .default(6770), touches Restart;
+        /// `None`: owners that are on no link of this node are refused by name.
+        pub tunnel: Option<InterfaceName> = interface("tunnel", "an interface name, or \"\"",
+            "The device of the tunnel that leads packets of pods to owners that are on no link of this node (VXLAN-GPE); \"\" makes none.")
+            .or_else("")
+            .default("crier-egress")
+            .trade("It must have the same port on all nodes. Packets in it are neither encrypted nor signed: as in the overlays of \
+                 CNIs, who can send with the address of a Node can put packets into it, and these leave with a Service's address at most."), touches Restart;
+        /// UDP.
+        pub tunnel_port: u16 = port("tunnel-port",
+            "The UDP port of that tunnel. Nodes take packets on it from the addresses of other Nodes alone.")
+            .default(4790)
+            .trade("A firewall between the nodes must let it pass. No other VXLAN device of the host may have the same port: flannel \
+                 and Cilium use 8472, Calico 4789."), touches Restart;
         /// Besides the addresses and pod networks of the Nodes.
         pub cluster_networks: Vec<IpNet> = set("cluster-networks", "CIDRs", |text, _| network(text),
             "Destinations inside of the cluster, besides the Nodes' addresses and podCIDRs: packets of pods to these are left \

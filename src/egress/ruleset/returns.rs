@@ -6,7 +6,8 @@
 //!     what comes in by a link of a network to a Service's address: the network's mark, on the connection and on the packet
 //!     a reply: the mark of its connection
 //! chain answer   route, output: the same for replies of this host itself
-//! chain passed   filter, forward: a request is routed and needs its mark no more; a tunnel would be led astray by it
+//! chain passed   filter, forward: a request is routed and needs its mark no more; a tunnel would be led astray by it, also that of
+//!                crier: its outer packets have the mark of the inner ones
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,11 +23,18 @@ pub struct Networks {
     pub links: BTreeMap<u32, u8>,
     /// The addresses of Services.
     pub served: OrdSet<IpAddr>,
+    /// The slots of owners that the tunnel leads to.
+    pub tunnelled: BTreeSet<u8>,
 }
 
 impl Networks {
     fn slots(&self) -> BTreeSet<u8> {
         self.links.values().copied().collect()
+    }
+
+    /// The slots whose packets need their marks no more once they are routed.
+    fn passing(&self) -> BTreeSet<u8> {
+        self.slots().union(&self.tunnelled).copied().collect()
     }
 }
 
@@ -113,6 +121,9 @@ pub(super) fn fill(batch: &mut Batch, form: &Form, before: &Networks, after: &Ne
     if was != is {
         let replies = is.iter().filter_map(|slot| Some((mark(*slot)?, slot_chain(*slot))));
         renew_map(batch, form, Map::Replies, !was.is_empty(), replies.collect());
+    }
+    let (was, is) = (before.passing(), after.passing());
+    if was != is {
         let requests = is.iter().filter_map(|slot| Some((mark(*slot)?, UNMARK.to_owned())));
         renew_map(batch, form, Map::Requests, !was.is_empty(), requests.collect());
     }
@@ -211,13 +222,6 @@ fn load_ct_mark(rule: &mut Attributes) {
     expression(rule, "ct", |ct| {
         ct.number(1, REGISTER);
         ct.number(2, CT_MARK);
-    });
-}
-
-fn load_meta(rule: &mut Attributes, key: u32) {
-    expression(rule, "meta", |meta| {
-        meta.number(1, REGISTER);
-        meta.number(2, key);
     });
 }
 

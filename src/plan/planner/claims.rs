@@ -61,12 +61,9 @@ impl Planner {
 
     /// What other programs have on links of this node and no Service has, each with the station that answers for it.
     pub(super) fn bound_by_others(&self) -> impl Iterator<Item = (IpAddr, MacAddress)> {
-        let shown = |address: &IpAddr| self.world.services.values().any(|service| service.ingress.contains(address));
-        let is_a_services = move |address: &IpAddr| !self.book.tenants(*address).is_empty() || shown(address);
         let bound = bound_by_others(self.in_force.config(), &self.world);
-        bound
-            .filter(move |(address, ..)| !is_a_services(address))
-            .filter_map(|(address, link, _)| Some((address, link.mac?)))
+        let free = bound.filter(|it| it.service.is_none() && self.book.tenants(it.address).is_empty());
+        free.filter_map(|it| Some((it.address, it.link.mac?)))
     }
 
     /// The Service asks for a certain address.

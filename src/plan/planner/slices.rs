@@ -14,6 +14,7 @@ use crate::names::{NodeName, ObjectKey, PeerName};
 use crate::plan::bfd::watched;
 use crate::plan::context::{PulseContext, bgp, l2};
 use crate::plan::decision::Decision;
+use crate::plan::egress_table::Roads;
 use crate::plan::notice::{condition, loss, notice, pools};
 use crate::plan::slice::{PeerSlice, PulseSlice, ServiceStatus, StatusWrite, VrfSlice};
 use crate::plan::verdict::Wish;
@@ -188,11 +189,13 @@ impl Planner {
             self.renew_returns();
             self.egress.renew_exits(&self.world, self.returns.networks());
         }
+        let networks = u8::try_from(self.returns.networks().len()).unwrap_or(u8::MAX);
+        let slots = self.in_force.config().egress.slots().saturating_sub(networks);
+        let roads = Roads { me: &self.me, slots, tunnel: self.in_force.config().egress.tunnel.as_ref() };
         if self.egress.needs_hops() {
-            let networks = u8::try_from(self.returns.networks().len()).unwrap_or(u8::MAX);
-            let slots = self.in_force.config().egress.slots().saturating_sub(networks);
-            self.egress.renew_hops(&self.world, slots);
+            self.egress.renew_hops(&self.world, roads);
         }
+        self.egress.renew_tunnel(&self.world, roads, host);
         let egress = &mut self.plan.egress;
         // What is remembered may lack a Service: pods that are held already stay held until all is listed.
         let complete = self.world.listed.all();
@@ -203,6 +206,7 @@ impl Planner {
             egress.pods = self.egress.pods().clone();
             egress.bounded = self.egress.bounded().clone();
             egress.hops = Arc::new(self.egress.hops());
+            egress.tunnel = self.egress.tunnel().cloned();
             self.plan.unreached = Arc::new(self.egress.obstacles());
             self.plan.contested_pods = kept(&self.plan.contested_pods, self.egress.contested().clone());
             self.plan.exits = Arc::new(self.egress.exits());

@@ -38,6 +38,8 @@ pub enum Way {
         owner: NodeName,
         /// This node is the owner and announces the address.
         here: bool,
+        /// The owner answers for the address on a link.
+        on_link: bool,
     },
     /// By the network of a Service's address, from the node that the pod is on.
     Network {
@@ -166,7 +168,8 @@ pub fn judge(
             let owner = owner.as_ref().ok().filter(|_| of_pod(pod, announcement.address))?;
             let here = owner == inputs.me;
             let announced = announcement.l2.announced || !announcement.bgp.peers.is_empty();
-            (!here || announced).then(|| Way::Owner { address: announcement.address, owner: owner.clone(), here })
+            let (address, on_link) = (announcement.address, announcement.is_on_link());
+            (!here || announced).then(|| Way::Owner { address, owner: owner.clone(), here, on_link })
         }),
     };
     let pods: Vec<(IpAddr, Option<Way>)> = pods.into_iter().map(|pod| (pod, way(&pod))).collect();

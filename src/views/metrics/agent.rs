@@ -105,11 +105,11 @@ pub(super) const METRICS: [Metric; 16] = [
         "crier_egress_pods",
         &["path"],
         "Pods that reach the outside with their Service's address only, by what this node does with their packets: local, it gives \
-         them the address; routed, it sends them to the owner; network, it gives them its address in the Service's network; held, it drops \
+         them the address; routed, it sends them to the owner; tunnel, it sends them to the owner by the tunnel; network, it gives them its address in the Service's network; held, it drops \
          them; pending, the kernel does not hold the table that does one of these.",
         |snapshot, series| {
             use egress::Path;
-            for path in [Path::Local, Path::Routed, Path::Network, Path::Held, Path::Pending] {
+            for path in [Path::Local, Path::Routed, Path::Tunnel, Path::Network, Path::Held, Path::Pending] {
                 let pods = snapshot.plan.egress.pods.iter();
                 let on_path = pods.filter(|(pod, mapping)| Path::of(snapshot, **pod, mapping) == path);
                 series.set([path.name()], count(on_path.count()));

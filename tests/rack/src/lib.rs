@@ -117,5 +117,5 @@ pub use need::{Need, enter_user_namespace_if_needed, skip};
 pub use process::Process;
 pub use rack::{Rack, clean_up_on_interrupt, test_name};
 pub use service::Service;
-pub use site::{Host, Node, Pod, Site};
+pub use site::{Host, Node, Pod, Racks, Site};
 pub use wait::{Deadline, eventually, eventually_equal, millis, now, rest, secs, throughout};

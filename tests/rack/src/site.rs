@@ -96,10 +96,7 @@ impl Site {
         let client = plug("client", CLIENT);
         let nodes: Vec<Node> = (1..=nodes)
             .map(|number| {
-                let host = subnet.plug(&link, rack.router(&format!("node-{number}")), FIRST_NODE + number - 1);
-                let (gateway, gateway6) = (pod_address(number, 1), pod_address6(number, 1));
-                host.bridge("pods", &[&format!("{gateway}/24"), &format!("{gateway6}/64")]);
-                Node { host, number, pods: Mutex::new(1) }
+                Node::new(subnet.plug(&link, rack.router(&format!("node-{number}")), FIRST_NODE + number - 1), number)
             })
             .collect();
         for node in &nodes {
@@ -153,6 +150,47 @@ impl Site {
     }
 }
 
+/// Nodes in subnets of their own, each behind the router, which has routes to the pods of all; and a client behind it that has none.
+///
+/// ```text
+///   client .9 ════ router ════ node-1 10.1.1.11
+///   198.51.100.0/24   ╚════════ node-2 10.1.2.12 …
+/// ```
+#[derive(Debug)]
+pub struct Racks {
+    pub router: Namespace,
+    pub client: Host,
+    pub nodes: Vec<Node>,
+    /// The router's ends of the links to the nodes.
+    pub uplinks: Vec<Port>,
+}
+
+impl Racks {
+    #[track_caller]
+    pub fn new(rack: &Rack, nodes: u16) -> Racks {
+        let router = rack.router("router");
+        let outside = Subnet::read("198.51.100.0/24", "fd51::/64");
+        let link = rack.switch("outside");
+        link.plug(&router, "eth0", &["198.51.100.1/24", "fd51::1/64"]);
+        let client = outside.plug(&link, rack.namespace("client"), CLIENT);
+        let (nodes, uplinks) = (1..=nodes)
+            .map(|number| {
+                let subnet = Subnet::read(&format!("10.1.{number}.0/24"), &format!("fd01:{number}::/64"));
+                let link = rack.switch(&format!("rack-{number}"));
+                let addresses = [format!("10.1.{number}.1/24"), format!("fd01:{number}::1/64")];
+                let uplink = link.plug(&router, &format!("eth{number}"), &addresses.each_ref().map(String::as_str));
+                let host = subnet.plug(&link, rack.router(&format!("node-{number}")), FIRST_NODE + number - 1);
+                let node = Node::new(host, number);
+                let [range, range6] = node.pod_ranges();
+                router.ip(&format!("route add {range} via {}", node.address));
+                router.ip(&format!("route add {range6} via {}", node.address6));
+                (node, uplink)
+            })
+            .unzip();
+        Racks { router, client, nodes, uplinks }
+    }
+}
+
 impl Host {
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
@@ -168,6 +206,14 @@ impl Deref for Host {
 }
 
 impl Node {
+    /// `number` counts from 1.
+    #[track_caller]
+    fn new(host: Host, number: u16) -> Node {
+        let (gateway, gateway6) = (pod_address(number, 1), pod_address6(number, 1));
+        host.bridge("pods", &[&format!("{gateway}/24"), &format!("{gateway6}/64")]);
+        Node { host, number, pods: Mutex::new(1) }
+    }
+
     /// The ranges of its pods' addresses, one of each family.
     pub fn pod_ranges(&self) -> [String; 2] {
         [format!("{}/24", pod_address(self.number, 0)), format!("{}/64", pod_address6(self.number, 0))]

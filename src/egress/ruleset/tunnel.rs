@@ -1,0 +1,178 @@
+//! The part of the table that is about the tunnel by which packets of pods go to owners on other links. Floor 1. The device is made
+//! by `kernel::tunnel`.
+//!
+//! ```text
+//! set tunnel       the device, while this node has an end of the tunnel; so without one all of this passes everything
+//! set tunnel-port  its UDP port
+//! chain outer      filter, input: on this port nothing but from addresses of other Nodes
+//! chain inner      filter, prerouting, before conntrack: out of the tunnel come packets of egress pods alone, and none to the cluster
+//! chain guard      out by the device: a pod's packet on its way to the owner
+//! ```
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+/// What the table knows of the tunnel.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tunnel {
+    /// The addresses of the other Nodes.
+    pub peers: BTreeSet<IpAddr>,
+}
+
+pub(super) const CHAINS: [&str; 2] = [OUTER, INNER];
+
+const OUTER: &str = "outer";
+const INNER: &str = "inner";
+const DEVICES: &str = "tunnel";
+const PORTS: &str = "tunnel-port";
+const PEERS: [&str; 2] = ["peer4", "peer6"];
+
+/// The sets and chains, without elements.
+pub(super) fn frame(batch: &mut Batch, form: &Form) {
+    batch.push(Verb::NewSet, CREATE, &set_attributes(form, DEVICES, 0, (NAME_TYPE, NAME_LENGTH)));
+    batch.push(Verb::NewSet, CREATE, &set_attributes(form, PORTS, 0, (PORT_TYPE, 2)));
+    for (family, name) in [Ip::V4, Ip::V6].into_iter().zip(PEERS) {
+        let key = (family.data_type(), family.length());
+        batch.push(Verb::NewSet, CREATE, &set_attributes(form, name, 0, key));
+    }
+    new_chain(batch, form, OUTER, Some(("filter", INPUT, FIRST)));
+    new_chain(batch, form, INNER, Some(("filter", PREROUTING, FIRST)));
+    for family in [Ip::V4, Ip::V6] {
+        rule(batch, form, OUTER, &strangers(family));
+        for expressions in no_egress(family) {
+            rule(batch, form, INNER, &expressions);
+        }
+    }
+}
+
+/// The difference between two contents.
+pub(super) fn fill(batch: &mut Batch, form: &Form, before: Option<&Tunnel>, after: Option<&Tunnel>) {
+    let peers = |of: Option<&Tunnel>, v4: bool| -> Vec<Bound> {
+        let all = of.into_iter().flat_map(|tunnel| &tunnel.peers).filter(|peer| peer.is_ipv4() == v4);
+        all.map(|peer| Bound { key: *peer, ends: false }).collect()
+    };
+    for (v4, name) in [true, false].into_iter().zip(PEERS) {
+        let (was, is) = (peers(before, v4), peers(after, v4));
+        if was != is {
+            renew(batch, form, name, !was.is_empty(), &is);
+        }
+    }
+    if before.is_some() == after.is_some() {
+        return;
+    }
+    let Some(device) = &form.tunnel else { return };
+    let verb = if after.is_some() { Verb::NewElements } else { Verb::DeleteElements };
+    let mut name = device.name.as_bytes().to_vec();
+    name.resize(NAME_LENGTH as usize, 0);
+    for (set, key) in [(DEVICES, name), (PORTS, device.port.to_be_bytes().to_vec())] {
+        let mut attributes = of_set(form, set);
+        attributes.nest(ELEMENT_LIST, |list| {
+            list.nest(LIST_ELEMENT, |it| it.nest(ELEMENT_KEY, |data| data.octets(DATA_VALUE, &key)));
+        });
+        batch.push(verb, if after.is_some() { CREATE } else { 0 }, &attributes);
+    }
+}
+
+/// `oifname @tunnel ip saddr @source return`: whoever has a way to an owner, and no other.
+pub(super) fn pass(family: Ip) -> Attributes {
+    let mut rule = Attributes::default();
+    of_family(&mut rule, family);
+    by_device(&mut rule, META_OUT_NAME);
+    field(&mut rule, family.source_offset(), family);
+    lookup(&mut rule, family.pick(Set::Source4, Set::Source6), Found::Value);
+    verdict(&mut rule, RETURN);
+    rule
+}
+
+/// `udp dport @tunnel-port ip saddr != @peer drop`
+fn strangers(family: Ip) -> Attributes {
+    let mut rule = Attributes::default();
+    of_family(&mut rule, family);
+    load_meta(&mut rule, META_TRANSPORT);
+    equals(&mut rule, UDP);
+    expression(&mut rule, "payload", |payload| {
+        payload.number(1, REGISTER);
+        payload.number(2, TRANSPORT_HEADER);
+        payload.number(3, 2);
+        payload.number(4, 2);
+    });
+    lookup_in(&mut rule, PORTS, Found::Yes);
+    field(&mut rule, family.source_offset(), family);
+    lookup_in(&mut rule, if family == Ip::V4 { PEERS[0] } else { PEERS[1] }, Found::Not);
+    verdict(&mut rule, DROP);
+    rule
+}
+
+/// `iifname @tunnel ip saddr != @guard drop` and `iifname @tunnel ip daddr @cluster drop`
+fn no_egress(family: Ip) -> [Attributes; 2] {
+    let [guard, cluster] = match family {
+        Ip::V4 => [Set::Guard4, Set::Cluster4],
+        Ip::V6 => [Set::Guard6, Set::Cluster6],
+    };
+    [(family.source_offset(), guard, Found::Not), (family.destination_offset(), cluster, Found::Yes)].map(
+        |(offset, set, found)| {
+            let mut rule = Attributes::default();
+            of_family(&mut rule, family);
+            by_device(&mut rule, META_IN_NAME);
+            field(&mut rule, offset, family);
+            lookup_in(&mut rule, set.name(), found);
+            verdict(&mut rule, DROP);
+            rule
+        },
+    )
+}
+
+fn by_device(rule: &mut Attributes, key: u32) {
+    load_meta(rule, key);
+    lookup_in(rule, DEVICES, Found::Yes);
+}
+
+const INPUT: u32 = 1;
+/// Before conntrack.
+const FIRST: i32 = -300;
+const UDP: u8 = 17;
+const TRANSPORT_HEADER: u32 = 2;
+const META_IN_NAME: u32 = 6;
+const META_OUT_NAME: u32 = 7;
+const META_TRANSPORT: u32 = 16;
+/// nftables' own numbers for the types, which only show in lists.
+const NAME_TYPE: u32 = 41;
+const PORT_TYPE: u32 = 13;
+/// `IFNAMSIZ`.
+const NAME_LENGTH: u32 = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn form() -> Form {
+        let tunnel = Some(TunnelDevice { name: "crier-egress".to_owned(), port: 4790 });
+        Form { table: "crier".to_owned(), priority: 95, mark_mask: 0x00f0_0000, marks: vec![0x0010_0000], tunnel }
+    }
+
+    fn content(peers: &[&str]) -> Content {
+        let peers = peers.iter().map(|peer| peer.parse().unwrap()).collect();
+        Content { tunnel: Some(Tunnel { peers }), ..Content::default() }
+    }
+
+    fn contains(batch: &Batch, part: &[u8]) -> bool {
+        batch.emit().windows(part.len()).any(|window| window == part)
+    }
+
+    #[test]
+    fn the_device_and_its_port_are_known_while_there_is_an_end_and_the_peers_change_alone() {
+        let (none, one, two) = (Content::default(), content(&["10.1.2.12"]), content(&["10.1.2.12", "fd01:3::13"]));
+        let (name, port) = (b"crier-egress\0\0\0\0", [6, 0, 1, 0, 0x12, 0xb6]);
+        let made = change(&form(), &none, &one);
+        assert!(contains(&made, name) && contains(&made, &port) && contains(&made, &[10, 1, 2, 12]));
+        let grown = change(&form(), &one, &two);
+        assert!(contains(&grown, b"peer6\0") && !contains(&grown, b"peer4\0"), "only what differs");
+        assert!(!contains(&grown, name), "the device stays");
+        assert!(change(&form(), &two, &two).is_empty());
+        let gone = change(&form(), &two, &none);
+        assert!(contains(&gone, name) && contains(&gone, &port));
+        let whole = whole(&form(), &none, Ownership::None, false);
+        assert!(!contains(&whole, name), "without an end a device of the name is anybody's");
+    }
+}
