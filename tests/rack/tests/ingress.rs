@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use rack::client::Answer;
 use rack::crier::Crier;
 use rack::traefik::Role;
-use rack::{Metal, Need, Pod, Rack, Service, eventually, eventually_equal, secs};
+use rack::{Metal, Need, Pod, Rack, Service, eventually, eventually_equal, secs, throughout};
 use serde_json::{Value, json};
 
 const NEEDS: [Need; 3] = [Need::Kubernetes, Need::Traefik, Need::Crier];
@@ -242,7 +242,16 @@ fn a_gateway_leads_each_host_name_to_its_backend_at_an_address_of_the_pool_that_
         "it is still the Gateway's: {metadata:#}"
     );
 
-    // Another pool in the Gateway is another address, which its controller copies to the Service.
+    // A controller that removes what it did not write is not fought, and costs the Service nothing.
+    let gone = json!({ "crier.dev/ip-allocated-from-pool": null, "metallb.io/ip-allocated-from-pool": null });
+    let stripped = metal.patch("service/front-traefik", &json!({ "metadata": { "annotations": gone } }));
+    throughout("the Service stays as its controller wrote it, with its address", secs(2), || {
+        let now = metal.get("service/front-traefik").unwrap_or_default();
+        if now == stripped { Ok(()) } else { Err(format!("{now:#}")) }
+    });
+    assert_eq!(metal.ingress("service/front-traefik"), ["192.168.35.120"]);
+
+    // Another address in the Gateway is another request, which its controller copies to the Service.
     apply(&service_of(&apply(&gateway(&json!({ "crier.dev/addresses": "192.168.35.107" })))));
     shows("the address in the Gateway's annotations", "192.168.35.107");
     eventually("nobody answers for the former address", secs(30), || {
