@@ -12,6 +12,8 @@ CACHE   ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/crier
 export KUBERNETES_FOLDER := $(CACHE)/kubernetes/$(VERSION)
 # What people move from, in the rack too.
 METALLB := $(CACHE)/metallb/$(shell sed -n 's/^[[:space:]]*go.universe.tf\/metallb \(v[0-9.]*\).*/\1/p' tests/kubernetes/metallb/go.mod | head -n 1)
+# A controller of Ingresses and Gateways.
+TRAEFIK := $(CACHE)/traefik/$(shell sed -n 's/^[[:space:]]*github.com\/traefik\/traefik\/v3 \(v[0-9.]*\).*/\1/p' tests/kubernetes/traefik/go.mod | head -n 1)
 
 .PHONY: help
 help: ## Lists the targets
@@ -33,13 +35,15 @@ demo: ## Tells the main job in a rack of network namespaces, in under two minute
 	@target/debug/crier-rack demo
 
 .PHONY: kubernetes
-kubernetes: ## Builds the control plane and MetalLB for the tests once, into a cache folder of yours
+kubernetes: ## Builds the control plane, MetalLB and Traefik for the tests once, into a cache folder of yours
 	@scripts/install-missing kubernetes
 	@if [ -n "$$KUBEBUILDER_ASSETS" ]; then echo "using the control plane in KUBEBUILDER_ASSETS"; \
 	elif command -v go >/dev/null; then tests/kubernetes/build.sh "$(KUBERNETES_FOLDER)"; \
 	else echo "no Go on this machine: the tests against a real Kubernetes will be skipped"; fi
 	@! command -v go >/dev/null || tests/kubernetes/metallb/build.sh "$(METALLB)" || \
 	echo "MetalLB could not be built: the tests beside it will be skipped"
+	@! command -v go >/dev/null || tests/kubernetes/traefik/build.sh "$(TRAEFIK)" || \
+	echo "Traefik could not be built: the tests of Ingresses and Gateways will be skipped"
 
 .PHONY: lint
 lint: ## Format and clippy, warnings are errors

@@ -30,6 +30,8 @@ pub struct Answer {
     pub name: String,
     /// The client's address as the server saw it; tells whether somebody translated it on the way.
     pub source: Option<IpAddr>,
+    /// The client's address as a proxy before the server told it (`X-Forwarded-For`).
+    pub forwarded_for: Option<IpAddr>,
     /// From before the connection was opened until the answer was read whole.
     pub took: Duration,
 }
@@ -46,7 +48,16 @@ impl Namespace {
     /// `GET http://ADDRESS/PATH` from in here, with a limit for the whole of it.
     pub fn get_path(&self, address: impl Into<SocketAddr>, path: &str, within: Duration) -> io::Result<Answer> {
         let address = address.into();
-        self.run(|| request(address, path, within))
+        self.run(|| request(address, &address.to_string(), path, within))
+    }
+
+    /// `GET http://HOST/` from in here where HOST resolves to the address: the name stands in the header `Host`.
+    ///
+    /// # Errors
+    /// As of [`get`](Self::get).
+    pub fn get_host(&self, address: impl Into<SocketAddr>, host: &str) -> io::Result<Answer> {
+        let address = address.into();
+        self.run(|| request(address, host, "/", PATIENCE))
     }
 
     /// Asks `count` times, each over a new connection, and returns how often which server answered; failures under
@@ -56,7 +67,8 @@ impl Namespace {
         let mut by_name = BTreeMap::new();
         self.run(|| {
             for _ in 0..count {
-                let name = request(address, "/", PATIENCE).map_or_else(|error| error.to_string(), |answer| answer.name);
+                let answer = request(address, &address.to_string(), "/", PATIENCE);
+                let name = answer.map_or_else(|error| error.to_string(), |answer| answer.name);
                 *by_name.entry(name).or_default() += 1;
             }
         });
@@ -159,7 +171,7 @@ impl Steady {
     fn ask(&self, address: SocketAddr, every: Duration) {
         while !self.stop.load(Ordering::Relaxed) {
             let at = now();
-            let result = request(address, "/", Self::PATIENCE);
+            let result = request(address, &address.to_string(), "/", Self::PATIENCE);
             let result = result.map(|answer| answer.name).map_err(|error| error.to_string());
             self.outcomes.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(Outcome { at, result });
             rest(every.saturating_sub(at.elapsed()));
@@ -288,7 +300,7 @@ impl fmt::Display for Outcomes {
 }
 
 /// One request in the calling thread's namespace.
-fn request(address: SocketAddr, path: &str, within: Duration) -> io::Result<Answer> {
+fn request(address: SocketAddr, host: &str, path: &str, within: Duration) -> io::Result<Answer> {
     let start = now();
     let deadline = Deadline::after(within);
     // A time-out of zero would mean none at all.
@@ -296,7 +308,7 @@ fn request(address: SocketAddr, path: &str, within: Duration) -> io::Result<Answ
     let mut stream = TcpStream::connect_timeout(&address, left())?;
     stream.set_nodelay(true)?;
     stream.set_write_timeout(Some(left()))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
     let mut answer = Vec::new();
     let mut buffer = [0; 4096];
     loop {
@@ -314,10 +326,12 @@ fn request(address: SocketAddr, path: &str, within: Duration) -> io::Result<Answ
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
     let status = status.ok_or_else(|| io::Error::other("the answer has no status"))?;
     let told: Value = serde_json::from_str(body).unwrap_or(Value::Null);
+    let address = |key: &str| told[key].as_str().and_then(|text| text.parse().ok());
     Ok(Answer {
         status,
         name: told["name"].as_str().unwrap_or_default().into(),
-        source: told["client"].as_str().and_then(|text| text.parse().ok()),
+        source: address("client"),
+        forwarded_for: address("forwarded_for"),
         body: body.into(),
         took: start.elapsed(),
     })

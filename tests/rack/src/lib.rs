@@ -62,6 +62,7 @@
 //! | [`pairing`], [`gobgp`], [`openbgpd`], [`exabgp`] | one session between crier and any of five routers |
 //! | [`capture`] | what went over a link and when: ARP, and BGP messages out of their TCP streams |
 //! | [`kubernetes`], [`certificates`] | etcd, kube-apiserver, kube-controller-manager and kube-proxy |
+//! | [`metallb`], [`traefik`] | MetalLB's controller and speaker; a controller of Ingresses and Gateways |
 //! | [`faults`] | an API server that closes watches, answers 410, 429 or 500, or goes away |
 //!
 //! To look into a rack while a test stands still: `nsenter --net=PATH`, where `{namespace:?}` shows the path.
@@ -107,6 +108,7 @@ pub mod server;
 pub mod service;
 pub mod site;
 pub mod systemd;
+pub mod traefik;
 pub mod uplink;
 mod wait;
 

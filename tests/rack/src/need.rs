@@ -40,12 +40,14 @@ pub enum Need {
     Kubernetes,
     /// The controller and speaker of MetalLB, and its CRDs.
     Metallb,
+    /// Traefik, and the CRDs of the Gateway API.
+    Traefik,
     /// The `crier` binary itself.
     Crier,
 }
 
 impl Need {
-    pub const ALL: [Need; 14] = [
+    pub const ALL: [Need; 15] = [
         Need::Namespaces,
         Need::Bird,
         Need::Frr,
@@ -59,6 +61,7 @@ impl Need {
         Need::Iptables,
         Need::Kubernetes,
         Need::Metallb,
+        Need::Traefik,
         Need::Crier,
     ];
 
@@ -83,6 +86,7 @@ impl Need {
                 crate::kubernetes::binaries().map(|folder| folder.display().to_string())
             }
             Need::Metallb => crate::metallb::binaries().map(|folder| folder.display().to_string()),
+            Need::Traefik => crate::traefik::binaries().map(|folder| folder.display().to_string()),
             Need::Crier => {
                 let path = crate::crier::binary();
                 let found = path.exists();

@@ -69,6 +69,7 @@ fn answer(mut stream: TcpStream, name: &str) -> io::Result<()> {
         "name": name,
         "client": client.ip().to_canonical(),
         "client_port": client.port(),
+        "forwarded_for": header(&request, "x-forwarded-for"),
         "server": SocketAddr::new(server.ip().to_canonical(), server.port()),
     });
     let body = format!("{body}\n");
@@ -77,6 +78,13 @@ fn answer(mut stream: TcpStream, name: &str) -> io::Result<()> {
         stream,
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
     )
+}
+
+/// The value of the first header of this name, written small.
+fn header(request: &[u8], name: &str) -> Option<String> {
+    let text = String::from_utf8_lossy(request);
+    let mut headers = text.lines().skip(1).filter_map(|line| line.split_once(':'));
+    headers.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim().to_owned())
 }
 
 /// The `crier-rack` binary: this very program if it is that, else `CRIER_RACK_BIN`, else the one that Cargo put beside

@@ -222,6 +222,12 @@ impl Node {
     /// Starts a pod here that answers HTTP on `ports` with its name.
     #[track_caller]
     pub fn pod(&self, name: &str, ports: &[u16]) -> Pod {
+        self.pod_running(name, |namespace| namespace.serve(name, ports))
+    }
+
+    /// Starts a pod here whose process is what `start` starts in its namespace.
+    #[track_caller]
+    pub fn pod_running(&self, name: &str, start: impl FnOnce(&Namespace) -> Process) -> Pod {
         let number = {
             let mut pods = self.pods.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             *pods += 1;
@@ -236,7 +242,7 @@ impl Node {
         wait_forwarding(self, &port);
         namespace.ip(&format!("route add default via {}", pod_address(self.number, 1)));
         namespace.ip(&format!("route add default via {}", pod_address6(self.number, 1)));
-        let process = namespace.serve(name, ports);
+        let process = start(&namespace);
         Pod { namespace, name: name.into(), node: self.name().into(), address, address6, process }
     }
 }
