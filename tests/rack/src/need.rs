@@ -40,6 +40,8 @@ pub enum Need {
     Kubernetes,
     /// The controller and speaker of MetalLB, and its CRDs.
     Metallb,
+    /// A root with systemd, made by `make test-systemd`, and systemd-nspawn: none of [`ALL`](Self::ALL), for the same reason.
+    Systemd,
     /// The `crier` binary itself.
     Crier,
 }
@@ -83,6 +85,7 @@ impl Need {
                 crate::kubernetes::binaries().map(|folder| folder.display().to_string())
             }
             Need::Metallb => crate::metallb::binaries().map(|folder| folder.display().to_string()),
+            Need::Systemd => crate::booted::look(),
             Need::Crier => {
                 let path = crate::crier::binary();
                 let found = path.exists();
