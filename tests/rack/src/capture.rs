@@ -139,8 +139,8 @@ impl Port {
     /// The same where much else goes by, for minutes: of all frames, ARP and BGP are kept.
     #[track_caller]
     pub fn capture_control(&self) -> Capture {
-        let is_bgp = |segment: Segment<'_>| segment.from.port() == BGP_PORT || segment.to.port() == BGP_PORT;
         self.switch().capture_only(self.name(), |frame| {
+            let is_bgp = |it: Segment<'_>| it.from.port() == BGP_PORT || it.to.port() == BGP_PORT;
             Arp::read(frame).is_some() || Segment::read(frame).is_some_and(is_bgp)
         })
     }
