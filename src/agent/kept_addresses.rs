@@ -149,18 +149,22 @@ pub fn take_programs(stored: &mut Vec<Stored>) -> Vec<Stored> {
     programs
 }
 
-/// Removes the programs of the agent before from their links once this agent answers for all that it kept, or another node has a
-/// part of it. They answer no longer than until `kept` is over, whatever becomes of this task.
-pub async fn relieve(programs: Vec<Stored>, kept: Option<Kept>, mut slices: watch::Receiver<PulseSlice>) {
-    if let Some(Kept { addresses, back_by }) = kept {
-        let is_over = |slice: &PulseSlice| {
-            let has = |address| slice.kept.contains(address) || slice.holdings.contains_key(address);
-            slice.eligibility.is_some() && (slice.kept.is_empty() || !addresses.iter().all(has))
-        };
-        // Over, late, or nobody plans any more: each ends it.
-        let _ = timeout_at(back_by.into(), slices.wait_for(is_over)).await;
-    }
+/// Removes the programs of the agent before from their links once this agent [has](returned) what it kept. They answer no longer than
+/// until `kept` is over, whatever becomes of this task.
+pub async fn relieve(programs: Vec<Stored>, kept: Option<Kept>, slices: watch::Receiver<PulseSlice>) {
+    returned(kept, slices).await;
     drop(programs);
+}
+
+/// Waits until this agent answers for all that was kept for it, or another node has a part of it; no longer than until `kept` is over.
+pub async fn returned(kept: Option<Kept>, mut slices: watch::Receiver<PulseSlice>) {
+    let Some(Kept { addresses, back_by }) = kept else { return };
+    let is_over = |slice: &PulseSlice| {
+        let has = |address| slice.kept.contains(address) || slice.holdings.contains_key(address);
+        slice.eligibility.is_some() && (slice.kept.is_empty() || !addresses.iter().all(has))
+    };
+    // Over, late, or nobody plans any more: each ends it.
+    let _ = timeout_at(back_by.into(), slices.wait_for(is_over)).await;
 }
 
 #[cfg(test)]
