@@ -169,6 +169,10 @@ pub async fn returned(kept: Option<Kept>, mut slices: watch::Receiver<PulseSlice
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::pin::pin;
+    use std::task::Poll;
+
     use super::*;
     use crate::roster::{Eligibility, Holding, Stage};
 
@@ -235,5 +239,19 @@ mod tests {
         assert_eq!(again, Some((vec![address(1), address(3)], GRACE / 2)), "it was still on its way back");
         let done = all(keeps(&said(&[1], &[]), GRACE, Some(&before), now));
         assert_eq!(done, Some((vec![address(1)], GRACE)), "it was back");
+    }
+    #[tokio::test]
+    async fn what_was_kept_is_back_once_it_is_held_and_not_while_it_is_only_kept() {
+        let kept = Kept { addresses: Arc::new([address(1), address(2)].into()), back_by: clock::now() + 60 * GRACE };
+        let (slices, seen) = watch::channel(PulseSlice::default());
+        let mut returned = pin!(returned(Some(kept), seen));
+        let mut is_back = async || poll_fn(|context| Poll::Ready(returned.as_mut().poll(context).is_ready())).await;
+        assert!(!is_back().await, "nothing is planned yet");
+        for (said, what) in [(said(&[], &[1, 2]), "it listens first"), (said(&[1], &[2]), "a part of it is held")] {
+            slices.send_replace(said);
+            assert!(!is_back().await, "{what}");
+        }
+        slices.send_replace(said(&[1, 2], &[]));
+        assert!(is_back().await, "all of it is held");
     }
 }
