@@ -163,7 +163,7 @@ impl Uplinks {
         let outside = lan.site.outside("outside");
         let router = lan.site.router.bird(&format!(
             "router id 192.168.35.1;\n{}\n\
-             protocol bfd {{ interface \"*\" {{ min rx interval 300 ms; min tx interval 300 ms; multiplier 3; }}; }}\n\
+             protocol bfd {{ interface \"*\" {{ min rx interval 500 ms; min tx interval 500 ms; multiplier 3; }}; }}\n\
              template bgp node {{ local as 64512; passive yes; bfd on; }}\n\
              protocol bgp signed from node {{ neighbor 192.168.35.11 as 64513; password \"hunter-one\"; \
              ipv4 {{ import all; export none; }}; }}\n\
@@ -201,7 +201,7 @@ impl Uplinks {
         let pool = "[[pool]]\nname = \"public\"\naddresses = [\"203.0.113.0/28\", \"2001:db8::/120\"]\nbind = \"lo\"\n";
         let uplink = format!(
             "[bgp]\nasn = 64513\nlisten = []\n{}[[bgp.advertisement]]\npools = [\"public\"]\n\
-             [[bfd]]\nname = \"fast\"\nreceive-interval = \"300ms\"\ntransmit-interval = \"300ms\"\nmultiplier = 3\n",
+             [[bfd]]\nname = \"fast\"\nreceive-interval = \"500ms\"\ntransmit-interval = \"500ms\"\nmultiplier = 3\n",
             peers.concat()
         );
         let capture = lan.site.node(0).port.capture_control();
@@ -282,6 +282,10 @@ impl Uplinks {
         // Longer than BFD, the other nodes, and a change of routes take to be noticed.
         rest(secs(6));
         println!("{what}: {rounds} restarts in {:.1} s", took.as_secs_f64());
+        let journal = self.booted.journal();
+        let told = journal.lines().filter(|line| line.contains("handed over") || line.contains("WARN"));
+        told.for_each(|line| println!("the unit: {line}"));
+        println!("BFD has real-time priority: {}", self.logged("BFD runs with real-time priority") > 0);
         self.stands();
         self.is_owner();
         assert_eq!(self.said(heard), Vec::<String>::new(), "nothing but KEEPALIVEs went by");
