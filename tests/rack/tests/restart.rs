@@ -611,7 +611,10 @@ impl Talkative {
         if name == "bird" {
             let routes: String = (0..count)
                 .map(|number| {
-                    format!("route {} blackhole {{ bgp_large_community.add((64512, 1, {number})); }};\n", prefix(number))
+                    format!(
+                        "route {} blackhole {{ bgp_large_community.add((64512, 1, {number})); }};\n",
+                        prefix(number)
+                    )
                 })
                 .collect();
             return Talkative::Bird(router.bird(&format!(

@@ -84,9 +84,10 @@ impl Town {
     /// By whom the address was claimed in these frames, by answers and by announcements.
     fn claimed(&self, capture: &Capture) -> Vec<String> {
         let arps = capture.arps();
-        let claims = arps.iter().map(|(_, arp)| arp).filter(|arp| {
-            arp.sender == ADDRESS && (arp.operation == ArpOperation::Reply || arp.is_gratuitous())
-        });
+        let claims = arps
+            .iter()
+            .map(|(_, arp)| arp)
+            .filter(|arp| arp.sender == ADDRESS && (arp.operation == ArpOperation::Reply || arp.is_gratuitous()));
         let mut names: Vec<String> = claims.map(|arp| self.name_of(arp.sender_mac)).collect();
         names.dedup();
         names
@@ -283,8 +284,7 @@ impl Uplinks {
         rest(secs(6));
         println!("{what}: {rounds} restarts in {:.1} s", took.as_secs_f64());
         let journal = self.booted.journal();
-        let told = journal.lines().filter(|line| line.contains("handed over") || line.contains("WARN"));
-        told.for_each(|line| println!("the unit: {line}"));
+        journal.lines().filter(|line| line.contains("handed over")).for_each(|line| println!("the unit: {line}"));
         println!("BFD has real-time priority: {}", self.logged("BFD runs with real-time priority") > 0);
         self.stands();
         self.is_owner();
