@@ -63,7 +63,7 @@ test-unit: ## Only what needs neither root nor routers
 
 .PHONY: test-systemd
 test-systemd: ## The unit file under a real systemd, in a container root made by debootstrap
-	@scripts/install-missing build systemd
+	@scripts/install-missing build rack systemd
 	@$(MAKE) --no-print-directory build
 	tests/systemd/run
 

@@ -149,22 +149,30 @@ pub fn take_programs(stored: &mut Vec<Stored>) -> Vec<Stored> {
     programs
 }
 
-/// Removes the programs of the agent before from their links once this agent answers for all that it kept, or another node has a
-/// part of it. They answer no longer than until `kept` is over, whatever becomes of this task.
-pub async fn relieve(programs: Vec<Stored>, kept: Option<Kept>, mut slices: watch::Receiver<PulseSlice>) {
-    if let Some(Kept { addresses, back_by }) = kept {
-        let is_over = |slice: &PulseSlice| {
-            let has = |address| slice.kept.contains(address) || slice.holdings.contains_key(address);
-            slice.eligibility.is_some() && (slice.kept.is_empty() || !addresses.iter().all(has))
-        };
-        // Over, late, or nobody plans any more: each ends it.
-        let _ = timeout_at(back_by.into(), slices.wait_for(is_over)).await;
-    }
+/// Removes the programs of the agent before from their links once this agent [has](returned) what it kept. They answer no longer than
+/// until `kept` is over, whatever becomes of this task.
+pub async fn relieve(programs: Vec<Stored>, kept: Option<Kept>, slices: watch::Receiver<PulseSlice>) {
+    returned(kept, slices).await;
     drop(programs);
+}
+
+/// Waits until this agent answers for all that was kept for it, or another node has a part of it; no longer than until `kept` is over.
+pub async fn returned(kept: Option<Kept>, mut slices: watch::Receiver<PulseSlice>) {
+    let Some(Kept { addresses, back_by }) = kept else { return };
+    let is_over = |slice: &PulseSlice| {
+        let has = |address| slice.kept.contains(address) || slice.holdings.contains_key(address);
+        slice.eligibility.is_some() && (slice.kept.is_empty() || !addresses.iter().all(has))
+    };
+    // Over, late, or nobody plans any more: each ends it.
+    let _ = timeout_at(back_by.into(), slices.wait_for(is_over)).await;
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::pin::pin;
+    use std::task::Poll;
+
     use super::*;
     use crate::roster::{Eligibility, Holding, Stage};
 
@@ -231,5 +239,19 @@ mod tests {
         assert_eq!(again, Some((vec![address(1), address(3)], GRACE / 2)), "it was still on its way back");
         let done = all(keeps(&said(&[1], &[]), GRACE, Some(&before), now));
         assert_eq!(done, Some((vec![address(1)], GRACE)), "it was back");
+    }
+    #[tokio::test]
+    async fn what_was_kept_is_back_once_it_is_held_and_not_while_it_is_only_kept() {
+        let kept = Kept { addresses: Arc::new([address(1), address(2)].into()), back_by: clock::now() + 60 * GRACE };
+        let (slices, seen) = watch::channel(PulseSlice::default());
+        let mut returned = pin!(returned(Some(kept), seen));
+        let mut is_back = async || poll_fn(|context| Poll::Ready(returned.as_mut().poll(context).is_ready())).await;
+        assert!(!is_back().await, "nothing is planned yet");
+        for (said, what) in [(said(&[], &[1, 2]), "it listens first"), (said(&[1], &[2]), "a part of it is held")] {
+            slices.send_replace(said);
+            assert!(!is_back().await, "{what}");
+        }
+        slices.send_replace(said(&[1, 2], &[]));
+        assert!(is_back().await, "all of it is held");
     }
 }

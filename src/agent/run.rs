@@ -156,6 +156,8 @@ pub async fn run(start: Start) -> Result<(), Error> {
         let until = kept_addresses::goes_on_until(kept, setup.settings.detection());
         tasks.finite.spawn(kept_addresses::end(until, facts.clone()));
     }
+    // Without pulses, nothing is kept.
+    let returned = kept_addresses::returned(held_before.clone().filter(|_| pulse.is_some()), slices.pulse.subscribe());
     let drained = drain::recall(folder);
     if let Some(drain) = &drained {
         warn!(stage = drain.stage.code(), "this node is drained: `crier undrain` takes it back");
@@ -208,6 +210,8 @@ pub async fn run(start: Start) -> Result<(), Error> {
     tasks.finite.spawn(lose_patience(facts, patience));
     tasks.finite.spawn(async move {
         if plan_stands.await.is_ok() {
+            // Whoever restarts it next finds nothing under way: the other nodes wait for the whole time again.
+            returned.await;
             readiness::ready("announcing");
             is_ready.send_replace(true);
             info!("ready");

@@ -106,6 +106,11 @@ impl Namespace {
     /// When the interface cannot be listened on.
     #[track_caller]
     pub fn capture(&self, interface: &str) -> Capture {
+        self.capture_only(interface, |_| true)
+    }
+
+    #[track_caller]
+    fn capture_only(&self, interface: &str, wanted: fn(&[u8]) -> bool) -> Capture {
         let shared = Arc::new(Shared::default());
         let (opened, is_open) = sync_channel(1);
         let thread = self.spawn("capture", {
@@ -113,7 +118,7 @@ impl Namespace {
             move || match PacketSocket::open(&interface, Frames::All, Duration::from_millis(20)) {
                 Ok(socket) => {
                     let _ = opened.send(Ok(()));
-                    shared.read(&socket);
+                    shared.read(&socket, wanted);
                 }
                 Err(error) => drop(opened.send(Err(error))),
             }
@@ -129,6 +134,15 @@ impl Port {
     #[track_caller]
     pub fn capture(&self) -> Capture {
         self.switch().capture(self.name())
+    }
+
+    /// The same where much else goes by, for minutes: of all frames, ARP and BGP are kept.
+    #[track_caller]
+    pub fn capture_control(&self) -> Capture {
+        self.switch().capture_only(self.name(), |frame| {
+            let is_bgp = |it: Segment<'_>| it.from.port() == BGP_PORT || it.to.port() == BGP_PORT;
+            Arp::read(frame).is_some() || Segment::read(frame).is_some_and(is_bgp)
+        })
     }
 }
 
@@ -203,7 +217,7 @@ impl Shared {
         self.frames.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn read(&self, socket: &PacketSocket) {
+    fn read(&self, socket: &PacketSocket, wanted: fn(&[u8]) -> bool) {
         // Both clocks once: stamps of the one become points of the other.
         let (start, start_of_day) = (now(), wall());
         // One whole segment, as large as virtual links hand them over.
@@ -211,6 +225,9 @@ impl Shared {
         while !self.stop.load(Ordering::Relaxed) {
             let Ok(received) = socket.receive(&mut buffer) else { return };
             let Some((stamp, bytes)) = received else { continue };
+            if !wanted(bytes) {
+                continue;
+            }
             let at = match stamp.duration_since(start_of_day) {
                 Ok(after) => start + after,
                 Err(before) => start - before.duration(),

@@ -223,6 +223,13 @@ impl Frr {
         });
     }
 
+    /// A `show … json` of bfdd, read.
+    #[track_caller]
+    pub fn bfd_json(&self, command: &str) -> Value {
+        let text = ask(&self.folder, "bfdd", command).unwrap_or_else(|error| panic!("bfdd: `{command}`: {error}"));
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("`{command}` printed no JSON: {error}\n{text}"))
+    }
+
     /// A `show … json`, read.
     #[track_caller]
     pub fn json(&self, command: &str) -> Value {

@@ -54,6 +54,7 @@
 //! | [`net`], [`site`] | switches, cables that can be cut, and a whole site of nodes, router and client |
 //! | [`client`], [`server`], [`packet`], [`ndp`] | requests, steady asking, ARP and NDP; backends and pods |
 //! | [`bird`], [`frr`], [`crier`](mod@crier) | routers from Debian, and the binary under test |
+//! | [`booted`] | a node with a real systemd that runs the unit |
 //! | [`lan`] | standalone nodes on one link, for the judges of layer 2 |
 //! | [`mod@egress`] | pods that send to the outside, and what leaves |
 //! | [`owners`] | who answers for many addresses, what moved on the wire, and whether clients were served |
@@ -74,10 +75,12 @@
 //! | `CRIER_RACK_KEEP` | set: keep each rack's folder with its logs |
 //! | `CRIER_RACK_SKIPS` | a file that gets a line for each test that was skipped |
 //! | `CRIER_RACK_STRICT` | set: a test that would be skipped fails |
+//! | `CRIER_SYSTEMD_SUITE` | the release whose systemd is booted, if it is not bookworm |
 //! | `KUBEBUILDER_ASSETS` | a folder with the control plane's binaries |
 
 pub mod announcer;
 pub mod bird;
+pub mod booted;
 pub mod capture;
 pub mod certificates;
 pub mod client;

@@ -42,6 +42,8 @@ pub enum Need {
     Metallb,
     /// Traefik, and the CRDs of the Gateway API.
     Traefik,
+    /// A root with systemd, made by `make test-systemd`, and systemd-nspawn: none of [`ALL`](Self::ALL), for the same reason.
+    Systemd,
     /// The `crier` binary itself.
     Crier,
 }
@@ -87,6 +89,7 @@ impl Need {
             }
             Need::Metallb => crate::metallb::binaries().map(|folder| folder.display().to_string()),
             Need::Traefik => crate::traefik::binaries().map(|folder| folder.display().to_string()),
+            Need::Systemd => crate::booted::look(),
             Need::Crier => {
                 let path = crate::crier::binary();
                 let found = path.exists();

@@ -127,6 +127,12 @@ impl Process {
         self.wait(secs(10))
     }
 
+    /// The processes that its main thread has started and that have not ended.
+    pub(crate) fn children(&self) -> Vec<u32> {
+        let text = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid)).unwrap_or_default();
+        text.split_whitespace().filter_map(|word| word.parse().ok()).collect()
+    }
+
     /// SIGSTOP to it and the processes that it started: it is there but does nothing, as on a hung machine.
     pub fn freeze(&self) {
         self.signal_group(Signal::SIGSTOP);

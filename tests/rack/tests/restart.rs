@@ -588,3 +588,150 @@ fn bird_and_frr_with_bfd_keep_the_session_over_a_restart() {
         assert_eq!(established(), 1, "{router}: no session has ended");
     }
 }
+
+/// How many routes the router has for the agent: `CRIER_RESTART_ROUTES`, else so few that a debug build reads them in a moment.
+fn routes_of_the_router() -> usize {
+    std::env::var("CRIER_RESTART_ROUTES").ok().and_then(|text| text.parse().ok()).unwrap_or(20_000)
+}
+
+fn prefix(number: usize) -> String {
+    format!("10.{}.{}.{}/32", number >> 16 & 0xff, number >> 8 & 0xff, number & 0xff)
+}
+
+/// A router that announces many routes, and takes those of the agent.
+enum Talkative {
+    Bird(bird::Bird),
+    Frr(frr::Frr),
+}
+
+impl Talkative {
+    /// Each route of BIRD's has a community of its own, so that each takes a message; those of FRR are alike.
+    fn new(crash: &Crash, name: &str, count: usize) -> Talkative {
+        let router = &crash.site.router;
+        if name == "bird" {
+            let routes: String = (0..count)
+                .map(|number| {
+                    format!(
+                        "route {} blackhole {{ bgp_large_community.add((64512, 1, {number})); }};\n",
+                        prefix(number)
+                    )
+                })
+                .collect();
+            return Talkative::Bird(router.bird(&format!(
+                "router id 192.168.35.1;\nprotocol device {{}}\nprotocol static {{ ipv4;\n{routes} }}\n\
+                 protocol kernel {{ ipv4 {{ export where source = RTS_BGP; import none; }}; }}\n\
+                 protocol bgp tor {{ local as 64512; neighbor 192.168.35.11 as 64513; passive yes; \
+                 ipv4 {{ import all; export where source = RTS_STATIC; }}; }}\n"
+            )));
+        }
+        let routes: String = (0..count).map(|number| format!("route add blackhole {}\n", prefix(number))).collect();
+        let file = crash.site.rack.write("routes", &routes);
+        router.ip(&format!("-batch {}", file.display()));
+        Talkative::Frr(router.frr(&format!(
+            "router bgp 64512\n bgp router-id 192.168.35.1\n{} neighbor 192.168.35.11 remote-as 64513\n \
+             neighbor 192.168.35.11 passive\n address-family ipv4 unicast\n  neighbor 192.168.35.11 activate\n  \
+             redistribute kernel\n exit-address-family\n",
+            frr::PLAIN
+        )))
+    }
+
+    fn session(&self) -> bird::Session {
+        match self {
+            Talkative::Bird(bird) => bird.session("tor"),
+            Talkative::Frr(frr) => frr.session("192.168.35.11"),
+        }
+    }
+
+    fn has_route(&self) -> bool {
+        match self {
+            Talkative::Bird(bird) => !bird.route("203.0.113.1/32").is_empty(),
+            Talkative::Frr(frr) => {
+                let paths = &frr.route("203.0.113.1/32")["paths"];
+                paths.as_array().is_some_and(|paths| !paths.is_empty())
+            }
+        }
+    }
+}
+
+fn received(crier: &Crier) -> usize {
+    let peer = crier.try_json("bgp peers tor").map(|shown| shown["peers"][0]["prefixes_received"].as_u64());
+    peer.ok().flatten().and_then(|count| usize::try_from(count).ok()).unwrap_or_default()
+}
+
+/// The messages that wait in the socket, those that were read in part, and those that come while nobody runs: each counts once.
+/// After the crash they are not counted: what was received is written down only as often as the ledger begins anew.
+#[test]
+fn a_restart_and_a_crash_within_and_after_a_flood_of_routes_are_no_event_for_bird_and_frr() {
+    let count = routes_of_the_router();
+    for name in ["bird", "frr"] {
+        let need = if name == "bird" { Need::Bird } else { Need::Frr };
+        let Some(rack) = Rack::for_test(&[need, Need::Crier]) else { return };
+        let crash = Crash::new(&rack);
+        let router = Talkative::new(&crash, name, count);
+        let node = crash.site.node(0);
+        let configuration = crash.configuration(false);
+        let mut crier = node.crier_as_unit(node.name(), &configuration);
+        crier.wait_ready(secs(30));
+        eventually("the flood has begun", secs(60), || {
+            let there = received(&crier);
+            if there > 0 { Ok(()) } else { Err(format!("{there} routes")) }
+        });
+        let at_first = received(&crier);
+        crier.restart(&configuration);
+        crier.wait_ready(secs(30));
+        eventually("the session goes on, and the rest of the flood comes", secs(120), || {
+            let there = received(&crier);
+            // FRR sends the node its own route back.
+            let most = count + usize::from(name == "frr");
+            if (count..=most).contains(&there) { Ok(()) } else { Err(format!("{there} of {count} routes")) }
+        });
+        println!("{name}: restarted after {at_first} of {count} routes");
+        eventually("the router has the route", secs(30), || if router.has_route() { Ok(()) } else { Err("no route") });
+        assert_eq!(router.session().times_established, 1, "{name}: the restart was no event");
+        let client = crash.site.outside("client");
+        let asking = ask_web(&client);
+        crier.kill();
+        rest(secs(1));
+        crier.start_again(&configuration);
+        crier.wait_ready(secs(30));
+        crier.process().wait_for_log("session goes on", secs(10));
+        rest(secs(3));
+        let log = crier.process().log();
+        assert!(log.contains("after_crash=true"), "{name}: {log}");
+        assert_eq!(router.session().times_established, 1, "{name}: nor was the crash");
+        assert!(router.has_route() && router.session().is_established());
+        let outcomes = asking.stop();
+        println!("{name}: killed with {count} routes of the router's: {outcomes}");
+        assert_eq!(outcomes.lost(), 0, "{name}: {outcomes}");
+    }
+}
+
+#[test]
+fn a_router_that_is_away_during_a_restart_is_the_same_one_if_it_is_back_in_time_and_a_new_one_if_it_died() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let mut town = Town::new(&rack);
+    let configuration = town.configuration();
+    let heard = town.capture.bgp().len();
+    town.site.router.port.cut();
+    town.crier.restart(&configuration);
+    town.crier.wait_ready(secs(30));
+    // The hold time is 9 s.
+    rest(secs(3));
+    town.site.router.port.restore();
+    town.goes_on(2);
+    rest(KEEPALIVES);
+    assert_eq!(town.established(), [1, 1], "both sessions outlast the pause");
+    assert_eq!(said(&town.capture, heard), Vec::<String>::new(), "nothing but KEEPALIVEs");
+
+    // It loses power, and comes back while nobody runs.
+    town.site.router.port.cut();
+    town.bird.process().kill();
+    town.crier.end_with_job("restart");
+    town.site.router.port.restore();
+    town.uplink.bird = town.site.router.bird(&rack::uplink::router("hunter-one"));
+    town.crier.start_again(&configuration);
+    town.crier.wait_ready(secs(30));
+    town.wait_established();
+    town.has(&["198.51.100.1/32", "203.0.113.1/32", "2001:db8::1/128"]);
+    eventually_equal("one session each with either router", secs(5), &[2, 2], || town.established());
+}
