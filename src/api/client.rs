@@ -40,6 +40,12 @@ pub enum AskError {
     CannotStart(io::Error),
     #[error("no agent answers on {}: {source}; is crier running? (systemctl status crier)", .socket.display())]
     NotReachable { socket: PathBuf, source: io::Error },
+    /// The agent may well run: nothing is known of it.
+    #[error(
+        "this user may not use the agent's socket {}: {source}; use sudo, or join the group of the socket (it serves root and that group)",
+        .socket.display()
+    )]
+    NotPermitted { socket: PathBuf, source: io::Error },
     #[error("the agent on {} did not answer within {seconds} s", .socket.display())]
     TimedOut { socket: PathBuf, seconds: u64 },
     #[error("the connection to the agent on {} broke: {source}", .socket.display())]
@@ -114,6 +120,14 @@ async fn answer<R: DeserializeOwned>(
     Ok(serde_json::from_slice(&body)?)
 }
 
+fn unconnected(socket: &Path, source: io::Error) -> AskError {
+    let socket = socket.to_owned();
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => AskError::NotPermitted { socket, source },
+        _ => AskError::NotReachable { socket, source },
+    }
+}
+
 async fn send(socket: &Path, request: http::Result<Request<Full<Bytes>>>) -> Result<Bytes, AskError> {
     let stream = loop {
         match UnixStream::connect(socket).await {
@@ -122,7 +136,7 @@ async fn send(socket: &Path, request: http::Result<Request<Full<Bytes>>>) -> Res
             connected => break connected,
         }
     };
-    let stream = stream.map_err(|source| AskError::NotReachable { socket: socket.to_owned(), source })?;
+    let stream = stream.map_err(|source| unconnected(socket, source))?;
     let broken =
         |source: Box<dyn std::error::Error + Send + Sync>| AskError::Broken { socket: socket.to_owned(), source };
     let (mut sender, connection) =
@@ -145,5 +159,21 @@ async fn send(socket: &Path, request: http::Result<Request<Full<Bytes>>>) -> Res
         | http::StatusCode::BAD_GATEWAY => Err(AskError::Declined(text())),
         http::StatusCode::BAD_REQUEST => Err(AskError::NotUnderstood(text())),
         status => Err(AskError::Refused { status, body: text() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_without_the_right_is_not_told_that_the_agent_is_down() {
+        let text = |kind: io::ErrorKind| unconnected(Path::new("/run/crier/crier.sock"), kind.into()).to_string();
+        let denied = text(io::ErrorKind::PermissionDenied);
+        assert!(denied.contains("use sudo, or join the group of the socket"), "{denied}");
+        assert!(!denied.contains("is crier running"), "{denied}");
+        for kind in [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused] {
+            assert!(text(kind).contains("is crier running"), "{}", text(kind));
+        }
     }
 }

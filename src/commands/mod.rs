@@ -243,6 +243,7 @@ fn complain(error: &AskError) {
 fn exit_of(error: &AskError) -> Exit {
     match error {
         AskError::NotReachable { .. }
+        | AskError::NotPermitted { .. }
         | AskError::Broken { .. }
         | AskError::Refused { .. }
         | AskError::OtherSchema { .. }
@@ -319,6 +320,18 @@ mod tests {
     }
 
     #[test]
+    fn the_changelog_names_the_verbs_that_are_not_there_yet() {
+        use clap::CommandFactory;
+        let page = include_str!("../../CHANGELOG.md");
+        let line = page.lines().find(|line| line.starts_with("- Not available yet: ")).expect("the page has the line");
+        let named: Vec<&str> = line.split('`').skip(1).step_by(2).collect();
+        assert_eq!(named, NOT_AVAILABLE_YET, "CHANGELOG.md (left) and what is refused (right)");
+        for verb in named {
+            assert!(Arguments::command().find_subcommand(verb).is_none(), "{verb} is there");
+        }
+    }
+
+    #[test]
     fn an_agent_that_gives_no_answer_is_told_from_one_that_found_a_problem() {
         let socket = || PathBuf::from("/run/crier/crier.sock");
         let refused = |status| AskError::Refused { status, body: "the agent is stopping".to_owned() };
@@ -326,6 +339,10 @@ mod tests {
         for (error, expected) in [
             (
                 AskError::NotReachable { socket: socket(), source: std::io::ErrorKind::NotFound.into() },
+                Exit::NotReachable,
+            ),
+            (
+                AskError::NotPermitted { socket: socket(), source: std::io::ErrorKind::PermissionDenied.into() },
                 Exit::NotReachable,
             ),
             (AskError::Broken { socket: socket(), source: "closed in the middle".into() }, Exit::NotReachable),

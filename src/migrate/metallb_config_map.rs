@@ -50,14 +50,21 @@ const FORMER: [(&str, &str); 37] = [
     ("peerAutodiscovery", "peer-autodiscovery"),
 ];
 
-/// A ConfigMap with a `config` that speaks of pools or peers.
+/// A ConfigMap with a `config` that speaks of pools or peers, in any spelling of YAML or JSON. What is MetalLB's by its name,
+/// or has such a key in text that is not YAML, is one too: `translate` warns of it.
 pub(super) fn is_one(object: &Object) -> bool {
     let text = object.value.get("data").and_then(|data| data.get("config")).and_then(Value::as_str);
-    let is_ours = |text: &str| {
-        let starts = |line: &str| line.starts_with("address-pools:") || line.starts_with("peers:");
-        text.lines().any(|line| starts(line.trim_start_matches('"')))
-    };
-    object.kind == "ConfigMap" && object.group.is_empty() && text.is_some_and(is_ours)
+    let Some(text) = text.filter(|_| object.kind == "ConfigMap" && object.group.is_empty()) else { return false };
+    let named = object.name == "config" && object.namespace.starts_with("metallb");
+    let keys = ["address-pools", "peers"];
+    named
+        || match values(text, Format::Yaml) {
+            Ok(documents) => documents.iter().any(|it| keys.iter().any(|key| it.get(key).is_some())),
+            Err(_) => text.lines().any(|line| {
+                let line = line.trim_start_matches([' ', '"', '\'', '{']);
+                keys.iter().any(|key| line.strip_prefix(key).is_some_and(|rest| rest.starts_with([':', '"', '\''])))
+            }),
+        }
 }
 
 pub(super) fn translate(object: &Object, speaker: &mut Speaker<'_>, draft: &mut Draft) {
@@ -100,4 +107,39 @@ fn config(mut config: Fields<'_>, object: &Object, speaker: &mut Speaker<'_>, dr
         profile(profile_fields, name, draft);
     }
     config.finish(draft);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::migrate::{Migration, SecretFiles, migrate};
+
+    fn migrated(namespace: &str, config: &str) -> Migration {
+        let metadata = json!({"name": "config", "namespace": namespace});
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"config": config}});
+        migrate(vec![map], &SecretFiles::default())
+    }
+
+    #[test]
+    fn the_pools_are_found_in_every_spelling_of_the_keys() {
+        for config in [
+            "\"address-pools\":\n- \"addresses\":\n  - \"10.0.0.10-10.0.0.20\"\n  \"name\": \"default\"\n  \"protocol\": \"layer2\"\n",
+            r#"{"address-pools":[{"name":"default","protocol":"layer2","addresses":["10.0.0.10-10.0.0.20"]}]}"#,
+            "  address-pools:\n  - name: default\n    protocol: layer2\n    addresses: [10.0.0.10-10.0.0.20]\n",
+        ] {
+            let Migration { toml, used, .. } = migrated("lab", config);
+            assert!(used == 1 && toml.contains("10.0.0.10"), "the pool of {config} is missing: {toml}");
+        }
+    }
+
+    #[test]
+    fn a_config_of_metallb_that_is_not_understood_is_a_warning() {
+        for (namespace, config) in [("metallb-system", "pools"), ("lab", "address-pools: [")] {
+            assert!(
+                !migrated(namespace, config).warnings.is_empty(),
+                "{config} in {namespace} was passed over in silence"
+            );
+        }
+    }
 }

@@ -11,6 +11,7 @@ use super::{SCHEMA_VERSION, Snapshot};
 use crate::bfd_state::{BfdState, Diagnostic};
 use crate::names::{InterfaceName, NodeName, PeerName};
 use crate::plan::slice::BfdPeer;
+use crate::reason::Reason;
 use crate::world::{BfdLoss, BfdReport};
 
 /// `crier bfd`.
@@ -66,18 +67,38 @@ pub struct BfdSessionReport {
     pub problem: Option<String>,
 }
 
+/// Why there is no BFD session of the name that was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum NoBfdSession {
+    #[error(transparent)]
+    UnknownPeer(#[from] UnknownPeer),
+    #[error("peer \"{0}\" has no BFD session: bfd is not set in its [[bgp.peer]]")]
+    NotSet(PeerName),
+    #[error("peer \"{peer}\" has no BFD session: {why}")]
+    Nowhere { peer: PeerName, why: Reason },
+}
+
+fn without_session(snapshot: &Snapshot, name: &PeerName) -> NoBfdSession {
+    let peers = &snapshot.plan.bgp.peers;
+    match peers.get(name).map(|peer| &peer.address) {
+        None => UnknownPeer { name: name.clone(), known: peers.keys().cloned().collect() }.into(),
+        Some(Ok(_)) => NoBfdSession::NotSet(name.clone()),
+        Some(Err(why)) => NoBfdSession::Nowhere { peer: name.clone(), why: why.clone() },
+    }
+}
+
 /// The view of `crier bfd`.
 ///
 /// # Errors
 /// If no peer that is watched by BFD has the name.
-pub fn sessions(snapshot: &Snapshot, filter: &PeersFilter) -> Result<BfdSessionsReport, UnknownPeer> {
+pub fn sessions(snapshot: &Snapshot, filter: &PeersFilter) -> Result<BfdSessionsReport, NoBfdSession> {
     let peers = &snapshot.plan.bfd.peers;
     let wanted = |name: &PeerName| filter.peer.as_ref().is_none_or(|wanted| wanted == name);
     let sessions: Vec<BfdSessionReport> =
         peers.iter().filter(|(name, _)| wanted(name)).map(|(name, peer)| of_peer(snapshot, name, peer)).collect();
     match &filter.peer {
         Some(name) if sessions.is_empty() => {
-            return Err(UnknownPeer { name: name.clone(), known: peers.keys().cloned().collect() });
+            return Err(without_session(snapshot, name));
         }
         Some(_) | None => {}
     }
@@ -145,4 +166,31 @@ pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
         Some(format!("BFD of peer {name} ({address}): {what}"))
     };
     snapshot.plan.bfd.peers.iter().filter_map(of_peer).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock;
+    use crate::config::{NoSecrets, SourceFile, parse};
+    use crate::plan::Planner;
+    use crate::views::Counters;
+    use crate::world::Fact;
+
+    #[test]
+    fn a_peer_without_bfd_is_told_from_one_that_is_not_there() {
+        let text = "[manifests]\nfolder = \"/m\"\n[bgp]\nasn = 64513\n\
+                    [[bgp.peer]]\nname = \"tor\"\naddress = \"10.0.0.1\"\nasn = 64512\n";
+        let file = SourceFile { path: "test.toml".to_owned(), text: text.to_owned() };
+        let mut planner = Planner::new(Arc::new(parse(&[file], &NoSecrets).unwrap()), "node-1".into());
+        planner.apply(Fact::LinksListed);
+        planner.apply(Fact::FailStatic);
+        planner.turn(clock::now());
+        let snapshot = Snapshot::of(&planner, Timestamp::UNIX_EPOCH, Counters::default(), clock::now(), clock::wall());
+        let told = |name: &str| sessions(&snapshot, &PeersFilter { peer: Some(name.into()) }).unwrap_err().to_string();
+        assert_eq!(told("tor"), "peer \"tor\" has no BFD session: bfd is not set in its [[bgp.peer]]");
+        assert_eq!(told("rot"), "there is no peer \"rot\" on this node; there are: tor");
+    }
 }
