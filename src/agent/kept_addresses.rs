@@ -240,6 +240,7 @@ mod tests {
         let done = all(keeps(&said(&[1], &[]), GRACE, Some(&before), now));
         assert_eq!(done, Some((vec![address(1)], GRACE)), "it was back");
     }
+
     #[tokio::test]
     async fn what_was_kept_is_back_once_it_is_held_and_not_while_it_is_only_kept() {
         let kept = Kept { addresses: Arc::new([address(1), address(2)].into()), back_by: clock::now() + 60 * GRACE };

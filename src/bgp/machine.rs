@@ -622,14 +622,17 @@ impl Peering {
     /// has nothing left to leave out is offered whole again: the peer may be another one by then.
     fn fall_back(&mut self, end: &End) -> Vec<Capability> {
         let End::Received(notification) = end else { return Vec::new() };
-        let withheld = self.offer.refused(notification);
-        let offer = Arc::make_mut(&mut self.offer);
-        match withheld.is_empty() {
-            true if notification.reason.is_about_capabilities() => offer.withheld.clear(),
-            true => {}
-            false => offer.withheld.extend(withheld.iter().cloned()),
+        if !notification.reason.is_about_capabilities() {
+            return Vec::new();
         }
-        withheld
+        let refused = self.offer.refused(notification);
+        let withheld = &mut Arc::make_mut(&mut self.offer).withheld;
+        if refused.is_empty() {
+            withheld.clear();
+        } else {
+            withheld.extend(refused.iter().cloned());
+        }
+        refused
     }
 
     /// The next attempt, unless one is under way or the peer is stopped.

@@ -1,7 +1,8 @@
 //! The kernel's side of things, by rtnetlink: what links there are, and the addresses that crier binds to one.
 //! Floor 2. `observe` and `routes` are sources of facts, `addresses`, `blackholes`, `steering`, `returns` and `vrfs` actuators;
-//! `links` is the pure part of the first, `marked` what `steering` and `returns` share, and `tunnel` the device by which `steering` reaches other links; `sysctl` looks after the host's own
-//! settings, and `host` judges them; `bypass` sees whether packets of pods pass netfilter by. Every connection lives in the network namespace of the thread that opens it.
+//! `links` is the pure part of the first, `marked` what `steering` and `returns` share, and `tunnel` the device by which `steering`
+//! reaches other links; `sysctl` looks after the host's own settings, and `host` judges them; `bypass` sees whether packets of pods pass
+//! netfilter by. Every connection lives in the network namespace of the thread that opens it.
 
 pub mod addresses;
 pub mod blackholes;

@@ -221,7 +221,6 @@ const LOOSE: i32 = 2;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use netlink_packet_route::route::RouteMessage;
     use rtnetlink::packet_core::{Emitable, NetlinkBuffer, NetlinkMessage, NetlinkPayload};
 
     fn octets(message: RouteNetlinkMessage) -> Vec<u8> {

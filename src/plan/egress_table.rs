@@ -197,10 +197,10 @@ impl EgressTable {
 
     /// Works out whether this node needs an end of the tunnel. `host`: nodes or links may have changed.
     pub fn renew_tunnel(&mut self, world: &World, roads: Roads<'_>, host: bool) {
-        if !host && !std::mem::take(&mut self.tunnel_stale) {
+        let is_stale = std::mem::take(&mut self.tunnel_stale);
+        if !is_stale && !host {
             return;
         }
-        self.tunnel_stale = false;
         let is_far = |name: &NodeName| name != roads.me && !shares_link(world, name);
         let sends = || self.users.keys().any(is_far);
         // Whoever is far may have pods that leave by this node.
@@ -290,7 +290,7 @@ impl EgressTable {
     /// it all the same; else, for a node that is on none of the links at all, the tunnel.
     fn hop(&self, owner: &NodeName, family: Family, world: &World, roads: Roads<'_>) -> Result<Hop, Reason> {
         let of_family = |address: &IpAddr| Family::of(*address) == family;
-        let of_node = world.nodes.get(owner).into_iter().flat_map(|node| node.addresses.iter().copied());
+        let of_node = addresses_of(world, owner).iter().copied();
         let answered = |way: &Way| match way {
             Way::Owner { address, owner: of_way, on_link, here: _ } => {
                 (*on_link && of_way == owner).then_some(*address)
@@ -381,10 +381,15 @@ fn on_link(world: &World, via: IpAddr) -> Option<u32> {
     link.map(|link| link.index)
 }
 
+/// None of a Node that is not known.
+fn addresses_of<'a>(world: &'a World, node: &NodeName) -> &'a [IpAddr] {
+    world.nodes.get(node).map(|node| node.addresses.as_slice()).unwrap_or_default()
+}
+
 /// An address of the Node, of either family, is in a subnet of a link of this node. Two nodes judge each other alike, so either both
 /// have the tunnel or none has. A Node without addresses is not known to be anywhere else.
 fn shares_link(world: &World, node: &NodeName) -> bool {
-    let addresses = world.nodes.get(node).map(|node| node.addresses.as_slice()).unwrap_or_default();
+    let addresses = addresses_of(world, node);
     addresses.is_empty() || addresses.iter().any(|address| on_link(world, *address).is_some())
 }
 
@@ -393,12 +398,11 @@ fn outer(owner: &NodeName, world: &World, me: &NodeName) -> Result<Hop, Reason> 
     if let Some(problem) = &world.egress_tunnel.problem {
         return Err(Reason::EgressTunnelBlocked { owner: owner.clone(), why: problem.problem.clone() });
     }
-    let of = |node: &NodeName| world.nodes.get(node).map(|node| node.addresses.as_slice()).unwrap_or_default();
     let link_of =
         |address: IpAddr| world.links.values().find(|link| link.addresses.iter().any(|it| it.addr() == address));
     let mut in_vrf = None;
-    for to in of(owner) {
-        for from in of(me).iter().filter(|from| from.is_ipv4() == to.is_ipv4()) {
+    for to in addresses_of(world, owner) {
+        for from in addresses_of(world, me).iter().filter(|from| from.is_ipv4() == to.is_ipv4()) {
             match link_of(*from) {
                 Some(link) if link.vrf.is_none() => return Ok(Hop::Tunnel { to: *to, from: *from }),
                 Some(link) => in_vrf = Some((*from, link.name.clone())),

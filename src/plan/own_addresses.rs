@@ -57,10 +57,20 @@ pub struct Bound<'a> {
     pub address: IpAddr,
     pub link: &'a Link,
     pub pool: &'a Pool,
-    /// A Service that has the address.
-    pub service: Option<&'a ObjectKey>,
 }
 
+impl Bound<'_> {
+    /// A Service that has the address. Looks at every Service.
+    pub fn service<'a>(&self, world: &'a World) -> Option<&'a ObjectKey> {
+        let has = |key: &&ObjectKey| {
+            let shows = world.services.get(*key).is_some_and(|service| service.ingress.contains(&self.address));
+            shows || world.assigned.get(*key).is_some_and(|addresses| addresses.contains(&self.address))
+        };
+        world.services.keys().find(has)
+    }
+}
+
+/// All of them. Who has which is not asked here.
 pub fn bound_by_others<'a>(config: &'a Config, world: &'a World) -> impl Iterator<Item = Bound<'a>> {
     // kube-proxy's own link in IPVS mode answers for nothing: it does no ARP.
     let links = world.links.values().filter(|link| !link.loopback && link.arp && link.up);
@@ -68,14 +78,9 @@ pub fn bound_by_others<'a>(config: &'a Config, world: &'a World) -> impl Iterato
     let addresses = links.flat_map(move |link| link.addresses.iter().filter(alone).map(move |net| (net.addr(), link)));
     let gives =
         |pool: &&Pool, address: IpAddr| pool.holds(address) && pool.given().iter().any(|range| range.contains(address));
-    let has = |key: &ObjectKey, address: &IpAddr| {
-        let shows = world.services.get(key).is_some_and(|service| service.ingress.contains(address));
-        shows || world.assigned.get(key).is_some_and(|addresses| addresses.contains(address))
-    };
     addresses.filter_map(move |(address, link)| {
         let pool = config.pools.iter().find(|pool| gives(pool, address))?;
-        let service = world.services.keys().find(|key| has(key, &address));
-        Some(Bound { address, link, pool, service })
+        Some(Bound { address, link, pool })
     })
 }
 

@@ -118,7 +118,8 @@ fn of_service(service: &ServiceReport, named: impl Fn(&Reason) -> bool) -> Vec<S
 /// Addresses of pools that another program has on a link of this node: the kernel answers for them.
 fn bound_by_others(snapshot: &Snapshot) -> Vec<String> {
     let told = own_addresses::bound_by_others(&snapshot.config, &snapshot.world).map(|bound| {
-        let Bound { address, link, pool, service } = bound;
+        let service = bound.service(&snapshot.world);
+        let Bound { address, link, pool } = bound;
         let (pool, link, prefix) = (&pool.name, &link.name, host_prefix(address));
         match service {
             Some(service) => format!(

@@ -167,13 +167,13 @@ impl NotificationReason {
         known.unwrap_or(NotificationReason::Unknown { code, subcode })
     }
 
-    /// `None` for any other reason.
     /// Whether our OPEN was refused for the capabilities in it, or for those that it lacks (RFC 5492 §3 and §5).
     pub fn is_about_capabilities(self) -> bool {
         let (capability, parameter) = (OpenError::UnsupportedCapability, OpenError::UnsupportedOptionalParameter);
         self == NotificationReason::Open(capability) || self == NotificationReason::Open(parameter)
     }
 
+    /// `None` for any other reason.
     pub fn cease(self) -> Option<Cease> {
         match self {
             NotificationReason::Cease(cease) => Some(cease),

@@ -62,7 +62,8 @@ impl Planner {
     /// What other programs have on links of this node and no Service has, each with the station that answers for it.
     pub(super) fn bound_by_others(&self) -> impl Iterator<Item = (IpAddr, MacAddress)> {
         let bound = bound_by_others(self.in_force.config(), &self.world);
-        let free = bound.filter(|it| it.service.is_none() && self.book.tenants(it.address).is_empty());
+        // The book answers at once for nearly all.
+        let free = bound.filter(|it| self.book.tenants(it.address).is_empty() && it.service(&self.world).is_none());
         free.filter_map(|it| Some((it.address, it.link.mac?)))
     }
 

@@ -1,5 +1,5 @@
 //! Restarts under a real systemd, in a container: with BIRD and FRR outside it, with BFD and signed sessions, with addresses on the
-//! link beside two other nodes, and with clients that ask every 5 ms. Made by `make test-systemd`; skipped where its root is not there.
+//! link beside two other nodes, and with clients that ask every 5 ms. Run by `make test-systemd`, skipped elsewhere.
 //!
 //! `CRIER_SYSTEMD_RESTARTS` says how many in a row (6), `CRIER_OTHER_BIN` names a build with another version, to upgrade to and back.
 
