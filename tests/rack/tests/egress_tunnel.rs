@@ -176,8 +176,10 @@ fn served(what: &str, ends: &[UdpSocket; 2]) {
 #[track_caller]
 fn moves_much(scene: &Scene, pod: &Pod, v6: bool) {
     const MUCH: usize = 4 << 20;
-    let to: SocketAddr = (scene.client(v6), 9001).into();
-    let listener = scene.racks.client.run(|| TcpListener::bind(to)).expect("the namespace is ours");
+    let any: SocketAddr = (scene.client(v6), 0).into();
+    // A port of its own each time: a process that another test starts may hold the last listener until it runs its program.
+    let listener = scene.racks.client.run(|| TcpListener::bind(any)).expect("the namespace is ours");
+    let to = listener.local_addr().expect("it is bound");
     let mut near = pod.run(|| TcpStream::connect_timeout(&to, secs(20))).expect("a connection, so replies come back");
     let (mut far, from) = listener.accept().expect("a connection");
     assert_eq!(from.ip().to_string(), ADDRESSES[usize::from(v6)], "the source of a connection of {}", pod.name());
