@@ -63,6 +63,8 @@ const NODES: usize = 100;
 const NODE: &str = "node-000";
 const SERVICES_PER_FILE: usize = 100;
 const WORKERS: usize = 2;
+/// Services, EndpointSlices, Nodes and Namespaces.
+const KINDS: usize = 4;
 
 fn main() {
     let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with("--"));
@@ -115,18 +117,16 @@ fn measure(scenario: &Scenario) {
         let api = Api::start(*scenario).await;
         write_files(folder.path(), scenario, api.address);
         let agent = Agent::start(folder.path());
+        if !scenario.manifests {
+            api.every_kind_is_listed(0).await;
+        }
         let first = agent.when_idle().await;
         let second = match scenario.manifests {
             true => None,
             false => {
                 let lists = api.shared.lists.load(Ordering::Relaxed);
                 api.expire();
-                let listing = async {
-                    while api.shared.lists.load(Ordering::Relaxed) < lists + 4 {
-                        sleep(Duration::from_millis(20)).await;
-                    }
-                };
-                timeout(Duration::from_secs(60), listing).await.expect("every kind is listed again");
+                api.every_kind_is_listed(lists).await;
                 Some(agent.when_idle().await)
             }
         };
@@ -278,6 +278,16 @@ impl Api {
         Api { address, shared }
     }
 
+    /// Waits until each kind was listed to its end after that many lists.
+    async fn every_kind_is_listed(&self, since: usize) {
+        let listing = async {
+            while self.shared.lists.load(Ordering::Relaxed) < since + KINDS {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(Duration::from_secs(60), listing).await.expect("every kind is listed");
+    }
+
     fn expire(&self) {
         self.shared.expired.send_modify(|times| *times += 1);
     }
@@ -289,6 +299,9 @@ async fn answer(request: Request<Incoming>, shared: &Shared) -> Response<Body> {
         // The Lease, taken and renewed.
         let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
         return whole(StatusCode::OK, body);
+    }
+    if query.contains("sendInitialEvents=true") {
+        return whole(StatusCode::UNPROCESSABLE_ENTITY, r#"{"kind":"Status","status":"Failure","code":422}"#.into());
     }
     if query.contains("watch=true") {
         let expired = shared.expired.subscribe();
