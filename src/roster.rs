@@ -121,11 +121,14 @@ pub struct Departed {
 }
 
 /// A node whose pulses are heard, and that has answered none of this node's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unproved {
     pub mac: MacAddress,
     /// It was asked for so long that it would have answered if it heard this node's pulses.
     pub deaf: bool,
+    /// What it answers for, as far as it says; empty where it is not deaf, for it may be a recording.
+    #[serde(default)]
+    pub holdings: Holdings,
 }
 
 /// What a node says of the addresses that it has to do with.

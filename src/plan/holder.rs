@@ -132,6 +132,8 @@ pub struct Situation<'a> {
     pub knows_all: bool,
     /// A node on the link is heard and does not hear this one: it may take the address and never say so to this node.
     pub beside_the_deaf: bool,
+    /// Such a node that says that it answers for the address.
+    pub deaf_holder: Option<&'a NodeName>,
     pub holders: Vec<Holder<'a>>,
     /// Nodes that ask for the address, or take it and do not answer yet.
     pub askers: Vec<Bidder<'a>>,
@@ -266,16 +268,27 @@ impl History {
         if situation.answers {
             self.taking = None;
             self.unheld_since = None;
-            return match &situation.own {
-                Ok(own) => self.hold(situation, *own, candidates, now),
-                Err(_) => self.give_up(situation, candidates, now),
+            return match (situation.deaf_holder, &situation.own) {
+                // It cannot be told that there is another.
+                (Some(deaf), _) => {
+                    self.yielded_to = Some(deaf.clone());
+                    self.stop(deaf)
+                }
+                (None, Ok(own)) => self.hold(situation, *own, candidates, now),
+                (None, Err(_)) => self.give_up(situation, candidates, now),
             };
         }
         self.rival_since = None;
         self.grant = None;
         // Several holders are one in a moment; this node does not become another.
         let granted = self.deaf_until.is_none() && situation.holders.iter().all(|holder| holder.grants_us);
-        match (best_holder(situation), &situation.own) {
+        let holder = best_holder(situation);
+        if let (None, Some(deaf)) = (holder, situation.deaf_holder) {
+            self.taking = None;
+            self.unheld_since = None;
+            return Course::Watches { holder: deaf.clone() };
+        }
+        match (holder, &situation.own) {
             (Some(_), Ok(_)) if granted => self.take(Acquisition::HandOver),
             (Some(holder), own) => {
                 self.taking = None;

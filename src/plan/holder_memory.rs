@@ -13,7 +13,7 @@ use crate::names::NodeName;
 use crate::path_state::Serving;
 use crate::plan::context::L2Context;
 use crate::plan::holder::{Grade, History, LastHolder};
-use crate::roster::{Departed, Eligibility, Holding, Roster};
+use crate::roster::{Departed, Eligibility, Holding, Holdings, Roster};
 use crate::world::{ApiServer, DrainStage, World};
 
 /// How long the API server must not have been heard before this node's view counts as stale. Watches are opened anew within
@@ -142,6 +142,13 @@ impl HolderMemory {
         }
         for (node, departed) in departed(|roster| &roster.left) {
             self.note_departure(node, departed, Departure::Left, &mut change);
+        }
+        for (node, is) in &after.unproved {
+            let was = before.unproved.get(node).map(|was| &was.holdings);
+            change.addresses.extend(changed(was, &is.holdings));
+        }
+        for (_, was) in before.unproved.iter().filter(|(node, _)| !after.unproved.contains_key(*node)) {
+            change.addresses.extend(was.holdings.keys());
         }
         for (node, is) in &after.members {
             let was = before.members.get(node);
@@ -299,6 +306,16 @@ impl HolderMemory {
     pub fn next_deadline(&self) -> Option<Instant> {
         self.due.first().map(|(due, _)| *due).into_iter().chain(self.stale_due).chain(self.assert_due).min()
     }
+}
+
+/// The addresses of which a node says something else.
+fn changed<'a>(was: Option<&'a Holdings>, is: &'a Holdings) -> Vec<IpAddr> {
+    let unsaid = Holdings::default();
+    let items = was.unwrap_or(&unsaid).diff(is);
+    let address = |item| match item {
+        DiffItem::Add(address, _) | DiffItem::Update { new: (address, _), .. } | DiffItem::Remove(address, _) => *address,
+    };
+    items.map(address).collect()
 }
 
 /// How long after nodes fell silent what this node holds is announced once more.

@@ -280,10 +280,10 @@ impl Machine {
             Life::Unverified => Life::Unverified,
             Life::Alive | Life::Silent { .. } | Life::Left => Life::Alive,
         };
-        let shown = self.roster.unproved.get(&node).copied();
+        let shown = self.roster.unproved.get(&node);
         peer.life = life;
         self.roster_moved |=
-            life != before || (life == Life::Unverified && shown != Some(peer.unproved(self.settings)));
+            life != before || (life == Life::Unverified && shown != Some(&peer.unproved(self.settings)));
         match life {
             Life::Unverified => {}
             Life::Alive | Life::Silent { .. } | Life::Left => peer.plan_ask(self.settings, now, &mut self.random),

@@ -197,6 +197,7 @@ impl Link {
         let last = node.gone.iter().find(|(_, (said, _))| said.holds);
         let situation = Situation {
             beside_the_deaf: false,
+            deaf_holder: None,
             grants: 0,
             leaving: false,
             askers_know_more: false,
@@ -517,6 +518,7 @@ fn a_grant_is_taken_back_later_while_many_are_under_way_and_is_in_vain_after_tha
         may_ask_from: Some(now),
         knows_all: true,
         beside_the_deaf: false,
+        deaf_holder: None,
         holders: Vec::new(),
         askers: vec![Bidder { node: &other, bid: best }],
         askers_know_more: false,
@@ -561,6 +563,7 @@ fn of_two_nodes_whose_files_differ_the_lower_digest_begins_and_the_other_waits_f
         may_ask_from: Some(start),
         knows_all: true,
         beside_the_deaf: false,
+        deaf_holder: None,
         holders: Vec::new(),
         askers: Vec::new(),
         askers_know_more: false,
@@ -594,6 +597,7 @@ fn who_hands_the_address_over_to_this_node_has_not_taken_it_over_from_it() {
         may_ask_from: None,
         knows_all: true,
         beside_the_deaf: false,
+        deaf_holder: None,
         holders: vec![Holder { bidder: Bidder { node: &other, bid }, grants_us, cannot_serve: false }],
         askers: vec![Bidder { node: &other, bid }],
         askers_know_more: false,

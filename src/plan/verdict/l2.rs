@@ -90,7 +90,11 @@ fn yields<'a>(
 ) -> impl Iterator<Item = ((u32, IpAddr), MacAddress)> + use<'a> {
     let holder = holder.clone();
     let rosters = inputs.world.rosters.iter();
-    rosters.filter_map(move |(index, roster)| Some(((*index, address), roster.members.get(&holder)?.mac)))
+    let mac = move |roster: &Roster| {
+        let member = roster.members.get(&holder).map(|it| it.mac);
+        member.or_else(|| roster.unproved.get(&holder).map(|it| it.mac))
+    };
+    rosters.filter_map(move |(index, roster)| Some(((*index, address), mac(roster)?)))
 }
 
 /// What this node says of the address in its pulses.
@@ -200,6 +204,7 @@ fn judge_address(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, ran
             grants: inputs.holders.granting(),
             knows_all: knows_all(inputs, &covering, address),
             beside_the_deaf: rosters(inputs, &covering, address).any(|it| it.unproved.values().any(|it| it.deaf)),
+            deaf_holder: deaf_holder(inputs, &covering, address),
             holders: holders(inputs, &ranking, &speakers, address),
             askers: askers(&speakers, address),
             askers_know_more: askers_know_more(inputs, &speakers, address),
@@ -277,6 +282,16 @@ fn speakers<'a>(
 /// Every page of what the agents on these links hold was heard.
 fn knows_all(inputs: &Inputs<'_>, covering: &[(&L2, &L2Context)], address: IpAddr) -> bool {
     rosters(inputs, covering, address).all(|roster| roster.members.values().all(|member| member.holdings_known))
+}
+
+/// A node that says that it answers for the address, and does not hear this one.
+fn deaf_holder<'a>(
+    inputs: &Inputs<'a>,
+    covering: &[(&L2, &L2Context)],
+    address: IpAddr,
+) -> Option<&'a NodeName> {
+    let mut unproved = rosters(inputs, covering, address).flat_map(|roster| &roster.unproved);
+    unproved.find(|(_, it)| it.holdings.contains_key(&address)).map(|(node, _)| node)
 }
 
 /// The rosters of the links where this node would answer for the address.

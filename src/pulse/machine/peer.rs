@@ -291,7 +291,9 @@ impl Peer {
 
     /// What is known of it while it has answered none of this node's questions.
     pub(super) fn unproved(&self, settings: Settings) -> Unproved {
-        Unproved { mac: self.mac, deaf: self.last_heard >= self.met + settings.detection() * PATIENCE }
+        let deaf = self.last_heard >= self.met + settings.detection() * PATIENCE;
+        let holdings = if deaf { held(self.holdings.held()) } else { Holdings::default() };
+        Unproved { mac: self.mac, deaf, holdings }
     }
 
     /// How it is remembered while it is not heard, or has to prove itself anew.
