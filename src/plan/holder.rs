@@ -453,19 +453,26 @@ impl History {
         goes_on.map(|holder| holder.bidder.node).find(|node| *node == to)
     }
 
+    /// The node that was granted the address may have announced it and gone, so that neighbours believe it.
+    fn take_back(&mut self) {
+        self.grant = None;
+        self.assert();
+    }
+
     /// The node to grant the address to, of those that may have it. One grant at a time, each for its time.
     fn grant(&mut self, situation: &Situation<'_>, able: Vec<Bidder<'_>>, now: Instant) -> Option<NodeName> {
         let time = GRANT_TIME + GRANT_SPACING.saturating_mul(situation.grants);
         match &mut self.grant {
             Some(Grant { to, since, .. }) if now >= *since + time => {
                 self.vain = Some((to.clone(), now + GRANT_REST));
-                self.grant = None;
+                self.take_back();
             }
             Some(Grant { to, since, until }) if able.iter().any(|it| it.node == to) => {
                 *until = *since + time;
                 return Some(to.clone());
             }
-            Some(_) | None => self.grant = None,
+            Some(_) => self.take_back(),
+            None => {}
         }
         let in_vain = |it: &Bidder<'_>| self.vain.as_ref().is_some_and(|(node, _)| node == it.node);
         let to = best(situation, able.into_iter().filter(|it| !in_vain(it)))?.node.clone();

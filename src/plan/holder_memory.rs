@@ -37,6 +37,8 @@ pub struct HolderMemory {
     eligible_since: Option<Instant>,
     /// Since when this node has not heard the API server.
     unheard_since: Option<Instant>,
+    /// This agent has heard it. Until then, all that it knows is from before its start.
+    has_heard: bool,
     /// Several nodes are silent, and one of them fell silent since the last turn.
     may_have_split: bool,
     /// When what this node holds is to be announced once more, because the link may have split.
@@ -112,9 +114,13 @@ impl HolderMemory {
         self.eligible_since.filter(|_| !self.is_stale(now)).map(|since| since + delay)
     }
 
-    /// This node has not heard the API server for some time.
+    /// This node has not heard the API server for some time, or not at all since its start.
     pub fn is_stale(&self, now: Instant) -> bool {
-        self.unheard_since.is_some_and(|since| since + STALE_AFTER <= now)
+        self.unheard_since.is_some_and(|since| since + self.patience() <= now)
+    }
+
+    fn patience(&self) -> Duration {
+        if self.has_heard { STALE_AFTER } else { Duration::ZERO }
     }
 
     /// Takes note of a roster on its way into the World.
@@ -282,7 +288,9 @@ impl HolderMemory {
     pub fn note_time(&mut self, world: &World, now: Instant) {
         let unheard = matches!(world.api_server, ApiServer::Unreachable { .. });
         self.unheard_since = unheard.then(|| self.unheard_since.unwrap_or(now));
-        self.stale_due = self.unheard_since.map(|since| since + STALE_AFTER).filter(|due| *due > now);
+        self.has_heard |= world.api_server == ApiServer::Reachable;
+        let patience = self.patience();
+        self.stale_due = self.unheard_since.map(|since| since + patience).filter(|due| *due > now);
     }
 
     /// How good this node is: by its data path, and by what it knows of the cluster. Its view is stale while it has not heard the API server for some time and

@@ -17,7 +17,9 @@ const ANSWERED: Duration = Duration::from_millis(1500);
 const ASKED_ON_THE_LINK: Duration = Duration::from_secs(3);
 /// For how long a node that was lost without a word may be unnoticed: one that owns nothing pulses once in a second.
 const UNNOTICED: Duration = Duration::from_millis(3100);
-/// (2) Two owners that can hear each other, in any direction, are one.
+/// Where the segments of nodes stay what they are and those of clients do not, no node can notice: until a client asks the link anew.
+const CLIENT_ASKS_ANEW: Duration = Duration::from_secs(60);
+/// (2) Two owners that can hear each other, in any direction, are one. Where frames pass in one direction alone, pulses have to.
 const ONE_OWNER: Duration = Duration::from_secs(1);
 /// (3) What was planned, a restart or a rollout, causes no gap: two lost requests at most.
 const NO_GAP: Duration = Duration::from_millis(250);
@@ -119,6 +121,9 @@ pub struct Watch {
     files: Vec<usize>,
     asked: Option<Instant>,
     filtered: bool,
+    /// Which segment each node was in, and when only clients changed theirs.
+    segments: Vec<usize>,
+    unnoticed: Option<Instant>,
 }
 
 impl Watch {
@@ -138,6 +143,8 @@ impl Watch {
             files: vec![0; town.hosts.len()],
             asked: None,
             filtered: false,
+            segments: segments(town),
+            unnoticed: None,
         }
     }
 
@@ -149,6 +156,10 @@ impl Watch {
                 Notice::Deed(deed) => self.note_deed(town, deed),
                 Notice::Owner { address, host, answers } => self.note_owner(town, address, host, answers),
                 Notice::Probe { address, host } => self.note_probe(town, address, host),
+                Notice::Announcement { address, host } => {
+                    let agents = self.agents;
+                    self.tell(town.now(), || format!("    {} announces {address}", name(host, agents)));
+                }
                 Notice::Request { client, address, served } => self.note_request(town, client, address, served),
             }
         }
@@ -177,6 +188,12 @@ impl Watch {
                 self.asked = Some(town.now());
             }
         }
+        if matches!(deed, Deed::Split(_) | Deed::Heal) {
+            let before = std::mem::replace(&mut self.segments, segments(town));
+            if before == self.segments {
+                self.unnoticed = Some(town.now());
+            }
+        }
         self.filtered |= matches!(&deed, Deed::Deafen { .. } | Deed::Firewall { .. } | Deed::Prune(..));
         self.deeds.push((town.now(), deed));
     }
@@ -198,13 +215,16 @@ impl Watch {
         }
         let Some(before) = self.last_owner.insert(address, host).filter(|before| *before != host) else { return };
         let heard = !self.filtered && town.link.loss == 0;
+        // Who did not run when it was said does not know that a node is back in a moment.
+        let heard_it = |at: Instant| heard && town.hosts[host].started.is_some_and(|started| started < at);
         let explains = |(at, deed): &(Instant, Deed)| {
             let age = now.duration_since(*at);
             match deed {
                 // What is read again asks nothing by itself.
                 Deed::Reload(..) => false,
                 // Who is waited for and is back in time loses nothing.
-                Deed::Restart { pause, keeps: Some(time), .. } if heard && *pause + STARTED < *time => false,
+                Deed::Restart { pause, keeps: Some(time), .. } if heard_it(*at) && *pause + STARTED < *time => false,
+                Deed::Restart { keeps: Some(_), .. } if !heard_it(*at) => age <= EXPLAINED,
                 // A restarted node may have back what it had, and the others what it leaves.
                 Deed::Restart { station: who, pause, .. } => {
                     let had = self.held.get(who).is_some_and(|held| held.contains(&address));
@@ -288,19 +308,32 @@ impl Watch {
         }
         let since = *self.served.entry(place).or_insert(now);
         let (gap, most) = (now.duration_since(since), self.patience(town));
-        if gap > most {
+        let is_unnoticed = self.unnoticed.is_some_and(|at| now < at + CLIENT_ASKS_ANEW);
+        if gap > most && !is_unnoticed {
             let ip = town.addresses[address];
             let text = format!("the {who} was not served at {ip} for {gap:?}, longer than {most:?}");
             self.breaks(Broken::Unanswered, now, format!("{who} {ip}"), text);
         }
     }
 
+    /// A node that restarts and was to be back is not, or restarts again before it is.
+    fn is_late(&self, at: Instant, deed: &Deed) -> bool {
+        let Deed::Restart { station, pause, keeps: Some(time), .. } = deed else { return false };
+        let before = self.deeds.iter().filter_map(|(began, deed)| match deed {
+            Deed::Restart { station: who, keeps: Some(time), .. } if who == station && *began <= at => {
+                Some(*began + *time)
+            }
+            _ => None,
+        });
+        before.filter(|until| *until > at).chain([at + *time]).any(|until| at + *pause + STARTED >= until)
+    }
+
     /// How long a client may go without an answer.
     fn patience(&self, town: &Town) -> Duration {
         let now = town.now();
         let recent = |most: Duration| self.deeds.iter().filter(move |(at, deed)| ends(*at, deed) + most >= now);
-        if self.deeds.iter().any(|_| true) && recent(EXPLAINED).all(|(_, deed)| is_planned(deed)) && town.link.loss == 0
-        {
+        let all_planned = || recent(EXPLAINED).all(|(at, deed)| is_planned(deed) && !self.is_late(*at, deed));
+        if !self.deeds.is_empty() && town.link.loss == 0 && all_planned() {
             return NO_GAP;
         }
         let lost = |deed: &Deed| match deed {
@@ -319,7 +352,14 @@ impl Watch {
         let now = town.now();
         let hear = |one: Station, other: Station| {
             let both_run = town.is_running(one) && town.is_running(other);
-            both_run && (town.link.passes(one, other, now) || town.link.passes(other, one, now))
+            let passes = |from, to| town.link.passes(from, to, now);
+            let heard = match (passes(one, other), passes(other, one)) {
+                (true, true) => true,
+                (true, false) => town.link.pulses_pass(one, other, now),
+                (false, true) => town.link.pulses_pass(other, one, now),
+                (false, false) => false,
+            };
+            both_run && heard
         };
         let mut pairs = BTreeSet::new();
         for (address, owners) in town.owners.iter().filter(|(_, owners)| owners.len() > 1) {
@@ -444,6 +484,12 @@ impl Watch {
         let line = format!("{:>9.3} s {}", now.duration_since(self.began).as_secs_f64(), line());
         self.chronicle.get_or_insert_default().push(line);
     }
+}
+
+/// The segment of each node, numbered by the first node in it.
+fn segments(town: &Town) -> Vec<usize> {
+    let part = |host: Station| town.link.part(host);
+    (0..town.hosts.len()).map(|host| (0..=host).find(|first| part(*first) == part(host)).unwrap_or(host)).collect()
 }
 
 /// When a node is as it was before, as far as the deed alone tells.

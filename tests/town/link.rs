@@ -115,6 +115,11 @@ impl Link {
             && !self.deaf.contains(&(from, to))
     }
 
+    /// The segment of a port.
+    pub fn part(&self, port: Port) -> u8 {
+        self.ports[port].part
+    }
+
     /// Whether a pulse of `from` can reach `to` by any family.
     pub fn pulses_pass(&self, from: Port, to: Port, now: Instant) -> bool {
         Family::BOTH.iter().any(|family| self.admits(from, to, Kind::Pulse(*family))) && self.passes(from, to, now)

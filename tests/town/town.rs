@@ -78,6 +78,11 @@ pub enum Notice {
         address: IpAddr,
         host: Station,
     },
+    /// An agent announced on the link that it has an address.
+    Announcement {
+        address: IpAddr,
+        host: Station,
+    },
     /// A request of a client was sent, and served or not.
     Request {
         client: usize,
@@ -735,7 +740,12 @@ impl Town {
                     self.notices.push(Notice::Probe { address, host: from });
                     self.send_arp(from, mac, packet);
                 }
-                Sent::Frame(Frame::Arp(packet)) => self.send_arp(from, mac, packet),
+                Sent::Frame(Frame::Arp(packet)) => {
+                    if packet.is_gratuitous() {
+                        self.notices.push(Notice::Announcement { address: packet.sender_ip.into(), host: from });
+                    }
+                    self.send_arp(from, mac, packet);
+                }
                 Sent::Probe(_, Frame::Ndp(_)) | Sent::Frame(Frame::Ndp(_)) => {}
             }
         }

@@ -145,7 +145,8 @@ impl Claims {
         self.disputes.forget(address);
         if let Some(claim) = self.claims.get_mut(&address) {
             let was_settled = matches!(claim.state, State::Announced(it) if now >= it.on_probation_until);
-            if matches!(claim.state, State::Announced(_)) {
+            let was_announced = matches!(claim.state, State::Announced(_));
+            if was_announced {
                 claim.unsettled_until = Some(now + UNSETTLED_FOR);
             }
             claim.deferrals = if was_settled { 1 } else { claim.deferrals.saturating_add(1) };
@@ -153,6 +154,11 @@ impl Claims {
             self.turned.insert(address);
             let pause = pause.unwrap_or_else(|| claim.pause());
             self.enter_queue(address, Next::Wait(now + pause));
+            // A node that was frozen or cut off for a moment need not have heard the announcement, so it has no reason to announce
+            // anything; neighbours believe this node.
+            if was_announced && matches!(self.stations.hearing(claimant.mac), Some(Hearing::Unheard | Hearing::Deaf)) {
+                self.pass_on(address, claimant.mac, now);
+            }
         }
         self.report_deferral(claimant, now);
     }
@@ -239,9 +245,6 @@ impl Claims {
             Step::Yield { mac, deaf } => {
                 let pause = if deaf { DEAF_PAUSE } else { YIELD_PAUSE };
                 for address in self.disputes.take_yielded(mac, deaf, now) {
-                    if deaf {
-                        self.pass_on(address, mac, now);
-                    }
                     self.defer(Claimant { address, mac }, Some(pause), now);
                 }
             }
