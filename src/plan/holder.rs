@@ -358,8 +358,12 @@ impl History {
                     }
                 }
             },
-            None if self.rival_since.take().is_some() => self.assert(),
-            None => {}
+            // Whom this node grants the address to may have announced it a moment ago.
+            None => {
+                if self.rival_since.take().is_some() && self.grant.is_none() {
+                    self.assert();
+                }
+            }
         }
         let grade = if situation.askers_know_more { own.grade.min(Grade::ViewStale) } else { own.grade };
         let this = Bidder { bid: Bid { grade, ..own }, ..this };

@@ -22,7 +22,7 @@ use crier::plan::Planner;
 use crier::pulse::machine::{Incarnations, Machine, Stance};
 use crier::pulse::packet::{Key, Keys, Pulse};
 use crier::pulse::settings::Settings;
-use crier::roster::Roster;
+use crier::roster::{Holdings, Roster};
 use crier::views::drain::nobody_else;
 use crier::views::{Counters, Snapshot};
 use crier::world::{Conflict, Fact, Link, Pulses};
@@ -208,6 +208,11 @@ impl Agent {
     /// Whether it is time to plan a turn; once for each time.
     pub fn take_must_think(&mut self) -> bool {
         std::mem::take(&mut self.must_think)
+    }
+
+    /// What it says of addresses in its pulses.
+    pub fn says(&self) -> &Holdings {
+        &self.planner.plan().pulse.holdings
     }
 
     /// It answers for the address on the link.

@@ -455,6 +455,18 @@ impl Watch {
         }
     }
 
+    /// What the agents say in the end of addresses that were where they should not be.
+    pub fn tell_end(&mut self, town: &Town) {
+        let agents = self.agents;
+        let places: BTreeSet<String> = self.broken.values().flat_map(|it| it.places.iter().cloned()).collect();
+        for (number, agent) in town.hosts.iter().enumerate().filter_map(|(at, host)| Some((at, host.agent.as_ref()?))) {
+            let said = agent.says().iter().filter(|(address, _)| places.iter().any(|it| it.ends_with(&address.to_string())));
+            for (address, holding) in said {
+                self.tell(town.now(), || format!("    {} says of {address}: {:?}, weight {}", name(number, agents), holding.stage, holding.weight));
+            }
+        }
+    }
+
     fn breaks(&mut self, broken: Broken, now: Instant, place: String, text: String) {
         let at = now.duration_since(self.began);
         let first = !self.broken.contains_key(&broken);

@@ -49,5 +49,6 @@ fn watch(story: &Story, tells: bool) -> Watch {
     let mut town = Town::new(story);
     let mut watch = Watch::new(&town, tells);
     town.live(|town| watch.look(town));
+    watch.tell_end(&town);
     watch
 }

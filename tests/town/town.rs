@@ -121,6 +121,9 @@ pub struct Host {
     thinks: bool,
     /// Until when it has frames of ARP to judge.
     busy_until: Instant,
+    /// When the last that it was told by the API server reaches it, and the last that it sees of its data path.
+    told: Option<Instant>,
+    path_seen: Option<Instant>,
 }
 
 #[derive(Clone)]
@@ -196,6 +199,8 @@ impl Town {
             wakes: None,
             thinks: false,
             busy_until: began,
+            told: None,
+            path_seen: None,
         };
         let reachable = Duration::from_millis(random.u64(15_000..45_000));
         let clients = vec![
@@ -530,6 +535,8 @@ impl Town {
         let latest = u64::try_from(PATH_SEEN.as_millis()).unwrap();
         let at = self.now() + Duration::from_millis(self.random.u64(1..latest));
         let host = &mut self.hosts[number];
+        let at = host.path_seen.map_or(at, |seen| at.max(seen));
+        host.path_seen = Some(at);
         host.path = works;
         host.path_since_boot |= works;
         let fact = Rc::new(vec![host.path_fact()]);
@@ -601,6 +608,10 @@ impl Town {
     pub fn tell(&mut self, host: Station, facts: Vec<Fact>) {
         let latest = u64::try_from(API_LATENCY.as_micros()).unwrap();
         let at = self.now() + Duration::from_micros(self.random.u64(1000..latest));
+        // A watch tells in order.
+        let told = &mut self.hosts[host].told;
+        let at = told.map_or(at, |told| at.max(told));
+        *told = Some(at);
         self.events.post(at, Event::Learn(host, self.hosts[host].life, Rc::new(facts)));
     }
 
