@@ -232,7 +232,10 @@ impl History {
         let rival = self.rival_since.map(|since| since + DEAF_TIME);
         let grant = self.grant.as_ref().map(|grant| grant.until);
         let overdue = self.left_since.filter(|_| !self.overdue).map(|since| since + OVERDUE_AFTER);
-        self.waits_until.into_iter().chain(rival).chain(grant).chain(overdue).min()
+        // Whoever asks then goes on asking, and says nothing new.
+        let vain = self.vain.as_ref().map(|(_, until)| *until);
+        let over = self.waits_until.into_iter().chain(rival).chain(grant).chain(overdue);
+        over.chain(vain).chain(self.deaf_until).min()
     }
 
     /// What this node does about the address now. `candidates` are the other living nodes that could serve it; they are asked
@@ -457,25 +460,23 @@ impl History {
         goes_on.map(|holder| holder.bidder.node).find(|node| *node == to)
     }
 
-    /// The node that was granted the address may have announced it and gone, so that neighbours believe it.
-    fn take_back(&mut self) {
-        self.grant = None;
-        self.assert();
-    }
-
     /// The node to grant the address to, of those that may have it. One grant at a time, each for its time.
     fn grant(&mut self, situation: &Situation<'_>, able: Vec<Bidder<'_>>, now: Instant) -> Option<NodeName> {
         let time = GRANT_TIME + GRANT_SPACING.saturating_mul(situation.grants);
         match &mut self.grant {
             Some(Grant { to, since, .. }) if now >= *since + time => {
                 self.vain = Some((to.clone(), now + GRANT_REST));
-                self.take_back();
+                self.grant = None;
             }
             Some(Grant { to, since, until }) if able.iter().any(|it| it.node == to) => {
                 *until = *since + time;
                 return Some(to.clone());
             }
-            Some(_) => self.take_back(),
+            // It may have announced the address and gone, so that neighbours believe it.
+            Some(_) => {
+                self.grant = None;
+                self.assert();
+            }
             None => {}
         }
         let in_vain = |it: &Bidder<'_>| self.vain.as_ref().is_some_and(|(node, _)| node == it.node);

@@ -62,7 +62,8 @@ pub struct RosterChange {
     pub nodes: BTreeSet<NodeName>,
     /// This node's own listening on the link ended or began.
     pub own: bool,
-    /// A node that was silent is heard again: whatever this node holds, that one may have held meanwhile.
+    /// A node that was silent is heard again, or the first one after none was: whatever this node holds, others may have held
+    /// meanwhile.
     pub returned: bool,
 }
 
@@ -149,6 +150,7 @@ impl HolderMemory {
         for (node, departed) in departed(|roster| &roster.left) {
             self.note_departure(node, departed, Departure::Left, &mut change);
         }
+        change.returned = before.settled && before.members.is_empty() && !after.members.is_empty();
         for (node, is) in &after.unproved {
             let was = before.unproved.get(node).map(|was| &was.holdings);
             change.addresses.extend(changed(was, &is.holdings));

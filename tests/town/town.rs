@@ -451,7 +451,7 @@ impl Town {
                 self.hosts[host].sees_api = sees;
                 let state = match sees {
                     true => ApiServer::Reachable,
-                    false => ApiServer::Unreachable { since: UNIX_EPOCH, why: "no route".to_owned() },
+                    false => unreachable(),
                 };
                 let objects = if sees { self.objects(host) } else { Vec::new() };
                 self.tell(host, objects.into_iter().chain([Fact::ApiServer(state)]).collect());
@@ -517,10 +517,11 @@ impl Town {
         host.started = Some(now);
         (host.wakes, host.thinks, host.frozen) = (None, false, None);
         let life = host.life;
-        if host.sees_api {
-            let objects = self.objects(number).into_iter().chain([Fact::ApiServer(ApiServer::Reachable)]).collect();
-            self.tell(number, objects);
-        }
+        let facts = match host.sees_api {
+            true => self.objects(number).into_iter().chain([Fact::ApiServer(ApiServer::Reachable)]).collect(),
+            false => vec![Fact::ApiServer(unreachable())],
+        };
+        self.tell(number, facts);
         self.events.post(now + PATIENCE, Event::Learn(number, life, Rc::new(vec![Fact::FailStatic])));
         if let Some((_, back_by)) = kept {
             let over = Event::Learn(number, life, Rc::new(vec![Fact::Kept(Arc::default())]));
@@ -863,4 +864,8 @@ pub fn service(address: IpAddr, local: bool) -> Service {
         ingress: vec![address],
         ..Service::default()
     }
+}
+
+fn unreachable() -> ApiServer {
+    ApiServer::Unreachable { since: UNIX_EPOCH, why: "no route".to_owned() }
 }
