@@ -100,6 +100,12 @@ impl KeptFile {
 pub fn keeps(said: &PulseSlice, grace: Duration, before: Option<&Kept>, now: Instant) -> Option<Kept> {
     let held = said.holdings.iter().filter(|(_, holding)| holding.stage.answers()).map(|(address, _)| *address);
     let addresses: BTreeSet<IpAddr> = held.chain(said.kept.iter().copied()).collect();
+    // It has planned nothing yet: what was said before it started holds.
+    if said.eligibility.is_none()
+        && let Some(before) = before
+    {
+        return (!grace.is_zero() && before.back_by > now).then(|| before.clone());
+    }
     // Without pulses nobody waits, and a node of an earlier version takes over from whoever is silent.
     if grace.is_zero() || addresses.is_empty() || said.eligibility.is_none() || !said.others_wait {
         return None;

@@ -323,7 +323,9 @@ fn changed<'a>(was: Option<&'a Holdings>, is: &'a Holdings) -> Vec<IpAddr> {
     let unsaid = Holdings::default();
     let items = was.unwrap_or(&unsaid).diff(is);
     let address = |item| match item {
-        DiffItem::Add(address, _) | DiffItem::Update { new: (address, _), .. } | DiffItem::Remove(address, _) => *address,
+        DiffItem::Add(address, _) | DiffItem::Update { new: (address, _), .. } | DiffItem::Remove(address, _) => {
+            *address
+        }
     };
     items.map(address).collect()
 }

@@ -123,7 +123,7 @@ pub struct Agent {
     /// A fact came in since the last turn.
     must_think: bool,
     /// It has restarted: by then it has again what it held.
-    back_by: Option<Instant>,
+    kept: Option<(BTreeSet<IpAddr>, Instant)>,
 }
 
 impl Agent {
@@ -142,7 +142,7 @@ impl Agent {
             told: BTreeMap::new(),
             incarnations: Incarnations { first: incarnation, this: incarnation },
             must_think: false,
-            back_by: None,
+            kept: None,
         };
         agent.learn(Fact::Pulses(Pulses::On { authenticated: true }));
         agent.learn(link(mac, ip, true));
@@ -247,9 +247,15 @@ impl Agent {
     /// `agent::kept_addresses` decides.
     pub fn restart(&mut self, grace: Duration, now: Instant) -> Option<(BTreeSet<IpAddr>, Instant)> {
         let said = &self.planner.plan().pulse;
+        if said.eligibility.is_none()
+            && let Some((kept, back_by)) = self.kept.clone()
+        {
+            self.learn(Fact::Leaving);
+            return (back_by > now).then_some((kept, back_by));
+        }
         let held = said.holdings.iter().filter(|(_, holding)| holding.stage.answers()).map(|(address, _)| *address);
         let held: BTreeSet<IpAddr> = held.chain(said.kept.iter().copied()).collect();
-        let before = self.back_by.filter(|_| !said.kept.is_empty());
+        let before = self.kept.as_ref().map(|(_, back_by)| *back_by).filter(|_| !said.kept.is_empty());
         let back_by = before.unwrap_or(now + grace).min(now + grace);
         let pulse = self.pulse.as_mut().filter(|_| said.others_wait && !held.is_empty() && back_by > now)?;
         pulse.handle_restarting(back_by, now);
@@ -259,8 +265,8 @@ impl Agent {
 
     /// What it held before its restart, and by when others take that over.
     pub fn go_on(&mut self, kept: BTreeSet<IpAddr>, back_by: Instant) {
-        self.learn(Fact::Kept(Arc::new(kept)));
-        self.back_by = Some(back_by);
+        self.learn(Fact::Kept(Arc::new(kept.clone())));
+        self.kept = Some((kept, back_by));
     }
 
     /// A pulse arrives.
@@ -349,7 +355,7 @@ impl Agent {
             card: here.card.clone(),
             holdings: slice.holdings,
             occupied: slice.occupied,
-            back_by: self.back_by.filter(|_| !slice.kept.is_empty()),
+            back_by: self.kept.as_ref().map(|(_, back_by)| *back_by).filter(|_| !slice.kept.is_empty()),
         };
         match &mut self.pulse {
             Some(machine) => {

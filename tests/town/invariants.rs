@@ -230,7 +230,11 @@ impl Watch {
                     let had = self.held.get(who).is_some_and(|held| held.contains(&address));
                     age <= *pause + EXPLAINED && (*who == before || had)
                 }
-                Deed::Drain(who, waiting) => age <= *waiting + HAND_OVER + EXPLAINED && *who == before,
+                // Where files differ, the best that can be told first need not be the best of all.
+                Deed::Drain(who, waiting) => {
+                    let files_differ = self.files.iter().any(|file| *file != self.files[0]);
+                    age <= *waiting + HAND_OVER + EXPLAINED && (*who == before || files_differ)
+                }
                 Deed::Undrain(who) => age <= EXPLAINED && *who == host,
                 Deed::Move { address: moved, .. } => age <= EXPLAINED && IpAddr::V4(town.addresses[*moved]) == address,
                 Deed::Foreign(_) | Deed::Proxy(_) => true,
@@ -296,11 +300,17 @@ impl Watch {
             let _changed = if served { self.failing.remove(&place) } else { self.failing.insert(place) };
         }
         let port = town.client_port(client);
+        // A holder that does not hear it, and whose data path is bad, knows of nobody to give way to.
+        let owners = town.owners.get(&IpAddr::V4(town.addresses[address])).into_iter().flatten();
+        let cannot_serve: Vec<Station> =
+            owners.copied().filter(|owner| town.is_running(*owner) && !town.hosts[*owner].path).collect();
+        let can_tell = |host: Station| cannot_serve.iter().all(|owner| town.link.passes(host, *owner, now));
         let could = |host: Station| {
             town.could_serve(host, address)
                 && town.hosts[host].started.is_some_and(|at| at + STARTED <= now)
                 && town.link.passes(port, host, now)
                 && town.link.passes(host, port, now)
+                && can_tell(host)
         };
         if served || town.is_disturbed(address) || !(0..self.agents).any(could) {
             self.served.insert(place, now);
@@ -460,9 +470,17 @@ impl Watch {
         let agents = self.agents;
         let places: BTreeSet<String> = self.broken.values().flat_map(|it| it.places.iter().cloned()).collect();
         for (number, agent) in town.hosts.iter().enumerate().filter_map(|(at, host)| Some((at, host.agent.as_ref()?))) {
-            let said = agent.says().iter().filter(|(address, _)| places.iter().any(|it| it.ends_with(&address.to_string())));
+            let said =
+                agent.says().iter().filter(|(address, _)| places.iter().any(|it| it.ends_with(&address.to_string())));
             for (address, holding) in said {
-                self.tell(town.now(), || format!("    {} says of {address}: {:?}, weight {}", name(number, agents), holding.stage, holding.weight));
+                self.tell(town.now(), || {
+                    format!(
+                        "    {} says of {address}: {:?}, weight {}",
+                        name(number, agents),
+                        holding.stage,
+                        holding.weight
+                    )
+                });
             }
         }
     }

@@ -169,6 +169,8 @@ fn a_file_without_l2_sends_pulses_on_the_links_that_it_names_and_a_stale_view_gi
     assert_eq!(pulse.eligibility, Some(Eligibility::Eligible));
 
     story.tell(heard(&[("b", Eligibility::Eligible)]));
+    story.tell(Fact::ApiServer(crate::world::ApiServer::Reachable));
+    story.turn();
     unreachable(&mut story);
     assert_eq!(story.routes(), ["192.168.35.103/32"], "it may come back in a moment");
     story.now = story.planner.next_deadline().expect("the view becomes stale");

@@ -210,9 +210,9 @@ fn of_two_holders_that_hear_each_other_the_worse_stops_and_the_better_announces_
     assert_eq!(story.owner(worse), "a");
     let assertions =
         |story: &Story| story.planner.plan().l2.assertions.get(&ADDRESS.parse::<IpAddr>().unwrap()).copied();
-    assert_eq!(assertions(&story), Some(1), "a rival was heard");
+    assert_eq!(assertions(&story), Some(2), "a rival was heard, and it is the first node that is heard at all");
     story.owner(roster(&[("b", &[])], &[]));
-    assert_eq!(assertions(&story), Some(2), "the rival is gone");
+    assert_eq!(assertions(&story), Some(3), "the rival is gone");
 }
 
 #[test]

@@ -285,11 +285,7 @@ fn knows_all(inputs: &Inputs<'_>, covering: &[(&L2, &L2Context)], address: IpAdd
 }
 
 /// A node that says that it answers for the address, and does not hear this one.
-fn deaf_holder<'a>(
-    inputs: &Inputs<'a>,
-    covering: &[(&L2, &L2Context)],
-    address: IpAddr,
-) -> Option<&'a NodeName> {
+fn deaf_holder<'a>(inputs: &Inputs<'a>, covering: &[(&L2, &L2Context)], address: IpAddr) -> Option<&'a NodeName> {
     let mut unproved = rosters(inputs, covering, address).flat_map(|roster| &roster.unproved);
     unproved.find(|(_, it)| it.holdings.contains_key(&address)).map(|(node, _)| node)
 }
