@@ -633,7 +633,11 @@ impl PeerTask {
             debug!(peer = %self.name, %connection, reason = %end, "connection closed");
             return;
         }
-        let text: Arc<str> = end.to_string().into();
+        let mut text = end.to_string();
+        if let (End::DialTimedOut, true) = (end, self.endpoint.link_only) {
+            text += "; with ttl-security, what comes with a TTL below 255 is dropped: does the peer have it too (GTSM, RFC 5082)?";
+        }
+        let text: Arc<str> = text.into();
         self.report.fail(Arc::clone(&text), end.is_telling(), clock::now());
         if self.warned.contains(&text) {
             debug!(peer = %self.name, %connection, reason = %text, "no session, for the same reason");
