@@ -7,10 +7,10 @@ use clap::Args;
 
 use super::config::complain;
 use super::table::{Table, dash};
-use super::{Exit, Output, answer, join, refused, runtime};
+use super::{Exit, Output, answer, count, join, refused, runtime, warn};
 use crate::api::client::{self, AskError};
 use crate::api::readings;
-use crate::config::{SourceFile, load};
+use crate::config::{SourceFile, Touches, load};
 use crate::names::NodeName;
 use crate::route::RouteAttributes;
 use crate::views::forecast::{Effect, ForecastReport, PeerEffect, PeerReport};
@@ -35,7 +35,13 @@ pub fn plan(socket: &Path, Plan { file, output }: &Plan) -> Exit {
         Err(error) => return complain(&error),
     };
     match forecast(socket, &files) {
-        Ok(report) => answer(*output, &report, |_| text(&report)).with_problems(!report.is_empty()),
+        Ok(report) => {
+            if !output.is_for_programs() {
+                warn(&report.warnings);
+            }
+            let differs = !report.is_empty() || !restarts(&report).is_empty();
+            answer(*output, &report, |_| screen(&report)).with_problems(differs)
+        }
         Err(exit) => exit,
     }
 }
@@ -51,6 +57,17 @@ pub fn forecast(socket: &Path, files: &[SourceFile]) -> Result<ForecastReport, E
         }
         Err(error) => Err(refused(&error)),
     }
+}
+
+/// What is not judged: a running agent refuses it.
+fn restarts(report: &ForecastReport) -> Vec<String> {
+    let all = report.changes.iter().filter(|it| it.touches == Touches::Restart);
+    all.map(|it| format!("{}: needs a restart of the agent; not judged\n", it.change)).collect()
+}
+
+fn screen(report: &ForecastReport) -> String {
+    let restarts = restarts(report);
+    if report.is_empty() && !restarts.is_empty() { restarts.concat() } else { text(report) + &restarts.concat() }
 }
 
 pub fn text(report: &ForecastReport) -> String {
@@ -101,14 +118,13 @@ pub fn text(report: &ForecastReport) -> String {
         report.peers.iter().for_each(|it| table.row([it.peer.to_string(), peer_change(it)]));
         tables.push(table);
     }
-    let count = |number: usize, one: &str, many: &str| format!("{number} {}", if number == 1 { one } else { many });
     let mut text = tables.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     let _ = writeln!(
         text,
         "\nwould change on {}: {}, {}, {}, {}",
         report.node,
         count(report.services.len(), "Service", "Services"),
-        count(report.owners.len(), "owner", "owners"),
+        count(report.owners.len(), "address with another owner", "addresses with another owner"),
         count(report.routes.len(), "route", "routes"),
         count(report.peers.len(), "peer", "peers"),
     );
@@ -140,4 +156,29 @@ fn differences(before: &RouteAttributes, after: &RouteAttributes) -> String {
     };
     let pairs = all(before).into_iter().zip(all(after)).filter(|((_, before), (_, after))| before != after);
     join(pairs.map(|((name, before), (_, after))| format!("{name} {before} -> {after}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::views::SCHEMA_VERSION;
+    use crate::views::forecast::ChangeReport;
+
+    #[test]
+    fn a_change_that_needs_a_restart_is_not_said_to_be_nothing() {
+        let told = |touches| {
+            screen(&ForecastReport {
+                schema_version: SCHEMA_VERSION,
+                node: "node-1".into(),
+                services: Vec::new(),
+                owners: Vec::new(),
+                routes: Vec::new(),
+                peers: Vec::new(),
+                changes: vec![ChangeReport { change: "[node] name: a is b".to_owned(), touches }],
+                warnings: Vec::new(),
+            })
+        };
+        assert_eq!(told(Touches::Restart), "[node] name: a is b: needs a restart of the agent; not judged\n");
+        assert_eq!(told(Touches::Log), "nothing would change\n");
+    }
 }
