@@ -332,7 +332,7 @@ mod tests {
     #[test]
     fn what_is_shown_to_programs_has_what_the_toml_has() {
         let shown = config::shown(&good(TEXT));
-        assert_eq!(shown["pool"][0]["addresses"], serde_json::json!(["10.1.0.0/24"]));
+        assert_eq!(shown["pool"][0]["addresses"], serde_json::json!(["10.1.0.0-10.1.0.255"]));
         assert_eq!(shown["bgp"]["peer"][1]["asn"], 64512);
         assert_eq!(shown["bgp"]["peer"][0]["hold-time"], "90s", "defaults are filled in");
     }

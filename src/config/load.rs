@@ -295,7 +295,7 @@ mod tests {
         assert_eq!(load_with(&main, None, Lenience::Judging).unwrap(), config);
         let lacking: Vec<_> = config.bgp.peers.iter().map(|peer| config.lacking_of(peer).map(Path::to_owned)).collect();
         assert_eq!(lacking, [Some(file("one.md5")), Some(file("fast.key")), None]);
-        let said = warnings(&config);
+        let said = warnings_of_secrets(&config);
         assert_eq!(said.len(), 2, "{said:?}");
         assert!(said[0].contains("fast.key is missing: no session with two without it; create the file"), "{said:?}");
         let running = Lenience::of_running(&config);
