@@ -334,7 +334,7 @@ mod tests {
         let shown = config::shown(&good(TEXT));
         assert_eq!(shown["pool"][0]["addresses"], serde_json::json!(["10.1.0.0-10.1.0.255"]));
         assert_eq!(shown["bgp"]["peer"][1]["asn"], 64512);
-        assert_eq!(shown["bgp"]["peer"][0]["hold-time"], "90s", "defaults are filled in");
+        assert_eq!(shown["bgp"]["peer"][0]["hold-time"], "1m30s", "defaults are filled in");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::table::{Table, dash};
 use super::{Exit, Output, answer, count, join, refused, runtime, warn};
 use crate::api::client::{self, AskError};
 use crate::api::readings;
-use crate::config::{SourceFile, Touches, load};
+use crate::config::{SourceFile, load};
 use crate::names::NodeName;
 use crate::route::RouteAttributes;
 use crate::views::forecast::{Effect, ForecastReport, PeerEffect, PeerReport};
@@ -39,8 +39,7 @@ pub fn plan(socket: &Path, Plan { file, output }: &Plan) -> Exit {
             if !output.is_for_programs() {
                 warn(&report.warnings);
             }
-            let differs = !report.is_empty() || !restarts(&report).is_empty();
-            answer(*output, &report, |_| screen(&report)).with_problems(differs)
+            answer(*output, &report, |_| text(&report)).with_problems(!report.is_empty())
         }
         Err(exit) => exit,
     }
@@ -57,17 +56,6 @@ pub fn forecast(socket: &Path, files: &[SourceFile]) -> Result<ForecastReport, E
         }
         Err(error) => Err(refused(&error)),
     }
-}
-
-/// What is not judged: a running agent refuses it.
-fn restarts(report: &ForecastReport) -> Vec<String> {
-    let all = report.changes.iter().filter(|it| it.touches == Touches::Restart);
-    all.map(|it| format!("{}: needs a restart of the agent; not judged\n", it.change)).collect()
-}
-
-fn screen(report: &ForecastReport) -> String {
-    let restarts = restarts(report);
-    if report.is_empty() && !restarts.is_empty() { restarts.concat() } else { text(report) + &restarts.concat() }
 }
 
 pub fn text(report: &ForecastReport) -> String {
@@ -156,29 +144,4 @@ fn differences(before: &RouteAttributes, after: &RouteAttributes) -> String {
     };
     let pairs = all(before).into_iter().zip(all(after)).filter(|((_, before), (_, after))| before != after);
     join(pairs.map(|((name, before), (_, after))| format!("{name} {before} -> {after}")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::views::SCHEMA_VERSION;
-    use crate::views::forecast::ChangeReport;
-
-    #[test]
-    fn a_change_that_needs_a_restart_is_not_said_to_be_nothing() {
-        let told = |touches| {
-            screen(&ForecastReport {
-                schema_version: SCHEMA_VERSION,
-                node: "node-1".into(),
-                services: Vec::new(),
-                owners: Vec::new(),
-                routes: Vec::new(),
-                peers: Vec::new(),
-                changes: vec![ChangeReport { change: "[node] name: a is b".to_owned(), touches }],
-                warnings: Vec::new(),
-            })
-        };
-        assert_eq!(told(Touches::Restart), "[node] name: a is b: needs a restart of the agent; not judged\n");
-        assert_eq!(told(Touches::Log), "nothing would change\n");
-    }
 }
