@@ -314,4 +314,20 @@ mod tests {
         let broken = PeerReport { state: SessionState::Active, ..v6 };
         assert_eq!(of_peer(&v4, &[v4.clone(), broken]), told, "nothing travels there now");
     }
+
+    #[test]
+    fn a_session_that_waits_says_for_what() {
+        let told = |state, last_error: Option<&str>| {
+            let waiting = peer("tor", "192.0.2.1", "192.0.2.2", true);
+            let waiting = PeerReport { state, last_error: last_error.map(str::to_owned), ..waiting };
+            of_peer(&waiting, std::slice::from_ref(&waiting)).expect("there is no session")
+        };
+        let silent = told(SessionState::OpenSent, None);
+        assert!(
+            silent.contains("OpenSent: no session yet: the peer has taken the connection and has not sent its OPEN"),
+            "{silent}"
+        );
+        assert_eq!(told(SessionState::Active, None), "peer tor (192.0.2.1): Active: no session yet");
+        assert!(told(SessionState::OpenSent, Some("hold timer expired")).ends_with("OpenSent: hold timer expired"));
+    }
 }

@@ -633,11 +633,7 @@ impl PeerTask {
             debug!(peer = %self.name, %connection, reason = %end, "connection closed");
             return;
         }
-        let mut text = end.to_string();
-        if let (End::DialTimedOut, true) = (end, self.endpoint.link_only) {
-            text += "; with ttl-security, what comes with a TTL below 255 is dropped: does the peer have it too (GTSM, RFC 5082)?";
-        }
-        let text: Arc<str> = text.into();
+        let text: Arc<str> = report::reason(end, self.endpoint.link_only).into();
         self.report.fail(Arc::clone(&text), end.is_telling(), clock::now());
         if self.warned.contains(&text) {
             debug!(peer = %self.name, %connection, reason = %text, "no session, for the same reason");
