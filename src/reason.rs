@@ -94,6 +94,8 @@ pub enum Reason {
     // Announcement.
     #[error("announced by this node")]
     Announced,
+    #[error("announced to no peer: {why}")]
+    NotCarried { why: String },
     #[error("{owner} answers for it")]
     OwnedBy { owner: NodeName },
     #[error("{first} is first for {address} and does not answer: see `crier l2 {address}` on {first}")]

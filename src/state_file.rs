@@ -40,6 +40,21 @@ pub fn replace(file: &Path, octets: &[u8], outlasts: Outlasts) -> io::Result<()>
     }
 }
 
+/// Whether the folder takes a small file.
+///
+/// # Errors
+/// Why not. Nothing is left there.
+pub fn probe(folder: &Path) -> io::Result<()> {
+    const OCTETS: [u8; 4096] = [0; 4096];
+    let file = folder.join("probe");
+    let written = replace(&file, &OCTETS, Outlasts::Agent);
+    let left = if written.is_ok() { file } else { aside(&file) };
+    match fs::remove_file(left) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => written.and(Err(error)),
+        Ok(()) | Err(_) => written,
+    }
+}
+
 fn aside(file: &Path) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(".new");
@@ -63,6 +78,10 @@ mod tests {
             assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         }
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing stays aside");
+        probe(folder.path()).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing stays of a probe");
+        fs::create_dir(folder.path().join("probe.new")).unwrap();
+        assert!(probe(folder.path()).is_err(), "the octets cannot be written");
     }
 
     #[test]

@@ -46,7 +46,7 @@ const HAND_OVER: Duration = Duration::from_secs(15);
 /// How often flows are counted at most. A table that takes long to list is listed less often.
 const COUNT_EVERY: Duration = Duration::from_millis(500);
 
-/// How often a drain that the Node asks for and that was refused is tried again.
+/// How often a drain that the Node asks for and that was refused is tried again, and the disk that took no write.
 const TRY_AGAIN: Duration = Duration::from_secs(30);
 
 /// The part of the time that counting may take: one in so many.
@@ -99,16 +99,40 @@ pub(super) fn recall(folder: &Path) -> Option<Drain> {
 
 /// Everything the task owns.
 pub(super) struct Drainer {
-    pub folder: PathBuf,
-    pub drain: Option<Drain>,
-    pub facts: mpsc::Sender<Fact>,
-    pub queries: mpsc::Sender<Query>,
+    folder: PathBuf,
+    drain: Option<Drain>,
+    facts: mpsc::Sender<Fact>,
+    queries: mpsc::Sender<Query>,
     /// For whoever asks.
-    pub flows: watch::Sender<Flows>,
+    flows: watch::Sender<Flows>,
     /// Whether the Node is to leave.
-    pub says: watch::Receiver<NodeSays>,
+    says: watch::Receiver<NodeSays>,
     /// Why a drain that the Node asks for is not begun, or one that is under way stands still, as it was told.
-    pub refused: Option<HostProblem>,
+    refused: Option<HostProblem>,
+    /// An operator has taken back a drain that the Node still asks for.
+    overruled: bool,
+    /// Why the disk does not have what is in force, and what that means.
+    unkept: Option<HostProblem>,
+    /// When to write it again.
+    keep_again: Option<Instant>,
+    /// What was last told of both.
+    told: Option<HostProblem>,
+}
+
+impl Drainer {
+    /// Who drains by what `folder` says.
+    pub fn new(
+        folder: PathBuf,
+        drain: Option<Drain>,
+        facts: mpsc::Sender<Fact>,
+        queries: mpsc::Sender<Query>,
+        flows: watch::Sender<Flows>,
+        says: watch::Receiver<NodeSays>,
+    ) -> Drainer {
+        let overruled = overruled(&folder).exists();
+        let (refused, unkept, keep_again, told) = (None, None, None, None);
+        Drainer { folder, drain, facts, queries, flows, says, refused, overruled, unkept, keep_again, told }
+    }
 }
 
 /// Who wants a drain.
@@ -165,6 +189,7 @@ pub(super) async fn run(mut drainer: Drainer, mut commands: mpsc::Receiver<Comma
                 }
                 None => std::future::pending().await,
             },
+            () = at(drainer.keep_again) => drainer.keep().await,
             () = sleep(pause) => {}
         }
     }
@@ -177,7 +202,15 @@ async fn follow(says: &mut watch::Receiver<NodeSays>, again: Option<Instant>) {
             // The loop is gone, and the agent with it.
             std::future::pending().await
         },
-        () = tokio::time::sleep_until(again.unwrap_or_else(clock::now).into()), if again.is_some() => {}
+        () = at(again) => {}
+    }
+}
+
+/// `None` is never.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -188,7 +221,10 @@ impl Drainer {
         match says {
             NodeSays::Nothing => None,
             NodeSays::In => {
-                self.forget_overruled();
+                if self.overruled {
+                    self.overruled = false;
+                    self.keep().await;
+                }
                 self.tell_refusal(None).await;
                 if self.drain.as_ref().is_some_and(|drain| drain.follows)
                     && let Err(error) = self.take_back().await
@@ -198,7 +234,7 @@ impl Drainer {
                 }
                 None
             }
-            NodeSays::Out { .. } if self.drain.is_some() || self.is_overruled() => None,
+            NodeSays::Out { .. } if self.drain.is_some() || self.overruled => None,
             NodeSays::Out { why, timeout } => match self.begin(Some(why.clone()), timeout, Orderer::Node).await {
                 Ok(_) => {
                     info!(reason = why, "drain begun because the Node says so");
@@ -216,30 +252,59 @@ impl Drainer {
 
     /// An operator takes a drain back. What the Node says counts again once it says something else.
     async fn overrule(&mut self) -> Result<Done, Refusal> {
-        let says = match self.says.borrow().clone() {
-            NodeSays::Out { why, .. } => Some(why),
+        self.overruled = match *self.says.borrow() {
             // It may say so once it is heard.
-            NodeSays::Nothing => Some("not heard".to_owned()),
-            NodeSays::In => None,
+            NodeSays::Out { .. } | NodeSays::Nothing => true,
+            NodeSays::In => self.overruled,
         };
-        if let Some(why) = says {
-            let path = overruled(&self.folder);
-            fs::write(&path, why).map_err(|source| Refusal::Write { path, source })?;
+        if self.drain.is_none() {
+            self.keep().await;
         }
-        self.take_back().await
+        let done = self.take_back().await?;
+        Ok(self.with_warning(done))
     }
 
-    fn is_overruled(&self) -> bool {
-        overruled(&self.folder).exists()
-    }
-
-    fn forget_overruled(&self) {
-        match fs::remove_file(overruled(&self.folder)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                warn!(%error, "the next drain that the Node asks for will not be obeyed");
+    /// Writes down what is in force. Where the disk takes no write the node goes on by memory, and says so: a disk that fails is a
+    /// reason to drain a node.
+    async fn keep(&mut self) {
+        let (drain, marker) = (file(&self.folder), overruled(&self.folder));
+        let is_overruled = match self.overruled {
+            true if marker.exists() => Ok(()),
+            true => state_file::replace(&marker, b"", Outlasts::PowerLoss),
+            false => remove(&marker),
+        };
+        let kept = match &self.drain {
+            Some(drained) => keep(&drain, drained),
+            None => remove(&drain),
+        };
+        let unkept = match (kept, is_overruled) {
+            (Ok(()), Ok(())) => None,
+            (Err(error), _) if self.drain.is_none() => Some((drain, error, "the node is drained again")),
+            (Err(error), _) if drain.exists() => Some((drain, error, "the drain goes on from an earlier step")),
+            (Err(error), _) => Some((drain, error, "the node takes part again")),
+            (Ok(()), Err(error)) if self.overruled => {
+                Some((marker, error, "the node is drained again while its Node is cordoned or tainted"))
             }
-            Ok(()) | Err(_) => {}
+            (Ok(()), Err(error)) => Some((marker, error, "the next drain that its Node asks for is not obeyed")),
+        };
+        let unkept = unkept.map(|(path, error, then)| HostProblem {
+            problem: format!(
+                "the state of the drain is in memory alone: cannot write {}: {error}; when the agent restarts, {then}",
+                path.display()
+            ),
+            remedy: "mend the disk of [state] folder (df, mount); it is written again every 30 s".to_owned(),
+        });
+        if let Some(unkept) = unkept.as_ref().filter(|it| self.unkept.as_ref() != Some(it)) {
+            warn!(%unkept, "the drain goes by memory");
         }
+        self.unkept = unkept;
+        self.keep_again = self.unkept.is_some().then(|| clock::now() + TRY_AGAIN);
+        self.tell_problem(self.refused.clone()).await;
+    }
+
+    fn with_warning(&self, mut done: Done) -> Done {
+        done.warnings.extend(self.unkept.as_ref().map(ToString::to_string));
+        done
     }
 
     async fn tell_refusal(&mut self, refused: Option<(&str, &Refusal)>) {
@@ -260,12 +325,22 @@ impl Drainer {
         self.tell_problem(problem).await;
     }
 
-    async fn tell_problem(&mut self, problem: Option<HostProblem>) {
-        if self.refused != problem {
-            if let Some(problem) = &problem {
+    async fn tell_problem(&mut self, refused: Option<HostProblem>) {
+        if self.refused != refused {
+            if let Some(problem) = &refused {
                 warn!(%problem, "not drained");
             }
-            self.refused.clone_from(&problem);
+            self.refused = refused;
+        }
+        let problem = match (&self.refused, &self.unkept) {
+            (Some(one), Some(other)) => Some(HostProblem {
+                problem: format!("{}; {}", one.problem, other.problem),
+                remedy: format!("{}; {}", one.remedy, other.remedy),
+            }),
+            (one, other) => one.as_ref().or(other.as_ref()).cloned(),
+        };
+        if self.told != problem {
+            self.told.clone_from(&problem);
             // The agent stops: nobody to tell.
             let _ = self.facts.send(Fact::DrainRefused(problem)).await;
         }
@@ -285,7 +360,7 @@ impl Drainer {
             if (follows, forced) != (drain.follows, drain.forced) {
                 self.move_to(Drain { follows, forced, ..drain }).await?;
             }
-            return Ok(Done::new(summary));
+            return Ok(self.with_warning(Done::new(summary)));
         }
         let snapshot = self.snapshot().await?;
         let forced = orderer == Orderer::Operator { force: true };
@@ -298,19 +373,16 @@ impl Drainer {
         self.flows.send_replace(Flows::default());
         self.move_to(Drain { stage: DrainStage::Waiting, reason, since, until, timed_out: false, follows, forced })
             .await?;
-        Ok(Done::new(format!("draining {}; flows are waited for until {until:.0}", snapshot.node)))
+        let done = Done::new(format!("draining {}; flows are waited for until {until:.0}", snapshot.node));
+        Ok(self.with_warning(done))
     }
 
     async fn take_back(&mut self) -> Result<Done, Refusal> {
         if self.drain.is_none() {
             return Ok(Done::new("the node is not drained"));
         }
-        let path = file(&self.folder);
-        match fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(Refusal::Write { path, source }),
-            Ok(()) | Err(_) => {}
-        }
         self.drain = None;
+        self.keep().await;
         self.tell_problem(None).await;
         self.flows.send_replace(Flows::default());
         info!("the drain was taken back");
@@ -379,12 +451,11 @@ impl Drainer {
         }
     }
 
-    /// Keeps the stage on the disk, and then tells everybody.
+    /// Keeps the stage on the disk where it takes that, and then tells everybody.
     async fn move_to(&mut self, drain: Drain) -> Result<(), Refusal> {
-        let path = file(&self.folder);
-        keep(&path, &drain).map_err(|source| Refusal::Write { path, source })?;
+        self.drain = Some(drain.clone());
+        self.keep().await;
         info!(stage = drain.stage.code(), reason = drain.reason.as_deref().unwrap_or("none given"), "drain");
-        self.drain = Some(drain);
         self.tell().await
     }
 
@@ -452,6 +523,14 @@ fn some_of(addresses: &[IpAddr]) -> String {
     match addresses.len().saturating_sub(NAMED) {
         0 => named.join(", "),
         more => format!("{} and {more} more", named.join(", ")),
+    }
+}
+
+/// A file system without write refuses to remove also what is not there: it is looked for first.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path).and_then(|_| fs::remove_file(path)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 
@@ -528,7 +607,7 @@ mod tests {
         let (says, seen) = watch::channel(NodeSays::Nothing);
         let (flows, _) = watch::channel(Flows::default());
         let path = folder.path().to_owned();
-        let drainer = Drainer { folder: path, drain: None, facts: facts_tx, queries, flows, says: seen, refused: None };
+        let drainer = Drainer::new(path, None, facts_tx, queries, flows, seen);
         tokio::spawn(run(drainer, orders));
         tokio::spawn(async move {
             let text = "[manifests]\nfolder = \"/m\"\n".to_owned();
@@ -579,10 +658,17 @@ mod tests {
             self.says.send_replace(NodeSays::In);
         }
 
-        async fn order(&self, command: impl FnOnce(oneshot::Sender<Result<Done, Refusal>>) -> Command) -> String {
+        async fn order(&self, command: impl FnOnce(oneshot::Sender<Result<Done, Refusal>>) -> Command) -> Done {
             let (answer, answered) = oneshot::channel();
             self.commands.send(command(answer)).await.expect("the drainer runs");
-            answered.await.expect("it answers").expect("it is done").summary
+            answered.await.expect("it answers").expect("it is done")
+        }
+
+        async fn warned(&mut self) -> String {
+            match self.fact("the disk").await {
+                Fact::DrainRefused(Some(problem)) => problem.to_string(),
+                other => panic!("{other:?}"),
+            }
         }
     }
 
@@ -615,11 +701,37 @@ mod tests {
         }
         bench.out();
         bench.drained().await;
-        let summary =
-            bench.order(|answer| Command::Drain { reason: None, timeout: Duration::ZERO, force: false, answer }).await;
+        let summary = bench
+            .order(|answer| Command::Drain { reason: None, timeout: Duration::ZERO, force: false, answer })
+            .await
+            .summary;
         assert!(summary.contains("whatever the Node says"), "{summary}");
         assert!(!bench.drained().await.follows, "it is the operator's now");
         bench.back();
+        bench.silent().await;
+    }
+
+    /// Input: a disk that takes no write, as `drain.json` and what is written beside it cannot be replaced.
+    #[tokio::test]
+    async fn a_node_whose_disk_takes_no_write_is_drained_and_comes_back_and_says_what_is_not_kept() {
+        let mut bench = bench(Some(ready()));
+        for name in ["drain.json", "drain.json.new", "undrained.new"] {
+            fs::create_dir(bench.folder.path().join(name)).unwrap();
+        }
+        let done =
+            bench.order(|answer| Command::Drain { reason: None, timeout: Duration::ZERO, force: false, answer }).await;
+        let [warning] = done.warnings.as_slice() else { panic!("{:?}", done.warnings) };
+        assert!(warning.contains("is in memory alone: cannot write ") && warning.contains("drain.json"), "{warning}");
+        assert!(done.summary.starts_with("draining node-1"), "{}", done.summary);
+        assert_eq!(bench.warned().await, *warning, "status says it too");
+        bench.drained().await;
+        let done = bench.order(|answer| Command::Undrain { answer }).await;
+        let [warning] = done.warnings.as_slice() else { panic!("{:?}", done.warnings) };
+        assert!(warning.contains("when the agent restarts, the node is drained again"), "{warning}");
+        assert_eq!(done.summary, "the node takes part again");
+        assert_eq!(bench.warned().await, *warning);
+        bench.taken_back().await;
+        bench.out();
         bench.silent().await;
     }
 

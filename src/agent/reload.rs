@@ -3,7 +3,7 @@
 //! A configuration with a mistake, or with a change that needs a restart, is refused whole; nothing of it is taken over.
 //! What a difference touches stands in `config::change`; this file tells those who are concerned.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,9 +21,9 @@ use crate::config::load::{self, HostSecrets, Lenience, LoadError};
 use crate::config::{self, Change, Config, PeerAddress, PulseKey, Source, SourceFile, Touches};
 use crate::k8s::lease::Terms;
 use crate::names::PeerName;
-use crate::plan::verdict::is_announced;
 use crate::pulse::packet::{Key, Keys};
 use crate::pulse::task::Voice;
+use crate::state_file;
 use crate::views::reload::Reloads;
 use crate::world::{Fact, PeerOrder, Pulses};
 
@@ -220,7 +220,15 @@ impl Reloader {
                     PeerOrder::Enable => format!("{peer} is enabled"),
                 };
                 self.tell(Fact::Peer(peer, order)).await?;
-                Ok(Done::new(summary))
+                let mut done = Done::new(summary);
+                match order {
+                    PeerOrder::Shut | PeerOrder::Enable => {
+                        let folder = self.config.state.folder.clone();
+                        done.warnings.extend(blocking(move || forgotten(&folder)).await?);
+                    }
+                    PeerOrder::Reset | PeerOrder::Refresh => {}
+                }
+                Ok(done)
             }
         }
     }
@@ -515,13 +523,19 @@ impl Reloader {
     }
 }
 
+/// That an order which should outlast the agent will not, where the disk takes no write.
+fn forgotten(folder: &Path) -> Option<String> {
+    let error = state_file::probe(folder).err()?;
+    Some(format!(
+        "this is in memory alone: cannot write in {}: {error}; an agent that restarts before the disk is mended forgets the order",
+        folder.display()
+    ))
+}
+
 /// Says what a configuration without mistakes is most likely not meant to be.
 pub(super) fn warn_about(config: &Config) {
     for warning in load::warnings(config) {
         warn!("{warning}");
-    }
-    for pool in config.pools.iter().filter(|pool| !is_announced(config, pool)) {
-        warn!(pool = %pool.name, "no [[l2]] and no [[bgp.advertisement]] covers the pool: its addresses go nowhere");
     }
 }
 

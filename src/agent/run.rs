@@ -195,8 +195,7 @@ pub async fn run(start: Start) -> Result<(), Error> {
     let (drains, commands) = wiring::drains();
     let (state, asking) = (config.state.folder.clone(), ask.clone());
     let says = slices.leaving.subscribe();
-    let drainer =
-        Drainer { folder: state, drain: drained, facts: facts.clone(), queries: asking, flows, says, refused: None };
+    let drainer = Drainer::new(state, drained, facts.clone(), asking, flows, says);
     tasks.endless.spawn(named("the drainer", drain::run(drainer, commands)));
     let followers = Followers { facts: facts.clone(), queries: ask, voice, terms, wanted, log, report, ready };
     let reloader = Reloader::new(main, (files, texts), config.clone(), unconfirmed, followers);

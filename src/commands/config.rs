@@ -6,15 +6,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Subcommand;
+use serde::Serialize;
 
-use super::{Exit, Output, answer, ask, order, plan, print, refused, runtime};
+use super::{Exit, Output, answer, ask, count, order, plan, refused, runtime, warn};
 use crate::agent::orders::Wish;
 use crate::api::readings;
 use crate::config::load::Lenience;
-use crate::config::{self, SourceFile, Touches, duration, load};
+use crate::config::{self, Complaint, Complaints, Position, SourceFile, Touches, duration, load};
 use crate::kernel::observe;
 use crate::plan::own_addresses;
 use crate::reason::HostUse;
+use crate::views::SCHEMA_VERSION;
 use crate::views::forecast::{ChangeReport, ForecastReport};
 use crate::world::World;
 
@@ -30,11 +32,16 @@ pub enum Config {
         /// Refuse a file whose secrets are not all on this host
         #[arg(long)]
         strict: bool,
+        #[command(flatten)]
+        output: Output,
     },
     /// Print the configuration in effect, defaults filled in
+    #[command(after_help = "The table is TOML, and a file for crier again.")]
     Show {
         /// The main file, usually /etc/crier/crier.toml
         file: PathBuf,
+        #[command(flatten)]
+        output: Output,
     },
     /// Show what `apply` of a file would change: keys, Services, owners, routes and sessions
     #[command(after_help = "Nothing is changed. The drop-ins are those of the running agent.\n\n\
@@ -64,33 +71,125 @@ pub enum Config {
     Confirm,
 }
 
+impl Config {
+    /// It asks the agent.
+    pub(super) fn uses_socket(&self) -> bool {
+        match self {
+            Config::Diff { .. } | Config::Apply { .. } | Config::Confirm => true,
+            Config::Check { .. } | Config::Show { .. } => false,
+        }
+    }
+}
+
 pub fn config(socket: &Path, verb: Config) -> Exit {
     match verb {
         Config::Diff { file, output } => diff(socket, &file, output),
         Config::Apply { file, confirm } => apply(socket, file.as_deref(), confirm),
         Config::Confirm => order(socket, &Wish::Confirm),
-        Config::Check { file, cluster_config, strict } => match check(&file, cluster_config.as_deref(), strict) {
-            Ok(config) => {
-                for warning in load::warnings(&config).into_iter().chain(withheld(&config)) {
-                    eprintln!("crier: {warning}");
+        Config::Check { file, cluster_config, strict, output } => {
+            match check(&file, cluster_config.as_deref(), strict) {
+                Ok(config) => good(&file, &config, output),
+                Err(load::LoadError::Refused(complaints)) if output.is_for_programs() => {
+                    match answer(output, &CheckReport::of_refused(&file, &complaints), |_| String::new()) {
+                        Exit::Fine => Exit::Usage,
+                        other => other,
+                    }
                 }
-                let text = format!(
-                    "{}: good: {} pools, {} [[l2]], {} peers, {} advertisements\n",
-                    file.display(),
-                    config.pools.len(),
-                    config.l2.len(),
-                    config.bgp.peers.len(),
-                    config.bgp.advertisements.len()
-                );
-                print(&text)
+                Err(error) => complain(&error),
+            }
+        }
+        Config::Show { file, output } => match load::load_with(&file, None, Lenience::Judging) {
+            Ok(config) => {
+                let shown = Shown { schema_version: SCHEMA_VERSION, configuration: config::shown(&config) };
+                answer(output, &shown, |_| config::show(&config))
             }
             Err(error) => complain(&error),
         },
-        Config::Show { file } => match load::load_with(&file, None, Lenience::Judging) {
-            Ok(config) => print(&config::show(&config)),
-            Err(error) => complain(&error),
-        },
     }
+}
+
+/// `crier config show` for programs: the sections with their keys, as the TOML has them.
+#[derive(Debug, Serialize)]
+struct Shown {
+    schema_version: u32,
+    configuration: serde_json::Value,
+}
+
+/// `crier config check` for programs.
+#[derive(Debug, Serialize)]
+struct CheckReport {
+    schema_version: u32,
+    file: String,
+    good: bool,
+    /// Of a good file; 0 of another one.
+    pools: usize,
+    l2: usize,
+    peers: usize,
+    advertisements: usize,
+    warnings: Vec<String>,
+    complaints: Vec<ComplaintReport>,
+}
+
+#[derive(Debug, Serialize)]
+struct ComplaintReport {
+    file: String,
+    line: usize,
+    column: usize,
+    message: String,
+    hint: Option<String>,
+}
+
+impl CheckReport {
+    fn of_good(file: &Path, config: &config::Config) -> CheckReport {
+        CheckReport {
+            schema_version: SCHEMA_VERSION,
+            file: file.display().to_string(),
+            good: true,
+            pools: config.pools.len(),
+            l2: config.l2.len(),
+            peers: config.bgp.peers.len(),
+            advertisements: config.bgp.advertisements.len(),
+            warnings: load::warnings(config).into_iter().chain(withheld(config)).collect(),
+            complaints: Vec::new(),
+        }
+    }
+
+    fn of_refused(file: &Path, complaints: &Complaints) -> CheckReport {
+        let of = |it: &Complaint| {
+            let Position { path, line, column } = complaints.position(&it.place);
+            ComplaintReport { file: path.to_owned(), line, column, message: it.message.clone(), hint: it.hint.clone() }
+        };
+        CheckReport {
+            schema_version: SCHEMA_VERSION,
+            file: file.display().to_string(),
+            good: false,
+            pools: 0,
+            l2: 0,
+            peers: 0,
+            advertisements: 0,
+            warnings: Vec::new(),
+            complaints: complaints.iter().map(of).collect(),
+        }
+    }
+
+    fn line(&self) -> String {
+        format!(
+            "{}: good: {}, {} [[l2]], {}, {}\n",
+            self.file,
+            count(self.pools, "pool", "pools"),
+            self.l2,
+            count(self.peers, "peer", "peers"),
+            count(self.advertisements, "advertisement", "advertisements")
+        )
+    }
+}
+
+fn good(file: &Path, config: &config::Config, output: Output) -> Exit {
+    let report = CheckReport::of_good(file, config);
+    if !output.is_for_programs() {
+        warn(&report.warnings);
+    }
+    answer(output, &report, |_| report.line())
 }
 
 /// A secret that is missing here may be on the host that the file is for.
@@ -130,10 +229,22 @@ fn diff(socket: &Path, file: &Path, output: Output) -> Exit {
     match plan::forecast(socket, &files) {
         Ok(report) => {
             let differs = !report.is_empty() || !report.changes.is_empty();
-            answer(output, &report, |_| changes(&report) + &plan::text(&report)).with_problems(differs)
+            if !output.is_for_programs() {
+                warn(&report.warnings);
+            }
+            answer(output, &report, |_| difference(&report)).with_problems(differs)
         }
         Err(exit) => exit,
     }
+}
+
+/// The keys that differ, and what that leads to.
+fn difference(report: &ForecastReport) -> String {
+    let mut text = changes(report);
+    if report.changes.is_empty() || !report.is_empty() {
+        text += &plan::text(report);
+    }
+    text
 }
 
 fn changes(report: &ForecastReport) -> String {
@@ -151,8 +262,12 @@ fn changes(report: &ForecastReport) -> String {
         };
         text += &format!("{change}{note}\n");
     }
-    if !text.is_empty() {
-        text.push('\n');
+    if text.is_empty() {
+        return text;
+    }
+    text.push('\n');
+    if report.is_empty() {
+        text += "no Service, owner, route or peer would change\n";
     }
     text
 }
@@ -177,4 +292,79 @@ pub fn complain(error: &load::LoadError) -> Exit {
         }
     }
     Exit::Usage
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::config::{NoSecrets, parse};
+    use crate::names::NodeName;
+
+    fn good(text: &str) -> config::Config {
+        let file = SourceFile { path: "test.toml".to_owned(), text: text.to_owned() };
+        parse(&[file], &NoSecrets).expect("it is good")
+    }
+
+    const TEXT: &str = "[manifests]\nfolder = \"/m\"\n[[pool]]\nname = \"lan\"\naddresses = [\"10.1.0.0/24\"]\n\
+                        [bgp]\nasn = 64513\n[[bgp.peer]]\nname = \"tor\"\naddress = \"10.0.0.1\"\nasn = 64512\n\
+                        [[bgp.peer]]\nname = \"tor-2\"\naddress = \"10.0.0.2\"\nasn = 64512\n";
+
+    #[test]
+    fn one_of_a_kind_is_counted_as_one_and_what_goes_nowhere_is_warned_of() {
+        let report = CheckReport::of_good(Path::new("crier.toml"), &good(TEXT));
+        assert_eq!(report.line(), "crier.toml: good: 1 pool, 0 [[l2]], 2 peers, 0 advertisements\n");
+        assert_eq!(report.warnings.iter().filter(|it| it.contains("no [[bgp.advertisement]]")).count(), 3);
+    }
+
+    #[test]
+    fn a_refused_file_is_told_to_programs_with_every_place() {
+        let text = "[manifests]\nfolder = \"/m\"\n[[pool]]\nname = \"lan\"\naddresses = [\"10.1.0.0/33\"]\n[nod]\n";
+        let file = SourceFile { path: "test.toml".to_owned(), text: text.to_owned() };
+        let complaints = parse(&[file], &NoSecrets).expect_err("two mistakes");
+        let report = serde_json::to_value(CheckReport::of_refused(Path::new("test.toml"), &complaints)).expect("JSON");
+        let lines: Vec<_> =
+            report["complaints"].as_array().expect("a list").iter().map(|it| it["line"].clone()).collect();
+        assert_eq!((&report["good"], lines), (&false.into(), vec![5.into(), 6.into()]));
+    }
+
+    #[test]
+    fn what_is_shown_to_programs_has_what_the_toml_has() {
+        let shown = config::shown(&good(TEXT));
+        assert_eq!(shown["pool"][0]["addresses"], serde_json::json!(["10.1.0.0-10.1.0.255"]));
+        assert_eq!(shown["bgp"]["peer"][1]["asn"], 64512);
+        assert_eq!(shown["bgp"]["peer"][0]["hold-time"], "1m30s", "defaults are filled in");
+    }
+
+    #[test]
+    fn check_and_show_take_the_formats_of_every_reading_verb() {
+        for words in ["check f -o json", "check f --json", "show f -o yaml", "show f --json"] {
+            let words = ["crier", "config"].into_iter().chain(words.split(' '));
+            assert!(crate::commands::Arguments::try_parse_from(words).is_ok());
+        }
+    }
+
+    #[test]
+    fn under_a_listed_change_it_is_never_said_that_nothing_would_change() {
+        let change = |touches| ChangeReport { change: "[node] name: a is b".to_owned(), touches };
+        let report = |changes| ForecastReport {
+            schema_version: SCHEMA_VERSION,
+            node: NodeName::from("node-1"),
+            services: Vec::new(),
+            owners: Vec::new(),
+            routes: Vec::new(),
+            peers: Vec::new(),
+            changes,
+            warnings: Vec::new(),
+        };
+        assert_eq!(difference(&report(Vec::new())), "nothing would change\n");
+        let restart = report(vec![change(Touches::Restart)]);
+        assert_eq!(
+            difference(&restart),
+            "[node] name: a is b: needs a restart of the agent\n\nno Service, owner, route or peer would change\n"
+        );
+        let log = report(vec![change(Touches::Log)]);
+        assert_eq!(difference(&log), "[node] name: a is b\n\nno Service, owner, route or peer would change\n");
+    }
 }

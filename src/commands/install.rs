@@ -131,7 +131,8 @@ fn install(arguments: &Install, binary: Vec<u8>) -> Result<Outcome, InstallError
         problems.extend(tell_systemd(arguments.start && problems.is_empty(), changed, &steps));
     }
     let table = steps.iter().map(|(step, item)| line(*step, item, *dry_run)).collect();
-    let notes = notes(arguments, &steps, problems.is_empty());
+    let mut notes = notes(arguments, &steps, problems.is_empty());
+    notes.extend(config.iter().flat_map(config::unused));
     Ok(Outcome { table, notes, problems, changed })
 }
 
@@ -253,7 +254,7 @@ fn problems(root: &Path, steps: &[(Step, Item)], config: Option<&config::Config>
         problems.extend(unusable(&below(root, path), path, coming.map(Vec::as_slice)));
     }
     if root == Path::new("/") {
-        problems.extend(load::warnings(config));
+        problems.extend(load::warnings_of_secrets(config));
     }
     problems
 }

@@ -74,9 +74,9 @@ impl From<Exit> for ExitCode {
                   Examples:\n  crier config check /etc/crier/crier.toml\n  crier run --config /etc/crier/crier.toml\n  crier status"
 )]
 pub struct Arguments {
-    /// The Unix socket of the agent
-    #[arg(long, global = true, env = "CRIER_SOCKET", value_name = "PATH", default_value = "/run/crier/crier.sock")]
-    socket: PathBuf,
+    /// The Unix socket of the agent; with `run`, over the one in the configuration [env: CRIER_SOCKET=] [default: /run/crier/crier.sock]
+    #[arg(long, global = true, value_name = "PATH")]
+    socket: Option<PathBuf>,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -143,6 +143,13 @@ impl Output {
     fn format(self) -> Format {
         if self.json { Format::Json } else { self.output }
     }
+
+    fn is_for_programs(self) -> bool {
+        match self.format() {
+            Format::Table | Format::Wide => false,
+            Format::Json | Format::Yaml => true,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -154,6 +161,40 @@ enum Format {
     Yaml,
 }
 
+const SOCKET_VARIABLE: &str = "CRIER_SOCKET";
+
+/// Where the agent listens unless `[api] socket` says otherwise.
+const DEFAULT_SOCKET: &str = "/run/crier/crier.sock";
+
+impl Verb {
+    /// It asks the agent, or is the agent.
+    fn uses_socket(&self) -> bool {
+        match self {
+            Verb::Run(_)
+            | Verb::Status(_)
+            | Verb::Bgp(_)
+            | Verb::Bfd(_)
+            | Verb::L2(_)
+            | Verb::Egress(_)
+            | Verb::Doctor(_)
+            | Verb::Plan(_)
+            | Verb::Renumber(_)
+            | Verb::Move(_)
+            | Verb::Drain(_)
+            | Verb::Undrain
+            // Refused for what it is.
+            | Verb::Other(_) => true,
+            Verb::Config(config) => config.uses_socket(),
+            Verb::Migrate(_)
+            | Verb::Rbac
+            | Verb::Kubeconfig(_)
+            | Verb::Install(_)
+            | Verb::Cleanup(_)
+            | Verb::Man(_) => false,
+        }
+    }
+}
+
 /// The verbs of the design that this version does not have.
 const NOT_AVAILABLE_YET: [&str; 9] =
     ["explain", "get", "history", "events", "replay", "top", "capture", "bundle", "completion"];
@@ -161,8 +202,15 @@ const NOT_AVAILABLE_YET: [&str; 9] =
 /// Runs the verb that was asked for.
 pub fn dispatch(arguments: Arguments) -> Exit {
     let Arguments { socket, verb } = arguments;
+    if socket.is_some() && !verb.uses_socket() {
+        eprintln!("crier: --socket means nothing to this verb, which asks no agent; leave it out");
+        return Exit::Usage;
+    }
+    let socket = socket.or_else(|| std::env::var_os(SOCKET_VARIABLE).filter(|it| !it.is_empty()).map(PathBuf::from));
+    let named = socket.clone();
+    let socket = socket.unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET));
     match verb {
-        Verb::Run(run) => run::run(run),
+        Verb::Run(run) => run::run(run, named),
         Verb::Status(output) => status::status(&socket, output),
         Verb::Bgp(verb) => bgp::bgp(&socket, verb),
         Verb::Bfd(verb) => bfd::bfd(&socket, verb),
@@ -203,11 +251,19 @@ fn ask<F: Filter, R: DeserializeOwned>(socket: &Path, reading: &Reading<F, R>, f
 fn order(socket: &Path, wish: &Wish) -> Exit {
     match runtime().and_then(|runtime| runtime.block_on(client::order(socket, wish))) {
         Ok(Done { schema_version: _, summary, changes, warnings, unconfirmed_until: _ }) => {
-            warnings.iter().for_each(|warning| eprintln!("crier: {}", table::printable(warning)));
+            warn(&warnings);
             print(&changes.iter().chain([&summary]).map(|line| table::printable(line) + "\n").collect::<String>())
         }
         Err(error) => refused(&error),
     }
+}
+
+fn warn(warnings: &[String]) {
+    warnings.iter().for_each(|warning| eprintln!("crier: {}", table::printable(warning)));
+}
+
+fn count(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 /// The Service that an argument names.
@@ -328,6 +384,25 @@ mod tests {
         assert_eq!(named, NOT_AVAILABLE_YET, "CHANGELOG.md (left) and what is refused (right)");
         for verb in named {
             assert!(Arguments::command().find_subcommand(verb).is_none(), "{verb} is there");
+        }
+    }
+
+    #[test]
+    fn a_socket_is_refused_by_the_verbs_that_ask_no_agent() {
+        let uses = |words: &str| {
+            let words = words.split(' ').chain(["--socket", "/tmp/s"]);
+            Arguments::try_parse_from(std::iter::once("crier").chain(words))
+                .expect("it is understood")
+                .verb
+                .uses_socket()
+        };
+        for words in ["run", "status", "bgp peers", "config apply", "config diff new.toml"] {
+            assert!(uses(words), "{words}");
+        }
+        for words in ["rbac", "man", "config check new.toml", "config show new.toml"] {
+            assert!(!uses(words), "{words}");
+            let words = std::iter::once("crier").chain(words.split(' ')).chain(["--socket", "/tmp/s"]);
+            assert_eq!(dispatch(Arguments::try_parse_from(words).expect("it is understood")), Exit::Usage);
         }
     }
 

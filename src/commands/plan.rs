@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::config::complain;
 use super::table::{Table, dash};
-use super::{Exit, Output, answer, join, refused, runtime};
+use super::{Exit, Output, answer, count, join, refused, runtime, warn};
 use crate::api::client::{self, AskError};
 use crate::api::readings;
 use crate::config::{SourceFile, load};
@@ -35,7 +35,12 @@ pub fn plan(socket: &Path, Plan { file, output }: &Plan) -> Exit {
         Err(error) => return complain(&error),
     };
     match forecast(socket, &files) {
-        Ok(report) => answer(*output, &report, |_| text(&report)).with_problems(!report.is_empty()),
+        Ok(report) => {
+            if !output.is_for_programs() {
+                warn(&report.warnings);
+            }
+            answer(*output, &report, |_| text(&report)).with_problems(!report.is_empty())
+        }
         Err(exit) => exit,
     }
 }
@@ -101,14 +106,13 @@ pub fn text(report: &ForecastReport) -> String {
         report.peers.iter().for_each(|it| table.row([it.peer.to_string(), peer_change(it)]));
         tables.push(table);
     }
-    let count = |number: usize, one: &str, many: &str| format!("{number} {}", if number == 1 { one } else { many });
     let mut text = tables.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     let _ = writeln!(
         text,
         "\nwould change on {}: {}, {}, {}, {}",
         report.node,
         count(report.services.len(), "Service", "Services"),
-        count(report.owners.len(), "owner", "owners"),
+        count(report.owners.len(), "address with another owner", "addresses with another owner"),
         count(report.routes.len(), "route", "routes"),
         count(report.peers.len(), "peer", "peers"),
     );

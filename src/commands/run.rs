@@ -30,7 +30,8 @@ pub struct Run {
 /// Threads for the tasks. Two, so that a long turn of the planner never keeps a BGP session from its timers.
 const WORKERS: usize = 2;
 
-pub fn run(arguments: Run) -> Exit {
+/// `socket` wins over the one in the configuration for the whole life of the agent, as `--node` and `--log` do.
+pub fn run(arguments: Run, socket: Option<PathBuf>) -> Exit {
     heap::give_back_early();
     let (Loaded { files, config, cluster }, unconfirmed) = match read(&arguments.config) {
         Ok(read) => read,
@@ -54,7 +55,7 @@ pub fn run(arguments: Run) -> Exit {
     };
     runtime.block_on(async move {
         let (ask, queries) = wiring::queries();
-        let doors = match server::open(&config.api.socket, config.api.listen).await {
+        let doors = match server::open(socket.as_ref().unwrap_or(&config.api.socket), config.api.listen).await {
             Ok(doors) => doors,
             Err(error) => {
                 tracing::error!("{error}");

@@ -9,7 +9,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::secrets::{self, FoundIn};
-use super::{Complaints, Config, Need, SecretFile, Secrets, SourceFile, parse_with};
+use super::{Complaints, Config, Need, SecretFile, Secrets, SourceFile, parse_with, unused};
 use crate::names::ObjectKey;
 
 /// Why there is no configuration. The running one, if there is one, was not touched.
@@ -40,10 +40,15 @@ pub fn load_with(path: &Path, cluster_config: Option<&Path>, lenience: Lenience)
     Ok(parse_with(&read(path)?, &texts, &HostSecrets::from_environment().with(lenience))?)
 }
 
-/// Warnings about a configuration without mistakes: its secrets that are missing, and those that every user of this host may read.
+/// Warnings about a configuration without mistakes: what is wrong with its secrets, and what is [`unused`] of it.
+pub fn warnings(config: &Config) -> Vec<String> {
+    warnings_of_secrets(config).into_iter().chain(unused(config)).collect()
+}
+
+/// The secrets that are missing, and those that every user of this host may read.
 ///
 /// Warnings and not complaints: such a secret is out already, and refusing the file would withdraw the announcements too.
-pub fn warnings(config: &Config) -> Vec<String> {
+pub fn warnings_of_secrets(config: &Config) -> Vec<String> {
     let host = HostSecrets::from_environment();
     let lacking: BTreeSet<&Path> = config.secrets().filter_map(SecretFile::lacking).collect();
     let missing = lacking.into_iter().map(|path| {
@@ -290,7 +295,7 @@ mod tests {
         assert_eq!(load_with(&main, None, Lenience::Judging).unwrap(), config);
         let lacking: Vec<_> = config.bgp.peers.iter().map(|peer| config.lacking_of(peer).map(Path::to_owned)).collect();
         assert_eq!(lacking, [Some(file("one.md5")), Some(file("fast.key")), None]);
-        let said = warnings(&config);
+        let said = warnings_of_secrets(&config);
         assert_eq!(said.len(), 2, "{said:?}");
         assert!(said[0].contains("fast.key is missing: no session with two without it; create the file"), "{said:?}");
         let running = Lenience::of_running(&config);

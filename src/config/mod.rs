@@ -27,13 +27,14 @@ mod source;
 mod syntax;
 #[cfg(test)]
 pub(crate) mod tests;
+mod unused;
 mod words;
 
 pub use change::{Change, Difference, Touches, changes, differing_keys, peer_touches, session_keys};
 pub use complaint::{Complaint, Complaints, Place, Position};
 pub use digest::Digest;
 pub use example::example;
-pub use page::show;
+pub use page::{show, shown};
 pub use secrets::{Need, NoSecrets, SecretFile, Secrets};
 pub use section::advertisement::Advertisement;
 pub use section::api::Api;
@@ -56,6 +57,7 @@ pub use section::state::State;
 pub use section::tcp_ao::{AoAlgorithm, AoKey, LONGEST_PASSWORD};
 pub use section::vrf::{Vrf, VrfRoute};
 pub use source::Source;
+pub use unused::unused;
 
 /// A file of the configuration, already read.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -4,14 +4,37 @@
 use std::fmt::Write;
 
 use super::codec::Codec;
+use super::document::{self, Data};
 use super::key::Key;
 use super::section::{Described, Section};
-use super::{Config, Source};
+use super::{Config, Source, SourceFile};
 use crate::secret::Secret;
 
 /// The whole configuration, in the order of the sections in the manual.
 pub fn show(config: &Config) -> String {
     Page::of(config).toml()
+}
+
+/// The same as [`show`], as a value for programs.
+pub fn shown(config: &Config) -> serde_json::Value {
+    let file = SourceFile { path: String::new(), text: show(config) };
+    // What is printed is read again by the reader of configurations.
+    document::read(0, &file).map_or(serde_json::Value::Null, |table| of_table(&table))
+}
+
+fn of_table(table: &document::Table) -> serde_json::Value {
+    table.entries.iter().map(|(key, entry)| (key.clone(), of_value(&entry.value.data))).collect()
+}
+
+fn of_value(data: &Data) -> serde_json::Value {
+    match data {
+        Data::Text(text) => text.text.as_str().into(),
+        Data::Number(number) => (*number).into(),
+        Data::Flag(flag) => (*flag).into(),
+        Data::List(list) => list.iter().map(|value| of_value(&value.data)).collect(),
+        Data::Table(table) => of_table(table),
+        Data::Other(_) | Data::Refused => serde_json::Value::Null,
+    }
 }
 
 /// What one section prints: its keys, and the sections in it.

@@ -136,10 +136,31 @@ pub(super) fn selector(text: &str) -> Result<Selector, Problem> {
 }
 
 pub(super) fn ip(text: &str) -> Result<IpAddr, Problem> {
-    text.parse().map_err(|_| {
+    let ip = text.parse().map_err(|_| {
         let hint = "write an address without prefix length or port: \"10.0.0.1\" or \"fd35::1\"";
         Problem::new(format!("{} is not an IP address", written(text)), hint)
-    })
+    })?;
+    not_mapped(ip)?;
+    Ok(ip)
+}
+
+/// No packet on a wire has an IPv4-mapped address: it is IPv4 to the kernel, and IPv6 to whoever reads it.
+pub(super) fn not_mapped(ip: IpAddr) -> Result<(), Problem> {
+    match ip {
+        IpAddr::V6(v6) if let Some(v4) = v6.to_ipv4_mapped() => {
+            Err(Problem::new(format!("{ip} is IPv4 written as IPv6"), format!("write \"{v4}\"")))
+        }
+        IpAddr::V4(_) | IpAddr::V6(_) => Ok(()),
+    }
+}
+
+/// A packet can be sent to it, and to one host alone.
+pub(super) fn is_unicast(ip: IpAddr) -> bool {
+    let nobody = match ip {
+        IpAddr::V4(v4) => v4.octets()[0] == 0 || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_unspecified(),
+    };
+    !nobody && !ip.is_multicast()
 }
 
 /// The text is none of the words, and perhaps close to one of them.

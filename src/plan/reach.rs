@@ -1,7 +1,7 @@
 //! Where each BGP peer is to be found: the address that the configuration gives, the router heard on a link, or the
 //! default gateway. Floor 1. Why a peer is nowhere is named here too; how to get there is the speaker's business.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -11,15 +11,16 @@ use crate::names::{InterfaceName, PeerName};
 use crate::reason::Reason;
 use crate::world::{DefaultRoute, Link, SessionReport, SessionState, World};
 
-/// Where the peer is now. `before` is where it was a moment ago, if anywhere; `taken` is where its further sessions are.
+/// Where the peer is now. `before` is where it was a moment ago, if anywhere; `further` are its further sessions of a moment ago.
 ///
 /// An established session is proof that its peer is there, and better proof than any advertisement, which everybody on a
 /// link can send. So it holds a peer on a link at its address as long as the link is up, and a peer at the gateway
-/// while there is no default route. It does not hold a gateway against a default route that leads elsewhere.
+/// while there is no default route of the gateway's family. It does not hold a gateway against a default route of
+/// that family that leads elsewhere.
 pub(super) fn address(
     settings: &config::Peer,
     before: Option<&ScopedAddress>,
-    taken: &BTreeSet<ScopedAddress>,
+    further: &BTreeMap<PeerName, ScopedAddress>,
     world: &World,
 ) -> Result<ScopedAddress, Reason> {
     if settings.shutdown {
@@ -32,19 +33,19 @@ pub(super) fn address(
         usable_vrf(vrf, world)?;
     }
     let session = world.sessions.get(&settings.name);
-    let proven = before.filter(|_| session.is_some_and(|session| session.state == SessionState::Established));
     match &settings.address {
         PeerAddress::Fixed(address) => Ok(address.clone()),
         PeerAddress::Interface(interface) => {
             let before = before.filter(|before| before.interface.as_ref() == Some(interface));
             let failed = before.is_some_and(|before| session.is_some_and(|session| has_failed(session, before)));
-            on_link(interface, before, proven.is_some(), failed, world)
+            on_link(interface, before, is_established(&settings.name, world), failed, world)
         }
-        PeerAddress::Gateway => match (gateway(settings.vrf.as_ref(), before, taken, world), proven) {
-            (Err(Reason::NoDefaultRoute | Reason::NoDefaultRouteInVrf { .. }), Some(proven)) => Ok(proven.clone()),
-            (found, _) => found,
-        },
+        PeerAddress::Gateway => gateway(settings, before, further, world),
     }
+}
+
+fn is_established(session: &PeerName, world: &World) -> bool {
+    world.sessions.get(session).is_some_and(|session| session.state == SessionState::Established)
 }
 
 /// The links on which routers are looked for: those of unnumbered peers, as far as they can carry a session now.
@@ -116,49 +117,66 @@ fn usable_link<'w>(interface: &InterfaceName, world: &'w World) -> Result<&'w Li
     Ok(link)
 }
 
-/// A next hop of the preferred default route: the one of a moment ago as long as it is one, else the first that has no session yet.
+/// One of the peer's gateways: the one of a moment ago as long as it is one, else the first that has no session yet.
 fn gateway(
-    vrf: Option<&InterfaceName>,
+    settings: &config::Peer,
     before: Option<&ScopedAddress>,
-    taken: &BTreeSet<ScopedAddress>,
+    further: &BTreeMap<PeerName, ScopedAddress>,
     world: &World,
 ) -> Result<ScopedAddress, Reason> {
-    let gateways = gateways(vrf, world);
+    let gateways = gateways(settings, before, further, world);
     let before = before.filter(|before| gateways.contains(before));
-    let free = || gateways.iter().find(|gateway| !taken.contains(gateway));
+    let free = || gateways.iter().find(|gateway| !further.values().any(|taken| taken == *gateway));
     match before.or_else(free) {
         Some(gateway) => Ok(gateway.clone()),
-        None if gateways.is_empty() => {
-            Err(vrf.map_or(Reason::NoDefaultRoute, |vrf| Reason::NoDefaultRouteInVrf { vrf: vrf.clone() }))
-        }
+        None if gateways.is_empty() => Err(match &settings.vrf {
+            Some(vrf) => Reason::NoDefaultRouteInVrf { vrf: vrf.clone() },
+            None => Reason::NoDefaultRoute,
+        }),
         None => Err(Reason::NoOtherGateway),
     }
 }
 
-/// The next hops of the preferred default route of the main table or a VRF, of IPv4 if that has one, in the kernel's order. Two
-/// top-of-rack routers are two.
-fn gateways(vrf: Option<&InterfaceName>, world: &World) -> Vec<ScopedAddress> {
+/// The gateways that the peer's established sessions prove, as long as there is no default route of their family: a default route of
+/// the other family says nothing of them. Else the next hops of the default route of IPv4, or of IPv6 where IPv4 has none.
+fn gateways(
+    settings: &config::Peer,
+    own: Option<&ScopedAddress>,
+    further: &BTreeMap<PeerName, ScopedAddress>,
+    world: &World,
+) -> Vec<ScopedAddress> {
+    let next_hops = |v4: bool| next_hops(settings.vrf.as_ref(), v4, world);
+    let (v4, v6) = (next_hops(true), next_hops(false));
+    let sessions = own.map(|own| (&settings.name, own)).into_iter().chain(further);
+    let proven = sessions.filter(|(name, _)| is_established(name, world)).map(|(_, gateway)| gateway);
+    let is_held = |gateway: &&ScopedAddress| if gateway.ip.is_ipv4() { v4.is_empty() } else { v6.is_empty() };
+    let held: Vec<ScopedAddress> = proven.filter(is_held).cloned().collect();
+    match (held.is_empty(), v4.is_empty()) {
+        (false, _) => held,
+        (true, false) => v4,
+        (true, true) => v6,
+    }
+}
+
+/// The next hops of the preferred default route of one family, in the main table or a VRF, in the kernel's order. Two top-of-rack
+/// routers are two.
+fn next_hops(vrf: Option<&InterfaceName>, v4: bool, world: &World) -> Vec<ScopedAddress> {
     let name = |index: u32| world.links.get(&index).map(|device| &device.name);
     let is_of_table = |route: &&DefaultRoute| match (vrf, route.vrf) {
         (None, None) => true,
         (Some(vrf), Some(index)) => name(index) == Some(vrf),
         (None, Some(_)) | (Some(_), None) => false,
     };
-    let of_family = |v4: bool| {
-        let routes =
-            || world.default_routes.iter().filter(is_of_table).filter(move |route| route.gateway.is_ipv4() == v4);
-        let found = |route: &DefaultRoute| Some((scoped(route.gateway, route.link, world)?, route.metric));
-        let best = routes().find_map(found).map(|(_, metric)| metric);
-        let mut gateways = Vec::new();
-        for (gateway, metric) in routes().filter_map(found) {
-            if Some(metric) == best && !gateways.contains(&gateway) {
-                gateways.push(gateway);
-            }
+    let routes = || world.default_routes.iter().filter(is_of_table).filter(|route| route.gateway.is_ipv4() == v4);
+    let found = |route: &DefaultRoute| Some((scoped(route.gateway, route.link, world)?, route.metric));
+    let best = routes().find_map(found).map(|(_, metric)| metric);
+    let mut next_hops = Vec::new();
+    for (next_hop, metric) in routes().filter_map(found) {
+        if Some(metric) == best && !next_hops.contains(&next_hop) {
+            next_hops.push(next_hop);
         }
-        gateways
-    };
-    let v4 = of_family(true);
-    if v4.is_empty() { of_family(false) } else { v4 }
+    }
+    next_hops
 }
 
 /// Marks a further session of `address = "gateway"` in its name, in front of its address.
@@ -186,16 +204,8 @@ pub(super) fn further(
     if settings.shutdown {
         return BTreeMap::new();
     }
-    let gateways = gateways(settings.vrf.as_ref(), world);
     let named = |address: ScopedAddress| (PeerName::from(format!("{}{FURTHER}{address}", settings.name)), address);
-    if gateways.is_empty() {
-        // As the peer's own session does, one that is established holds while there is no default route.
-        let holds = |name: &PeerName| {
-            world.sessions.get(name).is_some_and(|session| session.state == SessionState::Established)
-        };
-        return known.iter().filter(|(name, _)| holds(name)).map(|(name, it)| (name.clone(), it.clone())).collect();
-    }
-    gateways.into_iter().filter(|gateway| Some(gateway) != own).map(named).collect()
+    gateways(settings, own, known, world).into_iter().filter(|gateway| Some(gateway) != own).map(named).collect()
 }
 
 /// `None` where the link of a link-local gateway is not known (yet).
@@ -264,7 +274,7 @@ mod tests {
             let (ip, interface) = text.split_once('%').map_or((text, None), |(ip, name)| (ip, Some(name.into())));
             ScopedAddress { ip: ip.parse().unwrap(), interface }
         });
-        match super::address(&peer(address.clone()), before.as_ref(), &BTreeSet::new(), &world) {
+        match super::address(&peer(address.clone()), before.as_ref(), &BTreeMap::new(), &world) {
             Ok(address) => address.to_string(),
             Err(reason) => reason.code(),
         }
@@ -351,7 +361,26 @@ mod tests {
             ("link-local", None, vec![good_eth0(), default_routes(&[("fe80::1", 1024)])], "fe80::1%eth0"),
             ("on an unknown link", None, vec![default_routes(&[("fe80::1", 1), ("fd00::1", 2)])], "fd00::1"),
             ("moved", Some("10.0.0.1"), vec![default_routes(&[("10.0.0.2", 0)]), established.clone()], "10.0.0.2"),
-            ("away, with a session", Some("10.0.0.1"), vec![default_routes(&[]), established], "10.0.0.1"),
+            ("away, with a session", Some("10.0.0.1"), vec![default_routes(&[]), established.clone()], "10.0.0.1"),
+            (
+                "away, with a session, and IPv6 stands",
+                Some("10.0.0.1"),
+                vec![default_routes(&[("fd00::1", 1)]), established.clone()],
+                "10.0.0.1",
+            ),
+            (
+                "IPv6 away, with a session, and IPv4 stands",
+                Some("fd00::1"),
+                vec![default_routes(&[("10.0.0.1", 1)]), established.clone()],
+                "fd00::1",
+            ),
+            (
+                "IPv4 comes beside IPv6",
+                Some("fd00::1"),
+                vec![default_routes(&[("10.0.0.1", 1), ("fd00::1", 1)]), established],
+                "10.0.0.1",
+            ),
+            ("IPv4 away, without", Some("10.0.0.1"), vec![default_routes(&[("fd00::1", 1)])], "fd00::1"),
             ("away, without", Some("10.0.0.1"), vec![default_routes(&[])], "no-default-route"),
         ];
         for (story, before, facts, expected) in table {
@@ -369,7 +398,7 @@ mod tests {
         let mut world = World::default();
         let names = |all: &BTreeMap<PeerName, ScopedAddress>| all.keys().map(ToString::to_string).collect::<Vec<_>>();
         world.apply(default_routes(&[("10.0.0.1", 7), ("10.0.0.2", 7), ("10.0.0.3", 9)]));
-        let own = address(&gateway, None, &BTreeSet::new(), &world);
+        let own = address(&gateway, None, &BTreeMap::new(), &world);
         assert_eq!(own, Ok(at("10.0.0.1")));
         let more = further(&gateway, own.as_ref().ok(), &BTreeMap::new(), &world);
         assert_eq!(names(&more), ["tor@10.0.0.2"], "the third has a higher metric");
@@ -377,12 +406,11 @@ mod tests {
 
         // The first router goes: the session with the second one does not change its name for that.
         world.apply(default_routes(&[("10.0.0.2", 7)]));
-        let taken: BTreeSet<ScopedAddress> = more.values().cloned().collect();
-        let own = address(&gateway, Some(&at("10.0.0.1")), &taken, &world);
+        let own = address(&gateway, Some(&at("10.0.0.1")), &more, &world);
         assert_eq!(own, Err(Reason::NoOtherGateway));
         assert_eq!(names(&further(&gateway, None, &more, &world)), ["tor@10.0.0.2"]);
         world.apply(default_routes(&[("10.0.0.2", 7), ("10.0.0.1", 7)]));
-        assert_eq!(address(&gateway, None, &taken, &world), Ok(at("10.0.0.1")), "and returns to its own");
+        assert_eq!(address(&gateway, None, &more, &world), Ok(at("10.0.0.1")), "and returns to its own");
 
         // Without a default route what is established holds.
         world.apply(default_routes(&[]));
@@ -392,12 +420,58 @@ mod tests {
         assert_eq!(names(&further(&gateway, None, &more, &world)), ["tor@10.0.0.2"]);
     }
 
+    /// F12: a default route that is renewed is away for a moment, and the other family's stands.
+    #[test]
+    fn while_the_default_route_of_a_family_is_away_its_proven_gateways_are_the_only_ones_also_in_a_vrf() {
+        const RED: u32 = 9;
+        let route =
+            |gateway: &str| DefaultRoute { gateway: gateway.parse().unwrap(), link: ETH0, metric: 7, vrf: Some(RED) };
+        let tor = config::Peer { vrf: Some("red".into()), ..peer(PeerAddress::Gateway) };
+        let mut world = World::default();
+        world.apply(Fact::Link(RED, Some(Link { up: true, ..Link::carrying(RED, "red", &[]) })));
+        let now = |own: Option<&ScopedAddress>, more: &BTreeMap<PeerName, ScopedAddress>, world: &World| {
+            let own = address(&tor, own, more, world);
+            let more = further(&tor, own.as_ref().ok(), more, world);
+            (own, more)
+        };
+        let told = |(own, more): &(Result<ScopedAddress, Reason>, BTreeMap<PeerName, ScopedAddress>)| {
+            let own = own.as_ref().map_or_else(Reason::code, ToString::to_string);
+            std::iter::once(own).chain(more.keys().map(ToString::to_string)).collect::<Vec<_>>()
+        };
+        let establish = |name: &str, state: SessionState| {
+            Fact::Session(name.into(), SessionReport::new(state, SystemTime::UNIX_EPOCH))
+        };
+        let both = ["10.0.0.1", "10.0.0.2", "fd00::1", "fd00::2"].map(route);
+        world.apply(Fact::DefaultRoutes(both.to_vec()));
+        let at_first = now(None, &BTreeMap::new(), &world);
+        assert_eq!(told(&at_first), ["10.0.0.1", "tor@10.0.0.2"]);
+        world.apply(establish("tor", SessionState::Established));
+        world.apply(establish("tor@10.0.0.2", SessionState::Established));
+
+        world.apply(Fact::DefaultRoutes(both[2..].to_vec()));
+        let away = now(at_first.0.as_ref().ok(), &at_first.1, &world);
+        assert_eq!(told(&away), ["10.0.0.1", "tor@10.0.0.2"], "no session of IPv6 beside those of IPv4");
+
+        // One of the two ends meanwhile. The other one still proves which family it is.
+        world.apply(establish("tor", SessionState::Active));
+        let one = now(away.0.as_ref().ok(), &away.1, &world);
+        assert_eq!(told(&one), ["no-other-gateway", "tor@10.0.0.2"]);
+        world.apply(Fact::DefaultRoutes(both.to_vec()));
+        let back = now(one.0.as_ref().ok(), &one.1, &world);
+        assert_eq!(told(&back), ["10.0.0.1", "tor@10.0.0.2"]);
+
+        // Nothing is proven any more: the family that has a default route.
+        world.apply(Fact::DefaultRoutes(both[2..].to_vec()));
+        world.apply(establish("tor@10.0.0.2", SessionState::Idle));
+        assert_eq!(told(&now(back.0.as_ref().ok(), &back.1, &world)), ["fd00::1", "tor@fd00::2"]);
+    }
+
     #[test]
     fn a_peer_that_is_shut_down_is_nowhere() {
         let shut = config::Peer { shutdown: true, ..peer(PeerAddress::Gateway) };
         let mut world = World::default();
         world.apply(default_routes(&[("10.0.0.1", 7), ("10.0.0.2", 7)]));
-        assert_eq!(address(&shut, None, &BTreeSet::new(), &world), Err(Reason::PeerShutDown));
+        assert_eq!(address(&shut, None, &BTreeMap::new(), &world), Err(Reason::PeerShutDown));
         assert_eq!(further(&shut, None, &BTreeMap::new(), &world), BTreeMap::new());
     }
 

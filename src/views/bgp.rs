@@ -242,7 +242,7 @@ pub(super) fn peer_report(snapshot: &Snapshot, name: &PeerName, peer: &PeerSlice
         prefixes_sent: session.map_or(0, |session| session.prefixes_sent),
         prefixes_unsendable: session.map_or(0, |session| session.prefixes_unsendable),
         prefixes_received: session.map_or(0, |session| session.prefixes_received),
-        last_error: nowhere.or_else(|| session.and_then(|session| session.last_error.clone())),
+        last_error: nowhere.or_else(|| last_error(snapshot, peer, session)),
         security: Security {
             md5: settings.password.is_some(),
             tcp_ao: !settings.tcp_ao.is_empty(),
@@ -251,6 +251,30 @@ pub(super) fn peer_report(snapshot: &Snapshot, name: &PeerName, peer: &PeerSlice
         bfd: snapshot.bfd(name),
         session: session.map(|session| SessionDetail::clone(&session.detail)).unwrap_or_default(),
     }
+}
+
+/// Why there is no session, as the session tells. What a speaker hears that calls itself explains nothing.
+fn last_error(snapshot: &Snapshot, peer: &PeerSlice, session: Option<&SessionReport>) -> Option<String> {
+    let session = session?;
+    let told = session.last_error.clone();
+    let Some(address) = peer.address.as_ref().ok().filter(|_| session.state != SessionState::Established) else {
+        return told;
+    };
+    let Snapshot { world, config, .. } = snapshot;
+    let own = |net: &IpNet| net.addr() == address.ip;
+    let is_own = address.ip.is_loopback() || world.links.values().any(|link| link.addresses.iter().any(own));
+    let listens = config.bgp.listen.iter().any(|listens| {
+        let all = listens.is_unspecified() && listens.is_ipv4() == address.ip.is_ipv4();
+        all || *listens == address.ip
+    });
+    if !is_own || !listens || peer.settings.port != config.bgp.port || peer.settings.vrf.is_some() {
+        return told;
+    }
+    let hint = format!(
+        "{address} is an address of this node, and crier itself listens there: leave this node out of the peer with nodes, or set \
+         listen in [bgp]"
+    );
+    Some(std::iter::once(hint).chain(told).collect::<Vec<_>>().join("; "))
 }
 
 /// The route as its session sends it, with no Services and no disputes.
@@ -312,7 +336,7 @@ mod tests {
 
     use crate::views::Counters;
     use crate::views::status::status;
-    use crate::world::{DefaultRoute, EndpointSlice, Fact, Service, SessionDetail, SessionReport};
+    use crate::world::{DefaultRoute, EndpointSlice, Fact, Link, Service, SessionDetail, SessionReport};
 
     const CONFIG: &str = r#"
 [manifests]
@@ -382,5 +406,68 @@ asn = 64512
         let of = |name: &str| (name.to_owned(), vec![key.clone()]);
         assert_eq!(found, [of("tor"), of("tor@10.0.0.2")]);
         assert_eq!(status(&snapshot).services[0].summary, "announced to tor", "one session of the two is enough");
+
+        let mut without_v4 = established();
+        without_v4.detail.negotiated = Some(
+            serde_json::from_value(serde_json::json!({
+                "local": "10.0.0.11:179", "remote": "10.0.0.2:179", "local_asn": 64513, "peer_asn": 64512,
+                "local_router_id": "10.0.0.11", "peer_router_id": "10.0.0.2", "hold_time_secs": 90,
+                "keepalive_time_millis": 30000, "max_message_len": 4096,
+                "families": [
+                    { "family": "IPv4", "next_hop": null, "unsendable": "the peer carries no IPv4" },
+                    { "family": "IPv6", "next_hop": "fd00::11", "unsendable": null },
+                ],
+                "capabilities": { "sent": [], "received": [], "negotiated": [] },
+            }))
+            .unwrap(),
+        );
+        planner.apply(Fact::Session("tor@10.0.0.2".into(), without_v4));
+        let snapshot = Snapshot::of(&planner, Timestamp::UNIX_EPOCH, Counters::default(), clock::now(), clock::wall());
+        let service = status(&snapshot).services.remove(0);
+        assert_eq!(service.summary, "not announced to tor: the peer carries no IPv4");
+        let bgp = &service.decision.announcements[0].bgp;
+        assert!(bgp.peers.is_empty() && bgp.routes.iter().all(|route| route.peers.is_empty()), "{bgp:?}");
+        assert_eq!(bgp.reason.code(), "not-carried");
+        planner.apply(Fact::Session("tor".into(), established()));
+        let snapshot = Snapshot::of(&planner, Timestamp::UNIX_EPOCH, Counters::default(), clock::now(), clock::wall());
+        assert_eq!(status(&snapshot).services[0].summary, "announced to tor", "its other session carries it");
+    }
+    /// One file for all nodes, and the router is one of them.
+    #[test]
+    fn a_peer_that_is_this_node_itself_is_told_so_unless_another_program_may_answer_there() {
+        let told = |more: &str, of_peer: &str| {
+            let text = format!(
+                "[manifests]\nfolder = \"/m\"\n[bgp]\nasn = 64513\n{more}\n[[bgp.peer]]\nname = \"self\"\n\
+                 address = \"10.0.0.11\"\nasn = 64512\n{of_peer}\n"
+            );
+            let file = SourceFile { path: "test.toml".to_owned(), text };
+            let mut planner = Planner::new(Arc::new(parse(&[file], &NoSecrets).unwrap()), "node-1".into());
+            let refused = Some("Bad Peer AS".to_owned());
+            for fact in [
+                Fact::Link(2, Some(Link { up: true, carrier: true, ..Link::carrying(2, "eth0", &["10.0.0.11/24"]) })),
+                Fact::LinksListed,
+                Fact::Session(
+                    "self".into(),
+                    SessionReport { state: SessionState::Idle, last_error: refused, ..established() },
+                ),
+                Fact::FailStatic,
+            ] {
+                planner.apply(fact);
+            }
+            planner.turn(clock::now());
+            let snapshot =
+                Snapshot::of(&planner, Timestamp::UNIX_EPOCH, Counters::default(), clock::now(), clock::wall());
+            peers(&snapshot, &PeersFilter::default()).unwrap().peers.remove(0).last_error.unwrap()
+        };
+        let told_so = told("", "");
+        assert!(
+            told_so.starts_with("10.0.0.11 is an address of this node, and crier itself listens there: "),
+            "{told_so}"
+        );
+        assert!(told_so.ends_with("; Bad Peer AS"), "{told_so}");
+        for (more, of_peer) in [("listen = []", ""), ("listen = [\"10.0.0.12\"]", ""), ("port = 1179", "")] {
+            assert_eq!(told(more, of_peer), "Bad Peer AS", "{more} {of_peer}");
+        }
+        assert_eq!(told("", "port = 1179"), "Bad Peer AS");
     }
 }

@@ -26,6 +26,9 @@ pub struct ForecastReport {
     /// The keys that differ, whatever that leads to.
     #[serde(default)]
     pub changes: Vec<ChangeReport>,
+    /// What is most likely not meant.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// A difference between the two configurations.
@@ -96,7 +99,8 @@ pub enum PeerEffect {
 impl ForecastReport {
     /// Nothing would change in the cluster or for the peers of this node.
     pub fn is_empty(&self) -> bool {
-        let ForecastReport { schema_version: _, node: _, services, owners, routes, peers, changes: _ } = self;
+        let ForecastReport { schema_version: _, node: _, services, owners, routes, peers, changes: _, warnings: _ } =
+            self;
         services.is_empty() && owners.is_empty() && routes.is_empty() && peers.is_empty()
     }
 }
@@ -144,6 +148,7 @@ pub fn forecast(snapshot: &Snapshot, config: &Arc<Config>) -> Result<ForecastRep
         routes: routes.collect(),
         peers: peers.collect(),
         changes: changes.collect(),
+        warnings: config::unused(config),
     })
 }
 

@@ -8,7 +8,7 @@ use super::Snapshot;
 use super::bgp::PeerReport;
 use super::status::ServiceReport;
 use super::{agreement, allocator, bfd, egress, own_node, stations};
-use crate::address::host_prefix;
+use crate::address::{Family, host_prefix};
 use crate::config::{Kubernetes, L2, Pool, Source};
 use crate::names::PeerName;
 use crate::path_state::{PathFault, Serving};
@@ -143,7 +143,7 @@ fn is_left_out(snapshot: &Snapshot, peer: &PeerName) -> bool {
 
 fn of_peer(peer: &PeerReport, peers: &[PeerReport]) -> Option<String> {
     if peer.state != SessionState::Established {
-        let why = peer.last_error.as_deref().unwrap_or("no session yet");
+        let why = peer.last_error.as_deref().unwrap_or(awaited(peer.state));
         return Some(format!("peer {} ({}): {:?}: {why}", peer.name, peer.address, peer.state));
     }
     let told = peer.session.unsendable.iter().filter(|it| !travels_beside(peer, peers, &it.reason));
@@ -151,12 +151,27 @@ fn of_peer(peer: &PeerReport, peers: &[PeerReport]) -> Option<String> {
     (!reasons.is_empty()).then(|| format!("peer {}: prefixes not announced: {}", peer.name, reasons.join("; ")))
 }
 
+/// What a session that was never established waits for.
+fn awaited(state: SessionState) -> &'static str {
+    match state {
+        SessionState::OpenSent => {
+            "no session yet: the peer has taken the connection and has not sent its OPEN; is this node one of its neighbors?"
+        }
+        SessionState::OpenConfirm => "no session yet: the KEEPALIVE with which the peer takes our OPEN is awaited",
+        SessionState::Idle | SessionState::Connect | SessionState::Active | SessionState::Established => {
+            "no session yet"
+        }
+    }
+}
+
 /// The reason is that the session does not carry a family, and another session with the same router does, as where each family has
-/// its own.
+/// its own. A session of our family is with another router that has the same identifier by mistake.
 fn travels_beside(peer: &PeerReport, peers: &[PeerReport], reason: &str) -> bool {
     let Some(ours) = &peer.session.negotiated else { return false };
     let Some(missing) = ours.families.iter().find(|it| it.unsendable.as_deref() == Some(reason)) else { return false };
-    let sessions = peers.iter().filter(|it| it.state == SessionState::Established);
+    let runs_over = |peer: &PeerReport| peer.local_address.map(Family::of);
+    let is_other = |it: &&PeerReport| it.state == SessionState::Established && runs_over(it) != runs_over(peer);
+    let sessions = peers.iter().filter(is_other);
     let mut with_router = sessions
         .filter_map(|it| it.session.negotiated.as_ref())
         .filter(|it| (it.peer_asn, it.peer_router_id) == (ours.peer_asn, ours.peer_router_id));
@@ -256,12 +271,12 @@ mod tests {
 
     use super::*;
 
-    /// A peer whose router has this identifier, and whose session carries IPv6 or does not.
-    fn peer(name: &str, router_id: &str, carries_v6: bool) -> PeerReport {
+    /// A peer whose router has this identifier, and whose session runs over this address and carries IPv6 or does not.
+    fn peer(name: &str, router_id: &str, local: &str, carries_v6: bool) -> PeerReport {
         let why = "IPv6 unicast is not among the families that both sides offered";
         let report = json!({
             "name": name, "address": "192.0.2.1", "asn": 64512, "local_asn": 64513, "state": "Established", "since": null,
-            "local_address": null, "hold_time_secs": 90, "prefixes_wanted": 2, "prefixes_sent": 1, "prefixes_unsendable": 1,
+            "local_address": local, "hold_time_secs": 90, "prefixes_wanted": 2, "prefixes_sent": 1, "prefixes_unsendable": 1,
             "prefixes_received": 0, "last_error": null, "security": {},
             "session": {
                 "unsendable": if carries_v6 { json!([]) } else { json!([{ "reason": why, "prefixes": 1 }]) },
@@ -285,11 +300,34 @@ mod tests {
         let told = Some(
             "peer tor: prefixes not announced: 1 because IPv6 unicast is not among the families that both sides offered".to_owned(),
         );
-        let (v4, v6) = (peer("tor", "192.0.2.1", false), peer("tor-v6", "192.0.2.1", true));
+        let (v4, v6) = ("192.0.2.2", "2001:db8::2");
+        let (other, twin) = (peer("tor-2", "192.0.2.9", v6, true), peer("tor-2", "192.0.2.1", v4, true));
+        let (v4, v6) = (peer("tor", "192.0.2.1", v4, false), peer("tor-v6", "192.0.2.1", v6, true));
         assert_eq!(of_peer(&v4, std::slice::from_ref(&v4)), told);
         assert_eq!(of_peer(&v4, &[v4.clone(), v6.clone()]), None);
-        assert_eq!(of_peer(&v4, &[v4.clone(), peer("tor-2", "192.0.2.9", true)]), told, "that is another router");
+        assert_eq!(of_peer(&v4, &[v4.clone(), other]), told, "that is another router");
+        assert_eq!(
+            of_peer(&v4, &[v4.clone(), twin]),
+            told,
+            "that is another router, with the same identifier by mistake"
+        );
         let broken = PeerReport { state: SessionState::Active, ..v6 };
         assert_eq!(of_peer(&v4, &[v4.clone(), broken]), told, "nothing travels there now");
+    }
+
+    #[test]
+    fn a_session_that_waits_says_for_what() {
+        let told = |state, last_error: Option<&str>| {
+            let waiting = peer("tor", "192.0.2.1", "192.0.2.2", true);
+            let waiting = PeerReport { state, last_error: last_error.map(str::to_owned), ..waiting };
+            of_peer(&waiting, std::slice::from_ref(&waiting)).expect("there is no session")
+        };
+        let silent = told(SessionState::OpenSent, None);
+        assert!(
+            silent.contains("OpenSent: no session yet: the peer has taken the connection and has not sent its OPEN"),
+            "{silent}"
+        );
+        assert_eq!(told(SessionState::Active, None), "peer tor (192.0.2.1): Active: no session yet");
+        assert!(told(SessionState::OpenSent, Some("hold timer expired")).ends_with("OpenSent: hold timer expired"));
     }
 }

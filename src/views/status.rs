@@ -13,6 +13,7 @@ use super::drain::{self, DrainReport};
 use super::problems::problems;
 use super::reload::Reloads;
 use super::{SCHEMA_VERSION, Snapshot};
+use crate::address::Family;
 use crate::claim::ConflictKind;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName, PoolName};
 use crate::path_state::{DataPath, PathSource};
@@ -186,7 +187,7 @@ pub fn status(snapshot: &Snapshot) -> Report {
     let Snapshot { node, started, world, config, plan, counters, .. } = snapshot;
     let of_service = |(key, decision): (&ObjectKey, &Arc<Decision>)| ServiceReport {
         name: key.clone(),
-        decision: Decision::clone(decision),
+        decision: as_sent(decision, snapshot),
         summary: summary(decision, snapshot),
         remarks: world.services.get(key).map(|service| remarks(service)).unwrap_or_default(),
     };
@@ -397,7 +398,7 @@ fn summary(decision: &Decision, snapshot: &Snapshot) -> String {
             });
         }
         if !bgp.peers.is_empty() {
-            parts.extend(told(&bgp.peers, snapshot));
+            parts.extend(told(&bgp.peers, Family::of(announcement.address), snapshot));
         }
         if l2.owner.is_none() && bgp.peers.is_empty() {
             parts.push(not_announced(announcement));
@@ -414,21 +415,70 @@ fn summary(decision: &Decision, snapshot: &Snapshot) -> String {
     parts.join("; ")
 }
 
-/// Which peers have the route, and which are to have it once there is a session with them. One session of several is enough.
-fn told(peers: &[PeerName], snapshot: &Snapshot) -> Vec<String> {
-    let (mut now, mut later) = (Vec::new(), Vec::new());
+/// Which peers have the route, and which are to have it once there is a session with them. One session of several is enough. A peer
+/// whose sessions cannot carry the route is named where no peer has it: else another one may carry the other family.
+fn told(peers: &[PeerName], family: Family, snapshot: &Snapshot) -> Vec<String> {
+    let (mut now, mut later, mut never) = (Vec::new(), Vec::new(), Vec::new());
     for peer in peers {
-        let of_peer = snapshot.plan.bgp.peers.keys().filter(|session| snapshot.context.bgp.peer_of(session) == *peer);
-        let state_of = |session: &PeerName| snapshot.session(session).map(|session| session.state);
-        if of_peer.filter_map(state_of).any(|state| state == SessionState::Established) {
-            now.push(peer.to_string());
-        } else {
-            later.push(format!("{peer} ({})", state_of(peer).unwrap_or(SessionState::Idle)));
+        match carried(peer, family, snapshot) {
+            Carried::Yes => now.push(peer.to_string()),
+            Carried::NoSession => {
+                let state = snapshot.session(peer).map_or(SessionState::Idle, |session| session.state);
+                later.push(format!("{peer} ({state})"));
+            }
+            Carried::No { why } => never.push(format!("not announced to {peer}: {why}")),
         }
     }
-    let part = |what: &str, peers: &[String]| format!("{what} {}", peers.join(", "));
-    let now = (!now.is_empty()).then(|| part("announced to", &now));
-    now.into_iter().chain((!later.is_empty()).then(|| part("to be announced to", &later))).collect()
+    if !now.is_empty() {
+        never.clear();
+    }
+    let part = |what: &str, peers: &[String]| (!peers.is_empty()).then(|| format!("{what} {}", peers.join(", ")));
+    part("announced to", &now).into_iter().chain(part("to be announced to", &later)).chain(never).collect()
+}
+
+/// Whether a peer is sent routes of a family.
+enum Carried {
+    Yes,
+    NoSession,
+    No { why: String },
+}
+
+fn carried(peer: &PeerName, family: Family, snapshot: &Snapshot) -> Carried {
+    let of_peer = snapshot.plan.bgp.peers.keys().filter(|session| snapshot.context.bgp.peer_of(session) == *peer);
+    let sessions = of_peer.filter_map(|session| snapshot.session(session));
+    let mut found = Carried::NoSession;
+    for session in sessions.filter(|session| session.state == SessionState::Established) {
+        let mut families = session.detail.negotiated.iter().flat_map(|negotiated| &negotiated.families);
+        match families.find(|it| it.family == family).and_then(|it| it.unsendable.clone()) {
+            None => return Carried::Yes,
+            Some(why) => found = Carried::No { why },
+        }
+    }
+    found
+}
+
+/// The decision without the peers that no session can send its routes to.
+fn as_sent(decision: &Decision, snapshot: &Snapshot) -> Decision {
+    let mut decision = decision.clone();
+    for announcement in &mut decision.announcements {
+        let family = Family::of(announcement.address);
+        let bgp = &mut announcement.bgp;
+        let mut not_carried = None;
+        bgp.peers.retain(|peer| match carried(peer, family, snapshot) {
+            Carried::Yes | Carried::NoSession => true,
+            Carried::No { why } => {
+                not_carried = Some(why);
+                false
+            }
+        });
+        for route in &mut bgp.routes {
+            route.peers.retain(|peer| bgp.peers.contains(peer));
+        }
+        if let (true, Some(why)) = (bgp.peers.is_empty(), not_carried) {
+            bgp.reason = Reason::NotCarried { why };
+        }
+    }
+    decision
 }
 
 /// Why an address is announced nowhere: the reason of the protocol that covers its pool at all.

@@ -633,7 +633,7 @@ impl PeerTask {
             debug!(peer = %self.name, %connection, reason = %end, "connection closed");
             return;
         }
-        let text: Arc<str> = end.to_string().into();
+        let text: Arc<str> = report::reason(end, self.endpoint.link_only).into();
         self.report.fail(Arc::clone(&text), end.is_telling(), clock::now());
         if self.warned.contains(&text) {
             debug!(peer = %self.name, %connection, reason = %text, "no session, for the same reason");

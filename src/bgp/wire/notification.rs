@@ -324,6 +324,11 @@ impl fmt::Display for Notification {
         if let Some(text) = self.text() {
             return write!(f, ": \"{text}\"");
         }
+        if let NotificationReason::Cease(Cease::MaximumPrefixesReached) = self.reason
+            && let Some((family, limit)) = prefix_limit(&self.data)
+        {
+            return write!(f, ": the limit is {limit} prefixes of {family}");
+        }
         if let NotificationReason::Cease(Cease::HardReset) = self.reason
             && let Ok((data, (code, subcode))) = (be_u8::<_, ()>, be_u8).parse(self.data.as_slice())
         {
@@ -344,6 +349,18 @@ fn communication(text: &str) -> Vec<u8> {
     let mut data = vec![length8(text.len())];
     data.extend_from_slice(text.as_bytes());
     data
+}
+
+/// The family and the upper bound that come with Maximum Number of Prefixes Reached; `None` where the length is another.
+fn prefix_limit(data: &[u8]) -> Option<(String, u32)> {
+    // RFC 4486 §4: an AFI of two octets, a SAFI of one, and an upper bound of four. They may be left out.
+    let &[a, b, safi, w, x, y, z] = data else { return None };
+    let family = match (u16::from_be_bytes([a, b]), safi) {
+        (1, 1) => "IPv4 unicast".to_owned(),
+        (2, 1) => "IPv6 unicast".to_owned(),
+        (afi, safi) => format!("AFI {afi}, SAFI {safi}"),
+    };
+    Some((family, u32::from_be_bytes([w, x, y, z])))
 }
 
 /// Text from the peer, on one line and without control characters.
@@ -421,6 +438,20 @@ mod tests {
         let short = Notification { data: vec![200, b'a', b'b', b'c'], ..Notification::administrative_shutdown("") };
         assert_eq!(short.text(), None);
         assert_eq!(short.to_string(), "Cease, Administrative Shutdown (6/2), data c8616263");
+    }
+
+    #[test]
+    fn a_limit_of_prefixes_is_told_with_its_family() {
+        let shown = |data: &[u8]| {
+            let reason = NotificationReason::Cease(Cease::MaximumPrefixesReached);
+            Notification { reason, data: data.to_vec() }.to_string()
+        };
+        let head = "Cease, Maximum Number of Prefixes Reached (6/1)";
+        assert_eq!(shown(&[0, 1, 1, 0, 0, 0, 5]), format!("{head}: the limit is 5 prefixes of IPv4 unicast"));
+        assert_eq!(shown(&[0, 2, 1, 0, 1, 0, 0]), format!("{head}: the limit is 65536 prefixes of IPv6 unicast"));
+        assert_eq!(shown(&[0, 25, 70, 0, 0, 0, 1]), format!("{head}: the limit is 1 prefixes of AFI 25, SAFI 70"));
+        assert_eq!(shown(&[]), head);
+        assert_eq!(shown(&[0, 1, 1, 0, 0, 5]), format!("{head}, data 000101000005"));
     }
 
     #[test]

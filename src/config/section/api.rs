@@ -7,6 +7,7 @@ use super::{Check, Section, section};
 use crate::config::complaint::Problem;
 use crate::config::key::{flag, socket_path, text};
 use crate::config::shape::written;
+use crate::config::syntax;
 
 section! {
     /// `[api]`
@@ -37,8 +38,10 @@ section! {
 impl Check for Written {}
 
 fn socket_address(text: &str) -> Result<SocketAddr, Problem> {
-    text.parse().map_err(|_| {
+    let address: SocketAddr = text.parse().map_err(|_| {
         let hint = "write an IP address and a port, \"127.0.0.1:7472\" or \"[::1]:7472\", or \"\" for none";
         Problem::new(format!("{} is not an IP address with a port", written(text)), hint)
-    })
+    })?;
+    syntax::not_mapped(address.ip())?;
+    Ok(address)
 }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::advertisement::Advertisement;
 use super::peer::Peer;
 use super::{Check, Section, communities, section};
+use crate::address::is_link_local_v6;
 use crate::config::complaint::Problem;
 use crate::config::key::{asn, port, set, text};
 use crate::config::reader::Reader;
@@ -69,6 +70,13 @@ fn listen_address(text: &str) -> Result<IpAddr, Problem> {
     match syntax::ip(text)? {
         ip if ip.is_multicast() => {
             let message = format!("{ip} is a multicast address; peers cannot connect to it");
+            Err(Problem::new(message, "write an address of this host, \"0.0.0.0\" or \"::\""))
+        }
+        ip if is_link_local_v6(ip) => {
+            Err(Problem::new(format!("{ip} is link-local: it says not on which link"), "write \"::\" for every link"))
+        }
+        ip if !ip.is_unspecified() && !syntax::is_unicast(ip) => {
+            let message = format!("{ip} is no address of a host; peers cannot connect to it");
             Err(Problem::new(message, "write an address of this host, \"0.0.0.0\" or \"::\""))
         }
         ip => Ok(ip),

@@ -376,10 +376,24 @@ impl Written {
             let hint = "use a local address of the same family as the peer address";
             let other = (&self.address.place, "the peer address");
             section.conflict(&self.source_address.place, message, hint, other);
-        } else if source.is_multicast() || source.is_unspecified() {
+            return;
+        }
+        let (far, on_host) = match peer {
+            PeerAddress::Fixed(peer) => (peer.interface.is_none(), peer.ip.is_loopback()),
+            PeerAddress::Interface(_) | PeerAddress::Gateway => (false, false),
+        };
+        let wrong = if !syntax::is_unicast(source) {
+            Some("is not a unicast address")
+        } else if source.is_loopback() && !on_host {
+            Some("is a loopback address, and the peer is not on this host")
+        } else if is_link_local_v6(source) && far {
+            Some("is link-local, and the peer address is not")
+        } else {
+            None
+        };
+        if let Some(wrong) = wrong {
             let hint = "use a unicast address of this host, or remove source-address";
-            let message = format!("{source} is not a unicast address");
-            section.complain(&self.source_address.place, message, hint);
+            section.complain(&self.source_address.place, format!("{source} {wrong}"), hint);
         }
     }
 
@@ -472,6 +486,7 @@ fn peer_address(text: &str) -> Result<PeerAddress, Problem> {
             ),
         };
     };
+    syntax::not_mapped(ip)?;
     let interface = match (is_link_local_v6(ip), zone) {
         (true, Some(zone)) => Some(syntax::interface(zone)?),
         (true, None) => {
@@ -483,7 +498,7 @@ fn peer_address(text: &str) -> Result<PeerAddress, Problem> {
         }
         (false, None) => None,
     };
-    if ip.is_multicast() || ip.is_unspecified() {
+    if !syntax::is_unicast(ip) {
         return refused(format!("{ip} is not a unicast address"), "use the unicast address of the peer");
     }
     Ok(PeerAddress::Fixed(ScopedAddress { ip, interface }))
@@ -491,11 +506,12 @@ fn peer_address(text: &str) -> Result<PeerAddress, Problem> {
 
 /// An address that packets can be sent to.
 fn next_hop<A: FromStr + Copy + Into<IpAddr>>(text: &str, family: &str) -> Result<A, Problem> {
-    let unusable = |ip: IpAddr| {
-        let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
-        ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() || is_link_local_v6(ip) || broadcast
-    };
-    match text.parse::<A>() {
+    let unusable = |ip: IpAddr| !syntax::is_unicast(ip) || ip.is_loopback() || is_link_local_v6(ip);
+    let parsed = text.parse::<A>();
+    if let Ok(next_hop) = parsed {
+        syntax::not_mapped(next_hop.into())?;
+    }
+    match parsed {
         Ok(next_hop) if !unusable(next_hop.into()) => Ok(next_hop),
         _ => {
             let message = format!("{} is not a usable next hop", written(text));
@@ -525,7 +541,7 @@ mod tests {
         for text in ["fd35::11", "0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "", "10.0.0.0/24"] {
             assert_eq!(v4(text), None, "{text}");
         }
-        for text in ["10.0.0.11", "::", "::1", "ff02::1", "fe80::1", "", "fd35::11%eth0"] {
+        for text in ["10.0.0.11", "::", "::1", "ff02::1", "fe80::1", "", "fd35::11%eth0", "::ffff:10.0.0.11"] {
             assert_eq!(v6(text), None, "{text}");
         }
     }

@@ -11,6 +11,7 @@ use crate::config::key::{duration, flag, interfaces, number, secret, secrets, se
 use crate::config::reader::Reader;
 use crate::config::secrets::SecretFile;
 use crate::config::shape::written;
+use crate::config::syntax;
 use crate::roster::LONGEST_RESTART;
 
 section! {
@@ -160,7 +161,8 @@ fn node_address(text: &str) -> Result<IpAddr, Problem> {
     let hint = "write unicast addresses of nodes on the same link: [\"10.0.0.12\", \"10.0.0.13\"]";
     let refused = || Problem::new(format!("{} is not the address of a node", written(text)), hint);
     let address: IpAddr = text.parse().map_err(|_| refused())?;
-    if address.is_multicast() || address.is_unspecified() || address.is_loopback() {
+    syntax::not_mapped(address)?;
+    if !syntax::is_unicast(address) || address.is_loopback() {
         return Err(refused());
     }
     Ok(address)

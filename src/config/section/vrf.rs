@@ -171,13 +171,13 @@ impl Check for WrittenRoute {
 
 /// No host on a link can have it.
 fn is_unusable(ip: IpAddr) -> bool {
-    let broadcast = IpAddr::V4(std::net::Ipv4Addr::BROADCAST);
-    ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() || ip == broadcast
+    !syntax::is_unicast(ip) || ip.is_loopback()
 }
 
 fn network(text: &str) -> Result<IpNet, Problem> {
     let hint = "write the network with its prefix length: \"192.0.2.0/24\", or \"0.0.0.0/0\" for a default route";
     let net: IpNet = text.parse().map_err(|_| Problem::new(format!("{} is not a CIDR", written(text)), hint))?;
+    syntax::not_mapped(net.addr())?;
     match net == net.trunc() {
         true => Ok(net),
         false => {
@@ -192,6 +192,7 @@ fn address(text: &str) -> Result<IpNet, Problem> {
     let problem = |what: String| Problem::new(what, hint);
     let net: IpNet =
         text.parse().map_err(|_| problem(format!("{} is no address with a prefix length", written(text))))?;
+    syntax::not_mapped(net.addr())?;
     let is_host = net.prefix_len() >= net.max_prefix_len() - 1;
     let is_network = !is_host && net.addr() == net.network();
     let is_broadcast = !is_host && net.addr().is_ipv4() && net.addr() == net.broadcast();

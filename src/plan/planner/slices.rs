@@ -111,7 +111,7 @@ impl Planner {
         let lacking = self.in_force.config().lacking_of(settings).map(|path| path.display().to_string());
         let address = match lacking {
             Some(path) => Err(Reason::SecretMissing { path }),
-            None => reach::address(settings, before, &further.values().cloned().collect(), &self.world),
+            None => reach::address(settings, before, &further, &self.world),
         };
         let further = reach::further(settings, address.as_ref().ok(), &further, &self.world);
         let routes = self.routes.routes_to(&settings.name);

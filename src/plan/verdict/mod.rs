@@ -22,7 +22,7 @@ pub use self::bgp::Contribution;
 pub use self::egress::EgressWork;
 pub use self::l2::L2Work;
 use crate::address::Family;
-use crate::config::{Config, Pool};
+use crate::config::Config;
 use crate::names::{InterfaceName, NodeName, ObjectKey};
 use crate::plan::address_book::AddressBook;
 use crate::plan::context::Context;
@@ -150,10 +150,4 @@ fn binds(inputs: &Inputs<'_>, announcements: &[Announcement]) -> Vec<(IpAddr, In
     let announced =
         announcements.iter().filter(|it| it.l2.announced || !it.bgp.peers.is_empty() || is_kept(it.address));
     announced.filter_map(|it| Some((it.address, (*pools.get(&it.pool)?).clone()))).collect()
-}
-
-/// Whether a pool is announced over anything at all, for the warning that it is not.
-pub fn is_announced(config: &Config, pool: &Pool) -> bool {
-    let covers = |pools: &[crate::names::PoolName]| pools.is_empty() || pools.contains(&pool.name);
-    config.l2.iter().any(|l2| covers(&l2.pools)) || config.bgp.advertisements.iter().any(|it| covers(&it.pools))
 }

@@ -169,11 +169,11 @@ impl Crier {
         self.unit.notices()
     }
 
-    /// Any verb against this agent: `crier --socket PATH WORDS`, run in its namespace, however it ends.
+    /// Any verb against this agent: `crier WORDS` with CRIER_SOCKET, run in its namespace, however it ends.
     #[track_caller]
     pub fn verb(&self, words: &str) -> Output {
         let mut command = Command::new(binary());
-        self.namespace.output(command.arg("--socket").arg(&self.socket).args(words.split_whitespace()))
+        self.namespace.output(command.env("CRIER_SOCKET", &self.socket).args(words.split_whitespace()))
     }
 
     /// A reading verb with `--json`, read.

@@ -40,3 +40,44 @@ fn two_agents_with_one_state_folder_are_refused_whoever_is_second() {
     let third = lan.agent_with(1, &configuration);
     third.wait_ready(secs(30));
 }
+
+/// A disk that fails is a reason to drain a node.
+#[test]
+fn orders_are_obeyed_where_the_disk_takes_no_write_and_what_a_restart_forgets_is_told() {
+    let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Crier]) else { return };
+    let lan = Lan::new(&rack, 1);
+    let folder = rack.folder().join("full");
+    // What the files are written aside as.
+    let in_the_way = ["drain.json.new", "undrained.new", "probe.new"].map(|name| folder.join(name));
+    in_the_way.iter().for_each(|path| std::fs::create_dir_all(path).expect("the rack's folder is ours"));
+    let agent = lan.agent_with(
+        0,
+        &format!(
+            "[state]\nfolder = \"{}\"\n{}[bgp]\nasn = 64513\nlisten = []\n[[bgp.peer]]\nname = \"tor\"\naddress = \"192.168.35.254\"\n\
+             asn = 64512\n",
+            folder.display(),
+            lan.configuration()
+        ),
+    );
+    agent.wait_ready(secs(30));
+    let order = |words: &str| {
+        let output = agent.verb(words);
+        assert_eq!(output.status.code(), Some(0), "{words}: {output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let told = order("drain --force --timeout 0s");
+    assert!(told.contains("is in memory alone: cannot write ") && told.contains("drain.json"), "{told}");
+    assert!(problems(&agent).contains("when the agent restarts, the node takes part again"), "{}", problems(&agent));
+    eventually_equal("it is drained", secs(30), &"drained".to_owned(), || {
+        agent.status()["drain"]["stage"].as_str().unwrap_or_default().to_owned()
+    });
+    for words in ["bgp shutdown tor", "bgp enable tor"] {
+        let told = order(words);
+        assert!(told.contains("an agent that restarts before the disk is mended forgets the order"), "{words}: {told}");
+    }
+    in_the_way.iter().for_each(|path| std::fs::remove_dir(path).expect("it is empty"));
+    for words in ["undrain", "bgp shutdown tor"] {
+        assert_eq!(order(words), "", "{words}");
+    }
+    assert!(!problems(&agent).contains("in memory alone"), "{}", problems(&agent));
+}

@@ -282,7 +282,11 @@ fn the_session_follows_the_default_route_from_one_gateway_to_the_other() {
     // It goes away again.
     node.ip("route del default via 10.0.0.2 metric 50");
     wait_established(&agent, "gateway", "10.0.0.1");
-    // Without any default route the session stands: nothing says that the router is another.
+    // Without a default route of its family the session stands: nothing says that the router is another. One of the other family
+    // does not either.
+    link.plug(&rack.router("three"), "eth0", &["fd10::3/64"]);
+    node.ip("address add fd10::11/64 dev eth0 nodad");
+    node.ip("-6 route add default via fd10::3");
     node.ip("route del default via 10.0.0.1 metric 100");
     rack::throughout("the session stands without a default route", secs(3), || {
         let peer = status_of_peer(&agent, "gateway");

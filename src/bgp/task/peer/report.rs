@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
 
+use crate::bgp::machine::session::End;
 use crate::clock;
 use crate::session_state::SessionState;
 
@@ -102,12 +103,30 @@ impl Report {
     }
 }
 
+/// Why there is no session. `link_only`: what did not begin on the link is dropped, with a word to nobody.
+pub(super) fn reason(end: &End, link_only: bool) -> String {
+    match (end, link_only) {
+        (End::DialTimedOut, true) => format!(
+            "{end}; with ttl-security, what comes with a TTL below 255 is dropped: does the peer have it too (GTSM, RFC 5082)?"
+        ),
+        (_, true | false) => end.to_string(),
+    }
+}
+
 /// Counts alone are reported this often at most; everything else is at once.
 const COUNTERS_PAUSE: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn gtsm_is_named_where_it_may_be_why_nobody_answers() {
+        assert!(reason(&End::DialTimedOut, true).starts_with("cannot connect: no answer; with ttl-security, "));
+        assert_eq!(reason(&End::DialTimedOut, false), "cannot connect: no answer");
+        let refused = End::DialFailed("Connection refused".into());
+        assert_eq!(reason(&refused, true), "cannot connect: Connection refused", "the peer has answered");
+    }
 
     /// D14 of the field cases.
     #[test]
