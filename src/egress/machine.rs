@@ -289,7 +289,8 @@ mod tests {
         // Twice, each time before the objects are listed.
         for life in 2..4 {
             let mut machine = Machine::new(RELEASE);
-            let guarded = |number| Guarded { pod: pod(number), destinations: None, kept: kept.get(&pod(number)).copied() };
+            let guarded =
+                |number| Guarded { pod: pod(number), destinations: None, kept: kept.get(&pod(number)).copied() };
             machine.handle_held([1, 2].map(guarded), now);
             machine.handle_plan(&slice(false, &[]), now);
             assert_eq!(machine.next_deadline(), None);

@@ -427,10 +427,12 @@ mod tests {
         };
         attributes.nest(ELEMENTS, |list| {
             element(list, &[10, 244, 1, 2], &|it| {
-                it.nest(ELEMENT_DATA, |data| data.nest(DATA_VERDICT, |verdict| {
-                    verdict.number(1, u32::MAX - 2);
-                    verdict.text(VERDICT_CHAIN, "exempt7");
-                }));
+                it.nest(ELEMENT_DATA, |data| {
+                    data.nest(DATA_VERDICT, |verdict| {
+                        verdict.number(1, u32::MAX - 2);
+                        verdict.text(VERDICT_CHAIN, "exempt7");
+                    })
+                });
             });
             element(list, &[192, 0, 2, 0], &|it| it.number(ELEMENT_FLAGS, INTERVAL_END));
             element(list, &[10, 0, 0, 1], &|it| it.number(ELEMENT_FLAGS, 2));

@@ -30,13 +30,13 @@ use std::sync::Arc;
 use imbl::OrdSet;
 use ipnet::IpNet;
 
-use self::intervals::{Bound, intervals};
 pub use self::exempt::Bounded;
+use self::intervals::{Bound, intervals};
 pub use self::returns::Networks;
 pub use self::tunnel::Tunnel;
 use super::packet::{
-    APPEND, Attributes, Batch, CREATE, DATA_VALUE, DATA_VERDICT, ELEMENT_DATA, ELEMENT_FLAGS, ELEMENT_KEY, EXPRESSION_DATA,
-    INTERVAL_END, Verb,
+    APPEND, Attributes, Batch, CREATE, DATA_VALUE, DATA_VERDICT, ELEMENT_DATA, ELEMENT_FLAGS, ELEMENT_KEY,
+    EXPRESSION_DATA, INTERVAL_END, Verb,
 };
 use crate::plan::slice::Mapping;
 use crate::world::Destinations;

@@ -432,16 +432,16 @@ fn forget_former(
         addresses.contains(source) && !is_inside && !before.is_some_and(|before| before.exempts(*source, *peer))
     };
     let ended = end(kernel, addresses, is_former)?;
-    info!(?addresses, connections = ended, "addresses that were held back for no Service are other pods' now and are let go");
+    info!(
+        ?addresses,
+        connections = ended,
+        "addresses that were held back for no Service are other pods' now and are let go"
+    );
     Ok(())
 }
 
 /// Ends those connections of the pods that are to end. The answer counts them.
-fn end(
-    kernel: &mut Netfilter,
-    pods: &BTreeSet<IpAddr>,
-    is_to_end: impl Fn(&Connection) -> bool,
-) -> io::Result<usize> {
+fn end(kernel: &mut Netfilter, pods: &BTreeSet<IpAddr>, is_to_end: impl Fn(&Connection) -> bool) -> io::Result<usize> {
     let sources: Vec<(bool, Option<IpAddr>)> = match pods.len() {
         0..=ONE_BY_ONE => pods.iter().map(|pod| (pod.is_ipv6(), Some(*pod))).collect(),
         _ => vec![(false, None), (true, None)],

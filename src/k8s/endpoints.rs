@@ -152,7 +152,7 @@ fn addresses(endpoints: &[Endpoint], family: Option<Family>) -> world::EndpointA
         Some((address, endpoint.tenant()))
     };
     let of_family = |(address, _): &(IpAddr, Tenant)| family.is_none_or(|family| Family::of(*address) == family);
-    endpoints.iter().filter_map(first).filter(of_family).collect::<Vec<_>>().into()
+    world::EndpointAddresses::of(&endpoints.iter().filter_map(first).filter(of_family).collect::<Vec<_>>())
 }
 
 #[cfg(test)]
@@ -263,11 +263,17 @@ ports:
         };
         let first = tenant("targetRef: {kind: Pod, name: web-1, uid: 5b8e}, conditions: {ready: true}");
         assert!(first.pod().is_some() && !first.terminates());
-        let ends = tenant("targetRef: {kind: Pod, name: web-1, uid: 5b8e}, conditions: {ready: false, terminating: true}");
+        let ends =
+            tenant("targetRef: {kind: Pod, name: web-1, uid: 5b8e}, conditions: {ready: false, terminating: true}");
         assert!(ends.pod() == first.pod() && ends.terminates(), "the same pod, at its end");
         let second = tenant("targetRef: {kind: Pod, name: web-1, uid: 77aa}");
         assert!(second.pod().is_some() && second.pod() != first.pod(), "of a StatefulSet, with the name of the first");
-        for silent in ["nodeName: a", "targetRef: {kind: Pod, name: web-1}", "targetRef: {kind: VM, uid: 5b8e}", "targetRef: null"] {
+        for silent in [
+            "nodeName: a",
+            "targetRef: {kind: Pod, name: web-1}",
+            "targetRef: {kind: VM, uid: 5b8e}",
+            "targetRef: null",
+        ] {
             assert_eq!(tenant(silent).pod(), None, "{silent}");
         }
     }

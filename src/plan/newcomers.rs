@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use crate::names::ObjectKey;
 use crate::world::{EndpointSlice, Fact, HeldPod, Listing, PodMark, World};
@@ -120,10 +119,11 @@ impl Seen {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::SystemTime;
 
     use super::*;
-    use crate::world::{NodeCounts, Tenant};
+    use crate::world::{EndpointAddresses, NodeCounts, Tenant};
 
     const ADDRESS: &str = "10.244.1.7";
 
@@ -159,7 +159,7 @@ mod tests {
                 ready: NodeCounts::default(),
                 serving: NodeCounts::default(),
                 serving_without_node: 0,
-                addresses: vec![(ip("10.244.1.1"), Tenant::of("1", false)), (ip(ADDRESS), tenant)].into(),
+                addresses: EndpointAddresses::of(&[(ip("10.244.1.1"), Tenant::of("1", false)), (ip(ADDRESS), tenant)]),
             };
             self.tell(Fact::EndpointSlice(ObjectKey::new("shop", service), Some(Arc::new(slice))));
         }
@@ -180,10 +180,15 @@ mod tests {
         assert_eq!(story.look(), (None, false), "nobody has it");
         story.list("other", pod("other-1"));
         assert_eq!(story.look(), (Some(Who::Other), true));
-        let services: Vec<String> = story.newcomers.all()[&ip(ADDRESS)].services.iter().map(|it| it.to_string()).collect();
+        let services: Vec<String> =
+            story.newcomers.all()[&ip(ADDRESS)].services.iter().map(|it| it.to_string()).collect();
         assert_eq!(services, ["shop/other"]);
         story.list("plain", pod("web-1"));
-        assert_eq!(story.look(), (Some(Who::Same), false), "the pod goes on in another Service, whatever the first one says");
+        assert_eq!(
+            story.look(),
+            (Some(Who::Same), false),
+            "the pod goes on in another Service, whatever the first one says"
+        );
         story.list("plain", Tenant::of("web-1", true));
         assert_eq!(story.look(), (Some(Who::Same), false), "also while it ends");
         story.list("plain", Tenant::default());

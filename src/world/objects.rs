@@ -149,6 +149,20 @@ impl Destinations {
         let is_in = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&destination));
         (self.to.is_empty() || is_in(&self.to)) && !is_in(&self.except)
     }
+
+    /// No destination of the family is left, beside those in networks that egress is for in no case.
+    pub fn leaves_none<'a>(&'a self, family: Family, never: impl Iterator<Item = &'a IpNet>) -> bool {
+        let of_family = |net: &&IpNet| Family::of(net.addr()) == family;
+        let out: Vec<IpNet> = self.except.iter().chain(never).filter(of_family).copied().collect();
+        // Networks that fill another one together are one network by then, or lie in one.
+        let out = IpNet::aggregate(&out);
+        let whole = match family {
+            Family::V4 => IpNet::new_assert(Ipv4Addr::UNSPECIFIED.into(), 0),
+            Family::V6 => IpNet::new_assert(Ipv6Addr::UNSPECIFIED.into(), 0),
+        };
+        let to = if self.to.is_empty() { std::slice::from_ref(&whole) } else { &self.to };
+        to.iter().filter(of_family).all(|net| out.iter().any(|out| out.contains(net)))
+    }
 }
 
 impl fmt::Display for Destinations {
@@ -260,6 +274,23 @@ pub enum EndpointAddresses {
 }
 
 impl EndpointAddresses {
+    /// Those of the family of the first one: a slice has addresses of one family.
+    pub fn of(addresses: &[(IpAddr, Tenant)]) -> EndpointAddresses {
+        let v4 = |(address, tenant): &(IpAddr, Tenant)| match address {
+            IpAddr::V4(v4) => Some((*v4, *tenant)),
+            IpAddr::V6(_) => None,
+        };
+        let v6 = |(address, tenant): &(IpAddr, Tenant)| match address {
+            IpAddr::V6(v6) => Some((*v6, *tenant)),
+            IpAddr::V4(_) => None,
+        };
+        match addresses.first() {
+            None => EndpointAddresses::None,
+            Some((IpAddr::V4(_), _)) => EndpointAddresses::V4(addresses.iter().filter_map(v4).collect()),
+            Some((IpAddr::V6(_), _)) => EndpointAddresses::V6(addresses.iter().filter_map(v6).collect()),
+        }
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.tenants().map(|(address, _)| address)
     }
@@ -276,29 +307,11 @@ impl EndpointAddresses {
     }
 }
 
-/// Those of the family of the first one: a slice has addresses of one family.
-impl From<Vec<(IpAddr, Tenant)>> for EndpointAddresses {
-    fn from(addresses: Vec<(IpAddr, Tenant)>) -> EndpointAddresses {
-        let v4 = |(address, tenant): &(IpAddr, Tenant)| match address {
-            IpAddr::V4(v4) => Some((*v4, *tenant)),
-            IpAddr::V6(_) => None,
-        };
-        let v6 = |(address, tenant): &(IpAddr, Tenant)| match address {
-            IpAddr::V6(v6) => Some((*v6, *tenant)),
-            IpAddr::V4(_) => None,
-        };
-        match addresses.first() {
-            None => EndpointAddresses::None,
-            Some((IpAddr::V4(_), _)) => EndpointAddresses::V4(addresses.iter().filter_map(v4).collect()),
-            Some((IpAddr::V6(_), _)) => EndpointAddresses::V6(addresses.iter().filter_map(v6).collect()),
-        }
-    }
-}
-
 /// Of which nobody says who has them.
 impl From<Vec<IpAddr>> for EndpointAddresses {
     fn from(addresses: Vec<IpAddr>) -> EndpointAddresses {
-        addresses.into_iter().map(|address| (address, Tenant::default())).collect::<Vec<_>>().into()
+        let unknown: Vec<_> = addresses.into_iter().map(|address| (address, Tenant::default())).collect();
+        EndpointAddresses::of(&unknown)
     }
 }
 
@@ -323,7 +336,7 @@ impl TryFrom<Vec<String>> for EndpointAddresses {
         };
         let wrong = |text: &String| format!("\"{text:.64}\" is no address of an endpoint");
         let read = texts.iter().map(|text| read(text).ok_or_else(|| wrong(text))).collect::<Result<Vec<_>, _>>()?;
-        Ok(read.into())
+        Ok(EndpointAddresses::of(&read))
     }
 }
 
