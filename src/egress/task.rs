@@ -40,7 +40,7 @@ const FIRST_RETRIES: Duration = Duration::from_millis(200);
 /// How often the kernel's counters are read while pods are held to addresses.
 const COUNT_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Of so many pods conntrack is asked one by one; of more, for all its connections.
+/// Of so many pods of IPv4 conntrack is asked one by one; of more, for all its connections.
 const ONE_BY_ONE: usize = 8;
 
 /// What the configuration says of the table.
@@ -442,10 +442,13 @@ fn forget_former(
 
 /// Ends those connections of the pods that are to end. The answer counts them.
 fn end(kernel: &mut Netfilter, pods: &BTreeSet<IpAddr>, is_to_end: impl Fn(&Connection) -> bool) -> io::Result<usize> {
-    let sources: Vec<(bool, Option<IpAddr>)> = match pods.len() {
-        0..=ONE_BY_ONE => pods.iter().map(|pod| (pod.is_ipv6(), Some(*pod))).collect(),
-        _ => vec![(false, None), (true, None)],
+    let of_v4 = pods.iter().filter(|pod| pod.is_ipv4());
+    let mut sources: Vec<(bool, Option<IpAddr>)> = match of_v4.clone().count() {
+        0..=ONE_BY_ONE => of_v4.map(|pod| (false, Some(*pod))).collect(),
+        _ => vec![(false, None)],
     };
+    // Asked for one source of IPv6, Linux lists the connections of all others (ctnetlink_filter_match_tuple).
+    sources.extend(pods.iter().any(IpAddr::is_ipv6).then_some((true, None)));
     let mut ended = 0_usize;
     for (v6, source) in sources {
         for connection in kernel.connections(v6, source, &is_to_end)? {
