@@ -179,7 +179,7 @@ pub async fn run(start: Start) -> Result<(), Error> {
     let ((keeper, kept), (path_keeper, kept_paths)) = (oneshot::channel(), oneshot::channel());
     let bgp = Bgp { listeners, past, keeper, paths, path_keeper };
     let (program_keeper, kept_programs) = oneshot::channel();
-    tasks.actuators(&config, channels, bgp, pulse, &counters, program_keeper, &boot);
+    tasks.actuators((&config, &boot), channels, bgp, pulse, &counters, program_keeper);
     let (said, spoken) = (slices.pulse.subscribe(), voice.subscribe());
     let (wanted, finding) = watch::channel(Wanted::of(&config));
     tasks.finders(finding, channels);
@@ -334,13 +334,12 @@ struct Tasks {
 impl Tasks {
     fn actuators(
         &mut self,
-        config: &Config,
+        (config, boot): (&Config, &str),
         Channels { slices, facts, stopping }: Channels<'_>,
         Bgp { listeners, past, keeper, paths: kept_paths, path_keeper }: Bgp,
         pulse: Option<pulse::task::Setup>,
         counters: &LinkCounters,
         program_keeper: oneshot::Sender<Vec<OwnedFd>>,
-        boot: &str,
     ) {
         let (paths, _) = watch::channel(BfdSessions::new());
         let (routes, counted) = (slices.bgp.subscribe(), counters.bfd.clone());

@@ -4,6 +4,7 @@
 //! The kernel works on what is sent before the call returns, so its answer waits in the socket by then.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
@@ -103,16 +104,17 @@ impl Netfilter {
         for map in Bounded::maps(form) {
             for (pod, chain) in self.all_elements(&map, packet::chains)? {
                 let Some(number) = Bounded::number(&chain) else { continue };
-                if !lists.contains_key(&number) {
-                    let mut bounds = Vec::new();
-                    for set in Bounded::sets(form, number) {
-                        bounds.extend(self.all_elements(&set, packet::bounds)?);
+                let list = match lists.entry(number) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(new) => {
+                        let mut bounds = Vec::new();
+                        for set in Bounded::sets(form, number) {
+                            bounds.extend(self.all_elements(&set, packet::bounds)?);
+                        }
+                        new.insert(Arc::new(Bounded::list(&bounds)))
                     }
-                    lists.insert(number, Arc::new(Bounded::list(&bounds)));
-                }
-                if let Some(list) = lists.get(&number) {
-                    bounded.insert(pod, list.clone());
-                }
+                };
+                bounded.insert(pod, list.clone());
             }
         }
         Ok(bounded)

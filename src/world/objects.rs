@@ -297,10 +297,10 @@ impl EndpointAddresses {
 
     /// The addresses, each with the pod that has it.
     pub fn tenants(&self) -> impl Iterator<Item = (IpAddr, Tenant)> + '_ {
-        let (v4, v6): (&[(Ipv4Addr, Tenant)], &[(Ipv6Addr, Tenant)]) = match self {
-            EndpointAddresses::None => (&[], &[]),
-            EndpointAddresses::V4(v4) => (v4, &[]),
-            EndpointAddresses::V6(v6) => (&[], v6),
+        let (v4, v6) = match self {
+            EndpointAddresses::None => (&[][..], &[][..]),
+            EndpointAddresses::V4(v4) => (&v4[..], &[][..]),
+            EndpointAddresses::V6(v6) => (&[][..], &v6[..]),
         };
         let v4 = v4.iter().map(|(address, tenant)| (IpAddr::V4(*address), *tenant));
         v4.chain(v6.iter().map(|(address, tenant)| (IpAddr::V6(*address), *tenant)))

@@ -191,9 +191,10 @@ fn the_annotation_on_a_service_that_is_not_ours_is_told_and_guards_nothing() {
     assert!(notice.message.contains("needs a Service of type LoadBalancer"), "{}", notice.message);
     // One that never was of the type, and whose status says nothing.
     let plain = Service { resource_version: "1".to_owned(), ..Service::default() };
-    story.put("plain", Service { egress: Some(Egress::Network), ..plain });
+    story.put("plain", Service { egress: Some(Egress::Network), ..plain.clone() });
     assert_eq!(story.decision("plain").allocation.complaint, Some(Reason::EgressNeedsLoadBalancer));
-    story.change("plain", |plain| plain.egress = None);
+    story.tell(Fact::Service(key("plain"), Some(Arc::new(plain))));
+    story.turn();
     assert!(
         !story.planner.plan().decisions.contains_key(&key("plain")),
         "without the annotation it is no matter of ours"
