@@ -12,10 +12,7 @@ use crate::views::egress::{EgressReport, HeldBack};
 /// Exits with a problem where packets of pods are held back, or may be.
 pub fn egress(socket: &Path, output: Output) -> Exit {
     match ask(socket, &readings::EGRESS, &()) {
-        Ok(report) => {
-            let holds = !report.problems.is_empty() || !report.released.is_empty();
-            answer(output, &report, |wide| screen(&report, wide)).with_problems(holds)
-        }
+        Ok(report) => answer(output, &report, |wide| screen(&report, wide)).with_problems(report.holds_back()),
         Err(error) => refused(&error),
     }
 }

@@ -39,6 +39,13 @@ pub struct EgressReport {
     pub notes: Vec<String>,
 }
 
+impl EgressReport {
+    /// Packets of pods are held back, or would be.
+    pub fn holds_back(&self) -> bool {
+        !self.problems.is_empty() || !self.released.is_empty()
+    }
+}
+
 /// An address that this node holds back although no Service asks for it any more.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct HeldBack {
@@ -398,4 +405,103 @@ fn why_not_by_owner(snapshot: &Snapshot, key: &ObjectKey, owner: &EgressOwner) -
     }
     let obstacle = snapshot.plan.unreached.get(&(node.clone(), Family::of(owner.address)));
     obstacle.map(ToString::to_string)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::clock;
+    use crate::config::{NoSecrets, SourceFile, parse};
+    use crate::egress::ruleset::Content;
+    use crate::plan::Planner;
+    use crate::world::{
+        ApiServer, Destinations, Egress, EgressBounds, EndpointAddresses, EndpointSlice, Fact, HeldPod, NodeCounts,
+        Service, Tenant,
+    };
+
+    const FILE: &str = "[manifests]\nfolder = \"/m\"\n[[pool]]\nname = \"lan\"\naddresses = [\"192.168.35.100-192.168.35.110\"]\n\
+                        [[l2]]\n";
+
+    /// What an agent says whose kernel holds these addresses back.
+    fn report(held: &[&str], facts: Vec<Fact>) -> EgressReport {
+        let file = SourceFile { path: "crier.toml".to_owned(), text: FILE.to_owned() };
+        let config = parse(&[file], &NoSecrets).unwrap_or_else(|complaints| panic!("{complaints}"));
+        let mut planner = Planner::new(Arc::new(config), "node-1".into());
+        let first = [Fact::ApiServer(ApiServer::Manifests), Fact::LinksListed, Fact::FailStatic];
+        first.into_iter().chain(facts).for_each(|fact| planner.apply(fact));
+        planner.turn(clock::now());
+        let pods = held.iter().map(|pod| (pod.parse().unwrap(), Mapping::Held)).collect();
+        let table = Some(Arc::new(Content { pods, ..Content::default() }));
+        let counters = crate::views::Counters { egress_table: table, ..Default::default() };
+        egress(&Snapshot::of(&planner, Timestamp::UNIX_EPOCH, counters, clock::now(), clock::wall()))
+    }
+
+    fn web(change: impl FnOnce(&mut Service)) -> Fact {
+        let mut service = Service {
+            load_balancer: true,
+            families: vec![Family::V4],
+            egress: Some(Egress::ServiceAddress),
+            ..Service::default()
+        };
+        change(&mut service);
+        Fact::Service(ObjectKey::new("shop", "web"), Some(Arc::new(service)))
+    }
+
+    #[test]
+    fn what_is_held_for_no_service_is_a_problem_and_whoever_lists_it_is_named_with_the_time() {
+        let nothing = report(&[], Vec::new());
+        assert!(!nothing.holds_back() && nothing.problems.is_empty());
+        let until = SystemTime::UNIX_EPOCH + Duration::from_millis(600_900);
+        let held = HeldPod { until, pod: Tenant::of("web-1", false).pod() };
+        let pods = ["10.244.1.7", "10.244.1.8"];
+        let told = || Fact::EgressHeld(Arc::new(pods.map(|pod| (pod.parse().unwrap(), held)).into()));
+        let nobody = report(&pods, vec![told()]);
+        assert!(nobody.holds_back() && nobody.problems.is_empty(), "{:?}", nobody.problems);
+        assert_eq!(nobody.held_back[0].until.map(|until| until.to_string()).as_deref(), Some("1970-01-01T00:10:00Z"));
+        for (uid, why) in
+            [("web-1", "no Service has crier.dev/egress for it any more"), ("", "targetRef"), ("x", "let go")]
+        {
+            let tenant = if uid.is_empty() { Tenant::default() } else { Tenant::of(uid, false) };
+            let slice = EndpointSlice {
+                service: ObjectKey::new("shop", "other"),
+                family: None,
+                ready: NodeCounts::default(),
+                serving: NodeCounts::default(),
+                serving_without_node: 0,
+                addresses: EndpointAddresses::of(&[(pods[0].parse().unwrap(), tenant)]),
+            };
+            let slice = Fact::EndpointSlice(ObjectKey::new("shop", "other-1"), Some(Arc::new(slice)));
+            let listed = report(&pods, vec![told(), slice]);
+            let [problem] = listed.problems.as_slice() else { panic!("{:?}", listed.problems) };
+            let names = ["shop/other: ", pods[0], "until 1970-01-01T00:10:00Z", "[egress] release-after", why];
+            assert!(names.iter().all(|name| problem.contains(name)), "{problem}");
+            assert_eq!(listed.held_back[0].services, [ObjectKey::new("shop", "other")]);
+            assert_eq!(listed.released.len(), 2);
+        }
+    }
+
+    #[test]
+    fn the_annotation_on_a_service_of_another_type_is_a_problem_that_names_it() {
+        let report = report(&[], vec![web(|web| web.load_balancer = false)]);
+        assert!(report.holds_back() && report.services.is_empty());
+        let [problem] = report.problems.as_slice() else { panic!("{:?}", report.problems) };
+        assert!(problem.starts_with("shop/web: crier.dev/egress needs a Service of type LoadBalancer"), "{problem}");
+    }
+
+    #[test]
+    fn lists_that_leave_no_destination_are_noted_for_the_families_of_the_service() {
+        let notes = |except: &str| {
+            let except = vec![except.parse().unwrap()];
+            let destinations = Some(Arc::new(Destinations { to: Vec::new(), except }));
+            let bounds = Arc::new(EgressBounds { nodes: None, destinations });
+            report(&[], vec![web(|web| web.egress_bounds = Some(bounds))]).notes
+        };
+        let [note] = &notes("0.0.0.0/0")[..] else { panic!("one note") };
+        assert!(note.starts_with("shop/web: ") && note.contains("no destination of IPv4"), "{note}");
+        assert_eq!(notes("0.0.0.0/1"), Vec::<String>::new());
+        assert_eq!(notes("::/0"), Vec::<String>::new(), "the Service has no IPv6");
+    }
 }
