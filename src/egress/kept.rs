@@ -53,7 +53,7 @@ impl KeptFile {
 
     /// What the agent before kept, `up` after the boot. Nothing of a file that is damaged, or of another boot: then every address
     /// counts as released just now, as does one whose time is yet to come.
-    pub fn read(&self, up: Duration) -> BTreeMap<IpAddr, Kept> {
+    pub fn read(&mut self, up: Duration) -> BTreeMap<IpAddr, Kept> {
         let read = fs::read(&self.path).and_then(|text| {
             let content = kept_text::read(FORMAT, VERSION, &text).map_err(io::Error::other)?;
             Ok(serde_json::from_slice::<Content>(content)?)
@@ -61,8 +61,13 @@ impl KeptFile {
         let kept = |(address, Since { since, pod }): (IpAddr, Since)| {
             (address, Kept { for_nobody: up.saturating_sub(Duration::from_secs(since)), pod })
         };
+        self.written = None;
         match read {
-            Ok(Content { boot, held }) if !boot.is_empty() && boot == self.boot => held.into_iter().map(kept).collect(),
+            Ok(Content { boot, held }) if !boot.is_empty() && boot == self.boot => {
+                // Written again with every start, it would be rounded up again.
+                self.written = Some(held.clone());
+                held.into_iter().map(kept).collect()
+            }
             Ok(_) => BTreeMap::new(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => {
@@ -131,7 +136,7 @@ mod tests {
     }
 
     /// How long the address was nobody's, by the file.
-    fn for_nobody(file: &KeptFile, up: Duration) -> Option<Duration> {
+    fn for_nobody(file: &mut KeptFile, up: Duration) -> Option<Duration> {
         let read = file.read(up);
         read.values().next().inspect(|it| assert!(it.pod.is_some())).map(|it| it.for_nobody)
     }
@@ -140,15 +145,26 @@ mod tests {
     fn what_is_kept_is_read_in_the_same_boot_alone_and_never_makes_an_address_older() {
         let folder = tempfile::tempdir().unwrap();
         let file = |boot: &str| KeptFile::of(folder.path(), boot);
-        assert_eq!(for_nobody(&file("one"), SECOND), None);
+        assert_eq!(for_nobody(&mut file("one"), SECOND), None);
         file("one").write(&kept(100 * SECOND), 1000 * SECOND);
-        let later = for_nobody(&file("one"), 1050 * SECOND).expect("it is kept");
+        let later = for_nobody(&mut file("one"), 1050 * SECOND).expect("it is kept");
         assert!(later <= 150 * SECOND && later > 145 * SECOND, "{later:?}");
-        assert_eq!(for_nobody(&file("one"), 10 * SECOND), Some(Duration::ZERO), "a time that is yet to come is now");
-        assert_eq!(for_nobody(&file("two"), 1050 * SECOND), None, "the table of that boot is gone");
+        assert_eq!(
+            for_nobody(&mut file("one"), 10 * SECOND),
+            Some(Duration::ZERO),
+            "a time that is yet to come is now"
+        );
+        assert_eq!(for_nobody(&mut file("two"), 1050 * SECOND), None, "the table of that boot is gone");
         file("").write(&kept(SECOND), 2000 * SECOND);
-        assert_eq!(for_nobody(&file(""), 2050 * SECOND), None);
-        assert!(for_nobody(&file("one"), 1050 * SECOND).is_some(), "who does not know its boot writes nothing");
+        assert_eq!(for_nobody(&mut file(""), 2050 * SECOND), None);
+        assert!(for_nobody(&mut file("one"), 1050 * SECOND).is_some(), "who does not know its boot writes nothing");
+        for restart in 1..=20 {
+            let (mut next, up) = (file("one"), 1050 * SECOND + restart * SECOND / 3);
+            let kept = next.read(up);
+            next.write(&kept, up);
+            let now = for_nobody(&mut next, 1050 * SECOND);
+            assert_eq!(now, Some(later), "no restart makes it younger");
+        }
     }
 
     #[test]
@@ -162,11 +178,11 @@ mod tests {
         *flipped.last_mut().unwrap() ^= 1;
         for damaged in [&b""[..], b"{}", b"\xff\xfe", &text[..text.len() - 1], &flipped] {
             fs::write(&path, damaged).unwrap();
-            assert_eq!(for_nobody(&file, 200 * SECOND), None, "{}", String::from_utf8_lossy(damaged));
+            assert_eq!(for_nobody(&mut file, 200 * SECOND), None, "{}", String::from_utf8_lossy(damaged));
         }
         let mut next = KeptFile::of(folder.path(), "one");
         next.write(&kept(2 * SECOND), 200 * SECOND);
-        assert!(for_nobody(&file, 201 * SECOND).is_some());
+        assert!(for_nobody(&mut file, 201 * SECOND).is_some());
         next.write(&BTreeMap::new(), 202 * SECOND);
         assert!(!path.exists(), "nothing is held");
     }
