@@ -160,6 +160,16 @@ pub enum Reason {
         "more nodes own egress addresses than [egress] mark-mask has values for: packets for {owner} are held here"
     )]
     EgressMarksUsedUp { owner: NodeName },
+    #[error(
+        "crier.dev/egress needs a Service of type LoadBalancer, and this one is of another type: what its pods open leaves as \
+         without egress; change the type, or remove the annotations"
+    )]
+    EgressNeedsLoadBalancer,
+    #[error(
+        "crier.dev/egress needs a Service of a load balancer class that is ours, and the class {} is not: what the pods open \
+         leaves as without egress; change the class, or remove the annotations", .class.as_deref().unwrap_or("(none)")
+    )]
+    EgressOfOtherClass { class: Option<String> },
     #[error("no [[l2]] covers pool {pool} and this Service")]
     NoL2ForPool { pool: PoolName },
     #[error("no [[bgp.advertisement]] covers pool {pool} and this Service")]
@@ -313,6 +323,11 @@ impl Reason {
             self,
             Reason::AddressOccupied { .. } | Reason::OwnerStillAnswers { .. } | Reason::AddressContested { .. }
         )
+    }
+
+    /// A Service asks for egress that is no matter of crier's.
+    pub fn is_about_egress_of_others(&self) -> bool {
+        matches!(self, Reason::EgressNeedsLoadBalancer | Reason::EgressOfOtherClass { .. })
     }
 
     /// The same without what counts and without what only the links of this host tell: neither makes it another reason, and

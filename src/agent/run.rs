@@ -179,7 +179,7 @@ pub async fn run(start: Start) -> Result<(), Error> {
     let ((keeper, kept), (path_keeper, kept_paths)) = (oneshot::channel(), oneshot::channel());
     let bgp = Bgp { listeners, past, keeper, paths, path_keeper };
     let (program_keeper, kept_programs) = oneshot::channel();
-    tasks.actuators(&config, channels, bgp, pulse, &counters, program_keeper);
+    tasks.actuators((&config, &boot), channels, bgp, pulse, &counters, program_keeper);
     let (said, spoken) = (slices.pulse.subscribe(), voice.subscribe());
     let (wanted, finding) = watch::channel(Wanted::of(&config));
     tasks.finders(finding, channels);
@@ -333,7 +333,7 @@ struct Tasks {
 impl Tasks {
     fn actuators(
         &mut self,
-        config: &Config,
+        (config, boot): (&Config, &str),
         Channels { slices, facts, stopping }: Channels<'_>,
         Bgp { listeners, past, keeper, paths: kept_paths, path_keeper }: Bgp,
         pulse: Option<pulse::task::Setup>,
@@ -373,8 +373,10 @@ impl Tasks {
         let names = egress_names::take_over(folder, config.egress.clone(), former.clone(), is_gone);
         self.finite.spawn(names);
         let former = former.map(|settings| egress::task::Former { settings, gone });
+        let kept = egress::kept::KeptFile::of(&config.state.folder, boot);
+        let past = egress::task::Past { former, kept };
         let (filtered, is_filtered) = watch::channel(false);
-        let holding = egress::task::run(egress, config.egress.clone(), facts.clone(), tables, filtered, former);
+        let holding = egress::task::run(egress, config.egress.clone(), facts.clone(), tables, filtered, past);
         // Neither undoes anything when the agent stops: what it held stays held.
         self.endless.spawn(named("the keeper of egress", holding));
         let (egress, settings) = (slices.egress.subscribe(), config.egress.clone());

@@ -71,16 +71,6 @@ pub enum Config {
     Confirm,
 }
 
-impl Config {
-    /// It asks the agent.
-    pub(super) fn uses_socket(&self) -> bool {
-        match self {
-            Config::Diff { .. } | Config::Apply { .. } | Config::Confirm => true,
-            Config::Check { .. } | Config::Show { .. } => false,
-        }
-    }
-}
-
 pub fn config(socket: &Path, verb: Config) -> Exit {
     match verb {
         Config::Diff { file, output } => diff(socket, &file, output),

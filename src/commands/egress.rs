@@ -7,18 +7,18 @@ use ipnet::IpNet;
 use super::table::{Table, printable};
 use super::{Exit, Output, answer, ask, refused};
 use crate::api::readings;
-use crate::views::egress::EgressReport;
+use crate::views::egress::{EgressReport, HeldBack};
 
-/// Exits with a problem where packets of pods are held back.
+/// Exits with a problem where packets of pods are held back, or may be.
 pub fn egress(socket: &Path, output: Output) -> Exit {
     match ask(socket, &readings::EGRESS, &()) {
-        Ok(report) => answer(output, &report, |wide| screen(&report, wide)).with_problems(!report.problems.is_empty()),
+        Ok(report) => answer(output, &report, |wide| screen(&report, wide)).with_problems(report.holds_back()),
         Err(error) => refused(&error),
     }
 }
 
 fn screen(report: &EgressReport, wide: bool) -> String {
-    let released: Vec<String> = report.released.iter().map(ToString::to_string).collect();
+    let released: Vec<String> = report.held_back.iter().map(held_back).collect();
     let released = match released.is_empty() {
         true => String::new(),
         false => format!(
@@ -26,8 +26,14 @@ fn screen(report: &EgressReport, wide: bool) -> String {
             released.join(", ")
         ),
     };
+    let told = |all: &[String]| all.iter().map(|it| printable(it) + "\n").collect::<String>();
+    let below = match (told(&report.problems), told(&report.notes)) {
+        (problems, notes) if problems.is_empty() && notes.is_empty() => released,
+        (problems, notes) => format!("\n{problems}{notes}{released}"),
+    };
     if report.services.is_empty() {
-        return format!("no Service has the annotation crier.dev/egress\n{released}");
+        let ours = if report.problems.is_empty() { "" } else { " that is crier's" };
+        return format!("no Service{ours} has the annotation crier.dev/egress\n{below}");
     }
     let head = ["SERVICE", "ADDRESS", "OWNER", "PODS", "PATH", "TRANSLATED", "DROPPED"];
     let head_wide: &[&str] = if wide { &["LINK", "NODES", "TO", "EXCEPT", "WHY"] } else { &[] };
@@ -51,6 +57,16 @@ fn screen(report: &EgressReport, wide: bool) -> String {
         }
         table.cells(cells);
     }
-    let problems: String = report.problems.iter().map(|problem| printable(problem) + "\n").collect();
-    if problems.is_empty() { format!("{table}{released}") } else { format!("{table}\n{problems}{released}") }
+    format!("{table}{below}")
+}
+
+/// `10.244.1.7 (until 2026-07-01T08:00:00Z, listed by shop/other)`
+fn held_back(HeldBack { address, until, services }: &HeldBack) -> String {
+    let services: Vec<String> = services.iter().map(ToString::to_string).collect();
+    let until = until.map(|until| format!("until {until}"));
+    let listed = (!services.is_empty()).then(|| format!("listed by {}", services.join(" and ")));
+    match until.into_iter().chain(listed).collect::<Vec<_>>().join(", ") {
+        nothing if nothing.is_empty() => address.to_string(),
+        more => format!("{address} ({more})"),
+    }
 }

@@ -166,35 +166,6 @@ const SOCKET_VARIABLE: &str = "CRIER_SOCKET";
 /// Where the agent listens unless `[api] socket` says otherwise.
 const DEFAULT_SOCKET: &str = "/run/crier/crier.sock";
 
-impl Verb {
-    /// It asks the agent, or is the agent.
-    fn uses_socket(&self) -> bool {
-        match self {
-            Verb::Run(_)
-            | Verb::Status(_)
-            | Verb::Bgp(_)
-            | Verb::Bfd(_)
-            | Verb::L2(_)
-            | Verb::Egress(_)
-            | Verb::Doctor(_)
-            | Verb::Plan(_)
-            | Verb::Renumber(_)
-            | Verb::Move(_)
-            | Verb::Drain(_)
-            | Verb::Undrain
-            // Refused for what it is.
-            | Verb::Other(_) => true,
-            Verb::Config(config) => config.uses_socket(),
-            Verb::Migrate(_)
-            | Verb::Rbac
-            | Verb::Kubeconfig(_)
-            | Verb::Install(_)
-            | Verb::Cleanup(_)
-            | Verb::Man(_) => false,
-        }
-    }
-}
-
 /// The verbs of the design that this version does not have.
 const NOT_AVAILABLE_YET: [&str; 9] =
     ["explain", "get", "history", "events", "replay", "top", "capture", "bundle", "completion"];
@@ -202,12 +173,9 @@ const NOT_AVAILABLE_YET: [&str; 9] =
 /// Runs the verb that was asked for.
 pub fn dispatch(arguments: Arguments) -> Exit {
     let Arguments { socket, verb } = arguments;
-    if socket.is_some() && !verb.uses_socket() {
-        eprintln!("crier: --socket means nothing to this verb, which asks no agent; leave it out");
-        return Exit::Usage;
-    }
-    let socket = socket.or_else(|| std::env::var_os(SOCKET_VARIABLE).filter(|it| !it.is_empty()).map(PathBuf::from));
+    // The variable says where to ask; where the agent listens is said on its own command line or in its file.
     let named = socket.clone();
+    let socket = socket.or_else(|| std::env::var_os(SOCKET_VARIABLE).filter(|it| !it.is_empty()).map(PathBuf::from));
     let socket = socket.unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET));
     match verb {
         Verb::Run(run) => run::run(run, named),
@@ -384,25 +352,6 @@ mod tests {
         assert_eq!(named, NOT_AVAILABLE_YET, "CHANGELOG.md (left) and what is refused (right)");
         for verb in named {
             assert!(Arguments::command().find_subcommand(verb).is_none(), "{verb} is there");
-        }
-    }
-
-    #[test]
-    fn a_socket_is_refused_by_the_verbs_that_ask_no_agent() {
-        let uses = |words: &str| {
-            let words = words.split(' ').chain(["--socket", "/tmp/s"]);
-            Arguments::try_parse_from(std::iter::once("crier").chain(words))
-                .expect("it is understood")
-                .verb
-                .uses_socket()
-        };
-        for words in ["run", "status", "bgp peers", "config apply", "config diff new.toml"] {
-            assert!(uses(words), "{words}");
-        }
-        for words in ["rbac", "man", "config check new.toml", "config show new.toml"] {
-            assert!(!uses(words), "{words}");
-            let words = std::iter::once("crier").chain(words.split(' ')).chain(["--socket", "/tmp/s"]);
-            assert_eq!(dispatch(Arguments::try_parse_from(words).expect("it is understood")), Exit::Usage);
         }
     }
 

@@ -12,17 +12,48 @@ use std::time::{Duration, Instant};
 
 use super::ruleset::{Content, Networks, Tunnel};
 use crate::plan::slice::{EgressSlice, Hop, Mapping};
-use crate::world::Destinations;
+use crate::world::{Destinations, PodMark};
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Machine {
     release_after: Duration,
     content: Content,
-    /// Pods that nobody asks for any more, and when each is let go.
-    released: BTreeMap<IpAddr, Instant>,
+    /// Pods that nobody asks for any more.
+    released: BTreeMap<IpAddr, Release>,
+    /// What an earlier life of the agent knew of pods that may be nobody's, until all objects are known.
+    adopted: BTreeMap<IpAddr, Release>,
+    /// Which pod has an address that is held to anything.
+    marks: BTreeMap<IpAddr, PodMark>,
+    /// Addresses that are another pod's now, of which nobody has asked yet.
+    let_go: BTreeSet<IpAddr>,
     /// The highest number that a list of destinations was given.
     last_list: u32,
+}
+
+/// That a pod is let go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Release {
+    pub due: Instant,
+    /// The pod that had the address when it was last asked for, where that is known.
+    pub pod: Option<PodMark>,
+}
+
+/// A pod that an earlier life of the agent guarded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guarded {
+    pub pod: IpAddr,
+    /// Where it was held to, if not to all destinations outside of the cluster.
+    pub destinations: Option<Arc<Destinations>>,
+    pub kept: Option<Kept>,
+}
+
+/// What is kept over a restart of a pod that nobody asks for any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// How long it has been so.
+    pub for_nobody: Duration,
+    pub pod: Option<PodMark>,
 }
 
 type Lists = BTreeMap<u32, Arc<Destinations>>;
@@ -30,7 +61,15 @@ type Lists = BTreeMap<u32, Arc<Destinations>>;
 impl Machine {
     /// `release_after`: how long a pod is held that no Service asks for any more.
     pub fn new(release_after: Duration) -> Machine {
-        Machine { release_after, content: Content::default(), released: BTreeMap::new(), last_list: 0 }
+        Machine {
+            release_after,
+            content: Content::default(),
+            released: BTreeMap::new(),
+            adopted: BTreeMap::new(),
+            marks: BTreeMap::new(),
+            let_go: BTreeSet::new(),
+            last_list: 0,
+        }
     }
 
     /// What the table is to hold.
@@ -43,10 +82,42 @@ impl Machine {
         self.content.pods.is_empty() && self.content.networks.links.is_empty()
     }
 
+    /// The pods that nobody asks for any more.
+    pub fn released(&self) -> &BTreeMap<IpAddr, Release> {
+        &self.released
+    }
+
+    /// What the next life of the agent is to know, for [`Guarded`].
+    pub fn kept(&self, now: Instant) -> BTreeMap<IpAddr, Kept> {
+        let kept = |Release { due, pod }: &Release| {
+            let left = due.saturating_duration_since(now);
+            Kept { for_nobody: self.release_after.saturating_sub(left), pod: *pod }
+        };
+        self.adopted.iter().chain(&self.released).map(|(address, release)| (*address, kept(release))).collect()
+    }
+
+    /// The addresses that became another pod's since the last call.
+    pub fn take_let_go(&mut self) -> BTreeSet<IpAddr> {
+        std::mem::take(&mut self.let_go)
+    }
+
     /// Pods that an earlier life of the agent guarded. Until the plan asks for them, or for nobody, they are held.
-    pub fn handle_held(&mut self, pods: impl IntoIterator<Item = IpAddr>) {
-        for pod in pods {
-            self.content.pods.entry(pod).or_insert(Mapping::Held);
+    pub fn handle_held(&mut self, pods: impl IntoIterator<Item = Guarded>, now: Instant) {
+        let mut numbers: BTreeMap<Arc<Destinations>, u32> = numbers(&self.content.lists);
+        for Guarded { pod, destinations, kept } in pods {
+            if self.content.pods.contains_key(&pod) {
+                continue;
+            }
+            self.content.pods.insert(pod, Mapping::Held);
+            if let Some(list) = destinations {
+                let number = self.number(&mut numbers, &list);
+                self.content.bounded.insert(pod, number);
+                self.content.lists.insert(number, list);
+            }
+            if let Some(Kept { for_nobody, pod: mark }) = kept {
+                let due = now + self.release_after.saturating_sub(for_nobody);
+                self.adopted.insert(pod, Release { due, pod: mark });
+            }
         }
     }
 
@@ -54,15 +125,27 @@ impl Machine {
         let mut pods: BTreeMap<IpAddr, Mapping> = slice.pods.iter().map(|(pod, mapping)| (*pod, *mapping)).collect();
         for pod in self.content.pods.keys().filter(|pod| !slice.pods.contains_key(*pod)) {
             // While the plan lacks what is not listed yet, a pod is not known to be nobody's.
-            let due = match slice.complete {
-                true => Some(*self.released.entry(*pod).or_insert(now + self.release_after)),
-                false => None,
-            };
-            if due.is_none_or(|due| due > now) {
-                pods.insert(*pod, Mapping::Held);
+            if slice.complete {
+                let begin = || Release { due: now + self.release_after, pod: self.marks.get(pod).copied() };
+                let begin = || self.adopted.get(pod).copied().unwrap_or_else(begin);
+                let release = *self.released.entry(*pod).or_insert_with(begin);
+                if release.pod.is_some() && slice.let_go.get(pod) == release.pod.as_ref() {
+                    self.let_go.insert(*pod);
+                    continue;
+                }
+                if release.due <= now {
+                    continue;
+                }
             }
+            pods.insert(*pod, Mapping::Held);
         }
-        self.released.retain(|pod, due| !slice.pods.contains_key(pod) && *due > now);
+        self.released.retain(|pod, _| pods.contains_key(pod) && !slice.pods.contains_key(pod));
+        self.adopted.retain(|pod, _| !slice.complete && !slice.pods.contains_key(pod));
+        let mark = |pod: &IpAddr| match slice.pods.contains_key(pod) {
+            true => slice.marks.get(pod).copied(),
+            false => self.marks.get(pod).copied(),
+        };
+        self.marks = pods.keys().filter_map(|pod| Some((*pod, mark(pod)?))).collect();
         let (bounded, lists) = self.lists(&pods, slice);
         let hops = slice.hops.values().flatten().flatten();
         let links = slice.networks.iter().flat_map(|it| it.links.keys().map(|link| (*link, it.slot)));
@@ -83,30 +166,34 @@ impl Machine {
     /// The lists of destinations of the pods. A pod that nobody asks for any more is held to where it was held before. A list keeps
     /// its number, and no number ever means another list.
     fn lists(&mut self, pods: &BTreeMap<IpAddr, Mapping>, slice: &EgressSlice) -> (BTreeMap<IpAddr, u32>, Lists) {
-        let mut numbers: BTreeMap<Arc<Destinations>, u32> =
-            self.content.lists.iter().map(|(number, list)| (list.clone(), *number)).collect();
+        let mut numbers = numbers(&self.content.lists);
         let (mut bounded, mut lists) = (BTreeMap::new(), Lists::new());
         for pod in pods.keys() {
             let before = || self.content.bounded.get(pod).and_then(|number| self.content.lists.get(number));
             let list = if slice.pods.contains_key(pod) { slice.bounded.get(pod) } else { before() };
-            let Some(list) = list else { continue };
-            let number = *numbers.entry(list.clone()).or_insert_with(|| {
-                self.last_list = self.last_list.wrapping_add(1);
-                self.last_list
-            });
+            let Some(list) = list.cloned() else { continue };
+            let number = self.number(&mut numbers, &list);
             bounded.insert(*pod, number);
-            lists.insert(number, list.clone());
+            lists.insert(number, list);
         }
         (bounded, lists)
     }
 
+    fn number(&mut self, numbers: &mut BTreeMap<Arc<Destinations>, u32>, list: &Arc<Destinations>) -> u32 {
+        *numbers.entry(list.clone()).or_insert_with(|| {
+            self.last_list = self.last_list.wrapping_add(1);
+            self.last_list
+        })
+    }
+
     /// Lets go the pods that were held long enough.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let due: Vec<IpAddr> = self.released.iter().filter(|(_, due)| **due <= now).map(|(pod, _)| *pod).collect();
+        let due: Vec<IpAddr> = self.released.iter().filter(|(_, it)| it.due <= now).map(|(pod, _)| *pod).collect();
         for pod in due {
             self.released.remove(&pod);
             self.content.pods.remove(&pod);
             self.content.bounded.remove(&pod);
+            self.marks.remove(&pod);
         }
         let used: BTreeSet<u32> = self.content.bounded.values().copied().collect();
         self.content.lists.retain(|number, _| used.contains(number));
@@ -114,8 +201,12 @@ impl Machine {
 
     /// When to call [`Machine::handle_timeout`] next.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.released.values().min().copied()
+        self.released.values().map(|release| release.due).min()
     }
+}
+
+fn numbers(lists: &Lists) -> BTreeMap<Arc<Destinations>, u32> {
+    lists.iter().map(|(number, list)| (list.clone(), *number)).collect()
 }
 
 #[cfg(test)]
@@ -123,6 +214,7 @@ mod tests {
     use super::*;
     use crate::clock;
     use crate::plan::slice::TunnelEnd;
+    use crate::world::Tenant;
 
     const RELEASE: Duration = Duration::from_secs(600);
 
@@ -150,6 +242,107 @@ mod tests {
         assert!(machine.is_idle() && machine.next_deadline().is_none());
     }
 
+    fn mark(uid: &str) -> PodMark {
+        Tenant::of(uid, false).pod().expect("it is known")
+    }
+
+    /// Whose pod is told, and the addresses that are another's.
+    fn told(pods: &[(u8, &str)], let_go: &[(u8, &str)]) -> EgressSlice {
+        let mappings: Vec<(u8, Mapping)> = pods.iter().map(|(number, _)| (*number, Mapping::Held)).collect();
+        let marks = |all: &[(u8, &str)]| all.iter().map(|(number, uid)| (pod(*number), mark(uid))).collect::<Vec<_>>();
+        EgressSlice {
+            marks: marks(pods).into_iter().collect(),
+            let_go: Arc::new(marks(let_go).into_iter().collect()),
+            ..slice(true, &mappings)
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_another_pods_is_let_go_at_once_if_it_was_held_for_that_very_pod() {
+        let (mut machine, now) = (Machine::new(RELEASE), clock::now());
+        machine.handle_plan(&told(&[(1, "web-1"), (2, "web-2")], &[]), now);
+        machine.handle_plan(&told(&[], &[]), now);
+        assert_eq!(machine.released()[&pod(1)], Release { due: now + RELEASE, pod: Some(mark("web-1")) });
+        // What was found out about an earlier pod of the address says nothing about this one.
+        machine.handle_plan(&told(&[], &[(1, "before"), (2, "web-2")]), now);
+        assert_eq!(machine.content().pods.keys().copied().collect::<Vec<_>>(), [pod(1)]);
+        assert_eq!(machine.take_let_go(), BTreeSet::from([pod(2)]), "its connections are to end");
+        assert_eq!(machine.take_let_go(), BTreeSet::new());
+        machine.handle_plan(&told(&[(1, "web-3")], &[(1, "web-1")]), now);
+        assert_eq!(machine.content().pods.len(), 1, "a Service asks for it");
+        machine.handle_plan(&told(&[], &[(1, "web-1")]), now);
+        assert_eq!(machine.content().pods.len(), 1, "it is held for web-3");
+        // Of a pod that is not known nothing is certain.
+        machine.handle_plan(&slice(true, &[(4, Mapping::Held)]), now);
+        machine.handle_plan(&told(&[], &[(4, "other")]), now);
+        assert!(machine.content().pods.contains_key(&pod(4)));
+    }
+
+    #[test]
+    fn how_long_a_pod_was_nobodys_counts_over_restarts_and_only_once_all_is_known() {
+        let now = clock::now();
+        let mut machine = Machine::new(RELEASE);
+        machine.handle_plan(&told(&[(1, "web-1")], &[]), now);
+        machine.handle_plan(&told(&[], &[]), now);
+        let mut kept = machine.kept(now + RELEASE / 4);
+        assert_eq!(kept[&pod(1)], Kept { for_nobody: RELEASE / 4, pod: Some(mark("web-1")) });
+        // Twice, each time before the objects are listed.
+        for life in 2..4 {
+            let mut machine = Machine::new(RELEASE);
+            let guarded =
+                |number| Guarded { pod: pod(number), destinations: None, kept: kept.get(&pod(number)).copied() };
+            machine.handle_held([1, 2].map(guarded), now);
+            machine.handle_plan(&slice(false, &[]), now);
+            assert_eq!(machine.next_deadline(), None);
+            kept = machine.kept(now + RELEASE / 4);
+            assert_eq!(kept[&pod(1)].for_nobody, RELEASE / 4 * life);
+            assert!(!kept.contains_key(&pod(2)), "nobody knows yet that it is nobody's");
+        }
+        let mut machine = Machine::new(RELEASE);
+        let guarded = |number| Guarded { pod: pod(number), destinations: None, kept: kept.get(&pod(number)).copied() };
+        machine.handle_held([1, 2].map(guarded), now);
+        machine.handle_plan(&slice(true, &[]), now);
+        assert_eq!(machine.next_deadline(), Some(now + RELEASE / 4));
+        machine.handle_timeout(now + RELEASE / 4);
+        assert_eq!(machine.content().pods.keys().copied().collect::<Vec<_>>(), [pod(2)]);
+        // Longer than that, with the pod that it was: at once, unless a Service asks for it again.
+        for asked in [false, true] {
+            let mut machine = Machine::new(RELEASE);
+            let kept = Some(Kept { for_nobody: RELEASE * 2, pod: None });
+            machine.handle_held([Guarded { pod: pod(1), destinations: None, kept }], now);
+            assert_eq!(machine.content().pods.len(), 1);
+            if asked {
+                machine.handle_plan(&slice(false, &[(1, Mapping::Held)]), now);
+            }
+            machine.handle_plan(&slice(true, &[]), now);
+            assert_eq!(machine.is_idle(), !asked);
+        }
+    }
+
+    #[test]
+    fn what_an_earlier_life_held_to_some_destinations_stays_held_to_these() {
+        let (mut machine, now) = (Machine::new(RELEASE), clock::now());
+        let list = |net: &str| Arc::new(Destinations { to: vec![net.parse().unwrap()], except: Vec::new() });
+        let bounded = |number, net: &str| Guarded { pod: pod(number), destinations: Some(list(net)), kept: None };
+        machine.handle_held(
+            [
+                bounded(1, "203.0.113.0/24"),
+                bounded(2, "203.0.113.0/24"),
+                Guarded { pod: pod(3), destinations: None, kept: None },
+            ],
+            now,
+        );
+        for complete in [false, true] {
+            machine.handle_plan(&slice(complete, &[(2, Mapping::Held)]), now);
+            let (content, outside) = (machine.content(), "198.51.100.1".parse().unwrap());
+            assert!(content.exempts(pod(1), outside), "it leaves there as it did");
+            assert!(!content.exempts(pod(1), "203.0.113.7".parse().unwrap()), "and is held where it had the address");
+            assert!(!content.exempts(pod(2), outside), "its Service has no list any more");
+            assert!(!content.exempts(pod(3), outside));
+            assert_eq!(content.lists.len(), 1);
+        }
+    }
+
     #[test]
     fn a_pod_that_is_wanted_again_is_not_let_go() {
         let (mut machine, now) = (Machine::new(RELEASE), clock::now());
@@ -163,7 +356,7 @@ mod tests {
     #[test]
     fn what_an_earlier_life_guarded_stays_guarded_until_all_is_listed_and_for_a_while_then() {
         let (mut machine, now) = (Machine::new(RELEASE), clock::now());
-        machine.handle_held([pod(1), pod(2)]);
+        machine.handle_held([1, 2].map(|number| Guarded { pod: pod(number), destinations: None, kept: None }), now);
         machine.handle_plan(&slice(false, &[(2, Mapping::Steered { slot: 1 })]), now);
         assert_eq!(machine.content().pods[&pod(1)], Mapping::Held);
         assert_eq!(machine.content().pods[&pod(2)], Mapping::Steered { slot: 1 });

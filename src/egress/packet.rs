@@ -185,6 +185,24 @@ pub fn elements(attributes: &[u8]) -> Vec<(IpAddr, u64)> {
     each(list).filter_map(|(_, element)| Some((key_of(element)?, packets_of(element).unwrap_or(0)))).collect()
 }
 
+/// The address of each element in a message about elements of a map of verdicts, with the chain that it leads to.
+pub fn chains(attributes: &[u8]) -> Vec<(IpAddr, String)> {
+    let chain = |element| {
+        let verdict = value_of(value_of(element, ELEMENT_DATA)?, DATA_VERDICT)?;
+        let name = value_of(verdict, VERDICT_CHAIN)?;
+        str::from_utf8(name.strip_suffix(&[0]).unwrap_or(name)).ok().map(str::to_owned)
+    };
+    let Some(list) = value_of(attributes, ELEMENTS) else { return Vec::new() };
+    each(list).filter_map(|(_, element)| Some((key_of(element)?, chain(element)?))).collect()
+}
+
+/// The address of each element in a message about elements of a set of intervals, and whether it is the first behind an interval.
+pub fn bounds(attributes: &[u8]) -> Vec<(IpAddr, bool)> {
+    let ends = |element| value_of(element, ELEMENT_FLAGS).and_then(u32_of).is_some_and(|it| it & INTERVAL_END != 0);
+    let Some(list) = value_of(attributes, ELEMENTS) else { return Vec::new() };
+    each(list).filter_map(|(_, element)| Some((key_of(element)?, ends(element)))).collect()
+}
+
 fn key_of(element: &[u8]) -> Option<IpAddr> {
     address_of(value_of(value_of(element, ELEMENT_KEY)?, DATA_VALUE)?)
 }
@@ -312,6 +330,11 @@ const CONNTRACK_DELETE: u16 = 0x102;
 /// Of a message about elements.
 const ELEMENTS: u16 = 3;
 pub const ELEMENT_KEY: u16 = 1;
+pub const ELEMENT_DATA: u16 = 2;
+pub const ELEMENT_FLAGS: u16 = 3;
+pub const INTERVAL_END: u32 = 1;
+pub const DATA_VERDICT: u16 = 2;
+const VERDICT_CHAIN: u16 = 2;
 const ELEMENT_EXPRESSION: u16 = 7;
 pub const DATA_VALUE: u16 = 1;
 pub const EXPRESSION_DATA: u16 = 2;
@@ -394,6 +417,33 @@ mod tests {
     }
 
     #[test]
+    fn the_chains_that_addresses_lead_to_and_the_bounds_of_intervals_are_read() {
+        let mut attributes = Attributes::default();
+        let element = |list: &mut Attributes, key: &[u8], fill: &dyn Fn(&mut Attributes)| {
+            list.nest(1, |element| {
+                element.nest(ELEMENT_KEY, |data| data.octets(DATA_VALUE, key));
+                fill(element);
+            });
+        };
+        attributes.nest(ELEMENTS, |list| {
+            element(list, &[10, 244, 1, 2], &|it| {
+                it.nest(ELEMENT_DATA, |data| {
+                    data.nest(DATA_VERDICT, |verdict| {
+                        verdict.number(1, u32::MAX - 2);
+                        verdict.text(VERDICT_CHAIN, "exempt7");
+                    })
+                });
+            });
+            element(list, &[192, 0, 2, 0], &|it| it.number(ELEMENT_FLAGS, INTERVAL_END));
+            element(list, &[10, 0, 0, 1], &|it| it.number(ELEMENT_FLAGS, 2));
+        });
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert_eq!(chains(&attributes.octets), [(ip("10.244.1.2"), "exempt7".to_owned())]);
+        let expected = [("10.244.1.2", false), ("192.0.2.0", true), ("10.0.0.1", false)];
+        assert_eq!(bounds(&attributes.octets), expected.map(|(address, ends)| (ip(address), ends)));
+    }
+
+    #[test]
     fn octets_of_any_kind_do_no_harm() {
         let mut batch = Batch::default();
         batch.push(Verb::NewSet, 0, &Attributes { octets: vec![8, 0, 1, 0, 1, 2, 3, 4] });
@@ -402,6 +452,7 @@ mod tests {
             for (_, answer) in answers(&octets[..length]) {
                 if let Answer::Object(attributes) | Answer::Connection(attributes) = answer {
                     let _ = (elements(attributes), connection(attributes), number_of(attributes, 1));
+                    let _ = (chains(attributes), bounds(attributes));
                 }
             }
         }

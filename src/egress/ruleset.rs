@@ -30,10 +30,14 @@ use std::sync::Arc;
 use imbl::OrdSet;
 use ipnet::IpNet;
 
+pub use self::exempt::Bounded;
 use self::intervals::{Bound, intervals};
 pub use self::returns::Networks;
 pub use self::tunnel::Tunnel;
-use super::packet::{APPEND, Attributes, Batch, CREATE, DATA_VALUE, ELEMENT_KEY, EXPRESSION_DATA, Verb};
+use super::packet::{
+    APPEND, Attributes, Batch, CREATE, DATA_VALUE, DATA_VERDICT, ELEMENT_DATA, ELEMENT_FLAGS, ELEMENT_KEY,
+    EXPRESSION_DATA, INTERVAL_END, Verb,
+};
 use crate::plan::slice::Mapping;
 use crate::world::Destinations;
 
@@ -838,12 +842,8 @@ const INTERVAL: u32 = 4;
 const MAP: u32 = 8;
 const VERDICT_TYPE: u32 = 0xffff_ff00;
 const ELEMENT_LIST: u16 = 3;
-const ELEMENT_DATA: u16 = 2;
-const ELEMENT_FLAGS: u16 = 3;
-const INTERVAL_END: u32 = 1;
 const LIST_ELEMENT: u16 = 1;
 const EXPRESSION_NAME: u16 = 1;
-const DATA_VERDICT: u16 = 2;
 const SOURCE_NAT: u32 = 0;
 const META_MARK: u32 = 3;
 const META_PROTOCOL: u32 = 15;

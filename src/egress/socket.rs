@@ -3,16 +3,20 @@
 //!
 //! The kernel works on what is sent before the call returns, so its answer waits in the socket by then.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket};
 use socket2::{SockFilter, SockRef};
 
 use super::packet::{self, Answer, Attributes, Batch, Connection, Verb};
-use super::ruleset::{self, Form};
+use super::ruleset::{self, Bounded, Form};
+use crate::world::Destinations;
 
 /// Asks and changes nftables and conntrack. A table that belongs to a socket belongs to this one. Needs CAP_NET_ADMIN.
 pub(super) struct Netfilter {
@@ -90,11 +94,38 @@ impl Netfilter {
 
     /// The elements of a set or map with what each has counted. Nothing where there is no such set.
     pub(super) fn elements(&mut self, set: &Attributes) -> io::Result<Vec<(IpAddr, u64)>> {
+        self.all_elements(set, packet::elements)
+    }
+
+    /// The destinations that egress is for, of the pods for which it is not for all. What cannot be read bounds nothing.
+    pub(super) fn bounded(&mut self, form: &Form) -> io::Result<BTreeMap<IpAddr, Arc<Destinations>>> {
+        let mut lists: BTreeMap<u32, Arc<Destinations>> = BTreeMap::new();
+        let mut bounded = BTreeMap::new();
+        for map in Bounded::maps(form) {
+            for (pod, chain) in self.all_elements(&map, packet::chains)? {
+                let Some(number) = Bounded::number(&chain) else { continue };
+                let list = match lists.entry(number) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(new) => {
+                        let mut bounds = Vec::new();
+                        for set in Bounded::sets(form, number) {
+                            bounds.extend(self.all_elements(&set, packet::bounds)?);
+                        }
+                        new.insert(Arc::new(Bounded::list(&bounds)))
+                    }
+                };
+                bounded.insert(pod, list.clone());
+            }
+        }
+        Ok(bounded)
+    }
+
+    fn all_elements<T>(&mut self, set: &Attributes, read: fn(&[u8]) -> Vec<T>) -> io::Result<Vec<T>> {
         let question = packet::question(Verb::GetElements, true, self.next(), set);
         let mut elements = Vec::new();
         match self.list(&question, |answer| {
             if let Answer::Object(attributes) = answer {
-                elements.extend(packet::elements(attributes));
+                elements.extend(read(attributes));
             }
         }) {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(Vec::new()),

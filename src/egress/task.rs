@@ -3,12 +3,12 @@
 //!
 //! | task   | owner     | owns                                | when cancelled                                               |
 //! |--------|-----------|-------------------------------------|--------------------------------------------------------------|
-//! | keeper | the agent | the sockets, the machine            | the table stays: pods go on as they were, and none is let go |
+//! | keeper | the agent | the sockets, the machine, a file    | the table stays: pods go on as they were, and none is let go |
 //!
 //! Where the kernel can (Linux 6.9 or later) the table belongs to the task's socket, so a flush by others passes it over. Elsewhere
 //! a flush is noticed by the kernel's message and the table put back at once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
 use std::io;
 use std::net::IpAddr;
@@ -20,7 +20,8 @@ use tokio::time::{sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::counters::Counters;
-use super::machine::Machine;
+use super::kept::KeptFile;
+use super::machine::{Guarded, Machine, Release};
 use super::packet::Connection;
 use super::ruleset::{self, Content, Count, Form, Ownership, TunnelDevice};
 use super::socket::{Changes, Netfilter};
@@ -28,7 +29,7 @@ use super::standing::{Absence, Standing};
 use crate::clock;
 use crate::config::EgressSettings;
 use crate::plan::slice::{EgressSlice, Mapping};
-use crate::world::{Fact, HostProblem};
+use crate::world::{Fact, HeldPod, HostProblem};
 
 /// How long to wait before a refused change is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
@@ -39,7 +40,7 @@ const FIRST_RETRIES: Duration = Duration::from_millis(200);
 /// How often the kernel's counters are read while pods are held to addresses.
 const COUNT_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Of so many pods conntrack is asked one by one; of more, for all its connections.
+/// Of so many pods of IPv4 conntrack is asked one by one; of more, for all its connections.
 const ONE_BY_ONE: usize = 8;
 
 /// What the configuration says of the table.
@@ -79,7 +80,7 @@ pub async fn run(
     facts: mpsc::Sender<Fact>,
     counters: Arc<Counters>,
     filtered: watch::Sender<bool>,
-    former: Option<Former>,
+    Past { former, kept }: Past,
 ) {
     let mut keeper = Keeper {
         form: form(&settings),
@@ -90,6 +91,8 @@ pub async fn run(
         facts,
         standing: Standing::default(),
         told: None,
+        kept,
+        told_held: BTreeMap::new(),
         adopted: false,
         made: false,
         former,
@@ -125,11 +128,21 @@ struct Keeper {
     standing: Standing,
     /// The absence that the World knows.
     told: Option<Absence>,
+    kept: KeptFile,
+    /// The addresses that the World knows to be held for nobody.
+    told_held: BTreeMap<IpAddr, Release>,
     /// The pods that an earlier life guarded are known.
     adopted: bool,
     /// The table is this task's work: whatever it lacks, somebody took away.
     made: bool,
     former: Option<Former>,
+}
+
+/// What earlier agents left.
+#[derive(Debug)]
+pub struct Past {
+    pub former: Option<Former>,
+    pub kept: KeptFile,
 }
 
 /// The table of an earlier agent that had another name for it.
@@ -177,6 +190,8 @@ impl Keeper {
                     Some(_) => self.standing.handle_written(),
                     None => self.standing.handle_unneeded(),
                 }
+                self.kept.write(&self.machine.kept(clock::now()), clock::since_boot());
+                self.tell_held().await;
             }
             self.tell().await;
             // One that is past was looked at just now.
@@ -212,10 +227,17 @@ impl Keeper {
             return Ok(());
         }
         let former = self.former.as_ref().map(|former| form(&former.settings));
-        for (count, set) in former.iter().chain([&self.form]).flat_map(ruleset::counted) {
-            if count == Count::Dropped {
-                let guarded = kernel.elements(&set)?;
-                self.machine.handle_held(guarded.into_iter().map(|(pod, _)| pod));
+        let kept = self.kept.read(clock::since_boot());
+        for form in former.iter().chain([&self.form]) {
+            let bounded = kernel.bounded(form)?;
+            for (count, set) in ruleset::counted(form) {
+                if count == Count::Dropped {
+                    let guarded = kernel.elements(&set)?.into_iter().map(|(pod, _)| {
+                        let (destinations, kept) = (bounded.get(&pod).cloned(), kept.get(&pod).copied());
+                        Guarded { pod, destinations, kept }
+                    });
+                    self.machine.handle_held(guarded, clock::now());
+                }
             }
         }
         self.adopted = true;
@@ -225,9 +247,11 @@ impl Keeper {
     fn write(&mut self, kernel: &mut Netfilter, written: &mut Option<Arc<Content>>) -> io::Result<()> {
         let wanted = self.machine.content().clone();
         if self.machine.is_idle() {
-            if written.is_some() {
+            if let Some(before) = written {
                 kernel.commit(&ruleset::remove(&self.form))?;
+                let before = before.clone();
                 *written = None;
+                forget_former(kernel, Some(&before), &wanted, &self.machine.take_let_go())?;
                 info!(table = %self.form.table, "no pod is held to a Service's address, and there is no extra network; the nftables table is removed");
             }
             return Ok(());
@@ -247,6 +271,7 @@ impl Keeper {
             }
         };
         forget_stale(kernel, written.as_deref(), &wanted, &changed)?;
+        forget_former(kernel, written.as_deref(), &wanted, &self.machine.take_let_go())?;
         *written = Some(Arc::new(wanted));
         Ok(())
     }
@@ -293,6 +318,22 @@ impl Keeper {
         let pods = &self.machine.content().pods;
         self.counters.keep(|pod| pods.contains_key(pod));
         Ok(())
+    }
+
+    /// Tells the World which addresses are held for nobody, where that is news.
+    async fn tell_held(&mut self) {
+        let released = self.machine.released();
+        if self.told_held == *released {
+            return;
+        }
+        self.told_held.clone_from(released);
+        let (now, wall) = (clock::now(), clock::wall());
+        let held = released.iter().map(|(address, Release { due, pod })| {
+            let until = wall.checked_add(due.saturating_duration_since(now)).unwrap_or(wall);
+            (*address, HeldPod { until, pod: *pod })
+        });
+        // Nobody takes facts any more only when the agent ends.
+        let _ = self.facts.send(Fact::EgressHeld(Arc::new(held.collect()))).await;
     }
 
     /// Tells the World whether the guard stands, where that is news.
@@ -369,19 +410,51 @@ fn forget_stale(
             None => !matches!(mapping, Mapping::Steered { .. }) && is_to == Some(*leaves_as),
         }
     };
-    let sources: Vec<(bool, Option<IpAddr>)> = match pods.len() {
-        0..=ONE_BY_ONE => pods.iter().map(|pod| (pod.is_ipv6(), Some(*pod))).collect(),
-        _ => vec![(false, None), (true, None)],
-    };
-    let mut ended = 0_usize;
-    for (v6, source) in sources {
-        for connection in kernel.connections(v6, source, is_stale)? {
-            kernel.forget(&connection)?;
-            ended += 1;
-        }
-    }
+    let ended = end(kernel, pods, is_stale)?;
     if ended > 0 {
         info!(connections = ended, "connections of pods that left with another address are ended");
     }
     Ok(())
+}
+
+/// Ends the connections to the outside of the pods that had these addresses before those that have them now.
+fn forget_former(
+    kernel: &mut Netfilter,
+    before: Option<&Content>,
+    content: &Content,
+    addresses: &BTreeSet<IpAddr>,
+) -> io::Result<()> {
+    if addresses.is_empty() {
+        return Ok(());
+    }
+    let is_former = |Connection { source, peer, .. }: &Connection| {
+        let is_inside = content.cluster.iter().any(|net| net.contains(peer));
+        addresses.contains(source) && !is_inside && !before.is_some_and(|before| before.exempts(*source, *peer))
+    };
+    let ended = end(kernel, addresses, is_former)?;
+    info!(
+        ?addresses,
+        connections = ended,
+        "addresses that were held back for no Service are other pods' now and are let go"
+    );
+    Ok(())
+}
+
+/// Ends those connections of the pods that are to end. The answer counts them.
+fn end(kernel: &mut Netfilter, pods: &BTreeSet<IpAddr>, is_to_end: impl Fn(&Connection) -> bool) -> io::Result<usize> {
+    let of_v4 = pods.iter().filter(|pod| pod.is_ipv4());
+    let mut sources: Vec<(bool, Option<IpAddr>)> = match of_v4.clone().count() {
+        0..=ONE_BY_ONE => of_v4.map(|pod| (false, Some(*pod))).collect(),
+        _ => vec![(false, None)],
+    };
+    // Asked for one source of IPv6, Linux lists the connections of all others (ctnetlink_filter_match_tuple).
+    sources.extend(pods.iter().any(IpAddr::is_ipv6).then_some((true, None)));
+    let mut ended = 0_usize;
+    for (v6, source) in sources {
+        for connection in kernel.connections(v6, source, &is_to_end)? {
+            kernel.forget(&connection)?;
+            ended += 1;
+        }
+    }
+    Ok(ended)
 }

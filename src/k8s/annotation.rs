@@ -153,20 +153,48 @@ fn first<'a>(annotations: &'a BTreeMap<String, String>, own: &str, metallb: &str
 }
 
 fn refuse_unknown(annotations: &BTreeMap<String, String>) -> Result<(), RequestError> {
-    let is_known = |name: &str| name == OUTPUT || OWN_NAMES.contains(&name);
-    let unknown = annotations.iter().find(|(name, _)| name.starts_with(OWN) && !is_known(name));
-    let Some((name, value)) = unknown else { return Ok(()) };
-    let nearest = OWN_NAMES
-        .iter()
-        .map(|known| (strsim::damerau_levenshtein(name, known), known))
-        .min()
-        .filter(|(distance, _)| *distance <= 3);
-    let problem = match nearest {
-        Some((_, known)) => format!("there is no such annotation; did you mean {known}?"),
-        None => format!("there is no such annotation; those that exist are {}", OWN_NAMES.join(", ")),
-    };
-    Err(malformed(name, value, problem))
+    // First the one that closes egress, for the complaint is to say so.
+    let first = misspelt_egress(annotations).or_else(|| unknown(annotations).next());
+    let Some((name, value)) = first else { return Ok(()) };
+    Err(match nearest(name) {
+        Some(known) => {
+            let problem = format!("there is no such annotation; did you mean {known}?");
+            if is_about_egress(known) { closed(name, value, problem) } else { malformed(name, value, problem) }
+        }
+        None => {
+            let problem = format!("there is no such annotation; those that exist are {}", OWN_NAMES.join(", "));
+            malformed(name, value, problem)
+        }
+    })
 }
+
+/// The annotations with names of ours that mean nothing.
+fn unknown(annotations: &BTreeMap<String, String>) -> impl Iterator<Item = (&String, &String)> {
+    let is_known = |name: &str| name == OUTPUT || OWN_NAMES.contains(&name);
+    annotations.iter().filter(move |(name, _)| name.starts_with(OWN) && !is_known(name))
+}
+
+/// One of them that is most probably an annotation about egress.
+fn misspelt_egress(annotations: &BTreeMap<String, String>) -> Option<(&String, &String)> {
+    unknown(annotations).find(|(name, _)| nearest(name).is_some_and(is_about_egress))
+}
+
+/// What may be meant by a name of ours that means nothing.
+fn nearest(name: &str) -> Option<&'static str> {
+    let name: String = name.chars().take(LONGEST_NAME).collect();
+    let distances = OWN_NAMES.iter().map(|known| (strsim::damerau_levenshtein(&name, known), *known));
+    distances.min().filter(|(distance, _)| *distance <= MOST_MISTAKES).map(|(_, known)| known)
+}
+
+fn is_about_egress(name: &str) -> bool {
+    name == EGRESS || EGRESS_BOUNDS.contains(&name)
+}
+
+/// Letters.
+const MOST_MISTAKES: usize = 3;
+
+/// Letters of a name that are looked at: `crier.dev/` and the 63 that Kubernetes allows behind it.
+const LONGEST_NAME: usize = OWN.len() + 63;
 
 /// How what the pods open is to leave the cluster, and what bounds that. A Service whose annotations about egress cannot be met
 /// is closed: its user relies on a source address that the packets would not have.
@@ -179,6 +207,9 @@ pub fn egress(annotations: Option<&BTreeMap<String, String>>) -> Option<(Egress,
 }
 
 fn read_egress(annotations: &BTreeMap<String, String>) -> Result<Option<(Egress, EgressBounds)>, RequestError> {
+    if misspelt_egress(annotations).is_some() {
+        refuse_unknown(annotations)?;
+    }
     let bound = EGRESS_BOUNDS.into_iter().find_map(|name| Some((name, annotations.get(name)?)));
     let egress = match (annotations.get(EGRESS).map(|value| value.trim()), bound) {
         (None, None) => return Ok(None),
@@ -248,7 +279,8 @@ fn parse_destination(field: &str, text: &str, part: &str) -> Result<IpNet, Reque
 /// An annotation about egress that cannot be read, and what follows from that.
 fn closed(field: &str, value: &str, problem: impl Into<String>) -> RequestError {
     let problem = shortened(&problem.into(), LONGEST_PROBLEM / 2);
-    malformed(field, value, format!("{problem}; until then what the pods open to the outside is held back"))
+    let then = if problem.ends_with('?') { " Until" } else { "; until" };
+    malformed(field, value, format!("{problem}{then} then what the pods open to the outside is held back"))
 }
 
 /// Names separated by commas, spaces allowed.
@@ -435,6 +467,35 @@ mod tests {
         let (closed, _, why) = read_of_egress(&[("crier.dev/egress-to", "192.0.2.0/24")]);
         assert_eq!(closed, Some(Egress::Closed));
         assert!(why.is_some_and(|why| why.contains("it means nothing without crier.dev/egress: service-ip")));
+    }
+
+    #[test]
+    fn a_mistyped_name_of_an_annotation_about_egress_closes_egress_as_a_mistyped_value_does() {
+        let meant = [
+            ("crier.dev/egres", EGRESS),
+            ("crier.dev/Egress", EGRESS),
+            ("crier.dev/egress-node", EGRESS_NODES),
+            ("crier.dev/egres-to", EGRESS_TO),
+            ("crier.dev/egress-exept", EGRESS_EXCEPT),
+        ];
+        for (name, known) in meant {
+            // Beside another mistake that comes first, and beside an annotation that is right.
+            for others in [&[("crier.dev/aaa", "x")][..], &[(EGRESS, "service-ip")]] {
+                let (egress, bounds, complaint) = read_of_egress(&[&[(name, "service-ip")], others].concat());
+                assert_eq!((egress, bounds), (Some(Egress::Closed), None), "{name}");
+                let complaint = complaint.expect("a complaint");
+                let expected = format!(
+                    "{name} is \"service-ip\": there is no such annotation; did you mean {known}? Until then what the pods open to \
+                     the outside is held back"
+                );
+                assert_eq!(complaint, expected);
+            }
+        }
+        for name in ["crier.dev/adresses", "crier.dev/pools", "crier.dev/frobnicate", "crier.dev/x"] {
+            let (egress, _, complaint) = read_of_egress(&[(name, "service-ip")]);
+            assert_eq!(egress, None, "{name}");
+            assert!(complaint.is_some_and(|complaint| !complaint.contains("held back")), "{name}");
+        }
     }
 
     #[test]

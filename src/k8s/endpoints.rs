@@ -12,7 +12,7 @@ use crate::address::Family;
 use crate::k8s::raw::{Kind, Object, Unreadable};
 use crate::k8s::service::object_key;
 use crate::names::{NodeName, ObjectKey};
-use crate::world::{self, Fact, Listing};
+use crate::world::{self, Fact, Listing, Tenant};
 
 /// The label by which a slice names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -32,6 +32,15 @@ struct Endpoint {
     addresses: Option<Vec<String>>,
     node_name: Option<String>,
     conditions: Option<Conditions>,
+    target_ref: Option<TargetRef>,
+}
+
+/// What has the endpoint's address.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct TargetRef {
+    kind: Option<String>,
+    uid: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -39,6 +48,7 @@ struct Endpoint {
 struct Conditions {
     ready: Option<bool>,
     serving: Option<bool>,
+    terminating: Option<bool>,
 }
 
 impl Endpoint {
@@ -51,6 +61,14 @@ impl Endpoint {
 
     fn is_ready(&self) -> bool {
         self.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
+    }
+
+    /// Who has the address.
+    fn tenant(&self) -> Tenant {
+        let pod = self.target_ref.as_ref().filter(|it| it.kind.as_deref() == Some("Pod"));
+        let uid = pod.and_then(|pod| pod.uid.as_deref()).filter(|uid| !uid.is_empty());
+        let terminating = self.conditions.as_ref().and_then(|conditions| conditions.terminating);
+        uid.map(|uid| Tenant::of(uid, terminating.unwrap_or(false))).unwrap_or_default()
     }
 }
 
@@ -129,9 +147,12 @@ pub fn endpoint_slice(object: &Object<EndpointSliceFields>) -> Result<Option<wor
 
 /// Of each endpoint the first address, as the API says, if it is of the slice's family.
 fn addresses(endpoints: &[Endpoint], family: Option<Family>) -> world::EndpointAddresses {
-    let first = |endpoint: &Endpoint| endpoint.addresses.as_ref()?.first()?.parse::<IpAddr>().ok();
-    let of_family = |address: &IpAddr| family.is_none_or(|family| Family::of(*address) == family);
-    endpoints.iter().filter_map(first).filter(of_family).collect::<Vec<_>>().into()
+    let first = |endpoint: &Endpoint| {
+        let address = endpoint.addresses.as_ref()?.first()?.parse::<IpAddr>().ok()?;
+        Some((address, endpoint.tenant()))
+    };
+    let of_family = |(address, _): &(IpAddr, Tenant)| family.is_none_or(|family| Family::of(*address) == family);
+    world::EndpointAddresses::of(&endpoints.iter().filter_map(first).filter(of_family).collect::<Vec<_>>())
 }
 
 #[cfg(test)]
@@ -230,6 +251,31 @@ ports:
         assert_eq!(read("{metadata: {name: stray}, endpoints: [{nodeName: a}]}"), None);
         let object: Object<EndpointSliceFields> = serde_saphyr::from_str("{metadata: {name: stray}}").unwrap();
         assert_eq!(EndpointSliceFields::translate(&object), Ok(None));
+    }
+
+    #[test]
+    fn who_has_an_address_is_told_by_the_uid_of_the_pod_that_the_endpoint_refers_to() {
+        let tenant = |endpoint: &str| {
+            let slice = of_web(&format!("[{{addresses: [10.244.1.7], {endpoint}}}]"));
+            let (address, tenant) = slice.addresses.tenants().next().expect("one");
+            assert_eq!(address.to_string(), "10.244.1.7");
+            tenant
+        };
+        let first = tenant("targetRef: {kind: Pod, name: web-1, uid: 5b8e}, conditions: {ready: true}");
+        assert!(first.pod().is_some() && !first.terminates());
+        let ends =
+            tenant("targetRef: {kind: Pod, name: web-1, uid: 5b8e}, conditions: {ready: false, terminating: true}");
+        assert!(ends.pod() == first.pod() && ends.terminates(), "the same pod, at its end");
+        let second = tenant("targetRef: {kind: Pod, name: web-1, uid: 77aa}");
+        assert!(second.pod().is_some() && second.pod() != first.pod(), "of a StatefulSet, with the name of the first");
+        for silent in [
+            "nodeName: a",
+            "targetRef: {kind: Pod, name: web-1}",
+            "targetRef: {kind: VM, uid: 5b8e}",
+            "targetRef: null",
+        ] {
+            assert_eq!(tenant(silent).pod(), None, "{silent}");
+        }
     }
 
     #[test]

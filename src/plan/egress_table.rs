@@ -18,7 +18,7 @@ use crate::plan::slice::{Exit, Hop, Mapping, ReturnNetwork, TunnelEnd};
 use crate::plan::verdict::EgressWork;
 use crate::plan::verdict::egress::Way;
 use crate::reason::Reason;
-use crate::world::{Destinations, World};
+use crate::world::{Destinations, PodMark, World};
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
@@ -40,6 +40,8 @@ pub struct EgressTable {
     tunnel_stale: bool,
     pods: OrdMap<IpAddr, Mapping>,
     bounded: OrdMap<IpAddr, Arc<Destinations>>,
+    /// Which pod has each address, where that is known.
+    marks: OrdMap<IpAddr, PodMark>,
     /// Pods whose Services want different things, with these Services: the first decides.
     contested: BTreeMap<IpAddr, Vec<ObjectKey>>,
     /// By the addresses whose networks pods leave by: the VRF of the pool, how many pods do, and how, once that was worked out.
@@ -168,6 +170,11 @@ impl EgressTable {
     /// The destinations that egress is for, of the pods for which it is not for all.
     pub fn bounded(&self) -> &OrdMap<IpAddr, Arc<Destinations>> {
         &self.bounded
+    }
+
+    /// Which pod has each address, where that is known.
+    pub fn marks(&self) -> &OrdMap<IpAddr, PodMark> {
+        &self.marks
     }
 
     /// Pods of Services that want different things, with these Services: the first decides.
@@ -325,6 +332,15 @@ impl EgressTable {
             match mapping {
                 Some(mapping) => drop(self.pods.insert(pod, mapping)),
                 None => drop(self.pods.remove(&pod)),
+            }
+        }
+        let mark = work.and_then(|work| work.marks.get(&pod).copied());
+        let mark = mark.filter(|_| self.agree(pod, |work| work.marks.get(&pod)));
+        if self.marks.get(&pod) != mark.as_ref() {
+            self.moved = true;
+            match mark {
+                Some(mark) => drop(self.marks.insert(pod, mark)),
+                None => drop(self.marks.remove(&pod)),
             }
         }
         if self.bounded.get(&pod) != bound.as_ref() {

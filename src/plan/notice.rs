@@ -15,10 +15,12 @@ use crate::world::{Condition, Service};
 /// The Event that tells a user how the Service stands. Reasons of Events are words that people filter by.
 /// The flag: the condition says the same.
 pub(super) fn notice(service: &Service, decision: &Decision) -> Option<(Notice, bool)> {
-    if !service.load_balancer {
-        return None;
-    }
     let allocation = &decision.allocation;
+    if !service.load_balancer {
+        // The status of such a Service is not crier's.
+        let refused = allocation.complaint.as_ref().filter(|it| matches!(it, Reason::EgressNeedsLoadBalancer));
+        return refused.map(|reason| (warning("EgressRefused", reason), false));
+    }
     let trouble = allocation.complaint.as_ref();
     let trouble = trouble.or_else(|| Some(&allocation.reason).filter(|it| !matches!(it, Reason::Assigned { .. })));
     if let Some(reason) = trouble {
@@ -43,7 +45,8 @@ pub(super) fn notice(service: &Service, decision: &Decision) -> Option<(Notice, 
 fn word(reason: &Reason, nothing_held: bool) -> Option<&'static str> {
     match reason {
         Reason::OtherClass { .. } | Reason::WaitingForAllocator | Reason::WaitingForLists => None,
-        Reason::NamespaceUnknown { .. } => None,
+        // Whose class it is may serve it.
+        Reason::NamespaceUnknown { .. } | Reason::EgressOfOtherClass { .. } => None,
         Reason::ForeignStatus { .. } | Reason::StatusOverwritten => Some("StatusNotOurs"),
         Reason::AddressGoes { .. } => Some("AddressGoes"),
         _ if nothing_held => Some("AllocationFailed"),

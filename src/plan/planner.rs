@@ -32,6 +32,7 @@ use crate::plan::holder::History;
 use crate::plan::in_force::InForce;
 use crate::plan::join::Dispute;
 use crate::plan::layer2::{Hearing, Layer2, Standing};
+use crate::plan::newcomers::{Newcomer, Newcomers};
 use crate::plan::placement::{Handover, Placement};
 use crate::plan::restraints::Restraints;
 use crate::plan::returns::Returns;
@@ -60,6 +61,8 @@ pub struct Plan {
     pub unreached: Arc<BTreeMap<(NodeName, Family), Reason>>,
     /// Pods of several Services with egress that want different things, with these Services: the first decides.
     pub contested_pods: Arc<BTreeMap<IpAddr, Vec<ObjectKey>>>,
+    /// Addresses that are held back although no Service with egress has them any more, and that EndpointSlices list.
+    pub newcomers: Arc<BTreeMap<IpAddr, Newcomer>>,
     /// How packets leave this node by the networks of these addresses, or why they do not.
     pub exits: Arc<BTreeMap<IpAddr, Result<Exit, Reason>>>,
     pub pulse: PulseSlice,
@@ -119,6 +122,7 @@ pub struct Planner {
     routes: RouteTable,
     binds: BindTable,
     egress: EgressTable,
+    newcomers: Newcomers,
     returns: Returns,
     plan: Plan,
     moved: Moved,
@@ -155,6 +159,7 @@ impl Planner {
             routes: RouteTable::default(),
             binds: BindTable::default(),
             egress: EgressTable::default(),
+            newcomers: Newcomers::default(),
             returns: Returns::default(),
             plan: Plan::default(),
             moved: Moved::default(),
@@ -198,6 +203,7 @@ impl Planner {
     /// Takes a fact in. Decides nothing yet.
     pub fn apply(&mut self, fact: Fact) {
         self.l2.memory.note_fact(&fact);
+        self.newcomers.note_fact(&self.world, &fact);
         let of_other_link = self.is_about_other_link(&fact);
         match &fact {
             Fact::Roster(index, after) => {

@@ -17,7 +17,7 @@ use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName, PoolName};
 use crate::reason::Reason;
 use crate::roster::{Card, Eligibility, Holdings};
 use crate::route::RouteAttributes;
-use crate::world::{Condition, Destinations, Link, PeerOrders};
+use crate::world::{Condition, Destinations, Link, PeerOrders, PodMark};
 
 /// For the responder on the link: which addresses this node answers for by ARP and NDP, and on which links.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -108,6 +108,10 @@ pub struct EgressSlice {
     pub pods: OrdMap<IpAddr, Mapping>,
     /// The destinations that this is for, of the pods for which not all destinations outside of the cluster are.
     pub bounded: OrdMap<IpAddr, Arc<Destinations>>,
+    /// Which pod has each address, where that is known.
+    pub marks: OrdMap<IpAddr, PodMark>,
+    /// Addresses of pods that are held back for nobody, and that are another pod's now: each with the pod that it was held back for.
+    pub let_go: Arc<BTreeMap<IpAddr, PodMark>>,
     /// How each slot's node is reached: the next hop of IPv4, and of IPv6.
     pub hops: Arc<BTreeMap<u8, [Option<Hop>; 2]>>,
     /// The end of the tunnel that this node is to have; `None` where no packet of a pod comes or goes by one.

@@ -1,9 +1,10 @@
 //! What a running agent says of connections that pods open to the outside: the JSON behind `crier egress`. Floor 1.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{SCHEMA_VERSION, Snapshot};
@@ -11,6 +12,7 @@ use crate::address::Family;
 use crate::egress::counters::Counts;
 use crate::names::{InterfaceName, NodeName, ObjectKey};
 use crate::plan::decision::{EgressOwner, EgressVerdict};
+use crate::plan::newcomers::Who;
 use crate::plan::slice::{Hop, Mapping};
 
 /// `crier egress`.
@@ -25,10 +27,33 @@ pub struct EgressReport {
     /// Service is gone, or that left it (`release-after`).
     #[serde(default)]
     pub released: Vec<IpAddr>,
+    /// The same with what is known of each.
+    #[serde(default)]
+    pub held_back: Vec<HeldBack>,
     /// This node's end of the tunnel to owners on other links, where it is to have one.
     #[serde(default)]
     pub tunnel: Option<TunnelReport>,
     pub problems: Vec<String>,
+    /// What is as it was asked for, and may not be what was meant.
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+impl EgressReport {
+    /// Packets of pods are held back, or would be.
+    pub fn holds_back(&self) -> bool {
+        !self.problems.is_empty() || !self.released.is_empty()
+    }
+}
+
+/// An address that this node holds back although no Service asks for it any more.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HeldBack {
+    pub address: IpAddr,
+    /// When it is let go; `None` while not all objects are known.
+    pub until: Option<Timestamp>,
+    /// Services without egress whose EndpointSlices list it now, some of many.
+    pub services: Vec<ObjectKey>,
 }
 
 /// The tunnel that leads packets of pods to owners on other links.
@@ -137,13 +162,16 @@ pub fn egress(snapshot: &Snapshot) -> EgressReport {
     let counts = &snapshot.counters.egress;
     let decisions = snapshot.plan.decisions.iter();
     let with_egress = decisions.filter_map(|(key, decision)| Some((key, decision.egress.as_ref()?)));
+    let held_back: Vec<HeldBack> = released(snapshot).take(MOST_RELEASED).map(|it| held_back(snapshot, it)).collect();
     EgressReport {
         schema_version: SCHEMA_VERSION,
         node: snapshot.node.clone(),
         services: with_egress.flat_map(|(key, verdict)| rows(snapshot, key, verdict, counts)).collect(),
-        released: released(snapshot).take(MOST_RELEASED).collect(),
+        released: held_back.iter().map(|it| it.address).collect(),
+        held_back,
         tunnel: tunnel(snapshot),
         problems: problems(snapshot),
+        notes: notes(snapshot),
     }
 }
 
@@ -158,6 +186,74 @@ fn released(snapshot: &Snapshot) -> impl Iterator<Item = IpAddr> + '_ {
     let table = snapshot.counters.egress_table.iter().flat_map(|table| &table.pods);
     let held = table.filter(|(_, mapping)| **mapping == Mapping::Held).map(|(pod, _)| *pod);
     held.filter(|pod| !snapshot.plan.egress.pods.contains_key(pod))
+}
+
+fn held_back(snapshot: &Snapshot, address: IpAddr) -> HeldBack {
+    let until = snapshot.world.egress_held.get(&address).and_then(|held| Timestamp::try_from(held.until).ok());
+    let newcomer = snapshot.plan.newcomers.get(&address);
+    HeldBack {
+        address,
+        // Nobody counts the milliseconds of minutes.
+        until: until.and_then(|until| Timestamp::from_second(until.as_second()).ok()),
+        services: newcomer.into_iter().flat_map(|newcomer| newcomer.services.iter().cloned()).collect(),
+    }
+}
+
+/// Of addresses that are held back for nobody, those that a pod has for all that is known.
+fn held_newcomers(snapshot: &Snapshot) -> impl Iterator<Item = String> {
+    let found = released(snapshot).filter_map(|address| Some((address, snapshot.plan.newcomers.get(&address)?)));
+    found.take(MOST_NAMED).map(|(address, newcomer)| {
+        let HeldBack { until, services, .. } = held_back(snapshot, address);
+        let services: Vec<String> = services.iter().map(ToString::to_string).collect();
+        let why = match newcomer.who {
+            Who::Same => "no Service has crier.dev/egress for it any more",
+            Who::Unknown => {
+                "a Service with crier.dev/egress had this address, and nothing tells for certain that another pod has it now \
+                 (targetRef in the EndpointSlices)"
+            }
+            Who::Other => "the pod of a Service with crier.dev/egress had this address, and it is about to be let go",
+        };
+        let until = until.map_or_else(String::new, |until| format!(" until {until}"));
+        format!(
+            "{}: what its pod {address} opens to the outside is held back on this node{until}: {why} ([egress] release-after)",
+            services.join(", ")
+        )
+    })
+}
+
+/// The Services with the annotation that it does nothing for.
+fn without_egress(snapshot: &Snapshot) -> impl Iterator<Item = String> {
+    let refused = snapshot.plan.decisions.iter().filter_map(|(key, decision)| {
+        let complaint = decision.allocation.complaint.as_ref()?;
+        complaint.is_about_egress_of_others().then(|| format!("{key}: {complaint}"))
+    });
+    refused.take(MOST_NAMED)
+}
+
+/// Lists of destinations that leave none.
+fn notes(snapshot: &Snapshot) -> Vec<String> {
+    let decisions = snapshot.plan.decisions.iter();
+    let with_egress = decisions.filter(|(_, decision)| decision.egress.as_ref().is_some_and(|it| !it.closed));
+    let notes = with_egress.flat_map(|(key, _)| {
+        let service = snapshot.world.services.get(key);
+        let bounds = service.and_then(|service| service.egress_bounds.as_ref());
+        let lists = bounds.and_then(|bounds| bounds.destinations.as_ref());
+        let families = service.into_iter().flat_map(|service| {
+            let addresses = service.ingress.iter().map(|address| Family::of(*address));
+            service.families.iter().copied().chain(addresses).collect::<BTreeSet<Family>>()
+        });
+        let bare = families.filter(|family| {
+            lists.is_some_and(|lists| lists.leaves_none(*family, snapshot.plan.egress.cluster.iter()))
+        });
+        bare.map(|family| {
+            format!(
+                "{key}: crier.dev/egress-to and crier.dev/egress-except leave no destination of {family} outside of the cluster: \
+                 what its pods send by {family} leaves as without egress"
+            )
+        })
+        .collect::<Vec<_>>()
+    });
+    notes.collect()
 }
 
 /// Whatever keeps packets of pods from leaving with the source that they are to have. A node that is to send only what its own pods
@@ -193,10 +289,11 @@ pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
             others.join(", ")
         )
     });
-    rows.filter_map(in_words).chain(contested).collect()
+    let of_others = without_egress(snapshot).chain(held_newcomers(snapshot));
+    rows.filter_map(in_words).chain(contested).chain(of_others).collect()
 }
 
-/// Of pods that several Services with egress have; the others are of the same kind.
+/// Of problems of one kind; the others are alike.
 const MOST_NAMED: usize = 10;
 
 /// One of a Service's addresses, and what is decided about what leaves by it.
@@ -308,4 +405,103 @@ fn why_not_by_owner(snapshot: &Snapshot, key: &ObjectKey, owner: &EgressOwner) -
     }
     let obstacle = snapshot.plan.unreached.get(&(node.clone(), Family::of(owner.address)));
     obstacle.map(ToString::to_string)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::clock;
+    use crate::config::{NoSecrets, SourceFile, parse};
+    use crate::egress::ruleset::Content;
+    use crate::plan::Planner;
+    use crate::world::{
+        ApiServer, Destinations, Egress, EgressBounds, EndpointAddresses, EndpointSlice, Fact, HeldPod, NodeCounts,
+        Service, Tenant,
+    };
+
+    const FILE: &str = "[manifests]\nfolder = \"/m\"\n[[pool]]\nname = \"lan\"\naddresses = [\"192.168.35.100-192.168.35.110\"]\n\
+                        [[l2]]\n";
+
+    /// What an agent says whose kernel holds these addresses back.
+    fn report(held: &[&str], facts: Vec<Fact>) -> EgressReport {
+        let file = SourceFile { path: "crier.toml".to_owned(), text: FILE.to_owned() };
+        let config = parse(&[file], &NoSecrets).unwrap_or_else(|complaints| panic!("{complaints}"));
+        let mut planner = Planner::new(Arc::new(config), "node-1".into());
+        let first = [Fact::ApiServer(ApiServer::Manifests), Fact::LinksListed, Fact::FailStatic];
+        first.into_iter().chain(facts).for_each(|fact| planner.apply(fact));
+        planner.turn(clock::now());
+        let pods = held.iter().map(|pod| (pod.parse().unwrap(), Mapping::Held)).collect();
+        let table = Some(Arc::new(Content { pods, ..Content::default() }));
+        let counters = crate::views::Counters { egress_table: table, ..Default::default() };
+        egress(&Snapshot::of(&planner, Timestamp::UNIX_EPOCH, counters, clock::now(), clock::wall()))
+    }
+
+    fn web(change: impl FnOnce(&mut Service)) -> Fact {
+        let mut service = Service {
+            load_balancer: true,
+            families: vec![Family::V4],
+            egress: Some(Egress::ServiceAddress),
+            ..Service::default()
+        };
+        change(&mut service);
+        Fact::Service(ObjectKey::new("shop", "web"), Some(Arc::new(service)))
+    }
+
+    #[test]
+    fn what_is_held_for_no_service_is_a_problem_and_whoever_lists_it_is_named_with_the_time() {
+        let nothing = report(&[], Vec::new());
+        assert!(!nothing.holds_back() && nothing.problems.is_empty());
+        let until = SystemTime::UNIX_EPOCH + Duration::from_millis(600_900);
+        let held = HeldPod { until, pod: Tenant::of("web-1", false).pod() };
+        let pods = ["10.244.1.7", "10.244.1.8"];
+        let told = || Fact::EgressHeld(Arc::new(pods.map(|pod| (pod.parse().unwrap(), held)).into()));
+        let nobody = report(&pods, vec![told()]);
+        assert!(nobody.holds_back() && nobody.problems.is_empty(), "{:?}", nobody.problems);
+        assert_eq!(nobody.held_back[0].until.map(|until| until.to_string()).as_deref(), Some("1970-01-01T00:10:00Z"));
+        for (uid, why) in
+            [("web-1", "no Service has crier.dev/egress for it any more"), ("", "targetRef"), ("x", "let go")]
+        {
+            let tenant = if uid.is_empty() { Tenant::default() } else { Tenant::of(uid, false) };
+            let slice = EndpointSlice {
+                service: ObjectKey::new("shop", "other"),
+                family: None,
+                ready: NodeCounts::default(),
+                serving: NodeCounts::default(),
+                serving_without_node: 0,
+                addresses: EndpointAddresses::of(&[(pods[0].parse().unwrap(), tenant)]),
+            };
+            let slice = Fact::EndpointSlice(ObjectKey::new("shop", "other-1"), Some(Arc::new(slice)));
+            let listed = report(&pods, vec![told(), slice]);
+            let [problem] = listed.problems.as_slice() else { panic!("{:?}", listed.problems) };
+            let names = ["shop/other: ", pods[0], "until 1970-01-01T00:10:00Z", "[egress] release-after", why];
+            assert!(names.iter().all(|name| problem.contains(name)), "{problem}");
+            assert_eq!(listed.held_back[0].services, [ObjectKey::new("shop", "other")]);
+            assert_eq!(listed.released.len(), 2);
+        }
+    }
+
+    #[test]
+    fn the_annotation_on_a_service_of_another_type_is_a_problem_that_names_it() {
+        let report = report(&[], vec![web(|web| web.load_balancer = false)]);
+        assert!(report.holds_back() && report.services.is_empty());
+        let [problem] = report.problems.as_slice() else { panic!("{:?}", report.problems) };
+        assert!(problem.starts_with("shop/web: crier.dev/egress needs a Service of type LoadBalancer"), "{problem}");
+    }
+
+    #[test]
+    fn lists_that_leave_no_destination_are_noted_for_the_families_of_the_service() {
+        let notes = |except: &str| {
+            let except = vec![except.parse().unwrap()];
+            let destinations = Some(Arc::new(Destinations { to: Vec::new(), except }));
+            let bounds = Arc::new(EgressBounds { nodes: None, destinations });
+            report(&[], vec![web(|web| web.egress_bounds = Some(bounds))]).notes
+        };
+        let [note] = &notes("0.0.0.0/0")[..] else { panic!("one note") };
+        assert!(note.starts_with("shop/web: ") && note.contains("no destination of IPv4"), "{note}");
+        assert_eq!(notes("0.0.0.0/1"), Vec::<String>::new());
+        assert_eq!(notes("::/0"), Vec::<String>::new(), "the Service has no IPv6");
+    }
 }

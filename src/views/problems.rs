@@ -101,7 +101,9 @@ fn of_service(service: &ServiceReport, named: impl Fn(&Reason) -> bool) -> Vec<S
     let mut problems = Vec::new();
     let allocation = &service.decision.allocation;
     let waiting = matches!(allocation.reason, Reason::OtherClass { .. } | Reason::WaitingForAllocator);
-    if let Some(complaint) = &allocation.complaint {
+    // What is said of egress is said with that of all other Services.
+    let complaint = allocation.complaint.as_ref().filter(|it| !it.is_about_egress_of_others());
+    if let Some(complaint) = complaint {
         problems.push(format!("{}: {complaint}", service.name));
     } else if allocation.held.is_empty() && !waiting {
         problems.push(format!("{}: {}", service.name, allocation.reason));

@@ -10,8 +10,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BfdReport, Conflict, DefaultRoute, Drain, EgressTunnel, EndpointSlice, HostProblem, LeaseState, Link, Node,
-    Service, SessionDetail,
+    BfdReport, Conflict, DefaultRoute, Drain, EgressTunnel, EndpointSlice, HeldPod, HostProblem, LeaseState, Link,
+    Node, Service, SessionDetail,
 };
 use crate::config::Config;
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
@@ -103,6 +103,8 @@ pub enum Fact {
     Egress(Vec<HostProblem>),
     /// All by which packets of pods pass the host's netfilter by, and so the guard.
     EgressBypass(Vec<HostProblem>),
+    /// All addresses of pods that are held back for a while yet, although no Service with egress has them any more.
+    EgressHeld(Arc<BTreeMap<IpAddr, HeldPod>>),
     /// How it stands with the tunnel to owners of egress addresses.
     EgressTunnel(EgressTunnel),
     /// All that VRFs of the configuration lack on this host.
@@ -159,6 +161,7 @@ impl Fact {
             | Fact::ClusterConfig(..)
             | Fact::Egress(_)
             | Fact::EgressBypass(_)
+            | Fact::EgressHeld(_)
             | Fact::EgressTunnel(_)
             | Fact::Vrfs(_)
             | Fact::FailStatic

@@ -16,7 +16,7 @@ use crate::claim::ConflictKind;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PoolName};
 use crate::selector::{Labels, Selector};
 
-/// A Service of any type. The World keeps one that is no LoadBalancer only while its status shows addresses.
+/// A Service of any type. Of those that are no LoadBalancers the World keeps few: see [`Service::is_kept`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
     /// Empty for a Service from a manifest.
@@ -98,11 +98,12 @@ impl Default for Service {
 }
 
 impl Service {
-    /// Whether the World keeps it: a LoadBalancer, one whose status still shows addresses or crier's condition, or one that
-    /// has external addresses. Of any other Service nothing is kept, because a source tells the whole object at each change,
+    /// Whether the World keeps it: a LoadBalancer, one whose status still shows addresses or crier's condition, one that has
+    /// external addresses, or one that asks for egress, which needs a LoadBalancer. Of any other Service nothing is kept, because a source tells the whole object at each change,
     /// a change of type included.
     pub fn is_kept(&self) -> bool {
-        self.load_balancer || !self.ingress.is_empty() || !self.external_ips.is_empty() || self.condition.is_some()
+        let shows = !self.ingress.is_empty() || !self.external_ips.is_empty() || self.condition.is_some();
+        self.load_balancer || shows || self.egress.is_some()
     }
 
     /// The addresses that crier gave it, as its status tells; they may have been overwritten.
@@ -147,6 +148,20 @@ impl Destinations {
     pub fn covers(&self, destination: IpAddr) -> bool {
         let is_in = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&destination));
         (self.to.is_empty() || is_in(&self.to)) && !is_in(&self.except)
+    }
+
+    /// No destination of the family is left, beside those in networks that egress is for in no case.
+    pub fn leaves_none<'a>(&'a self, family: Family, never: impl Iterator<Item = &'a IpNet>) -> bool {
+        let of_family = |net: &&IpNet| Family::of(net.addr()) == family;
+        let out: Vec<IpNet> = self.except.iter().chain(never).filter(of_family).copied().collect();
+        // Networks that fill another one together are one network by then, or lie in one.
+        let out = IpNet::aggregate(&out);
+        let whole = match family {
+            Family::V4 => IpNet::new_assert(Ipv4Addr::UNSPECIFIED.into(), 0),
+            Family::V6 => IpNet::new_assert(Ipv6Addr::UNSPECIFIED.into(), 0),
+        };
+        let to = if self.to.is_empty() { std::slice::from_ref(&whole) } else { &self.to };
+        to.iter().filter(of_family).all(|net| out.iter().any(|out| out.contains(net)))
     }
 }
 
@@ -247,50 +262,122 @@ pub struct EndpointSlice {
     pub addresses: EndpointAddresses,
 }
 
-/// The addresses of the endpoints of one slice. A cluster has many of these, so an address takes what its octets take.
+/// The addresses of the endpoints of one slice, each with its tenant. A cluster has many of these, so an address takes what its
+/// octets take, and a tenant four.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Vec<IpAddr>", into = "Vec<IpAddr>")]
+#[serde(try_from = "Vec<String>", into = "Vec<String>")]
 pub enum EndpointAddresses {
     #[default]
     None,
-    V4(Box<[Ipv4Addr]>),
-    V6(Box<[Ipv6Addr]>),
+    V4(Box<[(Ipv4Addr, Tenant)]>),
+    V6(Box<[(Ipv6Addr, Tenant)]>),
 }
 
 impl EndpointAddresses {
-    pub fn iter(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        let (v4, v6): (&[Ipv4Addr], &[Ipv6Addr]) = match self {
-            EndpointAddresses::None => (&[], &[]),
-            EndpointAddresses::V4(v4) => (v4, &[]),
-            EndpointAddresses::V6(v6) => (&[], v6),
-        };
-        v4.iter().copied().map(IpAddr::V4).chain(v6.iter().copied().map(IpAddr::V6))
-    }
-}
-
-/// Those of the family of the first one: a slice has addresses of one family.
-impl From<Vec<IpAddr>> for EndpointAddresses {
-    fn from(addresses: Vec<IpAddr>) -> EndpointAddresses {
-        let v4 = |address: &IpAddr| match address {
-            IpAddr::V4(v4) => Some(*v4),
+    /// Those of the family of the first one: a slice has addresses of one family.
+    pub fn of(addresses: &[(IpAddr, Tenant)]) -> EndpointAddresses {
+        let v4 = |(address, tenant): &(IpAddr, Tenant)| match address {
+            IpAddr::V4(v4) => Some((*v4, *tenant)),
             IpAddr::V6(_) => None,
         };
-        let v6 = |address: &IpAddr| match address {
-            IpAddr::V6(v6) => Some(*v6),
+        let v6 = |(address, tenant): &(IpAddr, Tenant)| match address {
+            IpAddr::V6(v6) => Some((*v6, *tenant)),
             IpAddr::V4(_) => None,
         };
         match addresses.first() {
             None => EndpointAddresses::None,
-            Some(IpAddr::V4(_)) => EndpointAddresses::V4(addresses.iter().filter_map(v4).collect()),
-            Some(IpAddr::V6(_)) => EndpointAddresses::V6(addresses.iter().filter_map(v6).collect()),
+            Some((IpAddr::V4(_), _)) => EndpointAddresses::V4(addresses.iter().filter_map(v4).collect()),
+            Some((IpAddr::V6(_), _)) => EndpointAddresses::V6(addresses.iter().filter_map(v6).collect()),
         }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.tenants().map(|(address, _)| address)
+    }
+
+    /// The addresses, each with the pod that has it.
+    pub fn tenants(&self) -> impl Iterator<Item = (IpAddr, Tenant)> + '_ {
+        let (v4, v6) = match self {
+            EndpointAddresses::None => (&[][..], &[][..]),
+            EndpointAddresses::V4(v4) => (&v4[..], &[][..]),
+            EndpointAddresses::V6(v6) => (&[][..], &v6[..]),
+        };
+        let v4 = v4.iter().map(|(address, tenant)| (IpAddr::V4(*address), *tenant));
+        v4.chain(v6.iter().map(|(address, tenant)| (IpAddr::V6(*address), *tenant)))
     }
 }
 
-impl From<EndpointAddresses> for Vec<IpAddr> {
-    fn from(addresses: EndpointAddresses) -> Vec<IpAddr> {
-        addresses.iter().collect()
+/// Of which nobody says who has them.
+impl From<Vec<IpAddr>> for EndpointAddresses {
+    fn from(addresses: Vec<IpAddr>) -> EndpointAddresses {
+        let unknown: Vec<_> = addresses.into_iter().map(|address| (address, Tenant::default())).collect();
+        EndpointAddresses::of(&unknown)
     }
+}
+
+/// As they are kept on disk: `10.244.1.7`, and behind a space the tenant, where it is known.
+impl From<EndpointAddresses> for Vec<String> {
+    fn from(addresses: EndpointAddresses) -> Vec<String> {
+        let text = |(address, Tenant(tenant)): (IpAddr, Tenant)| match tenant {
+            0 => address.to_string(),
+            _ => format!("{address} {tenant:x}"),
+        };
+        addresses.tenants().map(text).collect()
+    }
+}
+
+impl TryFrom<Vec<String>> for EndpointAddresses {
+    type Error = String;
+
+    fn try_from(texts: Vec<String>) -> Result<EndpointAddresses, String> {
+        let read = |text: &String| {
+            let (address, tenant) = text.split_once(' ').unwrap_or((text, "0"));
+            Some((address.parse::<IpAddr>().ok()?, Tenant(u32::from_str_radix(tenant, 16).ok()?)))
+        };
+        let wrong = |text: &String| format!("\"{text:.64}\" is no address of an endpoint");
+        let read = texts.iter().map(|text| read(text).ok_or_else(|| wrong(text))).collect::<Result<Vec<_>, _>>()?;
+        Ok(EndpointAddresses::of(&read))
+    }
+}
+
+/// The pod that has the address of an endpoint, and whether it terminates. The pod is told by 31 bits of its UID: that two tenants
+/// differ is certain, that they are one is not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tenant(u32);
+
+impl Tenant {
+    /// `uid`: that of the pod.
+    pub fn of(uid: &str, terminates: bool) -> Tenant {
+        // FNV-1a: the same in every process.
+        let hash = uid.bytes().fold(0x811c_9dc5_u32, |hash, octet| (hash ^ u32::from(octet)).wrapping_mul(0x0100_0193));
+        Tenant((hash | TELLS) & !TERMINATES | u32::from(terminates))
+    }
+
+    /// `None`: the EndpointSlice does not say which pod it is.
+    pub fn pod(self) -> Option<PodMark> {
+        (self.0 != 0).then_some(PodMark(self.0 & !TERMINATES))
+    }
+
+    pub fn terminates(self) -> bool {
+        self.0 & TERMINATES != 0
+    }
+}
+
+const TERMINATES: u32 = 1;
+/// Whoever is known is not 0.
+const TELLS: u32 = 2;
+
+/// A pod as [`Tenant`] tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PodMark(u32);
+
+/// An address that this node holds back although no Service with egress has it any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldPod {
+    /// When it is let go.
+    pub until: SystemTime,
+    /// The pod that had it when a Service with egress last did, where that is known.
+    pub pod: Option<PodMark>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,8 +12,8 @@ use ipnet::IpNet;
 
 use super::{
     ApiServer, BfdSessions, ClusterConfig, Conflict, DefaultRoute, Drain, DrainStage, EgressTunnel, EndpointSlice,
-    Fact, HostProblem, LeaseState, Link, Listing, Node, NodeCounts, PeerOrder, PeerOrders, Pulses, Service,
-    SessionReport, SessionState,
+    Fact, HeldPod, HostProblem, LeaseState, Link, Listing, Node, NodeCounts, PeerOrder, PeerOrders, Pulses, Service,
+    SessionReport, SessionState, Tenant,
 };
 use crate::address::Family;
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
@@ -88,6 +88,8 @@ pub struct World {
     pub egress_problems: Vec<HostProblem>,
     /// By what packets of pods pass the host's netfilter by.
     pub egress_bypasses: Vec<HostProblem>,
+    /// The addresses of pods that are held back although no Service with egress has them any more.
+    pub egress_held: Arc<BTreeMap<IpAddr, HeldPod>>,
     pub egress_tunnel: EgressTunnel,
     /// What VRFs of the configuration lack on this host.
     pub vrf_problems: Vec<HostProblem>,
@@ -193,6 +195,7 @@ impl Default for World {
             manifest_problems: Vec::new(),
             egress_problems: Vec::new(),
             egress_bypasses: Vec::new(),
+            egress_held: Arc::default(),
             egress_tunnel: EgressTunnel::default(),
             vrf_problems: Vec::new(),
             data_path: DataPath::UNWATCHED,
@@ -352,6 +355,11 @@ impl World {
             Fact::EgressBypass(problems) => {
                 everything_if(std::mem::replace(&mut self.egress_bypasses, problems) != self.egress_bypasses)
             }
+            // The planner looks for whoever has them now.
+            Fact::EgressHeld(held) => {
+                self.egress_held = held;
+                Touched::Nothing
+            }
             Fact::EgressTunnel(tunnel) => {
                 let before = std::mem::replace(&mut self.egress_tunnel, tunnel);
                 // The MTU is shown and decides nothing.
@@ -419,8 +427,13 @@ impl World {
 
     /// The addresses of all endpoints of a Service, of both families and whether they are ready or not.
     pub fn endpoint_addresses<'a>(&'a self, service: &ObjectKey) -> impl Iterator<Item = IpAddr> + 'a {
+        self.endpoint_tenants(service).map(|(address, _)| address)
+    }
+
+    /// The same, each with the pod that has it.
+    pub fn endpoint_tenants<'a>(&'a self, service: &ObjectKey) -> impl Iterator<Item = (IpAddr, Tenant)> + 'a {
         let keys = self.slices_of.get(service).into_iter().flat_map(|keys| keys.iter());
-        keys.filter_map(|key| self.endpoint_slices.get(key)).flat_map(|slice| slice.addresses.iter())
+        keys.filter_map(|key| self.endpoint_slices.get(key)).flat_map(|slice| slice.addresses.tenants())
     }
 
     /// How many endpoints of one family a node has that take new connections: the ready ones, or while there is none of

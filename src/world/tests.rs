@@ -98,3 +98,58 @@ fn names_that_many_objects_carry_are_kept_once() {
     let (service, _) = world.services.get_key_value(&key("web")).unwrap();
     assert!(slices.iter().any(|slice| Arc::ptr_eq(&slice.service.name, &service.name)), "the Service");
 }
+
+#[test]
+fn endpoints_are_kept_with_their_tenants_and_what_an_earlier_crier_kept_is_read() {
+    let read = |json: &str| serde_json::from_str::<EndpointAddresses>(json);
+    let ip = |text: &str| text.parse::<std::net::IpAddr>().unwrap();
+    let old = read(r#"["10.244.1.7","10.244.1.8"]"#).expect("it was written so");
+    assert_eq!(old.iter().collect::<Vec<_>>(), [ip("10.244.1.7"), ip("10.244.1.8")]);
+    assert!(old.tenants().all(|(_, tenant)| tenant.pod().is_none()));
+    let tenants = vec![
+        (ip("fd44::7"), Tenant::of("web-1", false)),
+        (ip("fd44::8"), Tenant::of("web-2", true)),
+        (ip("fd44::9"), Tenant::default()),
+    ];
+    let addresses = EndpointAddresses::of(&tenants);
+    let json = serde_json::to_string(&addresses).unwrap();
+    let again = read(&json).expect("what was written");
+    assert_eq!(again.tenants().collect::<Vec<_>>(), tenants, "{json}");
+    assert!(again.tenants().nth(1).is_some_and(|(_, tenant)| tenant.terminates()));
+    for odd in [r#"["10.244.1"]"#, r#"["10.244.1.7 x"]"#, r#"["10.244.1.7 1ffffffff"]"#, r#"[7]"#] {
+        let error = read(odd).expect_err(odd).to_string();
+        assert!(odd.contains("[7]") || error.contains(odd.trim_matches(['[', ']', '"'])), "{error}");
+    }
+}
+
+#[test]
+fn lists_that_leave_no_destination_of_a_family_are_known() {
+    let nets = |nets: &str| nets.split_whitespace().map(|net| net.parse().unwrap()).collect::<Vec<ipnet::IpNet>>();
+    // To, except, inside of the cluster; nothing of IPv4, nothing of IPv6.
+    let table = [
+        ("", "", "10.0.0.0/8", false, false),
+        ("", "0.0.0.0/0", "", true, false),
+        ("", "0.0.0.0/1 128.0.0.0/2 192.0.0.0/2", "", true, false),
+        ("", "0.0.0.0/1 128.0.0.0/2 192.0.0.0/3", "", false, false),
+        ("192.0.2.0/24", "", "", false, true),
+        ("192.0.2.0/24 fd00::/8", "192.0.2.0/25 192.0.2.128/25", "", true, false),
+        ("10.96.0.0/16 10.244.1.0/24", "10.96.0.0/12", "10.244.0.0/16", true, true),
+        ("10.96.0.0/16 198.51.100.7/32", "10.96.0.0/12", "10.244.0.0/16", false, true),
+        ("fd96::/112", "", "fd96::/112", true, true),
+    ];
+    for (to, except, inside, none4, none6) in table {
+        let (lists, inside) = (Destinations { to: nets(to), except: nets(except) }, nets(inside));
+        let leaves_none = [Family::V4, Family::V6].map(|family| lists.leaves_none(family, inside.iter()));
+        assert_eq!(leaves_none, [none4, none6], "{lists}");
+    }
+}
+
+#[test]
+fn a_service_of_another_type_is_kept_while_it_asks_for_egress() {
+    let mut world = World::default();
+    let asks = |egress| Service { egress, ..service(false, &[]) };
+    put(&mut world, "web", asks(Some(Egress::ServiceAddress)));
+    assert!(world.services.contains_key(&key("web")), "that it gets none is to be told");
+    put(&mut world, "web", asks(None));
+    assert!(world.services.is_empty());
+}

@@ -11,6 +11,32 @@
 
 use super::*;
 
+/// How the table is asked for destinations that pods' egress is not for.
+pub struct Bounded;
+
+impl Bounded {
+    /// The maps from pods to chains, as questions: of IPv4, and of IPv6.
+    pub fn maps(form: &Form) -> [Attributes; 2] {
+        [Set::Bounded4, Set::Bounded6].map(|map| of_set(form, map.name()))
+    }
+
+    /// The number of the list that a chain is of.
+    pub fn number(chain: &str) -> Option<u32> {
+        chain.strip_prefix(CHAIN)?.parse().ok()
+    }
+
+    /// The sets of a list, as questions: of IPv4, and of IPv6.
+    pub fn sets(form: &Form, number: u32) -> [Attributes; 2] {
+        [Ip::V4, Ip::V6].map(|family| of_set(form, &set(family, number)))
+    }
+
+    /// The list, by all bounds of its sets, in any order. It says with other words what the one said that they were made of. Empty
+    /// sets exempt nothing.
+    pub fn list(bounds: &[(IpAddr, bool)]) -> Destinations {
+        Destinations { to: Vec::new(), except: intervals::networks(bounds) }
+    }
+}
+
 /// `ip saddr vmap @bounded`
 pub(super) fn by_source(family: Ip) -> Attributes {
     let mut rule = Attributes::default();
@@ -87,8 +113,10 @@ pub(super) fn remove(batch: &mut Batch, form: &Form, before: &Lists, after: &Lis
 
 type Lists = BTreeMap<u32, Arc<Destinations>>;
 
+const CHAIN: &str = "exempt";
+
 fn chain(number: u32) -> String {
-    format!("exempt{number}")
+    format!("{CHAIN}{number}")
 }
 
 fn set(family: Ip, number: u32) -> String {

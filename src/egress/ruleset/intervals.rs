@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 
 use crate::world::Destinations;
 
@@ -31,6 +31,42 @@ pub(super) fn exempt(destinations: &Destinations) -> [Vec<Bound>; 2] {
         bounds(joined(beyond.into_iter().chain(except).collect()), space)
     };
     [of(to4, except4, Space::V4), of(to6, except6, Space::V6)]
+}
+
+/// The networks that make up intervals: each bound is the first address of one, or with the flag the first behind one.
+pub(super) fn networks(bounds: &[(IpAddr, bool)]) -> Vec<IpNet> {
+    let mut bounds = bounds.to_vec();
+    // One ends before the next begins.
+    bounds.sort_unstable_by_key(|(key, ends)| (*key, !*ends));
+    let mut networks = Vec::new();
+    let mut close = |first: Option<IpAddr>, last: Option<IpAddr>| match (first, last) {
+        (Some(IpAddr::V4(first)), Some(IpAddr::V4(last))) => {
+            networks.extend(Ipv4Subnets::new(first, last, 0).map(IpNet::V4));
+        }
+        (Some(IpAddr::V6(first)), Some(IpAddr::V6(last))) => {
+            networks.extend(Ipv6Subnets::new(first, last, 0).map(IpNet::V6));
+        }
+        _ => {}
+    };
+    for space in [Space::V4, Space::V6] {
+        let mut open = None;
+        for (key, ends) in bounds.iter().filter(|(key, _)| key.is_ipv4() == matches!(space, Space::V4)) {
+            match ends {
+                true => close(open.take(), before(*key)),
+                false => open = open.or(Some(*key)),
+            }
+        }
+        close(open, Some(space.address(space.last())));
+    }
+    networks.sort_unstable();
+    networks
+}
+
+fn before(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(v4) => u32::from(v4).checked_sub(1).map(|before| IpAddr::V4(before.into())),
+        IpAddr::V6(v6) => u128::from(v6).checked_sub(1).map(|before| IpAddr::V6(before.into())),
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -143,6 +179,41 @@ mod tests {
             let [v4, v6] = exempt(&destinations);
             assert_eq!((text(&v4).as_str(), text(&v6).as_str()), (expected4, expected6), "{destinations}");
         }
+    }
+
+    /// Input: lists of destinations. Output: what the kernel holds of each, in any order, makes a list that covers the same.
+    #[test]
+    fn the_intervals_of_a_list_are_read_back_as_a_list_that_covers_the_same() {
+        let lists: [(&[&str], &[&str]); 5] = [
+            (&["203.0.113.0/24"], &[]),
+            (&[], &["10.0.0.0/8", "fd00::/8"]),
+            (&["10.0.0.0/8", "fd00::/8"], &["10.1.0.0/16", "10.2.0.3/32", "fd12::1/128"]),
+            (&["0.0.0.0/0", "::/0"], &[]),
+            (&["255.0.0.0/8", "ff00::/8"], &["255.255.255.255/32"]),
+        ];
+        for (to, except) in lists {
+            let list = Destinations { to: nets(to), except: nets(except) };
+            let held = exempt(&list).into_iter().flatten().map(|bound| (bound.key, bound.ends)).rev();
+            let read = Destinations { to: Vec::new(), except: networks(&held.collect::<Vec<_>>()) };
+            let edges = to.iter().chain(except).flat_map(|net| {
+                let net: IpNet = net.parse().unwrap();
+                [net.network(), net.broadcast()]
+            });
+            let around = edges.flat_map(|edge| {
+                let after = match edge {
+                    IpAddr::V4(v4) => u32::from(v4).checked_add(1).map(|it| IpAddr::V4(it.into())),
+                    IpAddr::V6(v6) => u128::from(v6).checked_add(1).map(|it| IpAddr::V6(it.into())),
+                };
+                [before(edge), Some(edge), after].into_iter().flatten()
+            });
+            let far = ["0.0.0.0", "8.8.8.8", "255.255.255.255", "::", "2001:db8::1"].map(|it| it.parse().unwrap());
+            for address in around.chain(far) {
+                assert_eq!(read.covers(address), list.covers(address), "{address} of {list}, read as {read}");
+            }
+        }
+        assert_eq!(networks(&[]), [], "nothing is exempt");
+        let odd = ["10.0.0.0", "0.0.0.0"].map(|it| (it.parse().unwrap(), true));
+        assert_eq!(networks(&odd), [], "ends alone");
     }
 
     #[test]

@@ -135,7 +135,8 @@ impl Planner {
         // Who is in the way of an address is told by the node that finds it there, whoever allocates.
         let in_conflict = decision.announcements.iter().any(|it| it.l2.reason.is_conflict());
         let write = wish.as_ref().and_then(|wish| write(service, decision, wish));
-        let ours = self.world.leader && (service.load_balancer || write.is_some());
+        let is_told = service.load_balancer || service.egress.is_some();
+        let ours = self.world.leader && (is_told || write.is_some());
         let wanted = (ours || in_conflict).then(|| {
             let (notice, lasting) = notice(service, decision).unzip();
             let warning = lost.filter(|_| write.is_some()).map(loss);
@@ -205,11 +206,17 @@ impl Planner {
             egress.complete = complete;
             egress.pods = self.egress.pods().clone();
             egress.bounded = self.egress.bounded().clone();
+            egress.marks = self.egress.marks().clone();
             egress.hops = Arc::new(self.egress.hops());
             egress.tunnel = self.egress.tunnel().cloned();
             self.plan.unreached = Arc::new(self.egress.obstacles());
             self.plan.contested_pods = kept(&self.plan.contested_pods, self.egress.contested().clone());
             self.plan.exits = Arc::new(self.egress.exits());
+        }
+        if self.newcomers.renew(&self.world) {
+            self.moved.egress = true;
+            egress.let_go = Arc::new(self.newcomers.let_go(&self.world));
+            self.plan.newcomers = Arc::new(self.newcomers.all().clone());
         }
         if self.returns.take_moved() {
             self.moved.egress = true;

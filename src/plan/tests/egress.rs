@@ -1,11 +1,14 @@
 //! Egress over BGP alone: one node is elected to announce, and all agree which. And with another configuration or a drain.
 
+use std::time::SystemTime;
+
 use super::pulses::{ADDRESS, answering, heard, roster, with_pulses};
 use super::*;
 use crate::plan::slice::{Exit, Mapping};
 use crate::roster::{Eligibility, NodeTicket, Stage};
 use crate::world::{
-    DefaultRoute, Destinations, Drain, DrainStage, Egress, EgressBounds, HostProblem, NodeCounts, Pulses,
+    DefaultRoute, Destinations, Drain, DrainStage, Egress, EgressBounds, EndpointAddresses, HeldPod, HostProblem,
+    NodeCounts, Pulses, Tenant,
 };
 
 const POD: &str = "10.244.1.2";
@@ -29,15 +32,26 @@ fn with_pod(story: &mut Story) {
 /// What the EndpointSlice of the Service says.
 fn with_endpoints(story: &mut Story, addresses: &[&str]) {
     let addresses: Vec<IpAddr> = addresses.iter().map(|it| it.parse().unwrap()).collect();
+    with_slice(story, "web", addresses.into());
+}
+
+/// The pods by their UIDs that the EndpointSlice of a Service lists.
+fn with_pods(story: &mut Story, service: &str, pods: &[(&str, &str)]) {
+    let pods: Vec<(IpAddr, Tenant)> =
+        pods.iter().map(|(it, uid)| (it.parse().unwrap(), Tenant::of(uid, false))).collect();
+    with_slice(story, service, EndpointAddresses::of(&pods));
+}
+
+fn with_slice(story: &mut Story, service: &str, addresses: EndpointAddresses) {
     let slice = EndpointSlice {
-        service: key("web"),
+        service: key(service),
         family: None,
         ready: NodeCounts::from([("b".into(), 1)]),
         serving: NodeCounts::from([("b".into(), 1)]),
         serving_without_node: 0,
-        addresses: addresses.into(),
+        addresses,
     };
-    story.tell(Fact::EndpointSlice(key("web-1"), Some(Arc::new(slice))));
+    story.tell(Fact::EndpointSlice(key(&format!("{service}-1")), Some(Arc::new(slice))));
     story.turn();
 }
 
@@ -102,6 +116,94 @@ fn what_is_no_pods_address_is_never_guarded_whatever_an_endpoint_slice_says() {
     story.tell(Fact::Node("a".into(), None));
     story.turn();
     assert!(!story.planner.plan().egress.pods.contains_key(&"192.168.35.11".parse::<IpAddr>().unwrap()));
+}
+
+/// What the keeper of the table tells when nobody asks for the pod any more.
+fn held_for(uid: &str) -> Fact {
+    let held = HeldPod { until: SystemTime::UNIX_EPOCH, pod: Tenant::of(uid, false).pod() };
+    Fact::EgressHeld(Arc::new([(POD.parse().unwrap(), held)].into()))
+}
+
+fn is_let_go(story: &Story) -> bool {
+    let slice = &story.planner.plan().egress;
+    let let_go = slice.let_go.get(&POD.parse::<IpAddr>().unwrap());
+    assert!(let_go.is_none_or(|pod| Some(*pod) == Tenant::of("web-uid", false).pod()), "it says for whom it was held");
+    let_go.is_some()
+}
+
+#[test]
+fn an_address_that_left_a_service_with_egress_is_let_go_when_a_pod_of_another_uid_has_it() {
+    let mut story = sending_on("a");
+    with_pods(&mut story, "web", &[(POD, "web-uid")]);
+    let mark = story.planner.plan().egress.marks[&POD.parse::<IpAddr>().unwrap()];
+    assert_eq!(Some(mark), Tenant::of("web-uid", false).pod());
+    // The pod has ended, and the next one of another Service, which is of type ClusterIP, gets its address.
+    with_pods(&mut story, "web", &[("10.244.1.3", "web-2-uid")]);
+    story.tell(held_for("web-uid"));
+    assert!(!story.turn().moved.egress && !is_let_go(&story));
+    with_pods(&mut story, "other", &[("10.244.1.9", "x"), (POD, "other-uid")]);
+    assert!(is_let_go(&story));
+    let newcomer = &story.planner.plan().newcomers[&POD.parse::<IpAddr>().unwrap()];
+    assert_eq!(newcomer.services.iter().collect::<Vec<_>>(), [&key("other")]);
+    story.tell(Fact::EgressHeld(Arc::default()));
+    assert!(story.turn().moved.egress && !is_let_go(&story));
+}
+
+#[test]
+fn a_pod_whose_service_loses_the_annotation_is_not_let_go_by_another_service_that_has_it_too() {
+    let mut story = sending_on("a");
+    with_pods(&mut story, "web", &[(POD, "web-uid")]);
+    with_pods(&mut story, "headless", &[(POD, "web-uid")]);
+    story.change("web", |web| web.egress = None);
+    assert!(story.planner.plan().egress.pods.is_empty());
+    story.tell(held_for("web-uid"));
+    story.turn();
+    assert!(!is_let_go(&story));
+    // The Service with its EndpointSlice is deleted: the pod goes on in the other one.
+    story.tell(Fact::EndpointSlice(key("web-1"), None));
+    story.tell(Fact::Service(key("web"), None));
+    story.turn();
+    assert!(!is_let_go(&story));
+}
+
+#[test]
+fn two_pods_at_one_address_are_no_pod_that_is_known() {
+    let mut story = sending_on("a");
+    with_pods(&mut story, "web", &[(POD, "web-uid"), (POD, "web-2-uid")]);
+    assert!(story.planner.plan().egress.marks.is_empty());
+    with_pods(&mut story, "web", &[(POD, "web-2-uid")]);
+    assert_eq!(story.planner.plan().egress.marks.len(), 1);
+    story.put("also", Service { egress: Some(Egress::ServiceAddress), ..story_ingress() });
+    with_pods(&mut story, "also", &[(POD, "web-uid")]);
+    assert!(story.planner.plan().egress.marks.is_empty(), "of two Services with egress");
+}
+
+#[test]
+fn the_annotation_on_a_service_that_is_not_ours_is_told_and_guards_nothing() {
+    let mut story = sending_on("a");
+    story.tell(Fact::Leader(true));
+    story.turn();
+    story.change("web", |web| web.load_balancer = false);
+    assert_eq!(story.decision("web").allocation.complaint, Some(Reason::EgressNeedsLoadBalancer));
+    assert!(story.planner.plan().egress.pods.is_empty(), "the machine holds them as those of a removed annotation");
+    let notice = story.planner.plan().status.services[&key("web")].notice.clone().expect("an Event");
+    assert_eq!((notice.warning, notice.reason.as_str()), (true, "EgressRefused"));
+    assert!(notice.message.contains("needs a Service of type LoadBalancer"), "{}", notice.message);
+    // One that never was of the type, and whose status says nothing.
+    let plain = Service { resource_version: "1".to_owned(), ..Service::default() };
+    story.put("plain", Service { egress: Some(Egress::Network), ..plain.clone() });
+    assert_eq!(story.decision("plain").allocation.complaint, Some(Reason::EgressNeedsLoadBalancer));
+    story.tell(Fact::Service(key("plain"), Some(Arc::new(plain))));
+    story.turn();
+    assert!(
+        !story.planner.plan().decisions.contains_key(&key("plain")),
+        "without the annotation it is no matter of ours"
+    );
+    let class = Some("example.com/other".to_owned());
+    story.put("far", Service { egress: Some(Egress::ServiceAddress), class: class.clone(), ..story_ingress() });
+    assert_eq!(story.decision("far").allocation.complaint, Some(Reason::EgressOfOtherClass { class }));
+    let notice = story.planner.plan().status.services.get(&key("far")).and_then(|status| status.notice.clone());
+    assert_eq!(notice, None, "whose class it is may serve it");
 }
 
 /// The owner, and the node that is elected where the owner is none.

@@ -55,7 +55,11 @@ pub fn judge(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer 
         let given = service.given();
         let addresses = !service.ingress.is_empty() && service.ingress.iter().all(|address| given.contains(address));
         let status = (said && writes).then_some(Wish::Clear { addresses });
-        return Answer::told(Allocation::none(reason), status);
+        let complaint = service.egress.is_some().then(|| match &reason {
+            Reason::OtherClass { class } => Reason::EgressOfOtherClass { class: class.clone() },
+            _ => Reason::EgressNeedsLoadBalancer,
+        });
+        return Answer::told(Allocation { complaint, ..Allocation::none(reason) }, status);
     }
     if !allocates(inputs) {
         return Answer::told(as_shown(inputs, key, service), None);

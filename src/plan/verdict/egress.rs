@@ -1,6 +1,7 @@
 //! How what the pods of a Service open leaves the cluster: with which address as its source, and by which node.
 //! Floor 1. The owner is the node that the announcement already has: one decision, so an address and its egress are in one place.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -16,13 +17,15 @@ use crate::plan::ranking::egress_nodes;
 use crate::plan::tickets::Ticket;
 use crate::reason::Reason;
 use crate::roster::Eligibility;
-use crate::world::{Destinations, DrainStage, Egress, EgressBounds, Node, Pulses, Service, TrafficPolicy};
+use crate::world::{Destinations, DrainStage, Egress, EgressBounds, Node, PodMark, Pulses, Service, TrafficPolicy};
 
 /// The part of the work that is about egress.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EgressWork {
     /// Every pod, with how its packets leave. Packets of a pod without a way do not leave the cluster.
     pub pods: Vec<(IpAddr, Option<Way>)>,
+    /// Which pod has an address, where the EndpointSlices say that and do not differ.
+    pub marks: BTreeMap<IpAddr, PodMark>,
     /// The destinations that this is for; `None`: all outside of the cluster.
     pub destinations: Option<Arc<Destinations>>,
     /// The Nodes or their labels decide which is the owner, so what is new of any Node concerns the Service.
@@ -153,6 +156,7 @@ pub fn judge(
     // A pod in the host's network has the node's address, as has the node itself.
     let (of_nodes, mut pods): (Vec<IpAddr>, Vec<IpAddr>) =
         inputs.world.endpoint_addresses(key).partition(|address| is_no_pod(inputs, *address));
+    let marks = marks(inputs, key, &pods);
     pods.sort_unstable();
     pods.dedup();
     let of_pod = |pod: &IpAddr, address: IpAddr| Family::of(address) == Family::of(*pod);
@@ -189,7 +193,24 @@ pub fn judge(
     let is_elected = announcements.iter().any(|it| matches!(it.l2.reason, Reason::NoL2ForPool { .. }));
     let is_elected = is_elected || bounds.is_some_and(|bounds| bounds.nodes.is_some());
     let destinations = bounds.and_then(|bounds| bounds.destinations.clone());
-    (Some(verdict), EgressWork { pods, destinations, is_elected })
+    (Some(verdict), EgressWork { pods, marks, destinations, is_elected })
+}
+
+/// Which pod has each of the addresses.
+fn marks(inputs: &Inputs<'_>, key: &ObjectKey, pods: &[IpAddr]) -> BTreeMap<IpAddr, PodMark> {
+    let mut all: BTreeMap<IpAddr, BTreeSet<Option<PodMark>>> = pods.iter().map(|pod| (*pod, BTreeSet::new())).collect();
+    for (address, tenant) in inputs.world.endpoint_tenants(key) {
+        if let Some(marks) = all.get_mut(&address) {
+            marks.insert(tenant.pod());
+        }
+    }
+    // One that is replaced may be told beside its successor: then nothing is certain.
+    let one = |(address, marks): (IpAddr, BTreeSet<Option<PodMark>>)| {
+        let mut marks = marks.into_iter();
+        let first = marks.next()??;
+        marks.next().is_none().then_some((address, first))
+    };
+    all.into_iter().filter_map(one).collect()
 }
 
 /// Something else than a pod of its own has the address, whatever an EndpointSlice says: a host, a router, a Service, or nobody can. To

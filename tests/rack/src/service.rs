@@ -28,6 +28,8 @@ struct Endpoint {
     /// `None`: one out of the pods' range of the node.
     address: Option<IpAddr>,
     is_ready: bool,
+    /// Of the pod that it refers to.
+    uid: Option<String>,
 }
 
 impl Service {
@@ -122,8 +124,15 @@ impl Service {
         service.endpoint(Some(&pod.node), Some(pod.address6.into()), true)
     }
 
+    /// The same, by a reference to the pod with this UID, as the API server's controllers write it.
+    pub fn pod_with(self, pod: &Pod, uid: &str) -> Service {
+        let mut service = self.pod(pod);
+        service.endpoints.iter_mut().rev().take(2).for_each(|endpoint| endpoint.uid = Some(uid.to_owned()));
+        service
+    }
+
     fn endpoint(mut self, node: Option<&str>, address: Option<IpAddr>, is_ready: bool) -> Service {
-        self.endpoints.push(Endpoint { node: node.map(str::to_owned), address, is_ready });
+        self.endpoints.push(Endpoint { node: node.map(str::to_owned), address, is_ready, uid: None });
         self
     }
 
@@ -167,6 +176,9 @@ impl Service {
             }
             if let Some(node) = &endpoint.node {
                 value["nodeName"] = node.as_str().into();
+            }
+            if let Some(uid) = &endpoint.uid {
+                value["targetRef"] = json!({ "kind": "Pod", "name": uid, "uid": uid });
             }
             value
         };
