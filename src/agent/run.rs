@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout_at};
+use tokio::time::{sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
 use super::cluster_config;
@@ -69,7 +69,10 @@ const PATIENCE_WITHOUT_MEMORY: Duration = Duration::from_secs(20);
 /// How long the farewell may take in all: the routers hear it within milliseconds, or not at all.
 const FAREWELL: Duration = Duration::from_secs(3);
 
-/// And the last of it, where somebody waits for all others.
+/// How long the farewell waits for the plan that tells the links of it.
+const LINKS_TOLD: Duration = Duration::from_millis(100);
+
+/// How long the last part of the farewell may take, where somebody waits for all others.
 const LAST_FAREWELL: Duration = Duration::from_millis(500);
 
 /// The agent could not start, or something it cannot be without came to an end.
@@ -202,6 +205,7 @@ pub async fn run(start: Start) -> Result<(), Error> {
     tasks.endless.spawn(named("the taker of orders", orders::run(reloader, hangup, orders, drains)));
     let (first_plan, plan_stands) = oneshot::channel();
     let readings = Readings { counters, reloads: reports, flows: flows_seen };
+    let mut links = slices.l2.subscribe();
     let mut turning = Loop::new(config, node, slices, (memory, had), readings, first_plan, turned);
     turning.recall();
     let patience = if turning.remembers_services() { PATIENCE_WITH_MEMORY } else { PATIENCE_WITHOUT_MEMORY };
@@ -246,6 +250,8 @@ pub async fn run(start: Start) -> Result<(), Error> {
         let leave = async {
             // The planner first: it is not to defend what the other nodes take over. It fails only if the planner is gone.
             let _ = leaving.send(Fact::Leaving).await;
+            // Then the links, for the same reason: an announcement that was due would take the neighbours back.
+            let _ = timeout(LINKS_TOLD, links.wait_for(|slice| slice.leaving)).await;
             // Nobody is left to hear it only if every task is gone already.
             let _ = stop.send(Some(how));
             tasks.leave(last).await;

@@ -235,12 +235,15 @@ impl Agent {
         [pulse, self.claims.next_deadline(), planner].into_iter().flatten().min()
     }
 
-    /// SIGTERM: it says goodbye.
-    pub fn leave(&mut self, now: Instant) {
+    /// SIGTERM: it says goodbye. The addresses for which this host accepts traffic, as of [`Agent::think`].
+    pub fn leave(&mut self, now: Instant) -> Option<BTreeSet<IpAddr>> {
+        // The links are told before the other nodes, as `agent::run` does it.
+        self.learn(Fact::Leaving);
+        let accepts = self.think(now);
         if let Some(pulse) = &mut self.pulse {
             pulse.handle_leaving(now);
         }
-        self.learn(Fact::Leaving);
+        accepts
     }
 
     /// SIGTERM in a restart: it says by when it is back. What it holds, and that time; `None` where it has to say goodbye, as

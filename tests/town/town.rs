@@ -549,7 +549,9 @@ impl Town {
         let now = self.now();
         let host = &mut self.hosts[number];
         let Some(agent) = host.agent.as_mut().filter(|_| host.frozen.is_none()) else { return };
-        agent.leave(now);
+        if let Some(accepts) = agent.leave(now) {
+            host.accepts = accepts;
+        }
         self.events.post(now + ANSWERS_ON, Event::Gone(number, host.life));
         self.events.post(now + ACCEPTS_ON, Event::Unbind(number, host.life));
         self.attend(number);
