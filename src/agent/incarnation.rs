@@ -17,8 +17,8 @@ const USED: u64 = 1 << 20;
 pub fn next(folder: &Path, wall: SystemTime) -> io::Result<u64> {
     let file = folder.join("incarnation");
     let before = match fs::read_to_string(&file) {
-        // One that cannot be read was not written by us; the clock has to do.
-        Ok(text) => text.trim().parse().unwrap_or(0),
+        // One that cannot be read, or that no clock leads to, was not written by us; the clock has to do.
+        Ok(text) => text.trim().parse().ok().filter(|number| *number <= u64::MAX / 2).unwrap_or(0),
         Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
         Err(error) => return Err(error),
     };
@@ -45,5 +45,15 @@ mod tests {
         assert!(second >= first + USED, "{second} is beyond every number of the first life");
         let third = next(folder.path(), at(1_800_000_000)).unwrap();
         assert_eq!(third, 1_800_000_000_000_000);
+    }
+
+    #[test]
+    fn a_number_beyond_all_clocks_is_taken_for_damage() {
+        let folder = tempfile::tempdir().unwrap();
+        for damaged in ["18446744073709551615", "9223372036854775808", "-1", "", "x"] {
+            fs::write(folder.path().join("incarnation"), damaged).unwrap();
+            let this = next(folder.path(), UNIX_EPOCH + Duration::from_secs(1_700_000_000)).unwrap();
+            assert_eq!(this, 1_700_000_000_000_000, "{damaged}");
+        }
     }
 }

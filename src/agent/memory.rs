@@ -89,6 +89,12 @@ impl Memory {
         }
     }
 
+    /// Whether an agent that runs has this state folder.
+    pub fn is_in_use(folder: &Path) -> bool {
+        let file = fs::File::open(folder.join("lock"));
+        file.is_ok_and(|file| matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)))
+    }
+
     /// Whether an agent before this one has kept anything, and whether that was in this boot of the kernel.
     pub fn past(&self) -> Restart {
         let Ok(file) = fs::File::open(&self.file) else { return Restart::default() };

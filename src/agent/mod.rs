@@ -18,7 +18,7 @@ mod kept_addresses;
 mod kept_sessions;
 mod log_changes;
 pub mod logging;
-mod memory;
+pub mod memory;
 pub mod orders;
 mod readiness;
 pub mod reload;

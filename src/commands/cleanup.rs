@@ -7,7 +7,7 @@ use clap::Args;
 use tokio::runtime::Runtime;
 
 use super::{Exit, config, print, runtime};
-use crate::agent::egress_names;
+use crate::agent::{egress_names, memory::Memory};
 use crate::config::load::{self, Lenience, LoadError};
 use crate::config::{Config, EgressSettings, NoSecrets, SourceFile};
 use crate::{egress, kernel};
@@ -43,6 +43,13 @@ pub fn cleanup(Cleanup { config: file }: &Cleanup) -> Exit {
         Ok(config) => (config.egress, config.state.folder),
         Err(error) => return config::complain(&error),
     };
+    if Memory::is_in_use(&folder) {
+        eprintln!(
+            "crier: an agent runs with the state folder {}; stop it first: systemctl stop crier; nothing was removed",
+            folder.display()
+        );
+        return Exit::Problem;
+    }
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -10,6 +10,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 
@@ -301,10 +302,25 @@ fn tell_systemd(start: bool, changed: bool, steps: &[(Step, Item)]) -> Vec<Strin
     }
     if start {
         commands.push(&["enable", "crier"]);
-        commands.push(if changed { &["restart", "crier"] } else { &["start", "crier"] });
+        let is_outdated = changed || agent_started().is_some_and(|started| is_newer(steps, started));
+        commands.push(if is_outdated { &["restart", "crier"] } else { &["start", "crier"] });
     }
     // After one that fails the next would only fail too.
     commands.into_iter().find_map(|words| systemctl(words).err()).into_iter().collect()
+}
+
+/// When systemd started the agent that runs; `None` where none does.
+fn agent_started() -> Option<SystemTime> {
+    let words = ["show", "--timestamp=unix", "--property=ExecMainStartTimestamp", "--value", "crier"];
+    let shown = Command::new("systemctl").args(words).output().ok()?;
+    let seconds = String::from_utf8_lossy(&shown.stdout).trim().strip_prefix('@')?.parse().ok()?;
+    Some(UNIX_EPOCH + Duration::from_secs(seconds))
+}
+
+/// Whether one of the files is newer than that, as after a `crier install` without `--start`.
+fn is_newer(steps: &[(Step, Item)], started: SystemTime) -> bool {
+    let put = |item: &Item| fs::metadata(&item.path).ok().filter(fs::Metadata::is_file)?.modified().ok();
+    steps.iter().filter_map(|(_, item)| put(item)).any(|put| put >= started)
 }
 
 fn systemctl(words: &[&str]) -> Result<(), String> {

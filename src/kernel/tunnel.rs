@@ -56,7 +56,7 @@ fn has_name(link: &LinkMessage, name: &InterfaceName) -> bool {
 
 fn found(link: &LinkMessage) -> Found {
     let mut device = Device { index: link.header.index, ..Device::default() };
-    let (mut kind, mut is_grouped, mut is_loose) = (None, false, false);
+    let (mut kind, mut is_grouped, mut passes) = (None, false, false);
     for attribute in &link.attributes {
         match attribute {
             LinkAttribute::Mtu(mtu) => device.mtu = *mtu,
@@ -71,7 +71,7 @@ fn found(link: &LinkMessage) -> Found {
                     }
                 }
             }
-            LinkAttribute::AfSpecUnspec(specs) => is_loose |= specs.iter().any(is_loose_in),
+            LinkAttribute::AfSpecUnspec(specs) => passes |= specs.iter().any(passes_packets),
             // The enum is not ours; nothing else tells what crier sets.
             _ => {}
         }
@@ -80,7 +80,7 @@ fn found(link: &LinkMessage) -> Found {
         let kind = kind.map_or_else(|| "a link without a kind".to_owned(), |kind| format!("a link of kind {kind}"));
         return Found::Foreign { kind };
     }
-    device.is_set = is_loose && link.header.flags.contains(LinkFlags::Up);
+    device.is_set = passes && link.header.flags.contains(LinkFlags::Up);
     Found::Ours(device)
 }
 
@@ -95,9 +95,9 @@ fn port(data: &[InfoVxlan]) -> Option<u16> {
     })
 }
 
-fn is_loose_in(spec: &AfSpecUnspec) -> bool {
+fn passes_packets(spec: &AfSpecUnspec) -> bool {
     let AfSpecUnspec::Inet(inet) = spec else { return false };
-    inet.iter().any(|it| matches!(it, AfSpecInet::DevConf(conf) if conf.rp_filter == LOOSE))
+    inet.iter().any(|it| matches!(it, AfSpecInet::DevConf(conf) if conf.rp_filter == LOOSE && conf.forwarding == 1))
 }
 
 /// Makes the device. It is down: [`set`] brings it up.
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn the_filter_is_loosened_on_the_device_alone() {
+    fn the_filter_passesned_on_the_device_alone() {
         let [settings, v6, address, up] = set(7, 1464).map(|(message, _)| octets(message));
         assert_eq!(
             (up[20], settings[24], settings[28]),

@@ -66,8 +66,13 @@ impl Check for Written {
             let message = "the kernel puts a number in the place of % in the name of a new device";
             section.complain(&self.name.place, message, "leave the % out");
         }
+        if let Some(name) = self.name.value.as_ref().filter(|name| matches!(name.as_str(), "all" | "default")) {
+            let message = format!("no device can have the name \"{name}\", which stands for others in sysctl");
+            section.complain(&self.name.place, message, "give the VRF another name");
+        }
         self.check_table(section);
         self.check_interfaces(section);
+        self.check_nesting(section);
         self.check_addresses(section);
         if self.addresses.given
             && !self.addresses.empty_list
@@ -124,6 +129,25 @@ impl Written {
                 }
             }
             section.seen.vrf_interfaces.push((interface, (place, own.clone())));
+        }
+    }
+
+    /// The kernel refuses a VRF in a VRF.
+    fn check_nesting(&self, section: &mut Reader<'_>) {
+        let Some(own) = &self.name.value else { return };
+        let of_other = |name: &InterfaceName| section.seen.vrfs.iter().find(|(vrf, _)| vrf.as_str() == name.as_str());
+        let is_other = |name: &InterfaceName| name.as_str() != own.as_str();
+        let above = section
+            .seen
+            .vrf_interfaces
+            .iter()
+            .find(|(name, (_, vrf))| name.as_str() == own.as_str() && vrf.as_ref().is_some_and(|vrf| vrf != own));
+        let inner = section.texts("interfaces").map(|(text, place)| (InterfaceName::from(text), place.clone()));
+        let inner = inner.collect::<Vec<_>>().into_iter().find(|(name, _)| is_other(name) && of_other(name).is_some());
+        let found = above.map(|(name, (place, _))| (name.clone(), place.clone())).or(inner);
+        if let Some((name, place)) = found {
+            let message = format!("the interface \"{name}\" is a VRF itself");
+            section.complain(&place, message, "the kernel takes no VRF into a VRF; name the links of the network");
         }
     }
 
