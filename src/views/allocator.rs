@@ -51,7 +51,8 @@ pub(super) fn awaited(snapshot: &Snapshot) -> String {
 
 /// The holder's silence, where it is the holder that is silent and not the API server.
 fn silence(snapshot: &Snapshot) -> Option<&Silence> {
-    let hears = snapshot.world.api_server == ApiServer::Reachable;
+    let hears =
+        matches!(snapshot.world.api_server, ApiServer::Reachable | ApiServer::Unreachable { forbidden: true, .. });
     snapshot.world.lease.silence.as_ref().filter(|_| hears)
 }
 
@@ -189,7 +190,7 @@ mod tests {
     #[test]
     fn the_silence_of_the_api_server_is_not_the_holders() {
         let why = "no answer".to_owned();
-        let away = ApiServer::Unreachable { since: SystemTime::UNIX_EPOCH, why };
+        let away = ApiServer::Unreachable { since: SystemTime::UNIX_EPOCH, why, forbidden: false };
         let seen = |api_server| allocator(&snapshot(CONFIG, ghost(60, None), api_server));
         let since = |report: AllocatorReport| report.not_renewed_since.map(|at| at.as_second());
         assert_eq!(since(seen(ApiServer::Reachable)), Some(86_340));

@@ -66,7 +66,8 @@ pub struct Report {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ApiServerReport {
-    /// `connecting`, `reachable`, `unreachable`, or `manifests` where a folder takes its place.
+    /// `connecting`, `reachable`, `unreachable`, `forbidden` where it answers and refuses what crier must read, or `manifests` where
+    /// a folder takes its place.
     pub state: String,
     pub since: Option<Timestamp>,
     pub error: Option<String>,
@@ -357,8 +358,8 @@ fn api_server(state: &ApiServer) -> ApiServerReport {
         ApiServer::Connecting => plain("connecting"),
         ApiServer::Reachable => plain("reachable"),
         ApiServer::Manifests => plain("manifests"),
-        ApiServer::Unreachable { since, why } => ApiServerReport {
-            state: "unreachable".to_owned(),
+        ApiServer::Unreachable { since, why, forbidden } => ApiServerReport {
+            state: if *forbidden { "forbidden" } else { "unreachable" }.to_owned(),
             since: Timestamp::try_from(*since).ok(),
             error: Some(why.clone()),
         },

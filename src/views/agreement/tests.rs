@@ -144,7 +144,7 @@ fn a_view_that_is_stale_says_that_other_nodes_hear_the_api_server() {
     let mut planner = planner(CONFIG);
     let own = card(&mut planner);
     hears(&mut planner, &[("node-2", own)]);
-    let away = ApiServer::Unreachable { since: clock::wall(), why: "timed out".to_owned() };
+    let away = ApiServer::Unreachable { since: clock::wall(), why: "timed out".to_owned(), forbidden: false };
     planner.apply(Fact::ApiServer(away));
     assert_one(&told(&mut planner), "API server unreachable, the last known state stays in use: timed out");
     planner.turn(clock::now() + Duration::from_secs(5));
