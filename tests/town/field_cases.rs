@@ -71,6 +71,13 @@ stories! {
     a_new_key_is_read_back: "key-roll-back",
     files_that_running_agents_read_node_by_node: "reload",
     a_restart_among_a_thousand_addresses: "many-return",
+    an_agent_starts_beside_an_owner_that_does_not_hear_it: "one-way-restart",
+    frozen_owners_that_are_back_at_once: "freezes",
+    a_node_asks_again_after_a_grant_in_vain: "asked-in-vain",
+    a_node_that_was_alone_is_back: "alone-and-back",
+    an_agent_starts_without_the_api_server: "start-without-api",
+    a_restart_in_the_moment_of_a_hand_over: "restart-as-it-takes",
+    a_restart_before_the_agent_has_planned: "restart-before-a-plan",
 }
 
 /// `CRIER_TOWN_STORY=path cargo test --test town tell -- --nocapture`

@@ -224,7 +224,9 @@ impl Watch {
                 Deed::Reload(..) => false,
                 // Who is waited for and is back in time loses nothing.
                 Deed::Restart { pause, keeps: Some(time), .. } if heard_it(*at) && *pause + STARTED < *time => false,
-                Deed::Restart { keeps: Some(_), .. } if !heard_it(*at) => age <= EXPLAINED,
+                Deed::Restart { station: who, keeps: Some(_), .. } if *who != host && !heard_it(*at) => {
+                    age <= EXPLAINED
+                }
                 // A restarted node may have back what it had, and the others what it leaves.
                 Deed::Restart { station: who, pause, .. } => {
                     let had = self.held.get(who).is_some_and(|held| held.contains(&address));

@@ -540,7 +540,41 @@ fn a_grant_is_taken_back_later_while_many_are_under_way_and_is_in_vain_after_tha
         assert_eq!(course(last - Duration::from_millis(1), grants), granted);
         assert_eq!(course(last, grants), Course::Holds, "{grants} under way");
         assert_eq!(course(last + GRANT_REST - Duration::from_millis(1), grants), Course::Holds);
+        assert_eq!(history.next_deadline(), Some(start + last + GRANT_REST), "who asks on says nothing new");
+        let now = start + last + GRANT_REST;
+        assert_eq!(history.decide(&situation(grants, now), Candidates::default, now), granted);
     }
+}
+
+#[test]
+fn a_holder_that_does_not_hear_this_node_is_given_way_to_and_nobody_begins_beside_it() {
+    let (me, other): (NodeName, NodeName) = ("node-1".into(), "node-2".into());
+    let now = clock::now();
+    let situation = |answers: bool, deaf: bool| Situation {
+        me: &me,
+        rank_by: ADDRESS,
+        own: Ok(Bid { grade: Grade::Eligible, weight: 1 }),
+        answers,
+        leaving: false,
+        sticky: false,
+        grants: 0,
+        may_ask_from: Some(now),
+        knows_all: true,
+        beside_the_deaf: deaf,
+        deaf_holder: deaf.then_some(&other),
+        holders: Vec::new(),
+        askers: Vec::new(),
+        askers_know_more: false,
+        last: LastHolder::Unknown,
+    };
+    let watched = Course::Watches { holder: other.clone() };
+    let mut history = History::default();
+    let mut course = |answers, deaf, after| history.decide(&situation(answers, deaf), Candidates::default, now + after);
+    assert_eq!(course(false, true, Duration::ZERO), watched);
+    assert_eq!(course(false, true, Duration::from_secs(60)), watched, "it has not begun meanwhile");
+    assert!(matches!(course(false, false, Duration::from_secs(61)), Course::Takes(_)), "it says so no longer");
+    assert_eq!(course(true, true, Duration::from_secs(62)), watched);
+    assert_eq!(history.yielded_to(), Some(&other), "it may not know that there was another");
 }
 
 #[test]
