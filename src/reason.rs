@@ -23,7 +23,7 @@ pub enum Reason {
     // Allocation.
     #[error("the first list of objects is not complete yet")]
     WaitingForLists,
-    #[error("another agent allocates; it has not written an address yet")]
+    #[error("the agent that holds the Lease has not written an address yet")]
     WaitingForAllocator,
     #[error("the address was chosen; the API server has not confirmed it yet")]
     WaitingForStatus,

@@ -219,7 +219,7 @@ impl Churn {
             12 => {
                 let state = match self.random.bool() {
                     true => ApiServer::Reachable,
-                    false => ApiServer::Unreachable { since: UNIX_EPOCH, why: "no route".to_owned() },
+                    false => ApiServer::Unreachable { since: UNIX_EPOCH, why: "no route".to_owned(), forbidden: false },
                 };
                 self.tell(Fact::ApiServer(state));
             }

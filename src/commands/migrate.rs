@@ -60,6 +60,10 @@ pub fn run(arguments: &Migrate) -> Exit {
             for warning in &migration.warnings {
                 eprintln!("crier: {warning}");
             }
+            // Of a cluster only those kinds are read that may be of use.
+            if let Some(left_out) = left_out(&migration).filter(|_| !arguments.from_cluster) {
+                eprintln!("crier: {left_out}");
+            }
             print(&migration.toml).with_problems(!migration.warnings.is_empty())
         }
         Err(error) => {
@@ -67,6 +71,18 @@ pub fn run(arguments: &Migrate) -> Exit {
             Exit::Usage
         }
     }
+}
+
+/// The kinds that configure no load balancer: no fault of the input, but whoever misses a pool looks for its kind.
+fn left_out(migration: &Migration) -> Option<String> {
+    // Those that peers name are read through the peers.
+    let kinds: Vec<&str> = migration.skipped.iter().map(String::as_str).filter(|kind| *kind != "Secret").collect();
+    (!kinds.is_empty()).then(|| {
+        format!(
+            "left out, for migrate finds no configuration of a load balancer in them: objects of {}",
+            kinds.join(", ")
+        )
+    })
 }
 
 fn migration(arguments: &Migrate) -> Result<Migration, MigrateError> {
@@ -144,7 +160,17 @@ fn parsed(text: &str, path: &Path) -> Result<Vec<Value>, String> {
         Err(_) if by_name.is_none() && format == Format::Json => objects(text, Format::Yaml),
         read => read,
     }
-    .map_err(|fault| fault.to_string())
+    .map_err(|fault| match is_template(text) {
+        true => "this is a Helm template, not an object: render it first (helm template RELEASE CHART) and give the result to \
+                 migrate"
+            .to_owned(),
+        false => fault.to_string(),
+    })
+}
+
+/// The text has actions of Go's templates.
+fn is_template(text: &str) -> bool {
+    text.lines().any(|line| line.split_once("{{").is_some_and(|(_, rest)| rest.contains("}}")))
 }
 
 /// Puts each password into its file, which only its owner may read.
@@ -164,4 +190,33 @@ fn write_secrets(folder: &Path, passwords: &[Password]) -> io::Result<()> {
         file.sync_all()?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_of_helm_is_named_as_such_and_other_faults_are_not() {
+        let template = "{{- if .Values.pool }}\napiVersion: metallb.io/v1beta1\nkind: IPAddressPool\n{{- end }}\n";
+        let fault = |text| parsed(text, Path::new("pool.yaml")).expect_err("this is no object");
+        let named = fault(template);
+        assert!(named.contains("Helm template") && named.contains("helm template"), "{named}");
+        let other = fault("kind: [");
+        assert!(!other.contains("Helm"), "{other}");
+    }
+
+    /// Input: a pool of MetalLB beside other objects. Output: the kinds of the others are told, though the pool was of use.
+    #[test]
+    fn kinds_that_are_left_out_are_told_beside_objects_that_were_of_use() {
+        let pool = "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {name: lan, namespace: metallb-system}\n\
+                    spec: {addresses: [192.0.2.0/28]}\n";
+        let others = "---\nkind: ConfigMap\napiVersion: v1\nmetadata: {name: pools}\n---\nkind: Secret\napiVersion: v1\nmetadata: {name: key}\n";
+        let of = |text: &str| migrate(parsed(text, Path::new("-")).expect("objects"), &SecretFiles::default());
+        let beside = of(&format!("{pool}{others}"));
+        assert_eq!(beside.used, 1);
+        let told = left_out(&beside).expect("there are others");
+        assert!(told.ends_with("objects of ConfigMap"), "{told}");
+        assert_eq!(left_out(&of(pool)), None);
+    }
 }

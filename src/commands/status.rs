@@ -7,6 +7,7 @@ use super::table::{Table, printable};
 use super::{Exit, Output, ago, answer, ask, join, refused};
 use crate::api::readings;
 use crate::path_state::PathSource;
+use crate::views::allocator::AllocatorReport;
 use crate::views::status::{DataPathReport, PoolReport, Report, RosterReport};
 
 /// Exits with a problem where the screen names one.
@@ -98,7 +99,7 @@ fn head(report: &Report, wide: bool) -> String {
         report.node,
         report.version,
         ago(report.started),
-        if report.allocates { "this agent" } else { "another agent" },
+        allocates(report),
     );
     let DataPathReport { state, source, fault } = &report.data_path;
     let _ = match (source, fault) {
@@ -135,6 +136,18 @@ fn head(report: &Report, wide: bool) -> String {
         }
     }
     text
+}
+
+fn allocates(report: &Report) -> String {
+    let AllocatorReport { holder, since: _, not_renewed_since, last_renewal: _ } = &report.allocator;
+    match (holder, not_renewed_since) {
+        _ if report.allocates => "this agent".to_owned(),
+        (None, _) => "no agent that this one knows of".to_owned(),
+        (Some(holder), None) => format!("the agent of {holder}"),
+        (Some(holder), Some(since)) => {
+            format!("the agent of {holder}, which has not renewed the Lease for {}", ago(*since))
+        }
+    }
 }
 
 fn section(text: &mut String, table: &Table, empty: bool) {

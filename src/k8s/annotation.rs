@@ -11,7 +11,7 @@ use crate::address::{Family, host_prefix};
 use crate::config::duration;
 use crate::names::{NodeName, PoolName};
 use crate::selector::{Selector, SelectorProblem};
-use crate::world::{Destinations, Egress, EgressBounds, Renumber, Request, RequestError};
+use crate::world::{Destinations, Egress, EgressBounds, PoolsTold, Renumber, Request, RequestError};
 
 /// crier's own prefix; an unknown name below it is refused.
 const OWN: &str = "crier.dev/";
@@ -27,6 +27,10 @@ const RENUMBER: &str = Renumber::ANNOTATION;
 pub const NODE: &str = "crier.dev/node";
 /// What crier writes itself.
 const OUTPUT: &str = "crier.dev/ip-allocated-from-pool";
+/// The same, as MetalLB's users know it.
+const METALLB_OUTPUT: &str = "metallb.io/ip-allocated-from-pool";
+/// The annotations that say which pool the addresses are from.
+pub const POOL_OUTPUTS: [&str; 2] = [OUTPUT, METALLB_OUTPUT];
 const SHARED: &str = "allow-shared-ip";
 /// The value of [`EGRESS`] that gives what the pods open the Service's address.
 pub const SERVICE_ADDRESS: &str = "service-ip";
@@ -94,6 +98,16 @@ fn addresses(annotations: &BTreeMap<String, String>, spec_address: Option<&str>)
         }
         (Some((addresses, _)), _) => Ok(addresses),
         (None, spec) => Ok(spec.unwrap_or_default()),
+    }
+}
+
+/// What the annotations that crier writes say of the pools.
+pub fn pools_told(annotations: Option<&BTreeMap<String, String>>) -> PoolsTold {
+    let value = |name: &str| annotations.and_then(|annotations| annotations.get(name)).map(String::as_str);
+    match POOL_OUTPUTS.map(value) {
+        [None, None] => PoolsTold::Nothing,
+        [Some(own), Some(metallb)] if own == metallb => PoolsTold::Same(own.into()),
+        [_, _] => PoolsTold::Different,
     }
 }
 

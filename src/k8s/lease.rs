@@ -5,7 +5,8 @@
 //! over at once.
 //!
 //! No two clocks are ever compared: a candidate measures from its own observation of the last change of the Lease, the
-//! holder from the sending of its last successful renewal. So the holder gives up before any candidate may take over.
+//! holder from the sending of its last successful renewal. So the holder gives up before any candidate may take over. How long a
+//! holder may be silent is what it wrote into the Lease, and a minute at most.
 //! An agent whose pools are not those that the last holder allocated by lets the others go first.
 
 mod record;
@@ -30,10 +31,12 @@ use crate::k8s::barrier::Barrier;
 use crate::k8s::watch::reason;
 use crate::names::{NodeName, ObjectKey};
 use crate::stop::Stop;
-use crate::world::{Fact, LeaseState};
+use crate::world::{Fact, LeaseState, Silence};
 
 /// How long a Lease stays valid without renewal. Whole seconds: `leaseDurationSeconds` is an integer.
 const DURATION: Duration = Duration::from_secs(6);
+/// How long a holder may be silent at most, whatever it wrote: long enough for any that lives, crier's own renew every 2 s.
+const LONGEST_PROMISE: Duration = Duration::from_secs(60);
 /// How long the release of the Lease may take while the agent stops.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -41,6 +44,7 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy)]
 struct Timing {
     duration: Duration,
+    longest_promise: Duration,
 }
 
 impl Timing {
@@ -62,6 +66,11 @@ impl Timing {
     /// How much later an agent takes the Lease whose pools are not those of the last holder: enough for all others.
     fn stand_back(self) -> Duration {
         self.duration / 2
+    }
+
+    /// After this silence a holder is told as one that does not renew. By then a holder that is dead has been followed.
+    fn notable(self) -> Duration {
+        self.duration * 2
     }
 
     fn duration_secs(self) -> i32 {
@@ -93,7 +102,8 @@ pub async fn run(
     facts: mpsc::Sender<Fact>,
     stop: watch::Receiver<Option<Stop>>,
 ) {
-    keep(client, candidacy, barrier, facts, stop, Timing { duration: DURATION }).await;
+    keep(client, candidacy, barrier, facts, stop, Timing { duration: DURATION, longest_promise: LONGEST_PROMISE })
+        .await;
 }
 
 async fn keep(
@@ -278,7 +288,8 @@ impl Claim {
         if holder == self.identity {
             return Some(since);
         }
-        let free = if holder.is_empty() { since } else { since + record::promised(lease) };
+        let free =
+            if holder.is_empty() { since } else { since + record::promised(lease).min(self.timing.longest_promise) };
         let same = record::digest(lease).is_none_or(|digest| digest == self.terms.digest);
         Some(free + if same { Duration::ZERO } else { self.timing.stand_back() } + self.late)
     }
@@ -286,7 +297,7 @@ impl Claim {
     /// Reads the Lease itself. A holder takes it again if it is still the holder.
     async fn look_again(&mut self) -> Result<(), kube::Error> {
         let lease = self.api.get_opt(&self.name).await?;
-        self.sight.note(lease.clone(), clock::now());
+        self.sight.note(lease.clone(), clock::now(), clock::wall());
         let ours = lease.as_ref().is_some_and(|lease| record::holder(lease) == self.identity);
         if !ours {
             self.held = None;
@@ -308,7 +319,7 @@ impl Claim {
             true => self.api.create(&PostParams::default(), &lease).await?,
             false => self.api.replace(&self.name, &PostParams::default(), &lease).await?,
         };
-        self.sight.note(Some(lease.clone()), clock::now());
+        self.sight.note(Some(lease.clone()), clock::now(), clock::wall());
         self.held = Some(Held { lease, renewed: sent, failing: false });
         Ok(())
     }
@@ -322,8 +333,27 @@ impl Claim {
             }
             Some(held) => (held.renewed + self.timing.renew()).saturating_duration_since(now),
             None if self.trouble.is_some() => self.timing.look(),
-            None => self.due(now).map_or(self.timing.look(), |due| due.saturating_duration_since(now)),
+            None => {
+                let next = self.due(now).map_or(self.timing.look(), |due| due.saturating_duration_since(now));
+                let notable =
+                    self.sight.since.map(|since| (since + self.timing.notable()).saturating_duration_since(now));
+                notable.filter(|left| !left.is_zero()).map_or(next, |notable| next.min(notable))
+            }
         }
+    }
+
+    /// That the holder, another agent, does not renew what this agent sees.
+    fn silence(&self, now: Instant) -> Option<Silence> {
+        let Sight { lease, since: Some(since), began: Some(began), trouble: None } = &self.sight else { return None };
+        let lease = lease.as_ref().and_then(Option::as_ref)?;
+        let holder = record::holder(lease);
+        let is_other = self.held.is_none() && !holder.is_empty() && holder != self.identity;
+        let due = self.due(now).map(|due| due - self.late);
+        (is_other && now >= *since + self.timing.notable()).then(|| Silence {
+            since: *began,
+            last_renewal: record::last_renewal(lease),
+            taken_after: due.map(|due| due.saturating_duration_since(*since)),
+        })
     }
 
     /// Says whose pools differ, when that becomes known.
@@ -339,7 +369,8 @@ impl Claim {
     fn state(&self) -> LeaseState {
         let inherited = self.inherited && self.held.is_some();
         let seen = self.sight.lease.as_ref().and_then(Option::as_ref);
-        LeaseState { inherited, trouble: self.trouble.clone(), ..record::state(seen) }
+        let silence = self.silence(clock::now());
+        LeaseState { inherited, silence, trouble: self.trouble.clone(), ..record::state(seen) }
     }
 
     /// Releases the Lease. If that fails, the Lease expires.

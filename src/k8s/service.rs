@@ -68,9 +68,10 @@ struct LoadBalancer {
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 struct Ingress {
     ip: Option<String>,
+    ip_mode: Option<String>,
     hostname: Option<String>,
 }
 
@@ -149,6 +150,12 @@ pub fn service(object: &Object<ServiceFields>) -> Result<world::Service, Unreada
         external_ips: spec.external_ips.iter().flatten().filter_map(|text| text.parse().ok()).collect(),
         ports: spec.ports.unwrap_or_default().into_iter().map(port).collect(),
         ingress: ingress.iter().filter_map(|entry| entry.ip.as_deref()?.parse().ok()).collect(),
+        not_vip: ingress
+            .iter()
+            .filter(|entry| is_not_vip(entry))
+            .filter_map(|entry| entry.ip.as_deref()?.parse().ok())
+            .collect(),
+        pools_told: annotation::pools_told(metadata.annotations.as_ref()),
         host_names: ingress.iter().filter_map(|entry| entry.hostname.clone()).filter(|name| !name.is_empty()).collect(),
         source_ranges: spec.load_balancer_source_ranges.unwrap_or_default(),
         node: annotation::node(metadata.annotations.as_ref()),
@@ -156,6 +163,11 @@ pub fn service(object: &Object<ServiceFields>) -> Result<world::Service, Unreada
         renumber,
         condition: conditions.iter().find_map(condition).map(Arc::new),
     })
+}
+
+/// An entry without a mode is a VIP (KEP-1860).
+fn is_not_vip(entry: &Ingress) -> bool {
+    entry.ip_mode.as_deref().is_some_and(|mode| mode != "VIP")
 }
 
 /// crier's own condition. Those of others may have any form.
@@ -205,7 +217,7 @@ pub(super) fn labels(metadata: &ObjectMeta) -> Labels {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::RequestError;
+    use crate::world::{PoolsTold, RequestError};
 
     fn read(yaml: &str) -> world::Service {
         let object: Object<ServiceFields> = serde_saphyr::from_str(yaml).expect("YAML of a Service");
@@ -264,6 +276,23 @@ status:
         assert_eq!(seen.host_names, ["somewhere.example"]);
         assert_eq!((seen.source_ranges.join(" ").as_str(), seen.without_node_ports), ("10.0.0.0/8 fd00::/8", true));
         assert_eq!(seen.given(), [address], "crier's condition says what crier gave");
+    }
+
+    #[test]
+    fn another_ip_mode_and_edited_names_of_pools_are_seen() {
+        let seen = |annotations: &str, ingress: &str| {
+            let status = format!("{{loadBalancer: {{ingress: [{ingress}]}}}}");
+            read(&format!("{{metadata: {{name: web, annotations: {{{annotations}}}}}, status: {status}}}"))
+        };
+        let addresses = "{ip: 192.0.2.1, ipMode: VIP}, {ip: 192.0.2.2, ipMode: Proxy}, {ip: 192.0.2.3}";
+        let service = seen("", addresses);
+        assert_eq!((service.ingress.len(), service.not_vip), (3, vec!["192.0.2.2".parse::<IpAddr>().unwrap()]));
+        assert_eq!(service.pools_told, PoolsTold::Nothing);
+        let (own, metallb) = ("crier.dev/ip-allocated-from-pool", "metallb.io/ip-allocated-from-pool");
+        let told = |annotations: &str| seen(annotations, "").pools_told;
+        assert_eq!(told(&format!("{own}: lan, {metallb}: lan")), PoolsTold::Same("lan".into()));
+        assert_eq!(told(&format!("{own}: nonsense, {metallb}: lan")), PoolsTold::Different);
+        assert_eq!(told(&format!("{own}: lan")), PoolsTold::Different);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use tokio::time::{sleep_until, timeout};
 use tracing::{debug, warn};
 
 use crate::clock;
+use crate::k8s::annotation::POOL_OUTPUTS;
 use crate::k8s::event;
 use crate::k8s::event_budget::EventBudget;
 use crate::k8s::raw::Object;
@@ -24,7 +25,7 @@ use crate::k8s::service::{self, ServiceFields};
 use crate::k8s::status_queue::{PendingEvent, StatusQueue, Written};
 use crate::k8s::watch::reason;
 use crate::names::{NodeName, ObjectKey};
-use crate::plan::slice::{ServiceStatus, StatusSlice, StatusWrite};
+use crate::plan::slice::{ServiceStatus, StatusSlice, StatusWrite, pools_in_words};
 use crate::world::{Condition, Fact, Renumber};
 
 /// Writes in flight, on one connection where the API server speaks HTTP/2. Well below the hundred streams that it allows,
@@ -125,9 +126,6 @@ async fn write(
     (key, wanted, outcome)
 }
 
-/// The annotations that say which pool the addresses are from, as MetalLB's users know them.
-const POOL_ANNOTATIONS: [&str; 2] = ["crier.dev/ip-allocated-from-pool", "metallb.io/ip-allocated-from-pool"];
-
 /// A strategic merge patch: the API server merges conditions by their type, so those of others stay, and takes annotations
 /// along with the status, so one request does all.
 /// With uid and version the API server refuses the write if the Service is not the one the decision was made for.
@@ -153,10 +151,9 @@ fn patch(wanted: &ServiceStatus, what: &StatusWrite, now: std::time::SystemTime)
         }
     };
     status.insert("conditions".to_owned(), json!([condition]));
-    let names: Vec<&str> = pools.iter().map(|pool| pool.as_str()).collect();
-    let names = if names.is_empty() { Value::Null } else { json!(names.join(",")) };
+    let names = if pools.is_empty() { Value::Null } else { json!(pools_in_words(pools)) };
     let mut annotations: Map<String, Value> =
-        POOL_ANNOTATIONS.iter().map(|name| ((*name).to_owned(), names.clone())).collect();
+        POOL_OUTPUTS.iter().map(|name| ((*name).to_owned(), names.clone())).collect();
     if *renumbered {
         annotations.insert(Renumber::ANNOTATION.to_owned(), Value::Null);
     }

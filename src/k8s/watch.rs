@@ -74,6 +74,13 @@ pub async fn run(client: Client, facts: mpsc::Sender<Fact>, barrier: Barrier) {
     while let Some(outcome) = told.recv().await {
         if let Some(state) = reach.learn(outcome, clock::wall()) {
             match &state {
+                ApiServer::Unreachable { why, forbidden: true, .. } => {
+                    let remedy = "apply the objects of `crier rbac` again";
+                    warn!(
+                        why,
+                        remedy, "the API server refuses what this agent must read; the last known state stays in use"
+                    )
+                }
                 ApiServer::Unreachable { why, .. } => {
                     warn!(why, "the API server does not answer; the last known state stays in use")
                 }
@@ -90,8 +97,14 @@ pub async fn run(client: Client, facts: mpsc::Sender<Fact>, barrier: Barrier) {
 struct Outcome {
     /// The plural of the kind.
     of: &'static str,
-    /// `Err`: why it failed.
-    result: Result<(), String>,
+    result: Result<(), Cause>,
+}
+
+/// Why a list or a watch failed.
+struct Cause {
+    why: String,
+    /// The API server answered that this agent has no right to it.
+    forbidden: bool,
 }
 
 /// Whether the API server answers, from the results of all watches together.
@@ -105,7 +118,7 @@ struct Reach {
 struct Failing {
     since: SystemTime,
     count: u32,
-    why: String,
+    cause: Cause,
 }
 
 /// What was last reported. The failure of one kind stands for an absence, so the failures of the others are no news.
@@ -128,10 +141,9 @@ impl Reach {
                 self.answered.insert(of);
                 self.failing.remove(of);
             }
-            Err(why) => {
-                let failing = self.failing.entry(of).or_insert(Failing { since: now, count: 0, why: String::new() });
-                failing.count += 1;
-                failing.why = why;
+            Err(cause) => {
+                let (since, count) = self.failing.get(of).map_or((now, 0), |failing| (failing.since, failing.count));
+                self.failing.insert(of, Failing { since, count: count + 1, cause });
             }
         }
         let mut lasting = self.failing.iter().filter(|(_, failing)| failing.count >= FAILURES_TO_REPORT);
@@ -139,7 +151,7 @@ impl Reach {
             Told::Unreachable { of, .. } => self.failing.get_key_value(of).or_else(|| lasting.next()),
             Told::Nothing | Told::Reachable => lasting.next(),
         };
-        let Some((of, Failing { why, .. })) = shown else {
+        let Some((of, Failing { cause: Cause { why, .. }, .. })) = shown else {
             let all_answer = self.answered.len() == self.kinds && self.failing.is_empty();
             if !all_answer || matches!(self.told, Told::Reachable) {
                 return None;
@@ -154,7 +166,9 @@ impl Reach {
             return None;
         }
         let since = self.failing.values().map(|failing| failing.since).min().unwrap_or(now);
-        Some(ApiServer::Unreachable { since, why: format!("{of}: {why}") })
+        // One kind that gets no answer at all, and the API server is away.
+        let forbidden = self.failing.values().all(|failing| failing.cause.forbidden);
+        Some(ApiServer::Unreachable { since, why: format!("{of}: {why}"), forbidden })
     }
 }
 
@@ -264,9 +278,10 @@ async fn follow<K: Kind>(client: Client, (facts, outcomes, barrier): Channels) {
                 debug!(kind = K::PLURAL, why, "the watch failed");
                 trouble.next_delay().max(retry_after.min(LONGEST_DELAY))
             }
-            End::Failed(Failure { why, retry_after, .. }) => {
+            End::Failed(Failure { why, code, retry_after }) => {
                 debug!(kind = K::PLURAL, why, "the watch failed");
-                if outcomes.send(Outcome { of: K::PLURAL, result: Err(why) }).await.is_err() {
+                let cause = Cause { why, forbidden: code == Some(403) };
+                if outcomes.send(Outcome { of: K::PLURAL, result: Err(cause) }).await.is_err() {
                     return;
                 }
                 trouble.next_delay().max(retry_after.min(LONGEST_DELAY))
@@ -827,11 +842,33 @@ mod tests {
         }
     }
 
+    fn cause(why: &str) -> Cause {
+        Cause { why: why.to_owned(), forbidden: why.starts_with("403") }
+    }
+
+    /// Input: the right to one kind is gone, and then the API server is away as well. Output: first the refusal is told, then the
+    /// absence.
+    #[test]
+    fn an_api_server_that_refuses_is_told_apart_from_one_that_is_away() {
+        let mut reach = Reach::new(2);
+        let mut learn = |of, why| {
+            let told = reach.learn(Outcome { of, result: Err(cause(why)) }, SystemTime::UNIX_EPOCH);
+            told.map(|state| match state {
+                ApiServer::Unreachable { why, forbidden, .. } => (why, forbidden),
+                other => panic!("{other:?} of failures"),
+            })
+        };
+        assert_eq!(learn("nodes", "403 forbidden"), None);
+        assert_eq!(learn("nodes", "403 forbidden"), Some(("nodes: 403 forbidden".to_owned(), true)));
+        assert_eq!(learn("services", "timed out"), None);
+        assert_eq!(learn("nodes", "timed out"), Some(("nodes: timed out".to_owned(), false)));
+    }
+
     #[test]
     fn one_failure_is_no_news_and_a_lasting_one_is_told_once() {
         let mut reach = Reach::new(2);
         let mut learn = |of, result: Result<(), &str>, secs| {
-            let outcome = Outcome { of, result: result.map_err(str::to_owned) };
+            let outcome = Outcome { of, result: result.map_err(cause) };
             reach.learn(outcome, SystemTime::UNIX_EPOCH + Duration::from_secs(secs))
         };
         assert_eq!(learn("services", Ok(()), 0), None, "the other kind has not answered yet");
@@ -842,6 +879,7 @@ mod tests {
         let away = ApiServer::Unreachable {
             since: SystemTime::UNIX_EPOCH + Duration::from_secs(3),
             why: "nodes: timed out".to_owned(),
+            forbidden: false,
         };
         assert_eq!(learn("nodes", Err("timed out"), 4), Some(away));
         assert_eq!(learn("nodes", Err("timed out"), 5), None, "nothing new");
@@ -863,7 +901,7 @@ mod tests {
     fn an_absence_that_the_kinds_notice_one_after_the_other_is_told_once_with_its_beginning() {
         let mut reach = Reach::new(2);
         let mut learn = |of, result: Result<(), &str>, secs| {
-            let outcome = Outcome { of, result: result.map_err(str::to_owned) };
+            let outcome = Outcome { of, result: result.map_err(cause) };
             reach.learn(outcome, SystemTime::UNIX_EPOCH + Duration::from_secs(secs))
         };
         learn("services", Ok(()), 0);
@@ -873,6 +911,7 @@ mod tests {
         let away = ApiServer::Unreachable {
             since: SystemTime::UNIX_EPOCH + Duration::from_secs(1),
             why: "nodes: refused".to_owned(),
+            forbidden: false,
         };
         assert_eq!(learn("nodes", Err("refused"), 3), Some(away), "since the first failure of any kind");
         assert_eq!(learn("services", Err("refused"), 4), None, "its failures began earlier, and are no news");

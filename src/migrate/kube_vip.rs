@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use serde_json::Value;
 
 use super::annotate::Annotations;
 use super::draft::{Draft, Table, texts};
@@ -185,8 +186,15 @@ fn service(object: &Object, objects: &[Object], draft: &mut Draft) -> bool {
             _ => check("crier has no counterpart", &mut annotations),
         }
     }
+    let asked = object.value.get("spec").and_then(|spec| spec.get("loadBalancerIP")).and_then(Value::as_str);
+    let asked = asked.filter(|asked| asked.trim().parse().is_ok_and(|address: IpAddr| address.is_unspecified()));
+    if let Some(asked) = asked {
+        let text = "crier does not ask DHCP for addresses, and refuses the Service as long as it names this one; remove it, or \
+                    name an address of a pool";
+        annotations.check(draft, "spec.loadBalancerIP", &shortened(&format!("{asked:?}")), text);
+    }
     annotations.finish(objects, draft);
-    !all.is_empty()
+    !all.is_empty() || asked.is_some()
 }
 
 /// The parts of a list with commas; on error the first that is none of them.

@@ -1,5 +1,7 @@
 //! OpenELB's Eip, BgpConf and BgpPeer, also under its former name PorterLB. Floor 1.
 
+use std::net::IpAddr;
+
 use super::SecretFiles;
 use super::draft::{Draft, Password, Table, text, texts};
 use super::label_selector;
@@ -176,6 +178,19 @@ fn peer(object: &Object, asn: Option<i64>, secrets: &SecretFiles, draft: &mut Dr
         }
         if let Some(port) = transport.number("remotePort", draft).filter(|port| *port != 0 && *port != 179) {
             table.set("port", port.to_string(), &transport.path("remotePort"));
+        }
+        let path = transport.path("localAddress");
+        match transport.text("localAddress", draft).unwrap_or_default().trim() {
+            "" => {}
+            written => match written.parse::<IpAddr>() {
+                // GoBGP's word for any address.
+                Ok(address) if address.is_unspecified() => {}
+                Ok(address) => table.set("source-address", text(&address.to_string()), &path),
+                Err(_) => {
+                    let shown = shortened(&format!("{written:?}"));
+                    table.check(draft, &path, &shown, "this is not an IP address; it was left out");
+                }
+            },
         }
         transport.finish(draft);
     }

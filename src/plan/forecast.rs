@@ -18,7 +18,7 @@ use crate::plan::removals::NOTICE;
 use crate::plan::slice::PeerSlice;
 use crate::reason::Reason;
 use crate::route::RouteAttributes;
-use crate::world::{Service, World};
+use crate::world::{PoolsTold, Service, World};
 
 /// What would be different. Everything that is not named stays as it is.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -147,8 +147,11 @@ fn written(planner: &Planner) -> Vec<(ObjectKey, Service)> {
     let services = planner.plan().status.services.iter().filter_map(|(key, status)| {
         let write = status.write.clone()?;
         let service = planner.world().services.get(key)?;
+        let not_vip = if write.ingress.is_some() { Vec::new() } else { service.not_vip.clone() };
         let ingress = write.ingress.unwrap_or_else(|| service.ingress.clone());
-        Some((key.clone(), Service { ingress, condition: write.condition.map(Arc::new), ..(**service).clone() }))
+        let pools_told = PoolsTold::Unread;
+        let condition = write.condition.map(Arc::new);
+        Some((key.clone(), Service { ingress, not_vip, pools_told, condition, ..(**service).clone() }))
     });
     services.collect()
 }

@@ -14,6 +14,8 @@ use crate::world::{Service, World};
 pub struct Restraints {
     removals: Removals,
     rivals: Rivals,
+    /// Those that write the annotations about pools.
+    pool_rivals: Rivals,
     overlaps: Overlaps,
 }
 
@@ -26,11 +28,13 @@ impl Restraints {
     /// A source tells a newer version of a Service.
     pub fn note(&mut self, key: &ObjectKey, before: &Service, after: &Service) {
         self.rivals.note(key, before, after);
+        self.pool_rivals.note_pools(key, before, after);
     }
 
     /// The Services that time, or what the agents say of their files, concerns.
     pub fn turn(&mut self, world: &World, me: &NodeName, digest: u64, now: Instant) -> Vec<ObjectKey> {
         let mut concerned = self.rivals.turn(now);
+        concerned.extend(self.pool_rivals.turn(now));
         concerned.extend(self.removals.take_due(now));
         concerned.extend(self.overlaps.take_due(now));
         if self.removals.renew(world, me, digest, now) {
@@ -65,13 +69,19 @@ impl Restraints {
         self.rivals.is_left(service)
     }
 
+    /// The annotations about pools are left to another writer for now.
+    pub fn are_pools_left(&self, service: &ObjectKey) -> bool {
+        self.pool_rivals.is_left(service)
+    }
+
     /// The Service has had old and new addresses beside each other for long enough.
     pub fn is_overlap_over(&self, service: &ObjectKey, now: Instant) -> bool {
         self.overlaps.is_over(service, now)
     }
 
     pub fn next_deadline(&self) -> Option<Instant> {
-        let deadlines = [self.removals.next_deadline(), self.rivals.next_deadline(), self.overlaps.next_deadline()];
-        deadlines.into_iter().flatten().min()
+        let rivals = [self.rivals.next_deadline(), self.pool_rivals.next_deadline()];
+        let deadlines = [self.removals.next_deadline(), self.overlaps.next_deadline()];
+        deadlines.into_iter().chain(rivals).flatten().min()
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::names::ObjectKey;
-use crate::world::Service;
+use crate::world::{PoolsTold, Service};
 
 /// Two overwrites that are further apart are no fight.
 const WITHIN: Duration = Duration::from_secs(60);
@@ -34,9 +34,23 @@ impl Rivals {
     /// A source tells a newer version of a Service.
     pub fn note(&mut self, key: &ObjectKey, before: &Service, after: &Service) {
         // What crier writes says itself which addresses it gave.
-        let consistent = |service: &Service| service.condition.is_some() && service.given() == service.ingress;
-        let changed = before.ingress != after.ingress || before.condition != after.condition;
+        let consistent = |service: &Service| {
+            service.condition.is_some() && service.given() == service.ingress && service.not_vip.is_empty()
+        };
+        let changed =
+            before.ingress != after.ingress || before.condition != after.condition || before.not_vip != after.not_vip;
         if before.uid == after.uid && after.load_balancer && changed && consistent(before) && !consistent(after) {
+            self.seen.push(key.clone());
+        }
+    }
+
+    /// The same of the annotations about pools, which are no matter of the status: a fight about them holds up nothing else.
+    pub fn note_pools(&mut self, key: &ObjectKey, before: &Service, after: &Service) {
+        // With other addresses it is crier that writes other pools.
+        let same = before.ingress == after.ingress && before.condition == after.condition;
+        let was_whole = matches!(before.pools_told, PoolsTold::Same(_));
+        let changed = before.pools_told != after.pools_told;
+        if before.uid == after.uid && after.load_balancer && same && was_whole && changed {
             self.seen.push(key.clone());
         }
     }

@@ -290,6 +290,11 @@ pub struct StatusWrite {
     pub renumbered: bool,
 }
 
+/// What the annotations about pools say of these.
+pub fn pools_in_words(pools: &[PoolName]) -> String {
+    pools.iter().map(PoolName::as_str).collect::<Vec<_>>().join(",")
+}
+
 /// An Event to be: written when it first appears or differs from the last one written for the Service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {

@@ -13,7 +13,7 @@ use crate::plan::decision::Decision;
 use crate::reason::Reason;
 use crate::selector::Labels;
 use crate::world::{
-    EndpointSlice, Fact, FamilyPolicy, Link, Listing, Node, Request, RequestError, Service, TrafficPolicy,
+    EndpointSlice, Fact, FamilyPolicy, Link, Listing, Node, PoolsTold, Request, RequestError, Service, TrafficPolicy,
 };
 
 mod advertisements;
@@ -186,7 +186,13 @@ impl Story {
         let wanted = self.planner.plan().status.services.get(&key(name)).and_then(|status| status.write.clone());
         let wanted = wanted.expect("there is something to write");
         let mut service = Service::clone(&self.planner.world().services[&key(name)]);
-        service.ingress = wanted.ingress.unwrap_or(service.ingress);
+        if let Some(ingress) = wanted.ingress {
+            (service.ingress, service.not_vip) = (ingress, Vec::new());
+        }
+        service.pools_told = match service.pools_told {
+            PoolsTold::Unread => PoolsTold::Unread,
+            _ => PoolsTold::Same(super::slice::pools_in_words(&wanted.pools).into()),
+        };
         service.condition = wanted.condition.map(Arc::new);
         service.resource_version = format!("{}", service.resource_version.parse::<u64>().unwrap() + 1);
         self.tell(Fact::StatusWritten(key(name), Arc::new(service)));

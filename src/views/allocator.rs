@@ -1,18 +1,83 @@
 //! What keeps addresses from being allocated, apart from a Service itself: the Lease, and files that differ. Floor 1.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::Snapshot;
 use crate::config::Source;
+use crate::names::{NodeName, ObjectKey};
 use crate::reason::Reason;
-use crate::world::LeaseState;
+use crate::world::{ApiServer, LeaseState, Silence};
+
+/// A holder that does not renew for this long is a problem: a dead one has been followed by then, so something is in the way.
+const TOO_SILENT: Duration = Duration::from_secs(30);
+
+/// Who holds the Lease, as far as this agent knows. Standalone there is none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllocatorReport {
+    /// The node whose agent holds the Lease; `None` where none is known.
+    pub holder: Option<NodeName>,
+    /// Since when it does, by its own clock.
+    pub since: Option<Timestamp>,
+    /// Since when this agent has seen no renewal, where that is longer than a holder takes that lives.
+    pub not_renewed_since: Option<Timestamp>,
+    /// The last renewal of such a holder, by its own clock.
+    pub last_renewal: Option<Timestamp>,
+}
+
+/// The report.
+pub(super) fn allocator(snapshot: &Snapshot) -> AllocatorReport {
+    let LeaseState { holder, held_since, digest: _, class: _, inherited: _, silence: _, trouble: _ } =
+        &snapshot.world.lease;
+    let timestamp = |at: SystemTime| Timestamp::try_from(at).ok();
+    let silence = silence(snapshot);
+    AllocatorReport {
+        holder: holder.clone(),
+        since: held_since.and_then(timestamp),
+        not_renewed_since: silence.and_then(|it| timestamp(it.since)),
+        last_renewal: silence.and_then(|it| timestamp(it.last_renewal?)),
+    }
+}
+
+/// For whom a Service waits that has no address.
+pub(super) fn awaited(snapshot: &Snapshot) -> String {
+    match &snapshot.world.lease.holder {
+        Some(holder) => format!("the agent of {holder} holds the Lease and has not written an address yet"),
+        None => "no agent is known to hold the Lease, so none has written an address".to_owned(),
+    }
+}
+
+/// The holder's silence, where it is the holder that is silent and not the API server.
+fn silence(snapshot: &Snapshot) -> Option<&Silence> {
+    let hears =
+        matches!(snapshot.world.api_server, ApiServer::Reachable | ApiServer::Unreachable { forbidden: true, .. });
+    snapshot.world.lease.silence.as_ref().filter(|_| hears)
+}
+
+fn silent(snapshot: &Snapshot, lease: &ObjectKey, holder: &NodeName) -> Option<String> {
+    let Silence { since, last_renewal, taken_after } = silence(snapshot)?;
+    if snapshot.wall.duration_since(*since).is_ok_and(|it| it < TOO_SILENT) {
+        return None;
+    }
+    let renewed = last_renewal.map(|at| format!(" (last by its own clock: {})", time(at))).unwrap_or_default();
+    let then = match taken_after {
+        Some(after) => format!("this agent takes it over {} s after that", after.as_secs()),
+        None => "this agent has no [[pool]] and never takes it over; does an agent run that has one?".to_owned(),
+    };
+    let ObjectKey { namespace, name } = lease;
+    Some(format!(
+        "the Lease {lease} is held by {holder}, which has not renewed it since {}{renewed}, so no Service gets an address: {then}; if \
+         the agent of {holder} is gone, `kubectl -n {namespace} delete lease {name}` frees it at once",
+        time(*since)
+    ))
+}
 
 /// Each in one sentence with its remedy.
 pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
     let Source::Kubernetes(kubernetes) = &snapshot.config.source else { return Vec::new() };
-    let LeaseState { holder, held_since, digest, class, inherited: _, trouble } = &snapshot.world.lease;
+    let LeaseState { holder, held_since, digest, class, inherited: _, silence: _, trouble } = &snapshot.world.lease;
     let lease = &kubernetes.lease;
     let mut problems = Vec::new();
     if let Some(why) = trouble {
@@ -34,6 +99,11 @@ pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
     }
     let Some(holder) = holder.as_ref().filter(|_| !snapshot.world.leader) else { return problems };
     let since = held_since.map(|at| format!(" since {}", time(at))).unwrap_or_default();
+    if let Some(silent) = silent(snapshot, lease, holder) {
+        // The next holder may well have the pools of this one.
+        problems.push(silent);
+        return problems;
+    }
     let own = kubernetes.classes.join(", ");
     if let Some(class) = class.as_ref().filter(|class| **class != own) {
         problems.push(format!(
@@ -67,11 +137,71 @@ mod tests {
     const CONFIG: &str = "[kubernetes]\nin-cluster = true\n[[pool]]\nname = \"lan\"\naddresses = [\"192.0.2.0/28\"]\n";
 
     fn said(text: &str, state: LeaseState) -> Vec<String> {
+        problems(&snapshot(text, state, ApiServer::Reachable))
+    }
+
+    fn snapshot(text: &str, state: LeaseState, api_server: ApiServer) -> Snapshot {
         let file = SourceFile { path: "test.toml".to_owned(), text: text.to_owned() };
         let mut planner = Planner::new(Arc::new(parse(&[file], &NoSecrets).unwrap()), "node-1".into());
         planner.apply(Fact::Lease(Box::new(state)));
+        planner.apply(Fact::ApiServer(api_server));
         let counters = Counters::default();
-        problems(&Snapshot::of(&planner, Timestamp::UNIX_EPOCH, counters, clock::now(), clock::wall()))
+        Snapshot::of(&planner, Timestamp::UNIX_EPOCH, counters, clock::now(), SystemTime::UNIX_EPOCH + DAY)
+    }
+
+    /// When the snapshots are taken.
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    /// A holder that does not renew, for so long.
+    fn ghost(silent_secs: u64, taken_after: Option<Duration>) -> LeaseState {
+        let since = SystemTime::UNIX_EPOCH + DAY - Duration::from_secs(silent_secs);
+        let silence = Silence { since, last_renewal: Some(SystemTime::UNIX_EPOCH), taken_after };
+        LeaseState { silence: Some(silence), ..held(1, "example.com/b") }
+    }
+
+    /// Input: a holder that has not renewed for so long. Output: from 30 s on one problem, in place of what its pools are.
+    #[test]
+    fn a_holder_that_does_not_renew_is_a_problem_after_30_s() {
+        let minute = Some(Duration::from_secs(60));
+        for (state, words) in [
+            (
+                ghost(30, minute),
+                ["held by n3", "since 1970-01-01T23:59:30Z", "1970-01-01T00:00:00Z", "takes it over 60 s after"],
+            ),
+            (
+                ghost(90, None),
+                [
+                    "held by n3",
+                    "no [[pool]]",
+                    "no Service gets an address",
+                    "kubectl -n kube-system delete lease crier",
+                ],
+            ),
+        ] {
+            let said = said(CONFIG, state);
+            assert_eq!(said.len(), 1, "{said:?}");
+            words.iter().for_each(|word| assert!(said[0].contains(word), "{word} in: {}", said[0]));
+        }
+        let said_before = said(CONFIG, ghost(29, minute));
+        assert!(!said_before.iter().any(|it| it.contains("has not renewed")), "{said_before:?}");
+    }
+
+    /// An agent that does not hear the API server hears no renewal either.
+    #[test]
+    fn the_silence_of_the_api_server_is_not_the_holders() {
+        let why = "no answer".to_owned();
+        let away = ApiServer::Unreachable { since: SystemTime::UNIX_EPOCH, why, forbidden: false };
+        let seen = |api_server| allocator(&snapshot(CONFIG, ghost(60, None), api_server));
+        let since = |report: AllocatorReport| report.not_renewed_since.map(|at| at.as_second());
+        assert_eq!(since(seen(ApiServer::Reachable)), Some(86_340));
+        assert_eq!(since(seen(away)), None);
+    }
+
+    #[test]
+    fn a_service_without_an_address_waits_for_the_holder_by_name_and_for_nobody_where_none_is_known() {
+        let told = |state| awaited(&snapshot(CONFIG, state, ApiServer::Reachable));
+        assert!(told(held(1, "a")).contains("the agent of n3"), "{}", told(held(1, "a")));
+        assert!(told(LeaseState::default()).contains("no agent is known"), "{}", told(LeaseState::default()));
     }
 
     fn held(digest: u64, class: &str) -> LeaseState {

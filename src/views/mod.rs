@@ -5,7 +5,7 @@
 //! metrics. Nothing here decides: a view tells what the Plan holds.
 
 mod agreement;
-mod allocator;
+pub mod allocator;
 pub mod bfd;
 pub mod bgp;
 pub mod counters;

@@ -25,25 +25,8 @@ use crate::world::{ApiServer, ClusterConfig, Pulses, SessionState};
 /// All problems, those that concern most first.
 pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &[PeerReport]) -> Vec<String> {
     let world = &snapshot.world;
-    let api_server = match &world.api_server {
-        ApiServer::Unreachable { since: _, why } if snapshot.context.path.grade == Grade::ViewStale => Some(format!(
-            "API server unreachable, but other nodes hear it: the last known state stays in use, and this node gives way to \
-             them: {why}"
-        )),
-        ApiServer::Unreachable { since: _, why } if snapshot.outdated.is_some() && !world.listed.all() => {
-            Some(format!(
-                "API server unreachable, and the last known state, of {:.0}, is older than [state] max-age: nothing is announced before \
-             the API server answers: {why}",
-                snapshot.outdated.unwrap_or_default()
-            ))
-        }
-        ApiServer::Unreachable { since: _, why } => {
-            Some(format!("API server unreachable, the last known state stays in use: {why}"))
-        }
-        ApiServer::Connecting | ApiServer::Reachable | ApiServer::Manifests => None,
-    };
     let refused = world.refused.iter().map(|(key, why)| format!("{key}: status not written: {why}"));
-    let mut problems: Vec<String> = api_server.into_iter().collect();
+    let mut problems: Vec<String> = of_api_server(snapshot).into_iter().collect();
     problems.extend(snapshot.reloads.problems());
     problems.extend(world.manifest_problems.iter().map(ToString::to_string));
     problems.extend(of_cluster_config(snapshot));
@@ -67,10 +50,51 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(without_prefix(snapshot));
     problems.extend(without_link(snapshot));
     problems.extend(bound_by_others(snapshot));
+    problems.extend(not_vip(snapshot));
     problems.extend(egress::problems(snapshot));
     problems.extend(agreement::problems(snapshot));
     problems.extend(refused);
     problems
+}
+
+/// That the API server does not tell this agent what it must know, with what that means, and the remedy where it only refuses.
+fn of_api_server(snapshot: &Snapshot) -> Option<String> {
+    let world = &snapshot.world;
+    let ApiServer::Unreachable { since: _, why, forbidden } = &world.api_server else { return None };
+    let what = if *forbidden { "the API server refuses what this agent must read" } else { "API server unreachable" };
+    let remedy = if *forbidden { "; apply the objects of `crier rbac` again" } else { "" };
+    Some(if snapshot.context.path.grade == Grade::ViewStale {
+        format!(
+            "{what}, but other nodes hear it: the last known state stays in use, and this node gives way to them: {why}{remedy}"
+        )
+    } else if snapshot.outdated.is_some() && !world.listed.all() {
+        format!(
+            "{what}, and the last known state, of {:.0}, is older than [state] max-age: nothing is announced before the API \
+             server answers: {why}{remedy}",
+            snapshot.outdated.unwrap_or_default()
+        )
+    } else {
+        format!("{what}, the last known state stays in use: {why}{remedy}")
+    })
+}
+
+/// Addresses that the status shows with another `ipMode` than VIP.
+fn not_vip(snapshot: &Snapshot) -> Vec<String> {
+    let shown = snapshot.plan.decisions.iter().filter_map(|(key, decision)| {
+        let service = snapshot.world.services.get(key).filter(|service| !service.not_vip.is_empty())?;
+        let announced = decision.announcements.iter().map(|it| it.address);
+        let addresses: Vec<String> =
+            announced.filter(|address| service.not_vip.contains(address)).map(|it| it.to_string()).collect();
+        (!addresses.is_empty()).then(|| {
+            format!(
+                "{key}: the status shows {} with an ipMode other than VIP, so kube-proxy has no rules for it and what clients send \
+                 there is lost: the agent that allocates writes VIP; if this stays, find who else writes the status \
+                 (kubectl get service --show-managed-fields -o yaml)",
+                addresses.join(", ")
+            )
+        })
+    });
+    shown.collect()
 }
 
 /// What is the matter with the ConfigMap of the configuration, with what it means and what to do.
@@ -272,6 +296,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::clock;
+    use crate::config::{NoSecrets, SourceFile, parse};
+    use crate::plan::Planner;
+    use crate::views::Counters;
+    use crate::world::Fact;
 
     /// A peer whose router has this identifier, and whose session runs over this address and carries IPv6 or does not.
     fn peer(name: &str, router_id: &str, local: &str, carries_v6: bool) -> PeerReport {
@@ -315,6 +344,33 @@ mod tests {
         );
         let broken = PeerReport { state: SessionState::Active, ..v6 };
         assert_eq!(of_peer(&v4, &[v4.clone(), broken]), told, "nothing travels there now");
+    }
+
+    /// Input: the API server answers 403, or does not answer. Output: the refusal with its remedy, or the absence.
+    #[test]
+    fn a_right_that_is_missing_is_told_as_such_with_its_remedy() {
+        let said = |why: &str, forbidden| {
+            let file =
+                SourceFile { path: "test.toml".to_owned(), text: "[kubernetes]\nin-cluster = true\n".to_owned() };
+            let mut planner = Planner::new(Arc::new(parse(&[file], &NoSecrets).unwrap()), "node-1".into());
+            let since = std::time::SystemTime::UNIX_EPOCH;
+            planner.apply(Fact::ApiServer(ApiServer::Unreachable { since, why: why.to_owned(), forbidden }));
+            let (now, wall) = (clock::now(), clock::wall());
+            let snapshot = Snapshot::of(&planner, jiff::Timestamp::UNIX_EPOCH, Counters::default(), now, wall);
+            (
+                crate::views::status::status(&snapshot).api_server.state,
+                of_api_server(&snapshot).expect("it is a problem"),
+            )
+        };
+        let (state, problem) = said("endpointslices: 403 forbidden", true);
+        assert_eq!(state, "forbidden");
+        assert!(!problem.contains("unreachable"), "{problem}");
+        for word in ["the API server refuses", "endpointslices: 403 forbidden", "`crier rbac`"] {
+            assert!(problem.contains(word), "{word} in: {problem}");
+        }
+        let (state, problem) = said("nodes: timed out", false);
+        assert_eq!(state, "unreachable");
+        assert_eq!(problem, "API server unreachable, the last known state stays in use: nodes: timed out");
     }
 
     #[test]

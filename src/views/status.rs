@@ -7,6 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::allocator::{self, AllocatorReport};
 use super::bgp::{PeerReport, peer_report};
 use super::counters::{self, CountersReport};
 use super::drain::{self, DrainReport};
@@ -34,6 +35,9 @@ pub struct Report {
     pub api_server: ApiServerReport,
     /// This agent chooses the addresses.
     pub allocates: bool,
+    /// Which agent does, where it is another one.
+    #[serde(default)]
+    pub allocator: AllocatorReport,
     /// No list was ever complete: the agent acts on what it remembers from before.
     pub fail_static: bool,
     pub pools: Vec<PoolReport>,
@@ -62,7 +66,8 @@ pub struct Report {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ApiServerReport {
-    /// `connecting`, `reachable`, `unreachable`, or `manifests` where a folder takes its place.
+    /// `connecting`, `reachable`, `unreachable`, `forbidden` where it answers and refuses what crier must read, or `manifests` where
+    /// a folder takes its place.
     pub state: String,
     pub since: Option<Timestamp>,
     pub error: Option<String>,
@@ -219,6 +224,7 @@ pub fn status(snapshot: &Snapshot) -> Report {
         started: *started,
         api_server: api_server(&world.api_server),
         allocates: allocates(snapshot),
+        allocator: allocator::allocator(snapshot),
         fail_static: world.fail_static && !world.listed.all() && snapshot.outdated.is_none(),
         pools: pools.collect(),
         problems: problems(snapshot, &services, &peers),
@@ -352,8 +358,8 @@ fn api_server(state: &ApiServer) -> ApiServerReport {
         ApiServer::Connecting => plain("connecting"),
         ApiServer::Reachable => plain("reachable"),
         ApiServer::Manifests => plain("manifests"),
-        ApiServer::Unreachable { since, why } => ApiServerReport {
-            state: "unreachable".to_owned(),
+        ApiServer::Unreachable { since, why, forbidden } => ApiServerReport {
+            state: if *forbidden { "forbidden" } else { "unreachable" }.to_owned(),
             since: Timestamp::try_from(*since).ok(),
             error: Some(why.clone()),
         },
@@ -381,7 +387,10 @@ fn remarks(service: &Service) -> Vec<String> {
 fn summary(decision: &Decision, snapshot: &Snapshot) -> String {
     let allocation = &decision.allocation;
     if allocation.held.is_empty() {
-        return allocation.reason.to_string();
+        return match &allocation.reason {
+            Reason::WaitingForAllocator => allocator::awaited(snapshot),
+            reason => reason.to_string(),
+        };
     }
     let mut parts = Vec::new();
     for announcement in &decision.announcements {

@@ -207,6 +207,9 @@ pub enum ApiServer {
     Unreachable {
         since: SystemTime,
         why: String,
+        /// It answers, and refuses what crier asks for: this agent lacks rights (403).
+        #[serde(default)]
+        forbidden: bool,
     },
     /// Standalone: the objects come from a folder of manifests.
     Manifests,

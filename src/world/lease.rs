@@ -1,6 +1,6 @@
 //! What this agent knows of the Lease, as far as it decides or is shown. Floor 1.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,20 @@ pub struct LeaseState {
     pub class: Option<String>,
     /// This agent holds it, and the holder before had the same digest: two agents agree.
     pub inherited: bool,
+    /// The holder, another agent, does not renew it.
+    #[serde(default)]
+    pub silence: Option<Silence>,
     /// Why it cannot be read, taken or renewed.
     pub trouble: Option<String>,
+}
+
+/// A Lease that its holder does not renew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Silence {
+    /// Since when this agent has seen it unchanged, by the clock of this host.
+    pub since: SystemTime,
+    /// The last renewal, by the holder's clock; `None` if the holder did not say.
+    pub last_renewal: Option<SystemTime>,
+    /// When this agent takes it over, in as much time after `since`; `None` where it never does, for it has no pool.
+    pub taken_after: Option<Duration>,
 }

@@ -18,12 +18,12 @@ pub use bfd::{BfdLoss, BfdReport, BfdSessions};
 pub use condition::Condition;
 pub use drain::{Drain, DrainStage};
 pub use fact::{ApiServer, ClusterConfig, Fact, Listing, PeerOrder, PeerOrders, Pulses, SessionReport};
-pub use lease::LeaseState;
+pub use lease::{LeaseState, Silence};
 pub use node_counts::NodeCounts;
 pub use objects::{
     Conflict, DefaultRoute, Destinations, Egress, EgressBounds, EgressTunnel, EndpointAddresses, EndpointSlice,
-    FamilyPolicy, HeldPod, HostProblem, Link, Marks, Node, PodMark, Renumber, Request, RequestError, Service,
-    ServicePort, Sharing, Tenant, TrafficPolicy,
+    FamilyPolicy, HeldPod, HostProblem, Link, Marks, Node, PodMark, PoolsTold, Renumber, Request, RequestError,
+    Service, ServicePort, Sharing, Tenant, TrafficPolicy,
 };
 pub use session::{
     Capabilities, CarriedFamily, Direction, FormerSession, LastNotification, MessageCounts, NegotiatedReport,

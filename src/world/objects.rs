@@ -39,6 +39,12 @@ pub struct Service {
     pub request: Result<Request, RequestError>,
     /// `status.loadBalancer.ingress[].ip`, those that are addresses.
     pub ingress: Vec<IpAddr>,
+    /// Those of them with an `ipMode` other than VIP: kube-proxy has no rules for these (KEP-1860).
+    #[serde(default)]
+    pub not_vip: Vec<IpAddr>,
+    /// What `ip-allocated-from-pool` says.
+    #[serde(default)]
+    pub pools_told: PoolsTold,
     /// The other entries of `status.loadBalancer.ingress`: host names, which crier never writes.
     #[serde(default)]
     pub host_names: Vec<String>,
@@ -84,6 +90,8 @@ impl Default for Service {
             sharing: None,
             request: Ok(Request::default()),
             ingress: Vec::new(),
+            not_vip: Vec::new(),
+            pools_told: PoolsTold::Unread,
             host_names: Vec::new(),
             egress: None,
             egress_bounds: None,
@@ -110,6 +118,19 @@ impl Service {
     pub fn given(&self) -> Vec<IpAddr> {
         self.condition.as_ref().map(|condition| condition.addresses()).unwrap_or_default()
     }
+}
+
+/// What the annotations `ip-allocated-from-pool` of crier's and of MetalLB's prefix say: crier writes the same into both.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PoolsTold {
+    /// A manifest, or what an older version of crier remembered.
+    #[default]
+    Unread,
+    /// Neither is there.
+    Nothing,
+    Same(Arc<str>),
+    /// Somebody else edited or removed one of them.
+    Different,
 }
 
 /// What the annotation `crier.dev/egress` says.

@@ -869,5 +869,5 @@ pub fn service(address: IpAddr, local: bool) -> Service {
 }
 
 fn unreachable() -> ApiServer {
-    ApiServer::Unreachable { since: UNIX_EPOCH, why: "no route".to_owned() }
+    ApiServer::Unreachable { since: UNIX_EPOCH, why: "no route".to_owned(), forbidden: false }
 }

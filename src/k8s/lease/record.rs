@@ -76,7 +76,12 @@ pub fn promised(lease: &Lease) -> Duration {
     Duration::from_secs(u64::try_from(secs).unwrap_or(0))
 }
 
-/// What is shown of it. `inherited` and `trouble` are this agent's own to say.
+/// The last renewal, by the holder's clock.
+pub fn last_renewal(lease: &Lease) -> Option<SystemTime> {
+    lease.spec.as_ref()?.renew_time.as_ref().map(|MicroTime(at)| SystemTime::from(*at))
+}
+
+/// What is shown of it. `inherited`, `silence` and `trouble` are this agent's own to say.
 pub fn state(lease: Option<&Lease>) -> LeaseState {
     let Some(lease) = lease else { return LeaseState::default() };
     let acquired = lease.spec.as_ref().and_then(|spec| spec.acquire_time.as_ref());
@@ -89,6 +94,7 @@ pub fn state(lease: Option<&Lease>) -> LeaseState {
         digest: digest(lease),
         class: annotation(lease, CLASS).map(str::to_owned),
         inherited: false,
+        silence: None,
         trouble: None,
     }
 }

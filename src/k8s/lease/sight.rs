@@ -4,7 +4,7 @@
 //! the Lease reads it now and then.
 
 use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -32,16 +32,19 @@ pub struct Sight {
     pub lease: Option<Option<Lease>>,
     /// Since when it is unchanged, by the clock of this host.
     pub since: Option<Instant>,
+    /// The same moment by the clock on the wall, for people.
+    pub began: Option<SystemTime>,
     /// Why it is not seen now.
     pub trouble: Option<String>,
 }
 
 impl Sight {
     /// Takes in what the API server says of the Lease.
-    pub fn note(&mut self, lease: Option<Lease>, now: Instant) {
+    pub fn note(&mut self, lease: Option<Lease>, now: Instant, wall: SystemTime) {
         let version = |lease: &Option<Lease>| lease.as_ref().and_then(|lease| lease.metadata.resource_version.clone());
         if self.lease.as_ref().map(version) != Some(version(&lease)) {
             self.since = Some(now);
+            self.began = Some(wall);
         }
         self.lease = Some(lease);
         self.trouble = None;
@@ -77,16 +80,16 @@ pub async fn follow(api: Api<Lease>, name: String, look: Duration, sight: watch:
 async fn watched(api: &Api<Lease>, name: &str, sight: &watch::Sender<Sight>) -> Result<(), kube::Error> {
     let only = format!("metadata.name={name}");
     let list = in_time(api.list(&ListParams::default().fields(&only))).await?;
-    sight.send_modify(|sight| sight.note(list.items.into_iter().next(), clock::now()));
+    sight.send_modify(|sight| sight.note(list.items.into_iter().next(), clock::now(), clock::wall()));
     let version = list.metadata.resource_version.unwrap_or_default();
     let params = WatchParams::default().fields(&only).timeout(fastrand::u32(WATCH_SECONDS));
     let mut events = pin!(in_time(api.watch(&params, &version)).await?);
     while let Ok(Some(event)) = timeout(SILENCE, events.next()).await {
         match event? {
             WatchEvent::Added(lease) | WatchEvent::Modified(lease) => {
-                sight.send_modify(|sight| sight.note(Some(lease), clock::now()));
+                sight.send_modify(|sight| sight.note(Some(lease), clock::now(), clock::wall()));
             }
-            WatchEvent::Deleted(_) => sight.send_modify(|sight| sight.note(None, clock::now())),
+            WatchEvent::Deleted(_) => sight.send_modify(|sight| sight.note(None, clock::now(), clock::wall())),
             WatchEvent::Bookmark(_) => {}
             WatchEvent::Error(status) => return Err(kube::Error::Api(status)),
         }
@@ -96,7 +99,7 @@ async fn watched(api: &Api<Lease>, name: &str, sight: &watch::Sender<Sight>) -> 
 
 async fn read(api: &Api<Lease>, name: &str, sight: &watch::Sender<Sight>) -> Result<(), kube::Error> {
     let lease = in_time(api.get_opt(name)).await?;
-    sight.send_modify(|sight| sight.note(lease, clock::now()));
+    sight.send_modify(|sight| sight.note(lease, clock::now(), clock::wall()));
     Ok(())
 }
 

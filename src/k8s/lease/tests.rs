@@ -10,7 +10,7 @@ use crate::stop::Cause;
 
 const LEASES: &str = "/apis/coordination.k8s.io/v1/leases";
 const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
-const TIMING: Timing = Timing { duration: Duration::from_secs(1) };
+const TIMING: Timing = Timing { duration: Duration::from_secs(1), longest_promise: Duration::from_secs(4) };
 
 fn terms(digest: u64) -> Terms {
     Terms { digest, class: "crier.dev/crier".to_owned(), has_pools: true }
@@ -117,6 +117,51 @@ async fn the_clock_of_another_host_is_not_believed() {
     tokio::time::sleep(TIMING.duration / 2).await;
     agent.says_nothing();
     agent.leader(true).await;
+}
+
+/// Input: a Lease of an agent that died yesterday, with a promise of a day. Output: the holder and its silence are told, with when the
+/// Lease is taken over, and it is.
+#[tokio::test]
+async fn a_dead_holder_that_promised_a_day_is_named_and_followed_at_the_bound() {
+    let api = FakeApi::start().await;
+    let renewed = "2026-07-01T08:00:00.000000Z";
+    let spec = json!({"holderIdentity": "ghost_1", "leaseDurationSeconds": 86400, "renewTime": renewed});
+    api.put(LEASES, json!({"metadata": {"name": "crier", "namespace": "kube-system"}, "spec": spec}));
+    let began = (clock::now(), clock::wall());
+    let mut agent = Agent::start(&api, "a").await;
+    let seen = lease_state(&mut agent, "the silence", |state| state.silence.is_some()).await;
+    assert!(began.0.elapsed() >= TIMING.notable(), "it is no news before");
+    assert_eq!(seen.holder, Some("ghost".into()));
+    let Silence { since, last_renewal, taken_after } = seen.silence.expect("it was waited for");
+    let first_sight = since.duration_since(began.1).expect("it is seen after the start");
+    assert!(first_sight < TIMING.duration, "the silence counts from the first sight: {first_sight:?}");
+    let last_renewal = jiff::Timestamp::try_from(last_renewal.expect("the holder said")).unwrap();
+    assert_eq!(last_renewal, renewed.parse().unwrap());
+    assert_eq!(taken_after, Some(TIMING.longest_promise));
+
+    let seen = lease_state(&mut agent, "its own taking", |state| state.holder == Some("a".into())).await;
+    assert!(began.0.elapsed() >= TIMING.longest_promise, "it did not wait: {:?}", began.0.elapsed());
+    assert_eq!(seen.silence, None);
+    agent.leader(true).await;
+}
+
+/// Input: a holder that renews, and one that frees the Lease. Output: nothing is said of silence.
+#[tokio::test]
+async fn a_holder_that_renews_is_not_told_as_silent() {
+    let api = FakeApi::start().await;
+    let mut first = Agent::start(&api, "a").await;
+    first.leader(true).await;
+    let mut second = Agent::with(&api, "b", Terms { has_pools: false, ..terms(1) }).await;
+    tokio::time::sleep(TIMING.notable() * 2).await;
+    first.stop().await;
+    tokio::time::sleep(TIMING.notable() * 2).await;
+    let mut states = 0;
+    while let Ok(fact) = second.facts.try_recv() {
+        let Fact::Lease(state) = fact else { panic!("{fact:?} of an agent without a pool") };
+        assert_eq!(state.silence, None, "{state:?}");
+        states += 1;
+    }
+    assert!(states >= 2, "the holder, and that there is none");
 }
 
 #[tokio::test]

@@ -16,11 +16,11 @@ use crate::plan::context::{PulseContext, bgp, l2};
 use crate::plan::decision::Decision;
 use crate::plan::egress_table::Roads;
 use crate::plan::notice::{condition, loss, notice, pools};
-use crate::plan::slice::{PeerSlice, PulseSlice, ServiceStatus, StatusWrite, VrfSlice};
+use crate::plan::slice::{PeerSlice, PulseSlice, ServiceStatus, StatusWrite, VrfSlice, pools_in_words};
 use crate::plan::verdict::Wish;
 use crate::plan::{manners, reach, stations};
 use crate::reason::Reason;
-use crate::world::{ApiServer, Condition, Service, World};
+use crate::world::{ApiServer, Condition, PoolsTold, Service, World};
 
 impl Planner {
     /// The parts of the slices that follow from nodes and links alone.
@@ -134,7 +134,8 @@ impl Planner {
     ) {
         // Who is in the way of an address is told by the node that finds it there, whoever allocates.
         let in_conflict = decision.announcements.iter().any(|it| it.l2.reason.is_conflict());
-        let write = wish.as_ref().and_then(|wish| write(service, decision, wish));
+        let pools_are_left = self.restraints.are_pools_left(key);
+        let write = wish.as_ref().and_then(|wish| write(service, decision, wish, pools_are_left));
         let is_told = service.load_balancer || service.egress.is_some();
         let ours = self.world.leader && (is_told || write.is_some());
         let wanted = (ours || in_conflict).then(|| {
@@ -290,25 +291,34 @@ fn elsewhere(world: &World, me: &NodeName) -> BTreeSet<IpNet> {
 }
 
 /// The write that makes the status say what it should; none where it does.
-fn write(service: &Service, decision: &Decision, wish: &Wish) -> Option<StatusWrite> {
+fn write(service: &Service, decision: &Decision, wish: &Wish, pools_are_left: bool) -> Option<StatusWrite> {
     let condition = condition(wish, decision);
     let ingress = match wish {
-        Wish::Show(addresses) => Some(addresses.clone()).filter(|it| *it != service.ingress),
+        Wish::Show(addresses) => {
+            Some(addresses.clone()).filter(|it| *it != service.ingress || !service.not_vip.is_empty())
+        }
         Wish::Clear { addresses: true } => Some(Vec::new()),
         Wish::Clear { addresses: false } | Wish::Leave { .. } => None,
     };
     let before = service.condition.as_deref();
     let renumbered = is_renumbered(service, wish);
-    if ingress.is_none() && condition.as_ref() == before && !renumbered {
-        return None;
-    }
-    let allocated = |condition: &Condition| condition.allocated;
-    let transition = condition.as_ref().map(allocated) != before.map(allocated);
     let pools = match wish {
         Wish::Show(addresses) => pools(addresses, decision),
         Wish::Clear { .. } => Vec::new(),
         Wish::Leave { given } => pools(given, decision),
     };
+    let tells_other_pools = match (wish, &service.pools_told) {
+        (Wish::Leave { .. } | Wish::Clear { .. }, _) | (_, PoolsTold::Unread) => false,
+        (Wish::Show(_), PoolsTold::Same(told)) => **told != pools_in_words(&pools),
+        (Wish::Show(_), PoolsTold::Nothing) => !pools.is_empty(),
+        (Wish::Show(_), PoolsTold::Different) => true,
+    };
+    let pools_are_due = tells_other_pools && !pools_are_left;
+    if ingress.is_none() && condition.as_ref() == before && !renumbered && !pools_are_due {
+        return None;
+    }
+    let allocated = |condition: &Condition| condition.allocated;
+    let transition = condition.as_ref().map(allocated) != before.map(allocated);
     Some(StatusWrite { ingress, condition, transition, pools, renumbered })
 }
 

@@ -149,7 +149,11 @@ fn under_policy_local_only_nodes_with_an_endpoint_count() {
 
 fn unreachable(story: &mut Story) {
     let since = std::time::SystemTime::UNIX_EPOCH;
-    story.tell(Fact::ApiServer(crate::world::ApiServer::Unreachable { since, why: "timed out".to_owned() }));
+    story.tell(Fact::ApiServer(crate::world::ApiServer::Unreachable {
+        since,
+        why: "timed out".to_owned(),
+        forbidden: false,
+    }));
     story.turn();
 }
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::plan::removals::{NOTICE, TRUST};
 use crate::plan::slice::StatusWrite;
-use crate::world::{Condition, LeaseState, RequestError};
+use crate::world::{Condition, LeaseState, PoolsTold, RequestError};
 
 const OURS: &str = "192.168.35.100";
 
@@ -308,6 +308,56 @@ fn a_controller_that_writes_its_own_addresses_into_every_status_is_left_at_once_
     // The controller is switched off, and its finalizer empties the status.
     story.change("web", |service| service.ingress.clear());
     assert_eq!(story.written("web"), Some(vec![ip(OURS)]));
+}
+
+/// Input: somebody writes `ipMode: Proxy` on the address that crier gave, twice within a minute. Output: it is written back once, the
+/// second is left and told.
+#[test]
+fn an_address_that_is_no_vip_any_more_is_written_back_and_not_without_end() {
+    let mut story = Story::begin(configuration());
+    story.put("web", given(OURS));
+    assert_eq!(story.write("web"), None);
+    story.change("web", |service| service.not_vip = vec![ip(OURS)]);
+    assert_eq!(story.written("web"), Some(vec![ip(OURS)]));
+    story.confirm("web");
+    assert_eq!(story.write("web"), None, "it is as it should be");
+    story.change("web", |service| service.not_vip = vec![ip(OURS)]);
+    assert_eq!((story.write("web"), story.event("web").as_str()), (None, "StatusNotOurs"));
+}
+
+/// Input: somebody edits or removes the annotations about pools. Output: a write puts them right, and with them nothing else.
+#[test]
+fn annotations_about_pools_are_put_right_and_a_fight_about_them_ends() {
+    let mut story = Story::begin(configuration());
+    let whole = || PoolsTold::Same("lan".into());
+    story.put("web", Service { pools_told: whole(), ..given(OURS) });
+    assert_eq!(story.write("web"), None);
+    let mut writes = 0;
+    let end = story.now + Duration::from_secs(1000);
+    while story.now < end {
+        let edited = if writes % 2 == 0 { PoolsTold::Different } else { PoolsTold::Nothing };
+        story.change("web", |service| service.pools_told = edited);
+        if let Some(write) = story.write("web") {
+            assert_eq!((&write.ingress, write.pools.as_slice()), (&None, &["lan".into()][..]));
+            story.confirm("web");
+            assert_eq!(story.planner.world().services[&key("web")].pools_told, whole());
+            assert_eq!(story.write("web"), None, "it is as it should be");
+            writes += 1;
+        }
+        assert_eq!(story.event("web"), "", "a fight about annotations is no matter of the status");
+        story.later(Duration::from_secs(1));
+    }
+    assert!((3..=12).contains(&writes), "{writes} writes in 1000 s");
+}
+
+/// A manifest, and what an older crier remembered, say nothing of annotations; nor does crier write them beside another's status.
+#[test]
+fn annotations_that_nobody_read_are_not_written() {
+    let mut story = Story::begin(configuration());
+    story.put("web", Service { pools_told: PoolsTold::Unread, ..given(OURS) });
+    assert_eq!(story.write("web"), None);
+    story.change("web", |service| service.pools_told = PoolsTold::Nothing);
+    assert!(story.write("web").is_some());
 }
 
 #[test]

@@ -146,7 +146,7 @@ fn a_view_that_is_stale_says_that_other_nodes_hear_the_api_server() {
     hears(&mut planner, &[("node-2", own)]);
     planner.apply(Fact::ApiServer(ApiServer::Reachable));
     assert!(told(&mut planner).is_empty(), "it has heard it since its start");
-    let away = ApiServer::Unreachable { since: clock::wall(), why: "timed out".to_owned() };
+    let away = ApiServer::Unreachable { since: clock::wall(), why: "timed out".to_owned(), forbidden: false };
     planner.apply(Fact::ApiServer(away));
     assert_one(&told(&mut planner), "API server unreachable, the last known state stays in use: timed out");
     planner.turn(clock::now() + Duration::from_secs(5));
