@@ -77,6 +77,14 @@ pub fn is_link_local_v6(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
+/// The IPv4 address in an IPv4-mapped IPv6 address (RFC 4291 §2.5.5.2). No packet on a wire has such an address.
+pub fn mapped_v4(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(v6) => v6.to_ipv4_mapped(),
+    }
+}
+
 /// The /32 or /128 of one address.
 pub fn host_prefix(address: IpAddr) -> IpNet {
     IpNet::from(address)

@@ -22,10 +22,7 @@ pub enum Outlasts {
 pub fn replace(file: &Path, octets: &[u8], outlasts: Outlasts) -> io::Result<()> {
     let aside = aside(file);
     // What a killed agent left may have another mode.
-    match fs::remove_file(&aside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
+    remove(&aside)?;
     let mut new = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
     new.write_all(octets)?;
     match outlasts {
@@ -40,6 +37,18 @@ pub fn replace(file: &Path, octets: &[u8], outlasts: Outlasts) -> io::Result<()>
     }
 }
 
+/// Removes a file, if there is one.
+///
+/// # Errors
+/// It is still there.
+pub fn remove(file: &Path) -> io::Result<()> {
+    // A file system without write refuses to remove also what is not there: it is looked for first.
+    match fs::symlink_metadata(file).and_then(|_| fs::remove_file(file)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 /// Whether the folder takes a small file.
 ///
 /// # Errors
@@ -49,10 +58,7 @@ pub fn probe(folder: &Path) -> io::Result<()> {
     let file = folder.join("probe");
     let written = replace(&file, &OCTETS, Outlasts::Agent);
     let left = if written.is_ok() { file } else { aside(&file) };
-    match fs::remove_file(left) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => written.and(Err(error)),
-        Ok(()) | Err(_) => written,
-    }
+    written.and(remove(&left))
 }
 
 fn aside(file: &Path) -> PathBuf {

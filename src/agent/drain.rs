@@ -271,11 +271,11 @@ impl Drainer {
         let is_overruled = match self.overruled {
             true if marker.exists() => Ok(()),
             true => state_file::replace(&marker, b"", Outlasts::PowerLoss),
-            false => remove(&marker),
+            false => state_file::remove(&marker),
         };
         let kept = match &self.drain {
             Some(drained) => keep(&drain, drained),
-            None => remove(&drain),
+            None => state_file::remove(&drain),
         };
         let unkept = match (kept, is_overruled) {
             (Ok(()), Ok(())) => None,
@@ -523,14 +523,6 @@ fn some_of(addresses: &[IpAddr]) -> String {
     match addresses.len().saturating_sub(NAMED) {
         0 => named.join(", "),
         more => format!("{} and {more} more", named.join(", ")),
-    }
-}
-
-/// A file system without write refuses to remove also what is not there: it is looked for first.
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::symlink_metadata(path).and_then(|_| fs::remove_file(path)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
     }
 }
 

@@ -97,11 +97,8 @@ impl HadFile {
 
     /// Every session has ended as it should.
     pub fn remove(&self) {
-        match fs::remove_file(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                warn!(file = %self.path.display(), %error, "the file of sessions that stand was not removed");
-            }
-            Ok(()) | Err(_) => {}
+        if let Err(error) = state_file::remove(&self.path) {
+            warn!(file = %self.path.display(), %error, "the file of sessions that stand was not removed");
         }
     }
 }

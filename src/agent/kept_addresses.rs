@@ -98,16 +98,17 @@ impl KeptFile {
 /// What this node is to have again after a restart, and by when; `None` where it hands over as if it left. `before`: what it kept
 /// itself over the restart before.
 pub fn keeps(said: &PulseSlice, grace: Duration, before: Option<&Kept>, now: Instant) -> Option<Kept> {
+    if grace.is_zero() {
+        return None;
+    }
+    if said.eligibility.is_none() {
+        // Without pulses nobody waits. With them it has planned nothing yet: what was said before it started holds.
+        return before.filter(|before| before.back_by > now).cloned();
+    }
     let held = said.holdings.iter().filter(|(_, holding)| holding.stage.answers()).map(|(address, _)| *address);
     let addresses: BTreeSet<IpAddr> = held.chain(said.kept.iter().copied()).collect();
-    // It has planned nothing yet: what was said before it started holds.
-    if said.eligibility.is_none()
-        && let Some(before) = before
-    {
-        return (!grace.is_zero() && before.back_by > now).then(|| before.clone());
-    }
-    // Without pulses nobody waits, and a node of an earlier version takes over from whoever is silent.
-    if grace.is_zero() || addresses.is_empty() || said.eligibility.is_none() || !said.others_wait {
+    // A node of an earlier version takes over from whoever is silent.
+    if addresses.is_empty() || !said.others_wait {
         return None;
     }
     // Whoever restarts again and again is not waited for any longer.
@@ -245,6 +246,11 @@ mod tests {
         assert_eq!(again, Some((vec![address(1), address(3)], GRACE / 2)), "it was still on its way back");
         let done = all(keeps(&said(&[1], &[]), GRACE, Some(&before), now));
         assert_eq!(done, Some((vec![address(1)], GRACE)), "it was back");
+        let promised = Kept { addresses: Arc::new([address(4)].into()), ..before };
+        let unplanned = |grace, now| all(keeps(&PulseSlice::default(), grace, Some(&promised), now));
+        assert_eq!(unplanned(GRACE, now), Some((vec![address(4)], GRACE / 2)), "it has planned nothing yet");
+        assert_eq!(unplanned(Duration::ZERO, now), None);
+        assert_eq!(unplanned(GRACE, promised.back_by), None, "the others have it by now");
     }
 
     #[tokio::test]

@@ -224,7 +224,9 @@ mod tests {
         let [first, second] = ["one", "two"].map(|boot| Memory::open(folder.path(), boot).unwrap());
         let lock = first.lock().unwrap().expect("a folder of ours can be locked");
         assert_eq!(second.lock().expect_err("it is the first one's"), InUse);
+        assert!(Memory::is_in_use(folder.path()));
         drop(lock);
+        assert!(!Memory::is_in_use(folder.path()));
         assert!(second.lock().unwrap().is_some());
     }
 

@@ -14,7 +14,7 @@ mod had_sessions;
 pub mod heap;
 mod incarnation;
 mod intent;
-mod kept_addresses;
+pub mod kept_addresses;
 mod kept_sessions;
 mod log_changes;
 pub mod logging;

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{SourceFile, load};
+use crate::state_file;
 
 /// What is put back, and when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,10 +49,8 @@ impl Unconfirmed {
 
     /// Nothing waits to be confirmed any more.
     pub fn forget(main: &Path) -> io::Result<()> {
-        match fs::remove_file(beside(main, "unconfirmed")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            Ok(()) | Err(_) => sync_folder(main),
-        }
+        state_file::remove(&beside(main, "unconfirmed"))?;
+        sync_folder(main)
     }
 
     /// Makes the files of the configuration what they were. What they say now is kept beside each, as `NAME.rolled-back`. Answers
@@ -128,10 +127,7 @@ fn beside(path: &Path, word: &str) -> PathBuf {
 fn write_whole(path: &Path, octets: &[u8], mode: Option<u32>) -> io::Result<()> {
     let aside = beside(path, "new");
     // One that an earlier attempt left, or that somebody put there as a link to another file.
-    match fs::remove_file(&aside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
+    state_file::remove(&aside)?;
     fill(&aside, path, octets, mode).inspect_err(|_| {
         // Half a text is of no use to anybody; if it stays, the next attempt removes it.
         let _ = fs::remove_file(&aside);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Subcommand;
 use serde::Serialize;
 
-use super::{Exit, Output, answer, ask, count, order, plan, refused, runtime, warn};
+use super::{Exit, Output, answer, ask, count, order, plan, refused, runtime};
 use crate::agent::orders::Wish;
 use crate::api::readings;
 use crate::config::load::Lenience;
@@ -176,9 +176,7 @@ impl CheckReport {
 
 fn good(file: &Path, config: &config::Config, output: Output) -> Exit {
     let report = CheckReport::of_good(file, config);
-    if !output.is_for_programs() {
-        warn(&report.warnings);
-    }
+    output.warn(&report.warnings);
     answer(output, &report, |_| report.line())
 }
 
@@ -219,9 +217,7 @@ fn diff(socket: &Path, file: &Path, output: Output) -> Exit {
     match plan::forecast(socket, &files) {
         Ok(report) => {
             let differs = !report.is_empty() || !report.changes.is_empty();
-            if !output.is_for_programs() {
-                warn(&report.warnings);
-            }
+            output.warn(&report.warnings);
             answer(output, &report, |_| difference(&report)).with_problems(differs)
         }
         Err(exit) => exit,

@@ -144,6 +144,13 @@ impl Output {
         if self.json { Format::Json } else { self.output }
     }
 
+    /// Programs find the warnings in the report itself.
+    fn warn(self, warnings: &[String]) {
+        if !self.is_for_programs() {
+            warn(warnings);
+        }
+    }
+
     fn is_for_programs(self) -> bool {
         match self.format() {
             Format::Table | Format::Wide => false,

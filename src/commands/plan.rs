@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::config::complain;
 use super::table::{Table, dash};
-use super::{Exit, Output, answer, count, join, refused, runtime, warn};
+use super::{Exit, Output, answer, count, join, refused, runtime};
 use crate::api::client::{self, AskError};
 use crate::api::readings;
 use crate::config::{SourceFile, load};
@@ -36,9 +36,7 @@ pub fn plan(socket: &Path, Plan { file, output }: &Plan) -> Exit {
     };
     match forecast(socket, &files) {
         Ok(report) => {
-            if !output.is_for_programs() {
-                warn(&report.warnings);
-            }
+            output.warn(&report.warnings);
             answer(*output, &report, |_| text(&report)).with_problems(!report.is_empty())
         }
         Err(exit) => exit,

@@ -128,10 +128,11 @@ impl Checker<'_> {
             (Kind::Number { .. } | Kind::Asn(_), Data::Text(text)) if text.text.parse::<i64>().is_ok() => {
                 format!("write the number without quotes: {key} = {}", text.text)
             }
-            (Kind::FlagOr(words) | Kind::Asn(words), Data::Text(text))
-                if let Some(near) = nearest(&text.text, words.iter().copied()) =>
-            {
-                format!("did you mean {}?", written(near))
+            (Kind::FlagOr(words) | Kind::Asn(words), Data::Text(text)) => {
+                match nearest(&text.text, words.iter().copied()) {
+                    Some(near) => format!("did you mean {}?", written(near)),
+                    None => format!("it takes {}", row.kind),
+                }
             }
             (Kind::Asn(_), Data::Number(_)) => {
                 "private AS numbers are 64512 to 65534 and 4200000000 to 4294967294".to_owned()

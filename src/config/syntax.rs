@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use super::complaint::Problem;
 use super::shape::written;
 use super::{InterfacePattern, nearest};
+use crate::address::mapped_v4;
 use crate::names::{InterfaceName, NamespaceName, ObjectKey};
 use crate::selector::{Selector, check_label_key, is_dns_label, is_dns_name};
 
@@ -146,11 +147,9 @@ pub(super) fn ip(text: &str) -> Result<IpAddr, Problem> {
 
 /// No packet on a wire has an IPv4-mapped address: it is IPv4 to the kernel, and IPv6 to whoever reads it.
 pub(super) fn not_mapped(ip: IpAddr) -> Result<(), Problem> {
-    match ip {
-        IpAddr::V6(v6) if let Some(v4) = v6.to_ipv4_mapped() => {
-            Err(Problem::new(format!("{ip} is IPv4 written as IPv6"), format!("write \"{v4}\"")))
-        }
-        IpAddr::V4(_) | IpAddr::V6(_) => Ok(()),
+    match mapped_v4(ip) {
+        Some(v4) => Err(Problem::new(format!("{ip} is IPv4 written as IPv6"), format!("write \"{v4}\""))),
+        None => Ok(()),
     }
 }
 

@@ -96,7 +96,7 @@ impl KeptFile {
         };
         let content = Content { boot: self.boot.clone(), held: kept.iter().map(since).collect() };
         let written = match content.held.is_empty() {
-            true => remove(&self.path),
+            true => state_file::remove(&self.path),
             false => serde_json::to_vec(&content).map_err(io::Error::from).and_then(|json| {
                 // The table does not outlast the boot either.
                 state_file::replace(&self.path, &kept_text::write(FORMAT, VERSION, &json), Outlasts::Agent)
@@ -106,20 +106,13 @@ impl KeptFile {
             Ok(()) => (self.written, self.refused) = (Some(content.held), false),
             Err(error) => {
                 // What the file says is not so any more.
-                let stale = remove(&self.path).is_err();
+                let stale = state_file::remove(&self.path).is_err();
                 self.written = None;
                 if !std::mem::replace(&mut self.refused, true) {
                     warn!(file = %self.path.display(), %error, stale, "since when addresses of pods are held back for no Service is not kept; after a restart each is held for all of release-after again");
                 }
             }
         }
-    }
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::address::{Family, host_prefix};
+use crate::address::{Family, host_prefix, mapped_v4};
 use crate::config::duration;
 use crate::names::{NodeName, PoolName};
 use crate::selector::{Selector, SelectorProblem};
@@ -278,8 +278,8 @@ fn parse_destinations(field: &str, text: &str) -> Result<Vec<IpNet>, RequestErro
 fn parse_destination(field: &str, text: &str, part: &str) -> Result<IpNet, RequestError> {
     let net = part.parse::<IpNet>().ok().or_else(|| part.parse::<IpAddr>().ok().map(host_prefix));
     match net {
-        Some(IpNet::V6(v6)) if v6.addr().to_ipv4_mapped().is_some() => {
-            Err(closed(field, text, format!("{v6} is no destination of any packet; write it as IPv4")))
+        Some(net) if mapped_v4(net.addr()).is_some() => {
+            Err(closed(field, text, format!("{net} is no destination of any packet; write it as IPv4")))
         }
         Some(net) => Ok(net.trunc()),
         None if part.is_empty() => Err(closed(field, text, "a destination is missing; write 192.0.2.0/24, fd00::/8")),
@@ -337,10 +337,10 @@ fn parse_addresses(field: &str, text: &str) -> Result<Vec<IpAddr>, RequestError>
 fn parse_address(field: &str, text: &str, part: &str) -> Result<IpAddr, RequestError> {
     match part.parse() {
         // No pool can have it, and no Service: what is meant is the other one.
-        Ok(IpAddr::V6(v6)) if let Some(v4) = v6.to_ipv4_mapped() => {
-            Err(malformed(field, text, format!("write {v4}, not {v6}")))
-        }
-        Ok(address) => Ok(address),
+        Ok(address) => match mapped_v4(address) {
+            Some(v4) => Err(malformed(field, text, format!("write {v4}, not {address}"))),
+            None => Ok(address),
+        },
         Err(_) if part.is_empty() => {
             Err(malformed(field, text, "an address is missing; write 192.0.2.1 or 192.0.2.1,fd00::1"))
         }

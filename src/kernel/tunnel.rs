@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn the_filter_passesned_on_the_device_alone() {
+    fn the_filter_is_loosened_on_the_device_alone() {
         let [settings, v6, address, up] = set(7, 1464).map(|(message, _)| octets(message));
         assert_eq!(
             (up[20], settings[24], settings[28]),

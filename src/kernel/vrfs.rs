@@ -327,10 +327,7 @@ fn refusal(vrf: Option<&InterfaceName>, change: &Change, error: &io::Error) -> H
 /// Replaces the file in one step.
 fn write(file: &Path, made: &Made) -> io::Result<()> {
     if made.is_empty() {
-        return match std::fs::remove_file(file) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            Ok(()) | Err(_) => Ok(()),
-        };
+        return state_file::remove(file);
     }
     state_file::replace(file, &serde_json::to_vec_pretty(made)?, Outlasts::PowerLoss)
 }

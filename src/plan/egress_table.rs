@@ -327,29 +327,11 @@ impl EgressTable {
             Some(services) => drop(self.contested.insert(pod, services.iter().cloned().collect())),
             None => drop(self.contested.remove(&pod)),
         }
-        if self.pods.get(&pod).copied() != mapping {
-            self.moved = true;
-            match mapping {
-                Some(mapping) => drop(self.pods.insert(pod, mapping)),
-                None => drop(self.pods.remove(&pod)),
-            }
-        }
         let mark = work.and_then(|work| work.marks.get(&pod).copied());
         let mark = mark.filter(|_| self.agree(pod, |work| work.marks.get(&pod)));
-        if self.marks.get(&pod) != mark.as_ref() {
-            self.moved = true;
-            match mark {
-                Some(mark) => drop(self.marks.insert(pod, mark)),
-                None => drop(self.marks.remove(&pod)),
-            }
-        }
-        if self.bounded.get(&pod) != bound.as_ref() {
-            self.moved = true;
-            match bound {
-                Some(bound) => drop(self.bounded.insert(pod, bound)),
-                None => drop(self.bounded.remove(&pod)),
-            }
-        }
+        self.moved |= settle(&mut self.pods, pod, mapping);
+        self.moved |= settle(&mut self.marks, pod, mark);
+        self.moved |= settle(&mut self.bounded, pod, bound);
     }
 
     /// All Services of a pod want the same.
@@ -395,6 +377,18 @@ fn on_link(world: &World, via: IpAddr) -> Option<u32> {
     let mut usable = world.links.values().filter(|link| link.up && link.carrier && !link.loopback);
     let link = usable.find(|link| link.addresses.iter().any(|net| net.contains(&via) && net.addr() != via));
     link.map(|link| link.index)
+}
+
+/// Says it of the pod, or nothing. Whether that is news.
+fn settle<V: Clone + PartialEq>(all: &mut OrdMap<IpAddr, V>, pod: IpAddr, value: Option<V>) -> bool {
+    if all.get(&pod) == value.as_ref() {
+        return false;
+    }
+    match value {
+        Some(value) => drop(all.insert(pod, value)),
+        None => drop(all.remove(&pod)),
+    }
+    true
 }
 
 /// None of a Node that is not known.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use crier::address::{Family, MacAddress};
+use crier::agent::kept_addresses::{self, Kept};
 use crier::arp::machine::answer::{self, Ownership as Claim, Station, Verdict};
 use crier::arp::machine::{Action, Claims, Report, Surroundings};
 use crier::arp::packet::{Frame, Protocol};
@@ -123,7 +124,7 @@ pub struct Agent {
     /// A fact came in since the last turn.
     must_think: bool,
     /// It has restarted: by then it has again what it held.
-    kept: Option<(BTreeSet<IpAddr>, Instant)>,
+    kept: Option<Kept>,
 }
 
 impl Agent {
@@ -248,28 +249,19 @@ impl Agent {
 
     /// SIGTERM in a restart: it says by when it is back. What it holds, and that time; `None` where it has to say goodbye, as
     /// `agent::kept_addresses` decides.
-    pub fn restart(&mut self, grace: Duration, now: Instant) -> Option<(BTreeSet<IpAddr>, Instant)> {
-        let said = &self.planner.plan().pulse;
-        if said.eligibility.is_none()
-            && let Some((kept, back_by)) = self.kept.clone()
-        {
-            self.learn(Fact::Leaving);
-            return (back_by > now).then_some((kept, back_by));
+    pub fn restart(&mut self, grace: Duration, now: Instant) -> Option<Kept> {
+        let kept = kept_addresses::keeps(&self.planner.plan().pulse, grace, self.kept.as_ref(), now)?;
+        if let Some(pulse) = &mut self.pulse {
+            pulse.handle_restarting(kept.back_by, now);
         }
-        let held = said.holdings.iter().filter(|(_, holding)| holding.stage.answers()).map(|(address, _)| *address);
-        let held: BTreeSet<IpAddr> = held.chain(said.kept.iter().copied()).collect();
-        let before = self.kept.as_ref().map(|(_, back_by)| *back_by).filter(|_| !said.kept.is_empty());
-        let back_by = before.unwrap_or(now + grace).min(now + grace);
-        let pulse = self.pulse.as_mut().filter(|_| said.others_wait && !held.is_empty() && back_by > now)?;
-        pulse.handle_restarting(back_by, now);
         self.learn(Fact::Leaving);
-        Some((held, back_by))
+        Some(kept)
     }
 
     /// What it held before its restart, and by when others take that over.
-    pub fn go_on(&mut self, kept: BTreeSet<IpAddr>, back_by: Instant) {
-        self.learn(Fact::Kept(Arc::new(kept.clone())));
-        self.kept = Some((kept, back_by));
+    pub fn go_on(&mut self, kept: Kept) {
+        self.learn(Fact::Kept(kept.addresses.clone()));
+        self.kept = Some(kept);
     }
 
     /// A pulse arrives.
@@ -358,7 +350,7 @@ impl Agent {
             card: here.card.clone(),
             holdings: slice.holdings,
             occupied: slice.occupied,
-            back_by: self.kept.as_ref().map(|(_, back_by)| *back_by).filter(|_| !slice.kept.is_empty()),
+            back_by: self.kept.as_ref().map(|kept| kept.back_by).filter(|_| !slice.kept.is_empty()),
         };
         match &mut self.pulse {
             Some(machine) => {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use crier::address::{Family, MacAddress};
+use crier::agent::kept_addresses::Kept;
 use crier::arp::packet::Frame;
 use crier::arp::packet::arp::{Operation, Packet};
 use crier::clock;
@@ -116,7 +117,7 @@ pub struct Host {
     pub sees_api: bool,
     disk: Vec<Fact>,
     /// What its agent wrote down when it was told to restart: what it held, and by when it is back.
-    kept: Option<(BTreeSet<IpAddr>, Instant)>,
+    kept: Option<Kept>,
     wakes: Option<Instant>,
     thinks: bool,
     /// Until when it has frames of ARP to judge.
@@ -506,9 +507,10 @@ impl Town {
         let file = self.files[host.file].clone();
         let mut agent = Agent::new(&host.name, host.mac, host.ip, file, self.incarnation);
         host.disk.drain(..).for_each(|fact| agent.learn(fact));
-        let kept = host.kept.take().filter(|(_, back_by)| *back_by > now + DETECTION);
-        if let Some((addresses, back_by)) = &kept {
-            agent.go_on(addresses.clone(), *back_by);
+        let kept = host.kept.take().filter(|kept| kept.back_by > now + DETECTION);
+        let back_by = kept.as_ref().map(|kept| kept.back_by);
+        if let Some(kept) = kept {
+            agent.go_on(kept);
         }
         agent.learn(host.path_fact());
         host.drain.iter().for_each(|drain| agent.learn(drain.fact()));
@@ -523,7 +525,7 @@ impl Town {
         };
         self.tell(number, facts);
         self.events.post(now + PATIENCE, Event::Learn(number, life, Rc::new(vec![Fact::FailStatic])));
-        if let Some((_, back_by)) = kept {
+        if let Some(back_by) = back_by {
             let over = Event::Learn(number, life, Rc::new(vec![Fact::Kept(Arc::default())]));
             self.events.post(back_by - DETECTION, over);
         }

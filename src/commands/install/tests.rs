@@ -168,3 +168,18 @@ fn a_file_in_the_way_of_a_folder_is_named() {
     assert!(error.contains("etc/crier"), "{error}");
     assert!(!host.root.path().join("usr").exists(), "nothing was changed");
 }
+
+/// Input: a host made ready without `--start`, and an agent that was started before and after that.
+#[test]
+fn an_agent_is_older_than_the_files_that_were_put_in_place_after_its_start() {
+    let host = Host::new();
+    let path = host.bring("crier.toml", GOOD).unwrap();
+    let folder = Item { path: host.brought.path().to_owned(), mode: 0o755, what: What::Folder };
+    let file = Item { path: path.clone(), ..folder.clone() };
+    let put = fs::metadata(&path).unwrap().modified().unwrap();
+    let second = Duration::from_secs(1);
+    let steps = [(Step::Nothing, folder), (Step::Nothing, file)];
+    assert!(is_newer(&steps, put - second));
+    assert!(!is_newer(&steps, put + second));
+    assert!(!is_newer(&steps[..1], put - second), "files come and go in a folder");
+}

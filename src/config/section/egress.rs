@@ -5,6 +5,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::{Check, Section, section};
+use crate::address::mapped_v4;
 use crate::config::complaint::Problem;
 use crate::config::key::{MOST_U32, duration, flag, interface, number, port, set, text};
 use crate::config::reader::Reader;
@@ -163,7 +164,7 @@ fn network(text: &str) -> Result<IpNet, Problem> {
     let net: IpNet = text.parse().map_err(|_| problem("is not a CIDR", example))?;
     match net {
         net if net.prefix_len() == 0 => Err(problem("is everything: no packet would leave the cluster", example)),
-        IpNet::V6(v6) if v6.addr().to_ipv4_mapped().is_some() => Err(problem("is IPv4 written as IPv6", example)),
+        net if mapped_v4(net.addr()).is_some() => Err(problem("is IPv4 written as IPv6", example)),
         net if net != net.trunc() => Err(problem("has host bits set", &format!("write \"{}\"", net.trunc()))),
         net => Ok(net),
     }

@@ -135,17 +135,14 @@ impl Written {
     /// The kernel refuses a VRF in a VRF.
     fn check_nesting(&self, section: &mut Reader<'_>) {
         let Some(own) = &self.name.value else { return };
-        let of_other = |name: &InterfaceName| section.seen.vrfs.iter().find(|(vrf, _)| vrf.as_str() == name.as_str());
-        let is_other = |name: &InterfaceName| name.as_str() != own.as_str();
-        let above = section
-            .seen
-            .vrf_interfaces
-            .iter()
-            .find(|(name, (_, vrf))| name.as_str() == own.as_str() && vrf.as_ref().is_some_and(|vrf| vrf != own));
-        let inner = section.texts("interfaces").map(|(text, place)| (InterfaceName::from(text), place.clone()));
-        let inner = inner.collect::<Vec<_>>().into_iter().find(|(name, _)| is_other(name) && of_other(name).is_some());
-        let found = above.map(|(name, (place, _))| (name.clone(), place.clone())).or(inner);
-        if let Some((name, place)) = found {
+        let (vrfs, interfaces) = (&section.seen.vrfs, &section.seen.vrf_interfaces);
+        let is_vrf = |name: &InterfaceName| vrfs.iter().any(|(vrf, _)| vrf == name);
+        // Of two VRFs the second tells it, whichever is in the other. One in itself is told already.
+        let nested = interfaces.iter().find(|(name, (_, outer))| {
+            let concerns_us = name == own || outer.as_ref() == Some(own);
+            concerns_us && is_vrf(name) && outer.as_ref() != Some(name)
+        });
+        if let Some((name, (place, _))) = nested.cloned() {
             let message = format!("the interface \"{name}\" is a VRF itself");
             section.complain(&place, message, "the kernel takes no VRF into a VRF; name the links of the network");
         }
