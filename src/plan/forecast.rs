@@ -149,7 +149,7 @@ fn written(planner: &Planner) -> Vec<(ObjectKey, Service)> {
         let service = planner.world().services.get(key)?;
         let not_vip = if write.ingress.is_some() { Vec::new() } else { service.not_vip.clone() };
         let ingress = write.ingress.unwrap_or_else(|| service.ingress.clone());
-        let pools_told = PoolsTold::Unread;
+        let pools_told = PoolsTold::Nothing;
         let condition = write.condition.map(Arc::new);
         Some((key.clone(), Service { ingress, not_vip, pools_told, condition, ..(**service).clone() }))
     });

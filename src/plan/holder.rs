@@ -235,7 +235,7 @@ impl History {
         // Whoever asks then goes on asking, and says nothing new.
         let vain = self.vain.as_ref().map(|(_, until)| *until);
         let over = self.waits_until.into_iter().chain(rival).chain(grant).chain(overdue);
-        over.chain(vain).chain(self.deaf_until).min()
+        over.chain(vain).min()
     }
 
     /// What this node does about the address now. `candidates` are the other living nodes that could serve it; they are asked

@@ -190,7 +190,7 @@ impl Story {
             (service.ingress, service.not_vip) = (ingress, Vec::new());
         }
         service.pools_told = match service.pools_told {
-            PoolsTold::Unread => PoolsTold::Unread,
+            PoolsTold::Nothing => PoolsTold::Nothing,
             _ => PoolsTold::Same(super::slice::pools_in_words(&wanted.pools).into()),
         };
         service.condition = wanted.condition.map(Arc::new);

@@ -91,7 +91,7 @@ impl Default for Service {
             request: Ok(Request::default()),
             ingress: Vec::new(),
             not_vip: Vec::new(),
-            pools_told: PoolsTold::Unread,
+            pools_told: PoolsTold::Nothing,
             host_names: Vec::new(),
             egress: None,
             egress_bounds: None,
@@ -123,10 +123,8 @@ impl Service {
 /// What the annotations `ip-allocated-from-pool` of crier's and of MetalLB's prefix say: crier writes the same into both.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PoolsTold {
-    /// A manifest, or what an older version of crier remembered.
+    /// Neither is there, or nobody read them: a manifest, or what an older version of crier remembered.
     #[default]
-    Unread,
-    /// Neither is there.
     Nothing,
     Same(Arc<str>),
     /// Somebody else edited or removed one of them.

@@ -308,9 +308,9 @@ fn write(service: &Service, decision: &Decision, wish: &Wish, pools_are_left: bo
         Wish::Leave { given } => pools(given, decision),
     };
     let tells_other_pools = match (wish, &service.pools_told) {
-        (Wish::Leave { .. } | Wish::Clear { .. }, _) | (_, PoolsTold::Unread) => false,
+        // Who removes all that it did not write, as controllers of Gateways do with their Services, is not fought.
+        (Wish::Leave { .. } | Wish::Clear { .. }, _) | (_, PoolsTold::Nothing) => false,
         (Wish::Show(_), PoolsTold::Same(told)) => **told != pools_in_words(&pools),
-        (Wish::Show(_), PoolsTold::Nothing) => !pools.is_empty(),
         (Wish::Show(_), PoolsTold::Different) => true,
     };
     let pools_are_due = tells_other_pools && !pools_are_left;

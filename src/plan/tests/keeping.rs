@@ -325,7 +325,7 @@ fn an_address_that_is_no_vip_any_more_is_written_back_and_not_without_end() {
     assert_eq!((story.write("web"), story.event("web").as_str()), (None, "StatusNotOurs"));
 }
 
-/// Input: somebody edits or removes the annotations about pools. Output: a write puts them right, and with them nothing else.
+/// Input: somebody edits the annotations about pools, or removes one of them. Output: a write puts them right, and with them nothing else.
 #[test]
 fn annotations_about_pools_are_put_right_and_a_fight_about_them_ends() {
     let mut story = Story::begin(configuration());
@@ -335,7 +335,7 @@ fn annotations_about_pools_are_put_right_and_a_fight_about_them_ends() {
     let mut writes = 0;
     let end = story.now + Duration::from_secs(1000);
     while story.now < end {
-        let edited = if writes % 2 == 0 { PoolsTold::Different } else { PoolsTold::Nothing };
+        let edited = if writes % 2 == 0 { PoolsTold::Different } else { PoolsTold::Same("nonsense".into()) };
         story.change("web", |service| service.pools_told = edited);
         if let Some(write) = story.write("web") {
             assert_eq!((&write.ingress, write.pools.as_slice()), (&None, &["lan".into()][..]));
@@ -350,13 +350,14 @@ fn annotations_about_pools_are_put_right_and_a_fight_about_them_ends() {
     assert!((3..=12).contains(&writes), "{writes} writes in 1000 s");
 }
 
-/// A manifest, and what an older crier remembered, say nothing of annotations; nor does crier write them beside another's status.
+/// A manifest, and what an older crier remembered, say nothing of annotations; nor does a controller that removes what it did not write.
 #[test]
-fn annotations_that_nobody_read_are_not_written() {
+fn annotations_that_are_not_there_are_not_written_by_themselves() {
     let mut story = Story::begin(configuration());
-    story.put("web", Service { pools_told: PoolsTold::Unread, ..given(OURS) });
-    assert_eq!(story.write("web"), None);
+    story.put("web", Service { pools_told: PoolsTold::Same("lan".into()), ..given(OURS) });
     story.change("web", |service| service.pools_told = PoolsTold::Nothing);
+    assert_eq!(story.write("web"), None);
+    story.change("web", |service| service.pools_told = PoolsTold::Different);
     assert!(story.write("web").is_some());
 }
 

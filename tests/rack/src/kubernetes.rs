@@ -208,14 +208,23 @@ impl Cluster {
     /// When it does not end with success.
     #[track_caller]
     pub fn kubectl(&self, words: &str) -> String {
+        match self.try_kubectl(words) {
+            Ok(printed) => printed,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// The same, or what it says where it fails.
+    pub fn try_kubectl(&self, words: &str) -> Result<String, String> {
         let mut command = Command::new(program("kubectl"));
         command.arg("--kubeconfig").arg(self.kubeconfig(User::Admin, Proof::Token, &self.url()));
         // Its cache of what the server offers belongs into the rack's folder too.
         command.arg("--cache-dir").arg(self.folder.join("kubectl-cache"));
         let output = self.host.output(command.args(words.split_whitespace()));
-        let error = lossy(&output.stderr);
-        assert!(output.status.success(), "`kubectl {words}` ended with {}: {error}", output.status);
-        lossy(&output.stdout)
+        if output.status.success() {
+            return Ok(lossy(&output.stdout));
+        }
+        Err(format!("`kubectl {words}` ended with {}: {}", output.status, lossy(&output.stderr)))
     }
 
     /// Starts kube-proxy in a node's namespace and waits until it has programmed the node once.

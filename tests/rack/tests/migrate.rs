@@ -211,7 +211,8 @@ fn the_egress_and_the_vrfs_of_others_are_read_from_a_cluster_too() {
         cluster.kubectl(&format!("create namespace {namespace}"));
     }
     let file = case("openshift-vrf.yaml");
-    cluster.kubectl(&format!("apply -f {}", file.display()));
+    // The API server ends requests for objects of a kind while it takes in the definitions of others.
+    eventually("the objects are taken", secs(30), || cluster.try_kubectl(&format!("apply -f {}", file.display())));
     cluster.kubectl("-n test create service loadbalancer sip --tcp=5060");
     cluster.kubectl("-n test annotate service sip kube-vip.io/egress=true");
 
