@@ -297,7 +297,9 @@ impl History {
                 self.taking = None;
                 self.unheld_since = None;
                 let holder = holder.node.clone();
-                match situation.may_ask_from.filter(|_| own.as_ref().is_ok_and(|own| would_ask(situation, *own))) {
+                // It would take nothing, and another one that it left the address to may still be there and not hear it.
+                let asks = self.deaf_until.is_none() && own.as_ref().is_ok_and(|own| would_ask(situation, *own));
+                match situation.may_ask_from.filter(|_| asks) {
                     Some(from) if now >= from => Course::Asks { holder },
                     from => {
                         self.waits_until = from;

@@ -72,6 +72,7 @@ stories! {
     files_that_running_agents_read_node_by_node: "reload",
     a_restart_among_a_thousand_addresses: "many-return",
     an_agent_starts_beside_an_owner_that_does_not_hear_it: "one-way-restart",
+    a_third_node_keeps_what_one_way_links_gave_it: "one-way-three",
     frozen_owners_that_are_back_at_once: "freezes",
     a_node_asks_again_after_a_grant_in_vain: "asked-in-vain",
     a_node_that_was_alone_is_back: "alone-and-back",
