@@ -142,6 +142,10 @@ pub enum Reason {
         "{link} has no {family} address with a subnet that packets can have as their source (crier.dev/egress: network)"
     )]
     NoEgressSource { link: InterfaceName, family: Family },
+    #[error(
+        "{owner} is to own {address} and does not say yet that it answers for it: until then packets are held here"
+    )]
+    EgressOwnerNotReady { owner: NodeName, address: IpAddr },
     #[error("{owner} has no {family} address on a link of this node, so packets of pods cannot be sent there")]
     EgressOwnerNotOnLink { owner: NodeName, family: Family },
     #[error("{owner} is on no link of this node, and the tunnel there cannot be used: {why}")]

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::ruleset::{Content, Networks, Tunnel};
+use super::ruleset::{Content, Foreign, Networks, Tunnel};
 use crate::plan::slice::{EgressSlice, Hop, Mapping};
 use crate::world::{Destinations, PodMark};
 
@@ -158,9 +158,20 @@ impl Machine {
             Hop::Tunnel { .. } => None,
         };
         let via = hops.filter_map(next_hop).collect();
-        let (cluster, elsewhere) = ((*slice.cluster).clone(), (*slice.elsewhere).clone());
+        let cluster = (*slice.cluster).clone();
+        let foreign = if !slice.complete || self.is_taken_for_owner(&pods) {
+            Foreign { networks: (*slice.pod_networks).clone(), links: (*slice.shared_links).clone() }
+        } else {
+            Foreign::default()
+        };
         let tunnel = slice.tunnel.as_ref().filter(|end| !end.foreign).map(|end| Tunnel { peers: end.peers.clone() });
-        self.content = Content { pods, bounded, lists, cluster, elsewhere, via, networks, tunnel };
+        self.content = Content { pods, bounded, lists, cluster, foreign, via, networks, tunnel };
+    }
+
+    /// Others may send packets of their pods here before this node knows these: it owns an address, or a Service that is gone may come
+    /// back.
+    fn is_taken_for_owner(&self, pods: &BTreeMap<IpAddr, Mapping>) -> bool {
+        !self.released.is_empty() || pods.values().any(|mapping| matches!(mapping, Mapping::Translated { .. }))
     }
 
     /// The lists of destinations of the pods. A pod that nobody asks for any more is held to where it was held before. A list keeps
@@ -194,6 +205,9 @@ impl Machine {
             self.content.pods.remove(&pod);
             self.content.bounded.remove(&pod);
             self.marks.remove(&pod);
+        }
+        if !self.is_taken_for_owner(&self.content.pods) {
+            self.content.foreign = Foreign::default();
         }
         let used: BTreeSet<u32> = self.content.bounded.values().copied().collect();
         self.content.lists.retain(|number, _| used.contains(number));
@@ -240,6 +254,26 @@ mod tests {
         assert_eq!(machine.next_deadline(), Some(now + RELEASE), "asking again does not begin it anew");
         machine.handle_timeout(now + RELEASE);
         assert!(machine.is_idle() && machine.next_deadline().is_none());
+    }
+
+    #[test]
+    fn pods_that_are_not_known_are_kept_back_while_others_may_take_this_node_for_an_owner() {
+        let (mut machine, now) = (Machine::new(RELEASE), clock::now());
+        let networks: BTreeSet<_> = ["10.244.0.0/16".parse().unwrap()].into();
+        let mut put = |pods: &[(u8, Mapping)], complete| {
+            let (pod_networks, shared_links) = (Arc::new(networks.clone()), Arc::new([2].into()));
+            machine.handle_plan(&EgressSlice { pod_networks, shared_links, ..slice(complete, pods) }, now);
+            !machine.content().foreign.links.is_empty() && machine.content().foreign.networks == networks
+        };
+        let translated = Mapping::Translated { address: "192.0.2.1".parse().unwrap() };
+        assert!(put(&[], false), "not all objects are known");
+        assert!(!put(&[(1, Mapping::Held)], true));
+        // The nodes here send each other's pods on: whoever is no owner routes what a node behind it has.
+        assert!(!put(&[(1, Mapping::Steered { slot: 1 })], true));
+        assert!(put(&[(1, translated)], true));
+        assert!(put(&[], true), "the Service may come back at once");
+        machine.handle_timeout(now + RELEASE);
+        assert_eq!(machine.content().foreign, Foreign::default());
     }
 
     fn mark(uid: &str) -> PodMark {

@@ -8,17 +8,18 @@
 //!     to the cluster: as it is; else the source that the map gives: the Service's address here, the pod's own on its way to the owner
 //! chain guard      filter, postrouting, behind all translations
 //!     to the cluster: pass; by the link and with the source of a network: pass; from the pod, by the next hop of an owner: pass;
-//!     else drop what has a pod's address, and what a pod opened and has no Service's address of this node; where this node
-//!     translates, also what a pod of another node opened: that node steers a pod here before this one may know it
+//!     else drop what has a pod's address, and what a pod opened and has no Service's address of this node
 //! ```
 //!
 //! Each of them passes first what goes to a destination that egress of the pod is not for: `exempt`. What leaves by networks is in
-//! `exits`, the chains for replies to what came in by extra networks are in `returns`, what is about the tunnel to owners is in `tunnel`.
+//! `exits`, the chains for replies to what came in by extra networks are in `returns`, what is about the tunnel to owners is in `tunnel`,
+//! and pods of other nodes that this one does not know yet are kept back in `foreign`.
 //!
 //! The guard looks at the packet as it leaves, so it does not matter who translated it or forgot to.
 
 mod exempt;
 mod exits;
+mod foreign;
 mod intervals;
 mod returns;
 mod tunnel;
@@ -31,6 +32,7 @@ use imbl::OrdSet;
 use ipnet::IpNet;
 
 pub use self::exempt::Bounded;
+pub use self::foreign::Foreign;
 use self::intervals::{Bound, intervals};
 pub use self::returns::Networks;
 pub use self::tunnel::Tunnel;
@@ -71,8 +73,8 @@ pub struct Content {
     pub lists: BTreeMap<u32, Arc<Destinations>>,
     /// Destinations inside of the cluster.
     pub cluster: BTreeSet<IpNet>,
-    /// The networks of the pods of other nodes.
-    pub elsewhere: BTreeSet<IpNet>,
+    /// Pods of other nodes that leave by this one with a Service's address or not at all, known here or not.
+    pub foreign: Foreign,
     /// The next hops that lead to owners.
     pub via: BTreeSet<IpAddr>,
     /// By which networks replies leave.
@@ -89,13 +91,6 @@ impl Content {
             Mapping::Held | Mapping::Steered { .. } | Mapping::Networked(_) => None,
         };
         self.pods.values().filter_map(address).collect()
-    }
-
-    /// The networks whose pods leave by this node with a Service's address or not at all, also pods that are not known here yet:
-    /// other nodes send it what is to be translated, and nothing else. Empty where it translates for nobody.
-    fn foreign(&self) -> BTreeSet<IpNet> {
-        let translates = self.pods.values().any(|mapping| matches!(mapping, Mapping::Translated { .. }));
-        if translates { self.elsewhere.clone() } else { BTreeSet::new() }
     }
 
     /// The pod's egress is not for the destination: packets leave as without egress.
@@ -135,6 +130,7 @@ pub fn whole(form: &Form, content: &Content, ownership: Ownership, replaces: boo
     }
     returns::frame(&mut batch, form);
     tunnel::frame(&mut batch, form);
+    foreign::frame(&mut batch, form);
     let priority = i32::try_from(form.priority).unwrap_or(STANDARD_PRIORITY);
     new_chain(&mut batch, form, STEER, Some(("filter", PREROUTING, BEHIND_DNAT)));
     new_chain(&mut batch, form, TRANSLATE, Some(("nat", POSTROUTING, priority)));
@@ -180,7 +176,8 @@ pub fn named(form: &Form) -> Attributes {
 
 /// The chains that must be there and hold rules, as questions; [`CHAIN_USES`] of the answer says how many rules.
 pub fn chains(form: &Form) -> Vec<Attributes> {
-    OWN_CHAINS.into_iter().chain(returns::CHAINS).chain(tunnel::CHAINS).map(|name| chain(form, name)).collect()
+    let all = OWN_CHAINS.into_iter().chain(returns::CHAINS).chain(tunnel::CHAINS).chain([foreign::CHAIN]);
+    all.map(|name| chain(form, name)).collect()
 }
 
 /// What the table holds and every table of crier does, as questions: another program's table of the same name has no such chains.
@@ -472,10 +469,10 @@ fn translate(family: Ip) -> Attributes {
 }
 
 /// The guard's rules. Its set is looked up last in each, so that an element counts what is dropped and nothing else.
-fn guard(family: Ip) -> [Attributes; 5] {
-    let [cluster, via, addresses, foreign, guard, source] = match family {
-        Ip::V4 => [Set::Cluster4, Set::Via4, Set::Address4, Set::Foreign4, Set::Guard4, Set::Source4],
-        Ip::V6 => [Set::Cluster6, Set::Via6, Set::Address6, Set::Foreign6, Set::Guard6, Set::Source6],
+fn guard(family: Ip) -> [Attributes; 4] {
+    let [cluster, via, addresses, guard, source] = match family {
+        Ip::V4 => [Set::Cluster4, Set::Via4, Set::Address4, Set::Guard4, Set::Source4],
+        Ip::V6 => [Set::Cluster6, Set::Via6, Set::Address6, Set::Guard6, Set::Source6],
     };
     // ip daddr @cluster return
     let mut to_cluster = Attributes::default();
@@ -500,19 +497,16 @@ fn guard(family: Ip) -> [Attributes; 5] {
     field(&mut of_pod, family.source_offset(), family);
     lookup(&mut of_pod, guard, Found::Yes);
     verdict(&mut of_pod, DROP);
-    // ct direction original ip saddr != @address ct original ip saddr @guard drop, and the same with @foreign
-    let opened_by = |openers| {
-        let mut rule = Attributes::default();
-        of_family(&mut rule, family);
-        is_original(&mut rule);
-        field(&mut rule, family.source_offset(), family);
-        lookup(&mut rule, addresses, Found::Not);
-        opener(&mut rule, family);
-        lookup(&mut rule, openers, Found::Yes);
-        verdict(&mut rule, DROP);
-        rule
-    };
-    [to_cluster, to_owner, of_pod, opened_by(guard), opened_by(foreign)]
+    // ct direction original ip saddr != @address ct original ip saddr @guard drop
+    let mut of_opener = Attributes::default();
+    of_family(&mut of_opener, family);
+    is_original(&mut of_opener);
+    field(&mut of_opener, family.source_offset(), family);
+    lookup(&mut of_opener, addresses, Found::Not);
+    opener(&mut of_opener, family);
+    lookup(&mut of_opener, guard, Found::Yes);
+    verdict(&mut of_opener, DROP);
+    [to_cluster, to_owner, of_pod, of_opener]
 }
 
 /// `meta mark set meta mark & ~mask | mark`
@@ -682,10 +676,10 @@ fn fill(batch: &mut Batch, form: &Form, before: &Content, after: &Content) {
     exempt::remove(batch, form, &before.lists, &after.lists);
     returns::fill(batch, form, &before.networks, &after.networks);
     tunnel::fill(batch, form, before.tunnel.as_ref(), after.tunnel.as_ref());
-    let (foreign_before, foreign) = (before.foreign(), after.foreign());
+    foreign::fill(batch, form, &before.foreign, &after.foreign);
     for (was, is, v4, v6) in [
         (&before.cluster, &after.cluster, Set::Cluster4, Set::Cluster6),
-        (&foreign_before, &foreign, Set::Foreign4, Set::Foreign6),
+        (&before.foreign.networks, &after.foreign.networks, Set::Foreign4, Set::Foreign6),
     ] {
         if was != is {
             let [of_v4, of_v6] = intervals(is);
@@ -920,20 +914,16 @@ mod tests {
     }
 
     #[test]
-    fn pods_of_other_nodes_are_guarded_where_this_node_translates_and_nowhere_else() {
-        let elsewhere: BTreeSet<IpNet> = ["10.244.2.0/24".parse().unwrap(), "fd44:2::/64".parse().unwrap()].into();
-        let with = |mapping| Content { elsewhere: elsewhere.clone(), ..content(&[("10.244.2.7", mapping)]) };
-        let translated = with(Mapping::Translated { address: "192.0.2.1".parse().unwrap() });
-        assert_eq!(translated.foreign(), elsewhere);
-        // The nodes here send each other's pods on: whoever is no owner routes what a node behind it has.
-        for mapping in [Mapping::Held, Mapping::Steered { slot: 1 }] {
-            assert!(with(mapping).foreign().is_empty());
-        }
-        assert_eq!(mentions(&change(&form(), &with(Mapping::Held), &translated), "foreign4"), 1);
-        assert_eq!(
-            mentions(&change(&form(), &translated, &with(Mapping::Held)), "foreign4"),
-            1,
-            "the networks go again"
-        );
+    fn networks_of_foreign_pods_and_the_links_that_they_come_by_change_each_for_itself() {
+        let networks: BTreeSet<IpNet> = ["10.244.2.0/24".parse().unwrap(), "fd44:2::/64".parse().unwrap()].into();
+        let with = |networks: &BTreeSet<IpNet>, links: &[u32]| Content {
+            foreign: Foreign { networks: networks.clone(), links: links.iter().copied().collect() },
+            ..Content::default()
+        };
+        let (none, one, two) = (Content::default(), with(&networks, &[2]), with(&networks, &[2, 7]));
+        let named = |batch: &Batch| ["foreign4", "foreign6", "shared"].map(|name| mentions(batch, name));
+        assert_eq!(named(&change(&form(), &none, &one)), [1, 1, 1]);
+        assert_eq!(named(&change(&form(), &one, &two)), [0, 0, 2], "the former links go in the same change");
+        assert_eq!(named(&change(&form(), &two, &none)), [1, 1, 1]);
     }
 }

@@ -118,8 +118,10 @@ pub struct EgressSlice {
     pub tunnel: Option<Arc<TunnelEnd>>,
     /// Destinations inside of the cluster: packets to them are left alone.
     pub cluster: Arc<BTreeSet<IpNet>>,
-    /// The networks of the pods of other nodes.
-    pub elsewhere: Arc<BTreeSet<IpNet>>,
+    /// The networks of the pods of all nodes.
+    pub pod_networks: Arc<BTreeSet<IpNet>>,
+    /// The links of this node that packets of other nodes' pods come in by.
+    pub shared_links: Arc<BTreeSet<u32>>,
     /// The networks beside that of the default route: what comes in by one to a Service is answered by it.
     pub networks: Arc<Vec<ReturnNetwork>>,
     /// The addresses of Services; empty without such a network.

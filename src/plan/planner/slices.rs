@@ -12,7 +12,7 @@ use crate::address::{ScopedAddress, host_prefix};
 use crate::config;
 use crate::names::{NodeName, ObjectKey, PeerName};
 use crate::plan::bfd::watched;
-use crate::plan::context::{PulseContext, bgp, l2};
+use crate::plan::context::{Context, PulseContext, bgp, l2};
 use crate::plan::decision::Decision;
 use crate::plan::egress_table::Roads;
 use crate::plan::notice::{condition, loss, notice, pools};
@@ -20,7 +20,7 @@ use crate::plan::slice::{PeerSlice, PulseSlice, ServiceStatus, StatusWrite, VrfS
 use crate::plan::verdict::Wish;
 use crate::plan::{manners, reach, stations};
 use crate::reason::Reason;
-use crate::world::{ApiServer, Condition, PoolsTold, Service, World};
+use crate::world::{ApiServer, Condition, Link, PoolsTold, Service, World};
 
 impl Planner {
     /// The parts of the slices that follow from nodes and links alone.
@@ -235,10 +235,13 @@ impl Planner {
                 self.moved.egress = true;
                 egress.cluster = Arc::new(cluster);
             }
-            let elsewhere = elsewhere(&self.world, &self.me);
-            if *egress.elsewhere != elsewhere {
+            let pod_networks = self.world.nodes.values().flat_map(|node| node.pod_networks.iter().map(IpNet::trunc));
+            let pod_networks: BTreeSet<IpNet> = pod_networks.collect();
+            let shared_links = shared_links(&self.world, &self.me, &self.context);
+            if *egress.pod_networks != pod_networks || *egress.shared_links != shared_links {
                 self.moved.egress = true;
-                egress.elsewhere = Arc::new(elsewhere);
+                egress.pod_networks = Arc::new(pod_networks);
+                egress.shared_links = Arc::new(shared_links);
             }
             self.renew_vrfs(complete);
         }
@@ -281,13 +284,14 @@ impl Planner {
     }
 }
 
-/// The networks of the pods of other nodes. One of two nodes tells nothing of where a pod is.
-fn elsewhere(world: &World, me: &NodeName) -> BTreeSet<IpNet> {
-    let own = world.nodes.get(me).into_iter().flat_map(|node| &node.pod_networks);
-    let own: Vec<IpNet> = own.map(IpNet::trunc).collect();
-    let others = world.nodes.iter().filter(|(name, _)| *name != me);
-    let others = others.flat_map(|(_, node)| node.pod_networks.iter().map(IpNet::trunc));
-    others.filter(|network| !own.iter().any(|own| own.contains(network) || network.contains(own))).collect()
+/// The links that other nodes send packets of pods by: those that they share with this one, and those where this one answers for
+/// Services' addresses, which are next hops too.
+fn shared_links(world: &World, me: &NodeName, context: &Context) -> BTreeSet<u32> {
+    let others = || world.nodes.iter().filter(|(name, _)| *name != me).flat_map(|(_, node)| &node.addresses);
+    let is_shared = |link: &Link| link.in_subnets().any(|net| others().any(|address| net.contains(address)));
+    let answers = |link: &Link| context.l2.iter().any(|l2| l2.interfaces.contains(&link.name));
+    let links = world.links.values().filter(|link| !link.loopback && (is_shared(link) || answers(link)));
+    links.map(|link| link.index).collect()
 }
 
 /// The write that makes the status say what it should; none where it does.

@@ -280,20 +280,25 @@ fn a_drained_node_sends_packets_to_the_next_owner_where_that_one_knows_and_holds
 }
 
 #[test]
-fn pods_of_other_nodes_are_known_by_their_networks_and_a_network_of_two_nodes_tells_nothing() {
+fn pods_of_other_nodes_are_known_by_the_networks_of_all_nodes_and_the_links_that_they_share() {
     let mut story = sending_on("a");
     let mut with = |name: &str, networks: &[&str]| {
         let pod_networks = networks.iter().map(|it| it.parse().unwrap()).collect();
         let addresses = story.planner.world().nodes[&NodeName::from(name)].addresses.clone();
         story.tell(Fact::Node(name.into(), Some(Arc::new(Node { addresses, pod_networks, ..node(&[]) }))));
         let turn = story.turn();
-        let elsewhere = story.planner.plan().egress.elsewhere.iter().map(ToString::to_string).collect::<Vec<_>>();
-        (turn.moved.egress, elsewhere)
+        let networks = &story.planner.plan().egress.pod_networks;
+        (turn.moved.egress, networks.iter().map(ToString::to_string).collect::<Vec<_>>())
     };
-    assert_eq!(with("a", &["10.244.1.0/24"]), (true, vec![]), "the cluster's networks are told");
-    assert_eq!(with("b", &["10.244.2.0/24", "fd44:2::/64"]).1, ["10.244.2.0/24", "fd44:2::/64"]);
-    assert_eq!(with("c", &["10.244.1.0/24", "10.244.3.1/24"]).1, ["10.244.2.0/24", "10.244.3.0/24", "fd44:2::/64"]);
-    assert_eq!(with("b", &["10.244.0.0/16"]).1, ["10.244.3.0/24"]);
+    assert_eq!(with("a", &["10.244.1.0/24"]), (true, vec!["10.244.1.0/24".to_owned()]));
+    assert_eq!(with("b", &["10.244.2.0/24", "fd44:2::/64"]).1, ["10.244.1.0/24", "10.244.2.0/24", "fd44:2::/64"]);
+    assert_eq!(with("c", &["10.244.3.1/24"]).1.len(), 4, "a host in the network stands for all of it");
+    assert_eq!(with("c", &[]).1.len(), 3);
+    // Other Nodes are on the link 2 alone.
+    let pod_link = Link { name: "cni0".into(), ..Link::carrying(5, "cni0", &["10.244.1.1/24"]) };
+    story.tell(Fact::Link(5, Some(pod_link)));
+    story.turn();
+    assert_eq!(*story.planner.plan().egress.shared_links, [2].into());
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::plan::elect;
 use crate::plan::ranking::egress_nodes;
 use crate::plan::tickets::Ticket;
 use crate::reason::Reason;
-use crate::roster::Eligibility;
+use crate::roster::{Eligibility, Member};
 use crate::world::{Destinations, DrainStage, Egress, EgressBounds, Node, PodMark, Pulses, Service, TrafficPolicy};
 
 /// The part of the work that is about egress.
@@ -142,6 +142,14 @@ fn is_away(inputs: &Inputs<'_>, name: &NodeName, node: &Node) -> bool {
     })
 }
 
+/// The owner on the link says itself that it answers for the address, so it knows the Service. One that was worked out here may not
+/// have heard of the Service yet, and would send its pods' packets on as any others. Of a node without pulses nothing is known.
+fn says_that_it_answers(inputs: &Inputs<'_>, owner: &NodeName, address: IpAddr) -> bool {
+    let answers = |member: &Member| member.holdings.get(&address).is_some_and(|holding| holding.stage.answers());
+    let mut members = inputs.world.rosters.values().filter_map(|roster| roster.members.get(owner)).peekable();
+    members.peek().is_none() || members.any(|member| answers(member) || !member.holdings_known)
+}
+
 /// Where the pods' packets go. `announcements` are those of this node.
 pub fn judge(
     inputs: &Inputs<'_>,
@@ -173,14 +181,23 @@ pub fn judge(
             let here = owner == inputs.me;
             let announced = announcement.l2.announced || !announcement.bgp.peers.is_empty();
             let (address, on_link) = (announcement.address, announcement.is_on_link());
-            (!here || announced).then(|| Way::Owner { address, owner: owner.clone(), here, on_link })
+            let is_there = if here { announced } else { !on_link || says_that_it_answers(inputs, owner, address) };
+            is_there.then(|| Way::Owner { address, owner: owner.clone(), here, on_link })
         }),
     };
     let pods: Vec<(IpAddr, Option<Way>)> = pods.into_iter().map(|pod| (pod, way(&pod))).collect();
     let addresses = announcements.iter().map(|it| it.address);
-    let owners = addresses.clone().zip(owners).map(|(address, owner)| {
-        let (owner, reason) = (owner.as_ref().ok().cloned(), owner.as_ref().err().cloned());
-        EgressOwner { address, owner, reason }
+    let owners = announcements.iter().zip(owners).map(|(announcement, owner)| {
+        let address = announcement.address;
+        let not_ready = |owner: &NodeName| {
+            let waits =
+                announcement.is_on_link() && owner != inputs.me && !says_that_it_answers(inputs, owner, address);
+            waits.then(|| Reason::EgressOwnerNotReady { owner: owner.clone(), address })
+        };
+        match owner {
+            Ok(owner) => EgressOwner { address, owner: Some(owner.clone()), reason: not_ready(owner) },
+            Err(reason) => EgressOwner { address, owner: None, reason: Some(reason.clone()) },
+        }
     });
     let verdict = EgressVerdict {
         pods: pods.len(),

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::process::Command;
 
 use rack::crier::Crier;
-use rack::egress::{ADDRESS, ADDRESSES, Scene, rows};
+use rack::egress::{ADDRESS, ADDRESSES, Flows, Scene, ends, fresh, rows};
 use rack::lan::{problems, service};
 use rack::{Metal, Need, Process, Rack, Service, eventually, eventually_equal, secs};
 
@@ -46,6 +46,34 @@ fn says(agent: &Crier, words: &[&str]) {
         let said = problems(agent);
         if words.iter().all(|word| said.contains(word)) { Ok(()) } else { Err(said) }
     });
+}
+
+/// Calico's own address management gives a node's pods addresses from wherever its pool is free: the `podCIDRs` say nothing.
+#[test]
+fn a_pod_without_egress_on_the_owners_node_sends_on_whichever_nodes_network_its_address_is_in() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let scene = Scene::new(&rack);
+    let file = scene.lan.manifests.path().join("nodes.yaml");
+    let nodes = std::fs::read_to_string(file).expect("the scene wrote it");
+    let swap = |text: String, a: &str, b: &str| text.replace(a, "swapped").replace(b, a).replace("swapped", b);
+    let [of_first, of_second] = [0, 1].map(|node| scene.lan.site.nodes[node].pod_ranges());
+    let swapped = of_first.iter().zip(&of_second).fold(nodes.clone(), |text, (a, b)| swap(text, a, b));
+    assert_ne!(swapped, nodes);
+    scene.lan.manifests.write("nodes.yaml", &swapped);
+    let agents = scene.lan.agents();
+    scene.serve("service-ip");
+    let owner = scene.lan.owner(ADDRESS);
+    scene.leave_by(&agents, owner);
+    let node = scene.lan.site.node(owner);
+    let plain = node.pod("plain", &[80]);
+    let client = &scene.lan.site.client;
+    let _flows = Flows::start(&plain, client);
+    for (end, expected) in ends(client).iter().zip([node.address.to_string(), node.address6.to_string()]) {
+        eventually("it has its node's address", secs(10), || {
+            let sources = fresh(end);
+            if sources == [expected.clone()].into() { Ok(()) } else { Err(format!("{sources:?}, not {expected}")) }
+        });
+    }
 }
 
 #[test]

@@ -293,19 +293,65 @@ impl View {
     }
 }
 
-#[test]
-fn a_pod_that_the_owner_does_not_know_yet_is_held_at_the_owner() {
-    let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Nft, Need::Crier]) else { return };
-    let mut scene = Scene::new(&rack);
+/// Two agents that hear each other, and know what their views show.
+fn agents_with_views(rack: &Rack, scene: &Scene) -> ([Crier; 2], [View; 2]) {
     let views = [0, 1].map(|node| View(Manifests::in_folder(rack.folder().join(format!("view-{node}")))));
-    let all = scene.lan.manifests.clone();
-    scene.serve("service-ip");
-    views.iter().for_each(|view| view.catch_up(&all));
+    let all = &scene.lan.manifests;
+    views.iter().for_each(|view| view.catch_up(all));
     let agents = [0, 1].map(|node| {
         let shared = all.section();
         assert!(scene.configuration.contains(&shared));
         scene.lan.agent_with(node, &scene.configuration.replace(&shared, &views[node].0.section()))
     });
+    (agents, views)
+}
+
+#[test]
+fn nothing_is_led_to_a_node_that_is_to_be_the_owner_and_does_not_know_of_the_service() {
+    let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Nft, Need::Crier]) else { return };
+    let scene = Scene::new(&rack);
+    scene.label(&["", "gate: \"yes\""]);
+    let (agents, views) = agents_with_views(&rack, &scene);
+    scene.serve_with(&[("egress", "service-ip"), ("egress-nodes", "gate=yes")]);
+    views[0].catch_up(&scene.lan.manifests);
+    eventually("the pod's node holds its packets back and says for whom it waits", secs(20), || {
+        let report = agents[0].try_json("egress").map_err(|error| format!("{error:?}"))?;
+        let rows = report["services"].as_array().cloned().unwrap_or_default();
+        let waits = |row: &serde_json::Value| {
+            let reason = row["reason"].as_str().unwrap_or_default();
+            row["path"] == "held" && reason.starts_with("node-2 is to own") && reason.contains("does not say yet")
+        };
+        if rows.len() == 2 && rows.iter().all(waits) { Ok(()) } else { Err(report.to_string()) }
+    });
+    let site = &scene.lan.site;
+    let outside: Vec<(Capture, Mac)> =
+        [&site.client, &site.router].map(|host| (host.port.capture(), host.port.mac())).into();
+    let sending = Sending::start(&scene.pods[0], &scene);
+    eventually("packets are held back", secs(20), || {
+        let report = agents[0].try_json("egress").map_err(|error| format!("{error:?}"))?;
+        let dropped = |row: &serde_json::Value| row["dropped"].as_u64().unwrap_or_default() > 200;
+        let rows = report["services"].as_array().cloned().unwrap_or_default();
+        if !rows.is_empty() && rows.iter().all(dropped) { Ok(()) } else { Err(report.to_string()) }
+    });
+    assert_eq!(leaks(&outside), BTreeSet::new(), "the owner does not know the Service");
+
+    views[1].catch_up(&scene.lan.manifests);
+    let socket = socket(&site.client, site.client.address.into(), PORT);
+    eventually("with the owner's knowledge packets leave by it", secs(20), || {
+        let sources = rack::egress::heard(&socket);
+        if sources.contains(&ADDRESS.to_string()) { Ok(()) } else { Err(format!("{sources:?}")) }
+    });
+    sending.end();
+    assert_eq!(leaks(&outside), BTreeSet::new(), "nor later");
+}
+
+#[test]
+fn a_pod_that_the_owner_does_not_know_yet_is_held_at_the_owner() {
+    let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Nft, Need::Crier]) else { return };
+    let mut scene = Scene::new(&rack);
+    let all = scene.lan.manifests.clone();
+    scene.serve("service-ip");
+    let (agents, views) = agents_with_views(&rack, &scene);
     let mut owner = 0;
     eventually("each pod has its way", secs(30), || {
         let ways = [0, 1].map(|node| rack::egress::rows(&agents[node]));
