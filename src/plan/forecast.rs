@@ -1,8 +1,8 @@
 //! What another configuration would change: one World judged twice, by the configuration in use and by the other.
 //! Floor 1. It changes nothing and waits for nothing: `crier plan` and `crier config diff` show it.
 //!
-//! It is judged as if every agent of the cluster had the configuration, this one allocated, and each status showed what it is
-//! given: first by the configuration in use, then, from there, by the other. What would happen anyway is no difference.
+//! It is judged as if this agent allocated, and each status showed what it is given: first by the configuration in use, then, from
+//! there, as if every agent of the cluster had the other. What would happen anyway is no difference.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -13,9 +13,9 @@ use ipnet::IpNet;
 
 use crate::config::{self, Config, Source};
 use crate::names::{NodeName, ObjectKey, PeerName};
-use crate::plan::Planner;
 use crate::plan::removals::NOTICE;
 use crate::plan::slice::PeerSlice;
+use crate::plan::{Planner, everywhere};
 use crate::reason::Reason;
 use crate::route::RouteAttributes;
 use crate::world::{PoolsTold, Service, World};
@@ -99,8 +99,11 @@ pub fn forecast(
     if sources[0] != sources[1] {
         return Err(ForecastError::OtherSource { before: sources[0], after: sources[1] });
     }
-    let before = settled(before, me, world, now).ok_or(ForecastError::Incomplete)?;
-    let after = settled(after, me, before.world(), now).ok_or(ForecastError::Incomplete)?;
+    let files = (before, after);
+    let before = settled(before, me, world.clone(), now).ok_or(ForecastError::Incomplete)?;
+    let mut world = before.world().clone();
+    world.rosters = everywhere::rosters(files.0, files.1, me, &world);
+    let after = settled(after, me, world, now).ok_or(ForecastError::Incomplete)?;
     let keys: BTreeSet<&ObjectKey> = [&before, &after].iter().flat_map(|it| it.plan().decisions.keys()).collect();
     let services = keys.iter().filter_map(|key| service_change(&before, &after, key)).collect();
     let owners = keys.iter().flat_map(|key| owner_changes(&before, &after, key)).collect();
@@ -118,8 +121,7 @@ fn source(source: &Source) -> &'static str {
 const ROUNDS: usize = 4;
 
 /// The plan once each status shows what it is to show. `None` where too little is known for a plan.
-fn settled(config: &Arc<Config>, me: &NodeName, world: &World, now: Instant) -> Option<Planner> {
-    let mut world = world.clone();
+fn settled(config: &Arc<Config>, me: &NodeName, mut world: World, now: Instant) -> Option<Planner> {
     (world.leader, world.leaving) = (true, false);
     let mut planner = Planner::of_agreed(config.clone(), me.clone(), world.clone());
     for _ in 0..ROUNDS {

@@ -20,6 +20,7 @@ pub mod context;
 pub mod decision;
 mod egress_table;
 pub mod elect;
+mod everywhere;
 mod exits;
 pub mod following;
 pub mod forecast;

@@ -374,6 +374,11 @@ fn usable_links<'a>(l2: &L2, node: Option<&Node>, world: &'a World) -> impl Iter
     world.links.values().filter(move |link| is_usable(link) && is_wanted(l2, node, link) && is_in_vrf(l2, link, world))
 }
 
+/// The `[[l2]]` names the link, whether frames pass or not. `node` is this node, where it is known.
+pub fn names_link(l2: &L2, node: Option<&Node>, link: &Link, world: &World) -> bool {
+    is_wanted(l2, node, link) && is_in_vrf(l2, link, world)
+}
+
 fn is_in_vrf(l2: &L2, link: &Link, world: &World) -> bool {
     let of_link = || link.vrf.and_then(|index| world.links.get(&index)).map(|device| &device.name);
     l2.vrf.as_ref().is_none_or(|vrf| of_link() == Some(vrf))

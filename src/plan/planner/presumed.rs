@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use super::Planner;
 use crate::address::Family;
-use crate::config::Config;
+use crate::config::{Config, L2};
 use crate::names::{NodeName, ObjectKey};
+use crate::plan::context::L2Context;
 use crate::plan::decision::Announcement;
 use crate::plan::ranking::{Ranking, Wishes, covering};
 use crate::plan::restraints::Restraints;
+use crate::roster::Member;
 use crate::world::World;
 
 impl Planner {
@@ -43,8 +45,16 @@ impl Planner {
                 holder,
                 rank_by,
             );
-            ranking.winner(&self.tickets).ok().cloned()
+            ranking.winner(&self.tickets).ok().filter(|node| self.may_serve(node, &covering)).cloned()
         };
         decision.announcements.iter().map(|it| (it.address, first(it))).collect()
+    }
+
+    /// What is heard of the node does not speak against it. Where this node has no link of an `[[l2]]` only the Nodes tell who may
+    /// answer there, and they do not tell of links.
+    fn may_serve(&self, node: &NodeName, covering: &[(&L2, &L2Context)]) -> bool {
+        let mut heard = self.world.rosters.values().filter_map(|roster| roster.members.get(node)).peekable();
+        let serves = |member: &Member| covering.iter().any(|(_, context)| context.weight_of(member).is_some());
+        heard.peek().is_none() || heard.any(serves)
     }
 }

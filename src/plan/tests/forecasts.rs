@@ -1,5 +1,6 @@
 //! What another configuration would change, as it is told before anybody uses it.
 
+use super::pulses::roster;
 use super::*;
 use crate::plan::forecast::{self, ForecastError, PeerDifference};
 
@@ -102,4 +103,77 @@ fn nothing_is_said_on_half_a_picture_nor_about_another_source() {
     let other = Arc::new(standalone());
     let refused = forecast::forecast((config, &other), me, story.planner.world(), now);
     assert_eq!(refused, Err(ForecastError::OtherSource { before: "[kubernetes]", after: "[manifests]" }));
+}
+
+/// Three nodes that hear each other and have one file; b and c are in rack b.
+fn running_with_pulses() -> Story {
+    let mut story = Story::begin(configuration());
+    story.tell(Fact::Pulses(crate::world::Pulses::On { authenticated: true }));
+    story.tell(Fact::Node("a".into(), Some(Arc::new(node(&[("rack", "a")])))));
+    for name in ["b", "c"] {
+        story.tell(Fact::Node(name.into(), Some(Arc::new(node(&[("rack", "b")])))));
+    }
+    for (name, last) in [("front", 100), ("shop", 101), ("mail", 102), ("web", 103)] {
+        let ingress = vec![IpAddr::from([192, 168, 35, last])];
+        story.tell(Fact::Service(key(name), Some(Arc::new(Service { ingress, ..service() }))));
+        story.endpoints(name, &["b"]);
+    }
+    story.tell(roster(&[("b", &[]), ("c", &[])], &[]));
+    story.turn();
+    story
+}
+
+/// The file of the running agents with one text replaced.
+fn edited(from: &str, to: &str) -> Config {
+    let text = format!("{CONFIGURATION}\n");
+    assert!(text.contains(from));
+    let text = text.replace(from, to);
+    let parsed = config::parse(&[SourceFile { path: "new.toml".to_owned(), text }], &NoSecrets).expect("it is good");
+    Config { pools: parsed.pools, l2: parsed.l2, ..configuration() }
+}
+
+#[test]
+fn the_other_nodes_are_judged_by_the_file_too_not_by_what_their_pulses_say() {
+    let story = running_with_pulses();
+    assert_eq!(told(&story, configuration()), forecast::Forecast::default());
+    let owners = |after: Config| -> Vec<(Option<String>, Option<String>)> {
+        let named = |node: &Option<NodeName>| node.as_ref().map(ToString::to_string);
+        told(&story, after).owners.iter().map(|it| (named(&it.before), named(&it.after))).collect()
+    };
+    let preferring = |rack: &str| {
+        owners(edited("[[l2]]", &format!("[[l2]]\npreference = [{{ nodes = \"rack={rack}\", weight = 5 }}]")))
+    };
+    let to_b = preferring("b");
+    assert!(!to_b.is_empty() && to_b.iter().all(|(before, after)| before.as_deref() == Some("a") && *after != *before));
+    let to_a = preferring("a");
+    assert!(!to_a.is_empty() && to_a.iter().all(|(_, after)| after.as_deref() == Some("a")));
+    assert_eq!(to_a.len() + to_b.len(), 4, "each address is in one of the racks");
+    let nobody = owners(edited("[[l2]]", "[[l2]]\nnodes = \"rack=zz\""));
+    assert_eq!(nobody.len(), 4);
+    assert!(nobody.iter().all(|(_, after)| after.is_none()), "{nobody:?}");
+    let elsewhere = owners(edited("[[l2]]", "[[l2]]\ninterfaces = [\"none7\"]"));
+    assert!(elsewhere.len() == 4 && elsewhere.iter().all(|(_, after)| after.is_none()), "{elsewhere:?}");
+}
+
+#[test]
+fn a_pool_with_another_name_is_another_number_in_pulses_and_moves_nobody() {
+    let mut story = running_with_pulses();
+    let named = edited("[[l2]]", "[[l2]]\npools = [\"lan\"]");
+    story.tell(Fact::Config(Arc::new(named.clone())));
+    let numbers = |config: &Config| crate::plan::context::l2::numbers(config);
+    let said = super::pulses::heard(roster(&[("b", &[]), ("c", &[])], &[]), |roster| {
+        for member in roster.members.values_mut() {
+            let weights = numbers(&named).into_iter().map(|number| (number, 0)).collect();
+            member.card = Arc::new(crate::roster::Card { weights, ..Default::default() });
+        }
+    });
+    story.tell(said);
+    story.turn();
+    let mut renamed = named.clone();
+    renamed.pools.iter_mut().for_each(|pool| pool.name = "lanx".into());
+    renamed.l2.iter_mut().for_each(|l2| l2.pools = vec!["lanx".into()]);
+    assert_ne!(numbers(&named), numbers(&renamed));
+    let forecast = told(&story, renamed);
+    assert_eq!(forecast.owners, []);
+    assert_eq!(forecast.services, []);
 }
