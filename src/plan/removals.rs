@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::names::{NodeName, ObjectKey};
 use crate::roster::Member;
-use crate::world::{LeaseState, Node, World};
+use crate::world::{Node, World};
 
 /// How long an address stays after it was told that it goes.
 pub const NOTICE: Duration = Duration::from_secs(3);
@@ -29,8 +29,12 @@ pub struct Removals {
     agreed: bool,
     /// All agents have this agent's file, whatever they say.
     presumed: bool,
-    /// Since when this agent allocates.
+    /// Since when this agent allocates by its file.
     leads_since: Option<Instant>,
+    /// What decides in the file, while this agent allocates.
+    digest: Option<u64>,
+    /// It read another file since it began to allocate.
+    reloaded: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -48,16 +52,21 @@ impl Removals {
 
     /// Takes in what the agents say of their files; true if that decides otherwise than before.
     pub fn renew(&mut self, world: &World, me: &NodeName, digest: u64, now: Instant) -> bool {
-        match (world.leader, self.leads_since) {
-            (true, None) => self.leads_since = Some(now),
-            (true, Some(_)) => {}
-            (false, _) => {
-                self.leads_since = None;
-                self.accepted.clear();
-            }
+        let is_other = self.digest.is_some_and(|before| before != digest);
+        if !world.leader || is_other {
+            // What was right by the former file says nothing of this one.
+            self.accepted.clear();
+            self.told.values_mut().for_each(|told| told.by_objects = false);
+            self.leads_since = None;
+        }
+        self.reloaded = world.leader && (self.reloaded || is_other);
+        self.digest = world.leader.then_some(digest);
+        if world.leader {
+            self.leads_since.get_or_insert(now);
         }
         let trusted = self.leads_since.is_some_and(|since| now >= since + TRUST);
-        let agreed = world.leader && (self.presumed || agree(world, me, digest, trusted));
+        let inherited = world.lease.inherited && !self.reloaded;
+        let agreed = world.leader && (self.presumed || agree(world, me, digest, trusted || inherited));
         std::mem::replace(&mut self.agreed, agreed) != agreed
     }
 
@@ -117,7 +126,8 @@ impl Removals {
 }
 
 /// Whether the others decide by the same file: no agent with another one is heard, and every Node that could run one is
-/// heard with this one, or the holder before had it. `trusted` stands in where neither can be known.
+/// heard with this one. `trusted`: the holder before had it, or this one has had it for so long, which stands in where that cannot be
+/// known.
 fn agree(world: &World, me: &NodeName, digest: u64, trusted: bool) -> bool {
     let heard =
         |node: &NodeName| world.rosters.values().filter_map(|roster| roster.members.get(node)).collect::<Vec<_>>();
@@ -129,10 +139,9 @@ fn agree(world: &World, me: &NodeName, digest: u64, trusted: bool) -> bool {
     if members.map(|member| member.card.allocation_digest).any(|other| other != 0 && other != digest) {
         return false;
     }
-    let LeaseState { inherited, .. } = world.lease;
     let could = |(name, node): &(&NodeName, &std::sync::Arc<Node>)| *name != me && node.ready;
     let all_heard = || world.nodes.iter().filter(could).all(|(name, _)| !digests(&heard(name)).is_empty());
-    inherited || trusted || all_heard()
+    trusted || all_heard()
 }
 
 #[cfg(test)]
@@ -169,7 +178,36 @@ mod tests {
         world.nodes.insert("b".into(), std::sync::Arc::new(Node { ready: true, ..node() }));
         assert!(!agree(&world, &"a".into(), 1, false));
         world.lease.inherited = true;
-        assert!(agree(&world, &"a".into(), 1, false));
+        let (mut removals, now) = (Removals::default(), clock::now());
+        assert!(removals.renew(&world, &"a".into(), 1, now), "it agrees now");
+    }
+
+    /// The first node of a rollout, or a slip of the operator: the others still have the former file.
+    #[test]
+    fn a_holder_that_reads_another_file_takes_nothing_that_it_found_right_by_the_former_one() {
+        let (mut removals, now, key) = (Removals::default(), clock::now(), ObjectKey::new("shop", "web"));
+        let mut world = World::default();
+        (world.leader, world.lease.inherited) = (true, true);
+        world.nodes.insert("b".into(), std::sync::Arc::new(node()));
+        removals.renew(&world, &"a".into(), 1, now);
+        removals.accept(&key);
+        removals.put(&key, true, now);
+        assert!(removals.may_go(&key, now + NOTICE), "by a change of objects");
+        removals.renew(&world, &"a".into(), 2, now);
+        assert!(!removals.may_go(&key, now + NOTICE), "it was told, and now the file is another");
+        removals.put(&key, false, now);
+        removals.put(&key, true, now);
+        assert!(!removals.may_go(&key, now + TRUST - NOTICE));
+        removals.renew(&world, &"a".into(), 2, now + TRUST);
+        assert!(removals.may_go(&key, now + TRUST), "nobody was heard with another one");
+        // The former file is back, and the file of another holder after that.
+        removals.renew(&world, &"a".into(), 1, now + TRUST);
+        assert!(!removals.may_go(&key, now + TRUST + NOTICE));
+        world.leader = false;
+        removals.renew(&world, &"a".into(), 1, now + TRUST);
+        world.leader = true;
+        removals.renew(&world, &"a".into(), 1, now + TRUST);
+        assert!(removals.may_go(&key, now + TRUST + NOTICE), "the holder before had it");
     }
 
     fn node() -> Node {

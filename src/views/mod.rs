@@ -22,6 +22,7 @@ pub mod renumber;
 mod snapshot;
 mod stations;
 pub mod status;
+mod unannounced;
 
 pub use snapshot::{Counters, LinkFrames, LinkPulses, Snapshot};
 

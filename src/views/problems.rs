@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::Snapshot;
 use super::bgp::PeerReport;
 use super::status::ServiceReport;
-use super::{agreement, allocator, bfd, egress, own_node, stations};
+use super::{agreement, allocator, bfd, egress, own_node, stations, unannounced};
 use crate::address::{Family, host_prefix};
 use crate::config::{Kubernetes, L2, Pool, Source};
 use crate::names::PeerName;
@@ -36,6 +36,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(stations.iter().map(|(mac, addresses)| stations::in_words(*mac, addresses)));
     let named = |reason: &Reason| matches!(reason, Reason::AddressOccupied { mac, .. } if stations.contains_key(mac));
     problems.extend(services.iter().flat_map(|service| of_service(service, named)));
+    problems.extend(unannounced::problems(snapshot));
     let wanted = |peer: &&PeerReport| !is_left_out(snapshot, &peer.name);
     problems.extend(peers.iter().filter(wanted).filter_map(|peer| of_peer(peer, peers)));
     problems.extend(bfd::problems(snapshot));
