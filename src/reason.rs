@@ -52,6 +52,8 @@ pub enum Reason {
          {overlap}"
     )]
     AddressRenumbered { address: IpAddr, overlap: String },
+    #[error("the Service has another address of its family and pool, {other}, and crier did not give it {address}")]
+    AddressToSpare { address: IpAddr, other: IpAddr },
     #[error("the agents found a foreign host on the link that uses {address}")]
     AddressTaken { address: IpAddr },
     #[error("pool {pool} is draining (draining = true): no Service gets an address of it anew")]

@@ -53,6 +53,8 @@ pub struct Claim {
     pub addresses: Vec<IpAddr>,
     /// Of these, the ones that crier has no part in. Any other claimant goes before it.
     pub foreign: Vec<IpAddr>,
+    /// Of these, the ones that crier gave it, as its status tells whoever finds it.
+    pub given: Vec<IpAddr>,
     /// On what terms it shares its addresses.
     pub terms: Option<Terms>,
 }
@@ -62,6 +64,7 @@ pub struct Claim {
 struct Claims {
     addresses: Vec<IpAddr>,
     foreign: Vec<IpAddr>,
+    given: Vec<IpAddr>,
     /// Since when this agent gives each of them to it; `None` where it was found so.
     since: BTreeMap<IpAddr, Instant>,
     terms: Option<Terms>,
@@ -177,17 +180,19 @@ impl AddressBook {
     /// is worked out by [`AddressBook::settle`]. True if it claims something else than before, or on other terms.
     ///
     /// `since` is the time for an agent that allocates: who was given an address before goes before who was given it later, or who
-    /// changed so that it does not go with the others. An agent that finds claims has `None` there, and the first by name counts.
+    /// changed so that it does not go with the others. An agent that finds claims has `None` there: whom crier gave the address goes
+    /// first, then the first by name.
     /// An address that nobody claims any more rests until the time that `rest` gives for it.
     pub fn claim(
         &mut self,
         service: &ObjectKey,
-        Claim { addresses, foreign, terms }: Claim,
+        Claim { addresses, foreign, given, terms }: Claim,
         since: Option<Instant>,
         rest: impl Fn(IpAddr) -> Option<Instant>,
     ) -> bool {
         let before = self.claimed_by.remove(service).unwrap_or_default();
-        if before.addresses == addresses && before.foreign == foreign && before.terms == terms {
+        let same = before.addresses == addresses && before.foreign == foreign && before.given == given;
+        if same && before.terms == terms {
             if before != Claims::default() {
                 self.claimed_by.insert(service.clone(), before);
             }
@@ -198,8 +203,8 @@ impl AddressBook {
         for address in before.addresses.iter().filter(|address| !addresses.contains(address)) {
             self.leave(service, *address, rest(*address));
         }
-        let mut given = before.since;
-        given.retain(|address, _| addresses.contains(address));
+        let mut order = before.since;
+        order.retain(|address, _| addresses.contains(address));
         for address in &addresses {
             let is_new = !before.addresses.contains(address);
             if is_new {
@@ -207,11 +212,11 @@ impl AddressBook {
             }
             let fits = || self.admits(*address, service, terms.as_ref()).is_ok();
             let is_latest = is_new || (before.terms != terms && !fits());
-            given.extend(since.filter(|_| is_latest).map(|since| (*address, since)));
+            order.extend(since.filter(|_| is_latest).map(|since| (*address, since)));
             self.unsettled.insert(*address);
         }
         // One that has no address yet may get one of its key, so that is kept too.
-        let claims = Claims { addresses, foreign, since: given, terms };
+        let claims = Claims { addresses, foreign, given, since: order, terms };
         if claims != Claims::default() {
             self.claimed_by.insert(service.clone(), claims);
         }
@@ -260,7 +265,9 @@ impl AddressBook {
         }
         let place = |service: &ObjectKey| {
             let claims = self.claimed_by.get(service);
-            (claims.is_some_and(|it| it.foreign.contains(&address)), claims.and_then(|it| it.since.get(&address)))
+            let is_in = |of: fn(&Claims) -> &Vec<IpAddr>| claims.is_some_and(|it| of(it).contains(&address));
+            let since = claims.and_then(|it| it.since.get(&address));
+            (is_in(|it| &it.foreign), since, !is_in(|it| &it.given))
         };
         // Stable: the order of names stays among equals.
         claimants.sort_by_key(|service| place(service));

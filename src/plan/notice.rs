@@ -65,12 +65,21 @@ fn warning(reason: &str, why: &Reason) -> Notice {
 
 /// The condition that goes with what the status should say; none where crier is to say nothing any more.
 pub(super) fn condition(wish: &Wish, decision: &Decision) -> Option<Condition> {
-    let given = match wish {
-        Wish::Show(addresses) => addresses,
-        Wish::Leave { given } => given,
+    let allocation = &decision.allocation;
+    let leaves = |address: &&IpAddr| {
+        let of = |note: &Reason| matches!(note, Reason::AddressRenumbered { address: of, .. } if of == *address);
+        allocation.notes.iter().any(of)
+    };
+    let given: Vec<IpAddr> = match wish {
+        // One that is to go is not the Service's own any more: if the wish to renumber is taken back, it goes at once.
+        Wish::Show(addresses) => match addresses.iter().copied().filter(|it| !leaves(&it)).collect::<Vec<_>>() {
+            stays if stays.is_empty() => addresses.clone(),
+            stays => stays,
+        },
+        Wish::Leave { given } => given.clone(),
         Wish::Clear { .. } => return None,
     };
-    let allocation = &decision.allocation;
+    let given = given.as_slice();
     if given.is_empty() {
         let why = allocation.complaint.as_ref().unwrap_or(&allocation.reason).steady();
         return Some(Condition::nothing(&why.code(), &why.to_string()));

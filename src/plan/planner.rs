@@ -448,7 +448,7 @@ impl Planner {
         if !goes && matches!(status, Some(Wish::Show(_))) {
             self.restraints.accept(key);
         }
-        self.restraints.put(key, goes, overlap, now);
+        self.restraints.put(key, goes, overlap.as_ref(), now);
         self.put_status(key, &service, &decision, status, lost.as_ref());
         let before = self.plan.decisions.get(key).cloned();
         let announced = before.iter().flat_map(|before| &before.announcements).map(|it| it.address);

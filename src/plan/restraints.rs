@@ -1,10 +1,11 @@
 //! What holds a change of a Service's addresses back: the notice before one is taken away, another writer of the status, and old
 //! and new addresses that stand beside each other for a time. Floor 1.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::names::{NodeName, ObjectKey};
-use crate::plan::overlaps::Overlaps;
+use crate::plan::overlaps::{Overlap, Overlaps};
 use crate::plan::removals::Removals;
 use crate::plan::rivals::Rivals;
 use crate::world::{Service, World};
@@ -43,8 +44,8 @@ impl Restraints {
         concerned
     }
 
-    /// What a judgement found: an address of the Service is to go, and old and new addresses stand beside each other for so long.
-    pub fn put(&mut self, service: &ObjectKey, goes: bool, overlap: Option<Duration>, now: Instant) {
+    /// What a judgement found: an address of the Service is to go, and old and new addresses stand beside each other.
+    pub fn put(&mut self, service: &ObjectKey, goes: bool, overlap: Option<&Overlap>, now: Instant) {
         self.removals.put(service, goes, now);
         self.overlaps.put(service, overlap, now);
     }
@@ -74,9 +75,9 @@ impl Restraints {
         self.pool_rivals.is_left(service)
     }
 
-    /// The Service has had old and new addresses beside each other for long enough.
-    pub fn is_overlap_over(&self, service: &ObjectKey, now: Instant) -> bool {
-        self.overlaps.is_over(service, now)
+    /// The Service has had the address beside a new one for so long.
+    pub fn is_overlap_over(&self, service: &ObjectKey, address: IpAddr, lasts: Duration, now: Instant) -> bool {
+        self.overlaps.is_over(service, address, lasts, now)
     }
 
     pub fn next_deadline(&self) -> Option<Instant> {

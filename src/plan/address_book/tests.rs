@@ -89,6 +89,20 @@ fn an_agent_that_takes_over_knows_no_order_but_that_of_names() {
 }
 
 #[test]
+fn an_agent_that_takes_over_leaves_an_address_to_the_service_whose_status_says_that_crier_gave_it() {
+    let mut book = AddressBook::default();
+    let given = Claim { given: vec![ADDRESS], ..claim_of(vec![ADDRESS], None) };
+    book.claim(&key("b"), given.clone(), None, |_| None);
+    // Somebody writes it into the status of another one.
+    book.claim(&key("a"), claim_of(vec![ADDRESS], None), None, |_| None);
+    book.settle();
+    assert_eq!(book.tenants(ADDRESS), [key("b")]);
+    book.claim(&key("a"), given, None, |_| None);
+    book.settle();
+    assert_eq!(book.tenants(ADDRESS), [key("a")], "among equals the name counts");
+}
+
+#[test]
 fn partners_are_found_by_their_key_and_told_when_one_of_them_changes() {
     let mut book = AddressBook::default();
     book.claim(&key("a"), claim_of(vec![ADDRESS], sharing("k", 80)), None, |_| None);

@@ -19,6 +19,7 @@ impl Planner {
         let inputs = self.inputs(now);
         let claims = allocation::claims(&inputs, key);
         let foreign = allocation::foreign_claims(&inputs, key, &claims);
+        let given = allocation::given_claims(&inputs, key, &claims);
         let terms = allocation::terms(&inputs, key);
         let since = allocation::allocates(&inputs).then_some(now);
         let pools = &self.in_force.config().pools;
@@ -30,7 +31,7 @@ impl Planner {
             pool_of(pools, address).map(|pool| now + pool.rest.max(least)).filter(|until| *until > now)
         };
         let held_some = !held.is_empty();
-        let changed = self.book.claim(key, Claim { addresses: claims, foreign, terms }, since, until);
+        let changed = self.book.claim(key, Claim { addresses: claims, foreign, given, terms }, since, until);
         // An address that becomes free may help, and of a shared one a port.
         if changed && held_some {
             self.dirty.services.extend(self.book.waiting().cloned());

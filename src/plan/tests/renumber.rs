@@ -150,3 +150,73 @@ fn a_wish_for_addresses_that_the_service_has_not_does_nothing_and_goes() {
     assert_eq!(story.addresses("web"), ["192.168.35.100"]);
     assert!(annotation_goes(&story, "web"));
 }
+
+#[test]
+fn an_address_that_begins_to_leave_while_another_leaves_already_stays_as_long() {
+    let mut story = Story::begin(configuration());
+    story.endpoints("web", &["a"]);
+    story.put("web", service());
+    story.confirm("web");
+    change(&mut story, "web", |it| it.renumber = wish(&["192.168.35.100"], 60));
+    story.confirm("web");
+    after(&mut story, 40);
+    change(&mut story, "web", |it| it.renumber = wish(&["192.168.35.100", "192.168.35.101"], 60));
+    assert_eq!(story.addresses("web"), ["192.168.35.100", "192.168.35.101", "192.168.35.102"]);
+    story.confirm("web");
+    let begin = story.now;
+    while story.addresses("web").len() > 1 {
+        assert!(story.now < begin + Duration::from_secs(600), "it ends");
+        let written = story.written("web");
+        after(&mut story, 1);
+        if written.is_some() {
+            story.confirm("web");
+        }
+        let stays = story.addresses("web").contains(&"192.168.35.101".to_owned());
+        assert_eq!(stays, story.now < begin + Duration::from_secs(60), "after {:?}", story.now - begin);
+    }
+}
+
+#[test]
+fn with_the_wish_taken_back_the_new_address_stays_and_the_other_goes_after_its_notice() {
+    let mut story = Story::begin(configuration());
+    story.endpoints("web", &["a"]);
+    story.put("web", service());
+    story.confirm("web");
+    change(&mut story, "web", |it| it.renumber = wish(&["192.168.35.100"], 600));
+    story.confirm("web");
+    change(&mut story, "web", |it| it.renumber = None);
+    assert_eq!(story.addresses("web").len(), 2, "it is told first");
+    after(&mut story, 3);
+    assert_eq!(story.written("web").map(|it| it.len()), Some(1));
+    story.confirm("web");
+    assert_eq!(story.addresses("web"), ["192.168.35.101"]);
+
+    let mut alone = Story::begin(standalone());
+    alone.put("web", service());
+    change(&mut alone, "web", |it| it.renumber = wish(&["192.168.35.100"], 600));
+    assert_eq!(alone.addresses("web").len(), 2);
+    change(&mut alone, "web", |it| it.renumber = None);
+    after(&mut alone, 3);
+    assert_eq!(alone.addresses("web"), ["192.168.35.101"]);
+}
+
+#[test]
+fn addresses_that_somebody_adds_to_a_status_are_not_the_services() {
+    let mut story = Story::begin(configuration());
+    story.endpoints("web", &["a"]);
+    story.put("web", service());
+    story.confirm("web");
+    let shown = ["192.168.35.104", "192.168.35.100", "192.168.35.103", "192.168.35.100"];
+    change(&mut story, "web", |it| it.ingress = shown.iter().map(|text| text.parse().unwrap()).collect());
+    after(&mut story, 3);
+    assert_eq!(story.written("web").map(|it| it.len()), Some(1));
+    story.confirm("web");
+    assert_eq!(story.addresses("web"), ["192.168.35.100"]);
+    // What comes with a Service from another load balancer stays.
+    let two: Vec<IpAddr> = ["192.168.35.108", "192.168.35.109"].iter().map(|text| text.parse().unwrap()).collect();
+    story.put("moved", Service { ingress: two.clone(), ..service() });
+    assert_eq!(story.addresses("moved"), ["192.168.35.108", "192.168.35.109"]);
+    story.confirm("moved");
+    after(&mut story, 600);
+    assert_eq!(story.addresses("moved"), ["192.168.35.108", "192.168.35.109"]);
+}

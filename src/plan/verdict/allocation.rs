@@ -1,8 +1,8 @@
 //! Which addresses a Service has, and what its status should show.
 //! Floor 1. Which address is free is `plan::allocate`'s to find.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use super::Inputs;
 use crate::address::Family;
@@ -10,6 +10,7 @@ use crate::config::{Pool, Source, duration};
 use crate::names::ObjectKey;
 use crate::plan::allocate::{Applicant, allocate, may_keep, notes, pool_of, shortage};
 use crate::plan::decision::{Allocation, Held};
+use crate::plan::overlaps::Overlap;
 use crate::plan::pools::withheld;
 use crate::plan::prefixes::renumbering;
 use crate::plan::sharing::{Refusal, Terms};
@@ -27,8 +28,8 @@ pub struct Answer {
     pub goes: bool,
     /// Which address the Service loses by what the status should say, and why.
     pub lost: Option<Reason>,
-    /// The status shows addresses that are to go, and beside them those that stay: for so long.
-    pub overlap: Option<Duration>,
+    /// The status shows addresses that are to go, and beside them those that stay.
+    pub overlap: Option<Overlap>,
 }
 
 /// What the status of a Service should say.
@@ -125,6 +126,12 @@ pub fn foreign_claims(inputs: &Inputs<'_>, key: &ObjectKey, claims: &[IpAddr]) -
     claims.iter().copied().filter(|address| !has(address)).collect()
 }
 
+/// Of the claims of a Service, those that crier gave it: its condition says so, whatever somebody wrote into the status of another one.
+pub fn given_claims(inputs: &Inputs<'_>, key: &ObjectKey, claims: &[IpAddr]) -> Vec<IpAddr> {
+    let given = inputs.world.services.get(key).map(|service| service.given()).unwrap_or_default();
+    claims.iter().copied().filter(|address| given.contains(address)).collect()
+}
+
 /// On what terms a Service shares its addresses with others; `None` where it does not, or is not ours.
 pub fn terms(inputs: &Inputs<'_>, key: &ObjectKey) -> Option<Terms> {
     let service = inputs.world.services.get(key)?;
@@ -210,6 +217,7 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
     if let Some(reason) = unreadable {
         return left(inputs, key, service, reason);
     }
+    lost.extend(spare(inputs, &applicant, &mut kept));
     let against_will = |(address, reason): &&(IpAddr, Reason)| service.ingress.contains(address) && !is_asked(reason);
     let goes = lost.iter().find(against_will);
     let may_go = inputs.config.is_standalone() || inputs.restraints.may_go(key, inputs.now);
@@ -249,29 +257,32 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
 }
 
 /// The addresses that stay, and in front of them those that are still to go: they rank the nodes as before, so no connection moves.
-/// One goes when another of its family has stood beside it in the status for long enough.
+/// One goes when another of its family, which stays, has stood beside it in the status for long enough.
 fn beside(
     inputs: &Inputs<'_>,
     applicant: &Applicant<'_>,
     leaving: Vec<Held>,
     stays: Vec<Held>,
     lost: &mut Vec<(IpAddr, Reason)>,
-) -> (Vec<Held>, Option<Duration>) {
-    let Some(Renumber { overlap, leaving: _ }) = applicant.renumber.filter(|_| !leaving.is_empty()) else {
+) -> (Vec<Held>, Option<Overlap>) {
+    let Some(Renumber { overlap: lasts, leaving: _ }) = applicant.renumber.filter(|_| !leaving.is_empty()) else {
         return (stays, None);
     };
     let shown = |held: &Held| inputs.config.is_standalone() || applicant.service.ingress.contains(&held.address);
     let replaces = |it: &Held, held: &Held| Family::of(it.address) == Family::of(held.address) && shown(it);
-    let replaced = leaving.iter().all(|held| stays.iter().any(|it| replaces(it, held)));
-    if replaced && (overlap.is_zero() || inputs.restraints.is_overlap_over(applicant.key, inputs.now)) {
-        let gone = |held: &Held| {
-            let overlap = duration::text(*overlap);
-            (held.address, Reason::AddressRenumbered { address: held.address, overlap })
-        };
-        lost.extend(leaving.iter().map(gone));
-        return (stays, Some(*overlap));
+    if !leaving.iter().all(|held| stays.iter().any(|it| replaces(it, held))) {
+        return (leaving.into_iter().chain(stays).collect(), None);
     }
-    (leaving.into_iter().chain(stays).collect(), replaced.then_some(*overlap))
+    let overlap = Overlap { leaving: leaving.iter().map(|held| held.address).collect(), lasts: *lasts };
+    let over = |held: &Held| {
+        lasts.is_zero() || inputs.restraints.is_overlap_over(applicant.key, held.address, *lasts, inputs.now)
+    };
+    let (gone, leaving): (Vec<Held>, Vec<Held>) = leaving.into_iter().partition(over);
+    lost.extend(gone.iter().map(|held| {
+        let overlap = duration::text(*lasts);
+        (held.address, Reason::AddressRenumbered { address: held.address, overlap })
+    }));
+    (leaving.into_iter().chain(stays).collect(), Some(overlap))
 }
 
 /// The addresses that a Service has, or had.
@@ -287,7 +298,9 @@ fn current(inputs: &Inputs<'_>, applicant: &Applicant<'_>) -> Current {
     let shown = promised.or_else(|| Some(service.ingress.clone()).filter(|shown| !shown.is_empty()));
     // The status was emptied: what crier gave is the Service's still.
     let own = shown.or_else(|| Some(service.given()).filter(|given| !given.is_empty()));
-    if let Some(addresses) = own {
+    if let Some(mut addresses) = own {
+        let mut seen = BTreeSet::new();
+        addresses.retain(|address| seen.insert(*address));
         return Current { addresses, chosen: true };
     }
     let asks = service.request.as_ref().is_ok_and(|request| !request.pools.is_empty());
@@ -298,6 +311,37 @@ fn current(inputs: &Inputs<'_>, applicant: &Applicant<'_>) -> Current {
     };
     let former: Vec<IpAddr> = inputs.world.former.get(key).into_iter().flatten().filter(may_have).copied().collect();
     Current { chosen: former.is_empty(), addresses: former }
+}
+
+/// Takes from what a Service keeps the addresses beside one of the same family and pool that crier gave it: somebody else wrote them
+/// into the status, or they stand there since a renumbering that was taken back. What came with the Service from another load balancer
+/// crier gave it when it took it over, so that stays.
+fn spare(inputs: &Inputs<'_>, applicant: &Applicant<'_>, kept: &mut Vec<Held>) -> Vec<(IpAddr, Reason)> {
+    let alike = |one: &Held, other: &Held| {
+        Family::of(one.address) == Family::of(other.address) && one.pool == other.pool && one.address != other.address
+    };
+    let leaves = |held: &Held| applicant.renumber.is_some_and(|it| it.leaving.contains(&held.address));
+    let all: Vec<Held> = kept.clone();
+    let given = match inputs.config.is_standalone() {
+        // Where one replaces another it stands behind it.
+        true => {
+            let is_last = |place: usize| !all.iter().skip(place + 1).any(|it| alike(&all[place], it) && !leaves(it));
+            (0..all.len()).filter(|place| is_last(*place)).map(|place| all[place].address).collect()
+        }
+        false => applicant.service.given(),
+    };
+    let mut spare = Vec::new();
+    kept.retain(|held| {
+        let own = all.iter().find(|it| alike(held, it) && given.contains(&it.address) && !leaves(it));
+        match own.filter(|_| !given.contains(&held.address) && !leaves(held)) {
+            Some(own) => {
+                spare.push((held.address, Reason::AddressToSpare { address: held.address, other: own.address }));
+                false
+            }
+            None => true,
+        }
+    });
+    spare
 }
 
 /// What the Service itself asks for makes it lose an address; else the pools do, or another Service.

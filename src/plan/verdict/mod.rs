@@ -13,7 +13,7 @@ pub mod shared;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use imbl::OrdMap;
 
@@ -29,6 +29,7 @@ use crate::plan::context::Context;
 use crate::plan::decision::{Announcement, Decision, Held};
 use crate::plan::holder::History;
 use crate::plan::holder_memory::HolderMemory;
+use crate::plan::overlaps::Overlap;
 use crate::plan::placement::{Cause, Placement};
 use crate::plan::restraints::Restraints;
 use crate::plan::tickets::Tickets;
@@ -90,8 +91,8 @@ pub struct Verdict {
     pub goes: bool,
     /// Which address the Service loses by what the status should say, and why.
     pub lost: Option<Reason>,
-    /// The status shows addresses that are to go, and beside them those that stay: for so long.
-    pub overlap: Option<Duration>,
+    /// The status shows addresses that are to go, and beside them those that stay.
+    pub overlap: Option<Overlap>,
 }
 
 /// The part of the slices that a Service accounts for.
