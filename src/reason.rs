@@ -320,6 +320,8 @@ pub enum Mismatch {
     Namespace,
     #[error("its pool {pool} gives no address to this Service")]
     Pool { pool: PoolName },
+    #[error("{most} Services have the address already")]
+    Full { most: usize },
 }
 
 impl Reason {

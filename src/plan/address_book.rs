@@ -88,6 +88,9 @@ struct Rest {
 /// How long a chosen address counts as not used yet. It is asked for on the link within a second of the choice.
 const FRESH: Duration = Duration::from_secs(60);
 
+/// Of a sharing key with more Services, those that have addresses for themselves are not told anew with whom they do not share.
+const MOST_TOLD: usize = 100;
+
 impl AddressBook {
     pub fn new(config: &Config) -> AddressBook {
         let of_pool = |pool: &Pool| (pool.name.clone(), pool.given());
@@ -239,9 +242,19 @@ impl AddressBook {
             }
         }
         for key in std::mem::take(&mut self.unsettled_keys) {
-            concerned.extend(self.by_sharing_key.get(&key).into_iter().flatten().cloned());
+            let Some(all) = self.by_sharing_key.get(&key) else { continue };
+            // Who shares an address already gets no other one of its key.
+            let may_join = |service: &&ObjectKey| {
+                self.waiting.contains(*service) || (all.len() <= MOST_TOLD && self.is_alone(service))
+            };
+            concerned.extend(all.iter().filter(may_join).cloned());
         }
         concerned
+    }
+
+    /// The Service shares no address.
+    fn is_alone(&self, service: &ObjectKey) -> bool {
+        self.claimed_by(service).iter().all(|address| self.is_free_for(*address, service))
     }
 
     /// The Service has other addresses from now on than these, which its status still shows: all that claim them too go before it.

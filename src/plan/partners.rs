@@ -14,6 +14,11 @@ use crate::plan::pools::{may_have, pool_of};
 use crate::reason::{Mismatch, Reason};
 use crate::world::Request;
 
+/// So many sets of addresses are looked at, those with the lowest addresses first.
+const MOST_TRIED: usize = 256;
+/// Of so many of them is asked why they are not shared.
+const MOST_ASKED: usize = 16;
+
 /// The addresses of a Service with the same sharing key, all of those of the families that are missing or none. Of several
 /// Services, the one with most of them counts, then the one with the lowest addresses.
 pub fn join(
@@ -23,10 +28,11 @@ pub fn join(
     request: &Request,
     missing: &[Family],
 ) -> Vec<Held> {
-    let joined = partners(pools, book, applicant, request, missing).into_keys().filter_map(|addresses| {
-        let joined = addresses.iter().map(|address| may_join(pools, book, applicant, request, *address));
-        joined.collect::<Result<Vec<Held>, Reason>>().ok()
-    });
+    let joined =
+        partners(pools, book, applicant, request, missing).into_keys().take(MOST_TRIED).filter_map(|addresses| {
+            let joined = addresses.iter().map(|address| may_join(pools, book, applicant, request, *address));
+            joined.collect::<Result<Vec<Held>, Reason>>().ok()
+        });
     // The last of equals counts for `max_by_key`.
     joined.collect::<Vec<_>>().into_iter().rev().max_by_key(Vec::len).unwrap_or_default()
 }
@@ -44,7 +50,8 @@ pub fn unshared(
     }
     let families: Vec<Family> = held.iter().map(|held| Family::of(held.address)).collect();
     let partners = partners(pools, book, applicant, request, &families);
-    partners.into_iter().find_map(|(addresses, partner)| {
+    // One reason is enough, and who has many partners has one soon.
+    partners.into_iter().take(MOST_ASKED).find_map(|(addresses, partner)| {
         let joined = addresses.iter().map(|address| may_join(pools, book, applicant, request, *address));
         match joined.collect::<Result<Vec<Held>, Reason>>() {
             Ok(_) => None,

@@ -25,6 +25,9 @@ pub enum Backends {
     NodesOf(Labels),
 }
 
+/// So many Services share an address at most. What is new of one of them is judged for all, so more would keep the agent from its work.
+pub const MOST_TENANTS: usize = 256;
+
 /// A Service that claims an address. `None` for one that shares no address.
 pub type Claimant<'a> = (&'a ObjectKey, Option<&'a Terms>);
 
@@ -85,6 +88,9 @@ impl<'a> Group<'a> {
         let Some(theirs) = theirs else { return refusal(first, Some(Mismatch::NotShared)) };
         if let Some(mismatch) = mismatch((service, terms), (first, theirs), across) {
             return refusal(first, Some(mismatch));
+        }
+        if self.tenants.len() >= MOST_TENANTS {
+            return refusal(first, Some(Mismatch::Full { most: MOST_TENANTS }));
         }
         for port in &terms.ports {
             if let Some(other) = self.ports.get(port).filter(|other| **other != service) {

@@ -1,5 +1,7 @@
 //! Several Services with one address: who gets it, who goes, and that it is announced while one of them wants it.
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::address::Family::{V4, V6};
 use crate::plan::removals::NOTICE;
@@ -327,4 +329,36 @@ fn all_addresses_of_services_that_share_move_together() {
     let owners: Vec<_> = story.decision("web").announcements.iter().map(|it| it.l2.owner.clone()).collect();
     assert_eq!(owners[0], owners[1]);
     assert_eq!(story.decision("v6").announcements[0].l2.owner, owners[0]);
+}
+
+/// Services of one key on ports that follow each other, or all on one port; what one more costs, and the Services of each address.
+fn many(count: u16, port_of: impl Fn(u16) -> u16) -> (usize, BTreeMap<String, usize>) {
+    let mut config = configuration();
+    config.pools = vec![pool("lan", &["10.0.0.0/16"])];
+    let mut story = Story::begin(config);
+    let put = |story: &mut Story, number: u16| {
+        let service = on_port(port_of(number));
+        story.tell(Fact::Service(key(&format!("s{number:05}")), Some(Arc::new(service))));
+    };
+    (0..count).for_each(|number| put(&mut story, number));
+    story.turn();
+    put(&mut story, count);
+    story.turn();
+    let cost = story.planner.judged();
+    let mut shared = BTreeMap::new();
+    for number in 0..=count {
+        for address in story.addresses(&format!("s{number:05}")) {
+            *shared.entry(address).or_default() += 1;
+        }
+    }
+    (cost, shared)
+}
+
+#[test]
+fn one_more_service_of_a_key_that_many_have_costs_what_its_address_has_and_not_what_the_key_has() {
+    let (cost, shared) = many(300, |number| number + 1);
+    assert_eq!(shared.values().copied().collect::<Vec<_>>(), [256, 45], "{shared:?}");
+    assert!(cost <= 46, "{cost} Services were judged");
+    let (cost, shared) = many(300, |_| 80);
+    assert_eq!((shared.len(), cost), (301, 1), "each has an address for itself");
 }
