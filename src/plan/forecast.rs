@@ -185,8 +185,10 @@ fn owner_changes(before: &Planner, after: &Planner, key: &ObjectKey) -> Vec<Owne
 }
 
 fn route_changes(before: &Planner, after: &Planner) -> Vec<RouteChange> {
+    // A peer without an address, such as one that is shut down, gets none.
     let routes = |planner: &Planner, peer: &PeerName, prefix: &IpNet| {
-        planner.plan().bgp.peers.get(peer).and_then(|slice| slice.routes.get(prefix)).cloned()
+        let peer = planner.plan().bgp.peers.get(peer).filter(|slice| slice.address.is_ok());
+        peer.and_then(|slice| slice.routes.get(prefix)).cloned()
     };
     let named = |(peer, slice): (&PeerName, &PeerSlice)| -> Vec<(PeerName, IpNet)> {
         slice.routes.keys().map(|prefix| (peer.clone(), *prefix)).collect()

@@ -94,6 +94,16 @@ fn peers_that_come_go_and_change_are_named_with_their_keys() {
 }
 
 #[test]
+fn a_peer_that_is_shut_down_gets_no_route_any_more() {
+    let story = running();
+    let mut after = configuration();
+    after.bgp.peers[0].shutdown = true;
+    let forecast = told(&story, after);
+    assert_eq!(forecast.routes.len(), 3);
+    assert!(forecast.routes.iter().all(|it| it.before.is_some() && it.after.is_none()), "{:?}", forecast.routes);
+}
+
+#[test]
 fn nothing_is_said_on_half_a_picture_nor_about_another_source() {
     let story = running();
     let now = story.now;
