@@ -121,6 +121,8 @@ pub struct Watch {
     files: Vec<usize>,
     asked: Option<Instant>,
     filtered: bool,
+    /// Pulses alone were, and frames of ARP were not.
+    pulses_filtered: bool,
     /// Which segment each node was in, and when only clients changed theirs.
     segments: Vec<usize>,
     unnoticed: Option<Instant>,
@@ -143,6 +145,7 @@ impl Watch {
             files: vec![0; town.hosts.len()],
             asked: None,
             filtered: false,
+            pulses_filtered: false,
             segments: segments(town),
             unnoticed: None,
         }
@@ -195,6 +198,7 @@ impl Watch {
             }
         }
         self.filtered |= matches!(&deed, Deed::Deafen { .. } | Deed::Firewall { .. } | Deed::Prune(..));
+        self.pulses_filtered |= matches!(&deed, Deed::Firewall { .. } | Deed::Prune(..));
         self.deeds.push((town.now(), deed));
     }
 
@@ -441,7 +445,7 @@ impl Watch {
         let all_hear = || alive.iter().all(|one| alive.iter().all(|it| one == it || town.hear_each_other(*one, *it)));
         let settled =
             |it: &Station| town.is_running(*it) && town.hosts[*it].started.is_some_and(|at| now > at + PLACED);
-        if !quiet || self.deeds.is_empty() || self.filtered || town.link.loss > 0 || town.sticks_anywhere() {
+        if !quiet || self.deeds.is_empty() || self.pulses_filtered || town.link.loss > 0 || town.sticks_anywhere() {
             return;
         }
         if !alive.iter().all(|it| sees_api(it) && settled(it) && town.hosts[*it].path) || !all_hear() {

@@ -196,6 +196,7 @@ impl Link {
         }
         let last = node.gone.iter().find(|(_, (said, _))| said.holds);
         let situation = Situation {
+            is_still_deaf: false,
             beside_the_deaf: false,
             deaf_holder: None,
             grants: 0,
@@ -517,6 +518,7 @@ fn a_grant_is_taken_back_later_while_many_are_under_way_and_is_in_vain_after_tha
         grants,
         may_ask_from: Some(now),
         knows_all: true,
+        is_still_deaf: false,
         beside_the_deaf: false,
         deaf_holder: None,
         holders: Vec::new(),
@@ -560,6 +562,7 @@ fn a_holder_that_does_not_hear_this_node_is_given_way_to_and_nobody_begins_besid
         grants: 0,
         may_ask_from: Some(now),
         knows_all: true,
+        is_still_deaf: false,
         beside_the_deaf: deaf,
         deaf_holder: deaf.then_some(&other),
         holders: Vec::new(),
@@ -596,6 +599,7 @@ fn of_two_nodes_whose_files_differ_the_lower_digest_begins_and_the_other_waits_f
         grants: 0,
         may_ask_from: Some(start),
         knows_all: true,
+        is_still_deaf: false,
         beside_the_deaf: false,
         deaf_holder: None,
         holders: Vec::new(),
@@ -630,6 +634,7 @@ fn who_hands_the_address_over_to_this_node_has_not_taken_it_over_from_it() {
         grants: 0,
         may_ask_from: None,
         knows_all: true,
+        is_still_deaf: false,
         beside_the_deaf: false,
         deaf_holder: None,
         holders: vec![Holder { bidder: Bidder { node: &other, bid }, grants_us, cannot_serve: false }],

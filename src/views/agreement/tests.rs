@@ -67,6 +67,7 @@ fn hears(planner: &mut Planner, members: &[(&str, Card)]) {
             occupied: Arc::default(),
             restarting: false,
             waits: true,
+            deaf: false,
         };
         (NodeName::from(*node), member)
     };
