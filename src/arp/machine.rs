@@ -90,7 +90,7 @@ struct Claim {
     next: Next,
     /// How often it deferred, not counting what was before it was last announced for longer than `PROBATION`.
     deferrals: u32,
-    /// It was handed over, and its first announcement is followed by one more soon.
+    /// Another node had it a moment ago: its first announcement is followed by one more soon.
     once_more: bool,
     /// When an assertion was last announced at once.
     asserted: Option<Instant>,
@@ -377,7 +377,7 @@ impl Claims {
         if !asks {
             self.over(address);
         }
-        let once_more = order.acquisition == Acquisition::HandOver;
+        let once_more = order.acquisition != Acquisition::FirstUse;
         self.claims.insert(
             address,
             Claim { order, state, next: Next::Never, deferrals: 0, once_more, asserted: None, unsettled_until: None },

@@ -289,6 +289,10 @@ impl History {
             rest.take_if(|until| *until <= now);
         }
         self.deaf.take_if(|deaf| deaf.rest.is_none() && !situation.is_still_deaf);
+        // Once a third node had the address from it and gave it to this one, that node would take it again.
+        if let Some(node) = situation.deaf_holder.filter(|_| !situation.leaving) {
+            self.deaf = Some(Deaf { node: node.clone(), rest: None });
+        }
         self.waits_until = None;
         if situation.leaving {
             return self.leave(situation);
