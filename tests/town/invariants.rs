@@ -21,6 +21,9 @@ const UNNOTICED: Duration = Duration::from_millis(3100);
 const CLIENT_ASKS_ANEW: Duration = Duration::from_secs(60);
 /// (2) Two owners that can hear each other, in any direction, are one. Where frames pass in one direction alone, pulses have to.
 const ONE_OWNER: Duration = Duration::from_secs(1);
+/// And this on top where frames are lost and pulses pass in neither direction. Then nothing but announcements tells the two of
+/// each other, and these are repeated so long after those of the beginning, of which each may be lost (`announce-again`).
+const ANNOUNCED_AGAIN: Duration = Duration::from_millis(1100);
 /// (3) What was planned, a restart or a rollout, causes no gap: two lost requests at most.
 const NO_GAP: Duration = Duration::from_millis(250);
 /// How long what happened explains that an address moves.
@@ -234,7 +237,10 @@ impl Watch {
                 // A restarted node may have back what it had, and the others what it leaves.
                 Deed::Restart { station: who, pause, .. } => {
                     let had = self.held.get(who).is_some_and(|held| held.contains(&address));
-                    age <= *pause + EXPLAINED && (*who == before || had)
+                    // Who does not hear another one, or is not heard by it, learns anew what that means.
+                    let link = &town.link;
+                    let one_way = (0..agents).any(|it| link.passes(*who, it, now) != link.passes(it, *who, now));
+                    age <= *pause + EXPLAINED && (*who == before || had || one_way)
                 }
                 // Where files differ, the best that can be told first need not be the best of all.
                 Deed::Drain(who, waiting) => {
@@ -388,7 +394,9 @@ impl Watch {
             let since = *self.both.entry(pair).or_insert(now);
             let lasted = now.duration_since(since);
             let (address, one, other) = pair;
-            if lasted > ONE_OWNER {
+            let pulses = town.link.pulses_pass(one, other, now) || town.link.pulses_pass(other, one, now);
+            let most = ONE_OWNER + if town.link.loss > 0 && !pulses { ANNOUNCED_AGAIN } else { Duration::ZERO };
+            if lasted > most {
                 let (one, other) = (name(one, self.agents), name(other, self.agents));
                 let text = format!("{one} and {other} both answer for {address} for {lasted:?}");
                 self.breaks(Broken::TwoOwners, now, address.to_string(), text);

@@ -581,6 +581,59 @@ fn a_holder_that_does_not_hear_this_node_is_given_way_to_and_nobody_begins_besid
 }
 
 #[test]
+fn who_left_an_address_to_a_node_that_does_not_hear_it_asks_a_third_one_for_it_once_that_node_hears() {
+    let names: [NodeName; 3] = ["node-1".into(), "node-2".into(), "node-3".into()];
+    let [me, deaf, third] = &names;
+    let start = clock::now();
+    fn bid(weight: u32) -> Bid {
+        Bid { grade: Grade::Eligible, weight }
+    }
+    fn holder(node: &NodeName, grants_us: bool) -> Holder<'_> {
+        Holder { bidder: Bidder { node, bid: bid(1) }, grants_us, cannot_serve: false }
+    }
+    for unproved in [false, true] {
+        let mut history = History::default();
+        let mut course = |answers: bool, by: &NodeName, grants_us: bool, is_still_deaf: bool, after: u64| {
+            let now = start + Duration::from_millis(after);
+            let by_the_deaf = by == deaf && unproved;
+            let situation = Situation {
+                me,
+                rank_by: ADDRESS,
+                own: Ok(bid(2)),
+                answers,
+                leaving: false,
+                sticky: false,
+                grants: 0,
+                may_ask_from: Some(start),
+                knows_all: true,
+                is_still_deaf,
+                beside_the_deaf: unproved && is_still_deaf,
+                deaf_holder: by_the_deaf.then_some(deaf),
+                holders: if by_the_deaf { Vec::new() } else { vec![holder(by, grants_us)] },
+                askers: Vec::new(),
+                askers_know_more: false,
+                last: LastHolder::Unknown,
+            };
+            let course = history.decide(&situation, Candidates::default, now);
+            let due = history.next_deadline();
+            assert!(due.is_none_or(|due| due > now), "a deadline that is past would spin");
+            course
+        };
+        let watches = |node: &NodeName| Course::Watches { holder: node.clone() };
+        course(true, deaf, false, false, 0);
+        assert_eq!(course(true, deaf, false, false, 600), watches(deaf), "it goes on, so it does not hear this node");
+        assert_eq!(course(false, third, false, true, 700), watches(third), "the third one has it from that node");
+        assert_eq!(
+            course(false, third, true, true, 20_000),
+            watches(third),
+            "which would take it again, and it does not hear"
+        );
+        assert_eq!(course(false, third, false, false, 20_100), Course::Asks { holder: third.clone() }, "now it does");
+        assert_eq!(course(false, third, true, false, 20_200), Course::Takes(Acquisition::HandOver));
+    }
+}
+
+#[test]
 fn of_two_nodes_whose_files_differ_the_lower_digest_begins_and_the_other_waits_for_its_word() {
     let names: [NodeName; 2] = ["node-1".into(), "node-2".into()];
     let [first, second] = match Ticket::of(&names[0], ADDRESS) < Ticket::of(&names[1], ADDRESS) {

@@ -374,9 +374,7 @@ impl Peer {
             (Life::Alive, Some(doubt)) => Some(self.next_ask.min(doubt.next_ask)),
             (Life::Alive, None) => Some(self.next_ask),
             // A replay never answers, so stop asking until it is heard again.
-            (Life::Unverified, _) => {
-                (self.asked < u32::from(settings.multiplier.get()) * 2).then_some(self.next_ask)
-            }
+            (Life::Unverified, _) => (self.asked < u32::from(settings.multiplier.get()) * 2).then_some(self.next_ask),
             (Life::Silent { .. } | Life::Left, _) => None,
         }
     }
