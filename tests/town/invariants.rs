@@ -227,8 +227,9 @@ impl Watch {
         let explains = |(at, deed): &(Instant, Deed)| {
             let age = now.duration_since(*at);
             match deed {
-                // What is read again asks nothing by itself.
-                Deed::Reload(..) => false,
+                // What is read again asks nothing by itself, and pulses are waited for longer than any frame is under way.
+                Deed::Reload(..) | Deed::Slow(_) => false,
+                Deed::Freeze(_, time) => age <= *time + EXPLAINED,
                 // Who is waited for and is back in time loses nothing.
                 Deed::Restart { pause, keeps: Some(time), .. } if heard_it(*at) && *pause + STARTED < *time => false,
                 Deed::Restart { station: who, keeps: Some(_), .. } if *who != host && !heard_it(*at) => {
@@ -542,6 +543,7 @@ fn ends(at: Instant, deed: &Deed) -> Instant {
         Deed::Reboot { down, path, .. } => at + *down + *path,
         Deed::Restart { pause, .. } => at + *pause,
         Deed::Drain(_, waiting) => at + *waiting,
+        Deed::Freeze(_, time) => at + *time,
         _ => at,
     }
 }
