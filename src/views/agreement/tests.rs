@@ -141,6 +141,17 @@ fn other_nodes_of_which_no_pulse_is_heard_are_counted() {
 }
 
 #[test]
+fn a_node_that_is_heard_and_does_not_hear_is_named() {
+    let mut planner = planner(CONFIG);
+    let own = card(&mut planner);
+    hears(&mut planner, &[("node-2", own)]);
+    let mut roster = Roster::clone(&planner.world().rosters[&2]);
+    roster.members.values_mut().for_each(|member| member.deaf = true);
+    planner.apply(Fact::Roster(2, Some(Arc::new(roster))));
+    assert_one(&told(&mut planner), "pulses on eth0: node-2 is heard and answers none of this node's pulses");
+}
+
+#[test]
 fn a_view_that_is_stale_says_that_other_nodes_hear_the_api_server() {
     let mut planner = planner(CONFIG);
     let own = card(&mut planner);
