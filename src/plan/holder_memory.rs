@@ -179,6 +179,9 @@ impl HolderMemory {
             });
             if !same {
                 change.nodes.insert(node.clone());
+                // Whether their holders listen to it may be another matter now: one that restarts is granted nothing.
+                let asks = is.holdings.iter().filter(|(_, holding)| !holding.stage.answers());
+                change.addresses.extend(asks.map(|(address, _)| *address));
             }
             change.returned |= before.silent.contains_key(node);
             if let Some(was) = was {

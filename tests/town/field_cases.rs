@@ -82,6 +82,7 @@ stories! {
     a_node_that_was_alone_is_back: "alone-and-back",
     an_agent_starts_without_the_api_server: "start-without-api",
     a_restart_in_the_moment_of_a_hand_over: "restart-as-it-takes",
+    a_node_that_asks_before_its_restart_is_over: "restart-asks-early",
     the_last_announcement_of_a_node_that_stops_comes_late: "last-words",
     two_take_what_a_third_one_leaves: "two-heirs",
     a_restart_before_the_agent_has_planned: "restart-before-a-plan",
