@@ -90,7 +90,7 @@ struct Claim {
     next: Next,
     /// How often it deferred, not counting what was before it was last announced for longer than `PROBATION`.
     deferrals: u32,
-    /// Another node had it a moment ago: its first announcement is followed by one more soon.
+    /// It was handed over: its first announcement is followed by one more soon.
     once_more: bool,
     /// When an assertion was last announced at once.
     asserted: Option<Instant>,
@@ -377,7 +377,8 @@ impl Claims {
         if !asks {
             self.over(address);
         }
-        let once_more = order.acquisition != Acquisition::FirstUse;
+        // After a take-over the frames of many nodes that ask at once are worth more than a second announcement.
+        let once_more = order.acquisition == Acquisition::HandOver;
         self.claims.insert(
             address,
             Claim { order, state, next: Next::Never, deferrals: 0, once_more, asserted: None, unsettled_until: None },
