@@ -35,6 +35,13 @@ pub struct Roster {
     pub key_use: Option<KeyUse>,
 }
 
+impl Roster {
+    /// The node is heard, and is not known to hear this one.
+    pub fn may_be_deaf(&self, node: &NodeName) -> bool {
+        self.members.get(node).is_some_and(|member| member.deaf) || self.unproved.contains_key(node)
+    }
+}
+
 /// Names a key of pulses and says nothing else about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct KeyId(pub u32);
@@ -90,6 +97,9 @@ pub struct Member {
     /// The node waits for nodes that restart.
     #[serde(default)]
     pub waits: bool,
+    /// The plan doubts that the node hears this one, and it has not answered since.
+    #[serde(default)]
+    pub deaf: bool,
 }
 
 /// No node waits longer for one that restarts, whatever that one says.

@@ -317,6 +317,7 @@ impl Churn {
                         occupied,
                         restarting: false,
                         waits: true,
+                        deaf: false,
                     };
                     roster.members.insert(name.clone(), member).map(drop)
                 }

@@ -27,8 +27,8 @@ use self::schedule::{Lane, Schedule};
 use self::stations::Stations;
 use super::packet::{Claimant, Protocol};
 use super::settings::{
-    self, DEFEND_INTERVAL, FRAME_SPACING, PROBATION, Probing, REFRESH_INTERVAL, REFRESH_SPREAD, SPANNING_TREE,
-    UNSETTLED_FOR,
+    self, DEFEND_INTERVAL, FRAME_SPACING, ONCE_MORE_AFTER, PROBATION, Probing, REFRESH_INTERVAL, REFRESH_SPREAD,
+    SPANNING_TREE, UNSETTLED_FOR,
 };
 use crate::address::MacAddress;
 use crate::claim::{Acquisition, ConflictKind, Hearing, Order};
@@ -90,6 +90,8 @@ struct Claim {
     next: Next,
     /// How often it deferred, not counting what was before it was last announced for longer than `PROBATION`.
     deferrals: u32,
+    /// It was handed over: its first announcement is followed by one more soon.
+    once_more: bool,
     /// When an assertion was last announced at once.
     asserted: Option<Instant>,
     /// It was given up to another station after it had been announced, or was gained from one. Until this time it may use no
@@ -112,7 +114,7 @@ enum State {
 struct Announced {
     /// The first announcement since the claim was made, was asserted or the link came up.
     began: Option<Instant>,
-    /// Announcements since then.
+    /// Announcements since then, but for one that was followed by one more soon.
     round: usize,
     on_probation_until: Instant,
 }
@@ -350,13 +352,15 @@ impl Claims {
 
     fn announce(&mut self, address: IpAddr, announced: Announced, now: Instant) -> Action {
         let began = announced.began.unwrap_or(now);
-        let round = announced.round.saturating_add(1);
         let refresh = now + self.refresh_interval();
         // A link that came up may carry the first announcements nowhere.
         let again = self.came_up.map(|came_up| came_up + SPANNING_TREE).filter(|again| *again > now);
         if let Some(claim) = self.claims.get_mut(&address) {
+            let once_more = std::mem::take(&mut claim.once_more);
+            let round = announced.round.saturating_add(usize::from(!once_more));
             claim.state = State::Announced(Announced { began: Some(began), round, ..announced });
             let next = match claim.order.manner.announce_again.get(round.saturating_sub(1)) {
+                _ if once_more => Next::Frame(claim.lane(Lane::Repeat, now), now + ONCE_MORE_AFTER),
                 Some(after) => Next::Frame(claim.lane(Lane::Repeat, now), (began + *after).max(now + FRAME_SPACING)),
                 None => Next::Frame(Lane::Recurring, again.unwrap_or(refresh).min(refresh)),
             };
@@ -373,9 +377,11 @@ impl Claims {
         if !asks {
             self.over(address);
         }
+        // After a take-over the frames of many nodes that ask at once are worth more than a second announcement.
+        let once_more = order.acquisition == Acquisition::HandOver;
         self.claims.insert(
             address,
-            Claim { order, state, next: Next::Never, deferrals: 0, asserted: None, unsettled_until: None },
+            Claim { order, state, next: Next::Never, deferrals: 0, once_more, asserted: None, unsettled_until: None },
         );
         self.turned.insert(address);
         self.begin(address, now);
@@ -492,6 +498,13 @@ impl Claims {
         // Steps of a 64th, in an order that keeps consecutive refreshes far apart.
         let step = self.refreshes.wrapping_mul(37) % 64;
         REFRESH_INTERVAL - REFRESH_SPREAD * step / 64
+    }
+}
+
+impl Announced {
+    /// It was announced once, and is announced once more soon.
+    fn is_to_follow(self) -> bool {
+        self.began.is_some() && self.round == 0
     }
 }
 

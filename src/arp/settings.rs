@@ -80,6 +80,11 @@ pub const REFRESH_SPREAD: Duration = Duration::from_secs(20);
 /// The least time between two announcements that defend an address (DEFEND_INTERVAL of RFC 5227 §1.1).
 pub const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
 
+/// How long after its first announcement an address that was handed over is announced once more. Frames of two stations may
+/// arrive in another order than they were sent, and a holder that says goodbye answers on for a moment (`agent::farewell`): by
+/// now neither it nor a candidate that took the address at the same time says anything of the address any more.
+pub const ONCE_MORE_AFTER: Duration = Duration::from_millis(50);
+
 /// Another agent claims an address that this node announces: one of the two is about to hear that it is not the owner. The
 /// one that still is after this time announces again, for the neighbours that believed the other.
 pub const MEMBER_PATIENCE: Duration = Duration::from_secs(1);

@@ -26,6 +26,10 @@ pub const GRANT_REST: Duration = Duration::from_secs(10);
 /// second".
 pub const DEAF_TIME: Duration = Duration::from_millis(600);
 
+/// How long at least this node takes no grant of an address, and does not ask for it, after it left the address to a holder that
+/// does not hear it: a link that loses most frames of one direction from time to time moves no address more often.
+pub const DEAF_REST: Duration = Duration::from_secs(5);
+
 /// How long a candidate waits for each candidate that is ranked before it and does not act.
 pub const FALLBACK_TIME: Duration = Duration::from_secs(1);
 
@@ -132,7 +136,10 @@ pub struct Situation<'a> {
     pub knows_all: bool,
     /// A node on the link is heard and does not hear this one: it may take the address and never say so to this node.
     pub beside_the_deaf: bool,
-    /// Such a node that says that it answers for the address.
+    /// The node that this one left the address to because it does not hear this one ([`History::left_to_the_deaf`]) is heard, and
+    /// not known to hear again.
+    pub is_still_deaf: bool,
+    /// A node that does not hear this one, and says that it answers for the address.
     pub deaf_holder: Option<&'a NodeName>,
     pub holders: Vec<Holder<'a>>,
     /// Nodes that ask for the address, or take it and do not answer yet.
@@ -181,8 +188,9 @@ pub struct History {
     grant: Option<Grant>,
     /// The last node that was granted the address in vain, and until when it is not granted again.
     vain: Option<(NodeName, Instant)>,
-    /// This node left the address to a holder that does not hear it. Until then it takes nothing that is granted to it.
-    deaf_until: Option<Instant>,
+    /// This node left the address to a holder that does not hear it. Until that one does, this node takes nothing that is granted
+    /// to it, and asks nobody.
+    deaf: Option<Deaf>,
     /// The holder that this node gave way to without having granted it the address: that one may not know that there was
     /// another, so it has no reason to announce anything.
     yielded_to: Option<NodeName>,
@@ -195,6 +203,13 @@ struct Grant {
     since: Instant,
     /// When it is taken back, as far as can be told now: later while many are under way.
     until: Instant,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Deaf {
+    node: NodeName,
+    /// Until then that it hears again counts for nothing; `None` once that is over.
+    rest: Option<Instant>,
 }
 
 impl History {
@@ -222,6 +237,12 @@ impl History {
         self.yielded_to.as_ref()
     }
 
+    /// The holder that this node left the address to because it does not hear this node: it may take the address once more from
+    /// whoever gives it back.
+    pub fn left_to_the_deaf(&self) -> Option<&NodeName> {
+        self.deaf.as_ref().map(|deaf| &deaf.node)
+    }
+
     /// Another node is to take the address, and has not for [`OVERDUE_AFTER`].
     pub fn is_overdue(&self) -> bool {
         self.overdue
@@ -234,8 +255,9 @@ impl History {
         let overdue = self.left_since.filter(|_| !self.overdue).map(|since| since + OVERDUE_AFTER);
         // Whoever asks then goes on asking, and says nothing new.
         let vain = self.vain.as_ref().map(|(_, until)| *until);
+        let rest = self.deaf.as_ref().and_then(|deaf| deaf.rest);
         let over = self.waits_until.into_iter().chain(rival).chain(grant).chain(overdue);
-        over.chain(vain).min()
+        over.chain(vain).chain(rest).min()
     }
 
     /// What this node does about the address now. `candidates` are the other living nodes that could serve it; they are asked
@@ -263,7 +285,14 @@ impl History {
         now: Instant,
     ) -> Course {
         self.vain.take_if(|(_, until)| *until <= now);
-        self.deaf_until.take_if(|until| *until <= now);
+        if let Some(Deaf { node: _, rest }) = &mut self.deaf {
+            rest.take_if(|until| *until <= now);
+        }
+        self.deaf.take_if(|deaf| deaf.rest.is_none() && !situation.is_still_deaf);
+        // Once a third node had the address from it and gave it to this one, that node would take it again.
+        if let Some(node) = situation.deaf_holder.filter(|_| !situation.leaving) {
+            self.deaf = Some(Deaf { node: node.clone(), rest: None });
+        }
         self.waits_until = None;
         if situation.leaving {
             return self.leave(situation);
@@ -284,7 +313,7 @@ impl History {
         self.rival_since = None;
         self.grant = None;
         // Several holders are one in a moment; this node does not become another.
-        let granted = self.deaf_until.is_none() && situation.holders.iter().all(|holder| holder.grants_us);
+        let granted = self.deaf.is_none() && situation.holders.iter().all(|holder| holder.grants_us);
         let holder = best_holder(situation);
         if let (None, Some(deaf)) = (holder, situation.deaf_holder) {
             self.taking = None;
@@ -298,7 +327,7 @@ impl History {
                 self.unheld_since = None;
                 let holder = holder.node.clone();
                 // It would take nothing, and another one that it left the address to may still be there and not hear it.
-                let asks = self.deaf_until.is_none() && own.as_ref().is_ok_and(|own| would_ask(situation, *own));
+                let asks = self.deaf.is_none() && own.as_ref().is_ok_and(|own| would_ask(situation, *own));
                 match situation.may_ask_from.filter(|_| asks) {
                     Some(from) if now >= from => Course::Asks { holder },
                     from => {
@@ -351,7 +380,7 @@ impl History {
         match rival.or_else(|| best_holder(situation)) {
             Some(other) => match self.rival_since {
                 Some(since) if now >= since + DEAF_TIME => {
-                    self.deaf_until = Some(now + GRANT_REST);
+                    self.deaf = Some(Deaf { node: other.node.clone(), rest: Some(now + DEAF_REST) });
                     self.yielded_to = Some(other.node.clone());
                     return self.stop(other.node);
                 }

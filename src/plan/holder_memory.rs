@@ -26,6 +26,8 @@ pub struct HolderMemory {
     histories: BTreeMap<IpAddr, History>,
     /// How many of these say that this node grants the address to another one.
     granting: u32,
+    /// The nodes that addresses were left to because they do not hear this one, with these addresses.
+    doubts: BTreeMap<NodeName, BTreeSet<IpAddr>>,
     /// The deadlines of the histories.
     due: BTreeSet<(Instant, IpAddr)>,
     last_holders: BTreeMap<IpAddr, (NodeName, Departure)>,
@@ -75,6 +77,11 @@ impl HolderMemory {
     /// How many addresses this node grants to others now.
     pub fn granting(&self) -> u32 {
         self.granting
+    }
+
+    /// The nodes of which this one has to know whether they hear it: addresses were left to them because they do not.
+    pub fn doubted(&self) -> impl Iterator<Item = &NodeName> {
+        self.doubts.keys()
     }
 
     /// Who held an address last that no living node holds.
@@ -158,6 +165,10 @@ impl HolderMemory {
         for (_, was) in before.unproved.iter().filter(|(node, _)| !after.unproved.contains_key(*node)) {
             change.addresses.extend(was.holdings.keys());
         }
+        let hears_otherwise = |node: &NodeName| before.may_be_deaf(node) != after.may_be_deaf(node);
+        for (_, addresses) in self.doubts.iter().filter(|(node, _)| hears_otherwise(node)) {
+            change.addresses.extend(addresses);
+        }
         for (node, is) in &after.members {
             let was = before.members.get(node);
             let same = was.is_some_and(|was| {
@@ -168,6 +179,9 @@ impl HolderMemory {
             });
             if !same {
                 change.nodes.insert(node.clone());
+                // Whether their holders listen to it may be another matter now: one that restarts is granted nothing.
+                let asks = is.holdings.iter().filter(|(_, holding)| !holding.stage.answers());
+                change.addresses.extend(asks.map(|(address, _)| *address));
             }
             change.returned |= before.silent.contains_key(node);
             if let Some(was) = was {
@@ -258,6 +272,9 @@ impl HolderMemory {
         self.forget(address);
         self.due.extend(history.next_deadline().map(|due| (due, address)));
         self.granting += u32::from(history.is_granting());
+        if let Some(node) = history.left_to_the_deaf() {
+            self.doubts.entry(node.clone()).or_default().insert(address);
+        }
         self.histories.insert(address, history);
     }
 
@@ -265,6 +282,14 @@ impl HolderMemory {
     pub fn forget(&mut self, address: IpAddr) {
         let Some(before) = self.histories.remove(&address) else { return };
         self.granting -= u32::from(before.is_granting());
+        if let Some(node) = before.left_to_the_deaf()
+            && let Some(addresses) = self.doubts.get_mut(node)
+        {
+            addresses.remove(&address);
+            if addresses.is_empty() {
+                self.doubts.remove(node);
+            }
+        }
         if let Some(due) = before.next_deadline() {
             self.due.remove(&(due, address));
         }

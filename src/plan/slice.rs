@@ -77,6 +77,8 @@ pub struct PulseSlice {
     pub holdings: Holdings,
     /// The other nodes that hold some address, or are to take it: these are not to be missed for long.
     pub expected: Arc<BTreeSet<NodeName>>,
+    /// The nodes that are to be asked again and again whether they hear this one.
+    pub doubted: Arc<BTreeSet<NodeName>>,
     /// Addresses that this node found taken by stations that are no agents, the newest findings first.
     pub occupied: Arc<Vec<IpAddr>>,
     /// The addresses that this node held before its agent restarted, and is to have again.

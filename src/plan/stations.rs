@@ -60,6 +60,7 @@ mod tests {
             occupied: Arc::default(),
             restarting: false,
             waits: true,
+            deaf: false,
         }
     }
 

@@ -118,6 +118,7 @@ pub struct Machine {
     /// When the first peer has to be looked at: see [`Dues`].
     dues: Dues,
     expected: BTreeSet<NodeName>,
+    doubted: BTreeSet<NodeName>,
     /// The incarnations of the nodes that wait for an answer.
     to_answer: BTreeSet<u64>,
     answer_at: Option<Instant>,
@@ -175,6 +176,7 @@ impl Machine {
             peers: BTreeMap::new(),
             dues: Dues::default(),
             expected: BTreeSet::new(),
+            doubted: BTreeSet::new(),
             to_answer: BTreeSet::new(),
             answer_at: None,
             next_pulse: now,
@@ -231,6 +233,19 @@ impl Machine {
         }
     }
 
+    /// The nodes of which the plan has to know whether they hear this one. They are asked again and again, and each is
+    /// [`Member::deaf`](crate::roster::Member::deaf) until it answers.
+    pub fn handle_doubted(&mut self, nodes: &BTreeSet<NodeName>, now: Instant) {
+        if *nodes == self.doubted {
+            return;
+        }
+        self.doubted.clone_from(nodes);
+        for (name, peer) in &mut self.peers {
+            self.roster_moved |= peer.set_doubted(nodes.contains(name), now);
+            self.dues.note(peer, self.settings);
+        }
+    }
+
     /// Takes in a pulse that was authenticated.
     pub fn handle_pulse(&mut self, pulse: Pulse, now: Instant) -> Outcome {
         if pulse.node == self.me {
@@ -247,7 +262,9 @@ impl Machine {
                 return Outcome::TooMany;
             }
             let expected = self.expected.contains(&pulse.node).then_some(now);
-            self.peers.insert(pulse.node.clone(), Peer::new(&pulse, expected, now));
+            let mut peer = Peer::new(&pulse, expected, now);
+            peer.set_doubted(self.doubted.contains(&pulse.node), now);
+            self.peers.insert(pulse.node.clone(), peer);
         } else if let Some(peer) = self.peers.get_mut(&pulse.node) {
             match (pulse.incarnation, pulse.sequence).cmp(&(peer.incarnation, peer.sequence)) {
                 Ordering::Less => {
@@ -273,7 +290,10 @@ impl Machine {
         let Some(peer) = self.peers.get_mut(&pulse.node) else { return Outcome::TooMany };
         let (node, before) = (pulse.node.clone(), peer.life);
         let card_stale = pulse.card.is_none() && pulse.card_version != peer.card_version;
-        self.roster_moved |= peer.take(pulse, now);
+        if answered {
+            peer.note_answer(now);
+        }
+        self.roster_moved |= peer.take(pulse, self.settings, now);
         let life = match peer.life {
             _ if peer.eligibility == Eligibility::Leaving => Life::Left,
             Life::Unverified if answered && peer.card.is_some() => Life::Alive,
@@ -547,11 +567,15 @@ impl Machine {
     fn take_asks(&mut self, now: Instant) -> Vec<NodeTicket> {
         let mut asks = Vec::new();
         let settings = self.settings;
-        for peer in self.peers.values_mut().filter(|peer| peer.is_asked(settings) && peer.next_ask <= now) {
+        for peer in self.peers.values_mut().filter(|peer| peer.asks_at(settings).is_some_and(|at| at <= now)) {
             if asks.len() == MOST_NUMBERS {
                 break;
             }
             asks.push(peer.ticket);
+            peer.put_off_doubt(settings, now, &mut self.random);
+            if peer.next_ask > now {
+                continue;
+            }
             let spacing = match peer.life {
                 Life::Unverified => settings.interval / PROOF_PART,
                 Life::Alive | Life::Silent { .. } | Life::Left => peer.window(settings) / ASK_PART,

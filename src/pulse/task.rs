@@ -340,6 +340,7 @@ impl LinkTask {
                     let renewed = next.link.addresses != slice.link.addresses;
                     let now = clock::now();
                     machine.handle_expected(&next.all.expected, now);
+                    machine.handle_doubted(&next.all.doubted, now);
                     machine.handle_stance(next.stance(back_by), now);
                     slice = next;
                     if renewed {

@@ -100,8 +100,9 @@ fn without_common_key(world: &World, index: u32, roster: &Roster) -> Option<Stri
 
 /// The nodes that do not hear this one, as their silence tells.
 fn not_heard_by(world: &World, index: u32, roster: &Roster) -> Option<String> {
-    let deaf: BTreeSet<NodeName> =
-        roster.unproved.iter().filter(|(_, it)| it.deaf).map(|(node, _)| node.clone()).collect();
+    let unproved = roster.unproved.iter().filter(|(_, it)| it.deaf).map(|(node, _)| node);
+    let members = roster.members.iter().filter(|(_, it)| it.deaf).map(|(node, _)| node);
+    let deaf: BTreeSet<NodeName> = unproved.chain(members).cloned().collect();
     let link = world.links.get(&index).map_or("a link that is gone", |link| link.name.as_str());
     (!deaf.is_empty()).then(|| {
         format!(

@@ -182,6 +182,7 @@ mod tests {
             occupied: Arc::default(),
             restarting: false,
             waits: true,
+            deaf: false,
         }
     }
 

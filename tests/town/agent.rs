@@ -355,6 +355,7 @@ impl Agent {
         match &mut self.pulse {
             Some(machine) => {
                 machine.handle_expected(&slice.expected, now);
+                machine.handle_doubted(&slice.doubted, now);
                 machine.handle_stance(stance, now);
             }
             None => {

@@ -73,11 +73,18 @@ stories! {
     a_restart_among_a_thousand_addresses: "many-return",
     an_agent_starts_beside_an_owner_that_does_not_hear_it: "one-way-restart",
     a_third_node_keeps_what_one_way_links_gave_it: "one-way-three",
+    a_third_node_keeps_it_whatever_is_read_anew: "one-way-reload",
+    a_third_node_gives_it_back_when_the_link_heals: "one-way-heals",
+    a_third_node_keeps_it_after_a_restart_of_the_node_that_is_not_heard: "one-way-restart-unheard",
+    a_third_node_keeps_it_after_a_restart_of_the_node_that_does_not_hear: "one-way-restart-deaf",
     frozen_owners_that_are_back_at_once: "freezes",
     a_node_asks_again_after_a_grant_in_vain: "asked-in-vain",
     a_node_that_was_alone_is_back: "alone-and-back",
     an_agent_starts_without_the_api_server: "start-without-api",
     a_restart_in_the_moment_of_a_hand_over: "restart-as-it-takes",
+    a_node_that_asks_before_its_restart_is_over: "restart-asks-early",
+    the_last_announcement_of_a_node_that_stops_comes_late: "last-words",
+    two_take_what_a_third_one_leaves: "two-heirs",
     a_restart_before_the_agent_has_planned: "restart-before-a-plan",
 }
 

@@ -21,6 +21,9 @@ const UNNOTICED: Duration = Duration::from_millis(3100);
 const CLIENT_ASKS_ANEW: Duration = Duration::from_secs(60);
 /// (2) Two owners that can hear each other, in any direction, are one. Where frames pass in one direction alone, pulses have to.
 const ONE_OWNER: Duration = Duration::from_secs(1);
+/// And this on top where frames are lost and pulses pass in neither direction. Then nothing but announcements tells the two of
+/// each other, and these are repeated so long after those of the beginning, of which each may be lost (`announce-again`).
+const ANNOUNCED_AGAIN: Duration = Duration::from_millis(1100);
 /// (3) What was planned, a restart or a rollout, causes no gap: two lost requests at most.
 const NO_GAP: Duration = Duration::from_millis(250);
 /// How long what happened explains that an address moves.
@@ -121,6 +124,8 @@ pub struct Watch {
     files: Vec<usize>,
     asked: Option<Instant>,
     filtered: bool,
+    /// Pulses alone were, and frames of ARP were not.
+    pulses_filtered: bool,
     /// Which segment each node was in, and when only clients changed theirs.
     segments: Vec<usize>,
     unnoticed: Option<Instant>,
@@ -143,6 +148,7 @@ impl Watch {
             files: vec![0; town.hosts.len()],
             asked: None,
             filtered: false,
+            pulses_filtered: false,
             segments: segments(town),
             unnoticed: None,
         }
@@ -195,6 +201,7 @@ impl Watch {
             }
         }
         self.filtered |= matches!(&deed, Deed::Deafen { .. } | Deed::Firewall { .. } | Deed::Prune(..));
+        self.pulses_filtered |= matches!(&deed, Deed::Firewall { .. } | Deed::Prune(..));
         self.deeds.push((town.now(), deed));
     }
 
@@ -220,8 +227,9 @@ impl Watch {
         let explains = |(at, deed): &(Instant, Deed)| {
             let age = now.duration_since(*at);
             match deed {
-                // What is read again asks nothing by itself.
-                Deed::Reload(..) => false,
+                // What is read again asks nothing by itself, and pulses are waited for longer than any frame is under way.
+                Deed::Reload(..) | Deed::Slow(_) => false,
+                Deed::Freeze(_, time) => age <= *time + EXPLAINED,
                 // Who is waited for and is back in time loses nothing.
                 Deed::Restart { pause, keeps: Some(time), .. } if heard_it(*at) && *pause + STARTED < *time => false,
                 Deed::Restart { station: who, keeps: Some(_), .. } if *who != host && !heard_it(*at) => {
@@ -230,7 +238,10 @@ impl Watch {
                 // A restarted node may have back what it had, and the others what it leaves.
                 Deed::Restart { station: who, pause, .. } => {
                     let had = self.held.get(who).is_some_and(|held| held.contains(&address));
-                    age <= *pause + EXPLAINED && (*who == before || had)
+                    // Who does not hear another one, or is not heard by it, learns anew what that means.
+                    let link = &town.link;
+                    let one_way = (0..agents).any(|it| link.passes(*who, it, now) != link.passes(it, *who, now));
+                    age <= *pause + EXPLAINED && (*who == before || had || one_way)
                 }
                 // Where files differ, the best that can be told first need not be the best of all.
                 Deed::Drain(who, waiting) => {
@@ -384,7 +395,9 @@ impl Watch {
             let since = *self.both.entry(pair).or_insert(now);
             let lasted = now.duration_since(since);
             let (address, one, other) = pair;
-            if lasted > ONE_OWNER {
+            let pulses = town.link.pulses_pass(one, other, now) || town.link.pulses_pass(other, one, now);
+            let most = ONE_OWNER + if town.link.loss > 0 && !pulses { ANNOUNCED_AGAIN } else { Duration::ZERO };
+            if lasted > most {
                 let (one, other) = (name(one, self.agents), name(other, self.agents));
                 let text = format!("{one} and {other} both answer for {address} for {lasted:?}");
                 self.breaks(Broken::TwoOwners, now, address.to_string(), text);
@@ -441,7 +454,7 @@ impl Watch {
         let all_hear = || alive.iter().all(|one| alive.iter().all(|it| one == it || town.hear_each_other(*one, *it)));
         let settled =
             |it: &Station| town.is_running(*it) && town.hosts[*it].started.is_some_and(|at| now > at + PLACED);
-        if !quiet || self.deeds.is_empty() || self.filtered || town.link.loss > 0 || town.sticks_anywhere() {
+        if !quiet || self.deeds.is_empty() || self.pulses_filtered || town.link.loss > 0 || town.sticks_anywhere() {
             return;
         }
         if !alive.iter().all(|it| sees_api(it) && settled(it) && town.hosts[*it].path) || !all_hear() {
@@ -530,6 +543,7 @@ fn ends(at: Instant, deed: &Deed) -> Instant {
         Deed::Reboot { down, path, .. } => at + *down + *path,
         Deed::Restart { pause, .. } => at + *pause,
         Deed::Drain(_, waiting) => at + *waiting,
+        Deed::Freeze(_, time) => at + *time,
         _ => at,
     }
 }

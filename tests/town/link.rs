@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crier::address::{Family, MacAddress};
 use fastrand::Rng;
 
-/// The longest that a frame is under way, a late double excepted.
+/// The longest that a frame is under way while nothing is slow, a late double excepted.
 pub const LATENCY: Duration = Duration::from_millis(2);
 
 /// A station's place on the link, by its number.
@@ -36,6 +36,8 @@ pub struct Link {
     pruned: BTreeSet<Family>,
     /// Behind which port the switch of a part saw a station last.
     seen: BTreeMap<(u8, MacAddress), Port>,
+    /// The longest that a frame is under way now.
+    pub latency: Duration,
     /// Of a hundred frames so many are lost.
     pub loss: u8,
     /// Of a hundred pulses so many come twice, the second time up to half a second late.
@@ -68,6 +70,7 @@ impl Link {
             deaf: BTreeSet::new(),
             pruned: BTreeSet::new(),
             seen: BTreeMap::new(),
+            latency: LATENCY,
             loss: 0,
             doubles: 0,
         }
@@ -150,7 +153,7 @@ impl Link {
                 continue;
             }
             if random.u8(0..100) >= self.loss {
-                received.push((to, now + up_to(LATENCY, random)));
+                received.push((to, now + up_to(self.latency, random)));
             }
             if kind != Kind::Other && random.u8(0..100) < self.doubles {
                 received.push((to, now + up_to(LATENCY * 250, random)));

@@ -108,6 +108,8 @@ pub enum Deed {
         to: Station,
     },
     Unplug(Station),
+    /// Frames are under way for up to this time, each for itself, so that they overtake each other; `None`: as in the beginning.
+    Slow(Option<Duration>),
     /// There is carrier, and the switch forwards only after this time.
     Plug(Station, Duration),
     /// The node's data path works, or does not.
@@ -300,6 +302,8 @@ impl Deed {
             ["path", who, "broken"] => Deed::Path(station(who)?, false),
             ["foreign", "none"] => Deed::Foreign(None),
             ["foreign", address] => Deed::Foreign(Some(number(address)?)),
+            ["slow", "off"] => Deed::Slow(None),
+            ["slow", time] => Deed::Slow(Some(duration(time)?)),
             ["proxy", "on"] => Deed::Proxy(true),
             ["proxy", "off"] => Deed::Proxy(false),
             ["drain", who, "waiting", time] => Deed::Drain(station(who)?, duration(time)?),
@@ -355,6 +359,8 @@ impl Deed {
             Deed::Api(who, seen) => format!("{} {}", if *seen { "join-api" } else { "cut-api" }, name(who)),
             Deed::Endpoint { address, to } => format!("endpoint {address} to {}", name(to)),
             Deed::Unplug(who) => format!("unplug {}", name(who)),
+            Deed::Slow(None) => "slow off".to_owned(),
+            Deed::Slow(Some(time)) => format!("slow {}ms", time.as_millis()),
             Deed::Plug(who, time) => format!("plug {} blocked {}ms", name(who), time.as_millis()),
             Deed::Path(who, works) => format!("path {} {}", name(who), if *works { "works" } else { "broken" }),
             Deed::Foreign(None) => "foreign none".to_owned(),
@@ -467,6 +473,8 @@ mod tests {
             "foreign none",
             "proxy on",
             "proxy off",
+            "slow 80ms",
+            "slow off",
             "drain n1 waiting 500ms",
             "undrain n1",
             "move 3 to n2",

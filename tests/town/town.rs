@@ -23,7 +23,7 @@ use sha2::{Digest, Sha256};
 use crate::agent::{ACCEPTS_ON, ANSWERS_ON, Agent, DETECTION, File, LIFE, PATIENCE, Sealed, Sent, THINKING};
 use crate::client::{Client, REQUEST_INTERVAL};
 use crate::events::Events;
-use crate::link::{Firewall, Kind, Link, Port};
+use crate::link::{Firewall, Kind, LATENCY, Link, Port};
 use crate::orders::Draining;
 use crate::story::{Deed, FileText, Station, Story};
 
@@ -471,6 +471,7 @@ impl Town {
                 self.link.plug(host, now + blocked);
                 self.learn_carrier(host, true);
             }
+            Deed::Slow(time) => self.link.latency = time.unwrap_or(LATENCY),
             Deed::Path(host, works) => self.set_path(host, works),
             Deed::Foreign(address) => {
                 self.foreign = address;

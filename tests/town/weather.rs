@@ -53,6 +53,10 @@ pub enum Trouble {
     Path,
     /// Frames are lost.
     Loss,
+    /// Frames are late, and overtake each other, while operators go on with their work.
+    Slow,
+    /// An agent stands still, for a moment or for long, while it hands an address over or takes one.
+    FrozenHandOver,
 }
 
 impl Trouble {
@@ -81,6 +85,9 @@ impl Trouble {
         Trouble::Path,
         Trouble::Loss,
     ];
+
+    /// What came after the stories of the first ten thousand seeds were told.
+    pub const LATER: [Trouble; 2] = [Trouble::Slow, Trouble::FrozenHandOver];
 
     /// What operators do. Clients notice nothing of it.
     pub const PLANNED: [Trouble; 9] = [
@@ -270,6 +277,25 @@ fn deeds(trouble: Trouble, story: &Story, random: &mut Rng) -> Vec<(Duration, De
         Trouble::Path => {
             let path = millis(random, 1000..15_000);
             vec![(now, Deed::Reboot { station: who, down: later, path })]
+        }
+        Trouble::Slow => {
+            let slow = Deed::Slow(Some(millis(random, 5..100)));
+            let restart = Deed::Restart { station: who, file: None, pause: RESTART_PAUSE, keeps: None };
+            let moves = [Deed::Move { address, to: Some(who) }, restart];
+            let during = later.mul_f64(random.f64());
+            vec![(now, slow), (during, moves[random.usize(0..2)].clone()), (later, Deed::Slow(None))]
+        }
+        Trouble::FrozenHandOver => {
+            let frozen = random.usize(0..story.agents);
+            let longest = if random.bool() { 400 } else { 8000 };
+            let freeze = (millis(random, 0..90), Deed::Freeze(frozen, millis(random, 20..longest)));
+            let moved = match random.u8(0..3) {
+                0 => Deed::Restart { station: who, file: None, pause: RESTART_PAUSE, keeps: None },
+                1 => Deed::Drain(who, now),
+                _ => Deed::Move { address, to: Some(who) },
+            };
+            let back = matches!(moved, Deed::Drain(..)).then_some((later, Deed::Undrain(who)));
+            [(now, moved), freeze].into_iter().chain(back).collect()
         }
         // It is there from the beginning.
         Trouble::Loss => vec![(now, Deed::Kill(who)), (later, Deed::Start(who))],

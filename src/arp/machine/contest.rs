@@ -10,7 +10,7 @@ use super::{Claim, Claims, Heard, Next, Report, State};
 use crate::address::MacAddress;
 use crate::arp::packet::{Claimant, Protocol};
 use crate::arp::settings::{
-    self, DEAF_PAUSE, HASTEN_INTERVAL, MEMBER_PATIENCE, PROBATION, Probing, UNSETTLED_FOR, YIELD_PAUSE,
+    self, DEAF_PAUSE, HASTEN_INTERVAL, MEMBER_PATIENCE, ONCE_MORE_AFTER, PROBATION, Probing, UNSETTLED_FOR, YIELD_PAUSE,
 };
 use crate::claim::{Acquisition, ConflictKind, Hearing};
 
@@ -65,9 +65,18 @@ impl Claims {
                 if on_probation { self.defer(claimant, None, now) } else { self.dispute(claimant, now) }
             }
             (State::Announced(_), Some(Hearing::Deaf)) => self.defer(claimant, Some(DEAF_PAUSE), now),
-            (State::Announced(_), Some(Hearing::Heard | Hearing::Leaving)) => {
-                // It may have been handed the address this very moment: a repetition of this node would undo its word.
-                self.hold_back(address, now + MEMBER_PATIENCE);
+            (State::Announced(_), Some(Hearing::Leaving)) => {
+                // Its last words, and neighbours may have heard them after those of this node.
+                let lane = claim.lane(Lane::Repeat, now);
+                if self.conflicts.handle_claimant(claimant, now).defend {
+                    self.announce_by(address, lane, now + ONCE_MORE_AFTER);
+                }
+            }
+            (State::Announced(announced), Some(Hearing::Heard)) => {
+                // It may have been handed the address this very moment: a repetition of this node would undo its word. Where this
+                // one was, too, the better of the two goes on, and says so soon.
+                let patience = if announced.is_to_follow() { ONCE_MORE_AFTER } else { MEMBER_PATIENCE };
+                self.hold_back(address, now + patience);
                 self.defend(claimant, true, now);
             }
             (State::Announced(announced), None) => {

@@ -145,7 +145,39 @@ fn a_take_over_asks_for_fifteen_milliseconds_and_a_hand_over_not_at_all() {
     let mut bench = Bench::new();
     bench.own(1, Acquisition::HandOver);
     assert_eq!(bench.ownership(1), Ownership::Announced, "it is answered for from the first moment");
-    assert_eq!(bench.pass(millis(100)), [(0, Sent::Announce, address(1))]);
+    assert_eq!(bench.pass(millis(40)), [(0, Sent::Announce, address(1))]);
+}
+
+#[test]
+fn what_is_handed_over_is_announced_once_more_behind_what_that_one_may_still_say() {
+    for (acquisition, first) in [(Acquisition::HandOver, 0), (taking_over(), 15), (Acquisition::FirstUse, 105)] {
+        let mut bench = Bench::new();
+        bench.own(1, acquisition.clone());
+        let mut expected = vec![first, first + 50, first + 1100];
+        if acquisition != Acquisition::HandOver {
+            expected.remove(1);
+        }
+        assert_eq!(bench.times(millis(2000), Sent::Announce), expected, "{acquisition:?}");
+    }
+    // A candidate that took it in the same moment is heard: who of the two goes on says so as soon.
+    let mut bench = Bench::new();
+    bench.own(1, Acquisition::HandOver);
+    bench.pass(millis(10));
+    bench.claimed_by(1, FOREIGN, true);
+    assert_eq!(bench.times(millis(1000), Sent::Announce), [60]);
+}
+
+#[test]
+fn the_last_announcement_of_a_node_that_said_goodbye_is_followed_by_one_of_its_heir() {
+    let mut bench = Bench::new();
+    bench.own(1, Acquisition::HandOver);
+    bench.pass(millis(200));
+    bench.meet(FOREIGN, Hearing::Leaving);
+    for _ in 0..100 {
+        bench.claims.handle_claimant(Claimant { address: address(1), mac: FOREIGN }, bench.now);
+    }
+    assert_eq!(bench.times(millis(800), Sent::Announce), [250], "once, however often it speaks");
+    assert_eq!(bench.reports(), []);
 }
 
 #[test]
@@ -339,7 +371,7 @@ fn a_link_that_comes_up_again_hears_everything_anew_and_a_link_that_is_down_hear
     bench.claims.handle_link_up(bench.now);
     let said = bench.pass(millis(300));
     let of = |n| said.iter().filter(|(.., who)| *who == address(n)).map(|(_, what, _)| *what).collect::<Vec<_>>();
-    assert_eq!(of(1), [Sent::Announce]);
+    assert_eq!(of(1), [Sent::Announce, Sent::Announce]);
     assert_eq!(of(2), [Sent::Probe, Sent::Probe, Sent::Probe, Sent::Announce]);
 }
 
@@ -379,7 +411,9 @@ fn an_ipv6_address_costs_half_the_frames() {
         bench.claims.handle_owned(address.into(), &Acquisition::HandOver.into(), bench.now);
     }
     let said = bench.pass(millis(1000));
-    assert_eq!((said.len(), said[1999].0 / 10), (2000, 24), "two thousand frames take a quarter of a second");
+    let first: BTreeSet<IpAddr> = said[..2000].iter().map(|(_, _, address)| *address).collect();
+    assert_eq!((first.len(), said[1999].0 / 10), (2000, 24), "two thousand frames take a quarter of a second");
+    assert_eq!((said.len(), said[3999].0 / 10), (4000, 49), "and each is repeated behind all that wait");
 }
 
 /// Every state, every event: where it leads and what is told.

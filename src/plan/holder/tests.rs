@@ -196,6 +196,7 @@ impl Link {
         }
         let last = node.gone.iter().find(|(_, (said, _))| said.holds);
         let situation = Situation {
+            is_still_deaf: false,
             beside_the_deaf: false,
             deaf_holder: None,
             grants: 0,
@@ -517,6 +518,7 @@ fn a_grant_is_taken_back_later_while_many_are_under_way_and_is_in_vain_after_tha
         grants,
         may_ask_from: Some(now),
         knows_all: true,
+        is_still_deaf: false,
         beside_the_deaf: false,
         deaf_holder: None,
         holders: Vec::new(),
@@ -560,6 +562,7 @@ fn a_holder_that_does_not_hear_this_node_is_given_way_to_and_nobody_begins_besid
         grants: 0,
         may_ask_from: Some(now),
         knows_all: true,
+        is_still_deaf: false,
         beside_the_deaf: deaf,
         deaf_holder: deaf.then_some(&other),
         holders: Vec::new(),
@@ -575,6 +578,59 @@ fn a_holder_that_does_not_hear_this_node_is_given_way_to_and_nobody_begins_besid
     assert!(matches!(course(false, false, Duration::from_secs(61)), Course::Takes(_)), "it says so no longer");
     assert_eq!(course(true, true, Duration::from_secs(62)), watched);
     assert_eq!(history.yielded_to(), Some(&other), "it may not know that there was another");
+}
+
+#[test]
+fn who_left_an_address_to_a_node_that_does_not_hear_it_asks_a_third_one_for_it_once_that_node_hears() {
+    let names: [NodeName; 3] = ["node-1".into(), "node-2".into(), "node-3".into()];
+    let [me, deaf, third] = &names;
+    let start = clock::now();
+    fn bid(weight: u32) -> Bid {
+        Bid { grade: Grade::Eligible, weight }
+    }
+    fn holder(node: &NodeName, grants_us: bool) -> Holder<'_> {
+        Holder { bidder: Bidder { node, bid: bid(1) }, grants_us, cannot_serve: false }
+    }
+    for unproved in [false, true] {
+        let mut history = History::default();
+        let mut course = |answers: bool, by: &NodeName, grants_us: bool, is_still_deaf: bool, after: u64| {
+            let now = start + Duration::from_millis(after);
+            let by_the_deaf = by == deaf && unproved;
+            let situation = Situation {
+                me,
+                rank_by: ADDRESS,
+                own: Ok(bid(2)),
+                answers,
+                leaving: false,
+                sticky: false,
+                grants: 0,
+                may_ask_from: Some(start),
+                knows_all: true,
+                is_still_deaf,
+                beside_the_deaf: unproved && is_still_deaf,
+                deaf_holder: by_the_deaf.then_some(deaf),
+                holders: if by_the_deaf { Vec::new() } else { vec![holder(by, grants_us)] },
+                askers: Vec::new(),
+                askers_know_more: false,
+                last: LastHolder::Unknown,
+            };
+            let course = history.decide(&situation, Candidates::default, now);
+            let due = history.next_deadline();
+            assert!(due.is_none_or(|due| due > now), "a deadline that is past would spin");
+            course
+        };
+        let watches = |node: &NodeName| Course::Watches { holder: node.clone() };
+        course(true, deaf, false, false, 0);
+        assert_eq!(course(true, deaf, false, false, 600), watches(deaf), "it goes on, so it does not hear this node");
+        assert_eq!(course(false, third, false, true, 700), watches(third), "the third one has it from that node");
+        assert_eq!(
+            course(false, third, true, true, 20_000),
+            watches(third),
+            "which would take it again, and it does not hear"
+        );
+        assert_eq!(course(false, third, false, false, 20_100), Course::Asks { holder: third.clone() }, "now it does");
+        assert_eq!(course(false, third, true, false, 20_200), Course::Takes(Acquisition::HandOver));
+    }
 }
 
 #[test]
@@ -596,6 +652,7 @@ fn of_two_nodes_whose_files_differ_the_lower_digest_begins_and_the_other_waits_f
         grants: 0,
         may_ask_from: Some(start),
         knows_all: true,
+        is_still_deaf: false,
         beside_the_deaf: false,
         deaf_holder: None,
         holders: Vec::new(),
@@ -630,6 +687,7 @@ fn who_hands_the_address_over_to_this_node_has_not_taken_it_over_from_it() {
         grants: 0,
         may_ask_from: None,
         knows_all: true,
+        is_still_deaf: false,
         beside_the_deaf: false,
         deaf_holder: None,
         holders: vec![Holder { bidder: Bidder { node: &other, bid }, grants_us, cannot_serve: false }],

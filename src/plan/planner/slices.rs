@@ -160,6 +160,10 @@ impl Planner {
     pub(super) fn renew_slices(&mut self) {
         self.plan.placements = self.l2.memory.placements().clone();
         self.plan.taken = self.l2.memory.stations().clone();
+        if !self.plan.pulse.doubted.iter().eq(self.l2.holders.doubted()) {
+            self.plan.pulse.doubted = Arc::new(self.l2.holders.doubted().cloned().collect());
+            self.moved.pulse = true;
+        }
         if self.l2.ownership.take_moved() {
             self.moved.l2 = true;
             self.plan.l2.addresses = self.l2.ownership.answers().clone();

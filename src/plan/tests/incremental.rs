@@ -125,6 +125,7 @@ fn some_roster(random: &mut fastrand::Rng) -> Fact {
             occupied: Arc::default(),
             restarting: false,
             waits: true,
+            deaf: false,
         };
         match random.u8(0..10) {
             0 => drop(roster.silent.insert((*name).into(), departed(member, random.bool()))),

@@ -35,6 +35,7 @@ pub(super) fn roster(members: &[(&str, &[&str])], silent: &[&str]) -> Fact {
             occupied: Arc::default(),
             restarting: false,
             waits: true,
+            deaf: false,
         };
         (NodeName::from(*name), member)
     };

@@ -192,6 +192,7 @@ fn judge_address(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, ran
         (Some(without_pulses(winner, own.as_ref().ok(), answers, inputs.me)), None)
     } else {
         let mut history = inputs.holders.history(address).cloned().unwrap_or_default();
+        let may_be_deaf = |node: &NodeName| rosters(inputs, &covering, address).any(|it| it.may_be_deaf(node));
         let situation = Situation {
             me: inputs.me,
             rank_by,
@@ -204,6 +205,7 @@ fn judge_address(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, ran
             grants: inputs.holders.granting(),
             knows_all: knows_all(inputs, &covering, address),
             beside_the_deaf: rosters(inputs, &covering, address).any(|it| it.unproved.values().any(|it| it.deaf)),
+            is_still_deaf: history.left_to_the_deaf().is_some_and(may_be_deaf),
             deaf_holder: deaf_holder(inputs, &covering, address),
             holders: holders(inputs, &ranking, &speakers, address),
             askers: askers(&speakers, address),

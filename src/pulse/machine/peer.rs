@@ -27,7 +27,7 @@ impl Dues {
     pub(super) fn note(&mut self, peer: &Peer, settings: Settings) {
         let silence = (peer.life == Life::Alive).then(|| peer.silent_at(settings));
         let silence = silence.into_iter().chain(peer.awaited_until()).min();
-        let ask = peer.is_asked(settings).then_some(peer.next_ask);
+        let ask = peer.asks_at(settings);
         self.silence = self.silence.into_iter().chain(silence).min();
         self.ask = self.ask.into_iter().chain(ask).min();
     }
@@ -86,10 +86,21 @@ pub(super) struct Peer {
     /// This node was late to look: until when the peer is given time to be heard after all.
     grace_until: Option<Instant>,
     waits: bool,
+    /// The plan has to know whether it hears this node.
+    doubt: Option<Doubt>,
+    /// It has not answered for too long since then.
+    deaf: bool,
     /// Its agent restarts, and by its newest pulse it is back by then.
     back_by: Option<Instant>,
     /// What it said before its restart, until it has that again.
     awaited: Option<Awaited>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Doubt {
+    next_ask: Instant,
+    /// When it answered last.
+    answered: Option<Instant>,
 }
 
 /// A node as it was when its agent restarted. It counts as holding what it held.
@@ -139,6 +150,8 @@ impl Peer {
             former: None,
             grace_until: None,
             waits: pulse.waits,
+            doubt: None,
+            deaf: false,
             back_by: None,
             awaited: None,
         }
@@ -158,7 +171,9 @@ impl Peer {
             Life::Silent { unheard, suspect } => Some(self.departed(unheard, suspect)),
             Life::Left => None,
         };
-        Peer { former, awaited, ..Peer::new(pulse, self.expected, now) }
+        let mut peer = Peer { former, awaited, ..Peer::new(pulse, self.expected, now) };
+        peer.set_doubted(self.doubt.is_some(), now);
+        peer
     }
 
     /// Of a node that says that it restarts. Who restarts again and again is not awaited longer for that.
@@ -198,7 +213,7 @@ impl Peer {
     }
 
     /// Takes in a newer pulse. True if that changes the roster.
-    pub(super) fn take(&mut self, pulse: Pulse, now: Instant) -> bool {
+    pub(super) fn take(&mut self, pulse: Pulse, settings: Settings, now: Instant) -> bool {
         let shown = self.shown();
         let mut moved = false;
         self.sequence = pulse.sequence;
@@ -211,6 +226,8 @@ impl Peer {
         self.hears_api_server = pulse.hears_api_server;
         self.mac = pulse.mac;
         self.waits = pulse.waits;
+        let answers = |doubt: Doubt| doubt.answered.is_some_and(|at| now < at + settings.detection() * UNANSWERED);
+        self.deaf = self.doubt.is_some_and(|doubt| !answers(doubt));
         self.back_by = pulse.back_in.map(|time| now + time.min(LONGEST_RESTART));
         self.key = pulse.key;
         self.accepted = pulse.accepts;
@@ -230,7 +247,8 @@ impl Peer {
 
     /// What every pulse says of its sender.
     fn shown(&self) -> impl Eq + use<> {
-        (self.eligibility, self.owner, self.hears_api_server, self.mac, self.waits, self.is_restarting())
+        let Peer { eligibility, owner, hears_api_server, mac, waits, deaf, .. } = self;
+        (*eligibility, *owner, *hears_api_server, *mac, *waits, *deaf, self.is_restarting())
     }
 
     /// It says that it restarts. One that listens already is on its way back, and is awaited by those who knew it before.
@@ -270,6 +288,7 @@ impl Peer {
             occupied: self.occupied.clone(),
             restarting: self.is_restarting(),
             waits: self.waits,
+            deaf: self.deaf,
         }
     }
 
@@ -349,12 +368,37 @@ impl Peer {
         self.next_ask = (self.last_proof() + window * 2 / 3 + jitter).max(now).max(self.back_by.unwrap_or(now));
     }
 
-    pub(super) fn is_asked(&self, settings: Settings) -> bool {
-        match self.life {
-            Life::Alive => true,
+    /// When it is to be asked, if at all.
+    pub(super) fn asks_at(&self, settings: Settings) -> Option<Instant> {
+        match (self.life, self.doubt) {
+            (Life::Alive, Some(doubt)) => Some(self.next_ask.min(doubt.next_ask)),
+            (Life::Alive, None) => Some(self.next_ask),
             // A replay never answers, so stop asking until it is heard again.
-            Life::Unverified => self.asked < u32::from(settings.multiplier.get()) * 2,
-            Life::Silent { .. } | Life::Left => false,
+            (Life::Unverified, _) => (self.asked < u32::from(settings.multiplier.get()) * 2).then_some(self.next_ask),
+            (Life::Silent { .. } | Life::Left, _) => None,
+        }
+    }
+
+    /// Whether the plan has to know that it hears this node. True if that changes the roster.
+    pub(super) fn set_doubted(&mut self, doubted: bool, now: Instant) -> bool {
+        if doubted == self.doubt.is_some() {
+            return false;
+        }
+        self.doubt = doubted.then_some(Doubt { next_ask: now, answered: None });
+        std::mem::replace(&mut self.deaf, doubted) != doubted
+    }
+
+    /// It has answered this node.
+    pub(super) fn note_answer(&mut self, now: Instant) {
+        if let Some(doubt) = &mut self.doubt {
+            doubt.answered = Some(now);
+        }
+    }
+
+    /// It is asked now.
+    pub(super) fn put_off_doubt(&mut self, settings: Settings, now: Instant, random: &mut fastrand::Rng) {
+        if let Some(doubt) = &mut self.doubt {
+            doubt.next_ask = now + around(settings.detection() * DOUBT_SPACING, random);
         }
     }
 }
@@ -379,3 +423,9 @@ pub(super) fn around(middle: Duration, random: &mut fastrand::Rng) -> Duration {
 
 /// Questions to a node follow each other after about this part of its time: four in the last third.
 pub(super) const ASK_PART: u32 = 12;
+
+/// A node of which this one has to know whether it hears it is asked once in so many detection times.
+const DOUBT_SPACING: u32 = 2;
+
+/// It does not hear this node where it has not answered for so many detection times: five questions, or their answers, were lost.
+const UNANSWERED: u32 = 10;

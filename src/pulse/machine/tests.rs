@@ -350,6 +350,54 @@ fn a_node_that_is_heard_and_answers_nothing_is_deaf_in_time_and_alive_as_soon_as
 }
 
 #[test]
+fn a_node_of_which_the_plan_doubts_that_it_hears_is_deaf_until_it_answers_and_when_it_does_so_no_more() {
+    let mut now = START();
+    let (mut a, mut b) = (machine("a", 1, now), machine("b", 2, now));
+    let deaf = |a: &mut Machine, now: Instant| {
+        a.poll_roster(now);
+        a.roster.members.get(&NodeName::from("b")).map(|it| it.deaf)
+    };
+    // What b says reaches a, and nothing that a says reaches b.
+    let one_way = |a: &mut Machine, b: &mut Machine, now: &mut Instant, time: Duration| {
+        let end = *now + time;
+        let mut asked = 0;
+        while *now < end {
+            while let Some(pulse) = b.poll_pulse(*now) {
+                a.handle_pulse(pulse, *now);
+            }
+            while let Some(pulse) = a.poll_pulse(*now) {
+                asked += usize::from(pulse.asks.contains(&NodeTicket::of(&NodeName::from("b"))));
+            }
+            *now += Duration::from_millis(1);
+        }
+        asked
+    };
+    speak(&mut a, &mut b, &mut now, Duration::from_secs(2));
+    one_way(&mut a, &mut b, &mut now, Duration::from_secs(10));
+    assert_eq!(deaf(&mut a, now), Some(false), "nobody wants to know");
+    let doubted: BTreeSet<NodeName> = ["b".into()].into();
+    a.handle_doubted(&doubted, now);
+    assert_eq!(deaf(&mut a, now), Some(true));
+    let asked = one_way(&mut a, &mut b, &mut now, Duration::from_secs(30));
+    assert_eq!(deaf(&mut a, now), Some(true));
+    assert!((30..=120).contains(&asked), "asked {asked} times in 30 s");
+    speak(&mut a, &mut b, &mut now, Duration::from_secs(1));
+    assert_eq!(deaf(&mut a, now), Some(false), "it has answered");
+    one_way(&mut a, &mut b, &mut now, Duration::from_secs(5));
+    assert_eq!(deaf(&mut a, now), Some(true), "and does not any more");
+    // In another life it has to answer before it counts as alive.
+    let mut again = machine("b", 3, now);
+    one_way(&mut a, &mut again, &mut now, Duration::from_secs(5));
+    assert_eq!((deaf(&mut a, now), a.roster.may_be_deaf(&"b".into())), (None, true));
+    speak(&mut a, &mut again, &mut now, Duration::from_secs(2));
+    assert_eq!((deaf(&mut a, now), a.roster.may_be_deaf(&"b".into())), (Some(false), false));
+    one_way(&mut a, &mut again, &mut now, Duration::from_secs(5));
+    assert_eq!(deaf(&mut a, now), Some(true), "of the new life the same is asked");
+    a.handle_doubted(&BTreeSet::new(), now);
+    assert_eq!(deaf(&mut a, now), Some(false), "nobody wants to know any more");
+}
+
+#[test]
 fn nodes_that_fall_silent_at_once_are_all_suspect_though_one_is_due_before_the_other() {
     let mut link = Rotation::of(&[&[OLD] as &[KeyId]; 3]);
     for (_, machine) in &mut link.nodes {

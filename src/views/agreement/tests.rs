@@ -67,6 +67,7 @@ fn hears(planner: &mut Planner, members: &[(&str, Card)]) {
             occupied: Arc::default(),
             restarting: false,
             waits: true,
+            deaf: false,
         };
         (NodeName::from(*node), member)
     };
@@ -137,6 +138,17 @@ fn other_nodes_of_which_no_pulse_is_heard_are_counted() {
     );
     planner.apply(Fact::Roster(2, Some(Arc::default())));
     assert!(told(&mut planner).is_empty(), "it still listens");
+}
+
+#[test]
+fn a_node_that_is_heard_and_does_not_hear_is_named() {
+    let mut planner = planner(CONFIG);
+    let own = card(&mut planner);
+    hears(&mut planner, &[("node-2", own)]);
+    let mut roster = Roster::clone(&planner.world().rosters[&2]);
+    roster.members.values_mut().for_each(|member| member.deaf = true);
+    planner.apply(Fact::Roster(2, Some(Arc::new(roster))));
+    assert_one(&told(&mut planner), "pulses on eth0: node-2 is heard and answers none of this node's pulses");
 }
 
 #[test]

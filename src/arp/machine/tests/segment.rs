@@ -422,14 +422,14 @@ fn announcements_follow_their_schedule_and_an_assertion_begins_it_anew() {
     let order = |assertions| Order { assertions, manner: manner.clone(), ..Acquisition::HandOver.into() };
     let mut bench = Bench::new();
     bench.claims.handle_owned(address(1), &order(0), bench.now);
-    assert_eq!(bench.times(millis(10_000), Sent::Announce), [0, 300, 2000]);
+    assert_eq!(bench.times(millis(10_000), Sent::Announce), [0, 50, 300, 2000]);
     bench.claims.handle_owned(address(1), &order(1), bench.now);
     assert_eq!(bench.times(millis(5_000), Sent::Announce), [10_000, 10_300, 12_000]);
     bench.claims.handle_owned(address(1), &order(1), bench.now);
     assert_eq!(bench.times(millis(5_000), Sent::Announce), [], "the same number is no news");
     let never = Order { manner: Arc::new(Manner { announce_again: vec![], ..Manner::default() }), ..order(1) };
     bench.claims.handle_owned(address(2), &never, bench.now);
-    assert_eq!(bench.times(millis(5_000), Sent::Announce), [20_000]);
+    assert_eq!(bench.times(millis(5_000), Sent::Announce), [20_000, 20_050]);
 }
 
 #[test]
