@@ -45,6 +45,8 @@ pub enum Refusal {
     NoSuchPeer { peer: PeerName, known: String },
     #[error("no configuration waits to be confirmed")]
     NothingToConfirm,
+    #[error("flows are waited for {} at most, not for {}; nothing was changed", duration::text(LONGEST_DRAIN), duration::text(*.0))]
+    DrainTime(Duration),
     #[error("the time to confirm is from 1 s to 1 day")]
     ConfirmTime,
     #[error("this is the last node that serves: {0}. With --force its addresses are served by nobody")]
