@@ -65,7 +65,9 @@ pub(super) enum Command {
         force: bool,
         answer: oneshot::Sender<Result<Done, Refusal>>,
     },
-    Undrain { answer: oneshot::Sender<Result<Done, Refusal>> },
+    Undrain {
+        answer: oneshot::Sender<Result<Done, Refusal>>,
+    },
 }
 
 /// Where the drain of this node is kept across restarts.
@@ -738,8 +740,9 @@ mod tests {
         for name in ["drain.json", "drain.json.new", "undrained.new"] {
             fs::create_dir(bench.folder.path().join(name)).unwrap();
         }
-        let done =
-            bench.order(|answer| Command::Drain { reason: None, timeout: Some(Duration::ZERO), force: false, answer }).await;
+        let done = bench
+            .order(|answer| Command::Drain { reason: None, timeout: Some(Duration::ZERO), force: false, answer })
+            .await;
         let [warning] = done.warnings.as_slice() else { panic!("{:?}", done.warnings) };
         assert!(warning.contains("is in memory alone: cannot write ") && warning.contains("drain.json"), "{warning}");
         assert!(done.summary.starts_with("draining node-1"), "{}", done.summary);

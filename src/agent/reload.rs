@@ -12,11 +12,12 @@ use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use super::logging::LogControl;
-use super::orders::{Done, Wish};
+use super::orders::{Done, LONGEST_DRAIN, Wish};
 use super::readiness;
 use super::unconfirmed::{self, Unconfirmed};
 use super::wiring::Query;
 use crate::clock;
+use crate::config::duration;
 use crate::config::load::{self, HostSecrets, Lenience, LoadError};
 use crate::config::{self, Change, Config, PeerAddress, PulseKey, Source, SourceFile, Touches};
 use crate::k8s::lease::Terms;

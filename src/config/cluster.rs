@@ -168,7 +168,11 @@ mod tests {
         let why = said(&[("y.toml", CLUSTER)], &["a.toml"]).expect_err("half of it would be used");
         assert!(why.starts_with("its key a.toml is no text"), "{why}");
         for data in [&[][..], &[("a.txt", CLUSTER)], &[("a.toml", "# nothing\n\n")]] {
-            assert_eq!(said(data, &[]), Err("it has no key that ends in .toml and says anything".to_owned()), "{data:?}");
+            assert_eq!(
+                said(data, &[]),
+                Err("it has no key that ends in .toml and says anything".to_owned()),
+                "{data:?}"
+            );
         }
     }
 
