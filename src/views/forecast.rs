@@ -189,7 +189,7 @@ mod tests {
                 .iter()
                 .enumerate()
                 .map(|(at, bfd)| {
-                    format!("[[bgp.peer]]\nname = \"tor-{at}\"\naddress = \"10.0.0.{at}\"\nasn = 64512\n{bfd}")
+                    format!("[[bgp.peer]]\nname = \"tor-{at}\"\naddress = \"10.0.1{at}.1\"\nasn = 64512\n{bfd}")
                 })
                 .collect();
             let text = format!(
